@@ -1,0 +1,5 @@
+"""``python -m gravmap_cli``."""
+
+from .main import gravmap
+
+gravmap()

@@ -1,0 +1,116 @@
+"""The `gravmap` group: finds commands, reads gravmap.toml, turns errors into lines and exit statuses."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from gravmap import __version__
+from gravmap.errors import DeviceError, GravmapError
+
+from .session import LOG_OPTIONS, WORKSPACE_OPTION, Session, configure_from_file, verbosity_of
+
+# In the order a user meets them; the module has the name, `-` written `_`.
+COMMANDS = ("demo", "fetch", "residual", "rasterize", "tile", "train", "predict", "doctor")
+
+
+class CommandGroup(click.Group):
+    """Loads a command's module when it is asked for, and is the one place where errors are caught."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{cmd_name.replace('-', '_')}", __package__)
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and name is not None and not ctx.resilient_parsing:
+            configure_from_file(ctx, name, command, rest)
+        return name, command, rest
+
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, standalone_mode=False, **extra)
+        try:
+            status = super().main(args, standalone_mode=False, **extra)
+        except click.Abort:
+            click.echo("Interrupted. What was being written was thrown away; finished files are kept.", err=True)
+            sys.exit(130)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except Exception as error:
+            sys.exit(_report(error))
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _report(error: Exception) -> int:
+    """Write an error as one or two lines (and its traceback with -vv); give the exit status."""
+    if verbosity_of(sys.argv) >= 2:
+        traceback.print_exception(error)
+    known = _known(error)
+    if known is None:
+        click.echo(f"Error: unexpected {type(error).__name__}: {error}", err=True)
+        click.echo("This is a fault in gravmap. Run again with -vv for the traceback, and report it.", err=True)
+        return 1
+    click.echo(f"Error: {known}", err=True)
+    return known.exit_status
+
+
+def _known(error: Exception) -> GravmapError | None:
+    """The error as one of ours, or None when it is a bug."""
+    if isinstance(error, GravmapError):
+        return error
+    # torch is not imported for a name: its out-of-memory error is told by what it is called.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        hint = "Ask for less at once: a smaller --batch-size, fewer --scales, a smaller region."
+        return DeviceError(
+            f"Not enough memory: {str(error).splitlines()[0] if str(error) else 'allocation failed'}.", hint
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" at {error.filename}" if error.filename else ""
+        return GravmapError(
+            f"The disk is full{where}.", "Free some space and run the command again; finished files are kept."
+        )
+    if isinstance(error, PermissionError):
+        return GravmapError(f"No permission for {error.filename}.", "Choose another --workspace or mend the rights.")
+    return None
+
+
+@click.group(
+    cls=CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "GRAVMAP", "max_content_width": 100},
+    epilog="Start with `gravmap demo`: the whole chain on a synthetic crust, offline, in minutes.",
+)
+@click.version_option(__version__, message="gravmap %(version)s")
+@WORKSPACE_OPTION
+@LOG_OPTIONS
+@click.pass_context
+def gravmap(ctx: click.Context, workspace: str | None, verbose: int, quiet: bool) -> None:
+    r"""Map bedrock under cover from Bouguer gravity and the geological map around it.
+
+    \b
+    The road, each step finding what the one before left:
+      gravmap fetch
+      gravmap residual --height 10km
+      gravmap rasterize
+      gravmap tile
+      gravmap train --gpus 4
+      gravmap predict --region junggar
+    """
+    ctx.obj = Session.start(workspace, verbose, quiet)

@@ -1,0 +1,237 @@
+"""What every command shares: the workspace, how much to say, progress bars, gravmap.toml."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from gravmap.progress import Progress
+from gravmap.workspace import Workspace
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+WORKSPACE_OPTION = click.option(
+    "-w",
+    "--workspace",
+    metavar="DIR",
+    envvar="GRAVMAP_WORKSPACE",
+    help="Folder of data/, runs/ and maps/ (default: the current folder).",
+)
+
+
+def LOG_OPTIONS(function: Function) -> Function:
+    """The options -v and -q."""
+    function = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")(function)
+    return click.option("-v", "--verbose", count=True, help="Say more; -vv also shows tracebacks.")(function)
+
+
+@dataclass
+class Session:
+    """One run of one command.
+
+    Attributes
+    ----------
+    workspace : Workspace
+        Where files are.
+    verbosity : int
+        -1 quiet, 0 normal, 1 verbose, 2 debug.
+    json : bool
+        Results go to stdout as JSON; nothing else does.
+    """
+
+    workspace: Workspace
+    verbosity: int = 0
+    json: bool = False
+
+    @classmethod
+    def start(cls, workspace: str | None, verbose: int, quiet: bool) -> Session:
+        """Open a session and point the library's log at stderr."""
+        session = cls(Workspace(Path(workspace or ".")), -1 if quiet else verbose)
+        session._point_log()
+        return session
+
+    def _point_log(self) -> None:
+        levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
+        logger = logging.getLogger("gravmap")
+        logger.handlers[:] = [_StderrHandler()]
+        logger.setLevel(levels.get(self.verbosity, logging.DEBUG))
+        logger.propagate = False
+
+    def refine(self, workspace: str | None, verbose: int, quiet: bool, as_json: bool) -> None:
+        """Take what was said after the command's name; it beats what was said before it."""
+        if workspace is not None:
+            self.workspace = Workspace(Path(workspace))
+        if verbose or quiet:
+            self.verbosity = -1 if quiet else verbose
+        self.json = as_json
+        self._point_log()
+
+    def say(self, text: str) -> None:
+        """Tell the user a result, in words: stdout, or stderr when stdout is for JSON."""
+        if self.verbosity >= 0:
+            click.echo(text, err=self.json)
+
+    def result(self, value: dict[str, Any]) -> None:
+        """Print a machine-readable result when ``--json`` was given."""
+        if self.json:
+            click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        """A progress listener for the library: a bar on a terminal, now and then a line elsewhere."""
+        if self.verbosity < 0:
+            yield lambda done, total, note="": None
+        elif sys.stderr.isatty():
+            with _bar(title) as listener:
+                yield listener
+        else:
+            yield _lines(title)
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, note="")
+
+        def listener(done: int, total: int, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield listener
+
+
+def _lines(title: str, every_s: float = 10.0) -> Progress:
+    last = time.monotonic()
+
+    def listener(done: int, total: int, note: str = "") -> None:
+        nonlocal last
+        if time.monotonic() - last >= every_s:
+            last = time.monotonic()
+            share = f" {100 * done / total:.0f} %" if total else f" {done}"
+            click.echo(f"{title}:{share}{'  ' + note if note else ''}", err=True)
+
+    return listener
+
+
+class _StderrHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = f"{record.levelname.capitalize()}: " if record.levelno >= logging.WARNING else ""
+        click.echo(f"{prefix}{record.getMessage()}", err=True)
+
+
+def command_options(json_output: bool = True) -> Callable[[Function], Function]:
+    """Options of every command: -w, -v, -q and, where there is a result to read, --json.
+
+    The decorated function takes the :class:`Session` as its first argument.
+    """
+
+    def decorate(function: Function) -> Function:
+        import functools
+
+        @functools.wraps(function)
+        def run(
+            *args: Any, workspace: str | None, verbose: int, quiet: bool, as_json: bool = False, **options: Any
+        ) -> Any:
+            session = click.get_current_context().find_object(Session) or Session.start(None, 0, False)
+            session.refine(workspace, verbose, quiet, as_json)
+            return function(session, *args, **options)
+
+        wrapped: Any = LOG_OPTIONS(run)
+        wrapped = WORKSPACE_OPTION(wrapped)
+        if json_output:
+            wrapped = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(
+                wrapped
+            )
+        decorated: Function = wrapped
+        return decorated
+
+    return decorate
+
+
+def verbosity_of(argv: list[str]) -> int:
+    """How often -v was said, told from the bare arguments: errors may come before parsing ends."""
+    return sum(
+        arg.count("v") if arg.startswith("-v") and set(arg[1:]) == {"v"} else int(arg == "--verbose") for arg in argv
+    )
+
+
+def _workspace_in(args: list[str]) -> str | None:
+    """The workspace named after the command's name; needed before the options are parsed."""
+    for index, arg in enumerate(args):
+        if arg in ("-w", "--workspace") and index + 1 < len(args):
+            return args[index + 1]
+        if arg.startswith("--workspace="):
+            return arg.partition("=")[2]
+        if arg.startswith("-w") and not arg.startswith("--") and len(arg) > 2:
+            return arg[2:]
+    return None
+
+
+def configure_from_file(ctx: click.Context, name: str, command: click.Command, args: list[str]) -> None:
+    """Make the workspace's gravmap.toml the defaults of `command`.
+
+    The file has one table per command with its long options as keys. A flag beats an environment
+    variable, which beats the file, which beats the built-in default (click's own order).
+
+    Raises
+    ------
+    click.UsageError
+        The file is no TOML, or a key is unknown; the nearest known key is named.
+    """
+    # The group's own callback has not run yet: what it was given stands in its context.
+    root = _workspace_in(args) or ctx.params.get("workspace") or "."
+    workspace = Workspace(Path(root))
+    if not workspace.config.exists():
+        return
+    try:
+        table = tomllib.loads(workspace.config.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise click.UsageError(f"{workspace.config} is no readable TOML: {error}.") from None
+    group = ctx.command
+    assert isinstance(group, click.Group)
+    known_tables = group.list_commands(ctx)
+    for table_name in table:
+        if table_name not in known_tables:
+            raise click.UsageError(_unknown(table_name, known_tables, workspace.config, "table"))
+    known = {
+        option.removeprefix("--"): parameter
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--") and parameter.name != "workspace"
+    }
+    defaults: dict[str, Any] = {}
+    for key, value in table.get(name, {}).items():
+        parameter = known.get(key.replace("_", "-"))
+        if parameter is None or parameter.name is None:
+            raise click.UsageError(_unknown(key, list(known), workspace.config, f"[{name}]"))
+        # A lone value for an option that may be repeated is a list of one.
+        repeated = getattr(parameter, "multiple", False) and not isinstance(value, list)
+        defaults[parameter.name] = [value] if repeated else value
+    ctx.default_map = {**(ctx.default_map or {}), name: defaults}
+
+
+def _unknown(key: str, known: list[str], path: Path, where: str) -> str:
+    near = difflib.get_close_matches(key.replace("_", "-"), known, n=1)
+    meant = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known)}."
+    return f"{path}: unknown key {key!r} in {where}.{meant}"

@@ -1,0 +1,146 @@
+"""Boxes on the Earth, and the names the covered basins go by. Order: west, south, east, north."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gravmap.errors import InputError, OptionError
+
+
+@dataclass(frozen=True)
+class Region:
+    """A box in degrees of longitude and latitude on WGS 84.
+
+    Attributes
+    ----------
+    west, south, east, north : float
+        Degrees; west < east and south < north, so no box crosses the antimeridian.
+    """
+
+    west: float
+    south: float
+    east: float
+    north: float
+
+    def __post_init__(self) -> None:
+        written = f"W {self.west:g} S {self.south:g} E {self.east:g} N {self.north:g}"
+        order = "The order is west south east north (GMT's -R is west east south north)."
+        if not all(math.isfinite(side) for side in self.bounds_wsen):
+            raise OptionError(f"The box {written} has a side that is no number.", order)
+        if not -90 <= self.south < self.north <= 90:
+            raise OptionError(f"The box {written} has no valid latitudes: -90 <= south < north <= 90.", order)
+        if self.west >= self.east:
+            hint = "A box across the antimeridian is not supported: run its two halves one after the other."
+            raise OptionError(f"The box {written} has its west side east of its east side.", f"{order} {hint}")
+        if self.west < -180 or self.east > 360 or self.east - self.west > 360:
+            raise OptionError(f"The box {written} has no valid longitudes.", order)
+
+    @property
+    def bounds_wsen(self) -> tuple[float, float, float, float]:
+        """West, south, east, north, degrees."""
+        return self.west, self.south, self.east, self.north
+
+    @property
+    def width_deg(self) -> float:
+        """Extent in longitude, degrees."""
+        return self.east - self.west
+
+    @property
+    def height_deg(self) -> float:
+        """Extent in latitude, degrees."""
+        return self.north - self.south
+
+    def contains(self, other: Region, tolerance_deg: float = 1e-6) -> bool:
+        """Whether `other` lies inside this box, up to `tolerance_deg`."""
+        return (
+            other.west >= self.west - tolerance_deg
+            and other.south >= self.south - tolerance_deg
+            and other.east <= self.east + tolerance_deg
+            and other.north <= self.north + tolerance_deg
+        )
+
+    def intersection(self, other: Region) -> Region | None:
+        """The common box, or None when the two do not overlap."""
+        west, south = max(self.west, other.west), max(self.south, other.south)
+        east, north = min(self.east, other.east), min(self.north, other.north)
+        return Region(west, south, east, north) if west < east and south < north else None
+
+    def grown(self, margin_deg: float) -> Region:
+        """The box with `margin_deg` more on every side, cut at the poles."""
+        return Region(
+            self.west - margin_deg,
+            max(self.south - margin_deg, -90.0),
+            self.east + margin_deg,
+            min(self.north + margin_deg, 90.0),
+        )
+
+    def __str__(self) -> str:
+        def side(value: float, positive: str, negative: str) -> str:
+            return f"{abs(value):g}{positive if value >= 0 else negative}"
+
+        return (
+            f"{side(self.west, 'E', 'W')}-{side(self.east, 'E', 'W')} {side(self.south, 'N', 'S')}-"
+            f"{side(self.north, 'N', 'S')}"
+        )
+
+
+def named_regions(own: Path | None = None) -> dict[str, Region]:
+    """Every region that has a name: gravmap's own and those of a user's file.
+
+    Parameters
+    ----------
+    own : Path, optional
+        A TOML file of ``name = [west, south, east, north]`` lines; ignored when missing.
+
+    Raises
+    ------
+    InputError
+        The user's file cannot be read.
+    """
+    text = resources.files("gravmap").joinpath("regions.toml").read_text(encoding="utf-8")
+    regions = _read(tomllib.loads(text), "gravmap's own regions")
+    if own is not None and own.exists():
+        try:
+            table = tomllib.loads(own.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(
+                f"{own} is no readable TOML: {error}.", "Write lines such as: mine = [81, 43, 92, 48]"
+            ) from None
+        regions |= _read(table, str(own))
+    return regions
+
+
+def _read(table: dict[str, Any], where: str) -> dict[str, Region]:
+    regions = {}
+    for name, sides in table.items():
+        if not (isinstance(sides, list) and len(sides) == 4 and all(isinstance(side, (int, float)) for side in sides)):
+            raise InputError(
+                f"{name!r} in {where} is no list of four numbers.", "Write: name = [west, south, east, north]"
+            )
+        regions[name] = Region(*(float(side) for side in sides))
+    return regions
+
+
+def find_region(name: str, own: Path | None = None) -> Region:
+    """The region called `name`.
+
+    Raises
+    ------
+    OptionError
+        No region has this name; the message lists the nearest and all known names.
+    """
+    regions = named_regions(own)
+    if name in regions:
+        return regions[name]
+    near = difflib.get_close_matches(name.lower(), regions, n=1)
+    meant = f" Did you mean {near[0]}?" if near else ""
+    raise OptionError(
+        f"No region is called {name!r}.{meant}",
+        f"Known: {', '.join(regions)}. Or give --bbox W S E N, or add the name to regions.toml in the workspace.",
+    )

@@ -1,0 +1,69 @@
+"""Lengths and angles as people write them: ``10km``, ``10000 m``, ``2arcmin``, ``5deg``."""
+
+from __future__ import annotations
+
+import re
+
+from gravmap.errors import OptionError
+
+_METRES = {"m": 1.0, "km": 1000.0}
+_DEGREES = {"deg": 1.0, "°": 1.0, "arcmin": 1 / 60, "'": 1 / 60, "arcsec": 1 / 3600, '"': 1 / 3600}
+_QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S*)\s*")
+
+
+def _parse(text: str, units: dict[str, float], kind: str, example: str) -> float:
+    match = _QUANTITY.fullmatch(text)
+    named = ", ".join(unit for unit in units if unit.isalpha())
+    if match is None:
+        raise OptionError(f"{text!r} is no {kind}.", f"Write a number and a unit ({named}), such as {example}.")
+    number, unit = match.groups()
+    if unit not in units:
+        found = f"has the unit {unit!r}" if unit else "has no unit"
+        raise OptionError(f"{text!r} {found}.", f"A {kind} needs one of: {named}; such as {example}.")
+    return float(number) * units[unit]
+
+
+def parse_length_m(text: str) -> float:
+    """Read a length such as ``10km`` or ``10000 m``.
+
+    Returns
+    -------
+    float
+        Metres.
+
+    Raises
+    ------
+    OptionError
+        No number, no unit, or a unit that is no length.
+    """
+    return _parse(text, _METRES, "length", "10km")
+
+
+def parse_angle_deg(text: str) -> float:
+    """Read an angle such as ``5deg``, ``2arcmin`` or ``15arcsec``.
+
+    Returns
+    -------
+    float
+        Degrees.
+
+    Raises
+    ------
+    OptionError
+        No number, no unit, or a unit that is no angle.
+    """
+    return _parse(text, _DEGREES, "angle", "5deg")
+
+
+def format_length(length_m: float) -> str:
+    """Write a length the way it is read: ``10km``, ``500m``."""
+    return f"{length_m / 1000:g}km" if length_m % 100 == 0 and length_m >= 1000 else f"{length_m:g}m"
+
+
+def format_angle(angle_deg: float) -> str:
+    """Write an angle the way it is read: ``5deg``, ``2arcmin``, ``15arcsec``."""
+    for unit, size in (("deg", 1.0), ("arcmin", 1 / 60)):
+        count = angle_deg / size
+        if abs(count - round(count, 3)) < 1e-6 and count >= 1:
+            return f"{round(count, 3):g}{unit}"
+    return f"{round(angle_deg * 3600, 3):g}arcsec"

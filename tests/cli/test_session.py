@@ -1,0 +1,186 @@
+"""What every command shares: statuses, gravmap.toml, -w on either side of the name, plain words for faults."""
+
+import errno
+import signal
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+
+import gravmap_cli
+from gravmap.errors import DeviceError, DownloadError, InputError
+from gravmap_cli.main import CommandGroup
+from gravmap_cli.options import LENGTH, chosen_region, region_options
+from gravmap_cli.session import LOG_OPTIONS, WORKSPACE_OPTION, Session, command_options
+
+
+@click.command("probe")
+@click.option("--height", "heights", type=LENGTH, multiple=True, default=["10km"])
+@click.option("--epochs", type=int, default=1)
+@click.option("--raise", "raised")
+@region_options
+@command_options()
+def probe(session, heights, epochs, raised, region, bbox):
+    faults = {
+        "input": InputError("found.", "do this."),
+        "download": DownloadError("found."),
+        "device": DeviceError("found."),
+        "bug": KeyError("oops"),
+        "disk": OSError(errno.ENOSPC, "No space left on device", "x.tif"),
+        "memory": MemoryError(),
+        "interrupt": KeyboardInterrupt(),
+    }
+    if raised:
+        raise faults[raised]
+    box = chosen_region(session, region, bbox)
+    session.say("words")
+    session.result({"heights": heights, "epochs": epochs, "root": str(session.workspace.root), "box": str(box)})
+
+
+class Group(CommandGroup):
+    def list_commands(self, ctx):
+        return ["probe"]
+
+    def get_command(self, ctx, name):
+        return probe if name == "probe" else None
+
+
+@click.group(cls=Group, context_settings={"auto_envvar_prefix": "GRAVMAP"})
+@WORKSPACE_OPTION
+@LOG_OPTIONS
+@click.pass_context
+def group(ctx, workspace, verbose, quiet):
+    ctx.obj = Session.start(workspace, verbose, quiet)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["gravmap", *args])
+        with pytest.raises(SystemExit) as exit_info:
+            group(list(args), prog_name="gravmap")
+        captured = capsys.readouterr()
+        return exit_info.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "words"),
+    [
+        ("input", 3, "Error: found.\ndo this."),
+        ("download", 4, "found."),
+        ("device", 5, "found."),
+        ("bug", 1, "fault in gravmap"),
+        ("disk", 1, "disk is full at x.tif"),
+        ("memory", 5, "Not enough memory"),
+        ("interrupt", 130, "Interrupted"),
+    ],
+)
+def test_every_fault_has_its_status_and_no_traceback(run, raised, status, words):
+    code, _, err = run("probe", "--raise", raised)
+    assert code == status
+    assert words in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) <= 2
+
+
+def test_vv_shows_the_traceback(run):
+    assert "Traceback" in run("probe", "--raise", "bug", "-vv")[2]
+    assert "Traceback" in run("-vv", "probe", "--raise", "input")[2]
+
+
+def test_json_leaves_stdout_to_the_result(run):
+    import json
+
+    code, out, err = run("probe", "--json")
+    assert code == 0
+    assert json.loads(out)["epochs"] == 1
+    assert "words" in err
+
+
+def test_quiet_says_nothing(run):
+    assert run("probe", "-q") == (0, "", "")
+    assert run("-q", "probe") == (0, "", "")
+
+
+@pytest.mark.parametrize("args", [("-w", "here", "probe"), ("probe", "-w", "here"), ("probe", "--workspace=here")])
+def test_the_workspace_may_stand_on_either_side(run, args, tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "gravmap.toml").write_text("[probe]\nepochs = 7\n")
+    _, out, _ = run(*args, "--json")
+    assert '"root": "here"' in out
+    assert '"epochs": 7' in out
+
+
+def test_flag_beats_environment_beats_file_beats_default(run, tmp_path, monkeypatch):
+    (tmp_path / "gravmap.toml").write_text('[probe]\nepochs = 2\nheight = "5km"\n')
+    assert '"epochs": 2' in run("probe", "--json")[1]
+    assert "5000.0" in run("probe", "--json")[1]
+    monkeypatch.setenv("GRAVMAP_PROBE_EPOCHS", "3")
+    assert '"epochs": 3' in run("probe", "--json")[1]
+    assert '"epochs": 4' in run("probe", "--json", "--epochs", "4")[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[probe]\nepoch = 2\n", "'epochs'"),
+        ("[prob]\nepochs = 2\n", "'probe'"),
+        ("[probe\n", "TOML"),
+        ("epochs = 2\n", "epochs"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest(run, tmp_path, text, words):
+    (tmp_path / "gravmap.toml").write_text(text)
+    code, _, err = run("probe")
+    assert code == 2
+    assert words in err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--height", "10"], "km"),
+        (["--region", "jungar"], "junggar"),
+        (["--bbox", "92", "43", "81", "48"], "west"),
+        (["--region", "junggar", "--bbox", "81", "43", "92", "48"], "exclude"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(run, args, words):
+    code, _, err = run("probe", *args)
+    assert code == 2
+    assert words in err
+
+
+def test_negative_degrees_are_numbers_not_flags(run):
+    assert '"box": "10W-5W 5S-5N"' in run("probe", "--json", "--bbox", "-10", "-5", "-5", "5")[1]
+
+
+def test_every_command_has_help_with_an_example():
+    context = click.Context(gravmap_cli.gravmap)
+    for name in gravmap_cli.gravmap.list_commands(context):
+        command = gravmap_cli.gravmap.get_command(context, name)
+        assert command.help, name
+        text = command.get_help(click.Context(command, info_name=name))
+        assert "Example" in text, name
+        assert f"gravmap {name}" in text, name
+
+
+def test_ctrl_c_in_a_running_command_ends_with_130(tmp_path):
+    code = (
+        "import time, click, sys\nfrom gravmap_cli.main import CommandGroup\n"
+        "@click.group(cls=CommandGroup)\ndef g():\n    print('up', flush=True); time.sleep(30)\n"
+        "sys.argv = ['gravmap', 'doctor']\ng(['doctor'])\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout.readline().strip() == "up"
+    time.sleep(0.2)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert "Traceback" not in err

@@ -1,0 +1,225 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gravmap.errors import DeviceError, DownloadError, GravmapError, InputError, OptionError
+from gravmap.files import atomic_folder, atomic_path, read_json, refuse_existing, sha256, write_json
+from gravmap.regions import Region, find_region, named_regions
+from gravmap.units import format_angle, format_length, parse_angle_deg, parse_length_m
+from gravmap.workspace import Workspace, require
+
+
+def test_each_error_carries_the_status_of_the_contract():
+    statuses = {
+        error: error.exit_status for error in (GravmapError, OptionError, InputError, DownloadError, DeviceError)
+    }
+    assert list(statuses.values()) == [1, 2, 3, 4, 5]
+    assert str(InputError("what.", "next.")) == "what.\nnext."
+
+
+def test_an_error_keeps_its_hint_when_it_travels_between_processes():
+    import pickle
+
+    error = pickle.loads(pickle.dumps(DeviceError("what.", "next.")))
+    assert type(error) is DeviceError
+    assert (error.message, error.hint) == ("what.", "next.")
+
+
+@pytest.mark.parametrize(
+    ("text", "metres"),
+    [("10km", 10_000.0), ("10000 m", 10_000.0), ("0.5km", 500.0), (" 1e1 km ", 10_000.0), ("-2km", -2000)],
+)
+def test_lengths(text, metres):
+    assert parse_length_m(text) == metres
+
+
+@pytest.mark.parametrize(
+    ("text", "degrees"), [("5deg", 5.0), ("2arcmin", 1 / 30), ("15arcsec", 1 / 240), ("2'", 1 / 30), ("2.5°", 2.5)]
+)
+def test_angles(text, degrees):
+    assert parse_angle_deg(text) == pytest.approx(degrees, abs=1e-15)
+
+
+@pytest.mark.parametrize("text", ["10", "ten km", "", "10 miles", "10deg", "km", "nan km"])
+def test_a_length_without_a_length_unit_names_the_units_wanted(text):
+    with pytest.raises(OptionError, match="km"):
+        parse_length_m(text)
+
+
+@pytest.mark.parametrize("text", ["10", "5km", "deg"])
+def test_an_angle_without_an_angle_unit_names_the_units_wanted(text):
+    with pytest.raises(OptionError, match="arcmin"):
+        parse_angle_deg(text)
+
+
+@pytest.mark.parametrize("text", ["5deg", "2.5deg", "2arcmin", "15arcsec", "30arcsec", "1deg", "0.5arcsec"])
+def test_angles_are_written_as_they_are_read(text):
+    assert format_angle(parse_angle_deg(text)) == text
+
+
+@pytest.mark.parametrize("text", ["10km", "5.5km", "500m", "1234m"])
+def test_lengths_are_written_as_they_are_read(text):
+    assert format_length(parse_length_m(text)) == text
+
+
+def test_the_regions_of_the_contract():
+    regions = named_regions()
+    assert regions["liu2024"].bounds_wsen == (65, 40, 95, 55)
+    assert regions["junggar"].bounds_wsen == (81, 43, 92, 48)
+    assert set(regions) == {"liu2024", "junggar", "turpan-hami", "tarim", "ili", "balkhash", "zaysan", "issyk-kul"}
+
+
+def test_an_unknown_region_is_answered_with_the_nearest():
+    with pytest.raises(OptionError, match="Did you mean junggar"):
+        find_region("jungar")
+
+
+def test_a_users_own_regions(tmp_path):
+    own = tmp_path / "regions.toml"
+    own.write_text("altai = [85, 46, 91, 50]\n")
+    assert find_region("altai", own) == Region(85, 46, 91, 50)
+    own.write_text("altai = [85, 46]\n")
+    with pytest.raises(InputError, match="altai"):
+        find_region("altai", own)
+    own.write_text("altai = [\n")
+    with pytest.raises(InputError, match="TOML"):
+        find_region("altai", own)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (92, 43, 81, 48),
+        (81, 48, 92, 43),
+        (170, 40, -170, 50),
+        (0, -91, 1, 0),
+        (float("nan"), 0, 1, 1),
+        (81, 92, 43, 48),
+    ],
+)
+def test_a_box_that_is_no_box_is_refused(box):
+    with pytest.raises(OptionError):
+        Region(*box)
+
+
+def test_boxes():
+    region = Region(81, 43, 92, 48)
+    assert region.grown(2).bounds_wsen == (79, 41, 94, 50)
+    assert Region(0, 80, 10, 89).grown(5).north == 90
+    assert region.intersection(Region(90, 47, 99, 60)) == Region(90, 47, 92, 48)
+    assert region.intersection(Region(92, 43, 93, 48)) is None
+    assert Region(65, 40, 95, 55).contains(region)
+    assert not region.contains(Region(65, 40, 95, 55))
+    assert str(Region(-10, -5, 10, 5)) == "10W-10E 5S-5N"
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    target = tmp_path / "a.json"
+    write_json(target, {"old": 1})
+    with pytest.raises(RuntimeError), atomic_path(target) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert read_json(target, "x") == {"old": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_sidecars_travel_with_the_file_and_old_ones_go(tmp_path):
+    target = tmp_path / "a.tif"
+    for side in (True, False):
+        with atomic_path(target) as partial:
+            partial.write_text("raster")
+            if side:
+                partial.with_name(partial.name + ".aux.xml").write_text("names")
+        assert (tmp_path / "a.tif.aux.xml").exists() is side
+
+
+def test_a_kill_leaves_the_old_file_and_the_next_write_sweeps_up(tmp_path):
+    target = tmp_path / "a.json"
+    write_json(target, {"old": 1})
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom gravmap.files import atomic_path\n"
+        f"with atomic_path(Path({str(target)!r})) as p:\n"
+        "    p.write_text('half'); print('ready', flush=True); time.sleep(60)\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout.readline().strip() == "ready"
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
+    assert read_json(target, "x") == {"old": 1}
+    assert len(list(tmp_path.iterdir())) == 2
+    write_json(target, {"new": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_two_writers_at_once_do_not_sweep_up_each_other(tmp_path):
+    target = tmp_path / "a.txt"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom gravmap.files import atomic_path\n"
+        f"with atomic_path(Path({str(target)!r})) as p:\n"
+        "    p.write_text('first'); print('ready', flush=True); sys.stdin.readline()\n"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert writer.stdout.readline().strip() == "ready"
+    with atomic_path(target) as partial:
+        partial.write_text("second")
+    _, err = writer.communicate("go\n")
+    assert writer.returncode == 0, err
+    assert target.read_text() == "first"
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "tiles"
+    with atomic_folder(target) as partial:
+        (partial / "one").write_text("1")
+    with pytest.raises(RuntimeError), atomic_folder(target) as partial:
+        (partial / "two").write_text("2")
+        raise RuntimeError
+    assert [path.name for path in target.iterdir()] == ["one"]
+    with atomic_folder(target) as partial:
+        (partial / "three").write_text("3")
+    assert [path.name for path in target.iterdir()] == ["three"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tiles"]
+
+
+def test_overwriting_is_refused_unless_asked_for(tmp_path):
+    path = tmp_path / "a"
+    refuse_existing(path, overwrite=False)
+    path.write_text("")
+    refuse_existing(path, overwrite=True)
+    with pytest.raises(InputError, match="--overwrite"):
+        refuse_existing(path, overwrite=False)
+
+
+def test_sha256_of_known_bytes(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    assert sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
+
+
+def test_a_missing_step_names_the_command_that_makes_it(tmp_path):
+    with pytest.raises(InputError, match="gravmap tile"):
+        require(tmp_path / "data" / "tiles", "gravmap tile")
+    with pytest.raises(InputError, match="gravmap train"):
+        Workspace(tmp_path).run()
+    with pytest.raises(InputError, match="gravmap train"):
+        Workspace(tmp_path).run("nowhere")
+    with pytest.raises(InputError, match="gravmap train"):
+        read_json(Path(tmp_path / "model.json"), "gravmap train")
+
+
+def test_the_latest_run_is_found_by_name(tmp_path):
+    workspace = Workspace(tmp_path)
+    for name in ("one", "two"):
+        (workspace.runs / name).mkdir(parents=True)
+        (workspace.runs / name / "model.json").write_text("{}")
+    (workspace.runs / "latest").write_text("two\n")
+    assert workspace.run().name == "two"
+    assert workspace.run("one").name == "one"
+    assert workspace.run(str(workspace.runs / "one")).name == "one"

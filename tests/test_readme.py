@@ -1,0 +1,46 @@
+import importlib.util
+from pathlib import Path
+
+import click
+
+import gravmap_cli
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("readme_commands", ROOT / "tests" / "readme_commands.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_two_promises_stand_in_the_readme():
+    assert load().promised() == {
+        "install": "pip install .",
+        "demo": "gravmap demo",
+        "test": 'pip install ".[test]" && pytest',
+    }
+
+
+def test_ci_runs_what_the_readme_promises():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert all(f"$(readme {name})" in script for name in ("install", "demo", "test"))
+    # The last thing CI does is the README's test command, so that its last lines are pytest's.
+    assert script.rstrip().splitlines()[-1] == 'PIP_CONSTRAINT="$here/constraints.txt" bash -c "$test"'
+
+
+def test_every_command_is_in_the_readme_and_in_docs_commands():
+    group = gravmap_cli.gravmap
+    readme = (ROOT / "README.md").read_text()
+    commands = (ROOT / "docs" / "commands.md").read_text()
+    for name in group.list_commands(click.Context(group)):
+        assert f"gravmap {name}" in readme, name
+        assert f"\n## gravmap {name}\n" in commands, name
+
+
+def test_docs_commands_is_what_help_says_today():
+    spec = importlib.util.spec_from_file_location("make_commands", ROOT / "docs" / "make_commands.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "commands.md").read_text() == module.text(), "run `make docs`"
