@@ -14,7 +14,7 @@ import click
 from gravmap import __version__
 from gravmap.errors import DeviceError, GravmapError
 
-from .session import LOG_OPTIONS, WORKSPACE_OPTION, Session, configure_from_file, verbosity_of
+from .session import LOG_OPTIONS, TYPED, WORKSPACE_OPTION, Session, configure_from_file, verbosity_of
 
 # In the order a user meets them; the module has the name, `-` written `_`.
 COMMANDS = ("demo", "fetch", "residual", "rasterize", "tile", "train", "predict", "doctor")
@@ -40,6 +40,14 @@ class CommandGroup(click.Group):
         if command is not None and name is not None and not ctx.resilient_parsing:
             configure_from_file(ctx, name, command, rest)
         return name, command, rest
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        typed = list(args)  # parsing empties the list
+        ctx = super().make_context(info_name, args, parent, **extra)
+        ctx.meta[TYPED] = typed
+        return ctx
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any

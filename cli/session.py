@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import shlex
 import sys
 import time
 import tomllib
@@ -18,6 +19,8 @@ import click
 
 from gravmap.progress import Progress
 from gravmap.workspace import Workspace
+
+TYPED = "gravmap.typed"  # key of the context's meta: the arguments as the user typed them
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -76,6 +79,11 @@ class Session:
             self.verbosity = -1 if quiet else verbose
         self.json = as_json
         self._point_log()
+
+    @property
+    def command_line(self) -> str:
+        """The command as typed, for the record."""
+        return shlex.join(["gravmap", *click.get_current_context().meta.get(TYPED, [])])
 
     def say(self, text: str) -> None:
         """Tell the user a result, in words: stdout, or stderr when stdout is for JSON."""

@@ -1,1 +1,5 @@
-"""Room of gravmap."""
+"""The map: prediction over a region, its files, pictures and provenance."""
+
+from gravmap.mapping.predict import Plan, Prediction, Predictor, predict
+
+__all__ = ["Plan", "Prediction", "Predictor", "predict"]

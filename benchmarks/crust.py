@@ -1,0 +1,140 @@
+"""Is the synthetic crust like nature? Its statistics, the null models' scores on it, and what it costs to make.
+
+Run from the repository: python benchmarks/crust.py [--seeds 0 1 2 3] [--shape 240 360] [--sub 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt, label
+
+from gravmap.gravity.continuation import upward_continue
+from gravmap.synthetic import Crust, make_crust
+
+RIM_CELLS = 15  # the residual's rim, where the region's own edge shows
+
+
+def cell_km(crust: Crust) -> tuple[float, float]:
+    lat, lon = crust.gravity.lat.values, crust.gravity.lon.values
+    per_degree = np.pi / 180 * 6371.0
+    return per_degree * (lat[1] - lat[0]), per_degree * (lon[1] - lon[0]) * np.cos(np.radians(lat.mean()))
+
+
+def residual(crust: Crust, part: np.ndarray | None = None) -> np.ndarray:
+    grid = crust.gravity if part is None else crust.gravity.copy(data=part)
+    return (grid - upward_continue(grid, 10_000.0)).values[RIM_CELLS:-RIM_CELLS, RIM_CELLS:-RIM_CELLS]
+
+
+def slope(crust: Crust, longest_km: float, shortest_km: float) -> float:
+    """Exponent of the radially averaged 2-D power spectrum between two wavelengths."""
+    field = crust.gravity.values.astype(float)
+    ny, nx = field.shape
+    dy, dx = cell_km(crust)
+    window = np.hanning(ny)[:, None] * np.hanning(nx)
+    y, x = np.meshgrid(np.linspace(-1, 1, ny), np.linspace(-1, 1, nx), indexing="ij")
+    plane = np.stack([np.ones_like(x), x, y], axis=-1).reshape(-1, 3)
+    field = field - (plane @ np.linalg.lstsq(plane, field.ravel(), rcond=None)[0]).reshape(field.shape)
+    power = np.abs(np.fft.fft2(field * window)) ** 2
+    k = np.hypot(np.fft.fftfreq(ny, dy)[:, None], np.fft.fftfreq(nx, dx)[None, :])
+    edges = np.geomspace(1 / longest_km, 1 / shortest_km, 9)
+    middle, mean = [], []
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        ring = (k >= low) & (k < high)
+        if ring.any():
+            middle.append(np.log(k[ring].mean()))
+            mean.append(np.log(power[ring].mean()))
+    return float(np.polyfit(middle, mean, 1)[0])
+
+
+def diameters(crust: Crust) -> list[float]:
+    """Area-weighted median diameter (km) of the 8-connected bodies of every class."""
+    area = float(np.prod(cell_km(crust)))
+    medians = []
+    for index in range(1, 11):
+        bodies, count = label(crust.truth == index, structure=np.ones((3, 3)))
+        if not count:
+            medians.append(np.nan)
+            continue
+        sizes = np.sort(np.bincount(bodies.ravel())[1:] * area)
+        middle = sizes[np.searchsorted(np.cumsum(sizes), sizes.sum() / 2)]
+        medians.append(2 * np.sqrt(middle / np.pi))
+    return medians
+
+
+def nearest_outcrop(crust: Crust) -> tuple[np.ndarray, np.ndarray]:
+    """Class of, and distance (km) to, the nearest mapped bedrock."""
+    distance, (row, column) = distance_transform_edt(crust.surface == 0, sampling=cell_km(crust), return_indices=True)
+    return crust.surface[row, column], distance
+
+
+def scores(truth: np.ndarray, predicted: np.ndarray) -> tuple[float, float, float]:
+    """PA, MPA over the classes present, FWIoU; percent."""
+    confusion = np.zeros((11, 11))
+    np.add.at(confusion, (truth, predicted), 1)
+    right, rows, columns = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    there = rows > 0
+    iou = right[there] / (rows + columns - right)[there]
+    weight = rows[there] / rows.sum()
+    return 100 * right.sum() / rows.sum(), 100 * (right / np.maximum(rows, 1))[there].mean(), 100 * (iou * weight).sum()
+
+
+def three(values: tuple[float, float, float]) -> str:
+    return " / ".join(f"{value:4.1f}" for value in values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--shape", type=int, nargs=2, default=[240, 360])
+    parser.add_argument("--sub", type=int, default=2)
+    options = parser.parse_args()
+    make_crust(0, (8, 8), sub=1)  # imports and caches are not what is timed
+    hidden_truth, hidden_nearest, hidden_majority, hidden_distance, hidden_cover = [], [], [], [], []
+    for seed in options.seeds:
+        start = time.perf_counter()
+        crust = make_crust(seed, tuple(options.shape), sub=options.sub, components=True)
+        seconds = time.perf_counter() - start
+        assert crust.components is not None
+        parts = {name: residual(crust, part).std() for name, part in crust.components.items()}
+        field = crust.gravity.values
+        covered = crust.surface == 0
+        nearest, distance = nearest_outcrop(crust)
+        majority = np.bincount(crust.surface[~covered], minlength=11).argmax()
+        depth = crust.cover_thickness_m[covered]
+        share = 100 * np.bincount(crust.truth.ravel(), minlength=11)[1:] / crust.truth.size
+        print(f"seed {seed}: made in {seconds:.2f} s")
+        print(f"  Bouguer std {field.std():.1f}, range {np.ptp(field):.0f} mGal; residual 10 km std {residual(crust).std():.2f}")
+        print("  of the residual:", ", ".join(f"{name} {value:.2f}" for name, value in parts.items()))
+        print("  of the field:", ", ".join(f"{name} {part.std():.1f}" for name, part in crust.components.items()))
+        bands = [(400, 100), (100, 40), (40, 20)]
+        print("  slope 400-100, 100-40, 40-20 km:", ", ".join(f"{slope(crust, *band):.1f}" for band in bands))
+        print(f"  cover {100 * covered.mean():.1f} %, mean {depth.mean():.0f} m, over 2 km {100 * (depth > 2000).mean():.0f} %")
+        print("  distance to outcrop 25/50/75/90 %, km:", np.percentile(distance[covered], [25, 50, 75, 90]).round().astype(int))
+        print("  shares in the truth, %:", share.round(1))
+        print("  body diameter, km:", np.round(diameters(crust)).tolist())
+        print("  nearest outcrop under cover:", three(scores(crust.truth[covered], nearest[covered])))
+        hidden_truth.append(crust.truth[covered])
+        hidden_nearest.append(nearest[covered])
+        hidden_majority.append(np.full(covered.sum(), majority))
+        hidden_distance.append(distance[covered])
+        hidden_cover.append(depth)
+    truth, far, deep = (np.concatenate(part) for part in (hidden_truth, hidden_distance, hidden_cover))
+    strata = {
+        "all": far >= 0,
+        "< 10 km": far < 10,
+        "10-30 km": (far >= 10) & (far < 30),
+        "> 30 km": far >= 30,
+        "cover > 2 km": deep > 2000,
+    }
+    print("pooled, PA / MPA / FWIoU under cover, %:")
+    for name, parts in (("majority", hidden_majority), ("nearest outcrop", hidden_nearest)):
+        guess = np.concatenate(parts)
+        line = "; ".join(f"{stratum} {three(scores(truth[part], guess[part]))}" for stratum, part in strata.items() if part.any())
+        print(f"  {name}: {line}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,337 @@
+"""Polygons to classes: several maps and their legends burned into one index raster."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio.features
+from numpy.typing import NDArray
+from rasterio.transform import from_bounds
+
+from gravmap.errors import InputError, OptionError
+from gravmap.files import sha256
+from gravmap.geology.areas import row_cell_areas_km2
+from gravmap.geology.legend import UNUSABLE, Legend, LegendClass
+from gravmap.geology.vector import MapPolygons, map_region, read_map
+from gravmap.progress import Progress, silent
+from gravmap.regions import Region
+
+log = logging.getLogger(__name__)
+
+RESOLUTION_DEG = 15 / 3600
+
+
+@dataclass(frozen=True)
+class CodeArea:
+    """A code met on a map, what became of it, and how much ground it covers in the raster."""
+
+    map: str
+    code: str
+    index: int | None
+    area_km2: float
+    polygons: int
+
+
+@dataclass(frozen=True)
+class MapReport:
+    """What was read from one map.
+
+    Attributes
+    ----------
+    file, sha256, legend, field : str
+        The file's name, the hash of its bytes, the legend's name, the field as the file spells it.
+    crs : str
+        The system it was reprojected from (EPSG:4326: none needed).
+    polygons, mended, dropped : int
+        Polygons in or near the region; invalid ones mended; features without area left out.
+    notes : tuple of str
+        What was decided on the way.
+    """
+
+    file: str
+    sha256: str
+    legend: str
+    field: str
+    crs: str
+    polygons: int
+    mended: int
+    dropped: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RasterizedMap:
+    """A label raster and the account of its making.
+
+    Attributes
+    ----------
+    values : ndarray, shape (rows, columns), uint8
+        North-up; 0 cover, 1, 2, ... bedrock, 255 not usable (gaps between polygons included).
+    bounds_wsen : tuple of float
+        Outer edges of the cells, degrees.
+    resolution_deg : float
+        Side of a cell.
+    legend : Legend
+        The class table, with the maps and crosswalks used as its sources.
+    maps : tuple of MapReport
+        One per map, in order of precedence.
+    codes : tuple of CodeArea
+        Every code met, with the area it holds in the raster.
+    class_km2 : dict of int to float
+        Area of every class of the legend, and of 255, on the ellipsoid.
+    """
+
+    values: NDArray[np.uint8]
+    bounds_wsen: tuple[float, float, float, float]
+    resolution_deg: float
+    legend: Legend
+    maps: tuple[MapReport, ...]
+    codes: tuple[CodeArea, ...]
+    class_km2: dict[int, float] = dataclass_field(default_factory=dict)
+
+    @property
+    def unknown(self) -> tuple[CodeArea, ...]:
+        """Codes that their legend does not know: their ground became 255."""
+        return tuple(entry for entry in self.codes if entry.index is None)
+
+
+def grid_shape(region: Region, resolution_deg: float) -> tuple[int, int, tuple[float, float, float, float]]:
+    """Rows, columns and outer edges of the raster that covers a region.
+
+    Rows are counted from the north, columns from the west; where the resolution does not divide the
+    region, the last row and column reach beyond it by less than a cell.
+
+    Raises
+    ------
+    OptionError
+        The resolution is no positive number, or larger than the region.
+    """
+    if not 0 < resolution_deg <= min(region.width_deg, region.height_deg):
+        raise OptionError(f"A resolution of {resolution_deg:g} degrees does not fit the region {region}.", "Give such as 15arcsec.")
+    columns = math.ceil(region.width_deg / resolution_deg - 1e-6)
+    rows = math.ceil(region.height_deg / resolution_deg - 1e-6)
+    exact = abs(columns * resolution_deg - region.width_deg) < 1e-6 and abs(rows * resolution_deg - region.height_deg) < 1e-6
+    east, south = region.west + columns * resolution_deg, region.north - rows * resolution_deg
+    return rows, columns, region.bounds_wsen if exact else (region.west, south, east, region.north)
+
+
+def rasterize(
+    maps: Sequence[tuple[Path | str, Legend]],
+    region: Region,
+    resolution_deg: float = RESOLUTION_DEG,
+    *,
+    progress: Progress = silent,
+) -> RasterizedMap:
+    """Burn geological maps into one raster of class indices.
+
+    A cell takes the class of the polygon that holds its centre. Where maps overlap, the earlier in
+    `maps` wins, but for ground that it maps with a code its legend calls a gap; where polygons of one
+    map overlap, the later in the file wins, as in any drawing. Ground outside every polygon is 255,
+    not cover.
+
+    Parameters
+    ----------
+    maps : sequence of (path, Legend)
+        The maps in order of precedence. Their legends must share one class table.
+    region : Region
+        What to cover, degrees.
+    resolution_deg : float
+        Side of a cell, degrees.
+    progress : Progress
+        Told after each map.
+
+    Raises
+    ------
+    InputError
+        A map cannot be used, no map touches the region, or a legend knows none of its map's codes.
+    """
+    rows, columns, bounds = grid_shape(region, resolution_deg)
+    classes = _common_classes(maps)
+    ids: list[tuple[int, tuple[str, ...]]] = []  # what each burned number stands for: map, codes
+    counts: list[int] = []
+    burn: list[list[tuple[Any, int]]] = []
+    reports = []
+    for order, (path, legend) in enumerate(maps):
+        progress(order, len(maps) + 1, Path(path).name)
+        polygons = read_map(Path(path), legend, region)
+        reports.append(_report(Path(path), legend, polygons))
+        burn.append(_number(polygons, legend, order, ids, counts))
+    if not any(burn):
+        _refuse_outside(maps, region)
+    for report in reports:
+        if report.polygons == 0 and len(reports) > 1:
+            log.warning("%s does not touch the region %s and adds nothing.", report.file, region)
+    numbers = _burn(burn, (rows, columns), bounds, len(ids))
+    progress(len(maps), len(maps) + 1, "burned")
+    lookup = np.full(len(ids) + 1, UNUSABLE, dtype=np.uint8)
+    for number, (order, code) in enumerate(ids, start=1):
+        index = _class_of(maps[order][1], code)
+        lookup[number] = UNUSABLE if index is None else index
+    areas = _areas_km2(numbers, len(ids) + 1, bounds)
+    codes = _code_areas(ids, counts, areas, maps)
+    _refuse_strangers(codes, maps, reports)
+    values = lookup[numbers]
+    class_km2 = {entry.index: 0.0 for entry in classes} | {UNUSABLE: 0.0}
+    for number, area in enumerate(areas):
+        class_km2[int(lookup[number])] += float(area)
+    first = maps[0][1]
+    sources = tuple(_source(report, legend) for report, (_, legend) in zip(reports, maps, strict=True))
+    name = first.name if len(maps) == 1 else "+".join(dict.fromkeys(legend.name for _, legend in maps))
+    table = Legend(name=name, classes=classes, title="Class table of a label raster and the maps it was made from", sources=sources)
+    progress(len(maps) + 1, len(maps) + 1, "done")
+    return RasterizedMap(values, bounds, resolution_deg, table, tuple(reports), codes, class_km2)
+
+
+def _common_classes(maps: Sequence[tuple[Path | str, Legend]]) -> tuple[LegendClass, ...]:
+    if not maps:
+        raise InputError("No map was given.", "Give one with its --legend, or run `gravmap fetch` first.")
+    classes = maps[0][1].classes
+    for _, legend in maps[1:]:
+        if legend.classes != classes:
+            raise InputError(
+                f"The legends {maps[0][1].name} and {legend.name} have different class tables.",
+                "Maps that are burned together need one: write the same `classes = ...` in both.",
+            )
+    return classes
+
+
+def _number(
+    polygons: MapPolygons, legend: Legend, order: int, ids: list[tuple[int, tuple[str, ...]]], counts: list[int]
+) -> list[tuple[Any, int]]:
+    """Give every combination of codes a number; leave out what the legend calls a gap."""
+    numbered = []
+    known: dict[tuple[str, ...], int] = {}
+    for shape, code in zip(polygons.geometries, polygons.codes, strict=True):
+        if code not in known:
+            ids.append((order, code))
+            counts.append(0)
+            known[code] = len(ids)
+        counts[known[code] - 1] += 1
+        # An override may name the rock where the first field says nothing; else a gap is a hole in the map.
+        if code[0] not in legend.gaps or _class_of(legend, code) != UNUSABLE:
+            numbered.append((shape, known[code]))
+    if len(ids) >= np.iinfo(np.uint16).max:
+        raise InputError(f"The maps hold {len(ids)} different codes.", "Is --field the field of the unit's age, not a number of its own?")
+    return numbered
+
+
+def _class_of(legend: Legend, code: tuple[str, ...]) -> int | None:
+    others = {override.field: value for override, value in zip(legend.overrides, code[1:], strict=True)}
+    return legend.classify(code[0], others)
+
+
+def _burn(
+    maps: list[list[tuple[Any, int]]], shape: tuple[int, int], bounds: tuple[float, float, float, float], highest: int
+) -> NDArray[Any]:
+    """The number of the polygon over each cell's centre, 0 where there is none."""
+    # What is burned last wins, so the first map comes last.
+    shapes = [pair for polygons in reversed(maps) for pair in polygons]
+    dtype = np.uint8 if highest <= 255 else np.uint16
+    numbers = np.zeros(shape, dtype=dtype)
+    if shapes:
+        transform = from_bounds(*bounds, shape[1], shape[0])
+        rasterio.features.rasterize(shapes, out=numbers, transform=transform)
+    return numbers
+
+
+def _areas_km2(numbers: NDArray[Any], count: int, bounds: tuple[float, float, float, float]) -> NDArray[np.float64]:
+    rows, columns = numbers.shape
+    cell = row_cell_areas_km2(bounds[1], bounds[3], rows, (bounds[2] - bounds[0]) / columns)
+    total = np.zeros(count)
+    for row, area in zip(numbers, cell, strict=True):
+        total += np.bincount(row, minlength=count) * area
+    return total
+
+
+def class_areas_km2(values: NDArray[np.uint8], bounds_wsen: tuple[float, float, float, float]) -> dict[int, float]:
+    """Area on the ellipsoid of every value that occurs in a north-up raster in degrees, km².
+
+    Parameters
+    ----------
+    values : ndarray, shape (rows, columns), uint8
+        Row 0 northernmost.
+    bounds_wsen : tuple of float
+        Outer edges of the cells, degrees.
+    """
+    areas = _areas_km2(values, 256, bounds_wsen)
+    return {int(index): float(areas[index]) for index in np.flatnonzero(areas)}
+
+
+def _code_areas(
+    ids: list[tuple[int, tuple[str, ...]]],
+    counts: list[int],
+    areas: NDArray[np.float64],
+    maps: Sequence[tuple[Path | str, Legend]],
+) -> tuple[CodeArea, ...]:
+    found = []
+    for number, (order, code) in enumerate(ids, start=1):
+        path, legend = maps[order]
+        written = " ".join(part for part in code if part) or "(blank)"
+        found.append(CodeArea(Path(path).name, written, _class_of(legend, code), float(areas[number]), counts[number - 1]))
+        for override, other in zip(legend.overrides, code[1:], strict=True):
+            if other and other not in override.codes:
+                log.warning("%s: %s = %r is unknown to the legend %s; the class of the age is kept.", Path(path).name, override.field, other, legend.name)
+    return tuple(sorted(found, key=lambda entry: -entry.area_km2))
+
+
+def _refuse_strangers(codes: tuple[CodeArea, ...], maps: Sequence[tuple[Path | str, Legend]], reports: list[MapReport]) -> None:
+    """Warn of codes a legend does not know; refuse a map of which it knows none."""
+    for (_, legend), report in zip(maps, reports, strict=True):
+        of_map = [entry for entry in codes if entry.map == report.file]
+        unknown = [entry for entry in of_map if entry.index is None]
+        if not unknown:
+            continue
+        listed = ", ".join(f"{entry.code} ({entry.area_km2:,.0f} km²)" for entry in unknown[:12])
+        listed += f" and {len(unknown) - 12} more" if len(unknown) > 12 else ""
+        if len(unknown) == len(of_map):
+            raise InputError(
+                f"The legend {legend.name} knows none of the codes in {report.field} of {report.file}: {listed}.",
+                f"Is {report.field} the right --field? The legend knows {', '.join(list(legend.codes)[:12])}.",
+            )
+        lost = sum(entry.area_km2 for entry in unknown)
+        log.warning("%s: codes unknown to the legend %s, not usable (%.0f km² lost): %s.", report.file, legend.name, lost, listed)
+
+
+def _refuse_outside(maps: Sequence[tuple[Path | str, Legend]], region: Region) -> None:
+    where = []
+    for path, legend in maps:
+        extent = map_region(Path(path), legend)
+        where.append(f"{Path(path).name} covers {extent}" if extent else f"{Path(path).name} covers nothing")
+    raise InputError(f"No map touches the region {region}: {'; '.join(where)}.", "Give another --region or --bbox, or another map.")
+
+
+def _report(path: Path, legend: Legend, polygons: MapPolygons) -> MapReport:
+    return MapReport(
+        path.name,
+        sha256(path) if path.is_file() else "",
+        legend.name,
+        polygons.fields[0],
+        polygons.crs,
+        len(polygons.codes),
+        polygons.mended,
+        polygons.dropped,
+        polygons.notes,
+    )
+
+
+def _source(report: MapReport, legend: Legend) -> dict[str, Any]:
+    """A map and its crosswalk, for the legend beside the raster."""
+    crosswalk: dict[str, Any] = {code: "gap" if code in legend.gaps else index for code, index in legend.codes.items()}
+    source: dict[str, Any] = {"file": report.file, "sha256": report.sha256, "legend": legend.name, "field": report.field}
+    source |= {"crs": report.crs, "citation": legend.citation, "codes": crosswalk}
+    if legend.overrides:
+        source["override"] = {
+            entry.field: {
+                code: "keep" if decided is None else {"class": decided, "unless": sorted(entry.unless[code])}
+                for code, decided in entry.codes.items()
+            }
+            for entry in legend.overrides
+        }
+    return source

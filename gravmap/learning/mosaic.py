@@ -1,0 +1,255 @@
+"""Overlapping windows, each seen by the network, blended into one grid of logits.
+
+Scoring and prediction share this file: what is scored is what is drawn on a map.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gravmap.progress import Progress, silent
+
+HANN_FLOOR = 1e-4
+"""Least weight of a window at its rim, so that a rim no other window reaches is still covered."""
+
+EDGE_DEG = 1e-9
+
+
+def covering_windows(
+    region_wsen: NDArray[np.float64] | tuple[float, ...],
+    scale_deg: float,
+    limit_wsen: NDArray[np.float64] | tuple[float, ...],
+) -> NDArray[np.float64]:
+    """Half-overlapping square windows that cover a region.
+
+    The first and the last window of a row are centred on the region's sides where the limit allows, so
+    that every point lies well inside some window; windows that would leave the limit are moved inside.
+
+    Parameters
+    ----------
+    region_wsen : sequence of 4 floats
+        The region to cover, degrees.
+    scale_deg : float
+        Side of a window, degrees.
+    limit_wsen : sequence of 4 floats
+        Where there is a field, degrees. A window larger than the limit is centred on it.
+
+    Returns
+    -------
+    ndarray, shape (n, 4), float64
+        West, south, east, north; rows from north to south, each from west to east.
+    """
+    wests = _starts(region_wsen[0], region_wsen[2], limit_wsen[0], limit_wsen[2], scale_deg)
+    souths = _starts(region_wsen[1], region_wsen[3], limit_wsen[1], limit_wsen[3], scale_deg)[::-1]
+    return np.array([[west, south, west + scale_deg, south + scale_deg] for south in souths for west in wests])
+
+
+def _starts(low: float, high: float, limit_low: float, limit_high: float, scale: float) -> list[float]:
+    """Western (southern) sides of the windows along one axis."""
+    if limit_high - limit_low <= scale:
+        return [(limit_low + limit_high - scale) / 2]
+    low, high = max(low, limit_low), min(high, limit_high)
+    count = math.ceil((high - low) / (scale / 2) - 1e-9) + 1
+    starts = np.linspace(low - scale / 2, high - scale / 2, count)
+    # Windows moved inside the limit may fall on one another; rounding only tells them apart.
+    return list({round(start, 9): start for start in np.clip(starts, limit_low, limit_high - scale).tolist()}.values())
+
+
+def predict_logits(
+    network: nn.Module,
+    fields: NDArray[np.float32],
+    field_nodes_wsen: NDArray[np.float64] | tuple[float, ...],
+    windows: NDArray[np.float64],
+    tile_size_px: int,
+    out_lat: NDArray[np.float64],
+    out_lon: NDArray[np.float64],
+    *,
+    scale_mgal: NDArray[np.float64] | list[float],
+    device: str | torch.device = "cpu",
+    batch_size: int = 1,
+    progress: Progress = silent,
+) -> NDArray[np.float32]:
+    """Logits of a network on a grid, blended over overlapping windows.
+
+    Every window is cut from the field as the tile the network knows (`tile_size_px` pixels across,
+    bilinear between nodes, clamped outside them); its logits are averaged over the cells of the output
+    grid where pixels are finer than these, else interpolated; windows are weighted by a Hann window
+    (two half-overlapping ones sum to one) that never falls below :data:`HANN_FLOOR` inside.
+
+    Parameters
+    ----------
+    network : nn.Module
+        (N, C, H, W) -> (N, K, H, W); is put into evaluation mode.
+    fields : ndarray, shape (C, ny, nx), float32
+        Channels at nodes, mGal, finite, row 0 northernmost.
+    field_nodes_wsen : sequence of 4 floats
+        First column's and last column's longitude, last row's and first row's latitude (W S E N), degrees.
+    windows : ndarray, shape (n, 4)
+        West, south, east, north, degrees; sizes may be mixed.
+    tile_size_px : int
+        Pixels across a window.
+    out_lat, out_lon : ndarray, shapes (my,) and (mx,)
+        Nodes of the output grid, degrees, evenly spaced; `out_lat` descending for a north-up result.
+    scale_mgal : sequence of C floats
+        What the network's input was divided by.
+    device : str or torch.device
+        Where the network runs.
+    batch_size : int
+        Windows per call of the network; the result does not depend on it.
+    progress : Progress
+        Told the windows done.
+
+    Returns
+    -------
+    ndarray, shape (K, my, mx), float32
+        NaN where no window reaches.
+    """
+    total, weight = accumulate_logits(
+        network,
+        fields,
+        field_nodes_wsen,
+        windows,
+        tile_size_px,
+        out_lat,
+        out_lon,
+        scale_mgal=scale_mgal,
+        device=device,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return normalise(total, weight)
+
+
+def normalise(total: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Divide weighted sums (K, my, mx) by weights (my, mx); NaN where the weight is zero."""
+    return np.where(weight > 0, total / np.where(weight > 0, weight, 1), np.float32(np.nan)).astype(np.float32)
+
+
+def accumulate_logits(
+    network: nn.Module,
+    fields: NDArray[np.float32],
+    field_nodes_wsen: NDArray[np.float64] | tuple[float, ...],
+    windows: NDArray[np.float64],
+    tile_size_px: int,
+    out_lat: NDArray[np.float64],
+    out_lon: NDArray[np.float64],
+    *,
+    scale_mgal: NDArray[np.float64] | list[float],
+    device: str | torch.device = "cpu",
+    batch_size: int = 1,
+    progress: Progress = silent,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weighted sums (K, my, mx) and weights (my, mx) of :func:`predict_logits`; those of several processes add up."""
+    network.eval()
+    source = torch.from_numpy(np.ascontiguousarray(fields)).to(device)
+    scale = torch.as_tensor(np.asarray(scale_mgal), dtype=torch.float32, device=device)[:, None, None]
+    total: NDArray[np.float32] | None = None
+    weight = np.zeros((len(out_lat), len(out_lon)), np.float32)
+    with torch.inference_mode():
+        for first in range(0, len(windows), batch_size):
+            batch = windows[first : first + batch_size]
+            tiles = torch.stack([_cut(source, field_nodes_wsen, window, tile_size_px) / scale for window in batch])
+            logits = network(tiles).float()  # (n, K, T, T)
+            if total is None:
+                total = np.zeros((logits.shape[1], *weight.shape), np.float32)
+            for window, tile_logits in zip(batch, logits, strict=True):
+                _add(tile_logits, window, out_lat, out_lon, total, weight)
+            progress(min(first + batch_size, len(windows)), len(windows))
+    if total is None:
+        raise ValueError("no window to predict")
+    return total, weight
+
+
+def _cut(source: Tensor, nodes_wsen: Any, window: NDArray[np.float64], tile_size_px: int) -> Tensor:
+    """The field (C, ny, nx) at the pixel centres of a window: (C, T, T), bilinear, clamped outside the nodes."""
+    west, south, east, north = nodes_wsen
+    _, ny, nx = source.shape
+    centres = (np.arange(tile_size_px) + 0.5) / tile_size_px
+    lon = window[0] + centres * (window[2] - window[0])
+    lat = window[3] - centres * (window[3] - window[1])
+    rows = np.clip((north - lat) / (north - south) * (ny - 1), 0, ny - 1)
+    columns = np.clip((lon - west) / (east - west) * (nx - 1), 0, nx - 1)
+    tile = _between(source, rows, dim=1)  # (C, T, nx)
+    return _between(tile, columns, dim=2)  # (C, T, T)
+
+
+def _between(values: Tensor, position: NDArray[np.float64], dim: int) -> Tensor:
+    """Linear interpolation along one axis at positions counted in nodes."""
+    lower = np.minimum(np.floor(position), values.shape[dim] - 2).astype(np.int64)
+    share = torch.as_tensor(position - lower, dtype=values.dtype, device=values.device)
+    share = share[:, None] if dim == 1 else share
+    index = torch.as_tensor(lower, device=values.device)
+    below, above = values.index_select(dim, index), values.index_select(dim, index + 1)
+    return below + (above - below) * share
+
+
+def _add(
+    logits: Tensor,
+    window: NDArray[np.float64],
+    out_lat: NDArray[np.float64],
+    out_lon: NDArray[np.float64],
+    total: NDArray[np.float32],
+    weight: NDArray[np.float32],
+) -> None:
+    """Bring one window's logits (K, T, T) to the output nodes inside it and add them, weighted."""
+    west, south, east, north = window
+    rows = np.flatnonzero((out_lat >= south - EDGE_DEG) & (out_lat <= north + EDGE_DEG))
+    columns = np.flatnonzero((out_lon >= west - EDGE_DEG) & (out_lon <= east + EDGE_DEG))
+    if not rows.size or not columns.size:
+        return
+    # Along each axis in units of the window: 0 at the first pixel's outer edge, 1 at the last one's.
+    down = np.clip((north - out_lat[rows]) / (north - south), 0, 1)
+    right = np.clip((out_lon[columns] - west) / (east - west), 0, 1)
+    reduced = _reduce(logits, down, _spacing(out_lat) / (north - south), dim=1)  # (K, rows, T)
+    reduced = _reduce(reduced, right, _spacing(out_lon) / (east - west), dim=2)  # (K, rows, columns)
+    hann = np.outer(_hann(down), _hann(right)).astype(np.float32)
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    total[(slice(None), *box)] += reduced.cpu().numpy() * hann
+    weight[box] += hann
+
+
+def _spacing(axis: NDArray[np.float64]) -> float:
+    return abs(float(axis[1] - axis[0])) if len(axis) > 1 else 0.0
+
+
+def _hann(position: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(np.sin(np.pi * position) ** 2, HANN_FLOOR)
+
+
+def _reduce(values: Tensor, position: NDArray[np.float64], cell: float, dim: int) -> Tensor:
+    """Average `values` along an axis over the output cells: exact integrals of the line through the pixel centres.
+
+    A cell is as wide as the output grid's step, narrower near the window's rim (so that it stays
+    symmetric about its node and a slope is kept), and of no width, which is plain interpolation, where
+    pixels are coarser than the output grid.
+    """
+    count = values.shape[dim]
+    centre = position * count - 0.5  # in pixels, 0 at the first pixel's centre
+    half = np.minimum(cell * count, 2 * np.minimum(position, 1 - position) * count) / 2
+    half = np.where((cell * count > 1) & (half > 1e-3), half, 0.0)
+    first = np.floor(centre - half).astype(np.int64)
+    taps = int(np.max(np.floor(centre + half).astype(np.int64) - first)) + 2
+    pixels = first[:, None] + np.arange(taps)  # (m, taps)
+    offset = pixels - centre[:, None]
+    width = np.where(half > 0, 2 * half, 1.0)[:, None]
+    averaged = (_hat_integral(offset + half[:, None]) - _hat_integral(offset - half[:, None])) / width
+    share = np.where(half[:, None] > 0, averaged, np.maximum(1 - np.abs(offset), 0))
+    weights = torch.as_tensor(share, dtype=values.dtype, device=values.device)
+    index = torch.as_tensor(np.clip(pixels, 0, count - 1), device=values.device)  # clamped: flat beyond the outer centres
+    shape = (-1, 1) if dim == 1 else (-1,)
+    out = values.index_select(dim, index[:, 0]) * weights[:, 0].reshape(shape)
+    for tap in range(1, taps):
+        out += values.index_select(dim, index[:, tap]) * weights[:, tap].reshape(shape)
+    return out
+
+
+def _hat_integral(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Integral of max(1 - |t|, 0) from minus infinity to x."""
+    x = np.clip(x, -1, 1)
+    return 0.5 + x - np.sign(x) * x**2 / 2

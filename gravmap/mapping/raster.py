@@ -1,0 +1,165 @@
+"""The georeferenced files of a map: where its cells lie, and the probability raster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+
+from gravmap.errors import InputError
+from gravmap.files import atomic_path
+from gravmap.regions import Region
+
+PROBABILITY_STEPS = 200  # a probability is stored as round(200 p): half a percent, and 255 stays free for nodata
+NODATA = 255
+
+
+@dataclass(frozen=True)
+class MapGrid:
+    """The cells of a map, north up.
+
+    Attributes
+    ----------
+    lat_deg : (ny,) float
+        Latitudes of the cell centres, descending.
+    lon_deg : (nx,) float
+        Longitudes of the cell centres, ascending.
+    spacing_deg : (float, float)
+        Size of a cell along latitude and longitude, degrees.
+    upsampling : float
+        Cells per node spacing of the gravity grid: above 1 the map is finer than what was measured.
+    """
+
+    lat_deg: NDArray[np.float64]
+    lon_deg: NDArray[np.float64]
+    spacing_deg: tuple[float, float]
+    upsampling: float
+
+    @property
+    def bounds_wsen(self) -> tuple[float, float, float, float]:
+        """Outer edges of the outer cells, degrees."""
+        half_y, half_x = self.spacing_deg[0] / 2, self.spacing_deg[1] / 2
+        return (
+            float(self.lon_deg[0] - half_x),
+            float(self.lat_deg[-1] - half_y),
+            float(self.lon_deg[-1] + half_x),
+            float(self.lat_deg[0] + half_y),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.lat_deg.size, self.lon_deg.size
+
+
+def map_grid(
+    node_lat_deg: NDArray[np.float64],
+    node_lon_deg: NDArray[np.float64],
+    region: Region,
+    resolution_deg: float | None = None,
+) -> MapGrid:
+    """Lay the cells of a map over a region.
+
+    Without a resolution a cell is centred on each node of the gravity grid inside the region, so that nothing is
+    resampled; with one, cells of that size fill the region from its north-west corner.
+
+    Parameters
+    ----------
+    node_lat_deg, node_lon_deg : (ny,), (nx,) float
+        Nodes of the gravity grid, both ascending, degrees.
+    region : Region
+        What to map.
+    resolution_deg : float, optional
+        Cell size, degrees.
+
+    Raises
+    ------
+    InputError
+        The region reaches beyond the grid, or holds less than 2 x 2 nodes.
+    """
+    step_lat = float((node_lat_deg[-1] - node_lat_deg[0]) / (node_lat_deg.size - 1))
+    step_lon = float((node_lon_deg[-1] - node_lon_deg[0]) / (node_lon_deg.size - 1))
+    # A pixel-registered grid of a region has its nodes half a cell inside the region's edge.
+    extent = Region(
+        float(node_lon_deg[0]) - step_lon / 2,
+        max(float(node_lat_deg[0]) - step_lat / 2, -90.0),
+        float(node_lon_deg[-1]) + step_lon / 2,
+        min(float(node_lat_deg[-1]) + step_lat / 2, 90.0),
+    )
+    if not extent.contains(region):
+        raise InputError(
+            f"The region {region} reaches beyond the gravity fields ({extent}).",
+            "Choose a region inside, or run `gravmap residual` with a wider --region or --bbox.",
+        )
+    if resolution_deg is None:
+        slack = 1e-6
+        lat = node_lat_deg[(node_lat_deg >= region.south - slack) & (node_lat_deg <= region.north + slack)]
+        lon = node_lon_deg[(node_lon_deg >= region.west - slack) & (node_lon_deg <= region.east + slack)]
+        if lat.size < 2 or lon.size < 2:
+            raise InputError(
+                f"The region {region} holds {lat.size} x {lon.size} nodes of the gravity grid.",
+                "Choose a larger region.",
+            )
+        return MapGrid(lat[::-1].astype(np.float64), lon.astype(np.float64), (step_lat, step_lon), 1.0)
+    rows = max(1, round(region.height_deg / resolution_deg))
+    cols = max(1, round(region.width_deg / resolution_deg))
+    cell_lat = region.north - (np.arange(rows, dtype=np.float64) + 0.5) * resolution_deg
+    cell_lon = region.west + (np.arange(cols, dtype=np.float64) + 0.5) * resolution_deg
+    return MapGrid(cell_lat, cell_lon, (resolution_deg, resolution_deg), max(step_lat, step_lon) / resolution_deg)
+
+
+def write_probability(
+    path: Path, probability: NDArray[np.float32], grid: MapGrid, names: list[str], tags: dict[str, str]
+) -> None:
+    """Write one named uint8 band per class; value = 200 x probability, 255 = no data.
+
+    Parameters
+    ----------
+    path : Path
+        The GeoTIFF (cloud optimised) to write.
+    probability : (K, ny, nx) float32
+        Probabilities, north up; NaN where nothing is predicted.
+    grid : MapGrid
+        Where the cells lie.
+    names : list of str
+        K class names.
+    tags : dict
+        Written into the file.
+    """
+    missing = ~np.isfinite(probability)
+    stored = np.where(missing, NODATA, np.rint(np.where(missing, 0, probability) * PROBABILITY_STEPS)).astype(np.uint8)
+    west, _, _, north = grid.bounds_wsen
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "dtype": "uint8",
+        "count": stored.shape[0],
+        "height": stored.shape[1],
+        "width": stored.shape[2],
+        "crs": "EPSG:4326",
+        "transform": from_origin(west, north, grid.spacing_deg[1], grid.spacing_deg[0]),
+        "nodata": NODATA,
+    }
+    with rasterio.MemoryFile() as memory:
+        with memory.open(**profile) as raster:
+            raster.write(stored)
+            raster.update_tags(**tags)
+            for band, name in enumerate(names, start=1):
+                raster.set_band_description(band, name)
+                raster.update_tags(band, quantity="probability", class_name=name)
+            raster.scales = (1 / PROBABILITY_STEPS,) * stored.shape[0]
+        with atomic_path(path) as partial, memory.open() as raster:
+            rasterio.shutil.copy(
+                raster,
+                partial,
+                driver="COG",
+                compress="DEFLATE",
+                predictor="YES",
+                overview_resampling="average",
+                blocksize=512,
+            )

@@ -1,0 +1,220 @@
+"""The bedrock: belts between faults, rock ages, granites, and the basins that came after.
+
+Classes: 1 Archean, 2 Proterozoic, 3 Cambrian .. 7 Carboniferous, 8 Permian, 9 Mesozoic, 10 acid intrusive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gravmap.synthetic.geometry import FloatArray, StrikePlane
+
+LABELS = NDArray[np.uint8]
+
+# Percent of the bedrock, classes 1..10; mapped around the Junggar Basin: 0, 7, 5, 4, 3, 17, 21, 2, 8, 32.
+SHARES_PERCENT = (1.0, 8.0, 5.0, 6.0, 4.0, 17.0, 23.0, 6.0, 9.0, 21.0)
+PERMIAN, MESOZOIC, ACID = 8, 9, 10
+
+_BELT_CLIP_KM = (15.0, 160.0)
+_BELT_SIGMA = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Belts:
+    """Stripes of crust between faults.
+
+    Attributes
+    ----------
+    index : ndarray of int, shape (ny, nx)
+        Which belt a node lies in.
+    count : int
+        How many belts there are.
+    fault_distance_km : ndarray, shape (ny, nx)
+        Distance across strike to the nearest boundary between belts.
+    fault_index : ndarray of int, shape (ny, nx)
+        Which boundary that is.
+    """
+
+    index: NDArray[np.intp]
+    count: int
+    fault_distance_km: FloatArray
+    fault_index: NDArray[np.intp]
+
+    def draw(self, stream: np.random.Generator) -> FloatArray:
+        """One standard normal number per belt, spread over its nodes."""
+        return stream.standard_normal(self.count)[self.index]
+
+
+@dataclass(frozen=True, eq=False)
+class Bedrock:
+    """The rocks below the cover, in the order from top to bottom; all arrays (ny, nx).
+
+    Attributes
+    ----------
+    truth : ndarray of uint8
+        Class right below the cover, 1..10.
+    age_class : ndarray of uint8
+        Class of the belt unit, 1..7, wherever it lies.
+    mesozoic_km, permian_km, pluton_km : ndarray
+        Thickness of what lies on the belt unit, km; 0 where it is absent.
+    pluton : ndarray of int
+        Number of the granite body, 0 where there is none.
+    pluton_count : int
+        How many granite bodies there are.
+    belt_base_km : ndarray
+        Depth to which the belt unit reaches, km.
+    """
+
+    truth: LABELS
+    age_class: LABELS
+    mesozoic_km: FloatArray
+    permian_km: FloatArray
+    pluton_km: FloatArray
+    pluton: NDArray[np.intp]
+    pluton_count: int
+    belt_base_km: FloatArray
+
+
+def draw_belts(plane: StrikePlane, width_km: float) -> Belts:
+    """Cut the plane into belts of lognormal width (median `width_km`, sigma 0.5) with wavy boundaries."""
+    stream = plane.dice.stream("belts")
+    place = plane.across_km + 9.0 * plane.field("belt wiggle", 60.0, stretch=2.0, smoothness=1.0)
+    start, stop = place.min() - _BELT_CLIP_KM[1], place.max() + _BELT_CLIP_KM[1]
+    boundaries = [start]
+    while boundaries[-1] < stop:
+        boundaries.append(boundaries[-1] + float(np.clip(width_km * stream.lognormal(0, _BELT_SIGMA), *_BELT_CLIP_KM)))
+    edges = np.asarray(boundaries)
+    index = np.searchsorted(edges, place) - 1
+    below, above = place - edges[index], edges[index + 1] - place
+    return Belts(index, len(edges), np.minimum(below, above), np.where(below < above, index, index + 1))
+
+
+def draw_uplift(plane: StrikePlane, belts: Belts) -> FloatArray:
+    """How far the crust was raised, mean 0 and variance 1: high means old rock, worn bare.
+
+    Regional swells, a throw for every belt, and local relief.
+    """
+    uplift = (
+        0.8 * plane.field("uplift regional", 110.0, stretch=2.0, smoothness=1.2)
+        + 0.44 * belts.draw(plane.dice.stream("uplift throw"))
+        + 0.35 * plane.field("uplift local", 30.0, stretch=2.5, smoothness=1.0)
+    )
+    standard: FloatArray = (uplift - uplift.mean()) / uplift.std()
+    return standard
+
+
+def draw_bedrock(
+    plane: StrikePlane, belts: Belts, uplift: FloatArray, kept: NDArray[np.bool_], shares_percent: tuple[float, ...]
+) -> Bedrock:
+    """Lay the ten classes out so that their shares over the `kept` nodes come out as asked.
+
+    The basins take the upper quantiles of a field that is low on uplifts; granites are added until their share is
+    reached; what is left is cut by the quantiles of an age level, so that neighbours in a fold are neighbours in age.
+
+    Parameters
+    ----------
+    plane, belts, uplift
+        From the functions above.
+    kept : ndarray of bool, shape (ny, nx)
+        The nodes that make the crust's own cells: the margin is not counted.
+    shares_percent : tuple of 10 floats
+        Shares of the classes 1..10.
+
+    Returns
+    -------
+    Bedrock
+        Shares are exact to one node, that of the granites (and so of the others) to a part of one body.
+    """
+    shares = np.asarray(shares_percent) / np.sum(shares_percent)
+    mesozoic_km, permian_km = _basins(plane, uplift, kept, shares[MESOZOIC - 1], shares[PERMIAN - 1])
+    basin = (mesozoic_km > 0) | (permian_km > 0)
+    pluton, pluton_km, count = _plutons(plane, kept & ~basin, shares[ACID - 1] * kept.sum())
+
+    level = (
+        0.75 * belts.draw(plane.dice.stream("age of belts"))
+        + 0.75 * plane.field("folds", 20.0, stretch=4.0, smoothness=1.8)
+        - 0.30 * uplift
+    )
+    bare = kept & ~basin & (pluton == 0)
+    steps = np.cumsum(shares[:7])[:-1] / shares[:7].sum()
+    age_class = (1 + np.searchsorted(np.quantile(level[bare], steps), level)).astype(np.uint8)
+
+    truth = np.where(pluton > 0, np.uint8(ACID), age_class)
+    truth = np.where(permian_km > 0, np.uint8(PERMIAN), truth)
+    truth = np.where(mesozoic_km > 0, np.uint8(MESOZOIC), truth).astype(np.uint8)
+    reach = (
+        6.0
+        + 1.6 * belts.draw(plane.dice.stream("belt depth"))
+        + 1.2 * plane.field("belt base", 40.0, stretch=2.0, smoothness=1.2)
+    )
+    return Bedrock(truth, age_class, mesozoic_km, permian_km, pluton_km, pluton, count, np.clip(reach, 2.5, 11.0))
+
+
+def _basins(
+    plane: StrikePlane, uplift: FloatArray, kept: NDArray[np.bool_], mesozoic: float, permian: float
+) -> tuple[FloatArray, FloatArray]:
+    """Thickness of the Mesozoic (0.15-2.65 km) and of the Permian (0.2-2.4 km) that rims it and underlies it."""
+    sag = plane.field("successor basins", 32.0, stretch=2.5, smoothness=1.4) - 0.45 * uplift
+    inside = np.quantile(sag[kept], 1 - mesozoic)
+    rim = np.quantile(sag[kept], 1 - mesozoic - permian)
+    deepest = np.quantile(sag[kept], 0.998)
+
+    def depth(shore: float) -> FloatArray:
+        scaled: FloatArray = np.clip((sag - shore) / max(deepest - shore, 1e-9), 0, 1)
+        return scaled
+
+    mesozoic_km = np.where(sag > inside, 0.15 + 2.5 * depth(inside) ** 1.2, 0.0)
+    permian_km = np.where(sag > rim, 0.2 + 2.2 * depth(rim), 0.0)
+    return mesozoic_km, permian_km
+
+
+def _plutons(
+    plane: StrikePlane, counted: NDArray[np.bool_], wanted: float
+) -> tuple[NDArray[np.intp], FloatArray, int]:
+    """Scatter granites until `wanted` counted nodes are granite.
+
+    Outline: an ellipse along strike (major half axis lognormal, median 9 km) with a rough edge. Thickness:
+    T = 0.69 W^0.6 km for a body W km wide, lognormal with sigma 0.3, with a round floor; Cruden and McCaffrey (2001,
+    Physics and Chemistry of the Earth A 26, 303-315) find 0.6(+-0.15) W^0.6(+-0.1).
+    """
+    stream = plane.dice.stream("plutons")
+    shape = counted.shape
+    body = np.zeros(shape, dtype=np.intp)
+    thickness = np.zeros(shape)
+    if wanted <= 0:
+        return body, thickness, 0
+    density = np.exp(plane.field("pluton clusters", 70.0, stretch=2.0, smoothness=1.2)).ravel()
+    chance = np.cumsum(density)
+    rough = plane.isotropic("pluton edges", 7.0, smoothness=0.8)
+    steps_km = np.diff(plane.y_km[:2, 0])[0], np.diff(plane.x_km[0, :2])[0]
+    granite, number = 0, 0
+    # Where hardly a node may become granite, the wanted share cannot be reached: stop when all is granite.
+    while granite < min(wanted, counted.sum()):
+        row, column = np.unravel_index(np.searchsorted(chance, stream.uniform(0, chance[-1])), shape)
+        major = float(np.clip(9.0 * stream.lognormal(0, 0.65), 3.0, 45.0))
+        minor = major / stream.uniform(1.0, 2.6)
+        turn = plane.strike_rad[row, column] + np.radians(stream.normal(0, 23))
+        width = 2 * np.sqrt(major * minor)
+        floor = 0.69 * width**0.6 * stream.lognormal(0, 0.3)
+        reach = [int(1.6 * major / step) + 1 for step in steps_km]
+        box = (
+            slice(max(row - reach[0], 0), row + reach[0] + 1),
+            slice(max(column - reach[1], 0), column + reach[1] + 1),
+        )
+        north, east = plane.y_km[box] - plane.y_km[row, column], plane.x_km[box] - plane.x_km[row, column]
+        along = (east * np.cos(turn) + north * np.sin(turn)) / major
+        across = (-east * np.sin(turn) + north * np.cos(turn)) / minor
+        radius = np.hypot(along, across) * (1 + 0.13 * rough[box])
+        inside = radius < 1
+        added = int((inside & counted[box] & (body[box] == 0)).sum())
+        if granite + added - wanted > wanted - granite and granite > 0:
+            break  # without this body the share is nearer to what was asked for
+        number += 1
+        granite += added
+        body[box][inside] = number
+        deep = floor * np.sqrt(1 - np.clip(radius[inside], 0, 1) ** 3)
+        thickness[box][inside] = np.maximum(thickness[box][inside], np.maximum(deep, 0.05))
+    return body, thickness, number

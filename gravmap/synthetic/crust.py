@@ -1,0 +1,283 @@
+"""Make a crust: from a seed to the gravity above it, the map on it and the truth below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rioxarray  # noqa: F401  the .rio accessor
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.ndimage import convolve1d
+
+from gravmap.errors import OptionError
+from gravmap.synthetic.bedrock import SHARES_PERCENT, draw_bedrock, draw_belts, draw_uplift
+from gravmap.synthetic.cover import MAPPED_KM, draw_cover, draw_moho
+from gravmap.synthetic.geometry import EARTH_RADIUS_KM, Dice, FloatArray, random_field, strike_plane
+from gravmap.synthetic.layers import Layer, fade_window, low_pass, plane_gravity, sphere_gravity
+from gravmap.synthetic.rocks import RockTable, load_rocks
+from gravmap.synthetic.stack import Stack, build_stack, moho_layers
+
+# Cells of real geology around the wanted ones, thrown away at the end.
+MARGIN_CELLS = 36
+# Taller regions (degrees, the margin not counted) leave the plane: one cos(latitude) would be off by over 10 %.
+TALLEST_PLANE_DEG = 8.0
+_FADED = 0.6  # of the margin
+_STEEPEST_LATITUDE_DEG = 79.0
+
+
+@dataclass(frozen=True, eq=False)
+class Crust:
+    """A simulated piece of crust whose bedrock is known everywhere.
+
+    Cells are `spacing_deg` wide; the nodes of all grids are the CELL CENTRES (pixel registration). Rows of all arrays
+    ASCEND IN LATITUDE, like those of the gravity grid: row 0 is the southernmost; ``array[::-1]`` is north-up.
+
+    Attributes
+    ----------
+    gravity : xr.DataArray, dims (lat, lon), float32
+        Bouguer anomaly, mGal, at height 0, with CF attributes and the CRS EPSG:4326. Its level is arbitrary.
+    surface : ndarray, shape (ny, nx), uint8
+        What a geological map shows: the class of the bedrock, 1..10, where the cover is thinner than 50 m; else 0.
+    truth : ndarray, shape (ny, nx), uint8
+        Class of the bedrock right below the cover, 1..10, everywhere.
+    cover_thickness_m : ndarray, shape (ny, nx), float32
+        Thickness of the cover, metres.
+    moho_depth_m : ndarray, shape (ny, nx), float32
+        Depth of the Moho, metres.
+    stack : Stack
+        Units, thicknesses and densities of every column, to 20 km.
+    bounds_wsen : tuple of float
+        Outer edges of the cells: west, south, east, north, degrees.
+    components : dict of str to ndarray, or None
+        When asked for: gravity of ``bedrock``, ``cover``, ``moho`` and ``noise``, mGal, shape (ny, nx); they add up
+        to `gravity`.
+    seed : int
+        What it was made from.
+    parameters : dict
+        Every other argument of `make_crust`, JSON-able.
+    """
+
+    gravity: xr.DataArray
+    surface: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+    cover_thickness_m: NDArray[np.float32]
+    moho_depth_m: NDArray[np.float32]
+    stack: Stack
+    bounds_wsen: tuple[float, float, float, float]
+    components: dict[str, NDArray[np.float32]] | None
+    seed: int
+    parameters: dict[str, Any]
+
+    def write(self, folder: Path | str) -> dict[str, Path]:
+        """Write gravity.nc, map.gpkg, truth.tif and crust.json into `folder`; see `gravmap.synthetic.files`."""
+        from gravmap.synthetic.files import write_crust
+
+        return write_crust(self, Path(folder))
+
+
+def make_crust(
+    seed: int = 0,
+    shape: tuple[int, int] = (160, 240),
+    south_west: tuple[float, float] = (82.0, 43.0),
+    spacing_deg: float = 1 / 30,
+    *,
+    sub: int = 2,
+    cover_share: float = 0.48,
+    shares_percent: tuple[float, ...] = SHARES_PERCENT,
+    belt_width_km: float = 50.0,
+    low_pass_km: float = 18.5,
+    noise_mgal: float = 1.5,
+    noise_length_km: float = 8.0,
+    rocks: RockTable | None = None,
+    margin: int = MARGIN_CELLS,
+    components: bool = False,
+) -> Crust:
+    """Simulate a crust and the gravity above it.
+
+    The recipe, its sources and its limits are in docs/method/crust.md. One seed, shape, place and set of parameters
+    give the same bits again on one machine and one numpy; another shape gives another crust.
+
+    Parameters
+    ----------
+    seed : int
+        Any whole number from 0 up.
+    shape : (int, int)
+        Rows (latitude) and columns (longitude) of cells.
+    south_west : (float, float)
+        Longitude and latitude of the south-west CORNER of the south-western cell, degrees.
+    spacing_deg : float
+        Size of a cell, degrees; 2 arc-minutes as in WGM2012.
+    sub : int
+        The crust is built on a grid this many times finer, its gravity averaged over the cells.
+    cover_share : float
+        Part of the cells (0 to 1) hidden by cover of at least 50 m.
+    shares_percent : 10 floats
+        Shares of the classes 1..10 in the bedrock below the cover.
+    belt_width_km : float
+        Median width of a belt.
+    low_pass_km : float
+        Wavelength at which the field keeps half of its amplitude; 18.5 km is degree 2190 of EGM2008. 0: all kept.
+    noise_mgal, noise_length_km : float
+        Standard deviation and correlation length of the noise added last.
+    rocks : RockTable, optional
+        Densities; gravmap's own when None.
+    margin : int
+        Cells of geology built around the region and thrown away.
+    components : bool
+        Keep the gravity of bedrock, cover, Moho and noise apart as well.
+
+    Returns
+    -------
+    Crust
+
+    Raises
+    ------
+    OptionError
+        A number makes no sense, or the region comes too near to a pole.
+    """
+    _check(seed, shape, south_west, spacing_deg, sub, cover_share, shares_percent, margin)
+    _check_positive(belt_width_km=belt_width_km, noise_length_km=noise_length_km)
+    rocks = load_rocks() if rocks is None else rocks
+    ny, nx = shape
+    west, south = south_west
+    # Fine nodes: every cell centre is one of them, and sub - 1 lie between two centres.
+    fine_deg = spacing_deg / sub
+    lat = south + (0.5 - margin) * spacing_deg + fine_deg * np.arange((ny + 2 * margin - 1) * sub + 1)
+    lon = west + (0.5 - margin) * spacing_deg + fine_deg * np.arange((nx + 2 * margin - 1) * sub + 1)
+    inner = (
+        slice(margin * sub, (margin + ny - 1) * sub + 1, sub),
+        slice(margin * sub, (margin + nx - 1) * sub + 1, sub),
+    )
+    middle = np.radians(south + ny * spacing_deg / 2)
+    northing = EARTH_RADIUS_KM * np.radians(lat - np.degrees(middle))
+    easting = EARTH_RADIUS_KM * np.cos(middle) * np.radians(lon - lon.mean())
+    y_km, x_km = np.meshgrid(northing, easting, indexing="ij")
+    spacing_yx_m = 1000 * (northing[1] - northing[0]), 1000 * (easting[1] - easting[0])
+    kept = np.zeros(y_km.shape, dtype=bool)
+    kept[inner] = True
+
+    dice = Dice(seed)
+    plane = strike_plane(dice, y_km, x_km, float(np.sqrt(spacing_yx_m[0] * spacing_yx_m[1])) / 1000)
+    belts = draw_belts(plane, belt_width_km)
+    uplift = draw_uplift(plane, belts)
+    cover_km = draw_cover(plane, uplift, kept, cover_share)
+    moho_km = draw_moho(plane, uplift)
+    bedrock = draw_bedrock(plane, belts, uplift, kept, shares_percent)
+    stack = build_stack(plane, belts, bedrock, cover_km, rocks)
+
+    window = fade_window((lat.size, lon.size), (_FADED * margin * sub, _FADED * margin * sub))
+    filters = low_pass(1000 * low_pass_km) if low_pass_km > 0 else None
+    tall = ny * spacing_deg > TALLEST_PLANE_DEG
+
+    def attraction(layers: Iterable[Layer]) -> FloatArray:
+        if tall:
+            return _cell_means(sphere_gravity(layers, lat, lon, window, filters=filters), sub)[inner]
+        return _cell_means(plane_gravity(layers, spacing_yx_m, window, filters=filters), sub)[inner]
+
+    parts = {
+        "bedrock": attraction(stack.layers(cover=False)),
+        "cover": attraction(stack.layers(cover=True)),
+        "moho": attraction(moho_layers(moho_km, rocks.moho_contrast)),
+        "noise": noise_mgal
+        * random_field(
+            dice.stream("noise"), y_km[inner], x_km[inner], noise_length_km, 1.0, 1.0, plane.cell_km * sub
+        ),
+    }
+    cover_km, truth = stack.base_km[0][inner], bedrock.truth[inner].copy()
+    centres = south + spacing_deg * (np.arange(ny) + 0.5), west + spacing_deg * (np.arange(nx) + 0.5)
+    return Crust(
+        gravity=_grid(np.sum(list(parts.values()), axis=0), *centres),
+        # The shore lies on a node, whose 50 m may be rounded down in float32.
+        surface=np.where(cover_km < MAPPED_KM - 1e-6, truth, 0).astype(np.uint8),
+        truth=truth,
+        cover_thickness_m=1000 * cover_km,
+        moho_depth_m=(1000 * moho_km[inner]).astype(np.float32),
+        stack=stack.cut(inner),
+        bounds_wsen=(west, south, west + nx * spacing_deg, south + ny * spacing_deg),
+        components={name: part.astype(np.float32) for name, part in parts.items()} if components else None,
+        seed=seed,
+        parameters={
+            "shape": list(shape),
+            "south_west": list(south_west),
+            "spacing_deg": spacing_deg,
+            "sub": sub,
+            "cover_share": cover_share,
+            "shares_percent": list(shares_percent),
+            "belt_width_km": belt_width_km,
+            "low_pass_km": low_pass_km,
+            "noise_mgal": noise_mgal,
+            "noise_length_km": noise_length_km,
+            "margin": margin,
+            "operator": "latitude-variable" if tall else "plane",
+        },
+    )
+
+
+def _cell_means(fine: FloatArray, sub: int) -> FloatArray:
+    """Mean over the cell around every fine node: `sub` fine steps wide, half weights at an even cell's edges."""
+    if sub == 1:
+        return fine
+    weights = np.full(sub + 1 - sub % 2, 1.0 / sub)
+    if sub % 2 == 0:
+        weights[[0, -1]] /= 2
+    means: FloatArray = convolve1d(convolve1d(fine, weights, axis=0, mode="nearest"), weights, axis=1, mode="nearest")
+    return means
+
+
+def _grid(values: FloatArray, lat: FloatArray, lon: FloatArray) -> xr.DataArray:
+    """A field grid as the gravity room knows it."""
+    grid = xr.DataArray(
+        values.astype(np.float32),
+        dims=("lat", "lon"),
+        coords={
+            "lat": ("lat", lat, {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"}),
+            "lon": ("lon", lon, {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"}),
+        },
+        name="bouguer",
+        attrs={"long_name": "Bouguer anomaly of a synthetic crust", "units": "mGal", "height_m": 0.0},
+    )
+    placed: xr.DataArray = grid.rio.write_crs("EPSG:4326")
+    return placed
+
+
+def _check(
+    seed: int,
+    shape: tuple[int, int],
+    south_west: tuple[float, float],
+    spacing_deg: float,
+    sub: int,
+    cover_share: float,
+    shares_percent: tuple[float, ...],
+    margin: int,
+) -> None:
+    if seed < 0:
+        raise OptionError(f"The seed {seed} is negative.", "Any whole number from 0 up will do.")
+    if min(shape) < 2:
+        raise OptionError(f"A crust of {shape[0]} x {shape[1]} cells is too small.", "Ask for 2 x 2 cells at least.")
+    _check_positive(spacing_deg=spacing_deg)
+    if sub < 1 or margin < 1:
+        raise OptionError(f"sub {sub} and margin {margin} must be 1 at least.", "Usual are sub 2 and margin 36.")
+    if not 0 <= cover_share <= 1:
+        raise OptionError(f"A cover share of {cover_share:g} is no part of the whole.", "Give a number from 0 to 1.")
+    if len(shares_percent) != 10 or min(shares_percent) < 0 or sum(shares_percent[:7]) <= 0:
+        raise OptionError(
+            "Ten shares from 0 up are needed, and one of the first seven must be above 0.",
+            f"The usual ones are {', '.join(f'{share:g}' for share in SHARES_PERCENT)}.",
+        )
+    reach = margin * spacing_deg
+    south, north = south_west[1] - reach, south_west[1] + shape[0] * spacing_deg + reach
+    if max(abs(south), abs(north)) > _STEEPEST_LATITUDE_DEG:
+        raise OptionError(
+            f"The crust with its margin would reach from {south:g} to {north:g} degrees of latitude.",
+            f"Stay within {_STEEPEST_LATITUDE_DEG:g} degrees of the equator.",
+        )
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not (np.isfinite(value) and value > 0):
+            raise OptionError(f"{name} is {value:g}, which is not above 0.", "Give a positive number.")

@@ -1,0 +1,157 @@
+"""The crust as a pile of units per column, and the same pile cut into flat layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gravmap.synthetic.bedrock import ACID, MESOZOIC, PERMIAN, Bedrock, Belts
+from gravmap.synthetic.geometry import FloatArray, StrikePlane
+from gravmap.synthetic.layers import Layer
+from gravmap.synthetic.rocks import RockTable
+
+UNITS = ("cover", "Mesozoic", "Permian", "pluton", "belt", "basement")
+# Thin layers near the top, where a depth matters most; km.
+CUTS_KM = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0, 10.0, 12.0, 16.0, 20.0)
+MOHO_CUTS_KM = (30.0, 34.0, 38.0, 42.0, 46.0, 50.0, 54.0, 58.0, 62.0)
+MOHO_MEAN_KM = 45.0
+
+_BODY, _INSIDE, _SMALL = 0.65, 0.60, 0.45  # shares of a spread: body to body, within a body, from place to place
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Units on top of each other, from the surface to 20 km.
+
+    Attributes
+    ----------
+    base_km : ndarray, shape (6, ny, nx), float32
+        Depth of the base of every unit of `UNITS`; a unit that is absent ends where the one above it ends.
+    contrast : ndarray, shape (6, ny, nx), float32
+        Density less the reference, kg/m3; for the cover, at the surface, from where it decays with depth.
+    cover_scale_km : float
+        Over which depth the cover's contrast falls to 1/e.
+    reference : float
+        Density of the Bouguer reduction, kg/m3.
+    """
+
+    base_km: NDArray[np.float32]
+    contrast: NDArray[np.float32]
+    cover_scale_km: float
+    reference: float
+
+    @property
+    def thickness_km(self) -> NDArray[np.float32]:
+        """Thickness of every unit, shape (6, ny, nx); the sum over the units is 20 km everywhere."""
+        return np.diff(self.base_km, axis=0, prepend=np.float32(0))
+
+    def cut(self, part: slice | tuple[slice, ...]) -> Stack:
+        """The stack of some of the columns: `part` indexes (row, column)."""
+        where = (slice(None), *(part if isinstance(part, tuple) else (part,)))
+        return Stack(self.base_km[where], self.contrast[where], self.cover_scale_km, self.reference)
+
+    def density_at(self, depth_km: float) -> FloatArray:
+        """Density at one depth, kg/m3, shape (ny, nx).
+
+        Parameters
+        ----------
+        depth_km : float
+            0 to 20; on the boundary of two units the lower one counts.
+        """
+        unit = np.minimum((self.base_km <= depth_km).sum(axis=0), len(UNITS) - 1)
+        contrast = np.take_along_axis(self.contrast, unit[None], axis=0)[0].astype(np.float64)
+        contrast = np.where(unit == 0, contrast * np.exp(-depth_km / self.cover_scale_km), contrast)
+        density: FloatArray = self.reference + contrast
+        return density
+
+    def layers(self, *, cover: bool) -> Iterator[Layer]:
+        """Cut the cover (or all that lies below it) into flat layers with the mean contrast of each.
+
+        Parameters
+        ----------
+        cover : bool
+            The cover alone, or everything but the cover.
+        """
+        top = np.concatenate([np.zeros_like(self.base_km[:1]), self.base_km[:-1]]).astype(np.float64)
+        base = self.base_km.astype(np.float64)
+        for upper, lower in zip(CUTS_KM[:-1], CUTS_KM[1:], strict=True):
+            total = np.zeros(base.shape[1:])
+            if cover:
+                end = np.clip(base[0], upper, lower)
+                scale = self.cover_scale_km
+                # The integral of the compaction curve over the part of the layer that is cover.
+                total = self.contrast[0] * scale * (np.exp(-upper / scale) - np.exp(-end / scale))
+            else:
+                for unit in range(1, len(UNITS)):
+                    filled = np.clip(np.minimum(base[unit], lower) - np.maximum(top[unit], upper), 0, None)
+                    total += filled * self.contrast[unit]
+            if total.any():
+                yield Layer(1000 * upper, 1000 * lower, total / (lower - upper))
+
+
+def moho_layers(moho_km: FloatArray, contrast: float) -> Iterator[Layer]:
+    """Layers around the Moho: mantle above the mean depth of 45 km attracts, crust below it is missing mass.
+
+    Only departures from the mean depth count, so the level of the gravity is that of a region, not of the Earth.
+    """
+    for upper, lower in zip(MOHO_CUTS_KM[:-1], MOHO_CUTS_KM[1:], strict=True):
+        mantle = np.clip(lower - np.maximum(moho_km, upper), 0, None) / (lower - upper)
+        usual = max(lower - max(MOHO_MEAN_KM, upper), 0.0) / (lower - upper)
+        yield Layer(1000 * upper, 1000 * lower, contrast * (mantle - usual))
+
+
+def build_stack(
+    plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: FloatArray, rocks: RockTable
+) -> Stack:
+    """Give every unit of every column its place and its density."""
+    base = [cover_km]
+    base.append(base[-1] + bedrock.mesozoic_km)
+    base.append(base[-1] + bedrock.permian_km)
+    base.append(base[-1] + bedrock.pluton_km)
+    base.append(np.maximum(bedrock.belt_base_km, base[-1]))
+    base.append(np.full_like(cover_km, CUTS_KM[-1]))
+
+    inside = plane.field("density inside", 14.0, stretch=3.0, smoothness=1.2)
+    small = plane.field("density small", 5.0, stretch=2.0, smoothness=0.8)
+    bodies = plane.dice.stream("density of bodies").standard_normal((belts.count, len(rocks.mean)))
+
+    def unit(index: NDArray[np.integer] | int) -> FloatArray:
+        departure = _BODY * bodies[belts.index, index] + _INSIDE * inside + _SMALL * small
+        density: FloatArray = rocks.mean[index] + rocks.spread[index] * departure
+        return density
+
+    granite = plane.dice.stream("density of plutons").standard_normal(bedrock.pluton_count + 1)[bedrock.pluton]
+    belt = unit(bedrock.age_class) + _dense_bodies(plane, belts, bedrock, rocks)
+    deficit = rocks.cover_deficit * (1 + rocks.cover_spread * plane.field("cover density", 25.0, stretch=2.0))
+    density = [
+        rocks.reference - np.clip(deficit, 0, None),
+        unit(MESOZOIC),
+        unit(PERMIAN),
+        rocks.mean[ACID] + rocks.spread[ACID] * granite + 12.0 * inside,
+        belt,
+        rocks.basement_mean + rocks.basement_spread * plane.field("basement", 60.0, stretch=2.0, deep=True),
+    ]
+    contrast = np.stack(density).astype(np.float32) - np.float32(rocks.reference)
+    return Stack(np.stack(base).astype(np.float32), contrast, rocks.cover_scale_km, rocks.reference)
+
+
+def _dense_bodies(plane: StrikePlane, belts: Belts, bedrock: Bedrock, rocks: RockTable) -> FloatArray:
+    """What volcanic lenses and ophiolites add to the belt units of Cambrian to Carboniferous age, kg/m3."""
+    stream = plane.dice.stream("dense bodies")
+    lens_field = plane.field("volcanic lenses", 6.0, stretch=5.0, smoothness=1.4)
+    excess = np.zeros(lens_field.shape)
+    oceanic = (bedrock.age_class >= 3) & (bedrock.age_class <= 7)
+    for index in range(3, 8):
+        own = bedrock.age_class == index
+        share = stream.uniform(*rocks.lens_share)
+        if own.any():
+            excess[own & (lens_field > np.quantile(lens_field[own], 1 - share))] = rocks.lens_excess
+    # A third of the faults are sutures; along them ophiolite comes and goes.
+    suture = stream.uniform(size=belts.count + 1) < 0.33
+    broken = plane.field("ophiolite strips", 12.0, stretch=3.0) > 0
+    strip = suture[belts.fault_index] & (belts.fault_distance_km < rocks.ophiolite_half_width_km) & broken & oceanic
+    excess[strip] = rocks.ophiolite_excess
+    return excess
