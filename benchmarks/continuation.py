@@ -39,7 +39,11 @@ def masses(seed: int = 20261122) -> tuple[np.ndarray, np.ndarray]:
         west, east, south, north = box_wesn
         lon, lat = rng.uniform(west, east, count), rng.uniform(south, north, count)
         depth = np.exp(rng.uniform(*np.log(depth_km), count)) * 1e3
-        peak = rng.normal(0, peak_mgal, count) if sign is None else sign * np.abs(rng.normal(peak_mgal, peak_mgal / 3, count))
+        peak = (
+            rng.normal(0, peak_mgal, count)
+            if sign is None
+            else sign * np.abs(rng.normal(peak_mgal, peak_mgal / 3, count))
+        )
         groups.append((lon, lat, depth, peak))
 
     scatter(2400, (59, 101, 34, 61), (7, 35), 20)
@@ -85,7 +89,9 @@ def truth(lat, lon, height_m, sources) -> xr.DataArray:
     out = np.empty(lo.size)
     attraction(cartesian(grid_lon.ravel(), grid_lat.ravel(), height_m), normals, sources[0], sources[1], out)
     values = (out * GRAVITATIONAL * 1e5).reshape(grid_lat.shape).astype(np.float32)
-    return xr.DataArray(values, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"), attrs={"units": "mGal", "height_m": 0.0})
+    return xr.DataArray(
+        values, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"), attrs={"units": "mGal", "height_m": 0.0}
+    )
 
 
 def in_metres(grid):
@@ -161,17 +167,25 @@ def main() -> None:
     west, south, east, north, margin = 65, 40, 95, 55, 5
 
     sources = masses()
-    lat, lon = nodes(south - margin, north + margin, options.registration), nodes(west - margin, east + margin, options.registration)
+    lat, lon = (
+        nodes(south - margin, north + margin, options.registration),
+        nodes(west - margin, east + margin, options.registration),
+    )
     below, above = truth(lat, lon, 0.0, sources), truth(lat, lon, height_m, sources)
     inside = {"lat": slice(south, north), "lon": slice(west, east)}
     field, regional = below.sel(inside), above.sel(inside)
     residual = field - regional
     print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}; {len(sources[1])} point masses")
-    print(f"region {field.shape}, {options.registration}, {options.height:g} km; field {float(field.min()):.0f}..{float(field.max()):.0f}"
-          f" mGal, std {float(field.std()):.1f}; true residual rms {rms(residual):.2f} mGal")
-    edge = np.minimum(*np.broadcast_arrays(
-        np.minimum(field.lat - south, north - field.lat).values[:, None], np.minimum(field.lon - west, east - field.lon).values[None, :]
-    ))
+    print(
+        f"region {field.shape}, {options.registration}, {options.height:g} km; field {float(field.min()):.0f}..{float(field.max()):.0f}"
+        f" mGal, std {float(field.std()):.1f}; true residual rms {rms(residual):.2f} mGal"
+    )
+    edge = np.minimum(
+        *np.broadcast_arrays(
+            np.minimum(field.lat - south, north - field.lat).values[:, None],
+            np.minimum(field.lon - west, east - field.lon).values[None, :],
+        )
+    )
     print(f"\n| method | margin deg | whole % | inner % | rms mGal | max mGal | s | peak MB |\n|{'---|' * 8}")
     for margin_deg, grid in ((0, field), (margin, below)):
         for name, method in METHODS.items():
@@ -179,17 +193,26 @@ def main() -> None:
             result = xr.DataArray(result, coords=grid.coords, dims=grid.dims).sel(inside)
             error = (result - regional).values
             inner = edge >= 2
-            print(f"| {name} | {margin_deg} | {100 * rms(error) / rms(residual):.2f} |"
-                  f" {100 * rms(error[inner]) / rms(residual.values[inner]):.2f} | {rms(error):.3f} | {np.abs(error).max():.2f} |"
-                  f" {seconds:.3f} | {peak:.0f} |")
+            print(
+                f"| {name} | {margin_deg} | {100 * rms(error) / rms(residual):.2f} |"
+                f" {100 * rms(error[inner]) / rms(residual.values[inner]):.2f} | {rms(error):.3f} | {np.abs(error).max():.2f} |"
+                f" {seconds:.3f} | {peak:.0f} |"
+            )
             if name == "gravmap" and margin_deg == 0:
                 profile = [
-                    (low, high, rms(error[(edge >= low) & (edge < high)]), rms(residual.values[(edge >= low) & (edge < high)]))
+                    (
+                        low,
+                        high,
+                        rms(error[(edge >= low) & (edge < high)]),
+                        rms(residual.values[(edge >= low) & (edge < high)]),
+                    )
                     for low, high in ((0, 0.1), (0.1, 0.25), (0.25, 0.5), (0.5, 1), (1, 2), (2, 4), (4, 8))
                 ]
     print("\ngravmap, nothing known outside: rms error by distance from the edge")
     for low, high, error_mgal, residual_mgal in profile:
-        print(f"  {low:g}-{high:g} deg: {error_mgal:.2f} mGal ({100 * error_mgal / residual_mgal:.1f} % of the residual there)")
+        print(
+            f"  {low:g}-{high:g} deg: {error_mgal:.2f} mGal ({100 * error_mgal / residual_mgal:.1f} % of the residual there)"
+        )
 
 
 def rms(values) -> float:

@@ -5,13 +5,16 @@ Axis order is (lat, lon) = (y, x) everywhere; this file is where other orders an
 
 from __future__ import annotations
 
-import xarray as xr
 import numpy as np
+import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from gravmap.errors import InputError
 
-_NAMES = {"lat": ("lat", "latitude", "latitudes", "nav_lat", "y"), "lon": ("lon", "long", "longitude", "longitudes", "nav_lon", "x")}
+_NAMES = {
+    "lat": ("lat", "latitude", "latitudes", "nav_lat", "y"),
+    "lon": ("lon", "long", "longitude", "longitudes", "nav_lon", "x"),
+}
 _UNITS = {
     "lat": ("degrees_north", "degree_north", "degrees_n", "degreesn"),
     "lon": ("degrees_east", "degree_east", "degrees_e", "degreese"),
@@ -55,7 +58,9 @@ def find_axes(grid: xr.DataArray, where: str = "The grid") -> tuple[str, str]:
     kinds: dict[str, str] = {}
     for dim in map(str, grid.dims):
         if dim not in grid.coords:
-            raise InputError(f"{where} has no coordinates along {dim!r}.", "Write the grid with its latitudes and longitudes.")
+            raise InputError(
+                f"{where} has no coordinates along {dim!r}.", "Write the grid with its latitudes and longitudes."
+            )
         axis = grid[dim]
         units = str(axis.attrs.get("units", "")).lower()
         if units in ("m", "metre", "meter", "metres", "meters", "km"):
@@ -80,7 +85,9 @@ def find_axes(grid: xr.DataArray, where: str = "The grid") -> tuple[str, str]:
             "Rename them, for example: ncrename -v x,t -v y,x -v t,y",
         )
     if lon.min() < -360 or lon.max() > 720 or abs(lon[-1] - lon[0]) > 360 + 1e-4:
-        raise InputError(f"{where}: its longitudes run from {lon[0]:g} to {lon[-1]:g}, which is more than the Earth has.", _TO_WGS84)
+        raise InputError(
+            f"{where}: its longitudes run from {lon[0]:g} to {lon[-1]:g}, which is more than the Earth has.", _TO_WGS84
+        )
     return kinds["lat"], kinds["lon"]
 
 

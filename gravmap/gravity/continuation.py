@@ -133,13 +133,18 @@ class Patch:
         self.shape = (lat.size, lon.size)
         # Counted from the first node, so that they cut the padded arrays too.
         self.out_rows, self.out_cols = slice(*out_rows.indices(lat.size)), slice(*out_cols.indices(lon.size))
-        step_lat, step_lon = np.radians((lat[-1] - lat[0]) / (lat.size - 1)), np.radians((lon[-1] - lon[0]) / (lon.size - 1))
+        step_lat, step_lon = (
+            np.radians((lat[-1] - lat[0]) / (lat.size - 1)),
+            np.radians((lon[-1] - lon[0]) / (lon.size - 1)),
+        )
         self._root_cos = np.sqrt(np.cos(np.radians(lat))).astype(np.float32)
 
         m_mid, n_mid = curvature_radii_m(lat.mean())
         step_m_yx = (float(step_lat * m_mid), float(step_lon * n_mid * np.cos(np.radians(lat.mean()))))
         # A transform of 2, 3, 5, 7, 11-smooth length costs the same whatever the size of the grid (odd, prime).
-        self._padded = tuple(scipy.fft.next_fast_len(n + pad, real=True) for n, pad in zip(self.shape, pad_yx, strict=True))
+        self._padded = tuple(
+            scipy.fft.next_fast_len(n + pad, real=True) for n, pad in zip(self.shape, pad_yx, strict=True)
+        )
         gap_yx = (self._padded[0] - lat.size, self._padded[1] - lon.size)
         # On the sphere sqrt(cos(latitude)) times the field has no first derivative left in Laplace's equation.
         weighted = field.astype(np.float32, copy=False) * self._root_cos[:, None]
@@ -186,7 +191,9 @@ class Patch:
         rows = np.zeros((self.out_lat.size, columns), dtype=np.complex64)
         for node, weight in zip(nodes, lagrange_weights(nodes, self.out_lat), strict=True):
             q2, radius, _, _ = self._q_squared(float(node), m)
-            part = scipy.fft.ifft(spectrum * _real32(symbol(np.sqrt(q2), radius)), axis=0, overwrite_x=True)[self.out_rows]
+            part = scipy.fft.ifft(spectrum * _real32(symbol(np.sqrt(q2), radius)), axis=0, overwrite_x=True)[
+                self.out_rows
+            ]
             part *= weight.astype(np.float32)[:, None]
             rows += part
         correction = spectrum * (1j * self._weyl(symbol, m))
@@ -199,17 +206,23 @@ class Patch:
 
     def upward(self, height_m: float) -> NDArray[np.float32]:
         """The field `height_m` metres above the level of the data."""
-        widest = float(np.cos(np.radians(np.abs(self.out_lat).min()))) if self.out_lat[0] * self.out_lat[-1] > 0 else 1.0
+        widest = (
+            float(np.cos(np.radians(np.abs(self.out_lat).min()))) if self.out_lat[0] * self.out_lat[-1] > 0 else 1.0
+        )
         # exp(-11) is 2e-5: shorter waves are gone at this height, and so is the time they would cost.
         wave = 11.0 * SEMI_MAJOR_M * widest / height_m
         return self.apply(continuation_symbol(height_m), columns=int(np.searchsorted(self._m[0], wave)) + 1)
 
-    def _q_squared(self, lat_deg: float, m: NDArray[Any]) -> tuple[NDArray[Any], np.float32, NDArray[Any], NDArray[Any]]:
+    def _q_squared(
+        self, lat_deg: float, m: NDArray[Any]
+    ) -> tuple[NDArray[Any], np.float32, NDArray[Any], NDArray[Any]]:
         """q², the mean radius, its longitude part V and p' at one latitude."""
         meridian, vertical = (float(radius) + self.height_m for radius in curvature_radii_m(lat_deg))
         radius = float(np.sqrt(meridian * vertical))
         p = self._p * np.float32(radius / meridian)
-        v = np.maximum(m**2 - np.float32(0.25), 0) * np.float32((radius / (vertical * np.cos(np.radians(lat_deg)))) ** 2)
+        v = np.maximum(m**2 - np.float32(0.25), 0) * np.float32(
+            (radius / (vertical * np.cos(np.radians(lat_deg)))) ** 2
+        )
         return p**2 + v, np.float32(radius), v, p
 
     def _weyl(self, symbol: Symbol, m: NDArray[Any]) -> NDArray[np.float32]:
@@ -301,9 +314,13 @@ def check_heights(heights_m: Sequence[float]) -> None:
                 if height < 0
                 else "At height zero the regional is the field itself and the residual is nothing"
             )
-            raise OptionError(f"The height {height:g} m is not above the data. {why}.", "Give a positive height, such as 10km.")
+            raise OptionError(
+                f"The height {height:g} m is not above the data. {why}.", "Give a positive height, such as 10km."
+            )
         if height > 1e6:
-            raise OptionError(f"The height {height / 1000:g} km is beyond what a patch can tell.", "Stay below 1000 km.")
+            raise OptionError(
+                f"The height {height / 1000:g} km is beyond what a patch can tell.", "Stay below 1000 km."
+            )
 
 
 def offset_of(values: NDArray[Any]) -> float:
@@ -349,8 +366,12 @@ def upward_continue(grid: xr.DataArray, height_m: float, *, pad_yx: tuple[int, i
     check_heights([height_m])
     lat_dim, lon_dim = find_axes(grid)
     ordered = grid.transpose(lat_dim, lon_dim)
-    flip = tuple(slice(None, None, -1 if ordered[dim].values[0] > ordered[dim].values[-1] else 1) for dim in ordered.dims)
-    lat, lon = (np.asarray(ordered[dim].values, dtype=np.float64)[turn] for dim, turn in zip(ordered.dims, flip, strict=True))
+    flip = tuple(
+        slice(None, None, -1 if ordered[dim].values[0] > ordered[dim].values[-1] else 1) for dim in ordered.dims
+    )
+    lat, lon = (
+        np.asarray(ordered[dim].values, dtype=np.float64)[turn] for dim, turn in zip(ordered.dims, flip, strict=True)
+    )
     level_m = float(grid.attrs.get("height_m", 0.0))
     values = np.asarray(ordered.values)[flip]
     field, holes, offset = prepared(values)
@@ -377,6 +398,8 @@ def prepared(values: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool
     holes = np.isnan(values)
     offset = offset_of(values)
     if offset:
-        log.warning("The mean %.1f mGal is over 4 standard deviations: removed before continuation, added back after.", offset)
+        log.warning(
+            "The mean %.1f mGal is over 4 standard deviations: removed before continuation, added back after.", offset
+        )
     field = (values - offset).astype(np.float32) if offset else values.astype(np.float32)
     return (fill_gaps(field) if holes.any() else field), holes, offset

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
 
-def extend(
-    values: Floats, gap_yx: tuple[int, int], step_m_yx: tuple[float, float], decay_m: float
-) -> Floats:
+def extend(values: Floats, gap_yx: tuple[int, int], step_m_yx: tuple[float, float], decay_m: float) -> Floats:
     r"""Fill the gap between the last row and the first, and between the last column and the first.
 
     For a mode of wavenumber :math:`k` along the edge with value :math:`a` and outward slope :math:`b`, the value

@@ -147,7 +147,9 @@ def crop(grid: xr.DataArray, region: Region, margin_deg: float = 0.0) -> xr.Data
         # A margin wider than what is left of the Earth stops where it meets itself.
         if columns.size and sum(part.sizes["lon"] for part in parts) + columns.size <= unique:
             part = band[:, columns[0] : columns[-1] + 1]
-            parts.append(part.assign_coords(lon=("lon", part["lon"].values + turn, part["lon"].attrs)) if turn else part)
+            parts.append(
+                part.assign_coords(lon=("lon", part["lon"].values + turn, part["lon"].attrs)) if turn else part
+            )
     if len(parts) == 1:
         return parts[0]
     joined = xr.concat(parts, dim="lon")
@@ -193,7 +195,9 @@ def _read_netcdf(path: Path, variable: str | None) -> xr.DataArray:
     try:
         dataset = xr.open_dataset(path, engine="netcdf4", decode_times=False)
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} cannot be read as netCDF: {error}.", "It may be cut short: fetch or copy it again.") from None
+        raise InputError(
+            f"{path} cannot be read as netCDF: {error}.", "It may be cut short: fetch or copy it again."
+        ) from None
     if head[:3] == b"CDF":
         # The library reads zeros where a classic file ends early.
         needed = sum(array.dtype.itemsize * array.size for array in _stored(dataset))
@@ -205,8 +209,16 @@ def _read_netcdf(path: Path, variable: str | None) -> xr.DataArray:
     name = _choose_variable(dataset, variable, path)
     grid = dataset[name].squeeze(drop=True)
     _refuse_projected(dataset, dataset[name], path)
-    attrs = {key: value for key, value in dataset[name].attrs.items() if key not in ("grid_mapping", "actual_range", "valid_range")}
-    attrs |= {f"file_{key}": value for key, value in dataset.attrs.items() if key in ("title", "source", "history", "references")}
+    attrs = {
+        key: value
+        for key, value in dataset[name].attrs.items()
+        if key not in ("grid_mapping", "actual_range", "valid_range")
+    }
+    attrs |= {
+        f"file_{key}": value
+        for key, value in dataset.attrs.items()
+        if key in ("title", "source", "history", "references")
+    }
     # The level may be written on the variable or, as some do, on the file.
     if "height_m" in dataset.attrs:
         attrs.setdefault("height_m", dataset.attrs["height_m"])
@@ -240,13 +252,19 @@ def _choose_variable(dataset: xr.Dataset, variable: str | None, path: Path) -> s
     }
     if variable is not None:
         if variable not in dataset.data_vars:
-            raise InputError(f"{path} has no variable {variable!r}.", f"It has: {', '.join(map(str, dataset.data_vars))}.")
+            raise InputError(
+                f"{path} has no variable {variable!r}.", f"It has: {', '.join(map(str, dataset.data_vars))}."
+            )
         return variable
     if not grids:
-        raise InputError(f"{path} holds no grid: its variables are {', '.join(map(str, dataset.variables)) or 'none'}.", _WHAT_OPENS)
+        raise InputError(
+            f"{path} holds no grid: its variables are {', '.join(map(str, dataset.variables)) or 'none'}.", _WHAT_OPENS
+        )
     if len(grids) == 1:
         return next(iter(grids))
-    by_unit = {name for name, array in grids.items() if looks_like_gravity(str(array.attrs.get("units", "")))} or set(grids)
+    by_unit = {name for name, array in grids.items() if looks_like_gravity(str(array.attrs.get("units", "")))} or set(
+        grids
+    )
     if "bouguer" in by_unit:  # gravmap's own files
         return "bouguer"
     for word in ("bouguer", "anomaly", "gravity", "disturbance"):
@@ -273,10 +291,14 @@ def _read_geotiff(path: Path, variable: str | None) -> xr.DataArray:
     try:
         raster = rasterio.open(path)
     except RasterioIOError as error:
-        raise InputError(f"{path} cannot be read as GeoTIFF: {error}.", "It may be cut short: fetch or copy it again.") from None
+        raise InputError(
+            f"{path} cannot be read as GeoTIFF: {error}.", "It may be cut short: fetch or copy it again."
+        ) from None
     with raster:
         if raster.crs is None:
-            raise InputError(f"{path} has no coordinate reference system.", f"Give it one: gdal_edit.py -a_srs EPSG:4326 {path}")
+            raise InputError(
+                f"{path} has no coordinate reference system.", f"Give it one: gdal_edit.py -a_srs EPSG:4326 {path}"
+            )
         if not raster.crs.is_geographic:
             raise InputError(
                 f"{path} is projected ({raster.crs.to_string()[:60]}); gravmap works on latitude and longitude.",
@@ -284,12 +306,16 @@ def _read_geotiff(path: Path, variable: str | None) -> xr.DataArray:
             )
         transform = raster.transform
         if transform.b or transform.d:
-            raise InputError(f"{path} is rotated.", f"Straighten it first: gdalwarp -t_srs EPSG:4326 -r cubic {path} OUT.tif")
+            raise InputError(
+                f"{path} is rotated.", f"Straighten it first: gdalwarp -t_srs EPSG:4326 -r cubic {path} OUT.tif"
+            )
         band = _choose_band(raster, variable, path)
         try:
             values = raster.read(band, masked=True)
         except RasterioIOError as error:
-            raise InputError(f"{path} cannot be read to its end: {error}.", "It may be cut short: copy it again.") from None
+            raise InputError(
+                f"{path} cannot be read to its end: {error}.", "It may be cut short: copy it again."
+            ) from None
         tags = {**raster.tags(), **raster.tags(band)}
         unit = raster.units[band - 1] or tags.get("units") or tags.get("UNITTYPE") or ""
         numbers = values.astype(np.float64).filled(np.nan) * raster.scales[band - 1] + raster.offsets[band - 1]
@@ -310,7 +336,9 @@ def _choose_band(raster: Any, variable: str | None, path: Path) -> int:
     if variable is None:
         if raster.count == 1:
             return 1
-        raise InputError(f"{path} has {raster.count} bands: {', '.join(names)}.", "Say which with --variable NAME or NUMBER.")
+        raise InputError(
+            f"{path} has {raster.count} bands: {', '.join(names)}.", "Say which with --variable NAME or NUMBER."
+        )
     if variable in names:
         return names.index(variable) + 1
     if variable.isdigit() and 1 <= int(variable) <= raster.count:

@@ -92,8 +92,10 @@ def check_values(values: NDArray[Any], where: str) -> None:
         raise InputError(f"{where} holds infinite values.", "Mark unknown nodes with NaN or a _FillValue.")
     low, high = float(known.min()), float(known.max())
     if low == high:
-        raise InputError(f"{where} is constant: every value is {low:g} mGal.", "Choose another variable or another file.")
-    if 9.6e5 < low and high < 1.0e6:
+        raise InputError(
+            f"{where} is constant: every value is {low:g} mGal.", "Choose another variable or another file."
+        )
+    if low > 9.6e5 and high < 1.0e6:
         raise InputError(
             f"{where} runs from {low:.0f} to {high:.0f} mGal: that is absolute gravity, not an anomaly.",
             "Subtract normal gravity (and the topography's effect) first, or choose the Bouguer variable.",

@@ -1,1 +1,29 @@
-"""Room of gravmap."""
+"""Learning: from an area's arrays to a trained, scored network.
+
+Works on arrays and torch alone; no raster package is imported here.
+"""
+
+from gravmap.learning.area import Area
+from gravmap.learning.checkpoint import ModelSpec, load_model, save_model
+from gravmap.learning.evaluation import evaluate
+from gravmap.learning.metrics import confusion, scores
+from gravmap.learning.mosaic import covering_windows, predict_logits
+from gravmap.learning.target import IGNORE, to_label, to_target
+from gravmap.learning.trainer import TrainConfig, train
+
+__all__ = [
+    "IGNORE",
+    "Area",
+    "ModelSpec",
+    "TrainConfig",
+    "confusion",
+    "covering_windows",
+    "evaluate",
+    "load_model",
+    "predict_logits",
+    "save_model",
+    "scores",
+    "to_label",
+    "to_target",
+    "train",
+]

@@ -184,7 +184,9 @@ def read_pair(folder: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any
         raise InputError(f"{weights} or {sidecar.name} beside it is damaged: {error}.", _ANEW) from None
     if version > FORMAT:
         written = header.get("versions", {}).get("gravmap", "a later version")
-        raise InputError(f"{sidecar} was written by gravmap {written}, in a layout this one cannot read.", "Upgrade gravmap.")
+        raise InputError(
+            f"{sidecar} was written by gravmap {written}, in a layout this one cannot read.", "Upgrade gravmap."
+        )
     if sha256(weights) == named:
         return tensors, record
     # Either the bytes are damaged, or a kill fell between the two files; the digest in the header tells.

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from gravmap.learning.target import IGNORE
 
 
-def confusion(
-    truth: NDArray[np.integer], predicted: NDArray[np.integer], classes: int
-) -> NDArray[np.int64]:
+def confusion(truth: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
     """Count how often each true class was predicted as each class.
 
     Parameters

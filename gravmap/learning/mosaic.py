@@ -241,7 +241,9 @@ def _reduce(values: Tensor, position: NDArray[np.float64], cell: float, dim: int
     averaged = (_hat_integral(offset + half[:, None]) - _hat_integral(offset - half[:, None])) / width
     share = np.where(half[:, None] > 0, averaged, np.maximum(1 - np.abs(offset), 0))
     weights = torch.as_tensor(share, dtype=values.dtype, device=values.device)
-    index = torch.as_tensor(np.clip(pixels, 0, count - 1), device=values.device)  # clamped: flat beyond the outer centres
+    index = torch.as_tensor(
+        np.clip(pixels, 0, count - 1), device=values.device
+    )  # clamped: flat beyond the outer centres
     shape = (-1, 1) if dim == 1 else (-1,)
     out = values.index_select(dim, index[:, 0]) * weights[:, 0].reshape(shape)
     for tap in range(1, taps):

@@ -258,7 +258,9 @@ class Sampler:
         """Rows of `_codes` at latitudes."""
         _, south, _, north = self.area.label_bounds_wsen
         count = self.area.labels.shape[0]
-        return np.clip(np.floor((north - lat) / (north - south) * count + SNAP_CELLS) + 1, 0, count + 1).astype(np.int64)
+        return np.clip(np.floor((north - lat) / (north - south) * count + SNAP_CELLS) + 1, 0, count + 1).astype(
+            np.int64
+        )
 
     def _valid_share(self, crop: Crop) -> float:
         """Share of a crop that teaches, estimated on a lattice of its points; on the host, so no device waits."""
@@ -273,27 +275,27 @@ class Sampler:
 
         In float64: a float32 position is wrong by up to a thousandth of a cell, enough to hit the wrong one.
         """
-        matrix = crop.to_degrees()
-        west, south, east, north = self.area.label_bounds_wsen
+        (lon_u, lon_v), (lat_u, lat_v) = crop.to_degrees().tolist()
+        west, south, east, north = self.area.label_bounds_wsen.tolist()
         ny, nx = self.area.labels.shape
         per_column, per_row = nx / (east - west), -ny / (north - south)
         u, v = self._across(torch.float64)
-        column = (crop.lon - west) * per_column + matrix[0, 0] * per_column * u + matrix[0, 1] * per_column * v
-        row = (crop.lat - north) * per_row + matrix[1, 0] * per_row * u + matrix[1, 1] * per_row * v
+        column = (crop.lon - west) * per_column + lon_u * per_column * u + lon_v * per_column * v
+        row = (crop.lat - north) * per_row + lat_u * per_row * u + lat_v * per_row * v
         column = (column + SNAP_CELLS).floor_().clamp_(-1, nx).add_(1)  # the rim of `_codes` is outside
         row = (row + SNAP_CELLS).floor_().clamp_(-1, ny).add_(1)
         return self._codes_there.flatten()[(row * (nx + 2) + column).long()]
 
     def _interpolate(self, crop: Crop) -> Tensor:
         """Fields (C, h, h) at the crop's pixel centres, changed as drawn, in units of the scale."""
-        matrix = crop.to_degrees()
-        west, south, east, north = self.area.field_nodes_wsen
+        (lon_u, lon_v), (lat_u, lat_v) = crop.to_degrees().tolist()
+        west, south, east, north = self.area.field_nodes_wsen.tolist()
         _, ny, nx = self._fields.shape
         per_column, per_row = (nx - 1) / (east - west), -(ny - 1) / (north - south)
         # Noise is made only where the crop lies: a patch of nodes around it, cut at the grid's sides.
-        reach = np.abs(matrix).sum(1)
-        first_column, last_column = _patch((crop.lon - west) * per_column, reach[0] * per_column, nx)
-        first_row, last_row = _patch((crop.lat - north) * per_row, reach[1] * -per_row, ny)
+        reach_x, reach_y = (abs(lon_u) + abs(lon_v)) * per_column, (abs(lat_u) + abs(lat_v)) * -per_row
+        first_column, last_column = _patch((crop.lon - west) * per_column, reach_x, nx)
+        first_row, last_row = _patch((crop.lat - north) * per_row, reach_y, ny)
         patch = self._fields[:, first_row : last_row + 1, first_column : last_column + 1]  # (C, p, q)
         changed = patch * crop.amplitude + crop.offset_mgal
         if crop.noise:
@@ -306,8 +308,8 @@ class Sampler:
         u, v = self._across(torch.float32)
         x0 = ((crop.lon - west) * per_column - first_column) * to_x - 1
         y0 = ((crop.lat - north) * per_row - first_row) * to_y - 1
-        x = x0 + matrix[0, 0] * per_column * to_x * u + matrix[0, 1] * per_column * to_x * v
-        y = y0 + matrix[1, 0] * per_row * to_y * u + matrix[1, 1] * per_row * to_y * v
+        x = x0 + lon_u * per_column * to_x * u + lon_v * per_column * to_x * v
+        y = y0 + lat_u * per_row * to_y * u + lat_v * per_row * to_y * v
         grid = torch.stack((x, y), dim=-1)[None]  # (1, h, h, 2)
         sampled = functional.grid_sample(changed[None], grid, "bilinear", "reflection", align_corners=True)
         return sampled[0]  # (C, h, h)
@@ -334,7 +336,6 @@ def _codes(area: Area) -> NDArray[np.uint8]:
     byte_of[targets != IGNORE] = np.minimum(targets[targets != IGNORE], NOTHING - 1)
     codes = byte_of[area.labels] | (np.uint8(SMALL_BIT) * (area.small > 0).astype(np.uint8))
     codes[(area.role != TRAIN) | ~_measured(area)] = NOTHING
-    codes[area.labels == 0] = NOTHING
     return np.pad(codes, 1, constant_values=NOTHING)
 
 
@@ -349,6 +350,8 @@ def _measured(area: Area) -> NDArray[np.bool_]:
     column = np.rint((lon - node_west) / (node_east - node_west) * (area.field_valid.shape[1] - 1)).astype(np.int64)
     inside_row = (row >= 0) & (row < area.field_valid.shape[0])
     inside_column = (column >= 0) & (column < area.field_valid.shape[1])
-    found = area.field_valid[np.clip(row, 0, area.field_valid.shape[0] - 1)[:, None], np.clip(column, 0, area.field_valid.shape[1] - 1)]
+    found = area.field_valid[
+        np.clip(row, 0, area.field_valid.shape[0] - 1)[:, None], np.clip(column, 0, area.field_valid.shape[1] - 1)
+    ]
     measured: NDArray[np.bool_] = found & inside_row[:, None] & inside_column[None, :]
     return measured

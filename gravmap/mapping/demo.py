@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gravmap.files import write_json
 from gravmap.learning.area import Area
-from gravmap.mapping.figures import ClassPanel, FieldPanel, draw
+from gravmap.mapping.figures import ClassPanel, FieldPanel, Panel, draw
 from gravmap.mapping.under_cover import UnderCover, score_under_cover
 from gravmap.tiling import load_arrays
 from gravmap.workspace import Workspace
@@ -84,7 +84,7 @@ def _draw(
     def score(name: str) -> str:
         return f"{name}: PA {100 * scores[name]['pa']:.0f} %, FWIoU {100 * scores[name]['fwiou']:.0f} % under cover"
 
-    panels = [
+    panels: list[Panel] = [
         FieldPanel(area.channels[0].replace("_", " "), "mGal", area.fields[0], bounds, diverging=True),
         ClassPanel("The map a geologist has: bedrock where it crops out", surface, bounds, outcrop),
         ClassPanel(score(network), merged[network], bounds, outcrop),

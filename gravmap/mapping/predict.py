@@ -196,20 +196,14 @@ class Predictor:
             North up; NaN where the fields are unknown or no window reaches.
         """
         stack = np.stack([self.dataset[name].values for name in self.spec.channels]).astype(np.float32)[:, ::-1]
-        known = np.isfinite(stack).all(axis=0)
+        known: NDArray[np.bool_] = np.asarray(np.isfinite(stack).all(axis=0))
         fields = np.where(known, stack, 0).astype(np.float32)
         nodes = (float(self.lon[0]), float(self.lat[0]), float(self.lon[-1]), float(self.lat[-1]))
         total = np.zeros((len(self.spec.classes), *plan.grid.shape), np.float32)
         reached = np.zeros(plan.grid.shape, np.int32)
         done = 0
         for scale, windows in plan.windows.items():
-            before = done
-
-            def report(
-                count: int, of: int, note: str = "", before: int = before, name: str = format_angle(scale)
-            ) -> None:
-                progress(before + count, plan.passes, f"{name} windows")
-
+            report = _from(progress, done, plan.passes, f"windows of {format_angle(scale)}")
             logits = predict_logits(
                 self.network,
                 fields,
@@ -386,6 +380,15 @@ def mapped_classes(labels_path: Path, grid: MapGrid) -> NDArray[np.uint8]:
     return mapped
 
 
+def _from(progress: Progress, start: int, whole: int, title: str) -> Progress:
+    """A listener for one part of a longer work."""
+
+    def part(done: int, total: int, note: str = "") -> None:
+        progress(start + done, whole, title)
+
+    return part
+
+
 def _device(asked: str) -> str:
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -396,7 +399,9 @@ def _device(asked: str) -> str:
 
 def _check_recipe(found: dict[str, Any], spec: ModelSpec, path: Path) -> None:
     wanted = spec.field_recipe
-    differing = [key for key in sorted(wanted | found) if not _same(wanted.get(key), found.get(key))]
+    # Which other heights lie in the file does not matter: each field says its own height in its name.
+    keys = sorted((wanted.keys() | found.keys()) - {"channels", "heights_m"})
+    differing = [key for key in keys if not _same(wanted.get(key), found.get(key))]
     if differing:
         words = "; ".join(f"{key}: trained on {wanted.get(key)!r}, found {found.get(key)!r}" for key in differing)
         raise InputError(

@@ -98,9 +98,9 @@ def draw_uplift(plane: StrikePlane, belts: Belts) -> FloatArray:
     Regional swells, a throw for every belt, and local relief.
     """
     uplift = (
-        0.8 * plane.field("uplift regional", 110.0, stretch=2.0, smoothness=1.2)
+        0.8 * plane.field("uplift regional", 45.0, stretch=2.0, smoothness=1.2)
         + 0.44 * belts.draw(plane.dice.stream("uplift throw"))
-        + 0.35 * plane.field("uplift local", 30.0, stretch=2.5, smoothness=1.0)
+        + 0.45 * plane.field("uplift local", 25.0, stretch=2.0, smoothness=1.0)
     )
     standard: FloatArray = (uplift - uplift.mean()) / uplift.std()
     return standard
@@ -157,7 +157,7 @@ def _basins(
     plane: StrikePlane, uplift: FloatArray, kept: NDArray[np.bool_], mesozoic: float, permian: float
 ) -> tuple[FloatArray, FloatArray]:
     """Thickness of the Mesozoic (0.15-2.65 km) and of the Permian (0.2-2.4 km) that rims it and underlies it."""
-    sag = plane.field("successor basins", 32.0, stretch=2.5, smoothness=1.4) - 0.45 * uplift
+    sag = plane.field("successor basins", 22.0, stretch=2.5, smoothness=1.2) - 0.45 * uplift
     inside = np.quantile(sag[kept], 1 - mesozoic)
     rim = np.quantile(sag[kept], 1 - mesozoic - permian)
     deepest = np.quantile(sag[kept], 0.998)

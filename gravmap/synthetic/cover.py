@@ -36,4 +36,4 @@ def draw_cover(
 
 def draw_moho(plane: StrikePlane, uplift: FloatArray) -> FloatArray:
     """Depth of the Moho, km: smooth, with a root below the uplifts."""
-    return 45.0 + 4.0 * plane.field("moho", 130.0, stretch=2.0, smoothness=1.6, deep=True) + 1.2 * uplift
+    return 45.0 + 3.5 * plane.field("moho", 130.0, stretch=1.5, smoothness=1.6, deep=True) + 1.2 * uplift

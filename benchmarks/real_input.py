@@ -1,0 +1,126 @@
+"""The installed commands on real input: gravity of EIGEN-6C4 and stratigraphic ages of geo3al.
+
+Run from the repository: python benchmarks/real_input.py [--data DIR] [--workspace DIR] [--train-time 15min]
+It skips when the data is not there (it may not be distributed). The gravity grid lies at 10 km height and holds
+15 arc-minutes: `--height 10km` takes it to 20 km, and its residual is what is lost between 10 and 20 km.
+Scores are counted on 2 arc-minute cells of the held-out blocks of one fold, beside null models that saw the same
+training labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+from gravmap.learning import baselines
+from gravmap.learning.area import TEST, TRAIN, Area
+from gravmap.learning.metrics import confusion, scores
+from gravmap.learning.target import to_target
+from gravmap.tiling import load_arrays
+
+GRAVITY = Path("gravity") / "eigen6c4_bouguer_10km_15min_merged.nc"
+GEOLOGY = Path("geo3al_decoded.gpkg")
+CELL = "2arcmin"
+
+
+def gravmap(workspace: Path, *words: str) -> None:
+    """Run one installed command and say how long it took and how much memory it had at most."""
+    line = ["gravmap", "-w", str(workspace), *words]
+    print(f"\n$ {' '.join(line)}", flush=True)
+    start = time.perf_counter()
+    done = subprocess.run(line, check=False)
+    took = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    print(f"  [{took:.1f} s; peak memory of the commands so far {peak:.2f} GiB]", flush=True)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument("--workspace", type=Path)
+    parser.add_argument("--train-time", default="15min")
+    parser.add_argument("--model", default="ggmnet-small")
+    parser.add_argument("--size", default="256", help="pixels across a tile")
+    parser.add_argument("--fold", default="0")
+    options = parser.parse_args()
+    gravity, geology = options.data / GRAVITY, options.data / GEOLOGY
+    if not (gravity.exists() and geology.exists()):
+        print(f"Skipped: {gravity} or {geology} is not there.")
+        return
+    root = options.workspace or Path(tempfile.mkdtemp(prefix="gravmap-real-"))
+    print(f"Workspace: {root}")
+    gravmap(root, "residual", str(gravity), "--height", "10km")
+    gravmap(root, "rasterize", str(geology), "--legend", "geo3al")
+    windows = [word for size in ("5deg", "10deg", "15deg") for word in ("--window", size)]
+    gravmap(root, "tile", *windows, "--size", options.size)
+    training = ["--gpus", "0", "--model", options.model, "--time-limit", options.train_time, "--fold", options.fold]
+    gravmap(root, "train", *training, "--name", "real")
+    gravmap(root, "predict", "--region", "junggar")
+    gravmap(root, "predict", "--region", "liu2024", "--everywhere", "--resolution", CELL)
+    print()
+    for line in score(root, int(options.fold)):
+        print(line)
+
+
+def score(root: Path, fold: int) -> list[str]:
+    """Scores on the test blocks, cell by cell, of the network and of null models."""
+    area = Area.from_arrays(load_arrays(root / "data" / "tiles", fold=fold))
+    with rasterio.open(root / "maps" / "liu2024" / "lithology.tif") as raster:
+        network = raster.read(1)
+        west, north = raster.transform.c, raster.transform.f
+        step_x, step_y = raster.transform.a, -raster.transform.e
+    lat = north - (np.arange(network.shape[0]) + 0.5) * step_y
+    lon = west + (np.arange(network.shape[1]) + 0.5) * step_x
+    rows, columns = area.label_rows(lat), area.label_columns(lon)
+    labels = area.labels[rows[:, None], columns[None, :]]
+    role = area.role[rows[:, None], columns[None, :]]
+    bedrock = (labels > 0) & (labels != 255) & (rows >= 0)[:, None] & (columns >= 0)[None, :]
+    known = np.where(bedrock & (role == TRAIN), labels, 0).astype(np.uint8)
+    test = bedrock & (role == TEST)
+    spacing = (111.195 * step_y, 111.195 * step_x * float(np.cos(np.radians(lat.mean()))))
+    field = on_cells(area, lat, lon)
+    maps = {
+        "network": network,
+        "majority class": baselines.majority(known),
+        "nearest outcrop, no gravity": baselines.nearest_outcrop(known, lat, lon),
+        "label diffusion, no gravity": baselines.label_diffusion(known, spacing),
+        "nearest in gravity, no position": baselines.nearest_in_feature_space(known, field, spacing),
+    }
+    names = [entry["name"] for entry in area.classes]
+    lines = [
+        f"{int(test.sum())} bedrock cells of {CELL} in the test blocks of fold {fold}; {int((known > 0).sum())} known"
+    ]
+    lines.append(f"{'predictor':<34}{'PA':>7}{'MPA':>7}{'FWIoU':>7}")
+    record = {}
+    for name, values in maps.items():
+        row = scores(confusion(to_target(labels[test]), to_target(values[test]), len(names)), names)
+        record[name] = row
+        lines.append(f"{name:<34}" + "".join(f"{100 * row[key]:>7.1f}" for key in ("pa", "mpa", "fwiou")))
+    (root / "scores_on_blocks.json").write_text(json.dumps(record, indent=2))
+    return lines
+
+
+def on_cells(area: Area, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
+    """The fields at cell centres, bilinear between the nodes."""
+    from scipy.interpolate import RegularGridInterpolator
+
+    points = np.stack(np.meshgrid(lat, lon, indexing="ij"), axis=-1)
+    points[..., 0] = np.clip(points[..., 0], area.node_lat[-1], area.node_lat[0])
+    points[..., 1] = np.clip(points[..., 1], area.node_lon[0], area.node_lon[-1])
+    axes = (area.node_lat[::-1], area.node_lon)
+    return np.stack([RegularGridInterpolator(axes, field[::-1])(points) for field in area.fields]).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()

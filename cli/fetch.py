@@ -1,0 +1,116 @@
+"""`gravmap fetch`: the gravity grid and the geological maps, verified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import dry_run_option, overwrite_option
+from .session import Session, command_options
+
+
+@click.command(
+    "fetch",
+    epilog="""\b
+Examples:
+  gravmap fetch                                 everything, each on its own
+  gravmap fetch wgm2012 --from ~/Downloads/     from a folder, a file or a mirror
+  gravmap fetch --list""",
+)
+@click.argument("names", metavar="[SOURCE]...", nargs=-1)
+@click.option("--list", "only_list", is_flag=True, help="Say what can be fetched, on what terms, and what is there.")
+@click.option("--from", "origin", metavar="PATH|URL", help="Take the files from this file, folder, URL or mirror.")
+@click.option("--offline", is_flag=True, help="Only check what is there.")
+@click.option("--accept-hash", is_flag=True, help="Take a file of the right size whose hash is not the one on record.")
+@dry_run_option
+@overwrite_option
+@command_options()
+def command(
+    session: Session,
+    names: tuple[str, ...],
+    only_list: bool,
+    origin: str | None,
+    offline: bool,
+    accept_hash: bool,
+    dry_run: bool,
+    overwrite: bool,
+) -> None:
+    """Get the gravity grid and the geological maps into data/raw, and verify them.
+
+    Each source is got on its own: one that fails is named, the others are kept, and the status is 4. What is there
+    already is only checked. Nothing is shipped with gravmap: each file comes from its owner, on the owner's terms,
+    which are said.
+    """
+    from gravmap.errors import DownloadError
+    from gravmap.gravity.fetch import fetch
+    from gravmap.gravity.sources import Source, find_source, known_sources
+
+    chosen = [find_source(name) for name in names] or _meant_by(origin, list(known_sources().values()))
+    raw = session.workspace.raw
+    if only_list or dry_run:
+        _list(session, chosen, origin)
+        return
+
+    done: list[dict[str, Any]] = []
+    failed: list[tuple[Source, DownloadError]] = []
+    for source in chosen:
+        try:
+            with session.progress(source.name) as progress:
+                item = fetch(
+                    source,
+                    raw,
+                    origin=origin,
+                    offline=offline,
+                    accept_hash=accept_hash,
+                    overwrite=overwrite,
+                    progress=progress,
+                )
+        except DownloadError as error:
+            failed.append((source, error))
+            continue
+        session.say(f"{source.name}: {source.title}")
+        for line in item.news:
+            session.say(f"  {line}")
+        session.say(f"  terms: {source.terms}")
+        session.say(f"  cite: {source.citation}")
+        done.append({"source": source.name, "kind": source.kind, "files": [str(path) for path in item.paths]})
+    session.result(
+        {"fetched": done, "failed": [{"source": source.name, "why": error.message} for source, error in failed]}
+    )
+    if failed:
+        # One line each; the first is the error's own.
+        lines = [f"{error.message} {error.hint or ''}".strip() for _, error in failed]
+        raise DownloadError("\n".join(lines), f"Kept: {', '.join(item['source'] for item in done)}." if done else None)
+
+
+def _meant_by(origin: str | None, sources: list[Any]) -> list[Any]:
+    """All sources, or the one whose file --from points at."""
+    if origin is None or ("://" not in origin and Path(origin).is_dir()) or origin.endswith("/"):
+        return sources
+    name = origin.rpartition("/")[2].partition("?")[0]
+    meant = [source for source in sources if any(file.name == name for file in source.files)]
+    if not meant:
+        if "." not in name and "://" in origin:
+            return sources
+        raise click.UsageError(f"--from {origin} names no file of a known source; say which SOURCE it is.")
+    return meant
+
+
+def _list(session: Session, sources: list[Any], origin: str | None) -> None:
+    rows = []
+    for source in sources:
+        there = all((session.workspace.raw / file.name).is_file() for file in source.files)
+        size = f"{source.bytes / 1e6:.0f} MB" if source.bytes else "size not on record"
+        session.say(f"{source.name} ({source.kind}, {size}, {'there' if there else 'not there'}): {source.title}")
+        session.say(f"  {source.layout}")
+        for file in source.files:
+            session.say(f"  from {origin or file.url}")
+            session.say(f"  to   {session.workspace.raw / file.name}")
+        session.say(f"  terms: {source.terms}")
+        session.say(f"  cite: {source.citation}")
+        rows.append(
+            {"source": source.name, "kind": source.kind, "there": there, "files": [file.url for file in source.files]}
+        )
+    session.result({"sources": rows})

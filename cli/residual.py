@@ -1,0 +1,130 @@
+"""`gravmap residual`: from a gravity grid to its regional and residual fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import LENGTH, chosen_region, dry_run_option, overwrite_option, region_options
+from .session import Session, command_options
+
+
+@click.command(
+    "residual",
+    epilog="""\b
+Examples:
+  gravmap residual --height 10km
+  gravmap residual my_grid.nc --height 5km --height 20km --bbox 81 43 92 48""",
+)
+@click.argument("grid", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--height",
+    "heights_m",
+    type=LENGTH,
+    multiple=True,
+    required=True,
+    metavar="LENGTH",
+    help="How far up to continue, counted from the level of the input; may be repeated: 10km, 500m.",
+)
+@region_options
+@click.option("--variable", metavar="NAME", help="Which variable of a netCDF file, or band of a GeoTIFF.")
+@click.option(
+    "--input-height",
+    "input_height_m",
+    type=LENGTH,
+    metavar="LENGTH",
+    help="Level of the input above the ellipsoid (default: what the file says, else 0).",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write (default: data/fields.nc).")
+@dry_run_option
+@overwrite_option
+@command_options()
+def command(
+    session: Session,
+    grid: Path | None,
+    heights_m: tuple[float, ...],
+    region: str | None,
+    bbox: tuple[float, ...] | None,
+    variable: str | None,
+    input_height_m: float | None,
+    output: Path | None,
+    dry_run: bool,
+    overwrite: bool,
+) -> None:
+    """Split gravity into a regional and a residual field by upward continuation.
+
+    GRID is a netCDF (GMT's x y z or CF) or GeoTIFF file; without it, the WGM2012 file that `gravmap fetch` got. The
+    region is liu2024 where the grid covers it, else all of the grid. Where the grid is wider than the region, 5 degrees
+    around it are used and cut off again. Writes data/fields.nc: bouguer, regional_10km, residual_10km ... in mGal.
+    """
+    from gravmap.files import refuse_existing
+    from gravmap.gravity import extent, open_grid, residual_fields, spacing_deg, write_fields
+    from gravmap.gravity.continuation import check_heights
+    from gravmap.gravity.fetch import fetched_gravity, provenance
+    from gravmap.gravity.fields import MARGIN_DEG
+    from gravmap.regions import find_region
+    from gravmap.units import format_angle, format_length
+
+    check_heights(heights_m)
+    wanted = chosen_region(session, region, bbox)
+    path = output or session.workspace.fields
+    if not dry_run:
+        refuse_existing(path, overwrite)
+    source = grid or fetched_gravity(session.workspace.raw)
+    whole = open_grid(source, variable=variable, input_height_m=input_height_m)
+    own = extent(whole)
+    note = ""
+    if wanted is None:
+        default = find_region("liu2024", session.workspace.regions)
+        wanted = default if own.contains(default, max(spacing_deg(whole))) else own
+        note = " (liu2024, the default)" if wanted == default else " (all of the grid: it does not cover liu2024)"
+    level_m = float(whole.attrs["height_m"])
+    tops = ", ".join(format_length(level_m + height) for height in sorted(heights_m))
+    session.say(f"{source}: {whole.attrs['variable']}, {own}, every {format_angle(max(spacing_deg(whole)))}")
+    session.say(f"The grid lies at {_level(level_m)}; the regional is at {tops}.")
+    session.say(f"Region {wanted}{note}")
+    # Opened again with the region: of a large file only this part is read, and all of it is checked.
+    part = open_grid(source, variable=variable, region=wanted, margin_deg=MARGIN_DEG, input_height_m=level_m)
+    if dry_run:
+        megabytes = part.size * (1 + 2 * len(heights_m)) * 4 / 1e6
+        session.say(
+            f"Would use {part.sizes['lat']} x {part.sizes['lon']} nodes, and write {path} ({megabytes:.0f} MB before compression)."
+        )
+        session.result({"would_write": str(path), "nodes": [part.sizes["lat"], part.sizes["lon"]]})
+        return
+    with session.progress("residual") as progress:
+        fields = residual_fields(
+            part,
+            heights_m,
+            wanted,
+            sources=[provenance(source, session.workspace.raw)],
+            progress=progress,
+        )
+    write_fields(fields, path)
+    result: dict[str, Any] = {
+        "written": str(path),
+        "region_wsen": list(wanted.bounds_wsen),
+        "input_height_m": level_m,
+        "residual_rms_mgal": {},
+    }
+    for name, field in fields.data_vars.items():
+        if str(name).startswith("residual_"):
+            result["residual_rms_mgal"][str(name)] = round(float((field.astype(float) ** 2).mean() ** 0.5), 3)
+    session.say(
+        f"Wrote {path}: {fields.sizes['lat']} x {fields.sizes['lon']} nodes; rms of the residual "
+        + ", ".join(
+            f"{name.removeprefix('residual_')} {rms:g} mGal" for name, rms in result["residual_rms_mgal"].items()
+        )
+    )
+    if "edge_note" in fields.attrs:
+        session.say(fields.attrs["edge_note"])
+        result["edge_note"] = fields.attrs["edge_note"]
+    session.result(result)
+
+
+def _level(level_m: float) -> str:
+    from gravmap.units import format_length
+
+    return f"{format_length(level_m)} above the ellipsoid" if level_m else "height 0 (taken as on the ellipsoid)"

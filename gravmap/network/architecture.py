@@ -1,0 +1,197 @@
+"""What a GGMNet is made of, as one frozen record that a JSON file can hold.
+
+A network is rebuilt from this record alone; its weights then fit. Cells are counted from 0, scales are 0, 1, 2 for
+1/8, 1/16, 1/32 of the input size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from typing import Any, ClassVar
+
+from gravmap.errors import OptionError
+from gravmap.network.operators import OPERATORS
+
+Names = tuple[tuple[str, ...], ...]
+Numbers = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One GGMNet.
+
+    Parameters
+    ----------
+    depth : int
+        Cells per branch, down-sampling cells included.
+    paths : tuple of tuple of int
+        For each branch the cells that halve the map: none keeps it at 1/8, one ends at 1/16, two end at 1/32.
+    ops : tuple of tuple of str
+        For each branch the operator of every cell, from `operators.OPERATORS`.
+    chis : tuple of tuple of int
+        For each branch the expansion ratio of every cell: its width is chi * 8 * 2^scale channels.
+    encoder : tuple of int
+        Channels at 1/2, 1/4 and 1/8. The last is also the width at which the branches are fused.
+    head : tuple of int
+        Channels of the head at 1/4, 1/2 and full size.
+    share_prefix : bool
+        Branches that start with the same cells share them, weights and all.
+    cell_residual : bool
+        Identity around every cell that keeps width and size (ablation e).
+    encoder_skip : bool
+        The encoder's output is a further input of the fusion (part of ablation c).
+    arm : bool
+        Attention refinement of each branch's output (ablation b). Without it the branch is only brought to width.
+    ffm : bool
+        Feature fusion with attention (ablation c). Without it the branches are added.
+    deform : bool
+        Deformable convolutions in the head (ablation d). Without it ordinary ones.
+    full_res_stage : bool
+        The head's third stage works at full size beside the raw input; without it the class scores are enlarged
+        twofold from half size.
+    arm_norm : str
+        "batch": batch normalisation on the pooled 1 x 1 map, which needs two images or more per training step.
+        "none": a bias instead.
+
+    Raises
+    ------
+    OptionError
+        Something does not hold together.
+    """
+
+    KIND: ClassVar[str] = "ggmnet"
+
+    depth: int
+    paths: Numbers
+    ops: Names
+    chis: Numbers
+    encoder: tuple[int, ...] = (48, 96, 96)
+    head: tuple[int, ...] = (64, 32, 16)
+    share_prefix: bool = True
+    cell_residual: bool = True
+    encoder_skip: bool = True
+    arm: bool = True
+    ffm: bool = True
+    deform: bool = True
+    full_res_stage: bool = True
+    arm_norm: str = "batch"
+
+    def __post_init__(self) -> None:
+        branches = len(self.paths)
+        if not 1 <= branches <= 3:
+            raise _fault(f"it has {branches} branches, not one to three")
+        if not len(self.ops) == len(self.chis) == branches:
+            raise _fault(f"{branches} paths, {len(self.ops)} lists of operators and {len(self.chis)} of widths")
+        if self.depth < 1 or any(len(row) != self.depth for row in (*self.ops, *self.chis)):
+            raise _fault(f"every branch must name {self.depth} (at least one) operators and widths")
+        for name, widths in (("encoder", self.encoder), ("head", self.head), *(("chis", row) for row in self.chis)):
+            if any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in widths):
+                raise _fault(f"{name} holds {list(widths)}, not whole numbers of at least 1")
+        if len(self.encoder) != 3 or len(self.head) != 3:
+            raise _fault("encoder and head are three widths each")
+        for path, row in zip(self.paths, self.ops, strict=True):
+            self._check_branch(path, row)
+        if self.arm_norm not in ("batch", "none"):
+            raise _fault(f"arm_norm is {self.arm_norm!r}, not batch or none")
+
+    def _check_branch(self, path: tuple[int, ...], row: tuple[str, ...]) -> None:
+        """Refuse a path that cannot be walked and a stretch at one scale that does nothing."""
+        if len(path) > 2 or any(not 0 <= cell < self.depth for cell in path) or any(a >= b for a, b in pairwise(path)):
+            raise _fault(f"the path {list(path)} is not up to two rising cell numbers below {self.depth}")
+        if unknown := sorted(set(row) - set(OPERATORS)):
+            raise _fault(f"unknown operators {', '.join(unknown)} (known: {', '.join(OPERATORS)})")
+        edges = (0, *path, self.depth)
+        for first, end in pairwise(edges):
+            if first < end and set(row[first:end]) == {"skip"}:
+                raise _fault(f"cells {first} to {end - 1} of a branch are all skips")
+
+    def scale(self, branch: int, cell: int) -> int:
+        """Tell at which scale a cell's output lies: 0, 1, 2 for 1/8, 1/16, 1/32."""
+        return sum(down <= cell for down in self.paths[branch])
+
+    def width(self, branch: int, cell: int) -> int:
+        """Tell how many channels a cell gives out."""
+        return self.chis[branch][cell] * 8 * 2 ** self.scale(branch, cell)
+
+    def shared_cells(self, branch: int, other: int) -> int:
+        """Count the leading cells in which two branches are the same (0 where prefixes are not shared)."""
+        if not self.share_prefix:
+            return 0
+        for cell in range(self.depth):
+            mine, theirs = (
+                (self.ops[b][cell], self.chis[b][cell], self.scale(b, cell), cell in self.paths[b])
+                for b in (branch, other)
+            )
+            if mine != theirs:
+                return cell
+        return self.depth
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the record as plain JSON types."""
+        return {"kind": self.KIND} | {name: _listed(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Architecture:
+        """Read the record back.
+
+        Raises
+        ------
+        OptionError
+            A field is missing, unknown or wrong.
+        """
+        known = {field.name for field in fields(cls)}
+        given = {name: _tupled(value) for name, value in record.items() if name != "kind"}
+        if unknown := sorted(set(given) - known):
+            raise _fault(f"unknown fields {', '.join(unknown)}")
+        if missing := sorted({"depth", "paths", "ops", "chis"} - set(given)):
+            raise _fault(f"missing fields {', '.join(missing)}")
+        try:
+            return cls(**given)
+        except TypeError as error:  # a number where a list belongs, and the like
+            raise _fault(f"a field is of the wrong type ({error})") from error
+
+
+def _fault(what: str) -> OptionError:
+    return OptionError(f"The network's architecture does not hold together: {what}.", "Mend or rebuild the record.")
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def cycle(
+    depth: int, paths: Numbers, ops: Sequence[str], chis: Sequence[int], **switches: Any
+) -> Architecture:
+    """Make an architecture whose branches all run through the same operators and widths, over and over."""
+    row = tuple(ops[cell % len(ops)] for cell in range(depth))
+    widths = tuple(chis[cell % len(chis)] for cell in range(depth))
+    branches = len(paths)
+    return Architecture(depth, paths, (row,) * branches, (widths,) * branches, **switches)
+
+
+def reference(depth: int = 22, paths: Numbers = ((), (8,), (4, 12)), **switches: Any) -> Architecture:
+    """Give the architecture shipped as `ggmnet`: our own list, since the paper's is in a figure.
+
+    9.6 million parameters with shared prefixes, 64.6 GMAC at 1024 x 1024.
+    """
+    return cycle(depth, paths, ("conv", "zoom2", "conv2", "zoom"), (4, 6, 8, 6), **switches)
+
+
+def small(depth: int = 22, paths: Numbers = ((), (8,), (4, 12)), **switches: Any) -> Architecture:
+    """Give the architecture shipped as `ggmnet-small`: the reference with half the width or less."""
+    return cycle(depth, paths, ("conv", "zoom2", "conv2", "zoom"), (2, 4, 4, 4), **switches)
+
+
+def tiny(**switches: Any) -> Architecture:
+    """Give the architecture shipped as `ggmnet-tiny`: every part of GGMNet, thin and shallow, for a CPU.
+
+    Five cells per branch, and a bias in place of ARM's batch normalisation, so that one image is a batch.
+    """
+    thin = {"encoder": (16, 24, 32), "head": (24, 16, 8), "arm_norm": "none"} | switches
+    return cycle(5, ((), (2,), (1, 3)), ("conv", "zoom", "conv"), (2, 4, 2), **thin)

@@ -1,0 +1,198 @@
+"""Deformable 3x3 convolution: nine taps that may each look elsewhere.
+
+An ordinary 3x3 convolution reads the input at p + t for the nine taps t in {-1, 0, 1}^2. The deformable one (first
+version, without modulation) reads it at p + t + o_t(p), where the offsets o come from an ordinary convolution of the
+same input, and interpolates bilinearly, with zeros outside:
+
+    y(p) = sum_t W_t x(p + t + o_t(p))
+
+`deform_conv3x3` is our own, in plain differentiable operations. Bilinear sampling acts on each channel alike, so it
+commutes with the channel mix W_t; whichever side has fewer channels is sampled. Memory is one tap at a time where no
+gradient is kept. torchvision's kernel serves on CUDA where it is installed for that device.
+
+References
+----------
+Dai et al. 2017, Deformable convolutional networks, ICCV, doi 10.1109/ICCV.2017.89.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gravmap.errors import DeviceError, OptionError
+
+Implementation = Literal["auto", "native", "torchvision"]
+TAPS = 9
+
+
+def torchvision_serves(device_type: str) -> bool:
+    """Say whether torchvision is importable and its kernel is registered for "cpu" or "cuda".
+
+    A torchvision built for another torch fails at import with RuntimeError, and a CPU build on a CUDA machine
+    imports well and fails at the call: both count as not serving.
+    """
+    try:
+        import torchvision.ops  # noqa: F401  - registers the operator
+    except (ImportError, RuntimeError, OSError):
+        return False
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::deform_conv2d", device_type.upper()))
+
+
+def backend(device_type: str) -> str:
+    """Name the implementation `impl="auto"` takes on a device type: "torchvision" or "native"."""
+    return "torchvision" if device_type == "cuda" and torchvision_serves("cuda") else "native"
+
+
+class DeformConv3x3(nn.Module):
+    """Deformable 3x3 convolution, stride 1, zero padding, one offset group, no bias.
+
+    The offsets' convolution starts at zero, so the layer starts as an ordinary convolution.
+
+    Parameters
+    ----------
+    c_in, c_out : int
+        Channels in and out.
+    impl : {"auto", "native", "torchvision"}
+        "auto": torchvision on CUDA where its kernel is there, our own elsewhere.
+    images_per_call : int
+        Images handed to torchvision at once. Its kernel unrolls 9 x c_in values per pixel of all of them, so one at a
+        time needs the least memory.
+
+    Raises
+    ------
+    OptionError
+        `impl` is none of the three.
+    DeviceError
+        `impl="torchvision"` and torchvision cannot be imported.
+    """
+
+    def __init__(self, c_in: int, c_out: int, *, impl: Implementation = "auto", images_per_call: int = 1) -> None:
+        super().__init__()
+        if impl not in ("auto", "native", "torchvision"):
+            raise OptionError(f"There is no deformable convolution {impl!r}.", "Choose auto, native or torchvision.")
+        if impl == "torchvision" and not torchvision_serves("cpu"):
+            raise DeviceError("torchvision's deformable convolution cannot be loaded.", "Use the native one.")
+        self.impl = impl
+        self.images_per_call = images_per_call
+        # Decided here and not in forward: torch.compile traces forward, and an import there would be traced with it.
+        self.torchvision_on_cuda = impl == "auto" and torch.cuda.is_available() and backend("cuda") == "torchvision"
+        self.offset = nn.Conv2d(c_in, 2 * TAPS, 3, padding=1)
+        self.weight = nn.Parameter(torch.empty(c_out, c_in, 3, 3))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming normal for the taps, zero for the offsets."""
+        nn.init.kaiming_normal_(self.weight, mode="fan_in", nonlinearity="relu")
+        nn.init.zeros_(self.offset.weight)
+        if self.offset.bias is not None:
+            nn.init.zeros_(self.offset.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, c_in, H, W) to (N, c_out, H, W)."""
+        offset = self.offset(x)  # (N, 18, H, W): dy, dx of tap 0, dy, dx of tap 1, ...
+        if self.impl == "torchvision" or (self.torchvision_on_cuda and x.is_cuda):
+            return _by_torchvision(x, offset, self.weight, self.images_per_call)
+        return deform_conv3x3(x, offset, self.weight)
+
+    def extra_repr(self) -> str:
+        """Tell the channels and the implementation."""
+        c_out, c_in = self.weight.shape[:2]
+        return f"{c_in}, {c_out}, impl={self.impl!r}"
+
+
+def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
+    """Deformable 3x3 convolution in plain operations, on any device.
+
+    Parameters
+    ----------
+    x : Tensor
+        Input, (N, C_in, H, W).
+    offset : Tensor
+        Offsets in pixels, (N, 18, H, W): channel 2t is dy and 2t + 1 is dx of tap t; taps run row by row.
+    weight : Tensor
+        (C_out, C_in, 3, 3).
+
+    Returns
+    -------
+    Tensor
+        (N, C_out, H, W), in the type a convolution would give here (autocast included). Coordinates and interpolation
+        are float32 at least: in bfloat16 a coordinate near 1000 would be off by whole pixels.
+    """
+    batch, c_in, height, width = x.shape
+    c_out = weight.shape[0]
+    exact = torch.promote_types(x.dtype, torch.float32)
+    grid = _sampling_grid(offset.to(exact))  # (N, 9, H, W, 2)
+    rows = weight.flatten(2).unbind(2)  # nine matrices (C_out, C_in)
+    flat = x.flatten(2)  # (N, C_in, HW)
+    out: Tensor | None = None
+    for tap in range(TAPS):
+        # bmm and not a 1x1 convolution: the same product, and its gradient is half as dear on a CPU.
+        mix = rows[tap].expand(batch, -1, -1)  # (N, C_out, C_in)
+        if c_out <= c_in:
+            mixed = torch.bmm(mix, flat)  # (N, C_out, HW), in the autocast type
+            part = _sample(mixed.view(batch, c_out, height, width).to(exact), grid[:, tap])
+        else:
+            seen = _sample(x.to(exact), grid[:, tap]).flatten(2)  # (N, C_in, HW)
+            mixed = torch.bmm(mix, seen.to(x.dtype))
+            part = mixed.view(batch, c_out, height, width).to(exact)
+        out = part if out is None else out + part
+    assert out is not None
+    return out.to(mixed.dtype)
+
+
+def _sampling_grid(offset: Tensor) -> Tensor:
+    """Turn offsets (N, 18, H, W) into grid_sample's coordinates (N, 9, H, W, 2), x before y, -1 to 1 edge to edge."""
+    batch, _, height, width = offset.shape
+    place = {"device": offset.device, "dtype": offset.dtype}
+    tap = torch.arange(-1, 2, **place)
+    row = torch.arange(height, **place).view(height, 1) + tap.repeat_interleave(3).view(TAPS, 1, 1)  # (9, H, 1)
+    column = torch.arange(width, **place) + tap.repeat(3).view(TAPS, 1, 1)  # (9, 1, W)
+    dy, dx = offset.view(batch, TAPS, 2, height, width).unbind(2)
+    # Pixel centres stand at (2 i + 1) / n - 1: this form, unlike the corner-aligned one, also holds for n = 1.
+    x = (2 * (dx + column) + 1) / width - 1
+    y = (2 * (dy + row) + 1) / height - 1
+    return torch.stack((x, y), dim=-1)
+
+
+def _sample(x: Tensor, grid: Tensor) -> Tensor:
+    """Sample (N, C, H, W) at (N, H, W, 2), bilinearly, zeros outside."""
+    batch, channels, height, width = x.shape
+    groups = _channel_groups(batch, channels) if x.device.type == "cpu" else 1
+    if groups > 1:
+        x = x.reshape(batch * groups, channels // groups, height, width)
+        grid = grid.unsqueeze(1).expand(-1, groups, -1, -1, -1).flatten(0, 1)
+    out = functional.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return out.view(batch, channels, height, width)
+
+
+def _channel_groups(batch: int, channels: int) -> int:
+    """Choose into how many groups of channels to cut a small batch.
+
+    On a CPU grid_sample uses one thread per image, so a few channel groups stand in for images; each group repeats
+    the work on the coordinates, which pays from eight channels on. Depends on the shape alone, never on the number of
+    threads, so that results do not either.
+    """
+    groups = 1
+    while batch * groups < 4 and channels % (2 * groups) == 0 and channels // (2 * groups) >= 8:
+        groups *= 2
+    return groups
+
+
+def _by_torchvision(x: Tensor, offset: Tensor, weight: Tensor, images_per_call: int) -> Tensor:
+    """Call torchvision's kernel a few images at a time, in float32 at least (it has no bfloat16)."""
+    from torchvision.ops import deform_conv2d
+
+    kind = x.device.type
+    result = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    exact = torch.promote_types(x.dtype, torch.float32)
+    with torch.autocast(kind, enabled=False):
+        taps = weight.to(exact)
+        parts = [
+            deform_conv2d(some.to(exact), shift.to(exact), taps, padding=1)
+            for some, shift in zip(x.split(images_per_call), offset.split(images_per_call), strict=True)
+        ]
+        return torch.cat(parts).to(result)

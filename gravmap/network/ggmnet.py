@@ -1,0 +1,257 @@
+"""GGMNet: a gravity field in, class scores per pixel out; read it from top to bottom.
+
+    x -> encoder (1/2, 1/4, 1/8) -> three branches of cells (1/8, 1/16, 1/32) -> ARM each -> FFM at 1/8
+      -> head: three times (enlarge, join the encoder's map of that size, deformable convolution) -> classifier
+
+B images, C input channels, K classes, H x W pixels; E1, E2, E3 are the encoder's widths (48, 96, 96) and D1, D2, D3
+the head's (64, 32, 16). Where the paper is silent, docs/deviations.md says what stands here and why.
+
+References
+----------
+Liu et al. 2024, Deep learning for geological mapping in the overburden area, doi 10.3389/feart.2024.1407173.
+Yu et al. 2018, BiSeNet: bilateral segmentation network, arXiv:1808.00897 (ARM and FFM).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gravmap.errors import OptionError
+from gravmap.network.architecture import Architecture
+from gravmap.network.deform import DeformConv3x3, Implementation
+from gravmap.network.operators import Cell, conv_bn_relu, enlarge
+
+# 1/32 at the coarsest branch, and once more by half inside its zoom operators.
+MULTIPLE = 64
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Pad (B, C, H, W) below and to the right to a multiple; mirrored, or repeated where the image is too small."""
+    for axis, size in ((-2, x.shape[-2]), (-1, x.shape[-1])):
+        more = -size % multiple
+        if more:
+            pad = (0, more, 0, 0) if axis == -1 else (0, 0, 0, more)
+            x = functional.pad(x, pad, mode="reflect" if more < size else "replicate")
+    return x
+
+
+class AttentionRefinement(nn.Module):
+    """ARM: bring a branch to the fusion width, then weigh its channels by what the whole tile shows."""
+
+    def __init__(self, c_in: int, c_out: int, attention: bool, norm: str) -> None:
+        super().__init__()
+        self.conv = conv_bn_relu(c_in, c_out)
+        self.weigh = nn.Conv2d(c_out, c_out, 1, bias=norm == "none") if attention else None
+        self.norm = nn.BatchNorm2d(c_out) if attention and norm == "batch" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine (B, c_in, h, w) to (B, c_out, h, w)."""
+        x = self.conv(x)  # (B, c_out, h, w)
+        if self.weigh is None:
+            return x
+        weight = self.weigh(x.mean((2, 3), keepdim=True))  # (B, c_out, 1, 1)
+        if self.norm is not None:
+            # One value per channel has no variance. Synchronised normalisation sees the other processes' images.
+            if self.norm.training and x.shape[0] < 2 and not isinstance(self.norm, nn.SyncBatchNorm):
+                raise OptionError(
+                    "This network cannot train on one image per step: its attention normalises over the batch.",
+                    "Raise the batch size to 2 or more, or take an architecture with arm_norm = none (ggmnet-tiny).",
+                )
+            weight = self.norm(weight)
+        return x * torch.sigmoid(weight)
+
+
+class FeatureFusion(nn.Module):
+    """FFM: mix maps of one size, then add to the mixture its own channels weighed by what the whole tile shows."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.mix = conv_bn_relu(c_in, c_out, size=1)
+        self.weigh = nn.Sequential(
+            nn.Conv2d(c_out, c_out, 1), nn.ReLU(inplace=True), nn.Conv2d(c_out, c_out, 1), nn.Sigmoid()
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Fuse several (B, c, h, w) to (B, c_out, h, w)."""
+        x = self.mix(torch.cat(tuple(maps), dim=1))  # (B, c_out, h, w)
+        weight: Tensor = self.weigh(x.mean((2, 3), keepdim=True))  # (B, c_out, 1, 1)
+        return x + x * weight
+
+
+class HeadStage(nn.Module):
+    """One step up: twice the size, beside a finer map of that size, through a convolution that may look elsewhere."""
+
+    def __init__(self, c_in: int, c_beside: int, c_out: int, deform: bool, impl: Implementation) -> None:
+        super().__init__()
+        both = c_in + c_beside
+        self.conv = DeformConv3x3(both, c_out, impl=impl) if deform else nn.Conv2d(both, c_out, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(c_out)
+
+    def forward(self, x: Tensor, beside: Tensor) -> Tensor:
+        """Turn (B, c_in, h, w) and (B, c_beside, 2h, 2w) into (B, c_out, 2h, 2w)."""
+        x = torch.cat((enlarge(x, 2), beside), dim=1)  # (B, c_in + c_beside, 2h, 2w)
+        return functional.relu(self.norm(self.conv(x)))  # (B, c_out, 2h, 2w)
+
+
+class GGMNet(nn.Module):
+    """The network.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        All that decides the shape of the weights, besides the next two.
+    in_channels, classes : int
+        Channels in, classes out.
+    deform_impl : {"auto", "native", "torchvision"}
+        Which deformable convolution computes the head; the weights are the same.
+
+    Raises
+    ------
+    OptionError
+        A number is below 1.
+    """
+
+    def __init__(
+        self, architecture: Architecture, in_channels: int, classes: int, deform_impl: Implementation = "auto"
+    ) -> None:
+        super().__init__()
+        if in_channels < 1 or classes < 1:
+            raise OptionError(f"A network with {in_channels} input channels and {classes} classes has no use.")
+        self.architecture = a = architecture
+        self.in_channels, self.classes = in_channels, classes
+
+        half, quarter, width = a.encoder
+        self.encoder = nn.ModuleList(
+            [
+                conv_bn_relu(in_channels, half, stride=2),
+                conv_bn_relu(half, quarter, stride=2),
+                conv_bn_relu(quarter, width, stride=2),
+            ]
+        )
+
+        self._make_branches(width)
+        ends = [a.width(branch, a.depth - 1) for branch in range(len(a.paths))]
+        self.refine = nn.ModuleList(AttentionRefinement(end, width, a.arm, a.arm_norm) for end in ends)
+        self.fuse = FeatureFusion((len(ends) + a.encoder_skip) * width, width) if a.ffm else None
+
+        d1, d2, d3 = a.head
+        self.head = nn.ModuleList(
+            [HeadStage(width, quarter, d1, a.deform, deform_impl), HeadStage(d1, half, d2, a.deform, deform_impl)]
+        )
+        if a.full_res_stage:
+            self.head.append(HeadStage(d2, in_channels, d3, a.deform, deform_impl))
+        self.classify = nn.Conv2d(d3 if a.full_res_stage else d2, classes, 1)
+        self.reset_parameters()
+
+    def _make_branches(self, width: int) -> None:
+        """Make every cell once, and the route of each branch through them.
+
+        `routes` are the cells' numbers branch by branch; `shared` says how many of them an earlier branch computed;
+        `partings` are the cells after which branches part.
+        """
+        a = self.architecture
+        self.cells = nn.ModuleList()
+        self.routes: list[list[int]] = []
+        self.shared: list[int] = []
+        for branch in range(len(a.paths)):
+            common = [a.shared_cells(branch, earlier) for earlier in range(branch)]
+            shared = max(common, default=0)
+            route = self.routes[common.index(shared)][:shared] if shared else []
+            c_in = a.width(branch, shared - 1) if shared else width
+            for cell in range(shared, a.depth):
+                c_out = a.width(branch, cell)
+                stride = 2 if cell in a.paths[branch] else 1
+                route.append(len(self.cells))
+                self.cells.append(Cell(a.ops[branch][cell], c_in, c_out, stride, a.cell_residual))
+                c_in = c_out
+            self.routes.append(route)
+            self.shared.append(shared)
+        self.partings = {route[n - 1] for route, n in zip(self.routes, self.shared, strict=True) if n}
+
+    def reset_parameters(self) -> None:
+        """Kaiming normal (fan in) for convolutions, zero for the offsets of deformable ones and for biases."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        for layer in self.modules():
+            if isinstance(layer, DeformConv3x3):
+                layer.reset_parameters()
+
+    def set_prior(self, class_frequencies: Sequence[float]) -> None:
+        """Start the classifier from how common the classes are: its bias becomes log p.
+
+        Parameters
+        ----------
+        class_frequencies : sequence of float
+            One number of at least 0 per class, in any unit; a class that never occurs counts as one in 10 000.
+
+        Raises
+        ------
+        OptionError
+            The number of frequencies is not the number of classes, or they are not usable.
+        """
+        share = torch.as_tensor(class_frequencies, dtype=torch.float64)
+        if share.shape != (self.classes,) or not torch.isfinite(share).all() or share.min() < 0 or share.sum() <= 0:
+            raise OptionError(f"Class frequencies must be {self.classes} numbers of at least 0, not all of them 0.")
+        share = (share / share.sum()).clamp_min(1e-4)
+        assert self.classify.bias is not None
+        with torch.no_grad():
+            self.classify.bias.copy_((share / share.sum()).log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score every pixel.
+
+        Parameters
+        ----------
+        x : Tensor
+            (B, C, H, W), any H and W of at least 1.
+
+        Returns
+        -------
+        Tensor
+            Logits, (B, K, H, W).
+        """
+        height, width = x.shape[-2:]
+        x = pad_to_multiple(x, MULTIPLE)  # (B, C, H, W), H and W now multiples of 64
+
+        half = self.encoder[0](x)  # (B, E1, H/2, W/2)
+        quarter = self.encoder[1](half)  # (B, E2, H/4, W/4)
+        eighth = self.encoder[2](quarter)  # (B, E3, H/8, W/8)
+
+        maps = []
+        for scale, branch in enumerate(self.branches(eighth)):  # (B, chi * 8 * 2^s, H/8/2^s, W/8/2^s)
+            maps.append(enlarge(self.refine[scale](branch), 2**self._end_scale(scale)))  # (B, E3, H/8, W/8)
+        if self.fuse is None:
+            y = torch.stack(maps).sum(0)  # (B, E3, H/8, W/8)
+        else:
+            y = self.fuse([*maps, eighth] if self.architecture.encoder_skip else maps)  # (B, E3, H/8, W/8)
+
+        y = self.head[0](y, quarter)  # (B, D1, H/4, W/4)
+        y = self.head[1](y, half)  # (B, D2, H/2, W/2)
+        if self.architecture.full_res_stage:
+            y = self.classify(self.head[2](y, x))  # (B, D3, H, W) -> (B, K, H, W)
+        else:
+            y = enlarge(self.classify(y), 2)  # (B, K, H/2, W/2) -> (B, K, H, W)
+        return y[:, :, :height, :width]
+
+    def branches(self, x: Tensor) -> list[Tensor]:
+        """Run every branch over the encoder's output (B, E3, h, w); a prefix that two share runs once."""
+        kept: dict[int, Tensor] = {}
+        ends = []
+        for route, shared in zip(self.routes, self.shared, strict=True):
+            y = kept[route[shared - 1]] if shared else x
+            for number in route[shared:]:
+                y = self.cells[number](y)
+                if number in self.partings:
+                    kept[number] = y
+            ends.append(y)
+        return ends
+
+    def _end_scale(self, branch: int) -> int:
+        return self.architecture.scale(branch, self.architecture.depth - 1)

@@ -1,0 +1,101 @@
+"""Networks to compare GGMNet with. The one here needs nothing but torch.
+
+References
+----------
+Ronneberger et al. 2015, U-Net: convolutional networks for biomedical image segmentation, arXiv:1505.04597.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gravmap.errors import OptionError
+from gravmap.network.ggmnet import pad_to_multiple
+from gravmap.network.operators import conv_bn_relu
+
+
+@dataclass(frozen=True)
+class UNetArchitecture:
+    """A U-Net.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        Channels at full size and after each halving, two or more.
+
+    Raises
+    ------
+    OptionError
+        Fewer than two widths, or one below 1.
+    """
+
+    KIND: ClassVar[str] = "unet"
+
+    widths: tuple[int, ...] = (16, 32, 64, 128, 256)
+
+    def __post_init__(self) -> None:
+        if len(self.widths) < 2 or any(not isinstance(width, int) or width < 1 for width in self.widths):
+            raise OptionError(f"A U-Net needs two or more widths of at least 1, not {list(self.widths)}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the record as plain JSON types."""
+        return {"kind": self.KIND, "widths": list(asdict(self)["widths"])}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> UNetArchitecture:
+        """Read the record back.
+
+        Raises
+        ------
+        OptionError
+            `widths` is missing or wrong, or another field is there.
+        """
+        widths = record.get("widths")
+        if set(record) - {"kind"} != {"widths"} or not isinstance(widths, list | tuple):
+            raise OptionError(f"A U-Net's record holds widths and nothing else, not {sorted(record)}.")
+        return cls(tuple(widths))
+
+
+class UNet(nn.Module):
+    """The U-Net of 2015 with padding and batch normalisation, as it is used now."""
+
+    def __init__(self, architecture: UNetArchitecture, in_channels: int, classes: int) -> None:
+        super().__init__()
+        if in_channels < 1 or classes < 1:
+            raise OptionError(f"A network with {in_channels} input channels and {classes} classes has no use.")
+        self.architecture = architecture
+        self.in_channels, self.classes = in_channels, classes
+        widths = architecture.widths
+        self.down = nn.ModuleList(_twice(a, b) for a, b in pairwise((in_channels, *widths)))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths))
+        self.join = nn.ModuleList(_twice(2 * a, a) for a in widths[:-1])
+        self.classify = nn.Conv2d(widths[0], classes, 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score (B, C, H, W) of any size as (B, K, H, W); widths are W0, W1, ... from full size down."""
+        height, width = x.shape[-2:]
+        x = pad_to_multiple(x, 2 ** (len(self.down) - 1))
+        finer: list[Tensor] = []
+        for level, block in enumerate(self.down):
+            x = block(functional.max_pool2d(x, 2) if level else x)  # (B, Wl, H/2^l, W/2^l)
+            finer.append(x)
+        for level in reversed(range(len(self.up))):
+            x = torch.cat((self.up[level](x), finer[level]), dim=1)  # (B, 2 Wl, H/2^l, W/2^l)
+            x = self.join[level](x)  # (B, Wl, H/2^l, W/2^l)
+        logits: Tensor = self.classify(x)  # (B, K, H, W)
+        return logits[:, :, :height, :width]
+
+
+def _twice(c_in: int, c_out: int) -> nn.Sequential:
+    """Make the block of two 3x3 convolutions."""
+    return nn.Sequential(conv_bn_relu(c_in, c_out), conv_bn_relu(c_out, c_out))

@@ -1,0 +1,113 @@
+"""A crust on disk: gravity grid, geological map, the truth, and how it was made.
+
+``gravity.nc`` and ``map.gpkg`` are what a user of real data has; ``truth.tif`` and ``crust.json`` are what nature
+keeps to herself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import geopandas as gpd
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.features import shapes
+from rasterio.transform import from_bounds
+from shapely.geometry import MultiPolygon, shape
+
+from gravmap import __version__
+from gravmap.errors import InputError
+from gravmap.files import atomic_path, write_json
+from gravmap.geology import Legend, load_legend, write_index_raster
+
+if TYPE_CHECKING:
+    from gravmap.synthetic.crust import Crust
+
+LEGEND = "crust"
+
+
+def write_crust(crust: Crust, folder: Path) -> dict[str, Path]:
+    """Write a crust's files into a folder, each whole or not at all; existing ones are replaced.
+
+    Parameters
+    ----------
+    crust : Crust
+        What `make_crust` gave.
+    folder : Path
+        Made when missing.
+
+    Returns
+    -------
+    dict of str to Path
+        ``gravity`` (gravity.nc: CF netCDF, mGal at cell centres), ``map`` (map.gpkg: one multipolygon per class with
+        the codes of the shipped legend ``crust``), ``truth`` (truth.tif: index raster of the bedrock below the cover)
+        and ``parameters`` (crust.json).
+    """
+    legend = load_legend(LEGEND)
+    paths = {
+        "gravity": folder / "gravity.nc",
+        "map": folder / "map.gpkg",
+        "truth": folder / "truth.tif",
+        "parameters": folder / "crust.json",
+    }
+    made_from: dict[str, Any] = {"seed": crust.seed, **crust.parameters}
+    with atomic_path(paths["gravity"]) as temporary:
+        dataset = crust.gravity.to_dataset(name="bouguer")
+        dataset.attrs = {
+            "Conventions": "CF-1.8",
+            "title": f"Bouguer anomaly of the synthetic crust with seed {crust.seed}",
+            "source": f"simulated by gravmap {__version__}: no place on Earth",
+        }
+        dataset.to_netcdf(temporary, engine="netcdf4", encoding={"bouguer": {"zlib": True, "complevel": 4}})
+    with atomic_path(paths["map"]) as temporary:
+        polygons = map_polygons(crust.surface, crust.bounds_wsen, legend)
+        polygons.to_file(temporary, layer="geology", driver="GPKG", engine="pyogrio")
+    write_index_raster(
+        paths["truth"], crust.truth[::-1], crust.bounds_wsen, legend, tags={"GRAVMAP_CRUST": made_from}
+    )
+    write_json(paths["parameters"], {"gravmap": __version__, **made_from, "bounds_wsen": list(crust.bounds_wsen)})
+    return paths
+
+
+def map_polygons(
+    surface: NDArray[np.uint8], bounds_wsen: tuple[float, float, float, float], legend: Legend
+) -> gpd.GeoDataFrame:
+    """Outline the classes of a surface map, one multipolygon per class.
+
+    Parameters
+    ----------
+    surface : ndarray, shape (ny, nx), uint8
+        Classes, rows ASCENDING in latitude.
+    bounds_wsen : tuple of float
+        Outer edges of the cells, degrees.
+    legend : Legend
+        Whose field and codes the polygons carry.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        In EPSG:4326, with the code field of the legend and ``NAME``.
+
+    Raises
+    ------
+    InputError
+        The legend has no code for a class of the map.
+    """
+    code_of: dict[int, str] = {}
+    for code, index in legend.codes.items():
+        code_of.setdefault(index, code)
+    name_of = {entry.index: entry.name for entry in legend.classes}
+    north_up = np.ascontiguousarray(surface[::-1])
+    transform = from_bounds(*bounds_wsen, surface.shape[1], surface.shape[0])
+    parts: dict[int, list[Any]] = {}
+    for outline, value in shapes(north_up, connectivity=4, transform=transform):
+        parts.setdefault(int(value), []).append(shape(outline))
+    rows = []
+    for index in sorted(parts):
+        if index not in code_of:
+            raise InputError(f"The legend {legend.name} has no code for class {index}.", "Add one under [map.codes].")
+        # Bodies of one class meet at corners only, so together they are a valid multipolygon as they are.
+        geometry = MultiPolygon(parts[index])
+        rows.append({legend.field: code_of[index], "NAME": name_of.get(index, ""), "geometry": geometry})
+    return gpd.GeoDataFrame(rows, geometry="geometry", crs="EPSG:4326")

@@ -1,0 +1,98 @@
+"""Tiles cut from native grids: fields bilinear between nodes, labels nearest."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gravmap.geology.legend import UNUSABLE
+from gravmap.regions import Region
+
+
+def pixel_centres(window: Region, size_px: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Latitudes (from the north) and longitudes (from the west) of a tile's pixel centres, degrees."""
+    steps = (np.arange(size_px) + 0.5) / size_px
+    return window.north - steps * window.height_deg, window.west + steps * window.width_deg
+
+
+def _between(at: NDArray[np.float64], first: float, last: float, count: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Index of the node before each position, and how far it is to the next one (0 to 1)."""
+    # Beyond the outermost nodes lies only the outer half cell: there the field keeps the node's value.
+    position = np.clip((at - first) / (last - first) * (count - 1), 0, count - 1)
+    before = np.minimum(position.astype(np.intp), count - 2)
+    return before, (position - before).astype(np.float32)
+
+
+def bilinear(
+    values: NDArray[np.float32], nodes_wsen: tuple[float, float, float, float], window: Region, size_px: int
+) -> NDArray[np.float32]:
+    """A field at a tile's pixel centres, interpolated bilinearly between its nodes.
+
+    Parameters
+    ----------
+    values : ndarray, shape (rows, columns), float32
+        North-up.
+    nodes_wsen : tuple of float
+        Place of the outermost nodes, degrees.
+    window : Region
+        The tile.
+    size_px : int
+        Its pixels a side.
+
+    Returns
+    -------
+    ndarray, shape (size_px, size_px), float32
+        North-up; clamped outside the outermost nodes; NaN where a node in use is NaN.
+    """
+    rows, columns = values.shape
+    west, south, east, north = nodes_wsen
+    lat, lon = pixel_centres(window, size_px)
+    row, down = _between(lat, north, south, rows)
+    column, right = _between(lon, west, east, columns)
+    # First along the rows in use, few as they are, then down the columns: two thin passes, no 2-D index.
+    top, bottom = int(row.min()), int(row.max()) + 2
+    strip = values[top:bottom]
+    wide = strip[:, column]
+    wide += right * (strip[:, column + 1] - wide)
+    upper = wide[row - top]
+    upper += down[:, None] * (wide[row - top + 1] - upper)
+    return upper
+
+
+def nearest(
+    values: NDArray[np.uint8],
+    bounds_wsen: tuple[float, float, float, float],
+    window: Region,
+    size_px: int,
+    outside: int = UNUSABLE,
+) -> NDArray[np.uint8]:
+    """A raster's value at a tile's pixel centres: that of the cell each centre lies in.
+
+    Parameters
+    ----------
+    values : ndarray, shape (rows, columns), uint8
+        North-up.
+    bounds_wsen : tuple of float
+        Its outer edges, degrees.
+    window : Region
+        The tile.
+    size_px : int
+        Its pixels a side.
+    outside : int
+        Value beyond the raster.
+
+    Returns
+    -------
+    ndarray, shape (size_px, size_px), uint8
+    """
+    rows, columns = values.shape
+    west, south, east, north = bounds_wsen
+    lat, lon = pixel_centres(window, size_px)
+    # A centre on the line between two cells belongs to the one further south or east; the nanocell keeps
+    # rounding from deciding it differently from tile to tile.
+    row = np.floor((north - lat) / (north - south) * rows + 1e-9).astype(np.intp)
+    column = np.floor((lon - west) / (east - west) * columns + 1e-9).astype(np.intp)
+    picked = values[np.clip(row, 0, rows - 1)][:, np.clip(column, 0, columns - 1)]
+    picked[(row < 0) | (row >= rows)] = outside
+    picked[:, (column < 0) | (column >= columns)] = outside
+    return picked

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from gravmap.errors import InputError
+from gravmap.learning.area import Area
+from gravmap.mapping.under_cover import FAR_KM, score_under_cover
+
+NODES = (80.0, 44.0, 84.0, 46.0)  # 41 x 81 nodes, 0.05 degrees apart
+
+
+def toy(truth, surface, role=None):
+    """An area whose labels lie cell on node."""
+    ny, nx = truth.shape
+    half_y, half_x = (NODES[3] - NODES[1]) / (ny - 1) / 2, (NODES[2] - NODES[0]) / (nx - 1) / 2
+    return Area(
+        fields=truth[None].astype(np.float32),
+        field_valid=np.ones(truth.shape, bool),
+        field_nodes_wsen=np.array(NODES),
+        labels=surface,
+        label_bounds_wsen=np.array([NODES[0] - half_x, NODES[1] - half_y, NODES[2] + half_x, NODES[3] + half_y]),
+        small=np.zeros(truth.shape, np.uint8),
+        role=np.zeros(truth.shape, np.uint8) if role is None else role,
+        windows=np.array([NODES]),
+        window_scale_deg=np.array([4.0]),
+        window_role=np.zeros(1, np.uint8),
+        meta={
+            "channels": ["residual_10km"],
+            "classes": [{"index": value, "name": f"class {value}", "colour": "#000000"} for value in (1, 2, 3)],
+        },
+    )
+
+
+@pytest.fixture
+def world():
+    truth = np.ones((41, 81), np.uint8)
+    truth[:, 40:] = 2
+    truth[:10, 60:] = 3
+    surface = truth.copy()
+    surface[5:35, 10:70] = 0
+    return truth, surface
+
+
+def test_a_perfect_map_scores_a_hundred_and_only_covered_cells_count(world):
+    truth, surface = world
+    wrong_on_outcrop = np.where(surface == 0, truth, 4 - truth).astype(np.uint8)
+    found = score_under_cover(toy(truth, surface), wrong_on_outcrop, truth)
+    assert found.scores["network (gravity)"]["all"]["pa"] == 1
+    assert found.cells == 30 * 60
+    far_truth = sum(row["far"]["places"] for row in found.scores.values()) / len(found.scores)
+    assert found.far_cells == far_truth > 0
+
+
+def test_null_models_score_as_counted_by_hand(world):
+    truth, surface = world
+    found = score_under_cover(toy(truth, surface), np.full(truth.shape, 3, np.uint8), truth)
+    hidden = surface == 0
+    assert found.scores["network (gravity)"]["all"]["pa"] == pytest.approx((truth[hidden] == 3).mean())
+    # More outcrop of class 2 (east) than of 1 (west)?
+    common = np.bincount(surface[surface > 0]).argmax()
+    assert found.scores["majority class"]["all"]["pa"] == pytest.approx((truth[hidden] == common).mean())
+    # The field is the class here, so whoever looks at it finds everything.
+    assert found.scores["nearest in gravity (no position)"]["all"]["pa"] > 0.95
+
+
+def test_null_models_see_no_held_out_outcrop(world):
+    truth, surface = world
+    role = np.zeros(truth.shape, np.uint8)
+    role[:, 40:] = 2  # the east is held out: class 2 and 3 are unknown
+    found = score_under_cover(toy(truth, surface, role), truth, truth)
+    for name, values in found.maps.items():
+        if name != "network (gravity)":
+            assert (values == 1).all(), name
+
+
+def test_the_table_has_a_line_for_each(world):
+    truth, surface = world
+    lines = score_under_cover(toy(truth, surface), truth, truth).table()
+    assert len(lines) == 2 + 5
+    assert "100.0" in lines[2]
+    assert f"> {FAR_KM:g} km" in lines[0]
+
+
+def test_grids_that_differ_are_refused(world):
+    truth, surface = world
+    with pytest.raises(InputError, match="same crust"):
+        score_under_cover(toy(truth, surface), truth[1:], truth)
+    with pytest.raises(InputError, match="cover"):
+        score_under_cover(toy(truth, truth), truth, truth)
