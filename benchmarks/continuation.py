@@ -24,7 +24,7 @@ warnings.filterwarnings("ignore")
 import numba  # noqa: E402  (comes with harmonica)
 
 from gravmap.gravity import upward_continue  # noqa: E402
-from gravmap.gravity.continuation import curvature_radii_m  # noqa: E402
+from gravmap.gravity.patch import curvature_radii_m  # noqa: E402
 
 GRAVITATIONAL = 6.6743e-11
 E2 = 6.694379990141e-3
@@ -177,7 +177,8 @@ def main() -> None:
     residual = field - regional
     print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}; {len(sources[1])} point masses")
     print(
-        f"region {field.shape}, {options.registration}, {options.height:g} km; field {float(field.min()):.0f}..{float(field.max()):.0f}"
+        f"region {field.shape}, {options.registration}, {options.height:g} km; field"
+        f" {float(field.min()):.0f}..{float(field.max()):.0f}"
         f" mGal, std {float(field.std()):.1f}; true residual rms {rms(residual):.2f} mGal"
     )
     edge = np.minimum(
@@ -195,8 +196,8 @@ def main() -> None:
             inner = edge >= 2
             print(
                 f"| {name} | {margin_deg} | {100 * rms(error) / rms(residual):.2f} |"
-                f" {100 * rms(error[inner]) / rms(residual.values[inner]):.2f} | {rms(error):.3f} | {np.abs(error).max():.2f} |"
-                f" {seconds:.3f} | {peak:.0f} |"
+                f" {100 * rms(error[inner]) / rms(residual.values[inner]):.2f} | {rms(error):.3f} |"
+                f" {np.abs(error).max():.2f} | {seconds:.3f} | {peak:.0f} |"
             )
             if name == "gravmap" and margin_deg == 0:
                 profile = [
@@ -210,9 +211,8 @@ def main() -> None:
                 ]
     print("\ngravmap, nothing known outside: rms error by distance from the edge")
     for low, high, error_mgal, residual_mgal in profile:
-        print(
-            f"  {low:g}-{high:g} deg: {error_mgal:.2f} mGal ({100 * error_mgal / residual_mgal:.1f} % of the residual there)"
-        )
+        share = 100 * error_mgal / residual_mgal
+        print(f"  {low:g}-{high:g} deg: {error_mgal:.2f} mGal ({share:.1f} % of the residual there)")
 
 
 def rms(values) -> float:

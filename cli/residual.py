@@ -90,7 +90,8 @@ def command(
     if dry_run:
         megabytes = part.size * (1 + 2 * len(heights_m)) * 4 / 1e6
         session.say(
-            f"Would use {part.sizes['lat']} x {part.sizes['lon']} nodes, and write {path} ({megabytes:.0f} MB before compression)."
+            f"Would use {part.sizes['lat']} x {part.sizes['lon']} nodes, and write {path}"
+            f" ({megabytes:.0f} MB before compression)."
         )
         session.result({"would_write": str(path), "nodes": [part.sizes["lat"], part.sizes["lon"]]})
         return

@@ -1,19 +1,42 @@
 """The gravity room: any gravity file -> one canonical grid -> observed, regional and residual fields."""
 
-from gravmap.gravity.continuation import apply_symbol, upward_continue
-from gravmap.gravity.fields import field_recipe, field_sources, open_fields, residual_fields, write_fields
-from gravmap.gravity.grid import crop, extent, open_grid, spacing_deg
+from __future__ import annotations
 
-__all__ = [
-    "apply_symbol",
-    "crop",
-    "extent",
-    "field_recipe",
-    "field_sources",
-    "open_fields",
-    "open_grid",
-    "residual_fields",
-    "spacing_deg",
-    "upward_continue",
-    "write_fields",
-]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gravmap.gravity.continuation import apply_symbol as apply_symbol
+    from gravmap.gravity.continuation import upward_continue as upward_continue
+    from gravmap.gravity.fields import field_recipe as field_recipe
+    from gravmap.gravity.fields import field_sources as field_sources
+    from gravmap.gravity.fields import open_fields as open_fields
+    from gravmap.gravity.fields import residual_fields as residual_fields
+    from gravmap.gravity.fields import write_fields as write_fields
+    from gravmap.gravity.grid import crop as crop
+    from gravmap.gravity.grid import extent as extent
+    from gravmap.gravity.grid import open_grid as open_grid
+    from gravmap.gravity.grid import spacing_deg as spacing_deg
+
+# Loaded when first asked for: `gravmap fetch` needs neither xarray nor scipy.
+_HOME = {
+    "apply_symbol": "continuation",
+    "upward_continue": "continuation",
+    "field_recipe": "fields",
+    "field_sources": "fields",
+    "open_fields": "fields",
+    "residual_fields": "fields",
+    "write_fields": "fields",
+    "crop": "grid",
+    "extent": "grid",
+    "open_grid": "grid",
+    "spacing_deg": "grid",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

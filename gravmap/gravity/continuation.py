@@ -1,262 +1,24 @@
-"""Upward continuation of a latitude/longitude patch, and any other operator that is a function of wavenumber.
+"""Upward continuation of a gravity grid, whatever its orientation; and any other isotropic operator.
 
-A degree of longitude shrinks towards the pole, so no single scale in metres fits a patch of the Earth. Here the
-operator's symbol changes with latitude, and the spherical terms that a flat sheet leaves out are kept.
-Equations, figures and limits: docs/method/gravity.md.
+The operator itself is in patch.py; here a grid is turned to what it needs, and the answer back to what was given.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.fft
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from gravmap.errors import InputError, OptionError
-from gravmap.gravity.extension import extend
+from gravmap.errors import OptionError
+from gravmap.gravity.axes import find_axes
 from gravmap.gravity.gaps import fill_gaps
+from gravmap.gravity.patch import DECAY_M, PAD_YX, Patch, Symbol
 
 log = logging.getLogger(__name__)
-
-Symbol = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
-
-# WGS 84: semi-major axis (m) and first eccentricity squared.
-SEMI_MAJOR_M = 6_378_137.0
-ECCENTRICITY_SQUARED = 6.694379990141e-3
-
-# Raised whenever the operator gives other values than before; part of the field recipe.
-OPERATOR_VERSION = 1
-
-# Rows and columns added around the patch, and how far (m) the edge is carried into them. Measured on two truths
-# (docs/performance.md): 200 km and 800 km are both worse than 400 km, and so is removing a plane.
-PAD_YX = (200, 250)
-DECAY_M = 400e3
-
-# Beyond this latitude (degrees) the meridians converge too fast for the expansion in latitude.
-MAX_LATITUDE_DEG = 80.0
-
-
-def curvature_radii_m(lat_deg: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    r"""Radii of curvature of the WGS 84 ellipsoid.
-
-    .. math:: M = a (1 - e^2) / (1 - e^2 \sin^2\varphi)^{3/2}, \qquad N = a / \sqrt{1 - e^2 \sin^2\varphi}
-
-    Parameters
-    ----------
-    lat_deg : array
-        Geodetic latitude, degrees.
-
-    Returns
-    -------
-    M, N : array
-        Along the meridian and along the prime vertical, metres.
-
-    References
-    ----------
-    Torge and Müller (2012), Geodesy, 4th ed., section 4.1.
-    """
-    w2 = 1 - ECCENTRICITY_SQUARED * np.sin(np.radians(lat_deg)) ** 2
-    return SEMI_MAJOR_M * (1 - ECCENTRICITY_SQUARED) / w2**1.5, SEMI_MAJOR_M / np.sqrt(w2)
-
-
-def continuation_symbol(height_m: float) -> Symbol:
-    r"""The symbol of upward continuation by `height_m` of radial gravity on a sphere.
-
-    Degree n falls off as :math:`(R/(R+h))^{n+2}` (r g is harmonic); with :math:`q = n + 1/2` and
-    :math:`L = \ln(1 + h/R)` this is :math:`e^{-L (q + 3/2)}`. Gravity, disturbance, free-air and Bouguer anomaly
-    alike.
-
-    References
-    ----------
-    Heiskanen and Moritz (1967), Physical Geodesy, section 2-14.
-    """
-
-    def symbol(q: NDArray[Any], radius_m: NDArray[Any]) -> NDArray[Any]:
-        rate = np.log1p(height_m / radius_m)
-        return np.exp(-rate * q - 1.5 * rate)
-
-    return symbol
-
-
-class Patch:
-    """A latitude/longitude patch in the wavenumber domain, ready for any number of operators.
-
-    The transform of the padded patch is done once; each operator then costs a few inverse transforms.
-
-    Parameters
-    ----------
-    values : array, shape (nlat, nlon)
-        The field at the nodes, no NaN. Latitude and longitude ascend.
-    lat_deg, lon_deg : array, shapes (nlat,), (nlon,)
-        Geodetic latitude and longitude of the nodes, degrees, evenly spaced.
-    height_m : float
-        Level of the data above the ellipsoid, metres.
-    pad_yx : (int, int)
-        Rows and columns added before the transform; rounded up to a size the transform likes.
-    decay_m : float
-        How far the edges are carried into the padding, metres.
-    out_rows, out_cols : slice
-        The part of the patch that results are wanted for.
-
-    Raises
-    ------
-    InputError
-        The patch comes nearer to a pole than the operator is valid for.
-    """
-
-    def __init__(
-        self,
-        values: ArrayLike,
-        lat_deg: ArrayLike,
-        lon_deg: ArrayLike,
-        *,
-        height_m: float = 0.0,
-        pad_yx: tuple[int, int] = PAD_YX,
-        decay_m: float = DECAY_M,
-        out_rows: slice = slice(None),
-        out_cols: slice = slice(None),
-    ) -> None:
-        field = np.asarray(values)
-        lat = np.asarray(lat_deg, dtype=np.float64)
-        lon = np.asarray(lon_deg, dtype=np.float64)
-        if np.abs(lat).max() > MAX_LATITUDE_DEG:
-            raise InputError(
-                f"The grid reaches latitude {lat[np.abs(lat).argmax()]:g}; the regional operator ends at"
-                f" {MAX_LATITUDE_DEG:g} degrees.",
-                "Choose a --bbox that stays between 80S and 80N.",
-            )
-        self.lat, self.height_m = lat, height_m
-        self.shape = (lat.size, lon.size)
-        # Counted from the first node, so that they cut the padded arrays too.
-        self.out_rows, self.out_cols = slice(*out_rows.indices(lat.size)), slice(*out_cols.indices(lon.size))
-        step_lat, step_lon = (
-            np.radians((lat[-1] - lat[0]) / (lat.size - 1)),
-            np.radians((lon[-1] - lon[0]) / (lon.size - 1)),
-        )
-        self._root_cos = np.sqrt(np.cos(np.radians(lat))).astype(np.float32)
-
-        m_mid, n_mid = curvature_radii_m(lat.mean())
-        step_m_yx = (float(step_lat * m_mid), float(step_lon * n_mid * np.cos(np.radians(lat.mean()))))
-        # A transform of 2, 3, 5, 7, 11-smooth length costs the same whatever the size of the grid (odd, prime).
-        self._padded = tuple(
-            scipy.fft.next_fast_len(n + pad, real=True) for n, pad in zip(self.shape, pad_yx, strict=True)
-        )
-        gap_yx = (self._padded[0] - lat.size, self._padded[1] - lon.size)
-        # On the sphere sqrt(cos(latitude)) times the field has no first derivative left in Laplace's equation.
-        weighted = field.astype(np.float32, copy=False) * self._root_cos[:, None]
-        padded = extend(weighted, gap_yx, step_m_yx, decay_m)
-        self._spectrum = scipy.fft.fft(scipy.fft.rfft(padded, axis=1), axis=0, overwrite_x=True)
-        # Wavenumbers per radian of latitude and of longitude.
-        self._p = (2 * np.pi * np.fft.fftfreq(self._padded[0], step_lat)).astype(np.float32)[:, None]
-        self._m = (2 * np.pi * np.fft.rfftfreq(self._padded[1], step_lon)).astype(np.float32)[None, :]
-
-    @property
-    def out_lat(self) -> NDArray[np.float64]:
-        """Latitudes of the rows that results are given for, degrees."""
-        return self.lat[self.out_rows]
-
-    def nodes_deg(self) -> NDArray[np.float64]:
-        """The latitudes at which the symbol is evaluated: Chebyshev nodes of the output range."""
-        south, north = self.out_lat[0], self.out_lat[-1]
-        span = north - south
-        # Measured on patches from 10 to 75 degrees: more nodes than this change nothing above float32's noise.
-        count = next(count for limit, count in ((6, 3), (20, 4), (30, 5), (45, 6), (60, 8), (181, 12)) if span <= limit)
-        if span == 0:
-            return np.array([south])
-        x = np.cos(np.pi * (np.arange(count) + 0.5) / count)
-        return np.asarray(0.5 * (south + north) + 0.5 * span * x)
-
-    def apply(self, symbol: Symbol, *, columns: int | None = None) -> NDArray[np.float32]:
-        """Apply the operator whose symbol is given.
-
-        Parameters
-        ----------
-        symbol : callable
-            ``symbol(q, radius_m) -> multiplier``; q is the dimensionless wavenumber (degree + 1/2 on the sphere),
-            so k = q / radius_m is the wavenumber in radians per metre. Called with arrays that broadcast.
-        columns : int, optional
-            Keep only this many of the longest waves in longitude; the rest is taken as zero.
-
-        Returns
-        -------
-        array, shape (rows, columns) of the part wanted, float32
-        """
-        columns = min(columns or self._m.size, self._m.size)
-        spectrum, m = self._spectrum[:, :columns], self._m[:, :columns]
-        nodes = self.nodes_deg()
-        rows = np.zeros((self.out_lat.size, columns), dtype=np.complex64)
-        for node, weight in zip(nodes, lagrange_weights(nodes, self.out_lat), strict=True):
-            q2, radius, _, _ = self._q_squared(float(node), m)
-            part = scipy.fft.ifft(spectrum * _real32(symbol(np.sqrt(q2), radius)), axis=0, overwrite_x=True)[
-                self.out_rows
-            ]
-            part *= weight.astype(np.float32)[:, None]
-            rows += part
-        correction = spectrum * (1j * self._weyl(symbol, m))
-        rows += scipy.fft.ifft(correction, axis=0, overwrite_x=True)[self.out_rows]
-        full = np.zeros((rows.shape[0], self._m.size), dtype=np.complex64)
-        full[:, :columns] = rows
-        result = scipy.fft.irfft(full, n=self._padded[1], axis=1)[:, self.out_cols]
-        result /= self._root_cos[self.out_rows][:, None]
-        return np.ascontiguousarray(result, dtype=np.float32)
-
-    def upward(self, height_m: float) -> NDArray[np.float32]:
-        """The field `height_m` metres above the level of the data."""
-        widest = (
-            float(np.cos(np.radians(np.abs(self.out_lat).min()))) if self.out_lat[0] * self.out_lat[-1] > 0 else 1.0
-        )
-        # exp(-11) is 2e-5: shorter waves are gone at this height, and so is the time they would cost.
-        wave = 11.0 * SEMI_MAJOR_M * widest / height_m
-        return self.apply(continuation_symbol(height_m), columns=int(np.searchsorted(self._m[0], wave)) + 1)
-
-    def _q_squared(
-        self, lat_deg: float, m: NDArray[Any]
-    ) -> tuple[NDArray[Any], np.float32, NDArray[Any], NDArray[Any]]:
-        """q², the mean radius, its longitude part V and p' at one latitude."""
-        meridian, vertical = (float(radius) + self.height_m for radius in curvature_radii_m(lat_deg))
-        radius = float(np.sqrt(meridian * vertical))
-        p = self._p * np.float32(radius / meridian)
-        v = np.maximum(m**2 - np.float32(0.25), 0) * np.float32(
-            (radius / (vertical * np.cos(np.radians(lat_deg)))) ** 2
-        )
-        return p**2 + v, np.float32(radius), v, p
-
-    def _weyl(self, symbol: Symbol, m: NDArray[Any]) -> NDArray[np.float32]:
-        r"""The imaginary first-order term of the symbol, at the middle latitude.
-
-        The symbol f(q) depends on the place and on the wavenumber, which do not commute; the symmetric (Weyl) order
-        is right to second order, and differs from "transform, multiply, blend by row" by
-        :math:`-\frac{i}{2}\partial_\varphi\partial_p f = -\frac{i}{2} V p' \tan\varphi\,(f''/q^2 - f'/q^3)`.
-        """
-        middle = float(0.5 * (self.out_lat[0] + self.out_lat[-1]))
-        q2, radius, v, p = self._q_squared(middle, m)
-        # Differences in float64: f' and f'' would drown in float32's rounding.
-        q = np.sqrt(np.maximum(q2, 1e-12).astype(np.float64))
-        delta = 1e-3 * q + 1e-2
-        below, at, above = (np.asarray(symbol(q + shift, np.float64(radius))) for shift in (-delta, 0 * delta, delta))
-        first = (above - below) / (2 * delta)
-        second = (above - 2 * at + below) / delta**2
-        term = -0.5 * np.tan(np.radians(middle)) * v * p * (second / q**2 - first / q**3)
-        term[q2 == 0] = 0
-        return _real32(term)
-
-
-def _real32(values: NDArray[Any]) -> NDArray[np.float32]:
-    return np.asarray(values, dtype=np.float32)
-
-
-def lagrange_weights(nodes: NDArray[np.float64], at: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """For every node the weight of its value at each place of `at`: polynomial interpolation."""
-    for j, node in enumerate(nodes):
-        weight = np.ones_like(at)
-        for i, other in enumerate(nodes):
-            if i != j:
-                weight *= (at - other) / (node - other)
-        yield weight
 
 
 def apply_symbol(
@@ -361,8 +123,6 @@ def upward_continue(grid: xr.DataArray, height_m: float, *, pad_yx: tuple[int, i
     InputError
         The grid is not evenly spaced, has no latitude and longitude, is all NaN, or comes too near to a pole.
     """
-    from gravmap.gravity.axes import find_axes
-
     check_heights([height_m])
     lat_dim, lon_dim = find_axes(grid)
     ordered = grid.transpose(lat_dim, lon_dim)

@@ -373,8 +373,8 @@ def _download(url: str, path: Path, progress: Progress) -> None:
             )(url, str(path), None)
             return
         except requests.HTTPError as error:
-            status = error.response.status_code
-            reason = f"the server answers {status} {error.response.reason}"
+            status = error.response.status_code if error.response is not None else 0
+            reason = f"the server answers {error}".partition(" for url")[0]
             if status < 500 and status != 429:
                 raise DownloadError(reason) from None
         except requests.ConnectionError as error:

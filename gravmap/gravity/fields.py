@@ -15,8 +15,9 @@ import xarray as xr
 from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import atomic_path
-from gravmap.gravity.continuation import OPERATOR_VERSION, Patch, check_heights, prepared
+from gravmap.gravity.continuation import check_heights, prepared
 from gravmap.gravity.grid import crop, extent, spacing_deg
+from gravmap.gravity.patch import OPERATOR_VERSION, Patch
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.units import format_length
@@ -102,10 +103,11 @@ def residual_fields(
     progress(len(heights), len(heights))
 
     outside = _known_outside(work, inner)
+    now = datetime.datetime.now(datetime.UTC)
     attrs = {
         "Conventions": "CF-1.8",
         "title": "Bouguer gravity, its regional and its residual",
-        "history": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ} gravmap {__version__}: upward continuation",
+        "history": f"{now:%Y-%m-%dT%H:%M:%SZ} gravmap {__version__}: upward continuation",
         "height_m": level_m,
         "known_outside_deg_wsen": np.array(outside),
         "gravmap_recipe": json.dumps(_recipe(list(fields), heights, level_m, spacing_deg(inner))),
@@ -159,9 +161,10 @@ def edge_note(known_outside_deg_wsen: Sequence[float], residual_mgal: float) -> 
     ]
     if not blind:
         return None
+    rim, one, two = (share * residual_mgal for share in (0.25, 0.05, 0.02))
     return (
-        f"Nothing is known beyond the {', '.join(blind)} edge: expect errors of about {0.25 * residual_mgal:.1f} mGal on the rim,"
-        f" {0.05 * residual_mgal:.1f} mGal one degree in, {0.02 * residual_mgal:.1f} mGal two degrees in."
+        f"Nothing is known beyond the {', '.join(blind)} edge: expect errors of about {rim:.1f} mGal on the rim,"
+        f" {one:.1f} mGal one degree in, {two:.1f} mGal two degrees in."
     )
 
 

@@ -47,13 +47,12 @@ def fill_gaps(values: NDArray[Any]) -> NDArray[np.float32]:
         raise InputError("The grid holds no value at all: every node is NaN.", "Choose another grid or another region.")
     # Bodies that touch within two cells share equations and must be solved together.
     reach = scipy.ndimage.binary_dilation(holes, iterations=2, structure=np.ones((3, 3)))
-    bodies, count = scipy.ndimage.label(reach, structure=np.ones((3, 3)))
+    bodies, _ = scipy.ndimage.label(reach, structure=np.ones((3, 3)))
     for number, box in enumerate(scipy.ndimage.find_objects(bodies), start=1):
         unknown = holes[box] & (bodies[box] == number)
         known = filled[box]
         order = 2 if unknown.sum() <= BIHARMONIC_CELLS else 1
         known[unknown] = _solve(np.where(unknown, 0, known).astype(np.float64), unknown, order)
-    del count
     return filled
 
 
@@ -65,11 +64,8 @@ def _solve(known: NDArray[np.float64], unknown: NDArray[np.bool_], order: int) -
     ny, nx = known.shape
     laplacian = scipy.sparse.kronsum(_second_difference(nx), _second_difference(ny), format="csr")
     inside = np.flatnonzero(unknown)
-    if order == 2:
-        # Minimum of the summed squared Laplacian over all cells whose stencil touches a hole.
-        operator = laplacian.T @ laplacian
-    else:
-        operator = -laplacian
+    # Order 2 is the minimum of the summed squared Laplacian over all cells whose stencil touches a hole.
+    operator = laplacian.T @ laplacian if order == 2 else -laplacian
     rows = operator[inside]
     outside = np.flatnonzero(~unknown)
     right = -(rows[:, outside] @ known.ravel()[outside])

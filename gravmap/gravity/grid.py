@@ -141,7 +141,7 @@ def crop(grid: xr.DataArray, region: Region, margin_deg: float = 0.0) -> xr.Data
         part = band[:, columns[0] : columns[-1] + 1]
         return part if shift == 0 else part.assign_coords(lon=("lon", part["lon"].values + shift, part["lon"].attrs))
     unique = lon.size - (1 if lon[-1] - lon[0] > 360 - 0.5 * step_lon else 0)
-    parts = []
+    parts: list[xr.DataArray] = []
     for turn in (-720.0, -360.0, 0.0, 360.0, 720.0):
         columns = np.flatnonzero((lon[:unique] + turn >= west) & (lon[:unique] + turn <= east))
         # A margin wider than what is left of the Earth stops where it meets itself.

@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from gravmap.errors import OptionError
 
@@ -80,16 +81,18 @@ class Source:
         return sum(size for size in sizes if size is not None) if None not in sizes else None
 
 
+def _file(table: dict[str, Any]) -> SourceFile:
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    return SourceFile(**plain)
+
+
 @cache
 def known_sources() -> dict[str, Source]:
     """Every source by its name, in the order in which they are fetched by default."""
     text = resources.files("gravmap.gravity").joinpath("sources.toml").read_text(encoding="utf-8")
     sources = {}
     for name, table in tomllib.loads(text).items():
-        files = tuple(
-            SourceFile(**{key: tuple(value) if isinstance(value, list) else value for key, value in file.items()})
-            for file in table.pop("files")
-        )
+        files = tuple(_file(file) for file in table.pop("files"))
         sources[name] = Source(name=name, files=files, **table)
     return sources
 

@@ -18,7 +18,7 @@ TRAIN, TUNE, TEST, BUFFER = 0, 1, 2, 3
 """Values of `Area.role` and `Area.window_role`."""
 
 SNAP_CELLS = 1e-6
-"""A point this close to a cell's west or north side belongs to that cell; nodes often lie on the corner of four cells."""
+"""A point this close to a cell's west or north side is in that cell; nodes often lie where four cells meet."""
 
 UNUSABLE = 255
 

@@ -35,7 +35,7 @@ from gravmap.progress import Progress, silent
 
 if TYPE_CHECKING:
     from gravmap.learning.area import Area
-    from gravmap.learning.trainer import TrainConfig
+    from gravmap.learning.config import TrainConfig
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID")
@@ -232,7 +232,8 @@ def launch(
 def _work(scratch: str, run_dir: str, config_json: str, processes: int, resume: bool) -> dict[str, Any]:
     """One of the processes that :func:`launch` starts."""
     from gravmap.learning.area import Area
-    from gravmap.learning.trainer import TrainConfig, train
+    from gravmap.learning.config import TrainConfig
+    from gravmap.learning.trainer import train
 
     # Ctrl-C reaches every process of a terminal; the parent alone acts on it and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

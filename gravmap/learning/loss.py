@@ -27,14 +27,17 @@ def class_frequencies(area: Area) -> NDArray[np.float64]:
     """Share of each class among the labelled native cells that may be learnt from, each cell once: (K,)."""
     target = to_target(area.labels[area.role == TRAIN])
     counts = np.bincount(target[target != IGNORE], minlength=len(area.classes)).astype(np.float64)
-    return counts / max(counts.sum(), 1.0)
+    shares: NDArray[np.float64] = counts / max(counts.sum(), 1.0)
+    return shares
 
 
 def class_weights(frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
     """ENet's weight 1 / ln(1.02 + p) of each class, mean 1 over the classes that occur (0 for the others)."""
     present = frequencies > 0
     weights = np.where(present, 1 / np.log(1.02 + frequencies), 0.0)
-    return weights / weights[present].mean() if present.any() else weights
+    mean: float = weights[present].mean() if present.any() else 1.0
+    scaled: NDArray[np.float64] = weights / mean
+    return scaled
 
 
 def loss_terms(

@@ -219,7 +219,8 @@ def _spacing(axis: NDArray[np.float64]) -> float:
 
 
 def _hann(position: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.maximum(np.sin(np.pi * position) ** 2, HANN_FLOOR)
+    weights: NDArray[np.float64] = np.maximum(np.sin(np.pi * position) ** 2, HANN_FLOOR)
+    return weights
 
 
 def _reduce(values: Tensor, position: NDArray[np.float64], cell: float, dim: int) -> Tensor:

@@ -251,16 +251,12 @@ class Sampler:
     def _columns(self, lon: NDArray[np.float64]) -> NDArray[np.int64]:
         """Columns of `_codes` (which has a rim of one cell) at longitudes; the rim outside."""
         west, _, east, _ = self.area.label_bounds_wsen
-        count = self.area.labels.shape[1]
-        return np.clip(np.floor((lon - west) / (east - west) * count + SNAP_CELLS) + 1, 0, count + 1).astype(np.int64)
+        return _rimmed((lon - west) / (east - west), self.area.labels.shape[1])
 
     def _rows(self, lat: NDArray[np.float64]) -> NDArray[np.int64]:
         """Rows of `_codes` at latitudes."""
         _, south, _, north = self.area.label_bounds_wsen
-        count = self.area.labels.shape[0]
-        return np.clip(np.floor((north - lat) / (north - south) * count + SNAP_CELLS) + 1, 0, count + 1).astype(
-            np.int64
-        )
+        return _rimmed((north - lat) / (north - south), self.area.labels.shape[0])
 
     def _valid_share(self, crop: Crop) -> float:
         """Share of a crop that teaches, estimated on a lattice of its points; on the host, so no device waits."""
@@ -318,6 +314,12 @@ class Sampler:
         """Pixel centres from -1 to 1: u (1, h) and v (h, 1)."""
         centres = (2 * torch.arange(self.crop_px, dtype=dtype, device=self.device) + 1) / self.crop_px - 1
         return centres[None, :], centres[:, None]
+
+
+def _rimmed(share: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Cell of `_codes` at a share of the labels' extent."""
+    cells: NDArray[np.int64] = np.clip(np.floor(share * count + SNAP_CELLS) + 1, 0, count + 1).astype(np.int64)
+    return cells
 
 
 def _patch(centre: float, reach: float, count: int) -> tuple[int, int]:

@@ -221,13 +221,14 @@ def _furnish(axes: Axes, bounds_wsen: tuple[float, float, float, float], width_i
     km_per_degree = KM_PER_DEGREE * np.cos(np.radians(middle))
     length_km = _round_step((east - west) * km_per_degree / 5)
     length = length_km / km_per_degree
-    x, y = west + 0.03 * (east - west), south + 0.045 * (north - south)
-    height = 0.014 * (north - south)
+    inch = (east - west) * np.cos(np.radians(middle)) / width_in  # degrees of latitude
+    x, y = west + 0.03 * (east - west), south + 0.2 * inch
+    height = 0.07 * inch
     axes.add_patch(
         Rectangle(
-            (x - 0.04 * length, y - 1.2 * height),
+            (x - 0.04 * length, y - 0.1 * inch),
             length * 1.08,
-            0.09 * (north - south),
+            0.4 * inch,
             facecolor="white",
             alpha=0.85,
             linewidth=0,
@@ -246,7 +247,7 @@ def _furnish(axes: Axes, bounds_wsen: tuple[float, float, float, float], width_i
                 zorder=5,
             )
         )
-    axes.text(x + length / 2, y + 1.6 * height, f"{length_km:g} km", fontsize=8, ha="center", va="bottom", zorder=5)
+    axes.text(x + length / 2, y + 0.11 * inch, f"{length_km:g} km", fontsize=8, ha="center", va="bottom", zorder=5)
     axes.set_xlim(west, east)
     axes.set_ylim(south, north)
 

@@ -456,6 +456,8 @@ def _picture(
         "The probability is the network's own, not calibrated. See provenance.json for data, licences and hashes."
     )
     classes = [{"index": entry.index, "name": entry.name, "colour": entry.colour} for entry in legend.classes]
+    middle = math.radians((plan.region.south + plan.region.north) / 2)
+    wide = plan.region.width_deg * math.cos(middle) > 1.2 * plan.region.height_deg
     draw(
         path,
         [
@@ -465,4 +467,7 @@ def _picture(
         classes,
         title=f"{name}: bedrock lithology",
         notes=notes,
+        # A wide region is drawn one map above the other, a tall one side by side.
+        columns=1 if wide else 2,
+        panel_width_in=9.0 if wide else 6.0,
     )

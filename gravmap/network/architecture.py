@@ -183,7 +183,7 @@ def reference(depth: int = 22, paths: Numbers = ((), (8,), (4, 12)), **switches:
     return cycle(depth, paths, ("conv", "zoom2", "conv2", "zoom"), (4, 6, 8, 6), **switches)
 
 
-def small(depth: int = 22, paths: Numbers = ((), (8,), (4, 12)), **switches: Any) -> Architecture:
+def small(depth: int = 20, paths: Numbers = ((), (8,), (4, 12)), **switches: Any) -> Architecture:
     """Give the architecture shipped as `ggmnet-small`: the reference with half the width or less."""
     return cycle(depth, paths, ("conv", "zoom2", "conv2", "zoom"), (2, 4, 4, 4), **switches)
 

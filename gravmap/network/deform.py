@@ -125,18 +125,18 @@ def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     batch, c_in, height, width = x.shape
     c_out = weight.shape[0]
     exact = torch.promote_types(x.dtype, torch.float32)
-    grid = _sampling_grid(offset.to(exact))  # (N, 9, H, W, 2)
+    grids = _sampling_grid(offset.to(exact)).unbind(1)  # nine of (N, H, W, 2)
     rows = weight.flatten(2).unbind(2)  # nine matrices (C_out, C_in)
     flat = x.flatten(2)  # (N, C_in, HW)
     out: Tensor | None = None
-    for tap in range(TAPS):
-        # bmm and not a 1x1 convolution: the same product, and its gradient is half as dear on a CPU.
-        mix = rows[tap].expand(batch, -1, -1)  # (N, C_out, C_in)
+    for row, grid in zip(rows, grids, strict=True):
+        # bmm and not a 1x1 convolution: the same product, and its gradient is cheaper on a CPU.
+        mix = row.expand(batch, -1, -1)  # (N, C_out, C_in)
         if c_out <= c_in:
             mixed = torch.bmm(mix, flat)  # (N, C_out, HW), in the autocast type
-            part = _sample(mixed.view(batch, c_out, height, width).to(exact), grid[:, tap])
+            part = _sample(mixed.view(batch, c_out, height, width).to(exact), grid)
         else:
-            seen = _sample(x.to(exact), grid[:, tap]).flatten(2)  # (N, C_in, HW)
+            seen = _sample(x.to(exact), grid).flatten(2)  # (N, C_in, HW)
             mixed = torch.bmm(mix, seen.to(x.dtype))
             part = mixed.view(batch, c_out, height, width).to(exact)
         out = part if out is None else out + part

@@ -20,6 +20,7 @@ PERMIAN, MESOZOIC, ACID = 8, 9, 10
 
 _BELT_CLIP_KM = (15.0, 160.0)
 _BELT_SIGMA = 0.5
+_MISFITS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,7 @@ def draw_bedrock(
     Returns
     -------
     Bedrock
-        Shares are exact to one node, that of the granites (and so of the others) to a part of one body.
+        Shares are exact to one node, that of the granites (and so of the belt classes) to a part of a small body.
     """
     shares = np.asarray(shares_percent) / np.sum(shares_percent)
     mesozoic_km, permian_km = _basins(plane, uplift, kept, shares[MESOZOIC - 1], shares[PERMIAN - 1])
@@ -139,6 +140,8 @@ def draw_bedrock(
         - 0.30 * uplift
     )
     bare = kept & ~basin & (pluton == 0)
+    if not bare.any():  # a few cells can all be granite
+        bare = kept
     steps = np.cumsum(shares[:7])[:-1] / shares[:7].sum()
     age_class = (1 + np.searchsorted(np.quantile(level[bare], steps), level)).astype(np.uint8)
 
@@ -190,7 +193,7 @@ def _plutons(
     chance = np.cumsum(density)
     rough = plane.isotropic("pluton edges", 7.0, smoothness=0.8)
     steps_km = np.diff(plane.y_km[:2, 0])[0], np.diff(plane.x_km[0, :2])[0]
-    granite, number = 0, 0
+    granite, number, misfits = 0, 0, 0
     # Where hardly a node may become granite, the wanted share cannot be reached: stop when all is granite.
     while granite < min(wanted, counted.sum()):
         row, column = np.unravel_index(np.searchsorted(chance, stream.uniform(0, chance[-1])), shape)
@@ -210,8 +213,12 @@ def _plutons(
         radius = np.hypot(along, across) * (1 + 0.13 * rough[box])
         inside = radius < 1
         added = int((inside & counted[box] & (body[box] == 0)).sum())
-        if granite + added - wanted > wanted - granite and granite > 0:
-            break  # without this body the share is nearer to what was asked for
+        if granite + added - wanted > wanted - granite:
+            # The share is nearer to what was asked for without this body: a smaller one may still fit.
+            misfits += 1
+            if misfits > _MISFITS:
+                break
+            continue
         number += 1
         granite += added
         body[box][inside] = number

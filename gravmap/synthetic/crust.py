@@ -212,6 +212,7 @@ def make_crust(
             "noise_mgal": noise_mgal,
             "noise_length_km": noise_length_km,
             "margin": margin,
+            "rocks": rocks.to_dict(),
             "operator": "latitude-variable" if tall else "plane",
         },
     )

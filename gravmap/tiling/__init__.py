@@ -1,1 +1,26 @@
-"""Room of gravmap."""
+"""Tiling: windows over a region, splits that do not leak, GeoTIFF tiles, and the arrays a network is taught on."""
+
+from gravmap.tiling.field_grid import FieldGrid, fields_region, read_field_grid
+from gravmap.tiling.handover import load_arrays, pack, read_index
+from gravmap.tiling.split import BlockSplit, leaked_share, split_blocks, split_random
+from gravmap.tiling.tileset import TilePlan, make_tiles, plan_tiles
+from gravmap.tiling.windows import Scale, plan_scales, windows
+
+__all__ = [
+    "BlockSplit",
+    "FieldGrid",
+    "Scale",
+    "TilePlan",
+    "fields_region",
+    "leaked_share",
+    "load_arrays",
+    "make_tiles",
+    "pack",
+    "plan_scales",
+    "plan_tiles",
+    "read_field_grid",
+    "read_index",
+    "split_blocks",
+    "split_random",
+    "windows",
+]

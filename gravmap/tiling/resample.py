@@ -8,6 +8,10 @@ from numpy.typing import NDArray
 from gravmap.geology.legend import UNUSABLE
 from gravmap.regions import Region
 
+# A point on the line between two cells belongs to the one further south or east; so much short of it counts as
+# on it, or rounding would decide differently from tile to tile.
+SNAP_CELLS = 1e-6
+
 
 def pixel_centres(window: Region, size_px: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Latitudes (from the north) and longitudes (from the west) of a tile's pixel centres, degrees."""
@@ -88,10 +92,8 @@ def nearest(
     rows, columns = values.shape
     west, south, east, north = bounds_wsen
     lat, lon = pixel_centres(window, size_px)
-    # A centre on the line between two cells belongs to the one further south or east; the nanocell keeps
-    # rounding from deciding it differently from tile to tile.
-    row = np.floor((north - lat) / (north - south) * rows + 1e-9).astype(np.intp)
-    column = np.floor((lon - west) / (east - west) * columns + 1e-9).astype(np.intp)
+    row = np.floor((north - lat) / (north - south) * rows + SNAP_CELLS).astype(np.intp)
+    column = np.floor((lon - west) / (east - west) * columns + SNAP_CELLS).astype(np.intp)
     picked = values[np.clip(row, 0, rows - 1)][:, np.clip(column, 0, columns - 1)]
     picked[(row < 0) | (row >= rows)] = outside
     picked[:, (column < 0) | (column >= columns)] = outside

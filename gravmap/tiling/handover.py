@@ -1,0 +1,179 @@
+"""The hand-over to the network wing: plain arrays of a tile set, or one ``.npz`` of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gravmap.errors import InputError, OptionError
+from gravmap.files import atomic_path, read_json, sha256
+from gravmap.geology import open_labels
+from gravmap.geology.legend import COVER, UNUSABLE
+from gravmap.tiling.bodies import small_bodies
+from gravmap.tiling.field_grid import read_field_grid
+from gravmap.tiling.split import TRAIN, BlockSplit, split_random
+from gravmap.tiling.tileset import FORMAT, count_classes
+
+MADE_BY = "gravmap tile"
+_ANEW = f"`{MADE_BY} --overwrite` makes the tile set anew."
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """What ``index.json`` of a tile set says.
+
+    Raises
+    ------
+    InputError
+        No tile set there, or one of another version.
+    """
+    index: dict[str, Any] = read_json(Path(folder) / "index.json", MADE_BY)
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise InputError(f"{folder} is a tile set of another format than this gravmap's.", _ANEW)
+    return index
+
+
+def load_arrays(
+    folder: Path, *, channels: Sequence[str] | None = None, split: str = "blocks", fold: int = 0
+) -> dict[str, Any]:
+    """The arrays a network is taught on, all north-up (row 0 northernmost, column 0 westernmost).
+
+    They come from the native grids that the index names, so a tile set made with ``--index-only``
+    serves as well as one with tiles.
+
+    Parameters
+    ----------
+    folder : Path
+        The tile set.
+    channels : sequence of str, optional
+        Fields to hand over; default the one the tiles hold.
+    split : str
+        ``blocks`` or ``random``, if the index holds it.
+    fold : int
+        Which of its folds.
+
+    Returns
+    -------
+    dict
+        ``fields`` (C, ny, nx) float32 mGal, 0 where unknown; ``field_valid`` (ny, nx) bool;
+        ``field_nodes_wsen`` (4,) float64, outermost nodes; ``labels`` (Ny, Nx) uint8;
+        ``label_bounds_wsen`` (4,) float64, outer edges; ``small`` (Ny, Nx) uint8; ``role`` (Ny, Nx)
+        uint8: 0 train, 1 tune, 2 test, 3 ignored; ``windows`` (n, 4) float64, ``window_scale_deg``
+        (n,) float64, ``window_role`` (n,) uint8; ``meta``, JSON-able.
+
+        Under ``blocks`` every window with at least one bedrock cell to learn from is there, with
+        role 0. Under ``random`` the cells have role 0 and the windows have theirs: 0 train, 2 test;
+        windows under 10 % bedrock are left out.
+
+    Raises
+    ------
+    InputError
+        No tile set, sources changed since it was made, no such split or channel.
+    OptionError
+        No such fold.
+    """
+    folder = Path(folder)
+    index = read_index(folder)
+    paths = {name: _unchanged(folder, index, name) for name in ("fields", "labels")}
+    stored = _find_split(index, split, fold)
+    grid = read_field_grid(paths["fields"], channels or [index["channel"]])
+    raster = open_labels(paths["labels"])
+    table = _read_windows(folder)
+    boxes, outcrop = table["boxes"], table["outcrop_share"]
+    if split == "blocks":
+        role = BlockSplit.from_dict(stored).roles(fold, raster.values.shape, raster.bounds_wsen)
+        learned = count_classes(np.where(role == TRAIN, raster.values, UNUSABLE), raster.bounds_wsen, boxes)
+        kept = learned[:, COVER + 1 : UNUSABLE].any(axis=1)
+        window_role = np.zeros(len(boxes), dtype=np.uint8)
+    else:
+        role = np.zeros(raster.values.shape, dtype=np.uint8)
+        window_role = split_random(outcrop, seed=stored["seed"], fold=fold, share=stored["share"])
+        kept = window_role != 3
+    valid = np.isfinite(grid.values).all(axis=0)
+    described = {key: value for key, value in stored.items() if key != "fold_of_block"}
+    return {
+        "fields": np.where(np.isfinite(grid.values), grid.values, np.float32(0)),
+        "field_valid": valid,
+        "field_nodes_wsen": np.array(grid.nodes_wsen, dtype=np.float64),
+        "labels": raster.values,
+        "label_bounds_wsen": np.array(raster.bounds_wsen, dtype=np.float64),
+        "small": small_bodies(raster.values, raster.bounds_wsen, index["small_km2"]),
+        "role": role,
+        "windows": boxes[kept],
+        "window_scale_deg": table["scale_deg"][kept],
+        "window_role": window_role[kept],
+        "meta": {
+            "channels": list(grid.channels),
+            "classes": [
+                {"index": entry.index, "name": entry.name, "colour": entry.colour, "age": entry.age}
+                for entry in raster.legend.bedrock
+            ],
+            "tile_size_px": index["size_px"],
+            "region_wsen": index["region_wsen"],
+            "field_recipe": grid.recipe,
+            "sources": _sources(index, grid.sources, raster.legend.sources),
+            "split": {**described, "fold": fold},
+            "legend_toml": raster.legend.text(),
+        },
+    }
+
+
+def pack(
+    folder: Path, path: Path, *, channels: Sequence[str] | None = None, split: str = "blocks", fold: int = 0
+) -> None:
+    """Write what :func:`load_arrays` gives into one compressed ``.npz``, ``meta`` as a JSON string.
+
+    A machine with numpy and torch alone can train on that file; no pickle is in it.
+    """
+    arrays = load_arrays(folder, channels=channels, split=split, fold=fold)
+    meta = np.array(json.dumps(arrays.pop("meta"), ensure_ascii=False))
+    with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, meta=meta, **arrays)
+
+
+def _unchanged(folder: Path, index: dict[str, Any], name: str) -> Path:
+    """The path of a source, if it still is what the tile set was made from."""
+    source = index["sources"][name]
+    path = Path(folder, source["path"])
+    tidy = path.resolve()
+    if not path.exists():
+        raise InputError(f"{tidy} is missing; the tile set {folder} was made from it.", f"Put it back, or: {_ANEW}")
+    if sha256(path) != source["sha256"]:
+        raise InputError(f"{tidy} has changed since the tile set {folder} was made.", _ANEW)
+    return path
+
+
+def _find_split(index: dict[str, Any], name: str, fold: int) -> dict[str, Any]:
+    for stored in index["splits"]:
+        if stored["name"] == name:
+            if not 0 <= fold < stored["folds"]:
+                raise OptionError(f"The split {name} has no fold {fold}.", f"It has folds 0 to {stored['folds'] - 1}.")
+            found: dict[str, Any] = stored
+            return found
+    held = ", ".join(stored["name"] for stored in index["splits"])
+    raise InputError(f"The tile set holds no split {name!r}; it has {held}.", f"`{MADE_BY} --split {name} --overwrite` makes it.")
+
+
+def _read_windows(folder: Path) -> dict[str, NDArray[Any]]:
+    """The windows of index.parquet; read without geopandas, which is slow to load and not needed for numbers."""
+    import pyarrow.parquet as parquet
+
+    columns = ["west", "south", "east", "north", "scale_deg", "outcrop_share"]
+    try:
+        table = parquet.read_table(folder / "index.parquet", columns=columns)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'index.parquet'} cannot be read: {error}.", _ANEW) from None
+    values = {name: np.asarray(table[name].to_numpy(), dtype=np.float64) for name in columns}
+    return {**values, "boxes": np.column_stack([values[side] for side in columns[:4]])}
+
+
+def _sources(index: dict[str, Any], fields: list[dict[str, Any]], maps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every file behind the arrays: gravity, maps, and our own two made from them."""
+    own = [{"role": name, **{key: entry[key] for key in ("path", "sha256")}} for name, entry in index["sources"].items()]
+    brief = ("file", "sha256", "legend", "field", "citation")
+    geology = [{"role": "map", **{key: entry[key] for key in brief if key in entry}} for entry in maps]
+    return [*({"role": "gravity", **entry} for entry in fields), *geology, *own]

@@ -1,0 +1,362 @@
+"""Splits: which ground a network may learn from, which it is tuned on, and which it is scored on.
+
+Two are made here. `blocks` holds out whole blocks of ground: nothing of them, nor of a buffer around
+them, is seen in training. `random` is the protocol of Liu et al. 2024: 15 % of the windows, although
+nearly all of their ground lies in other windows too; :func:`leaked_share` measures how much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gravmap.errors import InputError, OptionError
+from gravmap.geology.areas import row_cell_areas_km2
+from gravmap.geology.legend import COVER, UNUSABLE
+from gravmap.regions import Region
+from gravmap.units import format_angle
+
+TRAIN, TUNE, TEST, IGNORED = 0, 1, 2, 3
+
+BLOCK_DEG = 2.5
+BUFFER_DEG = 0.25
+FOLDS = 5
+RANDOM_SHARE = 0.15
+# Windows with less bedrock than this are set apart, as the paper's 61 of 536 were.
+EFFECTIVE_OUTCROP = 0.10
+
+
+@dataclass(frozen=True)
+class BlockSplit:
+    """Ground cut into blocks, each held out in one fold.
+
+    Fold k scores on the blocks numbered k and tunes on those numbered k + 1 (the last one on 0).
+
+    Attributes
+    ----------
+    region : Region
+        What the blocks divide evenly.
+    fold_of : ndarray, shape (rows, columns), int
+        Fold of each block, row 0 northernmost; -1 where a block holds no bedrock label and is never held out.
+    folds : int
+        Number of folds, at least 3.
+    buffer_deg : float
+        Training labels nearer than this to a held-out block are ignored, degrees.
+    seed : int
+        What the assignment was drawn with.
+    """
+
+    region: Region
+    fold_of: NDArray[np.int64]
+    folds: int
+    buffer_deg: float
+    seed: int
+
+    @property
+    def block_deg(self) -> tuple[float, float]:
+        """Height and width of a block, degrees."""
+        rows, columns = self.fold_of.shape
+        return self.region.height_deg / rows, self.region.width_deg / columns
+
+    def to_dict(self) -> dict[str, Any]:
+        """What :meth:`from_dict` rebuilds the split from; plain JSON values."""
+        return {
+            "name": "blocks",
+            "folds": self.folds,
+            "block_deg": [round(side, 9) for side in self.block_deg],
+            "buffer_deg": self.buffer_deg,
+            "seed": self.seed,
+            "region_wsen": list(self.region.bounds_wsen),
+            "fold_of_block": self.fold_of.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> BlockSplit:
+        """The split that :meth:`to_dict` described."""
+        fold_of = np.array(stored["fold_of_block"], dtype=np.int64)
+        return cls(Region(*stored["region_wsen"]), fold_of, stored["folds"], stored["buffer_deg"], stored["seed"])
+
+    def roles(self, fold: int, shape: tuple[int, int], bounds_wsen: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+        """The role of every cell of a raster in one fold.
+
+        Parameters
+        ----------
+        fold : int
+            0 .. folds - 1.
+        shape : tuple of int
+            Rows and columns of the raster, north-up.
+        bounds_wsen : tuple of float
+            Its outer edges, degrees.
+
+        Returns
+        -------
+        ndarray, shape (rows, columns), uint8
+            0 train, 1 tune, 2 test, 3 ignored: in the buffer, or outside the region.
+
+        Raises
+        ------
+        OptionError
+            No such fold.
+        """
+        if not 0 <= fold < self.folds:
+            raise OptionError(f"There is no fold {fold}.", f"The tile set has folds 0 to {self.folds - 1}.")
+        west, south, east, north = bounds_wsen
+        lat = north - (np.arange(shape[0]) + 0.5) * (north - south) / shape[0]
+        lon = west + (np.arange(shape[1]) + 0.5) * (east - west) / shape[1]
+        block_row, block_column = self._block_rows(lat), self._block_columns(lon)
+        of_block = np.full(self.fold_of.shape, TRAIN, dtype=np.uint8)
+        of_block[self.fold_of == (fold + 1) % self.folds] = TUNE
+        of_block[self.fold_of == fold] = TEST
+        roles = of_block[np.clip(block_row, 0, None)][:, np.clip(block_column, 0, None)]
+        height, width = self.block_deg
+        for row, column in np.argwhere(of_block != TRAIN):
+            # The block grown on every side; a box holds at least every point nearer than the buffer.
+            top = self.region.north - row * height + self.buffer_deg
+            left = self.region.west + column * width - self.buffer_deg
+            rows = np.flatnonzero((lat < top) & (lat > top - height - 2 * self.buffer_deg))
+            columns = np.flatnonzero((lon > left) & (lon < left + width + 2 * self.buffer_deg))
+            if rows.size and columns.size:
+                near = roles[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+                near[near == TRAIN] = IGNORED
+        roles[block_row < 0] = IGNORED
+        roles[:, block_column < 0] = IGNORED
+        return roles
+
+    def _block_rows(self, lat: NDArray[np.float64]) -> NDArray[np.intp]:
+        return _place((self.region.north - lat) / self.region.height_deg, self.fold_of.shape[0])
+
+    def _block_columns(self, lon: NDArray[np.float64]) -> NDArray[np.intp]:
+        return _place((lon - self.region.west) / self.region.width_deg, self.fold_of.shape[1])
+
+    def fold_at(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Fold of the block each point lies in; -1 where none is held out."""
+        rows, columns = self._block_rows(lat), self._block_columns(lon)
+        return np.where((rows < 0) | (columns < 0), -1, self.fold_of[rows, columns])
+
+
+def _place(share: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """Number of the part a share of an extent falls in; -1 outside. The far edge belongs to the last part."""
+    place = np.floor(share * count + 1e-9).astype(np.intp)
+    place[(place == count) & (share <= 1 + 1e-9)] = count - 1
+    return np.where((place < 0) | (place >= count), -1, place)
+
+
+def split_blocks(
+    labels: NDArray[np.uint8],
+    bounds_wsen: tuple[float, float, float, float],
+    region: Region,
+    *,
+    block_deg: float | None = None,
+    folds: int = FOLDS,
+    buffer_deg: float = BUFFER_DEG,
+    seed: int = 0,
+) -> tuple[BlockSplit, list[str]]:
+    """Cut a region into blocks and deal them to folds so that every fold sees every class.
+
+    The region is divided evenly into blocks as near to `block_deg` as that allows. Blocks without
+    bedrock labels belong to no fold: holding them out would score nothing.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (rows, columns), uint8
+        North-up; 1, 2, ... are bedrock.
+    bounds_wsen : tuple of float
+        Outer edges of the labels, degrees.
+    region : Region
+        What to divide.
+    block_deg : float, optional
+        Side of a block. By default 2.5 degrees, halved until two blocks with labels fall to each fold.
+    folds : int
+        At least 3: one to score on, one to tune on, the rest to learn from.
+    buffer_deg : float
+        Training labels nearer than this to a held-out block are ignored.
+    seed : int
+        Of the search for a balanced assignment.
+
+    Returns
+    -------
+    BlockSplit
+    list of str
+        What was changed, in plain words.
+
+    Raises
+    ------
+    OptionError
+        Fewer than 3 folds, or a block or buffer that is none.
+    InputError
+        Fewer blocks with labels than folds.
+    """
+    if folds < 3:
+        raise OptionError(f"{folds} folds are too few.", "At least 3: one to score on, one to tune on, one to learn from.")
+    if (block_deg is not None and not block_deg > 0) or buffer_deg < 0:
+        raise OptionError("A block must have a size, and a buffer must not be negative.", "Such as --block 2.5deg --buffer 0.25deg.")
+    side = BLOCK_DEG if block_deg is None else block_deg
+    notes: list[str] = []
+    while True:
+        shape = max(1, round(region.height_deg / side)), max(1, round(region.width_deg / side))
+        counts = _count_blocks(labels, bounds_wsen, region, shape)
+        labelled = np.flatnonzero(counts.sum(axis=1))
+        # Below four buffers a block would be mostly its neighbours' buffer.
+        if block_deg is not None or len(labelled) >= 2 * folds or side / 2 < 4 * buffer_deg or side / 2 <= 0:
+            break
+        side /= 2
+    if len(labelled) < folds:
+        raise InputError(
+            f"Only {len(labelled)} blocks of {format_angle(side)} hold bedrock labels, for {folds} folds.",
+            "Give a smaller --block or fewer --folds, or a map with more bedrock.",
+        )
+    if block_deg is None and side != BLOCK_DEG:
+        notes.append(f"{region} is small: blocks of {format_angle(side)} instead of {format_angle(BLOCK_DEG)}; --block sets them.")
+    fold_of = np.full(shape[0] * shape[1], -1, dtype=np.int64)
+    fold_of[labelled] = deal(counts[labelled], folds, seed)
+    split = BlockSplit(region, fold_of.reshape(shape), folds, float(buffer_deg), seed)
+    notes += _unlearned(counts[labelled], fold_of[labelled], folds)
+    return split, notes
+
+
+def _count_blocks(
+    labels: NDArray[np.uint8], bounds_wsen: tuple[float, float, float, float], region: Region, shape: tuple[int, int]
+) -> NDArray[np.int64]:
+    """Cells per block (row by row) and bedrock class, shape (blocks, 254)."""
+    whole = BlockSplit(region, np.full(shape, -1, dtype=np.int64), 3, 0.0, 0)
+    west, south, east, north = bounds_wsen
+    rows = whole._block_rows(north - (np.arange(labels.shape[0]) + 0.5) * (north - south) / labels.shape[0])
+    columns = whole._block_columns(west + (np.arange(labels.shape[1]) + 0.5) * (east - west) / labels.shape[1])
+    counts = np.zeros((shape[0], shape[1], 256), dtype=np.int64)
+    for row in range(shape[0]):
+        in_row = np.flatnonzero(rows == row)
+        for column in range(shape[1]):
+            in_column = np.flatnonzero(columns == column)
+            if in_row.size and in_column.size:
+                part = labels[in_row[0] : in_row[-1] + 1, in_column[0] : in_column[-1] + 1]
+                counts[row, column] = np.bincount(part.ravel(), minlength=256)
+    return counts.reshape(-1, 256)[:, COVER + 1 : UNUSABLE]
+
+
+def deal(counts: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+    """Deal blocks to folds so that each fold holds an equal share of every class.
+
+    The cost is the sum over folds and classes of (share of the class in the fold - 1/folds)², plus a
+    large amount for every class that a fold's training blocks lack altogether. It is brought down
+    from many random beginnings, by moving single blocks and swapping pairs.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (blocks, classes), int
+        Cells.
+    folds, seed : int
+        Number of folds; seed of the search.
+
+    Returns
+    -------
+    ndarray, shape (blocks,), int
+        Fold of each block.
+    """
+    present = counts.sum(axis=0) > 0
+    share = counts[:, present] / counts[:, present].sum(axis=0)
+    blocks = len(share)
+    rng = np.random.default_rng(seed)
+    best, best_cost = np.zeros(blocks, dtype=np.int64), np.inf
+    for _ in range(max(1, min(20, 4000 // blocks))):
+        fold_of = rng.permutation(np.arange(blocks) % folds)
+        held = np.zeros((folds, share.shape[1]))
+        np.add.at(held, fold_of, share)
+        cost = _cost(held)
+        for _ in range(min(1500, 20 * blocks)):
+            first, second = rng.integers(blocks, size=2)
+            a, b = fold_of[first], fold_of[second]
+            if rng.random() < 0.5:  # move one block
+                b, change = int(rng.integers(folds)), share[first]
+                moved = True
+            else:
+                change, moved = share[first] - share[second], False
+            if a == b:
+                continue
+            trial = held.copy()
+            trial[a] -= change
+            trial[b] += change
+            trial_cost = _cost(trial)
+            if trial_cost < cost and not (moved and np.count_nonzero(fold_of == a) == 1):
+                held, cost = trial, trial_cost
+                fold_of[first] = b
+                if not moved:
+                    fold_of[second] = a
+        if cost < best_cost:
+            best, best_cost = fold_of.copy(), cost
+    return best
+
+
+def _cost(held: NDArray[np.float64]) -> float:
+    """Imbalance of the classes' shares per fold, shape (folds, classes)."""
+    learned = 1 - held - np.roll(held, -1, axis=0)
+    return float(((held - 1 / len(held)) ** 2).sum() + 10 * np.count_nonzero(learned < 1e-9))
+
+
+def _unlearned(counts: NDArray[np.int64], fold_of: NDArray[np.int64], folds: int) -> list[str]:
+    """Say which classes some fold cannot learn, because all their blocks are held out there."""
+    lost = []
+    for index in np.flatnonzero(counts.sum(axis=0)):
+        owners = set(fold_of[counts[:, index] > 0].tolist())
+        if any(owners <= {fold, (fold + 1) % folds} for fold in range(folds)):
+            lost.append(str(index + 1))
+    return [f"Class {', '.join(lost)}: so few blocks that a fold has none to learn it from."] if lost else []
+
+
+def split_random(outcrop_share: NDArray[np.float64], *, seed: int = 0, fold: int = 0, share: float = RANDOM_SHARE) -> NDArray[np.uint8]:
+    """The paper's split: a random share of the windows with enough bedrock.
+
+    Parameters
+    ----------
+    outcrop_share : ndarray, shape (n,), float
+        Bedrock share of each window; windows under 10 % are set apart, neither learned from nor scored.
+    seed, fold : int
+        Together they name the draw.
+    share : float
+        Share of the effective windows to score on.
+
+    Returns
+    -------
+    ndarray, shape (n,), uint8
+        0 train, 2 test, 3 set apart.
+    """
+    roles = np.full(len(outcrop_share), IGNORED, dtype=np.uint8)
+    effective = np.flatnonzero(outcrop_share >= EFFECTIVE_OUTCROP)
+    roles[effective] = TRAIN
+    held = np.random.default_rng([seed, fold]).permutation(effective)[: round(share * len(effective))]
+    roles[held] = TEST
+    return roles
+
+
+def leaked_share(held_wsen: NDArray[np.float64], learned_wsen: NDArray[np.float64]) -> float:
+    """Share of the held-out windows' ground that windows learned from cover too.
+
+    Parameters
+    ----------
+    held_wsen, learned_wsen : ndarray, shape (n, 4), float64
+        West, south, east, north of the windows, degrees.
+
+    Returns
+    -------
+    float
+        0 to 1, by area on the ellipsoid, each piece of ground counted once; 0 when nothing is held out.
+    """
+    if len(held_wsen) == 0:
+        return 0.0
+    both = np.concatenate([held_wsen, learned_wsen]).round(9)
+    lon, lat = np.unique(both[:, [0, 2]]), np.unique(both[:, [1, 3]])
+    held, learned = (_covered(boxes.round(9), lon, lat) for boxes in (held_wsen, learned_wsen))
+    zones = np.array([row_cell_areas_km2(south, north, 1, 1.0)[0] for south, north in zip(lat[:-1], lat[1:], strict=True)])
+    area = zones[:, None] * np.diff(lon)
+    return float(area[held & learned].sum() / area[held].sum())
+
+
+def _covered(boxes: NDArray[np.float64], lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which patches between all the boxes' edges lie in one of them."""
+    covered = np.zeros((len(lat) - 1, len(lon) - 1), dtype=bool)
+    for west, south, east, north in boxes:
+        rows, columns = np.searchsorted(lat, (south, north)), np.searchsorted(lon, (west, east))
+        covered[rows[0] : rows[1], columns[0] : columns[1]] = True
+    return covered
