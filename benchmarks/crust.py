@@ -106,13 +106,20 @@ def main() -> None:
         depth = crust.cover_thickness_m[covered]
         share = 100 * np.bincount(crust.truth.ravel(), minlength=11)[1:] / crust.truth.size
         print(f"seed {seed}: made in {seconds:.2f} s")
-        print(f"  Bouguer std {field.std():.1f}, range {np.ptp(field):.0f} mGal; residual 10 km std {residual(crust).std():.2f}")
+        print(
+            f"  Bouguer std {field.std():.1f}, range {np.ptp(field):.0f} mGal; residual 10 km std {residual(crust).std():.2f}"
+        )
         print("  of the residual:", ", ".join(f"{name} {value:.2f}" for name, value in parts.items()))
         print("  of the field:", ", ".join(f"{name} {part.std():.1f}" for name, part in crust.components.items()))
         bands = [(400, 100), (100, 40), (40, 20)]
         print("  slope 400-100, 100-40, 40-20 km:", ", ".join(f"{slope(crust, *band):.1f}" for band in bands))
-        print(f"  cover {100 * covered.mean():.1f} %, mean {depth.mean():.0f} m, over 2 km {100 * (depth > 2000).mean():.0f} %")
-        print("  distance to outcrop 25/50/75/90 %, km:", np.percentile(distance[covered], [25, 50, 75, 90]).round().astype(int))
+        print(
+            f"  cover {100 * covered.mean():.1f} %, mean {depth.mean():.0f} m, over 2 km {100 * (depth > 2000).mean():.0f} %"
+        )
+        print(
+            "  distance to outcrop 25/50/75/90 %, km:",
+            np.percentile(distance[covered], [25, 50, 75, 90]).round().astype(int),
+        )
         print("  shares in the truth, %:", share.round(1))
         print("  body diameter, km:", np.round(diameters(crust)).tolist())
         print("  nearest outcrop under cover:", three(scores(crust.truth[covered], nearest[covered])))
@@ -132,7 +139,9 @@ def main() -> None:
     print("pooled, PA / MPA / FWIoU under cover, %:")
     for name, parts in (("majority", hidden_majority), ("nearest outcrop", hidden_nearest)):
         guess = np.concatenate(parts)
-        line = "; ".join(f"{stratum} {three(scores(truth[part], guess[part]))}" for stratum, part in strata.items() if part.any())
+        line = "; ".join(
+            f"{stratum} {three(scores(truth[part], guess[part]))}" for stratum, part in strata.items() if part.any()
+        )
         print(f"  {name}: {line}")
 
 

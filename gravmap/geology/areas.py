@@ -42,4 +42,4 @@ def row_cell_areas_km2(south: float, north: float, rows: int, width_deg: float) 
     Snyder 1987, Map projections: a working manual, USGS Professional Paper 1395, eq. 3-12.
     """
     zones = _zone_km2_per_radian(np.linspace(north, south, rows + 1))
-    return np.radians(width_deg) * (zones[:-1] - zones[1:])
+    return np.asarray(np.radians(width_deg) * (zones[:-1] - zones[1:]))

@@ -22,9 +22,7 @@ from gravmap.geology.legend import UNUSABLE, Legend
 
 def palette(legend: Legend) -> dict[int, tuple[int, int, int, int]]:
     """Value to red, green, blue, alpha; 255 is transparent."""
-    colours = {
-        entry.index: (*(int(entry.colour[k : k + 2], 16) for k in (1, 3, 5)), 255) for entry in legend.classes
-    }
+    colours = {entry.index: (*(int(entry.colour[k : k + 2], 16) for k in (1, 3, 5)), 255) for entry in legend.classes}
     return {**colours, UNUSABLE: (0, 0, 0, 0)}  # type: ignore[dict-item]
 
 
@@ -96,7 +94,9 @@ def write_index_raster(
 
 
 def _text_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    plain = {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in tags.items()}
+    plain = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in tags.items()
+    }
     return {"GRAVMAP_VERSION": __version__, **plain}
 
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioIOError
 
 from gravmap.errors import InputError
+from gravmap.geology.account import RasterizedMap
 from gravmap.geology.index_raster import write_index_raster
-from gravmap.geology.legend import UNUSABLE, Legend, load_legend
-from gravmap.geology.rasterize import RasterizedMap
+from gravmap.geology.legend import UNUSABLE, Legend
+from gravmap.geology.legend_file import load_legend
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +57,15 @@ def write_labels(path: Path, rasterized: RasterizedMap) -> None:
     rasterized : RasterizedMap
         What :func:`gravmap.geology.rasterize` made.
     """
-    sources = [{"file": entry.file, "sha256": entry.sha256, "legend": entry.legend, "field": entry.field} for entry in rasterized.maps]
+    sources = [
+        {"file": entry.file, "sha256": entry.sha256, "legend": entry.legend, "field": entry.field}
+        for entry in rasterized.maps
+    ]
     # The legend first: a raster without its legend would be read with the default one.
     rasterized.legend.write(legend_path(path))
-    write_index_raster(path, rasterized.values, rasterized.bounds_wsen, rasterized.legend, tags={"GRAVMAP_SOURCES": sources})
+    write_index_raster(
+        path, rasterized.values, rasterized.bounds_wsen, rasterized.legend, tags={"GRAVMAP_SOURCES": sources}
+    )
 
 
 def open_labels(path: Path) -> Labels:
@@ -80,11 +86,18 @@ def open_labels(path: Path) -> Labels:
         with rasterio.open(path) as raster:
             if raster.crs is None or raster.crs.to_epsg() != 4326:
                 found = raster.crs.to_string() if raster.crs else "no coordinate system"
-                raise InputError(f"{path} has {found}, not EPSG:4326.", "`gravmap rasterize` makes a label raster from a map.")
+                raise InputError(
+                    f"{path} has {found}, not EPSG:4326.", "`gravmap rasterize` makes a label raster from a map."
+                )
             if raster.count != 1 or raster.dtypes[0] != "uint8":
-                raise InputError(f"{path} has {raster.count} band(s) of {raster.dtypes[0]}.", "Labels are one band of uint8 class indices.")
+                raise InputError(
+                    f"{path} has {raster.count} band(s) of {raster.dtypes[0]}.",
+                    "Labels are one band of uint8 class indices.",
+                )
             if raster.transform.e >= 0 or raster.transform.b or raster.transform.d:
-                raise InputError(f"{path} is not north-up.", "Warp it with gdalwarp, or make it with `gravmap rasterize`.")
+                raise InputError(
+                    f"{path} is not north-up.", "Warp it with gdalwarp, or make it with `gravmap rasterize`."
+                )
             values: NDArray[np.uint8] = raster.read(1)
             bounds, width, nodata = tuple(raster.bounds), raster.transform.a, raster.nodata
     except RasterioIOError as error:
@@ -102,6 +115,9 @@ def open_labels(path: Path) -> Labels:
     fits = known[values]
     if not fits.all():
         strange = np.unique(values[~fits]).tolist()
-        raise InputError(f"{path} holds the values {strange}, which the legend {legend.name} does not know.", f"Put the right legend at {beside}.")
+        raise InputError(
+            f"{path} holds the values {strange}, which the legend {legend.name} does not know.",
+            f"Put the right legend at {beside}.",
+        )
     west, south, east, north = bounds
     return Labels(values, (west, south, east, north), float(width), legend)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio.features
@@ -16,90 +14,18 @@ from numpy.typing import NDArray
 from rasterio.transform import from_bounds
 
 from gravmap.errors import InputError, OptionError
-from gravmap.files import sha256
+from gravmap.geology.account import CodeArea, RasterizedMap, refuse_strangers, report_of, source_of
 from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.geology.legend import UNUSABLE, Legend, LegendClass
-from gravmap.geology.vector import MapPolygons, map_region, read_map
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
+
+if TYPE_CHECKING:
+    from gravmap.geology.vector import MapPolygons
 
 log = logging.getLogger(__name__)
 
 RESOLUTION_DEG = 15 / 3600
-
-
-@dataclass(frozen=True)
-class CodeArea:
-    """A code met on a map, what became of it, and how much ground it covers in the raster."""
-
-    map: str
-    code: str
-    index: int | None
-    area_km2: float
-    polygons: int
-
-
-@dataclass(frozen=True)
-class MapReport:
-    """What was read from one map.
-
-    Attributes
-    ----------
-    file, sha256, legend, field : str
-        The file's name, the hash of its bytes, the legend's name, the field as the file spells it.
-    crs : str
-        The system it was reprojected from (EPSG:4326: none needed).
-    polygons, mended, dropped : int
-        Polygons in or near the region; invalid ones mended; features without area left out.
-    notes : tuple of str
-        What was decided on the way.
-    """
-
-    file: str
-    sha256: str
-    legend: str
-    field: str
-    crs: str
-    polygons: int
-    mended: int
-    dropped: int
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class RasterizedMap:
-    """A label raster and the account of its making.
-
-    Attributes
-    ----------
-    values : ndarray, shape (rows, columns), uint8
-        North-up; 0 cover, 1, 2, ... bedrock, 255 not usable (gaps between polygons included).
-    bounds_wsen : tuple of float
-        Outer edges of the cells, degrees.
-    resolution_deg : float
-        Side of a cell.
-    legend : Legend
-        The class table, with the maps and crosswalks used as its sources.
-    maps : tuple of MapReport
-        One per map, in order of precedence.
-    codes : tuple of CodeArea
-        Every code met, with the area it holds in the raster.
-    class_km2 : dict of int to float
-        Area of every class of the legend, and of 255, on the ellipsoid.
-    """
-
-    values: NDArray[np.uint8]
-    bounds_wsen: tuple[float, float, float, float]
-    resolution_deg: float
-    legend: Legend
-    maps: tuple[MapReport, ...]
-    codes: tuple[CodeArea, ...]
-    class_km2: dict[int, float] = dataclass_field(default_factory=dict)
-
-    @property
-    def unknown(self) -> tuple[CodeArea, ...]:
-        """Codes that their legend does not know: their ground became 255."""
-        return tuple(entry for entry in self.codes if entry.index is None)
 
 
 def grid_shape(region: Region, resolution_deg: float) -> tuple[int, int, tuple[float, float, float, float]]:
@@ -114,10 +40,15 @@ def grid_shape(region: Region, resolution_deg: float) -> tuple[int, int, tuple[f
         The resolution is no positive number, or larger than the region.
     """
     if not 0 < resolution_deg <= min(region.width_deg, region.height_deg):
-        raise OptionError(f"A resolution of {resolution_deg:g} degrees does not fit the region {region}.", "Give such as 15arcsec.")
+        raise OptionError(
+            f"A resolution of {resolution_deg:g} degrees does not fit the region {region}.", "Give such as 15arcsec."
+        )
     columns = math.ceil(region.width_deg / resolution_deg - 1e-6)
     rows = math.ceil(region.height_deg / resolution_deg - 1e-6)
-    exact = abs(columns * resolution_deg - region.width_deg) < 1e-6 and abs(rows * resolution_deg - region.height_deg) < 1e-6
+    exact = (
+        abs(columns * resolution_deg - region.width_deg) < 1e-6
+        and abs(rows * resolution_deg - region.height_deg) < 1e-6
+    )
     east, south = region.west + columns * resolution_deg, region.north - rows * resolution_deg
     return rows, columns, region.bounds_wsen if exact else (region.west, south, east, region.north)
 
@@ -152,6 +83,8 @@ def rasterize(
     InputError
         A map cannot be used, no map touches the region, or a legend knows none of its map's codes.
     """
+    from gravmap.geology.vector import read_map  # here: geopandas takes a second to load
+
     rows, columns, bounds = grid_shape(region, resolution_deg)
     classes = _common_classes(maps)
     ids: list[tuple[int, tuple[str, ...]]] = []  # what each burned number stands for: map, codes
@@ -161,7 +94,7 @@ def rasterize(
     for order, (path, legend) in enumerate(maps):
         progress(order, len(maps) + 1, Path(path).name)
         polygons = read_map(Path(path), legend, region)
-        reports.append(_report(Path(path), legend, polygons))
+        reports.append(report_of(Path(path), legend, polygons))
         burn.append(_number(polygons, legend, order, ids, counts))
     if not any(burn):
         _refuse_outside(maps, region)
@@ -176,15 +109,17 @@ def rasterize(
         lookup[number] = UNUSABLE if index is None else index
     areas = _areas_km2(numbers, len(ids) + 1, bounds)
     codes = _code_areas(ids, counts, areas, maps)
-    _refuse_strangers(codes, maps, reports)
+    refuse_strangers(codes, maps, reports)
     values = lookup[numbers]
     class_km2 = {entry.index: 0.0 for entry in classes} | {UNUSABLE: 0.0}
     for number, area in enumerate(areas):
         class_km2[int(lookup[number])] += float(area)
     first = maps[0][1]
-    sources = tuple(_source(report, legend) for report, (_, legend) in zip(reports, maps, strict=True))
+    sources = tuple(source_of(report, legend) for report, (_, legend) in zip(reports, maps, strict=True))
     name = first.name if len(maps) == 1 else "+".join(dict.fromkeys(legend.name for _, legend in maps))
-    table = Legend(name=name, classes=classes, title="Class table of a label raster and the maps it was made from", sources=sources)
+    table = Legend(
+        name=name, classes=classes, title="Class table of a label raster and the maps it was made from", sources=sources
+    )
     progress(len(maps) + 1, len(maps) + 1, "done")
     return RasterizedMap(values, bounds, resolution_deg, table, tuple(reports), codes, class_km2)
 
@@ -218,7 +153,10 @@ def _number(
         if code[0] not in legend.gaps or _class_of(legend, code) != UNUSABLE:
             numbered.append((shape, known[code]))
     if len(ids) >= np.iinfo(np.uint16).max:
-        raise InputError(f"The maps hold {len(ids)} different codes.", "Is --field the field of the unit's age, not a number of its own?")
+        raise InputError(
+            f"The maps hold {len(ids)} different codes.",
+            "Is --field the field of the unit's age, not a number of its own?",
+        )
     return numbered
 
 
@@ -274,64 +212,28 @@ def _code_areas(
     for number, (order, code) in enumerate(ids, start=1):
         path, legend = maps[order]
         written = " ".join(part for part in code if part) or "(blank)"
-        found.append(CodeArea(Path(path).name, written, _class_of(legend, code), float(areas[number]), counts[number - 1]))
+        found.append(
+            CodeArea(Path(path).name, written, _class_of(legend, code), float(areas[number]), counts[number - 1])
+        )
         for override, other in zip(legend.overrides, code[1:], strict=True):
             if other and other not in override.codes:
-                log.warning("%s: %s = %r is unknown to the legend %s; the class of the age is kept.", Path(path).name, override.field, other, legend.name)
+                log.warning(
+                    "%s: %s = %r is unknown to the legend %s; the class of the age is kept.",
+                    Path(path).name,
+                    override.field,
+                    other,
+                    legend.name,
+                )
     return tuple(sorted(found, key=lambda entry: -entry.area_km2))
 
 
-def _refuse_strangers(codes: tuple[CodeArea, ...], maps: Sequence[tuple[Path | str, Legend]], reports: list[MapReport]) -> None:
-    """Warn of codes a legend does not know; refuse a map of which it knows none."""
-    for (_, legend), report in zip(maps, reports, strict=True):
-        of_map = [entry for entry in codes if entry.map == report.file]
-        unknown = [entry for entry in of_map if entry.index is None]
-        if not unknown:
-            continue
-        listed = ", ".join(f"{entry.code} ({entry.area_km2:,.0f} km²)" for entry in unknown[:12])
-        listed += f" and {len(unknown) - 12} more" if len(unknown) > 12 else ""
-        if len(unknown) == len(of_map):
-            raise InputError(
-                f"The legend {legend.name} knows none of the codes in {report.field} of {report.file}: {listed}.",
-                f"Is {report.field} the right --field? The legend knows {', '.join(list(legend.codes)[:12])}.",
-            )
-        lost = sum(entry.area_km2 for entry in unknown)
-        log.warning("%s: codes unknown to the legend %s, not usable (%.0f km² lost): %s.", report.file, legend.name, lost, listed)
-
-
 def _refuse_outside(maps: Sequence[tuple[Path | str, Legend]], region: Region) -> None:
+    from gravmap.geology.vector import map_region
+
     where = []
     for path, legend in maps:
         extent = map_region(Path(path), legend)
         where.append(f"{Path(path).name} covers {extent}" if extent else f"{Path(path).name} covers nothing")
-    raise InputError(f"No map touches the region {region}: {'; '.join(where)}.", "Give another --region or --bbox, or another map.")
-
-
-def _report(path: Path, legend: Legend, polygons: MapPolygons) -> MapReport:
-    return MapReport(
-        path.name,
-        sha256(path) if path.is_file() else "",
-        legend.name,
-        polygons.fields[0],
-        polygons.crs,
-        len(polygons.codes),
-        polygons.mended,
-        polygons.dropped,
-        polygons.notes,
+    raise InputError(
+        f"No map touches the region {region}: {'; '.join(where)}.", "Give another --region or --bbox, or another map."
     )
-
-
-def _source(report: MapReport, legend: Legend) -> dict[str, Any]:
-    """A map and its crosswalk, for the legend beside the raster."""
-    crosswalk: dict[str, Any] = {code: "gap" if code in legend.gaps else index for code, index in legend.codes.items()}
-    source: dict[str, Any] = {"file": report.file, "sha256": report.sha256, "legend": legend.name, "field": report.field}
-    source |= {"crs": report.crs, "citation": legend.citation, "codes": crosswalk}
-    if legend.overrides:
-        source["override"] = {
-            entry.field: {
-                code: "keep" if decided is None else {"class": decided, "unless": sorted(entry.unless[code])}
-                for code, decided in entry.codes.items()
-            }
-            for entry in legend.overrides
-        }
-    return source

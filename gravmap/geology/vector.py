@@ -1,4 +1,7 @@
-"""Reading a geological map: the right layer and field, EPSG:4326, valid polygons, codes without their padding."""
+"""Reading a geological map: the right layer and field, EPSG:4326, valid polygons, codes without their padding.
+
+geopandas takes a second to load, so this file is imported only where a map is read.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
+import pyogrio  # type: ignore[import-untyped]
+import shapely
 from numpy.typing import NDArray
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError, ProjError
+from pyproj.transformer import AreaOfInterest
 
 from gravmap.errors import InputError
 from gravmap.geology.legend import Legend
@@ -78,39 +87,55 @@ def read_map(path: Path, legend: Legend, region: Region) -> MapPolygons:
     InputError
         No such file, no readable layer, no coordinate system, no such field, no polygons.
     """
-    import geopandas  # here: it takes a second to load, and only reading a map needs it
-    import pyogrio
-
     if not legend.field:
-        raise InputError(f"The legend {legend.name} has classes but no [map]: it says no field and no codes.", "Give another --legend.")
+        raise InputError(
+            f"The legend {legend.name} has classes but no [map]: it says no field and no codes.",
+            "Give another --legend.",
+        )
     if not path.exists():
-        raise InputError(f"The map {path} is missing.", "Check the path, or `gravmap fetch` the maps that gravmap knows.")
+        raise InputError(
+            f"The map {path} is missing.", "Check the path, or `gravmap fetch` the maps that gravmap knows."
+        )
     source = _dataset(path)
     try:
         layer, info = _choose_layer(source, legend, path)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise InputError(f"{path} is no map that GDAL can read: {error}.", "Bring a GeoPackage or a Shapefile (.shp with .shx and .dbf).") from None
+        raise InputError(
+            f"{path} is no map that GDAL can read: {error}.",
+            "Bring a GeoPackage or a Shapefile (.shp with .shx and .dbf).",
+        ) from None
     notes: list[str] = []
     names = [str(name) for name in info["fields"]]
     spelled = tuple(
-        _find_field(wanted, names, path, notes) for wanted in (legend.field, *(entry.field for entry in legend.overrides))
+        _find_field(wanted, names, path, notes)
+        for wanted in (legend.field, *(entry.field for entry in legend.overrides))
     )
     crs, to_map, to_degrees = _systems(info["crs"], legend, path, region, notes)
     box = to_map.transform_bounds(*region.bounds_wsen, densify_pts=21)
     if not np.all(np.isfinite(box)):
-        raise InputError(f"The region {region} lies outside what the system {crs} of {path} can show.", "Check the map's coordinate system.")
+        raise InputError(
+            f"The region {region} lies outside what the system {crs} of {path} can show.",
+            "Check the map's coordinate system.",
+        )
     margin = 0.02 * max(box[2] - box[0], box[3] - box[1])
     box = (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin)
     try:
-        frame = geopandas.read_file(source, layer=layer, bbox=box, columns=list(dict.fromkeys(spelled)), engine="pyogrio")
+        frame = geopandas.read_file(
+            source, layer=layer, bbox=box, columns=list(dict.fromkeys(spelled)), engine="pyogrio"
+        )
     except pyogrio.errors.DataSourceError as error:
-        raise InputError(f"{path} cannot be read: {error}.", "Is the file whole? A Shapefile needs its .shx and .dbf beside it.") from None
+        raise InputError(
+            f"{path} cannot be read: {error}.", "Is the file whole? A Shapefile needs its .shx and .dbf beside it."
+        ) from None
     if len(frame) == 0:
         return MapPolygons(np.empty(0, dtype=object), [], spelled, crs, layer=layer, notes=tuple(notes))
     shapes, kept, mended = _valid_polygons(np.asarray(frame.geometry.values, dtype=object), to_degrees, crs)
     if not kept.any():
         kinds = sorted({str(kind) for kind in frame.geometry.geom_type.dropna()}) or ["no geometry"]
-        raise InputError(f"{path} holds {', '.join(kinds)} in the region, no polygons.", "A label raster needs the map's polygon layer.")
+        raise InputError(
+            f"{path} holds {', '.join(kinds)} in the region, no polygons.",
+            "A label raster needs the map's polygon layer.",
+        )
     columns = [[_code(value) for value in frame.loc[kept, name]] for name in spelled]
     dropped = int(np.count_nonzero(~kept))
     codes = list(zip(*columns, strict=True))
@@ -119,8 +144,6 @@ def read_map(path: Path, legend: Legend, region: Region) -> MapPolygons:
 
 def map_region(path: Path, legend: Legend) -> Region | None:
     """Where a map lies, degrees; None when it says nothing (for messages)."""
-    import pyogrio
-
     try:
         _, info = _choose_layer(_dataset(path), legend, path)
         bounds = info["total_bounds"]
@@ -141,9 +164,13 @@ def _dataset(path: Path) -> str:
         return str(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            inside = [name for name in archive.namelist() if name.lower().endswith(_SUFFIXES) and "__MACOSX" not in name]
+            inside = [
+                name for name in archive.namelist() if name.lower().endswith(_SUFFIXES) and "__MACOSX" not in name
+            ]
     except zipfile.BadZipFile:
-        raise InputError(f"{path} is no zip archive.", "It may be a cut-off download or a web page saved under that name.") from None
+        raise InputError(
+            f"{path} is no zip archive.", "It may be a cut-off download or a web page saved under that name."
+        ) from None
     if not inside:
         raise InputError(f"{path} holds no map ({', '.join(_SUFFIXES)}).", "Unpack it and give the file itself.")
     if len(inside) > 1:
@@ -153,19 +180,25 @@ def _dataset(path: Path) -> str:
 
 def _choose_layer(source: str, legend: Legend, path: Path) -> tuple[str, dict[str, Any]]:
     """The layer with the legend's field, or the only one."""
-    import pyogrio
-
     layers = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
     if not layers:
         raise InputError(f"{path} holds no layer with geometry.", "Bring the polygons of a geological map.")
     described = {name: pyogrio.read_info(source, layer=name, force_total_bounds=True) for name in layers}
     with_field = [
-        name for name, info in described.items() if legend.field.lower() in {str(entry).lower() for entry in info["fields"]}
+        name
+        for name, info in described.items()
+        if legend.field.lower() in {str(entry).lower() for entry in info["fields"]}
     ]
     if len(layers) > 1 and len(with_field) > 1:
-        raise InputError(f"{path} has the field {legend.field} in several layers: {', '.join(with_field)}.", "Save the one you mean as its own file.")
+        raise InputError(
+            f"{path} has the field {legend.field} in several layers: {', '.join(with_field)}.",
+            "Save the one you mean as its own file.",
+        )
     if len(layers) > 1 and not with_field:
-        raise InputError(f"No layer of {path} has the field {legend.field}: {', '.join(layers)}.", "Give --field, or another --legend.")
+        raise InputError(
+            f"No layer of {path} has the field {legend.field}: {', '.join(layers)}.",
+            "Give --field, or another --legend.",
+        )
     name = with_field[0] if with_field else layers[0]
     return name, described[name]
 
@@ -181,15 +214,14 @@ def _find_field(wanted: str, names: list[str], path: Path, notes: list[str]) -> 
         return alike[0]
     if alike:
         raise InputError(f"{path} has {' and '.join(alike)}, but not {wanted}.", "Say which with --field.")
-    raise InputError(f"{path} has no field {wanted}; its fields are {', '.join(names) or 'none'}.", "Give --field, or a --legend made for this map.")
+    raise InputError(
+        f"{path} has no field {wanted}; its fields are {', '.join(names) or 'none'}.",
+        "Give --field, or a --legend made for this map.",
+    )
 
 
 def _systems(stated: Any, legend: Legend, path: Path, region: Region | None, notes: list[str]) -> tuple[str, Any, Any]:
     """The map's system, and transformers from degrees to it (for the box) and from it to degrees."""
-    from pyproj import CRS, Transformer
-    from pyproj.aoi import AreaOfInterest
-    from pyproj.exceptions import CRSError, ProjError
-
     if not stated and not legend.crs:
         hint = 'Add its .prj, or write crs = "EPSG:4326" (whatever it is) under [map] in its legend.'
         raise InputError(f"{path} does not say its coordinate system.", hint)
@@ -203,16 +235,15 @@ def _systems(stated: Any, legend: Legend, path: Path, region: Region | None, not
         to_degrees = Transformer.from_crs(crs, TARGET_CRS, always_xy=True, area_of_interest=around)
         to_map = Transformer.from_crs(TARGET_CRS, crs, always_xy=True, area_of_interest=around)
     except (CRSError, ProjError) as error:
-        raise InputError(f"{path} has a coordinate system that PROJ cannot use: {error}.", "Reproject it with GIS software first.") from None
+        raise InputError(
+            f"{path} has a coordinate system that PROJ cannot use: {error}.", "Reproject it with GIS software first."
+        ) from None
     name = ":".join(crs.to_authority()) if crs.to_authority() else crs.name
     return name, to_map, None if crs == CRS.from_user_input(TARGET_CRS) else to_degrees
 
 
 def _valid_polygons(shapes: NDArray[Any], to_degrees: Any, crs: str) -> tuple[NDArray[Any], NDArray[np.bool_], int]:
     """Valid polygons in degrees, which of the input they are, and how many had to be mended."""
-    import shapely
-    from pyproj import CRS
-
     areal = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
     shapes = shapely.force_2d(shapes[areal])
     if to_degrees is not None:
@@ -238,8 +269,6 @@ def _valid_polygons(shapes: NDArray[Any], to_degrees: Any, crs: str) -> tuple[ND
 
 def _areal_part(shape: Any) -> Any:
     """The polygons in what mending left: a bow tie's crossing may leave lines and points too."""
-    import shapely
-
     parts = shapely.get_parts(shape)
     return shapely.union_all(parts[np.isin(shapely.get_type_id(parts), (3, 6))])
 

@@ -91,7 +91,9 @@ def offset_of(values: NDArray[Any]) -> float:
     The operator takes the far field as zero; a large offset would leak in from the edges. A mean of ordinary size
     is signal: removing it makes the result worse.
     """
-    mean, spread = float(np.nanmean(values)), float(np.nanstd(values))
+    if np.isnan(values).all():
+        return 0.0
+    mean, spread = float(np.nanmean(values, dtype=np.float64)), float(np.nanstd(values, dtype=np.float64))
     return mean if abs(mean) > 4 * spread else 0.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ class Area:
             arrays["meta"] = json.loads(str(arrays["meta"]))
         except FileNotFoundError:
             raise InputError(f"{path} is missing.", "`gravmap tile` makes the tile set it is packed from.") from None
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} is no readable packed tile set: {error}.", _ANEW) from None
         return cls.from_arrays(arrays)
 

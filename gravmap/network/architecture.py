@@ -113,7 +113,7 @@ class Architecture:
 
     def width(self, branch: int, cell: int) -> int:
         """Tell how many channels a cell gives out."""
-        return self.chis[branch][cell] * 8 * 2 ** self.scale(branch, cell)
+        return self.chis[branch][cell] * (8 << self.scale(branch, cell))
 
     def shared_cells(self, branch: int, other: int) -> int:
         """Count the leading cells in which two branches are the same (0 where prefixes are not shared)."""
@@ -165,9 +165,7 @@ def _tupled(value: Any) -> Any:
     return tuple(_tupled(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def cycle(
-    depth: int, paths: Numbers, ops: Sequence[str], chis: Sequence[int], **switches: Any
-) -> Architecture:
+def cycle(depth: int, paths: Numbers, ops: Sequence[str], chis: Sequence[int], **switches: Any) -> Architecture:
     """Make an architecture whose branches all run through the same operators and widths, over and over."""
     row = tuple(ops[cell % len(ops)] for cell in range(depth))
     widths = tuple(chis[cell % len(chis)] for cell in range(depth))

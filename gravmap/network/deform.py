@@ -147,10 +147,9 @@ def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
 def _sampling_grid(offset: Tensor) -> Tensor:
     """Turn offsets (N, 18, H, W) into grid_sample's coordinates (N, 9, H, W, 2), x before y, -1 to 1 edge to edge."""
     batch, _, height, width = offset.shape
-    place = {"device": offset.device, "dtype": offset.dtype}
-    tap = torch.arange(-1, 2, **place)
-    row = torch.arange(height, **place).view(height, 1) + tap.repeat_interleave(3).view(TAPS, 1, 1)  # (9, H, 1)
-    column = torch.arange(width, **place) + tap.repeat(3).view(TAPS, 1, 1)  # (9, 1, W)
+    rows, columns, tap = (torch.arange(n, device=offset.device, dtype=offset.dtype) for n in (height, width, 3))
+    row = rows.view(height, 1) + (tap - 1).repeat_interleave(3).view(TAPS, 1, 1)  # (9, H, 1)
+    column = columns + (tap - 1).repeat(3).view(TAPS, 1, 1)  # (9, 1, W)
     dy, dx = offset.view(batch, TAPS, 2, height, width).unbind(2)
     # Pixel centres stand at (2 i + 1) / n - 1: this form, unlike the corner-aligned one, also holds for n = 1.
     x = (2 * (dx + column) + 1) / width - 1
@@ -193,6 +192,6 @@ def _by_torchvision(x: Tensor, offset: Tensor, weight: Tensor, images_per_call: 
         taps = weight.to(exact)
         parts = [
             deform_conv2d(some.to(exact), shift.to(exact), taps, padding=1)
-            for some, shift in zip(x.split(images_per_call), offset.split(images_per_call), strict=True)
+            for some, shift in zip(torch.split(x, images_per_call), torch.split(offset, images_per_call), strict=True)
         ]
         return torch.cat(parts).to(result)

@@ -50,10 +50,10 @@ class AttentionRefinement(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine (B, c_in, h, w) to (B, c_out, h, w)."""
-        x = self.conv(x)  # (B, c_out, h, w)
+        y: Tensor = self.conv(x)  # (B, c_out, h, w)
         if self.weigh is None:
-            return x
-        weight = self.weigh(x.mean((2, 3), keepdim=True))  # (B, c_out, 1, 1)
+            return y
+        weight = self.weigh(y.mean((2, 3), keepdim=True))  # (B, c_out, 1, 1)
         if self.norm is not None:
             # One value per channel has no variance. Synchronised normalisation sees the other processes' images.
             if self.norm.training and x.shape[0] < 2 and not isinstance(self.norm, nn.SyncBatchNorm):
@@ -62,7 +62,7 @@ class AttentionRefinement(nn.Module):
                     "Raise the batch size to 2 or more, or take an architecture with arm_norm = none (ggmnet-tiny).",
                 )
             weight = self.norm(weight)
-        return x * torch.sigmoid(weight)
+        return y * torch.sigmoid(weight)
 
 
 class FeatureFusion(nn.Module):
@@ -88,7 +88,9 @@ class HeadStage(nn.Module):
     def __init__(self, c_in: int, c_beside: int, c_out: int, deform: bool, impl: Implementation) -> None:
         super().__init__()
         both = c_in + c_beside
-        self.conv = DeformConv3x3(both, c_out, impl=impl) if deform else nn.Conv2d(both, c_out, 3, padding=1, bias=False)
+        self.conv = (
+            DeformConv3x3(both, c_out, impl=impl) if deform else nn.Conv2d(both, c_out, 3, padding=1, bias=False)
+        )
         self.norm = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor, beside: Tensor) -> Tensor:
@@ -226,7 +228,7 @@ class GGMNet(nn.Module):
 
         maps = []
         for scale, branch in enumerate(self.branches(eighth)):  # (B, chi * 8 * 2^s, H/8/2^s, W/8/2^s)
-            maps.append(enlarge(self.refine[scale](branch), 2**self._end_scale(scale)))  # (B, E3, H/8, W/8)
+            maps.append(enlarge(self.refine[scale](branch), 2 ** self._end_scale(scale)))  # (B, E3, H/8, W/8)
         if self.fuse is None:
             y = torch.stack(maps).sum(0)  # (B, E3, H/8, W/8)
         else:
@@ -235,9 +237,10 @@ class GGMNet(nn.Module):
         y = self.head[0](y, quarter)  # (B, D1, H/4, W/4)
         y = self.head[1](y, half)  # (B, D2, H/2, W/2)
         if self.architecture.full_res_stage:
-            y = self.classify(self.head[2](y, x))  # (B, D3, H, W) -> (B, K, H, W)
-        else:
-            y = enlarge(self.classify(y), 2)  # (B, K, H/2, W/2) -> (B, K, H, W)
+            y = self.head[2](y, x)  # (B, D3, H, W)
+        y = self.classify(y)  # (B, K, H, W), or (B, K, H/2, W/2) without the last stage
+        if not self.architecture.full_res_stage:
+            y = enlarge(y, 2)  # (B, K, H, W)
         return y[:, :, :height, :width]
 
     def branches(self, x: Tensor) -> list[Tensor]:

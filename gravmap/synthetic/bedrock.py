@@ -142,8 +142,7 @@ def draw_bedrock(
     bare = kept & ~basin & (pluton == 0)
     if not bare.any():  # a few cells can all be granite
         bare = kept
-    steps = np.cumsum(shares[:7])[:-1] / shares[:7].sum()
-    age_class = (1 + np.searchsorted(np.quantile(level[bare], steps), level)).astype(np.uint8)
+    age_class = _cut_by_share(level, bare, shares[:7])
 
     truth = np.where(pluton > 0, np.uint8(ACID), age_class)
     truth = np.where(permian_km > 0, np.uint8(PERMIAN), truth)
@@ -154,6 +153,13 @@ def draw_bedrock(
         + 1.2 * plane.field("belt base", 40.0, stretch=2.0, smoothness=1.2)
     )
     return Bedrock(truth, age_class, mesozoic_km, permian_km, pluton_km, pluton, count, np.clip(reach, 2.5, 11.0))
+
+
+def _cut_by_share(level: FloatArray, counted: NDArray[np.bool_], shares: FloatArray) -> LABELS:
+    """Classes 1, 2, ... by rising level, each with its share of the counted nodes; a share of 0 gives no node."""
+    wanted = np.flatnonzero(shares)
+    steps = np.cumsum(shares[wanted])[:-1] / shares.sum()
+    return (1 + wanted[np.searchsorted(np.quantile(level[counted], steps), level)]).astype(np.uint8)
 
 
 def _basins(
@@ -174,9 +180,7 @@ def _basins(
     return mesozoic_km, permian_km
 
 
-def _plutons(
-    plane: StrikePlane, counted: NDArray[np.bool_], wanted: float
-) -> tuple[NDArray[np.intp], FloatArray, int]:
+def _plutons(plane: StrikePlane, counted: NDArray[np.bool_], wanted: float) -> tuple[NDArray[np.intp], FloatArray, int]:
     """Scatter granites until `wanted` counted nodes are granite.
 
     Outline: an ellipse along strike (major half axis lognormal, median 9 km) with a rough edge. Thickness:

@@ -12,9 +12,7 @@ MAPPED_KM = 0.05
 _DEEPEST_KM = 5.0
 
 
-def draw_cover(
-    plane: StrikePlane, uplift: FloatArray, kept: NDArray[np.bool_], share: float
-) -> FloatArray:
+def draw_cover(plane: StrikePlane, uplift: FloatArray, kept: NDArray[np.bool_], share: float) -> FloatArray:
     """Thickness of the Cenozoic cover, km: thick where the uplift is low.
 
     The shore, where the cover is 50 m thick, lies at the quantile of the uplift that covers `share` of the kept

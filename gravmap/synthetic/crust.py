@@ -183,9 +183,7 @@ def make_crust(
         "cover": attraction(stack.layers(cover=True)),
         "moho": attraction(moho_layers(moho_km, rocks.moho_contrast)),
         "noise": noise_mgal
-        * random_field(
-            dice.stream("noise"), y_km[inner], x_km[inner], noise_length_km, 1.0, 1.0, plane.cell_km * sub
-        ),
+        * random_field(dice.stream("noise"), y_km[inner], x_km[inner], noise_length_km, 1.0, 1.0, plane.cell_km * sub),
     }
     cover_km, truth = stack.base_km[0][inner], bedrock.truth[inner].copy()
     centres = south + spacing_deg * (np.arange(ny) + 0.5), west + spacing_deg * (np.arange(nx) + 0.5)
@@ -235,8 +233,16 @@ def _grid(values: FloatArray, lat: FloatArray, lon: FloatArray) -> xr.DataArray:
         values.astype(np.float32),
         dims=("lat", "lon"),
         coords={
-            "lat": ("lat", lat, {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"}),
-            "lon": ("lon", lon, {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"}),
+            "lat": (
+                "lat",
+                lat,
+                {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"},
+            ),
+            "lon": (
+                "lon",
+                lon,
+                {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"},
+            ),
         },
         name="bouguer",
         attrs={"long_name": "Bouguer anomaly of a synthetic crust", "units": "mGal", "height_m": 0.0},

@@ -59,13 +59,13 @@ def write_crust(crust: Crust, folder: Path) -> dict[str, Path]:
             "title": f"Bouguer anomaly of the synthetic crust with seed {crust.seed}",
             "source": f"simulated by gravmap {__version__}: no place on Earth",
         }
-        dataset.to_netcdf(temporary, engine="netcdf4", encoding={"bouguer": {"zlib": True, "complevel": 4}})
+        # Added to, not replaced: the variable's encoding names its coordinate system.
+        dataset["bouguer"].encoding |= {"zlib": True, "complevel": 4}
+        dataset.to_netcdf(temporary, engine="netcdf4")
     with atomic_path(paths["map"]) as temporary:
         polygons = map_polygons(crust.surface, crust.bounds_wsen, legend)
         polygons.to_file(temporary, layer="geology", driver="GPKG", engine="pyogrio")
-    write_index_raster(
-        paths["truth"], crust.truth[::-1], crust.bounds_wsen, legend, tags={"GRAVMAP_CRUST": made_from}
-    )
+    write_index_raster(paths["truth"], crust.truth[::-1], crust.bounds_wsen, legend, tags={"GRAVMAP_CRUST": made_from})
     write_json(paths["parameters"], {"gravmap": __version__, **made_from, "bounds_wsen": list(crust.bounds_wsen)})
     return paths
 

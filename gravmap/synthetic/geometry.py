@@ -71,9 +71,7 @@ class StrikePlane:
         self, part: str, length_km: float, *, stretch: float = 3.0, smoothness: float = 1.0, deep: bool = False
     ) -> FloatArray:
         """A Gaussian field of unit variance that follows the strike; see `random_field`."""
-        across, along = (
-            (self.deep_across_km, self.deep_along_km) if deep else (self.across_km, self.along_km)
-        )
+        across, along = (self.deep_across_km, self.deep_along_km) if deep else (self.across_km, self.along_km)
         stream = self.dice.stream(part)
         return random_field(stream, across, along, length_km, stretch, smoothness, self.cell_km)
 

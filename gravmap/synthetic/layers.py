@@ -31,6 +31,9 @@ MGAL_PER_SI = 1e5
 # What lies between the grid and its periodic images, as a part of the grid's size.
 GAP = 0.35
 _RADIUS_M = 6_371_000.0
+# Degree (4000 km) from which down a patch cannot tell waves apart: its mean is no mean of the Earth, whose shell
+# attracts twice as much as a slab.
+_LONGEST = 10.0
 
 Multiplier = Callable[[FloatArray], FloatArray]
 
@@ -134,8 +137,8 @@ def plane_gravity(
 ) -> FloatArray:
     """Gravity of layers on a metric plane at depth 0.
 
-    Every node stands for a rectangular cell of even density. Within a layer the departures from its mean are faded
-    out by `window`; the mean acts as an endless slab. The grid is padded by `gap` of its size, so that its periodic
+    Every node stands for a rectangular cell of even density. Within a layer the departures from its mean (weighted
+    with the window, so that no net mass is left) are faded out by `window`; the mean acts as an endless slab. The grid is padded by `gap` of its size, so that its periodic
     images are far away.
 
     Parameters
@@ -164,7 +167,7 @@ def plane_gravity(
     spectrum = np.zeros(wavenumber.shape, dtype=np.complex128)
     slabs = 0.0
     for layer in layers:
-        mean = float(layer.contrast.mean())
+        mean = float((layer.contrast * window).sum() / window.sum())
         departures = rfft2((layer.contrast - mean) * window, s=shape)
         spectrum += departures * plane_symbol(wavenumber, layer.top_m, layer.bottom_m)
         slabs += float(plane_symbol(np.zeros(1), layer.top_m, layer.bottom_m)[0]) * mean
@@ -211,11 +214,12 @@ def sphere_gravity(
     cell = (step_y_m**2 + step_x_m**2) / 2 / 24
     total = np.zeros(window.shape)
     for layer in layers:
-        mean = float(layer.contrast.mean())
+        mean = float((layer.contrast * window).sum() / window.sum())
 
         def symbol(q: NDArray[Any], radius_m: NDArray[Any], layer: Layer = layer) -> NDArray[Any]:
             k = q / radius_m
-            value = sphere_symbol(q, float(radius_m), layer.top_m, layer.bottom_m) * np.exp(-cell * k**2)
+            degrees = np.maximum(q, _LONGEST)
+            value = sphere_symbol(degrees, float(radius_m), layer.top_m, layer.bottom_m) * np.exp(-cell * k**2)
             return value if filters is None else value * filters(k)
 
         total += apply_symbol((layer.contrast - mean) * window, lat_deg, lon_deg, symbol)

@@ -58,7 +58,11 @@ class RockTable:
     def to_dict(self) -> dict[str, Any]:
         """Every number, JSON-able; classes 1..10 in order."""
         numbers = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
-        return numbers | {"mean": self.mean[1:].tolist(), "spread": self.spread[1:].tolist(), "names": list(self.names[1:])}
+        return numbers | {
+            "mean": self.mean[1:].tolist(),
+            "spread": self.spread[1:].tolist(),
+            "names": list(self.names[1:]),
+        }
 
 
 def load_rocks(path: Path | None = None) -> RockTable:

@@ -103,9 +103,7 @@ def moho_layers(moho_km: FloatArray, contrast: float) -> Iterator[Layer]:
         yield Layer(1000 * upper, 1000 * lower, contrast * (mantle - usual))
 
 
-def build_stack(
-    plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: FloatArray, rocks: RockTable
-) -> Stack:
+def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: FloatArray, rocks: RockTable) -> Stack:
     """Give every unit of every column its place and its density."""
     base = [cover_km]
     base.append(base[-1] + bedrock.mesozoic_km)

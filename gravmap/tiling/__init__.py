@@ -1,8 +1,9 @@
 """Tiling: windows over a region, splits that do not leak, GeoTIFF tiles, and the arrays a network is taught on."""
 
+from gravmap.tiling.blocks import BlockSplit, split_blocks
 from gravmap.tiling.field_grid import FieldGrid, fields_region, read_field_grid
 from gravmap.tiling.handover import load_arrays, pack, read_index
-from gravmap.tiling.split import BlockSplit, leaked_share, split_blocks, split_random
+from gravmap.tiling.random_split import leaked_share, split_random
 from gravmap.tiling.tileset import TilePlan, make_tiles, plan_tiles
 from gravmap.tiling.windows import Scale, plan_scales, windows
 

@@ -66,7 +66,10 @@ def read_field_grid(path: Path, channels: Sequence[str] | None = None) -> FieldG
         chosen = tuple(channels) if channels else (default_channel(names, path),)
         for name in chosen:
             if name not in names:
-                raise InputError(f"{path} has no field {name!r}; it has {', '.join(names)}.", "`gravmap residual --height ...` makes residuals.")
+                raise InputError(
+                    f"{path} has no field {name!r}; it has {', '.join(names)}.",
+                    "`gravmap residual --height ...` makes residuals.",
+                )
         lat, lon = (np.asarray(dataset[axis].values, dtype=np.float64) for axis in ("lat", "lon"))
         values = np.stack([np.asarray(dataset[name].values, dtype=np.float32)[::-1] for name in chosen])
         return FieldGrid(
@@ -103,7 +106,10 @@ def default_channel(names: Sequence[str], path: Path) -> str:
     for name in names:
         if name.startswith("residual_"):
             return name
-    raise InputError(f"{path} holds no residual; it has {', '.join(names) or 'nothing'}.", "`gravmap residual --height 10km` makes one.")
+    raise InputError(
+        f"{path} holds no residual; it has {', '.join(names) or 'nothing'}.",
+        "`gravmap residual --height 10km` makes one.",
+    )
 
 
 def nodes_region(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> Region:

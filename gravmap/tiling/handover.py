@@ -14,10 +14,13 @@ from gravmap.errors import InputError, OptionError
 from gravmap.files import atomic_path, read_json, sha256
 from gravmap.geology import open_labels
 from gravmap.geology.legend import COVER, UNUSABLE
+from gravmap.tiling.blocks import BlockSplit
 from gravmap.tiling.bodies import small_bodies
+from gravmap.tiling.census import count_classes
 from gravmap.tiling.field_grid import read_field_grid
-from gravmap.tiling.split import TRAIN, BlockSplit, split_random
-from gravmap.tiling.tileset import FORMAT, count_classes
+from gravmap.tiling.random_split import split_random
+from gravmap.tiling.roles import IGNORED, TRAIN
+from gravmap.tiling.tileset import FORMAT
 
 MADE_BY = "gravmap tile"
 _ANEW = f"`{MADE_BY} --overwrite` makes the tile set anew."
@@ -92,7 +95,7 @@ def load_arrays(
     else:
         role = np.zeros(raster.values.shape, dtype=np.uint8)
         window_role = split_random(outcrop, seed=stored["seed"], fold=fold, share=stored["share"])
-        kept = window_role != 3
+        kept = window_role != IGNORED
     valid = np.isfinite(grid.values).all(axis=0)
     described = {key: value for key, value in stored.items() if key != "fold_of_block"}
     return {
@@ -155,7 +158,9 @@ def _find_split(index: dict[str, Any], name: str, fold: int) -> dict[str, Any]:
             found: dict[str, Any] = stored
             return found
     held = ", ".join(stored["name"] for stored in index["splits"])
-    raise InputError(f"The tile set holds no split {name!r}; it has {held}.", f"`{MADE_BY} --split {name} --overwrite` makes it.")
+    raise InputError(
+        f"The tile set holds no split {name!r}; it has {held}.", f"`{MADE_BY} --split {name} --overwrite` makes it."
+    )
 
 
 def _read_windows(folder: Path) -> dict[str, NDArray[Any]]:
@@ -171,9 +176,13 @@ def _read_windows(folder: Path) -> dict[str, NDArray[Any]]:
     return {**values, "boxes": np.column_stack([values[side] for side in columns[:4]])}
 
 
-def _sources(index: dict[str, Any], fields: list[dict[str, Any]], maps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _sources(
+    index: dict[str, Any], fields: list[dict[str, Any]], maps: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Every file behind the arrays: gravity, maps, and our own two made from them."""
-    own = [{"role": name, **{key: entry[key] for key in ("path", "sha256")}} for name, entry in index["sources"].items()]
-    brief = ("file", "sha256", "legend", "field", "citation")
+    own = [
+        {"role": name, **{key: entry[key] for key in ("path", "sha256")}} for name, entry in index["sources"].items()
+    ]
+    brief = ("file", "sha256", "dbf_sha256", "legend", "field", "citation")
     geology = [{"role": "map", **{key: entry[key] for key in brief if key in entry}} for entry in maps]
     return [*({"role": "gravity", **entry} for entry in fields), *geology, *own]

@@ -19,7 +19,9 @@ def pixel_centres(window: Region, size_px: int) -> tuple[NDArray[np.float64], ND
     return window.north - steps * window.height_deg, window.west + steps * window.width_deg
 
 
-def _between(at: NDArray[np.float64], first: float, last: float, count: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def _between(
+    at: NDArray[np.float64], first: float, last: float, count: int
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Index of the node before each position, and how far it is to the next one (0 to 1)."""
     # Beyond the outermost nodes lies only the outer half cell: there the field keeps the node's value.
     position = np.clip((at - first) / (last - first) * (count - 1), 0, count - 1)
@@ -94,7 +96,7 @@ def nearest(
     lat, lon = pixel_centres(window, size_px)
     row = np.floor((north - lat) / (north - south) * rows + SNAP_CELLS).astype(np.intp)
     column = np.floor((lon - west) / (east - west) * columns + SNAP_CELLS).astype(np.intp)
-    picked = values[np.clip(row, 0, rows - 1)][:, np.clip(column, 0, columns - 1)]
+    picked: NDArray[np.uint8] = values[np.clip(row, 0, rows - 1)][:, np.clip(column, 0, columns - 1)]
     picked[(row < 0) | (row >= rows)] = outside
     picked[:, (column < 0) | (column >= columns)] = outside
     return picked

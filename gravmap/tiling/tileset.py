@@ -1,4 +1,4 @@
-"""The tile set: windows over a region, their index, their splits, and GeoTIFF tiles of field, label and small bodies."""
+"""The tile set: windows over a region, their index, their splits, and their GeoTIFF tiles."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
-from rasterio.transform import from_bounds
 
 from gravmap import __version__
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import atomic_folder, refuse_existing, sha256, write_json
-from gravmap.geology import Labels, open_labels, write_index_raster
+from gravmap.geology import Labels, open_labels
 from gravmap.geology.legend import COVER, UNUSABLE, Legend
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
+from gravmap.tiling.blocks import BUFFER_DEG, FOLDS, split_blocks
 from gravmap.tiling.bodies import SMALL_KM2, small_bodies
-from gravmap.tiling.field_grid import FieldGrid, fields_region, read_field_grid
-from gravmap.tiling.resample import bilinear, nearest
-from gravmap.tiling.split import BUFFER_DEG, EFFECTIVE_OUTCROP, FOLDS, RANDOM_SHARE, TEST, TRAIN, leaked_share, split_blocks, split_random
+from gravmap.tiling.census import count_classes
+from gravmap.tiling.field_grid import fields_region, read_field_grid
+from gravmap.tiling.random_split import EFFECTIVE_OUTCROP, RANDOM_SHARE, leaked_share, split_random
+from gravmap.tiling.roles import TEST, TRAIN
+from gravmap.tiling.tile_files import FIELD_STEP_MGAL, Tile, write_tiles
 from gravmap.tiling.windows import Scale, plan_scales, windows
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,6 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 SIZE_PX = 2048
 SPLITS = ("blocks", "random")
-# Field tiles keep steps of 2^-10 mGal: a hundred times finer than the best gravity, and half the disk.
-FIELD_STEP_MGAL = 2.0**-10
 # Measured on real fields, for --dry-run: bytes and seconds per tile of 2048 pixels a side on one core.
 _BYTES_PER_PIXEL = 1.0
 _SECONDS_PER_PIXEL = 0.2 / 2048**2
@@ -76,18 +74,6 @@ class TilePlan:
         return sum(scale.rows * scale.columns for scale in self.scales)
 
 
-@dataclass(frozen=True)
-class _Tile:
-    scale: Scale
-    row: int
-    column: int
-    window: Region
-
-    @property
-    def name(self) -> str:
-        return f"{self.scale.name}/r{self.row:03d}_c{self.column:03d}"
-
-
 def plan_tiles(
     fields: Path, sizes_deg: Sequence[float] = (), strides_deg: Sequence[float] = (), size_px: int = SIZE_PX
 ) -> TilePlan:
@@ -105,7 +91,9 @@ def plan_tiles(
     region = fields_region(fields)
     scales, notes = plan_scales(region, sizes_deg, strides_deg)
     pixels = size_px**2 * sum(scale.rows * scale.columns for scale in scales)
-    return TilePlan(region, tuple(scales), tuple(notes), size_px, int(pixels * _BYTES_PER_PIXEL), pixels * _SECONDS_PER_PIXEL / 2)
+    return TilePlan(
+        region, tuple(scales), tuple(notes), size_px, int(pixels * _BYTES_PER_PIXEL), pixels * _SECONDS_PER_PIXEL / 2
+    )
 
 
 def make_tiles(
@@ -174,7 +162,7 @@ def make_tiles(
     if not index_only:
         _check_room(folder, plan.disk_bytes)
     tiles = [
-        _Tile(scale, number // scale.columns, number % scale.columns, window)
+        Tile(scale, number // scale.columns, number % scale.columns, window)
         for scale in plan.scales
         for number, window in enumerate(windows(plan.region, scale.size_deg, scale.stride_deg))
     ]
@@ -183,7 +171,7 @@ def make_tiles(
     cells = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / _cell_deg2(raster)
     outcrop = np.minimum(counts[:, COVER + 1 : UNUSABLE].sum(axis=1) / cells, 1.0)
     described, notes, columns = _split_all(splits, raster, plan, boxes, outcrop, folds, block_deg, buffer_deg, seed)
-    index = {
+    index: dict[str, Any] = {
         "format": FORMAT,
         "made_by": f"gravmap {__version__}",
         "tiles": not index_only,
@@ -213,13 +201,15 @@ def make_tiles(
         with atomic_folder(folder) as temporary:
             if not index_only:
                 small = small_bodies(raster.values, raster.bounds_wsen)
-                _write_tiles(temporary, tiles, grid, raster, small, size_px, workers, progress)
+                write_tiles(temporary, tiles, grid, raster, small, size_px, workers, progress)
             _write_index(temporary / "index.parquet", tiles, counts, outcrop, raster.legend, columns, index_only)
             write_json(temporary / "index.json", index)
     except RasterioError as error:
         if shutil.disk_usage(folder.parent).free < 64 * 2**20:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
-        raise GravmapError(f"A tile could not be written: {error}.", "Nothing was kept; run the command again.") from None
+        raise GravmapError(
+            f"A tile could not be written: {error}.", "Nothing was kept; run the command again."
+        ) from None
     return index
 
 
@@ -243,7 +233,10 @@ def _check_overlap(region: Region, raster: Labels, fields: Path, labels: Path) -
         )
     inside = raster.values
     if not ((inside > COVER) & (inside < UNUSABLE)).any():
-        raise InputError(f"{labels} holds no bedrock, only cover and gaps.", "Bring a map with outcrops: `gravmap rasterize MAP --legend ...`.")
+        raise InputError(
+            f"{labels} holds no bedrock, only cover and gaps.",
+            "Bring a map with outcrops: `gravmap rasterize MAP --legend ...`.",
+        )
     if not covered.contains(region, 0.5 * raster.resolution_deg):
         log.warning("The labels cover %s of the region %s; the rest counts as not usable.", common, region)
 
@@ -258,49 +251,6 @@ def _check_room(folder: Path, needed: int) -> None:
             f"The tiles take up to {needed / 1e9:.1f} GB and {where} has {free / 1e9:.1f} GB free.",
             "Free some space, or add --index-only: training needs no tile files.",
         )
-
-
-def count_classes(
-    labels: NDArray[np.uint8], bounds_wsen: tuple[float, float, float, float], boxes_wsen: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Cells of every value whose centres lie in each of many boxes.
-
-    Parameters
-    ----------
-    labels : ndarray, shape (rows, columns), uint8
-        North-up.
-    bounds_wsen : tuple of float
-        Outer edges, degrees.
-    boxes_wsen : ndarray, shape (n, 4), float64
-        West, south, east, north, degrees.
-
-    Returns
-    -------
-    ndarray, shape (n, 256), int64
-    """
-    rows, columns = labels.shape
-    west, south, east, north = bounds_wsen
-    # The first cell whose centre lies past an edge; a centre on the edge counts as past it.
-    first = lambda share, count: np.clip(np.ceil(share * count - 0.5 - 1e-6), 0, count).astype(np.int64)  # noqa: E731
-    top, bottom = (first((north - boxes_wsen[:, side]) / (north - south), rows) for side in (3, 1))
-    left, right = (first((boxes_wsen[:, side] - west) / (east - west), columns) for side in (0, 2))
-    row_edges = np.unique(np.concatenate([top, bottom, [0, rows]]))
-    column_edges = np.unique(np.concatenate([left, right, [0, columns]]))
-    counts = np.zeros((len(boxes_wsen), 256), dtype=np.int64)
-    # Counts between all edges first, then sums over boxes by their running totals: each cell is met once per value.
-    corners = [np.searchsorted(row_edges, edge) for edge in (top, bottom)]
-    sides = [np.searchsorted(column_edges, edge) for edge in (left, right)]
-    for value in range(256):
-        hits = labels == value
-        if not hits.any():
-            continue
-        strips = np.stack([np.count_nonzero(hits[a:b], axis=0) for a, b in zip(row_edges[:-1], row_edges[1:], strict=True)])
-        patches = np.add.reduceat(strips, column_edges[:-1], axis=1)
-        total = np.zeros((len(row_edges), len(column_edges)), dtype=np.int64)
-        total[1:, 1:] = patches.cumsum(axis=0).cumsum(axis=1)
-        (t, b), (l, r) = corners, sides  # noqa: E741
-        counts[:, value] = total[b, r] - total[t, r] - total[b, l] + total[t, l]
-    return counts
 
 
 def _split_all(
@@ -320,7 +270,13 @@ def _split_all(
     columns: dict[str, NDArray[Any]] = {}
     if "blocks" in splits:
         split, said = split_blocks(
-            raster.values, raster.bounds_wsen, plan.region, block_deg=block_deg, folds=folds, buffer_deg=buffer_deg, seed=seed
+            raster.values,
+            raster.bounds_wsen,
+            plan.region,
+            block_deg=block_deg,
+            folds=folds,
+            buffer_deg=buffer_deg,
+            seed=seed,
         )
         notes += said
         described.append({**split.to_dict(), "leak": 0.0})
@@ -331,75 +287,15 @@ def _split_all(
             roles = split_random(outcrop, seed=seed, fold=fold)
             leaks.append(leaked_share(boxes[roles == TEST], boxes[roles == TRAIN]))
             columns[f"random_role_fold{fold}"] = roles
-        described.append({"name": "random", "folds": folds, "seed": seed, "share": RANDOM_SHARE, "leak": float(np.mean(leaks))})
+        described.append(
+            {"name": "random", "folds": folds, "seed": seed, "share": RANDOM_SHARE, "leak": float(np.mean(leaks))}
+        )
     return described, notes, columns
-
-
-def _write_tiles(
-    folder: Path,
-    tiles: list[_Tile],
-    grid: FieldGrid,
-    raster: Labels,
-    small: NDArray[np.uint8],
-    size_px: int,
-    workers: int,
-    progress: Progress,
-) -> None:
-    for scale in {tile.scale.name for tile in tiles}:
-        (folder / scale).mkdir()
-
-    def one(tile: _Tile) -> None:
-        field = bilinear(grid.values[0], grid.nodes_wsen, tile.window, size_px)
-        np.multiply(np.rint(field * (1 / FIELD_STEP_MGAL)), FIELD_STEP_MGAL, out=field)
-        path = folder / tile.name
-        _write_field(path.with_name(f"{path.name}_field.tif"), field, tile.window, grid.channels[0])
-        label = nearest(raster.values, raster.bounds_wsen, tile.window, size_px)
-        write_index_raster(path.with_name(f"{path.name}_label.tif"), label, tile.window.bounds_wsen, raster.legend)
-        mask = nearest(small, raster.bounds_wsen, tile.window, size_px, outside=0)
-        _write_mask(path.with_name(f"{path.name}_small.tif"), mask, tile.window)
-
-    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        jobs = [pool.submit(one, tile) for tile in tiles]
-        try:
-            for done, job in enumerate(jobs, start=1):
-                job.result()
-                progress(done, len(jobs), tiles[done - 1].name)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _profile(window: Region, size_px: int, dtype: str) -> dict[str, Any]:
-    profile = {
-        "driver": "GTiff",
-        "width": size_px,
-        "height": size_px,
-        "count": 1,
-        "dtype": dtype,
-        "crs": "EPSG:4326",
-        "transform": from_bounds(*window.bounds_wsen, size_px, size_px),
-        "compress": "deflate",
-        "zlevel": 1,
-    }
-    return profile | ({"tiled": True, "blockxsize": 512, "blockysize": 512} if size_px >= 512 else {})
-
-
-def _write_field(path: Path, field: NDArray[np.float32], window: Region, channel: str) -> None:
-    with rasterio.open(path, "w", **_profile(window, len(field), "float32"), nodata=float("nan"), predictor=2) as tile:
-        tile.write(field, 1)
-        tile.set_band_description(1, f"{channel} (mGal)")
-        tile.update_tags(1, UNITS="mGal")
-
-
-def _write_mask(path: Path, mask: NDArray[np.uint8], window: Region) -> None:
-    with rasterio.open(path, "w", **_profile(window, len(mask), "uint8")) as tile:
-        tile.write(mask, 1)
-        tile.set_band_description(1, "1 in bodies under 1600 km2")
 
 
 def _write_index(
     path: Path,
-    tiles: list[_Tile],
+    tiles: list[Tile],
     counts: NDArray[np.int64],
     outcrop: NDArray[np.float64],
     legend: Legend,

@@ -58,14 +58,18 @@ def _starts(extent_deg: float, size_deg: float, stride_deg: float) -> list[float
 
 def _check(region: Region, size_deg: float, stride_deg: float) -> None:
     if not size_deg > 0 or not stride_deg > 0:
-        raise OptionError(f"A window of {size_deg:g} with a stride of {stride_deg:g} degrees is none.", "Both must be positive.")
+        raise OptionError(
+            f"A window of {size_deg:g} with a stride of {stride_deg:g} degrees is none.", "Both must be positive."
+        )
     if stride_deg > size_deg + _TOLERANCE_DEG:
         raise OptionError(
             f"A stride of {format_angle(stride_deg)} leaves gaps between windows of {format_angle(size_deg)}.",
             "A stride is at most the size of its window.",
         )
     if size_deg > min(region.width_deg, region.height_deg) + _TOLERANCE_DEG:
-        raise OptionError(f"A window of {format_angle(size_deg)} does not fit into the region {region}.", "Choose a smaller --window.")
+        raise OptionError(
+            f"A window of {format_angle(size_deg)} does not fit into the region {region}.", "Choose a smaller --window."
+        )
 
 
 def windows(region: Region, size_deg: float, stride_deg: float) -> list[Region]:
@@ -130,7 +134,10 @@ def plan_scales(
     if len(strides) == 1:
         strides *= len(sizes)
     if len(strides) != len(sizes):
-        raise OptionError(f"{len(strides)} strides were given for {len(sizes)} window sizes.", "Give one --stride per --window, or one for all.")
+        raise OptionError(
+            f"{len(strides)} strides were given for {len(sizes)} window sizes.",
+            "Give one --stride per --window, or one for all.",
+        )
     if len({f"{size:.6f}" for size in sizes}) != len(sizes):
         raise OptionError("A window size was given twice.", "Give each --window once.")
     shorter = min(region.width_deg, region.height_deg)
@@ -141,7 +148,9 @@ def plan_scales(
         else:
             scales.append(_scale(region, size, stride))
     if not scales:
-        notes[:] = [f"No window size fits into {region}: windows of {format_angle(shorter)}, its shorter side, instead."]
+        notes[:] = [
+            f"No window size fits into {region}: windows of {format_angle(shorter)}, its shorter side, instead."
+        ]
         scales.append(_scale(region, shorter, shorter / 2))
     return scales, notes
 

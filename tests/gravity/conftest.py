@@ -64,7 +64,7 @@ class Truth:
         self.lat = 40 + step * (np.arange(round(15 / step)) + offset_cells)
         self.lon = 70 + step * (np.arange(round(20 / step)) + offset_cells)
 
-    def at(self, height_m, **attrs):
+    def at(self, height_m, /, **attrs):
         return grid_of(gravity_of(self.masses, self.lat, self.lon, height_m), self.lat, self.lon, **attrs)
 
 

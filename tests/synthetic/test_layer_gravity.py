@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from gravmap.synthetic.layers import Layer, fade_window, low_pass, plane_gravity, plane_symbol, sphere_gravity, sphere_symbol
+from gravmap.synthetic.layers import (
+    Layer,
+    fade_window,
+    low_pass,
+    plane_gravity,
+    plane_symbol,
+    sphere_gravity,
+    sphere_symbol,
+)
 
 G = 6.67430e-11
 SEMI_MAJOR_M, ECCENTRICITY_SQUARED = 6_378_137.0, 0.00669437999014  # WGS 84
@@ -55,7 +63,7 @@ def test_the_sphere_is_a_plane_at_short_waves_and_a_shell_at_the_mean():
     assert sphere_symbol(np.array([0.5]), radius, 5e3, 15e3)[0] == pytest.approx(shell, rel=1e-9)
 
 
-@pytest.mark.parametrize(("top", "bottom", "tolerance"), [(500.0, 1500.0, 0.06), (2e3, 7e3, 0.02), (8e3, 20e3, 0.002)])
+@pytest.mark.parametrize(("top", "bottom", "tolerance"), [(500.0, 1500.0, 0.02), (2e3, 7e3, 1e-3), (8e3, 20e3, 2e-4)])
 def test_plane_gravity_against_the_prism_formula(top, bottom, tolerance):
     spacing, shape = 2000.0, (120, 150)
     y, x = plane_grid(shape, spacing)
@@ -105,7 +113,7 @@ def test_plane_gravity_with_the_crusts_own_filter_is_the_filtered_prism():
     box = prism_mgal(x, y, *(spacing / 2 * np.array([-72, 72, -60, 60])), top, bottom, -mean)
     expected = (expected + box)[14:-14, 14:-14]
     error = found[14:-14, 14:-14] - expected
-    assert np.abs(error).max() < 0.012 * np.ptp(expected)
+    assert np.abs(error).max() < 2e-3 * np.ptp(expected)
 
 
 def test_no_periodic_image_reaches_the_inside():
@@ -151,17 +159,15 @@ def test_tall_region_against_point_masses_on_the_ellipsoid():
         inside = (lat[:, None] > south) & (lat[:, None] < north) & (lon[None, :] > west) & (lon[None, :] < east)
         contrast[inside] = density
         masses.append((south, north, west, east, density))
-    # The mean of a layer acts as a slab without end; take it out to compare with bodies alone.
-    mean = contrast.mean()
-    window = np.ones_like(contrast)
+    assert contrast.mean() == pytest.approx(0, abs=1e-9)  # so no endless slab takes part
     layers = [Layer(top, 11e3, contrast), Layer(11e3, bottom, contrast)]
-    found = sphere_gravity(layers, lat, lon, window) - 2e5 * np.pi * G * mean * (bottom - top)
+    found = sphere_gravity(layers, lat, lon, np.ones_like(contrast))
     rows, columns = np.meshgrid(np.arange(22, lat.size - 22, 9), np.arange(40, lon.size - 40, 9), indexing="ij")
     expected = sum(body_of_point_masses(lat[rows], lon[columns], *mass, top, bottom) for mass in masses)
     error = found[rows, columns] - expected
     assert np.abs(expected).max() > 50
-    # The mean that was taken out of the layer leaves a long tail; what is left of it is nearly even.
-    assert np.abs(error).max() < 0.015 * np.abs(expected).max()
+    # Measured 0.8 % here, where a cell is 11 km and the body begins at 6 km, and 0.3 % on cells half as wide.
+    assert np.abs(error).max() < 0.01 * np.abs(expected).max()
 
 
 def body_of_point_masses(lat, lon, south, north, west, east, density, top, bottom, step=0.05, sheets=8):
@@ -210,4 +216,4 @@ def test_plane_gravity_against_harmonicas_prisms():
     points = (x[inner].ravel(), y[inner].ravel(), np.zeros(x[inner].size))
     expected = harmonica.prism_gravity(points, prisms, contrast.ravel(), field="g_z").reshape(x[inner].shape)
     found = plane_gravity([Layer(2e3, 7e3, contrast)], (spacing, spacing), np.ones(shape), gap=2.0)[inner]
-    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+    assert np.abs(found - expected).max() < 2e-3 * np.abs(expected).max()

@@ -1,9 +1,4 @@
-"""Splits: which ground a network may learn from, which it is tuned on, and which it is scored on.
-
-Two are made here. `blocks` holds out whole blocks of ground: nothing of them, nor of a buffer around
-them, is seen in training. `random` is the protocol of Liu et al. 2024: 15 % of the windows, although
-nearly all of their ground lies in other windows too; :func:`leaked_share` measures how much.
-"""
+"""Blocks: ground held out whole, with a buffer around it, so that a score says what happens where nothing was seen."""
 
 from __future__ import annotations
 
@@ -14,19 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
-from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.geology.legend import COVER, UNUSABLE
 from gravmap.regions import Region
+from gravmap.tiling.roles import IGNORED, TEST, TRAIN, TUNE
 from gravmap.units import format_angle
-
-TRAIN, TUNE, TEST, IGNORED = 0, 1, 2, 3
 
 BLOCK_DEG = 2.5
 BUFFER_DEG = 0.25
 FOLDS = 5
-RANDOM_SHARE = 0.15
-# Windows with less bedrock than this are set apart, as the paper's 61 of 536 were.
-EFFECTIVE_OUTCROP = 0.10
 
 
 @dataclass(frozen=True)
@@ -79,7 +69,9 @@ class BlockSplit:
         fold_of = np.array(stored["fold_of_block"], dtype=np.int64)
         return cls(Region(*stored["region_wsen"]), fold_of, stored["folds"], stored["buffer_deg"], stored["seed"])
 
-    def roles(self, fold: int, shape: tuple[int, int], bounds_wsen: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+    def roles(
+        self, fold: int, shape: tuple[int, int], bounds_wsen: tuple[float, float, float, float]
+    ) -> NDArray[np.uint8]:
         """The role of every cell of a raster in one fold.
 
         Parameters
@@ -190,9 +182,13 @@ def split_blocks(
         Fewer blocks with labels than folds.
     """
     if folds < 3:
-        raise OptionError(f"{folds} folds are too few.", "At least 3: one to score on, one to tune on, one to learn from.")
+        raise OptionError(
+            f"{folds} folds are too few.", "At least 3: one to score on, one to tune on, one to learn from."
+        )
     if (block_deg is not None and not block_deg > 0) or buffer_deg < 0:
-        raise OptionError("A block must have a size, and a buffer must not be negative.", "Such as --block 2.5deg --buffer 0.25deg.")
+        raise OptionError(
+            "A block must have a size, and a buffer must not be negative.", "Such as --block 2.5deg --buffer 0.25deg."
+        )
     side = BLOCK_DEG if block_deg is None else block_deg
     notes: list[str] = []
     while True:
@@ -209,7 +205,9 @@ def split_blocks(
             "Give a smaller --block or fewer --folds, or a map with more bedrock.",
         )
     if block_deg is None and side != BLOCK_DEG:
-        notes.append(f"{region} is small: blocks of {format_angle(side)} instead of {format_angle(BLOCK_DEG)}; --block sets them.")
+        notes.append(
+            f"{region} is small: blocks of {format_angle(side)}, not {format_angle(BLOCK_DEG)}; --block sets them."
+        )
     fold_of = np.full(shape[0] * shape[1], -1, dtype=np.int64)
     fold_of[labelled] = deal(counts[labelled], folds, seed)
     split = BlockSplit(region, fold_of.reshape(shape), folds, float(buffer_deg), seed)
@@ -303,60 +301,3 @@ def _unlearned(counts: NDArray[np.int64], fold_of: NDArray[np.int64], folds: int
         if any(owners <= {fold, (fold + 1) % folds} for fold in range(folds)):
             lost.append(str(index + 1))
     return [f"Class {', '.join(lost)}: so few blocks that a fold has none to learn it from."] if lost else []
-
-
-def split_random(outcrop_share: NDArray[np.float64], *, seed: int = 0, fold: int = 0, share: float = RANDOM_SHARE) -> NDArray[np.uint8]:
-    """The paper's split: a random share of the windows with enough bedrock.
-
-    Parameters
-    ----------
-    outcrop_share : ndarray, shape (n,), float
-        Bedrock share of each window; windows under 10 % are set apart, neither learned from nor scored.
-    seed, fold : int
-        Together they name the draw.
-    share : float
-        Share of the effective windows to score on.
-
-    Returns
-    -------
-    ndarray, shape (n,), uint8
-        0 train, 2 test, 3 set apart.
-    """
-    roles = np.full(len(outcrop_share), IGNORED, dtype=np.uint8)
-    effective = np.flatnonzero(outcrop_share >= EFFECTIVE_OUTCROP)
-    roles[effective] = TRAIN
-    held = np.random.default_rng([seed, fold]).permutation(effective)[: round(share * len(effective))]
-    roles[held] = TEST
-    return roles
-
-
-def leaked_share(held_wsen: NDArray[np.float64], learned_wsen: NDArray[np.float64]) -> float:
-    """Share of the held-out windows' ground that windows learned from cover too.
-
-    Parameters
-    ----------
-    held_wsen, learned_wsen : ndarray, shape (n, 4), float64
-        West, south, east, north of the windows, degrees.
-
-    Returns
-    -------
-    float
-        0 to 1, by area on the ellipsoid, each piece of ground counted once; 0 when nothing is held out.
-    """
-    if len(held_wsen) == 0:
-        return 0.0
-    both = np.concatenate([held_wsen, learned_wsen]).round(9)
-    lon, lat = np.unique(both[:, [0, 2]]), np.unique(both[:, [1, 3]])
-    held, learned = (_covered(boxes.round(9), lon, lat) for boxes in (held_wsen, learned_wsen))
-    zones = np.array([row_cell_areas_km2(south, north, 1, 1.0)[0] for south, north in zip(lat[:-1], lat[1:], strict=True)])
-    area = zones[:, None] * np.diff(lon)
-    return float(area[held & learned].sum() / area[held].sum())
-
-
-def _covered(boxes: NDArray[np.float64], lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which patches between all the boxes' edges lie in one of them."""
-    covered = np.zeros((len(lat) - 1, len(lon) - 1), dtype=bool)
-    for west, south, east, north in boxes:
-        rows, columns = np.searchsorted(lat, (south, north)), np.searchsorted(lon, (west, east))
-        covered[rows[0] : rows[1], columns[0] : columns[1]] = True
-    return covered

@@ -1,0 +1,67 @@
+"""Units, levels and values that cannot be."""
+
+import numpy as np
+import pytest
+
+from gravmap.errors import InputError
+from gravmap.gravity.quantity import check_values, level_in_words, mgal_factor
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [
+        ("mGal", 1),
+        ("milligal", 1),
+        ("mgals", 1),
+        ("m/s2", 1e5),
+        ("m s-2", 1e5),
+        ("m s^-2", 1e5),
+        ("m/s^2", 1e5),
+        ("m/s**2", 1e5),
+        ("um/s2", 0.1),
+        ("µm/s²", 0.1),
+        ("gu", 0.1),
+        ("uGal", 1e-3),
+    ],
+)
+def test_units(unit, factor):
+    assert mgal_factor(unit, "here") == pytest.approx(factor)
+
+
+@pytest.mark.parametrize("unit", ["m", "nT", "km/s", "1", "degrees", "mGal/m"])
+def test_units_that_are_no_gravity(unit):
+    with pytest.raises(InputError, match="no unit of gravity"):
+        mgal_factor(unit, "here")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([np.nan, np.nan], "NaN"),
+        ([3.0, 3.0], "constant"),
+        ([980_100.0, 981_300.0], "absolute gravity"),
+        ([-99_999.0, 12.0], "no gravity anomaly"),
+        ([np.inf, 12.0], "infinite"),
+    ],
+)
+def test_values(values, words):
+    with pytest.raises(InputError, match=words):
+        check_values(np.array(values), "file")
+
+
+def test_ordinary_values_pass():
+    check_values(np.array([-529.0, 1005.0, np.nan]), "WGM2012")
+
+
+@pytest.mark.parametrize(
+    ("text", "height_m"),
+    [
+        ("complete spherical Bouguer disturbance at 10 km height, from EIGEN-6C4", 10_000),
+        ("at 250 m ellipsoidal height", 250),
+        ("at 10km height", 10_000),
+        ("Bouguer anomaly at the Earth's surface", None),
+        ("at 30 arc-min nodes", None),
+    ],
+)
+def test_a_level_in_words(text, height_m):
+    assert level_in_words(text) == height_m

@@ -1,0 +1,204 @@
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from gravmap.errors import GravmapError, InputError, OptionError
+from gravmap.learning import Area, TrainConfig, load_model, predict_logits, train
+from gravmap.learning.checkpoint import read_pair
+from gravmap.learning.sampler import Augmentation
+from gravmap.learning.trainer import describe_time, measure_step
+
+SHORT = TrainConfig(model="ggmnet-tiny", epochs=3, steps=2, batch_size=4, lr=3e-3, seed=1)
+
+
+def weights_of(folder, stem="last"):
+    tensors, _ = read_pair(folder, stem)
+    return {name: value for name, value in tensors.items() if stem == "model" or name.startswith("network/")}
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+class Interrupt:
+    """Ctrl-C after so many steps."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def __call__(self, done, total, note=""):
+        if done == self.steps:
+            raise KeyboardInterrupt
+
+
+def test_the_sign_of_the_field_is_learnt(area, tmp_path):
+    config = TrainConfig(model="ggmnet-tiny", epochs=4, steps=12, batch_size=8, lr=5e-3, evaluate_every=2)
+    result = train(area, tmp_path / "run", config)
+    assert result["test"]["pa"] > 0.95
+    assert result["tune"]["pa"] > 0.95
+    # The test block: 10 x 10 nodes or one row more, without the fifth that is cover.
+    assert 60 <= result["test"]["places"] <= 121
+    assert np.sum(result["test"]["confusion"]) == result["test"]["places"]
+
+    # The files alone give the same map again.
+    network, spec = load_model(tmp_path / "run")
+    assert spec.scores["test"] == result["test"]
+    windows = np.array([[80.0, 42.0, 82.0, 44.0], [81.0, 43.0, 83.0, 45.0]])
+    lat, lon = area.node_lat, area.node_lon
+    logits = predict_logits(
+        network, area.fields, area.field_nodes_wsen, windows, spec.tile_size_px, lat, lon, scale_mgal=spec.scale_mgal
+    )
+    seen = np.isfinite(logits[0]) & (np.abs(area.fields[0]) > 5)
+    assert (logits.argmax(0) == (area.fields[0] < 0))[seen].mean() > 0.95
+
+
+def test_what_a_run_leaves(area, tmp_path):
+    told = []
+    result = train(area, tmp_path / "run", SHORT, lambda done, total, note="": told.append((done, total, note)))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "curves.png", "last.json", "last.safetensors", "metrics.csv", "model.json", "model.safetensors", "scores.json",
+    ]  # fmt: skip
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert list(rows[0]) == ["epoch", "loss", "lr", "tune_pa", "tune_mpa", "tune_miou", "tune_fwiou", "seconds"]
+    assert json.loads((tmp_path / "run" / "scores.json").read_text()) == result
+    best = max(range(3), key=lambda index: float(rows[index]["tune_fwiou"]))
+    assert result["best_epoch"] == best + 1
+    assert result["tune"]["fwiou"] == float(rows[best]["tune_fwiou"])
+    assert [done for done, _, _ in told] == [1, 2, 3, 4, 5, 6]
+    assert told[-1][1] == 6
+    assert "loss" in told[-1][2]
+    assert "left" in told[-1][2]
+    spec = load_model(tmp_path / "run")[1]
+    assert spec.channels == ["residual_10km"]
+    assert spec.field_recipe == {"method": "regional"}
+    assert spec.region_wsen == [80.0, 42.0, 84.0, 46.0]
+    assert spec.recipe["lr"] == 3e-3
+
+
+def test_a_seed_repeats_bit_for_bit_and_another_does_not(area, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(area, tmp_path / name, dataclasses.replace(SHORT, epochs=1, seed=seed))
+    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+    first = "network/" + next(iter(load_model(tmp_path / "a")[0].state_dict()))
+    assert not torch.equal(weights_of(tmp_path / "a")[first], weights_of(tmp_path / "c")[first])
+
+
+def test_held_out_labels_do_not_touch_the_weights(arrays, tmp_path):
+    train(Area.from_arrays(arrays), tmp_path / "a", dataclasses.replace(SHORT, epochs=2))
+    held = arrays["role"] != 0
+    arrays["labels"] = np.where(held, 3 - np.clip(arrays["labels"], 1, 2), arrays["labels"]).astype(np.uint8)
+    arrays["small"] = np.where(held, 1 - arrays["small"], arrays["small"]).astype(np.uint8)
+    train(Area.from_arrays(arrays), tmp_path / "b", dataclasses.replace(SHORT, epochs=2))
+    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+
+
+def test_a_training_label_does_touch_them(arrays, tmp_path):
+    # The counterpart: without it the test above could pass on weights that depend on nothing.
+    train(Area.from_arrays(arrays), tmp_path / "a", dataclasses.replace(SHORT, epochs=1))
+    arrays["labels"][arrays["role"] == 0] = 3 - np.clip(arrays["labels"][arrays["role"] == 0], 1, 2)
+    train(Area.from_arrays(arrays), tmp_path / "b", dataclasses.replace(SHORT, epochs=1))
+    one, other = weights_of(tmp_path / "a"), weights_of(tmp_path / "b")
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("steps", [3, 4, 5])
+def test_a_broken_run_goes_on_along_the_same_curve(area, tmp_path, steps):
+    train(area, tmp_path / "whole", SHORT)
+    with pytest.raises(KeyboardInterrupt):
+        train(area, tmp_path / "broken", SHORT, Interrupt(steps))
+    train(area, tmp_path / "broken", SHORT, resume=True)
+    assert_same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken"))
+    assert_same(weights_of(tmp_path / "whole", "model"), weights_of(tmp_path / "broken", "model"))
+    rows = [list(csv.DictReader((tmp_path / name / "metrics.csv").open())) for name in ("whole", "broken")]
+    for row in (*rows[0], *rows[1]):
+        del row["seconds"]
+    assert rows[0] == rows[1]
+
+
+def test_a_run_is_not_resumed_on_other_data_nor_when_complete(area, arrays, tmp_path):
+    train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=1))
+    with pytest.raises(InputError, match="complete"):
+        train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=1), resume=True)
+    arrays["fields"] = arrays["fields"] + np.float32(1)
+    with pytest.raises(InputError, match="not the one"):
+        train(Area.from_arrays(arrays), tmp_path / "run", SHORT, resume=True)
+    with pytest.raises(InputError, match="missing"):
+        train(area, tmp_path / "none", SHORT, resume=True)
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(area, tmp_path):
+    from gravmap.learning.distributed import Group
+    from gravmap.learning.run import Run
+
+    gradients = []
+    for micro in (None, 2):
+        run = Run(area, tmp_path, dataclasses.replace(SHORT, micro_batch=micro, clip=1e9), Group())
+        run.begin_epoch()
+        # Statistics of a part are not those of the whole; frozen, both see the same network.
+        run.trained.eval()
+        run.train_step(0, 0.0)
+        gradients.append([parameter.grad.clone() for parameter in run.network.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) > 20
+    for whole, parts in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-6)
+
+
+def test_a_time_limit_ends_in_good_order(area, tmp_path):
+    config = dataclasses.replace(SHORT, epochs=1000, time_limit_s=1.5)
+    result = train(area, tmp_path / "run", config)
+    assert 0 < result["epochs"] < 1000
+    assert (tmp_path / "run" / "scores.json").exists()
+    rates = [float(row["lr"]) for row in csv.DictReader((tmp_path / "run" / "metrics.csv").open())]
+    assert rates[-1] < 0.2 * max(rates)  # the rate came down with the clock
+
+
+def test_patience_stops_a_run_that_no_longer_improves(area, tmp_path):
+    result = train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=30, lr=1e-12, patience=2))
+    assert result["epochs"] <= 12
+
+
+def test_without_tuning_labels_the_last_epoch_is_kept(area, tmp_path):
+    area.role[area.role == 1] = 3
+    result = train(area, tmp_path / "run", SHORT)
+    assert result["tune"]["fwiou"] is None
+    assert result["best_epoch"] == 3
+    assert_same(
+        {name.removeprefix("network/"): value for name, value in weights_of(tmp_path / "run").items()},
+        weights_of(tmp_path / "run", "model"),
+    )
+
+
+def test_a_class_without_training_labels_is_told(area, tmp_path, caplog):
+    area.labels[(area.labels == 2) & (area.role == 0)] = 0
+    train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=1))
+    assert "No training label of: low" in caplog.text
+
+
+def test_batches_that_cannot_be_normalised_are_refused(area, tmp_path):
+    with pytest.raises(OptionError, match="one crop"):
+        train(area, tmp_path / "run", dataclasses.replace(SHORT, batch_size=1))
+    with pytest.raises(OptionError, match="one crop"):
+        train(area, tmp_path / "run", dataclasses.replace(SHORT, micro_batch=1))
+
+
+def test_a_loss_that_is_no_number_stops(area, tmp_path):
+    config = dataclasses.replace(SHORT, augmentation=Augmentation(amplitude=(float("inf"), float("inf"))))
+    with pytest.raises(GravmapError, match="no finite number in epoch 1, step 1"):
+        train(area, tmp_path / "run", config)
+
+
+def test_a_configuration_survives_json():
+    config = TrainConfig(scales_deg=[1.0], augmentation=Augmentation(noise=(0.0, 0.5)), time_limit_s=3.0)
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+def test_time_in_words_and_a_measured_step(area):
+    assert [describe_time(seconds) for seconds in (40, 720, 12600)] == ["40 s", "12 min", "3.5 h"]
+    assert 0 < measure_step(area, SHORT) < 60
