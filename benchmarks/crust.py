@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import pairwise
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, label
@@ -41,7 +42,7 @@ def slope(crust: Crust, longest_km: float, shortest_km: float) -> float:
     k = np.hypot(np.fft.fftfreq(ny, dy)[:, None], np.fft.fftfreq(nx, dx)[None, :])
     edges = np.geomspace(1 / longest_km, 1 / shortest_km, 9)
     middle, mean = [], []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         ring = (k >= low) & (k < high)
         if ring.any():
             middle.append(np.log(k[ring].mean()))
@@ -107,14 +108,16 @@ def main() -> None:
         share = 100 * np.bincount(crust.truth.ravel(), minlength=11)[1:] / crust.truth.size
         print(f"seed {seed}: made in {seconds:.2f} s")
         print(
-            f"  Bouguer std {field.std():.1f}, range {np.ptp(field):.0f} mGal; residual 10 km std {residual(crust).std():.2f}"
+            f"  Bouguer std {field.std():.1f}, range {np.ptp(field):.0f} mGal;"
+            f" residual 10 km std {residual(crust).std():.2f}"
         )
         print("  of the residual:", ", ".join(f"{name} {value:.2f}" for name, value in parts.items()))
         print("  of the field:", ", ".join(f"{name} {part.std():.1f}" for name, part in crust.components.items()))
         bands = [(400, 100), (100, 40), (40, 20)]
         print("  slope 400-100, 100-40, 40-20 km:", ", ".join(f"{slope(crust, *band):.1f}" for band in bands))
         print(
-            f"  cover {100 * covered.mean():.1f} %, mean {depth.mean():.0f} m, over 2 km {100 * (depth > 2000).mean():.0f} %"
+            f"  cover {100 * covered.mean():.1f} %, mean {depth.mean():.0f} m,"
+            f" over 2 km {100 * (depth > 2000).mean():.0f} %"
         )
         print(
             "  distance to outcrop 25/50/75/90 %, km:",

@@ -126,6 +126,7 @@ def refuse_strangers(
 
 
 def report_of(path: Path, legend: Legend, polygons: MapPolygons) -> MapReport:
+    """What :func:`gravmap.geology.vector.read_map` read of a map, and the hash of its file."""
     table = path.with_suffix(".dbf")
     return MapReport(
         path.name,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,15 +17,14 @@ from typing import Any
 
 from gravmap.errors import DownloadError, InputError
 from gravmap.files import atomic_folder, atomic_path, sha256, write_text
-from gravmap.gravity.sources import Source, SourceFile, known_sources
+from gravmap.gravity import sources
+from gravmap.gravity.download import check_body, download
+from gravmap.gravity.sources import Source, SourceFile
 from gravmap.progress import Progress, silent
 from gravmap.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-# Seconds to wait before the second and the third try.
-BACK_OFF_S = (1.0, 4.0)
-TIMEOUT_S = 60.0
 _SPARE_BYTES = 64 << 20
 
 
@@ -99,14 +97,14 @@ def fetch(
     for file in source.files:
         path = raw / file.name
         try:
-            news.append(_fetch_file(file, path, origin, offline, accept_hash, overwrite, progress))
+            news.append(_fetch_file(source.name, file, path, origin, offline, accept_hash, overwrite, progress))
         except DownloadError as error:
             raise DownloadError(
                 f"{source.name}: {error.message}", error.hint or f"Try again later, or {source.bring}."
             ) from None
         paths.append(path)
         if file.unpack:
-            _unpack(path, source)
+            _unpack(path)
     if source.crs is not None and paths[0].suffix == ".shp" and not (prj := paths[0].with_suffix(".prj")).exists():
         from pyproj import CRS
 
@@ -176,13 +174,14 @@ def provenance(path: Path, raw: Path) -> dict[str, Any]:
 
 
 def _present(raw: Path, kind: str | None) -> Iterator[Fetched]:
-    for source in known_sources().values():
+    for source in sources.known_sources().values():
         paths = tuple(raw / file.name for file in source.files)
         if kind in (None, source.kind) and all(path.is_file() for path in paths):
             yield Fetched(source, paths)
 
 
 def _fetch_file(
+    owner: str,
     file: SourceFile,
     path: Path,
     origin: str | None,
@@ -193,7 +192,7 @@ def _fetch_file(
 ) -> str:
     """Get one file, or find it there and right. Returns what was done."""
     if path.exists() and not overwrite:
-        return _check_present(file, path, accept_hash)
+        return _check_present(owner, file, path, accept_hash)
     unverified = path.with_name(path.name + ".unverified")
     if accept_hash and unverified.exists() and unverified.stat().st_size == file.bytes:
         digest = sha256(unverified)
@@ -212,9 +211,7 @@ def _fetch_file(
             return _from_place(file, path, place, accept_hash, progress)
         except _Unsure as unsure:
             # Another mirror would bring the same bytes; the user decides.
-            raise DownloadError(
-                str(unsure), f"To take it as it is: gravmap fetch {_owner(file)} --accept-hash"
-            ) from None
+            raise DownloadError(str(unsure), f"To take it as it is: gravmap fetch {owner} --accept-hash") from None
         except DownloadError as error:
             failures.append(f"{place}: {error.message}")
             log.info("%s", failures[-1])
@@ -225,13 +222,7 @@ class _Unsure(Exception):
     """The file has the right size and another hash than the one on record."""
 
 
-def _owner(file: SourceFile) -> str:
-    return next(
-        source.name for source in known_sources().values() if any(own.name == file.name for own in source.files)
-    )
-
-
-def _check_present(file: SourceFile, path: Path, accept_hash: bool) -> str:
+def _check_present(owner: str, file: SourceFile, path: Path, accept_hash: bool) -> str:
     digest, expected = sha256(path), _expected(file, path)
     if expected is None:
         _keep_hash(path, digest)
@@ -243,7 +234,7 @@ def _check_present(file: SourceFile, path: Path, accept_hash: bool) -> str:
         return f"{path.name} accepted with SHA-256 {digest}"
     raise DownloadError(
         f"{path} has the SHA-256 {digest}, on record is {expected[-1]}.",
-        f"Fetch it again: gravmap fetch {_owner(file)} --overwrite; or take it as it is with --accept-hash.",
+        f"Fetch it again: gravmap fetch {owner} --overwrite; or take it as it is with --accept-hash.",
     )
 
 
@@ -296,13 +287,13 @@ def _from_place(file: SourceFile, path: Path, place: str, accept_hash: bool, pro
     """Get a file from one place, check it, and only then give it its name."""
     with atomic_path(path) as temporary:
         if "://" in place:
-            _download(place, temporary, progress)
+            download(place, temporary, progress)
         elif not Path(place).is_file():
             raise DownloadError("no such file")
         else:
             shutil.copyfile(place, temporary)
         size = temporary.stat().st_size
-        _check_body(file, temporary, size)
+        check_body(file, temporary)
         digest, expected = sha256(temporary), _expected(file, path)
         note = f"{path.name} fetched from {place} ({size / 1e6:.1f} MB"
         if expected is None:
@@ -325,90 +316,19 @@ def _from_place(file: SourceFile, path: Path, place: str, accept_hash: bool, pro
         )
 
 
-def _check_body(file: SourceFile, path: Path, size: int) -> None:
-    """Refuse a web page, a body that begins wrongly, a wrong size."""
-    with path.open("rb") as stream:
-        head = stream.read(512)
-    text = head.lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
-        raise DownloadError("a web page came instead of the file")
-    if file.bytes is not None and size != file.bytes:
-        kind = "the file was cut short" if size < file.bytes else "too much came"
-        raise DownloadError(f"{kind}: {size} bytes instead of {file.bytes}")
-    if file.magic and not any(head.startswith(bytes.fromhex(magic)) for magic in file.magic):
-        shown = head[:40].decode("ascii", "replace").replace("\n", " ")
-        raise DownloadError(
-            f"what came is not of the right format; it begins with {shown!r}" if head else "an empty file came"
-        )
-
-
-class _Bar:
-    """What pooch takes for a progress bar; passes it on to our listener."""
-
-    def __init__(self, progress: Progress, note: str) -> None:
-        self.total, self.done, self.progress, self.note = 0, 0, progress, note
-
-    def update(self, count: int) -> None:
-        self.done = min(self.done + count, self.total) if self.total else self.done + count
-        self.progress(self.done, self.total, self.note)
-
-    def reset(self) -> None:
-        self.done = 0
-
-    def close(self) -> None:
-        pass
-
-
-def _download(url: str, path: Path, progress: Progress) -> None:
-    """Get `url` into `path`; connection trouble and server trouble are tried again, a plain no is not."""
-    import pooch
-    import requests
-
-    for attempt in range(len(BACK_OFF_S) + 1):
-        bar = _Bar(progress, path.name.lstrip(".").partition(".partial-")[0])
-        try:
-            # Asked for as it is: a body packed on the way would not have the length that the header says.
-            pooch.HTTPDownloader(
-                progressbar=bar, chunk_size=1 << 18, timeout=TIMEOUT_S, headers={"Accept-Encoding": "identity"}
-            )(url, str(path), None)
-            return
-        except requests.HTTPError as error:
-            status = error.response.status_code if error.response is not None else 0
-            reason = f"the server answers {error}".partition(" for url")[0]
-            if status < 500 and status != 429:
-                raise DownloadError(reason) from None
-        except requests.ConnectionError as error:
-            reason = "the connection broke off" if "IncompleteRead" in str(error) else "no connection to the server"
-        except requests.Timeout:
-            reason = f"the server did not answer within {TIMEOUT_S:.0f} s"
-        except requests.RequestException as error:
-            reason = "the connection broke off" if "IncompleteRead" in str(error) else f"{type(error).__name__}"
-            if "IncompleteRead" not in str(error):
-                raise DownloadError(reason) from None
-        if attempt < len(BACK_OFF_S):
-            log.info("%s: %s; trying again.", url, reason)
-            time.sleep(BACK_OFF_S[attempt])
-    raise DownloadError(f"{reason} ({len(BACK_OFF_S) + 1} tries)")
-
-
 def _unpacked(archive: Path) -> Path:
     return archive.with_suffix("")
 
 
-def _unpack(archive: Path, source: Source) -> None:
+def _unpack(archive: Path) -> None:
     """Unpack a zip into a folder of its name, flat, whole or not at all."""
     folder = _unpacked(archive)
     if folder.is_dir() and folder.stat().st_mtime >= archive.stat().st_mtime:
         return
-    try:
-        with zipfile.ZipFile(archive) as pack, atomic_folder(folder) as temporary:
-            for member in pack.infolist():
-                # Only the name: a member cannot climb out of the folder.
-                name = Path(member.filename).name
-                if name and not member.is_dir():
-                    with pack.open(member) as packed, (temporary / name).open("wb") as stream:
-                        shutil.copyfileobj(packed, stream)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise DownloadError(
-            f"{source.name}: {archive.name} is no readable zip: {error}.", "Fetch it again with --overwrite."
-        ) from None
+    with zipfile.ZipFile(archive) as pack, atomic_folder(folder) as temporary:
+        for member in pack.infolist():
+            # Only the name: a member cannot climb out of the folder.
+            name = Path(member.filename).name
+            if name and not member.is_dir():
+                with pack.open(member) as packed, (temporary / name).open("wb") as stream:
+                    shutil.copyfileobj(packed, stream)

@@ -243,6 +243,8 @@ class Run:
         record = {
             "config": json.loads(self.config.to_json()),
             "area_sha256": self.area.fingerprint(),
+            "channels": self.area.channels,
+            "split": self.area.meta.get("split", {}),
             "processes": self.group.size,
             "epoch": self.epoch,
             "step": self.step,

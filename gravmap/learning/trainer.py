@@ -105,8 +105,8 @@ def describe_time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def measure_step(area: Area, config: TrainConfig) -> float:
-    """Seconds one training step takes here, tried on a throwaway network; what an estimate of time rests on."""
+def measure_step(area: Area, config: TrainConfig) -> tuple[float, int]:
+    """Seconds one training step takes here, tried on a throwaway network, and the steps of an epoch."""
     run = Run(area, Path(), config, Group(device=torch.device(config.device)))
     run.begin_epoch()
     run.train_step(0, 0.0, parts=1)  # the first one also allocates
@@ -114,4 +114,4 @@ def measure_step(area: Area, config: TrainConfig) -> float:
     run.train_step(0, 0.0, parts=1)
     if run.group.device.type == "cuda":
         torch.cuda.synchronize()
-    return (time.monotonic() - began) * run.parts
+    return (time.monotonic() - began) * run.parts, run.steps

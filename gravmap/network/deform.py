@@ -125,11 +125,12 @@ def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     batch, c_in, height, width = x.shape
     c_out = weight.shape[0]
     exact = torch.promote_types(x.dtype, torch.float32)
-    grids = _sampling_grid(offset.to(exact)).unbind(1)  # nine of (N, H, W, 2)
+    shifts = offset.to(exact).unbind(1)  # 18 of (N, H, W)
     rows = weight.flatten(2).unbind(2)  # nine matrices (C_out, C_in)
     flat = x.flatten(2)  # (N, C_in, HW)
     out: Tensor | None = None
-    for row, grid in zip(rows, grids, strict=True):
+    for tap, row in enumerate(rows):
+        grid = _sampling_grid(tap, shifts[2 * tap], shifts[2 * tap + 1])  # (N, H, W, 2)
         # bmm and not a 1x1 convolution: the same product, and its gradient is cheaper on a CPU.
         mix = row.expand(batch, -1, -1)  # (N, C_out, C_in)
         if c_out <= c_in:
@@ -144,16 +145,14 @@ def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     return out.to(mixed.dtype)
 
 
-def _sampling_grid(offset: Tensor) -> Tensor:
-    """Turn offsets (N, 18, H, W) into grid_sample's coordinates (N, 9, H, W, 2), x before y, -1 to 1 edge to edge."""
-    batch, _, height, width = offset.shape
-    rows, columns, tap = (torch.arange(n, device=offset.device, dtype=offset.dtype) for n in (height, width, 3))
-    row = rows.view(height, 1) + (tap - 1).repeat_interleave(3).view(TAPS, 1, 1)  # (9, H, 1)
-    column = columns + (tap - 1).repeat(3).view(TAPS, 1, 1)  # (9, 1, W)
-    dy, dx = offset.view(batch, TAPS, 2, height, width).unbind(2)
-    # Pixel centres stand at (2 i + 1) / n - 1: this form, unlike the corner-aligned one, also holds for n = 1.
-    x = (2 * (dx + column) + 1) / width - 1
-    y = (2 * (dy + row) + 1) / height - 1
+def _sampling_grid(tap: int, dy: Tensor, dx: Tensor) -> Tensor:
+    """Turn a tap's shifts (N, H, W) into grid_sample's coordinates (N, H, W, 2), x first, -1 to 1 edge to edge."""
+    height, width = dy.shape[-2:]
+    row = torch.arange(height, device=dy.device, dtype=dy.dtype).unsqueeze(1) + (tap // 3 - 1)  # (H, 1)
+    column = torch.arange(width, device=dy.device, dtype=dy.dtype) + (tap % 3 - 1)  # (W,)
+    # Pixel centre i of n stands at (2 i + 1) / n - 1: this form, unlike the corner-aligned one, also holds for n = 1.
+    x = torch.add((2 * column + 1) / width - 1, dx, alpha=2 / width)
+    y = torch.add((2 * row + 1) / height - 1, dy, alpha=2 / height)
     return torch.stack((x, y), dim=-1)
 
 

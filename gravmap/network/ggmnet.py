@@ -53,7 +53,7 @@ class AttentionRefinement(nn.Module):
         y: Tensor = self.conv(x)  # (B, c_out, h, w)
         if self.weigh is None:
             return y
-        weight = self.weigh(y.mean((2, 3), keepdim=True))  # (B, c_out, 1, 1)
+        weight: Tensor = self.weigh(y.mean((2, 3), keepdim=True))  # (B, c_out, 1, 1)
         if self.norm is not None:
             # One value per channel has no variance. Synchronised normalisation sees the other processes' images.
             if self.norm.training and x.shape[0] < 2 and not isinstance(self.norm, nn.SyncBatchNorm):
@@ -77,7 +77,7 @@ class FeatureFusion(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Fuse several (B, c, h, w) to (B, c_out, h, w)."""
-        x = self.mix(torch.cat(tuple(maps), dim=1))  # (B, c_out, h, w)
+        x: Tensor = self.mix(torch.cat(tuple(maps), dim=1))  # (B, c_out, h, w)
         weight: Tensor = self.weigh(x.mean((2, 3), keepdim=True))  # (B, c_out, 1, 1)
         return x + x * weight
 

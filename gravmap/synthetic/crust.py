@@ -146,8 +146,8 @@ def make_crust(
     west, south = south_west
     # Fine nodes: every cell centre is one of them, and sub - 1 lie between two centres.
     fine_deg = spacing_deg / sub
-    lat = south + (0.5 - margin) * spacing_deg + fine_deg * np.arange((ny + 2 * margin - 1) * sub + 1)
-    lon = west + (0.5 - margin) * spacing_deg + fine_deg * np.arange((nx + 2 * margin - 1) * sub + 1)
+    lat: FloatArray = south + (0.5 - margin) * spacing_deg + fine_deg * np.arange((ny + 2 * margin - 1) * sub + 1.0)
+    lon: FloatArray = west + (0.5 - margin) * spacing_deg + fine_deg * np.arange((nx + 2 * margin - 1) * sub + 1.0)
     inner = (
         slice(margin * sub, (margin + ny - 1) * sub + 1, sub),
         slice(margin * sub, (margin + nx - 1) * sub + 1, sub),
@@ -186,9 +186,10 @@ def make_crust(
         * random_field(dice.stream("noise"), y_km[inner], x_km[inner], noise_length_km, 1.0, 1.0, plane.cell_km * sub),
     }
     cover_km, truth = stack.base_km[0][inner], bedrock.truth[inner].copy()
-    centres = south + spacing_deg * (np.arange(ny) + 0.5), west + spacing_deg * (np.arange(nx) + 0.5)
+    rows: FloatArray = south + spacing_deg * (np.arange(float(ny)) + 0.5)
+    columns: FloatArray = west + spacing_deg * (np.arange(float(nx)) + 0.5)
     return Crust(
-        gravity=_grid(np.sum(list(parts.values()), axis=0), *centres),
+        gravity=_grid(np.sum(list(parts.values()), axis=0), rows, columns),
         # The shore lies on a node, whose 50 m may be rounded down in float32.
         surface=np.where(cover_km < MAPPED_KM - 1e-6, truth, 0).astype(np.uint8),
         truth=truth,
@@ -197,10 +198,10 @@ def make_crust(
         stack=stack.cut(inner),
         bounds_wsen=(west, south, west + nx * spacing_deg, south + ny * spacing_deg),
         components={name: part.astype(np.float32) for name, part in parts.items()} if components else None,
-        seed=seed,
+        seed=int(seed),
         parameters={
-            "shape": list(shape),
-            "south_west": list(south_west),
+            "shape": [int(ny), int(nx)],
+            "south_west": [float(west), float(south)],
             "spacing_deg": spacing_deg,
             "sub": sub,
             "cover_share": cover_share,

@@ -1,13 +1,14 @@
-"""Gravity of flat layers whose density changes sideways, by their exact spectra.
+r"""Gravity of flat layers whose density changes sideways, by their exact spectra.
 
-A layer from depth :math:`z_1` to :math:`z_2` with density contrast :math:`\\Delta\\rho(x, y)` attracts, at depth 0, with
+A layer from depth :math:`z_1` to :math:`z_2` with density contrast
+:math:`\Delta\rho(x, y)` attracts, at depth 0, with
 
-.. math:: g(k) = 2 \\pi G \\, \\Delta\\rho(k) \\, (e^{-k z_1} - e^{-k z_2}) / k, \\qquad
-          g(0) = 2 \\pi G \\, \\Delta\\rho(0) \\, (z_2 - z_1)
+.. math:: g(k) = 2 \pi G \, \Delta\rho(k) \, (e^{-k z_1} - e^{-k z_2}) / k, \qquad
+          g(0) = 2 \pi G \, \Delta\rho(0) \, (z_2 - z_1)
 
 (Parker 1973, Geophysical Journal 31, 447-455, its first term, which for flat interfaces is the whole series). On the
 sphere of radius R the degree n of the same layer is multiplied by
-:math:`4 \\pi G \\frac{n+1}{2n+1} \\frac{R}{n+3} [(1 - z_1/R)^{n+3} - (1 - z_2/R)^{n+3}]`, with :math:`n = q - 1/2`.
+:math:`4 \pi G \frac{n+1}{2n+1} \frac{R}{n+3} [(1 - z_1/R)^{n+3} - (1 - z_2/R)^{n+3}]`, with :math:`n = q - 1/2`.
 
 Depths are metres, positive down; densities kg/m3; gravity mGal, positive down.
 """
@@ -138,8 +139,8 @@ def plane_gravity(
     """Gravity of layers on a metric plane at depth 0.
 
     Every node stands for a rectangular cell of even density. Within a layer the departures from its mean (weighted
-    with the window, so that no net mass is left) are faded out by `window`; the mean acts as an endless slab. The grid is padded by `gap` of its size, so that its periodic
-    images are far away.
+    with the window, so that no net mass is left) are faded out by `window`; the mean acts as an endless slab. The
+    grid is padded by `gap` of its size, so that its periodic images are far away.
 
     Parameters
     ----------
@@ -216,10 +217,11 @@ def sphere_gravity(
     for layer in layers:
         mean = float((layer.contrast * window).sum() / window.sum())
 
-        def symbol(q: NDArray[Any], radius_m: NDArray[Any], layer: Layer = layer) -> NDArray[Any]:
+        def symbol(q: NDArray[Any], radius_m: NDArray[Any], layer: Layer = layer) -> FloatArray:
             k = q / radius_m
             degrees = np.maximum(q, _LONGEST)
-            value = sphere_symbol(degrees, float(radius_m), layer.top_m, layer.bottom_m) * np.exp(-cell * k**2)
+            value: FloatArray = sphere_symbol(degrees, float(radius_m), layer.top_m, layer.bottom_m)
+            value *= np.exp(-cell * k**2)
             return value if filters is None else value * filters(k)
 
         total += apply_symbol((layer.contrast - mean) * window, lat_deg, lon_deg, symbol)

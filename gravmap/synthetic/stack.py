@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,9 +50,9 @@ class Stack:
         return np.diff(self.base_km, axis=0, prepend=np.float32(0))
 
     def cut(self, part: slice | tuple[slice, ...]) -> Stack:
-        """The stack of some of the columns: `part` indexes (row, column)."""
+        """A copy of the stack of some of the columns: `part` indexes (row, column)."""
         where = (slice(None), *(part if isinstance(part, tuple) else (part,)))
-        return Stack(self.base_km[where], self.contrast[where], self.cover_scale_km, self.reference)
+        return Stack(self.base_km[where].copy(), self.contrast[where].copy(), self.cover_scale_km, self.reference)
 
     def density_at(self, depth_km: float) -> FloatArray:
         """Density at one depth, kg/m3, shape (ny, nx).
@@ -77,7 +78,7 @@ class Stack:
         """
         top = np.concatenate([np.zeros_like(self.base_km[:1]), self.base_km[:-1]]).astype(np.float64)
         base = self.base_km.astype(np.float64)
-        for upper, lower in zip(CUTS_KM[:-1], CUTS_KM[1:], strict=True):
+        for upper, lower in pairwise(CUTS_KM):
             total = np.zeros(base.shape[1:])
             if cover:
                 end = np.clip(base[0], upper, lower)
@@ -97,7 +98,7 @@ def moho_layers(moho_km: FloatArray, contrast: float) -> Iterator[Layer]:
 
     Only departures from the mean depth count, so the level of the gravity is that of a region, not of the Earth.
     """
-    for upper, lower in zip(MOHO_CUTS_KM[:-1], MOHO_CUTS_KM[1:], strict=True):
+    for upper, lower in pairwise(MOHO_CUTS_KM):
         mantle = np.clip(lower - np.maximum(moho_km, upper), 0, None) / (lower - upper)
         usual = max(lower - max(MOHO_MEAN_KM, upper), 0.0) / (lower - upper)
         yield Layer(1000 * upper, 1000 * lower, contrast * (mantle - usual))

@@ -258,7 +258,7 @@ def deal(counts: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
     blocks = len(share)
     rng = np.random.default_rng(seed)
     best, best_cost = np.zeros(blocks, dtype=np.int64), np.inf
-    for _ in range(max(1, min(20, 4000 // blocks))):
+    for _ in range(max(1, min(8, 4000 // blocks))):
         fold_of = rng.permutation(np.arange(blocks) % folds)
         held = np.zeros((folds, share.shape[1]))
         np.add.at(held, fold_of, share)

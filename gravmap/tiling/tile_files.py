@@ -25,6 +25,8 @@ FIELD_STEP_MGAL = 2.0**-10
 
 @dataclass(frozen=True)
 class Tile:
+    """One window and its place in its scale: row from the north, column from the west."""
+
     scale: Scale
     row: int
     column: int
@@ -32,6 +34,7 @@ class Tile:
 
     @property
     def name(self) -> str:
+        """Folder and first part of the tile's file names: ``5deg/r000_c003``."""
         return f"{self.scale.name}/r{self.row:03d}_c{self.column:03d}"
 
 
@@ -45,6 +48,30 @@ def write_tiles(
     workers: int,
     progress: Progress,
 ) -> None:
+    """Cut and write the tiles of every window.
+
+    Fields are interpolated bilinearly between nodes and kept to 2^-10 mGal; labels and the mask of small
+    bodies take the value of the cell under each pixel's centre.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to write ``<scale>deg/r000_c000_{field,label,small}.tif``.
+    tiles : list of Tile
+        The windows.
+    grid : FieldGrid
+        Its first channel is written.
+    raster : Labels
+        Labels, with the legend that gives palette and names.
+    small : ndarray, shape of the labels, uint8
+        1 in small bodies.
+    size_px : int
+        Pixels a side.
+    workers : int
+        Threads; GDAL compresses outside Python's lock, so two fill two cores.
+    progress : Progress
+        Told after each tile.
+    """
     for scale in {tile.scale.name for tile in tiles}:
         (folder / scale).mkdir()
 

@@ -66,7 +66,14 @@ def test_float32_rounding_is_no_unevenness():
 
 @pytest.mark.parametrize(
     ("step_arcsec", "first", "count"),
-    [(120, -180, 10801), (120, -180 + 1 / 60, 10800), (900, 62, 145), (60, 65, 901), (15, 81, 2641), (450, -10.0625, 99)],
+    [
+        (120, -180, 10801),
+        (120, -180 + 1 / 60, 10800),
+        (900, 62, 145),
+        (60, 65, 901),
+        (15, 81, 2641),
+        (450, -10.0625, 99),
+    ],
 )
 def test_coordinates_are_put_back_on_their_step(step_arcsec, first, count):
     # In arc-seconds everything is a whole number (or a half), so the right answer is rounded once only.

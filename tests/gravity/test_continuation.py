@@ -1,4 +1,4 @@
-"""Upward continuation, asked of nature: point masses, a wave whose wavenumber changes with latitude, two steps for one."""
+"""Upward continuation, asked of nature: point masses, a wave that shortens with latitude, two steps for one."""
 
 import logging
 
@@ -148,9 +148,7 @@ def test_the_vertical_derivative_of_a_point_mass(truth):
     # d/d(up) has the symbol -(q + 3/2)/R; g of a mass below weakens upwards.
     above, below = truth.at(5_100.0), truth.at(4_900.0)
     expected = (above.values.astype(float) - below.values) / 200
-    got = apply_symbol(
-        truth.at(5e3).values, truth.lat, truth.lon, lambda q, radius: -(q + 1.5) / radius, height_m=5e3
-    )
+    got = apply_symbol(truth.at(5e3).values, truth.lat, truth.lon, lambda q, radius: -(q + 1.5) / radius, height_m=5e3)
     inner = (slice(20, -20), slice(20, -20))
     error = np.sqrt(np.mean((got - expected)[inner] ** 2)) / np.sqrt(np.mean(expected[inner] ** 2))
     assert error < 0.01

@@ -27,7 +27,7 @@ def test_it_leaves_with_the_value_and_slope_of_the_edge(slope, axis):
     columns = slice(5, inside.shape[1] - 5)
     # One cell out, on both sides of the wrap: about the straight continuation of the last two cells.
     for edge, before, after in ((inside[-1], inside[-2], padded[n]), (inside[0], inside[1], padded[-1])):
-        np.testing.assert_allclose(after[columns], (2 * edge - before)[columns], atol=4.0)
+        np.testing.assert_allclose(after[columns], (2 * edge - before)[columns], atol=1.5)
 
 
 def test_it_dies_out_in_a_wide_gap(slope):

@@ -66,11 +66,11 @@ def make_arrays(seed=0, nodes_per_deg=10, cells_per_deg=20):
     }
 
 
-@pytest.fixture()
+@pytest.fixture
 def arrays():
     return make_arrays()
 
 
-@pytest.fixture()
+@pytest.fixture
 def area(arrays):
     return Area.from_arrays(arrays)

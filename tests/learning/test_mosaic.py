@@ -157,9 +157,7 @@ def test_every_point_of_the_region_is_covered(scale):
     region, limit = (81.0, 43.0, 92.0, 48.0), (80.0, 40.0, 92.5, 48.0)
     windows = covering_windows(region, scale, limit)
     lon, lat = np.meshgrid(np.linspace(81, 92, 60), np.linspace(43, 48, 40))
-    inside = [
-        (lon >= w - 1e-9) & (lon <= e + 1e-9) & (lat >= s - 1e-9) & (lat <= n + 1e-9) for w, s, e, n in windows
-    ]
+    inside = [(lon >= w - 1e-9) & (lon <= e + 1e-9) & (lat >= s - 1e-9) & (lat <= n + 1e-9) for w, s, e, n in windows]
     assert np.any(inside, axis=0).all()
     assert (windows[:, :2] >= np.array(limit[:2]) - 1e-9).all()
     assert (windows[:, 2:] <= np.array(limit[2:]) + 1e-9).all()

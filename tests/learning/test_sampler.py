@@ -46,7 +46,10 @@ def test_labels_are_those_of_the_cell_to_the_cell(area, crop):
     for row in range(32):
         for column in range(32):
             # Cells of 0.05 degrees from 46 N 80 E.
-            cell = int(np.floor((46 - lat[row, column]) / 0.05 + 1e-6)), int(np.floor((lon[row, column] - 80) / 0.05 + 1e-6))
+            cell = (
+                int(np.floor((46 - lat[row, column]) / 0.05 + 1e-6)),
+                int(np.floor((lon[row, column] - 80) / 0.05 + 1e-6)),
+            )
             label = area.labels[cell]
             assert target[row, column] == (label - 1 if label else IGNORE)
             assert small[row, column] == (area.small[cell] == 1 and label > 0)
@@ -66,7 +69,9 @@ def test_the_field_is_interpolated_between_its_nodes(area, crop):
 def test_field_and_labels_land_on_the_same_degree(arrays):
     # The field is its own longitude (then latitude); labels count whole cells of one degree.
     lat, lon = np.linspace(46, 42, 41), np.linspace(80, 84, 41)
-    arrays["fields"] = np.stack([np.broadcast_to(lon, (41, 41)), np.broadcast_to(lat[:, None], (41, 41))]).astype(np.float32)
+    arrays["fields"] = np.stack([np.broadcast_to(lon, (41, 41)), np.broadcast_to(lat[:, None], (41, 41))]).astype(
+        np.float32
+    )
     arrays["meta"]["channels"] = ["lon", "lat"]
     arrays["meta"]["classes"] = [{"index": i + 1, "name": str(i), "colour": "#000000", "age": ""} for i in range(16)]
     column, row = np.meshgrid(np.arange(80) // 20, np.arange(80) // 20)
@@ -148,7 +153,9 @@ def test_noise_is_made_at_native_nodes(area):
     area.fields[:] = 0
     sampler = Sampler(area, [5.0], 640, augmentation=UNCHANGED)  # 32 pixels from node to node
     noisy = sampler.cut(Crop(44.0, 82.0, 0.5, noise=0.1, noise_seed=1))[0][0]
-    assert noisy.std() == pytest.approx(0.1 * 2 / 3, abs=0.03)  # bilinear between white nodes keeps (2/3)^2 of the variance
+    assert noisy.std() == pytest.approx(
+        0.1 * 2 / 3, abs=0.03
+    )  # bilinear between white nodes keeps (2/3)^2 of the variance
     # Between nodes it is a straight line: second differences vanish at all but one in 32 pixels.
     bends = noisy.diff(n=2, dim=1).abs() > 1e-4
     assert bends.float().mean() < 0.08

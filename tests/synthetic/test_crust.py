@@ -1,5 +1,7 @@
 """The crust against what was asked for, against its own pile of rocks, and against nature's statistics."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
@@ -80,7 +82,7 @@ def test_layers_hold_the_mean_density_of_the_columns(small):
         for layer in stack.layers(cover=cover):
             key = layer.top_m, layer.bottom_m
             parts[key] = parts.get(key, 0) + layer.contrast
-    for top, bottom in zip(CUTS_KM[:-1], CUTS_KM[1:], strict=True):
+    for top, bottom in pairwise(CUTS_KM):
         depths = top + (bottom - top) * (np.arange(400) + 0.5) / 400
         mean = np.mean([stack.density_at(depth) for depth in depths], axis=0) - stack.reference
         np.testing.assert_allclose(parts[1000 * top, 1000 * bottom], mean, atol=2.0)

@@ -1,0 +1,284 @@
+"""`gravmap train`: teach a network on the tile set's native grids, and score it on held-out blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gravmap.errors import InputError, OptionError
+from gravmap.files import read_json, refuse_existing, write_text
+from gravmap.units import format_angle
+from gravmap.workspace import require
+
+from .options import ANGLE, dry_run_option, overwrite_option, seed_option
+from .session import Session, command_options
+
+if TYPE_CHECKING:
+    from gravmap.learning import Area, TrainConfig
+
+LONG_S = 3600.0
+
+# What may be said anew when a run goes on; everything else is the run's own.
+RESUMABLE = {"epochs", "time_limit_s", "micro_batch", "patience", "gpus", "device"}
+
+
+class Duration(click.ParamType[float]):
+    """A duration with its unit, read as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"\s*(\d+\.?\d*)\s*(s|min|h)\s*", str(value))
+        if match is None or float(match[1]) == 0:
+            self.fail(f"{value!r} is no duration; write a number and s, min or h, such as 15min.", param, ctx)
+        return float(match[1]) * {"s": 1.0, "min": 60.0, "h": 3600.0}[match[2]]
+
+
+@click.command(
+    "train",
+    epilog="""\b
+Examples:
+  gravmap train --gpus 4
+  gravmap train --device cpu --model ggmnet-small --size 256 --time-limit 15min
+  gravmap train --resume""",
+)
+@click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to train on (default: all); 0 is the CPU.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where to train (default: cuda).")
+@click.option("--model", default="ggmnet", show_default=True, help="ggmnet, ggmnet-small, ggmnet-tiny or unet.")
+@click.option("--input", "inputs", metavar="NAME,...", help="Fields to learn from (default: the first residual).")
+@click.option("--split", default="blocks", show_default=True, help="Which split of the tile set.")
+@click.option(
+    "--fold", type=click.IntRange(min=0), default=0, show_default=True, help="Which of its folds is held out."
+)
+@click.option("--allow-leak", is_flag=True, help="Train on a split whose held-out ground was seen in training.")
+@click.option("--size", "tile_size_px", type=click.IntRange(min=16), help="Pixels a window (default: the tile set's).")
+@click.option(
+    "--scales", type=ANGLE, multiple=True, metavar="ANGLE", help="Only windows of this side; may be repeated."
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=100, show_default=True, help="Epochs.")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps per epoch (default: windows / batch).")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Crops per step over all GPUs."
+)
+@click.option(
+    "--micro-batch", type=click.IntRange(min=1), help="Crops per GPU at once; the rest of a step's is added up."
+)
+@click.option(
+    "--lr", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True, help="Highest rate."
+)
+@click.option(
+    "--patience", type=click.IntRange(min=1), metavar="EPOCHS", help="Stop after so many without a better score."
+)
+@click.option(
+    "--time-limit", "time_limit_s", type=Duration(), metavar="TIME", help="Stop in good order: 40s, 15min, 2h."
+)
+@click.option("--name", help="Folder under runs/ (default: the model and the time).")
+@click.option("--resume", is_flag=True, help="Go on with the run --name (default: the newest) after its last epoch.")
+@seed_option
+@dry_run_option
+@overwrite_option
+@command_options()
+def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, **options: Any) -> None:
+    """Train a network to name the bedrock from the field, on every window of data/tiles.
+
+    Labels in held-out blocks are never learnt from: the tuning blocks choose the weights that are kept, the test
+    blocks are scored once, at the end. Writes runs/NAME: model.safetensors, model.json, last.safetensors, last.json,
+    metrics.csv, curves.png, scores.json; runs/latest names the newest run. Under torchrun or srun it joins the group.
+    """
+    if (options["device"] == "cpu" and options["gpus"]) or (options["device"] == "cuda" and options["gpus"] == 0):
+        raise click.UsageError("--gpus and --device contradict each other.")
+    place = session.workspace
+    require(place.tiles / "index.json", "gravmap tile")
+    if options["resume"]:
+        run_dir = _run_to_resume(place.runs, options["name"])
+        options |= _options_of(run_dir)
+    else:
+        _refuse_leak(options["split"], allow_leak)
+        run_dir = place.runs / _run_name(options["name"], options["model"])
+
+    import torch
+
+    from gravmap.learning.distributed import device_for, group_variables, joined, launch
+    from gravmap.learning.trainer import train
+
+    grouped = group_variables(os.environ) is not None
+    if grouped:
+        device, processes = "cpu" if options["device"] == "cpu" or options["gpus"] == 0 else "cuda", 1
+    else:
+        device, processes = device_for(options["gpus"], options["device"], torch.cuda.device_count())
+    area = _read_area(place.tiles, options)
+    config = _configure(options, area, device)
+    if dry_run:
+        return _tell_plan(session, area, config, run_dir, processes)
+
+    with joined(device) as group:
+        run_dir = Path(group.agree(str(run_dir)))
+        if group.rank:
+            session.verbosity, session.json = -1, False
+        else:
+            _make_room(run_dir, overwrite, options["resume"])
+        _tell_start(session, area, config, run_dir, processes if not grouped else group.size)
+        try:
+            with session.progress("Training") as progress:
+                if processes > 1:
+                    result = launch(area, run_dir, config, processes, progress, resume=options["resume"])
+                else:
+                    result = train(area, run_dir, config, progress, group=group, resume=options["resume"])
+        finally:
+            # A run that was broken off after its first score has a network that can be used.
+            if not group.rank and (run_dir / "model.json").exists():
+                write_text(place.runs / "latest", run_dir.name + "\n")
+    _tell_result(session, run_dir, result)
+
+
+def _refuse_leak(split: str, allowed: bool) -> None:
+    if split == "random" and not allowed:
+        raise InputError(
+            "The split 'random' leaks: its held-out windows overlap training windows almost completely.",
+            "--split blocks is honest; --allow-leak trains all the same, for comparison with the paper.",
+        )
+
+
+def _run_name(name: str | None, model: str) -> str:
+    if name is None:
+        return f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if Path(name).name != name or name in ("latest", ".", ".."):
+        raise OptionError(f"{name!r} is no name of a folder in runs/.", "Use letters, digits, - and _.")
+    return name
+
+
+def _run_to_resume(runs: Path, name: str | None) -> Path:
+    """The named run, or the one whose state was written last."""
+    if name is not None:
+        return require(runs / name / "last.json", "gravmap train").parent
+    states = sorted(runs.glob("*/last.json"), key=lambda path: path.stat().st_mtime)
+    if not states:
+        raise InputError(f"No run in {runs} can be resumed.", "`gravmap train` starts one.")
+    return states[-1].parent
+
+
+def _options_of(run_dir: Path) -> dict[str, Any]:
+    """The options a run began with, but for those said anew; refuse to change what makes its curve."""
+    context = click.get_current_context()
+    stored = read_json(run_dir / "last.json", "gravmap train")
+    began = {
+        **stored["config"],
+        "inputs": ",".join(stored["channels"]),
+        "split": stored["split"].get("name", "blocks"),
+        "fold": stored["split"].get("fold", 0),
+        "scales": tuple(stored["config"]["scales_deg"] or ()),
+    }
+    taken: dict[str, Any] = {}
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if name not in began:
+            continue
+        said = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if said and name not in RESUMABLE and context.params[name] != began[name]:
+            raise OptionError(
+                f"{run_dir.name} began with another {parameter.opts[0]}: {began[name]}.",
+                "Leave it out, or train anew under another --name.",
+            )
+        if not said and name != "device":
+            taken[name] = began[name]
+    return taken
+
+
+def _read_area(tiles: Path, options: dict[str, Any]) -> Area:
+    from gravmap.learning import Area
+    from gravmap.tiling import load_arrays
+
+    channels = [name.strip() for name in options["inputs"].split(",")] if options["inputs"] else None
+    return Area.from_arrays(load_arrays(tiles, channels=channels, split=options["split"], fold=options["fold"]))
+
+
+def _configure(options: dict[str, Any], area: Area, device: str) -> TrainConfig:
+    from gravmap.learning import TrainConfig
+    from gravmap.network import MODELS
+
+    if options["model"] not in MODELS:
+        raise OptionError(f"There is no model named {options['model']!r}.", f"Choose one of {', '.join(MODELS)}.")
+    known = {item.name for item in dataclasses.fields(TrainConfig)}
+    config = TrainConfig(
+        **{name: value for name, value in options.items() if name in known and name != "device"},
+        device=device,
+        scales_deg=list(options["scales"]) or None,
+    )
+    if device == "cpu" and config.micro_batch is None:
+        # A large crop takes gigabytes in a large network: on a CPU no more than two million pixels at once.
+        crop_px = (config.tile_size_px or int(area.meta["tile_size_px"])) // 2
+        at_once = min(max(2, 2**21 // crop_px**2), config.batch_size)
+        config = dataclasses.replace(config, micro_batch=at_once if at_once < config.batch_size else None)
+    return config
+
+
+def _make_room(run_dir: Path, overwrite: bool, resume: bool) -> None:
+    if not resume:
+        refuse_existing(run_dir, overwrite)
+        # Files of an old run beside those of a new one would be read as one.
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _describe(area: Area, config: TrainConfig, processes: int) -> str:
+    scales = sorted(set(config.scales_deg or area.window_scale_deg.tolist()))
+    where = "the CPU" if config.device == "cpu" else f"{processes} GPU(s)"
+    size = config.tile_size_px or area.meta["tile_size_px"]
+    return (
+        f"{config.model} on {where}: {', '.join(area.channels)}; {len(area.windows)} windows of "
+        f"{', '.join(format_angle(scale) for scale in scales)}, {size} pixels a window, {len(area.classes)} classes."
+    )
+
+
+def _tell_start(session: Session, area: Area, config: TrainConfig, run_dir: Path, processes: int) -> None:
+    session.say(_describe(area, config, processes))
+    if config.device == "cpu" and session.verbosity >= 0 and processes == 1:
+        session.say(_estimate(area, config)[0])
+    session.say(f"Writing {run_dir}.")
+
+
+def _estimate(area: Area, config: TrainConfig) -> tuple[str, float]:
+    """How long it will take, in words and in seconds."""
+    from gravmap.learning.trainer import describe_time, measure_step
+
+    step_s, steps = measure_step(area, config)
+    total_s = step_s * steps * config.epochs
+    told = f"One step takes {step_s:.2f} s here; {config.epochs} epochs of {steps} steps: "
+    if config.time_limit_s and config.time_limit_s < total_s:
+        return told + f"cut short after {describe_time(config.time_limit_s)}.", config.time_limit_s
+    told += f"about {describe_time(total_s)} and the scoring."
+    if total_s > LONG_S:
+        told += " Shorter: --time-limit 15min, a smaller --size, --model ggmnet-small."
+    return told, total_s
+
+
+def _tell_plan(session: Session, area: Area, config: TrainConfig, run_dir: Path, processes: int) -> None:
+    told, seconds = _estimate(area, config)
+    held = sum(array.nbytes for array in (area.fields, area.labels))
+    session.say(_describe(area, config, processes))
+    session.say(told)
+    session.say(f"Would write {run_dir}, and hold {held / 1e6:.0f} MB of fields and labels beside the network.")
+    session.result({"would_write": str(run_dir), "seconds": round(seconds, 1), "config": dataclasses.asdict(config)})
+
+
+def _tell_result(session: Session, run_dir: Path, result: dict[str, Any]) -> None:
+    kept = f"Kept epoch {result['best_epoch']} of {result['epochs']}."
+    for name, blocks in (("tune", "tuning"), ("test", "test")):
+        scores = result[name]
+        if scores["fwiou"] is None:
+            session.say(f"No labelled node in the {blocks} blocks: no score.")
+        else:
+            session.say(
+                f"On {scores['places']} nodes of the {blocks} blocks: accuracy {scores['pa']:.3f}, "
+                f"mean accuracy {scores['mpa']:.3f}, mIoU {scores['miou']:.3f}, FWIoU {scores['fwiou']:.3f}."
+            )
+    session.say(f"{kept} Wrote {run_dir}; `gravmap predict` takes it.")
+    session.result({"run": str(run_dir), **result})

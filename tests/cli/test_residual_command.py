@@ -1,0 +1,136 @@
+"""`gravmap residual`: finds the grid, says which level it is at, writes fields.nc, refuses what it must."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+from gravmap.gravity import field_recipe, field_sources, open_fields
+from gravmap_cli import gravmap
+
+
+def write_grid(path, bounds=(60, 35, 100, 60), step=0.25, **attrs):
+    west, south, east, north = bounds
+    lat, lon = np.arange(south, north + step / 2, step), np.arange(west, east + step / 2, step)
+    values = 60 * np.sin(np.radians(lat) * 40)[:, None] * np.cos(np.radians(lon) * 25)[None, :] - 80
+    grid = xr.DataArray(
+        values.astype("f4"), coords={"lat": lat, "lon": lon}, dims=("lat", "lon"), attrs={"units": "mGal", **attrs}
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grid.to_dataset(name="gravity").to_netcdf(path, engine="netcdf4")
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(*arguments):
+        return CliRunner().invoke(gravmap, ["-w", str(tmp_path), "residual", *map(str, arguments)])
+
+    run.root, run.fields = tmp_path, tmp_path / "data" / "fields.nc"
+    return run
+
+
+def test_the_default_region_and_what_is_said(run):
+    grid = write_grid(run.root / "grid.nc", height_m=10e3)
+    result = run(grid, "--height", "10km")
+    assert result.exit_code == 0, result.output
+    assert "lies at 10km above the ellipsoid; the regional is at 20km" in result.stdout
+    assert "liu2024, the default" in result.stdout
+    fields = open_fields(run.fields)
+    assert list(fields) == ["bouguer", "regional_10km", "residual_10km"]
+    assert (float(fields.lon[0]), float(fields.lat[-1])) == (65, 55)
+    assert field_recipe(fields)["input_height_m"] == 10e3
+    (source,) = field_sources(fields)
+    assert source["path"] == "grid.nc"
+    assert len(source["sha256"]) == 64
+
+
+def test_a_grid_elsewhere_is_taken_whole_and_so_is_said(run):
+    grid = write_grid(run.root / "grid.nc", bounds=(10, 45, 20, 52))
+    result = run(grid, "--height", "500m", "--height", "2km")
+    assert result.exit_code == 0, result.output
+    assert "does not cover liu2024" in result.stdout
+    assert "Nothing is known beyond" in result.stdout
+    assert "residual_500m" in open_fields(run.fields)
+
+
+def test_a_box_and_json(run):
+    grid = write_grid(run.root / "grid.nc")
+    result = run(grid, "--height", "10km", "--bbox", 70, 42, 80, 50, "--json")
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert answer["region_wsen"] == [70, 42, 80, 50]
+    assert answer["residual_rms_mgal"]["residual_10km"] > 0
+    assert open_fields(run.fields).sizes == {"lat": 33, "lon": 41}
+
+
+def test_it_finds_what_fetch_left(run):
+    write_grid(run.root / "data" / "raw" / "WGM2012_Bouguer_ponc_2min.grd")
+    result = run("--height", "10km", "--region", "junggar")
+    assert result.exit_code == 0, result.output
+    assert "Bonvalot" in field_sources(open_fields(run.fields))[0]["citation"]
+
+
+def test_nothing_fetched(run):
+    result = run("--height", "10km")
+    assert result.exit_code == 3
+    assert "`gravmap fetch`" in result.stderr
+
+
+def test_overwrite_is_asked_for(run):
+    grid = write_grid(run.root / "grid.nc")
+    assert run(grid, "--height", "10km").exit_code == 0
+    before = run.fields.read_bytes()
+    result = run(grid, "--height", "20km")
+    assert result.exit_code == 3
+    assert "--overwrite" in result.stderr
+    assert run.fields.read_bytes() == before
+    assert run(grid, "--height", "20km", "--overwrite").exit_code == 0
+    assert "residual_20km" in open_fields(run.fields)
+
+
+def test_dry_run_writes_nothing(run):
+    result = run(write_grid(run.root / "grid.nc"), "--height", "10km", "--dry-run")
+    assert result.exit_code == 0
+    assert str(run.fields) in result.stdout
+    assert not run.fields.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("--height", "10"), 2, "no unit"),
+        (("--height", "0km"), 2, "not above the data"),
+        (("--height", "-5km"), 2, "noise"),
+        ((), 2, "--height"),
+        (("--height", "10km", "--bbox", 170, 40, -170, 50), 2, "antimeridian"),
+        (("--height", "10km", "--bbox", 110, 40, 120, 50), 3, "outside the grid"),
+        (("--height", "10km", "--region", "jungar"), 2, "junggar"),
+        (("--height", "10km", "--variable", "nothing"), 3, "no variable"),
+    ],
+)
+def test_what_is_refused(run, arguments, status, words):
+    result = run(write_grid(run.root / "grid.nc"), *arguments)
+    assert result.exit_code == status, result.output
+    assert words in result.stderr
+    assert not run.fields.exists()
+
+
+def test_a_download_that_was_a_web_page(run):
+    (run.root / "grid.grd").write_text("<html>404</html>")
+    result = run(run.root / "grid.grd", "--height", "10km")
+    assert result.exit_code == 3
+    assert "web page" in result.stderr
+
+
+def test_the_level_can_be_said(run):
+    grid = write_grid(run.root / "grid.nc")
+    assert "at 13km" in run(grid, "--height", "10km", "--input-height", "3km").stdout
+    assert open_fields(run.fields).bouguer.attrs["height_m"] == 3000
+
+
+def test_help_ends_with_an_example():
+    result = CliRunner().invoke(gravmap, ["residual", "--help"])
+    assert "Examples:" in result.output[-400:]

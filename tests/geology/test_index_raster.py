@@ -1,0 +1,78 @@
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import rasterio
+
+from gravmap.geology import load_legend, write_index_raster
+
+LEGEND = load_legend("bedrock10")
+BOUNDS = (80, 44, 86, 48)
+
+
+@pytest.fixture
+def values():
+    pool = np.array([*range(11), 255], dtype=np.uint8)
+    return np.random.default_rng(0).choice(pool, size=(600, 900))
+
+
+@pytest.mark.parametrize("options", [{}, {"overviews": True}, {"cog": True}])
+def test_rasterio_reads_it_back(tmp_path, values, options):
+    path = tmp_path / "x.tif"
+    write_index_raster(path, values, BOUNDS, LEGEND, tags={"A": "text", "B": {"number": 1}}, **options)
+    with rasterio.open(path) as raster:
+        assert (raster.read(1) == values).all()
+        assert raster.crs.to_epsg() == 4326
+        assert tuple(raster.bounds) == pytest.approx(BOUNDS)
+        assert raster.transform.e < 0
+        assert (raster.dtypes[0], raster.nodata, raster.count) == ("uint8", 255, 1)
+        assert raster.compression.name == "deflate"
+        assert raster.block_shapes == [(512, 512)]
+        assert raster.colorinterp[0].name == "palette"
+        colours = raster.colormap(1)
+        assert colours[7] == (0x67, 0xA5, 0x99, 255)
+        assert colours[0] == (0xF2, 0xF9, 0x1D, 255)
+        assert raster.tags()["A"] == "text"
+        assert json.loads(raster.tags()["B"]) == {"number": 1}
+        assert raster.tags()["GRAVMAP_LEGEND"] == "bedrock10"
+        assert bool(raster.overviews(1)) == bool(options)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["x.tif", "x.tif.aux.xml"]
+
+
+@pytest.mark.skipif(shutil.which("gdalinfo") is None, reason="gdalinfo is not installed")
+@pytest.mark.parametrize("options", [{}, {"cog": True}])
+def test_gdal_shows_the_names(tmp_path, values, options):
+    write_index_raster(tmp_path / "x.tif", values, BOUNDS, LEGEND, **options)
+    said = json.loads(subprocess.check_output(["gdalinfo", "-json", str(tmp_path / "x.tif")]))
+    assert said["bands"][0]["categories"] == [entry.name for entry in LEGEND.classes]
+    assert said["bands"][0]["noDataValue"] == 255
+    if options:
+        assert said["metadata"]["IMAGE_STRUCTURE"]["LAYOUT"] == "COG"
+
+
+def test_names_with_signs_are_escaped(tmp_path, values):
+    from dataclasses import replace
+
+    odd = replace(LEGEND, classes=(*LEGEND.classes[:2], replace(LEGEND.classes[2], name="P & Q <old>"), *LEGEND.classes[3:]))
+    write_index_raster(tmp_path / "x.tif", values, BOUNDS, odd)
+    assert "P &amp; Q &lt;old&gt;" in (tmp_path / "x.tif.aux.xml").read_text()
+
+
+def test_a_small_raster_is_not_padded(tmp_path):
+    write_index_raster(tmp_path / "x.tif", np.ones((3, 5), dtype=np.uint8), BOUNDS, LEGEND)
+    with rasterio.open(tmp_path / "x.tif") as raster:
+        assert raster.shape == (3, 5)
+    assert (tmp_path / "x.tif").stat().st_size < 6000
+
+
+def test_an_old_file_stays_when_writing_fails(tmp_path, values, monkeypatch):
+    path = tmp_path / "x.tif"
+    write_index_raster(path, values, BOUNDS, LEGEND)
+    before = path.read_bytes()
+    monkeypatch.setattr("gravmap.geology.index_raster.category_xml", lambda legend: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_index_raster(path, values[::-1], BOUNDS, LEGEND)
+    assert path.read_bytes() == before
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["x.tif", "x.tif.aux.xml"]

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_bounds
+
+from gravmap.errors import InputError
+from gravmap.geology import legend_path, load_legend, open_labels, rasterize, write_labels
+from gravmap.regions import Region
+
+
+@pytest.fixture
+def labels(patchwork, tmp_path):
+    path = tmp_path / "data" / "labels.tif"
+    write_labels(path, rasterize([(patchwork, load_legend("geo3al"))], Region(80, 44, 85, 46), 0.1))
+    return path
+
+
+def test_labels_come_back(labels):
+    read = open_labels(labels)
+    assert (read.values[:, 5::10] == [7, 0, 0, 10, 255]).all()
+    assert read.bounds_wsen == pytest.approx((80, 44, 85, 46))
+    assert read.resolution_deg == pytest.approx(0.1)
+    assert read.legend.classes == load_legend("bedrock10").classes
+    assert legend_path(labels).name == "labels.legend.toml"
+    # The crosswalk and the map's hash travel with the raster.
+    (source,) = read.legend.sources
+    assert source["codes"]["C"] == 7
+    assert len(source["sha256"]) == 64
+    with rasterio.open(labels) as raster:
+        assert "map.gpkg" in raster.tags()["GRAVMAP_SOURCES"]
+
+
+def test_without_its_legend_the_default_is_taken_and_said(labels, caplog):
+    legend_path(labels).unlink()
+    assert open_labels(labels).legend.name == "bedrock10"
+    assert "bedrock10" in caplog.text
+
+
+def test_values_without_a_class_are_refused(labels):
+    small = 'name="x"\n[[class]]\nindex=1\nname="a"\ncolour="#000000"\n'
+    legend_path(labels).write_text(small)
+    with pytest.raises(InputError, match=r"\[0, 7, 10\]"):
+        open_labels(labels)
+
+
+def write(path, values, **changes):
+    profile = {
+        "driver": "GTiff", "height": values.shape[-2], "width": values.shape[-1], "count": 1, "dtype": values.dtype,
+        "crs": "EPSG:4326", "transform": from_bounds(80, 44, 85, 46, values.shape[-1], values.shape[-2]),
+    } | changes  # fmt: skip
+    with rasterio.open(path, "w", **profile) as raster:
+        raster.write(values, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"crs": None}, "no coordinate system"),
+        ({"crs": "EPSG:32645"}, "EPSG:32645"),
+        ({"dtype": "int16"}, "int16"),
+        ({"nodata": 0}, "nodata 0"),
+        ({"transform": rasterio.Affine(0.1, 0, 80, 0, 0.1, 44)}, "north-up"),
+    ],
+)
+def test_other_rasters_are_refused(tmp_path, changes, message):
+    path = tmp_path / "labels.tif"
+    write(path, np.ones((20, 50), dtype=changes.get("dtype", "uint8")), **changes)
+    with pytest.raises(InputError, match=message):
+        open_labels(path)
+
+
+def test_missing_and_broken_labels(tmp_path):
+    with pytest.raises(InputError, match="gravmap rasterize"):
+        open_labels(tmp_path / "labels.tif")
+    (tmp_path / "labels.tif").write_text("<html>")
+    with pytest.raises(InputError, match="no raster"):
+        open_labels(tmp_path / "labels.tif")
