@@ -35,24 +35,19 @@ def masses(seed: int = 20261122) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     groups = []
 
-    def scatter(count, box_wesn, depth_km, peak_mgal, sign=None):
+    def scatter(count, box_wesn, depth_km, mean_mgal, spread_mgal):
         west, east, south, north = box_wesn
         lon, lat = rng.uniform(west, east, count), rng.uniform(south, north, count)
         depth = np.exp(rng.uniform(*np.log(depth_km), count)) * 1e3
-        peak = (
-            rng.normal(0, peak_mgal, count)
-            if sign is None
-            else sign * np.abs(rng.normal(peak_mgal, peak_mgal / 3, count))
-        )
-        groups.append((lon, lat, depth, peak))
+        groups.append((lon, lat, depth, rng.normal(mean_mgal, spread_mgal, count)))
 
-    scatter(2400, (59, 101, 34, 61), (7, 35), 20)
-    scatter(400, (50, 110, 25, 70), (35, 150), 14)
-    scatter(60, (20, 140, 0, 80), (150, 1200), 14)
+    scatter(800, (59, 101, 34, 61), (7, 20), 0, 12)
+    scatter(1500, (59, 101, 34, 61), (20, 80), 0, 30)
+    scatter(60, (20, 140, 0, 80), (150, 1200), 0, 14)
     # The root of a mountain range that crosses the southern and the eastern border.
     t = np.linspace(0, 1, 60)
     lon, lat = 66 + 36 * t, 37.5 + 9 * t + 1.5 * np.sin(9 * t)
-    groups.append((lon, lat, np.full(60, 55e3), np.full(60, -210.0)))
+    groups.append((lon, lat, np.full(60, 70e3), np.full(60, -150.0)))
     lon, lat, depth, peak = (np.concatenate(part) for part in zip(*groups, strict=True))
     # A point mass at depth z draws G m / z^2 right above itself.
     return cartesian(lon, lat, -depth), peak * 1e-5 * depth**2 / GRAVITATIONAL

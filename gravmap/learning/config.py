@@ -52,6 +52,9 @@ class TrainConfig:
         Share of the run over which it falls from all of them.
     small_weight : float
         Weight of pixels in small bodies.
+    freeze_statistics : bool
+        Normalise with the running statistics as they are instead of each batch's: for going on with a
+        network on little data, and to compare runs whose processes see different parts of a batch.
     augmentation : Augmentation
         How crops are changed.
     """
@@ -74,6 +77,7 @@ class TrainConfig:
     hard_share: float = HARD_SHARE
     hard_until: float = 0.1
     small_weight: float = SMALL_WEIGHT
+    freeze_statistics: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def to_json(self) -> str:

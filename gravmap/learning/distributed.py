@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import re
 import signal
@@ -196,6 +197,7 @@ def launch(
     handlers = {
         number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     }
+    multiprocessing.set_forkserver_preload(["torch._dynamo", "gravmap.learning.trainer"])
     with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
         folder = Path(scratch)
         area.save(folder / "area.npz")
@@ -210,7 +212,8 @@ def launch(
                 local_addr="localhost",
                 max_restarts=0,
                 monitor_interval=0.1,
-                start_method="spawn",
+                # Workers fork from one clean process that has imported torch; importing takes seconds each.
+                start_method="forkserver",
                 logs_specs=DefaultLogsSpecs(log_dir=str(folder / "logs")),
             ),
             _work,

@@ -79,6 +79,10 @@ class Run:
     def begin_epoch(self) -> None:
         """Set what an epoch starts with; random numbers inside the network depend on epoch and process alone."""
         self.trained.train()
+        if self.config.freeze_statistics:
+            for layer in self.network.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
         seeds = np.random.SeedSequence((self.config.seed, self.epoch, self.group.rank)).generate_state(1, np.uint64)
         torch.manual_seed(int(seeds[0] >> np.uint64(1)))
         self._sums.zero_()
@@ -299,7 +303,7 @@ def _shares(config: TrainConfig, group: Group) -> tuple[int, int]:
         )
     parts = math.ceil(local / min(config.micro_batch or local, max(local, 1))) if local else 1
     synchronised = group.size > 1 and group.device.type == "cuda"
-    if local // parts < 2 and not synchronised:
+    if local // parts < 2 and not synchronised and not config.freeze_statistics:
         raise OptionError(
             "A batch of one crop per process has no spread for batch normalisation to work with.",
             "Choose --batch-size and --micro-batch so that a process takes at least two crops at once.",

@@ -185,7 +185,8 @@ def _plutons(plane: StrikePlane, counted: NDArray[np.bool_], wanted: float) -> t
 
     Outline: an ellipse along strike (major half axis lognormal, median 9 km) with a rough edge. Thickness:
     T = 0.69 W^0.6 km for a body W km wide, lognormal with sigma 0.3, with a round floor; Cruden and McCaffrey (2001,
-    Physics and Chemistry of the Earth A 26, 303-315) find 0.6(+-0.15) W^0.6(+-0.1).
+    Physics and Chemistry of the Earth A 26, 303-315) find 0.6(+-0.15) W^0.6(+-0.1). None is thicker than 10 km, the
+    threshold of batholiths.
     """
     stream = plane.dice.stream("plutons")
     shape = counted.shape
@@ -205,7 +206,7 @@ def _plutons(plane: StrikePlane, counted: NDArray[np.bool_], wanted: float) -> t
         minor = major / stream.uniform(1.0, 2.6)
         turn = plane.strike_rad[row, column] + np.radians(stream.normal(0, 23))
         width = 2 * np.sqrt(major * minor)
-        floor = 0.69 * width**0.6 * stream.lognormal(0, 0.3)
+        floor = min(0.69 * width**0.6 * stream.lognormal(0, 0.3), 10.0)
         reach = [int(1.6 * major / step) + 1 for step in steps_km]
         box = (
             slice(max(row - reach[0], 0), row + reach[0] + 1),

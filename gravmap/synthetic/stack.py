@@ -109,7 +109,7 @@ def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: Fl
     base = [cover_km]
     base.append(base[-1] + bedrock.mesozoic_km)
     base.append(base[-1] + bedrock.permian_km)
-    base.append(base[-1] + bedrock.pluton_km)
+    base.append(np.minimum(base[-1] + bedrock.pluton_km, CUTS_KM[-1]))
     base.append(np.maximum(bedrock.belt_base_km, base[-1]))
     base.append(np.full_like(cover_km, CUTS_KM[-1]))
 

@@ -112,7 +112,7 @@ def _profile(window: Region, size_px: int, dtype: str) -> dict[str, Any]:
 
 
 def _write_field(path: Path, field: NDArray[np.float32], window: Region, channel: str) -> None:
-    with rasterio.open(path, "w", **_profile(window, len(field), "float32"), nodata=float("nan"), predictor=2) as tile:
+    with rasterio.open(path, "w", **_profile(window, len(field), "float32"), nodata=float("nan"), predictor=3) as tile:
         tile.write(field, 1)
         tile.set_band_description(1, f"{channel} (mGal)")
         tile.update_tags(1, UNITS="mGal")

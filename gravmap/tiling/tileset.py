@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from gravmap.regions import Region
 from gravmap.tiling.blocks import BUFFER_DEG, FOLDS, split_blocks
 from gravmap.tiling.bodies import SMALL_KM2, small_bodies
 from gravmap.tiling.census import count_classes
-from gravmap.tiling.field_grid import fields_region, read_field_grid
+from gravmap.tiling.field_grid import read_field_grid
 from gravmap.tiling.random_split import EFFECTIVE_OUTCROP, RANDOM_SHARE, leaked_share, split_random
 from gravmap.tiling.roles import TEST, TRAIN
 from gravmap.tiling.tile_files import FIELD_STEP_MGAL, Tile, write_tiles
@@ -36,9 +37,10 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 SIZE_PX = 2048
 SPLITS = ("blocks", "random")
-# Measured on real fields, for --dry-run: bytes and seconds per tile of 2048 pixels a side on one core.
-_BYTES_PER_PIXEL = 1.0
-_SECONDS_PER_PIXEL = 0.2 / 2048**2
+# Measured, for --dry-run, on fields as rough as a residual of 2 arc-minutes: bytes per pixel grow with the square
+# root of the nodes per pixel; the rest are the labels and headers of a tile; a quarter of a second a tile on one core.
+_BYTES_PER_PIXEL, _MOST_BYTES_PER_PIXEL, _BYTES_PER_TILE = 4.2, 3.0, 30_000
+_SECONDS_PER_PIXEL = 0.25 / 2048**2
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,16 @@ def plan_tiles(
     """
     if not 16 <= size_px <= 16384:
         raise OptionError(f"Tiles of {size_px} pixels a side are not supported.", "Choose 16 to 16384.")
-    region = fields_region(fields)
+    grid = read_field_grid(fields)
+    region = grid.region
     scales, notes = plan_scales(region, sizes_deg, strides_deg)
-    pixels = size_px**2 * sum(scale.rows * scale.columns for scale in scales)
-    return TilePlan(
-        region, tuple(scales), tuple(notes), size_px, int(pixels * _BYTES_PER_PIXEL), pixels * _SECONDS_PER_PIXEL / 2
-    )
+    nodes_per_deg = (grid.values.shape[2] - 1) / (grid.nodes_wsen[2] - grid.nodes_wsen[0])
+    disk_bytes, pixels = 0.0, 0
+    for scale in scales:
+        count, rough = scale.rows * scale.columns, scale.size_deg * nodes_per_deg / size_px
+        each = min(_BYTES_PER_PIXEL * math.sqrt(rough), _MOST_BYTES_PER_PIXEL) * size_px**2 + _BYTES_PER_TILE
+        disk_bytes, pixels = disk_bytes + count * each, pixels + count * size_px**2
+    return TilePlan(region, tuple(scales), tuple(notes), size_px, int(disk_bytes), pixels * _SECONDS_PER_PIXEL / 2)
 
 
 def make_tiles(

@@ -10,7 +10,9 @@ def write_map(tmp_path):
     """Write a map of (polygon, attributes) rows and give its path."""
 
     def write(rows, name="map.gpkg", crs="EPSG:4326"):
-        frame = geopandas.GeoDataFrame([attributes for _, attributes in rows], geometry=[shape for shape, _ in rows], crs=crs)
+        frame = geopandas.GeoDataFrame(
+            [attributes for _, attributes in rows], geometry=[shape for shape, _ in rows], crs=crs
+        )
         path = tmp_path / name
         frame.to_file(path)
         return path

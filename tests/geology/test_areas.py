@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from pyproj import Geod
@@ -18,7 +20,7 @@ def geodesic_area_km2(west, south, east, north):
 def test_cell_areas_are_those_of_the_ellipsoid(south, north):
     areas = row_cell_areas_km2(south, north, 6, 2.0)
     edges = np.linspace(north, south, 7)
-    expected = [geodesic_area_km2(80, b, 82, a) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    expected = [geodesic_area_km2(80, b, 82, a) for a, b in pairwise(edges)]
     assert np.allclose(areas, expected, rtol=1e-7)
 
 

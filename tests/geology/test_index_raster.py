@@ -55,7 +55,9 @@ def test_gdal_shows_the_names(tmp_path, values, options):
 def test_names_with_signs_are_escaped(tmp_path, values):
     from dataclasses import replace
 
-    odd = replace(LEGEND, classes=(*LEGEND.classes[:2], replace(LEGEND.classes[2], name="P & Q <old>"), *LEGEND.classes[3:]))
+    odd = replace(
+        LEGEND, classes=(*LEGEND.classes[:2], replace(LEGEND.classes[2], name="P & Q <old>"), *LEGEND.classes[3:])
+    )
     write_index_raster(tmp_path / "x.tif", values, BOUNDS, odd)
     assert "P &amp; Q &lt;old&gt;" in (tmp_path / "x.tif.aux.xml").read_text()
 

@@ -93,7 +93,9 @@ def test_the_type_overrides_the_age(code, kind, index):
 @pytest.mark.parametrize(("name", "vocabulary"), [("geo3al", "geo3al.GEN_GLG"), ("fsu_geol", "geo1ec.GLG")])
 def test_shipped_codes_are_those_of_the_crosswalk(name, vocabulary):
     with CROSSWALK.open() as stream:
-        rows = {row["code"]: int(row["class_index"]) for row in csv.DictReader(stream) if row["vocabulary"] == vocabulary}
+        rows = {
+            row["code"]: int(row["class_index"]) for row in csv.DictReader(stream) if row["vocabulary"] == vocabulary
+        }
     assert load_legend(name).codes == rows
 
 
@@ -105,7 +107,9 @@ def test_a_legend_survives_being_written(name, tmp_path):
 
 
 def test_odd_names_survive_being_written(tmp_path):
-    text = changed('"granite"', '"granite \\"à gros grain\\", \\\\ 100 %"').replace("Q = 0", '"" = 0\n"a.b c" = 0\n"Ю" = 0')
+    text = changed('"granite"', '"granite \\"à gros grain\\", \\\\ 100 %"').replace(
+        "Q = 0", '"" = 0\n"a.b c" = 0\n"Ю" = 0'
+    )
     legend = read_legend(text, "text")
     legend.write(tmp_path / "odd.toml")
     assert load_legend(tmp_path / "odd.toml") == legend

@@ -39,7 +39,9 @@ def test_codes_become_classes_and_gaps_are_not_cover(patchwork):
 
 
 def test_north_is_up(write_map):
-    path = write_map([(box(80, 45, 85, 46), {"GEN_GLG": "D", "TYPE": ""}), (box(80, 44, 85, 45), {"GEN_GLG": "S", "TYPE": ""})])
+    path = write_map(
+        [(box(80, 45, 85, 46), {"GEN_GLG": "D", "TYPE": ""}), (box(80, 44, 85, 45), {"GEN_GLG": "S", "TYPE": ""})]
+    )
     made = burn(path)
     assert (made.values[:10] == 6).all()
     assert (made.values[10:] == 5).all()
@@ -72,7 +74,9 @@ def test_pixels_agree_with_gdal(write_map, tmp_path):
     rng = np.random.default_rng(1)
     codes = list(GEO3AL.codes)
     rows = [(shape, {"GEN_GLG": codes[rng.integers(len(codes))], "TYPE": ""}) for shape in ragged(0)]
-    rows = [(shape, {**row, "V": GEO3AL.codes[row["GEN_GLG"]]}) for shape, row in rows if row["GEN_GLG"] not in GEO3AL.gaps]
+    rows = [
+        (shape, {**row, "V": GEO3AL.codes[row["GEN_GLG"]]}) for shape, row in rows if row["GEN_GLG"] not in GEO3AL.gaps
+    ]
     path = write_map(rows)
     made = burn(path, resolution=0.01)
     extent = [str(side) for side in (80, 44, 85, 46)]
@@ -129,7 +133,9 @@ def test_a_long_edge_in_a_projection_bends(write_map):
 
 
 def fsu_shapefile(write_map, frame_crs=None):
-    return write_map([(box(80, 44, 82, 46), {"Glg": "C"}), (box(82, 44, 85, 46), {"Glg": "oth"})], "fsu_geol.shp", frame_crs)
+    return write_map(
+        [(box(80, 44, 82, 46), {"Glg": "C"}), (box(82, 44, 85, 46), {"Glg": "oth"})], "fsu_geol.shp", frame_crs
+    )
 
 
 def test_a_missing_prj_is_replaced_by_the_legends_system(write_map):
@@ -182,7 +188,9 @@ def test_an_earlier_map_wins_but_shows_through_its_gaps(write_map):
 
 
 def test_maps_of_different_class_tables_are_refused(patchwork):
-    mine = read_legend('name="x"\n[[class]]\nindex=1\nname="a"\ncolour="#000000"\n[map]\nfield="GEN_GLG"\n[map.codes]\nC=1', "x")
+    mine = read_legend(
+        'name="x"\n[[class]]\nindex=1\nname="a"\ncolour="#000000"\n[map]\nfield="GEN_GLG"\n[map.codes]\nC=1', "x"
+    )
     with pytest.raises(InputError, match="class tables"):
         rasterize([(patchwork, GEO3AL), (patchwork, mine)], HERE, 0.1)
 
@@ -224,7 +232,9 @@ def test_a_map_of_unknown_codes_alone_is_refused(write_map):
 
 def test_whole_numbers_are_codes_too(write_map):
     for name, values in (("ints.gpkg", [7, 0]), ("floats.gpkg", [7.0, 0.0]), ("text.gpkg", ["7", " 0 "])):
-        path = write_map([(box(80, 44, 82, 46), {"class": values[0]}), (box(82, 44, 85, 46), {"class": values[1]})], name)
+        path = write_map(
+            [(box(80, 44, 82, 46), {"class": values[0]}), (box(82, 44, 85, 46), {"class": values[1]})], name
+        )
         made = burn(path, load_legend("bedrock10"))
         assert (made.values[:, 5::10] == [7, 7, 0, 0, 0]).all()
 

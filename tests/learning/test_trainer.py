@@ -111,7 +111,7 @@ def test_a_training_label_does_touch_them(arrays, tmp_path):
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("steps", [3, 4, 5])
+@pytest.mark.parametrize("steps", [2, 3])
 def test_a_broken_run_goes_on_along_the_same_curve(area, tmp_path, steps):
     train(area, tmp_path / "whole", SHORT)
     with pytest.raises(KeyboardInterrupt):
@@ -142,10 +142,10 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(area, tmp_path):
 
     gradients = []
     for micro in (None, 2):
-        run = Run(area, tmp_path, dataclasses.replace(SHORT, micro_batch=micro, clip=1e9), Group())
-        run.begin_epoch()
         # Statistics of a part are not those of the whole; frozen, both see the same network.
-        run.trained.eval()
+        config = dataclasses.replace(SHORT, micro_batch=micro, clip=1e9, freeze_statistics=True)
+        run = Run(area, tmp_path, config, Group())
+        run.begin_epoch()
         run.train_step(0, 0.0)
         gradients.append(
             [parameter.grad.clone() for parameter in run.network.parameters() if parameter.grad is not None]

@@ -53,9 +53,9 @@ def test_agrees_with_torchvision_in_double_precision(batch, c_in, c_out, height,
 
 
 def test_gradients_agree_with_finite_differences_twice():
-    inputs = draw(1, 3, 2, 4, 5)
+    inputs = draw(1, 2, 1, 3, 2)
     assert torch.autograd.gradcheck(deform_conv3x3, inputs)
-    assert torch.autograd.gradgradcheck(deform_conv3x3, inputs)
+    assert torch.autograd.gradgradcheck(deform_conv3x3, inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize(("c_in", "c_out"), [(5, 3), (3, 5)])

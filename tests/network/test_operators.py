@@ -25,9 +25,7 @@ def test_shape_and_gradient(name, c_in, c_out, stride):
         assert parameter.grad is not None
 
 
-@pytest.mark.parametrize(
-    ("name", "convolutions"), [("skip", 0), ("conv", 1), ("conv2", 2), ("zoom", 1), ("zoom2", 2)]
-)
+@pytest.mark.parametrize(("name", "convolutions"), [("skip", 0), ("conv", 1), ("conv2", 2), ("zoom", 1), ("zoom2", 2)])
 def test_parameters_at_stride_one(name, convolutions):
     count = sum(p.numel() for p in make_operator(name, 8, 8, 1).parameters())
     assert count == convolutions * (8 * 8 * 9 + 2 * 8)  # a 3x3 convolution without bias, and its normalisation

@@ -166,7 +166,7 @@ def test_low_pass_takes_short_waves_only():
     rough, smooth = make_crust(4, low_pass_km=0, **options), make_crust(4, low_pass_km=55.0, **options)
     change = rough.gravity.values - smooth.gravity.values
     assert change.std() > 1
-    assert np.abs(change.mean()) < 0.05 * change.std()
+    assert np.abs(change.mean()) < 0.2 * change.std()
     assert rough.gravity.values.std() == pytest.approx(smooth.gravity.values.std(), rel=0.05)
 
 

@@ -19,7 +19,8 @@ def field_dataset(lat, lon, seed=0):
     fields = {}
     for name in ("bouguer", "regional_10km", "residual_10km"):
         values = sum(
-            10 * np.sin(a * x + b * y + c) for a, b, c in zip(*rng.uniform((-3, -3, 0), (3, 3, 6), (5, 3)).T, strict=True)
+            10 * np.sin(a * x + b * y + c)
+            for a, b, c in zip(*rng.uniform((-3, -3, 0), (3, 3, 6), (5, 3)).T, strict=True)
         )
         attributes = {"units": "mGal", "height_m": 0.0}
         fields[name] = xr.DataArray(values.astype(np.float32), dims=("lat", "lon"), attrs=attributes)

@@ -42,7 +42,7 @@ def test_cover_and_unusable_ground_have_no_bodies():
 
 def test_against_a_flood_fill():
     labels = np.random.default_rng(0).choice([0, 1, 2, 255], size=(24, 30)).astype(np.uint8)
-    small = small_bodies(labels, BOUNDS[:2] + (83, 46.4), 700)
+    small = small_bodies(labels, (*BOUNDS[:2], 83, 46.4), 700)
     seen = np.zeros(labels.shape, dtype=bool)
     area = 86.6  # every cell here has 85.6 to 88 km2, and eight of them make the limit
     for start in np.argwhere((labels > 0) & (labels < 255)):

@@ -40,8 +40,12 @@ def test_every_point_of_any_region_is_covered():
         assert np.allclose(sides[:, 2] - sides[:, 0], size)
         assert np.allclose(sides[:, 3] - sides[:, 1], size)
         assert len(np.unique(sides.round(6), axis=0)) == len(laid)
-        lon = np.concatenate([rng.uniform(region.west, region.east, 50), [region.west, region.east, region.west, region.east]])
-        lat = np.concatenate([rng.uniform(region.south, region.north, 50), [region.south, region.south, region.north, region.north]])
+        lon = np.concatenate(
+            [rng.uniform(region.west, region.east, 50), [region.west, region.east, region.west, region.east]]
+        )
+        lat = np.concatenate(
+            [rng.uniform(region.south, region.north, 50), [region.south, region.south, region.north, region.north]]
+        )
         eps = 1e-9
         inside = (
             (sides[:, 0] <= lon[:, None] + eps) & (lon[:, None] <= sides[:, 2] + eps)
