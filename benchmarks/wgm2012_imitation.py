@@ -80,7 +80,8 @@ def run(arguments: list[str], folder: Path) -> tuple[int, float, float, str]:
     """Exit status, seconds and peak MB of one installed command; the peak is its own, not ours."""
     measure = (
         "import resource, subprocess, sys; p = subprocess.run(sys.argv[1:], capture_output=True, text=True);"
-        "print(p.stdout + p.stderr); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(p.returncode)"
+        "print(p.stdout + p.stderr); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss);"
+        "sys.exit(p.returncode)"
     )
     start = time.perf_counter()
     gravmap = Path(sys.executable).with_name("gravmap")
@@ -111,12 +112,13 @@ def main() -> None:
         url = f"http://127.0.0.1:{server.server_port}/{NAME}"
         work = folder / "work"
         work.mkdir(exist_ok=True)
+        four = [word for height in ("5km", "10km", "20km", "40km") for word in ("--height", height)]
         for title, arguments, expected in (
             ("fetch, another hash", ["fetch", "--from", url], 4),
             ("fetch --accept-hash", ["fetch", "wgm2012", "--accept-hash"], 0),
             ("fetch again", ["fetch", "wgm2012", "--offline"], 0),
             ("residual, liu2024", ["residual", "--height", "10km", "--overwrite"], 0),
-            ("residual, 4 heights", "residual --height 5km --height 10km --height 20km --height 40km --overwrite".split(), 0),
+            ("residual, 4 heights", ["residual", *four, "--overwrite"], 0),
         ):
             status, seconds, peak, text = run(arguments, work)
             print(f"\n== {title}: status {status}, {seconds:.1f} s, peak {peak:.0f} MB\n{text}")

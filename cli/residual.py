@@ -37,6 +37,11 @@ Examples:
     metavar="LENGTH",
     help="Level of the input above the ellipsoid (default: what the file says, else 0).",
 )
+@click.option(
+    "--globe",
+    type=click.Path(path_type=Path),
+    help="A global grid, however coarse, for the long waves (default: GRID itself where it is global).",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write (default: data/fields.nc).")
 @dry_run_option
 @overwrite_option
@@ -49,6 +54,7 @@ def command(
     bbox: tuple[float, ...] | None,
     variable: str | None,
     input_height_m: float | None,
+    globe: Path | None,
     output: Path | None,
     dry_run: bool,
     overwrite: bool,
@@ -57,13 +63,16 @@ def command(
 
     GRID is a netCDF (GMT's x y z or CF) or GeoTIFF file; without it, the WGM2012 file that `gravmap fetch` got. The
     region is liu2024 where the grid covers it, else all of the grid. Where the grid is wider than the region, 5 degrees
-    around it are used and cut off again. Writes data/fields.nc: bouguer, regional_10km, residual_10km ... in mGal.
+    around it are used and cut off again; where a globe is known, its degrees up to 180 are removed before and restored
+    after. Writes data/fields.nc: bouguer, regional_10km, residual_10km ... in mGal.
     """
+    from gravmap.errors import InputError
     from gravmap.files import refuse_existing
     from gravmap.gravity import extent, open_grid, residual_fields, spacing_deg, write_fields
     from gravmap.gravity.continuation import check_heights
     from gravmap.gravity.fetch import fetched_gravity, provenance
     from gravmap.gravity.fields import MARGIN_DEG
+    from gravmap.gravity.lowdegrees import LowDegrees, is_global
     from gravmap.regions import find_region
     from gravmap.units import format_angle, format_length
 
@@ -87,6 +96,13 @@ def command(
     session.say(f"Region {wanted}{note}")
     # Opened again with the region: of a large file only this part is read, and all of it is checked.
     part = open_grid(source, variable=variable, region=wanted, margin_deg=MARGIN_DEG, input_height_m=level_m)
+    world = open_grid(globe) if globe is not None else whole
+    if globe is not None and not is_global(world):
+        raise InputError(
+            f"{globe} is no globe: it covers {extent(world)}.", "Give a grid from pole to pole and all around."
+        )
+    if is_global(world):
+        session.say("The longest waves (degrees up to 180) are taken from the globe, removed and restored.")
     if dry_run:
         megabytes = part.size * (1 + 2 * len(heights_m)) * 4 / 1e6
         session.say(
@@ -95,12 +111,17 @@ def command(
         )
         session.result({"would_write": str(path), "nodes": [part.sizes["lat"], part.sizes["lon"]]})
         return
+    sources = [provenance(source, session.workspace.raw)]
+    if globe is not None:
+        sources.append(provenance(globe, session.workspace.raw))
     with session.progress("residual") as progress:
+        low = LowDegrees(world, progress) if is_global(world) else None
         fields = residual_fields(
             part,
             heights_m,
             wanted,
-            sources=[provenance(source, session.workspace.raw)],
+            low=low,
+            sources=sources,
             progress=progress,
         )
     write_fields(fields, path)

@@ -52,7 +52,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # What a killed run left under our own naming is rubbish by definition, unless its writer lives.
-    for stale in path.parent.glob(f".{path.stem}{PARTIAL}*{path.suffix}*"):
+    # A name without suffix would otherwise give "**", which is no pattern.
+    for stale in path.parent.glob(f".{path.stem}{PARTIAL}*{path.suffix}*".replace("**", "*")):
         if not _writer_lives(stale):
             stale.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.stem}{PARTIAL}{os.getpid()}{path.suffix}")

@@ -17,6 +17,7 @@ from gravmap.errors import InputError
 from gravmap.files import atomic_path
 from gravmap.gravity.continuation import check_heights, prepared
 from gravmap.gravity.grid import crop, extent, spacing_deg
+from gravmap.gravity.lowdegrees import LowDegrees
 from gravmap.gravity.patch import OPERATOR_VERSION, Patch
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 MADE_BY = "gravmap residual --height 10km"
 # Read this much around the region, degrees: what lies outside is then measured, not guessed.
 MARGIN_DEG = 5.0
+# Padding and reach of the edges when the long waves are known from a globe.
+RESTORED_PAD_YX = (80, 80)
+RESTORED_DECAY_M = 50e3
 
 
 def residual_fields(
@@ -36,6 +40,7 @@ def residual_fields(
     region: Region | None = None,
     *,
     margin_deg: float = MARGIN_DEG,
+    low: LowDegrees | None = None,
     sources: Sequence[dict[str, Any]] = (),
     progress: Progress = silent,
 ) -> xr.Dataset:
@@ -55,6 +60,9 @@ def residual_fields(
         The box wanted; the whole grid by default.
     margin_deg : float
         How much around the region to use, degrees.
+    low : LowDegrees, optional
+        The longest waves of a globe: removed at the level of the data, restored at the new one. They decide the level
+        of the regional, and what lies beyond the grid.
     sources : sequence of dict
         What goes into the file's provenance: path, sha256, source, citation, licence.
     progress : callable
@@ -81,10 +89,14 @@ def residual_fields(
     # The Earth's other side of a grid that goes all around would be a margin of itself: no special case, it is padding.
     level_m = float(grid.attrs.get("height_m", 0.0))
 
-    field, holes, offset = prepared(work.values)
+    lat, lon = work["lat"].values, work["lon"].values
+    values = work.values if low is None else work.values - low.field(lat, lon, level_m)
+    field, holes, offset = prepared(values)
     if holes[rows, columns].all():
         raise InputError(f"Every node inside {region} is NaN.", "Choose another region or another grid.")
-    patch = Patch(field, work["lat"].values, work["lon"].values, height_m=level_m, out_rows=rows, out_cols=columns)
+    # What is left by the low degrees is short: it needs no far reach into the padding.
+    edges: dict[str, Any] = {"pad_yx": RESTORED_PAD_YX, "decay_m": RESTORED_DECAY_M} if low is not None else {}
+    patch = Patch(field, lat, lon, height_m=level_m, out_rows=rows, out_cols=columns, **edges)
     observed = np.array(inner.values, dtype=np.float32)
     template = xr.DataArray(observed, coords={"lat": inner["lat"], "lon": inner["lon"]}, dims=("lat", "lon"))
     title = str(grid.attrs.get("long_name", "Bouguer anomaly"))
@@ -92,6 +104,8 @@ def residual_fields(
     for done, height in enumerate(heights):
         progress(done, len(heights), format_length(height))
         regional = patch.upward(height) + np.float32(offset)
+        if low is not None:
+            regional += low.field(inner["lat"].values, inner["lon"].values, level_m + height)
         regional[np.isnan(observed)] = np.nan
         name, top = format_length(height), format_length(level_m + height)
         fields[f"regional_{name}"] = _described(
@@ -110,6 +124,7 @@ def residual_fields(
         "history": f"{now:%Y-%m-%dT%H:%M:%SZ} gravmap {__version__}: upward continuation",
         "height_m": level_m,
         "known_outside_deg_wsen": np.array(outside),
+        "low_degrees_removed_and_restored": low.degree if low is not None else 0,
         "gravmap_recipe": json.dumps(_recipe(list(fields), heights, level_m, spacing_deg(inner))),
         "gravmap_sources": json.dumps([dict(source) for source in sources], ensure_ascii=False),
     }

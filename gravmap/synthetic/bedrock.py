@@ -20,7 +20,7 @@ PERMIAN, MESOZOIC, ACID = 8, 9, 10
 
 _BELT_CLIP_KM = (15.0, 160.0)
 _BELT_SIGMA = 0.5
-_MISFITS = 20
+_MISFITS = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +186,7 @@ def _plutons(plane: StrikePlane, counted: NDArray[np.bool_], wanted: float) -> t
     Outline: an ellipse along strike (major half axis lognormal, median 9 km) with a rough edge. Thickness:
     T = 0.69 W^0.6 km for a body W km wide, lognormal with sigma 0.3, with a round floor; Cruden and McCaffrey (2001,
     Physics and Chemistry of the Earth A 26, 303-315) find 0.6(+-0.15) W^0.6(+-0.1). None is thicker than 10 km, the
-    threshold of batholiths.
+    threshold of batholiths (Cruden, McCaffrey and Bunger 2018, Geometric scaling of tabular igneous intrusions).
     """
     stream = plane.dice.stream("plutons")
     shape = counted.shape

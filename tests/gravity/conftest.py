@@ -97,6 +97,16 @@ def make_grid():
     return grid_of
 
 
+@pytest.fixture(scope="session")
+def point_masses():
+    """A grid of what given masses draw, at a height."""
+
+    def point_masses(masses, lat, lon, height_m):
+        return grid_of(gravity_of(masses, lat, lon, height_m), lat, lon)
+
+    return point_masses
+
+
 @pytest.fixture
 def write_coards(tmp_path):
     """Write a grid as GMT writes COARDS netCDF-3: x, y, z, float32 coordinates."""

@@ -9,6 +9,7 @@ import xarray as xr
 
 from gravmap.errors import InputError, OptionError
 from gravmap.gravity import field_recipe, field_sources, open_fields, residual_fields, upward_continue, write_fields
+from gravmap.gravity.lowdegrees import LowDegrees
 from gravmap.regions import Region
 
 REGION = Region(74, 43, 86, 52)
@@ -52,6 +53,29 @@ def test_a_margin_makes_the_rim_right(truth, share):
     }
     assert errors[5] < 0.003
     assert errors[0] > 10 * errors[5]
+
+
+def test_a_globe_tells_the_long_waves(point_masses, truth, share):
+    masses = (
+        (80.0, 46.6, 120e3, 50.0),
+        (70.0, 50.0, 400e3, 80.0),
+        (95.0, 41.0, 700e3, -90.0),
+        (20.0, -40.0, 900e3, 60.0),
+    )
+    low = LowDegrees(point_masses(masses, np.arange(-89.5, 90), np.arange(-179.5, 180), 0.0))
+    field, regional = (point_masses(masses, truth.lat, truth.lon, height_m) for height_m in (0.0, 10e3))
+    inside = {"lat": slice(45 - 1e-9, 50 + 1e-9), "lon": slice(77 - 1e-9, 84 + 1e-9)}
+    errors = [
+        share(
+            residual_fields(field, [10e3], Region(77, 45, 84, 50), low=choice).regional_10km,
+            field.sel(inside),
+            regional.sel(inside),
+        )
+        for choice in (None, low)
+    ]
+    # A part of a long wave looks like a plane from inside: only the globe tells how it decays.
+    assert errors[0] > 0.02
+    assert errors[1] < 0.004
 
 
 def test_the_rim_is_said_when_nothing_is_known_outside(truth, fields):

@@ -14,9 +14,8 @@ def make_history(scored=True):
     return rows
 
 
-@pytest.mark.parametrize("scored", [True, False])
-@pytest.mark.parametrize("epochs", [1, 12])
-def test_a_picture_is_drawn(tmp_path, scored, epochs):
+@pytest.mark.parametrize(("epochs", "scored"), [(12, True), (1, False)])
+def test_a_picture_is_drawn(tmp_path, epochs, scored):
     import matplotlib.image
 
     draw_curves(make_history(scored)[:epochs], tmp_path / "curves.png", "demo: ggmnet-tiny")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +109,7 @@ def test_ctrl_c_ends_all(area, tmp_path):
 
     def listener(done, total, note=""):
         if done >= 2 and not pressed.is_set():
+            assert len(running_workers()) == 2
             pressed.set()
             threading.Timer(0.1, interrupt).start()
 
@@ -118,24 +120,26 @@ def test_ctrl_c_ends_all(area, tmp_path):
         launch(area, tmp_path / "run", long, 2, listener)
     assert signal.getsignal(signal.SIGINT) is before
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and workers_of(tmp_path):
+    while time.monotonic() < deadline and running_workers():
         time.sleep(0.1)
-    assert not workers_of(tmp_path)
+    assert not running_workers()
 
 
-def workers_of(folder):
-    """Children of this process that still run spawned Python."""
-    children = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
+def running_workers():
+    """Processes that live under the fork server of this process."""
+    parents, servers = {}, set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
             try:
-                fields = open(f"/proc/{entry}/stat").read().rsplit(")", 1)[1].split()
-                command = open(f"/proc/{entry}/cmdline").read()
+                state, parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+                command = (entry / "cmdline").read_text()
             except OSError:
                 continue
-            if fields[1] == str(os.getpid()) and fields[0] != "Z" and "spawn_main" in command:
-                children.append(entry)
-    return children
+            if state != "Z":
+                parents[entry.name] = parent
+            if parent == str(os.getpid()) and "forkserver" in command:
+                servers.add(entry.name)
+    return [process for process, parent in parents.items() if parent in servers]
 
 
 def test_where_to_train():
