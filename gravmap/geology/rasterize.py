@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio.features
+import shapely
 from numpy.typing import NDArray
 from rasterio.transform import from_bounds
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RESOLUTION_DEG = 15 / 3600
+# Polygons handed to GDAL at once: their points as Python lists take forty times the memory of an array.
+_AT_ONCE = 500
 
 
 def grid_shape(region: Region, resolution_deg: float) -> tuple[int, int, tuple[float, float, float, float]]:
@@ -173,10 +177,24 @@ def _burn(
     shapes = [pair for polygons in reversed(maps) for pair in polygons]
     dtype = np.uint8 if highest <= 255 else np.uint16
     numbers = np.zeros(shape, dtype=dtype)
-    if shapes:
-        transform = from_bounds(*bounds, shape[1], shape[0])
-        rasterio.features.rasterize(shapes, out=numbers, transform=transform)
+    transform = from_bounds(*bounds, shape[1], shape[0])
+    for start in range(0, len(shapes), _AT_ONCE):
+        some = shapes[start : start + _AT_ONCE]
+        outlines = _as_lists([polygon for polygon, _ in some])
+        numbered = zip(outlines, (number for _, number in some), strict=True)
+        rasterio.features.rasterize(numbered, out=numbers, transform=transform)
     return numbers
+
+
+def _as_lists(shapes: list[Any]) -> Iterator[dict[str, Any]]:
+    """Polygons as the nested lists that rasterio reads; shapely's own way takes each point by itself, and longer."""
+    # Polygons alone come without the last list: each is its own whole.
+    _, points, (rings, parts, *wholes) = shapely.to_ragged_array(shapes)
+    listed = points.tolist()
+    ring = [listed[a:b] for a, b in pairwise(rings)]
+    part = [ring[a:b] for a, b in pairwise(parts)]
+    for a, b in pairwise(wholes[0] if wholes else range(len(part) + 1)):
+        yield {"type": "MultiPolygon", "coordinates": part[a:b]}
 
 
 def _areas_km2(numbers: NDArray[Any], count: int, bounds: tuple[float, float, float, float]) -> NDArray[np.float64]:

@@ -18,7 +18,6 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
-from pyproj.transformer import AreaOfInterest
 
 from gravmap.errors import InputError
 from gravmap.geology.legend import Legend
@@ -79,8 +78,8 @@ def read_map(path: Path, legend: Legend, region: Region) -> MapPolygons:
     Returns
     -------
     MapPolygons
-        Reprojected to EPSG:4326 by PROJ with the datum shift of the region; may hold no polygon when
-        the map does not touch the region.
+        Reprojected to EPSG:4326 by PROJ, datum shift included; may hold no polygon when the map does not
+        touch the region.
 
     Raises
     ------
@@ -110,7 +109,7 @@ def read_map(path: Path, legend: Legend, region: Region) -> MapPolygons:
         _find_field(wanted, names, path, notes)
         for wanted in (legend.field, *(entry.field for entry in legend.overrides))
     )
-    crs, to_map, to_degrees = _systems(info["crs"], legend, path, region, notes)
+    crs, to_map, to_degrees = _systems(info["crs"], legend, path, notes)
     box = to_map.transform_bounds(*region.bounds_wsen, densify_pts=21)
     if not np.all(np.isfinite(box)):
         raise InputError(
@@ -149,7 +148,7 @@ def map_region(path: Path, legend: Legend) -> Region | None:
         bounds = info["total_bounds"]
         if bounds is None or not np.all(np.isfinite(bounds)):
             return None
-        _, to_map, _ = _systems(info["crs"], legend, path, None, [])
+        _, to_map, _ = _systems(info["crs"], legend, path, [])
         return Region(*to_map.transform_bounds(*bounds, direction="INVERSE"))
     except (pyogrio.errors.DataSourceError, InputError, ValueError):
         return None
@@ -220,7 +219,7 @@ def _find_field(wanted: str, names: list[str], path: Path, notes: list[str]) -> 
     )
 
 
-def _systems(stated: Any, legend: Legend, path: Path, region: Region | None, notes: list[str]) -> tuple[str, Any, Any]:
+def _systems(stated: Any, legend: Legend, path: Path, notes: list[str]) -> tuple[str, Any, Any]:
     """The map's system, and transformers from degrees to it (for the box) and from it to degrees."""
     if not stated and not legend.crs:
         hint = 'Add its .prj, or write crs = "EPSG:4326" (whatever it is) under [map] in its legend.'
@@ -230,16 +229,16 @@ def _systems(stated: Any, legend: Legend, path: Path, region: Region | None, not
         log.info(notes[-1])
     try:
         crs = CRS.from_user_input(stated or legend.crs)
-        # The datum shift depends on where: PROJ is told the region, so that it takes the one made for it.
-        around = AreaOfInterest(*region.bounds_wsen) if region is not None and region.east <= 180 else None
-        to_degrees = Transformer.from_crs(crs, TARGET_CRS, always_xy=True, area_of_interest=around)
-        to_map = Transformer.from_crs(TARGET_CRS, crs, always_xy=True, area_of_interest=around)
+        # Of a datum shift made for several areas PROJ takes the one of the place, point by point.
+        to_degrees = Transformer.from_crs(crs, TARGET_CRS, always_xy=True)
+        to_map = Transformer.from_crs(TARGET_CRS, crs, always_xy=True)
     except (CRSError, ProjError) as error:
         raise InputError(
             f"{path} has a coordinate system that PROJ cannot use: {error}.", "Reproject it with GIS software first."
         ) from None
-    name = ":".join(crs.to_authority()) if crs.to_authority() else crs.name
-    return name, to_map, None if crs == CRS.from_user_input(TARGET_CRS) else to_degrees
+    if crs.equals(CRS.from_user_input(TARGET_CRS), ignore_axis_order=True):
+        return TARGET_CRS, to_map, None
+    return ":".join(crs.to_authority()) if crs.to_authority() else crs.name, to_map, to_degrees
 
 
 def _valid_polygons(shapes: NDArray[Any], to_degrees: Any, crs: str) -> tuple[NDArray[Any], NDArray[np.bool_], int]:

@@ -94,7 +94,9 @@ class LowDegrees:
         for n, p in enumerate(legendre(lat, self.degree)):
             weight = _taper(n, self.degree)
             if weight:
-                rows += (weight * ratio ** (n + 2))[:, None] * p * self._coefficients[n]
+                rows[:, : n + 1] += (
+                    (weight * ratio ** (n + 2))[:, None] * p[:, : n + 1] * self._coefficients[n, : n + 1]
+                )
         waves = np.exp(1j * np.arange(self.degree + 1)[:, None] * lon)
         return np.asarray(rows.real @ waves.real - rows.imag @ waves.imag, dtype=np.float32)
 

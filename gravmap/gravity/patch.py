@@ -159,8 +159,9 @@ class Patch:
         """The latitudes at which the symbol is evaluated: Chebyshev nodes of the output range."""
         south, north = self.out_lat[0], self.out_lat[-1]
         span = north - south
-        # Measured on patches from 10 to 75 degrees: more nodes than this change nothing above float32's noise.
-        count = next(count for limit, count in ((6, 3), (20, 4), (30, 5), (45, 6), (60, 8), (181, 12)) if span <= limit)
+        # Measured on random fields: within 0.015 % of the residual's rms of what 16 nodes give (docs/performance.md).
+        counts = ((20, 3), (30, 4), (45, 6), (60, 8), (180, 12))
+        count = next(count for limit, count in counts if span <= limit)
         if span == 0:
             return np.array([south])
         x = np.cos(np.pi * (np.arange(count) + 0.5) / count)

@@ -62,7 +62,7 @@ def draw_curves(history: list[dict[str, Any]], path: Path, title: str = "") -> N
             va="top",
             fontsize=8,
         )
-        below.legend(loc="lower center", bbox_to_anchor=(0.5, -0.38), ncols=4, frameon=False, fontsize=8)
+        below.legend(loc="lower center", bbox_to_anchor=(0.5, -0.33), ncols=4, frameon=False, fontsize=8)
     else:
         below.text(0.5, 0.5, "no labelled tuning blocks", ha="center", transform=below.transAxes, color="#777777")
     below.set_ylabel("score on tuning blocks")

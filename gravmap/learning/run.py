@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import json
-import logging
 import math
 import time
 from pathlib import Path
@@ -28,8 +27,6 @@ from gravmap.learning.distributed import Group
 from gravmap.learning.evaluation import evaluate, scoring_scale
 from gravmap.learning.loss import class_frequencies, class_weights, loss_terms
 from gravmap.learning.sampler import Sampler, channel_scales
-
-log = logging.getLogger(__name__)
 
 SCORES = ("pa", "mpa", "miou", "fwiou")
 
@@ -57,9 +54,7 @@ class Run:
         self.local_batch, self.parts = _shares(config, group)
         frequencies = class_frequencies(area)
         self.class_weight = torch.as_tensor(class_weights(frequencies), dtype=torch.float32, device=group.device)
-        absent = [str(each["name"]) for each, share in zip(area.classes, frequencies, strict=True) if not share]
-        if absent and group.rank == 0:
-            log.warning("No training label of: %s. The network cannot learn these.", ", ".join(absent))
+        self.absent = [str(each["name"]) for each, share in zip(area.classes, frequencies, strict=True) if not share]
         torch.manual_seed(config.seed)
         network: Any = build(config.model, in_channels=len(area.fields), classes=len(area.classes))
         if hasattr(network, "set_prior"):

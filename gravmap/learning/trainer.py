@@ -63,6 +63,8 @@ def train(
         The loss is no longer a finite number.
     """
     run = Run(area, run_dir, config, group or Group(device=torch.device(config.device)))
+    if run.absent and run.group.rank == 0:
+        log.warning("No training label of: %s. The network cannot learn these.", ", ".join(run.absent))
     if resume:
         run.restore()
     first_epoch, p0 = run.epoch, run.progress
@@ -78,7 +80,7 @@ def train(
             if config.time_limit_s:
                 run.progress = max(run.progress, p0 + (1 - p0) * elapsed / config.time_limit_s)
             left = _left(elapsed, run.step - steps_before, total - run.step, config.time_limit_s)
-            progress(run.step, total, f"epoch {run.epoch + 1}/{config.epochs} {run.told()} {left}")
+            progress(round(run.progress * total), total, f"epoch {run.epoch + 1}/{config.epochs} {run.told()} {left}")
             out_of_time = config.time_limit_s is not None and elapsed + run.ending_s > config.time_limit_s
             if out_of_time:
                 break

@@ -187,10 +187,9 @@ def _by_torchvision(x: Tensor, offset: Tensor, weight: Tensor, images_per_call: 
     kind = x.device.type
     result = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     exact = torch.promote_types(x.dtype, torch.float32)
-    with torch.autocast(kind, enabled=False):
-        taps = weight.to(exact)
-        parts = [
-            deform_conv2d(some.to(exact), shift.to(exact), taps, padding=1)
-            for some, shift in zip(torch.split(x, images_per_call), torch.split(offset, images_per_call), strict=True)
-        ]
-        return torch.cat(parts).to(result)
+    taps = weight.to(exact)
+    parts = [
+        deform_conv2d(some.to(exact), shift.to(exact), taps, padding=1)
+        for some, shift in zip(torch.split(x, images_per_call), torch.split(offset, images_per_call), strict=True)
+    ]
+    return torch.cat(parts).to(result)

@@ -127,6 +127,11 @@ def test_branches_share_their_prefix_cell_by_cell():
     each = [torch.autograd.grad(network.branches(x)[b].square().sum(), weight)[0].abs().sum() for b in range(3)]
     assert all(gradient > 0 for gradient in each)
 
+    # Branches 1 and 2 go down together and stay together longer than with branch 0.
+    late = GGMNet(cycle(5, ((), (2,), (2, 4)), ("conv",), (1,), arm_norm="none"), 1, 3)
+    assert late.routes == [[0, 1, 2, 3, 4], [0, 1, 5, 6, 7], [0, 1, 5, 6, 8]]
+    assert late(torch.randn(1, 1, 64, 64)).shape == (1, 3, 64, 64)
+
     alone = GGMNet(little(share_prefix=False), 1, 3)
     assert len(alone.cells) == 15
     assert alone.partings == set()
