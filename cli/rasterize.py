@@ -90,9 +90,9 @@ def _chosen_maps(
     session: Session, source: Path | None, legend: str | None, field: str | None, pairs: tuple[tuple[Path, str], ...]
 ) -> list[tuple[Path, Legend]]:
     """The maps the user named, or else the fetched ones."""
+    from gravmap.errors import InputError
     from gravmap.geology import load_legend, shipped_legends
     from gravmap.geology.legend import replace_field
-    from gravmap.workspace import require
 
     if source is not None and pairs:
         raise click.UsageError("Give one MAP with --legend, or --map FILE LEGEND repeated, not both.")
@@ -106,7 +106,10 @@ def _chosen_maps(
         return fetched_pairs(session)
     chosen = []
     for path, name in pairs:
-        require(path, f"gravmap rasterize {path.name} --legend {name}` reads it, and `gravmap fetch")
+        if not path.exists():
+            raise InputError(
+                f"The map {path} is missing.", "Check the path; `gravmap fetch` gets the maps gravmap knows."
+            )
         own = load_legend(name)
         chosen.append((path, replace_field(own, field) if field else own))
     return chosen

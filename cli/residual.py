@@ -42,6 +42,12 @@ Examples:
     type=click.Path(path_type=Path),
     help="A global grid, however coarse, for the long waves (default: GRID itself where it is global).",
 )
+@click.option(
+    "--derivatives",
+    "with_derivatives",
+    is_flag=True,
+    help="Add vertical and horizontal derivatives, tilt and analytic signal, 2 km above the level of the input.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write (default: data/fields.nc).")
 @dry_run_option
 @overwrite_option
@@ -55,6 +61,7 @@ def command(
     variable: str | None,
     input_height_m: float | None,
     globe: Path | None,
+    with_derivatives: bool,
     output: Path | None,
     dry_run: bool,
     overwrite: bool,
@@ -87,7 +94,7 @@ def command(
     note = ""
     if wanted is None:
         default = find_region("liu2024", session.workspace.regions)
-        wanted = default if own.contains(default, max(spacing_deg(whole))) else own
+        wanted = default if own.contains(default, 0.5 * max(spacing_deg(whole)) + 1e-6) else own
         note = " (liu2024, the default)" if wanted == default else " (all of the grid: it does not cover liu2024)"
     level_m = float(whole.attrs["height_m"])
     tops = ", ".join(format_length(level_m + height) for height in sorted(heights_m))
@@ -102,7 +109,7 @@ def command(
             f"{globe} is no globe: it covers {extent(world)}.", "Give a grid from pole to pole and all around."
         )
     if is_global(world):
-        session.say("The longest waves (degrees up to 180) are taken from the globe, removed and restored.")
+        session.say("The longest waves (degrees up to 180) are taken from the globe: removed before, restored after.")
     if dry_run:
         megabytes = part.size * (1 + 2 * len(heights_m)) * 4 / 1e6
         session.say(
@@ -121,6 +128,7 @@ def command(
             heights_m,
             wanted,
             low=low,
+            with_derivatives=with_derivatives,
             sources=sources,
             progress=progress,
         )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RESOLUTION_DEG = 15 / 3600
-# Polygons handed to GDAL at once: their points as Python lists take forty times the memory of an array.
+# Polygons handed to GDAL at once: their points as Python lists take eight times the memory of an array.
 _AT_ONCE = 500
 
 

@@ -215,7 +215,7 @@ def _fetch_file(
         except DownloadError as error:
             failures.append(f"{place}: {error.message}")
             log.info("%s", failures[-1])
-    raise DownloadError(f"{file.name} could not be had. " + "; ".join(failures))
+    raise DownloadError(f"{file.name} could not be had. " + "; ".join(failures) + ".")
 
 
 class _Unsure(Exception):

@@ -16,6 +16,7 @@ from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import atomic_path
 from gravmap.gravity.continuation import check_heights, prepared
+from gravmap.gravity.derivatives import DERIVATIVE_HEIGHT_M, DERIVATIVES, derivatives
 from gravmap.gravity.grid import crop, extent, spacing_deg
 from gravmap.gravity.lowdegrees import LowDegrees
 from gravmap.gravity.patch import OPERATOR_VERSION, Patch
@@ -41,6 +42,7 @@ def residual_fields(
     *,
     margin_deg: float = MARGIN_DEG,
     low: LowDegrees | None = None,
+    with_derivatives: bool = False,
     sources: Sequence[dict[str, Any]] = (),
     progress: Progress = silent,
 ) -> xr.Dataset:
@@ -63,6 +65,8 @@ def residual_fields(
     low : LowDegrees, optional
         The longest waves of a globe: removed at the level of the data, restored at the new one. They decide the level
         of the regional, and what lies beyond the grid.
+    with_derivatives : bool
+        Add the derivatives of :mod:`gravmap.gravity.derivatives`, 2 km above the level of the data.
     sources : sequence of dict
         What goes into the file's provenance: path, sha256, source, citation, licence.
     progress : callable
@@ -71,7 +75,8 @@ def residual_fields(
     Returns
     -------
     xr.Dataset, dims (lat, lon), float32, mGal
-        ``bouguer``, then for every height, lowest first, ``regional_10km`` and ``residual_10km``. Attribute
+        ``bouguer``, then for every height, lowest first, ``regional_10km`` and ``residual_10km``; then the derivatives;
+        then ``coverage`` (0 to 1) where the grid has holes. Attribute
         ``known_outside_deg_wsen``: how much of the field around the region was known on each side.
 
     Raises
@@ -85,6 +90,11 @@ def residual_fields(
     heights = sorted(set(map(float, heights_m)))
     work = (crop(grid, region, margin_deg) if region is not None else grid).load()
     inner = crop(work, region) if region is not None else work
+    if min(inner.shape) < 4:
+        size = f"{inner.sizes['lat']} x {inner.sizes['lon']}"
+        raise InputError(
+            f"The region holds only {size} nodes of the grid.", "Choose a larger --bbox W S E N, or a finer grid."
+        )
     rows, columns = _place(work["lat"].values, inner["lat"].values), _place(work["lon"].values, inner["lon"].values)
     # The Earth's other side of a grid that goes all around would be a margin of itself: no special case, it is padding.
     level_m = float(grid.attrs.get("height_m", 0.0))
@@ -115,6 +125,26 @@ def residual_fields(
             template, observed - regional, f"observed minus the field {name} higher", level_m, lost_over_m=height
         )
     progress(len(heights), len(heights))
+    if with_derivatives:
+        # The longest waves hardly matter to a derivative, and have none on record: the whole field is taken.
+        whole, _, _ = prepared(work.values)
+        slopes = Patch(whole, lat, lon, height_m=level_m, out_rows=rows, out_cols=columns) if low is not None else patch
+        name = format_length(DERIVATIVE_HEIGHT_M)
+        for key, values in derivatives(slopes, DERIVATIVE_HEIGHT_M).items():
+            values[np.isnan(observed)] = np.nan
+            long_name, unit = DERIVATIVES[key]
+            array = _described(template, values, f"{long_name}, {name} higher", level_m + DERIVATIVE_HEIGHT_M)
+            array.attrs["units"] = unit
+            fields[f"{key}_{name}"] = array
+    channels = list(fields)
+    if np.isnan(observed).any():
+        # The share of the regional that was measured: the mask of known nodes, continued upwards like the field.
+        known = Patch(1.0 - holes, lat, lon, height_m=level_m, out_rows=rows, out_cols=columns)
+        share = np.clip(known.upward(heights[-1]), 0, 1)
+        fields["coverage"] = _described(
+            template, share, f"share of the regional {format_length(heights[-1])} higher that was measured", level_m
+        )
+        fields["coverage"].attrs["units"] = "1"
 
     outside = _known_outside(work, inner)
     now = datetime.datetime.now(datetime.UTC)
@@ -125,7 +155,7 @@ def residual_fields(
         "height_m": level_m,
         "known_outside_deg_wsen": np.array(outside),
         "low_degrees_removed_and_restored": low.degree if low is not None else 0,
-        "gravmap_recipe": json.dumps(_recipe(list(fields), heights, level_m, spacing_deg(inner))),
+        "gravmap_recipe": json.dumps(_recipe(channels, heights, level_m, spacing_deg(inner))),
         "gravmap_sources": json.dumps([dict(source) for source in sources], ensure_ascii=False),
     }
     note = edge_note(outside, float(np.nanstd(observed - regional)))

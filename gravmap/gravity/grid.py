@@ -57,7 +57,7 @@ def open_grid(
 
     Returns
     -------
-    xr.DataArray, dims (lat, lon), float32, mGal
+    xr.DataArray, dims (lat, lon), float32 (a large grid kept on disk: as stored), mGal
         Latitude and longitude ascend. Attributes: units, height_m, source_path and those of the file.
 
     Raises
@@ -74,8 +74,8 @@ def open_grid(
     if grid.size <= _READ_AT_ONCE:
         grid = grid.load()
     factor = grid.attrs.pop("_mgal")
-    if factor != 1 or grid.dtype != np.float32:
-        # Conversion needs the numbers; the usual large grid is float32 mGal already and stays lazy.
+    if factor != 1 or (grid.dtype != np.float32 and grid.size <= _READ_AT_ONCE):
+        # Conversion needs the numbers. A large grid in mGal stays lazy, whatever its type, until a part is asked for.
         attrs = grid.attrs
         grid = grid.copy(data=(grid.values * factor).astype(np.float32))
         grid.attrs = attrs
@@ -112,14 +112,16 @@ def crop(grid: xr.DataArray, region: Region, margin_deg: float = 0.0) -> xr.Data
     """
     lat, lon = grid["lat"].values, grid["lon"].values
     step_lat, step_lon = spacing_deg(grid)
+    # A pixel-registered grid's outermost nodes lie half a cell inside what it covers.
+    half_lat, half_lon = 0.5 * step_lat + _ON_THE_EDGE_DEG, 0.5 * step_lon + _ON_THE_EDGE_DEG
     own = extent(grid)
     shift, covers = 0.0, False
     for turn in (0.0, 360.0, -360.0):
-        if own.west + turn <= region.west + step_lon and region.east <= own.east + turn + step_lon:
+        if own.west + turn <= region.west + half_lon and region.east <= own.east + turn + half_lon:
             shift, covers = turn, True
             break
     wraps = own.width_deg >= 360 - 1.5 * step_lon
-    if not (covers or wraps) or own.south > region.south + step_lat or own.north < region.north - step_lat:
+    if not (covers or wraps) or own.south > region.south + half_lat or own.north < region.north - half_lat:
         raise InputError(
             f"The region {region} lies outside the grid, which covers {own}.",
             "Choose a --bbox W S E N inside it.",
@@ -127,6 +129,8 @@ def crop(grid: xr.DataArray, region: Region, margin_deg: float = 0.0) -> xr.Data
     south, north = region.south - margin_deg - _ON_THE_EDGE_DEG, region.north + margin_deg + _ON_THE_EDGE_DEG
     west, east = region.west - margin_deg - _ON_THE_EDGE_DEG, region.east + margin_deg + _ON_THE_EDGE_DEG
     rows = np.flatnonzero((lat >= south) & (lat <= north))
+    if min(rows.size, (east - west) / step_lon) < 2:
+        raise InputError(f"The region {region} is smaller than the grid's cells.", "Choose a larger --bbox W S E N.")
     band = grid[rows[0] : rows[-1] + 1]
     if not wraps:
         columns = np.flatnonzero((lon + shift >= west) & (lon + shift <= east))
@@ -176,6 +180,8 @@ def _canonical(grid: xr.DataArray, path: Path) -> xr.DataArray:
         degrees = snapped(axis) if axis.dtype == np.float32 else axis.astype(np.float64)
         if dim == "lon" and degrees.min() >= 180:
             degrees = degrees - 360
+        elif dim == "lon" and degrees.min() < -180 and degrees.max() <= 0:
+            degrees = degrees + 360
         names = {"lat": ("latitude", "degrees_north", "Y"), "lon": ("longitude", "degrees_east", "X")}[dim]
         meaning = dict(zip(("standard_name", "units", "axis"), names, strict=True))
         grid = grid.assign_coords({dim: (dim, degrees, meaning)})

@@ -8,7 +8,8 @@ Equations, figures and limits: docs/method/gravity.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import scipy.fft
@@ -59,23 +60,35 @@ def curvature_radii_m(lat_deg: ArrayLike) -> tuple[NDArray[np.float64], NDArray[
     return SEMI_MAJOR_M * (1 - ECCENTRICITY_SQUARED) / w2**1.5, SEMI_MAJOR_M / np.sqrt(w2)
 
 
-def continuation_symbol(height_m: float) -> Symbol:
-    r"""The symbol of upward continuation by `height_m` of radial gravity on a sphere.
+@dataclass(frozen=True)
+class Continuation:
+    r"""The symbol of upward continuation of radial gravity on a sphere.
 
     Degree n falls off as :math:`(R/(R+h))^{n+2}` (r g is harmonic); with :math:`q = n + 1/2` and
     :math:`L = \ln(1 + h/R)` this is :math:`e^{-L (q + 3/2)}`. Gravity, disturbance, free-air and Bouguer anomaly
     alike.
+
+    Attributes
+    ----------
+    height_m : float
+        How far up, metres.
 
     References
     ----------
     Heiskanen and Moritz (1967), Physical Geodesy, section 2-14.
     """
 
-    def symbol(q: NDArray[Any], radius_m: Any) -> NDArray[Any]:
-        rate = np.log1p(height_m / radius_m)
+    height_m: float
+
+    def __call__(self, q: NDArray[Any], radius_m: Any) -> NDArray[Any]:
+        """The multiplier at dimensionless wavenumbers `q`."""
+        rate = np.log1p(self.height_m / radius_m)
         return np.asarray(np.exp(-rate * q - 1.5 * rate))
 
-    return symbol
+    def bend(self, q: NDArray[Any], radius_m: Any) -> NDArray[Any]:
+        """f''/q² - f'/q³ of the symbol f, in closed form; for any other symbol differences are taken."""
+        rate = np.log1p(self.height_m / radius_m)
+        return np.asarray(rate * (rate * q + 1) / q**3 * self(q, radius_m))
 
 
 class Patch:
@@ -167,8 +180,10 @@ class Patch:
         x = np.cos(np.pi * (np.arange(count) + 0.5) / count)
         return np.asarray(0.5 * (south + north) + 0.5 * span * x)
 
-    def apply(self, symbol: Symbol, *, columns: int | None = None) -> NDArray[np.float32]:
-        """Apply the operator whose symbol is given.
+    def apply(
+        self, symbol: Symbol, *, columns: int | None = None, along: Literal["north", "east"] | None = None
+    ) -> NDArray[np.float32]:
+        """Apply the operator whose symbol is given, and differentiate the result where asked.
 
         Parameters
         ----------
@@ -177,6 +192,8 @@ class Patch:
             so k = q / radius_m is the wavenumber in radians per metre. Called with arrays that broadcast.
         columns : int, optional
             Keep only this many of the longest waves in longitude; the rest is taken as zero.
+        along : "north" or "east", optional
+            Give the horizontal derivative of the result, per metre at the level of the data.
 
         Returns
         -------
@@ -186,15 +203,29 @@ class Patch:
         spectrum, m = self._spectrum[:, :columns], self._m[:, :columns]
         nodes = self.nodes_deg()
         rows = np.zeros((self.out_lat.size, columns), dtype=np.complex64)
+        slopes = np.zeros_like(rows) if along == "north" else None
         for node, weight in zip(nodes, lagrange_weights(nodes, self.out_lat), strict=True):
             q2, radius, _, _ = self._q_squared(float(node), m)
-            part = scipy.fft.ifft(spectrum * _real32(symbol(np.sqrt(q2), radius)), axis=0, overwrite_x=True)[
-                self.out_rows
-            ]
-            part *= weight.astype(np.float32)[:, None]
+            product = spectrum * _real32(symbol(np.sqrt(q2), radius))
+            if slopes is not None:
+                slopes += self._to_rows(product * (1j * self._p)) * _real32(weight)[:, None]
+            part = self._to_rows(product)
+            if slopes is not None:
+                # The blending changes with latitude too.
+                slopes += part * _real32(self._slope_of(weight))[:, None]
+            part *= _real32(weight)[:, None]
             rows += part
         correction = spectrum * (1j * self._weyl(symbol, m))
-        rows += scipy.fft.ifft(correction, axis=0, overwrite_x=True)[self.out_rows]
+        if slopes is not None:
+            slopes += self._to_rows(correction * (1j * self._p))
+        rows += self._to_rows(correction)
+        phi = np.radians(self.out_lat)[:, None]
+        meridian, vertical = (radius[:, None] + self.height_m for radius in curvature_radii_m(self.out_lat))
+        if slopes is not None:
+            # The derivative of u / sqrt(cos), u being what was transformed.
+            rows = np.asarray((slopes + _real32(0.5 * np.tan(phi)) * rows) / _real32(meridian), dtype=np.complex64)
+        elif along == "east":
+            rows = np.asarray(rows * (1j * m) / _real32(vertical * np.cos(phi)), dtype=np.complex64)
         full = np.zeros((rows.shape[0], self._m.size), dtype=np.complex64)
         full[:, :columns] = rows
         result = scipy.fft.irfft(full, n=self._padded[1], axis=1)[:, self.out_cols]
@@ -208,7 +239,15 @@ class Patch:
         )
         # exp(-11) is 2e-5: shorter waves are gone at this height, and so is the time they would cost.
         wave = 11.0 * SEMI_MAJOR_M * widest / height_m
-        return self.apply(continuation_symbol(height_m), columns=int(np.searchsorted(self._m[0], wave)) + 1)
+        return self.apply(Continuation(height_m), columns=int(np.searchsorted(self._m[0], wave)) + 1)
+
+    def _to_rows(self, spectrum: NDArray[Any]) -> NDArray[Any]:
+        """Back from wavenumbers to rows, those wanted only; `spectrum` is used up."""
+        return np.asarray(scipy.fft.ifft(spectrum, axis=0, overwrite_x=True)[self.out_rows])
+
+    def _slope_of(self, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Derivative of a blending weight, per radian of latitude."""
+        return np.asarray(np.gradient(weight, np.radians(self.out_lat), edge_order=2))
 
     def _q_squared(
         self, lat_deg: float, m: NDArray[Any]
@@ -231,15 +270,20 @@ class Patch:
         """
         middle = float(0.5 * (self.out_lat[0] + self.out_lat[-1]))
         q2, radius, v, p = self._q_squared(middle, m)
-        # Differences in float64: f' and f'' would drown in float32's rounding.
-        q = np.sqrt(np.maximum(q2, 1e-12).astype(np.float64))
-        delta = 1e-3 * q + 1e-2
-        below, at, above = (np.asarray(symbol(q + shift, np.float64(radius))) for shift in (-delta, 0 * delta, delta))
-        first = (above - below) / (2 * delta)
-        second = (above - 2 * at + below) / delta**2
-        term = -0.5 * np.tan(np.radians(middle)) * v * p * (second / q**2 - first / q**3)
+        q = np.sqrt(np.maximum(q2, np.float32(1e-6)))
+        bend = symbol.bend(q, radius) if isinstance(symbol, Continuation) else bend_by_differences(symbol, q, radius)
+        term = np.float32(-0.5 * np.tan(np.radians(middle))) * v * p * _real32(bend)
         term[q2 == 0] = 0
         return _real32(term)
+
+
+def bend_by_differences(symbol: Symbol, q: NDArray[Any], radius_m: Any) -> NDArray[np.float64]:
+    """f''/q² - f'/q³ of any symbol f, in float64: the differences would drown in float32's rounding."""
+    q = q.astype(np.float64)
+    delta = 1e-3 * q + 1e-2
+    below, at, above = (np.asarray(symbol(q + shift, np.float64(radius_m))) for shift in (-delta, 0 * delta, delta))
+    first, second = (above - below) / (2 * delta), (above - 2 * at + below) / delta**2
+    return np.asarray(second / q**2 - first / q**3)
 
 
 def _real32(values: NDArray[Any]) -> NDArray[np.float32]:

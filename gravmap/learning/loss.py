@@ -90,7 +90,7 @@ def loss_terms(
         for image, count in enumerate(valid.flatten(1).sum(1).tolist()):
             if count:
                 worst = ranked[image].topk(math.ceil(hard_share * count), sorted=False).values
-                keep[image] = (ranked[image] >= worst.min()).view_as(keep[image]) & valid[image]
+                keep[image] = (ranked[image] >= worst.min()).view_as(keep[image])
         weight = torch.where(small, small_weight, 1.0) * keep
     return (losses * weight).sum(), weight.sum()
 

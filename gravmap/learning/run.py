@@ -19,14 +19,14 @@ from torch.nn.parallel import DistributedDataParallel
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import write_json, write_text
 from gravmap.learning import schedule
-from gravmap.learning.area import TEST, TUNE, Area
+from gravmap.learning.area import TEST, TUNE, Area, channel_scales
 from gravmap.learning.checkpoint import LAST, ModelSpec, load_model, read_pair, save_model, versions, write_pair
 from gravmap.learning.config import TrainConfig
 from gravmap.learning.curves import draw_curves
 from gravmap.learning.distributed import Group
 from gravmap.learning.evaluation import evaluate, scoring_scale
 from gravmap.learning.loss import class_frequencies, class_weights, loss_terms
-from gravmap.learning.sampler import Sampler, channel_scales
+from gravmap.learning.sampler import Sampler
 
 SCORES = ("pa", "mpa", "miou", "fwiou")
 

@@ -101,20 +101,6 @@ class Crop:
         return np.array([[1 / squeeze, 0.0], [0.0, 1.0]]) @ turned
 
 
-def channel_scales(area: Area) -> NDArray[np.float64]:
-    """One robust spread per channel over the whole area, mGal: half the distance from the 16th to the 84th percentile.
-
-    It is what the network's input is divided by, everywhere and for ever; it is saved with the weights.
-    """
-    scales = []
-    for channel in area.fields:
-        values = channel[area.field_valid]
-        low, high = np.percentile(values, (16, 84)) if values.size else (0.0, 0.0)
-        spread = float(high - low) / 2 or float(values.std() if values.size else 0.0)
-        scales.append(spread if spread > 0 else 1.0)
-    return np.array(scales)
-
-
 class Sampler:
     """Draws crops from an area whose arrays live on one device.
 

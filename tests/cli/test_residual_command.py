@@ -131,6 +131,35 @@ def test_the_level_can_be_said(run):
     assert open_fields(run.fields).bouguer.attrs["height_m"] == 3000
 
 
+def test_derivatives_on_request(run):
+    assert run(write_grid(run.root / "grid.nc"), "--height", "10km", "--derivatives").exit_code == 0
+    fields = open_fields(run.fields)
+    assert "tilt_2km" in fields
+    assert float(fields.analytic_signal_2km.min()) >= 0
+
+
+def test_a_globe_for_the_long_waves(run):
+    grid = write_grid(run.root / "grid.nc", bounds=(65, 40, 95, 55))
+    globe = write_grid(run.root / "globe.nc", bounds=(-180, -90, 180, 90), step=1)
+    result = run(grid, "--height", "10km", "--globe", globe)
+    assert result.exit_code == 0, result.output
+    assert "degrees up to" in result.stdout
+    fields = open_fields(run.fields)
+    assert fields.attrs["low_degrees_removed_and_restored"] == 90
+    assert [source["path"] for source in field_sources(fields)] == ["grid.nc", "globe.nc"]
+    refused = run(grid, "--height", "10km", "--globe", grid, "--overwrite")
+    assert refused.exit_code == 3
+    assert "no globe" in refused.stderr
+
+
+def test_a_global_grid_is_its_own_globe(run):
+    result = run(write_grid(run.root / "globe.nc", bounds=(-180, -90, 180, 90), step=1), "--height", "20km")
+    assert result.exit_code == 0, result.output
+    assert "restored after" in result.stdout
+    assert "Nothing is known" not in result.stdout
+    assert open_fields(run.fields).sizes == {"lat": 16, "lon": 31}
+
+
 def test_help_ends_with_an_example():
     result = CliRunner().invoke(gravmap, ["residual", "--help"])
     assert "Examples:" in result.output[-400:]

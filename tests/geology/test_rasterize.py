@@ -1,3 +1,4 @@
+import importlib
 import logging
 import shutil
 import subprocess
@@ -165,7 +166,7 @@ def test_a_map_without_a_system_is_refused(write_map):
 
 def test_a_field_in_other_case_is_taken_and_said(write_map, caplog):
     path = write_map([(box(80, 44, 82, 46), {"GLG": "C"})])
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="gravmap"):
         made = burn(path, load_legend("fsu_geol"))
     assert (made.values[:, :20] == 7).all()
     assert made.maps[0].field == "GLG"
@@ -317,3 +318,14 @@ def test_a_raster_that_does_not_divide_the_region_reaches_beyond():
 def test_transform_of_the_grid_is_the_regions(patchwork):
     made = burn(patchwork, resolution=0.25)
     assert from_bounds(*made.bounds_wsen, *made.values.shape[::-1]).a == pytest.approx(0.25)
+
+
+def test_polygons_handed_over_in_parts_are_all_burned_in_order(write_map, monkeypatch):
+    codes = list("CDSOPK")
+    rows = [(shape, {"GEN_GLG": codes[k % 6], "TYPE": ""}) for k, shape in enumerate(ragged(3, count=25))]
+    path = write_map(rows)
+    whole = burn(path, resolution=0.05).values
+    # By its full name: in the room's namespace `rasterize` is the function.
+    monkeypatch.setattr(importlib.import_module("gravmap.geology.rasterize"), "_AT_ONCE", 4)
+    assert (burn(path, resolution=0.05).values == whole).all()
+    assert len(np.unique(whole)) == 7

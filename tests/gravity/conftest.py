@@ -107,6 +107,12 @@ def point_masses():
     return point_masses
 
 
+@pytest.fixture(scope="session")
+def exact():
+    """What given masses draw at nodes, in float64."""
+    return gravity_of
+
+
 @pytest.fixture
 def write_coards(tmp_path):
     """Write a grid as GMT writes COARDS netCDF-3: x, y, z, float32 coordinates."""

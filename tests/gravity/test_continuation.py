@@ -9,6 +9,7 @@ import xarray as xr
 from gravmap.errors import InputError, OptionError
 from gravmap.gravity import apply_symbol, upward_continue
 from gravmap.gravity.continuation import offset_of
+from gravmap.gravity.patch import Continuation, bend_by_differences
 
 
 @pytest.mark.parametrize("height_m", [2e3, 10e3, 30e3])
@@ -154,3 +155,8 @@ def test_the_vertical_derivative_of_a_point_mass(truth):
     assert error < 0.01
     dense = np.unravel_index(np.argmax(truth.at(5e3).values), got.shape)
     assert got[dense] < 0
+
+
+def test_the_closed_form_of_the_correction_is_what_differences_give():
+    q, radius, symbol = np.array([3.0, 40.0, 500.0, 3000.0]), 6.37e6, Continuation(10e3)
+    np.testing.assert_allclose(symbol.bend(q, radius), bend_by_differences(symbol, q, radius), rtol=1e-4)

@@ -103,14 +103,41 @@ def test_the_level_travels(truth):
     assert "to 15km" in raised.regional_5km.attrs["long_name"]
 
 
+def test_derivatives_are_added_on_request(truth):
+    fields = residual_fields(truth.at(0), [10e3], REGION, with_derivatives=True)
+    names = ["vertical_derivative_2km", "east_derivative_2km", "north_derivative_2km", "horizontal_gradient_2km"]
+    assert list(fields)[3:] == [*names, "tilt_2km", "analytic_signal_2km"]
+    assert fields.tilt_2km.attrs["units"] == "radian"
+    # Away from the edges the east derivative is the slope along a row.
+    row = fields.regional_10km.isel(lat=60)
+    assert fields.east_derivative_2km.attrs["units"] == "mGal/km"
+    lower = upward_continue(truth.at(0), 2e3).sel(lat=row.lat, lon=row.lon)
+    slope = np.gradient(lower.values, np.radians(1 / 15) * 6.39e3 * np.cos(np.radians(float(row.lat))))
+    np.testing.assert_allclose(fields.east_derivative_2km.isel(lat=60).values[3:-3], slope[3:-3], atol=0.02)
+
+
+def test_coverage_says_where_the_regional_is_a_guess(truth):
+    field = truth.at(0)
+    field[100:130, 150:180] = np.nan
+    fields = residual_fields(field, [10e3], REGION)
+    assert field_recipe(fields)["channels"] == ["bouguer", "regional_10km", "residual_10km"]
+    row = np.abs(fields.lat.values - truth.lat[115]).argmin()
+    column = np.abs(fields.lon.values - truth.lon[165]).argmin()
+    coverage = fields.coverage.values
+    assert coverage[row, column] < 0.3
+    beside = coverage[row, column + 16]
+    assert 0.3 < beside < 0.9
+    assert coverage[row, -1] > 0.97
+
+
 def test_holes_stay_holes(truth):
     field = truth.at(0)
     field[100:110, 150:155] = np.nan
     fields = residual_fields(field, [10e3], REGION)
     holes = np.isnan(field.sel(lat=fields.lat, lon=fields.lon).values)
     assert holes.sum() == 50
-    for array in fields.values():
-        np.testing.assert_array_equal(np.isnan(array), holes)
+    for name in ("bouguer", "regional_10km", "residual_10km"):
+        np.testing.assert_array_equal(np.isnan(fields[name]), holes)
 
 
 def test_the_recipe_says_what_shaped_the_values_only(truth, fields):

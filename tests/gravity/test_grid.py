@@ -289,6 +289,34 @@ def test_crop_outside_says_what_there_is(plain):
         crop(plain, Region(60, 41, 75, 44))
 
 
+def test_crop_covers_to_half_a_cell(make_grid):
+    pixel = make_grid(VALUES, LAT + 0.25, LON + 0.25)  # nodes 40.25..46.25, cells 40..46.5
+    assert crop(pixel, Region(70, 40, 79.5, 46.5)).shape == VALUES.shape
+    with pytest.raises(InputError, match="outside"):
+        crop(pixel, Region(69.7, 40, 79.5, 46.5))
+
+
+def test_crop_smaller_than_a_cell(plain):
+    with pytest.raises(InputError, match="smaller than"):
+        crop(plain, Region(72.1, 41.1, 72.4, 41.4))
+
+
+def test_longitudes_below_minus_180(tmp_path, make_grid):
+    check(open_grid(cf(tmp_path, make_grid(VALUES, LAT, LON - 360))))
+
+
+def test_a_large_float64_file_is_cast_where_it_is_read(tmp_path, make_grid, monkeypatch):
+    from gravmap.gravity import grid as module
+
+    path = tmp_path / "double.nc"
+    make_grid(VALUES, LAT, LON).astype("f8").to_dataset(name="g").to_netcdf(path, engine="netcdf4")
+    monkeypatch.setattr(module, "_READ_AT_ONCE", 100)
+    assert not open_grid(path).variable._in_memory
+    part = open_grid(path, region=Region(72, 41, 75, 44))
+    assert part.dtype == np.float32
+    assert part.variable._in_memory
+
+
 @pytest.mark.parametrize("start", [-180, 0])
 @pytest.mark.parametrize("repeated", [0, 1])
 def test_crop_goes_around_the_globe(make_grid, start, repeated):

@@ -57,6 +57,16 @@ def test_the_share_is_of_valid_pixels_not_of_all():
     assert float(denominator) == 12
 
 
+def test_ignored_pixels_do_not_count_where_nothing_is_wrong_any_more():
+    # Every valid pixel has loss 0, as ignored ones seem to have; ties are kept, but only valid ones.
+    target = torch.full((1, 6, 6), IGNORE)
+    target[0, 0] = 1
+    logits = torch.zeros(1, 3, 6, 6)
+    logits[:, 1] = 1e4
+    _, denominator = loss_terms(logits, target, torch.zeros(1, 6, 6, dtype=torch.bool), torch.ones(3))
+    assert float(denominator) == 6
+
+
 def test_an_image_without_labels_gives_zero_and_a_zero_gradient():
     logits, target, small, weights = make_batch()
     logits.requires_grad_()

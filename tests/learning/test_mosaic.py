@@ -72,16 +72,21 @@ def test_identity_puts_a_value_at_its_own_degree():
 
 
 def test_fine_pixels_are_averaged_over_an_output_cell():
-    # Stripes one pixel wide: sampling a pixel would give -1 or 1, the mean over a cell gives 0.
-    class Stripes(nn.Module):
+    # Noise from west to east; a node gets the mean over its cell, as a quadrature of 4000 points gives it.
+    pattern = np.random.default_rng(0).normal(size=256)
+
+    class Pattern(nn.Module):
         def forward(self, x):
-            stripes = (torch.arange(x.shape[-1]) % 2) * 2.0 - 1
-            return stripes.expand_as(x).clone()
+            return torch.tensor(pattern, dtype=torch.float32).expand_as(x).clone()
 
     lat, lon = axes(0.25)
-    windows = np.array([[80.0, 42.0, 84.0, 46.0]])
-    out = predict(Stripes(), field(linear), windows, lat, lon, px=256)[0]
-    assert np.abs(out[:, 1:-1]).max() < 0.05
+    out = predict(Pattern(), field(linear), np.array([[80.0, 42.0, 84.0, 46.0]]), lat, lon, px=256)[0]
+    centres = 80 + (np.arange(256) + 0.5) * 4 / 256
+    points = (np.arange(4000) + 0.5) / 4000 - 0.5
+    want = [np.interp(node + 0.25 * points, centres, pattern).mean() for node in lon[1:-1]]
+    np.testing.assert_allclose(out[8, 1:-1], want, atol=1e-4)
+    # Without the mean a node would see the two pixels beside it alone.
+    assert np.std(np.interp(lon[1:-1], centres, pattern)) > 2 * np.std(want)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.5, 4.0])
