@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--train-time", default="15min")
-    parser.add_argument("--model", default="ggmnet-small")
+    parser.add_argument("--model", default="ggmnet")
     parser.add_argument("--size", default="256", help="pixels across a tile")
     parser.add_argument("--fold", default="0")
     options = parser.parse_args()
@@ -64,8 +64,8 @@ def main() -> None:
     gravmap(root, "rasterize", str(geology), "--legend", "geo3al")
     windows = [word for size in ("5deg", "10deg", "15deg") for word in ("--window", size)]
     gravmap(root, "tile", *windows, "--size", options.size)
-    training = ["--gpus", "0", "--model", options.model, "--time-limit", options.train_time, "--fold", options.fold]
-    gravmap(root, "train", *training, "--name", "real")
+    training = ["--gpus", "0", "--model", options.model, "--steps", "40", "--time-limit", options.train_time]
+    gravmap(root, "train", *training, "--fold", options.fold, "--name", "real")
     gravmap(root, "predict", "--region", "junggar")
     gravmap(root, "predict", "--region", "liu2024", "--everywhere", "--resolution", CELL)
     print()

@@ -17,12 +17,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Newer clicks know the type a ParamType gives; older ones cannot be subscripted when the code runs.
 if TYPE_CHECKING:
-    _FloatType = click.ParamType[float]
+    FloatType = click.ParamType[float]
 else:
-    _FloatType = click.ParamType
+    FloatType = click.ParamType
 
 
-class Length(_FloatType):
+class Length(FloatType):
     """A length with its unit, read as metres."""
 
     name = "length"
@@ -36,7 +36,7 @@ class Length(_FloatType):
             self.fail(str(error), param, ctx)
 
 
-class Angle(_FloatType):
+class Angle(FloatType):
     """An angle with its unit, read as degrees."""
 
     name = "angle"

@@ -17,7 +17,7 @@ from gravmap.files import read_json, refuse_existing, write_text
 from gravmap.units import format_angle
 from gravmap.workspace import require
 
-from .options import ANGLE, dry_run_option, overwrite_option, seed_option
+from .options import ANGLE, FloatType, dry_run_option, overwrite_option, seed_option
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ LONG_S = 3600.0
 RESUMABLE = {"epochs", "time_limit_s", "micro_batch", "patience", "gpus", "device"}
 
 
-class Duration(click.ParamType[float]):
+class Duration(FloatType):
     """A duration with its unit, read as seconds."""
 
     name = "duration"

@@ -13,14 +13,13 @@ HEADER = "# Commands\n\nWritten from `--help` by `make docs`; `tests/test_readme
 
 def text() -> str:
     """The whole page."""
-    group_context = click.Context(gravmap, info_name="gravmap", terminal_width=100, max_content_width=100)
+    settings = {**gravmap.context_settings, "terminal_width": 100, "max_content_width": 100}
+    group_context = click.Context(gravmap, info_name="gravmap", **settings)
     parts = [HEADER, "\n## gravmap\n", block(gravmap.get_help(group_context))]
     for name in gravmap.list_commands(group_context):
         command = gravmap.get_command(group_context, name)
         assert command is not None
-        context = click.Context(
-            command, info_name=name, parent=group_context, terminal_width=100, max_content_width=100
-        )
+        context = click.Context(command, info_name=name, parent=group_context, **settings)
         parts += [f"\n## gravmap {name}\n", block(command.get_help(context))]
     return "".join(parts)
 

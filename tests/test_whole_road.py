@@ -1,8 +1,10 @@
 """From a crust to the map of it, through the command line alone; what each command wrote is opened by others."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,17 +71,26 @@ def test_the_labels_are_the_crusts_own_surface(road):
     assert (root / "data" / "labels.legend.toml").exists()
 
 
-def test_gdal_reads_the_names_of_the_classes(road):
+def test_rio_reads_the_tags_of_the_labels(road):
     root, _ = road
+    rio = Path(sys.executable).with_name("rio")
     done = subprocess.run(
-        [sys.executable, "-m", "rasterio.rio.main", "info", str(root / "data" / "labels.tif"), "--tags"],
-        capture_output=True,
-        text=True,
-        check=True,
+        [rio, "info", str(root / "data" / "labels.tif"), "--tags"], capture_output=True, text=True, check=True
     )
-    assert "GRAVMAP_LEGEND" in done.stdout
-    names = (root / "data" / "labels.tif.aux.xml").read_text()
-    assert "<Category>Devonian</Category>" in names
+    assert json.loads(done.stdout)["GRAVMAP_LEGEND"] == "crust"
+
+
+@pytest.mark.skipif(shutil.which("gdalinfo") is None, reason="GDAL's own tools are not installed")
+@pytest.mark.parametrize("file", ["data/labels.tif", "maps/here/lithology.tif"])
+def test_gdalinfo_reads_names_and_colours(road, file):
+    root, _ = road
+    done = subprocess.run(["gdalinfo", "-json", str(root / file)], capture_output=True, text=True, check=True)
+    band = json.loads(done.stdout)["bands"][0]
+    assert band["noDataValue"] == 255
+    assert band["colorInterpretation"] == "Palette"
+    plain = subprocess.run(["gdalinfo", str(root / file)], capture_output=True, text=True, check=True).stdout
+    assert "6: Devonian" in plain
+    assert "6: 203,140,55,255" in plain  # CB8C37
 
 
 def test_the_tiles_lie_where_the_index_says(road):
@@ -88,7 +99,8 @@ def test_the_tiles_lie_where_the_index_says(road):
     root, _ = road
     index = geopandas.read_parquet(root / "data" / "tiles" / "index.parquet")
     header = json.loads((root / "data" / "tiles" / "index.json").read_text())
-    assert header["tile_size_px"] == 64 if "tile_size_px" in header else True
+    assert header["size_px"] == 64
+    assert header["windows"] == len(index)
     assert set(index["scale_deg"]) == {1.0, 2.0}
     files = sorted((root / "data" / "tiles").rglob("*_field.tif"))
     assert len(files) == len(index)
@@ -142,7 +154,7 @@ def test_finished_steps_are_not_done_again_unasked(road, words):
 @pytest.mark.parametrize(
     ("words", "maker"),
     [
-        (["residual"], "gravmap fetch"),
+        (["residual", "--height", "10km"], "gravmap fetch"),
         (["rasterize"], "gravmap fetch"),
         (["tile"], "gravmap residual"),
         (["train", "--gpus", "0"], "gravmap tile"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
-import pyogrio  # type: ignore[import-untyped]
+import pyogrio
 import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
