@@ -244,7 +244,8 @@ def _systems(stated: Any, legend: Legend, path: Path, notes: list[str]) -> tuple
 def _valid_polygons(shapes: NDArray[Any], to_degrees: Any, crs: str) -> tuple[NDArray[Any], NDArray[np.bool_], int]:
     """Valid polygons in degrees, which of the input they are, and how many had to be mended."""
     areal = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
-    shapes = shapely.force_2d(shapes[areal])
+    # Mended before edges are cut up: GEOS would then silently drop a lobe of a bow tie.
+    shapes, bad = _mend(shapely.force_2d(shapes[areal]))
     if to_degrees is not None:
         if CRS.from_user_input(to_degrees.source_crs).is_projected:
             metres = to_degrees.source_crs.axis_info[0].unit_conversion_factor or 1.0
@@ -255,15 +256,24 @@ def _valid_polygons(shapes: NDArray[Any], to_degrees: Any, crs: str) -> tuple[ND
             return np.column_stack([lon, lat])
 
         shapes = shapely.transform(shapes, degrees)
-    bad = ~shapely.is_valid(shapes)
+        # Another system may make an edge cross its neighbour.
+        shapes, worse = _mend(shapes)
+        bad |= worse
     mended = int(np.count_nonzero(bad))
-    if mended:
-        shapes[bad] = shapely.make_valid(shapes[bad])
-        shapes[bad] = [_areal_part(shape) for shape in shapes[bad]]
     solid = ~shapely.is_empty(shapes)
     kept = np.zeros(len(areal), dtype=bool)
     kept[np.flatnonzero(areal)[solid]] = True
     return shapes[solid], kept, mended
+
+
+def _mend(shapes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Valid polygons, and which of them were not."""
+    bad: NDArray[np.bool_] = ~shapely.is_valid(shapes)
+    if bad.any():
+        shapes = shapes.copy()
+        shapes[bad] = shapely.make_valid(shapes[bad])
+        shapes[bad] = [_areal_part(shape) for shape in shapes[bad]]
+    return shapes, bad
 
 
 def _areal_part(shape: Any) -> Any:

@@ -208,6 +208,17 @@ def test_invalid_polygons_are_mended_and_counted(write_map, bow_tie):
     assert not got[beside].any()
 
 
+def test_both_lobes_of_a_bow_tie_survive_reprojection(write_map, bow_tie):
+    """GEOS drops a lobe when the edges of an invalid polygon are cut up, which reprojection does."""
+    rows = [(bow_tie, {"GEN_GLG": "D", "TYPE": ""}), (box(83, 44, 84, 46), {"GEN_GLG": "C", "TYPE": ""})]
+    plain = burn(write_map(rows), resolution=0.05)
+    utm = geopandas.GeoSeries([shape for shape, _ in rows], crs="EPSG:4326").to_crs("EPSG:32645")
+    projected = write_map(list(zip(utm, [row for _, row in rows], strict=True)), name="utm.gpkg", crs="EPSG:32645")
+    made = burn(projected, resolution=0.05)
+    assert made.maps[0].mended == 1
+    assert made.class_km2[6] == pytest.approx(plain.class_km2[6], rel=0.02)
+
+
 def test_unknown_codes_are_named_with_their_area(write_map, caplog):
     unknown = box(82, 44, 83, 46)
     path = write_map(
