@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gravmap.errors import InputError
+from gravmap.errors import GravmapError, InputError
 
 PARTIAL = ".partial-"
+FULL_BELOW_BYTES = 1 << 17  # a file system that has no more than this is full for any file of ours
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -58,7 +59,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             stale.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.stem}{PARTIAL}{os.getpid()}{path.suffix}")
     try:
-        yield temporary
+        with _full_disk_told(path):
+            yield temporary
         for partial, final in zip(_sidecars(temporary), _sidecars(path), strict=True):
             # A sidecar of the replaced file would describe the new one wrongly.
             if partial.exists():
@@ -85,6 +87,23 @@ def _writer_lives(partial: Path) -> bool:
 
 
 @contextmanager
+def _full_disk_told(path: Path) -> Iterator[None]:
+    """Say that the disk is full when that is why writing failed: netCDF, HDF5 and GDAL call it many names."""
+    try:
+        yield
+    except GravmapError:
+        raise
+    except Exception as error:
+        # Asked before the half-written file is taken away again.
+        if shutil.disk_usage(path.parent).free >= FULL_BELOW_BYTES:
+            raise
+        raise GravmapError(
+            f"The disk is full: {path} could not be written.",
+            "Free some space and run the command again; finished files are kept.",
+        ) from error
+
+
+@contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`; put it in the place of `path` when the block ends well.
 
@@ -106,7 +125,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        yield temporary
+        with _full_disk_told(path):
+            yield temporary
         if path.exists():
             # Two renames: a folder cannot be replaced in one.
             old = path.with_name(f".{path.name}.old{PARTIAL}{os.getpid()}")

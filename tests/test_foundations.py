@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,6 +187,18 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
         (partial / "three").write_text("3")
     assert [path.name for path in target.iterdir()] == ["three"]
     assert [path.name for path in tmp_path.iterdir()] == ["tiles"]
+
+
+@pytest.mark.parametrize("writer", [atomic_path, atomic_folder])
+def test_a_full_disk_is_called_by_its_name(tmp_path, monkeypatch, writer):
+    """netCDF says "Permission denied", HDF5 and GDAL say other things."""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 4096))
+    with pytest.raises(GravmapError, match="disk is full"), writer(tmp_path / "a.nc"):
+        raise PermissionError(13, "Permission denied", "a.nc")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, 10**9))
+    with pytest.raises(PermissionError), writer(tmp_path / "a.nc"):
+        raise PermissionError(13, "Permission denied", "a.nc")
 
 
 def test_overwriting_is_refused_unless_asked_for(tmp_path):
