@@ -13,8 +13,8 @@ from .session import Session, command_options
 
 # Sizes that fit two cores and three minutes. A real run needs none of these options.
 WINDOWS = ("2.5deg", "5deg")
-TILE_PX = 256
-TRAIN_TIME = "70s"
+TILE_PX = 128
+TRAINING = ("--model", "ggmnet-tiny", "--steps", "20", "--time-limit", "60s")
 
 
 @click.command("demo", epilog="Example: gravmap demo")
@@ -54,8 +54,7 @@ def command(session: Session, folder: str | None, seed: int, overwrite: bool) ->
     run(session, root, ["residual", gravity, "--height", "10km", *again])
     run(session, root, ["rasterize", geology, "--legend", "crust", *again])
     run(session, root, ["tile", *windows, "--size", str(TILE_PX), "--seed", str(seed), *again])
-    training = ["train", "--gpus", "0", "--model", "ggmnet-tiny", "--name", "demo", "--time-limit", TRAIN_TIME]
-    run(session, root, [*training, "--seed", str(seed), *again])
+    run(session, root, ["train", "--gpus", "0", *TRAINING, "--name", "demo", "--seed", str(seed), *again])
     run(session, root, ["predict", "--region", "demo", *again])
 
     from gravmap.mapping.demo import report
@@ -74,9 +73,9 @@ def command(session: Session, folder: str | None, seed: int, overwrite: bool) ->
 
 
 NEXT = """
-What this says: the network saw gravity alone, taught on one region's outcrop. Such a network is expected to tie
-with the null models at best, and the outcrop itself (nearest outcrop, label diffusion) usually wins near its border.
-Trust a map under cover only as far as it beats them on held-out ground.
+What this says: the network saw gravity alone, for a minute, taught on one region's outcrop. Such a network is expected
+to tie with the null models at best, and what needs no gravity (nearest outcrop, label diffusion) usually wins near the
+outcrop. Trust a map under cover only as far as it beats them on held-out ground.
 
 Next, on real data, in an empty folder:
   gravmap fetch
