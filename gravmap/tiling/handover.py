@@ -89,11 +89,12 @@ def load_arrays(
     boxes, outcrop = table["boxes"], table["outcrop_share"]
     if split == "blocks":
         role = BlockSplit.from_dict(stored).roles(fold, raster.values.shape, raster.bounds_wsen)
-        learned = count_classes(np.where(role == TRAIN, raster.values, UNUSABLE), raster.bounds_wsen, boxes)
-        kept = learned[:, COVER + 1 : UNUSABLE].any(axis=1)
+        learned_from = np.where(role == TRAIN, raster.values, np.uint8(UNUSABLE))
+        kept = count_classes(learned_from, raster.bounds_wsen, boxes)[:, COVER + 1 : UNUSABLE].any(axis=1)
         window_role = np.zeros(len(boxes), dtype=np.uint8)
     else:
         role = np.zeros(raster.values.shape, dtype=np.uint8)
+        learned_from = raster.values
         window_role = split_random(outcrop, seed=stored["seed"], fold=fold, share=stored["share"])
         kept = window_role != IGNORED
     valid = np.isfinite(grid.values).all(axis=0)
@@ -104,7 +105,8 @@ def load_arrays(
         "field_nodes_wsen": np.array(grid.nodes_wsen, dtype=np.float64),
         "labels": raster.values,
         "label_bounds_wsen": np.array(raster.bounds_wsen, dtype=np.float64),
-        "small": small_bodies(raster.values, raster.bounds_wsen, index["small_km2"]),
+        # Of what may be learned from alone: how far a body goes on under a held-out block is held out, too.
+        "small": small_bodies(learned_from, raster.bounds_wsen, index["small_km2"]),
         "role": role,
         "windows": boxes[kept],
         "window_scale_deg": table["scale_deg"][kept],
