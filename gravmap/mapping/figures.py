@@ -16,6 +16,7 @@ from gravmap.files import atomic_path
 matplotlib.use("Agg")  # files only: no display is needed, on a server or under ssh
 
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -182,10 +183,22 @@ def _draw_classes(axes: Axes, panel: ClassPanel, classes: Sequence[dict[str, Any
         interpolation="nearest",
     )
     if panel.outline is not None and panel.outline.any() and not panel.outline.all():
-        step_y, step_x = (north - south) / panel.values.shape[0], (east - west) / panel.values.shape[1]
-        lat = north - (np.arange(panel.values.shape[0]) + 0.5) * step_y
-        lon = west + (np.arange(panel.values.shape[1]) + 0.5) * step_x
-        axes.contour(lon, lat, panel.outline.astype(float), levels=[0.5], colors="black", linewidths=0.45)
+        border = LineCollection(_edges(panel.outline, panel.bounds_wsen), colors="black", linewidths=0.5)
+        axes.add_collection(border)
+
+
+def _edges(mask: NDArray[np.bool_], bounds_wsen: tuple[float, float, float, float]) -> list[list[tuple[float, float]]]:
+    """The sides of cells where a mask begins or ends, as segments (lon, lat): true to the cells, however coarse."""
+    west, south, east, north = bounds_wsen
+    lat = np.linspace(north, south, mask.shape[0] + 1)
+    lon = np.linspace(west, east, mask.shape[1] + 1)
+    across = [
+        [(lon[col], lat[row + 1]), (lon[col + 1], lat[row + 1])] for row, col in np.argwhere(mask[1:] ^ mask[:-1])
+    ]
+    along = [
+        [(lon[col + 1], lat[row]), (lon[col + 1], lat[row + 1])] for row, col in np.argwhere(mask[:, 1:] ^ mask[:, :-1])
+    ]
+    return across + along
 
 
 def _draw_field(axes: Axes, panel: FieldPanel) -> Any:

@@ -206,7 +206,7 @@ def split_blocks(
         )
     if block_deg is None and side != BLOCK_DEG:
         notes.append(
-            f"{region} is small: blocks of about {format_angle(side)}, not {format_angle(BLOCK_DEG)}; --block sets them."
+            f"{region} is small: blocks of about {format_angle(side)} instead of {format_angle(BLOCK_DEG)} (--block)."
         )
     fold_of = np.full(shape[0] * shape[1], -1, dtype=np.int64)
     fold_of[labelled] = deal(counts[labelled], folds, seed)

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from gravmap.mapping.figures import NODATA_COLOUR, ClassPanel, FieldPanel, _round_step, draw
+from gravmap.mapping.figures import NODATA_COLOUR, ClassPanel, FieldPanel, _edges, _round_step, draw
 
 CLASSES = [
     {"index": 0, "name": "cover", "colour": "#F2F91D"},
@@ -59,10 +59,21 @@ def test_a_degree_of_longitude_is_drawn_shorter_than_one_of_latitude(tmp_path):
 def test_an_outline_is_drawn(tmp_path):
     values = np.ones((50, 110), np.uint8)
     outline = np.zeros(values.shape, bool)
-    outline[10:40, 20:90] = True
+    outline[12:37, 23:88] = True  # off the graticule
     plain = draw_classes(tmp_path / "plain.png", values)
     outlined = draw_classes(tmp_path / "outlined.png", values, outline=outline)
     assert share_of(outlined, "#CB8C37") < share_of(plain, "#CB8C37")
+
+
+def test_an_outline_follows_the_sides_of_its_cells():
+    mask = np.zeros((4, 5), bool)
+    mask[1:3, 2:4] = True  # from row 1 to 2, column 2 to 3
+    segments = _edges(mask, (0, 0, 5, 4))
+    length = sum(abs(x1 - x0) + abs(y1 - y0) for (x0, y0), (x1, y1) in segments)
+    assert length == 8
+    corners = {point for segment in segments for point in segment}
+    assert {(2, 3), (4, 3), (2, 1), (4, 1)} <= corners
+    assert all(2 <= x <= 4 and 1 <= y <= 3 for x, y in corners)
 
 
 def test_fields_with_holes_and_without_any_value(tmp_path):
