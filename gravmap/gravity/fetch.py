@@ -13,6 +13,7 @@ import logging
 import shutil
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gravmap.errors import DownloadError
@@ -26,8 +27,10 @@ from gravmap.gravity.present import fetched_gravity as fetched_gravity
 from gravmap.gravity.present import fetched_maps as fetched_maps
 from gravmap.gravity.present import provenance as provenance
 from gravmap.gravity.present import unpacked
+from gravmap.gravity.region_rows import CannotCut, fetch_rows, rows_present
 from gravmap.gravity.sources import Source, SourceFile
 from gravmap.progress import Progress, silent
+from gravmap.regions import Region
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ def fetch(
     offline: bool = False,
     accept_hash: bool = False,
     overwrite: bool = False,
+    rows: Region | None = None,
     progress: Progress = silent,
 ) -> Fetched:
     """Bring all files of a source into `raw`, verified.
@@ -58,6 +62,9 @@ def fetch(
         Take a file of the right size whose hash is not the one on record.
     overwrite : bool
         Get them again although they are there.
+    rows : Region, optional
+        Of a gravity grid only the rows from the south to the north of this box, where the server and the format allow
+        it; the whole file otherwise.
     progress : callable
         Told bytes done and bytes in all.
 
@@ -71,7 +78,53 @@ def fetch(
         A file could not be had, or is not what it should be; nothing half-written has its name.
     """
     with only_one(raw, source.name):
+        whole = raw / source.files[0].name
+        if rows is not None and source.kind == "gravity" and (overwrite or not whole.exists()):
+            got = _fetch_rows(source, whole, rows, origin, offline, overwrite, progress)
+            if isinstance(got, Fetched):
+                return got
+            item = _fetch(source, raw, origin, offline, accept_hash, overwrite, progress)
+            return replace(item, news=(got, *item.news))
         return _fetch(source, raw, origin, offline, accept_hash, overwrite, progress)
+
+
+def _fetch_rows(
+    source: Source,
+    whole: Path,
+    rows: Region,
+    origin: str | None,
+    offline: bool,
+    overwrite: bool,
+    progress: Progress,
+) -> Fetched | str:
+    """The rows of a region; or the reason why they cannot be had alone."""
+    for part in rows_present(whole):
+        if part.covers(rows) and not overwrite:
+            kept = _hash_file(part.path)
+            if kept.exists() and kept.read_text(encoding="utf-8").split()[:1] == [sha256(part.path)]:
+                return Fetched(source, (part.path,), (f"{part.path.name} is there and as it was fetched",))
+            log.warning("%s is not as it was fetched; getting it again.", part.path)
+    if offline:
+        return "Nothing of this region is there"
+    failures, reasons = [], []
+    for place in _places(source.files[0], origin):
+        if "://" not in place:
+            return "Rows are cut on a server; a file at hand is taken whole"
+        try:
+            path, news = fetch_rows(source.files[0], whole, place, rows, progress)
+        except CannotCut as error:
+            reasons.append(f"{place}: {error}")
+        except DownloadError as error:
+            failures.append(f"{place}: {error.message}")
+        else:
+            return Fetched(source, (path,), (news,))
+        log.info("%s", (reasons + failures)[-1])
+    if reasons:
+        return f"The rows of the region cannot be had alone ({'; '.join(reasons)}): the whole file instead"
+    raise DownloadError(
+        f"{source.name}: {source.files[0].name} could not be had. {'; '.join(failures)}.",
+        f"Try again later, or {source.bring}.",
+    )
 
 
 def _fetch(

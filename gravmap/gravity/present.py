@@ -10,7 +10,9 @@ from typing import Any
 from gravmap.errors import InputError
 from gravmap.files import sha256
 from gravmap.gravity import sources
+from gravmap.gravity.region_rows import Rows, rows_present
 from gravmap.gravity.sources import Source
+from gravmap.regions import Region
 from gravmap.workspace import Workspace
 
 
@@ -65,8 +67,17 @@ def fetched_maps(raw: Path) -> list[tuple[str, Path]]:
     return [(item.source.legend or item.source.name, item.main) for item in present(raw, "geology")]
 
 
-def fetched_gravity(raw: Path) -> Path:
-    """The fetched gravity grid.
+def fetched_gravity(raw: Path, region: Region | None = None, margin_deg: float = 0.0) -> Path:
+    """The fetched gravity grid: the whole of it, else those of its rows that serve `region` best.
+
+    Parameters
+    ----------
+    raw : Path
+        ``data/raw`` of a workspace.
+    region : Region, optional
+        What it is wanted for.
+    margin_deg : float
+        How much around the region is of use, degrees.
 
     Raises
     ------
@@ -74,7 +85,15 @@ def fetched_gravity(raw: Path) -> Path:
         There is none.
     """
     for item in present(raw, "gravity"):
-        return item.main
+        rows = rows_present(raw / item.source.files[0].name)
+        if item.main.name == item.source.files[0].name or not rows:
+            return item.main
+
+        def use(part: Rows) -> tuple[bool, bool, float]:
+            covers = region is not None and part.covers(region)
+            return covers, region is not None and part.covers(region, margin_deg), part.north - part.south
+
+        return max(rows, key=use).path
     raise InputError(
         f"No gravity grid in {raw}.", "`gravmap fetch` gets WGM2012; or name yours: gravmap residual GRID --height 10km"
     )
@@ -102,11 +121,13 @@ def provenance(path: Path, raw: Path) -> dict[str, Any]:
 
 
 def present(raw: Path, kind: str | None) -> Iterator[Fetched]:
-    """The sources of which every file is there."""
+    """The sources of which every file is there, or rows of a gravity grid."""
     for source in sources.known_sources().values():
         paths = tuple(raw / file.name for file in source.files)
         if kind in (None, source.kind) and all(path.is_file() for path in paths):
             yield Fetched(source, paths)
+        elif kind in (None, source.kind) and source.kind == "gravity" and (rows := rows_present(paths[0])):
+            yield Fetched(source, tuple(part.path for part in rows))
 
 
 def unpacked(archive: Path) -> Path:
