@@ -50,9 +50,36 @@ def mgal_factor(unit: str, where: str) -> float:
     if plain not in _MGAL:
         raise InputError(
             f"{where} has the unit {unit!r}, which is no unit of gravity known here.",
-            "Known: mGal, µGal, Gal, m/s2, mm/s2, um/s2, gu. Set the attribute `units` of the variable.",
+            "Known: mGal, µGal, Gal, m/s2, mm/s2, um/s2, gu. Say what it is with --units.",
         )
     return _MGAL[plain]
+
+
+def unit_factor(stated: str | None, found: str, where: str) -> float:
+    """How many mGal the file's unit is: as the user states it, else as the file says, else mGal with a warning.
+
+    Parameters
+    ----------
+    stated : str or None
+        What the user says.
+    found : str
+        What the file says, empty where it says nothing.
+    where : str
+        For messages.
+
+    Raises
+    ------
+    InputError
+        The unit is no unit of gravity known here.
+    """
+    if stated is not None:
+        if found and found.strip().lower() != stated.strip().lower():
+            log.warning("%s says the unit %r; taken as %s, as stated.", where, found, stated)
+        return mgal_factor(stated, "--units:")
+    if not found:
+        log.warning("%s says no unit; taken as mGal (else say --units).", where)
+        return 1.0
+    return mgal_factor(found, where)
 
 
 def looks_like_gravity(unit: str) -> bool:
