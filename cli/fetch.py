@@ -17,7 +17,7 @@ from .session import Session, command_options
 Examples:
   gravmap fetch                                 everything, each on its own
   gravmap fetch wgm2012 --from ~/Downloads/     from a folder, a file or a mirror
-  gravmap fetch wgm2012 --region-only           34 of the 233 MB: 35N-60N
+  gravmap fetch wgm2012 --region-only           32 of the 233 MB: 35N-60N
   gravmap fetch --list""",
 )
 @click.argument("names", metavar="[SOURCE]...", nargs=-1)
@@ -65,10 +65,12 @@ def command(
         raise click.UsageError("--region and --bbox go with --region-only.")
     rows = None
     if region_only:
-        from gravmap.gravity.fields import MARGIN_DEG
-        from gravmap.regions import find_region
+        from gravmap.gravity.region_rows import ROWS_MARGIN_DEG
+        from gravmap.regions import Region, find_region
 
-        rows = (wanted or find_region("liu2024", session.workspace.regions)).grown(MARGIN_DEG)
+        box = wanted or find_region("liu2024", session.workspace.regions)
+        # Whole parallels: a box anywhere between them can be cut from the rows.
+        rows = Region(-180, max(box.south - ROWS_MARGIN_DEG, -90), 180, min(box.north + ROWS_MARGIN_DEG, 90))
     if only_list or dry_run:
         _list(session, chosen, origin)
         return

@@ -91,14 +91,14 @@ def command(
     path = output or session.workspace.fields
     if not dry_run:
         refuse_existing(path, overwrite)
-    liu2024 = find_region("liu2024", session.workspace.regions)
-    source = grid or fetched_gravity(session.workspace.raw, wanted or liu2024, MARGIN_DEG)
+    source = grid or fetched_gravity(session.workspace.raw, wanted or find_region("liu2024", session.workspace.regions))
     whole = open_grid(source, variable=variable, input_height_m=input_height_m, units=units)
     own = extent(whole)
     note = ""
     if wanted is None:
-        wanted = liu2024 if own.contains(liu2024, 0.5 * max(spacing_deg(whole)) + 1e-6) else own
-        note = " (liu2024, the default)" if wanted == liu2024 else " (all of the grid: it does not cover liu2024)"
+        default = find_region("liu2024", session.workspace.regions)
+        wanted = default if own.contains(default, 0.5 * max(spacing_deg(whole)) + 1e-6) else own
+        note = " (liu2024, the default)" if wanted == default else " (all of the grid: it does not cover liu2024)"
     level_m = float(whole.attrs["height_m"])
     tops = ", ".join(format_length(level_m + height) for height in sorted(heights_m))
     session.say(f"{source}: {whole.attrs['variable']}, {own}, every {format_angle(max(spacing_deg(whole)))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.gravity.axes import check_even, snapped
-
-log = logging.getLogger(__name__)
+from gravmap.gravity.quantity import warn_once
 
 # Rounding of printed coordinates is put down to the printing up to this share of a step; more is uneven spacing.
 _ROUNDING_SHARE = 0.02
@@ -42,7 +40,7 @@ def geographic(values: NDArray[Any], lat: NDArray[Any], lon: NDArray[Any], path:
             f"{path} says no reference system, and its numbers are no degrees: {spans}.",
             "Say what it is and reproject it: gdalwarp -s_srs EPSG:NUMBER -t_srs EPSG:4326 -r cubic IN OUT.tif",
         )
-    log.warning("%s says no reference system; taken as degrees on WGS 84: %s.", path.name, spans)
+    warn_once(f"{path} says no reference system; taken as degrees on WGS 84: {spans}.")
     return xr.DataArray(values, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"), attrs=attrs)
 
 

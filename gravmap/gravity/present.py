@@ -10,7 +10,7 @@ from typing import Any
 from gravmap.errors import InputError
 from gravmap.files import sha256
 from gravmap.gravity import sources
-from gravmap.gravity.region_rows import Rows, rows_present
+from gravmap.gravity.region_rows import ROWS_MARGIN_DEG, Rows, rows_present
 from gravmap.gravity.sources import Source
 from gravmap.regions import Region
 from gravmap.workspace import Workspace
@@ -67,7 +67,7 @@ def fetched_maps(raw: Path) -> list[tuple[str, Path]]:
     return [(item.source.legend or item.source.name, item.main) for item in present(raw, "geology")]
 
 
-def fetched_gravity(raw: Path, region: Region | None = None, margin_deg: float = 0.0) -> Path:
+def fetched_gravity(raw: Path, region: Region | None = None, margin_deg: float = ROWS_MARGIN_DEG) -> Path:
     """The fetched gravity grid: the whole of it, else those of its rows that serve `region` best.
 
     Parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,12 @@ def mgal_factor(unit: str, where: str) -> float:
     return _MGAL[plain]
 
 
+@cache
+def warn_once(text: str) -> None:
+    """Warn of something that is true of a file however often it is opened."""
+    log.warning("%s", text)
+
+
 def unit_factor(stated: str | None, found: str, where: str) -> float:
     """How many mGal the file's unit is: as the user states it, else as the file says, else mGal with a warning.
 
@@ -74,10 +81,10 @@ def unit_factor(stated: str | None, found: str, where: str) -> float:
     """
     if stated is not None:
         if found and found.strip().lower() != stated.strip().lower():
-            log.warning("%s says the unit %r; taken as %s, as stated.", where, found, stated)
+            warn_once(f"{where} says the unit {found!r}; taken as {stated}, as stated.")
         return mgal_factor(stated, "--units:")
     if not found:
-        log.warning("%s says no unit; taken as mGal (else say --units).", where)
+        warn_once(f"{where} says no unit; taken as mGal (else say --units).")
         return 1.0
     return mgal_factor(found, where)
 

@@ -48,7 +48,7 @@ def read_geotiff(path: Path, variable: str | None, units: str | None) -> xr.Data
         tags = {**raster.tags(), **raster.tags(band)}
         unit = raster.units[band - 1] or tags.get("units") or tags.get("UNITTYPE") or ""
         numbers = values.astype(np.float64).filled(np.nan) * raster.scales[band - 1] + raster.offsets[band - 1]
-        attrs: dict[str, Any] = {"_mgal": unit_factor(units, unit, path.name)}
+        attrs: dict[str, Any] = {"_mgal": unit_factor(units, unit, str(path))}
         attrs["variable"] = raster.descriptions[band - 1] or f"band {band}"
         if "height_m" in tags:
             attrs["height_m"] = float(tags["height_m"])

@@ -51,7 +51,7 @@ def read_netcdf(path: Path, variable: str | None, units: str | None) -> xr.DataA
         log.info("%s: variable %r says no unit; taken as mGal.", path.name, name)
         attrs["_mgal"] = 1.0
     else:
-        attrs["_mgal"] = unit_factor(units, str(unit or ""), f"{path.name}, variable {name!r},")
+        attrs["_mgal"] = unit_factor(units, str(unit or ""), f"{path}, variable {name!r},")
     attrs["variable"] = name
     grid.attrs = attrs
     return grid
@@ -74,7 +74,7 @@ def _gmt4(dataset: xr.Dataset, path: Path, units: str | None) -> xr.DataArray:
             "Write it again: gmt grdconvert IN OUT",
         )
     unit = str(dataset["z_range"].attrs.get("units", "")) if "z_range" in dataset else ""
-    attrs = {"variable": "z", "_mgal": unit_factor(units, "" if unit in ("z", "user_z_unit") else unit, path.name)}
+    attrs = {"variable": "z", "_mgal": unit_factor(units, "" if unit in ("z", "user_z_unit") else unit, str(path))}
     if dataset.attrs.get("title"):
         attrs["file_title"] = dataset.attrs["title"]
     lat = south + step_y * (np.arange(rows) + 0.5 * pixel)

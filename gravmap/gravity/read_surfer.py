@@ -6,7 +6,6 @@ reference system. Layouts: Surfer user's guide, "Grid file formats".
 
 from __future__ import annotations
 
-import logging
 import struct
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.gravity.plain_grid import SURFER_BLANK, geographic
-from gravmap.gravity.quantity import unit_factor
-
-log = logging.getLogger(__name__)
+from gravmap.gravity.quantity import unit_factor, warn_once
 
 _AGAIN = "It may be cut short: copy it again."
 
@@ -96,13 +93,8 @@ def _surfer(path: Path, values: NDArray[np.float64], limits: tuple[Any, ...], un
     # The limits of z may be of less precise numbers than the grid.
     tolerance = 1e-3 * max(np.ptp(known), abs(high), 1e-9) if known.size else 0.0
     if known.size and max(abs(known.min() - low), abs(known.max() - high)) > tolerance:
-        log.warning(
-            "%s: its header says %g to %g, its numbers run from %g to %g.",
-            path.name,
-            low,
-            high,
-            known.min(),
-            known.max(),
+        warn_once(
+            f"{path}: its header says {low:g} to {high:g}, its numbers run from {known.min():g} to {known.max():g}."
         )
     return geographic(
         values,
@@ -110,5 +102,5 @@ def _surfer(path: Path, values: NDArray[np.float64], limits: tuple[Any, ...], un
         np.linspace(west, east, values.shape[1]),
         path,
         variable="z",
-        _mgal=unit_factor(units, "", path.name),
+        _mgal=unit_factor(units, "", str(path)),
     )

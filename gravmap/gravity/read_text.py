@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -15,9 +14,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.gravity.plain_grid import SURFER_BLANK, geographic, grid_of_points
-from gravmap.gravity.quantity import unit_factor
-
-log = logging.getLogger(__name__)
+from gravmap.gravity.quantity import unit_factor, warn_once
 
 _COMMENTS = ("#", "%", ">", "//", "!")
 _LON, _LAT = ("lon", "long", "longitude", "x"), ("lat", "latitude", "y")
@@ -56,8 +53,8 @@ def read_columns(path: Path, variable: str | None, units: str | None) -> xr.Data
                 " missing: it is cut short.",
                 "Copy it again; or end its last line.",
             )
-        log.warning("%s: %d of its %d x %d nodes are missing; they are NaN.", path.name, missing, *grid.shape)
-    factor = unit_factor(units, unit, path.name)
+        warn_once(f"{path}: {missing} of its {grid.shape[0]} x {grid.shape[1]} nodes are missing; they are NaN.")
+    factor = unit_factor(units, unit, str(path))
     return geographic(grid, rows, columns, path, variable=names[value], _mgal=factor)
 
 
@@ -83,14 +80,14 @@ def read_gdf(path: Path, variable: str | None, units: str | None) -> xr.DataArra
         table[:, 0], table[:, 1], values, _rounding(path, len(lines), None, (0, 1)), path
     )
     _check_gdf(keys, table.shape[0], lat, lon, missing, path)
-    attrs = {"variable": names[value_at], "_mgal": unit_factor(units, unit_of[value_at], path.name)}
+    attrs = {"variable": names[value_at], "_mgal": unit_factor(units, unit_of[value_at], str(path))}
     height = _number(keys.get("height_over_ell"))
     for at, name in enumerate(names[:-1]):
         if name.lower().startswith("h") and at != value_at:
             if np.ptp(table[:, at]) == 0:
                 height = float(table[0, at])
             else:
-                log.warning("%s: column %r varies; the data are taken to lie on the surface.", path.name, name)
+                warn_once(f"{path}: column {name!r} varies; the data are taken to lie on the surface.")
     if height is not None:
         attrs["height_m"] = height
     if keys.get("modelname"):

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# How much beyond the region `gravmap residual` has use for.
+ROWS_MARGIN_DEG = 5.0
+
 # Asked for first; headers of gravity grids are about 1 kB, and the axes mostly lie right behind.
 _FIRST_LOOK = 1 << 16
 _LONGEST_HEADER = 1 << 22
@@ -59,8 +62,8 @@ class Rows:
 
     def covers(self, region: Region, margin_deg: float = 0.0) -> bool:
         """Whether the rows reach from the south to the north of a region, and `margin_deg` beyond."""
-        wanted = region.grown(margin_deg)
-        return self.south <= wanted.south + 1e-6 and self.north >= wanted.north - 1e-6
+        south, north = max(region.south - margin_deg, -90.0), min(region.north + margin_deg, 90.0)
+        return self.south <= south + 1e-6 and self.north >= north - 1e-6
 
 
 def rows_path(whole: Path, region: Region) -> Path:
