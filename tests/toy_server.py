@@ -13,7 +13,7 @@ PAGE = b"\n<!DOCTYPE html><html>Please log in</html>"
 
 
 class ToyServer:
-    """Serve `files`; `asked` holds (path, Range header or None) of every request, `sent` the bytes of every body."""
+    """Serve `files`; `asked` holds (path, Range or None) of every request, `sent` the bytes of every body."""
 
     def __init__(self):
         self.files, self.asked, self.sent, self.pieces = {}, [], [], [0.5, 0.1, 0.9, 0.3]
@@ -47,6 +47,7 @@ class ToyServer:
     def answer(self, handler):
         path, wanted = handler.path, handler.headers.get("Range")
         self.asked.append((path, wanted))
+        self.if_range = handler.headers.get("If-Range")
         kind, _, name = path.strip("/").rpartition("/")
         kind, count, body = kind.split("/")[0], self.count(path), self.files.get(name)
         if body is None or kind == "missing":

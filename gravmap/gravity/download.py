@@ -249,6 +249,7 @@ def _receive(job: Job, response: Response, remote: Remote, have: int, progress: 
         if error.errno == errno.ENOSPC:
             raise DownloadError(f"the disk is full: {job.part}", "Free some space and run the command again.") from None
         raise
+    # urllib3 2 says so itself; older ones end quietly.
     if length is not None and got < length:
         raise AskAgain("the connection broke off")
 

@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch):
     served.mkdir()
     (served / "grid.grd").write_bytes(BODY)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(served)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     grid = SourceFile("grid.grd", f"{url}/grid.grd", (), len(BODY), hashlib.sha256(BODY).hexdigest(), ("434446",))
     lost = SourceFile("lost.shp", f"{url}/lost.shp")

@@ -255,6 +255,12 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
         pass
 
 
+def test_the_rest_is_asked_for_on_condition(tmp_path, toy, monkeypatch):
+    leave_partial(tmp_path, toy, monkeypatch)
+    fetch(source(f"{toy.url}/cutonce/grid.grd"), tmp_path)
+    assert toy.if_range == f'"{hashlib.md5(BODY).hexdigest()}"'
+
+
 def test_the_note_names_the_version(tmp_path, toy, monkeypatch):
     leave_partial(tmp_path, toy, monkeypatch)
     note = json.loads((tmp_path / "grid.grd.part.json").read_text())
