@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import dry_run_option, overwrite_option
+from .options import chosen_region, dry_run_option, overwrite_option, region_options
 from .session import Session, command_options
 
 
@@ -17,6 +17,7 @@ from .session import Session, command_options
 Examples:
   gravmap fetch                                 everything, each on its own
   gravmap fetch wgm2012 --from ~/Downloads/     from a folder, a file or a mirror
+  gravmap fetch wgm2012 --region-only           32 of the 233 MB: 35N-60N
   gravmap fetch --list""",
 )
 @click.argument("names", metavar="[SOURCE]...", nargs=-1)
@@ -24,6 +25,13 @@ Examples:
 @click.option("--from", "origin", metavar="PATH|URL", help="Take the files from this file, folder, URL or mirror.")
 @click.option("--offline", is_flag=True, help="Only check what is there.")
 @click.option("--accept-hash", is_flag=True, help="Take a file of the right size whose hash is not the one on record.")
+@click.option(
+    "--region-only",
+    is_flag=True,
+    help="Of the gravity grid only the rows of --region or --bbox (default: liu2024) and 5 degrees around, by Range"
+    " requests; the whole file where the server knows none. The hash of the whole file cannot be checked then.",
+)
+@region_options
 @dry_run_option
 @overwrite_option
 @command_options()
@@ -34,14 +42,17 @@ def command(
     origin: str | None,
     offline: bool,
     accept_hash: bool,
+    region_only: bool,
+    region: str | None,
+    bbox: tuple[float, ...] | None,
     dry_run: bool,
     overwrite: bool,
 ) -> None:
     """Get the gravity grid and the geological maps into data/raw, and verify them.
 
     Each source is got on its own: one that fails is named, the others are kept, and the status is 4. What is there
-    already is only checked. Nothing is shipped with gravmap: each file comes from its owner, on the owner's terms,
-    which are said.
+    already is only checked; a download that broke off is gone on with by the next run. Nothing is shipped with
+    gravmap: each file comes from its owner, on the owner's terms, which are said.
     """
     from gravmap.errors import DownloadError
     from gravmap.gravity.fetch import fetch
@@ -49,6 +60,17 @@ def command(
 
     chosen = [find_source(name) for name in names] or _meant_by(origin, list(known_sources().values()))
     raw = session.workspace.raw
+    wanted = chosen_region(session, region, bbox)
+    if wanted is not None and not region_only:
+        raise click.UsageError("--region and --bbox go with --region-only.")
+    rows = None
+    if region_only:
+        from gravmap.gravity.region_rows import ROWS_MARGIN_DEG
+        from gravmap.regions import Region, find_region
+
+        box = wanted or find_region("liu2024", session.workspace.regions)
+        # Whole parallels: a box anywhere between them can be cut from the rows.
+        rows = Region(-180, max(box.south - ROWS_MARGIN_DEG, -90), 180, min(box.north + ROWS_MARGIN_DEG, 90))
     if only_list or dry_run:
         _list(session, chosen, origin)
         return
@@ -65,6 +87,7 @@ def command(
                     offline=offline,
                     accept_hash=accept_hash,
                     overwrite=overwrite,
+                    rows=rows,
                     progress=progress,
                 )
         except DownloadError as error:

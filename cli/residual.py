@@ -29,7 +29,8 @@ Examples:
     help="How far up to continue, counted from the level of the input; may be repeated: 10km, 500m.",
 )
 @region_options
-@click.option("--variable", metavar="NAME", help="Which variable of a netCDF file, or band of a GeoTIFF.")
+@click.option("--variable", metavar="NAME", help="Which variable (netCDF), band (GeoTIFF) or column (text).")
+@click.option("--units", metavar="UNIT", help="Unit of GRID, where it says none or a wrong one: mGal, m/s2, um/s2 ...")
 @click.option(
     "--input-height",
     "input_height_m",
@@ -59,6 +60,7 @@ def command(
     region: str | None,
     bbox: tuple[float, ...] | None,
     variable: str | None,
+    units: str | None,
     input_height_m: float | None,
     globe: Path | None,
     with_derivatives: bool,
@@ -68,10 +70,11 @@ def command(
 ) -> None:
     """Split gravity into a regional and a residual field by upward continuation.
 
-    GRID is a netCDF (GMT's x y z or CF) or GeoTIFF file; without it, the WGM2012 file that `gravmap fetch` got. The
-    region is liu2024 where the grid covers it, else all of the grid. Where the grid is wider than the region, 5 degrees
-    around it are used and cut off again; where a globe is known, its degrees up to 180 are removed before and restored
-    after. Writes data/fields.nc: bouguer, regional_10km, residual_10km ... in mGal.
+    GRID is a netCDF (GMT or CF), GeoTIFF, ICGEM .gdf, Surfer or lon-lat-value text file; without it, the WGM2012 file
+    that `gravmap fetch` got. The region is liu2024 where the grid covers it, else all of the grid. Where the grid is
+    wider than the region, 5 degrees around it are used and cut off again; where a globe is known, its degrees up to
+    180 are removed before and restored after. Writes data/fields.nc: bouguer, regional_10km, residual_10km ... in
+    mGal.
     """
     from gravmap.errors import InputError
     from gravmap.files import refuse_existing
@@ -88,8 +91,8 @@ def command(
     path = output or session.workspace.fields
     if not dry_run:
         refuse_existing(path, overwrite)
-    source = grid or fetched_gravity(session.workspace.raw)
-    whole = open_grid(source, variable=variable, input_height_m=input_height_m)
+    source = grid or fetched_gravity(session.workspace.raw, wanted or find_region("liu2024", session.workspace.regions))
+    whole = open_grid(source, variable=variable, input_height_m=input_height_m, units=units)
     own = extent(whole)
     note = ""
     if wanted is None:
@@ -102,7 +105,9 @@ def command(
     session.say(f"The grid lies at {_level(level_m)}; the regional is at {tops}.")
     session.say(f"Region {wanted}{note}")
     # Opened again with the region: of a large file only this part is read, and all of it is checked.
-    part = open_grid(source, variable=variable, region=wanted, margin_deg=MARGIN_DEG, input_height_m=level_m)
+    part = open_grid(
+        source, variable=variable, region=wanted, margin_deg=MARGIN_DEG, input_height_m=level_m, units=units
+    )
     world = open_grid(globe) if globe is not None else whole
     if globe is not None and not is_global(world):
         raise InputError(

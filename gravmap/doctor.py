@@ -18,7 +18,7 @@ from gravmap.workspace import Workspace
 
 NEEDED = (
     "click", "numpy", "scipy", "xarray", "rioxarray", "rasterio", "geopandas", "pyproj", "pyarrow", "netCDF4",
-    "pooch", "torch", "torchvision", "safetensors", "matplotlib", "rich",
+    "requests", "torch", "torchvision", "safetensors", "matplotlib", "rich",
 )  # fmt: skip
 
 # Run in a process of its own: it loads torch, which this file must not, and a broken driver may end it.

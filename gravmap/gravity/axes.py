@@ -91,10 +91,13 @@ def find_axes(grid: xr.DataArray, where: str = "The grid") -> tuple[str, str]:
     return kinds["lat"], kinds["lon"]
 
 
-def check_even(axis: NDArray[np.float64], where: str, *, stored_as_float32: bool = False) -> None:
+def check_even(
+    axis: NDArray[np.float64], where: str, *, stored_as_float32: bool = False, rounding: float = 0.0
+) -> None:
     """Refuse an axis whose nodes are not evenly spaced.
 
-    Steps may differ by a millionth of the step; coordinates stored as float32 by what that type can hold.
+    Steps may differ by a millionth of the step; coordinates stored as float32 by what that type can hold,
+    and any by twice the `rounding` that they were printed with.
 
     Raises
     ------
@@ -107,7 +110,8 @@ def check_even(axis: NDArray[np.float64], where: str, *, stored_as_float32: bool
         raise InputError(f"{where} holds values that are no numbers.")
     steps = np.diff(axis)
     usual = float(np.median(steps))
-    rounding = float(np.spacing(np.float32(np.abs(axis).max()))) if stored_as_float32 else 0.0
+    if stored_as_float32:
+        rounding = max(rounding, float(np.spacing(np.float32(np.abs(axis).max()))))
     worst = int(np.abs(steps - usual).argmax())
     off = abs(float(steps[worst]) - usual)
     if usual == 0 or off > 1e-6 * abs(usual) + 2 * rounding:
@@ -118,7 +122,7 @@ def check_even(axis: NDArray[np.float64], where: str, *, stored_as_float32: bool
         )
 
 
-def snapped(axis: ArrayLike) -> NDArray[np.float64]:
+def snapped(axis: ArrayLike, *, rounding: float | None = None) -> NDArray[np.float64]:
     """Coordinates that were rounded to float32, put back on their exact step.
 
     Steps of a geographic grid are round in arc-seconds, and its first node is a whole or half number of steps from
@@ -127,16 +131,19 @@ def snapped(axis: ArrayLike) -> NDArray[np.float64]:
     Parameters
     ----------
     axis : array
-        Degrees, evenly spaced up to float32 rounding.
+        Degrees, evenly spaced up to rounding.
+    rounding : float, optional
+        By how much each may be off, degrees; by default what float32 does to the largest.
 
     Returns
     -------
     array, float64
-        Each within float32 rounding of what was given.
+        Each within rounding of what was given.
     """
     stored = np.asarray(axis, dtype=np.float64)
     count = np.arange(stored.size)
-    rounding = float(np.spacing(np.float32(np.abs(stored).max())))
+    if rounding is None:
+        rounding = float(np.spacing(np.float32(np.abs(stored).max())))
     step = (stored[-1] - stored[0]) / (stored.size - 1)
     for per_arcsec in (1, 2, 4, 8, 60):
         exact = round(step * 3600 * per_arcsec) / (3600 * per_arcsec)

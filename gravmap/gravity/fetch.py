@@ -1,58 +1,38 @@
-"""A named source -> verified files on disk; and what of it is there already.
+"""A named source -> verified files on disk.
 
 A file is in ``data/raw`` under its own name only when it is whole and is what was asked for. A source without a hash on
 record is trusted on first use: its hash is kept in ``NAME.sha256`` beside it and checked from then on; the same file
-holds the hash a user accepted. A file of the right size and another hash is kept as ``NAME.unverified``.
+holds the hash a user accepted. A file of the right size and another hash is kept as ``NAME.unverified``, what a broken
+connection or a kill left as ``NAME.part``.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from gravmap.errors import DownloadError, InputError
+from gravmap.errors import DownloadError
 from gravmap.files import atomic_folder, atomic_path, sha256, write_text
-from gravmap.gravity import sources
-from gravmap.gravity.download import check_body, download
+from gravmap.gravity.body import check_body, check_head
+from gravmap.gravity.download import Job, check_disk, download, part_of
+from gravmap.gravity.lock import only_one
+from gravmap.gravity.present import Fetched as Fetched
+from gravmap.gravity.present import fetched as fetched
+from gravmap.gravity.present import fetched_gravity as fetched_gravity
+from gravmap.gravity.present import fetched_maps as fetched_maps
+from gravmap.gravity.present import provenance as provenance
+from gravmap.gravity.present import unpacked
+from gravmap.gravity.region_rows import CannotCut, fetch_rows, rows_present
 from gravmap.gravity.sources import Source, SourceFile
 from gravmap.progress import Progress, silent
-from gravmap.workspace import Workspace
+from gravmap.regions import Region
 
 log = logging.getLogger(__name__)
-
-_SPARE_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A source whose files are all in ``data/raw``.
-
-    Attributes
-    ----------
-    source : Source
-        What it is.
-    paths : tuple of Path
-        Its files, in the order of the source.
-    news : tuple of str
-        What was done to get them, one sentence each.
-    """
-
-    source: Source
-    paths: tuple[Path, ...]
-    news: tuple[str, ...] = field(default=())
-
-    @property
-    def main(self) -> Path:
-        """The file to open: the grid, or the map (a shapefile; of a zip, the shapefile unpacked from it)."""
-        first = self.paths[0]
-        if self.source.files[0].unpack:
-            return next(iter(sorted(_unpacked(first).rglob("*.shp"))), first)
-        return first
 
 
 def fetch(
@@ -63,6 +43,7 @@ def fetch(
     offline: bool = False,
     accept_hash: bool = False,
     overwrite: bool = False,
+    rows: Region | None = None,
     progress: Progress = silent,
 ) -> Fetched:
     """Bring all files of a source into `raw`, verified.
@@ -81,6 +62,9 @@ def fetch(
         Take a file of the right size whose hash is not the one on record.
     overwrite : bool
         Get them again although they are there.
+    rows : Region, optional
+        Of a gravity grid only the rows from the south to the north of this box, where the server and the format allow
+        it; the whole file otherwise.
     progress : callable
         Told bytes done and bytes in all.
 
@@ -91,8 +75,67 @@ def fetch(
     Raises
     ------
     DownloadError
-        A file could not be had, or is not what it should be; nothing half-written is left.
+        A file could not be had, or is not what it should be; nothing half-written has its name.
     """
+    with only_one(raw, source.name):
+        whole = raw / source.files[0].name
+        if rows is not None and source.kind == "gravity" and (overwrite or not whole.exists()):
+            got = _fetch_rows(source, whole, rows, origin, offline, overwrite, progress)
+            if isinstance(got, Fetched):
+                return got
+            item = _fetch(source, raw, origin, offline, accept_hash, overwrite, progress)
+            return replace(item, news=(got, *item.news))
+        return _fetch(source, raw, origin, offline, accept_hash, overwrite, progress)
+
+
+def _fetch_rows(
+    source: Source,
+    whole: Path,
+    rows: Region,
+    origin: str | None,
+    offline: bool,
+    overwrite: bool,
+    progress: Progress,
+) -> Fetched | str:
+    """The rows of a region; or the reason why they cannot be had alone."""
+    for part in rows_present(whole):
+        if part.covers(rows) and not overwrite:
+            kept = _hash_file(part.path)
+            if kept.exists() and kept.read_text(encoding="utf-8").split()[:1] == [sha256(part.path)]:
+                return Fetched(source, (part.path,), (f"{part.path.name} is there and as it was fetched",))
+            log.warning("%s is not as it was fetched; getting it again.", part.path)
+    if offline:
+        return "Nothing of this region is there"
+    failures, reasons = [], []
+    for place in _places(source.files[0], origin):
+        if "://" not in place:
+            return "Rows are cut on a server; a file at hand is taken whole"
+        try:
+            path, news = fetch_rows(source.files[0], whole, place, rows, progress)
+        except CannotCut as error:
+            reasons.append(f"{place}: {error}")
+        except DownloadError as error:
+            failures.append(f"{place}: {error.message}")
+        else:
+            return Fetched(source, (path,), (news,))
+        log.info("%s", (reasons + failures)[-1])
+    if reasons:
+        return f"The rows of the region cannot be had alone ({'; '.join(reasons)}): the whole file instead"
+    raise DownloadError(
+        f"{source.name}: {source.files[0].name} could not be had. {'; '.join(failures)}.",
+        f"Try again later, or {source.bring}.",
+    )
+
+
+def _fetch(
+    source: Source,
+    raw: Path,
+    origin: str | None,
+    offline: bool,
+    accept_hash: bool,
+    overwrite: bool,
+    progress: Progress,
+) -> Fetched:
     paths, news = [], []
     for file in source.files:
         path = raw / file.name
@@ -111,73 +154,6 @@ def fetch(
         write_text(prj, CRS.from_user_input(source.crs).to_wkt("WKT1_ESRI"))
         news.append(f"{prj.name} written: the source has none; its coordinates are {source.crs}")
     return Fetched(source, tuple(paths), tuple(news))
-
-
-def fetched(workspace: Workspace, kind: str | None = None) -> list[Fetched]:
-    """What fetch has left in a workspace, in the order of sources.toml.
-
-    Parameters
-    ----------
-    workspace : Workspace
-        Where to look.
-    kind : str, optional
-        ``gravity`` or ``geology``; both by default.
-    """
-    return list(_present(workspace.raw, kind))
-
-
-def fetched_maps(raw: Path) -> list[tuple[str, Path]]:
-    """The fetched geological maps: (name of the shipped legend, file to open), fsu_geol before geo3al.
-
-    Parameters
-    ----------
-    raw : Path
-        ``data/raw`` of a workspace.
-    """
-    return [(item.source.legend or item.source.name, item.main) for item in _present(raw, "geology")]
-
-
-def fetched_gravity(raw: Path) -> Path:
-    """The fetched gravity grid.
-
-    Raises
-    ------
-    InputError
-        There is none.
-    """
-    for item in _present(raw, "gravity"):
-        return item.main
-    raise InputError(
-        f"No gravity grid in {raw}.", "`gravmap fetch` gets WGM2012; or name yours: gravmap residual GRID --height 10km"
-    )
-
-
-def provenance(path: Path, raw: Path) -> dict[str, Any]:
-    """Where an input file comes from: path, sha256 and, for a fetched one, source, citation and licence.
-
-    Parameters
-    ----------
-    path : Path
-        The file; hashed whole.
-    raw : Path
-        ``data/raw`` of the workspace.
-    """
-    entry: dict[str, Any] = {"path": path.name, "sha256": sha256(path), "source": "", "citation": "", "licence": ""}
-    for item in _present(raw, None):
-        if any(path.exists() and other.exists() and path.samefile(other) for other in (*item.paths, item.main)):
-            entry |= {
-                "source": item.source.files[0].url,
-                "citation": item.source.citation,
-                "licence": item.source.terms,
-            }
-    return entry
-
-
-def _present(raw: Path, kind: str | None) -> Iterator[Fetched]:
-    for source in sources.known_sources().values():
-        paths = tuple(raw / file.name for file in source.files)
-        if kind in (None, source.kind) and all(path.is_file() for path in paths):
-            yield Fetched(source, paths)
 
 
 def _fetch_file(
@@ -204,7 +180,8 @@ def _fetch_file(
             f"{path} is missing, and --offline forbids to get it.", "Run again without --offline, or give --from PATH."
         )
     if file.bytes is not None:
-        _check_disk(path, file.bytes)
+        part = part_of(path)
+        check_disk(path.parent, file.bytes - (part.stat().st_size if part.exists() else 0), file.name)
     failures = []
     for place in _places(file, origin):
         try:
@@ -273,56 +250,77 @@ def _places(file: SourceFile, origin: str | None) -> Sequence[str]:
     return (str(path.with_name(file.name)) if sibling else str(path),)
 
 
-def _check_disk(path: Path, needed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path.parent).free
-    if free < needed + _SPARE_BYTES:
-        raise DownloadError(
-            f"{path.name} needs {needed / 1e6:.0f} MB and {path.parent} has {free / 1e6:.0f} MB left.",
-            "Free some space, or choose another --workspace.",
-        )
-
-
 def _from_place(file: SourceFile, path: Path, place: str, accept_hash: bool, progress: Progress) -> str:
     """Get a file from one place, check it, and only then give it its name."""
-    with atomic_path(path) as temporary:
-        if "://" in place:
-            download(place, temporary, progress)
-        elif not Path(place).is_file():
+    if "://" not in place:
+        if not Path(place).is_file():
             raise DownloadError("no such file")
-        else:
+        with atomic_path(path) as temporary:
+            check_disk(path.parent, Path(place).stat().st_size, file.name)
             shutil.copyfile(place, temporary)
-        size = temporary.stat().st_size
-        check_body(file, temporary)
-        digest, expected = sha256(temporary), _expected(file, path)
-        note = f"{path.name} fetched from {place} ({size / 1e6:.1f} MB"
-        if expected is None:
-            _keep_hash(path, digest)
-            return f"{note}); no hash is on record, its own {digest} is kept and checked from now on"
-        if digest in expected:
-            return f"{note}, SHA-256 verified)"
-        if accept_hash:
-            _keep_hash(path, digest)
-            return f"{note}); accepted with SHA-256 {digest}, on record is {expected[-1]}"
-        if file.sha256:
-            kept = path.with_name(path.name + ".unverified")
-            temporary.replace(kept)
-            raise _Unsure(
-                f"{file.name} has the right size but the SHA-256 {digest}, on record is {file.sha256}."
-                f" It may be a new edition; it is kept as {kept.name}."
-            )
+            check_body(file, temporary)
+            return _judge(file, path, temporary, place, accept_hash)
+    job = Job(
+        place,
+        part_of(path),
+        expected=file.bytes,
+        hashed=file.sha256 is not None,
+        look=functools.partial(check_head, file),
+    )
+    went_on = download(job, progress)
+    try:
+        check_body(file, job.part)
+        if went_on and not _is_expected(file, path, job.part):
+            # The parts may be of two versions of the file: from one piece, it is what the server has.
+            log.info("%s was put together from parts and is not right; getting it in one piece.", file.name)
+            raise DownloadError("put together wrongly")
+    except DownloadError:
+        job.forget()
+        if not went_on:
+            raise
+        download(job, progress)
+    try:
+        check_body(file, job.part)
+        news = _judge(file, path, job.part, place, accept_hash)
+        if job.part.exists():
+            job.part.replace(path)
+    finally:
+        job.forget()
+    return news
+
+
+def _is_expected(file: SourceFile, path: Path, came: Path) -> bool:
+    expected = _expected(file, path)
+    return expected is None or sha256(came) in expected
+
+
+def _judge(file: SourceFile, path: Path, came: Path, place: str, accept_hash: bool) -> str:
+    """Compare the hash of what came with what it may be. Returns what was done."""
+    size, digest, expected = came.stat().st_size, sha256(came), _expected(file, path)
+    note = f"{path.name} fetched from {place} ({size / 1e6:.1f} MB"
+    if expected is None:
+        _keep_hash(path, digest)
+        return f"{note}); no hash is on record, its own {digest} is kept and checked from now on"
+    if digest in expected:
+        return f"{note}, SHA-256 verified)"
+    if accept_hash:
+        _keep_hash(path, digest)
+        return f"{note}); accepted with SHA-256 {digest}, on record is {expected[-1]}"
+    if file.sha256:
+        kept = path.with_name(path.name + ".unverified")
+        came.replace(kept)
         raise _Unsure(
-            f"{file.name} has changed since it was first fetched: its SHA-256 is {digest}, then it was {expected[-1]}."
+            f"{file.name} has the right size but the SHA-256 {digest}, on record is {file.sha256}."
+            f" It may be a new edition; it is kept as {kept.name}."
         )
-
-
-def _unpacked(archive: Path) -> Path:
-    return archive.with_suffix("")
+    raise _Unsure(
+        f"{file.name} has changed since it was first fetched: its SHA-256 is {digest}, then it was {expected[-1]}."
+    )
 
 
 def _unpack(archive: Path) -> None:
     """Unpack a zip into a folder of its name, flat, whole or not at all."""
-    folder = _unpacked(archive)
+    folder = unpacked(archive)
     if folder.is_dir() and folder.stat().st_mtime >= archive.stat().st_mtime:
         return
     with zipfile.ZipFile(archive) as pack, atomic_folder(folder) as temporary:

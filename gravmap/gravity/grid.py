@@ -35,18 +35,20 @@ def open_grid(
     region: Region | None = None,
     margin_deg: float = 0.0,
     input_height_m: float | None = None,
+    units: str | None = None,
 ) -> xr.DataArray:
     """Open a gravity grid.
 
     Reads netCDF (WGM2012's and GMT's layout ``x y z``; CF in either axis order, any names of latitude and longitude,
-    descending or 0-360) and GeoTIFF. A large netCDF file is opened lazily: only what is asked for is ever read.
+    descending or 0-360), GeoTIFF, ICGEM .gdf, Surfer grids and columns of text. A large netCDF file is opened lazily:
+    only what is asked for is ever read.
 
     Parameters
     ----------
     path : Path
         The file.
     variable : str, optional
-        Which variable of a netCDF file, or which band of a GeoTIFF; needed where several could be meant.
+        Which variable of a netCDF file, band of a GeoTIFF or column of a text; needed where several could be meant.
     region : Region, optional
         Read only the nodes inside this box.
     margin_deg : float
@@ -54,6 +56,8 @@ def open_grid(
     input_height_m : float, optional
         Level of the data above the ellipsoid, metres; by default the attribute ``height_m``, else a height that the
         title or long name speaks of (said in a warning), else 0.
+    units : str, optional
+        The unit of the file's numbers, where it says none or a wrong one: mGal, m/s2, um/s2, gu ...
 
     Returns
     -------
@@ -67,7 +71,7 @@ def open_grid(
         unknown; values that are no gravity anomaly; or `region` lies outside.
     """
     path = Path(path)
-    grid = _canonical(read(path, variable), path)
+    grid = _canonical(read(path, variable, units), path)
     _set_level(grid, input_height_m)
     if region is not None:
         grid = crop(grid, region, margin_deg)

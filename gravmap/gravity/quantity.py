@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,42 @@ def mgal_factor(unit: str, where: str) -> float:
     if plain not in _MGAL:
         raise InputError(
             f"{where} has the unit {unit!r}, which is no unit of gravity known here.",
-            "Known: mGal, µGal, Gal, m/s2, mm/s2, um/s2, gu. Set the attribute `units` of the variable.",
+            "Known: mGal, µGal, Gal, m/s2, mm/s2, um/s2, gu. Say what it is with --units.",
         )
     return _MGAL[plain]
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Warn of something that is true of a file however often it is opened."""
+    log.warning("%s", text)
+
+
+def unit_factor(stated: str | None, found: str, where: str) -> float:
+    """How many mGal the file's unit is: as the user states it, else as the file says, else mGal with a warning.
+
+    Parameters
+    ----------
+    stated : str or None
+        What the user says.
+    found : str
+        What the file says, empty where it says nothing.
+    where : str
+        For messages.
+
+    Raises
+    ------
+    InputError
+        The unit is no unit of gravity known here.
+    """
+    if stated is not None:
+        if found and found.strip().lower() != stated.strip().lower():
+            warn_once(f"{where} says the unit {found!r}; taken as {stated}, as stated.")
+        return mgal_factor(stated, "--units:")
+    if not found:
+        warn_once(f"{where} says no unit; taken as mGal (else say --units).")
+        return 1.0
+    return mgal_factor(found, where)
 
 
 def looks_like_gravity(unit: str) -> bool:

@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch):
     served.mkdir()
     (served / "grid.grd").write_bytes(BODY)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(served)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     grid = SourceFile("grid.grd", f"{url}/grid.grd", (), len(BODY), hashlib.sha256(BODY).hexdigest(), ("434446",))
     lost = SourceFile("lost.shp", f"{url}/lost.shp")
@@ -114,6 +114,49 @@ def test_a_web_page_is_no_grid(run):
     result = run("good")
     assert result.exit_code == 4
     assert "web page" in result.stderr
+
+
+def test_rows_of_a_region_and_residual_finds_them(tmp_path, monkeypatch):
+    import netCDF4
+    import numpy as np
+
+    from toy_server import ToyServer
+
+    lat, lon = np.arange(-90, 90.25, 0.5), np.arange(-180, 180.25, 0.5)
+    name = "WGM2012_Bouguer_ponc_2min.grd"
+    with netCDF4.Dataset(tmp_path / name, "w", format="NETCDF3_CLASSIC") as file:
+        for axis, nodes in (("x", lon), ("y", lat)):
+            file.createDimension(axis, nodes.size)
+            file.createVariable(axis, "f4", (axis,))[:] = nodes
+        z = np.random.default_rng(0).normal(0, 50, (lat.size, lon.size))
+        file.createVariable("z", "f4", ("y", "x"))[:] = z
+    toy = ToyServer()
+    toy.files[name] = (tmp_path / name).read_bytes()
+    file = SourceFile(name, f"{toy.url}/good/{name}", (), len(toy.files[name]), "0" * 64, ("434446",))
+    known = {"wgm2012": Source("wgm2012", "gravity", "W", "netCDF", "Free.", "Bonvalot", "bring a grid", (file,))}
+    monkeypatch.setattr(sources, "known_sources", lambda: known)
+
+    def gravmap_here(*arguments):
+        return CliRunner().invoke(gravmap, ["-w", str(tmp_path / "ws"), *arguments])
+
+    try:
+        result = gravmap_here("fetch", "--region-only")
+    finally:
+        toy.close()
+    assert result.exit_code == 0, result.output
+    assert "hash of the whole file cannot be checked" in result.stdout
+    assert (tmp_path / "ws/data/raw/WGM2012_Bouguer_ponc_2min.rows_35_60.grd").exists()
+    result = gravmap_here("residual", "--height", "10km")
+    assert result.exit_code == 0, result.output
+    assert "liu2024, the default" in result.stdout
+    assert "rows_35_60.grd" in result.stdout
+    result = gravmap_here("residual", "--height", "10km", "--region", "junggar", "--overwrite")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_region_goes_with_region_only(run):
+    assert run("good", "--region", "junggar").exit_code == 2
+    assert run("good", "--region-only", "--bbox", "170", "40", "-170", "50").exit_code == 2
 
 
 def test_help_ends_with_an_example():

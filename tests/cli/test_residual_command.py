@@ -118,6 +118,20 @@ def test_what_is_refused(run, arguments, status, words):
     assert not run.fields.exists()
 
 
+def test_columns_of_text_and_their_unit(run):
+    lat, lon = np.arange(35, 60.1, 0.5), np.arange(60, 100.1, 0.5)
+    values = 600 * np.sin(lat)[:, None] * np.cos(lon)[None, :]
+    rows = [f"{lon[x]},{lat[y]},{values[y, x]:.4f}" for y, x in np.ndindex(values.shape)]
+    (run.root / "grid.csv").write_text("\n".join(["lon,lat,g", *rows]))
+    result = run(run.root / "grid.csv", "--height", "10km", "--units", "gu")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("no reference system") == 1
+    assert abs(float(open_fields(run.fields).bouguer.max())) < 61
+    result = run(run.root / "grid.csv", "--height", "10km", "--units", "parsec", "--overwrite")
+    assert result.exit_code == 3
+    assert "parsec" in result.stderr
+
+
 def test_a_download_that_was_a_web_page(run):
     (run.root / "grid.grd").write_text("<html>404</html>")
     result = run(run.root / "grid.grd", "--height", "10km")

@@ -222,7 +222,9 @@ def test_a_truncated_netcdf4(tmp_path, plain):
     [
         (b"", "empty"),
         (b"<!DOCTYPE html><html><body>Not found</body></html>", "web page"),
-        (b"lon lat value\n1 2 3\n", "neither"),
+        (b"lon lat value\nno numbers here\n", "neither"),
+        (b"\x00\x01\x02\x03" * 40, "neither"),
+        (b"lon lat value\n1 2 3\n", "1 points, which is no grid"),
         (b"\x89HDF\r\n\x1a\n" + b"\0" * 50, "cannot be read"),
     ],
 )

@@ -1,0 +1,268 @@
+"""Broken downloads: gone on with by Range, never glued to another version, safe from a second run and from a kill."""
+
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from gravmap.errors import DownloadError
+from gravmap.gravity import download, server
+from gravmap.gravity.fetch import fetch
+from gravmap.gravity.lock import only_one
+from gravmap.gravity.sources import Source, SourceFile
+from toy_server import ToyServer
+
+BODY = b"CDF\x01" + bytes(range(256)) * 4000
+OTHER = b"CDF\x01" + bytes(reversed(range(256))) * 4000
+
+
+@pytest.fixture(scope="module")
+def shared():
+    toy = ToyServer()
+    yield toy
+    toy.close()
+
+
+@pytest.fixture
+def toy(shared, monkeypatch):
+    shared.files, shared.asked, shared.sent = {"grid.grd": BODY}, [], []
+    monkeypatch.setattr(download, "BACK_OFF_S", (0.0, 0.0))
+    return shared
+
+
+def source(*urls, recorded=True):
+    url, *mirrors = urls
+    digest = hashlib.sha256(BODY).hexdigest() if recorded else None
+    file = SourceFile("grid.grd", url, tuple(mirrors), len(BODY) if recorded else None, digest, ("434446",))
+    return Source("toy", "gravity", "A toy", "netCDF", "Free.", "Me (2026)", "bring your own", (file,))
+
+
+def left_in(raw):
+    return sorted(path.name for path in raw.iterdir())
+
+
+def leave_partial(raw, toy, monkeypatch, *, kind="cutonce", recorded=True):
+    """A first run that breaks off half way and is not tried again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "BACK_OFF_S", ())
+        with pytest.raises(
+            DownloadError, match="broke off" if kind == "unmarked" and not recorded else r"broke off.*0\.5 MB are kept"
+        ):
+            fetch(source(f"{toy.url}/{kind}/grid.grd", recorded=recorded), raw)
+    assert left_in(raw) == ["grid.grd.part", "grid.grd.part.json"]
+    assert (raw / "grid.grd.part").read_bytes() == BODY[: len(BODY) // 2]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_cut_again_and_again(tmp_path, toy, recorded):
+    # Every answer ends somewhere else; the file comes together, each byte asked for about once.
+    toy.pieces = [0.5, 0.1, 0.9, 0.3, 0.7, 1.0]
+    item = fetch(source(f"{toy.url}/cut/grid.grd", recorded=recorded), tmp_path)
+    assert item.main.read_bytes() == BODY
+    assert len(toy.asked) == 6
+    assert sum(toy.sent) == len(BODY)
+    assert left_in(tmp_path) == (["grid.grd"] if recorded else ["grid.grd", "grid.grd.sha256"])
+
+
+@pytest.mark.parametrize("kind", ["cutonce", "refuses", "elsewhere", "norange", "good", "moved"])
+def test_a_partial_is_gone_on_with_or_begun_anew(tmp_path, toy, monkeypatch, kind):
+    # 416 for any part, another part than asked for, no Range at all: the file is right all the same.
+    leave_partial(tmp_path, toy, monkeypatch)
+    item = fetch(source(f"{toy.url}/{kind}/grid.grd"), tmp_path)
+    assert item.main.read_bytes() == BODY
+    assert left_in(tmp_path) == ["grid.grd"]
+    assert toy.asked[1][1] == f"bytes={len(BODY) // 2}-"
+    assert toy.sent[-1] == (len(BODY) - len(BODY) // 2 if kind in ("cutonce", "good", "moved") else len(BODY))
+
+
+@pytest.mark.parametrize("kind", ["cutonce", "deafcut"])
+def test_a_file_that_changed_is_not_glued(tmp_path, toy, monkeypatch, kind):
+    # Nothing on record to check against: only the server's marks tell. The deaf server ignores If-Range.
+    leave_partial(tmp_path, toy, monkeypatch, kind=kind, recorded=False)
+    toy.files["grid.grd"] = OTHER
+    assert fetch(source(f"{toy.url}/{kind}/grid.grd", recorded=False), tmp_path).main.read_bytes() == OTHER
+
+
+def test_a_server_without_marks_is_not_trusted_without_a_hash(tmp_path, toy, monkeypatch):
+    leave_partial(tmp_path, toy, monkeypatch, kind="unmarked", recorded=False)
+    fetch(source(f"{toy.url}/unmarked/grid.grd", recorded=False), tmp_path)
+    assert toy.asked[-1][1] is None
+
+
+def test_glued_parts_are_found_by_the_hash_and_got_in_one_piece(tmp_path, toy, monkeypatch):
+    # The first half is of another file of the same size, and no mark says so.
+    leave_partial(tmp_path, toy, monkeypatch, kind="unmarked")
+    (tmp_path / "grid.grd.part").write_bytes(OTHER[: len(BODY) // 2])
+    item = fetch(source(f"{toy.url}/unmarked/grid.grd"), tmp_path)
+    assert item.main.read_bytes() == BODY
+    assert [wanted for _, wanted in toy.asked[1:]] == [f"bytes={len(BODY) // 2}-", None]
+
+
+@pytest.mark.parametrize("note", ["", "{}", "[]", '{"url": 1}', None])
+def test_a_partial_without_a_readable_note_is_begun_anew(tmp_path, toy, monkeypatch, note):
+    leave_partial(tmp_path, toy, monkeypatch)
+    path = tmp_path / "grid.grd.part.json"
+    path.unlink() if note is None else path.write_text(note)
+    assert fetch(source(f"{toy.url}/good/grid.grd"), tmp_path).main.read_bytes() == BODY
+    assert toy.asked[-1][1] is None
+
+
+def test_the_mirror_goes_on_where_the_first_broke_off(tmp_path, toy):
+    # The first server dies for good half way.
+    toy.pieces = [0.5, 0, 0, 0]
+    item = fetch(source(f"{toy.url}/cut/grid.grd", f"{toy.url}/good/grid.grd"), tmp_path)
+    assert item.main.read_bytes() == BODY
+    assert toy.asked[-1] == ("/good/grid.grd", f"bytes={len(BODY) // 2}-")
+    assert sum(toy.sent) == len(BODY)
+
+
+def test_a_web_page_does_not_spoil_a_partial(tmp_path, toy, monkeypatch):
+    # A portal that wants a login must not cost what was got before.
+    leave_partial(tmp_path, toy, monkeypatch)
+    with pytest.raises(DownloadError, match="web page"):
+        fetch(source(f"{toy.url}/form/grid.grd"), tmp_path)
+    assert (tmp_path / "grid.grd.part").stat().st_size == len(BODY) // 2
+    assert fetch(source(f"{toy.url}/good/grid.grd"), tmp_path).main.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("kind", ["slow", "dead", "busy", "weakmark", "dated"])
+def test_what_is_survived(tmp_path, toy, kind):
+    assert fetch(source(f"{toy.url}/{kind}/grid.grd"), tmp_path).main.read_bytes() == BODY
+
+
+def test_a_server_that_falls_silent(tmp_path, toy, monkeypatch):
+    monkeypatch.setattr(server, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(download, "BACK_OFF_S", ())
+    with pytest.raises(DownloadError, match="silent"):
+        fetch(source(f"{toy.url}/silent/grid.grd"), tmp_path)
+    assert not (tmp_path / "grid.grd").exists()
+
+
+def test_a_server_that_never_gets_further(tmp_path, toy):
+    toy.pieces = [0.5]
+    with pytest.raises(DownloadError, match=r"broke off \(4 tries\)"):
+        fetch(source(f"{toy.url}/cutnorange/grid.grd"), tmp_path)
+    assert len(toy.asked) == 4  # the first brought something, three more nothing new
+    assert not (tmp_path / "grid.grd").exists()
+
+
+def test_the_back_off_is_waited_and_the_servers_wish_too(tmp_path, toy, monkeypatch):
+    waited = []
+    monkeypatch.setattr(download, "BACK_OFF_S", (1.0, 4.0))
+    monkeypatch.setattr(download.time, "sleep", waited.append)
+    fetch(source(f"{toy.url}/weak/grid.grd"), tmp_path)
+    assert waited == [1.0, 4.0]
+    assert server._retry_after("7") == 7
+    assert server._retry_after("99999") == 60
+    assert server._retry_after("Sun, 22 Nov 2020 00:00:00 GMT") == 0
+
+
+def test_a_full_disk_is_said_and_the_partial_stays(tmp_path, toy, monkeypatch):
+    import errno
+    import pathlib
+
+    real = pathlib.Path.open
+
+    def full(self, mode="r", *rest, **more):
+        if mode == "ab":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, mode, *rest, **more)
+
+    monkeypatch.setattr(pathlib.Path, "open", full)
+    with pytest.raises(DownloadError, match="disk is full"):
+        fetch(source(f"{toy.url}/good/grid.grd"), tmp_path)
+
+
+def test_disk_space_for_what_is_not_on_record(tmp_path, toy, monkeypatch):
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    with pytest.raises(DownloadError, match="MB left"):
+        fetch(source(f"{toy.url}/good/grid.grd", recorded=False), tmp_path)
+
+
+def start(raw, url, digest):
+    """Another process that fetches."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from gravmap.gravity.fetch import fetch\n"
+        "from gravmap.gravity.sources import Source, SourceFile\n"
+        f"file = SourceFile('grid.grd', {url!r}, (), {len(BODY)}, {digest!r}, ('434446',))\n"
+        f"print(fetch(Source('toy', *('x',) * 6, (file,)), Path({str(raw)!r})).news[0])\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=os.getcwd()
+    )
+
+
+def test_a_killed_run_leaves_a_partial_that_the_next_goes_on_with(tmp_path, toy, monkeypatch):
+    child = start(tmp_path, f"{toy.url}/silent/grid.grd", hashlib.sha256(BODY).hexdigest())
+    part = tmp_path / "grid.grd.part"
+    limit = time.monotonic() + 20
+    while not (part.exists() and part.stat().st_size > 1000) and time.monotonic() < limit:
+        time.sleep(0.01)
+    child.kill()
+    child.communicate()
+    have = part.stat().st_size
+    assert 0 < have <= len(BODY) // 2
+    assert ".toy.lock" in left_in(tmp_path)  # a lock of a dead process
+    assert fetch(source(f"{toy.url}/good/grid.grd"), tmp_path).main.read_bytes() == BODY
+    assert toy.asked[-1][1] == f"bytes={have}-"
+    assert left_in(tmp_path) == ["grid.grd"]
+
+
+def test_two_runs_at_once(tmp_path, toy):
+    url = f"{toy.url}/slow/grid.grd"
+    children = [start(tmp_path, url, hashlib.sha256(BODY).hexdigest()) for _ in range(2)]
+    news = sorted(child.communicate()[0].split(" (")[0].strip() for child in children)
+    assert news == [f"grid.grd fetched from {url}", "grid.grd is there and verified"]
+    assert len(toy.asked) == 1
+    assert left_in(tmp_path) == ["grid.grd"]
+
+
+def test_who_holds_the_lock_is_said(tmp_path, caplog):
+    order = []
+
+    def second():
+        with only_one(tmp_path, "toy"):
+            order.append("second")
+
+    with only_one(tmp_path, "toy"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        limit = time.monotonic() + 10
+        while not caplog.records and time.monotonic() < limit:
+            time.sleep(0.005)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    assert f"fetched by process {os.getpid()} on" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    import errno
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with only_one(tmp_path, "toy"):
+        pass
+
+
+def test_the_rest_is_asked_for_on_condition(tmp_path, toy, monkeypatch):
+    leave_partial(tmp_path, toy, monkeypatch)
+    fetch(source(f"{toy.url}/cutonce/grid.grd"), tmp_path)
+    assert toy.if_range == f'"{hashlib.md5(BODY).hexdigest()}"'
+
+
+def test_the_note_names_the_version(tmp_path, toy, monkeypatch):
+    leave_partial(tmp_path, toy, monkeypatch)
+    note = json.loads((tmp_path / "grid.grd.part.json").read_text())
+    assert note["total"] == len(BODY)
+    assert note["etag"] == f'"{hashlib.md5(BODY).hexdigest()}"'

@@ -1,0 +1,351 @@
+"""Every other format of gravity grids, tried on files written by the formats' own tools; and every way to be broken."""
+
+import logging
+import shutil
+import struct
+import subprocess
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+
+from gravmap.errors import InputError
+from gravmap.gravity import open_grid
+from toy_grids import LAT, LON, VALUES, WRITERS, columns, gdf, surfer6, surfer7
+
+HOLE = (3, 5)
+
+
+def check(grid, lat=LAT, lon=LON, values=VALUES, tolerance=1e-5):
+    assert grid.dims == ("lat", "lon")
+    assert grid.dtype == np.float32
+    np.testing.assert_allclose(grid.lat, lat, atol=1e-9)
+    np.testing.assert_allclose(grid.lon, lon, atol=1e-9)
+    np.testing.assert_allclose(grid.values, values, atol=tolerance)
+
+
+def with_hole():
+    values = VALUES.copy()
+    values[HOLE] = np.nan
+    return values
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_each_format(tmp_path, kind, caplog):
+    with caplog.at_level(logging.WARNING, logger="gravmap"):
+        check(open_grid(WRITERS[kind](tmp_path / "grid.dat")))
+    assert "degrees on WGS 84" in caplog.text
+    if kind != "gdf":
+        assert "no unit; taken as mGal" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["surfer6", "surfer7", "surfer ascii", "gdf", "columns"])
+def test_holes(tmp_path, kind):
+    check(open_grid(WRITERS[kind](tmp_path / "grid.dat", with_hole())), values=with_hole())
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_unit_can_be_stated(tmp_path, kind):
+    path = WRITERS[kind](tmp_path / "grid.dat")
+    check(open_grid(path, units="um/s2"), values=VALUES / 10)
+    with pytest.raises(InputError, match="furlong") as caught:
+        open_grid(path, units="furlong")
+    assert "Known: mGal" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_longitudes_to_360_and_across_the_antimeridian(tmp_path, kind):
+    check(open_grid(WRITERS[kind](tmp_path / "a.dat", lon=LON + 200)), lon=LON - 160)
+    check(open_grid(WRITERS[kind](tmp_path / "b.dat", lon=LON + 105)), lon=LON + 105)  # 175..184
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_swapped_axes(tmp_path, kind):
+    with pytest.raises(InputError, match="swapped"):
+        open_grid(WRITERS[kind](tmp_path / "grid.dat", VALUES.T, lat=LON + 30, lon=LAT))
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_metres_are_refused(tmp_path, kind):
+    with pytest.raises(InputError, match="no degrees") as caught:
+        open_grid(
+            WRITERS[kind](
+                tmp_path / "grid.dat", lat=LAT * 1e5, lon=LON * 1e4, **({"step": 5e4} if kind == "gdf" else {})
+            )
+        )
+    assert "gdalwarp -s_srs" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize(
+    ("change", "words"), [(0, "constant"), (1e6, "no gravity anomaly"), (None, "absolute gravity")]
+)
+def test_values_that_cannot_be(tmp_path, kind, change, words):
+    values = VALUES + 980_500 if change is None else VALUES * change + 5
+    with pytest.raises(InputError, match=words):
+        open_grid(WRITERS[kind](tmp_path / "grid.dat", values.astype("f8")))
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.97])
+def test_truncated(tmp_path, kind, share):
+    path = WRITERS[kind](tmp_path / "grid.dat")
+    body = path.read_bytes()
+    path.write_bytes(body[: int(share * len(body))])
+    with pytest.raises(InputError):
+        open_grid(path)
+
+
+@pytest.mark.parametrize("kind", ["surfer6", "surfer7", "surfer ascii"])
+def test_too_few_nodes(tmp_path, kind):
+    with pytest.raises(InputError, match="at least 4 by 4"):
+        open_grid(WRITERS[kind](tmp_path / "grid.dat", VALUES[:3], lat=LAT[:3]))
+
+
+def test_surfer_7_of_version_2_blanks_one_value_only(tmp_path):
+    path = surfer7(tmp_path / "a.grd", with_hole(), version=2, blank=-50.123)
+    check(open_grid(path), values=with_hole())
+
+
+def test_surfer_7_with_sections_that_are_not_known(tmp_path):
+    check(open_grid(surfer7(tmp_path / "a.grd", extra=b"FLTI" + struct.pack("<i", 12) + b"x" * 12)))
+
+
+def test_surfer_7_rotated_is_refused(tmp_path):
+    with pytest.raises(InputError, match="rotated by 12"):
+        open_grid(surfer7(tmp_path / "a.grd", rotation=12.0))
+
+
+def test_a_surfer_header_that_lies_about_its_values_is_said(tmp_path, caplog):
+    path = surfer6(tmp_path / "a.grd")
+    body = bytearray(path.read_bytes())
+    body[40:48] = struct.pack("<d", -500.0)
+    path.write_bytes(body)
+    with caplog.at_level(logging.WARNING, logger="gravmap"):
+        open_grid(path)
+    assert "header says -500" in caplog.text
+
+
+def test_gdf_units_level_and_model(tmp_path):
+    grid = open_grid(gdf(tmp_path / "a.gdf", VALUES / 1e5 * 1e6, unit="um/s**2", level=10_000.0))
+    check(grid, tolerance=1e-4)
+    assert grid.attrs["height_m"] == 10_000
+    assert grid.attrs["file_source"] == "EIGEN-6C4"
+    with pytest.raises(InputError, match="'m'"):
+        open_grid(gdf(tmp_path / "b.gdf", unit="m"))
+
+
+def test_gdf_with_a_column_of_heights(tmp_path):
+    grid = open_grid(gdf(tmp_path / "a.gdf", column="5000.0"))
+    check(grid)
+    assert grid.attrs["height_m"] == 5000
+
+
+@pytest.mark.parametrize("gap", ["99999.000", "9999999.0", "-32768"])
+def test_gdf_gap_values(tmp_path, gap):
+    check(open_grid(gdf(tmp_path / "a.gdf", with_hole(), gap=gap)), values=with_hole())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("latitude_parallels", 12), ("longitude_parallels", 20), ("number_of_gridpoints", 999),
+        ("gridstep", "0.25 degrees"),
+        ("latlimit_north", "47.0"), ("latlimit_south", "39"), ("longlimit_west", "69.0"), ("longlimit_east", "80"),
+    ],
+)  # fmt: skip
+def test_a_gdf_header_that_does_not_fit_its_numbers(tmp_path, key, value):
+    with pytest.raises(InputError, match=f"header says {key}"):
+        open_grid(gdf(tmp_path / "a.gdf", **{key: value}))
+
+
+def test_gdf_of_two_arc_minutes_printed_with_six_digits(tmp_path):
+    lat, lon = np.arange(1200, 1230) / 30, np.arange(2101, 2140) / 30
+    values = np.random.default_rng(0).normal(0, 30, (lat.size, lon.size))
+    grid = open_grid(gdf(tmp_path / "a.gdf", values, lat, lon, step=1 / 30))
+    np.testing.assert_allclose(grid.lat, lat, atol=1e-13)  # printed 40.033333, meant 40 + 1/30
+    np.testing.assert_allclose(grid.lon, lon, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("head", "mark"),
+    [
+        ("", ","), ("", "\t"), ("", ";"), ("", " , "),
+        ("# made by hand\n# 2026\n", " "),
+        ("lon,lat,bouguer\n", ","),
+        ("# lon lat bouguer (mGal)\n", "  "),
+        ('"Longitude" "Latitude" "g"\n', " "),
+        ("> segment\n% note\n// note\nx y z\n", "   "),
+        ("\ufefflon,lat,g [mGal]\r\n", ","),
+    ],
+)  # fmt: skip
+def test_columns_in_every_dress(tmp_path, head, mark):
+    check(open_grid(columns(tmp_path / "a.txt", head=head, mark=mark)))
+
+
+def test_columns_in_any_order_of_lines_and_columns(tmp_path):
+    rng = np.random.default_rng(0)
+    check(open_grid(columns(tmp_path / "a.txt", order=rng)))
+    path = tmp_path / "b.csv"
+    rows = [f"{i},{VALUES[y, x]},{LAT[y]},{LON[x]}" for i, (y, x) in enumerate(np.ndindex(VALUES.shape))]
+    path.write_text("station,g (um/s2),lat,lon\n" + "\n".join(rows))
+    with pytest.raises(InputError, match="2 columns of values"):
+        open_grid(path)
+    check(open_grid(path, variable="g"), values=VALUES / 10)
+    check(open_grid(path, variable="2"), values=VALUES / 10)
+    with pytest.raises(InputError, match="no column 'h'"):
+        open_grid(path, variable="h")
+
+
+def test_columns_with_missing_nodes(tmp_path, caplog):
+    gone = {0, 30, 31}
+    expected = VALUES.copy()
+    expected.ravel()[list(gone)] = np.nan
+    with caplog.at_level(logging.WARNING, logger="gravmap"):
+        check(open_grid(columns(tmp_path / "a.txt", keep=lambda at: at not in gone)), values=expected)
+    assert "3 of its 13 x 19 nodes are missing" in caplog.text
+    # A whole row and a whole column too.
+    expected = VALUES.copy()
+    expected[4], expected[:, 7] = np.nan, np.nan
+    keep = lambda at: at // 19 != 4 and at % 19 != 7  # noqa: E731
+    check(open_grid(columns(tmp_path / "b.txt", keep=keep)), values=expected)
+
+
+def test_columns_with_a_node_twice(tmp_path):
+    path = columns(tmp_path / "a.txt")
+    path.write_text(path.read_text() + "71.5000 42.0000 3\n71.5000 42.0000 4\n")
+    with pytest.raises(InputError, match=r"3 values at 71.5 42; 1 nodes"):
+        open_grid(path)
+
+
+def test_columns_of_stations(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "a.txt"
+    np.savetxt(path, np.c_[rng.uniform(70, 80, 500), rng.uniform(40, 50, 500), rng.normal(0, 30, 500)])
+    with pytest.raises(InputError, match="stations, not a grid"):
+        open_grid(path)
+
+
+def test_columns_that_are_uneven(tmp_path):
+    lon = LON.copy()
+    lon[8:] += 0.1
+    with pytest.raises(InputError, match=r"lon is not evenly spaced: the step is 0.5 but 0.6 from 73.5 to 74.1"):
+        open_grid(columns(tmp_path / "a.txt", lon=lon))
+
+
+@pytest.mark.parametrize("form", ["{:.4f}", "{:.5f}", "{:.8f}", "{:.6e}", "{:.3f}"])
+def test_coordinates_are_put_back_on_their_step(tmp_path, form):
+    lat, lon = np.arange(1200, 1230) / 30, np.arange(2101, 2140) / 30
+    values = np.random.default_rng(0).normal(0, 30, (lat.size, lon.size))
+    grid = open_grid(columns(tmp_path / "a.txt", values, lat, lon, form=form))
+    np.testing.assert_allclose(grid.lat, lat, atol=1e-13)
+    np.testing.assert_allclose(grid.lon, lon, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"), [("71.0 41.0 oops\n", "oops"), ("71.0 41.0\n", "columns"), ("nan 41 3\n", "no place")]
+)
+def test_columns_with_a_broken_line(tmp_path, line, words):
+    path = columns(tmp_path / "a.txt")
+    path.write_text(path.read_text() + line)
+    with pytest.raises(InputError, match=words):
+        open_grid(path)
+
+
+def test_columns_cut_in_the_middle_of_a_number(tmp_path):
+    path = columns(tmp_path / "a.txt")
+    path.write_bytes(path.read_bytes()[:-40])
+    body = path.read_bytes()
+    path.write_bytes(body[: body.rindex(b".") + 2])
+    with pytest.raises(InputError, match="cut short"):
+        open_grid(path)
+
+
+def north_up(tmp_path, values=VALUES):
+    path = tmp_path / "g.tif"
+    height, width = values.shape
+    transform = rasterio.transform.from_bounds(69.75, 39.75, 79.25, 46.25, width, height)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=width, height=height, count=1, dtype="float32", transform=transform,
+        nodata=1.70141e38,
+    ) as raster:  # fmt: skip
+        raster.write(np.where(np.isnan(values), np.float32(1.70141e38), values)[::-1].astype("f4"), 1)
+    return path
+
+
+@pytest.mark.skipif(shutil.which("gdal_translate") is None, reason="GDAL's tools are not installed")
+@pytest.mark.parametrize("driver", ["GSBG", "GS7BG", "GSAG", "XYZ", "netCDF"])
+@pytest.mark.parametrize("hole", [False, True])
+def test_written_by_gdal(tmp_path, driver, hole):
+    values = with_hole() if hole else VALUES
+    source = north_up(tmp_path, values)
+    more = ["-a_srs", "EPSG:4326"] if driver == "netCDF" else []
+    subprocess.run(["gdal_translate", "-q", "-of", driver, *more, source, tmp_path / "out.grd"], check=True)
+    check(open_grid(tmp_path / "out.grd"), values=values, tolerance=1e-3)
+
+
+gmt = pytest.mark.skipif(shutil.which("gmt") is None, reason="GMT is not installed")
+
+
+def run_gmt(folder, *arguments):
+    subprocess.run(["gmt", *map(str, arguments)], check=True, cwd=folder, capture_output=True)
+
+
+FORMULA = ("X", "70", "SUB", "7", "MUL", "Y", "40", "SUB", "2", "MUL", "ADD", "100", "SUB")
+
+
+@pytest.mark.peer
+@gmt
+@pytest.mark.parametrize("code", ["nf", "nd", "cf", "cd", "ns+s0.5", "cs+s0.5", "sf"])
+@pytest.mark.parametrize("pixel", [False, True])
+@pytest.mark.parametrize("degrees", [False, True])
+def test_written_by_gmt(tmp_path, code, pixel, degrees):
+    where = ["-R69.75/79.25/39.75/46.25", "-rp"] if pixel else ["-R70/79/40/46"]
+    run_gmt(tmp_path, "grdmath", *where, "-I0.5", *(["-fg"] if degrees else []), *FORMULA, "=", f"out.grd={code}")
+    check(open_grid(tmp_path / "out.grd"), tolerance=0.26 if "s0.5" in code else 1e-4)
+
+
+@pytest.mark.peer
+@gmt
+def test_gmts_unit_and_text(tmp_path):
+    run_gmt(tmp_path, "grdmath", "-R70/79/40/46", "-I0.5", "-fg", *FORMULA, "=", "out.grd")
+    run_gmt(tmp_path, "grdedit", "out.grd", "-D+zgravity [um/s2]")
+    check(open_grid(tmp_path / "out.grd"), values=VALUES / 10)
+    with (tmp_path / "out.txt").open("wb") as stream:
+        subprocess.run(["gmt", "grd2xyz", "out.grd"], check=True, cwd=tmp_path, stdout=stream)
+    check(open_grid(tmp_path / "out.txt"))
+
+
+def test_gmt4_in_small(tmp_path):
+    import netCDF4
+
+    path = tmp_path / "gmt4.grd"
+    with netCDF4.Dataset(path, "w", format="NETCDF3_CLASSIC") as file:
+        file.createDimension("side", 2)
+        file.createDimension("xysize", VALUES.size)
+        for name, pair in (
+            ("x_range", (70, 79)),
+            ("y_range", (40, 46)),
+            ("z_range", (-100, -25)),
+            ("spacing", (0.5, 0.5)),
+        ):
+            file.createVariable(name, "f8", ("side",))[:] = pair
+        file.createVariable("dimension", "i4", ("side",))[:] = VALUES.shape[::-1]
+        z = file.createVariable("z", "f4", ("xysize",))
+        z.scale_factor, z.add_offset, z.node_offset = 1.0, 0.0, 0
+        z[:] = VALUES[::-1].ravel()  # from the north-west corner on
+    check(open_grid(path))
+    body = path.read_bytes()
+    path.write_bytes(body[:-300])
+    with pytest.raises(InputError, match="cut short"):
+        open_grid(path)
+    path.write_bytes(body)
+    with netCDF4.Dataset(path, "a") as file:
+        file["spacing"][:] = (0.5, 0.25)
+    with pytest.raises(InputError, match=r"spacing of 0\.5 and 0\.25"):
+        open_grid(path)
+    with netCDF4.Dataset(path, "a") as file:
+        file["dimension"][:] = (19, 12)
+    with pytest.raises(InputError, match="12 x 19 nodes, but holds 247"):
+        open_grid(path)
