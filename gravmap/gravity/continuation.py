@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from gravmap.errors import OptionError
 from gravmap.gravity.axes import find_axes
 from gravmap.gravity.gaps import fill_gaps
+from gravmap.gravity.globe import globe_upward
+from gravmap.gravity.lowdegrees import is_global
 from gravmap.gravity.patch import DECAY_M, PAD_YX, Patch, Symbol
 
 log = logging.getLogger(__name__)
@@ -100,7 +102,8 @@ def offset_of(values: NDArray[Any]) -> float:
 def upward_continue(grid: xr.DataArray, height_m: float, *, pad_yx: tuple[int, int] = PAD_YX) -> xr.DataArray:
     """The field as it would be measured `height_m` metres higher.
 
-    Valid for gravity anomalies and disturbances (mGal) between 80S and 80N. The grid is taken as lying on the
+    Valid for gravity anomalies and disturbances (mGal): of a grid between 80S and 80N by the regional operator, of the
+    whole globe by :func:`gravmap.gravity.globe.globe_upward`. The grid is taken as lying on the
     ellipsoid, or at `height_m` of its attributes above it. A mean larger than four standard deviations is taken as
     an offset: removed first, added back unchanged. NaN are filled before and put back after.
 
@@ -137,7 +140,11 @@ def upward_continue(grid: xr.DataArray, height_m: float, *, pad_yx: tuple[int, i
     level_m = float(grid.attrs.get("height_m", 0.0))
     values = np.asarray(ordered.values)[flip]
     field, holes, offset = prepared(values)
-    raised = Patch(field, lat, lon, height_m=level_m, pad_yx=pad_yx).upward(height_m)
+    place = xr.DataArray(field, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
+    if is_global(place):
+        (raised,) = globe_upward(field, lat, lon, [height_m], level_m=level_m)
+    else:
+        raised = Patch(field, lat, lon, height_m=level_m, pad_yx=pad_yx).upward(height_m)
     raised += np.float32(offset)
     raised[holes] = np.nan
     result = ordered.copy(data=raised[flip]).transpose(*grid.dims)
