@@ -82,7 +82,7 @@ def globe_upward(
     r"""A globe as it would be measured higher up, at several heights.
 
     With ducc0: analysis, multiplication of degree n by :math:`((R+z)/(R+z+h))^{n+2}`, synthesis, in float32; geodetic
-    latitude is taken as that of a sphere, which costs about 0.2 % of the residual on the real Earth. Without it:
+    latitude is taken as that of a sphere, which costs 0.2 % of the residual on the ellipsoid. Without it:
     :func:`gravmap.gravity.bands.continue_in_bands`, and the log says so.
 
     Parameters

@@ -93,7 +93,7 @@ FRAMES = {
 
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("shape", [(149, 199), (150, 200), (127, 181)])
+@pytest.mark.parametrize("shape", [(150, 200), (127, 181)])
 def test_any_frame_gives_the_same_field_on_the_callers_coordinates(truth, frame, transposed, shape):
     field = truth.at(0).isel(lat=slice(40, 40 + shape[0]), lon=slice(50, 50 + shape[1]))
     expected = upward_continue(field, 10e3)
