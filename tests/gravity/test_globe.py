@@ -4,12 +4,13 @@ import logging
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.special
 
 from gravmap.errors import InputError, OptionError
 from gravmap.gravity import globe as globe_module
 from gravmap.gravity import residual_fields, upward_continue
-from gravmap.gravity.bands import _from_cap, _to_cap
+from gravmap.gravity.bands import _BEYOND, _from_cap, _over_the_pole, _to_cap
 from gravmap.gravity.globe import MEAN_RADIUS_M, globe_layout, globe_upward, has_ducc0
 from gravmap.regions import Region
 
@@ -103,6 +104,20 @@ def test_the_turned_sphere_turns_back():
     there = _from_cap(*_to_cap(lat, lon))
     np.testing.assert_allclose(there[0], np.broadcast_to(lat, (3, 3)), atol=1e-9)
     np.testing.assert_allclose(there[1][1:], np.broadcast_to(lon, (2, 3)), atol=1e-9)
+
+
+@pytest.mark.parametrize("pole_row", [True, False])
+@pytest.mark.parametrize("columns", [72, 71])
+def test_rows_go_on_beyond_the_pole(pole_row, columns):
+    """A plane that slopes along one meridian: across the pole it falls on."""
+    lat = np.arange(60, 90.5, 1.0) if pole_row else np.arange(60.5, 90, 1.0)
+    lon = 360 / columns * np.arange(columns)
+    plane = (90 - lat)[:, None] * np.cos(np.radians(lon))
+    spline = _over_the_pole(plane, pole_row)
+    rows, column = 29.0 + np.array([0.0, 0.4, 1.0, 3.3]), 4
+    at = [rows, np.full(4, float(column + _BEYOND))]
+    got = scipy.ndimage.map_coordinates(spline, at, order=3, prefilter=False)
+    np.testing.assert_allclose(got, (90 - lat[0] - rows) * np.cos(np.radians(lon[column])), atol=0.02)
 
 
 @pytest.mark.parametrize("engine", [pytest.param("ducc0", marks=needs_ducc0), "bands"])
