@@ -1,19 +1,19 @@
-"""Upward continuation against a truth known in closed form: gravmap and harmonica in one run.
+"""Upward continuation against truths known exactly: gravmap, harmonica and GMT in one run.
 
-The truth is a few thousand point masses under, around and far outside the region; the field and its continuation are
-both computed in closed form on the WGS 84 ellipsoid (component along the ellipsoid normal, geodetic latitude).
-Error = rms of (regional - true regional) / rms of the true residual, in per cent.
+First point masses on the WGS 84 ellipsoid (point_masses.py), several draws of them: nothing known outside the region, a
+margin of 5 degrees, a coarse globe. Then random harmonics of a 2 arc-minute globe (globe.py): regions of it, and all of
+it. Error = rms of (regional - true regional) / rms of the true residual, in per cent; inner is 2 degrees from the edge.
 
-    python benchmarks/continuation.py [--height 10] [--registration pixel|gridline]
+    python benchmarks/continuation.py [--height 10] [--draws 3] [--no-globe] [--picture docs/images/edge_error.png]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 import time
-import tracemalloc
 import warnings
 
 import numpy as np
@@ -21,212 +21,203 @@ import xarray as xr
 
 warnings.filterwarnings("ignore")
 
-import numba  # noqa: E402  (comes with harmonica)
+import point_masses  # noqa: E402
+from peers import PEERS, rms, timed  # noqa: E402
 
-from gravmap.gravity import upward_continue  # noqa: E402
-from gravmap.gravity.patch import curvature_radii_m  # noqa: E402
+from gravmap.gravity import residual_fields, upward_continue  # noqa: E402
+from gravmap.gravity.edges import edge_share  # noqa: E402
+from gravmap.gravity.lowdegrees import LowDegrees  # noqa: E402
+from gravmap.gravity.patch import Patch  # noqa: E402
 
-GRAVITATIONAL = 6.6743e-11
-E2 = 6.694379990141e-3
-
-
-def masses(seed: int = 20261122) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (n, 3) in metres, Earth-fixed, and masses (n,) in kg."""
-    rng = np.random.default_rng(seed)
-    groups = []
-
-    def scatter(count, box_wesn, depth_km, mean_mgal, spread_mgal):
-        west, east, south, north = box_wesn
-        lon, lat = rng.uniform(west, east, count), rng.uniform(south, north, count)
-        depth = np.exp(rng.uniform(*np.log(depth_km), count)) * 1e3
-        groups.append((lon, lat, depth, rng.normal(mean_mgal, spread_mgal, count)))
-
-    scatter(2400, (59, 101, 34, 61), (7, 35), 0, 20)
-    scatter(400, (50, 110, 25, 70), (35, 150), 0, 14)
-    scatter(60, (20, 140, 0, 80), (150, 1200), 0, 14)
-    # The root of a mountain range that crosses the southern and the eastern border.
-    t = np.linspace(0, 1, 60)
-    lon, lat = 66 + 36 * t, 37.5 + 9 * t + 1.5 * np.sin(9 * t)
-    groups.append((lon, lat, np.full(60, 55e3), np.full(60, -210.0)))
-    lon, lat, depth, peak = (np.concatenate(part) for part in zip(*groups, strict=True))
-    # A point mass at depth z draws G m / z^2 right above itself.
-    return cartesian(lon, lat, -depth), peak * 1e-5 * depth**2 / GRAVITATIONAL
-
-
-def cartesian(lon_deg, lat_deg, height_m):
-    lon, lat = np.radians(lon_deg), np.radians(lat_deg)
-    _, vertical = curvature_radii_m(lat_deg)
-    return np.stack(
-        [
-            (vertical + height_m) * np.cos(lat) * np.cos(lon),
-            (vertical + height_m) * np.cos(lat) * np.sin(lon),
-            (vertical * (1 - E2) + height_m) * np.sin(lat),
-        ],
-        axis=-1,
-    )
-
-
-@numba.njit(fastmath=True, cache=True)
-def attraction(points, normals, places, moments, out):
-    for i in range(points.shape[0]):
-        total = 0.0
-        for j in range(places.shape[0]):
-            x, y, z = points[i, 0] - places[j, 0], points[i, 1] - places[j, 1], points[i, 2] - places[j, 2]
-            d2 = x * x + y * y + z * z
-            total += moments[j] * (x * normals[i, 0] + y * normals[i, 1] + z * normals[i, 2]) / (d2 * np.sqrt(d2))
-        out[i] = total
-
-
-def truth(lat, lon, height_m, sources) -> xr.DataArray:
-    grid_lon, grid_lat = np.meshgrid(lon, lat)
-    lo, la = np.radians(grid_lon.ravel()), np.radians(grid_lat.ravel())
-    normals = np.stack([np.cos(la) * np.cos(lo), np.cos(la) * np.sin(lo), np.sin(la)], axis=-1)
-    out = np.empty(lo.size)
-    attraction(cartesian(grid_lon.ravel(), grid_lat.ravel(), height_m), normals, sources[0], sources[1], out)
-    values = (out * GRAVITATIONAL * 1e5).reshape(grid_lat.shape).astype(np.float32)
-    return xr.DataArray(
-        values, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"), attrs={"units": "mGal", "height_m": 0.0}
-    )
-
-
-def in_metres(grid):
-    middle = float(grid.lat.mean())
-    meridian, vertical = curvature_radii_m(middle)
-    return xr.DataArray(
-        grid.values.astype(np.float64),
-        coords={
-            "northing": np.radians(grid.lat.values) * meridian,
-            "easting": np.radians(grid.lon.values) * vertical * np.cos(np.radians(middle)),
-        },
-        dims=("northing", "easting"),
-    )
-
-
-def harmonica_plain(grid, height_m):
-    import harmonica
-
-    return harmonica.upward_continuation(in_metres(grid), height_displacement=height_m).values
-
-
-def harmonica_padded(mode):
-    def run(grid, height_m):
-        import harmonica
-        import xrft
-
-        flat = in_metres(grid)
-        width = {dim: flat.sizes[dim] // 3 for dim in flat.dims}
-        # The argument left out must be None: xrft's default for it is refused by the other modes.
-        padded = xrft.pad(flat, width, mode=mode, constant_values=0 if mode == "constant" else None)
-        return xrft.unpad(harmonica.upward_continuation(padded, height_displacement=height_m), width).values
-
-    return run
+WEST, SOUTH, EAST, NORTH, MARGIN = 65, 40, 95, 55, 5
+BINS_KM = (0, 4, 8, 16, 30, 50, 80, 120, 170, 230, 300, 400, 550, 830)
 
 
 def ours(grid, height_m):
     return upward_continue(grid, height_m).values
 
 
-METHODS = {
-    "harmonica, metres, no padding": harmonica_plain,
-    "harmonica, zeros 33 % (user guide)": harmonica_padded("constant"),
-    "harmonica, linear ramp 33 %": harmonica_padded("linear_ramp"),
-    "gravmap": ours,
-}
-
-
 def ours_restored(globe):
-    from gravmap.gravity.lowdegrees import LowDegrees
-
     low = LowDegrees(globe)
 
     def run(grid, height_m):
-        from gravmap.gravity import residual_fields
-
         fields = residual_fields(grid, [height_m], low=low)
-        return next(field.values for name, field in fields.items() if name.startswith("regional"))
+        return next(field.values for name, field in fields.items() if str(name).startswith("regional"))
 
     return run
 
 
-def nodes(low, high, registration, step=1 / 30):
-    count = round((high - low) / step)
-    return low + step * (np.arange(count) + 0.5) if registration == "pixel" else low + step * np.arange(count + 1)
+def nodes(low, high, registration, step=30):
+    count = round((high - low) * step)
+    return low + (np.arange(count) + 0.5) / step if registration == "pixel" else low + np.arange(count + 1) / step
 
 
-def timed(method, grid, height_m, repeats=5):
-    method(grid, height_m)
-    seconds = []
-    for _ in range(repeats):
+def truth(seed, registration, height_m, cache):
+    """The field with its margin, its continuation inside, and a coarse globe."""
+    path = f"{cache}/masses-{seed}-{registration}-{height_m:g}.npz" if cache else ""
+    lat, lon = (
+        nodes(SOUTH - MARGIN, NORTH + MARGIN, registration),
+        nodes(WEST - MARGIN, EAST + MARGIN, registration),
+    )
+    inside = {"lat": slice(SOUTH, NORTH), "lon": slice(WEST, EAST)}
+    coarse = np.arange(-89.5, 90), np.arange(-179.5, 180)
+    empty = xr.DataArray(np.zeros((lat.size, lon.size), "f4"), coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
+    small = empty.sel(inside)
+    if cache and os.path.exists(path):
+        with np.load(path) as kept:
+            below, above, globe = (kept[name] for name in ("below", "above", "globe"))
+    else:
+        sources = point_masses.masses(seed)
+        below = point_masses.field_of(sources, lat, lon, 0.0).values
+        above = point_masses.field_of(sources, small.lat.values, small.lon.values, height_m).values
+        globe = point_masses.field_of(sources, *coarse, 0.0).values
+        if cache:
+            np.savez(path, below=below, above=above, globe=globe)
+    world = xr.DataArray(globe, coords={"lat": coarse[0], "lon": coarse[1]}, dims=("lat", "lon"))
+    return empty.copy(data=below), small.copy(data=above), world, inside
+
+
+def distances_km(grid):
+    lat, lon = grid.lat.values[:, None], grid.lon.values[None, :]
+    rows = np.minimum(lat - SOUTH, NORTH - lat) * 111.2
+    return np.minimum(rows, np.minimum(lon - WEST, EAST - lon) * 111.2 * np.cos(np.radians(lat)))
+
+
+def point_mass_table(seed, registration, height_m, repeats, cache, profiles):
+    below, regional, globe, inside = truth(seed, registration, height_m, cache)
+    field = below.sel(inside)
+    residual = field - regional
+    print(
+        f"\n### draw {seed}, {registration}, region {field.shape}, {height_m / 1e3:g} km; field"
+        f" {float(field.min()):.0f}..{float(field.max()):.0f} mGal, std {float(field.std()):.1f}; residual rms"
+        f" {rms(residual):.2f} mGal\n"
+    )
+    lat, lon = field.lat.values[:, None], field.lon.values[None, :]
+    edge = np.minimum(np.minimum(lat - SOUTH, NORTH - lat), np.minimum(lon - WEST, EAST - lon))
+    inner, distance = edge >= 2, distances_km(field)
+    print(f"| method | known outside | whole % | inner % | rms mGal | max mGal | s | peak MB |\n|{'---|' * 8}")
+    cases = [(name, method, "nothing", field) for name, method in (PEERS | {"gravmap": ours}).items()]
+    cases += [("gravmap", ours_restored(globe), "coarse globe", field)]
+    cases += [(name, method, "5 degrees", below) for name, method in (PEERS | {"gravmap": ours}).items()]
+    cases += [("gravmap", ours_restored(globe), "5 degrees and coarse globe", below)]
+    for name, method, outside, grid in cases:
+        result, seconds, peak = timed(method, grid, height_m, repeats)
+        error = (grid.copy(data=result).sel(inside) - regional).values
+        print(
+            f"| {name} | {outside} | {100 * rms(error) / rms(residual):.2f} |"
+            f" {100 * rms(error[inner]) / rms(residual.values[inner]):.2f} | {rms(error):.3f} |"
+            f" {np.abs(error).max():.2f} | {seconds:.3f} | {peak:.0f} |",
+            flush=True,
+        )
+        shares = [
+            rms(error[(distance >= low) & (distance < high)]) / rms(residual)
+            for low, high in itertools.pairwise(BINS_KM)
+        ]
+        profiles.setdefault((name, outside), []).append(shares)
+    return field
+
+
+def heights_table(field):
+    """What a second height costs."""
+    heights, seconds = (10e3, 5e3, 20e3, 40e3), []
+    for _ in range(5):
         start = time.perf_counter()
-        result = method(grid, height_m)
-        seconds.append(time.perf_counter() - start)
-    tracemalloc.start()
-    method(grid, height_m)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return result, float(np.median(seconds)), peak / 1e6
+        patch = Patch(field.values, field.lat.values, field.lon.values)
+        marks = [time.perf_counter() - start]
+        for height in heights:
+            start = time.perf_counter()
+            patch.upward(height)
+            marks.append(time.perf_counter() - start)
+        seconds.append(marks)
+    best = np.min(seconds, axis=0)
+    first = best[0] + best[1]
+    print(f"\n### several heights, {field.shape}, best of 5\n\nthe first (10 km): {first:.3f} s", end="")
+    for height, cost in zip(heights[1:], best[2:], strict=True):
+        print(f"; {height / 1e3:g} km more: {cost:.3f} s ({100 * cost / first:.0f} %)", end="")
+    print()
+
+
+def profile_table(profiles, height_m):
+    middle = 0.5 * (np.array(BINS_KM[:-1]) + BINS_KM[1:])
+    print("\n### rms error by distance from the edge, % of the residual's rms, all draws\n")
+    print(
+        "| method | known outside | "
+        + " | ".join(f"{low}-{high} km" for low, high in itertools.pairwise(BINS_KM))
+        + " |"
+    )
+    print(f"|{'---|' * (len(BINS_KM) + 1)}")
+    for (name, outside), shares in profiles.items():
+        mean = np.sqrt(np.mean(np.square(shares), axis=0))
+        print(f"| {name} | {outside} | " + " | ".join(f"{100 * share:.2f}" for share in mean) + " |")
+    said = [f"{100 * share:.2f}" for share in edge_share(middle, height_m)]
+    print("| gravmap's estimate (one side) | nothing | " + " | ".join(said) + " |")
+    return middle
+
+
+def picture(path, profiles, height_m):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    middle = 0.5 * (np.array(BINS_KM[:-1]) + BINS_KM[1:])
+    draws = len(next(iter(profiles.values())))
+    figure, axes = plt.subplots(figsize=(7.2, 4.4), layout="constrained")
+    style = {
+        ("harmonica, metres, no padding", "nothing"): ("#b0b0b0", "-"),
+        ("harmonica, zeros 33 % (user guide)", "nothing"): ("#8a6fb0", "-"),
+        ("harmonica, linear ramp 33 %", "nothing"): ("#d08a2e", "-"),
+        ("GMT grdfft -fg", "nothing"): ("#3a8f5c", "-"),
+        ("GMT grdfft -fg", "5 degrees"): ("#3a8f5c", "--"),
+        ("gravmap", "nothing"): ("#1f4e9c", "-"),
+        ("gravmap", "coarse globe"): ("#1f4e9c", ":"),
+        ("gravmap", "5 degrees"): ("#1f4e9c", "--"),
+        ("gravmap", "5 degrees and coarse globe"): ("#1f4e9c", "-."),
+    }
+    for key, (colour, line) in style.items():
+        if key in profiles:
+            share = 100 * np.sqrt(np.mean(np.square(profiles[key]), axis=0))
+            known = "" if key[1] == "nothing" else f"; {key[1]} known"
+            width = 2.2 if key[0] == "gravmap" else 1.4
+            axes.plot(middle, share, line, color=colour, lw=width, label=f"{key[0]}{known}")
+    axes.plot(middle, 100 * edge_share(middle, height_m), "k.", ms=5, label="gravmap's own estimate, nothing known")
+    axes.set(
+        yscale="log",
+        xscale="log",
+        xlabel="distance from the edge of the region, km",
+        ylabel="rms error, % of the rms of the residual",
+        title=f"{height_m / 1e3:g} km up, 8220 point masses, {draws} draws",
+    )
+    axes.set_xlim(2, 700)
+    axes.grid(which="major", color="#dddddd", lw=0.6)
+    axes.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--height", type=float, default=10.0, help="km")
-    parser.add_argument("--registration", choices=("pixel", "gridline"), default="pixel")
+    parser.add_argument("--draws", type=int, default=3, help="draws of point masses")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each, on the first draw")
+    parser.add_argument("--no-globe", action="store_true", help="leave the random harmonics out")
+    parser.add_argument("--picture", help="write the error against distance here")
+    parser.add_argument("--cache", default="", help="folder that keeps the point masses' fields")
     options = parser.parse_args()
     height_m = options.height * 1e3
-    west, south, east, north, margin = 65, 40, 95, 55, 5
+    print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}")
+    profiles: dict = {}
+    for seed in range(options.draws):
+        repeats = options.repeats if seed == 0 else 0
+        field = point_mass_table(seed, "pixel", height_m, repeats, options.cache, profiles)
+    point_mass_table(0, "gridline", height_m, 0, options.cache, {})
+    profile_table(profiles, height_m)
+    heights_table(field)
+    if options.picture:
+        picture(options.picture, profiles, height_m)
+    if not options.no_globe:
+        import globe
 
-    sources = masses()
-    lat, lon = (
-        nodes(south - margin, north + margin, options.registration),
-        nodes(west - margin, east + margin, options.registration),
-    )
-    below, above = truth(lat, lon, 0.0, sources), truth(lat, lon, height_m, sources)
-    globe = truth(nodes(-90, 90, "pixel", 0.5), nodes(-180, 180, "pixel", 0.5), 0.0, sources)
-    inside = {"lat": slice(south, north), "lon": slice(west, east)}
-    field, regional = below.sel(inside), above.sel(inside)
-    residual = field - regional
-    print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}; {len(sources[1])} point masses")
-    print(
-        f"region {field.shape}, {options.registration}, {options.height:g} km; field"
-        f" {float(field.min()):.0f}..{float(field.max()):.0f}"
-        f" mGal, std {float(field.std()):.1f}; true residual rms {rms(residual):.2f} mGal"
-    )
-    edge = np.minimum(
-        *np.broadcast_arrays(
-            np.minimum(field.lat - south, north - field.lat).values[:, None],
-            np.minimum(field.lon - west, east - field.lon).values[None, :],
-        )
-    )
-    print(f"\n| method | margin deg | whole % | inner % | rms mGal | max mGal | s | peak MB |\n|{'---|' * 8}")
-    for margin_deg, grid in ((0, field), (margin, below)):
-        for name, method in (METHODS | {"gravmap, coarse globe known": ours_restored(globe)}).items():
-            result, seconds, peak = timed(method, grid, height_m)
-            result = xr.DataArray(result, coords=grid.coords, dims=grid.dims).sel(inside)
-            error = (result - regional).values
-            inner = edge >= 2
-            print(
-                f"| {name} | {margin_deg} | {100 * rms(error) / rms(residual):.2f} |"
-                f" {100 * rms(error[inner]) / rms(residual.values[inner]):.2f} | {rms(error):.3f} |"
-                f" {np.abs(error).max():.2f} | {seconds:.3f} | {peak:.0f} |"
-            )
-            if name == "gravmap" and margin_deg == 0:
-                profile = [
-                    (
-                        low,
-                        high,
-                        rms(error[(edge >= low) & (edge < high)]),
-                        rms(residual.values[(edge >= low) & (edge < high)]),
-                    )
-                    for low, high in ((0, 0.1), (0.1, 0.25), (0.25, 0.5), (0.5, 1), (1, 2), (2, 4), (4, 8))
-                ]
-    print("\ngravmap, nothing known outside: rms error by distance from the edge")
-    for low, high, error_mgal, residual_mgal in profile:
-        share = 100 * error_mgal / residual_mgal
-        print(f"  {low:g}-{high:g} deg: {error_mgal:.2f} mGal ({share:.1f} % of the residual there)")
-
-
-def rms(values) -> float:
-    return float(np.sqrt(np.mean(np.square(np.asarray(values, dtype=np.float64)))))
+        globe.main(height_m)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,24 @@ Examples:
     is_flag=True,
     help="Add vertical and horizontal derivatives, tilt and analytic signal, 2 km above the level of the input.",
 )
+@click.option(
+    "--bands", "with_bands", is_flag=True, help="Add what lies between successive heights: band_10km_40km ..."
+)
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "regional", "global"]),
+    default="auto",
+    show_default=True,
+    help="The operator on a patch, or harmonics of the whole globe (best with gravmap[global]); auto: global only where"
+    " the region is the whole globe.",
+)
+@click.option(
+    "--trim",
+    "trim_text",
+    metavar="ANGLE|SHARE",
+    help="Leave out what is nearer to the end of the data than this (1deg), or where the expected error is above this"
+    " share of the residual (10%).",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write (default: data/fields.nc).")
 @dry_run_option
 @overwrite_option
@@ -64,6 +82,9 @@ def command(
     input_height_m: float | None,
     globe: Path | None,
     with_derivatives: bool,
+    with_bands: bool,
+    method: str,
+    trim_text: str | None,
     output: Path | None,
     dry_run: bool,
     overwrite: bool,
@@ -74,19 +95,22 @@ def command(
     that `gravmap fetch` got. The region is liu2024 where the grid covers it, else all of the grid. Where the grid is
     wider than the region, 5 degrees around it are used and cut off again; where a globe is known, its degrees up to
     180 are removed before and restored after. Writes data/fields.nc: bouguer, regional_10km, residual_10km ... in
-    mGal.
+    mGal; and edge_error_10km where too little is known beyond the edges. A globe itself, poles included: --bbox -180
+    -90 180 90.
     """
     from gravmap.errors import InputError
     from gravmap.files import refuse_existing
     from gravmap.gravity import extent, open_grid, residual_fields, spacing_deg, write_fields
     from gravmap.gravity.continuation import check_heights
     from gravmap.gravity.fetch import fetched_gravity, provenance
-    from gravmap.gravity.fields import MARGIN_DEG
+    from gravmap.gravity.fields import margin_for
+    from gravmap.gravity.globe import has_ducc0
     from gravmap.gravity.lowdegrees import LowDegrees, is_global
     from gravmap.regions import find_region
     from gravmap.units import format_angle, format_length
 
     check_heights(heights_m)
+    trim = _trim(trim_text)
     wanted = chosen_region(session, region, bbox)
     path = output or session.workspace.fields
     if not dry_run:
@@ -104,16 +128,36 @@ def command(
     session.say(f"{source}: {whole.attrs['variable']}, {own}, every {format_angle(max(spacing_deg(whole)))}")
     session.say(f"The grid lies at {_level(level_m)}; the regional is at {tops}.")
     session.say(f"Region {wanted}{note}")
+    if method == "auto":
+        method = "global" if is_global(whole) and _whole_globe(wanted) else "regional"
+    globally = method == "global"
+    if globally and not is_global(whole):
+        raise InputError(
+            f"--method global needs a grid of the whole globe; this one covers {own}.",
+            "Leave --method out, and name a coarse globe with --globe if you have one.",
+        )
     # Opened again with the region: of a large file only this part is read, and all of it is checked.
-    part = open_grid(
-        source, variable=variable, region=wanted, margin_deg=MARGIN_DEG, input_height_m=level_m, units=units
+    part = (
+        whole
+        if globally
+        else open_grid(
+            source,
+            variable=variable,
+            region=wanted,
+            margin_deg=margin_for(wanted),
+            input_height_m=level_m,
+            units=units,
+        )
     )
     world = open_grid(globe) if globe is not None else whole
     if globe is not None and not is_global(world):
         raise InputError(
             f"{globe} is no globe: it covers {extent(world)}.", "Give a grid from pole to pole and all around."
         )
-    if is_global(world):
+    if globally:
+        how = "spherical harmonics (ducc0)" if has_ducc0() else "bands of latitude and polar caps, for want of ducc0"
+        session.say(f"The whole globe is continued, by {how}.")
+    elif is_global(world):
         session.say("The longest waves (degrees up to 180) are taken from the globe: removed before, restored after.")
     if dry_run:
         megabytes = part.size * (1 + 2 * len(heights_m)) * 4 / 1e6
@@ -127,12 +171,15 @@ def command(
     if globe is not None:
         sources.append(provenance(globe, session.workspace.raw))
     with session.progress("residual") as progress:
-        low = LowDegrees(world, progress) if is_global(world) else None
+        low = LowDegrees(world, progress) if is_global(world) and not globally else None
         fields = residual_fields(
             part,
             heights_m,
             wanted,
             low=low,
+            method="global" if globally else "regional",
+            with_bands=with_bands,
+            trim=trim,
             with_derivatives=with_derivatives,
             sources=sources,
             progress=progress,
@@ -163,3 +210,30 @@ def _level(level_m: float) -> str:
     from gravmap.units import format_length
 
     return f"{format_length(level_m)} above the ellipsoid" if level_m else "height 0 (taken as on the ellipsoid)"
+
+
+def _whole_globe(region: Any) -> bool:
+    """Whether a region is the Earth, up to a cell of a coarse grid."""
+    return bool(region.width_deg > 358 and region.height_deg > 178)
+
+
+def _trim(text: str | None) -> Any:
+    """Read `1deg` or `10%`."""
+    from gravmap.errors import OptionError
+    from gravmap.gravity.edges import Trim
+    from gravmap.units import parse_angle_deg
+
+    if text is None:
+        return None
+    if not text.strip().endswith("%"):
+        width = parse_angle_deg(text)
+        if width <= 0:
+            raise OptionError(f"--trim {text} is no width.", "Give a positive one, such as --trim 1deg.")
+        return Trim(width_deg=width)
+    try:
+        share = float(text.strip()[:-1]) / 100
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise OptionError(f"--trim {text} is no share.", "Give one between 0% and 100%, such as --trim 10%.")
+    return Trim(share=share)

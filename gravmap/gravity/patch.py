@@ -20,6 +20,8 @@ from gravmap.gravity.extension import extend
 
 # symbol(q, radius_m) -> multiplier
 Symbol = Callable[[NDArray[Any], Any], NDArray[Any]]
+# radii(lat_deg) -> (along the meridian, along the prime vertical), metres
+Radii = Callable[[ArrayLike], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 # WGS 84: semi-major axis (m) and first eccentricity squared.
 SEMI_MAJOR_M = 6_378_137.0
@@ -110,6 +112,10 @@ class Patch:
         How far the edges are carried into the padding, metres.
     out_rows, out_cols : slice
         The part of the patch that results are wanted for.
+    around : bool
+        The columns go all around the Earth, each meridian once: they follow on each other and need no padding.
+    radii : callable, optional
+        Radii of curvature of the figure the patch lies on; the WGS 84 ellipsoid by default.
 
     Raises
     ------
@@ -128,6 +134,8 @@ class Patch:
         decay_m: float = DECAY_M,
         out_rows: slice = slice(None),
         out_cols: slice = slice(None),
+        around: bool = False,
+        radii: Radii | None = None,
     ) -> None:
         field = np.asarray(values)
         lat = np.asarray(lat_deg, dtype=np.float64)
@@ -139,6 +147,7 @@ class Patch:
                 "Choose a --bbox that stays between 80S and 80N.",
             )
         self.lat, self.height_m = lat, height_m
+        self._radii = radii or curvature_radii_m
         self.shape = (lat.size, lon.size)
         # Counted from the first node, so that they cut the padded arrays too.
         self.out_rows, self.out_cols = slice(*out_rows.indices(lat.size)), slice(*out_cols.indices(lon.size))
@@ -148,12 +157,14 @@ class Patch:
         )
         self._root_cos = np.sqrt(np.cos(np.radians(lat))).astype(np.float32)
 
-        m_mid, n_mid = curvature_radii_m(lat.mean())
+        m_mid, n_mid = self._radii(lat.mean())
         step_m_yx = (float(step_lat * m_mid), float(step_lon * n_mid * np.cos(np.radians(lat.mean()))))
         # A transform of 2, 3, 5, 7, 11-smooth length costs the same whatever the size of the grid (odd, prime).
         self._padded = tuple(
             scipy.fft.next_fast_len(n + pad, real=True) for n, pad in zip(self.shape, pad_yx, strict=True)
         )
+        if around:
+            self._padded = (self._padded[0], lon.size)
         gap_yx = (self._padded[0] - lat.size, self._padded[1] - lon.size)
         # On the sphere sqrt(cos(latitude)) times the field has no first derivative left in Laplace's equation.
         weighted = field.astype(np.float32, copy=False) * self._root_cos[:, None]
@@ -220,7 +231,7 @@ class Patch:
             slopes += self._to_rows(correction * (1j * self._p))
         rows += self._to_rows(correction)
         phi = np.radians(self.out_lat)[:, None]
-        meridian, vertical = (radius[:, None] + self.height_m for radius in curvature_radii_m(self.out_lat))
+        meridian, vertical = (radius[:, None] + self.height_m for radius in self._radii(self.out_lat))
         if slopes is not None:
             # The derivative of u / sqrt(cos), u being what was transformed.
             rows = np.asarray((slopes + _real32(0.5 * np.tan(phi)) * rows) / _real32(meridian), dtype=np.complex64)
@@ -253,7 +264,7 @@ class Patch:
         self, lat_deg: float, m: NDArray[Any]
     ) -> tuple[NDArray[Any], np.float32, NDArray[Any], NDArray[Any]]:
         """q², the mean radius, its longitude part V and p' at one latitude."""
-        meridian, vertical = (float(radius) + self.height_m for radius in curvature_radii_m(lat_deg))
+        meridian, vertical = (float(radius) + self.height_m for radius in self._radii(lat_deg))
         radius = float(np.sqrt(meridian * vertical))
         p = self._p * np.float32(radius / meridian)
         v = np.maximum(m**2 - np.float32(0.25), 0) * np.float32(

@@ -177,3 +177,51 @@ def test_a_global_grid_is_its_own_globe(run):
 def test_help_ends_with_an_example():
     result = CliRunner().invoke(gravmap, ["residual", "--help"])
     assert "Examples:" in result.output[-400:]
+
+
+def test_the_whole_globe(run):
+    grid = write_grid(run.root / "globe.nc", bounds=(-180, -90, 180, 90), step=2)
+    result = run(grid, "--height", "60km", "--bbox", -180, -90, 180, 90)
+    assert result.exit_code == 0, result.output
+    assert "The whole globe is continued" in result.stdout
+    fields = open_fields(run.fields)
+    assert field_recipe(fields)["method"] == "global"
+    assert (float(fields.lat[0]), float(fields.lat[-1])) == (-90, 90)
+    assert "edge_note" not in fields.attrs
+    # A region of it, by the same method; and what that method does not do.
+    part = run(grid, "--height", "60km", "--region", "liu2024", "--method", "global", "--overwrite")
+    assert part.exit_code == 0, part.output
+    assert open_fields(run.fields).sizes == {"lat": 8, "lon": 15}
+    refused = run(grid, "--height", "60km", "--method", "global", "--derivatives", "--overwrite")
+    assert refused.exit_code == 2
+    assert "--derivatives" in refused.stderr
+    poles = run(grid, "--height", "60km", "--bbox", -180, -90, 180, 90, "--method", "regional", "--overwrite")
+    assert poles.exit_code == 3, poles.stderr
+    assert "80" in poles.stderr
+
+
+def test_global_needs_a_globe(run):
+    result = run(write_grid(run.root / "grid.nc"), "--height", "10km", "--method", "global")
+    assert result.exit_code == 3
+    assert "--globe" in result.stderr
+
+
+def test_trim_and_bands(run):
+    grid = write_grid(run.root / "grid.nc", bounds=(10, 45, 20, 52))
+    result = run(grid, "--height", "5km", "--height", "10km", "--bands", "--trim", "1deg")
+    assert result.exit_code == 0, result.output
+    fields = open_fields(run.fields)
+    assert list(fields)[5:] == ["band_5km_10km", "edge_error_5km", "edge_error_10km"]
+    assert (float(fields.lat[0]), float(fields.lon[-1])) == (46, 19)
+    assert run(grid, "--height", "5km", "--trim", "15%", "--overwrite").exit_code == 0
+    assert open_fields(run.fields).bouguer.size < 29 * 41
+
+
+@pytest.mark.parametrize(
+    ("trim", "words"),
+    [("1", "no unit"), ("150%", "0%"), ("x%", "0%"), ("-1deg", "positive"), ("9deg", "leaves nothing")],
+)
+def test_trims_that_make_no_sense(run, trim, words):
+    result = run(write_grid(run.root / "grid.nc", bounds=(10, 45, 20, 52)), "--height", "5km", "--trim", trim)
+    assert result.exit_code == 2, result.output
+    assert words in result.stderr

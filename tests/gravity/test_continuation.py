@@ -160,3 +160,11 @@ def test_the_vertical_derivative_of_a_point_mass(truth):
 def test_the_closed_form_of_the_correction_is_what_differences_give():
     q, radius, symbol = np.array([3.0, 40.0, 500.0, 3000.0]), 6.37e6, Continuation(10e3)
     np.testing.assert_allclose(symbol.bend(q, radius), bend_by_differences(symbol, q, radius), rtol=1e-4)
+
+
+def test_a_mean_that_an_anomaly_can_have_is_signal(truth):
+    """Tibet is smooth around -500 mGal, an ocean around +400: neither is an offset."""
+    smooth = truth.at(30e3).values
+    assert abs(smooth.mean() + 500) > 4 * smooth.std()
+    assert offset_of(smooth - 500) == offset_of(smooth + 400) == 0
+    assert offset_of(smooth + 1000) == pytest.approx(smooth.mean() + 1000)

@@ -1,0 +1,146 @@
+"""Upward continuation as other software does it: harmonica as its guide says, harmonica with a ramp, GMT grdfft."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from gravmap.gravity.patch import curvature_radii_m
+
+
+def in_metres(grid):
+    """One scale for the middle latitude, as harmonica's guide wants its coordinates."""
+    middle = float(grid.lat.mean())
+    meridian, vertical = curvature_radii_m(middle)
+    return xr.DataArray(
+        grid.values.astype(np.float64),
+        coords={
+            "northing": np.radians(grid.lat.values) * meridian,
+            "easting": np.radians(grid.lon.values) * vertical * np.cos(np.radians(middle)),
+        },
+        dims=("northing", "easting"),
+    )
+
+
+def harmonica_plain(grid, height_m):
+    import harmonica
+
+    return harmonica.upward_continuation(in_metres(grid), height_displacement=height_m).values
+
+
+def harmonica_padded(mode):
+    def run(grid, height_m):
+        import harmonica
+        import xrft
+
+        flat = in_metres(grid)
+        width = {dim: flat.sizes[dim] // 3 for dim in flat.dims}
+        # The argument left out must be None: xrft's default for it is refused by the other modes.
+        padded = xrft.pad(flat, width, mode=mode, constant_values=0 if mode == "constant" else None)
+        return xrft.unpad(harmonica.upward_continuation(padded, height_displacement=height_m), width).values
+
+    return run
+
+
+def gmt(grid, height_m):
+    """`gmt grdfft -C -fg`: its own process, with its files."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_gmt(grid, Path(folder) / "in.nc")
+        run_gmt(Path(folder), height_m)
+        return read_gmt(Path(folder) / "out.nc")
+
+
+def write_gmt(grid, path):
+    step = [float(grid[dim][1] - grid[dim][0]) for dim in ("lat", "lon")]
+    # A globe of cells must say so, or GMT does not take it as closed.
+    pixel = abs(float(grid.lon[-1] - grid.lon[0]) + step[1] - 360) < 1e-6
+    plain = xr.Dataset({"z": (("lat", "lon"), grid.values)}, coords={"lat": grid.lat.values, "lon": grid.lon.values})
+    for dim, size, unit in zip(("lat", "lon"), step, ("degrees_north", "degrees_east"), strict=True):
+        half = size / 2 if pixel else 0.0
+        plain[dim].attrs = {
+            "units": unit,
+            "actual_range": np.array([float(grid[dim][0]) - half, float(grid[dim][-1]) + half]),
+        }
+    plain.attrs = {"Conventions": "CF-1.7", "node_offset": np.int32(pixel)}
+    plain.to_netcdf(path, engine="netcdf4")
+
+
+def run_gmt(folder, height_m):
+    subprocess.run(
+        ["gmt", "grdfft", "in.nc", "-Gout.nc", f"-C{height_m:g}", "-fg"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+
+
+def read_gmt(path):
+    with xr.open_dataset(path, engine="netcdf4") as result:
+        return result["z"].values
+
+
+HARMONICA = {
+    "harmonica, metres, no padding": harmonica_plain,
+    "harmonica, zeros 33 % (user guide)": harmonica_padded("constant"),
+    "harmonica, linear ramp 33 %": harmonica_padded("linear_ramp"),
+}
+PEERS = dict(HARMONICA)
+if shutil.which("gmt"):
+    PEERS["GMT grdfft -fg"] = gmt
+
+
+def timed(method, grid, height_m, repeats):
+    """The result, the median seconds, and the most MB that Python allocated on top (not GMT's)."""
+    result, seconds = method(grid, height_m), []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        method(grid, height_m)
+        seconds.append(time.perf_counter() - start)
+    if not repeats:
+        return result, np.nan, np.nan
+    if method is gmt:
+        return result, float(np.median(seconds)), child(lambda: gmt_of(grid, height_m))
+    tracemalloc.start()
+    method(grid, height_m)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return result, float(np.median(seconds)), peak / 1e6
+
+
+def gmt_of(grid, height_m):
+    folder = tempfile.mkdtemp()
+    write_gmt(grid, Path(folder) / "in.nc")
+    return ["gmt", "grdfft", f"{folder}/in.nc", f"-G{folder}/out.nc", f"-C{height_m:g}", "-fg"], folder
+
+
+def child(make):
+    """Peak MB of a process of its own."""
+    command, folder = make()
+    _, gigabytes = watched(command)
+    shutil.rmtree(folder)
+    return 1e3 * gigabytes
+
+
+def watched(command):
+    """Run a command; its status and its peak GB, looked at every few ms (the kernel's own sum includes the parent)."""
+    process, peak = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), 0
+    while process.poll() is None:
+        try:
+            text = Path(f"/proc/{process.pid}/status").read_text()
+            if f"/{Path(command[0]).name}".encode() in b"/" + Path(f"/proc/{process.pid}/cmdline").read_bytes():
+                peak = max([peak, *(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM"))])
+        except OSError:
+            break
+        time.sleep(0.004)
+    return process.wait(), peak * 1024 / 1e9
+
+
+def rms(values) -> float:
+    return float(np.sqrt(np.mean(np.square(np.asarray(values, dtype=np.float64)))))
