@@ -177,7 +177,14 @@ def test_ctrl_c_in_a_running_command_ends_with_130(tmp_path):
         "@click.group(cls=CommandGroup)\ndef g():\n    print('up', flush=True); time.sleep(30)\n"
         "sys.argv = ['gravmap', 'doctor']\ng(['doctor'])\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts background jobs deaf to Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert child.stdout.readline().strip() == "up"
     time.sleep(0.2)
     child.send_signal(signal.SIGINT)
