@@ -109,7 +109,7 @@ def whole(below, above, height_m, registration, ways):
 
     from peers import read_gmt, watched, write_gmt
 
-    print(f"\n### whole globe, {below.shape}, {registration}, one thread\n")
+    print(f"\n### whole globe, {below.shape}, {registration}, every core where the method uses several\n")
     print("| method | global % | below 60 | 60-80 | beyond 80 | rms mGal | max mGal | s | peak GB |")
     print(f"|{'---|' * 9}")
     with tempfile.TemporaryDirectory() as name:
@@ -162,7 +162,7 @@ def one_way(way, folder, height_m):
     if way == "gravmap without ducc0":
         globe_module.has_ducc0 = lambda: False
     start = time.perf_counter()
-    (result,) = globe_module.globe_upward(values, lat, lon, [height_m], threads=1)
+    (result,) = globe_module.globe_upward(values, lat, lon, [height_m])
     seconds = time.perf_counter() - start
     np.savez(Path(folder) / "out.npz", values=result, seconds=seconds)
 

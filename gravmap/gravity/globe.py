@@ -76,7 +76,7 @@ def globe_upward(
     heights_m: Sequence[float],
     *,
     level_m: float = 0.0,
-    threads: int = 1,
+    threads: int = 0,
     progress: Progress = silent,
 ) -> list[NDArray[np.float32]]:
     r"""A globe as it would be measured higher up, at several heights.
@@ -96,7 +96,7 @@ def globe_upward(
     level_m : float
         Level of the data above the ellipsoid, metres.
     threads : int
-        For ducc0; 0 takes all.
+        For ducc0; 0 takes every core.
     progress : callable
         Told steps done and steps in all.
 
