@@ -58,7 +58,7 @@ def command(
     folder = workspace.maps / name
     labels = workspace.labels if workspace.labels.exists() else None
 
-    from gravmap.mapping.predict import Predictor, predict
+    from gravmap.mapping import Predictor, predict
 
     if dry_run:
         predictor = Predictor(fields, run_folder, device)

@@ -1,5 +1,6 @@
 """The map: prediction over a region, its files, pictures and provenance."""
 
-from gravmap.mapping.predict import Plan, Prediction, Predictor, predict
+from gravmap.mapping.predict import Prediction, predict
+from gravmap.mapping.predictor import Plan, Predictor
 
 __all__ = ["Plan", "Prediction", "Predictor", "predict"]
