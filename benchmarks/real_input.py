@@ -88,7 +88,7 @@ def score(root: Path, fold: int) -> list[str]:
     bedrock = (labels > 0) & (labels != 255) & (rows >= 0)[:, None] & (columns >= 0)[None, :]
     known = np.where(bedrock & (role == TRAIN), labels, 0).astype(np.uint8)
     test = bedrock & (role == TEST)
-    spacing = (111.195 * step_y, 111.195 * step_x * float(np.cos(np.radians(lat.mean()))))
+    spacing = baselines.spacing_yx_km(lat, lon)
     field = on_cells(area, lat, lon)
     maps = {
         "network": network,

@@ -60,6 +60,7 @@ def check_body(file: SourceFile, path: Path) -> None:
         try:
             with zipfile.ZipFile(path) as pack:
                 broken = pack.testzip()
+        # Encrypted members and unknown compressions raise the middle two.
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
             raise DownloadError(f"what came is no readable zip: {error}") from None
         if broken is not None:

@@ -150,6 +150,14 @@ def label_diffusion(known: Labels, spacing_yx_km: tuple[float, float]) -> Labels
     return result
 
 
+def spacing_yx_km(lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> tuple[float, float]:
+    """Mean node spacing along latitude and, at the middle latitude, along longitude; km on the mean sphere."""
+    per_degree = EARTH_RADIUS_KM * np.pi / 180
+    along_lat = per_degree * abs(float(lat_deg[-1] - lat_deg[0])) / (lat_deg.size - 1)
+    along_lon = per_degree * abs(float(lon_deg[-1] - lon_deg[0])) / (lon_deg.size - 1)
+    return along_lat, along_lon * float(np.cos(np.radians(np.mean(lat_deg))))
+
+
 def _path_laplacian(count: int) -> Any:
     """Second difference along a line of nodes with closed ends."""
     diagonal = np.full(count, 2.0)

@@ -11,8 +11,9 @@ import rasterio
 from numpy.typing import NDArray
 
 from gravmap.files import write_json
+from gravmap.geology import Legend, open_labels
 from gravmap.learning.area import Area
-from gravmap.mapping.figures import ClassPanel, FieldPanel, Panel, draw
+from gravmap.mapping.figures import ClassPanel, FieldPanel, Panel, classes_of_legend, draw
 from gravmap.mapping.under_cover import UnderCover, score_under_cover
 from gravmap.tiling import load_arrays
 from gravmap.workspace import Workspace
@@ -64,20 +65,24 @@ def report(root: Path, truth_path: Path, region: str = "demo") -> Report:
         folder / "under_cover.json", {"cells": found.cells, "far_cells": found.far_cells, "scores": found.scores}
     )
     picture = folder / "demo.png"
-    _draw(picture, area, found, truth, bounds)
+    legend = open_labels(workspace.labels).legend
+    _draw(picture, area, found, truth, bounds, legend)
     return Report(
         found.scores, found.table(), [picture, folder / "quicklook.png", workspace.runs / "demo" / "curves.png"]
     )
 
 
 def _draw(
-    path: Path, area: Area, found: UnderCover, truth: NDArray[np.uint8], bounds: tuple[float, float, float, float]
+    path: Path,
+    area: Area,
+    found: UnderCover,
+    truth: NDArray[np.uint8],
+    bounds: tuple[float, float, float, float],
+    legend: Legend,
 ) -> None:
     surface, _ = area.node_truth()
     outcrop = (surface > 0) & (surface != 255)
     merged = {name: np.where(outcrop, surface, values).astype(np.uint8) for name, values in found.maps.items()}
-    cover = {"index": 0, "name": "Cenozoic cover", "colour": "#F2F91D"}
-    classes = area.classes if any(entry["index"] == 0 for entry in area.classes) else [cover, *area.classes]
     network, _, nearest = list(merged)[:3]
     scores = {name: row["all"] for name, row in found.scores.items()}
 
@@ -96,7 +101,7 @@ def _draw(
         "A simulated crust. Inside the outlines the bedrock crops out and is shown as mapped; outside it is predicted.",
         "Every predictor saw the same training outcrop: held-out blocks were kept from all of them.",
     ]
-    draw(path, panels, classes, title="gravmap demo", notes=notes, columns=2, panel_width_in=6.0)
+    draw(path, panels, classes_of_legend(legend), title="gravmap demo", notes=notes, columns=2, panel_width_in=6.0)
 
 
 def _read(path: Path) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:

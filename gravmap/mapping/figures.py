@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
+from gravmap.geology import Legend
 
 matplotlib.use("Agg")  # files only: no display is needed, on a server or under ssh
 
@@ -77,6 +78,11 @@ class FieldPanel:
 
 
 Panel = ClassPanel | FieldPanel
+
+
+def classes_of_legend(legend: Legend) -> list[dict[str, Any]]:
+    """Index, name and colour of every class, as :func:`draw` takes them."""
+    return [{"index": entry.index, "name": entry.name, "colour": entry.colour} for entry in legend.classes]
 
 
 def draw(

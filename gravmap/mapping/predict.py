@@ -14,7 +14,7 @@ from gravmap.files import refuse_existing, sha256, write_json
 from gravmap.geology import Legend, LegendClass, open_labels, write_index_raster
 from gravmap.learning.checkpoint import ModelSpec
 from gravmap.learning.target import to_label
-from gravmap.mapping.figures import ClassPanel, FieldPanel, draw
+from gravmap.mapping.figures import ClassPanel, FieldPanel, classes_of_legend, draw
 from gravmap.mapping.predictor import Plan, Predictor
 from gravmap.mapping.provenance import describe
 from gravmap.mapping.raster import MapGrid, write_probability
@@ -225,7 +225,6 @@ def _picture(
     notes.append(
         "The probability is the network's own, not calibrated. See provenance.json for data, licences and hashes."
     )
-    classes = [{"index": entry.index, "name": entry.name, "colour": entry.colour} for entry in legend.classes]
     middle = math.radians((plan.region.south + plan.region.north) / 2)
     wide = plan.region.width_deg * math.cos(middle) > 1.2 * plan.region.height_deg
     draw(
@@ -234,7 +233,7 @@ def _picture(
             ClassPanel(shown, lithology, bounds, outcrop),
             FieldPanel("Probability of the likeliest class", "probability", confidence, bounds, limits=(0, 1)),
         ],
-        classes,
+        classes_of_legend(legend),
         title=f"{name}: bedrock lithology",
         notes=notes,
         # A wide region is drawn one map above the other, a tall one side by side.

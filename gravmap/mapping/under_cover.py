@@ -13,7 +13,6 @@ from gravmap.learning import baselines
 from gravmap.learning.area import TRAIN, Area
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.target import to_target
-from gravmap.mapping.figures import KM_PER_DEGREE
 
 COVER = 0
 FAR_KM = 30.0  # beyond this distance from known outcrop no null model has anything to go by
@@ -86,14 +85,13 @@ def score_under_cover(area: Area, mapped: NDArray[np.uint8], truth: NDArray[np.u
         raise InputError("Nothing is under cover here.", "Make a crust with a larger cover share.")
     known = np.where((role == TRAIN) & (surface > 0) & (surface != 255), surface, 0).astype(np.uint8)
     lat, lon = area.node_lat, area.node_lon
-    km_lat = KM_PER_DEGREE * abs(float(lat[0] - lat[-1])) / (lat.size - 1)
-    km_lon = KM_PER_DEGREE * abs(float(lon[-1] - lon[0])) / (lon.size - 1) * np.cos(np.radians(lat.mean()))
+    spacing = baselines.spacing_yx_km(lat, lon)
     maps = {
         "network (gravity)": mapped,
         "majority class": baselines.majority(known),
         "nearest outcrop (no gravity)": baselines.nearest_outcrop(known, lat, lon),
-        "label diffusion (no gravity)": baselines.label_diffusion(known, (km_lat, km_lon)),
-        "nearest in gravity (no position)": baselines.nearest_in_feature_space(known, area.fields, (km_lat, km_lon)),
+        "label diffusion (no gravity)": baselines.label_diffusion(known, spacing),
+        "nearest in gravity (no position)": baselines.nearest_in_feature_space(known, area.fields, spacing),
     }
     far = hidden & (baselines.distance_to_outcrop_km(known, lat, lon) > FAR_KM)
     names = [entry["name"] for entry in area.classes]

@@ -16,24 +16,15 @@ from gravmap.gravity import download, server
 from gravmap.gravity.fetch import fetch
 from gravmap.gravity.lock import only_one
 from gravmap.gravity.sources import Source, SourceFile
-from toy_server import ToyServer
 
 BODY = b"CDF\x01" + bytes(range(256)) * 4000
 OTHER = b"CDF\x01" + bytes(reversed(range(256))) * 4000
 
 
-@pytest.fixture(scope="module")
-def shared():
-    toy = ToyServer()
-    yield toy
-    toy.close()
-
-
 @pytest.fixture
-def toy(shared, monkeypatch):
-    shared.files, shared.asked, shared.sent = {"grid.grd": BODY}, [], []
-    monkeypatch.setattr(download, "BACK_OFF_S", (0.0, 0.0))
-    return shared
+def toy(server_of_files):
+    server_of_files.files = {"grid.grd": BODY}
+    return server_of_files
 
 
 def source(*urls, recorded=True):

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from gravmap.errors import DownloadError
-from gravmap.gravity import download, open_grid
+from gravmap.gravity import open_grid
 from gravmap.gravity.fetch import fetch, fetched_gravity, provenance
 from gravmap.gravity.netcdf3 import HeaderIsLonger, NotNetCDF3, parse_header
 from gravmap.gravity.sources import Source, SourceFile
 from gravmap.regions import Region
-from toy_server import ToyServer
 
 LAT, LON = np.arange(-90, 90.25, 0.5), np.arange(-180, 180.25, 0.5)
 VALUES = np.random.default_rng(3).normal(0, 80, (LAT.size, LON.size)).astype("f4")
@@ -22,18 +21,9 @@ ROWS = Region(60, 35, 100, 60)
 INSIDE = slice(250, 301)
 
 
-@pytest.fixture(scope="module")
-def shared():
-    toy = ToyServer()
-    yield toy
-    toy.close()
-
-
 @pytest.fixture
-def toy(shared, monkeypatch):
-    shared.files, shared.asked, shared.sent = {}, [], []
-    monkeypatch.setattr(download, "BACK_OFF_S", (0.0, 0.0))
-    return shared
+def toy(server_of_files):
+    return server_of_files
 
 
 def source(body, *urls):

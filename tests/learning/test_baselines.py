@@ -95,3 +95,13 @@ def test_without_outcrop_there_is_no_null_model():
         baselines.majority(nothing)
     with pytest.raises(InputError, match="outcrop"):
         baselines.label_diffusion(nothing, (1, 1))
+
+
+def test_spacing_on_the_ground_is_that_of_geodesics():
+    from pyproj import Geod
+
+    along_lat, along_lon = baselines.spacing_yx_km(LAT, LON)
+    geod = Geod(a=6371000, b=6371000)
+    middle = LAT.mean()
+    assert along_lat == pytest.approx(geod.inv(83, middle, 83, middle + 1 / 15)[2] / 1000, rel=1e-6)
+    assert along_lon == pytest.approx(geod.inv(83, middle, 83 + 1 / 15, middle)[2] / 1000, rel=1e-6)
