@@ -23,12 +23,12 @@ from gravmap.geology import Labels, open_labels
 from gravmap.geology.legend import COVER, UNUSABLE, Legend
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
-from gravmap.tiling.blocks import BUFFER_DEG, FOLDS, split_blocks
+from gravmap.tiling.blocks import BUFFER_DEG, FOLDS
 from gravmap.tiling.bodies import SMALL_KM2, small_bodies
 from gravmap.tiling.census import count_classes
 from gravmap.tiling.field_grid import read_field_grid
-from gravmap.tiling.random_split import EFFECTIVE_OUTCROP, RANDOM_SHARE, leaked_share, split_random
-from gravmap.tiling.roles import TEST, TRAIN
+from gravmap.tiling.random_split import EFFECTIVE_OUTCROP
+from gravmap.tiling.split import SPLITS, check_splits, split_all
 from gravmap.tiling.tile_files import FIELD_STEP_MGAL, Tile, write_tiles
 from gravmap.tiling.windows import Scale, plan_scales, windows
 
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 SIZE_PX = 2048
-SPLITS = ("blocks", "random")
 # Measured, for --dry-run, on fields as rough as a residual of 2 arc-minutes: bytes per pixel grow with the square
 # root of the nodes per pixel; the rest are the labels and headers of a tile; a quarter of a second a tile on one core.
 _BYTES_PER_PIXEL, _MOST_BYTES_PER_PIXEL, _BYTES_PER_TILE = 4.2, 3.0, 30_000
@@ -158,9 +157,7 @@ def make_tiles(
         The disk has not enough room.
     """
     refuse_existing(folder, overwrite)
-    strange = [name for name in splits if name not in SPLITS]
-    if strange or not splits:
-        raise OptionError(f"No split is called {', '.join(strange) or 'nothing'}.", f"Known: {', '.join(SPLITS)}.")
+    check_splits(splits)
     plan = plan_tiles(fields, sizes_deg, strides_deg, size_px)
     grid = read_field_grid(fields)
     raster = open_labels(labels)
@@ -176,7 +173,17 @@ def make_tiles(
     counts = count_classes(raster.values, raster.bounds_wsen, boxes)
     cells = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / _cell_deg2(raster)
     outcrop = np.minimum(counts[:, COVER + 1 : UNUSABLE].sum(axis=1) / cells, 1.0)
-    described, notes, columns = _split_all(splits, raster, plan, boxes, outcrop, folds, block_deg, buffer_deg, seed)
+    described, notes, columns = split_all(
+        splits,
+        raster,
+        plan.region,
+        boxes,
+        outcrop,
+        folds=folds,
+        block_deg=block_deg,
+        buffer_deg=buffer_deg,
+        seed=seed,
+    )
     index: dict[str, Any] = {
         "format": FORMAT,
         "made_by": f"gravmap {__version__}",
@@ -257,46 +264,6 @@ def _check_room(folder: Path, needed: int) -> None:
             f"The tiles take up to {needed / 1e9:.1f} GB and {where} has {free / 1e9:.1f} GB free.",
             "Free some space, or add --index-only: training needs no tile files.",
         )
-
-
-def _split_all(
-    splits: Sequence[str],
-    raster: Labels,
-    plan: TilePlan,
-    boxes: NDArray[np.float64],
-    outcrop: NDArray[np.float64],
-    folds: int,
-    block_deg: float | None,
-    buffer_deg: float,
-    seed: int,
-) -> tuple[list[dict[str, Any]], list[str], dict[str, NDArray[Any]]]:
-    """The splits as they go into index.json, what there is to say, and their columns of index.parquet."""
-    described: list[dict[str, Any]] = []
-    notes: list[str] = []
-    columns: dict[str, NDArray[Any]] = {}
-    if "blocks" in splits:
-        split, said = split_blocks(
-            raster.values,
-            raster.bounds_wsen,
-            plan.region,
-            block_deg=block_deg,
-            folds=folds,
-            buffer_deg=buffer_deg,
-            seed=seed,
-        )
-        notes += said
-        described.append({**split.to_dict(), "leak": 0.0})
-        columns["blocks_fold"] = split.fold_at((boxes[:, 1] + boxes[:, 3]) / 2, (boxes[:, 0] + boxes[:, 2]) / 2)
-    if "random" in splits:
-        leaks = []
-        for fold in range(folds):
-            roles = split_random(outcrop, seed=seed, fold=fold)
-            leaks.append(leaked_share(boxes[roles == TEST], boxes[roles == TRAIN]))
-            columns[f"random_role_fold{fold}"] = roles
-        described.append(
-            {"name": "random", "folds": folds, "seed": seed, "share": RANDOM_SHARE, "leak": float(np.mean(leaks))}
-        )
-    return described, notes, columns
 
 
 def _write_index(
