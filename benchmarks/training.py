@@ -1,0 +1,195 @@
+"""Training steps of GGMNet beside its peers: speed, memory, and where the time goes.
+
+    python benchmarks/training.py [AREA.npz] [--device cuda] [--crop 1024] [--batch 16] [--micro-batch 4]
+
+One step is what training does: crops cut from the native grids, forward, bootstrapped loss, backward, clipping, Adam.
+Steps per second and memory are taken first, with nothing in between; the shares come from further steps in which the
+device is waited for after each part. AREA.npz is what `gravmap.tiling.pack` writes; without it a made-up region of the
+paper's size is used (451 x 901 nodes, 3600 x 7200 label cells, 536 windows). The script needs torch, numpy and scipy;
+the peers (U-Net resnet34, Segformer-b0, HRNet-W32) also `gravmap[peers]` and are left out without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter, zoom
+from scipy.spatial import cKDTree
+from torch import nn
+
+from gravmap.errors import GravmapError
+from gravmap.learning.area import Area, channel_scales
+from gravmap.learning.loss import class_frequencies, class_weights, loss_terms
+from gravmap.learning.sampler import Sampler
+from gravmap.network import build
+from gravmap.network.cost import count_parameters
+
+MODELS = ("ggmnet", "ggmnet-small", "unet", "smp:Unet:resnet34", "smp:Segformer:mit_b0", "smp:Unet:tu-hrnet_w32")
+PAPER_STEPS = 600 * 404 // 16
+PARTS = ("sampler", "network", "loss", "backward", "optimiser")
+
+
+def made_up_area(seed: int = 0) -> Area:
+    """A region of the paper's size: a rough field, ragged bodies of ten classes, half of them under cover."""
+    rng = np.random.default_rng(seed)
+    field = sum(gaussian_filter(rng.standard_normal((451, 901)), size) * size**1.5 for size in (2, 6, 20))
+    centres = rng.uniform((0, 0), (450, 900), (1200, 2))
+    rows, columns = np.meshgrid(np.arange(450), np.arange(900), indexing="ij")
+    wobble = 6 * gaussian_filter(rng.standard_normal((2, 450, 900)), (0, 4, 4)) * 15
+    owner = cKDTree(centres).query(np.stack([rows + wobble[0], columns + wobble[1]], axis=-1))[1]
+    classes = rng.integers(1, 11, len(centres)).astype(np.uint8)[owner]
+    classes[gaussian_filter(rng.standard_normal((450, 900)), 25) > 0] = 0
+    labels = zoom(classes, 8, order=0)
+    windows: list[tuple[float, float, float, float]] = []
+    sizes: list[float] = []
+    for size, stride in ((1.0, 1.0), (5.0, 2.5), (10.0, 2.5), (15.0, 5.0)):
+        for south in np.arange(40, 55 - size + 1e-6, stride):
+            for west in np.arange(65, 95 - size + 1e-6, stride):
+                windows.append((west, south, west + size, south + size))
+                sizes.append(size)
+    return Area.from_arrays(
+        {
+            "fields": field[None].astype(np.float32),
+            "field_valid": np.ones(field.shape, bool),
+            "field_nodes_wsen": np.array([65.0, 40.0, 95.0, 55.0]),
+            "labels": labels,
+            "label_bounds_wsen": np.array([65.0, 40.0, 95.0, 55.0]),
+            "small": np.zeros_like(labels),
+            "role": np.zeros_like(labels),
+            "windows": np.array(windows),
+            "window_scale_deg": np.array(sizes),
+            "window_role": np.zeros(len(windows), np.uint8),
+            "meta": {
+                "channels": ["residual_10km"],
+                "classes": [
+                    {"index": k, "name": f"class {k}", "colour": "#000000", "age": "any"} for k in range(1, 11)
+                ],
+                "tile_size_px": 2048,
+            },
+        }
+    )
+
+
+class Steps:
+    """One network and what a training step of it needs."""
+
+    def __init__(self, name: str, area: Area, options: argparse.Namespace, precision: str) -> None:
+        self.device = torch.device(options.device)
+        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self.batch, self.micro = options.batch, min(options.micro_batch, options.batch)
+        self.sampler = Sampler(area, channel_scales(area), 2 * options.crop, self.device)
+        self.weight = torch.as_tensor(class_weights(class_frequencies(area)), dtype=torch.float32, device=self.device)
+        torch.manual_seed(0)
+        self.network: nn.Module = build(name, in_channels=len(area.fields), classes=len(area.classes)).to(self.device)
+        if options.channels_last:
+            self.network = self.network.to(memory_format=torch.channels_last)
+        self.called = torch.compile(self.network) if options.compile else self.network
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=1e-3)
+
+    def wait(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def step(self, number: int, spent: dict[str, float] | None = None) -> None:
+        """Teach one batch; with `spent`, wait after each part and add up its seconds."""
+
+        def timed(part: str, work: Callable[[], object]) -> object:
+            if spent is None:
+                return work()
+            start = time.perf_counter()
+            made = work()
+            self.wait()
+            spent[part] += time.perf_counter() - start
+            return made
+
+        self.optimiser.zero_grad(set_to_none=True)
+        first = number * self.batch
+        for start in range(first, first + self.batch, self.micro):
+            numbers = list(range(start, min(start + self.micro, first + self.batch)))
+            values, target, small = timed("sampler", lambda n=numbers: self.sampler.batch(0, n))
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                logits = timed("network", lambda x=values: self.called(x))
+            terms = timed("loss", lambda y=logits, t=target, s=small: loss_terms(y, t, s, self.weight))
+            loss = terms[0] / terms[1].clamp_min(1)
+            timed("backward", lambda value=loss: value.backward())
+        timed("optimiser", self._update)
+
+    def _update(self) -> None:
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimiser.step()
+
+
+def measure(name: str, area: Area, options: argparse.Namespace, precision: str) -> str:
+    """One row of the table."""
+    gc.collect()
+    if options.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    steps = Steps(name, area, options, precision)
+    for number in range(options.warm_up):
+        steps.step(number)
+    steps.wait()
+    start = time.perf_counter()
+    for number in range(options.steps):
+        steps.step(options.warm_up + number)
+    steps.wait()
+    seconds = (time.perf_counter() - start) / options.steps
+    if options.device == "cuda":
+        memory = torch.cuda.max_memory_allocated() / 2**30
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # of the process so far
+    spent = dict.fromkeys(PARTS, 0.0)
+    for number in range(max(1, options.steps // 2)):
+        steps.step(options.warm_up + options.steps + number, spent)
+    whole = sum(spent.values())
+    shares = "".join(f"{100 * spent[part] / whole:>10.1f}" for part in PARTS)
+    return (
+        f"{name:<24}{precision:>9}{count_parameters(steps.network) / 1e6:>7.1f}{1 / seconds:>9.3f}"
+        f"{options.batch / seconds:>9.2f}{memory:>8.2f}{shares}{PAPER_STEPS * seconds / 3600:>9.1f}"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("area", nargs="?", type=Path)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
+    parser.add_argument("--crop", type=int, default=1024, help="pixels across a crop")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--micro-batch", type=int, default=4, help="crops at once")
+    parser.add_argument("--warm-up", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--compile", action="store_true")
+    options = parser.parse_args()
+    area = Area.load(options.area) if options.area else made_up_area()
+    where = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"torch {torch.__version__}, {where}; batch {options.batch} as parts of {options.micro_batch},")
+    print(f"crops of {options.crop} x {options.crop}; shares of a step's time in percent; hours: {PAPER_STEPS} steps")
+    heads = "".join(f"{part:>10}" for part in PARTS)
+    print(f"{'model':<24}{'':>9}{'M par.':>7}{'steps/s':>9}{'crops/s':>9}{'GiB':>8}{heads}{'hours':>9}")
+    for name in options.models:
+        for precision in options.precisions:
+            try:
+                print(measure(name, area, options, precision), flush=True)
+            except GravmapError as error:
+                print(f"{name:<24}{precision:>9}  not measured: {str(error).splitlines()[0]}", flush=True)
+            except torch.OutOfMemoryError:
+                print(
+                    f"{name:<24}{precision:>9}  not measured: out of memory; a smaller --micro-batch fits", flush=True
+                )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
