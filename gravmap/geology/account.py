@@ -166,10 +166,7 @@ def source_of(report: MapReport, legend: Legend) -> dict[str, Any]:
     source["codes"] = crosswalk
     if legend.overrides:
         source["override"] = {
-            entry.field: {
-                code: rule_of(decided, entry.unless[code])
-                for code, decided in entry.codes.items()
-            }
+            entry.field: {code: rule_of(decided, entry.unless[code]) for code, decided in entry.codes.items()}
             for entry in legend.overrides
         }
     return source

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
+from typing import Any
 
 UNUSABLE = 255
 # Between the two ages that a map gives in two fields; a sign that no map writes into one field.
@@ -29,7 +30,9 @@ _PART_WORDS = ("lower", "middle", "upper")
 _UNSAID = {"undivided", "undifferentiated"}
 _RANKS = {"eon", "eonothem", "era", "erathem", "period", "system", "epoch", "series", "age", "stage"}
 _BETWEEN = re.compile(r"\s*(?:[-/,;&+]|\bto\b|\band\b)\s*")
-_DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2043", "-") | {"_": " ", "æ": "ae", "Æ": "ae"})
+_DASHES = str.maketrans(
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2043", "-") | {"_": " ", "æ": "ae", "Æ": "ae"}
+)
 
 
 class UnknownAge(ValueError):
@@ -69,7 +72,7 @@ def ics_chart() -> tuple[AgeUnit, ...]:
 
 
 @cache
-def _chart_table() -> dict[str, dict[str, dict[str, list[float]]]]:
+def _chart_table() -> dict[str, Any]:
     text = resources.files("gravmap.geology").joinpath("ics_chart.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 
@@ -81,7 +84,7 @@ def _known() -> dict[str, tuple[float, float, str]]:
     found = {plain_name(unit.name): (unit.older_ma, unit.younger_ma, unit.name) for unit in ics_chart()}
     found |= {unit.uri.casefold(): (unit.older_ma, unit.younger_ma, unit.name) for unit in ics_chart()}
     for name, reach in _chart_table()["also"].items():
-        older, younger = chart[str(reach["from"])].older_ma, chart[str(reach["to"])].younger_ma
+        older, younger = chart[reach["from"]].older_ma, chart[reach["to"]].younger_ma
         found[plain_name(name)] = (older, younger, name)
     return found
 
@@ -90,8 +93,8 @@ def plain_name(text: str) -> str:
     """The one spelling in which names of ages are compared.
 
     Unicode compatibility forms are resolved and accents dropped; case is folded; dashes of any length are hyphens; runs
-    of white space, the non-breaking ones included, are one blank; Early, Late and Mid are Lower, Upper and Middle; ``ae``
-    is ``e`` (Archaean); "undivided" and "undifferentiated" go, and so does a rank at the end (Period, System, ...).
+    of white space, the non-breaking ones included, are one blank; Early, Late and Mid are Lower, Upper and Middle;
+    ``ae`` is ``e`` (Archaean); "undivided" and "undifferentiated" go, and so does a rank at the end (Period, System).
     """
     plain = unicodedata.normalize("NFKD", text)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).translate(_DASHES).casefold()
@@ -197,9 +200,9 @@ def _meant(piece: str) -> str:
 def class_of_span(older_ma: float, younger_ma: float, classes: Iterable[tuple[int, float, float]]) -> tuple[int, float]:
     """The class of a unit by its span of time: the one rule for units of mixed age.
 
-    A unit goes to the class that holds at least half of its span, else it is not usable. When two classes hold half each,
-    the older takes it. Time before 4031 Ma, the base of the Archean, is not counted: no mapped rock is older. A single age
-    goes to the class it lies in, one on a boundary to the class that begins there.
+    A unit goes to the class that holds at least half of its span, else it is not usable. When two classes hold half
+    each, the older takes it. Time before 4031 Ma, the base of the Archean, is not counted: no mapped rock is older. A
+    single age goes to the class it lies in, one on a boundary to the class that begins there.
 
     Parameters
     ----------

@@ -99,8 +99,8 @@ class Legend:
     other_fields : dict of str to dict of str to int
         Other fields of the same map, each with codes of its own; see :func:`replace_field`.
     ages : tuple of tuple of str
-        Fields that give the age, for a legend that reads ages: the first entry of which the map has all fields is taken.
-        One field holds the whole age, two the oldest and the youngest. `codes` are then exceptions.
+        Fields that give the age, for a legend that reads ages: the first entry of which the map has all fields is
+        taken. One field holds the whole age, two the oldest and the youngest. `codes` are then exceptions.
     overrides : tuple of Override
         Second fields, the first that decides wins.
     gaps : frozenset of str
@@ -142,7 +142,7 @@ class Legend:
         return " or ".join(", ".join(names) for names in self.candidates)
 
     def fields_in(self, names: Iterable[str]) -> tuple[str, ...] | None:
-        """The first of the candidates whose fields are all among `names`, whatever their case; None when there is none."""
+        """The first of the candidates whose fields are all among `names`, whatever their case; None: there is none."""
         there = {name.casefold() for name in names}
         return next((fields for fields in self.candidates if all(name.casefold() in there for name in fields)), None)
 
@@ -218,7 +218,7 @@ def replace_field(legend: Legend, name: str) -> Legend:
     legend : Legend
         When it has codes of that field (`other_fields`), these are taken; else its codes stay.
     name : str
-        The field; for a legend that reads ages, also the two with the oldest and the youngest age, with a comma between.
+        The field; for a legend that reads ages, also the two with the oldest and the youngest age, a comma between.
 
     Raises
     ------

@@ -245,7 +245,9 @@ def _read_map(table: dict[str, Any], bare: Legend, where: str) -> Legend:
 
 def _tables(value: Any, name: str, where: str) -> dict[str, dict[str, Any]]:
     if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
-        raise InputError(f"{where}: [{name}] is not made of tables.", f"Write [{name}.FIELD], with a line for each code.")
+        raise InputError(
+            f"{where}: [{name}] is not made of tables.", f"Write [{name}.FIELD], with a line for each code."
+        )
     return value
 
 

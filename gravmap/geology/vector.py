@@ -40,8 +40,8 @@ class MapPolygons:
     geometries : ndarray, shape (n,), object
         Shapely polygons and multipolygons, degrees on WGS 84, all valid.
     codes : list of tuple of str
-        Per polygon the code of the legend's field (or its age, as :func:`gravmap.geology.legend.joined_ages` writes it),
-        then those of its override fields.
+        Per polygon the code of the legend's field (or its age, as :func:`gravmap.geology.legend.joined_ages` writes
+        it), then those of its override fields.
     fields : tuple of str
         Names of these fields as the file spells them; ``"b_age, t_age"`` where the age stands in two.
     crs : str
