@@ -6,16 +6,20 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.geology.ages import UnknownAge, parse_age
 from gravmap.geology.areas import polygon_areas_km2
 from gravmap.geology.legend import Legend, normal_code
-from gravmap.geology.vector import MapPolygons, read_map
 from gravmap.regions import Region
+
+if TYPE_CHECKING:
+    from gravmap.geology.vector import MapPolygons
 
 # Cyrillic letters that look Latin: a map of the former Soviet Union may write its codes with either.
 _LOOK_ALIKE = str.maketrans("АВЕКМНОРСТХаеорсухѕіј", "ABEKMHOPCTXaeopcyxsij")
@@ -136,9 +140,7 @@ def check_legend(path: Path, legend: Legend, region: Region | None = None) -> Le
     )
 
 
-def polygons_with_areas(
-    path: Path, legend: Legend, region: Region | None
-) -> tuple[MapPolygons, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+def polygons_with_areas(path: Path, legend: Legend, region: Region | None) -> tuple[MapPolygons, NDArray[np.float64]]:
     """A map's polygons, and the area that each has (in the region) on the ellipsoid, km².
 
     Raises
@@ -146,6 +148,8 @@ def polygons_with_areas(
     InputError
         The map cannot be read, or has no polygon here.
     """
+    from gravmap.geology.vector import read_map  # here: geopandas takes a second to load
+
     polygons = read_map(path, legend, region)
     shapes = polygons.geometries
     if region is not None and len(shapes):
