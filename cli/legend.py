@@ -144,6 +144,8 @@ def _describe(session: Session, made: LegendCheck, legend: Legend) -> None:
     session.say(f"  {'code':<{width}}  {'class':<20} {'polygons':>8} {'area':>14}")
     for entry in made.codes:
         meant = "unknown" if entry.index is None else f"{entry.index} {names[entry.index]}"
+        if entry.index == 255 and entry.code in legend.gaps:
+            meant = "gap"
         note = f"  {entry.note}" if entry.note else ""
         session.say(f"  {_written(entry):<{width}}  {meant:<20} {entry.polygons:>8} {_km2(entry.area_km2):>14}{note}")
     if len(made.unknown) == len(made.codes):

@@ -193,7 +193,7 @@ def _number(text: str) -> float | None:
 
 def _meant(piece: str) -> str:
     known = _known()
-    near = difflib.get_close_matches(piece, known, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(piece, known, n=1, cutoff=0.85)
     return f"; did you mean {known[near[0]][2]}?" if near else ""
 
 

@@ -138,8 +138,8 @@ class Legend:
 
     @property
     def wanted(self) -> str:
-        """The field or fields looked for, in words."""
-        return " or ".join(", ".join(names) for names in self.candidates)
+        """The field or fields looked for, as ``--field`` would name them."""
+        return " or ".join(",".join(names) for names in self.candidates)
 
     def fields_in(self, names: Iterable[str]) -> tuple[str, ...] | None:
         """The first of the candidates whose fields are all among `names`, whatever their case; None: there is none."""

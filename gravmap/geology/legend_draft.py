@@ -216,13 +216,14 @@ def _by_symbols(code: str) -> tuple[str, set[tuple[float, float]]]:
 
 def _text(path: Path, field: str, classes: str | Path, legend: Legend, guesses: list[Guess]) -> str:
     """The draft as TOML."""
-    table = "; ".join(f"{entry.index} {entry.name}" for entry in legend.classes)
+    # Lines are broken between classes only.
+    table = "; ".join(f"{entry.index} {entry.name}".replace(" ", "\u00a0") for entry in legend.classes)
     lines = [
         f"# First legend for {_comment(path.name)}, field {_comment(field)}, drafted by gravmap: guesses, not facts.",
         "# Read every line and mend what is wrong; then look at `gravmap legend check`. A unit of mixed age goes to",
         "# the class that holds at least half of its time span (ICS chart 2023/09), else it is 255: not usable.",
         '# Write "gap" instead of a number for a code that says nothing about the ground.',
-        *(f"# {line}" for line in textwrap.wrap(_comment(table), 116)),
+        *(f"# {_comment(line)}" for line in textwrap.wrap(table, 116)),
         f"name = {quoted(path.stem)}",
     ]
     if str(classes) in shipped_legends():

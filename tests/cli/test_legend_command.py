@@ -128,7 +128,7 @@ def test_options_may_stand_in_the_workspaces_file(units, tmp_path):
         (["chek", "{map}"], 2, "chek"),
         (["check", "none.gpkg", "--legend", "ics"], 3, "none.gpkg"),
         (["check", "{map}", "--legend", "icz"], 3, "Did you mean ics"),
-        (["check", "{map}", "--legend", "ics"], 3, "b_age, t_age"),
+        (["check", "{map}", "--legend", "ics"], 3, "b_age,t_age or"),
         (["check", "{map}", "--legend", "ics", "--field", "a,b,c"], 2, "3 fields"),
         (["check", "{map}", "--legend", "ics", "--field", "UNIT", "--bbox", "0", "0", "1", "1"], 3, "no polygon"),
         (["check", "{lines}", "--legend", "ics", "--field", "UNIT"], 3, "LineString"),

@@ -148,7 +148,7 @@ def test_the_first_pair_of_fields_that_the_map_has_is_taken_and_said(write_map):
     assert any("read from B_AGE, T_AGE" in note for note in made.notes)
     assert check_legend(ages(write_map, [row]), replace_field(ICS, "AGE")).codes[0].index == 6
     assert check_legend(ages(write_map, [row]), replace_field(ICS, "other,T_AGE")).codes[0].code == "7 → 0"
-    with pytest.raises(InputError, match="b_age, t_age") as error:
+    with pytest.raises(InputError, match="b_age,t_age or b_int_age") as error:
         check_legend(ages(write_map, [{"STRAT": "Devonian"}]), ICS)
     assert "STRAT" in str(error.value)
     assert "--field" in str(error.value)

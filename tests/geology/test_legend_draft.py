@@ -83,6 +83,8 @@ def test_the_draft_reads_burns_and_checks_clean(units):
     made = rasterize([(path, legend)], Region(80, 44, 95, 45), 0.5)
     assert made.values[0, [0, 2, 6]].tolist() == [6, 255, 255]
     lines = draft.text.splitlines()
+    table = "; ".join(f"{entry.index} {entry.name}" for entry in legend.classes)
+    assert table in " ".join(line.removeprefix("# ") for line in lines)
     unknown = [line for line in lines if "unknown: set me" in line]
     assert len(unknown) == 3
     assert all("= 255 " in line and "km²" in line for line in unknown)
