@@ -223,3 +223,27 @@ def test_the_written_spans_are_those_of_the_crosswalk(name, field, vocabulary):
         assert codes[row["code"]] == int(row["class_index"])
         if row["base_ma"]:
             assert (row["code"], float(row["base_ma"]), float(row["top_ma"])) in written
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("Q", "Quaternary"),
+        ("T", "Tertiary (undivided)"),
+        ("Cz", "Cenozoic"),
+        ("TK", "Cretaceous-Tertiary"),
+        ("KJ", "Jurassic-Cretaceous"),
+        ("TrP", "Permian-Triassic"),
+        ("PC", "Carboniferous-Permian"),
+        ("CD", "Devonian-Carboniferous"),
+        ("Pzu", "Upper Paleozoic"),
+        ("DS", "Silurian-Devonian"),
+        ("SO", "Ordovician-Silurian"),
+        ("OCm", "Cambrian-Ordovician"),
+        ("Pzl", "Lower Paleozoic"),
+        ("pCm", "Precambrian"),
+        ("A", "Archean"),
+    ],
+)
+def test_an_age_written_out_has_the_class_of_its_code(code, name):
+    assert load_legend("ics").classify(name) == load_legend("geo3al").classify(code)
