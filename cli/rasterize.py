@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .legend import legend_for
 from .options import ANGLE, chosen_region, dry_run_option, overwrite_option, region_options
 from .session import Session, command_options
 
@@ -73,7 +74,7 @@ def command(
     session.say(f"Region {wanted}{why}: {rows} x {columns} cells")
     if dry_run:
         for file, own in maps:
-            session.say(f"Would read {file} by the legend {own.name}, field {own.field}")
+            session.say(f"Would read {file} by the legend {own.name}, field {own.wanted}")
         # Numbers of polygons and classes stand side by side for a moment.
         session.say(
             f"Would write {path}; about {300 + 4 * rows * columns / 1e6:.0f} MB of memory, seconds to a minute."
@@ -91,8 +92,7 @@ def _chosen_maps(
 ) -> list[tuple[Path, Legend]]:
     """The maps the user named, or else the fetched ones."""
     from gravmap.errors import InputError
-    from gravmap.geology import load_legend, shipped_legends
-    from gravmap.geology.legend import replace_field
+    from gravmap.geology import shipped_legends
 
     if source is not None and pairs:
         raise click.UsageError("Give one MAP with --legend, or --map FILE LEGEND repeated, not both.")
@@ -110,8 +110,7 @@ def _chosen_maps(
             raise InputError(
                 f"The map {path} is missing.", "Check the path; `gravmap fetch` gets the maps gravmap knows."
             )
-        own = load_legend(name)
-        chosen.append((path, replace_field(own, field) if field else own))
+        chosen.append((path, legend_for(name, field)))
     return chosen
 
 

@@ -222,21 +222,33 @@ def configure_from_file(ctx: click.Context, name: str, command: click.Command, a
     for table_name in table:
         if table_name not in known_tables:
             raise click.UsageError(_unknown(table_name, known_tables, workspace.config, "table"))
+    defaults = _defaults(ctx, command, table.get(name, {}), workspace.config, name)
+    ctx.default_map = {**(ctx.default_map or {}), name: defaults}
+
+
+def _defaults(ctx: click.Context, command: click.Command, table: Any, path: Path, where: str) -> dict[str, Any]:
+    """A command's table as click wants its defaults; of a group, a table for each of its commands."""
     known = {
         option.removeprefix("--"): parameter
         for parameter in command.params
         for option in parameter.opts
         if option.startswith("--") and parameter.name != "workspace"
     }
+    inner = command.list_commands(ctx) if isinstance(command, click.Group) else []
     defaults: dict[str, Any] = {}
-    for key, value in table.get(name, {}).items():
+    for key, value in table.items():
+        if isinstance(command, click.Group) and key in inner and isinstance(value, dict):
+            found = command.get_command(ctx, key)
+            assert found is not None
+            defaults[key] = _defaults(ctx, found, value, path, f"{where}.{key}")
+            continue
         parameter = known.get(key.replace("_", "-"))
         if parameter is None or parameter.name is None:
-            raise click.UsageError(_unknown(key, list(known), workspace.config, f"[{name}]"))
+            raise click.UsageError(_unknown(key, [*known, *inner], path, f"[{where}]"))
         # A lone value for an option that may be repeated is a list of one.
         repeated = getattr(parameter, "multiple", False) and not isinstance(value, list)
         defaults[parameter.name] = [value] if repeated else value
-    ctx.default_map = {**(ctx.default_map or {}), name: defaults}
+    return defaults
 
 
 def _unknown(key: str, known: list[str], path: Path, where: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,12 +17,21 @@ def text() -> str:
     settings = {**gravmap.context_settings, "terminal_width": 100, "max_content_width": 100}
     group_context = click.Context(gravmap, info_name="gravmap", **settings)
     parts = [HEADER, "\n## gravmap\n", block(gravmap.get_help(group_context))]
-    for name in gravmap.list_commands(group_context):
-        command = gravmap.get_command(group_context, name)
-        assert command is not None
-        context = click.Context(command, info_name=name, parent=group_context, **settings)
-        parts += [f"\n## gravmap {name}\n", block(command.get_help(context))]
+    parts += commands(gravmap, group_context, "gravmap", settings)
     return "".join(parts)
+
+
+def commands(group: click.Group, context: click.Context, above: str, settings: Any) -> list[str]:
+    """A section for each command of a group, and for those of its groups."""
+    parts = []
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        inner = click.Context(command, info_name=name, parent=context, **settings)
+        parts += [f"\n## {above} {name}\n", block(command.get_help(inner))]
+        if isinstance(command, click.Group):
+            parts += commands(command, inner, f"{above} {name}", settings)
+    return parts
 
 
 def block(body: str) -> str:

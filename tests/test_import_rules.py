@@ -91,11 +91,14 @@ def test_help_loads_nothing_heavy():
     assert not loaded_by(HELP) & heavy
 
 
-@pytest.mark.parametrize("name", ["fetch", "residual", "rasterize", "tile"])
-def test_the_data_commands_never_load_torch(name, tmp_path):
+@pytest.mark.parametrize(
+    "words",
+    ["fetch -n", "residual -n", "rasterize -n", "tile -n", "legend check x --legend ics", "legend draft x --field y"],
+)
+def test_the_data_commands_never_load_torch(words, tmp_path):
     code = (
         "import gravmap_cli\ntry:\n"
-        f"    gravmap_cli.gravmap(['-w', {str(tmp_path)!r}, {name!r}, '--dry-run'])\nexcept SystemExit:\n    pass"
+        f"    gravmap_cli.gravmap(['-w', {str(tmp_path)!r}, *{words.split()!r}])\nexcept SystemExit:\n    pass"
     )
     assert "torch" not in loaded_by(code)
 

@@ -34,9 +34,18 @@ def test_every_command_is_in_the_readme_and_in_docs_commands():
     group = gravmap_cli.gravmap
     readme = (ROOT / "README.md").read_text()
     commands = (ROOT / "docs" / "commands.md").read_text()
-    for name in group.list_commands(click.Context(group)):
-        assert f"gravmap {name}" in readme, name
-        assert f"\n## gravmap {name}\n" in commands, name
+    for name in names_of(group):
+        assert name in readme, name
+        assert f"\n## {name}\n" in commands, name
+
+
+def names_of(group, above="gravmap"):
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        yield f"{above} {name}"
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from names_of(command, f"{above} {name}")
 
 
 def test_docs_commands_is_what_help_says_today():

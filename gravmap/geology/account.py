@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import sha256
 from gravmap.geology.legend import Legend
+from gravmap.geology.legend_text import rule_of
 
 if TYPE_CHECKING:
     from gravmap.geology.vector import MapPolygons
@@ -113,7 +114,7 @@ def refuse_strangers(
         if len(unknown) == len(of_map):
             raise InputError(
                 f"The legend {legend.name} knows none of the codes in {report.field} of {report.file}: {listed}.",
-                f"Is {report.field} the right --field? The legend knows {', '.join(list(legend.codes)[:12])}.",
+                f"Is {report.field} the right --field? The legend {_knows(legend)}.",
             )
         lost = sum(entry.area_km2 for entry in unknown)
         log.warning(
@@ -123,6 +124,12 @@ def refuse_strangers(
             lost,
             listed,
         )
+
+
+def _knows(legend: Legend) -> str:
+    if legend.ages:
+        return "reads names of the ICS chart and ages in Ma"
+    return f"knows {', '.join(list(legend.codes)[:12])}"
 
 
 def report_of(path: Path, legend: Legend, polygons: MapPolygons) -> MapReport:
@@ -153,13 +160,13 @@ def source_of(report: MapReport, legend: Legend) -> dict[str, Any]:
     }
     if report.dbf_sha256:
         source["dbf_sha256"] = report.dbf_sha256
-    source |= {"crs": report.crs, "citation": legend.citation, "codes": crosswalk}
+    source |= {"crs": report.crs, "citation": legend.citation}
+    if legend.ages:
+        source["ages"] = "ICS chart 2023/09; codes are exceptions"
+    source["codes"] = crosswalk
     if legend.overrides:
         source["override"] = {
-            entry.field: {
-                code: "keep" if decided is None else {"class": decided, "unless": sorted(entry.unless[code])}
-                for code, decided in entry.codes.items()
-            }
+            entry.field: {code: rule_of(decided, entry.unless[code]) for code, decided in entry.codes.items()}
             for entry in legend.overrides
         }
     return source

@@ -1,8 +1,11 @@
-"""Areas of raster cells on the WGS 84 ellipsoid: a cell at 55° N is a third smaller than one at 40° N."""
+"""Areas of raster cells and polygons on the WGS 84 ellipsoid: a cell at 55° N is a third smaller than one at 40° N."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import shapely
 from numpy.typing import ArrayLike, NDArray
 
 EQUATORIAL_RADIUS_KM = 6378.137
@@ -43,3 +46,45 @@ def row_cell_areas_km2(south: float, north: float, rows: int, width_deg: float) 
     """
     zones = _zone_km2_per_radian(np.linspace(north, south, rows + 1))
     return np.asarray(np.radians(width_deg) * (zones[:-1] - zones[1:]))
+
+
+# Nodes and weights of the Gauss-Legendre rule on [0, 1]: along an edge the zone's area is all but a parabola.
+_NODES = (0.5 - np.sqrt(15) / 10, 0.5, 0.5 + np.sqrt(15) / 10)
+_WEIGHTS = (5 / 18, 8 / 18, 5 / 18)
+
+
+def polygon_areas_km2(polygons: NDArray[Any]) -> NDArray[np.float64]:
+    """Areas of polygons in degrees on the ellipsoid, their edges straight in longitude and latitude, km².
+
+    By Green's theorem A = ∮ Z(φ) dλ, with Z(φ) the area between the equator and the parallel φ per radian of longitude,
+    as in :func:`row_cell_areas_km2`; the integral along an edge by Gauss's rule of three points, right to 1e-8 for
+    edges of up to ten degrees.
+
+    Parameters
+    ----------
+    polygons : ndarray, shape (n,), object
+        Shapely polygons and multipolygons, longitude and latitude in degrees on WGS 84.
+
+    Returns
+    -------
+    ndarray, shape (n,), float64
+        Holes are taken off; zero for an empty polygon.
+    """
+    parts, owner = shapely.get_parts(polygons, return_index=True)
+    rings, part = shapely.get_rings(parts, return_index=True)
+    areas = np.zeros(len(polygons))
+    if len(rings) == 0:
+        return areas
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    lon, lat = np.radians(points[:, 0]), points[:, 1]
+    width = np.diff(lon)
+    middle = sum(
+        weight * _zone_km2_per_radian(lat[:-1] + node * np.diff(lat))
+        for node, weight in zip(_NODES, _WEIGHTS, strict=True)
+    )
+    inside = ring[:-1] == ring[1:]  # from one ring to the next there is no edge
+    of_ring = np.abs(np.bincount(ring[:-1][inside], (width * middle)[inside], minlength=len(rings)))
+    # The first ring of a part is its outline, the others are its holes.
+    outline = np.concatenate([[True], part[1:] != part[:-1]])
+    np.add.at(areas, owner[part], np.where(outline, of_ring, -of_ring))
+    return areas

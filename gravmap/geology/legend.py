@@ -1,20 +1,30 @@
 """Legends: what the codes of a geological map mean, as classes of bedrock.
 
-Codes are matched exactly: ``C`` is not ``Cz`` and not ``c``. Only blanks that pad a code are dropped.
-How a legend is written down is in :mod:`gravmap.geology.legend_file`.
+Codes are matched exactly, after both sides went through :func:`normal_code`: ``C`` is not ``Cz`` and not ``c``.
+A legend may read ages instead of codes (:mod:`gravmap.geology.ages`). How a legend is written down is in
+:mod:`gravmap.geology.legend_file`.
 """
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any
 
+from gravmap.errors import OptionError
 from gravmap.files import write_text
+from gravmap.geology.ages import PAIR, UnknownAge, class_of_span, parse_age
+from gravmap.geology.ages import UNUSABLE as UNUSABLE
 
 COVER = 0
-UNUSABLE = 255
+
+
+def normal_code(text: str) -> str:
+    """A code as it is compared: Unicode's composed form (NFC), without white space at its ends. Case stays."""
+    return unicodedata.normalize("NFC", text).strip()
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,14 @@ class LegendClass:
     rank: str = ""
     uri: str = ""
 
+    @property
+    def span_ma(self) -> tuple[float, float] | None:
+        """Older and younger end in million years; None when the class is no age."""
+        if not self.age.endswith(" Ma"):
+            return None
+        older, younger = self.age.removesuffix(" Ma").split("-")
+        return float(older), float(younger)
+
 
 @dataclass(frozen=True)
 class Override:
@@ -55,13 +73,13 @@ class Override:
         Name of the second field.
     codes : dict of str to int or None
         Class index, or None to keep the first field's class.
-    unless : dict of str to frozenset of str
-        Codes of the first field that the override leaves alone.
+    unless : dict of str to frozenset of str or int
+        Codes of the first field (text), or classes it gives (numbers), that the override leaves alone.
     """
 
     field: str
     codes: dict[str, int | None]
-    unless: dict[str, frozenset[str]]
+    unless: dict[str, frozenset[str | int]]
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,11 @@ class Legend:
         The map's field that holds the code; empty when the legend is a bare class table.
     codes : dict of str to int
         Code to class index; 255 is not usable.
+    other_fields : dict of str to dict of str to int
+        Other fields of the same map, each with codes of its own; see :func:`replace_field`.
+    ages : tuple of tuple of str
+        Fields that give the age, for a legend that reads ages: the first entry of which the map has all fields is
+        taken. One field holds the whole age, two the oldest and the youngest. `codes` are then exceptions.
     overrides : tuple of Override
         Second fields, the first that decides wins.
     gaps : frozenset of str
@@ -94,6 +117,8 @@ class Legend:
     classes: tuple[LegendClass, ...]
     field: str = ""
     codes: dict[str, int] = dataclass_field(default_factory=dict)
+    other_fields: dict[str, dict[str, int]] = dataclass_field(default_factory=dict)
+    ages: tuple[tuple[str, ...], ...] = ()
     overrides: tuple[Override, ...] = ()
     gaps: frozenset[str] = frozenset()
     crs: str = ""
@@ -106,13 +131,28 @@ class Legend:
         """The classes a network is taught: all but the cover."""
         return tuple(entry for entry in self.classes if entry.index != COVER)
 
+    @property
+    def candidates(self) -> tuple[tuple[str, ...], ...]:
+        """The fields that may hold the code, in order of preference; none in a bare class table."""
+        return self.ages or (((self.field,),) if self.field else ())
+
+    @property
+    def wanted(self) -> str:
+        """The field or fields looked for, as ``--field`` would name them."""
+        return " or ".join(",".join(names) for names in self.candidates)
+
+    def fields_in(self, names: Iterable[str]) -> tuple[str, ...] | None:
+        """The first of the candidates whose fields are all among `names`, whatever their case; None: there is none."""
+        there = {name.casefold() for name in names}
+        return next((fields for fields in self.candidates if all(name.casefold() in there for name in fields)), None)
+
     def classify(self, code: str, others: dict[str, str] | None = None) -> int | None:
         """The class index of a polygon.
 
         Parameters
         ----------
         code : str
-            Value of the legend's field, padding blanks dropped.
+            Value of the legend's field as :func:`normal_code` gives it, or the two ages of :func:`joined_ages`.
         others : dict of str to str, optional
             Values of the override fields.
 
@@ -121,18 +161,32 @@ class Legend:
         int or None
             Class index, 255 when not usable, None when the legend does not know the code.
         """
-        if code not in self.codes:
+        index = self._by_first_field(code)
+        if index is None:
             return None
         for override in self.overrides:
             other = (others or {}).get(override.field, "")
             decided = override.codes.get(other)
-            if decided is not None and code not in override.unless[other]:
+            if decided is not None and not {code, index} & override.unless[other]:
                 return decided
-        return self.codes[code]
+        return index
+
+    def _by_first_field(self, code: str) -> int | None:
+        if code in self.codes or not self.ages:
+            return self.codes.get(code)
+        try:
+            return self.class_of_age(*parse_age(code))[0]
+        except UnknownAge:
+            return None
+
+    def class_of_age(self, older_ma: float, younger_ma: float) -> tuple[int, float]:
+        """Class index and its share of a span of time (:func:`gravmap.geology.ages.class_of_span`)."""
+        spans = [(entry.index, *entry.span_ma) for entry in self.classes if entry.span_ma is not None]
+        return class_of_span(older_ma, younger_ma, spans)
 
     def text(self) -> str:
         """The legend as TOML that :func:`load_legend` reads back to an equal legend."""
-        from gravmap.geology.legend_file import to_toml  # that file knows this one
+        from gravmap.geology.legend_text import to_toml  # that file knows this one
 
         return to_toml(self)
 
@@ -141,6 +195,47 @@ class Legend:
         write_text(path, self.text())
 
 
+def joined_ages(values: Sequence[str]) -> str:
+    """The code of a polygon whose age stands in one or two fields; empty when they are."""
+    if len(values) == 1 or not any(values):
+        return values[0]
+    return PAIR.join(_short(value) for value in values).strip()
+
+
+def _short(value: str) -> str:
+    """A number without the tail of a single-precision float."""
+    try:
+        return f"{float(value):.7g}"
+    except ValueError:
+        return value
+
+
 def replace_field(legend: Legend, name: str) -> Legend:
-    """The same legend, reading its codes from another field."""
-    return replace(legend, field=name)
+    """The same legend, reading another field of the map.
+
+    Parameters
+    ----------
+    legend : Legend
+        When it has codes of that field (`other_fields`), these are taken; else its codes stay.
+    name : str
+        The field; for a legend that reads ages, also the two with the oldest and the youngest age, a comma between.
+
+    Raises
+    ------
+    OptionError
+        More than two fields, or two for a legend that reads codes.
+    """
+    names = tuple(part.strip() for part in name.split(","))
+    if len(names) > (2 if legend.ages else 1) or not all(names):
+        raise OptionError(
+            f"--field {name} names {len(names)} fields.",
+            f"The legend {legend.name} reads "
+            + ("one age, or the oldest and the youngest: b_age,t_age." if legend.ages else "one field."),
+        )
+    if legend.ages:
+        return replace(legend, ages=(names,))
+    own = next((other for other in legend.other_fields if other.casefold() == name.casefold()), None)
+    if own is None or name.casefold() == legend.field.casefold():
+        return replace(legend, field=name)
+    rest = {other: codes for other, codes in legend.other_fields.items() if other != own}
+    return replace(legend, field=name, codes=legend.other_fields[own], other_fields={legend.field: legend.codes} | rest)

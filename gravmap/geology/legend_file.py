@@ -1,4 +1,4 @@
-"""Legend files: read, checked and written.
+"""Legend files: read and checked. :mod:`gravmap.geology.legend_text` writes them.
 
 A legend is a TOML file that a geologist can write. It has a table of classes, its own or a shipped one::
 
@@ -15,29 +15,40 @@ A legend is a TOML file that a geologist can write. It has a table of classes, i
     oth = "gap"                    # says nothing about the ground: a later map shows through
 
     [map.override.TYPE]            # a second field that beats the first
-    i = { class = 10, unless = ["Q"] }
+    i = { class = 10, unless = ["Q"] }   # codes, or classes: unless = [0]
     v = "keep"
+
+    [map.fields.AGE2]              # codes of another field, for --field AGE2
+    CP = 7
+
+A map that names ICS ages, or gives ages in Ma, needs no codes; those it has are exceptions::
+
+    [[map.ages]]                   # the first of which the map has the fields is taken
+    oldest = "b_age"
+    youngest = "t_age"
+
+    [[map.ages]]
+    field = "AGE_NAME"
 """
 
 from __future__ import annotations
 
 import difflib
-import json
+import math
 import re
 import tomllib
+from decimal import Decimal
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import COVER, UNUSABLE, Legend, LegendClass, Override
-
-GAP = "gap"
-KEEP = "keep"
+from gravmap.geology.legend import COVER, UNUSABLE, Legend, LegendClass, Override, normal_code
+from gravmap.geology.legend_text import GAP, KEEP
 
 _TOP_KEYS = ("name", "title", "classes", "class", "map", "source")
 _CLASS_KEYS = ("index", "name", "age_ma", "colour", "rank", "uri")
-_MAP_KEYS = ("field", "crs", "citation", "codes", "override")
+_MAP_KEYS = ("field", "crs", "citation", "codes", "fields", "ages", "override")
 _COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
 
 
@@ -53,7 +64,7 @@ def load_legend(name_or_path: str | Path) -> Legend:
     Parameters
     ----------
     name_or_path : str or Path
-        A shipped legend's name (`bedrock10`, `crust`, `fsu_geol`, `geo3al`) or a TOML file.
+        A shipped legend's name (`bedrock10`, `crust`, `fsu_geol`, `geo3al`, `ics`) or a TOML file.
 
     Raises
     ------
@@ -174,65 +185,56 @@ def _index(value: Any, where: str) -> int:
 def _age(span: Any, where: str) -> str:
     if span is None:
         return "any"
-    if not (isinstance(span, list) and len(span) == 2 and all(isinstance(end, (int, float)) for end in span)):
+    if not (
+        isinstance(span, list)
+        and len(span) == 2
+        and all(isinstance(end, (int, float)) and math.isfinite(end) and end >= 0 for end in span)
+    ):
         raise InputError(f"{where}: {span!r} is no age span.", "Write age_ma = [older, younger], in million years.")
     if span[0] <= span[1]:
         raise InputError(
             f"{where}: the age {span} does not go from older to younger.", "Write age_ma = [older, younger]."
         )
-    return f"{span[0]:g}-{span[1]:g} Ma"
+    return f"{_plain(span[0])}-{_plain(span[1])} Ma"
+
+
+def _plain(number: float) -> str:
+    """A number without an exponent, and without a fraction that is zero."""
+    text = format(Decimal(str(number)), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _read_map(table: dict[str, Any], bare: Legend, where: str) -> Legend:
     _known_keys(table, _MAP_KEYS, f"{where}, [map]")
-    if not str(table.get("field", "")):
-        raise InputError(f"{where}: [map] names no field.", 'Write field = "AGE": the field that holds the code.')
+    ages = _read_ages(table["ages"], where) if "ages" in table else ()
+    field = str(table.get("field", ""))
+    if bool(field) == bool(ages):
+        hint = 'Write field = "AGE": the field that holds the code; or [map.ages] with oldest and youngest, or field.'
+        raise InputError(f"{where}: [map] names {'both a field and ages' if field else 'no field'}.", hint)
     known = {entry.index for entry in bare.classes} | {UNUSABLE}
-
-    def checked(value: Any, code: str) -> int:
-        index = _index(value, f"{where}, code {code!r}")
-        if index not in known:
-            hint = f"The class table has {', '.join(map(str, sorted(known)))}."
-            raise InputError(f"{where}: code {code!r} points to class {index}, which does not exist.", hint)
-        return index
-
-    codes: dict[str, int] = {}
-    gaps = set()
-    for raw, value in table.get("codes", {}).items():
-        code = raw.strip(" ")
-        if code in codes:
-            raise InputError(
-                f"{where}: the code {code!r} is given twice.", "Codes are told apart after padding blanks are dropped."
-            )
-        if value == GAP:
-            gaps.add(code)
-        codes[code] = UNUSABLE if value == GAP else checked(value, code)
-    if not codes:
+    gaps: set[str] = set()
+    codes = _read_codes(table.get("codes", {}), known, gaps, where)
+    if not codes and not ages:
         raise InputError(f"{where} maps no codes.", "Write [map.codes] with lines such as: C = 7")
-    overrides = []
-    for name, rules in table.get("override", {}).items():
-        decided: dict[str, int | None] = {}
-        unless: dict[str, frozenset[str]] = {}
-        for raw, rule in rules.items():
-            code = raw.strip(" ")
-            spared: Any = ()
-            if isinstance(rule, dict):
-                _known_keys(rule, ("class", "unless"), f"{where}, {name} = {code!r}")
-                spared, rule = rule.get("unless", ()), rule.get("class")
-            for other in spared:
-                if other not in codes:
-                    raise InputError(
-                        f"{where}: `unless` of {name} = {code!r} names {other!r}.", "List codes of [map.codes] only."
-                    )
-            decided[code] = None if rule == KEEP else checked(rule, code)
-            unless[code] = frozenset(spared)
-        overrides.append(Override(name, decided, unless))
+    others = {}
+    for name, own in _tables(table.get("fields", {}), "map.fields", where).items():
+        if ages or name.casefold() == field.casefold():
+            hint = "It is for codes of another field of a map that has codes."
+            raise InputError(f"{where}: [map.fields.{name}] has no use here.", hint)
+        others[name] = _read_codes(own, known, gaps, where)
+    every = set(codes).union(*others.values())
+    overrides = tuple(
+        _read_override(name, rules, known, None if ages else every, where)
+        for name, rules in _tables(table.get("override", {}), "map.override", where).items()
+    )
     return Legend(
         bare.name,
         bare.classes,
-        field=str(table["field"]),
+        field=field,
         codes=codes,
-        overrides=tuple(overrides),
+        other_fields=others,
+        ages=ages,
+        overrides=overrides,
         gaps=frozenset(gaps),
         crs=str(table.get("crs", "")),
         title=bare.title,
@@ -241,47 +243,77 @@ def _read_map(table: dict[str, Any], bare: Legend, where: str) -> Legend:
     )
 
 
-def _quoted(text: str) -> str:
-    """A TOML basic string; JSON's escapes are a subset of TOML's."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+def _tables(value: Any, name: str, where: str) -> dict[str, dict[str, Any]]:
+    if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
+        raise InputError(
+            f"{where}: [{name}] is not made of tables.", f"Write [{name}.FIELD], with a line for each code."
+        )
+    return value
 
 
-def _inline(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_quoted(str(key))} = {_inline(entry)}" for key, entry in value.items()) + " }"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_inline(entry) for entry in value) + "]"
-    return _quoted(value) if isinstance(value, str) else json.dumps(value)
+def _read_ages(value: Any, where: str) -> tuple[tuple[str, ...], ...]:
+    """The fields of ``[map.ages]``, or of each ``[[map.ages]]``."""
+    rows = [value] if isinstance(value, dict) else value
+    hint = 'Write oldest = "b_age" and youngest = "t_age", or field = "AGE_NAME".'
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{where}: [map.ages] is no table.", hint)
+    found = []
+    for row in rows:
+        _known_keys(row, ("field", "oldest", "youngest"), f"{where}, [map.ages]")
+        names = tuple(str(row[key]) for key in ("field", "oldest", "youngest") if str(row.get(key, "")))
+        if len(names) != (1 if "field" in row else 2):
+            raise InputError(f"{where}: [map.ages] names {', '.join(names) or 'no field'}.", hint)
+        found.append(names)
+    return tuple(found)
 
 
-def to_toml(legend: Legend) -> str:
-    """A legend as TOML that :func:`read_legend` reads back to an equal one."""
-    lines = [f"name = {_quoted(legend.name)}"]
-    if legend.title:
-        lines.append(f"title = {_quoted(legend.title)}")
-    for entry in legend.classes:
-        lines += ["", "[[class]]", f"index = {entry.index}", f"name = {_quoted(entry.name)}"]
-        if entry.age != "any":
-            older, younger = entry.age.removesuffix(" Ma").split("-")
-            lines.append(f"age_ma = [{older}, {younger}]")
-        lines.append(f"colour = {_quoted(entry.colour)}")
-        lines += [f"{key} = {_quoted(text)}" for key, text in (("rank", entry.rank), ("uri", entry.uri)) if text]
-    if legend.field:
-        lines += ["", "[map]", f"field = {_quoted(legend.field)}"]
-        lines += [
-            f"{key} = {_quoted(text)}" for key, text in (("crs", legend.crs), ("citation", legend.citation)) if text
-        ]
-        lines += ["", "[map.codes]"]
-        lines += [
-            f"{_quoted(code)} = {_inline(GAP if code in legend.gaps else index)}"
-            for code, index in legend.codes.items()
-        ]
-        for override in legend.overrides:
-            lines += ["", f"[map.override.{_quoted(override.field)}]"]
-            for code, decided in override.codes.items():
-                rule = KEEP if decided is None else {"class": decided, "unless": sorted(override.unless[code])}
-                lines.append(f"{_quoted(code)} = {_inline(rule)}")
-    for source in legend.sources:
-        lines += ["", "[[source]]"]
-        lines += [f"{_quoted(key)} = {_inline(value)}" for key, value in source.items()]
-    return "\n".join(lines) + "\n"
+def _class_index(value: Any, known: set[int], where: str) -> int:
+    index = _index(value, where)
+    if index not in known:
+        hint = f"The class table has {', '.join(map(str, sorted(known)))}."
+        raise InputError(f"{where} points to class {index}, which does not exist.", hint)
+    return index
+
+
+def _read_codes(rows: Any, known: set[int], gaps: set[str], where: str) -> dict[str, int]:
+    """A table of codes; what it calls a gap is added to `gaps`."""
+    if not isinstance(rows, dict):
+        raise InputError(f"{where}: the codes are no table.", "Write [map.codes] with lines such as: C = 7")
+    codes: dict[str, int] = {}
+    for raw, value in rows.items():
+        code = normal_code(raw)
+        if code in codes:
+            raise InputError(
+                f"{where}: the code {code!r} is given twice.",
+                "Codes are told apart after blanks at their ends are dropped and Unicode is composed (NFC).",
+            )
+        codes[code] = UNUSABLE if value == GAP else _class_index(value, known, f"{where}, code {code!r}")
+        if value == GAP:
+            gaps.add(code)
+    return codes
+
+
+def _read_override(name: str, rules: dict[str, Any], known: set[int], codes: set[str] | None, where: str) -> Override:
+    """A second field that beats the first; `codes` are those of the first field, None when it holds ages."""
+    decided: dict[str, int | None] = {}
+    unless: dict[str, frozenset[str | int]] = {}
+    for raw, rule in rules.items():
+        code = normal_code(raw)
+        here = f"{where}, {name} = {code!r}"
+        spared: Any = ()
+        if code in decided:
+            raise InputError(f"{here} is given twice.", "Write one rule for each code.")
+        if isinstance(rule, dict):
+            _known_keys(rule, ("class", "unless"), here)
+            spared, rule = rule.get("unless", ()), rule.get("class")
+        if not isinstance(spared, (list, tuple)):
+            raise InputError(f"{here}: `unless` is no list.", 'Write unless = ["Q"] or unless = [0].')
+        spared = [normal_code(other) if isinstance(other, str) else other for other in spared]
+        for other in spared:
+            if not isinstance(other, str):
+                _class_index(other, known, f"{here}: `unless`")
+            elif codes is not None and other not in codes:
+                raise InputError(f"{here}: `unless` names {other!r}.", "List codes of [map.codes], or classes.")
+        decided[code] = None if rule == KEEP else _class_index(rule, known, here)
+        unless[code] = frozenset(spared)
+    return Override(name, decided, unless)

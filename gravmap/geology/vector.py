@@ -20,7 +20,7 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import Legend
+from gravmap.geology.legend import Legend, joined_ages, normal_code
 from gravmap.regions import Region
 
 log = logging.getLogger(__name__)
@@ -40,9 +40,10 @@ class MapPolygons:
     geometries : ndarray, shape (n,), object
         Shapely polygons and multipolygons, degrees on WGS 84, all valid.
     codes : list of tuple of str
-        Per polygon the code of the legend's field, then those of its override fields.
+        Per polygon the code of the legend's field (or its age, as :func:`gravmap.geology.legend.joined_ages` writes
+        it), then those of its override fields.
     fields : tuple of str
-        Names of these fields as the file spells them.
+        Names of these fields as the file spells them; ``"b_age, t_age"`` where the age stands in two.
     crs : str
         The file's own coordinate system, or the one the legend stated for it.
     mended, dropped : int
@@ -63,8 +64,8 @@ class MapPolygons:
     notes: tuple[str, ...] = field(default=())
 
 
-def read_map(path: Path, legend: Legend, region: Region) -> MapPolygons:
-    """Read the polygons of a geological map that lie in or near a region.
+def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
+    """Read the polygons of a geological map that lie in or near a region, or all.
 
     Parameters
     ----------
@@ -72,8 +73,8 @@ def read_map(path: Path, legend: Legend, region: Region) -> MapPolygons:
         GeoPackage, Shapefile, a zip of either, or anything else GDAL reads.
     legend : Legend
         Names the field of the code, the override fields, and the system of a file without one.
-    region : Region
-        What is wanted, degrees.
+    region : Region or None
+        What is wanted, degrees; None for the whole map.
 
     Returns
     -------
@@ -86,7 +87,7 @@ def read_map(path: Path, legend: Legend, region: Region) -> MapPolygons:
     InputError
         No such file, no readable layer, no coordinate system, no such field, no polygons.
     """
-    if not legend.field:
+    if not legend.candidates:
         raise InputError(
             f"The legend {legend.name} has classes but no [map]: it says no field and no codes.",
             "Give another --legend.",
@@ -105,26 +106,22 @@ def read_map(path: Path, legend: Legend, region: Region) -> MapPolygons:
         ) from None
     notes: list[str] = []
     names = [str(name) for name in info["fields"]]
-    spelled = tuple(
-        _find_field(wanted, names, path, notes)
-        for wanted in (legend.field, *(entry.field for entry in legend.overrides))
-    )
+    first = _code_fields(legend, names, path, notes)
+    spelled = (", ".join(first), *(_find_field(entry.field, names, path, notes) for entry in legend.overrides))
     crs, to_map, to_degrees = _systems(info["crs"], legend, path, notes)
-    box = to_map.transform_bounds(*region.bounds_wsen, densify_pts=21)
-    if not np.all(np.isfinite(box)):
-        raise InputError(
-            f"The region {region} lies outside what the system {crs} of {path} can show.",
-            "Check the map's coordinate system.",
-        )
-    margin = 0.02 * max(box[2] - box[0], box[3] - box[1])
-    box = (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin)
+    box = None if region is None else _box(region, to_map, path, crs)
     try:
         frame = geopandas.read_file(
-            source, layer=layer, bbox=box, columns=list(dict.fromkeys(spelled)), engine="pyogrio"
+            source, layer=layer, bbox=box, columns=list(dict.fromkeys((*first, *spelled[1:]))), engine="pyogrio"
         )
     except pyogrio.errors.DataSourceError as error:
         raise InputError(
             f"{path} cannot be read: {error}.", "Is the file whole? A Shapefile needs its .shx and .dbf beside it."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"The text in {path} is not in the encoding it states: {error}.",
+            "For a Shapefile write the right one, such as CP1251 or ISO-8859-1, into a .cpg file beside it.",
         ) from None
     if len(frame) == 0:
         return MapPolygons(np.empty(0, dtype=object), [], spelled, crs, layer=layer, notes=tuple(notes))
@@ -132,10 +129,12 @@ def read_map(path: Path, legend: Legend, region: Region) -> MapPolygons:
     if not kept.any():
         kinds = sorted({str(kind) for kind in frame.geometry.geom_type.dropna()}) or ["no geometry"]
         raise InputError(
-            f"{path} holds {', '.join(kinds)} in the region, no polygons.",
+            f"{path} holds {', '.join(kinds)}{'' if region is None else ' in the region'}, no polygons.",
             "A label raster needs the map's polygon layer.",
         )
-    columns = [[_code(value) for value in frame.loc[kept, name]] for name in spelled]
+    parts = [[_code(value) for value in frame.loc[kept, name]] for name in first]
+    columns = [[joined_ages(values) for values in zip(*parts, strict=True)]]
+    columns += [[_code(value) for value in frame.loc[kept, name]] for name in spelled[1:]]
     dropped = int(np.count_nonzero(~kept))
     codes = list(zip(*columns, strict=True))
     return MapPolygons(shapes, codes, spelled, crs, mended, dropped, layer, tuple(notes))
@@ -177,29 +176,53 @@ def _dataset(path: Path) -> str:
     return f"/vsizip/{path.resolve()}/{inside[0]}"
 
 
+def _box(region: Region, to_map: Any, path: Path, crs: str) -> tuple[float, float, float, float]:
+    """A region in the map's system, with a margin."""
+    box = to_map.transform_bounds(*region.bounds_wsen, densify_pts=21)
+    if not np.all(np.isfinite(box)):
+        raise InputError(
+            f"The region {region} lies outside what the system {crs} of {path} can show.",
+            "Check the map's coordinate system.",
+        )
+    margin = 0.02 * max(box[2] - box[0], box[3] - box[1])
+    return box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin
+
+
 def _choose_layer(source: str, legend: Legend, path: Path) -> tuple[str, dict[str, Any]]:
     """The layer with the legend's field, or the only one."""
     layers = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
     if not layers:
         raise InputError(f"{path} holds no layer with geometry.", "Bring the polygons of a geological map.")
     described = {name: pyogrio.read_info(source, layer=name, force_total_bounds=True) for name in layers}
-    with_field = [
-        name
-        for name, info in described.items()
-        if legend.field.lower() in {str(entry).lower() for entry in info["fields"]}
-    ]
+    with_field = [name for name, info in described.items() if legend.fields_in(map(str, info["fields"]))]
     if len(layers) > 1 and len(with_field) > 1:
         raise InputError(
-            f"{path} has the field {legend.field} in several layers: {', '.join(with_field)}.",
+            f"{path} has the field {legend.wanted} in several layers: {', '.join(with_field)}.",
             "Save the one you mean as its own file.",
         )
     if len(layers) > 1 and not with_field:
         raise InputError(
-            f"No layer of {path} has the field {legend.field}: {', '.join(layers)}.",
+            f"No layer of {path} has the field {legend.wanted}: {', '.join(layers)}.",
             "Give --field, or another --legend.",
         )
     name = with_field[0] if with_field else layers[0]
     return name, described[name]
+
+
+def _code_fields(legend: Legend, names: list[str], path: Path, notes: list[str]) -> tuple[str, ...]:
+    """The field of the code, or the one or two of the age, as the file spells them."""
+    fields = legend.fields_in(names)
+    if fields is None and len(legend.candidates) > 1:
+        raise InputError(
+            f"{path} has none of the fields the legend {legend.name} looks for ({legend.wanted}); "
+            f"its fields are {', '.join(names) or 'none'}.",
+            "Name the field with --field; two with a comma between: --field OLDEST,YOUNGEST.",
+        )
+    found = tuple(_find_field(wanted, names, path, notes) for wanted in fields or legend.candidates[0])
+    if len(legend.candidates) > 1:
+        notes.append(f"The age is read from {', '.join(found)} of {path.name}.")
+        log.info(notes[-1])
+    return found
 
 
 def _find_field(wanted: str, names: list[str], path: Path, notes: list[str]) -> str:
@@ -283,9 +306,9 @@ def _areal_part(shape: Any) -> Any:
 
 
 def _code(value: Any) -> str:
-    """A field's value as text: padding blanks dropped, 7.0 written 7, nothing at all as the empty code."""
+    """A field's value as text: as normal_code has it, 7.0 written 7, nothing at all as the empty code."""
     if value is None or value != value or str(value) == "<NA>":  # NaN is the only value unlike itself
         return ""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
-    return str(value).strip(" ")
+    return normal_code(str(value))

@@ -1,14 +1,9 @@
-import csv
-from pathlib import Path
-
 import pytest
 
-from gravmap.errors import InputError
+from gravmap.errors import InputError, OptionError
 from gravmap.geology import load_legend, shipped_legends
-from gravmap.geology.legend import replace_field
+from gravmap.geology.legend import joined_ages, normal_code, replace_field
 from gravmap.geology.legend_file import read_legend
-
-CROSSWALK = Path(__file__).resolve().parents[3] / "shared" / "data" / "geology_crosswalk.csv"
 
 MINE = """
 name = "mine"
@@ -54,7 +49,7 @@ def test_the_class_table_is_that_of_the_paper():
 
 
 def test_every_shipped_legend_shares_the_class_table():
-    assert set(shipped_legends()) >= {"bedrock10", "crust", "geo3al", "fsu_geol"}
+    assert set(shipped_legends()) == {"bedrock10", "crust", "geo3al", "fsu_geol", "ics"}
     for name in shipped_legends():
         assert load_legend(name).classes == load_legend("bedrock10").classes
 
@@ -89,17 +84,7 @@ def test_the_type_overrides_the_age(code, kind, index):
     assert load_legend("geo3al").classify(code, {"TYPE": kind}) == index
 
 
-@pytest.mark.skipif(not CROSSWALK.exists(), reason="the crosswalk's working copy is not here")
-@pytest.mark.parametrize(("name", "vocabulary"), [("geo3al", "geo3al.GEN_GLG"), ("fsu_geol", "geo1ec.GLG")])
-def test_shipped_codes_are_those_of_the_crosswalk(name, vocabulary):
-    with CROSSWALK.open() as stream:
-        rows = {
-            row["code"]: int(row["class_index"]) for row in csv.DictReader(stream) if row["vocabulary"] == vocabulary
-        }
-    assert load_legend(name).codes == rows
-
-
-@pytest.mark.parametrize("name", ["bedrock10", "crust", "geo3al", "fsu_geol"])
+@pytest.mark.parametrize("name", ["bedrock10", "crust", "geo3al", "fsu_geol", "ics"])
 def test_a_legend_survives_being_written(name, tmp_path):
     legend = load_legend(name)
     legend.write(tmp_path / "copy.toml")
@@ -125,6 +110,104 @@ def test_a_users_own_legend():
     assert legend.classes[1].colour == "#FF0000"
 
 
+def test_codes_are_composed_and_stripped_and_nothing_more():
+    assert normal_code("\u00a0e\u0301 ") == "é"
+    legend = read_legend(changed("Q = 0", '"\u00e9" = 0'), "text")
+    assert legend.classify(normal_code("e\u0301")) == 0
+    assert [legend.classify(normal_code(code)) for code in ("É", "e", "c", "\u0421")] == [None] * 4  # a Cyrillic C
+    assert legend.classify("C") == 1
+
+
+def test_geo3al_by_either_field():
+    legend = load_legend("geo3al")
+    glg = replace_field(legend, "glg")  # as a file may spell it
+    assert (glg.field, legend.field) == ("glg", "GEN_GLG")
+    assert [glg.classify(code) for code in ("CP", "PC", "TQ", "CTr")] == [7, None, 0, 255]
+    assert [legend.classify(code) for code in ("CP", "PC", "TQ", "CTr")] == [None, 7, None, None]
+    back = replace_field(glg, "GEN_GLG")
+    assert (back.codes, back.field) == (legend.codes, "GEN_GLG")
+    assert replace_field(legend, "AGE").codes == legend.codes  # a field that the legend does not know: its own codes
+
+
+@pytest.mark.parametrize("field", ["GEN_GLG", "GLG"])
+@pytest.mark.parametrize("kind", ["i", "w"])
+def test_a_rock_type_never_uncovers_cenozoic_ground(field, kind):
+    legend = replace_field(load_legend("geo3al"), field)
+    for code, index in legend.codes.items():
+        expected = index if index == 0 or code in ("oth", "H2O") else {"i": 10, "w": 255}[kind]
+        assert legend.classify(code, {"TYPE": kind}) == expected
+
+
+AGES = """
+name = "ages"
+classes = "bedrock10"
+
+[map]
+crs = "EPSG:4284"
+
+[[map.ages]]
+oldest = "b_age"
+youngest = "t_age"
+
+[[map.ages]]
+field = "AGE"
+
+[map.codes]
+"Jura" = 9
+"Devonian → Carboniferous" = 255
+none = "gap"
+
+[map.override.TYPE]
+i = { class = 10, unless = [0, "none"] }
+"""
+
+
+def test_a_legend_of_ages(tmp_path):
+    legend = read_legend(AGES, "text")
+    assert legend.candidates == (("b_age", "t_age"), ("AGE",))
+    assert legend.fields_in(["B_AGE", "t_age", "AGE"]) == ("b_age", "t_age")
+    assert legend.fields_in(["b_age", "AGE"]) == ("AGE",)
+    assert legend.fields_in(["b_age"]) is None
+    assert legend.classify("Late Devonian") == 6
+    assert legend.classify(joined_ages(["440", "360.0000001"])) == 6
+    assert legend.classify(joined_ages(["Devonian", "Carboniferous"])) == 255  # a code of the legend beats the age
+    assert legend.classify("Devonian-Carboniferous") == 6
+    assert legend.classify("Jura") == 9
+    assert legend.classify("jura") is None
+    assert legend.classify("none") == 255
+    assert legend.classify("Devonian", {"TYPE": "i"}) == 10
+    assert legend.classify("Neogene", {"TYPE": "i"}) == 0  # class 0 is spared
+    assert legend.classify("none", {"TYPE": "i"}) == 255
+    assert legend.classify("Devonien", {"TYPE": "i"}) is None  # an unknown age might be Cenozoic
+    legend.write(tmp_path / "ages.toml")
+    assert load_legend(tmp_path / "ages.toml") == legend
+
+
+def test_two_ages_make_one_code():
+    assert joined_ages(["Devonian"]) == "Devonian"
+    assert joined_ages(["", ""]) == ""
+    assert joined_ages(["358.8999938964844", "298.9"]) == "358.9 → 298.9"  # a single-precision float
+    assert joined_ages(["", "298.9"]) == "→ 298.9"
+
+
+def test_the_user_names_the_fields_of_ages():
+    legend = load_legend("ics")
+    assert replace_field(legend, "AGE_TXT").candidates == (("AGE_TXT",),)
+    assert replace_field(legend, "old, young").candidates == (("old", "young"),)
+    for many in ("a,b,c", "a,", ""):
+        with pytest.raises(OptionError, match="field"):
+            replace_field(legend, many)
+    with pytest.raises(OptionError, match="one field"):
+        replace_field(load_legend("geo3al"), "a,b")
+
+
+def test_small_and_long_ages_survive_being_written(tmp_path):
+    legend = read_legend(changed("[358.9, 298.9]", "[4031.0, 0.00001]"), "text")
+    assert legend.classes[1].age == "4031-0.00001 Ma"
+    legend.write(tmp_path / "small.toml")
+    assert load_legend(tmp_path / "small.toml") == legend
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -148,6 +231,20 @@ def test_a_users_own_legend():
         ('name = "x"', "class table"),
         (MINE + '[map.override.TYPE]\ni = { class = 1, unless = ["Z"] }', "'Z'"),
         (MINE + "[map.override.TYPE]\ni = 9", "class 9"),
+        (MINE + "[map.override.TYPE]\ni = { class = 1, unless = [7] }", "class 7"),
+        (MINE + '[map.override.TYPE]\ni = { class = 1, unless = "Q" }', "no list"),
+        (MINE + '[map.override.TYPE]\ni = 1\n" i" = 0', "given twice"),
+        (MINE + "[map.override]\nTYPE = 1", "not made of tables"),
+        (MINE + "[map.fields.UNIT]\nQ = 0", "no use"),
+        (MINE + "[map.fields.OTHER]\nQ = 5", "class 5"),
+        (MINE + '[map.ages]\nfield = "AGE"', "both a field and ages"),
+        (changed('field = "UNIT"', "ages = []"), "no table"),
+        (changed('field = "UNIT"', 'ages = { oldest = "b" }'), "[map.ages] names b"),
+        (changed('field = "UNIT"', 'ages = { field = "a", oldest = "b" }'), "[map.ages] names a, b"),
+        (changed('field = "UNIT"', 'ages = { oldst = "b", youngest = "t" }'), "'oldest'"),
+        (changed("[358.9, 298.9]", "[358.9, -1]"), "no age span"),
+        (changed("[358.9, 298.9]", "[inf, 0]"), "no age span"),
+        (changed("Q = 0", '"e\u0301" = 0\n"\u00e9" = 1'), "given twice"),  # one letter in two ways
     ],
 )
 def test_a_faulty_legend_is_refused(text, message):

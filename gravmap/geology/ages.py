@@ -1,0 +1,236 @@
+"""Ages: names of the ICS chart and numbers in Ma, read as spans of time, and the rule that makes a class of a span.
+
+A name is compared whole, never by its beginning: ``C`` is not ``Cz``, and ``Cambrian`` is not found in ``Precambrian``.
+Before that both sides are brought to one spelling (:func:`plain_name`), so that a map may write ``Late Devonian``,
+``UPPER DEVONIAN`` or ``Upper Devonian Epoch``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib import resources
+from typing import Any
+
+UNUSABLE = 255
+# Between the two ages that a map gives in two fields; a sign that no map writes into one field.
+PAIR = " → "
+EARTH_MA = 4600.0
+# The base of the Archean: nothing on a map is older, so a span's Hadean part is no time in which rock was made.
+OLDEST_ROCK_MA = 4031.0
+
+_PARTS = {"early": "lower", "late": "upper", "mid": "middle"}
+_PART_WORDS = ("lower", "middle", "upper")
+_UNSAID = {"undivided", "undifferentiated"}
+_RANKS = {"eon", "eonothem", "era", "erathem", "period", "system", "epoch", "series", "age", "stage"}
+_BETWEEN = re.compile(r"\s*(?:[-/,;&+]|\bto\b|\band\b)\s*")
+_DASHES = str.maketrans(
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2043", "-") | {"_": " ", "æ": "ae", "Æ": "ae"}
+)
+
+
+class UnknownAge(ValueError):
+    """A text that names no age, or no possible one; says why."""
+
+
+@dataclass(frozen=True)
+class AgeUnit:
+    """A unit of the ICS chart 2023/09.
+
+    Attributes
+    ----------
+    name, rank : str
+        Such as ``"Upper Devonian"``, ``"epoch"``.
+    older_ma, younger_ma : float
+        Base and top, million years before present.
+    uri : str
+        The unit's entry in the chart's vocabulary.
+    """
+
+    name: str
+    rank: str
+    older_ma: float
+    younger_ma: float
+    uri: str
+
+
+@cache
+def ics_chart() -> tuple[AgeUnit, ...]:
+    """The units of the ICS chart 2023/09, eons first, each rank from young to old."""
+    table = _chart_table()
+    return tuple(
+        AgeUnit(name, rank, float(older), float(younger), table["uri"] + name.replace(" ", ""))
+        for rank, units in table["unit"].items()
+        for name, (older, younger) in units.items()
+    )
+
+
+@cache
+def _chart_table() -> dict[str, Any]:
+    text = resources.files("gravmap.geology").joinpath("ics_chart.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+@cache
+def _known() -> dict[str, tuple[float, float, str]]:
+    """Plain name or URI to (older, younger, name as printed)."""
+    chart = {unit.name: unit for unit in ics_chart()}
+    found = {plain_name(unit.name): (unit.older_ma, unit.younger_ma, unit.name) for unit in ics_chart()}
+    found |= {unit.uri.casefold(): (unit.older_ma, unit.younger_ma, unit.name) for unit in ics_chart()}
+    for name, reach in _chart_table()["also"].items():
+        older, younger = chart[reach["from"]].older_ma, chart[reach["to"]].younger_ma
+        found[plain_name(name)] = (older, younger, name)
+    return found
+
+
+def plain_name(text: str) -> str:
+    """The one spelling in which names of ages are compared.
+
+    Unicode compatibility forms are resolved and accents dropped; case is folded; dashes of any length are hyphens; runs
+    of white space, the non-breaking ones included, are one blank; Early, Late and Mid are Lower, Upper and Middle;
+    ``ae`` is ``e`` (Archaean); "undivided" and "undifferentiated" go, and so does a rank at the end (Period, System).
+    """
+    plain = unicodedata.normalize("NFKD", text)
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).translate(_DASHES).casefold()
+    words = [_PARTS.get(word, word) for word in plain.replace("ae", "e").split() if word.strip("()[]") not in _UNSAID]
+    if len(words) > 1 and words[-1] in _RANKS:
+        words.pop()
+    # A part may be tied to another by a hyphen: early-middle.
+    joined = " ".join(words)
+    return re.sub(r"\b(early|late|mid)\b", lambda found: _PARTS[found.group()], joined)
+
+
+@lru_cache(maxsize=65536)
+def parse_age(text: str) -> tuple[float, float]:
+    """The span of time that a text names.
+
+    Parameters
+    ----------
+    text : str
+        A name of the chart or its URI (``"Late Devonian"``), several (``"Devonian-Carboniferous"``, ``"Early and Middle
+        Jurassic"``: from the oldest base to the youngest top), a number or two in Ma (``"358.9-298.9"``), or an oldest
+        and a youngest age with :data:`PAIR` between them.
+
+    Returns
+    -------
+    tuple of float
+        Older and younger end, Ma; equal for a single number.
+
+    Raises
+    ------
+    UnknownAge
+        A name the chart does not know, an age that is negative, above 4600 Ma or no number, an oldest age that is
+        younger than the youngest.
+    """
+    oldest, pair, youngest = text.partition(PAIR.strip())
+    if not pair:
+        return _span(text)
+    for end, which in ((oldest, "oldest"), (youngest, "youngest")):
+        if not end.strip():
+            raise UnknownAge(f"the {which} age is blank")
+    from_ma, to_ma = _span(oldest), _span(youngest)
+    if from_ma[0] < to_ma[1] or (from_ma[0] == to_ma[1] and from_ma != to_ma):
+        raise UnknownAge(f"the oldest age {oldest.strip()} is younger than the youngest {youngest.strip()}")
+    return from_ma[0], to_ma[1]
+
+
+def is_name(text: str) -> bool:
+    """Whether a text names an age in words: a number may be anything, a class or a serial number of the unit."""
+    try:
+        parse_age(text)
+    except UnknownAge:
+        return False
+    return any(letter.isalpha() for letter in text)
+
+
+def _span(text: str) -> tuple[float, float]:
+    """The span of a text without :data:`PAIR`."""
+    known = _known()
+    plain = plain_name(text)
+    if not plain:
+        raise UnknownAge("blank")
+    # A URI keeps its slashes; the chart's own vocabulary ties a few names by hyphens ("Cambrian-Stage 2").
+    for spelling in (plain, text.strip().casefold(), plain.replace("-", " ")):
+        if spelling in known:
+            return known[spelling][:2]
+    whole = _number(plain)
+    if whole is not None:
+        return whole, whole
+    pieces = [piece.strip("() ") for piece in _BETWEEN.split(plain)]
+    spans = []
+    for position, piece in enumerate(pieces):
+        following = pieces[position + 1].split() if position + 1 < len(pieces) else []
+        # "Lower-Middle Devonian": a part alone belongs to the noun of the next.
+        if piece in _PART_WORDS and len(following) > 1 and following[0] in _PART_WORDS:
+            piece = " ".join([piece, *following[1:]])
+        number = _number(piece)
+        if number is None and piece not in known:
+            raise UnknownAge(f"no ICS name{_meant(piece)}")
+        spans.append((number, number) if number is not None else known[piece][:2])
+    return max(span[0] for span in spans), min(span[1] for span in spans)
+
+
+def _number(text: str) -> float | None:
+    """An age in Ma, or None when the text is no number."""
+    try:
+        age = float(text.removesuffix("ma").strip())
+    except ValueError:
+        return None
+    if not math.isfinite(age):
+        raise UnknownAge(f"{text} is no age")
+    if age < 0:
+        raise UnknownAge(f"the age {text} is negative")
+    if age > EARTH_MA:
+        raise UnknownAge(f"the age {text} Ma is above {EARTH_MA:.0f}, older than the Earth")
+    return age
+
+
+def _meant(piece: str) -> str:
+    known = _known()
+    near = difflib.get_close_matches(piece, known, n=1, cutoff=0.85)
+    return f"; did you mean {known[near[0]][2]}?" if near else ""
+
+
+def class_of_span(older_ma: float, younger_ma: float, classes: Iterable[tuple[int, float, float]]) -> tuple[int, float]:
+    """The class of a unit by its span of time: the one rule for units of mixed age.
+
+    A unit goes to the class that holds at least half of its span, else it is not usable. When two classes hold half
+    each, the older takes it. Time before 4031 Ma, the base of the Archean, is not counted: no mapped rock is older. A
+    single age goes to the class it lies in, one on a boundary to the class that begins there.
+
+    Parameters
+    ----------
+    older_ma, younger_ma : float
+        The unit's span.
+    classes : iterable of (index, older_ma, younger_ma)
+        The classes that are ages.
+
+    Returns
+    -------
+    index : int
+        255 when no class holds half.
+    share : float
+        Share of the span that the class with most of it holds.
+    """
+    spans = list(classes)
+    if older_ma == younger_ma:
+        for index, base, top in spans:
+            if top < older_ma <= base or older_ma == top == 0:
+                return index, 1.0
+        return UNUSABLE, 0.0
+    older_ma = min(older_ma, OLDEST_ROCK_MA)
+    if older_ma <= younger_ma or not spans:
+        return UNUSABLE, 0.0
+    # Rounded, so that 40 of 80 Ma is half whatever the binary fractions.
+    shares = [
+        (round((min(older_ma, base) - max(younger_ma, top)) / (older_ma - younger_ma), 9), base, index)
+        for index, base, top in spans
+    ]
+    share, _, index = max(shares)
+    return (index if share >= 0.5 else UNUSABLE), max(share, 0.0)

@@ -1,0 +1,159 @@
+import json
+
+import geopandas
+import pytest
+from click.testing import CliRunner
+from shapely.geometry import LineString, box
+
+from gravmap.geology import load_legend, open_labels
+from gravmap_cli import gravmap
+
+
+@pytest.fixture
+def units(tmp_path):
+    def write(codes, name="map.gpkg", field="UNIT", crs="EPSG:4326", **more):
+        shapes = [box(80 + k, 44, 81 + k, 46) for k in range(len(codes))]
+        geopandas.GeoDataFrame({field: codes, **more}, geometry=shapes, crs=crs).to_file(tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def call(workspace, *words):
+    return CliRunner().invoke(gravmap, ["-w", str(workspace), "legend", *map(str, words)])
+
+
+def test_from_a_map_to_a_legend_to_labels(units, tmp_path):
+    """What a user with a map of their own does."""
+    path = units(["D", "J2", "Late Permian", "???"])
+    done = call(tmp_path, "draft", path, "--field", "UNIT")
+    assert done.exit_code == 0, done.output
+    assert "1 without a guess" in done.output
+    legend = tmp_path / "map.legend.toml"
+    legend.write_text(legend.read_text().replace('"???" = 255', '"???" = 0'))
+    done = call(tmp_path, "check", path, "--legend", legend)
+    assert done.exit_code == 0, done.output
+    assert "0 Cenozoic cover" in done.output
+    words = [
+        "rasterize",
+        str(path),
+        "--legend",
+        str(legend),
+        "--bbox",
+        "80",
+        "44",
+        "84",
+        "46",
+        "--resolution",
+        "30arcmin",
+    ]
+    done = CliRunner().invoke(gravmap, ["-w", str(tmp_path), *words])
+    assert done.exit_code == 0, done.output
+    assert open_labels(tmp_path / "data" / "labels.tif").values[0, ::2].tolist() == [6, 9, 8, 0]
+
+
+def test_a_map_of_ages_is_rasterized_as_it_is(units, tmp_path):
+    path = units([419.2, 66.0], field="b_age", t_age=[358.9, 0.0])
+    words = ["rasterize", str(path), "--legend", "ics", "--bbox", "80", "44", "82", "46", "--resolution", "1deg"]
+    done = CliRunner().invoke(gravmap, ["-w", str(tmp_path), *words])
+    assert done.exit_code == 0, done.output
+    assert "2 polygons by b_age, t_age" in done.output
+    assert open_labels(tmp_path / "data" / "labels.tif").values[0].tolist() == [6, 0]
+
+
+def test_an_unknown_code_is_listed_and_gives_status_3(units, tmp_path):
+    path = units(["D", "d", "Xx"], field="GEN_GLG", TYPE=[""] * 3)
+    done = call(tmp_path, "check", path, "--legend", "geo3al")
+    assert done.exit_code == 3
+    assert "differs from D only in case" in done.output
+    assert "2 codes that the legend geo3al does not know" in done.output
+    assert "Xx, d" in done.output
+    assert "Classes that no polygon has: 0 Cenozoic cover" in done.output
+    none = call(tmp_path, "check", path, "--legend", "fsu_geol", "--field", "TYPE")
+    assert none.exit_code == 3
+    assert "gravmap legend draft" in none.output
+
+
+def test_a_check_as_json(units, tmp_path):
+    path = units(["CP", "Pg"], field="GLG", TYPE=["i", "i"])
+    done = call(tmp_path, "check", path, "--legend", "geo3al", "--field", "GLG", "--json")
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert [(entry["code"], entry["others"], entry["class"]) for entry in said["codes"]] == [
+        ("CP", {"TYPE": "i"}, 10),
+        ("Pg", {"TYPE": "i"}, 0),
+    ]
+    assert said["class_km2"]["10"] == pytest.approx(17_400, rel=0.02)
+    assert said["unused_classes"] == list(range(1, 10))
+    unknown = call(tmp_path, "check", path, "--legend", "geo3al", "--field", "TYPE", "--json")
+    assert unknown.exit_code == 3
+    assert json.loads(unknown.stdout)["codes"][0]["class"] is None
+
+
+def test_a_draft_is_never_replaced_unasked_and_a_dry_run_writes_none(units, tmp_path):
+    path, out = units(["D"]), tmp_path / "own" / "mine.toml"
+    dry = call(tmp_path, "draft", path, "--field", "UNIT", "-o", out, "-n")
+    assert dry.exit_code == 0
+    assert "D = 6" in dry.output
+    assert not out.exists()
+    assert call(tmp_path, "draft", path, "--field", "UNIT", "-o", out).exit_code == 0
+    out.write_text(out.read_text().replace("D = 6", "D = 5"))
+    again = call(tmp_path, "draft", path, "--field", "UNIT", "-o", out)
+    assert again.exit_code == 3
+    assert "--overwrite" in again.output
+    assert load_legend(out).codes == {"D": 5}
+    done = call(tmp_path, "draft", path, "--field", "UNIT", "-o", out, "--overwrite", "--json")
+    assert json.loads(done.stdout)["codes"][0]["why"].startswith("read as Devonian")
+    assert load_legend(out).codes == {"D": 6}
+
+
+def test_options_may_stand_in_the_workspaces_file(units, tmp_path):
+    path = units(["D", "J"])
+    (tmp_path / "gravmap.toml").write_text(
+        '[legend.draft]\nfield = "UNIT"\n[legend.check]\nlegend = "ics"\nfield = "UNIT"\n'
+    )
+    assert call(tmp_path, "draft", path).exit_code == 0
+    assert "legend ics" in call(tmp_path, "check", path).output
+    (tmp_path / "gravmap.toml").write_text('[legend.chek]\nlegend = "ics"\n')
+    wrong = call(tmp_path, "check", path)
+    assert wrong.exit_code == 2
+    assert "Did you mean 'check'" in wrong.output
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["check", "{map}"], 2, "--legend"),
+        (["draft", "{map}"], 2, "--field"),
+        (["chek", "{map}"], 2, "chek"),
+        (["check", "none.gpkg", "--legend", "ics"], 3, "none.gpkg"),
+        (["check", "{map}", "--legend", "icz"], 3, "Did you mean ics"),
+        (["check", "{map}", "--legend", "ics"], 3, "b_age,t_age or"),
+        (["check", "{map}", "--legend", "ics", "--field", "a,b,c"], 2, "3 fields"),
+        (["check", "{map}", "--legend", "ics", "--field", "UNIT", "--bbox", "0", "0", "1", "1"], 3, "no polygon"),
+        (["check", "{lines}", "--legend", "ics", "--field", "UNIT"], 3, "LineString"),
+        (["check", "{html}", "--legend", "ics"], 3, "GDAL"),
+        (["check", "{nocrs}", "--legend", "ics", "--field", "UNIT"], 3, ".prj"),
+        (["draft", "{map}", "--field", "AGE"], 3, "UNIT"),
+        (["draft", "{map}", "--field", "UNIT", "--classes", "bedrok10"], 3, "Did you mean bedrock10"),
+        (["draft", "{lines}", "--field", "UNIT"], 3, "LineString"),
+        (["draft", "{blank}", "--field", "UNIT"], 3, "blank in all 1"),
+        (["draft", "{nocrs}", "--field", "UNIT", "--crs", "EPSG:0"], 3, "PROJ"),
+    ],
+)
+def test_bad_input_gets_its_status_and_a_plain_line(units, tmp_path, words, status, message):
+    lines = geopandas.GeoDataFrame({"UNIT": ["D"]}, geometry=[LineString([(80, 44), (84, 46)])], crs="EPSG:4326")
+    lines.to_file(tmp_path / "lines.gpkg")
+    (tmp_path / "page.gpkg").write_text("<!DOCTYPE html><title>403</title>")
+    names = {
+        "{map}": units(["D", "J"]),
+        "{blank}": units([" "], "blank.gpkg"),
+        "{nocrs}": units(["D"], "nocrs.shp", crs=None),
+        "{lines}": tmp_path / "lines.gpkg",
+        "{html}": tmp_path / "page.gpkg",
+    }
+    done = call(tmp_path, *(names.get(word, word) for word in words))
+    assert done.exit_code == status, done.output
+    assert message in done.output
+    assert "Traceback" not in done.output
+    assert not list(tmp_path.glob("*.legend.toml"))
