@@ -170,7 +170,11 @@ def in_degrees(shapes: NDArray[Any], to_degrees: Any) -> tuple[NDArray[Any], NDA
 
 
 def densified(
-    points: NDArray[np.float64], ends: NDArray[Any], longest: float
+    points: NDArray[np.float64],
+    ends: NDArray[Any],
+    longest: float,
+    *,
+    length: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Lines or rings with points put in, so that no edge is longer than `longest`.
 
@@ -181,13 +185,18 @@ def densified(
     ends : ndarray, shape (lines + 1,)
         Where each line begins, and where the last one ends.
     longest : float
-        In the unit of the points.
+        In the unit of `length`, by default that of the points.
+    length : ndarray, shape (n,), optional
+        How long the edge from each point to the next is; default by Pythagoras.
     """
     step = np.zeros_like(points)
     step[:-1] = np.diff(points, axis=0)
-    step[np.asarray(ends[1:]) - 1] = 0.0  # from one line to the next there is no edge
-    length = np.hypot(step[:, 0], step[:, 1])
+    if length is None:
+        length = np.hypot(step[:, 0], step[:, 1])
+    last = np.asarray(ends[1:]) - 1  # from one line to the next there is no edge
+    step[last] = 0.0
     pieces = np.maximum(np.ceil(np.where(np.isfinite(length), length, 0.0) / longest), 1).astype(np.int64)
+    pieces[last] = 1
     total = np.concatenate([[0], np.cumsum(pieces)])
     which = np.repeat(np.arange(len(points)), pieces)
     share = (np.arange(total[-1]) - total[which]) / pieces[which]
