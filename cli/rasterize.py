@@ -83,15 +83,16 @@ def command(
     With --faults alone no labels are made: the fields get one more channel, which `gravmap train --input
     residual_10km,fault_distance` takes.
     """
+    labels = not faults or source is not None or bool(pairs)
+    if not labels and (legend or field or output):
+        raise click.UsageError("--legend, --field and --output belong to a MAP; --faults writes to data/fields.nc.")
     if faults:
         _check_faults(session, faults, cap_m / 1000, overwrite or dry_run)
     account: dict[str, Any] = {}
-    if not faults or source is not None or pairs:
+    if labels:
         wanted = chosen_region(session, region, bbox)
         maps = _chosen_maps(session, source, legend, field, pairs)
         account = _labels(session, maps, wanted, resolution, output, dry_run, overwrite)
-    elif legend or field or output:
-        raise click.UsageError("--legend, --field and --output belong to a MAP; --faults writes to data/fields.nc.")
     if faults:
         account["faults"] = _fault_channel(session, faults, cap_m / 1000, dry_run)
     session.result(account)
@@ -165,7 +166,7 @@ def _fault_channel(session: Session, faults: tuple[Path, ...], cap_km: float, dr
         return {"would_add": FAULT_DISTANCE, "to": str(fields), "files": [str(path) for path in faults]}
     made = add_fault_distance(fields, faults, cap_km)
     for file, count in zip(made.files, made.lines, strict=True):
-        session.say(f"{file}: {count} lines within {cap_km:g} km of the fields")
+        session.say(f"{file}: {count} line{'' if count == 1 else 's'} within {cap_km:g} km of the fields")
     session.say(
         f"Added {FAULT_DISTANCE} to {fields}: median {made.median_km:.1f} km;"
         f" {100 * made.capped_share:.1f} % of the nodes at the cap of {cap_km:g} km"

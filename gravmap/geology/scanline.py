@@ -22,7 +22,9 @@ _CELLS_AT_ONCE = 1 << 19
 # Vertices looked at at once; bounds the memory whatever the map.
 _VERTICES_AT_ONCE = 1 << 18
 
-WITHIN, BETWEEN = 1, 2  # bits of Canvas.disputed
+# Bits of Canvas.disputed; the third marks a cell taken for its centre on an edge along the row, which two neighbours
+# share and none disputes.
+WITHIN, BETWEEN, _EDGE = 1, 2, 4
 NOBODY = -1
 
 
@@ -38,11 +40,14 @@ class Spans:
         Cells; at least one.
     polygon : ndarray, shape (n,), int64
         Which polygon; never falls.
+    edge : ndarray, shape (n,), bool
+        Whether the centres lie on the outline, along an edge.
     """
 
     start: NDArray[np.int64]
     length: NDArray[np.int64]
     polygon: NDArray[np.int64]
+    edge: NDArray[np.bool_]
 
 
 class Canvas:
@@ -76,6 +81,7 @@ class Canvas:
     ) -> None:
         self.numbers: NDArray[Any] = np.zeros(shape, dtype=np.uint8 if len(classes) <= 256 else np.uint16)
         self.disputed = np.zeros(shape, dtype=np.uint8)
+        self._edges = False  # whether any cell has the third bit
         self._bounds = bounds_wsen
         self._classes = classes
         self._owners = owners
@@ -100,9 +106,13 @@ class Canvas:
                 new = np.repeat(numbers[spans.polygon[first:last]].astype(self.numbers.dtype), length)
                 old = cells[place]
                 cells[place] = new
-                self._mark(marks, place, old, new)
+                fresh = np.repeat(spans.edge[first:last], length)
+                self._mark(marks, place, old, new, fresh)
+                if self._edges or fresh.any():
+                    self._edges = True
+                    marks[place] = (marks[place] & np.uint8(WITHIN | BETWEEN)) | np.where(fresh, np.uint8(_EDGE), 0)
                 # Of polygons painted at once, an earlier one finds its cell taken by a later.
-                self._mark(marks, place, cells[place], new)
+                self._mark(marks, place, cells[place], new, fresh)
 
     def take_disputed_km2(self, kind: int, cell_km2: NDArray[np.float64]) -> float:
         """Area of the disputed cells of one kind, WITHIN or BETWEEN; these are then forgotten.
@@ -118,10 +128,19 @@ class Canvas:
         self.disputed &= np.uint8(0xFF ^ kind)
         return float(np.count_nonzero(marked, axis=1) @ cell_km2)
 
-    def _mark(self, marks: NDArray[np.uint8], place: NDArray[np.int64], one: NDArray[Any], other: NDArray[Any]) -> None:
-        met = np.flatnonzero((one != other) & (one != 0))
+    def _mark(
+        self,
+        marks: NDArray[np.uint8],
+        place: NDArray[np.int64],
+        one: NDArray[Any],
+        other: NDArray[Any],
+        edge: NDArray[np.bool_],
+    ) -> None:
+        """Mark the cells that `one` held and `other` painted, or the other way around, on an edge or not."""
+        met = np.flatnonzero((one != other) & (one != 0) & ~edge)
         if not met.size:
             return
+        met = met[(marks[place[met]] & _EDGE) == 0]
         one, other, place = one[met], other[met], place[met]
         owner, rival = self._owners[one], self._owners[other]
         differ = (self._classes[one] != self._classes[other]) & (owner != NOBODY) & (rival != NOBODY)
@@ -135,8 +154,8 @@ def polygon_spans(
 ) -> Iterator[Spans]:
     """The runs of cells whose centres lie in each polygon, some polygons at a time.
 
-    A centre on an outline is inside when the polygon lies to its east or, on an edge along a row, when the edge runs
-    west (GDAL's choice, so that of two polygons with a common outline one alone has the cell).
+    A centre on an outline is inside when the polygon lies to its east; on an edge along a row, unless the edge is the
+    north side of a hole (GDAL's choice; of two polygons with a common edge there the later has the cell).
 
     Parameters
     ----------
@@ -164,9 +183,9 @@ def _spans(
     x = points[:, 0] * (1 / across) - west / across
     y = points[:, 1] * (1 / down) - north / down
     # Edges go from each point to the next; the step from one ring to another is none.
-    edge = np.ones(len(points), dtype=bool)
-    edge[np.asarray(ring_ends[1:]) - 1] = False
-    at = np.flatnonzero(edge[:-1])
+    joined = np.ones(len(points), dtype=bool)
+    joined[np.asarray(ring_ends[1:]) - 1] = False
+    at = np.flatnonzero(joined[:-1])
     part_of_ring = np.repeat(np.arange(len(parts)), np.diff(part_ends))
     part = np.repeat(part_of_ring, np.diff(ring_ends))
     # Row r is crossed when its centre r + 1/2 lies in [lower, upper).
@@ -174,7 +193,7 @@ def _spans(
     one, other = centre[at], centre[at + 1]
     top, bottom = np.minimum(one, other).clip(0, rows), np.maximum(one, other).clip(0, rows)
     crossing = bottom > top
-    level = _level_spans(x, y, at, part, rows, columns)
+    level = _level_spans(x, y, at, ring_ends, part, shape)
     at, top, count = at[crossing], top[crossing], (bottom - top)[crossing]
     # One entry per edge and row that it crosses.
     ends = np.cumsum(count)
@@ -196,31 +215,46 @@ def _spans(
     line, start, length = line[kept], start[kept], length[kept]
     number, row = np.divmod(line, rows)
     place = row * columns + start
+    edge = np.zeros(len(number), dtype=bool)
     if level is not None:
-        number, place, length = (np.concatenate(pair) for pair in zip((number, place, length), level, strict=True))
+        number, place, length = (np.concatenate(pair) for pair in zip(level, (number, place, length), strict=True))
+        edge = np.arange(len(number)) < len(level[0])
+        # Of one polygon the runs along edges come first: cells inside that they share with another run are inside.
         order = np.argsort(number, kind="stable")
-        number, place, length = number[order], place[order], length[order]
-    return Spans(place, length, owner[number])
+        number, place, length, edge = number[order], place[order], length[order], edge[order]
+    return Spans(place, length, owner[number], edge)
 
 
 def _level_spans(
     x: NDArray[np.float64],
     y: NDArray[np.float64],
     at: NDArray[np.int64],
+    ring_ends: NDArray[np.int64],
     part: NDArray[np.int64],
-    rows: int,
-    columns: int,
+    shape: tuple[int, int],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None:
-    """Runs along edges that lie exactly on the centres of a row and run west: part, place, length."""
-    level = at[(y[at] == y[at + 1]) & (x[at] > x[at + 1])]
+    """Runs along edges on the centres of a row that are the south side of their ring: part, place, length."""
+    rows, columns = shape
+    level = at[(y[at] == y[at + 1]) & (x[at] != x[at + 1])]
     row = np.floor(y[level])
     level = level[(y[level] - row == 0.5) & (row >= 0) & (row < rows)]
     if not level.size:
         return None
-    first, last = (np.clip(np.floor(x[end] + 0.5), 0, columns).astype(np.int64) for end in (level + 1, level))
-    place = np.floor(y[level]).astype(np.int64) * columns + first
-    kept = last > first
-    return part[level][kept], place[kept], (last - first)[kept]
+    # Twice the area of each ring, positive where it runs clockwise on a map; its south side then runs west.
+    first = np.asarray(ring_ends[:-1])
+    ring = np.repeat(np.arange(len(first)), np.diff(ring_ends))
+    across, down = x - x[first][ring], y - y[first][ring]
+    turn = np.zeros(len(x))
+    turn[at] = across[at] * down[at + 1] - across[at + 1] * down[at]
+    clockwise = np.add.reduceat(turn, first) > 0
+    level = level[(x[level] > x[level + 1]) == clockwise[ring[level]]]
+    start, end = (
+        np.clip(np.floor(side(x[level], x[level + 1]) + 0.5), 0, columns).astype(np.int64)
+        for side in (np.minimum, np.maximum)
+    )
+    place = np.floor(y[level]).astype(np.int64) * columns + start
+    kept = end > start
+    return part[level][kept], place[kept], (end - start)[kept]
 
 
 def _batches(sizes: NDArray[Any], limit: int) -> Iterator[tuple[int, int]]:
