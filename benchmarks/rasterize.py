@@ -1,10 +1,10 @@
 """Rasterizing a map: gravmap beside gdal_rasterize, in one run.
 
-The maps are made here: ten thousand ragged polygons over 65-95 E, 40-55 N, burned at 15 arc-seconds (3600 x 7200). In the
-invalid one every outline crosses itself in three places, as slips of digitizing do. gdal_rasterize is given the class
-index as a field, so that both read the same file and burn the same numbers, and their rasters are compared cell for
-cell. gdal_rasterize writes its raster, so ours is timed without and with writing. Imports are not counted; each map is
-measured in a process of its own. Needs GDAL's command-line tools (gdal-bin).
+The maps are made here: ten thousand ragged polygons over 65-95 E, 40-55 N, burned at 15 arc-seconds (3600 x 7200). In
+the invalid one every outline crosses itself in three places, as slips of digitizing do. gdal_rasterize is given the
+class index as a field, so that both read the same file and burn the same numbers, and their rasters are compared cell
+for cell. gdal_rasterize writes its raster, so ours is timed without and with writing. Imports are not counted; each map
+is measured in a process of its own. Needs GDAL's command-line tools (gdal-bin).
 
     python benchmarks/rasterize.py [--polygons 10000] [--map valid|invalid|both] [--repeats 3]
 """

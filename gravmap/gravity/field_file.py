@@ -82,7 +82,7 @@ def open_fields(path: Path) -> xr.Dataset:
     Returns
     -------
     xr.Dataset, dims (lat, lon) ascending, float32
-        Every field in its ``units``: mGal, E, rad or km. In memory; the file is closed.
+        Every field in its own ``units``, most in mGal. In memory; the file is closed.
 
     Raises
     ------

@@ -67,6 +67,17 @@ def test_distances_are_geodesic(region, count, spread, cap, tmp_path):
     assert (np.abs(found - expected) <= 0.1 + 0.001 * expected).all()
 
 
+def test_far_from_a_fault_the_way_bends_with_the_earth(tmp_path):
+    lines = read_faults(
+        write_lines(tmp_path / "f.gpkg", [LineString([(60, 30), (60.01, 30)])]), Region(60, 20, 80, 45), 2000
+    )
+    for lat, lon in ((44.5, 60.0), (30.0, 79.0), (20.0, 70.0)):
+        expected = GEOD.inv(60.01 if lon > 60.01 else 60, 30, lon, lat)[2] / 1000
+        assert 1400 < expected < 2000
+        found = fault_distance_km(lines, np.array([lat]), np.array([lon]), 2000)[0, 0]
+        assert found == pytest.approx(expected, rel=2e-4)
+
+
 def test_near_a_bundle_of_faults_the_nearest_is_found(tmp_path):
     """Hundreds of corners within a kilometre: the nearest corner is not on the nearest line."""
     rng = np.random.default_rng(4)
