@@ -1,4 +1,4 @@
-"""`gravmap rasterize`: from a geological map and its legend to a label raster."""
+"""`gravmap rasterize`: from a geological map and its legend to a label raster, from fault lines to a channel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .legend import legend_for
-from .options import ANGLE, chosen_region, dry_run_option, overwrite_option, region_options
+from .options import ANGLE, LENGTH, chosen_region, dry_run_option, overwrite_option, region_options
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 Examples:
   gravmap rasterize
   gravmap rasterize geology.gpkg --legend my_legend.toml --field AGE
-  gravmap rasterize --map detailed.gpkg mine.toml --map geo3al.shp geo3al""",
+  gravmap rasterize --map detailed.gpkg mine.toml --map geo3al.shp geo3al
+  gravmap rasterize --faults faults.gpkg --fault-cap 50km""",
 )
 @click.argument("source", metavar="[MAP]", required=False, type=click.Path(path_type=Path))
 @click.option("--legend", metavar="NAME|FILE", help="What MAP's codes mean: a shipped legend or a TOML file.")
@@ -37,6 +38,23 @@ Examples:
 )
 @region_options
 @click.option("--resolution", type=ANGLE, default="15arcsec", show_default=True, help="Side of a cell.")
+@click.option(
+    "--faults",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="LINES",
+    help="A map of fault lines: adds their distance to data/fields.nc, as fault_distance; may be repeated, and given"
+    " without a MAP.",
+)
+@click.option(
+    "--fault-cap",
+    "cap_m",
+    type=LENGTH,
+    default="100km",
+    show_default=True,
+    metavar="LENGTH",
+    help="Larger distances are given this value; faults as far outside the fields count.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write (default: data/labels.tif).")
 @dry_run_option
 @overwrite_option
@@ -50,6 +68,8 @@ def command(
     region: str | None,
     bbox: tuple[float, ...] | None,
     resolution: float,
+    faults: tuple[Path, ...],
+    cap_m: float,
     output: Path | None,
     dry_run: bool,
     overwrite: bool,
@@ -60,14 +80,41 @@ def command(
     and --map, the maps that `gravmap fetch` got, fsu_geol before geo3al. The region is that of data/fields.nc where it
     exists, else liu2024. Writes data/labels.tif (0 cover, 1, 2 ... bedrock, 255 not usable) and, beside it,
     labels.legend.toml.
+
+    With --faults alone no labels are made: the fields get one more channel, which `gravmap train --input
+    residual_10km,fault_distance` takes.
     """
+    labels = not faults or source is not None or bool(pairs)
+    if not labels and (legend or field or output):
+        raise click.UsageError("--legend, --field and --output belong to a MAP; --faults writes to data/fields.nc.")
+    if faults:
+        _check_faults(session, faults, cap_m / 1000, overwrite or dry_run)
+    account: dict[str, Any] = {}
+    if labels:
+        wanted = chosen_region(session, region, bbox)
+        maps = _chosen_maps(session, source, legend, field, pairs)
+        account = _labels(session, maps, wanted, resolution, output, dry_run, overwrite)
+    if faults:
+        account["faults"] = _fault_channel(session, faults, cap_m / 1000, dry_run)
+    session.result(account)
+
+
+def _labels(
+    session: Session,
+    maps: list[tuple[Path, Legend]],
+    chosen: Region | None,
+    resolution: float,
+    output: Path | None,
+    dry_run: bool,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Make the label raster, or say what would be made; the account for --json."""
     from gravmap.files import refuse_existing
     from gravmap.geology import rasterize, write_labels
     from gravmap.geology.rasterize import grid_shape
 
-    maps = _chosen_maps(session, source, legend, field, pairs)
     path = output or session.workspace.labels
-    wanted, why = region_of_labels(session, chosen_region(session, region, bbox))
+    wanted, why = region_of_labels(session, chosen)
     rows, columns, _ = grid_shape(wanted, resolution)
     if not dry_run:
         refuse_existing(path, overwrite)
@@ -75,16 +122,67 @@ def command(
     if dry_run:
         for file, own in maps:
             session.say(f"Would read {file} by the legend {own.name}, field {own.wanted}")
-        # Numbers of polygons and classes stand side by side for a moment.
+        # Numbers of codes, marks of disputed cells and classes stand side by side.
         session.say(
-            f"Would write {path}; about {300 + 4 * rows * columns / 1e6:.0f} MB of memory, seconds to a minute."
+            f"Would write {path}; about {250 + 4 * rows * columns / 1e6:.0f} MB of memory, seconds to a minute."
         )
-        session.result({"would_write": str(path), "cells": [rows, columns], "maps": [str(file) for file, _ in maps]})
-        return
+        return {"would_write": str(path), "cells": [rows, columns], "maps": [str(file) for file, _ in maps]}
     with session.progress("rasterize") as progress:
         made = rasterize(maps, wanted, resolution, progress=progress)
     write_labels(path, made)
-    describe(session, made, path)
+    return describe(session, made, path)
+
+
+def _check_faults(session: Session, faults: tuple[Path, ...], cap_km: float, replace: bool) -> None:
+    """Refuse what would fail only after the labels are made.
+
+    Raises
+    ------
+    InputError
+        A file or the fields are missing, or the fields have the channel already and may not lose it.
+    """
+    from gravmap.errors import InputError
+    from gravmap.geology.fault_field import FAULT_DISTANCE
+    from gravmap.geology.faults import check_cap
+    from gravmap.gravity.field_file import MADE_BY, added_channels
+    from gravmap.workspace import require
+
+    check_cap(cap_km)
+    for path in faults:
+        if not path.exists():
+            raise InputError(f"The fault map {path} is missing.", "Check the path.")
+    fields = require(session.workspace.fields, MADE_BY)
+    if FAULT_DISTANCE in added_channels(fields) and not replace:
+        raise InputError(f"{fields} has {FAULT_DISTANCE} already.", "Add --overwrite to replace it.")
+
+
+def _fault_channel(session: Session, faults: tuple[Path, ...], cap_km: float, dry_run: bool) -> dict[str, Any]:
+    """Add the distance from faults to the fields, or say that it would be; the account for --json."""
+    from gravmap.geology.fault_field import FAULT_DISTANCE, add_fault_distance
+
+    fields = session.workspace.fields
+    if dry_run:
+        named = ", ".join(map(str, faults))
+        session.say(f"Would read {named} and add {FAULT_DISTANCE}, at most {cap_km:g} km, to {fields}")
+        return {"would_add": FAULT_DISTANCE, "to": str(fields), "files": [str(path) for path in faults]}
+    made = add_fault_distance(fields, faults, cap_km)
+    for file, count in zip(made.files, made.lines, strict=True):
+        session.say(f"{file}: {count} line{'' if count == 1 else 's'} within {cap_km:g} km of the fields")
+    session.say(
+        f"Added {FAULT_DISTANCE} to {fields}: median {made.median_km:.1f} km;"
+        f" {100 * made.capped_share:.1f} % of the nodes at the cap of {cap_km:g} km"
+    )
+    if (session.workspace.tiles / "index.json").exists():
+        session.say("The fields have changed: `gravmap tile --overwrite` makes the tile set anew.")
+    return {
+        "added": FAULT_DISTANCE,
+        "to": str(fields),
+        "files": list(made.files),
+        "lines": list(made.lines),
+        "cap_km": made.cap_km,
+        "median_km": made.median_km,
+        "capped_share": made.capped_share,
+    }
 
 
 def _chosen_maps(
@@ -147,23 +245,49 @@ def region_of_labels(session: Session, chosen: Region | None) -> tuple[Region, s
     return find_region("liu2024", session.workspace.regions), " (liu2024, the default)"
 
 
-def describe(session: Session, made: RasterizedMap, path: Path) -> None:
-    """Say what a label raster holds and how it came about."""
+def describe(session: Session, made: RasterizedMap, path: Path) -> dict[str, Any]:
+    """Say what a label raster holds and how it came about; the same for --json."""
     for report in made.maps:
         mended = f", {report.mended} invalid ones mended" if report.mended else ""
         dropped = f", {report.dropped} features without area left out" if report.dropped else ""
         crs = "" if report.crs == "EPSG:4326" else f", reprojected from {report.crs}"
         session.say(f"{report.file}: {report.polygons} polygons by {report.field}{crs}{mended}{dropped}")
+        if report.disputed_km2 > 0:
+            session.say(
+                f"  {_km2(report.disputed_km2)} mapped twice with different classes; the later polygon in the file wins"
+            )
+    if made.disputed_between_km2 > 0:
+        session.say(
+            f"{_km2(made.disputed_between_km2)} given different classes by two maps; the earlier map on the command"
+            " line wins"
+        )
     names = {entry.index: entry.name for entry in made.legend.classes} | {255: "not usable"}
     total = sum(made.class_km2.values())
     for index, area in made.class_km2.items():
         session.say(f"  {index:>3}  {names[index]:<16} {area:>12,.0f} km²  {100 * area / total:5.1f} %")
+    parts = {
+        "outside every polygon": made.unusable.outside_km2,
+        "gap codes": made.unusable.gaps_km2,
+        "codes of no use": made.unusable.by_legend_km2,
+        "unknown codes": made.unusable.unknown_km2,
+    }
+    for what, area in parts.items():
+        if area > 0:
+            session.say(f"         {what:<21} {area:>7,.0f} km²")
     session.say(f"Wrote {path}")
-    result: dict[str, Any] = {
+    return {
         "written": str(path),
         "bounds_wsen": list(made.bounds_wsen),
         "resolution_deg": made.resolution_deg,
+        "region_km2": total,
         "class_km2": {str(index): area for index, area in made.class_km2.items()},
+        "unusable_km2": {
+            "outside": made.unusable.outside_km2,
+            "gap_codes": made.unusable.gaps_km2,
+            "by_legend": made.unusable.by_legend_km2,
+            "unknown_codes": made.unusable.unknown_km2,
+        },
+        "disputed_between_maps_km2": made.disputed_between_km2,
         "unknown_codes": [
             {"map": entry.map, "code": entry.code, "km2": entry.area_km2, "polygons": entry.polygons}
             for entry in made.unknown
@@ -177,9 +301,13 @@ def describe(session: Session, made: RasterizedMap, path: Path) -> None:
                 "polygons": report.polygons,
                 "mended": report.mended,
                 "dropped": report.dropped,
+                "disputed_km2": report.disputed_km2,
                 "notes": list(report.notes),
             }
             for report in made.maps
         ],
     }
-    session.result(result)
+
+
+def _km2(area: float) -> str:
+    return f"{area:,.0f} km²" if area >= 1 else "less than 1 km²"

@@ -103,6 +103,7 @@ def command(
     from gravmap.gravity import extent, open_grid, residual_fields, spacing_deg, write_fields
     from gravmap.gravity.continuation import check_heights
     from gravmap.gravity.fetch import fetched_gravity, provenance
+    from gravmap.gravity.field_file import added_channels
     from gravmap.gravity.fields import margin_for
     from gravmap.gravity.globe import has_ducc0
     from gravmap.gravity.lowdegrees import LowDegrees, is_global
@@ -115,6 +116,7 @@ def command(
     path = output or session.workspace.fields
     if not dry_run:
         refuse_existing(path, overwrite)
+    lost = added_channels(path)
     source = grid or fetched_gravity(session.workspace.raw, wanted or find_region("liu2024", session.workspace.regions))
     whole = open_grid(source, variable=variable, input_height_m=input_height_m, units=units)
     own = extent(whole)
@@ -185,6 +187,10 @@ def command(
             progress=progress,
         )
     write_fields(fields, path)
+    if lost:
+        session.warn(
+            f"{path} held {', '.join(lost)}, which went with the old fields; `gravmap rasterize --faults ...` makes it."
+        )
     result: dict[str, Any] = {
         "written": str(path),
         "region_wsen": list(wanted.bounds_wsen),

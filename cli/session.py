@@ -90,6 +90,11 @@ class Session:
         if self.verbosity >= 0:
             click.echo(text, err=self.json)
 
+    def warn(self, text: str) -> None:
+        """Tell the user what may surprise, on stderr."""
+        if self.verbosity >= 0:
+            click.echo(f"Warning: {text}", err=True)
+
     def result(self, value: dict[str, Any]) -> None:
         """Print a machine-readable result when ``--json`` was given."""
         if self.json:

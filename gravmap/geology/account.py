@@ -50,6 +50,8 @@ class MapReport:
         Polygons in or near the region; invalid ones mended; features without area left out.
     notes : tuple of str
         What was decided on the way.
+    disputed_km2 : float
+        Ground that polygons of this map give different classes; the later in the file has it.
     """
 
     file: str
@@ -62,6 +64,29 @@ class MapReport:
     dropped: int
     notes: tuple[str, ...] = ()
     dbf_sha256: str = ""
+    disputed_km2: float = 0.0
+
+
+@dataclass(frozen=True)
+class UnusableGround:
+    """Why ground is 255, km² on the ellipsoid: the parts of ``class_km2[255]``.
+
+    Attributes
+    ----------
+    outside_km2 : float
+        Outside every polygon.
+    gaps_km2 : float
+        Under polygons whose code says nothing about the ground, and under nothing else.
+    by_legend_km2 : float
+        Under codes that the legend calls not usable, such as an age too wide for one class.
+    unknown_km2 : float
+        Under codes that the legend does not know.
+    """
+
+    outside_km2: float = 0.0
+    gaps_km2: float = 0.0
+    by_legend_km2: float = 0.0
+    unknown_km2: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +108,11 @@ class RasterizedMap:
     codes : tuple of CodeArea
         Every code met, with the area it holds in the raster.
     class_km2 : dict of int to float
-        Area of every class of the legend, and of 255, on the ellipsoid.
+        Area of every class of the legend, and of 255, on the ellipsoid; they sum to that of the raster.
+    unusable : UnusableGround
+        What the area of 255 is made of.
+    disputed_between_km2 : float
+        Ground that two maps give different classes; the earlier map has it.
     """
 
     values: NDArray[np.uint8]
@@ -93,6 +122,8 @@ class RasterizedMap:
     maps: tuple[MapReport, ...]
     codes: tuple[CodeArea, ...]
     class_km2: dict[int, float] = dataclass_field(default_factory=dict)
+    unusable: UnusableGround = UnusableGround()
+    disputed_between_km2: float = 0.0
 
     @property
     def unknown(self) -> tuple[CodeArea, ...]:

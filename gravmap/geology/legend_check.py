@@ -151,7 +151,10 @@ def polygons_with_areas(path: Path, legend: Legend, region: Region | None) -> tu
     from gravmap.geology.vector import read_map  # here: geopandas takes a second to load
 
     polygons = read_map(path, legend, region)
-    shapes = polygons.geometries
+    shapes = polygons.geometries.copy()
+    # An outline that crosses itself has no area of its own to speak of; only the burning of cells copes with it.
+    bad = ~shapely.is_valid(shapes)
+    shapes[bad] = [_areal(shape) for shape in shapely.make_valid(shapes[bad])]
     if region is not None and len(shapes):
         shapes = shapely.intersection(shapes, shapely.box(*region.bounds_wsen))
         shapes = np.array([_areal(shape) for shape in shapes], dtype=object)
@@ -163,10 +166,10 @@ def polygons_with_areas(path: Path, legend: Legend, region: Region | None) -> tu
 
 
 def _areal(shape: shapely.Geometry) -> shapely.Geometry:
-    """The polygons of a cut: a polygon that only touches the region leaves lines and points."""
+    """The polygons of what mending or cutting left: lines and points may be among it."""
     if shape.geom_type in ("Polygon", "MultiPolygon"):
         return shape
-    parts = shapely.get_parts(shape)
+    parts = shapely.get_parts(shapely.get_parts(shape))  # twice: a collection may hold multipolygons
     return shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
 
 

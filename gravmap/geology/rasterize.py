@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio.features
-import shapely
 from numpy.typing import NDArray
-from rasterio.transform import from_bounds
 
 from gravmap.errors import InputError, OptionError
-from gravmap.geology.account import CodeArea, RasterizedMap, refuse_strangers, report_of, source_of
+from gravmap.geology.account import CodeArea, RasterizedMap, UnusableGround, refuse_strangers, report_of, source_of
 from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.geology.legend import UNUSABLE, Legend, LegendClass
+from gravmap.geology.scanline import BETWEEN, NOBODY, WITHIN, Canvas
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RESOLUTION_DEG = 15 / 3600
-# Polygons handed to GDAL at once: their points as Python lists take eight times the memory of an array.
-_AT_ONCE = 500
 
 
 def grid_shape(region: Region, resolution_deg: float) -> tuple[int, int, tuple[float, float, float, float]]:
@@ -68,8 +64,8 @@ def rasterize(
 
     A cell takes the class of the polygon that holds its centre. Where maps overlap, the earlier in
     `maps` wins, but for ground that it maps with a code its legend calls a gap; where polygons of one
-    map overlap, the later in the file wins, as in any drawing. Ground outside every polygon is 255,
-    not cover.
+    map overlap, the later in the file wins, as in any drawing; how much ground that decides is counted.
+    Ground outside every polygon is 255, not cover.
 
     Parameters
     ----------
@@ -87,37 +83,53 @@ def rasterize(
     InputError
         A map cannot be used, no map touches the region, or a legend knows none of its map's codes.
     """
-    from gravmap.geology.vector import read_map  # here: geopandas takes a second to load
+    from gravmap.geology.vector import read_map  # here: GDAL's reader takes a while to load
 
     rows, columns, bounds = grid_shape(region, resolution_deg)
     classes = _common_classes(maps)
     ids: list[tuple[int, tuple[str, ...]]] = []  # what each burned number stands for: map, codes
     counts: list[int] = []
-    burn: list[list[tuple[Any, int]]] = []
+    drawn: list[tuple[NDArray[Any], NDArray[np.int64]]] = []
     reports = []
     for order, (path, legend) in enumerate(maps):
         progress(order, len(maps) + 1, Path(path).name)
         polygons = read_map(Path(path), legend, region)
         reports.append(report_of(Path(path), legend, polygons))
-        burn.append(_number(polygons, legend, order, ids, counts))
-    if not any(burn):
+        drawn.append((polygons.geometries, _number(polygons, order, ids, counts)))
+    if not any(report.polygons for report in reports):
         _refuse_outside(maps, region)
     for report in reports:
         if report.polygons == 0 and len(reports) > 1:
             log.warning("%s does not touch the region %s and adds nothing.", report.file, region)
-    numbers = _burn(burn, (rows, columns), bounds, len(ids))
+    # By number; the first is the ground outside every polygon.
+    decided = [None, *(_class_of(maps[order][1], code) for order, code in ids)]
+    lookup = np.array([UNUSABLE if index is None else index for index in decided], dtype=np.uint8)
+    gap = np.array([False, *(_is_gap(maps[order][1], code) for order, code in ids)])
+    owner = np.where(gap, NOBODY, [NOBODY, *(order for order, _ in ids)])
+    cell_km2 = row_cell_areas_km2(bounds[1], bounds[3], rows, (bounds[2] - bounds[0]) / columns)
+    canvas = Canvas((rows, columns), bounds, lookup, owner)
+    # What is painted last wins: gaps lie below everything, the first map on top.
+    for geometries, numbers in reversed(drawn):
+        canvas.paint(geometries[gap[numbers]], numbers[gap[numbers]])
+    for order, (geometries, numbers) in reversed(list(enumerate(drawn))):
+        canvas.paint(geometries[~gap[numbers]], numbers[~gap[numbers]])
+        reports[order] = replace(reports[order], disputed_km2=canvas.take_disputed_km2(WITHIN, cell_km2))
+    between_km2 = canvas.take_disputed_km2(BETWEEN, cell_km2)
+    drawn.clear()
     progress(len(maps), len(maps) + 1, "burned")
-    lookup = np.full(len(ids) + 1, UNUSABLE, dtype=np.uint8)
-    for number, (order, code) in enumerate(ids, start=1):
-        index = _class_of(maps[order][1], code)
-        lookup[number] = UNUSABLE if index is None else index
-    areas = _areas_km2(numbers, len(ids) + 1, bounds)
+    areas = _areas_km2(canvas.numbers, len(lookup), cell_km2)
     codes = _code_areas(ids, counts, areas, maps)
     refuse_strangers(codes, maps, reports)
-    values = lookup[numbers]
     class_km2 = {entry.index: 0.0 for entry in classes} | {UNUSABLE: 0.0}
-    for number, area in enumerate(areas):
-        class_km2[int(lookup[number])] += float(area)
+    for index, area in zip(lookup, areas, strict=True):
+        class_km2[int(index)] += float(area)
+    known = np.array([index is not None for index in decided])
+    unusable = UnusableGround(
+        outside_km2=float(areas[0]),
+        gaps_km2=float(areas[gap].sum()),
+        by_legend_km2=float(areas[known & ~gap & (lookup == UNUSABLE)].sum()),
+        unknown_km2=float(areas[1:][~known[1:]].sum()),
+    )
     first = maps[0][1]
     sources = tuple(source_of(report, legend) for report, (_, legend) in zip(reports, maps, strict=True))
     name = first.name if len(maps) == 1 else "+".join(dict.fromkeys(legend.name for _, legend in maps))
@@ -125,7 +137,8 @@ def rasterize(
         name=name, classes=classes, title="Class table of a label raster and the maps it was made from", sources=sources
     )
     progress(len(maps) + 1, len(maps) + 1, "done")
-    return RasterizedMap(values, bounds, resolution_deg, table, tuple(reports), codes, class_km2)
+    values = lookup[canvas.numbers]
+    return RasterizedMap(values, bounds, resolution_deg, table, tuple(reports), codes, class_km2, unusable, between_km2)
 
 
 def _common_classes(maps: Sequence[tuple[Path | str, Legend]]) -> tuple[LegendClass, ...]:
@@ -142,26 +155,29 @@ def _common_classes(maps: Sequence[tuple[Path | str, Legend]]) -> tuple[LegendCl
 
 
 def _number(
-    polygons: MapPolygons, legend: Legend, order: int, ids: list[tuple[int, tuple[str, ...]]], counts: list[int]
-) -> list[tuple[Any, int]]:
-    """Give every combination of codes a number; leave out what the legend calls a gap."""
-    numbered = []
+    polygons: MapPolygons, order: int, ids: list[tuple[int, tuple[str, ...]]], counts: list[int]
+) -> NDArray[np.int64]:
+    """Give every combination of codes a number, counted on from the maps before; the number of each polygon."""
     known: dict[tuple[str, ...], int] = {}
-    for shape, code in zip(polygons.geometries, polygons.codes, strict=True):
+    numbers = np.empty(len(polygons.codes), dtype=np.int64)
+    for place, code in enumerate(polygons.codes):
         if code not in known:
             ids.append((order, code))
             counts.append(0)
             known[code] = len(ids)
         counts[known[code] - 1] += 1
-        # An override may name the rock where the first field says nothing; else a gap is a hole in the map.
-        if code[0] not in legend.gaps or _class_of(legend, code) != UNUSABLE:
-            numbered.append((shape, known[code]))
+        numbers[place] = known[code]
     if len(ids) >= np.iinfo(np.uint16).max:
         raise InputError(
             f"The maps hold {len(ids)} different codes.",
             "Is --field the field of the unit's age, not a number of its own?",
         )
-    return numbered
+    return numbers
+
+
+def _is_gap(legend: Legend, code: tuple[str, ...]) -> bool:
+    # An override may name the rock where the first field says nothing; else a gap is a hole in the map.
+    return code[0] in legend.gaps and _class_of(legend, code) == UNUSABLE
 
 
 def _class_of(legend: Legend, code: tuple[str, ...]) -> int | None:
@@ -169,39 +185,10 @@ def _class_of(legend: Legend, code: tuple[str, ...]) -> int | None:
     return legend.classify(code[0], others)
 
 
-def _burn(
-    maps: list[list[tuple[Any, int]]], shape: tuple[int, int], bounds: tuple[float, float, float, float], highest: int
-) -> NDArray[Any]:
-    """The number of the polygon over each cell's centre, 0 where there is none."""
-    # What is burned last wins, so the first map comes last.
-    shapes = [pair for polygons in reversed(maps) for pair in polygons]
-    dtype = np.uint8 if highest <= 255 else np.uint16
-    numbers = np.zeros(shape, dtype=dtype)
-    transform = from_bounds(*bounds, shape[1], shape[0])
-    for start in range(0, len(shapes), _AT_ONCE):
-        some = shapes[start : start + _AT_ONCE]
-        outlines = _as_lists([polygon for polygon, _ in some])
-        numbered = zip(outlines, (number for _, number in some), strict=True)
-        rasterio.features.rasterize(numbered, out=numbers, transform=transform)
-    return numbers
-
-
-def _as_lists(shapes: list[Any]) -> Iterator[dict[str, Any]]:
-    """Polygons as the nested lists that rasterio reads; shapely's own way takes each point by itself, and longer."""
-    # Polygons alone come without the last list: each is its own whole.
-    _, points, (rings, parts, *wholes) = shapely.to_ragged_array(shapes)
-    listed = points.tolist()
-    ring = [listed[a:b] for a, b in pairwise(rings)]
-    part = [ring[a:b] for a, b in pairwise(parts)]
-    for a, b in pairwise(wholes[0] if wholes else range(len(part) + 1)):
-        yield {"type": "MultiPolygon", "coordinates": part[a:b]}
-
-
-def _areas_km2(numbers: NDArray[Any], count: int, bounds: tuple[float, float, float, float]) -> NDArray[np.float64]:
-    rows, columns = numbers.shape
-    cell = row_cell_areas_km2(bounds[1], bounds[3], rows, (bounds[2] - bounds[0]) / columns)
+def _areas_km2(numbers: NDArray[Any], count: int, cell_km2: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Area of each number, from that of a cell in each row."""
     total = np.zeros(count)
-    for row, area in zip(numbers, cell, strict=True):
+    for row, area in zip(numbers, cell_km2, strict=True):
         total += np.bincount(row, minlength=count) * area
     return total
 
@@ -216,7 +203,9 @@ def class_areas_km2(values: NDArray[np.uint8], bounds_wsen: tuple[float, float, 
     bounds_wsen : tuple of float
         Outer edges of the cells, degrees.
     """
-    areas = _areas_km2(values, 256, bounds_wsen)
+    west, south, east, north = bounds_wsen
+    rows, columns = values.shape
+    areas = _areas_km2(values, 256, row_cell_areas_km2(south, north, rows, (east - west) / columns))
     return {int(index): float(areas[index]) for index in np.flatnonzero(areas)}
 
 

@@ -33,6 +33,18 @@ def field_recipe(fields: xr.Dataset) -> dict[str, Any]:
     return recipe
 
 
+def added_channels(path: Path) -> tuple[str, ...]:
+    """Channels of a file of fields that another command than `gravmap residual` added, which cannot make them again.
+
+    Gives none for a file that is missing or not gravmap's: this only serves a warning.
+    """
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as file:
+            return tuple(field_recipe(file).get("by_channel", {}))
+    except (OSError, ValueError, RuntimeError, InputError):
+        return ()
+
+
 def field_sources(fields: xr.Dataset) -> list[dict[str, Any]]:
     """Where the fields come from: path, sha256, source, citation and licence of every input."""
     sources: list[dict[str, Any]] = json.loads(fields.attrs.get("gravmap_sources", "[]"))
@@ -69,8 +81,8 @@ def open_fields(path: Path) -> xr.Dataset:
 
     Returns
     -------
-    xr.Dataset, dims (lat, lon) ascending, float32, mGal
-        In memory; the file is closed.
+    xr.Dataset, dims (lat, lon) ascending, float32
+        Every field in its own ``units``, most in mGal. In memory; the file is closed.
 
     Raises
     ------

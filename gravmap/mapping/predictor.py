@@ -82,13 +82,14 @@ class Predictor:
         self.network, self.spec = load_model(run_folder, self.device)
         self.network.eval()
         self.dataset = open_fields(fields_path)
-        _check_recipe(field_recipe(self.dataset), self.spec, fields_path)
         absent = [name for name in self.spec.channels if name not in self.dataset]
         if absent:
             raise InputError(
                 f"{fields_path} has no field {', '.join(absent)}, which the network reads.",
-                "`gravmap residual` with the --height the network was trained with makes it.",
+                "`gravmap residual` with the --height the network was trained with makes it,"
+                " `gravmap rasterize --faults` fault_distance.",
             )
+        _check_recipe(field_recipe(self.dataset), self.spec, fields_path)
         self.lat = self.dataset["lat"].values.astype(np.float64)
         self.lon = self.dataset["lon"].values.astype(np.float64)
 
@@ -217,7 +218,7 @@ def _device(asked: str) -> str:
 def _check_recipe(found: dict[str, Any], spec: ModelSpec, path: Path) -> None:
     wanted = spec.field_recipe
     # Which other heights lie in the file does not matter: each field says its own height in its name.
-    keys = sorted((wanted.keys() | found.keys()) - {"channels", "heights_m"})
+    keys = sorted((wanted.keys() | found.keys()) - {"channels", "heights_m", "by_channel"})
     differing = [key for key in keys if not _same(wanted.get(key), found.get(key))]
     if differing:
         words = "; ".join(f"{key}: trained on {wanted.get(key)!r}, found {found.get(key)!r}" for key in differing)
@@ -225,6 +226,16 @@ def _check_recipe(found: dict[str, Any], spec: ModelSpec, path: Path) -> None:
             f"{path} was made by another recipe than the network was trained on ({words}).",
             "Make the fields as the network's were (`gravmap residual`), or train on these (`gravmap train`).",
         )
+    # A channel that another command added has a recipe of its own, which matters to a network that reads it.
+    own, other = wanted.get("by_channel", {}), found.get("by_channel", {})
+    for name in spec.channels:
+        if own.get(name) != other.get(name):
+            raise InputError(
+                f"{name} in {path} was made by another recipe than the network was trained on"
+                f" (trained on {own.get(name)!r}, found {other.get(name)!r}).",
+                "Make it from the same files with the same cap (`gravmap rasterize --faults ... --fault-cap ...`),"
+                " or train on this one (`gravmap train`).",
+            )
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -16,14 +16,16 @@ from gravmap.regions import Region
 
 @dataclass(frozen=True)
 class FieldGrid:
-    """Channels of gravity at nodes.
+    """Channels of gravity, and of distance from faults, at nodes.
 
     Attributes
     ----------
     values : ndarray, shape (channels, rows, columns), float32
-        mGal, north-up (row 0 northernmost); NaN where unknown.
+        North-up (row 0 northernmost); NaN where unknown.
     channels : tuple of str
         Names, such as ``residual_10km``.
+    units : tuple of str
+        Of each channel: mGal, or km for ``fault_distance``.
     nodes_wsen : tuple of float
         Longitude of the first column, latitude of the southernmost row, longitude of the last column,
         latitude of the northernmost row, degrees.
@@ -37,6 +39,7 @@ class FieldGrid:
 
     values: NDArray[np.float32]
     channels: tuple[str, ...]
+    units: tuple[str, ...]
     nodes_wsen: tuple[float, float, float, float]
     region: Region
     recipe: dict[str, Any]
@@ -68,13 +71,14 @@ def read_field_grid(path: Path, channels: Sequence[str] | None = None) -> FieldG
             if name not in names:
                 raise InputError(
                     f"{path} has no field {name!r}; it has {', '.join(names)}.",
-                    "`gravmap residual --height ...` makes residuals.",
+                    "`gravmap residual --height ...` makes residuals, `gravmap rasterize --faults ...` fault_distance.",
                 )
         lat, lon = (np.asarray(dataset[axis].values, dtype=np.float64) for axis in ("lat", "lon"))
         values = np.stack([np.asarray(dataset[name].values, dtype=np.float32)[::-1] for name in chosen])
         return FieldGrid(
             values,
             chosen,
+            tuple(str(dataset[name].attrs.get("units", "mGal")) for name in chosen),
             (float(lon[0]), float(lat[0]), float(lon[-1]), float(lat[-1])),
             nodes_region(lat, lon),
             field_recipe(dataset),

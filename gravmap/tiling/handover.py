@@ -62,7 +62,7 @@ def load_arrays(
     Returns
     -------
     dict
-        ``fields`` (C, ny, nx) float32 mGal, 0 where unknown; ``field_valid`` (ny, nx) bool;
+        ``fields`` (C, ny, nx) float32 in ``meta["channel_units"]``, 0 where unknown; ``field_valid`` (ny, nx) bool;
         ``field_nodes_wsen`` (4,) float64, outermost nodes; ``labels`` (Ny, Nx) uint8;
         ``label_bounds_wsen`` (4,) float64, outer edges; ``small`` (Ny, Nx) uint8; ``role`` (Ny, Nx)
         uint8: 0 train, 1 tune, 2 test, 3 ignored; ``windows`` (n, 4) float64, ``window_scale_deg``
@@ -113,6 +113,7 @@ def load_arrays(
         "window_role": window_role[kept],
         "meta": {
             "channels": list(grid.channels),
+            "channel_units": list(grid.units),
             "classes": [
                 {"index": entry.index, "name": entry.name, "colour": entry.colour, "age": entry.age}
                 for entry in raster.legend.bedrock

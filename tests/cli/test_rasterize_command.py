@@ -1,8 +1,10 @@
 import json
 
 import geopandas
+import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 from click.testing import CliRunner
 from shapely.geometry import LineString, box
 
@@ -106,6 +108,89 @@ def test_another_field(bedrock, tmp_path):
     assert "AGE, " in none.output or ", AGE" in none.output
 
 
+def test_ground_mapped_twice_and_the_reasons_for_255_are_told(bedrock, tmp_path):
+    path = bedrock(["C", "oth", "Zz"])
+    frame = geopandas.read_file(path)
+    frame.loc[len(frame)] = {"GEN_GLG": "D", "TYPE": "", "geometry": box(80.5, 44, 81, 46)}
+    frame.to_file(path)
+    other = bedrock(["S"], "other.gpkg")
+    words = ["--map", path, "geo3al", "--map", other, "geo3al", *BOX]
+    done = call(tmp_path, *words)
+    assert done.exit_code == 0, done.output
+    for line in ("mapped twice with different classes; the later polygon in the file wins", "the earlier map",
+                 "outside every polygon", "gap codes", "unknown codes"):  # fmt: skip
+        assert line in done.output
+    said = json.loads(call(tmp_path, *words, "--overwrite", "--json", "-q").stdout)
+    assert said["maps"][0]["disputed_km2"] == pytest.approx(8700, rel=0.02)
+    assert said["disputed_between_maps_km2"] == pytest.approx(17_400, rel=0.02)
+    assert sum(said["unusable_km2"].values()) == pytest.approx(said["class_km2"]["255"])
+    assert sum(said["class_km2"].values()) == pytest.approx(said["region_km2"])
+    assert said["unusable_km2"]["gap_codes"] == pytest.approx(said["unusable_km2"]["unknown_codes"])
+
+
+@pytest.fixture
+def faulted(tmp_path):
+    """A workspace with fields of 80-84 E, 44-46 N, and a map of one fault."""
+    lat, lon = np.arange(44, 46.01, 0.25), np.arange(79.5, 84.01, 0.25)
+    grid = xr.DataArray(np.add.outer(lat, lon), coords={"lat": lat, "lon": lon}, dims=("lat", "lon"), name="bouguer")
+    grid.assign_attrs(units="mGal").to_netcdf(tmp_path / "grid.nc")
+    words = ["-w", str(tmp_path), "residual", str(tmp_path / "grid.nc"), "--height", "10km"]
+    done = CliRunner().invoke(gravmap, words)
+    assert done.exit_code == 0, done.output
+    line = geopandas.GeoDataFrame({"n": [1]}, geometry=[LineString([(80, 44), (84, 46)])], crs="EPSG:4326")
+    line.to_file(tmp_path / "faults.gpkg")
+    return tmp_path, words
+
+
+def test_faults_alone_become_a_channel_and_make_no_labels(faulted):
+    folder, residual = faulted
+    done = call(folder, "--faults", folder / "faults.gpkg", "--fault-cap", "50km")
+    assert done.exit_code == 0, done.output
+    assert "1 line within 50 km" in done.output
+    assert not (folder / "data" / "labels.tif").exists()
+    with xr.open_dataset(folder / "data" / "fields.nc") as fields:
+        assert float(fields["fault_distance"].sel(lat=45, lon=82)) < 0.1
+        assert float(fields["fault_distance"].max()) == 50
+    assert call(folder, "--faults", folder / "faults.gpkg").exit_code == 3
+    again = call(folder, "--faults", folder / "faults.gpkg", "--overwrite", "--json")
+    assert json.loads(again.stdout)["faults"]["cap_km"] == 100
+    # New fields do not know of faults; that is said.
+    renewed = CliRunner().invoke(gravmap, [*residual, "--overwrite"])
+    assert renewed.exit_code == 0
+    assert "held fault_distance" in renewed.output
+    with xr.open_dataset(folder / "data" / "fields.nc") as fields:
+        assert "fault_distance" not in fields
+    assert "fault_distance" not in CliRunner().invoke(gravmap, [*residual, "--overwrite"]).output
+
+
+def test_labels_and_faults_in_one_go_and_dry(faulted, bedrock):
+    folder, _ = faulted
+    words = [bedrock(["C", "D"]), "--legend", "geo3al", "--faults", folder / "faults.gpkg", *BOX]
+    dry = call(folder, *words, "-n", "--json")
+    assert json.loads(dry.stdout)["faults"]["would_add"] == "fault_distance"
+    assert not (folder / "data" / "labels.tif").exists()
+    done = call(folder, *words, "--json")
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["faults"]["lines"] == [1]
+    assert said["class_km2"]["7"] > 0
+
+
+def test_faults_that_cannot_serve_stop_before_any_label_is_made(faulted, bedrock):
+    folder, _ = faulted
+    words = [bedrock(["C", "D"]), "--legend", "geo3al", *BOX, "--faults"]
+    missing = call(folder, *words, folder / "none.gpkg")
+    assert missing.exit_code == 3
+    assert "none.gpkg" in missing.output
+    (folder / "data" / "fields.nc").unlink()
+    homeless = call(folder, *words, folder / "faults.gpkg")
+    assert homeless.exit_code == 3
+    assert "gravmap residual" in homeless.output
+    assert call(folder, "--faults", folder / "faults.gpkg", "--fault-cap", "0km").exit_code == 2
+    assert call(folder, "--faults", folder / "faults.gpkg", "--legend", "geo3al").exit_code == 2
+    assert not (folder / "data" / "labels.tif").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
@@ -117,6 +202,8 @@ def test_another_field(bedrock, tmp_path):
         (["{map}", "--legend", "geo4al"], 3, "geo3al"),
         (["{map}", "--legend", "geo3al", "--region", "jungar"], 2, "junggar"),
         (["{map}", "--legend", "geo3al", "--bbox", "84", "44", "80", "46"], 2, "west"),
+        (["{map}", "--legend", "geo3al", "--bbox", "80", "44", "80", "46"], 2, "west"),
+        (["{map}", "--legend", "geo3al", "--bbox", "80", "46", "84", "46"], 2, "latitudes"),
         (["{map}", "--legend", "geo3al", "--resolution", "15"], 2, "no unit"),
         (["{map}", "--legend", "geo3al", "--resolution", "0deg"], 2, "resolution"),
         (["{map}", "--legend", "geo3al", "--bbox", "10", "44", "12", "46"], 3, "80E-82E"),
@@ -124,6 +211,7 @@ def test_another_field(bedrock, tmp_path):
         (["{strange}", "--legend", "geo3al"], 3, "Karbon"),
         (["{nocrs}", "--legend", "geo3al"], 3, ".prj"),
         (["{lines}", "--legend", "geo3al"], 3, "LineString"),
+        (["{empty}", "--legend", "geo3al"], 3, "empty.gpkg"),
         (["{html}", "--legend", "geo3al"], 3, "GDAL"),
     ],
 )
@@ -132,12 +220,14 @@ def test_bad_input_gets_its_status_and_a_plain_line(bedrock, tmp_path, words, st
         {"GEN_GLG": ["C"], "TYPE": [""]}, geometry=[LineString([(80, 44), (84, 46)])], crs="EPSG:4326"
     )
     lines.to_file(tmp_path / "lines.gpkg")
+    lines.iloc[:0].to_file(tmp_path / "empty.gpkg", geometry_type="Polygon")
     (tmp_path / "page.gpkg").write_text("<!DOCTYPE html><title>403</title>")
     names = {
         "{map}": bedrock(["C", "D"]),
         "{strange}": bedrock(["Karbon"], "strange.gpkg"),
         "{nocrs}": bedrock(["C"], "nocrs.shp", crs=None),
         "{lines}": tmp_path / "lines.gpkg",
+        "{empty}": tmp_path / "empty.gpkg",
         "{html}": tmp_path / "page.gpkg",
     }
     options = BOX if words and not {"--bbox", "--region", "--resolution"} & set(words) else []

@@ -1,4 +1,3 @@
-import importlib
 import logging
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ from shapely.geometry import LineString, Point, Polygon, box
 from shapely.ops import unary_union
 
 from gravmap.errors import InputError, OptionError
-from gravmap.geology import load_legend, rasterize
+from gravmap.geology import load_legend, rasterize, scanline
 from gravmap.geology.legend_file import read_legend
 from gravmap.geology.rasterize import grid_shape
 from gravmap.regions import Region
@@ -331,12 +330,14 @@ def test_transform_of_the_grid_is_the_regions(patchwork):
     assert from_bounds(*made.bounds_wsen, *made.values.shape[::-1]).a == pytest.approx(0.25)
 
 
-def test_polygons_handed_over_in_parts_are_all_burned_in_order(write_map, monkeypatch):
+def test_polygons_painted_in_parts_are_all_painted_in_order(write_map, monkeypatch):
     codes = list("CDSOPK")
     rows = [(shape, {"GEN_GLG": codes[k % 6], "TYPE": ""}) for k, shape in enumerate(ragged(3, count=25))]
     path = write_map(rows)
-    whole = burn(path, resolution=0.05).values
-    # By its full name: in the room's namespace `rasterize` is the function.
-    monkeypatch.setattr(importlib.import_module("gravmap.geology.rasterize"), "_AT_ONCE", 4)
-    assert (burn(path, resolution=0.05).values == whole).all()
-    assert len(np.unique(whole)) == 7
+    whole = burn(path, resolution=0.05)
+    monkeypatch.setattr(scanline, "_VERTICES_AT_ONCE", 20)
+    monkeypatch.setattr(scanline, "_CELLS_AT_ONCE", 100)
+    parts = burn(path, resolution=0.05)
+    assert (parts.values == whole.values).all()
+    assert parts.maps[0].disputed_km2 == pytest.approx(whole.maps[0].disputed_km2)
+    assert len(np.unique(whole.values)) == 7

@@ -28,6 +28,14 @@ def test_channels_come_in_the_order_asked(sources):
     assert (grid.values[0] == fields["regional_10km"].values[::-1]).all()
 
 
+def test_each_channel_has_its_unit(sources, tmp_path):
+    fields = open_fields(sources / "fields.nc")
+    fields["fault_distance"] = fields["bouguer"].copy().assign_attrs(units="km")
+    write_fields(fields, tmp_path / "fields.nc")
+    grid = read_field_grid(tmp_path / "fields.nc", ["fault_distance", "residual_10km"])
+    assert grid.units == ("km", "mGal")
+
+
 def test_missing_files_and_channels(sources, tmp_path):
     with pytest.raises(InputError, match="gravmap residual"):
         read_field_grid(tmp_path / "fields.nc")

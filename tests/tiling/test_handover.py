@@ -56,6 +56,7 @@ def test_the_contract(tiles, sources):
     meta = arrays["meta"]
     assert json.loads(json.dumps(meta)) == meta
     assert meta["channels"] == ["residual_10km"]
+    assert meta["channel_units"] == ["mGal"]
     assert [entry["index"] for entry in meta["classes"]] == list(range(1, 11))
     assert meta["classes"][6] == {"index": 7, "name": "Carboniferous", "colour": "#67A599", "age": "358.9-298.9 Ma"}
     assert meta["tile_size_px"] == 64

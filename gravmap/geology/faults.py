@@ -1,0 +1,273 @@
+"""Faults: lines of a map, and how far each node of a grid lies from the nearest of them.
+
+A line is straight between its corners in the file's own coordinate system, as a GIS draws it. Distances are measured
+through space, between points of the WGS 84 ellipsoid, and bent back onto it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+
+from gravmap.errors import InputError, OptionError
+from gravmap.geology.areas import EQUATORIAL_RADIUS_KM, FLATTENING
+from gravmap.geology.source import UNREADABLE, densified, gdal_name, in_degrees, read_shapes, shape_kinds, systems
+from gravmap.regions import Region
+
+log = logging.getLogger(__name__)
+
+CAP_KM = 100.0
+# Beyond this the way along the ellipsoid is no longer that of a circle to a ten-thousandth.
+LARGEST_CAP_KM = 2000.0
+# Lines are cut into chords of at most this length: even a parallel at 89° bends off one by 2 m only.
+PIECE_KM = 1.0
+# A nearer chord is looked for until none can be nearer by more than this.
+TOLERANCE_KM = 0.02
+_ECCENTRICITY2 = FLATTENING * (2 - FLATTENING)
+_NODES_AT_ONCE = 1 << 17
+_MADE_FOR = "`gravmap rasterize --faults` needs the fault lines of a map."
+
+
+@dataclass(frozen=True)
+class FaultLines:
+    """Fault lines in and around a region.
+
+    Attributes
+    ----------
+    points : ndarray, shape (n, 2), float64
+        Longitude and latitude on WGS 84, degrees; one line after the other.
+    ends : ndarray, shape (lines + 1,), int64
+        Where each line begins, and where the last one ends.
+    crs : str
+        The file's own system.
+    dropped : int
+        Features that are no lines, or have corners that cannot be placed.
+    """
+
+    points: NDArray[np.float64]
+    ends: NDArray[np.int64]
+    crs: str
+    dropped: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many lines there are; the parts of a multiline count one by one."""
+        return len(self.ends) - 1
+
+
+def read_faults(path: Path, region: Region, reach_km: float = CAP_KM) -> FaultLines:
+    """Read the lines of a map that lie in a region or within reach of it.
+
+    Parameters
+    ----------
+    path : Path
+        GeoPackage, Shapefile, a zip of either, or anything else GDAL reads; with one layer of lines.
+    region : Region
+        What is wanted, degrees.
+    reach_km : float
+        How far around the region lines are kept.
+
+    Raises
+    ------
+    InputError
+        Missing, unreadable, without coordinate system, without lines, or with lines in several layers.
+    """
+    if not path.exists():
+        raise InputError(f"The fault map {path} is missing.", "Check the path.")
+    source = gdal_name(path)
+    try:
+        layer = _line_layer(source, path)
+        stated = pyogrio.read_info(source, layer=layer)["crs"]
+        hint = "Add its .prj, or say what it is: ogr2ogr -a_srs EPSG:4326 with_crs.gpkg FILE (whatever it is)."
+        crs, _, to_degrees = systems(stated, path, hint)
+        shapes, _ = read_shapes(source, layer)
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path} is no map that GDAL can read: {error}.",
+            "Bring a GeoPackage or a Shapefile (.shp with .shx and .dbf).",
+        ) from None
+    if not len(shapes):
+        raise InputError(f"{path} holds no lines: its layer {layer} is empty.", _MADE_FOR)
+    linear = np.isin(shapely.get_type_id(shapes), (1, 2, 5)) & ~shapely.is_empty(shapes)
+    if not linear.any():
+        raise InputError(f"{path} holds {', '.join(shape_kinds(shapes))}, no lines.", _MADE_FOR)
+    lines, sound = in_degrees(shapely.get_parts(shapes[linear]), to_degrees)
+    dropped = int(np.count_nonzero(~linear) + np.count_nonzero(~sound))
+    if dropped:
+        log.warning("%s: %d features are no lines, or cannot be placed on the Earth; left out.", path.name, dropped)
+    near = _near(shapely.bounds(lines[sound]), region, reach_km)
+    if not near.any():
+        return FaultLines(np.empty((0, 2)), np.zeros(1, dtype=np.int64), crs, dropped)
+    _, points, (ends,) = shapely.to_ragged_array(lines[sound][near])
+    return FaultLines(points, np.asarray(ends, dtype=np.int64), crs, dropped)
+
+
+def joined(lines: Sequence[FaultLines]) -> FaultLines:
+    """The lines of several files as one."""
+    starts = np.cumsum([0, *(len(each.points) for each in lines)])
+    ends = [np.zeros(1, dtype=np.int64), *(each.ends[1:] + start for each, start in zip(lines, starts, strict=False))]
+    return FaultLines(np.concatenate([each.points for each in lines]), np.concatenate(ends), lines[0].crs)
+
+
+def fault_distance_km(
+    lines: FaultLines, lat_deg: NDArray[np.float64], lon_deg: NDArray[np.float64], cap_km: float = CAP_KM
+) -> NDArray[np.float32]:
+    """Distance of every node of a grid from the nearest line, on the WGS 84 ellipsoid.
+
+    A tree finds the nearest corners of the lines, cut into chords of PIECE_KM; the chords at them are
+    measured to exactly. Right to 0.03 km and 0.01 % (tested to 0.1 km and 0.1 % against geodesics).
+
+    Parameters
+    ----------
+    lines : FaultLines
+        At least one.
+    lat_deg, lon_deg : ndarray
+        Coordinates of the rows and of the columns.
+    cap_km : float
+        What is further away is given this value.
+
+    Returns
+    -------
+    ndarray, shape (len(lat_deg), len(lon_deg)), float32
+        km.
+
+    Raises
+    ------
+    OptionError
+        A cap that is no length between 0 and 2000 km.
+    """
+    from scipy.spatial import cKDTree  # here: it takes half a second to load
+
+    check_cap(cap_km)
+    points, ends = densified(lines.points, lines.ends, PIECE_KM, length=_edge_km(lines.points))
+    corners = _in_space(points[:, 1], points[:, 0])
+    following = corners.copy()
+    following[:-1] = corners[1:]
+    # The last corner of a line is followed by itself: no chord joins it to the next line.
+    following[ends[1:] - 1] = corners[ends[1:] - 1]
+    tree = cKDTree(corners)
+    distance = np.empty((len(lat_deg), len(lon_deg)), dtype=np.float32)
+    some = max(1, _NODES_AT_ONCE // max(1, len(lon_deg)))
+    for first in range(0, len(lat_deg), some):
+        lat, lon = np.meshgrid(lat_deg[first : first + some], lon_deg, indexing="ij")
+        chord = _nearest(tree, corners, following, _in_space(lat.ravel(), lon.ravel()), cap_km)
+        radius = _mean_radius_km(lat.ravel())
+        arc = 2 * radius * np.arcsin(np.minimum(chord / (2 * radius), 1.0))
+        distance[first : first + some] = np.minimum(arc, cap_km).reshape(lat.shape)
+    return distance
+
+
+def check_cap(cap_km: float) -> None:
+    """Raise OptionError unless a cap lies above 0 and is at most 2000 km."""
+    if not 0 < cap_km <= LARGEST_CAP_KM:
+        raise OptionError(
+            f"A fault distance cannot be capped at {cap_km:g} km.",
+            f"Give more than 0 and at most {LARGEST_CAP_KM:g} km.",
+        )
+
+
+def _line_layer(source: str, path: Path) -> str:
+    layers = [(str(name), str(kind)) for name, kind in pyogrio.list_layers(source) if kind is not None]
+    lines = [name for name, kind in layers if "Line" in kind or kind.split()[0] in ("MultiCurve", "CompoundCurve")]
+    lines = lines or [name for name, kind in layers if kind.startswith(("Unknown", "Geometry"))]
+    if not lines:
+        found = ", ".join(f"{kind} in {name}" for name, kind in layers) or "no layer with geometry"
+        raise InputError(f"{path} holds {found}, no lines.", _MADE_FOR)
+    if len(lines) > 1:
+        raise InputError(
+            f"{path} holds several layers of lines: {', '.join(lines)}.", "Save the one you mean as its own file."
+        )
+    return lines[0]
+
+
+def _near(bounds: NDArray[np.float64], region: Region, reach_km: float) -> NDArray[np.bool_]:
+    """Which boxes W S E N come within reach of a region, whatever turn their longitudes are counted in."""
+    up = reach_km / 110.0
+    south, north = region.south - up, region.north + up
+    highest = max(abs(south), abs(north))
+    aside = reach_km / (111.0 * np.cos(np.radians(highest))) if highest < 89.9 else 180.0
+    west, east = region.west - aside, region.east + aside
+    level = (bounds[:, 1] <= north) & (bounds[:, 3] >= south)
+    beside = [(bounds[:, 0] + turn <= east) & (bounds[:, 2] + turn >= west) for turn in (-360, 0, 360)]
+    return np.asarray(level & np.any(beside, axis=0))
+
+
+def _edge_km(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Length of the edge from each point to the next, km, rather too long; the last is 0."""
+    lon, lat = points.T
+    widest = np.cos(np.radians(np.minimum(np.abs(lat[:-1]), np.abs(lat[1:]))))
+    widest = np.where(lat[:-1] * lat[1:] < 0, 1.0, widest)
+    length = np.zeros(len(points))
+    length[:-1] = 111.7 * np.hypot(np.diff(lon) * widest, np.diff(lat))
+    return length
+
+
+def _in_space(lat_deg: NDArray[np.float64], lon_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cartesian coordinates of points on the ellipsoid, km, shape (n, 3)."""
+    lat, lon = np.radians(lat_deg), np.radians(lon_deg)
+    normal = EQUATORIAL_RADIUS_KM / np.sqrt(1 - _ECCENTRICITY2 * np.sin(lat) ** 2)
+    across = normal * np.cos(lat)
+    return np.column_stack([across * np.cos(lon), across * np.sin(lon), normal * (1 - _ECCENTRICITY2) * np.sin(lat)])
+
+
+def _mean_radius_km(lat_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gauss's mean radius of curvature, the geometric mean of that along the meridian and that across it."""
+    squeeze = 1 - _ECCENTRICITY2 * np.sin(np.radians(lat_deg)) ** 2
+    return np.asarray(EQUATORIAL_RADIUS_KM * np.sqrt(1 - _ECCENTRICITY2) / squeeze)
+
+
+def _nearest(
+    tree: Any,
+    corners: NDArray[np.float64],
+    following: NDArray[np.float64],
+    nodes: NDArray[np.float64],
+    cap_km: float,
+) -> NDArray[np.float64]:
+    """Distance through space from each node to the nearest chord, km; infinite beyond the cap."""
+    best = np.full(len(nodes), np.inf)
+    open_ = np.arange(len(nodes))
+    count = 1
+    while open_.size:
+        count = min(count, len(corners))
+        unsettled = []
+        some = max(1, _NODES_AT_ONCE // count)
+        for first in range(0, open_.size, some):
+            asked = open_[first : first + some]
+            far, which = tree.query(nodes[asked], k=[*range(1, count + 1)], distance_upper_bound=cap_km + PIECE_KM)
+            found = np.isfinite(far)
+            row, column = np.nonzero(found)
+            at = which[row, column]
+            place = nodes[asked[row]]
+            reached = np.minimum(
+                _to_chord(place, corners[at], following[at]),
+                _to_chord(place, corners[np.maximum(at - 1, 0)], following[np.maximum(at - 1, 0)]),
+            )
+            nearest = np.full(asked.size, np.inf)
+            np.minimum.at(nearest, row, reached)
+            best[asked] = nearest
+            # A chord not looked at has its corners beyond the last found, and lies at most half its length nearer.
+            last = far[:, -1]
+            hidden = np.sqrt(np.maximum(last**2 - (PIECE_KM / 2) ** 2, 0.0))
+            unsettled.append(asked[np.isfinite(last) & (hidden < nearest - TOLERANCE_KM)])
+        if count == len(corners):
+            break
+        open_ = np.concatenate(unsettled)
+        count *= 4
+    return best
+
+
+def _to_chord(place: NDArray[np.float64], begin: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance of points from straight pieces, row by row; a piece may be a point."""
+    along = end - begin
+    square = np.einsum("ij,ij->i", along, along)
+    share = np.einsum("ij,ij->i", place - begin, along) / np.where(square > 0, square, 1.0)
+    foot = begin + np.clip(share, 0, 1)[:, None] * along
+    return np.asarray(np.linalg.norm(place - foot, axis=1))
