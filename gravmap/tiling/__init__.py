@@ -4,7 +4,9 @@ from gravmap.tiling.blocks import BlockSplit, split_blocks
 from gravmap.tiling.field_grid import FieldGrid, fields_region, read_field_grid
 from gravmap.tiling.handover import load_arrays, pack, read_index
 from gravmap.tiling.random_split import leaked_share, split_random
-from gravmap.tiling.tileset import TilePlan, make_tiles, plan_tiles
+from gravmap.tiling.tile_index import verify_tiles
+from gravmap.tiling.tile_plan import TilePlan, plan_tiles
+from gravmap.tiling.tileset import make_tiles
 from gravmap.tiling.windows import Scale, plan_scales, windows
 
 __all__ = [
@@ -23,5 +25,6 @@ __all__ = [
     "read_index",
     "split_blocks",
     "split_random",
+    "verify_tiles",
     "windows",
 ]
