@@ -1,6 +1,7 @@
 """Tiling: windows over a region, splits that do not leak, GeoTIFF tiles, and the arrays a network is taught on."""
 
 from gravmap.tiling.blocks import BlockSplit, split_blocks
+from gravmap.tiling.export import export_tiles
 from gravmap.tiling.field_grid import FieldGrid, fields_region, read_field_grid
 from gravmap.tiling.handover import load_arrays, pack, read_index
 from gravmap.tiling.random_split import leaked_share, split_random
@@ -14,6 +15,7 @@ __all__ = [
     "FieldGrid",
     "Scale",
     "TilePlan",
+    "export_tiles",
     "fields_region",
     "leaked_share",
     "load_arrays",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,14 +57,19 @@ def bilinear(
     lat, lon = pixel_centres(window, size_px)
     row, down = _between(lat, north, south, rows)
     column, right = _between(lon, west, east, columns)
-    # First along the rows in use, few as they are, then down the columns: two thin passes, no 2-D index.
+    # First along the few rows in use; then down, all the tile's rows between the same two nodes at once: no 2-D index.
     top, bottom = int(row.min()), int(row.max()) + 2
     strip = values[top:bottom]
     wide = strip[:, column]
     wide += right * (strip[:, column + 1] - wide)
-    upper = wide[row - top]
-    upper += down[:, None] * (wide[row - top + 1] - upper)
-    return upper
+    step = np.diff(wide, axis=0)
+    made = np.empty((size_px, size_px), dtype=np.float32)
+    edges = [0, *(np.flatnonzero(np.diff(row)) + 1), size_px]
+    for start, stop in pairwise(edges):
+        node = row[start] - top
+        np.multiply(down[start:stop, None], step[node], out=made[start:stop])
+        made[start:stop] += wide[node]
+    return made
 
 
 def nearest(

@@ -72,7 +72,9 @@ def cut_tile(tile: Tile, grid: FieldGrid, raster: Labels, small: NDArray[np.uint
         Kind (``field``, ``label``, ``small``) to the bytes of its file; the same input gives the same bytes.
     """
     field = bilinear(grid.values[0], grid.nodes_wsen, tile.window, size_px)
-    np.multiply(np.rint(field * (1 / FIELD_STEP_MGAL)), FIELD_STEP_MGAL, out=field)
+    field *= 1 / FIELD_STEP_MGAL
+    np.rint(field, out=field)
+    field *= FIELD_STEP_MGAL
     label = nearest(raster.values, raster.bounds_wsen, tile.window, size_px)
     mask = nearest(small, raster.bounds_wsen, tile.window, size_px, outside=0)
 
