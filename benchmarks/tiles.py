@@ -31,7 +31,7 @@ from rasterio.transform import from_bounds
 from rasterio.windows import from_bounds as window_of
 
 fields, labels, out, boxes = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
-start = time.perf_counter()
+start, begun = time.perf_counter(), time.process_time()
 with rasterio.open(fields) as field, rasterio.open(labels) as label:
     for number, box in enumerate(boxes):
         for source, how, name in ((field, Resampling.bilinear, "field"), (label, Resampling.nearest, "label")):
@@ -42,7 +42,7 @@ with rasterio.open(fields) as field, rasterio.open(labels) as label:
                            compress="deflate", nodata=source.nodata)
             with rasterio.open(f"{out}/{number}_{name}.tif", "w", **profile) as tile:
                 tile.write(values, 1)
-print(time.perf_counter() - start)
+print(time.perf_counter() - start, time.process_time() - begun)
 """
 
 PREPARE = """
@@ -79,20 +79,21 @@ write_labels(data / "labels.tif", rasterize([(data / "map.gpkg", maps.LEGEND)], 
 """
 
 
-def run(words: list[str], folder: Path) -> tuple[float, float, str]:
-    """Seconds, peak MB and output of one command; the peak is its own."""
+def run(words: list[str], folder: Path) -> tuple[float, float, float, str]:
+    """Seconds, seconds of CPU, peak MB and output of one command; the peak is its own."""
     measure = (
         "import resource, subprocess, sys; p = subprocess.run(sys.argv[1:], capture_output=True, text=True);"
-        "print(p.stdout + p.stderr); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024);"
-        "sys.exit(p.returncode)"
+        "print(p.stdout + p.stderr); used = resource.getrusage(resource.RUSAGE_CHILDREN);"
+        "print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024); sys.exit(p.returncode)"
     )
     start = time.perf_counter()
     process = subprocess.run([sys.executable, "-c", measure, *words], cwd=folder, capture_output=True, text=True)
     seconds = time.perf_counter() - start
     if process.returncode:
         raise SystemExit(process.stdout + process.stderr)
-    *text, peak = process.stdout.strip().splitlines()
-    return seconds, float(peak), "\n".join(text).strip()
+    *text, used = process.stdout.strip().splitlines()
+    cpu, peak = map(float, used.split())
+    return seconds, cpu, peak, "\n".join(text).strip()
 
 
 def main() -> None:
@@ -106,40 +107,41 @@ def main() -> None:
         data.mkdir(parents=True, exist_ok=True)
         print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         if not (data / "labels.tif").exists():
-            print(run([sys.executable, "-c", PREPARE, str(data), str(Path(__file__).parent)], folder)[2])
+            print(run([sys.executable, "-c", PREPARE, str(data), str(Path(__file__).parent)], folder)[3])
         command = [sys.executable, "-m", "gravmap_cli", "tile", "--overwrite"]
-        print(run([*command, "-n"], folder)[2].splitlines()[-1])
-        seconds, peak, _ = run([*command, "--index-only"], folder)
-        print(f"gravmap tile --index-only: {seconds:.1f} s, peak {peak:.0f} MB")
-        ours, peak, text = run(command, folder)
+        print(run([*command, "-n"], folder)[3].splitlines()[-1])
+        seconds, cpu, peak, _ = run([*command, "--index-only"], folder)
+        print(f"gravmap tile --index-only: {seconds:.1f} s ({cpu:.1f} s of CPU), peak {peak:.0f} MB")
+        ours, cpu, peak, _ = run(command, folder)
         size = sum(path.stat().st_size for path in (data / "tiles").rglob("*") if path.is_file())
-        print(f"gravmap tile: {ours:.1f} s, {size / 1e9:.2f} GB, peak {peak:.0f} MB")
-        print("\n".join(f"  {line}" for line in text.splitlines()[-4:]))
-        plain = plain_loop(data, options.share)
-        print(f"plain loop over 536 windows: {plain:.0f} s; gravmap is {plain / ours:.1f} times faster")
+        print(f"gravmap tile: {ours:.1f} s ({cpu:.1f} s of CPU), {size / 1e9:.2f} GB, peak {peak:.0f} MB")
+        plain, plain_cpu = plain_loop(data, options.share)
+        print(f"plain loop over 536 windows: {plain:.0f} s ({plain_cpu:.0f} s of CPU)")
+        print(f"gravmap is {plain / ours:.1f} times faster, and takes {cpu / plain_cpu:.2f} of the CPU")
         print(f"load after: {os.getloadavg()[0]:.1f}")
 
 
-def plain_loop(data: Path, share: float) -> float:
-    """Seconds of the plain loop for all windows, from a share of each scale's."""
+def plain_loop(data: Path, share: float) -> tuple[float, float]:
+    """Seconds, and seconds of CPU, of the plain loop for all windows, from a share of each scale's."""
     import json
 
     from gravmap.tiling import plan_tiles
 
     tiles = plan_tiles(data / "fields.nc").tiles()
-    out, total, size = data / "plain", 0.0, 0.0
+    out, total, total_cpu, size = data / "plain", 0.0, 0.0, 0.0
     for scale in dict.fromkeys(tile.scale for tile in tiles):
         boxes = [list(tile.window.bounds_wsen) for tile in tiles if tile.scale == scale]
         some = random.Random(0).sample(boxes, max(2, round(share * len(boxes))))
         out.mkdir()
         words = [str(data / "plain.tif"), str(data / "labels.tif"), str(out), json.dumps(some)]
-        seconds = float(run([sys.executable, "-c", PLAIN, *words], data)[2])
+        seconds, cpu = map(float, run([sys.executable, "-c", PLAIN, *words], data)[3].split())
         total += seconds * len(boxes) / len(some)
+        total_cpu += cpu * len(boxes) / len(some)
         size += sum(path.stat().st_size for path in out.iterdir()) * len(boxes) / len(some)
         print(f"  plain, {scale.name}: {seconds / len(some):.3f} s a window ({len(some)} of {len(boxes)} run)")
         shutil.rmtree(out)
     print(f"  plain: {size / 1e9:.1f} GB")
-    return total
+    return total, total_cpu
 
 
 if __name__ == "__main__":
