@@ -16,7 +16,7 @@ from gravmap.tiling.windows import Scale, plan_scales, windows
 SIZE_PX = 2048
 # Measured (benchmarks/tiles.py) on a residual of 2 arc-minutes with 6 mGal: bytes per pixel of a field tile grow with
 # the nodes per pixel to this power; the rest are labels, mask and headers of a tile; time is that of one core.
-_BYTES_PER_PIXEL, _POWER, _MOST_BYTES_PER_PIXEL, _BYTES_PER_TILE = 5.0, 0.65, 3.0, 60_000
+_BYTES_PER_PIXEL, _POWER, _MOST_BYTES_PER_PIXEL, _BYTES_PER_TILE = 5.2, 0.65, 3.0, 60_000
 _SECONDS_PER_PIXEL = 0.15 / 2048**2
 
 
