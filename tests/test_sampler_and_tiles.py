@@ -14,7 +14,7 @@ from gravmap.learning.sampler import UNCHANGED, Crop, Sampler
 from gravmap.learning.target import IGNORE
 from gravmap.tiling import load_arrays, make_tiles
 
-SIZE = 160
+SIZE = 90  # some pixel centres lie on the line between two label cells, where rounding must not decide
 STEP = 0.1  # of the gravity, degrees
 
 
