@@ -95,7 +95,7 @@ def _known(error: Exception) -> GravmapError | None:
         return GravmapError(
             f"The disk is full{where}.", "Free some space and run the command again; finished files are kept."
         )
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
         return GravmapError(f"No permission for {error.filename}.", "Choose another --workspace or mend the rights.")
     return None
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .options import ANGLE, dry_run_option, overwrite_option, seed_option
 from .session import Session, command_options
+
+if TYPE_CHECKING:
+    from gravmap.tiling import TilePlan
 
 
 @click.command(
@@ -15,6 +20,7 @@ from .session import Session, command_options
     epilog="""\b
 Examples:
   gravmap tile
+  gravmap tile --format esri
   gravmap tile --index-only --window 2.5deg --stride 1.25deg --block 1.25deg --folds 4""",
 )
 @click.option(
@@ -37,6 +43,14 @@ Examples:
     "--size", "size_px", type=click.IntRange(16, 16384), default=2048, show_default=True, help="Pixels a side."
 )
 @click.option("--index-only", is_flag=True, help="Write no tiles: training reads the native grids and needs none.")
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["geotiff", "esri", "torchgeo"]),
+    default="geotiff",
+    show_default=True,
+    help="Also lay the tiles out for ArcGIS (Classified Tiles, in data/tiles_esri) or torchgeo (data/tiles_torchgeo).",
+)
 @click.option(
     "--split",
     "splits",
@@ -71,6 +85,7 @@ def command(
     strides_deg: tuple[float, ...],
     size_px: int,
     index_only: bool,
+    layout: str,
     splits: tuple[str, ...],
     folds: int,
     block_deg: float | None,
@@ -83,42 +98,28 @@ def command(
 
     Reads data/fields.nc and data/labels.tif (made here from the fetched maps when missing) and writes data/tiles:
     index.parquet, index.json and, unless --index-only, one GeoTIFF of field, label and small bodies per window. The
-    default windows over the study area are 450 of 1, 55 of 5, 27 of 10 and 4 of 15 degrees.
+    default windows over the study area are 450 of 1, 55 of 5, 27 of 10 and 4 of 15 degrees. A run that was stopped is
+    gone on with by the same command.
     """
+    from gravmap.errors import OptionError
     from gravmap.files import refuse_existing
-    from gravmap.tiling import make_tiles, plan_tiles
-    from gravmap.units import format_angle
+    from gravmap.tiling import export_tiles, make_tiles, plan_tiles
     from gravmap.workspace import require
 
+    if index_only and layout != "geotiff":
+        raise OptionError(f"--index-only writes no tiles to lay out for {layout}.", "Leave one of the two away.")
     place = session.workspace
     require(place.fields, "gravmap residual --height 10km")
     plan = plan_tiles(place.fields, windows_deg, strides_deg, size_px)
-    for scale in plan.scales:
-        count = scale.rows * scale.columns
-        sides = f"{format_angle(scale.size_deg)} every {format_angle(scale.stride_deg)}"
-        session.say(f"  {count:>5} windows of {sides} ({scale.rows} rows, {scale.columns} columns)")
-    session.say(f"  {plan.count:>5} windows over {plan.region}")
+    _tell_plan(session, plan)
     if dry_run:
-        for note in plan.notes:
-            session.say(note)
-        if index_only:
-            session.say(f"Would write {place.tiles} without tiles, in seconds.")
-        else:
-            size, minutes = plan.disk_bytes / 1e9, plan.seconds / 60
-            session.say(
-                f"Would write {place.tiles}: up to {size:.2f} GB, about {minutes:.1f} minutes, 0.5 GB of memory."
-            )
-        if not place.labels.exists():
-            session.say(f"Would make {place.labels} first, from the fetched maps.")
-        session.result(
-            {
-                "would_write": str(place.tiles),
-                "windows": plan.count,
-                "disk_bytes": 0 if index_only else plan.disk_bytes,
-                "seconds": 0.0 if index_only else plan.seconds,
-                "notes": list(plan.notes),
-            }
-        )
+        _tell_dry_run(session, plan, index_only)
+        return
+    if layout != "geotiff" and not overwrite and _same_tiles(place.tiles, plan):
+        refuse_existing(_laid_out(place.tiles, layout), overwrite)
+        session.say(f"{place.tiles} is there already.")
+        _lay_out(session, export_tiles, layout, overwrite)
+        session.result({"written": str(_laid_out(place.tiles, layout)), "windows": plan.count})
         return
     refuse_existing(place.tiles, overwrite)
     if not place.labels.exists():
@@ -140,7 +141,11 @@ def command(
             overwrite=overwrite,
             progress=progress,
         )
-    session.say(f"{index['windows_set_apart']} windows have under 10 % bedrock.")
+    if index["kept"]:
+        session.say(f"{index['kept']} of {index['windows']} tiles were there from the run before, and were kept.")
+    _tell_set_apart(session, index["set_apart"])
+    from gravmap.units import format_angle
+
     for split in index["splits"]:
         if split["name"] == "random":
             share = 100 * split["leak"]
@@ -151,11 +156,15 @@ def command(
             session.say(f"Split blocks: {folds_said}, labels within {format_angle(split['buffer_deg'])} of one unused.")
     written = "index only" if index_only else f"{_folder_bytes(place.tiles) / 1e6:.0f} MB"
     session.say(f"Wrote {place.tiles} ({written})")
+    if layout != "geotiff":
+        _lay_out(session, export_tiles, layout, overwrite)
     session.result(
         {
             "written": str(place.tiles),
             "windows": index["windows"],
+            "kept": index["kept"],
             "windows_set_apart": index["windows_set_apart"],
+            "set_apart": index["set_apart"],
             "scales": index["scales"],
             "splits": [
                 {key: value for key, value in split.items() if key != "fold_of_block"} for split in index["splits"]
@@ -163,6 +172,76 @@ def command(
             "notes": index["notes"],
         }
     )
+
+
+def _tell_plan(session: Session, plan: TilePlan) -> None:
+    from gravmap.units import format_angle
+
+    for scale in plan.scales:
+        count = scale.rows * scale.columns
+        sides = f"{format_angle(scale.size_deg)} every {format_angle(scale.stride_deg)}"
+        session.say(f"  {count:>5} windows of {sides} ({scale.rows} rows, {scale.columns} columns)")
+    session.say(f"  {plan.count:>5} windows over {plan.region}")
+
+
+def _tell_dry_run(session: Session, plan: TilePlan, index_only: bool) -> None:
+    place = session.workspace
+    for note in plan.notes:
+        session.say(note)
+    if index_only:
+        session.say(f"Would write {place.tiles} without tiles, in seconds.")
+    else:
+        size, minutes = plan.disk_bytes / 1e9, plan.seconds / 60
+        session.say(
+            f"Would write {place.tiles}: about {size:.2f} GB, {minutes:.1f} minutes on 2 free cores, 0.6 GB of memory."
+        )
+    if not place.labels.exists():
+        session.say(f"Would make {place.labels} first, from the fetched maps.")
+    session.result(
+        {
+            "would_write": str(place.tiles),
+            "windows": plan.count,
+            "disk_bytes": 0 if index_only else plan.disk_bytes,
+            "seconds": 0.0 if index_only else plan.seconds,
+            "notes": list(plan.notes),
+        }
+    )
+
+
+def _tell_set_apart(session: Session, set_apart: dict[str, list[str]], shown: int = 8) -> None:
+    """The windows that the paper would set apart as a test set: how many of each size, and the first of them."""
+    total = sum(map(len, set_apart.values()))
+    session.say(f"{total} windows have under 10 % bedrock and are set apart{':' if total else '.'}")
+    for scale, names in set_apart.items():
+        if names:
+            places = " ".join(name.partition("/")[2] for name in names[:shown])
+            more = f" and {len(names) - shown} more" if len(names) > shown else ""
+            session.say(f"  {len(names):>5} of {scale}: {places}{more}")
+
+
+def _same_tiles(tiles: Path, plan: TilePlan) -> bool:
+    """Whether the tile set that is there has the windows and tiles that were asked for."""
+    from dataclasses import asdict
+
+    from gravmap.tiling import read_index
+
+    if not (tiles / "index.json").exists():
+        return False
+    index = read_index(tiles)
+    asked = [{**asdict(scale), "name": scale.name} for scale in plan.scales]
+    return bool(index["tiles"] and index["scales"] == asked and index["size_px"] == plan.size_px)
+
+
+def _laid_out(tiles: Path, layout: str) -> Path:
+    return tiles.with_name(f"{tiles.name}_{layout}")
+
+
+def _lay_out(session: Session, export: Callable[..., int], layout: str, overwrite: bool) -> None:
+    tiles = session.workspace.tiles
+    target = _laid_out(tiles, layout)
+    with session.progress(layout) as progress:
+        pairs = export(tiles, target, layout, overwrite=overwrite, progress=progress)
+    session.say(f"Wrote {target} ({pairs} pairs)")
 
 
 def _make_labels(session: Session) -> None:

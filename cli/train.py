@@ -96,7 +96,10 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
     """
     if (options["device"] == "cpu" and options["gpus"]) or (options["device"] == "cuda" and options["gpus"] == 0):
         raise click.UsageError("--gpus and --device contradict each other.")
+    from gravmap.tiling.unfinished import refuse_unfinished
+
     place = session.workspace
+    refuse_unfinished(place.tiles)
     require(place.tiles / "index.json", "gravmap tile")
     if options["resume"]:
         run_dir = _run_to_resume(place.runs, options["name"])

@@ -127,16 +127,28 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         with _full_disk_told(path):
             yield temporary
-        if path.exists():
-            # Two renames: a folder cannot be replaced in one.
-            old = path.with_name(f".{path.name}.old{PARTIAL}{os.getpid()}")
-            os.replace(path, old)
-            os.replace(temporary, path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(temporary, path)
+        replace_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Put the folder `new` in the place of `path`; an existing one goes when the new one stands there."""
+    for stale in path.parent.glob(f".{path.name}.old{PARTIAL}*"):
+        if not _writer_lives(stale):
+            shutil.rmtree(stale, ignore_errors=True)
+    if not path.exists():
+        os.replace(new, path)
+        return
+    # Two renames: a folder cannot be replaced in one.
+    old = path.with_name(f".{path.name}.old{PARTIAL}{os.getpid()}")
+    os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except OSError:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

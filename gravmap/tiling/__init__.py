@@ -1,10 +1,13 @@
 """Tiling: windows over a region, splits that do not leak, GeoTIFF tiles, and the arrays a network is taught on."""
 
 from gravmap.tiling.blocks import BlockSplit, split_blocks
+from gravmap.tiling.export import export_tiles
 from gravmap.tiling.field_grid import FieldGrid, fields_region, read_field_grid
 from gravmap.tiling.handover import load_arrays, pack, read_index
 from gravmap.tiling.random_split import leaked_share, split_random
-from gravmap.tiling.tileset import TilePlan, make_tiles, plan_tiles
+from gravmap.tiling.tile_index import verify_tiles
+from gravmap.tiling.tile_plan import TilePlan, plan_tiles
+from gravmap.tiling.tileset import make_tiles
 from gravmap.tiling.windows import Scale, plan_scales, windows
 
 __all__ = [
@@ -12,6 +15,7 @@ __all__ = [
     "FieldGrid",
     "Scale",
     "TilePlan",
+    "export_tiles",
     "fields_region",
     "leaked_share",
     "load_arrays",
@@ -23,5 +27,6 @@ __all__ = [
     "read_index",
     "split_blocks",
     "split_random",
+    "verify_tiles",
     "windows",
 ]

@@ -20,7 +20,8 @@ from gravmap.tiling.census import count_classes
 from gravmap.tiling.field_grid import read_field_grid
 from gravmap.tiling.random_split import split_random
 from gravmap.tiling.roles import IGNORED, TRAIN
-from gravmap.tiling.tileset import FORMAT
+from gravmap.tiling.tile_index import FORMAT
+from gravmap.tiling.unfinished import refuse_unfinished
 
 MADE_BY = "gravmap tile"
 _ANEW = f"`{MADE_BY} --overwrite` makes the tile set anew."
@@ -32,8 +33,9 @@ def read_index(folder: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        No tile set there, or one of another version.
+        No tile set there, a half-written one, or one of another version.
     """
+    refuse_unfinished(Path(folder))
     index: dict[str, Any] = read_json(Path(folder) / "index.json", MADE_BY)
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise InputError(f"{folder} is a tile set of another format than this gravmap's.", _ANEW)

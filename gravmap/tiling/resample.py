@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,8 +25,9 @@ def _between(
     at: NDArray[np.float64], first: float, last: float, count: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Index of the node before each position, and how far it is to the next one (0 to 1)."""
-    # Beyond the outermost nodes lies only the outer half cell: there the field keeps the node's value.
-    position = np.clip((at - first) / (last - first) * (count - 1), 0, count - 1)
+    # Beyond the outermost nodes lies only the outer half cell: there the field is mirrored, as training sees it.
+    position = np.abs((at - first) / (last - first) * (count - 1))
+    position = (count - 1) - np.abs((count - 1) - position)
     before = np.minimum(position.astype(np.intp), count - 2)
     return before, (position - before).astype(np.float32)
 
@@ -48,21 +51,27 @@ def bilinear(
     Returns
     -------
     ndarray, shape (size_px, size_px), float32
-        North-up; clamped outside the outermost nodes; NaN where a node in use is NaN.
+        North-up; mirrored at the outermost nodes, up to a whole grid beyond them; NaN where a node in use is NaN.
     """
     rows, columns = values.shape
     west, south, east, north = nodes_wsen
     lat, lon = pixel_centres(window, size_px)
     row, down = _between(lat, north, south, rows)
     column, right = _between(lon, west, east, columns)
-    # First along the rows in use, few as they are, then down the columns: two thin passes, no 2-D index.
+    # First along the few rows in use; then down, all the tile's rows between the same two nodes at once: no 2-D index.
     top, bottom = int(row.min()), int(row.max()) + 2
     strip = values[top:bottom]
-    wide = strip[:, column]
-    wide += right * (strip[:, column + 1] - wide)
-    upper = wide[row - top]
-    upper += down[:, None] * (wide[row - top + 1] - upper)
-    return upper
+    # np.take leaves rows together in memory, where strip[:, column] would lay columns together.
+    wide = np.take(strip, column, axis=1)
+    wide += right * (np.take(strip, column + 1, axis=1) - wide)
+    step = np.diff(wide, axis=0)
+    made = np.empty((size_px, size_px), dtype=np.float32)
+    edges = [0, *(np.flatnonzero(np.diff(row)) + 1), size_px]
+    for start, stop in pairwise(edges):
+        node = row[start] - top
+        np.multiply(down[start:stop, None], step[node], out=made[start:stop])
+        made[start:stop] += wide[node]
+    return made
 
 
 def nearest(
@@ -96,7 +105,8 @@ def nearest(
     lat, lon = pixel_centres(window, size_px)
     row = np.floor((north - lat) / (north - south) * rows + SNAP_CELLS).astype(np.intp)
     column = np.floor((lon - west) / (east - west) * columns + SNAP_CELLS).astype(np.intp)
-    picked: NDArray[np.uint8] = values[np.clip(row, 0, rows - 1)][:, np.clip(column, 0, columns - 1)]
+    used, place = np.unique(np.clip(row, 0, rows - 1), return_inverse=True)  # each row in use is stretched once
+    picked: NDArray[np.uint8] = np.take(values[used], np.clip(column, 0, columns - 1), axis=1)[place]
     picked[(row < 0) | (row >= rows)] = outside
     picked[:, (column < 0) | (column >= columns)] = outside
     return picked

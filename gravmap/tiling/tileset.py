@@ -3,102 +3,38 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
-import math
 import os
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from rasterio.errors import RasterioError
+import rasterio
 
 from gravmap import __version__
-from gravmap.errors import GravmapError, InputError, OptionError
+from gravmap.errors import GravmapError, InputError
 from gravmap.files import atomic_folder, refuse_existing, sha256, write_json
 from gravmap.geology import Labels, open_labels
-from gravmap.geology.legend import COVER, UNUSABLE, Legend
+from gravmap.geology.index_raster import category_xml
+from gravmap.geology.legend import COVER, UNUSABLE
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.tiling.blocks import BUFFER_DEG, FOLDS
 from gravmap.tiling.bodies import SMALL_KM2, small_bodies
 from gravmap.tiling.census import count_classes
-from gravmap.tiling.field_grid import read_field_grid
+from gravmap.tiling.field_grid import FieldGrid, read_field_grid
 from gravmap.tiling.random_split import EFFECTIVE_OUTCROP
 from gravmap.tiling.split import SPLITS, check_splits, split_all
-from gravmap.tiling.tile_files import FIELD_STEP_MGAL, Tile, write_tiles
-from gravmap.tiling.windows import Scale, plan_scales, windows
+from gravmap.tiling.tile_files import FIELD_STEP_MGAL, KINDS, Tile, cut_tile
+from gravmap.tiling.tile_index import FORMAT, index_table
+from gravmap.tiling.tile_plan import SIZE_PX, TilePlan, check_room, plan_tiles
+from gravmap.tiling.unfinished import Unfinished, unfinished_bytes, write_unfinished
 
 log = logging.getLogger(__name__)
-
-FORMAT = 1
-SIZE_PX = 2048
-# Measured, for --dry-run, on fields as rough as a residual of 2 arc-minutes: bytes per pixel grow with the square
-# root of the nodes per pixel; the rest are the labels and headers of a tile; a quarter of a second a tile on one core.
-_BYTES_PER_PIXEL, _MOST_BYTES_PER_PIXEL, _BYTES_PER_TILE = 4.2, 3.0, 30_000
-_SECONDS_PER_PIXEL = 0.25 / 2048**2
-
-
-@dataclass(frozen=True)
-class TilePlan:
-    """What a tile set will be, before anything is written.
-
-    Attributes
-    ----------
-    region : Region
-        What the windows cover: the region of the fields.
-    scales : tuple of Scale
-        Sizes, strides and counts.
-    notes : tuple of str
-        What does not fit and was changed.
-    size_px : int
-        Pixels a side of a tile.
-    disk_bytes : int
-        Disk the tiles take, at most.
-    seconds : float
-        Time to write them, roughly, with two workers.
-    """
-
-    region: Region
-    scales: tuple[Scale, ...]
-    notes: tuple[str, ...]
-    size_px: int
-    disk_bytes: int
-    seconds: float
-
-    @property
-    def count(self) -> int:
-        """Number of windows."""
-        return sum(scale.rows * scale.columns for scale in self.scales)
-
-
-def plan_tiles(
-    fields: Path, sizes_deg: Sequence[float] = (), strides_deg: Sequence[float] = (), size_px: int = SIZE_PX
-) -> TilePlan:
-    """What :func:`make_tiles` would make of a field file.
-
-    Raises
-    ------
-    OptionError
-        Sizes and strides do not go together, or the tiles have no size.
-    InputError
-        The fields are missing or not ours.
-    """
-    if not 16 <= size_px <= 16384:
-        raise OptionError(f"Tiles of {size_px} pixels a side are not supported.", "Choose 16 to 16384.")
-    grid = read_field_grid(fields)
-    region = grid.region
-    scales, notes = plan_scales(region, sizes_deg, strides_deg)
-    nodes_per_deg = (grid.values.shape[2] - 1) / (grid.nodes_wsen[2] - grid.nodes_wsen[0])
-    disk_bytes, pixels = 0.0, 0
-    for scale in scales:
-        count, rough = scale.rows * scale.columns, scale.size_deg * nodes_per_deg / size_px
-        each = min(_BYTES_PER_PIXEL * math.sqrt(rough), _MOST_BYTES_PER_PIXEL) * size_px**2 + _BYTES_PER_TILE
-        disk_bytes, pixels = disk_bytes + count * each, pixels + count * size_px**2
-    return TilePlan(region, tuple(scales), tuple(notes), size_px, int(disk_bytes), pixels * _SECONDS_PER_PIXEL / 2)
 
 
 def make_tiles(
@@ -126,7 +62,8 @@ def make_tiles(
     fields, labels : Path
         ``fields.nc`` and ``labels.tif``; their SHA-256 go into the index.
     folder : Path
-        The tile set, written whole or not at all.
+        The tile set. Until it is whole it lies beside as ``<folder>.partial``, with which the next call goes
+        on; an older one stays until then.
     sizes_deg, strides_deg : sequence of float
         As in :func:`gravmap.tiling.plan_scales`; empty for the paper's four.
     size_px : int
@@ -147,14 +84,14 @@ def make_tiles(
     Returns
     -------
     dict
-        What ``index.json`` says.
+        What ``index.json`` says, and ``kept``: tiles that an earlier, stopped run had finished.
 
     Raises
     ------
     OptionError, InputError
         Options or inputs that do not go together; see the message.
     GravmapError
-        The disk has not enough room.
+        The disk has not enough room, before or on the way.
     """
     refuse_existing(folder, overwrite)
     check_splits(splits)
@@ -163,12 +100,8 @@ def make_tiles(
     raster = open_labels(labels)
     _check_overlap(plan.region, raster, fields, labels)
     if not index_only:
-        _check_room(folder, plan.disk_bytes)
-    tiles = [
-        Tile(scale, number // scale.columns, number % scale.columns, window)
-        for scale in plan.scales
-        for number, window in enumerate(windows(plan.region, scale.size_deg, scale.stride_deg))
-    ]
+        check_room(folder, plan.disk_bytes - unfinished_bytes(folder))
+    tiles = plan.tiles()
     boxes = np.array([tile.window.bounds_wsen for tile in tiles])
     counts = count_classes(raster.values, raster.bounds_wsen, boxes)
     cells = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / _cell_deg2(raster)
@@ -184,15 +117,18 @@ def make_tiles(
         buffer_deg=buffer_deg,
         seed=seed,
     )
+    set_apart = _set_apart(plan, tiles, outcrop < EFFECTIVE_OUTCROP)
+    recipe = _recipe(fields, labels, plan, grid, raster)
     index: dict[str, Any] = {
         "format": FORMAT,
         "made_by": f"gravmap {__version__}",
         "tiles": not index_only,
         "size_px": size_px,
         "region_wsen": list(plan.region.bounds_wsen),
-        "scales": [{**asdict(scale), "name": scale.name} for scale in plan.scales],
+        "scales": recipe["scales"],
         "windows": len(tiles),
-        "windows_set_apart": int(np.count_nonzero(outcrop < EFFECTIVE_OUTCROP)),
+        "windows_set_apart": sum(map(len, set_apart.values())),
+        "set_apart": set_apart,
         "channel": grid.channels[0],
         "field_recipe": grid.recipe,
         "field_step_mgal": FIELD_STEP_MGAL,
@@ -202,28 +138,96 @@ def make_tiles(
         "splits": described,
         "notes": [*plan.notes, *notes],
         "sources": {
-            "fields": {"path": _relative(fields, folder), "sha256": sha256(fields)},
-            "labels": {"path": _relative(labels, folder), "sha256": sha256(labels)},
+            name: {"path": _relative(path, folder), "sha256": recipe["sources"][name]}
+            for name, path in (("fields", fields), ("labels", labels))
         },
         "field_sources": grid.sources,
         "legend_toml": raster.legend.text(),
     }
     for note in index["notes"]:
         log.warning(note)
-    try:
+    if index_only:
         with atomic_folder(folder) as temporary:
-            if not index_only:
-                small = small_bodies(raster.values, raster.bounds_wsen)
-                write_tiles(temporary, tiles, grid, raster, small, size_px, workers, progress)
-            _write_index(temporary / "index.parquet", tiles, counts, outcrop, raster.legend, columns, index_only)
+            table = index_table(tiles, counts, outcrop, raster.legend, columns, {})
+            (temporary / "index.parquet").write_bytes(table)
             write_json(temporary / "index.json", index)
-    except RasterioError as error:
-        if shutil.disk_usage(folder.parent).free < 64 * 2**20:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
+        return {**index, "kept": 0}
+    files = {tile.name: [tile.file(kind) for kind in KINDS] for tile in tiles}
+    try:
+        with write_unfinished(folder, recipe, files) as unfinished:
+            sums = _write_tiles(unfinished, tiles, grid, raster, size_px, workers, progress)
+            unfinished.write("index.parquet", index_table(tiles, counts, outcrop, raster.legend, columns, sums))
+            write_json(unfinished.folder / "index.json", index)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise GravmapError(
-            f"A tile could not be written: {error}.", "Nothing was kept; run the command again."
-        ) from None
-    return index
+            f"The disk is full: {error.filename or folder} could not be written.",
+            "Free some space and run the command again; it goes on with the finished tiles.",
+        ) from error
+    return {**index, "kept": len(unfinished.kept)}
+
+
+def _write_tiles(
+    unfinished: Unfinished,
+    tiles: list[Tile],
+    grid: FieldGrid,
+    raster: Labels,
+    size_px: int,
+    workers: int,
+    progress: Progress,
+) -> dict[str, tuple[str, ...]]:
+    """Cut and write the tiles that are not there yet, several at once; the checksums of all."""
+    sums = dict(unfinished.kept)
+    missing = [tile for tile in tiles if tile.name not in sums]
+    small = small_bodies(raster.values, raster.bounds_wsen)
+    # TIFF has no place for the names of classes: GDAL looks for them in a file beside.
+    names = category_xml(raster.legend).encode()
+    for scale in {tile.scale.name for tile in tiles}:
+        (unfinished.folder / scale).mkdir(exist_ok=True)
+
+    def one(tile: Tile) -> tuple[str, ...]:
+        made = cut_tile(tile, grid, raster, small, size_px)
+        for kind in KINDS:
+            unfinished.write(tile.file(kind), made[kind])
+        found = tuple(hashlib.sha256(made[kind]).hexdigest() for kind in KINDS)
+        unfinished.finish(tile.name, found)
+        return found
+
+    with rasterio.Env(), ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        jobs = {pool.submit(one, tile): tile.name for tile in missing}
+        try:
+            for done, job in enumerate(as_completed(jobs), start=1 + len(unfinished.kept)):
+                sums[jobs[job]] = job.result()
+                progress(done, len(tiles), jobs[job])
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    for tile in tiles:
+        unfinished.write(f"{tile.file('label')}.aux.xml", names)
+    return sums
+
+
+def _recipe(fields: Path, labels: Path, plan: TilePlan, grid: FieldGrid, raster: Labels) -> dict[str, Any]:
+    """All that shapes the bytes of the tile files, as JSON values; splits do not."""
+    return {
+        "made_by": f"gravmap {__version__}, GDAL {rasterio.__gdal_version__}",
+        "sources": {"fields": sha256(fields), "labels": sha256(labels)},
+        "legend": hashlib.sha256(raster.legend.text().encode()).hexdigest(),
+        "channel": grid.channels[0],
+        "field_step_mgal": FIELD_STEP_MGAL,
+        "small_km2": SMALL_KM2,
+        "size_px": plan.size_px,
+        "scales": [{**asdict(scale), "name": scale.name} for scale in plan.scales],
+    }
+
+
+def _set_apart(plan: TilePlan, tiles: list[Tile], bare: Sequence[bool]) -> dict[str, list[str]]:
+    """Scale to the windows with too little bedrock to learn from or be scored on."""
+    return {
+        scale.name: [tile.name for tile, is_bare in zip(tiles, bare, strict=True) if is_bare and tile.scale == scale]
+        for scale in plan.scales
+    }
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -252,46 +256,3 @@ def _check_overlap(region: Region, raster: Labels, fields: Path, labels: Path) -
         )
     if not covered.contains(region, 0.5 * raster.resolution_deg):
         log.warning("The labels cover %s of the region %s; the rest counts as not usable.", common, region)
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    where = folder.absolute()
-    while not where.exists():
-        where = where.parent
-    free = shutil.disk_usage(where).free
-    if free < needed:
-        raise GravmapError(
-            f"The tiles take up to {needed / 1e9:.1f} GB and {where} has {free / 1e9:.1f} GB free.",
-            "Free some space, or add --index-only: training needs no tile files.",
-        )
-
-
-def _write_index(
-    path: Path,
-    tiles: list[Tile],
-    counts: NDArray[np.int64],
-    outcrop: NDArray[np.float64],
-    legend: Legend,
-    columns: dict[str, NDArray[Any]],
-    index_only: bool,
-) -> None:
-    import geopandas  # here: it takes a second to load
-    import shapely
-
-    boxes = np.array([tile.window.bounds_wsen for tile in tiles])
-    table: dict[str, Any] = {
-        "name": [tile.name for tile in tiles],
-        "scale_deg": [tile.scale.size_deg for tile in tiles],
-        "row": [tile.row for tile in tiles],
-        "col": [tile.column for tile in tiles],
-        **{side: boxes[:, k] for k, side in enumerate(("west", "south", "east", "north"))},
-        "outcrop_share": outcrop,
-        "effective": outcrop >= EFFECTIVE_OUTCROP,
-        **{f"cells_{entry.index}": counts[:, entry.index] for entry in legend.classes},
-        f"cells_{UNUSABLE}": counts[:, UNUSABLE],
-        **columns,
-    }
-    for kind in ("field", "label", "small"):
-        table[f"{kind}_file"] = [None if index_only else f"{tile.name}_{kind}.tif" for tile in tiles]
-    frame = geopandas.GeoDataFrame(table, geometry=shapely.box(*boxes.T), crs="EPSG:4326")
-    frame.to_parquet(path)

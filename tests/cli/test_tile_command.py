@@ -77,6 +77,65 @@ def test_index_only_options_reach_the_index(workspace):
     assert not list((workspace / "data" / "tiles").rglob("*.tif"))
 
 
+def test_windows_with_little_bedrock_are_named(workspace):
+    values = np.zeros((50, 80), dtype=np.uint8)
+    values[:, ::16] = 4  # every 1.6 degrees: a window of one degree holds at most a tenth, and some hold none
+    values[:, 40:] = 7
+    write_index_raster(workspace / "data" / "labels.tif", values, (80, 43, 88, 48), load_legend("bedrock10"))
+    words = ["-w", str(workspace), "tile", "--index-only", "--window", "1deg", "--window", "5deg", "--json"]
+    done = CliRunner().invoke(gravmap, words)
+    said = json.loads(done.stdout)
+    table = geopandas.read_parquet(workspace / "data" / "tiles" / "index.parquet")
+    # Columns of one degree from 80 E: cells 0, 16 and 32 hold bedrock, so columns 2 has none (20 to 29).
+    assert said["set_apart"]["1deg"] == [f"1deg/r{row:03d}_c002" for row in range(5)]
+    assert said["set_apart"]["5deg"] == []
+    assert said["windows_set_apart"] == 5 == np.count_nonzero(~table["effective"])
+    assert "5 windows have under 10 % bedrock and are set apart:" in done.stderr
+    assert "5 of 1deg: r000_c002 r001_c002" in done.stderr
+
+
+def test_a_stopped_run_is_gone_on_with(workspace, monkeypatch):
+    from gravmap.tiling.unfinished import Unfinished
+
+    finish, noted = Unfinished.finish, []
+
+    def failing(self, name, sums):
+        if len(noted) == 5:
+            raise OSError(28, "No space left on device", name)
+        finish(self, name, sums)
+        noted.append(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Unfinished, "finish", failing)
+        done = call(workspace, *SMALL)
+    assert done.exit_code == 1
+    assert "disk is full" in done.output
+    assert "Traceback" not in done.output
+    train = CliRunner().invoke(gravmap, ["-w", str(workspace), "train", "--gpus", "0"])
+    assert train.exit_code == 3
+    assert "half written: 5 tiles are finished" in train.output
+    done = call(workspace, *SMALL)
+    assert done.exit_code == 0, done.output
+    assert "5 of 18 tiles were there from the run before, and were kept." in done.output
+    assert not (workspace / "data" / "tiles.partial").exists()
+
+
+def test_tiles_are_laid_out_for_others(workspace):
+    done = call(workspace, *SMALL, "--format", "esri")
+    assert done.exit_code == 0, done.output
+    assert (workspace / "data" / "tiles_esri" / "esri_model_definition.emd").exists()
+    index = (workspace / "data" / "tiles" / "index.json").stat().st_mtime_ns
+    done = call(workspace, *SMALL, "--format", "torchgeo")
+    assert done.exit_code == 0, done.output
+    assert "there already" in done.output
+    assert len(list((workspace / "data" / "tiles_torchgeo" / "2.5deg" / "masks").iterdir())) == 18
+    assert (workspace / "data" / "tiles" / "index.json").stat().st_mtime_ns == index
+    # Other windows than those that are there are not passed off as asked for.
+    assert call(workspace, "--window", "5deg", "--size", "32", "--format", "torchgeo", "--overwrite").exit_code == 0
+    assert call(workspace, *SMALL, "--format", "torchgeo").exit_code == 3
+    assert call(workspace, *SMALL, "--format", "esri", "--index-only").exit_code == 2
+
+
 def test_a_dry_run_tells_count_disk_and_time(workspace):
     done = call(workspace, "-n")
     assert done.exit_code == 0

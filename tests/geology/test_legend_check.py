@@ -72,6 +72,16 @@ def test_polygons_of_a_projected_map_keep_their_area(write_map):
     assert back == pytest.approx((82, 45))
 
 
+def test_an_outline_that_crosses_itself_has_the_area_of_its_lobes(write_map):
+    bow_tie = Polygon([(80, 44), (82, 46), (82, 44), (80, 46)])
+    left, right = Polygon([(80, 44), (81, 45), (80, 46)]), Polygon([(82, 44), (82, 46), (81, 45)])
+    path = write_map([(bow_tie, {"GEN_GLG": "C", "TYPE": ""})])
+    for region in (None, Region(79, 43, 83, 47)):
+        made = check_legend(path, GEO3AL, region)
+        assert made.mended == 1
+        assert made.codes[0].area_km2 == pytest.approx(by_pyproj(left) + by_pyproj(right), rel=1e-6)
+
+
 def test_the_check_and_the_raster_tell_the_same(patchwork):
     made = rasterize([(patchwork, GEO3AL)], HERE, 0.1)
     checked = check_legend(patchwork, GEO3AL)
