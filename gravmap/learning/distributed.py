@@ -64,6 +64,14 @@ class Group:
             dist.all_reduce(tensor)
         return tensor
 
+    def sum_tensors(self, tensors: list[Tensor]) -> None:
+        """Add tensors of one type up over all processes, in place and in one exchange."""
+        if self.size > 1 and tensors:
+            flat = self.sum(torch.cat([tensor.flatten() for tensor in tensors]))
+            parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
+
     def sum_array(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
         """Add an array up over all processes."""
         return self.sum(torch.from_numpy(array).to(self.device)).cpu().numpy() if self.size > 1 else array
