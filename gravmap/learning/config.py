@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from gravmap.errors import OptionError
+from gravmap.learning.crops import Augmentation
 from gravmap.learning.loss import CLASS_WEIGHTS, SMALL_WEIGHT, TOPK_BASES, TOPK_SHARE
-from gravmap.learning.sampler import Augmentation
 from gravmap.learning.schedule import SCHEDULES, switch_epoch
 
 PRECISIONS = ("auto", "float32", "bfloat16")

@@ -15,6 +15,7 @@ import re
 import signal
 import tempfile
 import threading
+import time
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,11 @@ from gravmap.progress import Progress, silent
 if TYPE_CHECKING:
     from gravmap.learning.area import Area
     from gravmap.learning.config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+DEATHS = 3
+"""So many deaths of processes without an epoch in between are borne."""
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID")
@@ -192,10 +198,43 @@ def launch(
     Raises
     ------
     GravmapError
-        What the first failing process raised; all others are ended.
+        What the first failing process raised, and all others are ended; or processes died again and again. One
+        that a signal ended (for want of memory, say) is no failure: all go on from the last whole epoch.
     KeyboardInterrupt
         The run was interrupted; all processes are ended.
     """
+    last = run_dir / "last.json"
+    before = _state_of(last)
+    with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
+        packed = Path(scratch) / "area.npz"
+        area.save(packed)
+        deaths = 0
+        while True:
+            began = _state_of(last)
+            try:
+                return _launch_once(packed, run_dir, config, processes, progress, resume)
+            except _DiedError as died:
+                saved = _state_of(last)
+                deaths = 1 if saved != began else deaths + 1
+                if deaths > DEATHS:
+                    raise GravmapError(
+                        f"{died} {deaths} times without an epoch in between.", "Is memory short? See the system's log."
+                    ) from None
+                resume = resume or saved != before
+                log.warning("%s; %s.", died, "going on after the last whole epoch" if resume else "starting again")
+
+
+class _DiedError(Exception):
+    """A process was ended by a signal, and not by one of ours."""
+
+
+def _state_of(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _launch_once(
+    packed: Path, run_dir: Path, config: TrainConfig, processes: int, progress: Progress, resume: bool
+) -> dict[str, Any]:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -208,7 +247,6 @@ def launch(
     multiprocessing.set_forkserver_preload(["torch._dynamo", "gravmap.learning.trainer"])
     with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
         folder = Path(scratch)
-        area.save(folder / "area.npz")
         launching = elastic_launch(
             LaunchConfig(
                 min_nodes=1,
@@ -218,6 +256,7 @@ def launch(
                 rdzv_backend="c10d",
                 rdzv_endpoint="localhost:0",
                 local_addr="localhost",
+                # Restarts are ours: the launcher's would repeat what fails for a reason, too.
                 max_restarts=0,
                 monitor_interval=0.1,
                 # Workers fork from one clean process that has imported torch; importing takes seconds each.
@@ -228,9 +267,16 @@ def launch(
         )
         try:
             with _relayed(folder / "progress.json", progress):
-                results = launching(str(folder), str(run_dir), config.to_json(), processes, resume)
+                results = launching(str(folder), str(packed), str(run_dir), config.to_json(), processes, resume)
         except ChildFailedError as failure:
-            raise _first_error(folder) or failure from None
+            error = _first_error(folder)
+            if isinstance(error, GravmapError):
+                raise error from None
+            for rank, failed in failure.failures.items():
+                if failed.exitcode < 0:
+                    told = signal.Signals(-failed.exitcode).name
+                    raise _DiedError(f"Training process {rank} was ended by {told}") from None
+            raise error or failure from None
         except SignalException as ended:
             raise KeyboardInterrupt(str(ended)) from None
         finally:
@@ -240,7 +286,7 @@ def launch(
         return result
 
 
-def _work(scratch: str, run_dir: str, config_json: str, processes: int, resume: bool) -> dict[str, Any]:
+def _work(scratch: str, packed: str, run_dir: str, config_json: str, processes: int, resume: bool) -> dict[str, Any]:
     """One of the processes that :func:`launch` starts."""
     from gravmap.learning.area import Area
     from gravmap.learning.config import TrainConfig
@@ -253,9 +299,12 @@ def _work(scratch: str, run_dir: str, config_json: str, processes: int, resume: 
     config = TrainConfig.from_json(config_json)
     try:
         with joined(config.device) as group:
-            area = Area.load(folder / "area.npz")
+            area = Area.load(Path(packed))
             return train(area, Path(run_dir), config, _telling(folder, rank), group=group, resume=resume)
     except Exception as error:
+        if not isinstance(error, GravmapError):
+            # Often only the loss of a neighbour: the launcher is to see that one first.
+            time.sleep(1.0)
         write_json(folder / f"error-{rank}.json", _describe(error))
         raise SystemExit(1) from None
 

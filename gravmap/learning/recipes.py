@@ -1,8 +1,8 @@
 """Whole recipes of training by name, or from a file: every value of a :class:`TrainConfig` that is not said.
 
 "default" is ours; "paper" is Liu et al. 2024 to the letter, with our value only where it gives none. A file is
-TOML with the names of TrainConfig's attributes as keys, an [augmentation] table, and `base`, the recipe it
-changes. What a user says beside a recipe beats it.
+TOML with the names of TrainConfig's attributes as keys (but for those that say what is taught where), an
+[augmentation] table, and `base`, the recipe it changes. What a user says beside a recipe beats it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from gravmap.errors import InputError, OptionError
 from gravmap.learning.config import TrainConfig
-from gravmap.learning.sampler import PAPER, Augmentation
+from gravmap.learning.crops import PAPER, Augmentation
 
 RECIPES = ("default", "paper")
 
@@ -26,6 +26,9 @@ LONG = 600
 
 SHORT = 60
 """A run of fewer epochs leaves neither optimiser the time to settle."""
+
+
+NOT_HOW = ("recipe", "model", "device", "seed", "augmentation")
 
 
 def make_config(recipe: str = "default", **said: Any) -> TrainConfig:
@@ -117,8 +120,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is missing.", f"Name a recipe: {', '.join(RECIPES)}.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} is no readable TOML: {error}.") from None
-    kinds = {"base": str, **_kinds(TrainConfig)}
-    del kinds["recipe"]
+    kinds = {"base": str, **{name: kind for name, kind in _kinds(TrainConfig).items() if name not in NOT_HOW}}
     changes = table.pop("augmentation", {})
     if not isinstance(changes, dict):
         raise InputError(f"{path}: augmentation is a table.", "Write [augmentation] and its keys below.")

@@ -27,6 +27,7 @@ from gravmap.learning.config import TrainConfig
 from gravmap.learning.curves import draw_curves
 from gravmap.learning.distributed import Group
 from gravmap.learning.evaluation import evaluate, scoring_scale
+from gravmap.learning.events import Events
 from gravmap.learning.loss import bootstrapped_cross_entropy, class_counts, class_weights
 from gravmap.learning.phases import ADAM, Phases
 from gravmap.learning.sampler import Sampler
@@ -77,6 +78,7 @@ class Run:
         self._sums = torch.zeros(2, dtype=torch.float64)
         self._confusion = torch.zeros(len(counts), len(counts), dtype=torch.int64, device=group.device)
         self._tune: dict[str, Any] = {}
+        self._events: Events | None = None
 
     def begin_epoch(self) -> None:
         """Set what an epoch starts with; random numbers inside the network depend on epoch and process alone."""
@@ -173,6 +175,9 @@ class Run:
                 save_model(self.run_dir, self.network, self.spec({"tune": self._tune}))
             self.save()
             write_text(self.run_dir / "metrics.csv", _as_csv(self.history))
+            if self.config.tensorboard:
+                self._events = self._events or Events(self.run_dir, self.epoch)
+                self._events.write(row)
 
     def _mapped_loss(self, logits: Tensor, target: Tensor) -> float:
         """The training loss of a map, with the share of pixels that teach in the end, bodies of all sizes alike."""

@@ -8,7 +8,8 @@ from scipy.interpolate import RegularGridInterpolator
 from gravmap.errors import InputError
 from gravmap.learning import IGNORE, Area
 from gravmap.learning.area import channel_scales
-from gravmap.learning.sampler import UNCHANGED, Augmentation, Crop, Sampler
+from gravmap.learning.crops import PAPER, UNCHANGED, Augmentation, Crop
+from gravmap.learning.sampler import Sampler
 
 
 def make_sampler(area, **options):

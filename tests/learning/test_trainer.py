@@ -10,7 +10,7 @@ import torch
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.learning import Area, TrainConfig, load_model, predict_logits, train
 from gravmap.learning.checkpoint import read_pair
-from gravmap.learning.sampler import Augmentation
+from gravmap.learning.crops import Augmentation
 from gravmap.learning.trainer import describe_time, measure_step
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=3, steps=2, batch_size=4, lr=3e-3, seed=1)
