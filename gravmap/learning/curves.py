@@ -52,7 +52,8 @@ def draw_curves(history: list[dict[str, Any]], path: Path, title: str = "") -> N
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (above, below):
         # Clear of the curves, whatever their shape.
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=8)
+        if axes.lines:
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10)
     with atomic_path(path) as temporary:

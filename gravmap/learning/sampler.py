@@ -149,15 +149,15 @@ class Sampler:
     def _as_picture(self, crop: Crop, drawing: np.random.Generator) -> Crop:
         """Add the changes of photographs, each in half of the crops."""
         aug, side = self.augmentation, 2 * crop.half_deg
-        shifted, noisy, contrasted, lit = drawing.random(4) < 0.5
-        east, north = drawing.uniform(-aug.shift, aug.shift, size=2)
+        shifted, noisy, contrasted, lit = (drawing.random(4) < 0.5).tolist()
+        east, north = (drawing.uniform(-aug.shift, aug.shift, size=2) * side * shifted).tolist()
         noise, contrast, brightness = (
             float(drawing.uniform(*span)) for span in (aug.picture_noise, aug.contrast, aug.brightness)
         )
         return dataclasses.replace(
             crop,
-            lon=crop.lon + float(east) * side * shifted,
-            lat=crop.lat + float(north) * side * shifted,
+            lon=crop.lon + east,
+            lat=crop.lat + north,
             picture_noise=noise if noisy else 0.0,
             contrast=contrast if contrasted else 1.0,
             brightness=brightness if lit else 1.0,

@@ -149,8 +149,10 @@ class Stepper:
                 terms[:2] = found[0]
             terms[2] = elapsed_s if group.rank == 0 else 0.0
             loss, weight, elapsed_s, short = group.sum(terms).tolist()
-            if found is not None and not short:
-                break
+            if found is not None:
+                if not short:
+                    break
+                self._undo(found[2])  # another process ran out
             self.halve()
         if not math.isfinite(loss):
             raise self._not_finite("loss", epoch, index)
