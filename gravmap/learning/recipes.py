@@ -82,7 +82,7 @@ def _default(asked: dict[str, Any]) -> dict[str, Any]:
     return {
         "epochs": epochs,
         "schedule": "adam-sgd",
-        "patience": shrunk(100),
+        "patience": max(10, shrunk(100)),
         # The moving average remembers the same share of the run.
         "switch_smoothing": 0.9 ** (1 / part),
         "switch_window": shrunk(20),
