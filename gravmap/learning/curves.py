@@ -47,7 +47,8 @@ def draw_curves(history: list[dict[str, Any]], path: Path, title: str = "") -> N
     _mark_switch(above, below, history)
     _mark_kept(below, history)
     below.set_ylabel("FWIoU")
-    below.set_ylim(0, 1)
+    reached = [row[name] for row in history for name in ("train_fwiou", "tune_fwiou") if row[name] is not None]
+    below.set_ylim(0, min(1.0, 1.3 * max([*reached, 0.1])))
     below.set_xlabel("epoch")
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (above, below):
