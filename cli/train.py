@@ -118,7 +118,8 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
 
     import torch
 
-    from gravmap.learning.distributed import device_for, group_variables, joined, launch
+    from gravmap.learning.distributed import device_for, group_variables, joined
+    from gravmap.learning.launch import launch
     from gravmap.learning.trainer import train
 
     grouped = group_variables(os.environ) is not None

@@ -16,7 +16,8 @@ import torch
 from gravmap.errors import DeviceError, InputError
 from gravmap.learning import TrainConfig, load_model, train
 from gravmap.learning.crops import Augmentation
-from gravmap.learning.distributed import device_for, group_variables, launch
+from gravmap.learning.distributed import device_for, group_variables
+from gravmap.learning.launch import launch
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, lr=3e-3, seed=1)
 
