@@ -27,7 +27,7 @@ from torch import nn
 
 from gravmap.errors import GravmapError
 from gravmap.learning.area import Area, channel_scales
-from gravmap.learning.loss import class_frequencies, class_weights, loss_terms
+from gravmap.learning.loss import class_counts, class_weights, loss_terms
 from gravmap.learning.sampler import Sampler
 from gravmap.network import build
 from gravmap.network.cost import count_parameters
@@ -86,7 +86,7 @@ class Steps:
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.batch, self.micro = options.batch, min(options.micro_batch, options.batch)
         self.sampler = Sampler(area, channel_scales(area), 2 * options.crop, self.device)
-        self.weight = torch.as_tensor(class_weights(class_frequencies(area)), dtype=torch.float32, device=self.device)
+        self.weight = torch.as_tensor(class_weights(class_counts(area)), dtype=torch.float32, device=self.device)
         torch.manual_seed(0)
         self.network: nn.Module = build(name, in_channels=len(area.fields), classes=len(area.classes)).to(self.device)
         if options.channels_last:

@@ -14,7 +14,7 @@ from .session import Session, command_options
 # Sizes that fit two cores and three minutes. A real run needs none of these options.
 WINDOWS = ("2.5deg", "5deg")
 TILE_PX = 128
-TRAINING = ("--model", "ggmnet-tiny", "--steps", "20", "--time-limit", "60s")
+TRAINING = ("--model", "ggmnet-tiny", "--epochs", "100", "--steps", "20", "--time-limit", "60s")
 
 
 @click.command("demo", epilog="Example: gravmap demo")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -14,19 +15,19 @@ import click
 
 from gravmap.errors import InputError, OptionError
 from gravmap.files import read_json, refuse_existing, write_text
-from gravmap.units import format_angle
 from gravmap.workspace import require
 
 from .options import ANGLE, FloatType, dry_run_option, overwrite_option, seed_option
 from .session import Session, command_options
+from .train_report import tell_plan, tell_result, tell_start
 
 if TYPE_CHECKING:
     from gravmap.learning import Area, TrainConfig
 
-LONG_S = 3600.0
-
 # What may be said anew when a run goes on; everything else is the run's own.
-RESUMABLE = {"epochs", "time_limit_s", "micro_batch", "patience", "gpus", "device"}
+RESUMABLE = {
+    "epochs", "time_limit_s", "micro_batch", "patience", "precision", "compile", "tensorboard", "gpus", "device",
+}  # fmt: skip
 
 
 class Duration(FloatType):
@@ -64,23 +65,32 @@ Examples:
 @click.option(
     "--scales", type=ANGLE, multiple=True, metavar="ANGLE", help="Only windows of this side; may be repeated."
 )
-@click.option("--epochs", type=click.IntRange(min=1), default=100, show_default=True, help="Epochs.")
+@click.option("--recipe", default="default", show_default=True, help="default, paper, or a .toml file that says how.")
+@click.option("--epochs", type=click.IntRange(min=1), help="At most so many (default: the recipe's, 600).")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps per epoch (default: windows / batch).")
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Crops per step over all GPUs."
+    "--batch-size", type=click.IntRange(min=1), help="Crops per step over all GPUs (default: the recipe's, 16)."
 )
 @click.option(
     "--micro-batch", type=click.IntRange(min=1), help="Crops per GPU at once; the rest of a step's is added up."
 )
+@click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Highest rate (default: the recipe's, 0.001).")
 @click.option(
-    "--lr", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True, help="Highest rate."
-)
-@click.option(
-    "--patience", type=click.IntRange(min=1), metavar="EPOCHS", help="Stop after so many without a better score."
+    "--patience",
+    type=click.IntRange(min=1),
+    metavar="EPOCHS",
+    help="Stop after so many without a better score; with two optimisers, of the second.",
 )
 @click.option(
     "--time-limit", "time_limit_s", type=Duration(), metavar="TIME", help="Stop in good order: 40s, 15min, 2h."
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="Of the network (default: auto, bfloat16 on a GPU).",
+)
+@click.option("--compile", is_flag=True, default=None, help="Compile the network first (torch.compile).")
+@click.option("--tensorboard", is_flag=True, default=None, help="Write runs/NAME/tensorboard, too.")
 @click.option("--name", help="Folder under runs/ (default: the model and the time).")
 @click.option("--resume", is_flag=True, help="Go on with the run --name (default: the newest) after its last epoch.")
 @seed_option
@@ -91,8 +101,9 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
     """Train a network to name the bedrock from the field, on every window of data/tiles.
 
     Labels in held-out blocks are never learnt from: the tuning blocks choose the weights that are kept, the test
-    blocks are scored once, at the end. Writes runs/NAME: model.safetensors, model.json, last.safetensors, last.json,
-    metrics.csv, curves.png, scores.json; runs/latest names the newest run. Under torchrun or srun it joins the group.
+    blocks are scored once, at the end. Adam, then SGD; with --time-limit, or under 60 epochs, Adam alone with a falling
+    rate. Writes runs/NAME: model.safetensors, model.json, last.safetensors, last.json, metrics.csv, curves.png,
+    scores.json; runs/latest names the newest run. Under torchrun or srun it joins the group.
     """
     if (options["device"] == "cpu" and options["gpus"]) or (options["device"] == "cuda" and options["gpus"] == 0):
         raise click.UsageError("--gpus and --device contradict each other.")
@@ -110,7 +121,8 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
 
     import torch
 
-    from gravmap.learning.distributed import device_for, group_variables, joined, launch
+    from gravmap.learning.distributed import device_for, group_variables, joined
+    from gravmap.learning.launch import launch
     from gravmap.learning.trainer import train
 
     grouped = group_variables(os.environ) is not None
@@ -121,7 +133,7 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
     area = _read_area(place.tiles, options)
     config = _configure(options, area, device)
     if dry_run:
-        return _tell_plan(session, area, config, run_dir, processes)
+        return tell_plan(session, area, config, run_dir, processes)
 
     with joined(device) as group:
         run_dir = Path(group.agree(str(run_dir)))
@@ -129,7 +141,7 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
             session.verbosity, session.json = -1, False
         else:
             _make_room(run_dir, overwrite, options["resume"])
-        _tell_start(session, area, config, run_dir, processes if not grouped else group.size)
+        tell_start(session, area, config, run_dir, processes if not grouped else group.size)
         try:
             with session.progress("Training") as progress:
                 if processes > 1:
@@ -140,7 +152,7 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
             # A run that was broken off after its first score has a network that can be used.
             if not group.rank and (run_dir / "model.json").exists():
                 write_text(place.runs / "latest", run_dir.name + "\n")
-    _tell_result(session, run_dir, result)
+    tell_result(session, run_dir, result)
 
 
 def _refuse_leak(split: str, allowed: bool) -> None:
@@ -170,7 +182,12 @@ def _run_to_resume(runs: Path, name: str | None) -> Path:
 
 
 def _options_of(run_dir: Path) -> dict[str, Any]:
-    """The options a run began with, but for those said anew; refuse to change what makes its curve."""
+    """The options a run began with, but for those said anew; refuse to change what makes its curve.
+
+    `began` among them is the whole configuration.
+    """
+    from gravmap.learning import TrainConfig
+
     context = click.get_current_context()
     stored = read_json(run_dir / "last.json", "gravmap train")
     began = {
@@ -180,7 +197,7 @@ def _options_of(run_dir: Path) -> dict[str, Any]:
         "fold": stored["split"].get("fold", 0),
         "scales": tuple(stored["config"]["scales_deg"] or ()),
     }
-    taken: dict[str, Any] = {}
+    taken: dict[str, Any] = {"began": TrainConfig.from_json(json.dumps(stored["config"]))}
     for parameter in context.command.params:
         name = str(parameter.name)
         if name not in began:
@@ -205,17 +222,20 @@ def _read_area(tiles: Path, options: dict[str, Any]) -> Area:
 
 
 def _configure(options: dict[str, Any], area: Area, device: str) -> TrainConfig:
-    from gravmap.learning import TrainConfig
+    from gravmap.learning import TrainConfig, make_config
+    from gravmap.learning.events import require_tensorboard
     from gravmap.network import MODELS
 
     if options["model"] not in MODELS:
         raise OptionError(f"There is no model named {options['model']!r}.", f"Choose one of {', '.join(MODELS)}.")
     known = {item.name for item in dataclasses.fields(TrainConfig)}
-    config = TrainConfig(
-        **{name: value for name, value in options.items() if name in known and name != "device"},
-        device=device,
-        scales_deg=list(options["scales"]) or None,
-    )
+    said = {name: value for name, value in options.items() if name in known and value is not None}
+    said |= {"device": device, "scales_deg": list(options["scales"]) or None}
+    # A run that goes on has its whole recipe from when it began.
+    began: TrainConfig | None = options.get("began")
+    config = dataclasses.replace(began, **said) if began else make_config(**said)
+    if config.tensorboard:
+        require_tensorboard()
     if device == "cpu" and config.micro_batch is None:
         # A large crop takes gigabytes in a large network: on a CPU no more than two million pixels at once.
         crop_px = (config.tile_size_px or int(area.meta["tile_size_px"])) // 2
@@ -229,59 +249,3 @@ def _make_room(run_dir: Path, overwrite: bool, resume: bool) -> None:
         refuse_existing(run_dir, overwrite)
         # Files of an old run beside those of a new one would be read as one.
         shutil.rmtree(run_dir, ignore_errors=True)
-
-
-def _describe(area: Area, config: TrainConfig, processes: int) -> str:
-    scales = sorted(set(config.scales_deg or area.window_scale_deg.tolist()))
-    where = "the CPU" if config.device == "cpu" else f"{processes} GPU(s)"
-    size = config.tile_size_px or area.meta["tile_size_px"]
-    return (
-        f"{config.model} on {where}: {', '.join(area.channels)}; {len(area.windows)} windows of "
-        f"{', '.join(format_angle(scale) for scale in scales)}, {size} pixels a window, {len(area.classes)} classes."
-    )
-
-
-def _tell_start(session: Session, area: Area, config: TrainConfig, run_dir: Path, processes: int) -> None:
-    session.say(_describe(area, config, processes))
-    if config.device == "cpu" and session.verbosity >= 0 and processes == 1:
-        session.say(_estimate(area, config)[0])
-    session.say(f"Writing {run_dir}.")
-
-
-def _estimate(area: Area, config: TrainConfig) -> tuple[str, float]:
-    """How long it will take, in words and in seconds."""
-    from gravmap.learning.trainer import describe_time, measure_step
-
-    step_s, steps = measure_step(area, config)
-    total_s = step_s * steps * config.epochs
-    told = f"One step takes {step_s:.2f} s here; {config.epochs} epochs of {steps} steps: "
-    if config.time_limit_s and config.time_limit_s < total_s:
-        return told + f"cut short after {describe_time(config.time_limit_s)}.", config.time_limit_s
-    told += f"about {describe_time(total_s)} and the scoring."
-    if total_s > LONG_S:
-        told += " Shorter: --time-limit 15min, a smaller --size, --model ggmnet-small."
-    return told, total_s
-
-
-def _tell_plan(session: Session, area: Area, config: TrainConfig, run_dir: Path, processes: int) -> None:
-    told, seconds = _estimate(area, config)
-    held = sum(array.nbytes for array in (area.fields, area.labels))
-    session.say(_describe(area, config, processes))
-    session.say(told)
-    session.say(f"Would write {run_dir}, and hold {held / 1e6:.0f} MB of fields and labels beside the network.")
-    session.result({"would_write": str(run_dir), "seconds": round(seconds, 1), "config": dataclasses.asdict(config)})
-
-
-def _tell_result(session: Session, run_dir: Path, result: dict[str, Any]) -> None:
-    kept = f"Kept epoch {result['best_epoch']} of {result['epochs']}."
-    for name, blocks in (("tune", "tuning"), ("test", "test")):
-        scores = result[name]
-        if scores["fwiou"] is None:
-            session.say(f"No labelled node in the {blocks} blocks: no score.")
-        else:
-            session.say(
-                f"On {scores['places']} nodes of the {blocks} blocks: accuracy {scores['pa']:.3f}, "
-                f"mean accuracy {scores['mpa']:.3f}, mIoU {scores['miou']:.3f}, FWIoU {scores['fwiou']:.3f}."
-            )
-    session.say(f"{kept} Wrote {run_dir}; `gravmap predict` takes it.")
-    session.result({"run": str(run_dir), **result})

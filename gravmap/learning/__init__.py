@@ -9,6 +9,7 @@ from gravmap.learning.config import TrainConfig
 from gravmap.learning.evaluation import evaluate
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.mosaic import covering_windows, predict_logits
+from gravmap.learning.recipes import make_config
 from gravmap.learning.target import IGNORE, to_label, to_target
 from gravmap.learning.trainer import train
 
@@ -21,6 +22,7 @@ __all__ = [
     "covering_windows",
     "evaluate",
     "load_model",
+    "make_config",
     "predict_logits",
     "save_model",
     "scores",

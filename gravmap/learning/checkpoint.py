@@ -68,6 +68,8 @@ class ModelSpec:
         The legend the labels were made with.
     region_wsen : list of float
         Where the network was trained, degrees.
+    area_sha256 : str
+        Of the arrays it was taught on (:meth:`gravmap.learning.Area.fingerprint`).
     """
 
     model: str
@@ -86,6 +88,7 @@ class ModelSpec:
     scores: dict[str, Any] = field(default_factory=dict)
     legend_toml: str = ""
     region_wsen: list[float] = field(default_factory=list)
+    area_sha256: str = ""
 
 
 def versions() -> dict[str, str]:

@@ -6,18 +6,27 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from gravmap.learning.loss import HARD_SHARE, SMALL_WEIGHT
-from gravmap.learning.sampler import Augmentation
+from gravmap.errors import OptionError
+from gravmap.learning.crops import Augmentation
+from gravmap.learning.loss import CLASS_WEIGHTS, SMALL_WEIGHT, TOPK_BASES, TOPK_SHARE
+from gravmap.learning.schedule import SCHEDULES, switch_epoch
+
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train.
 
+    The values as they stand are those of a short run; :func:`gravmap.learning.recipes.make_config` gives whole
+    recipes, and saves their name in `recipe`.
+
     Attributes
     ----------
+    recipe : str
+        The recipe the values came from, for the record.
     model : str
-        A name from `gravmap.network.MODELS`.
+        A name that `gravmap.network.build` knows.
     device : str
         "cpu" or "cuda".
     epochs : int
@@ -27,9 +36,10 @@ class TrainConfig:
     batch_size : int
         Crops per step over all processes.
     micro_batch : int, optional
-        Crops a process takes at once; gradients are summed over the parts of a batch.
+        Crops a process takes at once; gradients are summed over the parts of a batch. Where memory does not
+        suffice it is halved in the course of a run.
     lr : float
-        Highest learning rate of Adam.
+        Highest learning rate.
     seed : int
         Of weights and crops.
     tile_size_px : int, optional
@@ -41,24 +51,60 @@ class TrainConfig:
     evaluate_every : int
         Epochs between scores on the tuning blocks.
     patience : int, optional
-        Stop after this many epochs without a better FWIoU.
+        Stop after this many epochs without a better FWIoU; under "adam-sgd" only epochs after the switch count.
     time_limit_s : float, optional
-        Stop in good order after this many seconds; rate and mining follow the clock.
-    clip : float
-        Greatest norm of the gradient.
-    hard_share : float
+        Stop in good order after this many seconds; under "cosine" rate and mining follow the clock.
+    clip : float, optional
+        Greatest norm of the gradient; None leaves it alone.
+    schedule : str
+        "cosine": Adam, warm-up and half a cosine over the run. "adam-sgd": Adam at a constant rate, then SGD.
+    switch : str
+        When SGD takes over: "plateau", or "epoch:N" after N epochs.
+    switch_smoothing, switch_window, switch_gain : float, int, float
+        A plateau: the moving average (this smoothing) of the epochs' training loss has fallen by less than this
+        share over so many epochs.
+    switch_from, switch_by : int
+        Number of epochs before which a plateau does not count, and after which SGD takes over at the latest.
+    sgd_momentum, sgd_weight_decay : float
+        Of SGD. Adam has no weight decay.
+    sgd_warmup_epochs, sgd_warmup_from : float
+        SGD's rate rises linearly, step by step, from this share of `lr`, over so many epochs.
+    sgd_milestones, sgd_decay : tuple of int, float
+        After so many epochs of SGD its rate is multiplied by this.
+    lr_floor : float
+        SGD's rate does not fall below it.
+    topk_share : float
         Share of an image's pixels that teach, in the end.
-    hard_until : float
+    topk_base : str
+        Share of what: the "valid" pixels, or "all".
+    topk_warmup : float
         Share of the run over which it falls from all of them.
+    class_weight : str
+        "enet", "inverse", "sqrt", "effective" or "none"; see :func:`gravmap.learning.loss.class_weights`.
     small_weight : float
         Weight of pixels in small bodies.
     freeze_statistics : bool
         Normalise with the running statistics as they are instead of each batch's: for going on with a
         network on little data, and to compare runs whose processes see different parts of a batch.
+    precision : str
+        Of the network in training: "float32", "bfloat16" (autocast) or "auto", which is bfloat16 on CUDA and float32
+        on a CPU. The loss and all scores are in float32.
+    channels_last : bool
+        Keep the channels of a pixel together in memory.
+    compile : bool
+        Compile the network with torch.compile.
+    tensorboard : bool
+        Write TensorBoard's event files beside metrics.csv.
     augmentation : Augmentation
         How crops are changed.
+
+    Raises
+    ------
+    OptionError
+        A value is none of those named here, or makes no sense.
     """
 
+    recipe: str = ""
     model: str = "ggmnet"
     device: str = "cpu"
     epochs: int = 100
@@ -73,12 +119,54 @@ class TrainConfig:
     evaluate_every: int = 1
     patience: int | None = None
     time_limit_s: float | None = None
-    clip: float = 5.0
-    hard_share: float = HARD_SHARE
-    hard_until: float = 0.1
+    clip: float | None = 5.0
+    schedule: str = "cosine"
+    switch: str = "plateau"
+    switch_smoothing: float = 0.9
+    switch_window: int = 20
+    switch_gain: float = 0.01
+    switch_from: int = 50
+    switch_by: int = 300
+    sgd_momentum: float = 0.9
+    sgd_weight_decay: float = 5e-4
+    sgd_warmup_epochs: float = 5.0
+    sgd_warmup_from: float = 0.1
+    sgd_milestones: tuple[int, ...] = (50, 100, 150)
+    sgd_decay: float = 0.1
+    lr_floor: float = 1e-6
+    topk_share: float = TOPK_SHARE
+    topk_base: str = "valid"
+    topk_warmup: float = 0.1
+    class_weight: str = "enet"
     small_weight: float = SMALL_WEIGHT
     freeze_statistics: bool = False
+    precision: str = "auto"
+    channels_last: bool = False
+    compile: bool = False
+    tensorboard: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("schedule", SCHEDULES),
+            ("topk_base", TOPK_BASES),
+            ("class_weight", CLASS_WEIGHTS),
+            ("precision", PRECISIONS),
+        ):
+            if getattr(self, name) not in choices:
+                raise OptionError(
+                    f"{getattr(self, name)!r} is no value of {name}.", f"Choose one of {', '.join(choices)}."
+                )
+        switch_epoch(self.switch)
+        for name, low, high in _BOUNDS:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise OptionError(f"{name} = {value:g} makes no sense.", f"It lies between {low:g} and {high:g}.")
+
+    @property
+    def half(self) -> bool:
+        """Whether the network is trained under bfloat16 autocast."""
+        return self.precision == "bfloat16" or (self.precision == "auto" and self.device == "cuda")
 
     def to_json(self) -> str:
         """The configuration as JSON."""
@@ -86,11 +174,46 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
-        """Read what :meth:`to_json` wrote."""
-        values: dict[str, Any] = json.loads(text)
-        augmentation: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values["augmentation"].items()
-        }
-        known = {item.name for item in fields(cls)}
-        values = {name: value for name, value in values.items() if name in known}
-        return cls(**{**values, "augmentation": Augmentation(**augmentation)})
+        """Read what :meth:`to_json` wrote; what an older version did not know has its default."""
+        values = {name: value for name, value in json.loads(text).items() if name in _names(cls)}
+        changes = values.pop("augmentation", {})
+        augmentation = Augmentation(
+            **{name: _tuples(value) for name, value in changes.items() if name in _names(Augmentation)}
+        )
+        if "sgd_milestones" in values:
+            values["sgd_milestones"] = tuple(values["sgd_milestones"])
+        return cls(**values, augmentation=augmentation)
+
+
+_BOUNDS: tuple[tuple[str, float, float], ...] = (
+    ("epochs", 1, 1e9),
+    ("steps", 1, 1e9),
+    ("batch_size", 1, 1e9),
+    ("micro_batch", 1, 1e9),
+    ("evaluate_every", 1, 1e9),
+    ("patience", 1, 1e9),
+    ("lr", 0, 1e3),
+    ("clip", 1e-12, 1e30),
+    ("switch_smoothing", 0, 1),
+    ("switch_window", 1, 1e9),
+    ("switch_gain", 0, 1),
+    ("switch_from", 0, 1e9),
+    ("switch_by", 1, 1e9),
+    ("sgd_momentum", 0, 1),
+    ("sgd_weight_decay", 0, 1),
+    ("sgd_warmup_epochs", 0, 1e9),
+    ("sgd_warmup_from", 0, 1),
+    ("sgd_decay", 0, 1),
+    ("lr_floor", 0, 1e3),
+    ("topk_share", 1e-9, 1),
+    ("topk_warmup", 0, 1),
+    ("small_weight", 0, 1e6),
+)
+
+
+def _names(kind: type) -> set[str]:
+    return {item.name for item in fields(kind)}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

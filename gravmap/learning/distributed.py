@@ -1,26 +1,16 @@
-"""Several processes on one run: starting them, joining those someone else started, and what they share.
+"""Several processes on one run: joining them, and what they share.
 
-`launch` starts N processes on this machine through torch's elastic launch. Under torchrun or `srun` the
-variables are there already and `joined` makes the group from them, so several machines work too.
-Workers read the area from one ``.npz`` and need no raster package.
+`gravmap.learning.launch` starts N processes on this machine. Under torchrun or `srun` they are there already,
+and `joined` makes the group from the variables these set, so several machines work too.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import multiprocessing
 import os
 import re
-import signal
-import tempfile
-import threading
-import traceback
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,14 +19,10 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gravmap import errors
-from gravmap.errors import DeviceError, GravmapError
-from gravmap.files import write_json
-from gravmap.progress import Progress, silent
+from gravmap.errors import DeviceError
 
 if TYPE_CHECKING:
-    from gravmap.learning.area import Area
-    from gravmap.learning.config import TrainConfig
+    pass
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID")
@@ -63,6 +49,14 @@ class Group:
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def sum_tensors(self, tensors: list[Tensor]) -> None:
+        """Add tensors of one type up over all processes, in place and in one exchange."""
+        if self.size > 1 and tensors:
+            flat = self.sum(torch.cat([tensor.flatten() for tensor in tensors]))
+            parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
 
     def sum_array(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
         """Add an array up over all processes."""
@@ -168,141 +162,3 @@ def joined(kind: str) -> Iterator[Group]:
         yield Group(rank, size, device)
     finally:
         dist.destroy_process_group()
-
-
-def launch(
-    area: Area,
-    run_dir: Path,
-    config: TrainConfig,
-    processes: int,
-    progress: Progress = silent,
-    *,
-    resume: bool = False,
-) -> dict[str, Any]:
-    """Train with `processes` processes on this machine; what :func:`gravmap.learning.trainer.train` returns.
-
-    Raises
-    ------
-    GravmapError
-        What the first failing process raised; all others are ended.
-    KeyboardInterrupt
-        The run was interrupted; all processes are ended.
-    """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    # Failures are told by us, in plain words; the launcher would print tables of its own beside them.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    handlers = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-    }
-    multiprocessing.set_forkserver_preload(["torch._dynamo", "gravmap.learning.trainer"])
-    with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
-        folder = Path(scratch)
-        area.save(folder / "area.npz")
-        launching = elastic_launch(
-            LaunchConfig(
-                min_nodes=1,
-                max_nodes=1,
-                nproc_per_node=processes,
-                run_id=uuid.uuid4().hex,
-                rdzv_backend="c10d",
-                rdzv_endpoint="localhost:0",
-                local_addr="localhost",
-                max_restarts=0,
-                monitor_interval=0.1,
-                # Workers fork from one clean process that has imported torch; importing takes seconds each.
-                start_method="forkserver",
-                logs_specs=DefaultLogsSpecs(log_dir=str(folder / "logs")),
-            ),
-            _work,
-        )
-        try:
-            with _relayed(folder / "progress.json", progress):
-                results = launching(str(folder), str(run_dir), config.to_json(), processes, resume)
-        except ChildFailedError as failure:
-            raise _first_error(folder) or failure from None
-        except SignalException as ended:
-            raise KeyboardInterrupt(str(ended)) from None
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        result: dict[str, Any] = results[0]
-        return result
-
-
-def _work(scratch: str, run_dir: str, config_json: str, processes: int, resume: bool) -> dict[str, Any]:
-    """One of the processes that :func:`launch` starts."""
-    from gravmap.learning.area import Area
-    from gravmap.learning.config import TrainConfig
-    from gravmap.learning.trainer import train
-
-    # Ctrl-C reaches every process of a terminal; the parent alone acts on it and ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    folder, rank = Path(scratch), int(os.environ["RANK"])
-    config = TrainConfig.from_json(config_json)
-    try:
-        with joined(config.device) as group:
-            area = Area.load(folder / "area.npz")
-            return train(area, Path(run_dir), config, _telling(folder, rank), group=group, resume=resume)
-    except Exception as error:
-        write_json(folder / f"error-{rank}.json", _describe(error))
-        raise SystemExit(1) from None
-
-
-def _telling(folder: Path, rank: int) -> Progress:
-    """A listener that leaves word for the parent process."""
-
-    def listener(done: int, total: int, note: str = "") -> None:
-        write_json(folder / "progress.json", [done, total, note])
-
-    return listener if rank == 0 else silent
-
-
-@contextmanager
-def _relayed(path: Path, progress: Progress) -> Iterator[None]:
-    """Pass on what a worker leaves at `path`, until the block ends."""
-    finished = threading.Event()
-
-    def relay() -> None:
-        last = ""
-        while True:
-            ended = finished.wait(0.2)
-            text = path.read_text(encoding="utf-8") if path.exists() else ""
-            if text and text != last:
-                progress(*json.loads(text))
-                last = text
-            if ended:
-                return
-
-    thread = threading.Thread(target=relay, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        thread.join()
-
-
-def _describe(error: Exception) -> dict[str, Any]:
-    if isinstance(error, torch.OutOfMemoryError):
-        error = DeviceError(
-            "The GPU's memory is too small for this batch.", "--micro-batch N takes the batch in parts of N per GPU."
-        )
-    if isinstance(error, GravmapError):
-        return {"type": type(error).__name__, "message": error.message, "hint": error.hint}
-    return {"type": None, "message": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-
-
-def _first_error(folder: Path) -> Exception | None:
-    """Why the workers ended: one of our errors if any has one, for the others only lost their neighbour."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("error-*.json"))]
-    for told in found:
-        if told["type"] is not None:
-            kind: type[GravmapError] = getattr(errors, told["type"], GravmapError)
-            return kind(told["message"], told["hint"])
-    if found:
-        return RuntimeError(f"{found[0]['message']}\n{found[0]['traceback']}")
-    return None

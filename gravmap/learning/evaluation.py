@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from gravmap.learning.area import Area
 from gravmap.learning.distributed import ALONE, Group
@@ -34,6 +35,7 @@ def evaluate(
     device: str | torch.device = "cpu",
     batch_size: int = 1,
     group: Group = ALONE,
+    loss: Callable[[Tensor, Tensor], float] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Scores of a network on the labelled nodes of one role.
@@ -52,11 +54,14 @@ def evaluate(
         Side of the windows, degrees.
     group : Group
         Processes that share the windows; every one gets the same scores.
+    loss : callable, optional
+        Given blended logits (1, K, ny, nx) and targets (1, ny, nx) with IGNORE.
 
     Returns
     -------
     dict
-        See :func:`gravmap.learning.metrics.scores`; and `confusion`, a list of K lists of K counts.
+        See :func:`gravmap.learning.metrics.scores`; `confusion`, a list of K lists of K counts; and, where asked
+        for, `loss` (None where nothing was counted).
     """
     labels, roles = area.node_truth()
     truth = np.where(roles == role, to_target(labels), IGNORE)
@@ -65,7 +70,8 @@ def evaluate(
     classes = len(names)
     if not counted.any():
         empty = np.zeros((classes, classes), np.int64)
-        return {**scores(empty, names), "confusion": empty.tolist()}
+        told = {} if loss is None else {"loss": None}
+        return {**scores(empty, names), "confusion": empty.tolist(), **told}
     windows = _windows_over(counted, area, scale_deg)
     mine = windows[group.rank :: group.size]
     if len(mine):
@@ -88,7 +94,11 @@ def evaluate(
     total, weight = group.sum_array(total), group.sum_array(weight)
     truth = np.where(weight > 0, truth, IGNORE)
     matrix = confusion(truth, total.argmax(0), classes)
-    return {**scores(matrix, names), "confusion": matrix.tolist()}
+    result = {**scores(matrix, names), "confusion": matrix.tolist()}
+    if loss is not None:
+        blended = total / np.where(weight > 0, weight, 1)
+        result["loss"] = loss(torch.from_numpy(blended)[None], torch.from_numpy(truth)[None])
+    return result
 
 
 def _windows_over(counted: NDArray[np.bool_], area: Area, scale_deg: float) -> NDArray[np.float64]:

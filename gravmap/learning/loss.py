@@ -3,7 +3,7 @@
 References
 ----------
 Wu, Shen and van den Hengel (2016), arXiv:1605.06885: bootstrapping. Yang et al. (2019), DeeperLab,
-arXiv:1902.05093: the weight of small instances. Paszke et al. (2016), ENet, arXiv:1606.02147: class weights.
+arXiv:1902.05093: the weight of small instances.
 """
 
 from __future__ import annotations
@@ -19,22 +19,50 @@ from torch.nn import functional
 from gravmap.learning.area import TRAIN, Area
 from gravmap.learning.target import IGNORE, to_target
 
-HARD_SHARE = 0.15
+TOPK_SHARE = 0.15
 SMALL_WEIGHT = 3.0
+TOPK_BASES = ("valid", "all")
+CLASS_WEIGHTS = ("enet", "inverse", "sqrt", "effective", "none")
+BETA = 0.99999
+"""Of the effective number of cells."""
 
 
-def class_frequencies(area: Area) -> NDArray[np.float64]:
-    """Share of each class among the labelled native cells that may be learnt from, each cell once: (K,)."""
+def class_counts(area: Area) -> NDArray[np.float64]:
+    """Labelled native cells of each class that may be learnt from, each cell once: (K,)."""
     target = to_target(area.labels[area.role == TRAIN])
-    counts = np.bincount(target[target != IGNORE], minlength=len(area.classes)).astype(np.float64)
-    shares: NDArray[np.float64] = counts / max(counts.sum(), 1.0)
-    return shares
+    return np.bincount(target[target != IGNORE], minlength=len(area.classes)).astype(np.float64)
 
 
-def class_weights(frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
-    """ENet's weight 1 / ln(1.02 + p) of each class, mean 1 over the classes that occur (0 for the others)."""
-    present = frequencies > 0
-    weights = np.where(present, 1 / np.log(1.02 + frequencies), 0.0)
+def class_weights(counts: NDArray[np.float64], kind: str = "enet") -> NDArray[np.float64]:
+    """Weight of each class, mean 1 over the classes that occur (0 for the others).
+
+    Parameters
+    ----------
+    counts : ndarray, shape (K,)
+        Cells of each class; p is their share.
+    kind : str
+        "enet": 1 / ln(1.02 + p), bounded. "inverse": 1 / p (scaled to mean 1, median-frequency balancing is the
+        same). "sqrt": 1 / sqrt(p). "effective": 1 / (1 - 0.99999^n), n the count. "none": 1.
+
+    Returns
+    -------
+    ndarray, shape (K,), float64
+
+    References
+    ----------
+    Paszke et al. (2016), arXiv:1606.02147 (enet); Cui et al. (2019), arXiv:1901.05555 (effective).
+    """
+    present = counts > 0
+    n = np.where(present, counts, 1.0)
+    p = n / max(counts.sum(), 1.0)
+    by_kind = {
+        "enet": 1 / np.log(1.02 + p),
+        "inverse": 1 / p,
+        "sqrt": 1 / np.sqrt(p),
+        "effective": 1 / -np.expm1(n * np.log(BETA)),
+        "none": np.ones_like(p),
+    }
+    weights = np.where(present, by_kind[kind], 0.0)
     mean: float = weights[present].mean() if present.any() else 1.0
     scaled: NDArray[np.float64] = weights / mean
     return scaled
@@ -46,12 +74,13 @@ def loss_terms(
     small: Tensor,
     class_weight: Tensor,
     *,
-    hard_share: float = HARD_SHARE,
+    topk_share: float = TOPK_SHARE,
+    topk_base: str = "valid",
     small_weight: float = SMALL_WEIGHT,
 ) -> tuple[Tensor, Tensor]:
     """Numerator and denominator of the loss, so that those of micro-batches and processes can be added up.
 
-    For image b with valid pixels V_b: l_i = c_{y_i} CE_i, K_b = ceil(hard_share |V_b|), S_b = the K_b
+    For image b with valid pixels V_b: l_i = c_{y_i} CE_i, K_b = ceil(topk_share |V_b|), S_b = the K_b
     largest l_i (ties kept), a_i = `small_weight` in small bodies, else 1::
 
         loss = sum_b sum_{i in S_b} a_i l_i / sum_b sum_{i in S_b} a_i
@@ -66,8 +95,11 @@ def loss_terms(
         Pixels in small bodies.
     class_weight : Tensor, shape (K,), float32
         c.
-    hard_share : float
-        Share of an image's valid pixels that teach, 0 < share <= 1.
+    topk_share : float
+        Share of an image's pixels that teach, 0 < share <= 1.
+    topk_base : str
+        Share of what: of the "valid" pixels, or of "all" N of the image, K_b = min(ceil(topk_share N), |V_b|).
+        Under "all" an image with few valid pixels has none that are left out.
     small_weight : float
         Weight of pixels in small bodies; it does not enter the ranking.
 
@@ -89,7 +121,9 @@ def loss_terms(
         keep = torch.zeros_like(valid)
         for image, count in enumerate(valid.flatten(1).sum(1).tolist()):
             if count:
-                worst = ranked[image].topk(math.ceil(hard_share * count), sorted=False).values
+                base = count if topk_base == "valid" else ranked.shape[1]
+                kept = min(math.ceil(topk_share * base), count)
+                worst = ranked[image].topk(kept, sorted=False).values
                 keep[image] = (ranked[image] >= worst.min()).view_as(keep[image])
         weight = torch.where(small, small_weight, 1.0) * keep
     return (losses * weight).sum(), weight.sum()
@@ -101,11 +135,12 @@ def bootstrapped_cross_entropy(
     small: Tensor,
     class_weight: Tensor,
     *,
-    hard_share: float = HARD_SHARE,
+    topk_share: float = TOPK_SHARE,
+    topk_base: str = "valid",
     small_weight: float = SMALL_WEIGHT,
 ) -> Tensor:
     """The loss of :func:`loss_terms` over the images at hand: numerator / denominator, or 0 when all is ignored."""
     numerator, denominator = loss_terms(
-        logits, target, small, class_weight, hard_share=hard_share, small_weight=small_weight
+        logits, target, small, class_weight, topk_share=topk_share, topk_base=topk_base, small_weight=small_weight
     )
     return numerator / denominator.clamp_min(torch.finfo(torch.float32).tiny)

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
+import functools
 import io
 import json
+import logging
 import math
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from gravmap.errors import GravmapError, InputError, OptionError
+from gravmap.errors import InputError
 from gravmap.files import write_json, write_text
-from gravmap.learning import schedule
+from gravmap.learning import metrics, schedule
 from gravmap.learning.area import TEST, TUNE, Area, channel_scales
 from gravmap.learning.checkpoint import LAST, ModelSpec, load_model, read_pair, save_model, versions, write_pair
 from gravmap.learning.config import TrainConfig
 from gravmap.learning.curves import draw_curves
 from gravmap.learning.distributed import Group
 from gravmap.learning.evaluation import evaluate, scoring_scale
-from gravmap.learning.loss import class_frequencies, class_weights, loss_terms
+from gravmap.learning.events import Events
+from gravmap.learning.loss import bootstrapped_cross_entropy, class_counts, class_weights
+from gravmap.learning.phases import ADAM, Phases
 from gravmap.learning.sampler import Sampler
+from gravmap.learning.steps import Stepper
 
-SCORES = ("pa", "mpa", "miou", "fwiou")
+log = logging.getLogger(__name__)
+
+SCORES = ("loss", "pa", "mpa", "miou", "fwiou")
 
 
 class Run:
@@ -51,29 +58,31 @@ class Run:
             scales_deg=config.scales_deg,
         )
         self.steps = config.steps or math.ceil(self.sampler.window_count / config.batch_size)
-        self.local_batch, self.parts = _shares(config, group)
-        frequencies = class_frequencies(area)
-        self.class_weight = torch.as_tensor(class_weights(frequencies), dtype=torch.float32, device=group.device)
-        self.absent = [str(each["name"]) for each, share in zip(area.classes, frequencies, strict=True) if not share]
+        counts = class_counts(area)
+        weights = class_weights(counts, config.class_weight)
+        self.class_weight = torch.as_tensor(weights, dtype=torch.float32, device=group.device)
+        self.absent = [str(each["name"]) for each, count in zip(area.classes, counts, strict=True) if not count]
         torch.manual_seed(config.seed)
         network: Any = build(config.model, in_channels=len(area.fields), classes=len(area.classes))
         if hasattr(network, "set_prior"):
-            network.set_prior(frequencies.tolist())
+            network.set_prior((counts / max(counts.sum(), 1.0)).tolist())
         self.architecture: dict[str, Any] = network.architecture.to_dict()
         self.network: nn.Module = network.to(group.device)
-        self.trained = _shared(self.network, group)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.lr)
+        self.stepper = Stepper(self.network, self.sampler, self.class_weight, config, group)
+        self.phases = Phases(self.network, config, self.steps)
         self.epoch = self.step = 0
         self.progress = 0.0
         self.history: list[dict[str, Any]] = []
         self.best: tuple[float, int] = (-1.0, 0)
         self.ending_s = 0.0
-        self._sums = torch.zeros(3, dtype=torch.float64, device=group.device)
+        self._sums = torch.zeros(2, dtype=torch.float64)
+        self._confusion = torch.zeros(len(counts), len(counts), dtype=torch.int64, device=group.device)
         self._tune: dict[str, Any] = {}
+        self._events: Events | None = None
 
     def begin_epoch(self) -> None:
         """Set what an epoch starts with; random numbers inside the network depend on epoch and process alone."""
-        self.trained.train()
+        self.network.train()
         if self.config.freeze_statistics:
             for layer in self.network.modules():
                 if isinstance(layer, nn.modules.batchnorm._BatchNorm):
@@ -81,61 +90,43 @@ class Run:
         seeds = np.random.SeedSequence((self.config.seed, self.epoch, self.group.rank)).generate_state(1, np.uint64)
         torch.manual_seed(int(seeds[0] >> np.uint64(1)))
         self._sums.zero_()
+        self._confusion.zero_()
 
     def train_step(self, index: int, elapsed_s: float, parts: int | None = None) -> float:
-        """Teach one batch; gives the seconds elapsed on the clock of the first process.
+        """Teach one batch (or only so many of its parts); gives the seconds on the clock of the first process.
 
-        The gradient is that of the sum of all numerators over the sum of all denominators, whatever
-        the number of parts and processes.
+        Raises
+        ------
+        NonFinite
+            Loss or gradient is no finite number.
         """
-        config, group = self.config, self.group
-        rate = schedule.learning_rate(self.progress, config.lr)
-        share = schedule.hard_share(self.progress, config.hard_share, config.hard_until)
-        first = index * config.batch_size + group.rank * self.local_batch
-        numbers = np.arange(first, first + self.local_batch)
-        terms = torch.zeros(3, dtype=torch.float64, device=group.device)
-        terms[2] = elapsed_s if group.rank == 0 else 0.0
-        self.optimiser.zero_grad(set_to_none=True)
-        chunks = np.array_split(numbers, self.parts)[:parts]
-        for part, chunk in enumerate(chunks):
-            values, target, small = self.sampler.batch(self.epoch, chunk.tolist())
-            with self._apart(part + 1 < len(chunks)):
-                numerator, denominator = loss_terms(
-                    self.trained(values),
-                    target,
-                    small,
-                    self.class_weight,
-                    hard_share=share,
-                    small_weight=config.small_weight,
-                )
-                numerator.backward()  # type: ignore[no-untyped-call]
-            terms[0] += numerator.detach()
-            terms[1] += denominator
-        group.sum(terms)
-        loss, weight, elapsed_s = terms.tolist()
-        if not math.isfinite(loss):
-            raise GravmapError(
-                f"The loss is no finite number in epoch {self.epoch + 1}, step {index + 1}.",
-                "Lower --lr; `--resume` goes on from the last whole epoch.",
-            )
-        if weight:
-            # DDP has divided the summed gradients by the number of processes.
-            for parameter in self.network.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.mul_(group.size / weight)
-            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
-            for settings in self.optimiser.param_groups:
-                settings["lr"] = rate
-            self.optimiser.step()
-        self._sums += terms
+        self.phases.set_rate(self.progress, self.epoch, index)
+        share = schedule.topk_share(self.progress, self.config.topk_share, self.config.topk_warmup)
+        taught = self.stepper.gradients(self.epoch, index, share, elapsed_s, parts)
+        if taught.weight:
+            self.phases.optimiser.step()
+        self._sums += torch.tensor([taught.loss, taught.weight], dtype=torch.float64)
+        self._confusion += taught.confusion
         self.step += 1
-        return float(elapsed_s)
+        return taught.elapsed_s
 
-    def _apart(self, more: bool) -> contextlib.AbstractContextManager[Any]:
-        """Leave gradients unsummed over processes while more parts of the batch are to come."""
-        if more and isinstance(self.trained, DistributedDataParallel):
-            return self.trained.no_sync()
-        return contextlib.nullcontext()
+    def keep_batch(self, index: int) -> None:
+        """Save this process's crops of a step, to look at what went wrong in it."""
+        numbers = self.stepper.numbers(index)
+        fields, target, small = self.sampler.batch(self.epoch, numbers)
+        record = {
+            "epoch": self.epoch + 1,
+            "step": index + 1,
+            "process": self.group.rank,
+            "seed": self.config.seed,
+            "samples": numbers,
+            "crops": [asdict(self.sampler.draw(self.epoch, number)) for number in numbers],
+            "channels": self.area.channels,
+            "lr": self.phases.optimiser.param_groups[0]["lr"],
+            "phase": self.phases.name,
+        }
+        stem = "nonfinite_batch" + (f"-{self.group.rank}" if self.group.rank else "")
+        write_pair(self.run_dir, stem, {"fields": fields, "target": target, "small": small}, record)
 
     def told(self) -> str:
         """Loss so far in this epoch and the last score, in words."""
@@ -144,22 +135,28 @@ class Run:
         return f"loss {loss:.3f}" + (f", FWIoU {scored[-1]:.3f}" if scored else "")
 
     def stale(self) -> bool:
-        """Whether the score has not risen for too long."""
-        return bool(self.config.patience and self.history and self.epoch - self.best[1] >= self.config.patience)
+        """Whether the score has not risen for too long; before the switch to SGD nothing is too long."""
+        patience, phases = self.config.patience, self.phases
+        if not patience or not self.history or (self.config.schedule == "adam-sgd" and phases.name == ADAM):
+            return False
+        return self.epoch - max(self.best[1], phases.began) >= patience
 
     def end_epoch(self, began: float, score: bool) -> None:
-        """Score, keep the best, and save the state."""
+        """Score, keep the best, change the optimiser when its time has come, and save the state."""
         self.epoch += 1
         self.group.average_buffers(self.network)
+        confusion = self.group.sum(self._confusion).cpu().numpy()
         row: dict[str, Any] = {
             "epoch": self.epoch,
+            "phase": self.phases.name,
+            "lr": self.phases.optimiser.param_groups[0]["lr"],
             "loss": float(self._sums[0] / self._sums[1].clamp_min(1e-30)),
-            "lr": self.optimiser.param_groups[0]["lr"],
+            "train_fwiou": metrics.scores(confusion)["fwiou"],
             **{f"tune_{name}": None for name in SCORES},
         }
         if score:
             scoring = time.monotonic()
-            self._tune = self.scores(TUNE)
+            self._tune = self.scores(TUNE, self._mapped_loss)
             row |= {f"tune_{name}": self._tune[name] for name in SCORES}
             # Both scores at the end must still fit into a time limit.
             self.ending_s = self.group.agree(2 * (time.monotonic() - scoring))
@@ -170,13 +167,25 @@ class Run:
         better = score and (fwiou is None or fwiou > self.best[0])
         if better:
             self.best = (-1.0 if fwiou is None else fwiou, self.epoch)
+        if self.group.agree(self.phases.due([row["loss"] for row in self.history])):
+            self.phases.switch(self.epoch)
+            log.info("SGD takes over after %d epochs of Adam.", self.epoch)
         if self.group.rank == 0:
             if better:
                 save_model(self.run_dir, self.network, self.spec({"tune": self._tune}))
             self.save()
             write_text(self.run_dir / "metrics.csv", _as_csv(self.history))
+            if self.config.tensorboard:
+                self._events = self._events or Events(self.run_dir, self.epoch)
+                self._events.write(row)
 
-    def scores(self, role: int) -> dict[str, Any]:
+    def _mapped_loss(self, logits: Tensor, target: Tensor) -> float:
+        """The training loss of a map, with the share of pixels that teach in the end, bodies of all sizes alike."""
+        small = torch.zeros_like(target, dtype=torch.bool)
+        weights, share = self.class_weight.to(logits.device), self.config.topk_share
+        return float(bootstrapped_cross_entropy(logits, target, small, weights, topk_share=share))
+
+    def scores(self, role: int, loss: Callable[[Tensor, Tensor], float] | None = None) -> dict[str, Any]:
         """Scores on the blocks of a role."""
         scales = self.config.scales_deg or self.area.window_scale_deg.tolist()
         return evaluate(
@@ -189,6 +198,7 @@ class Run:
             device=self.group.device,
             batch_size=1 if self.group.device.type == "cpu" else 4,
             group=self.group,
+            loss=loss,
         )
 
     def finish(self) -> dict[str, Any]:
@@ -231,20 +241,22 @@ class Run:
             scores=scores,
             legend_toml=str(meta.get("legend_toml", "")),
             region_wsen=[float(side) for side in meta.get("region_wsen", [])],
+            area_sha256=self.fingerprint,
         )
 
     def save(self) -> None:
         """Write the full state: weights, the optimiser's tensors, and where the run is."""
         tensors: dict[str, Tensor] = {f"network/{name}": value for name, value in self.network.state_dict().items()}
-        state = self.optimiser.state_dict()
-        for index, held in state["state"].items():
-            tensors |= {f"optimiser/{index}/{name}": value for name, value in held.items()}
+        optimiser, phase = self.phases.state()
+        tensors |= {f"optimiser/{name}": value for name, value in optimiser.items()}
         record = {
             "config": json.loads(self.config.to_json()),
-            "area_sha256": self.area.fingerprint(),
+            "area_sha256": self.fingerprint,
             "channels": self.area.channels,
             "split": self.area.meta.get("split", {}),
             "processes": self.group.size,
+            "at_once": self.stepper.at_once,
+            **phase,
             "epoch": self.epoch,
             "step": self.step,
             "progress": self.progress,
@@ -256,9 +268,25 @@ class Run:
         write_pair(self.run_dir, LAST, tensors, record)
 
     def restore(self) -> None:
-        """Take up the state that :meth:`save` wrote."""
+        """Take up the state that :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            There is none, it is of another tile set, network or version, or the run is complete.
+        """
         tensors, record = read_pair(self.run_dir, LAST)
-        if record["area_sha256"] != self.area.fingerprint():
+        try:
+            self._take_up(tensors, record)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            first, wrote = str(error).splitlines()[0], record.get("versions", {}).get("gravmap", "another version")
+            raise InputError(
+                f"{self.run_dir}/{LAST}.safetensors, written by gravmap {wrote}, does not fit the network: {first}.",
+                "Train anew under another --name.",
+            ) from None
+
+    def _take_up(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        if record["area_sha256"] != self.fingerprint:
             raise InputError(
                 f"The tile set is not the one {self.run_dir.name} began with.",
                 "Train anew under another --name, or bring the old tile set back.",
@@ -268,52 +296,22 @@ class Run:
                 f"{self.run_dir.name} is complete with {record['epoch']} epochs.",
                 "--epochs with a larger number goes on.",
             )
-        try:
-            self.network.load_state_dict(_under("network/", tensors))
-            state = self.optimiser.state_dict()
-            state["state"] = {}
-            for name, tensor in _under("optimiser/", tensors).items():
-                index, _, key = name.partition("/")
-                state["state"].setdefault(int(index), {})[key] = tensor
-            self.optimiser.load_state_dict(state)
-        except (RuntimeError, ValueError, KeyError) as error:
-            first = str(error).splitlines()[0]
-            raise InputError(f"{self.run_dir}/{LAST}.safetensors does not fit the network: {first}") from None
+        self.network.load_state_dict(_under("network/", tensors))
+        self.phases.restore(_under("optimiser/", tensors), record)
+        if record["config"]["micro_batch"] == self.config.micro_batch:
+            self.stepper.take_at_once(record["at_once"])
         self.epoch, self.step, self.progress = record["epoch"], record["step"], record["progress"]
         self.best = (record["best"][0], record["best"][1])
         self.history, self._tune = record["history"], record["tune"]
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of the area."""
+        return self.area.fingerprint()
+
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _shares(config: TrainConfig, group: Group) -> tuple[int, int]:
-    """Crops per process and step, and in how many parts they are taken."""
-    local, rest = divmod(config.batch_size, group.size)
-    if rest:
-        raise OptionError(
-            f"A batch of {config.batch_size} cannot be divided among {group.size} processes.",
-            f"Choose a --batch-size that {group.size} divides.",
-        )
-    parts = math.ceil(local / min(config.micro_batch or local, max(local, 1))) if local else 1
-    synchronised = group.size > 1 and group.device.type == "cuda"
-    if local // parts < 2 and not synchronised and not config.freeze_statistics:
-        raise OptionError(
-            "A batch of one crop per process has no spread for batch normalisation to work with.",
-            "Choose --batch-size and --micro-batch so that a process takes at least two crops at once.",
-        )
-    return local, parts
-
-
-def _shared(network: nn.Module, group: Group) -> nn.Module:
-    """The network as trained by all processes together."""
-    if group.size == 1:
-        return network
-    if group.device.type == "cuda":
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(network, device_ids=[group.device.index])
-    return DistributedDataParallel(network)
 
 
 def _as_csv(history: list[dict[str, Any]]) -> str:

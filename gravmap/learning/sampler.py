@@ -8,8 +8,8 @@ degrees; the field is interpolated bilinearly between its nodes, and labels are 
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from gravmap.errors import InputError
 from gravmap.learning.area import SNAP_CELLS, TRAIN, Area
+from gravmap.learning.crops import Augmentation, Crop
 from gravmap.learning.target import IGNORE, to_target
 
 TRIES = 20
@@ -28,77 +29,6 @@ LATTICE = 32
 
 # One byte per label cell on the device: the class in the low bits, a flag for small bodies.
 SMALL_BIT, NOTHING = 0x80, 0x7F
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How much a crop is changed; the defaults are physical amplitudes.
-
-    Attributes
-    ----------
-    flip : bool
-        Mirror east-west and north-south, each with probability 1/2.
-    rotate_share : float
-        Share of crops turned by an angle drawn from 0 to 180 degrees, in local metric coordinates.
-    noise : tuple of float
-        Least and greatest standard deviation of white noise at native nodes, in units of the channel's scale.
-    amplitude : tuple of float
-        Least and greatest factor.
-    offset_mgal : float
-        Greatest shift either way, mGal: what is uncertain in the regional field taken away.
-    """
-
-    flip: bool = True
-    rotate_share: float = 0.5
-    noise: tuple[float, float] = (0.01, 0.1)
-    amplitude: tuple[float, float] = (0.9, 1.1)
-    offset_mgal: float = 2.0
-
-
-UNCHANGED = Augmentation(flip=False, rotate_share=0.0, noise=(0.0, 0.0), amplitude=(1.0, 1.0), offset_mgal=0.0)
-
-
-@dataclass(frozen=True)
-class Crop:
-    """One training crop.
-
-    Attributes
-    ----------
-    lat, lon : float
-        Centre, degrees.
-    half_deg : float
-        Half its side, degrees of latitude and of longitude.
-    flip_x, flip_y : int
-        1, or -1 where mirrored.
-    angle_rad : float
-        Turned anticlockwise by this much.
-    noise, amplitude, offset_mgal : float
-        See :class:`Augmentation`.
-    noise_seed : int
-        Seed of the noise.
-    """
-
-    lat: float
-    lon: float
-    half_deg: float
-    flip_x: int = 1
-    flip_y: int = 1
-    angle_rad: float = 0.0
-    noise: float = 0.0
-    amplitude: float = 1.0
-    offset_mgal: float = 0.0
-    noise_seed: int = 0
-
-    def to_degrees(self) -> NDArray[np.float64]:
-        """Matrix A (2, 2) with (lon, lat) = centre + A (u, v); u runs east, v south, from -1 to 1 across the crop.
-
-        The turn happens where a degree of longitude is cos(lat) as long as one of latitude.
-        """
-        squeeze = max(math.cos(math.radians(self.lat)), 0.05)
-        cosine, sine = math.cos(self.angle_rad), math.sin(self.angle_rad)
-        metric = self.half_deg * np.array([[squeeze * self.flip_x, 0.0], [0.0, -self.flip_y]])
-        turned = np.array([[cosine, -sine], [sine, cosine]]) @ metric
-        return np.array([[1 / squeeze, 0.0], [0.0, 1.0]]) @ turned
 
 
 class Sampler:
@@ -151,6 +81,7 @@ class Sampler:
         self._codes_there = torch.from_numpy(self._codes).to(self.device)
         self._fields = torch.from_numpy(np.ascontiguousarray(area.fields)).to(self.device)
         self._scale = torch.as_tensor(np.asarray(scale_mgal), dtype=torch.float32, device=self.device)[:, None, None]
+        self._limits = _limits(area, self._scale)
         self._noise = torch.Generator(self.device)
         self._groups = self._teaching_windows(even_scales, scales_deg)
         self.window_count = sum(len(group) for group in self._groups)
@@ -200,7 +131,7 @@ class Sampler:
         turned = drawing.random() < aug.rotate_share
         mirrored = drawing.integers(2, size=2) if aug.flip else np.zeros(2, int)
         half = (east - west) / 4
-        return Crop(
+        crop = Crop(
             lat=float(drawing.uniform(south + half, north - half)),
             lon=float(drawing.uniform(west + half, east - half)),
             half_deg=float(half),
@@ -211,6 +142,25 @@ class Sampler:
             amplitude=float(drawing.uniform(*aug.amplitude)),
             offset_mgal=float(drawing.uniform(-aug.offset_mgal, aug.offset_mgal)),
             noise_seed=int(drawing.integers(2**62)),
+            metric=aug.metric,
+        )
+        return self._as_picture(crop, drawing) if aug.picture else crop
+
+    def _as_picture(self, crop: Crop, drawing: np.random.Generator) -> Crop:
+        """Add the changes of photographs, each in half of the crops."""
+        aug, side = self.augmentation, 2 * crop.half_deg
+        shifted, noisy, contrasted, lit = (drawing.random(4) < 0.5).tolist()
+        east, north = (drawing.uniform(-aug.shift, aug.shift, size=2) * side * shifted).tolist()
+        noise, contrast, brightness = (
+            float(drawing.uniform(*span)) for span in (aug.picture_noise, aug.contrast, aug.brightness)
+        )
+        return dataclasses.replace(
+            crop,
+            lon=crop.lon + east,
+            lat=crop.lat + north,
+            picture_noise=noise if noisy else 0.0,
+            contrast=contrast if contrasted else 1.0,
+            brightness=brightness if lit else 1.0,
         )
 
     def _teaching_windows(self, even_scales: bool, scales_deg: list[float] | None) -> list[NDArray[np.float64]]:
@@ -293,8 +243,23 @@ class Sampler:
         x = x0 + lon_u * per_column * to_x * u + lon_v * per_column * to_x * v
         y = y0 + lat_u * per_row * to_y * u + lat_v * per_row * to_y * v
         grid = torch.stack((x, y), dim=-1)[None]  # (1, h, h, 2)
-        sampled = functional.grid_sample(changed[None], grid, "bilinear", "reflection", align_corners=True)
-        return sampled[0]  # (C, h, h)
+        sampled = functional.grid_sample(changed[None], grid, "bilinear", "reflection", align_corners=True)[0]
+        return self._photographed(sampled, crop)  # (C, h, h)
+
+    def _photographed(self, values: Tensor, crop: Crop) -> Tensor:
+        """Noise, contrast and brightness on values (C, h, h) that run from 0 to 1 over the area."""
+        if not crop.picture_noise and crop.contrast == crop.brightness == 1:
+            return values
+        low, span = self._limits
+        picture = (values - low) / span
+        if crop.picture_noise:
+            self._noise.manual_seed(crop.noise_seed)
+            picture = picture + crop.picture_noise * torch.randn(
+                picture.shape, generator=self._noise, device=self.device
+            )
+        mean = picture.mean(dim=(1, 2), keepdim=True)
+        picture = (crop.brightness * (mean + crop.contrast * (picture - mean))).clamp(0, 1)
+        return low + picture * span
 
     def _across(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Pixel centres from -1 to 1: u (1, h) and v (h, 1)."""
@@ -312,6 +277,14 @@ def _patch(centre: float, reach: float, count: int) -> tuple[int, int]:
     """First and last node around a crop, at least two."""
     first = min(max(math.floor(centre - reach) - 1, 0), count - 2)
     return first, max(min(math.ceil(centre + reach) + 1, count - 1), first + 1)
+
+
+def _limits(area: Area, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Least value and span of every channel over the area, (C, 1, 1), in units of the scale."""
+    measured = area.fields[:, area.field_valid] if area.field_valid.any() else np.zeros((len(area.fields), 1))
+    low = torch.as_tensor(measured.min(1), dtype=torch.float32, device=scale.device)[:, None, None]
+    high = torch.as_tensor(measured.max(1), dtype=torch.float32, device=scale.device)[:, None, None]
+    return low / scale, ((high - low) / scale).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _codes(area: Area) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from gravmap.learning.area import Area
 from gravmap.learning.config import TrainConfig
 from gravmap.learning.distributed import Group
 from gravmap.learning.run import Run
+from gravmap.learning.steps import NonFinite
 from gravmap.progress import Progress, silent
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,10 @@ def train(
         Nothing to learn from; or the run cannot be resumed (no state, a changed tile set, complete).
     OptionError
         The batch cannot be divided among processes, or leaves one crop alone.
-    GravmapError
-        The loss is no longer a finite number.
+    NonFinite
+        The loss is no longer a finite number; the crops are in `nonfinite_batch.safetensors`.
+    DeviceError
+        Memory is too small for the fewest crops a process can take at once.
     """
     run = Run(area, run_dir, config, group or Group(device=torch.device(config.device)))
     if run.absent and run.group.rank == 0:
@@ -74,13 +77,19 @@ def train(
         began = time.monotonic()
         run.begin_epoch()
         for index in range(run.steps):
-            elapsed = run.train_step(index, time.monotonic() - clock)
+            try:
+                elapsed = run.train_step(index, time.monotonic() - clock)
+            except NonFinite:
+                run.keep_batch(index)
+                raise
             # The clock of the first process decides for all, so that all stop at one step.
-            run.progress = run.step / total
+            run.progress = shown = run.step / total
             if config.time_limit_s:
-                run.progress = max(run.progress, p0 + (1 - p0) * elapsed / config.time_limit_s)
+                shown = max(shown, p0 + (1 - p0) * elapsed / config.time_limit_s)
+            if config.schedule == "cosine":
+                run.progress = shown
             left = _left(elapsed, run.step - steps_before, total - run.step, config.time_limit_s)
-            progress(round(run.progress * total), total, f"epoch {run.epoch + 1}/{config.epochs} {run.told()} {left}")
+            progress(round(shown * total), total, f"epoch {run.epoch + 1}/{config.epochs} {run.told()} {left}")
             out_of_time = config.time_limit_s is not None and elapsed + run.ending_s > config.time_limit_s
             if out_of_time:
                 break
@@ -116,4 +125,4 @@ def measure_step(area: Area, config: TrainConfig) -> tuple[float, int]:
     run.train_step(0, 0.0, parts=1)
     if run.group.device.type == "cuda":
         torch.cuda.synchronize()
-    return (time.monotonic() - began) * run.parts, run.steps
+    return (time.monotonic() - began) * run.stepper.parts, run.steps

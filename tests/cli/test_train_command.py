@@ -1,5 +1,7 @@
 import csv
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -185,3 +187,91 @@ def test_an_interrupted_run_keeps_what_it_has(gravmap_in, tmp_path, monkeypatch)
     assert (tmp_path / "runs" / "latest").read_text() == "a\n"
     monkeypatch.setattr(Run, "end_epoch", ended)
     assert gravmap_in("train", "--device", "cpu", "--resume").exit_code == 0
+
+
+def test_a_recipe_is_taken_and_what_is_said_beats_it(gravmap_in, tmp_path):
+    def config_of(*args):
+        done = gravmap_in("train", "--device", "cpu", "--model", "ggmnet-tiny", "--dry-run", "--json", *args)
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)["config"], done.stderr
+
+    ours, said = config_of()
+    assert (ours["recipe"], ours["schedule"], ours["epochs"], ours["patience"]) == ("default", "adam-sgd", 600, 100)
+    assert "Recipe default: Adam at 0.001, then SGD at a plateau, between epochs 50 and 300." in said
+    papers, _ = config_of("--recipe", "paper", "--lr", "0.01", "--batch-size", "4")
+    assert (papers["topk_base"], papers["lr"], papers["batch_size"], papers["epochs"]) == ("all", 0.01, 4, 600)
+    assert papers["augmentation"]["picture"]
+    short, said = config_of("--time-limit", "60s")
+    assert (short["schedule"], short["patience"]) == ("cosine", None)
+    assert "its rate falling" in said
+    (tmp_path / "mine.toml").write_text('switch = "epoch:80"\nbatch_size = 6\nprecision = "bfloat16"\n')
+    mine, said = config_of("--recipe", str(tmp_path / "mine.toml"), "--precision", "float32")
+    assert (mine["switch"], mine["batch_size"], mine["precision"]) == ("epoch:80", 6, "float32")
+    assert "then SGD after epoch 80" in said
+    (tmp_path / "gravmap.toml").write_text('[train]\nrecipe = "paper"\nlr = 0.5\n')
+    assert config_of()[0]["lr"] == 0.5
+
+
+def test_a_recipe_that_does_not_exist_is_refused(gravmap_in, tmp_path):
+    done = gravmap_in(*SHORT, "--recipe", "papers")
+    assert done.exit_code == 2
+    assert "default, paper" in done.output
+    (tmp_path / "mine.toml").write_text("epoch = 3\n")
+    done = gravmap_in(*SHORT, "--recipe", str(tmp_path / "mine.toml"))
+    assert done.exit_code == 3
+    assert "Did you mean 'epochs'?" in done.output
+
+
+def test_a_run_that_goes_on_keeps_its_recipe(gravmap_in, tmp_path):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('schedule = "adam-sgd"\nswitch = "epoch:1"\n')
+    assert gravmap_in(*SHORT, "--name", "a", "--recipe", str(recipe)).exit_code == 0
+    recipe.unlink()
+    done = gravmap_in("train", "--device", "cpu", "--resume", "--epochs", "3")
+    assert done.exit_code == 0, done.output
+    rows = list(csv.DictReader((tmp_path / "runs" / "a" / "metrics.csv").open()))
+    assert [row["phase"] for row in rows] == ["adam", "sgd", "sgd"]
+    done = gravmap_in("train", "--device", "cpu", "--resume", "--epochs", "4", "--recipe", "paper")
+    assert done.exit_code == 2
+    assert "began with another --recipe" in done.output
+
+
+def test_classes_are_scored_one_by_one(gravmap_in):
+    done = gravmap_in(*SHORT, "--name", "a")
+    table = done.output[done.output.index("Class by class on the test blocks") :].splitlines()[1:4]
+    assert table[0].split() == ["nodes", "found", "right", "IoU"]
+    assert [row.split()[0] for row in table[1:]] == ["west", "east"]
+    assert len({len(row) for row in table}) == 1
+
+
+def test_tensorboard_is_asked_for_before_anything_is_done(gravmap_in, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    done = gravmap_in(*SHORT, "--tensorboard")
+    assert done.exit_code == 2
+    assert "gravmap[tensorboard]" in done.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_tensorboard_gets_the_rows_of_the_csv(gravmap_in, tmp_path, monkeypatch):
+    points = []
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            points.append((folder, purge_step))
+
+        def add_scalar(self, name, value, epoch):
+            points.append((name, value, epoch))
+
+        def flush(self):
+            pass
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    assert gravmap_in(*SHORT, "--tensorboard", "--name", "a").exit_code == 0
+    assert points[0] == (str(tmp_path / "runs" / "a" / "tensorboard"), 1)
+    rows = list(csv.DictReader((tmp_path / "runs" / "a" / "metrics.csv").open()))
+    for column, curve in (("loss", "training/loss"), ("train_fwiou", "training/fwiou"), ("tune_miou", "tuning/miou")):
+        assert [point[1:] for point in points if point[0] == curve] == [
+            (float(row[column]), index + 1) for index, row in enumerate(rows)
+        ]

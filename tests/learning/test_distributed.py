@@ -15,8 +15,9 @@ import torch
 
 from gravmap.errors import DeviceError, InputError
 from gravmap.learning import TrainConfig, load_model, train
-from gravmap.learning.distributed import device_for, group_variables, launch
-from gravmap.learning.sampler import Augmentation
+from gravmap.learning.crops import Augmentation
+from gravmap.learning.distributed import device_for, group_variables
+from gravmap.learning.launch import launch
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, lr=3e-3, seed=1)
 
@@ -30,7 +31,8 @@ def test_two_processes_with_two_crops_are_one_with_four(area, tmp_path):
     # Batch statistics are frozen: synchronised ones do not exist on a CPU. Some crops have few labels, so
     # that a mean of the processes' means would be another number.
     area.labels[:, :30] = 0
-    config = dataclasses.replace(SHORT, epochs=2, freeze_statistics=True)
+    # Optimisers change in between, and all processes change together.
+    config = dataclasses.replace(SHORT, epochs=2, freeze_statistics=True, schedule="adam-sgd", switch="epoch:1")
     told = []
     shared = launch(area, tmp_path / "two", config, 2, lambda done, total, note="": told.append((done, total)))
     alone = train(area, tmp_path / "one", config)
@@ -123,6 +125,22 @@ def test_ctrl_c_ends_all(area, tmp_path):
     while time.monotonic() < deadline and running_workers():
         time.sleep(0.1)
     assert not running_workers()
+
+
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_dead_process_costs_no_more_than_its_epoch(area, tmp_path, caplog, victim):
+    config = dataclasses.replace(SHORT, epochs=2, freeze_statistics=True)
+    killed = []
+
+    def listener(done, total, note=""):
+        if done == 3 and not killed:
+            killed.append(sorted(running_workers(), key=int)[victim])
+            os.kill(int(killed[0]), signal.SIGKILL)
+
+    launch(area, tmp_path / "killed", dataclasses.replace(config, steps=2), 2, listener)
+    assert "was ended by SIGKILL; going on after the last whole epoch" in caplog.text
+    train(area, tmp_path / "whole", dataclasses.replace(config, steps=2))
+    np.testing.assert_allclose(curve(tmp_path / "killed"), curve(tmp_path / "whole"), rtol=1e-4)
 
 
 def running_workers():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gravmap.learning import IGNORE
-from gravmap.learning.loss import bootstrapped_cross_entropy, class_frequencies, class_weights, loss_terms
+from gravmap.learning.loss import bootstrapped_cross_entropy, class_counts, class_weights, loss_terms
 
 
 def make_batch(images=3, classes=4, size=9, seed=0, ignored=0.4):
@@ -35,14 +35,14 @@ def by_hand(logits, target, small, weights, share, small_weight=3.0):
 @pytest.mark.parametrize("share", [0.15, 0.5, 1.0])
 def test_equals_the_definition(share):
     batch = make_batch()
-    got = bootstrapped_cross_entropy(*batch, hard_share=share)
+    got = bootstrapped_cross_entropy(*batch, topk_share=share)
     assert float(got) == pytest.approx(by_hand(*batch, share), rel=1e-5)
 
 
 def test_only_the_worst_valid_pixels_get_a_gradient():
     logits, target, small, weights = make_batch()
     logits.requires_grad_()
-    bootstrapped_cross_entropy(logits, target, small, weights, hard_share=0.15).backward()
+    bootstrapped_cross_entropy(logits, target, small, weights, topk_share=0.15).backward()
     taught = (logits.grad != 0).any(1)
     assert not taught[target == IGNORE].any()
     for image in range(3):
@@ -53,7 +53,7 @@ def test_only_the_worst_valid_pixels_get_a_gradient():
 def test_the_share_is_of_valid_pixels_not_of_all():
     logits, target, small, weights = make_batch(images=1, size=20, ignored=0.0)
     target[:, 4:] = IGNORE  # 80 of 400 pixels are left
-    _, denominator = loss_terms(logits, target, torch.zeros_like(small), weights, hard_share=0.15)
+    _, denominator = loss_terms(logits, target, torch.zeros_like(small), weights, topk_share=0.15)
     assert float(denominator) == 12
 
 
@@ -111,17 +111,38 @@ def test_half_precision_logits_are_counted_in_float32():
     assert float(numerator) == pytest.approx(float(loss_terms(logits.bfloat16().float(), target, small, weights)[0]))
 
 
-def test_class_weights_are_enets():
-    p = np.array([0.7, 0.25, 0.05, 0.0])
-    weights = class_weights(p)
-    assert weights[3] == 0
-    assert weights[:3].mean() == pytest.approx(1)
-    assert weights[2] / weights[0] == pytest.approx(math.log(1.72) / math.log(1.07))
+def test_class_weights_have_mean_one_and_none_for_what_is_absent():
+    counts = np.array([7000.0, 2500.0, 500.0, 0.0])
+    for kind, ratio in {
+        "enet": math.log(1.02 + 0.7) / math.log(1.02 + 0.05),
+        "inverse": 14,
+        "sqrt": math.sqrt(14),
+        # Of 7000 cells all but 239 count, of 500 all but one: about the inverse of the counts.
+        "effective": (1 - 0.99999**7000) / (1 - 0.99999**500),
+        "none": 1,
+    }.items():
+        weights = class_weights(counts, kind)
+        assert weights[3] == 0
+        assert weights[:3].mean() == pytest.approx(1)
+        assert weights[2] / weights[0] == pytest.approx(ratio), kind
 
 
-def test_frequencies_count_training_cells_once_and_only_them(area):
-    before = class_frequencies(area)
+def test_the_share_of_all_pixels_keeps_everything_where_little_is_labelled():
+    logits, target, small, weights = make_batch(images=1, size=20, ignored=0.0)
+    target[:, 2:] = IGNORE  # 40 of 400 pixels are left, fewer than 15 % of all
+    kept = [
+        float(loss_terms(logits, target, torch.zeros_like(small), weights, topk_share=0.15, topk_base=base)[1])
+        for base in ("valid", "all")
+    ]
+    assert kept == [6, 40]
+    target = make_batch(images=1, size=20, ignored=0.0)[1]
+    _, kept_of_full = loss_terms(logits, target, torch.zeros_like(small), weights, topk_share=0.15, topk_base="all")
+    assert float(kept_of_full) == 60
+
+
+def test_counts_are_of_training_cells_once_and_only_them(area):
+    before = class_counts(area)
     taught = area.labels[(area.role == 0) & (area.labels > 0)]
-    np.testing.assert_allclose(before, [(taught == 1).mean(), (taught == 2).mean()])
+    np.testing.assert_array_equal(before, [(taught == 1).sum(), (taught == 2).sum()])
     area.labels[area.role != 0] = 2
-    np.testing.assert_array_equal(class_frequencies(area), before)
+    np.testing.assert_array_equal(class_counts(area), before)

@@ -8,7 +8,8 @@ from scipy.interpolate import RegularGridInterpolator
 from gravmap.errors import InputError
 from gravmap.learning import IGNORE, Area
 from gravmap.learning.area import channel_scales
-from gravmap.learning.sampler import UNCHANGED, Augmentation, Crop, Sampler
+from gravmap.learning.crops import PAPER, UNCHANGED, Augmentation, Crop
+from gravmap.learning.sampler import Sampler
 
 
 def make_sampler(area, **options):
@@ -216,3 +217,46 @@ def test_crops_of_a_fine_global_raster_are_exact_where_float32_is_not(arrays):
     target = sampler.cut(Crop(44.5, 98.5 - (0.125 + 1e-4) / 240, 0.25))[1]
     want = np.floor((98.25 - 40) * 240 + np.arange(480) / 4 - 1e-4).astype(int) % 2
     assert np.array_equal(target[0].numpy(), want)
+
+
+def test_the_papers_changes_are_drawn_as_the_paper_says(area):
+    crops = [make_sampler(area, augmentation=PAPER, seed=3).draw(0, number) for number in range(300)]
+    for name, low, high, nothing in (
+        ("contrast", 0.5, 1.5, 1.0), ("brightness", 0.8, 1.2, 1.0), ("picture_noise", 0.01, 0.1, 0.0),
+    ):  # fmt: skip
+        drawn = np.array([getattr(crop, name) for crop in crops])
+        changed = drawn[drawn != nothing]
+        assert 110 < len(changed) < 190  # half of them
+        assert low <= changed.min() < low + 0.05 * (high - low) + 1e-9
+        assert high - 0.05 * (high - low) < changed.max() <= high
+    assert all((crop.noise, crop.amplitude, crop.offset_mgal, crop.metric) == (0, 1, 0, False) for crop in crops)
+    # Half are shifted, by up to a tenth of their side; some of them beyond the windows, which end with the area.
+    beyond = [max(abs(crop.lon - 82), abs(crop.lat - 44)) + crop.half_deg - 2 for crop in crops]
+    assert 0.01 < max(beyond) <= 0.2 * 0.5
+
+
+def test_a_picture_is_turned_in_degrees():
+    turned = Crop(60.0, 82.0, 0.5, angle_rad=math.pi / 2, metric=False).to_degrees()
+    np.testing.assert_allclose(turned, [[0, 0.5], [0.5, 0]], atol=1e-12)
+    assert Crop(60.0, 82.0, 0.5, angle_rad=math.pi / 2).to_degrees()[0, 1] == pytest.approx(1.0)
+
+
+def test_contrast_and_brightness_act_on_the_areas_range(area):
+    sampler = make_sampler(area)
+    low, high = area.fields.min(), area.fields.max()
+    plain = sampler.cut(Crop(44.0, 82.0, 0.5))[0].numpy()
+    share = (plain - low) / (high - low)
+    for contrast, brightness in ((1.5, 1.0), (1.0, 1.2), (0.6, 0.9)):
+        changed = sampler.cut(Crop(44.0, 82.0, 0.5, contrast=contrast, brightness=brightness))[0].numpy()
+        wanted = np.clip(brightness * (share.mean() + contrast * (share - share.mean())), 0, 1)
+        np.testing.assert_allclose((changed - low) / (high - low), wanted, atol=1e-5)
+        assert changed.max() <= high + 1e-3
+
+
+def test_noise_on_pixels_is_white(area):
+    sampler = make_sampler(area)
+    crop = Crop(44.0, 82.0, 0.5, noise_seed=5)
+    noisy = Crop(44.0, 82.0, 0.5, noise_seed=5, picture_noise=0.05)
+    noise = (sampler.cut(noisy)[0] - sampler.cut(crop)[0]).numpy()[0] / (area.fields.max() - area.fields.min())
+    assert noise.std() == pytest.approx(0.05, rel=0.1)
+    assert abs(np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]) < 0.1

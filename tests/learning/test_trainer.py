@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from gravmap.errors import GravmapError, InputError, OptionError
+from gravmap.errors import InputError, OptionError
 from gravmap.learning import Area, TrainConfig, load_model, predict_logits, train
 from gravmap.learning.checkpoint import read_pair
-from gravmap.learning.sampler import Augmentation
+from gravmap.learning.crops import Augmentation
 from gravmap.learning.trainer import describe_time, measure_step
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=3, steps=2, batch_size=4, lr=3e-3, seed=1)
@@ -70,7 +70,11 @@ def test_what_a_run_leaves(area, tmp_path):
     ]  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    assert list(rows[0]) == ["epoch", "loss", "lr", "tune_pa", "tune_mpa", "tune_miou", "tune_fwiou", "seconds"]
+    assert list(rows[0]) == [
+        "epoch", "phase", "lr", "loss", "train_fwiou",
+        "tune_loss", "tune_pa", "tune_mpa", "tune_miou", "tune_fwiou", "seconds",
+    ]  # fmt: skip
+    assert all(0 < float(row["train_fwiou"]) < 1 for row in rows)
     assert json.loads((tmp_path / "run" / "scores.json").read_text()) == result
     best = max(range(3), key=lambda index: float(rows[index]["tune_fwiou"]))
     assert result["best_epoch"] == best + 1
@@ -84,6 +88,7 @@ def test_what_a_run_leaves(area, tmp_path):
     assert spec.field_recipe == {"method": "regional"}
     assert spec.region_wsen == [80.0, 42.0, 84.0, 46.0]
     assert spec.recipe["lr"] == 3e-3
+    assert spec.area_sha256 == area.fingerprint()
 
 
 def test_a_seed_repeats_bit_for_bit_and_another_does_not(area, tmp_path):
@@ -203,10 +208,29 @@ def test_batches_that_cannot_be_normalised_are_refused(area, tmp_path):
         train(area, tmp_path / "run", dataclasses.replace(SHORT, micro_batch=1))
 
 
-def test_a_loss_that_is_no_number_stops(area, tmp_path):
-    config = dataclasses.replace(SHORT, augmentation=Augmentation(amplitude=(1e38, 1e38)))
-    with pytest.raises(GravmapError, match="no finite number in epoch 1, step 1"):
-        train(area, tmp_path / "run", config)
+def test_the_tuning_loss_is_that_of_the_worst_nodes(area, tmp_path):
+    from gravmap.learning.area import TUNE
+    from gravmap.learning.distributed import Group
+    from gravmap.learning.run import Run
+
+    run = Run(area, tmp_path, dataclasses.replace(SHORT, class_weight="none"), Group())
+    seen = []
+    told = run.scores(TUNE, lambda logits, target: seen.append((logits, target)) or run._mapped_loss(logits, target))
+    logits, target = seen[0][0][0].double().numpy(), seen[0][1][0].numpy()
+    counted = target >= 0
+    assert counted.sum() == told["places"]
+    log_p = logits - np.log(np.exp(logits).sum(0))
+    losses = np.sort([-log_p[target[place], *place] for place in zip(*np.nonzero(counted), strict=True)])
+    worst = losses[-int(np.ceil(0.15 * len(losses))) :]
+    assert told["loss"] == pytest.approx(worst.mean(), rel=1e-5)
+
+
+def test_patience_begins_with_sgd(area, tmp_path):
+    config = dataclasses.replace(SHORT, epochs=9, steps=1, batch_size=2, lr=1e-12, patience=2)
+    config = dataclasses.replace(config, schedule="adam-sgd", switch="epoch:4", lr_floor=0.0)
+    result = train(area, tmp_path / "run", config)
+    # Nothing gets better after the first epochs, but Adam has its four.
+    assert 6 <= result["epochs"] < 9
 
 
 def test_a_configuration_survives_json():

@@ -1,0 +1,102 @@
+"""What `gravmap train` says: before it begins, and when it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gravmap.units import format_angle
+
+from .session import Session
+
+if TYPE_CHECKING:
+    from gravmap.learning import Area, TrainConfig
+
+LONG_S = 3600.0
+
+
+def _describe(area: Area, config: TrainConfig, processes: int) -> str:
+    scales = sorted(set(config.scales_deg or area.window_scale_deg.tolist()))
+    where = "the CPU" if config.device == "cpu" else f"{processes} GPU(s)"
+    size = config.tile_size_px or area.meta["tile_size_px"]
+    return (
+        f"{config.model} on {where}: {', '.join(area.channels)}; {len(area.windows)} windows of "
+        f"{', '.join(format_angle(scale) for scale in scales)}, {size} pixels a window, {len(area.classes)} classes."
+    )
+
+
+def _describe_course(config: TrainConfig) -> str:
+    """The recipe in words."""
+    steps = f"At most {config.epochs} epochs, {config.batch_size} crops a step"
+    if config.schedule == "cosine":
+        return f"Recipe {config.recipe}: Adam, its rate falling from {config.lr:g} with the run. {steps}."
+    when = f"at a plateau, between epochs {config.switch_from} and {config.switch_by}"
+    if config.switch != "plateau":
+        when = f"after epoch {config.switch.removeprefix('epoch:')}"
+    return f"Recipe {config.recipe}: Adam at {config.lr:g}, then SGD {when}. {steps}."
+
+
+def tell_start(session: Session, area: Area, config: TrainConfig, run_dir: Path, processes: int) -> None:
+    session.say(_describe(area, config, processes))
+    session.say(_describe_course(config))
+    if config.device == "cpu" and session.verbosity >= 0 and processes == 1:
+        session.say(_estimate(area, config)[0])
+    session.say(f"Writing {run_dir}.")
+
+
+def _estimate(area: Area, config: TrainConfig) -> tuple[str, float]:
+    """How long it will take, in words and in seconds."""
+    from gravmap.learning.trainer import describe_time, measure_step
+
+    step_s, steps = measure_step(area, config)
+    total_s = step_s * steps * config.epochs
+    told = f"One step takes {step_s:.2f} s here; {config.epochs} epochs of {steps} steps: "
+    if config.time_limit_s and config.time_limit_s < total_s:
+        return told + f"cut short after {describe_time(config.time_limit_s)}.", config.time_limit_s
+    told += f"about {describe_time(total_s)} and the scoring."
+    if total_s > LONG_S:
+        told += " Shorter: --time-limit 15min, a smaller --size, --model ggmnet-small."
+    return told, total_s
+
+
+def tell_plan(session: Session, area: Area, config: TrainConfig, run_dir: Path, processes: int) -> None:
+    told, seconds = _estimate(area, config)
+    held = sum(array.nbytes for array in (area.fields, area.labels))
+    session.say(_describe(area, config, processes))
+    session.say(_describe_course(config))
+    session.say(told)
+    session.say(f"Would write {run_dir}, and hold {held / 1e6:.0f} MB of fields and labels beside the network.")
+    session.result({"would_write": str(run_dir), "seconds": round(seconds, 1), "config": dataclasses.asdict(config)})
+
+
+def tell_result(session: Session, run_dir: Path, result: dict[str, Any]) -> None:
+    kept = f"Kept epoch {result['best_epoch']} of {result['epochs']}."
+    for name, blocks in (("tune", "tuning"), ("test", "test")):
+        scores = result[name]
+        if scores["fwiou"] is None:
+            session.say(f"No labelled node in the {blocks} blocks: no score.")
+        else:
+            session.say(
+                f"On {scores['places']} nodes of the {blocks} blocks: accuracy {scores['pa']:.3f}, "
+                f"mean accuracy {scores['mpa']:.3f}, mIoU {scores['miou']:.3f}, FWIoU {scores['fwiou']:.3f}."
+            )
+    for line in _class_table(result):
+        session.say(line)
+    session.say(f"{kept} Wrote {run_dir}; `gravmap predict` takes it.")
+    session.result({"run": str(run_dir), **result})
+
+
+def _class_table(result: dict[str, Any]) -> list[str]:
+    """Scores of each class on the test blocks, or on the tuning blocks where these have no label."""
+    blocks = "test" if result["test"]["places"] else "tune"
+    if not result[blocks]["places"]:
+        return []
+    rows = [("", "nodes", "found", "right", "IoU")]
+    for name, each in result[blocks]["per_class"].items():
+        shares = [each["recall"], each["precision"], each["iou"]]
+        rows.append((name, str(each["places"]), *("-" if share is None else f"{share:.3f}" for share in shares)))
+    wide = max(len(row[0]) for row in rows)
+    told = "test" if blocks == "test" else "tuning"
+    lines = [f"Class by class on the {told} blocks (found: share of its nodes; right: share of what was named so):"]
+    return lines + [f"  {row[0]:<{wide}}" + "".join(f"{value:>8}" for value in row[1:]) for row in rows]

@@ -1,0 +1,109 @@
+"""How a training crop is changed, and where one lies: the numbers drawn before anything is cut."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much a crop is changed; the defaults are physical amplitudes.
+
+    Attributes
+    ----------
+    flip : bool
+        Mirror east-west and north-south, each with probability 1/2.
+    rotate_share : float
+        Share of crops turned by an angle drawn from 0 to 180 degrees, in local metric coordinates.
+    noise : tuple of float
+        Least and greatest standard deviation of white noise at native nodes, in units of the channel's scale.
+    amplitude : tuple of float
+        Least and greatest factor.
+    offset_mgal : float
+        Greatest shift either way, mGal: what is uncertain in the regional field taken away.
+    metric : bool
+        Turn on the ground, where a degree of longitude is shorter than one of latitude; else in degrees, as one
+        turns a picture of the grid.
+    picture : bool
+        Change a crop as one changes photographs, after interpolation and on values that run from 0 to 1 over the
+        area; each of the following, and the shift, in half of the crops.
+    shift : float
+        Greatest shift of the crop either way, share of its side; it may leave the window.
+    picture_noise : tuple of float
+        Least and greatest standard deviation of white noise on pixels, of values from 0 to 1.
+    contrast, brightness : tuple of float
+        Least and greatest factor about the crop's mean, and about zero; values are cut off at 0 and 1.
+    """
+
+    flip: bool = True
+    rotate_share: float = 0.5
+    noise: tuple[float, float] = (0.01, 0.1)
+    amplitude: tuple[float, float] = (0.9, 1.1)
+    offset_mgal: float = 2.0
+    metric: bool = True
+    picture: bool = False
+    shift: float = 0.1
+    picture_noise: tuple[float, float] = (0.01, 0.1)
+    contrast: tuple[float, float] = (0.5, 1.5)
+    brightness: tuple[float, float] = (0.8, 1.2)
+
+
+UNCHANGED = Augmentation(flip=False, rotate_share=0.0, noise=(0.0, 0.0), amplitude=(1.0, 1.0), offset_mgal=0.0)
+PAPER = dataclasses.replace(UNCHANGED, flip=True, rotate_share=0.5, metric=False, picture=True)
+"""Liu et al. 2024, as it is written; how often each change happens, and how far a crop is shifted, is not."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One training crop.
+
+    Attributes
+    ----------
+    lat, lon : float
+        Centre, degrees.
+    half_deg : float
+        Half its side, degrees of latitude and of longitude.
+    flip_x, flip_y : int
+        1, or -1 where mirrored.
+    angle_rad : float
+        Turned anticlockwise by this much.
+    noise, amplitude, offset_mgal : float
+        See :class:`Augmentation`.
+    noise_seed : int
+        Seed of the noise.
+    metric : bool
+        See :class:`Augmentation`.
+    picture_noise, contrast, brightness : float
+        Drawn from what stands there; 0, 1 and 1 change nothing.
+    """
+
+    lat: float
+    lon: float
+    half_deg: float
+    flip_x: int = 1
+    flip_y: int = 1
+    angle_rad: float = 0.0
+    noise: float = 0.0
+    amplitude: float = 1.0
+    offset_mgal: float = 0.0
+    noise_seed: int = 0
+    metric: bool = True
+    picture_noise: float = 0.0
+    contrast: float = 1.0
+    brightness: float = 1.0
+
+    def to_degrees(self) -> NDArray[np.float64]:
+        """Matrix A (2, 2) with (lon, lat) = centre + A (u, v); u runs east, v south, from -1 to 1 across the crop.
+
+        The turn happens where a degree of longitude is cos(lat) as long as one of latitude, or in degrees.
+        """
+        squeeze = max(math.cos(math.radians(self.lat)), 0.05) if self.metric else 1.0
+        cosine, sine = math.cos(self.angle_rad), math.sin(self.angle_rad)
+        metric = self.half_deg * np.array([[squeeze * self.flip_x, 0.0], [0.0, -self.flip_y]])
+        turned = np.array([[cosine, -sine], [sine, cosine]]) @ metric
+        return np.array([[1 / squeeze, 0.0], [0.0, 1.0]]) @ turned

@@ -1,0 +1,66 @@
+"""Processes forked from the test, for what one process cannot show: being killed, and waiting for another."""
+
+import multiprocessing
+import os
+import socket
+import traceback
+
+SECONDS = 120
+FORK = multiprocessing.get_context("fork")
+
+
+def forked(*functions):
+    """Run each function in a process of its own; what they return, or the exit status of those that died.
+
+    A process that does not end in two minutes hangs, and the test fails.
+    """
+    pipes = [FORK.Pipe(duplex=False) for _ in functions]
+    children = [
+        FORK.Process(target=_run, args=(function, sender))
+        for function, (_, sender) in zip(functions, pipes, strict=True)
+    ]
+    for child in children:
+        child.start()
+    answers = []
+    for child, (receiver, sender) in zip(children, pipes, strict=True):
+        sender.close()
+        try:
+            assert receiver.poll(SECONDS), "a process hangs"
+            answers.append(receiver.recv())
+        except EOFError:
+            child.join(SECONDS)
+            answers.append(child.exitcode)
+        finally:
+            if child.is_alive() and not answers:
+                child.kill()
+    for child in children:
+        child.join(SECONDS)
+    return answers
+
+
+def in_group(function, size=2):
+    """Functions for :func:`forked` that call `function(group)` in a gloo group of `size` processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+
+    def member(rank):
+        from gravmap.learning.distributed import joined
+
+        os.environ.update(
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=port
+        )
+        with joined("cpu") as group:
+            return function(group)
+
+    return [lambda rank=rank: member(rank) for rank in range(size)]
+
+
+def _run(function, sender):
+    try:
+        sender.send(function())
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    sender.close()
+    os._exit(0)
