@@ -19,7 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import write_json, write_text
 from gravmap.learning import schedule
-from gravmap.learning.area import TEST, TUNE, Area, channel_scales
+from gravmap.learning.area import TEST, TUNE, Area
+from gravmap.learning.channels import InputChannels
 from gravmap.learning.checkpoint import LAST, ModelSpec, load_model, read_pair, save_model, versions, write_pair
 from gravmap.learning.config import TrainConfig
 from gravmap.learning.curves import draw_curves
@@ -35,14 +36,14 @@ class Run:
     """The state of a run: network, optimiser, history, and where it is."""
 
     def __init__(self, area: Area, run_dir: Path, config: TrainConfig, group: Group) -> None:
-        from gravmap.network import build
+        from gravmap.network import build, build_from_dict
 
         self.area, self.run_dir, self.config, self.group = area, run_dir, config, group
         self.tile_size_px = config.tile_size_px or int(area.meta["tile_size_px"])
-        self.scale_mgal = channel_scales(area)
+        self.inputs = InputChannels.fit(area, config.inputs)
         self.sampler = Sampler(
             area,
-            self.scale_mgal,
+            self.inputs,
             self.tile_size_px,
             group.device,
             seed=config.seed,
@@ -56,7 +57,9 @@ class Run:
         self.class_weight = torch.as_tensor(class_weights(frequencies), dtype=torch.float32, device=group.device)
         self.absent = [str(each["name"]) for each, share in zip(area.classes, frequencies, strict=True) if not share]
         torch.manual_seed(config.seed)
-        network: Any = build(config.model, in_channels=len(area.fields), classes=len(area.classes))
+        shape = {"in_channels": self.inputs.width, "classes": len(area.classes)}
+        described = config.architecture
+        network: Any = build_from_dict(described, **shape) if described else build(config.model, **shape)
         if hasattr(network, "set_prior"):
             network.set_prior(frequencies.tolist())
         self.architecture: dict[str, Any] = network.architecture.to_dict()
@@ -183,7 +186,7 @@ class Run:
             self.network,
             self.area,
             role,
-            scale_mgal=self.scale_mgal,
+            inputs=self.inputs,
             tile_size_px=self.tile_size_px,
             scale_deg=scoring_scale(scales),
             device=self.group.device,
@@ -217,8 +220,7 @@ class Run:
         return ModelSpec(
             model=self.config.model,
             architecture=self.architecture,
-            channels=self.area.channels,
-            scale_mgal=self.scale_mgal.tolist(),
+            inputs=self.inputs.to_list(),
             classes=self.area.classes,
             tile_size_px=self.tile_size_px,
             scales_deg=list(scales),
@@ -242,7 +244,7 @@ class Run:
         record = {
             "config": json.loads(self.config.to_json()),
             "area_sha256": self.area.fingerprint(),
-            "channels": self.area.channels,
+            "inputs": self.inputs.names,
             "split": self.area.meta.get("split", {}),
             "processes": self.group.size,
             "epoch": self.epoch,

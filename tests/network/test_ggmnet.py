@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from gravmap.errors import OptionError
 from gravmap.network import Architecture, GGMNet, build_from_dict
-from gravmap.network.architecture import cycle, reference, small, tiny
 from gravmap.network.cost import count_macs, count_parameters
 from gravmap.network.deform import DeformConv3x3
 from gravmap.network.ggmnet import pad_to_multiple
+from gravmap.network.presets import cycle, reference, small, tiny
 
 
 def little(**switches) -> Architecture:
