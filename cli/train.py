@@ -57,7 +57,8 @@ Examples:
     "--model",
     default="ggmnet",
     show_default=True,
-    help="ggmnet, ggmnet-small, ggmnet-tiny, ggmnet-a to -e (ablation), ggmnet-16 to -24 (depth), unet, smp:ARCH:ENCODER.",
+    help="ggmnet, ggmnet-small, ggmnet-tiny, unet, smp:ARCH:ENCODER; ggmnet-a to -e (ablation), "
+    "ggmnet-16 to -24 (depth).",
 )
 @click.option(
     "--architecture",

@@ -166,11 +166,11 @@ def _how(fixed_px: int | None, inputs: InputChannels) -> str:
     size = (
         f"exactly {fixed_px} x {fixed_px} pixels, one image at a time"
         if fixed_px
-        else f"any multiple of {MULTIPLE} pixels from {LEAST_PX}; pad others below and to the right by mirroring, and crop"
+        else f"any multiple of {MULTIPLE} pixels from {LEAST_PX} (pad below and to the right by mirroring, and crop)"
     )
     scale = " degrees_per_px is the window's side over its pixels." if _reads_scale(inputs) else ""
     return (
-        f"fields: {', '.join(inputs.fields)} in their units, unscaled, row 0 northernmost, on a window that is square in "
+        f"fields: {', '.join(inputs.fields)} in their units, row 0 northernmost, on a window square in "
         f"degrees, bilinear between the nodes of the grid, 0 where unknown; {size}.{scale} The class of a pixel is "
         "classes[argmax of its logits]. Predict on half-overlapping windows and blend their logits."
     )
