@@ -26,7 +26,8 @@ from scipy.spatial import cKDTree
 from torch import nn
 
 from gravmap.errors import GravmapError
-from gravmap.learning.area import Area, channel_scales
+from gravmap.learning.area import Area
+from gravmap.learning.channels import InputChannels
 from gravmap.learning.loss import class_counts, class_weights, loss_terms
 from gravmap.learning.sampler import Sampler
 from gravmap.network import build
@@ -85,10 +86,11 @@ class Steps:
         self.device = torch.device(options.device)
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.batch, self.micro = options.batch, min(options.micro_batch, options.batch)
-        self.sampler = Sampler(area, channel_scales(area), 2 * options.crop, self.device)
+        inputs = InputChannels.fit(area, None)
+        self.sampler = Sampler(area, inputs, 2 * options.crop, self.device)
         self.weight = torch.as_tensor(class_weights(class_counts(area)), dtype=torch.float32, device=self.device)
         torch.manual_seed(0)
-        self.network: nn.Module = build(name, in_channels=len(area.fields), classes=len(area.classes)).to(self.device)
+        self.network: nn.Module = build(name, in_channels=inputs.width, classes=len(area.classes)).to(self.device)
         if options.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)
         self.called = torch.compile(self.network) if options.compile else self.network

@@ -54,8 +54,26 @@ Examples:
 )
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to train on (default: all); 0 is the CPU.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where to train (default: cuda).")
-@click.option("--model", default="ggmnet", show_default=True, help="ggmnet, ggmnet-small, ggmnet-tiny or unet.")
-@click.option("--input", "inputs", metavar="NAME,...", help="Fields to learn from (default: the first residual).")
+@click.option(
+    "--model",
+    default="ggmnet",
+    show_default=True,
+    help="ggmnet, ggmnet-small, ggmnet-tiny, unet, smp:ARCH:ENCODER; ggmnet-a to -e (ablation), "
+    "ggmnet-16 to -24 (depth).",
+)
+@click.option(
+    "--architecture",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A network of your own, as JSON or TOML, instead of --model.",
+)
+@click.option(
+    "--input",
+    "inputs",
+    metavar="NAME,...",
+    help="What to learn from: residual (default), multi (residual,bouguer,scale), rgb (the residual as colours), "
+    "fields of fields.nc, scale.",
+)
 @click.option("--split", default="blocks", show_default=True, help="Which split of the tile set.")
 @click.option(
     "--fold", type=click.IntRange(min=0), default=0, show_default=True, help="Which of its folds is held out."
@@ -165,7 +183,7 @@ def _refuse_leak(split: str, allowed: bool) -> None:
 
 def _run_name(name: str | None, model: str) -> str:
     if name is None:
-        return f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+        return f"{model.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     if Path(name).name != name or name in ("latest", ".", ".."):
         raise OptionError(f"{name!r} is no name of a folder in runs/.", "Use letters, digits, - and _.")
     return name
@@ -192,7 +210,7 @@ def _options_of(run_dir: Path) -> dict[str, Any]:
     stored = read_json(run_dir / "last.json", "gravmap train")
     began = {
         **stored["config"],
-        "inputs": ",".join(stored["channels"]),
+        "inputs": ",".join(stored["inputs"]),
         "split": stored["split"].get("name", "blocks"),
         "fold": stored["split"].get("fold", 0),
         "scales": tuple(stored["config"]["scales_deg"] or ()),
@@ -203,7 +221,7 @@ def _options_of(run_dir: Path) -> dict[str, Any]:
         if name not in began:
             continue
         said = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if said and name not in RESUMABLE and context.params[name] != began[name]:
+        if said and name not in RESUMABLE and not _same_option(name, context.params[name], began[name]):
             raise OptionError(
                 f"{run_dir.name} began with another {parameter.opts[0]}: {began[name]}.",
                 "Leave it out, or train anew under another --name.",
@@ -213,21 +231,46 @@ def _options_of(run_dir: Path) -> dict[str, Any]:
     return taken
 
 
+def _same_option(name: str, said: Any, began: Any) -> bool:
+    """Whether an option says what the run began with, in whatever words."""
+    if name == "inputs":
+        from gravmap.learning.channels import expand, fields_read
+
+        said = ",".join(expand(said, fields_read(began.split(","))[0]))
+    elif name == "architecture":
+        from gravmap.network import read_architecture
+
+        said = read_architecture(said)
+    return bool(said == began)
+
+
 def _read_area(tiles: Path, options: dict[str, Any]) -> Area:
+    """Read the fields that are asked for; the names in `options` are written out on the way."""
     from gravmap.learning import Area
+    from gravmap.learning.channels import SHORT, expand, fields_read
     from gravmap.tiling import load_arrays
 
-    channels = [name.strip() for name in options["inputs"].split(",")] if options["inputs"] else None
+    channels = None
+    if options["inputs"]:
+        short = set(SHORT) & {name.strip() for name in options["inputs"].split(",")}
+        # The tile set knows which residual comes first.
+        first = str(read_json(tiles / "index.json", "gravmap tile").get("channel", "")) if short else ""
+        options["inputs"] = expand(options["inputs"], first)
+        channels = fields_read(options["inputs"])
     return Area.from_arrays(load_arrays(tiles, channels=channels, split=options["split"], fold=options["fold"]))
 
 
 def _configure(options: dict[str, Any], area: Area, device: str) -> TrainConfig:
     from gravmap.learning import TrainConfig, make_config
     from gravmap.learning.events import require_tensorboard
-    from gravmap.network import MODELS
+    from gravmap.network import describe, read_architecture
 
-    if options["model"] not in MODELS:
-        raise OptionError(f"There is no model named {options['model']!r}.", f"Choose one of {', '.join(MODELS)}.")
+    if isinstance(options["architecture"], Path):
+        if options["model"] != "ggmnet":
+            raise click.UsageError("--model and --architecture exclude each other.")
+        options |= {"model": options["architecture"].stem, "architecture": read_architecture(options["architecture"])}
+    elif options["architecture"] is None:
+        describe(options["model"])
     known = {item.name for item in dataclasses.fields(TrainConfig)}
     said = {name: value for name, value in options.items() if name in known and value is not None}
     said |= {"device": device, "scales_deg": list(options["scales"]) or None}

@@ -21,7 +21,7 @@ def _describe(area: Area, config: TrainConfig, processes: int) -> str:
     where = "the CPU" if config.device == "cpu" else f"{processes} GPU(s)"
     size = config.tile_size_px or area.meta["tile_size_px"]
     return (
-        f"{config.model} on {where}: {', '.join(area.channels)}; {len(area.windows)} windows of "
+        f"{config.model} on {where}: {', '.join(config.inputs or area.channels)}; {len(area.windows)} windows of "
         f"{', '.join(format_angle(scale) for scale in scales)}, {size} pixels a window, {len(area.classes)} classes."
     )
 

@@ -21,6 +21,14 @@ NEEDED = (
     "requests", "torch", "torchvision", "safetensors", "matplotlib", "rich",
 )  # fmt: skip
 
+# What is not needed but of use: extra to the packages it brings.
+OPTIONAL = {
+    "global": ("ducc0",),
+    "peers": ("segmentation-models-pytorch", "timm"),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "tensorboard": ("tensorboard",),
+}
+
 # Run in a process of its own: it loads torch, which this file must not, and a broken driver may end it.
 _PROBE = """
 import json, sys
@@ -57,6 +65,8 @@ class Findings:
         GPUs, threads, which deformable convolution is live, and an error if torch does not load.
     files : dict
         Each step's file in the workspace: path, and whether it is there.
+    extras : dict
+        Optional extra to its packages and their versions.
     faults : list of str
         What will not work, each with what to do.
     """
@@ -65,6 +75,7 @@ class Findings:
     machine: dict[str, Any]
     torch: dict[str, Any]
     files: dict[str, dict[str, Any]]
+    extras: dict[str, dict[str, str | None]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,6 +90,7 @@ class Findings:
         text = [
             f"gravmap {__version__}, Python {platform.python_version()}, {platform.platform()}",
             f"Packages: {packages}",
+            f"Optional: {', '.join(self._extra(name) for name in self.extras)}",
             f"Machine: {self.machine['cores']} cores, {self.machine['memory_gib']} GiB of memory, "
             f"{self.machine['disk_free_gib']} GiB of disk free here",
             f"GPUs: {', '.join(gpus) if gpus else 'none seen; train with --gpus 0 (CPU)'}",
@@ -90,6 +102,12 @@ class Findings:
             text.append(f"  {state} {entry['path']}  (gravmap {step})")
         text += [f"Fault: {fault}" for fault in self.faults] or ["No fault found."]
         return text
+
+    def _extra(self, name: str) -> str:
+        """One extra in words."""
+        packages = self.extras[name]
+        absent = [package for package, version in packages.items() if version is None]
+        return f"{name} (missing: {', '.join(absent)})" if absent else f"{name} (there)"
 
 
 def examine(workspace: Workspace) -> Findings:
@@ -118,6 +136,7 @@ def examine(workspace: Workspace) -> Findings:
         machine=_machine(workspace),
         torch=torch,
         files={step: {"path": str(path), "exists": path.exists()} for step, path in files.items()},
+        extras={extra: {name: _version(name) for name in names} for extra, names in OPTIONAL.items()},
         faults=faults,
     )
 

@@ -10,7 +10,9 @@ import xarray as xr
 from gravmap.geology import load_legend, write_index_raster
 from gravmap.gravity import write_fields
 from gravmap.learning import Area
-from gravmap.learning.sampler import UNCHANGED, Crop, Sampler
+from gravmap.learning.channels import FieldChannel, InputChannels
+from gravmap.learning.crops import UNCHANGED, Crop
+from gravmap.learning.sampler import Sampler
 from gravmap.learning.target import IGNORE
 from gravmap.tiling import load_arrays, make_tiles
 
@@ -46,7 +48,9 @@ def tiles(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def sampler(tiles):
     # A split by windows holds no ground out, so that the sampler looks everywhere.
-    return Sampler(Area.from_arrays(load_arrays(tiles, split="random")), [1.0], 2 * SIZE, augmentation=UNCHANGED)
+    area = Area.from_arrays(load_arrays(tiles, split="random"))
+    plain = InputChannels((FieldChannel(area.channels[0], "mGal", 1.0),))
+    return Sampler(area, plain, 2 * SIZE, augmentation=UNCHANGED)
 
 
 # The four corners of the region and a place inside, at every scale.

@@ -27,8 +27,7 @@ def spec_for(fields, network, **changes):
     values = {
         "model": "unet",
         "architecture": network.architecture.to_dict(),
-        "channels": ["residual_10km"],
-        "scale_mgal": [10.0],
+        "inputs": [{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 10.0}],
         "classes": [
             {"index": entry.index, "name": entry.name, "colour": entry.colour, "age": entry.age}
             for entry in LEGEND.bedrock

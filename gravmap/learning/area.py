@@ -31,7 +31,7 @@ class Area:
     Attributes
     ----------
     fields : ndarray, shape (C, ny, nx), float32
-        Channels at grid nodes, mGal, finite.
+        Channels at grid nodes, in `channel_units` (mGal unless said otherwise), finite.
     field_valid : ndarray, shape (ny, nx), bool
         Nodes where the field was measured (elsewhere `fields` is a filler).
     field_nodes_wsen : ndarray, shape (4,), float64
@@ -52,7 +52,8 @@ class Area:
     window_role : ndarray, shape (n,), uint8
         Role of each window; all 0 where the split is by blocks.
     meta : dict
-        JSON-able: channels, classes, tile_size_px, region_wsen, field_recipe, sources, split, legend_toml.
+        JSON-able: channels, channel_units, classes, tile_size_px, region_wsen, field_recipe, sources, split,
+        legend_toml.
     """
 
     fields: NDArray[np.float32]
@@ -82,6 +83,8 @@ class Area:
             raise InputError("windows, window_scale_deg and window_role differ in length.", _ANEW)
         if len(self.meta["channels"]) != len(self.fields):
             raise InputError(f"{len(self.fields)} fields, but {len(self.meta['channels'])} channel names.", _ANEW)
+        if len(self.channel_units) != len(self.fields):
+            raise InputError(f"{len(self.fields)} fields, but {len(self.channel_units)} units of them.", _ANEW)
         if not np.isfinite(self.fields).all():
             raise InputError("The tile set's fields hold values that are no number.", _ANEW)
         strange = np.setdiff1d(np.unique(self.labels), [*range(len(self.classes) + 1), UNUSABLE])
@@ -132,6 +135,11 @@ class Area:
     def channels(self) -> list[str]:
         """Names of the fields."""
         return list(self.meta["channels"])
+
+    @property
+    def channel_units(self) -> list[str]:
+        """Unit of each field; mGal where the hand-over says none."""
+        return list(self.meta.get("channel_units") or ["mGal"] * len(self.fields))
 
     @property
     def classes(self) -> list[dict[str, Any]]:
@@ -189,20 +197,6 @@ class Area:
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         digest.update(json.dumps([self.meta["channels"], self.meta.get("split")], sort_keys=True).encode())
         return digest.hexdigest()
-
-
-def channel_scales(area: Area) -> NDArray[np.float64]:
-    """One robust spread per channel over the whole area, mGal: half the distance from the 16th to the 84th percentile.
-
-    It is what the network's input is divided by, everywhere and for ever; it is saved with the weights.
-    """
-    scales = []
-    for channel in area.fields:
-        values = channel[area.field_valid]
-        low, high = np.percentile(values, (16, 84)) if values.size else (0.0, 0.0)
-        spread = float(high - low) / 2 or float(values.std() if values.size else 0.0)
-        scales.append(spread if spread > 0 else 1.0)
-    return np.array(scales)
 
 
 def _cells(position: NDArray[np.float64], count: int) -> NDArray[np.int64]:

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import atomic_path, sha256, write_json
+from gravmap.learning.channels import InputChannels
 
-FORMAT = 1
-"""Version of the pair's layout; a newer one is refused."""
+FORMAT = 2
+"""Version of the pair's layout; any other is refused. 2: inputs are a list of channel records."""
 
 MODEL, LAST = "model", "last"
 
@@ -40,10 +41,8 @@ class ModelSpec:
         Name under which the network was built.
     architecture : dict
         What `gravmap.network.build_from_dict` rebuilds it from.
-    channels : list of str
-        Names of the input fields, in order.
-    scale_mgal : list of float
-        What each channel was divided by, mGal.
+    inputs : list of dict
+        What turns fields into the network's input, channel by channel (`InputChannels.to_list`).
     classes : list of dict
         Index, name, colour, age; logit k belongs to the k-th.
     tile_size_px : int
@@ -74,8 +73,7 @@ class ModelSpec:
 
     model: str
     architecture: dict[str, Any]
-    channels: list[str]
-    scale_mgal: list[float]
+    inputs: list[dict[str, Any]]
     classes: list[dict[str, Any]]
     tile_size_px: int
     scales_deg: list[float]
@@ -89,6 +87,16 @@ class ModelSpec:
     legend_toml: str = ""
     region_wsen: list[float] = field(default_factory=list)
     area_sha256: str = ""
+
+    @property
+    def input(self) -> InputChannels:
+        """What turns fields into the network's input."""
+        return InputChannels.from_list(self.inputs)
+
+    @property
+    def channels(self) -> list[str]:
+        """The input's channels by name, as `train --input` takes them."""
+        return self.input.names
 
 
 def versions() -> dict[str, str]:
@@ -136,7 +144,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     Raises
     ------
     InputError
-        A file is missing or damaged, of a later version, or does not fit the architecture.
+        A file is missing or damaged, of another layout, or does not fit the architecture.
     """
     from gravmap.network import build_from_dict
 
@@ -144,9 +152,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     known = {item.name for item in fields(ModelSpec)}
     try:
         spec = ModelSpec(**{name: value for name, value in record.items() if name in known})
-        network: nn.Module = build_from_dict(
-            spec.architecture, in_channels=len(spec.channels), classes=len(spec.classes)
-        )
+        network: nn.Module = build_from_dict(spec.architecture, in_channels=spec.input.width, classes=len(spec.classes))
         network.load_state_dict(tensors)
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
@@ -171,7 +177,7 @@ def read_pair(folder: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any
     Raises
     ------
     InputError
-        A file is missing, damaged, not ours, or of a later version.
+        A file is missing, damaged, not ours, or of another layout.
     """
     weights, sidecar = folder / f"{stem}.safetensors", folder / f"{stem}.json"
     for path in (weights, sidecar):
@@ -185,10 +191,11 @@ def read_pair(folder: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any
         named, version = record["weights_sha256"], int(header["format"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{weights} or {sidecar.name} beside it is damaged: {error}.", _ANEW) from None
-    if version > FORMAT:
-        written = header.get("versions", {}).get("gravmap", "a later version")
+    if version != FORMAT:
+        written = header.get("versions", {}).get("gravmap", "of another version")
         raise InputError(
-            f"{sidecar} was written by gravmap {written}, in a layout this one cannot read.", "Upgrade gravmap."
+            f"{sidecar} was written by gravmap {written} in layout {version}; this gravmap reads layout {FORMAT} only.",
+            "Upgrade gravmap." if version > FORMAT else "Train anew, or use the gravmap that wrote it.",
         )
     if sha256(weights) == named:
         return tensors, record

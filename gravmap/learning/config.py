@@ -26,7 +26,11 @@ class TrainConfig:
     recipe : str
         The recipe the values came from, for the record.
     model : str
-        A name that `gravmap.network.build` knows.
+        A name that `gravmap.network.build` knows, or what an architecture of one's own is called.
+    architecture : dict, optional
+        Record of a network's architecture (`gravmap.network.build_from_dict`), instead of the name's.
+    inputs : list of str, optional
+        Channels the network reads (`gravmap.learning.channels`); by default the fields of the area as they are.
     device : str
         "cpu" or "cuda".
     epochs : int
@@ -106,6 +110,8 @@ class TrainConfig:
 
     recipe: str = ""
     model: str = "ggmnet"
+    architecture: dict[str, Any] | None = None
+    inputs: list[str] | None = None
     device: str = "cpu"
     epochs: int = 100
     steps: int | None = None

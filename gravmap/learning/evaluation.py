@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gravmap.learning.area import Area
+from gravmap.learning.channels import InputChannels
 from gravmap.learning.distributed import ALONE, Group
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.mosaic import accumulate_logits, covering_windows
@@ -29,7 +30,7 @@ def evaluate(
     area: Area,
     role: int,
     *,
-    scale_mgal: NDArray[np.float64] | list[float],
+    inputs: InputChannels,
     tile_size_px: int,
     scale_deg: float,
     device: str | torch.device = "cpu",
@@ -48,7 +49,7 @@ def evaluate(
         Fields, labels and roles.
     role : int
         TUNE or TEST.
-    scale_mgal, tile_size_px, device, batch_size, progress
+    inputs, tile_size_px, device, batch_size, progress
         As in :func:`gravmap.learning.mosaic.predict_logits`.
     scale_deg : float
         Side of the windows, degrees.
@@ -77,13 +78,13 @@ def evaluate(
     if len(mine):
         total, weight = accumulate_logits(
             network,
-            area.fields,
+            inputs.select(area),
             area.field_nodes_wsen,
             mine,
             tile_size_px,
             area.node_lat,
             area.node_lon,
-            scale_mgal=scale_mgal,
+            inputs=inputs,
             device=device,
             batch_size=batch_size,
             progress=progress,

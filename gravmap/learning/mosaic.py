@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gravmap.learning.channels import InputChannels
 from gravmap.progress import Progress, silent
 
 HANN_FLOOR = 1e-4
@@ -70,7 +71,7 @@ def predict_logits(
     out_lat: NDArray[np.float64],
     out_lon: NDArray[np.float64],
     *,
-    scale_mgal: NDArray[np.float64] | list[float],
+    inputs: InputChannels,
     device: str | torch.device = "cpu",
     batch_size: int = 1,
     progress: Progress = silent,
@@ -86,8 +87,8 @@ def predict_logits(
     ----------
     network : nn.Module
         (N, C, H, W) -> (N, K, H, W); is put into evaluation mode.
-    fields : ndarray, shape (C, ny, nx), float32
-        Channels at nodes, mGal, finite, row 0 northernmost.
+    fields : ndarray, shape (F, ny, nx), float32
+        The fields that `inputs` reads, at nodes, in their units, finite, row 0 northernmost.
     field_nodes_wsen : sequence of 4 floats
         First column's and last column's longitude, last row's and first row's latitude (W S E N), degrees.
     windows : ndarray, shape (n, 4)
@@ -96,8 +97,8 @@ def predict_logits(
         Pixels across a window.
     out_lat, out_lon : ndarray, shapes (my,) and (mx,)
         Nodes of the output grid, degrees, evenly spaced; `out_lat` descending for a north-up result.
-    scale_mgal : sequence of C floats
-        What the network's input was divided by.
+    inputs : InputChannels
+        How fields become the network's input.
     device : str or torch.device
         Where the network runs.
     batch_size : int
@@ -118,7 +119,7 @@ def predict_logits(
         tile_size_px,
         out_lat,
         out_lon,
-        scale_mgal=scale_mgal,
+        inputs=inputs,
         device=device,
         batch_size=batch_size,
         progress=progress,
@@ -140,7 +141,7 @@ def accumulate_logits(
     out_lat: NDArray[np.float64],
     out_lon: NDArray[np.float64],
     *,
-    scale_mgal: NDArray[np.float64] | list[float],
+    inputs: InputChannels,
     device: str | torch.device = "cpu",
     batch_size: int = 1,
     progress: Progress = silent,
@@ -148,13 +149,12 @@ def accumulate_logits(
     """Weighted sums (K, my, mx) and weights (my, mx) of :func:`predict_logits`; those of several processes add up."""
     network.eval()
     source = torch.from_numpy(np.ascontiguousarray(fields)).to(device)
-    scale = torch.as_tensor(np.asarray(scale_mgal), dtype=torch.float32, device=device)[:, None, None]
     total: NDArray[np.float32] | None = None
     weight = np.zeros((len(out_lat), len(out_lon)), np.float32)
     with torch.inference_mode():
         for first in range(0, len(windows), batch_size):
             batch = windows[first : first + batch_size]
-            tiles = torch.stack([_cut(source, field_nodes_wsen, window, tile_size_px) / scale for window in batch])
+            tiles = torch.stack([_tile(source, field_nodes_wsen, window, tile_size_px, inputs) for window in batch])
             logits = network(tiles).float()  # (n, K, T, T)
             if total is None:
                 total = np.zeros((logits.shape[1], *weight.shape), np.float32)
@@ -166,8 +166,15 @@ def accumulate_logits(
     return total, weight
 
 
+def _tile(
+    source: Tensor, nodes_wsen: Any, window: NDArray[np.float64], tile_size_px: int, inputs: InputChannels
+) -> Tensor:
+    """What the network reads of a window: (C, T, T)."""
+    return inputs.prepare(_cut(source, nodes_wsen, window, tile_size_px), float(window[3] - window[1]) / tile_size_px)
+
+
 def _cut(source: Tensor, nodes_wsen: Any, window: NDArray[np.float64], tile_size_px: int) -> Tensor:
-    """The field (C, ny, nx) at the pixel centres of a window: (C, T, T), bilinear, clamped outside the nodes."""
+    """The field (F, ny, nx) at the pixel centres of a window: (F, T, T), bilinear, clamped outside the nodes."""
     west, south, east, north = nodes_wsen
     _, ny, nx = source.shape
     centres = (np.arange(tile_size_px) + 0.5) / tile_size_px
@@ -175,8 +182,8 @@ def _cut(source: Tensor, nodes_wsen: Any, window: NDArray[np.float64], tile_size
     lat = window[3] - centres * (window[3] - window[1])
     rows = np.clip((north - lat) / (north - south) * (ny - 1), 0, ny - 1)
     columns = np.clip((lon - west) / (east - west) * (nx - 1), 0, nx - 1)
-    tile = _between(source, rows, dim=1)  # (C, T, nx)
-    return _between(tile, columns, dim=2)  # (C, T, T)
+    tile = _between(source, rows, dim=1)  # (F, T, nx)
+    return _between(tile, columns, dim=2)  # (F, T, T)
 
 
 def _between(values: Tensor, position: NDArray[np.float64], dim: int) -> Tensor:

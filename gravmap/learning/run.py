@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from gravmap.errors import InputError
 from gravmap.files import write_json, write_text
 from gravmap.learning import metrics, schedule
-from gravmap.learning.area import TEST, TUNE, Area, channel_scales
+from gravmap.learning.area import TEST, TUNE, Area
+from gravmap.learning.channels import InputChannels
 from gravmap.learning.checkpoint import LAST, ModelSpec, load_model, read_pair, save_model, versions, write_pair
 from gravmap.learning.config import TrainConfig
 from gravmap.learning.curves import draw_curves
@@ -42,14 +43,14 @@ class Run:
     """The state of a run: network, optimiser, history, and where it is."""
 
     def __init__(self, area: Area, run_dir: Path, config: TrainConfig, group: Group) -> None:
-        from gravmap.network import build
+        from gravmap.network import build, build_from_dict
 
         self.area, self.run_dir, self.config, self.group = area, run_dir, config, group
         self.tile_size_px = config.tile_size_px or int(area.meta["tile_size_px"])
-        self.scale_mgal = channel_scales(area)
+        self.inputs = InputChannels.fit(area, config.inputs)
         self.sampler = Sampler(
             area,
-            self.scale_mgal,
+            self.inputs,
             self.tile_size_px,
             group.device,
             seed=config.seed,
@@ -63,7 +64,9 @@ class Run:
         self.class_weight = torch.as_tensor(weights, dtype=torch.float32, device=group.device)
         self.absent = [str(each["name"]) for each, count in zip(area.classes, counts, strict=True) if not count]
         torch.manual_seed(config.seed)
-        network: Any = build(config.model, in_channels=len(area.fields), classes=len(area.classes))
+        shape = {"in_channels": self.inputs.width, "classes": len(area.classes)}
+        described = config.architecture
+        network: Any = build_from_dict(described, **shape) if described else build(config.model, **shape)
         if hasattr(network, "set_prior"):
             network.set_prior((counts / max(counts.sum(), 1.0)).tolist())
         self.architecture: dict[str, Any] = network.architecture.to_dict()
@@ -192,7 +195,7 @@ class Run:
             self.network,
             self.area,
             role,
-            scale_mgal=self.scale_mgal,
+            inputs=self.inputs,
             tile_size_px=self.tile_size_px,
             scale_deg=scoring_scale(scales),
             device=self.group.device,
@@ -227,8 +230,7 @@ class Run:
         return ModelSpec(
             model=self.config.model,
             architecture=self.architecture,
-            channels=self.area.channels,
-            scale_mgal=self.scale_mgal.tolist(),
+            inputs=self.inputs.to_list(),
             classes=self.area.classes,
             tile_size_px=self.tile_size_px,
             scales_deg=list(scales),
@@ -252,7 +254,7 @@ class Run:
         record = {
             "config": json.loads(self.config.to_json()),
             "area_sha256": self.fingerprint,
-            "channels": self.area.channels,
+            "inputs": self.inputs.names,
             "split": self.area.meta.get("split", {}),
             "processes": self.group.size,
             "at_once": self.stepper.at_once,

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from gravmap.errors import InputError
 from gravmap.learning.area import SNAP_CELLS, TRAIN, Area
+from gravmap.learning.channels import InputChannels
 from gravmap.learning.crops import Augmentation, Crop
 from gravmap.learning.target import IGNORE, to_target
 
@@ -38,8 +39,8 @@ class Sampler:
     ----------
     area : Area
         Where to draw from; only windows and cells of role "train" teach.
-    scale_mgal : sequence of C floats
-        What each channel is divided by.
+    inputs : InputChannels
+        How fields become the network's input.
     tile_size_px : int
         Pixels across a window; crops are half as wide.
     device : str or torch.device
@@ -63,7 +64,7 @@ class Sampler:
     def __init__(
         self,
         area: Area,
-        scale_mgal: NDArray[np.float64] | list[float],
+        inputs: InputChannels,
         tile_size_px: int,
         device: str | torch.device = "cpu",
         *,
@@ -79,9 +80,17 @@ class Sampler:
         self.area = area
         self._codes = _codes(area)
         self._codes_there = torch.from_numpy(self._codes).to(self.device)
-        self._fields = torch.from_numpy(np.ascontiguousarray(area.fields)).to(self.device)
-        self._scale = torch.as_tensor(np.asarray(scale_mgal), dtype=torch.float32, device=self.device)[:, None, None]
-        self._limits = _limits(area, self._scale)
+        self._inputs = inputs
+        self._fields = torch.from_numpy(np.ascontiguousarray(inputs.select(area))).to(self.device)  # (F, ny, nx)
+        # What stands for gravity is changed as gravity is: derivatives by the factor, only mGal by offset and noise.
+        spread = torch.tensor(
+            [(unit == "mGal") * each for unit, each in zip(inputs.units, inputs.spreads, strict=True)]
+        )
+        self._spread = spread[:, None, None].to(self.device)  # (F, 1, 1), 0 where no noise is added
+        self._mgal = (self._spread > 0).float()
+        linear = torch.tensor([unit.startswith("mGal") for unit in inputs.units])
+        self._linear = linear[:, None, None].to(self.device)
+        self._limits = _limits(self._fields, area.field_valid)
         self._noise = torch.Generator(self.device)
         self._groups = self._teaching_windows(even_scales, scales_deg)
         self.window_count = sum(len(group) for group in self._groups)
@@ -106,7 +115,7 @@ class Sampler:
         Returns
         -------
         fields : Tensor, shape (N, C, h, h), float32
-            In units of the channel's scale.
+            As the network reads them.
         target : Tensor, shape (N, h, h), int64
             Class, or IGNORE.
         small : Tensor, shape (N, h, h), bool
@@ -118,7 +127,7 @@ class Sampler:
         return fields, target, small
 
     def cut(self, crop: Crop) -> tuple[Tensor, Tensor, Tensor]:
-        """Fields (C, h, h), targets (h, h) and small-body mask (h, h) of one crop."""
+        """Input (C, h, h), targets (h, h) and small-body mask (h, h) of one crop."""
         codes = self._lookup(crop)
         ignored = (codes & 0x7F) == NOTHING
         target = torch.where(ignored, IGNORE, (codes & 0x7F).long())
@@ -219,7 +228,7 @@ class Sampler:
         return self._codes_there.flatten()[(row * (nx + 2) + column).long()]
 
     def _interpolate(self, crop: Crop) -> Tensor:
-        """Fields (C, h, h) at the crop's pixel centres, changed as drawn, in units of the scale."""
+        """What the network reads (C, h, h): fields at the crop's pixel centres, changed as drawn, then prepared."""
         (lon_u, lon_v), (lat_u, lat_v) = crop.to_degrees().tolist()
         west, south, east, north = self.area.field_nodes_wsen.tolist()
         _, ny, nx = self._fields.shape
@@ -228,13 +237,12 @@ class Sampler:
         reach_x, reach_y = (abs(lon_u) + abs(lon_v)) * per_column, (abs(lat_u) + abs(lat_v)) * -per_row
         first_column, last_column = _patch((crop.lon - west) * per_column, reach_x, nx)
         first_row, last_row = _patch((crop.lat - north) * per_row, reach_y, ny)
-        patch = self._fields[:, first_row : last_row + 1, first_column : last_column + 1]  # (C, p, q)
-        changed = patch * crop.amplitude + crop.offset_mgal
+        patch = self._fields[:, first_row : last_row + 1, first_column : last_column + 1]  # (F, p, q)
+        changed = patch * torch.where(self._linear, crop.amplitude, 1.0) + crop.offset_mgal * self._mgal
         if crop.noise:
             self._noise.manual_seed(crop.noise_seed)
             noise = torch.randn(patch.shape, generator=self._noise, device=self.device)
-            changed = changed + crop.noise * self._scale * noise
-        changed = changed / self._scale
+            changed = changed + crop.noise * self._spread * noise
         # Node 0 of the patch is -1 and its last node is 1, as grid_sample counts with align_corners.
         to_x, to_y = 2 / (last_column - first_column), 2 / (last_row - first_row)
         u, v = self._across(torch.float32)
@@ -244,10 +252,11 @@ class Sampler:
         y = y0 + lat_u * per_row * to_y * u + lat_v * per_row * to_y * v
         grid = torch.stack((x, y), dim=-1)[None]  # (1, h, h, 2)
         sampled = functional.grid_sample(changed[None], grid, "bilinear", "reflection", align_corners=True)[0]
-        return self._photographed(sampled, crop)  # (C, h, h)
+        fields = self._photographed(sampled, crop)  # (F, h, h)
+        return self._inputs.prepare(fields, 2 * crop.half_deg / self.crop_px)  # (C, h, h)
 
     def _photographed(self, values: Tensor, crop: Crop) -> Tensor:
-        """Noise, contrast and brightness on values (C, h, h) that run from 0 to 1 over the area."""
+        """Noise, contrast and brightness on gravity (F, h, h) as a picture, which runs from 0 to 1 over the area."""
         if not crop.picture_noise and crop.contrast == crop.brightness == 1:
             return values
         low, span = self._limits
@@ -259,7 +268,7 @@ class Sampler:
             )
         mean = picture.mean(dim=(1, 2), keepdim=True)
         picture = (crop.brightness * (mean + crop.contrast * (picture - mean))).clamp(0, 1)
-        return low + picture * span
+        return torch.where(self._linear, low + picture * span, values)
 
     def _across(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Pixel centres from -1 to 1: u (1, h) and v (h, 1)."""
@@ -279,12 +288,11 @@ def _patch(centre: float, reach: float, count: int) -> tuple[int, int]:
     return first, max(min(math.ceil(centre + reach) + 1, count - 1), first + 1)
 
 
-def _limits(area: Area, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Least value and span of every channel over the area, (C, 1, 1), in units of the scale."""
-    measured = area.fields[:, area.field_valid] if area.field_valid.any() else np.zeros((len(area.fields), 1))
-    low = torch.as_tensor(measured.min(1), dtype=torch.float32, device=scale.device)[:, None, None]
-    high = torch.as_tensor(measured.max(1), dtype=torch.float32, device=scale.device)[:, None, None]
-    return low / scale, ((high - low) / scale).clamp_min(torch.finfo(torch.float32).tiny)
+def _limits(fields: Tensor, valid: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+    """Least value and span of every field over the area, (F, 1, 1), in its own unit."""
+    measured = fields[:, torch.from_numpy(valid).to(fields.device)] if valid.any() else fields.new_zeros(len(fields), 1)
+    low, high = measured.amin(1)[:, None, None], measured.amax(1)[:, None, None]
+    return low, (high - low).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _codes(area: Area) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import DeviceError, InputError, OptionError
 from gravmap.gravity import field_recipe, open_fields
+from gravmap.learning.channels import InputChannels
 from gravmap.learning.checkpoint import ModelSpec, load_model
 from gravmap.learning.mosaic import covering_windows, predict_logits
 from gravmap.mapping.raster import MapGrid, map_grid
@@ -82,13 +83,8 @@ class Predictor:
         self.network, self.spec = load_model(run_folder, self.device)
         self.network.eval()
         self.dataset = open_fields(fields_path)
-        absent = [name for name in self.spec.channels if name not in self.dataset]
-        if absent:
-            raise InputError(
-                f"{fields_path} has no field {', '.join(absent)}, which the network reads.",
-                "`gravmap residual` with the --height the network was trained with makes it,"
-                " `gravmap rasterize --faults` fault_distance.",
-            )
+        self.inputs = self.spec.input
+        _check_fields(self.dataset, self.inputs, fields_path)
         _check_recipe(field_recipe(self.dataset), self.spec, fields_path)
         self.lat = self.dataset["lat"].values.astype(np.float64)
         self.lon = self.dataset["lon"].values.astype(np.float64)
@@ -137,7 +133,7 @@ class Predictor:
     def seconds_per_pass(self) -> float:
         """Measured time of one window through the network on this device (a smaller one, scaled by area)."""
         probe = min(self.spec.tile_size_px, 256)
-        sample = torch.zeros(1, len(self.spec.channels), probe, probe, device=self.device)
+        sample = torch.zeros(1, self.inputs.width, probe, probe, device=self.device)
         with torch.inference_mode():
             self.network(sample)  # the first pass pays for choosing kernels
             start = time.perf_counter()
@@ -163,7 +159,7 @@ class Predictor:
         (K, ny, nx) float32
             North up; NaN where the fields are unknown or no window reaches.
         """
-        stack = np.stack([self.dataset[name].values for name in self.spec.channels]).astype(np.float32)[:, ::-1]
+        stack = np.stack([self.dataset[name].values for name in self.inputs.fields]).astype(np.float32)[:, ::-1]
         known: NDArray[np.bool_] = np.asarray(np.isfinite(stack).all(axis=0))
         fields = np.where(known, stack, 0).astype(np.float32)
         nodes = (float(self.lon[0]), float(self.lat[0]), float(self.lon[-1]), float(self.lat[-1]))
@@ -180,7 +176,7 @@ class Predictor:
                 plan.tile_size_px,
                 plan.grid.lat_deg,
                 plan.grid.lon_deg,
-                scale_mgal=self.spec.scale_mgal,
+                inputs=self.inputs,
                 device=self.device,
                 batch_size=batch_size,
                 progress=report,
@@ -196,6 +192,9 @@ class Predictor:
         blind = (reached == 0) | ~_nearest(known, self.lat[::-1], self.lon, plan.grid)
         probability[:, blind] = np.nan
         return probability
+
+
+_AS_TRAINED = "Make the fields as the network's were (`gravmap residual`), or train on these (`gravmap train`)."
 
 
 def _from(progress: Progress, start: int, whole: int, title: str) -> Progress:
@@ -215,6 +214,21 @@ def _device(asked: str) -> str:
     return asked
 
 
+def _check_fields(dataset: Any, inputs: InputChannels, path: Path) -> None:
+    """Refuse fields that lack what the network reads, or have it in another unit."""
+    absent = [name for name in inputs.fields if name not in dataset]
+    if absent:
+        raise InputError(
+            f"{path} has no field {', '.join(absent)}, which the network reads.",
+            "Make it as it was made for training: `gravmap residual` with the same --height, --derivatives and so on,"
+            " or `gravmap rasterize --faults`.",
+        )
+    for name, unit in zip(inputs.fields, inputs.units, strict=True):
+        found = str(dataset[name].attrs.get("units", unit))
+        if found != unit:
+            raise InputError(f"{path} has {name} in {found}; the network was trained on it in {unit}.", _AS_TRAINED)
+
+
 def _check_recipe(found: dict[str, Any], spec: ModelSpec, path: Path) -> None:
     wanted = spec.field_recipe
     # Which other heights lie in the file does not matter: each field says its own height in its name.
@@ -224,7 +238,7 @@ def _check_recipe(found: dict[str, Any], spec: ModelSpec, path: Path) -> None:
         words = "; ".join(f"{key}: trained on {wanted.get(key)!r}, found {found.get(key)!r}" for key in differing)
         raise InputError(
             f"{path} was made by another recipe than the network was trained on ({words}).",
-            "Make the fields as the network's were (`gravmap residual`), or train on these (`gravmap train`).",
+            _AS_TRAINED,
         )
     # A channel that another command added has a recipe of its own, which matters to a network that reads it.
     own, other = wanted.get("by_channel", {}), found.get("by_channel", {})

@@ -6,7 +6,7 @@ A network is rebuilt from this record alone; its weights then fit. Cells are cou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -139,18 +139,19 @@ class Architecture:
         Raises
         ------
         OptionError
-            A field is missing, unknown or wrong.
+            A field is missing, unknown or wrong; the message names it.
         """
-        known = {field.name for field in fields(cls)}
-        given = {name: _tupled(value) for name, value in record.items() if name != "kind"}
-        if unknown := sorted(set(given) - known):
-            raise _fault(f"unknown fields {', '.join(unknown)}")
+        known = [field.name for field in fields(cls)]
+        given = {name: value for name, value in record.items() if name != "kind"}
+        if unknown := sorted(set(given) - set(known)):
+            raise _fault(f"unknown fields {', '.join(unknown)} (known: {', '.join(known)})")
         if missing := sorted({"depth", "paths", "ops", "chis"} - set(given)):
             raise _fault(f"missing fields {', '.join(missing)}")
-        try:
-            return cls(**given)
-        except TypeError as error:  # a number where a list belongs, and the like
-            raise _fault(f"a field is of the wrong type ({error})") from error
+        for name, value in given.items():
+            words, fits = _TYPES.get(name, _SWITCH)
+            if not fits(value):
+                raise _fault(f"{name} is {value!r}, not {words}")
+        return cls(**{name: _tupled(value) for name, value in given.items()})
 
 
 def _fault(what: str) -> OptionError:
@@ -165,31 +166,26 @@ def _tupled(value: Any) -> Any:
     return tuple(_tupled(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def cycle(depth: int, paths: Numbers, ops: Sequence[str], chis: Sequence[int], **switches: Any) -> Architecture:
-    """Make an architecture whose branches all run through the same operators and widths, over and over."""
-    row = tuple(ops[cell % len(ops)] for cell in range(depth))
-    widths = tuple(chis[cell % len(chis)] for cell in range(depth))
-    branches = len(paths)
-    return Architecture(depth, paths, (row,) * branches, (widths,) * branches, **switches)
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-def reference(depth: int = 22, paths: Numbers = ((), (8,), (4, 12)), **switches: Any) -> Architecture:
-    """Give the architecture shipped as `ggmnet`: our own list, since the paper's is in a figure.
-
-    9.6 million parameters with shared prefixes, 64.6 GMAC at 1024 x 1024.
-    """
-    return cycle(depth, paths, ("conv", "zoom2", "conv2", "zoom"), (4, 6, 8, 6), **switches)
+def _word(value: Any) -> bool:
+    return isinstance(value, str)
 
 
-def small(depth: int = 20, paths: Numbers = ((), (8,), (4, 12)), **switches: Any) -> Architecture:
-    """Give the architecture shipped as `ggmnet-small`: the reference with half the width or less."""
-    return cycle(depth, paths, ("conv", "zoom2", "conv2", "zoom"), (2, 4, 4, 4), **switches)
+def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and all(fits(item) for item in value)
 
 
-def tiny(**switches: Any) -> Architecture:
-    """Give the architecture shipped as `ggmnet-tiny`: every part of GGMNet, thin and shallow, for a CPU.
-
-    Five cells per branch, and a bias in place of ARM's batch normalisation, so that one image is a batch.
-    """
-    thin = {"encoder": (16, 24, 32), "head": (24, 16, 8), "arm_norm": "none"} | switches
-    return cycle(5, ((), (2,), (1, 3)), ("conv", "zoom", "conv"), (2, 4, 2), **thin)
+# What a record's fields must be before they are put together: in words, and as a test.
+_SWITCH: tuple[str, Callable[[Any], bool]] = ("true or false", lambda value: isinstance(value, bool))
+_TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "depth": ("a whole number", _whole),
+    "paths": ("a list of lists of cell numbers", _list_of(_list_of(_whole))),
+    "ops": ("a list of lists of operators", _list_of(_list_of(_word))),
+    "chis": ("a list of lists of whole numbers", _list_of(_list_of(_whole))),
+    "encoder": ("three whole numbers", _list_of(_whole)),
+    "head": ("three whole numbers", _list_of(_whole)),
+    "arm_norm": ("batch or none", _word),
+}

@@ -159,7 +159,9 @@ def _sampling_grid(tap: int, dy: Tensor, dx: Tensor) -> Tensor:
 def _sample(x: Tensor, grid: Tensor) -> Tensor:
     """Sample (N, C, H, W) at (N, H, W, 2), bilinearly, zeros outside."""
     batch, channels, height, width = x.shape
-    groups = _channel_groups(batch, channels) if x.device.type == "cpu" else 1
+    # An exported graph runs elsewhere and for any number of images: it must not depend on that number.
+    split = x.device.type == "cpu" and not torch.compiler.is_exporting()
+    groups = _channel_groups(batch, channels) if split else 1
     if groups > 1:
         x = x.reshape(batch * groups, channels // groups, height, width)
         grid = grid.unsqueeze(1).expand(-1, groups, -1, -1, -1).flatten(0, 1)

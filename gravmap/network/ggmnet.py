@@ -110,19 +110,12 @@ class GGMNet(nn.Module):
         Channels in, classes out.
     deform_impl : {"auto", "native", "torchvision"}
         Which deformable convolution computes the head; the weights are the same.
-
-    Raises
-    ------
-    OptionError
-        A number is below 1.
     """
 
     def __init__(
         self, architecture: Architecture, in_channels: int, classes: int, deform_impl: Implementation = "auto"
     ) -> None:
         super().__init__()
-        if in_channels < 1 or classes < 1:
-            raise OptionError(f"A network with {in_channels} input channels and {classes} classes has no use.")
         self.architecture = a = architecture
         self.in_channels, self.classes = in_channels, classes
 

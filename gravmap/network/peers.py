@@ -68,8 +68,6 @@ class UNet(nn.Module):
 
     def __init__(self, architecture: UNetArchitecture, in_channels: int, classes: int) -> None:
         super().__init__()
-        if in_channels < 1 or classes < 1:
-            raise OptionError(f"A network with {in_channels} input channels and {classes} classes has no use.")
         self.architecture = architecture
         self.in_channels, self.classes = in_channels, classes
         widths = architecture.widths

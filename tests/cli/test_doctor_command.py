@@ -17,6 +17,13 @@ def test_doctor_lists_versions_and_the_files_of_the_workspace(tmp_path):
     assert found["files"]["predict"]["exists"] is False
     assert found["versions"]["torch"]
     assert found["torch"]["error"] is None
+    assert set(found["extras"]["export"]) == {"onnx", "onnxscript", "onnxruntime"}
+
+
+def test_doctor_names_the_extra_that_is_not_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("gravmap.doctor.OPTIONAL", {"whole": ("numpy",), "broken": ("numpy", "no-such-package")})
+    lines = examine(Workspace(tmp_path)).lines()
+    assert "Optional: whole (there), broken (missing: no-such-package)" in lines
 
 
 def test_doctor_names_what_is_missing(tmp_path, monkeypatch):

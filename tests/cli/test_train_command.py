@@ -81,11 +81,36 @@ def test_trains_and_leaves_a_run_that_latest_names(gravmap_in, tmp_path):
     assert gravmap_in.asked == [(None, "blocks", 0)]
 
 
-def test_json_is_the_scores(gravmap_in, tmp_path):
+def test_json_is_the_scores(gravmap_in, arrays, tmp_path):
+    arrays["fields"] = np.repeat(arrays["fields"], 2, axis=0)
+    arrays["meta"]["channels"] = ["residual_10km", "bouguer"]
     done = gravmap_in(*SHORT, "--name", "a", "--json", "--input", "residual_10km, bouguer", "--fold", "2")
     told = json.loads(done.stdout)
     assert told["test"] == json.loads((tmp_path / "runs" / "a" / "scores.json").read_text())["test"]
     assert gravmap_in.asked == [(["residual_10km", "bouguer"], "blocks", 2)]
+
+
+def test_short_inputs_and_an_architecture_of_ones_own(gravmap_in, arrays, tmp_path):
+    from gravmap.network.presets import tiny
+
+    (tmp_path / "data" / "tiles" / "index.json").write_text('{"channel": "residual_10km"}')
+    (tmp_path / "mine.json").write_text(json.dumps(tiny(deform=False).to_dict()))
+    args = ("train", "--device", "cpu", "--architecture", str(tmp_path / "mine.json"), "--epochs", "1", "--steps", "1")
+    done = gravmap_in(*args, "--batch-size", "2", "--name", "a", "--input", "rgb,scale")
+    assert done.exit_code == 0, done.output
+    assert gravmap_in.asked == [(["residual_10km"], "blocks", 0)]
+    record = json.loads((tmp_path / "runs" / "a" / "model.json").read_text())
+    assert (record["model"], record["architecture"]["deform"]) == ("mine", False)
+    assert [channel["kind"] for channel in record["inputs"]] == ["rgb", "scale"]
+    more = gravmap_in("train", "--device", "cpu", "--resume", "--epochs", "2", "--input", "rgb,scale")
+    assert more.exit_code == 0, more.output
+    other = gravmap_in("train", "--device", "cpu", "--resume", "--epochs", "3", "--input", "residual")
+    assert other.exit_code == 2
+    (tmp_path / "bad.toml").write_text('kind = "ggmnet"\ndepth = "5"\npaths = [[]]\nops = [["conv"]]\nchis = [[1]]\n')
+    bad = gravmap_in("train", "--device", "cpu", "--architecture", str(tmp_path / "bad.toml"))
+    assert bad.exit_code == 2
+    assert "bad.toml" in bad.output
+    assert "depth is '5'" in bad.output
 
 
 def test_a_run_is_not_replaced_unless_told(gravmap_in, tmp_path):

@@ -21,8 +21,10 @@ def spec(network):
     return ModelSpec(
         model="ggmnet-tiny",
         architecture=network.architecture.to_dict(),
-        channels=["residual_10km", "bouguer"],
-        scale_mgal=[12.34567890123, 55.5],
+        inputs=[
+            {"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 12.34567890123},
+            {"kind": "field", "field": "bouguer", "unit": "mGal", "spread": 55.5},
+        ],
         classes=[{"index": i + 1, "name": f"Klasse {i} é", "colour": "#000000", "age": ""} for i in range(3)],
         tile_size_px=64,
         scales_deg=[1.0, 5.0],
@@ -87,16 +89,17 @@ def test_a_kill_between_the_two_files_leaves_a_readable_pair(tmp_path):
 
 
 def test_weights_of_another_architecture_are_refused(network, spec, tmp_path):
-    save_model(tmp_path, network, dataclasses.replace(spec, channels=["residual_10km"], scale_mgal=[1.0]))
+    save_model(tmp_path, network, dataclasses.replace(spec, inputs=spec.inputs[:1]))
     with pytest.raises(InputError, match="does not describe the network"):
         load_model(tmp_path)
 
 
-def test_a_later_layout_is_refused(network, spec, tmp_path, monkeypatch):
-    monkeypatch.setattr("gravmap.learning.checkpoint.FORMAT", 2)
-    save_model(tmp_path, network, spec)
-    monkeypatch.setattr("gravmap.learning.checkpoint.FORMAT", 1)
-    with pytest.raises(InputError, match="cannot read"):
+@pytest.mark.parametrize(("layout", "said"), [(1, "Train anew"), (99, "Upgrade gravmap")])
+def test_another_layout_is_refused(network, spec, tmp_path, monkeypatch, layout, said):
+    with monkeypatch.context() as patched:
+        patched.setattr("gravmap.learning.checkpoint.FORMAT", layout)
+        save_model(tmp_path, network, spec)
+    with pytest.raises(InputError, match=f"in layout {layout}; this gravmap reads layout 2 only(.|\n)*{said}"):
         load_model(tmp_path)
 
 

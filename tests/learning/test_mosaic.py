@@ -4,6 +4,12 @@ import torch
 from torch import nn
 
 from gravmap.learning import covering_windows, predict_logits
+from gravmap.learning.channels import FieldChannel, InputChannels
+
+
+def over(spread):
+    return InputChannels((FieldChannel("residual_10km", "mGal", spread),))
+
 
 NODES = (80.0, 42.0, 84.0, 46.0)
 
@@ -39,7 +45,7 @@ def field(function, n=41):
 
 
 def predict(network, fields, windows, lat, lon, px=64, batch_size=1):
-    return predict_logits(network, fields, NODES, windows, px, lat, lon, scale_mgal=[2.0], batch_size=batch_size)
+    return predict_logits(network, fields, NODES, windows, px, lat, lon, inputs=over(2.0), batch_size=batch_size)
 
 
 @pytest.mark.parametrize("px", [16, 64, 150])
@@ -136,7 +142,7 @@ def test_progress_is_told():
     lat, lon = axes(0.5)
     windows = covering_windows(NODES, 2.0, NODES)
     predict_logits(
-        Identity(), field(linear), NODES, windows, 8, lat, lon, scale_mgal=[1.0], batch_size=4,
+        Identity(), field(linear), NODES, windows, 8, lat, lon, inputs=over(1.0), batch_size=4,
         progress=lambda done, total, note="": told.append((done, total)),
     )  # fmt: skip
     assert told == [(4, 9), (8, 9), (9, 9)]

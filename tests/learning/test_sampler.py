@@ -7,14 +7,18 @@ from scipy.interpolate import RegularGridInterpolator
 
 from gravmap.errors import InputError
 from gravmap.learning import IGNORE, Area
-from gravmap.learning.area import channel_scales
+from gravmap.learning.channels import FieldChannel, InputChannels, robust_spread
 from gravmap.learning.crops import PAPER, UNCHANGED, Augmentation, Crop
 from gravmap.learning.sampler import Sampler
 
 
+def plain(area, spread=1.0):
+    return InputChannels(tuple(FieldChannel(name, "mGal", spread) for name in area.channels))
+
+
 def make_sampler(area, **options):
     options.setdefault("augmentation", UNCHANGED)
-    return Sampler(area, [1.0] * len(area.fields), 64, **options)
+    return Sampler(area, plain(area), 64, **options)
 
 
 def pixel_places(crop, px):
@@ -161,7 +165,7 @@ def test_window_sizes_are_drawn_evenly_unless_told_otherwise(area):
 
 def test_noise_is_made_at_native_nodes(area):
     area.fields[:] = 0
-    sampler = Sampler(area, [5.0], 640, augmentation=UNCHANGED)  # 32 pixels from node to node
+    sampler = Sampler(area, plain(area, 5.0), 640, augmentation=UNCHANGED)  # 32 pixels from node to node
     noisy = sampler.cut(Crop(44.0, 82.0, 0.5, noise=0.1, noise_seed=1))[0][0]
     assert noisy.std() == pytest.approx(
         0.1 * 2 / 3, abs=0.03
@@ -172,20 +176,23 @@ def test_noise_is_made_at_native_nodes(area):
 
 
 def test_amplitude_and_offset(area):
-    sampler = Sampler(area, [4.0], 64, augmentation=UNCHANGED)
-    plain = sampler.cut(Crop(44.0, 82.0, 0.5))[0]
+    sampler = Sampler(area, plain(area, 4.0), 64, augmentation=UNCHANGED)
+    unchanged = sampler.cut(Crop(44.0, 82.0, 0.5))[0]
     changed = sampler.cut(Crop(44.0, 82.0, 0.5, amplitude=1.1, offset_mgal=2.0))[0]
-    torch.testing.assert_close(changed, plain * 1.1 + 0.5)
+    torch.testing.assert_close(changed, unchanged * 1.1 + 0.5)
 
 
-def test_the_scale_is_a_robust_spread(area):
+def test_the_spread_is_robust(area):
     rng = np.random.default_rng(0)
+    values = rng.normal(-200, 12, 2000).astype(np.float32)
+    assert robust_spread(values) == pytest.approx(12, rel=0.08)
+    values[:100] = 9000
+    assert robust_spread(values) == pytest.approx(12, rel=0.15)
     area.fields[0] = rng.normal(-200, 12, area.fields[0].shape)
     area.fields[0, :2] = 9000
     area.field_valid[:2] = False
-    assert channel_scales(area)[0] == pytest.approx(12, rel=0.08)
-    area.fields[0] = 7
-    assert channel_scales(area)[0] == 1.0
+    assert InputChannels.fit(area).spreads[0] == pytest.approx(12, rel=0.08)
+    assert robust_spread(np.full(9, 7, np.float32)) == 1.0
 
 
 def test_nothing_to_learn_from_is_an_input_error(area):
@@ -212,7 +219,8 @@ def test_crops_of_a_fine_global_raster_are_exact_where_float32_is_not(arrays):
         "window_scale_deg": np.array([1.0]),
         "window_role": np.zeros(1, np.uint8),
     }
-    sampler = Sampler(Area.from_arrays(arrays), [1.0], 960, augmentation=UNCHANGED)  # four pixels per cell
+    area = Area.from_arrays(arrays)
+    sampler = Sampler(area, plain(area), 960, augmentation=UNCHANGED)  # four pixels per cell
     # Pixels fall a ten-thousandth of a cell before every quarter; at column 14000 float32 counts in thousandths.
     target = sampler.cut(Crop(44.5, 98.5 - (0.125 + 1e-4) / 240, 0.25))[1]
     want = np.floor((98.25 - 40) * 240 + np.arange(480) / 4 - 1e-4).astype(int) % 2

@@ -56,7 +56,7 @@ def test_the_sign_of_the_field_is_learnt(area, tmp_path):
     windows = np.array([[80.0, 42.0, 82.0, 44.0], [81.0, 43.0, 83.0, 45.0]])
     lat, lon = area.node_lat, area.node_lon
     logits = predict_logits(
-        network, area.fields, area.field_nodes_wsen, windows, spec.tile_size_px, lat, lon, scale_mgal=spec.scale_mgal
+        network, area.fields, area.field_nodes_wsen, windows, spec.tile_size_px, lat, lon, inputs=spec.input
     )
     seen = np.isfinite(logits[0]) & (np.abs(area.fields[0]) > 5)
     assert (logits.argmax(0) == (area.fields[0] < 0))[seen].mean() > 0.95

@@ -30,7 +30,12 @@ def project(tmp_path):
     for name, channels in (("both", ["residual_10km", FAULT_DISTANCE]), ("plain", ["residual_10km"])):
         network = build("unet", in_channels=len(channels), classes=10)
         torch.manual_seed(0)
-        shaped = {"channels": channels, "scale_mgal": [10.0] * len(channels), "field_recipe": recipe}
+        units = ["km" if channel == FAULT_DISTANCE else "mGal" for channel in channels]
+        inputs = [
+            {"kind": "field", "field": channel, "unit": unit, "spread": 10.0}
+            for channel, unit in zip(channels, units, strict=True)
+        ]
+        shaped = {"inputs": inputs, "field_recipe": recipe}
         spec = spec_for(fields, network, **shaped)
         save_model(tmp_path / name, network, spec)
     return tmp_path

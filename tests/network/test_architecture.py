@@ -8,7 +8,8 @@ import json
 import pytest
 
 from gravmap.errors import OptionError
-from gravmap.network.architecture import Architecture, cycle, reference, small, tiny
+from gravmap.network.architecture import Architecture
+from gravmap.network.presets import cycle, reference, small, tiny
 
 
 @pytest.mark.parametrize("make", [reference, small, tiny])
@@ -74,10 +75,14 @@ def test_what_does_not_hold_together_is_refused_by_name(change, said):
     ("change", "said"),
     [
         ({"colour": 1}, "unknown fields colour"),
-        ({"ops": None}, "wrong type"),
-        ({"paths": 3}, "wrong type"),
-        ({"head": "abc"}, "whole numbers"),
-        ({"depth": "5"}, "wrong type"),
+        ({"ops": None}, "ops is None, not a list of lists of operators"),
+        ({"paths": 3}, "paths is 3, not a list of lists"),
+        ({"paths": [[], ["2"], [1, 3]]}, "paths is"),
+        ({"head": "abc"}, "head is 'abc', not three whole numbers"),
+        ({"depth": "5"}, "depth is '5', not a whole number"),
+        ({"arm": 1}, "arm is 1, not true or false"),
+        ({"deform": "yes"}, "deform is 'yes', not true or false"),
+        ({"arm_norm": None}, "arm_norm is None"),
     ],
 )
 def test_a_record_from_elsewhere_is_refused_in_words(change, said):

@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional
 
 from gravmap.errors import OptionError
-from gravmap.network import Architecture, GGMNet, build_from_dict
-from gravmap.network.architecture import cycle, reference, small, tiny
+from gravmap.network import Architecture, GGMNet, build_from_dict, describe
 from gravmap.network.cost import count_macs, count_parameters
 from gravmap.network.deform import DeformConv3x3
 from gravmap.network.ggmnet import pad_to_multiple
+from gravmap.network.presets import ablation, cycle, reference, small, tiny
 
 
 def little(**switches) -> Architecture:
@@ -281,6 +281,58 @@ def test_size_of_the_shipped_networks():
     assert round(count_macs(network, 3) / 1e9) == 45
     assert 0.25e6 < count_parameters(on_paper(tiny())) < 0.35e6
     assert 0.12e6 < sum(p.numel() for p in on_paper(reference()).encoder.parameters()) < 0.13e6
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs"),
+    [
+        ("16", 6.1, 58.9),
+        ("18", 7.1, 60.0),
+        ("20", 9.0, 63.5),
+        ("22", 10.0, 64.6),
+        ("24", 12.0, 68.1),
+        ("e", 10.0, 64.6),
+    ],
+)
+def test_names_give_the_depths_of_the_design_note(name, parameters, macs):
+    record = describe(f"ggmnet-{name}") | {"share_prefix": False}
+    network = on_paper(Architecture.from_dict(record), in_channels=3)
+    assert round(count_parameters(network) / 1e6, 1) == parameters
+    assert round(count_macs(network, 3) / 1e9, 1) == macs
+
+
+def test_the_ablation_adds_one_part_after_another():
+    nets = [on_paper(ablation(letter)) for letter in "abcde"]
+    parts = [{type(layer).__name__ for layer in net.modules()} for net in nets]
+    weighs = [net.refine[0].weigh is not None for net in nets]
+    fuses = ["FeatureFusion" in each for each in parts]
+    deforms = ["DeformConv3x3" in each for each in parts]
+    residuals = [net.architecture.cell_residual for net in nets]
+    assert weighs == [False, True, True, True, True]
+    assert fuses == [False, False, True, True, True]
+    assert deforms == [False, False, False, True, True]
+    assert residuals == [False, False, False, False, True]
+    assert ablation("e") == reference() == Architecture.from_dict(describe("ggmnet-22"))
+    # In the shipped list no two neighbours are of one width, so the identity finds no cell: e computes what d does.
+    assert not any(cell.residual for net in nets for cell in net.cells)
+    # The fusion mixes four maps of 96: three branches and the encoder's own.
+    assert nets[2].fuse.mix[0].weight.shape[:2] == (96, 384)
+    with pytest.raises(OptionError, match="a, b, c, d, e"):
+        ablation("f")
+
+
+def test_it_fits_four_tiles():
+    # Labels have nothing to do with the field: they can only be learnt by heart.
+    torch.manual_seed(8)
+    network = GGMNet(tiny(), 1, 4).train()
+    field = functional.interpolate(torch.randn(4, 1, 8, 8), size=(64, 64), mode="bicubic")
+    target = functional.interpolate(torch.randn(4, 4, 4, 4), size=(64, 64), mode="bicubic").argmax(1)
+    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+    for _ in range(80):
+        optimiser.zero_grad()
+        functional.cross_entropy(network(field), target).backward()
+        optimiser.step()
+    assert (network(field).argmax(1) == target).float().mean() > 0.95
 
 
 def test_macs_of_one_convolution_by_hand():

@@ -64,8 +64,10 @@ def test_same_seed_same_weights():
 
 
 def test_what_cannot_be_built_is_said():
-    with pytest.raises(OptionError, match="ggmnet, ggmnet-small, ggmnet-tiny, unet"):
+    with pytest.raises(OptionError, match="ggmnet-24, unet and smp:ARCH:ENCODER"):
         build("resnet")
+    with pytest.raises(OptionError, match="Did you mean ggmnet-small"):
+        build("ggmnet-smal")
     with pytest.raises(OptionError, match="0 input channels"):
         build("ggmnet-tiny", in_channels=0)
     with pytest.raises(OptionError, match="0 classes"):

@@ -1,0 +1,48 @@
+"""`gravmap export`: a trained network for use without gravmap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import overwrite_option
+from .session import Session, command_options
+
+
+@click.command(
+    "export",
+    epilog="""\b
+Examples:
+  gravmap export
+  gravmap export first --format torch --output first.pt2""",
+)
+@click.argument("run", required=False)
+@click.option(
+    "--format", "form", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True, help="Format."
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="File to write (default: model.onnx or .pt2 in the run)."
+)
+@overwrite_option
+@command_options()
+def command(session: Session, run: str | None, form: str, output: Path | None, overwrite: bool) -> None:
+    """Write a trained network as one file that runs without gravmap.
+
+    RUN is a training run (default: the newest, runs/latest). Fields in mGal go in, logits come out: the preprocessing
+    is part of the graph. A description lies inside the file and beside it as FILE.json. ONNX needs "gravmap[export]".
+    """
+    folder = session.workspace.run(run)
+
+    from gravmap.learning.export import SUFFIX, export_run
+
+    path = output or folder / f"model{SUFFIX[form]}"
+    described = export_run(folder, path, "torch" if form == "torch" else "onnx", overwrite=overwrite)
+    session.say(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and {path.name}.json beside it.")
+    for given in described["inputs"]:
+        planes = ", ".join(f"{each['field']} [{each['unit']}]" for each in given.get("planes", []))
+        session.say(f"  {given['name']} {given['shape']}" + (f": {planes}" if planes else f": {given['meaning']}"))
+    size = described["height_and_width"]
+    sizes = f"{size['fixed']} only" if size["fixed"] else f"multiples of {size['multiple_of']} from {size['least']}"
+    session.say(f"  logits {described['output']['shape']}; H and W: {sizes}.")
+    session.result({"file": str(path), "description": str(path) + ".json", **described})

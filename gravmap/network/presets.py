@@ -1,0 +1,86 @@
+"""The GGMNets that have names: the reference, its depths, the five nets of the paper's ablation, and two smaller ones.
+
+The ablation adds one part at a time to a bare network of encoder, branches, decoder and classifier:
+
+| name        | attention (ARM) | fusion (FFM), encoder skip | deformable head | residual cells |
+|-------------|-----------------|----------------------------|-----------------|----------------|
+| `ggmnet-a`  |                 |                            |                 |                |
+| `ggmnet-b`  | yes             |                            |                 |                |
+| `ggmnet-c`  | yes             | yes                        |                 |                |
+| `ggmnet-d`  | yes             | yes                        | yes             |                |
+| `ggmnet-e`  | yes             | yes                        | yes             | yes            |
+
+`ggmnet-e` and `ggmnet-22` are `ggmnet` itself. The ratios of the shipped list run 4, 6, 8, 6: no two neighbouring cells
+are of one width, so the identity of `ggmnet-e` finds no cell to stand around and `ggmnet-d` computes the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from gravmap.errors import OptionError
+from gravmap.network.architecture import Architecture, Numbers
+
+ABLATIONS = "abcde"
+DEPTHS = (16, 18, 20, 22, 24)
+
+
+def cycle(depth: int, paths: Numbers, ops: Sequence[str], chis: Sequence[int], **switches: Any) -> Architecture:
+    """Make an architecture whose branches all run through the same operators and widths, over and over."""
+    row = tuple(ops[cell % len(ops)] for cell in range(depth))
+    widths = tuple(chis[cell % len(chis)] for cell in range(depth))
+    branches = len(paths)
+    return Architecture(depth, paths, (row,) * branches, (widths,) * branches, **switches)
+
+
+def reference(depth: int = 22, paths: Numbers = ((), (8,), (4, 12)), **switches: Any) -> Architecture:
+    """Give the architecture shipped as `ggmnet`: our own list, since the paper's is in a figure.
+
+    9.6 million parameters with shared prefixes, 64.6 GMAC at 1024 x 1024.
+    """
+    return cycle(depth, paths, ("conv", "zoom2", "conv2", "zoom"), (4, 6, 8, 6), **switches)
+
+
+def small(depth: int = 20, paths: Numbers = ((), (8,), (4, 12)), **switches: Any) -> Architecture:
+    """Give the architecture shipped as `ggmnet-small`: the reference with half the width or less."""
+    return cycle(depth, paths, ("conv", "zoom2", "conv2", "zoom"), (2, 4, 4, 4), **switches)
+
+
+def tiny(**switches: Any) -> Architecture:
+    """Give the architecture shipped as `ggmnet-tiny`: every part of GGMNet, thin and shallow, for a CPU.
+
+    Five cells per branch, and a bias in place of ARM's batch normalisation, so that one image is a batch.
+    """
+    thin = {"encoder": (16, 24, 32), "head": (24, 16, 8), "arm_norm": "none"} | switches
+    return cycle(5, ((), (2,), (1, 3)), ("conv", "zoom", "conv"), (2, 4, 2), **thin)
+
+
+def ablation(letter: str) -> Architecture:
+    """Give one of the five nets of the paper's ablation, `a` (bare) to `e` (the reference).
+
+    Raises
+    ------
+    OptionError
+        `letter` is none of them.
+    """
+    if len(letter) != 1 or letter not in ABLATIONS:
+        raise OptionError(f"There is no net {letter!r} in the ablation.", f"Choose one of {', '.join(ABLATIONS)}.")
+    return reference(
+        arm=letter >= "b",
+        ffm=letter >= "c",
+        encoder_skip=letter >= "c",
+        deform=letter >= "d",
+        cell_residual=letter >= "e",
+    )
+
+
+PRESETS: dict[str, Callable[[], Architecture]] = {
+    "ggmnet": reference,
+    "ggmnet-small": small,
+    "ggmnet-tiny": tiny,
+    **{f"ggmnet-{letter}": partial(ablation, letter) for letter in ABLATIONS},
+    **{f"ggmnet-{depth}": partial(reference, depth) for depth in DEPTHS},
+}
+"""Every GGMNet that has a name."""
