@@ -39,7 +39,7 @@ class Architecture:
     share_prefix : bool
         Branches that start with the same cells share them, weights and all.
     cell_residual : bool
-        Identity around every cell that keeps width and size (ablation e).
+        Identity around every cell that keeps its size (ablation e).
     encoder_skip : bool
         The encoder's output is a further input of the fusion (part of ablation c).
     arm : bool

@@ -97,17 +97,24 @@ def make_operator(name: str, c_in: int, c_out: int, stride: int) -> nn.Module:
 
 
 class Cell(nn.Module):
-    """One operator, and around it the identity where width and size stay as they are.
+    """One operator, and around it the identity where the size stays as it is.
 
-    A `skip` that changes nothing gets no identity: it would only double its input.
+    Where the widths differ, the identity carries the channels that both sides have and leaves the others alone: it
+    has no weights (He and others 2016, doi 10.1109/CVPR.2016.90, option A). A `skip` gets none: it would only
+    double its input.
     """
 
     def __init__(self, name: str, c_in: int, c_out: int, stride: int, residual: bool) -> None:
         super().__init__()
         self.operator = make_operator(name, c_in, c_out, stride)
-        self.residual = residual and stride == 1 and c_in == c_out and name != "skip"
+        self.residual = residual and stride == 1 and name != "skip"
 
     def forward(self, x: Tensor) -> Tensor:
         """Turn (N, c_in, H, W) into (N, c_out, H/stride, W/stride)."""
         y: Tensor = self.operator(x)
-        return y + x if self.residual else y
+        return y + in_width(x, y.shape[1]) if self.residual else y
+
+
+def in_width(x: Tensor, width: int) -> Tensor:
+    """Cut or fill up with zeros the channels of (N, c, H, W) to (N, width, H, W)."""
+    return x[:, :width] if x.shape[1] >= width else functional.pad(x, (0, 0, 0, 0, 0, width - x.shape[1]))

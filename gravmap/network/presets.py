@@ -10,8 +10,7 @@ The ablation adds one part at a time to a bare network of encoder, branches, dec
 | `ggmnet-d`  | yes             | yes                        | yes             |                |
 | `ggmnet-e`  | yes             | yes                        | yes             | yes            |
 
-`ggmnet-e` and `ggmnet-22` are `ggmnet` itself. The ratios of the shipped list run 4, 6, 8, 6: no two neighbouring cells
-are of one width, so the identity of `ggmnet-e` finds no cell to stand around and `ggmnet-d` computes the same.
+`ggmnet-e` and `ggmnet-22` are `ggmnet` itself.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def test_enlarging_keeps_the_middle_of_the_map_in_place():
     torch.testing.assert_close(enlarge(ramp, 2)[0, 0, 0], expected)
 
 
-def test_a_cell_adds_its_input_only_where_width_and_size_stay():
+def test_a_cell_adds_its_input_only_where_its_size_stays():
     x = torch.randn(1, 4, 8, 8)
     for name in ("conv", "conv2", "zoom", "zoom2"):
         cell = Cell(name, 4, 4, 1, residual=True).eval()
@@ -72,7 +72,16 @@ def test_a_cell_adds_its_input_only_where_width_and_size_stay():
         plain = Cell(name, 4, 4, 1, residual=False).eval()
         torch.testing.assert_close(plain(x), plain.operator(x))
     assert not Cell("conv", 4, 4, 2, residual=True).residual
-    assert not Cell("conv", 4, 5, 1, residual=True).residual
+
+
+@pytest.mark.parametrize(("c_in", "c_out"), [(4, 6), (6, 4)])
+def test_between_widths_the_identity_carries_the_channels_both_have(c_in, c_out):
+    torch.manual_seed(2)
+    cell = Cell("conv2", c_in, c_out, 1, residual=True).eval()
+    x = torch.randn(2, c_in, 8, 8)
+    added = cell(x) - cell.operator(x)
+    torch.testing.assert_close(added[:, :4], x[:, :4])
+    assert not added[:, 4:].any()
 
 
 def test_unknown_operator():
