@@ -8,6 +8,7 @@ import click
 
 from .options import ANGLE, dry_run_option, overwrite_option, seed_option
 from .session import Session, command_options
+from .split import split_line
 
 
 @click.command(
@@ -40,10 +41,9 @@ Examples:
 @click.option(
     "--split",
     "splits",
-    type=click.Choice(["blocks", "random"]),
+    type=click.Choice(["blocks", "random", "strict"]),
     multiple=True,
-    default=("blocks", "random"),
-    help="What the index holds; may be repeated (default: both). random is the paper's, and it leaks.",
+    help="What the index holds; may be repeated (default: all three). random is the paper's, and it leaks.",
 )
 @click.option("--folds", type=click.IntRange(min=3), default=5, show_default=True, help="How many folds.")
 @click.option(
@@ -51,7 +51,7 @@ Examples:
     "block_deg",
     type=ANGLE,
     metavar="ANGLE",
-    help="Side of a held-out block (default: 2.5deg, less where small).",
+    help="Side of a held-out block (default: 2.5deg, for strict 5deg; less where the region is small).",
 )
 @click.option(
     "--buffer",
@@ -87,6 +87,7 @@ def command(
     """
     from gravmap.files import refuse_existing
     from gravmap.tiling import make_tiles, plan_tiles
+    from gravmap.tiling.splits import ASSIGNMENTS
     from gravmap.units import format_angle
     from gravmap.workspace import require
 
@@ -142,13 +143,7 @@ def command(
         )
     session.say(f"{index['windows_set_apart']} windows have under 10 % bedrock.")
     for split in index["splits"]:
-        if split["name"] == "random":
-            share = 100 * split["leak"]
-            session.say(f"Split random: {share:.1f} % of the held-out windows' ground lies in windows learned from.")
-        else:
-            height, width = split["block_deg"]
-            folds_said = f"{split['folds']} folds of blocks of {format_angle(height)} x {format_angle(width)}"
-            session.say(f"Split blocks: {folds_said}, labels within {format_angle(split['buffer_deg'])} of one unused.")
+        session.say(split_line(split))
     written = "index only" if index_only else f"{_folder_bytes(place.tiles) / 1e6:.0f} MB"
     session.say(f"Wrote {place.tiles} ({written})")
     session.result(
@@ -158,7 +153,7 @@ def command(
             "windows_set_apart": index["windows_set_apart"],
             "scales": index["scales"],
             "splits": [
-                {key: value for key, value in split.items() if key != "fold_of_block"} for split in index["splits"]
+                {key: value for key, value in split.items() if key not in ASSIGNMENTS} for split in index["splits"]
             ],
             "notes": index["notes"],
         }

@@ -27,14 +27,15 @@ from gravmap.tiling.blocks import BUFFER_DEG, FOLDS
 from gravmap.tiling.bodies import SMALL_KM2, small_bodies
 from gravmap.tiling.census import count_classes
 from gravmap.tiling.field_grid import read_field_grid
+from gravmap.tiling.leak import describe_split
 from gravmap.tiling.random_split import EFFECTIVE_OUTCROP
-from gravmap.tiling.split import SPLITS, check_splits, split_all
+from gravmap.tiling.splits import check_kinds, draw_splits, outcrop_shares
 from gravmap.tiling.tile_files import FIELD_STEP_MGAL, Tile, write_tiles
 from gravmap.tiling.windows import Scale, plan_scales, windows
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 SIZE_PX = 2048
 # Measured, for --dry-run, on fields as rough as a residual of 2 arc-minutes: bytes per pixel grow with the square
 # root of the nodes per pixel; the rest are the labels and headers of a tile; a quarter of a second a tile on one core.
@@ -110,7 +111,7 @@ def make_tiles(
     strides_deg: Sequence[float] = (),
     size_px: int = SIZE_PX,
     index_only: bool = False,
-    splits: Sequence[str] = SPLITS,
+    splits: Sequence[str] = (),
     folds: int = FOLDS,
     block_deg: float | None = None,
     buffer_deg: float = BUFFER_DEG,
@@ -134,9 +135,10 @@ def make_tiles(
     index_only : bool
         Write no tiles: a network can be fed from the native grids alone.
     splits : sequence of str
-        ``blocks``, ``random`` or both.
+        Kinds of splits the index shall hold: ``blocks``, ``random``, ``strict``; empty for every one that
+        the region has room for.
     folds, block_deg, buffer_deg, seed
-        As in :func:`gravmap.tiling.split_blocks`.
+        As in :func:`gravmap.tiling.split`.
     overwrite : bool
         Replace an existing folder.
     workers : int
@@ -157,7 +159,7 @@ def make_tiles(
         The disk has not enough room.
     """
     refuse_existing(folder, overwrite)
-    check_splits(splits)
+    check_kinds(splits)
     plan = plan_tiles(fields, sizes_deg, strides_deg, size_px)
     grid = read_field_grid(fields)
     raster = open_labels(labels)
@@ -171,19 +173,20 @@ def make_tiles(
     ]
     boxes = np.array([tile.window.bounds_wsen for tile in tiles])
     counts = count_classes(raster.values, raster.bounds_wsen, boxes)
-    cells = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / _cell_deg2(raster)
-    outcrop = np.minimum(counts[:, COVER + 1 : UNUSABLE].sum(axis=1) / cells, 1.0)
-    described, notes, columns = split_all(
+    outcrop = outcrop_shares(raster.values, raster.bounds_wsen, boxes)
+    drawn, notes = draw_splits(
         splits,
-        raster,
+        raster.values,
+        raster.bounds_wsen,
         plan.region,
         boxes,
-        outcrop,
         folds=folds,
         block_deg=block_deg,
         buffer_deg=buffer_deg,
         seed=seed,
     )
+    described = [describe_split(split, raster, boxes) for split in drawn]
+    columns = {name: values for split in drawn for name, values in split.columns(boxes).items()}
     index: dict[str, Any] = {
         "format": FORMAT,
         "made_by": f"gravmap {__version__}",
@@ -229,11 +232,6 @@ def make_tiles(
 def _relative(path: Path, folder: Path) -> str:
     """The path as seen from the folder, so that a workspace can be moved."""
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
-
-
-def _cell_deg2(raster: Labels) -> float:
-    west, south, east, north = raster.bounds_wsen
-    return (east - west) * (north - south) / raster.values.size
 
 
 def _check_overlap(region: Region, raster: Labels, fields: Path, labels: Path) -> None:
