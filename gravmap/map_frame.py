@@ -29,14 +29,14 @@ def furnish(axes: Axes, bounds_wsen: tuple[float, float, float, float], width_in
     west, south, east, north = bounds_wsen
     middle = (south + north) / 2
     axes.set_aspect(1 / np.cos(np.radians(middle)))
-    step = _round_step((east - west) / width_in)  # about a line per inch
+    step = round_step((east - west) / width_in)  # about a line per inch
     longitudes = np.arange(np.ceil(west / step) * step, east + 1e-9, step)
     latitudes = np.arange(np.ceil(south / step) * step, north + 1e-9, step)
     axes.set_xticks(longitudes, [_degrees(value, "E", "W") for value in longitudes], fontsize=8)
     axes.set_yticks(latitudes, [_degrees(value, "N", "S") for value in latitudes], fontsize=8)
     axes.grid(color="black", linewidth=0.35, alpha=0.35)
     km_per_degree = KM_PER_DEGREE * np.cos(np.radians(middle))
-    length_km = _round_step((east - west) * km_per_degree / 5)
+    length_km = round_step((east - west) * km_per_degree / 5)
     length = length_km / km_per_degree
     inch = (east - west) * np.cos(np.radians(middle)) / width_in  # degrees of latitude
     x, y = west + 0.03 * (east - west), south + 0.2 * inch
@@ -69,7 +69,7 @@ def furnish(axes: Axes, bounds_wsen: tuple[float, float, float, float], width_in
     axes.set_ylim(south, north)
 
 
-def _round_step(target: float) -> float:
+def round_step(target: float) -> float:
     """The round number (1, 2, 5 times a power of ten) nearest to `target`."""
     power = 10.0 ** np.floor(np.log10(target))
     return float(min((factor * power for factor in (1, 2, 5, 10)), key=lambda value: abs(value - target)))

@@ -42,6 +42,15 @@ def test_the_nearest_pair_is_that_of_every_pair(seed):
     assert nearest_pair_km(one, other, bounds) == pytest.approx(brute_km(one, other, bounds), rel=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_scattered_cells_are_told_apart_by_true_lengths(seed):
+    """Few cells: which pair is nearest hangs on how long a degree is each way."""
+    cells = np.random.default_rng(seed).random((40, 60))
+    one, other = cells < 0.004, cells > 0.996
+    bounds = (80, 65, 95, 75)
+    assert nearest_pair_km(one, other, bounds) == pytest.approx(brute_km(one, other, bounds), rel=1e-9)
+
+
 def test_sets_that_meet_or_are_empty():
     one = np.ones((3, 3), bool)
     assert nearest_pair_km(one, one, (0, 0, 1, 1)) == 0
