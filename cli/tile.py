@@ -10,6 +10,7 @@ import click
 
 from .options import ANGLE, dry_run_option, overwrite_option, seed_option
 from .session import Session, command_options
+from .split import split_line
 
 if TYPE_CHECKING:
     from gravmap.tiling import TilePlan
@@ -54,10 +55,9 @@ Examples:
 @click.option(
     "--split",
     "splits",
-    type=click.Choice(["blocks", "random"]),
+    type=click.Choice(["blocks", "random", "strict"]),
     multiple=True,
-    default=("blocks", "random"),
-    help="What the index holds; may be repeated (default: both). random is the paper's, and it leaks.",
+    help="What the index holds; may be repeated (default: all three). random is the paper's, and it leaks.",
 )
 @click.option("--folds", type=click.IntRange(min=3), default=5, show_default=True, help="How many folds.")
 @click.option(
@@ -65,7 +65,7 @@ Examples:
     "block_deg",
     type=ANGLE,
     metavar="ANGLE",
-    help="Side of a held-out block (default: 2.5deg, less where small).",
+    help="Side of a held-out block (default: 2.5deg, for strict 5deg; less where the region is small).",
 )
 @click.option(
     "--buffer",
@@ -104,6 +104,7 @@ def command(
     from gravmap.errors import OptionError
     from gravmap.files import refuse_existing
     from gravmap.tiling import export_tiles, make_tiles, plan_tiles
+    from gravmap.tiling.splits import ASSIGNMENTS
     from gravmap.workspace import require
 
     if index_only and layout != "geotiff":
@@ -144,16 +145,9 @@ def command(
     if index["kept"]:
         session.say(f"{index['kept']} of {index['windows']} tiles were there from the run before, and were kept.")
     _tell_set_apart(session, index["set_apart"])
-    from gravmap.units import format_angle
 
     for split in index["splits"]:
-        if split["name"] == "random":
-            share = 100 * split["leak"]
-            session.say(f"Split random: {share:.1f} % of the held-out windows' ground lies in windows learned from.")
-        else:
-            height, width = split["block_deg"]
-            folds_said = f"{split['folds']} folds of blocks of {format_angle(height)} x {format_angle(width)}"
-            session.say(f"Split blocks: {folds_said}, labels within {format_angle(split['buffer_deg'])} of one unused.")
+        session.say(split_line(split))
     written = "index only" if index_only else f"{_folder_bytes(place.tiles) / 1e6:.0f} MB"
     session.say(f"Wrote {place.tiles} ({written})")
     if layout != "geotiff":
@@ -167,7 +161,7 @@ def command(
             "set_apart": index["set_apart"],
             "scales": index["scales"],
             "splits": [
-                {key: value for key, value in split.items() if key != "fold_of_block"} for split in index["splits"]
+                {key: value for key, value in split.items() if key not in ASSIGNMENTS} for split in index["splits"]
             ],
             "notes": index["notes"],
         }

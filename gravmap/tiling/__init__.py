@@ -4,20 +4,31 @@ from gravmap.tiling.blocks import BlockSplit, split_blocks
 from gravmap.tiling.export import export_tiles
 from gravmap.tiling.field_grid import FieldGrid, fields_region, read_field_grid
 from gravmap.tiling.handover import load_arrays, pack, read_index
-from gravmap.tiling.random_split import leaked_share, split_random
+from gravmap.tiling.index_splits import add_split
+from gravmap.tiling.leak import LEAK_LIMIT, FoldLeak, LeakReport, leak_report
+from gravmap.tiling.random_split import RandomSplit, split_random
+from gravmap.tiling.splits import Split, split
+from gravmap.tiling.strict_split import StrictSplit, split_strict
 from gravmap.tiling.tile_index import verify_tiles
 from gravmap.tiling.tile_plan import TilePlan, plan_tiles
 from gravmap.tiling.tileset import make_tiles
 from gravmap.tiling.windows import Scale, plan_scales, windows
 
 __all__ = [
+    "LEAK_LIMIT",
     "BlockSplit",
     "FieldGrid",
+    "FoldLeak",
+    "LeakReport",
+    "RandomSplit",
     "Scale",
+    "Split",
+    "StrictSplit",
     "TilePlan",
+    "add_split",
     "export_tiles",
     "fields_region",
-    "leaked_share",
+    "leak_report",
     "load_arrays",
     "make_tiles",
     "pack",
@@ -25,8 +36,10 @@ __all__ = [
     "plan_tiles",
     "read_field_grid",
     "read_index",
+    "split",
     "split_blocks",
     "split_random",
+    "split_strict",
     "verify_tiles",
     "windows",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from gravmap.units import format_angle
 BLOCK_DEG = 2.5
 BUFFER_DEG = 0.25
 FOLDS = 5
+SMALLEST_BLOCK_DEG = 0.01  # what halving stops at where there is no buffer
+MOST_BLOCKS = 20_000
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class BlockSplit:
         Training labels nearer than this to a held-out block are ignored, degrees.
     seed : int
         What the assignment was drawn with.
+    name : str
+        What the tile set calls the split.
+    notes : tuple of str
+        What was changed while it was drawn, in plain words.
     """
 
     region: Region
@@ -44,6 +50,10 @@ class BlockSplit:
     folds: int
     buffer_deg: float
     seed: int
+    name: str = "blocks"
+    notes: tuple[str, ...] = ()
+
+    kind: ClassVar[str] = "blocks"
 
     @property
     def block_deg(self) -> tuple[float, float]:
@@ -54,7 +64,8 @@ class BlockSplit:
     def to_dict(self) -> dict[str, Any]:
         """What :meth:`from_dict` rebuilds the split from; plain JSON values."""
         return {
-            "name": "blocks",
+            "name": self.name,
+            "kind": self.kind,
             "folds": self.folds,
             "block_deg": [round(side, 9) for side in self.block_deg],
             "buffer_deg": self.buffer_deg,
@@ -64,10 +75,27 @@ class BlockSplit:
         }
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> BlockSplit:
+    def from_dict(cls, stored: dict[str, Any]) -> Self:
         """The split that :meth:`to_dict` described."""
         fold_of = np.array(stored["fold_of_block"], dtype=np.int64)
-        return cls(Region(*stored["region_wsen"]), fold_of, stored["folds"], stored["buffer_deg"], stored["seed"])
+        region, rest = Region(*stored["region_wsen"]), (stored["folds"], stored["buffer_deg"], stored["seed"])
+        return cls(region, fold_of, *rest, name=stored["name"])
+
+    def block_roles(self, fold: int) -> NDArray[np.uint8]:
+        """The role of every block in one fold, shape (rows, columns): 0 train, 1 tune, 2 test."""
+        of_block = np.full(self.fold_of.shape, TRAIN, dtype=np.uint8)
+        of_block[self.fold_of == (fold + 1) % self.folds] = TUNE
+        of_block[self.fold_of == fold] = TEST
+        return of_block
+
+    def window_roles(self, fold: int, boxes_wsen: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """The role of every window, shape (n,): all train, because labels are held out cell by cell."""
+        return np.full(len(boxes_wsen), TRAIN, dtype=np.uint8)
+
+    def columns(self, boxes_wsen: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+        """What ``index.parquet`` says of the windows: the fold of the block under each centre, -1 none."""
+        centre_lat, centre_lon = boxes_wsen[:, 1::2].mean(axis=1), boxes_wsen[:, 0::2].mean(axis=1)
+        return {f"{self.name}_fold": self.fold_at(centre_lat, centre_lon)}
 
     def roles(
         self, fold: int, shape: tuple[int, int], bounds_wsen: tuple[float, float, float, float]
@@ -94,14 +122,12 @@ class BlockSplit:
             No such fold.
         """
         if not 0 <= fold < self.folds:
-            raise OptionError(f"There is no fold {fold}.", f"The tile set has folds 0 to {self.folds - 1}.")
+            raise OptionError(f"The split {self.name} has no fold {fold}.", f"It has the folds 0 to {self.folds - 1}.")
         west, south, east, north = bounds_wsen
         lat = north - (np.arange(shape[0]) + 0.5) * (north - south) / shape[0]
         lon = west + (np.arange(shape[1]) + 0.5) * (east - west) / shape[1]
         block_row, block_column = self._block_rows(lat), self._block_columns(lon)
-        of_block = np.full(self.fold_of.shape, TRAIN, dtype=np.uint8)
-        of_block[self.fold_of == (fold + 1) % self.folds] = TUNE
-        of_block[self.fold_of == fold] = TEST
+        of_block = self.block_roles(fold)
         roles = of_block[np.clip(block_row, 0, None)][:, np.clip(block_column, 0, None)]
         height, width = self.block_deg
         for row, column in np.argwhere(of_block != TRAIN):
@@ -145,7 +171,8 @@ def split_blocks(
     folds: int = FOLDS,
     buffer_deg: float = BUFFER_DEG,
     seed: int = 0,
-) -> tuple[BlockSplit, list[str]]:
+    name: str = "blocks",
+) -> BlockSplit:
     """Cut a region into blocks and deal them to folds so that every fold sees every class.
 
     The region is divided evenly into blocks as near to `block_deg` as that allows. Blocks without
@@ -167,12 +194,13 @@ def split_blocks(
         Training labels nearer than this to a held-out block are ignored.
     seed : int
         Of the search for a balanced assignment.
+    name : str
+        What the tile set calls the split.
 
     Returns
     -------
     BlockSplit
-    list of str
-        What was changed, in plain words.
+        Its ``notes`` say what was changed.
 
     Raises
     ------
@@ -181,44 +209,72 @@ def split_blocks(
     InputError
         Fewer blocks with labels than folds.
     """
+    check_block_options(folds, block_deg, buffer_deg)
+    side = BLOCK_DEG if block_deg is None else block_deg
+    while True:
+        shape, counts = count_blocks(labels, bounds_wsen, region, side)
+        labelled = np.flatnonzero(counts.sum(axis=1))
+        if block_deg is not None or len(labelled) >= 2 * folds or not may_halve(side, buffer_deg):
+            break
+        side /= 2
+    check_labelled(len(labelled), folds, side)
+    fold_of = np.full(shape[0] * shape[1], -1, dtype=np.int64)
+    fold_of[labelled] = deal(counts[labelled], folds, seed)
+    notes = smaller_note(region, block_deg, side, BLOCK_DEG)
+    notes += _unlearned(counts[labelled], fold_of[labelled], folds)
+    return BlockSplit(region, fold_of.reshape(shape), folds, float(buffer_deg), seed, name, tuple(notes))
+
+
+def check_block_options(folds: int, block_deg: float | None, buffer_deg: float) -> None:
+    """Refuse what cannot be a split by blocks, whatever the labels."""
     if folds < 3:
         raise OptionError(
             f"{folds} folds are too few.", "At least 3: one to score on, one to tune on, one to learn from."
         )
-    if (block_deg is not None and not block_deg > 0) or buffer_deg < 0:
+    if (block_deg is not None and not block_deg > 0) or not buffer_deg >= 0:
         raise OptionError(
             "A block must have a size, and a buffer must not be negative.", "Such as --block 2.5deg --buffer 0.25deg."
         )
-    side = BLOCK_DEG if block_deg is None else block_deg
-    notes: list[str] = []
-    while True:
-        shape = max(1, round(region.height_deg / side)), max(1, round(region.width_deg / side))
-        counts = _count_blocks(labels, bounds_wsen, region, shape)
-        labelled = np.flatnonzero(counts.sum(axis=1))
-        # Below four buffers a block would be mostly its neighbours' buffer.
-        if block_deg is not None or len(labelled) >= 2 * folds or side / 2 < 4 * buffer_deg or side / 2 <= 0:
-            break
-        side /= 2
-    if len(labelled) < folds:
+
+
+def check_labelled(labelled: int, folds: int, side: float) -> None:
+    """Refuse a region with fewer blocks of bedrock than folds."""
+    if labelled < folds:
         raise InputError(
-            f"Only {len(labelled)} blocks of {format_angle(side)} hold bedrock labels, for {folds} folds.",
+            f"Only {labelled} blocks of {format_angle(side)} hold bedrock labels, for {folds} folds.",
             "Give a smaller --block or fewer --folds, or a map with more bedrock.",
         )
-    if block_deg is None and side != BLOCK_DEG:
-        notes.append(
-            f"{region} is small: blocks of about {format_angle(side)} instead of {format_angle(BLOCK_DEG)} (--block)."
+
+
+def may_halve(side: float, buffer_deg: float) -> bool:
+    """Whether blocks may be half as large: below four buffers one would be mostly its neighbours' buffer."""
+    return side / 2 >= max(4 * buffer_deg, SMALLEST_BLOCK_DEG)
+
+
+def smaller_note(region: Region, asked: float | None, side: float, usual: float) -> list[str]:
+    """Say that blocks were made smaller than usual."""
+    if asked is not None or side == usual:
+        return []
+    return [f"{region} is small: blocks of about {format_angle(side)} instead of {format_angle(usual)} (--block)."]
+
+
+def count_blocks(
+    labels: NDArray[np.uint8], bounds_wsen: tuple[float, float, float, float], region: Region, side: float
+) -> tuple[tuple[int, int], NDArray[np.int64]]:
+    """Rows and columns of blocks about `side` degrees wide, and cells per block (row by row) and bedrock class.
+
+    Returns
+    -------
+    tuple of int
+        Rows and columns of blocks.
+    ndarray, shape (blocks, 254), int64
+    """
+    shape = max(1, round(region.height_deg / side)), max(1, round(region.width_deg / side))
+    if shape[0] * shape[1] > MOST_BLOCKS:
+        raise OptionError(
+            f"Blocks of {format_angle(side)} would cut {region} into {shape[0] * shape[1]} pieces.",
+            "Choose a larger --block; a block smaller than the rocks on it holds nothing out.",
         )
-    fold_of = np.full(shape[0] * shape[1], -1, dtype=np.int64)
-    fold_of[labelled] = deal(counts[labelled], folds, seed)
-    split = BlockSplit(region, fold_of.reshape(shape), folds, float(buffer_deg), seed)
-    notes += _unlearned(counts[labelled], fold_of[labelled], folds)
-    return split, notes
-
-
-def _count_blocks(
-    labels: NDArray[np.uint8], bounds_wsen: tuple[float, float, float, float], region: Region, shape: tuple[int, int]
-) -> NDArray[np.int64]:
-    """Cells per block (row by row) and bedrock class, shape (blocks, 254)."""
     whole = BlockSplit(region, np.full(shape, -1, dtype=np.int64), 3, 0.0, 0)
     west, south, east, north = bounds_wsen
     rows = whole._block_rows(north - (np.arange(labels.shape[0]) + 0.5) * (north - south) / labels.shape[0])
@@ -231,7 +287,7 @@ def _count_blocks(
             if in_row.size and in_column.size:
                 part = labels[in_row[0] : in_row[-1] + 1, in_column[0] : in_column[-1] + 1]
                 counts[row, column] = np.bincount(part.ravel(), minlength=256)
-    return counts.reshape(-1, 256)[:, COVER + 1 : UNUSABLE]
+    return shape, counts.reshape(-1, 256)[:, COVER + 1 : UNUSABLE]
 
 
 def deal(counts: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
 from gravmap.files import atomic_path, read_json, sha256
-from gravmap.geology import open_labels
+from gravmap.geology import Labels, open_labels
 from gravmap.geology.legend import COVER, UNUSABLE
-from gravmap.tiling.blocks import BlockSplit
 from gravmap.tiling.bodies import small_bodies
 from gravmap.tiling.census import count_classes
 from gravmap.tiling.field_grid import read_field_grid
-from gravmap.tiling.random_split import split_random
+from gravmap.tiling.leak import brief
 from gravmap.tiling.roles import IGNORED, TRAIN
+from gravmap.tiling.splits import KINDS, Split, read_split
 from gravmap.tiling.tile_index import FORMAT
 from gravmap.tiling.unfinished import refuse_unfinished
 
@@ -57,7 +57,7 @@ def load_arrays(
     channels : sequence of str, optional
         Fields to hand over; default the one the tiles hold.
     split : str
-        ``blocks`` or ``random``, if the index holds it.
+        Name of one of the splits that the index holds: ``blocks``, ``strict``, ``random``, or a name of your own.
     fold : int
         Which of its folds.
 
@@ -71,13 +71,14 @@ def load_arrays(
         (n,) float64, ``window_role`` (n,) uint8; ``meta``, JSON-able.
 
         Under ``blocks`` every window with at least one bedrock cell to learn from is there, with
-        role 0. Under ``random`` the cells have role 0 and the windows have theirs: 0 train, 2 test;
-        windows under 10 % bedrock are left out.
+        role 0; under ``strict`` those of them that touch no held-out block. Under ``random`` the cells have
+        role 0 and the windows have theirs: 0 train, 1 tune, 2 test; windows under 10 % bedrock are left out.
 
     Raises
     ------
     InputError
-        No tile set, sources changed since it was made, no such split or channel.
+        No tile set, sources changed since it was made, no such split or channel, or a fold in which
+        nothing is left to learn from.
     OptionError
         No such fold.
     """
@@ -88,19 +89,20 @@ def load_arrays(
     grid = read_field_grid(paths["fields"], channels or [index["channel"]])
     raster = open_labels(paths["labels"])
     table = _read_windows(folder)
-    boxes, outcrop = table["boxes"], table["outcrop_share"]
-    if split == "blocks":
-        role = BlockSplit.from_dict(stored).roles(fold, raster.values.shape, raster.bounds_wsen)
-        learned_from = np.where(role == TRAIN, raster.values, np.uint8(UNUSABLE))
-        kept = count_classes(learned_from, raster.bounds_wsen, boxes)[:, COVER + 1 : UNUSABLE].any(axis=1)
-        window_role = np.zeros(len(boxes), dtype=np.uint8)
-    else:
-        role = np.zeros(raster.values.shape, dtype=np.uint8)
-        learned_from = raster.values
-        window_role = split_random(outcrop, seed=stored["seed"], fold=fold, share=stored["share"])
-        kept = window_role != IGNORED
+    boxes = table["boxes"]
+    held_out = read_split(stored)
+    role = held_out.roles(fold, raster.values.shape, raster.bounds_wsen)
+    window_role = held_out.window_roles(fold, boxes)
+    learned_from = np.where(role == TRAIN, raster.values, np.uint8(UNUSABLE))
+    teaches = count_classes(learned_from, raster.bounds_wsen, boxes)[:, COVER + 1 : UNUSABLE].any(axis=1)
+    kept = np.where(window_role == TRAIN, teaches, window_role != IGNORED)
+    if not (window_role[kept] == TRAIN).any():
+        raise InputError(
+            f"Fold {fold} of the split {split} leaves no window with bedrock to learn from.",
+            "Choose another --fold or --split, or add one: `gravmap split --add blocks --block ...`.",
+        )
     valid = np.isfinite(grid.values).all(axis=0)
-    described = {key: value for key, value in stored.items() if key != "fold_of_block"}
+    described = brief(stored)
     return {
         "fields": np.where(np.isfinite(grid.values), grid.values, np.float32(0)),
         "field_valid": valid,
@@ -143,6 +145,30 @@ def pack(
         np.savez_compressed(stream, meta=meta, **arrays)
 
 
+def open_split(folder: Path, split: str) -> tuple[dict[str, Any], Split, Labels, NDArray[np.float64]]:
+    """What the index says of a split, the split itself, and the labels and windows (n, 4) it was drawn for.
+
+    Raises
+    ------
+    InputError
+        No tile set, labels changed since it was made, or no such split.
+    """
+    index = read_index(folder)
+    stored = _find_split(index, split, 0)
+    return stored, read_split(stored), *open_windows(folder, index)
+
+
+def open_windows(folder: Path, index: dict[str, Any]) -> tuple[Labels, NDArray[np.float64]]:
+    """The labels that a tile set was made from, and its windows (n, 4).
+
+    Raises
+    ------
+    InputError
+        The labels have changed, or a file is missing.
+    """
+    return open_labels(_unchanged(folder, index, "labels")), _read_windows(folder)["boxes"]
+
+
 def _unchanged(folder: Path, index: dict[str, Any], name: str) -> Path:
     """The path of a source, if it still is what the tile set was made from."""
     source = index["sources"][name]
@@ -163,16 +189,20 @@ def _find_split(index: dict[str, Any], name: str, fold: int) -> dict[str, Any]:
             found: dict[str, Any] = stored
             return found
     held = ", ".join(stored["name"] for stored in index["splits"])
-    raise InputError(
-        f"The tile set holds no split {name!r}; it has {held}.", f"`{MADE_BY} --split {name} --overwrite` makes it."
-    )
+    raise InputError(f"The tile set holds no split {name!r}; it has {held}.", _how_to_add(name))
+
+
+def _how_to_add(name: str) -> str:
+    if name in KINDS:
+        return f"`gravmap split --add {name}` adds it."
+    return f"`gravmap split --add blocks --name {name}` would add one of that name."
 
 
 def _read_windows(folder: Path) -> dict[str, NDArray[Any]]:
     """The windows of index.parquet; read without geopandas, which is slow to load and not needed for numbers."""
     import pyarrow.parquet as parquet
 
-    columns = ["west", "south", "east", "north", "scale_deg", "outcrop_share"]
+    columns = ["west", "south", "east", "north", "scale_deg"]
     try:
         table = parquet.read_table(folder / "index.parquet", columns=columns)
     except (OSError, ValueError) as error:

@@ -19,7 +19,7 @@ from gravmap.tiling.random_split import EFFECTIVE_OUTCROP
 from gravmap.tiling.tile_files import KINDS, Tile
 from gravmap.tiling.unfinished import refuse_unfinished
 
-FORMAT = 1
+FORMAT = 2
 
 
 def index_table(

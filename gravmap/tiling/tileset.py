@@ -27,8 +27,9 @@ from gravmap.tiling.blocks import BUFFER_DEG, FOLDS
 from gravmap.tiling.bodies import SMALL_KM2, small_bodies
 from gravmap.tiling.census import count_classes
 from gravmap.tiling.field_grid import FieldGrid, read_field_grid
+from gravmap.tiling.leak import describe_split
 from gravmap.tiling.random_split import EFFECTIVE_OUTCROP
-from gravmap.tiling.split import SPLITS, check_splits, split_all
+from gravmap.tiling.splits import check_kinds, draw_splits, outcrop_shares
 from gravmap.tiling.tile_files import FIELD_STEP_MGAL, KINDS, Tile, cut_tile
 from gravmap.tiling.tile_index import FORMAT, index_table
 from gravmap.tiling.tile_plan import SIZE_PX, TilePlan, check_room, plan_tiles
@@ -46,7 +47,7 @@ def make_tiles(
     strides_deg: Sequence[float] = (),
     size_px: int = SIZE_PX,
     index_only: bool = False,
-    splits: Sequence[str] = SPLITS,
+    splits: Sequence[str] = (),
     folds: int = FOLDS,
     block_deg: float | None = None,
     buffer_deg: float = BUFFER_DEG,
@@ -71,9 +72,10 @@ def make_tiles(
     index_only : bool
         Write no tiles: a network can be fed from the native grids alone.
     splits : sequence of str
-        ``blocks``, ``random`` or both.
+        Kinds of splits the index shall hold: ``blocks``, ``random``, ``strict``; empty for every one that
+        the region has room for.
     folds, block_deg, buffer_deg, seed
-        As in :func:`gravmap.tiling.split_blocks`.
+        As in :func:`gravmap.tiling.split`.
     overwrite : bool
         Replace an existing folder.
     workers : int
@@ -94,7 +96,7 @@ def make_tiles(
         The disk has not enough room, before or on the way.
     """
     refuse_existing(folder, overwrite)
-    check_splits(splits)
+    check_kinds(splits)
     plan = plan_tiles(fields, sizes_deg, strides_deg, size_px)
     grid = read_field_grid(fields)
     raster = open_labels(labels)
@@ -104,20 +106,21 @@ def make_tiles(
     tiles = plan.tiles()
     boxes = np.array([tile.window.bounds_wsen for tile in tiles])
     counts = count_classes(raster.values, raster.bounds_wsen, boxes)
-    cells = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / _cell_deg2(raster)
-    outcrop = np.minimum(counts[:, COVER + 1 : UNUSABLE].sum(axis=1) / cells, 1.0)
-    described, notes, columns = split_all(
+    outcrop = outcrop_shares(raster.values, raster.bounds_wsen, boxes)
+    drawn, notes = draw_splits(
         splits,
-        raster,
+        raster.values,
+        raster.bounds_wsen,
         plan.region,
         boxes,
-        outcrop,
         folds=folds,
         block_deg=block_deg,
         buffer_deg=buffer_deg,
         seed=seed,
     )
-    set_apart = _set_apart(plan, tiles, outcrop < EFFECTIVE_OUTCROP)
+    described = [describe_split(split, raster, boxes) for split in drawn]
+    columns = {name: values for split in drawn for name, values in split.columns(boxes).items()}
+    set_apart = _set_apart(plan, tiles, (outcrop < EFFECTIVE_OUTCROP).tolist())
     recipe = _recipe(fields, labels, plan, grid, raster)
     index: dict[str, Any] = {
         "format": FORMAT,
@@ -233,11 +236,6 @@ def _set_apart(plan: TilePlan, tiles: list[Tile], bare: Sequence[bool]) -> dict[
 def _relative(path: Path, folder: Path) -> str:
     """The path as seen from the folder, so that a workspace can be moved."""
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
-
-
-def _cell_deg2(raster: Labels) -> float:
-    west, south, east, north = raster.bounds_wsen
-    return (east - west) * (north - south) / raster.values.size
 
 
 def _check_overlap(region: Region, raster: Labels, fields: Path, labels: Path) -> None:

@@ -3,7 +3,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from gravmap.mapping.figures import NODATA_COLOUR, ClassPanel, FieldPanel, _edges, _round_step, draw
+from gravmap.map_frame import round_step
+from gravmap.mapping.figures import NODATA_COLOUR, ClassPanel, FieldPanel, _edges, draw
 
 CLASSES = [
     {"index": 0, "name": "cover", "colour": "#F2F91D"},
@@ -92,4 +93,4 @@ def test_fields_with_holes_and_without_any_value(tmp_path):
 
 @pytest.mark.parametrize(("target", "step"), [(1.1, 1), (1.8, 2), (170, 200), (70, 50), (0.9, 1), (0.04, 0.05)])
 def test_scale_bars_are_round(target, step):
-    assert _round_step(target) == pytest.approx(step)
+    assert round_step(target) == pytest.approx(step)

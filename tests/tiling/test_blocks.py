@@ -21,7 +21,7 @@ def labels():
 
 @pytest.fixture(scope="module")
 def split(labels):
-    return split_blocks(labels, STUDY.bounds_wsen, STUDY)[0]
+    return split_blocks(labels, STUDY.bounds_wsen, STUDY)
 
 
 def test_blocks_divide_the_region(split):
@@ -90,9 +90,9 @@ def test_folds_are_balanced_better_than_chance(split, labels):
 
 def test_the_seed_decides(labels):
     bounds = STUDY.bounds_wsen
-    again = split_blocks(labels, bounds, STUDY)[0]
-    assert (again.fold_of == split_blocks(labels, bounds, STUDY, seed=0)[0].fold_of).all()
-    assert (again.fold_of != split_blocks(labels, bounds, STUDY, seed=1)[0].fold_of).any()
+    again = split_blocks(labels, bounds, STUDY)
+    assert (again.fold_of == split_blocks(labels, bounds, STUDY, seed=0).fold_of).all()
+    assert (again.fold_of != split_blocks(labels, bounds, STUDY, seed=1).fold_of).any()
 
 
 def test_a_split_survives_json(split, labels):
@@ -108,7 +108,7 @@ def test_a_split_survives_json(split, labels):
 def test_blocks_without_bedrock_are_never_held_out(labels):
     half = labels.copy()
     half[:, 150:] = 0
-    split, _ = split_blocks(half, STUDY.bounds_wsen, STUDY)
+    split = split_blocks(half, STUDY.bounds_wsen, STUDY)
     assert (split.fold_of[:, 6:] == -1).all()
     assert (split.roles(0, half.shape, STUDY.bounds_wsen)[:, 155:] == TRAIN).all()
 
@@ -116,13 +116,13 @@ def test_blocks_without_bedrock_are_never_held_out(labels):
 def test_a_small_region_gets_smaller_blocks_and_is_told():
     region = Region(80, 43, 88, 48)
     small = np.random.default_rng(0).integers(0, 11, (50, 80)).astype(np.uint8)
-    split, notes = split_blocks(small, region.bounds_wsen, region)
+    split = split_blocks(small, region.bounds_wsen, region)
     assert split.fold_of.shape == (4, 6)
-    assert "1.25deg" in notes[0]
+    assert "1.25deg" in split.notes[0]
     assert all(np.count_nonzero(split.fold_of == fold) >= 2 for fold in range(5))
-    asked, notes = split_blocks(small, region.bounds_wsen, region, block_deg=2.5)
+    asked = split_blocks(small, region.bounds_wsen, region, block_deg=2.5)
     assert asked.fold_of.shape == (2, 3)
-    assert notes == [] or "Class" in notes[0]
+    assert all("Class" in note for note in asked.notes)
 
 
 def test_outside_the_region_nothing_is_learned(split):
@@ -147,8 +147,8 @@ def test_a_class_that_some_fold_cannot_learn_is_named():
     region = Region(0, 0, 12, 1)
     labels = np.full((10, 120), 7, dtype=np.uint8)
     labels[:, :5] = 3  # in one block alone
-    _, notes = split_blocks(labels, region.bounds_wsen, region, block_deg=1, folds=4)
-    assert notes == ["Class 3: so few blocks that a fold has none to learn it from."]
+    split = split_blocks(labels, region.bounds_wsen, region, block_deg=1, folds=4)
+    assert split.notes == ("Class 3: so few blocks that a fold has none to learn it from.",)
 
 
 def test_dealing_spreads_a_rare_class():

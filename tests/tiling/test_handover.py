@@ -88,8 +88,8 @@ def test_every_bedrock_cell_is_scored_in_one_fold(tiles):
 def test_the_random_split_gives_roles_to_windows(tiles):
     arrays = load_arrays(tiles, split="random", fold=2)
     assert (arrays["role"] == 0).all()
-    assert set(arrays["window_role"]) == {0, 2}
-    share = np.mean(arrays["window_role"] == 2)
+    assert set(arrays["window_role"]) == {0, 1, 2}
+    share = np.mean(arrays["window_role"] != 0)
     assert share == pytest.approx(0.15, abs=0.02)
     assert arrays["meta"]["split"]["leak"] > 0.5
     other = load_arrays(tiles, split="random", fold=3)["window_role"]
@@ -176,8 +176,8 @@ def test_what_is_not_there_is_refused(tiles, tmp_path):
     (tmp_path / "index.json").write_text('{"format": 0}')
     with pytest.raises(InputError, match="format"):
         load_arrays(tmp_path)
-    with pytest.raises(InputError, match=r"strict.*blocks, random"):
-        load_arrays(tiles, split="strict")
+    with pytest.raises(InputError, match=r"mine.*blocks, random, strict[\s\S]*--add blocks --name mine"):
+        load_arrays(tiles, split="mine")
     with pytest.raises(OptionError, match="folds 0 to 4"):
         load_arrays(tiles, fold=5)
     with pytest.raises(InputError, match="residual_99km"):

@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 
-from gravmap.geology import class_areas_km2
+from gravmap.errors import InputError, OptionError
 from gravmap.regions import find_region
-from gravmap.tiling import leaked_share, plan_scales, split_random, windows
+from gravmap.tiling import RandomSplit, plan_scales, split, split_random, windows
+from gravmap.tiling.leak import measure
 
 STUDY = find_region("liu2024")
 
@@ -17,40 +20,46 @@ def boxes():
 def test_the_papers_split():
     """475 windows with enough bedrock, 61 without: 71 held out, 404 learned from."""
     outcrop = np.array([0.5] * 475 + [0.05] * 61)
-    roles = split_random(outcrop)
-    assert np.bincount(roles, minlength=4).tolist() == [404, 0, 71, 61]
-    assert (roles[475:] == 3).all()
-    assert (roles == split_random(outcrop, seed=0, fold=0)).all()
-    assert (roles != split_random(outcrop, fold=1)).any()
-    assert (roles != split_random(outcrop, seed=1)).any()
+    drawn = split_random(outcrop)
+    for fold in range(5):
+        roles = drawn.window_roles(fold, np.zeros((536, 4)))
+        assert np.bincount(roles, minlength=4).tolist() == [404, 23, 48, 61]
+        assert (roles[475:] == 3).all()
+    assert (drawn.roles_of_window == split_random(outcrop, seed=0).roles_of_window).all()
+    assert (drawn.roles_of_window != split_random(outcrop, seed=1).roles_of_window).any()
+
+
+def test_no_window_is_held_out_twice_while_the_folds_last():
+    roles = split_random(np.ones(536), folds=6).roles_of_window
+    assert ((roles == 1) | (roles == 2)).sum(axis=0).max() == 1
+    again = split_random(np.ones(536), folds=8).roles_of_window
+    assert ((again == 1) | (again == 2)).sum(axis=0).max() == 2
 
 
 def test_the_papers_split_leaks(boxes):
     """network.md 5.2 found 99.9 % of the ground of windows held out at random inside the others."""
+    labels = np.ones((150, 300), np.uint8)
     leaks = []
-    for fold in range(10):
-        roles = split_random(np.ones(536), fold=fold)
-        leaks.append(leaked_share(boxes[roles == 2], boxes[roles == 0]))
+    for seed in range(2):
+        drawn = split(labels, STUDY.bounds_wsen, boxes, "random", seed=seed)
+        roles = [drawn.roles(fold, labels.shape, STUDY.bounds_wsen) for fold in range(5)]
+        held = [drawn.window_roles(fold, boxes) for fold in range(5)]
+        leaks += [fold.leak for fold in measure(labels, STUDY.bounds_wsen, boxes, roles, held, 1, distances=False)]
     assert 0.995 < np.mean(leaks) <= 1
 
 
-def test_leak_against_painting():
-    """The exact answer beside the same boxes painted on a fine raster."""
-    rng = np.random.default_rng(0)
-    corners = rng.integers(0, 10, (12, 2)) * 0.5 + (80, 44)
-    boxes = np.column_stack([corners, corners + rng.integers(1, 6, (12, 2)) * 0.5])
-    painted = np.zeros((2, 11 * 4, 11 * 4), dtype=bool)
-    for kind, chosen in ((0, boxes[:4]), (1, boxes[4:])):
-        for west, south, east, north in np.round((chosen - (80, 44, 80, 44)) * 4).astype(int):
-            painted[kind, 44 - north : 44 - south, west:east] = True
-    both = class_areas_km2((painted[0] + 2 * (painted[0] & painted[1])).astype(np.uint8), (80, 44, 91, 55))
-    assert leaked_share(boxes[:4], boxes[4:]) == pytest.approx(both[3] / (both[1] + both[3]))
+def test_it_survives_json():
+    drawn = split_random(np.linspace(0, 1, 60), folds=4, seed=3)
+    again = RandomSplit.from_dict(json.loads(json.dumps(drawn.to_dict())))
+    assert (again.roles_of_window == drawn.roles_of_window).all()
+    with pytest.raises(OptionError, match="folds 0 to 3"):
+        again.window_roles(4, np.zeros((60, 4)))
+    with pytest.raises(InputError, match="60 windows, not 61"):
+        again.window_roles(0, np.zeros((61, 4)))
 
 
-def test_leak_of_plain_cases():
-    one, two, far = np.array([[0.0, 0, 1, 1]]), np.array([[0.0, 0, 0.5, 1]]), np.array([[5.0, 5, 6, 6]])
-    assert leaked_share(one, one) == 1
-    assert leaked_share(one, two) == pytest.approx(0.5)
-    assert leaked_share(one, far) == 0
-    assert leaked_share(one[:0], one) == 0
-    assert leaked_share(one, one[:0]) == 0
+def test_too_few_windows_are_refused():
+    with pytest.raises(InputError, match="3 windows"):
+        split_random(np.ones(3))
+    with pytest.raises(OptionError):
+        split_random(np.ones(100), share=1.0)

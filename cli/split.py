@@ -1,0 +1,166 @@
+"""`gravmap split`: what the tile set holds out, how much of it leaks, and one more way to hold ground out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gravmap.units import format_angle
+from gravmap.workspace import require
+
+from .options import ANGLE, overwrite_option, seed_option
+from .session import Session, command_options
+
+if TYPE_CHECKING:
+    from gravmap.tiling import LeakReport
+
+
+@click.command(
+    "split",
+    epilog="""\b
+Examples:
+  gravmap split
+  gravmap split --report
+  gravmap split --add strict --block 2.5deg --folds 8 --name strict-small""",
+)
+@click.option("--report", is_flag=True, help="Measure what training sees of the held-out ground, and draw it.")
+@click.option("--split", "names", multiple=True, metavar="NAME", help="Only this split; may be repeated.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder of the pictures leak_NAME.png (default: data/tiles).",
+)
+@click.option(
+    "--add",
+    "kind",
+    type=click.Choice(["blocks", "random", "strict"]),
+    help="Draw one more split of this kind; the tiles stay as they are.",
+)
+@click.option("--name", help="What to call the added split (default: its kind).")
+@click.option(
+    "--folds", type=click.IntRange(min=3), default=5, show_default=True, help="How many folds the added split has."
+)
+@click.option(
+    "--block", "block_deg", type=ANGLE, metavar="ANGLE", help="Side of its blocks (default: 2.5deg, for strict 5deg)."
+)
+@click.option(
+    "--buffer", "buffer_deg", type=ANGLE, default="0.25deg", show_default=True, help="Buffer around held-out blocks."
+)
+@seed_option
+@overwrite_option
+@command_options()
+def command(
+    session: Session,
+    report: bool,
+    names: tuple[str, ...],
+    output: Path | None,
+    kind: str | None,
+    name: str | None,
+    folds: int,
+    block_deg: float | None,
+    buffer_deg: float,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Say what the splits of data/tiles hold out, and how much of it training sees all the same.
+
+    Alone it lists the splits of the index. --report measures each of them on the roles that training is handed: the
+    share of the held-out bedrock whose labels are seen, the nearest seen label, windows and classes per fold; and draws
+    a map, data/tiles/leak_NAME.png. --add draws one more split without cutting the tiles again.
+    """
+    from gravmap.tiling import add_split, leak_report, read_index
+    from gravmap.tiling.leak import brief
+    from gravmap.tiling.leak_figure import draw_leak
+
+    place = session.workspace
+    require(place.tiles / "index.json", "gravmap tile")
+    if name and kind is None:
+        raise click.UsageError("--name is the name of a split to --add.")
+    if kind is not None:
+        stored, notes = add_split(
+            place.tiles,
+            kind,
+            name=name,
+            folds=folds,
+            block_deg=block_deg,
+            buffer_deg=buffer_deg,
+            seed=seed,
+            overwrite=overwrite,
+        )
+        for note in notes:
+            session.say(note)
+        names = (*names, stored["name"])
+    held = {stored["name"]: stored for stored in read_index(place.tiles)["splits"]}
+    chosen = names or tuple(held)
+    if not report:
+        for each in chosen:
+            if each not in held:
+                leak_report(place.tiles, each)  # refuses it, and says how to add it
+            session.say(split_line(held[each]))
+        session.result({"splits": [brief(held[each]) for each in chosen]})
+        return
+    reports = {}
+    for each in chosen:
+        found = leak_report(place.tiles, each)
+        picture = (output or place.tiles) / f"leak_{each}.png"
+        draw_leak(place.tiles, found, picture)
+        session.say("\n".join([split_line({**held[each], "leak": found.leak}), *_table(found), f"Wrote {picture}", ""]))
+        reports[each] = {**found.to_dict(), "picture": str(picture)}
+    session.result({"splits": reports})
+
+
+def split_line(stored: dict[str, Any]) -> str:
+    """One line on a split, from what the index says of it."""
+    told = f"Split {stored['name']}: {stored['folds']} folds"
+    if stored["kind"] == "random":
+        told += f", {100 * stored['share']:.0f} % of the windows held out"
+    else:
+        height, width = (format_angle(side) for side in stored["block_deg"])
+        what = "windows and labels" if stored["kind"] == "strict" else "labels"
+        told += f" of blocks of {height} x {width}, {what} within {format_angle(stored['buffer_deg'])} of one unused"
+    return f"{told}; training sees the labels of {percent(stored['leak'])} of the held-out bedrock."
+
+
+def percent(share: float) -> str:
+    """A share, with a zero that is really none."""
+    return "0 %" if share == 0 else f"{100 * share:.1f} %" if share >= 0.001 else "under 0.1 %"
+
+
+def _table(report: LeakReport) -> list[str]:
+    """What was measured, fold by fold, and the classes."""
+    scales = list(report.folds[0].windows["train"])
+    lines = [
+        f"  {'fold':<5}{'held out':>13}{'labels':>11}{'gravity':>9}{'nearest':>11}   windows learned from",
+        f"  {'':<5}{'km2':>13}{'seen':>11}{'seen':>9}{'label':>11}   " + "".join(f"{scale:>8}" for scale in scales),
+    ]
+    for fold in report.folds:
+        near = "-" if fold.distance_km is None else f"{fold.distance_km:.1f} km"
+        kept = "".join(f"{fold.windows['train'][scale]:>8}" for scale in scales)
+        lines.append(
+            f"  {fold.fold:<5}{fold.held_out_km2:>13,.0f}{percent(fold.leak):>11}{percent(fold.gravity_seen):>9}"
+            f"{near:>11}   {kept}"
+        )
+    width = max(len(name) for name in report.classes)
+    heads = "".join(f"{'fold ' + str(fold.fold):>21}" for fold in report.folds)
+    lines += ["  Bedrock in km2, learned from / scored on:", f"  {'':<{width}}{heads}"]
+    for index, name in enumerate(report.classes):
+        cells = [(fold.class_km2["train"][index], fold.class_km2["test"][index]) for fold in report.folds]
+        if any(sum(pair) for pair in cells):
+            shown = "".join(f"{_km2(train) + ' / ' + _km2(test):>21}" for train, test in cells)
+            lines.append(f"  {name:<{width}}{shown}")
+    lacking = [
+        f"fold {fold.fold}: {', '.join(report.classes[index - 1] for index in fold.absent['train'])}"
+        for fold in report.folds
+        if fold.absent["train"]
+    ]
+    if lacking:
+        lines.append(f"  Classes that training has nowhere: {'; '.join(lacking)}.")
+    return lines
+
+
+def _km2(area: float) -> str:
+    return f"{area:,.0f}" if area else "-"

@@ -1,0 +1,320 @@
+"""The leak report: how much of the held-out ground a training run sees, measured on the roles it is handed.
+
+Nothing here knows how a split was made. The roles of cells and windows are taken as they go to training; a cell's
+label is seen when its role is "train" and any part of it lies in a training window, and it is held out when its own
+role, or that of a window over its centre, is "tune" or "test". Ground is measured in km² on the ellipsoid, each
+piece once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gravmap.errors import InputError
+from gravmap.geology import Labels
+from gravmap.geology.legend import COVER, UNUSABLE
+from gravmap.tiling.nearest_pair import nearest_pair_km
+from gravmap.tiling.patches import Patches, cut_patches, painted, stretch
+from gravmap.tiling.roles import IGNORED, TEST, TRAIN, TUNE
+from gravmap.tiling.splits import ASSIGNMENTS, Split
+
+LEAK_LIMIT = 0.001
+"""Above this share of the held-out bedrock, `gravmap train` refuses a fold unless told to allow it."""
+
+ROLES = {"train": TRAIN, "tune": TUNE, "test": TEST, "unused": IGNORED}
+
+
+@dataclass(frozen=True)
+class FoldLeak:
+    """What training sees of one fold's held-out ground.
+
+    Attributes
+    ----------
+    fold : int
+        Which fold.
+    held_out_km2 : float
+        Bedrock that is tuned on or scored.
+    seen_km2 : float
+        Part of it whose labels training sees.
+    leak : float
+        Their ratio, 0 to 1.
+    tune_leak, test_leak : float
+        The same for tuning and for test ground alone.
+    ground_km2 : float
+        Held-out ground, whatever lies on it.
+    gravity_seen : float
+        Share of that ground that lies in training windows: its gravity is seen, if not its labels.
+    distance_km : float or None
+        From the nearest held-out bedrock cell to a label that training sees, between cell centres on the
+        ellipsoid: 0 where one is itself seen; None when not measured or one of the two is missing.
+    class_km2 : dict
+        ``train``, ``tune``, ``test`` -> km² per class, in order of the classes.
+    absent : dict
+        ``train``, ``tune``, ``test`` -> classes of the map that it lacks, by index.
+    windows : dict
+        ``train``, ``tune``, ``test``, ``unused`` -> scale (``"5deg"``) -> number of windows.
+    """
+
+    fold: int
+    held_out_km2: float
+    seen_km2: float
+    leak: float
+    tune_leak: float
+    test_leak: float
+    ground_km2: float
+    gravity_seen: float
+    distance_km: float | None
+    class_km2: dict[str, list[float]]
+    absent: dict[str, list[int]]
+    windows: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class LeakReport:
+    """What training sees of a split's held-out ground, fold by fold.
+
+    Attributes
+    ----------
+    name, kind : str
+        The split, and which of ``blocks``, ``strict``, ``random`` it is.
+    described : dict
+        The split's own figures: folds, block, buffer, seed.
+    classes : list of str
+        Names of the classes, class 1 first.
+    folds : list of FoldLeak
+    """
+
+    name: str
+    kind: str
+    described: dict[str, Any]
+    classes: list[str]
+    folds: list[FoldLeak]
+
+    @property
+    def leak(self) -> float:
+        """Share of all folds' held-out bedrock whose labels training sees."""
+        return _share(sum(fold.seen_km2 for fold in self.folds), sum(fold.held_out_km2 for fold in self.folds))
+
+    @property
+    def distance_km(self) -> float | None:
+        """The smallest distance of any fold."""
+        found = [fold.distance_km for fold in self.folds if fold.distance_km is not None]
+        return min(found, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "split": self.name,
+            "kind": self.kind,
+            "leak": self.leak,
+            "distance_km": self.distance_km,
+            **{key: value for key, value in self.described.items() if key not in ("name", "kind", "leak")},
+            "classes": self.classes,
+            "folds": [asdict(fold) for fold in self.folds],
+        }
+
+
+def leak_report(source: Path | Mapping[str, Any], split: str | None = None, *, distances: bool = True) -> LeakReport:
+    """Measure how much of the held-out ground training sees.
+
+    Parameters
+    ----------
+    source : Path or mapping
+        A tile set's folder, all folds of one of its splits; or the arrays of one fold, as
+        :func:`gravmap.tiling.load_arrays` hands them over.
+    split : str, optional
+        Which split of the folder; default ``blocks``. Arrays have theirs already.
+    distances : bool
+        Also search for the nearest pair of a held-out and a seen cell, which takes most of the time.
+
+    Raises
+    ------
+    InputError
+        No tile set there, no such split, or its sources have changed.
+    """
+    if not isinstance(source, Mapping):
+        from gravmap.tiling.handover import open_split  # here: making a tile set measures its splits, too
+
+        stored, held, raster, boxes = open_split(Path(source), split or "blocks")
+        classes = [entry.name for entry in raster.legend.bedrock]
+        return report_split(
+            held, raster.values, raster.bounds_wsen, boxes, classes, described=brief(stored), distances=distances
+        )
+    told = dict(source["meta"].get("split", {}))
+    classes = [str(entry["name"]) for entry in source["meta"]["classes"]]
+    (fold,) = measure(
+        source["labels"],
+        tuple(source["label_bounds_wsen"]),
+        source["windows"],
+        [source["role"]],
+        [source["window_role"]],
+        len(classes),
+        distances=distances,
+        numbers=[int(told.get("fold", 0))],
+    )
+    name = str(told.get("name", split or "blocks"))
+    return LeakReport(name, str(told.get("kind", name)), told, classes, [fold])
+
+
+def report_split(
+    split: Split,
+    labels: NDArray[np.uint8],
+    bounds_wsen: tuple[float, float, float, float],
+    boxes_wsen: NDArray[np.float64],
+    classes: list[str],
+    *,
+    described: dict[str, Any] | None = None,
+    distances: bool = False,
+) -> LeakReport:
+    """The leak report of a split that is in no tile set yet; arguments as in :func:`measure`."""
+    roles = [split.roles(fold, labels.shape, bounds_wsen) for fold in range(split.folds)]
+    window_roles = [split.window_roles(fold, boxes_wsen) for fold in range(split.folds)]
+    folds = measure(labels, bounds_wsen, boxes_wsen, roles, window_roles, len(classes), distances=distances)
+    return LeakReport(split.name, split.kind, described or brief(split.to_dict()), classes, folds)
+
+
+def brief(stored: dict[str, Any]) -> dict[str, Any]:
+    """What an index says of a split, without the long list of which block or window belongs where."""
+    return {key: value for key, value in stored.items() if key not in ASSIGNMENTS}
+
+
+def measure(
+    labels: NDArray[np.uint8],
+    bounds_wsen: tuple[float, float, float, float],
+    boxes_wsen: NDArray[np.float64],
+    roles: list[NDArray[np.uint8]],
+    window_roles: list[NDArray[np.uint8]],
+    classes: int,
+    *,
+    distances: bool = True,
+    numbers: list[int] | None = None,
+) -> list[FoldLeak]:
+    """What training sees, for folds whose roles are given.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (rows, columns), uint8
+        North-up; 0 cover, 1 .. `classes` bedrock, 255 not usable.
+    bounds_wsen : tuple of float
+        Their outer edges, degrees.
+    boxes_wsen : ndarray, shape (n, 4), float64
+        The windows, degrees.
+    roles : list of ndarray, shape (rows, columns), uint8
+        Per fold the role of every cell.
+    window_roles : list of ndarray, shape (n,), uint8
+        Per fold the role of every window.
+    classes : int
+        Number of bedrock classes.
+    distances : bool
+        Whether to search for the nearest pairs.
+    numbers : list of int, optional
+        Numbers of the folds; default 0, 1, 2, ...
+    """
+    patches = cut_patches(labels, bounds_wsen, boxes_wsen, roles, classes)
+    return [
+        _measure_fold(number, patches, place, windows, labels if distances else None, boxes_wsen, classes)
+        for place, windows, number in zip(range(len(roles)), window_roles, numbers or range(len(roles)), strict=False)
+    ]
+
+
+def _measure_fold(
+    number: int,
+    patches: Patches,
+    place: int,
+    window_role: NDArray[np.uint8],
+    labels: NDArray[np.uint8] | None,
+    boxes_wsen: NDArray[np.float64],
+    classes: int,
+) -> FoldLeak:
+    cell_role, area = patches.roles[place], patches.class_km2  # (R, C), (R, C, 2 + classes)
+    bedrock, ground = area[:, :, 1 : classes + 1].sum(axis=-1), area.sum(axis=-1)
+    # A window with nothing to learn from is never drawn.
+    learns = (window_role == TRAIN) & patches.any_inside((cell_role == TRAIN) & (bedrock > 0))
+    in_training = painted(patches.shape, patches.touched[learns])
+    visible = in_training & (cell_role == TRAIN)
+    held = cell_role.copy()
+    for role in (TUNE, TEST):
+        held[painted(patches.shape, patches.held[window_role == role])] = role
+    out = (held == TUNE) | (held == TEST)
+    masks = {"train": visible, "tune": held == TUNE, "test": held == TEST}
+    class_km2 = {role: area[mask][:, 1 : classes + 1].sum(axis=0) for role, mask in masks.items()}
+    mapped = area[:, :, 1 : classes + 1].sum(axis=(0, 1)) > 0
+    distance = None
+    if labels is not None:
+        seen_cells = stretch(patches, visible & (bedrock > 0))
+        held_cells = stretch(patches, out & (bedrock > 0))
+        rock = (labels > COVER) & (labels < UNUSABLE)
+        distance = nearest_pair_km(seen_cells & rock, held_cells & rock, patches.bounds_wsen)
+    sides = [f"{side:g}deg" for side in np.round(boxes_wsen[:, 3] - boxes_wsen[:, 1], 6)]
+    used = np.where((window_role == TRAIN) & ~learns, IGNORED, window_role)
+    names = sorted(set(sides), key=lambda side: float(side[:-3]))
+    return FoldLeak(
+        fold=number,
+        held_out_km2=float(bedrock[out].sum()),
+        seen_km2=float(bedrock[out & visible].sum()),
+        leak=_share(bedrock[out & visible].sum(), bedrock[out].sum()),
+        tune_leak=_share(bedrock[masks["tune"] & visible].sum(), bedrock[masks["tune"]].sum()),
+        test_leak=_share(bedrock[masks["test"] & visible].sum(), bedrock[masks["test"]].sum()),
+        ground_km2=float(ground[out].sum()),
+        gravity_seen=_share(ground[out & in_training].sum(), ground[out].sum()),
+        distance_km=distance,
+        class_km2={role: [round(float(km2), 3) for km2 in found] for role, found in class_km2.items()},
+        absent={role: (np.flatnonzero(mapped & (found == 0)) + 1).tolist() for role, found in class_km2.items()},
+        windows={
+            role: {
+                name: sum(side == name for side, kept in zip(sides, used == value, strict=True) if kept)
+                for name in names
+            }
+            for role, value in ROLES.items()
+        },
+    )
+
+
+def _share(part: float, whole: float) -> float:
+    return float(part / whole) if whole > 0 else 0.0
+
+
+def check_folds(report: LeakReport) -> None:
+    """Refuse a split with a fold that has no bedrock to learn from, or none to score on.
+
+    Raises
+    ------
+    InputError
+        Such a fold.
+    """
+    for fold in report.folds:
+        for role, purpose in (("train", "learn from"), ("test", "score on")):
+            if not sum(fold.class_km2[role]):
+                raise InputError(
+                    f"Fold {fold.fold} of the split {report.name} has no bedrock to {purpose}.",
+                    "Choose another --block, --buffer, --folds or --seed, or bring a map with more bedrock.",
+                )
+
+
+def describe_split(drawn: Split, raster: Labels, boxes_wsen: NDArray[np.float64]) -> dict[str, Any]:
+    """What ``index.json`` says of a split: how to rebuild it, and how much of it leaks, as measured.
+
+    Raises
+    ------
+    InputError
+        A fold has no bedrock to learn from, or none to score on.
+    """
+    classes = [entry.name for entry in raster.legend.bedrock]
+    report = report_split(drawn, raster.values, raster.bounds_wsen, boxes_wsen, classes)
+    check_folds(report)
+    return {**drawn.to_dict(), **measured(report)}
+
+
+def measured(report: LeakReport) -> dict[str, Any]:
+    """The part of a report that an index keeps."""
+    return {
+        "leak": report.leak,
+        "leak_of_fold": [fold.leak for fold in report.folds],
+        "training_windows": [fold.windows["train"] for fold in report.folds],
+    }

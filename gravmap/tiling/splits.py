@@ -1,0 +1,207 @@
+"""Every way to hold ground out: drawn for labels and windows, stored in an index, and read back."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gravmap.errors import InputError, OptionError
+from gravmap.geology.legend import COVER, UNUSABLE
+from gravmap.regions import Region
+from gravmap.tiling.blocks import BUFFER_DEG, FOLDS, BlockSplit, split_blocks
+from gravmap.tiling.census import count_classes
+from gravmap.tiling.random_split import RandomSplit, split_random
+from gravmap.tiling.strict_split import StrictSplit, split_strict
+
+log = logging.getLogger(__name__)
+
+KINDS: dict[str, type[BlockSplit] | type[RandomSplit]] = {
+    "blocks": BlockSplit,
+    "random": RandomSplit,
+    "strict": StrictSplit,
+}
+# What says which block or window belongs where: long, and of no use once the roles have been handed over.
+ASSIGNMENTS = ("fold_of_block", "tuning_blocks", "roles_of_window")
+
+
+class Split(Protocol):
+    """What every split can say: the roles of cells and of windows in each of its folds."""
+
+    kind: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """What the tile set calls it."""
+
+    @property
+    def folds(self) -> int:
+        """Number of folds."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was changed while it was drawn, in plain words."""
+
+    def roles(
+        self, fold: int, shape: tuple[int, int], bounds_wsen: tuple[float, float, float, float]
+    ) -> NDArray[np.uint8]:
+        """The role of every cell of a raster (0 train, 1 tune, 2 test, 3 ignored), north-up."""
+
+    def window_roles(self, fold: int, boxes_wsen: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """The role of every window (0 train, 1 tune, 2 test, 3 not used)."""
+
+    def columns(self, boxes_wsen: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+        """Its columns of ``index.parquet``."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values that :func:`read_split` rebuilds it from."""
+
+
+def split(
+    labels: NDArray[np.uint8],
+    bounds_wsen: tuple[float, float, float, float],
+    windows: Sequence[Region] | NDArray[np.float64],
+    kind: str = "blocks",
+    *,
+    region: Region | None = None,
+    folds: int = FOLDS,
+    block_deg: float | None = None,
+    buffer_deg: float = BUFFER_DEG,
+    seed: int = 0,
+    name: str | None = None,
+) -> Split:
+    """Hold ground out of a label raster and the windows laid over it.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (rows, columns), uint8
+        North-up; 0 cover, 1, 2, ... bedrock, 255 not usable.
+    bounds_wsen : tuple of float
+        Outer edges of the labels, degrees.
+    windows : sequence of Region, or ndarray of shape (n, 4)
+        The windows; as numbers west, south, east, north, degrees.
+    kind : str
+        ``blocks`` (labels of held-out blocks are hidden), ``strict`` (windows that touch one are not used)
+        or ``random`` (the paper's, which leaks).
+    region : Region, optional
+        What blocks divide; by default what the windows span.
+    folds : int
+        At least 3.
+    block_deg, buffer_deg : float
+        Side of a block and width of the buffer around it, degrees; not for ``random``.
+    seed : int
+        What decides among the possible ones.
+    name : str, optional
+        What to call it; default its kind.
+
+    Returns
+    -------
+    Split
+        ``.roles(fold, shape, bounds_wsen)`` gives the role of every cell of a raster and
+        ``.window_roles(fold, windows)`` that of every window: 0 train, 1 tune, 2 test, 3 not used.
+
+    Raises
+    ------
+    OptionError
+        No such kind, or options that make no split.
+    InputError
+        Labels and windows do not overlap, or hold too little bedrock.
+    """
+    check_kinds([kind])
+    boxes = np.array([w.bounds_wsen if isinstance(w, Region) else tuple(w) for w in windows], dtype=np.float64)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
+        raise OptionError("No windows to split.", "Give Regions, or rows of west, south, east, north.")
+    if region is None:
+        region = Region(*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
+    if region.intersection(Region(*bounds_wsen)) is None:
+        raise InputError(
+            f"The windows lie in {region} and the labels in {Region(*bounds_wsen)}: they do not overlap.",
+            "Make labels for the region of the windows.",
+        )
+    rest: dict[str, Any] = {"folds": folds, "seed": seed, "name": name or kind}
+    if kind == "random":
+        return split_random(outcrop_shares(labels, bounds_wsen, boxes), **rest)
+    rest |= {"block_deg": block_deg, "buffer_deg": buffer_deg}
+    if kind == "strict":
+        return split_strict(labels, bounds_wsen, region, boxes, **rest)
+    return split_blocks(labels, bounds_wsen, region, **rest)
+
+
+def outcrop_shares(
+    labels: NDArray[np.uint8], bounds_wsen: tuple[float, float, float, float], boxes_wsen: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Share of each window's cells that are bedrock, shape (n,)."""
+    west, south, east, north = bounds_wsen
+    cell_deg2 = (east - west) * (north - south) / labels.size
+    cells = (boxes_wsen[:, 2] - boxes_wsen[:, 0]) * (boxes_wsen[:, 3] - boxes_wsen[:, 1]) / cell_deg2
+    bedrock = count_classes(labels, bounds_wsen, boxes_wsen)[:, COVER + 1 : UNUSABLE].sum(axis=1)
+    return np.asarray(np.minimum(bedrock / cells, 1.0), dtype=np.float64)
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Refuse kinds of splits that do not exist."""
+    strange = [kind for kind in kinds if kind not in KINDS]
+    if strange:
+        raise OptionError(f"No split is called {', '.join(strange)}.", f"Known: {', '.join(KINDS)}.")
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that could not be part of a file's name and of a column's."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", name):
+        raise OptionError(f"{name!r} is no name for a split.", "Use up to 40 letters, digits, -, _ and dots.")
+
+
+def read_split(stored: dict[str, Any]) -> Split:
+    """The split that an index describes.
+
+    Raises
+    ------
+    InputError
+        Written by a gravmap that knows other kinds.
+    """
+    kind = stored.get("kind")
+    if kind not in KINDS:
+        raise InputError(
+            f"The split {stored.get('name')!r} is of a kind that this gravmap does not know: {kind!r}.",
+            "`gravmap tile --overwrite` makes the tile set anew.",
+        )
+    return KINDS[kind].from_dict(stored)
+
+
+def draw_splits(
+    kinds: Sequence[str],
+    labels: NDArray[np.uint8],
+    bounds_wsen: tuple[float, float, float, float],
+    region: Region,
+    boxes_wsen: NDArray[np.float64],
+    **options: Any,
+) -> tuple[list[Split], list[str]]:
+    """The splits of a new tile set, and what there is to say about them.
+
+    Parameters
+    ----------
+    kinds : sequence of str
+        Those asked for; without any, each kind that the region allows (``blocks`` always).
+    labels, bounds_wsen, region, boxes_wsen
+        As in :func:`split`.
+    **options
+        ``folds``, ``block_deg``, ``buffer_deg``, ``seed``.
+    """
+    check_kinds(kinds)
+    drawn: list[Split] = []
+    notes: list[str] = []
+    for kind in dict.fromkeys(kinds or KINDS):
+        try:
+            drawn.append(split(labels, bounds_wsen, boxes_wsen, kind, region=region, **options))
+        except InputError as error:
+            # What nobody asked for by name is not worth a tile set; it can be added.
+            if kinds or kind == "blocks":
+                raise
+            notes.append(f"Left out the split {kind}. {error.message}")
+        else:
+            notes += [f"Split {kind}: {note}" for note in drawn[-1].notes]
+    return drawn, notes
