@@ -32,7 +32,7 @@ from gravmap.regions import find_region
 LEGEND = load_legend("geo3al")
 
 
-def make_map(path: Path, count: int, invalid: bool) -> None:
+def make_map(path: Path, count: int, invalid: bool = False) -> None:
     """Voronoi cells of random points, their outlines ragged; codes drawn from the legend."""
     rng = np.random.default_rng(20261122)
     points = rng.uniform((64, 39), (96, 56), (count, 2))
