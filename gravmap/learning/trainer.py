@@ -89,7 +89,7 @@ def train(
             if config.schedule == "cosine":
                 run.progress = shown
             left = _left(elapsed, run.step - steps_before, total - run.step, config.time_limit_s)
-            progress(round(shown * total), total, f"epoch {run.epoch + 1}/{config.epochs} {run.told()} {left}")
+            progress(min(round(shown * total), total), total, f"epoch {run.epoch + 1}/{config.epochs} {run.told()} {left}")
             out_of_time = config.time_limit_s is not None and elapsed + run.ending_s > config.time_limit_s
             if out_of_time:
                 break

@@ -84,6 +84,7 @@ def test_onnxruntime_gives_the_same_classes(world, tmp_path):
     assert call(root, "--output", str(path)).exit_code == 3
 
 
+@pytest.mark.slow
 def test_a_torch_program_runs_without_gravmap(world, tmp_path):
     root, network, spec = world
     done = call(root, "first", "--format", "torch")

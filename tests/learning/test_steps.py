@@ -148,7 +148,7 @@ def test_bfloat16_and_channels_last_teach_the_same(area, tmp_path):
     plain, _ = first_loss(area, tmp_path)
     half, _ = first_loss(area, tmp_path, precision="bfloat16")
     assert half != plain
-    assert half == pytest.approx(plain, rel=0.02)
+    assert half == pytest.approx(plain, rel=0.05)  # eight bits of mantissa, a dozen layers
     assert first_loss(area, tmp_path, channels_last=True)[0] == pytest.approx(plain, rel=1e-4)
 
 
