@@ -1,0 +1,146 @@
+"""What lies under a crop's pixels: values interpolated between nodes, and cells looked up, on any device.
+
+A crop lies in a grid by a 2 x 3 matrix M: (column, row) = M (u, v, 1), with u east and v south from -1 to 1 across the
+crop (`Crop.place`). Where M does not mix the two (a crop that is not turned), columns and rows are worked out
+once each; a turned crop needs a position for every pixel.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from gravmap.learning.area import SNAP_CELLS
+
+BAND_PX = 128
+"""On a CPU positions are worked out for so many rows of pixels at a time: they stay in its cache."""
+
+
+def centres(px: int) -> NDArray[np.float64]:
+    """Pixel centres from -1 to 1."""
+    return (2 * np.arange(px) + 1) / px - 1
+
+
+def patch_under(
+    place: NDArray[np.float64], columns: int, rows: int
+) -> tuple[slice, slice, NDArray[np.float64]]:
+    """The part of a grid of nodes that a crop needs: rows, columns, and the crop's place in that part.
+
+    One node more than needed all round, at least two either way, cut at the grid's sides.
+    """
+    reach = np.abs(place[:, :2]).sum(axis=1)
+    left, right = _patch(place[0, 2], reach[0], columns)
+    top, bottom = _patch(place[1, 2], reach[1], rows)
+    moved = place.copy()
+    moved[:, 2] -= left, top
+    return slice(top, bottom + 1), slice(left, right + 1), moved
+
+
+def interpolate(values: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
+    """Values at a crop's pixel centres, bilinear between nodes and mirrored at the outermost ones.
+
+    Parameters
+    ----------
+    values : Tensor, shape (F, rows, columns), float32
+        At nodes, at least two either way.
+    place : ndarray, shape (2, 3)
+        Of the crop, in nodes from the first column and row.
+    px : int
+        Pixels across the crop.
+
+    Returns
+    -------
+    Tensor, shape (F, px, px), float32
+    """
+    _, rows, columns = values.shape
+    across = centres(px)
+    if not (place[0, 1] or place[1, 0]):
+        left, right = _between(place[0, 0] * across + place[0, 2], columns, values.device)
+        top, down = _between(place[1, 1] * across + place[1, 2], rows, values.device)
+        wide = torch.lerp(values.index_select(2, left), values.index_select(2, left + 1), right)  # (F, rows, px)
+        return torch.lerp(wide.index_select(1, top), wide.index_select(1, top + 1), down[:, None])
+    # As grid_sample counts with align_corners: -1 is the first node and 1 the last.
+    scaled = place * (2 / np.array([columns - 1, rows - 1]))[:, None] - [[0, 0, 1], [0, 0, 1]]
+    grid = values.new_empty(1, px, px, 2)
+    for axis, (by_u, by_v, middle) in enumerate(scaled):
+        u, v = (torch.from_numpy(part).to(values.device, torch.float32) for part in (by_u * across, by_v * across))
+        torch.add(u[None, :], (v + float(middle))[:, None], out=grid[0, :, :, axis])
+    return functional.grid_sample(values[None], grid, "bilinear", "reflection", align_corners=True)[0]
+
+
+class CellsUnder:
+    """Which cell of a raster each of a crop's pixels lies in.
+
+    In float64: a float32 position is wrong by up to a thousandth of a cell, enough to hit the wrong one.
+
+    Parameters
+    ----------
+    place : ndarray, shape (2, 3)
+        Of the crop, in cells from the raster's north-west corner.
+    columns, rows : int
+        Cells of the raster.
+    px : int
+        Pixels across the crop.
+    device : torch.device
+        Where the rasters are.
+    """
+
+    def __init__(self, place: NDArray[np.float64], columns: int, rows: int, px: int, device: torch.device) -> None:
+        self._px = px
+        self._straight = not (place[0, 1] or place[1, 0])
+        across = centres(px)
+        if self._straight:
+            for_column = rimmed_cells(place[0, 0] * across + place[0, 2], columns)
+            for_row = rimmed_cells(place[1, 1] * across + place[1, 2], rows)
+            self._columns, self._rows = (torch.from_numpy(each).to(device) for each in (for_column, for_row))
+            return
+        # Positions in the raster with its rim; they are not negative where they count, so that cutting off is floor.
+        rimmed = place + [[0, 0, 1 + SNAP_CELLS], [0, 0, 1 + SNAP_CELLS]]
+        reach = np.abs(place[:, :2]).sum(axis=1)
+        inside = bool(((place[:, 2] >= reach) & (place[:, 2] + reach <= (columns, rows))).all())
+        parts = [torch.from_numpy(part).to(device) for part in (rimmed[:, :1] * across, rimmed[:, 1:2] * across)]
+        (column_u, row_u), (column_v, row_v) = parts[0], parts[1] + torch.from_numpy(rimmed[:, 2:]).to(device)
+        band = BAND_PX if device.type == "cpu" else px
+        self._flat = torch.empty((px, px), dtype=torch.int32, device=device)
+        for first in range(0, px, band):
+            some = slice(first, first + band)
+            column, row = column_u + column_v[some, None], row_u + row_v[some, None]
+            if not inside:
+                column.clamp_(0, columns + 1)
+                row.clamp_(0, rows + 1)
+            torch.add(column.int(), row.int(), alpha=columns + 2, out=self._flat[some])
+
+    def of(self, rimmed: Tensor) -> Tensor:
+        """The raster's values (px, px); it has a rim of one cell, which stands for all that is outside."""
+        if self._straight:
+            return rimmed.index_select(0, self._rows).index_select(1, self._columns)
+        return rimmed.flatten().index_select(0, self._flat.flatten()).view(self._px, self._px)
+
+
+def rimmed_cells(position: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Number of the cell in a raster with a rim, for positions in cells of the raster without; the rim outside.
+
+    A point between two cells is in the eastern, or the southern, one.
+    """
+    cells: NDArray[np.int64] = np.clip(np.floor(position + SNAP_CELLS) + 1, 0, count + 1).astype(np.int64)
+    return cells
+
+
+
+def _between(position: NDArray[np.float64], count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Node before each position, and how far it is to the next one (0 to 1)."""
+    folded = np.abs((position + (count - 1)) % (2 * (count - 1)) - (count - 1))
+    before = np.minimum(folded.astype(np.int64), count - 2)
+    share = (folded - before).astype(np.float32)
+    return torch.from_numpy(before).to(device), torch.from_numpy(share).to(device)
+
+
+def _patch(centre: float, reach: float, count: int) -> tuple[int, int]:
+    """First and last node around a crop, at least two."""
+    first = min(max(math.floor(centre - reach) - 1, 0), count - 2)
+    return first, max(min(math.ceil(centre + reach) + 1, count - 1), first + 1)
