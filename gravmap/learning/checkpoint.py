@@ -68,7 +68,7 @@ class ModelSpec:
     region_wsen : list of float
         Where the network was trained, degrees.
     area_sha256 : str
-        Of the arrays it was taught on (:meth:`gravmap.learning.Area.fingerprint`).
+        Of the arrays it was taught on (:meth:`gravmap.learning.Area.fingerprint`), and the tiles where they were read.
     """
 
     model: str

@@ -31,9 +31,7 @@ class NativeGrids:
         Pixels across a crop.
     """
 
-    def __init__(
-        self, area: Area, fields: Tensor, targets: NDArray[np.int16], changes: Changes, crop_px: int
-    ) -> None:
+    def __init__(self, area: Area, fields: Tensor, targets: NDArray[np.int16], changes: Changes, crop_px: int) -> None:
         self._area, self._changes, self._crop_px, self._fields = area, changes, crop_px, fields
         self._targets = torch.from_numpy(targets).to(fields.device)
         self._small = torch.from_numpy(rimmed_small(area) & (targets != IGNORE)).to(fields.device)

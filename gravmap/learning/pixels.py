@@ -26,9 +26,13 @@ def centres(px: int) -> NDArray[np.float64]:
     return (2 * np.arange(px) + 1) / px - 1
 
 
-def patch_under(
-    place: NDArray[np.float64], columns: int, rows: int
-) -> tuple[slice, slice, NDArray[np.float64]]:
+def moved(place: NDArray[np.float64], by: float) -> NDArray[np.float64]:
+    """A crop's place where columns and rows are counted from elsewhere: all numbers greater by `by`."""
+    counted: NDArray[np.float64] = place + np.array([[0.0, 0.0, by], [0.0, 0.0, by]])
+    return counted
+
+
+def patch_under(place: NDArray[np.float64], columns: int, rows: int) -> tuple[slice, slice, NDArray[np.float64]]:
     """The part of a grid of nodes that a crop needs: rows, columns, and the crop's place in that part.
 
     One node more than needed all round, at least two either way, cut at the grid's sides.
@@ -36,9 +40,9 @@ def patch_under(
     reach = np.abs(place[:, :2]).sum(axis=1)
     left, right = _patch(place[0, 2], reach[0], columns)
     top, bottom = _patch(place[1, 2], reach[1], rows)
-    moved = place.copy()
-    moved[:, 2] -= left, top
-    return slice(top, bottom + 1), slice(left, right + 1), moved
+    in_part = place.copy()
+    in_part[:, 2] -= left, top
+    return slice(top, bottom + 1), slice(left, right + 1), in_part
 
 
 def interpolate(values: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
@@ -65,7 +69,7 @@ def interpolate(values: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
         wide = torch.lerp(values.index_select(2, left), values.index_select(2, left + 1), right)  # (F, rows, px)
         return torch.lerp(wide.index_select(1, top), wide.index_select(1, top + 1), down[:, None])
     # As grid_sample counts with align_corners: -1 is the first node and 1 the last.
-    scaled = place * (2 / np.array([columns - 1, rows - 1]))[:, None] - [[0, 0, 1], [0, 0, 1]]
+    scaled = moved(place * (2 / np.array([columns - 1, rows - 1]))[:, None], -1)
     grid = values.new_empty(1, px, px, 2)
     for axis, (by_u, by_v, middle) in enumerate(scaled):
         u, v = (torch.from_numpy(part).to(values.device, torch.float32) for part in (by_u * across, by_v * across))
@@ -100,7 +104,7 @@ class CellsUnder:
             self._columns, self._rows = (torch.from_numpy(each).to(device) for each in (for_column, for_row))
             return
         # Positions in the raster with its rim; they are not negative where they count, so that cutting off is floor.
-        rimmed = place + [[0, 0, 1 + SNAP_CELLS], [0, 0, 1 + SNAP_CELLS]]
+        rimmed = moved(place, 1 + SNAP_CELLS)
         reach = np.abs(place[:, :2]).sum(axis=1)
         inside = bool(((place[:, 2] >= reach) & (place[:, 2] + reach <= (columns, rows))).all())
         parts = [torch.from_numpy(part).to(device) for part in (rimmed[:, :1] * across, rimmed[:, 1:2] * across)]
@@ -129,7 +133,6 @@ def rimmed_cells(position: NDArray[np.float64], count: int) -> NDArray[np.int64]
     """
     cells: NDArray[np.int64] = np.clip(np.floor(position + SNAP_CELLS) + 1, 0, count + 1).astype(np.int64)
     return cells
-
 
 
 def _between(position: NDArray[np.float64], count: int, device: torch.device) -> tuple[Tensor, Tensor]:

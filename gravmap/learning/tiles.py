@@ -23,36 +23,29 @@ from gravmap.learning.changes import Changes
 from gravmap.learning.channels import InputChannels
 from gravmap.learning.crops import Crop
 from gravmap.learning.native import rimmed_small
-from gravmap.learning.pixels import CellsUnder, interpolate, patch_under
+from gravmap.learning.pixels import CellsUnder, interpolate, moved, patch_under
 from gravmap.learning.target import IGNORE, to_target
 
 CACHE_BYTES = 2**30
-"""So much of the tiles every process keeps in memory: 50 windows of 2048 pixels."""
+"""So much of the tiles every process keeps in memory: 40 windows of 2048 pixels."""
 
 Window = tuple[float, float, float, float]
 
 
 class Tiles(Protocol):
-    """Reads tiles (`gravmap.tiling.open_tiles` gives one); it is pickled to every process of a run.
-
-    Attributes
-    ----------
-    channel : str
-        The field the tiles hold.
-    record : dict
-        What the run keeps of them, JSON-able: their number, how many differ from what was written first, and
-        `sha256` over all.
-    """
+    """Reads tiles (`gravmap.tiling.open_tiles` gives one); it is pickled to every process of a run."""
 
     @property
-    def channel(self) -> str: ...
+    def channel(self) -> str:
+        """The field the tiles hold."""
+        ...
 
     @property
-    def record(self) -> dict[str, Any]: ...
+    def record(self) -> dict[str, Any]:
+        """What a run keeps of them, JSON-able: which differ from what was written first, and `sha256` over all."""
+        ...
 
-    def read(
-        self, window_wsen: Window
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8] | None]:
+    def read(self, window_wsen: Window) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8] | None]:
         """Field (n, n) in its unit, NaN where unknown, label (n, n), and the mask of small bodies (n, n).
 
         The mask is None where nobody edited it: the native one stands, which is made of training ground alone.
@@ -143,7 +136,7 @@ class TileCrops:
 
     def _values(self, crop: Crop, field: Tensor, place: NDArray[np.float64]) -> Tensor:
         size, px = len(field), self._crop_px
-        from_centre = place - [[0, 0, 0.5], [0, 0, 0.5]]  # pixel 0's centre is 0
+        from_centre = moved(place, -0.5)  # pixel 0's centre is 0
         rows, columns, in_part = patch_under(from_centre, size, size)
         values = interpolate(field[None, rows, columns].to(self._device), in_part, px)
         height, width = self._area.field_valid.shape

@@ -7,6 +7,7 @@ from gravmap.tiling.handover import load_arrays, pack, read_index
 from gravmap.tiling.random_split import leaked_share, split_random
 from gravmap.tiling.tile_index import verify_tiles
 from gravmap.tiling.tile_plan import TilePlan, plan_tiles
+from gravmap.tiling.tile_reader import TileReader, open_tiles
 from gravmap.tiling.tileset import make_tiles
 from gravmap.tiling.windows import Scale, plan_scales, windows
 
@@ -15,11 +16,13 @@ __all__ = [
     "FieldGrid",
     "Scale",
     "TilePlan",
+    "TileReader",
     "export_tiles",
     "fields_region",
     "leaked_share",
     "load_arrays",
     "make_tiles",
+    "open_tiles",
     "pack",
     "plan_scales",
     "plan_tiles",
