@@ -1,8 +1,8 @@
 """Training crops per second: the sampler beside what one writes without it, in one run.
 
 The grids are those of benchmarks/tiles.py: a rough 2 arc-minute residual of 65-95 E, 40-55 N and ten thousand ragged
-polygons at 15 arc-seconds. Windows of 1, 5, 10 and 15 degrees, 5 degrees apart, are cut as 2048-pixel tiles (how many is
-printed). Crops are 1024 x 1024 pixels: field, class, and, from gravmap, the mask of small bodies.
+polygons at 15 arc-seconds. Of 65-80 E, 40-55 N windows of 1, 5, 10 and 15 degrees are cut as 2048-pixel tiles: 225, 25,
+9 and 1. Crops are 1024 x 1024 pixels: field, class, and, from gravmap, the mask of small bodies.
 
 - gravmap: `Sampler.batch` on the native grids, two threads of torch; also with --from-tiles' reader.
 - the usual way: a torch DataLoader with two workers, whose dataset reads a random 1024 x 1024 window of a random tile's
@@ -36,12 +36,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
+from gravmap.gravity import open_fields, write_fields
 from gravmap.learning import Area
 from gravmap.learning.channels import InputChannels
 from gravmap.learning.sampler import Sampler
 from gravmap.tiling import load_arrays, make_tiles, open_tiles
 
-SIZES_DEG, STRIDES_DEG = (1.0, 5.0, 10.0, 15.0), (5.0, 5.0, 5.0, 5.0)
+SIZES_DEG, STRIDES_DEG = (1.0, 5.0, 10.0, 15.0), (1.0, 2.5, 2.5, 5.0)
 CROP_PX, BATCH, THREADS, TURNS = 1024, 8, 2, 3
 
 
@@ -133,7 +134,9 @@ def main() -> None:
             print(run([sys.executable, "-c", PREPARE, str(data), str(Path(__file__).parent)], data)[3])
         folder = data / "some-tiles"
         if not folder.exists():
-            sources = data / "fields.nc", data / "labels.tif"
+            with open_fields(data / "fields.nc") as fields:
+                write_fields(fields.sel(lon=slice(65, 80)).load(), data / "part.nc")
+            sources = data / "part.nc", data / "labels.tif"
             made = make_tiles(*sources, folder, sizes_deg=SIZES_DEG, strides_deg=STRIDES_DEG)
             print(f"{made['windows']} windows")
         compare(folder, options.crops)

@@ -33,7 +33,6 @@ class Changes:
         linear = [unit.startswith("mGal") for unit in inputs.units]
         self._linear = torch.tensor(linear, device=fields.device)[:, None, None]
         self._limits = _limits(fields, valid)
-        self._random = torch.Generator(fields.device)
 
     def noise(self, crop: Crop, rows: int, columns: int) -> Tensor | None:
         """White noise (F, rows, columns) for nodes under a crop, in the fields' units; None where none is drawn."""
@@ -57,9 +56,9 @@ class Changes:
         return torch.where(self._linear, low + picture * span, values)
 
     def _normal(self, crop: Crop, rows: int, columns: int) -> Tensor:
-        self._random.manual_seed(crop.noise_seed)
-        shape = (len(self._spread), rows, columns)
-        return torch.randn(shape, generator=self._random, device=self._spread.device)
+        device = self._spread.device
+        random = torch.Generator(device).manual_seed(crop.noise_seed)  # one each, so that threads may cut side by side
+        return torch.randn((len(self._spread), rows, columns), generator=random, device=device)
 
 
 def _limits(fields: Tensor, valid: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:

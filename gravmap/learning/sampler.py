@@ -81,17 +81,18 @@ class Sampler:
         self.crop_px = tile_size_px // 2
         self.seed = seed
         self.augmentation = Augmentation() if augmentation is None else augmentation
+        self.device = torch.device(device)
         self.area = area
         self._inputs = inputs
         targets = teaching_targets(area)
         self._teaches = targets != IGNORE
-        fields = torch.from_numpy(np.ascontiguousarray(inputs.select(area))).to(device)  # (F, ny, nx)
+        fields = torch.from_numpy(np.ascontiguousarray(inputs.select(area))).to(self.device)  # (F, ny, nx)
         self._changes = Changes(inputs, fields, area.field_valid)
         self._source: NativeGrids | TileCrops
         if tiles is None:
             self._source = NativeGrids(area, fields, targets, self._changes, self.crop_px)
         else:
-            self._source = TileCrops(tiles, area, inputs, self._changes, self.crop_px, fields.device)
+            self._source = TileCrops(tiles, area, inputs, self._changes, self.crop_px, self.device)
         self._groups = self._teaching_windows(even_scales, scales_deg)
         self.window_count = sum(len(group) for group in self._groups)
 
@@ -121,24 +122,28 @@ class Sampler:
         small : Tensor, shape (N, h, h), bool
             Pixels in small bodies.
         """
-        samples = [self._cut(self.draw(epoch, number)) for number in numbers]
-        fields, target, small = (torch.stack(parts) for parts in zip(*samples, strict=True))
-        return fields, target.long(), small
+        return self._cut([self.draw(epoch, number) for number in numbers])
 
     def cut(self, crop: Crop) -> tuple[Tensor, Tensor, Tensor]:
         """Input (C, h, h), targets (h, h) int64 and small-body mask (h, h) of one crop."""
-        fields, target, small = self._cut(crop)
-        return fields, target.long(), small
+        fields, target, small = self._cut([crop])
+        return fields[0], target[0], small[0]
 
     def expect(self, epoch: int, numbers: list[int]) -> None:
         """Let what these samples will need be read in the meantime; native grids are there already."""
         if isinstance(self._source, TileCrops):
             self._source.expect(self.draw(epoch, number) for number in numbers)
 
-    def _cut(self, crop: Crop) -> tuple[Tensor, Tensor, Tensor]:
-        fields, target, small = self._source.cut(crop)
-        prepared = self._inputs.prepare(self._changes.photograph(fields, crop), 2 * crop.half_deg / self.crop_px)
-        return prepared, target, small
+    def _cut(self, crops: list[Crop]) -> tuple[Tensor, Tensor, Tensor]:
+        shape = (len(crops), self.crop_px, self.crop_px)
+        fields = torch.empty((shape[0], self._inputs.width, *shape[1:]), device=self.device)
+        target = torch.empty(shape, dtype=torch.int64, device=self.device)
+        small = torch.empty(shape, dtype=torch.bool, device=self.device)
+        for number, crop in enumerate(crops):
+            values, target[number], small[number] = self._source.cut(crop)
+            values = self._changes.photograph(values, crop)
+            fields[number] = self._inputs.prepare(values, 2 * crop.half_deg / self.crop_px)
+        return fields, target, small
 
     def _propose(self, drawing: np.random.Generator) -> Crop:
         group = self._groups[drawing.integers(len(self._groups))]

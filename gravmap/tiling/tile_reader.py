@@ -90,23 +90,17 @@ class TileReader:
             field or label is.
         """
         name = self.names[window_wsen]
-        field, label = self._band(f"{name}_field.tif", window_wsen), self._band(f"{name}_label.tif", window_wsen)
-        # Where gravity is unknown QGIS and others write a filler; Python's rasterio hands it out as masked.
-        values = np.ma.filled(field.astype(np.float32), np.float32(np.nan))
-        if np.nanmax(np.abs(values), initial=0.0) > GREATEST_MGAL:
+        # Where gravity is unknown QGIS and others write a filler; rasterio hands it out as masked.
+        field = np.ma.filled(self._band(f"{name}_field.tif", window_wsen).astype(np.float32), np.float32(np.nan))
+        low, high = (float(each) for each in (np.nanmin(field, initial=0.0), np.nanmax(field, initial=0.0)))
+        if max(-low, high) > GREATEST_MGAL:
             raise InputError(
-                f"{self.folder / name}_field.tif holds {float(values.flat[np.nanargmax(np.abs(values))]):g} mGal, "
-                "which no residual is.",
+                f"{self.folder / name}_field.tif holds {high if high > -low else low:g} mGal, which no residual is.",
                 "If that stands for no data, say so in the file: gdal_edit.py -a_nodata VALUE FILE.",
             )
-        small_file = f"{name}_small.tif"
-        small = self._whole_numbers(small_file, self._band(small_file, window_wsen), {0, 1}, 0)
-        known = {*range(self.classes + 1), UNUSABLE}
-        return (
-            values,
-            self._whole_numbers(f"{name}_label.tif", label, known, UNUSABLE),
-            small if small_file in self.changed else None,
-        )
+        label = self._whole_numbers(f"{name}_label.tif", window_wsen, [*range(self.classes + 1), UNUSABLE], UNUSABLE)
+        small = f"{name}_small.tif"
+        return field, label, self._whole_numbers(small, window_wsen, [0, 1], 0) if small in self.changed else None
 
     def _band(self, file: str, window_wsen: Window) -> np.ma.MaskedArray[Any, Any]:
         path = self.folder / file
@@ -131,18 +125,22 @@ class TileReader:
             raise InputError(f"{path} covers {there} (west, south, east, north), its window is {wanted}.", _PUT_BACK)
         return band
 
-    def _whole_numbers(
-        self, file: str, band: np.ma.MaskedArray[Any, Any], known: set[int], nothing: int
-    ) -> NDArray[np.uint8]:
-        values = np.ma.filled(band, nothing) if band.dtype.kind in "iu" else np.ma.filled(band.astype(float), nothing)
-        strange = np.setdiff1d(np.unique(values), list(known))
-        if strange.size:
+    def _whole_numbers(self, file: str, window_wsen: Window, known: list[int], nothing: int) -> NDArray[np.uint8]:
+        found = np.ma.filled(self._band(file, window_wsen), nothing)
+        values = found.astype(np.uint8)
+        is_known = np.zeros(256, dtype=bool)
+        is_known[known] = True
+        wrong = ~is_known[values]
+        if found.dtype != np.uint8:
+            wrong |= values != found
+        if wrong.any():
+            strange = np.unique(found[wrong])[:5]
             raise InputError(
-                f"{self.folder / file} holds {', '.join(f'{each:g}' for each in strange[:5])}; "
-                f"known are {', '.join(map(str, sorted(known)))}.",
+                f"{self.folder / file} holds {', '.join(f'{each:g}' for each in strange)}; known are "
+                f"{', '.join(map(str, known))}.",
                 _PUT_BACK,
             )
-        return values.astype(np.uint8)
+        return values
 
 
 def open_tiles(folder: Path, *, workers: int = 2, progress: Progress = silent) -> TileReader:
