@@ -4,7 +4,11 @@ The grids are those of benchmarks/tiles.py: a rough 2 arc-minute residual of 65-
 polygons at 15 arc-seconds. Of 65-80 E, 40-55 N windows of 1, 5, 10 and 15 degrees are cut as 2048-pixel tiles: 225, 25,
 9 and 1. Crops are 1024 x 1024 pixels: field, class, and, from gravmap, the mask of small bodies.
 
-- gravmap: `Sampler.batch` on the native grids, two threads of torch; also with --from-tiles' reader.
+Batches are of two crops, as many as training takes at once on a CPU at this size.
+
+- gravmap: `Sampler.batch` on the native grids in two threads, one batch each, torch with one thread in each; also with
+  --from-tiles' reader, which keeps 1 GiB of the tiles in memory; and on the native grids with two threads of torch
+  on one batch, which must wait for each other after every operation.
 - the usual way: a torch DataLoader with two workers, whose dataset reads a random 1024 x 1024 window of a random tile's
   field and label with rasterio and changes them with torchvision's v2: flips, a turn by 0 to 180 degrees in half of the
   crops (bilinear; the mask nearest), Gaussian noise.
@@ -25,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +48,7 @@ from gravmap.learning.sampler import Sampler
 from gravmap.tiling import load_arrays, make_tiles, open_tiles
 
 SIZES_DEG, STRIDES_DEG = (1.0, 5.0, 10.0, 15.0), (1.0, 2.5, 2.5, 5.0)
-CROP_PX, BATCH, THREADS, TURNS = 1024, 8, 2, 3
+CROP_PX, BATCH, THREADS, TURNS = 1024, 2, 2, 3
 
 
 class TileWindows(Dataset):
@@ -95,14 +100,19 @@ def usual_way(folder: Path, crops: int) -> Iterator[None]:
         yield
 
 
-def ours(sampler: Sampler, crops: int) -> Iterator[None]:
-    """Batch by batch, the next one's tiles read in the meantime."""
-    for first in range(0, crops + BATCH, BATCH):
-        sampler.expect(0, list(range(first + BATCH, first + 2 * BATCH)))
+def ours(sampler: Sampler, crops: int, side_by_side: int = THREADS) -> Iterator[None]:
+    """Batch by batch, so many of them side by side, and torch with the rest of the threads in each."""
+
+    def batch(first: int) -> None:
+        sampler.expect(0, list(range(first + side_by_side * BATCH, first + (side_by_side + 1) * BATCH)))
         fields, target, _ = sampler.batch(0, list(range(first, first + BATCH)))
         assert fields.shape == (BATCH, 1, CROP_PX, CROP_PX)
         assert target.shape == (BATCH, CROP_PX, CROP_PX)
-        yield
+
+    torch.set_num_threads(THREADS // side_by_side)
+    with ThreadPoolExecutor(side_by_side) as pool:
+        for _ in pool.map(batch, range(0, crops + BATCH, BATCH)):
+            yield
 
 
 def rate(batches: Iterator[None], crops: int) -> tuple[float, float]:
@@ -124,9 +134,8 @@ def rate(batches: Iterator[None], crops: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
-    parser.add_argument("--crops", type=int, default=96, help="crops a turn, in batches of eight")
+    parser.add_argument("--crops", type=int, default=96, help="crops a turn, in batches of two")
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
     with tempfile.TemporaryDirectory() as temporary:
         data = (options.folder or Path(temporary)).absolute()
         data.mkdir(parents=True, exist_ok=True)
@@ -151,6 +160,7 @@ def compare(folder: Path, crops: int) -> None:
     native, tiled = (Sampler(area, inputs, 2 * CROP_PX, tiles=tiles) for tiles in (None, reader))
     ways: dict[str, Callable[[], Iterator[None]]] = {
         "gravmap, native grids": lambda: ours(native, crops),
+        "  torch's two threads": lambda: ours(native, crops, 1),
         "the usual way": lambda: usual_way(folder, crops),
         "gravmap --from-tiles": lambda: ours(tiled, crops),
     }

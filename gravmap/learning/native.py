@@ -10,8 +10,11 @@ from torch import Tensor
 from gravmap.learning.area import TRAIN, Area
 from gravmap.learning.changes import Changes
 from gravmap.learning.crops import Crop
-from gravmap.learning.pixels import CellsUnder, interpolate, patch_under
+from gravmap.learning.pixels import interpolate, look_up, patch_under
 from gravmap.learning.target import IGNORE, to_target
+
+SMALL = 1024
+"""Added to the targets of small bodies, on the device."""
 
 
 class NativeGrids:
@@ -24,7 +27,7 @@ class NativeGrids:
     fields : Tensor, shape (F, ny, nx)
         Those that are read, on the device of the crops.
     targets : ndarray, shape (Ny + 2, Nx + 2), int16
-        What :func:`teaching_targets` gives.
+        What :func:`teaching_targets` gives, with its rim.
     changes : Changes
         Of the crops' values.
     crop_px : int
@@ -33,8 +36,7 @@ class NativeGrids:
 
     def __init__(self, area: Area, fields: Tensor, targets: NDArray[np.int16], changes: Changes, crop_px: int) -> None:
         self._area, self._changes, self._crop_px, self._fields = area, changes, crop_px, fields
-        self._targets = torch.from_numpy(targets).to(fields.device)
-        self._small = torch.from_numpy(rimmed_small(area) & (targets != IGNORE)).to(fields.device)
+        self._codes = encode(torch.from_numpy(targets), torch.from_numpy(rimmed_small(area))).to(fields.device)
 
     def cut(self, crop: Crop) -> tuple[Tensor, Tensor, Tensor]:
         """Fields (F, h, h) in their units, targets (h, h) int16 and small-body mask (h, h) of one crop."""
@@ -46,8 +48,8 @@ class NativeGrids:
         patch = self._fields[:, some_rows, some_columns]
         varied = self._changes.vary(patch, crop, self._changes.noise(crop, *patch.shape[1:]))
         rows, columns = area.labels.shape
-        under = CellsUnder(crop.place(area.label_bounds_wsen, columns, rows), columns, rows, px, self._fields.device)
-        return interpolate(varied, place, px), under.of(self._targets), under.of(self._small)
+        codes = look_up(self._codes, crop.place(area.label_bounds_wsen, columns, rows), px)
+        return interpolate(varied, place, px), *decode(codes)
 
 
 def teaching_targets(area: Area) -> NDArray[np.int16]:
@@ -58,6 +60,17 @@ def teaching_targets(area: Area) -> NDArray[np.int16]:
     targets = to_target(np.arange(256, dtype=np.uint8)).astype(np.int16)[area.labels]
     targets[(area.role != TRAIN) | ~_measured(area)] = IGNORE
     return np.pad(targets, 1, constant_values=IGNORE)
+
+
+def encode(target: Tensor, small: Tensor) -> Tensor:
+    """Target and small-body mask in one int16, so that both are looked up at once; IGNORE has no mask."""
+    return target + SMALL * (small & (target != IGNORE)).to(torch.int16)
+
+
+def decode(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Targets, int16, and small-body mask, bool, of the same shape."""
+    small = codes >= SMALL
+    return codes - SMALL * small.to(torch.int16), small
 
 
 def rimmed_small(area: Area) -> NDArray[np.bool_]:

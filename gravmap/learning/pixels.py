@@ -18,7 +18,7 @@ from torch.nn import functional
 from gravmap.learning.area import SNAP_CELLS
 
 BAND_PX = 128
-"""On a CPU positions are worked out for so many rows of pixels at a time: they stay in its cache."""
+"""On a CPU so many rows of pixels are worked on at a time."""
 
 
 def centres(px: int) -> NDArray[np.float64]:
@@ -61,8 +61,9 @@ def interpolate(values: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
     -------
     Tensor, shape (F, px, px), float32
     """
-    _, rows, columns = values.shape
+    fields, rows, columns = values.shape
     across = centres(px)
+    made = values.new_empty(fields, px, px)
     if _is_straight(place):
         left, right = _between(place[0, 0] * across + place[0, 2], columns, values.device)
         top, down = _between(place[1, 1] * across + place[1, 2], rows, values.device)
@@ -70,60 +71,77 @@ def interpolate(values: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
         sideways = values.transpose(1, 2).contiguous()  # (F, columns, rows)
         wide = torch.lerp(sideways.index_select(1, left), sideways.index_select(1, left + 1), right[:, None])
         wide = wide.transpose(1, 2).contiguous()  # (F, rows, px)
-        return torch.lerp(wide.index_select(1, top), wide.index_select(1, top + 1), down[:, None])
+        for some in _bands(px, values.device):
+            above, below = (wide.index_select(1, node) for node in (top[some], top[some] + 1))
+            torch.lerp(above, below, down[some, None], out=made[:, some])
+        return made
     # As grid_sample counts with align_corners: -1 is the first node and 1 the last.
     scaled = moved(place * (2 / np.array([columns - 1, rows - 1]))[:, None], -1)
-    grid = values.new_empty(1, px, px, 2)
-    for axis, (by_u, by_v, middle) in enumerate(scaled):
-        u, v = (torch.from_numpy(part).to(values.device, torch.float32) for part in (by_u * across, by_v * across))
-        torch.add(u[None, :], (v + float(middle))[:, None], out=grid[0, :, :, axis])
-    return functional.grid_sample(values[None], grid, "bilinear", "reflection", align_corners=True)[0]
+    beyond = "reflection" if _leaves(place, columns - 1, rows - 1) else "border"  # the latter is faster
+    by_u, by_v = scaled[:, :1] * across, scaled[:, 1:2] * across + scaled[:, 2:]
+    u, v = (torch.from_numpy(part).to(values.device, torch.float32) for part in (by_u, by_v))
+    for some in _bands(px, values.device):
+        grid = values.new_empty(1, len(v[0, some]), px, 2)
+        for axis in (0, 1):  # stacking the two would take longer than all the rest
+            torch.add(u[axis], v[axis, some, None], out=grid[0, ..., axis])
+        made[:, some] = functional.grid_sample(values[None], grid, "bilinear", beyond, align_corners=True)[0]
+    return made
 
 
-class CellsUnder:
-    """Which cell of a raster each of a crop's pixels lies in.
+def look_up(rimmed: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
+    """Values of the cells a crop's pixels lie in.
 
     In float64: a float32 position is wrong by up to a thousandth of a cell, enough to hit the wrong one.
 
     Parameters
     ----------
+    rimmed : Tensor, shape (rows + 2, columns + 2)
+        A raster with a rim of one cell, which stands for all that is outside.
     place : ndarray, shape (2, 3)
-        Of the crop, in cells from the raster's north-west corner.
-    columns, rows : int
-        Cells of the raster.
+        Of the crop, in cells from the north-west corner of the raster without its rim.
     px : int
         Pixels across the crop.
-    device : torch.device
-        Where the rasters are.
+
+    Returns
+    -------
+    Tensor, shape (px, px)
+        Of the raster's type.
     """
+    rows, columns = rimmed.shape[0] - 2, rimmed.shape[1] - 2
+    flat, device, across = rimmed.flatten(), rimmed.device, centres(px)
+    found = rimmed.new_empty(px, px)
+    if _is_straight(place):
+        column = rimmed_cells(place[0, 0] * across + place[0, 2], columns)
+        row = rimmed_cells(place[1, 1] * across + place[1, 2], rows) * (columns + 2)
+        in_row, first = (torch.from_numpy(each.astype(np.int32)).to(device) for each in (column, row))
+        for some in _bands(px, device):
+            torch.index_select(flat, 0, (first[some, None] + in_row).flatten(), out=found[some].view(-1))
+        return found
+    # Positions in the raster with its rim; they are not negative where they count, so that cutting off is floor.
+    counted = moved(place, 1 + SNAP_CELLS)
+    by_u, by_v = counted[:, :1] * across, counted[:, 1:2] * across + counted[:, 2:]
+    u, v = (torch.from_numpy(part).to(device) for part in (by_u, by_v))
+    leaves = _leaves(place, columns, rows)
+    for some in _bands(px, device):
+        at_column, at_row = (u[axis] + v[axis, some, None] for axis in (0, 1))
+        if leaves:
+            at_column.clamp_(0, columns + 1)
+            at_row.clamp_(0, rows + 1)
+        cell = torch.add(at_column.int(), at_row.int(), alpha=columns + 2)
+        torch.index_select(flat, 0, cell.flatten(), out=found[some].view(-1))
+    return found
 
-    def __init__(self, place: NDArray[np.float64], columns: int, rows: int, px: int, device: torch.device) -> None:
-        self._flat = torch.empty((px, px), dtype=torch.int32, device=device)
-        across = centres(px)
-        if _is_straight(place):
-            column = rimmed_cells(place[0, 0] * across + place[0, 2], columns)
-            row = rimmed_cells(place[1, 1] * across + place[1, 2], rows) * (columns + 2)
-            parts = [torch.from_numpy(each.astype(np.int32)).to(device) for each in (column, row)]
-            torch.add(parts[0], parts[1][:, None], out=self._flat)
-            return
-        # Positions in the raster with its rim; they are not negative where they count, so that cutting off is floor.
-        rimmed = moved(place, 1 + SNAP_CELLS)
-        reach = np.abs(place[:, :2]).sum(axis=1)
-        inside = bool(((place[:, 2] >= reach) & (place[:, 2] + reach <= (columns, rows))).all())
-        by_u, by_v = rimmed[:, :1] * across, rimmed[:, 1:2] * across + rimmed[:, 2:]
-        (column_u, row_u), (column_v, row_v) = (torch.from_numpy(part).to(device) for part in (by_u, by_v))
-        band = BAND_PX if device.type == "cpu" else px
-        for first in range(0, px, band):
-            some = slice(first, first + band)
-            at_column, at_row = column_u + column_v[some, None], row_u + row_v[some, None]
-            if not inside:
-                at_column.clamp_(0, columns + 1)
-                at_row.clamp_(0, rows + 1)
-            torch.add(at_column.int(), at_row.int(), alpha=columns + 2, out=self._flat[some])
 
-    def of(self, rimmed: Tensor) -> Tensor:
-        """The raster's values (px, px); it has a rim of one cell, which stands for all that is outside."""
-        return rimmed.flatten().index_select(0, self._flat.flatten()).view_as(self._flat)
+def _bands(px: int, device: torch.device) -> list[slice]:
+    """Rows of pixels taken at a time: all of them, but on a CPU so few that they stay in its cache."""
+    band = BAND_PX if device.type == "cpu" else px
+    return [slice(first, first + band) for first in range(0, px, band)]
+
+
+def _leaves(place: NDArray[np.float64], columns: float, rows: float) -> bool:
+    """Whether a crop reaches beyond positions from 0 to these."""
+    reach = np.abs(place[:, :2]).sum(axis=1)
+    return not bool(((place[:, 2] >= reach) & (place[:, 2] + reach <= (columns, rows))).all())
 
 
 def _is_straight(place: NDArray[np.float64]) -> bool:

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gravmap.errors import OptionError
-from gravmap.learning.area import TRAIN, Area
+from gravmap.learning.area import BUFFER, TRAIN, Area
 from gravmap.learning.changes import Changes
 from gravmap.learning.channels import InputChannels
 from gravmap.learning.crops import Crop
-from gravmap.learning.native import rimmed_small
-from gravmap.learning.pixels import CellsUnder, interpolate, moved, patch_under
+from gravmap.learning.native import decode, encode, rimmed_small
+from gravmap.learning.pixels import interpolate, look_up, moved, patch_under
 from gravmap.learning.target import IGNORE, to_target
 
 CACHE_BYTES = 2**30
@@ -55,15 +55,15 @@ class Tiles(Protocol):
 
 @dataclass(frozen=True)
 class _Tile:
-    """One window's tile: field (n, n) with 0 where unknown, target (n, n) int16, mask (n, n) bool or None."""
+    """One window's tile: field (n, n) with 0 where unknown, targets and mask as in `native.encode`, with a rim."""
 
     field: Tensor
-    target: Tensor
-    small: Tensor | None
+    codes: Tensor
+    mask_edited: bool
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in (self.field, self.target, self.small) if part is not None)
+        return self.field.nbytes + self.codes.nbytes
 
 
 class TileCrops:
@@ -112,8 +112,8 @@ class TileCrops:
                 "for other fields.",
             )
         self._area, self._changes, self._crop_px, self._device = area, changes, crop_px, device
-        self._teaches = torch.from_numpy(np.pad(area.role == TRAIN, 1)).to(device)
-        self._small = torch.from_numpy(rimmed_small(area)).to(device)
+        ground = np.where(np.pad(area.role, 1, constant_values=BUFFER) == TRAIN, 0, IGNORE).astype(np.int16)
+        self._ground = encode(torch.from_numpy(ground), torch.from_numpy(rimmed_small(area))).to(device)
         self._kept = _Kept(tiles, cache_bytes)
 
     def expect(self, crops: Iterable[Crop]) -> None:
@@ -124,14 +124,13 @@ class TileCrops:
         """Fields (1, h, h) in their unit, targets (h, h) int16 and small-body mask (h, h) of one crop."""
         area, px = self._area, self._crop_px
         rows, columns = area.labels.shape
-        ground = CellsUnder(crop.place(area.label_bounds_wsen, columns, rows), columns, rows, px, self._device)
+        teaches, native_small = decode(look_up(self._ground, crop.place(area.label_bounds_wsen, columns, rows), px))
         tile = self._kept.get(_window(crop))
         size = len(tile.field)
         place = crop.place(np.array(crop.window_wsen), size, size)
-        pixels = CellsUnder(place, size, size, px, self._device)
-        target = pixels.of(_rim(tile.target.to(self._device), IGNORE))
-        target = torch.where(ground.of(self._teaches), target, IGNORE)
-        small = ground.of(self._small) if tile.small is None else pixels.of(_rim(tile.small.to(self._device), False))
+        target, tile_small = decode(look_up(tile.codes.to(self._device), place, px))
+        target = torch.where(teaches == IGNORE, IGNORE, target)
+        small = tile_small if tile.mask_edited else native_small
         return self._values(crop, tile.field, place), target, small & (target != IGNORE)
 
     def _values(self, crop: Crop, field: Tensor, place: NDArray[np.float64]) -> Tensor:
@@ -177,17 +176,13 @@ class _Kept:
         known = np.isfinite(field)
         target = to_target(np.arange(256, dtype=np.uint8)).astype(np.int16)[label]
         target[~known] = IGNORE
-        return _Tile(
-            torch.from_numpy(np.where(known, field, np.float32(0))),
-            torch.from_numpy(target),
-            None if small is None else torch.from_numpy(small > 0),
+        mask = np.zeros(label.shape, dtype=bool) if small is None else small > 0
+        codes = encode(
+            *(torch.from_numpy(np.pad(each, 1, constant_values=rim)) for each, rim in ((target, IGNORE), (mask, 0)))
         )
+        return _Tile(torch.from_numpy(np.where(known, field, np.float32(0))), codes, small is not None)
 
 
 def _window(crop: Crop) -> Window:
     assert crop.window_wsen is not None, "a crop that was not drawn in a window has no tile"
     return crop.window_wsen
-
-
-def _rim(values: Tensor, outside: float) -> Tensor:
-    return torch.nn.functional.pad(values, (1, 1, 1, 1), value=outside)
