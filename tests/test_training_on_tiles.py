@@ -2,12 +2,14 @@
 
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 import rasterio
 import torch
 import xarray as xr
+from click.testing import CliRunner
 
 from gravmap.errors import InputError, OptionError
 from gravmap.geology import load_legend, write_index_raster
@@ -18,6 +20,7 @@ from gravmap.learning.crops import PAPER, UNCHANGED, Augmentation, Crop
 from gravmap.learning.sampler import Sampler
 from gravmap.learning.target import IGNORE
 from gravmap.tiling import load_arrays, make_tiles, open_tiles, verify_tiles
+from gravmap_cli import gravmap
 
 SIZE = 512  # pixels a tile: 26 from node to node in the smaller windows
 STEP = 0.1  # of the gravity, degrees
@@ -49,8 +52,6 @@ def made(tmp_path_factory):
 @pytest.fixture
 def tiles(made, tmp_path):
     """A copy that may be edited."""
-    import shutil
-
     shutil.copytree(made, tmp_path / "set")
     return tmp_path / "set" / "tiles"
 
@@ -235,6 +236,7 @@ def test_a_program_that_saves_labels_as_floats_is_understood(tiles):
     np.testing.assert_array_equal(open_tiles(tiles).read(WINDOW)[1], before)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_missing_damaged_and_never_made_tiles(tiles):
     reader = open_tiles(tiles)
     path = tiles / f"{reader.names[WINDOW]}_field.tif"
@@ -287,9 +289,7 @@ def test_a_tile_is_read_once_while_it_is_kept(made):
 
 
 def config(**options):
-    return TrainConfig(
-        model="ggmnet-tiny", tile_size_px=64, epochs=1, steps=2, batch_size=2, **options
-    )
+    return TrainConfig(model="ggmnet-tiny", tile_size_px=64, epochs=1, steps=2, batch_size=2, **options)
 
 
 def test_a_run_says_that_it_read_tiles_and_which(tiles, tmp_path):
@@ -305,3 +305,28 @@ def test_a_run_says_that_it_read_tiles_and_which(tiles, tmp_path):
         with pytest.raises(InputError, match="tile set is not the one"):
             train(area, tmp_path / "a", more, resume=True, tiles=now)
     train(area, tmp_path / "a", more, resume=True, tiles=reader)
+
+
+def test_the_command_tells_how_many_tiles_were_edited_and_goes_on_with_them(tiles, tmp_path):
+    workspace = tmp_path / "w"
+    shutil.copytree(tiles.parent, workspace / "data")
+
+    def gravmap_in(*words):
+        return CliRunner().invoke(gravmap, ["-w", str(workspace), "train", "--device", "cpu", *words])
+
+    short = ("--model", "ggmnet-tiny", "--size", "64", "--epochs", "1", "--steps", "1", "--batch-size", "2")
+    plain = gravmap_in(*short, "--from-tiles", "--dry-run")
+    assert plain.exit_code == 0, plain.output
+    assert "all 27 files are as `gravmap tile` wrote them" in plain.output
+    edit(workspace / "data/tiles/2.5deg/r001_c001_label.tif", lambda values: np.full_like(values, 7))
+    done = gravmap_in(*short, "--from-tiles", "--name", "a")
+    assert done.exit_code == 0, done.output
+    assert "1 of 27 files differ from what `gravmap tile` wrote" in done.output
+    source = json.loads((workspace / "runs/a/model.json").read_text())["sources"][-1]
+    assert source["changed"] == ["2.5deg/r001_c001_label.tif"]
+    more = gravmap_in("--resume", "--epochs", "2")
+    assert more.exit_code == 0, more.output
+    assert "1 of 27 files" in more.output
+    multi = gravmap_in(*short, "--from-tiles", "--input", "multi")
+    assert multi.exit_code == 2
+    assert "The tiles hold residual_10km alone, not bouguer." in multi.output
