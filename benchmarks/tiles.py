@@ -74,7 +74,7 @@ with rasterio.open(data / "plain.tif", "w", driver="GTiff", width=columns, heigh
                    crs="EPSG:4326",
                    transform=from_bounds(65 - half, 40 - half, 95 + half, 55 + half, columns, rows)) as tile:
     tile.write(residual, 1)
-maps.make_map(data / "map.gpkg", 10_000)
+maps.make_map(data / "map.gpkg", 10_000, invalid=False)
 write_labels(data / "labels.tif", rasterize([(data / "map.gpkg", maps.LEGEND)], find_region("liu2024")))
 """
 

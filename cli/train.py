@@ -23,6 +23,7 @@ from .train_report import tell_plan, tell_result, tell_start
 
 if TYPE_CHECKING:
     from gravmap.learning import Area, TrainConfig
+    from gravmap.tiling import TileReader
 
 # What may be said anew when a run goes on; everything else is the run's own.
 RESUMABLE = {
@@ -79,6 +80,11 @@ Examples:
     "--fold", type=click.IntRange(min=0), default=0, show_default=True, help="Which of its folds is held out."
 )
 @click.option("--allow-leak", is_flag=True, help="Train though labels of over 0.1 % of the held-out bedrock are seen.")
+@click.option(
+    "--from-tiles",
+    is_flag=True,
+    help="Cut crops from the tile files, for tiles you edited; not from the grids they were made of.",
+)
 @click.option("--size", "tile_size_px", type=click.IntRange(min=16), help="Pixels a window (default: the tile set's).")
 @click.option(
     "--scales", type=ANGLE, multiple=True, metavar="ANGLE", help="Only windows of this side; may be repeated."
@@ -148,9 +154,10 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
     else:
         device, processes = device_for(options["gpus"], options["device"], torch.cuda.device_count())
     area = _read_area(place.tiles, options, allow_leak or options["resume"])
+    tiles = _open_tiles(session, place.tiles) if options["from_tiles"] else None
     config = _configure(options, area, device)
     if dry_run:
-        return tell_plan(session, area, config, run_dir, processes)
+        return tell_plan(session, area, config, run_dir, processes, tiles)
 
     with joined(device) as group:
         run_dir = Path(group.agree(str(run_dir)))
@@ -158,13 +165,14 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
             session.verbosity, session.json = -1, False
         else:
             _make_room(run_dir, overwrite, options["resume"])
-        tell_start(session, area, config, run_dir, processes if not grouped else group.size)
+        tell_start(session, area, config, run_dir, processes if not grouped else group.size, tiles)
         try:
             with session.progress("Training") as progress:
+                how: dict[str, Any] = {"resume": options["resume"], "tiles": tiles}
                 if processes > 1:
-                    result = launch(area, run_dir, config, processes, progress, resume=options["resume"])
+                    result = launch(area, run_dir, config, processes, progress, **how)
                 else:
-                    result = train(area, run_dir, config, progress, group=group, resume=options["resume"])
+                    result = train(area, run_dir, config, progress, group=group, **how)
         finally:
             # A run that was broken off after its first score has a network that can be used.
             if not group.rank and (run_dir / "model.json").exists():
@@ -266,6 +274,14 @@ def _read_area(tiles: Path, options: dict[str, Any], may_leak: bool) -> Area:
     if not may_leak:
         _refuse_leak(arrays)
     return Area.from_arrays(arrays)
+
+
+def _open_tiles(session: Session, folder: Path) -> TileReader:
+    """The tiles themselves; every file is read once, to see whether it was edited."""
+    from gravmap.tiling import open_tiles
+
+    with session.progress("Checking tiles") as progress:
+        return open_tiles(folder, progress=progress)
 
 
 def _configure(options: dict[str, Any], area: Area, device: str) -> TrainConfig:

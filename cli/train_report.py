@@ -12,6 +12,7 @@ from .session import Session
 
 if TYPE_CHECKING:
     from gravmap.learning import Area, TrainConfig
+    from gravmap.tiling import TileReader
 
 LONG_S = 3600.0
 
@@ -37,19 +38,33 @@ def _describe_course(config: TrainConfig) -> str:
     return f"Recipe {config.recipe}: Adam at {config.lr:g}, then SGD {when}. {steps}."
 
 
-def tell_start(session: Session, area: Area, config: TrainConfig, run_dir: Path, processes: int) -> None:
+def tell_start(
+    session: Session, area: Area, config: TrainConfig, run_dir: Path, processes: int, tiles: TileReader | None
+) -> None:
     session.say(_describe(area, config, processes))
+    if tiles is not None:
+        session.say(_describe_tiles(tiles))
     session.say(_describe_course(config))
     if config.device == "cpu" and session.verbosity >= 0 and processes == 1:
-        session.say(_estimate(area, config)[0])
+        session.say(_estimate(area, config, tiles)[0])
     session.say(f"Writing {run_dir}.")
 
 
-def _estimate(area: Area, config: TrainConfig) -> tuple[str, float]:
+def _describe_tiles(tiles: TileReader) -> str:
+    files = tiles.record["files"]
+    if not tiles.changed:
+        return (
+            f"Crops are cut from tiles; all {files} files are as `gravmap tile` wrote them: without --from-tiles the "
+            "same crops come sooner."
+        )
+    return f"Crops are cut from tiles; {len(tiles.changed)} of {files} files differ from what `gravmap tile` wrote."
+
+
+def _estimate(area: Area, config: TrainConfig, tiles: TileReader | None) -> tuple[str, float]:
     """How long it will take, in words and in seconds."""
     from gravmap.learning.trainer import describe_time, measure_step
 
-    step_s, steps = measure_step(area, config)
+    step_s, steps = measure_step(area, config, tiles)
     total_s = step_s * steps * config.epochs
     told = f"One step takes {step_s:.2f} s here; {config.epochs} epochs of {steps} steps: "
     if config.time_limit_s and config.time_limit_s < total_s:
@@ -60,10 +75,14 @@ def _estimate(area: Area, config: TrainConfig) -> tuple[str, float]:
     return told, total_s
 
 
-def tell_plan(session: Session, area: Area, config: TrainConfig, run_dir: Path, processes: int) -> None:
-    told, seconds = _estimate(area, config)
+def tell_plan(
+    session: Session, area: Area, config: TrainConfig, run_dir: Path, processes: int, tiles: TileReader | None
+) -> None:
+    told, seconds = _estimate(area, config, tiles)
     held = sum(array.nbytes for array in (area.fields, area.labels))
     session.say(_describe(area, config, processes))
+    if tiles is not None:
+        session.say(_describe_tiles(tiles))
     session.say(_describe_course(config))
     session.say(told)
     session.say(f"Would write {run_dir}, and hold {held / 1e6:.0f} MB of fields and labels beside the network.")

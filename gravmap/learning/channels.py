@@ -245,7 +245,7 @@ class InputChannels:
         """
         given = dict(zip(self.fields, fields.unbind(-3), strict=True))
         planes = [plane for channel in self.channels for plane in channel.planes(given, degrees_per_px)]
-        return torch.stack(planes, dim=-3)
+        return torch.stack(planes, dim=-3) if len(planes) > 1 else planes[0].unsqueeze(-3)
 
     def restore(self, planes: Tensor) -> Tensor:
         """Turn a network's input (..., C, H, W) back into fields in their units (..., F, H, W).

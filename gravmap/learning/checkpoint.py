@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gravmap import __version__
@@ -68,7 +66,7 @@ class ModelSpec:
     region_wsen : list of float
         Where the network was trained, degrees.
     area_sha256 : str
-        Of the arrays it was taught on (:meth:`gravmap.learning.Area.fingerprint`).
+        Of the arrays it was taught on (:meth:`gravmap.learning.Area.fingerprint`), and the tiles where they were read.
     """
 
     model: str
@@ -162,6 +160,8 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
 
 def write_pair(folder: Path, stem: str, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
     """Write tensors and a JSON-able record as `<stem>.safetensors` and `<stem>.json`, each whole or not at all."""
+    from safetensors.torch import save_file  # here: a bare PyTorch machine measures steps without it
+
     # Shared weights are written out one by one: safetensors refuses two names for one memory.
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     record = {**record, "format": FORMAT, "tensors_sha256": _digest(plain)}
@@ -179,6 +179,8 @@ def read_pair(folder: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any
     InputError
         A file is missing, damaged, not ours, or of another layout.
     """
+    from safetensors import SafetensorError, safe_open
+
     weights, sidecar = folder / f"{stem}.safetensors", folder / f"{stem}.json"
     for path in (weights, sidecar):
         if not path.exists():

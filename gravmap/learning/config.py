@@ -46,6 +46,8 @@ class TrainConfig:
         Highest learning rate.
     seed : int
         Of weights and crops.
+    from_tiles : bool
+        Crops were cut from tile files; said by the reader that :func:`gravmap.learning.train` is given.
     tile_size_px : int, optional
         Pixels across a window; by default the tile set's.
     scales_deg : list of float, optional
@@ -119,6 +121,7 @@ class TrainConfig:
     micro_batch: int | None = None
     lr: float = 1e-3
     seed: int = 0
+    from_tiles: bool = False
     tile_size_px: int | None = None
     scales_deg: list[float] | None = None
     even_scales: bool = True

@@ -80,6 +80,8 @@ class Crop:
         See :class:`Augmentation`.
     picture_noise, contrast, brightness : float
         Drawn from what stands there; 0, 1 and 1 change nothing.
+    window_wsen : tuple of float, optional
+        The window it was drawn in, degrees.
     """
 
     lat: float
@@ -96,6 +98,7 @@ class Crop:
     picture_noise: float = 0.0
     contrast: float = 1.0
     brightness: float = 1.0
+    window_wsen: tuple[float, float, float, float] | None = None
 
     def to_degrees(self) -> NDArray[np.float64]:
         """Matrix A (2, 2) with (lon, lat) = centre + A (u, v); u runs east, v south, from -1 to 1 across the crop.
@@ -107,3 +110,19 @@ class Crop:
         metric = self.half_deg * np.array([[squeeze * self.flip_x, 0.0], [0.0, -self.flip_y]])
         turned = np.array([[cosine, -sine], [sine, cosine]]) @ metric
         return np.array([[1 / squeeze, 0.0], [0.0, 1.0]]) @ turned
+
+    def place(self, bounds_wsen: NDArray[np.float64], columns: int, rows: int) -> NDArray[np.float64]:
+        """Matrix M (2, 3) with (column, row) = M (u, v, 1), in cells from the north-west corner of a grid.
+
+        Parameters
+        ----------
+        bounds_wsen : ndarray, shape (4,)
+            Of the grid, degrees; of its outermost nodes where steps from node to node are counted.
+        columns, rows : int
+            Cells, or steps, across them.
+        """
+        west, south, east, north = (float(side) for side in bounds_wsen)
+        per_degree = np.array([columns / (east - west), -rows / (north - south)])
+        centre = [[self.lon - west], [self.lat - north]]
+        placed: NDArray[np.float64] = per_degree[:, None] * np.hstack([self.to_degrees(), centre])
+        return placed

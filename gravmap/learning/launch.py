@@ -1,6 +1,6 @@
 """Starting several processes on one run, through torch's elastic launch, and starting them again when one dies.
 
-Workers read the area from one ``.npz`` and need no raster package.
+Workers read the area from one ``.npz`` and need no raster package, but for a reader of tiles where there is one.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from gravmap.progress import Progress, silent
 if TYPE_CHECKING:
     from gravmap.learning.area import Area
     from gravmap.learning.config import TrainConfig
+    from gravmap.learning.tiles import Tiles
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def launch(
     progress: Progress = silent,
     *,
     resume: bool = False,
+    tiles: Tiles | None = None,
 ) -> dict[str, Any]:
     """Train with `processes` processes on this machine; what :func:`gravmap.learning.trainer.train` returns.
 
@@ -66,7 +68,7 @@ def launch(
         while True:
             began = _state_of(last)
             try:
-                return _launch_once(packed, run_dir, config, processes, progress, resume)
+                return _launch_once(packed, run_dir, config, processes, progress, resume, tiles)
             except _DiedError as died:
                 saved = _state_of(last)
                 deaths = 1 if saved != began else deaths + 1
@@ -87,7 +89,13 @@ def _state_of(path: Path) -> int | None:
 
 
 def _launch_once(
-    packed: Path, run_dir: Path, config: TrainConfig, processes: int, progress: Progress, resume: bool
+    packed: Path,
+    run_dir: Path,
+    config: TrainConfig,
+    processes: int,
+    progress: Progress,
+    resume: bool,
+    tiles: Tiles | None,
 ) -> dict[str, Any]:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -121,7 +129,7 @@ def _launch_once(
         )
         try:
             with _relayed(folder / "progress.json", progress):
-                results = launching(str(folder), str(packed), str(run_dir), config.to_json(), processes, resume)
+                results = launching(str(folder), str(packed), str(run_dir), config.to_json(), processes, resume, tiles)
         except ChildFailedError as failure:
             error = _first_error(folder)
             if isinstance(error, GravmapError):
@@ -140,7 +148,15 @@ def _launch_once(
         return result
 
 
-def _work(scratch: str, packed: str, run_dir: str, config_json: str, processes: int, resume: bool) -> dict[str, Any]:
+def _work(
+    scratch: str,
+    packed: str,
+    run_dir: str,
+    config_json: str,
+    processes: int,
+    resume: bool,
+    tiles: Tiles | None,
+) -> dict[str, Any]:
     """One of the processes that :func:`launch` starts."""
     from gravmap.learning.area import Area
     from gravmap.learning.config import TrainConfig
@@ -154,7 +170,8 @@ def _work(scratch: str, packed: str, run_dir: str, config_json: str, processes: 
     try:
         with joined(config.device) as group:
             area = Area.load(Path(packed))
-            return train(area, Path(run_dir), config, _telling(folder, rank), group=group, resume=resume)
+            telling = _telling(folder, rank)
+            return train(area, Path(run_dir), config, telling, group=group, resume=resume, tiles=tiles)
     except Exception as error:
         if not isinstance(error, GravmapError):
             # Often only the loss of a neighbour: the launcher is to see that one first.

@@ -28,7 +28,7 @@ SHORT = 60
 """A run of fewer epochs leaves neither optimiser the time to settle."""
 
 
-NOT_HOW = ("recipe", "model", "device", "seed", "augmentation")
+NOT_HOW = ("recipe", "model", "device", "seed", "from_tiles", "augmentation")
 
 
 def make_config(recipe: str = "default", **said: Any) -> TrainConfig:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import functools
+import hashlib
 import io
 import json
 import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from gravmap.learning.loss import bootstrapped_cross_entropy, class_counts, clas
 from gravmap.learning.phases import ADAM, Phases
 from gravmap.learning.sampler import Sampler
 from gravmap.learning.steps import Stepper
+from gravmap.learning.tiles import Tiles
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +44,13 @@ SCORES = ("loss", "pa", "mpa", "miou", "fwiou")
 class Run:
     """The state of a run: network, optimiser, history, and where it is."""
 
-    def __init__(self, area: Area, run_dir: Path, config: TrainConfig, group: Group) -> None:
+    def __init__(
+        self, area: Area, run_dir: Path, config: TrainConfig, group: Group, tiles: Tiles | None = None
+    ) -> None:
         from gravmap.network import build, build_from_dict
 
+        config = replace(config, from_tiles=tiles is not None)
+        self.tiles = tiles
         self.area, self.run_dir, self.config, self.group = area, run_dir, config, group
         self.tile_size_px = config.tile_size_px or int(area.meta["tile_size_px"])
         self.inputs = InputChannels.fit(area, config.inputs)
@@ -57,6 +63,7 @@ class Run:
             augmentation=config.augmentation,
             even_scales=config.even_scales,
             scales_deg=config.scales_deg,
+            tiles=tiles,
         )
         self.steps = config.steps or math.ceil(self.sampler.window_count / config.batch_size)
         counts = class_counts(area)
@@ -103,6 +110,8 @@ class Run:
         NonFinite
             Loss or gradient is no finite number.
         """
+        following = (self.epoch, index + 1) if index + 1 < self.steps else (self.epoch + 1, 0)
+        self.sampler.expect(following[0], self.stepper.numbers(following[1]))
         self.phases.set_rate(self.progress, self.epoch, index)
         share = schedule.topk_share(self.progress, self.config.topk_share, self.config.topk_warmup)
         taught = self.stepper.gradients(self.epoch, index, share, elapsed_s, parts)
@@ -239,7 +248,7 @@ class Run:
             seed=self.config.seed,
             recipe=json.loads(self.config.to_json()),
             versions=versions(),
-            sources=list(meta.get("sources", [])),
+            sources=[*meta.get("sources", []), *([self.tiles.record] if self.tiles else [])],
             scores=scores,
             legend_toml=str(meta.get("legend_toml", "")),
             region_wsen=[float(side) for side in meta.get("region_wsen", [])],
@@ -308,8 +317,11 @@ class Run:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the area."""
-        return self.area.fingerprint()
+        """Hash of all that crops are cut from: the area, and the tiles where they are read."""
+        found = self.area.fingerprint()
+        if self.tiles is None:
+            return found
+        return hashlib.sha256(f"{found} {self.tiles.record['sha256']}".encode()).hexdigest()
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from gravmap.learning.config import TrainConfig
 from gravmap.learning.distributed import Group
 from gravmap.learning.run import Run
 from gravmap.learning.steps import NonFinite
+from gravmap.learning.tiles import Tiles
 from gravmap.progress import Progress, silent
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ def train(
     *,
     group: Group | None = None,
     resume: bool = False,
+    tiles: Tiles | None = None,
 ) -> dict[str, Any]:
     """Train a network on an area and score it on the held-out blocks.
 
@@ -48,6 +50,9 @@ def train(
         The processes that train together; by default this one alone on `config.device`.
     resume : bool
         Go on from `last`: on a CPU the curve is the one of an unbroken run.
+    tiles : Tiles, optional
+        Cut training crops from tile files (`gravmap.tiling.open_tiles`), which someone may have edited. Held-out
+        ground, class weights and scores stay the area's.
 
     Returns
     -------
@@ -57,15 +62,17 @@ def train(
     Raises
     ------
     InputError
-        Nothing to learn from; or the run cannot be resumed (no state, a changed tile set, complete).
+        Nothing to learn from; or the run cannot be resumed (no state, a changed tile set, complete); or a tile is
+        not what it should be.
     OptionError
-        The batch cannot be divided among processes, or leaves one crop alone.
+        The batch cannot be divided among processes, or leaves one crop alone; or the input holds a field that the
+        tiles do not.
     NonFinite
         The loss is no longer a finite number; the crops are in `nonfinite_batch.safetensors`.
     DeviceError
         Memory is too small for the fewest crops a process can take at once.
     """
-    run = Run(area, run_dir, config, group or Group(device=torch.device(config.device)))
+    run = Run(area, run_dir, config, group or Group(device=torch.device(config.device)), tiles)
     if run.absent and run.group.rank == 0:
         log.warning("No training label of: %s. The network cannot learn these.", ", ".join(run.absent))
     if resume:
@@ -89,7 +96,8 @@ def train(
             if config.schedule == "cosine":
                 run.progress = shown
             left = _left(elapsed, run.step - steps_before, total - run.step, config.time_limit_s)
-            progress(min(round(shown * total), total), total, f"epoch {run.epoch + 1}/{config.epochs} {run.told()} {left}")
+            said = f"epoch {run.epoch + 1}/{config.epochs} {run.told()} {left}"
+            progress(min(round(shown * total), total), total, said)
             out_of_time = config.time_limit_s is not None and elapsed + run.ending_s > config.time_limit_s
             if out_of_time:
                 break
@@ -116,9 +124,9 @@ def describe_time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def measure_step(area: Area, config: TrainConfig) -> tuple[float, int]:
+def measure_step(area: Area, config: TrainConfig, tiles: Tiles | None = None) -> tuple[float, int]:
     """Seconds one training step takes here, tried on a throwaway network, and the steps of an epoch."""
-    run = Run(area, Path(), config, Group(device=torch.device(config.device)))
+    run = Run(area, Path(), config, Group(device=torch.device(config.device)), tiles)
     run.begin_epoch()
     run.train_step(0, 0.0, parts=1)  # the first one also allocates
     began = time.monotonic()

@@ -11,6 +11,7 @@ from gravmap.tiling.splits import Split, split
 from gravmap.tiling.strict_split import StrictSplit, split_strict
 from gravmap.tiling.tile_index import verify_tiles
 from gravmap.tiling.tile_plan import TilePlan, plan_tiles
+from gravmap.tiling.tile_reader import TileReader, open_tiles
 from gravmap.tiling.tileset import make_tiles
 from gravmap.tiling.windows import Scale, plan_scales, windows
 
@@ -25,12 +26,14 @@ __all__ = [
     "Split",
     "StrictSplit",
     "TilePlan",
+    "TileReader",
     "add_split",
     "export_tiles",
     "fields_region",
     "leak_report",
     "load_arrays",
     "make_tiles",
+    "open_tiles",
     "pack",
     "plan_scales",
     "plan_tiles",

@@ -95,6 +95,15 @@ def verify_tiles(folder: Path, *, workers: int = 2, progress: Progress = silent)
     InputError
         No tile set there, a half-written one, or one whose index has no checksums.
     """
+    checked = tile_checksums(folder, workers=workers, progress=progress)
+    return {file: "changed" if found else "missing" for file, (written, found) in checked.items() if found != written}
+
+
+def tile_checksums(folder: Path, *, workers: int = 2, progress: Progress = silent) -> dict[str, tuple[str, str | None]]:
+    """SHA-256 of every tile file as it was written, and as it is now; None where it is missing.
+
+    Takes and raises what :func:`verify_tiles` does; empty for an index without tiles.
+    """
     import pyarrow.parquet as parquet
 
     folder = Path(folder)
@@ -107,18 +116,14 @@ def verify_tiles(folder: Path, *, workers: int = 2, progress: Progress = silent)
     except (OSError, ValueError, KeyError) as error:
         said = f"{path} is missing" if isinstance(error, FileNotFoundError) else f"{path} has no readable checksums"
         raise InputError(f"{said}.", "`gravmap tile --overwrite` makes the tile set anew.") from None
-    expected = [(file, checksum) for file, checksum in listed if file is not None]
+    written = {file: checksum for file, checksum in listed if file is not None}
 
-    def fault(entry: tuple[str, str]) -> str | None:
-        file, checksum = entry
-        if not (folder / file).is_file():
-            return "missing"
-        return None if sha256(folder / file) == checksum else "changed"
+    def now(file: str) -> str | None:
+        return sha256(folder / file) if (folder / file).is_file() else None
 
-    faults = {}
+    found: dict[str, tuple[str, str | None]] = {}
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        for done, (entry, found) in enumerate(zip(expected, pool.map(fault, expected), strict=True), start=1):
-            if found:
-                faults[entry[0]] = found
-            progress(done, len(expected), entry[0])
-    return faults
+        for done, (file, checksum) in enumerate(zip(written, pool.map(now, written), strict=True), start=1):
+            found[file] = (written[file], checksum)
+            progress(done, len(written), file)
+    return found

@@ -114,6 +114,20 @@ def test_held_out_cells_and_the_outside_are_ignored(area):
     assert (target[16:, 16:] != IGNORE).any()
 
 
+@pytest.mark.parametrize("corner", [(46.0, 80.0), (42.0, 84.0)])
+def test_a_turned_crop_over_a_corner_sees_the_area_and_nothing_beyond(area, corner):
+    area.role[:] = 0
+    crop = Crop(*corner, 0.5, angle_rad=0.7)
+    target = make_sampler(area).cut(crop)[1]
+    lon, lat = pixel_places(crop, 32)
+    outside = (lon < 80) | (lon > 84) | (lat < 42) | (lat > 46)
+    assert 0.7 < outside.mean() < 0.8
+    assert (target.numpy()[outside] == IGNORE).all()
+    rows, columns = (np.floor(each[~outside] / 0.05 + 1e-6).astype(int) for each in (46 - lat, lon - 80))
+    label = area.labels[rows, columns].astype(int)
+    np.testing.assert_array_equal(target.numpy()[~outside], np.where(label > 0, label - 1, IGNORE))
+
+
 def test_cells_without_a_measured_field_are_ignored(area):
     area.field_valid[:, 20:] = False  # from 82 E; the nearest node is not measured from 81.95 E
     target = make_sampler(area).cut(Crop(43.5, 82.0, 0.5))[1]

@@ -1,0 +1,183 @@
+"""Training crops per second: the sampler beside what one writes without it, in one run.
+
+The grids are those of benchmarks/tiles.py: a rough 2 arc-minute residual of 65-95 E, 40-55 N and ten thousand ragged
+polygons at 15 arc-seconds. Of 65-80 E, 40-55 N windows of 1, 5, 10 and 15 degrees are cut as 2048-pixel tiles: 225, 25,
+9 and 1. Crops are 1024 x 1024 pixels: field, class, and, from gravmap, the mask of small bodies.
+
+Batches are of two crops, as many as training takes at once on a CPU at this size.
+
+- gravmap: `Sampler.batch` on the native grids in two threads, one batch each, torch with one thread in each; also with
+  --from-tiles' reader, which keeps 1 GiB of the tiles in memory; and on the native grids with two threads of torch
+  on one batch, which must wait for each other after every operation.
+- the usual way: a torch DataLoader with two workers, whose dataset reads a random 1024 x 1024 window of a random tile's
+  field and label with rasterio and changes them with torchvision's v2: flips, a turn by 0 to 180 degrees in half of the
+  crops (bilinear; the mask nearest), Gaussian noise.
+
+They take turns, and the best of three counts. On a machine with other work the seconds of CPU, of all processes and
+threads, are the figure to compare. Needs torchvision.
+
+    python benchmarks/sampler.py [--folder DIR] [--crops 96]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.windows import Window
+from tiles import PREPARE, run
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+
+from gravmap.gravity import open_fields, write_fields
+from gravmap.learning import Area
+from gravmap.learning.channels import InputChannels
+from gravmap.learning.sampler import Sampler
+from gravmap.tiling import load_arrays, make_tiles, open_tiles
+
+SIZES_DEG, STRIDES_DEG = (1.0, 5.0, 10.0, 15.0), (1.0, 2.5, 2.5, 5.0)
+CROP_PX, BATCH, THREADS, TURNS = 1024, 2, 2, 3
+
+
+class TileWindows(Dataset):
+    """Random windows of random tiles, changed as photographs are."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        by_size: dict[str, list[Path]] = {}
+        for path in sorted(folder.glob("*/*_field.tif")):
+            by_size.setdefault(path.parent.name, []).append(path)
+        self.groups, self.count = list(by_size.values()), count
+        self.change = v2.Compose(
+            [
+                v2.RandomHorizontalFlip(),
+                v2.RandomVerticalFlip(),
+                v2.RandomApply(
+                    [
+                        v2.RandomRotation(
+                            (0, 180),
+                            interpolation=InterpolationMode.BILINEAR,
+                            fill={tv_tensors.Image: 0, tv_tensors.Mask: 255},
+                        )
+                    ]
+                ),
+                v2.GaussianNoise(sigma=0.5, clip=False),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn = random.Random(number)
+        field = drawn.choice(drawn.choice(self.groups))
+        window = Window(drawn.randrange(2048 - CROP_PX), drawn.randrange(2048 - CROP_PX), CROP_PX, CROP_PX)
+        with rasterio.open(field) as source:
+            image = tv_tensors.Image(torch.from_numpy(source.read(window=window)))
+        with rasterio.open(str(field).replace("_field", "_label")) as source:
+            mask = tv_tensors.Mask(torch.from_numpy(source.read(window=window)))
+        image, mask = self.change(image, mask)
+        return image, mask[0].long()
+
+
+def usual_way(folder: Path, crops: int) -> Iterator[None]:
+    """Batch by batch; the first is there once the workers have started."""
+    loader = DataLoader(TileWindows(folder, crops + BATCH), BATCH, num_workers=THREADS)
+    for image, mask in loader:
+        assert image.shape == (BATCH, 1, CROP_PX, CROP_PX)
+        assert mask.shape == (BATCH, CROP_PX, CROP_PX)
+        yield
+
+
+def ours(sampler: Sampler, crops: int, side_by_side: int = THREADS) -> Iterator[None]:
+    """Batch by batch, so many of them side by side, and torch with the rest of the threads in each."""
+
+    def batch(first: int) -> None:
+        sampler.expect(0, list(range(first + side_by_side * BATCH, first + (side_by_side + 1) * BATCH)))
+        fields, target, _ = sampler.batch(0, list(range(first, first + BATCH)))
+        assert fields.shape == (BATCH, 1, CROP_PX, CROP_PX)
+        assert target.shape == (BATCH, CROP_PX, CROP_PX)
+
+    torch.set_num_threads(THREADS // side_by_side)
+    with ThreadPoolExecutor(side_by_side) as pool:
+        for _ in pool.map(batch, range(0, crops + BATCH, BATCH)):
+            yield
+
+
+def rate(batches: Iterator[None], crops: int) -> tuple[float, float]:
+    """Crops per second after the first batch, and seconds of CPU per crop over all batches."""
+
+    def cpu() -> float:
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(each.ru_utime + each.ru_stime for each in used)
+
+    before = cpu()
+    next(batches)
+    start = time.perf_counter()
+    for _ in batches:
+        pass
+    seconds = time.perf_counter() - start
+    return crops / seconds, (cpu() - before) / (crops + BATCH)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
+    parser.add_argument("--crops", type=int, default=96, help="crops a turn, in batches of two")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        data = (options.folder or Path(temporary)).absolute()
+        data.mkdir(parents=True, exist_ok=True)
+        if not (data / "labels.tif").exists():
+            print(run([sys.executable, "-c", PREPARE, str(data), str(Path(__file__).parent)], data)[3])
+        folder = data / "some-tiles"
+        if not folder.exists():
+            with open_fields(data / "fields.nc") as fields:
+                write_fields(fields.sel(lon=slice(65, 80)).load(), data / "part.nc")
+            sources = data / "part.nc", data / "labels.tif"
+            made = make_tiles(*sources, folder, sizes_deg=SIZES_DEG, strides_deg=STRIDES_DEG)
+            print(f"{made['windows']} windows")
+        compare(folder, options.crops)
+
+
+def compare(folder: Path, crops: int) -> None:
+    area = Area.from_arrays(load_arrays(folder))
+    sizes, counts = np.unique(area.window_scale_deg, return_counts=True)
+    told = ", ".join(f"{count} of {size:g} degrees" for size, count in zip(sizes, counts, strict=True))
+    print(f"windows that teach: {told}; load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    inputs, reader = InputChannels.fit(area), open_tiles(folder)
+    native, tiled = (Sampler(area, inputs, 2 * CROP_PX, tiles=tiles) for tiles in (None, reader))
+    ways: dict[str, Callable[[], Iterator[None]]] = {
+        "gravmap, native grids": lambda: ours(native, crops),
+        "  torch's two threads": lambda: ours(native, crops, 1),
+        "the usual way": lambda: usual_way(folder, crops),
+        "gravmap --from-tiles": lambda: ours(tiled, crops),
+    }
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(TURNS):
+        for name, way in ways.items():
+            found[name].append(rate(way(), crops))
+    best = {name: (max(each[0] for each in turns), min(each[1] for each in turns)) for name, turns in found.items()}
+    usual = best["the usual way"]
+    for name, (speed, cpu) in best.items():
+        turns = ", ".join(f"{each[0]:.1f}" for each in found[name])
+        print(
+            f"{name:<22} {speed:6.1f} crops/s ({turns}), {1000 * cpu:5.1f} ms of CPU a crop: "
+            f"{speed / usual[0]:.1f} times as many, {usual[1] / cpu:.1f} times less CPU"
+        )
+    print(f"load after: {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,332 @@
+"""Crops cut from tile files: those of the native grids while no tile is edited, and the edits once one is."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+import xarray as xr
+from click.testing import CliRunner
+
+from gravmap.errors import InputError, OptionError
+from gravmap.geology import load_legend, write_index_raster
+from gravmap.gravity import write_fields
+from gravmap.learning import Area, TrainConfig, load_model, train
+from gravmap.learning.channels import FieldChannel, InputChannels
+from gravmap.learning.crops import PAPER, UNCHANGED, Augmentation, Crop
+from gravmap.learning.sampler import Sampler
+from gravmap.learning.target import IGNORE
+from gravmap.tiling import load_arrays, make_tiles, open_tiles, verify_tiles
+from gravmap_cli import gravmap
+
+SIZE = 512  # pixels a tile: 26 from node to node in the smaller windows
+STEP = 0.1  # of the gravity, degrees
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """80-85 E, 43-48 N: waves of over a degree, and bodies of half a degree; the noise of a rough field is 0."""
+    folder = tmp_path_factory.mktemp("tiles")
+    lat, lon = 43 + STEP * np.arange(51), 80 + STEP * np.arange(51)
+    x, y = np.meshgrid(lon - 80, lat - 43)
+    gravity = (20 * np.sin(1.1 * x + 0.7 * y) + 12 * np.cos(1.3 * y - 0.8 * x)).astype(np.float32)
+    grid = xr.DataArray(gravity, dims=("lat", "lon"), coords={"lat": lat, "lon": lon}, attrs={"units": "mGal"})
+    attrs = {"gravmap_recipe": json.dumps({"quantity": "bouguer"}), "gravmap_sources": "[]"}
+    write_fields(xr.Dataset({"bouguer": grid, "residual_10km": grid}, attrs=attrs), folder / "fields.nc")
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 11, (10, 10)).repeat(30, 0).repeat(30, 1).astype(np.uint8)
+    legend = load_legend("bedrock10")
+    write_index_raster(folder / "labels.tif", labels, (80, 43, 85, 48), legend)
+    legend.write(folder / "labels.legend.toml")
+    make_tiles(
+        folder / "fields.nc", folder / "labels.tif", folder / "tiles", sizes_deg=[2.5], strides_deg=[1.25],
+        size_px=SIZE, block_deg=1.0, buffer_deg=0.1,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def tiles(made, tmp_path):
+    """A copy that may be edited."""
+    shutil.copytree(made, tmp_path / "set")
+    return tmp_path / "set" / "tiles"
+
+
+def both(folder, **options):
+    """The sampler of the native grids, and that of the tiles."""
+    area = Area.from_arrays(load_arrays(folder))
+    plain = InputChannels((FieldChannel(area.channels[0], "mGal", 1.0),))
+    options.setdefault("augmentation", UNCHANGED)
+    return (
+        Sampler(area, plain, SIZE, **options),
+        Sampler(area, plain, SIZE, **options, tiles=open_tiles(folder)),
+    )
+
+
+def near_a_side(target):
+    """Pixels beside one of another target, where half a tile's pixel decides."""
+    near = torch.zeros_like(target, dtype=torch.bool)
+    for axis in (0, 1):
+        turned = target.transpose(0, axis)
+        beside = turned[1:] != turned[:-1]
+        view = near.transpose(0, axis)
+        view[1:] |= beside
+        view[:-1] |= beside
+    return near
+
+
+WINDOW = (81.25, 44.25, 83.75, 46.75)
+PX = 2.5 / SIZE
+
+
+@pytest.mark.parametrize("how", [{}, {"flip_x": -1}, {"flip_y": -1}, {"flip_x": -1, "angle_rad": 0.0}])
+def test_unturned_crops_on_the_tiles_own_pixels_are_the_native_ones(made, how):
+    native, cut = both(made / "tiles")
+    crop = Crop(45.5 + 31 * PX, 82.5 - 64 * PX, 0.625, window_wsen=WINDOW, **how)
+    (field, target, small), (tile_field, tile_target, tile_small) = native.cut(crop), cut.cut(crop)
+    # 2^-10 mGal is what tiles are rounded to; the field is interpolated in float32.
+    assert (field - tile_field).abs().max() < 2**-10 + 1e-4
+    assert torch.equal(target, tile_target)
+    assert torch.equal(small, tile_small)
+    assert 0.1 < (target != IGNORE).float().mean() < 0.99
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"flip_y": -1}, {"angle_rad": 0.5}, {"angle_rad": 2.2, "flip_x": -1},
+     {"angle_rad": 1.0, "amplitude": 1.1, "offset_mgal": -1.5, "noise": 0.3, "noise_seed": 4}],
+)  # fmt: skip
+def test_crops_anywhere_in_the_window_are_the_native_ones(made, how):
+    native, cut = both(made / "tiles")
+    crop = Crop(45.5123, 82.4871, 0.625, window_wsen=WINDOW, **how)
+    (field, target, small), (tile_field, tile_target, tile_small) = native.cut(crop), cut.cut(crop)
+    assert (field - tile_field).abs().max() < 0.01
+    clear = ~near_a_side(target)
+    assert 0.9 < clear.float().mean() < 1
+    assert torch.equal(target[clear], tile_target[clear])
+    assert torch.equal(small[clear], tile_small[clear])
+
+
+def test_the_same_samples_are_drawn_either_way(made):
+    native, cut = both(made / "tiles", augmentation=Augmentation(), seed=3)
+    assert [native.draw(1, number) for number in range(8)] == [cut.draw(1, number) for number in range(8)]
+    cut.expect(1, [0, 1, 2, 3])
+    (field, target, _), (tile_field, tile_target, _) = native.batch(1, [0, 1, 2, 3]), cut.batch(1, [0, 1, 2, 3])
+    # Corners of turned crops lie outside their window; the rest agrees, noise and all.
+    inside = (tile_target != IGNORE) & (target != IGNORE)
+    assert inside.float().mean() > 0.2
+    assert (tile_target[inside] == target[inside]).float().mean() > 0.97
+    assert (field[:, 0] - tile_field[:, 0])[inside].abs().quantile(0.95) < 0.01
+
+
+def test_photographs_agree_too(made):
+    native, cut = both(made / "tiles", augmentation=PAPER, seed=5)
+    unturned = [n for n in range(40) if not native.draw(0, n).angle_rad][:6]
+    inside = [n for n in unturned if _inside(native.draw(0, n))]
+    assert inside
+    for number in inside:
+        ours, theirs = native.batch(0, [number])[0], cut.batch(0, [number])[0]
+        assert (ours - theirs).abs().max() < 0.02
+
+
+def _inside(crop):
+    west, south, east, north = crop.window_wsen
+    half = crop.half_deg
+    return west <= crop.lon - half and crop.lon + half <= east and south <= crop.lat - half and crop.lat + half <= north
+
+
+def test_ground_outside_the_window_teaches_nothing_and_is_mirrored(made):
+    native, cut = both(made / "tiles")
+    crop = Crop(45.5, 83.75, 0.625, window_wsen=WINDOW)  # its eastern half is outside
+    field, target, _ = cut.cut(crop)
+    half = SIZE // 4
+    assert (target[:, half:] == IGNORE).all()
+    assert torch.equal(target[:, :half], native.cut(crop)[1][:, :half])
+    # Mirrored at the outermost pixel's centre, half a pixel inside.
+    torch.testing.assert_close(field[0, :, half : 2 * half - 1], field[0, :, : half - 1].flip(1), atol=0.3, rtol=0)
+
+
+def edit(path, change):
+    with rasterio.open(path, "r+") as tile:
+        tile.write(change(tile.read(1)), 1)
+
+
+def test_edits_are_learnt_but_not_on_held_out_ground(tiles):
+    native, before = both(tiles)
+    crop = Crop(45.5, 82.5, 0.625, window_wsen=WINDOW)
+    edit(tiles / "2.5deg/r001_c001_label.tif", lambda values: np.full_like(values, 7))
+    edit(tiles / "2.5deg/r001_c001_field.tif", lambda values: values + np.float32(5))
+    faults = verify_tiles(tiles)
+    reader = open_tiles(tiles)
+    name = reader.names[WINDOW]
+    assert set(faults) == reader.changed == {f"{name}_label.tif", f"{name}_field.tif"}
+    assert reader.sha256 != before._source._kept._tiles.sha256
+    _, cut = both(tiles)
+    field, target, _ = cut.cut(crop)
+    assert (field - native.cut(crop)[0]).median() == pytest.approx(5, abs=0.01)
+    area = Area.from_arrays(load_arrays(tiles))
+    u = ((np.arange(SIZE // 2) + 0.5) / (SIZE // 2) * 2 - 1) * 0.625
+    role = area.role[area.label_rows(45.5 - u)[:, None], area.label_columns(82.5 + u)[None, :]]
+    assert {0, 3} < set(np.unique(role).tolist())
+    np.testing.assert_array_equal(target.numpy(), np.where(role == 0, 6, IGNORE))
+
+
+def test_the_mask_of_small_bodies_is_the_native_one_until_it_is_edited(tiles):
+    reader = open_tiles(tiles)
+    assert reader.read(WINDOW)[2] is None
+    edit(tiles / f"{reader.names[WINDOW]}_small.tif", np.ones_like)
+    assert (open_tiles(tiles).read(WINDOW)[2] == 1).all()
+    _, target, small = both(tiles)[1].cut(Crop(45.5, 82.5, 0.625, window_wsen=WINDOW))
+    assert torch.equal(small, target != IGNORE)
+
+
+def test_no_data_teaches_nothing_whatever_it_is_called(tiles):
+    path = tiles / "2.5deg/r001_c001_field.tif"
+
+    def hole(values):
+        values[:, :256] = -9999
+        return values
+
+    edit(path, hole)
+    with pytest.raises(InputError, match="-9999 mGal"):
+        open_tiles(tiles).read(WINDOW)
+    with rasterio.open(path, "r+") as tile:
+        tile.nodata = -9999
+    field, target, _ = both(tiles)[1].cut(Crop(45.5, 82.5, 0.625, window_wsen=WINDOW))
+    assert (target[:, :128] == IGNORE).all()
+    assert (target[:, 128:] != IGNORE).any()
+    assert field.isfinite().all()
+
+
+def resave(path, **changes):
+    with rasterio.open(path) as tile:
+        values, profile = tile.read(1), tile.profile
+    values = changes.pop("values", lambda each: each)(values)
+    profile.update(width=values.shape[1], height=values.shape[0], **changes)
+    with rasterio.open(path, "w", **profile) as tile:
+        tile.write(values, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "said"),
+    [
+        ("field", {"crs": "EPSG:3857"}, "EPSG:3857"),
+        ("field", {"values": lambda each: each[:-2]}, "512 x 510 pixels"),
+        ("field", {"transform": rasterio.transform.from_bounds(81.25, 44.25, 83.7, 46.75, SIZE, SIZE)}, "83.7"),
+        ("label", {"values": lambda each: each * 0 + 11}, "holds 11"),
+        ("label", {"dtype": "float32", "values": lambda each: each.astype("f4") + 0.5}, "holds 0.5"),
+        ("small", {"values": lambda each: each * 0 + 2}, "holds 2"),
+    ],
+)
+def test_a_tile_that_is_none_is_refused_by_name(tiles, kind, changes, said):
+    path = tiles / f"2.5deg/r001_c001_{kind}.tif"
+    resave(path, **changes)
+    with pytest.raises(InputError, match=said) as refused:
+        open_tiles(tiles).read(WINDOW)
+    assert path.name in str(refused.value)
+
+
+def test_a_program_that_saves_labels_as_floats_is_understood(tiles):
+    before = open_tiles(tiles).read(WINDOW)[1]
+    resave(tiles / "2.5deg/r001_c001_label.tif", dtype="float32", values=lambda each: each.astype("f4"))
+    np.testing.assert_array_equal(open_tiles(tiles).read(WINDOW)[1], before)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_missing_damaged_and_never_made_tiles(tiles):
+    reader = open_tiles(tiles)
+    path = tiles / f"{reader.names[WINDOW]}_field.tif"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(InputError, match="cannot be read"):
+        reader.read(WINDOW)
+    path.unlink()
+    with pytest.raises(InputError, match="1 of 27 tile files"):
+        open_tiles(tiles)
+    index = json.loads((tiles / "index.json").read_text())
+    (tiles / "index.json").write_text(json.dumps({**index, "tiles": False}))
+    with pytest.raises(InputError, match="--index-only") as refused:
+        open_tiles(tiles)
+    assert "gravmap tile --overwrite" in refused.value.hint
+
+
+def test_other_fields_are_not_in_tiles(made):
+    area = Area.from_arrays(load_arrays(made / "tiles", channels=["residual_10km", "bouguer"]))
+    reader = open_tiles(made / "tiles")
+    with pytest.raises(OptionError, match="not bouguer"):
+        Sampler(area, InputChannels.fit(area), SIZE, tiles=reader)
+    inputs = InputChannels.fit(area, ["rgb:residual_10km", "scale"])
+    assert Sampler(area, inputs, SIZE, tiles=reader).batch(0, [0])[0].shape == (1, 4, SIZE // 2, SIZE // 2)
+
+
+class Counting:
+    """A reader that counts what it is asked for."""
+
+    def __init__(self, reader):
+        self.reader, self.read_windows = reader, []
+        self.channel, self.record = reader.channel, reader.record
+
+    def read(self, window):
+        self.read_windows.append(window)
+        return self.reader.read(window)
+
+
+def test_a_tile_is_read_once_while_it_is_kept(made):
+    from gravmap.learning.tiles import _Kept
+
+    counting = Counting(open_tiles(made / "tiles"))
+    windows = list(counting.reader.names)[:3]
+    one = _Kept(counting, 10**9).get(windows[0]).nbytes
+    counting.read_windows.clear()
+    kept = _Kept(counting, 2 * one)
+    kept.expect([windows[0], windows[0], windows[1]])
+    for window in (0, 1, 0, 2, 0, 1):  # the third pushes out the one used longest ago
+        kept.get(windows[window])
+    assert counting.read_windows == [windows[0], windows[1], windows[2], windows[1]]
+
+
+def config(**options):
+    return TrainConfig(model="ggmnet-tiny", tile_size_px=64, epochs=1, steps=2, batch_size=2, **options)
+
+
+def test_a_run_says_that_it_read_tiles_and_which(tiles, tmp_path):
+    area = Area.from_arrays(load_arrays(tiles))
+    reader = pickle.loads(pickle.dumps(open_tiles(tiles)))  # as it comes to another process
+    train(area, tmp_path / "a", config(), tiles=reader)
+    spec = load_model(tmp_path / "a")[1]
+    assert spec.recipe["from_tiles"] is True
+    assert spec.sources[-1] == {"role": "tiles", "files": 27, "changed": [], "sha256": reader.sha256}
+    edit(tiles / "2.5deg/r001_c001_label.tif", lambda values: np.full_like(values, 7))
+    more = TrainConfig.from_json(json.dumps({**json.loads(config().to_json()), "epochs": 2}))
+    for now in (None, open_tiles(tiles)):
+        with pytest.raises(InputError, match="tile set is not the one"):
+            train(area, tmp_path / "a", more, resume=True, tiles=now)
+    train(area, tmp_path / "a", more, resume=True, tiles=reader)
+
+
+def test_the_command_tells_how_many_tiles_were_edited_and_goes_on_with_them(tiles, tmp_path):
+    workspace = tmp_path / "w"
+    shutil.copytree(tiles.parent, workspace / "data")
+
+    def gravmap_in(*words):
+        return CliRunner().invoke(gravmap, ["-w", str(workspace), "train", "--device", "cpu", *words])
+
+    short = ("--model", "ggmnet-tiny", "--size", "64", "--epochs", "1", "--steps", "1", "--batch-size", "2")
+    plain = gravmap_in(*short, "--from-tiles", "--dry-run")
+    assert plain.exit_code == 0, plain.output
+    assert "all 27 files are as `gravmap tile` wrote them" in plain.output
+    edit(workspace / "data/tiles/2.5deg/r001_c001_label.tif", lambda values: np.full_like(values, 7))
+    done = gravmap_in(*short, "--from-tiles", "--name", "a")
+    assert done.exit_code == 0, done.output
+    assert "1 of 27 files differ from what `gravmap tile` wrote" in done.output
+    source = json.loads((workspace / "runs/a/model.json").read_text())["sources"][-1]
+    assert source["changed"] == ["2.5deg/r001_c001_label.tif"]
+    more = gravmap_in("--resume", "--epochs", "2")
+    assert more.exit_code == 0, more.output
+    assert "1 of 27 files" in more.output
+    multi = gravmap_in(*short, "--from-tiles", "--input", "multi")
+    assert multi.exit_code == 2
+    assert "The tiles hold residual_10km alone, not bouguer." in multi.output
