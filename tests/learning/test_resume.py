@@ -10,6 +10,7 @@ import signal
 import threading
 
 import pytest
+import safetensors.torch
 
 from gravmap.errors import GravmapError, InputError
 from gravmap.learning import TrainConfig, checkpoint, train
@@ -89,7 +90,7 @@ def test_killed_at_a_step_and_at_random_moments(area, tmp_path, unbroken):
 @pytest.mark.parametrize(("where", "epoch"), [("in the weights", 3), ("between the files", 2)])
 def test_killed_while_the_checkpoint_is_written(area, tmp_path, monkeypatch, unbroken, where, epoch):
     folder = tmp_path / "run"
-    save, write = checkpoint.save_file, checkpoint.write_json
+    save, write = safetensors.torch.save_file, checkpoint.write_json
 
     def half(tensors, path, metadata):
         save(tensors, path, metadata=metadata)
@@ -104,7 +105,7 @@ def test_killed_while_the_checkpoint_is_written(area, tmp_path, monkeypatch, unb
 
     def killed():
         if where == "in the weights":
-            checkpoint.save_file = half
+            safetensors.torch.save_file = half
         else:
             checkpoint.write_json = never
         go(area, folder)

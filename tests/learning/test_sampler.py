@@ -121,7 +121,7 @@ def test_a_turned_crop_over_a_corner_sees_the_area_and_nothing_beyond(area, corn
     target = make_sampler(area).cut(crop)[1]
     lon, lat = pixel_places(crop, 32)
     outside = (lon < 80) | (lon > 84) | (lat < 42) | (lat > 46)
-    assert 0.7 < outside.mean() < 0.8
+    assert 0.6 < outside.mean() < 0.8
     assert (target.numpy()[outside] == IGNORE).all()
     rows, columns = (np.floor(each[~outside] / 0.05 + 1e-6).astype(int) for each in (46 - lat, lon - 80))
     label = area.labels[rows, columns].astype(int)
