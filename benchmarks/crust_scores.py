@@ -65,6 +65,10 @@ def one_crust(root: Path, seed: int, options: argparse.Namespace) -> dict[str, d
     windows = [word for size in ("2.5deg", "5deg") for word in ("--window", size)]
     gravmap(root, "tile", "--index-only", *windows, "--size", str(options.size))
     training = ["--gpus", "0", "--model", options.model, "--input", options.input, "--steps", "40"]
+    training += [
+        "--recipe",
+        str(Path(options.recipe).absolute() if options.recipe.endswith(".toml") else options.recipe),
+    ]
     gravmap(root, "train", *training, "--time-limit", options.train_time, "--seed", str(seed), "--name", "crust")
     gravmap(root, "predict", "--region", "crust")
     channels = options.input.split(",")
@@ -102,6 +106,7 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=2, default=[240, 360])
     parser.add_argument("--model", default="ggmnet-small")
     parser.add_argument("--input", default="residual_10km")
+    parser.add_argument("--recipe", default="default", help="default, paper or a .toml file")
     parser.add_argument("--size", type=int, default=256, help="pixels across a tile")
     parser.add_argument("--train-time", default="15min")
     parser.add_argument("--workspace", type=Path)
