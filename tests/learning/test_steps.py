@@ -145,11 +145,12 @@ def first_loss(area, folder, **change):
 
 
 def test_bfloat16_and_channels_last_teach_the_same(area, tmp_path):
-    plain, _ = first_loss(area, tmp_path)
-    half, _ = first_loss(area, tmp_path, precision="bfloat16")
+    eight = {"batch_size": 8}  # of fewer crops the coarsest maps hold too few values to normalise by, in eight bits
+    plain, _ = first_loss(area, tmp_path, **eight)
+    half, _ = first_loss(area, tmp_path, precision="bfloat16", **eight)
     assert half != plain
-    assert half == pytest.approx(plain, rel=0.05)  # eight bits of mantissa, a dozen layers
-    assert first_loss(area, tmp_path, channels_last=True)[0] == pytest.approx(plain, rel=1e-4)
+    assert half == pytest.approx(plain, rel=0.02)
+    assert first_loss(area, tmp_path, channels_last=True, **eight)[0] == pytest.approx(plain, rel=1e-4)
 
 
 @pytest.mark.slow
