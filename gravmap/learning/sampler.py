@@ -87,7 +87,7 @@ class Sampler:
         self.device = torch.device(device)
         self.area = area
         # A strict split keeps windows off held-out ground, whose gravity a turned or shifted crop would still see.
-        self._stays_inside = area.meta["split"].get("name") == STRICT
+        self._stays_inside = area.meta.get("split", {}).get("name") == STRICT
         self._inputs = inputs
         targets = teaching_targets(area)
         self._teaches = targets != IGNORE
