@@ -12,7 +12,6 @@ import pyproj
 import rasterio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 from rasterio.windows import Window
@@ -72,24 +71,22 @@ def warped_place(place: Mapping[str, Any], crs: CRS) -> dict[str, Any]:
     """
     west, north = place["transform"] @ (0, 0)
     east, south = place["transform"] @ (place["width"], place["height"])
-    cells = (place["crs"], crs, place["width"], place["height"], west, south, east, north)
-    try:
-        like = calculate_default_transform(*cells)[0].a
-        side = max(_shortest_side(place, crs), like / 2)
-        transform, width, height = calculate_default_transform(*cells, resolution=side)
-        there = all(math.isfinite(term) for term in transform) and min(width, height) > 0
-    except (RasterioError, ValueError):
-        there = False
-    if not there:
+    shortest = _shortest_side(place, crs)
+    if not math.isfinite(shortest):
+        authority = crs.to_authority()
+        name = ":".join(authority) if authority else "This projection"
         raise OptionError(
-            f"{crs.to_string()} is not defined over the whole of {west:g} to {east:g} E, {south:g} to {north:g} N.",
+            f"{name} is not defined over the whole of {west:g} to {east:g} E, {south:g} to {north:g} N.",
             "Choose a projection made for the region, such as the UTM zone of its middle.",
         )
+    cells = (place["crs"], crs, place["width"], place["height"], west, south, east, north)
+    side = max(shortest, calculate_default_transform(*cells)[0].a / 2)
+    transform, width, height = calculate_default_transform(*cells, resolution=side)
     return {"crs": crs, "transform": transform, "width": width, "height": height}
 
 
 def _shortest_side(place: Mapping[str, Any], crs: CRS) -> float:
-    """Shortest side of the raster's cells in another system, looked for at 9 x 9 places."""
+    """Shortest side of the raster's cells in another system, looked for at 9 x 9 places; inf: not defined there."""
     project = pyproj.Transformer.from_crs(place["crs"].to_wkt(), crs.to_wkt(), always_xy=True)
     col, row = np.meshgrid(np.linspace(0, place["width"] - 1, 9), np.linspace(0, place["height"] - 1, 9))
     step: Affine = place["transform"]
@@ -100,8 +97,7 @@ def _shortest_side(place: Mapping[str, Any], crs: CRS) -> float:
     here = corner(0, 0)
     with np.errstate(invalid="ignore"):
         sides = [np.hypot(*(corner(*to) - here)) for to in ((1, 0), (0, 1))]
-    known = np.concatenate([side[np.isfinite(side)] for side in sides])
-    return float(known.min())  # ValueError where the system has none of these places
+    return float(np.min(sides)) if np.isfinite(sides).all() else math.inf
 
 
 def warp(source: Path, target: Any) -> None:
