@@ -46,6 +46,8 @@ def classes_of(layer):
     if renderer.type() == "RuleRenderer":
         rules = renderer.rootRule().children()
         return [(rule.filterExpression(), rule.label(), rule.symbol().color().name().upper()) for rule in rules]
+    if not hasattr(renderer, "shader"):
+        return []  # no style was found
     shader = renderer.shader().rasterShaderFunction()
     return [(one.value, one.label, one.color.name()) for one in shader.colorRampItemList()]
 
