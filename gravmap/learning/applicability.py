@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from gravmap.errors import InputError
-from gravmap.files import read_json
+from gravmap.files import atomic_path, read_json
 from gravmap.learning.checkpoint import MODEL
 from gravmap.learning.local_statistics import WINDOWS_KM, local_statistics
 
@@ -78,6 +78,8 @@ class Reach:
         (ny, nx) float32
             NaN where a field is unknown. A part of a grid gives what the whole does, :attr:`margin_km` inside its rim.
         """
+        if len(fields) != len(self.fields):
+            raise ValueError(f"{len(fields)} fields, but the training ground was measured in {', '.join(self.fields)}")
         features = local_statistics(fields - self.centres[:, None, None], lat, lon)
         result = np.full(features.shape[1:], np.nan, np.float32)
         known = np.isfinite(features).all(axis=0)
@@ -86,6 +88,31 @@ class Reach:
             away, _ = cKDTree(self.points).query(table)
             result[known] = away / (self.mean_distance * self.threshold)
         return result
+
+
+def write_reach(run_folder: Path, reach: Reach, area_sha256: str) -> None:
+    """Write ``reach.safetensors``, whole or not at all; no pickle in it.
+
+    Parameters
+    ----------
+    run_folder : Path
+        The run's folder.
+    reach : Reach
+        From :func:`gravmap.learning.training_ground.measure_reach`.
+    area_sha256 : str
+        Of what the network was taught on, as in ``model.json``.
+    """
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.ascontiguousarray(getattr(reach, name)) for name in _ARRAYS}
+    header = {"format": FORMAT, "area_sha256": area_sha256, "fields": list(reach.fields)}
+    header |= {name: getattr(reach, name) for name in _NUMBERS}
+    with atomic_path(run_folder / FILE) as temporary:
+        save_file(arrays, temporary, metadata={"gravmap": json.dumps(header)})
+
+
+_ARRAYS = ("centres", "mean", "spread", "points")
+_NUMBERS = ("mean_distance", "threshold", "spacing_km")
 
 
 def read_reach(run_folder: Path) -> Reach | None:
@@ -115,12 +142,8 @@ def read_reach(run_folder: Path) -> Reach | None:
                     f"{path} is of format {header['format']}; this gravmap reads {FORMAT}.",
                     "Use the gravmap that wrote it, or train anew.",
                 )
-            centres, mean, spread, points = (
-                stored.get_tensor(name) for name in ("centres", "mean", "spread", "points")
-            )
-        mean_distance, threshold, spacing_km = (
-            float(header[name]) for name in ("mean_distance", "threshold", "spacing_km")
-        )
+            centres, mean, spread, points = (stored.get_tensor(name) for name in _ARRAYS)
+        mean_distance, threshold, spacing_km = (float(header[name]) for name in _NUMBERS)
         reach = Reach(tuple(header["fields"]), centres, mean, spread, points, mean_distance, threshold, spacing_km)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error}.", "Train anew, or take the file away.") from None
