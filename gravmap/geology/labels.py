@@ -122,6 +122,10 @@ class LabelFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
         self._raster.close()
 
     def read(self, rows: slice, columns: slice) -> Labels:

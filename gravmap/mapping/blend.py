@@ -134,7 +134,8 @@ class Blender:
             for image in images:
                 for index in range(shape[0]):
                     voted[(index, *here)] += np.where(image == index, hann / np.float32(len(images)), 0)
-        return normalise(total, weight), voted / np.where(weight > 0, weight, 1)
+        voted /= np.where(weight > 0, weight, 1)
+        return normalise(total, weight), voted
 
 
 def _common(one: slice, other: slice) -> slice | None:
@@ -150,5 +151,3 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
         total += part
     probability: NDArray[np.float32] = (exponent / total).astype(np.float32)
     return probability
-
-

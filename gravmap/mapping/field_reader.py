@@ -1,4 +1,4 @@
-"""The fields at nodes, read from their file a part at a time: a map of any size needs no more memory than a small one."""
+"""The fields at nodes, read from their file a part at a time: a large map needs no more memory than a small one."""
 
 from __future__ import annotations
 
@@ -45,6 +45,10 @@ class FieldReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
         self.dataset.close()
 
     @property

@@ -140,9 +140,7 @@ def legend_of(spec: ModelSpec) -> Legend:
     return Legend(
         name="model",
         classes=tuple(
-            LegendClass(
-                index=int(entry["index"]), name=entry["name"], age=entry.get("age", ""), colour=entry["colour"]
-            )
+            LegendClass(index=int(entry["index"]), name=entry["name"], age=entry.get("age", ""), colour=entry["colour"])
             for entry in spec.classes
         ),
     )

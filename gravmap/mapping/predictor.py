@@ -122,7 +122,7 @@ class Predictor:
             for member in self.members:
                 check_fields(self.fields, member.spec)
         except BaseException:
-            self.fields.dataset.close()
+            self.fields.close()
             raise
 
     def __enter__(self) -> Predictor:
@@ -131,7 +131,7 @@ class Predictor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.fields.dataset.close()
+        self.fields.close()
 
     @property
     def legend(self) -> Legend:
@@ -211,9 +211,7 @@ class Predictor:
         images = len(FLIPS) if plan.flips else 1
         seconds = images * sum(_seconds_per_pass(member, self.device) for member in self.members)
         laid = lay_windows(plan.grid, self.fields.nodes_wsen, self.trained_scales, plan.clip)
-        whole = Plan(
-            plan.region, plan.grid, laid, plan.device, plan.tile_size_px, plan.classes, plan.clip, plan.flips
-        )
+        whole = Plan(plan.region, plan.grid, laid, plan.device, plan.tile_size_px, plan.classes, plan.clip, plan.flips)
         return [
             Cost(
                 scale,

@@ -64,21 +64,21 @@ def peak_bytes(network: nn.Module, in_channels: int, size: int, batch: int = 1) 
     in_channels, size, batch : int
         Shape of the input: (batch, in_channels, size, size).
     """
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    weights: int = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     training = network.training
     device = next(network.parameters()).device
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), _Living() as living:
         network.eval()(torch.empty(batch, in_channels, size, size, device=device))
     network.train(training)
-    return weights + living.most
+    return int(weights + living.most)
 
 
-class _Living(TorchDispatchMode):
+class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the storages that are alive, after every operator."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.most = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most: int = 0
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(
@@ -88,7 +88,9 @@ class _Living(TorchDispatchMode):
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                self._storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self._storages = {key: held for key, held in self._storages.items() if not held[0].expired()}
+                self._storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
+        gone = [key for key, (storage, _) in self._storages.items() if storage.expired()]  # type: ignore[no-untyped-call]
+        for key in gone:
+            del self._storages[key]
         self.most = max(self.most, sum(size for _, size in self._storages.values()))
         return made
