@@ -41,13 +41,15 @@ def make_passes_together(work: Work, device: str, processes: int, finished: Fini
     GravmapError
         What the first failing process raised, or that one was ended; the others are ended then.
     """
-    # Spawned, not forked: a forked process cannot use CUDA, nor the threads of its parent.
-    context = multiprocessing.get_context("spawn")
+    # Forked from a clean process that has imported torch and no more: one forked from this one could use neither CUDA
+    # nor the threads of its parent, and importing takes seconds each.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["gravmap.mapping.windows"])
     pipes, workers = {}, []
     for rank in range(processes):
         receiver, sender = context.Pipe(duplex=False)
         place = f"cuda:{rank}" if device == "cuda" else device
-        arguments = (work.share(rank, processes), place, processes, os.getpid(), sender)
+        arguments = (work.share(rank, processes), place, processes, sender)
         worker = context.Process(target=_work, args=arguments, daemon=True, name=f"predict-{rank}")
         worker.start()
         sender.close()
@@ -82,10 +84,11 @@ def _check_end(worker: Any) -> None:
         raise GravmapError(f"The process {worker.name} ended with status {worker.exitcode}.", _AGAIN)
 
 
-def _work(work: Work, device: str, processes: int, parent: int, sender: Connection) -> None:
+def _work(work: Work, device: str, processes: int, sender: Connection) -> None:
     """One of the processes."""
     # Ctrl-C reaches every process of a terminal; the parent alone acts on it and ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()  # the clean process, which ends with the one that asked
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // processes)))
 
     def finished(name: str, sums: tuple[str, ...]) -> None:
