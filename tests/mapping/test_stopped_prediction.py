@@ -2,10 +2,9 @@
 
 import errno
 import logging
+import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -13,30 +12,7 @@ from gravmap.errors import GravmapError, InputError
 from gravmap.mapping import Options, predict, windows
 from gravmap.tiling.unfinished import Unfinished
 from toy_map import BOX, layers, make_project, make_run, same
-
-# A process that is killed for good while it writes its window number `count`: half of it written, or just in place.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from gravmap.mapping import predict, windows
-from toy_map import BOX
-
-count, moment, root, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
-write, written = windows._write, []
-
-def deadly(path, values):
-    written.append(path)
-    if len(written) == count:
-        if moment == "half":
-            path.with_name(path.name + ".part").write_bytes(values.tobytes()[: values.nbytes // 2])
-        else:
-            write(path, values)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return write(path, values)
-
-windows._write = deadly
-predict(root / "fields.nc", root / "run", BOX, folder)
-"""
+from toy_processes import forked
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +55,24 @@ def stop_after(monkeypatch, finished, error):
 
 @pytest.mark.parametrize(("count", "moment"), [(4, "half"), (7, "in place")])
 def test_a_killed_prediction_goes_on_to_the_same_map(project, tmp_path, counted, count, moment):
-    words = [sys.executable, "-c", KILLED, str(count), moment, str(project), str(tmp_path / "map")]
-    paths = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
-    import os
+    def killed():
+        """Is killed for good while it writes its window number `count`: half of it written, or just in place."""
+        write, written = windows._write, []
 
-    done = subprocess.run(words, stderr=subprocess.PIPE, env={**os.environ, **paths})
-    assert done.returncode == -signal.SIGKILL, done.stderr
+        def deadly(path, values):
+            written.append(path)
+            if len(written) < count:
+                return write(path, values)
+            if moment == "half":
+                path.with_name(f"{path.name}.part").write_bytes(values.tobytes()[: values.nbytes // 2])
+            else:
+                write(path, values)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        windows._write = deadly
+        go(project, tmp_path / "map")
+
+    assert forked(killed) == [-signal.SIGKILL]
     assert not (tmp_path / "map").exists()
     made = go(project, tmp_path / "map")
     assert made.resumed == count - 1
