@@ -69,8 +69,13 @@ def one_crust(root: Path, seed: int, options: argparse.Namespace) -> dict[str, d
         "--recipe",
         str(Path(options.recipe).absolute() if options.recipe.endswith(".toml") else options.recipe),
     ]
-    gravmap(root, "train", *training, "--time-limit", options.train_time, "--seed", str(seed), "--name", "crust")
-    gravmap(root, "predict", "--region", "crust")
+    predicting = ["--flips"] if options.flips else []
+    for number in range(options.runs):
+        # Another seed draws other weights and crops; what is held out stays the same.
+        own = ["--seed", str(100 * number + seed), "--name", f"crust{number}"]
+        gravmap(root, "train", *training, "--time-limit", options.train_time, *own)
+        predicting += ["--run", f"crust{number}"]
+    gravmap(root, "predict", "--region", "crust", *predicting)
     channels = options.input.split(",")
     area = Area.from_arrays(load_arrays(root / "data" / "tiles", channels=channels))
     with rasterio.open(root / "maps" / "crust" / "lithology.tif") as raster:
@@ -108,13 +113,17 @@ def main() -> None:
     parser.add_argument("--input", default="residual_10km")
     parser.add_argument("--recipe", default="default", help="default, paper or a .toml file")
     parser.add_argument("--size", type=int, default=256, help="pixels across a tile")
-    parser.add_argument("--train-time", default="15min")
+    parser.add_argument("--train-time", default="15min", help="of each run")
+    parser.add_argument("--runs", type=int, default=1, help="networks that predict together")
+    parser.add_argument("--flips", action="store_true", help="average over mirrored fields")
     parser.add_argument("--workspace", type=Path)
     options = parser.parse_args()
     start = time.perf_counter()
     folder = options.workspace or Path(tempfile.mkdtemp(prefix="gravmap-crusts-"))
     rows = [one_crust(folder / f"seed{seed}", seed, options) for seed in options.seeds]
-    print(f"\n{options.model}, {options.input}, {options.shape} cells, {options.train_time} of training a crust,")
+    print(
+        f"\n{options.model}, {options.input}, {options.shape} cells, {options.runs} x {options.train_time} of training,"
+    )
     print(f"{len(rows)} crusts, {time.perf_counter() - start:.0f} s; mean of the crusts, percent: PA MPA FWIoU")
     print(f"{'under cover':<34}{'all hidden cells':>22}   {f'farther than {FAR_KM:g} km':>22}")
     for name in rows[0]:

@@ -1,5 +1,6 @@
 """Crops cut from tile files: those of the native grids while no tile is edited, and the edits once one is."""
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -17,6 +18,7 @@ from gravmap.gravity import write_fields
 from gravmap.learning import Area, TrainConfig, load_model, train
 from gravmap.learning.channels import FieldChannel, InputChannels
 from gravmap.learning.crops import PAPER, UNCHANGED, Augmentation, Crop
+from gravmap.learning.launch import launch
 from gravmap.learning.sampler import Sampler
 from gravmap.learning.target import IGNORE
 from gravmap.tiling import load_arrays, make_tiles, open_tiles, verify_tiles
@@ -330,3 +332,21 @@ def test_the_command_tells_how_many_tiles_were_edited_and_goes_on_with_them(tile
     multi = gravmap_in(*short, "--from-tiles", "--input", "multi")
     assert multi.exit_code == 2
     assert "The tiles hold residual_10km alone, not bouguer." in multi.output
+
+
+@pytest.mark.slow
+def test_two_processes_read_the_edited_tiles_as_one_does(tiles, tmp_path):
+    edit(tiles / "2.5deg/r001_c001_label.tif", lambda values: np.full_like(values, 7))
+    area, reader = Area.from_arrays(load_arrays(tiles)), open_tiles(tiles)
+    # Batch statistics are frozen: synchronised ones do not exist on a CPU.
+    short = dataclasses.replace(config(freeze_statistics=True), batch_size=4)
+    assert train(area, tmp_path / "native", short)["epochs"] == 1
+    alone = train(area, tmp_path / "one", short, tiles=reader)
+    shared = launch(area, tmp_path / "two", short, 2, tiles=reader)
+    np.testing.assert_allclose(shared["test"]["confusion"], alone["test"]["confusion"], atol=1)
+    native, one, two = (
+        float((tmp_path / name / "metrics.csv").read_text().splitlines()[1].split(",")[3])
+        for name in ("native", "one", "two")
+    )
+    assert two == pytest.approx(one, rel=1e-4)
+    assert abs(native - one) > 1e-3  # the edit is learnt from

@@ -111,6 +111,25 @@ class Crop:
         turned = np.array([[cosine, -sine], [sine, cosine]]) @ metric
         return np.array([[1 / squeeze, 0.0], [0.0, 1.0]]) @ turned
 
+    def moved_inside(self, window_wsen: tuple[float, float, float, float]) -> Crop:
+        """The crop moved so far that no corner lies outside a window; not turned where it would not fit."""
+        west, south, east, north = window_wsen
+        # The turned height grows a little towards the equator: the window's warmest latitude is on the safe side.
+        warmest = 0.0 if south < 0 < north else min(abs(south), abs(north))
+        _, height = dataclasses.replace(self, lat=warmest)._reach_deg()
+        lat = min(max(self.lat, south + height), north - height)
+        moved = dataclasses.replace(self, lat=lat)
+        width, _ = moved._reach_deg()
+        slack = 1e-9
+        if 2 * height > north - south + slack or 2 * width > east - west + slack:
+            return dataclasses.replace(self, angle_rad=0.0).moved_inside(window_wsen)
+        return dataclasses.replace(moved, lon=min(max(self.lon, west + width), east - width))
+
+    def _reach_deg(self) -> tuple[float, float]:
+        """How far its corners lie from the centre, degrees of longitude and of latitude."""
+        east, north = np.abs(self.to_degrees()).sum(axis=1).tolist()
+        return east, north
+
     def place(self, bounds_wsen: NDArray[np.float64], columns: int, rows: int) -> NDArray[np.float64]:
         """Matrix M (2, 3) with (column, row) = M (u, v, 1), in cells from the north-west corner of a grid.
 

@@ -28,6 +28,9 @@ from gravmap.learning.tiles import TileCrops, Tiles
 
 TRIES = 20
 MIN_VALID = 0.05
+STRICT = "strict"
+"""The split whose crops keep inside their windows."""
+
 LATTICE = 32
 """The share of valid pixels is estimated on LATTICE x LATTICE points of a crop."""
 
@@ -83,6 +86,8 @@ class Sampler:
         self.augmentation = Augmentation() if augmentation is None else augmentation
         self.device = torch.device(device)
         self.area = area
+        # A strict split keeps windows off held-out ground, whose gravity a turned or shifted crop would still see.
+        self._stays_inside = area.meta.get("split", {}).get("name") == STRICT
         self._inputs = inputs
         targets = teaching_targets(area)
         self._teaches = targets != IGNORE
@@ -166,7 +171,8 @@ class Sampler:
             metric=aug.metric,
             window_wsen=(float(west), float(south), float(east), float(north)),
         )
-        return self._as_picture(crop, drawing) if aug.picture else crop
+        crop = self._as_picture(crop, drawing) if aug.picture else crop
+        return crop.moved_inside((west, south, east, north)) if self._stays_inside else crop
 
     def _as_picture(self, crop: Crop, drawing: np.random.Generator) -> Crop:
         """Add the changes of photographs, each in half of the crops."""

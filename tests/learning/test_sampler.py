@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -282,3 +283,29 @@ def test_noise_on_pixels_is_white(area):
     noise = (sampler.cut(noisy)[0] - sampler.cut(crop)[0]).numpy()[0] / (area.fields.max() - area.fields.min())
     assert noise.std() == pytest.approx(0.05, rel=0.1)
     assert abs(np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(rotate_share=1.0), dataclasses.replace(PAPER, shift=0.4)])
+def test_under_a_strict_split_no_corner_of_a_crop_lies_outside_its_window(arrays, augmentation):
+    def worst(name):
+        split = {"name": name, "fold": 0}
+        strict = Area.from_arrays(arrays | {"meta": arrays["meta"] | {"split": split}})
+        sampler = make_sampler(strict, augmentation=augmentation)
+        crops = [sampler.draw(0, number) for number in range(200)]
+        assert sum(crop.angle_rad != 0 for crop in crops) > 50  # the turns are not simply gone
+        reach = []
+        for crop in crops:
+            squeeze = math.cos(math.radians(crop.lat)) if crop.metric else 1.0
+            west, south, east, north = crop.window_wsen
+            for u, v in [(1, 1), (1, -1), (-1, 1), (-1, -1)]:
+                corner = (
+                    crop.half_deg
+                    * complex(u * squeeze, v)
+                    * complex(math.cos(crop.angle_rad), math.sin(crop.angle_rad))
+                )
+                lon, lat = crop.lon + corner.real / squeeze, crop.lat + corner.imag
+                reach.append(max(west - lon, lon - east, south - lat, lat - north))
+        return max(reach)
+
+    assert worst("blocks") > 0.05
+    assert worst("strict") < 1e-9
