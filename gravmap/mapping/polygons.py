@@ -70,6 +70,8 @@ def write_polygons(folder: Path, legend: Legend, evidence_words: Mapping[int, st
     keys, transform, crs = _keys(folder)
     _dissolve_slivers(keys)
     found = list(shapes(keys, mask=keys > 0, connectivity=4, transform=transform))
+    # Predicted ones first: what is drawn later, with its outline, lies on top.
+    found.sort(key=lambda entry: entry[1])
     polygons = np.array([shape(outline) for outline, _ in found], dtype=object)
     key = np.array([int(value) for _, value in found], dtype=np.int64)
     del keys, found
@@ -97,7 +99,8 @@ def write_polygons(folder: Path, legend: Legend, evidence_words: Mapping[int, st
     )
     path = folder / "lithology.gpkg"
     with atomic_path(path) as partial:
-        frame.to_file(partial, layer=LAYER, driver="GPKG", engine="pyogrio", geometry_type="Polygon")
+        # 1.2 is the newest version that GDAL before 3.7, as in QGIS 3.22, reads without a warning.
+        frame.to_file(partial, layer=LAYER, driver="GPKG", engine="pyogrio", geometry_type="Polygon", VERSION="1.2")
         _add_style(partial, legend)
     return path
 

@@ -129,15 +129,21 @@ def _fill(place: int, row: ClassRow, mapped_outline: str) -> str:
         "joinstyle": "bevel",
     }
     options = "".join(f'<Option name="{key}" type="QString" value="{value}"/>' for key, value in settings.items())
-    expression = quoteattr(f"if(\"mapped\", '{mapped_outline}', '{row.colour}')")
+    defined = "".join(
+        f'<Option name="{key}" type="Map"><Option name="active" type="bool" value="true"/>'
+        f'<Option name="expression" type="QString" value={quoteattr(expression)}/>'
+        '<Option name="type" type="int" value="3"/></Option>'
+        for key, expression in (
+            ("outlineColor", f"if(\"mapped\", '{mapped_outline}', '{row.colour}')"),
+            ("outlineWidth", 'if("mapped", 0.26, 0.1)'),
+        )
+    )
     return (
         f'      <symbol name="{place}" type="fill" alpha="1" clip_to_extent="1" force_rhr="0">\n'
         '       <layer class="SimpleFill" enabled="1" locked="0" pass="0">\n'
         f'        <Option type="Map">{options}</Option>\n'
         '        <data_defined_properties><Option type="Map"><Option name="name" type="QString" value=""/>'
-        '<Option name="properties" type="Map"><Option name="outlineColor" type="Map">'
-        f'<Option name="active" type="bool" value="true"/><Option name="expression" type="QString" value={expression}/>'
-        '<Option name="type" type="int" value="3"/></Option></Option>'
+        f'<Option name="properties" type="Map">{defined}</Option>'
         '<Option name="type" type="QString" value="collection"/></Option></data_defined_properties>\n'
         "       </layer>\n      </symbol>\n"
     )
