@@ -2,7 +2,7 @@
 
 A synthetic field of 30 x 15 degrees at 2 arc-minutes, and networks with random weights: the work is the same as with
 trained ones. One table: time, windows and pixels per second of each network, from `fields.nc` to the finished folder
-of the map. A second: peak memory (of a process of its own, `ru_maxrss`) of a region and of one ten times larger, with
+of the map. A second: peak memory (of a process of its own) of a region and of one ten times larger, with
 small tiles, so that it is not the network's memory that is compared. Each prediction is a process of its own; those of
 the first table take turns, so that other work on the machine meets all of them.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -105,10 +104,16 @@ def predict_once(workspace: Path, run: str, bounds_wsen: list[float], device: st
         "windows": len(made.plan.passes),
         "cells": made.plan.grid.shape[0] * made.plan.grid.shape[1],
         "pixels": len(made.plan.passes) * made.plan.tile_size_px[0] ** 2,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
         "gpu_bytes": torch.cuda.max_memory_allocated() if made.plan.device == "cuda" else 0,
     }
     print(json.dumps(told))
+
+
+def peak_bytes() -> int:
+    """The most memory this process held; `ru_maxrss` would count what its parent held when it was started, too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def in_process(workspace: Path, run: str, bounds_wsen: tuple[float, ...], options: argparse.Namespace) -> dict:

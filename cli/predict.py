@@ -97,14 +97,12 @@ def command(
     folders = [workspace.run(name) for name in runs or (None,)]
     labels = workspace.labels if workspace.labels.exists() else None
 
-    from gravmap.learning.distributed import device_for
     from gravmap.mapping import Options, predict, read_clip
+    from gravmap.mapping.predictor import device_of_gpus
 
     processes = 1
     if gpus is not None:
-        import torch
-
-        device, processes = device_for(gpus, None, torch.cuda.device_count())
+        device, processes = device_of_gpus(gpus)
     place = box if box is not None else read_clip(Path(str(polygon)))
     name = region or (Path(polygon).stem if polygon else "bbox_" + "_".join(f"{side:g}" for side in bbox or ()))
     folder = Path(output) if output else workspace.maps / name

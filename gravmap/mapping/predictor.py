@@ -248,6 +248,23 @@ def _among(scale: float, scales: Iterable[float]) -> bool:
     return any(math.isclose(scale, other) for other in scales)
 
 
+def device_of_gpus(gpus: int) -> tuple[str, int]:
+    """Device and number of processes that `--gpus` asks for; 0 is the CPU.
+
+    Raises
+    ------
+    DeviceError
+        Fewer devices are there.
+    """
+    if not gpus:
+        return "cpu", 1
+    found = torch.cuda.device_count()
+    if gpus > found:
+        hint = f"--gpus {found} runs." if found else "--gpus 0 or --device cpu computes on the CPU."
+        raise DeviceError(f"--gpus {gpus} was asked for, but {found} CUDA device(s) are there.", hint)
+    return "cuda", gpus
+
+
 def _device(asked: str) -> str:
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
