@@ -43,9 +43,8 @@ def classes_of(layer):
         return [(int(one.value), one.label, one.color.name().upper()) for one in renderer.classes()]
     if renderer.type() == "categorizedSymbol":
         return [(int(one.value()), one.label(), one.symbol().color().name().upper()) for one in renderer.categories()]
-    if renderer.type() == "RuleRenderer":
-        rules = renderer.rootRule().children()
-        return [(rule.filterExpression(), rule.label(), rule.symbol().color().name().upper()) for rule in rules]
+    if not hasattr(renderer, "shader"):
+        return []  # no style was found
     shader = renderer.shader().rasterShaderFunction()
     return [(one.value, one.label, one.color.name()) for one in shader.colorRampItemList()]
 
@@ -56,10 +55,6 @@ for name in ("lithology.tif", "evidence.tif", "probability.tif", "uncertainty.ti
     # Every band has a minimum and a maximum already: QGIS need not read the whole raster to draw it.
     seen[name] = {"valid": layer.isValid(), "kind": layer.renderer().type(), "classes": classes_of(layer)}
     draw(layer, name)
-    if name == "lithology.tif":
-        layer.loadSldStyle(os.path.join(folder, "lithology.sld"))
-        seen["lithology.sld"] = {"kind": layer.renderer().type(), "classes": classes_of(layer)}
-        draw(layer, "lithology.sld")
 layer = QgsVectorLayer(os.path.join(folder, "lithology.gpkg"), "polygons", "ogr")
 seen["lithology.gpkg"] = {
     "valid": layer.isValid(),
@@ -68,6 +63,10 @@ seen["lithology.gpkg"] = {
     "count": layer.featureCount(),
 }
 draw(layer, "lithology.gpkg")
+# QGIS reads SLD of polygons; of rasters it reads none.
+said, loaded = layer.loadSldStyle(os.path.join(pictures, "polygons.sld"))
+seen["polygons.sld"] = {"valid": loaded, "kind": layer.renderer().type(), "said": said}
+draw(layer, "polygons.sld")
 print("SEEN " + json.dumps(seen), flush=True)
 # QGIS takes itself apart in an order that may crash; all is said by now.
 os._exit(0)

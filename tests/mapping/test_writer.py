@@ -3,6 +3,7 @@ import json
 import random
 import shutil
 import subprocess
+import xml.etree.ElementTree
 
 import numpy as np
 import pytest
@@ -149,6 +150,16 @@ def test_they_are_cloud_optimized(files, name):
     with rasterio.open(files.paths[name]) as raster:
         assert raster.profile["compress"] == "deflate"
         assert set(raster.block_shapes) == {(512, 512)}
+
+
+def test_the_sld_says_what_the_legend_says(files):
+    """Read by its namespace, as GeoServer does; QGIS reads no SLD of a raster."""
+    style = xml.etree.ElementTree.parse(files.paths["lithology.sld"]).getroot()
+    assert style.tag == "{http://www.opengis.net/sld}StyledLayerDescriptor"
+    (table,) = style.iter("{http://www.opengis.net/sld}ColorMap")
+    assert table.get("type") == "values"
+    entries = [(int(one.get("quantity")), one.get("label"), one.get("color")) for one in table]
+    assert entries == [(entry.index, entry.name, entry.colour) for entry in LEGEND.bedrock]
 
 
 def test_overviews_never_make_a_class_up(files, tmp_path):
