@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from .options import ANGLE, chosen_region, dry_run_option, overwrite_option, region_options
+from .options import ANGLE, LENGTH, chosen_region, dry_run_option, overwrite_option, region_options
 from .session import Session, command_options
+
+if TYPE_CHECKING:
+    from gravmap.mapping import Clip, Options
+    from gravmap.regions import Region
 
 
 @click.command("predict", epilog="Example: gravmap predict --region junggar")
 @region_options
-@click.option("--run", metavar="NAME", help="Training run (default: the newest, runs/latest).")
+@click.option(
+    "--polygon", metavar="FILE", help="Map the polygons of a file, in any coordinate system; the rest is empty."
+)
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    metavar="NAME",
+    help="Training run (default: the newest, runs/latest); may be repeated: runs predict together.",
+)
 @click.option(
     "--scales",
     type=ANGLE,
@@ -19,7 +36,19 @@ from .session import Session, command_options
     help="Window size; may be repeated (default: those trained on, on a CPU without 1deg).",
 )
 @click.option("--resolution", type=ANGLE, metavar="ANGLE", help="Cell size (default: the nodes of the gravity grid).")
+@click.option("--flips", is_flag=True, help="See every window in four mirror images: four times the work.")
 @click.option("--everywhere", is_flag=True, help="Predict on the outcrop too, instead of showing it as mapped.")
+@click.option(
+    "--near",
+    type=LENGTH,
+    default="25km",
+    show_default=True,
+    metavar="LENGTH",
+    help="How far from mapped outcrop counts as near it, in evidence.tif.",
+)
+@click.option("--crs", metavar="EPSG:CODE", help="Coordinate system of the files (default: EPSG:4326).")
+@click.option("-o", "--output", metavar="DIR", help="Folder of the map (default: maps/REGION).")
+@click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="Share the windows among N GPUs; 0 is the CPU.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
@@ -31,10 +60,16 @@ def command(
     session: Session,
     region: str | None,
     bbox: tuple[float, ...] | None,
-    run: str | None,
+    polygon: str | None,
+    runs: tuple[str, ...],
     scales: tuple[float, ...],
     resolution: float | None,
+    flips: bool,
     everywhere: bool,
+    near: float,
+    crs: str | None,
+    output: str | None,
+    gpus: int | None,
     device: str,
     batch_size: int,
     overwrite: bool,
@@ -42,65 +77,134 @@ def command(
 ) -> None:
     """Predict bedrock lithology of a region and write its map.
 
-    Mapped outcrop is shown as mapped; the network names the bedrock under cover. Writes lithology.tif,
-    probability.tif, quicklook.png and provenance.json into maps/REGION/.
+    Mapped outcrop is shown as mapped; the network names the bedrock under cover. Writes lithology.tif and .gpkg,
+    probability.tif, uncertainty.tif, evidence.tif, styles for QGIS and provenance.json into maps/REGION/. A run that
+    was stopped goes on where it stopped when the command is given again.
     """
+    if polygon is not None and (region is not None or bbox):
+        raise click.UsageError("--polygon excludes --region and --bbox.")
     box = chosen_region(session, region, bbox)
-    if box is None:
-        raise click.UsageError("Say which region: --region NAME (junggar, liu2024, tarim ...) or --bbox W S E N.")
-    from gravmap.units import format_angle
+    if box is None and polygon is None:
+        raise click.UsageError(
+            "Say which region: --region NAME (junggar, liu2024, tarim ...), --bbox W S E N or --polygon FILE."
+        )
+    if gpus is not None and device == "cpu" and gpus:
+        raise click.UsageError("--gpus and --device cpu exclude each other.")
     from gravmap.workspace import require
 
     workspace = session.workspace
     fields = require(workspace.fields, "gravmap residual --height 10km")
-    run_folder = workspace.run(run)
-    name = region or "bbox_" + "_".join(f"{side:g}" for side in box.bounds_wsen)
-    folder = workspace.maps / name
+    folders = [workspace.run(name) for name in runs or (None,)]
     labels = workspace.labels if workspace.labels.exists() else None
 
-    from gravmap.mapping import Predictor, predict
+    from gravmap.mapping import Options, predict, read_clip
+    from gravmap.mapping.predictor import device_of_gpus
 
+    processes = 1
+    if gpus is not None:
+        device, processes = device_of_gpus(gpus)
+    place = box if box is not None else read_clip(Path(str(polygon)))
+    name = region or (Path(polygon).stem if polygon else "bbox_" + "_".join(f"{side:g}" for side in bbox or ()))
+    folder = Path(output) if output else workspace.maps / name
+    options = Options(
+        scales_deg=scales or None,
+        resolution_deg=resolution,
+        everywhere=everywhere,
+        flips=flips,
+        near_km=near / 1000,
+        crs=crs,
+        device=device,
+        processes=processes,
+        batch_size=batch_size,
+    )
     if dry_run:
-        predictor = Predictor(fields, run_folder, device)
-        plan = predictor.plan(box, list(scales) or None, resolution)
-        seconds = predictor.seconds_per_pass()
-        session.say(f"Would read {fields}, {run_folder}" + (f", {labels}" if labels and not everywhere else ""))
-        session.say(f"Would write {plan.grid.shape[1]} x {plan.grid.shape[0]} cells into {folder}")
-        for scale, windows in plan.windows.items():
-            session.say(
-                f"  {len(windows)} windows of {format_angle(scale)}, {plan.tile_size_px} px: "
-                f"about {seconds * len(windows):.0f} s on {plan.device}"
-            )
-        session.result({"cells": plan.grid.shape, "windows": plan.passes, "seconds": seconds * plan.passes})
+        _foretell(session, fields, folders, labels, place, folder, options)
         return
     if labels is None and not everywhere:
         session.say(f"{workspace.labels} is missing, so every cell is predicted (`gravmap rasterize` makes it).")
     with session.progress(f"predict {name}") as progress:
         made = predict(
             fields,
-            run_folder,
-            box,
+            folders,
+            place,
             folder,
             name=name,
             labels_path=labels,
-            scales_deg=list(scales) or None,
-            resolution_deg=resolution,
-            everywhere=everywhere,
-            device=device,
-            batch_size=batch_size,
+            options=options,
             overwrite=overwrite,
             command=session.command_line,
             progress=progress,
         )
-    rows, cols = made.lithology.shape
-    session.say(f"Mapped {cols} x {rows} cells of {name} ({box}) with {run_folder.name}, {made.plan.passes} windows:")
+    rows, columns = made.plan.grid.shape
+    resumed = f" ({made.resumed} of them from the run that was stopped)" if made.resumed else ""
+    session.say(
+        f"Mapped {columns} x {rows} cells of {name} ({made.plan.region}) with "
+        f"{', '.join(path.name for path in folders)}, {len(made.plan.passes)} windows{resumed}:"
+    )
     for path in made.files.values():
         session.say(f"  {path}")
     session.result(
         {
             "files": {file: str(path) for file, path in made.files.items()},
-            "cells": [rows, cols],
-            "windows": made.plan.passes,
+            "cells": [rows, columns],
+            "windows": len(made.plan.passes),
+            "resumed": made.resumed,
             "device": made.plan.device,
+            "summary": asdict(made.summary),
         }
     )
+
+
+def _foretell(
+    session: Session,
+    fields: Path,
+    folders: list[Path],
+    labels: Path | None,
+    place: Region | Clip,
+    folder: Path,
+    options: Options,
+) -> None:
+    """Say what would be read, computed and written, and what it would take at every scale."""
+    from gravmap.mapping import Clip, Predictor
+    from gravmap.units import format_angle
+
+    clip = place if isinstance(place, Clip) else None
+    box = place.region if isinstance(place, Clip) else place
+    with Predictor(fields, folders, options.device) as predictor:
+        plan = predictor.plan(box, options.scales_deg, options.resolution_deg, clip=clip, flips=options.flips)
+        costs, memory = predictor.costs(plan), predictor.network_bytes(options.batch_size)
+    rows, columns = plan.grid.shape
+    read = [fields, *folders, *([labels] if labels is not None else [])]
+    session.say(f"Would read {', '.join(map(str, read))}")
+    session.say(f"Would write {columns} x {rows} cells into {folder}")
+    for cost in costs:
+        seconds = cost.seconds / max(1, min(options.processes, cost.windows))
+        chosen = "chosen" if cost.chosen else "not chosen"
+        sizes = ", ".join(f"{size} px" for size in sorted(set(plan.tile_size_px)))
+        session.say(
+            f"  {chosen:<10} {format_angle(cost.scale_deg):>7}: {cost.windows} windows of {sizes}, "
+            f"about {_time(seconds)} on {plan.device}, {cost.disk_bytes / 1e6:.0f} MB"
+        )
+    whole = sum(cost.seconds for cost in costs if cost.chosen) / max(1, options.processes)
+    where = "GPU memory" if plan.device == "cuda" else "memory"
+    session.say(
+        f"In all about {_time(whole)}, up to {plan.disk_bytes / 1e6:.0f} MB of disk until it is finished, and about "
+        f"{memory / 1e6:.0f} MB of {where} for a network and {options.batch_size} window(s) at a time."
+    )
+    result: dict[str, Any] = {
+        "cells": [rows, columns],
+        "windows": len(plan.passes),
+        "seconds": whole,
+        "disk_bytes": plan.disk_bytes,
+        "network_bytes": memory,
+        "device": plan.device,
+        "scales": {format_angle(cost.scale_deg): asdict(cost) for cost in costs},
+    }
+    session.result(result)
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

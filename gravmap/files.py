@@ -151,6 +151,31 @@ def replace_folder(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def check_room(folder: Path, needed_bytes: int, what: str, hint: str) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Parameters
+    ----------
+    folder : Path
+        What is to be written, or lies beside it.
+    needed_bytes : int
+        How much it takes.
+    what, hint : str
+        For the message: "The tiles take", and what to do.
+
+    Raises
+    ------
+    GravmapError
+        Less is free where `folder` would lie.
+    """
+    where = folder.absolute()
+    while not where.exists():
+        where = where.parent
+    free = shutil.disk_usage(where).free
+    if free < needed_bytes:
+        raise GravmapError(f"{what} up to {needed_bytes / 1e9:.1f} GB and {where} has {free / 1e9:.1f} GB free.", hint)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8) to `path`, whole or not at all."""
     with atomic_path(path) as temporary:

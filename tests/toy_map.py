@@ -1,14 +1,21 @@
-"""A small gravity field and the description of a network trained on it, for the tests of prediction."""
+"""A small gravity field, a network to go with it, and what reads the maps, for the tests of prediction."""
 
 import json
 
 import numpy as np
+import rasterio
+import torch
 import xarray as xr
 
 from gravmap.geology import load_legend
-from gravmap.learning.checkpoint import ModelSpec
+from gravmap.gravity import residual_fields, write_fields
+from gravmap.learning.checkpoint import ModelSpec, save_model
+from gravmap.network import build
+from gravmap.regions import Region
 
 LEGEND = load_legend("bedrock10")
+BOX = Region(81, 44, 84, 46)
+RASTERS = ("lithology", "probability", "uncertainty", "evidence")
 
 
 def gravity(north=48.0):
@@ -40,3 +47,39 @@ def spec_for(fields, network, **changes):
         "sources": [{"name": "a synthetic field", "licence": "none needed"}],
     }
     return ModelSpec(**(values | changes))
+
+
+def make_run(folder, fields, seed=0, **changes):
+    """A run whose network has learnt nothing: what it says is as good as any for seeing where it goes."""
+    torch.manual_seed(seed)
+    network = build("unet", in_channels=1, classes=10)
+    save_model(folder, network, spec_for(fields, network, **changes))
+    return network
+
+
+def make_project(folder, grid=None):
+    """``fields.nc`` and a run called ``run``; the fields."""
+    fields = residual_fields(gravity() if grid is None else grid, [10_000.0])
+    write_fields(fields, folder / "fields.nc")
+    make_run(folder / "run", fields)
+    return fields
+
+
+def layers(folder):
+    """Every raster of a map as it is stored: name to (bands, rows, columns)."""
+    found = {}
+    for name in RASTERS:
+        with rasterio.open(folder / f"{name}.tif") as raster:
+            found[name] = raster.read()
+    return found
+
+
+def same(one, other):
+    """Whether two maps hold the same values, cell by cell."""
+    return all(np.array_equal(one[name], other[name]) for name in RASTERS)
+
+
+def nearly(one, other, cells=0.002):
+    """Whether two maps differ by rounding alone: one step at most, or another class on a few cells."""
+    steps = max(int(np.abs(one["probability"].astype(int) - other["probability"]).max()), 0)
+    return steps <= 1 and bool((one["lithology"] != other["lithology"]).mean() <= cells)

@@ -3,7 +3,7 @@
 from gravmap.geology.account import RasterizedMap
 from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.geology.index_raster import write_index_raster
-from gravmap.geology.labels import Labels, legend_path, open_labels, write_labels
+from gravmap.geology.labels import LabelFile, Labels, legend_path, open_labels, write_labels
 from gravmap.geology.legend import Legend, LegendClass
 from gravmap.geology.legend_check import LegendCheck, check_legend
 from gravmap.geology.legend_draft import LegendDraft, draft_legend
@@ -11,6 +11,7 @@ from gravmap.geology.legend_file import load_legend, shipped_legends
 from gravmap.geology.rasterize import class_areas_km2, rasterize
 
 __all__ = [
+    "LabelFile",
     "Labels",
     "Legend",
     "LegendCheck",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioIOError
+from rasterio.windows import Window
 
 from gravmap.errors import InputError
 from gravmap.geology.account import RasterizedMap
@@ -18,6 +22,8 @@ from gravmap.geology.legend import UNUSABLE, Legend
 from gravmap.geology.legend_file import load_legend
 
 log = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,129 @@ def write_labels(path: Path, rasterized: RasterizedMap) -> None:
     )
 
 
+class LabelFile:
+    """A label raster on disk, read a part at a time; a context manager.
+
+    Without the legend beside it the class table `bedrock10` is taken, with a warning.
+
+    Attributes
+    ----------
+    path : Path
+        The GeoTIFF.
+    shape : (int, int)
+        Rows and columns.
+    bounds_wsen, resolution_deg, legend
+        As in :class:`Labels`.
+
+    Raises
+    ------
+    InputError
+        The file is missing, no raster, has no or another coordinate system than EPSG:4326, more than
+        one band, or another type than 8-bit integers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path = Path(path)
+        if not path.exists():
+            raise InputError(f"{path} is missing.", "`gravmap rasterize` makes it.")
+        try:
+            self._raster = rasterio.open(path)
+        except RasterioIOError as error:
+            raise _unreadable(path, error) from None
+        try:
+            _check_header(self._raster, path)
+            self.legend = _legend_of(path)
+        except BaseException:
+            self._raster.close()
+            raise
+        west, south, east, north = self._raster.bounds
+        self.bounds_wsen = (west, south, east, north)
+        self.shape: tuple[int, int] = self._raster.shape
+        self.resolution_deg = float(self._raster.transform.a)
+        self._known = np.zeros(256, dtype=bool)
+        self._known[[*(entry.index for entry in self.legend.classes), UNUSABLE]] = True
+
+    def __enter__(self) -> LabelFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._raster.close()
+
+    def read(self, rows: slice, columns: slice) -> Labels:
+        """The labels of a rectangle of cells.
+
+        Raises
+        ------
+        InputError
+            The file is damaged, or holds values that its legend does not know.
+        """
+        try:
+            values: NDArray[np.uint8] = self._raster.read(1, window=Window.from_slices(rows, columns))
+        except RasterioIOError as error:
+            raise _unreadable(self.path, error) from None
+        fits = self._known[values]
+        if not fits.all():
+            strange = np.unique(values[~fits]).tolist()
+            raise InputError(
+                f"{self.path} holds the values {strange}, which the legend {self.legend.name} does not know.",
+                f"Put the right legend at {legend_path(self.path)}.",
+            )
+        west, south, east, north = self.bounds_wsen
+        tall, wide = (north - south) / self.shape[0], (east - west) / self.shape[1]
+        bounds = (
+            west + columns.start * wide,
+            north - rows.stop * tall,
+            west + columns.stop * wide,
+            north - rows.start * tall,
+        )
+        return Labels(values, bounds, self.resolution_deg, self.legend)
+
+    def check(self) -> None:
+        """Look at every value once, some rows at a time; raises as :meth:`read` does."""
+        for first in range(0, self.shape[0], ROWS_AT_ONCE):
+            self.read(slice(first, min(first + ROWS_AT_ONCE, self.shape[0])), slice(0, self.shape[1]))
+
+    def around(self, lat: NDArray[np.float64], lon: NDArray[np.float64], margin_yx_deg: tuple[float, float]) -> Labels:
+        """The labels under points and within a margin around them; none where they do not reach.
+
+        Parameters
+        ----------
+        lat, lon : (h,), (w,) float64
+            Degrees.
+        margin_yx_deg : (float, float)
+            Along latitude and along longitude, degrees.
+        """
+        west, south, east, north = self.bounds_wsen
+        (rows, columns), (margin_y, margin_x) = self.shape, margin_yx_deg
+        down, right = rows / (north - south), columns / (east - west)
+        top, bottom = (north - lat.max() - margin_y) * down, (north - lat.min() + margin_y) * down
+        left, last = (lon.min() - margin_x - west) * right, (lon.max() + margin_x - west) * right
+        return self.read(_part(top, bottom, rows), _part(left, last, columns))
+
+    def at(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Label of the cell that each point of a grid lies in, (h, w); 255 outside the raster."""
+        west, south, east, north = self.bounds_wsen
+        (rows, columns) = self.shape
+        row = np.floor((north - lat) / (north - south) * rows + 1e-9).astype(int)
+        column = np.floor((lon - west) / (east - west) * columns + 1e-9).astype(int)
+        # A node on the very edge of a gridline grid belongs to the last cell.
+        row = np.where(np.isclose(lat, south), rows - 1, row)
+        column = np.where(np.isclose(lon, east), columns - 1, column)
+        inside = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))[None, :]
+        row, column = np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)
+        part = self.read(
+            slice(int(row.min()), int(row.max()) + 1), slice(int(column.min()), int(column.max()) + 1)
+        ).values
+        values = part[(row - row.min())[:, None], (column - column.min())[None, :]]
+        return np.where(inside, values, UNUSABLE).astype(np.uint8)
+
+
 def open_labels(path: Path) -> Labels:
     """Read a label raster and the legend beside it.
 
@@ -76,48 +205,39 @@ def open_labels(path: Path) -> Labels:
     Raises
     ------
     InputError
-        The file is missing, no raster, has no or another coordinate system than EPSG:4326, more than
-        one band, another type than 8-bit integers, or values that its legend does not know.
+        As :class:`LabelFile`, and where the file holds values that its legend does not know.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path} is missing.", "`gravmap rasterize` makes it.")
-    try:
-        with rasterio.open(path) as raster:
-            if raster.crs is None or raster.crs.to_epsg() != 4326:
-                found = raster.crs.to_string() if raster.crs else "no coordinate system"
-                raise InputError(
-                    f"{path} has {found}, not EPSG:4326.", "`gravmap rasterize` makes a label raster from a map."
-                )
-            if raster.count != 1 or raster.dtypes[0] != "uint8":
-                raise InputError(
-                    f"{path} has {raster.count} band(s) of {raster.dtypes[0]}.",
-                    "Labels are one band of uint8 class indices.",
-                )
-            if raster.transform.e >= 0 or raster.transform.b or raster.transform.d:
-                raise InputError(
-                    f"{path} is not north-up.", "Warp it with gdalwarp, or make it with `gravmap rasterize`."
-                )
-            values: NDArray[np.uint8] = raster.read(1)
-            bounds, width, nodata = tuple(raster.bounds), raster.transform.a, raster.nodata
-    except RasterioIOError as error:
-        raise InputError(f"{path} is no raster: {error}.", "`gravmap rasterize` makes it anew.") from None
+    with LabelFile(path) as file:
+        return file.read(slice(0, file.shape[0]), slice(0, file.shape[1]))
+
+
+def _check_header(raster: Any, path: Path) -> None:
+    if raster.crs is None or raster.crs.to_epsg() != 4326:
+        found = raster.crs.to_string() if raster.crs else "no coordinate system"
+        raise InputError(f"{path} has {found}, not EPSG:4326.", "`gravmap rasterize` makes a label raster from a map.")
+    if raster.count != 1 or raster.dtypes[0] != "uint8":
+        raise InputError(
+            f"{path} has {raster.count} band(s) of {raster.dtypes[0]}.", "Labels are one band of uint8 class indices."
+        )
+    if raster.transform.e >= 0 or raster.transform.b or raster.transform.d:
+        raise InputError(f"{path} is not north-up.", "Warp it with gdalwarp, or make it with `gravmap rasterize`.")
+    if raster.nodata is not None and raster.nodata != UNUSABLE:
+        raise InputError(f"{path} has nodata {raster.nodata:g}.", "Nodata is 255 in a label raster; 0 is the cover.")
+
+
+def _legend_of(path: Path) -> Legend:
     beside = legend_path(path)
     if beside.exists():
-        legend = load_legend(beside)
-    else:
-        legend = load_legend("bedrock10")
-        log.warning("%s is missing; the classes of %s are taken from the legend bedrock10.", beside, path.name)
-    if nodata is not None and nodata != UNUSABLE:
-        raise InputError(f"{path} has nodata {nodata:g}.", "Nodata is 255 in a label raster; 0 is the cover.")
-    known = np.zeros(256, dtype=bool)
-    known[[*(entry.index for entry in legend.classes), UNUSABLE]] = True
-    fits = known[values]
-    if not fits.all():
-        strange = np.unique(values[~fits]).tolist()
-        raise InputError(
-            f"{path} holds the values {strange}, which the legend {legend.name} does not know.",
-            f"Put the right legend at {beside}.",
-        )
-    west, south, east, north = bounds
-    return Labels(values, (west, south, east, north), float(width), legend)
+        return load_legend(beside)
+    log.warning("%s is missing; the classes of %s are taken from the legend bedrock10.", beside, path.name)
+    return load_legend("bedrock10")
+
+
+def _unreadable(path: Path, error: RasterioIOError) -> InputError:
+    return InputError(f"{path} is no raster: {error}.", "`gravmap rasterize` makes it anew.")
+
+
+def _part(first: float, last: float, count: int) -> slice:
+    """Cells between two positions, at least one of the raster's."""
+    start = min(max(math.floor(first), 0), count - 1)
+    return slice(start, max(min(math.ceil(last) + 1, count), start + 1))

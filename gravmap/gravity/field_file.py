@@ -76,13 +76,20 @@ def write_fields(fields: xr.Dataset, path: Path) -> None:
         placed.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
 
 
-def open_fields(path: Path) -> xr.Dataset:
+def open_fields(path: Path, *, lazily: bool = False) -> xr.Dataset:
     """Read the fields that :func:`write_fields` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    lazily : bool
+        Leave the values in the file, which stays open until the Dataset is closed: what is asked for is read then.
 
     Returns
     -------
     xr.Dataset, dims (lat, lon) ascending, float32
-        Every field in its own ``units``, most in mGal. In memory; the file is closed.
+        Every field in its own ``units``, most in mGal. In memory and the file closed, unless `lazily`.
 
     Raises
     ------
@@ -91,11 +98,14 @@ def open_fields(path: Path) -> xr.Dataset:
     """
     require(path, MADE_BY)
     try:
-        with xr.open_dataset(path, engine="netcdf4") as file:
-            fields = file.load()
+        fields = xr.open_dataset(path, engine="netcdf4", cache=False)
+        if not lazily:
+            with fields:
+                fields = fields.load()
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} cannot be read: {error}.", f"`{MADE_BY} --overwrite` makes it anew.") from None
     if "bouguer" not in fields or "gravmap_recipe" not in fields.attrs or set(fields["bouguer"].dims) != {"lat", "lon"}:
+        fields.close()
         raise InputError(f"{path} was not made by gravmap.", f"`{MADE_BY}` makes it from a gravity grid.")
     # The CRS came along as a variable; here it is the reference that every array of this house has.
     for name in fields.data_vars:

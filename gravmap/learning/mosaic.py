@@ -14,10 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gravmap.learning.channels import InputChannels
+from gravmap.learning.crops import Crop
+from gravmap.learning.pixels import interpolate, patch_under
 from gravmap.progress import Progress, silent
 
 HANN_FLOOR = 1e-4
 """Least weight of a window at its rim, so that a rim no other window reaches is still covered."""
+
+NEAR_LIMIT = 1 / 8
+"""A regular window this share of its side from one at the limit gives way to that."""
 
 EDGE_DEG = 1e-9
 
@@ -29,8 +34,8 @@ def covering_windows(
 ) -> NDArray[np.float64]:
     """Half-overlapping square windows that cover a region.
 
-    The first and the last window of a row are centred on the region's sides where the limit allows, so
-    that every point lies well inside some window; windows that would leave the limit are moved inside.
+    They stand on whole multiples of half their side, wherever the region begins, so that two regions that touch
+    see their common ground through the same windows; the outermost ones end at the limit.
 
     Parameters
     ----------
@@ -56,10 +61,12 @@ def _starts(low: float, high: float, limit_low: float, limit_high: float, scale:
     if limit_high - limit_low <= scale:
         return [(limit_low + limit_high - scale) / 2]
     low, high = max(low, limit_low), min(high, limit_high)
-    count = math.ceil((high - low) / (scale / 2) - 1e-9) + 1
-    starts = np.linspace(low - scale / 2, high - scale / 2, count)
-    # Windows moved inside the limit may fall on one another; rounding only tells them apart.
-    return list({round(start, 9): start for start in np.clip(starts, limit_low, limit_high - scale).tolist()}.values())
+    step, near = scale / 2, scale * NEAR_LIMIT
+    first, last = limit_low, limit_high - scale
+    # A regular window that nearly coincides with an outermost one is left out: the two would see the same.
+    regular = np.arange(math.ceil((first + near) / step - 1e-9), math.floor((last - near) / step + 1e-9) + 1) * step
+    starts = [first, *regular.tolist(), *([last] if last - first > EDGE_DEG else [])]
+    return [round(start, 9) for start in starts if start < high - EDGE_DEG and start + scale > low + EDGE_DEG]
 
 
 def predict_logits(
@@ -78,8 +85,8 @@ def predict_logits(
 ) -> NDArray[np.float32]:
     """Logits of a network on a grid, blended over overlapping windows.
 
-    Every window is cut from the field as the tile the network knows (`tile_size_px` pixels across,
-    bilinear between nodes, clamped outside them); its logits are averaged over the cells of the output
+    Every window is cut from the field as a training crop is (`tile_size_px` pixels across, bilinear
+    between nodes, mirrored outside them); its logits are averaged over the cells of the output
     grid where pixels are finer than these, else interpolated; windows are weighted by a Hann window
     (two half-overlapping ones sum to one) that never falls below :data:`HANN_FLOOR` inside.
 
@@ -154,71 +161,89 @@ def accumulate_logits(
     with torch.inference_mode():
         for first in range(0, len(windows), batch_size):
             batch = windows[first : first + batch_size]
-            tiles = torch.stack([_tile(source, field_nodes_wsen, window, tile_size_px, inputs) for window in batch])
-            logits = network(tiles).float()  # (n, K, T, T)
+            tiles = []
+            for window in batch:
+                rows, columns, place = window_patch(window, field_nodes_wsen, *source.shape[1:])
+                tiles.append(window_input(source[:, rows, columns], place, window, tile_size_px, inputs))
+            logits = network(torch.stack(tiles)).float()  # (n, K, T, T)
             if total is None:
                 total = np.zeros((logits.shape[1], *weight.shape), np.float32)
             for window, tile_logits in zip(batch, logits, strict=True):
-                _add(tile_logits, window, out_lat, out_lon, total, weight)
+                rows, columns = window_cells(window, out_lat, out_lon)
+                hann = window_weight(window, out_lat[rows], out_lon[columns])
+                total[:, rows, columns] += to_cells(tile_logits, window, out_lat, out_lon) * hann
+                weight[rows, columns] += hann
             progress(min(first + batch_size, len(windows)), len(windows))
     if total is None:
         raise ValueError("no window to predict")
     return total, weight
 
 
-def _tile(
-    source: Tensor, nodes_wsen: Any, window: NDArray[np.float64], tile_size_px: int, inputs: InputChannels
+def window_patch(
+    window: NDArray[np.float64], nodes_wsen: Any, rows: int, columns: int
+) -> tuple[slice, slice, NDArray[np.float64]]:
+    """The nodes that a window needs: rows and columns of a field, and the window's place among them.
+
+    Parameters
+    ----------
+    window : ndarray, shape (4,)
+        West, south, east, north, degrees.
+    nodes_wsen : sequence of 4 floats
+        As in :func:`predict_logits`.
+    rows, columns : int
+        Of the whole field, row 0 northernmost.
+    """
+    west, south, east, north = (float(side) for side in window)
+    # A crop that is not turned: what training cuts, mirrored at the outermost nodes like there.
+    crop = Crop((south + north) / 2, (west + east) / 2, (north - south) / 2, metric=False)
+    return patch_under(crop.place(np.asarray(nodes_wsen, np.float64), columns - 1, rows - 1), columns, rows)
+
+
+def window_input(
+    patch: Tensor, place: NDArray[np.float64], window: NDArray[np.float64], tile_size_px: int, inputs: InputChannels
 ) -> Tensor:
-    """What the network reads of a window: (C, T, T)."""
-    return inputs.prepare(_cut(source, nodes_wsen, window, tile_size_px), float(window[3] - window[1]) / tile_size_px)
+    """What the network reads of a window, (C, T, T), from the nodes (F, h, w) that :func:`window_patch` chose."""
+    return inputs.prepare(interpolate(patch, place, tile_size_px), float(window[3] - window[1]) / tile_size_px)
 
 
-def _cut(source: Tensor, nodes_wsen: Any, window: NDArray[np.float64], tile_size_px: int) -> Tensor:
-    """The field (F, ny, nx) at the pixel centres of a window: (F, T, T), bilinear, clamped outside the nodes."""
-    west, south, east, north = nodes_wsen
-    _, ny, nx = source.shape
-    centres = (np.arange(tile_size_px) + 0.5) / tile_size_px
-    lon = window[0] + centres * (window[2] - window[0])
-    lat = window[3] - centres * (window[3] - window[1])
-    rows = np.clip((north - lat) / (north - south) * (ny - 1), 0, ny - 1)
-    columns = np.clip((lon - west) / (east - west) * (nx - 1), 0, nx - 1)
-    tile = _between(source, rows, dim=1)  # (F, T, nx)
-    return _between(tile, columns, dim=2)  # (F, T, T)
-
-
-def _between(values: Tensor, position: NDArray[np.float64], dim: int) -> Tensor:
-    """Linear interpolation along one axis at positions counted in nodes."""
-    lower = np.minimum(np.floor(position), values.shape[dim] - 2).astype(np.int64)
-    share = torch.as_tensor(position - lower, dtype=values.dtype, device=values.device)
-    share = share[:, None] if dim == 1 else share
-    index = torch.as_tensor(lower, device=values.device)
-    below, above = values.index_select(dim, index), values.index_select(dim, index + 1)
-    return below + (above - below) * share
-
-
-def _add(
-    logits: Tensor,
-    window: NDArray[np.float64],
-    out_lat: NDArray[np.float64],
-    out_lon: NDArray[np.float64],
-    total: NDArray[np.float32],
-    weight: NDArray[np.float32],
-) -> None:
-    """Bring one window's logits (K, T, T) to the output nodes inside it and add them, weighted."""
+def window_cells(
+    window: NDArray[np.float64], out_lat: NDArray[np.float64], out_lon: NDArray[np.float64]
+) -> tuple[slice, slice]:
+    """Rows and columns of the output nodes inside a window; both empty where there is none."""
     west, south, east, north = window
     rows = np.flatnonzero((out_lat >= south - EDGE_DEG) & (out_lat <= north + EDGE_DEG))
     columns = np.flatnonzero((out_lon >= west - EDGE_DEG) & (out_lon <= east + EDGE_DEG))
     if not rows.size or not columns.size:
-        return
-    # Along each axis in units of the window: 0 at the first pixel's outer edge, 1 at the last one's.
-    down = np.clip((north - out_lat[rows]) / (north - south), 0, 1)
-    right = np.clip((out_lon[columns] - west) / (east - west), 0, 1)
-    reduced = _reduce(logits, down, _spacing(out_lat) / (north - south), dim=1)  # (K, rows, T)
-    reduced = _reduce(reduced, right, _spacing(out_lon) / (east - west), dim=2)  # (K, rows, columns)
-    hann = np.outer(_hann(down), _hann(right)).astype(np.float32)
-    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    total[(slice(None), *box)] += reduced.cpu().numpy() * hann
-    weight[box] += hann
+        return slice(0, 0), slice(0, 0)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def to_cells(
+    logits: Tensor, window: NDArray[np.float64], out_lat: NDArray[np.float64], out_lon: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """One window's logits (K, T, T) at the output nodes inside it, (K, rows, columns) of :func:`window_cells`."""
+    rows, columns = window_cells(window, out_lat, out_lon)
+    down, right = _inside(window, out_lat[rows], out_lon[columns])
+    reduced = _reduce(logits, down, _spacing(out_lat) / float(window[3] - window[1]), dim=1)  # (K, rows, T)
+    reduced = _reduce(reduced, right, _spacing(out_lon) / float(window[2] - window[0]), dim=2)  # (K, rows, columns)
+    cells: NDArray[np.float32] = reduced.cpu().numpy()
+    return cells
+
+
+def window_weight(
+    window: NDArray[np.float64], lat: NDArray[np.float64], lon: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Hann weight (rows, columns) of a window at nodes inside it."""
+    down, right = _inside(window, lat, lon)
+    return np.outer(_hann(down), _hann(right)).astype(np.float32)
+
+
+def _inside(
+    window: NDArray[np.float64], lat: NDArray[np.float64], lon: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where nodes lie in a window, down and to the right: 0 at the first pixel's outer edge, 1 at the last one's."""
+    west, south, east, north = window
+    return np.clip((north - lat) / (north - south), 0, 1), np.clip((lon - west) / (east - west), 0, 1)
 
 
 def _spacing(axis: NDArray[np.float64]) -> float:

@@ -1,28 +1,74 @@
-"""From gravity fields and a trained network to the map of a region."""
+"""From gravity fields and trained networks to the map of a region."""
 
 from __future__ import annotations
 
-import math
+import hashlib
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from gravmap import __version__
-from gravmap.files import refuse_existing, sha256, write_json
-from gravmap.geology import Legend, LegendClass, open_labels, write_index_raster
-from gravmap.learning.checkpoint import ModelSpec
-from gravmap.learning.target import to_label
-from gravmap.mapping.figures import ClassPanel, FieldPanel, classes_of_legend, draw
-from gravmap.mapping.predictor import Plan, Predictor
+from gravmap.files import check_room, sha256, write_json
+from gravmap.geology import LabelFile
+from gravmap.mapping.assemble import Assembler
+from gravmap.mapping.blend import Blender, blocks
+from gravmap.mapping.clip import Clip
+from gravmap.mapping.fit import check_labels
+from gravmap.mapping.map_folder import check_folder
+from gravmap.mapping.plan import FOLDER, Plan
+from gravmap.mapping.predictor import Predictor
+from gravmap.mapping.processes import make_passes_together, out_of_memory
 from gravmap.mapping.provenance import describe
-from gravmap.mapping.raster import MapGrid, write_probability
+from gravmap.mapping.windows import Work, make_passes
+from gravmap.mapping.writer import MapFiles, MapWriter, Summary
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
+from gravmap.tiling.unfinished import Unfinished, unfinished_bytes, write_unfinished
 from gravmap.units import format_angle
 
-FILES = ("lithology.tif", "probability.tif", "quicklook.png", "provenance.json")
+NEAR_KM = 25.0
+"""From here on outcrop is no longer near; about the distance at which null models lose their hold."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be chosen about a map, besides its place.
+
+    Attributes
+    ----------
+    scales_deg : tuple of float, optional
+        Window sizes; by default those the networks were trained on, on a CPU without the smallest.
+    resolution_deg : float, optional
+        Cell size; by default the nodes of the gravity grid.
+    everywhere : bool
+        Show the networks' class on the outcrop too.
+    flips : bool
+        See every window in four mirror images, and average the logits.
+    near_km : float
+        How far from outcrop a cell still counts as near it.
+    crs : str, optional
+        Coordinate system of the files when it is not EPSG:4326.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    processes : int
+        Share the windows among so many processes; with ``cuda`` one for each GPU.
+    batch_size : int
+        Windows at a time; changes memory and speed, not the result.
+    """
+
+    scales_deg: tuple[float, ...] | None = None
+    resolution_deg: float | None = None
+    everywhere: bool = False
+    flips: bool = False
+    near_km: float = NEAR_KM
+    crs: str | None = None
+    device: str = "auto"
+    processes: int = 1
+    batch_size: int = 1
 
 
 @dataclass(frozen=True)
@@ -31,38 +77,34 @@ class Prediction:
 
     Attributes
     ----------
-    lithology : (ny, nx) uint8
-        Class index, north up; 0 is never predicted, 255 = no data.
-    probability : (K, ny, nx) float32
-        The network's probabilities; NaN where nothing is predicted.
-    outcrop : (ny, nx) bool or None
-        Where the class is the mapped one, not the network's; None when all is predicted.
+    folder : Path
+        Where it lies.
+    files : dict of str to Path
+        What was written, by file name.
     plan : Plan
         Grid, windows, device.
-    files : dict of str to Path
-        What was written.
+    summary : Summary
+        Cells and areas, class by class and by what they rest on.
+    resumed : int
+        Windows that a stopped run had finished.
     """
 
-    lithology: NDArray[np.uint8]
-    probability: NDArray[np.float32]
-    outcrop: NDArray[np.bool_] | None
-    plan: Plan
+    folder: Path
     files: dict[str, Path]
+    plan: Plan
+    summary: Summary
+    resumed: int
 
 
 def predict(
     fields_path: Path,
-    run_folder: Path,
-    region: Region,
+    run_folders: Path | Sequence[Path],
+    region: Region | Clip,
     out_folder: Path,
     *,
     name: str = "region",
     labels_path: Path | None = None,
-    scales_deg: list[float] | None = None,
-    resolution_deg: float | None = None,
-    everywhere: bool = False,
-    device: str = "auto",
-    batch_size: int = 1,
+    options: Options | None = None,
     overwrite: bool = False,
     command: str = "",
     progress: Progress = silent,
@@ -71,172 +113,220 @@ def predict(
 
     By default the mapped outcrop is shown as mapped and the network names the bedrock under cover only.
 
+    All is written into ``<out_folder>.partial``, which takes its place at the end. A run that was stopped leaves it
+    there, and the next one with the same inputs and options goes on with the windows it finished.
+
     Parameters
     ----------
-    fields_path, run_folder, device, scales_deg, resolution_deg, batch_size
-        As in :class:`Predictor`.
-    region : Region
-        What to map.
+    fields_path : Path
+        ``data/fields.nc``.
+    run_folders : Path or sequence of Path
+        One training run, or several that predict together: the mean of their probabilities.
+    region : Region or Clip
+        What to map: a box, or polygons (:func:`gravmap.mapping.clip.read_clip`).
     out_folder : Path
-        Where ``lithology.tif``, ``probability.tif``, ``quicklook.png`` and ``provenance.json`` go.
+        The map's folder.
     name : str
-        The region's name, for the title.
+        The region's name, for the record.
     labels_path : Path, optional
-        ``data/labels.tif``; without it (or with `everywhere`) every cell is the network's.
-    everywhere : bool
-        Show the network's class on the outcrop too.
+        ``data/labels.tif``; without it every cell is the network's.
+    options : Options, optional
+        All else.
     overwrite : bool
         Replace an earlier map.
     command : str
-        The command line as typed, for the provenance.
+        The command line as typed, for the record.
     progress : Progress
-        Told after every batch of windows.
+        Told after every window, then after every block of the map.
 
     Raises
     ------
     InputError
         Files that do not fit each other, a region beyond the fields, or an earlier map.
+    OptionError
+        A scale no network knows, a coordinate system PROJ does not know, a folder that is none.
+    DeviceError
+        No such device, or its memory is too small.
     """
-    for file in FILES:
-        refuse_existing(out_folder / file, overwrite)
-    predictor = Predictor(fields_path, run_folder, device)
-    plan = predictor.plan(region, scales_deg, resolution_deg)
-    legend = legend_of(predictor.spec)
-    probability = predictor.probability(plan, batch_size, progress)
-    lithology = classes_of(probability)
-    outcrop = None
-    if labels_path is not None and not everywhere:
-        mapped = mapped_classes(labels_path, plan.grid)
-        known = {entry.index for entry in legend.bedrock}
-        outcrop = np.isin(mapped, list(known))
-        lithology = np.where(outcrop, mapped, lithology).astype(np.uint8)
-    files = {file: out_folder / file for file in FILES}
-    inputs = {"fields": fields_path, "model": run_folder / "model.safetensors", "model_json": run_folder / "model.json"}
-    if outcrop is not None and labels_path is not None:
-        inputs["labels"] = labels_path
-    content = (
-        "bedrock class predicted everywhere"
-        if outcrop is None
-        else "outcrop as mapped, bedrock class predicted under cover"
+    options = options or Options()
+    check_folder(out_folder, overwrite)
+    clip = region if isinstance(region, Clip) else None
+    box = region.region if isinstance(region, Clip) else region
+    with Predictor(fields_path, run_folders, options.device) as predictor:
+        plan = predictor.plan(box, options.scales_deg, options.resolution_deg, clip=clip, flips=options.flips)
+        if labels_path is not None:
+            _check_labels(labels_path, predictor, options.everywhere)
+        check_room(
+            out_folder,
+            plan.disk_bytes - unfinished_bytes(out_folder),
+            "The map and its windows take",
+            "Free some space, choose a coarser --resolution or fewer --scales, or another --output.",
+        )
+        inputs = _inputs(fields_path, predictor, labels_path, clip)
+        hashes = {role: sha256(path) for role, path in inputs.items()}
+        with write_unfinished(out_folder, _recipe(plan, hashes), plan.files(), parts="windows") as unfinished:
+            resumed = len(unfinished.kept)
+            made = _write(unfinished, predictor, plan, options, labels_path, progress)
+            files = dict(made.paths)
+            record = describe(
+                command=command,
+                inputs=inputs,
+                sources=predictor.members[0].spec.sources,
+                settings=_settings(name, plan, options, labels_path, predictor),
+            )
+            record["outputs"] = {file: {"sha256": sha256(path)} for file, path in files.items()}
+            files["provenance.json"] = unfinished.folder / "provenance.json"
+            write_json(files["provenance.json"], record)
+            # Pictures, the STAC item and the page are made here: from what the folder holds.
+            shutil.rmtree(unfinished.folder / FOLDER)
+    placed = {file: out_folder / path.relative_to(unfinished.folder) for file, path in files.items()}
+    return Prediction(out_folder, placed, plan, made.summary, resumed)
+
+
+def _write(
+    unfinished: Unfinished,
+    predictor: Predictor,
+    plan: Plan,
+    options: Options,
+    labels_path: Path | None,
+    progress: Progress,
+) -> MapFiles:
+    """The windows that are missing, the blocks made from all of them, and the map's files."""
+    labels = None if labels_path is None else LabelFile(labels_path)
+    try:
+        temperatures = [member.temperature(list(plan.windows)) for member in predictor.members]
+        assembler = Assembler(
+            predictor,
+            plan,
+            Blender(plan, unfinished.folder, temperatures),
+            labels,
+            everywhere=options.everywhere,
+            near_km=options.near_km,
+        )
+        with MapWriter(
+            unfinished.folder,
+            plan.grid,
+            predictor.legend,
+            bands=assembler.bands,
+            tags=_tags(plan, predictor, labels_path, options),
+            near_km=options.near_km,
+            crs=options.crs,
+        ) as writer:
+            _make_missing(unfinished, predictor, plan, options, progress)
+            squares = list(blocks(plan.grid.shape))
+            for done, (rows, columns) in enumerate(squares):
+                progress(done, len(squares), "blocks of the map")
+                writer.write(assembler.block(rows, columns))
+            progress(len(squares), len(squares), "files of the map")
+            return writer.finish(progress)
+    finally:
+        if labels is not None:
+            labels.close()
+
+
+def _make_missing(
+    unfinished: Unfinished, predictor: Predictor, plan: Plan, options: Options, progress: Progress
+) -> None:
+    """Put the windows through the networks that an earlier run has not finished."""
+    missing = tuple(each for each in plan.passes if each.name not in unfinished.kept)
+    done, whole = len(unfinished.kept), len(plan.passes)
+    (unfinished.folder / FOLDER).mkdir(exist_ok=True)
+    progress(done, whole, "windows")
+
+    def finished(each: str, sums: tuple[str, ...]) -> None:
+        nonlocal done
+        unfinished.finish(each, sums)
+        done += 1
+        progress(done, whole, "windows")
+
+    work = Work(
+        predictor.fields.path,
+        tuple(member.folder for member in predictor.members),
+        missing,
+        plan.grid.lat_deg,
+        plan.grid.lon_deg,
+        unfinished.folder,
+        plan.flips,
+        options.batch_size,
     )
-    tags = {
-        "GRAVMAP_VERSION": __version__,
-        "GRAVMAP_CONTENT": content,
-        "GRAVMAP_MODEL_SHA256": sha256(inputs["model"]),
+    processes = min(options.processes, len(missing))
+    try:
+        if processes > 1:
+            make_passes_together(work, plan.device, processes, finished)
+        else:
+            make_passes(work, predictor, finished)
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(error) from None
+
+
+def _check_labels(path: Path, predictor: Predictor, everywhere: bool) -> None:
+    with LabelFile(path) as labels:
+        # Shown everywhere, the networks' classes meet none of the labels'; outcrop is outcrop in any legend.
+        if not everywhere:
+            check_labels(labels.legend, predictor.members[0].spec, path)
+        labels.check()
+
+
+def _inputs(fields: Path, predictor: Predictor, labels: Path | None, clip: Clip | None) -> dict[str, Path]:
+    """Role to file of all that the map is made from."""
+    inputs = {"fields": fields}
+    for number, member in enumerate(predictor.members):
+        suffix = f"_{number + 1}" if len(predictor.members) > 1 else ""
+        inputs[f"model{suffix}"] = member.folder / "model.safetensors"
+        inputs[f"model_json{suffix}"] = member.folder / "model.json"
+    if labels is not None:
+        inputs["labels"] = labels
+    if clip is not None:
+        inputs["polygon"] = clip.path
+    return inputs
+
+
+def _recipe(plan: Plan, hashes: dict[str, str]) -> dict[str, Any]:
+    """All that shapes the windows' files; whatever else may change between a stopped run and the next."""
+    cells = hashlib.sha256(plan.grid.lat_deg.tobytes() + plan.grid.lon_deg.tobytes()).hexdigest()
+    shaping = {role: value for role, value in hashes.items() if role not in ("labels", "polygon")}
+    return {
+        "gravmap": __version__,
+        "inputs": shaping,
+        "cells_sha256": cells,
+        "windows": {format_angle(scale): windows.tolist() for scale, windows in plan.windows.items()},
+        "flips": plan.flips,
+    }
+
+
+def _content(labels: Path | None, options: Options) -> str:
+    if labels is None or options.everywhere:
+        return "bedrock class predicted everywhere"
+    return "outcrop as mapped, bedrock class predicted under cover"
+
+
+def _tags(plan: Plan, predictor: Predictor, labels: Path | None, options: Options) -> dict[str, str]:
+    return {
+        "GRAVMAP_CONTENT": _content(labels, options),
+        "GRAVMAP_MODEL_SHA256": ", ".join(sha256(member.folder / "model.safetensors") for member in predictor.members),
         "GRAVMAP_SCALES": ", ".join(map(format_angle, plan.windows)),
         "GRAVMAP_UPSAMPLING": f"{plan.grid.upsampling:.3g}",
     }
-    write_index_raster(files["lithology.tif"], lithology, plan.grid.bounds_wsen, legend, tags=tags, cog=True)
-    write_probability(files["probability.tif"], probability, plan.grid, [entry.name for entry in legend.bedrock], tags)
-    _picture(files["quicklook.png"], name, lithology, probability, outcrop, plan, legend, predictor.spec)
-    settings = {
+
+
+def _settings(name: str, plan: Plan, options: Options, labels: Path | None, predictor: Predictor) -> dict[str, Any]:
+    return {
         "region": name,
-        "bounds_wsen": region.bounds_wsen,
-        "content": content,
+        "bounds_wsen": plan.region.bounds_wsen,
+        "clip": None if plan.clip is None else str(plan.clip.path),
+        "runs": [str(member.folder) for member in predictor.members],
+        "content": _content(labels, options),
         "scales": [format_angle(scale) for scale in plan.windows],
-        "windows": plan.passes,
+        "windows": len(plan.passes),
+        "flips": plan.flips,
+        "temperatures": [member.temperature(list(plan.windows)) for member in predictor.members],
+        "calibrated": [member.calibration is not None for member in predictor.members],
+        "near_km": options.near_km,
         "cells": plan.grid.shape,
         "cell_deg": plan.grid.spacing_deg,
         "upsampling": plan.grid.upsampling,
+        "crs": options.crs or "EPSG:4326",
         "device": plan.device,
+        "processes": options.processes,
+        "batch_size": options.batch_size,
     }
-    record = describe(command=command, inputs=inputs, sources=predictor.spec.sources, settings=settings)
-    record["outputs"] = {file: {"sha256": sha256(path)} for file, path in files.items() if file != "provenance.json"}
-    write_json(files["provenance.json"], record)
-    return Prediction(lithology, probability, outcrop, plan, files)
-
-
-def classes_of(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The likeliest class of every cell, 1..K; 255 where nothing is predicted.
-
-    Parameters
-    ----------
-    probability : (K, ny, nx) float32
-        NaN where nothing is predicted.
-    """
-    blind = ~np.isfinite(probability[0])
-    best = to_label(np.where(blind, 0, probability).argmax(axis=0))
-    classes: NDArray[np.uint8] = np.where(blind, 255, best).astype(np.uint8)
-    return classes
-
-
-def legend_of(spec: ModelSpec) -> Legend:
-    """The class table that a network was trained with, as a legend."""
-    return Legend(
-        name="model",
-        classes=tuple(
-            LegendClass(
-                index=int(entry["index"]),
-                name=entry["name"],
-                age=entry.get("age", ""),
-                colour=entry["colour"],
-            )
-            for entry in spec.classes
-        ),
-    )
-
-
-def mapped_classes(labels_path: Path, grid: MapGrid) -> NDArray[np.uint8]:
-    """The class mapped at the centre of every cell; 255 outside the label raster.
-
-    Parameters
-    ----------
-    labels_path : Path
-        Label raster.
-    grid : MapGrid
-        The cells.
-    """
-    labels = open_labels(labels_path)
-    west, south, east, north = labels.bounds_wsen
-    rows, cols = labels.values.shape
-    row = np.floor((north - grid.lat_deg) / (north - south) * rows + 1e-9).astype(int)
-    col = np.floor((grid.lon_deg - west) / (east - west) * cols + 1e-9).astype(int)
-    # A node on the very edge of a gridline grid belongs to the last cell.
-    row = np.where(np.isclose(grid.lat_deg, south), rows - 1, row)
-    col = np.where(np.isclose(grid.lon_deg, east), cols - 1, col)
-    inside = ((row >= 0) & (row < rows))[:, None] & ((col >= 0) & (col < cols))[None, :]
-    values = labels.values[np.clip(row, 0, rows - 1)[:, None], np.clip(col, 0, cols - 1)[None, :]]
-    mapped: NDArray[np.uint8] = np.where(inside, values, 255).astype(np.uint8)
-    return mapped
-
-
-def _picture(
-    path: Path,
-    name: str,
-    lithology: NDArray[np.uint8],
-    probability: NDArray[np.float32],
-    outcrop: NDArray[np.bool_] | None,
-    plan: Plan,
-    legend: Legend,
-    spec: ModelSpec,
-) -> None:
-    blind = ~np.isfinite(probability[0])
-    confidence = np.where(blind, np.nan, np.where(blind, 0, probability).max(axis=0))
-    bounds = plan.grid.bounds_wsen
-    shown = "Bedrock: predicted everywhere"
-    notes = [
-        f"Network {spec.model} on {', '.join(spec.channels)}; windows of {', '.join(map(format_angle, plan.windows))}; "
-        f"cells of {format_angle(plan.grid.spacing_deg[0])}."
-    ]
-    if outcrop is not None:
-        shown = "Bedrock: as mapped inside the outlines, predicted under cover outside them"
-    if plan.grid.upsampling > 1.01:
-        notes.append(f"The cells are {plan.grid.upsampling:.3g} times finer than the gravity grid: no detail is added.")
-    notes.append(
-        "The probability is the network's own, not calibrated. See provenance.json for data, licences and hashes."
-    )
-    middle = math.radians((plan.region.south + plan.region.north) / 2)
-    wide = plan.region.width_deg * math.cos(middle) > 1.2 * plan.region.height_deg
-    draw(
-        path,
-        [
-            ClassPanel(shown, lithology, bounds, outcrop),
-            FieldPanel("Probability of the likeliest class", "probability", confidence, bounds, limits=(0, 1)),
-        ],
-        classes_of_legend(legend),
-        title=f"{name}: bedrock lithology",
-        notes=notes,
-        # A wide region is drawn one map above the other, a tall one side by side.
-        columns=1 if wide else 2,
-        panel_width_in=9.0 if wide else 6.0,
-    )

@@ -1,23 +1,16 @@
-"""The georeferenced files of a map: where its cells lie, and the probability raster."""
+"""Where the cells of a map lie."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import rasterio
-import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio.transform import from_origin
 
 from gravmap.errors import InputError
-from gravmap.files import atomic_path
 from gravmap.regions import Region
 
 PROBABILITY_STEPS = 200  # a probability is stored as round(200 p): half a percent, and 255 stays free for nodata
-NODATA = 255
 
 
 @dataclass(frozen=True)
@@ -112,54 +105,3 @@ def map_grid(
     cell_lat = region.north - (np.arange(rows, dtype=np.float64) + 0.5) * resolution_deg
     cell_lon = region.west + (np.arange(cols, dtype=np.float64) + 0.5) * resolution_deg
     return MapGrid(cell_lat, cell_lon, (resolution_deg, resolution_deg), max(step_lat, step_lon) / resolution_deg)
-
-
-def write_probability(
-    path: Path, probability: NDArray[np.float32], grid: MapGrid, names: list[str], tags: dict[str, str]
-) -> None:
-    """Write one named uint8 band per class; value = 200 x probability, 255 = no data.
-
-    Parameters
-    ----------
-    path : Path
-        The GeoTIFF (cloud optimised) to write.
-    probability : (K, ny, nx) float32
-        Probabilities, north up; NaN where nothing is predicted.
-    grid : MapGrid
-        Where the cells lie.
-    names : list of str
-        K class names.
-    tags : dict
-        Written into the file.
-    """
-    missing = ~np.isfinite(probability)
-    stored = np.where(missing, NODATA, np.rint(np.where(missing, 0, probability) * PROBABILITY_STEPS)).astype(np.uint8)
-    west, _, _, north = grid.bounds_wsen
-    profile: dict[str, Any] = {
-        "driver": "GTiff",
-        "dtype": "uint8",
-        "count": stored.shape[0],
-        "height": stored.shape[1],
-        "width": stored.shape[2],
-        "crs": "EPSG:4326",
-        "transform": from_origin(west, north, grid.spacing_deg[1], grid.spacing_deg[0]),
-        "nodata": NODATA,
-    }
-    with rasterio.MemoryFile() as memory:
-        with memory.open(**profile) as raster:
-            raster.write(stored)
-            raster.update_tags(**tags)
-            for band, name in enumerate(names, start=1):
-                raster.set_band_description(band, name)
-                raster.update_tags(band, quantity="probability", class_name=name)
-            raster.scales = (1 / PROBABILITY_STEPS,) * stored.shape[0]
-        with atomic_path(path) as partial, memory.open() as raster:
-            rasterio.shutil.copy(
-                raster,
-                partial,
-                driver="COG",
-                compress="DEFLATE",
-                predictor="YES",
-                overview_resampling="average",
-                blocksize=512,
-            )

@@ -1,12 +1,17 @@
-"""What a network costs: its parameters, and the multiply-adds of one forward pass."""
+"""What a network costs: its parameters, and the multiply-adds and the memory of one forward pass."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from gravmap.network.deform import DeformConv3x3
 
@@ -44,3 +49,48 @@ def count_macs(network: nn.Module, in_channels: int, size: int = 1024) -> int:
         for handle in handles:
             handle.remove()
     return total
+
+
+def peak_bytes(network: nn.Module, in_channels: int, size: int, batch: int = 1) -> int:
+    """Count the memory of one forward pass without gradients: weights, and what lives at once between the layers.
+
+    Nothing is computed: the pass is made with tensors that have a shape and no values. What single operators take for
+    themselves on top is not counted.
+
+    Parameters
+    ----------
+    network : nn.Module
+        On any device.
+    in_channels, size, batch : int
+        Shape of the input: (batch, in_channels, size, size).
+    """
+    weights: int = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    training = network.training
+    device = next(network.parameters()).device
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), _Living() as living:
+        network.eval()(torch.empty(batch, in_channels, size, size, device=device))
+    network.train(training)
+    return int(weights + living.most)
+
+
+class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the storages that are alive, after every operator."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most: int = 0
+        self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self._storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
+        gone = [key for key, (storage, _) in self._storages.items() if storage.expired()]  # type: ignore[no-untyped-call]
+        for key in gone:
+            del self._storages[key]
+        self.most = max(self.most, sum(size for _, size in self._storages.values()))
+        return made

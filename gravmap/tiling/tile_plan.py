@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gravmap.errors import GravmapError, OptionError
+from gravmap.errors import OptionError
 from gravmap.regions import Region
 from gravmap.tiling.field_grid import read_field_grid
 from gravmap.tiling.tile_files import Tile
@@ -85,22 +84,3 @@ def plan_tiles(
         each = min(_BYTES_PER_PIXEL * rough**_POWER, _MOST_BYTES_PER_PIXEL) * size_px**2 + _BYTES_PER_TILE
         disk_bytes, pixels = disk_bytes + count * each, pixels + count * size_px**2
     return TilePlan(region, tuple(scales), tuple(notes), size_px, int(disk_bytes), pixels * _SECONDS_PER_PIXEL / 2)
-
-
-def check_room(folder: Path, needed_bytes: int) -> None:
-    """Refuse to begin what the disk cannot hold.
-
-    Raises
-    ------
-    GravmapError
-        Less is free where `folder` would lie.
-    """
-    where = folder.absolute()
-    while not where.exists():
-        where = where.parent
-    free = shutil.disk_usage(where).free
-    if free < needed_bytes:
-        raise GravmapError(
-            f"The tiles take up to {needed_bytes / 1e9:.1f} GB and {where} has {free / 1e9:.1f} GB free.",
-            "Free some space, or add --index-only: training needs no tile files.",
-        )

@@ -17,7 +17,7 @@ import rasterio
 
 from gravmap import __version__
 from gravmap.errors import GravmapError, InputError
-from gravmap.files import atomic_folder, refuse_existing, sha256, write_json
+from gravmap.files import atomic_folder, check_room, refuse_existing, sha256, write_json
 from gravmap.geology import Labels, open_labels
 from gravmap.geology.class_table import auxiliary_xml, rows_of
 from gravmap.geology.legend import COVER, UNUSABLE
@@ -32,7 +32,7 @@ from gravmap.tiling.random_split import EFFECTIVE_OUTCROP
 from gravmap.tiling.splits import check_kinds, draw_splits, outcrop_shares
 from gravmap.tiling.tile_files import FIELD_STEP_MGAL, KINDS, Tile, cut_tile
 from gravmap.tiling.tile_index import FORMAT, index_table
-from gravmap.tiling.tile_plan import SIZE_PX, TilePlan, check_room, plan_tiles
+from gravmap.tiling.tile_plan import SIZE_PX, TilePlan, plan_tiles
 from gravmap.tiling.unfinished import Unfinished, unfinished_bytes, write_unfinished
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,12 @@ def make_tiles(
     raster = open_labels(labels)
     _check_overlap(plan.region, raster, fields, labels)
     if not index_only:
-        check_room(folder, plan.disk_bytes - unfinished_bytes(folder))
+        check_room(
+            folder,
+            plan.disk_bytes - unfinished_bytes(folder),
+            "The tiles take",
+            "Free some space, or add --index-only: training needs no tile files.",
+        )
     tiles = plan.tiles()
     boxes = np.array([tile.window.bounds_wsen for tile in tiles])
     counts = count_classes(raster.values, raster.bounds_wsen, boxes)

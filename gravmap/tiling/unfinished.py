@@ -1,7 +1,8 @@
-"""A tile set that is being written: a folder that says so, and with which a later run goes on where one stopped.
+"""A folder that is being written: one that says so, and with which a later run goes on where one stopped.
 
-The folder ``tiles.partial`` beside ``tiles`` holds what shapes the tile files (``unfinished.json``) and a line of
-checksums for every finished tile (``finished.txt``). Both are taken out when it takes its place as ``tiles``.
+The folder ``tiles.partial`` beside ``tiles`` holds what shapes its parts (``unfinished.json``) and a line of checksums
+for every finished one (``finished.txt``). Both are taken out when it takes its place as ``tiles``. Parts are the tiles
+of a tile set, or the windows of a map.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MARK, JOURNAL, LOCK = "unfinished.json", "finished.txt", "unfinished.lock"
 
 
 def unfinished_folder(folder: Path) -> Path:
-    """Where a tile set is written before it is whole: ``data/tiles.partial`` for ``data/tiles``."""
+    """Where a folder is written before it is whole: ``data/tiles.partial`` for ``data/tiles``."""
     return folder.with_name(f"{folder.name}.partial")
 
 
@@ -49,19 +50,19 @@ def refuse_unfinished(folder: Path) -> None:
 
 
 def unfinished_bytes(folder: Path) -> int:
-    """Disk that an unfinished run of a tile set takes already."""
+    """Disk that an unfinished run takes already."""
     return sum(path.stat().st_size for path in unfinished_folder(folder).rglob("*") if path.is_file())
 
 
 class Unfinished:
-    """The folder of a tile set in the making; see :func:`write_unfinished`.
+    """A folder in the making; see :func:`write_unfinished`.
 
     Attributes
     ----------
     folder : Path
         Where to write.
     kept : dict
-        Name of each tile that an earlier run finished to the SHA-256 of its files.
+        Name of each part that an earlier run finished to the SHA-256 of its files.
     """
 
     def __init__(self, folder: Path, kept: dict[str, tuple[str, ...]], journal: int) -> None:
@@ -78,29 +79,31 @@ class Unfinished:
         os.replace(temporary, path)
 
     def finish(self, name: str, sums: tuple[str, ...]) -> None:
-        """Note that a tile's files are all written; may be called from several threads."""
+        """Note that a part's files are all written; may be called from several threads."""
         with self._lock:
             _write_all(self._journal, "\t".join((name, *sums)).encode() + b"\n")
 
 
 @contextmanager
 def write_unfinished(
-    final: Path, recipe: Mapping[str, Any], files: Mapping[str, Sequence[str]]
+    final: Path, recipe: Mapping[str, Any], files: Mapping[str, Sequence[str]], parts: str = "tiles"
 ) -> Iterator[Unfinished]:
-    """Begin a tile set, or go on with one that a stopped run left; put it in its place when the block ends well.
+    """Begin a folder, or go on with one that a stopped run left; put it in its place when the block ends well.
 
-    A tile of the earlier run is kept when the recipe is the same and its files have the checksums noted;
+    A part of the earlier run is kept when the recipe is the same and its files have the checksums noted;
     whatever else lies in the folder is taken out. An error or a kill leaves the folder for the next run, and
     an older whole set in its place until then.
 
     Parameters
     ----------
     final : Path
-        The tile set.
+        The tile set, or the map.
     recipe : mapping
-        JSON values: all that shapes the tile files.
+        JSON values: all that shapes the parts.
     files : mapping
-        Name of each tile to the files it has.
+        Name of each part to the files it has.
+    parts : str
+        What the parts are called in messages.
 
     Yields
     ------
@@ -109,14 +112,14 @@ def write_unfinished(
     Raises
     ------
     InputError
-        Another run is writing the same set.
+        Another run is writing the same.
     """
     partial = unfinished_folder(final)
     partial.mkdir(parents=True, exist_ok=True)
     lock = os.open(partial / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _take(lock, partial)
-        kept = _keep(partial, recipe, files)
+        kept = _keep(partial, recipe, files, parts)
         write_json(partial / MARK, {"unfinished": str(final.name), **recipe})
         write_text(partial / JOURNAL, "".join("\t".join((name, *sums)) + "\n" for name, sums in kept.items()))
         journal = os.open(partial / JOURNAL, os.O_WRONLY | os.O_APPEND)
@@ -148,15 +151,18 @@ def _take(lock: int, partial: Path) -> None:
             raise
 
 
-def _keep(partial: Path, recipe: Mapping[str, Any], files: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """The finished and sound tiles of an earlier run; all else in the folder is taken out."""
+def _keep(
+    partial: Path, recipe: Mapping[str, Any], files: Mapping[str, Sequence[str]], parts: str
+) -> dict[str, tuple[str, ...]]:
+    """The finished and sound parts of an earlier run; all else in the folder is taken out."""
     noted = _read_journal(partial)
     kept: dict[str, tuple[str, ...]] = {}
     if noted and _read_mark(partial) != json.loads(json.dumps({"unfinished": partial.stem, **recipe})):
         log.warning(
-            "%s holds %d tiles of an unfinished set with other sources or options: they are discarded.",
+            "%s holds %d %s of an unfinished run with other sources or options: they are discarded.",
             partial,
             len(noted),
+            parts,
         )
     else:
         for name, sums in noted.items():
@@ -197,7 +203,7 @@ def _read_mark(partial: Path) -> Any:
 
 
 def _read_journal(partial: Path) -> dict[str, tuple[str, ...]]:
-    """Tile to checksums; a last line that a kill cut short has no newline and does not count."""
+    """Part to checksums; a last line that a kill cut short has no newline and does not count."""
     try:
         lines = (partial / JOURNAL).read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
     except FileNotFoundError:

@@ -1,14 +1,13 @@
 import json
+import re
 
 import pytest
-import torch
+import rasterio
 from click.testing import CliRunner
 
 import gravmap_cli
 from gravmap.gravity import residual_fields, write_fields
-from gravmap.learning.checkpoint import save_model
-from gravmap.network import build
-from toy_map import gravity, spec_for
+from toy_map import gravity, make_project, make_run
 
 
 def call(tmp_path, *args):
@@ -37,30 +36,96 @@ def test_a_box_that_is_no_box(tmp_path, box):
     assert call(tmp_path, "--bbox", *box).exit_code == 2
 
 
-def test_dry_run_and_map_through_the_command_line(tmp_path):
-    fields = residual_fields(gravity(), [10_000.0])
-    write_fields(fields, tmp_path / "data" / "fields.nc")
-    torch.manual_seed(0)
-    network = build("unet", in_channels=1, classes=10)
-    save_model(tmp_path / "runs" / "first", network, spec_for(fields, network))
+@pytest.fixture
+def workspace(tmp_path):
+    (tmp_path / "data").mkdir()
+    fields = make_project(tmp_path / "data")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "data" / "run").rename(tmp_path / "runs" / "first")
+    make_run(tmp_path / "runs" / "second", fields, seed=3)
     (tmp_path / "runs" / "latest").write_text("first\n")
     (tmp_path / "regions.toml").write_text("here = [81, 44, 84, 46]\n")
+    return tmp_path
 
-    dry = call(tmp_path, "--region", "here", "--dry-run", "--json")
+
+def test_dry_run_says_what_every_scale_takes(workspace):
+    dry = call(workspace, "--region", "here", "--dry-run", "--json")
     assert dry.exit_code == 0, dry.output
-    assert json.loads(dry.stdout)["cells"] == [21, 31]
-    assert not (tmp_path / "maps").exists()
+    told = json.loads(dry.stdout)
+    assert told["cells"] == [21, 31]
+    assert {name: scale["chosen"] for name, scale in told["scales"].items()} == {
+        "1deg": False,
+        "2.5deg": True,
+        "5deg": True,
+    }
+    assert told["windows"] == sum(scale["windows"] for scale in told["scales"].values() if scale["chosen"])
+    assert told["disk_bytes"] > 0
+    assert told["network_bytes"] > 1e6
+    assert not (workspace / "maps").exists()
+    words = call(workspace, "--region", "here", "--dry-run").stdout
+    assert re.search(r"not chosen\s+1deg: \d+ windows of 64 px, about", words)
+    assert "MB of memory" in words
 
-    done = call(tmp_path, "--region", "here", "--json")
+
+def test_a_map_through_the_command_line(workspace):
+    done = call(workspace, "--region", "here", "--json")
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "maps" / "here" / "lithology.tif").exists()
-    record = json.loads((tmp_path / "maps" / "here" / "provenance.json").read_text())
+    assert "labels.tif is missing, so every cell is predicted" in done.stderr
+    told = json.loads(done.stdout)
+    assert told["files"]["lithology.tif"] == str(workspace / "maps" / "here" / "lithology.tif")
+    assert sum(share["cells"] for share in told["summary"]["classes"]) == 21 * 31
+    record = json.loads((workspace / "maps" / "here" / "provenance.json").read_text())
     assert record["command"].endswith("predict --region here --json")
-    assert call(tmp_path, "--region", "here").exit_code == 3
-    assert call(tmp_path, "--region", "here", "--overwrite").exit_code == 0
-    assert call(tmp_path, "--bbox", "60", "44", "84", "46").exit_code == 3
+    assert call(workspace, "--region", "here").exit_code == 3
+    assert call(workspace, "--region", "here", "--overwrite").exit_code == 0
+    assert call(workspace, "--bbox", "60", "44", "84", "46").exit_code == 3
     # Fields of another level: refused, in two lines.
-    write_fields(residual_fields(gravity().assign_attrs(height_m=5e3), [10_000.0]), tmp_path / "data" / "fields.nc")
-    refused = call(tmp_path, "--region", "here", "--overwrite")
+    fields = residual_fields(gravity().assign_attrs(height_m=5e3), [10_000.0])
+    write_fields(fields, workspace / "data" / "fields.nc")
+    refused = call(workspace, "--region", "here", "--overwrite")
     assert refused.exit_code == 3
     assert "another recipe" in refused.output
+    assert len(refused.output.strip().splitlines()) <= 3
+
+
+def test_options_reach_the_map(workspace):
+    import geopandas
+    from shapely import Point
+
+    path = workspace / "basin.gpkg"
+    geopandas.GeoDataFrame(geometry=[Point(82.5, 45).buffer(0.9)], crs="EPSG:4326").to_file(path)
+    options = ["--run", "first", "--run", "second", "--flips", "--scales", "2.5deg", "--resolution", "3arcmin"]
+    options += ["--near", "10km", "--crs", "EPSG:32645", "-o", str(workspace / "elsewhere"), "--batch-size", "2"]
+    done = call(workspace, "--polygon", str(path), *options)
+    assert done.exit_code == 0, done.output
+    assert "basin" in done.output
+    with rasterio.open(workspace / "elsewhere" / "uncertainty.tif") as raster:
+        assert raster.crs.to_epsg() == 32645
+        assert "ensemble spread" in raster.descriptions
+        assert raster.tags()["GRAVMAP_UPSAMPLING"] == "2"
+        assert raster.tags()["GRAVMAP_SCALES"] == "2.5deg"
+        assert 0.5 < (raster.read(1) != 255).mean() < 0.9  # about a disc in its square
+    settings = json.loads((workspace / "elsewhere" / "provenance.json").read_text())["settings"]
+    assert settings["near_km"] == 10
+    assert settings["flips"] is True
+    assert len(settings["runs"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (["--region", "here", "--polygon", "x.gpkg"], 2, "excludes"),
+        (["--polygon", "x.gpkg"], 3, "is missing"),
+        (["--region", "here", "--near", "25"], 2, "unit"),
+        (["--region", "here", "--gpus", "99"], 5, "gpus"),
+        (["--region", "here", "--gpus", "2", "--device", "cpu"], 2, "exclude"),
+        (["--region", "here", "--run", "third"], 3, "No trained network"),
+        (["--region", "here", "-o", "/proc/nowhere/map"], 1, "/proc has 0.0 GB free"),
+        (["--region", "here", "-o", "/dev/null/map"], 2, "is a file"),
+    ],
+)
+def test_what_makes_no_sense_is_told(workspace, words, status, told):
+    done = call(workspace, *words)
+    assert done.exit_code == status, done.output
+    assert told in done.output
+    assert "fault in gravmap" not in done.output

@@ -157,10 +157,37 @@ def test_windows_overlap_by_half_and_stay_inside():
 
 def test_windows_reach_around_the_region_where_there_is_room():
     windows = covering_windows((81, 43, 92, 48), 5.0, (65, 40, 95, 55))
-    assert windows[:, 0].min() == 78.5
-    assert windows[:, 2].max() == 94.5
-    assert windows[:, 1].min() == 40.5
-    assert np.diff(np.unique(windows[:, 0])).max() <= 2.5 + 1e-9
+    assert windows[:, 0].min() == 77.5
+    assert windows[:, 2].max() == 95
+    assert np.allclose(np.diff(np.unique(windows[:, 0])), 2.5)
+    # Every point of the region lies in four windows, two each way: none is at the end of what is known.
+    assert np.unique(windows[:, 1]).tolist() == [40, 42.5, 45, 47.5]
+
+
+@pytest.mark.parametrize("limit", [(65, 40, 95, 55), (65.0167, 40.0167, 94.9833, 54.9833), (64.3, 41.2, 99.9, 60.7)])
+@pytest.mark.parametrize("scale", [1.0, 2.5, 5.0])
+def test_regions_that_touch_see_their_ground_through_the_same_windows(scale, limit):
+    def over(windows, west, east):
+        return {tuple(window) for window in windows if window[0] < east and window[2] > west}
+
+    west_half, east_half = (81.2, 43.0, 86.31, 48.4), (86.31, 43.0, 92.1, 48.4)
+    whole = covering_windows((81.2, 43.0, 92.1, 48.4), scale, limit)
+    assert over(covering_windows(west_half, scale, limit), 81.2, 86.31) == over(whole, 81.2, 86.31)
+    assert over(covering_windows(east_half, scale, limit), 86.31, 92.1) == over(whole, 86.31, 92.1)
+    # Also where the fields themselves end elsewhere, away from their ends.
+    wider = covering_windows((81.2, 43.0, 92.1, 48.4), scale, (limit[0] - 7.7, 30.3, limit[2] + 3.1, 62.2))
+    far = [w for w in whole if w[0] > limit[0] + scale and w[2] < limit[2] - scale and w[1] > limit[1] + scale]
+    assert {tuple(window) for window in far} <= {tuple(window) for window in wider}
+
+
+@pytest.mark.parametrize("limit", [(65.0167, 40.0167, 94.9833, 54.9833), (0.3, 0.01, 11.26, 7.49), (0, 0, 2.6, 2.51)])
+def test_the_outermost_windows_end_at_the_limit_and_half_overlap(limit):
+    windows = covering_windows(limit, 2.5, limit)
+    for axis in (0, 1):
+        starts = np.unique(windows[:, axis])
+        assert starts[0] == pytest.approx(limit[axis])
+        assert starts[-1] + 2.5 == pytest.approx(limit[axis + 2])
+        assert np.diff(starts).max() <= 2.5 * (1 / 2 + 1 / 8) + 1e-9
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.7, 5.0])

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-import rasterio
 
 from gravmap.errors import InputError
-from gravmap.mapping.raster import MapGrid, map_grid, write_probability
+from gravmap.mapping.raster import map_grid
 from gravmap.regions import Region
 
 GRIDLINE = np.arange(40, 55 + 1e-9, 1 / 30), np.arange(65, 95 + 1e-9, 1 / 30)
@@ -42,25 +41,3 @@ def test_a_region_beyond_the_grid_is_refused(region):
 def test_a_region_between_the_nodes_is_refused():
     with pytest.raises(InputError, match="nodes"):
         map_grid(*GRIDLINE, Region(81.001, 43, 81.002, 44))
-
-
-def test_probability_file(tmp_path):
-    lat, lon = np.array([45.75, 45.25]), np.array([84.25, 84.75, 85.25])
-    probability = np.zeros((2, 2, 3), np.float32)
-    probability[0] = [[0, 0.25, 0.5], [0.75, 1, np.nan]]
-    probability[1] = 1 - probability[0]
-    path = tmp_path / "probability.tif"
-    write_probability(path, probability, MapGrid(lat, lon, (0.5, 0.5), 1), ["Permian", "Devonian"], {"MADE": "here"})
-    with rasterio.open(path) as raster:
-        assert raster.crs.to_epsg() == 4326
-        assert raster.bounds == (84, 45, 85.5, 46)
-        assert raster.nodata == 255
-        assert raster.descriptions == ("Permian", "Devonian")
-        assert raster.tags()["MADE"] == "here"
-        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-        stored = raster.read(1)
-        assert stored.tolist() == [[0, 50, 100], [150, 200, 255]]
-        assert raster.scales == (1 / 200, 1 / 200)
-        # The cell whose centre is 84.75E 45.75N holds what was predicted there.
-        assert next(raster.sample([(84.75, 45.75)]))[0] == 50
-    assert [entry.name for entry in tmp_path.iterdir()] == ["probability.tif"]

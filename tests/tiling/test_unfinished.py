@@ -158,7 +158,7 @@ def test_another_recipe_discards_with_a_word(stopped, sources, tmp_path, caplog,
         labels.with_name("labels.legend.toml").write_bytes((sources / "labels.legend.toml").read_bytes())
     index = make_tiles(sources / "fields.nc", labels, stopped, **options)
     assert index["kept"] == 0
-    assert "7 tiles of an unfinished set with other sources or options: they are discarded" in caplog.text
+    assert "7 tiles of an unfinished run with other sources or options: they are discarded" in caplog.text
     assert verify_tiles(stopped) == {}
 
 

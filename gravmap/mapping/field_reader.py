@@ -1,0 +1,91 @@
+"""The fields at nodes, read from their file a part at a time: a large map needs no more memory than a small one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gravmap.gravity import field_recipe, open_fields
+
+
+class FieldReader:
+    """An open ``data/fields.nc``, north-up; a context manager.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    dataset : xr.Dataset
+        Its variables and attributes, values still in the file; latitudes ascending as in the file.
+    recipe : dict
+        How the fields were made.
+    lat, lon : (ny,), (nx,) float64
+        Nodes, degrees; latitudes descending.
+
+    Raises
+    ------
+    InputError
+        Missing, unreadable, or not gravmap's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.dataset = open_fields(path, lazily=True)
+        self.recipe = field_recipe(self.dataset)
+        self.lat: NDArray[np.float64] = self.dataset["lat"].values.astype(np.float64)[::-1].copy()
+        self.lon: NDArray[np.float64] = self.dataset["lon"].values.astype(np.float64)
+
+    def __enter__(self) -> FieldReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.dataset.close()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of nodes."""
+        return self.lat.size, self.lon.size
+
+    @property
+    def nodes_wsen(self) -> tuple[float, float, float, float]:
+        """West, south, east, north of the outermost nodes, degrees."""
+        return float(self.lon[0]), float(self.lat[-1]), float(self.lon[-1]), float(self.lat[0])
+
+    def read(self, names: Sequence[str], rows: slice, columns: slice) -> NDArray[np.float32]:
+        """Some fields at a rectangle of nodes.
+
+        Parameters
+        ----------
+        names : sequence of str
+            F variables.
+        rows, columns : slice
+            Row 0 is the northernmost.
+
+        Returns
+        -------
+        (F, h, w) float32
+            In their units; NaN where unknown.
+        """
+        ny = self.lat.size
+        stored = slice(ny - rows.stop, ny - rows.start)
+        parts = [self.dataset[name].isel(lat=stored, lon=columns).values[::-1] for name in names]
+        return np.stack(parts).astype(np.float32)
+
+    def nearest(
+        self, lat: NDArray[np.float64], lon: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row and column of the node nearest to each latitude and longitude."""
+        west, south, east, north = self.nodes_wsen
+        row = np.rint((north - lat) / (north - south) * (self.lat.size - 1)).astype(np.int64)
+        column = np.rint((lon - west) / (east - west) * (self.lon.size - 1)).astype(np.int64)
+        return np.clip(row, 0, self.lat.size - 1), np.clip(column, 0, self.lon.size - 1)

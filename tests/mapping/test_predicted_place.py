@@ -1,0 +1,167 @@
+"""Where things come back: a body of known place, and a polygon of known shape."""
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import torch
+import xarray as xr
+from pyproj import Transformer
+from torch import nn
+
+from gravmap.errors import InputError
+from gravmap.gravity import residual_fields, write_fields
+from gravmap.mapping import Options, predict, predictor, read_clip
+from gravmap.regions import Region
+from toy_map import BOX, layers, make_project, spec_for
+
+BODY_LAT, BODY_LON, DEPTH_M = 44.377, 82.713, 9_000.0
+STEP = 1 / 30
+
+
+def body():
+    """Attraction of a heavy point 9 km below the ellipsoid, in closed form, on nodes of 2 arc-minutes."""
+    to_space = Transformer.from_crs("EPSG:4979", "EPSG:4978", always_xy=True)
+    lat, lon = np.arange(42.5, 46.0, STEP), np.arange(81, 85, STEP)
+    place = np.stack(to_space.transform(*np.meshgrid(lon, lat), np.zeros((lat.size, lon.size))), axis=-1)
+    source = np.array(to_space.transform(BODY_LON, BODY_LAT, -DEPTH_M))
+    up = np.stack(
+        [
+            np.cos(np.radians(lat))[:, None] * np.cos(np.radians(lon)),
+            np.cos(np.radians(lat))[:, None] * np.sin(np.radians(lon)),
+            np.broadcast_to(np.sin(np.radians(lat))[:, None], (lat.size, lon.size)),
+        ],
+        axis=-1,
+    )
+    away = place - source
+    pull = (away * up).sum(-1) / np.linalg.norm(away, axis=-1) ** 3
+    return xr.DataArray(
+        (60 * pull / pull.max()).astype(np.float32),
+        dims=("lat", "lon"),
+        coords={"lat": lat, "lon": lon},
+        attrs={"units": "mGal", "height_m": 0.0, "long_name": "Bouguer anomaly"},
+    )
+
+
+class Namer(nn.Module):
+    """Calls class 7 what is heavy, and class 3 the rest."""
+
+    def __init__(self):
+        super().__init__()
+        self.threshold = nn.Parameter(torch.tensor(1.0))
+        self.architecture = type("None", (), {"to_dict": dict})()
+
+    def forward(self, x):
+        logits = torch.full((len(x), 10, *x.shape[2:]), -20.0)
+        logits[:, 6] = 20 * (x[:, 0] - self.threshold)
+        logits[:, 2] = 0
+        return logits
+
+
+@pytest.fixture
+def namer(tmp_path, monkeypatch):
+    fields = residual_fields(body(), [10_000.0])
+    write_fields(fields, tmp_path / "fields.nc")
+    (tmp_path / "run").mkdir()
+    for file in ("model.json", "model.safetensors"):
+        (tmp_path / "run" / file).write_text("{}")
+    network = Namer().eval()
+    spec = spec_for(fields, network)
+    monkeypatch.setattr(predictor, "load_model", lambda folder, device: (network, spec))
+    return tmp_path
+
+
+# Nodes of the gravity, finer and coarser cells, and a grid in metres (UTM 45N).
+@pytest.mark.parametrize(
+    ("options", "cell_km"),
+    [
+        ({}, 3.7),
+        ({"resolution_deg": 0.01}, 1.1),
+        ({"resolution_deg": 0.07}, 7.8),
+        ({"crs": "EPSG:32645"}, 3.7),
+        ({"flips": True, "scales_deg": (1.0,)}, 3.7),
+    ],
+)
+def test_a_body_comes_back_at_its_place(namer, options, cell_km):
+    region = Region(81.6, 43.4, 83.9, 45.3)
+    made = predict(namer / "fields.nc", namer / "run", region, namer / "map", options=Options(**options))
+    with rasterio.open(made.files["lithology.tif"]) as raster:
+        heavy = raster.read(1) == 7
+        rows, columns = np.nonzero(heavy)
+        x, y = rasterio.transform.xy(raster.transform, rows.mean(), columns.mean())
+        lon, lat = Transformer.from_crs(raster.crs, "EPSG:4326", always_xy=True).transform(x, y)
+    assert 0 < heavy.mean() < 0.2
+    north, east = (lat - BODY_LAT) * 111.1, (lon - BODY_LON) * 111.1 * np.cos(np.radians(BODY_LAT))
+    assert abs(north) < cell_km / 2, north
+    assert abs(east) < cell_km / 2, east
+    bodies = geopandas.read_file(made.files["lithology.gpkg"]).to_crs("EPSG:32645")
+    named = bodies[bodies["class"] == 7].geometry.union_all()
+    point = geopandas.GeoSeries([shapely.Point(BODY_LON, BODY_LAT)], crs="EPSG:4326").to_crs("EPSG:32645")[0]
+    assert named.contains(point)
+    assert named.centroid.distance(point) / 1000 < cell_km
+
+
+def shapes(path, geometries, crs="EPSG:4326"):
+    geopandas.GeoDataFrame({"n": range(len(geometries))}, geometry=geometries, crs=crs).to_file(path)
+    return path
+
+
+def test_a_polygon_clips_the_map_cell_by_cell(tmp_path):
+    make_project(tmp_path)
+    triangle = shapely.Polygon([(81.03, 44.02), (83.41, 44.18), (82.33, 45.87)])
+    island = shapely.Point(83.7, 45.6).buffer(0.25)
+    path = shapes(tmp_path / "shape.gpkg", [triangle, island])
+    predict(tmp_path / "fields.nc", tmp_path / "run", BOX, tmp_path / "box")
+    made = predict(tmp_path / "fields.nc", tmp_path / "run", read_clip(path), tmp_path / "map")
+    found, whole = layers(tmp_path / "map"), layers(tmp_path / "box")
+    lat, lon = made.plan.grid.lat_deg, made.plan.grid.lon_deg
+    inside = np.array(
+        [[triangle.intersects(shapely.Point(x, y)) or island.intersects(shapely.Point(x, y)) for x in lon] for y in lat]
+    )
+    assert 100 < inside.sum() < inside.size - 100
+    rows = [int(np.abs(np.arange(46, 43.99, -0.1) - y).argmin()) for y in lat]
+    columns = [int(np.abs(np.arange(81, 84.01, 0.1) - x).argmin()) for x in lon]
+    for name, values in found.items():
+        assert ((values == 255) == ~inside).all()
+        assert np.array_equal(values[:, inside], whole[name][:, rows][:, :, columns][:, inside])
+    # The same outline in metres, as a Shapefile in another system.
+    metres = geopandas.read_file(path).to_crs("EPSG:32645")
+    metres.geometry = metres.geometry.segmentize(2000)
+    metres.to_file(tmp_path / "metres.shp")
+    predict(tmp_path / "fields.nc", tmp_path / "run", read_clip(tmp_path / "metres.shp"), tmp_path / "again")
+    assert (layers(tmp_path / "again")["lithology"] != found["lithology"]).mean() < 0.01
+
+
+def test_windows_without_wanted_ground_are_not_computed(tmp_path):
+    make_project(tmp_path)
+    corners = [shapely.box(79.1, 42.1, 79.6, 42.6), shapely.box(85.2, 47.2, 85.7, 47.7)]
+    clip = read_clip(shapes(tmp_path / "corners.gpkg", corners))
+    with predictor.Predictor(tmp_path / "fields.nc", tmp_path / "run", "cpu") as both:
+        some, every = both.plan(clip.region, [1.0], clip=clip), both.plan(clip.region, [1.0])
+    assert 0 < len(some.passes) < len(every.passes) / 4
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path / "nowhere.gpkg", "is missing"),
+        (lambda path: shapes(path / "points.gpkg", [shapely.Point(82, 44)]), "Point, no polygon"),
+        (lambda path: shapes(path / "bare.geojson", [shapely.Point(82, 44).buffer(1)], None), None),
+        (lambda path: shapes(path / "bare.shp", [shapely.Point(82, 44).buffer(1)], None), "coordinate system"),
+        (lambda path: (path / "text.gpkg").write_text("no map") and path / "text.gpkg", "no map that GDAL can read"),
+    ],
+)
+def test_files_that_hold_no_polygon(tmp_path, make, words):
+    if words is None:  # GeoJSON is in degrees by its own rule
+        read_clip(make(tmp_path))
+        return
+    with pytest.raises(InputError, match=words):
+        read_clip(make(tmp_path))
+
+
+def test_a_polygon_beyond_the_fields(tmp_path):
+    make_project(tmp_path)
+    path = shapes(tmp_path / "far.gpkg", [shapely.box(78, 43, 82, 45)])
+    with pytest.raises(InputError, match="beyond the gravity fields"):
+        predict(tmp_path / "fields.nc", tmp_path / "run", read_clip(path), tmp_path / "map")
