@@ -10,19 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap import __version__
-from gravmap.files import refuse_existing, sha256, write_json
+from gravmap.files import refuse_existing, sha256
 from gravmap.geology import Legend, LegendClass, open_labels, write_index_raster
 from gravmap.learning.checkpoint import ModelSpec
 from gravmap.learning.target import to_label
 from gravmap.mapping.figures import ClassPanel, FieldPanel, classes_of_legend, draw
 from gravmap.mapping.predictor import Plan, Predictor
-from gravmap.mapping.provenance import describe
+from gravmap.mapping.provenance import seal, write_provenance
 from gravmap.mapping.raster import MapGrid, write_probability
+from gravmap.mapping.stac import write_item
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.units import format_angle
 
-FILES = ("lithology.tif", "probability.tif", "quicklook.png", "provenance.json")
+FILES = ("lithology.tif", "probability.tif", "quicklook.png", "provenance.json", "item.json")
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,6 @@ def predict(
         outcrop = np.isin(mapped, list(known))
         lithology = np.where(outcrop, mapped, lithology).astype(np.uint8)
     files = {file: out_folder / file for file in FILES}
-    inputs = {"fields": fields_path, "model": run_folder / "model.safetensors", "model_json": run_folder / "model.json"}
-    if outcrop is not None and labels_path is not None:
-        inputs["labels"] = labels_path
     content = (
         "bedrock class predicted everywhere"
         if outcrop is None
@@ -122,7 +120,7 @@ def predict(
     tags = {
         "GRAVMAP_VERSION": __version__,
         "GRAVMAP_CONTENT": content,
-        "GRAVMAP_MODEL_SHA256": sha256(inputs["model"]),
+        "GRAVMAP_MODEL_SHA256": sha256(run_folder / "model.safetensors"),
         "GRAVMAP_SCALES": ", ".join(map(format_angle, plan.windows)),
         "GRAVMAP_UPSAMPLING": f"{plan.grid.upsampling:.3g}",
     }
@@ -140,9 +138,17 @@ def predict(
         "upsampling": plan.grid.upsampling,
         "device": plan.device,
     }
-    record = describe(command=command, inputs=inputs, sources=predictor.spec.sources, settings=settings)
-    record["outputs"] = {file: {"sha256": sha256(path)} for file, path in files.items() if file != "provenance.json"}
-    write_json(files["provenance.json"], record)
+    write_provenance(
+        out_folder,
+        command=command,
+        settings=settings,
+        fields=fields_path,
+        runs=[run_folder],
+        labels=labels_path if outcrop is not None else None,
+        device=plan.device,
+    )
+    write_item(out_folder)
+    seal(out_folder)
     return Prediction(lithology, probability, outcrop, plan, files)
 
 
