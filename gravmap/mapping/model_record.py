@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -15,6 +16,19 @@ MADE_BY = "gravmap train"
 
 # What batch normalisation counts while it learns is stored with the weights, but nobody calls it a parameter.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+_TORCH_TYPES = {
+    "F64": "torch.float64",
+    "F32": "torch.float32",
+    "F16": "torch.float16",
+    "BF16": "torch.bfloat16",
+    "I64": "torch.int64",
+    "I32": "torch.int32",
+    "I16": "torch.int16",
+    "I8": "torch.int8",
+    "U8": "torch.uint8",
+    "BOOL": "torch.bool",
+}
 
 # Of model.json: all that says what the network reads, gives, and was taught; not its confusion matrices.
 _KEPT = ("model", "architecture", "inputs", "classes", "tile_size_px", "scales_deg", "field_recipe", "split", "seed")
@@ -89,3 +103,21 @@ def count_parameters(header: dict[str, Any]) -> int:
 
 def _brief(scores: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in scores.items() if isinstance(value, (int, float))}
+
+
+def tensors_sha256(weights: Path) -> str:
+    """The checksum of a safetensors file's tensors alone, as :mod:`gravmap.learning.checkpoint` takes it.
+
+    Over names, types, shapes and values in the order of the names; a header that was rewritten does not change it.
+    """
+    header = read_header(weights)
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    digest = hashlib.sha256()
+    with weights.open("rb") as stream:
+        start = 8 + int.from_bytes(stream.read(8), "little")
+        for name, entry in sorted(tensors.items()):
+            begin, end = entry["data_offsets"]
+            digest.update(f"{name} {_TORCH_TYPES[entry['dtype']]} {tuple(entry['shape'])}".encode())
+            stream.seek(start + begin)
+            digest.update(stream.read(end - begin))
+    return digest.hexdigest()

@@ -21,6 +21,7 @@ from typing import Any
 from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import PARTIAL, read_json, sha256, write_text
+from gravmap.geology import legend_path
 from gravmap.mapping.census import census
 from gravmap.mapping.data_sources import field_attributes, original_data
 from gravmap.mapping.deviations import deviations
@@ -209,6 +210,8 @@ def _inputs(
         files |= {f"{role}{tail}": run / name for role, name in RUN_FILES.items() if (run / name).exists()}
     if labels is not None:
         files["labels"] = labels
+        if legend_path(labels).exists():
+            files["labels_legend"] = legend_path(labels)
     found = {}
     for role, path in {**files, **others}.items():
         if not path.is_file():
