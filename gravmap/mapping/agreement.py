@@ -7,23 +7,20 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
 from rasterio.errors import RasterioIOError
 
+from gravmap.mapping.attribute_table import read_attribute_table
 from gravmap.mapping.census import blocks, census
 from gravmap.mapping.finding import AS_RECORDED, DISAGREES, Finding
 from gravmap.mapping.layers import NODATA, OUTCROP
 
 RASTERS = ("lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif")
 
-# Areas are sums of many small numbers, written in decimal: as far apart as that they may be.
+# Areas are sums of many small numbers, written in decimal: so far apart they may be.
 AREA_TOLERANCE = 1e-4
-
-# Polygons end where cells end, but their sides are straight lines on the ellipsoid or on paper.
-POLYGON_TOLERANCE = 1e-2
 
 
 def agreement(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
@@ -58,7 +55,7 @@ def agreement(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
             for row in record["summary"].get(name.removesuffix(".tif"), [])
         }
         yield _answer(f"cells and areas of {name}", _sums(found, recorded, "the record"))
-        table = _attribute_table(folder / f"{name}.aux.xml")
+        table = {value: (row.cells, row.km2) for value, row in read_attribute_table(paths[name]).items()}
         if table:
             yield _answer(f"attribute table of {name}", _sums(found, table, "the table"))
     yield _answer("the network named in the rasters", _tags(paths, record))
@@ -117,28 +114,6 @@ def _sums(found: Mapping[int, tuple[int, float]], other: Mapping[int, tuple[int,
     return "; ".join(told)
 
 
-def _attribute_table(path: Path) -> dict[int, tuple[int, float]]:
-    """Value to cells and km² of GDAL's raster attribute table; empty where there is none with both."""
-    if not path.is_file():
-        return {}
-    try:
-        table = ElementTree.parse(path).getroot().find(".//GDALRasterAttributeTable")
-    except ElementTree.ParseError:
-        return {}
-    if table is None:
-        return {}
-    heads = [str(head.findtext("Name")).lower() for head in table.findall("FieldDefn")]
-    wanted = [next((heads.index(name) for name in names if name in heads), None) for names in _COLUMNS]
-    if None in wanted:
-        return {}
-    value, count, area = (int(number) for number in wanted if number is not None)
-    rows = [[cell.text or "0" for cell in row.findall("F")] for row in table.findall("Row")]
-    return {int(float(row[value])): (int(float(row[count])), float(row[area])) for row in rows}
-
-
-_COLUMNS = (("value",), ("count",), ("area_km2", "areakm2"))
-
-
 def _tags(paths: Mapping[str, Path], record: Mapping[str, Any]) -> str:
     """Every raster names the weights that the record names."""
     wanted = {str(model["sha256"]) for model in record["models"]}
@@ -188,6 +163,6 @@ def _polygons(path: Path, area_km2: float) -> str:
             connection.close()
     except sqlite3.Error as error:
         return f"lithology.gpkg cannot be read: {error}"
-    if not math.isclose(found or 0.0, area_km2, rel_tol=POLYGON_TOLERANCE):
+    if not math.isclose(found or 0.0, area_km2, rel_tol=AREA_TOLERANCE):
         return f"{found or 0.0:,.0f} km2, lithology.tif holds {area_km2:,.0f}"
     return ""

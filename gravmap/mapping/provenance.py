@@ -22,9 +22,11 @@ from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import PARTIAL, read_json, sha256, write_text
 from gravmap.geology import legend_path
+from gravmap.mapping.attribute_table import read_attribute_table
 from gravmap.mapping.census import census
 from gravmap.mapping.data_sources import field_attributes, original_data
 from gravmap.mapping.deviations import deviations
+from gravmap.mapping.layers import NODATA
 from gravmap.mapping.model_record import SIDECAR, WEIGHTS, describe_run
 
 FILE = "provenance.json"
@@ -121,7 +123,7 @@ def write_provenance(
         "inputs": _inputs(fields, runs, labels, others or {}, (home or folder).resolve()),
         "sources": sources,
         "deviations": deviations(recipe, sources, models),
-        "summary": _summary(folder),
+        "summary": _summary(folder, models),
         "versions": _versions(),
         "platform": _platform(device),
     }
@@ -222,16 +224,20 @@ def _inputs(
     return found
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    """Cells and km² of every class and kind of evidence, counted in the files themselves."""
+def _summary(folder: Path, models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Cells and km² of every class and kind of evidence that occurs, counted in the files themselves."""
+    classes = {int(entry["index"]): str(entry["name"]) for model in models for entry in model["classes"]}
     summary = {}
-    for key, name in (("lithology", "lithology.tif"), ("evidence", "evidence.tif")):
-        path = folder / name
-        if path.exists():
-            found = census(path).items()
-            summary[key] = [
-                {"value": value, "cells": cells, "km2": float(f"{km2:.9g}")} for value, (cells, km2) in found
-            ]
+    for key in ("lithology", "evidence"):
+        path = folder / f"{key}.tif"
+        if not path.exists():
+            continue
+        words = {value: row.name for value, row in read_attribute_table(path).items()}
+        names = {NODATA: "no data"} | (classes if key == "lithology" else {}) | words
+        summary[key] = [
+            {"value": value, "name": names.get(value, ""), "cells": cells, "km2": float(f"{km2:.9g}")}
+            for value, (cells, km2) in census(path).items()
+        ]
     return summary
 
 

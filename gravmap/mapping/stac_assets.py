@@ -12,8 +12,10 @@ from typing import Any
 import rasterio
 
 from gravmap.files import sha256
-from gravmap.mapping.census import cell_areas_km2, census
+from gravmap.mapping.attribute_table import read_attribute_table
+from gravmap.mapping.census import census
 from gravmap.mapping.layers import EVIDENCE_COLOURS, NODATA
+from gravmap.mapping.projection import cell_areas_km2
 
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 XML, PNG, PDF, JSON = "application/xml", "image/png", "application/pdf", "application/json"
@@ -128,24 +130,24 @@ def _raster(path: Path, classes: Mapping[int, Mapping[str, Any]]) -> dict[str, A
         bands = [_band(raster, index) for index in raster.indexes]
         middle = rasterio.windows.Window(raster.width // 2, raster.height // 2, 1, 1)
         side_m = 1000 * math.sqrt(float(cell_areas_km2(raster.crs, raster.transform, middle)[0, 0]))
-        evidence = evidence_classes(raster.tags(1))
     for band in bands:
         band["raster:sampling"] = "area"
         band["raster:spatial_resolution"] = round(side_m, 2)
     if path.name == "lithology.tif":
         bands[0]["classification:classes"] = _counted(path, class_objects(classes))
     if path.name == "evidence.tif":
-        bands[0]["classification:classes"] = _counted(path, class_objects(evidence))
+        bands[0]["classification:classes"] = _counted(path, class_objects(_evidence_classes(path)))
     for band in bands:
         if band.get("name") == "second class":
             band["classification:classes"] = class_objects(classes)
     return {"bands": bands}
 
 
-def evidence_classes(tags: Mapping[str, str]) -> dict[int, dict[str, Any]]:
-    """What the values of the evidence layer mean, from the tags of its band."""
+def _evidence_classes(path: Path) -> dict[int, dict[str, Any]]:
+    """What the values of the evidence layer mean, as its table says."""
+    table = read_attribute_table(path)
     return {
-        value: {"name": tags.get(f"value_{value}", f"evidence {value}"), "colour": colour}
+        value: {"name": table[value].name if value in table else f"evidence {value}", "colour": colour}
         for value, colour in EVIDENCE_COLOURS.items()
     }
 
