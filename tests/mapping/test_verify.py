@@ -11,9 +11,11 @@ import rasterio
 
 from gravmap.errors import InputError
 from gravmap.files import write_json
-from gravmap.gravity import open_fields
+from gravmap.gravity import open_fields, residual_fields, write_fields
 from gravmap.mapping import verify
 from gravmap.mapping.provenance import seal
+from gravmap.tiling import make_tiles
+from toy_map import gravity
 from toy_record import make_map, make_run, make_workspace, write_labels
 
 
@@ -214,7 +216,9 @@ def test_a_table_of_areas_that_is_not_the_rasters(folder):
     path = folder / "lithology.tif.aux.xml"
     text = path.read_text()
     start = text.index("<F>", text.rindex("<F>Acid intrusive</F>"))
-    area = text[text.rindex("<F>", 0, text.index("</Row>", start)) + 3 : text.rindex("</F>", 0, text.index("</Row>", start))]
+    area = text[
+        text.rindex("<F>", 0, text.index("</Row>", start)) + 3 : text.rindex("</F>", 0, text.index("</Row>", start))
+    ]
     path.write_text(text.replace(area, str(1.01 * float(area))))
     assert resealed(folder) == {"attribute table of lithology.tif"}
 
@@ -299,3 +303,39 @@ def test_a_record_of_another_format(folder):
     path.write_text('{"made_by": "gravmap 0.1.0"}')
     with pytest.raises(InputError, match="anew"):
         verify(folder)
+
+
+# Tiles
+
+
+@pytest.fixture(scope="module")
+def tiled(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tiled") / "ws"
+    write_fields(residual_fields(gravity(), [10_000.0]), root / "data" / "fields.nc")
+    write_labels(root / "data" / "labels.tif")
+    make_tiles(
+        root / "data" / "fields.nc",
+        root / "data" / "labels.tif",
+        root / "data" / "tiles",
+        sizes_deg=[2.5],
+        strides_deg=[2.5],
+        size_px=32,
+        splits=["blocks"],
+    )
+    return root
+
+
+def test_tiles_and_what_they_were_cut_from(tiled, tmp_path):
+    root = shutil.copytree(tiled, tmp_path / "ws")
+    folder = root / "data" / "tiles"
+    assert bad(folder) == {}
+    (found,) = verify(root)  # the workspace holds no more than these tiles
+    assert (found.kind, found.bad) == ("tile set", [])
+    flip_byte(folder / "2.5deg" / "r000_c000_field.tif")
+    (folder / "2.5deg" / "r000_c001_label.tif").unlink()
+    write_labels(root / "data" / "labels.tif", seed=3)
+    assert bad(folder) == {
+        "2.5deg/r000_c000_field.tif": "changed",
+        "2.5deg/r000_c001_label.tif": "missing",
+        "labels ../labels.tif": "changed",
+    }
