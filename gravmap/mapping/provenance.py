@@ -28,6 +28,7 @@ from gravmap.mapping.data_sources import field_attributes, original_data
 from gravmap.mapping.deviations import deviations
 from gravmap.mapping.layers import NODATA
 from gravmap.mapping.model_record import SIDECAR, WEIGHTS, describe_run
+from gravmap.tiling.unfinished import JOURNAL, LOCK, MARK
 
 FILE = "provenance.json"
 FORMAT = 1
@@ -175,11 +176,12 @@ def is_untouched(folder: Path) -> bool:
 
 
 def outputs_in(folder: Path) -> list[Path]:
-    """The files of a map that its record lists: all in its folder but the record and what is half-written."""
+    """The files of a map that its record lists: all but the record, what is half-written, and marks of the making."""
+    others = {folder / name for name in (FILE, MARK, JOURNAL, LOCK)}
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and path != folder / FILE and PARTIAL not in path.name and not path.name.startswith(".")
+        if path.is_file() and path not in others and PARTIAL not in path.name and not path.name.startswith(".")
     )
 
 

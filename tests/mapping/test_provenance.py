@@ -15,7 +15,7 @@ from gravmap.gravity.sources import known_sources
 from gravmap.mapping.data_sources import original_data, with_terms
 from gravmap.mapping.deviations import deviations
 from gravmap.mapping.model_record import describe_run
-from gravmap.mapping.provenance import read_provenance, write_provenance
+from gravmap.mapping.provenance import read_provenance, seal, write_provenance
 from toy_record import COLS, COMMAND, ROWS, block, make_run, make_workspace
 
 
@@ -118,6 +118,16 @@ def test_a_map_that_is_still_to_be_renamed_names_its_inputs_from_its_place(root,
     run, fields = tmp_path / "ws" / "runs" / "first", tmp_path / "ws" / "data" / "fields.nc"
     write_provenance(tmp_path / "ws" / "half", command="", settings={}, fields=fields, runs=[run], home=maps / "toy")
     assert read_provenance(tmp_path / "ws" / "half")["inputs"]["fields"]["path"] == "../../data/fields.nc"
+
+
+def test_marks_of_a_map_in_the_making_are_no_part_of_it(folder, tmp_path):
+    made = shutil.copytree(folder, tmp_path / "map")
+    for name in ("unfinished.json", "finished.txt", "unfinished.lock", ".hidden", ".map.partial-1.png"):
+        (made / name).write_text("")
+    (made / "added.txt").write_text("")
+    seal(made)
+    listed = set(read_provenance(made)["outputs"])
+    assert listed == set(read_provenance(folder)["outputs"]) | {"added.txt"}
 
 
 def test_a_damaged_network_is_refused(root, folder, tmp_path):
