@@ -60,8 +60,7 @@ def agreement(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
             yield _answer(f"attribute table of {name}", _sums(found, table, "the table"))
     yield _answer("the network named in the rasters", _tags(paths, record))
     if {"probability.tif", "evidence.tif"} <= paths.keys():
-        everywhere = bool(record["settings"].get("everywhere"))
-        yield _answer("class, probability and evidence of every cell", _cells(paths, everywhere))
+        yield _answer("class, probability and evidence of every cell", _cells(paths))
     if (folder / "lithology.gpkg").is_file():
         area = sum(km2 for value, (_, km2) in counted["lithology.tif"].items() if value != NODATA)
         yield _answer("area of the polygons", _polygons(folder / "lithology.gpkg", area))
@@ -126,7 +125,7 @@ def _tags(paths: Mapping[str, Path], record: Mapping[str, Any]) -> str:
     return "; ".join(told)
 
 
-def _cells(paths: Mapping[str, Path], everywhere: bool) -> str:
+def _cells(paths: Mapping[str, Path]) -> str:
     """Where the network names the class, it is one of the likeliest; no data is no data in both."""
     wrong = blind = 0
     with (
@@ -141,9 +140,7 @@ def _cells(paths: Mapping[str, Path], everywhere: bool) -> str:
             blind += int(((classes == NODATA) != (rests_on == NODATA)).sum())
             shares = probability.read(window=window)
             named = (classes != NODATA) & (rests_on != NODATA) & (classes >= 1) & (classes <= len(shares))
-            named &= shares[0] != NODATA
-            if not everywhere:
-                named &= rests_on != OUTCROP
+            named &= (shares[0] != NODATA) & (rests_on != OUTCROP)
             chosen = np.take_along_axis(shares, np.where(named, classes - 1, 0)[None].astype(np.intp), axis=0)[0]
             # Stored in steps of half a percent: the likeliest class may share its step with another.
             wrong += int((named & (chosen < shares.max(axis=0))).sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gravmap.units import format_angle, format_length
@@ -61,15 +61,19 @@ def _of_the_map(sources: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _of_the_networks(models: Sequence[Mapping[str, Any]]) -> list[str]:
-    told = []
+    told: dict[str, list[str]] = {}  # what networks have in common is said once
     for model in models:
-        name = model["name"]
-        if model.get("model") != "ggmnet":
-            told.append(f"{name} is a {model.get('model')}, the paper's network is GGMNet (ggmnet).")
-        kinds = {entry.get("kind") for entry in model.get("inputs") or []}
-        if kinds and "rgb" not in kinds:
-            told.append(f"{name} reads fields in their units, the paper's network a picture in colours.")
-        split = (model.get("split") or {}).get("kind") or (model.get("split") or {}).get("name")
-        if split and split != "random":
-            told.append(f"{name} was tuned and scored on held-out {split}, the paper's on windows drawn at random.")
-    return told
+        for sentence in _of_one(model):
+            told.setdefault(sentence, []).append(str(model["name"]))
+    return [f"{', '.join(names)}: {sentence}" for sentence, names in told.items()]
+
+
+def _of_one(model: Mapping[str, Any]) -> Iterator[str]:
+    if model.get("model") != "ggmnet":
+        yield f"the network is {model.get('model')}, not the paper's GGMNet (ggmnet)."
+    kinds = {entry.get("kind") for entry in model.get("inputs") or []}
+    if kinds and "rgb" not in kinds:
+        yield "fields are read in their units, by the paper's network as a picture in colours."
+    split = (model.get("split") or {}).get("kind") or (model.get("split") or {}).get("name")
+    if split and split != "random":
+        yield f"tuned and scored on held-out {split}, the paper's network on windows drawn at random."

@@ -9,17 +9,11 @@ from typing import Any
 
 from gravmap.files import sha256
 
-AS_RECORDED, CHANGED, MISSING, GONE, DISAGREES, UNLISTED = (
-    "as recorded",
-    "changed",
-    "missing",
-    "gone",
-    "disagrees",
-    "unlisted",
-)
+AS_RECORDED, CHANGED, MISSING, DISAGREES = "as recorded", "changed", "missing", "disagrees"
+UNREADABLE, GONE, UNLISTED = "unreadable", "gone", "unlisted"
 
 # An input that is no longer where it was, or a file that somebody put beside a map, says nothing against the map.
-BAD = (CHANGED, MISSING, DISAGREES)
+BAD = (CHANGED, MISSING, DISAGREES, UNREADABLE)
 
 
 @dataclass(frozen=True)
@@ -33,7 +27,8 @@ class Finding:
     state : str
         ``as recorded``; ``changed``: other bytes than recorded; ``missing``: a file of the folder itself is not there;
         ``gone``: an input is not where it was, so it cannot be checked; ``disagrees``: files contradict each other or
-        the record; ``unlisted``: a file that the record does not know.
+        the record; ``unreadable``: a record of a workspace that cannot be read at all; ``unlisted``: a file that the
+        record does not know.
     told : str
         What was found, in words; empty where all is well.
     """

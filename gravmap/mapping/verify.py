@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,16 @@ from gravmap.errors import InputError
 from gravmap.mapping import provenance
 from gravmap.mapping.agreement import agreement
 from gravmap.mapping.data_sources import file_name
-from gravmap.mapping.finding import AS_RECORDED, CHANGED, MISSING, UNLISTED, Finding, Verification, held_against
+from gravmap.mapping.finding import (
+    AS_RECORDED,
+    CHANGED,
+    MISSING,
+    UNLISTED,
+    UNREADABLE,
+    Finding,
+    Verification,
+    held_against,
+)
 from gravmap.mapping.model_record import SIDECAR
 from gravmap.mapping.verify_training import verify_run, verify_tile_set
 from gravmap.progress import Progress, silent
@@ -47,13 +56,27 @@ def verify(folder: Path, progress: Progress = silent) -> list[Verification]:
         return [verify_run(folder)]
     if (folder / "index.json").is_file():
         return [verify_tile_set(folder, progress)]
-    place = Workspace(folder)
-    found = [verify_tile_set(place.tiles, progress)] if (place.tiles / "index.json").is_file() else []
-    found += [verify_run(path.parent) for path in _of_each(place.runs, SIDECAR)]
-    found += [verify_map(path.parent) for path in _of_each(place.maps, provenance.FILE)]
+    found = list(_all_of(Workspace(folder), progress))
     if not found:
         raise InputError(f"{folder} holds nothing to verify.", f"Name {_KINDS}.")
     return found
+
+
+def _all_of(place: Workspace, progress: Progress) -> Iterator[Verification]:
+    """Tiles, runs and maps of a workspace; what cannot be read does not keep the others from being checked."""
+
+    def check(kind: str, record: Path, how: Callable[[Path], Verification]) -> Verification:
+        try:
+            return how(record.parent)
+        except InputError as error:
+            return Verification(record.parent, kind, "", (Finding(record.name, UNREADABLE, error.message),))
+
+    if (place.tiles / "index.json").is_file():
+        yield check("tile set", place.tiles / "index.json", lambda folder: verify_tile_set(folder, progress))
+    for record in _of_each(place.runs, SIDECAR):
+        yield check("run", record, verify_run)
+    for record in _of_each(place.maps, provenance.FILE):
+        yield check("map", record, verify_map)
 
 
 def verify_map(folder: Path) -> Verification:
@@ -65,8 +88,19 @@ def verify_map(folder: Path) -> Verification:
         The record cannot be read.
     """
     record = provenance.read_provenance(folder)
-    title = f"{record['settings'].get('region', folder.name)}, {record['made_by']}, {record['created']}"
-    findings = [_record_itself(folder)]
+    itself = _record_itself(folder)
+    try:
+        title = f"{record['settings'].get('region', folder.name)}, {record['made_by']}, {record['created']}"
+        return Verification(folder, "map", title, (itself, *_findings(folder, record)))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if itself.bad:
+            told = f"{folder / provenance.FILE} was edited, and no longer holds what a record does: {error!r}."
+            raise InputError(told, "Bring it back, or make the map anew: `gravmap predict --overwrite`.") from None
+        raise
+
+
+def _findings(folder: Path, record: Mapping[str, Any]) -> list[Finding]:
+    findings = []
     for name, entry in record["outputs"].items():
         findings.append(held_against(folder / name, entry, name, absent=MISSING))
     known = {folder / name for name in record["outputs"]}
@@ -77,7 +111,7 @@ def verify_map(folder: Path) -> Verification:
     ]
     findings += _inputs(folder, record)
     findings += agreement(folder, record)
-    return Verification(folder, "map", title, tuple(findings))
+    return findings
 
 
 def _of_each(folder: Path, file: str) -> list[Path]:

@@ -31,6 +31,8 @@ def verify_run(folder: Path) -> Verification:
         ``model.json`` cannot be read.
     """
     record = read_json(folder / SIDECAR, MADE_BY)
+    if not isinstance(record, dict):
+        raise InputError(f"{folder / SIDECAR} describes no network.", f"`{MADE_BY}` makes it anew.")
     versions = record.get("versions", {})
     title = (
         f"{folder.name}, {record.get('model', 'a network')}, gravmap {versions.get('gravmap', 'of another version')}"

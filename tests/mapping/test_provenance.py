@@ -194,7 +194,7 @@ def test_the_papers_own_way_departs_from_nothing():
         ({"input_height_m": 10_000.0}, [WGM], {}, "between 10km and 20km"),
         ({"heights_m": [20_000.0]}, [WGM], {}, "of 20km"),
         ({}, [WGM, {"role": "map", "file": "m.gpkg"}], {}, "m.gpkg"),
-        ({}, [WGM], {"model": "unet"}, "unet"),
+        ({}, [WGM], {"model": "unet"}, "is unet"),
         ({}, [WGM], {"inputs": [{"kind": "field"}]}, "in their units"),
         ({}, [WGM], {"split": {"kind": "blocks"}}, "held-out blocks"),
     ],
@@ -202,6 +202,12 @@ def test_the_papers_own_way_departs_from_nothing():
 def test_every_departure_is_told(recipe, sources, model, told):
     (found,) = deviations({**RECIPE, **recipe}, sources, [{**MODEL, **model}])
     assert told in found
+
+
+def test_what_networks_have_in_common_is_told_once():
+    two = [{**MODEL, "model": "unet"}, {**MODEL, "name": "b", "model": "unet"}]
+    (found,) = deviations(RECIPE, [WGM], two)
+    assert found.startswith("a, b: ")
 
 
 def test_the_record_is_json_that_any_program_reads(folder):

@@ -295,6 +295,28 @@ def test_a_folder_that_holds_nothing(tmp_path):
         verify(tmp_path / "absent")
 
 
+def test_a_record_that_was_cut_up_is_refused_in_words(folder):
+    path = folder / "provenance.json"
+    record = json.loads(path.read_text())
+    for key in ("inputs", "settings", "models"):
+        write_json(path, {name: value for name, value in record.items() if name != key})
+        with pytest.raises(InputError, match=f"was edited.*{key}"):
+            verify(folder)
+
+
+def test_one_unreadable_record_does_not_hide_the_others(root):
+    (root / "maps" / "old").mkdir()
+    (root / "maps" / "old" / "provenance.json").write_text('{"made_by": "gravmap 0.0.1"}')
+    (root / "runs" / "broken").mkdir()
+    (root / "runs" / "broken" / "model.json").write_text("[]")
+    found = {one.folder.name: one for one in verify(root)}
+    assert set(found) == {"toy", "old", "first", "broken"}
+    assert not found["toy"].bad
+    for name in ("old", "broken"):
+        (finding,) = found[name].bad
+        assert finding.state == "unreadable"
+
+
 def test_a_record_of_another_format(folder):
     path = folder / "provenance.json"
     path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
