@@ -63,7 +63,7 @@ def describe_item(folder: Path) -> dict[str, Any]:
     classes = {int(entry["index"]): entry for model in record["models"][:1] for entry in model["classes"]}
     listed = [path for path in outputs_in(folder) if path.name != FILE] + [folder / RECORD]
     assets = dict(asset_of(path, folder, classes) for path in listed) | model_assets(record)
-    place = _place(lithology)
+    place = place_of(lithology)
     name = str(settings.get("region", folder.name))
     return {
         "type": "Feature",
@@ -93,8 +93,8 @@ def describe_item(folder: Path) -> dict[str, Any]:
     }
 
 
-def _place(path: Path) -> dict[str, Any]:
-    """Footprint in degrees, and the grid in its own coordinates."""
+def place_of(path: Path) -> dict[str, Any]:
+    """Where a raster lies: ``geometry`` and ``bbox`` in degrees, and the ``proj:`` fields of its own grid."""
     with rasterio.open(path) as raster:
         left, bottom, right, top = raster.bounds
         shape, transform, crs = raster.shape, raster.transform, raster.crs

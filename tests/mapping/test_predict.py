@@ -35,6 +35,7 @@ def project(tmp_path):
 def test_the_files_of_a_map_lie_on_one_grid(project):
     made = predict(project / "fields.nc", project / "run", BOX, project / "map", name="box", command="gravmap predict")
     assert sorted(entry.name for entry in (project / "map").iterdir()) == [
+        "item.json",
         "lithology.tif",
         "lithology.tif.aux.xml",
         "probability.tif",

@@ -12,7 +12,7 @@ import rasterio
 from rasterio.warp import transform
 
 from gravmap.errors import InputError
-from gravmap.mapping.stac import describe_item, write_item
+from gravmap.mapping.stac import describe_item, place_of, write_item
 from toy_map import LEGEND
 from toy_record import COLS, COMMAND, ROWS, make_map, make_workspace
 
@@ -103,6 +103,19 @@ def test_the_footprint_holds_the_middle_of_every_cell_and_little_more(folder, it
     points = shapely.points(lon, lat)
     assert shapely.contains(footprint, points).all()
     assert shapely.distance(shapely.multipoints(points), shapely.points(footprint.exterior.coords)).max() <= 1.01 * edge
+
+
+def test_the_footprint_of_a_wide_projected_map_follows_its_curved_sides(tmp_path):
+    shapely = pytest.importorskip("shapely")
+    grid = rasterio.transform.from_origin(-300_000, 5_600_000, 50_000, 50_000)
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "crs": "EPSG:32645", "transform": grid}
+    with rasterio.open(tmp_path / "wide.tif", "w", width=32, height=24, **profile) as raster:
+        left, _, right, top = raster.bounds
+    footprint = shapely.geometry.shape(place_of(tmp_path / "wide.tif")["geometry"])
+    x = np.linspace(left, right, 801)
+    lon, lat = transform("EPSG:32645", "EPSG:4326", x, np.full(801, top))
+    # A straight line between the corners runs a degree south of the side's middle.
+    assert shapely.distance(footprint.exterior, shapely.points(lon, lat)).max() < 0.01
 
 
 # Files
