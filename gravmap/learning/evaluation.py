@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from gravmap.learning.area import Area
 from gravmap.learning.channels import InputChannels
 from gravmap.learning.distributed import ALONE, Group
 from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.mosaic import accumulate_logits, covering_windows
+from gravmap.learning.mosaic import accumulate_logits, covering_windows, normalise
 from gravmap.learning.target import IGNORE, to_target
 from gravmap.progress import Progress, silent
 
@@ -23,6 +23,26 @@ def scoring_scale(scales_deg: list[float]) -> float:
     """The window size that scores are taken with: 5 degrees where the tile set has it, else the middle one."""
     scales = sorted(set(scales_deg))
     return 5.0 if 5.0 in scales else scales[(len(scales) - 1) // 2]
+
+
+CPU_SCALES_FROM_DEG = 2.0
+"""Windows of a degree would mean thousands of full tiles; on a CPU that is days for a basin."""
+
+
+def default_scales(scales_deg: Sequence[float], device: str) -> list[float]:
+    """The window sizes that a map is made with unless others are asked for: those of training, on a CPU the larger.
+
+    Parameters
+    ----------
+    scales_deg : sequence of float
+        Those of training, degrees.
+    device : str
+        "cpu" or "cuda".
+    """
+    trained = sorted(set(scales_deg))
+    if device == "cpu":
+        return [scale for scale in trained if scale >= CPU_SCALES_FROM_DEG] or trained
+    return trained
 
 
 def evaluate(
@@ -73,7 +93,56 @@ def evaluate(
         empty = np.zeros((classes, classes), np.int64)
         told = {} if loss is None else {"loss": None}
         return {**scores(empty, names), "confusion": empty.tolist(), **told}
-    windows = _windows_over(counted, area, scale_deg)
+    logits = node_logits(
+        network,
+        area,
+        counted,
+        inputs=inputs,
+        tile_size_px=tile_size_px,
+        scale_deg=scale_deg,
+        device=device,
+        batch_size=batch_size,
+        group=group,
+        progress=progress,
+    )
+    reached = np.isfinite(logits[0])
+    truth = np.where(reached, truth, IGNORE)
+    matrix = confusion(truth, logits.argmax(0), classes)
+    result = {**scores(matrix, names), "confusion": matrix.tolist()}
+    if loss is not None:
+        blended = np.where(reached, logits, np.float32(0))
+        result["loss"] = loss(torch.from_numpy(blended)[None], torch.from_numpy(truth)[None])
+    return result
+
+
+def node_logits(
+    network: nn.Module,
+    area: Area,
+    wanted: NDArray[np.bool_],
+    *,
+    inputs: InputChannels,
+    tile_size_px: int,
+    scale_deg: float,
+    device: str | torch.device = "cpu",
+    batch_size: int = 1,
+    group: Group = ALONE,
+    progress: Progress = silent,
+) -> NDArray[np.float32]:
+    """Blended logits on the nodes of an area, from all windows that hold a wanted node.
+
+    Parameters
+    ----------
+    wanted : (ny, nx) bool
+        At least one node.
+    network, area, inputs, tile_size_px, scale_deg, device, batch_size, group, progress
+        As in :func:`evaluate`.
+
+    Returns
+    -------
+    (K, ny, nx) float32
+        NaN where no window reaches; at other nodes than the wanted ones windows may be missing.
+    """
+    windows = windows_over(wanted, area, scale_deg)
     mine = windows[group.rank :: group.size]
     if len(mine):
         total, weight = accumulate_logits(
@@ -90,25 +159,18 @@ def evaluate(
             progress=progress,
         )
     else:
-        total, weight = np.zeros((classes, *truth.shape), np.float32), np.zeros(truth.shape, np.float32)
-    # The weight is common to all classes and does not move the argmax; it only has to be there.
-    total, weight = group.sum_array(total), group.sum_array(weight)
-    truth = np.where(weight > 0, truth, IGNORE)
-    matrix = confusion(truth, total.argmax(0), classes)
-    result = {**scores(matrix, names), "confusion": matrix.tolist()}
-    if loss is not None:
-        blended = total / np.where(weight > 0, weight, 1)
-        result["loss"] = loss(torch.from_numpy(blended)[None], torch.from_numpy(truth)[None])
-    return result
+        total = np.zeros((len(area.classes), *wanted.shape), np.float32)
+        weight = np.zeros(wanted.shape, np.float32)
+    return normalise(group.sum_array(total), group.sum_array(weight))
 
 
-def _windows_over(counted: NDArray[np.bool_], area: Area, scale_deg: float) -> NDArray[np.float64]:
-    """The covering windows of the whole field that hold a counted node."""
+def windows_over(wanted: NDArray[np.bool_], area: Area, scale_deg: float) -> NDArray[np.float64]:
+    """The covering windows of the whole field that hold a wanted node, (n, 4)."""
     bounds = area.field_nodes_wsen
     lat, lon = area.node_lat, area.node_lon
     kept = [
         window
         for window in covering_windows(bounds, scale_deg, bounds)
-        if counted[np.ix_((lat >= window[1]) & (lat <= window[3]), (lon >= window[0]) & (lon <= window[2]))].any()
+        if wanted[np.ix_((lat >= window[1]) & (lat <= window[3]), (lon >= window[0]) & (lon <= window[2]))].any()
     ]
     return np.array(kept)

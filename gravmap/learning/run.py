@@ -20,16 +20,16 @@ import torch
 from torch import Tensor, nn
 
 from gravmap.errors import InputError
-from gravmap.files import write_json, write_text
+from gravmap.files import write_text
 from gravmap.learning import metrics, schedule
 from gravmap.learning.area import TEST, TUNE, Area
 from gravmap.learning.channels import InputChannels
-from gravmap.learning.checkpoint import LAST, ModelSpec, load_model, read_pair, save_model, versions, write_pair
+from gravmap.learning.checkpoint import LAST, ModelSpec, read_pair, save_model, versions, write_pair
 from gravmap.learning.config import TrainConfig
-from gravmap.learning.curves import draw_curves
 from gravmap.learning.distributed import Group
-from gravmap.learning.evaluation import evaluate, scoring_scale
+from gravmap.learning.evaluation import default_scales, evaluate, scoring_scale
 from gravmap.learning.events import Events
+from gravmap.learning.held_out import HeldOut, ask_held_out, count_windows
 from gravmap.learning.loss import bootstrapped_cross_entropy, class_counts, class_weights
 from gravmap.learning.phases import ADAM, Phases
 from gravmap.learning.sampler import Sampler
@@ -170,8 +170,8 @@ class Run:
             scoring = time.monotonic()
             self._tune = self.scores(TUNE, self._mapped_loss)
             row |= {f"tune_{name}": self._tune[name] for name in SCORES}
-            # Both scores at the end must still fit into a time limit.
-            self.ending_s = self.group.agree(2 * (time.monotonic() - scoring))
+            # What is asked of the best weights in the end must still fit into a time limit.
+            self.ending_s = self.group.agree(self._ending_scores * (time.monotonic() - scoring))
         row["seconds"] = round(time.monotonic() - began, 3)
         self.history.append(row)
         fwiou = row["tune_fwiou"]
@@ -199,50 +199,46 @@ class Run:
 
     def scores(self, role: int, loss: Callable[[Tensor, Tensor], float] | None = None) -> dict[str, Any]:
         """Scores on the blocks of a role."""
-        scales = self.config.scales_deg or self.area.window_scale_deg.tolist()
         return evaluate(
-            self.network,
-            self.area,
-            role,
-            inputs=self.inputs,
-            tile_size_px=self.tile_size_px,
-            scale_deg=scoring_scale(scales),
-            device=self.group.device,
-            batch_size=1 if self.group.device.type == "cpu" else 4,
-            group=self.group,
-            loss=loss,
+            self.network, self.area, role, scale_deg=scoring_scale(self.scales_deg), loss=loss, **self._asking
         )
 
-    def finish(self) -> dict[str, Any]:
-        """Score the best weights on the test blocks, once, and write what came out."""
-        self.group.agree(None)  # the first process has written the model by now
-        network, spec = load_model(self.run_dir, self.group.device)
-        self.network.load_state_dict(network.state_dict())
-        result = {
-            "tune": spec.scores["tune"],
-            "test": self.scores(TEST),
-            "best_epoch": self.best[1],
-            "epochs": self.epoch,
-            "split": self.area.meta.get("split", {}),
-            "seconds": round(sum(row["seconds"] for row in self.history), 1),
-        }
-        if self.group.rank == 0:
-            save_model(self.run_dir, self.network, self.spec({"tune": result["tune"], "test": result["test"]}))
-            draw_curves(self.history, self.run_dir / "curves.png", f"{self.run_dir.name}: {self.config.model}")
-            write_json(self.run_dir / "scores.json", result)
-        return result
+    def held_out(self) -> HeldOut:
+        """What the network as it is says of all held-out ground, at the sizes of window that maps are made with."""
+        return ask_held_out(self.network, self.area, self.ending_scales_deg, **self._asking)
+
+    @property
+    def scales_deg(self) -> list[float]:
+        """Sizes of the windows the network is taught on, degrees."""
+        return sorted(set(self.config.scales_deg or self.area.window_scale_deg.tolist()))
+
+    @property
+    def ending_scales_deg(self) -> list[float]:
+        """Sizes of the windows that the best weights are asked with in the end: a map's, and the score's."""
+        return sorted({*default_scales(self.scales_deg, self.group.device.type), scoring_scale(self.scales_deg)})
+
+    @property
+    def _asking(self) -> dict[str, Any]:
+        device = self.group.device
+        shape = {"inputs": self.inputs, "tile_size_px": self.tile_size_px}
+        return {**shape, "device": device, "batch_size": 1 if device.type == "cpu" else 4, "group": self.group}
+
+    @functools.cached_property
+    def _ending_scores(self) -> float:
+        """How many times as long as a score on the tuning blocks all asking in the end takes, by windows."""
+        one = count_windows(self.area, [scoring_scale(self.scales_deg)], TUNE)
+        return count_windows(self.area, self.ending_scales_deg, TUNE, TEST) / one if one else 1.0
 
     def spec(self, scores: dict[str, Any]) -> ModelSpec:
         """What `predict` must know."""
         meta = self.area.meta
-        scales = self.config.scales_deg or sorted(set(self.area.window_scale_deg.tolist()))
         return ModelSpec(
             model=self.config.model,
             architecture=self.architecture,
             inputs=self.inputs.to_list(),
             classes=self.area.classes,
             tile_size_px=self.tile_size_px,
-            scales_deg=list(scales),
+            scales_deg=self.scales_deg,
             field_recipe=dict(meta.get("field_recipe", {})),
             split=dict(meta.get("split", {})),
             seed=self.config.seed,

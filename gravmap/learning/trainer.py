@@ -12,6 +12,7 @@ import torch
 from gravmap.learning.area import Area
 from gravmap.learning.config import TrainConfig
 from gravmap.learning.distributed import Group
+from gravmap.learning.finish import finish
 from gravmap.learning.run import Run
 from gravmap.learning.steps import NonFinite
 from gravmap.learning.tiles import Tiles
@@ -34,7 +35,9 @@ def train(
 
     Writes into `run_dir`: `model.safetensors` + `model.json` (the weights with the best FWIoU on the tuning
     blocks), `last.safetensors` + `last.json` (the full state after the last epoch), `metrics.csv`,
-    `curves.png` and `scores.json`. Test blocks are looked at once, at the end, with the best weights.
+    `curves.png`, `calibration.json` and `reliability.png` (how far probabilities can be believed), `reach.safetensors`
+    (what the training ground looks like) and `scores.json`. Test blocks are looked at once, at the end, with the best
+    weights.
 
     Parameters
     ----------
@@ -57,7 +60,8 @@ def train(
     Returns
     -------
     dict
-        What `scores.json` holds: scores on `tune` and `test` with confusion matrices, the epoch kept.
+        What `scores.json` holds: scores on `tune` and `test` with confusion matrices, the epoch kept, and
+        `calibration` in short.
 
     Raises
     ------
@@ -106,7 +110,7 @@ def train(
         if out_of_time:
             log.info("The time limit is reached after %d epochs.", run.epoch)
             break
-    return run.finish()
+    return finish(run)
 
 
 def _left(elapsed_s: float, steps: int, steps_left: int, limit_s: float | None) -> str:

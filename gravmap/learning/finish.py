@@ -1,0 +1,92 @@
+"""The end of a run: the best weights scored on the test blocks, once; how far they can be believed, and where."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from gravmap.files import write_json
+from gravmap.learning.applicability import write_reach
+from gravmap.learning.area import TEST
+from gravmap.learning.calibration import calibrate, scales_key, write_calibration
+from gravmap.learning.checkpoint import load_model, save_model
+from gravmap.learning.curves import draw_curves
+from gravmap.learning.evaluation import default_scales, scoring_scale
+from gravmap.learning.held_out import HeldOut
+from gravmap.learning.metrics import confusion, scores
+from gravmap.learning.reliability_figure import draw_reliability
+from gravmap.learning.run import Run
+from gravmap.learning.training_ground import measure_reach
+
+log = logging.getLogger(__name__)
+
+
+def finish(run: Run) -> dict[str, Any]:
+    """Score the best weights on the test blocks, once, and write what came out.
+
+    Writes the model with its scores, `curves.png`, `calibration.json`, `reliability.png`, `reach.safetensors` and, last
+    of all, `scores.json`, which says that the run is complete.
+
+    Parameters
+    ----------
+    run : Run
+        After its last epoch; every process calls this.
+
+    Returns
+    -------
+    dict
+        What `scores.json` holds.
+    """
+    run.group.agree(None)  # the first process has written the model by now
+    network, spec = load_model(run.run_dir, run.group.device)
+    run.network.load_state_dict(network.state_dict())
+    held = run.held_out()
+    record = calibrate(held, default_scales(run.scales_deg, run.group.device.type))
+    result = {
+        "tune": spec.scores["tune"],
+        "test": _test_scores(run, held),
+        "calibration": _in_short(record),
+        "best_epoch": run.best[1],
+        "epochs": run.epoch,
+        "split": run.area.meta.get("split", {}),
+        "seconds": round(sum(row["seconds"] for row in run.history), 1),
+    }
+    if run.group.rank == 0:
+        _write(run, result, record)
+    return result
+
+
+def _test_scores(run: Run, held: HeldOut) -> dict[str, Any]:
+    """Scores on the test blocks, of windows of the one size that all runs are scored with."""
+    mine = held.role == TEST
+    named = held.logits[scoring_scale(run.scales_deg)][mine].argmax(axis=1)
+    names = [str(each["name"]) for each in run.area.classes]
+    matrix = confusion(held.target[mine], named, len(names))
+    return {**scores(matrix, names), "confusion": matrix.tolist()}
+
+
+def _in_short(record: dict[str, Any]) -> dict[str, Any]:
+    """Temperature and expected calibration errors of the default map; None where there was no node."""
+    short: dict[str, Any] = {"scales": record["default_scales"]}
+    short["temperature"] = record["temperatures"][scales_key(record["default_scales"])]
+    for name in ("tune", "test"):
+        for when in ("before", "after"):
+            measured = record[name][when]
+            short[f"{name}_ece_{when}"] = None if measured is None else measured["ece"]
+    return short
+
+
+def _write(run: Run, result: dict[str, Any], record: dict[str, Any]) -> None:
+    folder = run.run_dir
+    save_model(folder, run.network, run.spec({"tune": result["tune"], "test": result["test"]}))
+    draw_curves(run.history, folder / "curves.png", f"{folder.name}: {run.config.model}")
+    for note in record["notes"]:
+        log.warning("%s", note)
+    write_calibration(folder, {**record, "split": result["split"]})
+    draw_reliability(record, folder / "reliability.png", f"{folder.name}: {run.config.model}")
+    reach = measure_reach(run.area, run.inputs, run.config.seed)
+    if reach is None:
+        log.warning("No training label lies at a node: where the network extrapolates is not known.")
+    else:
+        write_reach(folder, reach, run.fingerprint)
+    write_json(folder / "scores.json", result)

@@ -1,0 +1,116 @@
+"""What a network says of the ground that was held out: its logits at the labelled nodes, for each size of window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from gravmap.learning.area import TEST, TUNE, Area
+from gravmap.learning.channels import InputChannels
+from gravmap.learning.distributed import ALONE, Group
+from gravmap.learning.evaluation import node_logits, windows_over
+from gravmap.learning.target import IGNORE, to_target
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Labelled nodes of the tuning and test blocks.
+
+    Attributes
+    ----------
+    target : (n,) int64
+        True classes, 0..K-1.
+    role : (n,) uint8
+        TUNE or TEST.
+    weight : (n,) float64
+        The ground a node stands for: the cosine of its latitude.
+    logits : dict of float to (n, K) float32
+        Side of the windows in degrees to what the network says.
+    """
+
+    target: NDArray[np.int64]
+    role: NDArray[np.uint8]
+    weight: NDArray[np.float64]
+    logits: dict[float, NDArray[np.float32]]
+
+    def mean_logits(self, scales_deg: Sequence[float], role: int) -> NDArray[np.float32]:
+        """Logits of one role's nodes, averaged over window sizes as in prediction; (n, K)."""
+        total = sum(self.logits[scale][self.role == role] for scale in scales_deg)
+        return np.asarray(total / np.float32(len(scales_deg)), np.float32)
+
+
+def ask_held_out(
+    network: nn.Module,
+    area: Area,
+    scales_deg: Sequence[float],
+    *,
+    inputs: InputChannels,
+    tile_size_px: int,
+    device: str | torch.device = "cpu",
+    batch_size: int = 1,
+    group: Group = ALONE,
+) -> HeldOut:
+    """Let a network speak of the held-out ground.
+
+    Parameters
+    ----------
+    network : nn.Module
+        (N, C, H, W) -> (N, K, H, W).
+    area : Area
+        Fields, labels and roles.
+    scales_deg : sequence of float
+        Sides of the windows, degrees.
+    inputs, tile_size_px, device, batch_size
+        As in :func:`gravmap.learning.mosaic.predict_logits`.
+    group : Group
+        Processes that share the windows; every one gets all.
+    """
+    truth, role, held = _held_nodes(area)
+    logits: dict[float, NDArray[np.float32]] = {}
+    for scale in sorted(set(scales_deg)):
+        if not held.any():
+            logits[scale] = np.zeros((0, len(area.classes)), np.float32)
+            continue
+        whole = node_logits(
+            network,
+            area,
+            held,
+            inputs=inputs,
+            tile_size_px=tile_size_px,
+            scale_deg=scale,
+            device=device,
+            batch_size=batch_size,
+            group=group,
+        )
+        logits[scale] = whole[:, held].T
+    reached = np.ones(int(held.sum()), np.bool_)
+    for values in logits.values():
+        reached &= np.isfinite(values).all(axis=1)
+    weight = np.broadcast_to(np.cos(np.radians(area.node_lat))[:, None], held.shape)[held]
+    return HeldOut(
+        truth[held][reached],
+        role[held][reached],
+        weight[reached],
+        {scale: values[reached] for scale, values in logits.items()},
+    )
+
+
+def count_windows(area: Area, scales_deg: Sequence[float], *roles: int) -> int:
+    """How many windows hold a labelled node of one of these roles: what asking a network costs."""
+    _, _, held = _held_nodes(area, roles)
+    return sum(len(windows_over(held, area, scale)) for scale in set(scales_deg)) if held.any() else 0
+
+
+def _held_nodes(
+    area: Area, roles: Sequence[int] = (TUNE, TEST)
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.bool_]]:
+    """Targets, roles, and which nodes have a label and one of these roles."""
+    labels, role = area.node_truth()
+    truth = to_target(labels)
+    held: NDArray[np.bool_] = (truth != IGNORE) & np.isin(role, roles)
+    return truth, role, held

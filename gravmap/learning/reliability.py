@@ -1,0 +1,103 @@
+"""How far probabilities come true: expected calibration error, log loss, Brier score, and the reliability diagram."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 15
+
+Values = NDArray[np.float64]
+
+
+def log_softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> Values:
+    """Logarithms of the probabilities of logits (n, K) divided by a temperature."""
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    result: Values = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+    return result
+
+
+def reliability(
+    log_probability: Values, target: NDArray[np.int64], weight: Values | None = None, bins: int = BINS
+) -> dict[str, Any]:
+    """Measures of how far probabilities come true.
+
+    With w the weights over their sum, p the probabilities, c = max_k p_k and a = 1 where the likeliest class is the
+    true one, in B bins of equal width of c::
+
+        ECE   = sum_b | sum_(i in b) w_i (a_i - c_i) |
+        class-wise ECE = the same of p_k and [y = k] in place of c and a, mean over the K classes
+        NLL   = - sum_i w_i ln p_(i, y_i)
+        Brier = sum_i w_i sum_k (p_ik - [y_i = k])^2
+
+    Parameters
+    ----------
+    log_probability : (n, K) float64
+        Natural logarithms of the probabilities.
+    target : (n,) int64
+        True classes, 0..K-1.
+    weight : (n,) float64, optional
+        How much each place counts, such as its area; by default all alike.
+    bins : int
+        B. A probability on the side between two bins is in the lower one; 0 is in the first.
+
+    Returns
+    -------
+    dict
+        JSON-able: `ece`, `classwise_ece`, `nll`, `brier`, and `bins`, from low to high confidence, each with `low`,
+        `high`, `share` (of the weight), `confidence` and `accuracy` (means in the bin, None in an empty one).
+
+    Raises
+    ------
+    ValueError
+        There is no place, or the weights add up to nothing.
+
+    References
+    ----------
+    Naeini et al. (2015), doi:10.1609/aaai.v29i1.9602, for the ECE; Kull et al. (2019), arXiv:1910.12656, for the
+    class-wise one; Brier (1950), doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
+    """
+    count, classes = log_probability.shape
+    weight = np.ones(count) if weight is None else weight
+    if not weight.sum() > 0:
+        raise ValueError("no place to measure reliability on")
+    weight = weight / weight.sum()
+    probability = np.exp(log_probability)
+    truth = np.zeros_like(probability)
+    truth[np.arange(count), target] = 1.0
+    named = probability.argmax(axis=1)
+    share, confidence, accuracy = _binned(probability.max(axis=1), (named == target).astype(np.float64), weight, bins)
+    per_class = [_error(*_binned(probability[:, each], truth[:, each], weight, bins)) for each in range(classes)]
+    return {
+        "ece": _error(share, confidence, accuracy),
+        "classwise_ece": float(np.mean(per_class)),
+        "nll": float(-(weight * log_probability[np.arange(count), target]).sum()),
+        "brier": float((weight * ((probability - truth) ** 2).sum(axis=1)).sum()),
+        "bins": [
+            {
+                "low": number / bins,
+                "high": (number + 1) / bins,
+                "share": float(share[number]),
+                "confidence": float(confidence[number] / share[number]) if share[number] else None,
+                "accuracy": float(accuracy[number] / share[number]) if share[number] else None,
+            }
+            for number in range(bins)
+        ],
+    }
+
+
+def _binned(stated: Values, came_true: Values, weight: Values, bins: int) -> tuple[Values, Values, Values]:
+    """Sums over the bins of a stated probability: of the weight, the weighted statement, and what came true."""
+    number = np.clip(np.ceil(stated * bins) - 1, 0, bins - 1).astype(np.intp)
+
+    def summed(values: Values) -> Values:
+        return np.bincount(number, weights=values, minlength=bins).astype(np.float64)
+
+    return summed(weight), summed(weight * stated), summed(weight * came_true)
+
+
+def _error(share: Values, stated: Values, came_true: Values) -> float:
+    return float(np.abs(came_true - stated).sum())

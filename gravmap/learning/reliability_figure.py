@@ -1,0 +1,68 @@
+"""Reliability as a picture: how often a class came true against how sure the network was, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gravmap.files import atomic_path
+from gravmap.learning.curves import RATE, TRAINING, TUNING
+from gravmap.units import format_angle
+
+
+def draw_reliability(record: Mapping[str, Any], path: Path, title: str = "") -> None:
+    """Draw the reliability diagrams of ``calibration.json`` into a PNG.
+
+    Of the test blocks, where these have labelled nodes, else of the tuning blocks; below, how many nodes are how sure.
+
+    Parameters
+    ----------
+    record : mapping
+        From :func:`gravmap.learning.calibration.calibrate`.
+    path : Path
+        The PNG to write.
+    title : str
+        Over the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    scales = " and ".join(format_angle(scale) for scale in record["default_scales"])
+    role = "test" if record["test"]["nodes"] else "tune"
+    measured = record[role]
+    figure = Figure(figsize=(8.5, 5.4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
+    temperature = record["temperatures"]["+".join(format_angle(scale) for scale in record["default_scales"])]
+    heads = ("as the network says them", f"logits divided by {temperature:.3g}")
+    for (above, below), when, head, colour in zip(grid.T, ("before", "after"), heads, (TUNING, TRAINING), strict=True):
+        _draw(above, below, measured[when], head, colour)
+        below.set_xlabel("probability of the likeliest class")
+    grid[0, 0].set_ylabel("share of ground that is this class")
+    grid[1, 0].set_ylabel("share of ground")
+    blocks = {"test": "test blocks", "tune": "tuning blocks (what the temperature was fitted on)"}[role]
+    told = f"{measured['nodes']} nodes of the {blocks}, windows of {scales}"
+    figure.suptitle(f"{title}\n{told}" if title else told, fontsize=10)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+
+
+def _draw(above: Any, below: Any, measured: Mapping[str, Any] | None, head: str, colour: str) -> None:
+    """One diagram over its histogram."""
+    above.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    above.plot((0, 1), (0, 1), color=RATE, lw=1, ls="--")
+    above.grid(alpha=0.3)
+    below.grid(alpha=0.3)
+    if measured is None:
+        above.set_title(head, fontsize=9)
+        above.text(0.5, 0.5, "no labelled held-out node", ha="center", color="#777777")
+        return
+    filled = [each for each in measured["bins"] if each["share"]]
+    sure, true = [each["confidence"] for each in filled], [each["accuracy"] for each in filled]
+    above.vlines(sure, sure, true, color=colour, lw=5, alpha=0.25)
+    above.plot(sure, true, color=colour, marker="o", ms=4, lw=1.4)
+    above.set_title(f"{head}\nECE {measured['ece']:.3f}, log loss {measured['nll']:.3f}", fontsize=9)
+    width = measured["bins"][0]["high"] - measured["bins"][0]["low"]
+    middles = [(each["low"] + each["high"]) / 2 for each in measured["bins"]]
+    below.bar(middles, [each["share"] for each in measured["bins"]], width=width * 0.92, color=colour)

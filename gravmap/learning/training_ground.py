@@ -1,0 +1,156 @@
+"""What the training ground looks like in gravity: a sample of its nodes, and how unlike each other its blocks are."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+
+from gravmap.learning.applicability import Reach
+from gravmap.learning.area import TRAIN, Area
+from gravmap.learning.baselines import spacing_yx_km
+from gravmap.learning.channels import InputChannels
+from gravmap.learning.local_statistics import local_statistics
+from gravmap.learning.target import IGNORE, to_target
+
+log = logging.getLogger(__name__)
+
+MOST_NODES = 5000
+"""Of more training nodes a sample is taken; prediction compares every node with all of these."""
+
+BLOCK_DEG, BUFFER_DEG = 2.5, 0.25
+"""Of the threshold's cross-validation where the split says nothing: those of `gravmap split`."""
+
+FEWEST_BLOCKS = 4
+
+Values = NDArray[np.float64]
+
+
+def measure_reach(area: Area, inputs: InputChannels, seed: int = 0, most_nodes: int = MOST_NODES) -> Reach | None:
+    """Measure the training ground of an area.
+
+    Features (:func:`gravmap.learning.local_statistics.local_statistics`) of the fields that the network reads are taken
+    at the nodes whose label may be learnt from, each less its mean and over its standard deviation there. None weighs
+    more than another: a network has no single importance of an input. The dissimilarity index is the distance to the
+    nearest training node over the mean distance between two of them. Its threshold is the upper whisker (third quartile
+    and 1.5 interquartile ranges, at most the maximum) of the index of training nodes whose own block, and the buffer
+    around it, is left out.
+
+    Parameters
+    ----------
+    area : Area
+        Fields, labels and roles.
+    inputs : InputChannels
+        Which fields the network reads.
+    seed : int
+        Of the sample.
+    most_nodes : int
+        Size of the sample, spread evenly over the ground.
+
+    Returns
+    -------
+    Reach or None
+        None where there is nothing to measure: no training label at a node, or all in one place.
+
+    References
+    ----------
+    Meyer and Pebesma (2021), doi:10.1111/2041-210X.13650.
+    """
+    fields = np.where(area.field_valid, inputs.select(area), np.float32(np.nan))
+    row, column = _training_nodes(area, seed, most_nodes)
+    if len(row) < 2:
+        return None
+    centres = fields[:, row, column].mean(axis=1, dtype=np.float64)
+    features = local_statistics(fields - centres[:, None, None], area.node_lat, area.node_lon)[:, row, column].T
+    mean, spread = features.mean(axis=0), _spread(features, len(inputs.fields))
+    points = ((features - mean) / spread).astype(np.float32)
+    mean_distance = _mean_distance(points)
+    index = _cross_validated(points, area.node_lat[row], area.node_lon[column], area.meta.get("split", {}))
+    if not mean_distance or not index.size:
+        return None
+    quarter, three_quarters = np.percentile(index / mean_distance, (25, 75))
+    threshold = min(float(2.5 * three_quarters - 1.5 * quarter), float(index.max() / mean_distance))
+    if not threshold > 0:
+        return None
+    return Reach(
+        inputs.fields,
+        centres,
+        mean,
+        spread,
+        points,
+        mean_distance,
+        threshold,
+        max(spacing_yx_km(area.node_lat, area.node_lon)),
+    )
+
+
+def _training_nodes(area: Area, seed: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of nodes whose label teaches; at most so many, one from each of many cells of equal area."""
+    labels, role = area.node_truth()
+    row, column = np.nonzero((to_target(labels) != IGNORE) & (role == TRAIN) & area.field_valid)
+    if len(row) <= most:
+        return row, column
+    drawn = np.random.default_rng(seed).permutation(len(row))
+    row, column = row[drawn], column[drawn]
+    lat, lon = area.node_lat[row], area.node_lon[column]
+    fine, coarse = 0.0, 360.0  # sides of cells that leave too many nodes, and few enough
+    best = np.arange(most)
+    for _ in range(24):
+        side = (fine + coarse) / 2
+        found = _one_per_cell(lat, lon, side)
+        if len(found) > most:
+            fine = side
+        else:
+            coarse, best = side, found
+    best = np.sort(best)
+    return row[best], column[best]
+
+
+def _one_per_cell(lat: Values, lon: Values, side_deg: float) -> NDArray[np.intp]:
+    """The first of the points in each cell of about equal area."""
+    band = np.floor(lat / side_deg)
+    across = np.floor(lon * np.cos(np.radians((band + 0.5) * side_deg)) / side_deg)
+    _, first = np.unique(band * 1e7 + across, return_index=True)
+    return first
+
+
+def _spread(features: Values, fields: int) -> Values:
+    """Standard deviation of each feature; infinite, so that it never counts, where it is next to none."""
+    spread = features.std(axis=0)
+    # The first feature of a field is its value. A window no wider than a node has a deviation of rounding alone.
+    least = 1e-4 * spread.reshape(fields, -1)[:, :1]
+    least = np.broadcast_to(np.maximum(least, 1e-12), (fields, features.shape[1] // fields)).ravel()
+    result: Values = np.where(spread > least, spread, np.inf)
+    return result
+
+
+def _mean_distance(points: NDArray[np.float32]) -> float:
+    total = sum(float(cdist(points[first : first + 500], points).sum()) for first in range(0, len(points), 500))
+    return total / (len(points) * (len(points) - 1))
+
+
+def _cross_validated(points: NDArray[np.float32], lat: Values, lon: Values, split: dict[str, Any]) -> Values:
+    """Distance of each point to the nearest one outside its block and the buffer around that; those that have one."""
+    height, width = split.get("block_deg") or (BLOCK_DEG, BLOCK_DEG)
+    buffer = float(split.get("buffer_deg", BUFFER_DEG))
+    west, _, _, north = split.get("region_wsen") or (lon.min(), lat.min(), lon.max(), lat.max())
+    for _ in range(8):
+        block_row, block_column = np.floor((north - lat) / height), np.floor((lon - west) / width)
+        blocks = np.unique(np.stack([block_row, block_column], axis=1), axis=0)
+        if len(blocks) >= FEWEST_BLOCKS:
+            break
+        height, width, buffer = height / 2, width / 2, buffer / 2
+    found = []
+    for down, right in blocks:
+        inside = (block_row == down) & (block_column == right)
+        top, left = north - down * height + buffer, west + right * width - buffer
+        tall = (lat <= top) & (lat >= top - height - 2 * buffer)
+        others = ~(tall & (lon >= left) & (lon <= left + width + 2 * buffer))
+        if others.any():
+            away, _ = cKDTree(points[others]).query(points[inside])
+            found.append(np.atleast_1d(away))
+    return np.concatenate(found) if found else np.zeros(0)
