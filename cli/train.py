@@ -127,7 +127,8 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
     Labels in held-out blocks are never learnt from: the tuning blocks choose the weights that are kept, the test
     blocks are scored once, at the end. Adam, then SGD; with --time-limit, or under 60 epochs, Adam alone with a falling
     rate. Writes runs/NAME: model.safetensors, model.json, last.safetensors, last.json, metrics.csv, curves.png,
-    scores.json; runs/latest names the newest run. Under torchrun or srun it joins the group.
+    scores.json, calibration.json and reliability.png (how far probabilities can be believed), reach.safetensors (where
+    the network extrapolates); runs/latest names the newest run. Under torchrun or srun it joins the group.
     """
     if (options["device"] == "cpu" and options["gpus"]) or (options["device"] == "cuda" and options["gpus"] == 0):
         raise click.UsageError("--gpus and --device contradict each other.")

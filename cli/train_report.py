@@ -102,8 +102,21 @@ def tell_result(session: Session, run_dir: Path, result: dict[str, Any]) -> None
             )
     for line in _class_table(result):
         session.say(line)
+    session.say(_calibrated(result["calibration"]))
     session.say(f"{kept} Wrote {run_dir}; `gravmap predict` takes it.")
     session.result({"run": str(run_dir), **result})
+
+
+def _calibrated(short: dict[str, Any]) -> str:
+    """Expected calibration error of a map's probabilities before and after the temperature, in one line."""
+    for name, blocks in (("test", "test"), ("tune", "tuning")):
+        before, after = (short[f"{name}_ece_{when}"] for when in ("before", "after"))
+        if before is not None:
+            return (
+                f"Expected calibration error on the {blocks} blocks: {before:.3f} as the network says it, {after:.3f} "
+                f"with the temperature {short['temperature']:.3g} of the tuning blocks (reliability.png)."
+            )
+    return "No labelled held-out node: how far the probabilities can be believed is not known."
 
 
 def _class_table(result: dict[str, Any]) -> list[str]:

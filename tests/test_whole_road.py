@@ -117,7 +117,14 @@ def test_the_run_rebuilds_the_network_alone(road):
     network, spec = load_model(root / "runs" / "short")
     assert spec.channels == ["residual_10km"]
     assert sum(parameter.numel() for parameter in network.parameters()) > 1e4
-    for file in ("metrics.csv", "curves.png", "scores.json"):
+    for file in (
+        "metrics.csv",
+        "curves.png",
+        "scores.json",
+        "calibration.json",
+        "reliability.png",
+        "reach.safetensors",
+    ):
         assert (root / "runs" / "short" / file).stat().st_size > 0
 
 

@@ -12,7 +12,7 @@ EQUATORIAL_RADIUS_KM = 6378.137
 FLATTENING = 1 / 298.257223563
 
 
-def _zone_km2_per_radian(lat_deg: ArrayLike) -> NDArray[np.float64]:
+def zone_km2_per_radian(lat_deg: ArrayLike) -> NDArray[np.float64]:
     """Area between the equator and a parallel, per radian of longitude, km²."""
     e = np.sqrt(FLATTENING * (2 - FLATTENING))
     polar_radius_km = EQUATORIAL_RADIUS_KM * (1 - FLATTENING)
@@ -44,7 +44,8 @@ def row_cell_areas_km2(south: float, north: float, rows: int, width_deg: float) 
     ----------
     Snyder 1987, Map projections: a working manual, USGS Professional Paper 1395, eq. 3-12.
     """
-    zones = _zone_km2_per_radian(np.linspace(north, south, rows + 1))
+    # The outer half of a cell centred on a pole is no ground.
+    zones = zone_km2_per_radian(np.clip(np.linspace(north, south, rows + 1), -90, 90))
     return np.asarray(np.radians(width_deg) * (zones[:-1] - zones[1:]))
 
 
@@ -79,7 +80,7 @@ def polygon_areas_km2(polygons: NDArray[Any]) -> NDArray[np.float64]:
     lon, lat = np.radians(points[:, 0]), points[:, 1]
     width = np.diff(lon)
     middle = sum(
-        weight * _zone_km2_per_radian(lat[:-1] + node * np.diff(lat))
+        weight * zone_km2_per_radian(lat[:-1] + node * np.diff(lat))
         for node, weight in zip(_NODES, _WEIGHTS, strict=True)
     )
     inside = ring[:-1] == ring[1:]  # from one ring to the next there is no edge

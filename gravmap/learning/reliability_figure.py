@@ -31,7 +31,7 @@ def draw_reliability(record: Mapping[str, Any], path: Path, title: str = "") -> 
     scales = " and ".join(format_angle(scale) for scale in record["default_scales"])
     role = "test" if record["test"]["nodes"] else "tune"
     measured = record[role]
-    figure = Figure(figsize=(8.5, 5.4), dpi=120, layout="constrained")
+    figure = Figure(figsize=(7.6, 5.9), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
     temperature = record["temperatures"]["+".join(format_angle(scale) for scale in record["default_scales"])]
@@ -50,7 +50,7 @@ def draw_reliability(record: Mapping[str, Any], path: Path, title: str = "") -> 
 
 def _draw(above: Any, below: Any, measured: Mapping[str, Any] | None, head: str, colour: str) -> None:
     """One diagram over its histogram."""
-    above.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    above.set(xlim=(0, 1), ylim=(0, 1))
     above.plot((0, 1), (0, 1), color=RATE, lw=1, ls="--")
     above.grid(alpha=0.3)
     below.grid(alpha=0.3)
@@ -61,7 +61,7 @@ def _draw(above: Any, below: Any, measured: Mapping[str, Any] | None, head: str,
     filled = [each for each in measured["bins"] if each["share"]]
     sure, true = [each["confidence"] for each in filled], [each["accuracy"] for each in filled]
     above.vlines(sure, sure, true, color=colour, lw=5, alpha=0.25)
-    above.plot(sure, true, color=colour, marker="o", ms=4, lw=1.4)
+    above.plot(sure, true, color=colour, marker="o", ms=4, lw=1.4, clip_on=False)
     above.set_title(f"{head}\nECE {measured['ece']:.3f}, log loss {measured['nll']:.3f}", fontsize=9)
     width = measured["bins"][0]["high"] - measured["bins"][0]["low"]
     middles = [(each["low"] + each["high"]) / 2 for each in measured["bins"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.shutil import copy as copy_raster
-from rasterio.windows import Window
 
 from gravmap.files import atomic_path
+from gravmap.geology.class_table import ClassRow, Tally, auxiliary_xml, palette
 from gravmap.mapping.layers import NODATA
+from gravmap.mapping.projection import cell_areas_km2
 
 BLOCK_PX = 512
 CACHE_BYTES = 64 << 20
@@ -50,18 +51,18 @@ class Layer:
         The file's name without ``.tif``.
     bands : tuple of Band
         uint8 each, 255 no data.
-    palette : dict of int to (int, int, int, int), optional
-        Value to red, green, blue, alpha for a layer of classes; None for measures.
+    rows : tuple of ClassRow, optional
+        Values, names and colours of a layer of classes; None for measures.
     """
 
     name: str
     bands: tuple[Band, ...]
-    palette: Mapping[int, tuple[int, int, int, int]] | None = None
+    rows: tuple[ClassRow, ...] | None = None
 
     @property
     def overviews(self) -> str:
         """How several cells become one: the most frequent class, or the mean of a measure."""
-        return "average" if self.palette is None else "mode"
+        return "average" if self.rows is None else "mode"
 
 
 def create(path: Path, layer: Layer, place: Mapping[str, Any], tags: Mapping[str, str]) -> Any:
@@ -99,12 +100,12 @@ def create(path: Path, layer: Layer, place: Mapping[str, Any], tags: Mapping[str
         sparse_ok=True,
         bigtiff="if_safer",
         # Three or four bytes are red, green, blue and alpha to TIFF unless it is told otherwise.
-        **({"photometric": "minisblack", "alpha": "no"} if layer.palette is None else {}),
+        **({"photometric": "minisblack", "alpha": "no"} if layer.rows is None else {}),
         **place,
     )
-    if layer.palette is not None:
+    if layer.rows is not None:
         # The palette first: TIFF cannot be told that it is one once pixels are written.
-        raster.write_colormap(1, dict(layer.palette))
+        raster.write_colormap(1, palette(layer.rows, NODATA))
     raster.update_tags(**tags)
     for number, band in enumerate(layer.bands, start=1):
         raster.set_band_description(number, band.name)
@@ -120,24 +121,36 @@ def stored(values: NDArray[np.floating[Any]], scale: float) -> NDArray[np.uint8]
     return np.where(known, steps, NODATA).astype(np.uint8)
 
 
-def squares(raster: Any) -> Iterator[Window]:
-    """The file's own tiles one after another, row by row."""
-    for _, window in raster.block_windows(1):
-        yield window
+def survey(path: Path, areas: bool) -> Tally:
+    """Go once through a finished plain file: statistics into it, and what its cells add up to.
 
+    Every band's smallest, largest and mean value and its spread are exact, in stored numbers. Software that finds none
+    draws grey, or reads the whole raster to find out.
 
-def add_statistics(path: Path) -> None:
-    """Write every band's smallest, largest and mean value and its spread into the file, exact, in stored numbers.
+    Parameters
+    ----------
+    path : Path
+        A plain file, complete.
+    areas : bool
+        Add up the areas of the first band's values, too.
 
-    Software that finds none draws grey, or reads the whole raster to find out.
+    Returns
+    -------
+    Tally
+        Cells of the first band; areas when asked for, else zeros.
     """
+    tally = Tally()
     with rasterio.open(path, "r+") as raster:
         counts = np.zeros((raster.count, 256), dtype=np.int64)
-        for window in squares(raster):
-            for band, values in enumerate(raster.read(window=window)):
-                counts[band] += np.bincount(values.ravel(), minlength=256)
+        for _, window in raster.block_windows(1):
+            parts = raster.read(window=window)
+            if areas:
+                tally.add(parts[0], cell_areas_km2(raster.crs, raster.transform, window))
+            for count, part in zip(counts, parts, strict=True):
+                count += np.bincount(part.ravel(), minlength=256)
         for number, count in enumerate(counts, start=1):
             raster.update_tags(number, **_statistics(count))
+    return tally
 
 
 def _statistics(counts: NDArray[np.int64]) -> dict[str, str]:
@@ -157,9 +170,9 @@ def _statistics(counts: NDArray[np.int64]) -> dict[str, str]:
     return {f"STATISTICS_{key}": f"{value:.12g}" for key, value in values.items()}
 
 
-def publish(plain: Path, path: Path, layer: Layer) -> None:
-    """Copy a plain file to a cloud-optimized one with overviews."""
-    options: dict[str, Any] = {"predictor": "YES"} if layer.palette is None else {}
+def publish(plain: Path, path: Path, layer: Layer, tally: Tally) -> None:
+    """Copy a plain file to a cloud-optimized one with overviews; beside a layer of classes goes its table."""
+    options: dict[str, Any] = {"predictor": "YES"} if layer.rows is None else {}
     with atomic_path(path) as partial:
         copy_raster(
             plain,
@@ -170,3 +183,6 @@ def publish(plain: Path, path: Path, layer: Layer) -> None:
             overview_resampling=layer.overviews,
             **options,
         )
+        if layer.rows is not None:
+            table = auxiliary_xml(layer.rows, tally)
+            partial.with_name(partial.name + ".aux.xml").write_text(table, encoding="utf-8")

@@ -14,7 +14,7 @@ from rasterio.io import DatasetWriter, MemoryFile
 from rasterio.transform import from_bounds
 
 from gravmap.geology import Labels
-from gravmap.geology.index_raster import palette
+from gravmap.geology.class_table import palette, rows_of
 from gravmap.geology.legend import UNUSABLE
 from gravmap.regions import Region
 from gravmap.tiling.field_grid import FieldGrid
@@ -83,7 +83,7 @@ def cut_tile(tile: Tile, grid: FieldGrid, raster: Labels, small: NDArray[np.uint
         target.units = (grid.units[0],)
 
     def describe_label(target: DatasetWriter) -> None:
-        target.write_colormap(1, palette(raster.legend))
+        target.write_colormap(1, palette(rows_of(raster.legend)))
         target.set_band_description(1, "class index")
         target.update_tags(GRAVMAP_LEGEND=raster.legend.name)
 

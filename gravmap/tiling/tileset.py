@@ -19,7 +19,7 @@ from gravmap import __version__
 from gravmap.errors import GravmapError, InputError
 from gravmap.files import atomic_folder, refuse_existing, sha256, write_json
 from gravmap.geology import Labels, open_labels
-from gravmap.geology.index_raster import category_xml
+from gravmap.geology.class_table import auxiliary_xml, rows_of
 from gravmap.geology.legend import COVER, UNUSABLE
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
@@ -185,7 +185,7 @@ def _write_tiles(
     missing = [tile for tile in tiles if tile.name not in sums]
     small = small_bodies(raster.values, raster.bounds_wsen)
     # TIFF has no place for the names of classes: GDAL looks for them in a file beside.
-    names = category_xml(raster.legend).encode()
+    names = auxiliary_xml(rows_of(raster.legend)).encode()
     for scale in {tile.scale.name for tile in tiles}:
         (unfinished.folder / scale).mkdir(exist_ok=True)
 

@@ -73,10 +73,14 @@ def test_trains_and_leaves_a_run_that_latest_names(gravmap_in, tmp_path):
     run = tmp_path / "runs" / "first"
     assert {path.name for path in run.iterdir()} == {
         "model.safetensors", "model.json", "last.safetensors", "last.json", "metrics.csv", "curves.png", "scores.json",
+        "calibration.json", "reliability.png", "reach.safetensors",
     }  # fmt: skip
     assert (tmp_path / "runs" / "latest").read_text() == "first\n"
     assert "One step takes" in done.output
     assert "nodes of the test blocks: accuracy" in done.output
+    short = json.loads((run / "scores.json").read_text())["calibration"]
+    told = f"calibration error on the test blocks: {short['test_ece_before']:.3f} as the network says it, "
+    assert f"{told}{short['test_ece_after']:.3f} with the temperature" in done.output
     assert json.loads((run / "model.json").read_text())["seed"] == 3
     assert gravmap_in.asked == [(None, "blocks", 0)]
 

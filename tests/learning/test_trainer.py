@@ -66,7 +66,8 @@ def test_what_a_run_leaves(area, tmp_path):
     told = []
     result = train(area, tmp_path / "run", SHORT, lambda done, total, note="": told.append((done, total, note)))
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "curves.png", "last.json", "last.safetensors", "metrics.csv", "model.json", "model.safetensors", "scores.json",
+        "calibration.json", "curves.png", "last.json", "last.safetensors", "metrics.csv", "model.json",
+        "model.safetensors", "reach.safetensors", "reliability.png", "scores.json",
     ]  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]

@@ -1,0 +1,168 @@
+"""Styles that QGIS takes up by itself (``.qml`` beside a raster) and that other GIS software reads (``.sld``).
+
+Written for QGIS 3.22 and tested with it; later ones read the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+from gravmap.geology.class_table import ClassRow
+
+_RAMP_STOPS = 11
+_QML = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+_SLD = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n<StyledLayerDescriptor version="1.0.0" '
+    'xmlns="http://www.opengis.net/sld" xmlns:ogc="http://www.opengis.net/ogc">\n'
+)
+
+
+def class_raster_qml(rows: Sequence[ClassRow]) -> str:
+    """QGIS style of a raster of classes: one colour and one name per value, in the order of `rows`."""
+    entries = "".join(
+        f'        <paletteEntry value="{row.value}" color="{row.colour}" label={quoteattr(row.name)} alpha="255"/>\n'
+        for row in rows
+    )
+    renderer = (
+        '      <rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" nodataColor="">\n'
+        f"       <colorPalette>\n{entries}       </colorPalette>\n      </rasterrenderer>\n"
+    )
+    return _raster_qml(renderer)
+
+
+def ramp_raster_qml(colours: str, low: float = 0.0, high: float = 1.0) -> str:
+    """QGIS style of a measure: the first band in a ramp of colours.
+
+    Parameters
+    ----------
+    colours : str
+        A colour map of matplotlib: ``cividis`` and ``viridis`` are read by people who are colour-blind, and in grey.
+    low, high : float
+        Values of the ramp's ends, as the band's scale gives them.
+    """
+    ramp = colormaps[colours]
+    entries = "".join(
+        f'         <item value="{low + share * (high - low):g}" color="{to_hex(ramp(share))}" '
+        f'label="{low + share * (high - low):g}" alpha="255"/>\n'
+        for share in np.linspace(0, 1, _RAMP_STOPS)
+    )
+    renderer = (
+        '      <rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" nodataColor="" '
+        f'classificationMin="{low:g}" classificationMax="{high:g}">\n       <rastershader>\n'
+        '        <colorrampshader colorRampType="INTERPOLATED" classificationMode="1" clip="0" '
+        f'minimumValue="{low:g}" maximumValue="{high:g}">\n{entries}        </colorrampshader>\n'
+        "       </rastershader>\n      </rasterrenderer>\n"
+    )
+    return _raster_qml(renderer)
+
+
+def _raster_qml(renderer: str) -> str:
+    return (
+        f'{_QML}<qgis version="3.22.0" styleCategories="Symbology">\n  <pipe>\n{renderer}'
+        "      <brightnesscontrast/>\n      <huesaturation/>\n"
+        '      <rasterresampler maxOversampling="2"/>\n  </pipe>\n  <blendMode>0</blendMode>\n</qgis>\n'
+    )
+
+
+def class_raster_sld(name: str, rows: Sequence[ClassRow]) -> str:
+    """OGC style (SLD 1.0) of a raster of classes.
+
+    Parameters
+    ----------
+    name : str
+        The layer's name.
+    rows : sequence of ClassRow
+        Values, names, colours, in this order.
+    """
+    entries = "".join(
+        f'            <ColorMapEntry color="{row.colour}" quantity="{row.value}" label={quoteattr(row.name)} '
+        'opacity="1"/>\n'
+        for row in rows
+    )
+    rule = (
+        "          <Rule>\n           <RasterSymbolizer>\n"
+        f'            <ColorMap type="values">\n{entries}            </ColorMap>\n'
+        "           </RasterSymbolizer>\n          </Rule>\n"
+    )
+    return _sld(name, rule)
+
+
+def polygon_qml(rows: Sequence[ClassRow], mapped_outline: str = "#333333") -> str:
+    """QGIS style of the polygons: filled by class; what is mapped has a dark outline, what is predicted none.
+
+    Parameters
+    ----------
+    rows : sequence of ClassRow
+        Values of the attribute ``class``, names, colours, in this order.
+    mapped_outline : str
+        Colour around polygons whose attribute ``mapped`` is true.
+    """
+    categories = "".join(
+        f'      <category value="{row.value}" type="integer" symbol="{place}" label={quoteattr(row.name)} '
+        'render="true"/>\n'
+        for place, row in enumerate(rows)
+    )
+    symbols = "".join(_fill(place, row, mapped_outline) for place, row in enumerate(rows))
+    return (
+        f'{_QML}<qgis version="3.22.0" styleCategories="Symbology">\n'
+        '  <renderer-v2 type="categorizedSymbol" attr="class" symbollevels="0" forceraster="0" enableorderby="0">\n'
+        f"    <categories>\n{categories}    </categories>\n    <symbols>\n{symbols}    </symbols>\n"
+        "  </renderer-v2>\n  <blendMode>0</blendMode>\n  <layerOpacity>1</layerOpacity>\n</qgis>\n"
+    )
+
+
+def _fill(place: int, row: ClassRow, mapped_outline: str) -> str:
+    colour = ",".join(map(str, (*row.rgb, 255)))
+    settings = {
+        "color": colour,
+        "style": "solid",
+        # A hairline of the fill's colour closes the gaps that smoothing leaves between neighbours.
+        "outline_color": colour,
+        "outline_style": "solid",
+        "outline_width": "0.1",
+        "outline_width_unit": "MM",
+        "joinstyle": "bevel",
+    }
+    options = "".join(f'<Option name="{key}" type="QString" value="{value}"/>' for key, value in settings.items())
+    defined = "".join(
+        f'<Option name="{key}" type="Map"><Option name="active" type="bool" value="true"/>'
+        f'<Option name="expression" type="QString" value={quoteattr(expression)}/>'
+        '<Option name="type" type="int" value="3"/></Option>'
+        for key, expression in (
+            ("outlineColor", f"if(\"mapped\", '{mapped_outline}', '{row.colour}')"),
+            ("outlineWidth", 'if("mapped", 0.26, 0.1)'),
+        )
+    )
+    return (
+        f'      <symbol name="{place}" type="fill" alpha="1" clip_to_extent="1" force_rhr="0">\n'
+        '       <layer class="SimpleFill" enabled="1" locked="0" pass="0">\n'
+        f'        <Option type="Map">{options}</Option>\n'
+        '        <data_defined_properties><Option type="Map"><Option name="name" type="QString" value=""/>'
+        f'<Option name="properties" type="Map">{defined}</Option>'
+        '<Option name="type" type="QString" value="collection"/></Option></data_defined_properties>\n'
+        "       </layer>\n      </symbol>\n"
+    )
+
+
+def polygon_sld(name: str, rows: Sequence[ClassRow]) -> str:
+    """OGC style (SLD 1.0) of the polygons: filled by the attribute ``class``."""
+    rules = "".join(
+        f"          <Rule>\n           <Name>{escape(row.name)}</Name>\n           <ogc:Filter><ogc:PropertyIsEqualTo>"
+        f"<ogc:PropertyName>class</ogc:PropertyName><ogc:Literal>{row.value}</ogc:Literal>"
+        "</ogc:PropertyIsEqualTo></ogc:Filter>\n           <PolygonSymbolizer><Fill>"
+        f'<CssParameter name="fill">{row.colour}</CssParameter></Fill></PolygonSymbolizer>\n          </Rule>\n'
+        for row in rows
+    )
+    return _sld(name, rules)
+
+
+def _sld(name: str, rules: str) -> str:
+    return (
+        f"{_SLD}  <NamedLayer>\n    <Name>{escape(name)}</Name>\n    <UserStyle>\n      <FeatureTypeStyle>\n{rules}"
+        "      </FeatureTypeStyle>\n    </UserStyle>\n  </NamedLayer>\n</StyledLayerDescriptor>\n"
+    )

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+
+from gravmap.geology import load_legend
+from gravmap.geology.labels import Labels
+from gravmap.mapping.evidence import evidence_of, near_outcrop
+from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR, OUTCROP
+
+
+def labels_of(values, west=80.0, north=46.0, cell=0.05):
+    rows, columns = values.shape
+    bounds = (west, north - rows * cell, west + columns * cell, north)
+    return Labels(values.astype(np.uint8), bounds, cell, load_legend("bedrock10"))
+
+
+def centres(labels):
+    west, south, east, north = labels.bounds_wsen
+    rows, columns = labels.values.shape
+    return (
+        north - (np.arange(rows) + 0.5) * (north - south) / rows,
+        west + (np.arange(columns) + 0.5) * (east - west) / columns,
+    )
+
+
+def haversine_km(lat, lon, other_lat, other_lon):
+    lat, lon, other_lat, other_lon = map(np.radians, (lat, lon, other_lat, other_lon))
+    half = np.sin((lat - other_lat) / 2) ** 2 + np.cos(lat) * np.cos(other_lat) * np.sin((lon - other_lon) / 2) ** 2
+    return 2 * 6371 * np.arcsin(np.sqrt(half))
+
+
+def by_hand(labels, lat, lon, near_km):
+    outcrop_lat, outcrop_lon = centres(labels)
+    row, column = np.nonzero((labels.values > 0) & (labels.values < 255))
+    away = haversine_km(
+        lat[:, None, None], lon[None, :, None], outcrop_lat[row][None, None], outcrop_lon[column][None, None]
+    )
+    return away.min(axis=-1) <= near_km
+
+
+def test_the_first_that_holds():
+    nan = np.nan
+    mapped = np.array([[3, 3, 0, 0, 0, 0, 255, 0, 0]], np.uint8)
+    near = np.array([[1, 1, 1, 1, 0, 0, 0, 0, 1]], bool)
+    unlike = np.array([[0.2, 5.0, 5.0, nan, 0.9, 1.01, 1.0, nan, 0.1]], np.float32)
+    predicted = np.array([[1, 0, 1, 1, 1, 1, 1, 1, 0]], bool)
+    wanted = [OUTCROP, OUTCROP, NEAR, NEAR, COVERED, EXTRAPOLATED, COVERED, EXTRAPOLATED, 255]
+    found = evidence_of(mapped, near, unlike, predicted)
+    assert found.dtype == np.uint8
+    assert found.tolist() == [wanted]
+    # Without a map nothing is outcrop; without a measure nothing under cover is shown to be like.
+    assert evidence_of(None, near & False, unlike, predicted).tolist() == [
+        [COVERED, 255, EXTRAPOLATED, EXTRAPOLATED, COVERED, EXTRAPOLATED, COVERED, EXTRAPOLATED, 255]
+    ]
+    assert COVERED not in evidence_of(mapped, near, None, predicted)
+
+
+@pytest.fixture
+def scattered():
+    """A little outcrop, in bodies and alone, and ground that is not usable."""
+    rng = np.random.default_rng(3)
+    values = np.zeros((80, 100))
+    values[rng.random(values.shape) < 0.002] = 4
+    values[50:60, 10:30] = 2
+    values[10:30, 70:75] = 255
+    return labels_of(values)
+
+
+@pytest.mark.parametrize("near_km", [3.0, 25.0, 60.0])
+def test_nearness_is_the_distance_on_the_sphere(scattered, near_km):
+    lat, lon = centres(scattered)
+    found = near_outcrop(scattered, lat, lon, near_km)
+    assert np.array_equal(found, by_hand(scattered, lat, lon, near_km))
+    assert 0 < found.mean() < 1
+    assert found[(scattered.values > 0) & (scattered.values < 255)].all()
+
+
+def test_in_the_north_a_degree_of_longitude_is_short():
+    values = np.zeros((40, 200))
+    values[20, 100] = 1
+    labels = labels_of(values, north=76.0)
+    lat, lon = centres(labels)
+    found = near_outcrop(labels, lat, lon, 40.0)
+    assert np.array_equal(found, by_hand(labels, lat, lon, 40.0))
+    tall, wide = found[:, 100].sum(), found[20].sum()
+    assert wide == pytest.approx(tall / np.cos(np.radians(75)), rel=0.1)
+    # From a block that does not hold it the outcrop is seen all the same.
+    assert np.array_equal(near_outcrop(labels, lat[18:22], lon[103:140], 40.0), found[18:22, 103:140])
+
+
+def test_block_by_block_is_the_whole(scattered):
+    lat, lon = centres(scattered)
+    whole = near_outcrop(scattered, lat, lon, 25.0)
+    pieces = [
+        np.hstack(
+            [near_outcrop(scattered, lat[row : row + 13], lon[col : col + 17], 25.0) for col in range(0, 100, 17)]
+        )
+        for row in range(0, 80, 13)
+    ]
+    assert np.array_equal(np.vstack(pieces), whole)
+
+
+def test_cells_of_another_size_and_outside_the_labels(scattered):
+    # Cells much finer than the labels: inside a body all are near, however short the distance.
+    lat, lon = np.linspace(43.45, 43.05, 41)[1:-1:2] + 0.003, np.linspace(80.55, 81.45, 61)[1:-1:2] + 0.003
+    assert near_outcrop(scattered, lat, lon, 0.01).all()
+    beyond = near_outcrop(scattered, np.array([43.2, 60.0]), np.array([79.8, 20.0]), 60.0)
+    assert np.array_equal(beyond, by_hand(scattered, np.array([43.2, 60.0]), np.array([79.8, 20.0]), 60.0))
+    assert beyond[0, 0]
+    assert not beyond[1].any()
+    nothing = labels_of(np.zeros((10, 10)))
+    assert not near_outcrop(nothing, *centres(nothing), 100.0).any()
