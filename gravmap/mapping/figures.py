@@ -135,7 +135,7 @@ def draw(
     cell_height = map_height + _ABOVE + _BELOW
     width = columns * cell_width + 0.1
     shown = _classes_shown(panels, classes)
-    longest = max((len(patch.get_label()) for patch in shown), default=1)
+    longest = max((len(str(patch.get_label())) for patch in shown), default=1)
     legend_columns = max(1, int((width - _LEFT) // (0.55 + 0.085 * longest)))
     legend_height = 0.24 * -(-len(shown) // legend_columns) + 0.2 if shown else 0.0
     lines = [line for note in notes for line in textwrap.wrap(note, int((width - _LEFT - 0.2) * 15))]

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.mapping.layers import NODATA
+from gravmap.mapping.projection import cell_areas_km2
 
 _STRIP_ROWS = 512
 
 
 @dataclass(frozen=True)
-class Tally:
+class Ground:
     """Square kilometres on the WGS 84 ellipsoid.
 
     Attributes
@@ -43,7 +42,7 @@ class Tally:
         return float(classes[:, list(evidence)].sum() if evidence else classes.sum())
 
 
-def tally(folder: Path) -> Tally:
+def measure_ground(folder: Path) -> Ground:
     """Measure a map folder's ``lithology.tif`` against its ``evidence.tif``, a strip of rows at a time.
 
     Parameters
@@ -60,31 +59,9 @@ def tally(folder: Path) -> Tally:
                 window = Window(0, row, classes.width, min(_STRIP_ROWS, classes.height - row))
                 values = classes.read(1, window=window).astype(np.int64)
                 rests_on = NODATA if evidence is None else evidence.read(1, window=window).astype(np.int64)
-                area = np.broadcast_to(cell_areas_km2(classes, window), values.shape)
+                area = np.broadcast_to(cell_areas_km2(classes.crs, classes.transform, window), values.shape)
                 km2 += np.bincount((values * 256 + rests_on).ravel(), weights=area.ravel(), minlength=km2.size)
         finally:
             if evidence is not None:
                 evidence.close()
-    return Tally(km2.reshape(256, 256), evidence is not None)
-
-
-def cell_areas_km2(raster: Any, window: Window) -> NDArray[np.float64]:
-    """Areas of the cells of a window on the ellipsoid, km²: (rows, 1) in degrees, (rows, columns) if projected.
-
-    In a projection a cell's area on the map is divided by the areal scale at its centre (Snyder 1987, USGS
-    Professional Paper 1395, p. 24).
-    """
-    transform = raster.window_transform(window)
-    rows, columns = int(window.height), int(window.width)
-    if raster.crs is None or raster.crs.is_geographic:
-        north = transform.f
-        return row_cell_areas_km2(north + rows * transform.e, north, rows, transform.a)[:, None]
-    import pyproj
-
-    metres = raster.crs.linear_units_factor[1]
-    x = transform.c + (np.arange(columns) + 0.5) * transform.a
-    y = transform.f + (np.arange(rows) + 0.5) * transform.e
-    crs = pyproj.CRS.from_user_input(raster.crs.to_wkt())
-    lon, lat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True).transform(*np.meshgrid(x, y))
-    scale = pyproj.Proj(crs).get_factors(lon, lat).areal_scale
-    return np.asarray(abs(transform.a * transform.e) * metres**2 / 1e6 / np.asarray(scale), dtype=np.float64)
+    return Ground(km2.reshape(256, 256), evidence is not None)
