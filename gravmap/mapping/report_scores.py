@@ -162,7 +162,8 @@ def _reliability(run: RunFacts) -> str:
         f" {count(part['nodes'])} places, all in {ground}.</p>"
         f'<ul class="key"><li>{swatch("", "ring")}<span>as the network gives them</span></li>'
         f"<li>{swatch('', 'dot')}<span>calibrated</span></li></ul>"
-        f'<table class="reliable"><thead><tr><th scope="col">Measure</th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+        f'<table class="reliable"><thead><tr><th scope="col">Measure</th>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
         f'<p class="soft"><small>{text(run.name)}; logits divided by a temperature, by size of window: {temperatures}.'
         f"</small></p>{notes}</div></div>"
     )

@@ -20,6 +20,8 @@ from gravmap.mapping.layers import NODATA, SECOND, evidence_names
 WGS84 = "EPSG:4326"
 _DEFAULT_NEAR_KM = 25.0
 
+Bounds = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -47,7 +49,7 @@ class Sheet:
         Of lithology.tif.
     """
 
-    bounds_wsen: tuple[float, float, float, float]
+    bounds_wsen: Bounds
     lithology: NDArray[np.uint8]
     classes: list[dict[str, Any]]
     evidence: NDArray[np.uint8] | None = None
@@ -84,6 +86,7 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
     if not path.exists():
         raise InputError(f"{path} is missing.", "`gravmap predict` makes it.")
     lithology, bounds = _read(path, longest_px, Resampling.mode)
+    shape = lithology.shape[1:]
     with rasterio.open(path) as raster:
         cells, crs, tags, palette = raster.shape, raster.crs, raster.tags(), raster.colormap(1)
     names = category_names(path)
@@ -92,12 +95,19 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
         for value in sorted(palette)
         if names.get(value) and value != NODATA
     ]
+    evidence, words = _evidence(folder / "evidence.tif", longest_px, shape)
+    measures = _measures(folder / "uncertainty.tif", longest_px, shape)
+    kept = (slice(None), slice(None))
+    if crs.to_epsg() != 4326:
+        # A projected rectangle is none in degrees: round it lies a margin without data.
+        kept, bounds = _with_data(lithology[0], bounds)
     return Sheet(
         bounds,
-        lithology[0],
+        lithology[0][kept],
         classes,
-        *_evidence(folder / "evidence.tif", longest_px, lithology.shape[1:]),
-        _measures(folder / "uncertainty.tif", longest_px, lithology.shape[1:]),
+        None if evidence is None else evidence[kept],
+        words,
+        {name: values[kept] for name, values in measures.items()},
         (int(cells[0]), int(cells[1])),
         crs.to_string(),
         tags,
@@ -111,6 +121,18 @@ def category_names(path: Path) -> dict[int, str]:
         return {}
     found = ElementTree.parse(sidecar).getroot().iterfind("PAMRasterBand[@band='1']/CategoryNames/Category")
     return {value: element.text for value, element in enumerate(found) if element.text}
+
+
+def _with_data(values: NDArray[np.uint8], bounds_wsen: Bounds) -> tuple[tuple[slice, slice], Bounds]:
+    """The smallest rectangle that holds every cell with data, and its outer edges."""
+    known = values != NODATA
+    if not known.any():
+        return (slice(None), slice(None)), bounds_wsen
+    (top, *_, bottom), (left, *_, right) = (np.flatnonzero(known.any(axis=axis)).repeat(2) for axis in (1, 0))
+    west, south, east, north = bounds_wsen
+    tall, wide = (north - south) / values.shape[0], (east - west) / values.shape[1]
+    edges = (west + left * wide, north - (bottom + 1) * tall, west + (right + 1) * wide, north - top * tall)
+    return (slice(top, bottom + 1), slice(left, right + 1)), edges
 
 
 def _evidence(path: Path, longest_px: int, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8] | None, dict[int, str]]:
@@ -142,9 +164,7 @@ def _fitting(values: NDArray[np.uint8], shape: tuple[int, ...], path: Path) -> N
     return values
 
 
-def _read(
-    path: Path, longest_px: int, resampling: Resampling
-) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
+def _read(path: Path, longest_px: int, resampling: Resampling) -> tuple[NDArray[np.uint8], Bounds]:
     """All bands (K, ny, nx), north up, and their outer edges in degrees."""
     try:
         with rasterio.open(path) as raster:
@@ -156,9 +176,7 @@ def _read(
         raise InputError(f"{path} is no readable raster: {error}.", "`gravmap predict` makes it anew.") from None
 
 
-def _reduced(
-    raster: Any, longest_px: int, resampling: Resampling
-) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
+def _reduced(raster: Any, longest_px: int, resampling: Resampling) -> tuple[NDArray[np.uint8], Bounds]:
     rows, columns = raster.shape
     factor = max(1.0, max(rows, columns) / longest_px)
     shape = (max(1, round(rows / factor)), max(1, round(columns / factor)))
