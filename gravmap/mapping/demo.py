@@ -98,7 +98,8 @@ def _draw(
         ClassPanel(score(diffused), merged[diffused], bounds, outcrop, ~outcrop),
     ]
     notes = [
-        "A simulated crust. Inside the outlines the bedrock crops out and is shown as mapped; where ruled in white it is predicted.",
+        "A simulated crust. Inside the outlines the bedrock crops out and is shown as mapped; where ruled in white it"
+        " is predicted.",
         "Every predictor saw the same training outcrop: held-out blocks were kept from all of them.",
     ]
     draw(path, panels, classes_of_legend(legend), title="gravmap demo", notes=notes, columns=2, panel_width_in=6.0)

@@ -27,6 +27,7 @@ from matplotlib.patches import Patch
 
 # Inches around a map: degree labels to its left, its title above, degree labels below; the picture's own title.
 _LEFT, _ABOVE, _BELOW, _TITLE = 0.55, 0.3, 0.35, 0.5
+_NARROWEST = 6.5  # of a whole picture: its title and notes need room
 _RULED_PERIODS = 200  # white lines across a map, over what is predicted
 
 
@@ -132,8 +133,10 @@ def draw(
     bar_width = 0.85 if any(isinstance(panel, FieldPanel) for panel in panels) else 0.2
     cell_width = _LEFT + panel_width_in + bar_width
     map_height = panel_width_in * aspect(panels[0].bounds_wsen)
-    cell_height = map_height + _ABOVE + _BELOW
-    width = columns * cell_width + 0.1
+    titles = [textwrap.wrap(panel.title, max(12, int((cell_width - _LEFT) * 10.5))) for panel in panels]
+    above = _ABOVE + 0.19 * (max(map(len, titles)) - 1)
+    cell_height = map_height + above + _BELOW
+    width = max(columns * cell_width + 0.1, _NARROWEST)
     shown = _classes_shown(panels, classes)
     longest = max((len(str(patch.get_label())) for patch in shown), default=1)
     legend_columns = max(1, int((width - _LEFT) // (0.55 + 0.085 * longest)))
@@ -144,7 +147,7 @@ def draw(
     figure = Figure(figsize=(width, height), dpi=dpi)
     for index, panel in enumerate(panels):
         left = (index % columns) * cell_width + _LEFT
-        bottom = height - _TITLE - (index // columns) * cell_height - _ABOVE - map_height
+        bottom = height - _TITLE - (index // columns) * cell_height - above - map_height
         axes = figure.add_axes((left / width, bottom / height, panel_width_in / width, map_height / height))
         if isinstance(panel, ClassPanel):
             _draw_classes(axes, panel, classes, round(panel_width_in * dpi))
@@ -157,7 +160,7 @@ def draw(
             bar.outline.set_linewidth(0.5)
         _draw_outline(axes, panel)
         furnish(axes, panel.bounds_wsen, panel_width_in)
-        axes.set_title(panel.title, fontsize=11, loc="left", pad=4)
+        axes.set_title("\n".join(titles[index]), fontsize=11, loc="left", pad=4)
     figure.text(_LEFT / width, 1 - 0.12 / height, title, ha="left", va="top", fontsize=15, weight="bold")
     if shown:
         figure.legend(

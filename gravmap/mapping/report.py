@@ -14,7 +14,7 @@ from gravmap.mapping.report_facts import Facts, protocols_of, read_run
 from gravmap.mapping.report_made import limits, made, sources
 from gravmap.mapping.report_maps import class_ages, doubts, gravity_map, main_map
 from gravmap.mapping.report_scores import reliability_section, scores_section, verdict
-from gravmap.mapping.report_words import about, area, degrees, missing, percent, region_title, swatch, text
+from gravmap.mapping.report_words import about, bare_area, degrees, missing, percent, region_title, swatch, text
 from gravmap.mapping.sheet import read_sheet
 
 REPORT = "report.html"
@@ -177,11 +177,11 @@ def _areas(facts: Facts) -> str:
         total, rock = counted.of_class(index), counted.of_class(index, OUTCROP)
         under = counted.of_class(index, NEAR, COVERED, EXTRAPOLATED)
         age = ages.get(index, "")
-        cells = [f'<td class="n">{area(total)}</td><td class="n">{percent(total / whole)}</td>']
+        cells = [f'<td class="n">{bare_area(total)}</td><td class="n optional">{percent(total / whole)}</td>']
         if split:
             cells.append(
-                f'<td class="n optional">{area(rock)}</td><td class="n">{area(under)}</td><td class="optional">'
-                f'<span class="parts" aria-hidden="true"><i class="rock" style="width:{100 * rock / largest:.2f}%"></i>'
+                f'<td class="n optional">{bare_area(rock)}</td><td class="n">{bare_area(under)}</td>'
+                f'<td class="optional"><span class="parts" aria-hidden="true"><i class="rock" style="width:{100 * rock / largest:.2f}%"></i>'
                 f'<i class="under" style="width:{100 * under / largest:.2f}%"></i></span></td>'
             )
         if found:
@@ -191,16 +191,20 @@ def _areas(facts: Facts) -> str:
             f'<tr><th scope="row"><span class="class">{swatch(entry["colour"])}<span>{text(entry["name"])}'
             f"<small>{text(age)}</small></span></span></th>{''.join(cells)}</tr>"
         )
-    head = ['<th scope="col">Class</th><th scope="col" class="n">Area</th><th scope="col" class="n">Share</th>']
-    foot = [f'<th scope="row">All</th><td class="n">{area(whole)}</td><td class="n">{percent(1.0)}</td>']
+    head = [
+        '<th scope="col">Class</th><th scope="col" class="n">Area, km²</th>',
+        '<th scope="col" class="n optional">Share</th>',
+    ]
+    foot = [f'<th scope="row">All</th><td class="n">{bare_area(whole)}</td><td class="n optional">{percent(1.0)}</td>']
     if split:
         head.append(
-            '<th scope="col" class="n optional">On outcrop</th><th scope="col" class="n">Under cover</th>'
+            '<th scope="col" class="n optional">On outcrop, km²</th><th scope="col" class="n">Under cover, km²</th>'
             '<th scope="col" class="optional bits"><i class="bit rock"></i>outcrop <i class="bit under"></i>cover</th>'
         )
         rock, under = counted.of_evidence(OUTCROP), counted.of_evidence(NEAR, COVERED, EXTRAPOLATED)
         foot.append(
-            f'<td class="n optional">{area(rock)}</td><td class="n">{area(under)}</td><td class="optional"></td>'
+            f'<td class="n optional">{bare_area(rock)}</td><td class="n">{bare_area(under)}</td>'
+            '<td class="optional"></td>'
         )
     if found:
         head.append('<th scope="col" class="n">Found on held-out outcrop</th>')

@@ -18,8 +18,9 @@ from gravmap.mapping.figures import aspect
 from gravmap.mapping.outline import border
 from gravmap.mapping.paint import Pixels, png
 
-# Of the drawing, in its own units: a map 1000 wide, degrees to its left and below.
-_WIDE, _LEFT, _BELOW, _RIM = 1000.0, 46.0, 46.0, 3.0
+# Of the drawing, in its own units: the longer side of a map 1000, degrees to its left and below.
+_LONGEST, _LEFT, _BELOW, _RIM = 1000.0, 46.0, 46.0, 3.0
+_LABEL = 110.0  # room for 82.5°E in the largest letters that the page's style gives
 _MOST_PIECES = 20_000
 
 
@@ -42,20 +43,26 @@ def map_svg(
     outline : (ny, nx) bool, optional
         Its border is drawn as a thin line.
     """
-    tall = _WIDE * aspect(bounds_wsen)
+    wide = _LONGEST / max(1.0, aspect(bounds_wsen))
+    tall = wide * aspect(bounds_wsen)
     href = "data:image/png;base64," + base64.b64encode(png(picture)).decode()
     parts = [
-        f'<svg class="map" role="img" aria-label="{escape(described)}" style="--ratio:{1 / aspect(bounds_wsen):.4f}"'
-        f' viewBox="{-_LEFT:g} {-_RIM:g} {_WIDE + _LEFT + _RIM:g} {tall + _BELOW + _RIM:g}">',
+        f'<svg class="map" role="img" aria-label="{escape(described)}" style="{ratio(bounds_wsen)}"'
+        f' viewBox="{-_LEFT:g} {-_RIM:g} {wide + _LEFT + _RIM:.1f} {tall + _BELOW + _RIM:g}">',
         f"<title>{escape(described)}</title>",
-        f'<image width="{_WIDE:g}" height="{tall:.1f}" preserveAspectRatio="none" href="{href}"/>',
+        f'<image width="{wide:.1f}" height="{tall:.1f}" preserveAspectRatio="none" href="{href}"/>',
     ]
     if outline is not None and outline.any() and not outline.all():
-        parts.append(_outline(outline, tall))
-    parts += _graticule(bounds_wsen, tall)
-    parts.append(f'<rect class="frame" width="{_WIDE:g}" height="{tall:.1f}"/>')
-    parts += _scale_bar(bounds_wsen, tall)
+        parts.append(_outline(outline, wide, tall))
+    parts += _graticule(bounds_wsen, wide, tall)
+    parts.append(f'<rect class="frame" width="{wide:.1f}" height="{tall:.1f}"/>')
+    parts += _scale_bar(bounds_wsen, wide, tall)
     return "".join([*parts, "</svg>"])
+
+
+def ratio(bounds_wsen: tuple[float, float, float, float]) -> str:
+    """Width over height of a map, as the page's style reads it: tall maps are not drawn taller than a screen."""
+    return f"--ratio:{1 / aspect(bounds_wsen):.4f}"
 
 
 def reliability_svg(described: str, curves: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> str:
@@ -98,8 +105,8 @@ def reliability_svg(described: str, curves: Sequence[tuple[str, Sequence[dict[st
     return "".join([*parts, "</svg>"])
 
 
-def _outline(mask: NDArray[np.bool_], tall: float) -> str:
-    down, across = tall / mask.shape[0], _WIDE / mask.shape[1]
+def _outline(mask: NDArray[np.bool_], wide: float, tall: float) -> str:
+    down, across = tall / mask.shape[0], wide / mask.shape[1]
     level, upright = border(mask)
     pieces = [f"M{first * across:.1f} {row * down:.1f}H{last * across:.1f}" for row, first, last in level]
     pieces += [f"M{column * across:.1f} {first * down:.1f}V{last * down:.1f}" for column, first, last in upright]
@@ -107,30 +114,39 @@ def _outline(mask: NDArray[np.bool_], tall: float) -> str:
     return f'<path class="{style}" d="{"".join(pieces)}"/>'
 
 
-def _graticule(bounds_wsen: tuple[float, float, float, float], tall: float) -> list[str]:
+def _graticule(bounds_wsen: tuple[float, float, float, float], wide: float, tall: float) -> list[str]:
     west, south, east, north = bounds_wsen
     step = round_step(max(east - west, north - south) / 6)
+    # Where lines stand close, as on a narrow map, not each has room for its degrees.
+    every_lon, every_lat = (
+        max(1, int(np.ceil(_LABEL / (step / span * side))))
+        for span, side in ((east - west, wide), (north - south, tall))
+    )
     parts = []
-    for lon in np.arange(np.ceil(west / step - 1e-9) * step, east + 1e-9, step):
-        x = (lon - west) / (east - west) * _WIDE
+    for number, lon in enumerate(np.arange(np.ceil(west / step - 1e-9) * step, east + 1e-9, step)):
+        x = (lon - west) / (east - west) * wide
         parts.append(f'<path class="graticule" d="M{x:.1f} 0V{tall:.1f}"/>')
-        anchor = "start" if x < 30 else "end" if x > _WIDE - 30 else "middle"
+        if number % every_lon:
+            continue
+        anchor = "start" if x < 30 else "end" if x > wide - 30 else "middle"
         label = degree_label(round(float(lon), 6), "E", "W")
         parts.append(f'<text x="{x:.1f}" y="{tall + 8:.1f}" class="below" text-anchor="{anchor}">{label}</text>')
-    for lat in np.arange(np.ceil(south / step - 1e-9) * step, north + 1e-9, step):
+    for number, lat in enumerate(np.arange(np.ceil(south / step - 1e-9) * step, north + 1e-9, step)):
         y = (north - lat) / (north - south) * tall
-        parts.append(f'<path class="graticule" d="M0 {y:.1f}H{_WIDE:g}"/>')
+        parts.append(f'<path class="graticule" d="M0 {y:.1f}H{wide:.1f}"/>')
+        if number % every_lat:
+            continue
         anchor = "end" if y < 30 else "start" if y > tall - 30 else "middle"
         label = degree_label(round(float(lat), 6), "N", "S")
         parts.append(f'<text transform="translate(-9 {y:.1f}) rotate(-90)" text-anchor="{anchor}">{label}</text>')
     return parts
 
 
-def _scale_bar(bounds_wsen: tuple[float, float, float, float], tall: float) -> list[str]:
+def _scale_bar(bounds_wsen: tuple[float, float, float, float], wide: float, tall: float) -> list[str]:
     west, south, east, north = bounds_wsen
     width_km = (east - west) * KM_PER_DEGREE * float(np.cos(np.radians((south + north) / 2)))
-    length_km = round_step(width_km / 5)
-    length, x, y = length_km / width_km * _WIDE, 24.0, tall - 26.0
+    length_km = round_step(width_km / (5 if wide > _LONGEST / 2 else 3))
+    length, x, y = length_km / width_km * wide, 24.0, tall - 26.0
     return [
         f'<rect class="bar dark" x="{x:g}" y="{y:.1f}" width="{length / 2:.1f}" height="8"/>',
         f'<rect class="bar light" x="{x + length / 2:.1f}" y="{y:.1f}" width="{length / 2:.1f}" height="8"/>',

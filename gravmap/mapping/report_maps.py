@@ -13,7 +13,7 @@ from gravmap.gravity import open_fields
 from gravmap.mapping.layers import COVERED, ENTROPY, EVIDENCE_COLOURS, EXTRAPOLATED, NEAR, NODATA, OUTCROP
 from gravmap.mapping.paint import NODATA_COLOUR, paint_classes, paint_measure
 from gravmap.mapping.pictures import predicted
-from gravmap.mapping.report_charts import map_svg
+from gravmap.mapping.report_charts import map_svg, ratio
 from gravmap.mapping.report_facts import Facts
 from gravmap.mapping.report_words import area, listed, missing, percent, swatch, text
 
@@ -50,8 +50,9 @@ def main_map(facts: Facts) -> str:
         )
     elif outcrop is not None:
         told = "Every class here is a prediction from gravity, on the outcrop (inside the black lines) too."
+    drawn = map_svg(described, sheet.bounds_wsen, picture, outcrop)
     return (
-        f'<figure class="main-map">{map_svg(described, sheet.bounds_wsen, picture, outcrop)}'
+        f'<figure class="main-map" style="{ratio(sheet.bounds_wsen)}">{drawn}'
         f'<ul class="key">{"".join(items)}</ul><figcaption>{told}</figcaption></figure>'
     )
 

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 THIN = "\u202f"
+_TO = "–\u2060"  # a dash after which no line ends
 
 
 def text(value: Any) -> str:
@@ -16,9 +17,13 @@ def text(value: Any) -> str:
 
 
 def area(km2: float) -> str:
-    """Square kilometres, in groups of three digits."""
-    digits = f"{km2:,.0f}" if km2 >= 100 else f"{km2:.3g}"
-    return f"{digits.replace(',', THIN)}{THIN}km²"
+    """Square kilometres with their unit, in groups of three digits."""
+    return f"{bare_area(km2)}{THIN}km²"
+
+
+def bare_area(km2: float) -> str:
+    """The same without the unit, for a column that names it."""
+    return (f"{km2:,.0f}" if km2 >= 100 else f"{km2:.3g}").replace(",", THIN)
 
 
 def about(km2: float) -> str:
@@ -54,9 +59,9 @@ def degrees(bounds_wsen: Sequence[float]) -> str:
 
     def side(low: float, high: float, positive: str, negative: str) -> str:
         if low >= 0:
-            return f"{low:.4g}–{high:.4g}°{THIN}{positive}"
+            return f"{low:.4g}{_TO}{high:.4g}°{THIN}{positive}"
         if high <= 0:
-            return f"{-high:.4g}–{-low:.4g}°{THIN}{negative}"
+            return f"{-high:.4g}{_TO}{-low:.4g}°{THIN}{negative}"
         return f"{-low:.4g}°{THIN}{negative} to {high:.4g}°{THIN}{positive}"
 
     return f"{side(west, east, 'E', 'W')}, {side(south, north, 'N', 'S')}"

@@ -13,10 +13,14 @@ from gravmap.errors import InputError
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.area import Area
 from gravmap.mapping import report_facts
-from gravmap.mapping.report_words import about, area, degrees, percent, region_title
+from gravmap.mapping.report_words import about, area, bare_area, degrees, percent, region_title
 from toy_area import make_arrays
 from toy_map import gravity
 from toy_map_folder import CALIBRATION, NAMES, make_map, make_run, page_of
+
+
+def plain(words):
+    return words.replace("\u202f", " ").replace("\u2060", "")
 
 
 class Page(HTMLParser):
@@ -47,7 +51,7 @@ class Page(HTMLParser):
 
     @property
     def text(self):
-        return re.sub(r"\s+", " ", " ".join(self.words).replace("\u202f", " "))
+        return re.sub(r"\s+", " ", plain(" ".join(self.words)))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +88,7 @@ def test_figures_are_those_of_the_files(mapped, run):
     listed = table_row(page, "Devonian")
     sidecar = (mapped / "lithology.tif.aux.xml").read_text()
     row = re.search(r"<F>6</F><F>\d+</F><F>Devonian</F>(?:<F>\d+</F>){3}<F>([\d.]+)</F>", sidecar)
-    assert listed[1] == area(float(row[1])), "the raster's own attribute table"
+    assert listed[1] == bare_area(float(row[1])), "the raster's own attribute table"
     assert "419.2–358.9 Ma" in page.text
     assert "80–86° E, 44–48° N" in page.text
     for name in NAMES:
@@ -255,7 +259,7 @@ def test_the_same_map_gives_the_same_page_and_a_broken_run_is_told(mapped, run, 
     ],
 )
 def test_boxes_in_words(bounds, words):
-    assert degrees(bounds).replace("\u202f", " ") == words
+    assert plain(degrees(bounds)) == words
 
 
 def test_numbers_and_names_in_words():
@@ -264,7 +268,7 @@ def test_numbers_and_names_in_words():
     assert percent(0.0004).replace("\u202f", " ") == "under 1 %"
     assert percent(None) == "–"
     assert region_title("issyk-kul") == "Issyk-Kul"
-    assert region_title("bbox_81_43_92_48").replace("\u202f", " ") == "81–92° E, 43–48° N"
+    assert plain(region_title("bbox_81_43_92_48")) == "81–92° E, 43–48° N"
 
 
 def table_row(page, name):
