@@ -181,7 +181,8 @@ def _areas(facts: Facts) -> str:
         if split:
             cells.append(
                 f'<td class="n optional">{bare_area(rock)}</td><td class="n">{bare_area(under)}</td>'
-                f'<td class="optional"><span class="parts" aria-hidden="true"><i class="rock" style="width:{100 * rock / largest:.2f}%"></i>'
+                '<td class="optional"><span class="parts" aria-hidden="true">'
+                f'<i class="rock" style="width:{100 * rock / largest:.2f}%"></i>'
                 f'<i class="under" style="width:{100 * under / largest:.2f}%"></i></span></td>'
             )
         if found:
