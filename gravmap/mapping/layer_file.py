@@ -86,7 +86,7 @@ def create(path: Path, layer: Layer, place: Mapping[str, Any], tags: Mapping[str
     """
     raster = rasterio.open(
         path,
-        "w",
+        "w+",
         driver="GTiff",
         dtype="uint8",
         count=len(layer.bands),

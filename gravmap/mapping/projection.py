@@ -13,14 +13,13 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.transform import Affine
-from rasterio.warp import Resampling, calculate_default_transform, reproject
+from rasterio.warp import calculate_default_transform
 from rasterio.windows import Window
 
 from gravmap.errors import OptionError
 from gravmap.geology.areas import row_cell_areas_km2, zone_km2_per_radian
 
 GEOGRAPHIC = CRS.from_epsg(4326)
-WARP_MEMORY_MB = 64
 
 
 def read_crs(text: str) -> CRS:
@@ -48,7 +47,9 @@ def read_crs(text: str) -> CRS:
             f"{text} ({plain.name}) is no system of a flat map in metres, feet or degrees.",
             "Take a projected one such as --crs EPSG:32645, or leave --crs away for longitude and latitude.",
         )
-    return CRS.from_wkt(plain.to_wkt())
+    # The same under another name, such as OGC:CRS84.
+    same = plain.equals(pyproj.CRS.from_epsg(4326), ignore_axis_order=True)
+    return GEOGRAPHIC if same else CRS.from_wkt(plain.to_wkt())
 
 
 def warped_place(place: Mapping[str, Any], crs: CRS) -> dict[str, Any]:
@@ -101,25 +102,44 @@ def _shortest_side(place: Mapping[str, Any], crs: CRS) -> float:
 
 
 def warp(source: Path, target: Any) -> None:
-    """Fill an open raster from another by the nearest cell, all bands alike: no class is made up between two.
+    """Fill an open raster from another, all bands alike: each cell takes the values of the cell its centre lies in.
+
+    GDAL's warper, as rasterio calls it, bends lines by up to an eighth of a cell, which moves the edges of classes.
 
     Parameters
     ----------
     source : Path
-        A raster with as many bands as `target`.
+        A north-up raster with as many bands as `target`.
     target : rasterio.io.DatasetWriter
-        Open for writing.
+        Open for writing, north up; cells beyond the source keep what they are.
     """
-    bands = list(range(1, target.count + 1))
     with rasterio.open(source) as raster:
-        reproject(
-            rasterio.band(raster, bands),
-            rasterio.band(target, bands),
-            resampling=Resampling.nearest,
-            # An eighth of a cell is the warper's default; it moves edges, so every cell is asked exactly.
-            tolerance=0,
-            warp_mem_limit=WARP_MEMORY_MB,
-        )
+        back = pyproj.Transformer.from_crs(target.crs.to_wkt(), raster.crs.to_wkt(), always_xy=True)
+        into = ~raster.transform
+        for _, window in target.block_windows(1):
+            x, y = _axes(target.transform, window, np.arange(window.width) + 0.5, np.arange(window.height) + 0.5)
+            east, north = back.transform(*np.meshgrid(x, y))
+            # Where the projection has no ground the centre is infinite, and so beyond every edge.
+            col, row = into.a * east + into.c, into.e * north + into.f
+            inside = (col >= 0) & (col < raster.width) & (row >= 0) & (row < raster.height)
+            if not inside.any():
+                continue
+            rows, cols = row[inside].astype(int), col[inside].astype(int)
+            first_row, first_col = int(rows.min()), int(cols.min())
+            part = Window(first_col, first_row, int(cols.max()) - first_col + 1, int(rows.max()) - first_row + 1)
+            values = target.read(window=window)
+            values[:, inside] = raster.read(window=part)[:, rows - first_row, cols - first_col]
+            target.write(values, window=window)
+
+
+def _axes(
+    transform: Affine, window: Window, right: NDArray[np.float64], down: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coordinates of places in a part of a north-up raster, counted in cells from its corner."""
+    return (
+        transform.c + (window.col_off + right) * transform.a,
+        transform.f + (window.row_off + down) * transform.e,
+    )
 
 
 def cell_areas_km2(crs: CRS, transform: Affine, window: Window) -> NDArray[np.float64]:
@@ -147,8 +167,7 @@ def cell_areas_km2(crs: CRS, transform: Affine, window: Window) -> NDArray[np.fl
         north = transform.f + window.row_off * transform.e
         south = north + window.height * transform.e
         return row_cell_areas_km2(south, north, window.height, transform.a)[:, None]
-    x = transform.c + (window.col_off + np.arange(window.width + 1)) * transform.a
-    y = transform.f + (window.row_off + np.arange(window.height + 1)) * transform.e
+    x, y = _axes(transform, window, np.arange(window.width + 1.0), np.arange(window.height + 1.0))
     degrees = pyproj.Transformer.from_crs(crs.to_wkt(), GEOGRAPHIC.to_wkt(), always_xy=True)
     lon, lat = degrees.transform(*np.meshgrid(x, y))
     with np.errstate(invalid="ignore"):

@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from gravmap import __version__
-from gravmap.files import write_text
+from gravmap.files import full_disk_told, write_text
 from gravmap.geology.class_table import ClassRow, Tally, rows_of
 from gravmap.geology.legend import Legend
 from gravmap.mapping.layer_file import CACHE_BYTES, Band, Layer, create, publish, stored, survey
@@ -185,10 +185,15 @@ class MapWriter:
         block : Block
             Its rows and columns lie in the grid. Blocks on the file's own tiles (512 x 512 from the north-west corner)
             are written fastest.
+
+        Raises
+        ------
+        GravmapError
+            The disk is full.
         """
         height, width = block.lithology.shape
         window = Window(block.col, block.row, width, height)
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+        with full_disk_told(self.folder), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
             self._open["lithology"].write(block.lithology, 1, window=window)
             self._open["probability"].write(stored(block.probability, 1 / PROBABILITY_STEPS), window=window)
             for number, band in enumerate(self.bands, start=1):
@@ -203,11 +208,16 @@ class MapWriter:
         ----------
         progress : Progress
             Told before every file.
+
+        Raises
+        ------
+        GravmapError
+            The disk is full.
         """
         paths: dict[str, Path] = {}
         tallies: dict[str, Tally] = {}
         total = len(self.layers) + 1
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+        with full_disk_told(self.folder), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
             for done, layer in enumerate(self.layers):
                 path = self.folder / f"{layer.name}.tif"
                 progress(done, total, path.name)

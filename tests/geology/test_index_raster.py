@@ -1,10 +1,12 @@
 import json
 import shutil
 import subprocess
+import xml.etree.ElementTree
 
 import numpy as np
 import pytest
 import rasterio
+from pyproj import Geod
 
 from gravmap.geology import load_legend, write_index_raster
 
@@ -52,6 +54,20 @@ def test_gdal_shows_the_names(tmp_path, values, options):
         assert said["metadata"]["IMAGE_STRUCTURE"]["LAYOUT"] == "COG"
 
 
+@pytest.mark.skipif(shutil.which("gdalinfo") is None, reason="gdalinfo is not installed")
+def test_gdal_reads_the_table_of_cells_and_areas(tmp_path, values):
+    write_index_raster(tmp_path / "x.tif", values, BOUNDS, LEGEND)
+    table = json.loads(subprocess.check_output(["gdalinfo", "-json", str(tmp_path / "x.tif")]))["rat"]
+    assert [row["f"][0] for row in table["row"]] == list(range(11))
+    assert [row["f"][1] for row in table["row"]] == [int((values == value).sum()) for value in range(11)]
+    # All cells with data, by geodesics: three parallels and meridians in steps of a fiftieth of a degree.
+    lon, lat = np.linspace(80, 86, 301), np.linspace(44, 48, 201)
+    ring = [*lon, *[86] * 199, *lon[::-1], *[80] * 199], [*[44] * 301, *lat[1:-1], *[48] * 301, *lat[-2:0:-1]]
+    whole = Geod(ellps="WGS84").polygon_area_perimeter(*ring)[0] / 1e6
+    share = np.average((values != 255).mean(axis=1), weights=np.cos(np.radians(48 - (np.arange(600) + 0.5) / 150)))
+    assert sum(row["f"][6] for row in table["row"]) == pytest.approx(whole * share, rel=1e-5)
+
+
 def test_names_with_signs_are_escaped(tmp_path, values):
     from dataclasses import replace
 
@@ -59,7 +75,9 @@ def test_names_with_signs_are_escaped(tmp_path, values):
         LEGEND, classes=(*LEGEND.classes[:2], replace(LEGEND.classes[2], name="P & Q <old>"), *LEGEND.classes[3:])
     )
     write_index_raster(tmp_path / "x.tif", values, BOUNDS, odd)
-    assert "P &amp; Q &lt;old&gt;" in (tmp_path / "x.tif.aux.xml").read_text()
+    text = (tmp_path / "x.tif.aux.xml").read_text()
+    assert text.count("P &amp; Q &lt;old&gt;") == 2  # among the names and in the table
+    xml.etree.ElementTree.fromstring(text)
 
 
 def test_a_small_raster_is_not_padded(tmp_path):

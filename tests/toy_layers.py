@@ -1,0 +1,72 @@
+"""A made-up map, cell by cell: smooth patches of classes with outcrop, cover and ground the network does not know."""
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from gravmap.geology import Legend, load_legend
+from gravmap.mapping.layers import AGREEMENT, COVERED, ENTROPY, EXTRAPOLATED, MARGIN, NEAR, OUTCROP, SECOND, Block
+from gravmap.mapping.raster import MapGrid
+from gravmap.mapping.writer import MapWriter
+
+LEGEND = Legend("model", load_legend("bedrock10").bedrock)
+BANDS = (ENTROPY, MARGIN, SECOND, AGREEMENT)
+BLIND = np.s_[-4:, -7:]  # the corner without data
+
+
+def grid(rows, cols, west=81.0, north=48.0, step=1 / 30):
+    lat, lon = north - (np.arange(rows) + 0.5) * step, west + (np.arange(cols) + 0.5) * step
+    return MapGrid(lat, lon, (step, step), 1.0)
+
+
+def made_map(rows, cols, seed=0, smooth=6):
+    """One block over all."""
+    rng = np.random.default_rng(seed)
+    logits = [gaussian_filter(rng.normal(size=(rows, cols)), smooth) * smooth * 8 for _ in LEGEND.bedrock]
+    odds = np.exp(np.array(logits))
+    probability = (odds / odds.sum(axis=0)).astype(np.float32)
+    ground = gaussian_filter(rng.normal(size=(rows, cols)), 2 * smooth)
+    ground /= ground.std()
+    evidence = np.full((rows, cols), COVERED, dtype=np.uint8)
+    evidence[ground > 0.2] = NEAR
+    evidence[ground > 0.5] = OUTCROP
+    evidence[ground < -1] = EXTRAPOLATED
+    likeliest = probability.argmax(axis=0) + 1
+    # The map knows better than the network.
+    lithology = np.where(evidence == OUTCROP, np.roll(likeliest, 9, axis=0), likeliest).astype(np.uint8)
+    probability[:, *BLIND] = np.nan
+    lithology[BLIND] = evidence[BLIND] = 255
+    by_size = np.sort(probability, axis=0)
+    second = np.where(np.isnan(probability[0]), np.nan, np.argsort(probability, axis=0)[-2] + 1)
+    entropy = -(probability * np.log(probability)).sum(axis=0) / np.log(len(LEGEND.bedrock))
+    uncertainty = {
+        "entropy": entropy,
+        "margin": by_size[-1] - by_size[-2],
+        "second class": second.astype(np.float32),
+        "agreement": by_size[-1],
+    }
+    return Block(0, 0, lithology, probability, uncertainty, evidence)
+
+
+def cut(whole, size):
+    """The map in blocks of `size` cells."""
+    rows, cols = whole.lithology.shape
+    for row in range(0, rows, size):
+        for col in range(0, cols, size):
+            part = np.s_[row : row + size, col : col + size]
+            yield Block(
+                row,
+                col,
+                whole.lithology[part],
+                whole.probability[:, *part],
+                {name: values[part] for name, values in whole.uncertainty.items()},
+                whole.evidence[part],
+            )
+
+
+def write_map(folder, blocks, cells, **options):
+    """The finished files of a map."""
+    settings = {"bands": BANDS, "tags": {"GRAVMAP_CONTENT": "made up"}, "near_km": 25.0} | options
+    with MapWriter(folder, cells, LEGEND, **settings) as writer:
+        for block in blocks:
+            writer.write(block)
+        return writer.finish()
