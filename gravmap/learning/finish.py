@@ -17,11 +17,12 @@ from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.reliability_figure import draw_reliability
 from gravmap.learning.run import Run
 from gravmap.learning.training_ground import measure_reach
+from gravmap.progress import Progress, silent
 
 log = logging.getLogger(__name__)
 
 
-def finish(run: Run) -> dict[str, Any]:
+def finish(run: Run, progress: Progress = silent) -> dict[str, Any]:
     """Score the best weights on the test blocks, once, and write what came out.
 
     Writes the model with its scores, `curves.png`, `calibration.json`, `reliability.png`, `reach.safetensors` and, last
@@ -31,6 +32,8 @@ def finish(run: Run) -> dict[str, Any]:
     ----------
     run : Run
         After its last epoch; every process calls this.
+    progress : Progress
+        Told that the steps are done, and how far the windows over held-out ground are.
 
     Returns
     -------
@@ -40,7 +43,12 @@ def finish(run: Run) -> dict[str, Any]:
     run.group.agree(None)  # the first process has written the model by now
     network, spec = load_model(run.run_dir, run.group.device)
     run.network.load_state_dict(network.state_dict())
-    held = run.held_out()
+    steps = run.config.epochs * run.steps
+
+    def tell(done: int, total: int, note: str = "") -> None:
+        progress(steps, steps, f"the best weights on held-out ground: {done} of {total} windows")
+
+    held = run.held_out(tell)
     record = calibrate(held, default_scales(run.scales_deg, run.group.device.type))
     result = {
         "tune": spec.scores["tune"],

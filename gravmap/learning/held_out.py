@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +17,7 @@ from gravmap.learning.channels import InputChannels
 from gravmap.learning.distributed import ALONE, Group
 from gravmap.learning.evaluation import node_logits, windows_over
 from gravmap.learning.target import IGNORE, to_target
+from gravmap.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def ask_held_out(
     device: str | torch.device = "cpu",
     batch_size: int = 1,
     group: Group = ALONE,
+    progress: Progress = silent,
 ) -> HeldOut:
     """Let a network speak of the held-out ground.
 
@@ -69,8 +73,11 @@ def ask_held_out(
         As in :func:`gravmap.learning.mosaic.predict_logits`.
     group : Group
         Processes that share the windows; every one gets all.
+    progress : Progress
+        Told the windows done, of all sizes; of several processes, those of this one.
     """
     truth, role, held = _held_nodes(area)
+    done, mine = 0, math.ceil(count_windows(area, scales_deg, TUNE, TEST) / group.size)
     logits: dict[float, NDArray[np.float32]] = {}
     for scale in sorted(set(scales_deg)):
         if not held.any():
@@ -86,7 +93,9 @@ def ask_held_out(
             device=device,
             batch_size=batch_size,
             group=group,
+            progress=functools.partial(_add_up, progress, done, mine),
         )
+        done += math.ceil(len(windows_over(held, area, scale)) / group.size)
         logits[scale] = whole[:, held].T
     reached = np.ones(int(held.sum()), np.bool_)
     for values in logits.values():
@@ -98,6 +107,10 @@ def ask_held_out(
         weight[reached],
         {scale: values[reached] for scale, values in logits.items()},
     )
+
+
+def _add_up(progress: Progress, before: int, whole: int, done: int, total: int, note: str = "") -> None:
+    progress(min(before + done, whole), whole, note)
 
 
 def count_windows(area: Area, scales_deg: Sequence[float], *roles: int) -> int:

@@ -35,6 +35,7 @@ from gravmap.learning.phases import ADAM, Phases
 from gravmap.learning.sampler import Sampler
 from gravmap.learning.steps import Stepper
 from gravmap.learning.tiles import Tiles
+from gravmap.progress import Progress, silent
 
 log = logging.getLogger(__name__)
 
@@ -203,9 +204,9 @@ class Run:
             self.network, self.area, role, scale_deg=scoring_scale(self.scales_deg), loss=loss, **self._asking
         )
 
-    def held_out(self) -> HeldOut:
+    def held_out(self, progress: Progress = silent) -> HeldOut:
         """What the network as it is says of all held-out ground, at the sizes of window that maps are made with."""
-        return ask_held_out(self.network, self.area, self.ending_scales_deg, **self._asking)
+        return ask_held_out(self.network, self.area, self.ending_scales_deg, progress=progress, **self._asking)
 
     @property
     def scales_deg(self) -> list[float]:

@@ -48,7 +48,7 @@ def train(
     config : TrainConfig
         How to train.
     progress : Progress
-        Told the steps done and a note on loss, score and time left.
+        Told the steps done and a note on loss, score and time left; in the end, the windows over held-out ground.
     group : Group, optional
         The processes that train together; by default this one alone on `config.device`.
     resume : bool
@@ -110,7 +110,7 @@ def train(
         if out_of_time:
             log.info("The time limit is reached after %d epochs.", run.epoch)
             break
-    return finish(run)
+    return finish(run, progress)
 
 
 def _left(elapsed_s: float, steps: int, steps_left: int, limit_s: float | None) -> str:

@@ -15,6 +15,8 @@ import torch
 
 from gravmap.errors import DeviceError, InputError
 from gravmap.learning import TrainConfig, load_model, train
+from gravmap.learning.applicability import read_reach
+from gravmap.learning.calibration import read_calibration
 from gravmap.learning.crops import Augmentation
 from gravmap.learning.distributed import device_for, group_variables
 from gravmap.learning.launch import launch
@@ -40,6 +42,13 @@ def test_two_processes_with_two_crops_are_one_with_four(area, tmp_path):
     np.testing.assert_allclose(curve(tmp_path / "two"), curve(tmp_path / "one"), rtol=1e-4)
     assert shared["test"]["places"] == alone["test"]["places"] > 50
     np.testing.assert_allclose(shared["test"]["confusion"], alone["test"]["confusion"], atol=1)
+    # What is measured in the end is the same ground's, and written once.
+    said = [read_calibration(tmp_path / name).record for name in ("one", "two")]
+    assert said[0]["temperatures"] == pytest.approx(said[1]["temperatures"], rel=1e-2)
+    for role in ("tune", "test"):
+        assert said[0][role]["nodes"] == said[1][role]["nodes"]
+        assert said[0][role]["after"]["nll"] == pytest.approx(said[1][role]["after"]["nll"], rel=1e-3)
+    assert np.array_equal(*(read_reach(tmp_path / name).points for name in ("one", "two")))
     one, other = (load_model(tmp_path / name)[0].state_dict() for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=2e-3, atol=1e-4)

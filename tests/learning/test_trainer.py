@@ -80,10 +80,13 @@ def test_what_a_run_leaves(area, tmp_path):
     best = max(range(3), key=lambda index: float(rows[index]["tune_fwiou"]))
     assert result["best_epoch"] == best + 1
     assert result["tune"]["fwiou"] == float(rows[best]["tune_fwiou"])
-    assert [done for done, _, _ in told] == [1, 2, 3, 4, 5, 6]
-    assert told[-1][1] == 6
-    assert "loss" in told[-1][2]
-    assert "left" in told[-1][2]
+    assert [done for done, _, _ in told[:6]] == [1, 2, 3, 4, 5, 6]
+    assert "loss" in told[5][2]
+    assert "left" in told[5][2]
+    # Then the windows over held-out ground, whose number is known before.
+    assert {(done, total) for done, total, _ in told[6:]} == {(6, 6)}
+    windows = len(told) - 6
+    assert [note.split(": ")[1] for _, _, note in told[6:]] == [f"{n + 1} of {windows} windows" for n in range(windows)]
     spec = load_model(tmp_path / "run")[1]
     assert spec.channels == ["residual_10km"]
     assert spec.field_recipe == {"method": "regional"}
