@@ -78,8 +78,8 @@ def command(
     """Predict bedrock lithology of a region and write its map.
 
     Mapped outcrop is shown as mapped; the network names the bedrock under cover. Writes lithology.tif and .gpkg,
-    probability.tif, uncertainty.tif, evidence.tif, styles for QGIS and provenance.json into maps/REGION/. A run that
-    was stopped goes on where it stopped when the command is given again.
+    probability.tif, uncertainty.tif, evidence.tif, styles for QGIS, pictures for print, report.html, a STAC item and
+    provenance.json into maps/REGION/. A run that was stopped goes on where it stopped when the command is given again.
     """
     if polygon is not None and (region is not None or bbox):
         raise click.UsageError("--polygon excludes --region and --bbox.")
@@ -130,6 +130,7 @@ def command(
             folder,
             name=name,
             labels_path=labels,
+            tiles_path=workspace.tiles if (workspace.tiles / "index.json").exists() else None,
             options=options,
             overwrite=overwrite,
             command=session.command_line,

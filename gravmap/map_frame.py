@@ -32,8 +32,8 @@ def furnish(axes: Axes, bounds_wsen: tuple[float, float, float, float], width_in
     step = round_step((east - west) / width_in)  # about a line per inch
     longitudes = np.arange(np.ceil(west / step) * step, east + 1e-9, step)
     latitudes = np.arange(np.ceil(south / step) * step, north + 1e-9, step)
-    axes.set_xticks(longitudes, [_degrees(value, "E", "W") for value in longitudes], fontsize=8)
-    axes.set_yticks(latitudes, [_degrees(value, "N", "S") for value in latitudes], fontsize=8)
+    axes.set_xticks(longitudes, [degree_label(value, "E", "W") for value in longitudes], fontsize=8)
+    axes.set_yticks(latitudes, [degree_label(value, "N", "S") for value in latitudes], fontsize=8)
     axes.grid(color="black", linewidth=0.35, alpha=0.35)
     km_per_degree = KM_PER_DEGREE * np.cos(np.radians(middle))
     length_km = round_step((east - west) * km_per_degree / 5)
@@ -75,5 +75,6 @@ def round_step(target: float) -> float:
     return float(min((factor * power for factor in (1, 2, 5, 10)), key=lambda value: abs(value - target)))
 
 
-def _degrees(value: float, positive: str, negative: str) -> str:
+def degree_label(value: float, positive: str, negative: str) -> str:
+    """A longitude or latitude as a map writes it: 81°E."""
     return f"{abs(value):g}°{positive if value >= 0 else negative}"

@@ -14,6 +14,7 @@ from gravmap.files import write_json
 from gravmap.geology import Legend, open_labels
 from gravmap.learning.area import Area
 from gravmap.mapping.figures import ClassPanel, FieldPanel, Panel, classes_of_legend, draw
+from gravmap.mapping.report import REPORT
 from gravmap.mapping.under_cover import UnderCover, score_under_cover
 from gravmap.tiling import load_arrays
 from gravmap.workspace import Workspace
@@ -67,9 +68,8 @@ def report(root: Path, truth_path: Path, region: str = "demo") -> Report:
     picture = folder / "demo.png"
     legend = open_labels(workspace.labels).legend
     _draw(picture, area, found, truth, bounds, legend)
-    return Report(
-        found.scores, found.table(), [picture, folder / "quicklook.png", workspace.runs / "demo" / "curves.png"]
-    )
+    looked_at = [picture, folder / "map.png", folder / REPORT, workspace.runs / "demo" / "curves.png"]
+    return Report(found.scores, found.table(), [path for path in looked_at if path.exists()])
 
 
 def _draw(
@@ -83,7 +83,7 @@ def _draw(
     surface, _ = area.node_truth()
     outcrop = (surface > 0) & (surface != 255)
     merged = {name: np.where(outcrop, surface, values).astype(np.uint8) for name, values in found.maps.items()}
-    network, _, nearest = list(merged)[:3]
+    network, _, nearest, diffused = list(merged)[:4]
     scores = {name: row["all"] for name, row in found.scores.items()}
 
     def score(name: str) -> str:
@@ -92,13 +92,14 @@ def _draw(
     panels: list[Panel] = [
         FieldPanel(area.channels[0].replace("_", " "), "mGal", area.fields[0], bounds, diverging=True),
         ClassPanel("The map a geologist has: bedrock where it crops out", surface, bounds, outcrop),
-        ClassPanel(score(network), merged[network], bounds, outcrop),
+        ClassPanel(score(network), merged[network], bounds, outcrop, ~outcrop),
         ClassPanel("The truth below the cover", truth, bounds, outcrop),
-        ClassPanel(score(nearest), merged[nearest], bounds, outcrop),
-        ClassPanel(score("label diffusion (no gravity)"), merged["label diffusion (no gravity)"], bounds, outcrop),
+        ClassPanel(score(nearest), merged[nearest], bounds, outcrop, ~outcrop),
+        ClassPanel(score(diffused), merged[diffused], bounds, outcrop, ~outcrop),
     ]
     notes = [
-        "A simulated crust. Inside the outlines the bedrock crops out and is shown as mapped; outside it is predicted.",
+        "A simulated crust. Inside the outlines the bedrock crops out and is shown as mapped; where ruled in white it"
+        " is predicted.",
         "Every predictor saw the same training outcrop: held-out blocks were kept from all of them.",
     ]
     draw(path, panels, classes_of_legend(legend), title="gravmap demo", notes=notes, columns=2, panel_width_in=6.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +15,20 @@ from numpy.typing import NDArray
 from gravmap.files import atomic_path
 from gravmap.geology import Legend
 from gravmap.map_frame import furnish
+from gravmap.mapping.outline import border
+from gravmap.mapping.paint import NODATA_COLOUR, paint_classes
 
 matplotlib.use("Agg")  # files only: no display is needed, on a server or under ssh
 
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-NODATA_COLOUR = "#D9D9D9"
-
 # Inches around a map: degree labels to its left, its title above, degree labels below; the picture's own title.
 _LEFT, _ABOVE, _BELOW, _TITLE = 0.55, 0.3, 0.35, 0.5
+_NARROWEST = 6.5  # of a whole picture: its title and notes need room
+_RULED_PERIODS = 200  # white lines across a map, over what is predicted
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,15 @@ class ClassPanel:
         Outer edges, degrees.
     outline : (ny, nx) bool, optional
         Its border is drawn as a thin line (the mapped outcrop).
+    ruled : (ny, nx) bool, optional
+        Thin white lines lie over it (what is predicted under cover).
     """
 
     title: str
     values: NDArray[np.uint8]
     bounds_wsen: tuple[float, float, float, float]
     outline: NDArray[np.bool_] | None = None
+    ruled: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,10 @@ class FieldPanel:
         Colours about zero (a residual) instead of from low to high.
     limits : (float, float), optional
         Colour limits; the 1st and 99th percentile without.
+    colours : str
+        Name of matplotlib's colour map, read by every eye; a diverging one is always red and blue.
+    outline : (ny, nx) bool, optional
+        Its border is drawn as a thin line (the mapped outcrop).
     """
 
     title: str
@@ -75,6 +84,8 @@ class FieldPanel:
     bounds_wsen: tuple[float, float, float, float]
     diverging: bool = False
     limits: tuple[float, float] | None = None
+    colours: str = "viridis"
+    outline: NDArray[np.bool_] | None = None
 
 
 Panel = ClassPanel | FieldPanel
@@ -86,7 +97,7 @@ def classes_of_legend(legend: Legend) -> list[dict[str, Any]]:
 
 
 def draw(
-    path: Path,
+    paths: Path | Sequence[Path],
     panels: Sequence[Panel],
     classes: Sequence[dict[str, Any]],
     *,
@@ -94,13 +105,14 @@ def draw(
     notes: Sequence[str] = (),
     columns: int = 1,
     panel_width_in: float = 9.0,
+    dpi: int = 130,
 ) -> None:
     """Write a picture of several maps with one common legend.
 
     Parameters
     ----------
-    path : Path
-        The PNG to write.
+    paths : Path or sequence of Path
+        The files to write, ``.png`` or ``.pdf``: the same picture in each.
     panels : sequence of ClassPanel or FieldPanel
         Drawn row by row.
     classes : sequence of dict
@@ -108,41 +120,48 @@ def draw(
     title : str
         Of the whole picture.
     notes : sequence of str
-        Lines under the picture.
+        Under the picture, broken into lines where they are long.
     columns : int
         Panels side by side.
     panel_width_in : float
         Width of one panel, inches.
+    dpi : int
+        Pixels per inch.
     """
     # Everything is laid out in inches, so that maps of one picture are of one size whatever stands beside them.
     rows = -(-len(panels) // columns)
-    west, south, east, north = panels[0].bounds_wsen
     bar_width = 0.85 if any(isinstance(panel, FieldPanel) for panel in panels) else 0.2
     cell_width = _LEFT + panel_width_in + bar_width
-    map_height = panel_width_in * (north - south) / ((east - west) * np.cos(np.radians((south + north) / 2)))
-    cell_height = map_height + _ABOVE + _BELOW
-    width = columns * cell_width + 0.1
+    map_height = panel_width_in * aspect(panels[0].bounds_wsen)
+    titles = [textwrap.wrap(panel.title, max(12, int((cell_width - _LEFT) * 10.5))) for panel in panels]
+    above = _ABOVE + 0.19 * (max(map(len, titles)) - 1)
+    cell_height = map_height + above + _BELOW
+    width = max(columns * cell_width + 0.1, _NARROWEST)
     shown = _classes_shown(panels, classes)
-    legend_columns = max(1, int((width - _LEFT) // 2.1))
+    longest = max((len(str(patch.get_label())) for patch in shown), default=1)
+    legend_columns = max(1, int((width - _LEFT) // (0.55 + 0.085 * longest)))
     legend_height = 0.24 * -(-len(shown) // legend_columns) + 0.2 if shown else 0.0
-    notes_height = 0.19 * len(notes) + 0.15
+    lines = [line for note in notes for line in textwrap.wrap(note, int((width - _LEFT - 0.2) * 15))]
+    notes_height = 0.17 * len(lines) + 0.15
     height = rows * cell_height + legend_height + notes_height + _TITLE
-    figure = Figure(figsize=(width, height), dpi=130)
+    figure = Figure(figsize=(width, height), dpi=dpi)
     for index, panel in enumerate(panels):
         left = (index % columns) * cell_width + _LEFT
-        bottom = height - _TITLE - (index // columns) * cell_height - _ABOVE - map_height
+        bottom = height - _TITLE - (index // columns) * cell_height - above - map_height
         axes = figure.add_axes((left / width, bottom / height, panel_width_in / width, map_height / height))
         if isinstance(panel, ClassPanel):
-            _draw_classes(axes, panel, classes)
+            _draw_classes(axes, panel, classes, round(panel_width_in * dpi))
         else:
             image = _draw_field(axes, panel)
             beside = ((left + panel_width_in + 0.1) / width, bottom / height, 0.14 / width, map_height / height)
             bar = figure.colorbar(image, cax=figure.add_axes(beside))
             bar.set_label(panel.unit, fontsize=8)
             bar.ax.tick_params(labelsize=7)
+            bar.outline.set_linewidth(0.5)
+        _draw_outline(axes, panel)
         furnish(axes, panel.bounds_wsen, panel_width_in)
-        axes.set_title(panel.title, fontsize=11, loc="left", pad=4)
-    figure.text(_LEFT / width, 1 - 0.12 / height, title, ha="left", va="top", fontsize=14, weight="bold")
+        axes.set_title("\n".join(titles[index]), fontsize=11, loc="left", pad=4)
+    figure.text(_LEFT / width, 1 - 0.12 / height, title, ha="left", va="top", fontsize=15, weight="bold")
     if shown:
         figure.legend(
             handles=shown,
@@ -155,10 +174,20 @@ def draw(
             handleheight=1.1,
             borderpad=0,
         )
-    for line, text in enumerate(notes):
-        figure.text(_LEFT / width, (notes_height - 0.19 * (line + 1)) / height, text, fontsize=8, color="#444444")
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png")
+    for number, line in enumerate(lines):
+        at = (notes_height - 0.17 * (number + 1)) / height
+        figure.text(_LEFT / width, at, line, fontsize=8, color="#444444")
+    for path in [paths] if isinstance(paths, Path) else paths:
+        # Without a date in it the same map gives the same file.
+        dated = {"CreationDate": None, "Title": title} if path.suffix == ".pdf" else {"Title": title}
+        with atomic_path(path) as partial:
+            figure.savefig(partial, format=path.suffix.removeprefix("."), metadata=dated)
+
+
+def aspect(bounds_wsen: tuple[float, float, float, float]) -> float:
+    """Height over width of a map in degrees, drawn true at its middle latitude."""
+    west, south, east, north = bounds_wsen
+    return float((north - south) / ((east - west) * np.cos(np.radians((south + north) / 2))))
 
 
 def _classes_shown(panels: Sequence[Panel], classes: Sequence[dict[str, Any]]) -> list[Patch]:
@@ -173,37 +202,38 @@ def _classes_shown(panels: Sequence[Panel], classes: Sequence[dict[str, Any]]) -
     ]
     if 255 in present:
         patches.append(Patch(facecolor=NODATA_COLOUR, edgecolor="#555555", linewidth=0.5, label="no data"))
+    if any(isinstance(panel, ClassPanel) and panel.ruled is not None for panel in panels):
+        ruled = Patch(facecolor="#8A8A8A", edgecolor="white", hatch="/////", linewidth=0, label="ruled: predicted")
+        patches.append(ruled)
     return patches
 
 
-def _draw_classes(axes: Axes, panel: ClassPanel, classes: Sequence[dict[str, Any]]) -> None:
+def _draw_classes(axes: Axes, panel: ClassPanel, classes: Sequence[dict[str, Any]], width_px: int) -> None:
     west, south, east, north = panel.bounds_wsen
-    colours = {int(entry["index"]): entry["colour"] for entry in classes} | {255: NODATA_COLOUR}
-    indices = sorted(colours)
-    edges = [indices[0] - 0.5, *(index + 0.5 for index in indices)]
-    axes.imshow(
-        panel.values,
-        cmap=ListedColormap([colours[index] for index in indices]),
-        norm=BoundaryNorm(edges, len(indices)),
-        extent=(west, east, south, north),
-        interpolation="nearest",
+    colours = {int(entry["index"]): entry["colour"] for entry in classes}
+    picture = paint_classes(
+        panel.values, colours, width_px=width_px, ruled=panel.ruled, period_px=max(4, round(width_px / _RULED_PERIODS))
     )
-    if panel.outline is not None and panel.outline.any() and not panel.outline.all():
-        border = LineCollection(_edges(panel.outline, panel.bounds_wsen), colors="black", linewidths=0.5)
-        axes.add_collection(border)
+    axes.imshow(picture, extent=(west, east, south, north), interpolation="nearest")
+
+
+def _draw_outline(axes: Axes, panel: Panel) -> None:
+    if panel.outline is None or not panel.outline.any() or panel.outline.all():
+        return
+    # Where outcrop is a thousand small bodies, a strong line would paint them over.
+    pieces = _edges(panel.outline, panel.bounds_wsen)
+    width = 0.6 if len(pieces) < 4000 else 0.35
+    axes.add_collection(LineCollection(pieces, colors="black", linewidths=width, capstyle="projecting"))
 
 
 def _edges(mask: NDArray[np.bool_], bounds_wsen: tuple[float, float, float, float]) -> list[list[tuple[float, float]]]:
-    """The sides of cells where a mask begins or ends, as segments (lon, lat): true to the cells, however coarse."""
+    """The border of a mask as segments (lon, lat): true to the cells, however coarse."""
     west, south, east, north = bounds_wsen
     lat = np.linspace(north, south, mask.shape[0] + 1)
     lon = np.linspace(west, east, mask.shape[1] + 1)
-    across = [
-        [(lon[col], lat[row + 1]), (lon[col + 1], lat[row + 1])] for row, col in np.argwhere(mask[1:] ^ mask[:-1])
-    ]
-    along = [
-        [(lon[col + 1], lat[row]), (lon[col + 1], lat[row + 1])] for row, col in np.argwhere(mask[:, 1:] ^ mask[:, :-1])
-    ]
+    level, upright = border(mask)
+    across = [[(lon[first], lat[row]), (lon[last], lat[row])] for row, first, last in level]
+    along = [[(lon[column], lat[first]), (lon[column], lat[last])] for column, first, last in upright]
     return across + along
 
 
@@ -216,7 +246,7 @@ def _draw_field(axes: Axes, panel: FieldPanel) -> Any:
         low = -high
     image = axes.imshow(
         panel.values,
-        cmap="RdBu_r" if panel.diverging else "viridis",
+        cmap="RdBu_r" if panel.diverging else panel.colours,
         vmin=low,
         vmax=high,
         extent=(west, east, south, north),

@@ -18,13 +18,12 @@ from gravmap.geology import LabelFile
 from gravmap.mapping.assemble import Assembler
 from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
+from gravmap.mapping.finish import Origin, finish_map
 from gravmap.mapping.fit import check_labels
 from gravmap.mapping.map_folder import check_folder
 from gravmap.mapping.plan import FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
 from gravmap.mapping.processes import make_passes_together, out_of_memory
-from gravmap.mapping.provenance import seal, write_provenance
-from gravmap.mapping.stac import write_item
 from gravmap.mapping.windows import Work, make_passes
 from gravmap.mapping.writer import MapFiles, MapWriter, Summary
 from gravmap.progress import Progress, silent
@@ -106,6 +105,7 @@ def predict(
     *,
     name: str = "region",
     labels_path: Path | None = None,
+    tiles_path: Path | None = None,
     options: Options | None = None,
     overwrite: bool = False,
     command: str = "",
@@ -132,6 +132,8 @@ def predict(
         The region's name, for the record.
     labels_path : Path, optional
         ``data/labels.tif``; without it every cell is the network's.
+    tiles_path : Path, optional
+        ``data/tiles``: the report scores null models on the ground that the runs were scored on.
     options : Options, optional
         All else.
     overwrite : bool
@@ -171,21 +173,19 @@ def predict(
             resumed = len(unfinished.kept)
             made = _write(unfinished, predictor, plan, options, labels_path, progress)
             shutil.rmtree(unfinished.folder / FOLDER)
-            # From here on everything is made from what the folder holds.
-            write_provenance(
-                unfinished.folder,
-                command=command,
-                settings=_settings(name, plan, options, labels_path, predictor),
-                fields=fields_path,
-                runs=[member.folder for member in predictor.members],
-                labels=labels_path,
-                others={} if clip is None else {"polygon": clip.path},
-                device=plan.device,
-                seconds=time.monotonic() - began,
-                home=out_folder,
+            origin = Origin(
+                name,
+                command,
+                _settings(name, plan, options, labels_path, predictor),
+                fields_path,
+                [member.folder for member in predictor.members],
+                labels_path,
+                tiles_path,
+                {} if clip is None else {"polygon": clip.path},
+                began,
             )
-            write_item(unfinished.folder)
-            seal(unfinished.folder)
+            progress(1, 1, "pictures and report")
+            finish_map(unfinished.folder, out_folder, predictor.legend, plan, origin)
     files = {path.name: path for path in sorted(out_folder.iterdir())}
     return Prediction(out_folder, files, plan, made.summary, resumed)
 

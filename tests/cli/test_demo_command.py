@@ -34,7 +34,7 @@ def test_the_demo_runs_the_commands_of_a_real_project_and_scores_beside_null_mod
         scores["scores"]["nearest outcrop (no gravity)"]["all"]["fwiou"]
         > scores["scores"]["majority class"]["all"]["fwiou"]
     )
-    for picture in ("maps/demo/demo.png", "maps/demo/quicklook.png", "runs/demo/curves.png"):
+    for picture in ("maps/demo/demo.png", "maps/demo/map.png", "runs/demo/curves.png"):
         assert (root / picture).stat().st_size > 10_000
 
     again = CliRunner().invoke(gravmap_cli.gravmap, ["demo", str(root)])

@@ -1,0 +1,110 @@
+"""Layers as colours: class maps with predicted ground ruled in white, measures in a colour scale."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import to_rgb
+from numpy.typing import NDArray
+
+NODATA_COLOUR = "#D9D9D9"
+
+Pixels = NDArray[np.uint8]
+
+# A ruling of a third of the period at half strength leaves every colour of a legend what it is.
+_RULED_SHARE, _RULED_STRENGTH = 0.3, 0.55
+
+
+def paint_classes(
+    values: NDArray[np.uint8],
+    colours: Mapping[int, str],
+    *,
+    width_px: int = 0,
+    ruled: NDArray[np.bool_] | None = None,
+    period_px: int = 12,
+) -> Pixels:
+    """A class map in its legend's colours.
+
+    Parameters
+    ----------
+    values : (ny, nx) uint8
+        Class indices; what has no colour is painted as no data.
+    colours : mapping of int to str
+        Class index to colour.
+    width_px : int
+        Every cell becomes a square of whole pixels, so many that the picture is at least this wide.
+    ruled : (ny, nx) bool, optional
+        Cells over which thin white lines are drawn, from lower left to upper right.
+    period_px : int
+        Distance from one line to the next, along a row.
+
+    Returns
+    -------
+    (H, W, 3) uint8
+    """
+    table = np.empty((256, 3), np.uint8)
+    table[:] = _byte(NODATA_COLOUR)
+    for index, colour in colours.items():
+        table[index] = _byte(colour)
+    factor = max(1, -(-width_px // values.shape[1]))
+    picture = enlarged(table[values], factor)
+    if ruled is not None and ruled.any():
+        mask = enlarged(ruled, factor)
+        row, column = np.ogrid[: mask.shape[0], : mask.shape[1]]
+        lines = mask & ((row + column) % period_px < max(1, round(_RULED_SHARE * period_px)))
+        picture[lines] = np.rint(255 * _RULED_STRENGTH + (1 - _RULED_STRENGTH) * picture[lines]).astype(np.uint8)
+    return picture
+
+
+def paint_measure(
+    values: NDArray[Any], colours: str, limits: tuple[float, float], *, width_px: int = 0
+) -> tuple[Pixels, list[str]]:
+    """A measure in a colour scale.
+
+    Parameters
+    ----------
+    values : (ny, nx) float
+        NaN is painted as no data.
+    colours : str
+        Name of matplotlib's colour map.
+    limits : (float, float)
+        Values of its ends.
+    width_px : int
+        As in :func:`paint_classes`.
+
+    Returns
+    -------
+    picture : (H, W, 3) uint8
+    scale : list of str
+        Nine colours from the lower end to the upper.
+    """
+    scale = matplotlib.colormaps[colours]
+    low, high = limits
+    share = (values - low) / (high - low if high > low else 1.0)
+    picture = np.rint(255 * scale(np.nan_to_num(np.clip(share, 0, 1)))[..., :3]).astype(np.uint8)
+    picture[~np.isfinite(values)] = _byte(NODATA_COLOUR)
+    stops = ["#{:02X}{:02X}{:02X}".format(*_byte(scale(at)[:3])) for at in np.linspace(0, 1, 9)]
+    return enlarged(picture, max(1, -(-width_px // values.shape[1]))), stops
+
+
+def enlarged(cells: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Every cell of the first two axes as a square of `factor` x `factor`."""
+    return cells.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else cells.copy()
+
+
+def png(picture: Pixels) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    from matplotlib.image import imsave
+
+    memory = io.BytesIO()
+    imsave(memory, picture, format="png", pil_kwargs={"optimize": True})
+    return memory.getvalue()
+
+
+def _byte(colour: Any) -> tuple[int, int, int]:
+    red, green, blue = (round(255 * part) for part in to_rgb(colour))
+    return red, green, blue

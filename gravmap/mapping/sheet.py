@@ -1,0 +1,184 @@
+"""The layers of a finished map as its files hold them, small enough to draw."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioIOError
+from rasterio.vrt import WarpedVRT
+
+from gravmap.errors import InputError
+from gravmap.mapping.layers import NODATA, SECOND, evidence_names
+
+WGS84 = "EPSG:4326"
+_DEFAULT_NEAR_KM = 25.0
+
+Bounds = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What a map's pictures are drawn from.
+
+    Attributes
+    ----------
+    bounds_wsen : tuple of float
+        Outer edges, degrees.
+    lithology : (ny, nx) uint8
+        Class index, north up; 255 no data.
+    classes : list of dict
+        ``index``, ``name``, ``colour`` of each class of the file.
+    evidence : (ny, nx) uint8, optional
+        Values of :mod:`gravmap.mapping.layers`; None where the map has no evidence.tif.
+    evidence_names : dict of int to str
+        In words, as the file has them.
+    measures : dict of str to (ny, nx) float32
+        Bands of uncertainty.tif that are quantities, by name; NaN where there is no data. Empty without the file.
+    cells : (int, int)
+        Rows and columns of the files.
+    crs : str
+        Coordinate system of the files.
+    tags : dict of str to str
+        Of lithology.tif.
+    """
+
+    bounds_wsen: Bounds
+    lithology: NDArray[np.uint8]
+    classes: list[dict[str, Any]]
+    evidence: NDArray[np.uint8] | None = None
+    evidence_names: dict[int, str] = field(default_factory=dict)
+    measures: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    cells: tuple[int, int] = (0, 0)
+    crs: str = WGS84
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def as_mapped(self) -> bool:
+        """Whether the outcrop shows its mapped class, not the network's."""
+        return self.evidence is not None and "everywhere" not in self.tags.get("GRAVMAP_CONTENT", "")
+
+
+def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
+    """Read a map folder's layers in degrees, reduced to at most so many cells along the longer side.
+
+    Classes are reduced to the commonest, measures to the mean; a projected file is warped to degrees.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``lithology.tif``, and as far as there are ``evidence.tif`` and ``uncertainty.tif``.
+    longest_px : int
+        Memory and size of the pictures follow it, not the size of the map.
+
+    Raises
+    ------
+    InputError
+        ``lithology.tif`` is missing, or a layer cannot be read.
+    """
+    path = folder / "lithology.tif"
+    if not path.exists():
+        raise InputError(f"{path} is missing.", "`gravmap predict` makes it.")
+    lithology, bounds = _read(path, longest_px, Resampling.mode)
+    shape = lithology.shape[1:]
+    with rasterio.open(path) as raster:
+        cells, crs, tags, palette = raster.shape, raster.crs, raster.tags(), raster.colormap(1)
+    names = category_names(path)
+    classes = [
+        {"index": value, "name": names[value], "colour": "#{:02X}{:02X}{:02X}".format(*palette[value][:3])}
+        for value in sorted(palette)
+        if names.get(value) and value != NODATA
+    ]
+    evidence, words = _evidence(folder / "evidence.tif", longest_px, shape)
+    measures = _measures(folder / "uncertainty.tif", longest_px, shape)
+    kept = (slice(None), slice(None))
+    if crs.to_epsg() != 4326:
+        # A projected rectangle is none in degrees: round it lies a margin without data.
+        kept, bounds = _with_data(lithology[0], bounds)
+    return Sheet(
+        bounds,
+        lithology[0][kept],
+        classes,
+        None if evidence is None else evidence[kept],
+        words,
+        {name: values[kept] for name, values in measures.items()},
+        (int(cells[0]), int(cells[1])),
+        crs.to_string(),
+        tags,
+    )
+
+
+def category_names(path: Path) -> dict[int, str]:
+    """Value to name, from the GDAL sidecar of a raster; rasterio does not hand these names over."""
+    sidecar = path.with_name(path.name + ".aux.xml")
+    if not sidecar.exists():
+        return {}
+    found = ElementTree.parse(sidecar).getroot().iterfind("PAMRasterBand[@band='1']/CategoryNames/Category")
+    return {value: element.text for value, element in enumerate(found) if element.text}
+
+
+def _with_data(values: NDArray[np.uint8], bounds_wsen: Bounds) -> tuple[tuple[slice, slice], Bounds]:
+    """The smallest rectangle that holds every cell with data, and its outer edges."""
+    known = values != NODATA
+    if not known.any():
+        return (slice(None), slice(None)), bounds_wsen
+    (top, *_, bottom), (left, *_, right) = (np.flatnonzero(known.any(axis=axis)).repeat(2) for axis in (1, 0))
+    west, south, east, north = bounds_wsen
+    tall, wide = (north - south) / values.shape[0], (east - west) / values.shape[1]
+    edges = (west + left * wide, north - (bottom + 1) * tall, west + (right + 1) * wide, north - top * tall)
+    return (slice(top, bottom + 1), slice(left, right + 1)), edges
+
+
+def _evidence(path: Path, longest_px: int, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8] | None, dict[int, str]]:
+    if not path.exists():
+        return None, {}
+    values = _fitting(_read(path, longest_px, Resampling.mode)[0], shape, path)
+    return values[0], category_names(path) or evidence_names(_DEFAULT_NEAR_KM)
+
+
+def _measures(path: Path, longest_px: int, shape: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:
+    if not path.exists():
+        return {}
+    stored = _fitting(_read(path, longest_px, Resampling.average)[0], shape, path)
+    with rasterio.open(path) as raster:
+        names, scales, offsets = raster.descriptions, raster.scales, raster.offsets
+    return {
+        str(name): np.where(band == NODATA, np.nan, band.astype(np.float32) * scale + offset).astype(np.float32)
+        for name, band, scale, offset in zip(names, stored, scales, offsets, strict=True)
+        if name != SECOND.name  # an index: its mean means nothing
+    }
+
+
+def _fitting(values: NDArray[np.uint8], shape: tuple[int, ...], path: Path) -> NDArray[np.uint8]:
+    if values.shape[1:] != shape:
+        raise InputError(
+            f"{path} does not lie on the cells of lithology.tif beside it.",
+            "`gravmap predict --overwrite` makes both anew.",
+        )
+    return values
+
+
+def _read(path: Path, longest_px: int, resampling: Resampling) -> tuple[NDArray[np.uint8], Bounds]:
+    """All bands (K, ny, nx), north up, and their outer edges in degrees."""
+    try:
+        with rasterio.open(path) as raster:
+            if raster.crs is not None and raster.crs.to_epsg() != 4326:
+                with WarpedVRT(raster, crs=WGS84, resampling=Resampling.nearest, nodata=NODATA) as warped:
+                    return _reduced(warped, longest_px, Resampling.nearest)
+            return _reduced(raster, longest_px, resampling)
+    except RasterioIOError as error:
+        raise InputError(f"{path} is no readable raster: {error}.", "`gravmap predict` makes it anew.") from None
+
+
+def _reduced(raster: Any, longest_px: int, resampling: Resampling) -> tuple[NDArray[np.uint8], Bounds]:
+    rows, columns = raster.shape
+    factor = max(1.0, max(rows, columns) / longest_px)
+    shape = (max(1, round(rows / factor)), max(1, round(columns / factor)))
+    values: NDArray[np.uint8] = raster.read(out_shape=(raster.count, *shape), resampling=resampling)
+    return values, tuple(raster.bounds)
