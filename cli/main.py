@@ -17,7 +17,20 @@ from gravmap.errors import DeviceError, GravmapError
 from .session import LOG_OPTIONS, TYPED, WORKSPACE_OPTION, Session, configure_from_file, verbosity_of
 
 # In the order a user meets them; the module has the name, `-` written `_`.
-COMMANDS = ("demo", "fetch", "residual", "legend", "rasterize", "tile", "split", "train", "predict", "export", "doctor")
+COMMANDS = (
+    "demo",
+    "fetch",
+    "residual",
+    "legend",
+    "rasterize",
+    "tile",
+    "split",
+    "train",
+    "predict",
+    "verify",
+    "export",
+    "doctor",
+)
 
 
 class CommandGroup(click.Group):

@@ -91,7 +91,7 @@ def measure_reach(area: Area, inputs: InputChannels, seed: int = 0, most_nodes: 
 def _training_nodes(area: Area, seed: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of nodes whose label teaches; at most so many, one from each of many cells of equal area."""
     labels, role = area.node_truth()
-    row, column = np.nonzero((to_target(labels) != IGNORE) & (role == TRAIN) & area.field_valid)
+    row, column = np.nonzero((to_target(labels) != IGNORE) & (role == TRAIN))  # no label where the field is unknown
     if len(row) <= most:
         return row, column
     drawn = np.random.default_rng(seed).permutation(len(row))

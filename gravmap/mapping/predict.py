@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from gravmap import __version__
-from gravmap.files import check_room, sha256, write_json
+from gravmap.files import check_room, sha256
 from gravmap.geology import LabelFile
 from gravmap.mapping.assemble import Assembler
 from gravmap.mapping.blend import Blender, blocks
@@ -22,7 +23,8 @@ from gravmap.mapping.map_folder import check_folder
 from gravmap.mapping.plan import FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
 from gravmap.mapping.processes import make_passes_together, out_of_memory
-from gravmap.mapping.provenance import describe
+from gravmap.mapping.provenance import seal, write_provenance
+from gravmap.mapping.stac import write_item
 from gravmap.mapping.windows import Work, make_passes
 from gravmap.mapping.writer import MapFiles, MapWriter, Summary
 from gravmap.progress import Progress, silent
@@ -148,6 +150,7 @@ def predict(
     DeviceError
         No such device, or its memory is too small.
     """
+    began = time.monotonic()
     options = options or Options()
     check_folder(out_folder, overwrite)
     clip = region if isinstance(region, Clip) else None
@@ -167,20 +170,24 @@ def predict(
         with write_unfinished(out_folder, _recipe(plan, hashes), plan.files(), parts="windows") as unfinished:
             resumed = len(unfinished.kept)
             made = _write(unfinished, predictor, plan, options, labels_path, progress)
-            files = dict(made.paths)
-            record = describe(
-                command=command,
-                inputs=inputs,
-                sources=predictor.members[0].spec.sources,
-                settings=_settings(name, plan, options, labels_path, predictor),
-            )
-            record["outputs"] = {file: {"sha256": sha256(path)} for file, path in files.items()}
-            files["provenance.json"] = unfinished.folder / "provenance.json"
-            write_json(files["provenance.json"], record)
-            # Pictures, the STAC item and the page are made here: from what the folder holds.
             shutil.rmtree(unfinished.folder / FOLDER)
-    placed = {file: out_folder / path.relative_to(unfinished.folder) for file, path in files.items()}
-    return Prediction(out_folder, placed, plan, made.summary, resumed)
+            # From here on everything is made from what the folder holds.
+            write_provenance(
+                unfinished.folder,
+                command=command,
+                settings=_settings(name, plan, options, labels_path, predictor),
+                fields=fields_path,
+                runs=[member.folder for member in predictor.members],
+                labels=labels_path,
+                others={} if clip is None else {"polygon": clip.path},
+                device=plan.device,
+                seconds=time.monotonic() - began,
+                home=out_folder,
+            )
+            write_item(unfinished.folder)
+            seal(unfinished.folder)
+    files = {path.name: path for path in sorted(out_folder.iterdir())}
+    return Prediction(out_folder, files, plan, made.summary, resumed)
 
 
 def _write(
@@ -316,6 +323,7 @@ def _settings(name: str, plan: Plan, options: Options, labels: Path | None, pred
         "clip": None if plan.clip is None else str(plan.clip.path),
         "runs": [str(member.folder) for member in predictor.members],
         "content": _content(labels, options),
+        "everywhere": options.everywhere,
         "scales": [format_angle(scale) for scale in plan.windows],
         "windows": len(plan.passes),
         "flips": plan.flips,

@@ -1,48 +1,262 @@
-"""What a map was made of: hashes, versions, sources with their terms, the command."""
+"""What a map was made of: ``provenance.json``, which `gravmap verify` checks again.
+
+The record holds the SHA-256 of everything that went in and came out, and its own: of its text, with that one number set
+to zeros. So it is the one file on which all trust in a map's folder rests.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
+import os
 import platform
+import re
+import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gravmap import __version__
-from gravmap.files import sha256
+from gravmap.errors import InputError
+from gravmap.files import PARTIAL, read_json, sha256, write_text
+from gravmap.geology import legend_path
+from gravmap.mapping.attribute_table import read_attribute_table
+from gravmap.mapping.census import census
+from gravmap.mapping.data_sources import field_attributes, original_data
+from gravmap.mapping.deviations import deviations
+from gravmap.mapping.layers import NODATA
+from gravmap.mapping.model_record import SIDECAR, WEIGHTS, describe_run
+from gravmap.tiling.unfinished import JOURNAL, LOCK, MARK
+
+FILE = "provenance.json"
+FORMAT = 1
+MADE_BY = "gravmap predict"
 
 # Packages that shape the numbers of a map.
-PACKAGES = ("numpy", "scipy", "torch", "rasterio", "pyproj", "xarray")
+PACKAGES = ("numpy", "scipy", "torch", "torchvision", "rasterio", "pyproj", "xarray", "geopandas", "shapely")
+
+# What of a run a map may rest on, by its role in the record.
+RUN_FILES = {
+    "model": WEIGHTS,
+    "model_json": SIDECAR,
+    "calibration": "calibration.json",
+    "reach": "reach.safetensors",
+}
+
+_OWN_SUM = re.compile(r'("record_sha256": ")([0-9a-f]{64})(")')
+_NO_SUM = "0" * 64
 
 
-def describe(
-    *, command: str, inputs: dict[str, Path], sources: list[dict[str, Any]], settings: dict[str, Any]
-) -> dict[str, Any]:
-    """Describe how an output came to be.
+def write_provenance(
+    folder: Path,
+    *,
+    command: str,
+    settings: Mapping[str, Any],
+    fields: Path,
+    runs: Sequence[Path],
+    labels: Path | None = None,
+    others: Mapping[str, Path] | None = None,
+    device: str = "cpu",
+    seconds: float | None = None,
+    home: Path | None = None,
+) -> Path:
+    """Write ``provenance.json`` of a map whose rasters and pictures lie in `folder`.
+
+    Files that are written later (the page, the STAC item) are added by :func:`seal`.
 
     Parameters
     ----------
+    folder : Path
+        Where the map's files lie now.
     command : str
         The command line as typed.
-    inputs : dict
-        Role to file, such as ``{"fields": Path("data/fields.nc")}``; each is hashed.
-    sources : list of dict
-        The original data: name, licence, citation, SHA-256.
-    settings : dict
-        What was chosen: region, scales, resolution ...
+    settings : mapping
+        Every option with its value: region, scales, resolution ...
+    fields : Path
+        ``fields.nc``.
+    runs : sequence of Path
+        The training runs whose networks predicted.
+    labels : Path, optional
+        ``labels.tif``, where the mapped outcrop is shown or told apart.
+    others : mapping of str to Path, optional
+        Role to file of whatever else was read, such as ``{"polygon": Path("area.gpkg")}``.
+    device : str
+        ``cpu`` or ``cuda``.
+    seconds : float, optional
+        How long it took.
+    home : Path, optional
+        Where the folder will stand, if it is still to be renamed: paths of inputs are as seen from there.
 
     Returns
     -------
-    dict
-        JSON-able.
+    Path
+        ``folder / "provenance.json"``.
+
+    Raises
+    ------
+    InputError
+        An input or a run is missing or damaged.
     """
-    return {
+    models = [describe_run(run) for run in runs]
+    trained = {
+        model["name"]: read_json(run / SIDECAR, "gravmap train").get("sources", [])
+        for model, run in zip(models, runs, strict=True)
+    }
+    attributes = field_attributes(fields)
+    recipe = json.loads(attributes.get("gravmap_recipe", "{}"))
+    sources = original_data(fields, labels, trained)
+    record = {
+        "format": FORMAT,
+        "record_sha256": _NO_SUM,
         "made_by": f"gravmap {__version__}",
         "command": command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": settings,
-        "inputs": {role: {"path": str(path), "sha256": sha256(path)} for role, path in inputs.items()},
+        "seconds": None if seconds is None else round(seconds, 1),
+        "settings": dict(settings),
+        "seeds": {model["name"]: model["seed"] for model in models},
+        "fields": {
+            "recipe": recipe,
+            "edge_note": str(attributes.get("edge_note", "")),
+        },
+        "models": models,
+        "inputs": _inputs(fields, runs, labels, others or {}, (home or folder).resolve()),
         "sources": sources,
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "deviations": deviations(recipe, sources, models),
+        "summary": _summary(folder, models),
+        "versions": _versions(),
+        "platform": _platform(device),
     }
+    _write(folder, record)
+    return folder / FILE
+
+
+def seal(folder: Path) -> Path:
+    """Take every file that now lies in a map's folder into its record, by size and SHA-256.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``provenance.json``; call this when the last file of the map is written.
+
+    Raises
+    ------
+    InputError
+        There is no readable record.
+    """
+    _write(folder, read_provenance(folder))
+    return folder / FILE
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Read a map's record.
+
+    Raises
+    ------
+    InputError
+        It is missing, no JSON, or of another format.
+    """
+    path = folder / FILE
+    record = read_json(path, MADE_BY)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        found = record.get("format") if isinstance(record, dict) else None
+        raise InputError(
+            f"{path} is of format {found or 'unknown'}; this gravmap reads format {FORMAT}.",
+            "Use the gravmap that wrote it, or make the map anew: `gravmap predict --overwrite`.",
+        )
+    return record
+
+
+def is_untouched(folder: Path) -> bool:
+    """Whether the text of ``provenance.json`` is the one that its own checksum was taken of."""
+    text = (folder / FILE).read_bytes().decode("utf-8", errors="replace")
+    stated = _OWN_SUM.search(text)
+    return stated is not None and stated[2] == _own_sum(text)
+
+
+def outputs_in(folder: Path) -> list[Path]:
+    """The files of a map that its record lists: all but the record, what is half-written, and marks of the making."""
+    others = {folder / name for name in (FILE, MARK, JOURNAL, LOCK)}
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path not in others and PARTIAL not in path.name and not path.name.startswith(".")
+    )
+
+
+def _write(folder: Path, record: dict[str, Any]) -> None:
+    outputs = {path.relative_to(folder).as_posix(): _hashed(path) for path in outputs_in(folder)}
+    # Last in the file: it is the longest list.
+    record = {key: value for key, value in record.items() if key != "outputs"} | {
+        "record_sha256": _NO_SUM,
+        "outputs": outputs,
+    }
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    write_text(folder / FILE, _OWN_SUM.sub(rf"\g<1>{_own_sum(text)}\g<3>", text, count=1))
+
+
+def _own_sum(text: str) -> str:
+    return hashlib.sha256(_OWN_SUM.sub(rf"\g<1>{_NO_SUM}\g<3>", text, count=1).encode()).hexdigest()
+
+
+def _hashed(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _inputs(
+    fields: Path, runs: Sequence[Path], labels: Path | None, others: Mapping[str, Path], home: Path
+) -> dict[str, Any]:
+    files = {"fields": fields}
+    for number, run in enumerate(runs, start=1):
+        # Of an ensemble, the second run and the others have a number.
+        tail = "" if number == 1 else f"_{number}"
+        files |= {f"{role}{tail}": run / name for role, name in RUN_FILES.items() if (run / name).exists()}
+    if labels is not None:
+        files["labels"] = labels
+        if legend_path(labels).exists():
+            files["labels_legend"] = legend_path(labels)
+    found = {}
+    for role, path in {**files, **others}.items():
+        if not path.is_file():
+            raise InputError(f"{path} is missing.", "It was read for this map; put it back and run the command again.")
+        # As seen from the map, so that a workspace can be moved.
+        seen = Path(os.path.relpath(path.resolve(), home)).as_posix()
+        found[role] = {"path": seen, **_hashed(path)}
+    return found
+
+
+def _summary(folder: Path, models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Cells and km² of every class and kind of evidence that occurs, counted in the files themselves."""
+    classes = {int(entry["index"]): str(entry["name"]) for model in models for entry in model["classes"]}
+    summary = {}
+    for key in ("lithology", "evidence"):
+        path = folder / f"{key}.tif"
+        if not path.exists():
+            continue
+        words = {value: row.name for value, row in read_attribute_table(path).items()}
+        names = {NODATA: "no data"} | (classes if key == "lithology" else {}) | words
+        summary[key] = [
+            {"value": value, "name": names.get(value, ""), "cells": cells, "km2": float(f"{km2:.9g}")}
+            for value, (cells, km2) in census(path).items()
+        ]
+    return summary
+
+
+def _versions() -> dict[str, str]:
+    import pyproj
+    import rasterio
+
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    own = {"gravmap": __version__, "python": platform.python_version()}
+    return {**own, **packages, "GDAL": rasterio.__gdal_version__, "PROJ": pyproj.proj_version_str}
+
+
+def _platform(device: str) -> dict[str, str]:
+    """System and device; no name of the machine or of its user."""
+    found = {"system": platform.system(), "machine": platform.machine(), "device": device}
+    torch = sys.modules.get("torch")  # loaded where a network ran; not worth loading for a name
+    if device.startswith("cuda") and torch is not None and torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+        found["cuda"] = str(torch.version.cuda)
+    return found

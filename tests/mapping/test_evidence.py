@@ -84,7 +84,9 @@ def test_in_the_north_a_degree_of_longitude_is_short():
     tall, wide = found[:, 100].sum(), found[20].sum()
     assert wide == pytest.approx(tall / np.cos(np.radians(75)), rel=0.1)
     # From a block that does not hold it the outcrop is seen all the same.
-    assert np.array_equal(near_outcrop(labels, lat[18:22], lon[103:140], 40.0), found[18:22, 103:140])
+    # 0.7 degrees of longitude away: twice as many as the distance has degrees of latitude.
+    assert np.array_equal(near_outcrop(labels, lat[18:22], lon[114:140], 40.0), found[18:22, 114:140])
+    assert found[20, 114:].any()
 
 
 def test_block_by_block_is_the_whole(scattered):

@@ -12,6 +12,7 @@ from torch import nn
 
 from gravmap.errors import InputError
 from gravmap.gravity import residual_fields, write_fields
+from gravmap.learning.checkpoint import save_model
 from gravmap.mapping import Options, predict, predictor, read_clip
 from gravmap.regions import Region
 from toy_map import BOX, layers, make_project, spec_for
@@ -63,11 +64,10 @@ class Namer(nn.Module):
 def namer(tmp_path, monkeypatch):
     fields = residual_fields(body(), [10_000.0])
     write_fields(fields, tmp_path / "fields.nc")
-    (tmp_path / "run").mkdir()
-    for file in ("model.json", "model.safetensors"):
-        (tmp_path / "run" / file).write_text("{}")
     network = Namer().eval()
     spec = spec_for(fields, network)
+    (tmp_path / "run").mkdir()
+    save_model(tmp_path / "run", network, spec)  # no architecture of ours: the network is handed over below
     monkeypatch.setattr(predictor, "load_model", lambda folder, device: (network, spec))
     return tmp_path
 

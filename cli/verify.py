@@ -1,0 +1,55 @@
+"""`gravmap verify`: everything as it was recorded, or what differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .session import Session, command_options
+
+_MARKS = {"as recorded": "ok", "unlisted": "new"}
+
+
+@click.command(
+    "verify",
+    epilog="""\b
+Examples:
+  gravmap verify maps/junggar
+  gravmap verify""",
+)
+@click.argument("folders", metavar="[DIR]...", nargs=-1, type=click.Path(path_type=Path))
+@command_options()
+def command(session: Session, folders: tuple[Path, ...]) -> None:
+    """Hash a map, its inputs and its network again, and compare all with what was recorded.
+
+    DIR is the folder of a map, a training run or a tile set, or a workspace: then everything in it is checked (default:
+    this workspace). Rasters of a map are also compared with each other: grid, classes, cells and areas. Nothing is
+    written. Status 3 where something differs. An input that is no longer there cannot be checked; that is said, and is
+    no fault of the map.
+    """
+    from gravmap.errors import InputError
+    from gravmap.mapping import verify
+
+    checked = []
+    for folder in folders or (session.workspace.root,):
+        with session.progress(f"verify {folder}") as progress:
+            checked += verify(folder, progress)
+    for one in checked:
+        session.say(f"{one.folder}: {one.kind} {one.title}")
+        for finding in one.findings:
+            mark = finding.state.upper() if finding.bad else _MARKS.get(finding.state, finding.state)
+            session.say(f"  {mark:<9} {finding.what}{': ' if finding.told else ''}{finding.told}")
+    gone = sum(one.count("gone") for one in checked)
+    bad = [one for one in checked if one.bad]
+    session.result({"sound": not bad, "checked": [one.to_dict() for one in checked]})
+    if bad:
+        count = sum(len(one.bad) for one in bad)
+        names = ", ".join(str(one.folder) for one in bad)
+        raise InputError(
+            f"{count} thing{'s differ' if count > 1 else ' differs'} from what was recorded, in {names}.",
+            "Bring back what was changed, or make it anew with the command in its record (--overwrite).",
+        )
+    number = sum(one.count("as recorded") for one in checked)
+    left = f" {gone} input{'s are' if gone > 1 else ' is'} gone and could not be checked." if gone else ""
+    session.say(f"All {number} checks agree with what was recorded.{left}")

@@ -1,0 +1,165 @@
+"""Whether the rasters of a map agree with each other, with their tables, and with what the record says of them."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioIOError
+
+from gravmap.mapping.attribute_table import read_attribute_table
+from gravmap.mapping.census import blocks, census
+from gravmap.mapping.finding import AS_RECORDED, DISAGREES, Finding
+from gravmap.mapping.layers import NODATA, OUTCROP
+
+RASTERS = ("lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif")
+
+# Areas are sums of many small numbers, written in decimal: so far apart they may be.
+AREA_TOLERANCE = 1e-4
+
+
+def agreement(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
+    """Compare the rasters of a map, their attribute tables and polygons with each other and with the record.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the map.
+    record : mapping
+        Its ``provenance.json``.
+
+    Yields
+    ------
+    Finding
+        ``as recorded`` or ``disagrees``; a raster that is not there is passed over.
+    """
+    paths = {name: folder / name for name in RASTERS if (folder / name).is_file()}
+    unreadable = {name: told for name, path in paths.items() if (told := _unreadable(path))}
+    for name, told in unreadable.items():
+        yield Finding(name, DISAGREES, f"is no readable raster: {told}")
+    paths = {name: path for name, path in paths.items() if name not in unreadable}
+    if "lithology.tif" not in paths:
+        return
+    yield _answer("one grid", _grids(paths))
+    classes = {int(entry["index"]) for model in record["models"] for entry in model["classes"]}
+    counted = {name: census(paths[name]) for name in ("lithology.tif", "evidence.tif") if name in paths}
+    yield _answer("classes of the legend", _strangers(counted["lithology.tif"], classes))
+    for name, found in counted.items():
+        recorded = {
+            int(row["value"]): (int(row["cells"]), float(row["km2"]))
+            for row in record["summary"].get(name.removesuffix(".tif"), [])
+        }
+        yield _answer(f"cells and areas of {name}", _sums(found, recorded, "the record"))
+        table = {value: (row.cells, row.km2) for value, row in read_attribute_table(paths[name]).items()}
+        if table:
+            yield _answer(f"attribute table of {name}", _sums(found, table, "the table"))
+    yield _answer("the network named in the rasters", _tags(paths, record))
+    if {"probability.tif", "evidence.tif"} <= paths.keys():
+        yield _answer("class, probability and evidence of every cell", _cells(paths))
+    if (folder / "lithology.gpkg").is_file():
+        area = sum(km2 for value, (_, km2) in counted["lithology.tif"].items() if value != NODATA)
+        yield _answer("area of the polygons", _polygons(folder / "lithology.gpkg", area))
+
+
+def _answer(what: str, told: str) -> Finding:
+    return Finding(what, DISAGREES if told else AS_RECORDED, told)
+
+
+def _unreadable(path: Path) -> str:
+    try:
+        with rasterio.open(path) as raster:
+            for window in blocks(raster.height, raster.width):
+                raster.read(window=window)
+    except RasterioIOError as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _grids(paths: Mapping[str, Path]) -> str:
+    """Shape, coordinate system and place of every raster are those of the lithology."""
+    told = []
+    with rasterio.open(paths["lithology.tif"]) as first:
+        for name, path in paths.items():
+            with rasterio.open(path) as other:
+                if other.shape != first.shape:
+                    told.append(f"{name} has {other.width} x {other.height} cells, not {first.width} x {first.height}")
+                elif other.crs != first.crs:
+                    told.append(f"{name} is in {other.crs}, not in {first.crs}")
+                elif not other.transform.almost_equals(first.transform, 1e-9 * max(1.0, abs(first.transform.c))):
+                    told.append(f"{name} lies elsewhere than lithology.tif")
+    return "; ".join(told)
+
+
+def _strangers(found: Mapping[int, Any], classes: set[int]) -> str:
+    strange = sorted(set(found) - classes - {NODATA})
+    return f"lithology.tif holds the values {strange}, which no class of the network has" if strange else ""
+
+
+def _sums(found: Mapping[int, tuple[int, float]], other: Mapping[int, tuple[int, float]], whose: str) -> str:
+    """Cells and km² in a raster beside those that another says; nodata counts where both have it."""
+    told = []
+    for value in sorted({*found, *other} - {NODATA}):
+        cells, km2 = found.get(value, (0, 0.0))
+        said, area = other.get(value, (0, 0.0))
+        if cells != said:
+            told.append(f"value {value}: {cells:,} cells, {whose} says {said:,}")
+        elif not math.isclose(km2, area, rel_tol=AREA_TOLERANCE, abs_tol=1e-3):
+            told.append(f"value {value}: {km2:,.1f} km2, {whose} says {area:,.1f}")
+    return "; ".join(told)
+
+
+def _tags(paths: Mapping[str, Path], record: Mapping[str, Any]) -> str:
+    """Every raster names the weights that the record names."""
+    wanted = {str(model["sha256"]) for model in record["models"]}
+    told = []
+    for name, path in paths.items():
+        with rasterio.open(path) as raster:
+            named = raster.tags().get("GRAVMAP_MODEL_SHA256", "")
+        if named and not set(named.replace(",", " ").split()) <= wanted:
+            told.append(f"{name} names {named[:12]}..., the record {', '.join(sum_[:12] for sum_ in wanted)}...")
+    return "; ".join(told)
+
+
+def _cells(paths: Mapping[str, Path]) -> str:
+    """Where the network names the class, it is one of the likeliest; no data is no data in both."""
+    wrong = blind = 0
+    with (
+        rasterio.open(paths["lithology.tif"]) as lithology,
+        rasterio.open(paths["probability.tif"]) as probability,
+        rasterio.open(paths["evidence.tif"]) as evidence,
+    ):
+        if not lithology.shape == probability.shape == evidence.shape:
+            return "the rasters have different sizes"
+        for window in blocks(lithology.height, lithology.width):
+            classes, rests_on = lithology.read(1, window=window), evidence.read(1, window=window)
+            blind += int(((classes == NODATA) != (rests_on == NODATA)).sum())
+            shares = probability.read(window=window)
+            named = (classes != NODATA) & (rests_on != NODATA) & (classes >= 1) & (classes <= len(shares))
+            named &= (shares[0] != NODATA) & (rests_on != OUTCROP)
+            chosen = np.take_along_axis(shares, np.where(named, classes - 1, 0)[None].astype(np.intp), axis=0)[0]
+            # Stored in steps of half a percent: the likeliest class may share its step with another.
+            wrong += int((named & (chosen < shares.max(axis=0))).sum())
+    told = [f"{blind:,} cells have a class and no evidence, or the other way round"] if blind else []
+    if wrong:
+        told.append(f"in {wrong:,} cells predicted, the class is not the likeliest one")
+    return "; ".join(told)
+
+
+def _polygons(path: Path, area_km2: float) -> str:
+    # Opened by itself and as a file that nobody writes to: SQLite would put a journal beside it otherwise.
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+        try:
+            (found,) = connection.execute("SELECT sum(area_km2) FROM lithology").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        return f"lithology.gpkg cannot be read: {error}"
+    if not math.isclose(found or 0.0, area_km2, rel_tol=AREA_TOLERANCE):
+        return f"{found or 0.0:,.0f} km2, lithology.tif holds {area_km2:,.0f}"
+    return ""

@@ -1,0 +1,363 @@
+"""Whatever is done to a map, its inputs, its network or its tiles is told; and nothing is written by looking."""
+
+import hashlib
+import json
+import shutil
+import sqlite3
+
+import numpy as np
+import pytest
+import rasterio
+
+from gravmap.errors import InputError
+from gravmap.files import write_json
+from gravmap.gravity import open_fields, residual_fields, write_fields
+from gravmap.mapping import verify
+from gravmap.mapping.provenance import seal
+from gravmap.tiling import make_tiles
+from toy_map import gravity
+from toy_record import make_map, make_run, make_workspace, write_labels
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    root = tmp_path_factory.mktemp("original") / "ws"
+    make_workspace(root)
+    return root
+
+
+@pytest.fixture
+def root(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "ws")
+
+
+@pytest.fixture
+def folder(root):
+    return root / "maps" / "toy"
+
+
+def bad(folder):
+    (found,) = verify(folder)
+    return {finding.what: finding.state for finding in found.bad}
+
+
+def flip_byte(path, where=0.5):
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+def edit(path, function):
+    """Change the cells of a raster in place."""
+    with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as raster:
+        raster.write(function(raster.read()))
+
+
+def test_a_map_as_it_was_written_is_sound(folder):
+    (found,) = verify(folder)
+    assert found.bad == []
+    assert found.kind == "map"
+    checked = [finding.what for finding in found.findings if finding.state == "as recorded"]
+    for name in ("provenance.json", "item.json", "lithology.tif", "lithology.gpkg", "evidence.qml", "map.png"):
+        assert name in checked
+    assert "class, probability and evidence of every cell" in checked
+    assert "attribute table of lithology.tif" in checked
+    assert "area of the polygons" in checked
+    assert "labels ../../data/labels.tif" in checked
+
+
+def test_a_workspace_can_be_moved(root, tmp_path):
+    root.rename(tmp_path / "elsewhere")
+    for found in verify(tmp_path / "elsewhere"):
+        # The fields that the run names as its own were never there.
+        assert [finding.what for finding in found.bad if "learned from" not in finding.what] == []
+        assert found.count("gone") == 0
+
+
+def test_every_single_output_is_watched(folder):
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        flip_byte(path)
+        assert bad(folder)[path.name] == "changed" if path.name != "provenance.json" else True, path.name
+        path.unlink()
+        if path.name != "provenance.json":
+            assert bad(folder)[path.name] == "missing"
+        path.write_bytes(whole)
+    assert bad(folder) == {}
+
+
+@pytest.mark.parametrize("change", [("--near 25km", "--near 26km"), ('"near_km": 25', '"near_km":  25')])
+def test_an_edited_record_is_told_down_to_a_blank(folder, change):
+    path = folder / "provenance.json"
+    text = path.read_text()
+    assert change[0] in text
+    path.write_text(text.replace(*change))
+    assert bad(folder)["provenance.json"] == "changed"
+
+
+def test_a_swapped_network_is_told_by_the_map_and_by_the_run(root, folder):
+    make_run(root / "runs" / "other", open_fields(root / "data" / "fields.nc"), seed=1)
+    shutil.copy(root / "runs" / "other" / "model.safetensors", root / "runs" / "first" / "model.safetensors")
+    assert bad(folder) == {"model ../../runs/first/model.safetensors": "changed"}
+    assert bad(root / "runs" / "first")["model.safetensors"] == "changed"
+    # With its description it is a sound run, but not the one the map was made with.
+    shutil.copy(root / "runs" / "other" / "model.json", root / "runs" / "first" / "model.json")
+    assert "model.safetensors" not in bad(root / "runs" / "first")
+    assert bad(folder)["model ../../runs/first/model.safetensors"] == "changed"
+
+
+def test_changed_labels_fields_and_legend_are_told(root, folder):
+    write_labels(root / "data" / "labels.tif", seed=1)
+    flip_byte(root / "data" / "fields.nc")
+    legend = root / "data" / "labels.legend.toml"
+    legend.write_text(legend.read_text() + "\n")
+    assert bad(folder) == {
+        "labels ../../data/labels.tif": "changed",
+        "fields ../../data/fields.nc": "changed",
+        "labels legend ../../data/labels.legend.toml": "changed",
+    }
+
+
+def test_inputs_that_are_gone_are_told_and_are_no_fault_of_the_map(root, folder, tmp_path):
+    alone = tmp_path / "sent" / "toy"
+    shutil.copytree(folder, alone)
+    (found,) = verify(alone)
+    assert found.bad == []
+    gone = [finding.what for finding in found.findings if finding.state == "gone"]
+    assert len(gone) == 5  # fields, labels and their legend, weights and their description
+    assert any("labels.tif" in what for what in gone)
+
+
+def test_original_data_are_checked_where_they_are_kept(root, folder):
+    raw = root / "data" / "raw"
+    raw.mkdir()
+    (raw / "gravity.nc").write_bytes(b"other gravity")
+    assert bad(folder) == {"gravity data gravity.nc": "changed"}
+
+
+def test_what_was_put_beside_a_map_is_told(folder):
+    (folder / "notes.txt").write_text("mine")
+    (found,) = verify(folder)
+    assert found.bad == []
+    assert [finding.what for finding in found.findings if finding.state == "unlisted"] == ["notes.txt"]
+
+
+def test_checking_writes_nothing(root):
+    def state():
+        files = sorted(path for path in root.rglob("*") if path.is_file())
+        return {
+            path: (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files
+        }, sorted(root.rglob("*"))
+
+    before = state()
+    verify(root)
+    assert state() == before
+
+
+# What follows is a map whose files contradict each other although every checksum fits: it is sealed again.
+
+
+def resealed(folder):
+    seal(folder)
+    return set(bad(folder))
+
+
+def test_another_class_in_one_cell(folder):
+    def one_cell(values):
+        values[0, 10, 15] = values[0, 10, 15] % 10 + 1
+        return values
+
+    edit(folder / "lithology.tif", one_cell)
+    assert resealed(folder) == {
+        "cells and areas of lithology.tif",
+        "attribute table of lithology.tif",
+        "class, probability and evidence of every cell",
+    }
+
+
+def test_two_cells_that_change_places_keep_the_counts_but_not_the_likeliest_class(folder):
+    def swap(values):
+        row = values[0, 10].copy()
+        a, b = 0, int(np.flatnonzero(row != row[0])[0])
+        values[0, 10, [a, b]] = row[[b, a]]
+        return values
+
+    edit(folder / "lithology.tif", swap)
+    assert resealed(folder) == {"class, probability and evidence of every cell"}
+
+
+def test_a_class_that_the_network_does_not_have(folder):
+    edit(folder / "lithology.tif", lambda values: np.where(values == 3, 77, values).astype(np.uint8))
+    assert "classes of the legend" in resealed(folder)
+
+
+def test_evidence_without_a_class(folder):
+    def one_cell(values):
+        values[0, -1, -1] = 3
+        return values
+
+    edit(folder / "evidence.tif", one_cell)
+    assert "class, probability and evidence of every cell" in resealed(folder)
+
+
+def test_a_raster_that_was_moved_by_a_cell(folder):
+    with rasterio.open(folder / "evidence.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as raster:
+        raster.transform = raster.transform @ rasterio.Affine.translation(1, 0)
+    assert resealed(folder) == {"one grid"}
+
+
+def test_a_raster_of_another_network(folder):
+    with rasterio.open(folder / "uncertainty.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as raster:
+        raster.update_tags(GRAVMAP_MODEL_SHA256="b" * 64)
+    assert resealed(folder) == {"the network named in the rasters"}
+
+
+def test_a_table_of_areas_that_is_not_the_rasters(folder):
+    path = folder / "lithology.tif.aux.xml"
+    text = path.read_text()
+    start = text.index("<F>", text.rindex("<F>Acid intrusive</F>"))
+    area = text[
+        text.rindex("<F>", 0, text.index("</Row>", start)) + 3 : text.rindex("</F>", 0, text.index("</Row>", start))
+    ]
+    path.write_text(text.replace(area, str(1.01 * float(area))))
+    assert resealed(folder) == {"attribute table of lithology.tif"}
+
+
+def test_polygons_of_another_area(folder):
+    with sqlite3.connect(folder / "lithology.gpkg") as connection:
+        connection.execute("DELETE FROM layer_styles")  # no change of areas
+    assert resealed(folder) == set()
+    with sqlite3.connect(folder / "lithology.gpkg") as connection:
+        connection.create_function("ST_IsEmpty", 1, lambda _: 0)
+        for trigger, *_ in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            connection.execute(f'DROP TRIGGER "{trigger}"')
+        connection.execute("UPDATE lithology SET area_km2 = 2 * area_km2 WHERE fid = 1")
+    assert resealed(folder) == {"area of the polygons"}
+
+
+def test_a_raster_that_is_none(folder):
+    (folder / "evidence.tif").write_bytes(b"no raster")
+    assert resealed(folder) == {"evidence.tif"}
+
+
+def test_a_projected_map_agrees_with_itself_too(root):
+    folder = make_map(root, crs="EPSG:32645", folder=root / "maps" / "utm")
+    assert bad(folder) == {}
+
+
+# A run
+
+
+@pytest.fixture
+def run(root):
+    folder = root / "runs" / "first"
+    record = json.loads((folder / "model.json").read_text())
+    write_json(folder / "calibration.json", {"model_sha256": record["weights_sha256"]})
+    return folder
+
+
+def test_a_run_is_sound_and_its_data_are_looked_for(run):
+    (found,) = verify(run)
+    assert found.kind == "run"
+    # The toy names fields of another checksum than those of the workspace.
+    assert [finding.what for finding in found.bad] == ["learned from fields fields.nc"]
+
+
+@pytest.mark.parametrize("where", [0.3, 0.999])
+def test_a_damaged_byte_of_the_weights(run, where):
+    flip_byte(run / "model.safetensors", where)
+    (found,) = verify(run)
+    (told,) = [finding.told for finding in found.bad if finding.what == "model.safetensors"]
+    assert "damaged" in told
+
+
+def test_an_edited_description_of_the_network(run):
+    path = run / "model.json"
+    path.write_text(path.read_text().replace('"spread": 10.0', '"spread": 20.0'))
+    assert bad(run)["model.json"] == "changed"
+
+
+def test_scores_and_temperatures_of_other_weights(run):
+    scores = json.loads((run / "scores.json").read_text())
+    scores["test"]["pa"] = 0.9
+    write_json(run / "scores.json", scores)
+    write_json(run / "calibration.json", {"model_sha256": "c" * 64})
+    assert {"scores.json", "calibration.json"} <= {what for what, state in bad(run).items() if state == "disagrees"}
+
+
+# What cannot be checked
+
+
+def test_a_folder_that_holds_nothing(tmp_path):
+    with pytest.raises(InputError, match="nothing to verify"):
+        verify(tmp_path)
+    with pytest.raises(InputError, match="no folder"):
+        verify(tmp_path / "absent")
+
+
+def test_a_record_that_was_cut_up_is_refused_in_words(folder):
+    path = folder / "provenance.json"
+    record = json.loads(path.read_text())
+    for key in ("inputs", "settings", "models"):
+        write_json(path, {name: value for name, value in record.items() if name != key})
+        with pytest.raises(InputError, match=f"was edited.*{key}"):
+            verify(folder)
+
+
+def test_one_unreadable_record_does_not_hide_the_others(root):
+    (root / "maps" / "old").mkdir()
+    (root / "maps" / "old" / "provenance.json").write_text('{"made_by": "gravmap 0.0.1"}')
+    (root / "runs" / "broken").mkdir()
+    (root / "runs" / "broken" / "model.json").write_text("[]")
+    found = {one.folder.name: one for one in verify(root)}
+    assert set(found) == {"toy", "old", "first", "broken"}
+    assert not found["toy"].bad
+    for name in ("old", "broken"):
+        (finding,) = found[name].bad
+        assert finding.state == "unreadable"
+
+
+def test_a_record_of_another_format(folder):
+    path = folder / "provenance.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(InputError, match="format 99"):
+        verify(folder)
+    path.write_text('{"made_by": "gravmap 0.1.0"}')
+    with pytest.raises(InputError, match="anew"):
+        verify(folder)
+
+
+# Tiles
+
+
+@pytest.fixture(scope="module")
+def tiled(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tiled") / "ws"
+    write_fields(residual_fields(gravity(), [10_000.0]), root / "data" / "fields.nc")
+    write_labels(root / "data" / "labels.tif")
+    make_tiles(
+        root / "data" / "fields.nc",
+        root / "data" / "labels.tif",
+        root / "data" / "tiles",
+        sizes_deg=[2.5],
+        strides_deg=[2.5],
+        size_px=32,
+        splits=["blocks"],
+    )
+    return root
+
+
+def test_tiles_and_what_they_were_cut_from(tiled, tmp_path):
+    root = shutil.copytree(tiled, tmp_path / "ws")
+    folder = root / "data" / "tiles"
+    assert bad(folder) == {}
+    (found,) = verify(root)  # the workspace holds no more than these tiles
+    assert (found.kind, found.bad) == ("tile set", [])
+    flip_byte(folder / "2.5deg" / "r000_c000_field.tif")
+    (folder / "2.5deg" / "r000_c001_label.tif").unlink()
+    write_labels(root / "data" / "labels.tif", seed=3)
+    assert bad(folder) == {
+        "2.5deg/r000_c000_field.tif": "changed",
+        "2.5deg/r000_c001_label.tif": "missing",
+        "labels ../labels.tif": "changed",
+    }
