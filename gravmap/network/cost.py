@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -65,11 +65,9 @@ def peak_bytes(network: nn.Module, in_channels: int, size: int, batch: int = 1) 
         Shape of the input: (batch, in_channels, size, size).
     """
     weights: int = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    training = network.training
-    device = next(network.parameters()).device
-    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), _Living() as living:
-        network.eval()(torch.empty(batch, in_channels, size, size, device=device))
-    network.train(training)
+    shapes = copy.deepcopy(network).to("meta").eval()
+    with torch.no_grad(), _Living() as living:
+        shapes(torch.empty(batch, in_channels, size, size, device="meta"))
     return int(weights + living.most)
 
 
