@@ -136,15 +136,26 @@ def _bar(title: str) -> Iterator[Progress]:
 
 def _lines(title: str, every_s: float = 10.0) -> Progress:
     last = time.monotonic()
+    since, first, whole = last, 0, -1  # when this part of the work was first heard of, how far it was, and its size
 
     def listener(done: int, total: int, note: str = "") -> None:
-        nonlocal last
-        if time.monotonic() - last >= every_s:
-            last = time.monotonic()
+        nonlocal last, since, first, whole
+        now = time.monotonic()
+        if total != whole or done < first:
+            since, first, whole = now, done, total
+        if now - last >= every_s:
+            last = now
             share = f" {100 * done / total:.0f} %" if total else f" {done}"
-            click.echo(f"{title}:{share}{'  ' + note if note else ''}", err=True)
+            left = ""
+            if total and done > first and "left" not in note:
+                left = f"  about {_duration((now - since) / (done - first) * (total - done))} left"
+            click.echo(f"{title}:{share}{'  ' + note if note else ''}{left}", err=True)
 
     return listener
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 class _StderrHandler(logging.Handler):

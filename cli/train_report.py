@@ -91,44 +91,52 @@ def tell_plan(
 
 def tell_result(session: Session, run_dir: Path, result: dict[str, Any]) -> None:
     kept = f"Kept epoch {result['best_epoch']} of {result['epochs']}."
-    for name, blocks in (("tune", "tuning"), ("test", "test")):
-        scores = result[name]
+    for name in ("tune", "test"):
+        scores, ground = result[name], _ground(result, name)
         if scores["fwiou"] is None:
-            session.say(f"No labelled node in the {blocks} blocks: no score.")
+            session.say(f"No labelled node in the {ground}: no score.")
         else:
             session.say(
-                f"On {scores['places']} nodes of the {blocks} blocks: accuracy {scores['pa']:.3f}, "
+                f"On {scores['places']} nodes of the {ground}: accuracy {scores['pa']:.3f}, "
                 f"mean accuracy {scores['mpa']:.3f}, mIoU {scores['miou']:.3f}, FWIoU {scores['fwiou']:.3f}."
             )
     for line in _class_table(result):
         session.say(line)
-    session.say(_calibrated(result["calibration"]))
+    session.say(_calibrated(result))
     session.say(f"{kept} Wrote {run_dir}; `gravmap predict` takes it.")
     session.result({"run": str(run_dir), **result})
 
 
-def _calibrated(short: dict[str, Any]) -> str:
+def _ground(result: dict[str, Any], role: str) -> str:
+    """What was held out: blocks, or windows under the random split, whose ground training has seen."""
+    ground = "windows" if result["split"].get("name") == "random" else "blocks"
+    return f"{'tuning' if role == 'tune' else 'test'} {ground}"
+
+
+def _calibrated(result: dict[str, Any]) -> str:
     """Expected calibration error of a map's probabilities before and after the temperature, in one line."""
-    for name, blocks in (("test", "test"), ("tune", "tuning")):
+    short = result["calibration"]
+    for name in ("test", "tune"):
         before, after = (short[f"{name}_ece_{when}"] for when in ("before", "after"))
         if before is not None:
             return (
-                f"Expected calibration error on the {blocks} blocks: {before:.3f} as the network says it, {after:.3f} "
-                f"with the temperature {short['temperature']:.3g} of the tuning blocks (reliability.png)."
+                f"Expected calibration error on the {_ground(result, name)}: {before:.3f} as the network says it, "
+                f"{after:.3f} with the temperature {short['temperature']:.3g} of the {_ground(result, 'tune')} "
+                "(reliability.png)."
             )
     return "No labelled held-out node: how far the probabilities can be believed is not known."
 
 
 def _class_table(result: dict[str, Any]) -> list[str]:
-    """Scores of each class on the test blocks, or on the tuning blocks where these have no label."""
-    blocks = "test" if result["test"]["places"] else "tune"
-    if not result[blocks]["places"]:
+    """Scores of each class on the test ground, or on the tuning ground where that has no label."""
+    role = "test" if result["test"]["places"] else "tune"
+    if not result[role]["places"]:
         return []
     rows = [("", "nodes", "found", "right", "IoU")]
-    for name, each in result[blocks]["per_class"].items():
+    for name, each in result[role]["per_class"].items():
         shares = [each["recall"], each["precision"], each["iou"]]
         rows.append((name, str(each["places"]), *("-" if share is None else f"{share:.3f}" for share in shares)))
     wide = max(len(row[0]) for row in rows)
-    told = "test" if blocks == "test" else "tuning"
-    lines = [f"Class by class on the {told} blocks (found: share of its nodes; right: share of what was named so):"]
+    ground = _ground(result, role)
+    lines = [f"Class by class on the {ground} (found: share of its nodes; right: share of what was named so):"]
     return lines + [f"  {row[0]:<{wide}}" + "".join(f"{value:>8}" for value in row[1:]) for row in rows]

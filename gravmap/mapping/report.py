@@ -13,7 +13,7 @@ from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR, OUTCROP
 from gravmap.mapping.report_facts import Facts, protocols_of, read_run
 from gravmap.mapping.report_made import limits, made, sources
 from gravmap.mapping.report_maps import class_ages, doubts, gravity_map, main_map
-from gravmap.mapping.report_scores import reliability_section, scores_section, verdict
+from gravmap.mapping.report_scores import mean_of, reliability_section, scores_section, verdict
 from gravmap.mapping.report_words import about, bare_area, degrees, missing, percent, region_title, swatch, text
 from gravmap.mapping.sheet import read_sheet
 
@@ -151,10 +151,10 @@ def _glance(facts: Facts) -> str:
         beyond = counted.of_evidence(EXTRAPOLATED) / hidden
         told.append((percent(beyond), "of that with gravity unlike the training ground"))
     if facts.honest is not None:
-        best = max((run.test["pa"] for run in facts.honest.runs if run.used), default=None)
+        right = mean_of([run for run in facts.honest.runs if run.used], "pa")
         nulls = [row["pa"] for row in facts.honest.nulls.values()]
         beside = f"; without a network {percent(max(nulls))}" if nulls else ""
-        told.append((percent(best), f"right on held-out outcrop{beside}"))
+        told.append((percent(right), f"right on held-out outcrop{beside}"))
     return (
         '<dl class="glance">' + "".join(f"<div><dt>{text(words)}</dt><dd>{n}</dd></div>" for n, words in told) + "</dl>"
     )

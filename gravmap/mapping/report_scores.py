@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gravmap.mapping.report_charts import reliability_svg
@@ -17,22 +18,28 @@ def verdict(facts: Facts) -> str:
     protocol = facts.honest
     if protocol is None:
         return "This map's network was not scored on held-out blocks of ground: nothing is known of how good it is."
-    best = max((run for run in protocol.runs if run.used), key=lambda run: float(run.test["pa"]))
-    said = (
-        f"On {count(best.test['places'])} places of outcrop kept from its training, the network named"
-        f" {percent(best.test['pa'])} of the bedrock right"
-    )
+    runs = [run for run in protocol.runs if run.used]
+    # Several runs: their mean, since to choose the best by its score here would flatter the map.
+    pa, fwiou = mean_of(runs, "pa"), mean_of(runs, "fwiou")
+    who = "the network named" if len(runs) == 1 else f"the {len(runs)} networks named, each alone and on average,"
+    places = count(runs[0].test["places"])
+    said = f"On {places} places of outcrop kept from training, {who} {percent(pa)} of the bedrock right"
     if not protocol.nulls:
         return f"{said}. What a guess without a network scores there is not known."
     name, null = max(protocol.nulls.items(), key=lambda item: float(item[1]["pa"]))
-    behind = [each for each, row in protocol.nulls.items() if row["pa"] >= best.test["pa"]]
-    also = [each for each, row in protocol.nulls.items() if row["fwiou"] >= best.test["fwiou"]]
+    behind = [each for each, row in protocol.nulls.items() if row["pa"] >= pa]
+    also = [each for each, row in protocol.nulls.items() if row["fwiou"] >= fwiou]
     said += f"; {plain_null(name)}, which needs no network, {percent(null['pa'])}."
     if not behind and not also:
-        return f"{said} It beats every null model here."
+        return f"{said} Better than every null model here."
     if behind and also:
-        return f"{said} It does not beat the null models: read its colours under cover as a question, not as an answer."
-    return f"{said} It beats the null models in one measure and not in another: read it with care."
+        return f"{said} No better than the null models: read colours under cover as a question, not as an answer."
+    return f"{said} Better than the null models in one measure and not in another: read the map with care."
+
+
+def mean_of(runs: Sequence[RunFacts], key: str) -> float:
+    """The mean over runs of one score on the test ground."""
+    return float(sum(float(run.test[key]) for run in runs) / len(runs))
 
 
 def plain_null(name: str) -> str:
@@ -154,7 +161,7 @@ def _reliability(run: RunFacts) -> str:
         f'<td class="n">{figure(after.get(key))}</td></tr>'
         for key, label in (("nll", "Log loss"), ("brier", "Brier score"))
     )
-    notes = "".join(missing(str(note)) for note in run.calibration.get("notes", []))
+    notes = "".join(map(missing, _told_once(run.calibration.get("notes", []))))
     heads = "".join(f'<th scope="col" class="n">{when}</th>' for when in ("before", "after"))
     return (
         f'<div class="believe"><figure>{chart}</figure><div><p>On the dashed line a class that is given 70&#8239;% is'
@@ -167,3 +174,12 @@ def _reliability(run: RunFacts) -> str:
         f'<p class="soft"><small>{text(run.name)}; logits divided by a temperature, by size of window: {temperatures}.'
         f"</small></p>{notes}</div></div>"
     )
+
+
+def _told_once(notes: Sequence[Any]) -> list[str]:
+    """Notes on sizes of windows ("5deg+10deg: ..."), those of one wording together."""
+    sizes: dict[str, list[str]] = {}
+    for note in map(str, notes):
+        size, colon, words = note.partition(": ")
+        sizes.setdefault(words if colon else note, []).extend([size.replace("+", " and ")] if colon else [])
+    return [f"{'; '.join(of)}: {words}" if of else words for words, of in sizes.items()]

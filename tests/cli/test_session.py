@@ -11,6 +11,7 @@ import pytest
 
 import gravmap_cli
 from gravmap.errors import DeviceError, DownloadError, InputError
+from gravmap_cli import session
 from gravmap_cli.main import CommandGroup
 from gravmap_cli.options import LENGTH, chosen_region, region_options
 from gravmap_cli.session import LOG_OPTIONS, WORKSPACE_OPTION, Session, command_options
@@ -191,3 +192,21 @@ def test_ctrl_c_in_a_running_command_ends_with_130(tmp_path):
     _, err = child.communicate(timeout=20)
     assert child.returncode == 130
     assert "Traceback" not in err
+
+
+def test_lines_beside_no_terminal_tell_the_time_left_of_what_is_new(capsys, monkeypatch):
+    clock = iter([0.0, 1.0, 11.0, 31.0, 41.0, 61.0])
+    monkeypatch.setattr(session.time, "monotonic", lambda: next(clock))
+    tell = session._lines("work")
+    tell(60, 100, "windows")  # sixty were there already
+    tell(61, 100, "windows")  # one in ten seconds
+    tell(63, 100, "windows")
+    tell(2, 4, "blocks")  # another part: its own clock
+    tell(3, 4, "blocks, about 7 s left")
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "work: 61 %  windows  about 6 min left",
+        "work: 63 %  windows  about 6 min left",
+        "work: 50 %  blocks",
+        "work: 75 %  blocks, about 7 s left",
+    ]

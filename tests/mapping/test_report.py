@@ -139,8 +139,8 @@ def test_a_calibration_of_other_weights_is_not_shown(mapped, tmp_path):
 @pytest.mark.parametrize(
     ("right", "null_pa", "null_fwiou", "said"),
     [
-        (0.5, 0.4, 0.2, "beats every null model"),
-        (0.2, 0.4, 0.3, "does not beat the null models"),
+        (0.5, 0.4, 0.2, "Better than every null model"),
+        (0.2, 0.4, 0.3, "No better than the null models"),
         (0.5, 0.4, 0.9, "in one measure and not in another"),
     ],
 )
