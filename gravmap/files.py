@@ -173,7 +173,12 @@ def check_room(folder: Path, needed_bytes: int, what: str, hint: str) -> None:
         where = where.parent
     free = shutil.disk_usage(where).free
     if free < needed_bytes:
-        raise GravmapError(f"{what} up to {needed_bytes / 1e9:.1f} GB and {where} has {free / 1e9:.1f} GB free.", hint)
+        raise GravmapError(f"{what} up to {_size(needed_bytes)} and {where} has {_size(free)} free.", hint)
+
+
+def _size(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 5e8 else f"{count / 1e6:.1f} MB"
 
 
 def write_text(path: Path, text: str) -> None:

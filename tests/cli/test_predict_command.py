@@ -120,7 +120,7 @@ def test_options_reach_the_map(workspace):
         (["--region", "here", "--gpus", "99"], 5, "gpus"),
         (["--region", "here", "--gpus", "2", "--device", "cpu"], 2, "exclude"),
         (["--region", "here", "--run", "third"], 3, "No trained network"),
-        (["--region", "here", "-o", "/proc/nowhere/map"], 1, "/proc has 0.0 GB free"),
+        (["--region", "here", "-o", "/proc/nowhere/map"], 1, "/proc has 0.0 MB free"),
         (["--region", "here", "-o", "/dev/null/map"], 2, "is a file"),
     ],
 )
