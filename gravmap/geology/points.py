@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.geology.legend import normal_code
-from gravmap.geology.source import UNREADABLE, gdal_name, read_shapes, shape_kinds, systems
+from gravmap.geology.source import UNREADABLE, code_of, gdal_name, read_shapes, shape_kinds, systems
 
-LON_NAMES = ("lon", "longitude", "long", "x_lon")
-LAT_NAMES = ("lat", "latitude", "y_lat")
+LON_NAMES = ("lon", "longitude", "long")
+LAT_NAMES = ("lat", "latitude")
 TABLES = (".csv", ".tsv", ".txt")
 
 
@@ -126,7 +126,7 @@ def _from_vector(path: Path, field: str) -> Points:
     x, y = shapely.get_x(shapes), shapely.get_y(shapes)  # NaN where it is no point
     if to_degrees is not None and len(shapes):
         x, y = to_degrees.transform(x, y, errcheck=False)
-    return _placed(np.asarray(x), np.asarray(y), [_text(value) for value in table[column]], crs)
+    return _placed(np.asarray(x), np.asarray(y), [code_of(value) for value in table[column]], crs)
 
 
 def _placed(lon: NDArray[np.float64], lat: NDArray[np.float64], values: Sequence[str], crs: str) -> Points:
@@ -159,11 +159,3 @@ def _number(value: Any) -> float:
         return float(str(value).strip())
     except ValueError:
         return float("nan")
-
-
-def _text(value: Any) -> str:
-    if value is None or value != value:  # NaN is the only value unlike itself
-        return ""
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        return str(int(value))
-    return normal_code(str(value))

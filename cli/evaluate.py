@@ -1,0 +1,81 @@
+"""`gravmap evaluate`: honest scores of finished runs, protocol by protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .evaluate_report import tell_scores
+from .session import Session, command_options
+
+
+@click.command(
+    "evaluate",
+    epilog="""\b
+Examples:
+  gravmap evaluate --baselines
+  gravmap evaluate demo --points wells.csv --class-field lith""",
+)
+@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@click.option("--baselines", is_flag=True, help="Also score what needs no network, on the same nodes: null models.")
+@click.option(
+    "--points",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Boreholes to score at: CSV with lon and lat, or any vector file, in any coordinate system.",
+)
+@click.option("--class-field", metavar="FIELD", help="What names a borehole's bedrock: a class by name, or its index.")
+@click.option("--area-weighted", is_flag=True, help="Count the ground of a node on the ellipsoid, not the node.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+@command_options()
+def command(
+    session: Session,
+    runs: tuple[str, ...],
+    baselines: bool,
+    points: Path | None,
+    class_field: str | None,
+    area_weighted: bool,
+    device: str,
+) -> None:
+    """Score runs on the test blocks that were kept from them, every node of the gravity grid once.
+
+    RUN is a name under runs/ (default: every finished run). Runs that differ in fold and seed alone form a group, with
+    mean and spread. Scores stand by protocol: a row comes only from runs trained under it. Writes evaluation.json,
+    confusion.png and distance.png (accuracy against distance to the nearest outcrop that training saw) into runs/NAME.
+    What a network said is kept there (evaluation.npz): a second call is quick.
+    """
+    if (points is None) != (class_field is None):
+        raise click.UsageError("--points and --class-field go together: the file, and its field that names the class.")
+    from gravmap.errors import InputError
+    from gravmap.mapping.evaluate import EvaluateOptions, evaluate_run, finished_runs
+    from gravmap.mapping.predictor import choose_device
+    from gravmap.mapping.score_protocols import protocols
+    from gravmap.tiling import read_index
+
+    place = session.workspace
+    folders = [place.run(name) for name in dict.fromkeys(runs)] if runs else finished_runs(place.runs)
+    if not folders:
+        raise InputError(f"No finished run in {place.runs}.", "`gravmap train` makes one.")
+    index = read_index(place.tiles)
+    options = EvaluateOptions(baselines, points, class_field or "", area_weighted, str(choose_device(device)))
+    records, left_out = [], []
+    for folder in folders:
+        try:
+            with session.progress(f"evaluate {folder.name}") as progress:
+                records.append(evaluate_run(folder, place.tiles, options, progress))
+        except InputError as error:
+            # A run that was asked for by name must be scored; of all runs some may be of another time.
+            if runs or len(folders) == 1:
+                raise
+            session.warn(f"{folder.name} is left out: {error}")
+            left_out.append({"run": folder.name, "why": error.message})
+    if not records:
+        raise InputError(
+            f"None of the {len(folders)} runs in {place.runs} can be scored.", "The warnings above say why."
+        )
+    found = protocols(records, index)
+    tell_scores(session, found, records, folders)
+    session.result({"protocols": found, "left_out": left_out})

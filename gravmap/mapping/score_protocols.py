@@ -1,0 +1,53 @@
+"""Scores protocol by protocol: a row comes only from runs that were trained under it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gravmap.learning.score_groups import group_labels, group_runs, summarise
+
+NOT_TRAINED = "not trained"
+
+ALWAYS = ("blocks", "random")
+"""Told of even where the tile set has no such split: what is honest, and what the paper did."""
+
+
+def protocols(records: Sequence[Mapping[str, Any]], index: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Sort scored runs under the splits they were trained on.
+
+    Parameters
+    ----------
+    records : sequence of mapping
+        From :func:`gravmap.mapping.evaluate.evaluate_run`.
+    index : mapping
+        ``index.json`` of the tile set: its splits, with what was measured of their leak.
+
+    Returns
+    -------
+    dict of str to dict
+        Split to `kind`, `leak` (share of the held-out bedrock whose labels training sees), `folds` (how many it has),
+        `scores` (:data:`NOT_TRAINED` where nobody trained), and, where somebody did, `spread`, `baselines`, ... of one
+        group of runs and all `groups`. Of several groups it is the best on the tuning blocks: a choice by the test
+        blocks would flatter.
+    """
+    stored = {str(each["name"]): each for each in index["splits"]}
+    names = dict.fromkeys([*stored, *ALWAYS, *(str(each["setup"]["split"]) for each in records)])
+    result: dict[str, dict[str, Any]] = {}
+    for name in sorted(names, key=lambda each: (each not in ALWAYS, list(names).index(each))):
+        split = stored.get(name, {})
+        found: dict[str, Any] = {
+            "kind": split.get("kind", name),
+            "leak": split.get("leak"),
+            "folds": split.get("folds"),
+        }
+        groups = group_runs([each for each in records if each["setup"]["split"] == name])
+        labels = group_labels([group[0]["setup"] for group in groups])
+        summaries = [summarise(group, label) for group, label in zip(groups, labels, strict=True)]
+        if not summaries:
+            result[name] = {**found, "scores": NOT_TRAINED}
+            continue
+        best = max(summaries, key=lambda each: -1.0 if each["tune_fwiou"] is None else float(each["tune_fwiou"]))
+        shown = {key: best[key] for key in ("scores", "spread", "pooled", "baselines", "points") if key in best}
+        result[name] = {**found, "group": best["label"], **shown, "groups": summaries}
+    return result
