@@ -80,6 +80,47 @@ def test_diffusion_is_what_many_random_walks_say():
             assert found[start] == hits.argmax()
 
 
+def test_guided_diffusion_stops_at_a_step_of_gravity():
+    known = np.zeros((5, 21), np.uint8)
+    known[:, 0], known[:, -1] = 3, 7
+    step = np.where(np.arange(21) < 4, 0.0, 30.0)  # far from the middle
+    field = np.broadcast_to(step, known.shape).astype(np.float32)[None]
+    found = baselines.label_diffusion(known, (1.0, 1.0), field)
+    assert (found[:, :4] == 3).all()
+    assert (found[:, 4:] == 7).all()
+    even = baselines.label_diffusion(known, (1.0, 1.0), np.full_like(field, 5))
+    assert (even == baselines.label_diffusion(known, (1.0, 1.0))).all()
+
+
+def test_guided_diffusion_along_a_line_is_resistors_in_series():
+    """Closed form: the potential falls across each link by its resistance, which is one over its weight."""
+    rng = np.random.default_rng(5)
+    field = np.cumsum(rng.normal(size=40)).astype(np.float32)
+    steps = np.diff(field.astype(float))
+    resistance = np.exp(baselines.GUIDE_STRENGTH * steps**2 / (steps**2).mean())
+    potential = np.concatenate([[0], np.cumsum(resistance)]) / resistance.sum()
+    assert abs(potential - 0.5).min() > 1e-6
+    known = np.zeros((1, 40), np.uint8)
+    known[0, 0], known[0, -1] = 1, 2
+    found = baselines.label_diffusion(known, (4.0, 2.5), field[None, None])
+    assert (found[0] == np.where(potential < 0.5, 1, 2)).all()
+    # Neither the unit of the field nor the size of the grid matters.
+    assert (found == baselines.label_diffusion(known, (8.0, 5.0), 1000 * field[None, None])).all()
+
+
+def test_guided_diffusion_agrees_with_scikit_image():
+    segmentation = pytest.importorskip("skimage.segmentation")
+    rng = np.random.default_rng(6)
+    field = np.cumsum(np.cumsum(rng.normal(size=(24, 30)), 0), 1)
+    known = np.where(rng.random(field.shape) < 0.05, rng.integers(1, 4, field.shape), 0).astype(np.uint8)
+    typical = np.mean(np.concatenate([np.diff(field, axis=0).ravel(), np.diff(field, axis=1).ravel()]) ** 2)
+    # Its weights are exp(-beta step^2 / (10 std)) of the data as they are.
+    beta = baselines.GUIDE_STRENGTH / typical * 10 * field.std()
+    theirs = segmentation.random_walker(field, known, beta=beta, mode="bf")
+    ours = baselines.label_diffusion(known, (1.0, 1.0), field[None])
+    assert (ours == theirs).mean() > 0.995
+
+
 def test_diffusion_keeps_what_is_known():
     known = sparse_labels(seed=4)
     found = baselines.label_diffusion(known, (3.7, 2.5))
