@@ -132,8 +132,9 @@ def _distances(found: Mapping[str, Any], unit: str) -> list[str]:
 def _points(points: Mapping[str, Any], networks: int) -> list[str]:
     from gravmap.mapping.boreholes import describe_left_out
 
-    why = describe_left_out(points)
-    told = f"  boreholes of {points['file']}: {points['scored']} of {points['read']} scored" + (f"; {why}" if why else "")
+    told = f"  boreholes of {points['file']}: {points['scored']} of {points['read']} scored"
+    if why := describe_left_out(points):
+        told += f"; {why}"
     lines = [told, _row("network" if networks == 1 else f"network (mean of {networks} runs)", points["scores"])]
     lines += [_row(_title(null), row) for null, row in points.get("baselines", {}).items()]
     return lines + _distances(points, "holes" if networks == 1 else "answers")
@@ -145,10 +146,11 @@ def _left_out(records: Sequence[Mapping[str, Any]]) -> list[str]:
     for record in records:
         short = record["calibration"]
         if short is not None:
+            before, after = short["before"], short["after"]
             lines.append(
-                f"Calibration of {record['run']}: expected calibration error {short['before']['ece']:.3f} as the network "
-                f"says it, {short['after']['ece']:.3f} with the temperature {short['temperature']:.3g}; log loss "
-                f"{short['before']['nll']:.3f} and {short['after']['nll']:.3f}."
+                f"Calibration of {record['run']}: expected calibration error {before['ece']:.3f} as the network says "
+                f"it, {after['ece']:.3f} with the temperature {short['temperature']:.3g}; log loss {before['nll']:.3f} "
+                f"and {after['nll']:.3f}."
             )
     if missing := records[0].get("baselines_left_out"):
         told = "; ".join(f"{_title(name)} ({why})" for name, why in missing.items())

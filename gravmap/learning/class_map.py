@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gravmap.files import atomic_path
+from gravmap.files import atomic_path, read_json
 from gravmap.learning.area import Area
-from gravmap.learning.calibration import weights_sha256
-from gravmap.learning.checkpoint import load_model
+from gravmap.learning.checkpoint import MODEL, load_model
 from gravmap.learning.evaluation import node_logits, scoring_scale
 from gravmap.learning.target import to_label
 from gravmap.progress import Progress, silent
@@ -57,11 +56,11 @@ def class_map(
     (ny, nx) uint8
         Labels 1..K; :data:`UNNAMED` where no window reaches, and at most other nodes than the wanted.
     """
-    network, spec = load_model(run_folder, device)
-    scale = scoring_scale(spec.scales_deg)
+    model = read_json(run_folder / f"{MODEL}.json", "gravmap train")
+    scale = scoring_scale(model["scales_deg"])
     key = {
         "format": FORMAT,
-        "model_sha256": weights_sha256(run_folder),
+        "model_sha256": model["weights_sha256"],
         "area_sha256": area.fingerprint(),
         "scale_deg": scale,
     }
@@ -73,6 +72,7 @@ def class_map(
         wanted = wanted | asked
     if not wanted.any():
         return np.full(wanted.shape, UNNAMED, np.uint8)
+    network, spec = load_model(run_folder, device)
     logits = node_logits(
         network,
         area,

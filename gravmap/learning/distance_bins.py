@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ def by_distance(
     return rows
 
 
-def bin_name(row: dict[str, Any]) -> str:
+def bin_name(row: Mapping[str, Any]) -> str:
     """A bin in words: "seen", "0-5 km", "over 200 km"."""
     if row["to_km"] is None:
         return f"over {row['from_km']:g} km"

@@ -38,6 +38,7 @@ def draw_confusion(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
     matrix = np.asarray(matrix, dtype=np.float64)
     count = len(matrix)
@@ -74,6 +75,8 @@ def draw_confusion(
                 color="white" if value > 55 else "#333333",
                 weight="bold" if row == column else "normal",
             )
+    for each in range(count):
+        axes.add_patch(Rectangle((each - 0.5, each - 0.5), 1, 1, fill=False, ec="#555555", lw=0.8))
     bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02)
     bar.set_label("percent of the mapped class", fontsize=8)
     bar.ax.tick_params(labelsize=7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def read_boreholes(path: Path, field: str, area: Area) -> Boreholes:
     return lay_points(read_points(path, field), area, path, field)
 
 
-def describe_left_out(account: dict[str, Any]) -> str:
+def describe_left_out(account: Mapping[str, Any]) -> str:
     """Why points are not scored, in words; empty when all are."""
     unknown = account["unknown_class"]
     told = [

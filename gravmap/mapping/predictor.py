@@ -266,6 +266,13 @@ def device_of_gpus(gpus: int) -> tuple[str, int]:
 
 
 def choose_device(asked: str) -> str:
+    """Where to compute: "auto" is the GPU where torch sees one.
+
+    Raises
+    ------
+    DeviceError
+        CUDA was asked for and is not there.
+    """
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked == "cuda" and not torch.cuda.is_available():

@@ -12,7 +12,7 @@ from gravmap.learning.area import Area
 from gravmap.tiling import load_arrays
 
 
-def ground_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the run") -> Area:
+def ground_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the network") -> Area:
     """The area of a run: its fields, its split and its fold, from the tile set it was trained on.
 
     Parameters
@@ -22,7 +22,7 @@ def ground_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the run") 
     tiles : Path
         The tile set.
     name : str
-        Of the run, for messages.
+        What it is called in messages.
 
     Returns
     -------

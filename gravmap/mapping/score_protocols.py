@@ -48,6 +48,7 @@ def protocols(records: Sequence[Mapping[str, Any]], index: Mapping[str, Any]) ->
             result[name] = {**found, "scores": NOT_TRAINED}
             continue
         best = max(summaries, key=lambda each: -1.0 if each["tune_fwiou"] is None else float(each["tune_fwiou"]))
-        shown = {key: best[key] for key in ("scores", "spread", "pooled", "baselines", "points") if key in best}
+        parts = ("scores", "spread", "pooled", "baselines", "points")
+        shown: dict[str, Any] = {key: best[key] for key in parts if key in best}
         result[name] = {**found, "group": best["label"], **shown, "groups": summaries}
     return result
