@@ -27,6 +27,7 @@ Examples:
 )
 @click.option("--class-field", metavar="FIELD", help="What names a borehole's bedrock: a class by name, or its index.")
 @click.option("--area-weighted", is_flag=True, help="Count the ground of a node on the ellipsoid, not the node.")
+@click.option("--importance", is_flag=True, help="Also what each field is worth to the network, on the tuning blocks.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
@@ -38,6 +39,7 @@ def command(
     points: Path | None,
     class_field: str | None,
     area_weighted: bool,
+    importance: bool,
     device: str,
 ) -> None:
     """Score runs on the test blocks that were kept from them, every node of the gravity grid once.
@@ -60,22 +62,24 @@ def command(
     if not folders:
         raise InputError(f"No finished run in {place.runs}.", "`gravmap train` makes one.")
     index = read_index(place.tiles)
-    options = EvaluateOptions(baselines, points, class_field or "", area_weighted, str(choose_device(device)))
-    records, left_out = [], []
+    options = EvaluateOptions(
+        baselines, points, class_field or "", area_weighted, importance, str(choose_device(device))
+    )
+    scored, left_out = [], []
     for folder in folders:
         try:
             with session.progress(f"evaluate {folder.name}") as progress:
-                records.append(evaluate_run(folder, place.tiles, options, progress))
+                scored.append(evaluate_run(folder, place.tiles, options, progress))
         except InputError as error:
             # A run that was asked for by name must be scored; of all runs some may be of another time.
             if runs or len(folders) == 1:
                 raise
             session.warn(f"{folder.name} is left out: {error}")
             left_out.append({"run": folder.name, "why": error.message})
-    if not records:
+    if not scored:
         raise InputError(
             f"None of the {len(folders)} runs in {place.runs} can be scored.", "The warnings above say why."
         )
-    found = protocols(records, index)
-    tell_scores(session, found, records, folders)
+    found = protocols(scored, index)
+    tell_scores(session, found, [each.record for each in scored], folders)
     session.result({"protocols": found, "left_out": left_out})

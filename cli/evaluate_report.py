@@ -40,7 +40,7 @@ def tell_scores(
         session.say("")
         for line in _protocol(name, protocol):
             session.say(line)
-    for line in _left_out(records):
+    for line in _beside(records):
         session.say(line)
     session.say("")
     session.say("Wrote evaluation.json, confusion.png and distance.png into:")
@@ -66,6 +66,7 @@ def _protocol(name: str, protocol: Mapping[str, Any]) -> list[str]:
         lines += _spread(group)
     shown = next(group for group in groups if group["label"] == protocol["group"])
     lines += [_row(_title(null), row) for null, row in shown.get("baselines", {}).items()]
+    lines += _added(shown.get("gravity_adds", []))
     if len(groups) > 1:
         lines.append(f"  What follows is of the best group on the tuning blocks: {shown['label']}.")
     lines += _classes(shown["scores"])
@@ -94,6 +95,30 @@ def _spread(group: Mapping[str, Any]) -> list[str]:
             kappa = group["spread"]["kappa"][between]
             lines.append(f"  {f'  standard deviation between {between}':<{WIDE}}{row}" + f"{f'± {kappa:.3f}':>9}")
     return lines
+
+
+def _added(compared: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the network adds to null models, in points, with the interval that blocks drawn anew give."""
+    if not compared:
+        return []
+    blocks = compared[0]["blocks"]
+    wide = 2 * 9 + 6
+    measures = list(dict.fromkeys(each["measure"] for each in compared))
+    names = dict(MEASURES)
+    told = f"points that the network adds (95 %, {blocks} block{'s' * (blocks > 1)})"
+    lines = [f"  {told:<{WIDE}}" + "".join(f"{names[measure]:>{wide}}" for measure in measures)]
+    for null in dict.fromkeys(each["null"] for each in compared):
+        cells = "".join(f"{_interval(each):>{wide}}" for each in compared if each["null"] == null)
+        lines.append(f"    {_cut('over ' + _title(null), 2):<{WIDE - 2}}{cells}")
+    first = next(each for each in compared if each["measure"] == "fwiou")
+    return [*lines, f"  In words: {first['sentence']}."]
+
+
+def _interval(each: Mapping[str, Any]) -> str:
+    mean = f"{100 * each['mean']:+.1f}"
+    if each["low"] is None:
+        return mean
+    return f"{mean} ({100 * each['low']:+.1f} to {100 * each['high']:+.1f})"
 
 
 def _classes(scores: Mapping[str, Any]) -> list[str]:
@@ -140,8 +165,8 @@ def _points(points: Mapping[str, Any], networks: int) -> list[str]:
     return lines + _distances(points, "holes" if networks == 1 else "answers")
 
 
-def _left_out(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Null models that could not be made, and how far probabilities can be believed."""
+def _beside(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Run by run how far probabilities can be believed and what each field is worth; null models that are missing."""
     lines = []
     for record in records:
         short = record["calibration"]
@@ -152,16 +177,26 @@ def _left_out(records: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"it, {after['ece']:.3f} with the temperature {short['temperature']:.3g}; log loss {before['nll']:.3f} "
                 f"and {after['nll']:.3f}."
             )
+    for record in records:
+        if "importance" in record:
+            lines.append(f"What each field is worth to {record['run']}, on the tuning blocks:")
+            lines += _importance(record["importance"])
     if missing := records[0].get("baselines_left_out"):
         told = "; ".join(f"{_title(name)} ({why})" for name, why in missing.items())
         lines.append(f"Null models that were not made: {told}.")
     return ["", *lines] if lines else []
 
 
-def _title(name: str) -> str:
-    from gravmap.learning.null_models import NULL_MODELS
+def _importance(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    from gravmap.learning.importance import Importance, importance_table
 
-    return NULL_MODELS[name].title if name in NULL_MODELS else name
+    return [f"  {line}" for line in importance_table([Importance(**row) for row in rows])]
+
+
+def _title(name: str) -> str:
+    from gravmap.learning.null_comparison import TITLES
+
+    return TITLES[name]
 
 
 def _cut(text: str, less: int = 0) -> str:

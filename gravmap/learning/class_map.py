@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from gravmap.files import atomic_path, read_json
 from gravmap.learning.area import Area
 from gravmap.learning.checkpoint import MODEL, load_model
-from gravmap.learning.evaluation import node_logits, scoring_scale
-from gravmap.learning.target import to_label
+from gravmap.learning.evaluation import scoring_scale
+from gravmap.learning.importance import Reading
 from gravmap.progress import Progress, silent
 
 log = logging.getLogger(__name__)
@@ -26,19 +26,25 @@ FILE = "evaluation.npz"
 UNNAMED = 0
 
 
+def reading_of(run_folder: Path, device: str | torch.device = "cpu") -> Reading:
+    """A run's network, and how it reads an area when it is scored: windows of the one size of all scores."""
+    network, spec = load_model(run_folder, device)
+    return Reading(network, spec.input, spec.tile_size_px, scoring_scale(spec.scales_deg), device)
+
+
 def class_map(
     run_folder: Path,
     area: Area,
     wanted: NDArray[np.bool_],
     *,
+    file: str = FILE,
     device: str | torch.device = "cpu",
-    batch_size: int = 1,
     progress: Progress = silent,
 ) -> NDArray[np.uint8]:
     """The classes that a run's network names at the wanted nodes of an area, on the blended mosaic.
 
-    What was said before is read from ``evaluation.npz`` in the run's folder, as long as the weights, the area and the
-    size of the windows are the same; else the network is asked, and the file is written.
+    What was said before is read from a file in the run's folder, as long as the weights, the area and the size of the
+    windows are the same; else the network is asked, and the file is written.
 
     Parameters
     ----------
@@ -48,7 +54,9 @@ def class_map(
         Its fields are what the network was taught on.
     wanted : (ny, nx) bool
         Nodes to name.
-    device, batch_size, progress
+    file : str
+        Where it is kept; another one for each area that the same run is asked about.
+    device, progress
         As in :func:`gravmap.learning.mosaic.predict_logits`.
 
     Returns
@@ -64,7 +72,7 @@ def class_map(
         "area_sha256": area.fingerprint(),
         "scale_deg": scale,
     }
-    kept = _read(run_folder / FILE, key, wanted.shape)
+    kept = _read(run_folder / file, key, wanted.shape)
     if kept is not None:
         classes, asked = kept
         if not (wanted & ~asked).any():
@@ -72,22 +80,9 @@ def class_map(
         wanted = wanted | asked
     if not wanted.any():
         return np.full(wanted.shape, UNNAMED, np.uint8)
-    network, spec = load_model(run_folder, device)
-    logits = node_logits(
-        network,
-        area,
-        wanted,
-        inputs=spec.input,
-        tile_size_px=spec.tile_size_px,
-        scale_deg=scale,
-        device=device,
-        batch_size=batch_size,
-        progress=progress,
-    )
-    # Other nodes than the wanted lack some of their windows: what is said of them depends on what was asked.
-    named = np.isfinite(logits).all(axis=0) & wanted
-    classes = np.where(named, to_label(logits.argmax(axis=0)), np.uint8(UNNAMED))
-    with atomic_path(run_folder / FILE) as temporary:
+    # Other nodes than the wanted lack some of their windows, and stay unnamed.
+    classes = reading_of(run_folder, device).map(area, wanted, progress)
+    with atomic_path(run_folder / file) as temporary:
         np.savez_compressed(temporary, key=np.array(json.dumps(key)), classes=classes, asked=wanted)
     return classes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,17 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import read_json, write_json
 from gravmap.geology.areas import row_cell_areas_km2
-from gravmap.learning.area import TEST, Area
+from gravmap.learning.area import TEST, TUNE, Area
 from gravmap.learning.baselines import distance_to_outcrop_km
 from gravmap.learning.calibration import read_calibration, scales_key
-from gravmap.learning.class_map import UNNAMED, class_map
+from gravmap.learning.class_map import UNNAMED, class_map, reading_of
+from gravmap.learning.comparison import block_numbers
 from gravmap.learning.distance_bins import by_distance
 from gravmap.learning.evaluation import scoring_scale
+from gravmap.learning.importance import draw_offsets, permutation_importance, read_elsewhere
 from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.null_models import NULL_MODELS, known_labels, left_out, null_maps
+from gravmap.learning.null_comparison import FOREIGN, TITLES, ScoredNodes, against_nulls
+from gravmap.learning.null_models import known_labels, left_out, null_maps
 from gravmap.learning.score_figures import draw_confusion, draw_distance
 from gravmap.learning.score_groups import setup_of
 from gravmap.learning.target import IGNORE, to_target
@@ -29,11 +31,9 @@ from gravmap.mapping.boreholes import Boreholes, read_boreholes
 from gravmap.mapping.run_ground import ground_of_run
 from gravmap.progress import Progress, silent
 
-log = logging.getLogger(__name__)
-
 FORMAT = 1
 FILE, CONFUSION, DISTANCE = "evaluation.json", "confusion.png", "distance.png"
-MADE_BY = "gravmap evaluate"
+FOREIGN_FILE = "evaluation-foreign.npz"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,10 @@ class EvaluateOptions:
     class_field : str
         What names their class.
     by_area : bool
-        Count the ground of a node on the ellipsoid, in km², instead of the node.
+        Count the ground of a node on the ellipsoid, in km², instead of the node; boreholes and intervals stay as they
+        are.
+    importance : bool
+        Also what each field is worth to the network, measured on the tuning blocks.
     device : str
         Where the network runs.
     """
@@ -58,7 +61,24 @@ class EvaluateOptions:
     points: Path | None = None
     class_field: str = ""
     by_area: bool = False
+    importance: bool = False
     device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A scored run.
+
+    Attributes
+    ----------
+    record : dict
+        What its ``evaluation.json`` holds.
+    nodes : ScoredNodes
+        Node by node, to compare runs and null models.
+    """
+
+    record: dict[str, Any]
+    nodes: ScoredNodes
 
 
 def finished_runs(runs: Path) -> list[Path]:
@@ -68,7 +88,7 @@ def finished_runs(runs: Path) -> list[Path]:
 
 def evaluate_run(
     folder: Path, tiles: Path, options: EvaluateOptions | None = None, progress: Progress = silent
-) -> dict[str, Any]:
+) -> Evaluated:
     """Score a run on the test blocks of its own fold.
 
     Writes ``evaluation.json``, ``confusion.png`` and ``distance.png`` into its folder, and ``evaluation.npz``: what the
@@ -87,10 +107,10 @@ def evaluate_run(
 
     Returns
     -------
-    dict
-        What ``evaluation.json`` holds: `scores` and `confusion`
-        (:func:`gravmap.learning.metrics.scores`), `distance` (:func:`gravmap.learning.distance_bins.by_distance`),
-        `calibration`, where asked for `baselines` and `points`, and what they belong to.
+    Evaluated
+        Its record has `scores` and `confusion` (:func:`gravmap.learning.metrics.scores`), `distance`
+        (:func:`gravmap.learning.distance_bins.by_distance`), `calibration`, and, where asked for, `baselines`,
+        `gravity_adds` (:func:`gravmap.learning.null_comparison.against_nulls`), `points` and `importance`.
 
     Raises
     ------
@@ -112,12 +132,19 @@ def evaluate_run(
     if holes is not None:
         wanted[holes.row, holes.column] = True
     named = class_map(folder, area, wanted, device=options.device, progress=progress)
-    nulls = null_maps(area, TEST, seed=int(model.get("seed", 0))) if options.baselines else None
+    seed = int(model.get("seed", 0))
+    nulls = None
+    if options.baselines:
+        foreign = read_elsewhere(area, draw_offsets(area, 1, seed)[0])
+        nulls = null_maps(area, TEST, seed=seed) | {
+            FOREIGN: class_map(folder, foreign, wanted, file=FOREIGN_FILE, device=options.device, progress=progress)
+        }
+    nodes = ground.nodes(named, nulls or {}, area)
     record = {
         "format": FORMAT,
         "run": folder.name,
         "model": model["model"],
-        "seed": int(model.get("seed", 0)),
+        "seed": seed,
         "fold": int(model["split"].get("fold", 0)),
         "split": model["split"],
         "setup": setup_of(model),
@@ -133,6 +160,7 @@ def evaluate_run(
     if nulls is not None:
         record["baselines"] = {name: ground.score(values)["scores"] for name, values in nulls.items()}
         record["baselines_left_out"] = left_out(area)
+        record["gravity_adds"] = against_nulls([nodes])
     if holes is not None:
         record["points"] = {
             "file": str(options.points),
@@ -140,9 +168,12 @@ def evaluate_run(
             **holes.account(),
             **_score_points(holes, ground, named, nulls),
         }
+    if options.importance:
+        rows = permutation_importance(reading_of(folder, options.device), area, TUNE, seed=seed, progress=progress)
+        record["importance"] = [row.to_dict() for row in rows]
     write_json(folder / FILE, record)
     _draw(folder, record, ground)
-    return record
+    return Evaluated(record, nodes)
 
 
 @dataclass(frozen=True)
@@ -194,6 +225,16 @@ class _Ground:
         truth = np.where(named == UNNAMED, IGNORE, self.truth)
         matrix = confusion(truth, to_target(named), len(self.names), self.km2)
         return {"scores": scores(matrix, self.names, self.total), "confusion": matrix.tolist()}
+
+    def nodes(self, named: NDArray[np.uint8], nulls: Mapping[str, NDArray[np.uint8]], area: Area) -> ScoredNodes:
+        """Node by node what is compared."""
+        counted = self.counted & (named != UNNAMED)
+        return ScoredNodes(
+            self.truth[counted],
+            to_target(named[counted]),
+            {name: to_target(values[counted]) for name, values in nulls.items()},
+            block_numbers(area)[counted],
+        )
 
     def by_distance(
         self, named: NDArray[np.uint8], nulls: Mapping[str, NDArray[np.uint8]] | None
@@ -278,7 +319,7 @@ def _draw(folder: Path, record: Mapping[str, Any], ground: _Ground) -> None:
     title = f"{folder.name}: {record['model']}, {where}\naccuracy {pa:.1f} %, FWIoU {fwiou:.1f} %"
     draw_confusion(np.array(record["confusion"]), ground.names, folder / CONFUSION, title, unit)
     table = [
-        {**row, "baselines": {NULL_MODELS[name].title: value for name, value in row.get("baselines", {}).items()}}
+        {**row, "baselines": {TITLES[name]: value for name, value in row.get("baselines", {}).items()}}
         for row in record["distance"]
     ]
     draw_distance(table, folder / DISTANCE, title, f"network ({record['model']})", unit)
