@@ -6,10 +6,10 @@ GDAL's reader takes a while to load, so this file is imported only where points 
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyogrio
@@ -86,8 +86,8 @@ def _from_table(path: Path, field: str) -> Points:
         raise InputError(f"{path} is no UTF-8 text: {error}.", "Save it as UTF-8.") from None
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
-    rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
-    names = [str(name).strip() for name in first.strip().split(delimiter)] if first.strip() else []
+    header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row] or [[]]
+    names = [name.strip() for name in header]
     lon_name, lat_name = _one_of(LON_NAMES, names), _one_of(LAT_NAMES, names)
     if lon_name is None or lat_name is None:
         raise InputError(
@@ -95,9 +95,13 @@ def _from_table(path: Path, field: str) -> Points:
             "Name them lon and lat (degrees), or bring a vector file.",
         )
     column = _field(field, names, path)
-    stripped = [{str(key).strip(): value for key, value in row.items() if key is not None} for row in rows]
-    lon, lat = (np.array([_number(row.get(name)) for row in stripped]) for name in (lon_name, lat_name))
-    values = [normal_code(str(row.get(column) or "")) for row in stripped]
+
+    def column_of(name: str) -> list[str]:
+        at = names.index(name)
+        return [row[at] if at < len(row) else "" for row in rows]
+
+    lon, lat = (np.array([_number(value) for value in column_of(name)]) for name in (lon_name, lat_name))
+    values = [normal_code(value) for value in column_of(column)]
     return _placed(lon, lat, values, "EPSG:4326")
 
 
@@ -154,8 +158,8 @@ def _field(wanted: str, names: Sequence[str], path: Path) -> str:
     return alike[0]
 
 
-def _number(value: Any) -> float:
+def _number(value: str) -> float:
     try:
-        return float(str(value).strip())
+        return float(value)
     except ValueError:
         return float("nan")
