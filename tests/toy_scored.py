@@ -42,8 +42,12 @@ def make_tiled(root):
     attrs = {"gravmap_recipe": json.dumps({"quantity": "bouguer"}), "gravmap_sources": "[]"}
     write_fields(xr.Dataset({"bouguer": field, "residual_10km": field}, attrs=attrs), root / "data" / "fields.nc")
     write_labels(root)
-    words = ["tile", "--window", "2deg", "--size", "32", "--index-only", "--block", "1deg", "--folds", "4"]
-    done = call(root, *words, "--buffer", "0.1deg")
+    tile(root)
+
+
+def tile(root, *more):
+    words = ["--window", "2deg", "--size", 32, "--index-only", "--block", "1deg", "--folds", 4, "--buffer", "0.1deg"]
+    done = call(root, "tile", *words, *more)
     assert done.exit_code == 0, done.output
 
 
