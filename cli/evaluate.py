@@ -52,6 +52,7 @@ def command(
     if (points is None) != (class_field is None):
         raise click.UsageError("--points and --class-field go together: the file, and its field that names the class.")
     from gravmap.errors import InputError
+    from gravmap.geology.points import read_points
     from gravmap.mapping.evaluate import EvaluateOptions, evaluate_run, finished_runs
     from gravmap.mapping.predictor import choose_device
     from gravmap.mapping.score_protocols import protocols
@@ -62,9 +63,8 @@ def command(
     if not folders:
         raise InputError(f"No finished run in {place.runs}.", "`gravmap train` makes one.")
     index = read_index(place.tiles)
-    options = EvaluateOptions(
-        baselines, points, class_field or "", area_weighted, importance, str(choose_device(device))
-    )
+    holes = None if points is None else read_points(points, str(class_field))
+    options = EvaluateOptions(baselines, holes, area_weighted, importance, str(choose_device(device)))
     scored, left_out = [], []
     for folder in folders:
         try:

@@ -31,6 +31,10 @@ class Points:
 
     Attributes
     ----------
+    path : Path
+        The file.
+    field : str
+        Its column that says what was found.
     lon, lat : ndarray, shape (n,), float64
         Degrees on WGS 84.
     values : list of str
@@ -41,6 +45,8 @@ class Points:
         Rows without a position that can be used; they are not among the points.
     """
 
+    path: Path
+    field: str
     lon: NDArray[np.float64]
     lat: NDArray[np.float64]
     values: list[str]
@@ -102,7 +108,7 @@ def _from_table(path: Path, field: str) -> Points:
 
     lon, lat = (np.array([_number(value) for value in column_of(name)]) for name in (lon_name, lat_name))
     values = [normal_code(value) for value in column_of(column)]
-    return _placed(lon, lat, values, "EPSG:4326")
+    return _placed(path, column, lon, lat, values, "EPSG:4326")
 
 
 def _from_vector(path: Path, field: str) -> Points:
@@ -130,13 +136,17 @@ def _from_vector(path: Path, field: str) -> Points:
     x, y = shapely.get_x(shapes), shapely.get_y(shapes)  # NaN where it is no point
     if to_degrees is not None and len(shapes):
         x, y = to_degrees.transform(x, y, errcheck=False)
-    return _placed(np.asarray(x), np.asarray(y), [code_of(value) for value in table[column]], crs)
+    return _placed(path, column, np.asarray(x), np.asarray(y), [code_of(value) for value in table[column]], crs)
 
 
-def _placed(lon: NDArray[np.float64], lat: NDArray[np.float64], values: Sequence[str], crs: str) -> Points:
+def _placed(
+    path: Path, field: str, lon: NDArray[np.float64], lat: NDArray[np.float64], values: Sequence[str], crs: str
+) -> Points:
     """Those of the points that have a place on the globe; longitudes from -180 to 180."""
     sound = np.isfinite(lon) & np.isfinite(lat) & (np.abs(lat) <= 90) & (np.abs(lon) <= 360)
     return Points(
+        path,
+        field,
         (lon[sound] + 180) % 360 - 180,
         lat[sound],
         [value for value, kept in zip(values, sound, strict=True) if kept],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.geology.legend import normal_code
-from gravmap.geology.points import Points, read_points
+from gravmap.geology.points import Points
 from gravmap.learning.area import Area
 
 MOST_NAMED = 8
@@ -56,7 +55,7 @@ class Boreholes:
         }
 
 
-def lay_points(points: Points, area: Area, path: Path, field: str) -> Boreholes:
+def lay_points(points: Points, area: Area) -> Boreholes:
     """Find the node and the class of every point.
 
     A class is written as its name, in any case, or as its index. The node is the nearest one, as that is the place
@@ -68,8 +67,6 @@ def lay_points(points: Points, area: Area, path: Path, field: str) -> Boreholes:
         From :func:`gravmap.geology.points.read_points`.
     area : Area
         What the network is scored on.
-    path, field
-        Where they came from, for messages.
 
     Raises
     ------
@@ -101,15 +98,10 @@ def lay_points(points: Points, area: Area, path: Path, field: str) -> Boreholes:
         west, south, east, north = area.field_nodes_wsen
         names = ", ".join(str(entry["name"]) for entry in area.classes)
         raise InputError(
-            f"None of the {found.read} points of {path} can be scored: {describe_left_out(found.account())}.",
-            f"Points must lie in {west:g}-{east:g}E {south:g}-{north:g}N, and {field} must say one of: {names}.",
+            f"None of the {found.read} points of {points.path} can be scored: {describe_left_out(found.account())}.",
+            f"Points must lie in {west:g}-{east:g}E {south:g}-{north:g}N, and {points.field} must say one of: {names}.",
         )
     return found
-
-
-def read_boreholes(path: Path, field: str, area: Area) -> Boreholes:
-    """Read a file of points and lay them on an area; see :func:`gravmap.geology.points.read_points`."""
-    return lay_points(read_points(path, field), area, path, field)
 
 
 def describe_left_out(account: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import read_json, write_json
 from gravmap.geology.areas import row_cell_areas_km2
+from gravmap.geology.points import Points
 from gravmap.learning.area import TEST, TUNE, Area
 from gravmap.learning.baselines import distance_to_outcrop_km
 from gravmap.learning.calibration import read_calibration, scales_key
@@ -27,7 +28,7 @@ from gravmap.learning.null_models import known_labels, left_out, null_maps
 from gravmap.learning.score_figures import draw_confusion, draw_distance
 from gravmap.learning.score_groups import setup_of
 from gravmap.learning.target import IGNORE, to_target
-from gravmap.mapping.boreholes import Boreholes, read_boreholes
+from gravmap.mapping.boreholes import Boreholes, lay_points
 from gravmap.mapping.run_ground import ground_of_run
 from gravmap.progress import Progress, silent
 
@@ -44,10 +45,8 @@ class EvaluateOptions:
     ----------
     baselines : bool
         Also the null models, on the same nodes.
-    points : Path, optional
-        Boreholes; see :func:`gravmap.geology.points.read_points`.
-    class_field : str
-        What names their class.
+    points : Points, optional
+        Boreholes, from :func:`gravmap.geology.points.read_points`.
     by_area : bool
         Count the ground of a node on the ellipsoid, in km², instead of the node; boreholes and intervals stay as they
         are.
@@ -58,8 +57,7 @@ class EvaluateOptions:
     """
 
     baselines: bool = False
-    points: Path | None = None
-    class_field: str = ""
+    points: Points | None = None
     by_area: bool = False
     importance: bool = False
     device: str = "cpu"
@@ -127,7 +125,7 @@ def evaluate_run(
     model = read_json(folder / "model.json", "gravmap train")
     area = ground_of_run(model, tiles, folder.name)
     ground = _Ground.of(area, options.by_area, folder.name)
-    holes = None if options.points is None else read_boreholes(options.points, options.class_field, area)
+    holes = None if options.points is None else lay_points(options.points, area)
     wanted = ground.counted.copy()
     if holes is not None:
         wanted[holes.row, holes.column] = True
@@ -161,10 +159,10 @@ def evaluate_run(
         record["baselines"] = {name: ground.score(values)["scores"] for name, values in nulls.items()}
         record["baselines_left_out"] = left_out(area)
         record["gravity_adds"] = against_nulls([nodes])
-    if holes is not None:
+    if holes is not None and options.points is not None:
         record["points"] = {
-            "file": str(options.points),
-            "class_field": options.class_field,
+            "file": str(options.points.path),
+            "class_field": options.points.field,
             **holes.account(),
             **_score_points(holes, ground, named, nulls),
         }

@@ -22,7 +22,7 @@ def area():
 
 def points(*rows, unplaced=0):
     lon, lat, values = zip(*rows, strict=True)
-    return Points(np.array(lon, float), np.array(lat, float), list(values), "EPSG:4326", unplaced)
+    return Points(FILE, "lith", np.array(lon, float), np.array(lat, float), list(values), "EPSG:4326", unplaced)
 
 
 def test_the_nearest_node_and_the_class_by_name_or_index(area):
@@ -30,7 +30,7 @@ def test_the_nearest_node_and_the_class_by_name_or_index(area):
     lon, lat = rng.uniform(80, 84, 60), rng.uniform(42, 46, 60)
     words = ["HIGH", "low", "1", "2", " Low"]
     said = [words[number % 5].strip() for number in range(60)]
-    found = lay_points(points(*zip(lon, lat, said, strict=True)), area, FILE, "lith")
+    found = lay_points(points(*zip(lon, lat, said, strict=True)), area)
     # By brute force: the node with the least difference in longitude and in latitude.
     assert (found.column == np.abs(area.node_lon[None] - lon[:, None]).argmin(axis=1)).all()
     assert (found.row == np.abs(area.node_lat[None] - lat[:, None]).argmin(axis=1)).all()
@@ -41,7 +41,7 @@ def test_the_nearest_node_and_the_class_by_name_or_index(area):
 def test_half_a_cell_beyond_the_outermost_nodes_is_the_end(area):
     inside = [(79.951, 44, "low"), (84.049, 44, "low"), (82, 41.951, "low"), (82, 46.049, "low")]
     outside = [(79.949, 44, "low"), (84.051, 44, "low"), (82, 41.949, "low"), (82, 46.051, "low")]
-    found = lay_points(points(*inside, *outside), area, FILE, "lith")
+    found = lay_points(points(*inside, *outside), area)
     assert len(found.label) == 4
     assert found.outside == 4
     assert found.column.tolist()[:2] == [0, 40]
@@ -53,7 +53,7 @@ def test_the_account_adds_up(area):
     valid[area.node_lat > 45] = False
     rows = [(82, 44, "low"), (82, 45.5, "low"), (99, 44, "low"), (99, 44, "basalt"), (82, 44, "basalt")]
     rows += [(82, 44, "basalt"), (83, 43, ""), (82, 44, "0"), (82, 45.5, "gneiss")]
-    account = lay_points(points(*rows, unplaced=3), replace(area, field_valid=valid), FILE, "lith").account()
+    account = lay_points(points(*rows, unplaced=3), replace(area, field_valid=valid)).account()
     assert account == {
         "read": 12,
         "scored": 1,
@@ -73,5 +73,5 @@ def test_the_account_adds_up(area):
 def test_none_that_can_be_scored_is_refused(area):
     told = r"None of the 2 points .* 1 outside the area; 1 with a class .* \(slate\)"
     with pytest.raises(InputError, match=told) as no:
-        lay_points(points((99, 44, "low"), (82, 44, "slate")), area, FILE, "lith")
+        lay_points(points((99, 44, "low"), (82, 44, "slate")), area)
     assert "80-84E 42-46N, and lith must say one of: high, low" in str(no.value)

@@ -10,6 +10,7 @@ from pyproj import Geod
 from shapely import Point, box
 
 from gravmap.errors import InputError
+from gravmap.geology.points import read_points
 from gravmap.learning.area import TEST, Area
 from gravmap.mapping import evaluate as module
 from gravmap.mapping.evaluate import EvaluateOptions, evaluate_run, finished_runs, node_areas_km2
@@ -148,7 +149,8 @@ def test_boreholes(workspace, area, planted, tmp_path):
     rock = rng.choice(["high", "Low", "gabbro"], 80, p=[0.4, 0.5, 0.1])
     wells = geopandas.GeoDataFrame({"rock": rock}, geometry=[Point(*at) for at in zip(lon, lat, strict=True)])
     wells.set_crs("EPSG:4326").to_crs("EPSG:32644").to_file(tmp_path / "wells.gpkg")
-    points = run(workspace, points=tmp_path / "wells.gpkg", class_field="rock", baselines=True).record["points"]
+    holes = read_points(tmp_path / "wells.gpkg", "rock")
+    points = run(workspace, points=holes, baselines=True).record["points"]
     inside = lon <= 84.05
     known = inside & (rock != "gabbro")
     assert points["read"] == 80
