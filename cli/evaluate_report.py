@@ -17,6 +17,7 @@ MEASURES = (
     ("macro_f1", "F1"),
 )
 WIDE = 44
+_HEAD = f"  {'':<{WIDE}}" + "".join(f"{label:>9}" for _, label in MEASURES) + f"{'kappa':>9}"
 KINDS = {
     "blocks": "Held-out blocks",
     "strict": "Held-out blocks that no training window touches",
@@ -60,7 +61,7 @@ def _protocol(name: str, protocol: Mapping[str, Any]) -> list[str]:
         leaky = " --allow-leak" if protocol["kind"] == "random" else ""
         return [f"{head}: {protocol['scores']}.", f"  `gravmap train --split {name}{leaky}` would train one."]
     groups = protocol["groups"]
-    lines = [head, f"  {'':<{WIDE}}" + "".join(f"{label:>9}" for _, label in MEASURES) + f"{'kappa':>9}"]
+    lines = [head, _HEAD]
     for group in groups:
         lines.append(_row(f"network {group['label']}", group["scores"]))
         lines += _spread(group)
@@ -160,7 +161,7 @@ def _points(points: Mapping[str, Any], networks: int) -> list[str]:
     told = f"  boreholes of {points['file']}: {points['scored']} of {points['read']} scored"
     if why := describe_left_out(points):
         told += f"; {why}"
-    lines = [told, _row("network" if networks == 1 else f"network (mean of {networks} runs)", points["scores"])]
+    lines = [told, _HEAD, _row("network" if networks == 1 else f"network (mean of {networks} runs)", points["scores"])]
     lines += [_row(_title(null), row) for null, row in points.get("baselines", {}).items()]
     return lines + _distances(points, "holes" if networks == 1 else "answers")
 
