@@ -28,6 +28,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "predict",
+    "explain",
     "verify",
     "export",
     "doctor",

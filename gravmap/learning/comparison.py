@@ -67,7 +67,8 @@ class Difference:
         said = f"{one} adds {points} over {other}" if self.mean >= 0 else f"{one} loses {points} to {other}"
         if self.low is None or self.high is None:
             return f"{said} (one block: no interval)"
-        said += f" ({100 * CONFIDENCE:.0f} % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}, {self.blocks} blocks)"
+        ends = f"{100 * self.low:+.1f} to {100 * self.high:+.1f}"
+        said += f" ({100 * CONFIDENCE:.0f} % interval {ends}, {self.blocks} blocks)"
         return said if self.certain else f"{said}: it may be chance"
 
 

@@ -108,6 +108,34 @@ def test_guided_diffusion_along_a_line_is_resistors_in_series():
     assert (found == baselines.label_diffusion(known, (8.0, 5.0), 1000 * field[None, None])).all()
 
 
+def test_guided_diffusion_is_the_dense_solution_on_oblong_cells():
+    """Node by node, with numpy alone: two fields, cells longer along latitude."""
+    rng = np.random.default_rng(8)
+    ny, nx, spacing = 7, 9, (4.0, 1.5)
+    fields = np.cumsum(rng.normal(size=(2, ny, nx)), axis=2) * np.array([1.0, 50.0])[:, None, None]
+    known = np.zeros((ny, nx), np.uint8)
+    known[0, 0], known[6, 8], known[3, 4], known[6, 0] = 1, 2, 3, 2
+    links = {}
+    for row, column in np.ndindex(ny, nx):
+        for down, right, apart in ((1, 0, spacing[0]), (0, 1, spacing[1])):
+            if row + down < ny and column + right < nx:
+                slope = (fields[:, row + down, column + right] - fields[:, row, column]) / apart
+                links[row * nx + column, (row + down) * nx + column + right] = slope**2, apart
+    typical = np.mean([slope for slope, _ in links.values()], axis=0)
+    matrix = np.zeros((ny * nx, ny * nx))
+    for (one, other), (slope, apart) in links.items():
+        weight = np.exp(-baselines.GUIDE_STRENGTH * (slope / typical).mean()) / apart**2
+        matrix[[one, other], [other, one]] -= weight
+        matrix[[one, other], [one, other]] += weight
+    free = known.ravel() == 0
+    right = np.stack([-matrix[np.ix_(free, ~free)] @ (known.ravel()[~free] == value) for value in (1, 2, 3)], axis=1)
+    shares = np.linalg.solve(matrix[np.ix_(free, free)], right)
+    best = np.sort(shares, axis=1)
+    assert (best[:, 2] - best[:, 1]).min() > 1e-6
+    found = baselines.label_diffusion(known, spacing, fields)
+    assert (found.ravel()[free] == shares.argmax(axis=1) + 1).all()
+
+
 def test_guided_diffusion_agrees_with_scikit_image():
     segmentation = pytest.importorskip("skimage.segmentation")
     rng = np.random.default_rng(6)
