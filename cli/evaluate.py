@@ -53,7 +53,7 @@ def command(
         raise click.UsageError("--points and --class-field go together: the file, and its field that names the class.")
     from gravmap.errors import InputError
     from gravmap.geology.points import read_points
-    from gravmap.mapping.evaluate import EvaluateOptions, evaluate_run, finished_runs
+    from gravmap.mapping.evaluate import Evaluated, EvaluateOptions, evaluate_run, finished_runs
     from gravmap.mapping.predictor import choose_device
     from gravmap.mapping.score_protocols import protocols
     from gravmap.tiling import read_index
@@ -65,21 +65,27 @@ def command(
     index = read_index(place.tiles)
     holes = None if points is None else read_points(points, str(class_field))
     options = EvaluateOptions(baselines, holes, area_weighted, importance, str(choose_device(device)))
-    scored, left_out = [], []
+    scored: list[Evaluated] = []
+    refused: dict[str, InputError] = {}
     for folder in folders:
         try:
             with session.progress(f"evaluate {folder.name}") as progress:
                 scored.append(evaluate_run(folder, place.tiles, options, progress))
         except InputError as error:
             # A run that was asked for by name must be scored; of all runs some may be of another time.
-            if runs or len(folders) == 1:
+            if runs:
                 raise
-            session.warn(f"{folder.name} is left out: {error}")
-            left_out.append({"run": folder.name, "why": error.message})
+            refused[folder.name] = error
+    if not scored and len({error.message for error in refused.values()}) == 1:
+        raise next(iter(refused.values()))
+    for name, error in refused.items():
+        session.warn(f"{name} is left out: {error}")
     if not scored:
         raise InputError(
             f"None of the {len(folders)} runs in {place.runs} can be scored.", "The warnings above say why."
         )
     found = protocols(scored, index)
     tell_scores(session, found, [each.record for each in scored], folders)
-    session.result({"protocols": found, "left_out": left_out})
+    session.result(
+        {"protocols": found, "left_out": [{"run": name, "why": error.message} for name, error in refused.items()]}
+    )

@@ -34,7 +34,7 @@ def protocols(runs: Sequence[Evaluated], index: Mapping[str, Any]) -> dict[str, 
         blocks would flatter.
     """
     records = [run.record for run in runs]
-    nodes = {run.record["run"]: run.nodes for run in runs}
+    nodes = {id(run.record): run.nodes for run in runs}  # runs of two workspaces may have one name
     stored = {str(each["name"]): each for each in index["splits"]}
     names = dict.fromkeys([*stored, *ALWAYS, *(str(each["setup"]["split"]) for each in records)])
     result: dict[str, dict[str, Any]] = {}
@@ -51,9 +51,7 @@ def protocols(runs: Sequence[Evaluated], index: Mapping[str, Any]) -> dict[str, 
         for group, summary in zip(groups, summaries, strict=True):
             if all("gravity_adds" in each for each in group):
                 summary["gravity_adds"] = (
-                    group[0]["gravity_adds"]
-                    if len(group) == 1
-                    else against_nulls([nodes[each["run"]] for each in group])
+                    group[0]["gravity_adds"] if len(group) == 1 else against_nulls([nodes[id(each)] for each in group])
                 )
         if not summaries:
             result[name] = {**found, "scores": NOT_TRAINED}

@@ -112,6 +112,16 @@ def test_a_run_that_cannot_be_scored(workspace):
     assert "Traceback" not in refused.output
 
 
+def test_what_ails_all_runs_is_said_once(workspace):
+    from toy_scored import write_labels
+
+    write_labels(workspace, seed=9)
+    done = call(workspace, "evaluate")
+    assert done.exit_code == 3
+    assert done.stderr.count("has changed since the tile set") == 1
+    assert len(done.stderr.strip().splitlines()) == 2
+
+
 def test_what_a_field_is_worth_and_where_ground_counts(workspace):
     done = call(workspace, "evaluate", "one", "--importance", "--area-weighted")
     assert done.exit_code == 0, done.output
