@@ -76,10 +76,10 @@ def command(
             if runs:
                 raise
             refused[folder.name] = error
-    if not scored and len({error.message for error in refused.values()}) == 1:
+    if not scored and len({why.message for why in refused.values()}) == 1:
         raise next(iter(refused.values()))
-    for name, error in refused.items():
-        session.warn(f"{name} is left out: {error}")
+    for name, why in refused.items():
+        session.warn(f"{name} is left out: {why}")
     if not scored:
         raise InputError(
             f"None of the {len(folders)} runs in {place.runs} can be scored.", "The warnings above say why."
@@ -87,5 +87,5 @@ def command(
     found = protocols(scored, index)
     tell_scores(session, found, [each.record for each in scored], folders)
     session.result(
-        {"protocols": found, "left_out": [{"run": name, "why": error.message} for name, error in refused.items()]}
+        {"protocols": found, "left_out": [{"run": name, "why": why.message} for name, why in refused.items()]}
     )
