@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gravmap.learning.baselines import Labels, majority
 
-TREES = 200
+TREES = 100
 LEAST_LEAF = 20
 """Nodes in a leaf: neighbours of a smooth field are no independent samples."""
 
