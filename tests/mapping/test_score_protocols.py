@@ -3,7 +3,7 @@
 import numpy as np
 
 from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.null_comparison import ScoredNodes, against_nulls
+from gravmap.learning.null_comparison import ScoredNodes
 from gravmap.mapping.evaluate import Evaluated
 from gravmap.mapping.score_protocols import NOT_TRAINED, protocols
 
@@ -29,7 +29,7 @@ def scored(run, share, *, model="unet", split="blocks", tune=0.1, fold=0, seed=0
     null = scores(confusion(truth, near, 3), ["a", "b", "c"])
     record = {"run": run, "fold": fold, "seed": seed, "setup": setup, "tune_fwiou": tune, "distance": [],
               "scores": scores(matrix, ["a", "b", "c"]), "confusion": matrix.tolist(),
-              "baselines": {"nearest_outcrop": null}, "gravity_adds": against_nulls([nodes])}  # fmt: skip
+              "baselines": {"nearest_outcrop": null}, "gravity_adds": []}  # fmt: skip
     return Evaluated(record, nodes)
 
 
