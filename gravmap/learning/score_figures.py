@@ -76,7 +76,7 @@ def draw_confusion(
                 weight="bold" if row == column else "normal",
             )
     for each in range(count):
-        axes.add_patch(Rectangle((each - 0.5, each - 0.5), 1, 1, fill=False, ec="#555555", lw=0.8))
+        axes.add_patch(Rectangle((each - 0.45, each - 0.45), 0.9, 0.9, fill=False, ec="#666666", lw=0.8, zorder=3))
     bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02)
     bar.set_label("percent of the mapped class", fontsize=8)
     bar.ax.tick_params(labelsize=7)
