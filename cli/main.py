@@ -26,6 +26,7 @@ COMMANDS = (
     "tile",
     "split",
     "train",
+    "evaluate",
     "predict",
     "explain",
     "verify",

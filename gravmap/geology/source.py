@@ -16,6 +16,7 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from gravmap.errors import InputError
+from gravmap.geology.legend import normal_code
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,15 @@ def read_shapes(
     order = np.argsort(numbers, kind="stable")
     shapes = shapely.from_wkb(np.asarray(blobs, dtype=object)[order], on_invalid="ignore")
     return shapes, {str(name): values[order] for name, values in zip(meta["fields"], data, strict=True)}
+
+
+def code_of(value: Any) -> str:
+    """A field's value as text: as normal_code has it, 7.0 written 7, nothing at all as the empty code."""
+    if value is None or value != value or str(value) == "<NA>":  # NaN is the only value unlike itself
+        return ""
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return normal_code(str(value))
 
 
 def shape_kinds(shapes: NDArray[Any]) -> list[str]:

@@ -16,8 +16,8 @@ import shapely
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import Legend, joined_ages, normal_code
-from gravmap.geology.source import UNREADABLE, gdal_name, in_degrees, read_shapes, shape_kinds, systems
+from gravmap.geology.legend import Legend, joined_ages
+from gravmap.geology.source import UNREADABLE, code_of, gdal_name, in_degrees, read_shapes, shape_kinds, systems
 from gravmap.regions import Region
 
 log = logging.getLogger(__name__)
@@ -129,9 +129,9 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
             f"{np.count_nonzero(~sound)} polygons of {path.name} have corners that {crs} cannot place; left out."
         )
         log.warning(notes[-1])
-    parts = [[_code(value) for value in table[name][kept]] for name in first]
+    parts = [[code_of(value) for value in table[name][kept]] for name in first]
     columns = [[joined_ages(values) for values in zip(*parts, strict=True)]]
-    columns += [[_code(value) for value in table[name][kept]] for name in spelled[1:]]
+    columns += [[code_of(value) for value in table[name][kept]] for name in spelled[1:]]
     dropped = int(np.count_nonzero(~kept))
     codes = list(zip(*columns, strict=True))
     mended = int(np.count_nonzero(bad & kept))
@@ -238,12 +238,3 @@ def _areal(shapes: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     flat = doubtful[shapely.area(shapely.make_valid(shapes[doubtful])) == 0]
     areal[flat] = bad[flat] = False
     return areal, bad
-
-
-def _code(value: Any) -> str:
-    """A field's value as text: as normal_code has it, 7.0 written 7, nothing at all as the empty code."""
-    if value is None or value != value or str(value) == "<NA>":  # NaN is the only value unlike itself
-        return ""
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        return str(int(value))
-    return normal_code(str(value))

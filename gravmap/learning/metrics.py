@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 from gravmap.learning.target import IGNORE
 
 
-def confusion(truth: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
-    """Count how often each true class was predicted as each class.
+def confusion(
+    truth: NDArray[np.integer],
+    predicted: NDArray[np.integer],
+    classes: int,
+    weight: NDArray[np.floating] | None = None,
+) -> NDArray[Any]:
+    """Count how often each true class was predicted as each class, or add up the ground.
 
     Parameters
     ----------
@@ -20,10 +25,12 @@ def confusion(truth: NDArray[np.integer], predicted: NDArray[np.integer], classe
         Classes 0..K-1 as the network counts them; places where `truth` is IGNORE are left out.
     classes : int
         K.
+    weight : ndarray of float, same shape, optional
+        What a place counts, such as its area in km²; by default all alike.
 
     Returns
     -------
-    ndarray, shape (K, K), int64
+    ndarray, shape (K, K), int64, or float64 where places have weights
         Row: true class; column: predicted class.
 
     Raises
@@ -36,11 +43,12 @@ def confusion(truth: NDArray[np.integer], predicted: NDArray[np.integer], classe
     for values in (true_class, predicted_class):
         if values.size and not 0 <= values.min() <= values.max() < classes:
             raise ValueError(f"classes {values.min()}..{values.max()} in a confusion of {classes} classes")
-    pairs = np.bincount(true_class * classes + predicted_class, minlength=classes * classes)
-    return pairs.reshape(classes, classes).astype(np.int64)
+    counts = None if weight is None else weight[counted]
+    pairs = np.bincount(true_class * classes + predicted_class, weights=counts, minlength=classes * classes)
+    return pairs.reshape(classes, classes).astype(np.int64 if weight is None else np.float64)
 
 
-def scores(matrix: NDArray[np.int64], names: Sequence[str] | None = None) -> dict[str, Any]:
+def scores(matrix: NDArray[Any], names: Sequence[str] | None = None, total: str = "places") -> dict[str, Any]:
     """Scores of a confusion matrix p (p_ij: places of true class i predicted as j).
 
     With T_i = sum_j p_ij, P_i = sum_j p_ji and IoU_i = p_ii / (T_i + P_i - p_ii)::
@@ -55,17 +63,19 @@ def scores(matrix: NDArray[np.int64], names: Sequence[str] | None = None) -> dic
 
     Parameters
     ----------
-    matrix : ndarray, shape (K, K), int64
+    matrix : ndarray, shape (K, K), int64 or float64
         From :func:`confusion`.
     names : sequence of str, optional
         Keys of `per_class`; by default the labels "1".."K".
+    total : str
+        What its sums are called: `places`, which are whole numbers, or `km2`.
 
     Returns
     -------
     dict
         JSON-able; `places`, `pa`, `mpa`, `mpa_all_classes`, `miou`, `fwiou`, `kappa`, `macro_f1` as shares
         of one (None where nothing was counted), `absent` (names of classes not in the reference) and
-        `per_class` (recall, precision, iou, places).
+        `per_class` (recall, precision, iou, f1, places).
 
     References
     ----------
@@ -74,21 +84,22 @@ def scores(matrix: NDArray[np.int64], names: Sequence[str] | None = None) -> dic
     matrix = np.asarray(matrix, dtype=np.float64)
     names = [str(number + 1) for number in range(len(matrix))] if names is None else list(names)
     hit, true_places, predicted_places = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-    total, present = matrix.sum(), matrix.sum(1) > 0
+    whole, present = matrix.sum(), matrix.sum(1) > 0
+    sized = int if total == "places" else float
     with np.errstate(divide="ignore", invalid="ignore"):
         recall, precision = hit / true_places, hit / predicted_places
         iou = hit / (true_places + predicted_places - hit)
         f1 = 2 * hit / (true_places + predicted_places)
-        chance = (true_places * predicted_places).sum() / total**2
-        kappa = (hit.sum() / total - chance) / (1 - chance)
-    empty = total == 0
+        chance = (true_places * predicted_places).sum() / whole**2
+        kappa = (hit.sum() / whole - chance) / (1 - chance)
+    empty = whole == 0
     return {
-        "places": int(total),
-        "pa": None if empty else float(hit.sum() / total),
+        total: sized(whole),
+        "pa": None if empty else float(hit.sum() / whole),
         "mpa": None if empty else float(recall[present].mean()),
         "mpa_all_classes": None if empty else float(recall[present].sum() / len(matrix)),
         "miou": None if empty else float(iou[present].mean()),
-        "fwiou": None if empty else float((true_places * np.nan_to_num(iou)).sum() / total),
+        "fwiou": None if empty else float((true_places * np.nan_to_num(iou)).sum() / whole),
         "kappa": _number(kappa),
         "macro_f1": None if empty else float(f1[present].mean()),
         "absent": [name for name, there in zip(names, present, strict=True) if not there],
@@ -97,7 +108,8 @@ def scores(matrix: NDArray[np.int64], names: Sequence[str] | None = None) -> dic
                 "recall": _number(recall[index]),
                 "precision": _number(precision[index]),
                 "iou": _number(iou[index]) if present[index] else None,
-                "places": int(true_places[index]),
+                "f1": _number(f1[index]) if present[index] else None,
+                total: sized(true_places[index]),
             }
             for index, name in enumerate(names)
         },

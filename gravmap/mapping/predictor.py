@@ -107,7 +107,7 @@ class Predictor:
     """
 
     def __init__(self, fields_path: Path, run_folders: Path | Sequence[Path], device: str = "auto") -> None:
-        self.device = _device(device)
+        self.device = choose_device(device)
         folders = [run_folders] if isinstance(run_folders, Path) else list(run_folders)
         if not folders:
             raise OptionError("No run is named.", "Give at least one --run.")
@@ -265,7 +265,14 @@ def device_of_gpus(gpus: int) -> tuple[str, int]:
     return "cuda", gpus
 
 
-def _device(asked: str) -> str:
+def choose_device(asked: str) -> str:
+    """Where to compute: "auto" is the GPU where torch sees one.
+
+    Raises
+    ------
+    DeviceError
+        CUDA was asked for and is not there.
+    """
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked == "cuda" and not torch.cuda.is_available():

@@ -10,10 +10,10 @@ from typing import Any
 
 from gravmap.errors import InputError
 from gravmap.files import read_json
-from gravmap.learning.area import Area
 from gravmap.learning.calibration import read_calibration
 from gravmap.learning.null_models import NULL_MODELS, null_scores
 from gravmap.mapping.ground import Ground
+from gravmap.mapping.run_ground import ground_of_run
 from gravmap.mapping.sheet import Sheet
 
 
@@ -163,16 +163,8 @@ def protocols_of(runs: Sequence[RunFacts], tiles: Path | None) -> list[Protocol]
 def _nulls(run: RunFacts, tiles: Path | None) -> tuple[dict[str, dict[str, Any]], str]:
     if tiles is None:
         return {}, "The tile set is not at hand, so null models were not scored beside the network."
-    from gravmap.tiling import load_arrays
-
-    split, fold = str(run.split.get("name", "blocks")), int(run.split.get("fold", 0))
     try:
-        channels = list(dict.fromkeys(each["field"] for each in run.model.get("inputs", []) if "field" in each))
-        area = Area.from_arrays(load_arrays(tiles, channels=channels or None, split=split, fold=fold))
-        # A run on edited tiles has the tiles' hashes in its fingerprint; its ground and labels are the area's.
-        edited = run.model.get("recipe", {}).get("from_tiles", False)
-        if not edited and run.model.get("area_sha256") not in ("", None, area.fingerprint()):
-            return {}, "The tile set is not the one the network was trained on, so null models were not scored."
+        area = ground_of_run(run.model, tiles)
         return {NULL_MODELS[key].title: row for key, row in null_scores(area).items()}, ""
     except InputError as error:
         return {}, f"Null models were not scored: {error.message}"

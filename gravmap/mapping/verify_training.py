@@ -111,6 +111,9 @@ def _measured(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
     if (folder / "calibration.json").is_file():
         named = read_json(folder / "calibration.json", MADE_BY).get("model_sha256")
         yield _belongs("calibration.json", _other(named, record.get("weights_sha256"), "weights"))
+    if (folder / "evaluation.json").is_file():
+        named = read_json(folder / "evaluation.json", "gravmap evaluate").get("model_sha256")
+        yield _belongs("evaluation.json", _other(named, record.get("weights_sha256"), "weights"))
     if (folder / "reach.safetensors").is_file():
         try:
             named = json.loads(read_header(folder / "reach.safetensors")["__metadata__"]["gravmap"])["area_sha256"]

@@ -33,6 +33,7 @@ def test_scores_by_hand():
         "recall": pytest.approx(0.75),
         "precision": pytest.approx(30 / 35),
         "iou": pytest.approx(30 / 45),
+        "f1": pytest.approx(60 / 75),
         "places": 40,
     }
 
@@ -61,3 +62,34 @@ def test_nothing_counted_gives_none_and_is_json():
 def test_chance_agreement_has_kappa_zero():
     matrix = np.outer([60, 40], [0.7, 0.3]).round().astype(int)
     assert scores(matrix)["kappa"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_ground_counts_where_places_have_an_area():
+    truth, named = np.array([0, 0, 1, 1, IGNORE]), np.array([0, 1, 1, 1, 0])
+    km2 = np.array([2.0, 1.0, 0.5, 0.25, 100.0])
+    matrix = confusion(truth, named, 2, km2)
+    assert matrix.tolist() == [[2.0, 1.0], [0.0, 0.75]]
+    got = scores(matrix, ["a", "b"], "km2")
+    assert got["km2"] == 3.75
+    assert "places" not in got
+    assert got["pa"] == pytest.approx(2.75 / 3.75)
+    assert got["fwiou"] == pytest.approx(3 / 3.75 * 2 / 3 + 0.75 / 3.75 * 0.75 / 1.75)
+    assert got["per_class"]["a"]["km2"] == 3.0
+
+
+def test_against_scikit_learn():
+    peer = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(4)
+    truth, named, weight = rng.integers(0, 6, 500), rng.integers(0, 6, 500), rng.uniform(0.5, 2, 500)
+    named = np.where(rng.random(500) < 0.5, truth, named)
+    got = scores(confusion(truth, named, 6, weight), total="km2")
+    kwargs = {"sample_weight": weight}
+    assert got["pa"] == pytest.approx(peer.accuracy_score(truth, named, **kwargs))
+    assert got["mpa"] == pytest.approx(peer.balanced_accuracy_score(truth, named, **kwargs))
+    assert got["macro_f1"] == pytest.approx(peer.f1_score(truth, named, average="macro", **kwargs))
+    assert got["kappa"] == pytest.approx(peer.cohen_kappa_score(truth, named, **kwargs))
+    assert got["miou"] == pytest.approx(peer.jaccard_score(truth, named, average="macro", **kwargs))
+    assert got["fwiou"] == pytest.approx(peer.jaccard_score(truth, named, average="weighted", **kwargs))
+    assert [each["precision"] for each in got["per_class"].values()] == pytest.approx(
+        peer.precision_score(truth, named, average=None, **kwargs)
+    )

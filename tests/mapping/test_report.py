@@ -164,12 +164,13 @@ def test_null_models_are_scored_on_the_runs_own_ground(mapped, tmp_path, monkeyp
         asked.append(options)
         return make_arrays()
 
-    monkeypatch.setattr("gravmap.tiling.load_arrays", arrays)
-    run = make_run(tmp_path / "mine", area_sha256=own.fingerprint())
+    monkeypatch.setattr("gravmap.mapping.run_ground.load_arrays", arrays)
+    run = make_run(tmp_path / "mine", classes=own.classes, area_sha256=own.fingerprint())
     page = Page(page_of(mapped, run, tiles=tmp_path))
     assert asked == [{"channels": ["residual_10km"], "split": "blocks", "fold": 1}]
     assert table_row(page, "label diffusion, no gravity")
-    other = make_run(tmp_path / "other", area_sha256=replace(own, labels=own.labels[::-1].copy()).fingerprint())
+    elsewhere = replace(own, labels=own.labels[::-1].copy()).fingerprint()
+    other = make_run(tmp_path / "other", classes=own.classes, area_sha256=elsewhere)
     page = Page(page_of(mapped, other, tiles=tmp_path))
     assert "not the one the network was trained on" in page.text
     assert "label diffusion" not in page.text

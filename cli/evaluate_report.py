@@ -1,0 +1,209 @@
+"""What `gravmap evaluate` says: tables of scores, protocol by protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .session import Session
+
+MEASURES = (
+    ("pa", "PA"),
+    ("mpa", "MPA"),
+    ("mpa_all_classes", "MPA all"),
+    ("miou", "mIoU"),
+    ("fwiou", "FWIoU"),
+    ("macro_f1", "F1"),
+)
+WIDE = 44
+_HEAD = f"  {'':<{WIDE}}" + "".join(f"{label:>9}" for _, label in MEASURES) + f"{'kappa':>9}"
+KINDS = {
+    "blocks": "Held-out blocks",
+    "strict": "Held-out blocks that no training window touches",
+    "random": "Random windows, as in the paper",
+}
+
+
+def tell_scores(
+    session: Session,
+    protocols: Mapping[str, Mapping[str, Any]],
+    records: Sequence[Mapping[str, Any]],
+    folders: Sequence[Path],
+) -> None:
+    session.say(
+        "Percent of the labelled nodes in the test blocks, each counted once. MPA, mIoU and F1 are means over the "
+        "classes that occur; MPA all counts a class that does not occur as missed."
+    )
+    if records[0]["counted_by"] == "km2":
+        session.say("Weighted by the ground of each node, km² on the WGS 84 ellipsoid.")
+    for name, protocol in protocols.items():
+        session.say("")
+        for line in _protocol(name, protocol):
+            session.say(line)
+    for line in _beside(records):
+        session.say(line)
+    session.say("")
+    session.say("Wrote evaluation.json, confusion.png and distance.png into:")
+    scored = {record["run"] for record in records}
+    for folder in folders:
+        if folder.name in scored:
+            session.say(f"  {folder}")
+
+
+def _protocol(name: str, protocol: Mapping[str, Any]) -> list[str]:
+    kind = KINDS.get(protocol["kind"], protocol["kind"])
+    leak = protocol["leak"]
+    seen = "" if leak is None else f"; training sees the labels of {_percent(leak)} % of what is held out"
+    folds = "" if not protocol["folds"] else f", {protocol['folds']} folds"
+    head = f"{kind} (split {name}{folds}{seen})"
+    if isinstance(protocol["scores"], str):
+        leaky = " --allow-leak" if protocol["kind"] == "random" else ""
+        return [f"{head}: {protocol['scores']}.", f"  `gravmap train --split {name}{leaky}` would train one."]
+    groups = protocol["groups"]
+    lines = [head, _HEAD]
+    for group in groups:
+        lines.append(_row(f"network {group['label']}", group["scores"]))
+        lines += _spread(group)
+    shown = next(group for group in groups if group["label"] == protocol["group"])
+    lines += [_row(_title(null), row) for null, row in shown.get("baselines", {}).items()]
+    lines += _added(shown.get("gravity_adds", []))
+    if len(groups) > 1:
+        lines.append(f"  What follows is of the best group on the tuning blocks: {shown['label']}.")
+    lines += _classes(shown["scores"])
+    lines += _distances(shown, "nodes")
+    if "points" in shown:
+        lines += _points(shown["points"], len(shown["runs"]))
+    return lines
+
+
+def _row(name: str, scores: Mapping[str, Any]) -> str:
+    values = "".join(f"{_percent(scores[key]):>9}" for key, _ in MEASURES)
+    kappa = "-" if scores["kappa"] is None else f"{scores['kappa']:.3f}"
+    return f"  {_cut(name):<{WIDE}}{values}{kappa:>9}"
+
+
+def _spread(group: Mapping[str, Any]) -> list[str]:
+    """How many runs stand behind a mean, and how far they lie apart."""
+    runs, folds, seeds = (len(group[key]) for key in ("runs", "folds", "seeds"))
+    if runs == 1:
+        return [f"    fold {group['folds'][0]} alone, seed {group['seeds'][0]}"]
+    lines = [f"    mean of {runs} runs: {folds} fold{'s' * (folds > 1)}, {seeds} seed{'s' * (seeds > 1)}"]
+    for between in ("folds", "seeds"):
+        values = [group["spread"][key][between] for key, _ in MEASURES]
+        if any(value is not None for value in values):
+            row = "".join(f"{'± ' + _percent(value) if value is not None else '-':>9}" for value in values)
+            kappa = group["spread"]["kappa"][between]
+            lines.append(f"  {f'  standard deviation between {between}':<{WIDE}}{row}" + f"{f'± {kappa:.3f}':>9}")
+    return lines
+
+
+def _added(compared: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the network adds to null models, in points, with the interval that blocks drawn anew give."""
+    if not compared:
+        return []
+    blocks = compared[0]["blocks"]
+    wide = 2 * 9 + 6
+    measures = list(dict.fromkeys(each["measure"] for each in compared))
+    names = dict(MEASURES)
+    told = f"points that the network adds (95 %, {blocks} block{'s' * (blocks > 1)})"
+    lines = [f"  {told:<{WIDE}}" + "".join(f"{names[measure]:>{wide}}" for measure in measures)]
+    for null in dict.fromkeys(each["null"] for each in compared):
+        cells = "".join(f"{_interval(each):>{wide}}" for each in compared if each["null"] == null)
+        lines.append(f"    {_cut('over ' + _title(null), 2):<{WIDE - 2}}{cells}")
+    first = next(each for each in compared if each["measure"] == "fwiou")
+    return [*lines, f"  In words: {first['sentence']}."]
+
+
+def _interval(each: Mapping[str, Any]) -> str:
+    mean = f"{100 * each['mean']:+.1f}"
+    if each["low"] is None:
+        return mean
+    return f"{mean} ({100 * each['low']:+.1f} to {100 * each['high']:+.1f})"
+
+
+def _classes(scores: Mapping[str, Any]) -> list[str]:
+    """Class by class: the share of its ground that was found, the share of what was named so that is right."""
+    total = "km2" if "km2" in scores else "places"
+    unit = "km²" if total == "km2" else "nodes"
+    heads = ("found", "right", "IoU", "F1")
+    lines = [f"  {'class by class':<{WIDE}}{unit:>9}" + "".join(f"{head:>9}" for head in heads)]
+    for name, each in scores["per_class"].items():
+        if name in scores["absent"]:
+            continue
+        shares = "".join(f"{_percent(each[key]):>9}" for key in ("recall", "precision", "iou", "f1"))
+        lines.append(f"    {_cut(name, 2):<{WIDE - 2}}{each[total]:>9,.0f}{shares}")
+    if scores["absent"]:
+        lines.append(f"    not in the test blocks, so left out: {', '.join(scores['absent'])}")
+    return lines
+
+
+def _distances(found: Mapping[str, Any], unit: str) -> list[str]:
+    """Accuracy by distance to the nearest training outcrop, beside the best null model of each bin."""
+    from gravmap.learning.distance_bins import bin_name
+
+    table = found["distance"]
+    beside = bool(table) and "baselines" in table[0]
+    head = f"{unit:>9}{'PA':>9}" + ("   best null model there" if beside else "")
+    lines = [f"  {'distance to outcrop that training saw':<{WIDE}}{head}"]
+    for row in table:
+        best = ""
+        if beside and row["baselines"]:
+            name, value = max(row["baselines"].items(), key=lambda item: float(item[1]))
+            best = f"{_percent(value):>9}   {_title(name)}"
+        lines.append(f"    {bin_name(row):<{WIDE - 2}}{row['places']:>9,}{_percent(row['pa']):>9}{best}")
+    return lines
+
+
+def _points(points: Mapping[str, Any], networks: int) -> list[str]:
+    from gravmap.mapping.boreholes import describe_left_out
+
+    told = f"  boreholes of {points['file']}: {points['scored']} of {points['read']} scored"
+    if why := describe_left_out(points):
+        told += f"; {why}"
+    lines = [told, _HEAD, _row("network" if networks == 1 else f"network (mean of {networks} runs)", points["scores"])]
+    lines += [_row(_title(null), row) for null, row in points.get("baselines", {}).items()]
+    return lines + _distances(points, "holes" if networks == 1 else "answers")
+
+
+def _beside(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Run by run how far probabilities can be believed and what each field is worth; null models that are missing."""
+    lines = []
+    for record in records:
+        short = record["calibration"]
+        if short is not None:
+            before, after = short["before"], short["after"]
+            lines.append(
+                f"Calibration of {record['run']}: expected calibration error {before['ece']:.3f} as the network says "
+                f"it, {after['ece']:.3f} with the temperature {short['temperature']:.3g}; log loss {before['nll']:.3f} "
+                f"and {after['nll']:.3f}."
+            )
+    for record in records:
+        if "importance" in record:
+            lines.append(f"What each field is worth to {record['run']}, on the tuning blocks:")
+            lines += _importance(record["importance"])
+    if missing := records[0].get("baselines_left_out"):
+        told = "; ".join(f"{_title(name)} ({why})" for name, why in missing.items())
+        lines.append(f"Null models that were not made: {told}.")
+    return ["", *lines] if lines else []
+
+
+def _importance(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    from gravmap.learning.importance import Importance, importance_table
+
+    return [f"  {line}" for line in importance_table([Importance(**row) for row in rows])]
+
+
+def _title(name: str) -> str:
+    from gravmap.learning.null_comparison import TITLES
+
+    return TITLES[name]
+
+
+def _cut(text: str, less: int = 0) -> str:
+    wide = WIDE - less - 1
+    return text if len(text) <= wide else text[: wide - 3] + "..."
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"

@@ -1,0 +1,175 @@
+"""Points with a class, such as boreholes that reached bedrock: from any vector file, or from a table with lon and lat.
+
+GDAL's reader takes a while to load, so this file is imported only where points are read.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+
+from gravmap.errors import InputError
+from gravmap.geology.legend import normal_code
+from gravmap.geology.source import UNREADABLE, code_of, gdal_name, read_shapes, shape_kinds, systems
+
+LON_NAMES = ("lon", "longitude", "long")
+LAT_NAMES = ("lat", "latitude")
+TABLES = (".csv", ".tsv", ".txt")
+
+
+@dataclass(frozen=True)
+class Points:
+    """Places and what was found there.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    field : str
+        Its column that says what was found.
+    lon, lat : ndarray, shape (n,), float64
+        Degrees on WGS 84.
+    values : list of str
+        What the field says; empty where it says nothing.
+    crs : str
+        The file's own system.
+    unplaced : int
+        Rows without a position that can be used; they are not among the points.
+    """
+
+    path: Path
+    field: str
+    lon: NDArray[np.float64]
+    lat: NDArray[np.float64]
+    values: list[str]
+    crs: str
+    unplaced: int
+
+
+def read_points(path: Path, field: str) -> Points:
+    """Read points and one of their fields.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV (comma, semicolon or tab) with columns lon and lat in degrees, or any vector file that GDAL reads, in any
+        coordinate system; PROJ brings it to WGS 84, datum shift included.
+    field : str
+        The column that says what was found.
+
+    Returns
+    -------
+    Points
+        In the order of the file.
+
+    Raises
+    ------
+    InputError
+        No such file or field, no coordinates, no coordinate system, no points.
+    """
+    if not path.exists():
+        raise InputError(f"The points {path} are missing.", "Check the path given with --points.")
+    points = _from_table(path, field) if path.suffix.lower() in TABLES else _from_vector(path, field)
+    if not len(points.values):
+        raise InputError(
+            f"{path} holds no point with a position.", "Each row needs a longitude and a latitude, or a geometry."
+        )
+    return points
+
+
+def _from_table(path: Path, field: str) -> Points:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no UTF-8 text: {error}.", "Save it as UTF-8.") from None
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row] or [[]]
+    names = [name.strip() for name in header]
+    lon_name, lat_name = _one_of(LON_NAMES, names), _one_of(LAT_NAMES, names)
+    if lon_name is None or lat_name is None:
+        raise InputError(
+            f"{path} has no columns lon and lat; its columns are {', '.join(names) or 'none'}.",
+            "Name them lon and lat (degrees), or bring a vector file.",
+        )
+    column = _field(field, names, path)
+
+    def column_of(name: str) -> list[str]:
+        at = names.index(name)
+        return [row[at] if at < len(row) else "" for row in rows]
+
+    lon, lat = (np.array([_number(value) for value in column_of(name)]) for name in (lon_name, lat_name))
+    values = [normal_code(value) for value in column_of(column)]
+    return _placed(path, column, lon, lat, values, "EPSG:4326")
+
+
+def _from_vector(path: Path, field: str) -> Points:
+    source = gdal_name(path)
+    try:
+        layers = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
+        if len(layers) != 1:
+            raise InputError(
+                f"{path} has {len(layers)} layers with geometry: {', '.join(layers) or 'none'}.",
+                "Save the points as their own file.",
+            )
+        info = pyogrio.read_info(source, layer=layers[0])
+        column = _field(field, [str(name) for name in info["fields"]], path)
+        crs, _, to_degrees = systems(info["crs"], path, "Add its .prj, or bring a CSV with lon and lat in degrees.")
+        shapes, table = read_shapes(source, layers[0], columns=[column])
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path} is no file of points that GDAL can read: {error}.", "Bring a GeoPackage, or a CSV with lon, lat."
+        ) from None
+    kinds = shapely.get_type_id(shapes)
+    if len(shapes) and not (kinds == 0).any():
+        raise InputError(
+            f"{path} holds {', '.join(shape_kinds(shapes))}, no points.", "Boreholes are points, one to a row."
+        )
+    x, y = shapely.get_x(shapes), shapely.get_y(shapes)  # NaN where it is no point
+    if to_degrees is not None and len(shapes):
+        x, y = to_degrees.transform(x, y, errcheck=False)
+    return _placed(path, column, np.asarray(x), np.asarray(y), [code_of(value) for value in table[column]], crs)
+
+
+def _placed(
+    path: Path, field: str, lon: NDArray[np.float64], lat: NDArray[np.float64], values: Sequence[str], crs: str
+) -> Points:
+    """Those of the points that have a place on the globe; longitudes from -180 to 180."""
+    sound = np.isfinite(lon) & np.isfinite(lat) & (np.abs(lat) <= 90) & (np.abs(lon) <= 360)
+    return Points(
+        path,
+        field,
+        (lon[sound] + 180) % 360 - 180,
+        lat[sound],
+        [value for value, kept in zip(values, sound, strict=True) if kept],
+        crs,
+        int(np.count_nonzero(~sound)),
+    )
+
+
+def _one_of(wanted: Sequence[str], names: Sequence[str]) -> str | None:
+    return next((name for name in names if name.lower() in wanted), None)
+
+
+def _field(wanted: str, names: Sequence[str], path: Path) -> str:
+    alike = [name for name in names if name == wanted] or [name for name in names if name.lower() == wanted.lower()]
+    if len(alike) != 1:
+        raise InputError(
+            f"{path} has no field {wanted}; its fields are {', '.join(names) or 'none'}.", "Give --class-field."
+        )
+    return alike[0]
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return float("nan")

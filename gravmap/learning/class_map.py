@@ -1,0 +1,106 @@
+"""What a run's network names at the nodes of an area, asked once and kept beside the run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gravmap.files import atomic_path, read_json
+from gravmap.learning.area import Area
+from gravmap.learning.checkpoint import MODEL, load_model
+from gravmap.learning.evaluation import scoring_scale
+from gravmap.learning.importance import Reading
+from gravmap.progress import Progress, silent
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+FILE = "evaluation.npz"
+UNNAMED = 0
+
+
+def reading_of(run_folder: Path, device: str | torch.device = "cpu") -> Reading:
+    """A run's network, and how it reads an area when it is scored: windows of the one size of all scores."""
+    network, spec = load_model(run_folder, device)
+    return Reading(network, spec.input, spec.tile_size_px, scoring_scale(spec.scales_deg), device)
+
+
+def class_map(
+    run_folder: Path,
+    area: Area,
+    wanted: NDArray[np.bool_],
+    *,
+    file: str = FILE,
+    device: str | torch.device = "cpu",
+    progress: Progress = silent,
+) -> NDArray[np.uint8]:
+    """The classes that a run's network names at the wanted nodes of an area, on the blended mosaic.
+
+    What was said before is read from a file in the run's folder, as long as the weights, the area and the size of the
+    windows are the same; else the network is asked, and the file is written.
+
+    Parameters
+    ----------
+    run_folder : Path
+        Holds ``model.json``.
+    area : Area
+        Its fields are what the network was taught on.
+    wanted : (ny, nx) bool
+        Nodes to name.
+    file : str
+        Where it is kept; another one for each area that the same run is asked about.
+    device, progress
+        As in :func:`gravmap.learning.mosaic.predict_logits`.
+
+    Returns
+    -------
+    (ny, nx) uint8
+        Labels 1..K; :data:`UNNAMED` where no window reaches, and at most other nodes than the wanted.
+    """
+    model = read_json(run_folder / f"{MODEL}.json", "gravmap train")
+    scale = scoring_scale(model["scales_deg"])
+    key = {
+        "format": FORMAT,
+        "model_sha256": model["weights_sha256"],
+        "area_sha256": area.fingerprint(),
+        "scale_deg": scale,
+    }
+    kept = _read(run_folder / file, key, wanted.shape)
+    if kept is not None:
+        classes, asked = kept
+        if not (wanted & ~asked).any():
+            return classes
+        wanted = wanted | asked
+    if not wanted.any():
+        return np.full(wanted.shape, UNNAMED, np.uint8)
+    # Other nodes than the wanted lack some of their windows, and stay unnamed.
+    classes = reading_of(run_folder, device).map(area, wanted, progress)
+    with atomic_path(run_folder / file) as temporary:
+        np.savez_compressed(temporary, key=np.array(json.dumps(key)), classes=classes, asked=wanted)
+    return classes
+
+
+def _read(
+    path: Path, key: dict[str, Any], shape: tuple[int, ...]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
+    """Classes and which nodes were asked for, where the file belongs to these weights and this area."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if json.loads(str(stored["key"])) != key:
+                return None
+            classes, asked = stored["classes"], stored["asked"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        log.info("%s cannot be read; the network is asked again.", path)
+        return None
+    if classes.shape != shape or asked.shape != shape or classes.dtype != np.uint8 or asked.dtype != np.bool_:
+        return None
+    return classes, asked

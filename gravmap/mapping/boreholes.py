@@ -1,0 +1,129 @@
+"""Boreholes and other points whose bedrock is known, laid on the nodes of an area: the only real truth under cover."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gravmap.errors import InputError
+from gravmap.geology.legend import normal_code
+from gravmap.geology.points import Points
+from gravmap.learning.area import Area
+
+MOST_NAMED = 8
+"""So many unknown classes are named; the rest is counted."""
+
+
+@dataclass(frozen=True)
+class Boreholes:
+    """Points that can be scored, and what became of the others.
+
+    Attributes
+    ----------
+    row, column : ndarray, shape (n,), int64
+        Of the nearest node.
+    label : ndarray, shape (n,), uint8
+        Class found there, 1..K.
+    read, outside, unplaced, without_gravity : int
+        Rows of the file; points outside the area, without a position, and where the field is not known.
+    unknown : dict of str to int
+        What the class field says that is no class of the legend, and how often.
+    """
+
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    label: NDArray[np.uint8]
+    read: int
+    outside: int
+    unplaced: int
+    without_gravity: int
+    unknown: dict[str, int]
+
+    def account(self) -> dict[str, Any]:
+        """How many of the points are scored and why the others are not; JSON-able."""
+        return {
+            "read": self.read,
+            "scored": len(self.label),
+            "outside": self.outside,
+            "unplaced": self.unplaced,
+            "without_gravity": self.without_gravity,
+            "unknown_class": dict(self.unknown),
+        }
+
+
+def lay_points(points: Points, area: Area) -> Boreholes:
+    """Find the node and the class of every point.
+
+    A class is written as its name, in any case, or as its index. The node is the nearest one, as that is the place
+    whose class the network names.
+
+    Parameters
+    ----------
+    points : Points
+        From :func:`gravmap.geology.points.read_points`.
+    area : Area
+        What the network is scored on.
+
+    Raises
+    ------
+    InputError
+        None of them can be scored.
+    """
+    known = {normal_code(str(entry["name"])).casefold(): int(entry["index"]) for entry in area.classes}
+    known |= {str(entry["index"]): int(entry["index"]) for entry in area.classes}
+    label = np.array([known.get(value.casefold(), 0) for value in points.values], np.uint8)
+    row, column = _nearest(points.lat, area.node_lat), _nearest(points.lon, area.node_lon)
+    inside = (row >= 0) & (column >= 0)
+    with_gravity = inside & area.field_valid[row, column]
+    scored = with_gravity & (label > 0)
+    unknown: dict[str, int] = {}
+    for value, counts in zip(points.values, inside & (label == 0), strict=True):
+        if counts:
+            unknown[value or "(empty)"] = unknown.get(value or "(empty)", 0) + 1
+    found = Boreholes(
+        row[scored].astype(np.int64),
+        column[scored].astype(np.int64),
+        label[scored],
+        len(points.values) + points.unplaced,
+        int(np.count_nonzero(~inside)),
+        points.unplaced,
+        int(np.count_nonzero(inside & ~with_gravity & (label > 0))),
+        dict(sorted(unknown.items(), key=lambda pair: -pair[1])),
+    )
+    if not scored.any():
+        west, south, east, north = area.field_nodes_wsen
+        names = ", ".join(str(entry["name"]) for entry in area.classes)
+        raise InputError(
+            f"None of the {found.read} points of {points.path} can be scored: {describe_left_out(found.account())}.",
+            f"Points must lie in {west:g}-{east:g}E {south:g}-{north:g}N, and {points.field} must say one of: {names}.",
+        )
+    return found
+
+
+def describe_left_out(account: Mapping[str, Any]) -> str:
+    """Why points are not scored, in words; empty when all are."""
+    unknown = account["unknown_class"]
+    told = [
+        f"{account[key]} {words}"
+        for key, words in (
+            ("outside", "outside the area"),
+            ("unplaced", "without a position"),
+            ("without_gravity", "where gravity is not known"),
+        )
+        if account[key]
+    ]
+    if unknown:
+        named = ", ".join(list(unknown)[:MOST_NAMED]) + (", ..." if len(unknown) > MOST_NAMED else "")
+        told.append(f"{sum(unknown.values())} with a class that the legend does not have ({named})")
+    return "; ".join(told)
+
+
+def _nearest(at: NDArray[np.float64], nodes: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Number of the nearest of evenly spaced nodes; -1 beyond half a step from the outermost."""
+    step = (nodes[-1] - nodes[0]) / (len(nodes) - 1)
+    number = np.floor((at - nodes[0]) / step + 0.5).astype(np.intp)
+    return np.where((number >= 0) & (number < len(nodes)), number, -1)

@@ -1,0 +1,63 @@
+"""Scores protocol by protocol: a row comes only from runs that were trained under it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gravmap.learning.null_comparison import against_nulls
+from gravmap.learning.score_groups import group_labels, group_runs, summarise
+from gravmap.mapping.evaluate import Evaluated
+
+NOT_TRAINED = "not trained"
+
+ALWAYS = ("blocks", "random")
+"""Told of even where the tile set has no such split: what is honest, and what the paper did."""
+
+
+def protocols(runs: Sequence[Evaluated], index: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Sort scored runs under the splits they were trained on.
+
+    Parameters
+    ----------
+    runs : sequence of Evaluated
+        From :func:`gravmap.mapping.evaluate.evaluate_run`.
+    index : mapping
+        ``index.json`` of the tile set: its splits, with what was measured of their leak.
+
+    Returns
+    -------
+    dict of str to dict
+        Split to `kind`, `leak` (share of the held-out bedrock whose labels training sees), `folds` (how many it has),
+        `scores` (:data:`NOT_TRAINED` where nobody trained), and, where somebody did, `spread`, `baselines`, ... of one
+        group of runs and all `groups`. Of several groups it is the best on the tuning blocks: a choice by the test
+        blocks would flatter.
+    """
+    records = [run.record for run in runs]
+    nodes = {id(run.record): run.nodes for run in runs}  # runs of two workspaces may have one name
+    stored = {str(each["name"]): each for each in index["splits"]}
+    names = dict.fromkeys([*stored, *ALWAYS, *(str(each["setup"]["split"]) for each in records)])
+    result: dict[str, dict[str, Any]] = {}
+    for name in sorted(names, key=lambda each: (each not in ALWAYS, list(names).index(each))):
+        split = stored.get(name, {})
+        found: dict[str, Any] = {
+            "kind": split.get("kind", name),
+            "leak": split.get("leak"),
+            "folds": split.get("folds"),
+        }
+        groups = group_runs([each for each in records if each["setup"]["split"] == name])
+        labels = group_labels([group[0]["setup"] for group in groups])
+        summaries = [summarise(group, label) for group, label in zip(groups, labels, strict=True)]
+        for group, summary in zip(groups, summaries, strict=True):
+            if all("gravity_adds" in each for each in group):
+                summary["gravity_adds"] = (
+                    group[0]["gravity_adds"] if len(group) == 1 else against_nulls([nodes[id(each)] for each in group])
+                )
+        if not summaries:
+            result[name] = {**found, "scores": NOT_TRAINED}
+            continue
+        best = max(summaries, key=lambda each: -1.0 if each["tune_fwiou"] is None else float(each["tune_fwiou"]))
+        parts = ("scores", "spread", "pooled", "baselines", "gravity_adds", "points")
+        shown: dict[str, Any] = {key: best[key] for key in parts if key in best}
+        result[name] = {**found, "group": best["label"], **shown, "groups": summaries}
+    return result

@@ -1,0 +1,165 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from toy_scored import call, make_tiled, train
+
+MEASURES = {"pa", "mpa", "mpa_all_classes", "miou", "fwiou", "per_class", "kappa", "macro_f1"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("evaluate")
+    make_tiled(root)
+    train(root, "one")
+    train(root, "two", "--seed", 1)
+    train(root, "three", "--fold", 1)
+    return root
+
+
+@pytest.fixture
+def workspace(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "ws")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Two null models instead of all: forests are tested elsewhere."""
+    from gravmap.mapping import evaluate
+
+    original = evaluate.null_maps
+    some = ("majority", "nearest_outcrop")
+    monkeypatch.setattr(evaluate, "null_maps", lambda area, role, seed: original(area, role, seed=seed, which=some))
+
+
+def test_all_finished_runs_in_groups(workspace, quick):
+    done = call(workspace, "evaluate", "--baselines", "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["left_out"] == []
+    blocks, random = told["protocols"]["blocks"], told["protocols"]["random"]
+    assert list(told["protocols"])[:2] == ["blocks", "random"]
+    assert (blocks["leak"], blocks["folds"], blocks["kind"]) == (0.0, 4, "blocks")
+    assert random["leak"] > 0.5
+    assert random["scores"] == "not trained"
+    assert set(blocks["scores"]) >= MEASURES
+    (group,) = blocks["groups"]
+    assert [each["run"] for each in group["runs"]] == ["one", "three", "two"]
+    own = {name: json.loads((workspace / "runs" / name / "scores.json").read_text())["test"] for name in _names(group)}
+    first = (own["one"]["fwiou"] + own["two"]["fwiou"]) / 2
+    assert blocks["scores"]["fwiou"] == pytest.approx((first + own["three"]["fwiou"]) / 2)
+    assert blocks["spread"]["fwiou"]["seeds"] == pytest.approx(
+        np.std([own["one"]["fwiou"], own["two"]["fwiou"]], ddof=1)
+    )
+    assert group["confusion"] == np.sum([own[name]["confusion"] for name in own], axis=0).tolist()
+    assert set(blocks["baselines"]) == {"majority", "nearest_outcrop", "foreign_gravity"}
+    assert set(blocks["baselines"]["majority"]) >= MEASURES
+    assert "mean of 3 runs: 2 folds, 2 seeds" in done.stderr
+    assert "standard deviation between seeds" in done.stderr
+    assert "not trained." in done.stderr
+    assert "`gravmap train --split random --allow-leak` would train one." in done.stderr
+    for name in own:
+        record = json.loads((workspace / "runs" / name / "evaluation.json").read_text())
+        assert record["scores"]["fwiou"] == pytest.approx(own[name]["fwiou"])
+        assert record["confusion"] == own[name]["confusion"]
+        assert {"confusion.png", "distance.png"} <= {path.name for path in (workspace / "runs" / name).iterdir()}
+    # A sound workspace stays one, and tells when a score is of other weights.
+    assert call(workspace, "verify", workspace / "runs" / "one").exit_code == 0
+    path = workspace / "runs" / "one" / "evaluation.json"
+    path.write_text(path.read_text().replace('"model_sha256": "', '"model_sha256": "x'))
+    assert "evaluation.json" in call(workspace, "verify", workspace / "runs" / "one").stdout
+
+
+def _names(group):
+    return [each["run"] for each in group["runs"]]
+
+
+def test_other_setups_and_protocols_stand_apart(workspace):
+    train(workspace, "four", "--lr", "0.002")
+    train(workspace, "liu", "--split", "random", "--allow-leak")
+    done = call(workspace, "evaluate", "one", "four", "liu", "--json")
+    assert done.exit_code == 0, done.output
+    protocols = json.loads(done.stdout)["protocols"]
+    blocks = protocols["blocks"]
+    assert [each["label"] for each in blocks["groups"]] == [
+        "ggmnet-tiny, residual_10km, lr 0.001",
+        "ggmnet-tiny, residual_10km, lr 0.002",
+    ]
+    tuned = {each["label"]: each["tune_fwiou"] for each in blocks["groups"]}
+    assert blocks["group"] == max(tuned, key=tuned.get), "chosen by the tuning blocks, not by the test blocks"
+    assert "baselines" not in blocks
+    assert protocols["random"]["scores"]["places"] > 0
+    assert [each["run"] for each in protocols["random"]["groups"][0]["runs"]] == ["liu"]
+    assert "seen" in done.stderr, "under random windows the scored ground is what training saw"
+    assert "What follows is of the best group on the tuning blocks" in done.stderr
+
+
+def test_a_run_that_cannot_be_scored(workspace):
+    model = workspace / "runs" / "two" / "model.json"
+    model.write_text(model.read_text().replace('"area_sha256": "', '"area_sha256": "0'))
+    done = call(workspace, "evaluate")
+    assert done.exit_code == 0, done.output
+    assert "Warning: two is left out: The tile set " in done.stderr
+    assert "mean of 2 runs" in done.stdout
+    assert str(workspace / "runs" / "three") in done.stdout
+    assert str(workspace / "runs" / "two") not in done.stdout.split("Wrote")[1]
+    # Asked for by name it must be scored.
+    refused = call(workspace, "evaluate", "two")
+    assert refused.exit_code == 3
+    assert "not the one two was trained on" in refused.stderr
+    assert "Traceback" not in refused.output
+
+
+def test_what_ails_all_runs_is_said_once(workspace):
+    from toy_scored import write_labels
+
+    write_labels(workspace, seed=9)
+    done = call(workspace, "evaluate")
+    assert done.exit_code == 3
+    assert done.stderr.count("has changed since the tile set") == 1
+    assert len(done.stderr.strip().splitlines()) == 2
+
+
+def test_what_a_field_is_worth_and_where_ground_counts(workspace):
+    done = call(workspace, "evaluate", "one", "--importance", "--area-weighted")
+    assert done.exit_code == 0, done.output
+    assert "What each field is worth to one, on the tuning blocks:" in done.stdout
+    assert "residual_10km  " in done.stdout
+    assert "Weighted by the ground of each node" in done.stdout
+    record = json.loads((workspace / "runs" / "one" / "evaluation.json").read_text())
+    assert record["counted_by"] == "km2"
+    assert [row["field"] for row in record["importance"]] == ["residual_10km"]
+
+
+def test_boreholes_in_words(workspace, tmp_path):
+    wells = tmp_path / "wells.csv"
+    wells.write_text("lon,lat,lith\n80.5,42.5,high\n83.1,45.2,low\n81,44,basalt\n10,44,low\nx,44,low\n")
+    done = call(workspace, "evaluate", "one", "--points", wells, "--class-field", "lith")
+    assert done.exit_code == 0, done.output
+    assert (
+        f"boreholes of {wells}: 2 of 5 scored; 1 outside the area; 1 without a position; 1 with a class" in done.stdout
+    )
+    assert call(workspace, "evaluate", "--points", wells).exit_code == 2
+    missing = call(workspace, "evaluate", "--points", tmp_path / "no.csv", "--class-field", "lith")
+    assert missing.exit_code == 3
+    assert "no.csv are missing" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [(["fifth"], 3, "No trained network called 'fifth'"), (["--device", "cuda"], 5, "CUDA")],
+)
+def test_what_makes_no_sense_is_told(workspace, words, status, told, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    done = call(workspace, "evaluate", *words)
+    assert done.exit_code == status, done.output
+    assert told in done.stderr
+
+
+def test_an_empty_workspace(tmp_path):
+    done = call(tmp_path, "evaluate")
+    assert done.exit_code == 3
+    assert "No finished run" in done.stderr
+    assert "gravmap train" in done.stderr

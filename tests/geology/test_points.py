@@ -1,0 +1,89 @@
+"""Boreholes as people keep them: tables with all kinds of separators, and vector files in any system."""
+
+import geopandas
+import numpy as np
+import pytest
+from pyproj import Transformer
+from shapely import Point, box
+
+from gravmap.errors import InputError
+from gravmap.geology.points import read_points
+
+LON, LAT = [84.5, 85.25, 91.0], [45.1, 46.75, 43.0]
+ROCK = ["Permian", "Devonian", ""]
+
+
+def gpkg(path, geometry, crs="EPSG:4326", **columns):
+    geopandas.GeoDataFrame(columns or {"lith": ROCK}, geometry=geometry, crs=crs).to_file(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "unplaced"),
+    [
+        ("name,lon,lat,lith\na,84.5,45.1,Permian\nb,85.25,46.75,Devonian\nc,91,43,\n", 0),
+        ("\ufeffLongitude;Latitude;Lith\n84.5;45.1;Permian\n85.25;46.75; Devonian \n91;43;\n", 0),
+        ("lat\tlon\tlith\n45.1\t84.5\tPermian\n46.75\t85.25\tDevonian\n\t90\tPermian\n43\t91\t\nx\ty\tPermian\n", 2),
+        ('lon,lat,"lith"\n84.5,45.1,"Permian"\n85.25,46.75,Devonian\n91,43,\n85,95,Permian\n', 1),
+        ("lon,lat,lith\n444.5,45.1,Permian\n85.25,46.75,Devonian\n-269,43\n", 1),
+    ],
+)
+def test_tables(tmp_path, text, unplaced):
+    path = tmp_path / "wells.csv"
+    path.write_text(text, encoding="utf-8")
+    found = read_points(path, "lith")
+    if "444.5" in text:  # no longitude is as large as that
+        assert found.lon.tolist() == LON[1:]
+    else:
+        assert found.lon == pytest.approx(LON)
+        assert found.lat == pytest.approx(LAT)
+        assert found.values == ROCK
+    assert found.unplaced == unplaced
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32645", "EPSG:28415"])
+def test_any_system(tmp_path, crs):
+    """Against PROJ's own transform: UTM, and Gauss-Krueger on Pulkovo 1942, whose datum lies a hundred metres off."""
+    x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(LON, LAT)
+    path = gpkg(tmp_path / "wells.gpkg", [Point(*each) for each in zip(x, y, strict=True)], crs)
+    found = read_points(path, "lith")
+    assert np.abs(found.lon - LON).max() < 1e-6
+    assert np.abs(found.lat - LAT).max() < 1e-6
+    assert found.values == ROCK
+    assert found.crs == crs
+
+
+def test_numbers_and_missing_values_are_read_as_text(tmp_path):
+    path = gpkg(tmp_path / "wells.gpkg", [Point(each, 45) for each in LON], code=[7.0, np.nan, 3.0])
+    assert read_points(path, "CODE").values == ["7", "", "3"]
+
+
+def test_a_row_without_a_point_is_counted(tmp_path):
+    path = gpkg(tmp_path / "wells.gpkg", [Point(84, 45), None, Point(85, 45)])
+    found = read_points(path, "lith")
+    assert (found.values, found.unplaced) == (["Permian", ""], 1)
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda path: path.with_name("absent.csv"), "missing"),
+        (lambda path: write(path / "a.csv", "x,y,lith\n1,2,Permian\n"), "no columns lon and lat"),
+        (lambda path: write(path / "a.csv", "lon,lat,rock\n1,2,Permian\n"), "no field lith"),
+        (lambda path: write(path / "a.csv", ""), "no columns"),
+        (lambda path: write(path / "a.csv", "lon,lat,lith\n"), "no point with a position"),
+        (lambda path: write(path / "a.csv", "lon,lat,lith\n1,2,\xe9\n", "latin-1"), "UTF-8"),
+        (lambda path: write(path / "a.gpkg", "no GeoPackage"), "no file of points"),
+        (lambda path: gpkg(path / "a.gpkg", [box(84, 45, 85, 46)] * 3), "holds Polygon, no points"),
+        (lambda path: gpkg(path / "a.gpkg", [Point(84, 45)] * 3, rock=ROCK), "no field lith; its fields are rock"),
+        (lambda path: gpkg(path / "a.shp", [Point(84, 45)] * 3, None), "does not say its coordinate system"),
+    ],
+)
+def test_what_cannot_be_read_is_told(tmp_path, made, told):
+    with pytest.raises(InputError, match=told):
+        read_points(made(tmp_path), "lith")
+
+
+def write(path, text, encoding="utf-8"):
+    path.write_text(text, encoding=encoding)
+    return path

@@ -1,0 +1,77 @@
+"""Boreholes laid on the nodes of an area, and an account of those that cannot be."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gravmap.errors import InputError
+from gravmap.geology.points import Points
+from gravmap.learning.area import Area
+from gravmap.mapping.boreholes import describe_left_out, lay_points
+from toy_area import make_arrays
+
+FILE = Path("wells.csv")
+
+
+@pytest.fixture
+def area():
+    return Area.from_arrays(make_arrays())
+
+
+def points(*rows, unplaced=0):
+    lon, lat, values = zip(*rows, strict=True)
+    return Points(FILE, "lith", np.array(lon, float), np.array(lat, float), list(values), "EPSG:4326", unplaced)
+
+
+def test_the_nearest_node_and_the_class_by_name_or_index(area):
+    rng = np.random.default_rng(0)
+    lon, lat = rng.uniform(80, 84, 60), rng.uniform(42, 46, 60)
+    words = ["HIGH", "low", "1", "2", " Low"]
+    said = [words[number % 5].strip() for number in range(60)]
+    found = lay_points(points(*zip(lon, lat, said, strict=True)), area)
+    # By brute force: the node with the least difference in longitude and in latitude.
+    assert (found.column == np.abs(area.node_lon[None] - lon[:, None]).argmin(axis=1)).all()
+    assert (found.row == np.abs(area.node_lat[None] - lat[:, None]).argmin(axis=1)).all()
+    assert found.label.tolist() == [{"HIGH": 1, "1": 1}.get(word, 2) for word in said]
+    assert describe_left_out(found.account()) == ""
+
+
+def test_half_a_cell_beyond_the_outermost_nodes_is_the_end(area):
+    inside = [(79.951, 44, "low"), (84.049, 44, "low"), (82, 41.951, "low"), (82, 46.049, "low")]
+    outside = [(79.949, 44, "low"), (84.051, 44, "low"), (82, 41.949, "low"), (82, 46.051, "low")]
+    found = lay_points(points(*inside, *outside), area)
+    assert len(found.label) == 4
+    assert found.outside == 4
+    assert found.column.tolist()[:2] == [0, 40]
+    assert found.row.tolist()[2:] == [40, 0]
+
+
+def test_the_account_adds_up(area):
+    valid = area.field_valid.copy()
+    valid[area.node_lat > 45] = False
+    rows = [(82, 44, "low"), (82, 45.5, "low"), (99, 44, "low"), (99, 44, "basalt"), (82, 44, "basalt")]
+    rows += [(82, 44, "basalt"), (83, 43, ""), (82, 44, "0"), (82, 45.5, "gneiss")]
+    account = lay_points(points(*rows, unplaced=3), replace(area, field_valid=valid)).account()
+    assert account == {
+        "read": 12,
+        "scored": 1,
+        "outside": 2,
+        "unplaced": 3,
+        "without_gravity": 1,
+        "unknown_class": {"basalt": 2, "(empty)": 1, "0": 1, "gneiss": 1},
+    }
+    whole = account["scored"] + account["outside"] + account["unplaced"] + account["without_gravity"]
+    assert whole + sum(account["unknown_class"].values()) == account["read"]
+    assert describe_left_out(account) == (
+        "2 outside the area; 3 without a position; 1 where gravity is not known; "
+        "5 with a class that the legend does not have (basalt, (empty), 0, gneiss)"
+    )
+
+
+def test_none_that_can_be_scored_is_refused(area):
+    told = r"None of the 2 points .* 1 outside the area; 1 with a class .* \(slate\)"
+    with pytest.raises(InputError, match=told) as no:
+        lay_points(points((99, 44, "low"), (82, 44, "slate")), area)
+    assert "80-84E 42-46N, and lith must say one of: high, low" in str(no.value)
