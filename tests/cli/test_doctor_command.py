@@ -20,13 +20,19 @@ def test_doctor_lists_versions_and_the_files_of_the_workspace(tmp_path):
     assert set(found["extras"]["export"]) == {"onnx", "onnxscript", "onnxruntime"}
 
 
+# What torch says of itself, without loading it.
+QUICK_PROBE = """print('{"gpus": [], "error": null, "deformable": "own"}')"""
+
+
 def test_doctor_names_the_extra_that_is_not_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("gravmap.doctor._PROBE", QUICK_PROBE)
     monkeypatch.setattr("gravmap.doctor.OPTIONAL", {"whole": ("numpy",), "broken": ("numpy", "no-such-package")})
     lines = examine(Workspace(tmp_path)).lines()
     assert "Optional: whole (there), broken (missing: no-such-package)" in lines
 
 
 def test_doctor_names_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("gravmap.doctor._PROBE", QUICK_PROBE)
     monkeypatch.setattr("gravmap.doctor.NEEDED", ("numpy", "no-such-package"))
     found = examine(Workspace(tmp_path))
     assert any("pip install no-such-package" in line for line in found.lines())

@@ -17,6 +17,8 @@ from gravmap.mapping import Options, predict, predictor, read_clip
 from gravmap.regions import Region
 from toy_map import BOX, layers, make_project, spec_for
 
+pytestmark = pytest.mark.usefixtures("rasters_only")
+
 BODY_LAT, BODY_LON, DEPTH_M = 44.377, 82.713, 9_000.0
 STEP = 1 / 30
 

@@ -17,6 +17,8 @@ from gravmap.network import build
 from gravmap.regions import Region
 from toy_map import BOX, LEGEND, gravity, layers, make_project, make_run, spec_for
 
+pytestmark = pytest.mark.usefixtures("rasters_only")
+
 
 @pytest.fixture
 def project(tmp_path):

@@ -9,6 +9,8 @@ from gravmap.mapping import Options, Predictor, blend, predict
 from gravmap.regions import Region
 from toy_map import BOX, gravity, layers, make_project, make_run, nearly, same
 
+pytestmark = pytest.mark.usefixtures("rasters_only")
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):

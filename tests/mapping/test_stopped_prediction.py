@@ -14,6 +14,8 @@ from gravmap.tiling.unfinished import Unfinished
 from toy_map import BOX, layers, make_project, make_run, same
 from toy_processes import forked
 
+pytestmark = pytest.mark.usefixtures("rasters_only")
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
