@@ -29,6 +29,7 @@ COMMANDS = (
     "predict",
     "verify",
     "export",
+    "reproduce",
     "doctor",
 )
 

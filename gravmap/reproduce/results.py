@@ -1,0 +1,362 @@
+"""The results: every table and figure of the paper as far as the data allow, protocol by protocol, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rasterio
+
+from gravmap.errors import InputError
+from gravmap.files import read_json, write_json, write_text
+from gravmap.learning.area import Area
+from gravmap.mapping.report_words import count, percent
+from gravmap.mapping.under_cover import FAR_KM, score_under_cover
+from gravmap.progress import Progress, silent
+from gravmap.reproduce.dataset import class_table, draw_gravity, draw_study_area, window_table
+from gravmap.reproduce.outcome import Outcome, Trained, gather
+from gravmap.reproduce.page import Bullets, Document, Heading, Part, Picture, Section, Table, Text, to_html, to_markdown
+from gravmap.reproduce.pictures import draw_curves, draw_held_out
+from gravmap.reproduce.plan import PROTOCOLS, REFERENCE, Plan, PlannedRun
+from gravmap.tiling import load_arrays
+from gravmap.workspace import Workspace
+
+PAGE, MARKDOWN, NUMBERS = "liu2024.html", "liu2024.md", "liu2024.json"
+
+RGB_PLANES = 3
+"""Planes of the input: the residual as a picture in colours."""
+
+_TITLES = {
+    "random": "Random windows, the paper's protocol",
+    "blocks": "Held-out blocks of ground",
+}
+_MEASURES = (
+    ("mpa", "MPA"),
+    ("mpa_all_classes", "MPA, all classes"),
+    ("fwiou", "FWIoU"),
+    ("pa", "PA"),
+    ("miou", "mIoU"),
+)
+_NOT_TRAINED = "not trained"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was reproduced, of what, and where it lies.
+
+    Attributes
+    ----------
+    place : Workspace
+        Fields, labels, tiles, runs and map.
+    plan : Plan
+        What was to be trained.
+    data : str
+        The data in words.
+    seed : int
+        Of crust, split, weights and crops.
+    region : str
+        Folder of the map under ``maps/``.
+    truth : Path, optional
+        Index raster of the bedrock below the cover, at the nodes of the fields.
+    command : str
+        As typed.
+    """
+
+    place: Workspace
+    plan: Plan
+    data: str
+    seed: int
+    region: str
+    truth: Path | None = None
+    command: str = ""
+
+
+def write_results(made: Made, *, device: str = "cpu", progress: Progress = silent) -> dict[str, Path]:
+    """Write the page as HTML and Markdown, its numbers as JSON, and its pictures.
+
+    What nobody trained is called so; numbers that the paper's text does not give stay blank.
+
+    Parameters
+    ----------
+    made : Made
+        The workspace and what was done in it; the tile set must be there.
+    device : str
+        Where networks are asked for Figure 5.
+    progress : Progress
+        Told the networks asked.
+
+    Returns
+    -------
+    dict of str to Path
+        ``html``, ``markdown`` and ``json``.
+
+    Raises
+    ------
+    InputError
+        The tile set or a run's files are missing or damaged.
+    """
+    root = made.place.root
+    area = Area.from_arrays(load_arrays(made.place.tiles))
+    outcome = gather(made.place, made.plan, RGB_PLANES, len(area.classes))
+    document = _document(made, outcome, area, device, progress)
+    paths = {"html": root / PAGE, "markdown": root / MARKDOWN, "json": root / NUMBERS}
+    write_json(paths["json"], numbers(made, outcome))
+    write_text(paths["markdown"], to_markdown(document, root))
+    write_text(paths["html"], to_html(document))
+    return paths
+
+
+def numbers(made: Made, outcome: Outcome) -> dict[str, Any]:
+    """All scores as JSON values: shares of one; None where a network was not trained."""
+    protocols: dict[str, Any] = {}
+    for name in PROTOCOLS:
+        found = outcome.protocols.get(name)
+        rows = [each for each in outcome.trained if each.run.protocol == name]
+        protocols[name] = {
+            "leak": _leak(found.split) if found else None,
+            "networks": {
+                each.run.network: {"parameters": each.parameters, "seconds": each.seconds, "scores": each.test}
+                if each.done
+                else None
+                for each in rows
+            },
+            "null_models": found.nulls if found else {},
+        }
+    return {
+        "paper": made.plan.paper,
+        "profile": made.plan.profile,
+        "data": made.data,
+        "seed": made.seed,
+        "protocols": protocols,
+    }
+
+
+def _document(made: Made, outcome: Outcome, area: Area, device: str, progress: Progress) -> Document:
+    plan, figures = made.plan, made.place.root / "figures"
+    paper = plan.paper
+    sections = [
+        Section("What came out", (Text(verdict(outcome), "strong"), *_map_verdict(made, area))),
+        Section(
+            "The data",
+            (
+                class_table(made.place),
+                window_table(made.place, paper),
+                draw_study_area(made.place, area, figures / "figure_1.png", "Study area"),
+                draw_gravity(made.place, figures / "figure_2.png", "Gravity"),
+            ),
+        ),
+        *(Section(_TITLES[name], tuple(_protocol(outcome, name))) for name in PROTOCOLS),
+        Section("Training, and the ground that was held out", tuple(_pictures(made, outcome, device, progress))),
+        Section("The map", tuple(_map(made))),
+        Section("Departures from the paper", (Bullets(tuple(_departures(made))),)),
+        Section("How it was made", tuple(_how(made, outcome))),
+    ]
+    return Document(
+        f"Profile {plan.profile} · data: {made.data}",
+        f"{paper['authors']} {paper['year']}, reproduced",
+        f"Profile {plan.profile}, data: {made.data}, seed {made.seed}. After {paper['authors']} {paper['year']},"
+        f" {paper['title']}, doi {paper['doi']}.",
+        str(plan.settings["note"]),
+        tuple(sections),
+    )
+
+
+def verdict(outcome: Outcome) -> str:
+    """Whether the network beats what needs no network on ground it never saw, in one or two sentences."""
+    found, ours = outcome.protocols.get("blocks"), outcome.of(REFERENCE, "blocks")
+    if found is None or ours is None or not ours.test:
+        return "GGMNet was not trained on held-out blocks, so nothing is known of ground whose labels it never saw."
+    test = ours.test
+    said = f"On {count(test['places'])} places of held-out blocks GGMNet reaches {_pair(test)} (MPA / FWIoU, percent)"
+    nearest = next((row for name, row in found.nulls.items() if name.startswith("nearest outcrop")), None)
+    if nearest is None:
+        return f"{said}; null models were not scored there. {found.no_nulls}".strip()
+    gains = [100 * (test[key] - nearest[key]) for key in ("mpa", "fwiou")]
+    beats = "It beats" if min(gains) > 0 else "It does not beat" if max(gains) <= 0 else "In one measure alone it beats"
+    best = max(found.nulls.items(), key=lambda item: float(item[1]["fwiou"]))
+    return (
+        f"{said}; taking the class of the nearest outcrop, without gravity or network, {_pair(nearest)}."
+        f" {beats} it ({gains[0]:+.1f} and {gains[1]:+.1f} points). The best null model by FWIoU is {best[0]},"
+        f" {_pair(best[1])}."
+    )
+
+
+def _protocol(outcome: Outcome, name: str) -> list[Part]:
+    """Tables 4 to 7 and the null models of one split."""
+    plan, found = outcome.plan, outcome.protocols.get(name)
+    parts: list[Part] = [Text(_said_of(name, found.split if found else None))]
+    if found is None:
+        parts.append(Text("No network was trained under this split.", "missing"))
+    captions = {
+        "depth": "Table 4. Depth of GGMNet: cells of a branch, and parameters.",
+        "ablation": "Table 5. Ablation: every net has one part more than the one before it.",
+        "comparison": "Table 6. GGMNet beside other networks.",
+    }
+    parts += [_scores_table(outcome, name, table, caption) for table, caption in captions.items()]
+    if found is not None:
+        rows = tuple((null, *(percent(row.get(key), 1) for key, _ in _MEASURES)) for null, row in found.nulls.items())
+        head = ("Null model", *(label for _, label in _MEASURES))
+        told = "Null models on the same ground, which know the labels that training sees and need no network."
+        parts.append(Table(told, head, rows) if rows else Text(found.no_nulls, "missing"))
+    ours = outcome.of(REFERENCE, name)
+    if ours is not None and ours.test:
+        parts.append(_class_scores(ours, plan))
+    if name == plan.paper["protocol"]:
+        parts.append(Text(str(plan.paper["footnote"]), "soft"))
+    return parts
+
+
+def _said_of(name: str, split: Mapping[str, Any] | None) -> str:
+    said = {
+        "random": "15 % of the windows are held out at random. They overlap those learned from, so a score says how"
+        " well a network remembers the place.",
+        "blocks": "Whole blocks of ground are held out, with a buffer around them. No label of theirs was learned from;"
+        " the paper has no such score.",
+    }[name]
+    leak = _leak(split) if split else None
+    return said + (
+        f" Measured: training sees the labels of {percent(leak, 1)} of the held-out bedrock." if split else ""
+    )
+
+
+def _leak(split: Mapping[str, Any]) -> float | None:
+    by_fold = split.get("leak_of_fold")
+    if isinstance(by_fold, list):
+        return float(by_fold[int(split.get("fold", 0))])
+    found = split.get("leak")
+    return None if found is None else float(found)
+
+
+def _scores_table(outcome: Outcome, protocol: str, table: str, caption: str) -> Table:
+    plan = outcome.plan
+    beside = protocol == plan.paper["protocol"]
+    head = ["Network", "Parameters", *(label for _, label in _MEASURES)]
+    head += ["Paper: MPA", "Paper: FWIoU"] if beside else []
+    rows = []
+    for planned in plan.networks(table):
+        each = outcome.of(planned.network, protocol)
+        cells = [planned.label, _millions(each, outcome, planned)]
+        if each is None or not each.done:
+            cells += [_NOT_TRAINED, *[""] * (len(_MEASURES) - 1)]
+        else:
+            cells += [percent(each.test.get(key), 1) for key, _ in _MEASURES]
+        if beside:
+            known = plan.paper["scores"].get(planned.network, {})
+            cells += [f"{known[key]:.2f}" if key in known else "–" for key in ("mpa", "fwiou")]
+        rows.append(tuple(cells))
+    missing = {run.missing for run in plan.networks(table) if run.missing}
+    return Table(" ".join([caption, *sorted(missing)]), tuple(head), tuple(rows))
+
+
+def _millions(each: Trained | None, outcome: Outcome, planned: PlannedRun) -> str:
+    """Parameters of a network, which are the same under every split."""
+    same = each or next((one for one in outcome.trained if one.run.network == planned.network), None)
+    return "–" if same is None or same.parameters is None else f"{same.parameters / 1e6:.2f} M"
+
+
+def _class_scores(ours: Trained, plan: Plan) -> Table:
+    rows = tuple(
+        (
+            name,
+            count(row["places"]),
+            percent(row["recall"], 1),
+            percent(row["precision"], 1),
+            percent(row["iou"], 1),
+            "–",
+        )
+        for name, row in ours.test["per_class"].items()
+    )
+    return Table(
+        f"Table 7. {ours.run.label}, class by class: share of the class's places that were named so (accuracy), share"
+        " of what was named so that is so (precision), and overlap (IoU). The paper's stand in a picture.",
+        ("Class", "Places", "Accuracy", "Precision", "IoU", "Paper"),
+        rows,
+    )
+
+
+def _pictures(made: Made, outcome: Outcome, device: str, progress: Progress) -> list[Part]:
+    parts: list[Part] = []
+    figures = made.place.root / "figures"
+    for name in PROTOCOLS:
+        compared = [outcome.of(run.network, name) for run in made.plan.networks("comparison")]
+        finished = [each for each in compared if each is not None and each.test]
+        parts.append(Heading(_TITLES[name]))
+        if not finished:
+            parts.append(Text("No network of the comparison was trained under this split.", "missing"))
+            continue
+        parts.append(draw_curves(finished, figures / f"figure_4_{name}.png", "Training", _TITLES[name].lower()))
+        picture = figures / f"figure_5_{name}.png"
+        parts.append(draw_held_out(made.place, finished, picture, "Held-out outcrop", device=device, progress=progress))
+    return parts
+
+
+def _map_file(made: Made) -> Path:
+    return made.place.maps / made.region / "map.png"
+
+
+def _map(made: Made) -> list[Part]:
+    picture = _map_file(made)
+    if not picture.exists():
+        return [Text("No map was made.", "missing")]
+    told = (
+        f"Figure 6. The map of {made.region} by GGMNet, trained on blocks: outcrop as mapped, and under cover, ruled in"
+        f" white, as predicted. Its own report is maps/{made.region}/report.html."
+    )
+    return [Picture(picture, told)]
+
+
+def _map_verdict(made: Made, area: Area) -> list[Part]:
+    """Scores under cover, where the truth below it is known."""
+    mapped = made.place.maps / made.region / "lithology.tif"
+    if made.truth is None or not mapped.exists():
+        return []
+    try:
+        found = score_under_cover(area, _band(mapped), _band(made.truth))
+    except InputError as error:
+        return [Text(error.message, "missing")]
+    parts = ("all", "far")
+    head = ("Predictor", *(f"{label}, {where}" for where in ("all", "far") for label in ("PA", "MPA", "FWIoU")))
+    rows = tuple(
+        (name, *(percent(row[part][key], 1) for part in parts for key in ("pa", "mpa", "fwiou")))
+        for name, row in found.scores.items()
+    )
+    told = (
+        f"Under the cover of the synthetic crust the bedrock is known: scores on all {count(found.cells)} hidden cells,"
+        f" and on the {count(found.far_cells)} of them farther than {FAR_KM:g} km from known outcrop."
+    )
+    return [Table(told, head, rows)]
+
+
+def _band(path: Path) -> Any:
+    with rasterio.open(path) as raster:
+        return raster.read(1)
+
+
+def _departures(made: Made) -> list[str]:
+    general = [f"Open in the paper: {row['open']}. Here: {row['here']}." for row in made.plan.departures]
+    record = made.place.maps / made.region / "provenance.json"
+    shown = read_json(record, "gravmap predict").get("deviations", []) if record.exists() else []
+    return [*general, *(f"In this map: {each}" for each in shown)]
+
+
+def _how(made: Made, outcome: Outcome) -> list[Part]:
+    done = [each for each in outcome.trained if each.done]
+    seconds = sum(each.seconds for each in done)
+    spent = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+    told = (
+        f"`{made.command}` trained {len(done)} of {len(made.plan.runs)} planned networks in {spent} of training. Every"
+        " run lies in runs/ with its weights, curves and scores; the same command goes on where it was stopped."
+    )
+    options = " ".join(made.plan.settings["train"])
+    return [
+        Text(told),
+        Text(
+            f"Options of every training: {options}; windows of {made.plan.settings['size_px']} pixels, crops of half."
+        ),
+    ]
+
+
+def _pair(scores: Mapping[str, Any]) -> str:
+    return f"{100 * scores['mpa']:.1f} / {100 * scores['fwiou']:.1f}"
