@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gravmap.reproduce import Plan
 
 RECORD = "reproduce.json"
+PARTS = ("data", "runs", "maps", "figures", "architectures")
 HEIGHT = "10km"
 CRUST_SOUTH_WEST = {"quick": (82.0, 43.0), "full": (65.0, 40.0)}
 MAPPED = "ggmnet-22"
@@ -46,6 +48,11 @@ class Data:
     told: str
     gravity: Path | None
     maps: list[tuple[str, str]]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a folder is begun with, as JSON values."""
+        return {"data": self.told, "gravity": str(self.gravity or ""), "maps": [list(pair) for pair in self.maps]}
 
 
 @click.command(
@@ -83,7 +90,7 @@ Examples:
 )
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to train on (default: full all, quick 0).")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder (default: gravmap-liu2024).")
-@click.option("--steps", type=click.IntRange(min=1), hidden=True, help="Of every training; for tests.")
+@click.option("--steps", type=click.IntRange(min=1), hidden=True, help="Of an epoch; for tests.")
 @seed_option
 @dry_run_option
 @overwrite_option
@@ -106,8 +113,8 @@ def command(
 
     From gravity and a map to the depth study (Table 4), the ablation (5), the comparison with other networks (6),
     scores class by class (7), curves, held-out ground and the map, on one page: liu2024.html, .md and .json,
-    the paper's numbers beside ours, null models beside both. Runs the commands of a real project in the folder. Stopped,
-    it goes on where it was when it is called again.
+    the paper's numbers beside ours, null models beside both. Runs the commands of a real project in the folder.
+    Stopped, it goes on where it was when it is called again.
     """
     from gravmap.reproduce import load_plan
 
@@ -115,21 +122,28 @@ def command(
     root = output or session.workspace.root / "gravmap-liu2024"
     plan = load_plan(profile)
     if steps is not None:
-        plan.settings["train"] += ["--epochs", "1", "--steps", str(steps)]
+        plan.settings["train"] += ["--steps", str(steps)]
     if gpus is not None:
         plan.settings["device"] = ["--gpus", str(gpus)]
+    asked = {"paper": paper, "profile": profile, **chosen.record, "seed": seed, "steps": steps}
+    anew = _begin_anew(root, asked, overwrite)
     if dry_run:
-        return _tell(session, plan, chosen, root)
+        return _tell(session, plan, chosen, root, anew)
     start = time.monotonic()
-    _begin(root, {"paper": paper, "profile": profile, "data": chosen.told, "seed": seed, "steps": steps}, overwrite)
+    if anew:
+        for part in PARTS:
+            shutil.rmtree(root / part, ignore_errors=True)
+        write_json(root / RECORD, asked)
     place = Workspace(root)
     session.say(f"Profile {profile}, data: {chosen.told}. {plan.settings['note']}")
     region = _prepare(session, place, plan, chosen, seed)
     for number, each in enumerate(plan.runs, 1):
-        session.say(f"\nNetwork {number} of {len(plan.runs)}: {each.label}, {each.protocol}")
+        done = (place.runs / each.name / "scores.json").exists()
+        told = f"Network {number} of {len(plan.runs)}: {each.label}, {each.protocol}"
+        session.say(f"\n{told}{' (there already)' if done else ''}")
         if each.missing:
             session.warn(f"{each.name} is left out. {each.missing}")
-        elif not (place.runs / each.name / "scores.json").exists():
+        elif not done:
             _train(session, place, plan, each.words(root / "architectures", plan.settings, seed), each.name)
     if not (place.maps / region / "report.html").exists():
         run(session, root, ["predict", "--region", region, "--run", f"blocks-{MAPPED}", "--overwrite"])
@@ -166,25 +180,20 @@ def _legend(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).is_file() else name
 
 
-def _begin(root: Path, asked: dict[str, Any], overwrite: bool) -> None:
-    """Make the folder, or go on in one that was begun with the same words."""
+def _begin_anew(root: Path, asked: dict[str, Any], overwrite: bool) -> bool:
+    """Whether the folder is to be begun, not gone on with; refuse one that was begun with other words."""
     record = root / RECORD
-    if record.exists():
-        began = read_json(record, "gravmap reproduce")
-        if began == asked:
-            return
-        if not overwrite:
-            others = [f"{key} {began.get(key)!r}" for key in asked if began.get(key) != asked[key]]
-            raise InputError(
-                f"{root} was begun with {', '.join(others)}.", "Name another folder with -o, or add --overwrite."
-            )
-        import shutil
-
-        for part in ("data", "runs", "maps", "figures", "architectures"):
-            shutil.rmtree(root / part, ignore_errors=True)
-    elif root.exists() and any(root.iterdir()):
-        raise InputError(f"{root} exists and holds something else.", "Name another folder with -o.")
-    write_json(record, asked)
+    if not record.exists():
+        if root.exists() and any(root.iterdir()):
+            raise InputError(f"{root} exists and holds something else.", "Name another folder with -o.")
+        return True
+    began = read_json(record, "gravmap reproduce")
+    others = [f"{key} {began.get(key)!r}" for key in asked if began.get(key) != asked[key]]
+    if others and not overwrite:
+        raise InputError(
+            f"{root} was begun with {', '.join(others)}.", "Name another folder with -o, or begin anew: --overwrite."
+        )
+    return bool(others) or overwrite
 
 
 def _prepare(session: Session, place: Workspace, plan: Plan, data: Data, seed: int) -> str:
@@ -256,14 +265,14 @@ def _device(plan: Plan) -> str:
     return "cpu" if plan.settings["device"] == ["--gpus", "0"] or not torch.cuda.is_available() else "cuda"
 
 
-def _tell(session: Session, plan: Plan, data: Data, root: Path) -> None:
+def _tell(session: Session, plan: Plan, data: Data, root: Path, anew: bool) -> None:
     """The runs, and what is there of them."""
     session.say(f"Profile {plan.profile}, data: {data.told}. {plan.settings['note']}")
     session.say(f"Would work in {root}, and train {len(plan.runs)} networks:")
     rows = []
     for each in plan.runs:
-        done = (root / "runs" / each.name / "scores.json").exists()
-        begun = (root / "runs" / each.name / "last.json").exists()
+        done = not anew and (root / "runs" / each.name / "scores.json").exists()
+        begun = not anew and (root / "runs" / each.name / "last.json").exists()
         state = "left out" if each.missing else "done" if done else "to be gone on with" if begun else "to be trained"
         session.say(f"  {each.name:<30} {each.label:<36} {state}")
         rows.append({"name": each.name, "network": each.network, "protocol": each.protocol, "state": state})

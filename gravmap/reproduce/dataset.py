@@ -69,10 +69,14 @@ def draw_study_area(place: Workspace, area: Area, path: Path, title: str) -> Pic
     bounds = bounds_wsen(area)
     panels = [
         ClassPanel("The geological map: bedrock where it crops out, cover elsewhere", surface, bounds, outcrop),
-        ClassPanel("Outcrop in the test blocks, which no network learned from", held, bounds),
+        ClassPanel("Outcrop in the test blocks", held, bounds),
     ]
     draw(path, panels, classes_of_legend(legend), title=title, columns=2, panel_width_in=6.0)
-    return Picture(path, "Figure 1. The study area: geology at the surface, and the ground that is held out (fold 0).")
+    return Picture(
+        path,
+        "Figure 1. The study area: geology at the surface, and the ground that is held out where blocks are (fold 0;"
+        " grey: everything else).",
+    )
 
 
 def draw_gravity(place: Workspace, path: Path, title: str) -> Picture:
@@ -83,7 +87,7 @@ def draw_gravity(place: Workspace, path: Path, title: str) -> Picture:
     bouguer, residual = (np.where(area.field_valid, field, np.nan) for field in area.fields)
     panels = [
         FieldPanel("Bouguer anomaly", "mGal", bouguer, bounds),
-        FieldPanel(f"The {first.replace('_', ' ')}, which the networks read", "mGal", residual, bounds, diverging=True),
+        FieldPanel("What the networks read: " + first.replace("_", " of "), "mGal", residual, bounds, diverging=True),
     ]
     draw(path, panels, [], title=title, columns=2, panel_width_in=6.0)
     return Picture(

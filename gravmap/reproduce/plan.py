@@ -11,8 +11,9 @@ from typing import Any
 
 from gravmap.errors import OptionError
 from gravmap.files import write_json
-from gravmap.network import describe
-from gravmap.network.presets import ablation_switches, reference, thin
+from gravmap.network import Architecture, describe
+from gravmap.network.presets import ablation_switches, thin
+from gravmap.network.smp import SmpArchitecture
 
 PROFILES = ("quick", "full")
 PROTOCOLS = ("random", "blocks")
@@ -37,6 +38,8 @@ class PlannedRun:
         The split, one of `PROTOCOLS`.
     tables : tuple of str
         Where it is shown, of `TABLES`.
+    model : str
+        What ``train --model`` takes; empty where only the architecture says what it is.
     architecture : dict
         Record that `gravmap.network.build_from_dict` takes; empty where the network cannot be had here.
     missing : str
@@ -48,15 +51,19 @@ class PlannedRun:
     label: str
     protocol: str
     tables: tuple[str, ...]
+    model: str
     architecture: dict[str, Any]
     missing: str = ""
 
     def words(self, folder: Path, profile: Mapping[str, Any], seed: int) -> list[str]:
-        """Give the options of `gravmap train` that make it; its architecture is written into `folder` on the way."""
-        written = folder / f"{self.network}.json"
-        write_json(written, self.architecture)
+        """Give the options of `gravmap train` that make it; an architecture without a name is written to `folder`."""
+        network = ["--model", self.model]
+        if not self.model:
+            written = folder / f"{self.network}-small.json"
+            write_json(written, self.architecture)
+            network = ["--architecture", str(written)]
         split = ["--split", self.protocol, *(["--allow-leak"] if self.protocol == "random" else [])]
-        return ["--name", self.name, "--architecture", str(written), *split, *profile["train"], "--seed", str(seed)]
+        return ["--name", self.name, *network, *split, *profile["train"], "--seed", str(seed)]
 
 
 @dataclass(frozen=True)
@@ -126,24 +133,23 @@ def load_plan(profile: str) -> Plan:
             taught = settings["protocols"].get(protocol, [])
             if "*" not in taught and row["name"] not in taught:
                 continue
+            label = row["label"] if isinstance(row["label"], str) else row["label"][profile]
+            model, tables = row["full"] if profile == "full" else "", tuple(row["tables"])
             name = f"{protocol}-{row['name']}"
-            runs.append(
-                PlannedRun(name, row["name"], row["label"], protocol, tuple(row["tables"]), architecture, missing)
-            )
+            runs.append(PlannedRun(name, row["name"], label, protocol, tables, model, architecture, missing))
     scores = {row["name"]: dict(row["paper"]) for row in table["run"] if "paper" in row}
     return Plan(profile, settings, {**table["paper"], "scores": scores}, runs, table["departure"])
 
 
 def _architecture(row: Mapping[str, Any], profile: str) -> tuple[dict[str, Any], str]:
     """The record of a row's network under a profile; empty, and why, where a package is missing."""
-    if row["kind"] == "ggmnet":
-        make = reference if profile == "full" else thin
-        return make(row["depth"], **ablation_switches(row["letter"])).to_dict(), ""
     wanted = row[profile]
-    name = wanted if isinstance(wanted, str) else None
+    if profile == "quick" and wanted["kind"] == Architecture.KIND:
+        return thin(wanted["depth"], **ablation_switches(wanted["letter"])).to_dict(), ""
+    if profile == "quick" and wanted["kind"] != SmpArchitecture.KIND:
+        return dict(wanted), ""
+    name = wanted if profile == "full" else f"smp:{wanted['arch']}:{wanted['encoder']}"
     try:
-        if name is None and wanted["kind"] == "smp":
-            name = f"smp:{wanted['arch']}:{wanted['encoder']}"
-        return (describe(name) if name is not None else dict(wanted)), ""
+        return describe(name), ""
     except OptionError as error:
         return {}, f"{error.message} {error.hint or ''}".strip()
