@@ -1,10 +1,10 @@
-"""A trained network beside gravity-only random forests on synthetic crusts, scored under cover.
+"""A trained network beside every null model on synthetic crusts, scored under cover.
 
 Run from the repository: python benchmarks/crust_scores.py [--seeds 0 1] [--shape 240 360] [--train-time 15min]
 For every seed a crust is written, the installed commands run on its gravity and its surface map (residual, rasterize,
 tile, train with held-out blocks, predict), and the map is scored on the cells whose bedrock is hidden, beside the null
-models and random forests that saw the same training outcrop: one with the network's own channels, one with the field,
-residuals at four heights and the horizontal gradient. Needs scikit-learn for the forests.
+models that saw the same training outcrop. Those that learn from gravity are there twice: on the fields that the network
+reads, and on the field with residuals at four heights. Needs scikit-learn for them: pip install ".[peers]".
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from real_input import gravmap
-from sklearn.ensemble import RandomForestClassifier
 
-from gravmap.gravity import open_fields
 from gravmap.learning import baselines
-from gravmap.learning.area import TRAIN, Area
+from gravmap.learning.area import Area
 from gravmap.learning.metrics import confusion, scores
+from gravmap.learning.null_models import NULL_MODELS, known_labels, null_maps
 from gravmap.learning.target import to_target
 from gravmap.mapping.under_cover import FAR_KM, score_under_cover
 from gravmap.synthetic import make_crust
@@ -32,26 +30,10 @@ from gravmap.tiling import load_arrays
 HEIGHTS_KM = (5, 10, 20, 40)
 
 
-def forest(known: NDArray[np.uint8], features: NDArray[np.float32], seed: int) -> NDArray[np.uint8]:
-    """Classes at every node by a random forest taught at the known nodes; features (C, ny, nx)."""
-    table = features.reshape(len(features), -1).T
-    taught = known.ravel() > 0
-    # Leaves of some twenty nodes: single nodes of a smooth field are no independent samples.
-    trees = RandomForestClassifier(
-        200, min_samples_leaf=20, class_weight="balanced_subsample", n_jobs=-1, random_state=seed
-    )
-    trees.fit(table[taught], known.ravel()[taught])
-    return trees.predict(table).reshape(known.shape).astype(np.uint8)
-
-
-def all_gravity(fields: Path, area: Area) -> NDArray[np.float32]:
-    """The field, its residuals, and the size of the horizontal gradient at the area's nodes, north up."""
-    with open_fields(fields) as dataset:
-        names = ["bouguer", *(f"residual_{height}km" for height in HEIGHTS_KM)]
-        layers = [dataset[name].values[::-1].astype(np.float32) for name in names]
-    dy, dx = baselines.spacing_yx_km(area.node_lat, area.node_lon)
-    rise_y, rise_x = np.gradient(layers[0])
-    return np.stack([*layers, np.hypot(rise_y / dy, rise_x / dx).astype(np.float32)])
+def all_gravity(root: Path) -> Area:
+    """The tile set's area with the field and every residual, whatever the network read."""
+    channels = ["bouguer", *(f"residual_{height}km" for height in HEIGHTS_KM)]
+    return Area.from_arrays(load_arrays(root / "data" / "tiles", channels=channels))
 
 
 def one_crust(root: Path, seed: int, options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
@@ -85,22 +67,19 @@ def one_crust(root: Path, seed: int, options: argparse.Namespace) -> dict[str, d
     found = score_under_cover(area, mapped, truth)
     for line in found.table():
         print(line)
-    surface, role = area.node_truth()
+    surface, _ = area.node_truth()
     hidden = surface == 0
-    known = np.where((role == TRAIN) & (surface > 0) & (surface != 255), surface, 0).astype(np.uint8)
-    far = hidden & (baselines.distance_to_outcrop_km(known, area.node_lat, area.node_lon) > FAR_KM)
+    far = hidden & (baselines.distance_to_outcrop_km(known_labels(area), area.node_lat, area.node_lon) > FAR_KM)
     names = [entry["name"] for entry in area.classes]
     rows = dict(found.scores)
-    own = {
-        "forest, the network's channels": area.fields,
-        "forest, all gravity": all_gravity(root / "data/fields.nc", area),
-    }
-    for name, features in own.items():
-        guess = forest(known, features, seed)
-        parts = {"all": hidden, "far": far}
+    learning = [key for key, model in NULL_MODELS.items() if model.learns]
+    guesses = {NULL_MODELS[key].title: guess for key, guess in null_maps(area, None, seed=seed, which=learning).items()}
+    rich = null_maps(all_gravity(root), None, seed=seed, which=["gravity_forest", "gravity_boosting"])
+    guesses |= {f"{NULL_MODELS[key].title}, all of it": guess for key, guess in rich.items()}
+    for name, guess in guesses.items():
         rows[name] = {
             part: scores(confusion(to_target(truth[where]), to_target(guess[where]), len(names)), names)
-            for part, where in parts.items()
+            for part, where in {"all": hidden, "far": far}.items()
         }
     return rows
 
@@ -125,14 +104,14 @@ def main() -> None:
         f"\n{options.model}, {options.input}, {options.shape} cells, {options.runs} x {options.train_time} of training,"
     )
     print(f"{len(rows)} crusts, {time.perf_counter() - start:.0f} s; mean of the crusts, percent: PA MPA FWIoU")
-    print(f"{'under cover':<34}{'all hidden cells':>22}   {f'farther than {FAR_KM:g} km':>22}")
+    print(f"{'under cover':<44}{'all hidden cells':>22}   {f'farther than {FAR_KM:g} km':>22}")
     for name in rows[0]:
         cells = ""
         for part in ("all", "far"):
             for key in ("pa", "mpa", "fwiou"):
                 cells += f"{100 * np.mean([row[name][part][key] for row in rows]):8.1f}"
             cells += "  "
-        print(f"{name:<34}{cells}")
+        print(f"{name:<44}{cells}")
 
 
 if __name__ == "__main__":

@@ -16,14 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import rasterio
 
-from gravmap.learning import baselines
-from gravmap.learning.area import TEST, TRAIN, Area
+from gravmap.learning.area import Area
 from gravmap.learning.metrics import confusion, scores
+from gravmap.learning.null_models import NULL_MODELS, held_out, known_labels, null_maps
 from gravmap.learning.target import to_target
 from gravmap.tiling import load_arrays
 
@@ -82,21 +83,11 @@ def score(root: Path, fold: int) -> list[str]:
         step_x, step_y = raster.transform.a, -raster.transform.e
     lat = north - (np.arange(network.shape[0]) + 0.5) * step_y
     lon = west + (np.arange(network.shape[1]) + 0.5) * step_x
-    rows, columns = area.label_rows(lat), area.label_columns(lon)
-    labels = area.labels[rows[:, None], columns[None, :]]
-    role = area.role[rows[:, None], columns[None, :]]
-    bedrock = (labels > 0) & (labels != 255) & (rows >= 0)[:, None] & (columns >= 0)[None, :]
-    known = np.where(bedrock & (role == TRAIN), labels, 0).astype(np.uint8)
-    test = bedrock & (role == TEST)
-    spacing = baselines.spacing_yx_km(lat, lon)
-    field = on_cells(area, lat, lon)
-    maps = {
-        "network": network,
-        "majority class": baselines.majority(known),
-        "nearest outcrop, no gravity": baselines.nearest_outcrop(known, lat, lon),
-        "label diffusion, no gravity": baselines.label_diffusion(known, spacing),
-        "nearest in gravity, no position": baselines.nearest_in_feature_space(known, field, spacing),
-    }
+    fine = on_cells(area, lat, lon)
+    labels, _ = fine.node_truth()
+    test, known = held_out(fine), known_labels(fine)
+    maps = {"network": network}
+    maps |= {NULL_MODELS[key].title: values for key, values in null_maps(fine).items()}
     names = [entry["name"] for entry in area.classes]
     lines = [
         f"{int(test.sum())} bedrock cells of {CELL} in the test blocks of fold {fold}; {int((known > 0).sum())} known"
@@ -111,15 +102,21 @@ def score(root: Path, fold: int) -> list[str]:
     return lines
 
 
-def on_cells(area: Area, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
-    """The fields at cell centres, bilinear between the nodes."""
+def on_cells(area: Area, lat: np.ndarray, lon: np.ndarray) -> Area:
+    """The same area with its fields at cell centres, bilinear between the nodes: scores count these cells."""
     from scipy.interpolate import RegularGridInterpolator
 
     points = np.stack(np.meshgrid(lat, lon, indexing="ij"), axis=-1)
     points[..., 0] = np.clip(points[..., 0], area.node_lat[-1], area.node_lat[0])
     points[..., 1] = np.clip(points[..., 1], area.node_lon[0], area.node_lon[-1])
     axes = (area.node_lat[::-1], area.node_lon)
-    return np.stack([RegularGridInterpolator(axes, field[::-1])(points) for field in area.fields]).astype(np.float32)
+    fields = np.stack([RegularGridInterpolator(axes, field[::-1])(points) for field in area.fields])
+    return replace(
+        area,
+        fields=fields.astype(np.float32),
+        field_valid=np.ones(fields.shape[1:], bool),
+        field_nodes_wsen=np.array([lon[0], lat[-1], lon[-1], lat[0]]),
+    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ COMMANDS = (
     "split",
     "train",
     "predict",
+    "explain",
     "verify",
     "export",
     "reproduce",

@@ -24,7 +24,7 @@ NEEDED = (
 # What is not needed but of use: extra to the packages it brings.
 OPTIONAL = {
     "global": ("ducc0",),
-    "peers": ("segmentation-models-pytorch", "timm"),
+    "peers": ("segmentation-models-pytorch", "timm", "scikit-learn"),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "tensorboard": ("tensorboard",),
 }

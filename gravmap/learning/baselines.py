@@ -21,6 +21,9 @@ Labels = NDArray[np.uint8]
 
 EARTH_RADIUS_KM = 6371.0
 
+GUIDE_STRENGTH = 1.0
+"""How much label diffusion shuns steps of the fields that guide it: a typical step weakens a link by exp(-1)."""
+
 
 def majority(known: Labels) -> Labels:
     """The commonest known class everywhere.
@@ -110,11 +113,18 @@ def nearest_in_feature_space(
     return classes
 
 
-def label_diffusion(known: Labels, spacing_yx_km: tuple[float, float]) -> Labels:
+def label_diffusion(
+    known: Labels, spacing_yx_km: tuple[float, float], guide: NDArray[np.floating] | None = None
+) -> Labels:
     """The class a random walker is likeliest to meet first (harmonic functions with the outcrop as boundary).
 
-    Solves the Laplace equation once per class with the known nodes held at 0 or 1 and no flow through the rim
-    (Grady 2006, IEEE Trans. Pattern Anal. Mach. Intell. 28, 1768, doi 10.1109/TPAMI.2006.233, equal weights).
+    Solves one Laplace equation per class with the known nodes held at 0 or 1 and no flow through the rim
+    (Grady 2006, IEEE Trans. Pattern Anal. Mach. Intell. 28, 1768, doi 10.1109/TPAMI.2006.233). With a guide the walker
+    shuns steep ground: between neighbours d apart, whose C fields differ by s_c, it passes with weight ::
+
+        exp(-GUIDE_STRENGTH mean_c (s_c / d)^2 / r_c^2) / d^2
+
+    r_c being the root mean square of s_c / d over all neighbours; without one, with 1 / d^2.
     A direct factorisation: right for up to some hundred thousand nodes.
 
     Parameters
@@ -122,7 +132,9 @@ def label_diffusion(known: Labels, spacing_yx_km: tuple[float, float]) -> Labels
     known : (ny, nx) uint8
         1..K where the class is known, 0 elsewhere.
     spacing_yx_km : (float, float)
-        Node spacing along latitude and longitude, km: steps are weighted by 1 / spacing^2.
+        Node spacing along latitude and longitude, km.
+    guide : (C, ny, nx) float, optional
+        Fields on the same nodes, finite; in whatever units.
 
     Returns
     -------
@@ -130,15 +142,10 @@ def label_diffusion(known: Labels, spacing_yx_km: tuple[float, float]) -> Labels
         Classes 1..K.
     """
     _need(known)
-    ny, nx = known.shape
-    step_y, step_x = spacing_yx_km
-    laplacian = sparse.kron(sparse.eye(ny), _path_laplacian(nx) / step_x**2) + sparse.kron(
-        _path_laplacian(ny) / step_y**2, sparse.eye(nx)
-    )
-    laplacian = laplacian.tocsr()
     seed = known.ravel() > 0
     if seed.all():
         return known.copy()
+    laplacian = _laplacian(known.shape, spacing_yx_km, guide)
     free = ~seed
     solve = factorized(laplacian[free][:, free].tocsc())
     coupling = -laplacian[free][:, seed]
@@ -158,11 +165,23 @@ def spacing_yx_km(lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> tuple[float, 
     return along_lat, along_lon * float(np.cos(np.radians(np.mean(lat_deg))))
 
 
-def _path_laplacian(count: int) -> Any:
-    """Second difference along a line of nodes with closed ends."""
-    diagonal = np.full(count, 2.0)
-    diagonal[[0, -1]] = 1.0 if count > 1 else 0.0
-    return sparse.diags([-np.ones(count - 1), diagonal, -np.ones(count - 1)], [-1, 0, 1])
+def _laplacian(shape: tuple[int, ...], spacing_yx_km: tuple[float, float], guide: NDArray[np.floating] | None) -> Any:
+    """The graph Laplacian of a grid, each node joined to four neighbours; sparse, (ny * nx, ny * nx)."""
+    number = np.arange(shape[0] * shape[1]).reshape(shape)
+    joined = [(number[:-1].ravel(), number[1:].ravel()), (number[:, :-1].ravel(), number[:, 1:].ravel())]
+    first, second = (np.concatenate(ends) for ends in zip(*joined, strict=True))
+    spacing = np.repeat(np.asarray(spacing_yx_km, float), [one.size for one, _ in joined])
+    weight = spacing**-2
+    if guide is not None:
+        fields = guide.reshape(len(guide), -1).astype(np.float64)
+        slope = ((fields[:, second] - fields[:, first]) / spacing) ** 2
+        typical = slope.mean(axis=1, keepdims=True)
+        steep = np.divide(slope, typical, out=np.zeros_like(slope), where=typical > 0).mean(axis=0)
+        # Never quite closed, or a ringed node would belong to nobody.
+        weight *= np.maximum(np.exp(-GUIDE_STRENGTH * steep), 1e-6)
+    both = (np.concatenate([first, second]), np.concatenate([second, first]))
+    weights = sparse.coo_matrix((np.concatenate([weight, weight]), both), shape=(number.size, number.size)).tocsr()
+    return (sparse.diags(np.asarray(weights.sum(axis=1)).ravel()) - weights).tocsr()
 
 
 def _on_sphere(lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> NDArray[np.float64]:

@@ -222,12 +222,18 @@ def to_cells(
     logits: Tensor, window: NDArray[np.float64], out_lat: NDArray[np.float64], out_lon: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """One window's logits (K, T, T) at the output nodes inside it, (K, rows, columns) of :func:`window_cells`."""
+    cells: NDArray[np.float32] = on_cells(logits, window, out_lat, out_lon).cpu().numpy()
+    return cells
+
+
+def on_cells(
+    logits: Tensor, window: NDArray[np.float64], out_lat: NDArray[np.float64], out_lon: NDArray[np.float64]
+) -> Tensor:
+    """What :func:`to_cells` gives, as a tensor on the device of the logits that gradients pass through."""
     rows, columns = window_cells(window, out_lat, out_lon)
     down, right = _inside(window, out_lat[rows], out_lon[columns])
     reduced = _reduce(logits, down, _spacing(out_lat) / float(window[3] - window[1]), dim=1)  # (K, rows, T)
-    reduced = _reduce(reduced, right, _spacing(out_lon) / float(window[2] - window[0]), dim=2)  # (K, rows, columns)
-    cells: NDArray[np.float32] = reduced.cpu().numpy()
-    return cells
+    return _reduce(reduced, right, _spacing(out_lon) / float(window[2] - window[0]), dim=2)  # (K, rows, columns)
 
 
 def window_weight(

@@ -88,6 +88,30 @@ def interpolate(values: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
     return made
 
 
+def interpolation_matrices(
+    place: NDArray[np.float64], rows: int, columns: int, px: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Matrices D (px, rows) and R (px, columns) with D V R^T = :func:`interpolate` of values V at a crop not turned.
+
+    A product that gradients pass through, back to the nodes.
+
+    Raises
+    ------
+    ValueError
+        The crop is turned.
+    """
+    if not _is_straight(place):
+        raise ValueError("a turned crop has no rows and columns of its own")
+    made = []
+    for axis, count in ((1, rows), (0, columns)):
+        before, share = _between(place[axis, axis] * centres(px) + place[axis, 2], count, device)
+        matrix = torch.zeros(px, count, device=device)
+        matrix.scatter_(1, before[:, None], (1 - share)[:, None])
+        matrix.scatter_(1, before[:, None] + 1, share[:, None])
+        made.append(matrix)
+    return made[0], made[1]
+
+
 def look_up(rimmed: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
     """Values of the cells a crop's pixels lie in.
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from gravmap.files import write_json
 from gravmap.geology import Legend, open_labels
 from gravmap.learning.area import Area
+from gravmap.learning.null_models import NULL_MODELS
 from gravmap.mapping.figures import ClassPanel, FieldPanel, Panel, classes_of_legend, draw
 from gravmap.mapping.report import REPORT
-from gravmap.mapping.under_cover import UnderCover, score_under_cover
+from gravmap.mapping.under_cover import NETWORK, UnderCover, score_under_cover
 from gravmap.tiling import load_arrays
 from gravmap.workspace import Workspace
 
@@ -83,7 +84,7 @@ def _draw(
     surface, _ = area.node_truth()
     outcrop = (surface > 0) & (surface != 255)
     merged = {name: np.where(outcrop, surface, values).astype(np.uint8) for name, values in found.maps.items()}
-    network, _, nearest, diffused = list(merged)[:4]
+    nearest, diffused = (NULL_MODELS[key].title for key in ("nearest_outcrop", "label_diffusion"))
     scores = {name: row["all"] for name, row in found.scores.items()}
 
     def score(name: str) -> str:
@@ -92,7 +93,7 @@ def _draw(
     panels: list[Panel] = [
         FieldPanel(area.channels[0].replace("_", " "), "mGal", area.fields[0], bounds, diverging=True),
         ClassPanel("The map a geologist has: bedrock where it crops out", surface, bounds, outcrop),
-        ClassPanel(score(network), merged[network], bounds, outcrop, ~outcrop),
+        ClassPanel(score(NETWORK), merged[NETWORK], bounds, outcrop, ~outcrop),
         ClassPanel("The truth below the cover", truth, bounds, outcrop),
         ClassPanel(score(nearest), merged[nearest], bounds, outcrop, ~outcrop),
         ClassPanel(score(diffused), merged[diffused], bounds, outcrop, ~outcrop),

@@ -8,7 +8,7 @@ from gravmap.errors import InputError, OptionError
 
 OURS = (
     *("lithology", "probability", "uncertainty", "evidence", "map", "item", "provenance", "report"),
-    *("demo", "under_cover"),
+    *("demo", "under_cover", "attribution"),
 )
 """Files of a map's folder begin with one of these: a folder with others is not replaced."""
 

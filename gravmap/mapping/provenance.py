@@ -121,12 +121,12 @@ def write_provenance(
             "edge_note": str(attributes.get("edge_note", "")),
         },
         "models": models,
-        "inputs": _inputs(fields, runs, labels, others or {}, (home or folder).resolve()),
+        "inputs": hashed_inputs(fields, runs, labels, others or {}, (home or folder).resolve()),
         "sources": sources,
         "deviations": deviations(recipe, sources, models),
         "summary": _summary(folder, models),
-        "versions": _versions(),
-        "platform": _platform(device),
+        "versions": versions(),
+        "platform": machine(device),
     }
     _write(folder, record)
     return folder / FILE
@@ -204,9 +204,10 @@ def _hashed(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def _inputs(
+def hashed_inputs(
     fields: Path, runs: Sequence[Path], labels: Path | None, others: Mapping[str, Path], home: Path
 ) -> dict[str, Any]:
+    """Every file that was read, by its role: path as seen from `home`, size and SHA-256."""
     files = {"fields": fields}
     for number, run in enumerate(runs, start=1):
         # Of an ensemble, the second run and the others have a number.
@@ -243,7 +244,8 @@ def _summary(folder: Path, models: Sequence[Mapping[str, Any]]) -> dict[str, Any
     return summary
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of gravmap and of what its numbers depend on."""
     import pyproj
     import rasterio
 
@@ -252,7 +254,7 @@ def _versions() -> dict[str, str]:
     return {**own, **packages, "GDAL": rasterio.__gdal_version__, "PROJ": pyproj.proj_version_str}
 
 
-def _platform(device: str) -> dict[str, str]:
+def machine(device: str) -> dict[str, str]:
     """System and device; no name of the machine or of its user."""
     found = {"system": platform.system(), "machine": platform.machine(), "device": device}
     torch = sys.modules.get("torch")  # loaded where a network ran; not worth loading for a name

@@ -12,8 +12,8 @@ from gravmap.errors import InputError
 from gravmap.files import read_json
 from gravmap.learning.area import Area
 from gravmap.learning.calibration import read_calibration
+from gravmap.learning.null_models import NULL_MODELS, null_scores
 from gravmap.mapping.ground import Ground
-from gravmap.mapping.null_models import null_scores
 from gravmap.mapping.sheet import Sheet
 
 
@@ -173,6 +173,6 @@ def _nulls(run: RunFacts, tiles: Path | None) -> tuple[dict[str, dict[str, Any]]
         edited = run.model.get("recipe", {}).get("from_tiles", False)
         if not edited and run.model.get("area_sha256") not in ("", None, area.fingerprint()):
             return {}, "The tile set is not the one the network was trained on, so null models were not scored."
-        return null_scores(area), ""
+        return {NULL_MODELS[key].title: row for key, row in null_scores(area).items()}, ""
     except InputError as error:
         return {}, f"Null models were not scored: {error.message}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gravmap.learning.null_models import NULL_MODELS
 from gravmap.mapping.report_charts import reliability_svg
 from gravmap.mapping.report_facts import Facts, Protocol, RunFacts
 from gravmap.mapping.report_words import count, figure, listed, missing, percent, swatch, text
@@ -37,12 +38,7 @@ def verdict(facts: Facts) -> str:
 
 def plain_null(name: str) -> str:
     """A null model as part of a sentence."""
-    return {
-        "majority class": "naming the commonest class everywhere",
-        "nearest outcrop, no gravity": "taking the class of the nearest outcrop",
-        "label diffusion, no gravity": "letting classes spread out from the outcrop",
-        "nearest in gravity, no position": "taking what looks alike in gravity",
-    }.get(name, name)
+    return next((model.told for model in NULL_MODELS.values() if model.title == name), name)
 
 
 def scores_section(facts: Facts) -> str:

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.learning import baselines
-from gravmap.learning.area import TRAIN, Area
+from gravmap.learning.area import Area
 from gravmap.learning.metrics import confusion, scores
+from gravmap.learning.null_models import NULL_MODELS, QUICK, known_labels, null_maps
 from gravmap.learning.target import to_target
 
 COVER = 0
+NETWORK = "network, gravity only"
 FAR_KM = 30.0  # beyond this distance from known outcrop no null model has anything to go by
 
 
@@ -58,7 +60,7 @@ class UnderCover:
 def score_under_cover(area: Area, mapped: NDArray[np.uint8], truth: NDArray[np.uint8]) -> UnderCover:
     """Score a network's map and the null models on the cells whose bedrock is hidden.
 
-    Every predictor has seen the same labels: the outcrop in the training blocks of `area`.
+    Every predictor has seen the same labels: the outcrop that training sees of `area`.
 
     Parameters
     ----------
@@ -74,7 +76,7 @@ def score_under_cover(area: Area, mapped: NDArray[np.uint8], truth: NDArray[np.u
     InputError
         The grids differ, or nothing is covered.
     """
-    surface, role = area.node_truth()
+    surface, _ = area.node_truth()
     if not surface.shape == mapped.shape == truth.shape:
         raise InputError(
             f"The map has {mapped.shape} cells, the truth {truth.shape}, the training area {surface.shape}.",
@@ -83,16 +85,9 @@ def score_under_cover(area: Area, mapped: NDArray[np.uint8], truth: NDArray[np.u
     hidden = surface == COVER
     if not hidden.any():
         raise InputError("Nothing is under cover here.", "Make a crust with a larger cover share.")
-    known = np.where((role == TRAIN) & (surface > 0) & (surface != 255), surface, 0).astype(np.uint8)
-    lat, lon = area.node_lat, area.node_lon
-    spacing = baselines.spacing_yx_km(lat, lon)
-    maps = {
-        "network (gravity)": mapped,
-        "majority class": baselines.majority(known),
-        "nearest outcrop (no gravity)": baselines.nearest_outcrop(known, lat, lon),
-        "label diffusion (no gravity)": baselines.label_diffusion(known, spacing),
-        "nearest in gravity (no position)": baselines.nearest_in_feature_space(known, area.fields, spacing),
-    }
+    maps = {NETWORK: mapped}
+    maps |= {NULL_MODELS[key].title: values for key, values in null_maps(area, None, which=QUICK).items()}
+    known, lat, lon = known_labels(area), area.node_lat, area.node_lon
     far = hidden & (baselines.distance_to_outcrop_km(known, lat, lon) > FAR_KM)
     names = [entry["name"] for entry in area.classes]
     rows = {

@@ -10,19 +10,11 @@ from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
 from gravmap.geology import open_labels
-from gravmap.learning import baselines
-from gravmap.learning.area import TEST, Area
-from gravmap.learning.channels import fields_read
-from gravmap.learning.checkpoint import load_model
-from gravmap.learning.evaluation import node_logits, scoring_scale
-from gravmap.learning.target import to_label
 from gravmap.mapping.figures import ClassPanel, Panel, classes_of_legend, draw
-from gravmap.mapping.null_models import seen_in_training
-from gravmap.progress import Progress, silent
 from gravmap.reproduce.dataset import UNUSABLE, bounds_wsen
+from gravmap.reproduce.held_out import HeldOutMaps
 from gravmap.reproduce.outcome import Trained
 from gravmap.reproduce.page import Picture
-from gravmap.tiling import load_arrays
 from gravmap.workspace import Workspace
 
 # Told apart by every eye (Okabe and Ito); GGMNet's is the darkest.
@@ -64,67 +56,18 @@ def draw_curves(trained: Sequence[Trained], path: Path, title: str, split: str) 
     )
 
 
-def draw_held_out(
-    place: Workspace,
-    trained: Sequence[Trained],
-    path: Path,
-    title: str,
-    *,
-    device: str = "cpu",
-    progress: Progress = silent,
-) -> Picture:
-    """Figure 5: the test ground as mapped, as the nearest outcrop has it, and as each network names it.
-
-    Parameters
-    ----------
-    place : Workspace
-        Of the runs.
-    trained : sequence of Trained
-        Finished runs under one split, one or more.
-    path, title
-        Of the picture.
-    device : str
-        Where the networks are asked.
-    progress : Progress
-        Told the networks done.
-    """
-    _, first = load_model(trained[0].folder)
-    split, fold = str(first.split.get("name", "blocks")), int(first.split.get("fold", 0))
-    # All runs of a reproduction read one input.
-    area = Area.from_arrays(load_arrays(place.tiles, channels=fields_read(first.input.names), split=split, fold=fold))
-    labels, roles = area.node_truth()
-    usable = (labels > 0) & (labels != UNUSABLE)
-    wanted = usable & (roles == TEST)
-    known = np.where(usable & seen_in_training(area), labels, 0).astype(np.uint8)
-
-    def shown(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return np.where(wanted, values, UNUSABLE).astype(np.uint8)
+def draw_held_out(place: Workspace, asked: HeldOutMaps, path: Path, title: str) -> Picture:
+    """Figure 5: the test ground as mapped, as the nearest outcrop has it, and as each network names it."""
+    bounds = bounds_wsen(asked.area)
 
     def panel(said: str, values: NDArray[np.uint8]) -> Panel:
-        right = (values == labels)[wanted].mean()
-        return ClassPanel(f"{said}: {100 * right:.0f} % right", shown(values), bounds_wsen(area))
+        shown = np.where(asked.wanted, values, UNUSABLE).astype(np.uint8)
+        return ClassPanel(said, shown, bounds)
 
-    nearest = baselines.nearest_outcrop(known, area.node_lat, area.node_lon)
-    panels: list[Panel] = [
-        ClassPanel("As mapped", shown(labels), bounds_wsen(area)),
-        panel("Nearest outcrop, no gravity", nearest),
-    ]
-    for done, each in enumerate(trained):
-        progress(done, len(trained), each.run.name)
-        network, spec = load_model(each.folder, device)
-        logits = node_logits(
-            network,
-            area,
-            wanted,
-            inputs=spec.input,
-            tile_size_px=spec.tile_size_px,
-            scale_deg=scoring_scale(spec.scales_deg),
-            device=device,
-        )
-        # As in every score: the window size that scores are taken with, every node once.
-        named = np.where(np.isfinite(logits[0]), to_label(logits.argmax(0)), UNUSABLE).astype(np.uint8)
-        panels.append(panel(each.run.label, named))
-    progress(len(trained), len(trained))
+    panels = [panel("As mapped", asked.labels)]
+    for name, values in asked.maps.items():
+        right = (values == asked.labels)[asked.wanted].mean()
+        panels.append(panel(f"{name}: {100 * right:.0f} % right", values))
     draw(
         path,
         panels,

@@ -16,6 +16,7 @@ from gravmap.mapping.report_words import count, percent
 from gravmap.mapping.under_cover import FAR_KM, score_under_cover
 from gravmap.progress import Progress, silent
 from gravmap.reproduce.dataset import class_table, draw_gravity, draw_study_area, window_table
+from gravmap.reproduce.held_out import NEAREST, HeldOutMaps, ask_networks
 from gravmap.reproduce.outcome import Outcome, Trained, gather
 from gravmap.reproduce.page import Bullets, Document, Heading, Part, Picture, Section, Table, Text, to_html, to_markdown
 from gravmap.reproduce.pictures import draw_curves, draw_held_out
@@ -142,8 +143,16 @@ def numbers(made: Made, outcome: Outcome) -> dict[str, Any]:
 def _document(made: Made, outcome: Outcome, area: Area, device: str, progress: Progress) -> Document:
     plan, figures = made.plan, made.place.root / "figures"
     paper = plan.paper
+    asked = {}
+    for name in PROTOCOLS:
+        finished = _compared(outcome, name)
+        if finished:
+            asked[name] = ask_networks(made.place, finished, device=device, progress=progress)
     sections = [
-        Section("What came out", (Text(verdict(outcome), "strong"), Text(_WORDS, "soft"), *_map_verdict(made, area))),
+        Section(
+            "What came out",
+            (Text(verdict(outcome, asked.get("blocks")), "strong"), Text(_WORDS, "soft"), *_map_verdict(made, area)),
+        ),
         Section(
             "The data",
             (
@@ -154,7 +163,7 @@ def _document(made: Made, outcome: Outcome, area: Area, device: str, progress: P
             ),
         ),
         *(Section(_TITLES[name], tuple(_protocol(outcome, name))) for name in PROTOCOLS),
-        Section("Training, and the ground that was held out", tuple(_pictures(made, outcome, device, progress))),
+        Section("Training, and the ground that was held out", tuple(_pictures(made, outcome, asked))),
         Section("The map", tuple(_map(made))),
         Section("Departures from the paper", (Bullets(tuple(_departures(made))),)),
         Section("How it was made", tuple(_how(made, outcome))),
@@ -169,22 +178,26 @@ def _document(made: Made, outcome: Outcome, area: Area, device: str, progress: P
     )
 
 
-def verdict(outcome: Outcome) -> str:
-    """Whether the network beats what needs no network on ground it never saw, in one or two sentences."""
+def verdict(outcome: Outcome, asked: HeldOutMaps | None = None) -> str:
+    """Whether the network beats what needs no network on ground it never saw, in a few sentences."""
     found, ours = outcome.protocols.get("blocks"), outcome.of(REFERENCE, "blocks")
     if found is None or ours is None or not ours.test:
         return "GGMNet was not trained on held-out blocks, so nothing is known of ground whose labels it never saw."
     test = ours.test
     said = f"On {count(test['places'])} places of held-out blocks GGMNet reaches {_pair(test)} (MPA / FWIoU, percent)"
-    nearest = next((row for name, row in found.nulls.items() if name.startswith("nearest outcrop")), None)
+    nearest = found.nulls.get(NEAREST)
     if nearest is None:
         return f"{said}; null models were not scored there. {found.no_nulls}".strip()
     gains = [100 * (test[key] - nearest[key]) for key in ("mpa", "fwiou")]
     beats = "It beats" if min(gains) > 0 else "It does not beat" if max(gains) <= 0 else "In one measure alone it beats"
     best = max(found.nulls.items(), key=lambda item: float(item[1]["fwiou"]))
+    chance = ""
+    if asked is not None:
+        sentences = (asked.gain(ours.run.label, key).sentence("GGMNet", "nearest outcrop") for key in ("mpa", "fwiou"))
+        chance = "".join(f" {sentence}." for sentence in sentences)
     return (
         f"{said}; taking the class of the nearest outcrop, without gravity or network, {_pair(nearest)}."
-        f" {beats} it ({gains[0]:+.1f} and {gains[1]:+.1f} points). The best null model by FWIoU is {best[0]},"
+        f" {beats} it ({gains[0]:+.1f} and {gains[1]:+.1f} points).{chance} The best null model by FWIoU is {best[0]},"
         f" {_pair(best[1])}.{_of_random(outcome)}"
     )
 
@@ -293,19 +306,24 @@ def _class_scores(ours: Trained, plan: Plan) -> Table:
     )
 
 
-def _pictures(made: Made, outcome: Outcome, device: str, progress: Progress) -> list[Part]:
+def _compared(outcome: Outcome, protocol: str) -> list[Trained]:
+    """The networks of the comparison that were trained and scored under a split."""
+    found = [outcome.of(run.network, protocol) for run in outcome.plan.networks("comparison")]
+    return [each for each in found if each is not None and each.test]
+
+
+def _pictures(made: Made, outcome: Outcome, asked: Mapping[str, HeldOutMaps]) -> list[Part]:
     parts: list[Part] = []
     figures = made.place.root / "figures"
     for name in PROTOCOLS:
-        compared = [outcome.of(run.network, name) for run in made.plan.networks("comparison")]
-        finished = [each for each in compared if each is not None and each.test]
         parts.append(Heading(_TITLES[name]))
-        if not finished:
+        if name not in asked:
             parts.append(Text("No network of the comparison was trained under this split.", "missing"))
             continue
-        parts.append(draw_curves(finished, figures / f"figure_4_{name}.png", "Training", _TITLES[name].lower()))
+        finished, under = _compared(outcome, name), _TITLES[name].lower()
+        parts.append(draw_curves(finished, figures / f"figure_4_{name}.png", "Training", under))
         picture = figures / f"figure_5_{name}.png"
-        parts.append(draw_held_out(made.place, finished, picture, "Held-out outcrop", device=device, progress=progress))
+        parts.append(draw_held_out(made.place, asked[name], picture, "Held-out outcrop"))
     return parts
 
 

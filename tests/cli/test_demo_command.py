@@ -27,11 +27,11 @@ def test_the_demo_runs_the_commands_of_a_real_project_and_scores_beside_null_mod
     assert "gravmap fetch" in done.output
     scores = json.loads((root / "maps" / "demo" / "under_cover.json").read_text())
     shares = [row["all"]["pa"] for row in scores["scores"].values()]
-    assert len(shares) == 5
+    assert len(shares) == 6
     assert all(0 < share < 1 for share in shares)
     # Nearest outcrop beats the commonest class on any crust with belts, or the scoring is upside down.
     assert (
-        scores["scores"]["nearest outcrop (no gravity)"]["all"]["fwiou"]
+        scores["scores"]["nearest outcrop, no gravity"]["all"]["fwiou"]
         > scores["scores"]["majority class"]["all"]["fwiou"]
     )
     for picture in ("maps/demo/demo.png", "maps/demo/map.png", "runs/demo/curves.png"):

@@ -80,6 +80,75 @@ def test_diffusion_is_what_many_random_walks_say():
             assert found[start] == hits.argmax()
 
 
+def test_guided_diffusion_stops_at_a_step_of_gravity():
+    known = np.zeros((5, 21), np.uint8)
+    known[:, 0], known[:, -1] = 3, 7
+    step = np.where(np.arange(21) < 4, 0.0, 30.0)  # far from the middle
+    field = np.broadcast_to(step, known.shape).astype(np.float32)[None]
+    found = baselines.label_diffusion(known, (1.0, 1.0), field)
+    assert (found[:, :4] == 3).all()
+    assert (found[:, 4:] == 7).all()
+    even = baselines.label_diffusion(known, (1.0, 1.0), np.full_like(field, 5))
+    assert (even == baselines.label_diffusion(known, (1.0, 1.0))).all()
+
+
+def test_guided_diffusion_along_a_line_is_resistors_in_series():
+    """Closed form: the potential falls across each link by its resistance, which is one over its weight."""
+    rng = np.random.default_rng(5)
+    field = np.cumsum(rng.normal(size=40)).astype(np.float32)
+    steps = np.diff(field.astype(float))
+    resistance = np.exp(baselines.GUIDE_STRENGTH * steps**2 / (steps**2).mean())
+    potential = np.concatenate([[0], np.cumsum(resistance)]) / resistance.sum()
+    assert abs(potential - 0.5).min() > 1e-6
+    known = np.zeros((1, 40), np.uint8)
+    known[0, 0], known[0, -1] = 1, 2
+    found = baselines.label_diffusion(known, (4.0, 2.5), field[None, None])
+    assert (found[0] == np.where(potential < 0.5, 1, 2)).all()
+    # Neither the unit of the field nor the size of the grid matters.
+    assert (found == baselines.label_diffusion(known, (8.0, 5.0), 1000 * field[None, None])).all()
+
+
+def test_guided_diffusion_is_the_dense_solution_on_oblong_cells():
+    """Node by node, with numpy alone: two fields, cells longer along latitude."""
+    rng = np.random.default_rng(8)
+    ny, nx, spacing = 7, 9, (4.0, 1.5)
+    fields = np.cumsum(rng.normal(size=(2, ny, nx)), axis=2) * np.array([1.0, 50.0])[:, None, None]
+    known = np.zeros((ny, nx), np.uint8)
+    known[0, 0], known[6, 8], known[3, 4], known[6, 0] = 1, 2, 3, 2
+    links = {}
+    for row, column in np.ndindex(ny, nx):
+        for down, right, apart in ((1, 0, spacing[0]), (0, 1, spacing[1])):
+            if row + down < ny and column + right < nx:
+                slope = (fields[:, row + down, column + right] - fields[:, row, column]) / apart
+                links[row * nx + column, (row + down) * nx + column + right] = slope**2, apart
+    typical = np.mean([slope for slope, _ in links.values()], axis=0)
+    matrix = np.zeros((ny * nx, ny * nx))
+    for (one, other), (slope, apart) in links.items():
+        weight = np.exp(-baselines.GUIDE_STRENGTH * (slope / typical).mean()) / apart**2
+        matrix[[one, other], [other, one]] -= weight
+        matrix[[one, other], [one, other]] += weight
+    free = known.ravel() == 0
+    right = np.stack([-matrix[np.ix_(free, ~free)] @ (known.ravel()[~free] == value) for value in (1, 2, 3)], axis=1)
+    shares = np.linalg.solve(matrix[np.ix_(free, free)], right)
+    best = np.sort(shares, axis=1)
+    assert (best[:, 2] - best[:, 1]).min() > 1e-6
+    found = baselines.label_diffusion(known, spacing, fields)
+    assert (found.ravel()[free] == shares.argmax(axis=1) + 1).all()
+
+
+def test_guided_diffusion_agrees_with_scikit_image():
+    segmentation = pytest.importorskip("skimage.segmentation")
+    rng = np.random.default_rng(6)
+    field = np.cumsum(np.cumsum(rng.normal(size=(24, 30)), 0), 1)
+    known = np.where(rng.random(field.shape) < 0.05, rng.integers(1, 4, field.shape), 0).astype(np.uint8)
+    typical = np.mean(np.concatenate([np.diff(field, axis=0).ravel(), np.diff(field, axis=1).ravel()]) ** 2)
+    # Its weights are exp(-beta step^2 / (10 std)) of the data as they are.
+    beta = baselines.GUIDE_STRENGTH / typical * 10 * field.std()
+    theirs = segmentation.random_walker(field, known, beta=beta, mode="bf")
+    ours = baselines.label_diffusion(known, (1.0, 1.0), field[None])
+    assert (ours == theirs).mean() > 0.995
+
+
 def test_diffusion_keeps_what_is_known():
     known = sparse_labels(seed=4)
     found = baselines.label_diffusion(known, (3.7, 2.5))
