@@ -12,6 +12,7 @@ import rasterio
 from gravmap.errors import InputError
 from gravmap.files import read_json, write_json, write_text
 from gravmap.learning.area import Area
+from gravmap.learning.null_models import NULL_MODELS, left_out
 from gravmap.mapping.report_words import count, percent
 from gravmap.mapping.under_cover import FAR_KM, score_under_cover
 from gravmap.progress import Progress, silent
@@ -162,7 +163,7 @@ def _document(made: Made, outcome: Outcome, area: Area, device: str, progress: P
                 draw_gravity(made.place, figures / "figure_2.png", "Gravity"),
             ),
         ),
-        *(Section(_TITLES[name], tuple(_protocol(outcome, name))) for name in PROTOCOLS),
+        *(Section(_TITLES[name], tuple(_protocol(outcome, name, left_out(area)))) for name in PROTOCOLS),
         Section("Training, and the ground that was held out", tuple(_pictures(made, outcome, asked))),
         Section("The map", tuple(_map(made))),
         Section("Departures from the paper", (Bullets(tuple(_departures(made))),)),
@@ -191,13 +192,13 @@ def verdict(outcome: Outcome, asked: HeldOutMaps | None = None) -> str:
     gains = [100 * (test[key] - nearest[key]) for key in ("mpa", "fwiou")]
     beats = "It beats" if min(gains) > 0 else "It does not beat" if max(gains) <= 0 else "In one measure alone it beats"
     best = max(found.nulls.items(), key=lambda item: float(item[1]["fwiou"]))
-    chance = ""
+    points = f"({gains[0]:+.1f} and {gains[1]:+.1f} points)"
     if asked is not None:
         sentences = (asked.gain(ours.run.label, key).sentence("GGMNet", "nearest outcrop") for key in ("mpa", "fwiou"))
-        chance = "".join(f" {sentence}." for sentence in sentences)
+        points = f"({'; '.join(sentences)})"
     return (
         f"{said}; taking the class of the nearest outcrop, without gravity or network, {_pair(nearest)}."
-        f" {beats} it ({gains[0]:+.1f} and {gains[1]:+.1f} points).{chance} The best null model by FWIoU is {best[0]},"
+        f" {beats} it {points}. The best null model by FWIoU is {best[0]},"
         f" {_pair(best[1])}.{_of_random(outcome)}"
     )
 
@@ -213,8 +214,8 @@ def _of_random(outcome: Outcome) -> str:
     )
 
 
-def _protocol(outcome: Outcome, name: str) -> list[Part]:
-    """Tables 4 to 7 and the null models of one split."""
+def _protocol(outcome: Outcome, name: str, without: Mapping[str, str]) -> list[Part]:
+    """Tables 4 to 7 and the null models of one split; `without` says which null models there are none of, and why."""
     plan, found = outcome.plan, outcome.protocols.get(name)
     parts: list[Part] = [Text(_said_of(name, found.split if found else None))]
     if found is None:
@@ -229,6 +230,7 @@ def _protocol(outcome: Outcome, name: str) -> list[Part]:
         rows = tuple((null, *(percent(row.get(key), 1) for key, _ in _MEASURES)) for null, row in found.nulls.items())
         head = ("Null model", *(label for _, label in _MEASURES))
         told = "Null models on the same ground, which know the labels that training sees and need no network."
+        told += "".join(f" {NULL_MODELS[key].title}: left out, {why}." for key, why in without.items())
         parts.append(Table(told, head, rows) if rows else Text(found.no_nulls, "missing"))
     ours = outcome.of(REFERENCE, name)
     if ours is not None and ours.test:
