@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gravmap.files import read_json
+from gravmap.learning.area import Area
+from gravmap.learning.null_models import NULL_MODELS, left_out, null_scores
 from gravmap.mapping.report_facts import Protocol, protocols_of, read_run
 from gravmap.network import build_from_dict
 from gravmap.network.cost import count_parameters
@@ -98,6 +100,28 @@ def gather(place: Workspace, plan: Plan, in_channels: int, classes: int) -> Outc
         if found:
             protocols[name] = found[0]
     return Outcome(plan, trained, protocols)
+
+
+def with_learned_nulls(outcome: Outcome, protocol: str, area: Area) -> Outcome:
+    """Add to a split's null models those that learn, on its ground: a map's report leaves them out for their time.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        With the quick null models; a split without any stays so.
+    protocol : str
+        The split.
+    area : Area
+        Of that split.
+    """
+    found = outcome.protocols.get(protocol)
+    if found is None or not found.nulls:
+        return outcome
+    left = left_out(area)
+    more = [key for key, model in NULL_MODELS.items() if key not in left and model.title not in found.nulls]
+    nulls = found.nulls | {NULL_MODELS[key].title: row for key, row in null_scores(area, which=more).items()}
+    ordered = {model.title: nulls[model.title] for model in NULL_MODELS.values() if model.title in nulls}
+    return replace(outcome, protocols={**outcome.protocols, protocol: replace(found, nulls=ordered)})
 
 
 def _read(folder: Path, run: PlannedRun, in_channels: int, classes: int) -> Trained:

@@ -67,13 +67,13 @@ def draw_held_out(place: Workspace, asked: HeldOutMaps, path: Path, title: str) 
     panels = [panel("As mapped", asked.labels)]
     for name, values in asked.maps.items():
         right = (values == asked.labels)[asked.wanted].mean()
-        panels.append(panel(f"{name}: {100 * right:.0f} % right", values))
+        panels.append(panel(f"{name[:1].upper()}{name[1:]}: {100 * right:.0f} % right", values))
     draw(
         path,
         panels,
         classes_of_legend(open_labels(place.labels).legend),
         title=title,
-        columns=3 if len(panels) > 4 else 2,
+        columns=2 if len(panels) == 4 else min(3, len(panels)),
         panel_width_in=5.0,
     )
     return Picture(

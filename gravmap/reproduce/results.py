@@ -18,7 +18,7 @@ from gravmap.mapping.under_cover import FAR_KM, score_under_cover
 from gravmap.progress import Progress, silent
 from gravmap.reproduce.dataset import class_table, draw_gravity, draw_study_area, window_table
 from gravmap.reproduce.held_out import NEAREST, HeldOutMaps, ask_networks
-from gravmap.reproduce.outcome import Outcome, Trained, gather
+from gravmap.reproduce.outcome import Outcome, Trained, gather, with_learned_nulls
 from gravmap.reproduce.page import Bullets, Document, Heading, Part, Picture, Section, Table, Text, to_html, to_markdown
 from gravmap.reproduce.pictures import draw_curves, draw_held_out
 from gravmap.reproduce.plan import PROTOCOLS, REFERENCE, Plan, PlannedRun
@@ -108,7 +108,13 @@ def write_results(made: Made, *, device: str = "cpu", progress: Progress = silen
     root = made.place.root
     area = Area.from_arrays(load_arrays(made.place.tiles))
     outcome = gather(made.place, made.plan, RGB_PLANES, len(area.classes))
-    document = _document(made, outcome, area, device, progress)
+    asked = {}
+    for name in PROTOCOLS:
+        finished = _compared(outcome, name)
+        if finished:
+            asked[name] = ask_networks(made.place, finished, device=device, progress=progress)
+            outcome = with_learned_nulls(outcome, name, asked[name].area)
+    document = _document(made, outcome, area, asked)
     paths = {"html": root / PAGE, "markdown": root / MARKDOWN, "json": root / NUMBERS}
     write_json(paths["json"], numbers(made, outcome))
     write_text(paths["markdown"], to_markdown(document, root))
@@ -141,14 +147,9 @@ def numbers(made: Made, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _document(made: Made, outcome: Outcome, area: Area, device: str, progress: Progress) -> Document:
+def _document(made: Made, outcome: Outcome, area: Area, asked: Mapping[str, HeldOutMaps]) -> Document:
     plan, figures = made.plan, made.place.root / "figures"
     paper = plan.paper
-    asked = {}
-    for name in PROTOCOLS:
-        finished = _compared(outcome, name)
-        if finished:
-            asked[name] = ask_networks(made.place, finished, device=device, progress=progress)
     sections = [
         Section(
             "What came out",
@@ -192,13 +193,13 @@ def verdict(outcome: Outcome, asked: HeldOutMaps | None = None) -> str:
     gains = [100 * (test[key] - nearest[key]) for key in ("mpa", "fwiou")]
     beats = "It beats" if min(gains) > 0 else "It does not beat" if max(gains) <= 0 else "In one measure alone it beats"
     best = max(found.nulls.items(), key=lambda item: float(item[1]["fwiou"]))
-    points = f"({gains[0]:+.1f} and {gains[1]:+.1f} points)"
+    points = f"it ({gains[0]:+.1f} and {gains[1]:+.1f} points)"
     if asked is not None:
         sentences = (asked.gain(ours.run.label, key).sentence("GGMNet", "nearest outcrop") for key in ("mpa", "fwiou"))
-        points = f"({'; '.join(sentences)})"
+        points = f"it: {'; '.join(sentences)}"
     return (
         f"{said}; taking the class of the nearest outcrop, without gravity or network, {_pair(nearest)}."
-        f" {beats} it {points}. The best null model by FWIoU is {best[0]},"
+        f" {beats} {points}. The best null model by FWIoU is {best[0]},"
         f" {_pair(best[1])}.{_of_random(outcome)}"
     )
 
@@ -246,9 +247,12 @@ def _said_of(name: str, split: Mapping[str, Any] | None) -> str:
         " the paper has no such score.",
     }[name]
     leak = _leak(split) if split else None
-    return said + (
-        f" Measured: training sees the labels of {percent(leak, 1)} of the held-out bedrock." if split else ""
+    if leak is None:
+        return said
+    seen = (
+        f"the labels of {percent(leak, 1)} of the held-out bedrock" if leak > 0 else "no label of the held-out bedrock"
     )
+    return f"{said} Measured: training sees {seen}."
 
 
 def _leak(split: Mapping[str, Any]) -> float | None:
