@@ -10,7 +10,7 @@ from gravmap.mapping.report_facts import Protocol
 from gravmap.reproduce import load_plan
 from gravmap.reproduce.outcome import Outcome, Trained
 from gravmap.reproduce.page import Bullets, Document, Heading, Section, Table, Text, to_html, to_markdown
-from gravmap.reproduce.results import _protocol, verdict
+from gravmap.reproduce.protocols import protocol_parts, verdict
 
 
 class Cells(HTMLParser):
@@ -114,7 +114,7 @@ def tables_of(parts):
 
 def test_the_paper_s_numbers_stand_beside_its_own_split_alone(tmp_path):
     found = outcome(tmp_path, (0.31, 0.21), (0.21, 0.20))
-    blocks, random = (tables_of(_protocol(found, name, {})) for name in ("blocks", "random"))
+    blocks, random = (tables_of(protocol_parts(found, name, {})) for name in ("blocks", "random"))
     assert not any("Paper" in cell for table in blocks[:3] for cell in table.head)
     ablation = next(table for table in random if table.caption.startswith("Table 5"))
     assert [row[-2:] for row in ablation.rows] == [
@@ -130,16 +130,16 @@ def test_the_paper_s_numbers_stand_beside_its_own_split_alone(tmp_path):
 
 def test_what_was_not_trained_says_so_and_shows_no_number(tmp_path):
     found = outcome(tmp_path, (0.31, 0.21), (0.21, 0.20))
-    for table in tables_of(_protocol(found, "random", {}))[:3]:
+    for table in tables_of(protocol_parts(found, "random", {}))[:3]:
         for row in table.rows:
             assert row[2] == "not trained"
             assert not any("%" in cell for cell in row[2:-2])
-    comparison = tables_of(_protocol(found, "blocks", {}))[2]
+    comparison = tables_of(protocol_parts(found, "blocks", {}))[2]
     assert [row[2] == "not trained" for row in comparison.rows] == [False] + 5 * [True]
     assert comparison.rows[0][1:5] == ("1.50 M", "31.0\u202f%", "15.5\u202f%", "21.0\u202f%")
 
 
 def test_the_leak_of_the_fold_is_told(tmp_path):
     found = outcome(tmp_path, (0.31, 0.21), (0.21, 0.20))
-    words = " ".join(part.words for part in _protocol(found, "blocks", {}) if isinstance(part, Text))
+    words = " ".join(part.words for part in protocol_parts(found, "blocks", {}) if isinstance(part, Text))
     assert "sees the labels of 50.0\u202f% of the held-out bedrock" in words
