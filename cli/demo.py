@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from pathlib import Path
 
 import click
 
+from .chain import run
 from .options import overwrite_option, seed_option
 from .session import Session, command_options
 
@@ -84,13 +84,3 @@ Next, on real data, in an empty folder:
   gravmap tile
   gravmap train --gpus 4
   gravmap predict --region junggar"""
-
-
-def run(session: Session, root: Path, words: list[str]) -> None:
-    """Run one command of the chain in the demo's workspace, showing it as a user would type it."""
-    from .main import gravmap
-
-    where = ["-w", str(root)]
-    session.say(f"\n$ {shlex.join(['gravmap', *where, *words])}")
-    loudness = ["-q"] if session.verbosity < 0 or session.json else ["-v"] * session.verbosity
-    gravmap.main([*where, *words, *loudness], standalone_mode=False)

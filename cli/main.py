@@ -31,6 +31,7 @@ COMMANDS = (
     "explain",
     "verify",
     "export",
+    "reproduce",
     "doctor",
 )
 

@@ -60,7 +60,7 @@ Examples:
     default="ggmnet",
     show_default=True,
     help="ggmnet, ggmnet-small, ggmnet-tiny, unet, smp:ARCH:ENCODER; ggmnet-a to -e (ablation), "
-    "ggmnet-16 to -24 (depth).",
+    "ggmnet-16 to -24 (depth); hrnetv1-w32, bisenet-resnet18, deeplabv3plus-resnet50.",
 )
 @click.option(
     "--architecture",

@@ -52,8 +52,34 @@ def tiny(**switches: Any) -> Architecture:
 
     Five cells per branch, and a bias in place of ARM's batch normalisation, so that one image is a batch.
     """
-    thin = {"encoder": (16, 24, 32), "head": (24, 16, 8), "arm_norm": "none"} | switches
-    return cycle(5, ((), (2,), (1, 3)), ("conv", "zoom", "conv"), (2, 4, 2), **thin)
+    return cycle(5, ((), (2,), (1, 3)), ("conv", "zoom", "conv"), (2, 4, 2), **(_THIN | switches))
+
+
+def thin(depth: int = 22, **switches: Any) -> Architecture:
+    """Give the reference of any depth with the widths of a CPU: what `gravmap reproduce --profile quick` trains."""
+    return small(depth, **(_THIN | switches))
+
+
+_THIN: dict[str, Any] = {"encoder": (16, 24, 32), "head": (24, 16, 8), "arm_norm": "none"}
+
+
+def ablation_switches(letter: str) -> dict[str, Any]:
+    """Which parts one of the five nets of the paper's ablation has, `a` (bare) to `e` (all).
+
+    Raises
+    ------
+    OptionError
+        `letter` is none of them.
+    """
+    if len(letter) != 1 or letter not in ABLATIONS:
+        raise OptionError(f"There is no net {letter!r} in the ablation.", f"Choose one of {', '.join(ABLATIONS)}.")
+    return {
+        "arm": letter >= "b",
+        "ffm": letter >= "c",
+        "encoder_skip": letter >= "c",
+        "deform": letter >= "d",
+        "cell_residual": letter >= "e",
+    }
 
 
 def ablation(letter: str) -> Architecture:
@@ -64,15 +90,7 @@ def ablation(letter: str) -> Architecture:
     OptionError
         `letter` is none of them.
     """
-    if len(letter) != 1 or letter not in ABLATIONS:
-        raise OptionError(f"There is no net {letter!r} in the ablation.", f"Choose one of {', '.join(ABLATIONS)}.")
-    return reference(
-        arm=letter >= "b",
-        ffm=letter >= "c",
-        encoder_skip=letter >= "c",
-        deform=letter >= "d",
-        cell_residual=letter >= "e",
-    )
+    return reference(**ablation_switches(letter))
 
 
 PRESETS: dict[str, Callable[[], Architecture]] = {

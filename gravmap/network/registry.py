@@ -13,17 +13,30 @@ from torch import nn
 
 from gravmap.errors import InputError, OptionError
 from gravmap.network.architecture import Architecture
+from gravmap.network.bisenet import BiSeNet, BiSeNetArchitecture
 from gravmap.network.ggmnet import GGMNet
+from gravmap.network.hrnet import HRNet, HRNetArchitecture
 from gravmap.network.peers import UNet, UNetArchitecture
 from gravmap.network.presets import PRESETS
 from gravmap.network.smp import SmpArchitecture, SmpNetwork
 
-MODELS = (*PRESETS, "unet")
-"""Every name that needs no extra; besides these there is `smp:ARCH:ENCODER`."""
+_OTHERS: dict[str, Callable[[], Any]] = {
+    "unet": UNetArchitecture,
+    "hrnetv1-w32": HRNetArchitecture,
+    "bisenet-resnet18": BiSeNetArchitecture,
+}
+
+MODELS = (*PRESETS, *_OTHERS)
+"""Every name that needs no extra; besides these there are `smp:ARCH:ENCODER` and `ALIASES`."""
+
+ALIASES = {"deeplabv3plus-resnet50": "smp:deeplabv3plus:resnet50"}
+"""Names of networks that segmentation-models-pytorch has as they are: those of Chen et al. 2018, arXiv:1802.02611."""
 
 _KINDS: dict[str, tuple[Callable[[Mapping[str, Any]], Any], Callable[..., nn.Module]]] = {
     Architecture.KIND: (Architecture.from_dict, GGMNet),
     UNetArchitecture.KIND: (UNetArchitecture.from_dict, UNet),
+    HRNetArchitecture.KIND: (HRNetArchitecture.from_dict, HRNet),
+    BiSeNetArchitecture.KIND: (BiSeNetArchitecture.from_dict, BiSeNet),
     SmpArchitecture.KIND: (SmpArchitecture.from_dict, SmpNetwork),
 }
 
@@ -63,17 +76,19 @@ def describe(name: str) -> dict[str, Any]:
     OptionError
         `name` is not known.
     """
+    name = ALIASES.get(name, name)
     if name.startswith("smp:"):
         return SmpArchitecture.named(name).to_dict()
-    if name == "unet":
-        return UNetArchitecture().to_dict()
-    if name not in PRESETS:
-        near = get_close_matches(name, MODELS, n=3)
+    known = {**PRESETS, **_OTHERS}
+    if name not in known:
+        near = get_close_matches(name, [*MODELS, *ALIASES], n=3)
         guess = f"Did you mean {' or '.join(near)}? " if near else ""
         raise OptionError(
-            f"There is no model named {name!r}.", f"{guess}There are {', '.join(MODELS)} and smp:ARCH:ENCODER."
+            f"There is no model named {name!r}.",
+            f"{guess}There are {', '.join([*MODELS, *ALIASES])} and smp:ARCH:ENCODER.",
         )
-    return PRESETS[name]().to_dict()
+    described: dict[str, Any] = known[name]().to_dict()
+    return described
 
 
 def build_from_dict(architecture: Mapping[str, Any], in_channels: int, classes: int) -> nn.Module:

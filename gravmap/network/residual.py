@@ -1,0 +1,55 @@
+"""Residual blocks, from which HRNet and BiSeNet's context path are built.
+
+References
+----------
+He et al. 2016, Deep residual learning for image recognition, arXiv:1512.03385.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gravmap.network.operators import conv_bn, conv_bn_relu
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and what went in: the block of ResNet-18 and -34 and of HRNet's branches."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv_bn_relu(c_in, c_out, 3, stride), conv_bn(c_out, c_out))
+        self.short = shortcut(c_in, c_out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Turn (B, c_in, h, w) into (B, c_out, h / stride, w / stride)."""
+        return functional.relu(self.body(x) + self.short(x))
+
+
+class Bottleneck(nn.Module):
+    """Narrow, 3x3, widen fourfold, and what went in: the block of ResNet-50 and of HRNet's first layer."""
+
+    def __init__(self, c_in: int, narrow: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv_bn_relu(c_in, narrow, 1), conv_bn_relu(narrow, narrow), conv_bn(narrow, 4 * narrow, 1)
+        )
+        self.short = shortcut(c_in, 4 * narrow)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Turn (B, c_in, h, w) into (B, 4 narrow, h, w)."""
+        return functional.relu(self.body(x) + self.short(x))
+
+
+def shortcut(c_in: int, c_out: int, stride: int = 1) -> nn.Module:
+    """What runs beside a block: nothing where the shape stays, else a 1x1 convolution."""
+    return nn.Identity() if c_in == c_out and stride == 1 else conv_bn(c_in, c_out, 1, stride)
+
+
+def start(network: nn.Module) -> None:
+    """Give convolutions fresh weights as in the papers: normal, variance 2 / fan-in; their biases zero."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

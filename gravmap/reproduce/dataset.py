@@ -1,0 +1,105 @@
+"""The data: shares of the classes, windows, and the pictures of the study area and of its gravity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gravmap.files import read_json
+from gravmap.geology import open_labels
+from gravmap.learning.area import Area
+from gravmap.mapping.census import census
+from gravmap.mapping.figures import ClassPanel, FieldPanel, classes_of_legend, draw
+from gravmap.mapping.report_words import bare_area, count, percent
+from gravmap.reproduce.page import Picture, Table
+from gravmap.tiling import load_arrays
+from gravmap.units import format_angle
+from gravmap.workspace import Workspace
+
+COVER, UNUSABLE = 0, 255
+
+
+def class_table(place: Workspace) -> Table:
+    """Table 1: the area of every class, and its share of the bedrock that crops out."""
+    legend = open_labels(place.labels).legend
+    found = census(place.labels)
+    km2 = {entry.index: found.get(entry.index, (0, 0.0))[1] for entry in legend.classes}
+    bedrock = sum(area for index, area in km2.items() if index != COVER)
+    rows = []
+    for entry in legend.classes:
+        share = percent(km2[entry.index] / bedrock, 2) if entry.index != COVER and bedrock else "–"
+        rows.append((entry.name, bare_area(km2[entry.index]), share, "–"))
+    if UNUSABLE in found:
+        rows.append(("not usable: water, gaps, mixed ages", bare_area(found[UNUSABLE][1]), "–", "–"))
+    return Table(
+        "Table 1. Classes of the geological map: area on the ellipsoid and share of the bedrock that crops out. The"
+        " paper's shares stand in a picture.",
+        ("Class", "Area, km²", "Share of bedrock", "Paper"),
+        tuple(rows),
+    )
+
+
+def window_table(place: Workspace, paper: dict[str, Any]) -> Table:
+    """Table 2: windows of every size, and those with too little bedrock."""
+    index = read_json(place.tiles / "index.json", "gravmap tile")
+    rows, total, bare = [], 0, 0
+    for scale in index["scales"]:
+        windows, apart = scale["rows"] * scale["columns"], len(index["set_apart"].get(scale["name"], []))
+        total, bare = total + windows, bare + apart
+        row = (format_angle(scale["size_deg"]), format_angle(scale["stride_deg"]), windows, windows - apart, apart)
+        rows.append((*(str(cell) for cell in row), "–"))
+    told = f"{paper['windows']} = {paper['windows_with_bedrock']} + {paper['windows_set_apart']}"
+    rows.append(("all", "", count(total), count(total - bare), count(bare), told))
+    return Table(
+        "Table 2. Windows: side and step; those with bedrock on at least a tenth of their ground, and those set apart."
+        " Of the paper the sums are in the text.",
+        ("Window", "Step", "Windows", "With bedrock", "Set apart", "Paper"),
+        tuple(rows),
+    )
+
+
+def draw_study_area(place: Workspace, area: Area, path: Path, title: str) -> Picture:
+    """Figure 1: the geological map, and what is held out of it."""
+    legend = open_labels(place.labels).legend
+    surface, role = area.node_truth()
+    outcrop = (surface != COVER) & (surface != UNUSABLE)
+    held = np.where(outcrop & (role == 2), surface, UNUSABLE).astype(np.uint8)
+    bounds = bounds_wsen(area)
+    panels = [
+        ClassPanel("The geological map: bedrock where it crops out, cover elsewhere", surface, bounds, outcrop),
+        ClassPanel("Outcrop in the test blocks", held, bounds),
+    ]
+    draw(path, panels, classes_of_legend(legend), title=title, columns=2, panel_width_in=6.0)
+    return Picture(
+        path,
+        "Figure 1. The study area: geology at the surface, and the ground that is held out where blocks are (fold 0;"
+        " grey: everything else).",
+    )
+
+
+def draw_gravity(place: Workspace, path: Path, title: str) -> Picture:
+    """Figure 2: the Bouguer anomaly and the residual that the networks read."""
+    first = str(read_json(place.tiles / "index.json", "gravmap tile")["channel"])
+    area = Area.from_arrays(load_arrays(place.tiles, channels=["bouguer", first]))
+    bounds = bounds_wsen(area)
+    bouguer, residual = (np.where(area.field_valid, field, np.nan) for field in area.fields)
+    panels = [
+        FieldPanel("Bouguer anomaly", "mGal", bouguer, bounds),
+        FieldPanel("What the networks read: " + first.replace("_", " of "), "mGal", residual, bounds, diverging=True),
+    ]
+    draw(path, panels, [], title=title, columns=2, panel_width_in=6.0)
+    return Picture(
+        path,
+        "Figure 2. Gravity: the Bouguer anomaly, and what is left when it is continued 10 km upwards and taken off. The"
+        " networks read the residual as a picture in colours, as in the paper.",
+    )
+
+
+def bounds_wsen(area: Area) -> tuple[float, float, float, float]:
+    """Outer edges of the cells around the nodes of an area, degrees."""
+    west, south, east, north = (float(side) for side in area.field_nodes_wsen)
+    rows, columns = area.field_valid.shape
+    y, x = 0.5 * (north - south) / (rows - 1), 0.5 * (east - west) / (columns - 1)
+    return west - x, south - y, east + x, north + y

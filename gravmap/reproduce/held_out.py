@@ -1,0 +1,108 @@
+"""What the networks say of the test ground, node by node: for Figure 5, and for whether a difference is chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gravmap.learning.area import TEST, Area
+from gravmap.learning.channels import fields_read
+from gravmap.learning.checkpoint import load_model
+from gravmap.learning.comparison import Difference, block_numbers, paired_bootstrap
+from gravmap.learning.evaluation import node_logits, scoring_scale
+from gravmap.learning.null_models import NULL_MODELS, held_out, null_maps
+from gravmap.learning.target import to_label, to_target
+from gravmap.progress import Progress, silent
+from gravmap.reproduce.outcome import Trained
+from gravmap.tiling import load_arrays
+from gravmap.workspace import Workspace
+
+NEAREST = NULL_MODELS["nearest_outcrop"].title
+
+
+@dataclass(frozen=True)
+class HeldOutMaps:
+    """Maps of the test ground of one split.
+
+    Attributes
+    ----------
+    area : Area
+        Fields, labels and roles of that split.
+    labels : (ny, nx) uint8
+        As mapped.
+    wanted : (ny, nx) bool
+        Nodes that are scored.
+    maps : dict of str to (ny, nx) uint8 array
+        What names them: nearest outcrop first, then the networks by their labels. Right at wanted nodes alone.
+    """
+
+    area: Area
+    labels: NDArray[np.uint8]
+    wanted: NDArray[np.bool_]
+    maps: dict[str, NDArray[np.uint8]]
+
+    def gain(self, name: str, measure: str, seed: int = 0) -> Difference:
+        """How much better a network scores than nearest outcrop, with an interval over blocks of ground.
+
+        Parameters
+        ----------
+        name : str
+            Of `maps`.
+        measure : str
+            Key of `gravmap.learning.comparison.MEASURES`.
+        seed : int
+            Of the draws.
+        """
+        truth, ours, nearest = (
+            to_target(each[self.wanted]) for each in (self.labels, self.maps[name], self.maps[NEAREST])
+        )
+        return paired_bootstrap(truth, ours, nearest, block_numbers(self.area)[self.wanted], measure, seed=seed)
+
+
+def ask_networks(
+    place: Workspace, trained: Sequence[Trained], *, device: str = "cpu", progress: Progress = silent
+) -> HeldOutMaps:
+    """Let networks name the test ground, as they do when they are scored.
+
+    Parameters
+    ----------
+    place : Workspace
+        Of the runs.
+    trained : sequence of Trained
+        Finished runs under one split, one or more.
+    device : str
+        Where the networks are asked.
+    progress : Progress
+        Told the networks done.
+
+    Raises
+    ------
+    InputError
+        A run's files or the tile set are damaged, or nothing is held out.
+    """
+    _, first = load_model(trained[0].folder)
+    split, fold = str(first.split.get("name", "blocks")), int(first.split.get("fold", 0))
+    # All runs of a reproduction read one input.
+    area = Area.from_arrays(load_arrays(place.tiles, channels=fields_read(first.input.names), split=split, fold=fold))
+    labels, _ = area.node_truth()
+    wanted = held_out(area)
+    maps = {NEAREST: null_maps(area, TEST, which=["nearest_outcrop"])["nearest_outcrop"]}
+    for done, each in enumerate(trained):
+        progress(done, len(trained), each.run.name)
+        network, spec = load_model(each.folder, device)
+        logits = node_logits(
+            network,
+            area,
+            wanted,
+            inputs=spec.input,
+            tile_size_px=spec.tile_size_px,
+            scale_deg=scoring_scale(spec.scales_deg),
+            device=device,
+        )
+        # Every wanted node lies in a window; elsewhere windows are missing, and the answer is not looked at.
+        maps[each.run.label] = to_label(np.nan_to_num(logits).argmax(0))
+    progress(len(trained), len(trained))
+    return HeldOutMaps(area, labels, wanted, maps)

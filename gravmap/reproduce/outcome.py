@@ -1,0 +1,144 @@
+"""What came of the runs: scores as `gravmap train` took them, and null models on the same ground."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gravmap.files import read_json
+from gravmap.learning.area import Area
+from gravmap.learning.null_models import NULL_MODELS, left_out, null_scores
+from gravmap.mapping.report_facts import Protocol, protocols_of, read_run
+from gravmap.network import build_from_dict
+from gravmap.network.cost import count_parameters
+from gravmap.reproduce.plan import PROTOCOLS, Plan, PlannedRun
+from gravmap.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A planned run, and what came of it.
+
+    Attributes
+    ----------
+    run : PlannedRun
+        As planned.
+    folder : Path
+        Where it lies, or would.
+    parameters : int or None
+        Trainable numbers; None where the network cannot be built here.
+    test : dict
+        Scores on the test ground; empty where it was not trained, or nothing was scored.
+    history : list of dict
+        Epoch by epoch: epoch, loss, tune_fwiou ...; numbers or None.
+    seconds : float
+        That training took.
+    """
+
+    run: PlannedRun
+    folder: Path
+    parameters: int | None
+    test: dict[str, Any]
+    history: list[dict[str, float | None]]
+    seconds: float
+
+    @property
+    def done(self) -> bool:
+        """Whether it was trained to its end."""
+        return (self.folder / "scores.json").exists()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All runs of a plan.
+
+    Attributes
+    ----------
+    plan : Plan
+        What was to be trained.
+    trained : list of Trained
+        One for every planned run.
+    protocols : dict of str to Protocol
+        Split to the scored runs' common ground, with null models; a split nobody trained under is not there.
+    """
+
+    plan: Plan
+    trained: list[Trained]
+    protocols: dict[str, Protocol]
+
+    def of(self, network: str, protocol: str) -> Trained | None:
+        """What came of a network under a split; None where that was not planned."""
+        return next(
+            (each for each in self.trained if (each.run.network, each.run.protocol) == (network, protocol)), None
+        )
+
+
+def gather(place: Workspace, plan: Plan, in_channels: int, classes: int) -> Outcome:
+    """Read what the runs left behind.
+
+    Parameters
+    ----------
+    place : Workspace
+        Where they were trained.
+    plan : Plan
+        What was to be trained.
+    in_channels, classes : int
+        Of the networks, to count their parameters.
+
+    Raises
+    ------
+    InputError
+        A run's files are damaged.
+    """
+    trained = [_read(place.runs / run.name, run, in_channels, classes) for run in plan.runs]
+    protocols = {}
+    for name in PROTOCOLS:
+        folders = [each.folder for each in trained if each.run.protocol == name and each.test]
+        found = protocols_of([read_run(folder, used=True) for folder in folders], place.tiles)
+        if found:
+            protocols[name] = found[0]
+    return Outcome(plan, trained, protocols)
+
+
+def with_learned_nulls(outcome: Outcome, protocol: str, area: Area) -> Outcome:
+    """Add to a split's null models those that learn, on its ground: a map's report leaves them out for their time.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        With the quick null models; a split without any stays so.
+    protocol : str
+        The split.
+    area : Area
+        Of that split.
+    """
+    found = outcome.protocols.get(protocol)
+    if found is None or not found.nulls:
+        return outcome
+    left = left_out(area)
+    more = [key for key, model in NULL_MODELS.items() if key not in left and model.title not in found.nulls]
+    nulls = found.nulls | {NULL_MODELS[key].title: row for key, row in null_scores(area, which=more).items()}
+    ordered = {model.title: nulls[model.title] for model in NULL_MODELS.values() if model.title in nulls}
+    return replace(outcome, protocols={**outcome.protocols, protocol: replace(found, nulls=ordered)})
+
+
+def _read(folder: Path, run: PlannedRun, in_channels: int, classes: int) -> Trained:
+    parameters = None
+    if run.architecture:
+        # Not on torch's "meta" device, which would cost nothing: some networks of the library cannot be built there.
+        parameters = count_parameters(build_from_dict(run.architecture, in_channels, classes))
+    if not (folder / "scores.json").exists():
+        return Trained(run, folder, parameters, {}, [], 0.0)
+    result = read_json(folder / "scores.json", "gravmap train")
+    test = result["test"] if result["test"].get("pa") is not None else {}
+    return Trained(run, folder, parameters, test, _history(folder / "metrics.csv"), float(result["seconds"]))
+
+
+def _history(path: Path) -> list[dict[str, float | None]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [
+            {name: float(value) if value else None for name, value in row.items() if name != "phase"}
+            for row in csv.DictReader(stream)
+        ]

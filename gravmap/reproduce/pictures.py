@@ -1,0 +1,83 @@
+"""Figures 4 and 5: the course of training, and what the networks say of ground they were not taught on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gravmap.files import atomic_path
+from gravmap.geology import open_labels
+from gravmap.mapping.figures import ClassPanel, Panel, classes_of_legend, draw
+from gravmap.reproduce.dataset import UNUSABLE, bounds_wsen
+from gravmap.reproduce.held_out import HeldOutMaps
+from gravmap.reproduce.outcome import Trained
+from gravmap.reproduce.page import Picture
+from gravmap.workspace import Workspace
+
+# Told apart by every eye (Okabe and Ito); GGMNet's is the darkest.
+_COLOURS = ("#1b1b1b", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def draw_curves(trained: Sequence[Trained], path: Path, title: str, split: str) -> Picture:
+    """Figure 4: loss in training and FWIoU on the tuning ground, epoch by epoch, of the compared networks."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(11, 4.6), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for number, each in enumerate(trained):
+        style = {"color": _COLOURS[number % len(_COLOURS)], "lw": 2.2 if number == 0 else 1.3, "label": each.run.label}
+        for axes, name, factor in ((left, "loss", 1.0), (right, "tune_fwiou", 100.0)):
+            points = [(row["epoch"], factor * value) for row in each.history if (value := row[name]) is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, ms=3, **style)
+    left.set_ylabel("loss of the worst pixels, training crops")
+    right.set_ylabel("FWIoU on the tuning ground, percent")
+    for axes in (left, right):
+        axes.set_xlabel("epoch")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles, labels = left.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+    return Picture(
+        path,
+        f"Figure 4. Training of the compared networks under {split}: loss, and FWIoU on the ground that chooses the"
+        " weights to keep. The share of pixels that the loss counts may fall early on, so that it rises.",
+    )
+
+
+def draw_held_out(place: Workspace, asked: HeldOutMaps, path: Path, title: str) -> Picture:
+    """Figure 5: the test ground as mapped, as the nearest outcrop has it, and as each network names it."""
+    bounds = bounds_wsen(asked.area)
+
+    def panel(said: str, values: NDArray[np.uint8]) -> Panel:
+        shown = np.where(asked.wanted, values, UNUSABLE).astype(np.uint8)
+        return ClassPanel(said, shown, bounds)
+
+    panels = [panel("As mapped", asked.labels)]
+    for name, values in asked.maps.items():
+        right = (values == asked.labels)[asked.wanted].mean()
+        panels.append(panel(f"{name[:1].upper()}{name[1:]}: {100 * right:.0f} % right", values))
+    draw(
+        path,
+        panels,
+        classes_of_legend(open_labels(place.labels).legend),
+        title=title,
+        columns=2 if len(panels) == 4 else min(3, len(panels)),
+        panel_width_in=5.0,
+    )
+    return Picture(
+        path,
+        "Figure 5. Outcrop held out from training (grey: everything else): as mapped, as the nearest outcrop has it,"
+        " and as the networks name it from gravity.",
+    )

@@ -1,0 +1,163 @@
+"""What came of the runs under each split: the verdict, Tables 4 to 7, and the null models on the same ground."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gravmap.learning.null_models import NULL_MODELS
+from gravmap.mapping.report_words import count, percent
+from gravmap.reproduce.held_out import NEAREST, HeldOutMaps
+from gravmap.reproduce.outcome import Outcome, Trained
+from gravmap.reproduce.page import Part, Table, Text
+from gravmap.reproduce.plan import REFERENCE, Plan, PlannedRun
+
+TITLES = {
+    "random": "Random windows, the paper's protocol",
+    "blocks": "Held-out blocks of ground",
+}
+_MEASURES = (
+    ("mpa", "MPA"),
+    ("mpa_all_classes", "MPA, all classes"),
+    ("fwiou", "FWIoU"),
+    ("pa", "PA"),
+    ("miou", "mIoU"),
+)
+_NOT_TRAINED = "not trained"
+
+
+def verdict(outcome: Outcome, asked: HeldOutMaps | None = None) -> str:
+    """Whether the network beats what needs no network on ground it never saw, in a few sentences."""
+    found, ours = outcome.protocols.get("blocks"), outcome.of(REFERENCE, "blocks")
+    if found is None or ours is None or not ours.test:
+        return "GGMNet was not trained on held-out blocks, so nothing is known of ground whose labels it never saw."
+    test = ours.test
+    said = f"On {count(test['places'])} places of held-out blocks GGMNet reaches {_pair(test)} (MPA / FWIoU, percent)"
+    nearest = found.nulls.get(NEAREST)
+    if nearest is None:
+        return f"{said}; null models were not scored there. {found.no_nulls}".strip()
+    gains = [100 * (test[key] - nearest[key]) for key in ("mpa", "fwiou")]
+    beats = "It beats" if min(gains) > 0 else "It does not beat" if max(gains) <= 0 else "In one measure alone it beats"
+    best = max(found.nulls.items(), key=lambda item: float(item[1]["fwiou"]))
+    points = f"it ({gains[0]:+.1f} and {gains[1]:+.1f} points)"
+    if asked is not None:
+        sentences = (asked.gain(ours.run.label, key).sentence("GGMNet", "nearest outcrop") for key in ("mpa", "fwiou"))
+        points = f"it: {'; '.join(sentences)}"
+    return (
+        f"{said}; taking the class of the nearest outcrop, without gravity or network, {_pair(nearest)}."
+        f" {beats} {points}. The best null model by FWIoU is {best[0]},"
+        f" {_pair(best[1])}.{_of_random(outcome)}"
+    )
+
+
+def _of_random(outcome: Outcome) -> str:
+    """What the paper's split is worth, told by the model that only looks to the nearest outcrop."""
+    found = outcome.protocols.get("random")
+    nearest = [row for name, row in found.nulls.items() if name.startswith("nearest outcrop")] if found else []
+    if not nearest:
+        return ""
+    return (
+        f" On random windows, the paper's protocol, nearest outcrop has {_pair(nearest[0])}: that is memory of a place."
+    )
+
+
+def protocol_parts(outcome: Outcome, name: str, without: Mapping[str, str]) -> list[Part]:
+    """Tables 4 to 7 and the null models of one split; `without` says which null models there are none of, and why."""
+    plan, found = outcome.plan, outcome.protocols.get(name)
+    parts: list[Part] = [Text(_said_of(name, found.split if found else None))]
+    if found is None:
+        parts.append(Text("No network was trained under this split.", "missing"))
+    captions = {
+        "depth": "Table 4. Depth of GGMNet: cells of a branch, and parameters.",
+        "ablation": "Table 5. Ablation: every net has one part more than the one before it.",
+        "comparison": "Table 6. GGMNet beside other networks.",
+    }
+    parts += [_scores_table(outcome, name, table, caption) for table, caption in captions.items()]
+    if found is not None:
+        rows = tuple((null, *(percent(row.get(key), 1) for key, _ in _MEASURES)) for null, row in found.nulls.items())
+        head = ("Null model", *(label for _, label in _MEASURES))
+        told = "Null models on the same ground, which know the labels that training sees and need no network."
+        told += "".join(f" {NULL_MODELS[key].title}: left out, {why}." for key, why in without.items())
+        parts.append(Table(told, head, rows) if rows else Text(found.no_nulls, "missing"))
+    ours = outcome.of(REFERENCE, name)
+    if ours is not None and ours.test:
+        parts.append(_class_scores(ours, plan))
+    return parts
+
+
+def _said_of(name: str, split: Mapping[str, Any] | None) -> str:
+    said = {
+        "random": "15 % of the windows are held out at random. They overlap those learned from, so a score says how"
+        " well a network remembers the place.",
+        "blocks": "Whole blocks of ground are held out, with a buffer around them. No label of theirs was learned from;"
+        " the paper has no such score.",
+    }[name]
+    leak = leak_of(split) if split else None
+    if leak is None:
+        return said
+    seen = (
+        f"the labels of {percent(leak, 1)} of the held-out bedrock" if leak > 0 else "no label of the held-out bedrock"
+    )
+    return f"{said} Measured: training sees {seen}."
+
+
+def leak_of(split: Mapping[str, Any]) -> float | None:
+    """Share of the held-out bedrock whose labels training sees, in the fold of a run; None where not measured."""
+    by_fold = split.get("leak_of_fold")
+    if isinstance(by_fold, list):
+        return float(by_fold[int(split.get("fold", 0))])
+    found = split.get("leak")
+    return None if found is None else float(found)
+
+
+def _scores_table(outcome: Outcome, protocol: str, table: str, caption: str) -> Table:
+    plan = outcome.plan
+    beside = protocol == plan.paper["protocol"]
+    head = ["Network", "Parameters", *(label for _, label in _MEASURES)]
+    head += ["Paper: MPA", "Paper: FWIoU"] if beside else []
+    rows = []
+    for planned in plan.networks(table):
+        each = outcome.of(planned.network, protocol)
+        cells = [planned.label, _millions(each, outcome, planned)]
+        if each is None or not each.done:
+            cells += [_NOT_TRAINED, *[""] * (len(_MEASURES) - 1)]
+        else:
+            cells += [percent(each.test.get(key), 1) for key, _ in _MEASURES]
+        if beside:
+            known = plan.paper["scores"].get(planned.network, {})
+            cells += [percent(known[key] / 100, 2) if key in known else "–" for key in ("mpa", "fwiou")]
+        rows.append(tuple(cells))
+    remarks = {run.missing for run in plan.networks(table) if run.missing}
+    if beside and table == "ablation":
+        remarks.add(str(plan.paper["footnote"]))
+    return Table(" ".join([caption, *sorted(remarks)]), tuple(head), tuple(rows))
+
+
+def _millions(each: Trained | None, outcome: Outcome, planned: PlannedRun) -> str:
+    """Parameters of a network, which are the same under every split."""
+    same = each or next((one for one in outcome.trained if one.run.network == planned.network), None)
+    return "–" if same is None or same.parameters is None else f"{same.parameters / 1e6:.2f} M"
+
+
+def _class_scores(ours: Trained, plan: Plan) -> Table:
+    rows = tuple(
+        (
+            name,
+            count(row["places"]),
+            percent(row["recall"], 1),
+            percent(row["precision"], 1),
+            percent(row["iou"], 1),
+            "–",
+        )
+        for name, row in ours.test["per_class"].items()
+    )
+    return Table(
+        f"Table 7. {ours.run.label}, class by class: share of the class's places that were named so (accuracy), share"
+        " of what was named so that is so (precision), and overlap (IoU). The paper's stand in a picture.",
+        ("Class", "Places", "Accuracy", "Precision", "IoU", "Paper"),
+        rows,
+    )
+
+
+def _pair(scores: Mapping[str, Any]) -> str:
+    return f"{100 * scores['mpa']:.1f} / {100 * scores['fwiou']:.1f}"

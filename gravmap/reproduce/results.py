@@ -1,0 +1,256 @@
+"""The results: every table and figure of the paper as far as the data allow, protocol by protocol, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rasterio
+
+from gravmap.errors import InputError
+from gravmap.files import read_json, write_json, write_text
+from gravmap.learning.area import Area
+from gravmap.learning.null_models import left_out
+from gravmap.mapping.report_words import count, percent
+from gravmap.mapping.under_cover import FAR_KM, score_under_cover
+from gravmap.progress import Progress, silent
+from gravmap.reproduce.dataset import class_table, draw_gravity, draw_study_area, window_table
+from gravmap.reproduce.held_out import HeldOutMaps, ask_networks
+from gravmap.reproduce.outcome import Outcome, Trained, gather, with_learned_nulls
+from gravmap.reproduce.page import Bullets, Document, Heading, Part, Picture, Section, Table, Text, to_html, to_markdown
+from gravmap.reproduce.pictures import draw_curves, draw_held_out
+from gravmap.reproduce.plan import PROTOCOLS, Plan
+from gravmap.reproduce.protocols import TITLES, leak_of, protocol_parts, verdict
+from gravmap.tiling import load_arrays
+from gravmap.workspace import Workspace
+
+PAGE, MARKDOWN, NUMBERS = "liu2024.html", "liu2024.md", "liu2024.json"
+
+RGB_PLANES = 3
+"""Planes of the input: the residual as a picture in colours."""
+
+_WORDS = (
+    "MPA: share of a class's places named right, averaged over the classes that occur, or over all classes, as if one"
+    " that does not occur were missed. IoU: of the ground that is or was named a class, the share where both agree;"
+    " averaged over the classes (mIoU), or weighted by how common they are (FWIoU). PA: share of all places named"
+    " right. A place is a node of the gravity grid, and counts once. One seed and one fold: a few points mean nothing."
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was reproduced, of what, and where it lies.
+
+    Attributes
+    ----------
+    place : Workspace
+        Fields, labels, tiles, runs and map.
+    plan : Plan
+        What was to be trained.
+    data : str
+        The data in words.
+    seed : int
+        Of crust, split, weights and crops.
+    region : str
+        Folder of the map under ``maps/``.
+    truth : Path, optional
+        Index raster of the bedrock below the cover, at the nodes of the fields.
+    command : str
+        As typed.
+    """
+
+    place: Workspace
+    plan: Plan
+    data: str
+    seed: int
+    region: str
+    truth: Path | None = None
+    command: str = ""
+
+
+def write_results(made: Made, *, device: str = "cpu", progress: Progress = silent) -> dict[str, Path]:
+    """Write the page as HTML and Markdown, its numbers as JSON, and its pictures.
+
+    What nobody trained is called so; numbers that the paper's text does not give stay blank.
+
+    Parameters
+    ----------
+    made : Made
+        The workspace and what was done in it; the tile set must be there.
+    device : str
+        Where networks are asked for Figure 5.
+    progress : Progress
+        Told the networks asked.
+
+    Returns
+    -------
+    dict of str to Path
+        ``html``, ``markdown`` and ``json``.
+
+    Raises
+    ------
+    InputError
+        The tile set or a run's files are missing or damaged.
+    """
+    root = made.place.root
+    area = Area.from_arrays(load_arrays(made.place.tiles))
+    outcome = gather(made.place, made.plan, RGB_PLANES, len(area.classes))
+    asked = {}
+    for name in PROTOCOLS:
+        finished = _compared(outcome, name)
+        if finished:
+            asked[name] = ask_networks(made.place, finished, device=device, progress=progress)
+            outcome = with_learned_nulls(outcome, name, asked[name].area)
+    document = _document(made, outcome, area, asked)
+    paths = {"html": root / PAGE, "markdown": root / MARKDOWN, "json": root / NUMBERS}
+    write_json(paths["json"], numbers(made, outcome))
+    write_text(paths["markdown"], to_markdown(document, root))
+    write_text(paths["html"], to_html(document))
+    return paths
+
+
+def numbers(made: Made, outcome: Outcome) -> dict[str, Any]:
+    """All scores as JSON values: shares of one; None where a network was not trained."""
+    protocols: dict[str, Any] = {}
+    for name in PROTOCOLS:
+        found = outcome.protocols.get(name)
+        rows = [each for each in outcome.trained if each.run.protocol == name]
+        protocols[name] = {
+            "leak": leak_of(found.split) if found else None,
+            "networks": {
+                each.run.network: {"parameters": each.parameters, "seconds": each.seconds, "scores": each.test}
+                if each.done
+                else None
+                for each in rows
+            },
+            "null_models": found.nulls if found else {},
+        }
+    return {
+        "paper": made.plan.paper,
+        "profile": made.plan.profile,
+        "data": made.data,
+        "seed": made.seed,
+        "protocols": protocols,
+    }
+
+
+def _document(made: Made, outcome: Outcome, area: Area, asked: Mapping[str, HeldOutMaps]) -> Document:
+    plan, figures = made.plan, made.place.root / "figures"
+    paper = plan.paper
+    sections = [
+        Section(
+            "What came out",
+            (Text(verdict(outcome, asked.get("blocks")), "strong"), Text(_WORDS, "soft"), *_map_verdict(made, area)),
+        ),
+        Section(
+            "The data",
+            (
+                class_table(made.place),
+                window_table(made.place, paper),
+                draw_study_area(made.place, area, figures / "figure_1.png", "Study area"),
+                draw_gravity(made.place, figures / "figure_2.png", "Gravity"),
+            ),
+        ),
+        *(Section(TITLES[name], tuple(protocol_parts(outcome, name, left_out(area)))) for name in PROTOCOLS),
+        Section("Training, and the ground that was held out", tuple(_pictures(made, outcome, asked))),
+        Section("The map", tuple(_map(made))),
+        Section("Departures from the paper", (Bullets(tuple(_departures(made))),)),
+        Section("How it was made", tuple(_how(made, outcome))),
+    ]
+    return Document(
+        f"Profile {plan.profile} · data: {made.data}",
+        f"{paper['authors']} {paper['year']}, reproduced",
+        f"Profile {plan.profile}, data: {made.data}, seed {made.seed}. After {paper['authors']} {paper['year']},"
+        f" {paper['title']}, doi {paper['doi']}.",
+        str(plan.settings["note"]),
+        tuple(sections),
+    )
+
+
+def _compared(outcome: Outcome, protocol: str) -> list[Trained]:
+    """The networks of the comparison that were trained and scored under a split."""
+    found = [outcome.of(run.network, protocol) for run in outcome.plan.networks("comparison")]
+    return [each for each in found if each is not None and each.test]
+
+
+def _pictures(made: Made, outcome: Outcome, asked: Mapping[str, HeldOutMaps]) -> list[Part]:
+    parts: list[Part] = []
+    figures = made.place.root / "figures"
+    for name in PROTOCOLS:
+        parts.append(Heading(TITLES[name]))
+        if name not in asked:
+            parts.append(Text("No network of the comparison was trained under this split.", "missing"))
+            continue
+        finished, under = _compared(outcome, name), TITLES[name].lower()
+        parts.append(draw_curves(finished, figures / f"figure_4_{name}.png", "Training", under))
+        picture = figures / f"figure_5_{name}.png"
+        parts.append(draw_held_out(made.place, asked[name], picture, "Held-out outcrop"))
+    return parts
+
+
+def _map_file(made: Made) -> Path:
+    return made.place.maps / made.region / "map.png"
+
+
+def _map(made: Made) -> list[Part]:
+    picture = _map_file(made)
+    if not picture.exists():
+        return [Text("No map was made.", "missing")]
+    told = (
+        f"Figure 6. The map of {made.region} by GGMNet, trained on blocks: outcrop as mapped, and under cover, ruled in"
+        f" white, as predicted. Its own report is maps/{made.region}/report.html."
+    )
+    return [Picture(picture, told)]
+
+
+def _map_verdict(made: Made, area: Area) -> list[Part]:
+    """Scores under cover, where the truth below it is known."""
+    mapped = made.place.maps / made.region / "lithology.tif"
+    if made.truth is None or not mapped.exists():
+        return []
+    try:
+        found = score_under_cover(area, _band(mapped), _band(made.truth))
+    except InputError as error:
+        return [Text(error.message, "missing")]
+    parts = ("all", "far")
+    head = ("Predictor", *(f"{label}, {where}" for where in ("all", "far") for label in ("PA", "MPA", "FWIoU")))
+    rows = tuple(
+        (name, *(percent(row[part][key], 1) for part in parts for key in ("pa", "mpa", "fwiou")))
+        for name, row in found.scores.items()
+    )
+    told = (
+        f"Under the cover of the synthetic crust the bedrock is known: scores on all {count(found.cells)} hidden cells,"
+        f" and on the {count(found.far_cells)} of them farther than {FAR_KM:g} km from known outcrop."
+    )
+    return [Table(told, head, rows)]
+
+
+def _band(path: Path) -> Any:
+    with rasterio.open(path) as raster:
+        return raster.read(1)
+
+
+def _departures(made: Made) -> list[str]:
+    general = [f"Open in the paper: {row['open']}. Here: {row['here']}." for row in made.plan.departures]
+    record = made.place.maps / made.region / "provenance.json"
+    shown = read_json(record, "gravmap predict").get("deviations", []) if record.exists() else []
+    return [*general, *(f"In this map: {each}" for each in shown)]
+
+
+def _how(made: Made, outcome: Outcome) -> list[Part]:
+    done = [each for each in outcome.trained if each.done]
+    seconds = sum(each.seconds for each in done)
+    spent = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+    told = (
+        f"`{made.command}` trained {len(done)} of {len(made.plan.runs)} planned networks in {spent} of training. Every"
+        " run lies in runs/ with its weights, curves and scores; the same command goes on where it was stopped."
+    )
+    options = " ".join(made.plan.settings["train"])
+    return [
+        Text(told),
+        Text(
+            f"Options of every training: {options}; windows of {made.plan.settings['size_px']} pixels, crops of half."
+        ),
+    ]

@@ -1,0 +1,145 @@
+"""The page: HTML and Markdown say the same, and only what the runs and the paper's text give."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+
+from gravmap.mapping.report_facts import Protocol
+from gravmap.reproduce import load_plan
+from gravmap.reproduce.outcome import Outcome, Trained
+from gravmap.reproduce.page import Bullets, Document, Heading, Section, Table, Text, to_html, to_markdown
+from gravmap.reproduce.protocols import protocol_parts, verdict
+
+
+class Cells(HTMLParser):
+    """Rows of every table of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables, self.open, self.scripts = [], False, 0
+
+    def handle_starttag(self, tag, attrs):
+        self.scripts += tag == "script"
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self.open = True
+
+    def handle_endtag(self, tag):
+        self.open = self.open and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.open:
+            self.tables[-1][-1][-1] += data
+
+
+def markdown_tables(text):
+    tables, row_before = [], False
+    for line in text.splitlines():
+        is_row = line.startswith("|")
+        if is_row and not row_before:
+            tables.append([])
+        if is_row and not line.startswith("|---"):
+            cells = line[2:-2].replace("\\|", "\0").split(" | ")
+            tables[-1].append([cell.replace("\0", "|") for cell in cells])
+        row_before = is_row
+    return tables
+
+
+def test_both_files_hold_the_same_tables_whatever_stands_in_them(tmp_path):
+    first = Table("One", ("Network", "MPA"), (("a | b", "63.10 %"), ("<script>alert(1)</script>", "–")))
+    second = Table("Two", ("Class", "Places", "IoU"), (("Archean", "94", "0.0 %"),))
+    parts = (Text("Words & more", "strong"), first, Heading("Part"), Bullets(("x < y",)), second)
+    document = Document("over", "Title", "Lead", "Warning", (Section("Section", parts),))
+    read = Cells()
+    read.feed(to_html(document))
+    assert read.scripts == 0
+    assert read.tables == markdown_tables(to_markdown(document, tmp_path))
+    assert read.tables[0] == [["Network", "MPA"], ["a | b", "63.10 %"], ["<script>alert(1)</script>", "–"]]
+    assert to_markdown(document, tmp_path).startswith("Lead")
+
+
+def scored(mpa, fwiou):
+    each = {"recall": mpa, "precision": None, "iou": fwiou, "places": 7}
+    row = {"mpa": mpa, "fwiou": fwiou, "pa": 0.25, "miou": 0.1, "mpa_all_classes": mpa / 2}
+    return {**row, "places": 1234, "per_class": {"Archean": each}}
+
+
+def outcome(tmp_path, network, nearest, split="blocks"):
+    """GGMNet alone trained, under one split."""
+    plan = load_plan("quick")
+    trained = []
+    for run in plan.runs:
+        folder = tmp_path / run.name
+        mine = run.name == f"{split}-ggmnet-22"
+        if mine:
+            folder.mkdir(exist_ok=True)
+            (folder / "scores.json").write_text("{}")
+        trained.append(Trained(run, folder, 1_500_000, scored(*network) if mine else {}, [], 1.0))
+    nulls = {"nearest outcrop, no gravity": scored(*nearest), "label diffusion, no gravity": scored(0.2, 0.19)}
+    return Outcome(plan, trained, {split: Protocol({"leak_of_fold": [0.0, 0.5], "fold": 1}, [], nulls)})
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ((0.31, 0.21), "It beats it (+10.0 and +1.0 points)"),
+        ((0.11, 0.19), "It does not beat it (-10.0 and -1.0 points)"),
+        ((0.31, 0.19), "In one measure alone it beats it (+10.0 and -1.0 points)"),
+        ((0.21, 0.20), "It does not beat it (+0.0 and +0.0 points)"),
+    ],
+)
+def test_the_verdict_says_whether_gravity_helped(tmp_path, network, said):
+    told = verdict(outcome(tmp_path, network, (0.21, 0.20)))
+    assert said in told
+    assert "21.0 / 20.0" in told
+    # The last row is below nearest outcrop's by FWIoU.
+    assert "best null model by FWIoU is nearest outcrop" in told
+
+
+def test_without_a_run_on_blocks_there_is_no_verdict(tmp_path):
+    told = verdict(outcome(tmp_path, (0.9, 0.9), (1.0, 1.0), split="random"))
+    assert "not trained on held-out blocks" in told
+    assert "90" not in told
+
+
+def tables_of(parts):
+    return [part for part in parts if isinstance(part, Table)]
+
+
+def test_the_paper_s_numbers_stand_beside_its_own_split_alone(tmp_path):
+    found = outcome(tmp_path, (0.31, 0.21), (0.21, 0.20))
+    blocks, random = (tables_of(protocol_parts(found, name, {})) for name in ("blocks", "random"))
+    assert not any("Paper" in cell for table in blocks[:3] for cell in table.head)
+    ablation = next(table for table in random if table.caption.startswith("Table 5"))
+    assert [row[-2:] for row in ablation.rows] == [
+        ("48.38\u202f%", "32.31\u202f%"),
+        ("52.50\u202f%", "36.50\u202f%"),
+        ("56.62\u202f%", "38.10\u202f%"),
+        ("60.82\u202f%", "40.30\u202f%"),
+        ("63.10\u202f%", "42.88\u202f%"),
+    ]
+    depth = next(table for table in random if table.caption.startswith("Table 4"))
+    assert [row[-2:] == ("–", "–") for row in depth.rows] == [True, True, True, False, True]
+
+
+def test_what_was_not_trained_says_so_and_shows_no_number(tmp_path):
+    found = outcome(tmp_path, (0.31, 0.21), (0.21, 0.20))
+    for table in tables_of(protocol_parts(found, "random", {}))[:3]:
+        for row in table.rows:
+            assert row[2] == "not trained"
+            assert not any("%" in cell for cell in row[2:-2])
+    comparison = tables_of(protocol_parts(found, "blocks", {}))[2]
+    assert [row[2] == "not trained" for row in comparison.rows] == [False] + 5 * [True]
+    assert comparison.rows[0][1:5] == ("1.50 M", "31.0\u202f%", "15.5\u202f%", "21.0\u202f%")
+
+
+def test_the_leak_of_the_fold_is_told(tmp_path):
+    found = outcome(tmp_path, (0.31, 0.21), (0.21, 0.20))
+    words = " ".join(part.words for part in protocol_parts(found, "blocks", {}) if isinstance(part, Text))
+    assert "sees the labels of 50.0\u202f% of the held-out bedrock" in words

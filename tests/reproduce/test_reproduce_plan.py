@@ -1,0 +1,87 @@
+"""What is trained: the table of runs, held against the paper's own arithmetic and against the shipped networks."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from gravmap.errors import OptionError
+from gravmap.network import build_from_dict, describe
+from gravmap.network import smp as smp_module
+from gravmap.network.cost import count_parameters
+from gravmap.reproduce import load_plan
+from gravmap.reproduce.plan import REFERENCE, TABLES
+
+PARTS = ("arm", "ffm", "encoder_skip", "deform", "cell_residual")
+
+
+def test_the_paper_s_numbers_agree_with_the_gains_its_text_names():
+    scores = load_plan("full").paper["scores"]
+    nets = [scores[f"ggmnet-{letter}"] for letter in "abcd"] + [scores[REFERENCE]]
+    gains = [{key: round(after[key] - before[key], 2) for key in ("mpa", "fwiou")} for before, after in pairwise(nets)]
+    # "4.12 and 1.6 points" for the FFM, "4.2 and 2.2" for the deformable convolution.
+    assert gains[1] == {"mpa": 4.12, "fwiou": 1.6}
+    assert gains[2] == {"mpa": 4.2, "fwiou": 2.2}
+    assert set(scores) == {"ggmnet-a", "ggmnet-b", "ggmnet-c", "ggmnet-d", REFERENCE}, "nothing else is known"
+
+
+def test_the_paper_s_windows_add_up():
+    paper = load_plan("full").paper
+    assert paper["windows"] == paper["windows_with_bedrock"] + paper["windows_set_apart"]
+
+
+@pytest.mark.parametrize("profile", ["quick", "full"])
+def test_every_table_has_its_networks(profile):
+    plan = load_plan(profile)
+    depths = [run.architecture["depth"] for run in plan.networks("depth")]
+    assert depths == [16, 18, 20, 22, 24]
+    ablation = [sum(run.architecture[part] for part in PARTS) for run in plan.networks("ablation")]
+    assert ablation == [0, 1, 3, 4, 5]
+    assert plan.networks("comparison")[0].network == REFERENCE
+    assert len(plan.networks("comparison")) == 6
+    assert len({run.name for run in plan.runs}) == len(plan.runs)
+    assert all(run.tables and set(run.tables) <= set(TABLES) for run in plan.runs)
+
+
+def test_full_trains_every_network_under_both_splits_by_its_name():
+    pytest.importorskip("segmentation_models_pytorch")
+    plan = load_plan("full")
+    assert {(run.network, run.protocol) for run in plan.runs} == {
+        (run.network, split) for run in plan.runs for split in ("random", "blocks")
+    }
+    for run in plan.runs:
+        assert run.architecture == describe(run.model), run.name
+
+
+def test_quick_trains_small_relatives_and_only_ggmnet_under_random():
+    pytest.importorskip("segmentation_models_pytorch")
+    quick, full = load_plan("quick"), load_plan("full")
+    assert [run.network for run in quick.runs if run.protocol == "random"] == [REFERENCE]
+    for run in quick.runs:
+        large = full.run_of(run.network, run.protocol)
+        assert run.architecture["kind"] == large.architecture["kind"]
+        if run.architecture["kind"] == "smp":
+            assert run.architecture["arch"] == large.architecture["arch"]
+            continue
+        with torch.device("meta"):
+            small, whole = (count_parameters(build_from_dict(each.architecture, 3, 10)) for each in (run, large))
+        assert small < 0.4 * whole, run.name
+
+
+def test_without_the_extra_its_networks_are_left_out_with_the_reason(monkeypatch):
+    def absent():
+        raise OptionError("segmentation-models-pytorch is not here.", 'Install it: pip install "gravmap[peers]".')
+
+    monkeypatch.setattr(smp_module, "_library", absent)
+    plan = load_plan("quick")
+    missing = {run.network: run.missing for run in plan.runs if run.missing}
+    assert set(missing) == {"deeplabv3plus-resnet50", "unet-resnet34", "segformer-b0"}
+    assert all("gravmap[peers]" in told for told in missing.values())
+    assert len(plan.networks("comparison")) == 6
+
+
+def test_an_unknown_profile_is_refused():
+    with pytest.raises(OptionError, match="quick, full"):
+        load_plan("slow")
