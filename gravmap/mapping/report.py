@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
-from gravmap import __version__
 from gravmap.files import read_json, write_text
 from gravmap.mapping.ground import measure_ground
 from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR, OUTCROP
+from gravmap.mapping.page_shell import html_page
 from gravmap.mapping.report_facts import Facts, protocols_of, read_run
 from gravmap.mapping.report_made import limits, made, sources
 from gravmap.mapping.report_maps import class_ages, doubts, gravity_map, main_map
@@ -18,9 +17,6 @@ from gravmap.mapping.report_words import about, bare_area, degrees, missing, per
 from gravmap.mapping.sheet import read_sheet
 
 REPORT = "report.html"
-
-# Nothing is fetched, and nothing runs: the page holds all it shows.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_report(
@@ -83,7 +79,6 @@ def gather(
 
 def page(facts: Facts, fields: Path | None) -> str:
     """The page as HTML."""
-    style = resources.files("gravmap.mapping").joinpath("report.css").read_text(encoding="utf-8")
     sections = [
         ("map", "The map", main_map(facts)),
         ("doubt", "How sure it is, and what it rests on", doubts(facts)),
@@ -99,34 +94,15 @@ def page(facts: Facts, fields: Path | None) -> str:
         f'<section id="{name}"><h2>{heading}</h2>\n{content}</section>' for name, heading, content in sections
     )
     title = text(facts.title)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="generator" content="gravmap {__version__}">
-<title>{title}: bedrock under cover</title>
-<style>
-{style}</style>
-</head>
-<body>
-<div class="page">
-<header>
-<p class="over">Bedrock under cover, from gravity</p>
-<h1>{title}</h1>
-{_lead(facts)}
-{_glance(facts)}
-</header>
-<main>
-{body}
-</main>
-<footer>Written by gravmap {__version__} beside the map's files: lithology.tif, probability.tif, uncertainty.tif,
-evidence.tif and lithology.gpkg open in QGIS with these colours; map.pdf and uncertainty.pdf are for print.</footer>
-</div>
-</body>
-</html>
-"""
+    return html_page(
+        title=f"{title}: bedrock under cover",
+        over="Bedrock under cover, from gravity",
+        heading=title,
+        lead=f"{_lead(facts)}\n{_glance(facts)}",
+        body=body,
+        footer=" beside the map's files: lithology.tif, probability.tif, uncertainty.tif, evidence.tif and lithology.gpkg"
+        " open in QGIS with these colours; map.pdf and uncertainty.pdf are for print.",
+    )
 
 
 def _lead(facts: Facts) -> str:

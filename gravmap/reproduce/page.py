@@ -6,10 +6,10 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
 from pathlib import Path
 
 from gravmap import __version__
+from gravmap.mapping.page_shell import html_page
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,6 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-# Nothing is fetched, and nothing runs: the page holds all it shows.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
 _STYLE = """
 figure.whole { margin: 1.6rem 0; } figure.whole img { display: block; width: 100%; height: auto; max-width: 60rem; }
 table { margin-bottom: 1.4rem; } li { max-width: 44rem; margin-bottom: .35em; }
@@ -121,39 +118,20 @@ table { margin-bottom: 1.4rem; } li { max-width: 44rem; margin-bottom: .35em; }
 
 def to_html(document: Document) -> str:
     """The document as one HTML page with its pictures inside, in the style of a map's report."""
-    style = resources.files("gravmap.mapping").joinpath("report.css").read_text(encoding="utf-8") + _STYLE
     body = "\n".join(
         f"<section><h2>{escape(section.title)}</h2>\n{''.join(map(_html, section.parts))}</section>"
         for section in document.sections
     )
     title = escape(document.title)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="generator" content="gravmap {__version__}">
-<title>{title}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<div class="page">
-<header>
-<p class="over">{escape(document.over)}</p>
-<h1>{title}</h1>
-<p class="lead">{escape(document.lead)}</p>
-<div class="say"><p>{escape(document.warning)}</p></div>
-</header>
-<main>
-{body}
-</main>
-<footer>Written by gravmap {__version__}.</footer>
-</div>
-</body>
-</html>
-"""
+    return html_page(
+        title=title,
+        over=escape(document.over),
+        heading=title,
+        lead=f'<p class="lead">{escape(document.lead)}</p>\n<div class="say"><p>{escape(document.warning)}</p></div>',
+        body=body,
+        footer=".",
+        style=_STYLE,
+    )
 
 
 def _html(part: Part) -> str:
