@@ -100,8 +100,8 @@ def page(facts: Facts, fields: Path | None) -> str:
         heading=title,
         lead=f"{_lead(facts)}\n{_glance(facts)}",
         body=body,
-        footer=" beside the map's files: lithology.tif, probability.tif, uncertainty.tif, evidence.tif and lithology.gpkg"
-        " open in QGIS with these colours; map.pdf and uncertainty.pdf are for print.",
+        footer=" beside the map's files: lithology.tif, probability.tif, uncertainty.tif, evidence.tif and"
+        " lithology.gpkg open in QGIS with these colours; map.pdf and uncertainty.pdf are for print.",
     )
 
 
