@@ -23,7 +23,7 @@ from gravmap.learning.area import Area
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.null_models import NULL_MODELS, known_labels, null_maps
 from gravmap.learning.target import to_target
-from gravmap.mapping.under_cover import FAR_KM, score_under_cover
+from gravmap.mapping.scoring.under_cover import FAR_KM, score_under_cover
 from gravmap.synthetic import make_crust
 from gravmap.tiling import load_arrays
 

@@ -53,9 +53,9 @@ def command(
         raise click.UsageError("--points and --class-field go together: the file, and its field that names the class.")
     from gravmap.errors import InputError
     from gravmap.geology.points import read_points
-    from gravmap.mapping.evaluate import Evaluated, EvaluateOptions, evaluate_run, finished_runs
     from gravmap.mapping.predictor import choose_device
-    from gravmap.mapping.score_protocols import protocols
+    from gravmap.mapping.scoring.evaluate import Evaluated, EvaluateOptions, evaluate_run, finished_runs
+    from gravmap.mapping.scoring.protocols import protocols
     from gravmap.tiling import read_index
 
     place = session.workspace

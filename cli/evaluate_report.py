@@ -156,7 +156,7 @@ def _distances(found: Mapping[str, Any], unit: str) -> list[str]:
 
 
 def _points(points: Mapping[str, Any], networks: int) -> list[str]:
-    from gravmap.mapping.boreholes import describe_left_out
+    from gravmap.mapping.scoring.boreholes import describe_left_out
 
     told = f"  boreholes of {points['file']}: {points['scored']} of {points['read']} scored"
     if why := describe_left_out(points):

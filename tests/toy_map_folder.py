@@ -4,9 +4,9 @@ import numpy as np
 
 from gravmap.files import write_json
 from gravmap.learning.metrics import scores
+from gravmap.mapping.files.writer import MapWriter
 from gravmap.mapping.layers import COVERED, DISSIMILARITY, ENTROPY, EXTRAPOLATED, NEAR, NODATA, OUTCROP, Block
 from gravmap.mapping.raster import MapGrid
-from gravmap.mapping.writer import MapWriter
 from toy_map import LEGEND
 
 ROWS, COLUMNS, STEP = 40, 60, 0.1
@@ -109,6 +109,6 @@ CALIBRATION = {"test": {"nodes": 321, "before": reliability(0.234, 0.2), "after"
 
 
 def page_of(folder, *runs, **options):
-    from gravmap.mapping.report import write_report
+    from gravmap.mapping.page.report import write_report
 
     return write_report(folder, runs=list(runs), **options).read_text(encoding="utf-8")

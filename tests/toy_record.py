@@ -10,11 +10,11 @@ from gravmap.files import write_json
 from gravmap.geology import legend_path, write_index_raster
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.checkpoint import save_model
+from gravmap.mapping.files.writer import MapWriter
 from gravmap.mapping.layers import ENTROPY, MARGIN, SECOND, Block
-from gravmap.mapping.provenance import seal, write_provenance
 from gravmap.mapping.raster import MapGrid
-from gravmap.mapping.stac import write_item
-from gravmap.mapping.writer import MapWriter
+from gravmap.mapping.record.provenance import seal, write_provenance
+from gravmap.mapping.record.stac import write_item
 from gravmap.network import build
 from toy_map import LEGEND, gravity, spec_for
 

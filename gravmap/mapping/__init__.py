@@ -1,10 +1,10 @@
 """The map: prediction over a region, its files, pictures and record, and the check of that record."""
 
 from gravmap.mapping.clip import Clip, read_clip
-from gravmap.mapping.finding import Verification
 from gravmap.mapping.plan import Plan
 from gravmap.mapping.predict import Options, Prediction, predict
 from gravmap.mapping.predictor import Predictor
-from gravmap.mapping.verify import verify
+from gravmap.mapping.record.finding import Verification
+from gravmap.mapping.record.verify import verify
 
 __all__ = ["Clip", "Options", "Plan", "Prediction", "Predictor", "Verification", "predict", "read_clip", "verify"]

@@ -14,9 +14,9 @@ from gravmap.files import write_json
 from gravmap.geology import Legend, open_labels
 from gravmap.learning.area import Area
 from gravmap.learning.null_models import NULL_MODELS
-from gravmap.mapping.figures import ClassPanel, FieldPanel, Panel, classes_of_legend, draw
-from gravmap.mapping.report import REPORT
-from gravmap.mapping.under_cover import NETWORK, UnderCover, score_under_cover
+from gravmap.mapping.page.figures import ClassPanel, FieldPanel, Panel, classes_of_legend, draw
+from gravmap.mapping.page.report import REPORT
+from gravmap.mapping.scoring.under_cover import NETWORK, UnderCover, score_under_cover
 from gravmap.tiling import load_arrays
 from gravmap.workspace import Workspace
 

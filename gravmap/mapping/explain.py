@@ -16,11 +16,11 @@ from rasterio.transform import from_bounds
 from gravmap.errors import OptionError
 from gravmap.files import atomic_path, refuse_existing, sha256, write_json
 from gravmap.learning.attribution import STEPS, Attribution, integrated_gradients
-from gravmap.mapping.figures import FieldPanel, draw
-from gravmap.mapping.model_record import describe_run
+from gravmap.mapping.page.figures import FieldPanel, draw
 from gravmap.mapping.plan import Plan
 from gravmap.mapping.predictor import Predictor
-from gravmap.mapping.provenance import hashed_inputs, machine, versions
+from gravmap.mapping.record.model_record import describe_run
+from gravmap.mapping.record.provenance import hashed_inputs, machine, versions
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.geology import Legend
-from gravmap.mapping.pictures import draw_pictures
+from gravmap.mapping.page.pictures import draw_pictures
+from gravmap.mapping.page.report import write_report
+from gravmap.mapping.page.words import region_title
 from gravmap.mapping.plan import Plan
-from gravmap.mapping.provenance import read_provenance, seal, write_provenance
-from gravmap.mapping.report import write_report
-from gravmap.mapping.report_words import region_title
-from gravmap.mapping.stac import write_item
+from gravmap.mapping.record.provenance import read_provenance, seal, write_provenance
+from gravmap.mapping.record.stac import write_item
 from gravmap.units import format_angle
 
 

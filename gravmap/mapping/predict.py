@@ -18,6 +18,7 @@ from gravmap.geology import LabelFile
 from gravmap.mapping.assemble import Assembler
 from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
+from gravmap.mapping.files.writer import MapFiles, MapWriter, Summary
 from gravmap.mapping.finish import Origin, finish_map
 from gravmap.mapping.fit import check_labels
 from gravmap.mapping.map_folder import check_folder
@@ -25,7 +26,6 @@ from gravmap.mapping.plan import FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
 from gravmap.mapping.processes import make_passes_together, out_of_memory
 from gravmap.mapping.windows import Work, make_passes
-from gravmap.mapping.writer import MapFiles, MapWriter, Summary
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.tiling.unfinished import Unfinished, unfinished_bytes, write_unfinished

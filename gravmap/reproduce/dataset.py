@@ -10,9 +10,9 @@ import numpy as np
 from gravmap.files import read_json
 from gravmap.geology import open_labels
 from gravmap.learning.area import Area
-from gravmap.mapping.census import census
-from gravmap.mapping.figures import ClassPanel, FieldPanel, classes_of_legend, draw
-from gravmap.mapping.report_words import bare_area, count, percent
+from gravmap.mapping.page.figures import ClassPanel, FieldPanel, classes_of_legend, draw
+from gravmap.mapping.page.words import bare_area, count, percent
+from gravmap.mapping.record.census import census
 from gravmap.reproduce.page import Picture, Table
 from gravmap.tiling import load_arrays
 from gravmap.units import format_angle

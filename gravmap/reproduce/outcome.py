@@ -10,7 +10,7 @@ from typing import Any
 from gravmap.files import read_json
 from gravmap.learning.area import Area
 from gravmap.learning.null_models import NULL_MODELS, left_out, null_scores
-from gravmap.mapping.report_facts import Protocol, protocols_of, read_run
+from gravmap.mapping.page.facts import Protocol, protocols_of, read_run
 from gravmap.network import build_from_dict
 from gravmap.network.cost import count_parameters
 from gravmap.reproduce.plan import PROTOCOLS, Plan, PlannedRun

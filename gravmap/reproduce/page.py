@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from gravmap import __version__
-from gravmap.mapping.page_shell import html_page
+from gravmap.mapping.page.shell import html_page
 
 
 @dataclass(frozen=True)

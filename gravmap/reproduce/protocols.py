@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gravmap.learning.null_models import NULL_MODELS
-from gravmap.mapping.report_words import count, percent
+from gravmap.mapping.page.words import count, percent
 from gravmap.reproduce.held_out import NEAREST, HeldOutMaps
 from gravmap.reproduce.outcome import Outcome, Trained
 from gravmap.reproduce.page import Part, Table, Text

@@ -13,8 +13,8 @@ from gravmap.errors import InputError
 from gravmap.files import read_json, write_json, write_text
 from gravmap.learning.area import Area
 from gravmap.learning.null_models import left_out
-from gravmap.mapping.report_words import count, percent
-from gravmap.mapping.under_cover import FAR_KM, score_under_cover
+from gravmap.mapping.page.words import count, percent
+from gravmap.mapping.scoring.under_cover import FAR_KM, score_under_cover
 from gravmap.progress import Progress, silent
 from gravmap.reproduce.dataset import class_table, draw_gravity, draw_study_area, window_table
 from gravmap.reproduce.held_out import HeldOutMaps, ask_networks

@@ -27,7 +27,7 @@ def workspace(made, tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """Two null models instead of all: forests are tested elsewhere."""
-    from gravmap.mapping import evaluate
+    from gravmap.mapping.scoring import evaluate
 
     original = evaluate.null_maps
     some = ("majority", "nearest_outcrop")

@@ -12,8 +12,8 @@ from shapely import Point, box
 from gravmap.errors import InputError
 from gravmap.geology.points import read_points
 from gravmap.learning.area import TEST, Area
-from gravmap.mapping import evaluate as module
-from gravmap.mapping.evaluate import EvaluateOptions, evaluate_run, finished_runs, node_areas_km2
+from gravmap.mapping.scoring import evaluate as module
+from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run, finished_runs, node_areas_km2
 from gravmap.tiling import load_arrays
 from toy_scored import make_tiled, tile, train, write_labels
 
@@ -170,8 +170,8 @@ def test_boreholes(workspace, area, planted, tmp_path):
 def test_no_test_nodes_no_score(workspace, monkeypatch):
     arrays = load_arrays(workspace / "data" / "tiles", fold=1)
     arrays["role"][arrays["role"] == TEST] = 3
-    monkeypatch.setattr("gravmap.mapping.run_ground.load_arrays", lambda tiles, **how: arrays)
-    monkeypatch.setattr("gravmap.mapping.run_ground._fingerprint", lambda area, model: model["area_sha256"])
+    monkeypatch.setattr("gravmap.mapping.scoring.run_ground.load_arrays", lambda tiles, **how: arrays)
+    monkeypatch.setattr("gravmap.mapping.scoring.run_ground._fingerprint", lambda area, model: model["area_sha256"])
     with pytest.raises(InputError, match=r"run one cannot be scored: no labelled node .* fold 1 of the split blocks"):
         run(workspace)
 

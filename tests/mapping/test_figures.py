@@ -4,7 +4,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from gravmap.map_frame import round_step
-from gravmap.mapping.figures import NODATA_COLOUR, ClassPanel, FieldPanel, _edges, draw
+from gravmap.mapping.page.figures import NODATA_COLOUR, ClassPanel, FieldPanel, _edges, draw
 
 CLASSES = [
     {"index": 0, "name": "cover", "colour": "#F2F91D"},

@@ -8,12 +8,12 @@ from matplotlib.image import imread
 from pyproj import Geod
 
 from gravmap.errors import InputError
-from gravmap.mapping.ground import measure_ground
 from gravmap.mapping.layers import COVERED, EVIDENCE_COLOURS, EXTRAPOLATED, NEAR, NODATA, OUTCROP
-from gravmap.mapping.outline import border
-from gravmap.mapping.paint import NODATA_COLOUR, paint_classes, paint_measure, png
-from gravmap.mapping.pictures import draw_pictures
-from gravmap.mapping.sheet import read_sheet
+from gravmap.mapping.page.ground import measure_ground
+from gravmap.mapping.page.outline import border
+from gravmap.mapping.page.paint import NODATA_COLOUR, paint_classes, paint_measure, png
+from gravmap.mapping.page.pictures import draw_pictures
+from gravmap.mapping.page.sheet import read_sheet
 from toy_map import LEGEND
 from toy_map_folder import BOUNDS, COLUMNS, ROWS, make_layers, make_map
 

@@ -7,8 +7,8 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from gravmap.errors import OptionError
-from gravmap.mapping.projection import cell_areas_km2, read_crs
-from gravmap.mapping.writer import MapWriter
+from gravmap.mapping.files.projection import cell_areas_km2, read_crs
+from gravmap.mapping.files.writer import MapWriter
 from toy_layers import BANDS, LEGEND, cut, grid, made_map, write_map
 
 SHAPE = 150, 330  # the Junggar basin at 2 arc-minutes

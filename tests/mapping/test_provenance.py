@@ -12,10 +12,10 @@ import pytest
 
 from gravmap.errors import InputError
 from gravmap.gravity.sources import known_sources
-from gravmap.mapping.data_sources import original_data, with_terms
-from gravmap.mapping.deviations import deviations
-from gravmap.mapping.model_record import describe_run
-from gravmap.mapping.provenance import read_provenance, seal, write_provenance
+from gravmap.mapping.record.data_sources import original_data, with_terms
+from gravmap.mapping.record.deviations import deviations
+from gravmap.mapping.record.model_record import describe_run
+from gravmap.mapping.record.provenance import read_provenance, seal, write_provenance
 from toy_record import COLS, COMMAND, ROWS, block, make_run, make_workspace
 
 

@@ -12,8 +12,8 @@ import rasterio
 from gravmap.errors import InputError
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.area import Area
-from gravmap.mapping import report_facts
-from gravmap.mapping.report_words import about, area, bare_area, degrees, percent, region_title
+from gravmap.mapping.page import facts as report_facts
+from gravmap.mapping.page.words import about, area, bare_area, degrees, percent, region_title
 from toy_area import make_arrays
 from toy_map import gravity
 from toy_map_folder import CALIBRATION, NAMES, make_map, make_run, page_of
@@ -164,7 +164,7 @@ def test_null_models_are_scored_on_the_runs_own_ground(mapped, tmp_path, monkeyp
         asked.append(options)
         return make_arrays()
 
-    monkeypatch.setattr("gravmap.mapping.run_ground.load_arrays", arrays)
+    monkeypatch.setattr("gravmap.mapping.scoring.run_ground.load_arrays", arrays)
     run = make_run(tmp_path / "mine", classes=own.classes, area_sha256=own.fingerprint())
     page = Page(page_of(mapped, run, tiles=tmp_path))
     assert asked == [{"channels": ["residual_10km"], "split": "blocks", "fold": 1}]

@@ -4,8 +4,8 @@ import numpy as np
 
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.null_comparison import ScoredNodes
-from gravmap.mapping.evaluate import Evaluated
-from gravmap.mapping.score_protocols import NOT_TRAINED, protocols
+from gravmap.mapping.scoring.evaluate import Evaluated
+from gravmap.mapping.scoring.protocols import NOT_TRAINED, protocols
 
 INDEX = {
     "splits": [

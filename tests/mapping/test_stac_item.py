@@ -12,7 +12,7 @@ import rasterio
 from rasterio.warp import transform
 
 from gravmap.errors import InputError
-from gravmap.mapping.stac import describe_item, place_of, write_item
+from gravmap.mapping.record.stac import describe_item, place_of, write_item
 from toy_map import LEGEND
 from toy_record import COLS, COMMAND, ROWS, make_map, make_workspace
 

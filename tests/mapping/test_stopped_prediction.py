@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_the_earlier_map_and_what_is_finished(project, tmp_pa
     assert same(layers(tmp_path / "map"), before)
     # Full while the rasters are written: GDAL has its own words for it, and the windows stay.
     with monkeypatch.context() as patch:
-        from gravmap.mapping.writer import MapWriter
+        from gravmap.mapping.files.writer import MapWriter
 
         patch.setattr(MapWriter, "finish", lambda self, progress: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
         with pytest.raises(OSError, match="full"):

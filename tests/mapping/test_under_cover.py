@@ -3,7 +3,7 @@ import pytest
 
 from gravmap.errors import InputError
 from gravmap.learning.area import Area
-from gravmap.mapping.under_cover import FAR_KM, score_under_cover
+from gravmap.mapping.scoring.under_cover import FAR_KM, score_under_cover
 
 NODES = (80.0, 44.0, 84.0, 46.0)  # 41 x 81 nodes, 0.05 degrees apart
 

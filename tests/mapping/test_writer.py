@@ -12,9 +12,9 @@ from pyproj import Geod
 from rasterio.windows import Window
 
 from gravmap.errors import GravmapError
+from gravmap.mapping.files.writer import MapWriter
 from gravmap.mapping.layers import BANDS as ALL_BANDS
 from gravmap.mapping.layers import EVIDENCE_COLOURS, UncertaintyBand
-from gravmap.mapping.writer import MapWriter
 from toy_layers import BANDS, BLIND, LEGEND, cut, grid, made_map, write_map
 
 SHAPE = 520, 560  # more than one tile of 512 each way

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from gravmap.mapping.report_facts import Protocol
+from gravmap.mapping.page.facts import Protocol
 from gravmap.reproduce import load_plan
 from gravmap.reproduce.outcome import Outcome, Trained
 from gravmap.reproduce.page import Bullets, Document, Heading, Section, Table, Text, to_html, to_markdown

@@ -12,10 +12,10 @@ from typing import Any
 import rasterio
 
 from gravmap.files import sha256
-from gravmap.mapping.attribute_table import read_attribute_table
-from gravmap.mapping.census import census
+from gravmap.mapping.files.projection import cell_areas_km2
 from gravmap.mapping.layers import EVIDENCE_COLOURS, NODATA
-from gravmap.mapping.projection import cell_areas_km2
+from gravmap.mapping.record.attribute_table import read_attribute_table
+from gravmap.mapping.record.census import census
 
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 XML, PNG, PDF, JSON = "application/xml", "image/png", "application/pdf", "application/json"

@@ -19,9 +19,9 @@ from shapely.geometry import shape
 from gravmap.files import atomic_path
 from gravmap.geology.class_table import rows_of
 from gravmap.geology.legend import Legend
+from gravmap.mapping.files.projection import cell_areas_km2
+from gravmap.mapping.files.styles import polygon_qml, polygon_sld
 from gravmap.mapping.layers import EXTRAPOLATED, NODATA, OUTCROP
-from gravmap.mapping.projection import cell_areas_km2
-from gravmap.mapping.styles import polygon_qml, polygon_sld
 
 SLIVER_CELLS = 4
 """A predicted patch of fewer cells goes to its largest predicted neighbour: no gravity grid shows as little."""

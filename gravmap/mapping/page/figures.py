@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from gravmap.files import atomic_path
 from gravmap.geology import Legend
 from gravmap.map_frame import furnish
-from gravmap.mapping.outline import border
-from gravmap.mapping.paint import NODATA_COLOUR, paint_classes
+from gravmap.mapping.page.outline import border
+from gravmap.mapping.page.paint import NODATA_COLOUR, paint_classes
 
 matplotlib.use("Agg")  # files only: no display is needed, on a server or under ssh
 

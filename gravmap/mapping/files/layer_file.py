@@ -14,8 +14,8 @@ from rasterio.shutil import copy as copy_raster
 
 from gravmap.files import atomic_path
 from gravmap.geology.class_table import ClassRow, Tally, auxiliary_xml, palette
+from gravmap.mapping.files.projection import cell_areas_km2
 from gravmap.mapping.layers import NODATA
-from gravmap.mapping.projection import cell_areas_km2
 
 BLOCK_PX = 512
 CACHE_BYTES = 64 << 20

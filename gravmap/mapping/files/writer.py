@@ -16,12 +16,12 @@ from gravmap import __version__
 from gravmap.files import full_disk_told, write_text
 from gravmap.geology.class_table import ClassRow, Tally, rows_of
 from gravmap.geology.legend import Legend
-from gravmap.mapping.layer_file import CACHE_BYTES, Band, Layer, create, publish, stored, survey
+from gravmap.mapping.files.layer_file import CACHE_BYTES, Band, Layer, create, publish, stored, survey
+from gravmap.mapping.files.polygons import write_polygons
+from gravmap.mapping.files.projection import GEOGRAPHIC, read_crs, warp, warped_place
+from gravmap.mapping.files.styles import class_raster_qml, class_raster_sld, ramp_raster_qml
 from gravmap.mapping.layers import EVIDENCE_COLOURS, Block, UncertaintyBand, evidence_names
-from gravmap.mapping.polygons import write_polygons
-from gravmap.mapping.projection import GEOGRAPHIC, read_crs, warp, warped_place
 from gravmap.mapping.raster import PROBABILITY_STEPS, MapGrid
-from gravmap.mapping.styles import class_raster_qml, class_raster_sld, ramp_raster_qml
 from gravmap.progress import Progress, silent
 
 

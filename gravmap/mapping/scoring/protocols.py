@@ -7,7 +7,7 @@ from typing import Any
 
 from gravmap.learning.null_comparison import against_nulls
 from gravmap.learning.score_groups import group_labels, group_runs, summarise
-from gravmap.mapping.evaluate import Evaluated
+from gravmap.mapping.scoring.evaluate import Evaluated
 
 NOT_TRAINED = "not trained"
 
@@ -21,7 +21,7 @@ def protocols(runs: Sequence[Evaluated], index: Mapping[str, Any]) -> dict[str, 
     Parameters
     ----------
     runs : sequence of Evaluated
-        From :func:`gravmap.mapping.evaluate.evaluate_run`.
+        From :func:`gravmap.mapping.scoring.evaluate.evaluate_run`.
     index : mapping
         ``index.json`` of the tile set: its splits, with what was measured of their leak.
 

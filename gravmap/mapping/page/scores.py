@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from gravmap.learning.null_models import NULL_MODELS
-from gravmap.mapping.report_charts import reliability_svg
-from gravmap.mapping.report_facts import Facts, Protocol, RunFacts
-from gravmap.mapping.report_words import count, figure, listed, missing, percent, swatch, text
+from gravmap.mapping.page.charts import reliability_svg
+from gravmap.mapping.page.facts import Facts, Protocol, RunFacts
+from gravmap.mapping.page.words import count, figure, listed, missing, percent, swatch, text
 from gravmap.tiling.leak import LEAK_LIMIT
 
 _MEASURES = (("pa", "Accuracy"), ("mpa", "Mean accuracy"), ("miou", "Mean overlap"), ("fwiou", "Weighted overlap"))

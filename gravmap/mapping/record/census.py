@@ -10,7 +10,7 @@ import rasterio
 from rasterio.windows import Window
 
 from gravmap.geology.class_table import Tally
-from gravmap.mapping.projection import cell_areas_km2
+from gravmap.mapping.files.projection import cell_areas_km2
 
 BLOCK = 1024  # cells a side read at once: a map of any size is counted in little memory
 

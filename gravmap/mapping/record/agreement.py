@@ -12,10 +12,10 @@ import numpy as np
 import rasterio
 from rasterio.errors import RasterioIOError
 
-from gravmap.mapping.attribute_table import read_attribute_table
-from gravmap.mapping.census import blocks, census
-from gravmap.mapping.finding import AS_RECORDED, DISAGREES, Finding
 from gravmap.mapping.layers import NODATA, OUTCROP
+from gravmap.mapping.record.attribute_table import read_attribute_table
+from gravmap.mapping.record.census import blocks, census
+from gravmap.mapping.record.finding import AS_RECORDED, DISAGREES, Finding
 
 RASTERS = ("lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif")
 

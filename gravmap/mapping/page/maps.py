@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.gravity import open_fields
 from gravmap.mapping.layers import COVERED, ENTROPY, EVIDENCE_COLOURS, EXTRAPOLATED, NEAR, NODATA, OUTCROP
-from gravmap.mapping.paint import NODATA_COLOUR, paint_classes, paint_measure
-from gravmap.mapping.pictures import predicted
-from gravmap.mapping.report_charts import map_svg, ratio
-from gravmap.mapping.report_facts import Facts
-from gravmap.mapping.report_words import area, listed, missing, percent, swatch, text
+from gravmap.mapping.page.charts import map_svg, ratio
+from gravmap.mapping.page.facts import Facts
+from gravmap.mapping.page.paint import NODATA_COLOUR, paint_classes, paint_measure
+from gravmap.mapping.page.pictures import predicted
+from gravmap.mapping.page.words import area, listed, missing, percent, swatch, text
 
 # Twice the width a page gives them: sharp on fine screens and on paper.
 _MAIN_PX, _SIDE_PX, _FIELD_NODES = 1500, 1000, 900

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from gravmap.mapping.stac_assets import checksum, class_objects
+from gravmap.mapping.record.stac_assets import checksum, class_objects
 
 TASK = "semantic-segmentation"
 
@@ -26,7 +26,7 @@ def model_properties(record: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     record : mapping
-        As :func:`gravmap.mapping.provenance.read_provenance` gives it.
+        As :func:`gravmap.mapping.record.provenance.read_provenance` gives it.
     """
     models = record["models"]
     if not models:

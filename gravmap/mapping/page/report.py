@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gravmap.files import read_json, write_text
-from gravmap.mapping.ground import measure_ground
 from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR, OUTCROP
-from gravmap.mapping.page_shell import html_page
-from gravmap.mapping.report_facts import Facts, protocols_of, read_run
-from gravmap.mapping.report_made import limits, made, sources
-from gravmap.mapping.report_maps import class_ages, doubts, gravity_map, main_map
-from gravmap.mapping.report_scores import mean_of, reliability_section, scores_section, verdict
-from gravmap.mapping.report_words import about, bare_area, degrees, missing, percent, region_title, swatch, text
-from gravmap.mapping.sheet import read_sheet
+from gravmap.mapping.page.facts import Facts, protocols_of, read_run
+from gravmap.mapping.page.ground import measure_ground
+from gravmap.mapping.page.made import limits, made, sources
+from gravmap.mapping.page.maps import class_ages, doubts, gravity_map, main_map
+from gravmap.mapping.page.scores import mean_of, reliability_section, scores_section, verdict
+from gravmap.mapping.page.sheet import read_sheet
+from gravmap.mapping.page.shell import html_page
+from gravmap.mapping.page.words import about, bare_area, degrees, missing, percent, region_title, swatch, text
 
 REPORT = "report.html"
 

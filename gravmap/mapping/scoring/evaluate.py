@@ -28,8 +28,8 @@ from gravmap.learning.null_models import known_labels, left_out, null_maps
 from gravmap.learning.score_figures import draw_confusion, draw_distance
 from gravmap.learning.score_groups import setup_of
 from gravmap.learning.target import IGNORE, to_target
-from gravmap.mapping.boreholes import Boreholes, lay_points
-from gravmap.mapping.run_ground import ground_of_run
+from gravmap.mapping.scoring.boreholes import Boreholes, lay_points
+from gravmap.mapping.scoring.run_ground import ground_of_run
 from gravmap.progress import Progress, silent
 
 FORMAT = 1

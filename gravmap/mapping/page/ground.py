@@ -10,8 +10,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from gravmap.mapping.files.projection import cell_areas_km2
 from gravmap.mapping.layers import NODATA
-from gravmap.mapping.projection import cell_areas_km2
 
 _STRIP_ROWS = 512
 

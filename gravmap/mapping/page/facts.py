@@ -12,9 +12,9 @@ from gravmap.errors import InputError
 from gravmap.files import read_json
 from gravmap.learning.calibration import read_calibration
 from gravmap.learning.null_models import NULL_MODELS, null_scores
-from gravmap.mapping.ground import Ground
-from gravmap.mapping.run_ground import ground_of_run
-from gravmap.mapping.sheet import Sheet
+from gravmap.mapping.page.ground import Ground
+from gravmap.mapping.page.sheet import Sheet
+from gravmap.mapping.scoring.run_ground import ground_of_run
 
 
 @dataclass(frozen=True)

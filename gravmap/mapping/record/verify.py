@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.errors import InputError
-from gravmap.mapping import provenance
-from gravmap.mapping.agreement import agreement
-from gravmap.mapping.data_sources import file_name
-from gravmap.mapping.finding import (
+from gravmap.mapping.record import provenance
+from gravmap.mapping.record.agreement import agreement
+from gravmap.mapping.record.data_sources import file_name
+from gravmap.mapping.record.finding import (
     AS_RECORDED,
     CHANGED,
     MISSING,
@@ -20,8 +20,8 @@ from gravmap.mapping.finding import (
     Verification,
     held_against,
 )
-from gravmap.mapping.model_record import SIDECAR
-from gravmap.mapping.verify_training import verify_run, verify_tile_set
+from gravmap.mapping.record.model_record import SIDECAR
+from gravmap.mapping.record.verify_training import verify_run, verify_tile_set
 from gravmap.progress import Progress, silent
 from gravmap.workspace import Workspace
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.geology import Legend
-from gravmap.mapping.figures import ClassPanel, FieldPanel, Panel, aspect, classes_of_legend, draw
 from gravmap.mapping.layers import ENTROPY, EVIDENCE_COLOURS, NODATA, OUTCROP
-from gravmap.mapping.sheet import Sheet, read_sheet
+from gravmap.mapping.page.figures import ClassPanel, FieldPanel, Panel, aspect, classes_of_legend, draw
+from gravmap.mapping.page.sheet import Sheet, read_sheet
 
 PRINT_DPI = 300
 PICTURES = ("map.png", "map.pdf", "uncertainty.png", "uncertainty.pdf")
@@ -89,7 +89,7 @@ def draw_pictures(folder: Path, legend: Legend, *, title: str, notes: Sequence[s
 
 
 def evidence_classes(names: dict[int, str]) -> list[dict[str, Any]]:
-    """Index, name and colour of the evidence values, as :func:`gravmap.mapping.figures.draw` takes them."""
+    """Index, name and colour of the evidence values, as :func:`gravmap.mapping.page.figures.draw` takes them."""
     return [
         {"index": value, "name": names.get(value, str(value)), "colour": colour}
         for value, colour in EVIDENCE_COLOURS.items()

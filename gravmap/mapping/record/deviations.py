@@ -24,9 +24,9 @@ def deviations(
     recipe : mapping
         The field recipe.
     sources : sequence of mapping
-        As :func:`gravmap.mapping.data_sources.original_data` gives them.
+        As :func:`gravmap.mapping.record.data_sources.original_data` gives them.
     models : sequence of mapping
-        As :func:`gravmap.mapping.model_record.describe_run` gives them.
+        As :func:`gravmap.mapping.record.model_record.describe_run` gives them.
     """
     return [*_of_the_gravity(recipe, sources), *_of_the_map(sources), *_of_the_networks(models)]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from gravmap.errors import InputError
 from gravmap.files import read_json, sha256
-from gravmap.mapping.finding import AS_RECORDED, CHANGED, DISAGREES, MISSING, Finding, Verification, held_against
-from gravmap.mapping.model_record import MADE_BY, SIDECAR, read_header, tensors_sha256
+from gravmap.mapping.record.finding import AS_RECORDED, CHANGED, DISAGREES, MISSING, Finding, Verification, held_against
+from gravmap.mapping.record.model_record import MADE_BY, SIDECAR, read_header, tensors_sha256
 from gravmap.progress import Progress, silent
 from gravmap.tiling import read_index
 from gravmap.tiling.tile_index import tile_checksums

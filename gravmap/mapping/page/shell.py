@@ -24,7 +24,7 @@ def html_page(*, title: str, over: str, heading: str, lead: str, body: str, foot
     style : str
         CSS beyond that of a map's report.
     """
-    common = resources.files("gravmap.mapping").joinpath("report.css").read_text(encoding="utf-8")
+    common = resources.files("gravmap.mapping.page").joinpath("report.css").read_text(encoding="utf-8")
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

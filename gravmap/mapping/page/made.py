@@ -8,9 +8,9 @@ from typing import Any
 
 from gravmap.gravity.sources import known_sources
 from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR
-from gravmap.mapping.report_facts import Facts
-from gravmap.mapping.report_maps import field_words
-from gravmap.mapping.report_words import area, listed, missing, percent, text
+from gravmap.mapping.page.facts import Facts
+from gravmap.mapping.page.maps import field_words
+from gravmap.mapping.page.words import area, listed, missing, percent, text
 
 
 def limits(facts: Facts) -> str:

@@ -22,12 +22,12 @@ from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import PARTIAL, read_json, sha256, write_text
 from gravmap.geology import legend_path
-from gravmap.mapping.attribute_table import read_attribute_table
-from gravmap.mapping.census import census
-from gravmap.mapping.data_sources import field_attributes, original_data
-from gravmap.mapping.deviations import deviations
 from gravmap.mapping.layers import NODATA
-from gravmap.mapping.model_record import SIDECAR, WEIGHTS, describe_run
+from gravmap.mapping.record.attribute_table import read_attribute_table
+from gravmap.mapping.record.census import census
+from gravmap.mapping.record.data_sources import field_attributes, original_data
+from gravmap.mapping.record.deviations import deviations
+from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
 from gravmap.tiling.unfinished import JOURNAL, LOCK, MARK
 
 FILE = "provenance.json"

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.map_frame import KM_PER_DEGREE, degree_label, round_step
-from gravmap.mapping.figures import aspect
-from gravmap.mapping.outline import border
-from gravmap.mapping.paint import Pixels, png
+from gravmap.mapping.page.figures import aspect
+from gravmap.mapping.page.outline import border
+from gravmap.mapping.page.paint import Pixels, png
 
 # Of the drawing, in its own units: the longer side of a map 1000, degrees to its left and below.
 _LONGEST, _LEFT, _BELOW, _RIM = 1000.0, 46.0, 46.0, 3.0

@@ -11,10 +11,10 @@ import rasterio
 
 from gravmap.errors import InputError
 from gravmap.files import write_json
-from gravmap.mapping.provenance import FILE as RECORD
-from gravmap.mapping.provenance import MADE_BY, outputs_in, read_provenance
-from gravmap.mapping.stac_assets import asset_of, checksum
-from gravmap.mapping.stac_model import bands_of, model_assets, model_properties
+from gravmap.mapping.record.provenance import FILE as RECORD
+from gravmap.mapping.record.provenance import MADE_BY, outputs_in, read_provenance
+from gravmap.mapping.record.stac_assets import asset_of, checksum
+from gravmap.mapping.record.stac_model import bands_of, model_assets, model_properties
 
 FILE = "item.json"
 VERSION = "1.1.0"
@@ -42,7 +42,7 @@ def write_item(folder: Path) -> Path:
     Returns
     -------
     Path
-        ``folder / "item.json"``. Take it into the record with :func:`gravmap.mapping.provenance.seal`.
+        ``folder / "item.json"``. Take it into the record with :func:`gravmap.mapping.record.provenance.seal`.
 
     Raises
     ------

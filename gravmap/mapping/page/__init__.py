@@ -1,0 +1,1 @@
+"""Pictures of a map and the page that explains it."""

@@ -1,0 +1,1 @@
+"""Runs and maps scored: on held-out ground, under known cover, against boreholes."""
