@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .evaluate_report import tell_scores
+from .options import device_option
 from .session import Session, command_options
 
 
@@ -28,9 +29,7 @@ Examples:
 @click.option("--class-field", metavar="FIELD", help="What names a borehole's bedrock: a class by name, or its index.")
 @click.option("--area-weighted", is_flag=True, help="Count the ground of a node on the ellipsoid, not the node.")
 @click.option("--importance", is_flag=True, help="Also what each field is worth to the network, on the tuning blocks.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
-)
+@device_option
 @command_options()
 def command(
     session: Session,

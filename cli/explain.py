@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import ANGLE, chosen_region, dry_run_option, overwrite_option, region_options
+from .options import ANGLE, chosen_region, device_option, dry_run_option, overwrite_option, region_options
 from .session import Session, command_options
 
 
@@ -25,9 +25,7 @@ from .session import Session, command_options
     "--steps", type=click.IntRange(min=1), default=32, show_default=True, help="Points from no anomaly to the field."
 )
 @click.option("-o", "--output", metavar="DIR", help="Folder of the files (default: maps/REGION).")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
-)
+@device_option
 @overwrite_option
 @dry_run_option
 @command_options()

@@ -92,6 +92,12 @@ def dry_run_option(function: Function) -> Function:
     return click.option("-n", "--dry-run", is_flag=True, help=text)(function)
 
 
+def device_option(function: Function) -> Function:
+    """The option --device of commands that run a trained network."""
+    choice = click.Choice(["auto", "cpu", "cuda"])
+    return click.option("--device", type=choice, default="auto", show_default=True, help="Where to compute.")(function)
+
+
 def seed_option(function: Function) -> Function:
     """The option --seed."""
     return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import ANGLE, LENGTH, chosen_region, dry_run_option, overwrite_option, region_options
+from .options import ANGLE, LENGTH, chosen_region, device_option, dry_run_option, overwrite_option, region_options
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ if TYPE_CHECKING:
 @click.option("--crs", metavar="EPSG:CODE", help="Coordinate system of the files (default: EPSG:4326).")
 @click.option("-o", "--output", metavar="DIR", help="Folder of the map (default: maps/REGION).")
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="Share the windows among N GPUs; 0 is the CPU.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
-)
+@device_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Windows at a time.")
 @overwrite_option
 @dry_run_option
