@@ -165,6 +165,7 @@ def _foretell(
 ) -> None:
     """Say what would be read, computed and written, and what it would take at every scale."""
     from gravmap.mapping import Clip, Predictor
+    from gravmap.progress import describe_time
     from gravmap.units import format_angle
 
     clip = place if isinstance(place, Clip) else None
@@ -182,13 +183,13 @@ def _foretell(
         sizes = ", ".join(f"{size} px" for size in sorted(set(plan.tile_size_px)))
         session.say(
             f"  {chosen:<10} {format_angle(cost.scale_deg):>7}: {cost.windows} windows of {sizes}, "
-            f"about {_time(seconds)} on {plan.device}, {cost.disk_bytes / 1e6:.0f} MB"
+            f"about {describe_time(seconds)} on {plan.device}, {cost.disk_bytes / 1e6:.0f} MB"
         )
     whole = sum(cost.seconds for cost in costs if cost.chosen) / max(1, options.processes)
     where = "GPU memory" if plan.device == "cuda" else "memory"
     session.say(
-        f"In all about {_time(whole)}, up to {plan.disk_bytes / 1e6:.0f} MB of disk until it is finished, and about "
-        f"{memory / 1e6:.0f} MB of {where} for a network and {options.batch_size} window(s) at a time."
+        f"In all about {describe_time(whole)}, up to {plan.disk_bytes / 1e6:.0f} MB of disk until it is finished, and "
+        f"about {memory / 1e6:.0f} MB of {where} for a network and {options.batch_size} window(s) at a time."
     )
     result: dict[str, Any] = {
         "cells": [rows, columns],
@@ -200,10 +201,3 @@ def _foretell(
         "scales": {format_angle(cost.scale_deg): asdict(cost) for cost in costs},
     }
     session.result(result)
-
-
-def _time(seconds: float) -> str:
-    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"

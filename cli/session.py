@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import click
 
-from gravmap.progress import Progress
+from gravmap.progress import Progress, describe_time
 from gravmap.workspace import Workspace
 
 TYPED = "gravmap.typed"  # key of the context's meta: the arguments as the user typed them
@@ -148,14 +148,10 @@ def _lines(title: str, every_s: float = 10.0) -> Progress:
             share = f" {100 * done / total:.0f} %" if total else f" {done}"
             left = ""
             if total and done > first and "left" not in note:
-                left = f"  about {_duration((now - since) / (done - first) * (total - done))} left"
+                left = f"  about {describe_time((now - since) / (done - first) * (total - done))} left"
             click.echo(f"{title}:{share}{'  ' + note if note else ''}{left}", err=True)
 
     return listener
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 class _StderrHandler(logging.Handler):

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gravmap.progress import describe_time
 from gravmap.units import format_angle
 
 from .session import Session
@@ -62,7 +63,7 @@ def _describe_tiles(tiles: TileReader) -> str:
 
 def _estimate(area: Area, config: TrainConfig, tiles: TileReader | None) -> tuple[str, float]:
     """How long it will take, in words and in seconds."""
-    from gravmap.learning.trainer import describe_time, measure_step
+    from gravmap.learning.trainer import measure_step
 
     step_s, steps = measure_step(area, config, tiles)
     total_s = step_s * steps * config.epochs

@@ -14,3 +14,10 @@ class Progress(Protocol):
 
 def silent(done: int, total: int, note: str = "") -> None:
     """Ignore every report: the default listener."""
+
+
+def describe_time(seconds: float) -> str:
+    """A duration for people: "40 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -16,7 +16,7 @@ from gravmap.learning.finish import finish
 from gravmap.learning.run import Run
 from gravmap.learning.steps import NonFinite
 from gravmap.learning.tiles import Tiles
-from gravmap.progress import Progress, silent
+from gravmap.progress import Progress, describe_time, silent
 
 log = logging.getLogger(__name__)
 
@@ -119,13 +119,6 @@ def _left(elapsed_s: float, steps: int, steps_left: int, limit_s: float | None) 
     if limit_s is not None:
         left_s = min(left_s, max(limit_s - elapsed_s, 0))
     return f"about {describe_time(left_s)} left"
-
-
-def describe_time(seconds: float) -> str:
-    """A duration for people: "40 s", "12 min", "3.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def measure_step(area: Area, config: TrainConfig, tiles: Tiles | None = None) -> tuple[float, int]:

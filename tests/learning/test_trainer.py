@@ -11,7 +11,8 @@ from gravmap.errors import InputError, OptionError
 from gravmap.learning import Area, TrainConfig, load_model, predict_logits, train
 from gravmap.learning.checkpoint import read_pair
 from gravmap.learning.crops import Augmentation
-from gravmap.learning.trainer import describe_time, measure_step
+from gravmap.learning.trainer import measure_step
+from gravmap.progress import describe_time
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=3, steps=2, batch_size=4, lr=3e-3, seed=1)
 

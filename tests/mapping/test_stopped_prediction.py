@@ -160,7 +160,7 @@ def test_a_full_disk_leaves_the_earlier_map_and_what_is_finished(project, tmp_pa
 
 def test_too_little_disk_is_told_before_anything_is_written(project, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 4096))
-    with pytest.raises(GravmapError, match=r"map and its windows take up to .* [GM]B free") as told:
+    with pytest.raises(GravmapError, match=r"map and its windows take up to .* 0\.0 MB free") as told:
         go(project, tmp_path / "map")
     assert told.value.exit_status == 1
     assert not list(tmp_path.iterdir())
