@@ -79,7 +79,7 @@ _CLASS: dict[str, tuple[float, float]] = {
     "spread": (0, 200),
 }
 _CLASS_WORDS = {"index", "name", "stands_for", "source"}
-_LIKE = "`gravmap crust --prior wide` and the shipped gravmap/synthetic/priors/*.toml show a whole one."
+_LIKE = "`gravmap crust` writes a whole one to start from: prior.toml beside the crust."
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +96,8 @@ class Prior:
         What each table, or class, is taken from.
     names : tuple of str
         Of the classes 1..10.
+    text : str
+        The file it was read from.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Prior:
     draws: dict[str, Draw]
     sources: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    text: str = field(default="", repr=False)
 
     @property
     def sha256(self) -> str:
@@ -145,8 +148,10 @@ class Prior:
         # Two ranges may overlap: what was drawn smaller is the smaller share.
         rocks["lens_smallest"], rocks["lens_largest"] = sorted((rocks["lens_smallest"], rocks["lens_largest"]))
         setting: dict[str, Any] = {name: numbers[key] for key, (name, _, _) in _SETTING.items()}
+        shares = per_class("share")
+        scale = 100 / sum(shares)
         table = RockTable(mean=per_class("mean"), spread=per_class("spread"), **rocks)
-        return Setting(shares_percent=per_class("share"), rocks=table, **setting)
+        return Setting(shares_percent=tuple(share * scale for share in shares), rocks=table, **setting)
 
 
 def load_prior(name_or_path: str | Path = "central-asia") -> Prior:
@@ -221,7 +226,7 @@ def read_prior(text: str, where: str) -> Prior:
             f"{where} lets cover weigh {lightest:.0f} kg/m3 at the surface, less than sediment can.",
             "Lower deficit or spread in [cover].",
         )
-    return Prior(head["name"], str(head.get("title", head["name"])), draws, sources, names)
+    return Prior(head["name"], str(head.get("title", head["name"])), draws, sources, names, text)
 
 
 def _read_classes(rows: Any, where: str, sources: dict[str, str]) -> tuple[dict[str, Draw], tuple[str, ...]]:

@@ -32,6 +32,8 @@ class Stack:
         Depth of the base of every unit of `UNITS`; a unit that is absent ends where the one above it ends.
     contrast : ndarray, shape (6, ny, nx), float32
         Density less the reference, kg/m3; for the cover, at the surface, from where it decays with depth.
+    belt_class : ndarray, shape (ny, nx), uint8
+        Class of the belt unit, 1..7, whatever lies on it.
     cover_scale_km : float
         Over which depth the cover's contrast falls to 1/e.
     reference : float
@@ -40,6 +42,7 @@ class Stack:
 
     base_km: NDArray[np.float32]
     contrast: NDArray[np.float32]
+    belt_class: NDArray[np.uint8]
     cover_scale_km: float
     reference: float
 
@@ -51,7 +54,13 @@ class Stack:
     def cut(self, part: slice | tuple[slice, ...]) -> Stack:
         """A copy of the stack of some of the columns: `part` indexes (row, column)."""
         where = (slice(None), *(part if isinstance(part, tuple) else (part,)))
-        return Stack(self.base_km[where].copy(), self.contrast[where].copy(), self.cover_scale_km, self.reference)
+        return Stack(
+            self.base_km[where].copy(),
+            self.contrast[where].copy(),
+            self.belt_class[where[1:]].copy(),
+            self.cover_scale_km,
+            self.reference,
+        )
 
     def density_at(self, depth_km: float) -> FloatArray:
         """Density at one depth, kg/m3, shape (ny, nx).
@@ -135,7 +144,9 @@ def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: Fl
         rocks.basement_mean + rocks.basement_spread * plane.field("basement", 60.0, stretch=2.0, deep=True),
     ]
     contrast = np.stack(density).astype(np.float32) - np.float32(rocks.reference)
-    return Stack(np.stack(base).astype(np.float32), contrast, rocks.cover_scale_km, rocks.reference)
+    return Stack(
+        np.stack(base).astype(np.float32), contrast, bedrock.age_class, rocks.cover_scale_km, rocks.reference
+    )
 
 
 def _dense_bodies(plane: StrikePlane, belts: Belts, bedrock: Bedrock, rocks: RockTable) -> FloatArray:
