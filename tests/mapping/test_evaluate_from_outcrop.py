@@ -62,7 +62,7 @@ def test_before_it_has_learnt_anything_it_scores_as_label_diffusion_does(workspa
     # It reads no gravity yet: another place's changes nothing, another place's outcrop does.
     foreign = next(row for key, row in record["baselines"].items() if key == FOREIGN)
     assert foreign["pa"] == record["scores"]["pa"]
-    lost = {row["field"]: row["loss"]["pa"] for row in record["importance"]["fields"]}
+    lost = {row["field"]: row["loss"]["pa"] for row in record["importance"]}
     assert lost["residual_10km"] == 0
     assert lost["mapped outcrop"] > 0.05
     assert np.isfinite(list(lost.values())).all()
