@@ -1,0 +1,293 @@
+"""The verdict: where a region lies among the simulated crusts, quantity by quantity and as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gravmap.prior_check.quantities import GROUPS, Quantity
+
+INSIDE, EDGE, OUTSIDE = "inside", "at the edge", "outside"
+
+FAR = 0.25
+"""Of the range of all crusts: beyond it by more a value is outside, by less at the edge."""
+
+EDGE_SHARE = 0.15
+"""Of the quantities: with more of them at the edge the whole is."""
+
+FEWEST = 8
+"""Crusts; among fewer no place can be told."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a region lies among the crusts in one quantity.
+
+    Attributes
+    ----------
+    quantity : Quantity
+        Which.
+    here : tuple of float
+        Its value in every box of the region that has one.
+    crusts : tuple of float
+        Its value in every crust that has one.
+    percentile : float
+        Of the crusts lie so many percent below the region's median box; those equal to it count half.
+    beyond : float
+        How far the median box lies beyond all crusts, in ranges of the crusts; 0 among them, below 0 under the lowest.
+    outside : int
+        Boxes that lie outside.
+    state : str
+        INSIDE, EDGE or OUTSIDE.
+    """
+
+    quantity: Quantity
+    here: tuple[float, ...]
+    crusts: tuple[float, ...]
+    percentile: float
+    beyond: float
+    outside: int
+    state: str
+
+    @property
+    def middle(self) -> float:
+        """The region's median box."""
+        return float(np.median(self.here))
+
+    @property
+    def typical(self) -> tuple[float, float, float]:
+        """Least, median and most of the crusts."""
+        return min(self.crusts), float(np.median(self.crusts)), max(self.crusts)
+
+    def told(self) -> str:
+        """How far it lies off, in words."""
+        least, _, most = (self.quantity.told(value, unit=False) for value in self.typical)
+        unit = f" {self.quantity.unit}" if self.quantity.unit else ""
+        here = self.quantity.told(self.middle)
+        if len(self.here) > 1:
+            ends = (self.quantity.told(value, unit=False) for value in (min(self.here), max(self.here)))
+            here += f" in the median box ({' to '.join(ends)})"
+        text = f"{GROUPS[self.quantity.group]}, {self.quantity.label}: {here}, crusts {least} to {most}{unit}"
+        if self.beyond:
+            text += f", {abs(self.beyond):.1f} of their range {'above' if self.beyond > 0 else 'below'} them"
+        elif self.outside:
+            text += f", {self.outside} of {len(self.here)} boxes outside"
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "quantity": self.quantity.key,
+            "group": GROUPS[self.quantity.group],
+            "label": self.quantity.label,
+            "unit": self.quantity.unit,
+            "here": list(self.here),
+            "crusts": list(self.crusts),
+            "percentile": self.percentile,
+            "beyond": self.beyond,
+            "boxes_outside": self.outside,
+            "state": self.state,
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A region held against the crusts of a prior.
+
+    Attributes
+    ----------
+    prior, prior_sha256 : str
+        Which.
+    state : str
+        INSIDE, EDGE or OUTSIDE, of the whole.
+    places : tuple of Place
+        One per quantity.
+    left_out : tuple of str
+        What could not be compared, and why.
+    boxes : tuple of (float, float, float, float)
+        West, south, east, north, degrees, of the region's.
+    crusts : int
+        How many were drawn.
+    shape : (int, int)
+        Their cells of 2 arc-minutes.
+    own : dict of str to int
+        How many of the crusts, each held against the others by the same rule, are in which state: what the rule says
+        of a region that the prior is right about.
+    """
+
+    prior: str
+    prior_sha256: str
+    state: str
+    places: tuple[Place, ...]
+    left_out: tuple[str, ...]
+    boxes: tuple[tuple[float, float, float, float], ...]
+    crusts: int
+    shape: tuple[int, int]
+    own: dict[str, int]
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a sentence."""
+        count = sum(place.state == INSIDE for place in self.places)
+        among = f"{count} of {len(self.places)} quantities lie among those of {self.crusts} simulated crusts"
+        return {
+            INSIDE: f"Inside the prior {self.prior}: {among}.",
+            EDGE: f"At the edge of the prior {self.prior}: {among}.",
+            OUTSIDE: f"Outside the prior {self.prior}: {among}.",
+        }[self.state]
+
+    @property
+    def advice(self) -> list[str]:
+        """What it means for a network taught on such crusts, and what to do, in sentences."""
+        off = [place for place in self.places if place.state != INSIDE]
+        worst = [place for place in off if place.state == OUTSIDE] or off
+        said = [f"{place.told()}: {_meaning(place)}." for place in sorted(worst, key=_far)]
+        if self.state == INSIDE:
+            return [
+                *said,
+                f"A network taught on crusts of {self.prior} has seen fields and maps like these. That is needed for"
+                " trust, and not enough: whether the densities fit the ages here no statistic of the surface can tell.",
+            ]
+        wide = (
+            "" if self.prior == "wide" else "`gravmap doctor --prior wide` tells whether the wide prior holds it; or "
+        )
+        tables = "; ".join(dict.fromkeys(place.quantity.edit for place in sorted(worst, key=_far)))
+        meaning = (
+            "meets here what it was not taught: do not believe its probabilities, and hold its map against the null"
+            " models (`gravmap evaluate`)"
+            if self.state == OUTSIDE
+            else "saw few crusts like this region: its probabilities may be too high"
+        )
+        return [
+            *said,
+            f"A network taught on crusts of {self.prior} {meaning}.",
+            f"What to do: {wide}copy the prior (`gravmap crust` leaves it as prior.toml), change {tables}, and check"
+            " again with --prior FILE.",
+        ]
+
+    def lines(self) -> list[str]:
+        """Everything in words, with a table."""
+        rows, columns = self.shape
+        count = len(self.boxes)
+        text = [
+            self.headline,
+            "",
+            f"  {'':<44}{'here':>9}{'crusts: least':>15}{'median':>9}{'most':>9}{'below here':>12}",
+        ]
+        group = None
+        for place in self.places:
+            if place.quantity.group != group:
+                group = place.quantity.group
+                text.append(f"  {GROUPS[group]}")
+            numbers = [place.quantity.told(value, unit=False) for value in (place.middle, *place.typical)]
+            label = f"{place.quantity.label}{', ' + place.quantity.unit if place.quantity.unit else ''}"
+            state = "" if place.state == INSIDE else f"  {place.state}"
+            text.append(
+                f"    {label:<42}{numbers[0]:>9}{numbers[1]:>15}{numbers[2]:>9}{numbers[3]:>9}"
+                f"{place.percentile:10.0f} %{state}"
+            )
+        boxes = "one box" if count == 1 else f"the median of {count} overlapping boxes"
+        text += ["", f"  Here: {boxes} of {rows / 30:.3g} x {columns / 30:.3g} degrees, as large as the crusts."]
+        own = ", ".join(f"{number} {state}" for state, number in self.own.items() if number)
+        text.append(f"  The crusts themselves, each held against the others: {own}.")
+        text += [f"  Not compared: {reason}" for reason in self.left_out]
+        return [*text, "", *self.advice]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "prior": {"name": self.prior, "sha256": self.prior_sha256},
+            "state": self.state,
+            "headline": self.headline,
+            "advice": self.advice,
+            "crusts": self.crusts,
+            "shape": list(self.shape),
+            "boxes_wsen": [list(box) for box in self.boxes],
+            "own": dict(self.own),
+            "left_out": list(self.left_out),
+            "quantities": [place.to_dict() for place in self.places],
+        }
+
+
+def find_places(
+    wanted: Sequence[Quantity], here: Sequence[dict[str, float]], crusts: Sequence[dict[str, float]]
+) -> tuple[Place, ...]:
+    """Place a region among crusts, in every quantity that both have.
+
+    Parameters
+    ----------
+    wanted : sequence of Quantity
+        In which order.
+    here : sequence of dict of str to float
+        Statistics of the region's boxes.
+    crusts : sequence of dict of str to float
+        Of the crusts.
+    """
+    found = []
+    for quantity in wanted:
+        own = [box[quantity.key] for box in here if quantity.key in box]
+        other = [crust[quantity.key] for crust in crusts if quantity.key in crust]
+        if own and len(other) >= FEWEST - 1:
+            found.append(_place(quantity, own, other))
+    return tuple(found)
+
+
+def whole_state(places: Sequence[Place]) -> str:
+    """The verdict on all quantities together."""
+    if any(place.state == OUTSIDE for place in places):
+        return OUTSIDE
+    return EDGE if sum(place.state == EDGE for place in places) > EDGE_SHARE * len(places) else INSIDE
+
+
+def own_states(wanted: Sequence[Quantity], crusts: Sequence[dict[str, float]]) -> dict[str, int]:
+    """How the rule judges each crust by all others: what to expect of a region that the prior is right about."""
+    counts = dict.fromkeys((INSIDE, EDGE, OUTSIDE), 0)
+    for number, crust in enumerate(crusts):
+        others = [*crusts[:number], *crusts[number + 1 :]]
+        counts[whole_state(find_places(wanted, [crust], others))] += 1
+    return counts
+
+
+def _place(quantity: Quantity, here: list[float], crusts: list[float]) -> Place:
+    simulated = np.array([quantity.scaled(value) for value in crusts])
+    boxes = np.array([quantity.scaled(value) for value in here])
+    low, high = float(simulated.min()), float(simulated.max())
+    # Crusts that are all alike in something still leave a region some room.
+    short = max(quantity.least - (high - low), 0) / 2
+    low, high = low - short, high + short
+
+    def beyond(values: Any) -> Any:
+        return (np.maximum(values - high, 0) - np.maximum(low - values, 0)) / (high - low)
+
+    each = np.abs(beyond(boxes))
+    middle = float(np.median(boxes))
+    # The same numbers as simulated, not the logarithm of the median: of an even number of boxes the two differ.
+    off = float(beyond(middle))
+    outside = int((each > FAR).sum())
+    if outside > len(here) / 2:
+        state = OUTSIDE
+    elif outside or (each > 0).sum() > len(here) / 2:
+        state = EDGE
+    else:
+        state = INSIDE
+    percentile = 100 * float(np.mean(simulated < middle) + np.mean(simulated == middle) / 2)
+    return Place(quantity, tuple(here), tuple(crusts), percentile, off, outside, state)
+
+
+def _meaning(place: Place) -> str:
+    side = place.beyond
+    if not side:  # the median box is among the crusts: the boxes that are not decide
+        low, _, high = (place.quantity.scaled(value) for value in place.typical)
+        boxes = [place.quantity.scaled(value) for value in place.here]
+        side = max(max(boxes) - high, 0) - max(low - min(boxes), 0)
+        part = "in some boxes "
+    else:
+        part = ""
+    return part + (place.quantity.high if side > 0 else place.quantity.low)
+
+
+def _far(place: Place) -> tuple[float, int]:
+    return -abs(place.beyond), -place.outside
