@@ -14,6 +14,7 @@ from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.synthetic import Prior
 from gravmap.synthetic.pool import CHANNELS
+from gravmap.units import parse_length_m
 
 COUNT = 32
 
@@ -85,7 +86,8 @@ def prior_verdict(
         )
     absent = [name for name in CHANNELS if name not in described.channels]
     if channels is None and absent:
-        words = " ".join(f"--height {name.removeprefix('residual_')}" for name in (*described.channels, *absent))
+        every = sorted({*described.channels, *absent}, key=lambda name: parse_length_m(name.removeprefix("residual_")))
+        words = " ".join(f"--height {name.removeprefix('residual_')}" for name in every)
         left_out.append(
             f"{', '.join(absent)}, which networks taught on crusts usually read: the fields lack them"
             f" (`gravmap residual {words} --overwrite`)."

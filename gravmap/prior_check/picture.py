@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 COLOURS = {INSIDE: "#1E8449", EDGE: "#C77700", OUTSIDE: "#B03A2E"}
 _INK, _GREY, _CRUST = "#1A1A1A", "#555555", "#7F8C8D"
-_ROW, _HEAD, _TOP, _BOTTOM, _WIDE = 0.27, 0.36, 1.3, 0.75, 11.5  # inches
+_ROW, _HEAD, _TOP, _BOTTOM, _WIDE = 0.27, 0.36, 0.95, 0.75, 11.5  # inches
 _REACH = 0.8  # how far beyond the crusts a strip goes, in their range
+_X_NAMES, _X_HERE, _X_CRUSTS = -2.6, 1 + _REACH + 0.06, 1 + _REACH + 0.46
 
 
 def draw_verdict(verdict: Verdict, path: Path, *, title: str = "", dpi: int = 160) -> None:
@@ -44,22 +45,22 @@ def draw_verdict(verdict: Verdict, path: Path, *, title: str = "", dpi: int = 16
     figure.text(
         0.03, 1 - 0.4 / height, verdict.headline, va="top", fontsize=13.5, weight="bold", color=COLOURS[verdict.state]
     )
-    axes = figure.add_axes((0.32, _BOTTOM / height, 0.4, (height - _TOP - _BOTTOM) / height))
+    axes = figure.add_axes((0.315, _BOTTOM / height, 0.4, (height - _TOP - _BOTTOM) / height))
     axes.set_axis_off()
     axes.set_xlim(-_REACH, 1 + _REACH)
     rows = height - _TOP - _BOTTOM
     axes.set_ylim(rows, 0)
     at = 0.0
-    for where, word in ((0.0, "least"), (1.0, "most of all crusts")):
+    for where, word in ((0.0, "least"), (1.0, "most")):
         axes.text(where, -0.06, word, ha="center", va="bottom", fontsize=8, color=_GREY)
-    figure.text(0.735, 1 - (_TOP - 0.06) / height, "here", fontsize=8, color=_GREY, va="bottom")
-    figure.text(0.86, 1 - (_TOP - 0.06) / height, "crusts", fontsize=8, color=_GREY, va="bottom")
+    for where, word in ((_X_HERE, "here"), (_X_CRUSTS, "least – median – most of the crusts")):
+        axes.text(where, -0.06, word, va="bottom", fontsize=8, color=_GREY)
     group = None
     for place in verdict.places:
         if place.quantity.group != group:
             group = place.quantity.group
             at += _HEAD
-            axes.text(-1.6, at - 0.1, GROUPS[group], fontsize=10, weight="bold", va="center", color=_INK)
+            axes.text(_X_NAMES, at - 0.1, GROUPS[group], fontsize=10, weight="bold", va="center", color=_INK)
         _strip(axes, place, at + _ROW / 2)
         at += _ROW
     figure.text(0.03, 0.12 / height, textwrap.fill(_legend(verdict), 170), fontsize=8, color=_GREY, va="bottom")
@@ -89,11 +90,11 @@ def _strip(axes: Axes, place: Place, y: float) -> None:
     _mark(axes, middle, y, colour, 8.0, 1.0)
     bold = "normal" if place.state == INSIDE else "bold"
     label = f"{quantity.label}{', ' + quantity.unit if quantity.unit else ''}"
-    axes.text(-_REACH - 0.03, y, label, ha="right", va="center", fontsize=9, color=_INK)
+    axes.text(_X_NAMES + 0.06, y, label, va="center", fontsize=9, color=_INK)
     least, median, most = (quantity.told(value, unit=False) for value in place.typical)
     here = f"{quantity.told(place.middle, unit=False)}"
-    axes.text(1 + _REACH + 0.06, y, here, va="center", fontsize=9, color=colour, weight=bold)
-    axes.text(1 + _REACH + 0.64, y, f"{least} – {median} – {most}", va="center", fontsize=8.5, color=_GREY)
+    axes.text(_X_HERE, y, here, va="center", fontsize=9, color=colour, weight=bold)
+    axes.text(_X_CRUSTS, y, f"{least} – {median} – {most}", va="center", fontsize=8.5, color=_GREY)
 
 
 def _mark(axes: Axes, where: float, y: float, colour: str, size: float, alpha: float) -> None:
@@ -113,6 +114,6 @@ def _legend(verdict: Verdict) -> str:
     )
     return (
         f"Strokes: {verdict.crusts} crusts of the prior {verdict.prior}, {rows / 30:.3g} x {columns / 30:.3g} degrees"
-        f" each. {boxes}. Green: among the crusts; orange: at the edge (up to a quarter of their range beyond, or some"
+        f" each. {boxes}. Green: among the crusts; orange: at the edge (up to {FAR:g} of their range beyond, or some"
         f" boxes out); red: outside. Strips of spreads, ranges, distances and shares of classes are logarithmic."
     )

@@ -56,6 +56,13 @@ class Quantity:
     high: str
     edit: str
 
+    @property
+    def name(self) -> str:
+        """The label where its group is not beside it."""
+        if self.key == "cover_share":
+            return "cover"
+        return {"gravity": "Bouguer anomaly, ", "classes": "outcrop of "}.get(self.group, "") + self.label
+
     def scaled(self, value: float) -> float:
         """The number that is compared."""
         return value if self.offset is None else float(np.log(max(value, 0.0) + self.offset))

@@ -12,11 +12,14 @@ from gravmap.prior_check.quantities import GROUPS, Quantity
 
 INSIDE, EDGE, OUTSIDE = "inside", "at the edge", "outside"
 
-FAR = 0.25
+FAR = 0.4
 """Of the range of all crusts: beyond it by more a value is outside, by less at the edge."""
 
-EDGE_SHARE = 0.15
-"""Of the quantities: with more of them at the edge the whole is."""
+EDGE_SHARE, OUTSIDE_SHARE = 0.2, 0.35
+"""Of the quantities, every group counting the same: with more of them not inside, the whole is at the edge, outside."""
+
+MOST_TOLD = 6
+"""Quantities, the farthest first, for which is said what to change in the prior."""
 
 FEWEST = 8
 """Crusts; among fewer no place can be told."""
@@ -70,7 +73,7 @@ class Place:
         if len(self.here) > 1:
             ends = (self.quantity.told(value, unit=False) for value in (min(self.here), max(self.here)))
             here += f" in the median box ({' to '.join(ends)})"
-        text = f"{GROUPS[self.quantity.group]}, {self.quantity.label}: {here}, crusts {least} to {most}{unit}"
+        text = f"{self.quantity.name} {here}, crusts {least} to {most}{unit}"
         if self.beyond:
             text += f", {abs(self.beyond):.1f} of their range {'above' if self.beyond > 0 else 'below'} them"
         elif self.outside:
@@ -142,19 +145,23 @@ class Verdict:
     @property
     def advice(self) -> list[str]:
         """What it means for a network taught on such crusts, and what to do, in sentences."""
-        off = [place for place in self.places if place.state != INSIDE]
-        worst = [place for place in off if place.state == OUTSIDE] or off
-        said = [f"{place.told()}: {_meaning(place)}." for place in sorted(worst, key=_far)]
+        off = sorted((place for place in self.places if place.state != INSIDE), key=_far)
         if self.state == INSIDE:
+            few = _some([place.told() for place in off])
             return [
-                *said,
+                *([f"At the edge, as a few of so many are by chance: {few}."] if off else []),
                 f"A network taught on crusts of {self.prior} has seen fields and maps like these. That is needed for"
                 " trust, and not enough: whether the densities fit the ages here no statistic of the surface can tell.",
             ]
         wide = (
             "" if self.prior == "wide" else "`gravmap doctor --prior wide` tells whether the wide prior holds it; or "
         )
-        tables = "; ".join(dict.fromkeys(place.quantity.edit for place in sorted(worst, key=_far)))
+        worst = [place for place in off if place.state == OUTSIDE] or off
+        meanings: dict[str, list[str]] = {}
+        for place in worst:
+            meanings.setdefault(_meaning(place), []).append(place.told())
+        said = [f"{_capital(meaning)}: {_some(told)}." for meaning, told in meanings.items()]
+        tables = "; ".join(dict.fromkeys(place.quantity.edit for place in worst[:MOST_TOLD]))
         meaning = (
             "meets here what it was not taught: do not believe its probabilities, and hold its map against the null"
             " models (`gravmap evaluate`)"
@@ -190,7 +197,11 @@ class Verdict:
                 f"{place.percentile:10.0f} %{state}"
             )
         boxes = "one box" if count == 1 else f"the median of {count} overlapping boxes"
-        text += ["", f"  Here: {boxes} of {rows / 30:.3g} x {columns / 30:.3g} degrees, as large as the crusts."]
+        mapped = max((len(place.here) for place in self.places if place.quantity.group == "cover"), default=0)
+        if 0 < mapped < count:
+            boxes += f" (the map fills {mapped} of them)"
+        boxes += ","
+        text += ["", f"  Here: {boxes} {rows / 30:.3g} x {columns / 30:.3g} degrees, as large as the crusts."]
         own = ", ".join(f"{number} {state}" for state, number in self.own.items() if number)
         text.append(f"  The crusts themselves, each held against the others: {own}.")
         text += [f"  Not compared: {reason}" for reason in self.left_out]
@@ -237,9 +248,18 @@ def find_places(
 
 def whole_state(places: Sequence[Place]) -> str:
     """The verdict on all quantities together."""
-    if any(place.state == OUTSIDE for place in places):
+    share = share_off(places)
+    if share > OUTSIDE_SHARE or any(place.state == OUTSIDE for place in places):
         return OUTSIDE
-    return EDGE if sum(place.state == EDGE for place in places) > EDGE_SHARE * len(places) else INSIDE
+    return EDGE if share > EDGE_SHARE else INSIDE
+
+
+def share_off(places: Sequence[Place]) -> float:
+    """Share of the quantities that are not inside, 0 to 1, every group counting the same: residuals go together."""
+    groups: dict[str, list[bool]] = {}
+    for place in places:
+        groups.setdefault(place.quantity.group, []).append(place.state != INSIDE)
+    return float(np.mean([np.mean(off) for off in groups.values()])) if groups else 0.0
 
 
 def own_states(wanted: Sequence[Quantity], crusts: Sequence[dict[str, float]]) -> dict[str, int]:
@@ -287,6 +307,16 @@ def _meaning(place: Place) -> str:
     else:
         part = ""
     return part + (place.quantity.high if side > 0 else place.quantity.low)
+
+
+def _some(told: Sequence[str], most: int = 2) -> str:
+    """The first of several, and how many more there are."""
+    more = f"; and {len(told) - most} more" if len(told) > most else ""
+    return "; ".join(told[:most]) + more
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _far(place: Place) -> tuple[float, int]:

@@ -16,7 +16,7 @@ BANDS_KM = ((400, 100), (100, 40), (40, 20))
 """Wavelengths, longest and shortest, between which a slope of the power is taken."""
 
 QUARTILES = (25, 50, 75)
-LEAST_KNOWN = 0.9
+LEAST_KNOWN = 0.75
 """Of a box's nodes or cells: with fewer known it is not measured."""
 
 _RINGS = 8
@@ -41,7 +41,7 @@ def field_statistics(
     dict of str to float
         ``bouguer_std``, ``bouguer_range``, for each residual ``residual_H_std`` and ``residual_H_robust`` (1.4826
         times the median absolute deviation), mGal, and ``slope_400_100`` ... as far as the grid holds such waves.
-        Nothing of a field of which less than nine tenths are known.
+        Nothing of a field of which less than three quarters are known.
     """
     found: dict[str, float] = {}
     for name, values in fields.items():
@@ -119,7 +119,7 @@ def map_statistics(labels: NDArray[np.uint8], spacing_yx_km: tuple[float, float]
     dict of str to float
         ``cover_share``, percent; ``outcrop_distance_25``, ``_50`` and ``_75``: quartiles of the distance to the
         nearest outcrop under cover, km, where there are both; ``share_1`` ... ``share_K``: percent of the outcrop.
-        Nothing of a map of which less than nine tenths are usable.
+        Nothing of a map of which less than three quarters are usable.
     """
     usable = labels != _UNUSABLE
     if usable.mean() < LEAST_KNOWN:
