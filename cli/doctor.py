@@ -20,7 +20,7 @@ OF_PRIORS = ("count", "region", "bbox", "output", "overwrite")
     help="Is the region inside this prior (central-asia, wide, or a TOML file)? Look at that instead.",
 )
 @click.option(
-    "--count", type=click.IntRange(min=8), default=32, show_default=True, help="Simulated crusts to hold it against."
+    "--count", type=click.IntRange(min=12), default=32, show_default=True, help="Simulated crusts to hold it against."
 )
 @region_options
 @click.option("-o", "--output", metavar="FILE", help="The picture (default: data/prior-NAME.png in the workspace).")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gravmap.errors import InputError, OptionError
 from gravmap.prior_check.quantities import quantities
@@ -14,6 +15,7 @@ from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.synthetic import Prior
 from gravmap.synthetic.pool import CHANNELS
+from gravmap.synthetic.prior import read_prior
 from gravmap.units import parse_length_m
 
 COUNT = 32
@@ -102,4 +104,53 @@ def prior_verdict(
         crusts=count,
         shape=described.shape,
         own=own_states([place.quantity for place in places], simulated),
+    )
+
+
+def run_verdict(
+    taught_on: dict[str, Any],
+    fields_path: Path,
+    labels_path: Path,
+    *,
+    region: Region | None = None,
+    count: int = COUNT,
+    processes: int = 1,
+    cache: Path | None = None,
+    progress: Progress = silent,
+) -> Verdict | None:
+    """A region held against the prior that a network was taught on.
+
+    Parameters
+    ----------
+    taught_on : dict
+        What the network's record says of its ground: ``on`` is ``crusts``, ``prior`` has the ``name`` and ``text``,
+        ``channels`` are the fields that it reads.
+    fields_path, labels_path, region, count, processes, cache, progress
+        As in :func:`prior_verdict`.
+
+    Returns
+    -------
+    Verdict or None
+        None when the network was not taught on crusts.
+
+    Raises
+    ------
+    InputError
+        As :func:`prior_verdict`; the record's prior is damaged.
+    """
+    if taught_on.get("on") != "crusts":
+        return None
+    told = taught_on["prior"]
+    prior = read_prior(told["text"], f"the prior {told['name']} of the run")
+    channels = [name for name in taught_on["channels"] if name.startswith("residual_")]
+    return prior_verdict(
+        fields_path,
+        labels_path,
+        prior,
+        region=region,
+        channels=channels or None,
+        count=count,
+        processes=processes,
+        cache=cache,
+        progress=progress,
     )

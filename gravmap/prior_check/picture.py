@@ -10,7 +10,7 @@ import numpy as np
 
 from gravmap.files import atomic_path
 from gravmap.prior_check.quantities import GROUPS
-from gravmap.prior_check.verdict import EDGE, FAR, INSIDE, OUTSIDE, Place, Verdict
+from gravmap.prior_check.verdict import EDGE, FAR, INSIDE, OUTSIDE, Place, Verdict, limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,11 +76,13 @@ def _strip(axes: Axes, place: Place, y: float) -> None:
 
     quantity = place.quantity
     crusts = np.array([quantity.scaled(value) for value in place.crusts])
-    low, wide = float(crusts.min()), max(float(np.ptp(crusts)), quantity.least)
-    low -= (wide - float(np.ptp(crusts))) / 2
-    high = 0.34 * _ROW
-    axes.add_patch(Rectangle((-FAR, y - high), 1 + 2 * FAR, 2 * high, facecolor="#F6E9D2", edgecolor="none", zorder=0))
-    axes.add_patch(Rectangle((0, y - high), 1, 2 * high, facecolor="#DDE6E0", edgecolor="none", zorder=1))
+    (low, high), _, far = limits(quantity, place.crusts)
+    wide, half = high - low, 0.34 * _ROW
+    left, right = (max((far[0] - low) / wide, -_REACH), min((far[1] - low) / wide, 1 + _REACH))
+    for start, end, colour, order in ((left, right, "#F6E9D2", 0), (0.0, 1.0, "#DDE6E0", 1)):
+        axes.add_patch(
+            Rectangle((start, y - half), end - start, 2 * half, facecolor=colour, edgecolor="none", zorder=order)
+        )
     axes.plot((crusts - low) / wide, np.full(len(crusts), y), "|", color=_CRUST, markersize=7, alpha=0.75, zorder=2)
     colour = COLOURS[place.state]
     middle = (quantity.scaled(place.middle) - low) / wide
@@ -114,6 +116,6 @@ def _legend(verdict: Verdict) -> str:
     )
     return (
         f"Strokes: {verdict.crusts} crusts of the prior {verdict.prior}, {rows / 30:.3g} x {columns / 30:.3g} degrees"
-        f" each. {boxes}. Green: among the crusts; orange: at the edge (up to {FAR:g} of their range beyond, or some"
+        f" each. {boxes}. Green: among the crusts; orange: at the edge (up to {FAR:g} standard deviations off, or some"
         f" boxes out); red: outside. Strips of spreads, ranges, distances and shares of classes are logarithmic."
     )

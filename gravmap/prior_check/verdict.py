@@ -12,8 +12,9 @@ from gravmap.prior_check.quantities import GROUPS, Quantity
 
 INSIDE, EDGE, OUTSIDE = "inside", "at the edge", "outside"
 
-FAR = 0.4
-"""Of the range of all crusts: beyond it by more a value is outside, by less at the edge."""
+NEAR, FAR = 2.0, 3.5
+"""Standard deviations of the crusts from their mean. What lies beyond all crusts is at the edge from NEAR on, from FAR
+on outside."""
 
 EDGE_SHARE, OUTSIDE_SHARE = 0.2, 0.35
 """Of the quantities, every group counting the same: with more of them not inside, the whole is at the edge, outside."""
@@ -21,7 +22,7 @@ EDGE_SHARE, OUTSIDE_SHARE = 0.2, 0.35
 MOST_TOLD = 6
 """Quantities, the farthest first, for which is said what to change in the prior."""
 
-FEWEST = 8
+FEWEST = 12
 """Crusts; among fewer no place can be told."""
 
 
@@ -135,7 +136,7 @@ class Verdict:
     def headline(self) -> str:
         """The verdict in a sentence."""
         count = sum(place.state == INSIDE for place in self.places)
-        among = f"{count} of {len(self.places)} quantities lie among those of {self.crusts} simulated crusts"
+        among = f"{count} of {len(self.places)} quantities are like those of {self.crusts} simulated crusts"
         return {
             INSIDE: f"Inside the prior {self.prior}: {among}.",
             EDGE: f"At the edge of the prior {self.prior}: {among}.",
@@ -274,27 +275,31 @@ def own_states(wanted: Sequence[Quantity], crusts: Sequence[dict[str, float]]) -
 def _place(quantity: Quantity, here: list[float], crusts: list[float]) -> Place:
     simulated = np.array([quantity.scaled(value) for value in crusts])
     boxes = np.array([quantity.scaled(value) for value in here])
-    low, high = float(simulated.min()), float(simulated.max())
-    # Crusts that are all alike in something still leave a region some room.
-    short = max(quantity.least - (high - low), 0) / 2
-    low, high = low - short, high + short
-
-    def beyond(values: Any) -> Any:
-        return (np.maximum(values - high, 0) - np.maximum(low - values, 0)) / (high - low)
-
-    each = np.abs(beyond(boxes))
+    (low, high), (near_low, near_high), (far_low, far_high) = limits(quantity, crusts)
     middle = float(np.median(boxes))
-    # The same numbers as simulated, not the logarithm of the median: of an even number of boxes the two differ.
-    off = float(beyond(middle))
-    outside = int((each > FAR).sum())
+    outside = int(((boxes < far_low) | (boxes > far_high)).sum())
+    off = int(((boxes < near_low) | (boxes > near_high)).sum())
     if outside > len(here) / 2:
         state = OUTSIDE
-    elif outside or (each > 0).sum() > len(here) / 2:
+    elif outside or off > len(here) / 2:
         state = EDGE
     else:
         state = INSIDE
     percentile = 100 * float(np.mean(simulated < middle) + np.mean(simulated == middle) / 2)
-    return Place(quantity, tuple(here), tuple(crusts), percentile, off, outside, state)
+    beyond = (max(middle - high, 0.0) - max(low - middle, 0.0)) / (high - low)
+    return Place(quantity, tuple(here), tuple(crusts), percentile, beyond, outside, state)
+
+
+def limits(quantity: Quantity, crusts: Sequence[float]) -> tuple[tuple[float, float], ...]:
+    """Between which numbers, as they are compared, the crusts lie, what is inside, and what is not outside."""
+    values = np.array([quantity.scaled(value) for value in crusts])
+    low, high = float(values.min()), float(values.max())
+    # Crusts that are all alike in something still leave a region some room.
+    short = max(quantity.least - (high - low), 0) / 2
+    low, high = low - short, high + short
+    mean, spread = float(values.mean()), float(values.std(ddof=1))
+    near, far = ((min(low, mean - times * spread), max(high, mean + times * spread)) for times in (NEAR, FAR))
+    return (low, high), near, far
 
 
 def _meaning(place: Place) -> str:
