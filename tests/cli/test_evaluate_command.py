@@ -31,7 +31,9 @@ def quick(monkeypatch):
 
     original = evaluate.null_maps
     some = ("majority", "nearest_outcrop")
-    monkeypatch.setattr(evaluate, "null_maps", lambda area, role, seed: original(area, role, seed=seed, which=some))
+    monkeypatch.setattr(
+        evaluate, "null_maps", lambda area, role, seed, **how: original(area, role, seed=seed, which=some)
+    )
 
 
 def test_all_finished_runs_in_groups(workspace, quick):

@@ -13,7 +13,9 @@ from gravmap.errors import InputError
 from gravmap.geology.points import read_points
 from gravmap.learning.area import TEST, Area
 from gravmap.mapping.scoring import evaluate as module
-from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run, finished_runs, node_areas_km2
+from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
+from gravmap.mapping.scoring.opened_run import finished_runs
+from gravmap.mapping.scoring.scored_ground import node_areas_km2
 from gravmap.tiling import load_arrays
 from toy_scored import make_tiled, tile, train, write_labels
 
@@ -52,7 +54,9 @@ def planted(truth, monkeypatch):
     named[20:] = 2
     monkeypatch.setattr(module, "class_map", lambda folder, area, wanted, **how: named)
     original = module.null_maps
-    monkeypatch.setattr(module, "null_maps", lambda area, role, seed: original(area, role, seed=seed, which=QUICK))
+    monkeypatch.setattr(
+        module, "null_maps", lambda area, role, seed, topography: original(area, role, seed=seed, which=QUICK)
+    )
     return named
 
 
