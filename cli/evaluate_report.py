@@ -128,7 +128,7 @@ def _protocol(name: str, protocol: Mapping[str, Any]) -> list[str]:
     if len(groups) > 1:
         lines.append(f"  What follows is of the best group on the tuning blocks: {shown['label']}.")
     lines += _classes(shown["scores"])
-    lines += _distances(shown, "nodes")
+    lines += _distances(shown, "nodes" if len(shown["runs"]) == 1 else "answers")
     if "points" in shown:
         lines += _points(shown["points"], len(shown["runs"]))
     return lines

@@ -37,9 +37,7 @@ class Row:
     network: bool = False
 
 
-def draw_group(
-    rows: Sequence[Row], folds: Sequence[int], seeds: Sequence[int], path: Path, title: str = "", note: str = ""
-) -> None:
+def draw_group(rows: Sequence[Row], folds: Sequence[int], seeds: Sequence[int], path: Path, title: str = "") -> None:
     """Draw the scores of a group into a PNG, a dot for each run, a tick at the mean, a bar of one standard deviation.
 
     The bar is that between folds where there are several, else that between seeds.
@@ -52,14 +50,14 @@ def draw_group(
         Of each run: its colour and its mark.
     path : Path
         The PNG to write.
-    title, note : str
-        Over and below the picture.
+    title : str
+        Over the picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     between = "folds" if len({*folds}) > 1 else "seeds"
-    colour = {fold: COLOURS[number % len(COLOURS)] for number, fold in enumerate(sorted({*folds}))}
+    colour = {fold: COLOURS[1 + number % (len(COLOURS) - 1)] for number, fold in enumerate(sorted({*folds}))}
     mark = {seed: MARKERS[number % len(MARKERS)] for number, seed in enumerate(sorted({*seeds}))}
     # Dots of one row lie one above the other by seed, so that equal scores do not hide each other.
     order = sorted({*seeds})
@@ -93,8 +91,9 @@ def draw_group(
                 )
             axes.plot([mean, mean], [place - 0.3, place + 0.3], color=LINE, lw=2, solid_capstyle="butt", zorder=4)
         axes.set_title(told, fontsize=9)
+        axes.margins(x=0.06)
+        axes.autoscale_view()
         axes.set_xlim(left=0)
-        axes.margins(x=0.05)
         axes.grid(axis="x", alpha=0.3)
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", labelsize=8)
@@ -108,8 +107,6 @@ def draw_group(
     _legend(figure, colour, mark, between)
     if title:
         figure.suptitle(title, fontsize=10)
-    if note:
-        figure.supxlabel(note, fontsize=7.5, color="#555555")
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gravmap.errors import InputError
-from gravmap.gravity.quantity import GRAVITY, HEIGHTS, check_heights, check_values, level_in_words
+from gravmap.gravity.quantity import GRAVITY, check_values, level_in_words
 
 
 @pytest.mark.parametrize(

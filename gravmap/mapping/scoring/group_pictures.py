@@ -44,7 +44,7 @@ def group_pictures(protocols: Mapping[str, Any], records: Sequence[Mapping[str, 
             folds, seeds = ([int(each[key]) for each in members] for key in ("fold", "seed"))
             path = folder / f"group-{members[0]['run']}.png"
             names = ", ".join(str(each["run"]) for each in members)
-            told = f"{len(members)} runs, split {split}: {group['label']}"
-            draw_group(rows, folds, seeds, path, told, f"runs {names}; labelled nodes of the test blocks of each fold")
+            told = f"{group['label']}: {names}\non the test blocks of each run's fold of the split {split}"
+            draw_group(rows, folds, seeds, path, told)
             made.append(path)
     return made
