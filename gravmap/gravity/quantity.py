@@ -42,6 +42,9 @@ _METRES = {"m": 1.0, "metre": 1.0, "meter": 1.0, "gpm": 1.0, "km": 1e3, "ft": 0.
 # Challenger Deep lies at -10 935 m, Everest at 8 849 m.
 _LOWEST_M, _HIGHEST_M = -12_000.0, 9_500.0
 
+# Ground worth a geological map is not so flat; numbers of classes are.
+_LEAST_RELIEF_M = 20.0
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -234,3 +237,5 @@ def check_heights(values: NDArray[Any], where: str) -> None:
         )
     if low == high:
         raise InputError(f"{where} is constant: every height is {low:g} m.", "Choose another grid.")
+    if high - low < _LEAST_RELIEF_M:
+        log.warning("%s runs only from %g to %g m: are these heights in metres?", where, low, high)
