@@ -26,6 +26,7 @@ from gravmap.progress import Progress, silent
 
 MEASURES = ("pa", "mpa", "fwiou")
 ALL = "all fields"
+DRAWS = 5
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def permutation_importance(
     area: Area,
     role: int = TEST,
     *,
-    draws: int = 5,
+    draws: int = DRAWS,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[Importance]:
@@ -212,7 +213,7 @@ def permutation_importance(
     truth = to_target(area.node_truth()[0])
     fields = list(reading.inputs.fields)
     moved = [(name, [name]) for name in fields] + ([(ALL, fields)] if len(fields) > 1 else [])
-    whole, done = 1 + len(moved) * draws, 0
+    whole, done = maps_needed(len(fields), draws), 0
 
     def score(there: Area) -> dict[str, float]:
         nonlocal done
@@ -237,6 +238,11 @@ def permutation_importance(
             )
         )
     return sorted(rows, key=lambda row: (row.field == ALL, -row.loss["fwiou"]))
+
+
+def maps_needed(fields: int, draws: int = DRAWS) -> int:
+    """How many maps :func:`permutation_importance` makes of a network that reads so many fields."""
+    return 1 + (fields + (fields > 1)) * draws
 
 
 def importance_table(rows: Sequence[Importance]) -> list[str]:
