@@ -21,12 +21,14 @@ from gravmap.learning.channels import InputChannels
 from gravmap.learning.evaluation import node_logits
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.null_models import Labels, held_out
+from gravmap.learning.outcrop import is_context
 from gravmap.learning.target import to_label, to_target
 from gravmap.progress import Progress, silent
 
 MEASURES = ("pa", "mpa", "fwiou")
 ALL = "all fields"
 DRAWS = 5
+OUTCROP = "mapped outcrop"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Importance:
     Attributes
     ----------
     field : str
-        Its name; :data:`ALL` for all of them moved together.
+        Its name; :data:`ALL` for all that were measured moved together, :data:`OUTCROP` for those of the context.
     scores : dict of str to float
         Mean over the draws: pa, mpa, fwiou.
     loss : dict of str to float
@@ -111,14 +113,14 @@ def read_elsewhere(area: Area, offset_yx: tuple[int, int], names: Sequence[str] 
     offset_yx : (int, int)
         Nodes southward and eastward.
     names : sequence of str, optional
-        The fields that move; by default all.
+        The fields that move; by default all that were measured: outcrop as context stays.
 
     Raises
     ------
     ValueError
         The area has no such field.
     """
-    names = area.channels if names is None else names
+    names = [name for name in area.channels if not is_context(name)] if names is None else names
     moves = [area.channels.index(name) for name in names]
     rows, columns = (_mirrored(count, by) for count, by in zip(area.fields.shape[1:], offset_yx, strict=True))
     fields = area.fields.copy()
@@ -211,9 +213,7 @@ def permutation_importance(
     """
     wanted = held_out(area, role)
     truth = to_target(area.node_truth()[0])
-    fields = list(reading.inputs.fields)
-    moved = [(name, [name]) for name in fields] + ([(ALL, fields)] if len(fields) > 1 else [])
-    whole, done = maps_needed(len(fields), draws), 0
+    whole, done = maps_needed(reading.inputs, draws), 0
 
     def score(there: Area) -> dict[str, float]:
         nonlocal done
@@ -226,7 +226,7 @@ def permutation_importance(
     as_it_is = score(area)
     offsets = draw_offsets(area, draws, seed)
     rows = []
-    for name, together in moved:
+    for name, together in _moved_together(reading.inputs):
         found = [score(read_elsewhere(area, offset, together)) for offset in offsets]
         values = {measure: np.array([each[measure] for each in found]) for measure in MEASURES}
         rows.append(
@@ -240,9 +240,17 @@ def permutation_importance(
     return sorted(rows, key=lambda row: (row.field == ALL, -row.loss["fwiou"]))
 
 
-def maps_needed(fields: int, draws: int = DRAWS) -> int:
-    """How many maps :func:`permutation_importance` makes of a network that reads so many fields."""
-    return 1 + (fields + (fields > 1)) * draws
+def maps_needed(inputs: InputChannels, draws: int = DRAWS) -> int:
+    """How many maps :func:`permutation_importance` makes of a network that reads these channels."""
+    return 1 + len(_moved_together(inputs)) * draws
+
+
+def _moved_together(inputs: InputChannels) -> list[tuple[str, list[str]]]:
+    """Rows of the table, and the fields that each reads elsewhere: outcrop's fields all at once."""
+    fields = list(inputs.measured)
+    outcrop = [name for name in inputs.fields if is_context(name)]
+    moved = [(name, [name]) for name in fields] + ([(OUTCROP, outcrop)] if outcrop else [])
+    return moved + ([(ALL, fields)] if len(fields) > 1 else [])
 
 
 def importance_table(rows: Sequence[Importance]) -> list[str]:

@@ -45,7 +45,7 @@ def measure_reach(area: Area, inputs: InputChannels, seed: int = 0, most_nodes: 
     area : Area
         Fields, labels and roles.
     inputs : InputChannels
-        Which fields the network reads.
+        Which fields the network reads; outcrop as context is none of the ground's own.
     seed : int
         Of the sample.
     most_nodes : int
@@ -60,13 +60,14 @@ def measure_reach(area: Area, inputs: InputChannels, seed: int = 0, most_nodes: 
     ----------
     Meyer and Pebesma (2021), doi:10.1111/2041-210X.13650.
     """
-    fields = np.where(area.field_valid, inputs.select(area), np.float32(np.nan))
+    measured = [area.channels.index(name) for name in inputs.measured]
+    fields = np.where(area.field_valid, area.fields[measured], np.float32(np.nan))
     row, column = _training_nodes(area, seed, most_nodes)
     if len(row) < 2:
         return None
     centres = fields[:, row, column].mean(axis=1, dtype=np.float64)
     features = local_statistics(fields - centres[:, None, None], area.node_lat, area.node_lon)[:, row, column].T
-    mean, spread = features.mean(axis=0), _spread(features, len(inputs.fields))
+    mean, spread = features.mean(axis=0), _spread(features, len(measured))
     points = ((features - mean) / spread).astype(np.float32)
     mean_distance = _mean_distance(points)
     index = _cross_validated(points, area.node_lat[row], area.node_lon[column], area.meta.get("split", {}))
@@ -77,7 +78,7 @@ def measure_reach(area: Area, inputs: InputChannels, seed: int = 0, most_nodes: 
     if not threshold > 0:
         return None
     return Reach(
-        inputs.fields,
+        inputs.measured,
         centres,
         mean,
         spread,

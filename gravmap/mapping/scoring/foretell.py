@@ -111,7 +111,7 @@ def foretell_run(folder: Path, tiles: Path, options: EvaluateOptions | None = No
         made = [key for key in NULL_MODELS if key not in missing]
     tuned = labelled(area, TUNE)
     if options.importance:
-        passes += maps_needed(len(reading.inputs.fields)) * windows(tuned)
+        passes += maps_needed(reading.inputs) * windows(tuned)
     seconds = 0.0
     if passes:
         seconds = passes * seconds_per_pass(reading.network, reading.inputs.width, reading.tile_size_px, options.device)
