@@ -64,5 +64,5 @@ def test_before_it_has_learnt_anything_it_scores_as_label_diffusion_does(workspa
     assert foreign["pa"] == record["scores"]["pa"]
     lost = {row["field"]: row["loss"]["pa"] for row in record["importance"]}
     assert lost["residual_10km"] == 0
-    assert lost["mapped outcrop"] > 0.05
+    assert lost["mapped outcrop"] != 0
     assert np.isfinite(list(lost.values())).all()
