@@ -56,7 +56,7 @@ def finish(run: Run, progress: Progress = silent) -> dict[str, Any]:
         "calibration": _in_short(record),
         "best_epoch": run.best[1],
         "epochs": run.epoch,
-        "split": run.area.meta.get("split", {}),
+        "split": run.grounds.meta.get("split", {}),
         "seconds": round(sum(row["seconds"] for row in run.history), 1),
     }
     if run.group.rank == 0:
@@ -68,7 +68,7 @@ def _test_scores(run: Run, held: HeldOut) -> dict[str, Any]:
     """Scores on the test blocks, of windows of the one size that all runs are scored with."""
     mine = held.role == TEST
     named = held.logits[scoring_scale(run.scales_deg)][mine].argmax(axis=1)
-    names = [str(each["name"]) for each in run.area.classes]
+    names = [str(each["name"]) for each in run.classes]
     matrix = confusion(held.target[mine], named, len(names))
     return {**scores(matrix, names), "confusion": matrix.tolist()}
 
@@ -92,7 +92,7 @@ def _write(run: Run, result: dict[str, Any], record: dict[str, Any]) -> None:
         log.warning("%s", note)
     write_calibration(folder, {**record, "split": result["split"]})
     draw_reliability(record, folder / "reliability.png", f"{folder.name}: {run.config.model}")
-    reach = measure_reach(run.area, run.inputs, run.config.seed)
+    reach = measure_reach(run.grounds, run.inputs, run.config.seed)
     if reach is None:
         log.warning("No training label lies at a node: where the network extrapolates is not known.")
     else:

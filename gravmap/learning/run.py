@@ -29,8 +29,9 @@ from gravmap.learning.config import TrainConfig
 from gravmap.learning.distributed import Group
 from gravmap.learning.evaluation import default_scales, evaluate, scoring_scale
 from gravmap.learning.events import Events
+from gravmap.learning.grounds import Grounds
 from gravmap.learning.held_out import HeldOut, ask_held_out, count_windows
-from gravmap.learning.loss import bootstrapped_cross_entropy, class_counts, class_weights
+from gravmap.learning.loss import class_counts, class_weights, loss_terms
 from gravmap.learning.phases import ADAM, Phases
 from gravmap.learning.sampler import Sampler
 from gravmap.learning.steps import Stepper
@@ -46,17 +47,17 @@ class Run:
     """The state of a run: network, optimiser, history, and where it is."""
 
     def __init__(
-        self, area: Area, run_dir: Path, config: TrainConfig, group: Group, tiles: Tiles | None = None
+        self, ground: Area | Grounds, run_dir: Path, config: TrainConfig, group: Group, tiles: Tiles | None = None
     ) -> None:
         from gravmap.network import build, build_from_dict
 
         config = replace(config, from_tiles=tiles is not None)
         self.tiles = tiles
-        self.area, self.run_dir, self.config, self.group = area, run_dir, config, group
-        self.tile_size_px = config.tile_size_px or int(area.meta["tile_size_px"])
-        self.inputs = InputChannels.fit(area, config.inputs)
+        self.grounds, self.run_dir, self.config, self.group = Grounds.of(ground), run_dir, config, group
+        self.tile_size_px = config.tile_size_px or int(self.grounds.meta["tile_size_px"])
+        self.inputs = InputChannels.fit(self.grounds.first, config.inputs)
         self.sampler = Sampler(
-            area,
+            self.grounds,
             self.inputs,
             self.tile_size_px,
             group.device,
@@ -67,12 +68,12 @@ class Run:
             tiles=tiles,
         )
         self.steps = config.steps or math.ceil(self.sampler.window_count / config.batch_size)
-        counts = class_counts(area)
+        counts = np.sum([class_counts(area) for area in self.grounds.train], axis=0)
         weights = class_weights(counts, config.class_weight)
         self.class_weight = torch.as_tensor(weights, dtype=torch.float32, device=group.device)
-        self.absent = [str(each["name"]) for each, count in zip(area.classes, counts, strict=True) if not count]
+        self.absent = [str(each["name"]) for each, count in zip(self.classes, counts, strict=True) if not count]
         torch.manual_seed(config.seed)
-        shape = {"in_channels": self.inputs.width, "classes": len(area.classes)}
+        shape = {"in_channels": self.inputs.width, "classes": len(self.classes)}
         described = config.architecture
         network: Any = build_from_dict(described, **shape) if described else build(config.model, **shape)
         if hasattr(network, "set_prior"):
@@ -134,7 +135,7 @@ class Run:
             "seed": self.config.seed,
             "samples": numbers,
             "crops": [asdict(self.sampler.draw(self.epoch, number)) for number in numbers],
-            "channels": self.area.channels,
+            "channels": self.grounds.first.channels,
             "lr": self.phases.optimiser.param_groups[0]["lr"],
             "phase": self.phases.name,
         }
@@ -192,26 +193,33 @@ class Run:
                 self._events = self._events or Events(self.run_dir, self.epoch)
                 self._events.write(row)
 
-    def _mapped_loss(self, logits: Tensor, target: Tensor) -> float:
+    def _mapped_loss(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The training loss of a map, with the share of pixels that teach in the end, bodies of all sizes alike."""
         small = torch.zeros_like(target, dtype=torch.bool)
         weights, share = self.class_weight.to(logits.device), self.config.topk_share
-        return float(bootstrapped_cross_entropy(logits, target, small, weights, topk_share=share))
+        return loss_terms(logits, target, small, weights, topk_share=share)
 
-    def scores(self, role: int, loss: Callable[[Tensor, Tensor], float] | None = None) -> dict[str, Any]:
-        """Scores on the blocks of a role."""
+    def scores(
+        self, role: int, loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    ) -> dict[str, Any]:
+        """Scores on the ground of a role."""
         return evaluate(
-            self.network, self.area, role, scale_deg=scoring_scale(self.scales_deg), loss=loss, **self._asking
+            self.network, self.grounds, role, scale_deg=scoring_scale(self.scales_deg), loss=loss, **self._asking
         )
 
     def held_out(self, progress: Progress = silent) -> HeldOut:
         """What the network as it is says of all held-out ground, at the sizes of window that maps are made with."""
-        return ask_held_out(self.network, self.area, self.ending_scales_deg, progress=progress, **self._asking)
+        return ask_held_out(self.network, self.grounds, self.ending_scales_deg, progress=progress, **self._asking)
+
+    @property
+    def classes(self) -> list[dict[str, Any]]:
+        """What the network tells apart."""
+        return self.grounds.classes
 
     @property
     def scales_deg(self) -> list[float]:
         """Sizes of the windows the network is taught on, degrees."""
-        return sorted(set(self.config.scales_deg or self.area.window_scale_deg.tolist()))
+        return sorted(set(self.config.scales_deg or self.grounds.scales_deg))
 
     @property
     def ending_scales_deg(self) -> list[float]:
@@ -227,17 +235,17 @@ class Run:
     @functools.cached_property
     def _ending_scores(self) -> float:
         """How many times as long as a score on the tuning blocks all asking in the end takes, by windows."""
-        one = count_windows(self.area, [scoring_scale(self.scales_deg)], TUNE)
-        return count_windows(self.area, self.ending_scales_deg, TUNE, TEST) / one if one else 1.0
+        one = count_windows(self.grounds, [scoring_scale(self.scales_deg)], TUNE)
+        return count_windows(self.grounds, self.ending_scales_deg, TUNE, TEST) / one if one else 1.0
 
     def spec(self, scores: dict[str, Any]) -> ModelSpec:
         """What `predict` must know."""
-        meta = self.area.meta
+        meta = self.grounds.meta
         return ModelSpec(
             model=self.config.model,
             architecture=self.architecture,
             inputs=self.inputs.to_list(),
-            classes=self.area.classes,
+            classes=self.classes,
             tile_size_px=self.tile_size_px,
             scales_deg=self.scales_deg,
             field_recipe=dict(meta.get("field_recipe", {})),
@@ -261,7 +269,7 @@ class Run:
             "config": json.loads(self.config.to_json()),
             "area_sha256": self.fingerprint,
             "inputs": self.inputs.names,
-            "split": self.area.meta.get("split", {}),
+            "split": self.grounds.meta.get("split", {}),
             "processes": self.group.size,
             "at_once": self.stepper.at_once,
             **phase,
@@ -314,8 +322,8 @@ class Run:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of all that crops are cut from: the area, and the tiles where they are read."""
-        found = self.area.fingerprint()
+        """Hash of all that crops are cut from: the grounds, and the tiles where they are read."""
+        found = self.grounds.fingerprint()
         if self.tiles is None:
             return found
         return hashlib.sha256(f"{found} {self.tiles.record['sha256']}".encode()).hexdigest()
