@@ -10,19 +10,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from scipy.ndimage import uniform_filter
-from scipy.sparse.linalg import factorized
 from scipy.spatial import cKDTree
 
-from gravmap.errors import InputError
+from gravmap.learning.diffusion import class_probabilities, need_outcrop
 
 Labels = NDArray[np.uint8]
 
 EARTH_RADIUS_KM = 6371.0
-
-GUIDE_STRENGTH = 1.0
-"""How much label diffusion shuns steps of the fields that guide it: a typical step weakens a link by exp(-1)."""
 
 
 def majority(known: Labels) -> Labels:
@@ -38,7 +33,7 @@ def majority(known: Labels) -> Labels:
     (ny, nx) uint8
         One class.
     """
-    _need(known)
+    need_outcrop(known)
     counts = np.bincount(known[known > 0])
     return np.full(known.shape, int(counts.argmax()), np.uint8)
 
@@ -58,7 +53,7 @@ def nearest_outcrop(known: Labels, lat_deg: NDArray[Any], lon_deg: NDArray[Any])
     (ny, nx) uint8
         Classes 1..K.
     """
-    _need(known)
+    need_outcrop(known)
     points = _on_sphere(lat_deg, lon_deg)
     mask = known.ravel() > 0
     _, index = cKDTree(points[mask]).query(points)
@@ -68,7 +63,7 @@ def nearest_outcrop(known: Labels, lat_deg: NDArray[Any], lon_deg: NDArray[Any])
 
 def distance_to_outcrop_km(known: Labels, lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> NDArray[np.float64]:
     """Great-circle distance of every node to the nearest known node, km; shape (ny, nx)."""
-    _need(known)
+    need_outcrop(known)
     points = _on_sphere(lat_deg, lon_deg)
     chord, _ = cKDTree(points[known.ravel() > 0]).query(points)
     distance: NDArray[np.float64] = 2 * EARTH_RADIUS_KM * np.arcsin(np.clip(chord / 2, 0, 1)).reshape(known.shape)
@@ -98,7 +93,7 @@ def nearest_in_feature_space(
     (ny, nx) uint8
         Classes 1..K.
     """
-    _need(known)
+    need_outcrop(known)
     features = []
     for field in fields_mgal.astype(np.float64):
         along_y, along_x = np.gradient(field, *spacing_yx_km)
@@ -118,43 +113,20 @@ def label_diffusion(
 ) -> Labels:
     """The class a random walker is likeliest to meet first (harmonic functions with the outcrop as boundary).
 
-    Solves one Laplace equation per class with the known nodes held at 0 or 1 and no flow through the rim
-    (Grady 2006, IEEE Trans. Pattern Anal. Mach. Intell. 28, 1768, doi 10.1109/TPAMI.2006.233). With a guide the walker
-    shuns steep ground: between neighbours d apart, whose C fields differ by s_c, it passes with weight ::
-
-        exp(-GUIDE_STRENGTH mean_c (s_c / d)^2 / r_c^2) / d^2
-
-    r_c being the root mean square of s_c / d over all neighbours; without one, with 1 / d^2.
-    A direct factorisation: right for up to some hundred thousand nodes.
-
     Parameters
     ----------
-    known : (ny, nx) uint8
-        1..K where the class is known, 0 elsewhere.
-    spacing_yx_km : (float, float)
-        Node spacing along latitude and longitude, km.
-    guide : (C, ny, nx) float, optional
-        Fields on the same nodes, finite; in whatever units.
+    known, spacing_yx_km, guide
+        As in :func:`gravmap.learning.diffusion.class_probabilities`.
 
     Returns
     -------
     (ny, nx) uint8
         Classes 1..K.
     """
-    _need(known)
-    seed = known.ravel() > 0
-    if seed.all():
-        return known.copy()
-    laplacian = _laplacian(known.shape, spacing_yx_km, guide)
-    free = ~seed
-    solve = factorized(laplacian[free][:, free].tocsc())
-    coupling = -laplacian[free][:, seed]
-    present = np.unique(known[known > 0])
-    likelihood = np.stack([solve(coupling @ (known.ravel()[seed] == value).astype(float)) for value in present])
-    classes = known.ravel().copy()
-    classes[free] = present[likelihood.argmax(axis=0)]
-    result: Labels = classes.reshape(known.shape)
-    return result
+    need_outcrop(known)
+    chances = class_probabilities(known, spacing_yx_km, int(known.max()), guide)
+    classes: Labels = (chances.argmax(axis=0) + 1).astype(np.uint8)
+    return classes
 
 
 def spacing_yx_km(lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> tuple[float, float]:
@@ -165,34 +137,8 @@ def spacing_yx_km(lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> tuple[float, 
     return along_lat, along_lon * float(np.cos(np.radians(np.mean(lat_deg))))
 
 
-def _laplacian(shape: tuple[int, ...], spacing_yx_km: tuple[float, float], guide: NDArray[np.floating] | None) -> Any:
-    """The graph Laplacian of a grid, each node joined to four neighbours; sparse, (ny * nx, ny * nx)."""
-    number = np.arange(shape[0] * shape[1]).reshape(shape)
-    joined = [(number[:-1].ravel(), number[1:].ravel()), (number[:, :-1].ravel(), number[:, 1:].ravel())]
-    first, second = (np.concatenate(ends) for ends in zip(*joined, strict=True))
-    spacing = np.repeat(np.asarray(spacing_yx_km, float), [one.size for one, _ in joined])
-    weight = spacing**-2
-    if guide is not None:
-        fields = guide.reshape(len(guide), -1).astype(np.float64)
-        slope = ((fields[:, second] - fields[:, first]) / spacing) ** 2
-        typical = slope.mean(axis=1, keepdims=True)
-        steep = np.divide(slope, typical, out=np.zeros_like(slope), where=typical > 0).mean(axis=0)
-        # Never quite closed, or a ringed node would belong to nobody.
-        weight *= np.maximum(np.exp(-GUIDE_STRENGTH * steep), 1e-6)
-    both = (np.concatenate([first, second]), np.concatenate([second, first]))
-    weights = sparse.coo_matrix((np.concatenate([weight, weight]), both), shape=(number.size, number.size)).tocsr()
-    return (sparse.diags(np.asarray(weights.sum(axis=1)).ravel()) - weights).tocsr()
-
-
 def _on_sphere(lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> NDArray[np.float64]:
     """Unit vectors of all nodes, (ny * nx, 3)."""
     lat, lon = np.meshgrid(np.radians(lat_deg), np.radians(lon_deg), indexing="ij")
     points = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
     return points.reshape(-1, 3)
-
-
-def _need(known: Labels) -> None:
-    if not (known > 0).any():
-        raise InputError(
-            "No outcrop is known: a null model has nothing to start from.", "Check the labels and the split."
-        )

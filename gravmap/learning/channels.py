@@ -8,6 +8,9 @@ saved with the weights. Nothing is ever normalised per window, so that an anomal
 | a field's name | 1      | the field over one number: half its span from the 16th to the 84th percentile         |
 | `scale`        | 1      | log10 of degrees per pixel, constant over a window                                    |
 | `rgb:FIELD`    | 3      | the field through one rainbow between fixed limits, as in the paper; each from -1 to 1 |
+
+Outcrop as context (`gravmap.learning.outcrop`) is fields, too, over 1: what is mapped around is never measured on a
+place. Nor is gravity where a network is to work on ground that it was not taught on (`gravmap.learning.fixed_spreads`).
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from torch import Tensor
 
 from gravmap.errors import InputError, OptionError
 from gravmap.learning.area import Area
+from gravmap.learning.fixed_spreads import fixed_spread
+from gravmap.learning.outcrop import PREFIX, is_context
 
 SCALE = "scale"
 RGB = "rgb:"
@@ -188,8 +193,28 @@ class InputChannels:
         """How many planes the network reads."""
         return sum(3 if isinstance(channel, RainbowChannel) else 1 for channel in self.channels)
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of the fields that are measured on the ground: those that are not outcrop as context."""
+        return tuple(name for name in self.fields if not is_context(name))
+
+    @property
+    def reads_outcrop(self) -> bool:
+        """Whether outcrop is read as context."""
+        return len(self.measured) < len(self.fields)
+
+    @property
+    def outcrop_planes(self) -> tuple[int, int] | None:
+        """The first of the planes with log chances of classes and the one after the last; None where there is none."""
+        place, found = 0, []
+        for channel in self.channels:
+            if channel.name.removeprefix(PREFIX).isdigit():
+                found.append(place)
+            place += 3 if isinstance(channel, RainbowChannel) else 1
+        return (found[0], found[-1] + 1) if found else None
+
     @classmethod
-    def fit(cls, area: Area, names: Sequence[str] | None = None) -> InputChannels:
+    def fit(cls, area: Area, names: Sequence[str] | None = None, *, fixed: bool = False) -> InputChannels:
         """Measure on an area what the channels need: one spread per field, and the rainbow's limits.
 
         Parameters
@@ -198,13 +223,15 @@ class InputChannels:
             Where the network will be taught. Its whole field counts: gravity is known where the map is not.
         names : sequence of str, optional
             Names of fields, `scale`, `rgb:FIELD`; by default every field of the area.
+        fixed : bool
+            Take spreads from a table (:func:`gravmap.learning.fixed_spreads.fixed_spread`), the same everywhere.
 
         Raises
         ------
         InputError
             The area lacks a field.
         OptionError
-            A name stands twice, or no field is among them.
+            A name stands twice, or no field is among them; or the table has not all of them.
         """
         names = area.channels if names is None else list(names)
         units = dict(zip(area.channels, area.channel_units, strict=True))
@@ -216,7 +243,11 @@ class InputChannels:
             if read not in units:
                 raise InputError(f"The tile set has no field {read!r}; it has {', '.join(units)}.")
             known = area.fields[area.channels.index(read)][area.field_valid]
-            if name.startswith(RGB):
+            if is_context(name):
+                channels.append(FieldChannel(read, units[read], 1.0))
+            elif fixed:
+                channels.append(FieldChannel(read, units[read], fixed_spread(name)))
+            elif name.startswith(RGB):
                 channels.append(RainbowChannel(read, units[read], robust_spread(known), *_limits(known)))
             else:
                 channels.append(FieldChannel(read, units[read], robust_spread(known)))

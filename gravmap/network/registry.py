@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from gravmap.network.architecture import Architecture
 from gravmap.network.bisenet import BiSeNet, BiSeNetArchitecture
 from gravmap.network.ggmnet import GGMNet
 from gravmap.network.hrnet import HRNet, HRNetArchitecture
+from gravmap.network.outcrop_start import OutcropStart, OutcropStartArchitecture
 from gravmap.network.peers import UNet, UNetArchitecture
 from gravmap.network.presets import PRESETS
 from gravmap.network.smp import SmpArchitecture, SmpNetwork
@@ -38,6 +40,7 @@ _KINDS: dict[str, tuple[Callable[[Mapping[str, Any]], Any], Callable[..., nn.Mod
     HRNetArchitecture.KIND: (HRNetArchitecture.from_dict, HRNet),
     BiSeNetArchitecture.KIND: (BiSeNetArchitecture.from_dict, BiSeNet),
     SmpArchitecture.KIND: (SmpArchitecture.from_dict, SmpNetwork),
+    OutcropStartArchitecture.KIND: (lambda record: _outcrop_start(record), lambda *shape: _with_body(*shape)),
 }
 
 
@@ -144,6 +147,17 @@ def read_architecture(path: Path) -> dict[str, Any]:
     except OptionError as error:
         raise OptionError(f"{path}: {error.message}", error.hint) from None
     return described
+
+
+def _outcrop_start(record: Mapping[str, Any]) -> OutcropStartArchitecture:
+    """Read the record of a network that starts from outcrop; its body's is checked as any."""
+    architecture = OutcropStartArchitecture.from_dict(record)
+    body = _kind(architecture.body)[0](architecture.body).to_dict()
+    return replace(architecture, body=body)
+
+
+def _with_body(architecture: OutcropStartArchitecture, in_channels: int, classes: int) -> OutcropStart:
+    return OutcropStart(architecture, build_from_dict(architecture.body, in_channels, classes), in_channels, classes)
 
 
 def _kind(record: Mapping[str, Any]) -> tuple[Callable[[Mapping[str, Any]], Any], Callable[..., nn.Module]]:

@@ -11,15 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.synthetic.geometry import FloatArray, StrikePlane
+from gravmap.synthetic.setting import Setting
 
 LABELS = NDArray[np.uint8]
 
-# Percent of the bedrock, classes 1..10; mapped around the Junggar Basin: 0, 7, 5, 4, 3, 17, 21, 2, 8, 32.
-SHARES_PERCENT = (1.0, 8.0, 5.0, 6.0, 4.0, 17.0, 23.0, 6.0, 9.0, 21.0)
 PERMIAN, MESOZOIC, ACID = 8, 9, 10
 
 _BELT_CLIP_KM = (15.0, 160.0)
-_BELT_SIGMA = 0.5
 _MISFITS = 60
 
 
@@ -79,28 +77,29 @@ class Bedrock:
     belt_base_km: FloatArray
 
 
-def draw_belts(plane: StrikePlane, width_km: float) -> Belts:
-    """Cut the plane into belts of lognormal width (median `width_km`, sigma 0.5) with wavy boundaries."""
+def draw_belts(plane: StrikePlane, setting: Setting) -> Belts:
+    """Cut the plane into belts of lognormal width with wavy boundaries."""
     stream = plane.dice.stream("belts")
-    place = plane.across_km + 9.0 * plane.field("belt wiggle", 60.0, stretch=2.0, smoothness=1.0)
+    place = plane.across_km + setting.belt_wiggle_km * plane.field("belt wiggle", 60.0, stretch=2.0, smoothness=1.0)
     start, stop = place.min() - _BELT_CLIP_KM[1], place.max() + _BELT_CLIP_KM[1]
     boundaries = [start]
     while boundaries[-1] < stop:
-        boundaries.append(boundaries[-1] + float(np.clip(width_km * stream.lognormal(0, _BELT_SIGMA), *_BELT_CLIP_KM)))
+        width = setting.belt_width_km * stream.lognormal(0, setting.belt_sigma)
+        boundaries.append(boundaries[-1] + float(np.clip(width, *_BELT_CLIP_KM)))
     edges = np.asarray(boundaries)
     index = np.searchsorted(edges, place) - 1
     below, above = place - edges[index], edges[index + 1] - place
     return Belts(index, len(edges), np.minimum(below, above), np.where(below < above, index, index + 1))
 
 
-def draw_uplift(plane: StrikePlane, belts: Belts) -> FloatArray:
+def draw_uplift(plane: StrikePlane, belts: Belts, setting: Setting) -> FloatArray:
     """How far the crust was raised, mean 0 and variance 1: high means old rock, worn bare.
 
     Regional swells, a throw for every belt, and local relief.
     """
     uplift = (
-        0.8 * plane.field("uplift regional", 45.0, stretch=2.0, smoothness=1.2)
-        + 0.44 * belts.draw(plane.dice.stream("uplift throw"))
+        0.8 * plane.field("uplift regional", setting.uplift_length_km, stretch=2.0, smoothness=1.2)
+        + setting.uplift_throw * belts.draw(plane.dice.stream("uplift throw"))
         + 0.45 * plane.field("uplift local", 25.0, stretch=2.0, smoothness=1.0)
     )
     standard: FloatArray = (uplift - uplift.mean()) / uplift.std()
@@ -108,7 +107,7 @@ def draw_uplift(plane: StrikePlane, belts: Belts) -> FloatArray:
 
 
 def draw_bedrock(
-    plane: StrikePlane, belts: Belts, uplift: FloatArray, kept: NDArray[np.bool_], shares_percent: tuple[float, ...]
+    plane: StrikePlane, belts: Belts, uplift: FloatArray, kept: NDArray[np.bool_], setting: Setting
 ) -> Bedrock:
     """Lay the ten classes out so that their shares over the `kept` nodes come out as asked.
 
@@ -121,23 +120,23 @@ def draw_bedrock(
         From the functions above.
     kept : ndarray of bool, shape (ny, nx)
         The nodes that make the crust's own cells: the margin is not counted.
-    shares_percent : tuple of 10 floats
-        Shares of the classes 1..10.
+    setting : Setting
+        Shares of the classes, folds, granites and basins.
 
     Returns
     -------
     Bedrock
         Shares are exact to one node, that of the granites (and so of the belt classes) to a part of a small body.
     """
-    shares = np.asarray(shares_percent) / np.sum(shares_percent)
-    mesozoic_km, permian_km = _basins(plane, uplift, kept, shares[MESOZOIC - 1], shares[PERMIAN - 1])
+    shares = np.asarray(setting.shares_percent) / np.sum(setting.shares_percent)
+    mesozoic_km, permian_km = _basins(plane, uplift, kept, shares[MESOZOIC - 1], shares[PERMIAN - 1], setting)
     basin = (mesozoic_km > 0) | (permian_km > 0)
-    pluton, pluton_km, count = _plutons(plane, kept & ~basin, shares[ACID - 1] * kept.sum())
+    pluton, pluton_km, count = _plutons(plane, kept & ~basin, shares[ACID - 1] * kept.sum(), setting)
 
     level = (
-        0.75 * belts.draw(plane.dice.stream("age of belts"))
-        + 0.75 * plane.field("folds", 20.0, stretch=4.0, smoothness=1.8)
-        - 0.30 * uplift
+        setting.age_of_belts * belts.draw(plane.dice.stream("age of belts"))
+        + 0.75 * plane.field("folds", setting.fold_km, stretch=setting.fold_stretch, smoothness=1.8)
+        - setting.age_on_uplift * uplift
     )
     bare = kept & ~basin & (pluton == 0)
     if not bare.any():  # a few cells can all be granite
@@ -148,8 +147,8 @@ def draw_bedrock(
     truth = np.where(permian_km > 0, np.uint8(PERMIAN), truth)
     truth = np.where(mesozoic_km > 0, np.uint8(MESOZOIC), truth).astype(np.uint8)
     reach = (
-        6.0
-        + 1.6 * belts.draw(plane.dice.stream("belt depth"))
+        setting.belt_base_km
+        + setting.belt_base_spread_km * belts.draw(plane.dice.stream("belt depth"))
         + 1.2 * plane.field("belt base", 40.0, stretch=2.0, smoothness=1.2)
     )
     return Bedrock(truth, age_class, mesozoic_km, permian_km, pluton_km, pluton, count, np.clip(reach, 2.5, 11.0))
@@ -163,10 +162,11 @@ def _cut_by_share(level: FloatArray, counted: NDArray[np.bool_], shares: FloatAr
 
 
 def _basins(
-    plane: StrikePlane, uplift: FloatArray, kept: NDArray[np.bool_], mesozoic: float, permian: float
+    plane: StrikePlane, uplift: FloatArray, kept: NDArray[np.bool_], mesozoic: float, permian: float, setting: Setting
 ) -> tuple[FloatArray, FloatArray]:
-    """Thickness of the Mesozoic (0.15-2.65 km) and of the Permian (0.2-2.4 km) that rims it and underlies it."""
-    sag = plane.field("successor basins", 22.0, stretch=2.5, smoothness=1.2) - 0.45 * uplift
+    """Thickness of the Mesozoic (usually 0.15-2.65 km) and of the Permian (0.2-2.4) that rims and underlies it."""
+    sag = plane.field("successor basins", setting.basin_length_km, stretch=2.5, smoothness=1.2)
+    sag = sag - setting.basin_on_uplift * uplift
     inside = np.quantile(sag[kept], 1 - mesozoic)
     rim = np.quantile(sag[kept], 1 - mesozoic - permian)
     deepest = np.quantile(sag[kept], 0.998)
@@ -175,16 +175,18 @@ def _basins(
         scaled: FloatArray = np.clip((sag - shore) / max(deepest - shore, 1e-9), 0, 1)
         return scaled
 
-    mesozoic_km = np.where(sag > inside, 0.15 + 2.5 * depth(inside) ** 1.2, 0.0)
-    permian_km = np.where(sag > rim, 0.2 + 2.2 * depth(rim), 0.0)
+    mesozoic_km = np.where(sag > inside, 0.15 + setting.mesozoic_km * depth(inside) ** 1.2, 0.0)
+    permian_km = np.where(sag > rim, 0.2 + setting.permian_km * depth(rim), 0.0)
     return mesozoic_km, permian_km
 
 
-def _plutons(plane: StrikePlane, counted: NDArray[np.bool_], wanted: float) -> tuple[NDArray[np.intp], FloatArray, int]:
+def _plutons(
+    plane: StrikePlane, counted: NDArray[np.bool_], wanted: float, setting: Setting
+) -> tuple[NDArray[np.intp], FloatArray, int]:
     """Scatter granites until `wanted` counted nodes are granite.
 
-    Outline: an ellipse along strike (major half axis lognormal, median 9 km) with a rough edge. Thickness:
-    T = 0.69 W^0.6 km for a body W km wide, lognormal with sigma 0.3, with a round floor; Cruden and McCaffrey (2001,
+    Outline: an ellipse along strike (major half axis lognormal) with a rough edge. Thickness: T = a W^0.6 km (a usually
+    0.69) for a body W km wide, lognormal with sigma 0.3, with a round floor; Cruden and McCaffrey (2001,
     Physics and Chemistry of the Earth A 26, 303-315) find 0.6(+-0.15) W^0.6(+-0.1). None is thicker than 10 km, the
     threshold of batholiths (Cruden, McCaffrey and Bunger 2018, Geometric scaling of tabular igneous intrusions).
     """
@@ -202,11 +204,11 @@ def _plutons(plane: StrikePlane, counted: NDArray[np.bool_], wanted: float) -> t
     # Where hardly a node may become granite, the wanted share cannot be reached: stop when all is granite.
     while granite < min(wanted, counted.sum()):
         row, column = np.unravel_index(np.searchsorted(chance, stream.uniform(0, chance[-1])), shape)
-        major = float(np.clip(9.0 * stream.lognormal(0, 0.65), 3.0, 45.0))
+        major = float(np.clip(setting.granite_km * stream.lognormal(0, setting.granite_sigma), 3.0, 45.0))
         minor = major / stream.uniform(1.0, 2.6)
         turn = plane.strike_rad[row, column] + np.radians(stream.normal(0, 23))
         width = 2 * np.sqrt(major * minor)
-        floor = min(0.69 * width**0.6 * stream.lognormal(0, 0.3), 10.0)
+        floor = min(setting.granite_thickness * width**0.6 * stream.lognormal(0, 0.3), 10.0)
         reach = [int(1.6 * major / step) + 1 for step in steps_km]
         box = (
             slice(max(row - reach[0], 0), row + reach[0] + 1),

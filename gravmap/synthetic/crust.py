@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,22 @@ from numpy.typing import NDArray
 from scipy.ndimage import convolve1d
 
 from gravmap.errors import OptionError
-from gravmap.synthetic.bedrock import SHARES_PERCENT, draw_bedrock, draw_belts, draw_uplift
+from gravmap.synthetic.bedrock import draw_bedrock, draw_belts, draw_uplift
 from gravmap.synthetic.cover import MAPPED_KM, draw_cover, draw_moho
 from gravmap.synthetic.geometry import EARTH_RADIUS_KM, Dice, FloatArray, random_field, strike_plane
 from gravmap.synthetic.layers import Layer, fade_window, low_pass, plane_gravity, sphere_gravity
-from gravmap.synthetic.rocks import RockTable, load_rocks
+from gravmap.synthetic.prior import Prior, load_prior
+from gravmap.synthetic.setting import Setting
 from gravmap.synthetic.stack import Stack, build_stack, moho_layers
 
+SPACING_DEG = 1 / 30
 # Cells of real geology around the wanted ones, thrown away at the end.
 MARGIN_CELLS = 36
 # Taller regions (degrees, the margin not counted) leave the plane: one cos(latitude) would be off by over 10 %.
 TALLEST_PLANE_DEG = 8.0
 _FADED = 0.6  # of the margin
 _STEEPEST_LATITUDE_DEG = 79.0
+_WEST_DEG = 82.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +55,18 @@ class Crust:
         Units, thicknesses and densities of every column, to 20 km.
     bounds_wsen : tuple of float
         Outer edges of the cells: west, south, east, north, degrees.
+    setting : Setting
+        Every number it was made with.
+    around : xr.DataArray or None
+        When asked for: the gravity of a wider box, a collar of cells on each side, as `gravity`; a residual near the
+        region's sides needs to know what lies beyond.
     components : dict of str to ndarray, or None
         When asked for: gravity of ``bedrock``, ``cover``, ``moho`` and ``noise``, mGal, shape (ny, nx); they add up
         to `gravity`.
     seed : int
         What it was made from.
     parameters : dict
-        Every other argument of `make_crust`, JSON-able.
+        Every other argument of `make_crust`, and the prior it was drawn from; JSON-able.
     """
 
     gravity: xr.DataArray
@@ -68,6 +76,8 @@ class Crust:
     moho_depth_m: NDArray[np.float32]
     stack: Stack
     bounds_wsen: tuple[float, float, float, float]
+    setting: Setting
+    around: xr.DataArray | None
     components: dict[str, NDArray[np.float32]] | None
     seed: int
     parameters: dict[str, Any]
@@ -83,17 +93,12 @@ def make_crust(
     seed: int = 0,
     shape: tuple[int, int] = (160, 240),
     south_west: tuple[float, float] = (82.0, 43.0),
-    spacing_deg: float = 1 / 30,
+    spacing_deg: float = SPACING_DEG,
     *,
     sub: int = 2,
-    cover_share: float = 0.48,
-    shares_percent: tuple[float, ...] = SHARES_PERCENT,
-    belt_width_km: float = 50.0,
-    low_pass_km: float = 18.5,
-    noise_mgal: float = 1.5,
-    noise_length_km: float = 8.0,
-    rocks: RockTable | None = None,
+    setting: Setting | None = None,
     margin: int = MARGIN_CELLS,
+    collar: int = 0,
     components: bool = False,
 ) -> Crust:
     """Simulate a crust and the gravity above it.
@@ -113,20 +118,14 @@ def make_crust(
         Size of a cell, degrees; 2 arc-minutes as in WGM2012.
     sub : int
         The crust is built on a grid this many times finer, its gravity averaged over the cells.
-    cover_share : float
-        Part of the cells (0 to 1) hidden by cover of at least 50 m.
-    shares_percent : 10 floats
-        Shares of the classes 1..10 in the bedrock below the cover.
-    belt_width_km : float
-        Median width of a belt.
-    low_pass_km : float
-        Wavelength at which the field keeps half of its amplitude; 18.5 km is degree 2190 of EGM2008. 0: all kept.
-    noise_mgal, noise_length_km : float
-        Standard deviation and correlation length of the noise added last.
-    rocks : RockTable, optional
-        Densities; gravmap's own when None.
+    setting : Setting, optional
+        Every number of the geology and of the field, except the latitude, which `south_west` gives; the middle of the
+        prior ``central-asia`` when None.
     margin : int
         Cells of geology built around the region and thrown away.
+    collar : int
+        Keep the gravity of so many cells of the margin in `Crust.around`. The noise is then drawn for the wider box,
+        and so is another one.
     components : bool
         Keep the gravity of bedrock, cover, Moho and noise apart as well.
 
@@ -139,57 +138,58 @@ def make_crust(
     OptionError
         A number makes no sense, or the region comes too near to a pole.
     """
-    _check(seed, shape, south_west, spacing_deg, sub, cover_share, shares_percent, margin)
-    _check_positive(belt_width_km=belt_width_km, noise_length_km=noise_length_km)
-    rocks = load_rocks() if rocks is None else rocks
+    setting = load_prior().typical() if setting is None else setting
+    _check(seed, shape, south_west, spacing_deg, sub, setting, margin, collar)
     ny, nx = shape
     west, south = south_west
     # Fine nodes: every cell centre is one of them, and sub - 1 lie between two centres.
     fine_deg = spacing_deg / sub
     lat: FloatArray = south + (0.5 - margin) * spacing_deg + fine_deg * np.arange((ny + 2 * margin - 1) * sub + 1.0)
     lon: FloatArray = west + (0.5 - margin) * spacing_deg + fine_deg * np.arange((nx + 2 * margin - 1) * sub + 1.0)
-    inner = (
-        slice(margin * sub, (margin + ny - 1) * sub + 1, sub),
-        slice(margin * sub, (margin + nx - 1) * sub + 1, sub),
-    )
     middle = np.radians(south + ny * spacing_deg / 2)
     northing = EARTH_RADIUS_KM * np.radians(lat - np.degrees(middle))
     easting = EARTH_RADIUS_KM * np.cos(middle) * np.radians(lon - lon.mean())
     y_km, x_km = np.meshgrid(northing, easting, indexing="ij")
     spacing_yx_m = 1000 * (northing[1] - northing[0]), 1000 * (easting[1] - easting[0])
     kept = np.zeros(y_km.shape, dtype=bool)
+    inner = _cells(0, shape, margin, sub)
     kept[inner] = True
 
     dice = Dice(seed)
-    plane = strike_plane(dice, y_km, x_km, float(np.sqrt(spacing_yx_m[0] * spacing_yx_m[1])) / 1000)
-    belts = draw_belts(plane, belt_width_km)
-    uplift = draw_uplift(plane, belts)
-    cover_km = draw_cover(plane, uplift, kept, cover_share)
-    moho_km = draw_moho(plane, uplift)
-    bedrock = draw_bedrock(plane, belts, uplift, kept, shares_percent)
-    stack = build_stack(plane, belts, bedrock, cover_km, rocks)
+    plane = strike_plane(dice, y_km, x_km, float(np.sqrt(spacing_yx_m[0] * spacing_yx_m[1])) / 1000, setting)
+    belts = draw_belts(plane, setting)
+    uplift = draw_uplift(plane, belts, setting)
+    cover_km = draw_cover(plane, uplift, kept, setting)
+    moho_km = draw_moho(plane, uplift, setting)
+    bedrock = draw_bedrock(plane, belts, uplift, kept, setting)
+    stack = build_stack(plane, belts, bedrock, cover_km, setting.rocks)
 
     window = fade_window((lat.size, lon.size), (_FADED * margin * sub, _FADED * margin * sub))
-    filters = low_pass(1000 * low_pass_km) if low_pass_km > 0 else None
+    filters = low_pass(1000 * setting.low_pass_km) if setting.low_pass_km > 0 else None
     tall = ny * spacing_deg > TALLEST_PLANE_DEG
+
+    wide = _cells(collar, shape, margin, sub)
 
     def attraction(layers: Iterable[Layer]) -> FloatArray:
         if tall:
-            return _cell_means(sphere_gravity(layers, lat, lon, window, filters=filters), sub)[inner]
-        return _cell_means(plane_gravity(layers, spacing_yx_m, window, filters=filters), sub)[inner]
+            return _cell_means(sphere_gravity(layers, lat, lon, window, filters=filters), sub)[wide]
+        return _cell_means(plane_gravity(layers, spacing_yx_m, window, filters=filters), sub)[wide]
 
     parts = {
         "bedrock": attraction(stack.layers(cover=False)),
         "cover": attraction(stack.layers(cover=True)),
-        "moho": attraction(moho_layers(moho_km, rocks.moho_contrast)),
-        "noise": noise_mgal
-        * random_field(dice.stream("noise"), y_km[inner], x_km[inner], noise_length_km, 1.0, 1.0, plane.cell_km * sub),
+        "moho": attraction(moho_layers(moho_km, setting.moho_depth_km, setting.rocks.moho_contrast)),
+        "noise": setting.noise_mgal
+        * random_field(
+            dice.stream("noise"), y_km[wide], x_km[wide], setting.noise_length_km, 1.0, 1.0, plane.cell_km * sub
+        ),
     }
+    total = _grid(np.sum(list(parts.values()), axis=0), shape, (west, south), spacing_deg, collar)
+    own = slice(collar, collar + ny), slice(collar, collar + nx)
     cover_km, truth = stack.base_km[0][inner], bedrock.truth[inner].copy()
-    rows: FloatArray = south + spacing_deg * (np.arange(float(ny)) + 0.5)
-    columns: FloatArray = west + spacing_deg * (np.arange(float(nx)) + 0.5)
+    setting = replace(setting, latitude_deg=float(np.degrees(middle)))
     return Crust(
-        gravity=_grid(np.sum(list(parts.values()), axis=0), rows, columns),
+        gravity=total[own] if collar else total,
         # The shore lies on a node, whose 50 m may be rounded down in float32.
         surface=np.where(cover_km < MAPPED_KM - 1e-6, truth, 0).astype(np.uint8),
         truth=truth,
@@ -197,24 +197,80 @@ def make_crust(
         moho_depth_m=(1000 * moho_km[inner]).astype(np.float32),
         stack=stack.cut(inner),
         bounds_wsen=(west, south, west + nx * spacing_deg, south + ny * spacing_deg),
-        components={name: part.astype(np.float32) for name, part in parts.items()} if components else None,
+        setting=setting,
+        around=total if collar else None,
+        components={name: part[own].astype(np.float32) for name, part in parts.items()} if components else None,
         seed=int(seed),
         parameters={
             "shape": [int(ny), int(nx)],
             "south_west": [float(west), float(south)],
             "spacing_deg": spacing_deg,
             "sub": sub,
-            "cover_share": cover_share,
-            "shares_percent": list(shares_percent),
-            "belt_width_km": belt_width_km,
-            "low_pass_km": low_pass_km,
-            "noise_mgal": noise_mgal,
-            "noise_length_km": noise_length_km,
             "margin": margin,
-            "rocks": rocks.to_dict(),
+            "collar": collar,
+            "setting": setting.to_dict(),
             "operator": "latitude-variable" if tall else "plane",
         },
     )
+
+
+def draw_crust(
+    prior: Prior,
+    seed: int,
+    shape: tuple[int, int] = (240, 360),
+    *,
+    sub: int = 1,
+    collar: int = MARGIN_CELLS,
+    components: bool = False,
+) -> Crust:
+    """Draw one crust from a prior: first its numbers, then its rocks.
+
+    Parameters
+    ----------
+    prior : Prior
+        See `load_prior`.
+    seed : int
+        From 0 up; decides both.
+    shape : (int, int)
+        Rows and columns of cells of 2 arc-minutes.
+    sub : int
+        As in `make_crust`. Training crusts are built straight on their cells, four times faster.
+    collar : int
+        As in `make_crust`; the whole margin, so that residuals know what lies around the region.
+    components : bool
+        As in `make_crust`.
+
+    Returns
+    -------
+    Crust
+        At the drawn latitude; its longitude means nothing.
+
+    Raises
+    ------
+    OptionError
+        As `make_crust`.
+    """
+    _check_seed(seed)
+    setting = prior.draw(seed)
+    south = round(setting.latitude_deg - shape[0] * SPACING_DEG / 2, 6)
+    crust = make_crust(
+        seed,
+        shape,
+        (_WEST_DEG, south),
+        sub=sub,
+        setting=setting,
+        collar=collar,
+        components=components,
+    )
+    drawn = {"prior": {"name": prior.name, "sha256": prior.sha256}, **crust.parameters}
+    return replace(crust, parameters=drawn)
+
+
+def _cells(collar: int, shape: tuple[int, int], margin: int, sub: int) -> tuple[slice, slice]:
+    """The fine nodes at the centres of the region's cells and of `collar` cells around it."""
+    first = (margin - collar) * sub
+    rows, columns = (slice(first, (margin + collar + size - 1) * sub + 1, sub) for size in shape)
+    return rows, columns
 
 
 def _cell_means(fine: FloatArray, sub: int) -> FloatArray:
@@ -228,8 +284,14 @@ def _cell_means(fine: FloatArray, sub: int) -> FloatArray:
     return means
 
 
-def _grid(values: FloatArray, lat: FloatArray, lon: FloatArray) -> xr.DataArray:
+def _grid(
+    values: FloatArray, shape: tuple[int, int], south_west: tuple[float, float], spacing_deg: float, collar: int
+) -> xr.DataArray:
     """A field grid as the gravity room knows it."""
+    lon, lat = (
+        corner + spacing_deg * (np.arange(-float(collar), size + collar) + 0.5)
+        for corner, size in zip(south_west, shape[::-1], strict=True)
+    )
     grid = xr.DataArray(
         values.astype(np.float32),
         dims=("lat", "lon"),
@@ -258,23 +320,26 @@ def _check(
     south_west: tuple[float, float],
     spacing_deg: float,
     sub: int,
-    cover_share: float,
-    shares_percent: tuple[float, ...],
+    setting: Setting,
     margin: int,
+    collar: int,
 ) -> None:
-    if seed < 0:
-        raise OptionError(f"The seed {seed} is negative.", "Any whole number from 0 up will do.")
+    _check_seed(seed)
     if min(shape) < 2:
         raise OptionError(f"A crust of {shape[0]} x {shape[1]} cells is too small.", "Ask for 2 x 2 cells at least.")
     _check_positive(spacing_deg=spacing_deg)
     if sub < 1 or margin < 1:
         raise OptionError(f"sub {sub} and margin {margin} must be 1 at least.", "Usual are sub 2 and margin 36.")
-    if not 0 <= cover_share <= 1:
-        raise OptionError(f"A cover share of {cover_share:g} is no part of the whole.", "Give a number from 0 to 1.")
-    if len(shares_percent) != 10 or min(shares_percent) < 0 or sum(shares_percent[:7]) <= 0:
+    if not 0 <= collar <= margin:
+        raise OptionError(f"A collar of {collar} cells is none of a margin of {margin}.", "0 to the margin will do.")
+    _check_positive(belt_width_km=setting.belt_width_km, noise_length_km=setting.noise_length_km)
+    shares = setting.shares_percent
+    if not 0 <= setting.cover_share <= 1:
+        raise OptionError(f"A cover share of {setting.cover_share:g} is no part of the whole.", "Give a number from 0 to 1.")
+    if len(shares) != 10 or min(shares) < 0 or sum(shares[:7]) <= 0:
         raise OptionError(
             "Ten shares from 0 up are needed, and one of the first seven must be above 0.",
-            f"The usual ones are {', '.join(f'{share:g}' for share in SHARES_PERCENT)}.",
+            "Those of the prior central-asia are 1, 8, 5, 6, 4, 17, 23, 6, 9, 21.",
         )
     reach = margin * spacing_deg
     south, north = south_west[1] - reach, south_west[1] + shape[0] * spacing_deg + reach
@@ -283,6 +348,11 @@ def _check(
             f"The crust with its margin would reach from {south:g} to {north:g} degrees of latitude.",
             f"Stay within {_STEEPEST_LATITUDE_DEG:g} degrees of the equator.",
         )
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise OptionError(f"The seed {seed} is negative.", "Any whole number from 0 up will do.")
 
 
 def _check_positive(**values: float) -> None:

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from scipy.fft import irfft2, next_fast_len, rfft2
 from scipy.ndimage import map_coordinates
 
+from gravmap.synthetic.setting import Setting
+
 FloatArray = NDArray[np.float64]
 
 EARTH_RADIUS_KM = 6371.0
 
-_WARP_LENGTH_KM = 250.0
-_WARP_KM = 60.0
-_FAULT_SPACING_KM = 300.0  # along strike; two to four faults in 240 x 360 cells
-_FAULT_SHIFT_KM = (15.0, 60.0)
+_LEAST_FAULT_SHIFT_KM = 15.0
 
 
 @dataclass(frozen=True)
@@ -139,11 +138,13 @@ def random_field(
     return interpolated
 
 
-def strike_plane(dice: Dice, y_km: FloatArray, x_km: FloatArray, cell_km: float) -> StrikePlane:
+def strike_plane(
+    dice: Dice, y_km: FloatArray, x_km: FloatArray, cell_km: float, setting: Setting
+) -> StrikePlane:
     """Lay strike-following coordinates on a plane.
 
-    The strike points anywhere; both coordinates are warped by smooth fields (60 km rms over 250 km), then shifted
-    across strike by 15 to 60 km along transverse strike-slip faults.
+    The strike points anywhere; both coordinates are warped by smooth fields, then shifted across strike along
+    transverse strike-slip faults.
 
     Parameters
     ----------
@@ -153,13 +154,15 @@ def strike_plane(dice: Dice, y_km: FloatArray, x_km: FloatArray, cell_km: float)
         Northing and easting of the nodes.
     cell_km : float
         Mean node spacing.
+    setting : Setting
+        How far the strike swings, and the transverse faults.
     """
     stream = dice.stream("strike")
     strike = stream.uniform(0, np.pi)
     along = x_km * np.cos(strike) + y_km * np.sin(strike)
     across = -x_km * np.sin(strike) + y_km * np.cos(strike)
     warps = [
-        _WARP_KM * random_field(dice.stream(part), y_km, x_km, _WARP_LENGTH_KM, 1.0, 1.8, cell_km)
+        setting.warp_km * random_field(dice.stream(part), y_km, x_km, setting.warp_length_km, 1.0, 1.8, cell_km)
         for part in ("warp across", "warp along")
     ]
     across, along = across + warps[0], along + warps[1]
@@ -171,11 +174,11 @@ def strike_plane(dice: Dice, y_km: FloatArray, x_km: FloatArray, cell_km: float)
 
     faulted = across.copy()
     extent = np.ptp(along)
-    count = max(1, round(extent / _FAULT_SPACING_KM * stream.uniform(0.7, 1.3)))
+    count = max(1, round(extent / setting.fault_spacing_km * stream.uniform(0.7, 1.3)))
     for part in range(count):
         place = along.min() + extent * (part + stream.uniform(0.2, 0.8)) / count
         lean = np.tan(np.radians(stream.uniform(-35, 35)))
-        shift = stream.choice([-1.0, 1.0]) * stream.uniform(*_FAULT_SHIFT_KM)
+        shift = stream.choice([-1.0, 1.0]) * stream.uniform(_LEAST_FAULT_SHIFT_KM, setting.fault_shift_km)
         beyond = along - place - lean * (across - across.mean()) > 0
         # Half on either side keeps the crust where it was on average.
         faulted += np.where(beyond, shift / 2, -shift / 2)

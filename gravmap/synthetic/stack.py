@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from gravmap.synthetic.bedrock import ACID, MESOZOIC, PERMIAN, Bedrock, Belts
 from gravmap.synthetic.geometry import FloatArray, StrikePlane
 from gravmap.synthetic.layers import Layer
-from gravmap.synthetic.rocks import RockTable
+from gravmap.synthetic.rocks import CLASSES, RockTable
 
 UNITS = ("cover", "Mesozoic", "Permian", "pluton", "belt", "basement")
 # Thin layers near the top, where a depth matters most; km.
 CUTS_KM = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0, 10.0, 12.0, 16.0, 20.0)
-MOHO_CUTS_KM = (30.0, 34.0, 38.0, 42.0, 46.0, 50.0, 54.0, 58.0, 62.0)
-MOHO_MEAN_KM = 45.0
+MOHO_CUTS_KM = (-15.0, -11.0, -7.0, -3.0, 1.0, 5.0, 9.0, 13.0, 17.0)  # from the mean depth
 
 _BODY, _INSIDE, _SMALL = 0.65, 0.60, 0.45  # shares of a spread: body to body, within a body, from place to place
 
@@ -33,6 +32,8 @@ class Stack:
         Depth of the base of every unit of `UNITS`; a unit that is absent ends where the one above it ends.
     contrast : ndarray, shape (6, ny, nx), float32
         Density less the reference, kg/m3; for the cover, at the surface, from where it decays with depth.
+    belt_class : ndarray, shape (ny, nx), uint8
+        Class of the belt unit, 1..7, whatever lies on it.
     cover_scale_km : float
         Over which depth the cover's contrast falls to 1/e.
     reference : float
@@ -41,6 +42,7 @@ class Stack:
 
     base_km: NDArray[np.float32]
     contrast: NDArray[np.float32]
+    belt_class: NDArray[np.uint8]
     cover_scale_km: float
     reference: float
 
@@ -52,7 +54,13 @@ class Stack:
     def cut(self, part: slice | tuple[slice, ...]) -> Stack:
         """A copy of the stack of some of the columns: `part` indexes (row, column)."""
         where = (slice(None), *(part if isinstance(part, tuple) else (part,)))
-        return Stack(self.base_km[where].copy(), self.contrast[where].copy(), self.cover_scale_km, self.reference)
+        return Stack(
+            self.base_km[where].copy(),
+            self.contrast[where].copy(),
+            self.belt_class[where[1:]].copy(),
+            self.cover_scale_km,
+            self.reference,
+        )
 
     def density_at(self, depth_km: float) -> FloatArray:
         """Density at one depth, kg/m3, shape (ny, nx).
@@ -93,14 +101,14 @@ class Stack:
                 yield Layer(1000 * upper, 1000 * lower, total / (lower - upper))
 
 
-def moho_layers(moho_km: FloatArray, contrast: float) -> Iterator[Layer]:
-    """Layers around the Moho: mantle above the mean depth of 45 km attracts, crust below it is missing mass.
+def moho_layers(moho_km: FloatArray, mean_km: float, contrast: float) -> Iterator[Layer]:
+    """Layers around the Moho: mantle above the mean depth attracts, crust below it is missing mass.
 
     Only departures from the mean depth count, so the level of the gravity is that of a region, not of the Earth.
     """
-    for upper, lower in pairwise(MOHO_CUTS_KM):
+    for upper, lower in pairwise(mean_km + cut for cut in MOHO_CUTS_KM):
         mantle = np.clip(lower - np.maximum(moho_km, upper), 0, None) / (lower - upper)
-        usual = max(lower - max(MOHO_MEAN_KM, upper), 0.0) / (lower - upper)
+        usual = max(lower - max(mean_km, upper), 0.0) / (lower - upper)
         yield Layer(1000 * upper, 1000 * lower, contrast * (mantle - usual))
 
 
@@ -115,11 +123,13 @@ def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: Fl
 
     inside = plane.field("density inside", 14.0, stretch=3.0, smoothness=1.2)
     small = plane.field("density small", 5.0, stretch=2.0, smoothness=0.8)
-    bodies = plane.dice.stream("density of bodies").standard_normal((belts.count, len(rocks.mean)))
+    bodies = plane.dice.stream("density of bodies").standard_normal((belts.count, CLASSES + 1))
+
+    mean, spread = (np.array([np.nan, *column]) for column in (rocks.mean, rocks.spread))
 
     def unit(index: NDArray[np.integer] | int) -> FloatArray:
         departure = _BODY * bodies[belts.index, index] + _INSIDE * inside + _SMALL * small
-        density: FloatArray = rocks.mean[index] + rocks.spread[index] * departure
+        density: FloatArray = mean[index] + spread[index] * departure
         return density
 
     granite = plane.dice.stream("density of plutons").standard_normal(bedrock.pluton_count + 1)[bedrock.pluton]
@@ -129,12 +139,14 @@ def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: Fl
         rocks.reference - np.clip(deficit, 0, None),
         unit(MESOZOIC),
         unit(PERMIAN),
-        rocks.mean[ACID] + rocks.spread[ACID] * granite + 12.0 * inside,
+        mean[ACID] + spread[ACID] * granite + 12.0 * inside,
         belt,
         rocks.basement_mean + rocks.basement_spread * plane.field("basement", 60.0, stretch=2.0, deep=True),
     ]
     contrast = np.stack(density).astype(np.float32) - np.float32(rocks.reference)
-    return Stack(np.stack(base).astype(np.float32), contrast, rocks.cover_scale_km, rocks.reference)
+    return Stack(
+        np.stack(base).astype(np.float32), contrast, bedrock.age_class, rocks.cover_scale_km, rocks.reference
+    )
 
 
 def _dense_bodies(plane: StrikePlane, belts: Belts, bedrock: Bedrock, rocks: RockTable) -> FloatArray:
@@ -145,7 +157,7 @@ def _dense_bodies(plane: StrikePlane, belts: Belts, bedrock: Bedrock, rocks: Roc
     oceanic = (bedrock.age_class >= 3) & (bedrock.age_class <= 7)
     for index in range(3, 8):
         own = bedrock.age_class == index
-        share = stream.uniform(*rocks.lens_share)
+        share = stream.uniform(rocks.lens_smallest, rocks.lens_largest)
         if own.any():
             excess[own & (lens_field > np.quantile(lens_field[own], 1 - share))] = rocks.lens_excess
     # A third of the faults are sutures; along them ophiolite comes and goes.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gravmap.errors import InputError
-from gravmap.learning import baselines
+from gravmap.learning import baselines, diffusion
 
 LAT = np.arange(48, 44, -1 / 15)
 LON = np.arange(80, 86, 1 / 15)
@@ -97,7 +97,7 @@ def test_guided_diffusion_along_a_line_is_resistors_in_series():
     rng = np.random.default_rng(5)
     field = np.cumsum(rng.normal(size=40)).astype(np.float32)
     steps = np.diff(field.astype(float))
-    resistance = np.exp(baselines.GUIDE_STRENGTH * steps**2 / (steps**2).mean())
+    resistance = np.exp(diffusion.GUIDE_STRENGTH * steps**2 / (steps**2).mean())
     potential = np.concatenate([[0], np.cumsum(resistance)]) / resistance.sum()
     assert abs(potential - 0.5).min() > 1e-6
     known = np.zeros((1, 40), np.uint8)
@@ -124,7 +124,7 @@ def test_guided_diffusion_is_the_dense_solution_on_oblong_cells():
     typical = np.mean([slope for slope, _ in links.values()], axis=0)
     matrix = np.zeros((ny * nx, ny * nx))
     for (one, other), (slope, apart) in links.items():
-        weight = np.exp(-baselines.GUIDE_STRENGTH * (slope / typical).mean()) / apart**2
+        weight = np.exp(-diffusion.GUIDE_STRENGTH * (slope / typical).mean()) / apart**2
         matrix[[one, other], [other, one]] -= weight
         matrix[[one, other], [one, other]] += weight
     free = known.ravel() == 0
@@ -143,7 +143,7 @@ def test_guided_diffusion_agrees_with_scikit_image():
     known = np.where(rng.random(field.shape) < 0.05, rng.integers(1, 4, field.shape), 0).astype(np.uint8)
     typical = np.mean(np.concatenate([np.diff(field, axis=0).ravel(), np.diff(field, axis=1).ravel()]) ** 2)
     # Its weights are exp(-beta step^2 / (10 std)) of the data as they are.
-    beta = baselines.GUIDE_STRENGTH / typical * 10 * field.std()
+    beta = diffusion.GUIDE_STRENGTH / typical * 10 * field.std()
     theirs = segmentation.random_walker(field, known, beta=beta, mode="bf")
     ours = baselines.label_diffusion(known, (1.0, 1.0), field[None])
     assert (ours == theirs).mean() > 0.995

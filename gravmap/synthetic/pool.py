@@ -1,0 +1,293 @@
+"""Many crusts as the arrays a network is taught on, made in parallel and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import signal
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gravmap.errors import GravmapError, OptionError
+from gravmap.files import atomic_path
+from gravmap.geology import load_legend
+from gravmap.gravity.derivatives import DERIVATIVE_HEIGHT_M, DERIVATIVES
+from gravmap.gravity.field_file import field_recipe
+from gravmap.gravity.fields import residual_fields
+from gravmap.gravity.patch import OPERATOR_VERSION
+from gravmap.progress import Progress, silent
+from gravmap.regions import Region
+from gravmap.synthetic.crust import Crust, draw_crust
+from gravmap.synthetic.prior import Prior
+from gravmap.units import format_length, parse_length_m
+
+log = logging.getLogger(__name__)
+
+CHANNELS = ("residual_5km", "residual_10km", "residual_20km", "residual_40km")
+"""What a network taught on crusts reads unless told otherwise."""
+
+CRUST_VERSION = 1
+"""Raised whenever one prior and seed give another crust than before: what is kept is made anew."""
+
+LEGEND = "crust"
+_DERIVATIVES = {f"{name}_{format_length(DERIVATIVE_HEIGHT_M)}": unit for name, (_, unit) in DERIVATIVES.items()}
+
+
+def crust_arrays(crust: Crust, channels: Sequence[str] = CHANNELS) -> dict[str, Any]:
+    """A crust as the arrays a network is taught on, north-up (row 0 northernmost), as tile sets hand theirs over.
+
+    The channels are made by `gravmap.gravity.residual_fields`, the functions of ``gravmap residual``, of the region
+    and the collar around it that the crust has kept.
+
+    Parameters
+    ----------
+    crust : Crust
+        Best with `Crust.around`.
+    channels : sequence of str
+        ``bouguer``, ``residual_H``, ``regional_H``, ``band_H_H`` with heights such as 10km, or a derivative such as
+        ``tilt_2km``.
+
+    Returns
+    -------
+    dict
+        ``fields`` (C, ny, nx) float32; ``field_valid`` (ny, nx) bool; ``field_nodes_wsen`` (4,); ``labels`` (ny, nx)
+        uint8, the surface map: 0 under cover; ``label_bounds_wsen`` (4,); ``small`` (ny, nx) uint8, all 0; ``role``
+        (ny, nx) uint8, all 0 (train); ``windows`` (0, 4), ``window_scale_deg`` (0,), ``window_role`` (0,): for the
+        caller to lay; ``meta``, JSON-able, with the channels, classes and, under ``crust``, prior, seed and setting.
+        Beside what an area takes: ``truth`` (ny, nx) uint8, the bedrock below the cover, 1..10, everywhere; and
+        ``cover_m`` (ny, nx) float32, the thickness of the cover, metres.
+
+    Raises
+    ------
+    OptionError
+        No channel has this name.
+    """
+    recipe, values = _channels(crust, channels)
+    legend = load_legend(LEGEND)
+    west, south, east, north = crust.bounds_wsen
+    lat, lon = crust.gravity["lat"].values, crust.gravity["lon"].values
+    rows, columns = crust.truth.shape
+    return {
+        "fields": values,
+        "field_valid": np.ones((rows, columns), dtype=bool),
+        "field_nodes_wsen": np.array([lon[0], lat[0], lon[-1], lat[-1]]),
+        "labels": np.ascontiguousarray(crust.surface[::-1]),
+        "label_bounds_wsen": np.array(crust.bounds_wsen),
+        "small": np.zeros((rows, columns), dtype=np.uint8),
+        "role": np.zeros((rows, columns), dtype=np.uint8),
+        "windows": np.zeros((0, 4)),
+        "window_scale_deg": np.zeros(0),
+        "window_role": np.zeros(0, dtype=np.uint8),
+        "truth": np.ascontiguousarray(crust.truth[::-1]),
+        "cover_m": np.ascontiguousarray(crust.cover_thickness_m[::-1]),
+        "meta": {
+            "channels": list(channels),
+            "channel_units": [_unit_of(name) for name in channels],
+            "classes": [
+                {"index": entry.index, "name": entry.name, "colour": entry.colour, "age": entry.age}
+                for entry in legend.bedrock
+            ],
+            "region_wsen": [west, south, east, north],
+            "field_recipe": recipe,
+            "sources": [],
+            "legend_toml": legend.text(),
+            "crust": {"seed": crust.seed, **crust.parameters},
+        },
+    }
+
+
+def _channels(crust: Crust, channels: Sequence[str]) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """The recipe of the fields, and the fields, shape (C, ny, nx), north-up."""
+    heights = sorted({height for name in channels for height in _heights_of(name)})
+    grid = crust.gravity if crust.around is None else crust.around
+    fields = residual_fields(
+        grid,
+        # Some height is always wanted: a derivative alone has none.
+        heights or [10_000.0],
+        Region(*crust.bounds_wsen),
+        with_derivatives=any(_is_derivative(name) for name in channels),
+    )
+    planes = []
+    for name in channels:
+        if name.startswith("band_"):
+            below, above = (f"regional_{format_length(height)}" for height in _heights_of(name))
+            planes.append(fields[below].values - fields[above].values)
+        else:
+            planes.append(fields[name].values)
+    return field_recipe(fields) | {"channels": list(channels)}, np.stack(planes)[:, ::-1].astype(np.float32, order="C")
+
+
+def _heights_of(channel: str) -> list[float]:
+    """The heights that a channel's name speaks of, metres; none for the field itself and its derivatives.
+
+    Raises
+    ------
+    OptionError
+        No channel has this name.
+    """
+    kind, *words = channel.split("_")
+    wanted = {"residual": 1, "regional": 1, "band": 2}.get(kind, 0)
+    if channel == "bouguer" or _is_derivative(channel):
+        return []
+    try:
+        heights = [parse_length_m(word) for word in words]
+    except OptionError:
+        heights = []
+    names = [format_length(height) for height in heights]
+    if wanted == 0 or len(heights) != wanted or names != words or heights != sorted(set(heights)) or heights[0] <= 0:
+        raise OptionError(
+            f"Crusts have no channel {channel!r}.",
+            "They have bouguer, residual_10km, regional_10km, band_10km_20km (any heights), and of derivatives "
+            + ", ".join(_DERIVATIVES)
+            + ".",
+        )
+    return heights
+
+
+def _is_derivative(channel: str) -> bool:
+    return channel in _DERIVATIVES
+
+
+def _unit_of(channel: str) -> str:
+    return _DERIVATIVES.get(channel, "mGal")
+
+
+def crust_pool(
+    prior: Prior,
+    seeds: Sequence[int],
+    *,
+    shape: tuple[int, int] = (240, 360),
+    channels: Sequence[str] = CHANNELS,
+    sub: int = 1,
+    processes: int = 1,
+    cache: Path | None = None,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Many crusts of one prior, in the order of the seeds.
+
+    Parameters
+    ----------
+    prior : Prior
+        What they are drawn from.
+    seeds : sequence of int
+        One crust each.
+    shape, sub
+        As in `draw_crust`.
+    channels : sequence of str
+        As in `crust_arrays`.
+    processes : int
+        How many crusts to make at the same time.
+    cache : Path, optional
+        A folder in which crusts are kept, one ``.npz`` each; it can be thrown away at any time.
+    progress : callable
+        Told after every crust.
+
+    Returns
+    -------
+    list of dict
+        As `crust_arrays` gives them.
+    """
+    wanted = [_Wanted(prior, int(seed), tuple(shape), tuple(channels), sub, cache) for seed in seeds]
+    made: dict[int, dict[str, Any]] = {}
+    for index, one in enumerate(wanted):
+        kept = one.read()
+        if kept is not None:
+            made[index] = kept
+    missing = [index for index in range(len(wanted)) if index not in made]
+    progress(len(made), len(wanted), "crusts")
+    makers = _in_turn if processes <= 1 or len(missing) <= 1 else _together
+    for index, arrays in makers(wanted, missing, processes):
+        made[index] = arrays
+        progress(len(made), len(wanted), "crusts")
+    return [made[index] for index in range(len(wanted))]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """One crust of a pool: what decides it, and where it may be kept."""
+
+    prior: Prior
+    seed: int
+    shape: tuple[int, int]
+    channels: tuple[str, ...]
+    sub: int
+    cache: Path | None
+
+    @property
+    def path(self) -> Path | None:
+        """Its file: named after everything that decides its bits on one machine."""
+        if self.cache is None:
+            return None
+        key = [
+            self.prior.sha256,
+            CRUST_VERSION,
+            OPERATOR_VERSION,
+            self.seed,
+            list(self.shape),
+            list(self.channels),
+            self.sub,
+        ]
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+        return self.cache / f"crust-{self.seed}-{digest[:24]}.npz"
+
+    def make(self) -> dict[str, Any]:
+        """Make it, and keep it where that is wanted."""
+        arrays = crust_arrays(draw_crust(self.prior, self.seed, self.shape, sub=self.sub), self.channels)
+        path = self.path
+        if path is not None:
+            plain = {name: value for name, value in arrays.items() if name != "meta"}
+            with atomic_path(path) as temporary:
+                np.savez(temporary, meta=np.array(json.dumps(arrays["meta"])), **plain)
+        return arrays
+
+    def read(self) -> dict[str, Any] | None:
+        """What is kept of it; None when nothing whole is."""
+        path = self.path
+        if path is None or not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
+            arrays["meta"] = json.loads(str(arrays["meta"]))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("%s is damaged (%s): the crust is made anew.", path, error)
+            return None
+        return arrays
+
+
+def _in_turn(wanted: list[_Wanted], missing: list[int], _: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    for index in missing:
+        yield index, wanted[index].make()
+
+
+def _together(wanted: list[_Wanted], missing: list[int], processes: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    # Forked from a clean process: one forked from this one would inherit the threads of its parent.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["gravmap.synthetic.pool"])
+    executor = ProcessPoolExecutor(min(processes, len(missing)), mp_context=context, initializer=_leave_ctrl_c)
+    try:
+        running = {executor.submit(wanted[index].make): index for index in missing}
+        for finished in as_completed(running):
+            yield running[finished], finished.result()
+    except BrokenProcessPool:
+        raise GravmapError(
+            "A process that made crusts was ended; is memory short?",
+            "Take fewer processes. With a cache, crusts that were finished are kept.",
+        ) from None
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_ctrl_c() -> None:
+    """Ctrl-C reaches every process of a terminal; the parent alone acts on it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

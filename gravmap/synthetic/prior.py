@@ -1,0 +1,270 @@
+"""Priors: what is believed about crusts before one is drawn; TOML files, each number with its source."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gravmap.errors import InputError, OptionError
+from gravmap.synthetic.draws import Draw, read_draw
+from gravmap.synthetic.geometry import Dice
+from gravmap.synthetic.rocks import CLASSES, RockTable
+from gravmap.synthetic.setting import Setting
+
+PRIORS = ("central-asia", "wide")
+"""The priors that gravmap ships."""
+
+# Table and key in the file -> what the number is called in a Setting or a RockTable, and what makes sense.
+_SETTING: dict[str, tuple[str, float, float]] = {
+    "place.latitude_deg": ("latitude_deg", -70, 70),
+    "strike.warp_km": ("warp_km", 0, 150),
+    "strike.warp_length_km": ("warp_length_km", 100, 1000),
+    "strike.fault_spacing_km": ("fault_spacing_km", 50, 3000),
+    "strike.fault_shift_km": ("fault_shift_km", 15, 200),
+    "belts.width_km": ("belt_width_km", 15, 160),
+    "belts.sigma": ("belt_sigma", 0, 1),
+    "belts.wiggle_km": ("belt_wiggle_km", 0, 30),
+    "belts.base_km": ("belt_base_km", 2.5, 11),
+    "belts.base_spread_km": ("belt_base_spread_km", 0, 4),
+    "uplift.length_km": ("uplift_length_km", 15, 200),
+    "uplift.throw": ("uplift_throw", 0, 2),
+    "ages.fold_km": ("fold_km", 5, 80),
+    "ages.fold_stretch": ("fold_stretch", 1, 8),
+    "ages.belts": ("age_of_belts", 0, 3),
+    "ages.on_uplift": ("age_on_uplift", 0, 2),
+    "granites.half_axis_km": ("granite_km", 3, 30),
+    "granites.sigma": ("granite_sigma", 0, 1),
+    "granites.thickness": ("granite_thickness", 0.2, 1.5),
+    "basins.mesozoic_km": ("mesozoic_km", 0.2, 5),
+    "basins.permian_km": ("permian_km", 0.2, 5),
+    "basins.length_km": ("basin_length_km", 8, 80),
+    "basins.on_uplift": ("basin_on_uplift", 0, 2),
+    "cover.share": ("cover_share", 0, 1),
+    "cover.deepest_km": ("cover_deepest_km", 0.2, 10),
+    "cover.texture": ("cover_texture", 0, 0.6),
+    "cover.on_uplift": ("cover_on_uplift", 0, 1),
+    "moho.depth_km": ("moho_depth_km", 35, 75),
+    "moho.relief_km": ("moho_relief_km", 0, 8),
+    "moho.length_km": ("moho_length_km", 60, 400),
+    "moho.root_km": ("moho_root_km", 0, 4),
+    "field.low_pass_km": ("low_pass_km", 0, 200),
+    "field.noise_mgal": ("noise_mgal", 0, 20),
+    "field.noise_length_km": ("noise_length_km", 2, 100),
+}
+_LIGHTEST, _DENSEST = 1500.0, 3500.0  # kg/m3: no rock at depth is outside
+_ROCKS: dict[str, tuple[str, float, float]] = {
+    "reference.density": ("reference", 2400, 2900),
+    "lens.excess": ("lens_excess", -300, 500),
+    "lens.smallest_share": ("lens_smallest", 0, 0.5),
+    "lens.largest_share": ("lens_largest", 0, 0.5),
+    "ophiolite.excess": ("ophiolite_excess", -300, 500),
+    "ophiolite.half_width_km": ("ophiolite_half_width_km", 0, 10),
+    "basement.mean": ("basement_mean", 2400, 3100),
+    "basement.spread": ("basement_spread", 0, 200),
+    "cover.deficit": ("cover_deficit", 0, 1000),
+    "cover.scale_km": ("cover_scale_km", 0.3, 20),
+    "cover.spread": ("cover_spread", 0, 0.5),
+    "moho.contrast": ("moho_contrast", 100, 700),
+}
+_CLASS: dict[str, tuple[float, float]] = {
+    "share": (0, 100),
+    "mean": (_LIGHTEST, _DENSEST),
+    "spread": (0, 200),
+}
+_CLASS_WORDS = {"index", "name", "stands_for", "source"}
+_LIKE = "`gravmap crust` writes a whole one to start from: prior.toml beside the crust."
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What crusts may be like: for every number of a `Setting` what it is drawn from.
+
+    Attributes
+    ----------
+    name, title : str
+        Short, and for people.
+    draws : dict of str to Draw
+        By ``table.key``; of classes ``class.INDEX.key``.
+    sources : dict of str to str
+        What each table, or class, is taken from.
+    names : tuple of str
+        Of the classes 1..10.
+    text : str
+        The file it was read from.
+    """
+
+    name: str
+    title: str
+    draws: dict[str, Draw]
+    sources: dict[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    text: str = field(default="", repr=False)
+
+    @property
+    def sha256(self) -> str:
+        """Of every number and range; words and comments do not count."""
+        numbers = {key: draw.to_dict() for key, draw in sorted(self.draws.items())}
+        return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, JSON-able."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "sha256": self.sha256,
+            "quantities": {key: draw.to_dict() for key, draw in self.draws.items()},
+            "sources": dict(self.sources),
+        }
+
+    def typical(self) -> Setting:
+        """The crust in the middle of the prior: every number at its mean, median or middle of its range."""
+        return self._setting(lambda key, draw: draw.middle)
+
+    def draw(self, seed: int) -> Setting:
+        """The numbers of one crust.
+
+        Parameters
+        ----------
+        seed : int
+            From 0 up. Every quantity has a stream of its own: widening one leaves the draws of all others.
+        """
+        dice = Dice(seed)
+        return self._setting(lambda key, draw: draw.at(float(dice.stream(f"prior {key}").uniform())))
+
+    def _setting(self, value: Callable[[str, Draw], float]) -> Setting:
+        numbers = {key: value(key, draw) for key, draw in self.draws.items()}
+
+        def per_class(key: str) -> tuple[float, ...]:
+            return tuple(numbers[f"class.{index}.{key}"] for index in range(1, CLASSES + 1))
+
+        rocks: dict[str, Any] = {name: numbers[key] for key, (name, _, _) in _ROCKS.items()}
+        # Two ranges may overlap: what was drawn smaller is the smaller share.
+        rocks["lens_smallest"], rocks["lens_largest"] = sorted((rocks["lens_smallest"], rocks["lens_largest"]))
+        setting: dict[str, Any] = {name: numbers[key] for key, (name, _, _) in _SETTING.items()}
+        shares = per_class("share")
+        scale = 100 / sum(shares)
+        table = RockTable(mean=per_class("mean"), spread=per_class("spread"), **rocks)
+        return Setting(shares_percent=tuple(share * scale for share in shares), rocks=table, **setting)
+
+
+def load_prior(name_or_path: str | Path = "central-asia") -> Prior:
+    """Read a prior.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        ``central-asia``, ``wide``, or a TOML file laid out like theirs.
+
+    Raises
+    ------
+    OptionError
+        No shipped prior has this name, and no file either.
+    InputError
+        The file cannot be read, lacks a class or a quantity, has an unknown key, or a number that makes no sense.
+    """
+    if str(name_or_path) in PRIORS:
+        home = resources.files("gravmap.synthetic").joinpath("priors", f"{name_or_path}.toml")
+        return read_prior(home.read_text(encoding="utf-8"), f"the prior {name_or_path}")
+    path = Path(name_or_path)
+    if not path.suffix and not path.exists():
+        near = difflib.get_close_matches(str(path), PRIORS, n=1)
+        meant = f" Did you mean {near[0]!r}?" if near else ""
+        raise OptionError(
+            f"There is no prior {str(path)!r}.{meant}", f"Shipped are {' and '.join(PRIORS)}; or name a .toml file."
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"The prior {path} is missing.", f"Shipped are {' and '.join(PRIORS)}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The prior {path} cannot be read: {error}.", _LIKE) from None
+    return read_prior(text, str(path))
+
+
+def read_prior(text: str, where: str) -> Prior:
+    """Read a prior's text; `where` is what messages call it.
+
+    Raises
+    ------
+    InputError
+        As `load_prior`.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{where} is no readable TOML: {error}.", _LIKE) from None
+    head = table.pop("prior", None)
+    if not isinstance(head, dict) or not isinstance(head.get("name"), str):
+        raise InputError(f"{where} has no table [prior] with a name.", _LIKE)
+    _refuse_unknown(head, {"name", "title"}, "[prior]", where)
+    sources: dict[str, str] = {}
+    draws, names = _read_classes(table.pop("class", None), where, sources)
+    limits = {key: bounds for key, (_, *bounds) in (_SETTING | _ROCKS).items()}
+    tables = {key.split(".")[0] for key in limits}
+    _refuse_unknown(table, tables, "the prior", where)
+    for name in sorted(tables):
+        inner = table.get(name)
+        if not isinstance(inner, dict):
+            raise InputError(f"{where} has no table [{name}].", _LIKE)
+        known = {key.split(".")[1] for key in limits if key.split(".")[0] == name}
+        _refuse_unknown(inner, known | {"source"}, f"[{name}]", where)
+        sources[name] = str(inner.get("source", ""))
+        for key in sorted(known):
+            draws[f"{name}.{key}"] = _draw(inner, key, f"[{name}]", limits[f"{name}.{key}"], where)
+    if sum(draws[f"class.{index}.share"].high for index in range(1, 8)) <= 0:
+        raise InputError(f"{where} gives none of the classes 1 to 7 a share.", "One of them must be above 0.")
+    lightest = draws["reference.density"].low - draws["cover.deficit"].high * (1 + draws["cover.spread"].high)
+    if lightest < 1000:
+        raise InputError(
+            f"{where} lets cover weigh {lightest:.0f} kg/m3 at the surface, less than sediment can.",
+            "Lower deficit or spread in [cover].",
+        )
+    return Prior(head["name"], str(head.get("title", head["name"])), draws, sources, names, text)
+
+
+def _read_classes(rows: Any, where: str, sources: dict[str, str]) -> tuple[dict[str, Draw], tuple[str, ...]]:
+    draws: dict[str, Draw] = {}
+    names: dict[int, str] = {}
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{where} has no tables [[class]].", _LIKE)
+    for row in rows:
+        index = row.get("index")
+        if not isinstance(index, int) or not 1 <= index <= CLASSES:
+            raise InputError(f"{where} has a class {index}.", f"Classes are 1 to {CLASSES}.")
+        if index in names:
+            raise InputError(f"{where} has class {index} twice.", f"Classes 1 to {CLASSES} are needed once each.")
+        _refuse_unknown(row, _CLASS.keys() | _CLASS_WORDS, f"class {index}", where)
+        names[index] = str(row.get("name", index))
+        sources[f"class {index}"] = str(row.get("source", ""))
+        for key, limits in _CLASS.items():
+            draws[f"class.{index}.{key}"] = _draw(row, key, f"class {index}", limits, where)
+    missing = [str(index) for index in range(1, CLASSES + 1) if index not in names]
+    if missing:
+        raise InputError(f"{where} has no class {', '.join(missing)}.", f"Classes 1 to {CLASSES} are all needed.")
+    return draws, tuple(names[index] for index in sorted(names))
+
+
+def _draw(table: dict[str, Any], key: str, of: str, limits: Any, where: str) -> Draw:
+    if key not in table:
+        raise InputError(f"{where} lacks {key} in {of}.", _LIKE)
+    try:
+        return read_draw(table[key], *limits)
+    except ValueError as error:
+        unit = " Densities are in kg/m3." if key in ("mean", "density", "contrast", "spread") else ""
+        raise InputError(f"{where}: {key} of {of} {error}.{unit}", _LIKE) from None
+
+
+def _refuse_unknown(table: dict[str, Any], known: Any, of: str, where: str) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            meant = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted(known))}."
+            raise InputError(f"{where} has an unknown key {key!r} in {of}.", meant)
+
