@@ -67,6 +67,9 @@ class ModelSpec:
         Where the network was trained, degrees.
     area_sha256 : str
         Of the arrays it was taught on (:meth:`gravmap.learning.Area.fingerprint`), and the tiles where they were read.
+    taught_on : dict
+        What the ground was where it is no region: ``on`` "crusts", their prior (name, sha256, text), seeds, shape and
+        channels. Empty where it was a region. Whose weights it began with stands in ``recipe["init"]``.
     """
 
     model: str
@@ -85,6 +88,7 @@ class ModelSpec:
     legend_toml: str = ""
     region_wsen: list[float] = field(default_factory=list)
     area_sha256: str = ""
+    taught_on: dict[str, Any] = field(default_factory=dict)
 
     @property
     def input(self) -> InputChannels:

@@ -8,7 +8,9 @@ from typing import Any
 
 from gravmap.errors import OptionError
 from gravmap.learning.crops import Augmentation
+from gravmap.learning.cut_grounds import CUTS
 from gravmap.learning.loss import CLASS_WEIGHTS, SMALL_WEIGHT, TOPK_BASES, TOPK_SHARE
+from gravmap.learning.outcrop import CONTEXT
 from gravmap.learning.schedule import SCHEDULES, switch_epoch
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -30,7 +32,13 @@ class TrainConfig:
     architecture : dict, optional
         Record of a network's architecture (`gravmap.network.build_from_dict`), instead of the name's.
     inputs : list of str, optional
-        Channels the network reads (`gravmap.learning.channels`); by default the fields of the area as they are.
+        Channels the network reads (`gravmap.learning.channels`); by default the fields of the ground as they are.
+    context : str, optional
+        "outcrop": the network also reads what is mapped around, and starts from it (`gravmap.learning.outcrop`).
+    cuts : int
+        Covers cut into a region's outcrop that are in use at a time, where it is taught with context.
+    init : dict, optional
+        Whose weights it begins with, and how their input is made (`gravmap.learning.beginning.begin_from`).
     device : str
         "cpu" or "cuda".
     epochs : int
@@ -114,6 +122,9 @@ class TrainConfig:
     model: str = "ggmnet"
     architecture: dict[str, Any] | None = None
     inputs: list[str] | None = None
+    context: str | None = None
+    cuts: int = CUTS
+    init: dict[str, Any] | None = None
     device: str = "cpu"
     epochs: int = 100
     steps: int | None = None
@@ -166,6 +177,8 @@ class TrainConfig:
                 raise OptionError(
                     f"{getattr(self, name)!r} is no value of {name}.", f"Choose one of {', '.join(choices)}."
                 )
+        if self.context not in (None, CONTEXT):
+            raise OptionError(f"{self.context!r} is no context.", f"Choose {CONTEXT}, or leave it out.")
         switch_epoch(self.switch)
         for name, low, high in _BOUNDS:
             value = getattr(self, name)
@@ -200,6 +213,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("batch_size", 1, 1e9),
     ("micro_batch", 1, 1e9),
     ("evaluate_every", 1, 1e9),
+    ("cuts", 1, 1e9),
     ("patience", 1, 1e9),
     ("lr", 0, 1e3),
     ("clip", 1e-12, 1e30),

@@ -79,13 +79,8 @@ class GroundCrops:
         self.groups = self._teaching_windows(even_scales, scales_deg)
         self.window_count = sum(len(group) for group in self.groups)
 
-    @property
-    def reads_ahead(self) -> bool:
-        """Whether crops to come are worth telling; native grids are there already."""
-        return isinstance(self._source, TileCrops)
-
     def expect(self, crops: Iterable[Crop]) -> None:
-        """Let what these crops will need be read in the meantime."""
+        """Let what these crops will need be read in the meantime; native grids are there already."""
         if isinstance(self._source, TileCrops):
             self._source.expect(crops)
 

@@ -14,7 +14,11 @@ from typing import Any
 from gravmap.errors import InputError
 from gravmap.files import read_json, write_json
 from gravmap.learning.area import TEST, TRAIN, TUNE, Area
+from gravmap.learning.cut_grounds import CutGrounds
+from gravmap.learning.null_models import known_labels
+from gravmap.learning.outcrop import is_context, with_context
 
+CRUSTS = "crusts"
 _LIST = "grounds.json"
 
 
@@ -28,6 +32,8 @@ class Grounds:
         Crops are drawn from these: a ground first, all alike, then a crop in it.
     tune, test : tuple of Area
         Scored are their nodes of the role TUNE, and TEST; an area may stand in more than one tuple.
+    cuts : CutGrounds, optional
+        Of a region that is taught with outcrop as context: crops are drawn from these instead of `train`.
     record : dict
         JSON-able: what the grounds are, where they are no region's (kept with the weights as ``taught_on``).
 
@@ -40,6 +46,7 @@ class Grounds:
     train: tuple[Area, ...]
     tune: tuple[Area, ...]
     test: tuple[Area, ...]
+    cuts: CutGrounds | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,6 +66,29 @@ class Grounds:
         """One area as the ground of everything; grounds as they are."""
         return ground if isinstance(ground, Grounds) else cls((ground,), (ground,), (ground,))
 
+    def with_outcrop(self, cuts: int, seed: int) -> Grounds:
+        """The grounds with outcrop as context.
+
+        Crusts have it already. A region is scored with the context of all its training outcrop, and taught on cuts.
+
+        Parameters
+        ----------
+        cuts : int
+            In use at a time.
+        seed : int
+            Of the cuts.
+
+        Raises
+        ------
+        InputError
+            Training sees no outcrop, or of one class only.
+        """
+        if any(map(is_context, self.first.channels)):
+            return self
+        whole = {id(area): with_context(area, known_labels(area)) for area in self.every}
+        train, tune, test = (tuple(whole[id(area)] for area in areas) for areas in (self.train, self.tune, self.test))
+        return Grounds(train, tune, test, CutGrounds(self.first, cuts, seed), self.record)
+
     @property
     def first(self) -> Area:
         """The first of those to train on: what it says of fields and classes holds for all."""
@@ -73,6 +103,11 @@ class Grounds:
     def many(self) -> bool:
         """Whether there is more than one."""
         return len(self.every) > 1
+
+    @property
+    def simulated(self) -> bool:
+        """Whether they are crusts, whose truth under cover is known."""
+        return self.record.get("on") == CRUSTS
 
     @property
     def classes(self) -> list[dict[str, Any]]:
@@ -109,7 +144,7 @@ class Grounds:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write all into a folder: one ``.npz`` each, and a list of who is what."""
+        """Write all into a folder: one ``.npz`` each, and a list of who is what. Cuts are made from a region anew."""
         folder.mkdir(parents=True, exist_ok=True)
         files = {id(area): f"ground-{number}.npz" for number, area in enumerate(self.every)}
         for area in self.every:
@@ -129,4 +164,4 @@ class Grounds:
         lists = read_json(folder / _LIST, "gravmap train")
         read = {file: Area.load(folder / file) for name in ("train", "tune", "test") for file in lists[name]}
         train, tune, test = (tuple(read[file] for file in lists[name]) for name in ("train", "tune", "test"))
-        return cls(train, tune, test, lists["record"])
+        return cls(train, tune, test, record=lists["record"])

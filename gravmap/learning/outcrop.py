@@ -108,7 +108,11 @@ def with_context(area: Area, known: NDArray[np.uint8]) -> Area:
     """
     if any(map(is_context, area.channels)):
         raise InputError("The fields hold outcrop as context already.")
-    context = outcrop_context(known, area.node_lat, area.node_lon, len(area.classes))
+    return add_context(area, outcrop_context(known, area.node_lat, area.node_lon, len(area.classes)))
+
+
+def add_context(area: Area, context: NDArray[np.float32]) -> Area:
+    """An area with what :func:`outcrop_context` gave for its nodes, (K + 2, ny, nx), after its own fields."""
     names = context_names(len(area.classes))
     meta = {
         **area.meta,

@@ -23,7 +23,7 @@ from gravmap.errors import InputError
 from gravmap.files import write_text
 from gravmap.learning import metrics, schedule
 from gravmap.learning.area import TEST, TUNE, Area
-from gravmap.learning.channels import InputChannels
+from gravmap.learning.beginning import choose_inputs, make_network, take_weights
 from gravmap.learning.checkpoint import LAST, ModelSpec, read_pair, save_model, versions, write_pair
 from gravmap.learning.config import TrainConfig
 from gravmap.learning.distributed import Group
@@ -49,13 +49,14 @@ class Run:
     def __init__(
         self, ground: Area | Grounds, run_dir: Path, config: TrainConfig, group: Group, tiles: Tiles | None = None
     ) -> None:
-        from gravmap.network import build, build_from_dict
-
         config = replace(config, from_tiles=tiles is not None)
         self.tiles = tiles
-        self.grounds, self.run_dir, self.config, self.group = Grounds.of(ground), run_dir, config, group
+        given = Grounds.of(ground)
+        self.fingerprint = _fingerprint(given, tiles)
+        self.grounds = given.with_outcrop(config.cuts, config.seed) if config.context else given
+        self.run_dir, self.config, self.group = run_dir, config, group
         self.tile_size_px = config.tile_size_px or int(self.grounds.meta["tile_size_px"])
-        self.inputs = InputChannels.fit(self.grounds.first, config.inputs)
+        self.inputs = choose_inputs(self.grounds, config)
         self.sampler = Sampler(
             self.grounds,
             self.inputs,
@@ -73,11 +74,7 @@ class Run:
         self.class_weight = torch.as_tensor(weights, dtype=torch.float32, device=group.device)
         self.absent = [str(each["name"]) for each, count in zip(self.classes, counts, strict=True) if not count]
         torch.manual_seed(config.seed)
-        shape = {"in_channels": self.inputs.width, "classes": len(self.classes)}
-        described = config.architecture
-        network: Any = build_from_dict(described, **shape) if described else build(config.model, **shape)
-        if hasattr(network, "set_prior"):
-            network.set_prior((counts / max(counts.sum(), 1.0)).tolist())
+        network: Any = make_network(self.inputs, config, counts)
         self.architecture: dict[str, Any] = network.architecture.to_dict()
         self.network: nn.Module = network.to(group.device)
         self.stepper = Stepper(self.network, self.sampler, self.class_weight, config, group)
@@ -209,7 +206,11 @@ class Run:
 
     def held_out(self, progress: Progress = silent) -> HeldOut:
         """What the network as it is says of all held-out ground, at the sizes of window that maps are made with."""
-        return ask_held_out(self.network, self.grounds, self.ending_scales_deg, progress=progress, **self._asking)
+        return self.ask(self.grounds, self.ending_scales_deg, progress)
+
+    def ask(self, grounds: Grounds, scales_deg: list[float], progress: Progress = silent) -> HeldOut:
+        """What the network as it is says of held-out ground, its own or another."""
+        return ask_held_out(self.network, grounds, scales_deg, progress=progress, **self._asking)
 
     @property
     def classes(self) -> list[dict[str, Any]]:
@@ -236,7 +237,10 @@ class Run:
     def _ending_scores(self) -> float:
         """How many times as long as a score on the tuning blocks all asking in the end takes, by windows."""
         one = count_windows(self.grounds, [scoring_scale(self.scales_deg)], TUNE)
-        return count_windows(self.grounds, self.ending_scales_deg, TUNE, TEST) / one if one else 1.0
+        every = count_windows(self.grounds, self.ending_scales_deg, TUNE, TEST)
+        if self.grounds.simulated:  # asked once more, with foreign gravity
+            every += count_windows(self.grounds, [scoring_scale(self.scales_deg)], TEST)
+        return every / one if one else 1.0
 
     def spec(self, scores: dict[str, Any]) -> ModelSpec:
         """What `predict` must know."""
@@ -258,6 +262,7 @@ class Run:
             legend_toml=str(meta.get("legend_toml", "")),
             region_wsen=[float(side) for side in meta.get("region_wsen", [])],
             area_sha256=self.fingerprint,
+            taught_on=self.grounds.record,
         )
 
     def save(self) -> None:
@@ -269,6 +274,7 @@ class Run:
             "config": json.loads(self.config.to_json()),
             "area_sha256": self.fingerprint,
             "inputs": self.inputs.names,
+            "taught_on": self.grounds.record,
             "split": self.grounds.meta.get("split", {}),
             "processes": self.group.size,
             "at_once": self.stepper.at_once,
@@ -282,6 +288,11 @@ class Run:
             "versions": versions(),
         }
         write_pair(self.run_dir, LAST, tensors, record)
+
+    def begin(self) -> None:
+        """Take the weights that the run begins with, where they are another run's."""
+        if self.config.init is not None:
+            take_weights(self.network, self.config.init)
 
     def restore(self) -> None:
         """Take up the state that :meth:`save` wrote.
@@ -303,9 +314,10 @@ class Run:
 
     def _take_up(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         if record["area_sha256"] != self.fingerprint:
+            what = "crusts are not those" if self.grounds.simulated else "tile set is not the one"
             raise InputError(
-                f"The tile set is not the one {self.run_dir.name} began with.",
-                "Train anew under another --name, or bring the old tile set back.",
+                f"The {what} {self.run_dir.name} began with.",
+                "Train anew under another --name, or bring the old ones back.",
             )
         if record["epoch"] >= self.config.epochs and (self.run_dir / "scores.json").exists():
             raise InputError(
@@ -320,13 +332,13 @@ class Run:
         self.best = (record["best"][0], record["best"][1])
         self.history, self._tune = record["history"], record["tune"]
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of all that crops are cut from: the grounds, and the tiles where they are read."""
-        found = self.grounds.fingerprint()
-        if self.tiles is None:
-            return found
-        return hashlib.sha256(f"{found} {self.tiles.record['sha256']}".encode()).hexdigest()
+
+def _fingerprint(grounds: Grounds, tiles: Tiles | None) -> str:
+    """Hash of all that crops are cut from: the grounds as given, and the tiles where they are read."""
+    found = grounds.fingerprint()
+    if tiles is None:
+        return found
+    return hashlib.sha256(f"{found} {tiles.record['sha256']}".encode()).hexdigest()
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

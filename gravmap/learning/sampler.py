@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gravmap.errors import InputError
+from gravmap.errors import InputError, OptionError
 from gravmap.learning.area import Area
 from gravmap.learning.channels import InputChannels
 from gravmap.learning.crops import Augmentation, Crop
@@ -57,7 +57,7 @@ class Sampler:
     InputError
         No training window holds a labelled training cell.
     OptionError
-        The input holds a field that the tiles do not.
+        The input holds a field that the tiles do not; or tiles are asked for beside cuts.
     """
 
     def __init__(
@@ -78,25 +78,48 @@ class Sampler:
         self.augmentation = Augmentation() if augmentation is None else augmentation
         self.device = torch.device(device)
         self._inputs = inputs
-        found = [
-            GroundCrops(area, inputs, self.crop_px, self.device, even_scales, scales_deg, tiles)
-            for area in Grounds.of(ground).train
-        ]
-        # A crust without any cover has nothing to teach; where no ground has, there is nothing to draw.
-        self._grounds = [each for each in found if each.window_count]
-        if not self._grounds:
+        self._tiles = tiles
+        self._windows = (even_scales, scales_deg)
+        grounds = Grounds.of(ground)
+        self._cuts = grounds.cuts
+        if tiles is not None and self._cuts is not None:
+            raise OptionError(
+                "Cuts are made in the native labels; tiles that were edited have others.",
+                "Leave --from-tiles out, or --context.",
+            )
+        self._held = self._refuse_empty({each: self._crops(area) for each, area in enumerate(grounds.train)})
+        self.window_count = sum(each.window_count for each in self._held.values())
+        if self._cuts is not None:
+            self._held = {}  # of a region only the cuts teach
+
+    def _crops(self, area: Area) -> GroundCrops:
+        return GroundCrops(area, self._inputs, self.crop_px, self.device, *self._windows, self._tiles)
+
+    def _refuse_empty(self, held: dict[int, GroundCrops]) -> dict[int, GroundCrops]:
+        """One ground may hold nothing to learn (a crust without cover, a cut outside all windows), but not all."""
+        if not any(each.window_count for each in held.values()):
+            scales_deg = self._windows[1]
             asked = f" of {', '.join(f'{scale:g}' for scale in scales_deg)} degrees" if scales_deg else ""
             raise InputError(
                 f"No training window{asked} of the tile set holds a labelled cell outside the held-out blocks.",
                 "Check the labels (`gravmap rasterize`), the windows and the split (`gravmap tile`).",
             )
-        self.window_count = sum(each.window_count for each in self._grounds)
+        return held
+
+    def _at(self, epoch: int) -> dict[int, GroundCrops]:
+        """The grounds of an epoch by number; cuts that are still in use are kept."""
+        if self._cuts is not None and list(self._held) != list(self._cuts.numbers(epoch)):
+            before = self._held
+            self._held = self._refuse_empty(
+                {each: before.get(each) or self._crops(self._cuts.make(each)) for each in self._cuts.numbers(epoch)}
+            )
+        return self._held
 
     def draw(self, epoch: int, number: int) -> Crop:
         """Choose the crop of a sample: drawn anew until at least 5 % of it teaches, at most 20 times."""
         drawing = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, epoch, number))))
-        number_of_ground = int(drawing.integers(len(self._grounds)))
-        ground = self._grounds[number_of_ground]
+        teaching = [(each, ground) for each, ground in self._at(epoch).items() if ground.window_count]
+        which, ground = teaching[drawing.integers(len(teaching))]
         best, most = None, -1.0
         for _ in range(TRIES):
             crop = self._propose(drawing, ground)
@@ -106,7 +129,7 @@ class Sampler:
             if share >= MIN_VALID:
                 break
         assert best is not None
-        return dataclasses.replace(best, ground=number_of_ground)
+        return dataclasses.replace(best, ground=which)
 
     def batch(self, epoch: int, numbers: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """The samples of an epoch with these numbers.
@@ -129,8 +152,8 @@ class Sampler:
 
     def expect(self, epoch: int, numbers: list[int]) -> None:
         """Let what these samples will need be read in the meantime; native grids are there already."""
-        for ground in self._grounds:
-            if ground.reads_ahead:
+        if self._tiles is not None:
+            for ground in self._held.values():
                 ground.expect(self.draw(epoch, number) for number in numbers)
 
     def _cut(self, crops: list[Crop]) -> tuple[Tensor, Tensor, Tensor]:
@@ -139,7 +162,7 @@ class Sampler:
         target = torch.empty(shape, dtype=torch.int64, device=self.device)
         small = torch.empty(shape, dtype=torch.bool, device=self.device)
         for number, crop in enumerate(crops):
-            values, target[number], small[number] = self._grounds[crop.ground].cut(crop)
+            values, target[number], small[number] = self._held[crop.ground].cut(crop)
             fields[number] = self._inputs.prepare(values, 2 * crop.half_deg / self.crop_px)
         return fields, target, small
 

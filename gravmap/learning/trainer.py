@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,8 @@ def train(
         log.warning("No training label of: %s. The network cannot learn these.", ", ".join(run.absent))
     if resume:
         run.restore()
+    else:
+        run.begin()
     first_epoch, p0 = run.epoch, run.progress
     clock, steps_before = time.monotonic(), run.step
     total = config.epochs * run.steps
@@ -124,7 +127,8 @@ def _left(elapsed_s: float, steps: int, steps_left: int, limit_s: float | None) 
 
 def measure_step(ground: Area | Grounds, config: TrainConfig, tiles: Tiles | None = None) -> tuple[float, int]:
     """Seconds one training step takes here, tried on a throwaway network, and the steps of an epoch."""
-    run = Run(ground, Path(), config, Group(device=torch.device(config.device)), tiles)
+    # Cuts take time to make; one is as good as all for this.
+    run = Run(ground, Path(), replace(config, cuts=1), Group(device=torch.device(config.device)), tiles)
     run.begin_epoch()
     run.train_step(0, 0.0, parts=1)  # the first one also allocates
     began = time.monotonic()

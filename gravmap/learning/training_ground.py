@@ -17,6 +17,7 @@ from gravmap.learning.baselines import spacing_yx_km
 from gravmap.learning.channels import InputChannels
 from gravmap.learning.grounds import Grounds
 from gravmap.learning.local_statistics import local_statistics
+from gravmap.learning.outcrop import is_context
 from gravmap.learning.target import IGNORE, to_target
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def measure_reach(
     ground : Area or Grounds
         Fields, labels and roles; of many training grounds, :data:`MOST_GROUNDS` spread over them are measured.
     inputs : InputChannels
-        Which fields the network reads.
+        Which fields the network reads; those of outcrop as context do not count.
     seed : int
         Of the sample.
     most_nodes : int
@@ -67,6 +68,8 @@ def measure_reach(
     ----------
     Meyer and Pebesma (2021), doi:10.1111/2041-210X.13650.
     """
+    # What lies in the ground is alike or not in gravity; how far outcrop is, is told elsewhere.
+    inputs = InputChannels(tuple(each for each in inputs.channels if not is_context(each.name)))
     areas = Grounds.of(ground).train
     areas = areas[:: math.ceil(len(areas) / MOST_GROUNDS)]
     fields = [np.where(area.field_valid, inputs.select(area), np.float32(np.nan)) for area in areas]
