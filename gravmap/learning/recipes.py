@@ -59,7 +59,7 @@ def make_config(recipe: str = "default", **said: Any) -> TrainConfig:
             f"There is no recipe named {base!r}.", f"Choose one of {', '.join(RECIPES)}, or the path of a .toml file."
         )
     asked = {**written, **wanted}
-    values = {"paper": _paper, "crusts": lambda: _crusts(asked)}.get(base, lambda: _default(asked))()
+    values = {"default": _default, "paper": _paper, "crusts": _crusts}[base](asked)
     if "augmentation" in written:
         merged = {**vars(values.get("augmentation", Augmentation())), **written.pop("augmentation")}
         values["augmentation"] = Augmentation(**merged)
@@ -114,7 +114,7 @@ def _crusts(asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _paper() -> dict[str, Any]:
+def _paper(_: dict[str, Any]) -> dict[str, Any]:
     """The paper's; where it is silent (when Adam ends, what the warm-up starts from) as in ours."""
     return {
         "epochs": LONG,
