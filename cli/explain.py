@@ -57,6 +57,7 @@ def command(
     fields = require(workspace.fields, "gravmap residual --height 10km")
     name = region or "bbox_" + "_".join(f"{side:g}" for side in bbox or ())
     folder = Path(output) if output else workspace.maps / name
+    labels = workspace.labels if workspace.labels.exists() else None
 
     from gravmap.mapping import Predictor
     from gravmap.mapping.explain import explain, passes_of
@@ -79,6 +80,7 @@ def command(
                 predictor,
                 plan,
                 folder,
+                labels_path=labels,
                 class_name=class_name,
                 steps=steps,
                 overwrite=overwrite,

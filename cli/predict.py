@@ -165,12 +165,14 @@ def _foretell(
 ) -> None:
     """Say what would be read, computed and written, and what it would take at every scale."""
     from gravmap.mapping import Clip, Predictor
+    from gravmap.mapping.fit import need_labels
     from gravmap.progress import describe_time
     from gravmap.units import format_angle
 
     clip = place if isinstance(place, Clip) else None
     box = place.region if isinstance(place, Clip) else place
     with Predictor(fields, folders, options.device) as predictor:
+        need_labels(labels, predictor.reads_outcrop)
         plan = predictor.plan(box, options.scales_deg, options.resolution_deg, clip=clip, flips=options.flips)
         costs, memory = predictor.costs(plan), predictor.network_bytes(options.batch_size)
     rows, columns = plan.grid.shape

@@ -18,6 +18,7 @@ from torch import nn
 
 from gravmap.learning.channels import InputChannels
 from gravmap.learning.mosaic import accumulate_logits, normalise, on_cells, window_cells, window_patch, window_weight
+from gravmap.learning.outcrop import is_context
 from gravmap.learning.pixels import interpolation_matrices
 from gravmap.progress import Progress, silent
 
@@ -34,7 +35,7 @@ class Attribution:
     Attributes
     ----------
     values : (F, h, w) float64
-        In units of the logit, of each field; row 0 northernmost.
+        In units of the logit, of each field that was measured; row 0 northernmost.
     rows, columns : slice
         Of the whole grid of nodes, where the values lie.
     target : int
@@ -102,6 +103,7 @@ def integrated_gradients(
     -------
     Attribution
         Its baseline is each field's mean over the known nodes that the windows reach; unknown nodes speak for nothing.
+        Outcrop as context is in the baseline as it is: it has no values, and what is explained is what gravity adds.
 
     References
     ----------
@@ -109,6 +111,7 @@ def integrated_gradients(
     """
     network.eval()
     rows, columns = _reached(windows, field_nodes_wsen, fields.shape[1:])
+    given = np.array([is_context(name) for name in inputs.fields])
     known = np.isfinite(fields)
     filled = np.where(known, fields, np.float32(0))
     levels = [
@@ -116,6 +119,7 @@ def integrated_gradients(
         for field, there in zip(fields, known, strict=True)
     ]
     flat = np.where(known, np.array(levels, np.float32)[:, None, None], np.float32(0))
+    flat[given] = filled[given]
 
     passes = sum(len(some) for some in windows.values())
     whole, done = passes * (steps + 2), 0
@@ -153,10 +157,9 @@ def integrated_gradients(
                 (slope,) = torch.autograd.grad(answer, patch)
                 gradient[:, under_rows, under_columns] += weight_of_point * slope.cpu().numpy()
                 progress(done := done + 1, whole, "gradients")
-    values = ((filled - flat) * gradient)[:, rows, columns]
-    return Attribution(
-        values, rows, columns, chosen, logit, baseline_logit, dict(zip(inputs.fields, levels, strict=True))
-    )
+    values = ((filled - flat) * gradient)[~given][:, rows, columns]
+    baseline = {name: level for name, level in zip(inputs.fields, levels, strict=True) if not is_context(name)}
+    return Attribution(values, rows, columns, chosen, logit, baseline_logit, baseline)
 
 
 def _reached(

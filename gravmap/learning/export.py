@@ -20,6 +20,7 @@ from gravmap.errors import GravmapError, OptionError
 from gravmap.files import atomic_path, refuse_existing, sha256, write_json
 from gravmap.learning.channels import InputChannels, ScaleChannel
 from gravmap.learning.checkpoint import MODEL, load_model
+from gravmap.learning.outcrop import DISTANCE_KM, LEAST
 
 Format = Literal["onnx", "torch"]
 SUFFIX: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2"}
@@ -168,11 +169,18 @@ def _how(fixed_px: int | None, inputs: InputChannels) -> str:
         if fixed_px
         else f"any multiple of {MULTIPLE} pixels from {LEAST_PX} (pad below and to the right by mirroring, and crop)"
     )
+    outcrop = (
+        " Fields named outcrop_ say what is mapped around: for each class the log of its chance to be met first by a"
+        f" random walk from the node (at least {LEAST:g}, then brought to a sum of 1), log(1 + distance to outcrop /"
+        f" {DISTANCE_KM:g} km), and 1 on outcrop, 0 elsewhere; gravmap.learning.outcrop makes them."
+        if inputs.reads_outcrop
+        else ""
+    )
     scale = " degrees_per_px is the window's side over its pixels." if _reads_scale(inputs) else ""
     return (
         f"fields: {', '.join(inputs.fields)} in their units, row 0 northernmost, on a window square in "
-        f"degrees, bilinear between the nodes of the grid, 0 where unknown; {size}.{scale} The class of a pixel is "
-        "classes[argmax of its logits]. Predict on half-overlapping windows and blend their logits."
+        f"degrees, bilinear between the nodes of the grid, 0 where unknown; {size}.{scale}{outcrop} The class of a "
+        "pixel is classes[argmax of its logits]. Predict on half-overlapping windows and blend their logits."
     )
 
 

@@ -21,11 +21,13 @@ from gravmap.learning.channels import InputChannels
 from gravmap.learning.evaluation import node_logits
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.null_models import Labels, held_out
+from gravmap.learning.outcrop import is_context
 from gravmap.learning.target import to_label, to_target
 from gravmap.progress import Progress, silent
 
 MEASURES = ("pa", "mpa", "fwiou")
 ALL = "all fields"
+OUTCROP = "mapped outcrop"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Importance:
     Attributes
     ----------
     field : str
-        Its name; :data:`ALL` for all of them moved together.
+        Its name; :data:`ALL` for all that were measured moved together, :data:`OUTCROP` for those of the context.
     scores : dict of str to float
         Mean over the draws: pa, mpa, fwiou.
     loss : dict of str to float
@@ -110,14 +112,14 @@ def read_elsewhere(area: Area, offset_yx: tuple[int, int], names: Sequence[str] 
     offset_yx : (int, int)
         Nodes southward and eastward.
     names : sequence of str, optional
-        The fields that move; by default all.
+        The fields that move; by default all that were measured: outcrop as context stays.
 
     Raises
     ------
     ValueError
         The area has no such field.
     """
-    names = area.channels if names is None else names
+    names = [name for name in area.channels if not is_context(name)] if names is None else names
     moves = [area.channels.index(name) for name in names]
     rows, columns = (_mirrored(count, by) for count, by in zip(area.fields.shape[1:], offset_yx, strict=True))
     fields = area.fields.copy()
@@ -210,8 +212,10 @@ def permutation_importance(
     """
     wanted = held_out(area, role)
     truth = to_target(area.node_truth()[0])
-    fields = list(reading.inputs.fields)
-    moved = [(name, [name]) for name in fields] + ([(ALL, fields)] if len(fields) > 1 else [])
+    fields = list(reading.inputs.measured)
+    outcrop = [name for name in reading.inputs.fields if is_context(name)]
+    moved = [(name, [name]) for name in fields] + ([(OUTCROP, outcrop)] if outcrop else [])
+    moved += [(ALL, fields)] if len(fields) > 1 else []
     whole, done = 1 + len(moved) * draws, 0
 
     def score(there: Area) -> dict[str, float]:

@@ -19,6 +19,7 @@ from gravmap.learning import baselines, forests
 from gravmap.learning.area import TEST, TRAIN, UNUSABLE, Area
 from gravmap.learning.local_statistics import local_statistics
 from gravmap.learning.metrics import confusion, scores
+from gravmap.learning.outcrop import without_context
 from gravmap.learning.target import to_target
 
 Labels = NDArray[np.uint8]
@@ -146,7 +147,7 @@ def null_maps(
     Parameters
     ----------
     area : Area
-        What a network was taught on; gravity-only models see its fields.
+        What a network was taught on; gravity-only models see its fields, but not outcrop as context.
     role : int or None
         TUNE or TEST: bedrock of that role must be there to score the maps on. None asks for nothing.
     seed : int
@@ -179,6 +180,7 @@ def null_maps(
             f"The topography has {topography.shape} nodes, the gravity {area.field_valid.shape}.",
             "Bring it onto the nodes of the gravity grid.",
         )
+    area = without_context(area)
     missing = left_out(area, topography)
     wanted = [key for key in NULL_MODELS if (which is None or key in which) and key not in missing]
     makers = _Makers(area, known_labels(area), seed, topography)

@@ -12,7 +12,7 @@ they are in no unit, so that nothing that changes gravity changes them, and they
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -44,9 +44,9 @@ def is_context(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def split_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names of fields, parted: those that are measured, and those of the outcrop."""
-    return [name for name in names if not is_context(name)], [name for name in names if is_context(name)]
+def in_short(names: Iterable[str]) -> list[str]:
+    """Names of fields for people: those of the outcrop in one word."""
+    return list(dict.fromkeys(CONTEXT if is_context(name) else name for name in names))
 
 
 def outcrop_context(
@@ -120,3 +120,16 @@ def add_context(area: Area, context: NDArray[np.float32]) -> Area:
         "channel_units": [*area.channel_units, *[UNIT] * len(names)],
     }
     return replace(area, fields=np.concatenate([area.fields, context]), meta=meta)
+
+
+def without_context(area: Area) -> Area:
+    """An area without such fields: what was measured alone."""
+    kept = [number for number, name in enumerate(area.channels) if not is_context(name)]
+    if len(kept) == len(area.channels):
+        return area
+    meta = {
+        **area.meta,
+        "channels": [area.channels[number] for number in kept],
+        "channel_units": [area.channel_units[number] for number in kept],
+    }
+    return replace(area, fields=area.fields[kept], meta=meta)

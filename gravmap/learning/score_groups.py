@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gravmap.learning.metrics import scores
+from gravmap.learning.outcrop import in_short
 
 MEASURES = ("pa", "mpa", "mpa_all_classes", "miou", "fwiou", "macro_f1", "kappa")
 
@@ -62,7 +63,7 @@ def group_labels(setups: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _short(setup: Mapping[str, Any]) -> str:
-    inputs = "+".join(str(each.get("field") or each["kind"]) for each in setup["inputs"])
+    inputs = "+".join(in_short(str(each.get("field") or each["kind"]) for each in setup["inputs"]))
     recipe = str(setup["recipe"].get("recipe", "default"))
     return f"{setup['model']}, {inputs}" + ("" if recipe == "default" else f", recipe {recipe}")
 

@@ -99,7 +99,7 @@ def measure_reach(
     if not threshold > 0:
         return None
     return Reach(
-        inputs.fields,
+        inputs.measured,
         centres,
         mean,
         spread,

@@ -23,10 +23,9 @@ from gravmap.mapping.layers import (
     Block,
     UncertaintyBand,
 )
+from gravmap.mapping.outcrop import margin_yx_deg
 from gravmap.mapping.plan import Plan
 from gravmap.mapping.predictor import Predictor
-
-KM_PER_DEGREE = 110.0  # of latitude, a little less than anywhere: a margin may be larger than asked for
 
 
 class Assembler:
@@ -81,7 +80,9 @@ class Assembler:
         lithology = np.where(predicted, to_label(np.where(predicted, probability, 0).argmax(axis=0)), NODATA)
         mapped, near = None, np.zeros_like(predicted)
         if self._labels is not None:
-            near = near_outcrop(self._labels.around(lat, lon, _margin(lat, self._near_km)), lat, lon, self._near_km)
+            near = near_outcrop(
+                self._labels.around(lat, lon, margin_yx_deg(lat, self._near_km)), lat, lon, self._near_km
+            )
             if not self._everywhere:
                 mapped = np.where(wanted, self._labels.at(lat, lon), np.uint8(NODATA)).astype(np.uint8)
                 lithology = np.where(is_outcrop(mapped), mapped, lithology)
@@ -113,7 +114,7 @@ class Assembler:
         row, column = fields.nearest(lat, lon)
         found = np.full((lat.size, lon.size), -np.inf, np.float32)
         for reach in self._reaches:
-            margin_y, margin_x = _margin(lat, reach.margin_km)
+            margin_y, margin_x = margin_yx_deg(lat, reach.margin_km)
             # Two nodes at least either way, so that there is a spacing.
             (top, bottom), (left, right) = fields.nearest(
                 np.array([lat.max() + margin_y, lat.min() - margin_y]),
@@ -148,10 +149,3 @@ def measures(probability: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]
 
 def _span(index: NDArray[np.int64]) -> slice:
     return slice(int(index.min()), int(index.max()) + 1)
-
-
-def _margin(lat: NDArray[np.float64], km: float) -> tuple[float, float]:
-    """A distance in degrees of latitude, and of longitude at the block's side that is nearest to a pole."""
-    tall = km / KM_PER_DEGREE
-    widest = math.cos(math.radians(min(float(np.abs(lat).max()) + tall, 89.9)))
-    return tall, tall / widest

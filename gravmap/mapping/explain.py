@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,12 @@ from rasterio.transform import from_bounds
 
 from gravmap.errors import OptionError
 from gravmap.files import atomic_path, refuse_existing, sha256, write_json
+from gravmap.geology import LabelFile
 from gravmap.learning.attribution import STEPS, Attribution, integrated_gradients
+from gravmap.learning.checkpoint import ModelSpec
+from gravmap.learning.outcrop import is_context
+from gravmap.mapping.fit import check_labels, need_labels
+from gravmap.mapping.outcrop import lay_outcrop
 from gravmap.mapping.page.figures import FieldPanel, draw
 from gravmap.mapping.plan import Plan
 from gravmap.mapping.predictor import Predictor
@@ -69,6 +75,7 @@ def explain(
     plan: Plan,
     folder: Path,
     *,
+    labels_path: Path | None = None,
     class_name: str | None = None,
     steps: int = STEPS,
     overwrite: bool = False,
@@ -86,6 +93,9 @@ def explain(
     folder : Path
         Gets ``attribution.tif`` (float32, a band for each field, in units of the logit; also of the ground around the
         region that its windows reach), ``attribution.png`` and ``attribution.json``.
+    labels_path : Path, optional
+        ``data/labels.tif``, for a network that starts from mapped outcrop. That stays as it is: what is explained is
+        what gravity adds to it.
     class_name : str, optional
         The class to explain; by default the one that most of the region is named.
     steps : int
@@ -100,7 +110,7 @@ def explain(
     Raises
     ------
     InputError
-        A file exists already.
+        A file exists already; or the network starts from outcrop, and none is mapped here.
     OptionError
         No such class, or several networks.
     """
@@ -114,7 +124,14 @@ def explain(
     names = [str(entry["name"]) for entry in spec.classes]
     if class_name is not None and class_name not in names:
         raise OptionError(f"The network knows no class {class_name!r}.", f"It knows {', '.join(names)}.")
-    fields = reader.read(spec.input.fields, slice(0, reader.shape[0]), slice(0, reader.shape[1]))
+    need_labels(labels_path, predictor.reads_outcrop)
+    everything = slice(0, reader.shape[0]), slice(0, reader.shape[1])
+    with TemporaryDirectory(prefix="gravmap-") as scratch:
+        if labels_path is not None and predictor.reads_outcrop:
+            _check_classes(labels_path, spec)
+            kept = Path(scratch) / "outcrop.npy"
+            reader.outcrop = lay_outcrop(kept, reader.lat, reader.lon, labels_path, plan.windows, len(names))
+        fields = reader.read(spec.input.fields, *everything)
     found = integrated_gradients(
         member.network,
         fields,
@@ -130,10 +147,13 @@ def explain(
         progress=progress,
     )
     lat, lon = reader.lat[found.rows], reader.lon[found.columns]
+    fields = fields[[spec.input.fields.index(name) for name in spec.input.measured]]
     values = np.where(np.isfinite(fields[:, found.rows, found.columns]), found.values, np.nan)
     region = plan.region
     inside = np.ix_((lat >= region.south) & (lat <= region.north), (lon >= region.west) & (lon <= region.east))
-    read = hashed_inputs(reader.path, [member.folder], None, {}, folder.resolve())
+    outcrop = labels_path if predictor.reads_outcrop else None
+    read = hashed_inputs(reader.path, [member.folder], outcrop, {}, folder.resolve())
+    units = [unit for name, unit in zip(spec.input.fields, spec.input.units, strict=True) if not is_context(name)]
     record: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
@@ -154,18 +174,24 @@ def explain(
                 "sum": float(part.sum()),
                 "inside": float(part[inside].sum()),
             }
-            for name, unit, part in zip(spec.input.fields, spec.input.units, found.values, strict=True)
+            for name, unit, part in zip(spec.input.measured, units, found.values, strict=True)
         },
-        "inputs": {role: entry for role, entry in read.items() if role in ("fields", "model", "model_json")},
+        "inputs": {role: entry for role, entry in read.items() if role in ("fields", "model", "model_json", "labels")},
         "versions": versions(),
         "platform": machine(predictor.device),
     }
     bounds = _cells_around(lat, lon)
-    _write_raster(files[RASTER], values, spec.input.fields, bounds, record)
+    _write_raster(files[RASTER], values, spec.input.measured, bounds, record)
     _draw(files[PICTURE], found, fields[:, found.rows, found.columns], values, bounds, region, record)
     record["outputs"] = {name: sha256(files[name]) for name in (RASTER, PICTURE)}
     write_json(files[RECORD], record)
     return Explanation(files, record, found.complete)
+
+
+def _check_classes(labels_path: Path, spec: ModelSpec) -> None:
+    with LabelFile(labels_path) as labels:
+        check_labels(labels.legend, spec, labels_path)
+        labels.check()
 
 
 def _cells_around(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> tuple[float, float, float, float]:

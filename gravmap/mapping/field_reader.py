@@ -10,10 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.gravity import field_recipe, open_fields
+from gravmap.learning.outcrop import is_context
+from gravmap.mapping.outcrop import OutcropFile
 
 
 class FieldReader:
     """An open ``data/fields.nc``, north-up; a context manager.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    outcrop : OutcropFile, optional
+        What stands for the fields of outcrop as context, which are no part of the file; may be set later.
 
     Attributes
     ----------
@@ -32,8 +41,8 @@ class FieldReader:
         Missing, unreadable, or not gravmap's.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, outcrop: OutcropFile | None = None) -> None:
+        self.path, self.outcrop = path, outcrop
         self.dataset = open_fields(path, lazily=True)
         self.recipe = field_recipe(self.dataset)
         self.lat: NDArray[np.float64] = self.dataset["lat"].values.astype(np.float64)[::-1].copy()
@@ -67,7 +76,7 @@ class FieldReader:
         Parameters
         ----------
         names : sequence of str
-            F variables.
+            F variables, or fields of the outcrop.
         rows, columns : slice
             Row 0 is the northernmost.
 
@@ -78,7 +87,14 @@ class FieldReader:
         """
         ny = self.lat.size
         stored = slice(ny - rows.stop, ny - rows.start)
-        parts = [self.dataset[name].isel(lat=stored, lon=columns).values[::-1] for name in names]
+        parts = []
+        for name in names:
+            if not is_context(name):
+                parts.append(self.dataset[name].isel(lat=stored, lon=columns).values[::-1])
+            elif self.outcrop is not None:
+                parts.append(self.outcrop.read([name], rows, columns)[0])
+            else:
+                raise ValueError(f"{name} is asked for before the outcrop is laid")
         return np.stack(parts).astype(np.float32)
 
     def nearest(

@@ -11,6 +11,7 @@ from typing import Any
 from gravmap.errors import InputError
 from gravmap.geology import Legend, LegendClass
 from gravmap.learning.checkpoint import ModelSpec
+from gravmap.learning.outcrop import is_context
 from gravmap.mapping.field_reader import FieldReader
 
 _AS_TRAINED = "Make the fields as the network's were (`gravmap residual`), or train on these (`gravmap train`)."
@@ -25,7 +26,7 @@ def check_fields(fields: FieldReader, spec: ModelSpec) -> None:
         Naming the first difference.
     """
     inputs, path = spec.input, fields.path
-    absent = [name for name in inputs.fields if name not in fields.dataset]
+    absent = [name for name in inputs.measured if name not in fields.dataset]
     if absent:
         raise InputError(
             f"{path} has no field {', '.join(absent)}, which the network reads.",
@@ -33,6 +34,8 @@ def check_fields(fields: FieldReader, spec: ModelSpec) -> None:
             " or `gravmap rasterize --faults`.",
         )
     for name, unit in zip(inputs.fields, inputs.units, strict=True):
+        if is_context(name):
+            continue
         found = str(fields.dataset[name].attrs.get("units", unit))
         if found != unit:
             raise InputError(f"{path} has {name} in {found}; the network was trained on it in {unit}.", _AS_TRAINED)
@@ -121,6 +124,21 @@ def check_labels(legend: Legend, spec: ModelSpec, path: Path) -> None:
             f"The legend of {path} is not the one the network was trained with: {unlike[0]}{more}.",
             "Make the labels with that legend (`gravmap rasterize --legend ...`), or add --everywhere: then every"
             " cell is predicted.",
+        )
+
+
+def need_labels(labels: Path | None, outcrop: bool) -> None:
+    """Refuse to go on without labels where a network starts from mapped outcrop.
+
+    Raises
+    ------
+    InputError
+        It does, and there are none.
+    """
+    if outcrop and labels is None:
+        raise InputError(
+            "The network starts from mapped outcrop, and there is no data/labels.tif.",
+            "`gravmap rasterize` makes it, with the legend of the network; or --run a network without context.",
         )
 
 

@@ -20,8 +20,9 @@ from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
 from gravmap.mapping.files.writer import MapFiles, MapWriter, Summary
 from gravmap.mapping.finish import Origin, finish_map
-from gravmap.mapping.fit import check_labels
+from gravmap.mapping.fit import check_labels, need_labels
 from gravmap.mapping.map_folder import check_folder
+from gravmap.mapping.outcrop import OutcropFile, lay_outcrop
 from gravmap.mapping.plan import FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
 from gravmap.mapping.processes import make_passes_together, out_of_memory
@@ -159,6 +160,7 @@ def predict(
     box = region.region if isinstance(region, Clip) else region
     with Predictor(fields_path, run_folders, options.device) as predictor:
         plan = predictor.plan(box, options.scales_deg, options.resolution_deg, clip=clip, flips=options.flips)
+        need_labels(labels_path, predictor.reads_outcrop)
         if labels_path is not None:
             _check_labels(labels_path, predictor, options.everywhere)
         check_room(
@@ -169,7 +171,9 @@ def predict(
         )
         inputs = _inputs(fields_path, predictor, labels_path, clip)
         hashes = {role: sha256(path) for role, path in inputs.items()}
-        with write_unfinished(out_folder, _recipe(plan, hashes), plan.files(), parts="windows") as unfinished:
+        with write_unfinished(
+            out_folder, _recipe(plan, hashes, predictor.reads_outcrop), plan.files(), parts="windows"
+        ) as unfinished:
             resumed = len(unfinished.kept)
             made = _write(unfinished, predictor, plan, options, labels_path, progress)
             shutil.rmtree(unfinished.folder / FOLDER)
@@ -219,6 +223,9 @@ def _write(
             near_km=options.near_km,
             crs=options.crs,
         ) as writer:
+            if labels_path is not None and predictor.reads_outcrop:
+                progress(0, 1, "outcrop spreads out")
+                predictor.fields.outcrop = _lay_outcrop(unfinished, predictor, plan, labels_path)
             _make_missing(unfinished, predictor, plan, options, progress)
             squares = list(blocks(plan.grid.shape))
             for done, (rows, columns) in enumerate(squares):
@@ -229,6 +236,14 @@ def _write(
     finally:
         if labels is not None:
             labels.close()
+
+
+def _lay_outcrop(unfinished: Unfinished, predictor: Predictor, plan: Plan, labels_path: Path) -> OutcropFile:
+    """The outcrop that networks start from, in a file that goes with those of the windows."""
+    (unfinished.folder / FOLDER).mkdir(exist_ok=True)
+    path = unfinished.folder / FOLDER / "outcrop.npy"
+    fields = predictor.fields
+    return lay_outcrop(path, fields.lat, fields.lon, labels_path, plan.windows, plan.classes)
 
 
 def _make_missing(
@@ -255,6 +270,7 @@ def _make_missing(
         unfinished.folder,
         plan.flips,
         options.batch_size,
+        predictor.fields.outcrop,
     )
     processes = min(options.processes, len(missing))
     try:
@@ -269,7 +285,7 @@ def _make_missing(
 def _check_labels(path: Path, predictor: Predictor, everywhere: bool) -> None:
     with LabelFile(path) as labels:
         # Shown everywhere, the networks' classes meet none of the labels'; outcrop is outcrop in any legend.
-        if not everywhere:
+        if predictor.reads_outcrop or not everywhere:
             check_labels(labels.legend, predictor.members[0].spec, path)
         labels.check()
 
@@ -288,10 +304,11 @@ def _inputs(fields: Path, predictor: Predictor, labels: Path | None, clip: Clip 
     return inputs
 
 
-def _recipe(plan: Plan, hashes: dict[str, str]) -> dict[str, Any]:
+def _recipe(plan: Plan, hashes: dict[str, str], reads_outcrop: bool) -> dict[str, Any]:
     """All that shapes the windows' files; whatever else may change between a stopped run and the next."""
     cells = hashlib.sha256(plan.grid.lat_deg.tobytes() + plan.grid.lon_deg.tobytes()).hexdigest()
-    shaping = {role: value for role, value in hashes.items() if role not in ("labels", "polygon")}
+    beside = {"polygon"} if reads_outcrop else {"labels", "polygon"}
+    shaping = {role: value for role, value in hashes.items() if role not in beside}
     return {
         "gravmap": __version__,
         "inputs": shaping,
@@ -324,6 +341,7 @@ def _settings(name: str, plan: Plan, options: Options, labels: Path | None, pred
         "runs": [str(member.folder) for member in predictor.members],
         "content": _content(labels, options),
         "everywhere": options.everywhere,
+        "starts_from_outcrop": [member.spec.input.reads_outcrop for member in predictor.members],
         "scales": [format_angle(scale) for scale in plan.windows],
         "windows": len(plan.passes),
         "flips": plan.flips,

@@ -20,6 +20,7 @@ from gravmap.learning.checkpoint import ModelSpec, load_model
 from gravmap.mapping.clip import Clip
 from gravmap.mapping.field_reader import FieldReader
 from gravmap.mapping.fit import check_ensemble, check_fields, legend_of
+from gravmap.mapping.outcrop import OutcropFile
 from gravmap.mapping.plan import FLIPS, Plan, lay_windows
 from gravmap.mapping.raster import map_grid
 from gravmap.network.cost import peak_bytes
@@ -96,6 +97,8 @@ class Predictor:
         Training runs: ``model.json`` and ``model.safetensors``. Several predict together.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
+    outcrop : OutcropFile, optional
+        For networks that read it; may be given to `fields` later, before a window is.
 
     Raises
     ------
@@ -106,7 +109,13 @@ class Predictor:
         No such device.
     """
 
-    def __init__(self, fields_path: Path, run_folders: Path | Sequence[Path], device: str = "auto") -> None:
+    def __init__(
+        self,
+        fields_path: Path,
+        run_folders: Path | Sequence[Path],
+        device: str = "auto",
+        outcrop: OutcropFile | None = None,
+    ) -> None:
         self.device = choose_device(device)
         folders = [run_folders] if isinstance(run_folders, Path) else list(run_folders)
         if not folders:
@@ -117,7 +126,7 @@ class Predictor:
             members.append(Member(folder, network, spec, read_calibration(folder), read_reach(folder)))
         self.members = tuple(members)
         check_ensemble([(member.folder, member.spec) for member in self.members])
-        self.fields = FieldReader(fields_path)
+        self.fields = FieldReader(fields_path, outcrop)
         try:
             for member in self.members:
                 check_fields(self.fields, member.spec)
@@ -140,8 +149,13 @@ class Predictor:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every field that a network reads."""
-        return tuple(dict.fromkeys(name for member in self.members for name in member.spec.input.fields))
+        """Every field of the file that a network reads."""
+        return tuple(dict.fromkeys(name for member in self.members for name in member.spec.input.measured))
+
+    @property
+    def reads_outcrop(self) -> bool:
+        """Whether a network starts from mapped outcrop."""
+        return any(member.spec.input.reads_outcrop for member in self.members)
 
     @property
     def trained_scales(self) -> list[float]:

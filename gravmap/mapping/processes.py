@@ -97,7 +97,7 @@ def _work(work: Work, device: str, processes: int, sender: Connection) -> None:
         sender.send(("finished", (name, sums)))
 
     try:
-        with Predictor(work.fields, work.runs, device) as predictor:
+        with Predictor(work.fields, work.runs, device, work.outcrop) as predictor:
             make_passes(work, predictor, finished)
     except BaseException as error:
         sender.send(("error", _portable(error)))

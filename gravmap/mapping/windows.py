@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gravmap.files import sha256
 from gravmap.learning.mosaic import to_cells, window_input, window_patch
+from gravmap.mapping.outcrop import OutcropFile
 from gravmap.mapping.plan import FLIPS, FOLDER, Pass
 from gravmap.mapping.predictor import Predictor
 
@@ -46,6 +47,8 @@ class Work:
         Whether every window is seen in four mirror images.
     batch_size : int
         Windows at a time.
+    outcrop : OutcropFile, optional
+        For networks that start from it.
     """
 
     fields: Path
@@ -56,6 +59,7 @@ class Work:
     folder: Path
     flips: bool = False
     batch_size: int = 1
+    outcrop: OutcropFile | None = None
 
     def share(self, rank: int, size: int) -> Work:
         """The part of one of several processes."""

@@ -12,6 +12,7 @@ from gravmap.errors import InputError
 from gravmap.files import read_json
 from gravmap.learning.calibration import read_calibration
 from gravmap.learning.null_models import NULL_MODELS, null_scores
+from gravmap.learning.outcrop import in_short
 from gravmap.mapping.page.ground import Ground
 from gravmap.mapping.page.sheet import Sheet
 from gravmap.mapping.scoring.run_ground import ground_of_run
@@ -53,8 +54,8 @@ class RunFacts:
 
     @property
     def channels(self) -> list[str]:
-        """Fields that the network reads, in its own order."""
-        return [str(each.get("field") or each.get("kind")) for each in self.model.get("inputs", [])]
+        """Fields that the network reads, in its own order; mapped outcrop in one word."""
+        return in_short(str(each.get("field") or each.get("kind")) for each in self.model.get("inputs", []))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any
 
 from gravmap.errors import InputError
 from gravmap.learning.area import Area
+from gravmap.learning.null_models import known_labels
+from gravmap.learning.outcrop import is_context, with_context
 from gravmap.tiling import load_arrays
 
 
@@ -27,7 +29,8 @@ def ground_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the networ
     Returns
     -------
     Area
-        With the very arrays of training.
+        With the very arrays of training; for a network that starts from outcrop with what training sees of it, which
+        is no part of the fingerprint.
 
     Raises
     ------
@@ -35,7 +38,8 @@ def ground_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the networ
         No tile set, one whose sources changed, without this split, with other classes, or another than the run's.
     """
     split = model.get("split", {})
-    fields = list(dict.fromkeys(str(each["field"]) for each in model.get("inputs", []) if each.get("field")))
+    read = list(dict.fromkeys(str(each["field"]) for each in model.get("inputs", []) if each.get("field")))
+    fields = [name for name in read if not is_context(name)]
     area = Area.from_arrays(
         load_arrays(
             tiles, channels=fields or None, split=str(split.get("name", "blocks")), fold=int(split.get("fold", 0))
@@ -48,7 +52,7 @@ def ground_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the networ
             f"The tile set {tiles} is not the one {name} was trained on: gravity, labels or split have changed since.",
             "Bring back the old data, or train anew on the new tile set.",
         )
-    return area
+    return area if fields == read else with_context(area, known_labels(area))
 
 
 def _fingerprint(area: Area, model: Mapping[str, Any]) -> str:
