@@ -19,6 +19,7 @@ from .session import LOG_OPTIONS, TYPED, WORKSPACE_OPTION, Session, configure_fr
 # In the order a user meets them; the module has the name, `-` written `_`.
 COMMANDS = (
     "demo",
+    "crust",
     "fetch",
     "residual",
     "legend",

@@ -51,6 +51,8 @@ class Crust:
         Thickness of the cover, metres.
     moho_depth_m : ndarray, shape (ny, nx), float32
         Depth of the Moho, metres.
+    belt : ndarray, shape (ny, nx), int16
+        Number of the belt below the cover; where it changes is a fault.
     stack : Stack
         Units, thicknesses and densities of every column, to 20 km.
     bounds_wsen : tuple of float
@@ -74,6 +76,7 @@ class Crust:
     truth: NDArray[np.uint8]
     cover_thickness_m: NDArray[np.float32]
     moho_depth_m: NDArray[np.float32]
+    belt: NDArray[np.int16]
     stack: Stack
     bounds_wsen: tuple[float, float, float, float]
     setting: Setting
@@ -195,6 +198,7 @@ def make_crust(
         truth=truth,
         cover_thickness_m=1000 * cover_km,
         moho_depth_m=(1000 * moho_km[inner]).astype(np.float32),
+        belt=belts.index[inner].astype(np.int16),
         stack=stack.cut(inner),
         bounds_wsen=(west, south, west + nx * spacing_deg, south + ny * spacing_deg),
         setting=setting,
@@ -335,7 +339,9 @@ def _check(
     _check_positive(belt_width_km=setting.belt_width_km, noise_length_km=setting.noise_length_km)
     shares = setting.shares_percent
     if not 0 <= setting.cover_share <= 1:
-        raise OptionError(f"A cover share of {setting.cover_share:g} is no part of the whole.", "Give a number from 0 to 1.")
+        raise OptionError(
+            f"A cover share of {setting.cover_share:g} is no part of the whole.", "Give a number from 0 to 1."
+        )
     if len(shares) != 10 or min(shares) < 0 or sum(shares[:7]) <= 0:
         raise OptionError(
             "Ten shares from 0 up are needed, and one of the first seven must be above 0.",

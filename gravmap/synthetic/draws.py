@@ -91,7 +91,11 @@ def read_draw(written: Any, least: float, most: float) -> Draw:
         draw = _between("uniform", written)
     elif isinstance(written, dict) and set(written) == {"log"}:
         draw = _between("log", written["log"])
-    elif isinstance(written, dict) and len(set(written) & set(_NORMAL)) == 1 and set(written) <= {*_NORMAL, "low", "high"}:
+    elif (
+        isinstance(written, dict)
+        and len(set(written) & set(_NORMAL)) == 1
+        and set(written) <= {*_NORMAL, "low", "high"}
+    ):
         draw = _around(written, least, most)
     else:
         raise ValueError(f"is {written!r}, which is none of {FORMS}")

@@ -20,11 +20,13 @@ from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import atomic_path, write_json
 from gravmap.geology import Legend, load_legend, write_index_raster
+from gravmap.synthetic.pool import LEGEND
 
 if TYPE_CHECKING:
     from gravmap.synthetic.crust import Crust
 
-LEGEND = "crust"
+FILES = {"gravity": "gravity.nc", "map": "map.gpkg", "truth": "truth.tif", "parameters": "crust.json"}
+"""What is written, and what it is called."""
 
 
 def write_crust(crust: Crust, folder: Path) -> dict[str, Path]:
@@ -45,12 +47,7 @@ def write_crust(crust: Crust, folder: Path) -> dict[str, Path]:
         and ``parameters`` (crust.json).
     """
     legend = load_legend(LEGEND)
-    paths = {
-        "gravity": folder / "gravity.nc",
-        "map": folder / "map.gpkg",
-        "truth": folder / "truth.tif",
-        "parameters": folder / "crust.json",
-    }
+    paths = {name: folder / file for name, file in FILES.items()}
     made_from: dict[str, Any] = {"seed": crust.seed, **crust.parameters}
     with atomic_path(paths["gravity"]) as temporary:
         dataset = crust.gravity.to_dataset(name="bouguer")

@@ -138,9 +138,7 @@ def random_field(
     return interpolated
 
 
-def strike_plane(
-    dice: Dice, y_km: FloatArray, x_km: FloatArray, cell_km: float, setting: Setting
-) -> StrikePlane:
+def strike_plane(dice: Dice, y_km: FloatArray, x_km: FloatArray, cell_km: float, setting: Setting) -> StrikePlane:
     """Lay strike-following coordinates on a plane.
 
     The strike points anywhere; both coordinates are warped by smooth fields, then shifted across strike along

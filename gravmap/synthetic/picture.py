@@ -13,20 +13,21 @@ from gravmap.geology import load_legend
 from gravmap.map_frame import furnish
 from gravmap.synthetic.crust import Crust
 from gravmap.synthetic.pool import LEGEND, crust_arrays
-from gravmap.synthetic.section import BASEMENT, Section, cut_section
+from gravmap.synthetic.section import BASEMENT, DEEPEST_KM, Section, cut_section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BASEMENT_COLOUR = "#A39B94"
-_INK = "#1A1A1A"
+_INK, _GREY = "#1A1A1A", "#555555"
 _DPI = 160
-_PANEL_IN = 4.3
-_LEFT, _BETWEEN, _BAR, _ABOVE, _BELOW = 0.65, 0.62, 0.62, 0.42, 0.38
+# Inches: a map, what is left of the first, from map to map, above and below each, the title, the section and legend.
+_PANEL, _LEFT, _STEP, _ABOVE, _BELOW, _TITLE, _FOOT = 4.3, 0.85, 5.3, 0.42, 0.38, 0.78, 6.5
+_PARTS = {"colour": _INK, "moho": "#2471A3", "cover": "#C98B00", "bedrock": "#C0392B"}
 
 
-def draw_crust_picture(crust: Crust, path: Path, *, title: str) -> None:
+def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "") -> None:
     """Write a picture of a crust.
 
     The map, the bedrock below the cover, the thickness of the cover; the Bouguer anomaly, its residual and the density
@@ -38,71 +39,88 @@ def draw_crust_picture(crust: Crust, path: Path, *, title: str) -> None:
         Best with `Crust.components` and `Crust.around`.
     path : Path
         A ``.png``.
-    title : str
-        Of the whole picture.
+    title, more : str
+        Above the whole picture, and a line below it.
     """
     from matplotlib.figure import Figure
 
     section = cut_section(crust)
     west, south, east, north = crust.bounds_wsen
-    tall = _PANEL_IN * (north - south) / ((east - west) * np.cos(np.radians((south + north) / 2)))
-    width = _LEFT + 3 * (_PANEL_IN + _BAR) + 2 * (_BETWEEN - _BAR + 0.45) + 0.35
-    below = 6.6
-    height = 0.75 + 2 * (tall + _ABOVE + _BELOW) + below
+    tall = _PANEL * (north - south) / ((east - west) * np.cos(np.radians((south + north) / 2)))
+    width = _LEFT + 2 * _STEP + _PANEL + 0.85
+    height = _TITLE + 2 * (tall + _ABOVE + _BELOW) + _FOOT
     figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
-    figure.text(_LEFT / width, 1 - 0.16 / height, title, va="top", fontsize=17, weight="bold", color=_INK)
+    figure.text(_LEFT / width, 1 - 0.14 / height, title, va="top", fontsize=18, weight="bold", color=_INK)
+    figure.text(_LEFT / width, 1 - 0.5 / height, more, va="top", fontsize=10, color=_GREY)
     panels = []
     for index in range(6):
-        left = _LEFT + (index % 3) * (_PANEL_IN + _BAR + 0.45)
-        bottom = height - 0.75 - (index // 3) * (tall + _ABOVE + _BELOW) - _ABOVE - tall
-        panels.append(figure.add_axes((left / width, bottom / height, _PANEL_IN / width, tall / height)))
-    _maps(figure, panels, crust)
+        bottom = height - _TITLE - (index // 3) * (tall + _ABOVE + _BELOW) - _ABOVE - tall
+        box = (_LEFT + (index % 3) * _STEP) / width, bottom / height, _PANEL / width, tall / height
+        panels.append(figure.add_axes(box))
+    _draw_rocks(panels[:3], crust)
+    _draw_fields(panels[3:], crust)
     for axes in panels:
-        furnish(axes, crust.bounds_wsen, _PANEL_IN)
+        furnish(axes, crust.bounds_wsen, _PANEL)
         _mark_line(axes, section)
-    whole = width - _LEFT - 0.35 - _BAR
-    boxes = [(4.55, 1.45), (4.32, 0.13), (2.42, 1.85), (0.95, 1.2)]
-    parts = [
-        figure.add_axes((_LEFT / width, bottom / height, whole / width, part / height)) for bottom, part in boxes
-    ]
-    _section(figure, parts, crust, section)
-    _legend(figure, crust, section, height)
+    # Bottom and height of the gravity along the section, the map, the rocks and the densities.
+    boxes = ((4.55, 1.4), (4.33, 0.13), (2.43, 1.85), (1.05, 1.1))
+    _draw_section(
+        figure,
+        [
+            figure.add_axes((_LEFT / width, bottom / height, (2 * _STEP + _PANEL) / width, part / height))
+            for bottom, part in boxes
+        ],
+        crust,
+        section,
+    )
+    _legend(figure, crust)
     with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", metadata={"Title": title})
+        figure.savefig(partial, format="png", metadata={"Title": title}, pil_kwargs={"compress_level": 4})
 
 
-def _maps(figure: Figure, panels: list[Axes], crust: Crust) -> None:
+def _draw_rocks(panels: list[Axes], crust: Crust) -> None:
+    """The map, the bedrock below it, and what lies between the two."""
     colours = _colours()
-    west, south, east, north = crust.bounds_wsen
-    extent = (west, east, south, north)
+    extent = _extent(crust)
     hidden = (crust.surface == 0)[::-1]
     panels[0].imshow(colours[crust.surface[::-1]], extent=extent, interpolation="nearest")
-    _title(panels[0], "Geological map", f"cover hides {100 * hidden.mean():.0f} %")
+    _faults(panels[0], crust, crust.surface > 0)
+    _title(panels[0], "Geological map", f"cover hides {100 * hidden.mean():.0f} %; black: faults")
     panels[1].imshow(colours[crust.truth[::-1]], extent=extent, interpolation="nearest")
-    _shore(panels[1], crust, "black", 0.55)
-    _title(panels[1], "Bedrock below the cover", "line: where the cover begins")
+    _faults(panels[1], crust, np.ones_like(crust.surface, dtype=bool))
+    _shore(panels[1], crust, "white", 1.1)
+    _title(panels[1], "Bedrock below the cover", "white: the cover's edge")
     deep = np.where(hidden, crust.cover_thickness_m[::-1] / 1000, np.nan)
     image = panels[2].imshow(deep, extent=extent, cmap="YlOrBr", vmin=0, interpolation="nearest")
-    panels[2].set_facecolor("#E9E9E6")
-    _bar(figure, panels[2], image, "km")
-    _title(panels[2], "Thickness of the cover", f"mean {np.nanmean(deep) if hidden.any() else 0:.1f} km; grey: outcrop")
+    panels[2].set_facecolor("#E6E6E2")
+    _bar(panels[2], image, "km")
+    mean = f"mean {np.nanmean(deep):.1f} km; " if hidden.any() else ""
+    _title(panels[2], "Thickness of the cover", f"{mean}grey: outcrop")
+
+
+def _draw_fields(panels: list[Axes], crust: Crust) -> None:
+    """The Bouguer anomaly, its residual, and the densities that one would like to read from them."""
     gravity = crust.gravity.values.astype(np.float64)[::-1]
+    _relief(panels[0], gravity, crust, diverging=False)
+    lat, lon = crust.gravity["lat"].values[::-1], crust.gravity["lon"].values
+    step = next((step for step in (2, 5, 10, 20, 50) if np.ptp(gravity) / step < 16), 100)
+    levels = np.arange(np.floor(gravity.min() / step), np.ceil(gravity.max() / step) + 1) * step
+    panels[0].contour(lon, lat, gravity, levels, colors="black", linewidths=0.35, alpha=0.7, linestyles="solid")
+    _title(panels[0], "Bouguer anomaly", f"contours every {step} mGal")
     residual = crust_arrays(crust, ["residual_10km"])["fields"][0].astype(np.float64)
-    _relief(figure, panels[3], gravity, crust, "mGal", diverging=False)
-    _title(panels[3], "Bouguer anomaly", f"range {np.ptp(gravity):.0f} mGal")
-    _relief(figure, panels[4], residual, crust, "mGal", diverging=True)
-    _shore(panels[4], crust, "black", 0.45)
-    _title(panels[4], "Residual, 10 km", f"std {residual.std():.1f} mGal")
+    _relief(panels[1], residual, crust, diverging=True)
+    _shore(panels[1], crust, "black", 0.5)
+    _title(panels[1], "Residual, 10 km", f"std {residual.std():.1f} mGal; line: cover")
     density = crust.stack.density_at(3.0)[::-1]
     low, high = np.percentile(density, (1, 99))
-    image = panels[5].imshow(density, extent=extent, cmap="cividis", vmin=low, vmax=high, interpolation="nearest")
-    _bar(figure, panels[5], image, "kg/m³")
-    _title(panels[5], "Density at 3 km depth", "what gravity would have to tell")
+    image = panels[2].imshow(
+        density, extent=_extent(crust), cmap="cividis", vmin=low, vmax=high, interpolation="nearest"
+    )
+    _bar(panels[2], image, "kg/m³")
+    _title(panels[2], "Density at 3 km depth", "what gravity should tell")
 
 
-def _relief(
-    figure: Figure, axes: Axes, values: NDArray[np.float64], crust: Crust, unit: str, *, diverging: bool
-) -> None:
+def _relief(axes: Axes, values: NDArray[np.float64], crust: Crust, *, diverging: bool) -> None:
     """A field in colour, lit from the north-west as if it were a landscape."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -113,110 +131,99 @@ def _relief(
         high = max(-low, high)
         low = -high
     norm, colours = Normalize(low, high), colormaps["RdYlBu_r" if diverging else "Spectral_r"]
-    # As steep whatever the strength of the field: its usual slope is one of 35 degrees.
+    # As steep whatever the strength of the field.
     slope = float(np.sqrt(np.mean(np.square(np.gradient(values)))))
-    light = LightSource(azdeg=315, altdeg=50)
-    picture = light.shade(values, colours, norm=norm, vert_exag=0.7 / max(slope, 1e-9), blend_mode="soft")
-    west, south, east, north = crust.bounds_wsen
-    axes.imshow(picture, extent=(west, east, south, north), interpolation="bilinear")
-    if not diverging:
-        lat, lon = crust.gravity["lat"].values[::-1], crust.gravity["lon"].values
-        step = next((step for step in (5, 10, 20, 50, 100) if np.ptp(values) / step < 16), 200)
-        levels = np.arange(np.floor(values.min() / step), np.ceil(values.max() / step) + 1) * step
-        axes.contour(lon, lat, values, levels=levels, colors="black", linewidths=0.35, alpha=0.7, linestyles="solid")
-    _bar(figure, axes, ScalarMappable(norm, colours), unit)
+    light = LightSource(azdeg=315, altdeg=45)
+    picture = light.shade(values, colours, norm=norm, vert_exag=0.8 / max(slope, 1e-9), blend_mode="soft")
+    axes.imshow(picture, extent=_extent(crust), interpolation="bilinear")
+    _bar(axes, ScalarMappable(norm, colours), "mGal")
 
 
-def _section(figure: Figure, parts: list[Axes], crust: Crust, section: Section) -> None:
+def _draw_section(figure: Figure, parts: list[Axes], crust: Crust, section: Section) -> None:
     profile, strip, rocks, weights = parts
     colours = _colours()
-    length, deepest = section.distance_km[-1], 14.0
-    total = section.profile(crust.gravity.values)
+    extent = (0.0, section.distance_km[-1], DEEPEST_KM, 0.0)
+    curves = {"Bouguer anomaly": ("colour", crust.gravity.values)}
     if crust.components is not None:
-        own = {"bedrock": "#C0392B", "cover": "#C98B00", "moho": "#2471A3"}
-        names = {"bedrock": "of it bedrock", "cover": "cover", "moho": "Moho"}
-        for name, colour in own.items():
-            part = section.profile(crust.components[name])
-            profile.plot(section.distance_km, part - part.mean(), color=colour, linewidth=1.1, label=names[name])
-    profile.plot(section.distance_km, total - total.mean(), color=_INK, linewidth=1.9, label="Bouguer anomaly")
-    profile.axhline(0, color="#888888", linewidth=0.5, zorder=0)
+        curves |= {f"of it {name}": (name, crust.components[name]) for name in ("moho", "cover", "bedrock")}
+    for number, (name, (colour, field)) in enumerate(curves.items()):
+        along = section.profile(field)
+        label = name.replace("moho", "Moho")
+        profile.plot(
+            section.distance_km,
+            along - along.mean(),
+            color=_PARTS[colour],
+            linewidth=1.1 if number else 2.0,
+            zorder=3 if number else 4,
+            label=label,
+        )
+    profile.axhline(0, color="#999999", linewidth=0.5, zorder=0)
     profile.set_ylabel("mGal less\nthe mean", fontsize=9)
-    handles, labels = profile.get_legend_handles_labels()
-    profile.legend(handles[::-1], labels[::-1], ncols=4, loc="lower left", bbox_to_anchor=(0, 0.98), frameon=False, fontsize=9)
-    strip.imshow(
-        colours[section.mapped][None], extent=(0, length, 0, 1), aspect="auto", interpolation="nearest"
-    )
+    profile.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 0.97), frameon=False, fontsize=9.5)
+    strip.imshow(colours[section.mapped][None], extent=(*extent[:2], 0, 1), aspect="auto", interpolation="nearest")
     strip.set_yticks([0.5], ["map"], fontsize=9)
     picture = colours[section.rock]
-    picture[_contacts(section.rock)] *= 0.45
-    rocks.imshow(picture, extent=(0, length, deepest, 0), aspect="auto", interpolation="antialiased")
-    weigh = weights.imshow(
-        section.density,
-        extent=(0, length, deepest, 0),
-        aspect="auto",
-        cmap="cividis",
-        vmin=2350,
-        vmax=2850,
-        interpolation="antialiased",
+    picture[_contacts(section)] *= 0.4
+    rocks.imshow(picture, extent=extent, aspect="auto", interpolation="antialiased")
+    rocks.set_ylabel("rock\ndepth, km", fontsize=9)
+    image = weights.imshow(
+        section.density, extent=extent, aspect="auto", cmap="cividis", vmin=2350, vmax=2850, interpolation="antialiased"
     )
-    bar = figure.colorbar(weigh, cax=figure.add_axes(_beside(weights)))
-    bar.set_label("kg/m³", fontsize=9)
-    bar.ax.tick_params(labelsize=8)
-    bar.outline.set_linewidth(0.5)
-    for axes, name in ((rocks, "Rock"), (weights, "Density")):
-        axes.set_ylabel(f"{name}\ndepth, km", fontsize=9)
-        axes.set_yticks([0, 2, 4, 6, 8, 10, 12] if axes is rocks else [0, 4, 8, 12])
+    weights.set_ylabel("density\ndepth, km", fontsize=9)
+    _bar(weights, image, "kg/m³")
     for axes in parts:
-        axes.set_xlim(0, length)
-        axes.tick_params(labelsize=8, length=3, width=0.6)
-        axes.tick_params(axis="x", labelbottom=axes is weights)
+        axes.set_xlim(*extent[:2])
+        axes.tick_params(labelsize=8.5, length=3, width=0.6, labelbottom=axes is weights)
         for side in axes.spines.values():
             side.set_linewidth(0.6)
+    rocks.set_yticks([0, 2, 4, 6, 8, 10, 12])
+    weights.set_yticks([0, 4, 8, 12])
     strip.tick_params(length=0)
-    weights.set_xlabel(f"km from A        vertical scale of the rocks {_exaggeration(figure, rocks, length, deepest):.0f} times the horizontal", fontsize=9)
-    for letter, place, side in (("A", 0, "left"), ("A′", length, "right")):
-        profile.text(place, 1.04, letter, transform=profile.get_xaxis_transform(), ha=side, fontsize=14, weight="bold") if side == "right" else profile.text(place, 1.2, letter, transform=profile.get_xaxis_transform(), ha=side, fontsize=14, weight="bold")
+    box, (wide, tall) = rocks.get_position(), figure.get_size_inches()
+    steep = (box.height * tall / DEEPEST_KM) / (box.width * wide / section.distance_km[-1])
+    weights.set_xlabel(f"km from A (rocks are drawn {steep:.0f} times as high as wide)", fontsize=9)
+    for letter, place in (("A", 0.0), ("A′", 1.0)):
+        profile.text(
+            place, 1.06, letter, transform=profile.transAxes, ha="center", va="bottom", fontsize=15, weight="bold"
+        )
 
 
-def _exaggeration(figure: Figure, axes: Axes, length_km: float, deepest_km: float) -> float:
-    box = axes.get_position()
-    wide, tall = figure.get_size_inches()
-    return float((box.height * tall / deepest_km) / (box.width * wide / length_km))
-
-
-def _contacts(rock: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where a rock meets another one."""
+def _contacts(section: Section) -> NDArray[np.bool_]:
+    """Where a rock meets another one, and the faults, which are drawn thicker."""
+    rock = section.rock
     line = np.zeros(rock.shape, dtype=bool)
     line[1:] |= rock[1:] != rock[:-1]
     line[:, 1:] |= rock[:, 1:] != rock[:, :-1]
+    faults = np.flatnonzero(np.diff(section.belt))
+    # Cover, and basins that are younger than the faults, lie over them unbroken.
+    broken = (rock >= 1) & (rock <= 7)
+    for shift in (-1, 0, 1, 2):
+        line[:, np.clip(faults + shift, 0, rock.shape[1] - 1)] |= broken[:, faults]
     return line
 
 
-def _legend(figure: Figure, crust: Crust, section: Section, height: float) -> None:
+def _legend(figure: Figure, crust: Crust) -> None:
     from matplotlib.patches import Patch
 
-    width = figure.get_size_inches()[0]
-    shares = 100 * np.bincount(crust.truth.ravel(), minlength=11) / crust.truth.size
+    width, height = figure.get_size_inches()
+    shares = 100 * np.bincount(crust.truth.ravel(), minlength=BASEMENT) / crust.truth.size
     names = {entry.index: entry.name for entry in load_legend(LEGEND).classes}
-    colours = _colours()
+    labels = [names[0], *(f"{names[index]} {shares[index]:.0f} %" for index in range(1, BASEMENT)), "basement"]
     handles = [
-        Patch(
-            facecolor=colours[index],
-            edgecolor="#555555",
-            linewidth=0.5,
-            label=names[index] if index == 0 else f"{names[index]} {shares[index]:.0f} %",
-        )
-        for index in range(11)
+        Patch(facecolor=colour, edgecolor=_GREY, linewidth=0.5, label=label)
+        for colour, label in zip(_colours(), labels, strict=True)
     ]
-    handles.append(Patch(facecolor=BASEMENT_COLOUR, edgecolor="#555555", linewidth=0.5, label="basement (section)"))
     figure.legend(
         handles=handles,
         loc="lower left",
-        bbox_to_anchor=((_LEFT - 0.1) / width, 0.02 / height),
-        ncols=7,
+        bbox_to_anchor=((_LEFT - 0.1) / width, 0.05 / height),
+        ncols=6,
         frameon=False,
-        fontsize=9,
-        borderpad=0.2,
+        fontsize=9.5,
+        borderpad=0.1,
+        title="Share of the bedrock, under cover and bare",
+        title_fontsize=9.5,
+        alignment="left",
     )
 
 
@@ -228,40 +235,58 @@ def _colours() -> NDArray[np.float64]:
     return np.array([to_rgb(colours[index]) for index in range(BASEMENT)] + [to_rgb(BASEMENT_COLOUR)])
 
 
+def _extent(crust: Crust) -> tuple[float, float, float, float]:
+    west, south, east, north = crust.bounds_wsen
+    return west, east, south, north
+
+
 def _mark_line(axes: Axes, section: Section) -> None:
     from matplotlib.patheffects import withStroke
 
-    halo = [withStroke(linewidth=2.6, foreground="white")]
+    halo = [withStroke(linewidth=2.8, foreground="white")]
     ends = [section.lon[0], section.lon[-1]], [section.lat[0], section.lat[-1]]
-    axes.plot(*ends, color="black", linewidth=1.1, path_effects=halo, zorder=6)
+    axes.plot(*ends, color="black", linewidth=1.2, path_effects=halo, zorder=6)
     middle = np.array([section.lon.mean(), section.lat.mean()])
     for letter, end in (("A", 0), ("A′", -1)):
         place = np.array([section.lon[end], section.lat[end]])
-        inside = place + 0.05 * (middle - place)
+        inside = place + 0.055 * (middle - place)
         axes.text(
-            *inside, letter, fontsize=12, weight="bold", ha="center", va="center", path_effects=halo, zorder=7
+            inside[0],
+            inside[1],
+            letter,
+            fontsize=13,
+            weight="bold",
+            ha="center",
+            va="center",
+            path_effects=halo,
+            zorder=7,
         )
 
 
 def _shore(axes: Axes, crust: Crust, colour: str, width: float) -> None:
-    lat, lon = crust.gravity["lat"].values, crust.gravity["lon"].values
+    """The outline of the cover."""
     if 0 < np.count_nonzero(crust.surface == 0) < crust.surface.size:
+        lat, lon = crust.gravity["lat"].values, crust.gravity["lon"].values
         axes.contour(lon, lat, (crust.surface == 0).astype(float), levels=[0.5], colors=colour, linewidths=width)
+
+
+def _faults(axes: Axes, crust: Crust, shown: NDArray[np.bool_]) -> None:
+    """Where belts meet, as far as it is shown."""
+    lat, lon = crust.gravity["lat"].values, crust.gravity["lon"].values
+    for number in np.unique(crust.belt)[1:]:
+        beyond = np.where(shown, (crust.belt >= number).astype(float), np.nan)
+        axes.contour(lon, lat, beyond, levels=[0.5], colors="black", linewidths=0.9)
 
 
 def _title(axes: Axes, words: str, more: str) -> None:
     axes.set_title(words, loc="left", fontsize=11.5, weight="bold", pad=5, color=_INK)
-    axes.set_title(more, loc="right", fontsize=8.5, pad=5, color="#555555")
+    axes.set_title(more, loc="right", fontsize=8.5, pad=5, color=_GREY)
 
 
-def _beside(axes: Axes) -> tuple[float, float, float, float]:
-    box = axes.get_position()
-    wide = axes.figure.get_size_inches()[0]
-    return box.x1 + 0.1 / wide, box.y0, 0.13 / wide, box.height
-
-
-def _bar(figure: Figure, axes: Axes, image: Any, unit: str) -> None:
-    bar = figure.colorbar(image, cax=figure.add_axes(_beside(axes)))
-    bar.set_label(unit, fontsize=8.5, labelpad=1)
+def _bar(axes: Axes, image: Any, unit: str) -> None:
+    figure: Any = axes.figure
+    box, wide = axes.get_position(original=True), figure.get_size_inches()[0]
+    bar = figure.colorbar(image, cax=figure.add_axes((box.x1 + 0.1 / wide, box.y0, 0.13 / wide, box.height)))
+    bar.ax.set_xlabel(unit, fontsize=8, labelpad=3)
     bar.ax.tick_params(labelsize=7.5, length=2)
     bar.outline.set_linewidth(0.5)

@@ -197,7 +197,7 @@ def crust_pool(
     list of dict
         As `crust_arrays` gives them.
     """
-    wanted = [_Wanted(prior, int(seed), tuple(shape), tuple(channels), sub, cache) for seed in seeds]
+    wanted = [_Wanted(prior, int(seed), (int(shape[0]), int(shape[1])), tuple(channels), sub, cache) for seed in seeds]
     made: dict[int, dict[str, Any]] = {}
     for index, one in enumerate(wanted):
         kept = one.read()

@@ -267,4 +267,3 @@ def _refuse_unknown(table: dict[str, Any], known: Any, of: str, where: str) -> N
             near = difflib.get_close_matches(key, known, n=1)
             meant = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted(known))}."
             raise InputError(f"{where} has an unknown key {key!r} in {of}.", meant)
-

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from gravmap.synthetic.bedrock import ACID, MESOZOIC, PERMIAN
 from gravmap.synthetic.crust import Crust
 from gravmap.synthetic.geometry import EARTH_RADIUS_KM, FloatArray
 from gravmap.synthetic.stack import UNITS
 
+DEEPEST_KM = 14.0  # no belt unit reaches deeper than 11 km
 BASEMENT = 11
 """Stands for the basement where classes are 0 cover, 1..10 bedrock."""
 
@@ -33,6 +34,8 @@ class Section:
         0 cover, 1..10 bedrock, 11 basement.
     density : ndarray, shape (m, n)
         kg/m3.
+    belt : ndarray, shape (n,), int16
+        Number of the belt; where it changes is a fault.
     mapped : ndarray, shape (n,), uint8
         What the geological map shows along the line.
     position : tuple of two ndarrays, shape (n,)
@@ -45,6 +48,7 @@ class Section:
     depth_km: FloatArray
     rock: NDArray[np.uint8]
     density: FloatArray
+    belt: NDArray[np.int16]
     mapped: NDArray[np.uint8]
     position: tuple[FloatArray, FloatArray]
 
@@ -54,27 +58,24 @@ class Section:
         return values
 
 
-def cut_section(crust: Crust, *, columns: int = 1600, rows: int = 480, deepest_km: float = 14.0) -> Section:
-    """Cut a crust through its middle, across the strike: where the belts change most often.
+def cut_section(crust: Crust, *, columns: int = 2400, rows: int = 480) -> Section:
+    """Cut a crust through its middle, across the strike of its belts.
 
     Parameters
     ----------
     crust : Crust
         See `draw_crust`.
     columns, rows : int
-        Places along the line and depths.
-    deepest_km : float
-        Down to which depth, at most 20 km.
+        Places along the line, and depths to 14 km.
     """
     lat, lon = crust.gravity["lat"].values, crust.gravity["lon"].values
-    lines = [_line(lat, lon, angle, columns) for angle in np.radians(np.arange(0, 180, 5))]
-    row, column = max(lines, key=lambda line: _changes_per_km(crust, lat, *line))
-    nearest = tuple(np.rint(place).astype(int) for place in (row, column))
-    depth = (np.arange(rows) + 0.5) * deepest_km / rows
+    row, column = _line(lat, lon, _across_strike(crust, lat), columns)
+    nearest = np.rint(row).astype(int), np.rint(column).astype(int)
+    depth = (np.arange(rows) + 0.5) * DEEPEST_KM / rows
 
     # Between cells depths run straight; what a rock is changes halfway.
     base = np.stack([map_coordinates(unit, (row, column), order=1, mode="nearest") for unit in crust.stack.base_km])
-    thickness = np.diff(crust.stack.base_km[(slice(None), *nearest)], axis=0, prepend=0)
+    thickness = np.diff(crust.stack.base_km[:, nearest[0], nearest[1]], axis=0, prepend=0)
     # A unit that the nearest column lacks is absent here, too; its share is left to the one below.
     base[:-1] = np.where(thickness[:-1] > 0, base[:-1], np.concatenate([np.zeros_like(base[:1]), base[:-2]]))
     base = np.maximum.accumulate(base, axis=0)
@@ -82,7 +83,7 @@ def cut_section(crust: Crust, *, columns: int = 1600, rows: int = 480, deepest_k
     belt = crust.stack.belt_class[nearest]
     kinds = [np.full_like(belt, kind) for kind in (0, MESOZOIC, PERMIAN, ACID)]
     rock = np.take_along_axis(np.stack([*kinds, belt, np.full_like(belt, BASEMENT)]), unit, axis=0)
-    contrast = np.take_along_axis(crust.stack.contrast[(slice(None), *nearest)].astype(np.float64), unit, axis=0)
+    contrast = np.take_along_axis(crust.stack.contrast[:, nearest[0], nearest[1]].astype(np.float64), unit, axis=0)
     density = crust.stack.reference + np.where(
         unit == 0, contrast * np.exp(-depth[:, None] / crust.stack.cover_scale_km), contrast
     )
@@ -94,6 +95,7 @@ def cut_section(crust: Crust, *, columns: int = 1600, rows: int = 480, deepest_k
         depth,
         rock.astype(np.uint8),
         density,
+        crust.belt[nearest],
         crust.surface[nearest],
         (row, column),
     )
@@ -119,9 +121,8 @@ def _length_km(lat: FloatArray, row: FloatArray, column: FloatArray, lon: FloatA
     return float(EARTH_RADIUS_KM * np.hypot(north, east))
 
 
-def _changes_per_km(crust: Crust, lat: FloatArray, row: FloatArray, column: FloatArray) -> float:
-    nearest = np.rint(row).astype(int), np.rint(column).astype(int)
-    changes = np.count_nonzero(np.diff(crust.stack.belt_class[nearest]))
-    length = _length_km(lat, row, column, crust.gravity["lon"].values)
-    # A long line shows more; a short one through a corner is no section.
-    return float(changes / np.sqrt(length))
+def _across_strike(crust: Crust, lat: FloatArray) -> float:
+    """The direction, anticlockwise from east, in which the belts follow on each other most quickly."""
+    slope_y, slope_x = np.gradient(gaussian_filter(crust.belt.astype(np.float64), 2.0))
+    slope_x /= np.cos(np.radians(lat))[:, None]
+    return float(0.5 * np.arctan2(2 * (slope_x * slope_y).sum(), (slope_x**2).sum() - (slope_y**2).sum()))

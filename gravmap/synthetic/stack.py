@@ -144,9 +144,7 @@ def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: Fl
         rocks.basement_mean + rocks.basement_spread * plane.field("basement", 60.0, stretch=2.0, deep=True),
     ]
     contrast = np.stack(density).astype(np.float32) - np.float32(rocks.reference)
-    return Stack(
-        np.stack(base).astype(np.float32), contrast, bedrock.age_class, rocks.cover_scale_km, rocks.reference
-    )
+    return Stack(np.stack(base).astype(np.float32), contrast, bedrock.age_class, rocks.cover_scale_km, rocks.reference)
 
 
 def _dense_bodies(plane: StrikePlane, belts: Belts, bedrock: Bedrock, rocks: RockTable) -> FloatArray:

@@ -1,0 +1,115 @@
+"""`gravmap crust`: a simulated piece of crust whose bedrock is known, to look at and to try things on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import overwrite_option, seed_option
+from .session import Session, command_options
+
+
+@click.command("crust", epilog="Example: gravmap crust --prior wide --seed 3")
+@click.option(
+    "--prior",
+    "prior_name",
+    metavar="NAME|FILE",
+    default="central-asia",
+    show_default=True,
+    help="What to draw from: central-asia, wide, or a TOML file of your own.",
+)
+@seed_option
+@click.option(
+    "--shape",
+    type=click.IntRange(min=16),
+    nargs=2,
+    metavar="ROWS COLS",
+    default=(240, 360),
+    show_default="240 360",
+    help="Cells of 2 arc-minutes.",
+)
+@click.option("-o", "--output", metavar="DIR", help="Where to write (default: crusts/PRIOR-SEED in the workspace).")
+@overwrite_option
+@command_options()
+def command(
+    session: Session, prior_name: str, seed: int, shape: tuple[int, int], output: str | None, overwrite: bool
+) -> None:
+    """Simulate a piece of crust whose bedrock under cover is known.
+
+    Draws densities, belts, granites, basins, cover and Moho from a prior, and writes what a user of real data has
+    (gravity.nc, map.gpkg), what nature keeps to herself (truth.tif, crust.json), the prior (prior.toml, to be copied
+    and edited) and a picture of it all with a section (crust.png). Networks are taught on many of these.
+    """
+    from gravmap.errors import InputError
+    from gravmap.files import refuse_existing, write_text
+    from gravmap.synthetic import draw_crust, load_prior
+    from gravmap.synthetic.facts import crust_facts
+    from gravmap.synthetic.files import FILES
+    from gravmap.synthetic.picture import draw_crust_picture
+
+    prior = load_prior(prior_name)
+    folder = Path(output) if output else session.workspace.root / "crusts" / f"{prior.name}-{seed}"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file, and a folder is needed.", "Name another with -o.")
+    for name in (*FILES.values(), "prior.toml", "crust.png"):
+        refuse_existing(folder / name, overwrite)
+    start = time.perf_counter()
+    crust = draw_crust(prior, seed, shape, components=True)
+    took = time.perf_counter() - start
+    facts = crust_facts(crust)
+    _, south, _, north = crust.bounds_wsen
+    place = f"{shape[0]} x {shape[1]} cells of 2 arc-minutes, latitude {south:.1f} to {north:.1f}"
+    session.say(f"A crust of the prior {prior.name} ({prior.title}), seed {seed}:")
+    session.say(f"  {place}, made in {took:.1f} s")
+    numbers = _in_words(crust, facts)
+    for line in numbers:
+        session.say(f"  {line}")
+    session.say("")
+    session.say(f"  {'bedrock':<16}{'all':>8}{'mapped':>9}{'hidden':>9}{'kg/m3':>9}")
+    for entry in facts.classes:
+        weight = f"{entry.density:9.0f}" if entry.share else f"{'-':>9}"
+        session.say(
+            f"  {entry.index:>2} {entry.name:<13}{entry.share:7.1f}%{entry.mapped:8.1f}%{entry.hidden:8.1f}%{weight}"
+        )
+    files = crust.write(folder)
+    files["prior"], files["picture"] = folder / "prior.toml", folder / "crust.png"
+    write_text(files["prior"], prior.text)
+    draw_crust_picture(
+        crust,
+        files["picture"],
+        title=f"A simulated crust: prior {prior.name}, seed {seed}",
+        more="; ".join(numbers) + ". No place on Earth.",
+    )
+    session.say("")
+    for path in files.values():
+        session.say(f"  {path}")
+    session.say("")
+    session.say(f"Look at {files['picture']} first. To go on as with real data, in an empty folder:")
+    session.say(f"  gravmap residual {files['gravity'].absolute()} --height 10km")
+    session.say(f"  gravmap rasterize {files['map'].absolute()} --legend crust")
+    result: dict[str, Any] = {
+        "prior": prior.name,
+        "prior_sha256": prior.sha256,
+        "seed": seed,
+        "files": {name: str(path) for name, path in files.items()},
+        "facts": facts.to_dict(),
+    }
+    session.result(result)
+
+
+def _in_words(crust: Any, facts: Any) -> list[str]:
+    """The crust in three lines."""
+    setting = crust.setting
+    outcrop = f"half of it farther than {facts.outcrop_distance_km:.0f} km from outcrop"
+    cover = f"cover hides {facts.cover_percent:.0f} %"
+    if 0 < facts.cover_percent < 100:
+        cover += f", {facts.cover_mean_km:.1f} km thick on average, {outcrop}"
+    return [
+        cover,
+        f"belts usually {setting.belt_width_km:.0f} km wide, Moho at {setting.moho_depth_km:.0f} km",
+        f"Bouguer anomaly {facts.bouguer_std_mgal:.0f} mGal std, residual 10 km {facts.residual_std_mgal:.1f}, noise"
+        f" {setting.noise_mgal:.1f}; half of the amplitude is left at {setting.low_pass_km:.0f} km",
+    ]
