@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from torch import nn
 from gravmap.errors import InputError, OptionError
 from gravmap.learning.calibration import weights_sha256
 from gravmap.learning.channels import InputChannels
-from gravmap.learning.checkpoint import ModelSpec, load_model
+from gravmap.learning.checkpoint import load_model
 from gravmap.learning.config import TrainConfig
 from gravmap.learning.grounds import Grounds
-from gravmap.learning.outcrop import CONTEXT, context_names, is_context, split_names
+from gravmap.learning.outcrop import CONTEXT, context_names, measured_names
 
 
 def choose_inputs(grounds: Grounds, config: TrainConfig) -> InputChannels:
@@ -32,7 +33,7 @@ def choose_inputs(grounds: Grounds, config: TrainConfig) -> InputChannels:
     OptionError
         A name stands twice, no field is among them, or one has no fixed spread.
     """
-    measured, _ = split_names(config.inputs or grounds.first.channels)
+    measured = measured_names(config.inputs or grounds.first.channels)
     names = measured + (context_names(len(grounds.classes)) if config.context == CONTEXT else [])
     if config.init is None:
         return InputChannels.fit(grounds.first, names, fixed=grounds.simulated)
@@ -71,15 +72,60 @@ def make_network(inputs: InputChannels, config: TrainConfig, class_cells: NDArra
     return made
 
 
-def begin_from(config: TrainConfig, folder: Path) -> TrainConfig:
-    """The configuration of a run that begins with another's weights: its network, context and channels.
+@dataclass(frozen=True)
+class Begun:
+    """What another run decides of one that begins with its weights.
+
+    Attributes
+    ----------
+    init : dict
+        For :class:`TrainConfig`: whose weights, how their input is made, and what they were taught on.
+    model : str
+    architecture : dict
+        The network.
+    context : str or None
+        Whether it starts from outcrop.
+    measured : list of str
+        The channels it reads beside the context's.
+    tile_size_px : int
+    scales_deg : list of float
+        The windows it was taught on.
+    """
+
+    init: dict[str, Any]
+    model: str
+    architecture: dict[str, Any]
+    context: str | None
+    measured: list[str]
+    tile_size_px: int
+    scales_deg: list[float]
+
+    def windows_for(self, scales_deg: Sequence[float]) -> tuple[list[float], int]:
+        """The windows of a ground, of the sizes it has, on which pixels are as large as the network knows them.
+
+        Returns
+        -------
+        list of float
+            The same sizes where the ground has all of them; else the largest that is none larger than the network's
+            largest, or the smallest there is.
+        int
+            Pixels across a window.
+        """
+        have = sorted(set(scales_deg))
+        if all(any(abs(scale - each) < 1e-6 for each in have) for scale in self.scales_deg):
+            return self.scales_deg, self.tile_size_px
+        largest = max(self.scales_deg)
+        chosen = max([scale for scale in have if scale <= largest + 1e-6], default=have[0])
+        return [chosen], 2 * max(round(self.tile_size_px * chosen / largest / 2), 8)
+
+
+def begin_from(folder: Path) -> Begun:
+    """Read what a run decides of another that begins with its weights.
 
     Parameters
     ----------
-    config : TrainConfig
-        Of the new run.
     folder : Path
-        Of the other run: ``model.safetensors`` and ``model.json``.
+        Of the run: ``model.safetensors`` and ``model.json``.
 
     Raises
     ------
@@ -87,14 +133,17 @@ def begin_from(config: TrainConfig, folder: Path) -> TrainConfig:
         A file is missing or damaged.
     """
     _, spec = load_model(folder)
-    return replace(
-        config,
-        model=spec.model,
-        architecture=spec.architecture,
-        context=CONTEXT if any(map(is_context, spec.channels)) else None,
-        inputs=split_names(spec.channels)[0],
-        init=_record(spec, folder),
-    )
+    init = {
+        "run": folder.name,
+        "folder": str(folder.resolve()),
+        "weights_sha256": weights_sha256(folder),
+        "inputs": spec.inputs,
+        "classes": spec.classes,
+        "taught_on": spec.taught_on,
+    }
+    measured = measured_names(spec.channels)
+    context = CONTEXT if spec.input.reads_outcrop else None
+    return Begun(init, spec.model, spec.architecture, context, measured, spec.tile_size_px, spec.scales_deg)
 
 
 def take_weights(network: nn.Module, init: dict[str, Any]) -> None:
@@ -110,17 +159,6 @@ def take_weights(network: nn.Module, init: dict[str, Any]) -> None:
     if weights_sha256(folder) != init["weights_sha256"]:
         raise InputError(f"{folder} has other weights than when this run began.", "Train anew: --init.")
     network.load_state_dict(other.state_dict())
-
-
-def _record(spec: ModelSpec, folder: Path) -> dict[str, Any]:
-    return {
-        "run": folder.name,
-        "folder": str(folder.resolve()),
-        "weights_sha256": weights_sha256(folder),
-        "inputs": spec.inputs,
-        "classes": spec.classes,
-        "taught_on": spec.taught_on,
-    }
 
 
 def _refuse_other(what: str, theirs: list[str], ours: list[str], run: str) -> None:

@@ -12,7 +12,7 @@ they are in no unit, so that nothing that changes gravity changes them, and they
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -47,6 +47,11 @@ def is_context(name: str) -> bool:
 def in_short(names: Iterable[str]) -> list[str]:
     """Names of fields for people: those of the outcrop in one word."""
     return list(dict.fromkeys(CONTEXT if is_context(name) else name for name in names))
+
+
+def measured_names(names: Sequence[str]) -> list[str]:
+    """Those of the fields, or channels, that are not outcrop."""
+    return [name for name in names if not is_context(name)]
 
 
 def outcrop_context(
