@@ -260,7 +260,7 @@ class Run:
             sources=[*meta.get("sources", []), *([self.tiles.record] if self.tiles else [])],
             scores=scores,
             legend_toml=str(meta.get("legend_toml", "")),
-            region_wsen=[float(side) for side in meta.get("region_wsen", [])],
+            region_wsen=[] if self.grounds.simulated else [float(side) for side in meta.get("region_wsen", [])],
             area_sha256=self.fingerprint,
             taught_on=self.grounds.record,
         )

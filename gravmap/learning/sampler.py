@@ -173,8 +173,9 @@ class Sampler:
         turned = drawing.random() < aug.rotate_share
         mirrored = drawing.integers(2, size=2) if aug.flip else np.zeros(2, int)
         crop = Crop(
-            lat=float(drawing.uniform(south + half, north - half)),
-            lon=float(drawing.uniform(west + half, east - half)),
+            # A crust may be just as high as a crop, but for rounding.
+            lat=float(drawing.uniform(south + half, max(north - half, south + half))),
+            lon=float(drawing.uniform(west + half, max(east - half, west + half))),
             half_deg=float(half),
             flip_x=1 - 2 * int(mirrored[0]),
             flip_y=1 - 2 * int(mirrored[1]),
