@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from gravmap.errors import OptionError
-from gravmap.network import build, build_from_dict
+from gravmap.network import build, build_from_dict, describe
+from gravmap.network.outcrop_start import around
 
 
 @pytest.mark.peer
@@ -59,3 +60,14 @@ def test_a_name_that_is_not_three_parts(name):
 def test_a_record_that_is_none(record):
     with pytest.raises(OptionError, match="arch and encoder"):
         build_from_dict(record, 1, 2)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", ["smp:unet:resnet18", "smp:segformer:mit_b0", "smp:deeplabv3plus:resnet18"])
+def test_around_it_a_network_starts_from_outcrop(name):
+    """Its last layer is found: before the first step the outcrop speaks alone."""
+    pytest.importorskip("segmentation_models_pytorch")
+    network = build_from_dict(around(describe(name), (2, 6)), 8, 4).eval()
+    x = torch.randn(1, 8, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(network(x), torch.tensor(0.6) * x[:, 2:6])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.gravity import open_fields
+from gravmap.learning.outcrop import CONTEXT
 from gravmap.mapping.layers import COVERED, ENTROPY, EVIDENCE_COLOURS, EXTRAPOLATED, NEAR, NODATA, OUTCROP
 from gravmap.mapping.page.charts import map_svg, ratio
 from gravmap.mapping.page.facts import Facts
@@ -133,7 +134,8 @@ def field_words(name: str) -> str:
     """A field's name in words."""
     if name.startswith("residual_"):
         return f"residual gravity: Bouguer less its upward continuation by {_spaced(name.removeprefix('residual_'))}"
-    return "Bouguer gravity anomaly" if name == "bouguer" else name.replace("_", " ")
+    known = {"bouguer": "Bouguer gravity anomaly", CONTEXT: "the outcrop mapped around"}
+    return known.get(name, name.replace("_", " "))
 
 
 def class_ages(facts: Facts) -> dict[int, str]:

@@ -1,0 +1,76 @@
+"""What gravmap says of a network that starts from mapped outcrop: the page, the record, an explanation, refusals."""
+
+import json
+import shutil
+
+import pytest
+import rasterio
+from click.testing import CliRunner
+
+import gravmap_cli
+from gravmap.mapping import Predictor
+from gravmap.mapping.explain import explain
+from gravmap.regions import Region
+from toy_map import make_project
+from toy_outcrop import make_context_run, make_labels
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outcrop")
+    fields = make_project(folder)
+    make_labels(folder / "labels.tif")
+    make_context_run(folder / "null", fields)
+    make_context_run(folder / "taught", fields, taught=True)
+    return folder
+
+
+@pytest.fixture
+def project(shared, tmp_path):
+    shutil.copytree(shared, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_an_explanation_says_what_gravity_adds_to_the_outcrop(project):
+    """The network that knows outcrop alone owes nothing to gravity; the other's raster sums to what it owes."""
+    made = {}
+    for name in ("null", "taught"):
+        with Predictor(project / "fields.nc", project / name, "cpu") as predictor:
+            plan = predictor.plan(Region(82, 44, 83, 44.5), (5.0,))
+            made[name] = explain(predictor, plan, project / name, labels_path=project / "labels.tif", steps=8)
+    silent, told = made["null"].record, made["taught"].record
+    assert silent["logit"] == pytest.approx(silent["baseline_logit"], abs=1e-6)
+    assert silent["sum"] == 0
+    assert abs(told["logit"] - told["baseline_logit"]) > 0.01
+    assert made["taught"].complete
+    assert list(told["fields"]) == ["residual_10km"]
+    assert told["inputs"]["labels"]["path"].endswith("labels.tif")
+    with rasterio.open(project / "taught" / "attribution.tif") as raster:
+        assert raster.count == 1
+        assert raster.read(1).sum() == pytest.approx(told["sum"], abs=1e-4)
+
+
+def test_the_finished_map_says_where_it_started_and_verifies(project, monkeypatch):
+    (project / "data").mkdir()
+    (project / "runs").mkdir()
+    for name in ("fields.nc", "labels.tif", "labels.legend.toml"):
+        shutil.move(project / name, project / "data" / name)
+    shutil.move(project / "taught", project / "runs" / "taught")
+    monkeypatch.chdir(project)
+    asked = ["predict", "--bbox", "81", "44", "82", "45", "--run", "taught", "--scales", "2.5deg", "-o", "map"]
+    dry = CliRunner().invoke(gravmap_cli.gravmap, [*asked, "--dry-run"])
+    assert dry.exit_code == 0, dry.output
+    made = CliRunner().invoke(gravmap_cli.gravmap, asked)
+    assert made.exit_code == 0, made.output
+    record = json.loads((project / "map" / "provenance.json").read_text())
+    assert record["settings"]["starts_from_outcrop"] == [True]
+    page = (project / "map" / "report.html").read_text()
+    assert "the outcrop mapped around" in page
+    assert "outcrop_3" not in page.split("<details")[0]
+    checked = CliRunner().invoke(gravmap_cli.gravmap, ["verify", "map"])
+    assert checked.exit_code == 0, checked.output
+    (project / "data" / "labels.tif").unlink()
+    for command in (asked, [*asked, "--dry-run"]):
+        refused = CliRunner().invoke(gravmap_cli.gravmap, [*command, "--overwrite"])
+        assert refused.exit_code == 3
+        assert "starts from mapped outcrop" in refused.output

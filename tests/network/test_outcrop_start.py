@@ -1,0 +1,109 @@
+"""A network that starts from outcrop: at first the outcrop alone, then whatever every part of its body learns."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from gravmap.errors import OptionError
+from gravmap.network import build, build_from_dict, describe, read_architecture
+from gravmap.network.cost import count_macs, count_parameters, peak_bytes
+from gravmap.network.outcrop_start import OutcropStartArchitecture, around
+
+CLASSES, PLANES = 4, (2, 6)
+CHANNELS = 8
+BODIES = ["ggmnet-tiny", "ggmnet-a", "ggmnet-d", "unet", "bisenet-resnet18", "hrnetv1-w32"]
+
+
+def started(name):
+    torch.manual_seed(0)
+    return build_from_dict(around(describe(name), PLANES), CHANNELS, CLASSES)
+
+
+def crops(images=2, px=64):
+    x = torch.randn(images, CHANNELS, px, px, generator=torch.Generator().manual_seed(1))
+    x[:, 2:6] = functional.log_softmax(x[:, 2:6], dim=1)
+    return x
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("training", [True, False])
+def test_before_the_first_step_it_says_what_the_outcrop_says(name, training):
+    network, x = started(name).train(training), crops()
+    with torch.no_grad():
+        logits = network(x)
+    assert torch.equal(logits, torch.tensor(0.6) * x[:, 2:6])
+    assert torch.equal(logits.argmax(1), x[:, 2:6].argmax(1))
+
+
+@pytest.mark.parametrize("name", BODIES[:5])
+def test_every_part_of_the_body_is_taught_from_the_second_step_on(name):
+    network, x = started(name).train(), crops(images=3)
+    target = (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0).long()  # gravity knows the class, the outcrop does not
+    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
+    for _ in range(2):
+        optimiser.zero_grad()
+        loss = functional.cross_entropy(network(x), target)
+        loss.backward()
+        optimiser.step()
+    taught = {
+        key: float(each.grad.abs().max()) if each.grad is not None else 0.0 for key, each in network.named_parameters()
+    }
+    untaught = {key for key, size in taught.items() if size == 0}
+    # What the same body leaves untaught on its own it may leave here.
+    alone = build(name, in_channels=CHANNELS, classes=CLASSES).train()
+    functional.cross_entropy(alone(x), target).backward()
+    never = {f"body.{key}" for key, each in alone.named_parameters() if each.grad is None or not each.grad.abs().max()}
+    assert untaught <= never
+    assert taught["scale"] > 0
+    with torch.no_grad():
+        assert functional.cross_entropy(network(x), target) < functional.cross_entropy(0.6 * x[:, 2:6], target)
+
+
+def test_the_record_makes_the_same_network_again(tmp_path):
+    network = started("ggmnet-tiny")
+    record = json.loads(json.dumps(network.architecture.to_dict()))
+    assert record["kind"] == "outcrop-start"
+    assert record["body"] == describe("ggmnet-tiny")
+    again = build_from_dict(record, CHANNELS, CLASSES)
+    again.load_state_dict(network.state_dict())
+    (tmp_path / "net.json").write_text(json.dumps(record))
+    assert read_architecture(tmp_path / "net.json") == record
+    assert OutcropStartArchitecture.from_dict(record).planes == PLANES
+
+
+def test_its_cost_is_its_bodys():
+    network, body = started("unet"), build("unet", in_channels=CHANNELS, classes=CLASSES)
+    assert count_parameters(network) == count_parameters(body) + 1
+    assert count_macs(network, CHANNELS, 64) == count_macs(body, CHANNELS, 64)
+    assert 1 <= peak_bytes(network, CHANNELS, 64) / peak_bytes(body, CHANNELS, 64) < 1.2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"planes": [2, 2]}, "hold no outcrop"),
+        ({"planes": [2, 7]}, "no log chances of 4 classes"),
+        ({"planes": [6, 10]}, "no log chances of 4 classes"),
+        ({"planes": [2.0, 6.0]}, "not two whole numbers"),
+        ({"planes": 2}, "not two whole numbers"),
+        ({"body": "unet"}, "not the record of a network"),
+        ({"body": {"kind": "never"}}, "does not know"),
+        ({"body": around({"kind": "unet", "widths": [4]}, (0, 4))}, "another of its kind"),
+        ({"more": 1}, "holds body and planes"),
+    ],
+)
+def test_records_that_do_not_hold_together_are_refused(change, words):
+    record = around(describe("ggmnet-tiny"), PLANES) | change
+    with pytest.raises(OptionError, match=words):
+        build_from_dict(record, CHANNELS, CLASSES)
+
+
+def test_mixed_precision_does_not_round_the_outcrop():
+    network, x = started("unet").eval(), crops(1)
+    nn.init.ones_(network.body.classify.bias)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = network(x)
+    assert torch.equal(logits, 0.6 * x[:, 2:6] + 1)

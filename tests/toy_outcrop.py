@@ -1,0 +1,38 @@
+"""A map, and networks that start from its outcrop, beside the gravity of toy_map."""
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from gravmap.geology import write_index_raster
+from gravmap.geology.labels import legend_path
+from gravmap.learning.checkpoint import save_model
+from gravmap.learning.outcrop import context_names
+from gravmap.network import build_from_dict
+from gravmap.network.outcrop_start import around
+from toy_map import LEGEND, spec_for
+
+LABEL_BOX = (79.0, 42.0, 86.0, 48.0)
+NAMES = context_names(10)
+BODY = {"kind": "unet", "widths": [8, 16]}
+
+
+def make_labels(path, seed=0, values=None, legend=LEGEND):
+    """Labels of 3 arc-minutes, half of them cover, with their legend beside them."""
+    legend.write(legend_path(path))
+    rng = np.random.default_rng(seed)
+    kind, depth = (ndimage.gaussian_filter(rng.normal(size=(120, 140)), 8) for _ in range(2))
+    classes = np.digitize(kind, np.quantile(kind, np.linspace(0, 1, 11)[1:-1])) + 1
+    mapped = np.where(depth > 0, classes, 0).astype(np.uint8) if values is None else values
+    write_index_raster(path, mapped, LABEL_BOX, legend)
+    return mapped
+
+
+def make_context_run(folder, fields, taught=False):
+    torch.manual_seed(0)
+    network = build_from_dict(around(BODY, (1, 11)), 13, 10)
+    if taught:
+        torch.nn.init.normal_(network.body.classify.weight, std=0.5)
+    inputs = [{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 7.0}]
+    inputs += [{"kind": "field", "field": name, "unit": "1", "spread": 1.0} for name in NAMES]
+    save_model(folder, network, spec_for(fields, network, model="unet", inputs=inputs, scales_deg=[2.5, 5.0]))
