@@ -21,13 +21,12 @@ if TYPE_CHECKING:
 
 BASEMENT_COLOUR = "#A39B94"
 _INK, _GREY = "#1A1A1A", "#555555"
-_DPI = 160
 # Inches: a map, what is left of the first, from map to map, above and below each, the title, the section and legend.
 _PANEL, _LEFT, _STEP, _ABOVE, _BELOW, _TITLE, _FOOT = 4.3, 0.85, 5.3, 0.42, 0.38, 0.78, 6.5
 _PARTS = {"colour": _INK, "moho": "#2471A3", "cover": "#C98B00", "bedrock": "#C0392B"}
 
 
-def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "") -> None:
+def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "", dpi: int = 160) -> None:
     """Write a picture of a crust.
 
     The map, the bedrock below the cover, the thickness of the cover; the Bouguer anomaly, its residual and the density
@@ -41,6 +40,8 @@ def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "") 
         A ``.png``.
     title, more : str
         Above the whole picture, and a line below it.
+    dpi : int
+        Pixels per inch.
     """
     from matplotlib.figure import Figure
 
@@ -49,7 +50,7 @@ def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "") 
     tall = _PANEL * (north - south) / ((east - west) * np.cos(np.radians((south + north) / 2)))
     width = _LEFT + 2 * _STEP + _PANEL + 0.85
     height = _TITLE + 2 * (tall + _ABOVE + _BELOW) + _FOOT
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
     figure.text(_LEFT / width, 1 - 0.14 / height, title, va="top", fontsize=18, weight="bold", color=_INK)
     figure.text(_LEFT / width, 1 - 0.5 / height, more, va="top", fontsize=10, color=_GREY)
     panels = []

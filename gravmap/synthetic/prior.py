@@ -236,7 +236,7 @@ def _read_classes(rows: Any, where: str, sources: dict[str, str]) -> tuple[dict[
         raise InputError(f"{where} has no tables [[class]].", _LIKE)
     for row in rows:
         index = row.get("index")
-        if not isinstance(index, int) or not 1 <= index <= CLASSES:
+        if type(index) is not int or not 1 <= index <= CLASSES:
             raise InputError(f"{where} has a class {index}.", f"Classes are 1 to {CLASSES}.")
         if index in names:
             raise InputError(f"{where} has class {index} twice.", f"Classes 1 to {CLASSES} are needed once each.")

@@ -86,4 +86,5 @@ class Setting:
 
     def to_dict(self) -> dict[str, Any]:
         """Every number, JSON-able; classes 1..10 in order."""
-        return {**asdict(self), "shares_percent": list(self.shares_percent), "rocks": asdict(self.rocks)}
+        rocks = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.rocks).items()}
+        return {**asdict(self), "shares_percent": list(self.shares_percent), "rocks": rocks}

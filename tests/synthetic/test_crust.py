@@ -1,5 +1,6 @@
 """The crust against what was asked for, against its own pile of rocks, and against nature's statistics."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,9 +10,14 @@ from scipy.ndimage import distance_transform_edt
 from gravmap.errors import OptionError
 from gravmap.gravity.continuation import upward_continue
 from gravmap.synthetic import crust as crust_module
-from gravmap.synthetic import load_rocks, make_crust
-from gravmap.synthetic.bedrock import SHARES_PERCENT
+from gravmap.synthetic import load_prior, make_crust
 from gravmap.synthetic.stack import CUTS_KM, UNITS
+
+USUAL = load_prior().typical()
+
+
+def like_usual(**changes):
+    return replace(USUAL, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -30,19 +36,25 @@ def shares(crust):
 
 def test_class_shares_are_those_asked_for(several):
     for crust in several:
-        assert shares(crust) == pytest.approx(SHARES_PERCENT, abs=0.3)
+        assert shares(crust) == pytest.approx((1, 8, 5, 6, 4, 17, 23, 6, 9, 21), abs=0.3)
     own = (2, 10, 10, 10, 10, 10, 10, 8, 10, 20)
-    assert shares(make_crust(1, (96, 96), sub=1, shares_percent=own)) == pytest.approx(own, abs=0.6)
+    assert shares(make_crust(1, (96, 96), sub=1, setting=like_usual(shares_percent=own))) == pytest.approx(own, abs=0.6)
 
 
 def test_a_class_of_share_zero_is_absent():
     none = (0, 20, 0, 20, 20, 20, 20, 0, 0, 0)
-    assert set(np.unique(make_crust(1, (48, 64), sub=1, shares_percent=none).truth)) == {2, 4, 5, 6, 7}
+    assert set(np.unique(make_crust(1, (48, 64), sub=1, setting=like_usual(shares_percent=none)).truth)) == {
+        2,
+        4,
+        5,
+        6,
+        7,
+    }
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.48, 0.9, 1.0])
 def test_cover_share_is_the_one_asked_for(share):
-    crust = make_crust(2, (64, 80), sub=1, cover_share=share)
+    crust = make_crust(2, (64, 80), sub=1, setting=like_usual(cover_share=share))
     assert (crust.surface == 0).mean() == pytest.approx(share, abs=1e-3)
 
 
@@ -89,7 +101,7 @@ def test_layers_hold_the_mean_density_of_the_columns(small):
 
 
 def test_cover_compacts_with_depth(small):
-    rocks = load_rocks()
+    rocks = USUAL.rocks
     deep = small.stack.base_km[0] > 3
     at = {depth: small.stack.density_at(depth)[deep] for depth in (0.0, 2.0)}
     ratio = (rocks.reference - at[2.0]) / (rocks.reference - at[0.0])
@@ -98,7 +110,7 @@ def test_cover_compacts_with_depth(small):
 
 
 def test_densities_have_the_means_and_spreads_of_the_table(several):
-    rocks = load_rocks()
+    rocks = USUAL.rocks
     found = {index: [] for index in range(1, 11)}
     for crust in several:
         # Right below the cover; a hair deeper than its base.
@@ -110,8 +122,10 @@ def test_densities_have_the_means_and_spreads_of_the_table(several):
         values = np.concatenate(found[index])
         # Lenses and ophiolites lift the oceanic classes; a class has some ten bodies per crust.
         lift = 0.065 * rocks.lens_excess if 3 <= index <= 7 else 0.0
-        assert values.mean() == pytest.approx(rocks.mean[index] + lift, abs=max(0.7 * rocks.spread[index], 12)), index
-        spread = np.hypot(rocks.spread[index], 0.27 * rocks.lens_excess if 3 <= index <= 7 else 0)
+        assert values.mean() == pytest.approx(
+            rocks.mean[index - 1] + lift, abs=max(0.7 * rocks.spread[index - 1], 12)
+        ), index
+        spread = np.hypot(rocks.spread[index - 1], 0.27 * rocks.lens_excess if 3 <= index <= 7 else 0)
         assert 0.5 * spread < values.std() < 1.5 * spread, index
 
 
@@ -129,7 +143,9 @@ def test_gravity_knows_the_geology(small):
 
     assert correlation(small.components["cover"], small.cover_thickness_m) < -0.8
     assert correlation(small.components["moho"], small.moho_depth_m) < -0.8
-    granite = make_crust(11, (96, 96), sub=1, shares_percent=(1, 8, 5, 6, 4, 17, 23, 0, 0, 36), components=True)
+    granite = make_crust(
+        11, (96, 96), sub=1, setting=like_usual(shares_percent=(1, 8, 5, 6, 4, 17, 23, 0, 0, 36)), components=True
+    )
     pluton = granite.stack.thickness_km[3]
     # By itself a granite lies in rock that varies as much as granite differs: short waves tell it better.
     field = granite.gravity.copy(data=granite.components["bedrock"])
@@ -137,7 +153,7 @@ def test_gravity_knows_the_geology(small):
 
 
 def test_noise_has_the_strength_asked_for():
-    crust = make_crust(3, (120, 160), sub=1, noise_mgal=4.0, components=True)
+    crust = make_crust(3, (120, 160), sub=1, setting=like_usual(noise_mgal=4.0), components=True)
     assert crust.components["noise"].std() == pytest.approx(4.0, rel=0.15)
 
 
@@ -153,17 +169,59 @@ def test_same_seed_same_bits_and_other_seed_other_crust():
 
 def test_one_parameter_changes_one_thing():
     usual = make_crust(5, (48, 64), sub=1, components=True)
-    louder = make_crust(5, (48, 64), sub=1, components=True, noise_mgal=3.0)
+    louder = make_crust(5, (48, 64), sub=1, components=True, setting=like_usual(noise_mgal=3.0))
     np.testing.assert_array_equal(usual.truth, louder.truth)
     np.testing.assert_allclose(2 * usual.components["noise"], louder.components["noise"], rtol=1e-5)
     np.testing.assert_array_equal(usual.components["bedrock"], louder.components["bedrock"])
-    covered = make_crust(5, (48, 64), sub=1, cover_share=0.8)
+    covered = make_crust(5, (48, 64), sub=1, setting=like_usual(cover_share=0.8))
     np.testing.assert_array_equal(usual.truth, covered.truth)
 
 
+def test_cover_can_lie_anywhere():
+    """Loosened from the uplift, cover hides other ground and old rock as readily as young."""
+    tied, loose = (make_crust(2, (96, 128), sub=1, setting=like_usual(cover_on_uplift=tie)) for tie in (1.0, 0.0))
+    np.testing.assert_array_equal(tied.truth, loose.truth)
+    for crust in (tied, loose):
+        assert (crust.surface == 0).mean() == pytest.approx(0.48, abs=1e-3)
+    together = ((tied.surface == 0) & (loose.surface == 0)).mean()
+    assert together == pytest.approx(0.48**2, abs=0.12)
+
+
+def test_the_collar_is_the_same_field_farther_out():
+    """Without noise the region's field stays to the bit, and the collar goes on with it; components add up still."""
+    quiet = like_usual(noise_mgal=0.0)
+    plain = make_crust(6, (40, 56), sub=2, setting=quiet)
+    wide = make_crust(6, (40, 56), sub=2, setting=quiet, collar=30, components=True)
+    assert plain.around is None
+    assert wide.around.shape == (100, 116)
+    np.testing.assert_array_equal(plain.gravity.values, wide.gravity.values)
+    np.testing.assert_array_equal(wide.around.values[30:-30, 30:-30], wide.gravity.values)
+    np.testing.assert_allclose(wide.around.lat[30:-30], plain.gravity.lat, rtol=1e-12)
+    np.testing.assert_allclose(wide.around.lon[30:-30], plain.gravity.lon, rtol=1e-12)
+    np.testing.assert_allclose(sum(wide.components.values()), wide.gravity.values, atol=1e-4)
+    # No step at the region's sides: the change across them is as any other there.
+    steps = np.abs(np.diff(wide.around.values, axis=0)).mean(axis=1)
+    assert steps[29] < 2 * np.median(steps[20:40])
+
+
+def test_a_deeper_moho_is_smoother():
+    """Attraction dies as exp(-k z): the same relief lower down is a weaker and smoother field."""
+    options = {"shape": (120, 160), "sub": 1, "components": True}
+    fields = [
+        make_crust(1, setting=like_usual(moho_depth_km=depth), **options).components["moho"] for depth in (40.0, 60.0)
+    ]
+    spread = [field.std() for field in fields]
+    slope = [np.hypot(*np.gradient(field)).std() for field in fields]
+    assert 0.6 < spread[1] / spread[0] < 0.97
+    assert slope[1] / slope[0] < spread[1] / spread[0]
+
+
 def test_low_pass_takes_short_waves_only():
-    options = {"shape": (96, 128), "sub": 1, "noise_mgal": 0.0, "components": True}
-    rough, smooth = make_crust(4, low_pass_km=0, **options), make_crust(4, low_pass_km=55.0, **options)
+    options = {"shape": (96, 128), "sub": 1}
+    rough, smooth = (
+        make_crust(4, setting=like_usual(noise_mgal=0.0, low_pass_km=0.0), **options),
+        make_crust(4, setting=like_usual(noise_mgal=0.0, low_pass_km=55.0), **options),
+    )
     change = rough.gravity.values - smooth.gravity.values
     assert change.std() > 1
     assert np.abs(change.mean()) < 0.2 * change.std()
@@ -171,7 +229,9 @@ def test_low_pass_takes_short_waves_only():
 
 
 def test_finer_building_changes_the_field_little():
-    coarse, fine = (make_crust(8, (64, 80), sub=sub, noise_mgal=0.0, components=True) for sub in (1, 2))
+    coarse, fine = (
+        make_crust(8, (64, 80), sub=sub, setting=like_usual(noise_mgal=0.0), components=True) for sub in (1, 2)
+    )
     # The same fields are sampled more finely; the geology stays what it was but for its finest grain.
     assert (coarse.truth == fine.truth).mean() > 0.75
     difference = coarse.components["moho"] - fine.components["moho"]
@@ -263,9 +323,10 @@ def test_nearest_outcrop_finds_the_crust_as_hard_as_real_ground(several):
         ({"spacing_deg": 0.0}, "spacing_deg is 0"),
         ({"sub": 0}, "must be 1"),
         ({"margin": 0}, "must be 1"),
-        ({"cover_share": 1.2}, "no part of the whole"),
-        ({"shares_percent": (10.0,) * 9}, "Ten shares"),
-        ({"belt_width_km": -5.0}, "belt_width_km"),
+        ({"collar": 40}, "collar"),
+        ({"setting": like_usual(cover_share=1.2)}, "no part of the whole"),
+        ({"setting": like_usual(shares_percent=(10.0,) * 9)}, "Ten shares"),
+        ({"setting": like_usual(belt_width_km=-5.0)}, "belt_width_km"),
         ({"south_west": (82.0, 76.0), "shape": (60, 60)}, "degrees of latitude"),
     ],
 )

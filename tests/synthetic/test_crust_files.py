@@ -83,7 +83,7 @@ def test_parameters_tell_how_to_make_it_again(crust, paths):
         made["seed"], tuple(made["shape"]), tuple(made["south_west"]), made["spacing_deg"], sub=made["sub"]
     )
     np.testing.assert_array_equal(again.truth, crust.truth)
-    assert made["rocks"]["mean"][9] == 2635
+    assert made["setting"]["rocks"]["mean"][9] == 2635
 
 
 def test_a_second_crust_replaces_the_first(tmp_path, crust):

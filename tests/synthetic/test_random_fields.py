@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from gravmap.synthetic import load_prior
 from gravmap.synthetic.bedrock import _plutons
 from gravmap.synthetic.geometry import Dice, random_field, strike_plane
+
+USUAL = load_prior().typical()
 
 
 def nodes(shape, step):
@@ -52,7 +55,7 @@ def test_parts_have_streams_of_their_own():
 
 def test_strike_is_where_the_across_coordinate_stands_still():
     y, x = nodes((120, 140), 3.0)
-    plane = strike_plane(Dice(4), y, x, 3.0)
+    plane = strike_plane(Dice(4), y, x, 3.0, USUAL)
     slope_y, slope_x = np.gradient(plane.deep_across_km, 3.0)
     along = slope_x * np.cos(plane.strike_rad) + slope_y * np.sin(plane.strike_rad)
     across = -slope_x * np.sin(plane.strike_rad) + slope_y * np.cos(plane.strike_rad)
@@ -62,9 +65,9 @@ def test_strike_is_where_the_across_coordinate_stands_still():
 def test_granites_follow_the_thickness_law():
     """Cruden and McCaffrey 2001: T = 0.6(+-0.15) W^0.6(+-0.1), T and W in km."""
     y, x = nodes((420, 420), 2.0)
-    plane = strike_plane(Dice(6), y, x, 2.0)
+    plane = strike_plane(Dice(6), y, x, 2.0, USUAL)
     counted = np.ones(y.shape, dtype=bool)
-    body, thickness, count = _plutons(plane, counted, 0.12 * counted.size)
+    body, thickness, count = _plutons(plane, counted, 0.12 * counted.size, USUAL)
     assert (body > 0).mean() == pytest.approx(0.12, abs=0.002)
     numbers = np.arange(1, count + 1)
     area = np.bincount(body.ravel(), minlength=count + 1)[1:] * 4.0
