@@ -17,7 +17,7 @@ from gravmap import __version__
 from gravmap.workspace import Workspace
 
 NEEDED = (
-    "click", "numpy", "scipy", "xarray", "rioxarray", "rasterio", "geopandas", "pyproj", "pyarrow", "netCDF4",
+    "click", "numpy", "scipy", "pyamg", "xarray", "rioxarray", "rasterio", "geopandas", "pyproj", "pyarrow", "netCDF4",
     "requests", "torch", "torchvision", "safetensors", "matplotlib", "rich",
 )  # fmt: skip
 

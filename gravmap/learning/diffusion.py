@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyamg
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import factorized
@@ -164,6 +163,8 @@ class _Multigrid:
     """One symmetric V-cycle from zero, for many right sides at once, in single precision: it only preconditions."""
 
     def __init__(self, matrix: Any) -> None:
+        import pyamg  # here: a bare PyTorch machine measures steps without it
+
         *levels, coarsest = pyamg.ruge_stuben_solver(matrix, max_coarse=COARSEST).levels
         self._levels = []
         for level in levels:

@@ -35,7 +35,7 @@ FORMAT = 1
 MADE_BY = "gravmap predict"
 
 # Packages that shape the numbers of a map.
-PACKAGES = ("numpy", "scipy", "torch", "torchvision", "rasterio", "pyproj", "xarray", "geopandas", "shapely")
+PACKAGES = ("numpy", "scipy", "pyamg", "torch", "torchvision", "rasterio", "pyproj", "xarray", "geopandas", "shapely")
 
 # What of a run a map may rest on, by its role in the record.
 RUN_FILES = {
