@@ -81,7 +81,7 @@ def command(
         crust,
         files["picture"],
         title=f"A simulated crust: prior {prior.name}, seed {seed}",
-        more="; ".join(numbers) + ". No place on Earth.",
+        more=". ".join(numbers) + ". It is no place on Earth.",
     )
     session.say("")
     for path in files.values():
@@ -104,12 +104,12 @@ def _in_words(crust: Any, facts: Any) -> list[str]:
     """The crust in three lines."""
     setting = crust.setting
     outcrop = f"half of it farther than {facts.outcrop_distance_km:.0f} km from outcrop"
-    cover = f"cover hides {facts.cover_percent:.0f} %"
+    cover = f"Cover hides {facts.cover_percent:.0f} %"
     if 0 < facts.cover_percent < 100:
         cover += f", {facts.cover_mean_km:.1f} km thick on average, {outcrop}"
     return [
         cover,
-        f"belts usually {setting.belt_width_km:.0f} km wide, Moho at {setting.moho_depth_km:.0f} km",
+        f"Belts usually {setting.belt_width_km:.0f} km wide, Moho at {setting.moho_depth_km:.0f} km",
         f"Bouguer anomaly {facts.bouguer_std_mgal:.0f} mGal std, residual 10 km {facts.residual_std_mgal:.1f}, noise"
-        f" {setting.noise_mgal:.1f}; half of the amplitude is left at {setting.low_pass_km:.0f} km",
+        f" {setting.noise_mgal:.1f}; waves of {setting.low_pass_km:.0f} km at half their strength",
     ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gravmap.synthetic.crust import Crust, draw_crust, make_crust
+from gravmap.synthetic.crust import Crust, make_crust
+from gravmap.synthetic.drawn import draw_crust
 from gravmap.synthetic.pool import crust_arrays, crust_pool
 from gravmap.synthetic.prior import PRIORS, Prior, load_prior
 from gravmap.synthetic.rocks import RockTable

@@ -18,7 +18,7 @@ from gravmap.synthetic.bedrock import draw_bedrock, draw_belts, draw_uplift
 from gravmap.synthetic.cover import MAPPED_KM, draw_cover, draw_moho
 from gravmap.synthetic.geometry import EARTH_RADIUS_KM, Dice, FloatArray, random_field, strike_plane
 from gravmap.synthetic.layers import Layer, fade_window, low_pass, plane_gravity, sphere_gravity
-from gravmap.synthetic.prior import Prior, load_prior
+from gravmap.synthetic.prior import load_prior
 from gravmap.synthetic.setting import Setting
 from gravmap.synthetic.stack import Stack, build_stack, moho_layers
 
@@ -29,7 +29,6 @@ MARGIN_CELLS = 36
 TALLEST_PLANE_DEG = 8.0
 _FADED = 0.6  # of the margin
 _STEEPEST_LATITUDE_DEG = 79.0
-_WEST_DEG = 82.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,58 +217,6 @@ def make_crust(
     )
 
 
-def draw_crust(
-    prior: Prior,
-    seed: int,
-    shape: tuple[int, int] = (240, 360),
-    *,
-    sub: int = 1,
-    collar: int = MARGIN_CELLS,
-    components: bool = False,
-) -> Crust:
-    """Draw one crust from a prior: first its numbers, then its rocks.
-
-    Parameters
-    ----------
-    prior : Prior
-        See `load_prior`.
-    seed : int
-        From 0 up; decides both.
-    shape : (int, int)
-        Rows and columns of cells of 2 arc-minutes.
-    sub : int
-        As in `make_crust`. Training crusts are built straight on their cells, four times faster.
-    collar : int
-        As in `make_crust`; the whole margin, so that residuals know what lies around the region.
-    components : bool
-        As in `make_crust`.
-
-    Returns
-    -------
-    Crust
-        At the drawn latitude; its longitude means nothing.
-
-    Raises
-    ------
-    OptionError
-        As `make_crust`.
-    """
-    _check_seed(seed)
-    setting = prior.draw(seed)
-    south = round(setting.latitude_deg - shape[0] * SPACING_DEG / 2, 6)
-    crust = make_crust(
-        seed,
-        shape,
-        (_WEST_DEG, south),
-        sub=sub,
-        setting=setting,
-        collar=collar,
-        components=components,
-    )
-    drawn = {"prior": {"name": prior.name, "sha256": prior.sha256}, **crust.parameters}
-    return replace(crust, parameters=drawn)
-
-
 def _cells(collar: int, shape: tuple[int, int], margin: int, sub: int) -> tuple[slice, slice]:
     """The fine nodes at the centres of the region's cells and of `collar` cells around it."""
     first = (margin - collar) * sub
@@ -328,7 +275,8 @@ def _check(
     margin: int,
     collar: int,
 ) -> None:
-    _check_seed(seed)
+    if seed < 0:
+        raise OptionError(f"The seed {seed} is negative.", "Any whole number from 0 up will do.")
     if min(shape) < 2:
         raise OptionError(f"A crust of {shape[0]} x {shape[1]} cells is too small.", "Ask for 2 x 2 cells at least.")
     _check_positive(spacing_deg=spacing_deg)
@@ -354,11 +302,6 @@ def _check(
             f"The crust with its margin would reach from {south:g} to {north:g} degrees of latitude.",
             f"Stay within {_STEEPEST_LATITUDE_DEG:g} degrees of the equator.",
         )
-
-
-def _check_seed(seed: int) -> None:
-    if seed < 0:
-        raise OptionError(f"The seed {seed} is negative.", "Any whole number from 0 up will do.")
 
 
 def _check_positive(**values: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 BASEMENT_COLOUR = "#A39B94"
 _INK, _GREY = "#1A1A1A", "#555555"
 # Inches: a map, what is left of the first, from map to map, above and below each, the title, the section and legend.
-_PANEL, _LEFT, _STEP, _ABOVE, _BELOW, _TITLE, _FOOT = 4.3, 0.85, 5.3, 0.42, 0.38, 0.78, 6.5
+_PANEL, _LEFT, _STEP, _ABOVE, _BELOW, _TITLE, _FOOT = 4.3, 0.85, 5.3, 0.42, 0.38, 0.92, 6.5
 _PARTS = {"colour": _INK, "moho": "#2471A3", "cover": "#C98B00", "bedrock": "#C0392B"}
 
 
@@ -39,7 +40,7 @@ def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "", 
     path : Path
         A ``.png``.
     title, more : str
-        Above the whole picture, and a line below it.
+        Above the whole picture, and a line or two below it.
     dpi : int
         Pixels per inch.
     """
@@ -52,7 +53,7 @@ def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "", 
     height = _TITLE + 2 * (tall + _ABOVE + _BELOW) + _FOOT
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
     figure.text(_LEFT / width, 1 - 0.14 / height, title, va="top", fontsize=18, weight="bold", color=_INK)
-    figure.text(_LEFT / width, 1 - 0.5 / height, more, va="top", fontsize=10, color=_GREY)
+    figure.text(_LEFT / width, 1 - 0.52 / height, textwrap.fill(more, 165), va="top", fontsize=10, color=_GREY)
     panels = []
     for index in range(6):
         bottom = height - _TITLE - (index // 3) * (tall + _ABOVE + _BELOW) - _ABOVE - tall
@@ -288,6 +289,6 @@ def _bar(axes: Axes, image: Any, unit: str) -> None:
     figure: Any = axes.figure
     box, wide = axes.get_position(original=True), figure.get_size_inches()[0]
     bar = figure.colorbar(image, cax=figure.add_axes((box.x1 + 0.1 / wide, box.y0, 0.13 / wide, box.height)))
-    bar.ax.set_xlabel(unit, fontsize=8, labelpad=3)
+    bar.ax.text(0, 1.012, unit, transform=bar.ax.transAxes, ha="left", va="bottom", fontsize=8)
     bar.ax.tick_params(labelsize=7.5, length=2)
     bar.outline.set_linewidth(0.5)

@@ -27,7 +27,8 @@ from gravmap.gravity.fields import residual_fields
 from gravmap.gravity.patch import OPERATOR_VERSION
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
-from gravmap.synthetic.crust import Crust, draw_crust
+from gravmap.synthetic.crust import Crust
+from gravmap.synthetic.drawn import draw_crust
 from gravmap.synthetic.prior import Prior
 from gravmap.units import format_length, parse_length_m
 

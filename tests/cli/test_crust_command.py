@@ -42,7 +42,7 @@ def test_a_crust_is_written_told_and_is_the_one_that_training_would_see(tmp_path
     with Image.open(folder / "crust.png") as image:
         image.verify()
     assert "24 x 32 cells of 2 arc-minutes" in found.output
-    assert f"cover hides {100 * (crust.surface == 0).mean():.0f} %" in found.output
+    assert f"Cover hides {100 * (crust.surface == 0).mean():.0f} %" in found.output
     assert "Acid intrusive" in found.output
     # What is written there is not overwritten unasked.
     again = run(tmp_path, *SMALL, "--seed", "3")
