@@ -35,7 +35,8 @@ def ground_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the networ
     Raises
     ------
     InputError
-        The run was taught on crusts; or no tile set, one whose sources changed, without this split, with other classes, or another than the run's.
+        The run was taught on crusts; or no tile set, one whose sources changed, without this split, with other
+        classes, or another than the run's.
     """
     if model.get("taught_on"):
         raise InputError(
