@@ -146,10 +146,14 @@ def crust_grounds(
     """
     every = [(seed, role) for name, role in _ROLES.items() for seed in seeds[name]]
     made = []
-    arrays = list(pool([seed for seed, _ in every], progress))[::-1]
+
+    def making(done: int, total: int, note: str = "") -> None:
+        progress(done, 2 * total, note)  # the other half is the contexts
+
+    arrays = list(pool([seed for seed, _ in every], making))[::-1]
     for number, (_, role) in enumerate(every, 1):
         made.append(crust_ground(arrays.pop(), role, scales_deg, cache))  # popped, or every field would be held twice
-        progress(number, len(every), "outcrop spread out on crusts")
+        progress(len(every) + number, 2 * len(every), "their outcrop spread out")
     first, second = len(seeds["train"]), len(seeds["train"]) + len(seeds["tune"])
     said = {"on": CRUSTS, **record, "seeds": seeds}
     return Grounds(tuple(made[:first]), tuple(made[first:second]), tuple(made[second:]), record=said)

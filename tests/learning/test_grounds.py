@@ -102,6 +102,7 @@ def test_crops_come_from_every_crust_alike_and_lie_inside_it(grounds):
     assert sorted(drawn) == [0, 1, 2]
     assert min(drawn.values()) > 75  # of 100; three standard deviations are 25
     for crop in crops:
+        assert crop.half_deg * PER_DEG == pytest.approx(32 / 2)  # pixels of 4 arc-minutes
         west, south, east, north = grounds.train[crop.ground].label_bounds_wsen
         assert west <= crop.lon - crop.half_deg + 1e-9
         assert crop.lon + crop.half_deg <= east + 1e-9
