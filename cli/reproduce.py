@@ -60,6 +60,7 @@ class Data:
     epilog="""\b
 Examples:
   gravmap reproduce liu2024
+  gravmap reproduce liu2024 --map MY_MAP.gpkg ics -o mine
   gravmap reproduce liu2024 --gravity MY_GRID.nc --map MY_MAP.gpkg ics -o mine
   gravmap reproduce liu2024 --profile full --gpus 4""",
 )
@@ -78,7 +79,10 @@ Examples:
     " (default of full).",
 )
 @click.option(
-    "--gravity", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE", help="A grid of yours."
+    "--gravity",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A grid of yours, instead of WGM2012; with --map.",
 )
 @click.option(
     "--map",
@@ -86,7 +90,7 @@ Examples:
     type=(click.Path(exists=True), str),
     multiple=True,
     metavar="FILE LEGEND",
-    help="A map of yours and its legend; may be repeated, and an earlier one wins.",
+    help="A map of yours and its legend (without --gravity: for WGM2012); may be repeated, and an earlier one wins.",
 )
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to train on (default: full all, quick 0).")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder (default: gravmap-liu2024).")
@@ -162,18 +166,20 @@ def command(
 
 def _choose(profile: str, data: str | None, gravity: Path | None, maps: tuple[tuple[str, str], ...]) -> Data:
     """What is learned from, or a usage error."""
-    if (gravity is None) != (not maps):
-        raise click.UsageError("--gravity and --map go together: the field, and the classes to learn from it.")
-    if gravity is not None:
-        if data is not None:
-            raise click.UsageError("--data and --gravity exclude each other.")
-        told = f"{gravity.name} and {', '.join(Path(file).name for file, _ in maps)}"
-        return Data(
-            "files", told, gravity.resolve(), [(str(Path(file).resolve()), _legend(name)) for file, name in maps]
-        )
+    if gravity is not None and data is not None:
+        raise click.UsageError("--data and --gravity exclude each other.")
+    if gravity is not None and not maps:
+        raise click.UsageError("--gravity needs --map FILE LEGEND: the classes to learn from the field.")
+    if maps and data == "crust":
+        raise click.UsageError("A synthetic crust has a map of its own: leave --map out, or take --data wgm2012.")
+    pairs = [(str(Path(file).resolve()), _legend(name)) for file, name in maps]
+    if maps:
+        field = "WGM2012" if gravity is None else gravity.name
+        told = f"{field} and {', '.join(Path(file).name for file, _ in maps)}"
+        return Data("wgm2012" if gravity is None else "files", told, gravity and gravity.resolve(), pairs)
     kind = data or ("crust" if profile == "quick" else "wgm2012")
     told = "a synthetic crust" if kind == "crust" else "WGM2012 and the USGS maps that gravmap fetch gets"
-    return Data(kind, told, None, [])
+    return Data(kind, told, None, pairs)
 
 
 def _legend(name: str) -> str:
@@ -206,11 +212,11 @@ def _prepare(session: Session, place: Workspace, plan: Plan, data: Data, seed: i
         maps = ["--map", str(place.raw / "map.gpkg"), "crust"]
         if not (place.raw / "crust.json").exists():
             _make_crust(session, place, plan, seed)
-    elif data.kind == "files":
-        source = [str(data.gravity)]
+    else:
         maps = [word for file, legend in data.maps for word in ("--map", file, legend)]
-    elif not place.fields.exists():
-        run(session, root, ["fetch"])
+        source = [str(data.gravity)] if data.gravity else []
+        if not data.gravity and not place.fields.exists():
+            run(session, root, ["fetch", *(["wgm2012"] if maps else [])])
     if not place.fields.exists():
         run(session, root, ["residual", *source, "--height", HEIGHT])
     if not place.labels.exists():

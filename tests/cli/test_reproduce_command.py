@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import gravmap.reproduce
 import gravmap_cli
+from gravmap.errors import InputError
 from gravmap.network.presets import tiny
 from gravmap.reproduce import load_plan
 
@@ -174,10 +175,31 @@ def test_what_does_not_fit_is_refused_in_plain_words(made, call, tmp_path):
     assert (tmp_path / "mine.txt").exists()
     alone = call("--gravity", tmp_path / "mine.txt")
     assert alone.exit_code == 2
-    assert "--map go together" in alone.output
+    assert "needs --map FILE LEGEND" in alone.output
+    crust = call("--map", tmp_path / "mine.txt", "ics", "--data", "crust")
+    assert crust.exit_code == 2
+    assert "a map of its own" in crust.output
     both = call("--gravity", tmp_path / "mine.txt", "--map", tmp_path / "mine.txt", "ics", "--data", "crust")
     assert both.exit_code == 2
     assert CliRunner().invoke(gravmap_cli.gravmap, ["reproduce", "liu2023"]).exit_code == 2
+
+
+def test_a_map_of_yours_alone_goes_with_wgm2012(call, monkeypatch, tmp_path):
+    (tmp_path / "mine.gpkg").touch()
+    called = []
+
+    def record(session, root, words):
+        called.append(words)
+        if words[0] == "rasterize":
+            raise InputError("That is enough.")
+
+    monkeypatch.setattr("gravmap_cli.reproduce.run", record)
+    done = call("--map", tmp_path / "mine.gpkg", "ics", "-o", tmp_path / "paper")
+    assert "That is enough." in done.output
+    assert "WGM2012 and mine.gpkg" in done.output
+    assert called[0] == ["fetch", "wgm2012"]
+    assert called[1][:2] == ["residual", "--height"]  # of what was fetched
+    assert called[2] == ["rasterize", "--map", str(tmp_path / "mine.gpkg"), "ics"]
 
 
 @pytest.mark.slow
