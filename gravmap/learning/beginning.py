@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from gravmap.learning.checkpoint import load_model
 from gravmap.learning.config import TrainConfig
 from gravmap.learning.grounds import Grounds
 from gravmap.learning.outcrop import CONTEXT, context_names, measured_names
+from gravmap.learning.tiles import Tiles
 
 
 def choose_inputs(grounds: Grounds, config: TrainConfig) -> InputChannels:
@@ -167,3 +169,11 @@ def _refuse_other(what: str, theirs: list[str], ours: list[str], run: str) -> No
             f"{run} was trained with other {what}: {', '.join(theirs)}; here they are {', '.join(ours)}.",
             "Weights can only be taken over with the same channels and classes, in the same order.",
         )
+
+
+def fingerprint_of(grounds: Grounds, tiles: Tiles | None) -> str:
+    """Hash of all that crops are cut from: the grounds as given, and the tiles where they are read."""
+    found = grounds.fingerprint()
+    if tiles is None:
+        return found
+    return hashlib.sha256(f"{found} {tiles.record['sha256']}".encode()).hexdigest()

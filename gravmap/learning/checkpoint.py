@@ -211,6 +211,11 @@ def read_pair(folder: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any
     return tensors, header
 
 
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the tensors whose names begin so, without that beginning."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def _digest(tensors: dict[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and values."""
     digest = hashlib.sha256()

@@ -70,6 +70,9 @@ class TrainConfig:
         Stop in good order after this many seconds; under "cosine" rate and mining follow the clock.
     clip : float, optional
         Greatest norm of the gradient; None leaves it alone.
+    average : float
+        Score and keep not the last weights but their running average (:class:`gravmap.learning.average.Average`), of
+        which each step leaves this share; 0 takes the weights as they are.
     schedule : str
         "cosine": Adam, warm-up and half a cosine over the run. "adam-sgd": Adam at a constant rate, then SGD.
     switch : str
@@ -140,6 +143,7 @@ class TrainConfig:
     patience: int | None = None
     time_limit_s: float | None = None
     clip: float | None = 5.0
+    average: float = 0.0
     schedule: str = "cosine"
     switch: str = "plateau"
     switch_smoothing: float = 0.9
@@ -217,6 +221,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("patience", 1, 1e9),
     ("lr", 0, 1e3),
     ("clip", 1e-12, 1e30),
+    ("average", 0, 0.999999),
     ("switch_smoothing", 0, 1),
     ("switch_window", 1, 1e9),
     ("switch_gain", 0, 1),

@@ -109,6 +109,7 @@ def _crusts(asked: dict[str, Any]) -> dict[str, Any]:
         "class_weight": "none",
         "small_weight": 1.0,
         "clip": 1.0,
+        "average": 0.998,
         # Crusts strike in every direction, so none needs turning.
         "augmentation": Augmentation(rotate_share=0.0, noise=(0.0, 0.05), offset_mgal=0.5),
     }

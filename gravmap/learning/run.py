@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import functools
-import hashlib
-import io
 import json
 import logging
 import math
@@ -23,9 +21,11 @@ from gravmap.errors import InputError
 from gravmap.files import write_text
 from gravmap.learning import metrics, schedule
 from gravmap.learning.area import TEST, TUNE, Area
-from gravmap.learning.beginning import choose_inputs, make_network, take_weights
-from gravmap.learning.checkpoint import LAST, ModelSpec, read_pair, save_model, versions, write_pair
+from gravmap.learning.average import Average
+from gravmap.learning.beginning import choose_inputs, fingerprint_of, make_network, take_weights
+from gravmap.learning.checkpoint import LAST, ModelSpec, read_pair, save_model, under, versions, write_pair
 from gravmap.learning.config import TrainConfig
+from gravmap.learning.curves import history_csv
 from gravmap.learning.distributed import Group
 from gravmap.learning.evaluation import default_scales, evaluate, scoring_scale
 from gravmap.learning.events import Events
@@ -52,7 +52,7 @@ class Run:
         config = replace(config, from_tiles=tiles is not None)
         self.tiles = tiles
         given = Grounds.of(ground)
-        self.fingerprint = _fingerprint(given, tiles)
+        self.fingerprint = fingerprint_of(given, tiles)
         self.grounds = given.with_outcrop(config.cuts, config.seed) if config.context else given
         self.run_dir, self.config, self.group = run_dir, config, group
         self.tile_size_px = config.tile_size_px or int(self.grounds.meta["tile_size_px"])
@@ -77,6 +77,7 @@ class Run:
         network: Any = make_network(self.inputs, config, counts)
         self.architecture: dict[str, Any] = network.architecture.to_dict()
         self.network: nn.Module = network.to(group.device)
+        self.average = Average(self.network, config.average) if config.average else None
         self.stepper = Stepper(self.network, self.sampler, self.class_weight, config, group)
         self.phases = Phases(self.network, config, self.steps)
         self.epoch = self.step = 0
@@ -119,6 +120,8 @@ class Run:
         self._sums += torch.tensor([taught.loss, taught.weight], dtype=torch.float64)
         self._confusion += taught.confusion
         self.step += 1
+        if self.average is not None:
+            self.average.take(self.step)
         return taught.elapsed_s
 
     def keep_batch(self, index: int) -> None:
@@ -165,30 +168,36 @@ class Run:
             "train_fwiou": metrics.scores(confusion)["fwiou"],
             **{f"tune_{name}": None for name in SCORES},
         }
-        if score:
-            scoring = time.monotonic()
-            self._tune = self.scores(TUNE, self._mapped_loss)
-            row |= {f"tune_{name}": self._tune[name] for name in SCORES}
-            # What is asked of the best weights in the end must still fit into a time limit.
-            self.ending_s = self.group.agree(self._ending_scores * (time.monotonic() - scoring))
+        # What is scored and kept is the running average where there is one.
+        with self.average.in_place(self.group) if self.average else contextlib.nullcontext():
+            better = self._score(row) if score else False
+            if better and self.group.rank == 0:
+                save_model(self.run_dir, self.network, self.spec({"tune": self._tune}))
         row["seconds"] = round(time.monotonic() - began, 3)
         self.history.append(row)
-        fwiou = row["tune_fwiou"]
-        # Without labelled tuning blocks nothing tells epochs apart: the last one is kept.
-        better = score and (fwiou is None or fwiou > self.best[0])
-        if better:
-            self.best = (-1.0 if fwiou is None else fwiou, self.epoch)
         if self.group.agree(self.phases.due([row["loss"] for row in self.history])):
             self.phases.switch(self.epoch)
             log.info("SGD takes over after %d epochs of Adam.", self.epoch)
         if self.group.rank == 0:
-            if better:
-                save_model(self.run_dir, self.network, self.spec({"tune": self._tune}))
             self.save()
-            write_text(self.run_dir / "metrics.csv", _as_csv(self.history))
+            write_text(self.run_dir / "metrics.csv", history_csv(self.history))
             if self.config.tensorboard:
                 self._events = self._events or Events(self.run_dir, self.epoch)
                 self._events.write(row)
+
+    def _score(self, row: dict[str, Any]) -> bool:
+        """Score on the tuning ground, into a row of the history; gives whether the network is the best so far."""
+        scoring = time.monotonic()
+        self._tune = self.scores(TUNE, self._mapped_loss)
+        row |= {f"tune_{name}": self._tune[name] for name in SCORES}
+        # What is asked of the best weights in the end must still fit into a time limit.
+        self.ending_s = self.group.agree(self._ending_scores * (time.monotonic() - scoring))
+        fwiou = row["tune_fwiou"]
+        # Without labelled tuning blocks nothing tells epochs apart: the last one is kept.
+        better: bool = fwiou is None or fwiou > self.best[0]
+        if better:
+            self.best = (-1.0 if fwiou is None else fwiou, self.epoch)
+        return better
 
     def _mapped_loss(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The training loss of a map, with the share of pixels that teach in the end, bodies of all sizes alike."""
@@ -270,6 +279,8 @@ class Run:
         tensors: dict[str, Tensor] = {f"network/{name}": value for name, value in self.network.state_dict().items()}
         optimiser, phase = self.phases.state()
         tensors |= {f"optimiser/{name}": value for name, value in optimiser.items()}
+        if self.average is not None:
+            tensors |= {f"average/{name}": value for name, value in self.average.state.items()}
         record = {
             "config": json.loads(self.config.to_json()),
             "area_sha256": self.fingerprint,
@@ -293,6 +304,8 @@ class Run:
         """Take the weights that the run begins with, where they are another run's."""
         if self.config.init is not None:
             take_weights(self.network, self.config.init)
+            if self.average is not None:
+                self.average.load(self.network.state_dict())
 
     def restore(self) -> None:
         """Take up the state that :meth:`save` wrote.
@@ -324,30 +337,12 @@ class Run:
                 f"{self.run_dir.name} is complete with {record['epoch']} epochs.",
                 "--epochs with a larger number goes on.",
             )
-        self.network.load_state_dict(_under("network/", tensors))
-        self.phases.restore(_under("optimiser/", tensors), record)
+        self.network.load_state_dict(under("network/", tensors))
+        if self.average is not None:
+            self.average.load(under("average/", tensors))
+        self.phases.restore(under("optimiser/", tensors), record)
         if record["config"]["micro_batch"] == self.config.micro_batch:
             self.stepper.take_at_once(record["at_once"])
         self.epoch, self.step, self.progress = record["epoch"], record["step"], record["progress"]
         self.best = (record["best"][0], record["best"][1])
         self.history, self._tune = record["history"], record["tune"]
-
-
-def _fingerprint(grounds: Grounds, tiles: Tiles | None) -> str:
-    """Hash of all that crops are cut from: the grounds as given, and the tiles where they are read."""
-    found = grounds.fingerprint()
-    if tiles is None:
-        return found
-    return hashlib.sha256(f"{found} {tiles.record['sha256']}".encode()).hexdigest()
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _as_csv(history: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()

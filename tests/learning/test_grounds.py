@@ -30,7 +30,7 @@ SEEDS = {"train": [0, 1, 2], "tune": [3], "test": [4, 5]}
 SMALL = {"kind": "unet", "widths": [4, 8]}
 SHORT = TrainConfig(
     model="small", architecture=SMALL, context="outcrop", epochs=3, steps=2, batch_size=4, lr=1e-2, seed=1,
-    class_weight="none", topk_share=1.0,
+    class_weight="none", topk_share=1.0, average=0.9,
 )  # fmt: skip
 
 
