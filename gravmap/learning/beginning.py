@@ -60,14 +60,16 @@ def make_network(inputs: InputChannels, config: TrainConfig, class_cells: NDArra
     class_cells : ndarray, shape (K,)
         Labelled training cells of each class.
     """
-    from gravmap.network import build_from_dict, describe
+    from gravmap.network import build, build_from_dict, describe
     from gravmap.network.outcrop_start import OutcropStartArchitecture, around
 
-    described = config.architecture or describe(config.model)
-    planes = inputs.outcrop_planes
-    if planes is not None and described.get("kind") != OutcropStartArchitecture.KIND:
-        described = around(described, planes)
-    network: Any = build_from_dict(described, in_channels=inputs.width, classes=len(class_cells))
+    shape = {"in_channels": inputs.width, "classes": len(class_cells)}
+    described, planes = config.architecture, inputs.outcrop_planes
+    if planes is not None:
+        described = described or describe(config.model)
+        if described.get("kind") != OutcropStartArchitecture.KIND:
+            described = around(described, planes)
+    network: Any = build_from_dict(described, **shape) if described else build(config.model, **shape)
     if hasattr(network, "set_prior"):
         network.set_prior((class_cells / max(class_cells.sum(), 1.0)).tolist())
     made: nn.Module = network
