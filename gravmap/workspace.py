@@ -46,6 +46,11 @@ class Workspace:
         return self.root / "data" / "tiles"
 
     @property
+    def crusts(self) -> Path:
+        """Simulated crusts that networks were taught on; made again when thrown away (`gravmap train --on crusts`)."""
+        return self.root / "data" / "crusts"
+
+    @property
     def runs(self) -> Path:
         """One folder per training run (`gravmap train`)."""
         return self.root / "runs"
