@@ -1,12 +1,16 @@
-"""What `gravmap evaluate` says: tables of scores, protocol by protocol."""
+"""What `gravmap evaluate` says: what it would do, and tables of scores, protocol by protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .session import Session
+
+if TYPE_CHECKING:
+    from gravmap.mapping.scoring.evaluate import EvaluateOptions
+    from gravmap.mapping.scoring.foretell import Foretold
 
 MEASURES = (
     ("pa", "PA"),
@@ -30,6 +34,7 @@ def tell_scores(
     protocols: Mapping[str, Mapping[str, Any]],
     records: Sequence[Mapping[str, Any]],
     folders: Sequence[Path],
+    pictures: Sequence[Path],
 ) -> None:
     session.say(
         "Percent of the labelled nodes in the test blocks, each counted once. MPA, mIoU and F1 are means over the "
@@ -49,6 +54,54 @@ def tell_scores(
     for folder in folders:
         if folder.name in scored:
             session.say(f"  {folder}")
+    for path in pictures:
+        session.say(f"Wrote {path}: what stands behind the mean of a group.")
+
+
+def tell_plan(
+    session: Session,
+    runs: Sequence[Foretold],
+    groups: Sequence[Sequence[str]],
+    options: EvaluateOptions,
+    folder: Path,
+) -> None:
+    """Runs, protocols, nodes and windows, about how long, and what would be written."""
+    from gravmap.progress import describe_time
+    from gravmap.units import format_angle
+
+    wide = max(len("run"), *(len(run.run) for run in runs))
+    widest = max(len("network"), *(len(run.model) for run in runs))
+    session.say("Would score on the test blocks of each run's own fold:")
+    session.say(
+        f"  {'run':<{wide}}  {'network':<{widest}}  {'split':<8}{'fold':>5}{'seed':>6}{'nodes':>9}"
+        f"  {'windows':<18}{'passes':>7}  time"
+    )
+    for run in runs:
+        windows = f"{run.windows} of {format_angle(run.window_deg)}, {run.size_px} px"
+        took = f"about {describe_time(run.seconds)}" if run.passes else "none: what it said is kept"
+        session.say(
+            f"  {run.run:<{wide}}  {run.model:<{widest}}  {run.split:<8}{run.fold:>5}{run.seed:>6}{run.nodes:>9,}"
+            f"  {windows:<18}{run.passes:>7}  {took}"
+        )
+    several = [group for group in groups if len(group) > 1]
+    for group in several:
+        session.say(f"One group, with mean and spread: {', '.join(group)}.")
+    if runs[0].boreholes is not None:
+        session.say(f"Boreholes that can be scored: {runs[0].boreholes}.")
+    for run in runs:
+        if run.importance_left_out:
+            session.say(_worth_unknown(run.run, run.importance_left_out))
+    if options.baselines:
+        session.say(f"Null models on the same nodes: {'; '.join(_title(name) for name in runs[0].null_models)}.")
+        if runs[0].left_out:
+            session.say(_left_out(runs[0].left_out, "would not be made"))
+    passes, seconds = sum(run.passes for run in runs), sum(run.seconds for run in runs)
+    if passes:
+        told = f"{passes} passes of one window through a network, about {describe_time(seconds)} on {options.device}"
+        session.say(f"{told}; null models come on top." if options.baselines else f"{told}.")
+    pictures = [f"group-{group[0]}.png" for group in several]
+    into = f", and {', '.join(pictures)} into {folder}" if pictures else ""
+    session.say(f"Would write evaluation.json, confusion.png and distance.png into the folder of each run{into}.")
 
 
 def _protocol(name: str, protocol: Mapping[str, Any]) -> list[str]:
@@ -63,7 +116,11 @@ def _protocol(name: str, protocol: Mapping[str, Any]) -> list[str]:
     groups = protocol["groups"]
     lines = [head, _HEAD]
     for group in groups:
-        lines.append(_row(f"network {group['label']}", group["scores"]))
+        name = f"network {group['label']}"
+        if len(name) >= WIDE:  # its end tells it from others
+            lines.append(f"  {name}")
+            name = ""
+        lines.append(_row(name, group["scores"]))
         lines += _spread(group)
     shown = next(group for group in groups if group["label"] == protocol["group"])
     lines += [_row(_title(null), row) for null, row in shown.get("baselines", {}).items()]
@@ -71,7 +128,7 @@ def _protocol(name: str, protocol: Mapping[str, Any]) -> list[str]:
     if len(groups) > 1:
         lines.append(f"  What follows is of the best group on the tuning blocks: {shown['label']}.")
     lines += _classes(shown["scores"])
-    lines += _distances(shown, "nodes")
+    lines += _distances(shown, "nodes" if len(shown["runs"]) == 1 else "answers")
     if "points" in shown:
         lines += _points(shown["points"], len(shown["runs"]))
     return lines
@@ -182,10 +239,26 @@ def _beside(records: Sequence[Mapping[str, Any]]) -> list[str]:
         if "importance" in record:
             lines.append(f"What each field is worth to {record['run']}, on the tuning blocks:")
             lines += _importance(record["importance"])
+        elif "importance_left_out" in record:
+            lines.append(_worth_unknown(record["run"], record["importance_left_out"]))
     if missing := records[0].get("baselines_left_out"):
-        told = "; ".join(f"{_title(name)} ({why})" for name, why in missing.items())
-        lines.append(f"Null models that were not made: {told}.")
+        lines.append(_left_out(missing, "were not made"))
+    topography = records[0].get("topography", {})
+    if unknown := topography.get("unknown_nodes"):
+        lines.append(
+            f"{topography['file']} knows no height at {unknown} of the nodes that {records[0]['run']} is scored on:"
+            " there the null model on topography names the commonest class."
+        )
     return ["", *lines] if lines else []
+
+
+def _worth_unknown(run: str, why: str) -> str:
+    return f"What each field is worth to {run} cannot be told: {why}."
+
+
+def _left_out(missing: Mapping[str, str], verb: str) -> str:
+    told = "; ".join(f"{_title(name)} ({why})" for name, why in missing.items())
+    return f"Null models that {verb}: {told}."
 
 
 def _importance(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`gravmap train`: teach a network on the tile set's native grids, and score it on held-out blocks."""
+"""`gravmap train`: teach a network on the tile set's native grids or on crusts, and score it on held-out ground."""
 
 from __future__ import annotations
 
@@ -19,11 +19,23 @@ from gravmap.workspace import require
 
 from .options import ANGLE, FloatType, dry_run_option, overwrite_option, seed_option
 from .session import Session, command_options
+from .train_ground import (
+    COUNT,
+    CRUSTS,
+    PRIOR,
+    SHAPE,
+    chosen_defaults,
+    crusts_ground,
+    open_region,
+    refuse_options,
+    region_ground,
+    taught_crusts,
+)
 from .train_report import tell_plan, tell_result, tell_start
 
 if TYPE_CHECKING:
     from gravmap.learning import Area, TrainConfig
-    from gravmap.tiling import TileReader
+    from gravmap.learning.grounds import Grounds
 
 # What may be said anew when a run goes on; everything else is the run's own.
 RESUMABLE = {
@@ -51,16 +63,54 @@ class Duration(FloatType):
 Examples:
   gravmap train --gpus 4
   gravmap train --device cpu --model ggmnet-small --size 256 --time-limit 15min
+  gravmap train --device cpu --on crusts --count 60
+  gravmap train --context outcrop --init crusts-20260101-120000
   gravmap train --resume""",
 )
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to train on (default: all); 0 is the CPU.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where to train (default: cuda).")
 @click.option(
-    "--model",
-    default="ggmnet",
+    "--on",
+    type=click.Choice(["region", "crusts"]),
+    default="region",
     show_default=True,
-    help="ggmnet, ggmnet-small, ggmnet-tiny, unet, smp:ARCH:ENCODER; ggmnet-a to -e (ablation), "
-    "ggmnet-16 to -24 (depth); hrnetv1-w32, bisenet-resnet18, deeplabv3plus-resnet50.",
+    help="Where to learn: the tile set's region, or simulated crusts, whose bedrock is known under cover too.",
+)
+@click.option(
+    "--prior",
+    metavar="NAME|FILE",
+    default=PRIOR,
+    show_default=True,
+    help="What crusts are drawn from: central-asia, wide, or a TOML file.",
+)
+@click.option(
+    "--count", type=click.IntRange(min=1), metavar="N", default=COUNT, show_default=True, help="Crusts to learn from."
+)
+@click.option(
+    "--shape",
+    type=click.IntRange(min=32),
+    nargs=2,
+    metavar="ROWS COLS",
+    default=SHAPE,
+    show_default="240 360",
+    help="Cells of 2 arc-minutes of each crust.",
+)
+@click.option(
+    "--context",
+    type=click.Choice(["outcrop", "none"]),
+    help="Start from mapped outcrop, and learn what gravity adds (default: none on a region, outcrop on crusts).",
+)
+@click.option(
+    "--cuts",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --context on a region: covers cut into its outcrop at a time, one new each epoch (default: 8).",
+)
+@click.option("--init", metavar="RUN", help="Begin with the weights of this run, of the same channels and classes.")
+@click.option(
+    "--model",
+    help="ggmnet (default), ggmnet-small, ggmnet-tiny, unet, smp:ARCH:ENCODER; ggmnet-a to -e (ablation), "
+    "ggmnet-16 to -24 (depth); hrnetv1-w32, bisenet-resnet18, deeplabv3plus-resnet50. On crusts a small U-Net.",
 )
 @click.option(
     "--architecture",
@@ -89,7 +139,7 @@ Examples:
 @click.option(
     "--scales", type=ANGLE, multiple=True, metavar="ANGLE", help="Only windows of this side; may be repeated."
 )
-@click.option("--recipe", default="default", show_default=True, help="default, paper, or a .toml file that says how.")
+@click.option("--recipe", help="default, paper, crusts (default on crusts), or a .toml file that says how.")
 @click.option("--epochs", type=click.IntRange(min=1), help="At most so many (default: the recipe's, 600).")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps per epoch (default: windows / batch).")
 @click.option(
@@ -122,26 +172,26 @@ Examples:
 @overwrite_option
 @command_options()
 def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, **options: Any) -> None:
-    """Train a network to name the bedrock from the field, on every window of data/tiles.
+    """Train a network to name the bedrock from the field, on every window of data/tiles, or on simulated crusts.
 
     Labels in held-out blocks are never learnt from: the tuning blocks choose the weights that are kept, the test
-    blocks are scored once, at the end. Adam, then SGD; with --time-limit, or under 60 epochs, Adam alone with a falling
-    rate. Writes runs/NAME: model.safetensors, model.json, last.safetensors, last.json, metrics.csv, curves.png,
-    scores.json, calibration.json and reliability.png (how far probabilities can be believed), reach.safetensors (where
-    the network extrapolates); runs/latest names the newest run. Under torchrun or srun it joins the group.
+    blocks are scored once, at the end. On crusts (kept in data/crusts) it is asked for the bedrock under cover, and
+    scored on crusts it never saw, beside the null models. Adam, then SGD; with --time-limit, under 60 epochs, or on
+    crusts, Adam alone with a falling rate. Writes runs/NAME: model.safetensors, model.json, last.safetensors,
+    last.json, metrics.csv, curves.png, scores.json, calibration.json and reliability.png (how far probabilities can be
+    believed), reach.safetensors (where the network extrapolates); runs/latest names the newest run. Under torchrun or
+    srun it joins the group.
     """
     if (options["device"] == "cpu" and options["gpus"]) or (options["device"] == "cuda" and options["gpus"] == 0):
         raise click.UsageError("--gpus and --device contradict each other.")
-    from gravmap.tiling.unfinished import refuse_unfinished
-
     place = session.workspace
-    refuse_unfinished(place.tiles)
-    require(place.tiles / "index.json", "gravmap tile")
     if options["resume"]:
         run_dir = _run_to_resume(place.runs, options["name"])
         options |= _options_of(run_dir)
     else:
-        run_dir = place.runs / _run_name(options["name"], options["model"])
+        refuse_options(options["on"], options["context"])
+        options |= chosen_defaults(place, options)
+        run_dir = place.runs / _run_name(options["name"], options["model"] or options["on"])
 
     import torch
 
@@ -154,11 +204,17 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
         device, processes = "cpu" if options["device"] == "cpu" or options["gpus"] == 0 else "cuda", 1
     else:
         device, processes = device_for(options["gpus"], options["device"], torch.cuda.device_count())
-    area = _read_area(place.tiles, options, allow_leak or options["resume"])
-    tiles = _open_tiles(session, place.tiles) if options["from_tiles"] else None
-    config = _configure(options, area, device)
+    if not options["resume"] and not grouped:
+        refuse_existing(run_dir, overwrite or dry_run)  # before what takes long
+    ground: Area | Grounds
+    if options["on"] == CRUSTS:
+        ground, tiles = crusts_ground(session, options, dry_run), None
+    else:
+        tiles = open_region(session, options)
+        ground = region_ground(place, options, allow_leak or options["resume"])
+    config = _configure(options, ground, device)
     if dry_run:
-        return tell_plan(session, area, config, run_dir, processes, tiles)
+        return tell_plan(session, ground, config, run_dir, processes, tiles)
 
     with joined(device) as group:
         run_dir = Path(group.agree(str(run_dir)))
@@ -166,33 +222,19 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
             session.verbosity, session.json = -1, False
         else:
             _make_room(run_dir, overwrite, options["resume"])
-        tell_start(session, area, config, run_dir, processes if not grouped else group.size, tiles)
+        tell_start(session, ground, config, run_dir, processes if not grouped else group.size, tiles)
         try:
             with session.progress("Training") as progress:
                 how: dict[str, Any] = {"resume": options["resume"], "tiles": tiles}
                 if processes > 1:
-                    result = launch(area, run_dir, config, processes, progress, **how)
+                    result = launch(ground, run_dir, config, processes, progress, **how)
                 else:
-                    result = train(area, run_dir, config, progress, group=group, **how)
+                    result = train(ground, run_dir, config, progress, group=group, **how)
         finally:
             # A run that was broken off after its first score has a network that can be used.
             if not group.rank and (run_dir / "model.json").exists():
                 write_text(place.runs / "latest", run_dir.name + "\n")
     tell_result(session, run_dir, result)
-
-
-def _refuse_leak(arrays: dict[str, Any]) -> None:
-    """Refuse arrays whose held-out labels training would see, as measured on the arrays themselves."""
-    from gravmap.tiling import LEAK_LIMIT, leak_report
-
-    report = leak_report(arrays, distances=False)
-    (fold,) = report.folds
-    if fold.leak > LEAK_LIMIT:
-        raise InputError(
-            f"The split {report.name!r} leaks: in fold {fold.fold} training sees the labels of "
-            f"{100 * fold.leak:.1f} % of the held-out bedrock ({fold.seen_km2:,.0f} of {fold.held_out_km2:,.0f} km2).",
-            "--split blocks is honest; --allow-leak trains all the same, for comparison with the paper.",
-        )
 
 
 def _run_name(name: str | None, model: str) -> str:
@@ -219,12 +261,16 @@ def _options_of(run_dir: Path) -> dict[str, Any]:
     `began` among them is the whole configuration.
     """
     from gravmap.learning import TrainConfig
+    from gravmap.learning.outcrop import measured_names
 
     context = click.get_current_context()
     stored = read_json(run_dir / "last.json", "gravmap train")
+    crusts = stored.get("taught_on", {})
     began = {
         **stored["config"],
-        "inputs": ",".join(stored["inputs"]),
+        "on": "region",
+        **(taught_crusts(crusts) if crusts else {}),
+        "inputs": ",".join(measured_names(stored["inputs"])),
         "split": stored["split"].get("name", "blocks"),
         "fold": stored["split"].get("fold", 0),
         "scales": tuple(stored["config"]["scales_deg"] or ()),
@@ -237,7 +283,7 @@ def _options_of(run_dir: Path) -> dict[str, Any]:
         said = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
         if said and name not in RESUMABLE and not _same_option(name, context.params[name], began[name]):
             raise OptionError(
-                f"{run_dir.name} began with another {parameter.opts[0]}: {began[name]}.",
+                f"{run_dir.name} began with another {parameter.opts[0]}: {_shown(began[name])}.",
                 "Leave it out, or train anew under another --name.",
             )
         if not said and name != "device":
@@ -255,47 +301,41 @@ def _same_option(name: str, said: Any, began: Any) -> bool:
         from gravmap.network import read_architecture
 
         said = read_architecture(said)
+    elif name == "context":
+        said = None if said == "none" else said
+    elif name == "init":
+        began = (began or {}).get("run")
+        said = Path(said).name
+    elif name == "prior":
+        from gravmap.synthetic import load_prior
+
+        said, began = load_prior(said).sha256, began["sha256"]
     return bool(said == began)
 
 
-def _read_area(tiles: Path, options: dict[str, Any], may_leak: bool) -> Area:
-    """Read the fields that are asked for; the names in `options` are written out on the way."""
-    from gravmap.learning import Area
-    from gravmap.learning.channels import SHORT, expand, fields_read
-    from gravmap.tiling import load_arrays
-
-    channels = None
-    if options["inputs"]:
-        short = set(SHORT) & {name.strip() for name in options["inputs"].split(",")}
-        # The tile set knows which residual comes first.
-        first = str(read_json(tiles / "index.json", "gravmap tile").get("channel", "")) if short else ""
-        options["inputs"] = expand(options["inputs"], first)
-        channels = fields_read(options["inputs"])
-    arrays = load_arrays(tiles, channels=channels, split=options["split"], fold=options["fold"])
-    if not may_leak:
-        _refuse_leak(arrays)
-    return Area.from_arrays(arrays)
+def _shown(value: Any) -> Any:
+    """A value that a run began with, as one says it on the command line."""
+    if value is None:
+        return "none"
+    return value.get("run") or value.get("name") or value.get("kind") if isinstance(value, dict) else value
 
 
-def _open_tiles(session: Session, folder: Path) -> TileReader:
-    """The tiles themselves; every file is read once, to see whether it was edited."""
-    from gravmap.tiling import open_tiles
-
-    with session.progress("Checking tiles") as progress:
-        return open_tiles(folder, progress=progress)
-
-
-def _configure(options: dict[str, Any], area: Area, device: str) -> TrainConfig:
+def _configure(options: dict[str, Any], ground: Area | Grounds, device: str) -> TrainConfig:
     from gravmap.learning import TrainConfig, make_config
     from gravmap.learning.events import require_tensorboard
+    from gravmap.learning.grounds import Grounds
     from gravmap.network import describe, read_architecture
 
     if isinstance(options["architecture"], Path):
-        if options["model"] != "ggmnet":
+        if options["model"] is not None:
             raise click.UsageError("--model and --architecture exclude each other.")
         options |= {"model": options["architecture"].stem, "architecture": read_architecture(options["architecture"])}
-    elif options["architecture"] is None:
+    elif options["architecture"] is None and options["model"] is not None:
         describe(options["model"])
+    begun = options.get("begun")
+    if begun is not None and not options["scales"]:
+        scales, size = begun.windows_for(Grounds.of(ground).scales_deg)
+        options |= {"scales": tuple(scales), "tile_size_px": options["tile_size_px"] or size}
     known = {item.name for item in dataclasses.fields(TrainConfig)}
     said = {name: value for name, value in options.items() if name in known and value is not None}
     said |= {"device": device, "scales_deg": list(options["scales"]) or None}
@@ -306,7 +346,7 @@ def _configure(options: dict[str, Any], area: Area, device: str) -> TrainConfig:
         require_tensorboard()
     if device == "cpu" and config.micro_batch is None:
         # A large crop takes gigabytes in a large network: on a CPU no more than two million pixels at once.
-        crop_px = (config.tile_size_px or int(area.meta["tile_size_px"])) // 2
+        crop_px = (config.tile_size_px or int(ground.meta["tile_size_px"])) // 2
         at_once = min(max(2, 2**21 // crop_px**2), config.batch_size)
         config = dataclasses.replace(config, micro_batch=at_once if at_once < config.batch_size else None)
     return config

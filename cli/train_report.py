@@ -13,19 +13,44 @@ from .session import Session
 
 if TYPE_CHECKING:
     from gravmap.learning import Area, TrainConfig
+    from gravmap.learning.grounds import Grounds
     from gravmap.tiling import TileReader
 
 LONG_S = 3600.0
 
 
-def _describe(area: Area, config: TrainConfig, processes: int) -> str:
-    scales = sorted(set(config.scales_deg or area.window_scale_deg.tolist()))
+def _describe(ground: Area | Grounds, config: TrainConfig, processes: int) -> str:
+    from gravmap.learning.grounds import Grounds
+    from gravmap.learning.outcrop import measured_names
+
+    grounds = Grounds.of(ground)
+    scales = sorted(set(config.scales_deg or grounds.scales_deg))
     where = "the CPU" if config.device == "cpu" else f"{processes} GPU(s)"
-    size = config.tile_size_px or area.meta["tile_size_px"]
-    return (
-        f"{config.model} on {where}: {', '.join(config.inputs or area.channels)}; {len(area.windows)} windows of "
-        f"{', '.join(format_angle(scale) for scale in scales)}, {size} pixels a window, {len(area.classes)} classes."
+    size = config.tile_size_px or grounds.meta["tile_size_px"]
+    read = ", ".join(measured_names(config.inputs or grounds.first.channels))
+    windows = "windows" if grounds.simulated else f"{len(grounds.first.windows)} windows"
+    told = (
+        f"{config.model} on {where}: {read}{' and mapped outcrop' if config.context else ''}; {windows} of "
+        f"{', '.join(format_angle(scale) for scale in scales)}, {size} pixels a window, {len(grounds.classes)} classes."
     )
+    return " ".join([told, *_describe_ground(grounds, config)])
+
+
+def _describe_ground(grounds: Grounds, config: TrainConfig) -> list[str]:
+    """Crusts, cuts and another run's weights, in sentences."""
+    told = []
+    if grounds.simulated:
+        record, seeds = grounds.record, grounds.record["seeds"]
+        rows, columns = record["shape"]
+        told.append(
+            f"{record['count']} crusts of {rows} x {columns} cells drawn from the prior {record['prior']['name']}, "
+            f"{len(seeds['tune'])} more to tune and {len(seeds['test'])} to test on; scored under cover alone."
+        )
+    elif config.context:
+        told.append(f"{config.cuts} covers at a time are cut into the outcrop, one new each epoch.")
+    if config.init:
+        told.append(f"It begins with the weights of {config.init['run']}.")
+    return told
 
 
 def _describe_course(config: TrainConfig) -> str:
@@ -40,14 +65,19 @@ def _describe_course(config: TrainConfig) -> str:
 
 
 def tell_start(
-    session: Session, area: Area, config: TrainConfig, run_dir: Path, processes: int, tiles: TileReader | None
+    session: Session,
+    ground: Area | Grounds,
+    config: TrainConfig,
+    run_dir: Path,
+    processes: int,
+    tiles: TileReader | None,
 ) -> None:
-    session.say(_describe(area, config, processes))
+    session.say(_describe(ground, config, processes))
     if tiles is not None:
         session.say(_describe_tiles(tiles))
     session.say(_describe_course(config))
     if config.device == "cpu" and session.verbosity >= 0 and processes == 1:
-        session.say(_estimate(area, config, tiles)[0])
+        session.say(_estimate(ground, config, tiles)[0])
     session.say(f"Writing {run_dir}.")
 
 
@@ -61,11 +91,11 @@ def _describe_tiles(tiles: TileReader) -> str:
     return f"Crops are cut from tiles; {len(tiles.changed)} of {files} files differ from what `gravmap tile` wrote."
 
 
-def _estimate(area: Area, config: TrainConfig, tiles: TileReader | None) -> tuple[str, float]:
+def _estimate(ground: Area | Grounds, config: TrainConfig, tiles: TileReader | None) -> tuple[str, float]:
     """How long it will take, in words and in seconds."""
     from gravmap.learning.trainer import measure_step
 
-    step_s, steps = measure_step(area, config, tiles)
+    step_s, steps = measure_step(ground, config, tiles)
     total_s = step_s * steps * config.epochs
     told = f"One step takes {step_s:.2f} s here; {config.epochs} epochs of {steps} steps: "
     if config.time_limit_s and config.time_limit_s < total_s:
@@ -77,17 +107,35 @@ def _estimate(area: Area, config: TrainConfig, tiles: TileReader | None) -> tupl
 
 
 def tell_plan(
-    session: Session, area: Area, config: TrainConfig, run_dir: Path, processes: int, tiles: TileReader | None
+    session: Session,
+    ground: Area | Grounds,
+    config: TrainConfig,
+    run_dir: Path,
+    processes: int,
+    tiles: TileReader | None,
 ) -> None:
-    told, seconds = _estimate(area, config, tiles)
-    held = sum(array.nbytes for array in (area.fields, area.labels))
-    session.say(_describe(area, config, processes))
+    from gravmap.learning.grounds import Grounds
+
+    told, seconds = _estimate(ground, config, tiles)
+    held = _bytes(Grounds.of(ground), config)
+    session.say(_describe(ground, config, processes))
     if tiles is not None:
         session.say(_describe_tiles(tiles))
     session.say(_describe_course(config))
     session.say(told)
     session.say(f"Would write {run_dir}, and hold {held / 1e6:.0f} MB of fields and labels beside the network.")
     session.result({"would_write": str(run_dir), "seconds": round(seconds, 1), "config": dataclasses.asdict(config)})
+
+
+def _bytes(grounds: Grounds, config: TrainConfig) -> int:
+    """Fields and labels in memory, of all grounds; of a dry run on crusts one stands for all."""
+    first = grounds.first
+    one = first.fields.nbytes + first.labels.nbytes
+    if grounds.simulated:
+        return one * sum(len(seeds) for seeds in grounds.record["seeds"].values())
+    planes = len(first.classes) + 2
+    context = 4 * planes * first.field_valid.size
+    return one + (config.cuts * (one + context) + context if config.context else 0)
 
 
 def tell_result(session: Session, run_dir: Path, result: dict[str, Any]) -> None:
@@ -101,7 +149,7 @@ def tell_result(session: Session, run_dir: Path, result: dict[str, Any]) -> None
                 f"On {scores['places']} nodes of the {ground}: accuracy {scores['pa']:.3f}, "
                 f"mean accuracy {scores['mpa']:.3f}, mIoU {scores['miou']:.3f}, FWIoU {scores['fwiou']:.3f}."
             )
-    for line in _class_table(result):
+    for line in [*_class_table(result), *_under_cover(result)]:
         session.say(line)
     session.say(_calibrated(result))
     session.say(f"{kept} Wrote {run_dir}; `gravmap predict` takes it.")
@@ -109,8 +157,8 @@ def tell_result(session: Session, run_dir: Path, result: dict[str, Any]) -> None
 
 
 def _ground(result: dict[str, Any], role: str) -> str:
-    """What was held out: blocks, or windows under the random split, whose ground training has seen."""
-    ground = "windows" if result["split"].get("name") == "random" else "blocks"
+    """What was held out: blocks, crusts, or windows under the random split, whose ground training has seen."""
+    ground = {"random": "windows", "crusts": "crusts"}.get(str(result["split"].get("name")), "blocks")
     return f"{'tuning' if role == 'tune' else 'test'} {ground}"
 
 
@@ -141,3 +189,31 @@ def _class_table(result: dict[str, Any]) -> list[str]:
     ground = _ground(result, role)
     lines = [f"Class by class on the {ground} (found: share of its nodes; right: share of what was named so):"]
     return lines + [f"  {row[0]:<{wide}}" + "".join(f"{value:>8}" for value in row[1:]) for row in rows]
+
+
+_PREDICTORS = {
+    "network": "network",
+    "nearest_outcrop": "nearest outcrop",
+    "label_diffusion": "label diffusion",
+    "foreign_gravity": "network on foreign gravity",
+}
+
+
+def _under_cover(result: dict[str, Any]) -> list[str]:
+    """On test crusts: the network beside the null models, by distance from outcrop."""
+    found = result["test"].get("under_cover")
+    if found is None:
+        return []
+    strata = {name: row for name, row in found["strata"].items() if row["nodes"]}
+    lines = ["Under cover, by distance from mapped outcrop (accuracy, mean accuracy, FWIoU, percent):"]
+    lines.append(f"  {'':<27}" + "".join(f"{name:>20}" for name in strata))
+    lines.append(f"  {'cells':<27}" + "".join(f"{row['nodes']:>20}" for row in strata.values()))
+    for key, title in _PREDICTORS.items():
+        cells = [row[key] for row in strata.values()]
+        told = ["".join(f"{100 * each[name]:>7.1f}" for name in ("pa", "mpa", "fwiou")).strip() for each in cells]
+        lines.append(f"  {title:<27}" + "".join(f"{each:>20}" for each in told))
+    gains = [found["gain"][name] for name in strata]
+    told = ["".join(f"{100 * each[name]:>+7.1f}" for name in ("pa", "mpa", "fwiou")).strip() for each in gains]
+    lines.append(f"  {'gain on the better null':<27}" + "".join(f"{each:>20}" for each in told))
+    lines.append("Test crusts are drawn like those it learnt from: on real ground expect less.")
+    return lines

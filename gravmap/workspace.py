@@ -81,7 +81,7 @@ class Workspace:
         Raises
         ------
         InputError
-            No such run, or no run at all.
+            No such run, no run at all, or one that was stopped before it had a network.
         """
         if name is None:
             latest = self.runs / "latest"
@@ -91,6 +91,11 @@ class Workspace:
         for folder in (self.runs / name, Path(name)):
             if (folder / "model.json").exists():
                 return folder
+            if (folder / "last.json").exists():
+                raise InputError(
+                    f"The run {folder.name} is not finished: {folder / 'model.json'} is missing.",
+                    f"`gravmap train --resume --name {folder.name}` goes on with it.",
+                )
         raise InputError(
             f"No trained network called {name!r} in {self.runs}.",
             "`gravmap train` makes one; a run holds model.json and model.safetensors.",

@@ -166,7 +166,7 @@ def test_edits_are_learnt_but_not_on_held_out_ground(tiles):
     reader = open_tiles(tiles)
     name = reader.names[WINDOW]
     assert set(faults) == reader.changed == {f"{name}_label.tif", f"{name}_field.tif"}
-    assert reader.sha256 != before._source._kept._tiles.sha256
+    assert reader.sha256 != before._tiles.sha256
     _, cut = both(tiles)
     field, target, _ = cut.cut(crop)
     assert (field - native.cut(crop)[0]).median() == pytest.approx(5, abs=0.01)

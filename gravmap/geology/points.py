@@ -73,7 +73,7 @@ def read_points(path: Path, field: str) -> Points:
     Raises
     ------
     InputError
-        No such file or field, no coordinates, no coordinate system, no points.
+        No such file or field, no coordinates or none in degrees, no coordinate system, no points.
     """
     if not path.exists():
         raise InputError(f"The points {path} are missing.", "Check the path given with --points.")
@@ -92,12 +92,16 @@ def _from_table(path: Path, field: str) -> Points:
         raise InputError(f"{path} is no UTF-8 text: {error}.", "Save it as UTF-8.") from None
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
-    header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row] or [[]]
+    if not text.strip():
+        raise InputError(
+            f"{path} is empty.", "A table has a line of column names, lon and lat among them, then points."
+        )
+    header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
     names = [name.strip() for name in header]
     lon_name, lat_name = _one_of(LON_NAMES, names), _one_of(LAT_NAMES, names)
     if lon_name is None or lat_name is None:
         raise InputError(
-            f"{path} has no columns lon and lat; its columns are {', '.join(names) or 'none'}.",
+            f"{path} has no columns lon and lat; its columns are {', '.join(names)}.",
             "Name them lon and lat (degrees), or bring a vector file.",
         )
     column = _field(field, names, path)
@@ -126,7 +130,8 @@ def _from_vector(path: Path, field: str) -> Points:
         shapes, table = read_shapes(source, layers[0], columns=[column])
     except UNREADABLE as error:
         raise InputError(
-            f"{path} is no file of points that GDAL can read: {error}.", "Bring a GeoPackage, or a CSV with lon, lat."
+            f"{path} is no file of points that GDAL can read: {str(error).strip('. ')}.",
+            "Bring a GeoPackage, or a CSV with lon, lat.",
         ) from None
     kinds = shapely.get_type_id(shapes)
     if len(shapes) and not (kinds == 0).any():
@@ -143,7 +148,14 @@ def _placed(
     path: Path, field: str, lon: NDArray[np.float64], lat: NDArray[np.float64], values: Sequence[str], crs: str
 ) -> Points:
     """Those of the points that have a place on the globe; longitudes from -180 to 180."""
-    sound = np.isfinite(lon) & np.isfinite(lat) & (np.abs(lat) <= 90) & (np.abs(lon) <= 360)
+    said = np.isfinite(lon) & np.isfinite(lat)
+    sound = said & (np.abs(lat) <= 90) & (np.abs(lon) <= 360)
+    if said.any() and not sound.any():
+        first = int(np.flatnonzero(said)[0])
+        raise InputError(
+            f"The positions of {path} are no degrees: the first is lon {lon[first]:g}, lat {lat[first]:g}.",
+            "In metres they need their coordinate system: bring a GeoPackage or shapefile that has it.",
+        )
     return Points(
         path,
         field,
@@ -163,7 +175,8 @@ def _field(wanted: str, names: Sequence[str], path: Path) -> str:
     alike = [name for name in names if name == wanted] or [name for name in names if name.lower() == wanted.lower()]
     if len(alike) != 1:
         raise InputError(
-            f"{path} has no field {wanted}; its fields are {', '.join(names) or 'none'}.", "Give --class-field."
+            f"{path} has no field {wanted}; its fields are {', '.join(names) or 'none'}.",
+            "Name the one that says what was found: --class-field NAME.",
         )
     return alike[0]
 

@@ -71,13 +71,14 @@ def open_grid(
         unknown; values that are no gravity anomaly; or `region` lies outside.
     """
     path = Path(path)
-    grid = _canonical(read(path, variable, units), path)
+    grid = canonical(read(path, variable, units), path)
+    grid.name = "gravity"
     _set_level(grid, input_height_m)
     if region is not None:
         grid = crop(grid, region, margin_deg)
     if grid.size <= _READ_AT_ONCE:
         grid = grid.load()
-    factor = grid.attrs.pop("_mgal")
+    factor = grid.attrs.pop("_factor")
     if factor != 1 or (grid.dtype != np.float32 and grid.size <= _READ_AT_ONCE):
         # Conversion needs the numbers. A large grid in mGal stays lazy, whatever its type, until a part is asked for.
         attrs = grid.attrs
@@ -87,6 +88,37 @@ def open_grid(
     # A look at every n-th row of a large grid finds what is wrong with all of it.
     thinned = grid if grid.size <= _READ_AT_ONCE else grid[:: max(1, grid.sizes["lat"] // 64)]
     check_values(thinned.values, path.name if region is None else f"{path.name} in {region}")
+    return grid
+
+
+def canonical(grid: xr.DataArray, path: Path) -> xr.DataArray:
+    """What a reader gave, brought to dims (lat, lon), both ascending, float64 degrees.
+
+    Longitudes are beyond 180 only where the grid crosses it. Stays lazy where it is.
+
+    Raises
+    ------
+    InputError
+        As for axes in :func:`open_grid`.
+    """
+    lat_dim, lon_dim = find_axes(grid, str(path))
+    attrs = dict(grid.attrs)
+    grid = grid.reset_coords(drop=True).transpose(lat_dim, lon_dim).rename({lat_dim: "lat", lon_dim: "lon"})
+    for dim in ("lat", "lon"):
+        axis = grid[dim].values
+        degrees = snapped(axis) if axis.dtype == np.float32 else axis.astype(np.float64)
+        if dim == "lon" and degrees.min() >= 180:
+            degrees = degrees - 360
+        elif dim == "lon" and degrees.min() < -180 and degrees.max() <= 0:
+            degrees = degrees + 360
+        names = {"lat": ("latitude", "degrees_north", "Y"), "lon": ("longitude", "degrees_east", "X")}[dim]
+        meaning = dict(zip(("standard_name", "units", "axis"), names, strict=True))
+        grid = grid.assign_coords({dim: (dim, degrees, meaning)})
+        if degrees[0] > degrees[-1]:
+            grid = grid.isel({dim: slice(None, None, -1)})
+    grid.attrs = attrs
+    grid.attrs["source_path"] = str(path)
+    grid.encoding = {}
     return grid
 
 
@@ -172,30 +204,6 @@ def extent(grid: xr.DataArray | xr.Dataset) -> Region:
     return Region(
         max(float(lon[0]), -180.0), max(float(lat[0]), -90.0), min(float(lon[-1]), 360.0), min(float(lat[-1]), 90.0)
     )
-
-
-def _canonical(grid: xr.DataArray, path: Path) -> xr.DataArray:
-    """Dims (lat, lon), both ascending, float64 degrees; longitudes beyond 180 only where the grid crosses it."""
-    lat_dim, lon_dim = find_axes(grid, str(path))
-    attrs = dict(grid.attrs)
-    grid = grid.reset_coords(drop=True).transpose(lat_dim, lon_dim).rename({lat_dim: "lat", lon_dim: "lon"})
-    for dim in ("lat", "lon"):
-        axis = grid[dim].values
-        degrees = snapped(axis) if axis.dtype == np.float32 else axis.astype(np.float64)
-        if dim == "lon" and degrees.min() >= 180:
-            degrees = degrees - 360
-        elif dim == "lon" and degrees.min() < -180 and degrees.max() <= 0:
-            degrees = degrees + 360
-        names = {"lat": ("latitude", "degrees_north", "Y"), "lon": ("longitude", "degrees_east", "X")}[dim]
-        meaning = dict(zip(("standard_name", "units", "axis"), names, strict=True))
-        grid = grid.assign_coords({dim: (dim, degrees, meaning)})
-        if degrees[0] > degrees[-1]:
-            grid = grid.isel({dim: slice(None, None, -1)})
-    grid.attrs = attrs
-    grid.attrs["source_path"] = str(path)
-    grid.encoding = {}
-    grid.name = "gravity"
-    return grid
 
 
 def _set_level(grid: xr.DataArray, input_height_m: float | None) -> None:

@@ -1,9 +1,11 @@
-"""What the numbers of a gravity grid are: their unit, their level, and whether they can be an anomaly at all."""
+"""What the numbers of a grid are: gravity or heights, in which unit, at which level, and whether they can be that."""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -34,26 +36,99 @@ _MGAL = {
 _LARGEST_MGAL = 5_000.0
 
 
-def mgal_factor(unit: str, where: str) -> float:
-    """How many mGal one `unit` is.
+# One of each in metres; geopotential metres differ by less than any map of heights errs.
+_METRES = {"m": 1.0, "metre": 1.0, "meter": 1.0, "gpm": 1.0, "km": 1e3, "ft": 0.3048, "foot": 0.3048, "feet": 0.3048}
 
-    Raises
-    ------
-    InputError
-        The unit is no unit of gravity known here.
+# Challenger Deep lies at -10 935 m, Everest at 8 849 m.
+_LOWEST_M, _HIGHEST_M = -12_000.0, 9_500.0
+
+# Ground worth a geological map is not so flat; numbers of classes are.
+_LEAST_RELIEF_M = 20.0
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a file is opened for.
+
+    Attributes
+    ----------
+    name : str
+        In messages: "gravity".
+    unit : str
+        The one that numbers are brought to.
+    factors : mapping of str to float
+        How many of it one of each other unit is; keys as :func:`plain_unit` spells them.
+    known : str
+        Units in words, for an error.
+    words : tuple of str
+        What a variable of it is called, the likeliest first; parts of its name in small letters.
+    choose, restate : str
+        What the user can do where several variables could be meant, or where the unit is wrong.
+    or_else : str
+        What the user can do where no unit is said, in brackets of a warning.
     """
+
+    name: str
+    unit: str
+    factors: Mapping[str, float] = field(repr=False)
+    known: str
+    words: tuple[str, ...]
+    choose: str
+    restate: str
+    or_else: str = ""
+
+    def factor(self, unit: str, where: str) -> float:
+        """How many of its own unit one `unit` is.
+
+        Raises
+        ------
+        InputError
+            That is no unit of it known here.
+        """
+        plain = plain_unit(unit)
+        if plain not in self.factors:
+            raise InputError(
+                f"{where} has the unit {unit!r}, which is no unit of {self.name} known here.",
+                f"Known: {self.known}. {self.restate}",
+            )
+        return self.factors[plain]
+
+    def measured_in(self, unit: str) -> bool:
+        """Whether `unit` is one of it."""
+        return plain_unit(unit) in self.factors
+
+
+GRAVITY = Quantity(
+    "gravity",
+    "mGal",
+    _MGAL,
+    "mGal, µGal, Gal, m/s2, mm/s2, um/s2, gu",
+    ("bouguer", "anomaly", "gravity", "disturbance"),
+    "Say which with --variable NAME (or its NUMBER, of a band or a column).",
+    "Say what it is with --units.",
+    " (else say --units)",
+)
+
+HEIGHTS = Quantity(
+    "height",
+    "m",
+    _METRES,
+    "m, km, ft",
+    ("elevation", "topo", "height", "altitude", "dem"),
+    "Write the one that holds heights to a file of its own, for example with gdal_translate.",
+    "Give a grid of heights, and write its unit on it.",
+)
+
+
+def plain_unit(unit: str) -> str:
+    """A unit as it is looked up: small letters, no plural, ``m s-2`` and its like as ``m/s2``."""
     plain = unit.strip().lower().replace("µ", "u").replace("μ", "u").replace("²", "2").replace("⁻", "-")
     plain = re.sub(r"\s*/\s*", "/", plain).replace("**", "").replace("^", "")
     plain = re.sub(r"^(m|cm|mm|um|nm|micrometer|micrometre)[\s.*]+s-?2$", r"\1/s2", plain)
     plain = re.sub(r"^(m|cm|mm|um|nm)/s/s$", r"\1/s2", plain)
     plain = re.sub(r"^(micrometer|micrometre)", "um", plain)
-    plain = {"mgals": "mgal", "milligals": "mgal"}.get(plain, plain)
-    if plain not in _MGAL:
-        raise InputError(
-            f"{where} has the unit {unit!r}, which is no unit of gravity known here.",
-            "Known: mGal, µGal, Gal, m/s2, mm/s2, um/s2, gu. Say what it is with --units.",
-        )
-    return _MGAL[plain]
+    plural = {"mgals": "mgal", "milligals": "mgal", "metres": "metre", "meters": "meter"}
+    return plural.get(plain, plain)
 
 
 @cache
@@ -62,8 +137,8 @@ def warn_once(text: str) -> None:
     log.warning("%s", text)
 
 
-def unit_factor(stated: str | None, found: str, where: str) -> float:
-    """How many mGal the file's unit is: as the user states it, else as the file says, else mGal with a warning.
+def unit_factor(stated: str | None, found: str, where: str, quantity: Quantity = GRAVITY) -> float:
+    """How many of the quantity's unit the file's is: as the user states it, else as the file says, else 1, warned of.
 
     Parameters
     ----------
@@ -73,29 +148,22 @@ def unit_factor(stated: str | None, found: str, where: str) -> float:
         What the file says, empty where it says nothing.
     where : str
         For messages.
+    quantity : Quantity
+        What the file is opened for.
 
     Raises
     ------
     InputError
-        The unit is no unit of gravity known here.
+        The unit is no unit of the quantity known here.
     """
     if stated is not None:
         if found and found.strip().lower() != stated.strip().lower():
             warn_once(f"{where} says the unit {found!r}; taken as {stated}, as stated.")
-        return mgal_factor(stated, "--units:")
+        return quantity.factor(stated, "--units:")
     if not found:
-        warn_once(f"{where} says no unit; taken as mGal (else say --units).")
+        warn_once(f"{where} says no unit; taken as {quantity.unit}{quantity.or_else}.")
         return 1.0
-    return mgal_factor(found, where)
-
-
-def looks_like_gravity(unit: str) -> bool:
-    """Whether `unit` is one of gravity."""
-    try:
-        mgal_factor(unit, "")
-    except InputError:
-        return False
-    return True
+    return quantity.factor(found, where)
 
 
 def level_in_words(text: str) -> float | None:
@@ -141,3 +209,33 @@ def check_values(values: NDArray[Any], where: str) -> None:
         )
     if max(-low, high) < 0.1:
         log.warning("%s runs only from %g to %g mGal: is its unit right?", where, low, high)
+
+
+def check_heights(values: NDArray[Any], where: str) -> None:
+    """Refuse values that cannot be heights of the Earth's surface in metres.
+
+    Parameters
+    ----------
+    values : array
+        Metres, NaN where unknown.
+    where : str
+        How to call the grid in an error message.
+
+    Raises
+    ------
+    InputError
+        All NaN, infinite, constant, or beyond the deepest sea and the highest mountain.
+    """
+    known = values[~np.isnan(values)]
+    if known.size == 0:
+        raise InputError(f"{where} holds no height at all: every node is NaN.", "Choose another grid.")
+    low, high = float(known.min()), float(known.max())
+    if not (low >= _LOWEST_M and high <= _HIGHEST_M):
+        raise InputError(
+            f"{where} runs from {low:g} to {high:g} m, which no height on Earth does.",
+            "Check its unit and its fill value (attribute _FillValue).",
+        )
+    if low == high:
+        raise InputError(f"{where} is constant: every height is {low:g} m.", "Choose another grid.")
+    if high - low < _LEAST_RELIEF_M:
+        log.warning("%s runs only from %g to %g m: are these heights in metres?", where, low, high)

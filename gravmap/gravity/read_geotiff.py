@@ -1,4 +1,4 @@
-"""Gravity grids as GeoTIFF."""
+"""Grids as GeoTIFF."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 
 from gravmap.errors import InputError
-from gravmap.gravity.quantity import unit_factor
+from gravmap.gravity.quantity import Quantity, unit_factor
 
 
-def read_geotiff(path: Path, variable: str | None, units: str | None) -> xr.DataArray:
+def read_geotiff(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
     """One band; nodes at the cell centres."""
     import rasterio
     from rasterio.errors import RasterioIOError
@@ -38,7 +38,7 @@ def read_geotiff(path: Path, variable: str | None, units: str | None) -> xr.Data
             raise InputError(
                 f"{path} is rotated.", f"Straighten it first: gdalwarp -t_srs EPSG:4326 -r cubic {path} OUT.tif"
             )
-        band = _choose_band(raster, variable, path)
+        band = _choose_band(raster, variable, path, quantity)
         try:
             values = raster.read(band, masked=True)
         except RasterioIOError as error:
@@ -48,7 +48,7 @@ def read_geotiff(path: Path, variable: str | None, units: str | None) -> xr.Data
         tags = {**raster.tags(), **raster.tags(band)}
         unit = raster.units[band - 1] or tags.get("units") or tags.get("UNITTYPE") or ""
         numbers = values.astype(np.float64).filled(np.nan) * raster.scales[band - 1] + raster.offsets[band - 1]
-        attrs: dict[str, Any] = {"_mgal": unit_factor(units, unit, str(path))}
+        attrs: dict[str, Any] = {"_factor": unit_factor(units, unit, str(path), quantity)}
         attrs["variable"] = raster.descriptions[band - 1] or f"band {band}"
         if "height_m" in tags:
             attrs["height_m"] = float(tags["height_m"])
@@ -58,14 +58,12 @@ def read_geotiff(path: Path, variable: str | None, units: str | None) -> xr.Data
     return xr.DataArray(numbers, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"), attrs=attrs)
 
 
-def _choose_band(raster: Any, variable: str | None, path: Path) -> int:
+def _choose_band(raster: Any, variable: str | None, path: Path, quantity: Quantity) -> int:
     names = [description or str(band) for band, description in zip(raster.indexes, raster.descriptions, strict=True)]
     if variable is None:
         if raster.count == 1:
             return 1
-        raise InputError(
-            f"{path} has {raster.count} bands: {', '.join(names)}.", "Say which with --variable NAME or NUMBER."
-        )
+        raise InputError(f"{path} has {raster.count} bands: {', '.join(names)}.", quantity.choose)
     if variable in names:
         return names.index(variable) + 1
     if variable.isdigit() and 1 <= int(variable) <= raster.count:

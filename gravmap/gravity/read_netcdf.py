@@ -1,4 +1,4 @@
-"""Gravity grids as netCDF: GMT's layouts and CF."""
+"""Grids as netCDF: GMT's layouts and CF."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import xarray as xr
 
 from gravmap.errors import InputError
 from gravmap.gravity.plain_grid import geographic
-from gravmap.gravity.quantity import looks_like_gravity, unit_factor
+from gravmap.gravity.quantity import Quantity, unit_factor
 
 log = logging.getLogger(__name__)
 
 
-def read_netcdf(path: Path, variable: str | None, units: str | None) -> xr.DataArray:
+def read_netcdf(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
     """GMT's x y z, CF in either axis order, or the one-dimensional z of GMT 3 and 4; lazy."""
     with path.open("rb") as stream:
         head = stream.read(8)
@@ -28,8 +28,8 @@ def read_netcdf(path: Path, variable: str | None, units: str | None) -> xr.DataA
     if head[:4] in (b"CDF\x01", b"CDF\x02"):
         _refuse_cut_short(path)
     if {"x_range", "y_range", "spacing", "dimension"} <= set(map(str, dataset.variables)):
-        return _gmt4(dataset, path, units)
-    name = _choose_variable(dataset, variable, path)
+        return _gmt4(dataset, path, units, quantity)
+    name = _choose_variable(dataset, variable, path, quantity)
     grid = dataset[name].squeeze(drop=True)
     _refuse_projected(dataset, dataset[name], path)
     attrs = {
@@ -48,16 +48,16 @@ def read_netcdf(path: Path, variable: str | None, units: str | None) -> xr.DataA
     unit = attrs.get("units")
     layout = set(map(str, dataset[name].dims)) == {"x", "y"} and name == "z"
     if not unit and layout and units is None:
-        log.info("%s: variable %r says no unit; taken as mGal.", path.name, name)
-        attrs["_mgal"] = 1.0
+        log.info("%s: variable %r says no unit; taken as %s.", path.name, name, quantity.unit)
+        attrs["_factor"] = 1.0
     else:
-        attrs["_mgal"] = unit_factor(units, str(unit or ""), f"{path}, variable {name!r},")
+        attrs["_factor"] = unit_factor(units, str(unit or ""), f"{path}, variable {name!r},", quantity)
     attrs["variable"] = name
     grid.attrs = attrs
     return grid
 
 
-def _gmt4(dataset: xr.Dataset, path: Path, units: str | None) -> xr.DataArray:
+def _gmt4(dataset: xr.Dataset, path: Path, units: str | None, quantity: Quantity) -> xr.DataArray:
     """GMT 3 and 4: ranges, steps and counts as variables of two numbers, z in one row from the north-west corner on."""
     z = dataset["z"]
     columns, rows = (int(number) for number in dataset["dimension"].values)
@@ -74,7 +74,8 @@ def _gmt4(dataset: xr.Dataset, path: Path, units: str | None) -> xr.DataArray:
             "Write it again: gmt grdconvert IN OUT",
         )
     unit = str(dataset["z_range"].attrs.get("units", "")) if "z_range" in dataset else ""
-    attrs = {"variable": "z", "_mgal": unit_factor(units, "" if unit in ("z", "user_z_unit") else unit, str(path))}
+    said_unit = "" if unit in ("z", "user_z_unit") else unit
+    attrs = {"variable": "z", "_factor": unit_factor(units, said_unit, str(path), quantity)}
     if dataset.attrs.get("title"):
         attrs["file_title"] = dataset.attrs["title"]
     lat = south + step_y * (np.arange(rows) + 0.5 * pixel)
@@ -97,8 +98,8 @@ def _refuse_cut_short(path: Path) -> None:
         raise InputError(f"{path} is cut short at {size} bytes: {error}.", "Fetch or copy it again.") from None
 
 
-def _choose_variable(dataset: xr.Dataset, variable: str | None, path: Path) -> str:
-    """The gravity variable: the one asked for, the only one, or the one whose name or unit says gravity."""
+def _choose_variable(dataset: xr.Dataset, variable: str | None, path: Path, quantity: Quantity) -> str:
+    """The variable that is sought: the one asked for, the only one, or the one whose name or unit says so."""
     grids = {
         str(name): array
         for name, array in dataset.data_vars.items()
@@ -117,19 +118,19 @@ def _choose_variable(dataset: xr.Dataset, variable: str | None, path: Path) -> s
         )
     if len(grids) == 1:
         return next(iter(grids))
-    by_unit = {name for name, array in grids.items() if looks_like_gravity(str(array.attrs.get("units", "")))} or set(
+    by_unit = {name for name, array in grids.items() if quantity.measured_in(str(array.attrs.get("units", "")))} or set(
         grids
     )
-    if "bouguer" in by_unit:  # gravmap's own files
-        return "bouguer"
-    for word in ("bouguer", "anomaly", "gravity", "disturbance"):
+    if quantity.words[0] in by_unit:  # gravmap's own files: bouguer
+        return quantity.words[0]
+    for word in quantity.words:
         named = [name for name in grids if name in by_unit and word in name.lower()]
         if len(named) == 1:
             log.info("%s: taking variable %r.", path.name, named[0])
             return named[0]
         if named:
             break
-    raise InputError(f"{path} holds several grids: {', '.join(grids)}.", "Say which with --variable NAME.")
+    raise InputError(f"{path} holds several grids: {', '.join(grids)}.", quantity.choose)
 
 
 def _refuse_projected(dataset: xr.Dataset, array: xr.DataArray, path: Path) -> None:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.gravity.plain_grid import SURFER_BLANK, geographic
-from gravmap.gravity.quantity import unit_factor, warn_once
+from gravmap.gravity.quantity import Quantity, unit_factor, warn_once
 
 _AGAIN = "It may be cut short: copy it again."
 
 
-def read_surfer6(path: Path, variable: str | None, units: str | None) -> xr.DataArray:
+def read_surfer6(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
     """Surfer 6 binary: a header of 56 bytes, then float32 from the south-west corner on."""
     body = path.read_bytes()
     if len(body) < 56:
@@ -30,10 +30,10 @@ def read_surfer6(path: Path, variable: str | None, units: str | None) -> xr.Data
     limits = struct.unpack("<6d", body[8:56])
     _check_count(path, rows, columns, (len(body) - 56) / 4)
     values = np.frombuffer(body, dtype="<f4", offset=56, count=rows * columns).reshape(rows, columns)
-    return _surfer(path, values.astype(np.float64), limits, units)
+    return _surfer(path, values.astype(np.float64), limits, units, quantity)
 
 
-def read_surfer7(path: Path, variable: str | None, units: str | None) -> xr.DataArray:
+def read_surfer7(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
     """Surfer 7 binary: tagged sections; GRID is the header, DATA the float64 values."""
     body = path.read_bytes()
     at, version, grid = 0, 1, None
@@ -53,14 +53,14 @@ def read_surfer7(path: Path, variable: str | None, units: str | None) -> xr.Data
             # Version 1 blanks from that value on, version 2 exactly there.
             values[values >= blank if version < 2 else values == blank] = np.nan
             limits = (west, west + (columns - 1) * step_x, south, south + (rows - 1) * step_y, low, high)
-            return _surfer(path, values, limits, units)
+            return _surfer(path, values, limits, units, quantity)
         if size < 0:
             break
         at += size
     raise InputError(f"{path} is a Surfer 7 grid without its {'GRID' if grid is None else 'DATA'} section.", _AGAIN)
 
 
-def read_surfer_ascii(path: Path, variable: str | None, units: str | None) -> xr.DataArray:
+def read_surfer_ascii(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
     """Surfer ASCII: counts, limits, then the values as text from the south-west corner on."""
     words = path.read_text(encoding="latin-1").split()
     try:
@@ -72,7 +72,7 @@ def read_surfer_ascii(path: Path, variable: str | None, units: str | None) -> xr
     if len(limits) < 6:
         raise InputError(f"{path} is cut short in its header.", _AGAIN)
     _check_count(path, rows, columns, numbers.size, exactly=True)
-    return _surfer(path, numbers.reshape(rows, columns), limits, units)
+    return _surfer(path, numbers.reshape(rows, columns), limits, units, quantity)
 
 
 def _check_count(path: Path, rows: int, columns: int, found: float, *, exactly: bool = False) -> None:
@@ -83,7 +83,9 @@ def _check_count(path: Path, rows: int, columns: int, found: float, *, exactly: 
         raise InputError(f"{path} is {short}: {rows} x {columns} nodes, but {found:g} values.", _AGAIN)
 
 
-def _surfer(path: Path, values: NDArray[np.float64], limits: tuple[Any, ...], units: str | None) -> xr.DataArray:
+def _surfer(
+    path: Path, values: NDArray[np.float64], limits: tuple[Any, ...], units: str | None, quantity: Quantity
+) -> xr.DataArray:
     """The grid between its limits; blank nodes are NaN; the header's range must be that of the numbers."""
     west, east, south, north, low, high = limits
     if not (np.isfinite(limits[:4]).all() and west < east and south < north):
@@ -102,5 +104,5 @@ def _surfer(path: Path, values: NDArray[np.float64], limits: tuple[Any, ...], un
         np.linspace(west, east, values.shape[1]),
         path,
         variable="z",
-        _mgal=unit_factor(units, "", str(path)),
+        _factor=unit_factor(units, "", str(path), quantity),
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.gravity.plain_grid import SURFER_BLANK, geographic, grid_of_points
-from gravmap.gravity.quantity import unit_factor, warn_once
+from gravmap.gravity.quantity import Quantity, unit_factor, warn_once
 
 _COMMENTS = ("#", "%", ">", "//", "!")
 _LON, _LAT = ("lon", "long", "longitude", "x"), ("lat", "latitude", "y")
@@ -26,12 +26,12 @@ def looks_like_columns(path: Path) -> bool:
     return _layout(path) is not None
 
 
-def read_columns(path: Path, variable: str | None, units: str | None) -> xr.DataArray:
+def read_columns(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
     """Longitude, latitude, value in columns; comma, semicolon, tab or blanks between them; nodes in any order."""
     layout = _layout(path)
     assert layout is not None
     names = layout.names or [str(number + 1) for number in range(layout.count)]
-    lon, lat, value, unit = _choose(names, bool(layout.names), variable, path)
+    lon, lat, value, unit = _choose(names, bool(layout.names), variable, path, quantity)
     table = _numbers(path, layout.skip, layout.delimiter, layout.count)
     values = table[:, value]
     values[np.abs(values) >= SURFER_BLANK] = np.nan
@@ -54,11 +54,11 @@ def read_columns(path: Path, variable: str | None, units: str | None) -> xr.Data
                 "Copy it again; or end its last line.",
             )
         warn_once(f"{path}: {missing} of its {grid.shape[0]} x {grid.shape[1]} nodes are missing; they are NaN.")
-    factor = unit_factor(units, unit, str(path))
-    return geographic(grid, rows, columns, path, variable=names[value], _mgal=factor)
+    factor = unit_factor(units, unit, str(path), quantity)
+    return geographic(grid, rows, columns, path, variable=names[value], _factor=factor)
 
 
-def read_gdf(path: Path, variable: str | None, units: str | None) -> xr.DataArray:
+def read_gdf(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
     """ICGEM's .gdf: ``key value`` lines, names and units of the columns, ``end_of_head``, then the points."""
     keys: dict[str, str] = {}
     lines: list[str] = []
@@ -70,7 +70,7 @@ def read_gdf(path: Path, variable: str | None, units: str | None) -> xr.DataArra
                 break
             keys[key.lower()] = value.strip()
     names, unit_of = _gdf_columns(lines, path)
-    _, _, value_at, _ = _choose(names, True, variable, path, of_gdf=True)
+    _, _, value_at, _ = _choose(names, True, variable, path, quantity, of_gdf=True)
     table = _numbers(path, len(lines), None, len(names))
     values = table[:, value_at]
     gap = _number(keys.get("gapvalue"))
@@ -80,7 +80,7 @@ def read_gdf(path: Path, variable: str | None, units: str | None) -> xr.DataArra
         table[:, 0], table[:, 1], values, _rounding(path, len(lines), None, (0, 1)), path
     )
     _check_gdf(keys, table.shape[0], lat, lon, missing, path)
-    attrs = {"variable": names[value_at], "_mgal": unit_factor(units, unit_of[value_at], str(path))}
+    attrs = {"variable": names[value_at], "_factor": unit_factor(units, unit_of[value_at], str(path), quantity)}
     height = _number(keys.get("height_over_ell"))
     for at, name in enumerate(names[:-1]):
         if name.lower().startswith("h") and at != value_at:
@@ -133,7 +133,7 @@ def _words(line: str, delimiter: str | None) -> list[str]:
 
 
 def _choose(
-    names: list[str], named: bool, variable: str | None, path: Path, *, of_gdf: bool = False
+    names: list[str], named: bool, variable: str | None, path: Path, quantity: Quantity, *, of_gdf: bool = False
 ) -> tuple[int, int, int, str]:
     """Which columns are longitude, latitude and value; and the unit that the value's name has in brackets."""
     plain = [re.sub(r"[\[(].*", "", name).strip(" _").lower() for name in names]
@@ -155,7 +155,7 @@ def _choose(
     if len(rest) != 1:
         raise InputError(
             f"{path} has {len(rest)} columns of values: {', '.join(names[at] for at in rest)}.",
-            "Say which with --variable NAME or NUMBER.",
+            quantity.choose,
         )
     unit = re.search(r"[\[(]([^\])]*)[\])]", names[rest[0]])
     return lon, lat, rest[0], unit[1] if unit else ""

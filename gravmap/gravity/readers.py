@@ -1,4 +1,4 @@
-"""Which format a gravity grid is in, by its first bytes; each format has its reader, which reads it as it is."""
+"""Which format a grid is in, by its first bytes; each format has its reader, which reads it as it is."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from pathlib import Path
 import xarray as xr
 
 from gravmap.errors import InputError
+from gravmap.gravity.quantity import GRAVITY, Quantity
 
 _WHAT_OPENS = (
-    "Gravity grids open as netCDF (GMT, COARDS, CF), GeoTIFF, ICGEM .gdf, Surfer 6, 7 or ASCII, or lon lat value text."
+    "Grids open as netCDF (GMT, COARDS, CF), GeoTIFF, ICGEM .gdf, Surfer 6, 7 or ASCII, or lon lat value text."
 )
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-# path, variable, stated unit -> grid
-Reader = Callable[[Path, str | None, str | None], xr.DataArray]
+# path, variable, stated unit, what is sought -> grid
+Reader = Callable[[Path, str | None, str | None, Quantity], xr.DataArray]
 
 
-def read(path: Path, variable: str | None, units: str | None = None) -> xr.DataArray:
+def read(
+    path: Path, variable: str | None = None, units: str | None = None, quantity: Quantity = GRAVITY
+) -> xr.DataArray:
     """Read a file of any known format as it is, axes and unit included.
 
     Parameters
@@ -29,19 +32,21 @@ def read(path: Path, variable: str | None, units: str | None = None) -> xr.DataA
         The netCDF variable, GeoTIFF band or text column.
     units : str, optional
         The unit of the numbers, where the file says none or a wrong one.
+    quantity : Quantity
+        What is sought in the file.
 
     Returns
     -------
     xr.DataArray
         Of netCDF lazy. Attributes: those of the variable, title and source of the file as ``file_title`` ...,
-        ``variable``, and ``_mgal``, how many mGal one unit is.
+        ``variable``, and ``_factor``, how many of the quantity's own unit one unit of the file is.
 
     Raises
     ------
     InputError
         Missing, cut short, no grid, projected, or of an unknown unit.
     """
-    return _reader(path)(path, variable, units)
+    return _reader(path)(path, variable, units, quantity)
 
 
 def _reader(path: Path) -> Reader:

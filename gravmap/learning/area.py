@@ -48,7 +48,8 @@ class Area:
     windows : ndarray, shape (n, 4), float64
         West, south, east, north of every training window, degrees.
     window_scale_deg : ndarray, shape (n,), float64
-        Side of each window, degrees.
+        Side of each window, degrees. Where it is not the box's (a whole crust), crops of half this side come from
+        anywhere in the box.
     window_role : ndarray, shape (n,), uint8
         Role of each window; all 0 where the split is by blocks.
     meta : dict

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,7 +34,12 @@ class Changes:
         self._mgal = (self._spread > 0).float()
         linear = [unit.startswith("mGal") for unit in inputs.units]
         self._linear = torch.tensor(linear, device=fields.device)[:, None, None]
-        self._limits = _limits(fields, valid)
+        self._fields, self._valid = fields, valid
+
+    @functools.cached_property
+    def _limits(self) -> tuple[Tensor, Tensor]:
+        """Of a picture; few recipes ask, and many grounds would be slow to look through."""
+        return _limits(self._fields, self._valid)
 
     def noise(self, crop: Crop, rows: int, columns: int) -> Tensor | None:
         """White noise (F, rows, columns) for nodes under a crop, in the fields' units; None where none is drawn."""

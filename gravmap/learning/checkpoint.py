@@ -67,6 +67,9 @@ class ModelSpec:
         Where the network was trained, degrees.
     area_sha256 : str
         Of the arrays it was taught on (:meth:`gravmap.learning.Area.fingerprint`), and the tiles where they were read.
+    taught_on : dict
+        What the ground was where it is no region: ``on`` "crusts", their prior (name, sha256, text), seeds, shape and
+        channels. Empty where it was a region. Whose weights it began with stands in ``recipe["init"]``.
     """
 
     model: str
@@ -85,6 +88,7 @@ class ModelSpec:
     legend_toml: str = ""
     region_wsen: list[float] = field(default_factory=list)
     area_sha256: str = ""
+    taught_on: dict[str, Any] = field(default_factory=dict)
 
     @property
     def input(self) -> InputChannels:
@@ -205,6 +209,11 @@ def read_pair(folder: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any
     if _digest(tensors) != header["tensors_sha256"]:
         raise InputError(f"{weights} is damaged: its SHA-256 is not the one in {sidecar.name}.", _ANEW)
     return tensors, header
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the tensors whose names begin so, without that beginning."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

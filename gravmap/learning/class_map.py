@@ -64,22 +64,11 @@ def class_map(
     (ny, nx) uint8
         Labels 1..K; :data:`UNNAMED` where no window reaches, and at most other nodes than the wanted.
     """
-    model = read_json(run_folder / f"{MODEL}.json", "gravmap train")
-    scale = scoring_scale(model["scales_deg"])
-    key = {
-        "format": FORMAT,
-        "model_sha256": model["weights_sha256"],
-        "area_sha256": area.fingerprint(),
-        "scale_deg": scale,
-    }
-    kept = _read(run_folder / file, key, wanted.shape)
-    if kept is not None:
-        classes, asked = kept
-        if not (wanted & ~asked).any():
-            return classes
-        wanted = wanted | asked
-    if not wanted.any():
-        return np.full(wanted.shape, UNNAMED, np.uint8)
+    key = _key(run_folder, area)
+    classes, asked = _read(run_folder / file, key, wanted.shape)
+    if not (wanted & ~asked).any():
+        return classes
+    wanted = wanted | asked
     # Other nodes than the wanted lack some of their windows, and stay unnamed.
     classes = reading_of(run_folder, device).map(area, wanted, progress)
     with atomic_path(run_folder / file) as temporary:
@@ -87,20 +76,36 @@ def class_map(
     return classes
 
 
-def _read(
-    path: Path, key: dict[str, Any], shape: tuple[int, ...]
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
-    """Classes and which nodes were asked for, where the file belongs to these weights and this area."""
+def still_to_ask(run_folder: Path, area: Area, wanted: NDArray[np.bool_], *, file: str = FILE) -> NDArray[np.bool_]:
+    """The nodes that :func:`class_map` would ask the network about; none where all is known."""
+    _, asked = _read(run_folder / file, _key(run_folder, area), wanted.shape)
+    return wanted | asked if (wanted & ~asked).any() else np.zeros_like(wanted)
+
+
+def _key(run_folder: Path, area: Area) -> dict[str, Any]:
+    """What an answer depends on."""
+    model = read_json(run_folder / f"{MODEL}.json", "gravmap train")
+    return {
+        "format": FORMAT,
+        "model_sha256": model["weights_sha256"],
+        "area_sha256": area.fingerprint(),
+        "scale_deg": scoring_scale(model["scales_deg"]),
+    }
+
+
+def _read(path: Path, key: dict[str, Any], shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Classes and which nodes were asked for; none of them where the file is not of these weights and this area."""
+    nothing = np.full(shape, UNNAMED, np.uint8), np.zeros(shape, bool)
     try:
         with np.load(path, allow_pickle=False) as stored:
             if json.loads(str(stored["key"])) != key:
-                return None
+                return nothing
             classes, asked = stored["classes"], stored["asked"]
     except FileNotFoundError:
-        return None
+        return nothing
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         log.info("%s cannot be read; the network is asked again.", path)
-        return None
+        return nothing
     if classes.shape != shape or asked.shape != shape or classes.dtype != np.uint8 or asked.dtype != np.bool_:
-        return None
+        return nothing
     return classes, asked

@@ -8,7 +8,9 @@ from typing import Any
 
 from gravmap.errors import OptionError
 from gravmap.learning.crops import Augmentation
+from gravmap.learning.cut_grounds import CUTS
 from gravmap.learning.loss import CLASS_WEIGHTS, SMALL_WEIGHT, TOPK_BASES, TOPK_SHARE
+from gravmap.learning.outcrop import CONTEXT
 from gravmap.learning.schedule import SCHEDULES, switch_epoch
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -30,7 +32,13 @@ class TrainConfig:
     architecture : dict, optional
         Record of a network's architecture (`gravmap.network.build_from_dict`), instead of the name's.
     inputs : list of str, optional
-        Channels the network reads (`gravmap.learning.channels`); by default the fields of the area as they are.
+        Channels the network reads (`gravmap.learning.channels`); by default the fields of the ground as they are.
+    context : str, optional
+        "outcrop": the network also reads what is mapped around, and starts from it (`gravmap.learning.outcrop`).
+    cuts : int
+        Covers cut into a region's outcrop that are in use at a time, where it is taught with context.
+    init : dict, optional
+        Whose weights it begins with, and how their input is made (`gravmap.learning.beginning.begin_from`).
     device : str
         "cpu" or "cuda".
     epochs : int
@@ -62,6 +70,9 @@ class TrainConfig:
         Stop in good order after this many seconds; under "cosine" rate and mining follow the clock.
     clip : float, optional
         Greatest norm of the gradient; None leaves it alone.
+    average : float
+        Score and keep not the last weights but their running average (:class:`gravmap.learning.average.Average`), of
+        which each step leaves this share; 0 takes the weights as they are.
     schedule : str
         "cosine": Adam, warm-up and half a cosine over the run. "adam-sgd": Adam at a constant rate, then SGD.
     switch : str
@@ -114,6 +125,9 @@ class TrainConfig:
     model: str = "ggmnet"
     architecture: dict[str, Any] | None = None
     inputs: list[str] | None = None
+    context: str | None = None
+    cuts: int = CUTS
+    init: dict[str, Any] | None = None
     device: str = "cpu"
     epochs: int = 100
     steps: int | None = None
@@ -129,6 +143,7 @@ class TrainConfig:
     patience: int | None = None
     time_limit_s: float | None = None
     clip: float | None = 5.0
+    average: float = 0.0
     schedule: str = "cosine"
     switch: str = "plateau"
     switch_smoothing: float = 0.9
@@ -166,6 +181,8 @@ class TrainConfig:
                 raise OptionError(
                     f"{getattr(self, name)!r} is no value of {name}.", f"Choose one of {', '.join(choices)}."
                 )
+        if self.context not in (None, CONTEXT):
+            raise OptionError(f"{self.context!r} is no context.", f"Choose {CONTEXT}, or leave it out.")
         switch_epoch(self.switch)
         for name, low, high in _BOUNDS:
             value = getattr(self, name)
@@ -200,9 +217,11 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("batch_size", 1, 1e9),
     ("micro_batch", 1, 1e9),
     ("evaluate_every", 1, 1e9),
+    ("cuts", 1, 1e9),
     ("patience", 1, 1e9),
     ("lr", 0, 1e3),
     ("clip", 1e-12, 1e30),
+    ("average", 0, 0.999999),
     ("switch_smoothing", 0, 1),
     ("switch_window", 1, 1e9),
     ("switch_gain", 0, 1),

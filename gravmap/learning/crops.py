@@ -82,6 +82,8 @@ class Crop:
         Drawn from what stands there; 0, 1 and 1 change nothing.
     window_wsen : tuple of float, optional
         The window it was drawn in, degrees.
+    ground : int
+        Which of the sampler's grounds it lies on.
     """
 
     lat: float
@@ -99,6 +101,7 @@ class Crop:
     contrast: float = 1.0
     brightness: float = 1.0
     window_wsen: tuple[float, float, float, float] | None = None
+    ground: int = 0
 
     def to_degrees(self) -> NDArray[np.float64]:
         """Matrix A (2, 2) with (lon, lat) = centre + A (u, v); u runs east, v south, from -1 to 1 across the crop.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +114,12 @@ def _write_beside(axes: Any, epoch: float, text: str, history: list[dict[str, An
         va="top" if height > 0.5 else "bottom",
         fontsize=8,
     )
+
+
+def history_csv(history: list[dict[str, Any]]) -> str:
+    """A run's history as the text of metrics.csv, one row an epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()

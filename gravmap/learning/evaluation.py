@@ -1,4 +1,4 @@
-"""Score a network on the held-out blocks of an area: every native node once, on the blended mosaic."""
+"""Score a network on held-out ground: every native node once, on the blended mosaic."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gravmap.learning.area import Area
 from gravmap.learning.channels import InputChannels
 from gravmap.learning.distributed import ALONE, Group
+from gravmap.learning.grounds import Grounds
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.mosaic import accumulate_logits, covering_windows, normalise
 from gravmap.learning.target import IGNORE, to_target
@@ -47,7 +48,7 @@ def default_scales(scales_deg: Sequence[float], device: str) -> list[float]:
 
 def evaluate(
     network: nn.Module,
-    area: Area,
+    ground: Area | Grounds,
     role: int,
     *,
     inputs: InputChannels,
@@ -56,27 +57,27 @@ def evaluate(
     device: str | torch.device = "cpu",
     batch_size: int = 1,
     group: Group = ALONE,
-    loss: Callable[[Tensor, Tensor], float] | None = None,
+    loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Scores of a network on the labelled nodes of one role.
+    """Scores of a network on the labelled nodes of one role, of all grounds together.
 
     Parameters
     ----------
     network : nn.Module
         (N, C, H, W) -> (N, K, H, W).
-    area : Area
+    ground : Area or Grounds
         Fields, labels and roles.
     role : int
         TUNE or TEST.
     inputs, tile_size_px, device, batch_size, progress
-        As in :func:`gravmap.learning.mosaic.predict_logits`.
+        As in :func:`gravmap.learning.mosaic.predict_logits`; of many grounds, one after the other.
     scale_deg : float
         Side of the windows, degrees.
     group : Group
-        Processes that share the windows; every one gets the same scores.
+        Processes that share the windows, or the grounds where there are many; every one gets the same scores.
     loss : callable, optional
-        Given blended logits (1, K, ny, nx) and targets (1, ny, nx) with IGNORE.
+        Given blended logits (1, K, ny, nx) and targets (1, ny, nx) with IGNORE, numerator and denominator of a loss.
 
     Returns
     -------
@@ -84,35 +85,53 @@ def evaluate(
         See :func:`gravmap.learning.metrics.scores`; `confusion`, a list of K lists of K counts; and, where asked
         for, `loss` (None where nothing was counted).
     """
-    labels, roles = area.node_truth()
-    truth = np.where(roles == role, to_target(labels), IGNORE)
-    counted = truth != IGNORE
-    names = [str(each["name"]) for each in area.classes]
+    names = [str(each["name"]) for each in ground.classes]
     classes = len(names)
-    if not counted.any():
-        empty = np.zeros((classes, classes), np.int64)
-        told = {} if loss is None else {"loss": None}
-        return {**scores(empty, names), "confusion": empty.tolist(), **told}
-    logits = node_logits(
-        network,
-        area,
-        counted,
-        inputs=inputs,
-        tile_size_px=tile_size_px,
-        scale_deg=scale_deg,
-        device=device,
-        batch_size=batch_size,
-        group=group,
-        progress=progress,
-    )
-    reached = np.isfinite(logits[0])
-    truth = np.where(reached, truth, IGNORE)
-    matrix = confusion(truth, logits.argmax(0), classes)
-    result = {**scores(matrix, names), "confusion": matrix.tolist()}
+    matrix = torch.zeros(classes, classes, dtype=torch.int64)
+    terms = torch.zeros(2)
+    areas = [area for area, _ in Grounds.of(ground).held(role)]
+    for area, sharing in zip(areas, shared_out(areas, group), strict=True):
+        labels, roles = area.node_truth()
+        truth = np.where(roles == role, to_target(labels), IGNORE)
+        counted = truth != IGNORE
+        if sharing is None or not counted.any():
+            continue
+        logits = node_logits(
+            network,
+            area,
+            counted,
+            inputs=inputs,
+            tile_size_px=tile_size_px,
+            scale_deg=scale_deg,
+            device=device,
+            batch_size=batch_size,
+            group=sharing,
+            progress=progress,
+        )
+        reached = np.isfinite(logits[0])
+        truth = np.where(reached, truth, IGNORE)
+        matrix += torch.from_numpy(confusion(truth, logits.argmax(0), classes))
+        if loss is not None:
+            blended = np.where(reached, logits, np.float32(0))
+            terms += torch.stack(loss(torch.from_numpy(blended)[None], torch.from_numpy(truth)[None])).cpu()
+    if len(areas) > 1:
+        matrix, terms = (group.sum(each.to(group.device)).cpu() for each in (matrix, terms))
+    result = {**scores(matrix.numpy(), names), "confusion": matrix.tolist()}
     if loss is not None:
-        blended = np.where(reached, logits, np.float32(0))
-        result["loss"] = loss(torch.from_numpy(blended)[None], torch.from_numpy(truth)[None])
+        numerator, denominator = terms
+        told = float(numerator / denominator.clamp_min(torch.finfo(torch.float32).tiny))
+        result["loss"] = told if result["places"] else None
     return result
+
+
+def shared_out(areas: Sequence[Area], group: Group) -> list[Group | None]:
+    """Who asks a network about each area: of a single one all processes share the windows.
+
+    Of many, each is the work of one process alone, so that none waits for another: :data:`ALONE` there, None elsewhere.
+    """
+    if len(areas) == 1:
+        return [group]
+    return [ALONE if number % group.size == group.rank else None for number in range(len(areas))]
 
 
 def node_logits(

@@ -13,6 +13,7 @@ from gravmap.learning.checkpoint import load_model, save_model
 from gravmap.learning.curves import draw_curves
 from gravmap.learning.evaluation import default_scales, scoring_scale
 from gravmap.learning.held_out import HeldOut
+from gravmap.learning.hidden_scores import hidden_scores, with_foreign_gravity
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.reliability_figure import draw_reliability
 from gravmap.learning.run import Run
@@ -50,13 +51,14 @@ def finish(run: Run, progress: Progress = silent) -> dict[str, Any]:
 
     held = run.held_out(tell)
     record = calibrate(held, default_scales(run.scales_deg, run.group.device.type))
+    test = _test_scores(run, held)
     result = {
         "tune": spec.scores["tune"],
-        "test": _test_scores(run, held),
+        "test": test,
         "calibration": _in_short(record),
         "best_epoch": run.best[1],
         "epochs": run.epoch,
-        "split": run.area.meta.get("split", {}),
+        "split": run.grounds.meta.get("split", {}),
         "seconds": round(sum(row["seconds"] for row in run.history), 1),
     }
     if run.group.rank == 0:
@@ -65,12 +67,17 @@ def finish(run: Run, progress: Progress = silent) -> dict[str, Any]:
 
 
 def _test_scores(run: Run, held: HeldOut) -> dict[str, Any]:
-    """Scores on the test blocks, of windows of the one size that all runs are scored with."""
-    mine = held.role == TEST
-    named = held.logits[scoring_scale(run.scales_deg)][mine].argmax(axis=1)
-    names = [str(each["name"]) for each in run.area.classes]
+    """Scores on the test ground, of windows of the one size that all runs are scored with."""
+    mine, scale = held.role == TEST, scoring_scale(run.scales_deg)
+    named = held.logits[scale][mine].argmax(axis=1)
+    names = [str(each["name"]) for each in run.classes]
     matrix = confusion(held.target[mine], named, len(names))
-    return {**scores(matrix, names), "confusion": matrix.tolist()}
+    found = {**scores(matrix, names), "confusion": matrix.tolist()}
+    if run.grounds.simulated:
+        # The control: the same network, fed with the gravity of another crust.
+        foreign = run.ask(with_foreign_gravity(run.grounds, TEST), [scale]).logits[scale].argmax(axis=1)
+        found["under_cover"] = hidden_scores(run.grounds, held, named, TEST, foreign)
+    return found
 
 
 def _in_short(record: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +99,7 @@ def _write(run: Run, result: dict[str, Any], record: dict[str, Any]) -> None:
         log.warning("%s", note)
     write_calibration(folder, {**record, "split": result["split"]})
     draw_reliability(record, folder / "reliability.png", f"{folder.name}: {run.config.model}")
-    reach = measure_reach(run.area, run.inputs, run.config.seed)
+    reach = measure_reach(run.grounds, run.inputs, run.config.seed)
     if reach is None:
         log.warning("No training label lies at a node: where the network extrapolates is not known.")
     else:

@@ -27,6 +27,7 @@ from gravmap.progress import Progress, silent
 
 MEASURES = ("pa", "mpa", "fwiou")
 ALL = "all fields"
+DRAWS = 5
 OUTCROP = "mapped outcrop"
 
 
@@ -181,7 +182,7 @@ def permutation_importance(
     area: Area,
     role: int = TEST,
     *,
-    draws: int = 5,
+    draws: int = DRAWS,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[Importance]:
@@ -212,11 +213,7 @@ def permutation_importance(
     """
     wanted = held_out(area, role)
     truth = to_target(area.node_truth()[0])
-    fields = list(reading.inputs.measured)
-    outcrop = [name for name in reading.inputs.fields if is_context(name)]
-    moved = [(name, [name]) for name in fields] + ([(OUTCROP, outcrop)] if outcrop else [])
-    moved += [(ALL, fields)] if len(fields) > 1 else []
-    whole, done = 1 + len(moved) * draws, 0
+    whole, done = maps_needed(reading.inputs, draws), 0
 
     def score(there: Area) -> dict[str, float]:
         nonlocal done
@@ -229,7 +226,7 @@ def permutation_importance(
     as_it_is = score(area)
     offsets = draw_offsets(area, draws, seed)
     rows = []
-    for name, together in moved:
+    for name, together in _moved_together(reading.inputs):
         found = [score(read_elsewhere(area, offset, together)) for offset in offsets]
         values = {measure: np.array([each[measure] for each in found]) for measure in MEASURES}
         rows.append(
@@ -241,6 +238,19 @@ def permutation_importance(
             )
         )
     return sorted(rows, key=lambda row: (row.field == ALL, -row.loss["fwiou"]))
+
+
+def maps_needed(inputs: InputChannels, draws: int = DRAWS) -> int:
+    """How many maps :func:`permutation_importance` makes of a network that reads these channels."""
+    return 1 + len(_moved_together(inputs)) * draws
+
+
+def _moved_together(inputs: InputChannels) -> list[tuple[str, list[str]]]:
+    """Rows of the table, and the fields that each reads elsewhere: outcrop's fields all at once."""
+    fields = list(inputs.measured)
+    outcrop = [name for name in inputs.fields if is_context(name)]
+    moved = [(name, [name]) for name in fields] + ([(OUTCROP, outcrop)] if outcrop else [])
+    return moved + ([(ALL, fields)] if len(fields) > 1 else [])
 
 
 def importance_table(rows: Sequence[Importance]) -> list[str]:

@@ -1,6 +1,6 @@
 """Starting several processes on one run, through torch's elastic launch, and starting them again when one dies.
 
-Workers read the area from one ``.npz`` and need no raster package, but for a reader of tiles where there is one.
+Workers read every ground from one ``.npz`` and need no raster package, but for a reader of tiles where there is one.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from gravmap import errors
 from gravmap.errors import DeviceError, GravmapError
 from gravmap.files import write_json
 from gravmap.learning.distributed import joined
+from gravmap.learning.grounds import Grounds
 from gravmap.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ DEATHS = 3
 
 
 def launch(
-    area: Area,
+    ground: Area | Grounds,
     run_dir: Path,
     config: TrainConfig,
     processes: int,
@@ -62,8 +63,8 @@ def launch(
     last = run_dir / "last.json"
     before = _state_of(last)
     with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
-        packed = Path(scratch) / "area.npz"
-        area.save(packed)
+        packed = Path(scratch)
+        Grounds.of(ground).save(packed)
         deaths = 0
         while True:
             began = _state_of(last)
@@ -158,7 +159,6 @@ def _work(
     tiles: Tiles | None,
 ) -> dict[str, Any]:
     """One of the processes that :func:`launch` starts."""
-    from gravmap.learning.area import Area
     from gravmap.learning.config import TrainConfig
     from gravmap.learning.trainer import train
 
@@ -169,9 +169,9 @@ def _work(
     config = TrainConfig.from_json(config_json)
     try:
         with joined(config.device) as group:
-            area = Area.load(Path(packed))
+            ground = Grounds.load(Path(packed))
             telling = _telling(folder, rank)
-            return train(area, Path(run_dir), config, telling, group=group, resume=resume, tiles=tiles)
+            return train(ground, Path(run_dir), config, telling, group=group, resume=resume, tiles=tiles)
     except Exception as error:
         if not isinstance(error, GravmapError):
             # Often only the loss of a neighbour: the launcher is to see that one first.

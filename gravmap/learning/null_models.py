@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
 from gravmap.learning import baselines, forests
-from gravmap.learning.area import TEST, TRAIN, UNUSABLE, Area
+from gravmap.learning.area import TEST, TRAIN, TUNE, UNUSABLE, Area
 from gravmap.learning.local_statistics import local_statistics
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.outcrop import without_context
@@ -95,19 +95,27 @@ def seen_in_training(area: Area) -> NDArray[np.bool_]:
     return np.asarray(to_learn & covered)
 
 
+def labelled(area: Area, role: int = TEST) -> NDArray[np.bool_]:
+    """Nodes of one role whose bedrock is mapped; shape (ny, nx)."""
+    labels, roles = area.node_truth()
+    found: NDArray[np.bool_] = _bedrock(labels) & (roles == role)
+    return found
+
+
 def held_out(area: Area, role: int = TEST) -> NDArray[np.bool_]:
-    """Nodes of one role whose bedrock is mapped: what is scored; shape (ny, nx).
+    """As :func:`labelled`, where something must be there to be scored.
 
     Raises
     ------
     InputError
         There is none.
     """
-    labels, roles = area.node_truth()
-    counted: NDArray[np.bool_] = _bedrock(labels) & (roles == role)
+    counted = labelled(area, role)
     if not counted.any():
+        blocks = "tuning" if role == TUNE else "test"
         raise InputError(
-            "No bedrock is held out: null models cannot be scored.", "Choose another --fold when training."
+            f"No bedrock is mapped in the {blocks} blocks, so nothing can be scored there.",
+            "Choose another --fold when training.",
         )
     return counted
 

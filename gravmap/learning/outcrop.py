@@ -12,7 +12,7 @@ they are in no unit, so that nothing that changes gravity changes them, and they
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -47,6 +47,11 @@ def is_context(name: str) -> bool:
 def in_short(names: Iterable[str]) -> list[str]:
     """Names of fields for people: those of the outcrop in one word."""
     return list(dict.fromkeys(CONTEXT if is_context(name) else name for name in names))
+
+
+def measured_names(names: Sequence[str]) -> list[str]:
+    """Those of the fields, or channels, that are not outcrop."""
+    return [name for name in names if not is_context(name)]
 
 
 def outcrop_context(
@@ -108,7 +113,11 @@ def with_context(area: Area, known: NDArray[np.uint8]) -> Area:
     """
     if any(map(is_context, area.channels)):
         raise InputError("The fields hold outcrop as context already.")
-    context = outcrop_context(known, area.node_lat, area.node_lon, len(area.classes))
+    return add_context(area, outcrop_context(known, area.node_lat, area.node_lon, len(area.classes)))
+
+
+def add_context(area: Area, context: NDArray[np.float32]) -> Area:
+    """An area with what :func:`outcrop_context` gave for its nodes, (K + 2, ny, nx), after its own fields."""
     names = context_names(len(area.classes))
     meta = {
         **area.meta,

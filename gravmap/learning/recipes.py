@@ -1,6 +1,7 @@
 """Whole recipes of training by name, or from a file: every value of a :class:`TrainConfig` that is not said.
 
-"default" is ours; "paper" is Liu et al. 2024 to the letter, with our value only where it gives none. A file is
+"default" is ours; "paper" is Liu et al. 2024 to the letter, with our value only where it gives none; "crusts" is for
+training on simulated crusts. A file is
 TOML with the names of TrainConfig's attributes as keys (but for those that say what is taught where), an
 [augmentation] table, and `base`, the recipe it changes. What a user says beside a recipe beats it.
 """
@@ -19,7 +20,7 @@ from gravmap.errors import InputError, OptionError
 from gravmap.learning.config import TrainConfig
 from gravmap.learning.crops import PAPER, Augmentation
 
-RECIPES = ("default", "paper")
+RECIPES = ("default", "paper", "crusts")
 
 LONG = 600
 """Epochs of the paper's run; the numbers of the default recipe are given for it."""
@@ -28,7 +29,7 @@ SHORT = 60
 """A run of fewer epochs leaves neither optimiser the time to settle."""
 
 
-NOT_HOW = ("recipe", "model", "device", "seed", "from_tiles", "augmentation")
+NOT_HOW = ("recipe", "model", "device", "seed", "from_tiles", "context", "init", "augmentation")
 
 
 def make_config(recipe: str = "default", **said: Any) -> TrainConfig:
@@ -37,7 +38,7 @@ def make_config(recipe: str = "default", **said: Any) -> TrainConfig:
     Parameters
     ----------
     recipe : str
-        "default", "paper", or the path of a TOML file.
+        "default", "paper", "crusts", or the path of a TOML file.
     **said
         Attributes of :class:`TrainConfig` that beat the recipe's; None is not said.
 
@@ -58,7 +59,7 @@ def make_config(recipe: str = "default", **said: Any) -> TrainConfig:
             f"There is no recipe named {base!r}.", f"Choose one of {', '.join(RECIPES)}, or the path of a .toml file."
         )
     asked = {**written, **wanted}
-    values = _paper() if base == "paper" else _default(asked)
+    values = {"default": _default, "paper": _paper, "crusts": _crusts}[base](asked)
     if "augmentation" in written:
         merged = {**vars(values.get("augmentation", Augmentation())), **written.pop("augmentation")}
         values["augmentation"] = Augmentation(**merged)
@@ -94,7 +95,27 @@ def _default(asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _paper() -> dict[str, Any]:
+def _crusts(asked: dict[str, Any]) -> dict[str, Any]:
+    """For simulated crusts: a small U-Net, all pixels and classes alike, gravity changed a little."""
+    small = {"model": "unet-24-48-72", "architecture": {"kind": "unet", "widths": [24, 48, 72]}}
+    return {
+        **({} if {"model", "architecture"} & set(asked) else small),
+        "epochs": 20,
+        "steps": 100,
+        "batch_size": 6,
+        "lr": 4e-3,
+        "schedule": "cosine",
+        "topk_share": 1.0,
+        "class_weight": "none",
+        "small_weight": 1.0,
+        "clip": 1.0,
+        "average": 0.998,
+        # Crusts strike in every direction, so none needs turning.
+        "augmentation": Augmentation(rotate_share=0.0, noise=(0.0, 0.05), offset_mgal=0.5),
+    }
+
+
+def _paper(_: dict[str, Any]) -> dict[str, Any]:
     """The paper's; where it is silent (when Adam ends, what the warm-up starts from) as in ours."""
     return {
         "epochs": LONG,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import functools
-import hashlib
-import io
 import json
 import logging
 import math
@@ -23,14 +21,17 @@ from gravmap.errors import InputError
 from gravmap.files import write_text
 from gravmap.learning import metrics, schedule
 from gravmap.learning.area import TEST, TUNE, Area
-from gravmap.learning.channels import InputChannels
-from gravmap.learning.checkpoint import LAST, ModelSpec, read_pair, save_model, versions, write_pair
+from gravmap.learning.average import Average
+from gravmap.learning.beginning import choose_inputs, fingerprint_of, make_network, take_weights
+from gravmap.learning.checkpoint import LAST, ModelSpec, read_pair, save_model, under, versions, write_pair
 from gravmap.learning.config import TrainConfig
+from gravmap.learning.curves import history_csv
 from gravmap.learning.distributed import Group
 from gravmap.learning.evaluation import default_scales, evaluate, scoring_scale
 from gravmap.learning.events import Events
+from gravmap.learning.grounds import Grounds
 from gravmap.learning.held_out import HeldOut, ask_held_out, count_windows
-from gravmap.learning.loss import bootstrapped_cross_entropy, class_counts, class_weights
+from gravmap.learning.loss import class_counts, class_weights, loss_terms
 from gravmap.learning.phases import ADAM, Phases
 from gravmap.learning.sampler import Sampler
 from gravmap.learning.steps import Stepper
@@ -46,17 +47,18 @@ class Run:
     """The state of a run: network, optimiser, history, and where it is."""
 
     def __init__(
-        self, area: Area, run_dir: Path, config: TrainConfig, group: Group, tiles: Tiles | None = None
+        self, ground: Area | Grounds, run_dir: Path, config: TrainConfig, group: Group, tiles: Tiles | None = None
     ) -> None:
-        from gravmap.network import build, build_from_dict
-
         config = replace(config, from_tiles=tiles is not None)
         self.tiles = tiles
-        self.area, self.run_dir, self.config, self.group = area, run_dir, config, group
-        self.tile_size_px = config.tile_size_px or int(area.meta["tile_size_px"])
-        self.inputs = InputChannels.fit(area, config.inputs)
+        given = Grounds.of(ground)
+        self.fingerprint = fingerprint_of(given, tiles)
+        self.grounds = given.with_outcrop(config.cuts, config.seed) if config.context else given
+        self.run_dir, self.config, self.group = run_dir, config, group
+        self.tile_size_px = config.tile_size_px or int(self.grounds.meta["tile_size_px"])
+        self.inputs = choose_inputs(self.grounds, config)
         self.sampler = Sampler(
-            area,
+            self.grounds,
             self.inputs,
             self.tile_size_px,
             group.device,
@@ -67,18 +69,15 @@ class Run:
             tiles=tiles,
         )
         self.steps = config.steps or math.ceil(self.sampler.window_count / config.batch_size)
-        counts = class_counts(area)
+        counts = np.sum([class_counts(area) for area in self.grounds.train], axis=0)
         weights = class_weights(counts, config.class_weight)
         self.class_weight = torch.as_tensor(weights, dtype=torch.float32, device=group.device)
-        self.absent = [str(each["name"]) for each, count in zip(area.classes, counts, strict=True) if not count]
+        self.absent = [str(each["name"]) for each, count in zip(self.classes, counts, strict=True) if not count]
         torch.manual_seed(config.seed)
-        shape = {"in_channels": self.inputs.width, "classes": len(area.classes)}
-        described = config.architecture
-        network: Any = build_from_dict(described, **shape) if described else build(config.model, **shape)
-        if hasattr(network, "set_prior"):
-            network.set_prior((counts / max(counts.sum(), 1.0)).tolist())
+        network: Any = make_network(self.inputs, config, counts)
         self.architecture: dict[str, Any] = network.architecture.to_dict()
         self.network: nn.Module = network.to(group.device)
+        self.average = Average(self.network, config.average) if config.average else None
         self.stepper = Stepper(self.network, self.sampler, self.class_weight, config, group)
         self.phases = Phases(self.network, config, self.steps)
         self.epoch = self.step = 0
@@ -121,6 +120,8 @@ class Run:
         self._sums += torch.tensor([taught.loss, taught.weight], dtype=torch.float64)
         self._confusion += taught.confusion
         self.step += 1
+        if self.average is not None:
+            self.average.take(self.step)
         return taught.elapsed_s
 
     def keep_batch(self, index: int) -> None:
@@ -134,7 +135,7 @@ class Run:
             "seed": self.config.seed,
             "samples": numbers,
             "crops": [asdict(self.sampler.draw(self.epoch, number)) for number in numbers],
-            "channels": self.area.channels,
+            "channels": self.grounds.first.channels,
             "lr": self.phases.optimiser.param_groups[0]["lr"],
             "phase": self.phases.name,
         }
@@ -167,51 +168,68 @@ class Run:
             "train_fwiou": metrics.scores(confusion)["fwiou"],
             **{f"tune_{name}": None for name in SCORES},
         }
-        if score:
-            scoring = time.monotonic()
-            self._tune = self.scores(TUNE, self._mapped_loss)
-            row |= {f"tune_{name}": self._tune[name] for name in SCORES}
-            # What is asked of the best weights in the end must still fit into a time limit.
-            self.ending_s = self.group.agree(self._ending_scores * (time.monotonic() - scoring))
+        # What is scored and kept is the running average where there is one.
+        with self.average.in_place(self.group) if self.average else contextlib.nullcontext():
+            better = self._score(row) if score else False
+            if better and self.group.rank == 0:
+                save_model(self.run_dir, self.network, self.spec({"tune": self._tune}))
         row["seconds"] = round(time.monotonic() - began, 3)
         self.history.append(row)
-        fwiou = row["tune_fwiou"]
-        # Without labelled tuning blocks nothing tells epochs apart: the last one is kept.
-        better = score and (fwiou is None or fwiou > self.best[0])
-        if better:
-            self.best = (-1.0 if fwiou is None else fwiou, self.epoch)
         if self.group.agree(self.phases.due([row["loss"] for row in self.history])):
             self.phases.switch(self.epoch)
             log.info("SGD takes over after %d epochs of Adam.", self.epoch)
         if self.group.rank == 0:
-            if better:
-                save_model(self.run_dir, self.network, self.spec({"tune": self._tune}))
             self.save()
-            write_text(self.run_dir / "metrics.csv", _as_csv(self.history))
+            write_text(self.run_dir / "metrics.csv", history_csv(self.history))
             if self.config.tensorboard:
                 self._events = self._events or Events(self.run_dir, self.epoch)
                 self._events.write(row)
 
-    def _mapped_loss(self, logits: Tensor, target: Tensor) -> float:
+    def _score(self, row: dict[str, Any]) -> bool:
+        """Score on the tuning ground, into a row of the history; gives whether the network is the best so far."""
+        scoring = time.monotonic()
+        self._tune = self.scores(TUNE, self._mapped_loss)
+        row |= {f"tune_{name}": self._tune[name] for name in SCORES}
+        # What is asked of the best weights in the end must still fit into a time limit.
+        self.ending_s = self.group.agree(self._ending_scores * (time.monotonic() - scoring))
+        fwiou = row["tune_fwiou"]
+        # Without labelled tuning blocks nothing tells epochs apart: the last one is kept.
+        better: bool = fwiou is None or fwiou > self.best[0]
+        if better:
+            self.best = (-1.0 if fwiou is None else fwiou, self.epoch)
+        return better
+
+    def _mapped_loss(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The training loss of a map, with the share of pixels that teach in the end, bodies of all sizes alike."""
         small = torch.zeros_like(target, dtype=torch.bool)
         weights, share = self.class_weight.to(logits.device), self.config.topk_share
-        return float(bootstrapped_cross_entropy(logits, target, small, weights, topk_share=share))
+        return loss_terms(logits, target, small, weights, topk_share=share)
 
-    def scores(self, role: int, loss: Callable[[Tensor, Tensor], float] | None = None) -> dict[str, Any]:
-        """Scores on the blocks of a role."""
+    def scores(
+        self, role: int, loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    ) -> dict[str, Any]:
+        """Scores on the ground of a role."""
         return evaluate(
-            self.network, self.area, role, scale_deg=scoring_scale(self.scales_deg), loss=loss, **self._asking
+            self.network, self.grounds, role, scale_deg=scoring_scale(self.scales_deg), loss=loss, **self._asking
         )
 
     def held_out(self, progress: Progress = silent) -> HeldOut:
         """What the network as it is says of all held-out ground, at the sizes of window that maps are made with."""
-        return ask_held_out(self.network, self.area, self.ending_scales_deg, progress=progress, **self._asking)
+        return self.ask(self.grounds, self.ending_scales_deg, progress)
+
+    def ask(self, grounds: Grounds, scales_deg: list[float], progress: Progress = silent) -> HeldOut:
+        """What the network as it is says of held-out ground, its own or another."""
+        return ask_held_out(self.network, grounds, scales_deg, progress=progress, **self._asking)
+
+    @property
+    def classes(self) -> list[dict[str, Any]]:
+        """What the network tells apart."""
+        return self.grounds.classes
 
     @property
     def scales_deg(self) -> list[float]:
         """Sizes of the windows the network is taught on, degrees."""
-        return sorted(set(self.config.scales_deg or self.area.window_scale_deg.tolist()))
+        return sorted(set(self.config.scales_deg or self.grounds.scales_deg))
 
     @property
     def ending_scales_deg(self) -> list[float]:
@@ -227,17 +245,20 @@ class Run:
     @functools.cached_property
     def _ending_scores(self) -> float:
         """How many times as long as a score on the tuning blocks all asking in the end takes, by windows."""
-        one = count_windows(self.area, [scoring_scale(self.scales_deg)], TUNE)
-        return count_windows(self.area, self.ending_scales_deg, TUNE, TEST) / one if one else 1.0
+        one = count_windows(self.grounds, [scoring_scale(self.scales_deg)], TUNE)
+        every = count_windows(self.grounds, self.ending_scales_deg, TUNE, TEST)
+        if self.grounds.simulated:  # asked once more, with foreign gravity
+            every += count_windows(self.grounds, [scoring_scale(self.scales_deg)], TEST)
+        return every / one if one else 1.0
 
     def spec(self, scores: dict[str, Any]) -> ModelSpec:
         """What `predict` must know."""
-        meta = self.area.meta
+        meta = self.grounds.meta
         return ModelSpec(
             model=self.config.model,
             architecture=self.architecture,
             inputs=self.inputs.to_list(),
-            classes=self.area.classes,
+            classes=self.classes,
             tile_size_px=self.tile_size_px,
             scales_deg=self.scales_deg,
             field_recipe=dict(meta.get("field_recipe", {})),
@@ -248,8 +269,9 @@ class Run:
             sources=[*meta.get("sources", []), *([self.tiles.record] if self.tiles else [])],
             scores=scores,
             legend_toml=str(meta.get("legend_toml", "")),
-            region_wsen=[float(side) for side in meta.get("region_wsen", [])],
+            region_wsen=[] if self.grounds.simulated else [float(side) for side in meta.get("region_wsen", [])],
             area_sha256=self.fingerprint,
+            taught_on=self.grounds.record,
         )
 
     def save(self) -> None:
@@ -257,11 +279,14 @@ class Run:
         tensors: dict[str, Tensor] = {f"network/{name}": value for name, value in self.network.state_dict().items()}
         optimiser, phase = self.phases.state()
         tensors |= {f"optimiser/{name}": value for name, value in optimiser.items()}
+        if self.average is not None:
+            tensors |= {f"average/{name}": value for name, value in self.average.state.items()}
         record = {
             "config": json.loads(self.config.to_json()),
             "area_sha256": self.fingerprint,
             "inputs": self.inputs.names,
-            "split": self.area.meta.get("split", {}),
+            "taught_on": self.grounds.record,
+            "split": self.grounds.meta.get("split", {}),
             "processes": self.group.size,
             "at_once": self.stepper.at_once,
             **phase,
@@ -274,6 +299,13 @@ class Run:
             "versions": versions(),
         }
         write_pair(self.run_dir, LAST, tensors, record)
+
+    def begin(self) -> None:
+        """Take the weights that the run begins with, where they are another run's."""
+        if self.config.init is not None:
+            take_weights(self.network, self.config.init)
+            if self.average is not None:
+                self.average.load(self.network.state_dict())
 
     def restore(self) -> None:
         """Take up the state that :meth:`save` wrote.
@@ -295,39 +327,22 @@ class Run:
 
     def _take_up(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         if record["area_sha256"] != self.fingerprint:
+            what = "crusts are not those" if self.grounds.simulated else "tile set is not the one"
             raise InputError(
-                f"The tile set is not the one {self.run_dir.name} began with.",
-                "Train anew under another --name, or bring the old tile set back.",
+                f"The {what} {self.run_dir.name} began with.",
+                "Train anew under another --name, or bring the old ones back.",
             )
         if record["epoch"] >= self.config.epochs and (self.run_dir / "scores.json").exists():
             raise InputError(
                 f"{self.run_dir.name} is complete with {record['epoch']} epochs.",
                 "--epochs with a larger number goes on.",
             )
-        self.network.load_state_dict(_under("network/", tensors))
-        self.phases.restore(_under("optimiser/", tensors), record)
+        self.network.load_state_dict(under("network/", tensors))
+        if self.average is not None:
+            self.average.load(under("average/", tensors))
+        self.phases.restore(under("optimiser/", tensors), record)
         if record["config"]["micro_batch"] == self.config.micro_batch:
             self.stepper.take_at_once(record["at_once"])
         self.epoch, self.step, self.progress = record["epoch"], record["step"], record["progress"]
         self.best = (record["best"][0], record["best"][1])
         self.history, self._tune = record["history"], record["tune"]
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of all that crops are cut from: the area, and the tiles where they are read."""
-        found = self.area.fingerprint()
-        if self.tiles is None:
-            return found
-        return hashlib.sha256(f"{found} {self.tiles.record['sha256']}".encode()).hexdigest()
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _as_csv(history: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()

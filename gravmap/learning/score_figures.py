@@ -16,8 +16,11 @@ MOST_WRITTEN = 16
 """Of more classes than this the cells are too small for numbers."""
 
 # Apart for every eye (Okabe and Ito 2008); the network is drawn in the first, thick.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#5E3C99", "#8C564B", "#999933")
-MARKERS = "osv^D<>Pph"
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
+    *("#7F7F7F", "#5E3C99", "#8C564B", "#999933", "#111111", "#8FB8DE"),
+)
+MARKERS = "osv^D<>PphXd"
 
 
 def draw_confusion(
@@ -126,7 +129,9 @@ def draw_distance(
     above.plot(place, [100 * row["pa"] for row in table], color=COLOURS[0], marker="o", ms=6, lw=2.6, label=network)
     above.set_ylabel("named right, percent")
     above.set_ylim(bottom=0)
-    above.margins(x=0.06)
+    # A few bins do not fill the width: a lone bar as wide as the picture says nothing.
+    beside = 0.6 + max(0.0, (4 - len(table)) / 2)
+    above.set_xlim(-beside, len(table) - 1 + beside)
     above.grid(alpha=0.3)
     above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
     below.bar(place, [row[total] for row in table], width=0.7, color=COLOURS[0], alpha=0.55)

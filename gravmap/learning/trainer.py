@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gravmap.learning.area import Area
 from gravmap.learning.config import TrainConfig
 from gravmap.learning.distributed import Group
 from gravmap.learning.finish import finish
+from gravmap.learning.grounds import Grounds
 from gravmap.learning.run import Run
 from gravmap.learning.steps import NonFinite
 from gravmap.learning.tiles import Tiles
@@ -22,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def train(
-    area: Area,
+    ground: Area | Grounds,
     run_dir: Path,
     config: TrainConfig,
     progress: Progress = silent,
@@ -31,7 +33,7 @@ def train(
     resume: bool = False,
     tiles: Tiles | None = None,
 ) -> dict[str, Any]:
-    """Train a network on an area and score it on the held-out blocks.
+    """Train a network and score it on held-out ground.
 
     Writes into `run_dir`: `model.safetensors` + `model.json` (the weights with the best FWIoU on the tuning
     blocks), `last.safetensors` + `last.json` (the full state after the last epoch), `metrics.csv`,
@@ -41,8 +43,8 @@ def train(
 
     Parameters
     ----------
-    area : Area
-        Fields, labels, windows and roles.
+    ground : Area or Grounds
+        Fields, labels, windows and roles: of one region, or of many crusts.
     run_dir : Path
         The run's folder, made when missing.
     config : TrainConfig
@@ -76,11 +78,13 @@ def train(
     DeviceError
         Memory is too small for the fewest crops a process can take at once.
     """
-    run = Run(area, run_dir, config, group or Group(device=torch.device(config.device)), tiles)
+    run = Run(ground, run_dir, config, group or Group(device=torch.device(config.device)), tiles)
     if run.absent and run.group.rank == 0:
         log.warning("No training label of: %s. The network cannot learn these.", ", ".join(run.absent))
     if resume:
         run.restore()
+    else:
+        run.begin()
     first_epoch, p0 = run.epoch, run.progress
     clock, steps_before = time.monotonic(), run.step
     total = config.epochs * run.steps
@@ -121,9 +125,10 @@ def _left(elapsed_s: float, steps: int, steps_left: int, limit_s: float | None) 
     return f"about {describe_time(left_s)} left"
 
 
-def measure_step(area: Area, config: TrainConfig, tiles: Tiles | None = None) -> tuple[float, int]:
+def measure_step(ground: Area | Grounds, config: TrainConfig, tiles: Tiles | None = None) -> tuple[float, int]:
     """Seconds one training step takes here, tried on a throwaway network, and the steps of an epoch."""
-    run = Run(area, Path(), config, Group(device=torch.device(config.device)), tiles)
+    # Cuts take time to make; one is as good as all for this.
+    run = Run(ground, Path(), replace(config, cuts=1), Group(device=torch.device(config.device)), tiles)
     run.begin_epoch()
     run.train_step(0, 0.0, parts=1)  # the first one also allocates
     began = time.monotonic()

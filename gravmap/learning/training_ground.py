@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from gravmap.learning.applicability import Reach
 from gravmap.learning.area import TRAIN, Area
 from gravmap.learning.baselines import spacing_yx_km
 from gravmap.learning.channels import InputChannels
+from gravmap.learning.grounds import Grounds
 from gravmap.learning.local_statistics import local_statistics
+from gravmap.learning.outcrop import is_context
 from gravmap.learning.target import IGNORE, to_target
 
 log = logging.getLogger(__name__)
@@ -27,25 +30,30 @@ BLOCK_DEG, BUFFER_DEG = 2.5, 0.25
 
 FEWEST_BLOCKS = 4
 
+MOST_GROUNDS = 25
+"""Of more training grounds than this some are measured: each takes part of a second."""
+
 Values = NDArray[np.float64]
 
 
-def measure_reach(area: Area, inputs: InputChannels, seed: int = 0, most_nodes: int = MOST_NODES) -> Reach | None:
-    """Measure the training ground of an area.
+def measure_reach(
+    ground: Area | Grounds, inputs: InputChannels, seed: int = 0, most_nodes: int = MOST_NODES
+) -> Reach | None:
+    """Measure the ground that a network was trained on, in gravity.
 
     Features (:func:`gravmap.learning.local_statistics.local_statistics`) of the fields that the network reads are taken
     at the nodes whose label may be learnt from, each less its mean and over its standard deviation there. None weighs
     more than another: a network has no single importance of an input. The dissimilarity index is the distance to the
     nearest training node over the mean distance between two of them. Its threshold is the upper whisker (third quartile
     and 1.5 interquartile ranges, at most the maximum) of the index of training nodes whose own block, and the buffer
-    around it, is left out.
+    around it, is left out; of many grounds, whose own ground is left out.
 
     Parameters
     ----------
-    area : Area
-        Fields, labels and roles.
+    ground : Area or Grounds
+        Fields, labels and roles; of many training grounds, :data:`MOST_GROUNDS` spread over them are measured.
     inputs : InputChannels
-        Which fields the network reads; outcrop as context is none of the ground's own.
+        Which fields the network reads; those of outcrop as context do not count.
     seed : int
         Of the sample.
     most_nodes : int
@@ -60,17 +68,30 @@ def measure_reach(area: Area, inputs: InputChannels, seed: int = 0, most_nodes: 
     ----------
     Meyer and Pebesma (2021), doi:10.1111/2041-210X.13650.
     """
-    measured = [area.channels.index(name) for name in inputs.measured]
-    fields = np.where(area.field_valid, area.fields[measured], np.float32(np.nan))
-    row, column = _training_nodes(area, seed, most_nodes)
-    if len(row) < 2:
+    # What lies in the ground is alike or not in gravity; how far outcrop is, is told elsewhere.
+    inputs = InputChannels(tuple(each for each in inputs.channels if not is_context(each.name)))
+    areas = Grounds.of(ground).train
+    areas = areas[:: math.ceil(len(areas) / MOST_GROUNDS)]
+    fields = [np.where(area.field_valid, inputs.select(area), np.float32(np.nan)) for area in areas]
+    nodes = [_training_nodes(area, seed, max(most_nodes // len(areas), 2)) for area in areas]
+    if sum(len(row) for row, _ in nodes) < 2:
         return None
-    centres = fields[:, row, column].mean(axis=1, dtype=np.float64)
-    features = local_statistics(fields - centres[:, None, None], area.node_lat, area.node_lon)[:, row, column].T
-    mean, spread = features.mean(axis=0), _spread(features, len(measured))
+    taken = [values[:, row, column] for values, (row, column) in zip(fields, nodes, strict=True)]
+    centres = np.concatenate(taken, axis=1).mean(axis=1, dtype=np.float64)
+    features = np.concatenate(
+        [
+            local_statistics(values - centres[:, None, None], area.node_lat, area.node_lon)[:, row, column].T
+            for area, values, (row, column) in zip(areas, fields, nodes, strict=True)
+        ]
+    )
+    mean, spread = features.mean(axis=0), _spread(features, len(inputs.fields))
     points = ((features - mean) / spread).astype(np.float32)
     mean_distance = _mean_distance(points)
-    index = _cross_validated(points, area.node_lat[row], area.node_lon[column], area.meta.get("split", {}))
+    if len(areas) == 1:
+        (area,), ((row, column),) = areas, nodes
+        index = _cross_validated(points, area.node_lat[row], area.node_lon[column], area.meta.get("split", {}))
+    else:
+        index = _cross_validated_by_ground(points, np.repeat(np.arange(len(areas)), [len(row) for row, _ in nodes]))
     if not mean_distance or not index.size:
         return None
     quarter, three_quarters = np.percentile(index / mean_distance, (25, 75))
@@ -85,7 +106,7 @@ def measure_reach(area: Area, inputs: InputChannels, seed: int = 0, most_nodes: 
         points,
         mean_distance,
         threshold,
-        max(spacing_yx_km(area.node_lat, area.node_lon)),
+        max(spacing for area in areas for spacing in spacing_yx_km(area.node_lat, area.node_lon)),
     )
 
 
@@ -153,5 +174,15 @@ def _cross_validated(points: NDArray[np.float32], lat: Values, lon: Values, spli
         others = ~(tall & (lon >= left) & (lon <= left + width + 2 * buffer))
         if others.any():
             away, _ = cKDTree(points[others]).query(points[inside])
+            found.append(np.atleast_1d(away))
+    return np.concatenate(found) if found else np.zeros(0)
+
+
+def _cross_validated_by_ground(points: NDArray[np.float32], number: NDArray[np.intp]) -> Values:
+    """Distance of each point to the nearest one of another ground."""
+    found = []
+    for each in np.unique(number):
+        if not (number == each).all():
+            away, _ = cKDTree(points[number != each]).query(points[number == each])
             found.append(np.atleast_1d(away))
     return np.concatenate(found) if found else np.zeros(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,12 @@ from gravmap.mapping.fit import check_ensemble, check_fields, legend_of
 from gravmap.mapping.outcrop import OutcropFile
 from gravmap.mapping.plan import FLIPS, Plan, lay_windows
 from gravmap.mapping.raster import map_grid
-from gravmap.network.cost import peak_bytes
+from gravmap.network.cost import peak_bytes, seconds_per_pass
 from gravmap.regions import Region
 from gravmap.units import format_angle
 
 # Windows of a degree would mean thousands of full tiles; on a CPU that is days for a basin.
 CPU_SCALES_FROM_DEG = 2.0
-PROBE_PX = 256
 
 
 @dataclass(frozen=True)
@@ -223,7 +221,10 @@ class Predictor:
     def costs(self, plan: Plan) -> list[Cost]:
         """What every scale the networks were trained on would take, whether it is in the plan or not."""
         images = len(FLIPS) if plan.flips else 1
-        seconds = images * sum(_seconds_per_pass(member, self.device) for member in self.members)
+        seconds = images * sum(
+            seconds_per_pass(member.network, member.spec.input.width, member.spec.tile_size_px, self.device)
+            for member in self.members
+        )
         laid = lay_windows(plan.grid, self.fields.nodes_wsen, self.trained_scales, plan.clip)
         whole = Plan(plan.region, plan.grid, laid, plan.device, plan.tile_size_px, plan.classes, plan.clip, plan.flips)
         return [
@@ -243,19 +244,6 @@ class Predictor:
             peak_bytes(member.network, member.spec.input.width, member.spec.tile_size_px, batch_size)
             for member in self.members
         )
-
-
-def _seconds_per_pass(member: Member, device: str) -> float:
-    """Measured time of one window through a network on this device (a smaller one, scaled by area)."""
-    probe = min(member.spec.tile_size_px, PROBE_PX)
-    sample = torch.zeros(1, member.spec.input.width, probe, probe, device=device)
-    with torch.inference_mode():
-        member.network(sample)  # the first pass pays for choosing kernels
-        start = time.perf_counter()
-        member.network(sample)
-        if device == "cuda":
-            torch.cuda.synchronize()
-    return (time.perf_counter() - start) * (member.spec.tile_size_px / probe) ** 2
 
 
 def _among(scale: float, scales: Iterable[float]) -> bool:

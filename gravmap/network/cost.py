@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -69,6 +70,33 @@ def peak_bytes(network: nn.Module, in_channels: int, size: int, batch: int = 1) 
     with torch.no_grad(), _Living() as living:
         shapes(torch.empty(batch, in_channels, size, size, device="meta"))
     return int(weights + living.most)
+
+
+PROBE_PX = 256
+"""A pass is timed on an image of at most so many pixels a side."""
+
+
+def seconds_per_pass(network: nn.Module, in_channels: int, size: int, device: str | torch.device) -> float:
+    """Measure a forward pass over one size x size image on a device (a smaller image, scaled by area).
+
+    Parameters
+    ----------
+    network : nn.Module
+        On `device`, in evaluation mode.
+    in_channels, size : int
+        Shape of the input: (1, in_channels, size, size).
+    device : str or torch.device
+        Where it runs.
+    """
+    probe = min(size, PROBE_PX)
+    sample = torch.zeros(1, in_channels, probe, probe, device=device)
+    with torch.inference_mode():
+        network(sample)  # the first pass pays for choosing kernels
+        start = time.perf_counter()
+        network(sample)
+        if sample.is_cuda:
+            torch.cuda.synchronize()
+    return (time.perf_counter() - start) * (size / probe) ** 2
 
 
 class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]

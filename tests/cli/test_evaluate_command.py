@@ -24,6 +24,17 @@ def workspace(made, tmp_path):
     return shutil.copytree(made, tmp_path / "ws")
 
 
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Pictures take longer than all the rest; one test takes this back."""
+    from gravmap.mapping.scoring import evaluate, group_pictures
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "_draw", lambda *_: None)
+        patch.setattr(group_pictures, "draw_group", lambda *_: None)
+        yield patch
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """Two null models instead of all: forests are tested elsewhere."""
@@ -31,10 +42,13 @@ def quick(monkeypatch):
 
     original = evaluate.null_maps
     some = ("majority", "nearest_outcrop")
-    monkeypatch.setattr(evaluate, "null_maps", lambda area, role, seed: original(area, role, seed=seed, which=some))
+    monkeypatch.setattr(
+        evaluate, "null_maps", lambda area, role, seed, **how: original(area, role, seed=seed, which=some)
+    )
 
 
-def test_all_finished_runs_in_groups(workspace, quick):
+def test_all_finished_runs_in_groups(workspace, quick, undrawn):
+    undrawn.undo()
     done = call(workspace, "evaluate", "--baselines", "--json")
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
@@ -57,6 +71,9 @@ def test_all_finished_runs_in_groups(workspace, quick):
     assert set(blocks["baselines"]) == {"majority", "nearest_outcrop", "foreign_gravity"}
     assert set(blocks["baselines"]["majority"]) >= MEASURES
     assert "mean of 3 runs: 2 folds, 2 seeds" in done.stderr
+    # The picture of the group is named after its first run.
+    assert (workspace / "runs" / "group-one.png").stat().st_size > 10_000
+    assert "group-one.png" in done.stderr
     assert "standard deviation between seeds" in done.stderr
     assert "not trained." in done.stderr
     assert "`gravmap train --split random --allow-leak` would train one." in done.stderr
@@ -70,6 +87,73 @@ def test_all_finished_runs_in_groups(workspace, quick):
     path = workspace / "runs" / "one" / "evaluation.json"
     path.write_text(path.read_text().replace('"model_sha256": "', '"model_sha256": "x'))
     assert "evaluation.json" in call(workspace, "verify", workspace / "runs" / "one").stdout
+
+
+def test_a_dry_run_foretells_what_a_run_does(workspace, quick, monkeypatch):
+    """The windows that the networks are then asked about are counted one by one; nothing is written before."""
+    from gravmap.learning import importance
+
+    before = {path: path.stat().st_mtime_ns for path in workspace.rglob("*")}
+    words = ["evaluate", "one", "three", "--baselines", "--importance"]
+    done = call(workspace, *words, "--dry-run", "--json")
+    assert done.exit_code == 0, done.output
+    assert {path: path.stat().st_mtime_ns for path in workspace.rglob("*")} == before
+    told = json.loads(done.stdout)
+    assert told["groups"] == [["one", "three"]]
+    assert [(run["run"], run["split"], run["fold"]) for run in told["runs"]] == [
+        ("one", "blocks", 0),
+        ("three", "blocks", 1),
+    ]
+    assert "One group, with mean and spread: one, three." in done.stderr
+    assert "and group-one.png into" in done.stderr
+    assert "topography only (no grid of topography is given)" in done.stderr
+    asked = []
+    original = importance.Reading.map
+
+    def counting(self, *args, **more):
+        hook = self.network.register_forward_hook(lambda layer, given, out: asked.append(len(given[0])))
+        try:
+            return original(self, *args, **more)
+        finally:
+            hook.remove()
+
+    monkeypatch.setattr(importance.Reading, "map", counting)
+    scored = json.loads(call(workspace, *words, "--json").stdout)
+    assert sum(asked) == sum(run["passes"] for run in told["runs"]) > 0
+    assert scored["protocols"]["blocks"]["scores"]["places"] == sum(run["nodes"] for run in told["runs"])
+    # What was asked once is kept: only the fields' worth is measured anew.
+    again = call(workspace, "evaluate", "one", "three", "--baselines", "-n")
+    assert again.stdout.count("none: what it said is kept") == 2
+    assert "passes of one window" not in again.stdout
+
+
+def test_topography_beside_the_network(workspace, monkeypatch):
+    """Heights that say the class: the null model that reads them finds it, and files that are none are told."""
+    import xarray as xr
+
+    from gravmap.mapping.scoring import evaluate
+    from toy_area import field_at
+
+    original = evaluate.null_maps
+    monkeypatch.setattr(
+        evaluate, "null_maps", lambda area, role, **how: original(area, role, which=["topography_forest"], **how)
+    )
+    lat, lon = np.arange(41.5, 46.6, 0.05), np.arange(79.5, 84.6, 0.05)
+    heights = 2000 + 1000 * np.tanh(field_at(lat[:, None], lon[None, :]))
+    axes = {"coords": {"lat": lat, "lon": lon}, "dims": ("lat", "lon")}
+    grid = xr.DataArray(heights, attrs={"units": "m"}, name="elevation", **axes)
+    grid.to_netcdf(workspace / "heights.nc")
+    done = call(workspace, "evaluate", "one", "--baselines", "--topography", workspace / "heights.nc")
+    assert done.exit_code == 0, done.output
+    assert "Null models that were not made" not in done.stdout
+    record = json.loads((workspace / "runs" / "one" / "evaluation.json").read_text())
+    assert record["baselines"]["topography_forest"]["pa"] > 0.9
+    assert record["topography"] == {"file": str(workspace / "heights.nc"), "unknown_nodes": 0}
+    assert call(workspace, "evaluate", "one", "--topography", workspace / "heights.nc").exit_code == 2
+    grid[:, :60].to_netcdf(workspace / "west.nc")
+    short = call(workspace, "evaluate", "one", "--baselines", "--topography", workspace / "west.nc")
+    assert short.exit_code == 3
+    assert "west.nc does not cover the area, 80E-84E 42N-46N: it covers 79.5E-82.45E" in short.stderr
 
 
 def _names(group):

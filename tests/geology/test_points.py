@@ -70,8 +70,12 @@ def test_a_row_without_a_point_is_counted(tmp_path):
         (lambda path: path.with_name("absent.csv"), "missing"),
         (lambda path: write(path / "a.csv", "x,y,lith\n1,2,Permian\n"), "no columns lon and lat"),
         (lambda path: write(path / "a.csv", "lon,lat,rock\n1,2,Permian\n"), "no field lith"),
-        (lambda path: write(path / "a.csv", ""), "no columns"),
+        (lambda path: write(path / "a.csv", " \n"), "a.csv is empty"),
         (lambda path: write(path / "a.csv", "lon,lat,lith\n"), "no point with a position"),
+        (
+            lambda path: write(path / "a.csv", "lon,lat,lith\n500000,5e6,a\n"),
+            "no degrees: the first is lon 500000, lat 5e",
+        ),
         (lambda path: write(path / "a.csv", "lon,lat,lith\n1,2,\xe9\n", "latin-1"), "UTF-8"),
         (lambda path: write(path / "a.gpkg", "no GeoPackage"), "no file of points"),
         (lambda path: gpkg(path / "a.gpkg", [box(84, 45, 85, 46)] * 3), "holds Polygon, no points"),

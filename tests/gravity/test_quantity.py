@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gravmap.errors import InputError
-from gravmap.gravity.quantity import check_values, level_in_words, mgal_factor
+from gravmap.gravity.quantity import GRAVITY, check_values, level_in_words
 
 
 @pytest.mark.parametrize(
@@ -25,13 +25,13 @@ from gravmap.gravity.quantity import check_values, level_in_words, mgal_factor
     ],
 )
 def test_units(unit, factor):
-    assert mgal_factor(unit, "here") == pytest.approx(factor)
+    assert GRAVITY.factor(unit, "here") == pytest.approx(factor)
 
 
 @pytest.mark.parametrize("unit", ["m", "nT", "km/s", "1", "degrees", "mGal/m"])
 def test_units_that_are_no_gravity(unit):
     with pytest.raises(InputError, match="no unit of gravity"):
-        mgal_factor(unit, "here")
+        GRAVITY.factor(unit, "here")
 
 
 @pytest.mark.parametrize(

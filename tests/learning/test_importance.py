@@ -105,5 +105,5 @@ def test_a_network_on_foreign_gravity_knows_no_more_than_the_majority():
     assert (mine[held] == labels[held]).mean() > 0.9
     assert (mine[~held] == 0).all()
     assert abs(np.mean(right) - 0.5) < 0.25
-    with pytest.raises(InputError, match="held out"):
+    with pytest.raises(InputError, match="No bedrock is mapped in the test blocks"):
         on_foreign_gravity(network, replace(area, role=np.zeros_like(area.role)))

@@ -53,7 +53,7 @@ def test_random_windows_give_away_what_they_are_scored_on(area):
 
 
 def test_without_held_out_bedrock_there_is_nothing_to_score(area):
-    with pytest.raises(InputError, match="No bedrock is held out"):
+    with pytest.raises(InputError, match="No bedrock is mapped in the test blocks"):
         null_scores(replace(area, role=np.zeros_like(area.role)))
 
 

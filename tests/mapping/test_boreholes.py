@@ -52,21 +52,24 @@ def test_the_account_adds_up(area):
     valid = area.field_valid.copy()
     valid[area.node_lat > 45] = False
     rows = [(82, 44, "low"), (82, 45.5, "low"), (99, 44, "low"), (99, 44, "basalt"), (82, 44, "basalt")]
-    rows += [(82, 44, "basalt"), (83, 43, ""), (82, 44, "0"), (82, 45.5, "gneiss")]
+    rows += [(82, 44, "basalt"), (83, 43, ""), (82, 44, "0"), (83, 44, "Loess"), (82, 45.5, "gneiss")]
+    area.meta["legend_toml"] = '[[class]]\nindex = 0\nname = "loess"\n[[class]]\nindex = 1\nname = "high"\n'
     account = lay_points(points(*rows, unplaced=3), replace(area, field_valid=valid)).account()
     assert account == {
-        "read": 12,
+        "read": 13,
         "scored": 1,
         "outside": 2,
         "unplaced": 3,
         "without_gravity": 1,
-        "unknown_class": {"basalt": 2, "(empty)": 1, "0": 1, "gneiss": 1},
+        "in_cover": 2,
+        "unnamed": 1,
+        "unknown_class": {"basalt": 2, "gneiss": 1},
     }
-    whole = account["scored"] + account["outside"] + account["unplaced"] + account["without_gravity"]
-    assert whole + sum(account["unknown_class"].values()) == account["read"]
+    unknown = sum(account["unknown_class"].values())
+    assert sum(value for key, value in account.items() if key not in ("read", "unknown_class")) + unknown == 13
     assert describe_left_out(account) == (
-        "2 outside the area; 3 without a position; 1 where gravity is not known; "
-        "5 with a class that the legend does not have (basalt, (empty), 0, gneiss)"
+        "2 outside the area; 3 without a position; 1 where gravity is not known; 2 that ended in cover; "
+        "1 without a class; 3 with a class that the legend does not have (basalt, gneiss)"
     )
 
 

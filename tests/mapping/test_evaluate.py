@@ -13,11 +13,14 @@ from gravmap.errors import InputError
 from gravmap.geology.points import read_points
 from gravmap.learning.area import TEST, Area
 from gravmap.mapping.scoring import evaluate as module
-from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run, finished_runs, node_areas_km2
+from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
+from gravmap.mapping.scoring.opened_run import finished_runs
+from gravmap.mapping.scoring.scored_ground import node_areas_km2
 from gravmap.tiling import load_arrays
 from toy_scored import make_tiled, tile, train, write_labels
 
 QUICK = ("majority", "nearest_outcrop")
+DRAW = module._draw
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +29,12 @@ def made(tmp_path_factory):
     make_tiled(root)
     train(root, "one", "--fold", 1)
     return root
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Pictures take longer than all the rest, and one test looks at them."""
+    monkeypatch.setattr(module, "_draw", lambda *_: None)
 
 
 @pytest.fixture
@@ -52,7 +61,9 @@ def planted(truth, monkeypatch):
     named[20:] = 2
     monkeypatch.setattr(module, "class_map", lambda folder, area, wanted, **how: named)
     original = module.null_maps
-    monkeypatch.setattr(module, "null_maps", lambda area, role, seed: original(area, role, seed=seed, which=QUICK))
+    monkeypatch.setattr(
+        module, "null_maps", lambda area, role, seed, topography: original(area, role, seed=seed, which=QUICK)
+    )
     return named
 
 
@@ -167,6 +178,15 @@ def test_boreholes(workspace, area, planted, tmp_path):
     assert points["baselines"]["majority"]["places"] == known.sum()
 
 
+def test_no_tuning_nodes_no_worth_of_fields(workspace, planted, monkeypatch):
+    """Scores do not need tuning blocks; what a field is worth is measured there or not at all."""
+    monkeypatch.setattr(module, "labelled", lambda area, role: np.zeros(area.field_valid.shape, bool))
+    record = run(workspace, importance=True).record
+    assert "importance" not in record
+    assert "tuning blocks" in record["importance_left_out"]
+    assert record["scores"]["places"] > 0
+
+
 def test_no_test_nodes_no_score(workspace, monkeypatch):
     arrays = load_arrays(workspace / "data" / "tiles", fold=1)
     arrays["role"][arrays["role"] == TEST] = 3
@@ -203,9 +223,10 @@ def test_only_finished_runs(workspace):
         evaluate_run(runs / "broken", workspace / "data" / "tiles")
 
 
-def test_pictures(workspace, planted):
+def test_pictures(workspace, planted, monkeypatch):
     from matplotlib.image import imread
 
+    monkeypatch.setattr(module, "_draw", DRAW)
     run(workspace, baselines=True)
     for name in ("confusion.png", "distance.png"):
         picture = imread(workspace / "runs" / "one" / name)

@@ -87,7 +87,10 @@ def blended(plan, folder):
     return sum(total / weights for total, weights in scales.values()) / len(scales)
 
 
-def test_what_cannot_be_explained_is_refused(project):
+def test_what_cannot_be_explained_is_refused(project, monkeypatch):
+    monkeypatch.setattr(
+        f"{explain.__module__}._draw", lambda path, *_: path.write_bytes(b"a picture, which other tests look at")
+    )
     with pytest.raises(OptionError, match="no class 'Jurassic'"):
         explained(project, class_name="Jurassic")
     assert not (project / "why").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +32,8 @@ class Boreholes:
         Class found there, 1..K.
     read, outside, unplaced, without_gravity : int
         Rows of the file; points outside the area, without a position, and where the field is not known.
+    in_cover, unnamed : int
+        Points that end in cover, the legend's class 0, and so say nothing of the bedrock; and without any class.
     unknown : dict of str to int
         What the class field says that is no class of the legend, and how often.
     """
@@ -41,6 +45,8 @@ class Boreholes:
     outside: int
     unplaced: int
     without_gravity: int
+    in_cover: int
+    unnamed: int
     unknown: dict[str, int]
 
     def account(self) -> dict[str, Any]:
@@ -51,6 +57,8 @@ class Boreholes:
             "outside": self.outside,
             "unplaced": self.unplaced,
             "without_gravity": self.without_gravity,
+            "in_cover": self.in_cover,
+            "unnamed": self.unnamed,
             "unknown_class": dict(self.unknown),
         }
 
@@ -80,10 +88,9 @@ def lay_points(points: Points, area: Area) -> Boreholes:
     inside = (row >= 0) & (column >= 0)
     with_gravity = inside & area.field_valid[row, column]
     scored = with_gravity & (label > 0)
-    unknown: dict[str, int] = {}
-    for value, counts in zip(points.values, inside & (label == 0), strict=True):
-        if counts:
-            unknown[value or "(empty)"] = unknown.get(value or "(empty)", 0) + 1
+    cover = _cover_words(area)
+    unscored = Counter(value for value, other in zip(points.values, inside & (label == 0), strict=True) if other)
+    unknown = Counter({value: count for value, count in unscored.items() if value and value.casefold() not in cover})
     found = Boreholes(
         row[scored].astype(np.int64),
         column[scored].astype(np.int64),
@@ -92,7 +99,9 @@ def lay_points(points: Points, area: Area) -> Boreholes:
         int(np.count_nonzero(~inside)),
         points.unplaced,
         int(np.count_nonzero(inside & ~with_gravity & (label > 0))),
-        dict(sorted(unknown.items(), key=lambda pair: -pair[1])),
+        sum(count for value, count in unscored.items() if value.casefold() in cover),
+        unscored[""],
+        dict(unknown.most_common()),
     )
     if not scored.any():
         west, south, east, north = area.field_nodes_wsen
@@ -113,6 +122,8 @@ def describe_left_out(account: Mapping[str, Any]) -> str:
             ("outside", "outside the area"),
             ("unplaced", "without a position"),
             ("without_gravity", "where gravity is not known"),
+            ("in_cover", "that ended in cover"),
+            ("unnamed", "without a class"),
         )
         if account[key]
     ]
@@ -120,6 +131,12 @@ def describe_left_out(account: Mapping[str, Any]) -> str:
         named = ", ".join(list(unknown)[:MOST_NAMED]) + (", ..." if len(unknown) > MOST_NAMED else "")
         told.append(f"{sum(unknown.values())} with a class that the legend does not have ({named})")
     return "; ".join(told)
+
+
+def _cover_words(area: Area) -> set[str]:
+    """How a point may say that it ended in cover: by the legend's name of class 0, or by its index."""
+    classes = tomllib.loads(str(area.meta.get("legend_toml", ""))).get("class", [])
+    return {"0", *(normal_code(str(each["name"])).casefold() for each in classes if each["index"] == 0)}
 
 
 def _nearest(at: NDArray[np.float64], nodes: NDArray[np.float64]) -> NDArray[np.intp]:

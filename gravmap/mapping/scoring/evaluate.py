@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,31 +10,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.errors import InputError
-from gravmap.files import read_json, write_json
-from gravmap.geology.areas import row_cell_areas_km2
+from gravmap.files import write_json
 from gravmap.geology.points import Points
-from gravmap.learning.area import TEST, TUNE, Area
-from gravmap.learning.baselines import distance_to_outcrop_km
+from gravmap.gravity.topography import topography_at_nodes
+from gravmap.learning.area import TEST, TUNE
 from gravmap.learning.calibration import read_calibration, scales_key
 from gravmap.learning.class_map import UNNAMED, class_map, reading_of
-from gravmap.learning.comparison import block_numbers
 from gravmap.learning.distance_bins import by_distance
 from gravmap.learning.evaluation import scoring_scale
 from gravmap.learning.importance import draw_offsets, permutation_importance, read_elsewhere
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.null_comparison import FOREIGN, TITLES, ScoredNodes, against_nulls
-from gravmap.learning.null_models import known_labels, left_out, null_maps
+from gravmap.learning.null_models import labelled, left_out, null_maps
 from gravmap.learning.score_figures import draw_confusion, draw_distance
 from gravmap.learning.score_groups import setup_of
 from gravmap.learning.target import IGNORE, to_target
-from gravmap.mapping.scoring.boreholes import Boreholes, lay_points
-from gravmap.mapping.scoring.run_ground import ground_of_run
+from gravmap.mapping.scoring.boreholes import Boreholes
+from gravmap.mapping.scoring.opened_run import OpenedRun
+from gravmap.mapping.scoring.scored_ground import ScoredGround, with_nulls_beside
 from gravmap.progress import Progress, silent
 
 FORMAT = 1
 FILE, CONFUSION, DISTANCE = "evaluation.json", "confusion.png", "distance.png"
 FOREIGN_FILE = "evaluation-foreign.npz"
+NO_TUNING = "no bedrock is mapped in its tuning blocks"
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class EvaluateOptions:
     ----------
     baselines : bool
         Also the null models, on the same nodes.
+    topography : Path, optional
+        A grid of heights over the area, for the null model that reads nothing else.
     points : Points, optional
         Boreholes, from :func:`gravmap.geology.points.read_points`.
     by_area : bool
@@ -57,6 +58,7 @@ class EvaluateOptions:
     """
 
     baselines: bool = False
+    topography: Path | None = None
     points: Points | None = None
     by_area: bool = False
     importance: bool = False
@@ -77,11 +79,6 @@ class Evaluated:
 
     record: dict[str, Any]
     nodes: ScoredNodes
-
-
-def finished_runs(runs: Path) -> list[Path]:
-    """Folders of a workspace's runs that were trained to their end, by name."""
-    return sorted(path.parent for path in runs.glob("*/scores.json") if (path.parent / "model.json").exists())
 
 
 def evaluate_run(
@@ -114,27 +111,20 @@ def evaluate_run(
     ------
     InputError
         The run is not finished, its tile set has changed or has other classes, its test blocks hold no labelled node,
-        or no point can be scored.
+        no point can be scored, or the grid of heights is none or does not cover the area.
     """
     options = options or EvaluateOptions()
-    if not (folder / "scores.json").exists():
-        raise InputError(
-            f"The run {folder.name} is not finished: {folder / 'scores.json'} is missing.",
-            f"`gravmap train --resume --name {folder.name}` goes on with it.",
-        )
-    model = read_json(folder / "model.json", "gravmap train")
-    area = ground_of_run(model, tiles, folder.name)
-    ground = _Ground.of(area, options.by_area, folder.name)
-    holes = None if options.points is None else lay_points(options.points, area)
-    wanted = ground.counted.copy()
-    if holes is not None:
-        wanted[holes.row, holes.column] = True
+    run = OpenedRun.of(folder, tiles, options.points, options.by_area)
+    model, area, ground, holes, seed = run.model, run.area, run.ground, run.holes, run.seed
+    topography = None
+    if options.topography is not None:
+        topography = topography_at_nodes(options.topography, area.node_lat, area.node_lon)
+    wanted = run.wanted
     named = class_map(folder, area, wanted, device=options.device, progress=progress)
-    seed = int(model.get("seed", 0))
     nulls = None
     if options.baselines:
         foreign = read_elsewhere(area, draw_offsets(area, 1, seed)[0])
-        nulls = null_maps(area, TEST, seed=seed) | {
+        nulls = null_maps(area, TEST, seed=seed, topography=topography) | {
             FOREIGN: class_map(folder, foreign, wanted, file=FOREIGN_FILE, device=options.device, progress=progress)
         }
     nodes = ground.nodes(named, nulls or {}, area)
@@ -143,7 +133,7 @@ def evaluate_run(
         "run": folder.name,
         "model": model["model"],
         "seed": seed,
-        "fold": int(model["split"].get("fold", 0)),
+        "fold": run.fold,
         "split": model["split"],
         "setup": setup_of(model),
         "model_sha256": model["weights_sha256"],
@@ -157,7 +147,10 @@ def evaluate_run(
     }
     if nulls is not None:
         record["baselines"] = {name: ground.score(values)["scores"] for name, values in nulls.items()}
-        record["baselines_left_out"] = left_out(area)
+        record["baselines_left_out"] = left_out(area, topography)
+        if topography is not None:
+            unknown = int(np.isnan(topography[ground.counted]).sum())
+            record["topography"] = {"file": str(options.topography), "unknown_nodes": unknown}
         record["gravity_adds"] = against_nulls([nodes])
     if holes is not None and options.points is not None:
         record["points"] = {
@@ -166,7 +159,9 @@ def evaluate_run(
             **holes.account(),
             **_score_points(holes, ground, named, nulls),
         }
-    if options.importance:
+    if options.importance and not labelled(area, TUNE).any():
+        record["importance_left_out"] = NO_TUNING
+    elif options.importance:
         rows = permutation_importance(reading_of(folder, options.device), area, TUNE, seed=seed, progress=progress)
         record["importance"] = [row.to_dict() for row in rows]
     write_json(folder / FILE, record)
@@ -174,104 +169,9 @@ def evaluate_run(
     return Evaluated(record, nodes)
 
 
-@dataclass(frozen=True)
-class _Ground:
-    """The nodes a run is scored on.
-
-    Attributes
-    ----------
-    names : list of str
-        Of the classes.
-    truth : (ny, nx) int64
-        Targets; IGNORE at all but the labelled nodes of the test blocks.
-    distance_km : (ny, nx) float64
-        To the nearest outcrop that training saw.
-    km2 : (ny, nx) float64 or None
-        Ground of a node; None where nodes count alike.
-    """
-
-    names: list[str]
-    truth: NDArray[np.int64]
-    distance_km: NDArray[np.float64]
-    km2: NDArray[np.float64] | None
-
-    @classmethod
-    def of(cls, area: Area, by_area: bool, run: str) -> _Ground:
-        labels, roles = area.node_truth()
-        truth = np.where(roles == TEST, to_target(labels), IGNORE)
-        if (truth == IGNORE).all():
-            split = area.meta.get("split", {})
-            raise InputError(
-                f"The run {run} cannot be scored: no labelled node lies in the test blocks of fold"
-                f" {split.get('fold', 0)} of the split {split.get('name', 'blocks')}.",
-                "Train another --fold, or draw another split: `gravmap split --add blocks --name NAME`.",
-            )
-        distance = distance_to_outcrop_km(known_labels(area), area.node_lat, area.node_lon)
-        names = [str(each["name"]) for each in area.classes]
-        return cls(names, truth, distance, node_areas_km2(area) if by_area else None)
-
-    @property
-    def counted(self) -> NDArray[np.bool_]:
-        return np.asarray(self.truth != IGNORE)
-
-    @property
-    def total(self) -> str:
-        return "places" if self.km2 is None else "km2"
-
-    def score(self, named: NDArray[np.uint8]) -> dict[str, Any]:
-        """Scores and confusion matrix of a map."""
-        truth = np.where(named == UNNAMED, IGNORE, self.truth)
-        matrix = confusion(truth, to_target(named), len(self.names), self.km2)
-        return {"scores": scores(matrix, self.names, self.total), "confusion": matrix.tolist()}
-
-    def nodes(self, named: NDArray[np.uint8], nulls: Mapping[str, NDArray[np.uint8]], area: Area) -> ScoredNodes:
-        """Node by node what is compared."""
-        counted = self.counted & (named != UNNAMED)
-        return ScoredNodes(
-            self.truth[counted],
-            to_target(named[counted]),
-            {name: to_target(values[counted]) for name, values in nulls.items()},
-            block_numbers(area)[counted],
-        )
-
-    def by_distance(
-        self, named: NDArray[np.uint8], nulls: Mapping[str, NDArray[np.uint8]] | None
-    ) -> list[dict[str, Any]]:
-        """Scores by distance to outcrop; of null models the accuracy alone."""
-        counted = self.counted & (named != UNNAMED)
-        weight = None if self.km2 is None else self.km2[counted]
-
-        def table(values: NDArray[np.uint8]) -> list[dict[str, Any]]:
-            target = to_target(values[counted])
-            return by_distance(self.truth[counted], target, self.distance_km[counted], self.names, weight, self.total)
-
-        return _beside(table(named), None if nulls is None else {name: table(each) for name, each in nulls.items()})
-
-
-def node_areas_km2(area: Area) -> NDArray[np.float64]:
-    """Ground that each node of an area stands for, on the WGS 84 ellipsoid; (ny, nx) km²."""
-    west, south, east, north = area.field_nodes_wsen
-    rows, columns = area.field_valid.shape
-    tall, wide = (north - south) / (rows - 1), (east - west) / (columns - 1)
-    of_row = row_cell_areas_km2(south - tall / 2, north + tall / 2, rows, wide)
-    return np.repeat(of_row[:, None], columns, axis=1)
-
-
-def _beside(
-    table: list[dict[str, Any]], nulls: Mapping[str, Sequence[Mapping[str, Any]]] | None
-) -> list[dict[str, Any]]:
-    """A table of the network with the accuracy of null models in the same bins."""
-    if nulls is None:
-        return table
-    return [
-        {**row, "baselines": {name: other[number]["pa"] for name, other in nulls.items()}}
-        for number, row in enumerate(table)
-    ]
-
-
 def _score_points(
     holes: Boreholes,
-    ground: _Ground,
+    ground: ScoredGround,
     named: NDArray[np.uint8],
     nulls: Mapping[str, NDArray[np.uint8]] | None,
 ) -> dict[str, Any]:
@@ -291,7 +191,7 @@ def _score_points(
     if nulls is not None:
         found["baselines"] = {name: score(each) for name, each in maps.items()}
         beside = {name: table(each) for name, each in maps.items()}
-    return {**found, "distance": _beside(table(named[at]), beside)}
+    return {**found, "distance": with_nulls_beside(table(named[at]), beside)}
 
 
 def _calibration(folder: Path) -> dict[str, Any] | None:
@@ -309,7 +209,7 @@ def _calibration(folder: Path) -> dict[str, Any] | None:
     }
 
 
-def _draw(folder: Path, record: Mapping[str, Any], ground: _Ground) -> None:
+def _draw(folder: Path, record: Mapping[str, Any], ground: ScoredGround) -> None:
     unit = "nodes" if ground.km2 is None else "km²"
     split = record["split"]
     where = f"fold {record['fold']} of the split {split.get('name', 'blocks')}"

@@ -35,8 +35,14 @@ def ground_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the networ
     Raises
     ------
     InputError
-        No tile set, one whose sources changed, without this split, with other classes, or another than the run's.
+        The run was taught on crusts; or no tile set, one whose sources changed, without this split, with other
+        classes, or another than the run's.
     """
+    if model.get("taught_on"):
+        raise InputError(
+            f"{name} was taught on simulated crusts, so no ground of a tile set was held out from it.",
+            "Its scores under the cover of other crusts are in scores.json; `gravmap predict` makes a map with it.",
+        )
     split = model.get("split", {})
     read = list(dict.fromkeys(str(each["field"]) for each in model.get("inputs", []) if each.get("field")))
     fields = [name for name in read if not is_context(name)]
