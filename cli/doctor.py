@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import chosen_region, overwrite_option, region_options
+from .options import chosen_region, overwrite_option, region_options, usable_cores
 from .session import Session, command_options
 
 OF_PRIORS = ("count", "region", "bbox", "output", "overwrite")
@@ -89,13 +89,6 @@ def _check_prior(
     session.say("")
     session.say(f"Picture: {picture}")
     session.result({**verdict.to_dict(), "picture": str(picture)})
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _refuse_alone() -> None:

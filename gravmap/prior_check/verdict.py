@@ -157,21 +157,20 @@ class Verdict:
         wide = (
             "" if self.prior == "wide" else "`gravmap doctor --prior wide` tells whether the wide prior holds it; or "
         )
-        worst = [place for place in off if place.state == OUTSIDE] or off
         meanings: dict[str, list[str]] = {}
-        for place in worst:
+        for place in off:
             meanings.setdefault(_meaning(place), []).append(place.told())
         said = [f"{_capital(meaning)}: {_some(told)}." for meaning, told in meanings.items()]
-        tables = "; ".join(dict.fromkeys(place.quantity.edit for place in worst[:MOST_TOLD]))
+        tables = "; ".join(dict.fromkeys(place.quantity.edit for place in off[:MOST_TOLD]))
         meaning = (
-            "meets here what it was not taught: do not believe its probabilities, and hold its map against the null"
-            " models (`gravmap evaluate`)"
+            "meets here what it was not taught: do not believe its probabilities"
             if self.state == OUTSIDE
             else "saw few crusts like this region: its probabilities may be too high"
         )
         return [
             *said,
-            f"A network taught on crusts of {self.prior} {meaning}.",
+            f"A network taught on crusts of {self.prior} {meaning}. Let it go on with the region's outcrop (`gravmap train"
+            " --init RUN`), which can be scored on held-out blocks (`gravmap evaluate`).",
             f"What to do: {wide}copy the prior (`gravmap crust` leaves it as prior.toml), change {tables}, and check"
             " again with --prior FILE.",
         ]
@@ -324,5 +323,5 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _far(place: Place) -> tuple[float, int]:
-    return -abs(place.beyond), -place.outside
+def _far(place: Place) -> tuple[bool, float, int]:
+    return place.state != OUTSIDE, -abs(place.beyond), -place.outside
