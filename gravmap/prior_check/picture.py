@@ -116,6 +116,6 @@ def _legend(verdict: Verdict) -> str:
     )
     return (
         f"Strokes: {verdict.crusts} crusts of the prior {verdict.prior}, {rows / 30:.3g} x {columns / 30:.3g} degrees"
-        f" each. {boxes}. Green: among the crusts; orange: at the edge (up to {FAR:g} standard deviations off, or some"
+        f" each. {boxes}. Green: like the crusts; orange: at the edge (up to {FAR:g} standard deviations off, or some"
         f" boxes out); red: outside. Strips of spreads, ranges, distances and shares of classes are logarithmic."
     )

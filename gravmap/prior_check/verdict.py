@@ -169,8 +169,8 @@ class Verdict:
         )
         return [
             *said,
-            f"A network taught on crusts of {self.prior} {meaning}. Let it go on with the region's outcrop (`gravmap train"
-            " --init RUN`), which can be scored on held-out blocks (`gravmap evaluate`).",
+            f"A network taught on crusts of {self.prior} {meaning}. Let it go on with the region's outcrop (`gravmap"
+            " train --init RUN`), which can be scored on held-out blocks (`gravmap evaluate`).",
             f"What to do: {wide}copy the prior (`gravmap crust` leaves it as prior.toml), change {tables}, and check"
             " again with --prior FILE.",
         ]
