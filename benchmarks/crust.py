@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from itertools import pairwise
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, label
 
 from gravmap.gravity.continuation import upward_continue
 from gravmap.synthetic import Crust, make_crust
+from gravmap.synthetic.statistics import BANDS_KM, power_slope
 
 RIM_CELLS = 15  # the residual's rim, where the region's own edge shows
 
@@ -27,27 +27,6 @@ def cell_km(crust: Crust) -> tuple[float, float]:
 def residual(crust: Crust, part: np.ndarray | None = None) -> np.ndarray:
     grid = crust.gravity if part is None else crust.gravity.copy(data=part)
     return (grid - upward_continue(grid, 10_000.0)).values[RIM_CELLS:-RIM_CELLS, RIM_CELLS:-RIM_CELLS]
-
-
-def slope(crust: Crust, longest_km: float, shortest_km: float) -> float:
-    """Exponent of the radially averaged 2-D power spectrum between two wavelengths."""
-    field = crust.gravity.values.astype(float)
-    ny, nx = field.shape
-    dy, dx = cell_km(crust)
-    window = np.hanning(ny)[:, None] * np.hanning(nx)
-    y, x = np.meshgrid(np.linspace(-1, 1, ny), np.linspace(-1, 1, nx), indexing="ij")
-    plane = np.stack([np.ones_like(x), x, y], axis=-1).reshape(-1, 3)
-    field = field - (plane @ np.linalg.lstsq(plane, field.ravel(), rcond=None)[0]).reshape(field.shape)
-    power = np.abs(np.fft.fft2(field * window)) ** 2
-    k = np.hypot(np.fft.fftfreq(ny, dy)[:, None], np.fft.fftfreq(nx, dx)[None, :])
-    edges = np.geomspace(1 / longest_km, 1 / shortest_km, 9)
-    middle, mean = [], []
-    for low, high in pairwise(edges):
-        ring = (k >= low) & (k < high)
-        if ring.any():
-            middle.append(np.log(k[ring].mean()))
-            mean.append(np.log(power[ring].mean()))
-    return float(np.polyfit(middle, mean, 1)[0])
 
 
 def diameters(crust: Crust) -> list[float]:
@@ -113,8 +92,10 @@ def main() -> None:
         )
         print("  of the residual:", ", ".join(f"{name} {value:.2f}" for name, value in parts.items()))
         print("  of the field:", ", ".join(f"{name} {part.std():.1f}" for name, part in crust.components.items()))
-        bands = [(400, 100), (100, 40), (40, 20)]
-        print("  slope 400-100, 100-40, 40-20 km:", ", ".join(f"{slope(crust, *band):.1f}" for band in bands))
+        print(
+            "  slope 400-100, 100-40, 40-20 km:",
+            ", ".join(f"{power_slope(field, cell_km(crust), *band):.1f}" for band in BANDS_KM),
+        )
         print(
             f"  cover {100 * covered.mean():.1f} %, mean {depth.mean():.0f} m,"
             f" over 2 km {100 * (depth > 2000).mean():.0f} %"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -103,3 +104,8 @@ def seed_option(function: Function) -> Function:
     return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")(
         function
     )
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; crusts are made on all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

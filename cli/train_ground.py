@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from gravmap.errors import InputError
 from gravmap.files import read_json
 from gravmap.workspace import Workspace, require
 
+from .options import usable_cores
 from .session import Session
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def crusts_ground(session: Session, options: dict[str, Any], dry_run: bool) -> G
         "shape": shape,
         "channels": channels,
         "cache": cache,
-        "processes": 1 if dry_run else _processes(),
+        "processes": 1 if dry_run else usable_cores(),
     }
     record = {
         "prior": {"name": prior.name, "sha256": prior.sha256, "text": prior.text},
@@ -187,11 +187,6 @@ def _prior(options: dict[str, Any]) -> Prior:
     if isinstance(asked, dict):
         return read_prior(asked["text"], f"the prior {asked['name']} of the run")
     return load_prior(asked)
-
-
-def _processes() -> int:
-    """Cores that this process may use; crusts are made on all of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _refuse_leak(arrays: dict[str, Any]) -> None:

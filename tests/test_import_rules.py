@@ -12,6 +12,9 @@ PACKAGE = ROOT / "gravmap"
 ROOMS = ["gravity", "geology", "tiling", "network", "learning", "mapping"]
 DATA_WING = {"gravity", "geology", "tiling"}
 NETWORK_WING = {"network", "learning"}
+# These use every room, and only the command line uses them.
+JOINING = {"reproduce", "prior_check"}
+BESIDE = {"synthetic"} | JOINING
 RASTERS = {"rasterio", "geopandas", "rioxarray", "xarray", "shapely", "netCDF4"}
 TERMINAL = {"click", "rich"}
 
@@ -55,15 +58,15 @@ def test_imports_point_only_to_earlier_rooms(path):
         later = set(ROOMS[ROOMS.index(room) + 1 :])
         assert not rooms & later
         # What stands beside the rooms and uses several of them is not for a room to use.
-        assert not {name.split(".")[1] for name in names if name.startswith("gravmap.")} & {"synthetic", "reproduce"}
+        assert not {name.split(".")[1] for name in names if name.startswith("gravmap.")} & BESIDE
     elif room == "synthetic":
         assert rooms <= {"gravity", "geology"}
-    elif room != "reproduce":
+    elif room not in JOINING:
         assert not rooms, "the foundations know no room"
     if room in NETWORK_WING:
         assert not tops & RASTERS
         assert not rooms & DATA_WING, "the two wings do not import each other"
-    if room not in NETWORK_WING | {"mapping", "reproduce"}:
+    if room not in NETWORK_WING | JOINING | {"mapping"}:
         assert not tops & {"torch", "torchvision"}
 
 

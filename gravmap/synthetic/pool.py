@@ -5,12 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
-import signal
 import zipfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.errors import GravmapError, OptionError
+from gravmap.errors import OptionError
 from gravmap.files import atomic_path
 from gravmap.geology import load_legend
 from gravmap.gravity.derivatives import DERIVATIVE_HEIGHT_M, DERIVATIVES
@@ -27,6 +23,7 @@ from gravmap.gravity.fields import residual_fields
 from gravmap.gravity.patch import OPERATOR_VERSION
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
+from gravmap.synthetic.at_once import made_at_once
 from gravmap.synthetic.crust import Crust
 from gravmap.synthetic.drawn import draw_crust
 from gravmap.synthetic.prior import Prior
@@ -206,9 +203,8 @@ def crust_pool(
             made[index] = kept
     missing = [index for index in range(len(wanted)) if index not in made]
     progress(len(made), len(wanted), "crusts")
-    makers = _in_turn if processes <= 1 or len(missing) <= 1 else _together
-    for index, arrays in makers(wanted, missing, processes):
-        made[index] = arrays
+    for index, arrays in made_at_once([wanted[index] for index in missing], processes):
+        made[missing[index]] = arrays
         progress(len(made), len(wanted), "crusts")
     return [made[index] for index in range(len(wanted))]
 
@@ -264,31 +260,3 @@ class _Wanted:
             log.warning("%s is damaged (%s): the crust is made anew.", path, error)
             return None
         return arrays
-
-
-def _in_turn(wanted: list[_Wanted], missing: list[int], _: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    for index in missing:
-        yield index, wanted[index].make()
-
-
-def _together(wanted: list[_Wanted], missing: list[int], processes: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    # Forked from a clean process: one forked from this one would inherit the threads of its parent.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gravmap.synthetic.pool"])
-    executor = ProcessPoolExecutor(min(processes, len(missing)), mp_context=context, initializer=_leave_ctrl_c)
-    try:
-        running = {executor.submit(wanted[index].make): index for index in missing}
-        for finished in as_completed(running):
-            yield running[finished], finished.result()
-    except BrokenProcessPool:
-        raise GravmapError(
-            "A process that made crusts was ended; is memory short?",
-            "Take fewer processes. With a cache, crusts that were finished are kept.",
-        ) from None
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _leave_ctrl_c() -> None:
-    """Ctrl-C reaches every process of a terminal; the parent alone acts on it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,109 @@
+"""A crust's gravity as another field was measured: at its height, on nodes as far apart, with its residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy.ndimage import map_coordinates
+
+from gravmap.gravity.fields import residual_fields
+from gravmap.regions import Region
+from gravmap.synthetic.crust import SPACING_DEG, Crust
+from gravmap.units import format_length
+
+KM_PER_DEGREE = np.pi / 180 * 6371.0
+_SAME = 1.02  # spacings that differ by less are one
+_FINEST_THINNED_DEG = 5 / 60
+_LEVEL_PER_SPACING = 0.25
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How a field was measured.
+
+    Attributes
+    ----------
+    level_m : float
+        Height of its nodes above the ground.
+    spacing_yx_deg : (float, float)
+        Of the nodes, along latitude and longitude.
+    heights_m : tuple of float
+        Of its residuals, above that level.
+    """
+
+    level_m: float
+    spacing_yx_deg: tuple[float, float]
+    heights_m: tuple[float, ...]
+
+    @property
+    def coarse(self) -> bool:
+        """Whether its nodes are farther apart than a crust's."""
+        return max(self.spacing_yx_deg) > _SAME * SPACING_DEG
+
+    def why_not(self) -> str | None:
+        """Why crusts cannot be measured alike, in words; None where they can.
+
+        A point of a coarse grid on the ground may be a point value or the mean of a cell, with or without what is too
+        short for the grid: the residuals of the two differ. High above the ground there is nothing short.
+        """
+        widest = max(self.spacing_yx_deg)
+        if widest <= _SAME * _FINEST_THINNED_DEG:
+            return None
+        if self.level_m >= _LEVEL_PER_SPACING * 1000 * KM_PER_DEGREE * widest:
+            return None
+        return (
+            f"its nodes are {60 * widest:.3g} arc-minutes apart at {format_length(self.level_m)} height: how what is"
+            " too short for such a grid was left out is not known, so that crusts cannot be treated alike"
+        )
+
+
+def measured_fields(crust: Crust, how: Measuring) -> xr.Dataset:
+    """A crust's Bouguer anomaly and residuals, made as those of a measured field.
+
+    The field above the region and its collar is continued to the level, read at nodes as far apart as the field's
+    (point values; nodes finer than the crust's stay the crust's), and split by `gravmap.gravity.residual_fields`.
+
+    Parameters
+    ----------
+    crust : Crust
+        With `Crust.around`.
+    how : Measuring
+        How the field was measured.
+
+    Returns
+    -------
+    xr.Dataset, dims (lat, lon) ascending, mGal
+        ``bouguer`` and ``residual_H`` of the region without the collar, among others.
+    """
+    grid = crust.gravity if crust.around is None else crust.around
+    if how.level_m > 0:
+        raised = residual_fields(grid, [how.level_m])[f"regional_{format_length(how.level_m)}"]
+        grid = raised.assign_attrs(height_m=how.level_m)
+    if how.coarse:
+        grid = _thinned(grid, crust.bounds_wsen, how.spacing_yx_deg)
+    return residual_fields(grid, heights(how), Region(*crust.bounds_wsen))
+
+
+def heights(how: Measuring) -> Sequence[float]:
+    """Its heights, one at least: fields without a residual have none."""
+    return how.heights_m or (10_000.0,)
+
+
+def _thinned(
+    grid: xr.DataArray, bounds_wsen: tuple[float, float, float, float], spacing_yx_deg: tuple[float, float]
+) -> xr.DataArray:
+    """The grid read (cubic) at nodes farther apart; the first one in the region lies half a step from its corner."""
+    west, south, _, _ = bounds_wsen
+    axes = {}
+    for name, corner, step in (("lat", south, spacing_yx_deg[0]), ("lon", west, spacing_yx_deg[1])):
+        nodes = grid[name].values
+        first, last = np.ceil((nodes[0] - corner) / step - 0.5), np.floor((nodes[-1] - corner) / step - 0.5)
+        axes[name] = corner + (np.arange(first, last + 1) + 0.5) * step
+    places = [(axes[name] - grid[name].values[0]) / (grid[name].values[1] - grid[name].values[0]) for name in axes]
+    values = map_coordinates(
+        grid.values.astype(np.float64), np.meshgrid(*places, indexing="ij"), order=3, mode="nearest"
+    )
+    return xr.DataArray(values.astype(np.float32), coords=axes, dims=("lat", "lon"), attrs=grid.attrs)

@@ -1,0 +1,136 @@
+"""What a field and a map are like, in numbers that can be held against others: spreads, spectrum, cover, classes.
+
+All of it is taken the same way on simulated and on real ground. Keys are those of `gravmap.prior_check.quantities`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+BANDS_KM = ((400, 100), (100, 40), (40, 20))
+"""Wavelengths, longest and shortest, between which a slope of the power is taken."""
+
+QUARTILES = (25, 50, 75)
+LEAST_KNOWN = 0.75
+"""Of a box's nodes or cells: with fewer known it is not measured."""
+
+_RINGS = 8
+_NORMAL = 1.4826  # median absolute deviation to standard deviation, of a normal distribution
+_UNUSABLE = 255
+
+
+def field_statistics(
+    fields: Mapping[str, NDArray[np.floating]], spacing_yx_km: tuple[float, float]
+) -> dict[str, float]:
+    """Spreads of a gravity field and its residuals, and how its power falls with wavelength.
+
+    Parameters
+    ----------
+    fields : dict of str to (ny, nx) float
+        ``bouguer``, mGal, and any ``residual_H``; NaN where unknown.
+    spacing_yx_km : (float, float)
+        Of the nodes.
+
+    Returns
+    -------
+    dict of str to float
+        ``bouguer_std``, ``bouguer_range``, for each residual ``residual_H_std`` and ``residual_H_robust`` (1.4826
+        times the median absolute deviation), mGal, and ``slope_400_100`` ... as far as the grid holds such waves.
+        Nothing of a field of which less than three quarters are known.
+    """
+    found: dict[str, float] = {}
+    for name, values in fields.items():
+        known = np.asarray(values, np.float64)[np.isfinite(values)]
+        if known.size < LEAST_KNOWN * values.size:
+            continue
+        if name == "bouguer":
+            found["bouguer_std"] = float(known.std())
+            found["bouguer_range"] = float(np.ptp(known))
+            for longest, shortest in BANDS_KM:
+                slope = power_slope(values, spacing_yx_km, longest, shortest)
+                if slope is not None:
+                    found[f"slope_{longest}_{shortest}"] = slope
+        elif name.startswith("residual_"):
+            found[f"{name}_std"] = float(known.std())
+            found[f"{name}_robust"] = float(_NORMAL * np.median(np.abs(known - np.median(known))))
+    return found
+
+
+def power_slope(
+    field: NDArray[np.floating], spacing_yx_km: tuple[float, float], longest_km: float, shortest_km: float
+) -> float | None:
+    """Exponent p of the radially averaged power spectrum, power ~ k^p, between two wavelengths.
+
+    A plane is taken off, a Hann window laid on, and a line fitted through the logarithms of eight rings.
+
+    Parameters
+    ----------
+    field : (ny, nx) float
+        Where it is NaN the mean is taken.
+    spacing_yx_km : (float, float)
+        Of the nodes.
+    longest_km, shortest_km : float
+        Wavelengths.
+
+    Returns
+    -------
+    float or None
+        None where the field is smaller than the longest wave, coarser than half the shortest, or without power.
+    """
+    ny, nx = field.shape
+    dy, dx = spacing_yx_km
+    if min(ny * dy, nx * dx) < longest_km or 2 * max(dy, dx) > shortest_km:
+        return None
+    known = np.isfinite(field)
+    values = np.where(known, field, np.mean(field[known], dtype=np.float64)).astype(np.float64)
+    y, x = np.meshgrid(np.linspace(-1, 1, ny), np.linspace(-1, 1, nx), indexing="ij")
+    plane = np.stack([np.ones_like(x), x, y], axis=-1).reshape(-1, 3)
+    values -= (plane @ np.linalg.lstsq(plane, values.ravel(), rcond=None)[0]).reshape(values.shape)
+    power = np.abs(np.fft.fft2(values * np.hanning(ny)[:, None] * np.hanning(nx))) ** 2
+    k = np.hypot(np.fft.fftfreq(ny, dy)[:, None], np.fft.fftfreq(nx, dx)[None, :])
+    middle, mean = [], []
+    for low, high in pairwise(np.geomspace(1 / longest_km, 1 / shortest_km, _RINGS + 1)):
+        ring = (k >= low) & (k < high)
+        if ring.any() and power[ring].mean() > 0:
+            middle.append(np.log(k[ring].mean()))
+            mean.append(np.log(power[ring].mean()))
+    return float(np.polyfit(middle, mean, 1)[0]) if len(middle) > 2 else None
+
+
+def map_statistics(labels: NDArray[np.uint8], spacing_yx_km: tuple[float, float], classes: int) -> dict[str, float]:
+    """How much of a map is covered, how far outcrop is from there, and what crops out.
+
+    Parameters
+    ----------
+    labels : (ny, nx) uint8
+        0 cover, 1..K bedrock, 255 not usable.
+    spacing_yx_km : (float, float)
+        Of the cells.
+    classes : int
+        K.
+
+    Returns
+    -------
+    dict of str to float
+        ``cover_share``, percent; ``outcrop_distance_25``, ``_50`` and ``_75``: quartiles of the distance to the
+        nearest outcrop under cover, km, where there are both; ``share_1`` ... ``share_K``: percent of the outcrop.
+        Nothing of a map of which less than three quarters are usable.
+    """
+    usable = labels != _UNUSABLE
+    if usable.mean() < LEAST_KNOWN:
+        return {}
+    cover, outcrop = labels == 0, usable & (labels > 0)
+    found = {"cover_share": float(100 * cover.sum() / usable.sum())}
+    if outcrop.any():
+        if cover.any():
+            distance = distance_transform_edt(~outcrop, sampling=spacing_yx_km)[cover]
+            for quartile, value in zip(QUARTILES, np.percentile(distance, QUARTILES), strict=True):
+                found[f"outcrop_distance_{quartile}"] = float(value)
+        shares = 100 * np.bincount(labels[outcrop], minlength=classes + 1)[1:] / outcrop.sum()
+        found |= {f"share_{index}": float(share) for index, share in enumerate(shares, 1)}
+    return found

@@ -1,0 +1,37 @@
+"""Labels that diffusion should tell, and labels that nothing can."""
+
+import numpy as np
+import pytest
+
+from gravmap.prior_check.diffusion_score import cut_score
+
+SPACING = (3.7, 2.5)
+
+
+def patches(shape=(96, 120)):
+    """Cover in blobs over a third of the map."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return np.sin(y / 7) * np.sin(x / 9) > 0.25
+
+
+def test_broad_belts_are_told_and_a_coin_is_not():
+    cover = patches()
+    belts = np.where(np.arange(120) < 60, 1, 2)[None, :] * np.ones((96, 1), int)
+    coin = np.random.default_rng(0).integers(1, 3, (96, 120))
+    told = cut_score(np.where(cover, 0, belts).astype(np.uint8), SPACING, 2)
+    guessed = cut_score(np.where(cover, 0, coin).astype(np.uint8), SPACING, 2)
+    assert told > 95
+    assert guessed == pytest.approx(50, abs=5)
+
+
+def test_what_is_not_usable_is_neither_asked_nor_known():
+    cover = patches()
+    belts = np.where(np.arange(120) < 60, 1, 2)[None, :] * np.ones((96, 1), int)
+    labels = np.where(cover, 0, belts).astype(np.uint8)
+    labels[:, 20:40] = 255
+    assert cut_score(labels, SPACING, 2) > 95
+
+
+@pytest.mark.parametrize("labels", [np.ones((40, 40)), np.zeros((40, 40)), np.tile([0, 1], (40, 20))])
+def test_no_score_without_cover_outcrop_or_a_second_class(labels):
+    assert cut_score(labels.astype(np.uint8), SPACING, 2) is None

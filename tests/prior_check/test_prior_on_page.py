@@ -1,0 +1,42 @@
+"""The verdict on a map's page."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from gravmap.mapping.page.report import write_report
+from gravmap.prior_check.quantities import quantities
+from gravmap.prior_check.verdict import OUTSIDE, Verdict, find_places, own_states, whole_state
+from toy_map_folder import make_map
+
+
+@pytest.fixture(scope="module")
+def verdict():
+    wanted = [each for each in quantities([], []) if each.key in ("cover_share", "bouguer_std")]
+    crusts = [{"cover_share": 40.0 + number, "bouguer_std": 30.0 + number} for number in range(16)]
+    places = find_places(wanted, [{"cover_share": 95.0, "bouguer_std": 40.0}], crusts)
+    own = own_states(wanted, crusts)
+    box = (80, 44, 88, 48)
+    return Verdict("<mine>", "0" * 64, whole_state(places), places, (), (box,), 16, (120, 240), own)
+
+
+def test_the_page_shows_the_verdict_and_what_to_do(tmp_path, verdict):
+    assert verdict.state == OUTSIDE
+    make_map(tmp_path)
+    record = json.loads((tmp_path / "provenance.json").read_text())
+    bare = write_report(tmp_path, runs=[], tiles=None).read_text()
+    assert 'id="prior"' not in bare
+    # What is written to the record is JSON.
+    record["settings"]["prior_check"] = json.loads(json.dumps(verdict.to_dict()))
+    (tmp_path / "provenance.json").write_text(json.dumps(record))
+    page = write_report(tmp_path, runs=[], tiles=None).read_text()
+    section = page[page.index('<section id="prior"') :]
+    tree = ET.fromstring(section[: section.index("</section>") + len("</section>")])
+    told = " ".join("".join(tree.itertext()).split())
+    assert "Outside the prior <mine>: 1 of 2 quantities" in told
+    assert "it shows less outcrop" in told.lower()
+    lines = [line for line in tree.iter("tr") if line.find("td") is not None]
+    rows = {line.find("th").text: [cell.text for cell in line.findall("td")] for line in lines}
+    assert rows["Cover: share, %"] == ["95", "40", "47.5", "55", "outside"]
+    assert rows["Bouguer anomaly: std, mGal"] == ["40", "30", "37.5", "45", None]
