@@ -19,7 +19,8 @@ from gravmap.learning.crust_grounds import crop_px, crust_ground, crust_grounds,
 from gravmap.learning.evaluation import evaluate
 from gravmap.learning.grounds import Grounds
 from gravmap.learning.held_out import ask_held_out
-from gravmap.learning.hidden_scores import distance_km, hidden_scores, null_classes, with_foreign_gravity
+from gravmap.learning.hidden_ground import distance_km
+from gravmap.learning.hidden_scores import hidden_scores, null_classes, with_foreign_gravity
 from gravmap.learning.launch import launch
 from gravmap.learning.sampler import Sampler
 from gravmap.learning.training_ground import measure_reach
