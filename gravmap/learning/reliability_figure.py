@@ -34,11 +34,12 @@ def draw_reliability(record: Mapping[str, Any], path: Path, title: str = "") -> 
     role = "test" if record["test"]["nodes"] else "tune"
     measured = record[role]
     strata = measured.get("strata", {}).get("distance", {}) if measured["nodes"] else {}
-    figure = Figure(figsize=(7.6, 8.6 if strata else 5.9), dpi=120, layout="constrained")
+    figure = Figure(figsize=(7.6, 9.0 if strata else 5.9), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     upper: Any = figure
     if strata:
-        upper, lower = (figure.add_subfigure(part) for part in figure.add_gridspec(2, 1, height_ratios=(5.9, 2.9)))
+        parts: Any = figure.subfigures(2, 1, height_ratios=(5.9, 3.1))
+        upper, lower = parts
         _draw_strata(lower, strata)
     grid = upper.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
     curve = record.get("by_distance", {}).get(key)

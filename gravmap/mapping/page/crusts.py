@@ -73,8 +73,8 @@ def taught(run: RunFacts) -> str:
     shape = " x ".join(str(each) for each in record.get("shape", []))
     said = (
         f"The network was taught on {count(len(seeds.get('train', [])))} simulated crusts, not on any real ground:"
-        f" layers and intrusions drawn from the prior {prior.get('name', 'that is not on record')}, whose bedrock under cover"
-        " is known, and the gravity they would have."
+        f" layers and intrusions drawn from the prior {prior.get('name', 'that is not on record')}, whose bedrock under"
+        " cover is known, and the gravity they would have."
     )
     return f"{said} Each has {shape} cells." if shape else said
 
