@@ -201,8 +201,9 @@ def _calibrated_strata(result: dict[str, Any]) -> list[str]:
         return []
     parts = " and ".join(heads[kind] for kind in tables)
     return [
-        f"Calibration {parts} (error; and how often the classes that hold 80 % of the probability hold the true one):",
-        f"  {'':<27}{'nodes':>9}{'error':>10}{'after':>10}{'80 %':>10}{'after':>10}",
+        f"Calibration {parts}: its error, and how often the classes that hold 80 % of the probability hold",
+        "the true one, in percent, as the network says it and with the temperatures:",
+        f"  {'':<27}{'nodes':>9}{'error':>10}{'with':>10}{'80 %':>10}{'with':>10}",
         *rows,
     ]
 

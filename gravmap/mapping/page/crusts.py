@@ -53,12 +53,12 @@ def crusts_section(facts: Facts, run: RunFacts) -> str:
     found = run.test.get("under_cover", {})
     parts = [f"<h3>Simulated crusts: {text(run.name)}</h3>", f"<p>{text(taught(run))}</p>"]
     parts.append(
-        _table(found["strata"], "from mapped outcrop")
+        _table(found["strata"], "by distance from mapped outcrop")
         if found.get("strata", {}).get("all", {}).get("nodes")
         else missing("It was not scored on test crusts.")
     )
     if found.get("cover"):
-        parts.append(_table(found["cover"], "of cover"))
+        parts.append(_table(found["cover"], "by thickness of the cover"))
     parts.append(
         f'<div class="say"><p>{text("Test crusts are drawn like those it learned from, by the same generator.")}'
         " On real ground expect less: nothing here measures that.</p></div>"
@@ -93,12 +93,12 @@ def _prior(facts: Facts, run: RunFacts) -> str:
     )
 
 
-def _table(strata: Mapping[str, Any], of: str) -> str:
+def _table(strata: Mapping[str, Any], by: str) -> str:
     """Every predictor by stratum: three measures each, in percent."""
     shown = {name: row for name, row in strata.items() if row["nodes"]}
     heads = "".join(
-        f'<th scope="col" class="n">{text("all cells" if name == "all" else f"{name} {of}")}'
-        f"<br><small>{count(row['nodes'])} cells</small></th>"
+        f'<th scope="col" class="n">{text("all cells" if name == "all" else name)}<br>'
+        f"<small>{count(row['nodes'])} cells</small></th>"
         for name, row in shown.items()
     )
     blocks = []
@@ -112,7 +112,7 @@ def _table(strata: Mapping[str, Any], of: str) -> str:
         )
         blocks.append(f'<tbody><tr class="part"><th colspan="{1 + len(shown)}">{title}</th></tr>{rows}</tbody>')
     return (
-        '<div class="wide"><table class="strata"><thead><tr><th scope="col">Under cover, by predictor</th>'
+        f'<div class="wide strata"><table><thead><tr><th scope="col">Under cover, {by}</th>'
         f"{heads}</tr></thead>{''.join(blocks)}</table></div>"
     )
 

@@ -106,13 +106,14 @@ def page(facts: Facts, fields: Path | None) -> str:
 
 
 def _lead(facts: Facts) -> str:
+    around = " and the outcrop around" if any(facts.settings.get("starts_from_outcrop", [])) else ""
     if "everywhere" not in facts.sheet.tags.get("GRAVMAP_CONTENT", ""):
         said = (
             "Where bedrock crops out, this map shows it as geologists mapped it. Where sediments hide it, a network has"
-            " named it from the gravity above."
+            f" named it from the gravity above{around}."
         )
     else:
-        said = "A network has named the bedrock from the gravity above it, on outcrop and under cover alike."
+        said = f"A network has named the bedrock from the gravity above it{around}, on outcrop and under cover alike."
     return f'<p class="lead">{said}</p>\n<div class="say"><p>{text(verdict(facts))}</p></div>'
 
 

@@ -9,7 +9,7 @@ from gravmap.learning.null_models import NULL_MODELS
 from gravmap.mapping.page.charts import reliability_svg
 from gravmap.mapping.page.crusts import best_case, calibration_strata, crusts_section
 from gravmap.mapping.page.facts import Facts, Protocol, RunFacts
-from gravmap.mapping.page.words import count, figure, listed, missing, percent, swatch, text
+from gravmap.mapping.page.words import THIN, count, figure, listed, missing, percent, swatch, text
 from gravmap.tiling.leak import LEAK_LIMIT
 
 _MEASURES = (("pa", "Accuracy"), ("mpa", "Mean accuracy"), ("miou", "Mean overlap"), ("fwiou", "Weighted overlap"))
@@ -168,10 +168,6 @@ def _reliability(run: RunFacts) -> str:
         if role == "test"
         else f"tuning {held}, which the temperature was chosen on"
     )
-    temperatures = ", ".join(
-        f"{text(key.replace('+', ' and '))} {float(value):.2f}"
-        for key, value in run.calibration["temperatures"].items()
-    )
     ece = f"{percent(before.get('ece'), 1)} before, {percent(after.get('ece'), 1)} after"
     described = f"Reliability diagram of {run.name}: expected calibration error {ece}."
     chart = reliability_svg(described, [("before", before.get("bins", [])), ("after", after.get("bins", []))])
@@ -196,20 +192,23 @@ def _reliability(run: RunFacts) -> str:
         f"<li>{swatch('', 'dot')}<span>calibrated</span></li></ul>"
         f'<table class="reliable"><thead><tr><th scope="col">Measure</th>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table>"
-        f'<p class="soft"><small>{text(run.name)}; logits divided by a temperature, by size of window: {temperatures}.'
-        f"{text(_by_distance(run))}</small></p>{notes}</div></div>{calibration_strata(run)}"
+        f'<p class="soft"><small>{text(run.name)}; logits divided by a temperature, by size of window:'
+        f" {text(_temperatures(run))}.</small></p>{notes}</div></div>{calibration_strata(run)}"
     )
 
 
-def _by_distance(run: RunFacts) -> str:
-    """Temperatures that follow the distance to outcrop, in a sentence of their own."""
+def _temperatures(run: RunFacts) -> str:
+    """What logits are divided by, by size of window, and by distance where it follows that."""
     curves = run.calibration.get("by_distance", {})
-    told = [
-        f"{key.replace('+', ' and ')} "
-        + ", ".join(f"{value:.2f} at {km:g} km" for km, value in zip(each["km"], each["temperature"], strict=True))
-        for key, each in curves.items()
-    ]
-    return f" The map uses, by distance from mapped outcrop: {'; '.join(told)}." if told else ""
+    said = []
+    for key, value in run.calibration["temperatures"].items():
+        told = f"{float(value):.2f}"
+        if key in curves:
+            knots = zip(curves[key]["km"], curves[key]["temperature"], strict=True)
+            following = ", ".join(f"{each:.2f} at {km:g}{THIN}km" for km, each in knots)
+            told = f"{following} from mapped outcrop (one for all ground would be {told})"
+        said.append(f"{key.replace('+', ' and ')} {told}")
+    return "; ".join(said)
 
 
 def _told_once(notes: Sequence[Any]) -> list[str]:
