@@ -20,7 +20,7 @@ _MEASURES = {"pa": "Accuracy", "mpa": "Mean accuracy", "fwiou": "Weighted overla
 
 def best_case(runs: Sequence[RunFacts]) -> str:
     """The scores on test crusts in sentences, and what they are worth."""
-    said = [told for run in runs if (told := _score(run))]
+    said = [told for run in runs if (told := _score(run, len(runs) > 1))]
     if not said:
         return (
             "This map's network was taught on simulated crusts and scored nowhere: nothing is known of how good it is."
@@ -31,14 +31,14 @@ def best_case(runs: Sequence[RunFacts]) -> str:
     )
 
 
-def _score(run: RunFacts) -> str:
+def _score(run: RunFacts, of_several: bool) -> str:
     table = run.test.get("under_cover", {}).get("strata", {})
     if not table.get("all", {}).get("nodes"):
         return ""
     row = table["all"]
     null = max(_NULLS, key=lambda each: float(row[each]["pa"]))
     said = (
-        f"Under the cover of {_crusts(run)} that it never saw, the network {run.name} named"
+        f"Under the cover of {_crusts(run)} that it never saw, the network{' ' + run.name if of_several else ''} named"
         f" {percent(row['network']['pa'])} of the bedrock right; {_NULLS[null]}, which needs no gravity,"
         f" {percent(row[null]['pa'])}."
     )
