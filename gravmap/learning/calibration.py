@@ -23,7 +23,7 @@ from gravmap.errors import InputError
 from gravmap.files import read_json, write_json
 from gravmap.learning.area import TEST, TUNE
 from gravmap.learning.checkpoint import MODEL
-from gravmap.learning.distance_temperature import COLDEST, HOTTEST, DistanceTemperature, fit_by_distance
+from gravmap.learning.distance_temperature import COLDEST, HOTTEST, DistanceTemperature, evenly, fit_by_distance
 from gravmap.learning.held_out import HeldOut
 from gravmap.learning.hidden_ground import Strata, inside
 from gravmap.learning.reliability import log_softmax, reliability
@@ -241,12 +241,14 @@ def _follow_distance(
     """
     mine = held.role == TUNE
     logits, target, weight = held.mean_logits(scales_deg, TUNE), held.target[mine], held.weight[mine]
+    kept = evenly(len(target))
+    logits, target, weight, distance_km = logits[kept], target[kept], weight[kept], distance_km[kept]
     found = fit_by_distance(logits, target, weight, distance_km, temperature)
     if found is None:
         return None, "too few nodes at different distances to mapped outcrop for more than one temperature."
     if min(found.temperature) < COLDEST * 1.01:
         return None, "next to no error at some distance to mapped outcrop; one temperature serves all ground."
-    ground = held.place[mine, 0]
+    ground = held.place[mine, 0][kept]
     pieces = np.unique(ground)
     gain = 0.0
     for piece in pieces if len(pieces) > 1 else ():

@@ -18,7 +18,7 @@ KNOTS_KM = (4.0, 10.0, 20.0, 40.0, 80.0)
 FEWEST_AT_KNOT = 500.0
 """A knot that fewer nodes speak for gives way to its neighbours; a node between two knots counts for both in part."""
 
-MOST_NODES = 100_000
+MOST_NODES = 50_000
 """Of more nodes as many are asked, evenly spread: neighbours say much the same."""
 
 COLDEST, HOTTEST = 0.1, 10.0
@@ -107,10 +107,9 @@ def fit_by_distance(
     knots = knots_for(distance_km)
     if len(knots) < 2:
         return None
-    kept = np.linspace(0, len(target) - 1, min(len(target), MOST_NODES)).astype(np.intp)
-    shares = _shares(distance_km[kept], knots)
-    said, truth, counts = logits[kept].astype(np.float64), target[kept], weight[kept] / weight[kept].sum()
-    true_logit = said[np.arange(len(truth)), truth]
+    shares = _shares(distance_km, knots)
+    said, counts = logits.astype(np.float64), weight / weight.sum()
+    true_logit = said[np.arange(len(target)), target]
 
     def loss(sharpness: Values) -> tuple[float, Values]:
         """Log loss and its derivative by 1/T at the knots."""
@@ -132,6 +131,11 @@ def fit_by_distance(
         found.append((float(ended.fun), steps @ ended.x))
     sharpness = np.clip(min(found, key=lambda each: each[0])[1], 1 / HOTTEST, 1 / COLDEST)
     return DistanceTemperature(knots, tuple(float(1 / each) for each in sharpness))
+
+
+def evenly(count: int) -> NDArray[np.intp]:
+    """Which of so many nodes are asked: :data:`MOST_NODES` at most."""
+    return np.linspace(0, count - 1, min(count, MOST_NODES)).astype(np.intp)
 
 
 def knots_for(distance_km: Values) -> tuple[float, ...]:
