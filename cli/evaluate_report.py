@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .session import Session
+from .train_report import describe_temperature
 
 if TYPE_CHECKING:
     from gravmap.mapping.scoring.evaluate import EvaluateOptions
@@ -232,7 +233,7 @@ def _beside(records: Sequence[Mapping[str, Any]]) -> list[str]:
             before, after = short["before"], short["after"]
             lines.append(
                 f"Calibration of {record['run']}: expected calibration error {before['ece']:.3f} as the network says "
-                f"it, {after['ece']:.3f} with the temperature {short['temperature']:.3g}; log loss {before['nll']:.3f} "
+                f"it, {after['ece']:.3f} with the {describe_temperature(short)}; log loss {before['nll']:.3f} "
                 f"and {after['nll']:.3f}."
             )
     for record in records:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,9 +150,8 @@ def tell_result(session: Session, run_dir: Path, result: dict[str, Any]) -> None
                 f"On {scores['places']} nodes of the {ground}: accuracy {scores['pa']:.3f}, "
                 f"mean accuracy {scores['mpa']:.3f}, mIoU {scores['miou']:.3f}, FWIoU {scores['fwiou']:.3f}."
             )
-    for line in [*_class_table(result), *_under_cover(result)]:
+    for line in [*_class_table(result), *_under_cover(result), _calibrated(result), *_calibrated_strata(result)]:
         session.say(line)
-    session.say(_calibrated(result))
     session.say(f"{kept} Wrote {run_dir}; `gravmap predict` takes it.")
     session.result({"run": str(run_dir), **result})
 
@@ -170,10 +170,42 @@ def _calibrated(result: dict[str, Any]) -> str:
         if before is not None:
             return (
                 f"Expected calibration error on the {_ground(result, name)}: {before:.3f} as the network says it, "
-                f"{after:.3f} with the temperature {short['temperature']:.3g} of the {_ground(result, 'tune')} "
+                f"{after:.3f} with the {describe_temperature(short)} of the {_ground(result, 'tune')} "
                 "(reliability.png)."
             )
     return "No labelled held-out node: how far the probabilities can be believed is not known."
+
+
+def describe_temperature(short: Mapping[str, Any]) -> str:
+    """One temperature, or those by distance to mapped outcrop."""
+    curve = short.get("by_distance")
+    if not curve:
+        return f"temperature {short['temperature']:.3g}"
+    ends = [f"{curve['temperature'][place]:.3g} at {curve['km'][place]:g} km" for place in (0, -1)]
+    return f"temperatures by distance from outcrop ({' to '.join(ends)})"
+
+
+def _calibrated_strata(result: dict[str, Any]) -> list[str]:
+    """Calibration error and coverage before and after, by distance from outcrop and by thickness of cover."""
+    tables = result["calibration"].get("test_strata", {})
+    heads = {"distance": "by distance from outcrop", "cover": "by thickness of cover"}
+    rows: list[str] = []
+    for kind, table in tables.items():
+        for name, row in table.items():
+            if row["nodes"] and not (name == "all" and rows):
+                told = [f"{row[when]['ece']:.3f}" for when in ("before", "after")]
+                told += [f"{100 * row[when]['coverage']:.1f}" for when in ("before", "after")]
+                label = name if name == "all" else f"{name} {'away' if kind == 'distance' else 'of cover'}"
+                rows.append(f"  {label:<27}{row['nodes']:>9}" + "".join(f"{each:>10}" for each in told))
+    if not rows:
+        return []
+    parts = " and ".join(heads[kind] for kind in tables)
+    return [
+        f"Calibration {parts}: its error, and how often the classes that hold 80 % of the probability hold",
+        "the true one, in percent, as the network says it and with the temperatures:",
+        f"  {'':<27}{'nodes':>9}{'error':>10}{'with':>10}{'80 %':>10}{'with':>10}",
+        *rows,
+    ]
 
 
 def _class_table(result: dict[str, Any]) -> list[str]:

@@ -1,4 +1,6 @@
-"""How far a network's probabilities can be believed: one temperature per set of window sizes, and what it changes.
+"""How far a network's probabilities can be believed: temperatures per set of window sizes, and what they change.
+
+One for all ground, and for networks that start from mapped outcrop one that follows the distance to it.
 
 Written at the end of training as ``calibration.json`` beside the weights; `predict` divides logits by it.
 """
@@ -9,7 +11,7 @@ import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ from gravmap.errors import InputError
 from gravmap.files import read_json, write_json
 from gravmap.learning.area import TEST, TUNE
 from gravmap.learning.checkpoint import MODEL
+from gravmap.learning.distance_temperature import COLDEST, HOTTEST, DistanceTemperature, evenly, fit_by_distance
 from gravmap.learning.held_out import HeldOut
+from gravmap.learning.hidden_ground import Strata, inside
 from gravmap.learning.reliability import log_softmax, reliability
 from gravmap.units import format_angle
 
@@ -29,9 +33,6 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 FILE = "calibration.json"
-
-COLDEST, HOTTEST = 0.1, 10.0
-"""Temperatures are looked for between these."""
 
 FEWEST_NODES = 50
 """Fewer labelled tuning nodes measure no temperature."""
@@ -52,11 +53,15 @@ class Calibration:
         Sides of windows that were looked at, degrees.
     record : dict
         All of ``calibration.json``.
+    by_distance : dict of str to DistanceTemperature
+        The same names to what takes the number's place where it follows the distance to mapped outcrop; empty where
+        it does not.
     """
 
     temperatures: Mapping[str, float]
     scales: tuple[float, ...]
     record: Mapping[str, Any]
+    by_distance: Mapping[str, DistanceTemperature] = field(default_factory=dict)
 
     def temperature(self, scales_deg: Sequence[float]) -> float:
         """The temperature of logits averaged over windows of these sizes.
@@ -69,6 +74,14 @@ class Calibration:
         scales_deg : sequence of float
             Sides of the windows, degrees.
         """
+        return self.temperatures[self._key(scales_deg)]
+
+    def divisor(self, scales_deg: Sequence[float]) -> float | DistanceTemperature:
+        """What logits averaged over windows of these sizes are divided by, everywhere or by distance to outcrop."""
+        key = self._key(scales_deg)
+        return self.by_distance.get(key, self.temperatures[key])
+
+    def _key(self, scales_deg: Sequence[float]) -> str:
         key = scales_key(scales_deg)
         if key not in self.temperatures:
             measured = {scales_key([scale]) for scale in self.scales}
@@ -77,7 +90,7 @@ class Calibration:
             told = [name.replace("+", " and ") for name in (key, other)]
             log.warning("The run measured no temperature for windows of %s; that of %s is taken.", *told)
             key = other
-        return self.temperatures[key]
+        return key
 
 
 def scales_key(scales_deg: Sequence[float]) -> str:
@@ -113,13 +126,16 @@ def read_calibration(run_folder: Path) -> Calibration | None:
         scales = tuple(float(scale) for scale in record["scales"])
         if scales_key(scales) not in temperatures or not all(0 < value < 1e6 for value in temperatures.values()):
             raise ValueError("temperatures that make no sense")
+        by_distance = {
+            str(key): DistanceTemperature.from_dict(each) for key, each in record.get("by_distance", {}).items()
+        }
         belongs = record["model_sha256"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged: {error}.", "Train anew, or take the file away: T is 1 then.") from None
     if belongs != weights_sha256(run_folder):
         log.warning("%s belongs to other weights than %s.safetensors beside it; it is not used.", path, MODEL)
         return None
-    return Calibration(temperatures, scales, record)
+    return Calibration(temperatures, scales, record, by_distance)
 
 
 def weights_sha256(run_folder: Path) -> str:
@@ -148,17 +164,15 @@ def fit_temperature(logits: NDArray[np.float32], target: NDArray[np.int64], weig
     ----------
     Guo et al. (2017), arXiv:1706.04599.
     """
-    places = np.arange(len(target))
 
     def loss(log_temperature: float) -> float:
-        told = log_softmax(logits, math.exp(log_temperature))[places, target]
-        return float(-(weight * told).sum() / weight.sum())
+        return log_loss(logits, target, weight, math.exp(log_temperature)) / float(weight.sum())
 
     limits = (math.log(COLDEST), math.log(HOTTEST))
     return math.exp(float(minimize_scalar(loss, bounds=limits, method="bounded", options={"xatol": 1e-4}).x))
 
 
-def calibrate(held: HeldOut, default_deg: Sequence[float]) -> dict[str, Any]:
+def calibrate(held: HeldOut, default_deg: Sequence[float], strata: Strata | None = None) -> dict[str, Any]:
     """Fit temperatures on the tuning nodes; measure reliability before and after on these and on the test nodes.
 
     Parameters
@@ -167,14 +181,19 @@ def calibrate(held: HeldOut, default_deg: Sequence[float]) -> dict[str, Any]:
         What the network says of held-out ground, for every size of window that was looked at.
     default_deg : sequence of float
         The sizes a map is made with unless others are asked for: what the reliability is told of.
+    strata : dict, optional
+        From :func:`gravmap.learning.hidden_ground.strata_of`: with ``distance`` temperatures follow it, too.
 
     Returns
     -------
     dict
         JSON-able: `temperatures`, `scales`, `default_scales`, `notes` (in plain words, what could not be measured), and
         `tune` and `test`, each `nodes` and :func:`gravmap.learning.reliability.reliability` `before` and `after` (None
-        where there is no node).
+        where there is no node). With strata also `by_distance` (names of scales to knots), and in `tune` and `test`
+        `one` (with the one temperature, where `after` is with those by distance) and `strata`: kind to name to the
+        same again.
     """
+    strata = strata or {}
     scales = sorted(held.logits)
     tune = held.role == TUNE
     notes = []
@@ -183,7 +202,8 @@ def calibrate(held: HeldOut, default_deg: Sequence[float]) -> dict[str, Any]:
             f"{nodes} labelled nodes in the tuning blocks, {FEWEST_NODES} are needed: no temperature was fitted, "
             "probabilities are the network's own."
         )
-    temperatures = {}
+    temperatures: dict[str, float] = {}
+    by_distance: dict[str, DistanceTemperature] = {}
     for chosen in _combinations(scales, default_deg):
         key, temperature = scales_key(chosen), 1.0
         if nodes >= FEWEST_NODES:
@@ -194,15 +214,64 @@ def calibrate(held: HeldOut, default_deg: Sequence[float]) -> dict[str, Any]:
                 temperature = 1.0
             elif temperature > HOTTEST / 1.01:
                 notes.append(f"{key}: on the tuning blocks the network is hardly better than a guess.")
+            elif "distance" in strata:
+                found, note = _follow_distance(held, chosen, strata["distance"][0][tune], temperature)
+                notes += [f"{key}: {note}"] if note else []
+                by_distance |= {key: found} if found else {}
         temperatures[key] = temperature
+    default = scales_key(default_deg)
     return {
         "temperatures": temperatures,
         "scales": scales,
         "default_scales": sorted(default_deg),
         "notes": notes,
-        "tune": _before_and_after(held, default_deg, TUNE, temperatures[scales_key(default_deg)]),
-        "test": _before_and_after(held, default_deg, TEST, temperatures[scales_key(default_deg)]),
+        **({"by_distance": {key: each.to_dict() for key, each in by_distance.items()}} if by_distance else {}),
+        "tune": _told(held, default_deg, TUNE, temperatures[default], by_distance.get(default), strata),
+        "test": _told(held, default_deg, TEST, temperatures[default], by_distance.get(default), strata),
     }
+
+
+def _follow_distance(
+    held: HeldOut, scales_deg: Sequence[float], distance_km: NDArray[np.float64], temperature: float
+) -> tuple[DistanceTemperature | None, str]:
+    """Temperatures by distance, or why there are none.
+
+    They have more freedom than one temperature, and held-out ground is few pieces. So they are kept only where, fitted
+    without each piece of tuning ground in turn, they are likelier there than one temperature fitted without it.
+    """
+    mine = held.role == TUNE
+    logits, target, weight = held.mean_logits(scales_deg, TUNE), held.target[mine], held.weight[mine]
+    kept = evenly(len(target))
+    logits, target, weight, distance_km = logits[kept], target[kept], weight[kept], distance_km[kept]
+    found = fit_by_distance(logits, target, weight, distance_km, temperature)
+    if found is None:
+        return None, "too few nodes at different distances to mapped outcrop for more than one temperature."
+    if min(found.temperature) < COLDEST * 1.01:
+        return None, "next to no error at some distance to mapped outcrop; one temperature serves all ground."
+    ground = held.place[mine, 0][kept]
+    pieces = np.unique(ground)
+    gain = 0.0
+    for piece in pieces if len(pieces) > 1 else ():
+        away, here = ground != piece, ground == piece
+        one = fit_temperature(logits[away], target[away], weight[away])
+        other = fit_by_distance(logits[away], target[away], weight[away], distance_km[away], one)
+        if other is not None:
+            gain += log_loss(logits[here], target[here], weight[here], one)
+            gain -= log_loss(logits[here], target[here], weight[here], other.at(distance_km[here]))
+    if len(pieces) > 1 and gain <= 0:
+        return None, "temperatures by distance did no better than one on the tuning ground they were not fitted on."
+    return found, ""
+
+
+def log_loss(
+    logits: NDArray[np.float32],
+    target: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    temperature: float | NDArray[np.float64],
+) -> float:
+    """Sum of - w ln p of the true classes, at one temperature or one for each place."""
+    told = log_softmax(logits, temperature)[np.arange(len(target)), target]
+    return float(-(weight * told).sum())
 
 
 def _combinations(scales: list[float], default_deg: Sequence[float]) -> list[tuple[float, ...]]:
@@ -213,13 +282,37 @@ def _combinations(scales: list[float], default_deg: Sequence[float]) -> list[tup
     return [each for count in range(1, len(scales) + 1) for each in itertools.combinations(scales, count)]
 
 
-def _before_and_after(held: HeldOut, scales_deg: Sequence[float], role: int, temperature: float) -> dict[str, Any]:
+def _told(
+    held: HeldOut,
+    scales_deg: Sequence[float],
+    role: int,
+    temperature: float,
+    by_distance: DistanceTemperature | None,
+    strata: Strata,
+) -> dict[str, Any]:
+    """Reliability of one role's nodes, all together and stratum by stratum."""
     mine = held.role == role
-    if not mine.any():
-        return {"nodes": 0, "before": None, "after": None}
     logits, target, weight = held.mean_logits(scales_deg, role), held.target[mine], held.weight[mine]
-    before, after = (reliability(log_softmax(logits, divisor), target, weight) for divisor in (1.0, temperature))
-    return {"nodes": int(mine.sum()), "before": before, "after": after}
+    ways: dict[str, float | NDArray[np.float64]] = {"before": 1.0, "after": temperature}
+    if by_distance is not None:
+        ways |= {"one": temperature, "after": by_distance.at(strata["distance"][0][mine])}
+    said = {when: log_softmax(logits, divisor) for when, divisor in ways.items()}
+
+    def measured(chosen: NDArray[np.bool_], drawn: bool = True) -> dict[str, Any]:
+        found: dict[str, Any] = {"nodes": int(chosen.sum())}
+        for when, each in said.items():
+            found[when] = reliability(each[chosen], target[chosen], weight[chosen]) if chosen.any() else None
+            if found[when] and not (drawn and when in ("before", "after")):
+                del found[when]["bins"]  # for pictures alone
+        return found
+
+    found = measured(np.ones(len(target), np.bool_))
+    if strata:
+        found["strata"] = {
+            kind: {name: measured(inside(values[mine], stratum), kind == "distance") for name, stratum in named.items()}
+            for kind, (values, named) in strata.items()
+        }
+    return found
 
 
 def write_calibration(run_folder: Path, record: Mapping[str, Any]) -> None:

@@ -134,7 +134,8 @@ def crust_grounds(
     Parameters
     ----------
     pool : callable
-        Given seeds and who is told of them, makes their arrays in the same order.
+        Given seeds and who is told of them, makes their arrays in the same order: what :func:`crust_ground` takes, and
+        ``cover_m`` (ny, nx) float32, the thickness of the cover in metres.
     seeds : dict of str to list of int
         Of ``train``, ``tune`` and ``test``, as :func:`crust_seeds` gives them.
     record : dict
@@ -145,18 +146,23 @@ def crust_grounds(
         Told the crusts made and the contexts spread out.
     """
     every = [(seed, role) for name, role in _ROLES.items() for seed in seeds[name]]
-    made = []
+    made, cover_m = [], []
 
     def making(done: int, total: int, note: str = "") -> None:
         progress(done, 2 * total, note)  # the other half is the contexts
 
     arrays = list(pool([seed for seed, _ in every], making))[::-1]
     for number, (_, role) in enumerate(every, 1):
-        made.append(crust_ground(arrays.pop(), role, scales_deg, cache))  # popped, or every field would be held twice
+        crust = arrays.pop()  # popped, or every field would be held twice
+        made.append(crust_ground(crust, role, scales_deg, cache))
+        if role != TRAIN:
+            cover_m.append(crust["cover_m"])
         progress(len(every) + number, 2 * len(every), "their outcrop spread out")
     first, second = len(seeds["train"]), len(seeds["train"]) + len(seeds["tune"])
     said = {"on": CRUSTS, **record, "seeds": seeds}
-    return Grounds(tuple(made[:first]), tuple(made[first:second]), tuple(made[second:]), record=said)
+    return Grounds(
+        tuple(made[:first]), tuple(made[first:second]), tuple(made[second:]), record=said, cover_m=tuple(cover_m)
+    )
 
 
 def _context(area: Area, known: NDArray[np.uint8], cache: Path | None) -> NDArray[np.float32]:

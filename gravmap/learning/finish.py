@@ -13,6 +13,7 @@ from gravmap.learning.checkpoint import load_model, save_model
 from gravmap.learning.curves import draw_curves
 from gravmap.learning.evaluation import default_scales, scoring_scale
 from gravmap.learning.held_out import HeldOut
+from gravmap.learning.hidden_ground import strata_of
 from gravmap.learning.hidden_scores import hidden_scores, with_foreign_gravity
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.reliability_figure import draw_reliability
@@ -50,7 +51,8 @@ def finish(run: Run, progress: Progress = silent) -> dict[str, Any]:
         progress(steps, steps, f"the best weights on held-out ground: {done} of {total} windows")
 
     held = run.held_out(tell)
-    record = calibrate(held, default_scales(run.scales_deg, run.group.device.type))
+    strata = strata_of(run.grounds, held)
+    record = calibrate(held, default_scales(run.scales_deg, run.group.device.type), strata)
     test = _test_scores(run, held)
     result = {
         "tune": spec.scores["tune"],
@@ -81,14 +83,32 @@ def _test_scores(run: Run, held: HeldOut) -> dict[str, Any]:
 
 
 def _in_short(record: dict[str, Any]) -> dict[str, Any]:
-    """Temperature and expected calibration errors of the default map; None where there was no node."""
-    short: dict[str, Any] = {"scales": record["default_scales"]}
-    short["temperature"] = record["temperatures"][scales_key(record["default_scales"])]
+    """Temperatures and expected calibration errors of the default map; None where there was no node.
+
+    With outcrop as context also of the test ground, stratum by stratum: nodes, error and coverage before and after.
+    """
+    key = scales_key(record["default_scales"])
+    short: dict[str, Any] = {"scales": record["default_scales"], "temperature": record["temperatures"][key]}
+    if "by_distance" in record:
+        short["by_distance"] = record["by_distance"].get(key)
     for name in ("tune", "test"):
         for when in ("before", "after"):
             measured = record[name][when]
             short[f"{name}_ece_{when}"] = None if measured is None else measured["ece"]
+    if "strata" in record["test"]:
+        short["test_strata"] = {
+            kind: {name: _row(row) for name, row in {"all": record["test"], **rows}.items()}
+            for kind, rows in record["test"]["strata"].items()
+        }
     return short
+
+
+def _row(measured: dict[str, Any]) -> dict[str, Any]:
+    """Nodes; calibration error, coverage, classes in a set and log loss of each way, None where there is no node."""
+    ways = {when: measured[when] for when in ("before", "one", "after") if when in measured}
+    return {"nodes": measured["nodes"]} | {
+        when: each and {key: each[key] for key in ("ece", "coverage", "set_size", "nll")} for when, each in ways.items()
+    }
 
 
 def _write(run: Run, result: dict[str, Any], record: dict[str, Any]) -> None:

@@ -11,15 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gravmap.errors import InputError
-from gravmap.files import read_json, write_json
+from gravmap.files import atomic_path, read_json, write_json
 from gravmap.learning.area import TEST, TRAIN, TUNE, Area
 from gravmap.learning.cut_grounds import CutGrounds
 from gravmap.learning.null_models import known_labels
 from gravmap.learning.outcrop import is_context, with_context
 
 CRUSTS = "crusts"
-_LIST = "grounds.json"
+_LIST, _COVER = "grounds.json", "cover.npz"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Grounds:
         Of a region that is taught with outcrop as context: crops are drawn from these instead of `train`.
     record : dict
         JSON-able: what the grounds are, where they are no region's (kept with the weights as ``taught_on``).
+    cover_m : tuple of (ny, nx) float32 array
+        Metres of cover at the nodes of each of `tune`, then of each of `test`; empty where nobody knows them.
 
     Raises
     ------
@@ -48,6 +53,7 @@ class Grounds:
     test: tuple[Area, ...]
     cuts: CutGrounds | None = None
     record: dict[str, Any] = field(default_factory=dict)
+    cover_m: tuple[NDArray[np.float32], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.train:
@@ -150,6 +156,8 @@ class Grounds:
         for area in self.every:
             area.save(folder / files[id(area)])
         lists = {name: [files[id(area)] for area in getattr(self, name)] for name in ("train", "tune", "test")}
+        with atomic_path(folder / _COVER) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, *self.cover_m)
         write_json(folder / _LIST, {**lists, "record": self.record})
 
     @classmethod
@@ -164,4 +172,6 @@ class Grounds:
         lists = read_json(folder / _LIST, "gravmap train")
         read = {file: Area.load(folder / file) for name in ("train", "tune", "test") for file in lists[name]}
         train, tune, test = (tuple(read[file] for file in lists[name]) for name in ("train", "tune", "test"))
-        return cls(train, tune, test, record=lists["record"])
+        with np.load(folder / _COVER, allow_pickle=False) as stored:
+            cover_m = tuple(stored[name] for name in stored.files)
+        return cls(train, tune, test, record=lists["record"], cover_m=cover_m)

@@ -13,14 +13,14 @@ from gravmap.learning import baselines
 from gravmap.learning.area import TEST, TUNE, Area
 from gravmap.learning.grounds import Grounds
 from gravmap.learning.held_out import HeldOut
+from gravmap.learning.hidden_ground import inside, strata_of
 from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.outcrop import DISTANCE_KM, PREFIX, context_names, is_context
+from gravmap.learning.outcrop import context_names, is_context
 
 NETWORK, NEAREST, DIFFUSION, FOREIGN = "network", "nearest_outcrop", "label_diffusion", "foreign_gravity"
 NULLS = (NEAREST, DIFFUSION)
 
-STRATA = {"all": (0.0, np.inf), "under 10 km": (0.0, 10.0), "10 to 30 km": (10.0, 30.0), "over 30 km": (30.0, np.inf)}
-"""Distances from mapped outcrop: from, which is in no stratum but the first, to, which is in."""
+EVERYWHERE = {"all": (0.0, np.inf)}
 
 MEASURES = ("pa", "mpa", "fwiou")
 
@@ -47,34 +47,36 @@ def hidden_scores(
     -------
     dict
         ``strata``: name to ``nodes`` and, for every predictor, ``pa``, ``mpa`` and ``fwiou`` (None where there is no
-        node). ``gain``: the network less the better null model, measure by measure. ``crusts``: over all cells of each
-        crust the same measures of every predictor.
+        node). ``gain``: the network less the better null model, measure by measure. ``cover``: as ``strata``, by
+        kilometres of cover, where these are known. ``crusts``: over all cells of each crust the same measures of every
+        predictor.
     """
     mine = held.role == role
     truth, place = held.target[mine], held.place[mine]
     said = {NETWORK: named, **{null: np.zeros_like(truth) for null in NULLS}}
     if foreign is not None:
         said[FOREIGN] = foreign
-    distance = np.zeros(len(truth))
+    lying = strata_of(grounds, held)
     for number, area in _asked(grounds):
         here = place[:, 0] == number
         if here.any():
             nodes = place[here, 1]
-            distance[here] = distance_km(area).ravel()[nodes]
             for null, classes in null_classes(area).items():
                 said[null][here] = classes.ravel()[nodes]
     names = [str(each["name"]) for each in grounds.classes]
-    strata: dict[str, Any] = {}
-    for name, (above, most) in STRATA.items():
-        inside = (distance <= most) & ((distance > above) | (above == 0))
-        strata[name] = {"nodes": int(inside.sum())} | {
-            each: _measured(truth[inside], values[inside], names) for each, values in said.items()
-        }
+    tables: dict[str, Any] = {"strata": {}}
+    for kind, (values, strata) in lying.items():
+        table = tables["strata"] if kind == "distance" else tables.setdefault(kind, {})
+        for name, stratum in {**(EVERYWHERE if kind == "distance" else {}), **strata}.items():
+            chosen = inside(values[mine], stratum)
+            table[name] = {"nodes": int(chosen.sum())} | {
+                each: _measured(truth[chosen], classes[chosen], names) for each, classes in said.items()
+            }
     crusts = [
         {each: _measured(truth[here], values[here], names) for each, values in said.items()}
         for here in (place[:, 0] == number for number in np.unique(place[:, 0]))
     ]
-    return {"strata": strata, "gain": {name: _gain(row) for name, row in strata.items()}, "crusts": crusts}
+    return {**tables, "gain": {name: _gain(row) for name, row in tables["strata"].items()}, "crusts": crusts}
 
 
 def with_foreign_gravity(grounds: Grounds, role: int) -> Grounds:
@@ -85,12 +87,6 @@ def with_foreign_gravity(grounds: Grounds, role: int) -> Grounds:
         for area, other in zip(areas, [*areas[1:], *areas[:1]], strict=True)
     )
     return Grounds(moved, moved, moved, record=grounds.record)
-
-
-def distance_km(area: Area) -> NDArray[np.float64]:
-    """Distance of each node to mapped outcrop, out of the context; (ny, nx)."""
-    told = area.fields[area.channels.index(f"{PREFIX}distance")]
-    return np.asarray(DISTANCE_KM * np.expm1(told.astype(np.float64)))
 
 
 def null_classes(area: Area) -> dict[str, NDArray[np.int64]]:

@@ -32,16 +32,22 @@ LEAST = 1e-3
 
 DISTANCE_KM = 10.0
 PREFIX = f"{CONTEXT}_"
+DISTANCE = f"{PREFIX}distance"
 
 
 def context_names(classes: int) -> list[str]:
     """Names of the context's fields, K + 2 of them, the classes' first."""
-    return [f"{PREFIX}{index}" for index in range(1, classes + 1)] + [f"{PREFIX}distance", f"{PREFIX}known"]
+    return [f"{PREFIX}{index}" for index in range(1, classes + 1)] + [DISTANCE, f"{PREFIX}known"]
 
 
 def is_context(name: str) -> bool:
     """Whether a field is of the outcrop, not of gravity."""
     return name.startswith(PREFIX)
+
+
+def told_km(plane: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Kilometres to the nearest outcrop, out of values of the field `outcrop_distance`."""
+    return np.asarray(DISTANCE_KM * np.expm1(plane.astype(np.float64)))
 
 
 def in_short(names: Iterable[str]) -> list[str]:

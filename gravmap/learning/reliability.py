@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 BINS = 15
 
+HELD = 0.8
+"""Of the probability: the classes that hold so much of it should hold the true one as often."""
+
 Values = NDArray[np.float64]
 
 
-def log_softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> Values:
-    """Logarithms of the probabilities of logits (n, K) divided by a temperature."""
-    scaled = logits.astype(np.float64) / temperature
+def log_softmax(logits: NDArray[np.floating], temperature: float | Values = 1.0) -> Values:
+    """Logarithms of the probabilities of logits (n, K) divided by a temperature, or by one for each place (n,)."""
+    scaled = logits.astype(np.float64) / (np.reshape(temperature, (-1, 1)) if np.ndim(temperature) else temperature)
     scaled -= scaled.max(axis=1, keepdims=True)
     result: Values = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
     return result
@@ -47,8 +50,9 @@ def reliability(
     Returns
     -------
     dict
-        JSON-able: `ece`, `classwise_ece`, `nll`, `brier`, and `bins`, from low to high confidence, each with `low`,
-        `high`, `share` (of the weight), `confidence` and `accuracy` (means in the bin, None in an empty one).
+        JSON-able: `ece`, `classwise_ece`, `nll`, `brier`, `coverage` and `set_size` (:func:`coverage`), and `bins`,
+        from low to high confidence, each with `low`, `high`, `share` (of the weight), `confidence` and `accuracy`
+        (means in the bin, None in an empty one).
 
     Raises
     ------
@@ -70,12 +74,15 @@ def reliability(
     truth[np.arange(count), target] = 1.0
     named = probability.argmax(axis=1)
     share, confidence, accuracy = _binned(probability.max(axis=1), (named == target).astype(np.float64), weight, bins)
+    covered, size = coverage(probability, target, weight)
     per_class = [_error(*_binned(probability[:, each], truth[:, each], weight, bins)) for each in range(classes)]
     return {
         "ece": _error(share, confidence, accuracy),
         "classwise_ece": float(np.mean(per_class)),
         "nll": float(-(weight * log_probability[np.arange(count), target]).sum()),
         "brier": float((weight * ((probability - truth) ** 2).sum(axis=1)).sum()),
+        "coverage": covered,
+        "set_size": size,
         "bins": [
             {
                 "low": number / bins,
@@ -87,6 +94,43 @@ def reliability(
             for number in range(bins)
         ],
     }
+
+
+def coverage(probability: Values, target: NDArray[np.int64], weight: Values, held: float = HELD) -> tuple[float, float]:
+    """How often the classes that hold a share of the probability hold the true one, and how many they are.
+
+    Classes are taken from the likeliest on until they hold the share. The last one is more than is needed to hold it
+    just so: it counts with the part that is needed, or sets of whole classes would be right too often even where every
+    probability is true.
+
+    Parameters
+    ----------
+    probability : (n, K) float64
+        Of each class.
+    target : (n,) int64
+        True classes, 0..K-1.
+    weight : (n,) float64
+        How much each place counts.
+    held : float
+        The share, above 0 and below 1.
+
+    Returns
+    -------
+    (float, float)
+        The share of places whose true class is in the set, which is `held` where probabilities are true; and the mean
+        number of classes in a set.
+
+    References
+    ----------
+    Romano, Sesia & Candes (2020), arXiv:2006.02544, for such sets and their random last class, whose mean this is.
+    """
+    order = np.argsort(-probability, axis=1, kind="stable")
+    ranked = np.take_along_axis(probability, order, axis=1)
+    before = np.cumsum(ranked, axis=1) - ranked
+    part = np.clip((held - before) / np.maximum(ranked, np.finfo(np.float64).tiny), 0, 1)
+    is_true = order == target[:, None]
+    share = weight / weight.sum()
+    return float((share * (part * is_true).sum(axis=1)).sum()), float((share * part.sum(axis=1)).sum())
 
 
 def _binned(stated: Values, came_true: Values, weight: Values, bins: int) -> tuple[Values, Values, Values]:

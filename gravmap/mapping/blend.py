@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gravmap.learning.distance_temperature import DistanceTemperature
 from gravmap.learning.mosaic import normalise, window_cells, window_weight
 from gravmap.mapping.plan import Pass, Plan
 
@@ -46,7 +47,8 @@ class Blender:
     """Blends the windows that touch a block.
 
     Logits of one scale are weighted by their windows' Hann weights, averaged over the scales that reach a cell,
-    divided by the run's temperature, and become probabilities; these are averaged over the runs.
+    divided by the run's temperature (where it follows the distance to outcrop, the one there), and become
+    probabilities; these are averaged over the runs.
 
     Parameters
     ----------
@@ -54,12 +56,22 @@ class Blender:
         Cells and passes.
     folder : Path
         The map's folder, with the files of all passes.
-    temperatures : sequence of float
+    temperatures : sequence of float or DistanceTemperature
         For each run.
+    distance_km : callable, optional
+        Given rows and columns of a rectangle, the distance of its cells to mapped outcrop, (h, w); asked where a run's
+        temperatures follow it.
     """
 
-    def __init__(self, plan: Plan, folder: Path, temperatures: Sequence[float]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        temperatures: Sequence[float | DistanceTemperature],
+        distance_km: Callable[[slice, slice], NDArray[np.floating]] | None = None,
+    ) -> None:
         self._plan, self._folder, self._temperatures = plan, folder, tuple(temperatures)
+        self._distance_km = distance_km
         grid = plan.grid
         self._cells = {each.name: window_cells(np.array(each.wsen), grid.lat_deg, grid.lon_deg) for each in plan.passes}
 
@@ -69,7 +81,7 @@ class Blender:
         mean, squares = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         votes = np.zeros(shape, np.float32)
         for run, passes in groupby(self._plan.passes, key=lambda each: each.run):
-            probability = self._run(list(passes), rows, columns, self._temperatures[run], votes)
+            probability = softmax(self._logits(list(passes), rows, columns, votes) / self._divisor(run, rows, columns))
             # Welford's way to mean and spread: nothing is lost where runs agree.
             away = probability - mean
             mean += away / np.float32(run + 1)
@@ -86,10 +98,19 @@ class Blender:
             np.where(known, np.sqrt(np.maximum(variance, 0)), unknown).astype(np.float32),
         )
 
-    def _run(
-        self, passes: list[Pass], rows: slice, columns: slice, temperature: float, votes: NDArray[np.float32]
+    def _divisor(self, run: int, rows: slice, columns: slice) -> NDArray[np.float32]:
+        """What a run's logits are divided by, a number or (h, w)."""
+        temperature = self._temperatures[run]
+        if not isinstance(temperature, DistanceTemperature):
+            return np.asarray(temperature, np.float32)
+        if self._distance_km is None:
+            raise ValueError("temperatures follow the distance to outcrop, and nobody says it")
+        return temperature.at(self._distance_km(rows, columns)).astype(np.float32)
+
+    def _logits(
+        self, passes: list[Pass], rows: slice, columns: slice, votes: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """One run's probabilities (K, h, w); its windows' votes are added, one in all for every cell."""
+        """One run's logits (K, h, w); its windows' votes are added, one in all for every cell."""
         total = np.zeros_like(votes)
         named = np.zeros_like(votes)
         reached = np.zeros(votes.shape[1:], np.float32)
@@ -99,9 +120,8 @@ class Blender:
             total[:, here] += blended[:, here]
             named[:, here] += voted[:, here]
             reached += here
-        logits = normalise(total, reached) / np.float32(temperature)
         votes += np.where(reached > 0, named / np.maximum(reached, 1), 0)
-        return softmax(logits)
+        return normalise(total, reached)
 
     def _scale(
         self, passes: list[Pass], rows: slice, columns: slice, shape: tuple[int, ...]

@@ -97,6 +97,31 @@ class FieldReader:
                 raise ValueError(f"{name} is asked for before the outcrop is laid")
         return np.stack(parts).astype(np.float32)
 
+    def between(self, name: str, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float32]:
+        """One field at places between nodes, bilinear; beyond the outermost as on them.
+
+        Parameters
+        ----------
+        name : str
+            As in :meth:`read`.
+        lat, lon : (h,), (w,) float64
+            Degrees. What a place gets does not hang on the others that are asked for.
+
+        Returns
+        -------
+        (h, w) float32
+            NaN where a node around is unknown.
+        """
+        west, south, east, north = self.nodes_wsen
+        top, down = _split((north - lat) / (north - south) * (self.lat.size - 1), self.lat.size)
+        left, right = _split((lon - west) / (east - west) * (self.lon.size - 1), self.lon.size)
+        rows, columns = slice(int(top.min()), int(top.max()) + 2), slice(int(left.min()), int(left.max()) + 2)
+        values = self.read([name], rows, columns)[0].astype(np.float64)
+        top, left, down = (top - rows.start)[:, None], (left - columns.start)[None, :], down[:, None]
+        upper = values[top, left] * (1 - right) + values[top, left + 1] * right
+        lower = values[top + 1, left] * (1 - right) + values[top + 1, left + 1] * right
+        return np.asarray(upper * (1 - down) + lower * down, np.float32)
+
     def nearest(
         self, lat: NDArray[np.float64], lon: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -105,3 +130,9 @@ class FieldReader:
         row = np.rint((north - lat) / (north - south) * (self.lat.size - 1)).astype(np.int64)
         column = np.rint((lon - west) / (east - west) * (self.lon.size - 1)).astype(np.int64)
         return np.clip(row, 0, self.lat.size - 1), np.clip(column, 0, self.lon.size - 1)
+
+
+def _split(position: NDArray[np.float64], count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The node before each position, never the last, and the part of the way to the next."""
+    before = np.clip(np.floor(position), 0, count - 2).astype(np.int64)
+    return before, np.clip(position - before, 0.0, 1.0)

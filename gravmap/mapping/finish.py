@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.geology import Legend
+from gravmap.learning.outcrop import in_short
 from gravmap.mapping.page.pictures import draw_pictures
 from gravmap.mapping.page.report import write_report
 from gravmap.mapping.page.words import region_title
@@ -143,4 +144,4 @@ def _notes(folder: Path, plan: Plan) -> list[str]:
 
 
 def _channels(model: Mapping[str, Any]) -> str:
-    return ", ".join(str(entry.get("field", entry["kind"])) for entry in model["inputs"])
+    return ", ".join(in_short(str(entry.get("field", entry["kind"])) for entry in model["inputs"]))

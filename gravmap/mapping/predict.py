@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gravmap import __version__
 from gravmap.files import check_room, sha256
 from gravmap.geology import LabelFile
+from gravmap.learning.distance_temperature import DistanceTemperature
+from gravmap.learning.outcrop import DISTANCE, told_km
 from gravmap.mapping.assemble import Assembler
 from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
@@ -110,6 +114,7 @@ def predict(
     options: Options | None = None,
     overwrite: bool = False,
     command: str = "",
+    prior_verdicts: Sequence[Mapping[str, Any]] = (),
     progress: Progress = silent,
 ) -> Prediction:
     """Map the bedrock of a region and write the map's files.
@@ -141,6 +146,9 @@ def predict(
         Replace an earlier map.
     command : str
         The command line as typed, for the record.
+    prior_verdicts : sequence of mapping
+        Whether the region is like the crusts of a prior, for the record and the page: ``prior`` (``name``, ``sha256``),
+        ``state``, ``headline`` and ``advice``, a sentence and several. Shown for the networks taught on that prior.
     progress : Progress
         Told after every window, then after every block of the map.
 
@@ -180,7 +188,7 @@ def predict(
             origin = Origin(
                 name,
                 command,
-                _settings(name, plan, options, labels_path, predictor),
+                _settings(name, plan, options, labels_path, predictor) | _checked(prior_verdicts),
                 fields_path,
                 [member.folder for member in predictor.members],
                 labels_path,
@@ -205,18 +213,23 @@ def _write(
     """The windows that are missing, the blocks made from all of them, and the map's files."""
     labels = None if labels_path is None else LabelFile(labels_path)
     try:
-        temperatures = [member.temperature(list(plan.windows)) for member in predictor.members]
+        grid, fields = plan.grid, predictor.fields
+
+        def distance_km(rows: slice, columns: slice) -> NDArray[np.float64]:
+            return told_km(fields.between(DISTANCE, grid.lat_deg[rows], grid.lon_deg[columns]))
+
+        divisors = [member.divisor(list(plan.windows)) for member in predictor.members]
         assembler = Assembler(
             predictor,
             plan,
-            Blender(plan, unfinished.folder, temperatures),
+            Blender(plan, unfinished.folder, divisors, distance_km),
             labels,
             everywhere=options.everywhere,
             near_km=options.near_km,
         )
         with MapWriter(
             unfinished.folder,
-            plan.grid,
+            grid,
             predictor.legend,
             bands=assembler.bands,
             tags=_tags(plan, predictor, labels_path, options),
@@ -225,9 +238,9 @@ def _write(
         ) as writer:
             if labels_path is not None and predictor.reads_outcrop:
                 progress(0, 1, "outcrop spreads out")
-                predictor.fields.outcrop = _lay_outcrop(unfinished, predictor, plan, labels_path)
+                fields.outcrop = _lay_outcrop(unfinished, predictor, plan, labels_path)
             _make_missing(unfinished, predictor, plan, options, progress)
-            squares = list(blocks(plan.grid.shape))
+            squares = list(blocks(grid.shape))
             for done, (rows, columns) in enumerate(squares):
                 progress(done, len(squares), "blocks of the map")
                 writer.write(assembler.block(rows, columns))
@@ -333,6 +346,12 @@ def _tags(plan: Plan, predictor: Predictor, labels: Path | None, options: Option
     }
 
 
+def _checked(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is kept of verdicts on priors; nothing where there is none."""
+    kept = [{key: each[key] for key in ("prior", "state", "headline", "advice")} for each in verdicts]
+    return {"prior_verdicts": kept} if kept else {}
+
+
 def _settings(name: str, plan: Plan, options: Options, labels: Path | None, predictor: Predictor) -> dict[str, Any]:
     return {
         "region": name,
@@ -346,6 +365,10 @@ def _settings(name: str, plan: Plan, options: Options, labels: Path | None, pred
         "windows": len(plan.passes),
         "flips": plan.flips,
         "temperatures": [member.temperature(list(plan.windows)) for member in predictor.members],
+        "temperatures_by_distance": [
+            each.to_dict() if isinstance(each, DistanceTemperature) else None
+            for each in (member.divisor(list(plan.windows)) for member in predictor.members)
+        ],
         "calibrated": [member.calibration is not None for member in predictor.members],
         "near_km": options.near_km,
         "cells": plan.grid.shape,

@@ -16,6 +16,7 @@ from gravmap.geology import Legend
 from gravmap.learning.applicability import Reach, read_reach
 from gravmap.learning.calibration import Calibration, read_calibration
 from gravmap.learning.checkpoint import ModelSpec, load_model
+from gravmap.learning.distance_temperature import DistanceTemperature
 from gravmap.mapping.clip import Clip
 from gravmap.mapping.field_reader import FieldReader
 from gravmap.mapping.fit import check_ensemble, check_fields, legend_of
@@ -57,6 +58,10 @@ class Member:
     def temperature(self, scales_deg: Sequence[float]) -> float:
         """What logits averaged over these scales are divided by; 1 where nothing was measured."""
         return 1.0 if self.calibration is None else self.calibration.temperature(scales_deg)
+
+    def divisor(self, scales_deg: Sequence[float]) -> float | DistanceTemperature:
+        """The same, by distance to mapped outcrop where the run measured that."""
+        return 1.0 if self.calibration is None else self.calibration.divisor(scales_deg)
 
 
 @dataclass(frozen=True)

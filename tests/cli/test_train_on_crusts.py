@@ -87,6 +87,13 @@ def test_what_is_said_before_and_after(run_in, toy_pool):
     ):
         assert f"  {row} " in done.output
     assert "on real ground expect less" in done.output
+    assert "Calibration by distance from outcrop and by thickness of cover" in done.output
+    told = json.loads((run_in.place / "runs/a/scores.json").read_text())["calibration"]["test_strata"]
+    for kind in ("distance", "cover"):
+        every = [row["nodes"] for row in told[kind].values()]
+        assert every[0] == sum(every[1:]) > 500
+        assert 0 < told[kind]["all"]["after"]["coverage"] < 1
+    assert f"  {'under 0.5 km of cover':<27}{told['cover']['under 0.5 km']['nodes']:>9}" in done.output
     (asked,) = toy_pool
     assert asked["seeds"] == [1000, 1001, 1002, 1003, 1004, 0, 1]
     assert (asked["shape"], asked["prior"].name) == ((240, 360), "central-asia")

@@ -19,7 +19,8 @@ from gravmap.learning.crust_grounds import crop_px, crust_ground, crust_grounds,
 from gravmap.learning.evaluation import evaluate
 from gravmap.learning.grounds import Grounds
 from gravmap.learning.held_out import ask_held_out
-from gravmap.learning.hidden_scores import distance_km, hidden_scores, null_classes, with_foreign_gravity
+from gravmap.learning.hidden_ground import distance_km, strata_of
+from gravmap.learning.hidden_scores import hidden_scores, null_classes, with_foreign_gravity
 from gravmap.learning.launch import launch
 from gravmap.learning.sampler import Sampler
 from gravmap.learning.training_ground import measure_reach
@@ -147,6 +148,8 @@ def test_grounds_go_through_files(grounds, tmp_path):
     assert again.fingerprint() == grounds.fingerprint()
     assert again.record == grounds.record
     assert [len(areas) for areas in (again.train, again.tune, again.test)] == [3, 1, 2]
+    for cover, seed in zip(again.cover_m, [*SEEDS["tune"], *SEEDS["test"]], strict=True):
+        assert (cover == make_crust_arrays(seed)["cover_m"]).all()
     changed = make_grounds(lambda seed, arrays: arrays["truth"].__setitem__((0, 0), 3 if seed == 5 else 1))
     assert changed.fingerprint() != grounds.fingerprint()
 
@@ -170,11 +173,31 @@ def test_a_network_that_knows_is_scored_so_on_hidden_cells_alone(grounds):
     )
     assert told["gain"]["all"]["pa"] > 0.1
     assert len(told["crusts"]) == 2
+    # Every hidden cell of the toy lies under 500 m: the strata of thickness hold all of them in one.
+    assert [row["nodes"] for row in told["cover"].values()] == [hidden, 0, 0]
+    assert told["cover"]["under 0.5 km"]["network"] == told["strata"]["all"]["network"]
     # Read another crust's gravity, it knows nothing; the null models, which read none, say what they said.
     foreign = with_foreign_gravity(grounds, TEST)
     assert evaluate(network, foreign, TEST, scale_deg=scale, **how)["pa"] < found["pa"] - 0.3
     for moved, area in zip(foreign.test, grounds.test, strict=True):
         assert all((null_classes(moved)[name] == value).all() for name, value in null_classes(area).items())
+
+
+def test_held_out_nodes_know_where_they_lie():
+    """Thickness and distance of each node are those of its own crust, at its own place."""
+
+    def slope(seed, arrays):
+        arrays["cover_m"] = (1000 * seed + np.arange(ROWS * COLUMNS).reshape(ROWS, COLUMNS)).astype(np.float32)
+
+    sloping = make_grounds(slope)
+    held = ask_held_out(GravityAlone(1.0), sloping, [sloping.scales_deg[0]], **asking(sloping))
+    found = strata_of(sloping, held)
+    crust = np.array([*SEEDS["tune"], *SEEDS["test"]])[held.place[:, 0]]
+    np.testing.assert_allclose(1000 * found["cover"][0], 1000 * crust + held.place[:, 1], rtol=1e-6)
+    for number, area in enumerate((*sloping.tune, *sloping.test)):
+        here = held.place[:, 0] == number
+        np.testing.assert_allclose(found["distance"][0][here], distance_km(area).ravel()[held.place[here, 1]])
+    assert strata_of(Grounds.of(Area.from_arrays(make_arrays())), held) == {}
 
 
 def test_null_models_and_distances_are_those_of_another_program(grounds):

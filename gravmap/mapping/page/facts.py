@@ -11,6 +11,7 @@ from typing import Any
 from gravmap.errors import InputError
 from gravmap.files import read_json
 from gravmap.learning.calibration import read_calibration
+from gravmap.learning.grounds import CRUSTS
 from gravmap.learning.null_models import NULL_MODELS, null_scores
 from gravmap.learning.outcrop import in_short
 from gravmap.mapping.page.ground import Ground
@@ -51,6 +52,22 @@ class RunFacts:
     def kind(self) -> str:
         """``blocks``, ``strict`` or ``random``."""
         return str(self.split.get("kind", self.split.get("name", "")))
+
+    @property
+    def taught_on(self) -> dict[str, Any]:
+        """What it was taught on, where that is no region: simulated crusts."""
+        return dict(self.model.get("taught_on") or {})
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it was taught, and scored, on simulated crusts alone."""
+        return self.taught_on.get("on") == CRUSTS
+
+    @property
+    def begun_on(self) -> dict[str, Any]:
+        """What the run whose weights it began with was taught on; empty without such."""
+        init = self.model.get("recipe", {}).get("init") or {}
+        return dict(init.get("taught_on") or {})
 
     @property
     def channels(self) -> list[str]:
@@ -119,6 +136,11 @@ class Facts:
         return dict(found) if isinstance(found, dict) else {}
 
     @property
+    def simulated(self) -> list[RunFacts]:
+        """Networks behind this map that were taught on simulated crusts."""
+        return [run for run in self.runs if run.used and run.simulated]
+
+    @property
     def honest(self) -> Protocol | None:
         """The scores that say something of ground never seen: those on held-out blocks, of a run behind this map."""
         held = [each for each in self.protocols if each.kind != "random" and any(run.used for run in each.runs)]
@@ -150,13 +172,13 @@ def protocols_of(runs: Sequence[RunFacts], tiles: Path | None) -> list[Protocol]
     Parameters
     ----------
     runs : sequence of RunFacts
-        Those without scores are left out.
+        Those without scores are left out, and those scored on simulated crusts, which are nobody's ground.
     tiles : Path, optional
         The tile set they were trained on; without it, or where it has changed, there are no null models.
     """
     sorted_runs: dict[str, list[RunFacts]] = {}
     for run in runs:
-        if run.test:
+        if run.test and not run.simulated:
             sorted_runs.setdefault(json.dumps(run.split, sort_keys=True), []).append(run)
     return [Protocol(group[0].split, group, *_nulls(group[0], tiles)) for group in sorted_runs.values()]
 

@@ -15,13 +15,19 @@ from gravmap.mapping.page.words import area, listed, missing, percent, text
 
 def limits(facts: Facts) -> str:
     """What the map cannot say, in plain words, with this map's own figures."""
+    taught = "simulated crusts" if facts.simulated else "outcrop"
     told = [
-        "Nobody has seen the bedrock under the cover. Its classes here are what a network, taught on outcrop, makes of"
-        " the gravity above; only boreholes and other measurements can confirm them.",
+        f"Nobody has seen the bedrock under the cover. Its classes here are what a network, taught on {taught}, makes"
+        " of the gravity above; only boreholes and other measurements can confirm them.",
         "Gravity feels density and depth, not age or name. Rocks of one density look alike, and a deep body looks like"
         " a faint, broad shallow one.",
         "The map gives no depth, no thickness of the cover and no density.",
     ]
+    if facts.simulated:
+        told.append(
+            "Real crust need not be like the simulated: other densities, older folds, rocks that no class of the legend"
+            " stands for. Scores and probabilities hold for crusts like the simulated ones alone."
+        )
     hidden = facts.ground.of_evidence(NEAR, COVERED, EXTRAPOLATED)
     if facts.ground.has_evidence and hidden:
         beyond = facts.ground.of_evidence(EXTRAPOLATED)
@@ -54,7 +60,8 @@ def limits(facts: Facts) -> str:
     absent = [name for run in facts.runs if run.used for name in run.test.get("absent", [])]
     if absent:
         names = listed(dict.fromkeys(absent))
-        told.append(f"{names} did not occur on the held-out ground, so nothing is known of how well it is found.")
+        ground = "in the test crusts" if facts.simulated else "on the held-out ground"
+        told.append(f"{names} did not occur {ground}, so nothing is known of how well it is found.")
     return '<ul class="limits">' + "".join(f"<li>{text(each)}</li>" for each in told) + "</ul>"
 
 

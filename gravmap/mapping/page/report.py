@@ -111,13 +111,14 @@ def page(facts: Facts, fields: Path | None) -> str:
 
 
 def _lead(facts: Facts) -> str:
+    around = " and the outcrop around" if any(facts.settings.get("starts_from_outcrop", [])) else ""
     if "everywhere" not in facts.sheet.tags.get("GRAVMAP_CONTENT", ""):
         said = (
             "Where bedrock crops out, this map shows it as geologists mapped it. Where sediments hide it, a network has"
-            " named it from the gravity above."
+            f" named it from the gravity above{around}."
         )
     else:
-        said = "A network has named the bedrock from the gravity above it, on outcrop and under cover alike."
+        said = f"A network has named the bedrock from the gravity above it{around}, on outcrop and under cover alike."
     return f'<p class="lead">{said}</p>\n<div class="say"><p>{text(verdict(facts))}</p></div>'
 
 
@@ -130,12 +131,15 @@ def _glance(facts: Facts) -> str:
         told.append((percent(hidden / whole), "of it under cover, where the class is predicted"))
     if counted.has_evidence and hidden:
         beyond = counted.of_evidence(EXTRAPOLATED) / hidden
-        told.append((percent(beyond), "of that with gravity unlike the training ground"))
+        ground = "crusts it was taught on" if facts.simulated else "training ground"
+        told.append((percent(beyond), f"of that with gravity unlike the {ground}"))
     if facts.honest is not None:
         right = mean_of([run for run in facts.honest.runs if run.used], "pa")
         nulls = [row["pa"] for row in facts.honest.nulls.values()]
         beside = f"; without a network {percent(max(nulls))}" if nulls else ""
         told.append((percent(right), f"right on held-out outcrop{beside}"))
+    elif scored := [run for run in facts.simulated if run.test]:
+        told.append((percent(mean_of(scored, "pa")), "right under the cover of simulated crusts, the best case"))
     return (
         '<dl class="glance">' + "".join(f"<div><dt>{text(words)}</dt><dd>{n}</dd></div>" for n, words in told) + "</dl>"
     )
@@ -189,7 +193,9 @@ def _areas(facts: Facts) -> str:
             '<td class="optional"></td>'
         )
     if found:
-        head.append('<th scope="col" class="n">Found on held-out outcrop</th>')
+        head.append(
+            f'<th scope="col" class="n">Found {"on test crusts" if used[0].simulated else "on held-out outcrop"}</th>'
+        )
         foot.append("<td></td>")
     return (
         '<p class="told">Square kilometres on the WGS 84 ellipsoid, every cell by its own area.</p>'

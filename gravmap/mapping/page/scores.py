@@ -7,8 +7,9 @@ from typing import Any
 
 from gravmap.learning.null_models import NULL_MODELS
 from gravmap.mapping.page.charts import reliability_svg
+from gravmap.mapping.page.crusts import best_case, calibration_strata, crusts_section
 from gravmap.mapping.page.facts import Facts, Protocol, RunFacts
-from gravmap.mapping.page.words import count, figure, listed, missing, percent, swatch, text
+from gravmap.mapping.page.words import THIN, count, figure, listed, missing, percent, swatch, text
 from gravmap.tiling.leak import LEAK_LIMIT
 
 _MEASURES = (("pa", "Accuracy"), ("mpa", "Mean accuracy"), ("miou", "Mean overlap"), ("fwiou", "Weighted overlap"))
@@ -17,8 +18,15 @@ _MEASURES = (("pa", "Accuracy"), ("mpa", "Mean accuracy"), ("miou", "Mean overla
 def verdict(facts: Facts) -> str:
     """What the scores mean for a reader of the map, in one or two sentences."""
     protocol = facts.honest
+    if facts.simulated:
+        said = best_case(facts.simulated)
+        return said if protocol is None else f"{_on_held_out_ground(protocol)} {said}"
     if protocol is None:
         return "This map's network was not scored on held-out blocks of ground: nothing is known of how good it is."
+    return _on_held_out_ground(protocol)
+
+
+def _on_held_out_ground(protocol: Protocol) -> str:
     runs = [run for run in protocol.runs if run.used]
     # Several runs: their mean, since to choose the best by its score here would flatter the map.
     pa, fwiou = mean_of(runs, "pa"), mean_of(runs, "fwiou")
@@ -50,9 +58,27 @@ def plain_null(name: str) -> str:
 
 def scores_section(facts: Facts) -> str:
     """Every protocol's table; a protocol that nobody trained under says so."""
-    parts = [
-        "<p>Under cover nothing can be checked. What can be checked is outcrop that was kept from training. Beside the"
-        " network stand null models: what the same labels give without any network.</p>"
+    simulated = facts.simulated
+    parts = []
+    if simulated:
+        parts.append(
+            "<p>Under this region's cover nothing can be checked. What can be checked is the cover of simulated crusts,"
+            " whose bedrock is known. Beside the network stand null models, which use the same outcrop and no gravity;"
+            " and the network itself on another crust's gravity: what it then loses is what gravity gives.</p>"
+        )
+        parts += [crusts_section(facts, run) for run in simulated]
+    if len(simulated) == sum(run.used for run in facts.runs) and not facts.protocols:
+        return "".join([*parts, _WORDS])
+    if not simulated:
+        parts.append(
+            "<p>Under cover nothing can be checked. What can be checked is outcrop that was kept from training. Beside"
+            " the network stand null models: what the same labels give without any network.</p>"
+        )
+    parts += [
+        f"<p>{text(run.name)} began with the weights of a network taught on simulated crusts (prior"
+        f" {text(run.begun_on.get('prior', {}).get('name', 'not on record'))}).</p>"
+        for run in facts.runs
+        if run.used and run.begun_on
     ]
     held = [each for each in facts.protocols if each.kind != "random"]
     random = [each for each in facts.protocols if each.kind == "random"]
@@ -64,12 +90,14 @@ def scores_section(facts: Facts) -> str:
     if not random:
         parts.append("<h3>Random windows, as in Liu et al. (2024)</h3>")
         parts.append(missing("No network of this report was scored so: not trained."))
-    parts.append(
-        '<p class="soft">Accuracy: share of places named right. Mean accuracy: the same class by class, then averaged.'
-        " Overlap: of the ground that is or was named a class, the share where both agree (IoU); weighted by how common"
-        " the class is (FWIoU). Every place, a node of the gravity grid, counts once.</p>"
-    )
-    return "".join(parts)
+    return "".join([*parts, _WORDS])
+
+
+_WORDS = (
+    '<p class="soft">Accuracy: share of places named right. Mean accuracy: the same class by class, then averaged.'
+    " Overlap: of the ground that is or was named a class, the share where both agree (IoU); weighted by how common"
+    " the class is (FWIoU). Every place, a node of the gravity grid, counts once.</p>"
+)
 
 
 def _protocol(protocol: Protocol) -> str:
@@ -132,16 +160,13 @@ def _measured(run: RunFacts) -> bool:
 
 def _reliability(run: RunFacts) -> str:
     role = "test" if (run.calibration.get("test") or {}).get("after") else "tune"
+    held = "crusts" if run.simulated else "blocks"
     part = run.calibration[role]
     before, after = part.get("before") or {}, part["after"]
     ground = (
-        "held-out test blocks, which the temperature was not chosen on"
+        f"held-out test {held}, which the temperature was not chosen on"
         if role == "test"
-        else "tuning blocks, which the temperature was chosen on"
-    )
-    temperatures = ", ".join(
-        f"{text(key.replace('+', ' and '))} {float(value):.2f}"
-        for key, value in run.calibration["temperatures"].items()
+        else f"tuning {held}, which the temperature was chosen on"
     )
     ece = f"{percent(before.get('ece'), 1)} before, {percent(after.get('ece'), 1)} after"
     described = f"Reliability diagram of {run.name}: expected calibration error {ece}."
@@ -167,9 +192,23 @@ def _reliability(run: RunFacts) -> str:
         f"<li>{swatch('', 'dot')}<span>calibrated</span></li></ul>"
         f'<table class="reliable"><thead><tr><th scope="col">Measure</th>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table>"
-        f'<p class="soft"><small>{text(run.name)}; logits divided by a temperature, by size of window: {temperatures}.'
-        f"</small></p>{notes}</div></div>"
+        f'<p class="soft"><small>{text(run.name)}; logits divided by a temperature, by size of window:'
+        f" {text(_temperatures(run))}.</small></p>{notes}</div></div>{calibration_strata(run)}"
     )
+
+
+def _temperatures(run: RunFacts) -> str:
+    """What logits are divided by, by size of window, and by distance where it follows that."""
+    curves = run.calibration.get("by_distance", {})
+    said = []
+    for key, value in run.calibration["temperatures"].items():
+        told = f"{float(value):.2f}"
+        if key in curves:
+            knots = zip(curves[key]["km"], curves[key]["temperature"], strict=True)
+            following = ", ".join(f"{each:.2f} at {km:g}{THIN}km" for km, each in knots)
+            told = f"{following} from mapped outcrop (one for all ground would be {told})"
+        said.append(f"{key.replace('+', ' and ')} {told}")
+    return "; ".join(said)
 
 
 def _told_once(notes: Sequence[Any]) -> list[str]:

@@ -36,7 +36,10 @@ def model_properties(record: Mapping[str, Any]) -> dict[str, Any]:
     names = "+".join(model["name"] for model in models)
     classes = {int(entry["index"]): entry for entry in first["classes"]}
     planes = sum(_PLANES.get(entry["kind"], 1) for entry in first["inputs"])
-    blended = "half-overlapping windows, blended by Hann weights as logits, then a softmax at the run's temperature"
+    blended = (
+        "half-overlapping windows, blended by Hann weights as logits, then a softmax at the run's temperature"
+        " (where it follows the distance to mapped outcrop, at the one there)"
+    )
     return {
         "mlm:name": _name(f"gravmap {first['model']} {names}"),
         "mlm:architecture": _architecture(first["model"]),

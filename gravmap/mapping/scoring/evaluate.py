@@ -204,6 +204,7 @@ def _calibration(folder: Path) -> dict[str, Any] | None:
     return {
         "scales": scales,
         "temperature": found.temperatures[scales_key(scales)],
+        "by_distance": found.record.get("by_distance", {}).get(scales_key(scales)),
         "nodes": test["nodes"],
         **{when: {key: test[when][key] for key in measures} for when in ("before", "after")},
     }
