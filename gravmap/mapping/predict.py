@@ -188,7 +188,7 @@ def predict(
             origin = Origin(
                 name,
                 command,
-                _settings(name, plan, options, labels_path, predictor) | _checked(prior_verdicts),
+                _settings(name, plan, options, labels_path, predictor, prior_verdicts),
                 fields_path,
                 [member.folder for member in predictor.members],
                 labels_path,
@@ -346,13 +346,14 @@ def _tags(plan: Plan, predictor: Predictor, labels: Path | None, options: Option
     }
 
 
-def _checked(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is kept of verdicts on priors; nothing where there is none."""
-    kept = [{key: each[key] for key in ("prior", "state", "headline", "advice")} for each in verdicts]
-    return {"prior_verdicts": kept} if kept else {}
-
-
-def _settings(name: str, plan: Plan, options: Options, labels: Path | None, predictor: Predictor) -> dict[str, Any]:
+def _settings(
+    name: str,
+    plan: Plan,
+    options: Options,
+    labels: Path | None,
+    predictor: Predictor,
+    verdicts: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
     return {
         "region": name,
         "bounds_wsen": plan.region.bounds_wsen,
@@ -378,4 +379,5 @@ def _settings(name: str, plan: Plan, options: Options, labels: Path | None, pred
         "device": plan.device,
         "processes": options.processes,
         "batch_size": options.batch_size,
+        **({"prior_verdicts": [dict(each) for each in verdicts]} if verdicts else {}),
     }

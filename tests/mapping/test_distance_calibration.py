@@ -124,4 +124,4 @@ def test_the_record_says_what_was_used(project, monkeypatch):
     )
     (settings,) = kept
     assert settings["temperatures_by_distance"] == [CURVE]
-    assert settings["prior_verdicts"] == [{key: verdict[key] for key in ("prior", "state", "headline", "advice")}]
+    assert settings["prior_verdicts"] == [verdict]

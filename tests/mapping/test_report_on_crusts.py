@@ -127,9 +127,11 @@ def test_calibration_by_distance_and_cover(mapped, tmp_path):
 def test_the_priors_verdict_is_that_of_this_prior_alone(mapped, tmp_path):
     run = crusts_run(tmp_path / "run")
     assert "gravmap doctor --prior wide tells" in words(page_of(mapped, run))
+    seen = {"left_out": [], "quantities": [], "shape": [120, 240], "boxes_wsen": [[80, 44, 88, 48]]}
     verdicts = [
-        {"prior": {"name": "other", "sha256": "00"}, "headline": "Outside the prior other.", "advice": []},
-        {"prior": {"name": "wide", "sha256": SHA}, "headline": "At the edge of <wide>.", "advice": ["Take care."]},
+        seen | {"prior": {"name": "other", "sha256": "00"}, "headline": "Outside the prior other.", "advice": []},
+        seen
+        | {"prior": {"name": "wide", "sha256": SHA}, "headline": "At the edge of <wide>.", "advice": ["Take care."]},
     ]
     try:
         write_json(mapped / "provenance.json", RECORD | {"settings": {"prior_verdicts": verdicts}})

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gravmap.mapping.page.facts import Facts, RunFacts
+from gravmap.mapping.page.inside_prior import inside_prior
 from gravmap.mapping.page.words import count, figure, missing, percent, text
 
 _PREDICTORS = {
@@ -85,8 +86,7 @@ def _prior(facts: Facts, run: RunFacts) -> str:
     head = "<h3>Is this region like those crusts?</h3>"
     for verdict in facts.settings.get("prior_verdicts", []):
         if verdict.get("prior", {}).get("sha256") == prior.get("sha256"):
-            advice = "".join(f"<li>{text(each)}</li>" for each in verdict.get("advice", []))
-            return f'{head}<p><strong>{text(verdict["headline"])}</strong></p><ul class="limits">{advice}</ul>'
+            return head + inside_prior(verdict)
     return head + missing(
         "That was not checked when this map was made. A network meets what it was not taught where the answer is no:"
         f" gravmap doctor --prior {prior.get('name', 'NAME')} tells."

@@ -9,7 +9,6 @@ from gravmap.files import read_json, write_text
 from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR, OUTCROP
 from gravmap.mapping.page.facts import Facts, protocols_of, read_run
 from gravmap.mapping.page.ground import measure_ground
-from gravmap.mapping.page.inside_prior import inside_prior
 from gravmap.mapping.page.made import limits, made, sources
 from gravmap.mapping.page.maps import class_ages, doubts, gravity_map, main_map
 from gravmap.mapping.page.scores import mean_of, reliability_section, scores_section, verdict
@@ -91,10 +90,6 @@ def page(facts: Facts, fields: Path | None) -> str:
         ("sources", "Data, credits and terms", sources(facts)),
         ("made", "How it was made", made(facts)),
     ]
-    checked = facts.settings.get("prior_check")
-    if checked:  # of a network that was taught on simulated crusts
-        place = [name for name, _, _ in sections].index("gravity")
-        sections.insert(place, ("prior", "Whether the region is like what it was taught on", inside_prior(checked)))
     body = "\n".join(
         f'<section id="{name}"><h2>{heading}</h2>\n{content}</section>' for name, heading, content in sections
     )
