@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     "runs",
     multiple=True,
     metavar="NAME",
-    help="Training run (default: the newest, runs/latest); may be repeated: runs predict together.",
+    help="Training run, or a model that gravmap ships (default: the newest, runs/latest, else the shipped "
+    "crusts-central-asia); may be repeated: runs predict together.",
 )
 @click.option(
     "--scales",
@@ -78,6 +79,8 @@ def command(
     Mapped outcrop is shown as mapped; the network names the bedrock under cover. Writes lithology.tif and .gpkg,
     probability.tif, uncertainty.tif, evidence.tif, styles for QGIS, pictures for print, report.html, a STAC item and
     provenance.json into maps/REGION/. A run that was stopped goes on where it stopped when the command is given again.
+    Where nothing was trained, the network that gravmap ships is used, taught on simulated crusts alone. Residuals that
+    a network reads and data/fields.nc lacks are made on the spot, into a file beside it.
     """
     if polygon is not None and (region is not None or bbox):
         raise click.UsageError("--polygon excludes --region and --bbox.")
@@ -88,14 +91,18 @@ def command(
         )
     if gpus is not None and device == "cpu" and gpus:
         raise click.UsageError("--gpus and --device cpu exclude each other.")
-    from gravmap.workspace import require
+    from gravmap.workspace import SHIPPED, require
 
     workspace = session.workspace
     fields = require(workspace.fields, "gravmap residual --height 10km")
-    folders = [workspace.run(name) for name in runs or (None,)]
+    shipped = not runs and not (workspace.runs / "latest").exists()
+    folders = [workspace.run(SHIPPED)] if shipped else [workspace.run(name) for name in runs or (None,)]
     labels = workspace.labels if workspace.labels.exists() else None
 
+    from gravmap.learning.outcrop import is_context, measured_names
     from gravmap.mapping import Options, predict, read_clip
+    from gravmap.mapping.fit import need_labels
+    from gravmap.mapping.more_heights import missing_heights
     from gravmap.mapping.predictor import device_of_gpus
 
     processes = 1
@@ -115,11 +122,18 @@ def command(
         processes=processes,
         batch_size=batch_size,
     )
+    if labels is None and not everywhere:
+        session.say(f"{workspace.labels} is missing, so every cell is predicted (`gravmap rasterize` makes it).")
+    reads = _about_models(session, folders, shipped, place)
+    need_labels(labels, any(map(is_context, reads)))
+    lacking = missing_heights(fields, measured_names(reads))
+    if lacking:
+        fields = _with_heights(session, fields, lacking, dry_run)
+    if dry_run and not fields.exists():
+        return
     if dry_run:
         _foretell(session, fields, folders, labels, place, folder, options)
         return
-    if labels is None and not everywhere:
-        session.say(f"{workspace.labels} is missing, so every cell is predicted (`gravmap rasterize` makes it).")
     with session.progress(f"predict {name}") as progress:
         made = predict(
             fields,
@@ -152,6 +166,51 @@ def command(
             "summary": asdict(made.summary),
         }
     )
+
+
+def _about_models(session: Session, folders: list[Path], shipped: bool, place: Region | Clip) -> list[str]:
+    """Say which networks there are where that is no region's own; gives the channels that any of them reads."""
+    from gravmap.files import read_json
+    from gravmap.learning.taught import on_crusts, taught_words, trust_words, under_cover_of
+    from gravmap.mapping import Clip
+
+    reads: list[str] = []
+    box = place.region if isinstance(place, Clip) else place
+    for folder in folders:
+        model = read_json(folder / "model.json", "gravmap train")
+        reads += [str(each["field"]) for each in model.get("inputs", []) if each.get("field")]
+        taught: dict[str, Any] = model.get("taught_on") or {}
+        if not on_crusts(taught):
+            continue
+        which = "No network was trained here, so the one that gravmap ships is used" if shipped else "The network"
+        session.say(f"{which}: {folder.name}, taught on {taught_words(taught)}. {trust_words(under_cover_of(folder))}")
+        if shipped:
+            session.say("`gravmap train --init crusts-central-asia` goes on with it on this region's outcrop.")
+        rows, columns = taught.get("shape", (0, 0))
+        if rows and (box.height_deg > rows / 30 + 1e-6 or box.width_deg > columns / 30 + 1e-6):
+            session.say(
+                f"The region ({box.width_deg:.3g} x {box.height_deg:.3g} degrees) is larger than the crusts "
+                f"({columns / 30:.3g} x {rows / 30:.3g}): it is seen in windows of {max(model['scales_deg']):g}"
+                " degrees."
+            )
+    return list(dict.fromkeys(reads))
+
+
+def _with_heights(session: Session, fields: Path, lacking: list[float], dry_run: bool) -> Path:
+    """The file that holds the residuals which the networks read and `fields` lacks; made here, but in a dry run."""
+    from gravmap.mapping.more_heights import add_heights
+    from gravmap.units import format_length
+
+    heights = ", ".join(map(format_length, lacking))
+    more = fields.with_name("fields-" + "-".join(map(format_length, lacking)) + ".nc")
+    if dry_run:
+        session.say(f"{fields} lacks the residuals of {heights}: they would be made first, into {more}.")
+        session.result({"would_write": str(more), "heights": heights})
+        return more
+    with session.progress("residual") as progress:
+        told = add_heights(fields, lacking, more, session.workspace.raw, progress)
+    session.say(f"{fields} lacks the residuals of {heights}: they stand in {more}, made from {told}.")
+    return more
 
 
 def _foretell(

@@ -64,7 +64,7 @@ Examples:
   gravmap train --gpus 4
   gravmap train --device cpu --model ggmnet-small --size 256 --time-limit 15min
   gravmap train --device cpu --on crusts --count 60
-  gravmap train --context outcrop --init crusts-20260101-120000
+  gravmap train --context outcrop --init crusts-central-asia
   gravmap train --resume""",
 )
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to train on (default: all); 0 is the CPU.")
@@ -106,11 +106,15 @@ Examples:
     metavar="N",
     help="With --context on a region: covers cut into its outcrop at a time, one new each epoch (default: 8).",
 )
-@click.option("--init", metavar="RUN", help="Begin with the weights of this run, of the same channels and classes.")
+@click.option(
+    "--init",
+    metavar="RUN",
+    help="Begin with the weights of this run, or of the shipped crusts-central-asia: same channels and classes.",
+)
 @click.option(
     "--model",
     help="ggmnet (default), ggmnet-small, ggmnet-tiny, unet, smp:ARCH:ENCODER; ggmnet-a to -e (ablation), "
-    "ggmnet-16 to -24 (depth); hrnetv1-w32, bisenet-resnet18, deeplabv3plus-resnet50. On crusts a small U-Net.",
+    "ggmnet-16 to -24 (depth); hrnetv1-w32, bisenet-resnet18, deeplabv3plus-resnet50. On crusts residual-unet.",
 )
 @click.option(
     "--architecture",

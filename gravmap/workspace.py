@@ -7,6 +7,14 @@ from pathlib import Path
 
 from gravmap.errors import InputError
 
+SHIPPED = "crusts-central-asia"
+"""The trained network that comes with gravmap: taught on simulated crusts alone, on no region's data."""
+
+
+def shipped_model(name: str = SHIPPED) -> Path:
+    """Where a shipped model of this name would lie: a folder like a run's."""
+    return Path(__file__).parent / "models" / Path(name).name
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -76,7 +84,7 @@ class Workspace:
         Parameters
         ----------
         name : str, optional
-            Name under ``runs/`` or a path; without it, the run that ``runs/latest`` names.
+            Name under ``runs/``, a path, or a model that gravmap ships; without it, the run that ``runs/latest`` names.
 
         Raises
         ------
@@ -88,7 +96,7 @@ class Workspace:
             if not latest.exists():
                 raise InputError(f"No trained network in {self.runs}.", "`gravmap train` makes one.")
             name = latest.read_text(encoding="utf-8").strip()
-        for folder in (self.runs / name, Path(name)):
+        for folder in (self.runs / name, Path(name), shipped_model(name)):
             if (folder / "model.json").exists():
                 return folder
             if (folder / "last.json").exists():
@@ -98,7 +106,7 @@ class Workspace:
                 )
         raise InputError(
             f"No trained network called {name!r} in {self.runs}.",
-            "`gravmap train` makes one; a run holds model.json and model.safetensors.",
+            f"`gravmap train` makes one; a run holds model.json and model.safetensors. Shipped is {SHIPPED}.",
         )
 
 

@@ -56,12 +56,15 @@ class Calibration:
     by_distance : dict of str to DistanceTemperature
         The same names to what takes the number's place where it follows the distance to mapped outcrop; empty where
         it does not.
+    offsets : tuple of float, optional
+        What is added to the log chance of each class before one is shown (:mod:`gravmap.learning.decision`).
     """
 
     temperatures: Mapping[str, float]
     scales: tuple[float, ...]
     record: Mapping[str, Any]
     by_distance: Mapping[str, DistanceTemperature] = field(default_factory=dict)
+    offsets: tuple[float, ...] | None = None
 
     def temperature(self, scales_deg: Sequence[float]) -> float:
         """The temperature of logits averaged over windows of these sizes.
@@ -129,13 +132,16 @@ def read_calibration(run_folder: Path) -> Calibration | None:
         by_distance = {
             str(key): DistanceTemperature.from_dict(each) for key, each in record.get("by_distance", {}).items()
         }
+        offsets = tuple(float(each) for each in record["offsets"]) if "offsets" in record else None
+        if offsets is not None and not all(map(math.isfinite, offsets)):
+            raise ValueError("offsets that make no sense")
         belongs = record["model_sha256"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged: {error}.", "Train anew, or take the file away: T is 1 then.") from None
     if belongs != weights_sha256(run_folder):
         log.warning("%s belongs to other weights than %s.safetensors beside it; it is not used.", path, MODEL)
         return None
-    return Calibration(temperatures, scales, record, by_distance)
+    return Calibration(temperatures, scales, record, by_distance, offsets)
 
 
 def weights_sha256(run_folder: Path) -> str:

@@ -29,10 +29,10 @@ TEST_SEEDS = range(8)
 FIRST_SEED = 1000
 """Training crusts have the seeds from here on, tuning crusts those after the last of them."""
 
-PX_PER_DEG = 15
-"""Pixels of 4 arc-minutes: no shorter than what gravity of 2 arc-minutes resolves under the low pass of its models."""
+PX_PER_DEG = 30
+"""Pixels of 2 arc-minutes, the cells of a crust: a network brings them together itself as it likes."""
 
-LARGEST_CROP_PX = 96
+LARGEST_CROP_PX = 240
 STEP_PX = 16
 """Crops are whole multiples of this: networks halve them up to four times."""
 
@@ -60,7 +60,7 @@ def crust_seeds(count: int) -> dict[str, list[int]]:
 
 
 def crop_px(height_deg: float, width_deg: float) -> int:
-    """Pixels across the crops that crusts of this size hold: 96 (6.4 degrees), or fewer where crusts are smaller."""
+    """Pixels across the crops that crusts of this size hold: 240 (8 degrees), or fewer where crusts are smaller."""
     fits = int(min(height_deg, width_deg) * PX_PER_DEG + 1e-6) // STEP_PX * STEP_PX
     return min(max(fits, STEP_PX), LARGEST_CROP_PX)
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gravmap.files import write_json
 from gravmap.learning.applicability import write_reach
-from gravmap.learning.area import TEST
+from gravmap.learning.area import TEST, TUNE
 from gravmap.learning.calibration import calibrate, scales_key, write_calibration
 from gravmap.learning.checkpoint import load_model, save_model
 from gravmap.learning.curves import draw_curves
+from gravmap.learning.decision import fit_offsets
+from gravmap.learning.distance_temperature import DistanceTemperature
 from gravmap.learning.evaluation import default_scales, scoring_scale
 from gravmap.learning.held_out import HeldOut
 from gravmap.learning.hidden_ground import strata_of
@@ -22,6 +28,8 @@ from gravmap.learning.training_ground import measure_reach
 from gravmap.progress import Progress, silent
 
 log = logging.getLogger(__name__)
+
+Kilometres = NDArray[np.float64]
 
 
 def finish(run: Run, progress: Progress = silent) -> dict[str, Any]:
@@ -53,7 +61,10 @@ def finish(run: Run, progress: Progress = silent) -> dict[str, Any]:
     held = run.held_out(tell)
     strata = strata_of(run.grounds, held)
     record = calibrate(held, default_scales(run.scales_deg, run.group.device.type), strata)
-    test = _test_scores(run, held)
+    distance_km = strata["distance"][0] if "distance" in strata else None
+    if run.grounds.simulated:
+        record["offsets"] = _offsets(held, record, distance_km)
+    test = _test_scores(run, held, record, distance_km)
     result = {
         "tune": spec.scores["tune"],
         "test": test,
@@ -68,17 +79,40 @@ def finish(run: Run, progress: Progress = silent) -> dict[str, Any]:
     return result
 
 
-def _test_scores(run: Run, held: HeldOut) -> dict[str, Any]:
+def _offsets(held: HeldOut, record: dict[str, Any], distance_km: Kilometres | None) -> list[float]:
+    """What is added to the log chance of each class before one is shown, fitted on the tuning ground."""
+    scales, mine = record["default_scales"], held.role == TUNE
+    calibrated = held.mean_logits(scales, TUNE) / _divisor(record, scales, distance_km, mine)
+    return [round(float(each), 4) for each in fit_offsets(calibrated, held.target[mine])]
+
+
+def _divisor(
+    record: dict[str, Any], scales: Sequence[float], distance_km: Kilometres | None, mine: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """What calibration divides logits (n, K) of some nodes by: one number, or one for each node, (n, 1)."""
+    key = scales_key(scales)
+    curve = record.get("by_distance", {}).get(key)
+    if curve is None or distance_km is None:
+        return np.asarray(record["temperatures"][key], np.float32)
+    return DistanceTemperature.from_dict(curve).at(distance_km[mine]).astype(np.float32)[:, None]
+
+
+def _test_scores(run: Run, held: HeldOut, record: dict[str, Any], distance_km: Kilometres | None) -> dict[str, Any]:
     """Scores on the test ground, of windows of the one size that all runs are scored with."""
     mine, scale = held.role == TEST, scoring_scale(run.scales_deg)
-    named = held.logits[scale][mine].argmax(axis=1)
+    logits = held.logits[scale][mine]
+    # Offsets are of calibrated chances: as many logits more as these were divided by.
+    added = _divisor(record, [scale], distance_km, mine) * np.array(record.get("offsets", 0), np.float32)
+    named = (logits + added).argmax(axis=1)
     names = [str(each["name"]) for each in run.classes]
     matrix = confusion(held.target[mine], named, len(names))
     found = {**scores(matrix, names), "confusion": matrix.tolist()}
     if run.grounds.simulated:
         # The control: the same network, fed with the gravity of another crust.
-        foreign = run.ask(with_foreign_gravity(run.grounds, TEST), [scale]).logits[scale].argmax(axis=1)
-        found["under_cover"] = hidden_scores(run.grounds, held, named, TEST, foreign)
+        foreign = run.ask(with_foreign_gravity(run.grounds, TEST), [scale]).logits[scale] + added
+        found["under_cover"] = hidden_scores(
+            run.grounds, held, named, TEST, foreign.argmax(axis=1), likeliest=logits.argmax(axis=1)
+        )
     return found
 
 

@@ -18,6 +18,7 @@ from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.outcrop import context_names, is_context
 
 NETWORK, NEAREST, DIFFUSION, FOREIGN = "network", "nearest_outcrop", "label_diffusion", "foreign_gravity"
+LIKELIEST = "network_likeliest"
 NULLS = (NEAREST, DIFFUSION)
 
 EVERYWHERE = {"all": (0.0, np.inf)}
@@ -26,7 +27,12 @@ MEASURES = ("pa", "mpa", "fwiou")
 
 
 def hidden_scores(
-    grounds: Grounds, held: HeldOut, named: NDArray[np.int64], role: int, foreign: NDArray[np.int64] | None = None
+    grounds: Grounds,
+    held: HeldOut,
+    named: NDArray[np.int64],
+    role: int,
+    foreign: NDArray[np.int64] | None = None,
+    likeliest: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """Scores by distance from outcrop, over all crusts of a role together, and crust by crust.
 
@@ -42,6 +48,8 @@ def hidden_scores(
         TUNE or TEST.
     foreign : (n,) int64, optional
         What the same network names there when it reads another crust's gravity.
+    likeliest : (n,) int64, optional
+        Its likeliest classes, where those it names are others (:mod:`gravmap.learning.decision`).
 
     Returns
     -------
@@ -56,6 +64,8 @@ def hidden_scores(
     said = {NETWORK: named, **{null: np.zeros_like(truth) for null in NULLS}}
     if foreign is not None:
         said[FOREIGN] = foreign
+    if likeliest is not None:
+        said[LIKELIEST] = likeliest
     lying = strata_of(grounds, held)
     for number, area in _asked(grounds):
         here = place[:, 0] == number

@@ -96,23 +96,31 @@ def _default(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _crusts(asked: dict[str, Any]) -> dict[str, Any]:
-    """For simulated crusts: a small U-Net, all pixels and classes alike, gravity changed a little."""
-    small = {"model": "unet-24-48-72", "architecture": {"kind": "unet", "widths": [24, 48, 72]}}
+    """For simulated crusts: a residual U-Net, all pixels and classes alike, gravity changed a little."""
     return {
-        **({} if {"model", "architecture"} & set(asked) else small),
+        **({} if {"model", "architecture"} & set(asked) else {"model": "residual-unet"}),
         "epochs": 20,
         "steps": 100,
-        "batch_size": 6,
-        "lr": 4e-3,
+        "batch_size": 2,
+        "lr": 3e-3,
         "schedule": "cosine",
         "topk_share": 1.0,
         "class_weight": "none",
         "small_weight": 1.0,
         "clip": 1.0,
         "average": 0.998,
+        "precision": "bfloat16" if _quick_in_half() else "auto",
+        "channels_last": True,
         # Crusts strike in every direction, so none needs turning.
         "augmentation": Augmentation(rotate_share=0.0, noise=(0.0, 0.05), offset_mgal=0.5),
     }
+
+
+def _quick_in_half() -> bool:
+    """Whether this CPU multiplies in bfloat16: twice as fast, and such a network is taught as well."""
+    import torch  # here: a recipe is read where nothing is trained
+
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def _paper(_: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.geology import LabelFile
+from gravmap.learning.decision import decide
 from gravmap.learning.target import to_label
 from gravmap.mapping.blend import Blender
 from gravmap.mapping.evidence import evidence_of, is_outcrop, near_outcrop
@@ -77,7 +78,8 @@ class Assembler:
         predicted = np.isfinite(blended.probability[0]) & self._known(lat, lon) & wanted
         probability = np.where(predicted, blended.probability, np.float32(np.nan))
         uncertainty = measures(probability) | {AGREEMENT.name: blended.agreement, SPREAD.name: blended.spread}
-        lithology = np.where(predicted, to_label(np.where(predicted, probability, 0).argmax(axis=0)), NODATA)
+        shown = decide(np.where(predicted, probability, 0), self._predictor.class_offsets)
+        lithology = np.where(predicted, to_label(shown), NODATA)
         mapped, near = None, np.zeros_like(predicted)
         if self._labels is not None:
             near = near_outcrop(

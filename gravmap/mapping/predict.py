@@ -371,6 +371,7 @@ def _settings(
             for each in (member.divisor(list(plan.windows)) for member in predictor.members)
         ],
         "calibrated": [member.calibration is not None for member in predictor.members],
+        "class_offsets": predictor.class_offsets,
         "near_km": options.near_km,
         "cells": plan.grid.shape,
         "cell_deg": plan.grid.spacing_deg,

@@ -161,6 +161,18 @@ class Predictor:
         return any(member.spec.input.reads_outcrop for member in self.members)
 
     @property
+    def class_offsets(self) -> list[float] | None:
+        """What is added to the log chance of each class before one is shown; of several networks the mean.
+
+        None where no network has any: then the likeliest is shown.
+        """
+        found = [member.calibration.offsets if member.calibration else None for member in self.members]
+        if not any(found):
+            return None
+        classes = len(self.members[0].spec.classes)
+        return [sum(each[index] if each else 0.0 for each in found) / len(found) for index in range(classes)]
+
+    @property
     def trained_scales(self) -> list[float]:
         """Window sizes, degrees, that every network was trained on."""
         first, *others = ([float(scale) for scale in member.spec.scales_deg] for member in self.members)

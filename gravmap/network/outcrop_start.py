@@ -19,6 +19,9 @@ from gravmap.errors import OptionError
 SCALE = 0.6
 """What the log chances are first weighed with: below 1, since outcrop far away is less sure than diffusion believes."""
 
+MIDDLE = 3.0
+"""Log chances lie between -7 and 0: less this, about in the middle."""
+
 
 @dataclass(frozen=True)
 class OutcropStartArchitecture:
@@ -115,7 +118,10 @@ class OutcropStart(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Score (B, C, H, W) as (B, K, H, W)."""
         first, end = self.architecture.planes
-        logits: Tensor = self.scale * x[:, first:end] + self.body(x)  # (B, K, H, W)
+        logs = x[:, first:end]
+        # The body reads them about zero, as it reads gravity: from -1.3 to 1.
+        read = torch.cat((x[:, :first], (logs + MIDDLE) / MIDDLE, x[:, end:]), dim=1)
+        logits: Tensor = self.scale * logs + self.body(read)  # (B, K, H, W)
         return logits
 
 

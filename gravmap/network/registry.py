@@ -20,10 +20,12 @@ from gravmap.network.hrnet import HRNet, HRNetArchitecture
 from gravmap.network.outcrop_start import OutcropStart, OutcropStartArchitecture
 from gravmap.network.peers import UNet, UNetArchitecture
 from gravmap.network.presets import PRESETS
+from gravmap.network.residual_unet import ResidualUNet, ResidualUNetArchitecture
 from gravmap.network.smp import SmpArchitecture, SmpNetwork
 
 _OTHERS: dict[str, Callable[[], Any]] = {
     "unet": UNetArchitecture,
+    "residual-unet": ResidualUNetArchitecture,
     "hrnetv1-w32": HRNetArchitecture,
     "bisenet-resnet18": BiSeNetArchitecture,
 }
@@ -37,6 +39,7 @@ ALIASES = {"deeplabv3plus-resnet50": "smp:deeplabv3plus:resnet50"}
 _KINDS: dict[str, tuple[Callable[[Mapping[str, Any]], Any], Callable[..., nn.Module]]] = {
     Architecture.KIND: (Architecture.from_dict, GGMNet),
     UNetArchitecture.KIND: (UNetArchitecture.from_dict, UNet),
+    ResidualUNetArchitecture.KIND: (ResidualUNetArchitecture.from_dict, ResidualUNet),
     HRNetArchitecture.KIND: (HRNetArchitecture.from_dict, HRNet),
     BiSeNetArchitecture.KIND: (BiSeNetArchitecture.from_dict, BiSeNet),
     SmpArchitecture.KIND: (SmpArchitecture.from_dict, SmpNetwork),

@@ -31,7 +31,7 @@ from gravmap.units import format_length, parse_length_m
 
 log = logging.getLogger(__name__)
 
-CHANNELS = ("residual_5km", "residual_10km", "residual_20km", "residual_40km")
+CHANNELS = ("residual_5km", "residual_10km", "residual_20km", "residual_40km", "residual_80km")
 """What a network taught on crusts reads unless told otherwise."""
 
 CRUST_VERSION = 1

@@ -75,7 +75,7 @@ def test_real_crusts_from_prior_to_scores_and_on(run_in):
 
 def test_what_is_said_before_and_after(run_in, toy_pool):
     done = run_in(*QUICK, *run_in.small, "--count", 3, "--name", "a")
-    assert "residual_40km and mapped outcrop" in done.output
+    assert "residual_80km and mapped outcrop" in done.output
     assert "3 crusts of 240 x 360 cells drawn from the prior central-asia, 2 more to tune and 2 to test" in done.output
     assert "nodes of the test crusts" in done.output
     for row in (

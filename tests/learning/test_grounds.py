@@ -103,13 +103,13 @@ def test_crops_come_from_every_crust_alike_and_lie_inside_it(grounds):
     assert sorted(drawn) == [0, 1, 2]
     assert min(drawn.values()) > 75  # of 100; three standard deviations are 25
     for crop in crops:
-        assert crop.half_deg * PER_DEG == pytest.approx(32 / 2)  # pixels of 4 arc-minutes
+        assert crop.half_deg * PER_DEG == pytest.approx(32 / 2)  # cells of 4 arc-minutes
         west, south, east, north = grounds.train[crop.ground].label_bounds_wsen
         assert west <= crop.lon - crop.half_deg + 1e-9
         assert crop.lon + crop.half_deg <= east + 1e-9
         assert south <= crop.lat - crop.half_deg + 1e-9
         assert crop.lat + crop.half_deg <= north + 1e-9
-    assert sampler.crop_px == crop_px(ROWS / PER_DEG, COLUMNS / PER_DEG) == 32
+    assert sampler.crop_px == crop_px(ROWS / PER_DEG, COLUMNS / PER_DEG) == 64
 
 
 def test_a_crop_holds_the_truth_of_its_crust(grounds):
@@ -248,7 +248,7 @@ def test_a_broken_run_on_crusts_goes_on_along_the_same_curve(grounds, tmp_path):
         assert same(weights_of(tmp_path / "whole", stem), weights_of(tmp_path / "broken", stem))
     assert broken["test"] == whole["test"]
     assert set(whole["test"]["under_cover"]["strata"]["all"]) == {
-        "nodes", "network", "nearest_outcrop", "label_diffusion", "foreign_gravity",
+        "nodes", "network", "network_likeliest", "nearest_outcrop", "label_diffusion", "foreign_gravity",
     }  # fmt: skip
     with pytest.raises(InputError, match="crusts are not those"):
         changed = make_grounds(lambda seed, arrays: arrays["truth"].__setitem__((0, 0), 3 if seed == 0 else 1))

@@ -11,6 +11,7 @@ from gravmap.mapping.page.words import count, figure, missing, percent, text
 
 _PREDICTORS = {
     "network": "network",
+    "network_likeliest": "network, its likeliest class",
     "nearest_outcrop": "nearest outcrop",
     "label_diffusion": "label diffusion",
     "foreign_gravity": "network on another crust's gravity",

@@ -11,9 +11,9 @@ from typing import Any
 from gravmap.errors import InputError
 from gravmap.files import read_json
 from gravmap.learning.calibration import read_calibration
-from gravmap.learning.grounds import CRUSTS
 from gravmap.learning.null_models import NULL_MODELS, null_scores
 from gravmap.learning.outcrop import in_short
+from gravmap.learning.taught import on_crusts
 from gravmap.mapping.page.ground import Ground
 from gravmap.mapping.page.sheet import Sheet
 from gravmap.mapping.scoring.run_ground import ground_of_run
@@ -50,7 +50,7 @@ class RunFacts:
 
     @property
     def kind(self) -> str:
-        """``blocks``, ``strict`` or ``random``."""
+        """``blocks``, ``strict`` or ``random``; ``crusts`` where it was taught and scored on these."""
         return str(self.split.get("kind", self.split.get("name", "")))
 
     @property
@@ -61,7 +61,7 @@ class RunFacts:
     @property
     def simulated(self) -> bool:
         """Whether it was taught, and scored, on simulated crusts alone."""
-        return self.taught_on.get("on") == CRUSTS
+        return on_crusts(self.taught_on)
 
     @property
     def begun_on(self) -> dict[str, Any]:

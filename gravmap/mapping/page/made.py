@@ -28,6 +28,11 @@ def limits(facts: Facts) -> str:
             "Real crust need not be like the simulated: other densities, older folds, rocks that no class of the legend"
             " stands for. Scores and probabilities hold for crusts like the simulated ones alone."
         )
+    if facts.settings.get("class_offsets"):
+        told.append(
+            "Under cover the class shown is not always the likeliest: numbers fitted on simulated crusts"
+            " (class_offsets in provenance.json) give rare classes their place. Probabilities are without them."
+        )
     hidden = facts.ground.of_evidence(NEAR, COVERED, EXTRAPOLATED)
     if facts.ground.has_evidence and hidden:
         beyond = facts.ground.of_evidence(EXTRAPOLATED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,10 @@ def agreement(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
             yield _answer(f"attribute table of {name}", _sums(found, table, "the table"))
     yield _answer("the network named in the rasters", _tags(paths, record))
     if {"probability.tif", "evidence.tif"} <= paths.keys():
-        yield _answer("class, probability and evidence of every cell", _cells(paths))
+        yield _answer(
+            "class, probability and evidence of every cell",
+            _cells(paths, record.get("settings", {}).get("class_offsets")),
+        )
     if (folder / "lithology.gpkg").is_file():
         area = sum(km2 for value, (_, km2) in counted["lithology.tif"].items() if value != NODATA)
         yield _answer("area of the polygons", _polygons(folder / "lithology.gpkg", area))
@@ -125,9 +128,13 @@ def _tags(paths: Mapping[str, Path], record: Mapping[str, Any]) -> str:
     return "; ".join(told)
 
 
-def _cells(paths: Mapping[str, Path]) -> str:
-    """Where the network names the class, it is one of the likeliest; no data is no data in both."""
+def _cells(paths: Mapping[str, Path], offsets: Sequence[float] | None) -> str:
+    """Where the network names the class, it is one of the likeliest; no data is no data in both.
+
+    With offsets, added to the logs of the chances, it is one of those that are largest then.
+    """
     wrong = blind = 0
+    factors = 1.0 if offsets is None else np.exp(np.asarray(offsets, np.float64))[:, None, None]
     with (
         rasterio.open(paths["lithology.tif"]) as lithology,
         rasterio.open(paths["probability.tif"]) as probability,
@@ -141,13 +148,19 @@ def _cells(paths: Mapping[str, Path]) -> str:
             shares = probability.read(window=window)
             named = (classes != NODATA) & (rests_on != NODATA) & (classes >= 1) & (classes <= len(shares))
             named &= (shares[0] != NODATA) & (rests_on != OUTCROP)
-            chosen = np.take_along_axis(shares, np.where(named, classes - 1, 0)[None].astype(np.intp), axis=0)[0]
-            # Stored in steps of half a percent: the likeliest class may share its step with another.
-            wrong += int((named & (chosen < shares.max(axis=0))).sum())
+            # Stored in steps of half a percent: the likeliest class may share its step with another, and a factor
+            # widens the step.
+            least, most = (np.maximum(shares + half, 0) * factors for half in _HALF_STEPS[offsets is not None])
+            chosen = np.take_along_axis(most, np.where(named, classes - 1, 0)[None].astype(np.intp), axis=0)[0]
+            wrong += int((named & (chosen < least.max(axis=0))).sum())
     told = [f"{blind:,} cells have a class and no evidence, or the other way round"] if blind else []
     if wrong:
         told.append(f"in {wrong:,} cells predicted, the class is not the likeliest one")
     return "; ".join(told)
+
+
+_HALF_STEPS = {False: (0.0, 0.0), True: (-0.501, 0.501)}
+"""What a stored chance may lie below or above its step, by whether there are offsets."""
 
 
 def _polygons(path: Path, area_km2: float) -> str:

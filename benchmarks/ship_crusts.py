@@ -1,0 +1,57 @@
+"""Make the network that gravmap ships: taught on simulated crusts of a prior, on no region's data.
+
+Two steps, of which the first takes half an hour and can be stopped and resumed:
+
+    gravmap train --on crusts --count 300 --epochs 60 --time-limit 23min --device cpu --name crusts
+    python benchmarks/ship_crusts.py runs/crusts gravmap/models/crusts-central-asia
+
+The second writes the weights as float16, which costs no score, with all that `gravmap predict` needs beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from gravmap.files import read_json, write_json
+from gravmap.learning.applicability import FILE as REACH
+from gravmap.learning.calibration import FILE as CALIBRATION
+from gravmap.learning.calibration import read_calibration, write_calibration
+from gravmap.learning.checkpoint import MODEL, load_model, write_pair
+
+MOST_BYTES = 4_000_000
+
+
+def ship(run: Path, folder: Path) -> int:
+    """Write a finished run as a shipped model; gives the bytes of all its files."""
+    network, spec = load_model(run)
+    calibration = read_calibration(run)
+    if not spec.taught_on.get("on") or calibration is None or not (run / "scores.json").exists():
+        raise SystemExit(f"{run} is no finished run on crusts.")
+    # What batch normalisation measured may be larger than float16 holds; it is few numbers.
+    halves = {
+        name: value.to(torch.float16) if value.is_floating_point() and "running_" not in name else value
+        for name, value in network.state_dict().items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_pair(folder, MODEL, halves, asdict(spec))
+    record = {key: value for key, value in calibration.record.items() if key not in ("format", "model_sha256")}
+    write_calibration(folder, record)
+    shutil.copyfile(run / REACH, folder / REACH)
+    write_json(folder / "scores.json", read_json(run / "scores.json", "gravmap train"))
+    for path in folder.iterdir():
+        path.chmod(0o644)  # whoever installs gravmap may read it
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+if __name__ == "__main__":
+    taken = ship(Path(sys.argv[1]), Path(sys.argv[2]))
+    weights = (Path(sys.argv[2]) / f"{MODEL}.safetensors").stat().st_size
+    print(json.dumps({"weights_bytes": weights, "bytes": taken, "of_which_calibration": CALIBRATION}))
+    if weights > MOST_BYTES:
+        raise SystemExit(f"The weights take {weights} bytes, more than {MOST_BYTES}.")
