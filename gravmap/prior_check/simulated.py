@@ -16,7 +16,7 @@ from gravmap.learning.baselines import spacing_yx_km
 from gravmap.prior_check.diffusion_score import SCORE_VERSION, cut_score
 from gravmap.progress import Progress, silent
 from gravmap.synthetic import Prior, draw_crust
-from gravmap.synthetic.at_once import made_at_once
+from gravmap.synthetic.at_once import all_of
 from gravmap.synthetic.measured import Measuring, measured_fields
 from gravmap.synthetic.pool import CRUST_VERSION
 from gravmap.synthetic.statistics import field_statistics, map_statistics
@@ -63,13 +63,7 @@ def simulated_statistics(
         In the order of the seeds; keys as in :mod:`gravmap.prior_check.quantities`.
     """
     wanted = [_Described(prior, int(seed), (int(shape[0]), int(shape[1])), how, cache) for seed in seeds]
-    found = {index: kept for index, one in enumerate(wanted) if (kept := one.read()) is not None}
-    missing = [index for index in range(len(wanted)) if index not in found]
-    progress(len(found), len(wanted), "crusts")
-    for number, statistics in made_at_once([wanted[index] for index in missing], processes):
-        found[missing[number]] = statistics
-        progress(len(found), len(wanted), "crusts")
-    return [found[index] for index in range(len(wanted))]
+    return all_of(wanted, processes, progress)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Protocol, TypeVar
 
 from gravmap.errors import GravmapError
+from gravmap.progress import Progress, silent
 
 Made = TypeVar("Made", covariant=True)
 
@@ -18,24 +19,45 @@ class Wanted(Protocol[Made]):
     """What is to be made: it can be pickled, and knows how."""
 
     def make(self) -> Made:
-        """Make it."""
+        """Make it, and keep it where there is a place for that."""
+
+    def read(self) -> Made | None:
+        """What is kept of it; None when nothing whole is."""
 
 
-def made_at_once(wanted: Sequence[Wanted[Made]], processes: int) -> Iterator[tuple[int, Made]]:
-    """Make all of them, and give each with its number as soon as it is there.
+def all_of(wanted: Sequence[Wanted[Made]], processes: int, progress: Progress = silent) -> list[Made]:
+    """Read what is kept, and make the rest at the same time.
 
     Parameters
     ----------
     wanted : sequence
-        What to make.
+        What to read or make.
     processes : int
-        How many at the same time; 1 makes them here, one after the other.
+        How many are made at the same time; 1 makes them here, one after the other.
+    progress : callable
+        Told what is there, and after everyone that is made.
+
+    Returns
+    -------
+    list
+        In the order of `wanted`.
 
     Raises
     ------
     GravmapError
         A process was ended from outside.
     """
+    found = {index: kept for index, one in enumerate(wanted) if (kept := one.read()) is not None}
+    missing = [index for index in range(len(wanted)) if index not in found]
+    progress(len(found), len(wanted), "crusts")
+    for number, made in _made_at_once([wanted[index] for index in missing], processes):
+        found[missing[number]] = made
+        progress(len(found), len(wanted), "crusts")
+    return [found[index] for index in range(len(wanted))]
+
+
+def _made_at_once(wanted: Sequence[Wanted[Made]], processes: int) -> Iterator[tuple[int, Made]]:
+    """Make all of them, and give each with its number as soon as it is there."""
     if processes <= 1 or len(wanted) <= 1:
         for index, one in enumerate(wanted):
             yield index, one.make()

@@ -23,7 +23,7 @@ from gravmap.gravity.fields import residual_fields
 from gravmap.gravity.patch import OPERATOR_VERSION
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
-from gravmap.synthetic.at_once import made_at_once
+from gravmap.synthetic.at_once import all_of
 from gravmap.synthetic.crust import Crust
 from gravmap.synthetic.drawn import draw_crust
 from gravmap.synthetic.prior import Prior
@@ -196,17 +196,7 @@ def crust_pool(
         As `crust_arrays` gives them.
     """
     wanted = [_Wanted(prior, int(seed), (int(shape[0]), int(shape[1])), tuple(channels), sub, cache) for seed in seeds]
-    made: dict[int, dict[str, Any]] = {}
-    for index, one in enumerate(wanted):
-        kept = one.read()
-        if kept is not None:
-            made[index] = kept
-    missing = [index for index in range(len(wanted)) if index not in made]
-    progress(len(made), len(wanted), "crusts")
-    for index, arrays in made_at_once([wanted[index] for index in missing], processes):
-        made[missing[index]] = arrays
-        progress(len(made), len(wanted), "crusts")
-    return [made[index] for index in range(len(wanted))]
+    return all_of(wanted, processes, progress)
 
 
 @dataclass(frozen=True)
