@@ -129,6 +129,7 @@ def test_a_dry_run_foretells_what_a_run_does(workspace, quick, monkeypatch):
 
 def test_topography_beside_the_network(workspace, monkeypatch):
     """Heights that say the class: the null model that reads them finds it, and files that are none are told."""
+    pytest.importorskip("sklearn")
     import xarray as xr
 
     from gravmap.mapping.scoring import evaluate
