@@ -185,7 +185,7 @@ def _about_models(session: Session, folders: list[Path], shipped: bool, place: R
         which = "No network was trained here, so the one that gravmap ships is used" if shipped else "The network"
         session.say(f"{which}: {folder.name}, taught on {taught_words(taught)}. {trust_words(under_cover_of(folder))}")
         if shipped:
-            session.say("`gravmap train --init crusts-central-asia` goes on with it on this region's outcrop.")
+            session.say(f"`gravmap train --init {folder.name}` goes on with it on this region's outcrop.")
         rows, columns = taught.get("shape", (0, 0))
         if rows and (box.height_deg > rows / 30 + 1e-6 or box.width_deg > columns / 30 + 1e-6):
             session.say(

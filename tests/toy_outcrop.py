@@ -10,7 +10,7 @@ from gravmap.learning.checkpoint import save_model
 from gravmap.learning.outcrop import context_names
 from gravmap.network import build_from_dict
 from gravmap.network.outcrop_start import around
-from toy_map import LEGEND, spec_for
+from toy_map import LEGEND, make_project, spec_for
 
 LABEL_BOX = (79.0, 42.0, 86.0, 48.0)
 NAMES = context_names(10)
@@ -36,3 +36,12 @@ def make_context_run(folder, fields, taught=False):
     inputs = [{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 7.0}]
     inputs += [{"kind": "field", "field": name, "unit": "1", "spread": 1.0} for name in NAMES]
     save_model(folder, network, spec_for(fields, network, model="unet", inputs=inputs, scales_deg=[2.5, 5.0]))
+
+
+def make_outcrop_project(folder):
+    """Fields, labels, and two networks that start from them: one that adds nothing, and one that does."""
+    fields = make_project(folder)
+    make_labels(folder / "labels.tif")
+    make_context_run(folder / "null", fields)
+    make_context_run(folder / "taught", fields, taught=True)
+    return folder

@@ -66,6 +66,27 @@ class Calibration:
     by_distance: Mapping[str, DistanceTemperature] = field(default_factory=dict)
     offsets: tuple[float, ...] | None = None
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Calibration:
+        """Take up what ``calibration.json`` holds.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError, AttributeError
+            It is damaged.
+        """
+        temperatures = {str(key): float(value) for key, value in record["temperatures"].items()}
+        scales = tuple(float(scale) for scale in record["scales"])
+        if scales_key(scales) not in temperatures or not all(0 < value < 1e6 for value in temperatures.values()):
+            raise ValueError("temperatures that make no sense")
+        by_distance = {
+            str(key): DistanceTemperature.from_dict(each) for key, each in record.get("by_distance", {}).items()
+        }
+        offsets = tuple(float(each) for each in record["offsets"]) if "offsets" in record else None
+        if offsets is not None and not all(map(math.isfinite, offsets)):
+            raise ValueError("offsets that make no sense")
+        return cls(temperatures, scales, record, by_distance, offsets)
+
     def temperature(self, scales_deg: Sequence[float]) -> float:
         """The temperature of logits averaged over windows of these sizes.
 
@@ -125,23 +146,14 @@ def read_calibration(run_folder: Path) -> Calibration | None:
                 f"{path} is of format {record['format']}; this gravmap reads {FORMAT}.",
                 "Use the gravmap that wrote it, or train anew.",
             )
-        temperatures = {str(key): float(value) for key, value in record["temperatures"].items()}
-        scales = tuple(float(scale) for scale in record["scales"])
-        if scales_key(scales) not in temperatures or not all(0 < value < 1e6 for value in temperatures.values()):
-            raise ValueError("temperatures that make no sense")
-        by_distance = {
-            str(key): DistanceTemperature.from_dict(each) for key, each in record.get("by_distance", {}).items()
-        }
-        offsets = tuple(float(each) for each in record["offsets"]) if "offsets" in record else None
-        if offsets is not None and not all(map(math.isfinite, offsets)):
-            raise ValueError("offsets that make no sense")
+        found = Calibration.from_record(record)
         belongs = record["model_sha256"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged: {error}.", "Train anew, or take the file away: T is 1 then.") from None
     if belongs != weights_sha256(run_folder):
         log.warning("%s belongs to other weights than %s.safetensors beside it; it is not used.", path, MODEL)
         return None
-    return Calibration(temperatures, scales, record, by_distance, offsets)
+    return found
 
 
 def weights_sha256(run_folder: Path) -> str:

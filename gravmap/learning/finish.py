@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gravmap.files import write_json
 from gravmap.learning.applicability import write_reach
 from gravmap.learning.area import TEST, TUNE
-from gravmap.learning.calibration import calibrate, scales_key, write_calibration
+from gravmap.learning.calibration import Calibration, calibrate, scales_key, write_calibration
 from gravmap.learning.checkpoint import load_model, save_model
 from gravmap.learning.curves import draw_curves
 from gravmap.learning.decision import fit_offsets
@@ -90,11 +90,11 @@ def _divisor(
     record: dict[str, Any], scales: Sequence[float], distance_km: Kilometres | None, mine: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     """What calibration divides logits (n, K) of some nodes by: one number, or one for each node, (n, 1)."""
-    key = scales_key(scales)
-    curve = record.get("by_distance", {}).get(key)
-    if curve is None or distance_km is None:
-        return np.asarray(record["temperatures"][key], np.float32)
-    return DistanceTemperature.from_dict(curve).at(distance_km[mine]).astype(np.float32)[:, None]
+    divisor = Calibration.from_record(record).divisor(scales)
+    if not isinstance(divisor, DistanceTemperature):
+        return np.asarray(divisor, np.float32)
+    assert distance_km is not None  # without distances no curve was fitted
+    return divisor.at(distance_km[mine]).astype(np.float32)[:, None]
 
 
 def _test_scores(run: Run, held: HeldOut, record: dict[str, Any], distance_km: Kilometres | None) -> dict[str, Any]:

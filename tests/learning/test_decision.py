@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gravmap.learning.decision import decide, fit_offsets, worth
+from gravmap.learning.distance_temperature import DistanceTemperature
 from gravmap.learning.metrics import confusion, scores
 
 
@@ -60,3 +61,23 @@ def test_what_is_shown_is_the_largest_log_chance_and_offset():
     assert (wanted != chances.argmax(0)).any()
     assert (decide(chances, None) == chances.argmax(0)).all()
     assert (decide(np.moveaxis(chances, 0, -1), offsets, axis=-1) == wanted).all()
+
+
+def test_a_score_names_what_a_map_shows_where_temperatures_follow_the_distance():
+    from scipy.special import softmax
+
+    from gravmap.learning.finish import _divisor
+
+    rng = np.random.default_rng(5)
+    logits = rng.normal(0, 2, (500, 4)).astype(np.float32)
+    km, mine = rng.uniform(0, 80, 500), rng.random(500) < 0.6
+    curve = {"km": [4.0, 40.0], "temperature": [0.5, 3.0]}
+    record = {"temperatures": {"5deg": 1.2}, "scales": [5.0], "by_distance": {"5deg": curve}}
+    offsets = np.array([1.5, 0.0, -0.5, -1.0], np.float32)
+    divided = _divisor(record, [5.0], km, mine)
+    named = (logits[mine] + divided * offsets).argmax(axis=1)
+    at = DistanceTemperature.from_dict(curve).at(km[mine])[:, None]
+    shown = decide(softmax(logits[mine] / at, axis=1), offsets, axis=1)
+    assert (named == shown).all()
+    one = (logits[mine] + np.float32(1.2) * offsets).argmax(axis=1)
+    assert (one != shown).any()

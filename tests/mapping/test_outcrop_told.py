@@ -11,18 +11,12 @@ import gravmap_cli
 from gravmap.mapping import Predictor
 from gravmap.mapping.explain import explain
 from gravmap.regions import Region
-from toy_map import make_project
-from toy_outcrop import make_context_run, make_labels
+from toy_outcrop import make_outcrop_project
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("outcrop")
-    fields = make_project(folder)
-    make_labels(folder / "labels.tif")
-    make_context_run(folder / "null", fields)
-    make_context_run(folder / "taught", fields, taught=True)
-    return folder
+    return make_outcrop_project(tmp_path_factory.mktemp("outcrop"))
 
 
 @pytest.fixture

@@ -17,18 +17,13 @@ from gravmap.mapping import outcrop as outcrop_module
 from gravmap.mapping.explain import explain
 from gravmap.mapping.outcrop import lay_outcrop
 from gravmap.regions import Region
-from toy_map import BOX, LEGEND, layers, make_project, same
-from toy_outcrop import LABEL_BOX, NAMES, make_context_run, make_labels
+from toy_map import BOX, LEGEND, layers, same
+from toy_outcrop import LABEL_BOX, NAMES, make_labels, make_outcrop_project
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("outcrop")
-    fields = make_project(folder)
-    make_labels(folder / "labels.tif")
-    make_context_run(folder / "null", fields)
-    make_context_run(folder / "taught", fields, taught=True)
-    return folder
+    return make_outcrop_project(tmp_path_factory.mktemp("outcrop"))
 
 
 @pytest.fixture
