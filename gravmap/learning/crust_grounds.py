@@ -29,6 +29,9 @@ TEST_SEEDS = range(8)
 FIRST_SEED = 1000
 """Training crusts have the seeds from here on, tuning crusts those after the last of them."""
 
+MOST_TUNING = 32
+"""Tuning crusts decide what a map shows of rare classes (`decision.py`): on eight, one with much Archean decided it."""
+
 PX_PER_DEG = 30
 """Pixels of 2 arc-minutes, the cells of a crust: a network brings them together itself as it likes."""
 
@@ -48,9 +51,9 @@ def crust_seeds(count: int) -> dict[str, list[int]]:
     Parameters
     ----------
     count : int
-        Training crusts. A tenth as many, 2 to 8, are for tuning, a fifth as many, 2 to 8, for the test.
+        Training crusts. A tenth as many, 2 to 32, are for tuning, a fifth as many, 2 to 8, for the test.
     """
-    tune, test = min(max(count // 10, 2), 8), min(max(count // 5, 2), len(TEST_SEEDS))
+    tune, test = min(max(count // 10, 2), MOST_TUNING), min(max(count // 5, 2), len(TEST_SEEDS))
     after = FIRST_SEED + count
     return {
         "train": list(range(FIRST_SEED, after)),

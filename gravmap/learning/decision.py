@@ -16,7 +16,7 @@ STEPS = (0.3, 0.15, 0.08)
 """One number at a time is moved by these, ever smaller, as long as that helps."""
 
 ROUNDS = 2
-MOST_NODES = 60_000
+MOST_NODES = 300_000
 """Of more nodes evenly spread ones are taken."""
 
 LEAST_GAIN = 1e-6
