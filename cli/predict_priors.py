@@ -85,7 +85,7 @@ def _answer(
         return {
             "prior": {"name": prior["name"], "sha256": prior["sha256"]},
             "state": UNKNOWN,
-            "headline": f"Whether the region is inside the prior {prior['name']} is not known: {error.message}",
+            "headline": f"Whether the region is inside the prior {prior['name']} is not known. {error.message}",
             "advice": [error.hint] if error.hint else [],
         }
     assert found is not None  # it was taught on crusts
