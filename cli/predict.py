@@ -138,13 +138,16 @@ def command(
     lacking = missing_heights(fields, measured_names(reads))
     if lacking:
         fields = _with_heights(session, fields, lacking, dry_run)
+    if dry_run and question.taught_on:
+        session.say(f"Would hold the region against {question.told} first: a minute or so, the first time.")
     if dry_run and not fields.exists():
         return
     if dry_run:
-        _foretell(session, fields, folders, labels, place, folder, options, question)
+        _foretell(session, fields, folders, labels, place, folder, options)
         return
     around = place.region if isinstance(place, Clip) else place
-    if question.taught_on:
+    check_prior = question.asked(fields, labels, around, workspace.crusts)
+    if check_prior is not None:
         session.say(
             f"First the region is held against {question.told}: a minute or so, and nothing the next time;"
             " --no-prior-check leaves it out."
@@ -161,7 +164,7 @@ def command(
             options=options,
             overwrite=overwrite,
             command=session.command_line,
-            check_prior=question.asked(fields, labels, around, workspace.crusts),
+            check_prior=check_prior,
             progress=progress,
         )
     tell_verdicts(session, made.verdicts)
@@ -239,7 +242,6 @@ def _foretell(
     place: Region | Clip,
     folder: Path,
     options: Options,
-    question: PriorQuestion,
 ) -> None:
     """Say what would be read, computed and written, and what it would take at every scale."""
     from gravmap.mapping import Clip, Predictor
@@ -256,8 +258,6 @@ def _foretell(
     rows, columns = plan.grid.shape
     read = [fields, *folders, *([labels] if labels is not None else [])]
     session.say(f"Would read {', '.join(map(str, read))}")
-    if question.taught_on:
-        session.say(f"Would hold the region against {question.told}: a minute or so, the first time.")
     session.say(f"Would write {columns} x {rows} cells into {folder}")
     for cost in costs:
         seconds = cost.seconds / max(1, min(options.processes, cost.windows))

@@ -92,7 +92,7 @@ def report(root: Path, truth_path: Path, seed: int, maps: Mapping[str, Path], ta
 def _gains(found: UnderCover) -> list[str]:
     """Each network beside the null models, in a sentence."""
     return [
-        f"The {name}, against the better null model in each measure: {_gain(found, name, ALL)}; {FAR} from outcrop"
+        f"The {name}, in points against the better null model of each measure: {_gain(found, name, ALL)}; {FAR} from outcrop"
         f" {_gain(found, name, FAR)}."
         for name in (OUTCROP, CRUSTS)
     ]
@@ -103,7 +103,10 @@ def _gain(found: UnderCover, name: str, stratum: str) -> str:
     told = []
     for measure, label in (("pa", "PA"), ("mpa", "MPA"), ("fwiou", "FWIoU")):
         mine, *nulls = (found.scores[each][stratum][measure] for each in (name, NEAREST, DIFFUSION))
-        told.append(f"{100 * (mine - max(nulls)):+.1f} {label}" if found.cells[stratum] else f"no {label}")
+        # Adding zero makes a plain one of -0.0.
+        told.append(
+            f"{round(100 * (mine - max(nulls)), 1) + 0:+.1f} {label}" if found.cells[stratum] else f"no {label}"
+        )
     return ", ".join(told)
 
 
