@@ -92,8 +92,8 @@ def report(root: Path, truth_path: Path, seed: int, maps: Mapping[str, Path], ta
 def _gains(found: UnderCover) -> list[str]:
     """Each network beside the null models, in a sentence."""
     return [
-        f"The {name}, in points against the better null model of each measure: {_gain(found, name, ALL)}; {FAR} from outcrop"
-        f" {_gain(found, name, FAR)}."
+        f"The {name}, in points against the better null model of each measure: {_gain(found, name, ALL)}; {FAR} from"
+        f" outcrop {_gain(found, name, FAR)}."
         for name in (OUTCROP, CRUSTS)
     ]
 
