@@ -23,7 +23,7 @@ from gravmap.learning.area import Area
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.null_models import NULL_MODELS, known_labels, null_maps
 from gravmap.learning.target import to_target
-from gravmap.mapping.scoring.under_cover import FAR_KM, score_under_cover
+from gravmap.mapping.scoring.under_cover import ALL, FAR, STRATA, score_under_cover
 from gravmap.synthetic import make_crust
 from gravmap.tiling import load_arrays
 
@@ -69,7 +69,7 @@ def one_crust(root: Path, seed: int, options: argparse.Namespace) -> dict[str, d
         print(line)
     surface, _ = area.node_truth()
     hidden = surface == 0
-    far = hidden & (baselines.distance_to_outcrop_km(known_labels(area), area.node_lat, area.node_lon) > FAR_KM)
+    far = hidden & (baselines.distance_to_outcrop_km(known_labels(area), area.node_lat, area.node_lon) > STRATA[FAR][0])
     names = [entry["name"] for entry in area.classes]
     rows = dict(found.scores)
     learning = [key for key, model in NULL_MODELS.items() if model.learns]
@@ -79,7 +79,7 @@ def one_crust(root: Path, seed: int, options: argparse.Namespace) -> dict[str, d
     for name, guess in guesses.items():
         rows[name] = {
             part: scores(confusion(to_target(truth[where]), to_target(guess[where]), len(names)), names)
-            for part, where in {"all": hidden, "far": far}.items()
+            for part, where in {ALL: hidden, FAR: far}.items()
         }
     return rows
 
@@ -104,10 +104,10 @@ def main() -> None:
         f"\n{options.model}, {options.input}, {options.shape} cells, {options.runs} x {options.train_time} of training,"
     )
     print(f"{len(rows)} crusts, {time.perf_counter() - start:.0f} s; mean of the crusts, percent: PA MPA FWIoU")
-    print(f"{'under cover':<44}{'all hidden cells':>22}   {f'farther than {FAR_KM:g} km':>22}")
+    print(f"{'under cover':<44}{'all hidden cells':>22}   {f'{FAR} from outcrop':>22}")
     for name in rows[0]:
         cells = ""
-        for part in ("all", "far"):
+        for part in (ALL, FAR):
             for key in ("pa", "mpa", "fwiou"):
                 cells += f"{100 * np.mean([row[name][part][key] for row in rows]):8.1f}"
             cells += "  "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import ANGLE, LENGTH, chosen_region, device_option, dry_run_option, overwrite_option, region_options
+from .predict_priors import PriorQuestion, tell_verdicts
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ if TYPE_CHECKING:
     help="How far from mapped outcrop counts as near it, in evidence.tif.",
 )
 @click.option("--crs", metavar="EPSG:CODE", help="Coordinate system of the files (default: EPSG:4326).")
+@click.option(
+    "--no-prior-check",
+    is_flag=True,
+    help="Do not ask whether the region is like the simulated crusts that the network was taught on (a minute or so).",
+)
 @click.option("-o", "--output", metavar="DIR", help="Folder of the map (default: maps/REGION).")
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="Share the windows among N GPUs; 0 is the CPU.")
 @device_option
@@ -67,6 +73,7 @@ def command(
     everywhere: bool,
     near: float,
     crs: str | None,
+    no_prior_check: bool,
     output: str | None,
     gpus: int | None,
     device: str,
@@ -79,7 +86,8 @@ def command(
     Mapped outcrop is shown as mapped; the network names the bedrock under cover. Writes lithology.tif and .gpkg,
     probability.tif, uncertainty.tif, evidence.tif, styles for QGIS, pictures for print, report.html, a STAC item and
     provenance.json into maps/REGION/. A run that was stopped goes on where it stopped when the command is given again.
-    Where nothing was trained, the network that gravmap ships is used, taught on simulated crusts alone. Residuals that
+    Where nothing was trained, the network that gravmap ships is used, taught on simulated crusts alone. For a network
+    taught on crusts, the region is held against such crusts, and the page says whether it is like them. Residuals that
     a network reads and data/fields.nc lacks are made on the spot, into a file beside it.
     """
     if polygon is not None and (region is not None or bbox):
@@ -100,7 +108,7 @@ def command(
     labels = workspace.labels if workspace.labels.exists() else None
 
     from gravmap.learning.outcrop import is_context, measured_names
-    from gravmap.mapping import Options, predict, read_clip
+    from gravmap.mapping import Clip, Options, predict, read_clip
     from gravmap.mapping.fit import need_labels
     from gravmap.mapping.more_heights import missing_heights
     from gravmap.mapping.predictor import device_of_gpus
@@ -126,14 +134,24 @@ def command(
         session.say(f"{workspace.labels} is missing, so every cell is predicted (`gravmap rasterize` makes it).")
     reads = _about_models(session, folders, shipped, place)
     need_labels(labels, any(map(is_context, reads)))
+    question = PriorQuestion.of([] if no_prior_check else folders)
     lacking = missing_heights(fields, measured_names(reads))
     if lacking:
         fields = _with_heights(session, fields, lacking, dry_run)
+    if dry_run and question.taught_on:
+        session.say(f"Would hold the region against {question.told} first: a minute or so, the first time.")
     if dry_run and not fields.exists():
         return
     if dry_run:
         _foretell(session, fields, folders, labels, place, folder, options)
         return
+    around = place.region if isinstance(place, Clip) else place
+    check_prior = question.asked(fields, labels, around, workspace.crusts)
+    if check_prior is not None:
+        session.say(
+            f"First the region is held against {question.told}: a minute or so, and nothing the next time;"
+            " --no-prior-check leaves it out."
+        )
     with session.progress(f"predict {name}") as progress:
         made = predict(
             fields,
@@ -146,8 +164,10 @@ def command(
             options=options,
             overwrite=overwrite,
             command=session.command_line,
+            check_prior=check_prior,
             progress=progress,
         )
+    tell_verdicts(session, made.verdicts)
     rows, columns = made.plan.grid.shape
     resumed = f" ({made.resumed} of them from the run that was stopped)" if made.resumed else ""
     session.say(
@@ -164,6 +184,7 @@ def command(
             "resumed": made.resumed,
             "device": made.plan.device,
             "summary": asdict(made.summary),
+            "prior_verdicts": list(made.verdicts),
         }
     )
 

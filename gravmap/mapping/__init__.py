@@ -1,8 +1,9 @@
 """The map: prediction over a region, its files, pictures and record, and the check of that record."""
 
 from gravmap.mapping.clip import Clip, read_clip
+from gravmap.mapping.options import Options
 from gravmap.mapping.plan import Plan
-from gravmap.mapping.predict import Options, Prediction, predict
+from gravmap.mapping.predict import Prediction, predict
 from gravmap.mapping.predictor import Predictor
 from gravmap.mapping.record.finding import Verification
 from gravmap.mapping.record.verify import verify

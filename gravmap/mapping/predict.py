@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from gravmap import __version__
 from gravmap.files import check_room, sha256
 from gravmap.geology import LabelFile
-from gravmap.learning.distance_temperature import DistanceTemperature
 from gravmap.learning.outcrop import DISTANCE, told_km
 from gravmap.mapping.assemble import Assembler
 from gravmap.mapping.blend import Blender, blocks
@@ -26,6 +25,7 @@ from gravmap.mapping.files.writer import MapFiles, MapWriter, Summary
 from gravmap.mapping.finish import Origin, finish_map
 from gravmap.mapping.fit import check_labels, need_labels
 from gravmap.mapping.map_folder import check_folder
+from gravmap.mapping.options import Options, Verdicts, settings, tags
 from gravmap.mapping.outcrop import OutcropFile, lay_outcrop
 from gravmap.mapping.plan import FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
@@ -35,46 +35,6 @@ from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.tiling.unfinished import Unfinished, unfinished_bytes, write_unfinished
 from gravmap.units import format_angle
-
-NEAR_KM = 25.0
-"""From here on outcrop is no longer near; about the distance at which null models lose their hold."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What may be chosen about a map, besides its place.
-
-    Attributes
-    ----------
-    scales_deg : tuple of float, optional
-        Window sizes; by default those the networks were trained on, on a CPU without the smallest.
-    resolution_deg : float, optional
-        Cell size; by default the nodes of the gravity grid.
-    everywhere : bool
-        Show the networks' class on the outcrop too.
-    flips : bool
-        See every window in four mirror images, and average the logits.
-    near_km : float
-        How far from outcrop a cell still counts as near it.
-    crs : str, optional
-        Coordinate system of the files when it is not EPSG:4326.
-    device : str
-        ``auto``, ``cpu`` or ``cuda``.
-    processes : int
-        Share the windows among so many processes; with ``cuda`` one for each GPU.
-    batch_size : int
-        Windows at a time; changes memory and speed, not the result.
-    """
-
-    scales_deg: tuple[float, ...] | None = None
-    resolution_deg: float | None = None
-    everywhere: bool = False
-    flips: bool = False
-    near_km: float = NEAR_KM
-    crs: str | None = None
-    device: str = "auto"
-    processes: int = 1
-    batch_size: int = 1
 
 
 @dataclass(frozen=True)
@@ -93,6 +53,8 @@ class Prediction:
         Cells and areas, class by class and by what they rest on.
     resumed : int
         Windows that a stopped run had finished.
+    verdicts : sequence of mapping
+        Whether the region is like the crusts of the priors that networks were taught on; empty where nobody asked.
     """
 
     folder: Path
@@ -100,6 +62,7 @@ class Prediction:
     plan: Plan
     summary: Summary
     resumed: int
+    verdicts: Verdicts
 
 
 def predict(
@@ -114,7 +77,7 @@ def predict(
     options: Options | None = None,
     overwrite: bool = False,
     command: str = "",
-    prior_verdicts: Sequence[Mapping[str, Any]] = (),
+    check_prior: Callable[[Progress], Verdicts] | None = None,
     progress: Progress = silent,
 ) -> Prediction:
     """Map the bedrock of a region and write the map's files.
@@ -146,9 +109,10 @@ def predict(
         Replace an earlier map.
     command : str
         The command line as typed, for the record.
-    prior_verdicts : sequence of mapping
-        Whether the region is like the crusts of a prior, for the record and the page: ``prior`` (``name``, ``sha256``),
-        ``state``, ``headline`` and ``advice``, a sentence and several. Shown for the networks taught on that prior.
+    check_prior : callable, optional
+        Asked, before the first window and after everything that may be refused, whether the region is like the crusts
+        that networks were taught on: gives one verdict for each prior, for the record and the page, which shows them
+        for the networks taught on that prior.
     progress : Progress
         Told after every window, then after every block of the map.
 
@@ -179,6 +143,7 @@ def predict(
         )
         inputs = _inputs(fields_path, predictor, labels_path, clip)
         hashes = {role: sha256(path) for role, path in inputs.items()}
+        verdicts = () if check_prior is None else check_prior(progress)
         with write_unfinished(
             out_folder, _recipe(plan, hashes, predictor.reads_outcrop), plan.files(), parts="windows"
         ) as unfinished:
@@ -188,7 +153,7 @@ def predict(
             origin = Origin(
                 name,
                 command,
-                _settings(name, plan, options, labels_path, predictor, prior_verdicts),
+                settings(name, plan, options, labels_path, predictor, verdicts),
                 fields_path,
                 [member.folder for member in predictor.members],
                 labels_path,
@@ -199,7 +164,7 @@ def predict(
             progress(1, 1, "pictures and report")
             finish_map(unfinished.folder, out_folder, predictor.legend, plan, origin)
     files = {path.name: path for path in sorted(out_folder.iterdir())}
-    return Prediction(out_folder, files, plan, made.summary, resumed)
+    return Prediction(out_folder, files, plan, made.summary, resumed, verdicts)
 
 
 def _write(
@@ -232,7 +197,7 @@ def _write(
             grid,
             predictor.legend,
             bands=assembler.bands,
-            tags=_tags(plan, predictor, labels_path, options),
+            tags=tags(plan, predictor, labels_path, options),
             near_km=options.near_km,
             crs=options.crs,
         ) as writer:
@@ -328,57 +293,4 @@ def _recipe(plan: Plan, hashes: dict[str, str], reads_outcrop: bool) -> dict[str
         "cells_sha256": cells,
         "windows": {format_angle(scale): windows.tolist() for scale, windows in plan.windows.items()},
         "flips": plan.flips,
-    }
-
-
-def _content(labels: Path | None, options: Options) -> str:
-    if labels is None or options.everywhere:
-        return "bedrock class predicted everywhere"
-    return "outcrop as mapped, bedrock class predicted under cover"
-
-
-def _tags(plan: Plan, predictor: Predictor, labels: Path | None, options: Options) -> dict[str, str]:
-    return {
-        "GRAVMAP_CONTENT": _content(labels, options),
-        "GRAVMAP_MODEL_SHA256": ", ".join(sha256(member.folder / "model.safetensors") for member in predictor.members),
-        "GRAVMAP_SCALES": ", ".join(map(format_angle, plan.windows)),
-        "GRAVMAP_UPSAMPLING": f"{plan.grid.upsampling:.3g}",
-    }
-
-
-def _settings(
-    name: str,
-    plan: Plan,
-    options: Options,
-    labels: Path | None,
-    predictor: Predictor,
-    verdicts: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
-    return {
-        "region": name,
-        "bounds_wsen": plan.region.bounds_wsen,
-        "clip": None if plan.clip is None else str(plan.clip.path),
-        "runs": [str(member.folder) for member in predictor.members],
-        "content": _content(labels, options),
-        "everywhere": options.everywhere,
-        "starts_from_outcrop": [member.spec.input.reads_outcrop for member in predictor.members],
-        "scales": [format_angle(scale) for scale in plan.windows],
-        "windows": len(plan.passes),
-        "flips": plan.flips,
-        "temperatures": [member.temperature(list(plan.windows)) for member in predictor.members],
-        "temperatures_by_distance": [
-            each.to_dict() if isinstance(each, DistanceTemperature) else None
-            for each in (member.divisor(list(plan.windows)) for member in predictor.members)
-        ],
-        "calibrated": [member.calibration is not None for member in predictor.members],
-        "class_offsets": predictor.class_offsets,
-        "near_km": options.near_km,
-        "cells": plan.grid.shape,
-        "cell_deg": plan.grid.spacing_deg,
-        "upsampling": plan.grid.upsampling,
-        "crs": options.crs or "EPSG:4326",
-        "device": plan.device,
-        "processes": options.processes,
-        "batch_size": options.batch_size,
-        **({"prior_verdicts": [dict(each) for each in verdicts]} if verdicts else {}),
     }

@@ -12,6 +12,9 @@ from gravmap.prior_check.quantities import GROUPS, Quantity
 
 INSIDE, EDGE, OUTSIDE = "inside", "at the edge", "outside"
 
+UNKNOWN = "not known"
+"""In the place of a verdict that could not be made."""
+
 NEAR, FAR = 2.0, 3.5
 """Standard deviations of the crusts from their mean. What lies beyond all crusts is at the edge from NEAR on, from FAR
 on outside."""

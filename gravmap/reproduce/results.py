@@ -14,7 +14,7 @@ from gravmap.files import read_json, write_json, write_text
 from gravmap.learning.area import Area
 from gravmap.learning.null_models import left_out
 from gravmap.mapping.page.words import count, percent
-from gravmap.mapping.scoring.under_cover import FAR_KM, score_under_cover
+from gravmap.mapping.scoring.under_cover import ALL, FAR, score_under_cover
 from gravmap.progress import Progress, silent
 from gravmap.reproduce.dataset import class_table, draw_gravity, draw_study_area, window_table
 from gravmap.reproduce.held_out import HeldOutMaps, ask_networks
@@ -214,15 +214,16 @@ def _map_verdict(made: Made, area: Area) -> list[Part]:
         found = score_under_cover(area, _band(mapped), _band(made.truth))
     except InputError as error:
         return [Text(error.message, "missing")]
-    parts = ("all", "far")
+    parts = (ALL, FAR)
     head = ("Predictor", *(f"{label}, {where}" for where in ("all", "far") for label in ("PA", "MPA", "FWIoU")))
     rows = tuple(
         (name, *(percent(row[part][key], 1) for part in parts for key in ("pa", "mpa", "fwiou")))
         for name, row in found.scores.items()
     )
     told = (
-        f"Under the cover of the synthetic crust the bedrock is known: scores on all {count(found.cells)} hidden cells,"
-        f" and on the {count(found.far_cells)} of them farther than {FAR_KM:g} km from known outcrop."
+        "Under the cover of the synthetic crust the bedrock is known: scores on all"
+        f" {count(found.cells[ALL])} hidden cells, and on the {count(found.cells[FAR])} of them {FAR} from known"
+        " outcrop."
     )
     return [Table(told, head, rows)]
 

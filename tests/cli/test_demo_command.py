@@ -1,45 +1,83 @@
 import json
 
+import numpy as np
 import pytest
+import rasterio
 from click.testing import CliRunner
 
 import gravmap_cli
+from gravmap.learning.null_models import NULL_MODELS
+from gravmap.prior_check import check
+from gravmap.workspace import SHIPPED, shipped_model
 from gravmap_cli import demo
+
+NULLS = [NULL_MODELS[key].title for key in ("nearest_outcrop", "label_diffusion")]
+NETWORKS = ["network taught on this outcrop", "network taught on other crusts"]
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The demo's road with two short epochs; its length is not what is tested."""
-    training = ("--model", "ggmnet-tiny", "--epochs", "1", "--steps", "2", "--batch-size", "2")
-    monkeypatch.setattr(demo, "TRAINING", training)
-    monkeypatch.setattr(demo, "TILE_PX", 64)
+    """The demo's road on a small crust with two steps of training; its length is not what is tested."""
+    monkeypatch.setattr(demo, "SHAPE", (90, 150))
+    monkeypatch.setattr(demo, "WINDOW", "2.5deg")
+    monkeypatch.setattr(demo, "TILE_PX", 80)
+    monkeypatch.setattr(demo, "TRAINING", ("--epochs", "1", "--steps", "2"))
+    monkeypatch.setattr(check, "COUNT", 12)
 
 
-def test_the_demo_runs_the_commands_of_a_real_project_and_scores_beside_null_models(tmp_path, quick):
+def test_the_demo_runs_the_commands_of_a_real_project_and_shows_networks_beside_null_models(tmp_path, quick):
     root = tmp_path / "here"
     done = CliRunner().invoke(gravmap_cli.gravmap, ["demo", str(root)])
     assert done.exit_code == 0, done.output
     for step in ("residual", "rasterize", "tile", "train", "predict"):
         assert f"$ gravmap -w {root} {step}" in done.output
-    for null in ("majority class", "nearest outcrop", "label diffusion", "nearest in gravity"):
-        assert null in done.output
-    assert "expected\nto tie with the null models at best" in done.output
     assert "gravmap fetch" in done.output
-    scores = json.loads((root / "maps" / "demo" / "under_cover.json").read_text())
-    shares = [row["all"]["pa"] for row in scores["scores"].values()]
-    assert len(shares) == 6
-    assert all(0 < share < 1 for share in shares)
-    # Nearest outcrop beats the commonest class on any crust with belts, or the scoring is upside down.
-    assert (
-        scores["scores"]["nearest outcrop, no gravity"]["all"]["fwiou"]
-        > scores["scores"]["majority class"]["all"]["fwiou"]
-    )
-    for picture in ("maps/demo/demo.png", "maps/demo/map.png", "runs/demo/curves.png"):
+    told = json.loads((root / "under_cover.json").read_text())
+    scores = told["scores"]
+    assert list(scores) == [*NULLS, *NETWORKS]
+    assert all(0 < row["all"]["pa"] < 1 for row in scores.values())
+    # What is scored is what the maps show where the truth is hidden, counted anew.
+    with rasterio.open(root / "data" / "raw" / "truth.tif") as raster:
+        truth = raster.read(1)
+    for name, folder in zip(NETWORKS, ("demo", "demo-crusts"), strict=True):
+        with rasterio.open(root / "maps" / folder / "lithology.tif") as raster:
+            mapped = raster.read(1)
+        with rasterio.open(root / "maps" / folder / "evidence.tif") as raster:
+            hidden = raster.read(1) > 1
+        assert hidden.sum() == told["cells"]["all"] == sum(n for part, n in told["cells"].items() if part != "all")
+        assert scores[name]["all"]["pa"] == pytest.approx(np.mean(mapped[hidden] == truth[hidden]))
+        assert (mapped[~hidden] == truth[~hidden]).all()
+    # Every score stands in the table, and what the best of them is worth in words.
+    lines = done.output.splitlines()
+    for name, row in scores.items():
+        shown = [line.split()[-4:] for line in lines if line.startswith(f"  {name}")]
+        assert shown == [[f"{100 * part[key]:.1f}" for part in row.values()] for key in ("pa", "mpa", "fwiou")]
+    assert "This is the best case for the network taught on other crusts" in done.output
+    assert "this one has another seed, 0." in done.output
+    for picture in ("demo.png", "maps/demo/map.png", "runs/outcrop/curves.png"):
         assert (root / picture).stat().st_size > 10_000
+    # The two networks are of one kind and read the same.
+    mine, shipped = (
+        json.loads((folder / "model.json").read_text()) for folder in (root / "runs/outcrop", shipped_model())
+    )
+    assert mine["architecture"] == shipped["architecture"]
+    assert [each["field"] for each in mine["inputs"]] == [each["field"] for each in shipped["inputs"]]
+    settings = json.loads((root / "maps" / "demo-crusts" / "provenance.json").read_text())["settings"]
+    assert [verdict["crusts"] for verdict in settings["prior_verdicts"]] == [12]
+    assert "prior_verdicts" not in json.loads((root / "maps/demo/provenance.json").read_text())["settings"]
+    assert CliRunner().invoke(gravmap_cli.gravmap, ["-w", str(root), "verify"]).exit_code == 0
 
     again = CliRunner().invoke(gravmap_cli.gravmap, ["demo", str(root)])
     assert again.exit_code == 3
     assert "--overwrite" in again.output
-    replaced = CliRunner().invoke(gravmap_cli.gravmap, ["demo", str(root), "--overwrite", "--json", "--seed", "1"])
-    assert replaced.exit_code == 0, replaced.output
-    assert json.loads(replaced.stdout)["scores"].keys() == scores["scores"].keys()
+
+
+def test_a_seed_that_taught_the_network_is_told(tmp_path, monkeypatch):
+    from gravmap.mapping.demo import _worth
+
+    taught = json.loads((shipped_model(SHIPPED) / "model.json").read_text())["taught_on"]
+    for seed in (taught["seeds"]["train"][5], taught["seeds"]["tune"][0]):
+        assert "flatters" in _worth(seed, taught)
+    for seed in (0, taught["seeds"]["test"][0], max(taught["seeds"]["tune"]) + 1):
+        assert "flatters" not in _worth(seed, taught)
+        assert f"another seed, {seed}." in _worth(seed, taught)

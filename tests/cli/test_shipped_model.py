@@ -9,9 +9,11 @@ import torch
 from click.testing import CliRunner
 
 import gravmap_cli
+from gravmap.errors import InputError
 from gravmap.learning import load_model
 from gravmap.learning.calibration import read_calibration
 from gravmap.learning.outcrop import measured_names
+from gravmap.prior_check import check
 from gravmap.synthetic import make_crust
 from gravmap.workspace import SHIPPED, Workspace, shipped_model
 
@@ -58,11 +60,14 @@ def test_on_crusts_it_never_saw_it_beats_the_null_models_and_foreign_gravity_tak
         assert row["foreign_gravity"]["pa"] < row["label_diffusion"]["pa"] + 0.03
 
 
-def test_predict_without_training_uses_it_says_so_and_makes_the_heights_it_lacks(place):
+def test_predict_without_training_uses_it_says_so_and_makes_the_heights_it_lacks(place, monkeypatch):
+    monkeypatch.setattr(check, "COUNT", 12)
     dry = call(place, "predict", "--bbox", "82", "43", "84.5", "45", "--dry-run")
     assert dry.exit_code == 0, dry.output
     assert "lacks the residuals of 5km, 20km, 40km, 80km: they would be made first" in dry.output
     assert not list((place / "data").glob("fields-*.nc"))
+    assert "Would hold the region against simulated crusts of the prior central-asia" in dry.output
+    assert not (place / "data" / "crusts").exists()
     done = call(place, "predict", "--bbox", "82", "43", "84.5", "45", "-o", str(place / "map"))
     assert done.exit_code == 0, done.output
     assert f"the one that gravmap ships is used: {SHIPPED}, taught on" in done.output
@@ -73,12 +78,52 @@ def test_predict_without_training_uses_it_says_so_and_makes_the_heights_it_lacks
     assert record["models"][0]["name"] == SHIPPED
     assert "residual_80km" in record["fields"]["recipe"]["channels"]
     assert record["settings"]["class_offsets"] == pytest.approx(read_calibration(shipped_model()).offsets)
+    # Whether the region is like its crusts is said, on record, and on the page, in the same words.
+    (verdict,) = record["settings"]["prior_verdicts"]
+    assert verdict["prior"]["sha256"] == load_model(shipped_model())[1].taught_on["prior"]["sha256"]
+    assert verdict["crusts"] == len(list((place / "data" / "crusts").glob("statistics-*.json"))) == 12
+    assert verdict["boxes_wsen"] == [pytest.approx([82, 43, 84.5, 45], abs=1e-6)]
+    residuals = {each["quantity"] for each in verdict["quantities"] if each["group"] == "Residuals"}
+    assert residuals == {f"residual_{height}km_{kind}" for height in (5, 10, 20, 40, 80) for kind in ("std", "robust")}
+    assert verdict["headline"] in done.stdout
     page = (place / "map" / "report.html").read_text()
+    assert page.count(verdict["headline"]) == 2  # at the top, and above its table
     assert "drawn from the prior central-asia" in page
     assert "under the cover of simulated crusts" in page
     assert "places of outcrop kept from training" not in page
     checked = call(place, "verify", str(place / "map"))
     assert checked.exit_code == 0, checked.output
+
+
+def test_a_region_that_cannot_be_held_against_crusts_is_mapped_and_says_why(place):
+    done = call(place, "predict", "--bbox", "82", "43", "83.5", "44.5", "-o", str(place / "small"))
+    assert done.exit_code == 0, done.output
+    said = "the smallest crust that says anything measures 2 x 2."
+    assert (
+        "Warning: Whether the region is inside the prior central-asia is not known. The region measures" in done.stderr
+    )
+    assert said in done.stderr
+    page = (place / "small" / "report.html").read_text()
+    assert page.count(said) == 2
+    assert call(place, "verify", str(place / "small")).exit_code == 0
+
+
+def test_the_question_is_asked_last_and_can_be_left_out(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("gravmap.prior_check.run_verdict", lambda *_, **__: pytest.fail("asked"))
+    asked = ["predict", "--bbox", "82", "43", "84.5", "45", "-o", str(tmp_path)]
+    (tmp_path / "lithology.tif").touch()
+    refused = call(place, *asked)
+    assert refused.exit_code == 3
+    assert "--overwrite" in refused.output
+
+    def handed_over(*_, **options):
+        raise InputError(f"asks: {options['check_prior'] is not None}")
+
+    monkeypatch.setattr("gravmap.mapping.predict", handed_over)
+    assert "asks: True" in call(place, *asked).output
+    left_out = call(place, *asked, "--no-prior-check").output
+    assert "asks: False" in left_out
+    assert "held against" not in left_out
 
 
 def test_what_is_shown_under_cover_is_the_largest_chance_times_its_classs_factor(place):

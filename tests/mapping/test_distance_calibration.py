@@ -120,7 +120,7 @@ def test_the_record_says_what_was_used(project, monkeypatch):
         project / "told",
         labels_path=project / "labels.tif",
         options=Options(device="cpu", scales_deg=(5.0,)),
-        prior_verdicts=[verdict],
+        check_prior=lambda progress: [verdict],
     )
     (settings,) = kept
     assert settings["temperatures_by_distance"] == [CURVE]

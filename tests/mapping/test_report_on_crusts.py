@@ -138,7 +138,7 @@ def test_the_priors_verdict_is_that_of_this_prior_alone(mapped, tmp_path):
         html = page_of(mapped, run)
     finally:
         write_json(mapped / "provenance.json", RECORD)
-    assert "At the edge of &lt;wide&gt;." in html
+    assert html.count("At the edge of &lt;wide&gt;.") == 2  # at the top, and above its table
     assert "Take care." in html
     assert "Outside the prior other" not in html
     assert "was not checked" not in words(html)

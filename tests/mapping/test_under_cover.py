@@ -3,7 +3,7 @@ import pytest
 
 from gravmap.errors import InputError
 from gravmap.learning.area import Area
-from gravmap.mapping.scoring.under_cover import FAR_KM, score_under_cover
+from gravmap.mapping.scoring.under_cover import ALL, FAR, score_from_outcrop, score_under_cover
 
 NODES = (80.0, 44.0, 84.0, 46.0)  # 41 x 81 nodes, 0.05 degrees apart
 
@@ -44,22 +44,23 @@ def test_a_perfect_map_scores_a_hundred_and_only_covered_cells_count(world):
     truth, surface = world
     wrong_on_outcrop = np.where(surface == 0, truth, 4 - truth).astype(np.uint8)
     found = score_under_cover(toy(truth, surface), wrong_on_outcrop, truth)
-    assert found.scores["network, gravity only"]["all"]["pa"] == 1
-    assert found.cells == 30 * 60
-    far_truth = sum(row["far"]["places"] for row in found.scores.values()) / len(found.scores)
-    assert found.far_cells == far_truth > 0
+    assert found.scores["network, gravity only"][ALL]["pa"] == 1
+    assert found.cells[ALL] == 30 * 60 == sum(cells for name, cells in found.cells.items() if name != ALL)
+    assert found.cells[FAR] > 0
+    for row in found.scores.values():
+        assert {name: scored["places"] for name, scored in row.items()} == found.cells
 
 
 def test_null_models_score_as_counted_by_hand(world):
     truth, surface = world
     found = score_under_cover(toy(truth, surface), np.full(truth.shape, 3, np.uint8), truth)
     hidden = surface == 0
-    assert found.scores["network, gravity only"]["all"]["pa"] == pytest.approx((truth[hidden] == 3).mean())
+    assert found.scores["network, gravity only"][ALL]["pa"] == pytest.approx((truth[hidden] == 3).mean())
     # More outcrop of class 2 (east) than of 1 (west)?
     common = np.bincount(surface[surface > 0]).argmax()
-    assert found.scores["majority class"]["all"]["pa"] == pytest.approx((truth[hidden] == common).mean())
+    assert found.scores["majority class"][ALL]["pa"] == pytest.approx((truth[hidden] == common).mean())
     # The field is the class here, so whoever looks at it finds everything.
-    assert found.scores["nearest in gravity, no position"]["all"]["pa"] > 0.95
+    assert found.scores["nearest in gravity, no position"][ALL]["pa"] > 0.95
 
 
 def test_null_models_see_no_held_out_outcrop(world):
@@ -75,9 +76,25 @@ def test_null_models_see_no_held_out_outcrop(world):
 def test_the_table_has_a_line_for_each(world):
     truth, surface = world
     lines = score_under_cover(toy(truth, surface), truth, truth).table()
-    assert len(lines) == 2 + 6
-    assert "100.0" in lines[2]
-    assert f"> {FAR_KM:g} km" in lines[0]
+    assert len(lines) == 2 + 3 * (1 + 6)
+    assert lines[0].split("  ")[-1].strip() == FAR
+    assert lines[3].split()[-4:] == ["100.0"] * 4
+    assert len({len(line) for line in lines if "percent" not in line}) == 1  # columns stand under each other
+
+
+def test_maps_that_start_from_outcrop_see_all_of_it_and_are_told_by_distance(world):
+    truth, surface = world
+    lat, lon = np.linspace(46, 44, 41), np.linspace(80, 84, 81)
+    mapped = np.where(np.arange(81) < 13, 3, truth).astype(np.uint8)  # wrong in the three westernmost hidden columns
+    found = score_from_outcrop({"mine": mapped}, truth, surface, lat, lon, ["a", "b", "c"])
+    assert list(found.scores) == ["nearest outcrop, no gravity", "label diffusion, no gravity", "mine"]
+    mine = {name: row["pa"] for name, row in found.scores["mine"].items()}
+    # A column is 4 km wide there: all that is wrong lies within 12 km of the outcrop in the west.
+    assert mine[ALL] == pytest.approx(57 / 60)
+    assert mine[FAR] == 1
+    assert mine["under 10 km"] < mine[ALL] < mine["10 to 30 km"] < 1
+    # The truth is that of the nearest outcrop but where classes meet in the middle, far from any.
+    assert found.scores["nearest outcrop, no gravity"]["under 10 km"]["pa"] > 0.9
 
 
 def test_grids_that_differ_are_refused(world):

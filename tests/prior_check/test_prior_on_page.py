@@ -29,6 +29,10 @@ def test_the_page_shows_the_verdict_and_what_to_do(verdict):
     assert "Outside the prior <mine>: 1 of 2 quantities" in told
     assert "it shows less outcrop" in told.lower()
     lines = [line for line in tree.iter("tr") if line.find("td") is not None]
+    assert [line.find("th").text for line in tree.iter("tr") if line.get("class") == "part"] == [
+        "Bouguer anomaly",
+        "Cover",
+    ]
     rows = {line.find("th").text: [cell.text for cell in line.findall("td")] for line in lines}
-    assert rows["Cover: share, %"] == ["95", "40", "47.5", "55", "outside"]
-    assert rows["Bouguer anomaly: std, mGal"] == ["40", "30", "37.5", "45", None]
+    assert rows["Share, %"] == ["95", "40", "47.5", "55", "outside"]
+    assert rows["Std, mGal"] == ["40", "30", "37.5", "45", None]

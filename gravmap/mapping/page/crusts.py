@@ -81,13 +81,28 @@ def taught(run: RunFacts) -> str:
     return f"{said} Each has {shape} cells." if shape else said
 
 
+def prior_headlines(facts: Facts) -> list[str]:
+    """Whether the region is like the crusts that the map's networks were taught on, a sentence for each prior."""
+    found = [_verdict(facts, run) for run in facts.simulated]
+    told = (f"Is this region like those crusts? {verdict['headline']}" for verdict in found if verdict is not None)
+    return list(dict.fromkeys(told))
+
+
+def _verdict(facts: Facts, run: RunFacts) -> dict[str, Any] | None:
+    """What was found when the region was held against the prior of a run; None where nobody asked."""
+    prior = run.taught_on.get("prior", {})
+    verdicts: list[dict[str, Any]] = facts.settings.get("prior_verdicts", [])
+    return next((each for each in verdicts if each.get("prior", {}).get("sha256") == prior.get("sha256")), None)
+
+
 def _prior(facts: Facts, run: RunFacts) -> str:
     """Whether the region is like such crusts, as `gravmap doctor --prior` says it; or that nobody asked."""
-    prior = run.taught_on.get("prior", {})
+    prior, verdict = run.taught_on.get("prior", {}), _verdict(facts, run)
     head = "<h3>Is this region like those crusts?</h3>"
-    for verdict in facts.settings.get("prior_verdicts", []):
-        if verdict.get("prior", {}).get("sha256") == prior.get("sha256"):
-            return head + inside_prior(verdict)
+    if verdict is not None and "quantities" in verdict:
+        return head + inside_prior(verdict)
+    if verdict is not None:  # it could not be told
+        return head + missing(" ".join([verdict["headline"], *verdict["advice"]]))
     return head + missing(
         "That was not checked when this map was made. A network meets what it was not taught where the answer is no:"
         f" gravmap doctor --prior {prior.get('name', 'NAME')} tells."

@@ -133,7 +133,8 @@ def draw(
     bar_width = 0.85 if any(isinstance(panel, FieldPanel) for panel in panels) else 0.2
     cell_width = _LEFT + panel_width_in + bar_width
     map_height = panel_width_in * aspect(panels[0].bounds_wsen)
-    titles = [textwrap.wrap(panel.title, max(12, int((cell_width - _LEFT) * 10.5))) for panel in panels]
+    across = max(12, int((cell_width - _LEFT) * 10.5))
+    titles = [[line for part in panel.title.split("\n") for line in textwrap.wrap(part, across)] for panel in panels]
     above = _ABOVE + 0.19 * (max(map(len, titles)) - 1)
     cell_height = map_height + above + _BELOW
     width = max(columns * cell_width + 0.1, _NARROWEST)

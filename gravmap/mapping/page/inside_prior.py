@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gravmap.mapping.page.words import text
+from gravmap.mapping.page.words import MINUS, text
 
 _STATES = {"inside": "", "at the edge": "at the edge", "outside": "outside"}
 
@@ -21,7 +21,13 @@ def inside_prior(told: dict[str, Any]) -> str:
     """
     advice = "".join(f"<li>{text(sentence)}</li>" for sentence in told["advice"])
     left_out = "".join(f"<li>Not compared: {text(reason)}</li>" for reason in told["left_out"])
-    rows = "".join(_row(quantity) for quantity in told["quantities"])
+    groups: dict[str, str] = {}
+    for quantity in told["quantities"]:
+        groups[quantity["group"]] = groups.get(quantity["group"], "") + _row(quantity)
+    bodies = "".join(
+        f'<tbody><tr class="part"><th colspan="6">{text(group)}</th></tr>{rows}</tbody>'
+        for group, rows in groups.items()
+    )
     tall, wide = (cells / 30 for cells in told["shape"])
     boxes = len(told["boxes_wsen"])
     here = "one box" if boxes == 1 else f"the median of {boxes} overlapping boxes"
@@ -31,7 +37,7 @@ def inside_prior(told: dict[str, Any]) -> str:
         '<div class="wide"><table><thead><tr><th scope="col">Quantity</th><th scope="col" class="n">here</th>'
         '<th scope="col" class="n">crusts: least</th><th scope="col" class="n">median</th>'
         '<th scope="col" class="n">most</th><th scope="col"></th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+        f"{bodies}</table></div>"
     )
 
 
@@ -39,6 +45,6 @@ def _row(quantity: dict[str, Any]) -> str:
     unit = f", {quantity['unit']}" if quantity["unit"] else ""
     crusts = quantity["crusts"]
     numbers = (np.median(quantity["here"]), min(crusts), np.median(crusts), max(crusts))
-    cells = "".join(f'<td class="n">{number:.3g}</td>' for number in numbers)
-    name = text(f"{quantity['group']}: {quantity['label']}{unit}")
-    return f'<tr><th scope="row">{name}</th>{cells}<td>{_STATES[quantity["state"]]}</td></tr>'
+    cells = "".join(f'<td class="n">{f"{number:.3g}".replace("-", MINUS)}</td>' for number in numbers)
+    label = quantity["label"][:1].upper() + quantity["label"][1:]
+    return f'<tr><th scope="row">{text(label + unit)}</th>{cells}<td>{_STATES[quantity["state"]]}</td></tr>'

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gravmap.files import read_json, write_text
 from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR, OUTCROP
+from gravmap.mapping.page.crusts import prior_headlines
 from gravmap.mapping.page.facts import Facts, protocols_of, read_run
 from gravmap.mapping.page.ground import measure_ground
 from gravmap.mapping.page.made import limits, made, sources
@@ -114,7 +115,8 @@ def _lead(facts: Facts) -> str:
         )
     else:
         said = f"A network has named the bedrock from the gravity above it{around}, on outcrop and under cover alike."
-    return f'<p class="lead">{said}</p>\n<div class="say"><p>{text(verdict(facts))}</p></div>'
+    told = "".join(f"<p>{text(each)}</p>" for each in (verdict(facts), *prior_headlines(facts)))
+    return f'<p class="lead">{said}</p>\n<div class="say">{told}</div>'
 
 
 def _glance(facts: Facts) -> str:

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 THIN = "\u202f"
+MINUS = "\u2212"
 _TO = "–\u2060"  # a dash after which no line ends
 
 

@@ -1,7 +1,8 @@
-"""Score a map where the truth under cover is known (a synthetic crust), beside what costs no network at all."""
+"""Score maps where the truth under cover is known (a synthetic crust), by distance to outcrop, beside null models."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +11,26 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.learning import baselines
-from gravmap.learning.area import Area
+from gravmap.learning.area import UNUSABLE, Area
+from gravmap.learning.hidden_ground import BY_DISTANCE, inside
+from gravmap.learning.hidden_scores import EVERYWHERE
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.null_models import NULL_MODELS, QUICK, known_labels, null_maps
 from gravmap.learning.target import to_target
 
+Labels = NDArray[np.uint8]
+
 COVER = 0
 NETWORK = "network, gravity only"
-FAR_KM = 30.0  # beyond this distance from known outcrop no null model has anything to go by
+ALL, FAR = "all", "over 30 km"
+STRATA = {**EVERYWHERE, **BY_DISTANCE}
+"""Kilometres from known outcrop; beyond 30 of them no null model has anything to go by."""
+
+MEASURES = {
+    "pa": "PA: cells named right",
+    "mpa": "MPA: the same class by class, averaged",
+    "fwiou": "FWIoU: overlap, weighted by how common a class is",
+}
 
 
 @dataclass(frozen=True)
@@ -27,38 +40,81 @@ class UnderCover:
     Attributes
     ----------
     scores : dict of str to dict
-        Predictor to {"all": .., "far": ..}, each the scores of :func:`gravmap.learning.metrics.scores`.
+        Predictor to {stratum of `STRATA`: the scores of :func:`gravmap.learning.metrics.scores`}.
     maps : dict of str to (ny, nx) uint8 array
         Predictor to its map, north up.
-    cells : int
-        Covered cells that were scored; `far_cells` of them lie farther than `FAR_KM` from known outcrop.
+    cells : dict of str to int
+        Covered cells that were scored, by stratum.
     """
 
     scores: dict[str, dict[str, dict[str, Any]]]
-    maps: dict[str, NDArray[np.uint8]]
-    cells: int
-    far_cells: int
+    maps: dict[str, Labels]
+    cells: dict[str, int]
 
     def table(self) -> list[str]:
-        """Lines of a table: PA, MPA and FWIoU in percent, under all cover and far from outcrop."""
-        head = f"{'under cover, percent':<34}{'PA':>6}{'MPA':>7}{'FWIoU':>7}   {'PA':>6}{'MPA':>7}{'FWIoU':>7}"
-        over = f"{'':<34}{f'all {self.cells} cells':>20}   {f'{self.far_cells} cells > {FAR_KM:g} km':>20}"
-        lines = [over, head]
-        for name, row in self.scores.items():
-            cells = [
-                "   ".join(
-                    "".join(
-                        f"{_percent(row[part][key]):>{width}}" for key, width in (("pa", 6), ("mpa", 7), ("fwiou", 7))
-                    )
-                    for part in ("all", "far")
-                )
-            ]
-            lines.append(f"{name:<34}{cells[0]}")
+        """Lines of a table: PA, MPA and FWIoU in percent, under all cover and by distance to known outcrop."""
+        lines = [
+            _line("Under cover, by distance to outcrop", STRATA),
+            _line("cells", (str(self.cells[stratum]) for stratum in STRATA)),
+        ]
+        for measure, title in MEASURES.items():
+            lines.append(f"{title}, percent")
+            for name, row in self.scores.items():
+                lines.append(_line(f"  {name}", (_percent(row[stratum][measure]) for stratum in STRATA)))
         return lines
 
 
-def score_under_cover(area: Area, mapped: NDArray[np.uint8], truth: NDArray[np.uint8]) -> UnderCover:
-    """Score a network's map and the null models on the cells whose bedrock is hidden.
+def score_maps(
+    maps: Mapping[str, Labels],
+    truth: Labels,
+    surface: Labels,
+    known: Labels,
+    lat_deg: NDArray[np.float64],
+    lon_deg: NDArray[np.float64],
+    names: Sequence[str],
+) -> UnderCover:
+    """Score maps on the cells whose bedrock is hidden.
+
+    Parameters
+    ----------
+    maps : mapping of str to (ny, nx) uint8
+        Predictor to the classes it names, 1..K, north up.
+    truth : (ny, nx) uint8
+        Bedrock below the cover, 1..K.
+    surface : (ny, nx) uint8
+        What the geological map shows; 0 under cover.
+    known : (ny, nx) uint8
+        The outcrop that predictors saw, 1..K; 0 elsewhere. Distances are to this.
+    lat_deg, lon_deg : (ny,), (nx,) float
+        Cell centres, degrees, north up.
+    names : sequence of str
+        Of the K classes.
+
+    Raises
+    ------
+    InputError
+        The grids differ, or nothing is covered.
+    """
+    for what, grid in {"truth": truth, **maps}.items():
+        if grid.shape != surface.shape:
+            raise InputError(
+                f"{what} has {grid.shape} cells, the geological map {surface.shape}.",
+                "All must lie on the nodes of the same crust.",
+            )
+    hidden = surface == COVER
+    if not hidden.any():
+        raise InputError("Nothing is under cover here.", "Make a crust with a larger cover share.")
+    away = baselines.distance_to_outcrop_km(known, lat_deg, lon_deg)
+    strata = {name: hidden & inside(away, ends) for name, ends in STRATA.items()}
+    rows = {
+        name: {stratum: _scores(values, truth, where, names) for stratum, where in strata.items()}
+        for name, values in maps.items()
+    }
+    return UnderCover(rows, dict(maps), {name: int(where.sum()) for name, where in strata.items()})
+
+
+def score_under_cover(area: Area, mapped: Labels, truth: Labels) -> UnderCover:
+    """Score the map of a network that reads gravity alone, and the null models, on the cells whose bedrock is hidden.
 
     Every predictor has seen the same labels: the outcrop that training sees of `area`.
 
@@ -77,30 +133,49 @@ def score_under_cover(area: Area, mapped: NDArray[np.uint8], truth: NDArray[np.u
         The grids differ, or nothing is covered.
     """
     surface, _ = area.node_truth()
-    if not surface.shape == mapped.shape == truth.shape:
-        raise InputError(
-            f"The map has {mapped.shape} cells, the truth {truth.shape}, the training area {surface.shape}.",
-            "All three must lie on the nodes of the same crust.",
-        )
-    hidden = surface == COVER
-    if not hidden.any():
-        raise InputError("Nothing is under cover here.", "Make a crust with a larger cover share.")
-    maps = {NETWORK: mapped}
-    maps |= {NULL_MODELS[key].title: values for key, values in null_maps(area, None, which=QUICK).items()}
-    known, lat, lon = known_labels(area), area.node_lat, area.node_lon
-    far = hidden & (baselines.distance_to_outcrop_km(known, lat, lon) > FAR_KM)
-    names = [entry["name"] for entry in area.classes]
-    rows = {
-        name: {part: _scores(values, truth, where, names) for part, where in (("all", hidden), ("far", far))}
-        for name, values in maps.items()
+    nulls = {NULL_MODELS[key].title: values for key, values in null_maps(area, None, which=QUICK).items()}
+    names = [str(entry["name"]) for entry in area.classes]
+    known = known_labels(area)
+    return score_maps({NETWORK: mapped, **nulls}, truth, surface, known, area.node_lat, area.node_lon, names)
+
+
+def score_from_outcrop(
+    maps: Mapping[str, Labels],
+    truth: Labels,
+    surface: Labels,
+    lat_deg: NDArray[np.float64],
+    lon_deg: NDArray[np.float64],
+    names: Sequence[str],
+) -> UnderCover:
+    """Score maps of networks that start from mapped outcrop, after the null models that need nothing else.
+
+    Every predictor sees all outcrop that `surface` shows.
+
+    Parameters
+    ----------
+    maps, truth, surface, lat_deg, lon_deg, names
+        As in :func:`score_maps`.
+
+    Raises
+    ------
+    InputError
+        The grids differ, nothing is covered, or there is no outcrop.
+    """
+    known = np.where(surface == UNUSABLE, COVER, surface).astype(np.uint8)
+    spacing = baselines.spacing_yx_km(lat_deg, lon_deg)
+    nulls = {
+        NULL_MODELS["nearest_outcrop"].title: baselines.nearest_outcrop(known, lat_deg, lon_deg),
+        NULL_MODELS["label_diffusion"].title: baselines.label_diffusion(known, spacing),
     }
-    return UnderCover(rows, maps, int(hidden.sum()), int(far.sum()))
+    return score_maps({**nulls, **maps}, truth, surface, known, lat_deg, lon_deg, names)
 
 
-def _scores(
-    mapped: NDArray[np.uint8], truth: NDArray[np.uint8], where: NDArray[np.bool_], names: list[str]
-) -> dict[str, Any]:
-    return scores(confusion(to_target(truth[where]), to_target(mapped[where]), len(names)), names)
+def _scores(mapped: Labels, truth: Labels, where: NDArray[np.bool_], names: Sequence[str]) -> dict[str, Any]:
+    return scores(confusion(to_target(truth[where]), to_target(mapped[where]), len(names)), list(names))
+
+
+def _line(label: str, cells: Iterable[str]) -> str:
+    return f"{label:<38}" + "".join(f"{cell:>14}" for cell in cells)
 
 
 def _percent(share: float | None) -> str:
