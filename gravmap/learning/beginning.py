@@ -31,9 +31,10 @@ def choose_inputs(grounds: Grounds, config: TrainConfig) -> InputChannels:
     Raises
     ------
     InputError
-        The ground lacks a field; or the other run knows other fields or classes.
+        The ground lacks a field; or the other run learnt from gravity of another kind or from another level.
     OptionError
-        A name stands twice, no field is among them, or one has no fixed spread.
+        A name stands twice, no field is among them, or one has no fixed spread; or the other run knows other channels
+        or classes.
     """
     measured = measured_names(config.inputs or grounds.first.channels)
     names = measured + (context_names(len(grounds.classes)) if config.context == CONTEXT else [])
@@ -45,6 +46,7 @@ def choose_inputs(grounds: Grounds, config: TrainConfig) -> InputChannels:
         [f"{each['index']} {each['name']}" for each in classes] for classes in (config.init["classes"], grounds.classes)
     )
     _refuse_other("classes", theirs, ours, config.init["run"])
+    _refuse_other_field(config.init, grounds.meta.get("field_recipe", {}))
     return inputs
 
 
@@ -143,6 +145,7 @@ def begin_from(folder: Path) -> Begun:
         "weights_sha256": weights_sha256(folder),
         "inputs": spec.inputs,
         "classes": spec.classes,
+        "field_recipe": spec.field_recipe,
         "taught_on": spec.taught_on,
     }
     measured = measured_names(spec.channels)
@@ -170,6 +173,21 @@ def _refuse_other(what: str, theirs: list[str], ours: list[str], run: str) -> No
         raise OptionError(
             f"{run} was trained with other {what}: {', '.join(theirs)}; here they are {', '.join(ours)}.",
             "Weights can only be taken over with the same channels and classes, in the same order.",
+        )
+
+
+SAME_FIELD = ("quantity", "unit", "input_height_m")
+"""What must be alike of two fields for a name of theirs to mean the same part of the spectrum; spacing may differ."""
+
+
+def _refuse_other_field(init: dict[str, Any], ours: dict[str, Any]) -> None:
+    theirs = init["field_recipe"]
+    unlike = [key for key in SAME_FIELD if theirs.get(key) != ours.get(key)]
+    if unlike:
+        words = "; ".join(f"{key} {theirs.get(key)} there and {ours.get(key)} here" for key in unlike)
+        raise InputError(
+            f"{init['run']} was trained on another field than this: {words}. Heights count from a field's own level.",
+            "Train without --init, or on crusts as this field shows them.",
         )
 
 

@@ -212,6 +212,19 @@ def test_other_channels_classes_or_weights_are_refused(begun, area, arrays, tmp_
         train(area, tmp_path / "c", dataclasses.replace(config, init={**config.init, "weights_sha256": "0" * 64}))
 
 
+def test_a_run_does_not_begin_where_the_same_name_means_another_field(begun, arrays, tmp_path):
+    for key, value in (("input_height_m", 10_000.0), ("quantity", "free_air")):
+        recipe = {**arrays["meta"]["field_recipe"], key: value}
+        other = Area.from_arrays({**arrays, "meta": {**arrays["meta"], "field_recipe": recipe}})
+        with pytest.raises(
+            InputError, match=f"taught was trained on another field than this: {key} None there and {value}"
+        ):
+            train(other, tmp_path / key, configured(begun))
+    finer = {**arrays["meta"]["field_recipe"], "spacing_deg": [0.01, 0.01]}
+    other = Area.from_arrays({**arrays, "meta": {**arrays["meta"], "field_recipe": finer}})
+    train(other, tmp_path / "finer", configured(begun, epochs=1, steps=1))
+
+
 def test_windows_keep_the_pixels_that_a_network_knows(begun):
     told = begin_from(begun)
     assert (told.scales_deg, told.tile_size_px) == ([1.0, 2.0], 64)
