@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,58 +128,68 @@ def grounds_of(kind: str, seeds: range, channels: list[str], scales_deg: list[fl
 
 
 def score(judged: Judged, grounds: Grounds) -> dict[str, Any]:
-    """All there is to tell of a kind of crusts; JSON-able."""
+    """All there is to tell of a kind of crusts, stratum by stratum; JSON-able."""
     plain = judged.ask(grounds, flips=False)
-    foreign = judged.ask(with_foreign_gravity(grounds, TEST), flips=judged.flips)
     lying = strata_of(grounds, plain)
     distance = lying["distance"][0]
-    truth, crust = plain.target, plain.place[:, 0]
     calibrated = judged.calibrated(plain, distance)
-    said = {NETWORK: judged.shown(calibrated)}
-    best_view = calibrated
+    said, seen = {NETWORK: judged.shown(calibrated)}, calibrated
     if judged.flips:
-        best_view = judged.calibrated(judged.ask(grounds, flips=True), distance)
-        said[FLIPPED] = judged.shown(best_view)
-    said[LIKELIEST] = best_view.argmax(1)
+        seen = judged.calibrated(judged.ask(grounds, flips=True), distance)
+        said[FLIPPED] = judged.shown(seen)
+    said[LIKELIEST] = seen.argmax(1)
+    foreign = judged.ask(with_foreign_gravity(grounds, TEST), flips=judged.flips)
     said[FOREIGN] = judged.shown(judged.calibrated(foreign, distance))
-    nulls: dict[str, np.ndarray] = {}
-    for number, area in enumerate(grounds.test):
-        here = crust == number
-        for name, values in {**null_classes(area), SPARED: spared(area)}.items():
-            nulls.setdefault(name.replace("_", " "), np.zeros_like(truth))[here] = values.ravel()[plain.place[here, 1]]
-    strata = {name: np.ones(len(truth), bool) for name in EVERYWHERE}
+    nulls, log_chances = nulls_of(grounds, plain.place), log_softmax(calibrated)
+    strata = {name: np.ones(len(distance), bool) for name in EVERYWHERE}
     for what, (values, named) in lying.items():
         strata |= {("cover " if what == "cover" else "") + name: inside(values, each) for name, each in named.items()}
-    log_chances = log_softmax(calibrated)
-    classes, crusts = len(grounds.classes), len(grounds.test)
     told = {}
     for name, chosen in strata.items():
-        if not chosen.any():
-            continue
-        where = truth[chosen], crust[chosen]
-
-        def counted(maps: Mapping[str, np.ndarray], where: Any = where, chosen: Any = chosen) -> dict[str, np.ndarray]:
-            return {
-                each: by_crust(where[0], values[chosen], where[1], crusts, classes) for each, values in maps.items()
+        if chosen.any():
+            truth, crust = plain.target[chosen], plain.place[chosen, 0]
+            ours, theirs = (
+                {
+                    each: by_crust(truth, values[chosen], crust, len(grounds.test), len(grounds.classes))
+                    for each, values in maps.items()
+                }
+                for maps in (said, nulls)
+            )
+            sure = reliability(log_chances[chosen], truth)
+            told[name] = {
+                "cells": int(chosen.sum()),
+                **compare(ours, theirs),
+                **{key: sure[key] for key in ("coverage", "set_size", "ece", "nll")},
             }
-
-        ours, theirs = counted(said), counted(nulls)
-        best = best_of({each: values.sum(0) for each, values in theirs.items()})
-        pairs = {each: gains(values, theirs) for each, values in ours.items()}
-        sure = reliability(log_chances[chosen], truth[chosen])
-        told[name] = {
-            "cells": int(chosen.sum()),
-            "nulls": {each: percent(values.sum(0)).tolist() for each, values in theirs.items()},
-            "network": {each: percent(values.sum(0)).tolist() for each, values in ours.items()},
-            "gain": {each: (percent(values.sum(0)) - best).tolist() for each, values in ours.items()},
-            "paired": {
-                each: {key: t_interval(values[:, at]) for at, key in enumerate(MEASURES)}
-                for each, values in pairs.items()
-            },
-            "by_crust": {each: values.tolist() for each, values in pairs.items()},
-            **{key: sure[key] for key in ("coverage", "set_size", "ece", "nll")},
-        }
     return told
+
+
+def nulls_of(grounds: Grounds, place: np.ndarray) -> dict[str, np.ndarray]:
+    """What the null models name at the places that are scored."""
+    found: dict[str, np.ndarray] = {}
+    for number, area in enumerate(grounds.test):
+        here = place[:, 0] == number
+        for name, values in {**null_classes(area), SPARED: spared(area)}.items():
+            found.setdefault(name.replace("_", " "), np.zeros(len(place), np.int64))[here] = values.ravel()[
+                place[here, 1]
+            ]
+    return found
+
+
+def compare(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Scores of the network's maps and of the null models, pooled and paired, from confusions of each crust."""
+    pooled = {each: percent(values.sum(0)) for each, values in ours.items()}
+    best = best_of({each: values.sum(0) for each, values in theirs.items()})
+    pairs = {each: gains(values, theirs) for each, values in ours.items()}
+    return {
+        "nulls": {each: percent(values.sum(0)).tolist() for each, values in theirs.items()},
+        "network": {each: values.tolist() for each, values in pooled.items()},
+        "gain": {each: (values - best).tolist() for each, values in pooled.items()},
+        "paired": {
+            each: {key: t_interval(values[:, at]) for at, key in enumerate(MEASURES)} for each, values in pairs.items()
+        },
+        "by_crust": {each: values.tolist() for each, values in pairs.items()},
+    }
 
 
 def main() -> None:
