@@ -33,8 +33,10 @@ from gravmap.learning.comparison import paired_bootstrap
 from gravmap.learning.importance import draw_offsets, read_elsewhere
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.null_comparison import ScoredNodes
-from gravmap.learning.null_models import NULL_MODELS, QUICK, null_maps
-from gravmap.mapping.scoring.opened_run import OpenedRun
+from gravmap.learning.null_models import NULL_MODELS, QUICK, known_labels, null_maps
+from gravmap.learning.outcrop import with_context
+from gravmap.mapping.scoring.scored_ground import ScoredGround
+from gravmap.tiling import load_arrays
 
 WINDOW, SIZE_PX = "12.8deg", 384
 """Crops are half as wide, 6.4 degrees, in pixels of 2 arc-minutes, as the network's own pixels suppose."""
@@ -68,18 +70,27 @@ def prepare(root: Path, data: Path) -> None:
     gravmap(root, "tile", "--index-only", "--window", WINDOW, "--stride", "3.2deg", "--size", str(SIZE_PX))
 
 
+def ground_of(root: Path, fold: int) -> Area:
+    """The region with one fold held out, and the outcrop that training sees as context."""
+    arrays = load_arrays(root / "data" / "tiles", channels=INPUT.split(","), split="blocks", fold=fold)
+    area = Area.from_arrays(arrays)
+    return with_context(area, known_labels(area))
+
+
 def scored(root: Path, row: str, folds: Iterable[int]) -> tuple[list[ScoredNodes], list[ScoredNodes]]:
-    """What a row's networks say of the test nodes of each fold, beside the null models; and on foreign gravity."""
+    """What a row's networks say of the test nodes of each fold, beside the null models; and on foreign gravity.
+
+    The network taught on crusts alone has no fold: it saw no label of the region and is asked about every one.
+    """
     own, foreign = [], []
     for fold in folds:
-        # The network taught on crusts alone has no fold: it is asked about that of another, whose labels it never saw.
-        run = OpenedRun.of(root / "runs" / f"{row if row in ROWS else 'unet'}-{fold}", root / "data" / "tiles")
-        folder = run.folder if row in ROWS else root / "runs" / row
-        nulls = null_maps(run.area, TEST, which=QUICK)
-        elsewhere = read_elsewhere(run.area, draw_offsets(run.area, 1, run.seed)[0])
-        for area, found, kept in ((run.area, own, "evaluation"), (elsewhere, foreign, "evaluation-foreign")):
-            named = class_map(folder, area, run.wanted, file=f"{kept}{'' if row in ROWS else f'-{fold}'}.npz")
-            found.append(run.ground.nodes(named, nulls, run.area))
+        area = ground_of(root, fold)
+        ground, folder = ScoredGround.of(area, False, row), _folder(root, row, fold)
+        nulls = null_maps(area, TEST, which=QUICK)
+        elsewhere = read_elsewhere(area, draw_offsets(area, 1, 0)[0])
+        for read, found, kept in ((area, own, "evaluation"), (elsewhere, foreign, "evaluation-foreign")):
+            named = class_map(folder, read, ground.counted, file=f"{kept}-{fold}.npz")
+            found.append(ground.nodes(named, nulls, area))
     return own, foreign
 
 
@@ -106,7 +117,12 @@ def gap(nodes: ScoredNodes, named: np.ndarray, other: np.ndarray, measure: str) 
 
 def table(root: Path, folds: list[int]) -> list[str]:
     """Scores of all rows and null models pooled over the folds, and what each adds over null models."""
-    rows = {row: tuple(pooled(each) for each in scored(root, row, folds)) for row in TITLES if _done(root, row, folds)}
+    said = {
+        row: scored(root, row, folds)
+        for row in TITLES
+        if all((_folder(root, row, fold) / "scores.json").exists() for fold in folds)
+    }
+    rows = {row: tuple(map(pooled, each)) for row, each in said.items()}
     first = next(iter(rows.values()))[0]
     blocks = len(np.unique(first.block))
     lines = [f"{len(first.truth)} nodes in {blocks} test blocks of the folds {', '.join(map(str, folds))}", ""]
@@ -121,8 +137,7 @@ def table(root: Path, folds: list[int]) -> list[str]:
         lines.append(f"| *{NULL_MODELS[null].title}* | {told(first.truth, values)} |" + " |" * len(columns))
     lines += ["", "PA / MPA / FWIoU fold by fold:", "", "| | " + " | ".join(map(str, folds)) + " |"]
     lines.append("|" + "---|" * (len(folds) + 1))
-    for row in rows:
-        each_fold = scored(root, row, folds)[0]
+    for row, (each_fold, _) in said.items():
         lines.append(f"| {TITLES[row]} | " + " | ".join(told(each.truth, each.named) for each in each_fold) + " |")
     for null in AGAINST:
         lines.append(
@@ -133,17 +148,15 @@ def table(root: Path, folds: list[int]) -> list[str]:
     return lines
 
 
-def _done(root: Path, row: str, folds: list[int]) -> bool:
-    names = [f"{row}-{fold}" for fold in folds] if row in ROWS else [row]
-    return all((root / "runs" / name / "scores.json").exists() for name in names)
+def _folder(root: Path, row: str, fold: int) -> Path:
+    return root / "runs" / (f"{row}-{fold}" if row in ROWS else row)
 
 
 def region_spreads(root: Path) -> dict[str, float]:
     """Standard deviation of each channel over the region, mGal."""
-    from gravmap.tiling import load_arrays
-
-    area = Area.from_arrays(load_arrays(root / "data" / "tiles", channels=INPUT.split(","), fold=0))
-    return {name: float(field.std()) for name, field in zip(area.channels, area.fields, strict=True)}
+    area = ground_of(root, 0)
+    names = INPUT.split(",")
+    return {name: round(float(area.fields[area.channels.index(name)].std()), 2) for name in names}
 
 
 def main() -> None:
@@ -153,7 +166,7 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--crusts", type=int, default=60)
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), help="to train; none: score alone")
     asked = parser.parse_args()
     if not ((asked.data / GRAVITY).exists() and (asked.data / GEOLOGY).exists()):
         print(f"Skipped: {asked.data / GRAVITY} or {asked.data / GEOLOGY} is not there.")
@@ -170,7 +183,7 @@ def main() -> None:
         print("Standard deviations, mGal, of crusts:", spreads, "of the region:", region_spreads(root))
     for fold in asked.folds:
         for row in asked.rows:
-            if not (root / "runs" / f"{row}-{fold}" / "scores.json").exists():
+            if not (_folder(root, row, fold) / "scores.json").exists():
                 gravmap(
                     root, "train", *LEARN, *ROWS[row], "--fold", str(fold), "--name", f"{row}-{fold}", "--overwrite"
                 )
