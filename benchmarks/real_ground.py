@@ -21,6 +21,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from gravmap.learning.importance import draw_offsets, read_elsewhere
 from gravmap.learning.metrics import confusion, scores
 from gravmap.learning.null_comparison import ScoredNodes
 from gravmap.learning.null_models import NULL_MODELS, QUICK, known_labels, null_maps
-from gravmap.learning.outcrop import with_context
+from gravmap.learning.outcrop import is_context, with_context
 from gravmap.mapping.scoring.scored_ground import ScoredGround
 from gravmap.tiling import load_arrays
 
@@ -56,8 +57,9 @@ TITLES = {
     ON_CRUSTS: "residual U-Net, crusts alone",
     "crusts-then-outcrop": "residual U-Net, crusts, then outcrop",
 }
-AGAINST = ("nearest_outcrop", "label_diffusion", "label_diffusion_gravity")
+AGAINST = ("label_diffusion", "label_diffusion_gravity", "nearest_outcrop")
 MEASURES = ("pa", "mpa", "fwiou")
+OWN = ""
 
 
 def prepare(root: Path, data: Path) -> None:
@@ -77,21 +79,30 @@ def ground_of(root: Path, fold: int) -> Area:
     return with_context(area, known_labels(area))
 
 
-def scored(root: Path, row: str, folds: Iterable[int]) -> tuple[list[ScoredNodes], list[ScoredNodes]]:
-    """What a row's networks say of the test nodes of each fold, beside the null models; and on foreign gravity.
+def changed(area: Area) -> dict[str, Area]:
+    """The area as it is, and its outcrop with other gravity: what a network loses by each is gravity's."""
+    measured = np.array([not is_context(name) for name in area.channels])[:, None, None]
+    return {
+        OWN: area,
+        "the same, another place's gravity": read_elsewhere(area, draw_offsets(area, 1, 0)[0]),
+        "the same, no gravity": replace(area, fields=np.where(measured, np.float32(0), area.fields)),
+        "the same, gravity with its sign turned": replace(area, fields=np.where(measured, -area.fields, area.fields)),
+    }
+
+
+def scored(root: Path, row: str, folds: Iterable[int]) -> dict[str, list[ScoredNodes]]:
+    """What a row's networks say of the test nodes of each fold, beside the null models; also with other gravity.
 
     The network taught on crusts alone has no fold: it saw no label of the region and is asked about every one.
     """
-    own, foreign = [], []
+    found: dict[str, list[ScoredNodes]] = {}
     for fold in folds:
         area = ground_of(root, fold)
-        ground, folder = ScoredGround.of(area, False, row), _folder(root, row, fold)
-        nulls = null_maps(area, TEST, which=QUICK)
-        elsewhere = read_elsewhere(area, draw_offsets(area, 1, 0)[0])
-        for read, found, kept in ((area, own, "evaluation"), (elsewhere, foreign, "evaluation-foreign")):
-            named = class_map(folder, read, ground.counted, file=f"{kept}-{fold}.npz")
-            found.append(ground.nodes(named, nulls, area))
-    return own, foreign
+        ground, nulls = ScoredGround.of(area, False, row), null_maps(area, TEST, which=QUICK)
+        for number, (title, read) in enumerate(changed(area).items()):
+            named = class_map(_folder(root, row, fold), read, ground.counted, file=f"real-ground-{fold}-{number}.npz")
+            found.setdefault(title, []).append(ground.nodes(named, nulls, area))
+    return found
 
 
 def pooled(found: list[ScoredNodes]) -> ScoredNodes:
@@ -122,22 +133,23 @@ def table(root: Path, folds: list[int]) -> list[str]:
         for row in TITLES
         if all((_folder(root, row, fold) / "scores.json").exists() for fold in folds)
     }
-    rows = {row: tuple(map(pooled, each)) for row, each in said.items()}
-    first = next(iter(rows.values()))[0]
+    rows = {row: {title: pooled(nodes) for title, nodes in each.items()} for row, each in said.items()}
+    first = next(iter(rows.values()))[OWN]
     blocks = len(np.unique(first.block))
     lines = [f"{len(first.truth)} nodes in {blocks} test blocks of the folds {', '.join(map(str, folds))}", ""]
     columns = [f"{measure} over {NULL_MODELS[null].title}" for null in AGAINST for measure in ("PA", "FWIoU")]
     lines += ["| | PA / MPA / FWIoU | " + " | ".join(columns) + " |", "|" + "---|" * (2 + len(columns))]
-    for row, (own, foreign) in rows.items():
-        for title, nodes in ((TITLES[row], own), ("the same, another place's gravity", foreign)):
+    for row, read in rows.items():
+        for title, nodes in read.items():
             assert np.array_equal(nodes.truth, first.truth), "rows are of other nodes"
             gaps = [gap(nodes, nodes.named, nodes.nulls[null], key) for null in AGAINST for key in ("pa", "fwiou")]
-            lines.append(f"| {title} | {told(nodes.truth, nodes.named)} | " + " | ".join(gaps) + " |")
+            lines.append(f"| {title or TITLES[row]} | {told(nodes.truth, nodes.named)} | " + " | ".join(gaps) + " |")
     for null, values in first.nulls.items():
         lines.append(f"| *{NULL_MODELS[null].title}* | {told(first.truth, values)} |" + " |" * len(columns))
     lines += ["", "PA / MPA / FWIoU fold by fold:", "", "| | " + " | ".join(map(str, folds)) + " |"]
     lines.append("|" + "---|" * (len(folds) + 1))
-    for row, (each_fold, _) in said.items():
+    for row, each_way in said.items():
+        each_fold = each_way[OWN]
         lines.append(f"| {TITLES[row]} | " + " | ".join(told(each.truth, each.named) for each in each_fold) + " |")
     for null in AGAINST:
         lines.append(
