@@ -1,39 +1,65 @@
-"""A network taught on crusts beside null models, under the cover of crusts it never saw.
+"""A network taught on crusts beside null models, under the cover of crusts it never saw, also where its prior is wrong.
 
-    python benchmarks/under_cover.py gravmap/models/crusts-central-asia [--crusts default|central-asia|wide] [--count 8]
+    python benchmarks/under_cover.py gravmap/models/crusts-central-asia --flips [--json FILE]
+    python benchmarks/under_cover.py runs/crusts --crusts default central-asia wide --count 8
 
-Scored are hidden cells; the confusion matrices of all crusts are added up. Windows are seen in four mirror images. The
-gain is on the best null model, measure by measure: nearest outcrop, label diffusion, and label diffusion with each
-class's chance divided by the square root of its share of the outcrop. `default` are the crusts of `gravmap demo`
-(`make_crust` as it stands), the others drawn from a prior; seeds from 0 on, which no training uses.
+Scored are hidden cells, of the seeds from 0 on, which no training uses. `--crusts` names kinds of wrong_crusts.py, or
+priors; by default all kinds. The first is told in full, the others in a line each.
+
+- Null models: nearest outcrop, label diffusion, and label diffusion with each class's chance divided by the square root
+  of its share of the outcrop. The gain, in brackets, is on the best of them, measure by measure.
+- "network" is what `gravmap predict` shows under cover; with `--flips` also what `predict --flips` shows (each window
+  in four mirror images, logits averaged), and then this is what is judged in all that follows.
+- Tables of scores add up the confusion matrices of all crusts. The paired table scores each crust by itself and gives
+  the mean of the differences to the best null model of that crust, with the 95 % interval of Student's t over crusts.
+- Coverage: how often the classes that hold 80 % of the calibrated probability hold the true one.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from cover_tables import (
+    FLIPPED,
+    FOREIGN,
+    LIKELIEST,
+    NETWORK,
+    coverage_table,
+    paired_table,
+    scores_table,
+    three,
+    wrong_table,
+)
+from over_crusts import MEASURES, best_of, by_crust, gains, percent, t_interval
 from torch import Tensor, nn
+from wrong_crusts import CHANGES, crust_of, title_of
 
+from gravmap.files import read_json, write_json
 from gravmap.learning.area import TEST
-from gravmap.learning.calibration import read_calibration
+from gravmap.learning.calibration import Calibration, read_calibration
 from gravmap.learning.checkpoint import load_model
 from gravmap.learning.crust_grounds import crust_ground
+from gravmap.learning.distance_temperature import DistanceTemperature
+from gravmap.learning.evaluation import default_scales
 from gravmap.learning.grounds import CRUSTS, Grounds
-from gravmap.learning.held_out import ask_held_out
-from gravmap.learning.hidden_scores import STRATA, distance_km, null_classes, with_foreign_gravity
-from gravmap.learning.metrics import confusion, scores
+from gravmap.learning.held_out import HeldOut, ask_held_out
+from gravmap.learning.hidden_ground import inside, strata_of
+from gravmap.learning.hidden_scores import EVERYWHERE, null_classes, with_foreign_gravity
 from gravmap.learning.outcrop import context_names, measured_names
-from gravmap.synthetic import draw_crust, load_prior, make_crust
+from gravmap.learning.reliability import log_softmax, reliability
 from gravmap.synthetic.pool import crust_arrays
+
+SPARED = "label diffusion / sqrt share"
 
 
 class Flips(nn.Module):
-    """A network's mean over four mirror images."""
+    """A network's mean over four mirror images, as `gravmap predict --flips` takes it."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -43,6 +69,42 @@ class Flips(nn.Module):
         """Score (B, C, H, W) as (B, K, H, W)."""
         images = [self.network(x.flip(axes)).flip(axes) for axes in ((), (-1,), (-2,), (-2, -1))]
         return torch.stack(images).mean(0)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A network, and how it is asked."""
+
+    network: nn.Module
+    spec: Any
+    calibration: Calibration | None
+    flips: bool
+
+    @property
+    def scales(self) -> list[float]:
+        """Windows that a map is made with."""
+        return default_scales(self.spec.scales_deg, "cpu")
+
+    def ask(self, grounds: Grounds, flips: bool) -> HeldOut:
+        """What it says of hidden cells."""
+        network = Flips(self.network) if flips else self.network
+        how: dict[str, Any] = {"inputs": self.spec.input, "tile_size_px": self.spec.tile_size_px}
+        return ask_held_out(network, grounds, self.scales, **how)
+
+    def calibrated(self, held: HeldOut, distance_km: np.ndarray) -> np.ndarray:
+        """Logits over temperatures, which may follow the distance to outcrop; (n, K)."""
+        logits = held.mean_logits(self.scales, TEST)
+        if self.calibration is None:
+            return logits
+        divisor = self.calibration.divisor(self.scales)
+        if isinstance(divisor, DistanceTemperature):
+            return logits / divisor.at(distance_km).astype(np.float32)[:, None]
+        return logits / np.float32(divisor)
+
+    def shown(self, calibrated: np.ndarray) -> np.ndarray:
+        """The classes that its maps show."""
+        offsets = None if self.calibration is None else self.calibration.offsets
+        return (calibrated + np.array(offsets or 0, np.float32)).argmax(1)
 
 
 def spared(area: Any) -> np.ndarray:
@@ -55,79 +117,119 @@ def spared(area: Any) -> np.ndarray:
     return (logs - 0.5 * np.log(share / share.sum())[:, None, None]).argmax(0)
 
 
+def grounds_of(kind: str, seeds: range, channels: list[str], scales_deg: list[float]) -> Grounds:
+    """Crusts of a kind, to be scored on."""
+    areas, cover_m = [], []
+    for seed in seeds:
+        arrays = crust_arrays(crust_of(kind, seed), channels)
+        areas.append(crust_ground(arrays, TEST, scales_deg))
+        cover_m.append(arrays["cover_m"])
+    return Grounds(tuple(areas), (), tuple(areas), record={"on": CRUSTS}, cover_m=tuple(cover_m))
+
+
+def score(judged: Judged, grounds: Grounds) -> dict[str, Any]:
+    """All there is to tell of a kind of crusts, stratum by stratum; JSON-able."""
+    plain = judged.ask(grounds, flips=False)
+    lying = strata_of(grounds, plain)
+    distance = lying["distance"][0]
+    calibrated = judged.calibrated(plain, distance)
+    said, seen = {NETWORK: judged.shown(calibrated)}, calibrated
+    if judged.flips:
+        seen = judged.calibrated(judged.ask(grounds, flips=True), distance)
+        said[FLIPPED] = judged.shown(seen)
+    said[LIKELIEST] = seen.argmax(1)
+    foreign = judged.ask(with_foreign_gravity(grounds, TEST), flips=judged.flips)
+    said[FOREIGN] = judged.shown(judged.calibrated(foreign, distance))
+    nulls, log_chances = nulls_of(grounds, plain.place), log_softmax(calibrated)
+    strata = {name: np.ones(len(distance), bool) for name in EVERYWHERE}
+    for what, (values, named) in lying.items():
+        strata |= {("cover " if what == "cover" else "") + name: inside(values, each) for name, each in named.items()}
+    told = {}
+    for name, chosen in strata.items():
+        if chosen.any():
+            truth, crust = plain.target[chosen], plain.place[chosen, 0]
+            ours, theirs = (
+                {
+                    each: by_crust(truth, values[chosen], crust, len(grounds.test), len(grounds.classes))
+                    for each, values in maps.items()
+                }
+                for maps in (said, nulls)
+            )
+            sure = reliability(log_chances[chosen], truth)
+            told[name] = {
+                "cells": int(chosen.sum()),
+                **compare(ours, theirs),
+                **{key: sure[key] for key in ("coverage", "set_size", "ece", "nll")},
+            }
+    return told
+
+
+def nulls_of(grounds: Grounds, place: np.ndarray) -> dict[str, np.ndarray]:
+    """What the null models name at the places that are scored."""
+    found: dict[str, np.ndarray] = {}
+    for number, area in enumerate(grounds.test):
+        here = place[:, 0] == number
+        for name, values in {**null_classes(area), SPARED: spared(area)}.items():
+            found.setdefault(name.replace("_", " "), np.zeros(len(place), np.int64))[here] = values.ravel()[
+                place[here, 1]
+            ]
+    return found
+
+
+def compare(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Scores of the network's maps and of the null models, pooled and paired, from confusions of each crust."""
+    pooled = {each: percent(values.sum(0)) for each, values in ours.items()}
+    best = best_of({each: values.sum(0) for each, values in theirs.items()})
+    pairs = {each: gains(values, theirs) for each, values in ours.items()}
+    return {
+        "nulls": {each: percent(values.sum(0)).tolist() for each, values in theirs.items()},
+        "network": {each: values.tolist() for each, values in pooled.items()},
+        "gain": {each: (values - best).tolist() for each, values in pooled.items()},
+        "paired": {
+            each: {key: t_interval(values[:, at]) for at, key in enumerate(MEASURES)} for each, values in pairs.items()
+        },
+        "by_crust": {each: values.tolist() for each, values in pairs.items()},
+    }
+
+
 def main() -> None:
-    """Measure, and print a table in Markdown."""
+    """Measure, and print tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--crusts", default="default")
+    parser.add_argument("--crusts", nargs="+", default=list(CHANGES), metavar="KIND|PRIOR")
     parser.add_argument("--count", type=int, default=8)
+    parser.add_argument("--flips", action="store_true", help="judge what `gravmap predict --flips` shows")
+    parser.add_argument("--json", type=Path, help="also write all of it there")
     asked = parser.parse_args()
     began = time.process_time()
     network, spec = load_model(asked.model)
-    calibration = read_calibration(asked.model)
-    scale = max(spec.scales_deg)
-    channels = measured_names(spec.channels)
-    if asked.crusts == "default":
-        crusts = (make_crust(seed, (240, 360), sub=1) for seed in range(asked.count))
-    else:
-        prior = load_prior(asked.crusts)
-        crusts = (draw_crust(prior, seed) for seed in range(asked.count))
-    areas = tuple(crust_ground(crust_arrays(crust, channels), TEST, spec.scales_deg) for crust in crusts)
-    grounds = Grounds(areas, areas, areas, record={"on": CRUSTS})
-    how: dict[str, Any] = {"inputs": spec.input, "tile_size_px": spec.tile_size_px}
-    held = ask_held_out(Flips(network), grounds, [scale], **how)
-    foreign = ask_held_out(Flips(network), with_foreign_gravity(grounds, TEST), [scale], **how)
-    truth, place = held.target, held.place
-    added = np.float32(0.0)
-    if calibration is not None and calibration.offsets is not None:
-        added = np.float32(calibration.temperature([scale])) * np.array(calibration.offsets, np.float32)
-    logits = held.logits[scale]
-    said = {
-        "network": (logits + added).argmax(1),
-        "network, likeliest class": logits.argmax(1),
-        "network, another crust's gravity": (foreign.logits[scale] + added).argmax(1),
-    }
-    nulls: dict[str, np.ndarray] = {}
-    distance = np.zeros(len(truth))
-    for number, area in enumerate(areas):
-        here, nodes = place[:, 0] == number, place[place[:, 0] == number, 1]
-        distance[here] = distance_km(area).ravel()[nodes]
-        for name, values in {**null_classes(area), "label_diffusion / sqrt share": spared(area)}.items():
-            nulls.setdefault(name, np.zeros(len(truth), np.int64))[here] = values.ravel()[nodes]
-    names = [str(each["name"]) for each in areas[0].classes]
-
-    def measured(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
-        found = scores(confusion(truth[inside], values[inside], len(names)), names)
-        return 100 * np.array([found["pa"], found["mpa"], found["fwiou"]])
-
-    strata = {name: (distance <= most) & ((distance > above) | (above == 0)) for name, (above, most) in STRATA.items()}
-    best = {
-        name: np.max([measured(values, inside) for values in nulls.values()], axis=0) for name, inside in strata.items()
-    }
-    print("| " + " | ".join(["predictor", *strata]) + " |\n|" + "---|" * (len(strata) + 1))
-    for name, values in (nulls | said).items():
-        row = []
-        for stratum, inside in strata.items():
-            found = measured(values, inside)
-            gain = found - best[stratum]
-            told = "/".join(f"{each:.1f}" for each in found)
-            row.append(told + (f" ({'/'.join(f'{each:+.1f}' for each in gain)})" if name in said else ""))
-        print(f"| {name} | " + " | ".join(row) + " |", flush=True)
-    each_crust = [
-        measured(said["network"], place[:, 0] == number) - measured(nulls["label_diffusion"], place[:, 0] == number)
-        for number in range(len(areas))
-    ]
-    print("PA by crust, network less label diffusion:", " ".join(f"{gain[0]:+.1f}" for gain in each_crust))
-    print(
-        f"log loss {-np.log(chance_of_truth(logits, truth)).mean():.4f}; "
-        f"{time.process_time() - began:.0f} s of one core"
-    )
-
-
-def chance_of_truth(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """What the network gives the true class, before calibration."""
-    exponent = np.exp(logits - logits.max(1, keepdims=True))
-    return exponent[np.arange(len(truth)), truth] / exponent.sum(1)
+    judged = Judged(network, spec, read_calibration(asked.model), asked.flips)
+    name, channels = FLIPPED if asked.flips else NETWORK, measured_names(spec.channels)
+    kinds: dict[str, Any] = {}
+    for kind in asked.crusts:
+        kinds[kind] = score(judged, grounds_of(kind, range(asked.count), channels, spec.scales_deg))
+        seconds = time.process_time() - began
+        print(f"{kind}: {three(kinds[kind]['all']['gain'][name], '+')} over all cells; {seconds:.0f} s", flush=True)
+    first = asked.crusts[0]
+    told = kinds[first]
+    for title, lines in (
+        (f"{asked.count} crusts, {title_of(first)}: PA/MPA/FWIoU, percent", scores_table(told)),
+        ("Paired over crusts, 95 % interval (Student's t)", paired_table(told, name)),
+        (f"Where the prior is wrong ({name})", wrong_table(kinds, name)),
+        ("Coverage (one view)", coverage_table(kinds)),
+    ):
+        print("\n".join(["", f"**{title}**", "", *lines]), flush=True)
+    each = " ".join(f"{gain[0]:+.1f}" for gain in told["all"]["by_crust"][name])
+    print(f"\nPA by crust over the best null model there: {each}.")
+    if asked.flips:
+        change = np.subtract(told["all"]["network"][FLIPPED], told["all"]["network"][NETWORK])
+        print(f"`--flips` changes PA/MPA/FWIoU over all cells by {three(change, '+')}.")
+    seconds = time.process_time() - began
+    print(f"log loss {told['all']['nll']:.4f} (one view, calibrated); {seconds:.0f} s of one core.")
+    if asked.json:
+        weights = read_json(asked.model / "model.json", "gravmap train")["weights_sha256"]
+        record = {"model": asked.model.name, "weights_sha256": weights, "seeds": list(range(asked.count))}
+        write_json(asked.json, {**record, "judged": name, "crusts": kinds, "seconds_of_one_core": round(seconds)})
 
 
 if __name__ == "__main__":
