@@ -62,7 +62,12 @@ def at_height(arrays: dict[str, Any]) -> dict[str, Any]:
         "fields": np.ascontiguousarray(arrays["fields"][:, nodes, nodes]),
         "field_valid": np.ascontiguousarray(arrays["field_valid"][nodes, nodes]),
         "cover_m": np.ascontiguousarray(arrays["cover_m"][nodes, nodes]),
-        "meta": {**meta, "channels": list(NAMES), "crust": {**meta["crust"], "seen_from_km": LEVEL_KM}},
+        "meta": {
+            **meta,
+            "channels": list(NAMES),
+            "field_recipe": {**meta["field_recipe"], "input_height_m": 1000.0 * LEVEL_KM},
+            "crust": {**meta["crust"], "seen_from_km": LEVEL_KM},
+        },
     }
 
 
