@@ -99,6 +99,11 @@ class Workspace:
         for folder in (self.runs / name, Path(name), shipped_model(name)):
             if (folder / "model.json").exists():
                 return folder
+            if (folder / "search.json").exists():
+                raise InputError(
+                    f"{folder.name} is an architecture search: it found a network's shape, and trained none.",
+                    f"`gravmap train --architecture {folder / 'architecture.json'}` trains one.",
+                )
             if (folder / "last.json").exists():
                 raise InputError(
                     f"The run {folder.name} is not finished: {folder / 'model.json'} is missing.",

@@ -1,0 +1,85 @@
+"""Which candidate a search keeps: each is scored with the weights that all of them share.
+
+A candidate's normalisation is measured anew first: the supernet's running statistics are those of mixtures. Then it is
+asked on unchanged crops of the half that chooses. The bootstrapped loss of the fused head decides, which is what the
+search minimised; FWIoU is written down beside it, but with shared weights it names one or two classes and ties.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from gravmap.learning import metrics
+from gravmap.learning.search_state import SearchState
+from gravmap.learning.search_steps import Batch, at_eighth
+from gravmap.network.architecture import Architecture
+from gravmap.network.search_cost import CostTable
+from gravmap.network.sub_network import recalibrate
+from gravmap.progress import Progress, silent
+
+COSTED_PX = 1024
+"""Multiply-adds are those of one image of so many pixels a side."""
+
+
+def cost_of(architecture: Architecture, table: CostTable) -> dict[str, float]:
+    """Parameters, and GMAC, of the network an architecture makes."""
+    parameters, macs = table.of(architecture)
+    return {"parameters": parameters, "gmac": macs / 1e9}
+
+
+def score_candidates(
+    state: SearchState, candidates: list[tuple[str, Architecture]], progress: Progress = silent
+) -> list[dict[str, Any]]:
+    """Score candidates with the supernet's weights, on the half that chooses.
+
+    Parameters
+    ----------
+    state : SearchState
+        After its last epoch.
+    candidates : list of (str, Architecture)
+        The rule each came from, and what it gave.
+    progress : Progress
+        Told the candidates done.
+
+    Returns
+    -------
+    list of dict
+        One per candidate, best first (of equals the earlier): `rule`, `loss` (None where the half has no label in any
+        crop), `fwiou`, `pa`, `parameters`, `gmac` and `architecture`.
+    """
+    config = state.config
+    fields = [batch[0] for batch in state.batches(state.teaching, config.calibration_batches)]
+    asked = state.batches(state.asked, config.score_batches)
+    table = CostTable(config.space, state.inputs.width, len(state.area.classes), COSTED_PX)
+    found = []
+    for number, (rule, architecture) in enumerate(candidates):
+        progress(number, len(candidates), "candidates")
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=config.half):
+            network = recalibrate(state.supernet, architecture, fields)
+        scored = _score(state, network, asked)
+        found.append({"rule": rule, **scored, **cost_of(architecture, table), "architecture": architecture.to_dict()})
+    progress(len(candidates), len(candidates), "candidates")
+    return sorted(found, key=lambda row: float("inf") if row["loss"] is None else row["loss"])
+
+
+@torch.no_grad()
+def _score(state: SearchState, network: nn.Module, asked: list[Batch]) -> dict[str, Any]:
+    """Loss and scores of the fused head at 1/8."""
+    classes = len(state.area.classes)
+    terms = state.terms(last=True)
+    sums = torch.zeros(2, dtype=torch.float64)
+    matrix = torch.zeros(classes, classes, dtype=torch.int64)
+    for values, target, small in asked:
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=state.config.half):
+            fused = network(values)[-1]
+        truth, small = at_eighth(target), at_eighth(small)
+        logits = fused[..., : truth.shape[-2], : truth.shape[-1]].float()
+        sums += torch.stack(terms(logits, truth, small)).cpu()
+        named, truth = logits.argmax(1).cpu().numpy(), truth.cpu().numpy()
+        matrix += torch.from_numpy(metrics.confusion(truth, named, classes))
+    told = metrics.scores(matrix.numpy())
+    loss = float(sums[0] / sums[1]) if float(sums[1]) else None
+    return {"loss": loss, "fwiou": told["fwiou"], "pa": told["pa"]}
