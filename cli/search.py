@@ -124,10 +124,10 @@ def command(session: Session, dry_run: bool, overwrite: bool, resume: bool, **op
     """Search for a network's operators, widths and paths on the tile set's own training ground.
 
     One half of the training blocks teaches a network that holds every choice, the other half chooses; held-out labels
-    are not looked at. Writes runs/NAME: architecture.json, which `gravmap train --architecture` takes, its picture and its
-    table, search.json (every candidate and its score), metrics.csv, entropies.png, and last.safetensors with last.json to
-    go on from. Whether a search was worth it is told by --random and --compare: architectures nobody searched for,
-    trained alike and scored on the tuning blocks. Half a day on one GPU; -n says how long.
+    are not looked at. Writes runs/NAME: architecture.json, which `gravmap train --architecture` takes, its picture and
+    its table, search.json (every candidate and its score), metrics.csv, entropies.png, and last.safetensors with
+    last.json to go on from. Whether a search was worth it is told by --random and --compare: architectures nobody
+    searched for, trained alike and scored on the tuning blocks. It takes hours on a GPU; -n says how many.
     """
     if (options["device"] == "cpu" and options["gpus"]) or (options["device"] == "cuda" and options["gpus"] == 0):
         raise click.UsageError("--gpus and --device contradict each other.")

@@ -32,9 +32,9 @@ def _describe(area: Area, config: SearchConfig) -> str:
     size = config.tile_size_px or area.meta["tile_size_px"]
     cost = f" Multiply-adds weigh {config.flops_weight:g}." if config.flops_weight else ""
     return (
-        f"Search over {config.depth} cells a branch{' (thin)' if config.thin else ''} on {where}: {read}; {size} pixels a "
-        f"window, {len(area.classes)} classes. {config.pretrain_epochs} epochs of weights alone, then {config.epochs} of "
-        f"both, {config.steps} steps each, {config.batch_size} crops a step.{cost}"
+        f"Search over {config.depth} cells a branch{' (thin)' if config.thin else ''} on {where}: {read}; "
+        f"{size} pixels a window, {len(area.classes)} classes. {config.pretrain_epochs} epochs of weights alone, then "
+        f"{config.epochs} of both, {config.steps} steps each, {config.batch_size} crops a step.{cost}"
     )
 
 
@@ -51,8 +51,8 @@ def _halves(area: Area, config: SearchConfig) -> str:
         if not count and any(other[name] for other in record["cells"].values())
     ]
     told = (
-        f"The training ground in two halves: {letters.count('A')} blocks with {teaching} labelled cells teach the weights, "
-        f"{letters.count('B')} with {choosing} choose."
+        f"The training ground in two halves: {letters.count('A')} blocks with {teaching} labelled cells teach the "
+        f"weights, {letters.count('B')} with {choosing} choose."
     )
     return told + (f" Missing in one half: {', '.join(lacking)}." if lacking else "")
 
@@ -105,8 +105,8 @@ def tell_plan(session: Session, area: Area, config: SearchConfig, run_dir: Path,
     if config.device == "cpu" or not measured:
         result["gpu_seconds_estimated"] = round(plan.gpu_seconds(config))
         session.say(
-            f"On a GPU: an ESTIMATE, not measured, of {describe_time(plan.gpu_seconds(config))}, from 10 TFLOP/s and 10 us "
-            "to start each kernel."
+            f"On a GPU: an ESTIMATE, not measured, of {describe_time(plan.gpu_seconds(config))}, from 10 TFLOP/s and "
+            "10 us to start each kernel."
         )
     session.say(f"Would write {run_dir}.")
     session.result(result)
@@ -122,12 +122,12 @@ def tell_result(session: Session, run_dir: Path, found: dict[str, Any]) -> None:
     told = "no label in any crop" if score["loss"] is None else f"loss {score['loss']:.3f}, FWIoU {score['fwiou']:.3f}"
     session.say(
         f"Of {len(found['candidates'])} candidates the best with the shared weights: {RULES[found['rule']]} "
-        f"({told}, on the half that chooses); {found['parameters'] / 1e6:.2f} million parameters, {found['gmac']:.1f} GMAC "
-        f"at {found['costed_px']} x {found['costed_px']}."
+        f"({told}, on the half that chooses); {found['parameters'] / 1e6:.2f} million parameters, "
+        f"{found['gmac']:.1f} GMAC at {found['costed_px']} x {found['costed_px']}."
     )
     session.say(
-        f"Entropy left, of what it is where nothing is decided: {decided}. Near 100 % the choice is close to a random draw; "
-        "--random N --compare says whether it was worth it."
+        f"Entropy left, of what it is where nothing is decided: {decided}. Near 100 % the choice is close to a random "
+        "draw; --random N --compare says whether it was worth it."
     )
     session.say(f"Wrote {run_dir}; `gravmap train --architecture {run_dir / 'architecture.json'}` takes it.")
 

@@ -2,8 +2,8 @@
 
 What FasterSeg's searches found is close to uniform: the operators it released lead by margins of a few per cent. So a
 search is worth what it gains over architectures of the same number of parameters that nobody searched for. All are
-trained from fresh weights on all training ground, on the same crops seed by seed, with one short schedule, and scored after
-its last epoch on the tuning blocks. Labels of test blocks are taken away before anything begins.
+trained from fresh weights on all training ground, on the same crops seed by seed, with one short schedule, and scored
+after its last epoch on the tuning blocks. Labels of test blocks are taken away before anything begins.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gravmap.files import atomic_folder, read_json, write_json, write_text
 from gravmap.learning.area import TEST, TUNE, UNUSABLE, Area
 from gravmap.learning.config import TrainConfig
 from gravmap.learning.distributed import Group
+from gravmap.learning.halves import training_view
 from gravmap.learning.one_shot import COSTED_PX, cost_of
 from gravmap.learning.run import Run
 from gravmap.learning.search import ARCHITECTURE, read_search
@@ -30,6 +31,7 @@ from gravmap.learning.search_config import SearchConfig
 from gravmap.learning.trainer import teach
 from gravmap.network.architecture import Architecture
 from gravmap.network.random_draws import random_architectures
+from gravmap.network.registry import read_architecture
 from gravmap.network.search_cost import CostTable
 from gravmap.progress import Progress, silent
 
@@ -105,15 +107,21 @@ def compare(area: Area, run_dir: Path, schedule: Schedule, progress: Progress = 
     Returns
     -------
     dict
-        What ``compare.json`` holds: `architectures` with `scores` (mean, spread and each seed's), `random` (mean, spread,
-        least, greatest of their means), `seed_spread` and `verdict`.
+        What ``compare.json`` holds: `architectures` with `scores` (mean, spread and each seed's), `random` (mean,
+        spread, least, greatest of their means), `seed_spread` and `verdict`.
 
     Raises
     ------
     InputError
-        The search is not finished, there are no random architectures, or no tuning block has a label.
+        The search is not finished or was made on other ground, there are no random architectures, or no tuning block
+        has a label.
     """
     found = read_search(run_dir)
+    if training_view(area).fingerprint() != found["area_sha256"]:
+        raise InputError(
+            f"The training ground is not the one that {run_dir.name} was searched on.",
+            "Search anew under another --name, or bring the old tile set back.",
+        )
     ground = without_test_labels(area)
     if not ((ground.labels > 0) & (ground.labels < UNUSABLE) & (ground.role == TUNE)).any():
         raise InputError("The tuning blocks hold no label: nothing to compare on.", "Choose another --fold.")
@@ -127,16 +135,11 @@ def compare(area: Area, run_dir: Path, schedule: Schedule, progress: Progress = 
     trials = len(contenders) * schedule.seeds
     each = schedule.epochs * schedule.steps
     for number, (name, path) in enumerate(contenders.items()):
-        record = read_json(path, "gravmap search")
+        record = read_architecture(path)
         runs = []
         for seed in range(schedule.seeds):
             before = (number * schedule.seeds + seed) * each
-
-            def tell(
-                done: int, total: int, note: str = "", before: int = before, which: str = f"{name} {seed}"
-            ) -> None:
-                progress(before + done, trials * each, f"{which}: {note.partition(' about ')[0]}")
-
+            tell = _within(progress, before, trials * each, f"{name}, seed {seed}")
             config = _config(found, record, name, seed, schedule)
             runs.append(_trial(ground, run_dir / COMPARE / f"{name}-seed{seed}", config, tell))
         cost = cost_of(Architecture.from_dict(record), table)
@@ -164,6 +167,15 @@ def comparison_table(outcome: dict[str, Any]) -> str:
         cells = " | ".join(_in_percent(row["scores"][measure]) for measure in MEASURES)
         lines.append(f"| {row['name']} | {row['parameters'] / 1e6:.2f} M | {row['gmac']:.1f} | {cells} |")
     return "\n".join([*lines, "", outcome["told"], ""])
+
+
+def _within(progress: Progress, before: int, whole: int, which: str) -> Progress:
+    """A listener of one training, that passes on where all of them are."""
+
+    def tell(done: int, total: int, note: str = "") -> None:
+        progress(before + done, whole, f"{which}: {note.partition(' about ')[0]}")
+
+    return tell
 
 
 def _config(

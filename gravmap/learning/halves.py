@@ -105,7 +105,7 @@ def split_in_halves(area: Area, seed: int = 0) -> Halves:
         side /= 2
     if len(labelled) < 2:
         raise InputError(
-            f"The training labels lie in {len(labelled)} block(s) of {side:g} degrees: a search needs two halves of them.",
+            f"The training labels lie in {len(labelled)} block(s) of {side:g} degrees; a search needs two halves.",
             "Map more ground (`gravmap rasterize`), or hold less of it out (`gravmap tile --folds`).",
         )
     in_second = np.zeros(len(counts), dtype=bool)

@@ -78,8 +78,7 @@ def _score(state: SearchState, network: nn.Module, asked: list[Batch]) -> dict[s
         truth, small = at_eighth(target), at_eighth(small)
         logits = fused[..., : truth.shape[-2], : truth.shape[-1]].float()
         sums += torch.stack(terms(logits, truth, small)).cpu()
-        named, truth = logits.argmax(1).cpu().numpy(), truth.cpu().numpy()
-        matrix += torch.from_numpy(metrics.confusion(truth, named, classes))
+        matrix += torch.from_numpy(metrics.confusion(truth.cpu().numpy(), logits.argmax(1).cpu().numpy(), classes))
     told = metrics.scores(matrix.numpy())
     loss = float(sums[0] / sums[1]) if float(sums[1]) else None
     return {"loss": loss, "fwiou": told["fwiou"], "pa": told["pa"]}

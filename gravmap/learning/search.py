@@ -50,8 +50,8 @@ def search(
     """Search for an architecture.
 
     First the supernet's weights are taught alone, at the largest, the smallest and random widths. Then architecture and
-    weights take turns: on one half of the training cells the weights, on the other operators, widths and paths. In the end
-    several rules turn the parameters into architectures, and the one that does best with the shared weights is kept.
+    weights take turns: on one half of the training cells the weights, on the other operators, widths and paths. In the
+    end several rules turn the parameters into architectures, and the one that does best with the shared weights stays.
 
     Writes into `run_dir`: `architecture.json`, `search.json`, `metrics.csv`, `entropies.png`, `architecture.png`,
     `architecture.md` and the full state after the last epoch, `last.safetensors` and `last.json`.

@@ -166,5 +166,7 @@ class SearchConfig:
             if name in values:
                 values[name] = tuple(values[name])
         changes = values.pop("augmentation", {})
-        spans = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+        spans: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()
+        }
         return cls(**values, augmentation=Augmentation(**spans))
