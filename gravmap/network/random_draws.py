@@ -52,13 +52,13 @@ def random_architectures(
     OptionError
         The budget cannot be met; the message says what the draws came to.
     """
-    costs = CostTable(space, in_channels, classes, size=64)
+    costs = CostTable(space, in_channels, classes)
     found: dict[Architecture, None] = {}
     least, most = np.inf, 0.0
     for _ in range(n):
         for _ in range(TRIES):
             architecture = draw_architecture(space, rng)
-            parameters, _ = costs.of(architecture)
+            parameters = costs.parameters(architecture)
             least, most = min(least, parameters), max(most, parameters)
             if abs(parameters - budget_parameters) <= TOLERANCE * budget_parameters and architecture not in found:
                 found[architecture] = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -40,39 +41,46 @@ class CostTable:
         Pixels a side; counted is what the network pads it to.
     """
 
-    def __init__(self, space: SupernetSpace, in_channels: int, classes: int, size: int) -> None:
-        self.space = space
+    def __init__(self, space: SupernetSpace, in_channels: int, classes: int, size: int = MULTIPLE) -> None:
+        self.space, self.in_channels, self.size = space, in_channels, size
         self.eighth = -(-size // MULTIPLE) * MULTIPLE // 8
         some = space.architecture(((), (0,), (0, 1)), [["conv"] * space.depth] * 3, [[space.chis[0]] * space.depth] * 3)
         with torch.device("meta"):
-            network = GGMNet(some, in_channels, classes)
-        self.fixed_parameters = count_parameters(network) - count_parameters(network.cells)
-        self.fixed_macs = sum(
-            macs for name, macs in macs_by_layer(network, in_channels, size).items() if not name.startswith("cells.")
-        )
-        """What every network has: encoder, attention, fusion, head; but for the convolutions that read the ends."""
-        for scale in SCALES:
-            weights, macs = self._reads_end(scale, space.width(scale, space.chis[0]))
-            self.fixed_parameters -= weights
-            self.fixed_macs -= macs
+            self._some = GGMNet(some, in_channels, classes)
         self._tables: dict[tuple[int, int, bool], Tensor] = {}
 
-    def of(self, architecture: Architecture) -> tuple[int, int]:
-        """Parameters and multiply-adds of the GGMNet of an architecture of this space."""
-        a, space = architecture, self.space
-        parameters, macs = self.fixed_parameters, self.fixed_macs
+    @cached_property
+    def fixed_parameters(self) -> int:
+        """Of encoder, attention, fusion and head, without the convolutions that read the branches' ends."""
+        every = count_parameters(self._some) - count_parameters(self._some.cells)
+        return every - sum(self._reads_end(scale, self.space.widths(scale)[0])[0] for scale in SCALES)
+
+    @cached_property
+    def fixed_macs(self) -> int:
+        """Of the same parts."""
+        layers = macs_by_layer(self._some, self.in_channels, self.size)
+        every = sum(macs for name, macs in layers.items() if not name.startswith("cells."))
+        return every - sum(self._reads_end(scale, self.space.widths(scale)[0])[1] for scale in SCALES)
+
+    def parameters(self, architecture: Architecture) -> int:
+        """Count those of the GGMNet of an architecture of this space."""
+        return self.fixed_parameters + sum(part[0] for part in self._parts(architecture))
+
+    def macs(self, architecture: Architecture) -> int:
+        """Count the multiply-adds of the GGMNet of an architecture of this space."""
+        return self.fixed_macs + sum(part[1] for part in self._parts(architecture))
+
+    def _parts(self, a: Architecture) -> Iterator[tuple[int, int]]:
+        """Parameters and multiply-adds of what an architecture decides: its cells, and what reads its ends."""
         for branch in SCALES:
             shared = max((a.shared_cells(branch, earlier) for earlier in range(branch)), default=0)
-            c_in = a.width(branch, shared - 1) if shared else space.encoder[-1]
-            parts = [self._reads_end(branch, a.width(branch, a.depth - 1))]
+            c_in = a.width(branch, shared - 1) if shared else self.space.encoder[-1]
             for cell in range(shared, a.depth):
                 way = DOWN if cell in a.paths[branch] else KEEP
                 c_out = a.width(branch, cell)
-                parts.append(self._cell(a.ops[branch][cell], a.scale(branch, cell), way, c_in, c_out))
+                yield self._cell(a.ops[branch][cell], a.scale(branch, cell), way, c_in, c_out)
                 c_in = c_out
-            parameters += sum(part[0] for part in parts)
-            macs += sum(part[1] for part in parts)
-        return parameters, macs
+            yield self._reads_end(branch, c_in)
 
     def expected(self, shares: Mapping[str, Tensor]) -> Tensor:
         """Multiply-adds on average, where every map draws its way in, its operator and its width on its own.

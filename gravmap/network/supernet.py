@@ -248,7 +248,7 @@ class Supernet(nn.Module):
         """Multiply-adds of the dearest network: `conv2` and the widest everywhere, branches that part at once."""
         depth, most = self.space.depth, self.space.chis[-1]
         dearest = self.space.architecture(((), (0,), (1, 2)), [["conv2"] * depth] * 3, [[most] * depth] * 3)
-        return self._cost(size).of(dearest)[1]
+        return self._cost(size).macs(dearest)
 
     def _cost(self, size: int) -> CostTable:
         if size not in self._costs:
