@@ -24,7 +24,7 @@ from gravmap.learning.area import TEST, TUNE, UNUSABLE, Area
 from gravmap.learning.config import TrainConfig
 from gravmap.learning.distributed import Group
 from gravmap.learning.halves import training_view
-from gravmap.learning.one_shot import COSTED_PX, cost_of
+from gravmap.learning.one_shot import cost_of, cost_table
 from gravmap.learning.run import Run
 from gravmap.learning.search import ARCHITECTURE, read_search
 from gravmap.learning.search_config import SearchConfig
@@ -32,7 +32,6 @@ from gravmap.learning.trainer import teach
 from gravmap.network.architecture import Architecture
 from gravmap.network.random_draws import random_architectures
 from gravmap.network.registry import read_architecture
-from gravmap.network.search_cost import CostTable
 from gravmap.progress import Progress, silent
 
 RANDOM, COMPARE, SEARCHED = "random", "compare", "searched"
@@ -130,7 +129,7 @@ def compare(area: Area, run_dir: Path, schedule: Schedule, progress: Progress = 
         raise InputError(f"{run_dir / RANDOM} holds no architecture to compare with.", "--random N draws some.")
     contenders = {SEARCHED: run_dir / ARCHITECTURE} | {f"{RANDOM}-{path.stem}": path for path in paths}
     space = SearchConfig.from_json(json.dumps(found["options"])).space
-    table = CostTable(space, found["in_channels"], len(found["classes"]), COSTED_PX)
+    table = cost_table(space, found["in_channels"], len(found["classes"]))
     rows = []
     trials = len(contenders) * schedule.seeds
     each = schedule.epochs * schedule.steps

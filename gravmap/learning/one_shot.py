@@ -7,6 +7,7 @@ search minimised; FWIoU is written down beside it, but with shared weights it na
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from gravmap.learning.search_state import SearchState
 from gravmap.learning.search_steps import Batch, at_eighth
 from gravmap.network.architecture import Architecture
 from gravmap.network.search_cost import CostTable
+from gravmap.network.search_space import SupernetSpace
 from gravmap.network.sub_network import recalibrate
 from gravmap.progress import Progress, silent
 
@@ -24,10 +26,15 @@ COSTED_PX = 1024
 """Multiply-adds are those of one image of so many pixels a side."""
 
 
+@functools.cache
+def cost_table(space: SupernetSpace, in_channels: int, classes: int) -> CostTable:
+    """What architectures of a space cost on one 1024 x 1024 image."""
+    return CostTable(space, in_channels, classes, COSTED_PX)
+
+
 def cost_of(architecture: Architecture, table: CostTable) -> dict[str, float]:
     """Parameters, and GMAC, of the network an architecture makes."""
-    parameters, macs = table.of(architecture)
-    return {"parameters": parameters, "gmac": macs / 1e9}
+    return {"parameters": table.parameters(architecture), "gmac": table.macs(architecture) / 1e9}
 
 
 def score_candidates(
@@ -53,7 +60,7 @@ def score_candidates(
     config = state.config
     fields = [batch[0] for batch in state.batches(state.teaching, config.calibration_batches)]
     asked = state.batches(state.asked, config.score_batches)
-    table = CostTable(config.space, state.inputs.width, len(state.area.classes), COSTED_PX)
+    table = cost_table(config.space, state.inputs.width, len(state.area.classes))
     found = []
     for number, (rule, architecture) in enumerate(candidates):
         progress(number, len(candidates), "candidates")

@@ -17,7 +17,7 @@ import numpy as np
 
 from gravmap.errors import InputError
 from gravmap.files import read_json, write_json, write_text
-from gravmap.learning.architecture_figure import architecture_table, draw_architecture
+from gravmap.learning.architecture_figure import draw_architecture
 from gravmap.learning.area import Area
 from gravmap.learning.checkpoint import versions
 from gravmap.learning.curves import history_csv
@@ -27,6 +27,7 @@ from gravmap.learning.search_figure import draw_entropies
 from gravmap.learning.search_state import SearchState
 from gravmap.network.architecture import Architecture
 from gravmap.network.decoding import candidates
+from gravmap.network.part_cost import as_markdown, cost_by_part
 from gravmap.progress import Progress, describe_time, silent
 
 log = logging.getLogger(__name__)
@@ -160,10 +161,9 @@ def _finish(state: SearchState, run_dir: Path, progress: Progress) -> dict[str, 
     }
     architecture = Architecture.from_dict(best["architecture"])
     draw_entropies(state.history, run_dir / "entropies.png", run_dir.name)
-    draw_architecture(architecture, run_dir / "architecture.png", state.inputs.width, len(state.area.classes))
-    write_text(
-        run_dir / "architecture.md", architecture_table(architecture, state.inputs.width, len(state.area.classes))
-    )
+    shape = {"in_channels": state.inputs.width, "classes": len(state.area.classes), "size": COSTED_PX}
+    draw_architecture(architecture, run_dir / "architecture.png", title=run_dir.name, **shape)
+    write_text(run_dir / "architecture.md", as_markdown(cost_by_part(architecture, **shape)))
     write_json(run_dir / ARCHITECTURE, best["architecture"])
     write_json(run_dir / RECORD, record)
     return record

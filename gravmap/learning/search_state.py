@@ -257,7 +257,7 @@ class SearchState:
         space = self.supernet.space
         ops, chis = [["conv2"] * space.depth] * 3, [[space.chis[-1]] * space.depth] * 3
         largest = space.architecture(((), (0,), (0, 1)), ops, chis)
-        return CostTable(space, self.inputs.width, len(self.area.classes), self._crop_px).of(largest)[1]
+        return CostTable(space, self.inputs.width, len(self.area.classes), self._crop_px).macs(largest)
 
     @property
     def _crop_px(self) -> int:

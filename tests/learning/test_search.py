@@ -39,6 +39,14 @@ def told(folder):
     return {name: value.numpy().tobytes() for name, value in tensors.items()}, rows, record
 
 
+@pytest.fixture
+def unpainted(monkeypatch):
+    """Counting and drawing an architecture takes as long as searching for it here."""
+    monkeypatch.setattr("gravmap.learning.search.draw_architecture", lambda *args, **options: None)
+    monkeypatch.setattr("gravmap.learning.search.draw_entropies", lambda *args, **options: None)
+    monkeypatch.setattr("gravmap.learning.search.cost_by_part", lambda *args, **options: [])
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search") / "run"
@@ -70,7 +78,7 @@ def test_what_a_search_leaves(unbroken):
     assert [row["temperature"] for row in history] == pytest.approx([1.0, 0.775, 0.325])
 
 
-def test_no_label_of_tuning_test_or_buffer_cells_changes_anything(unbroken, tmp_path):
+def test_no_label_of_tuning_test_or_buffer_cells_changes_anything(unbroken, tmp_path, unpainted):
     arrays = make_arrays()
     held = arrays["role"] != TRAIN
     assert {1, 2, 3} <= set(np.unique(arrays["role"][held]))
@@ -83,18 +91,20 @@ def test_no_label_of_tuning_test_or_buffer_cells_changes_anything(unbroken, tmp_
     assert told(tmp_path / "run") == told(unbroken)
 
 
-def test_a_training_label_changes_it(unbroken, tmp_path):
+def test_a_training_label_changes_it(unbroken):
     arrays = make_arrays()
     training = arrays["role"] == TRAIN
     arrays["labels"][training] = np.where(arrays["labels"] == 1, 2, arrays["labels"])[training]
-    search(Area.from_arrays(arrays), tmp_path / "run", SHORT)
-    tensors, rows, record = told(tmp_path / "run")
-    before = told(unbroken)
-    assert rows != before[1]
-    assert record["area_sha256"] != before[2]["area_sha256"]
+    state = SearchState(Area.from_arrays(arrays), SHORT)
+    assert state.fingerprint != read_search(unbroken)["area_sha256"]
+    state.begin_epoch()
+    taught, _ = state.step(0, 0.0)
+    other = SearchState(Area.from_arrays(make_arrays()), SHORT)
+    other.begin_epoch()
+    assert taught != other.step(0, 0.0)[0]
 
 
-def test_killed_in_a_step_and_among_the_candidates_it_goes_on_as_if_not(unbroken, tmp_path):
+def test_killed_in_a_step_and_among_the_candidates_it_goes_on_as_if_not(unbroken, tmp_path, unpainted):
     folder, area = tmp_path / "run", Area.from_arrays(make_arrays())
 
     def until(word, count):
@@ -186,8 +196,8 @@ def test_the_half_that_chooses_teaches_no_weight(area):
     assert [chosen for _, chosen in losses[0]] != [chosen for _, chosen in losses[1]]
 
 
-@pytest.mark.parametrize("planted", ["conv", "zoom2"])
-def test_a_planted_operator_is_found(area, tmp_path, monkeypatch, planted):
+@pytest.mark.parametrize("planted", ["zoom2", pytest.param("conv", marks=pytest.mark.slow)])
+def test_a_planted_operator_is_found(area, tmp_path, monkeypatch, unpainted, planted):
     """All operators but one drown what they read in noise; the search is to name that one wherever it chooses."""
     from gravmap.network import supernet as room
 
@@ -200,28 +210,32 @@ def test_a_planted_operator_is_found(area, tmp_path, monkeypatch, planted):
                         operator.register_forward_hook(lambda layer, given, out: 8 * torch.randn_like(out))
 
     monkeypatch.setattr("gravmap.learning.search_state.Supernet", Planted)
-    config = dataclasses.replace(SHORT, steps=12, architecture_lr=0.1, topk_share=1.0)
+    config = dataclasses.replace(SHORT, steps=8, architecture_lr=0.1, topk_share=1.0, sampled_paths=0)
     found = search(area, tmp_path / "run", config)
     named = [name for row in found["architecture"]["ops"] for name in row]
-    assert named.count(planted) >= 8, named  # of nine; by chance two
-    alpha = SearchState(area, config).supernet.preferences().alpha
-    assert (alpha.argmax(-1) != OPERATORS.index(planted)).any()  # it was not there to begin with
+    assert named.count(planted) >= 5, named  # of nine; by chance two
+    tensors, _ = read_pair(tmp_path / "run", "last")
+    alpha = torch.cat([tensors[f"supernet/arch.alpha_{scale}"] for scale in (0, 1, 2)])
+    share = dict(zip(OPERATORS, alpha.softmax(-1).mean(0).tolist(), strict=True))
+    best = share.pop(planted)
+    assert best > 0.3 > 0.24 > max(share.values()), share
 
 
-def test_multiply_adds_that_weigh_make_it_smaller(area, tmp_path):
-    config = dataclasses.replace(SHORT, steps=6, architecture_lr=0.2, sampled_paths=0)
-    free, weighed = (
-        search(area, tmp_path / name, dataclasses.replace(config, flops_weight=weight))
-        for name, weight in (("free", 0.0), ("weighed", 1000.0))
-    )
-    assert weighed["gmac"] < free["gmac"]
-    chis = {chi for row in weighed["architecture"]["chis"] for chi in row}
-    assert chis == {1}
+def test_multiply_adds_that_weigh_make_it_smaller(area):
+    config = dataclasses.replace(SHORT, architecture_lr=0.1, flops_weight=1e4)
+    state = SearchState(area, config)
+    space, before = state.supernet.space, float(state.supernet.expected_macs(32).detach())
+    state.end_warm_up()
+    for index in range(2):
+        state.step(index, 0.0)
+    assert float(state.supernet.expected_macs(32).detach()) < before
+    widths = [state.supernet.arch[f"ratio_{scale}"].detach() for scale in (0, 1, 2)]
+    assert all((rows[:, 0] > rows[:, 1]).all() for rows in widths)  # the narrower of the two, everywhere
+    assert space.chis == (1, 2)
 
 
-def test_the_clock_ends_both_phases_in_their_share(area, tmp_path, monkeypatch):
+def test_the_clock_ends_both_phases_in_their_share(area, tmp_path, monkeypatch, unpainted):
     """A second goes by at every step: of 30, a third for weights alone, and twelve steps' time for the candidates."""
-    clock = iter(range(10_000))
     seconds = [0.0]
 
     class Clock:
@@ -229,15 +243,14 @@ def test_the_clock_ends_both_phases_in_their_share(area, tmp_path, monkeypatch):
         def monotonic():
             return seconds[0]
 
-    step = SearchState.step
-
-    def timed(self, *args):
-        next(clock)
+    def step(self, index, share):
         seconds[0] += 1.0
-        return step(self, *args)
+        shares.append(share)
+        return 1.0, None if self.warm else 1.0
 
+    shares = []
     monkeypatch.setattr("gravmap.learning.search.time", Clock)
-    monkeypatch.setattr(SearchState, "step", timed)
+    monkeypatch.setattr(SearchState, "step", step)
     config = dataclasses.replace(SHORT, steps=100, time_limit_s=30.0)
     found = search(area, tmp_path / "run", config)
     assert [row["phase"] for row in found["entropies"]] == ["pretrain", "search"]
@@ -245,7 +258,7 @@ def test_the_clock_ends_both_phases_in_their_share(area, tmp_path, monkeypatch):
     assert [row["seconds"] for row in history] == [11.0, 8.0]
     assert not found["complete"]
     assert found["finished"]
-    assert history[1]["temperature"] < 0.5  # it follows the clock
+    assert shares[-1] == pytest.approx(18 / 30)  # the temperature follows the clock where that is further on
     Architecture.from_dict(found["architecture"])
 
 
