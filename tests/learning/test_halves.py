@@ -49,9 +49,7 @@ def test_both_halves_hold_as_much_of_every_class(seed):
     area = area_of(seed)
     halves = split_in_halves(area, seed)
     for number, each in enumerate(area.classes, start=1):
-        mine, theirs = (
-            int((half.labels[taught(half)] == number).sum()) for half in (halves.weights, halves.choice)
-        )
+        mine, theirs = (int((half.labels[taught(half)] == number).sum()) for half in (halves.weights, halves.choice))
         assert 0.35 < mine / (mine + theirs) < 0.65
         assert halves.record["cells"]["weights"][each["name"]] == mine
         assert halves.record["cells"]["choice"][each["name"]] == theirs

@@ -60,9 +60,11 @@ def test_what_a_search_leaves(unbroken):
         "last.safetensors", "last.json",
     }  # fmt: skip
     record = read_search(unbroken)
-    assert read_architecture(unbroken / "architecture.json") == record["architecture"] == record["candidates"][0][
-        "architecture"
-    ]
+    assert (
+        read_architecture(unbroken / "architecture.json")
+        == record["architecture"]
+        == record["candidates"][0]["architecture"]
+    )
     losses = [each["loss"] for each in record["candidates"]]
     assert losses == sorted(losses)
     assert {"downs", "viterbi", "log-odds"} & {each["rule"] for each in record["candidates"]}
