@@ -200,10 +200,11 @@ def _device(options: dict[str, Any], dry_run: bool) -> str | None:
 
     try:
         return device_for(options["gpus"], options["device"], min(torch.cuda.device_count(), 1))[0]
-    except DeviceError:
+    except DeviceError as error:
         if dry_run:
             return None
-        raise
+        hint = "--device cpu --thin --depth 5 --size 128 --steps 20 --pretrain-epochs 2 --epochs 4 is one for a CPU."
+        raise DeviceError(error.message, hint) from None
 
 
 def _ground(session: Session, options: dict[str, Any]) -> Area:
