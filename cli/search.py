@@ -149,9 +149,11 @@ def command(session: Session, dry_run: bool, overwrite: bool, resume: bool, **op
 
     wanted = options["random"] is not None or options["compare"]
     if not began.get("finished") or not (wanted or began.get("complete")):
-        if not resume:
-            # Files of an old run beside those of a new one would be read as one.
-            shutil.rmtree(run_dir, ignore_errors=True)
+        # Files of an old run beside those of a new one would be read as one.
+        for old in (run_dir,) if not resume else (run_dir / "random", run_dir / "compare"):
+            shutil.rmtree(old, ignore_errors=True)
+        for name in ("compare.json", "compare.md"):
+            (run_dir / name).unlink(missing_ok=True)
         tell_start(session, area, config, run_dir)
         with session.progress("Searching") as progress:
             found = search(area, run_dir, config, progress, resume=resume)

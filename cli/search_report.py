@@ -119,7 +119,7 @@ def tell_result(session: Session, run_dir: Path, found: dict[str, Any]) -> None:
         for name, words in NAMES.items()
     )
     score = found["score"]
-    told = "no label in any crop" if score["loss"] is None else f"loss {score['loss']:.3f}, FWIoU {score['fwiou']:.3f}"
+    told = "no label in any crop" if score["fwiou"] is None else f"FWIoU {score['fwiou']:.3f}"
     session.say(
         f"Of {len(found['candidates'])} candidates the best with the shared weights: {RULES[found['rule']]} "
         f"({told}, on the half that chooses); {found['parameters'] / 1e6:.2f} million parameters, "

@@ -101,8 +101,8 @@ class Workspace:
                 return folder
             if (folder / "search.json").exists():
                 raise InputError(
-                    f"{folder.name} is an architecture search: it found a network's shape, and trained none.",
-                    f"`gravmap train --architecture {folder / 'architecture.json'}` trains one.",
+                    f"{folder.name} is an architecture search, which leaves no trained network.",
+                    f"`gravmap train --architecture {folder / 'architecture.json'}` trains what it found.",
                 )
             if (folder / "last.json").exists():
                 raise InputError(

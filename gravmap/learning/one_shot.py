@@ -1,8 +1,9 @@
 """Which candidate a search keeps: each is scored with the weights that all of them share.
 
 A candidate's normalisation is measured anew first: the supernet's running statistics are those of mixtures. Then it is
-asked on unchanged crops of the half that chooses. The bootstrapped loss of the fused head decides, which is what the
-search minimised; FWIoU is written down beside it, but with shared weights it names one or two classes and ties.
+asked on unchanged crops of the half that chooses. FWIoU of the fused head decides, by which `gravmap train` keeps weights,
+too; between equals the cross-entropy over all labelled pixels. The loss of the worst pixels, which the search minimised,
+would be least for a network that says nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import nn
 
 from gravmap.learning import metrics
 from gravmap.learning.search_state import SearchState
-from gravmap.learning.search_steps import Batch, at_eighth
+from gravmap.learning.search_steps import Batch, at_eighth, bootstrapped_terms
 from gravmap.network.architecture import Architecture
 from gravmap.network.search_cost import CostTable
 from gravmap.network.search_space import SupernetSpace
@@ -54,8 +55,8 @@ def score_candidates(
     Returns
     -------
     list of dict
-        One per candidate, best first (of equals the earlier): `rule`, `loss` (None where the half has no label in any
-        crop), `fwiou`, `pa`, `parameters`, `gmac` and `architecture`.
+        One per candidate, best first (of equals the earlier): `rule`, `fwiou`, `loss` and `pa` (None where no crop has
+        a label), `parameters`, `gmac` and `architecture`.
     """
     config = state.config
     fields = [batch[0] for batch in state.batches(state.teaching, config.calibration_batches)]
@@ -69,14 +70,14 @@ def score_candidates(
         scored = _score(state, network, asked)
         found.append({"rule": rule, **scored, **cost_of(architecture, table), "architecture": architecture.to_dict()})
     progress(len(candidates), len(candidates), "candidates")
-    return sorted(found, key=lambda row: float("inf") if row["loss"] is None else row["loss"])
+    return sorted(found, key=lambda row: (0.0, 0.0) if row["fwiou"] is None else (-row["fwiou"], row["loss"]))
 
 
 @torch.no_grad()
 def _score(state: SearchState, network: nn.Module, asked: list[Batch]) -> dict[str, Any]:
     """Loss and scores of the fused head at 1/8."""
     classes = len(state.area.classes)
-    terms = state.terms(last=True)
+    terms = bootstrapped_terms(state.class_weight, topk_share=1.0, small_weight=1.0)
     sums = torch.zeros(2, dtype=torch.float64)
     matrix = torch.zeros(classes, classes, dtype=torch.int64)
     for values, target, small in asked:

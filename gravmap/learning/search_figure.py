@@ -50,7 +50,8 @@ def draw_entropies(history: list[dict[str, Any]], path: Path, title: str = "") -
     chosen = [(row["epoch"], row["loss_choice"]) for row in history if row["loss_choice"] is not None]
     if chosen:
         below.plot(*zip(*chosen, strict=True), color=CHOSEN, marker=marker, ms=3, label="half that chooses")
-    below.set_ylabel("loss, all heads")
+    # Rises early: the share of pixels counted falls from all to the worst 15 %.
+    below.set_ylabel("loss of the worst pixels, all heads")
     below.set_xlabel("epoch")
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     first = next((row["epoch"] for row in history if row["phase"] != history[0]["phase"]), None)

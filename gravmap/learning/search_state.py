@@ -144,10 +144,9 @@ class SearchState:
         )
         return taught, chosen
 
-    def terms(self, last: bool = False) -> Terms:
-        """The loss of this epoch; that of a search's end, by which candidates are ranked, with `last`."""
-        progress = 1.0 if last else self.epoch / self.config.epochs_in_all
-        share = schedule.topk_share(progress, self.config.topk_share, TOPK_WARMUP)
+    def terms(self) -> Terms:
+        """The loss of this epoch."""
+        share = schedule.topk_share(self.epoch / self.config.epochs_in_all, self.config.topk_share, TOPK_WARMUP)
         return bootstrapped_terms(self.class_weight, share, self.config.small_weight)
 
     def end_epoch(self, losses: list[tuple[float, float | None]], seconds: float) -> None:

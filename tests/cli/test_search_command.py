@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from gravmap.learning.search_config import SearchConfig
+from gravmap.network.presets import tiny
+from gravmap.network.search_space import SupernetSpace
 from gravmap.network.supernet import Supernet
 from gravmap_cli import gravmap
 from toy_area import make_arrays
@@ -15,6 +18,11 @@ SHORT = (
     "--pretrain-epochs", "1", "--epochs", "1",
 )  # fmt: skip
 TRIALS = ("--compare-epochs", "1", "--compare-steps", "1", "--compare-seeds", "1")
+
+
+def narrow(depth):
+    thin = tiny()
+    return SupernetSpace(depth, (1, 2), encoder=thin.encoder, head=thin.head, arm_norm=thin.arm_norm)
 
 
 class Place:
@@ -28,6 +36,8 @@ class Place:
     def __call__(self, *args):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("gravmap.tiling.load_arrays", lambda folder, **options: self.arrays)
+            # Two narrow widths to choose from instead of four: a fiftieth of the weights.
+            patch.setattr(SearchConfig, "space", property(lambda config: narrow(config.depth)))
             return CliRunner().invoke(gravmap, ["-w", str(self.root), *args])
 
 
@@ -52,6 +62,9 @@ def test_a_search_from_beginning_to_end(searched):
         "architecture.json", "architecture.png", "architecture.md", "search.json", "metrics.csv", "entropies.png",
         "last.safetensors", "last.json", "random", "compare", "compare.json", "compare.md",
     }  # fmt: skip
+    for picture in ("architecture.png", "entropies.png"):
+        assert (run / picture).read_bytes().startswith(b"\x89PNG")
+    assert "| all | " in (run / "architecture.md").read_text()
     told = json.loads(done.stdout)
     assert told["complete"]
     assert told["comparison"] == json.loads((run / "compare.json").read_text())
@@ -129,10 +142,7 @@ def test_without_a_gpu_only_a_dry_run_goes_on_and_calls_its_estimate_one(place, 
     assert "an ESTIMATE, not measured" in done.stderr
     told = json.loads(done.stdout)
     assert told["gpu_seconds_estimated"] > 0
-    from gravmap.learning.search_config import SearchConfig
-
-    space = SearchConfig(depth=3, thin=True).space
-    assert told["parameters"] == sum(each.numel() for each in Supernet(space, 1, 2).parameters())
+    assert told["parameters"] == sum(each.numel() for each in Supernet(narrow(3), 1, 2).parameters())
     assert told["memory_bytes"] > 12 * told["parameters"]
     assert not (place.root / "runs").exists()
 
