@@ -248,7 +248,7 @@ def _verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
     told = (
         f"FWIoU of the searched architecture {100 * mine:.1f} %, {where} the {len(others)} random ones "
         f"({100 * random['least']:.1f} to {100 * random['greatest']:.1f} %, mean {100 * random['mean']:.1f} %); "
-        f"{better} of them are better."
+        f"{better} of them {'is' if better == 1 else 'are'} better."
     )
     if seed_spread is None:
         told += " One training each: how much chance has to do with it is not known."

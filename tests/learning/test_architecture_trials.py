@@ -144,7 +144,7 @@ def test_what_cannot_be_compared_is_told(compared, tmp_path):
     ("mine", "others", "verdict", "said"),
     [
         (0.5, (0.3, 0.4), "above", "above all the 2 random ones (30.0 to 40.0 %, mean 35.0 %); 0 of them are better"),
-        (0.35, (0.3, 0.4), "inside", "inside the range of the 2 random ones"),
+        (0.35, (0.3, 0.4), "inside", "(30.0 to 40.0 %, mean 35.0 %); 1 of them is better"),
         (0.2, (0.3, 0.4), "below", "below all the 2 random ones"),
         (0.3, (0.3, 0.3), "inside", "0 of them are better"),
     ],
