@@ -168,8 +168,19 @@ def _first_best(paths: Sequence[tuple[int, ...]], score: Callable[[tuple[int, ..
 
 
 def _check(preferences: Preferences, space: SupernetSpace) -> None:
+    """Refuse preferences of another space, and those of a search that went astray."""
     if preferences.depth != space.depth or preferences.ratio.shape[-1] != len(space.chis):
         raise OptionError(
             f"Preferences over {preferences.depth} cells and {preferences.ratio.shape[-1]} widths are not of a space "
             f"with {space.depth} and {len(space.chis)}."
         )
+    for scale in SCALES:
+        for cell in range(space.first_map(scale), space.depth):
+            known = [preferences.alpha[scale, cell], preferences.ratio[scale, cell]]
+            if len(space.ways(scale, cell)) == 2:
+                known.append(preferences.beta[scale, cell])
+            if not all(np.isfinite(row).all() for row in known):
+                raise OptionError(
+                    f"What the search prefers after cell {cell} at 1/{8 << scale} is no number: it has diverged.",
+                    "Search again with a lower rate, or another seed.",
+                )

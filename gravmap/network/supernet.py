@@ -211,7 +211,7 @@ class Supernet(nn.Module):
             array = np.full((len(SCALES), space.depth, choices), np.nan)
             for scale in SCALES:
                 if (logits := self.arch.get(f"{kind}_{scale}")) is not None:
-                    array[scale, self._first(kind, scale) :] = logits.detach().double().cpu().numpy()
+                    array[scale, self._first(kind, scale) :] = logits.detach().cpu().double().numpy()
             arrays.append(array)
         return Preferences(*arrays)
 
@@ -225,7 +225,7 @@ class Supernet(nn.Module):
         """
         found = {}
         for kind, choices in (("alpha", len(OPERATORS)), ("beta", 2), ("ratio", len(self.space.chis))):
-            rows = torch.cat([p.detach().double() for name, p in self.arch.items() if name.startswith(kind)])
+            rows = torch.cat([p.detach().cpu().double() for name, p in self.arch.items() if name.startswith(kind)])
             logs = rows.log_softmax(-1)
             found[kind] = float(-(logs.exp() * logs).sum(-1).mean())
             found[f"{kind}_uniform"] = math.log(choices)
@@ -240,9 +240,10 @@ class Supernet(nn.Module):
         Returns
         -------
         Tensor
-            A float64 scalar through which alpha, beta and ratio have a gradient.
+            A float64 scalar on the CPU through which alpha, beta and ratio have a gradient.
         """
-        return self._cost(size).expected({name: logits.double().softmax(-1) for name, logits in self.arch.items()})
+        shares = {name: logits.cpu().double().softmax(-1) for name, logits in self.arch.items()}
+        return self._cost(size).expected(shares)
 
     def largest_macs(self, size: int) -> int:
         """Multiply-adds of the dearest network: `conv2` and the widest everywhere, branches that part at once."""

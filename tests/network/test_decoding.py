@@ -234,3 +234,11 @@ def test_what_does_not_belong_together_is_refused():
         decode(preferences(4), SupernetSpace(depth=5), "downs")
     with pytest.raises(OptionError, match="shapes"):
         Preferences(np.zeros((3, 4, 5)), np.zeros((3, 5, 2)), np.zeros((3, 4, 4)))
+
+
+def test_preferences_that_are_no_numbers_are_not_decoded():
+    for kind in ("alpha", "beta", "ratio"):
+        broken = preferences(4)
+        getattr(broken, kind)[1, 2, 0] = np.inf if kind == "beta" else np.nan
+        with pytest.raises(OptionError, match="cell 2 at 1/16 is no number"):
+            decode(broken, SupernetSpace(depth=4), "downs")

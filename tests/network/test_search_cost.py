@@ -138,6 +138,13 @@ def test_random_architectures_keep_the_budget():
     assert len({a.paths for a in found}) > 2
 
 
+def test_a_draw_that_came_before_is_drawn_anew(monkeypatch):
+    first, second = random_architectures(SPACE, 2, 300_000, np.random.default_rng(1), 1, 4)
+    draws = iter([first, first, second])
+    monkeypatch.setattr("gravmap.network.random_draws.draw_architecture", lambda space, rng: next(draws))
+    assert random_architectures(SPACE, 2, 300_000, np.random.default_rng(1), 1, 4) == [first, second]
+
+
 def test_a_budget_that_cannot_be_met_is_said_with_what_was_drawn(monkeypatch):
     monkeypatch.setattr("gravmap.network.random_draws.TRIES", 50)
     with pytest.raises(OptionError, match=r"Only 0 of 2 .* 500.00 million parameters .* had 0\.\d\d to \d"):
