@@ -13,12 +13,14 @@ from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.learning import Area
 from gravmap.learning.area import TRAIN
 from gravmap.learning.checkpoint import read_pair
+from gravmap.learning.one_shot import score_candidates
 from gravmap.learning.sampler import Sampler
 from gravmap.learning.search import read_search, search
 from gravmap.learning.search_config import SearchConfig
 from gravmap.learning.search_state import SearchState
 from gravmap.learning.search_steps import at_eighth, heads_loss
 from gravmap.network.architecture import Architecture
+from gravmap.network.decoding import candidates
 from gravmap.network.operators import OPERATORS
 from gravmap.network.registry import read_architecture
 from toy_area import make_arrays
@@ -264,6 +266,21 @@ def test_the_clock_ends_both_phases_in_their_share(area, tmp_path, monkeypatch, 
     assert found["finished"]
     assert shares[-1] == pytest.approx(18 / 30)  # the temperature follows the clock where that is further on
     Architecture.from_dict(found["architecture"])
+
+
+@pytest.mark.slow
+def test_shared_weights_learn_what_candidates_are_ranked_by(area):
+    """The class is the sign of the field: after eighty steps the best candidate knows it on the other half."""
+    config = dataclasses.replace(SHORT, batch_size=4, class_weight="none", calibration_batches=4, score_batches=6)
+    state = SearchState(area, config)
+    state.begin_epoch()
+    best = []
+    for steps in (0, 80):
+        for index in range(steps):
+            state.step(index, 0.0)
+        decoded = candidates(state.supernet.preferences(), state.supernet.space, np.random.default_rng(0), 2)
+        best.append(score_candidates(state, decoded)[0]["fwiou"])
+    assert best[0] < 0.5 < 0.8 < best[1]
 
 
 def test_a_loss_that_is_no_number_is_told_in_words(state):
