@@ -35,6 +35,7 @@ def test_each_training_cell_is_in_one_half_and_no_other_cell_in_any(seed):
     halves = split_in_halves(area, seed)
     weights, choice = taught(halves.weights), taught(halves.choice)
     assert not (weights & choice).any()
+    assert not ((halves.weights.role == TRAIN) & (halves.choice.role == TRAIN)).any()
     np.testing.assert_array_equal(weights | choice, taught(area))
     for half, mine in ((halves.weights, weights), (halves.choice, choice)):
         np.testing.assert_array_equal(half.labels[mine], area.labels[mine])
