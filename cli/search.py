@@ -136,6 +136,8 @@ def command(session: Session, dry_run: bool, overwrite: bool, resume: bool, **op
     if resume:
         run_dir, began = _search_to_resume(place.runs, options["name"])
         options |= _options_of(run_dir.name, began)
+        if options["gpus"] is None:
+            options["device"] = options["device"] or began["options"]["device"]
     else:
         run_dir = place.runs / run_name(options["name"], "search")
         refuse_existing(run_dir, overwrite or dry_run)

@@ -1,8 +1,8 @@
 """Which candidate a search keeps: each is scored with the weights that all of them share.
 
-A candidate's normalisation is measured anew first: the supernet's running statistics are those of mixtures. Then it
-is asked on unchanged crops of the half that chooses. FWIoU of the fused head decides, by which `gravmap train` keeps its
-weights, too; between equals the cross-entropy over all labelled pixels. The loss of the worst pixels, which the search
+A candidate's normalisation is measured anew first: the supernet's running statistics are those of mixtures. Then it is
+asked on unchanged crops of the half that chooses. FWIoU of the fused head decides, as when `gravmap train` keeps
+weights; between equals the cross-entropy over all labelled pixels. The loss of the worst pixels, which the search
 minimised, would be least for a network that says nothing.
 """
 

@@ -97,7 +97,7 @@ def test_train_takes_the_file_and_predict_says_what_a_search_is(searched, tmp_pa
 
 def test_a_complete_search_is_only_compared_again(searched, monkeypatch):
     place, _ = searched
-    again = place("search", "--resume", "--device", "cpu")
+    again = place("search", "--resume")  # where it began
     assert again.exit_code == 3
     assert "The search one is complete" in again.output
     monkeypatch.setattr("gravmap.learning.search.search", None)
