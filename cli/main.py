@@ -26,6 +26,7 @@ COMMANDS = (
     "rasterize",
     "tile",
     "split",
+    "search",
     "train",
     "evaluate",
     "predict",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -51,8 +54,23 @@ class Angle(FloatType):
             self.fail(str(error), param, ctx)
 
 
+class Duration(FloatType):
+    """A duration with its unit, read as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"\s*(\d+\.?\d*)\s*(s|min|h)\s*", str(value))
+        if match is None or float(match[1]) == 0:
+            self.fail(f"{value!r} is no duration; write a number and s, min or h, such as 15min.", param, ctx)
+        return float(match[1]) * {"s": 1.0, "min": 60.0, "h": 3600.0}[match[2]]
+
+
 LENGTH = Length()
 ANGLE = Angle()
+DURATION = Duration()
 
 
 def region_options(function: Function) -> Function:
@@ -109,3 +127,18 @@ def seed_option(function: Function) -> Function:
 def usable_cores() -> int:
     """Cores that this process may use; crusts are made on all of them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_name(name: str | None, kind: str) -> str:
+    """The folder of a new run under runs/: the name asked for, or what it is and the time.
+
+    Raises
+    ------
+    OptionError
+        It is no name of a folder.
+    """
+    if name is None:
+        return f"{kind.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if Path(name).name != name or name in ("latest", ".", ".."):
+        raise OptionError(f"{name!r} is no name of a folder in runs/.", "Use letters, digits, - and _.")
+    return name

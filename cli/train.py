@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import shutil
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,7 @@ from gravmap.errors import InputError, OptionError
 from gravmap.files import read_json, refuse_existing, write_text
 from gravmap.workspace import require
 
-from .options import ANGLE, FloatType, dry_run_option, overwrite_option, seed_option
+from .options import ANGLE, DURATION, dry_run_option, overwrite_option, run_name, seed_option
 from .session import Session, command_options
 from .train_ground import (
     COUNT,
@@ -41,20 +39,6 @@ if TYPE_CHECKING:
 RESUMABLE = {
     "epochs", "time_limit_s", "micro_batch", "patience", "precision", "compile", "tensorboard", "gpus", "device",
 }  # fmt: skip
-
-
-class Duration(FloatType):
-    """A duration with its unit, read as seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        match = re.fullmatch(r"\s*(\d+\.?\d*)\s*(s|min|h)\s*", str(value))
-        if match is None or float(match[1]) == 0:
-            self.fail(f"{value!r} is no duration; write a number and s, min or h, such as 15min.", param, ctx)
-        return float(match[1]) * {"s": 1.0, "min": 60.0, "h": 3600.0}[match[2]]
 
 
 @click.command(
@@ -159,9 +143,7 @@ Examples:
     metavar="EPOCHS",
     help="Stop after so many without a better score; with two optimisers, of the second.",
 )
-@click.option(
-    "--time-limit", "time_limit_s", type=Duration(), metavar="TIME", help="Stop in good order: 40s, 15min, 2h."
-)
+@click.option("--time-limit", "time_limit_s", type=DURATION, metavar="TIME", help="Stop in good order: 40s, 15min, 2h.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
@@ -195,7 +177,7 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
     else:
         refuse_options(options["on"], options["context"])
         options |= chosen_defaults(place, options)
-        run_dir = place.runs / _run_name(options["name"], options["model"] or options["on"])
+        run_dir = place.runs / run_name(options["name"], options["model"] or options["on"])
 
     import torch
 
@@ -241,19 +223,13 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
     tell_result(session, run_dir, result)
 
 
-def _run_name(name: str | None, model: str) -> str:
-    if name is None:
-        return f"{model.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if Path(name).name != name or name in ("latest", ".", ".."):
-        raise OptionError(f"{name!r} is no name of a folder in runs/.", "Use letters, digits, - and _.")
-    return name
-
-
 def _run_to_resume(runs: Path, name: str | None) -> Path:
     """The named run, or the one whose state was written last."""
     if name is not None:
         return require(runs / name / "last.json", "gravmap train").parent
-    states = sorted(runs.glob("*/last.json"), key=lambda path: path.stat().st_mtime)
+    # A search leaves a state of its own kind.
+    states = [path for path in runs.glob("*/last.json") if not (path.parent / "search.json").exists()]
+    states.sort(key=lambda path: path.stat().st_mtime)
     if not states:
         raise InputError(f"No run in {runs} can be resumed.", "`gravmap train` starts one.")
     return states[-1].parent

@@ -199,5 +199,5 @@ def _refuse_leak(arrays: dict[str, Any]) -> None:
         raise InputError(
             f"The split {report.name!r} leaks: in fold {fold.fold} training sees the labels of "
             f"{100 * fold.leak:.1f} % of the held-out bedrock ({fold.seen_km2:,.0f} of {fold.held_out_km2:,.0f} km2).",
-            "--split blocks is honest; --allow-leak trains all the same, for comparison with the paper.",
+            "--split blocks is honest; `train --allow-leak` learns all the same, for comparison with the paper.",
         )

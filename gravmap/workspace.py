@@ -99,6 +99,11 @@ class Workspace:
         for folder in (self.runs / name, Path(name), shipped_model(name)):
             if (folder / "model.json").exists():
                 return folder
+            if (folder / "search.json").exists():
+                raise InputError(
+                    f"{folder.name} is an architecture search, which leaves no trained network.",
+                    f"`gravmap train --architecture {folder / 'architecture.json'}` trains what it found.",
+                )
             if (folder / "last.json").exists():
                 raise InputError(
                     f"The run {folder.name} is not finished: {folder / 'model.json'} is missing.",

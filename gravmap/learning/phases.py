@@ -95,8 +95,7 @@ class Phases:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors of the optimiser, by name, and which one it is since when."""
-        held = self.optimiser.state_dict()["state"]
-        return dict(_named(held)), {"phase": self.name, "phase_began": self.began}
+        return optimiser_tensors(self.optimiser), {"phase": self.name, "phase_began": self.began}
 
     def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         """Take up what :meth:`state` gave.
@@ -108,12 +107,7 @@ class Phases:
         """
         if record["phase"] == SGD:
             self.switch(int(record["phase_began"]))
-        state = self.optimiser.state_dict()
-        state["state"] = {}
-        for name, tensor in tensors.items():
-            index, _, key = name.partition("/")
-            state["state"].setdefault(int(index), {})[key] = tensor
-        self.optimiser.load_state_dict(state)
+        take_up_optimiser(self.optimiser, tensors)
 
     def _make(self, name: str) -> torch.optim.Optimizer:
         parameters, config = self.network.parameters(), self.config
@@ -122,6 +116,27 @@ class Phases:
         return torch.optim.SGD(
             parameters, lr=config.lr, momentum=config.sgd_momentum, weight_decay=config.sgd_weight_decay
         )
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser remembers of each parameter, by name: ``NUMBER/KEY``."""
+    return dict(_named(optimiser.state_dict()["state"]))
+
+
+def take_up_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give an optimiser back what :func:`optimiser_tensors` took from it; its settings stay.
+
+    Raises
+    ------
+    ValueError, KeyError
+        It is the memory of another network's.
+    """
+    state = optimiser.state_dict()
+    state["state"] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition("/")
+        state["state"].setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict(state)
 
 
 def _named(state: dict[int, dict[str, Any]]) -> Iterator[tuple[str, Tensor]]:

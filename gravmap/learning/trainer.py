@@ -79,6 +79,26 @@ def train(
         Memory is too small for the fewest crops a process can take at once.
     """
     run = Run(ground, run_dir, config, group or Group(device=torch.device(config.device)), tiles)
+    teach(run, progress, resume=resume)
+    return finish(run, progress)
+
+
+def teach(run: Run, progress: Progress = silent, *, resume: bool = False) -> None:
+    """Take a run's epochs, and look at no test block.
+
+    Parameters
+    ----------
+    run : Run
+        As it was made.
+    progress, resume
+        As in :func:`train`.
+
+    Raises
+    ------
+    InputError, NonFinite, DeviceError
+        As in :func:`train`.
+    """
+    config = run.config
     if run.absent and run.group.rank == 0:
         log.warning("No training label of: %s. The network cannot learn these.", ", ".join(run.absent))
     if resume:
@@ -114,7 +134,6 @@ def train(
         if out_of_time:
             log.info("The time limit is reached after %d epochs.", run.epoch)
             break
-    return finish(run, progress)
 
 
 def _left(elapsed_s: float, steps: int, steps_left: int, limit_s: float | None) -> str:

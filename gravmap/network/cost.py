@@ -29,16 +29,26 @@ def count_macs(network: nn.Module, in_channels: int, size: int = 1024) -> int:
     sampling, normalisation and activations are not counted, as is usual. Run it on a network built under
     ``torch.device("meta")`` and nothing is computed.
     """
-    total = 0
+    return sum(macs_by_layer(network, in_channels, size).values())
 
-    def add(layer: nn.Module, _: Any, out: Tensor) -> None:
-        nonlocal total
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
-        total += out.numel() * math.prod(weight.shape[1:])  # weight: (C_out, C_in / groups, k, k)
+
+def macs_by_layer(network: nn.Module, in_channels: int, size: int = 1024) -> dict[str, int]:
+    """Count as `count_macs`, convolution by convolution, under the names of the modules."""
+    macs: dict[str, int] = {}
+
+    def adds_to(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def add(layer: nn.Module, _: Any, out: Tensor) -> None:
+            weight = layer.weight
+            assert isinstance(weight, Tensor)
+            # weight: (C_out, C_in / groups, k, k)
+            macs[name] = macs.get(name, 0) + out.numel() * math.prod(weight.shape[1:])
+
+        return add
 
     handles = [
-        layer.register_forward_hook(add) for layer in network.modules() if isinstance(layer, nn.Conv2d | DeformConv3x3)
+        layer.register_forward_hook(adds_to(name))
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Conv2d | DeformConv3x3)
     ]
     device = next(network.parameters()).device
     training = network.training
@@ -49,7 +59,7 @@ def count_macs(network: nn.Module, in_channels: int, size: int = 1024) -> int:
         network.train(training)
         for handle in handles:
             handle.remove()
-    return total
+    return macs
 
 
 def peak_bytes(network: nn.Module, in_channels: int, size: int, batch: int = 1) -> int:

@@ -39,6 +39,12 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return x
 
 
+def make_encoder(in_channels: int, widths: Sequence[int]) -> nn.ModuleList:
+    """Make the three convolutions that bring the input to 1/2, 1/4 and 1/8 of its size."""
+    before = (in_channels, *widths[:-1])
+    return nn.ModuleList(conv_bn_relu(c_in, c_out, stride=2) for c_in, c_out in zip(before, widths, strict=True))
+
+
 class AttentionRefinement(nn.Module):
     """ARM: bring a branch to the fusion width, then weigh its channels by what the whole tile shows."""
 
@@ -120,14 +126,7 @@ class GGMNet(nn.Module):
         self.in_channels, self.classes = in_channels, classes
 
         half, quarter, width = a.encoder
-        self.encoder = nn.ModuleList(
-            [
-                conv_bn_relu(in_channels, half, stride=2),
-                conv_bn_relu(half, quarter, stride=2),
-                conv_bn_relu(quarter, width, stride=2),
-            ]
-        )
-
+        self.encoder = make_encoder(in_channels, a.encoder)
         self._make_branches(width)
         ends = [a.width(branch, a.depth - 1) for branch in range(len(a.paths))]
         self.refine = nn.ModuleList(AttentionRefinement(end, width, a.arm, a.arm_norm) for end in ends)
