@@ -30,7 +30,7 @@ FIRST_SEED = 1000
 """Training crusts have the seeds from here on, tuning crusts those after the last of them."""
 
 MOST_TUNING = 32
-"""Tuning crusts decide what a map shows of rare classes (`decision.py`); eight are too few for that (docs/results.md)."""
+"""Tuning crusts decide what a map shows of rare classes (`decision.py`); eight are too few (docs/results.md)."""
 
 PX_PER_DEG = 30
 """Pixels of 2 arc-minutes, the cells of a crust: a network brings them together itself as it likes."""
