@@ -10,10 +10,11 @@ import numpy as np
 
 from gravmap.synthetic.statistics import BANDS_KM, QUARTILES
 
-Group = Literal["gravity", "residuals", "spectrum", "cover", "geology", "classes"]
+Group = Literal["gravity", "residuals", "contrast", "spectrum", "cover", "geology", "classes"]
 GROUPS: dict[Group, str] = {
     "gravity": "Bouguer anomaly",
     "residuals": "Residuals",
+    "contrast": "Outcrop less cover",
     "spectrum": "Power against wavelength",
     "cover": "Cover",
     "geology": "Pattern of the geology",
@@ -61,7 +62,8 @@ class Quantity:
         """The label where its group is not beside it."""
         if self.key == "cover_share":
             return "cover"
-        return {"gravity": "Bouguer anomaly, ", "classes": "outcrop of "}.get(self.group, "") + self.label
+        before = {"gravity": "Bouguer anomaly, ", "contrast": "outcrop less cover, ", "classes": "outcrop of "}
+        return before.get(self.group, "") + self.label
 
     def scaled(self, value: float) -> float:
         """The number that is compared."""
@@ -74,6 +76,14 @@ class Quantity:
 
 
 _LOUD = "its rocks, cover or Moho pull harder than any that a network was shown"
+_LOWS = "what a network learnt to make of lows misleads it here"
+_ROOTS = (
+    "beside its cover, its outcrop lies over lower gravity than on any crust (roots below ranges, light rock in them):"
+    f" {_LOWS}"
+)
+_BASINS = (
+    f"beside its outcrop, its cover lies over lower gravity than on any crust (thicker or lighter sediments): {_LOWS}"
+)
 _FAINT = "its field is fainter than any that a network was shown, by lighter contrasts or a smoother grid"
 
 
@@ -101,6 +111,21 @@ def quantities(channels: Sequence[str], class_names: Sequence[str]) -> list[Quan
             found.append(
                 Quantity(f"{channel}_{key}", label, "mGal", "residuals", 0.01, 0.1, 2, _FAINT, _LOUD, contrasts)
             )
+    for channel in channels:
+        found.append(
+            Quantity(
+                f"{channel}_outcrop",
+                f"{channel.replace('_', ' ').replace('km', ' km')}, mean",
+                "mGal",
+                "contrast",
+                None,
+                0.3,
+                1,
+                _ROOTS,
+                _BASINS,
+                "[moho] root_km, [cover] on_uplift, deepest_km and deficit",
+            )
+        )
     for longest, shortest in BANDS_KM:
         found.append(
             Quantity(

@@ -20,7 +20,7 @@ from gravmap.regions import Region
 from gravmap.synthetic.crust import SPACING_DEG
 from gravmap.synthetic.measured import Measuring
 from gravmap.synthetic.pool import LEGEND
-from gravmap.synthetic.statistics import field_statistics, map_statistics
+from gravmap.synthetic.statistics import field_statistics, map_statistics, outcrop_statistics
 from gravmap.workspace import require
 
 LARGEST = (240, 360)
@@ -189,6 +189,7 @@ def _describe(
     if how.why_not() is None:
         planes: dict[str, NDArray[Any]] = {name: part[name].values for name in ("bouguer", *channels)}
         found |= field_statistics(planes, spacing_yx_km(lat, lon))
+        found |= outcrop_statistics(planes, labels.at(lat, lon))
     # The map is read at the centres of cells like a crust's, whatever the field's nodes.
     south, west = lat[0] - tall / 2, lon[0] - wide / 2
     cell_lat = south + (np.arange(shape[0], dtype=float)[::-1] + 0.5) * SPACING_DEG

@@ -17,11 +17,11 @@ from gravmap.prior_check.diffusion_score import SCORE_VERSION, cut_score
 from gravmap.progress import Progress, silent
 from gravmap.synthetic import Prior, draw_crust
 from gravmap.synthetic.at_once import all_of
-from gravmap.synthetic.measured import Measuring, measured_fields
+from gravmap.synthetic.measured import Measuring, measured_fields, surface_at
 from gravmap.synthetic.pool import CRUST_VERSION
-from gravmap.synthetic.statistics import field_statistics, map_statistics
+from gravmap.synthetic.statistics import field_statistics, map_statistics, outcrop_statistics
 
-STATISTICS_VERSION = 1
+STATISTICS_VERSION = 2
 """Raised whenever one crust gets other statistics than before."""
 
 CLASSES = 10
@@ -105,6 +105,7 @@ class _Described:
             lat, lon = fields["lat"].values, fields["lon"].values
             planes = {str(name): fields[name].values for name in fields.data_vars}
             made |= field_statistics(planes, spacing_yx_km(lat, lon))
+            made |= outcrop_statistics(planes, surface_at(crust, lat, lon))
         lat, lon = crust.gravity["lat"].values, crust.gravity["lon"].values
         cells = spacing_yx_km(lat, lon)
         surface = np.ascontiguousarray(crust.surface[::-1])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from gravmap.gravity.fields import residual_fields
@@ -85,6 +86,17 @@ def measured_fields(crust: Crust, how: Measuring) -> xr.Dataset:
     if how.coarse:
         grid = _thinned(grid, crust.bounds_wsen, how.spacing_yx_deg)
     return residual_fields(grid, heights(how), Region(*crust.bounds_wsen))
+
+
+def surface_at(crust: Crust, lat: NDArray[np.floating], lon: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """The crust's geological map at the nodes of a field, (lat, lon): the class of the cell a node lies in."""
+    west, south, _, _ = crust.bounds_wsen
+    step = float(crust.gravity["lat"].values[1] - crust.gravity["lat"].values[0])
+    places = [
+        np.clip(np.floor((nodes - corner) / step + 1e-9).astype(int), 0, count - 1)
+        for nodes, corner, count in zip((lat, lon), (south, west), crust.surface.shape, strict=True)
+    ]
+    return crust.surface[np.ix_(*places)]
 
 
 def heights(how: Measuring) -> Sequence[float]:

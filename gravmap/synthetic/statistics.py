@@ -19,6 +19,9 @@ QUARTILES = (25, 50, 75)
 LEAST_KNOWN = 0.75
 """Of a box's nodes or cells: with fewer known it is not measured."""
 
+LEAST_OF_EACH = 0.05
+"""Of a box's nodes: with less outcrop, or less cover, the one is not held against the other."""
+
 _RINGS = 8
 _NORMAL = 1.4826  # median absolute deviation to standard deviation, of a normal distribution
 _UNUSABLE = 255
@@ -58,6 +61,36 @@ def field_statistics(
         elif name.startswith("residual_"):
             found[f"{name}_std"] = float(known.std())
             found[f"{name}_robust"] = float(_NORMAL * np.median(np.abs(known - np.median(known))))
+    return found
+
+
+def outcrop_statistics(fields: Mapping[str, NDArray[np.floating]], labels: NDArray[np.uint8]) -> dict[str, float]:
+    """How much higher a residual is over outcrop than over cover.
+
+    Light sediments lie over lows, and lift this number; mountains have roots, and lower it. What a network was taught
+    to read from lows hangs on which of the two is stronger.
+
+    Parameters
+    ----------
+    fields : dict of str to (ny, nx) float
+        Any ``residual_H``, mGal; others are passed over. NaN where unknown.
+    labels : (ny, nx) uint8
+        At the same nodes: 0 cover, 1..K bedrock, 255 not usable. What is not usable may be the most of it.
+
+    Returns
+    -------
+    dict of str to float
+        For each residual ``residual_H_outcrop``, mGal: its mean over outcrop less that over cover. Nothing where less
+        than a twentieth of the nodes is known outcrop, or known cover.
+    """
+    found: dict[str, float] = {}
+    for name, values in fields.items():
+        known = np.isfinite(values)
+        outcrop, cover = known & (labels > 0) & (labels != _UNUSABLE), known & (labels == 0)
+        if name.startswith("residual_") and min(outcrop.mean(), cover.mean()) >= LEAST_OF_EACH:
+            found[f"{name}_outcrop"] = float(
+                values[outcrop].mean(dtype=np.float64) - values[cover].mean(dtype=np.float64)
+            )
     return found
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from gravmap.prior_check import INSIDE, OUTSIDE, draw_verdict, prior_verdict, ru
 from gravmap.prior_check.verdict import find_places, whole_state
 from gravmap.regions import Region
 from gravmap.synthetic import draw_crust, load_prior
+from gravmap.synthetic.draws import Draw
 from gravmap.synthetic.measured import Measuring
 
 SHAPE = (96, 96)
@@ -77,6 +79,20 @@ def test_three_times_the_gravity_is_outside_and_said_so(tmp_path, cache):
     assert not {key for key in off if key.startswith(("slope", "cover", "outcrop", "share", "diffusion"))}
     advice = " ".join(found.advice)
     assert all(word in advice for word in ("pull harder", "--prior wide", "[class] spread"))
+
+
+def test_lows_over_outcrop_are_told_where_crusts_have_them_over_cover(tmp_path):
+    """Gravity with its sign turned has the same spreads, and says the opposite of what a network was taught."""
+    (tmp_path / "data").mkdir()
+    rootless = replace(PRIOR, draws=PRIOR.draws | {"moho.root_km": Draw("fixed", 0.0, 0.0, 0.0, 0.0)})
+    found = judge(lay(tmp_path, draw_crust(rootless, 500, SHAPE), factor=-1.0), None, rootless)
+    by_key = {each.quantity.key: each for each in found.places}
+    turned = by_key["residual_10km_outcrop"]
+    assert turned.middle < min(turned.crusts)
+    assert turned.state != INSIDE
+    assert by_key["residual_10km_std"].state == INSIDE
+    assert found.state != INSIDE
+    assert "root_km" in " ".join(found.advice)
 
 
 def test_the_crusts_are_kept(place, cache, monkeypatch):

@@ -7,8 +7,9 @@ import pytest
 import xarray as xr
 
 from gravmap.synthetic import draw_crust, load_prior
-from gravmap.synthetic.measured import KM_PER_DEGREE, Measuring, measured_fields
-from gravmap.synthetic.statistics import field_statistics, map_statistics, power_slope
+from gravmap.synthetic.draws import Draw
+from gravmap.synthetic.measured import KM_PER_DEGREE, Measuring, measured_fields, surface_at
+from gravmap.synthetic.statistics import field_statistics, map_statistics, outcrop_statistics, power_slope
 
 
 def noise(shape, spacing_yx_km, exponent, seed=0):
@@ -56,6 +57,33 @@ def test_what_is_hardly_known_is_not_described():
     field[:15] = np.nan
     assert field_statistics({"bouguer": field}, (3.7, 2.5)) == {}
     assert map_statistics(np.where(np.isnan(field), 255, 1).astype(np.uint8), (3.7, 2.5), 2) == {}
+
+
+def test_outcrop_is_held_against_cover_where_both_are_known():
+    labels = np.full((20, 20), 255, np.uint8)
+    labels[:5], labels[5:10] = 0, 3
+    field = np.where(labels == 0, -4.0, np.where(labels == 3, 2.5, 90.0))
+    assert outcrop_statistics({"residual_10km": field, "bouguer": field}, labels) == {"residual_10km_outcrop": 6.5}
+    field[0], field[9] = np.nan, np.nan
+    assert outcrop_statistics({"residual_10km": field}, labels) == {"residual_10km_outcrop": 6.5}
+    field[1:5] = np.nan  # no cover is left
+    assert outcrop_statistics({"residual_10km": field}, labels) == {}
+    assert outcrop_statistics({"residual_10km": np.ones((20, 20))}, np.zeros((20, 20), np.uint8)) == {}
+
+
+def test_roots_under_ranges_pull_gravity_over_outcrop_down():
+    """The same crust with and without roots: isostasy has the sign that mountains have."""
+    how = Measuring(0.0, (1 / 30, 1 / 30), (40e3,))
+    found = {}
+    for root in (0.0, 5.0):
+        draws = {**load_prior().draws, "moho.root_km": Draw("fixed", root, 0.0, root, root)}
+        crust = draw_crust(replace(load_prior(), draws=draws), 3, (120, 160))
+        fields = measured_fields(crust, how)
+        labels = surface_at(crust, fields["lat"].values, fields["lon"].values)
+        assert np.array_equal(labels, crust.surface)  # the nodes are the cells
+        found[root] = outcrop_statistics({"residual_40km": fields["residual_40km"].values}, labels)
+    (without,), (rooted,) = (each.values() for each in found.values())
+    assert rooted < without - 3
 
 
 def test_cover_distances_and_shares_are_those_one_counts():
