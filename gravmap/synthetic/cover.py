@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from gravmap.synthetic.geometry import FloatArray, StrikePlane
 from gravmap.synthetic.setting import Setting
 
+# Below the base of the stack of units, which lies at 20 km; no continent's Moho is shallower.
+SHALLOWEST_MOHO_KM = 24.0
+
 # Thinner cover is left off geological maps: the bedrock below shows through it.
 MAPPED_KM = 0.05
 
@@ -38,6 +41,7 @@ def draw_cover(plane: StrikePlane, uplift: FloatArray, kept: NDArray[np.bool_], 
 
 
 def draw_moho(plane: StrikePlane, uplift: FloatArray, setting: Setting) -> FloatArray:
-    """Depth of the Moho, km: smooth, with a root below the uplifts."""
+    """Depth of the Moho, km: smooth, with a root below the uplifts, nowhere above 24 km."""
     relief = plane.field("moho", setting.moho_length_km, stretch=1.5, smoothness=1.6, deep=True)
-    return setting.moho_depth_km + setting.moho_relief_km * relief + setting.moho_root_km * uplift
+    depth_km = setting.moho_depth_km + setting.moho_relief_km * relief + setting.moho_root_km * uplift
+    return np.maximum(depth_km, SHALLOWEST_MOHO_KM)

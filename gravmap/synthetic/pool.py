@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 CHANNELS = ("residual_5km", "residual_10km", "residual_20km", "residual_40km", "residual_80km")
 """What a network taught on crusts reads unless told otherwise."""
 
-CRUST_VERSION = 1
+CRUST_VERSION = 2
 """Raised whenever one prior and seed give another crust than before: what is kept is made anew."""
 
 LEGEND = "crust"

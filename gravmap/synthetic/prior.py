@@ -53,7 +53,7 @@ _SETTING: dict[str, tuple[str, float, float]] = {
     "moho.depth_km": ("moho_depth_km", 35, 75),
     "moho.relief_km": ("moho_relief_km", 0, 8),
     "moho.length_km": ("moho_length_km", 60, 400),
-    "moho.root_km": ("moho_root_km", 0, 4),
+    "moho.root_km": ("moho_root_km", 0, 12),
     "field.low_pass_km": ("low_pass_km", 0, 200),
     "field.noise_mgal": ("noise_mgal", 0, 20),
     "field.noise_length_km": ("noise_length_km", 2, 100),

@@ -17,7 +17,7 @@ from gravmap.synthetic.rocks import CLASSES, RockTable
 UNITS = ("cover", "Mesozoic", "Permian", "pluton", "belt", "basement")
 # Thin layers near the top, where a depth matters most; km.
 CUTS_KM = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0, 10.0, 12.0, 16.0, 20.0)
-MOHO_CUTS_KM = (-15.0, -11.0, -7.0, -3.0, 1.0, 5.0, 9.0, 13.0, 17.0)  # from the mean depth
+MOHO_CUTS_KM = tuple(range(-39, 54, 4))  # from the mean depth: from the shallowest Moho to roots of 50 km
 
 _BODY, _INSIDE, _SMALL = 0.65, 0.60, 0.45  # shares of a spread: body to body, within a body, from place to place
 
@@ -109,7 +109,8 @@ def moho_layers(moho_km: FloatArray, mean_km: float, contrast: float) -> Iterato
     for upper, lower in pairwise(mean_km + cut for cut in MOHO_CUTS_KM):
         mantle = np.clip(lower - np.maximum(moho_km, upper), 0, None) / (lower - upper)
         usual = max(lower - max(mean_km, upper), 0.0) / (lower - upper)
-        yield Layer(1000 * upper, 1000 * lower, contrast * (mantle - usual))
+        if (mantle != usual).any():
+            yield Layer(1000 * upper, 1000 * lower, contrast * (mantle - usual))
 
 
 def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: FloatArray, rocks: RockTable) -> Stack:
