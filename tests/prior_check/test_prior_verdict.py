@@ -132,8 +132,10 @@ def test_a_field_high_up_is_held_against_crusts_as_high_up(place, tmp_path, cach
         here = {each.quantity.key: each.middle for each in found.places}
         assert {"bouguer_std", "residual_10km_std", "residual_10km_robust", "diffusion_score"} <= here.keys()
         for key, value in here.items():
-            # Boxes of 6 arc-minutes hang over a crust by part of a cell: a small class may lose some of its ground.
-            assert value == pytest.approx(same[key], rel=0.04, abs=0.4 if key.startswith("share") else 0.1), key
+            # Boxes of 6 arc-minutes hang over a crust by part of a cell: a small class may lose some of its ground, and
+            # the covers that hide outcrop from the diffusion fall on other cells.
+            most = 5.0 if key == "diffusion_score" else 0.4 if key.startswith("share") else 0.1
+            assert value == pytest.approx(same[key], rel=0.04, abs=most), key
         # Against crusts on the ground the high one would have been refused.
         judged = find_places([each.quantity for each in found.places], [same], on_ground)
         assert (whole_state(judged) == INSIDE) == (root == place)

@@ -11,7 +11,7 @@ from gravmap.errors import OptionError
 from gravmap.gravity.continuation import upward_continue
 from gravmap.synthetic import crust as crust_module
 from gravmap.synthetic import load_prior, make_crust
-from gravmap.synthetic.stack import CUTS_KM, UNITS
+from gravmap.synthetic.stack import CUTS_KM, UNITS, moho_layers
 
 USUAL = load_prior().typical()
 
@@ -202,6 +202,15 @@ def test_the_collar_is_the_same_field_farther_out():
     # No step at the region's sides: the change across them is as any other there.
     steps = np.abs(np.diff(wide.around.values, axis=0)).mean(axis=1)
     assert steps[29] < 2 * np.median(steps[20:40])
+
+
+def test_no_part_of_a_root_is_lost():
+    """Mass per area of the layers is the contrast times the departure from the mean, from 24 km down to 85."""
+    moho_km = np.linspace(24, 85, 62)[None, :]
+    for mean_km in (36.0, 45.0, 60.0):
+        layers = list(moho_layers(moho_km, mean_km, 380.0))
+        mass = sum((layer.bottom_m - layer.top_m) * layer.contrast for layer in layers)
+        np.testing.assert_allclose(mass, 380.0 * 1000 * (mean_km - moho_km), atol=1e-6)
 
 
 def test_a_deeper_moho_is_smoother():
