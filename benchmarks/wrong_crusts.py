@@ -1,6 +1,6 @@
 """Crusts that are not what a network was taught to expect: the same seeds, one thing changed at a time.
 
-Each kind changes a number of the crust in the middle of the prior central-asia (`make_crust` as it stands), most of
+Each kind changes a number of the crust in the middle of the prior central-asia (`make_crust` as it stands), some of
 them beyond what that prior draws. All of them come from one generator: ground that differs from it in its very making
 is not among them.
 """
@@ -45,6 +45,7 @@ CHANGES: dict[str, tuple[str, Callable[[Setting, int], Setting]]] = {
         "cover anywhere, not where the uplift is low",
         lambda setting, _: replace(setting, cover_on_uplift=0.0),
     ),
+    "roots": ("roots of 5 km below swells, for 1.2", lambda setting, _: replace(setting, moho_root_km=5.0)),
 }
 """Name of a kind of crusts to what is said of it, and what is done to the usual numbers, given the seed."""
 

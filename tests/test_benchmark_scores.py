@@ -64,6 +64,7 @@ def test_each_kind_of_wrong_crusts_changes_one_thing(scripts):
         "belts-25": {"belt_width_km"},
         "belts-100": {"belt_width_km"},
         "loose-cover": {"cover_on_uplift"},
+        "roots": {"moho_root_km"},
     }
     assert {kind: differ(kind) for kind in scripts.wrong_crusts.CHANGES} == expected
 
