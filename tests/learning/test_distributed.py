@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from gravmap.errors import DeviceError, InputError
-from gravmap.learning import TrainConfig, load_model, train
+from gravmap.learning import Area, TrainConfig, load_model, train
 from gravmap.learning.applicability import read_reach
 from gravmap.learning.calibration import read_calibration
 from gravmap.learning.crops import Augmentation
 from gravmap.learning.distributed import device_for, group_variables
 from gravmap.learning.launch import launch
+from toy_area import make_arrays
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, lr=3e-3, seed=1)
 
@@ -29,27 +30,56 @@ def curve(folder):
     return [(float(row["loss"]), float(row["tune_fwiou"])) for row in rows]
 
 
-def test_two_processes_with_two_crops_are_one_with_four(area, tmp_path):
-    # Batch statistics are frozen: synchronised ones do not exist on a CPU. Some crops have few labels, so
-    # that a mean of the processes' means would be another number.
-    area.labels[:, :30] = 0
-    # Optimisers change in between, and all processes change together.
-    config = dataclasses.replace(SHORT, epochs=2, freeze_statistics=True, schedule="adam-sgd", switch="epoch:1")
-    told = []
-    shared = launch(area, tmp_path / "two", config, 2, lambda done, total, note="": told.append((done, total)))
-    alone = train(area, tmp_path / "one", config)
-    assert told[-1] == (4, 4)
-    np.testing.assert_allclose(curve(tmp_path / "two"), curve(tmp_path / "one"), rtol=1e-4)
-    assert shared["test"]["places"] == alone["test"]["places"] > 50
-    np.testing.assert_allclose(shared["test"]["confusion"], alone["test"]["confusion"], atol=1)
+# Batch statistics are frozen: synchronised ones do not exist on a CPU. Optimisers change in between, and all
+# processes change together.
+ALIKE = dataclasses.replace(SHORT, epochs=2, steps=8, freeze_statistics=True, schedule="adam-sgd", switch="epoch:1")
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """Some crops have few labels, so that a mean of the processes' means would be another number."""
+    arrays = make_arrays()
+    arrays["labels"][:, :30] = 0
+    return Area.from_arrays(arrays)
+
+
+@pytest.fixture(scope="module")
+def alone(uneven, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    return folder, train(uneven, folder, ALIKE)
+
+
+@pytest.mark.parametrize(
+    "victim",
+    [pytest.param(None, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.slow), 1],
+    ids=["nobody dies", "the first dies", "the second dies"],
+)
+def test_two_processes_with_two_crops_are_one_with_four(uneven, alone, tmp_path, caplog, victim):
+    """Whether both live to the end or one is killed on the way, which costs no more than its epoch."""
+    folder, expected = alone
+    told, killed = [], []
+
+    def listener(done, total, note=""):
+        told.append((done, total))
+        if victim is not None and done > 8 and not killed:  # in the second epoch: word comes five times a second
+            killed.append(sorted(running_workers(), key=int)[victim])
+            os.kill(int(killed[0]), signal.SIGKILL)
+
+    shared = launch(uneven, tmp_path / "two", ALIKE, 2, listener)
+    assert told[-1] == (16, 16)
+    assert len(killed) == (victim is not None)
+    assert ("was ended by SIGKILL; going on after the last whole epoch" in caplog.text) is bool(killed)
+    np.testing.assert_allclose(curve(tmp_path / "two"), curve(folder), rtol=1e-4)
+    assert shared["test"]["places"] == expected["test"]["places"] > 50
+    np.testing.assert_allclose(shared["test"]["confusion"], expected["test"]["confusion"], atol=1)
     # What is measured in the end is the same ground's, and written once.
-    said = [read_calibration(tmp_path / name).record for name in ("one", "two")]
+    said = [read_calibration(path).record for path in (folder, tmp_path / "two")]
     assert said[0]["temperatures"] == pytest.approx(said[1]["temperatures"], rel=1e-2)
     for role in ("tune", "test"):
         assert said[0][role]["nodes"] == said[1][role]["nodes"]
         assert said[0][role]["after"]["nll"] == pytest.approx(said[1][role]["after"]["nll"], rel=1e-3)
-    assert np.array_equal(*(read_reach(tmp_path / name).points for name in ("one", "two")))
-    one, other = (load_model(tmp_path / name)[0].state_dict() for name in ("one", "two"))
+    assert np.array_equal(*(read_reach(path).points for path in (folder, tmp_path / "two")))
+    one, other = (load_model(path)[0].state_dict() for path in (folder, tmp_path / "two"))
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=2e-3, atol=1e-4)
 
@@ -134,23 +164,6 @@ def test_ctrl_c_ends_all(area, tmp_path):
     while time.monotonic() < deadline and running_workers():
         time.sleep(0.1)
     assert not running_workers()
-
-
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_a_dead_process_costs_no_more_than_its_epoch(area, tmp_path, caplog, victim):
-    config = dataclasses.replace(SHORT, epochs=2, steps=12, freeze_statistics=True)
-    killed = []
-
-    def listener(done, total, note=""):
-        if done > 12 and not killed:  # in the second epoch, and far from its end: word comes five times a second
-            killed.append(sorted(running_workers(), key=int)[victim])
-            os.kill(int(killed[0]), signal.SIGKILL)
-
-    launch(area, tmp_path / "killed", config, 2, listener)
-    assert killed
-    assert "was ended by SIGKILL; going on after the last whole epoch" in caplog.text
-    train(area, tmp_path / "whole", config)
-    np.testing.assert_allclose(curve(tmp_path / "killed"), curve(tmp_path / "whole"), rtol=1e-4)
 
 
 def running_workers():

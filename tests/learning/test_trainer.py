@@ -13,6 +13,7 @@ from gravmap.learning.checkpoint import read_pair
 from gravmap.learning.crops import Augmentation
 from gravmap.learning.trainer import measure_step
 from gravmap.progress import describe_time
+from toy_area import make_arrays
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=3, steps=2, batch_size=4, lr=3e-3, seed=1)
 
@@ -26,6 +27,15 @@ def assert_same(one, other):
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of SHORT from beginning to end, as it was told of, for all that compare with one."""
+    folder, told = tmp_path_factory.mktemp("whole") / "run", []
+    area = Area.from_arrays(make_arrays())
+    result = train(area, folder, SHORT, lambda done, total, note="": told.append((done, total, note)))
+    return SimpleNamespace(folder=folder, result=result, told=told)
 
 
 class Interrupt:
@@ -63,21 +73,20 @@ def test_the_sign_of_the_field_is_learnt(area, tmp_path):
     assert (logits.argmax(0) == (area.fields[0] < 0))[seen].mean() > 0.95
 
 
-def test_what_a_run_leaves(area, tmp_path):
-    told = []
-    result = train(area, tmp_path / "run", SHORT, lambda done, total, note="": told.append((done, total, note)))
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+def test_what_a_run_leaves(area, whole):
+    result, told = whole.result, whole.told
+    assert sorted(path.name for path in whole.folder.iterdir()) == [
         "calibration.json", "curves.png", "last.json", "last.safetensors", "metrics.csv", "model.json",
         "model.safetensors", "reach.safetensors", "reliability.png", "scores.json",
     ]  # fmt: skip
-    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    rows = list(csv.DictReader((whole.folder / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert list(rows[0]) == [
         "epoch", "phase", "lr", "loss", "train_fwiou",
         "tune_loss", "tune_pa", "tune_mpa", "tune_miou", "tune_fwiou", "seconds",
     ]  # fmt: skip
     assert all(0 < float(row["train_fwiou"]) < 1 for row in rows)
-    assert json.loads((tmp_path / "run" / "scores.json").read_text()) == result
+    assert json.loads((whole.folder / "scores.json").read_text()) == result
     best = max(range(3), key=lambda index: float(rows[index]["tune_fwiou"]))
     assert result["best_epoch"] == best + 1
     assert result["tune"]["fwiou"] == float(rows[best]["tune_fwiou"])
@@ -88,7 +97,7 @@ def test_what_a_run_leaves(area, tmp_path):
     assert {(done, total) for done, total, _ in told[6:]} == {(6, 6)}
     windows = len(told) - 6
     assert [note.split(": ")[1] for _, _, note in told[6:]] == [f"{n + 1} of {windows} windows" for n in range(windows)]
-    spec = load_model(tmp_path / "run")[1]
+    spec = load_model(whole.folder)[1]
     assert spec.channels == ["residual_10km"]
     assert spec.field_recipe == {"method": "regional"}
     assert spec.region_wsen == [80.0, 42.0, 84.0, 46.0]
@@ -96,41 +105,38 @@ def test_what_a_run_leaves(area, tmp_path):
     assert spec.area_sha256 == area.fingerprint()
 
 
-def test_a_seed_repeats_bit_for_bit_and_another_does_not(area, tmp_path):
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(area, tmp_path / name, dataclasses.replace(SHORT, epochs=1, seed=seed))
-    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
-    first = "network/" + next(iter(load_model(tmp_path / "a")[0].state_dict()))
-    assert not torch.equal(weights_of(tmp_path / "a")[first], weights_of(tmp_path / "c")[first])
+def test_a_seed_repeats_bit_for_bit_and_another_does_not(area, whole, tmp_path):
+    train(area, tmp_path / "again", SHORT)
+    train(area, tmp_path / "other", dataclasses.replace(SHORT, epochs=1, seed=2))
+    assert_same(weights_of(whole.folder), weights_of(tmp_path / "again"))
+    first = "network/" + next(iter(load_model(whole.folder)[0].state_dict()))
+    assert not torch.equal(weights_of(whole.folder)[first], weights_of(tmp_path / "other")[first])
 
 
-def test_held_out_labels_do_not_touch_the_weights(arrays, tmp_path):
-    train(Area.from_arrays(arrays), tmp_path / "a", dataclasses.replace(SHORT, epochs=2))
+def test_held_out_labels_do_not_touch_the_weights(arrays, whole, tmp_path):
     held = arrays["role"] != 0
     arrays["labels"] = np.where(held, 3 - np.clip(arrays["labels"], 1, 2), arrays["labels"]).astype(np.uint8)
     arrays["small"] = np.where(held, 1 - arrays["small"], arrays["small"]).astype(np.uint8)
-    train(Area.from_arrays(arrays), tmp_path / "b", dataclasses.replace(SHORT, epochs=2))
-    assert_same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+    train(Area.from_arrays(arrays), tmp_path / "run", SHORT)
+    assert_same(weights_of(whole.folder), weights_of(tmp_path / "run"))
 
 
-def test_a_training_label_does_touch_them(arrays, tmp_path):
+def test_a_training_label_does_touch_them(arrays, whole, tmp_path):
     # The counterpart: without it the test above could pass on weights that depend on nothing.
-    train(Area.from_arrays(arrays), tmp_path / "a", dataclasses.replace(SHORT, epochs=1))
     arrays["labels"][arrays["role"] == 0] = 3 - np.clip(arrays["labels"][arrays["role"] == 0], 1, 2)
-    train(Area.from_arrays(arrays), tmp_path / "b", dataclasses.replace(SHORT, epochs=1))
-    one, other = weights_of(tmp_path / "a"), weights_of(tmp_path / "b")
+    train(Area.from_arrays(arrays), tmp_path / "run", SHORT)
+    one, other = weights_of(whole.folder), weights_of(tmp_path / "run")
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("steps", [3, 4])
-def test_a_broken_run_goes_on_along_the_same_curve(area, tmp_path, steps):
-    train(area, tmp_path / "whole", SHORT)
+def test_a_broken_run_goes_on_along_the_same_curve(area, whole, tmp_path, steps):
     with pytest.raises(KeyboardInterrupt):
         train(area, tmp_path / "broken", SHORT, Interrupt(steps))
     train(area, tmp_path / "broken", SHORT, resume=True)
-    assert_same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken"))
-    assert_same(weights_of(tmp_path / "whole", "model"), weights_of(tmp_path / "broken", "model"))
-    rows = [list(csv.DictReader((tmp_path / name / "metrics.csv").open())) for name in ("whole", "broken")]
+    assert_same(weights_of(whole.folder), weights_of(tmp_path / "broken"))
+    assert_same(weights_of(whole.folder, "model"), weights_of(tmp_path / "broken", "model"))
+    rows = [list(csv.DictReader((folder / "metrics.csv").open())) for folder in (whole.folder, tmp_path / "broken")]
     for row in (*rows[0], *rows[1]):
         del row["seconds"]
     assert rows[0] == rows[1]

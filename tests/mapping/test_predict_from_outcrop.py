@@ -123,6 +123,7 @@ def test_a_mask_far_outside_the_windows_changes_nothing_and_one_near_does(projec
     assert not same(as_it_is, mapped("three", project / "near.tif"))
 
 
+@pytest.mark.slow  # test_same_map.py asks the same of a network without context, always
 def test_two_processes_make_the_map_of_one(project, rasters_only):
     run(project, folder="one")
     run(project, folder="two", processes=2)
