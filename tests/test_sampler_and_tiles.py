@@ -10,7 +10,8 @@ import xarray as xr
 from gravmap.geology import load_legend, write_index_raster
 from gravmap.gravity import write_fields
 from gravmap.learning import Area
-from gravmap.learning.channels import FieldChannel, InputChannels
+from gravmap.learning.channel_kinds import FieldChannel
+from gravmap.learning.channels import InputChannels
 from gravmap.learning.crops import UNCHANGED, Crop
 from gravmap.learning.sampler import Sampler
 from gravmap.learning.target import IGNORE

@@ -16,7 +16,8 @@ from gravmap.errors import InputError, OptionError
 from gravmap.geology import load_legend, write_index_raster
 from gravmap.gravity import write_fields
 from gravmap.learning import Area, TrainConfig, load_model, train
-from gravmap.learning.channels import FieldChannel, InputChannels
+from gravmap.learning.channel_kinds import FieldChannel
+from gravmap.learning.channels import InputChannels
 from gravmap.learning.crops import PAPER, UNCHANGED, Augmentation, Crop
 from gravmap.learning.launch import launch
 from gravmap.learning.sampler import Sampler

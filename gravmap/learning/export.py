@@ -18,7 +18,8 @@ from torch.export import Dim, ExportedProgram
 from gravmap import __version__
 from gravmap.errors import GravmapError, OptionError
 from gravmap.files import atomic_path, refuse_existing, sha256, write_json
-from gravmap.learning.channels import InputChannels, ScaleChannel
+from gravmap.learning.channel_kinds import ScaleChannel
+from gravmap.learning.channels import InputChannels
 from gravmap.learning.checkpoint import MODEL, load_model
 from gravmap.learning.outcrop import DISTANCE_KM, LEAST
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from gravmap.errors import InputError, OptionError
 from gravmap.learning import Area, TrainConfig, load_model, predict_logits, train
-from gravmap.learning.channels import InputChannels, RainbowChannel, expand, fields_read
+from gravmap.learning.channel_kinds import RainbowChannel
+from gravmap.learning.channels import InputChannels, expand, fields_read
 from gravmap.learning.crops import UNCHANGED, Crop
 from gravmap.learning.sampler import Sampler
 

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from gravmap.learning import covering_windows, predict_logits
-from gravmap.learning.channels import FieldChannel, InputChannels
+from gravmap.learning.channel_kinds import FieldChannel
+from gravmap.learning.channels import InputChannels
 
 
 def over(spread):

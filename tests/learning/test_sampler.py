@@ -8,7 +8,8 @@ from scipy.interpolate import RegularGridInterpolator
 
 from gravmap.errors import InputError
 from gravmap.learning import IGNORE, Area
-from gravmap.learning.channels import FieldChannel, InputChannels, robust_spread
+from gravmap.learning.channel_kinds import FieldChannel
+from gravmap.learning.channels import InputChannels, robust_spread
 from gravmap.learning.crops import PAPER, UNCHANGED, Augmentation, Crop
 from gravmap.learning.sampler import Sampler
 

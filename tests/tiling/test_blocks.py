@@ -4,7 +4,7 @@ import pytest
 from gravmap.errors import InputError, OptionError
 from gravmap.regions import Region
 from gravmap.tiling import BlockSplit, split_blocks
-from gravmap.tiling.blocks import deal
+from gravmap.tiling.dealing import deal
 from gravmap.tiling.roles import IGNORED, TEST, TRAIN, TUNE
 
 STUDY = Region(65, 40, 95, 55)
