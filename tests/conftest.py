@@ -2,5 +2,16 @@
 
 import os
 
+import pytest
+
 # The tests run in two processes: more threads than cores would make torch many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Runs end without curves and reliability as pictures, a third of the time of one that is a few steps long."""
+    import gravmap.learning.finish
+
+    monkeypatch.setattr(gravmap.learning.finish, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(gravmap.learning.finish, "draw_reliability", lambda *_: None)

@@ -20,6 +20,8 @@ from gravmap.learning.sampler import Sampler
 from gravmap.learning.trainer import measure_step
 from toy_area import field_at, make_arrays
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SMALL = {"kind": "unet", "widths": [4, 8]}
 SHORT = TrainConfig(
     model="small", architecture=SMALL, context="outcrop", cuts=2, epochs=3, steps=2, batch_size=4, lr=1e-2, seed=1

@@ -27,6 +27,8 @@ from gravmap.learning.training_ground import measure_reach
 from toy_area import make_arrays
 from toy_crusts import COLUMNS, PER_DEG, ROWS, K, make_crust_arrays
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SEEDS = {"train": [0, 1, 2], "tune": [3], "test": [4, 5]}
 SMALL = {"kind": "unet", "widths": [4, 8]}
 SHORT = TrainConfig(

@@ -15,6 +15,8 @@ from gravmap.learning.trainer import measure_step
 from gravmap.progress import describe_time
 from toy_area import make_arrays
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=3, steps=2, batch_size=4, lr=3e-3, seed=1)
 
 

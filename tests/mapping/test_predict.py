@@ -49,7 +49,7 @@ def test_the_rasters_of_a_map_lie_on_one_grid(project):
     assert sum(share.cells for share in made.summary.classes) == made.summary.cells == 21 * 31
 
 
-def test_measures_of_doubt_are_those_of_the_probabilities_beside_them(project):
+def test_measures_of_doubt_are_those_of_the_probabilities_beside_them(project, rasters_this_time):
     from scipy.stats import entropy
 
     run(project)
@@ -145,7 +145,7 @@ def test_the_disk_foretold_is_the_disk_taken(project, monkeypatch):
         assert taken["bytes"] == sum(map(plan.pass_bytes, plan.windows)) + headers
 
 
-def test_mapped_outcrop_is_shown_as_mapped(project):
+def test_mapped_outcrop_is_shown_as_mapped(project, rasters_this_time):
     mapped = np.zeros((800, 1200), np.uint8)  # 80-86E 43-47N in cells of 0.005 degrees
     mapped[:, :400] = 4  # 80-82E
     mapped[:, 1000:] = 255
@@ -177,7 +177,7 @@ def test_mapped_outcrop_is_shown_as_mapped(project):
     assert (at[inside][:, (far.lon_deg > 80.01) & (far.lon_deg < 81.99)] == 4).all()
 
 
-def test_where_gravity_is_unknown_there_is_no_data(project):
+def test_where_gravity_is_unknown_there_is_no_data(project, rasters_this_time):
     grid = gravity()
     grid.loc[{"lat": slice(44.45, 45.05), "lon": slice(82.15, 82.85)}] = np.nan
     fields = residual_fields(grid, [10_000.0])
