@@ -71,7 +71,7 @@ def _check_prior(
     chosen = chosen_region(session, region, bbox)
     picture = Path(output) if output else place.root / "data" / f"prior-{prior.name}.png"
     refuse_existing(picture, overwrite)
-    with session.progress("Making crusts") as progress:
+    with session.progress("Holding the region against crusts") as progress:
         verdict = prior_verdict(
             place.fields,
             place.labels,

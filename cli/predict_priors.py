@@ -68,8 +68,7 @@ def _answer(
     from gravmap.prior_check.verdict import UNKNOWN
 
     prior = taught["prior"]
-    note = f"crusts of {prior['name']} to hold the region against"
-    progress(0, COUNT, note)
+    progress(0, COUNT, f"whether the region is like crusts of {prior['name']}")
     try:
         found = run_verdict(
             taught,
@@ -79,7 +78,7 @@ def _answer(
             count=COUNT,
             processes=usable_cores(),
             cache=cache,
-            progress=lambda done, total, _="": progress(done, total, note),
+            progress=progress,
         )
     except GravmapError as error:
         return {

@@ -52,7 +52,7 @@ def prior_verdict(
     cache : Path, optional
         Where the crusts' numbers are kept.
     progress : callable
-        Told after every crust.
+        Told after every part of the region and every crust, with a note of which it was.
 
     Returns
     -------
@@ -68,9 +68,19 @@ def prior_verdict(
     if count < FEWEST:
         raise OptionError(f"{count} crusts are too few to place a region among.", f"Take {FEWEST} or more; usual 32.")
     wanted = tuple(channels) if channels is not None else None
-    described = describe_region(Path(fields_path), Path(labels_path), region, wanted)
+    parts = 0
+
+    def part(done: int, total: int, note: str = "") -> None:
+        nonlocal parts
+        parts = total
+        progress(done, total + count, f"part {done} of {total} of the region")
+
+    def crust(done: int, total: int, note: str = "") -> None:
+        progress(parts + done, parts + count, f"crusts of {prior.name} to hold the region against")
+
+    described = describe_region(Path(fields_path), Path(labels_path), region, wanted, part)
     simulated = simulated_statistics(
-        prior, range(count), described.shape, described.how, processes=processes, cache=cache, progress=progress
+        prior, range(count), described.shape, described.how, processes=processes, cache=cache, progress=crust
     )
     chosen = quantities(described.channels, described.class_names)
     places = find_places(chosen, [box.statistics for box in described.boxes], simulated)

@@ -16,6 +16,7 @@ from gravmap.gravity.field_file import field_recipe, open_fields
 from gravmap.gravity.grid import crop, spacing_deg
 from gravmap.learning.baselines import spacing_yx_km
 from gravmap.prior_check.diffusion_score import cut_score
+from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.synthetic.crust import SPACING_DEG
 from gravmap.synthetic.measured import Measuring
@@ -75,7 +76,11 @@ class Described:
 
 
 def describe_region(
-    fields_path: Path, labels_path: Path, region: Region | None = None, channels: tuple[str, ...] | None = None
+    fields_path: Path,
+    labels_path: Path,
+    region: Region | None = None,
+    channels: tuple[str, ...] | None = None,
+    progress: Progress = silent,
 ) -> Described:
     """Lay boxes over a region, and take the numbers of each.
 
@@ -87,6 +92,8 @@ def describe_region(
         A part of it; all of it by default.
     channels : tuple of str, optional
         Residuals that must be there, such as those that a network reads; by default those that are.
+    progress : callable
+        Told after every box.
 
     Raises
     ------
@@ -121,17 +128,19 @@ def describe_region(
             left_out.append(
                 f"Class shares and diffusion: the legend {labels.legend.name} has other classes than crusts."
             )
-        boxes = tuple(
-            box
-            for rows, columns in _windows(fields["bouguer"], shape)
-            if (box := _describe(fields, rows, columns, shape, how, chosen, labels, len(names) or None)) is not None
-        )
+        windows = _windows(fields["bouguer"], shape)
+        boxes = []
+        for done, (rows, columns) in enumerate(windows, 1):
+            box = _describe(fields, rows, columns, shape, how, chosen, labels, len(names) or None)
+            if box is not None:
+                boxes.append(box)
+            progress(done, len(windows))
     if not boxes:
         raise InputError(
             "No part of the region as large as a crust is known well enough: gravity or labels are missing there.",
             "Check data/fields.nc and data/labels.tif, or name a part with --bbox W S E N.",
         )
-    return Described(shape, how, chosen, names, boxes, tuple(left_out))
+    return Described(shape, how, chosen, names, tuple(boxes), tuple(left_out))
 
 
 def _cropped(fields: xr.Dataset, region: Region) -> xr.Dataset:

@@ -14,7 +14,7 @@ from gravmap.errors import InputError, OptionError
 from gravmap.geology import load_legend
 from gravmap.geology.index_raster import write_index_raster
 from gravmap.gravity import open_fields, residual_fields, write_fields
-from gravmap.prior_check import INSIDE, OUTSIDE, draw_verdict, prior_verdict, run_verdict, simulated
+from gravmap.prior_check import INSIDE, OUTSIDE, draw_verdict, prior_verdict, region, run_verdict, simulated
 from gravmap.prior_check.verdict import find_places, whole_state
 from gravmap.regions import Region
 from gravmap.synthetic import draw_crust, load_prior
@@ -160,6 +160,18 @@ def test_a_part_of_the_region_may_be_asked_for(place, cache):
     assert all(60 <= side <= 64 for side in found.shape)
     with pytest.raises(InputError, match="smallest crust"):
         judge(place, cache, region=Region(west, south, west + 1.5, south + 2.5))
+
+
+def test_parts_of_a_large_region_are_told_before_the_crusts(place, monkeypatch):
+    monkeypatch.setattr(region, "LARGEST", (60, 60))  # 96 cells hold three of these, each half over the next
+    told = []
+    found = judge(place, None, progress=lambda done, total, note="": told.append((done, total, note)))
+    assert len(found.boxes) == 9
+    assert {total for _, total, _ in told} == {9 + COUNT}
+    assert [(done, note) for done, _, note in told] == [
+        *((number, f"part {number} of 9 of the region") for number in range(1, 10)),
+        *((9 + made, "crusts of central-asia to hold the region against") for made in range(COUNT + 1)),
+    ]
 
 
 def test_what_is_missing_is_named(place, tmp_path, cache):
