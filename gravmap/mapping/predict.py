@@ -149,7 +149,6 @@ def predict(
         ) as unfinished:
             resumed = len(unfinished.kept)
             made = _write(unfinished, predictor, plan, options, labels_path, progress)
-            shutil.rmtree(unfinished.folder / FOLDER)
             origin = Origin(
                 name,
                 command,
@@ -163,6 +162,7 @@ def predict(
             )
             progress(1, 1, "pictures and report")
             finish_map(unfinished.folder, out_folder, predictor.legend, plan, origin)
+            shutil.rmtree(unfinished.folder / FOLDER)  # not before: whatever stops the rest costs no window
     files = {path.name: path for path in sorted(out_folder.iterdir())}
     return Prediction(out_folder, files, plan, made.summary, resumed, verdicts)
 

@@ -1,15 +1,17 @@
 """Predictions that end badly: what they leave, and how the next one goes on with it."""
 
 import errno
+import json
 import logging
 import os
 import shutil
 import signal
+import sys
 
 import pytest
 
 from gravmap.errors import GravmapError, InputError
-from gravmap.mapping import Options, predict, windows
+from gravmap.mapping import Options, finish, predict, windows
 from gravmap.tiling.unfinished import Unfinished
 from toy_map import BOX, layers, make_project, make_run, same
 from toy_processes import forked
@@ -82,6 +84,39 @@ def test_a_killed_prediction_goes_on_to_the_same_map(project, tmp_path, counted,
     assert same(layers(tmp_path / "map"), layers(project / "whole"))
     assert [path.name for path in tmp_path.iterdir()] == ["map"]
     assert not (tmp_path / "map" / "windows").exists()
+
+
+@pytest.mark.parametrize("how", ["killed", "full"])
+def test_what_ends_while_pictures_are_drawn_costs_no_window(project, tmp_path, counted, monkeypatch, how):
+    # The whole of the map this time, not its rasters alone.
+    monkeypatch.setattr(sys.modules[predict.__module__], "finish_map", finish.finish_map)
+
+    def ends(folder, *_, **__):
+        (folder / "map.png").write_bytes(b"half")
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def stopped():
+        finish.draw_pictures = ends
+        go(project, tmp_path / "map")
+
+    if how == "killed":
+        assert forked(stopped) == [-signal.SIGKILL]
+    else:
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+            patch.setattr(finish, "draw_pictures", ends)
+            go(project, tmp_path / "map")
+    assert not (tmp_path / "map").exists()
+    counted.clear()
+    made = go(project, tmp_path / "map")
+    assert made.resumed == len(made.plan.passes)
+    assert not counted
+    assert same(layers(tmp_path / "map"), layers(project / "whole"))
+    assert [path.name for path in tmp_path.iterdir()] == ["map"]
+    listed = json.loads((tmp_path / "map" / "provenance.json").read_text())["outputs"]
+    assert {*listed, "provenance.json"} == {path.name for path in (tmp_path / "map").iterdir()}
+    assert (tmp_path / "map" / "map.png").stat().st_size > 10_000
 
 
 def test_a_window_that_was_damaged_is_made_again(project, tmp_path, counted, monkeypatch):

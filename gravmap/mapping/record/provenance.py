@@ -23,6 +23,7 @@ from gravmap.errors import InputError
 from gravmap.files import PARTIAL, read_json, sha256, write_text
 from gravmap.geology import legend_path
 from gravmap.mapping.layers import NODATA
+from gravmap.mapping.plan import FOLDER
 from gravmap.mapping.record.attribute_table import read_attribute_table
 from gravmap.mapping.record.census import census
 from gravmap.mapping.record.data_sources import field_attributes, original_data
@@ -176,12 +177,16 @@ def is_untouched(folder: Path) -> bool:
 
 
 def outputs_in(folder: Path) -> list[Path]:
-    """The files of a map that its record lists: all but the record, what is half-written, and marks of the making."""
+    """The files of a map that its record lists: all but the record, what is half-written, and what it is made from."""
     others = {folder / name for name in (FILE, MARK, JOURNAL, LOCK)}
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and path not in others and PARTIAL not in path.name and not path.name.startswith(".")
+        if path.is_file()
+        and path not in others
+        and path.parent != folder / FOLDER
+        and PARTIAL not in path.name
+        and not path.name.startswith(".")
     )
 
 
