@@ -98,15 +98,25 @@ def _report(error: Exception) -> int:
     return known.exit_status
 
 
+def _memory_lacked(error: Exception) -> str | None:
+    """How memory ran out, in a line; None when it did not."""
+    line = next(iter(str(error).splitlines()), "allocation failed")
+    told, found, wanted = line.partition("can't allocate memory: ")  # torch has no error of its own for a CPU
+    # For a GPU it has, and is not imported for its name.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return told
+    return wanted if found and isinstance(error, RuntimeError) else None
+
+
 def _known(error: Exception) -> GravmapError | None:
     """The error as one of ours, or None when it is a bug."""
     if isinstance(error, GravmapError):
         return error
-    # torch is not imported for a name: its out-of-memory error is told by what it is called.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        hint = "Ask for less at once: a smaller --batch-size, fewer --scales, a smaller region."
+    lacked = _memory_lacked(error)
+    if lacked is not None:
         return DeviceError(
-            f"Not enough memory: {str(error).splitlines()[0] if str(error) else 'allocation failed'}.", hint
+            f"Not enough memory: {lacked}.",
+            "Ask for less at once: a smaller --batch-size or --size, fewer --scales, a smaller region.",
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" at {error.filename}" if error.filename else ""

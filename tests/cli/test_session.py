@@ -33,6 +33,10 @@ def probe(session, heights, epochs, raised, region, bbox):
         "memory": MemoryError(),
         "interrupt": KeyboardInterrupt(),
     }
+    if raised == "torch":
+        import torch
+
+        torch.empty(1 << 50)
     if raised:
         raise faults[raised]
     box = chosen_region(session, region, bbox)
@@ -79,6 +83,7 @@ def run(capsys, monkeypatch, tmp_path):
         ("bug", 1, "fault in gravmap"),
         ("disk", 1, "disk is full at x.tif"),
         ("memory", 5, "Not enough memory"),
+        ("torch", 5, "Not enough memory: you tried to allocate 45035"),
         ("interrupt", 130, "Interrupted"),
     ],
 )
