@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from gravmap import __version__
-from gravmap.errors import DeviceError, GravmapError
+from gravmap.errors import DeviceError, GravmapError, memory_lacked
 
 from .session import LOG_OPTIONS, TYPED, WORKSPACE_OPTION, Session, configure_from_file, verbosity_of
 
@@ -98,21 +98,11 @@ def _report(error: Exception) -> int:
     return known.exit_status
 
 
-def _memory_lacked(error: Exception) -> str | None:
-    """How memory ran out, in a line; None when it did not."""
-    line = next(iter(str(error).splitlines()), "allocation failed")
-    told, found, wanted = line.partition("can't allocate memory: ")  # torch has no error of its own for a CPU
-    # For a GPU it has, and is not imported for its name.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return told
-    return wanted if found and isinstance(error, RuntimeError) else None
-
-
 def _known(error: Exception) -> GravmapError | None:
     """The error as one of ours, or None when it is a bug."""
     if isinstance(error, GravmapError):
         return error
-    lacked = _memory_lacked(error)
+    lacked = memory_lacked(error)
     if lacked is not None:
         return DeviceError(
             f"Not enough memory: {lacked}.",

@@ -54,3 +54,15 @@ class DeviceError(GravmapError):
     """The device asked for is not there, or its memory is too small."""
 
     exit_status = 5
+
+
+def memory_lacked(error: BaseException) -> str | None:
+    """How memory ran out, in a line; None when that is not what an error says.
+
+    torch has an error for a GPU, told by its name here as the data wing does not load torch, and none for a CPU.
+    """
+    said = str(error)
+    _, found, wanted = said.partition("can't allocate memory")
+    if found or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return next(iter((wanted.lstrip(": ") or said).splitlines()), "allocation failed")
+    return None

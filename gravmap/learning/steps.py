@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gravmap.errors import DeviceError, GravmapError, OptionError
+from gravmap.errors import DeviceError, GravmapError, OptionError, memory_lacked
 from gravmap.learning.config import TrainConfig
 from gravmap.learning.distributed import Group
 from gravmap.learning.loss import loss_terms
@@ -211,7 +211,7 @@ class Stepper:
         try:
             terms, confusion = self._teach(epoch, [chunk.tolist() for chunk in chunks], share)
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
+            if memory_lacked(error) is None:
                 raise
             if self._exchanging:
                 raise out_of_memory(self.at_once) from None
@@ -260,11 +260,6 @@ class Stepper:
             f"The {what} is no finite number in epoch {epoch + 1}, step {index + 1}.",
             "Its crops are in nonfinite_batch.safetensors. Lower --lr; `--resume` goes on from the last whole epoch.",
         )
-
-
-def ran_out(error: BaseException) -> bool:
-    """Whether memory ran out, on a GPU or on the CPU, for which torch has no error of its own."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def out_of_memory(at_once: int) -> DeviceError:

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import gravmap.network
-from gravmap.errors import DeviceError
+from gravmap.errors import DeviceError, memory_lacked
 from gravmap.learning import TrainConfig, train
 from gravmap.learning.checkpoint import read_pair
 from gravmap.learning.crops import Augmentation
 from gravmap.learning.distributed import Group
 from gravmap.learning.run import Run
-from gravmap.learning.steps import NonFinite, ran_out
+from gravmap.learning.steps import NonFinite
 from toy_processes import forked, in_group
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, seed=1)
@@ -105,10 +105,10 @@ def test_one_process_out_of_memory_leaves_no_other_waiting(area, tmp_path, monke
 def test_the_errors_of_full_memory_are_known():
     with pytest.raises(RuntimeError) as full:
         torch.empty(1 << 50)
-    assert ran_out(full.value)
-    assert ran_out(torch.OutOfMemoryError("CUDA out of memory"))
-    assert ran_out(MemoryError())
-    assert not ran_out(RuntimeError("shapes do not match"))
+    assert memory_lacked(full.value)
+    assert memory_lacked(torch.OutOfMemoryError("CUDA out of memory")) == "CUDA out of memory"
+    assert memory_lacked(MemoryError()) == "allocation failed"
+    assert memory_lacked(RuntimeError("shapes do not match")) is None
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_its_batch(area, tmp_path):
