@@ -21,20 +21,17 @@ import xarray as xr
 
 warnings.filterwarnings("ignore")
 
+import globe  # noqa: E402
 import point_masses  # noqa: E402
-from peers import PEERS, rms, timed  # noqa: E402
+from peers import PEERS, ours, rms, timed  # noqa: E402
 
-from gravmap.gravity import residual_fields, upward_continue  # noqa: E402
+from gravmap.gravity import residual_fields  # noqa: E402
 from gravmap.gravity.edges import edge_share  # noqa: E402
-from gravmap.gravity.lowdegrees import LowDegrees  # noqa: E402
+from gravmap.gravity.long_wavelength import LowDegrees  # noqa: E402
 from gravmap.gravity.patch import Patch  # noqa: E402
 
 WEST, SOUTH, EAST, NORTH, MARGIN = 65, 40, 95, 55, 5
 BINS_KM = (0, 4, 8, 16, 30, 50, 80, 120, 170, 230, 300, 400, 550, 830)
-
-
-def ours(grid, height_m):
-    return upward_continue(grid, height_m).values
 
 
 def ours_restored(globe):
@@ -215,8 +212,6 @@ def main() -> None:
     if options.picture:
         picture(options.picture, profiles, height_m)
     if not options.no_globe:
-        import globe
-
         globe.main(height_m)
 
 

@@ -18,13 +18,12 @@ import numpy as np
 import rasterio
 from real_input import gravmap
 
-from gravmap.learning import baselines
-from gravmap.learning.area import Area
-from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.null_models import NULL_MODELS, known_labels, null_maps
-from gravmap.learning.target import to_target
+from gravmap.learning.data.dataset import Area, to_target
+from gravmap.learning.evaluation import baselines
+from gravmap.learning.evaluation.metrics import confusion, scores
+from gravmap.learning.evaluation.null_models import NULL_MODELS, known_labels, null_maps
 from gravmap.mapping.scoring.under_cover import ALL, FAR, STRATA, score_under_cover
-from gravmap.synthetic import make_crust
+from gravmap.synthetic import make_crust, write_crust
 from gravmap.tiling import load_arrays
 
 HEIGHTS_KM = (5, 10, 20, 40)
@@ -38,7 +37,7 @@ def all_gravity(root: Path) -> Area:
 
 def one_crust(root: Path, seed: int, options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
     crust = make_crust(seed, tuple(options.shape))
-    files = crust.write(root / "data" / "raw")
+    files = write_crust(crust, root / "data" / "raw")
     west, south, east, north = crust.bounds_wsen
     (root / "regions.toml").write_text(f"crust = [{west:.10g}, {south:.10g}, {east:.10g}, {north:.10g}]\n")
     heights = [word for height in HEIGHTS_KM for word in ("--height", f"{height}km")]

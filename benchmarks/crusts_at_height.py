@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from gravmap.learning.crust_grounds import crust_grounds, crust_seeds
-from gravmap.learning.recipes import make_config
-from gravmap.learning.trainer import train
+from gravmap.learning.data.crust_data import crust_grounds, crust_seeds
+from gravmap.learning.training.recipes import make_config
+from gravmap.learning.training.trainer import train
 from gravmap.progress import Progress, silent
 from gravmap.synthetic import crust_pool, load_prior
-from gravmap.synthetic.draws import Draw
-from gravmap.synthetic.prior import Prior
+from gravmap.synthetic.prior import Draw, Prior
 
 LEVEL_KM = 10
 HEIGHTS_KM = (10, 20, 40)

@@ -27,8 +27,8 @@ import pyamg
 from scipy import ndimage
 from scipy.sparse.linalg import factorized
 
-from gravmap.learning import diffusion
-from gravmap.learning.diffusion import class_probabilities
+from gravmap.learning.data import label_diffusion as diffusion
+from gravmap.learning.data.label_diffusion import class_probabilities
 
 SPACING_YX_KM, CLASSES, TURNS = (3.7, 2.5), 10, 3
 WAYS = ("gravmap", "scipy", "pyamg")

@@ -63,11 +63,10 @@ def globe(harmonics, height_m, registration):
 
 def regions(below, above, height_m, registration):
     """Means over six cells of 30 x 15 degrees."""
-    from continuation import ours
-    from peers import PEERS, rms
+    from peers import PEERS, ours, rms
 
     from gravmap.gravity import crop, residual_fields
-    from gravmap.gravity.lowdegrees import LowDegrees
+    from gravmap.gravity.long_wavelength import LowDegrees
     from gravmap.regions import Region
 
     low = LowDegrees(below)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from gravmap.learning.metrics import confusion, scores
+from gravmap.learning.evaluation.metrics import confusion, scores
 
 MEASURES = ("pa", "mpa", "fwiou")
 CONFIDENCE = 0.95

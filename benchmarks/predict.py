@@ -52,7 +52,7 @@ def write_run(folder: Path, model: str, size_px: int, scales_deg: list[float]) -
     import torch
 
     from gravmap.geology import load_legend
-    from gravmap.learning.checkpoint import ModelSpec, save_model
+    from gravmap.learning.training.checkpoint import ModelSpec, save_model
     from gravmap.network import build
 
     torch.manual_seed(0)

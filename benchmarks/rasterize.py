@@ -25,7 +25,7 @@ import numpy as np
 import rasterio
 import shapely
 
-import gravmap.geology.vector  # noqa: F401  (loaded beforehand: imports are not counted)
+import gravmap.geology.geological_map  # noqa: F401  (loaded beforehand: imports are not counted)
 from gravmap.geology import load_legend, rasterize, write_labels
 from gravmap.regions import find_region
 

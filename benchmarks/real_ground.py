@@ -28,14 +28,14 @@ import numpy as np
 from crusts_at_height import HEIGHTS_KM, teach_on_crusts
 from real_input import GEOLOGY, GRAVITY, gravmap
 
-from gravmap.learning.area import TEST, Area
-from gravmap.learning.class_map import class_map
-from gravmap.learning.comparison import paired_bootstrap
-from gravmap.learning.importance import draw_offsets, read_elsewhere
-from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.null_comparison import ScoredNodes
-from gravmap.learning.null_models import NULL_MODELS, QUICK, known_labels, null_maps
-from gravmap.learning.outcrop import is_context, with_context
+from gravmap.lattice import TEST
+from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.outcrop_context import is_context, with_context
+from gravmap.learning.evaluation.class_map import class_map
+from gravmap.learning.evaluation.comparison import ScoredNodes, paired_bootstrap
+from gravmap.learning.evaluation.importance import draw_offsets, read_elsewhere
+from gravmap.learning.evaluation.metrics import confusion, scores
+from gravmap.learning.evaluation.null_models import NULL_MODELS, QUICK, known_labels, null_maps
 from gravmap.mapping.scoring.scored_ground import ScoredGround
 from gravmap.tiling import load_arrays
 

@@ -22,10 +22,9 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from gravmap.learning.area import Area
-from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.null_models import NULL_MODELS, held_out, known_labels, null_maps
-from gravmap.learning.target import to_target
+from gravmap.learning.data.dataset import Area, to_target
+from gravmap.learning.evaluation.metrics import confusion, scores
+from gravmap.learning.evaluation.null_models import NULL_MODELS, held_out, known_labels, null_maps
 from gravmap.tiling import load_arrays
 
 GRAVITY = Path("gravity") / "eigen6c4_bouguer_10km_15min_merged.nc"

@@ -21,17 +21,16 @@ import rasterio
 from real_input import GEOLOGY, GRAVITY, gravmap
 
 from gravmap.files import atomic_path
-from gravmap.learning.area import Area
-from gravmap.learning.checkpoint import load_model
-from gravmap.learning.comparison import block_numbers, paired_bootstrap
-from gravmap.learning.crops import PAPER, UNCHANGED, Augmentation
-from gravmap.learning.evaluation import default_scales, node_logits
-from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.null_models import QUICK, held_out, null_maps
-from gravmap.learning.recipes import make_config
-from gravmap.learning.target import to_target
-from gravmap.learning.trainer import train
-from gravmap.synthetic import make_crust
+from gravmap.learning.data.dataset import Area, to_target
+from gravmap.learning.evaluation.comparison import block_numbers, paired_bootstrap
+from gravmap.learning.evaluation.evaluation import default_scales, node_logits
+from gravmap.learning.evaluation.metrics import confusion, scores
+from gravmap.learning.evaluation.null_models import QUICK, held_out, null_maps
+from gravmap.learning.sampling.augmentation import PAPER, UNCHANGED, Augmentation
+from gravmap.learning.training.checkpoint import load_model
+from gravmap.learning.training.recipes import make_config
+from gravmap.learning.training.trainer import train
+from gravmap.synthetic import make_crust, write_crust
 from gravmap.tiling import load_arrays
 
 SIZE_PX = 128
@@ -76,7 +75,7 @@ def prepare(ground: str, root: Path, options: argparse.Namespace) -> bool:
             return False
         legend = "geo3al"
     else:
-        files = make_crust(int(number), (240, 360)).write(root / "data" / "raw")
+        files = write_crust(make_crust(int(number), (240, 360)), root / "data" / "raw")
         gravity, geology, legend = files["gravity"], files["map"], "crust"
     gravmap(root, "residual", str(gravity), *heights, "--derivatives", "--overwrite")
     gravmap(root, "rasterize", str(geology), "--legend", legend, "--overwrite")

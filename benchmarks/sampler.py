@@ -43,8 +43,8 @@ from torchvision.transforms import InterpolationMode, v2
 
 from gravmap.gravity import open_fields, write_fields
 from gravmap.learning import Area
-from gravmap.learning.channels import InputChannels
-from gravmap.learning.sampler import Sampler
+from gravmap.learning.data.channels import InputChannels
+from gravmap.learning.sampling.sampler import Sampler
 from gravmap.tiling import load_arrays, make_tiles, open_tiles
 
 SIZES_DEG, STRIDES_DEG = (1.0, 5.0, 10.0, 15.0), (1.0, 2.5, 2.5, 5.0)

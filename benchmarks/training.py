@@ -26,10 +26,10 @@ from scipy.spatial import cKDTree
 from torch import nn
 
 from gravmap.errors import GravmapError
-from gravmap.learning.area import Area
-from gravmap.learning.channels import InputChannels
-from gravmap.learning.loss import class_counts, class_weights, loss_terms
-from gravmap.learning.sampler import Sampler
+from gravmap.learning.data.channels import InputChannels
+from gravmap.learning.data.dataset import Area
+from gravmap.learning.sampling.sampler import Sampler
+from gravmap.learning.training.loss import class_counts, class_weights, loss_terms
 from gravmap.network import build
 from gravmap.network.cost import count_parameters
 

@@ -41,18 +41,17 @@ from torch import Tensor, nn
 from wrong_crusts import CHANGES, crust_of, title_of
 
 from gravmap.files import read_json, write_json
-from gravmap.learning.area import TEST
-from gravmap.learning.calibration import Calibration, read_calibration
-from gravmap.learning.checkpoint import load_model
-from gravmap.learning.crust_grounds import crust_ground
-from gravmap.learning.distance_temperature import DistanceTemperature
-from gravmap.learning.evaluation import default_scales
-from gravmap.learning.grounds import CRUSTS, Grounds
-from gravmap.learning.held_out import HeldOut, ask_held_out
-from gravmap.learning.hidden_ground import inside, strata_of
-from gravmap.learning.hidden_scores import EVERYWHERE, null_classes, with_foreign_gravity
-from gravmap.learning.outcrop import context_names, measured_names
-from gravmap.learning.reliability import log_softmax, reliability
+from gravmap.lattice import TEST
+from gravmap.learning.calibration.by_distance import DistanceTemperature
+from gravmap.learning.calibration.reliability import log_softmax, reliability
+from gravmap.learning.calibration.temperature import Calibration, read_calibration
+from gravmap.learning.data.crust_data import crust_ground
+from gravmap.learning.data.outcrop_context import context_names, measured_names
+from gravmap.learning.data.splits import CRUSTS, Grounds
+from gravmap.learning.evaluation.evaluation import default_scales
+from gravmap.learning.evaluation.held_out_predictions import HeldOut, ask_held_out
+from gravmap.learning.evaluation.under_cover import EVERYWHERE, inside, null_classes, strata_of, with_foreign_gravity
+from gravmap.learning.training.checkpoint import load_model
 from gravmap.synthetic.pool import crust_arrays
 
 SPARED = "label diffusion / sqrt share"

@@ -45,7 +45,7 @@ def command(
     """
     from gravmap.errors import InputError
     from gravmap.files import refuse_existing, write_text
-    from gravmap.synthetic import draw_crust, load_prior
+    from gravmap.synthetic import draw_crust, load_prior, write_crust
     from gravmap.synthetic.facts import crust_facts
     from gravmap.synthetic.files import FILES
     from gravmap.synthetic.picture import draw_crust_picture
@@ -74,7 +74,7 @@ def command(
         session.say(
             f"  {entry.index:>2} {entry.name:<13}{entry.share:7.1f}%{entry.mapped:8.1f}%{entry.hidden:8.1f}%{weight}"
         )
-    files = crust.write(folder)
+    files = write_crust(crust, folder)
     files["prior"], files["picture"] = folder / "prior.toml", folder / "crust.png"
     write_text(files["prior"], prior.text)
     draw_crust_picture(

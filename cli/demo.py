@@ -42,11 +42,11 @@ def command(session: Session, folder: str | None, seed: int, overwrite: bool) ->
     channels = list(taught_on["channels"])
 
     session.say("A synthetic crust: fault-bounded belts, plutons and basins, half of it under cover, the truth known.")
-    from gravmap.synthetic import make_crust
+    from gravmap.synthetic import make_crust, write_crust
 
     crust = make_crust(seed, SHAPE, sub=1)
     raw = root / "data" / "raw"
-    files = crust.write(raw)
+    files = write_crust(crust, raw)
     west, south, east, north = crust.bounds_wsen
     write_text(root / "regions.toml", f"demo = [{west:.10g}, {south:.10g}, {east:.10g}, {north:.10g}]\n")
     for path in files.values():
@@ -66,7 +66,7 @@ def command(session: Session, folder: str | None, seed: int, overwrite: bool) ->
     beside = root / "maps" / "demo-crusts"
     run(session, root, ["predict", "--region", "demo", "--run", SHIPPED, "-o", str(beside), *again])
 
-    from gravmap.mapping.demo import CRUSTS, OUTCROP, report
+    from gravmap.reproduce.demo import CRUSTS, OUTCROP, report
 
     found = report(root, files["truth"], seed, {OUTCROP: root / "maps" / "demo", CRUSTS: beside}, taught_on)
     for line in ["", *found.lines, "", *found.said]:

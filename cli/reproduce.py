@@ -232,12 +232,12 @@ def _prepare(session: Session, place: Workspace, plan: Plan, data: Data, seed: i
 
 
 def _make_crust(session: Session, place: Workspace, plan: Plan, seed: int) -> None:
-    from gravmap.synthetic import make_crust
+    from gravmap.synthetic import make_crust, write_crust
 
     rows, columns = plan.settings["crust"]
     session.say(f"A synthetic crust of {rows} x {columns} cells, half of it under cover, the truth known.")
     crust = make_crust(seed, (rows, columns), CRUST_SOUTH_WEST[plan.profile])
-    for path in crust.write(place.raw).values():
+    for path in write_crust(crust, place.raw).values():
         session.say(f"  {path}")
 
 

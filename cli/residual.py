@@ -103,10 +103,9 @@ def command(
     from gravmap.gravity import extent, open_grid, residual_fields, spacing_deg, write_fields
     from gravmap.gravity.continuation import check_heights
     from gravmap.gravity.fetch import fetched_gravity, provenance
-    from gravmap.gravity.field_file import added_channels
-    from gravmap.gravity.fields import margin_for
+    from gravmap.gravity.fields import added_channels, margin_for
     from gravmap.gravity.globe import has_ducc0
-    from gravmap.gravity.lowdegrees import LowDegrees, is_global
+    from gravmap.gravity.long_wavelength import LowDegrees, is_global
     from gravmap.regions import find_region
     from gravmap.units import format_angle, format_length
 

@@ -20,7 +20,7 @@ from .train_ground import open_region, region_ground
 
 if TYPE_CHECKING:
     from gravmap.learning import Area
-    from gravmap.learning.search_config import SearchConfig
+    from gravmap.search.config import SearchConfig
 
 RANDOM = 5
 """So many architectures stand beside the searched one where nobody says how many."""
@@ -147,7 +147,7 @@ def command(session: Session, dry_run: bool, overwrite: bool, resume: bool, **op
     if dry_run:
         return tell_plan(session, area, config, run_dir, measured=device is not None)
 
-    from gravmap.learning.search import search
+    from gravmap.search.search import search
 
     wanted = options["random"] is not None or options["compare"]
     if not began.get("finished") or not (wanted or began.get("complete")):
@@ -173,8 +173,8 @@ def _beside(
     session: Session, area: Area, run_dir: Path, options: dict[str, Any], config: SearchConfig, found: dict[str, Any]
 ) -> None:
     """Draw random architectures, and train them beside the searched one, where that was asked for."""
-    from gravmap.learning.architecture_trials import RANDOM as DRAWN
-    from gravmap.learning.architecture_trials import Schedule, compare, draw_random
+    from gravmap.search.comparison import RANDOM as DRAWN
+    from gravmap.search.comparison import Schedule, compare, draw_random
 
     told: dict[str, Any] = {"run": str(run_dir), **found}
     have = list((run_dir / DRAWN).glob("*.json"))
@@ -200,7 +200,7 @@ def _device(options: dict[str, Any], dry_run: bool) -> str | None:
     """Where to search; None in a dry run without the GPU that was asked for."""
     import torch
 
-    from gravmap.learning.distributed import device_for
+    from gravmap.learning.training.distributed import device_for
 
     try:
         return device_for(options["gpus"], options["device"], min(torch.cuda.device_count(), 1))[0]
@@ -222,7 +222,7 @@ def _ground(session: Session, options: dict[str, Any]) -> Area:
 
 def _configure(options: dict[str, Any], area: Area, device: str, began: dict[str, Any]) -> SearchConfig:
     """The search as asked for; one that goes on has all from when it began, but for its time and its device."""
-    from gravmap.learning.search_config import SearchConfig
+    from gravmap.search.config import SearchConfig
 
     if began:
         config = SearchConfig.from_json(json.dumps(began["options"]))
@@ -255,7 +255,7 @@ def _search_to_resume(runs: Path, name: str | None) -> tuple[Path, dict[str, Any
 
 def _options_of(name: str, record: dict[str, Any]) -> dict[str, Any]:
     """Where a search learns, as it began; refuse to change what makes its course."""
-    from gravmap.learning.channels import expand, fields_read
+    from gravmap.learning.data.channels import expand, fields_read
 
     began = {
         **record["options"],

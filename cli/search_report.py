@@ -12,7 +12,7 @@ from .session import Session
 
 if TYPE_CHECKING:
     from gravmap.learning import Area
-    from gravmap.learning.search_config import SearchConfig
+    from gravmap.search.config import SearchConfig
 
 LONG_S = 3600.0
 
@@ -39,7 +39,7 @@ def _describe(area: Area, config: SearchConfig) -> str:
 
 
 def _halves(area: Area, config: SearchConfig) -> str:
-    from gravmap.learning.halves import split_in_halves
+    from gravmap.search.halves import split_in_halves
 
     record = split_in_halves(area, config.seed).record
     teaching, choosing = (sum(record["cells"][half].values()) for half in ("weights", "choice"))
@@ -67,7 +67,7 @@ def tell_start(session: Session, area: Area, config: SearchConfig, run_dir: Path
 
 def _measured(area: Area, config: SearchConfig) -> tuple[str, float]:
     """How long it will take, tried out here: in words, and in seconds."""
-    from gravmap.learning.search_plan import measure_search
+    from gravmap.search.plan import measure_search
 
     seconds = measure_search(area, config)
     told = f"A step of each kind was tried here: about {describe_time(seconds)} in all"
@@ -79,8 +79,8 @@ def _measured(area: Area, config: SearchConfig) -> tuple[str, float]:
 
 def tell_plan(session: Session, area: Area, config: SearchConfig, run_dir: Path, measured: bool) -> None:
     """Say what a search would take; `measured` where its device is here."""
-    from gravmap.learning.channels import InputChannels
-    from gravmap.learning.search_plan import plan_search
+    from gravmap.learning.data.channels import InputChannels
+    from gravmap.search.plan import plan_search
 
     inputs = InputChannels.fit(area, config.inputs)
     plan = plan_search(config, inputs.width, len(area.classes), (config.tile_size_px or 0) // 2)

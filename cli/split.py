@@ -73,8 +73,8 @@ def command(
     a map, data/tiles/leak_NAME.png. --add draws one more split without cutting the tiles again.
     """
     from gravmap.tiling import add_split, leak_report, read_index
-    from gravmap.tiling.leak import brief
     from gravmap.tiling.leak_figure import draw_leak
+    from gravmap.tiling.splits import split_settings
 
     place = session.workspace
     require(place.tiles / "index.json", "gravmap tile")
@@ -101,7 +101,7 @@ def command(
             if each not in held:
                 leak_report(place.tiles, each)  # refuses it, and says how to add it
             session.say(split_line(held[each]))
-        session.result({"splits": [brief(held[each]) for each in chosen]})
+        session.result({"splits": [split_settings(held[each]) for each in chosen]})
         return
     reports = {}
     for each in chosen:

@@ -33,7 +33,7 @@ from .train_report import tell_plan, tell_result, tell_start
 
 if TYPE_CHECKING:
     from gravmap.learning import Area, TrainConfig
-    from gravmap.learning.grounds import Grounds
+    from gravmap.learning.data.splits import Grounds
 
 # What may be said anew when a run goes on; everything else is the run's own.
 RESUMABLE = {
@@ -181,9 +181,9 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
 
     import torch
 
-    from gravmap.learning.distributed import device_for, group_variables, joined
-    from gravmap.learning.launch import launch
-    from gravmap.learning.trainer import train
+    from gravmap.learning.training.distributed import device_for, group_variables, joined
+    from gravmap.learning.training.launch import launch
+    from gravmap.learning.training.trainer import train
 
     grouped = group_variables(os.environ) is not None
     if grouped:
@@ -241,7 +241,7 @@ def _options_of(run_dir: Path) -> dict[str, Any]:
     `began` among them is the whole configuration.
     """
     from gravmap.learning import TrainConfig
-    from gravmap.learning.outcrop import measured_names
+    from gravmap.learning.data.outcrop_context import measured_names
 
     context = click.get_current_context()
     stored = read_json(run_dir / "last.json", "gravmap train")
@@ -274,7 +274,7 @@ def _options_of(run_dir: Path) -> dict[str, Any]:
 def _same_option(name: str, said: Any, began: Any) -> bool:
     """Whether an option says what the run began with, in whatever words."""
     if name == "inputs":
-        from gravmap.learning.channels import expand, fields_read
+        from gravmap.learning.data.channels import expand, fields_read
 
         said = ",".join(expand(said, fields_read(began.split(","))[0]))
     elif name == "architecture":
@@ -302,8 +302,8 @@ def _shown(value: Any) -> Any:
 
 def _configure(options: dict[str, Any], ground: Area | Grounds, device: str) -> TrainConfig:
     from gravmap.learning import TrainConfig, make_config
-    from gravmap.learning.events import require_tensorboard
-    from gravmap.learning.grounds import Grounds
+    from gravmap.learning.data.splits import Grounds
+    from gravmap.learning.training.curves import require_tensorboard
     from gravmap.network import describe, read_architecture
 
     if isinstance(options["architecture"], Path):

@@ -17,7 +17,7 @@ from .session import Session
 
 if TYPE_CHECKING:
     from gravmap.learning import Area
-    from gravmap.learning.grounds import Grounds
+    from gravmap.learning.data.splits import Grounds
     from gravmap.synthetic import Prior
     from gravmap.tiling import TileReader
 
@@ -75,7 +75,7 @@ def chosen_defaults(place: Workspace, options: dict[str, Any]) -> dict[str, Any]
 
 def _as_begun(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     """The options that another run decides: its network, what that reads, and the size of its pixels."""
-    from gravmap.learning.beginning import begin_from
+    from gravmap.learning.training.warm_start import begin_from
 
     for name in ("model", "architecture"):
         if options[name] is not None:
@@ -95,7 +95,7 @@ def _as_begun(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
 def region_ground(place: Workspace, options: dict[str, Any], may_leak: bool) -> Area:
     """Read the fields that are asked for; the names in `options` are written out on the way."""
     from gravmap.learning import Area
-    from gravmap.learning.channels import SHORT, expand, fields_read
+    from gravmap.learning.data.channels import SHORT, expand, fields_read
     from gravmap.tiling import load_arrays
 
     channels = None
@@ -114,7 +114,7 @@ def region_ground(place: Workspace, options: dict[str, Any], may_leak: bool) -> 
 def open_region(session: Session, options: dict[str, Any]) -> TileReader | None:
     """Refuse a tile set that is not there or not whole; open the tiles themselves where crops are cut from these."""
     from gravmap.tiling import open_tiles
-    from gravmap.tiling.unfinished import refuse_unfinished
+    from gravmap.tiling.resumable_folder import refuse_unfinished
 
     tiles = session.workspace.tiles
     refuse_unfinished(tiles)
@@ -131,8 +131,8 @@ def crusts_ground(session: Session, options: dict[str, Any], dry_run: bool) -> G
 
     The names in `options` are written out on the way.
     """
-    from gravmap.learning.channels import expand, fields_read
-    from gravmap.learning.crust_grounds import crust_grounds, crust_seeds
+    from gravmap.learning.data.channels import expand, fields_read
+    from gravmap.learning.data.crust_data import crust_grounds, crust_seeds
     from gravmap.synthetic import crust_pool
     from gravmap.synthetic.pool import CHANNELS
 

@@ -14,15 +14,15 @@ from .session import Session
 
 if TYPE_CHECKING:
     from gravmap.learning import Area, TrainConfig
-    from gravmap.learning.grounds import Grounds
+    from gravmap.learning.data.splits import Grounds
     from gravmap.tiling import TileReader
 
 LONG_S = 3600.0
 
 
 def _describe(ground: Area | Grounds, config: TrainConfig, processes: int) -> str:
-    from gravmap.learning.grounds import Grounds
-    from gravmap.learning.outcrop import measured_names
+    from gravmap.learning.data.outcrop_context import measured_names
+    from gravmap.learning.data.splits import Grounds
 
     grounds = Grounds.of(ground)
     scales = sorted(set(config.scales_deg or grounds.scales_deg))
@@ -94,7 +94,7 @@ def _describe_tiles(tiles: TileReader) -> str:
 
 def _estimate(ground: Area | Grounds, config: TrainConfig, tiles: TileReader | None) -> tuple[str, float]:
     """How long it will take, in words and in seconds."""
-    from gravmap.learning.trainer import measure_step
+    from gravmap.learning.training.trainer import measure_step
 
     step_s, steps = measure_step(ground, config, tiles)
     total_s = step_s * steps * config.epochs
@@ -115,7 +115,7 @@ def tell_plan(
     processes: int,
     tiles: TileReader | None,
 ) -> None:
-    from gravmap.learning.grounds import Grounds
+    from gravmap.learning.data.splits import Grounds
 
     told, seconds = _estimate(ground, config, tiles)
     held = _bytes(Grounds.of(ground), config)

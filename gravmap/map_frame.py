@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gravmap.lattice import KM_PER_DEGREE
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-KM_PER_DEGREE = 111.195  # of latitude, on the mean sphere; a scale bar needs no better
 
 
 def furnish(axes: Axes, bounds_wsen: tuple[float, float, float, float], width_in: float) -> None:

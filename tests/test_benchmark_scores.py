@@ -77,7 +77,7 @@ def test_class_means_are_moved_by_thirty_in_each_crust_anew(scripts):
 
 
 def test_maps_are_judged_as_predict_shows_them(scripts):
-    from gravmap.learning.calibration import Calibration
+    from gravmap.learning.calibration.temperature import Calibration
 
     by_distance = {"km": [10.0, 20.0], "temperature": [1.0, 4.0]}
     record = {"temperatures": {"16deg": 1.0}, "scales": [16.0], "by_distance": {"16deg": by_distance}}
@@ -121,8 +121,8 @@ def test_tables_hold_what_was_measured(scripts):
 
 
 def test_crusts_seen_from_height_keep_their_place(scripts):
-    from gravmap.learning.area import TEST
-    from gravmap.learning.crust_grounds import crust_ground
+    from gravmap.lattice import TEST
+    from gravmap.learning.data.crust_data import crust_ground
 
     rows, columns, step = 33, 49, scripts.crusts_at_height.STEP
     lon, lat = 80 + (np.arange(columns) + 0.5) / 30, 40 + (rows - np.arange(rows) - 0.5) / 30

@@ -8,13 +8,13 @@ import rasterio
 import xarray as xr
 
 from gravmap.geology import load_legend, write_index_raster
+from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import write_fields
 from gravmap.learning import Area
-from gravmap.learning.channel_kinds import FieldChannel
-from gravmap.learning.channels import InputChannels
-from gravmap.learning.crops import UNCHANGED, Crop
-from gravmap.learning.sampler import Sampler
-from gravmap.learning.target import IGNORE
+from gravmap.learning.data.channels import FieldChannel, InputChannels
+from gravmap.learning.data.dataset import IGNORE
+from gravmap.learning.sampling.augmentation import UNCHANGED, Crop
+from gravmap.learning.sampling.sampler import Sampler
 from gravmap.tiling import load_arrays, make_tiles
 
 SIZE = 90  # some pixel centres lie on the line between two label cells, where rounding must not decide
@@ -38,7 +38,7 @@ def tiles(request, tmp_path_factory):
     labels[labels == 11] = 255
     legend = load_legend("bedrock10")
     write_index_raster(folder / "labels.tif", labels, (80, 43, 86, 48), legend)
-    legend.write(folder / "labels.legend.toml")
+    write_legend(legend, folder / "labels.legend.toml")
     index = make_tiles(
         folder / "fields.nc", folder / "labels.tif", folder / "tiles", sizes_deg=[1, 2.5, 5], size_px=SIZE
     )

@@ -14,14 +14,14 @@ from click.testing import CliRunner
 
 from gravmap.errors import InputError, OptionError
 from gravmap.geology import load_legend, write_index_raster
+from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import write_fields
 from gravmap.learning import Area, TrainConfig, load_model, train
-from gravmap.learning.channel_kinds import FieldChannel
-from gravmap.learning.channels import InputChannels
-from gravmap.learning.crops import PAPER, UNCHANGED, Augmentation, Crop
-from gravmap.learning.launch import launch
-from gravmap.learning.sampler import Sampler
-from gravmap.learning.target import IGNORE
+from gravmap.learning.data.channels import FieldChannel, InputChannels
+from gravmap.learning.data.dataset import IGNORE
+from gravmap.learning.sampling.augmentation import PAPER, UNCHANGED, Augmentation, Crop
+from gravmap.learning.sampling.sampler import Sampler
+from gravmap.learning.training.launch import launch
 from gravmap.tiling import load_arrays, make_tiles, open_tiles, verify_tiles
 from gravmap_cli import gravmap
 
@@ -44,7 +44,7 @@ def made(tmp_path_factory):
     labels = rng.integers(0, 11, (10, 10)).repeat(30, 0).repeat(30, 1).astype(np.uint8)
     legend = load_legend("bedrock10")
     write_index_raster(folder / "labels.tif", labels, (80, 43, 85, 48), legend)
-    legend.write(folder / "labels.legend.toml")
+    write_legend(legend, folder / "labels.legend.toml")
     make_tiles(
         folder / "fields.nc", folder / "labels.tif", folder / "tiles", sizes_deg=[2.5], strides_deg=[1.25],
         size_px=SIZE, block_deg=1.0, buffer_deg=0.1,
@@ -278,7 +278,7 @@ class Counting:
 
 
 def test_a_tile_is_read_once_while_it_is_kept(made):
-    from gravmap.learning.tiles import _Kept
+    from gravmap.learning.sampling.tiles import _Kept
 
     counting = Counting(open_tiles(made / "tiles"))
     windows = list(counting.reader.names)[:3]

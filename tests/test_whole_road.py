@@ -13,7 +13,7 @@ import xarray as xr
 from click.testing import CliRunner
 
 import gravmap_cli
-from gravmap.synthetic import make_crust
+from gravmap.synthetic import make_crust, write_crust
 
 SHAPE = (72, 96)  # 2.4 x 3.2 degrees
 
@@ -33,7 +33,7 @@ def road(tmp_path_factory):
     """A workspace in which every step has been walked once, and the crust it was walked on."""
     root = tmp_path_factory.mktemp("road")
     crust = make_crust(3, SHAPE, (84.0, 44.0), sub=1, margin=12)
-    files = crust.write(root / "data" / "raw")
+    files = write_crust(crust, root / "data" / "raw")
     west, south, east, north = crust.bounds_wsen
     (root / "regions.toml").write_text(f"here = [{west}, {south}, {east}, {north}]\n")
     must(root, "residual", str(files["gravity"]), "--height", "10km")
@@ -110,7 +110,7 @@ def test_the_tiles_lie_where_the_index_says(road):
 
 
 def test_the_run_rebuilds_the_network_alone(road):
-    from gravmap.learning.checkpoint import load_model
+    from gravmap.learning.training.checkpoint import load_model
 
     root, _ = road
     assert (root / "runs" / "latest").read_text().strip() == "short"

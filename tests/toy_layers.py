@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 from gravmap.geology import Legend, load_legend
 from gravmap.mapping.files.writer import MapWriter
 from gravmap.mapping.layers import AGREEMENT, COVERED, ENTROPY, EXTRAPOLATED, MARGIN, NEAR, OUTCROP, SECOND, Block
-from gravmap.mapping.raster import MapGrid
+from gravmap.mapping.map_grid import MapGrid
 
 LEGEND = Legend("model", load_legend("bedrock10").bedrock)
 BANDS = (ENTROPY, MARGIN, SECOND, AGREEMENT)

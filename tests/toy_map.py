@@ -9,7 +9,7 @@ import xarray as xr
 
 from gravmap.geology import load_legend
 from gravmap.gravity import residual_fields, write_fields
-from gravmap.learning.checkpoint import ModelSpec, save_model
+from gravmap.learning.training.checkpoint import ModelSpec, save_model
 from gravmap.network import build
 from gravmap.regions import Region
 

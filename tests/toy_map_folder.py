@@ -3,10 +3,10 @@
 import numpy as np
 
 from gravmap.files import write_json
-from gravmap.learning.metrics import scores
+from gravmap.learning.evaluation.metrics import scores
 from gravmap.mapping.files.writer import MapWriter
 from gravmap.mapping.layers import COVERED, DISSIMILARITY, ENTROPY, EXTRAPOLATED, NEAR, NODATA, OUTCROP, Block
-from gravmap.mapping.raster import MapGrid
+from gravmap.mapping.map_grid import MapGrid
 from toy_map import LEGEND
 
 ROWS, COLUMNS, STEP = 40, 60, 0.1

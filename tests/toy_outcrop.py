@@ -6,8 +6,9 @@ from scipy import ndimage
 
 from gravmap.geology import write_index_raster
 from gravmap.geology.labels import legend_path
-from gravmap.learning.checkpoint import save_model
-from gravmap.learning.outcrop import context_names
+from gravmap.geology.legend_file import write_legend
+from gravmap.learning.data.outcrop_context import context_names
+from gravmap.learning.training.checkpoint import save_model
 from gravmap.network import build_from_dict
 from gravmap.network.outcrop_start import around
 from toy_map import LEGEND, make_project, spec_for
@@ -19,7 +20,7 @@ BODY = {"kind": "unet", "widths": [8, 16]}
 
 def make_labels(path, seed=0, values=None, legend=LEGEND):
     """Labels of 3 arc-minutes, half of them cover, with their legend beside them."""
-    legend.write(legend_path(path))
+    write_legend(legend, legend_path(path))
     rng = np.random.default_rng(seed)
     kind, depth = (ndimage.gaussian_filter(rng.normal(size=(120, 140)), 8) for _ in range(2))
     classes = np.digitize(kind, np.quantile(kind, np.linspace(0, 1, 11)[1:-1])) + 1

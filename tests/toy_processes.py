@@ -45,7 +45,7 @@ def in_group(function, size=2):
         port = str(probe.getsockname()[1])
 
     def member(rank):
-        from gravmap.learning.distributed import joined
+        from gravmap.learning.training.distributed import joined
 
         os.environ.update(
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=port

@@ -8,6 +8,7 @@ import xarray as xr
 from click.testing import CliRunner
 
 from gravmap.geology import Legend, LegendClass, write_index_raster
+from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import write_fields
 from gravmap_cli import gravmap
 from toy_area import field_at
@@ -33,7 +34,7 @@ def write_labels(root, seed=1, names=NAMES):
     values[-4:, -4:] = 3
     values[np.random.default_rng(seed).random(values.shape) < 0.2] = 0
     write_index_raster(root / "data" / "labels.tif", values, BOUNDS, legend(names))
-    legend(names).write(root / "data" / "labels.legend.toml")
+    write_legend(legend(names), root / "data" / "labels.legend.toml")
 
 
 def make_tiled(root):
@@ -57,7 +58,7 @@ def train(root, name, *words):
     short = ["--device", "cpu", "--model", "ggmnet-tiny", "--epochs", 1, "--steps", 1, "--batch-size", 2]
     with pytest.MonkeyPatch.context() as patch:
         for picture in ("draw_curves", "draw_reliability"):
-            patch.setattr(f"gravmap.learning.finish.{picture}", lambda *_: None)
+            patch.setattr(f"gravmap.learning.training.finish.{picture}", lambda *_: None)
         done = call(root, "train", *short, "--name", name, *words)
     assert done.exit_code == 0, done.output
     return root / "runs" / name

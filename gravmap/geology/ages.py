@@ -18,7 +18,8 @@ from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
-UNUSABLE = 255
+from gravmap.lattice import UNUSABLE
+
 # Between the two ages that a map gives in two fields; a sign that no map writes into one field.
 PAIR = " → "
 EARTH_MA = 4600.0

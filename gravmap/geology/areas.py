@@ -8,8 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
 
-EQUATORIAL_RADIUS_KM = 6378.137
-FLATTENING = 1 / 298.257223563
+from gravmap.lattice import EQUATORIAL_RADIUS_KM, FLATTENING
 
 
 def zone_km2_per_radian(lat_deg: ArrayLike) -> NDArray[np.float64]:

@@ -1,9 +1,11 @@
-"""The label raster on disk: written beside its legend, read back and checked."""
+"""The label raster on disk: an index GeoTIFF written beside its legend, read back and checked."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,14 +14,102 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
+from rasterio.shutil import copy as copy_raster
+from rasterio.transform import from_bounds
 from rasterio.windows import Window
 
+from gravmap import __version__
 from gravmap.errors import InputError
-from gravmap.geology.account import RasterizedMap
-from gravmap.geology.index_raster import write_index_raster
-from gravmap.geology.legend import UNUSABLE, Legend
-from gravmap.geology.legend_file import load_legend
+from gravmap.files import atomic_path
+from gravmap.geology.areas import row_cell_areas_km2
+from gravmap.geology.class_table import Tally, auxiliary_xml, palette, rows_of
+from gravmap.geology.legend import Legend
+from gravmap.geology.legend_file import load_legend, write_legend
+from gravmap.geology.rasterize_report import RasterizedMap
+from gravmap.lattice import UNUSABLE, axis_cells
+
+
+def write_index_raster(
+    path: Path,
+    values: NDArray[np.uint8],
+    bounds_wsen: tuple[float, float, float, float],
+    legend: Legend,
+    *,
+    tags: Mapping[str, Any] | None = None,
+    overviews: bool = False,
+    cog: bool = False,
+) -> None:
+    """Write a raster of class indices that GIS software shows with its colours and names.
+
+    GeoTIFF, uint8, EPSG:4326, DEFLATE, 512 x 512 blocks, palette, nodata 255. The class names go to
+    ``<path>.aux.xml``, where GDAL looks for them, with a table of the cells and the area of every class: TIFF has no
+    place for either.
+
+    Parameters
+    ----------
+    path : Path
+        The file; replaced whole when it exists.
+    values : ndarray, shape (rows, columns), uint8
+        North-up: row 0 northernmost.
+    bounds_wsen : tuple of float
+        Outer edges of the cells: west, south, east, north, degrees.
+    legend : Legend
+        Gives colours and names.
+    tags : mapping, optional
+        Further tags; what is no string is written as JSON.
+    overviews : bool
+        Add reduced copies (the most frequent class of each square).
+    cog : bool
+        Write a cloud-optimized GeoTIFF; it always has overviews.
+    """
+    height, width = values.shape
+    west, south, east, north = bounds_wsen
+    rows = rows_of(legend)
+    tally = Tally()
+    tally.add(values, row_cell_areas_km2(south, north, height, (east - west) / width)[:, None])
+    profile = {
+        "driver": "GTiff",
+        "width": width,
+        "height": height,
+        "count": 1,
+        "dtype": "uint8",
+        "crs": "EPSG:4326",
+        "transform": from_bounds(*bounds_wsen, width, height),
+        "nodata": UNUSABLE,
+        "compress": "deflate",
+    }
+    if min(height, width) >= 512:  # a block larger than the raster only adds padding
+        profile |= {"tiled": True, "blockxsize": 512, "blockysize": 512}
+    factors = [2**k for k in range(1, 8) if max(height, width) > 256 * 2**k]
+    with atomic_path(path) as temporary:
+        target = temporary.with_name(f"{temporary.stem}-plain.tif") if cog else temporary
+        try:
+            with rasterio.open(target, "w", **profile) as raster:
+                # The palette first: TIFF cannot be told that it is one once pixels are written.
+                raster.write_colormap(1, palette(rows))
+                raster.write(np.ascontiguousarray(values, dtype=np.uint8), 1)
+                raster.set_band_description(1, "class index")
+                raster.update_tags(**_text_tags({"GRAVMAP_LEGEND": legend.name, **(tags or {})}))
+                if overviews and not cog and factors:
+                    raster.build_overviews(factors, Resampling.mode)
+            if cog:
+                options = {"compress": "deflate", "blocksize": 512, "overview_resampling": "mode"}
+                copy_raster(target, temporary, driver="COG", **options)
+        finally:
+            if cog:
+                target.unlink(missing_ok=True)
+        table = auxiliary_xml(rows, tally)
+        temporary.with_name(temporary.name + ".aux.xml").write_text(table, encoding="utf-8")
+
+
+def _text_tags(tags: Mapping[str, Any]) -> dict[str, str]:
+    plain = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in tags.items()
+    }
+    return {"GRAVMAP_VERSION": __version__, **plain}
+
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +158,7 @@ def write_labels(path: Path, rasterized: RasterizedMap) -> None:
         for entry in rasterized.maps
     ]
     # The legend first: a raster without its legend would be read with the default one.
-    rasterized.legend.write(legend_path(path))
+    write_legend(rasterized.legend, legend_path(path))
     write_index_raster(
         path, rasterized.values, rasterized.bounds_wsen, rasterized.legend, tags={"GRAVMAP_SOURCES": sources}
     )
@@ -182,14 +272,10 @@ class LabelFile:
     def at(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Label of the cell that each point of a grid lies in, (h, w); 255 outside the raster."""
         west, south, east, north = self.bounds_wsen
-        (rows, columns) = self.shape
-        row = np.floor((north - lat) / (north - south) * rows + 1e-9).astype(int)
-        column = np.floor((lon - west) / (east - west) * columns + 1e-9).astype(int)
-        # A node on the very edge of a gridline grid belongs to the last cell.
-        row = np.where(np.isclose(lat, south), rows - 1, row)
-        column = np.where(np.isclose(lon, east), columns - 1, column)
-        inside = ((row >= 0) & (row < rows))[:, None] & ((column >= 0) & (column < columns))[None, :]
-        row, column = np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)
+        row = axis_cells(lat, north, south, self.shape[0])
+        column = axis_cells(lon, west, east, self.shape[1])
+        inside = (row >= 0)[:, None] & (column >= 0)[None, :]
+        row, column = np.maximum(row, 0), np.maximum(column, 0)
         part = self.read(
             slice(int(row.min()), int(row.max()) + 1), slice(int(column.min()), int(column.max()) + 1)
         ).values

@@ -11,15 +11,11 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
-from pathlib import Path
 from typing import Any
 
 from gravmap.errors import OptionError
-from gravmap.files import write_text
 from gravmap.geology.ages import PAIR, UnknownAge, class_of_span, parse_age
-from gravmap.geology.ages import UNUSABLE as UNUSABLE
-
-COVER = 0
+from gravmap.lattice import COVER
 
 
 def normal_code(text: str) -> str:
@@ -183,16 +179,6 @@ class Legend:
         """Class index and its share of a span of time (:func:`gravmap.geology.ages.class_of_span`)."""
         spans = [(entry.index, *entry.span_ma) for entry in self.classes if entry.span_ma is not None]
         return class_of_span(older_ma, younger_ma, spans)
-
-    def text(self) -> str:
-        """The legend as TOML that :func:`load_legend` reads back to an equal legend."""
-        from gravmap.geology.legend_text import to_toml  # that file knows this one
-
-        return to_toml(self)
-
-    def write(self, path: Path) -> None:
-        """Write the legend to a TOML file, whole or not at all."""
-        write_text(path, self.text())
 
 
 def joined_ages(values: Sequence[str]) -> str:

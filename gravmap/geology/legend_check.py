@@ -19,7 +19,7 @@ from gravmap.geology.legend import Legend, normal_code
 from gravmap.regions import Region
 
 if TYPE_CHECKING:
-    from gravmap.geology.vector import MapPolygons
+    from gravmap.geology.geological_map import MapPolygons
 
 # Cyrillic letters that look Latin: a map of the former Soviet Union may write its codes with either.
 _LOOK_ALIKE = str.maketrans("АВЕКМНОРСТХаеорсухѕіј", "ABEKMHOPCTXaeopcyxsij")
@@ -148,7 +148,7 @@ def polygons_with_areas(path: Path, legend: Legend, region: Region | None) -> tu
     InputError
         The map cannot be read, or has no polygon here.
     """
-    from gravmap.geology.vector import read_map  # here: geopandas takes a second to load
+    from gravmap.geology.geological_map import read_map  # here: geopandas takes a second to load
 
     polygons = read_map(path, legend, region)
     shapes = polygons.geometries.copy()

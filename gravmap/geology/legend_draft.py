@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from gravmap.errors import InputError
 from gravmap.geology.ages import OLDEST_ROCK_MA, UnknownAge, is_name, parse_age
-from gravmap.geology.legend import UNUSABLE, Legend
+from gravmap.geology.legend import Legend
 from gravmap.geology.legend_check import polygons_with_areas
-from gravmap.geology.legend_file import load_legend, read_legend, shipped_legends
-from gravmap.geology.legend_text import class_lines, quoted
+from gravmap.geology.legend_file import class_lines, load_legend, quoted, read_legend, shipped_legends
+from gravmap.lattice import UNUSABLE
 from gravmap.regions import Region
 
 if TYPE_CHECKING:
-    from gravmap.geology.vector import MapPolygons
+    from gravmap.geology.geological_map import MapPolygons
 
 # Symbols that mean one age on nearly every map. T (Triassic or Tertiary), Z (Sinian, Ediacaran, Neoproterozoic) and E
 # (Eocene, Paleogene) do not.
@@ -145,7 +145,7 @@ def draft_legend(
 
 def _ages_beside(path: Path, polygons: MapPolygons, region: Region | None, crs: str) -> tuple[str, list[str]]:
     """The map's own field or fields of ages, and the age of each polygon; empty when it has none."""
-    from gravmap.geology.vector import read_map  # here: geopandas takes a second to load
+    from gravmap.geology.geological_map import read_map  # here: geopandas takes a second to load
 
     try:
         read = read_map(path, replace(load_legend("ics"), crs=crs), region)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.geology.legend import normal_code
-from gravmap.geology.source import UNREADABLE, code_of, gdal_name, read_shapes, shape_kinds, systems
+from gravmap.geology.vector import UNREADABLE, code_of, gdal_name, read_shapes, shape_kinds, systems
 
 LON_NAMES = ("lon", "longitude", "long")
 LAT_NAMES = ("lat", "latitude")

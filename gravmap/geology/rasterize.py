@@ -13,15 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
-from gravmap.geology.account import CodeArea, RasterizedMap, UnusableGround, refuse_strangers, report_of, source_of
 from gravmap.geology.areas import row_cell_areas_km2
-from gravmap.geology.legend import UNUSABLE, Legend, LegendClass
+from gravmap.geology.legend import Legend, LegendClass
+from gravmap.geology.rasterize_report import (
+    CodeArea,
+    RasterizedMap,
+    UnusableGround,
+    refuse_strangers,
+    report_of,
+    source_of,
+)
 from gravmap.geology.scanline import BETWEEN, NOBODY, WITHIN, Canvas
+from gravmap.lattice import UNUSABLE
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 
 if TYPE_CHECKING:
-    from gravmap.geology.vector import MapPolygons
+    from gravmap.geology.geological_map import MapPolygons
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +91,7 @@ def rasterize(
     InputError
         A map cannot be used, no map touches the region, or a legend knows none of its map's codes.
     """
-    from gravmap.geology.vector import read_map  # here: GDAL's reader takes a while to load
+    from gravmap.geology.geological_map import read_map  # here: GDAL's reader takes a while to load
 
     rows, columns, bounds = grid_shape(region, resolution_deg)
     classes = _common_classes(maps)
@@ -235,7 +243,7 @@ def _code_areas(
 
 
 def _refuse_outside(maps: Sequence[tuple[Path | str, Legend]], region: Region) -> None:
-    from gravmap.geology.vector import map_region
+    from gravmap.geology.geological_map import map_region
 
     where = []
     for path, legend in maps:

@@ -1,12 +1,10 @@
-"""Reading a geological map: the right layer and field, polygons in EPSG:4326, codes without their padding.
-
-GDAL's reader takes a while to load, so this file is imported only where a map is read.
-"""
+"""A vector file as GDAL opens it, its coordinate system, and its shapes brought to degrees on WGS 84."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,227 +12,202 @@ import numpy as np
 import pyogrio
 import shapely
 from numpy.typing import NDArray
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError, ProjError
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import Legend, joined_ages
-from gravmap.geology.source import UNREADABLE, code_of, gdal_name, in_degrees, read_shapes, shape_kinds, systems
-from gravmap.regions import Region
+from gravmap.geology.legend import normal_code
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class MapPolygons:
-    """The polygons of a map in and around a region.
-
-    Attributes
-    ----------
-    geometries : ndarray, shape (n,), object
-        Shapely polygons and multipolygons, degrees on WGS 84, in the order of the file. They may cross themselves:
-        filling them cell by cell (:mod:`gravmap.geology.scanline`) mends that.
-    codes : list of tuple of str
-        Per polygon the code of the legend's field (or its age, as :func:`gravmap.geology.legend.joined_ages` writes
-        it), then those of its override fields.
-    fields : tuple of str
-        Names of these fields as the file spells them; ``"b_age, t_age"`` where the age stands in two.
-    crs : str
-        The file's own coordinate system, or the one the legend stated for it.
-    mended, dropped : int
-        How many of the polygons are invalid; features left out because they hold no area.
-    layer : str
-        The layer read.
-    notes : tuple of str
-        What was decided on the way, in plain words.
-    """
-
-    geometries: NDArray[Any]
-    codes: list[tuple[str, ...]]
-    fields: tuple[str, ...]
-    crs: str
-    mended: int = 0
-    dropped: int = 0
-    layer: str = ""
-    notes: tuple[str, ...] = field(default=())
+TARGET_CRS = "EPSG:4326"
+# A straight edge in a projection is a curve in degrees; pieces this short bend by about a metre.
+LONGEST_EDGE_M = 5000.0
+UNREADABLE = (
+    pyogrio.errors.DataSourceError,
+    pyogrio.errors.DataLayerError,
+    pyogrio.errors.GeometryError,
+    pyogrio.errors.FeatureError,
+)
+_SUFFIXES = (".shp", ".gpkg", ".geojson", ".fgb", ".gdb")
 
 
-def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
-    """Read the polygons of a geological map that lie in or near a region, or all.
-
-    Parameters
-    ----------
-    path : Path
-        GeoPackage, Shapefile, a zip of either, or anything else GDAL reads.
-    legend : Legend
-        Names the field of the code, the override fields, and the system of a file without one.
-    region : Region or None
-        What is wanted, degrees; None for the whole map.
-
-    Returns
-    -------
-    MapPolygons
-        Reprojected to EPSG:4326 by PROJ, datum shift included; may hold no polygon when the map does not
-        touch the region.
+def gdal_name(path: Path) -> str:
+    """What GDAL opens: the path, or the one map inside a zip.
 
     Raises
     ------
     InputError
-        No such file, no readable layer, no coordinate system, no such field, no polygons.
+        A zip that is broken, or does not hold exactly one map.
     """
-    if not legend.candidates:
-        raise InputError(
-            f"The legend {legend.name} has classes but no [map]: it says no field and no codes.",
-            "Give another --legend.",
-        )
-    if not path.exists():
-        raise InputError(
-            f"The map {path} is missing.", "Check the path, or `gravmap fetch` the maps that gravmap knows."
-        )
-    source = gdal_name(path)
+    if path.suffix.lower() != ".zip":
+        return str(path)
     try:
-        layer, info = _choose_layer(source, legend, path)
-    except UNREADABLE as error:
+        with zipfile.ZipFile(path) as archive:
+            inside = [
+                name for name in archive.namelist() if name.lower().endswith(_SUFFIXES) and "__MACOSX" not in name
+            ]
+    except zipfile.BadZipFile:
         raise InputError(
-            f"{path} is no map that GDAL can read: {error}.",
-            "Bring a GeoPackage or a Shapefile (.shp with .shx and .dbf).",
+            f"{path} is no zip archive.", "It may be a cut-off download or a web page saved under that name."
         ) from None
-    notes: list[str] = []
-    names = [str(name) for name in info["fields"]]
-    first = _code_fields(legend, names, path, notes)
-    spelled = (", ".join(first), *(_find_field(entry.field, names, path, notes) for entry in legend.overrides))
-    crs, to_map, to_degrees = _systems(info["crs"], legend, path, notes)
-    box = None if region is None else _box(region, to_map, path, crs)
+    if not inside:
+        raise InputError(f"{path} holds no map ({', '.join(_SUFFIXES)}).", "Unpack it and give the file itself.")
+    if len(inside) > 1:
+        raise InputError(f"{path} holds several maps: {', '.join(inside[:8])}.", "Unpack it and give one file.")
+    return f"/vsizip/{path.resolve()}/{inside[0]}"
+
+
+def systems(stated: Any, path: Path, hint: str) -> tuple[str, Any, Any]:
+    """A file's system by name, and transformers from degrees to it and from it to degrees.
+
+    Parameters
+    ----------
+    stated : str or None
+        What the file, or the user, says.
+    path : Path
+        The file, for messages.
+    hint : str
+        What to do when nothing is said.
+
+    Returns
+    -------
+    str, Transformer, Transformer or None
+        The last is None when the file is in EPSG:4326 already.
+
+    Raises
+    ------
+    InputError
+        No system, or one that PROJ does not know.
+    """
+    if not stated:
+        raise InputError(f"{path} does not say its coordinate system.", hint)
     try:
-        shapes, table = read_shapes(source, layer, columns=list(dict.fromkeys((*first, *spelled[1:]))), box=box)
-    except UnicodeDecodeError as error:
+        crs = CRS.from_user_input(stated)
+        # Of a datum shift made for several areas PROJ takes the one of the place, point by point.
+        to_degrees = Transformer.from_crs(crs, TARGET_CRS, always_xy=True)
+        to_map = Transformer.from_crs(TARGET_CRS, crs, always_xy=True)
+    except (CRSError, ProjError) as error:
         raise InputError(
-            f"The text in {path} is not in the encoding it states: {error}.",
-            "For a Shapefile write the right one, such as CP1251 or ISO-8859-1, into a .cpg file beside it.",
+            f"{path} has a coordinate system that PROJ cannot use: {error}.", "Reproject it with GIS software first."
         ) from None
-    except UNREADABLE as error:
-        raise InputError(
-            f"{path} cannot be read: {error}.", "Is the file whole? A Shapefile needs its .shx and .dbf beside it."
-        ) from None
-    if len(shapes) == 0:
-        return MapPolygons(np.empty(0, dtype=object), [], spelled, crs, layer=layer, notes=tuple(notes))
-    kept, bad = _areal(shapes)
-    if not kept.any():
-        raise InputError(
-            f"{path} holds {', '.join(shape_kinds(shapes))}{'' if region is None else ' in the region'}, no polygons.",
-            "A label raster needs the map's polygon layer.",
-        )
-    polygons, sound = in_degrees(shapes[kept], to_degrees)
-    kept[np.flatnonzero(kept)[~sound]] = False
-    if not sound.all():
-        notes.append(
-            f"{np.count_nonzero(~sound)} polygons of {path.name} have corners that {crs} cannot place; left out."
-        )
-        log.warning(notes[-1])
-    parts = [[code_of(value) for value in table[name][kept]] for name in first]
-    columns = [[joined_ages(values) for values in zip(*parts, strict=True)]]
-    columns += [[code_of(value) for value in table[name][kept]] for name in spelled[1:]]
-    dropped = int(np.count_nonzero(~kept))
-    codes = list(zip(*columns, strict=True))
-    mended = int(np.count_nonzero(bad & kept))
-    return MapPolygons(polygons[sound], codes, spelled, crs, mended, dropped, layer, tuple(notes))
+    if crs.equals(CRS.from_user_input(TARGET_CRS), ignore_axis_order=True):
+        return TARGET_CRS, to_map, None
+    return ":".join(crs.to_authority()) if crs.to_authority() else crs.name, to_map, to_degrees
 
 
-def map_region(path: Path, legend: Legend) -> Region | None:
-    """Where a map lies, degrees; None when it says nothing (for messages)."""
-    try:
-        _, info = _choose_layer(gdal_name(path), legend, path)
-        bounds = info["total_bounds"]
-        if bounds is None or not np.all(np.isfinite(bounds)):
-            return None
-        _, to_map, _ = _systems(info["crs"], legend, path, [])
-        return Region(*to_map.transform_bounds(*bounds, direction="INVERSE"))
-    except (*UNREADABLE, InputError, ValueError):
-        return None
-    except Exception as error:  # only a message is at stake here
-        log.debug("No extent for %s: %s", path, error)
-        return None
+def read_shapes(
+    source: str, layer: str, *, columns: Sequence[str] = (), box: tuple[float, float, float, float] | None = None
+) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    """Geometries and columns of a layer, in the order of the file.
 
+    Parameters
+    ----------
+    source : str
+        As :func:`gdal_name` gives it.
+    layer : str
+        Which layer.
+    columns : sequence of str
+        Fields to read.
+    box : tuple of float, optional
+        Only what touches it; in the file's own system: smallest x, smallest y, largest x, largest y.
 
-def _box(region: Region, to_map: Any, path: Path, crs: str) -> tuple[float, float, float, float]:
-    """A region in the map's system, with a margin."""
-    box = to_map.transform_bounds(*region.bounds_wsen, densify_pts=21)
-    if not np.all(np.isfinite(box)):
-        raise InputError(
-            f"The region {region} lies outside what the system {crs} of {path} can show.",
-            "Check the map's coordinate system.",
-        )
-    margin = 0.02 * max(box[2] - box[0], box[3] - box[1])
-    return box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin
-
-
-def _choose_layer(source: str, legend: Legend, path: Path) -> tuple[str, dict[str, Any]]:
-    """The layer with the legend's field, or the only one."""
-    layers = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
-    if not layers:
-        raise InputError(f"{path} holds no layer with geometry.", "Bring the polygons of a geological map.")
-    described = {name: pyogrio.read_info(source, layer=name, force_total_bounds=True) for name in layers}
-    with_field = [name for name, info in described.items() if legend.fields_in(map(str, info["fields"]))]
-    if len(layers) > 1 and len(with_field) > 1:
-        raise InputError(
-            f"{path} has the field {legend.wanted} in several layers: {', '.join(with_field)}.",
-            "Save the one you mean as its own file.",
-        )
-    if len(layers) > 1 and not with_field:
-        raise InputError(
-            f"No layer of {path} has the field {legend.wanted}: {', '.join(layers)}.",
-            "Give --field, or another --legend.",
-        )
-    name = with_field[0] if with_field else layers[0]
-    return name, described[name]
-
-
-def _code_fields(legend: Legend, names: list[str], path: Path, notes: list[str]) -> tuple[str, ...]:
-    """The field of the code, or the one or two of the age, as the file spells them."""
-    fields = legend.fields_in(names)
-    if fields is None and len(legend.candidates) > 1:
-        raise InputError(
-            f"{path} has none of the fields the legend {legend.name} looks for ({legend.wanted}); "
-            f"its fields are {', '.join(names) or 'none'}.",
-            "Name the field with --field; two with a comma between: --field OLDEST,YOUNGEST.",
-        )
-    found = tuple(_find_field(wanted, names, path, notes) for wanted in fields or legend.candidates[0])
-    if len(legend.candidates) > 1:
-        notes.append(f"The age is read from {', '.join(found)} of {path.name}.")
-        log.info(notes[-1])
-    return found
-
-
-def _find_field(wanted: str, names: list[str], path: Path, notes: list[str]) -> str:
-    """The field's name as the file spells it: exact, else alone up to upper and lower case."""
-    if wanted in names:
-        return wanted
-    alike = [name for name in names if name.lower() == wanted.lower()]
-    if len(alike) == 1:
-        notes.append(f"The field {wanted} is spelled {alike[0]} in {path.name}; taken.")
-        log.info(notes[-1])
-        return alike[0]
-    if alike:
-        raise InputError(f"{path} has {' and '.join(alike)}, but not {wanted}.", "Say which with --field.")
-    raise InputError(
-        f"{path} has no field {wanted}; its fields are {', '.join(names) or 'none'}.",
-        "Give --field, or a --legend made for this map.",
+    Returns
+    -------
+    ndarray, shape (n,), object
+        Shapely geometries without heights; None where the file has none, or none that can be read.
+    dict of str to ndarray, shape (n,)
+        The columns.
+    """
+    meta, numbers, blobs, data = pyogrio.raw.read(
+        source, layer=layer, columns=list(columns), bbox=box, force_2d=True, return_fids=True
     )
+    # With a box a GeoPackage answers in the order of its spatial index, and what is later in the file must win.
+    order = np.argsort(numbers, kind="stable")
+    shapes = shapely.from_wkb(np.asarray(blobs, dtype=object)[order], on_invalid="ignore")
+    return shapes, {str(name): values[order] for name, values in zip(meta["fields"], data, strict=True)}
 
 
-def _systems(stated: Any, legend: Legend, path: Path, notes: list[str]) -> tuple[str, Any, Any]:
-    """The map's system, or else the legend's, and transformers to it and from it."""
-    if not stated and legend.crs:
-        notes.append(f"{path.name} does not say its coordinate system; {legend.crs}, as its legend states.")
-        log.info(notes[-1])
-    hint = 'Add its .prj, or write crs = "EPSG:4326" (whatever it is) under [map] in its legend.'
-    return systems(stated or legend.crs, path, hint)
+def code_of(value: Any) -> str:
+    """A field's value as text: as normal_code has it, 7.0 written 7, nothing at all as the empty code."""
+    if value is None or value != value or str(value) == "<NA>":  # NaN is the only value unlike itself
+        return ""
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return normal_code(str(value))
 
 
-def _areal(shapes: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which shapes are polygons with an area, and which of these are invalid."""
-    areal = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
-    bad = areal & ~shapely.is_valid(shapes)
-    # A figure of eight has no area by its outline's formula, as a line drawn to and fro has none; only mending tells.
-    doubtful = np.flatnonzero(bad & (shapely.area(shapes) == 0))
-    flat = doubtful[shapely.area(shapely.make_valid(shapes[doubtful])) == 0]
-    areal[flat] = bad[flat] = False
-    return areal, bad
+def shape_kinds(shapes: NDArray[Any]) -> list[str]:
+    """The kinds of geometry met, for messages."""
+    return sorted({shape.geom_type for shape in shapes if shape is not None}) or ["no geometry"]
+
+
+def in_degrees(shapes: NDArray[Any], to_degrees: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Polygons, or lines, of a file's system in degrees on WGS 84.
+
+    Edges of a projected system are first cut into pieces of LONGEST_EDGE_M. Coordinates alone are touched, so
+    that outlines which cross themselves come through whole.
+
+    Parameters
+    ----------
+    shapes : ndarray, shape (n,), object
+        All polygons and multipolygons, or all lines and multilines; none empty.
+    to_degrees : Transformer or None
+        From :func:`systems`; None leaves the shapes as they are.
+
+    Returns
+    -------
+    ndarray, shape (n,), object
+        In degrees.
+    ndarray, shape (n,), bool
+        False where a coordinate is no number, or PROJ knows no place for it.
+    """
+    kind, points, offsets = shapely.to_ragged_array(shapes)
+    if to_degrees is not None and len(shapes):
+        if CRS.from_user_input(to_degrees.source_crs).is_projected:
+            metres = to_degrees.source_crs.axis_info[0].unit_conversion_factor or 1.0
+            points, ends = densified(points, offsets[0], LONGEST_EDGE_M / metres)
+            offsets = (ends, *offsets[1:])
+        points = np.column_stack(to_degrees.transform(points[:, 0], points[:, 1]))
+        shapes = shapely.from_ragged_array(kind, points, offsets)
+    sound = np.isfinite(points).all(axis=1)
+    if sound.all():
+        return shapes, np.ones(len(shapes), dtype=bool)
+    whose = np.arange(len(shapes))
+    for ends in reversed(offsets):
+        whose = np.repeat(whose, np.diff(ends))
+    return shapes, np.bincount(whose[~sound], minlength=len(shapes)) == 0
+
+
+def densified(
+    points: NDArray[np.float64],
+    ends: NDArray[Any],
+    longest: float,
+    *,
+    length: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Lines or rings with points put in, so that no edge is longer than `longest`.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 2)
+        One line after the other.
+    ends : ndarray, shape (lines + 1,)
+        Where each line begins, and where the last one ends.
+    longest : float
+        In the unit of `length`, by default that of the points.
+    length : ndarray, shape (n,), optional
+        How long the edge from each point to the next is; default by Pythagoras.
+    """
+    step = np.zeros_like(points)
+    step[:-1] = np.diff(points, axis=0)
+    if length is None:
+        length = np.hypot(step[:, 0], step[:, 1])
+    last = np.asarray(ends[1:]) - 1  # from one line to the next there is no edge
+    step[last] = 0.0
+    pieces = np.maximum(np.ceil(np.where(np.isfinite(length), length, 0.0) / longest), 1).astype(np.int64)
+    pieces[last] = 1
+    total = np.concatenate([[0], np.cumsum(pieces)])
+    which = np.repeat(np.arange(len(points)), pieces)
+    share = (np.arange(total[-1]) - total[which]) / pieces[which]
+    return points[which] + share[:, None] * step[which], total[np.asarray(ends)]

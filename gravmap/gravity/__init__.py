@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gravmap.gravity.continuation import apply_symbol as apply_symbol
     from gravmap.gravity.continuation import upward_continue as upward_continue
-    from gravmap.gravity.field_file import field_recipe as field_recipe
-    from gravmap.gravity.field_file import field_sources as field_sources
-    from gravmap.gravity.field_file import open_fields as open_fields
-    from gravmap.gravity.field_file import write_fields as write_fields
+    from gravmap.gravity.fields import field_recipe as field_recipe
+    from gravmap.gravity.fields import field_sources as field_sources
+    from gravmap.gravity.fields import open_fields as open_fields
     from gravmap.gravity.fields import residual_fields as residual_fields
+    from gravmap.gravity.fields import write_fields as write_fields
     from gravmap.gravity.grid import crop as crop
     from gravmap.gravity.grid import extent as extent
     from gravmap.gravity.grid import open_grid as open_grid
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 _HOME = {
     "apply_symbol": "continuation",
     "upward_continue": "continuation",
-    "field_recipe": "field_file",
-    "field_sources": "field_file",
-    "open_fields": "field_file",
+    "field_recipe": "fields",
+    "field_sources": "fields",
+    "open_fields": "fields",
     "residual_fields": "fields",
-    "write_fields": "field_file",
+    "write_fields": "fields",
     "crop": "grid",
     "extent": "grid",
     "open_grid": "grid",

@@ -17,7 +17,7 @@ from gravmap.errors import OptionError
 from gravmap.gravity.axes import find_axes
 from gravmap.gravity.gaps import fill_gaps
 from gravmap.gravity.globe import globe_upward
-from gravmap.gravity.lowdegrees import is_global
+from gravmap.gravity.long_wavelength import is_global
 from gravmap.gravity.patch import DECAY_M, PAD_YX, Patch, Symbol
 
 log = logging.getLogger(__name__)

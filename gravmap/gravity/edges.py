@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gravmap.errors import OptionError
 from gravmap.gravity.grid import extent
+from gravmap.lattice import KM_PER_DEGREE
 
-_KM_PER_DEG = 111.2
 _SIDES = ("west", "south", "east", "north")
 
 
@@ -158,7 +158,7 @@ def edge_note(
     if not blind:
         return None
     # Distances of a first node, of one degree and of two.
-    rim, one, two = residual_mgal * edge_share(_KM_PER_DEG * np.array([0.0, 1.0, 2.0]), height_m, globe=globe)
+    rim, one, two = residual_mgal * edge_share(KM_PER_DEGREE * np.array([0.0, 1.0, 2.0]), height_m, globe=globe)
     return (
         f"Nothing is known beyond the {', '.join(blind)} edge: expect errors of about {rim:.2g} mGal on the rim,"
         f" {one:.2g} mGal one degree in, {two:.2g} mGal two degrees in."
@@ -168,10 +168,10 @@ def edge_note(
 def _distances_km(lat_deg: ArrayLike, lon_deg: ArrayLike, known: Sequence[float]) -> list[NDArray[Any]]:
     """Kilometres to the end of the data on the west, south, east and north; arrays that broadcast to the grid."""
     lat, lon = np.asarray(lat_deg, dtype=np.float64)[:, None], np.asarray(lon_deg, dtype=np.float64)[None, :]
-    east_km = _KM_PER_DEG * np.cos(np.radians(lat))
+    east_km = KM_PER_DEGREE * np.cos(np.radians(lat))
     return [
         (lon - lon[0, 0] + known[0]) * east_km,
-        (lat - lat[0, 0] + known[1]) * _KM_PER_DEG,
+        (lat - lat[0, 0] + known[1]) * KM_PER_DEGREE,
         (lon[0, -1] - lon + known[2]) * east_km,
-        (lat[-1, 0] - lat + known[3]) * _KM_PER_DEG,
+        (lat[-1, 0] - lat + known[3]) * KM_PER_DEGREE,
     ]

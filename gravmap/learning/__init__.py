@@ -3,15 +3,14 @@
 Works on arrays and torch alone; no raster package is imported here.
 """
 
-from gravmap.learning.area import Area
-from gravmap.learning.checkpoint import ModelSpec, load_model, save_model
-from gravmap.learning.config import TrainConfig
-from gravmap.learning.evaluation import evaluate
-from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.mosaic import covering_windows, predict_logits
-from gravmap.learning.recipes import make_config
-from gravmap.learning.target import IGNORE, to_label, to_target
-from gravmap.learning.trainer import train
+from gravmap.learning.data.dataset import IGNORE, Area, to_label, to_target
+from gravmap.learning.evaluation.evaluation import evaluate
+from gravmap.learning.evaluation.metrics import confusion, scores
+from gravmap.learning.evaluation.mosaic import covering_windows, predict_logits
+from gravmap.learning.training.checkpoint import ModelSpec, load_model, save_model
+from gravmap.learning.training.config import TrainConfig
+from gravmap.learning.training.recipes import make_config
+from gravmap.learning.training.trainer import train
 
 __all__ = [
     "IGNORE",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.files import read_json
-from gravmap.learning.grounds import CRUSTS
-from gravmap.learning.hidden_scores import DIFFUSION, NETWORK, NULLS
+from gravmap.learning.data.splits import CRUSTS
+from gravmap.learning.evaluation.under_cover import DIFFUSION, NETWORK, NULLS
 
 FAR = "over 30 km"
 
@@ -37,7 +37,7 @@ def trust_words(under_cover: Mapping[str, Any]) -> str:
     Parameters
     ----------
     under_cover : mapping
-        As :func:`gravmap.learning.hidden_scores.hidden_scores` gives it; may be empty.
+        As :func:`gravmap.learning.evaluation.under_cover.hidden_scores` gives it; may be empty.
     """
     strata = under_cover.get("strata", {})
     if not strata.get("all", {}).get("nodes"):

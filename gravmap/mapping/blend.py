@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.learning.distance_temperature import DistanceTemperature
-from gravmap.learning.mosaic import normalise, window_cells, window_weight
+from gravmap.learning.calibration.by_distance import DistanceTemperature
+from gravmap.learning.evaluation.mosaic import normalise, window_cells, window_weight
 from gravmap.mapping.plan import Pass, Plan
 
 BLOCK_CELLS = 512

@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.source import UNREADABLE, gdal_name, in_degrees, shape_kinds, systems
+from gravmap.geology.vector import UNREADABLE, gdal_name, in_degrees, shape_kinds, systems
 from gravmap.regions import Region
 
 _HINT = "Give a GeoPackage, Shapefile or GeoJSON with the polygons to map."

@@ -17,11 +17,11 @@ from rasterio.transform import from_bounds
 from gravmap.errors import OptionError
 from gravmap.files import atomic_path, refuse_existing, sha256, write_json
 from gravmap.geology import LabelFile
-from gravmap.learning.attribution import STEPS, Attribution, integrated_gradients
-from gravmap.learning.checkpoint import ModelSpec
-from gravmap.learning.outcrop import is_context
-from gravmap.mapping.fit import check_labels, need_labels
-from gravmap.mapping.outcrop import lay_outcrop
+from gravmap.learning.data.outcrop_context import is_context
+from gravmap.learning.evaluation.attribution import STEPS, Attribution, integrated_gradients
+from gravmap.learning.training.checkpoint import ModelSpec
+from gravmap.mapping.compatibility import check_labels, need_labels
+from gravmap.mapping.outcrop_file import lay_outcrop
 from gravmap.mapping.page.figures import FieldPanel, draw
 from gravmap.mapping.plan import Plan
 from gravmap.mapping.predictor import Predictor
@@ -99,7 +99,7 @@ def explain(
     class_name : str, optional
         The class to explain; by default the one that most of the region is named.
     steps : int
-        See :func:`gravmap.learning.attribution.integrated_gradients`.
+        See :func:`gravmap.learning.evaluation.attribution.integrated_gradients`.
     overwrite : bool
         Replace files that exist.
     command : str

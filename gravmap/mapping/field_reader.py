@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.gravity import field_recipe, open_fields
-from gravmap.learning.outcrop import is_context
-from gravmap.mapping.outcrop import OutcropFile
+from gravmap.learning.data.outcrop_context import is_context
+from gravmap.mapping.outcrop_file import OutcropFile
 
 
 class FieldReader:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.files import sha256
-from gravmap.learning.distance_temperature import DistanceTemperature
+from gravmap.learning.calibration.by_distance import DistanceTemperature
 from gravmap.mapping.plan import Plan
 from gravmap.mapping.predictor import Predictor
 from gravmap.units import format_angle

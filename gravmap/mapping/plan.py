@@ -9,10 +9,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.learning.mosaic import covering_windows, window_cells
+from gravmap.learning.evaluation.mosaic import covering_windows, window_cells
 from gravmap.mapping.clip import Clip
 from gravmap.mapping.layers import BANDS
-from gravmap.mapping.raster import MapGrid
+from gravmap.mapping.map_grid import MapGrid
 from gravmap.regions import Region
 from gravmap.units import format_angle
 

@@ -15,26 +15,59 @@ import torch
 from numpy.typing import NDArray
 
 from gravmap import __version__
+from gravmap.errors import InputError, OptionError
 from gravmap.files import check_room, sha256
 from gravmap.geology import LabelFile
-from gravmap.learning.outcrop import DISTANCE, told_km
+from gravmap.learning.data.outcrop_context import DISTANCE, told_km
 from gravmap.mapping.assemble import Assembler
 from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
+from gravmap.mapping.compatibility import check_labels, need_labels
 from gravmap.mapping.files.writer import MapFiles, MapWriter, Summary
 from gravmap.mapping.finish import Origin, finish_map
-from gravmap.mapping.fit import check_labels, need_labels
-from gravmap.mapping.map_folder import check_folder
+from gravmap.mapping.inference import Work, make_passes, make_passes_together, out_of_memory
 from gravmap.mapping.options import Options, Verdicts, settings, tags
-from gravmap.mapping.outcrop import OutcropFile, lay_outcrop
+from gravmap.mapping.outcrop_file import OutcropFile, lay_outcrop
 from gravmap.mapping.plan import FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
-from gravmap.mapping.processes import make_passes_together, out_of_memory
-from gravmap.mapping.windows import Work, make_passes
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
-from gravmap.tiling.unfinished import Unfinished, unfinished_bytes, write_unfinished
+from gravmap.tiling.resumable_folder import Unfinished, unfinished_bytes, write_unfinished
 from gravmap.units import format_angle
+
+OURS = (
+    *("lithology", "probability", "uncertainty", "evidence", "map", "item", "provenance", "report"),
+    *("demo", "under_cover", "attribution"),
+)
+"""Files of a map's folder begin with one of these: a folder with others is not replaced."""
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that a map may not take the place of.
+
+    Raises
+    ------
+    InputError
+        It holds a map and may not be replaced, or files that gravmap did not make.
+    OptionError
+        It is no folder, or the one in which the command runs.
+    """
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise OptionError(f"{place} is a file, not a folder.", "Choose another --output.")
+    if folder.resolve() in (here := Path.cwd().resolve(), *here.parents):
+        raise OptionError(
+            f"The map's folder may not be {folder}, in which the command runs.", "Choose another --output."
+        )
+    entries = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+    if entries and not overwrite:
+        raise InputError(f"{folder} exists already.", "Add --overwrite to replace it.")
+    strange = [entry for entry in entries if entry.lstrip(".").split(".")[0] not in OURS]
+    if strange:
+        raise InputError(
+            f"{folder} holds what gravmap did not make: {', '.join(strange[:4])}.",
+            "A new map would take its place: move it away, or choose another --output.",
+        )
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ from torch import nn
 
 from gravmap.errors import DeviceError, OptionError
 from gravmap.geology import Legend
-from gravmap.learning.applicability import Reach, read_reach
-from gravmap.learning.calibration import Calibration, read_calibration
-from gravmap.learning.checkpoint import ModelSpec, load_model
-from gravmap.learning.distance_temperature import DistanceTemperature
+from gravmap.learning.calibration.applicability import Reach, read_reach
+from gravmap.learning.calibration.by_distance import DistanceTemperature
+from gravmap.learning.calibration.temperature import Calibration, read_calibration
+from gravmap.learning.training.checkpoint import ModelSpec, load_model
 from gravmap.mapping.clip import Clip
+from gravmap.mapping.compatibility import check_ensemble, check_fields, legend_of
 from gravmap.mapping.field_reader import FieldReader
-from gravmap.mapping.fit import check_ensemble, check_fields, legend_of
-from gravmap.mapping.outcrop import OutcropFile
+from gravmap.mapping.map_grid import map_grid
+from gravmap.mapping.outcrop_file import OutcropFile
 from gravmap.mapping.plan import FLIPS, Plan, lay_windows
-from gravmap.mapping.raster import map_grid
 from gravmap.network.cost import peak_bytes, seconds_per_pass
 from gravmap.regions import Region
 from gravmap.units import format_angle

@@ -6,8 +6,8 @@ registry.py.
 
 from gravmap.network.architecture import Architecture
 from gravmap.network.ggmnet import GGMNet
-from gravmap.network.peers import UNet, UNetArchitecture
 from gravmap.network.registry import MODELS, build, build_from_dict, describe, read_architecture
+from gravmap.network.unet import UNet, UNetArchitecture
 
 __all__ = [
     "MODELS",

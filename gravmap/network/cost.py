@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and the multiply-adds and the memory of one forward pass."""
+"""What a network costs: parameters, multiply-adds and memory of a forward pass, in all and part by part."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gravmap.network.architecture import Architecture
 from gravmap.network.deform import DeformConv3x3
+from gravmap.network.ggmnet import GGMNet
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -130,3 +133,73 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
             del self._storages[key]
         self.most = max(self.most, sum(size for _, size in self._storages.values()))
         return made
+
+
+HEADINGS = ("Part", "Cells", "Parameters", "GMAC")
+_PARTS = {
+    "encoder": "encoder",
+    "refine": "attention (ARM)",
+    "fuse": "fusion (FFM)",
+    "head": "head",
+    "classify": "classifier",
+}
+
+
+@dataclass(frozen=True)
+class PartCost:
+    """One row of the table.
+
+    Parameters
+    ----------
+    part : str
+        Its name.
+    cells : int or None
+        How many cells it has of its own; None for what is not made of cells.
+    parameters, macs : int
+        What it costs.
+    """
+
+    part: str
+    cells: int | None
+    parameters: int
+    macs: int
+
+
+def cost_by_part(
+    architecture: Architecture, in_channels: int = 1, classes: int = 10, size: int = 1024
+) -> list[PartCost]:
+    """Count parameters, and multiply-adds over one size x size image, part by part; the last row is the whole.
+
+    A cell that branches share counts for the first of them. Nothing is computed (see `count_macs`).
+    """
+    with torch.device("meta"):
+        network = GGMNet(architecture, in_channels, classes)
+    macs = macs_by_layer(network, in_channels, size)
+    rows = [_row(network, macs, "encoder", ["encoder"])]
+    for branch, (route, shared) in enumerate(zip(network.routes, network.shared, strict=True)):
+        end = 8 << architecture.scale(branch, architecture.depth - 1)
+        names = [f"cells.{number}" for number in route[shared:]]
+        part = f"branch to 1/{end}" + (f", from cell {shared} on" if shared else "")
+        rows.append(_row(network, macs, part, names, cells=len(names)))
+    rows += [_row(network, macs, part, [name]) for name, part in _PARTS.items() if name != "encoder"]
+    rows = [row for row in rows if row.parameters or row.cells is not None]
+    total = sum(row.cells or 0 for row in rows)
+    return [*rows, PartCost("all", total, sum(row.parameters for row in rows), sum(row.macs for row in rows))]
+
+
+def as_markdown(rows: Sequence[PartCost]) -> str:
+    """Write the table in Markdown: parameters in millions, multiply-adds in thousands of millions."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---:|---:|---:|"]
+    for row in rows:
+        cells = "" if row.cells is None else str(row.cells)
+        lines.append(f"| {row.part} | {cells} | {row.parameters / 1e6:.3f} M | {row.macs / 1e9:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _row(network: GGMNet, macs: dict[str, int], part: str, names: Sequence[str], cells: int | None = None) -> PartCost:
+    modules = dict(network.named_children()) | {f"cells.{i}": cell for i, cell in enumerate(network.cells)}
+    found = [modules[name] for name in names if modules.get(name) is not None]
+    counted = sum(
+        number for layer, number in macs.items() if any(layer == name or layer.startswith(f"{name}.") for name in names)
+    )
+    return PartCost(part, cells, sum(count_parameters(module) for module in found), counted)

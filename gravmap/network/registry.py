@@ -18,10 +18,10 @@ from gravmap.network.bisenet import BiSeNet, BiSeNetArchitecture
 from gravmap.network.ggmnet import GGMNet
 from gravmap.network.hrnet import HRNet, HRNetArchitecture
 from gravmap.network.outcrop_start import OutcropStart, OutcropStartArchitecture
-from gravmap.network.peers import UNet, UNetArchitecture
 from gravmap.network.presets import PRESETS
 from gravmap.network.residual_unet import ResidualUNet, ResidualUNetArchitecture
 from gravmap.network.smp import SmpArchitecture, SmpNetwork
+from gravmap.network.unet import UNet, UNetArchitecture
 
 _OTHERS: dict[str, Callable[[], Any]] = {
     "unet": UNetArchitecture,
@@ -55,7 +55,7 @@ def build(name: str = "ggmnet", *, in_channels: int = 1, classes: int = 10) -> n
     name : str
         One of `MODELS`, or ``smp:ARCH:ENCODER`` (``smp:unet:resnet34``) where segmentation-models-pytorch is installed.
     in_channels : int
-        Planes of the input (see `gravmap.learning.channels`).
+        Planes of the input (see `gravmap.learning.data.channels`).
     classes : int
         Classes to tell apart (the cover is not one).
 

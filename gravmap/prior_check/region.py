@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.geology import LabelFile, load_legend
-from gravmap.gravity.field_file import field_recipe, open_fields
+from gravmap.gravity.fields import field_recipe, open_fields
 from gravmap.gravity.grid import crop, spacing_deg
-from gravmap.learning.baselines import spacing_yx_km
-from gravmap.prior_check.diffusion_score import cut_score
+from gravmap.learning.evaluation.baselines import spacing_yx_km
+from gravmap.prior_check.quantities import cut_score
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
-from gravmap.synthetic.crust import SPACING_DEG
+from gravmap.synthetic.crust import LEGEND, SPACING_DEG
 from gravmap.synthetic.measured import Measuring
-from gravmap.synthetic.pool import LEGEND
 from gravmap.synthetic.statistics import field_statistics, map_statistics, outcrop_statistics
 from gravmap.workspace import require
 

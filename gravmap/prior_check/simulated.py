@@ -12,13 +12,12 @@ import numpy as np
 
 from gravmap.files import write_json
 from gravmap.gravity.patch import OPERATOR_VERSION
-from gravmap.learning.baselines import spacing_yx_km
-from gravmap.prior_check.diffusion_score import SCORE_VERSION, cut_score
+from gravmap.learning.evaluation.baselines import spacing_yx_km
+from gravmap.prior_check.quantities import SCORE_VERSION, cut_score
 from gravmap.progress import Progress, silent
 from gravmap.synthetic import Prior, draw_crust
-from gravmap.synthetic.at_once import all_of
 from gravmap.synthetic.measured import Measuring, measured_fields, surface_at
-from gravmap.synthetic.pool import CRUST_VERSION
+from gravmap.synthetic.pool import CRUST_VERSION, all_of
 from gravmap.synthetic.statistics import field_statistics, map_statistics, outcrop_statistics
 
 STATISTICS_VERSION = 2

@@ -9,7 +9,8 @@ import numpy as np
 
 from gravmap.files import read_json
 from gravmap.geology import open_labels
-from gravmap.learning.area import Area
+from gravmap.lattice import COVER, UNUSABLE
+from gravmap.learning.data.dataset import Area
 from gravmap.mapping.page.figures import ClassPanel, FieldPanel, classes_of_legend, draw
 from gravmap.mapping.page.words import bare_area, count, percent
 from gravmap.mapping.record.census import census
@@ -17,8 +18,6 @@ from gravmap.reproduce.page import Picture, Table
 from gravmap.tiling import load_arrays
 from gravmap.units import format_angle
 from gravmap.workspace import Workspace
-
-COVER, UNUSABLE = 0, 255
 
 
 def class_table(place: Workspace) -> Table:

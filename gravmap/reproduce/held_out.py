@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.learning.area import TEST, Area
-from gravmap.learning.channels import fields_read
-from gravmap.learning.checkpoint import load_model
-from gravmap.learning.comparison import Difference, block_numbers, paired_bootstrap
-from gravmap.learning.evaluation import node_logits, scoring_scale
-from gravmap.learning.null_models import NULL_MODELS, held_out, null_maps
-from gravmap.learning.target import to_label, to_target
+from gravmap.lattice import TEST
+from gravmap.learning.data.channels import fields_read
+from gravmap.learning.data.dataset import Area, to_label, to_target
+from gravmap.learning.evaluation.comparison import Difference, block_numbers, paired_bootstrap
+from gravmap.learning.evaluation.evaluation import node_logits, scoring_scale
+from gravmap.learning.evaluation.null_models import NULL_MODELS, held_out, null_maps
+from gravmap.learning.training.checkpoint import load_model
 from gravmap.progress import Progress, silent
 from gravmap.reproduce.outcome import Trained
 from gravmap.tiling import load_arrays
@@ -52,7 +52,7 @@ class HeldOutMaps:
         name : str
             Of `maps`.
         measure : str
-            Key of `gravmap.learning.comparison.MEASURES`.
+            Key of `gravmap.learning.evaluation.comparison.MEASURES`.
         seed : int
             Of the draws.
         """

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.files import read_json
-from gravmap.learning.area import Area
-from gravmap.learning.null_models import NULL_MODELS, left_out, null_scores
+from gravmap.learning.data.dataset import Area
+from gravmap.learning.evaluation.null_models import NULL_MODELS, left_out, null_scores
 from gravmap.mapping.page.facts import Protocol, protocols_of, read_run
 from gravmap.network import build_from_dict
 from gravmap.network.cost import count_parameters

@@ -11,8 +11,8 @@ import rasterio
 
 from gravmap.errors import InputError
 from gravmap.files import read_json, write_json, write_text
-from gravmap.learning.area import Area
-from gravmap.learning.null_models import left_out
+from gravmap.learning.data.dataset import Area
+from gravmap.learning.evaluation.null_models import left_out
 from gravmap.mapping.page.words import count, percent
 from gravmap.mapping.scoring.under_cover import ALL, FAR, score_under_cover
 from gravmap.progress import Progress, silent

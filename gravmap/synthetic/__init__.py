@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from gravmap.synthetic.crust import Crust, make_crust
-from gravmap.synthetic.drawn import draw_crust
+from gravmap.synthetic.crust import Crust, draw_crust, make_crust
+from gravmap.synthetic.files import write_crust
 from gravmap.synthetic.pool import crust_arrays, crust_pool
 from gravmap.synthetic.prior import PRIORS, Prior, load_prior
-from gravmap.synthetic.rocks import RockTable
-from gravmap.synthetic.setting import Setting
+from gravmap.synthetic.setting import RockTable, Setting
 
 __all__ = [
     "PRIORS",
@@ -20,4 +19,5 @@ __all__ = [
     "draw_crust",
     "load_prior",
     "make_crust",
+    "write_crust",
 ]

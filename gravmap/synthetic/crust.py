@@ -1,10 +1,9 @@
-"""Make a crust: from a seed to the gravity above it, the map on it and the truth below it."""
+"""Make a crust: from a prior or a seed to the gravity above it, the map on it and the truth below it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,16 @@ from numpy.typing import NDArray
 from scipy.ndimage import convolve1d
 
 from gravmap.errors import OptionError
-from gravmap.synthetic.bedrock import draw_bedrock, draw_belts, draw_uplift
-from gravmap.synthetic.cover import MAPPED_KM, draw_cover, draw_moho
-from gravmap.synthetic.geometry import EARTH_RADIUS_KM, Dice, FloatArray, random_field, strike_plane
+from gravmap.lattice import EARTH_RADIUS_KM
+from gravmap.synthetic.bedrock import MAPPED_KM, draw_bedrock, draw_belts, draw_cover, draw_moho, draw_uplift
+from gravmap.synthetic.geometry import Dice, FloatArray, random_field, strike_plane
 from gravmap.synthetic.layers import Layer, fade_window, low_pass, plane_gravity, sphere_gravity
-from gravmap.synthetic.prior import load_prior
+from gravmap.synthetic.prior import Prior, load_prior
 from gravmap.synthetic.setting import Setting
 from gravmap.synthetic.stack import Stack, build_stack, moho_layers
 
 SPACING_DEG = 1 / 30
+LEGEND = "crust"
 # Cells of real geology around the wanted ones, thrown away at the end.
 MARGIN_CELLS = 36
 # Taller regions (degrees, the margin not counted) leave the plane: one cos(latitude) would be off by over 10 %.
@@ -83,12 +83,6 @@ class Crust:
     components: dict[str, NDArray[np.float32]] | None
     seed: int
     parameters: dict[str, Any]
-
-    def write(self, folder: Path | str) -> dict[str, Path]:
-        """Write gravity.nc, map.gpkg, truth.tif and crust.json into `folder`; see `gravmap.synthetic.files`."""
-        from gravmap.synthetic.files import write_crust
-
-        return write_crust(self, Path(folder))
 
 
 def make_crust(
@@ -308,3 +302,59 @@ def _check_positive(**values: float) -> None:
     for name, value in values.items():
         if not (np.isfinite(value) and value > 0):
             raise OptionError(f"{name} is {value:g}, which is not above 0.", "Give a positive number.")
+
+
+_WEST_DEG = 82.0  # any longitude would do
+
+
+def draw_crust(
+    prior: Prior,
+    seed: int,
+    shape: tuple[int, int] = (240, 360),
+    *,
+    sub: int = 1,
+    collar: int = MARGIN_CELLS,
+    components: bool = False,
+) -> Crust:
+    """Draw one crust from a prior: first its numbers, then its rocks.
+
+    Parameters
+    ----------
+    prior : Prior
+        See `load_prior`.
+    seed : int
+        From 0 up; decides both.
+    shape : (int, int)
+        Rows and columns of cells of 2 arc-minutes.
+    sub : int
+        As in `make_crust`. Training crusts are built straight on their cells, four times faster.
+    collar : int
+        As in `make_crust`; the whole margin, so that residuals know what lies around the region.
+    components : bool
+        As in `make_crust`.
+
+    Returns
+    -------
+    Crust
+        At the drawn latitude; its longitude means nothing.
+
+    Raises
+    ------
+    OptionError
+        As `make_crust`.
+    """
+    if seed < 0:
+        raise OptionError(f"The seed {seed} is negative.", "Any whole number from 0 up will do.")
+    setting = prior.draw(seed)
+    south = round(setting.latitude_deg - shape[0] * SPACING_DEG / 2, 6)
+    crust = make_crust(
+        seed,
+        shape,
+        (_WEST_DEG, south),
+        sub=sub,
+        setting=setting,
+        collar=collar,
+        components=components,
+    )
+    drawn = {"prior": {"name": prior.name, "sha256": prior.sha256}, **crust.parameters}
+    return replace(crust, parameters=drawn)

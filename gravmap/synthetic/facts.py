@@ -9,9 +9,9 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from gravmap.geology import load_legend
-from gravmap.synthetic.crust import Crust
-from gravmap.synthetic.geometry import EARTH_RADIUS_KM
-from gravmap.synthetic.pool import LEGEND, crust_arrays
+from gravmap.lattice import EARTH_RADIUS_KM
+from gravmap.synthetic.crust import LEGEND, Crust
+from gravmap.synthetic.pool import crust_arrays
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ keeps to herself.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -20,23 +20,20 @@ from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import atomic_path, write_json
 from gravmap.geology import Legend, load_legend, write_index_raster
-from gravmap.synthetic.pool import LEGEND
-
-if TYPE_CHECKING:
-    from gravmap.synthetic.crust import Crust
+from gravmap.synthetic.crust import LEGEND, Crust
 
 FILES = {"gravity": "gravity.nc", "map": "map.gpkg", "truth": "truth.tif", "parameters": "crust.json"}
 """What is written, and what it is called."""
 
 
-def write_crust(crust: Crust, folder: Path) -> dict[str, Path]:
+def write_crust(crust: Crust, folder: Path | str) -> dict[str, Path]:
     """Write a crust's files into a folder, each whole or not at all; existing ones are replaced.
 
     Parameters
     ----------
     crust : Crust
         What `make_crust` gave.
-    folder : Path
+    folder : Path or str
         Made when missing.
 
     Returns
@@ -47,6 +44,7 @@ def write_crust(crust: Crust, folder: Path) -> dict[str, Path]:
         and ``parameters`` (crust.json).
     """
     legend = load_legend(LEGEND)
+    folder = Path(folder)
     paths = {name: folder / file for name, file in FILES.items()}
     made_from: dict[str, Any] = {"seed": crust.seed, **crust.parameters}
     with atomic_path(paths["gravity"]) as temporary:

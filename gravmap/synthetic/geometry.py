@@ -17,7 +17,6 @@ from gravmap.synthetic.setting import Setting
 
 FloatArray = NDArray[np.float64]
 
-EARTH_RADIUS_KM = 6371.0
 
 _LEAST_FAULT_SHIFT_KM = 15.0
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from gravmap.gravity.fields import residual_fields
+from gravmap.lattice import KM_PER_DEGREE
 from gravmap.regions import Region
 from gravmap.synthetic.crust import SPACING_DEG, Crust
 from gravmap.units import format_length
 
-KM_PER_DEGREE = np.pi / 180 * 6371.0
 _SAME = 1.02  # spacings that differ by less are one
 _FINEST_THINNED_DEG = 5 / 60
 _LEVEL_PER_SPACING = 0.25

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gravmap.synthetic.bedrock import ACID, MESOZOIC, PERMIAN, Bedrock, Belts
 from gravmap.synthetic.geometry import FloatArray, StrikePlane
 from gravmap.synthetic.layers import Layer
-from gravmap.synthetic.rocks import CLASSES, RockTable
+from gravmap.synthetic.setting import CLASSES, RockTable
 
 UNITS = ("cover", "Mesozoic", "Permian", "pluton", "belt", "basement")
 # Thin layers near the top, where a depth matters most; km.

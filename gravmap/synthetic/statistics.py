@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+from gravmap.lattice import UNUSABLE
+
 BANDS_KM = ((400, 100), (100, 40), (40, 20))
 """Wavelengths, longest and shortest, between which a slope of the power is taken."""
 
@@ -24,7 +26,6 @@ LEAST_OF_EACH = 0.05
 
 _RINGS = 8
 _NORMAL = 1.4826  # median absolute deviation to standard deviation, of a normal distribution
-_UNUSABLE = 255
 
 
 def field_statistics(
@@ -86,7 +87,7 @@ def outcrop_statistics(fields: Mapping[str, NDArray[np.floating]], labels: NDArr
     found: dict[str, float] = {}
     for name, values in fields.items():
         known = np.isfinite(values)
-        outcrop, cover = known & (labels > 0) & (labels != _UNUSABLE), known & (labels == 0)
+        outcrop, cover = known & (labels > 0) & (labels != UNUSABLE), known & (labels == 0)
         if name.startswith("residual_") and min(outcrop.mean(), cover.mean()) >= LEAST_OF_EACH:
             found[f"{name}_outcrop"] = float(
                 values[outcrop].mean(dtype=np.float64) - values[cover].mean(dtype=np.float64)
@@ -154,7 +155,7 @@ def map_statistics(labels: NDArray[np.uint8], spacing_yx_km: tuple[float, float]
         nearest outcrop under cover, km, where there are both; ``share_1`` ... ``share_K``: percent of the outcrop.
         Nothing of a map of which less than three quarters are usable.
     """
-    usable = labels != _UNUSABLE
+    usable = labels != UNUSABLE
     if usable.mean() < LEAST_KNOWN:
         return {}
     cover, outcrop = labels == 0, usable & (labels > 0)

@@ -3,16 +3,14 @@
 from gravmap.tiling.blocks import BlockSplit, split_blocks
 from gravmap.tiling.export import export_tiles
 from gravmap.tiling.field_grid import FieldGrid, fields_region, read_field_grid
-from gravmap.tiling.handover import load_arrays, pack, read_index
-from gravmap.tiling.index_splits import add_split
 from gravmap.tiling.leak import LEAK_LIMIT, FoldLeak, LeakReport, leak_report
 from gravmap.tiling.random_split import RandomSplit, split_random
 from gravmap.tiling.splits import Split, split
 from gravmap.tiling.strict_split import StrictSplit, split_strict
-from gravmap.tiling.tile_index import verify_tiles
-from gravmap.tiling.tile_plan import TilePlan, plan_tiles
+from gravmap.tiling.tile_files import verify_tiles
 from gravmap.tiling.tile_reader import TileReader, open_tiles
-from gravmap.tiling.tileset import make_tiles
+from gravmap.tiling.tileset import TilePlan, add_split, make_tiles, plan_tiles
+from gravmap.tiling.training_arrays import load_arrays, pack, read_index
 from gravmap.tiling.windows import Scale, plan_scales, windows
 
 __all__ = [

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
 from gravmap.files import atomic_folder, read_json, refuse_existing
-from gravmap.geology.legend import COVER, UNUSABLE
+from gravmap.lattice import COVER, UNUSABLE
 from gravmap.progress import Progress, silent
-from gravmap.tiling.unfinished import refuse_unfinished
+from gravmap.tiling.resumable_folder import refuse_unfinished
 
 LAYOUTS = ("esri", "torchgeo")
 

@@ -1,10 +1,4 @@
-"""The leak report: how much of the held-out ground a training run sees, measured on the roles it is handed.
-
-Nothing here knows how a split was made. The roles of cells and windows are taken as they go to training; a cell's
-label is seen when its role is "train" and any part of it lies in a training window, and it is held out when its own
-role, or that of a window over its centre, is "tune" or "test". Ground is measured in km² on the ellipsoid, each
-piece once.
-"""
+"""The leak report: how much of the held-out area a training run sees, measured on the roles it is given."""
 
 from __future__ import annotations
 
@@ -18,16 +12,96 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.geology import Labels
-from gravmap.geology.legend import COVER, UNUSABLE
-from gravmap.tiling.nearest_pair import nearest_pair_km
+from gravmap.lattice import BUFFER, COVER, EQUATORIAL_RADIUS_KM, FLATTENING, TEST, TRAIN, TUNE, UNUSABLE
 from gravmap.tiling.patches import Patches, cut_patches, painted, stretch
-from gravmap.tiling.roles import IGNORED, TEST, TRAIN, TUNE
-from gravmap.tiling.splits import ASSIGNMENTS, Split
+from gravmap.tiling.splits import Split, split_settings
+from gravmap.tiling.training_arrays import open_split
+
+_FIRST_TRIES = 2000
+
+
+def nearest_pair_km(
+    one: NDArray[np.bool_], other: NDArray[np.bool_], bounds_wsen: tuple[float, float, float, float]
+) -> float | None:
+    """Length of the shortest geodesic from the centre of a cell of one set to that of a cell of the other.
+
+    Only cells at the rim of their set can be nearest. They are compared by the straight line through the
+    ellipsoid, and the geodesic of the nearest pair is given.
+
+    Parameters
+    ----------
+    one, other : ndarray, shape (rows, columns), bool
+        North-up rasters of the same extent.
+    bounds_wsen : tuple of float
+        Their outer edges, degrees.
+
+    Returns
+    -------
+    float or None
+        km on WGS 84; 0 when the sets share a cell, None when one is empty.
+    """
+    if (one & other).any():
+        return 0.0
+    first, second = _rim(one), _rim(other)
+    if not len(first) or not len(second):
+        return None
+    if len(first) < len(second):
+        first, second = second, first
+    from pyproj import Geod
+    from scipy.spatial import KDTree
+
+    there, here = _degrees(first, one.shape, bounds_wsen), _degrees(second, one.shape, bounds_wsen)
+    tree = KDTree(_points_km(there))
+    asked = _points_km(here)
+    # A first guess bounds the search for all others, most of which are far away.
+    some = np.linspace(0, len(asked) - 1, min(_FIRST_TRIES, len(asked))).astype(np.intp)
+    bound = float(tree.query(asked[some])[0].min())
+    away, index = tree.query(asked, distance_upper_bound=bound * (1 + 1e-9) + 1e-9)
+    nearest = int(np.argmin(away))
+    ends = here[nearest], there[index[nearest]]
+    _, _, metres = Geod(ellps="WGS84").inv(ends[0][1], ends[0][0], ends[1][1], ends[1][0])
+    return float(metres) / 1000
+
+
+def _rim(cells: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Rows and columns (n, 2) of the cells that have a side outside their set, or at the raster's edge."""
+    inner = cells.copy()
+    inner[1:] &= cells[:-1]
+    inner[:-1] &= cells[1:]
+    inner[:, 1:] &= cells[:, :-1]
+    inner[:, :-1] &= cells[:, 1:]
+    inner[[0, -1]] = False
+    inner[:, [0, -1]] = False
+    return np.argwhere(cells & ~inner)
+
+
+def _degrees(
+    cells: NDArray[np.intp], shape: tuple[int, ...], bounds_wsen: tuple[float, float, float, float]
+) -> NDArray[np.float64]:
+    """Latitude and longitude (n, 2) of cell centres."""
+    west, south, east, north = bounds_wsen
+    steps = np.array([(south - north) / shape[0], (east - west) / shape[1]])
+    return np.asarray((north, west) + (cells + 0.5) * steps)
+
+
+def _points_km(lat_lon: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points of the ellipsoid in space (n, 3), km."""
+    lat, lon = np.radians(lat_lon).T
+    e2 = FLATTENING * (2 - FLATTENING)
+    radius = EQUATORIAL_RADIUS_KM / np.sqrt(1 - e2 * np.sin(lat) ** 2)
+    return np.column_stack(
+        [
+            radius * np.cos(lat) * np.cos(lon),
+            radius * np.cos(lat) * np.sin(lon),
+            (1 - e2) * radius * np.sin(lat),
+        ]
+    )
+
 
 LEAK_LIMIT = 0.001
 """Above this share of the held-out bedrock, `gravmap train` refuses a fold unless told to allow it."""
 
-ROLES = {"train": TRAIN, "tune": TUNE, "test": TEST, "unused": IGNORED}
+ROLES = {"train": TRAIN, "tune": TUNE, "test": TEST, "unused": BUFFER}
 
 
 @dataclass(frozen=True)
@@ -139,12 +213,16 @@ def leak_report(source: Path | Mapping[str, Any], split: str | None = None, *, d
         No tile set there, no such split, or its sources have changed.
     """
     if not isinstance(source, Mapping):
-        from gravmap.tiling.handover import open_split  # here: making a tile set measures its splits, too
-
         stored, held, raster, boxes = open_split(Path(source), split or "blocks")
         classes = [entry.name for entry in raster.legend.bedrock]
         return report_split(
-            held, raster.values, raster.bounds_wsen, boxes, classes, described=brief(stored), distances=distances
+            held,
+            raster.values,
+            raster.bounds_wsen,
+            boxes,
+            classes,
+            described=split_settings(stored),
+            distances=distances,
         )
     told = dict(source["meta"].get("split", {}))
     classes = [str(entry["name"]) for entry in source["meta"]["classes"]]
@@ -176,12 +254,7 @@ def report_split(
     roles = [split.roles(fold, labels.shape, bounds_wsen) for fold in range(split.folds)]
     window_roles = [split.window_roles(fold, boxes_wsen) for fold in range(split.folds)]
     folds = measure(labels, bounds_wsen, boxes_wsen, roles, window_roles, len(classes), distances=distances)
-    return LeakReport(split.name, split.kind, described or brief(split.to_dict()), classes, folds)
-
-
-def brief(stored: dict[str, Any]) -> dict[str, Any]:
-    """What an index says of a split, without the long list of which block or window belongs where."""
-    return {key: value for key, value in stored.items() if key not in ASSIGNMENTS}
+    return LeakReport(split.name, split.kind, described or split_settings(split.to_dict()), classes, folds)
 
 
 def measure(
@@ -252,7 +325,7 @@ def _measure_fold(
         rock = (labels > COVER) & (labels < UNUSABLE)
         distance = nearest_pair_km(seen_cells & rock, held_cells & rock, patches.bounds_wsen)
     sides = [f"{side:g}deg" for side in np.round(boxes_wsen[:, 3] - boxes_wsen[:, 1], 6)]
-    used = np.where((window_role == TRAIN) & ~learns, IGNORED, window_role)
+    used = np.where((window_role == TRAIN) & ~learns, BUFFER, window_role)
     names = sorted(set(sides), key=lambda side: float(side[:-3]))
     return FoldLeak(
         fold=number,

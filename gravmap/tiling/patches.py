@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.geology.areas import row_cell_areas_km2
-from gravmap.geology.legend import COVER, UNUSABLE
-from gravmap.tiling.resample import SNAP_CELLS
+from gravmap.lattice import COVER, SNAP_CELLS, UNUSABLE
 
 _ROWS_AT_ONCE = 128
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
-from gravmap.tiling.roles import IGNORED, TEST, TRAIN, TUNE
+from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE
 
 RANDOM_SHARE = 0.15
 # Windows with less bedrock than this are set apart, as the paper's 61 of 536 were.
@@ -147,7 +147,7 @@ def split_random(
             "Make more windows (--window, --stride), bring a map with more bedrock, or take --split blocks.",
         )
     order = np.random.default_rng(seed).permutation(effective)
-    roles = np.full((folds, len(outcrop_share)), IGNORED, dtype=np.uint8)
+    roles = np.full((folds, len(outcrop_share)), BUFFER, dtype=np.uint8)
     for fold in range(folds):
         taken = order[(fold * held_out + np.arange(held_out)) % len(order)]
         roles[fold, effective] = TRAIN

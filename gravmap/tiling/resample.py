@@ -7,12 +7,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.geology.legend import UNUSABLE
+from gravmap.lattice import SNAP_CELLS, UNUSABLE
 from gravmap.regions import Region
-
-# A point on the line between two cells belongs to the one further south or east; so much short of it counts as
-# on it, or rounding would decide differently from tile to tile.
-SNAP_CELLS = 1e-6
 
 
 def pixel_centres(window: Region, size_px: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

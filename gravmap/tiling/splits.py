@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
-from gravmap.geology.legend import COVER, UNUSABLE
+from gravmap.lattice import COVER, UNUSABLE
 from gravmap.regions import Region
 from gravmap.tiling.blocks import BUFFER_DEG, FOLDS, BlockSplit, split_blocks
-from gravmap.tiling.census import count_classes
+from gravmap.tiling.label_statistics import count_classes
 from gravmap.tiling.random_split import RandomSplit, split_random
 from gravmap.tiling.strict_split import StrictSplit, split_strict
 
@@ -153,6 +153,11 @@ def check_name(name: str) -> None:
     """Refuse a name that could not be part of a file's name and of a column's."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", name):
         raise OptionError(f"{name!r} is no name for a split.", "Use up to 40 letters, digits, -, _ and dots.")
+
+
+def split_settings(stored: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a stored split, without the long lists of which block or window belongs where."""
+    return {key: value for key, value in stored.items() if key not in ASSIGNMENTS}
 
 
 def read_split(stored: dict[str, Any]) -> Split:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import COVER, UNUSABLE
+from gravmap.lattice import BUFFER, COVER, TEST, TRAIN, TUNE, UNUSABLE
 from gravmap.regions import Region
 from gravmap.tiling.blocks import (
     BUFFER_DEG,
@@ -26,8 +26,7 @@ from gravmap.tiling.blocks import (
     may_halve,
     smaller_note,
 )
-from gravmap.tiling.census import count_classes
-from gravmap.tiling.roles import IGNORED, TEST, TRAIN, TUNE
+from gravmap.tiling.label_statistics import count_classes
 from gravmap.units import format_angle
 
 STRICT_BLOCK_DEG = 5.0
@@ -73,7 +72,7 @@ class StrictSplit(BlockSplit):
         """The role of every window, shape (n,): 0 train where it keeps off every held-out block, else 3."""
         held = self.block_roles(fold).ravel() != TRAIN
         meets = touching(boxes_wsen, self.region, self.fold_of.shape, self.buffer_deg)[:, held].any(axis=1)
-        return np.where(meets, np.uint8(IGNORED), np.uint8(TRAIN))
+        return np.where(meets, np.uint8(BUFFER), np.uint8(TRAIN))
 
     def columns(self, boxes_wsen: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
         """What ``index.parquet`` says of the windows: their role in each fold."""

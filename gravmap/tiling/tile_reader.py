@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import UNUSABLE
+from gravmap.lattice import UNUSABLE
 from gravmap.progress import Progress, silent
-from gravmap.tiling.handover import read_index
-from gravmap.tiling.tile_files import KINDS
-from gravmap.tiling.tile_index import tile_checksums
+from gravmap.tiling.tile_files import KINDS, tile_checksums
+from gravmap.tiling.training_arrays import read_index
 
 Window = tuple[float, float, float, float]
 

@@ -1,4 +1,4 @@
-"""The tile set: windows over a region, their index, their splits, and their GeoTIFF tiles."""
+"""The tile set: windows over a region, their index, splits (also added later) and GeoTIFF tiles."""
 
 from __future__ import annotations
 
@@ -8,32 +8,107 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 
 from gravmap import __version__
-from gravmap.errors import GravmapError, InputError
-from gravmap.files import atomic_folder, check_room, refuse_existing, sha256, write_json
+from gravmap.errors import GravmapError, InputError, OptionError
+from gravmap.files import atomic_folder, atomic_path, check_room, refuse_existing, sha256, write_json
 from gravmap.geology import Labels, open_labels
 from gravmap.geology.class_table import auxiliary_xml, rows_of
-from gravmap.geology.legend import COVER, UNUSABLE
+from gravmap.geology.legend_file import legend_to_toml
+from gravmap.lattice import COVER, UNUSABLE
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.tiling.blocks import BUFFER_DEG, FOLDS
-from gravmap.tiling.bodies import SMALL_KM2, small_bodies
-from gravmap.tiling.census import count_classes
 from gravmap.tiling.field_grid import FieldGrid, read_field_grid
+from gravmap.tiling.label_statistics import SMALL_KM2, count_classes, small_bodies
 from gravmap.tiling.leak import describe_split
 from gravmap.tiling.random_split import EFFECTIVE_OUTCROP
-from gravmap.tiling.splits import check_kinds, draw_splits, outcrop_shares
-from gravmap.tiling.tile_files import FIELD_STEP_MGAL, KINDS, Tile, cut_tile
-from gravmap.tiling.tile_index import FORMAT, index_table
-from gravmap.tiling.tile_plan import SIZE_PX, TilePlan, plan_tiles
-from gravmap.tiling.unfinished import Unfinished, unfinished_bytes, write_unfinished
+from gravmap.tiling.resumable_folder import Unfinished, unfinished_bytes, write_unfinished
+from gravmap.tiling.splits import check_kinds, check_name, draw_splits, outcrop_shares, split
+from gravmap.tiling.tile_files import FIELD_STEP_MGAL, FORMAT, KINDS, Tile, cut_tile, index_table
+from gravmap.tiling.training_arrays import open_windows, read_index
+from gravmap.tiling.windows import Scale, plan_scales, windows
+
+SIZE_PX = 2048
+# Measured (benchmarks/tiles.py) on a residual of 2 arc-minutes with 6 mGal: bytes per pixel of a field tile grow with
+# the nodes per pixel to this power; the rest are labels, mask and headers of a tile; time is that of one core.
+_BYTES_PER_PIXEL, _POWER, _MOST_BYTES_PER_PIXEL, _BYTES_PER_TILE = 5.2, 0.65, 3.0, 60_000
+_SECONDS_PER_PIXEL = 0.15 / 2048**2
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """What a tile set will be, before anything is written.
+
+    Attributes
+    ----------
+    region : Region
+        What the windows cover: the region of the fields.
+    scales : tuple of Scale
+        Sizes, strides and counts.
+    notes : tuple of str
+        What does not fit and was changed.
+    size_px : int
+        Pixels a side of a tile.
+    disk_bytes : int
+        Disk the tiles take, roughly and rather too much.
+    seconds : float
+        Time to write them, roughly, with two workers.
+    """
+
+    region: Region
+    scales: tuple[Scale, ...]
+    notes: tuple[str, ...]
+    size_px: int
+    disk_bytes: int
+    seconds: float
+
+    @property
+    def count(self) -> int:
+        """Number of windows."""
+        return sum(scale.rows * scale.columns for scale in self.scales)
+
+    def tiles(self) -> list[Tile]:
+        """Every window with its place: scale by scale, row by row from the north."""
+        return [
+            Tile(scale, number // scale.columns, number % scale.columns, window)
+            for scale in self.scales
+            for number, window in enumerate(windows(self.region, scale.size_deg, scale.stride_deg))
+        ]
+
+
+def plan_tiles(
+    fields: Path, sizes_deg: Sequence[float] = (), strides_deg: Sequence[float] = (), size_px: int = SIZE_PX
+) -> TilePlan:
+    """What :func:`gravmap.tiling.make_tiles` would make of a field file.
+
+    Raises
+    ------
+    OptionError
+        Sizes and strides do not go together, or the tiles have no size.
+    InputError
+        The fields are missing or not ours.
+    """
+    if not 16 <= size_px <= 16384:
+        raise OptionError(f"Tiles of {size_px} pixels a side are not supported.", "Choose 16 to 16384.")
+    grid = read_field_grid(fields)
+    region = grid.region
+    scales, notes = plan_scales(region, sizes_deg, strides_deg)
+    nodes_per_deg = (grid.values.shape[2] - 1) / (grid.nodes_wsen[2] - grid.nodes_wsen[0])
+    disk_bytes, pixels = 0.0, 0
+    for scale in scales:
+        count, rough = scale.rows * scale.columns, scale.size_deg * nodes_per_deg / size_px
+        each = min(_BYTES_PER_PIXEL * rough**_POWER, _MOST_BYTES_PER_PIXEL) * size_px**2 + _BYTES_PER_TILE
+        disk_bytes, pixels = disk_bytes + count * each, pixels + count * size_px**2
+    return TilePlan(region, tuple(scales), tuple(notes), size_px, int(disk_bytes), pixels * _SECONDS_PER_PIXEL / 2)
+
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +225,7 @@ def make_tiles(
             for name, path in (("fields", fields), ("labels", labels))
         },
         "field_sources": grid.sources,
-        "legend_toml": raster.legend.text(),
+        "legend_toml": legend_to_toml(raster.legend),
     }
     for note in index["notes"]:
         log.warning(note)
@@ -221,7 +296,7 @@ def _recipe(fields: Path, labels: Path, plan: TilePlan, grid: FieldGrid, raster:
     return {
         "made_by": f"gravmap {__version__}, GDAL {rasterio.__gdal_version__}",
         "sources": {"fields": sha256(fields), "labels": sha256(labels)},
-        "legend": hashlib.sha256(raster.legend.text().encode()).hexdigest(),
+        "legend": hashlib.sha256(legend_to_toml(raster.legend).encode()).hexdigest(),
         "channel": grid.channels[0],
         "field_step_mgal": FIELD_STEP_MGAL,
         "small_km2": SMALL_KM2,
@@ -259,3 +334,84 @@ def _check_overlap(region: Region, raster: Labels, fields: Path, labels: Path) -
         )
     if not covered.contains(region, 0.5 * raster.resolution_deg):
         log.warning("The labels cover %s of the region %s; the rest counts as not usable.", common, region)
+
+
+def add_split(
+    folder: Path,
+    kind: str,
+    *,
+    name: str | None = None,
+    folds: int = FOLDS,
+    block_deg: float | None = None,
+    buffer_deg: float = BUFFER_DEG,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Draw one more split for a tile set; its tiles and its other splits stay as they are.
+
+    Parameters
+    ----------
+    folder : Path
+        The tile set.
+    kind, folds, block_deg, buffer_deg, seed
+        As in :func:`gravmap.tiling.split`.
+    name : str, optional
+        What to call it; default its kind.
+    overwrite : bool
+        Replace the split of that name.
+
+    Returns
+    -------
+    dict
+        What ``index.json`` now says of it.
+    tuple of str
+        What was changed while it was drawn, in plain words.
+
+    Raises
+    ------
+    OptionError
+        No such kind, no fit name, or options that make no split.
+    InputError
+        No tile set, labels changed since it was made, a split of that name, or too little bedrock.
+    """
+    folder, name = Path(folder), name or kind
+    check_name(name)
+    index = read_index(folder)
+    others = [stored for stored in index["splits"] if stored["name"] != name]
+    if len(others) < len(index["splits"]) and not overwrite:
+        raise InputError(
+            f"The tile set {folder} holds a split {name!r} already.",
+            "Add --overwrite to replace it, or --name to keep both.",
+        )
+    raster, boxes = open_windows(folder, index)
+    drawn = split(
+        raster.values,
+        raster.bounds_wsen,
+        boxes,
+        kind,
+        region=Region(*index["region_wsen"]),
+        folds=folds,
+        block_deg=block_deg,
+        buffer_deg=buffer_deg,
+        seed=seed,
+        name=name,
+    )
+    described = describe_split(drawn, raster, boxes)
+    # The table first: columns of a split that index.json does not name do no harm.
+    _write_columns(folder / "index.parquet", name, drawn.columns(boxes))
+    write_json(folder / "index.json", {**index, "splits": [*others, described]})
+    return described, drawn.notes
+
+
+def _write_columns(path: Path, name: str, columns: dict[str, NDArray[Any]]) -> None:
+    """Put a split's columns into the table of windows, in the place of those that it had."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    table = parquet.read_table(path)
+    own = [held for held in table.column_names if held == f"{name}_fold" or held.startswith(f"{name}_role_fold")]
+    table = table.drop_columns(own)
+    for column, values in columns.items():
+        table = table.append_column(column, arrow.array(values))
+    with atomic_path(path) as temporary:
+        parquet.write_table(table, temporary)

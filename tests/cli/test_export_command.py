@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 import gravmap_cli
-from gravmap.learning.checkpoint import ModelSpec, save_model
+from gravmap.learning.training.checkpoint import ModelSpec, save_model
 from gravmap.network import GGMNet
 from gravmap.network.presets import cycle
 

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 import gravmap_cli
 from gravmap.errors import InputError
 from gravmap.learning import load_model
-from gravmap.learning.calibration import read_calibration
-from gravmap.learning.outcrop import measured_names
+from gravmap.learning.calibration.temperature import read_calibration
+from gravmap.learning.data.outcrop_context import measured_names
 from gravmap.prior_check import check
-from gravmap.synthetic import make_crust
+from gravmap.synthetic import make_crust, write_crust
 from gravmap.workspace import SHIPPED, Workspace, shipped_model
 
 
@@ -26,7 +26,7 @@ def call(place, *args):
 def place(tmp_path_factory):
     """A workspace after fetch, residual and rasterize, on a small crust that no network was taught on."""
     root = tmp_path_factory.mktemp("shipped")
-    files = make_crust(5, (60, 75), sub=1).write(root / "raw")
+    files = write_crust(make_crust(5, (60, 75), sub=1), root / "raw")
     assert (
         call(root, "residual", str(files["gravity"]), "--height", "10km", "--bbox", "82", "43", "84.5", "45").exit_code
         == 0

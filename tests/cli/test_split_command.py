@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from matplotlib.image import imread
 
 from gravmap.geology import load_legend, write_index_raster
+from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import write_fields
 from gravmap.tiling import load_arrays
 from gravmap_cli import gravmap
@@ -29,7 +30,7 @@ def workspace(tmp_path_factory):
     write_fields(xr.Dataset({"bouguer": field, "residual_10km": field}, attrs=attrs), root / "data" / "fields.nc")
     classes = np.random.default_rng(1).integers(0, 4, (10, 16)).repeat(5, 0).repeat(5, 1).astype(np.uint8)
     write_index_raster(root / "data" / "labels.tif", classes, (80, 43, 88, 48), load_legend("bedrock10"))
-    load_legend("bedrock10").write(root / "data" / "labels.legend.toml")
+    write_legend(load_legend("bedrock10"), root / "data" / "labels.legend.toml")
     assert call(root, "tile", "--index-only").exit_code == 0
     return root
 

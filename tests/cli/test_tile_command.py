@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from shapely.geometry import box
 
 from gravmap.geology import load_legend, open_labels, write_index_raster
+from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import write_fields
 from gravmap.tiling import load_arrays
 from gravmap_cli import gravmap
@@ -28,7 +29,7 @@ def workspace(tmp_path):
     write_fields(xr.Dataset({"bouguer": field, "residual_10km": field}, attrs=attrs), tmp_path / "data" / "fields.nc")
     classes = np.random.default_rng(1).integers(0, 11, (10, 16)).repeat(5, 0).repeat(5, 1).astype(np.uint8)
     write_index_raster(tmp_path / "data" / "labels.tif", classes, (80, 43, 88, 48), load_legend("bedrock10"))
-    load_legend("bedrock10").write(tmp_path / "data" / "labels.legend.toml")
+    write_legend(load_legend("bedrock10"), tmp_path / "data" / "labels.legend.toml")
     return tmp_path
 
 
@@ -97,7 +98,7 @@ def test_windows_with_little_bedrock_are_named(workspace):
 
 
 def test_a_stopped_run_is_gone_on_with(workspace, monkeypatch):
-    from gravmap.tiling.unfinished import Unfinished
+    from gravmap.tiling.resumable_folder import Unfinished
 
     finish, noted = Unfinished.finish, []
 

@@ -11,8 +11,7 @@ from shapely.geometry import LineString, MultiLineString, Point, Polygon, box
 
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import sha256
-from gravmap.geology.fault_field import FAULT_DISTANCE, add_fault_distance
-from gravmap.geology.faults import fault_distance_km, joined, read_faults
+from gravmap.geology.faults import FAULT_DISTANCE, add_fault_distance, fault_distance_km, joined, read_faults
 from gravmap.gravity import field_recipe, field_sources, open_fields, write_fields
 from gravmap.regions import Region
 

@@ -91,7 +91,7 @@ def test_an_old_file_stays_when_writing_fails(tmp_path, values, monkeypatch):
     path = tmp_path / "x.tif"
     write_index_raster(path, values, BOUNDS, LEGEND)
     before = path.read_bytes()
-    monkeypatch.setattr("gravmap.geology.index_raster.auxiliary_xml", lambda rows, tally: 1 / 0)
+    monkeypatch.setattr("gravmap.geology.labels.auxiliary_xml", lambda rows, tally: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_index_raster(path, values[::-1], BOUNDS, LEGEND)
     assert path.read_bytes() == before

@@ -8,7 +8,7 @@ from gravmap.errors import InputError
 from gravmap.geology import load_legend, rasterize
 from gravmap.geology.legend import replace_field
 from gravmap.geology.legend_check import check_legend, near_misses
-from gravmap.geology.legend_file import read_legend
+from gravmap.geology.legend_file import legend_to_toml, read_legend
 from gravmap.regions import Region
 
 GEO3AL = load_legend("geo3al")
@@ -178,7 +178,7 @@ def test_an_override_beats_an_age(write_map):
     made = rasterize([(path, legend)], HERE, 0.5)
     assert made.values[0, 1:6:2].tolist() == [10, 0, 5]
     # What stands beside the raster says how it was made, and is read back.
-    assert read_legend(made.legend.text(), "text") == made.legend
+    assert read_legend(legend_to_toml(made.legend), "text") == made.legend
     assert "ICS" in made.legend.sources[0]["ages"]
 
 

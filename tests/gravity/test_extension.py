@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gravmap.gravity.extension import extend
+from gravmap.gravity.patch import extend
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import xarray as xr
 
 from gravmap.errors import InputError, OptionError
 from gravmap.gravity import field_recipe, field_sources, open_fields, residual_fields, upward_continue, write_fields
-from gravmap.gravity.lowdegrees import LowDegrees
+from gravmap.gravity.long_wavelength import LowDegrees
 from gravmap.regions import Region
 
 REGION = Region(74, 43, 86, 52)

@@ -10,8 +10,16 @@ import scipy.special
 from gravmap.errors import InputError, OptionError
 from gravmap.gravity import globe as globe_module
 from gravmap.gravity import residual_fields, upward_continue
-from gravmap.gravity.bands import _BEYOND, _from_cap, _over_the_pole, _to_cap
-from gravmap.gravity.globe import MEAN_RADIUS_M, globe_layout, globe_upward, has_ducc0
+from gravmap.gravity.globe import (
+    _BEYOND,
+    MEAN_RADIUS_M,
+    _from_cap,
+    _over_the_pole,
+    _to_cap,
+    globe_layout,
+    globe_upward,
+    has_ducc0,
+)
 from gravmap.regions import Region
 
 needs_ducc0 = pytest.mark.skipif(not has_ducc0(), reason="ducc0 is not installed (gravmap[global])")

@@ -8,7 +8,7 @@ import pytest
 
 from gravmap.errors import InputError
 from gravmap.geology.points import Points
-from gravmap.learning.area import Area
+from gravmap.learning.data.dataset import Area
 from gravmap.mapping.scoring.boreholes import describe_left_out, lay_points
 from toy_area import make_arrays
 

@@ -11,7 +11,8 @@ from shapely import Point, box
 
 from gravmap.errors import InputError
 from gravmap.geology.points import read_points
-from gravmap.learning.area import TEST, Area
+from gravmap.lattice import TEST
+from gravmap.learning.data.dataset import Area
 from gravmap.mapping.scoring import evaluate as module
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
 from gravmap.mapping.scoring.opened_run import finished_runs

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from gravmap.learning.area import TEST, Area
-from gravmap.learning.checkpoint import ModelSpec, save_model
-from gravmap.learning.null_comparison import FOREIGN
-from gravmap.learning.null_models import known_labels, null_maps
-from gravmap.learning.outcrop import context_names
+from gravmap.lattice import TEST
+from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.outcrop_context import context_names
+from gravmap.learning.evaluation.comparison import FOREIGN
+from gravmap.learning.evaluation.null_models import known_labels, null_maps
+from gravmap.learning.training.checkpoint import ModelSpec, save_model
 from gravmap.mapping.scoring import evaluate as module
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
 from gravmap.mapping.scoring.run_ground import ground_of_run

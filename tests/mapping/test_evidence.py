@@ -3,7 +3,7 @@ import pytest
 
 from gravmap.geology import load_legend
 from gravmap.geology.labels import Labels
-from gravmap.mapping.evidence import evidence_of, near_outcrop
+from gravmap.mapping.assemble import evidence_of, near_outcrop
 from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR, OUTCROP
 
 

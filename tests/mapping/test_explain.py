@@ -14,7 +14,7 @@ from gravmap.errors import InputError, OptionError
 from gravmap.files import sha256
 from gravmap.mapping import Predictor
 from gravmap.mapping.explain import explain
-from gravmap.mapping.windows import Work, make_passes
+from gravmap.mapping.inference import Work, make_passes
 from gravmap.regions import Region
 from toy_map import make_project
 
@@ -74,7 +74,7 @@ def test_the_logit_is_that_of_the_map_and_the_raster_sums_to_it(project):
 
 def blended(plan, folder):
     """Mean logits (K, ny, nx) of a plan's passes, straight from the files that prediction leaves."""
-    from gravmap.learning.mosaic import window_cells, window_weight
+    from gravmap.learning.evaluation.mosaic import window_cells, window_weight
 
     grid, scales = plan.grid, {}
     for each in plan.passes:

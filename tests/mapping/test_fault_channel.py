@@ -6,9 +6,9 @@ import torch
 from shapely.geometry import LineString
 
 from gravmap.errors import InputError
-from gravmap.geology.fault_field import FAULT_DISTANCE, add_fault_distance
+from gravmap.geology.faults import FAULT_DISTANCE, add_fault_distance
 from gravmap.gravity import field_recipe, open_fields, residual_fields, write_fields
-from gravmap.learning.checkpoint import save_model
+from gravmap.learning.training.checkpoint import save_model
 from gravmap.mapping import Predictor
 from gravmap.network import build
 from toy_map import gravity, spec_for

@@ -9,11 +9,12 @@ import torch
 
 from gravmap.files import sha256
 from gravmap.geology import LabelFile, write_index_raster
+from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.mapping import Options, Predictor, predict
 from gravmap.mapping.blend import Blender
-from gravmap.mapping.raster import map_grid
-from gravmap.mapping.windows import Work, make_passes
+from gravmap.mapping.inference import Work, make_passes
+from gravmap.mapping.map_grid import map_grid
 from gravmap.regions import Region
 from toy_map import BOX, LEGEND, gravity, layers, make_project
 
@@ -150,7 +151,7 @@ def test_mapped_outcrop_is_shown_as_mapped(project, rasters_this_time):
     mapped[:, :400] = 4  # 80-82E
     mapped[:, 1000:] = 255
     write_index_raster(project / "labels.tif", mapped, (80, 43, 86, 47), LEGEND)
-    LEGEND.write(project / "labels.legend.toml")
+    write_legend(LEGEND, project / "labels.legend.toml")
     labels = project / "labels.tif"
     shown = run(project, labels_path=labels)
     west = shown.plan.grid.lon_deg < 82 - 1e-6

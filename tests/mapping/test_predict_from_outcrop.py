@@ -9,13 +9,13 @@ import pytest
 from gravmap.errors import InputError
 from gravmap.geology import LabelFile
 from gravmap.learning import Area
-from gravmap.learning.checkpoint import load_model
-from gravmap.learning.evaluation import node_logits
-from gravmap.learning.outcrop import outcrop_context, with_context
+from gravmap.learning.data.outcrop_context import outcrop_context, with_context
+from gravmap.learning.evaluation.evaluation import node_logits
+from gravmap.learning.training.checkpoint import load_model
 from gravmap.mapping import Options, Predictor, predict
-from gravmap.mapping import outcrop as outcrop_module
+from gravmap.mapping import outcrop_file as outcrop_module
 from gravmap.mapping.explain import explain
-from gravmap.mapping.outcrop import lay_outcrop
+from gravmap.mapping.outcrop_file import lay_outcrop
 from gravmap.regions import Region
 from toy_map import BOX, LEGEND, layers, same
 from toy_outcrop import LABEL_BOX, NAMES, make_labels, make_outcrop_project
@@ -148,7 +148,7 @@ def test_a_stopped_map_goes_on_only_with_the_same_outcrop(project, monkeypatch, 
 def stop_after(monkeypatch, count):
     import sys
 
-    module = sys.modules["gravmap.mapping.windows"]
+    module = sys.modules["gravmap.mapping.inference"]
     write, done = module._write, []
 
     def stopping(path, values):

@@ -12,7 +12,7 @@ from torch import nn
 
 from gravmap.errors import InputError
 from gravmap.gravity import residual_fields, write_fields
-from gravmap.learning.checkpoint import save_model
+from gravmap.learning.training.checkpoint import save_model
 from gravmap.mapping import Options, predict, predictor, read_clip
 from gravmap.regions import Region
 from toy_map import BOX, layers, make_project, spec_for

@@ -9,8 +9,9 @@ import torch
 from gravmap.errors import DeviceError, InputError, OptionError
 from gravmap.files import sha256
 from gravmap.geology import Legend, write_index_raster
+from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import residual_fields, write_fields
-from gravmap.learning.checkpoint import save_model
+from gravmap.learning.training.checkpoint import save_model
 from gravmap.mapping import Options, Predictor, predict
 from gravmap.mapping.plan import Plan
 from gravmap.network import build
@@ -79,7 +80,7 @@ def test_a_corrupted_checkpoint(project):
 def labels(project, legend, values=None):
     mapped = np.zeros((40, 60), np.uint8) if values is None else values
     write_index_raster(project / "labels.tif", mapped, (80, 43, 86, 47), legend)
-    legend.write(project / "labels.legend.toml")
+    write_legend(legend, project / "labels.legend.toml")
     return project / "labels.tif"
 
 

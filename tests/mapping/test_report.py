@@ -11,7 +11,7 @@ import rasterio
 
 from gravmap.errors import InputError
 from gravmap.gravity import residual_fields, write_fields
-from gravmap.learning.area import Area
+from gravmap.learning.data.dataset import Area
 from gravmap.mapping.page import facts as report_facts
 from gravmap.mapping.page.words import about, area, bare_area, degrees, percent, region_title
 from toy_area import make_arrays

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.null_comparison import ScoredNodes
+from gravmap.learning.evaluation.comparison import ScoredNodes
+from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.mapping.scoring.evaluate import Evaluated
 from gravmap.mapping.scoring.protocols import NOT_TRAINED, protocols
 

@@ -11,8 +11,9 @@ import sys
 import pytest
 
 from gravmap.errors import GravmapError, InputError
-from gravmap.mapping import Options, finish, predict, windows
-from gravmap.tiling.unfinished import Unfinished
+from gravmap.mapping import Options, finish, predict
+from gravmap.mapping import inference as windows
+from gravmap.tiling.resumable_folder import Unfinished
 from toy_map import BOX, layers, make_project, make_run, same
 from toy_processes import forked
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gravmap.errors import InputError
-from gravmap.learning.area import Area
+from gravmap.learning.data.dataset import Area
 from gravmap.mapping.scoring.under_cover import ALL, FAR, score_from_outcrop, score_under_cover
 
 NODES = (80.0, 44.0, 84.0, 46.0)  # 41 x 81 nodes, 0.05 degrees apart

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gravmap.prior_check.diffusion_score import cut_score
+from gravmap.prior_check.quantities import cut_score
 
 SPACING = (3.7, 2.5)
 

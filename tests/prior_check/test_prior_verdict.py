@@ -12,14 +12,15 @@ from click.testing import CliRunner
 import gravmap_cli
 from gravmap.errors import InputError, OptionError
 from gravmap.geology import load_legend
-from gravmap.geology.index_raster import write_index_raster
+from gravmap.geology.labels import write_index_raster
+from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import open_fields, residual_fields, write_fields
 from gravmap.prior_check import INSIDE, OUTSIDE, draw_verdict, prior_verdict, region, run_verdict, simulated
 from gravmap.prior_check.verdict import find_places, whole_state
 from gravmap.regions import Region
 from gravmap.synthetic import draw_crust, load_prior
-from gravmap.synthetic.draws import Draw
 from gravmap.synthetic.measured import Measuring
+from gravmap.synthetic.prior import Draw
 
 SHAPE = (96, 96)
 COUNT = 16
@@ -32,7 +33,7 @@ def lay(folder, crust, heights=(10e3,), factor=1.0, classes=None):
     grid = crust.around.copy(data=factor * crust.around.values)
     write_fields(residual_fields(grid, heights, Region(*crust.bounds_wsen)), folder / "data" / "fields.nc")
     legend = load_legend("crust")
-    legend.write(folder / "data" / "labels.legend.toml")
+    write_legend(legend, folder / "data" / "labels.legend.toml")
     write_index_raster(folder / "data" / "labels.tif", crust.surface[::-1], crust.bounds_wsen, legend, tags={})
     return folder
 
@@ -191,7 +192,7 @@ def test_a_map_that_is_nowhere_known_leaves_the_gravity(place, tmp_path, cache):
     (tmp_path / "data").mkdir()
     shutil.copy(place / "data" / "fields.nc", tmp_path / "data")
     legend = load_legend("crust")
-    legend.write(tmp_path / "data" / "labels.legend.toml")
+    write_legend(legend, tmp_path / "data" / "labels.legend.toml")
     bounds = draw_crust(PRIOR, 500, SHAPE).bounds_wsen
     write_index_raster(tmp_path / "data" / "labels.tif", np.full(SHAPE, 255, np.uint8), bounds, legend, tags={})
     found = judge(tmp_path, cache)

@@ -10,8 +10,7 @@ from scipy.ndimage import distance_transform_edt
 from gravmap.synthetic import draw_crust, load_prior, make_crust
 from gravmap.synthetic.facts import crust_facts
 from gravmap.synthetic.geometry import Dice
-from gravmap.synthetic.picture import draw_crust_picture
-from gravmap.synthetic.section import BASEMENT, cut_section
+from gravmap.synthetic.picture import BASEMENT, cut_section, draw_crust_picture
 
 USUAL = load_prior().typical()
 

@@ -8,9 +8,9 @@ import pytest
 
 from gravmap.errors import GravmapError, OptionError
 from gravmap.gravity import open_grid, residual_fields
-from gravmap.learning.area import Area
+from gravmap.learning.data.dataset import Area
 from gravmap.synthetic import crust as crust_module
-from gravmap.synthetic import crust_arrays, crust_pool, draw_crust, load_prior, make_crust
+from gravmap.synthetic import crust_arrays, crust_pool, draw_crust, load_prior, make_crust, write_crust
 from gravmap.synthetic import pool as pool_module
 
 SHAPE = (30, 44)
@@ -47,7 +47,7 @@ def test_channels_are_those_of_the_residual_command(crust, tmp_path):
     alone = replace(crust, around=None)
     names = ["bouguer", "residual_5km", "regional_20km", "band_5km_20km", "tilt_2km", "horizontal_gradient_2km"]
     arrays = crust_arrays(alone, names)
-    grid = open_grid(crust.write(tmp_path)["gravity"])
+    grid = open_grid(write_crust(crust, tmp_path)["gravity"])
     fields = residual_fields(grid, [5e3, 20e3], with_bands=True, with_derivatives=True)
     for name, plane, unit in zip(names, arrays["fields"], arrays["meta"]["channel_units"], strict=True):
         np.testing.assert_allclose(plane[::-1], fields[name].values, atol=2e-5, err_msg=name)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from gravmap.lattice import KM_PER_DEGREE
 from gravmap.synthetic import draw_crust, load_prior
-from gravmap.synthetic.draws import Draw
-from gravmap.synthetic.measured import KM_PER_DEGREE, Measuring, measured_fields, surface_at
+from gravmap.synthetic.measured import Measuring, measured_fields, surface_at
+from gravmap.synthetic.prior import Draw
 from gravmap.synthetic.statistics import field_statistics, map_statistics, outcrop_statistics, power_slope
 
 

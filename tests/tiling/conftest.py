@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from gravmap.geology import load_legend, write_index_raster
+from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import write_fields
 
 LEGEND = load_legend("bedrock10")
@@ -50,5 +51,5 @@ def sources(tmp_path_factory):
     fields = field_dataset(np.round(np.arange(43, 48.01, 0.1), 9), np.round(np.arange(80, 88.01, 0.1), 9))
     write_fields(fields, folder / "fields.nc")
     write_index_raster(folder / "labels.tif", patchy_labels((250, 400)), (80, 43, 88, 48), LEGEND)
-    LEGEND.write(folder / "labels.legend.toml")
+    write_legend(LEGEND, folder / "labels.legend.toml")
     return folder

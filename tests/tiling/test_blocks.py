@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from gravmap.errors import InputError, OptionError
+from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE
 from gravmap.regions import Region
 from gravmap.tiling import BlockSplit, split_blocks
-from gravmap.tiling.dealing import deal
-from gravmap.tiling.roles import IGNORED, TEST, TRAIN, TUNE
+from gravmap.tiling.blocks import deal
 
 STUDY = Region(65, 40, 95, 55)
 
@@ -49,7 +49,7 @@ def test_roles_are_disjoint_and_buffered(split, labels):
             east_west = np.maximum(np.maximum(left - lon, lon - (left + 2.5)), 0)
             near = np.hypot(north_south[:, None], east_west[None]) < 0.25 - 1e-9
             assert not (roles[near] == TRAIN).any()
-        ignored = np.argwhere(roles == IGNORED)
+        ignored = np.argwhere(roles == BUFFER)
         assert 0 < len(ignored) < 0.4 * roles.size
     assert (tested <= 1).all()
     # Every bedrock cell is scored in exactly one fold.
@@ -62,7 +62,7 @@ def test_the_buffer_is_no_wider_than_it_says(labels):
     roles = split.roles(0, labels.shape, STUDY.bounds_wsen)
     assert np.count_nonzero(roles == TEST) == 25 * 25
     # Cells of 0.1 degrees within 0.25 of the block: two rows and columns on every side (centres at .05 and .15).
-    assert np.count_nonzero(roles == IGNORED) == 29 * 29 - 25 * 25
+    assert np.count_nonzero(roles == BUFFER) == 29 * 29 - 25 * 25
     assert (roles[50:75, 125:150] == TEST).all()
 
 
@@ -127,9 +127,9 @@ def test_a_small_region_gets_smaller_blocks_and_is_told():
 
 def test_outside_the_region_nothing_is_learned(split):
     roles = split.roles(0, (200, 400), (60, 35, 100, 55))
-    assert (roles[:, :50] == IGNORED).all()
-    assert (roles[150:] == IGNORED).all()
-    assert (roles[:150, 50:350] != IGNORED).any()
+    assert (roles[:, :50] == BUFFER).all()
+    assert (roles[150:] == BUFFER).all()
+    assert (roles[:150, 50:350] != BUFFER).any()
 
 
 def test_too_few_blocks_or_folds_are_refused(labels):

@@ -1,6 +1,6 @@
 import numpy as np
 
-from gravmap.tiling.census import count_classes
+from gravmap.tiling.label_statistics import count_classes
 
 
 def test_counts_are_those_of_counting():

@@ -5,8 +5,7 @@ from pyproj import Geod
 from gravmap.errors import InputError
 from gravmap.geology import class_areas_km2
 from gravmap.tiling import leak_report, load_arrays, make_tiles
-from gravmap.tiling.leak import measure
-from gravmap.tiling.nearest_pair import nearest_pair_km
+from gravmap.tiling.leak import measure, nearest_pair_km
 
 BOUNDS = (80.0, 44.0, 91.0, 55.0)
 GEOD = Geod(ellps="WGS84")

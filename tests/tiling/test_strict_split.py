@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from gravmap.errors import InputError
+from gravmap.lattice import TEST, TUNE
 from gravmap.regions import find_region
 from gravmap.tiling import StrictSplit, plan_scales, split, split_strict, windows
-from gravmap.tiling.roles import TEST, TUNE
 
 STUDY = find_region("liu2024")
 

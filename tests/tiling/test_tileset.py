@@ -12,7 +12,7 @@ from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import sha256
 from gravmap.geology import load_legend, open_labels, write_index_raster
 from gravmap.tiling import make_tiles, plan_tiles, read_field_grid
-from gravmap.tiling.bodies import small_bodies
+from gravmap.tiling.label_statistics import small_bodies
 
 SIZE = 128
 

@@ -21,7 +21,7 @@ from gravmap.mapping.files.polygons import write_polygons
 from gravmap.mapping.files.projection import GEOGRAPHIC, read_crs, warp, warped_place
 from gravmap.mapping.files.styles import class_raster_qml, class_raster_sld, ramp_raster_qml
 from gravmap.mapping.layers import EVIDENCE_COLOURS, Block, UncertaintyBand, evidence_names
-from gravmap.mapping.raster import PROBABILITY_STEPS, MapGrid
+from gravmap.mapping.map_grid import PROBABILITY_STEPS, MapGrid
 from gravmap.progress import Progress, silent
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.map_frame import KM_PER_DEGREE, degree_label, round_step
+from gravmap.lattice import KM_PER_DEGREE
+from gravmap.map_frame import degree_label, round_step
 from gravmap.mapping.page.figures import aspect
 from gravmap.mapping.page.outline import border
 from gravmap.mapping.page.paint import Pixels, png

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.gravity import open_fields
-from gravmap.learning.outcrop import CONTEXT
+from gravmap.learning.data.outcrop_context import CONTEXT
 from gravmap.mapping.layers import COVERED, ENTROPY, EVIDENCE_COLOURS, EXTRAPOLATED, NEAR, NODATA, OUTCROP
 from gravmap.mapping.page.charts import map_svg, ratio
 from gravmap.mapping.page.facts import Facts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gravmap.learning.null_models import NULL_MODELS
+from gravmap.learning.evaluation.null_models import NULL_MODELS
 from gravmap.mapping.page.charts import reliability_svg
 from gravmap.mapping.page.crusts import best_case, calibration_strata, crusts_section
 from gravmap.mapping.page.facts import Facts, Protocol, RunFacts

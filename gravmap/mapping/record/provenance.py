@@ -29,7 +29,7 @@ from gravmap.mapping.record.census import census
 from gravmap.mapping.record.data_sources import field_attributes, original_data
 from gravmap.mapping.record.deviations import deviations
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
-from gravmap.tiling.unfinished import JOURNAL, LOCK, MARK
+from gravmap.tiling.resumable_folder import JOURNAL, LOCK, MARK
 
 FILE = "provenance.json"
 FORMAT = 1

@@ -13,7 +13,7 @@ from gravmap.mapping.record.finding import AS_RECORDED, CHANGED, DISAGREES, MISS
 from gravmap.mapping.record.model_record import MADE_BY, SIDECAR, read_header, tensors_sha256
 from gravmap.progress import Progress, silent
 from gravmap.tiling import read_index
-from gravmap.tiling.tile_index import tile_checksums
+from gravmap.tiling.tile_files import tile_checksums
 from gravmap.workspace import Workspace
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.geology.legend import normal_code
 from gravmap.geology.points import Points
-from gravmap.learning.area import Area
+from gravmap.learning.data.dataset import Area
 
 MOST_NAMED = 8
 """So many unknown classes are named; the rest is counted."""

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from gravmap.gravity.topography import topography_at_nodes
-from gravmap.learning.area import TUNE
-from gravmap.learning.class_map import FILE, reading_of, still_to_ask
-from gravmap.learning.evaluation import windows_over
-from gravmap.learning.importance import draw_offsets, maps_needed, read_elsewhere
-from gravmap.learning.null_models import NULL_MODELS, labelled, left_out
-from gravmap.learning.score_groups import group_runs, setup_of
+from gravmap.lattice import TUNE
+from gravmap.learning.evaluation.class_map import FILE, reading_of, still_to_ask
+from gravmap.learning.evaluation.evaluation import windows_over
+from gravmap.learning.evaluation.importance import draw_offsets, maps_needed, read_elsewhere
+from gravmap.learning.evaluation.null_models import NULL_MODELS, labelled, left_out
+from gravmap.learning.evaluation.run_groups import group_runs, setup_of
 from gravmap.mapping.scoring.evaluate import FOREIGN_FILE, NO_TUNING, EvaluateOptions
 from gravmap.mapping.scoring.opened_run import OpenedRun
 from gravmap.network.cost import seconds_per_pass

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gravmap.learning.group_figure import Row, draw_group
-from gravmap.learning.null_comparison import TITLES
-from gravmap.learning.score_groups import group_runs
+from gravmap.learning.evaluation.comparison import TITLES
+from gravmap.learning.evaluation.figures import Row, draw_group
+from gravmap.learning.evaluation.run_groups import group_runs
 
 
 def group_pictures(protocols: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:

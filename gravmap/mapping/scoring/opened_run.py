@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import read_json
 from gravmap.geology.points import Points
-from gravmap.learning.area import Area
+from gravmap.learning.data.dataset import Area
 from gravmap.mapping.scoring.boreholes import Boreholes, lay_points
 from gravmap.mapping.scoring.run_ground import ground_of_run
 from gravmap.mapping.scoring.scored_ground import ScoredGround

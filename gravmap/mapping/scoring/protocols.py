@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gravmap.learning.null_comparison import against_nulls
-from gravmap.learning.score_groups import group_labels, group_runs, summarise
+from gravmap.learning.evaluation.comparison import against_nulls
+from gravmap.learning.evaluation.run_groups import group_labels, group_runs, summarise
 from gravmap.mapping.scoring.evaluate import Evaluated
 
 NOT_TRAINED = "not trained"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.errors import InputError
-from gravmap.learning.area import Area
-from gravmap.learning.null_models import known_labels
-from gravmap.learning.outcrop import is_context, with_context
+from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.outcrop_context import is_context, with_context
+from gravmap.learning.evaluation.null_models import known_labels
 from gravmap.tiling import load_arrays
 
 
@@ -62,7 +62,7 @@ def ground_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the networ
 
 
 def _fingerprint(area: Area, model: Mapping[str, Any]) -> str:
-    """What :attr:`gravmap.learning.run.Run.fingerprint` gave when the run began."""
+    """What :attr:`gravmap.learning.training.run.Run.fingerprint` gave when the run began."""
     found = area.fingerprint()
     if not model.get("recipe", {}).get("from_tiles", False):
         return found

@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.geology.areas import row_cell_areas_km2
-from gravmap.learning.area import TEST, Area
-from gravmap.learning.baselines import distance_to_outcrop_km
-from gravmap.learning.class_map import UNNAMED
-from gravmap.learning.comparison import block_numbers
-from gravmap.learning.distance_bins import by_distance
-from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.null_comparison import ScoredNodes
-from gravmap.learning.null_models import known_labels
-from gravmap.learning.target import IGNORE, to_target
+from gravmap.lattice import TEST
+from gravmap.learning.data.dataset import IGNORE, Area, to_target
+from gravmap.learning.evaluation.baselines import distance_to_outcrop_km
+from gravmap.learning.evaluation.class_map import UNNAMED
+from gravmap.learning.evaluation.comparison import ScoredNodes, block_numbers
+from gravmap.learning.evaluation.distance_bins import by_distance
+from gravmap.learning.evaluation.metrics import confusion, scores
+from gravmap.learning.evaluation.null_models import known_labels
 
 
 @dataclass(frozen=True)

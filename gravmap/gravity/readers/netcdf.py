@@ -1,0 +1,140 @@
+"""Grids as netCDF: GMT's layouts and CF."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from gravmap.errors import InputError
+from gravmap.gravity.quantity import Quantity, unit_factor
+from gravmap.gravity.readers.plain_grid import geographic
+
+log = logging.getLogger(__name__)
+
+
+def read_netcdf(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
+    """GMT's x y z, CF in either axis order, or the one-dimensional z of GMT 3 and 4; lazy."""
+    with path.open("rb") as stream:
+        head = stream.read(8)
+    try:
+        dataset = xr.open_dataset(path, engine="netcdf4", decode_times=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{path} cannot be read as netCDF: {error}.", "It may be cut short: fetch or copy it again."
+        ) from None
+    if head[:4] in (b"CDF\x01", b"CDF\x02"):
+        _refuse_cut_short(path)
+    if {"x_range", "y_range", "spacing", "dimension"} <= set(map(str, dataset.variables)):
+        return _gmt4(dataset, path, units, quantity)
+    name = _choose_variable(dataset, variable, path, quantity)
+    grid = dataset[name].squeeze(drop=True)
+    _refuse_projected(dataset, dataset[name], path)
+    attrs = {
+        key: value
+        for key, value in dataset[name].attrs.items()
+        if key not in ("grid_mapping", "actual_range", "valid_range")
+    }
+    attrs |= {
+        f"file_{key}": value
+        for key, value in dataset.attrs.items()
+        if key in ("title", "source", "history", "references")
+    }
+    # The level may be written on the variable or, as some do, on the file.
+    if "height_m" in dataset.attrs:
+        attrs.setdefault("height_m", dataset.attrs["height_m"])
+    unit = attrs.get("units")
+    layout = set(map(str, dataset[name].dims)) == {"x", "y"} and name == "z"
+    if not unit and layout and units is None:
+        log.info("%s: variable %r says no unit; taken as %s.", path.name, name, quantity.unit)
+        attrs["_factor"] = 1.0
+    else:
+        attrs["_factor"] = unit_factor(units, str(unit or ""), f"{path}, variable {name!r},", quantity)
+    attrs["variable"] = name
+    grid.attrs = attrs
+    return grid
+
+
+def _gmt4(dataset: xr.Dataset, path: Path, units: str | None, quantity: Quantity) -> xr.DataArray:
+    """GMT 3 and 4: ranges, steps and counts as variables of two numbers, z in one row from the north-west corner on."""
+    z = dataset["z"]
+    columns, rows = (int(number) for number in dataset["dimension"].values)
+    (west, east), (south, north) = dataset["x_range"].values, dataset["y_range"].values
+    pixel = int(z.attrs.get("node_offset", dataset.attrs.get("node_offset", 0)))
+    if rows * columns != z.size:
+        raise InputError(f"{path} says {rows} x {columns} nodes, but holds {z.size} values.", "Copy it again.")
+    step_x, step_y = (east - west) / (columns - 1 + pixel), (north - south) / (rows - 1 + pixel)
+    said = dataset["spacing"].values
+    if np.abs(np.array([step_x, step_y]) - said).max() > 1e-5 * np.abs(said).max():
+        raise InputError(
+            f"{path} says a spacing of {said[0]:g} and {said[1]:g}, but its ranges and counts make {step_x:g} and"
+            f" {step_y:g}.",
+            "Write it again: gmt grdconvert IN OUT",
+        )
+    unit = str(dataset["z_range"].attrs.get("units", "")) if "z_range" in dataset else ""
+    said_unit = "" if unit in ("z", "user_z_unit") else unit
+    attrs = {"variable": "z", "_factor": unit_factor(units, said_unit, str(path), quantity)}
+    if dataset.attrs.get("title"):
+        attrs["file_title"] = dataset.attrs["title"]
+    lat = south + step_y * (np.arange(rows) + 0.5 * pixel)
+    lon = west + step_x * (np.arange(columns) + 0.5 * pixel)
+    grid = geographic(z.values.reshape(rows, columns)[::-1], lat, lon, path)
+    grid.attrs |= attrs
+    return grid
+
+
+def _refuse_cut_short(path: Path) -> None:
+    """Refuse a netCDF-3 file that ends before its last variable: the netCDF library reads zeros there."""
+    from scipy.io import netcdf_file
+
+    try:
+        # Maps every variable to its bytes without reading them, and fails where they are not there.
+        with netcdf_file(path, "r", mmap=True):
+            pass
+    except (TypeError, ValueError, IndexError) as error:
+        size = path.stat().st_size
+        raise InputError(f"{path} is cut short at {size} bytes: {error}.", "Fetch or copy it again.") from None
+
+
+def _choose_variable(dataset: xr.Dataset, variable: str | None, path: Path, quantity: Quantity) -> str:
+    """The variable that is sought: the one asked for, the only one, or the one whose name or unit says so."""
+    grids = {
+        str(name): array
+        for name, array in dataset.data_vars.items()
+        if array.squeeze().ndim >= 2 and array.dtype.kind in "fiu" and "flag_values" not in array.attrs
+    }
+    if variable is not None:
+        if variable not in dataset.data_vars:
+            raise InputError(
+                f"{path} has no variable {variable!r}.", f"It has: {', '.join(map(str, dataset.data_vars))}."
+            )
+        return variable
+    if not grids:
+        raise InputError(
+            f"{path} holds no grid: its variables are {', '.join(map(str, dataset.variables)) or 'none'}.",
+            "A grid has two dimensions, latitude and longitude.",
+        )
+    if len(grids) == 1:
+        return next(iter(grids))
+    by_unit = {name for name, array in grids.items() if quantity.measured_in(str(array.attrs.get("units", "")))} or set(
+        grids
+    )
+    if quantity.words[0] in by_unit:  # gravmap's own files: bouguer
+        return quantity.words[0]
+    for word in quantity.words:
+        named = [name for name in grids if name in by_unit and word in name.lower()]
+        if len(named) == 1:
+            log.info("%s: taking variable %r.", path.name, named[0])
+            return named[0]
+        if named:
+            break
+    raise InputError(f"{path} holds several grids: {', '.join(grids)}.", quantity.choose)
+
+
+def _refuse_projected(dataset: xr.Dataset, array: xr.DataArray, path: Path) -> None:
+    mapping = array.attrs.get("grid_mapping") or array.encoding.get("grid_mapping")
+    name = str(dataset[mapping].attrs.get("grid_mapping_name", "")) if mapping in dataset.variables else ""
+    if name not in ("", "latitude_longitude"):
+        raise InputError(f"{path} is projected ({name}).", "Reproject it first: gdalwarp -t_srs EPSG:4326 IN OUT")

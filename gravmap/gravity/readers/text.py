@@ -1,0 +1,245 @@
+"""Grids as text: columns of longitude, latitude, value; and the .gdf of ICGEM's calculation service."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from gravmap.errors import InputError
+from gravmap.gravity.quantity import Quantity, unit_factor, warn_once
+from gravmap.gravity.readers.plain_grid import SURFER_BLANK, geographic, grid_of_points
+
+_COMMENTS = ("#", "%", ">", "//", "!")
+_LON, _LAT = ("lon", "long", "longitude", "x"), ("lat", "latitude", "y")
+_HEADER_LINES = 300
+
+
+def looks_like_columns(path: Path) -> bool:
+    """Whether a text file has, behind comments and at most a few lines of words, lines of three or more numbers."""
+    return _layout(path) is not None
+
+
+def read_columns(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
+    """Longitude, latitude, value in columns; comma, semicolon, tab or blanks between them; nodes in any order."""
+    layout = _layout(path)
+    assert layout is not None
+    names = layout.names or [str(number + 1) for number in range(layout.count)]
+    lon, lat, value, unit = _choose(names, bool(layout.names), variable, path, quantity)
+    table = _numbers(path, layout.skip, layout.delimiter, layout.count)
+    values = table[:, value]
+    values[np.abs(values) >= SURFER_BLANK] = np.nan
+    rounding = _rounding(path, layout.skip, layout.delimiter, (lon, lat))
+    if np.abs(table[:, lat]).max() > 90 + 1e-4 and np.abs(table[:, lon]).max() <= 90 and not layout.names:
+        raise InputError(
+            f"{path}: its second column runs from {table[:, lat].min():g} to {table[:, lat].max():g}, which is no"
+            " latitude: the columns seem swapped.",
+            "The order is longitude, latitude, value; or name them in a first line.",
+        )
+    grid, rows, columns, missing = grid_of_points(table[:, lon], table[:, lat], values, rounding, path)
+    if missing:
+        with path.open("rb") as stream:
+            stream.seek(-1, 2)
+            whole = stream.read(1) in (b"\n", b"\r")
+        if not whole:
+            raise InputError(
+                f"{path} ends in the middle of a line, and {missing} nodes of {grid.shape[0]} x {grid.shape[1]} are"
+                " missing: it is cut short.",
+                "Copy it again; or end its last line.",
+            )
+        warn_once(f"{path}: {missing} of its {grid.shape[0]} x {grid.shape[1]} nodes are missing; they are NaN.")
+    factor = unit_factor(units, unit, str(path), quantity)
+    return geographic(grid, rows, columns, path, variable=names[value], _factor=factor)
+
+
+def read_gdf(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
+    """ICGEM's .gdf: ``key value`` lines, names and units of the columns, ``end_of_head``, then the points."""
+    keys: dict[str, str] = {}
+    lines: list[str] = []
+    with path.open(encoding="latin-1") as stream:
+        for line in islice(stream, _HEADER_LINES):
+            lines.append(line.strip())
+            key, _, value = lines[-1].partition(" ")
+            if key == "end_of_head":
+                break
+            keys[key.lower()] = value.strip()
+    names, unit_of = _gdf_columns(lines, path)
+    _, _, value_at, _ = _choose(names, True, variable, path, quantity, of_gdf=True)
+    table = _numbers(path, len(lines), None, len(names))
+    values = table[:, value_at]
+    gap = _number(keys.get("gapvalue"))
+    if gap is not None:
+        values[np.isclose(values, gap, rtol=1e-9, atol=0)] = np.nan
+    grid, lat, lon, missing = grid_of_points(
+        table[:, 0], table[:, 1], values, _rounding(path, len(lines), None, (0, 1)), path
+    )
+    _check_gdf(keys, table.shape[0], lat, lon, missing, path)
+    attrs = {"variable": names[value_at], "_factor": unit_factor(units, unit_of[value_at], str(path), quantity)}
+    height = _number(keys.get("height_over_ell"))
+    for at, name in enumerate(names[:-1]):
+        if name.lower().startswith("h") and at != value_at:
+            if np.ptp(table[:, at]) == 0:
+                height = float(table[0, at])
+            else:
+                warn_once(f"{path}: column {name!r} varies; the data are taken to lie on the surface.")
+    if height is not None:
+        attrs["height_m"] = height
+    if keys.get("modelname"):
+        attrs["file_source"] = keys["modelname"]
+    result = geographic(grid, lat, lon, path)
+    result.attrs |= attrs
+    return result
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the numbers of a text file begin and how they are set apart."""
+
+    skip: int
+    delimiter: str | None
+    count: int
+    names: list[str]
+
+
+def _layout(path: Path) -> _Layout | None:
+    names: list[str] = []
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        for skip, raw in enumerate(islice(stream, _HEADER_LINES)):
+            line = raw.strip()
+            if "\0" in line:
+                return None
+            bare = line.lstrip("#%>/! ").strip()
+            delimiter = next((mark for mark in (",", ";") if mark in bare), None)
+            words = _words(bare, delimiter)
+            numbers = [_number(word) for word in words]
+            if not line.startswith(_COMMENTS) and len(words) >= 3 and None not in numbers:
+                return _Layout(skip, delimiter, len(words), names if len(names) == len(words) else [])
+            if len(words) >= 3 and all(number is None for number in numbers):
+                found = [word.strip("\"'") for word in words]
+                # A comment may be prose of as many words.
+                if not line.startswith(_COMMENTS) or {*_LON} & {word.lower() for word in found}:
+                    names = found
+    return None
+
+
+def _words(line: str, delimiter: str | None) -> list[str]:
+    return [word.strip() for word in line.split(delimiter)] if line else []
+
+
+def _choose(
+    names: list[str], named: bool, variable: str | None, path: Path, quantity: Quantity, *, of_gdf: bool = False
+) -> tuple[int, int, int, str]:
+    """Which columns are longitude, latitude and value; and the unit that the value's name has in brackets."""
+    plain = [re.sub(r"[\[(].*", "", name).strip(" _").lower() for name in names]
+    lon = next((at for at, name in enumerate(plain) if name in _LON), None)
+    lat = next((at for at, name in enumerate(plain) if name in _LAT), None)
+    if not named:
+        lon, lat = 0, 1
+    if lon is None or lat is None:
+        raise InputError(
+            f"{path} names its columns {', '.join(names)}; none is lon and lat.", "Name them lon lat value."
+        )
+    rest = [at for at in range(len(names)) if at not in (lon, lat)]
+    if of_gdf and len(rest) > 1 and variable is None:
+        rest = [at for at in rest if not plain[at].startswith("h")]
+    if variable is not None:
+        rest = [at for at in rest if variable.lower() in (names[at].lower(), plain[at], str(at + 1))]
+        if not rest:
+            raise InputError(f"{path} has no column {variable!r}.", f"It has: {', '.join(names)}.")
+    if len(rest) != 1:
+        raise InputError(
+            f"{path} has {len(rest)} columns of values: {', '.join(names[at] for at in rest)}.",
+            quantity.choose,
+        )
+    unit = re.search(r"[\[(]([^\])]*)[\])]", names[rest[0]])
+    return lon, lat, rest[0], unit[1] if unit else ""
+
+
+def _numbers(path: Path, skip: int, delimiter: str | None, count: int) -> NDArray[np.float64]:
+    try:
+        table = np.loadtxt(
+            path, delimiter=delimiter, skiprows=skip, comments=list(_COMMENTS), encoding="latin-1", ndmin=2
+        )
+    except ValueError as error:
+        raise InputError(
+            f"{path} cannot be read as {count} columns of numbers (row 1 is line {skip + 1}):"
+            f" {str(error).rstrip('.')}.",
+            "It may be cut short: copy it again.",
+        ) from None
+    if table.shape[0] == 0 or table.shape[1] != count:
+        raise InputError(f"{path} holds no points.", "It may be cut short: copy it again.")
+    return np.asarray(table, dtype=np.float64)
+
+
+def _rounding(path: Path, skip: int, delimiter: str | None, columns: tuple[int, ...]) -> float:
+    """Half of the last digit that the coordinates are printed with."""
+    digits = 0
+    with path.open(encoding="latin-1") as stream:
+        for line in islice(stream, skip, skip + 3000):
+            words = _words(line.strip(), delimiter)
+            for at in columns:
+                if at < len(words) and _number(words[at]) is not None:
+                    exponent = Decimal(words[at]).as_tuple().exponent
+                    digits = max(digits, -exponent if isinstance(exponent, int) else 0)
+    return float(0.5 * 10.0**-digits)
+
+
+def _number(text: str | None) -> float | None:
+    """The first word of a text as a number; None when it is none."""
+    try:
+        return float(Decimal(text.split()[0])) if text and text.split() else None
+    except InvalidOperation:
+        return None
+
+
+def _gdf_columns(lines: list[str], path: Path) -> tuple[list[str], list[str]]:
+    if not lines or not lines[-1].startswith("end_of_head"):
+        raise InputError(f"{path} has no end_of_head in its first {_HEADER_LINES} lines.", "Get it again from ICGEM.")
+    for at, line in enumerate(lines):
+        names = line.split()
+        if len(names) >= 3 and names[0].lower() == "longitude" and names[1].lower() == "latitude":
+            units = re.findall(r"\[([^\]]*)\]", lines[at + 1]) if at + 1 < len(lines) else []
+            return names, units if len(units) == len(names) else [""] * len(names)
+    raise InputError(
+        f"{path} does not name its columns longitude latitude ... before end_of_head.", "Get it again from ICGEM."
+    )
+
+
+def _check_gdf(
+    keys: dict[str, str],
+    count: int,
+    lat: NDArray[np.float64],
+    lon: NDArray[np.float64],
+    missing: int,
+    path: Path,
+) -> None:
+    """Hold the header against the numbers."""
+    step_lat, step_lon = (float(axis[-1] - axis[0]) / (axis.size - 1) for axis in (lat, lon))
+    said = {
+        "latitude_parallels": (lat.size, 0.5),
+        "longitude_parallels": (lon.size, 0.5),
+        "number_of_gridpoints": (count, 0.5),
+        "latlimit_north": (lat[-1], 0.51 * step_lat),
+        "latlimit_south": (lat[0], 0.51 * step_lat),
+        "longlimit_west": (lon[0], 0.51 * step_lon),
+        "longlimit_east": (lon[-1], 0.51 * step_lon),
+        "gridstep": (step_lat, 1e-3 * step_lat),
+    }
+    for key, (found, tolerance) in said.items():
+        header = _number(keys.get(key))
+        if header is not None and abs(header - float(found)) > tolerance:
+            raise InputError(
+                f"{path}: its header says {key} {header:g}, its numbers {float(found):g}.",
+                "It may be cut short: get it again from ICGEM.",
+            )
+    if missing:
+        raise InputError(
+            f"{path} is cut short: {missing} of its {lat.size} x {lon.size} nodes are missing.",
+            "Get it again from ICGEM.",
+        )

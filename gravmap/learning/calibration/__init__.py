@@ -1,0 +1,1 @@
+"""Calibration: temperatures, reliability, class offsets and the area of applicability."""

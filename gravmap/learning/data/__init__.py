@@ -1,0 +1,1 @@
+"""The arrays that networks are trained on: region datasets, their splits, input channels and simulated crusts."""

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, predictions on held-out nodes, null models, comparisons and attributions."""

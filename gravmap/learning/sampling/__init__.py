@@ -1,0 +1,1 @@
+"""Training crops: drawn at random, cut from native grids or tiles, augmented and resampled."""

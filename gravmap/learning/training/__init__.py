@@ -1,0 +1,1 @@
+"""Training: configuration, loss, optimiser, training loop, checkpoints and distributed runs."""

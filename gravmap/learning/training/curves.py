@@ -1,0 +1,182 @@
+"""Training curves: as a picture, as CSV, and as TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from gravmap.errors import OptionError
+from gravmap.files import atomic_path
+
+TRAINING, TUNING, RATE = "#1b5e8c", "#b5442a", "#8a8a8a"
+
+
+def draw_curves(history: list[dict[str, Any]], path: Path, title: str = "") -> None:
+    """Draw loss, learning rate and FWIoU into a PNG; mark the epoch kept and the change of optimiser.
+
+    Parameters
+    ----------
+    history : list of dict
+        One per epoch: epoch, phase, loss, lr, train_fwiou, tune_loss, tune_fwiou (None where not taken).
+    path : Path
+        The PNG to write.
+    title : str
+        Over the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7.5, 6.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, sharex=True)
+    marker = "o" if len(history) < 30 else None
+    for axes, quantity in ((above, "loss"), (below, "fwiou")):
+        names = ("loss" if quantity == "loss" else "train_fwiou", f"tune_{quantity}")
+        for name, colour, width in zip(names, (TRAINING, TUNING), (1.4, 1.8), strict=True):
+            taken = [(row["epoch"], row[name]) for row in history if row.get(name) is not None]
+            if taken:
+                axes.plot(*zip(*taken, strict=True), color=colour, lw=width, marker=marker, ms=3, label=_LABELS[name])
+        axes.grid(alpha=0.3)
+    # Rises early in a run: the share of pixels counted falls from all to the worst 15 %.
+    above.set_ylabel("loss of the worst pixels")
+    above.set_ylim(bottom=0)
+    rate = above.twinx()
+    rate.plot([row["epoch"] for row in history], [row["lr"] for row in history], color=RATE, lw=1, ls="--")
+    rate.set_ylabel("learning rate (dashed)", color=RATE)
+    _scale_rate(rate, [row["lr"] for row in history])
+    _mark_switch(above, below, history)
+    _mark_kept(below, history)
+    below.set_ylabel("FWIoU")
+    reached = [row[name] for row in history for name in ("train_fwiou", "tune_fwiou") if row[name] is not None]
+    below.set_ylim(0, min(1.0, 1.3 * max([*reached, 0.1])))
+    below.set_xlabel("epoch")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (above, below):
+        # Clear of the curves, whatever their shape.
+        if axes.lines:
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+
+
+_LABELS = {
+    "loss": "training crops",
+    "tune_loss": "tuning blocks (bodies of all sizes alike)",
+    "train_fwiou": "training crops, as changed, while learning",
+    "tune_fwiou": "tuning blocks",
+}
+
+
+def _scale_rate(axes: Any, rates: list[float]) -> None:
+    """From zero, or in powers of ten where the rate falls by more than a hundred."""
+    positive = [rate for rate in rates if rate > 0]
+    if positive and max(positive) > 150 * min(positive):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+
+
+def _mark_switch(above: Any, below: Any, history: list[dict[str, Any]]) -> None:
+    """A line between Adam's last epoch and SGD's first."""
+    first = next((row["epoch"] for row in history if row.get("phase") == "sgd"), None)
+    if first is None:
+        return
+    for axes in (above, below):
+        axes.axvline(first - 0.5, color="#333333", lw=1)
+    _write_beside(above, first - 0.5, "Adam, then SGD", history, height=0.03)
+
+
+def _mark_kept(axes: Any, history: list[dict[str, Any]]) -> None:
+    """A dotted line at the epoch whose weights were kept."""
+    scored = [(row["tune_fwiou"], row["epoch"]) for row in history if row["tune_fwiou"] is not None]
+    if not scored:
+        axes.text(0.5, 0.5, "no labelled tuning blocks", ha="center", transform=axes.transAxes, color="#777777")
+        return
+    score, epoch = max(scored, key=lambda pair: (pair[0], -pair[1]))
+    axes.axvline(epoch, color=TUNING, lw=0.8, ls=":")
+    _write_beside(axes, epoch, f"kept: epoch {epoch}, FWIoU {score:.3f}", history)
+
+
+def _write_beside(axes: Any, epoch: float, text: str, history: list[dict[str, Any]], height: float = 0.97) -> None:
+    """Words at a height of the axes, on the side of a vertical line with more room."""
+    right = epoch < (history[0]["epoch"] + history[-1]["epoch"]) / 2
+    axes.annotate(
+        text,
+        (epoch, height),
+        xycoords=("data", "axes fraction"),
+        xytext=(4 if right else -4, 0),
+        textcoords="offset points",
+        ha="left" if right else "right",
+        va="top" if height > 0.5 else "bottom",
+        fontsize=8,
+    )
+
+
+def history_csv(history: list[dict[str, Any]]) -> str:
+    """A run's history as the text of metrics.csv, one row an epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
+
+
+FOLDER = "tensorboard"
+
+
+class Events:
+    """Writes one point per curve and epoch.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder; files go to `tensorboard` in it.
+    epoch : int
+        The first epoch to be written: points an earlier attempt left from there on are taken back.
+
+    Raises
+    ------
+    OptionError
+        TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path, epoch: int) -> None:
+        require_tensorboard()
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder / FOLDER), purge_step=epoch)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Add an epoch's numbers, named training/..., tuning/... and lr."""
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and name not in ("epoch", "seconds"):
+                self._writer.add_scalar(_curve(name), value, row["epoch"])
+        self._writer.flush()
+
+
+def require_tensorboard() -> None:
+    """Refuse to begin what could not be written.
+
+    Raises
+    ------
+    OptionError
+        TensorBoard is not installed.
+    """
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        raise OptionError(
+            "--tensorboard needs the package tensorboard.", "pip install 'gravmap[tensorboard]' gets it."
+        ) from None
+
+
+def _curve(name: str) -> str:
+    group, _, quantity = name.partition("_")
+    if group == "tune":
+        return f"tuning/{quantity}"
+    return f"training/{quantity or name}" if name != "lr" else name

@@ -1,0 +1,212 @@
+"""A trained network in one file that runs without gravmap: ONNX, or a torch program (.pt2).
+
+The preprocessing is part of the graph: fields in their own units go in, logits come out. Images, height and width are
+free (multiples of 64) where torch can trace the network so, else fixed; the description beside the file says which.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from gravmap import __version__
+from gravmap.errors import GravmapError, OptionError
+from gravmap.files import atomic_path, refuse_existing, sha256, write_json
+from gravmap.learning.data.channels import InputChannels, ScaleChannel
+from gravmap.learning.data.outcrop_context import DISTANCE_KM, LEAST
+from gravmap.learning.training.checkpoint import MODEL, load_model
+
+Format = Literal["onnx", "torch"]
+SUFFIX: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2"}
+OPSET = 20
+MULTIPLE, LEAST_PX, MOST_PX = 64, 128, 16384
+TOLERANCE = 1e-3
+"""Greatest difference from the network itself, as a share of its largest logit."""
+
+
+class FieldsToLogits(nn.Module):
+    """The preprocessing and the network as one."""
+
+    def __init__(self, inputs: InputChannels, network: nn.Module) -> None:
+        super().__init__()
+        self.inputs, self.network = inputs, network
+
+    def forward(self, fields: Tensor, degrees_per_px: Tensor | None = None) -> Tensor:
+        """Turn fields (N, F, H, W) and, where the network reads it, degrees per pixel (N,) into logits (N, K, H, W)."""
+        logits: Tensor = self.network(self.inputs.prepare(fields, 1.0 if degrees_per_px is None else degrees_per_px))
+        return logits
+
+
+def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite: bool = False) -> dict[str, Any]:
+    """Write a run's best network for use without gravmap, and its description beside it as ``<path>.json``.
+
+    Parameters
+    ----------
+    run_folder : Path
+        Holds ``model.safetensors`` and ``model.json``.
+    path : Path
+        The file to write.
+    form : {"onnx", "torch"}
+        ONNX (opset 20, plain operators), or what `torch.export.load` reads.
+    overwrite : bool
+        Replace an earlier file.
+
+    Returns
+    -------
+    dict
+        The description: inputs, outputs, sizes, classes, how to feed it. It is inside the file, too: under ``gravmap``
+        in ONNX's metadata, or as the extra file ``gravmap.json`` of the torch program.
+
+    Raises
+    ------
+    InputError
+        The run cannot be read, or the file exists.
+    OptionError
+        ONNX without its packages.
+    GravmapError
+        Torch cannot trace the network, or the program answers otherwise than the network.
+    """
+    beside = path.with_name(f"{path.name}.json")
+    for each in (path, beside):
+        refuse_existing(each, overwrite)
+    if form == "onnx":
+        _need_onnx()
+    network, spec = load_model(run_folder)
+    inputs = spec.input
+    whole = FieldsToLogits(inputs, network).eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch's own, about its inner workings
+        program, fixed_px = _trace(whole, inputs, spec.tile_size_px)
+        difference = _difference(program, whole, inputs, fixed_px or 2 * LEAST_PX)
+        described = {
+            "made_by": f"gravmap {__version__}",
+            "format": form,
+            "model": spec.model,
+            "model_sha256": sha256(run_folder / f"{MODEL}.safetensors"),
+            "inputs": _inputs(inputs),
+            "output": {"name": "logits", "shape": ["N", len(spec.classes), "H", "W"], "type": "float32"},
+            "height_and_width": {"fixed": fixed_px, "multiple_of": MULTIPLE, "least": LEAST_PX, "most": MOST_PX},
+            "classes": spec.classes,
+            "preprocessing_inside": spec.inputs,
+            "windows_deg": spec.scales_deg,
+            "window_px": spec.tile_size_px,
+            "field_recipe": spec.field_recipe,
+            "sources": spec.sources,
+            "scores": {name: {"fwiou": told.get("fwiou")} for name, told in spec.scores.items()},
+            "how_to_feed": _how(fixed_px, inputs),
+            "difference": difference,
+        }
+        text = json.dumps(described, ensure_ascii=False)
+        with atomic_path(path) as temporary:
+            if form == "onnx":
+                _save_onnx(program, temporary, described, text)
+            else:
+                torch.export.save(program, temporary, extra_files={"gravmap.json": text})
+    write_json(beside, described)
+    return described
+
+
+def _trace(whole: nn.Module, inputs: InputChannels, tile_size_px: int) -> tuple[ExportedProgram, int | None]:
+    """Trace the network with free sizes; where torch cannot, with that of its windows. Also gives the fixed size."""
+    images = Dim("images", min=1, max=1024)
+    height, width = (Dim(name, min=LEAST_PX // MULTIPLE, max=MOST_PX // MULTIPLE) for name in ("rows", "columns"))
+    shapes: list[Any] = [{0: images, 2: MULTIPLE * height, 3: MULTIPLE * width}]
+    if _reads_scale(inputs):
+        shapes.append({0: images})
+    try:
+        return torch.export.export(whole, _example(inputs, 2, 128, 192), dynamic_shapes=tuple(shapes)), None
+    except Exception:  # what torch raises here is of many kinds, and the next attempt tells
+        fixed = max(LEAST_PX, -(-tile_size_px // MULTIPLE) * MULTIPLE)
+    try:
+        return torch.export.export(whole, _example(inputs, 1, fixed, fixed)), fixed
+    except Exception as error:
+        raise GravmapError(f"Torch cannot trace this network: {str(error).splitlines()[0]}") from error
+
+
+def _example(inputs: InputChannels, images: int, height: int, width: int) -> tuple[Tensor, ...]:
+    """Random fields of the spread they were taught with, and a degree per 100 pixels."""
+    spreads = torch.tensor(inputs.spreads)[:, None, None]
+    drawing = torch.Generator().manual_seed(0)
+    fields = spreads * torch.randn(images, len(inputs.fields), height, width, generator=drawing)
+    return (fields, torch.full((images,), 0.01)) if _reads_scale(inputs) else (fields,)
+
+
+def _reads_scale(inputs: InputChannels) -> bool:
+    return any(isinstance(channel, ScaleChannel) for channel in inputs.channels)
+
+
+def _difference(program: ExportedProgram, whole: nn.Module, inputs: InputChannels, size: int) -> float:
+    """Greatest difference of the program from the network, on random fields; refuse a large one."""
+    example = _example(inputs, 1, size, size)
+    expected = whole(*example)
+    difference = float((program.module()(*example) - expected).abs().max())
+    if not difference <= TOLERANCE * float(expected.abs().max()):
+        raise GravmapError(f"The exported program's logits differ from the network's by {difference:.3g}.")
+    return difference
+
+
+def _inputs(inputs: InputChannels) -> list[dict[str, Any]]:
+    planes = [{"field": name, "unit": unit} for name, unit in zip(inputs.fields, inputs.units, strict=True)]
+    told: list[dict[str, Any]] = [
+        {"name": "fields", "shape": ["N", len(planes), "H", "W"], "type": "float32", "planes": planes}
+    ]
+    if _reads_scale(inputs):
+        told.append(
+            {"name": "degrees_per_px", "shape": ["N"], "type": "float32", "meaning": "side of a pixel, degrees"}
+        )
+    return told
+
+
+def _how(fixed_px: int | None, inputs: InputChannels) -> str:
+    size = (
+        f"exactly {fixed_px} x {fixed_px} pixels, one image at a time"
+        if fixed_px
+        else f"any multiple of {MULTIPLE} pixels from {LEAST_PX} (pad below and to the right by mirroring, and crop)"
+    )
+    outcrop = (
+        " Fields named outcrop_ say what is mapped around: for each class the log of its chance to be met first by a"
+        f" random walk from the node (at least {LEAST:g}, then brought to a sum of 1), log(1 + distance to outcrop /"
+        f" {DISTANCE_KM:g} km), and 1 on outcrop, 0 elsewhere; gravmap.learning.data.outcrop_context makes them."
+        if inputs.reads_outcrop
+        else ""
+    )
+    scale = " degrees_per_px is the window's side over its pixels." if _reads_scale(inputs) else ""
+    return (
+        f"fields: {', '.join(inputs.fields)} in their units, row 0 northernmost, on a window square in "
+        f"degrees, bilinear between the nodes of the grid, 0 where unknown; {size}.{scale}{outcrop} The class of a "
+        "pixel is classes[argmax of its logits]. Predict on half-overlapping windows and blend their logits."
+    )
+
+
+def _need_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise OptionError(
+            f"ONNX files are written with onnx and onnxscript ({error}).",
+            'Install them: pip install "gravmap[export]"; or use --format torch.',
+        ) from None
+
+
+def _save_onnx(program: ExportedProgram, path: Path, described: dict[str, Any], text: str) -> None:
+    """Write ONNX with the description in its metadata."""
+    names = [each["name"] for each in described["inputs"]]
+    made = torch.onnx.export(
+        program, input_names=names, output_names=["logits"], opset_version=OPSET, dynamo=True, verbose=False
+    )
+    assert made is not None
+    made.model.metadata_props.update(
+        {
+            "gravmap": text,
+            "classes": json.dumps([each["name"] for each in described["classes"]], ensure_ascii=False),
+            "how_to_feed": described["how_to_feed"],
+        }
+    )
+    made.save(path, external_data=False)

@@ -1,0 +1,1 @@
+"""Architecture search: a supernet over operators, widths and paths, decoded into GGMNet architectures."""

@@ -1,0 +1,237 @@
+"""Figures of a search: how decided it is epoch by epoch, and an architecture as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gravmap.files import atomic_path
+from gravmap.network.architecture import Architecture
+from gravmap.network.cost import cost_by_part
+from gravmap.network.operators import OPERATORS
+
+QUANTITIES = {"alpha": ("operators", "#1b5e8c"), "ratio": ("widths", "#b5442a"), "beta": ("paths", "#4c8c3f")}
+TAUGHT, CHOSEN = "#1b5e8c", "#b5442a"
+
+
+def draw_entropies(history: list[dict[str, Any]], path: Path, title: str = "") -> None:
+    """Draw the mean entropies of the architecture's parameters, as shares of the uniform ones, over the losses.
+
+    Parameters
+    ----------
+    history : list of dict
+        One per epoch: epoch, phase, loss_weights, loss_choice (None before the second phase), and of alpha, ratio and
+        beta ``entropy_NAME`` and ``entropy_NAME_uniform``, nats.
+    path : Path
+        The PNG to write.
+    title : str
+        Over the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7.5, 6.0), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, sharex=True)
+    epochs = [row["epoch"] for row in history]
+    marker = "o" if len(history) < 30 else None
+    shares: list[float] = [1.0]
+    for name, (words, colour) in QUANTITIES.items():
+        share = [row[f"entropy_{name}"] / row[f"entropy_{name}_uniform"] for row in history]
+        shares += share
+        above.plot(epochs, share, color=colour, lw=1.6, marker=marker, ms=3, label=words)
+    above.axhline(1.0, color="#777777", lw=0.8, ls="--")
+    above.set_ylabel("entropy (1: nothing is decided)")
+    above.set_ylim(0, 1.05)
+    if min(shares) > 0.9:
+        # Most searches end near uniform; the little that is decided is to be seen all the same.
+        above.set_ylim(min(shares) - 0.1 * (1 - min(shares)) - 1e-6, 1 + 0.15 * (1 - min(shares)) + 1e-6)
+    below.plot(
+        epochs, [row["loss_weights"] for row in history], color=TAUGHT, marker=marker, ms=3, label="half that teaches"
+    )
+    chosen = [(row["epoch"], row["loss_choice"]) for row in history if row["loss_choice"] is not None]
+    if chosen:
+        below.plot(*zip(*chosen, strict=True), color=CHOSEN, marker=marker, ms=3, label="half that chooses")
+    # Rises early: the share of pixels counted falls from all to the worst 15 %.
+    below.set_ylabel("loss of the worst pixels, all heads")
+    below.set_xlabel("epoch")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    first = next((row["epoch"] for row in history if row["phase"] != history[0]["phase"]), None)
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
+        if first is not None:
+            axes.axvline(first - 0.5, color="#333333", lw=1)
+    if first is not None:
+        below.annotate(
+            "weights alone, then both", (first - 0.5, 0.03), xycoords=("data", "axes fraction"), xytext=(4, 0),
+            textcoords="offset points", fontsize=8,
+        )  # fmt: skip
+    if title:
+        figure.suptitle(title, fontsize=10)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+
+
+# Okabe and Ito's colours, which most colour-blind people tell apart; a skip stands back.
+COLOURS = dict(zip(OPERATORS, ("#ffffff", "#56b4e9", "#0072b2", "#f0c04a", "#d55e00"), strict=True))
+WORDS = {
+    "skip": "skip",
+    "conv": "conv",
+    "conv2": "conv2: two",
+    "zoom": "zoom: at half size",
+    "zoom2": "zoom2: two at half size",
+}
+LINE, INK = "#666666", "#222222"
+COLUMN, LANE, BLOCK = 0.55, 0.72, 0.38  # inches: between cells, between lanes, a block's width
+TALLEST = 0.56
+"""Inches of the widest block; the others in proportion to their expansion ratio."""
+
+
+def draw_architecture(
+    architecture: Architecture,
+    path: Path,
+    *,
+    in_channels: int = 1,
+    classes: int = 10,
+    size: int = 1024,
+    title: str = "",
+) -> None:
+    """Draw every cell once, at its scale and number, into a PNG; a prefix that branches share is one line.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Of any depth.
+    path : Path
+        The PNG to write.
+    in_channels, classes, size : int
+        For the parameters and multiply-adds in the title (of one size x size image).
+    title : str
+        Said before them.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    a = architecture
+    lanes = _lanes(a)
+    left, right, above, below = 1.5, 1.15, 0.85, 0.85
+    width = max(left + a.depth * COLUMN + right, 7.6)
+    left += (width - left - a.depth * COLUMN - right) / 2  # a short one stands in the middle
+    height = above + len(lanes) * LANE + below
+    figure = Figure(figsize=(width, height), dpi=130)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(-left, width - left)  # in inches: cell 0 is at 0
+    axes.set_ylim(-(height - above), above)
+    axes.axis("off")
+
+    # The middle of a lane, and x of a cell's middle.
+    place = {lane: -(i + 0.5) * LANE for i, lane in enumerate(lanes)}
+    _draw_scales(axes, lanes, place, a.depth)
+    _draw_cells(axes, a, place)
+    for cell in range(a.depth):
+        axes.text((cell + 0.5) * COLUMN, 0.06, str(cell), ha="center", va="bottom", fontsize=7, color=LINE)
+    axes.text(-0.12, 0.06, "cell", ha="right", va="bottom", fontsize=7, color=LINE)
+    _draw_legend(axes, a, width / 2 - left, -len(lanes) * LANE)
+
+    whole = cost_by_part(a, in_channels, classes, size)[-1]
+    cost = f"{whole.parameters / 1e6:.2f} million parameters, {whole.macs / 1e9:.1f} GMAC at {size} x {size}"
+    axes.text(
+        width / 2 - left, above - 0.25, f"{title}: {cost}" if title else cost, ha="center", va="center", fontsize=11
+    )
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+
+
+def _owners(a: Architecture) -> list[list[int]]:
+    """For each branch, which branch made each of its cells: itself, or an earlier one that starts alike."""
+    owners: list[list[int]] = []
+    for branch in range(len(a.paths)):
+        shared, earlier = max(((a.shared_cells(branch, other), -other) for other in range(branch)), default=(0, 0))
+        owners.append([*(owners[-earlier][:shared] if shared else []), *[branch] * (a.depth - shared)])
+    return owners
+
+
+def _lanes(a: Architecture) -> list[tuple[int, int]]:
+    """Rows of the picture, (scale, branch that made the cells), from the finest down."""
+    return sorted({(a.scale(b, cell), owner) for b, row in enumerate(_owners(a)) for cell, owner in enumerate(row)})
+
+
+def _draw_scales(axes: Any, lanes: list[tuple[int, int]], place: dict[tuple[int, int], float], depth: int) -> None:
+    """A band behind the lanes of each scale, and its name."""
+    from matplotlib.patches import Rectangle
+
+    for scale in sorted({scale for scale, _ in lanes}):
+        middles = [y for (s, _), y in place.items() if s == scale]
+        top, bottom = max(middles) + LANE / 2, min(middles) - LANE / 2
+        shade = "#f3f3f3" if scale % 2 == 0 else "#e6e9ec"
+        axes.add_patch(Rectangle((-0.05, bottom), depth * COLUMN + 0.1, top - bottom, fc=shade, ec="none", zorder=0))
+        axes.text(-1.4, (top + bottom) / 2, f"1/{8 << scale}", ha="left", va="center", fontsize=10, color=INK)
+
+
+def _draw_cells(axes: Any, a: Architecture, place: dict[tuple[int, int], float]) -> None:
+    """Blocks, and the lines through them from the encoder to the branches' ends."""
+    from matplotlib.patches import FancyBboxPatch
+
+    first = place[0, 0] if (0, 0) in place else max(place.values())
+    axes.text(
+        -0.62, first, "encoder", ha="center", va="center", fontsize=8, color=INK, zorder=4,
+        bbox={"boxstyle": "round,pad=0.3", "fc": "#ffffff", "ec": LINE},
+    )  # fmt: skip
+    drawn = set()
+    most = max(8, *(chi for row in a.chis for chi in row))
+    for branch, owners in enumerate(_owners(a)):
+        x, y = -0.62, first
+        for cell, owner in enumerate(owners):
+            here = (cell + 0.5) * COLUMN, place[a.scale(branch, cell), owner]
+            if (cell, owner) not in drawn:
+                drawn.add((cell, owner))
+                _draw_way(axes, x, y, *here)
+                operator, tall = a.ops[branch][cell], TALLEST * a.chis[branch][cell] / most
+                corner = here[0] - BLOCK / 2, here[1] - tall / 2
+                axes.add_patch(
+                    FancyBboxPatch(
+                        corner, BLOCK, tall, boxstyle="round,pad=0,rounding_size=0.05", zorder=3,
+                        fc=COLOURS[operator], ec=INK, lw=0.8, ls="--" if operator == "skip" else "-",
+                    )
+                )  # fmt: skip
+                axes.text(
+                    *here, str(a.width(branch, cell)), ha="center", va="center_baseline", fontsize=6.5, zorder=4,
+                    color="#ffffff" if operator in ("conv2", "zoom2") else INK,
+                )  # fmt: skip
+            x, y = here
+        axes.annotate(
+            f"branch {branch}", (x, y), xytext=(a.depth * COLUMN + 0.4, y), ha="left", va="center", fontsize=8,
+            color=INK, arrowprops={"arrowstyle": "<-", "color": LINE, "lw": 1.6, "shrinkA": 2, "shrinkB": 0}, zorder=1,
+        )  # fmt: skip
+
+
+def _draw_way(axes: Any, x: float, y: float, x_to: float, y_to: float) -> None:
+    """A line from one block to the next; a way down runs between the columns, over what it crosses."""
+    if y == y_to:
+        axes.plot((x, x_to), (y, y_to), color=LINE, lw=1.6, zorder=1)
+        return
+    turn = x_to - COLUMN / 2
+    axes.plot((turn, turn), (y - 0.08, y_to + 0.08), color="#ffffff", lw=5, zorder=1.5, solid_capstyle="butt")
+    axes.plot((x, turn, turn, x_to), (y, y, y_to, y_to), color=LINE, lw=1.6, zorder=2, solid_joinstyle="round")
+
+
+def _draw_legend(axes: Any, a: Architecture, middle: float, top: float) -> None:
+    """What colours, heights and numbers mean."""
+    from matplotlib.patches import Patch
+
+    handles = [
+        Patch(fc=COLOURS[name], ec=INK, lw=0.8, ls="--" if name == "skip" else "-", label=WORDS[name])
+        for name in OPERATORS
+    ]
+    axes.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(middle, top - 0.08), bbox_transform=axes.transData,
+        ncols=len(handles), frameon=False, fontsize=8, handlelength=1.4, columnspacing=1.4,
+    )  # fmt: skip
+    ratios = ", ".join(str(chi) for chi in sorted({chi for row in a.chis for chi in row}))
+    said = (
+        f"Height of a block: its expansion ratio ({ratios}). Number: its channels. Branches share what they part from."
+    )
+    axes.text(middle, top - 0.55, said, ha="center", va="center", fontsize=8, color=INK)

@@ -1,0 +1,189 @@
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from gravmap.errors import InputError
+from gravmap.learning import Area
+from gravmap.learning.calibration.applicability import measure_reach, read_reach, write_reach
+from gravmap.learning.data.channels import InputChannels
+from gravmap.learning.data.local_statistics import local_statistics
+from toy_area import SIZE, SOUTH, WEST
+
+ARRAYS = ("centres", "mean", "spread", "points")
+
+
+def smooth(shape, width, seed):
+    """Noise with no wavelength much under `width` nodes, standard deviation 1."""
+    rng = np.random.default_rng(seed)
+    y, x = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :]
+    decay = np.exp(-2 * (np.pi * width) ** 2 * (y**2 + x**2))
+    filtered = np.fft.irfft2(np.fft.rfft2(rng.normal(size=shape)) * decay, shape)
+    return filtered / filtered.std()
+
+
+@pytest.fixture
+def two_fields(arrays):
+    """The toy area with a second channel and some nodes unknown."""
+    rng = np.random.default_rng(5)
+    second = rng.normal(0, 3, arrays["fields"].shape).astype(np.float32)
+    arrays["fields"] = np.concatenate([arrays["fields"], second])
+    arrays["meta"]["channels"] = ["residual_10km", "bouguer"]
+    arrays["field_valid"][5:8, 20:30] = False
+    arrays["meta"]["split"] = {"block_deg": [1.0, 1.0], "buffer_deg": 0.1, "region_wsen": [WEST, SOUTH, 84.0, 46.0]}
+    return Area.from_arrays(arrays)
+
+
+def by_hand(area, inputs):
+    """Index at every node and threshold, distance by distance."""
+    fields = np.where(area.field_valid, inputs.select(area), np.nan)
+    labels, role = area.node_truth()
+    taught = (labels > 0) & (labels < 255) & (role == 0)
+    centred = fields - fields[:, taught].mean(axis=1)[:, None, None]
+    features = np.moveaxis(local_statistics(centred, area.node_lat, area.node_lon), 0, -1)
+    features = (features - features[taught].mean(axis=0)) / features[taught].std(axis=0)
+    train = features[taught]
+    between = np.sqrt(((train[:, None] - train[None]) ** 2).sum(axis=-1))
+    mean = between.sum() / (len(train) * (len(train) - 1))
+    to_train = np.sqrt(((features[:, :, None] - train) ** 2).sum(axis=-1)).min(axis=-1) / mean
+    lat, lon = (values[taught] for values in np.meshgrid(area.node_lat, area.node_lon, indexing="ij"))
+    own = []
+    for number in range(len(train)):
+        down, right = int((46 - lat[number]) // 1), int((lon[number] - WEST) // 1)
+        far = (lat > 46 - down + 0.1) | (lat < 45 - down - 0.1)
+        far |= (lon < WEST + right - 0.1) | (lon > WEST + right + 1.1)
+        own.append(between[number][far].min() / mean)
+    quarter, three_quarters = np.percentile(own, (25, 75))
+    return to_train, min(three_quarters + 1.5 * (three_quarters - quarter), max(own))
+
+
+def test_the_index_is_that_of_every_distance(two_fields):
+    inputs = InputChannels.fit(two_fields)
+    reach = measure_reach(two_fields, inputs)
+    index, threshold = by_hand(two_fields, inputs)
+    assert reach.threshold == pytest.approx(threshold, rel=1e-4)
+    fields = np.where(two_fields.field_valid, two_fields.fields, np.float32(np.nan))
+    found = reach.dissimilarity(fields, two_fields.node_lat, two_fields.node_lon)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, index / threshold, rtol=1e-4, atol=1e-5)
+    assert np.isnan(found[6, 25])
+    with pytest.raises(ValueError, match="bouguer"):
+        reach.dissimilarity(fields[:1], two_fields.node_lat, two_fields.node_lon)
+
+
+@pytest.fixture
+def strange_corner(arrays):
+    """A field of one kind, but for a corner without labels, which is of another."""
+    nodes = int(SIZE * 30) + 1
+    field = 10 * smooth((nodes, nodes), 6, seed=1)
+    rough = 10 * smooth((nodes, nodes), 1.5, seed=2)
+    away = np.zeros((nodes, nodes), bool)
+    away[:35, :35] = True
+    arrays["fields"] = np.where(away, rough, field).astype(np.float32)[None]
+    arrays["field_valid"] = np.ones((nodes, nodes), bool)
+    cells = arrays["labels"].shape[0]
+    arrays["labels"][: cells * 45 // nodes, : cells * 45 // nodes] = 0
+    return arrays, away
+
+
+def test_ground_of_another_kind_is_flagged_and_the_training_ground_is_not(strange_corner):
+    arrays, away = strange_corner
+    area = Area.from_arrays(arrays)
+    reach = measure_reach(area, InputChannels.fit(area), most_nodes=1500)
+    assert 1000 < len(reach.points) <= 1500
+    found = reach.dissimilarity(area.fields, area.node_lat, area.node_lon)
+    labels, role = area.node_truth()
+    taught = (labels > 0) & (labels < 255) & (role == 0)
+    assert (found[taught] > 1).mean() < 0.02
+    inner = np.zeros_like(away)
+    inner[5:25, 5:25] = True
+    assert (found[inner] > 1).mean() > 0.8
+    # Nor are held-out blocks strange, which are of the same kind.
+    assert (found[(role == 1) | (role == 2)] > 1).mean() < 0.2
+    # A field that is the same but for its level is strange everywhere.
+    assert (reach.dissimilarity(area.fields + 100, area.node_lat, area.node_lon) > 1).all()
+
+
+def test_a_part_with_its_margin_is_judged_as_the_whole(strange_corner):
+    area = Area.from_arrays(strange_corner[0])
+    reach = measure_reach(area, InputChannels.fit(area), most_nodes=500)
+    lat, lon = area.node_lat, area.node_lon
+    whole = reach.dissimilarity(area.fields, lat, lon)
+    margin_lat = reach.margin_km / (6371 * np.pi / 180)
+    margin_lon = margin_lat / np.cos(np.radians(45.0 + margin_lat))
+    rows = (lat >= 44 - margin_lat) & (lat <= 45 + margin_lat)
+    columns = (lon >= 81 - margin_lon) & (lon <= 82.5 + margin_lon)
+    assert rows.sum() < len(lat)
+    assert columns.sum() < len(lon)
+    part = reach.dissimilarity(area.fields[:, rows][:, :, columns], lat[rows], lon[columns])
+    asked = np.ix_((lat[rows] >= 44) & (lat[rows] <= 45), (lon[columns] >= 81) & (lon[columns] <= 82.5))
+    again = whole[np.ix_(rows, columns)][asked]
+    np.testing.assert_allclose(part[asked], again, atol=1e-4)
+
+
+def test_held_out_labels_do_not_shape_it_and_training_labels_do(arrays):
+    def measured(changed):
+        area = Area.from_arrays(copy.deepcopy(arrays) | {"labels": changed})
+        return measure_reach(area, InputChannels.fit(area), seed=2, most_nodes=300)
+
+    plain = measured(arrays["labels"])
+    for taught, same in ((False, True), (True, False)):
+        changed = np.where((arrays["role"] == 0) == taught, 1 - np.minimum(arrays["labels"], 1), arrays["labels"])
+        other = measured(changed.astype(np.uint8))
+        assert all(np.array_equal(getattr(plain, name), getattr(other, name)) for name in ARRAYS) is same
+
+
+def test_the_sample_is_even_and_a_seeds_own(arrays):
+    # Labels on the western half are ten times as dense: the sample is not.
+    arrays["labels"][:] = 0
+    arrays["role"][:] = 0
+    arrays["labels"][:, ::2] = 1
+    arrays["labels"][::3, 40:] = 0
+    arrays["labels"][1::3, 40:] = 0
+    arrays["fields"] = np.broadcast_to(np.linspace(WEST, WEST + SIZE, 41), (1, 41, 41)).astype(np.float32).copy()
+    area = Area.from_arrays(arrays)
+    inputs = InputChannels.fit(area)
+    one, again, other = (measure_reach(area, inputs, seed=seed, most_nodes=100) for seed in (1, 1, 2))
+    assert np.array_equal(one.points, again.points)
+    assert not np.array_equal(one.points, other.points)
+    assert 70 < len(one.points) <= 100
+    lon = one.points[:, 0] * one.spread[0] + one.mean[0] + one.centres[0]  # the field is the longitude
+    assert 0.4 < (lon < WEST + SIZE / 2).mean() < 0.65
+
+
+def test_nowhere_to_learn_or_a_field_that_says_nothing(arrays):
+    arrays["role"][:] = 3
+    area = Area.from_arrays(arrays)
+    assert measure_reach(area, InputChannels.fit(area)) is None
+    arrays["role"][:] = 0
+    arrays["fields"] = np.full_like(arrays["fields"], 7)
+    area = Area.from_arrays(arrays)
+    assert measure_reach(area, InputChannels.fit(area)) is None
+
+
+def test_windows_within_one_node_say_nothing(arrays):
+    # Nodes 110 km apart: neither window reaches the next one, so a deviation would be rounding noise.
+    arrays["field_nodes_wsen"] = np.array([40.0, 0.0, 80.0, 40.0])
+    arrays["label_bounds_wsen"] = np.array([40.0, 0.0, 80.0, 40.0])
+    area = Area.from_arrays(arrays)
+    reach = measure_reach(area, InputChannels.fit(area))
+    assert np.isinf(reach.spread[[3, 5]]).all()
+    assert np.isfinite(reach.spread[[0, 1, 2, 4]]).all()
+
+
+def test_files_hold_all_and_damage_is_told(area, tmp_path):
+    reach = measure_reach(area, InputChannels.fit(area))
+    (tmp_path / "model.json").write_text(json.dumps({"area_sha256": "abc"}))
+    write_reach(tmp_path, reach, "abc")
+    stored = read_reach(tmp_path)
+    for name in ARRAYS:
+        assert np.array_equal(getattr(stored, name), getattr(reach, name))
+        assert getattr(stored, name).dtype == getattr(reach, name).dtype
+    for name in ("fields", "mean_distance", "threshold", "spacing_km", "margin_km"):
+        assert getattr(stored, name) == getattr(reach, name)
+    assert stored.fields == ("residual_10km",)
+    path = tmp_path / "reach.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="damaged"):
+        read_reach(tmp_path)

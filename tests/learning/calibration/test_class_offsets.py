@@ -1,0 +1,83 @@
+"""Which class is shown: offsets per class, fitted on what is known."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from gravmap.learning.calibration.by_distance import DistanceTemperature
+from gravmap.learning.calibration.class_offsets import decide, fit_offsets, worth
+from gravmap.learning.evaluation.metrics import confusion, scores
+
+
+def drawn(seed=0, n=4000):
+    """Classes of 80, 17 and 3 %, and logits that know something of them."""
+    rng = np.random.default_rng(seed)
+    target = rng.choice(3, size=n, p=(0.8, 0.17, 0.03))
+    logits = rng.normal(0, 1, (n, 3)) + 1.2 * (target[:, None] == np.arange(3)) + np.log((0.8, 0.17, 0.03))
+    return logits.astype(np.float32), target
+
+
+def test_the_worth_of_a_map_is_made_of_its_three_scores():
+    _, target = drawn()
+    matrix = confusion(target, np.roll(target, 1), 3)
+    found = scores(matrix, ["a", "b", "c"])
+    assert worth(matrix) == pytest.approx(found["pa"] + found["fwiou"] + found["mpa"] / 2)
+
+
+def test_no_offsets_of_a_fine_grid_are_worth_clearly_more():
+    logits, target = drawn()
+
+    def with_offsets(offsets):
+        return worth(confusion(target, (logits + np.asarray(offsets, np.float32)).argmax(1), 3))
+
+    # Only differences count, so one class stays where it is.
+    best = max(with_offsets((0, *each)) for each in itertools.product(np.arange(-1, 3.01, 0.1), repeat=2))
+    found = with_offsets(fit_offsets(logits, target))
+    assert found > with_offsets((0, 0, 0)) + 0.01
+    assert found > best - 0.006  # one at a time is not all at once
+
+
+def test_it_helps_on_others_and_spares_the_rare():
+    offsets = fit_offsets(*drawn(0))
+    logits, target = drawn(1)
+    plain, moved = (confusion(target, (logits + each).argmax(1), 3) for each in (0, offsets))
+    assert worth(moved) > worth(plain)
+    assert moved[2, 2] > plain[2, 2]
+    assert offsets[2] == offsets.max()
+    assert offsets.mean() == pytest.approx(0, abs=1e-6)
+
+
+def test_nothing_known_moves_nothing():
+    assert (fit_offsets(np.zeros((0, 4), np.float32), np.zeros(0, np.int64)) == 0).all()
+
+
+def test_what_is_shown_is_the_largest_log_chance_and_offset():
+    rng = np.random.default_rng(2)
+    chances = rng.dirichlet(np.ones(4), size=(5, 6)).transpose(2, 0, 1).astype(np.float32)
+    offsets = [0.5, -1.0, 2.0, 0.0]
+    wanted = (np.log(chances) + np.array(offsets)[:, None, None]).argmax(0)
+    assert (decide(chances, offsets) == wanted).all()
+    assert (wanted != chances.argmax(0)).any()
+    assert (decide(chances, None) == chances.argmax(0)).all()
+    assert (decide(np.moveaxis(chances, 0, -1), offsets, axis=-1) == wanted).all()
+
+
+def test_a_score_names_what_a_map_shows_where_temperatures_follow_the_distance():
+    from scipy.special import softmax
+
+    from gravmap.learning.training.finish import _divisor
+
+    rng = np.random.default_rng(5)
+    logits = rng.normal(0, 2, (500, 4)).astype(np.float32)
+    km, mine = rng.uniform(0, 80, 500), rng.random(500) < 0.6
+    curve = {"km": [4.0, 40.0], "temperature": [0.5, 3.0]}
+    record = {"temperatures": {"5deg": 1.2}, "scales": [5.0], "by_distance": {"5deg": curve}}
+    offsets = np.array([1.5, 0.0, -0.5, -1.0], np.float32)
+    divided = _divisor(record, [5.0], km, mine)
+    named = (logits[mine] + divided * offsets).argmax(axis=1)
+    at = DistanceTemperature.from_dict(curve).at(km[mine])[:, None]
+    shown = decide(softmax(logits[mine] / at, axis=1), offsets, axis=1)
+    assert (named == shown).all()
+    one = (logits[mine] + np.float32(1.2) * offsets).argmax(axis=1)
+    assert (one != shown).any()

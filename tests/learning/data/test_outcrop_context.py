@@ -1,0 +1,165 @@
+"""Outcrop as fields: what they hold, and that nothing treats them as gravity."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gravmap.errors import InputError, OptionError
+from gravmap.lattice import TRAIN
+from gravmap.learning import Area
+from gravmap.learning.calibration.applicability import measure_reach
+from gravmap.learning.data.channels import InputChannels, fixed_spread
+from gravmap.learning.data.outcrop_context import (
+    context_names,
+    in_short,
+    outcrop_context,
+    with_context,
+    without_context,
+)
+from gravmap.learning.evaluation.importance import OUTCROP, Reading, permutation_importance, read_elsewhere
+from gravmap.learning.evaluation.null_models import known_labels, null_maps
+from gravmap.learning.sampling.augmentation import Augmentation
+from gravmap.learning.sampling.sampler import Sampler
+from toy_area import make_arrays
+
+LAT, LON = np.linspace(47, 45, 21), np.linspace(82, 85, 31)
+
+
+@pytest.fixture
+def area():
+    return Area.from_arrays(make_arrays())
+
+
+@pytest.fixture
+def ground(area):
+    return with_context(area, known_labels(area))
+
+
+def spots(*placed):
+    known = np.zeros((LAT.size, LON.size), np.uint8)
+    for row, column, index in placed:
+        known[row, column] = index
+    return known
+
+
+def test_context_holds_log_chances_distance_and_a_mask():
+    known = spots((0, 0, 1), (20, 30, 3), (5, 5, 1))
+    *logs, distance, mask = outcrop_context(known, LAT, LON, 4)
+    chances = np.exp(logs)
+    np.testing.assert_allclose(chances.sum(axis=0), 1, atol=1e-5)
+    # A class that is nowhere mapped has a chance of a thousandth, before all are brought to a sum of one.
+    assert chances[1].max() <= 1e-3
+    assert chances[1].min() > 0.99e-3
+    assert chances[0, 0, 0] == pytest.approx(1 / 1.003, abs=1e-6)
+    assert (mask == (known > 0)).all()
+    # Ten nodes of 0.1 degree south of (5, 5) along a meridian, on a sphere of 6371 km.
+    assert distance[0, 0] == 0
+    assert np.expm1(distance[15, 5]) * 10 == pytest.approx(6371 * np.radians(1.0), rel=1e-5)
+
+
+def test_context_of_one_class_or_none_is_refused():
+    with pytest.raises(InputError, match="No outcrop is known"):
+        outcrop_context(spots(), LAT, LON, 3)
+    with pytest.raises(InputError, match="of one class"):
+        outcrop_context(spots((1, 1, 2), (9, 9, 2)), LAT, LON, 3)
+
+
+def test_an_area_gets_fields_in_no_unit_and_loses_them_again(area, ground):
+    assert ground.channels == ["residual_10km", "outcrop_1", "outcrop_2", "outcrop_distance", "outcrop_known"]
+    assert ground.channel_units == ["mGal", "1", "1", "1", "1"]
+    assert in_short(ground.channels) == ["residual_10km", "outcrop"]
+    assert without_context(ground).fingerprint() == area.fingerprint()
+    assert without_context(area) is area
+    with pytest.raises(InputError, match="already"):
+        with_context(ground, known_labels(area))
+
+
+def test_the_context_of_training_knows_nothing_of_held_out_ground(area):
+    mixed = area.labels.copy()
+    held = (area.role != TRAIN) & (mixed > 0)
+    mixed[held] = 3 - mixed[held]
+    other = replace(area, labels=mixed)
+    one, two = (with_context(each, known_labels(each)) for each in (area, other))
+    assert held.any()
+    assert one.fields.tobytes() == two.fields.tobytes()
+
+
+def test_outcrop_is_not_measured_on_a_place(ground):
+    inputs = InputChannels.fit(ground)
+    assert inputs.spreads[1:] == (1.0,) * 4
+    assert inputs.spreads[0] > 5
+    assert inputs.measured == ("residual_10km",)
+    assert inputs.outcrop_planes == (1, 3)
+    assert InputChannels.from_list(inputs.to_list()) == inputs
+    plain = InputChannels.fit(without_context(ground))
+    assert not plain.reads_outcrop
+    assert plain.outcrop_planes is None
+    rainbow = InputChannels.fit(ground, ["rgb:residual_10km", "scale", *context_names(2)])
+    assert rainbow.outcrop_planes == (4, 6)
+
+
+def test_fixed_spreads_are_the_same_everywhere(ground):
+    louder = replace(ground, fields=ground.fields * np.float32(3))
+    one, two = (InputChannels.fit(each, fixed=True) for each in (ground, louder))
+    assert one == two
+    assert one.spreads == (7.0, 1.0, 1.0, 1.0, 1.0)
+    assert fixed_spread("residual_5km") < fixed_spread("residual_7km") < fixed_spread("residual_10km")
+    with pytest.raises(OptionError, match="bouguer has no fixed spread"):
+        fixed_spread("bouguer")
+
+
+def test_what_changes_gravity_in_a_crop_leaves_the_outcrop(ground):
+    """Same crops with and without changes of values: planes of outcrop are the same, those of gravity are not."""
+    inputs = InputChannels.fit(ground)
+    still = {"noise": (0, 0), "amplitude": (1, 1), "offset_mgal": 0.0}
+    loud = {"noise": (0.2, 0.3), "amplitude": (0.5, 0.6), "offset_mgal": 20.0}
+    crops = [
+        Sampler(ground, inputs, 64, augmentation=Augmentation(**values)).batch(0, list(range(6)))[0]
+        for values in (still, loud)
+    ]
+    assert torch.equal(crops[0][:, 1:], crops[1][:, 1:])
+    assert (crops[0][:, 0] - crops[1][:, 0]).abs().mean() > 0.1
+
+
+def test_outcrop_turns_with_the_crop(ground):
+    """On outcrop the likeliest class of a crop is its target, whichever way both are turned; upside down it is not."""
+    inputs = InputChannels.fit(ground)
+    sampler = Sampler(ground, inputs, 64, augmentation=Augmentation(rotate_share=1.0, metric=False))
+    agree, upside_down = [], []
+    for number in range(10):
+        fields, target, _ = sampler.cut(sampler.draw(0, number))
+        likely = fields[1:3].argmax(dim=0)
+        near = (fields[4] > 0.9) & (target >= 0)
+        agree.append((likely == target)[near].float().mean())
+        upside_down.append((likely.flip(0) == target)[near].float().mean())
+    assert min(agree) > 0.9
+    assert np.mean(upside_down) < 0.75
+
+
+def test_null_models_and_the_reach_of_a_run_see_gravity_alone(area, ground):
+    for key in ("label_diffusion_gravity", "nearest_in_gravity"):
+        assert (null_maps(area, which=[key])[key] == null_maps(ground, which=[key])[key]).all()
+    plain = measure_reach(area, InputChannels.fit(area))
+    reach = measure_reach(ground, InputChannels.fit(ground))
+    assert reach.fields == ("residual_10km",)
+    assert (reach.points == plain.points).all()
+
+
+class Listener(torch.nn.Module):
+    """Says the class of the outcrop around, or where gravity is high, class 1."""
+
+    def forward(self, x):
+        return x[:, 1:3]
+
+
+def test_gravity_of_another_place_comes_with_the_outcrop_of_this_one(ground):
+    moved = read_elsewhere(ground, (20, 20))
+    assert (moved.fields[1:] == ground.fields[1:]).all()
+    assert (moved.fields[0] != ground.fields[0]).mean() > 0.9
+    reading = Reading(Listener(), InputChannels.fit(ground), 64, 2.0)
+    rows = {row.field: row for row in permutation_importance(reading, ground, draws=2)}
+    assert set(rows) == {"residual_10km", OUTCROP}
+    assert rows["residual_10km"].loss["pa"] == 0
+    assert rows[OUTCROP].loss["pa"] > 0.1

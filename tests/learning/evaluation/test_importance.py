@@ -1,0 +1,110 @@
+"""What a network owes to a field: planted worlds in which one field decides and another is noise."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gravmap.errors import InputError
+from gravmap.lattice import TEST
+from gravmap.learning.data.channels import InputChannels
+from gravmap.learning.data.dataset import Area
+from gravmap.learning.evaluation.importance import (
+    ALL,
+    Reading,
+    draw_offsets,
+    importance_table,
+    on_foreign_gravity,
+    permutation_importance,
+    read_elsewhere,
+)
+from toy_area import make_arrays
+
+
+class Sign(torch.nn.Module):
+    """High ground is class 1, low ground class 2, by a weighted sum of the planes."""
+
+    def __init__(self, *weights):
+        super().__init__()
+        self.weights = torch.tensor(weights)
+
+    def forward(self, planes):
+        seen = (planes * self.weights[:, None, None]).sum(1)
+        return torch.stack([seen, -seen], dim=1)
+
+
+def two_fields():
+    arrays = make_arrays()
+    field = arrays["fields"][0]
+    other = np.random.default_rng(1).normal(0, 10, field.shape).astype(np.float32)
+    arrays["fields"] = np.stack([other, field])
+    arrays["meta"]["channels"] = ["noise", "residual_10km"]
+    return Area.from_arrays(arrays)
+
+
+def reading(area, *weights):
+    return Reading(Sign(*weights), InputChannels.fit(area), tile_size_px=64, scale_deg=2.0)
+
+
+def test_the_field_that_decides_is_all_and_the_ignored_one_nothing():
+    area = two_fields()
+    rows = permutation_importance(reading(area, 0.0, 1.0), area, draws=6)
+    assert [row.field for row in rows] == ["residual_10km", "noise", ALL]
+    decides, ignored, everything = rows
+    assert decides.loss["pa"] > 0.3
+    assert ignored.loss == pytest.approx({"pa": 0, "mpa": 0, "fwiou": 0}, abs=1e-12)
+    assert everything.scores == decides.scores
+    lines = importance_table(rows)
+    assert len(lines) == 4
+    assert f"{100 * decides.loss['pa']:+.1f}" in lines[1]
+
+
+def test_where_gravity_is_noise_nothing_is_lost():
+    area = two_fields()
+    rows = permutation_importance(reading(area, 1.0, 0.0), area, draws=6)
+    for row in rows:
+        # A guess stays a guess, whichever noise it is made from.
+        assert abs(row.loss["pa"]) < 4 * max(row.spread["pa"], 0.02), row.field
+
+
+def test_elsewhere_is_a_field_without_seams_and_labels_stay():
+    area = two_fields()
+    for offset in draw_offsets(area, 5, seed=3):
+        moved = read_elsewhere(area, offset, ["residual_10km"])
+        field, there = area.fields[1], moved.fields[1]
+        assert (moved.fields[0] == area.fields[0]).all()
+        assert (moved.labels == area.labels).all()
+        assert set(there.ravel()) <= set(field.ravel())
+        for axis in (0, 1):
+            assert abs(np.diff(there, axis=axis)).max() <= abs(np.diff(field, axis=axis)).max()
+    ny, nx = field.shape
+    whole = read_elsewhere(area, (ny - 1, nx - 1)).fields
+    assert (whole == area.fields[:, ::-1, ::-1]).all()
+    assert (read_elsewhere(area, (0, 0)).fields == area.fields).all()
+    by_three = read_elsewhere(area, (3, 0)).fields
+    assert (by_three[:, :-3] == area.fields[:, 3:]).all()
+    assert (by_three[:, -3:] == area.fields[:, -4:-1][:, ::-1]).all()
+
+
+def test_no_draw_leaves_the_ground_where_it_is():
+    """Correlation of a rough field with itself elsewhere: near none."""
+    area = two_fields()
+    noise = area.fields[0].ravel()
+    for offset in draw_offsets(area, 20, seed=0):
+        there = read_elsewhere(area, offset).fields[0].ravel()
+        assert abs(np.corrcoef(noise, there)[0, 1]) < 0.15
+
+
+def test_a_network_on_foreign_gravity_knows_no_more_than_the_majority():
+    area = two_fields()
+    labels, roles = area.node_truth()
+    held = (roles == TEST) & (labels > 0) & (labels != 255)
+    network = reading(area, 0.0, 1.0)
+    right = [(each[held] == labels[held]).mean() for each in on_foreign_gravity(network, area, draws=8, seed=1)]
+    mine = network.map(area, held)
+    assert (mine[held] == labels[held]).mean() > 0.9
+    assert (mine[~held] == 0).all()
+    assert abs(np.mean(right) - 0.5) < 0.25
+    with pytest.raises(InputError, match="No bedrock is mapped in the test blocks"):
+        on_foreign_gravity(network, replace(area, role=np.zeros_like(area.role)))

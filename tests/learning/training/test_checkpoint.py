@@ -1,0 +1,119 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from gravmap.errors import InputError
+from gravmap.learning import ModelSpec, load_model, save_model
+from gravmap.learning.training.checkpoint import read_pair, versions, write_pair
+from gravmap.network import build
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return build("ggmnet-tiny", in_channels=2, classes=3).eval()
+
+
+@pytest.fixture(scope="module")
+def spec(network):
+    return ModelSpec(
+        model="ggmnet-tiny",
+        architecture=network.architecture.to_dict(),
+        inputs=[
+            {"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 12.34567890123},
+            {"kind": "field", "field": "bouguer", "unit": "mGal", "spread": 55.5},
+        ],
+        classes=[{"index": i + 1, "name": f"Klasse {i} é", "colour": "#000000", "age": ""} for i in range(3)],
+        tile_size_px=64,
+        scales_deg=[1.0, 5.0],
+        field_recipe={"method": "regional", "heights_m": [10000.0]},
+        split={"name": "blocks", "fold": 0},
+        seed=3,
+        versions=versions(),
+        scores={"tune": {"fwiou": None}},
+        region_wsen=[65.0, 40.0, 95.0, 55.0],
+    )
+
+
+def test_a_network_comes_back_from_its_files_alone(network, spec, tmp_path):
+    save_model(tmp_path, network, spec)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
+    back, told = load_model(tmp_path)
+    assert told == spec
+    assert not back.training
+    x = torch.randn(1, 2, 40, 50)
+    with torch.no_grad():
+        assert torch.equal(back(x), network(x))
+
+
+def test_the_json_names_the_weights_hash(network, spec, tmp_path):
+    import hashlib
+
+    save_model(tmp_path, network, spec)
+    record = json.loads((tmp_path / "model.json").read_text())
+    assert record["weights_sha256"] == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("where", [0.0, 0.5, 0.999])
+def test_one_damaged_byte_is_refused(network, spec, tmp_path, where):
+    save_model(tmp_path, network, spec)
+    path = tmp_path / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[int(where * len(data))] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="damaged"):
+        load_model(tmp_path)
+
+
+def test_truncated_and_missing_files_are_refused(network, spec, tmp_path):
+    save_model(tmp_path, network, spec)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="damaged"):
+        load_model(tmp_path)
+    path.unlink()
+    with pytest.raises(InputError, match="missing"):
+        load_model(tmp_path)
+
+
+def test_a_kill_between_the_two_files_leaves_a_readable_pair(tmp_path):
+    write_pair(tmp_path, "last", {"a": torch.zeros(3)}, {"epoch": 1})
+    old = (tmp_path / "last.json").read_bytes()
+    write_pair(tmp_path, "last", {"a": torch.ones(3)}, {"epoch": 2})
+    (tmp_path / "last.json").write_bytes(old)  # new weights were renamed, the JSON not yet
+    tensors, record = read_pair(tmp_path, "last")
+    assert record["epoch"] == 2
+    assert torch.equal(tensors["a"], torch.ones(3))
+
+
+def test_weights_of_another_architecture_are_refused(network, spec, tmp_path):
+    save_model(tmp_path, network, dataclasses.replace(spec, inputs=spec.inputs[:1]))
+    with pytest.raises(InputError, match="does not describe the network"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(("layout", "said"), [(1, "Train anew"), (99, "Upgrade gravmap")])
+def test_another_layout_is_refused(network, spec, tmp_path, monkeypatch, layout, said):
+    with monkeypatch.context() as patched:
+        patched.setattr("gravmap.learning.training.checkpoint.FORMAT", layout)
+        save_model(tmp_path, network, spec)
+    with pytest.raises(InputError, match=f"in layout {layout}; this gravmap reads layout 2 only(.|\n)*{said}"):
+        load_model(tmp_path)
+
+
+def test_no_pickle_and_all_types_survive(tmp_path):
+    tensors = {
+        "step": torch.tensor(7.0),
+        "count": torch.tensor(3),
+        "state": torch.arange(5, dtype=torch.uint8),
+        "empty": torch.zeros(0),
+        "shared": torch.ones(4)[:2],
+    }
+    write_pair(tmp_path, "last", {**tensors, "again": tensors["shared"]}, {})
+    back, _ = read_pair(tmp_path, "last")
+    for name, tensor in tensors.items():
+        assert torch.equal(back[name], tensor)
+        assert back[name].dtype == tensor.dtype
+    assert b"pickle" not in (tmp_path / "last.safetensors").read_bytes()

@@ -1,0 +1,235 @@
+"""Training with outcrop as context on a region, and beginning with another run's weights."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from gravmap.errors import InputError, OptionError
+from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE
+from gravmap.learning import Area, TrainConfig, load_model, train
+from gravmap.learning.data.channels import InputChannels
+from gravmap.learning.data.outcrop_context import context_names
+from gravmap.learning.data.splits import Grounds
+from gravmap.learning.sampling.sampler import Sampler
+from gravmap.learning.training.checkpoint import read_pair
+from gravmap.learning.training.launch import launch
+from gravmap.learning.training.trainer import measure_step
+from gravmap.learning.training.warm_start import begin_from, choose_inputs
+from toy_area import field_at, make_arrays
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+SMALL = {"kind": "unet", "widths": [4, 8]}
+SHORT = TrainConfig(
+    model="small", architecture=SMALL, context="outcrop", cuts=2, epochs=3, steps=2, batch_size=4, lr=1e-2, seed=1
+)
+
+
+@pytest.fixture
+def arrays():
+    """The toy's region with cover as basins are: in one piece, not sprinkled over."""
+    made = make_arrays()
+    lat, lon = np.linspace(45.975, 42.025, 80), np.linspace(80.025, 83.975, 80)
+    made["labels"] = np.where(made["labels"] == 0, 1, made["labels"])
+    made["labels"][field_at(lat[:, None] + 31, 0.5 * lon[None, :]) > 8] = 0
+    return made
+
+
+@pytest.fixture
+def area(arrays):
+    return Area.from_arrays(arrays)
+
+
+def weights_of(folder, stem="last"):
+    tensors, _ = read_pair(folder, stem)
+    return {name: value for name, value in tensors.items() if stem == "model" or name.startswith("network/")}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_cuts_are_redrawn_one_each_epoch_whoever_asks(area):
+    grounds = Grounds.of(area).with_outcrop(3, seed=5)
+    assert [list(grounds.cuts.numbers(epoch)) for epoch in (0, 1)] == [[0, 1, 2], [1, 2, 3]]
+    inputs = choose_inputs(grounds, SHORT)
+    passing, asked = (Sampler(grounds, inputs, 64, seed=2) for _ in range(2))
+    for epoch in range(3):
+        drawn = passing.batch(epoch, [0, 1, 2, 3])
+    # A run that goes on makes the cuts of its epoch without those before.
+    assert all(torch.equal(one, other) for one, other in zip(drawn, asked.batch(2, [0, 1, 2, 3]), strict=True))
+    assert {passing.draw(2, number).ground for number in range(40)} == {2, 3, 4}
+    assert passing.window_count == Sampler(area, InputChannels.fit(area), 64).window_count
+
+
+def test_a_crop_is_asked_for_what_its_context_hides(area):
+    grounds = Grounds.of(area).with_outcrop(2, seed=5)
+    inputs = choose_inputs(grounds, SHORT)
+    sampler = Sampler(grounds, inputs, 64)
+    known = inputs.names.index("outcrop_known")
+    seen = 0
+    for number in range(8):
+        values, target, _ = (each[0] for each in sampler.batch(0, [number]))
+        teaches = target >= 0
+        seen += int(teaches.sum())
+        # Labels are twice as fine as nodes: at the rim of a cut a cell may teach beside a known node.
+        assert (values[known][teaches] > 0.99).float().mean() < 0.05
+    assert seen > 500
+
+
+def test_held_out_labels_reach_no_context(arrays):
+    held = np.isin(arrays["role"], (TUNE, TEST, BUFFER))
+    before = Grounds.of(Area.from_arrays(arrays)).with_outcrop(2, seed=1)
+    mixed = {**arrays, "labels": arrays["labels"].copy()}
+    mapped = held & (arrays["labels"] > 0)
+    mixed["labels"][mapped] = 3 - arrays["labels"][mapped]
+    after = Grounds.of(Area.from_arrays(mixed)).with_outcrop(2, seed=1)
+    for one, other in [(before.first, after.first), *((before.cuts.make(n), after.cuts.make(n)) for n in range(3))]:
+        assert (one.fields == other.fields).all()
+    # And what is scored knows of the training outcrop, all of it.
+    labels, role = before.first.node_truth()
+    known = before.first.fields[before.first.channels.index("outcrop_known")] > 0
+    assert (known == ((labels > 0) & (labels != 255) & (role == TRAIN))).all()
+
+
+def test_a_broken_run_with_context_goes_on_along_the_same_curve(area, tmp_path):
+    whole = train(area, tmp_path / "whole", SHORT)
+
+    def interrupt(done, total, note=""):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(area, tmp_path / "broken", SHORT, interrupt)
+    broken = train(area, tmp_path / "broken", SHORT, resume=True)
+    assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken"))
+    assert whole["test"] == broken["test"]
+    _, spec = load_model(tmp_path / "whole")
+    assert spec.architecture["kind"] == "outcrop-start"
+    assert spec.architecture["body"] == SMALL
+    assert spec.channels == ["residual_10km", *context_names(2)]
+    # The record is of the region as it was given, so that the tile set still fits the run.
+    assert spec.area_sha256 == area.fingerprint()
+
+
+def test_measuring_a_step_makes_one_cut(area):
+    made = []
+    config = dataclasses.replace(SHORT, cuts=5, steps=None)
+    original = Grounds.with_outcrop
+
+    def spied(self, cuts, seed):
+        made.append(cuts)
+        return original(self, cuts, seed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Grounds, "with_outcrop", spied)
+        _, steps = measure_step(area, config)
+    assert made == [1]
+    assert steps == -(-Sampler(area, InputChannels.fit(area), 64).window_count // 4)
+
+
+@pytest.mark.slow
+def test_two_processes_cut_alike(area, tmp_path):
+    config = dataclasses.replace(SHORT, epochs=2, freeze_statistics=True)
+    shared = launch(area, tmp_path / "two", config, 2)
+    alone = train(area, tmp_path / "one", config)
+    np.testing.assert_allclose(shared["test"]["confusion"], alone["test"]["confusion"], atol=2)
+    one, other = (load_model(tmp_path / name)[0].state_dict() for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=2e-3, atol=1e-4)
+
+
+def test_a_map_without_cover_or_with_one_class_is_refused(arrays, tmp_path):
+    full = {**arrays, "labels": np.where(arrays["labels"] == 0, 1, arrays["labels"]).astype(np.uint8)}
+    with pytest.raises(InputError, match="no cover"):
+        train(Area.from_arrays(full), tmp_path / "full", SHORT)
+    alike = {**arrays, "labels": np.minimum(arrays["labels"], 1)}
+    with pytest.raises(InputError, match="of one class"):
+        train(Area.from_arrays(alike), tmp_path / "alike", SHORT)
+    with pytest.raises(OptionError, match="no context"):
+        dataclasses.replace(SHORT, context="faults")
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A run to begin with, and where it lies."""
+    folder = tmp_path_factory.mktemp("runs") / "taught"
+    config = dataclasses.replace(SHORT, context=None, epochs=1)
+    train(Area.from_arrays(make_arrays()), folder, config)
+    return folder
+
+
+def configured(begun, **changes):
+    """What `train --init` makes of a run."""
+    told = begin_from(begun)
+    values = {"model": told.model, "architecture": told.architecture, "context": told.context, "inputs": told.measured}
+    return dataclasses.replace(SHORT, **values, init=told.init, **changes)
+
+
+def test_a_run_begins_with_the_weights_and_numbers_of_another(begun, area, arrays, tmp_path):
+    arrays["fields"] = arrays["fields"] * 3  # spreads are the other run's, whatever the ground
+    config = configured(begun, epochs=1, steps=1, lr=1e-30, freeze_statistics=True)
+    train(Area.from_arrays(arrays), tmp_path / "next", config)
+    assert same(weights_of(begun, "model"), weights_of(tmp_path / "next", "model"))
+    old, new = load_model(begun)[1], load_model(tmp_path / "next")[1]
+    assert new.inputs == old.inputs
+    assert new.recipe["init"]["run"] == "taught"
+    record = json.loads((begun / "model.json").read_text())
+    assert new.recipe["init"]["weights_sha256"] == record["weights_sha256"]
+
+
+def test_a_run_that_began_with_another_goes_on_without_it(begun, area, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(begun, tmp_path / "taught")
+    train(area, tmp_path / "whole", configured(copy, epochs=2))
+
+    def interrupt(done, total, note=""):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(area, tmp_path / "broken", configured(copy, epochs=2), interrupt)
+    config = TrainConfig.from_json(json.dumps(json.loads((tmp_path / "broken" / "last.json").read_text())["config"]))
+    shutil.rmtree(copy)
+    train(area, tmp_path / "broken", config, resume=True)
+    assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken"))
+    # Begun anew it is missed.
+    with pytest.raises(InputError, match="is missing"):
+        train(area, tmp_path / "anew", config)
+
+
+def test_other_channels_classes_or_weights_are_refused(begun, area, arrays, tmp_path):
+    with pytest.raises(OptionError, match="other channels: residual_10km; here they are residual_10km, scale"):
+        train(area, tmp_path / "a", dataclasses.replace(configured(begun), inputs=["residual_10km", "scale"]))
+    renamed = [{**each, "name": f"other {each['name']}"} for each in arrays["meta"]["classes"]]
+    other = Area.from_arrays({**arrays, "meta": {**arrays["meta"], "classes": renamed}})
+    with pytest.raises(OptionError, match="other classes: 1 high, 2 low; here they are 1 other high"):
+        train(other, tmp_path / "b", configured(begun))
+    config = configured(begun)
+    with pytest.raises(InputError, match="other weights than when"):
+        train(area, tmp_path / "c", dataclasses.replace(config, init={**config.init, "weights_sha256": "0" * 64}))
+
+
+def test_a_run_does_not_begin_where_the_same_name_means_another_field(begun, arrays, tmp_path):
+    for key, value in (("input_height_m", 10_000.0), ("quantity", "free_air")):
+        recipe = {**arrays["meta"]["field_recipe"], key: value}
+        other = Area.from_arrays({**arrays, "meta": {**arrays["meta"], "field_recipe": recipe}})
+        with pytest.raises(
+            InputError, match=f"taught was trained on another field than this: {key} None there and {value}"
+        ):
+            train(other, tmp_path / key, configured(begun))
+    finer = {**arrays["meta"]["field_recipe"], "spacing_deg": [0.01, 0.01]}
+    other = Area.from_arrays({**arrays, "meta": {**arrays["meta"], "field_recipe": finer}})
+    train(other, tmp_path / "finer", configured(begun, epochs=1, steps=1))
+
+
+def test_windows_keep_the_pixels_that_a_network_knows(begun):
+    told = begin_from(begun)
+    assert (told.scales_deg, told.tile_size_px) == ([1.0, 2.0], 64)
+    assert told.windows_for([1.0, 2.0, 5.0]) == ([1.0, 2.0], 64)
+    assert told.windows_for([1.5, 5.0]) == ([1.5], 48)  # 2 degrees had 64 pixels
+    assert told.windows_for([10.0]) == ([10.0], 320)

@@ -1,0 +1,218 @@
+import csv
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gravmap.errors import DeviceError, InputError
+from gravmap.learning import Area, TrainConfig, load_model, train
+from gravmap.learning.calibration.applicability import read_reach
+from gravmap.learning.calibration.temperature import read_calibration
+from gravmap.learning.sampling.augmentation import Augmentation
+from gravmap.learning.training.distributed import device_for, group_variables
+from gravmap.learning.training.launch import launch
+from toy_area import make_arrays
+
+SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, lr=3e-3, seed=1)
+
+
+def curve(folder):
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    return [(float(row["loss"]), float(row["tune_fwiou"])) for row in rows]
+
+
+# Batch statistics are frozen: synchronised ones do not exist on a CPU. Optimisers change in between, and all
+# processes change together.
+ALIKE = dataclasses.replace(SHORT, epochs=2, steps=12, freeze_statistics=True, schedule="adam-sgd", switch="epoch:1")
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """Some crops have few labels, so that a mean of the processes' means would be another number."""
+    arrays = make_arrays()
+    arrays["labels"][:, :30] = 0
+    return Area.from_arrays(arrays)
+
+
+@pytest.fixture(scope="module")
+def alone(uneven, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    return folder, train(uneven, folder, ALIKE)
+
+
+@pytest.mark.parametrize(
+    "victim",
+    [pytest.param(None, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.slow), 1],
+    ids=["nobody dies", "the first dies", "the second dies"],
+)
+def test_two_processes_with_two_crops_are_one_with_four(uneven, alone, tmp_path, caplog, victim):
+    """Whether both live to the end or one is killed on the way, which costs no more than its epoch."""
+    folder, expected = alone
+    told, killed = [], []
+
+    def listener(done, total, note=""):
+        told.append((done, total))
+        # In the second epoch, and far from its end: word comes five times a second.
+        if victim is not None and done > 12 and not killed:
+            killed.append(sorted(running_workers(), key=int)[victim])
+            os.kill(int(killed[0]), signal.SIGKILL)
+
+    shared = launch(uneven, tmp_path / "two", ALIKE, 2, listener)
+    assert told[-1] == (24, 24)
+    assert len(killed) == (victim is not None)
+    assert ("was ended by SIGKILL; going on after the last whole epoch" in caplog.text) is bool(killed)
+    np.testing.assert_allclose(curve(tmp_path / "two"), curve(folder), rtol=1e-4)
+    assert shared["test"]["places"] == expected["test"]["places"] > 50
+    np.testing.assert_allclose(shared["test"]["confusion"], expected["test"]["confusion"], atol=1)
+    # What is measured in the end is the same ground's, and written once.
+    said = [read_calibration(path).record for path in (folder, tmp_path / "two")]
+    assert said[0]["temperatures"] == pytest.approx(said[1]["temperatures"], rel=1e-2)
+    for role in ("tune", "test"):
+        assert said[0][role]["nodes"] == said[1][role]["nodes"]
+        assert said[0][role]["after"]["nll"] == pytest.approx(said[1][role]["after"]["nll"], rel=1e-3)
+    assert np.array_equal(*(read_reach(path).points for path in (folder, tmp_path / "two")))
+    one, other = (load_model(path)[0].state_dict() for path in (folder, tmp_path / "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_processes_without_synchronised_statistics_still_agree(area, tmp_path):
+    result = launch(area, tmp_path / "run", SHORT, 2)
+    network, spec = load_model(tmp_path / "run")
+    assert spec.scores["test"] == result["test"]
+    assert torch.isfinite(torch.cat([value.flatten().float() for value in network.state_dict().values()])).all()
+
+
+# What torchrun does: a process each, with the group in its variables.
+JOINING = """
+import sys
+from pathlib import Path
+from gravmap.learning import Area, TrainConfig, train
+from gravmap.learning.training.distributed import joined
+folder = Path(sys.argv[1])
+config = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, seed=1)
+with joined("cpu") as group:
+    run = Path(group.agree(str(folder / f"run-of-{group.rank}")))
+    print(train(Area.load(folder / "area.npz"), run, config, group=group)["test"])
+"""
+
+
+@pytest.mark.slow
+def test_processes_started_by_others_join(area, tmp_path):
+    area.save(tmp_path / "area.npz")
+    (tmp_path / "joining.py").write_text(JOINING)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    group = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = [
+        subprocess.Popen(
+            [sys.executable, tmp_path / "joining.py", tmp_path],
+            env={**group, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    told = [process.communicate(timeout=180)[0] for process in started]
+    assert told[0] == told[1]
+    assert "confusion" in told[0]
+    assert sorted(path.name for path in tmp_path.glob("run*")) == ["run-of-0"]
+
+
+@pytest.mark.slow
+def test_a_workers_error_comes_back_as_ours(area, tmp_path):
+    with pytest.raises(InputError, match="of 5 degrees") as caught:
+        launch(area, tmp_path / "run", TrainConfig(model="ggmnet-tiny", scales_deg=[5.0]), 2)
+    assert caught.value.hint
+
+
+@pytest.mark.slow
+def test_a_workers_bug_keeps_its_traceback(area, tmp_path):
+    broken = TrainConfig(model="ggmnet-tiny", batch_size=4, augmentation=Augmentation(noise=(3.0,)))
+    with pytest.raises(RuntimeError, match="uniform"):
+        launch(area, tmp_path / "run", broken, 2)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all(area, tmp_path):
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def listener(done, total, note=""):
+        if done >= 2 and not pressed.is_set():
+            assert len(running_workers()) == 2
+            pressed.set()
+            threading.Timer(0.1, interrupt).start()
+
+    pressed = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    long = TrainConfig(model="ggmnet-tiny", epochs=1000, steps=5, batch_size=4)
+    with pytest.raises(KeyboardInterrupt):
+        launch(area, tmp_path / "run", long, 2, listener)
+    assert signal.getsignal(signal.SIGINT) is before
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and running_workers():
+        time.sleep(0.1)
+    assert not running_workers()
+
+
+def running_workers():
+    """Processes that live under the fork server of this process."""
+    parents, servers = {}, set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+                command = (entry / "cmdline").read_text()
+            except OSError:
+                continue
+            if state != "Z":
+                parents[entry.name] = parent
+            if parent == str(os.getpid()) and "forkserver" in command:
+                servers.add(entry.name)
+    return [process for process, parent in parents.items() if parent in servers]
+
+
+def test_where_to_train():
+    assert device_for(None, None, 4) == ("cuda", 4)
+    assert device_for(2, None, 4) == ("cuda", 2)
+    assert device_for(None, "cuda", 1) == ("cuda", 1)
+    assert device_for(0, None, 4) == ("cpu", 1)
+    assert device_for(None, "cpu", 4) == ("cpu", 1)
+
+
+@pytest.mark.parametrize(("gpus", "found", "hint"), [(4, 0, "--gpus 0"), (None, 0, "--device cpu"), (4, 1, "--gpus 1")])
+def test_too_few_devices_name_the_flag_that_runs(gpus, found, hint):
+    with pytest.raises(DeviceError) as caught:
+        device_for(gpus, None, found)
+    assert caught.value.exit_status == 5
+    assert hint in caught.value.hint
+
+
+def test_groups_that_others_started():
+    torchrun = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
+    assert group_variables({**torchrun, "HOME": "/"}) == torchrun
+    assert group_variables({"HOME": "/"}) is None
+    slurm = {
+        "SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1",
+        "SLURM_STEP_NODELIST": "gpu[07-08,11]", "SLURM_JOB_ID": "123456",
+    }  # fmt: skip
+    assert group_variables(slurm) == {
+        "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "gpu07", "MASTER_PORT": "23456",
+    }  # fmt: skip
+    assert group_variables({**slurm, "SLURM_STEP_NODELIST": "node3"})["MASTER_ADDR"] == "node3"
+    # A batch script without srun is one process, whatever was reserved.
+    assert group_variables({**slurm, "SLURM_STEP_NUM_TASKS": "1"}) is None
+    del slurm["SLURM_STEP_NUM_TASKS"]
+    assert group_variables(slurm) is None

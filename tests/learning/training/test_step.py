@@ -1,0 +1,178 @@
+import dataclasses
+import json
+from functools import partial
+
+import pytest
+import torch
+
+import gravmap.network
+from gravmap.errors import DeviceError, memory_lacked
+from gravmap.learning import TrainConfig, train
+from gravmap.learning.sampling.augmentation import Augmentation
+from gravmap.learning.training.checkpoint import read_pair
+from gravmap.learning.training.distributed import Group
+from gravmap.learning.training.run import Run
+from gravmap.learning.training.step import NonFinite
+from toy_processes import forked, in_group
+
+SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, seed=1)
+BUILD = gravmap.network.build
+
+
+def with_memory_for(crops, calls=0):
+    """A maker of networks that run out of memory above so many crops, once they were called so often in training."""
+
+    def build(*args, **options):
+        network = BUILD(*args, **options)
+        counted = []
+
+        def hook(module, inputs):
+            if module.training:
+                counted.append(0)
+                if len(counted) > calls and len(inputs[0]) > crops:
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+        network.register_forward_pre_hook(hook)
+        return network
+
+    return build
+
+
+def state_of(folder):
+    tensors, record = read_pair(folder, "last")
+    return {name: value.numpy().tobytes() for name, value in tensors.items()}, record
+
+
+# With a failure in the second part of a step, the first part has moved the running statistics already.
+@pytest.mark.parametrize(("batch", "calls"), [(4, 0), (8, 1)])
+def test_out_of_memory_halves_and_takes_the_same_step_again(area, tmp_path, monkeypatch, caplog, batch, calls):
+    config = dataclasses.replace(SHORT, batch_size=batch, steps=1 + 4 // batch)
+    train(area, tmp_path / "small", dataclasses.replace(config, micro_batch=2))
+    monkeypatch.setattr(gravmap.network, "build", with_memory_for(3, calls))
+    train(area, tmp_path / "short", dataclasses.replace(config, micro_batch=4))
+    small, short = state_of(tmp_path / "small"), state_of(tmp_path / "short")
+    assert small[0] == short[0]
+    assert short[1]["step"] == config.steps
+    assert short[1]["at_once"] == 2
+    assert "Out of memory with 4 crops at once; going on with 2." in caplog.text
+
+
+def test_memory_found_short_is_remembered(area, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(gravmap.network, "build", with_memory_for(3))
+    train(area, tmp_path / "run", SHORT)
+    assert "Out of memory" in caplog.text
+    caplog.clear()
+    train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=2), resume=True)
+    assert "Out of memory" not in caplog.text
+
+
+def test_memory_that_holds_less_than_two_crops_is_told(area, tmp_path, monkeypatch):
+    monkeypatch.setattr(gravmap.network, "build", with_memory_for(1))
+    with pytest.raises(DeviceError, match="2 crops of 32 x 32 pixels") as caught:
+        train(area, tmp_path / "run", SHORT)
+    assert "--size" in caught.value.hint
+
+
+def test_memory_is_tried_out_without_a_trace(area, tmp_path, monkeypatch):
+    monkeypatch.setattr(gravmap.network, "build", with_memory_for(3))
+    run = Run(area, tmp_path, SHORT, Group())
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    run.stepper.find_parts()
+    assert run.stepper.at_once == 2
+    for name, value in run.network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(parameter.grad is None for parameter in run.network.parameters())
+
+
+def test_one_process_out_of_memory_leaves_no_other_waiting(area, tmp_path, monkeypatch):
+    config = dataclasses.replace(SHORT, steps=1, batch_size=16)
+
+    def short(group):
+        # The second process alone has little memory, and notices in the second of its two parts.
+        gravmap.network.build = with_memory_for(2, calls=1) if group.rank else BUILD
+        train(area, tmp_path / "short", dataclasses.replace(config, micro_batch=4), group=group)
+
+    def small(group):
+        train(area, tmp_path / "small", dataclasses.replace(config, micro_batch=2), group=group)
+
+    assert forked(*in_group(short)) == [None, None]
+    assert forked(*in_group(small)) == [None, None]
+    one, other = state_of(tmp_path / "short"), state_of(tmp_path / "small")
+    assert one[0] == other[0]
+    assert one[1]["at_once"] == 2
+
+
+def test_the_errors_of_full_memory_are_known():
+    with pytest.raises(RuntimeError) as full:
+        torch.empty(1 << 50)
+    assert memory_lacked(full.value)
+    assert memory_lacked(torch.OutOfMemoryError("CUDA out of memory")) == "CUDA out of memory"
+    assert memory_lacked(MemoryError()) == "allocation failed"
+    assert memory_lacked(RuntimeError("shapes do not match")) is None
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_its_batch(area, tmp_path):
+    config = dataclasses.replace(SHORT, batch_size=2, augmentation=Augmentation(amplitude=(1e38, 1e38)))
+    with pytest.raises(NonFinite, match="The loss is no finite number in epoch 1, step 1"):
+        train(area, tmp_path / "run", config)
+    tensors, record = read_pair(tmp_path / "run", "nonfinite_batch")
+    assert (record["epoch"], record["step"], record["samples"], record["phase"]) == (1, 1, [0, 1], "adam")
+    assert record["crops"][0]["amplitude"] == 1e38
+    assert record["crops"][0]["lat"] != record["crops"][1]["lat"]
+    assert tensors["fields"].shape == (2, 1, 32, 32)
+    assert not tensors["fields"].isfinite().all()
+    assert tensors["target"].shape == tensors["small"].shape == (2, 32, 32)
+    assert json.loads((tmp_path / "run" / "nonfinite_batch.json").read_text())["seed"] == 1
+
+
+def test_a_gradient_that_is_no_number_stops_before_it_is_taken(area, tmp_path):
+    run = Run(area, tmp_path, SHORT, Group())
+    run.begin_epoch()
+    before = {name: value.clone() for name, value in run.network.named_parameters()}
+    next(run.network.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NonFinite, match="The gradient"):
+        run.train_step(0, 0.0)
+    for name, value in run.network.named_parameters():
+        assert torch.equal(value, before[name])
+
+
+def first_loss(area, folder, **change):
+    run = Run(area, folder, dataclasses.replace(SHORT, **change), Group())
+    run.begin_epoch()
+    taught = run.stepper.gradients(0, 0, 1.0, 0.0)
+    assert all(parameter.dtype == parameter.grad.dtype == torch.float32 for parameter in run.network.parameters())
+    return taught.loss / taught.weight, list(run.network.state_dict())
+
+
+def test_bfloat16_and_channels_last_teach_the_same(area, tmp_path):
+    eight = {"batch_size": 8}  # of fewer crops the coarsest maps hold too few values to normalise by, in eight bits
+    plain, _ = first_loss(area, tmp_path, **eight)
+    half, _ = first_loss(area, tmp_path, precision="bfloat16", **eight)
+    assert half != plain
+    assert half == pytest.approx(plain, rel=0.02)
+    assert first_loss(area, tmp_path, channels_last=True, **eight)[0] == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_teaches_the_same_under_the_same_names(area, tmp_path, monkeypatch):
+    # Traced, but not turned into machine code, which takes minutes.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain, names = first_loss(area, tmp_path)
+    compiled, again = first_loss(area, tmp_path, compile=True)
+    assert compiled == pytest.approx(plain, rel=1e-4)
+    assert again == names
+
+
+def test_the_training_matrix_counts_every_labelled_pixel_once(area, tmp_path):
+    run = Run(area, tmp_path, dataclasses.replace(SHORT, micro_batch=2), Group())
+    run.begin_epoch()
+    taught = run.stepper.gradients(0, 0, 1.0, 0.0)
+    _, target, _ = run.sampler.batch(0, [0, 1, 2, 3])
+    counted = torch.bincount(target[target >= 0], minlength=2)
+    assert torch.equal(taught.confusion.sum(1), counted)
+
+
+def test_auto_is_bfloat16_on_a_gpu_alone():
+    assert not TrainConfig(device="cpu").half
+    assert TrainConfig(device="cuda").half
+    assert not TrainConfig(device="cuda", precision="float32").half

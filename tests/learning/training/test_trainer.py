@@ -1,0 +1,259 @@
+import csv
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from gravmap.errors import InputError, OptionError
+from gravmap.learning import Area, TrainConfig, load_model, predict_logits, train
+from gravmap.learning.sampling.augmentation import Augmentation
+from gravmap.learning.training.checkpoint import read_pair
+from gravmap.learning.training.trainer import measure_step
+from gravmap.progress import describe_time
+from toy_area import make_arrays
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+SHORT = TrainConfig(model="ggmnet-tiny", epochs=3, steps=2, batch_size=4, lr=3e-3, seed=1)
+
+
+def weights_of(folder, stem="last"):
+    tensors, _ = read_pair(folder, stem)
+    return {name: value for name, value in tensors.items() if stem == "model" or name.startswith("network/")}
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of SHORT from beginning to end, as it was told of, for all that compare with one."""
+    folder, told = tmp_path_factory.mktemp("whole") / "run", []
+    area = Area.from_arrays(make_arrays())
+    result = train(area, folder, SHORT, lambda done, total, note="": told.append((done, total, note)))
+    return SimpleNamespace(folder=folder, result=result, told=told)
+
+
+class Interrupt:
+    """Ctrl-C after so many steps."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def __call__(self, done, total, note=""):
+        if done == self.steps:
+            raise KeyboardInterrupt
+
+
+def test_the_sign_of_the_field_is_learnt(area, tmp_path):
+    gentle = Augmentation(noise=(0.0, 0.01), offset_mgal=0.2)  # the field passes zero steeply, but not everywhere
+    config = TrainConfig(
+        model="ggmnet-tiny", epochs=6, steps=16, batch_size=6, lr=1e-2, evaluate_every=6, augmentation=gentle
+    )
+    result = train(area, tmp_path / "run", config)
+    assert result["test"]["pa"] > 0.95
+    assert result["tune"]["pa"] > 0.95
+    # The test block: 10 x 10 nodes or one row more, without the fifth that is cover.
+    assert 60 <= result["test"]["places"] <= 121
+    assert np.sum(result["test"]["confusion"]) == result["test"]["places"]
+
+    # The files alone give the same map again.
+    network, spec = load_model(tmp_path / "run")
+    assert spec.scores["test"] == result["test"]
+    windows = np.array([[80.0, 42.0, 82.0, 44.0], [81.0, 43.0, 83.0, 45.0]])
+    lat, lon = area.node_lat, area.node_lon
+    logits = predict_logits(
+        network, area.fields, area.field_nodes_wsen, windows, spec.tile_size_px, lat, lon, inputs=spec.input
+    )
+    seen = np.isfinite(logits[0]) & (np.abs(area.fields[0]) > 5)
+    assert (logits.argmax(0) == (area.fields[0] < 0))[seen].mean() > 0.95
+
+
+def test_what_a_run_leaves(area, whole):
+    result, told = whole.result, whole.told
+    assert sorted(path.name for path in whole.folder.iterdir()) == [
+        "calibration.json", "curves.png", "last.json", "last.safetensors", "metrics.csv", "model.json",
+        "model.safetensors", "reach.safetensors", "reliability.png", "scores.json",
+    ]  # fmt: skip
+    rows = list(csv.DictReader((whole.folder / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert list(rows[0]) == [
+        "epoch", "phase", "lr", "loss", "train_fwiou",
+        "tune_loss", "tune_pa", "tune_mpa", "tune_miou", "tune_fwiou", "seconds",
+    ]  # fmt: skip
+    assert all(0 < float(row["train_fwiou"]) < 1 for row in rows)
+    assert json.loads((whole.folder / "scores.json").read_text()) == result
+    best = max(range(3), key=lambda index: float(rows[index]["tune_fwiou"]))
+    assert result["best_epoch"] == best + 1
+    assert result["tune"]["fwiou"] == float(rows[best]["tune_fwiou"])
+    assert [done for done, _, _ in told[:6]] == [1, 2, 3, 4, 5, 6]
+    assert "loss" in told[5][2]
+    assert "left" in told[5][2]
+    # Then the windows over held-out ground, whose number is known before.
+    assert {(done, total) for done, total, _ in told[6:]} == {(6, 6)}
+    windows = len(told) - 6
+    assert [note.split(": ")[1] for _, _, note in told[6:]] == [f"{n + 1} of {windows} windows" for n in range(windows)]
+    spec = load_model(whole.folder)[1]
+    assert spec.channels == ["residual_10km"]
+    assert spec.field_recipe == {"method": "regional"}
+    assert spec.region_wsen == [80.0, 42.0, 84.0, 46.0]
+    assert spec.recipe["lr"] == 3e-3
+    assert spec.area_sha256 == area.fingerprint()
+
+
+def test_a_seed_repeats_bit_for_bit_and_another_does_not(area, whole, tmp_path):
+    train(area, tmp_path / "again", SHORT)
+    train(area, tmp_path / "other", dataclasses.replace(SHORT, epochs=1, seed=2))
+    assert_same(weights_of(whole.folder), weights_of(tmp_path / "again"))
+    first = "network/" + next(iter(load_model(whole.folder)[0].state_dict()))
+    assert not torch.equal(weights_of(whole.folder)[first], weights_of(tmp_path / "other")[first])
+
+
+def test_held_out_labels_do_not_touch_the_weights(arrays, whole, tmp_path):
+    held = arrays["role"] != 0
+    arrays["labels"] = np.where(held, 3 - np.clip(arrays["labels"], 1, 2), arrays["labels"]).astype(np.uint8)
+    arrays["small"] = np.where(held, 1 - arrays["small"], arrays["small"]).astype(np.uint8)
+    train(Area.from_arrays(arrays), tmp_path / "run", SHORT)
+    assert_same(weights_of(whole.folder), weights_of(tmp_path / "run"))
+
+
+def test_a_training_label_does_touch_them(arrays, whole, tmp_path):
+    # The counterpart: without it the test above could pass on weights that depend on nothing.
+    arrays["labels"][arrays["role"] == 0] = 3 - np.clip(arrays["labels"][arrays["role"] == 0], 1, 2)
+    train(Area.from_arrays(arrays), tmp_path / "run", SHORT)
+    one, other = weights_of(whole.folder), weights_of(tmp_path / "run")
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_broken_run_goes_on_along_the_same_curve(area, whole, tmp_path, steps):
+    with pytest.raises(KeyboardInterrupt):
+        train(area, tmp_path / "broken", SHORT, Interrupt(steps))
+    train(area, tmp_path / "broken", SHORT, resume=True)
+    assert_same(weights_of(whole.folder), weights_of(tmp_path / "broken"))
+    assert_same(weights_of(whole.folder, "model"), weights_of(tmp_path / "broken", "model"))
+    rows = [list(csv.DictReader((folder / "metrics.csv").open())) for folder in (whole.folder, tmp_path / "broken")]
+    for row in (*rows[0], *rows[1]):
+        del row["seconds"]
+    assert rows[0] == rows[1]
+
+
+def test_a_run_is_not_resumed_on_other_data_nor_when_complete(area, arrays, tmp_path):
+    train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=1))
+    with pytest.raises(InputError, match="complete"):
+        train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=1), resume=True)
+    arrays["fields"] = arrays["fields"] + np.float32(1)
+    with pytest.raises(InputError, match="not the one"):
+        train(Area.from_arrays(arrays), tmp_path / "run", SHORT, resume=True)
+    with pytest.raises(InputError, match="missing"):
+        train(area, tmp_path / "none", SHORT, resume=True)
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(area, tmp_path):
+    from gravmap.learning.training.distributed import Group
+    from gravmap.learning.training.run import Run
+
+    gradients = []
+    for micro in (None, 2):
+        # Statistics of a part are not those of the whole; frozen, both see the same network.
+        config = dataclasses.replace(SHORT, micro_batch=micro, clip=1e9, freeze_statistics=True)
+        run = Run(area, tmp_path, config, Group())
+        run.begin_epoch()
+        run.train_step(0, 0.0)
+        gradients.append(
+            [parameter.grad.clone() for parameter in run.network.parameters() if parameter.grad is not None]
+        )
+    assert len(gradients[0]) > 20
+    for whole, parts in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-6)
+
+
+def test_a_time_limit_ends_in_good_order(area, tmp_path, monkeypatch):
+    # A clock that goes on by a tenth of a second each time it is read.
+    clock = SimpleNamespace(now=0.0)
+
+    def read():
+        clock.now += 0.1
+        return clock.now
+
+    for module in ("trainer", "run"):
+        monkeypatch.setattr(f"gravmap.learning.{module}.time", SimpleNamespace(monotonic=read))
+    result = train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=1000, time_limit_s=4.0))
+    assert clock.now < 5.0
+    assert 3 < result["epochs"] < 12
+    assert (tmp_path / "run" / "scores.json").exists()
+    rates = [float(row["lr"]) for row in csv.DictReader((tmp_path / "run" / "metrics.csv").open())]
+    assert rates[-1] < 0.2 * max(rates)  # the rate came down with the clock
+
+
+def test_patience_stops_a_run_that_no_longer_improves(area, tmp_path):
+    result = train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=30, lr=1e-12, patience=2))
+    assert result["epochs"] <= 12
+
+
+def test_without_tuning_labels_the_last_epoch_is_kept(area, tmp_path):
+    area.role[area.role == 1] = 3
+    result = train(area, tmp_path / "run", SHORT)
+    assert result["tune"]["fwiou"] is None
+    assert result["best_epoch"] == 3
+    assert_same(
+        {name.removeprefix("network/"): value for name, value in weights_of(tmp_path / "run").items()},
+        weights_of(tmp_path / "run", "model"),
+    )
+
+
+def test_a_class_without_training_labels_is_told(area, tmp_path, caplog):
+    area.labels[(area.labels == 2) & (area.role == 0)] = 0
+    train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=1))
+    assert "No training label of: low" in caplog.text
+
+
+def test_batches_that_cannot_be_normalised_are_refused(area, tmp_path):
+    with pytest.raises(OptionError, match="one crop"):
+        train(area, tmp_path / "run", dataclasses.replace(SHORT, batch_size=1))
+    with pytest.raises(OptionError, match="one crop"):
+        train(area, tmp_path / "run", dataclasses.replace(SHORT, micro_batch=1))
+
+
+def test_the_tuning_loss_is_that_of_the_worst_nodes(area, tmp_path):
+    from gravmap.lattice import TUNE
+    from gravmap.learning.training.distributed import Group
+    from gravmap.learning.training.run import Run
+
+    run = Run(area, tmp_path, dataclasses.replace(SHORT, class_weight="none"), Group())
+    seen = []
+    told = run.scores(TUNE, lambda logits, target: seen.append((logits, target)) or run._mapped_loss(logits, target))
+    logits, target = seen[0][0][0].double().numpy(), seen[0][1][0].numpy()
+    counted = target >= 0
+    assert counted.sum() == told["places"]
+    log_p = logits - np.log(np.exp(logits).sum(0))
+    losses = np.sort([-log_p[target[place], *place] for place in zip(*np.nonzero(counted), strict=True)])
+    worst = losses[-int(np.ceil(0.15 * len(losses))) :]
+    assert told["loss"] == pytest.approx(worst.mean(), rel=1e-5)
+
+
+def test_patience_begins_with_sgd(area, tmp_path):
+    config = dataclasses.replace(SHORT, epochs=9, steps=1, batch_size=2, lr=1e-12, patience=2)
+    # With frozen statistics and next to no rate nothing changes at all.
+    config = dataclasses.replace(config, schedule="adam-sgd", switch="epoch:4", lr_floor=0.0, freeze_statistics=True)
+    result = train(area, tmp_path / "run", config)
+    # Nothing gets better after the first epoch, but Adam has its four.
+    assert result["epochs"] == 6
+
+
+def test_a_configuration_survives_json():
+    config = TrainConfig(scales_deg=[1.0], augmentation=Augmentation(noise=(0.0, 0.5)), time_limit_s=3.0)
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+def test_time_in_words_and_a_measured_step(area):
+    assert [describe_time(seconds) for seconds in (40, 720, 12600)] == ["40 s", "12 min", "3.5 h"]
+    seconds, steps = measure_step(area, dataclasses.replace(SHORT, steps=None))
+    assert 0 < seconds < 60
+    assert steps == 6  # 23 windows teach; two of the 25 lie in held-out blocks

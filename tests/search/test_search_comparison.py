@@ -1,0 +1,166 @@
+"""The searched architecture beside random ones: their budget, real short trainings, and what is done only once."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from gravmap.errors import InputError, OptionError
+from gravmap.files import write_json
+from gravmap.lattice import TEST
+from gravmap.learning import Area
+from gravmap.learning.training import trainer
+from gravmap.network.cost import count_parameters
+from gravmap.network.registry import build_from_dict, read_architecture
+from gravmap.search import comparison as architecture_trials
+from gravmap.search.comparison import Schedule, compare, comparison_table, draw_random, without_test_labels
+from gravmap.search.config import SearchConfig
+from gravmap.search.halves import training_view
+from toy_area import make_arrays
+
+CONFIG = SearchConfig(depth=3, chis=(1, 2), thin=True, tile_size_px=64, seed=2)
+SCHEDULE = Schedule(epochs=2, steps=2, batch_size=2, seeds=2)
+
+
+def searched(folder, config=CONFIG, **changes):
+    """The folder of a search that found a network of conv alone."""
+    area = Area.from_arrays(make_arrays())
+    space = config.space
+    found = space.architecture(((), (1,), (0, 2)), [["conv"] * 3] * 3, [[1] * 3] * 3).to_dict()
+    parameters = count_parameters(build_from_dict(found, 1, 2))
+    record = {
+        "finished": True, "options": json.loads(config.to_json()), "seed": config.seed, "inputs": ["residual_10km"],
+        "in_channels": 1, "classes": ["high", "low"], "tile_size_px": 64, "parameters": parameters,
+        "area_sha256": training_view(area).fingerprint(),
+    }  # fmt: skip
+    write_json(folder / "search.json", record | changes)
+    write_json(folder / "architecture.json", found)
+    return area, parameters
+
+
+def test_random_architectures_keep_to_the_budget_and_the_seed(tmp_path):
+    _, budget = searched(tmp_path)
+    paths = draw_random(tmp_path, 4)
+    assert [path.name for path in paths] == ["00.json", "01.json", "02.json", "03.json"]
+    read = [read_architecture(path) for path in paths]
+    for each in read:
+        assert abs(count_parameters(build_from_dict(each, 1, 2)) - budget) <= 0.1 * budget
+    assert len({json.dumps(each) for each in read}) == 4
+    assert [read_architecture(path) for path in draw_random(tmp_path, 2)] == read[:2]
+    assert len(list((tmp_path / "random").iterdir())) == 2
+
+
+def test_an_impossible_budget_and_an_unfinished_search_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("gravmap.search.comparison.TRIES", 20)
+    searched(tmp_path, parameters=10)
+    with pytest.raises(OptionError, match="0 of 1 random architectures"):
+        draw_random(tmp_path, 1)
+    searched(tmp_path, finished=False)
+    with pytest.raises(InputError, match="is not finished"):
+        draw_random(tmp_path, 1)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trials") / "run"
+    area, _ = searched(folder)
+    draw_random(folder, 1)
+    return folder, area, compare(area, folder, SCHEDULE)
+
+
+def test_the_table_is_that_of_real_trainings(compared):
+    folder, _, outcome = compared
+    assert json.loads((folder / "compare.json").read_text()) == outcome
+    names = [row["name"] for row in outcome["architectures"]]
+    assert names == ["searched", "random-00"]
+    for row in outcome["architectures"]:
+        fwiou = row["scores"]["fwiou"]
+        # What the training itself wrote down after its last epoch.
+        for seed, value in enumerate(fwiou["each"]):
+            lines = (folder / "compare" / f"{row['name']}-seed{seed}" / "metrics.csv").read_text().splitlines()
+            last = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))
+            assert (last["epoch"], float(last["tune_fwiou"])) == ("2", value)
+        assert fwiou["mean"] == pytest.approx(np.mean(fwiou["each"]))
+        assert fwiou["sd"] == pytest.approx(np.std(fwiou["each"], ddof=1))
+        assert f"| {row['name']} | {row['parameters'] / 1e6:.2f} M |" in (folder / "compare.md").read_text()
+    assert len({value for row in outcome["architectures"] for value in row["scores"]["fwiou"]["each"]}) > 1
+    # Only curves and scores are kept.
+    assert not list(folder.glob("compare/*/*.safetensors"))
+
+
+def test_finished_trainings_are_not_repeated_and_stopped_ones_go_on(compared, monkeypatch):
+    folder, area, outcome = compared
+    taught = []
+
+    def counted(run, progress, *, resume):
+        taught.append((run.run_dir.name, resume))
+        return trainer.teach(run, progress, resume=resume)
+
+    monkeypatch.setattr(architecture_trials, "teach", counted)
+    assert compare(area, folder, SCHEDULE) == outcome
+    assert taught == []
+
+    def stopped(run, progress, *, resume):
+        def stop(done, total, note=""):
+            if done == 3:
+                raise KeyboardInterrupt
+
+        trainer.teach(run, stop, resume=resume)
+
+    (folder / "compare" / "random-00-seed1" / "trial.json").unlink()
+    monkeypatch.setattr(architecture_trials, "teach", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compare(area, folder, SCHEDULE)
+    monkeypatch.setattr(architecture_trials, "teach", counted)
+    assert compare(area, folder, SCHEDULE) == outcome
+    assert taught == [("random-00-seed1", True)]
+
+
+def test_labels_of_test_blocks_are_gone_before_anything_is_trained(compared, monkeypatch):
+    folder, area, outcome = compared
+    blind = without_test_labels(area)
+    assert (blind.labels[area.role == TEST] == 255).all()
+    assert (blind.labels[area.role != TEST] == area.labels[area.role != TEST]).all()
+    labels = np.where(area.role == TEST, 3 - np.clip(area.labels, 1, 2), area.labels).astype(np.uint8)
+    other = dataclasses.replace(area, labels=labels)
+    assert (other.labels != area.labels).any()
+    # The same ground for all that counts, so nothing is trained anew.
+    monkeypatch.setattr(architecture_trials, "teach", None)
+    assert compare(other, folder, SCHEDULE) == outcome
+
+
+def test_what_cannot_be_compared_is_told(compared, tmp_path):
+    folder, area, _ = compared
+    with pytest.raises(InputError, match="training ground is not the one"):
+        compare(Area.from_arrays(make_arrays(seed=3)), folder, SCHEDULE)
+    searched(tmp_path)
+    with pytest.raises(InputError, match="no architecture to compare with"):
+        compare(area, tmp_path, SCHEDULE)
+    labels = np.where(area.role == 1, 0, area.labels).astype(np.uint8)
+    with pytest.raises(InputError, match="tuning blocks hold no label"):
+        compare(dataclasses.replace(area, labels=labels), folder, SCHEDULE)
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "verdict", "said"),
+    [
+        (0.5, (0.3, 0.4), "above", "above all the 2 random ones (30.0 to 40.0 %, mean 35.0 %); 0 of them are better"),
+        (0.35, (0.3, 0.4), "inside", "(30.0 to 40.0 %, mean 35.0 %); 1 of them is better"),
+        (0.2, (0.3, 0.4), "below", "below all the 2 random ones"),
+        (0.3, (0.3, 0.3), "inside", "0 of them are better"),
+    ],
+)
+def test_the_verdict(mine, others, verdict, said):
+    rows = [
+        {"name": str(number), "parameters": 10**6, "gmac": 1.0, "scores": {
+            measure: {"mean": value, "sd": 0.01, "each": [value]} for measure in architecture_trials.MEASURES
+        }}
+        for number, value in enumerate((mine, *others))
+    ]  # fmt: skip
+    found = architecture_trials._verdict(rows)
+    assert found["verdict"] == verdict
+    assert said in found["told"]
+    assert "varies by 1.0 points" in found["told"]
+    table = comparison_table({**found, "architectures": rows, "schedule": {"seeds": 2}})
+    assert f"| 0 | 1.00 M | 1.0 | {100 * mine:.1f} ± 1.0 |" in table
