@@ -27,7 +27,7 @@ from peers import PEERS, ours, rms, timed  # noqa: E402
 
 from gravmap.gravity import residual_fields  # noqa: E402
 from gravmap.gravity.edges import edge_share  # noqa: E402
-from gravmap.gravity.long_wavelength import LowDegrees  # noqa: E402
+from gravmap.gravity.long_wavelength import LongWavelengthField  # noqa: E402
 from gravmap.gravity.patch import Patch  # noqa: E402
 
 WEST, SOUTH, EAST, NORTH, MARGIN = 65, 40, 95, 55, 5
@@ -35,7 +35,7 @@ BINS_KM = (0, 4, 8, 16, 30, 50, 80, 120, 170, 230, 300, 400, 550, 830)
 
 
 def ours_restored(globe):
-    low = LowDegrees(globe)
+    low = LongWavelengthField(globe)
 
     def run(grid, height_m):
         fields = residual_fields(grid, [height_m], low=low)

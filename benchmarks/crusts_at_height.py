@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gravmap.learning.data.crust_data import crust_grounds, crust_seeds
+from gravmap.learning.data.crust_data import crust_seeds, crust_splits
 from gravmap.learning.training.recipes import make_config
 from gravmap.learning.training.trainer import train
 from gravmap.progress import Progress, silent
@@ -91,7 +91,7 @@ def teach_on_crusts(folder: Path, count: int, cache: Path, window_deg: float, si
         "seen_from_km": LEVEL_KM,
     }
     cache.mkdir(parents=True, exist_ok=True)
-    grounds = crust_grounds(pool, crust_seeds(count), record, scales_deg=[window_deg])
+    grounds = crust_splits(pool, crust_seeds(count), record, scales_deg=[window_deg])
     config = make_config(
         "crusts", inputs=list(NAMES), context="outcrop", tile_size_px=size_px, epochs=20, steps=40, evaluate_every=2
     )

@@ -66,10 +66,10 @@ def regions(below, above, height_m, registration):
     from peers import PEERS, ours, rms
 
     from gravmap.gravity import crop, residual_fields
-    from gravmap.gravity.long_wavelength import LowDegrees
+    from gravmap.gravity.long_wavelength import LongWavelengthField
     from gravmap.regions import Region
 
-    low = LowDegrees(below)
+    low = LongWavelengthField(below)
 
     def restored(grid, height_m):
         fields = residual_fields(grid, [height_m], low=low)

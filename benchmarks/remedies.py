@@ -21,7 +21,7 @@ import rasterio
 from real_input import GEOLOGY, GRAVITY, gravmap
 
 from gravmap.files import atomic_path
-from gravmap.learning.data.dataset import Area, to_target
+from gravmap.learning.data.dataset import RegionDataset, to_target
 from gravmap.learning.evaluation.comparison import block_numbers, paired_bootstrap
 from gravmap.learning.evaluation.evaluation import default_scales, node_logits
 from gravmap.learning.evaluation.metrics import confusion, scores
@@ -84,7 +84,7 @@ def prepare(ground: str, root: Path, options: argparse.Namespace) -> bool:
     return True
 
 
-def open_area(ground: str, root: Path) -> Area:
+def open_area(ground: str, root: Path) -> RegionDataset:
     kind, number = ground.split(":")
     with rasterio.open(f"netcdf:{root / 'data' / 'fields.nc'}") as file:
         names = [each.rsplit(":", 1)[1] for each in file.subdatasets]
@@ -92,12 +92,12 @@ def open_area(ground: str, root: Path) -> Area:
     others = [name for name in names if not name.startswith(("residual", "regional", "edge", "filled", "crs"))]
     derivatives = [name for name in others if name != "bouguer"]
     channels = [*residuals, "bouguer", *derivatives]
-    return Area.from_arrays(
+    return RegionDataset.from_arrays(
         load_arrays(root / "data" / "tiles", channels=channels, fold=int(number) * (kind == "real"))
     )
 
 
-def configure(row: str, ground: str, area: Area, options: argparse.Namespace) -> dict[str, Any]:
+def configure(row: str, ground: str, area: RegionDataset, options: argparse.Namespace) -> dict[str, Any]:
     kind = ground.split(":")[0]
     said: dict[str, Any] = {"model": "ggmnet-tiny", "inputs": ["residual_10km"], "topk_share": 1.0, **ROWS[row]}
     residuals = [f"residual_{height}km" for height in HEIGHTS[kind]]
@@ -114,7 +114,7 @@ def configure(row: str, ground: str, area: Area, options: argparse.Namespace) ->
     return {**same, "seed": 100 + int(ground.split(":")[1]), **said}
 
 
-def one_row(row: str, ground: str, area: Area, root: Path, options: argparse.Namespace) -> dict[str, Any]:
+def one_row(row: str, ground: str, area: RegionDataset, root: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train and ask: classes (0 = none) at the test nodes and, on a crust, at the hidden nodes."""
     folder = root / "rows" / str(list(ROWS).index(row))
     start = time.perf_counter()

@@ -42,7 +42,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from gravmap.gravity import open_fields, write_fields
-from gravmap.learning import Area
+from gravmap.learning import RegionDataset
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.tiling import load_arrays, make_tiles, open_tiles
@@ -152,7 +152,7 @@ def main() -> None:
 
 
 def compare(folder: Path, crops: int) -> None:
-    area = Area.from_arrays(load_arrays(folder))
+    area = RegionDataset.from_arrays(load_arrays(folder))
     sizes, counts = np.unique(area.window_scale_deg, return_counts=True)
     told = ", ".join(f"{count} of {size:g} degrees" for size, count in zip(sizes, counts, strict=True))
     print(f"windows that teach: {told}; load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")

@@ -27,7 +27,7 @@ from torch import nn
 
 from gravmap.errors import GravmapError
 from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training.loss import class_counts, class_weights, loss_terms
 from gravmap.network import build
@@ -38,7 +38,7 @@ PAPER_STEPS = 600 * 404 // 16
 PARTS = ("sampler", "network", "loss", "backward", "optimiser")
 
 
-def made_up_area(seed: int = 0) -> Area:
+def made_up_area(seed: int = 0) -> RegionDataset:
     """A region of the paper's size: a rough field, ragged bodies of ten classes, half of them under cover."""
     rng = np.random.default_rng(seed)
     field = sum(gaussian_filter(rng.standard_normal((451, 901)), size) * size**1.5 for size in (2, 6, 20))
@@ -56,7 +56,7 @@ def made_up_area(seed: int = 0) -> Area:
             for west in np.arange(65, 95 - size + 1e-6, stride):
                 windows.append((west, south, west + size, south + size))
                 sizes.append(size)
-    return Area.from_arrays(
+    return RegionDataset.from_arrays(
         {
             "fields": field[None].astype(np.float32),
             "field_valid": np.ones(field.shape, bool),
@@ -82,7 +82,7 @@ def made_up_area(seed: int = 0) -> Area:
 class Steps:
     """One network and what a training step of it needs."""
 
-    def __init__(self, name: str, area: Area, options: argparse.Namespace, precision: str) -> None:
+    def __init__(self, name: str, area: RegionDataset, options: argparse.Namespace, precision: str) -> None:
         self.device = torch.device(options.device)
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.batch, self.micro = options.batch, min(options.micro_batch, options.batch)
@@ -130,7 +130,7 @@ class Steps:
         self.optimiser.step()
 
 
-def measure(name: str, area: Area, options: argparse.Namespace, precision: str) -> str:
+def measure(name: str, area: RegionDataset, options: argparse.Namespace, precision: str) -> str:
     """One row of the table."""
     gc.collect()
     if options.device == "cuda":
@@ -174,7 +174,7 @@ def main() -> int:
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
-    area = Area.load(options.area) if options.area else made_up_area()
+    area = RegionDataset.load(options.area) if options.area else made_up_area()
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, {where}; batch {options.batch} as parts of {options.micro_batch},")
     print(f"crops of {options.crop} x {options.crop}; shares of a step's time in percent; hours: {PAPER_STEPS} steps")

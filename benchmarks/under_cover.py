@@ -45,12 +45,12 @@ from gravmap.lattice import TEST
 from gravmap.learning.calibration.by_distance import DistanceTemperature
 from gravmap.learning.calibration.reliability import log_softmax, reliability
 from gravmap.learning.calibration.temperature import Calibration, read_calibration
-from gravmap.learning.data.crust_data import crust_ground
+from gravmap.learning.data.crust_data import crust_dataset
 from gravmap.learning.data.outcrop_context import context_names, measured_names
-from gravmap.learning.data.splits import CRUSTS, Grounds
+from gravmap.learning.data.splits import CRUSTS, DatasetSplits
 from gravmap.learning.evaluation.evaluation import default_scales
-from gravmap.learning.evaluation.held_out_predictions import HeldOut, ask_held_out
-from gravmap.learning.evaluation.under_cover import EVERYWHERE, inside, null_classes, strata_of, with_foreign_gravity
+from gravmap.learning.evaluation.held_out_predictions import HeldOutPredictions, predict_held_out
+from gravmap.learning.evaluation.under_cover import EVERYWHERE, inside, null_classes, strata_of, with_other_gravity
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.synthetic.pool import crust_arrays
 
@@ -84,13 +84,13 @@ class Judged:
         """Windows that a map is made with."""
         return default_scales(self.spec.scales_deg, "cpu")
 
-    def ask(self, grounds: Grounds, flips: bool) -> HeldOut:
+    def ask(self, grounds: DatasetSplits, flips: bool) -> HeldOutPredictions:
         """What it says of hidden cells."""
         network = Flips(self.network) if flips else self.network
         how: dict[str, Any] = {"inputs": self.spec.input, "tile_size_px": self.spec.tile_size_px}
-        return ask_held_out(network, grounds, self.scales, **how)
+        return predict_held_out(network, grounds, self.scales, **how)
 
-    def calibrated(self, held: HeldOut, distance_km: np.ndarray) -> np.ndarray:
+    def calibrated(self, held: HeldOutPredictions, distance_km: np.ndarray) -> np.ndarray:
         """Logits over temperatures, which may follow the distance to outcrop; (n, K)."""
         logits = held.mean_logits(self.scales, TEST)
         if self.calibration is None:
@@ -116,17 +116,17 @@ def spared(area: Any) -> np.ndarray:
     return (logs - 0.5 * np.log(share / share.sum())[:, None, None]).argmax(0)
 
 
-def grounds_of(kind: str, seeds: range, channels: list[str], scales_deg: list[float]) -> Grounds:
+def grounds_of(kind: str, seeds: range, channels: list[str], scales_deg: list[float]) -> DatasetSplits:
     """Crusts of a kind, to be scored on."""
     areas, cover_m = [], []
     for seed in seeds:
         arrays = crust_arrays(crust_of(kind, seed), channels)
-        areas.append(crust_ground(arrays, TEST, scales_deg))
+        areas.append(crust_dataset(arrays, TEST, scales_deg))
         cover_m.append(arrays["cover_m"])
-    return Grounds(tuple(areas), (), tuple(areas), record={"on": CRUSTS}, cover_m=tuple(cover_m))
+    return DatasetSplits(tuple(areas), (), tuple(areas), record={"on": CRUSTS}, cover_m=tuple(cover_m))
 
 
-def score(judged: Judged, grounds: Grounds) -> dict[str, Any]:
+def score(judged: Judged, grounds: DatasetSplits) -> dict[str, Any]:
     """All there is to tell of a kind of crusts, stratum by stratum; JSON-able."""
     plain = judged.ask(grounds, flips=False)
     lying = strata_of(grounds, plain)
@@ -137,7 +137,7 @@ def score(judged: Judged, grounds: Grounds) -> dict[str, Any]:
         seen = judged.calibrated(judged.ask(grounds, flips=True), distance)
         said[FLIPPED] = judged.shown(seen)
     said[LIKELIEST] = seen.argmax(1)
-    foreign = judged.ask(with_foreign_gravity(grounds, TEST), flips=judged.flips)
+    foreign = judged.ask(with_other_gravity(grounds, TEST), flips=judged.flips)
     said[FOREIGN] = judged.shown(judged.calibrated(foreign, distance))
     nulls, log_chances = nulls_of(grounds, plain.place), log_softmax(calibrated)
     strata = {name: np.ones(len(distance), bool) for name in EVERYWHERE}
@@ -163,7 +163,7 @@ def score(judged: Judged, grounds: Grounds) -> dict[str, Any]:
     return told
 
 
-def nulls_of(grounds: Grounds, place: np.ndarray) -> dict[str, np.ndarray]:
+def nulls_of(grounds: DatasetSplits, place: np.ndarray) -> dict[str, np.ndarray]:
     """What the null models name at the places that are scored."""
     found: dict[str, np.ndarray] = {}
     for number, area in enumerate(grounds.test):

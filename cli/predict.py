@@ -192,7 +192,7 @@ def command(
 def _about_models(session: Session, folders: list[Path], shipped: bool, place: Region | Clip) -> list[str]:
     """Say which networks there are where that is no region's own; gives the channels that any of them reads."""
     from gravmap.files import read_json
-    from gravmap.learning.taught import on_crusts, taught_words, trust_words, under_cover_of
+    from gravmap.learning.taught import describe_training_data, describe_trust, on_crusts, under_cover_of
     from gravmap.mapping import Clip
 
     reads: list[str] = []
@@ -204,7 +204,10 @@ def _about_models(session: Session, folders: list[Path], shipped: bool, place: R
         if not on_crusts(taught):
             continue
         which = "No network was trained here, so the one that gravmap ships is used" if shipped else "The network"
-        session.say(f"{which}: {folder.name}, taught on {taught_words(taught)}. {trust_words(under_cover_of(folder))}")
+        session.say(
+            f"{which}: {folder.name}, trained on {describe_training_data(taught)}. "
+            f"{describe_trust(under_cover_of(folder))}"
+        )
         if shipped:
             session.say(f"`gravmap train --init {folder.name}` goes on with it on this region's outcrop.")
         rows, columns = taught.get("shape", (0, 0))

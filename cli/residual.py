@@ -105,7 +105,7 @@ def command(
     from gravmap.gravity.fetch import fetched_gravity, provenance
     from gravmap.gravity.fields import added_channels, margin_for
     from gravmap.gravity.globe import has_ducc0
-    from gravmap.gravity.long_wavelength import LowDegrees, is_global
+    from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
     from gravmap.regions import find_region
     from gravmap.units import format_angle, format_length
 
@@ -172,7 +172,7 @@ def command(
     if globe is not None:
         sources.append(provenance(globe, session.workspace.raw))
     with session.progress("residual") as progress:
-        low = LowDegrees(world, progress) if is_global(world) and not globally else None
+        low = LongWavelengthField(world, progress) if is_global(world) and not globally else None
         fields = residual_fields(
             part,
             heights_m,

@@ -19,7 +19,7 @@ from .session import Session, command_options
 from .train_ground import open_region, region_ground
 
 if TYPE_CHECKING:
-    from gravmap.learning import Area
+    from gravmap.learning import RegionDataset
     from gravmap.search.config import SearchConfig
 
 RANDOM = 5
@@ -170,7 +170,12 @@ def command(session: Session, dry_run: bool, overwrite: bool, resume: bool, **op
 
 
 def _beside(
-    session: Session, area: Area, run_dir: Path, options: dict[str, Any], config: SearchConfig, found: dict[str, Any]
+    session: Session,
+    area: RegionDataset,
+    run_dir: Path,
+    options: dict[str, Any],
+    config: SearchConfig,
+    found: dict[str, Any],
 ) -> None:
     """Draw random architectures, and train them beside the searched one, where that was asked for."""
     from gravmap.search.comparison import RANDOM as DRAWN
@@ -211,7 +216,7 @@ def _device(options: dict[str, Any], dry_run: bool) -> str | None:
         raise DeviceError(error.message, hint) from None
 
 
-def _ground(session: Session, options: dict[str, Any]) -> Area:
+def _ground(session: Session, options: dict[str, Any]) -> RegionDataset:
     """The tile set's region; the names of its channels in `options` are written out on the way."""
     said = options | {"from_tiles": False}
     open_region(session, said)
@@ -220,7 +225,7 @@ def _ground(session: Session, options: dict[str, Any]) -> Area:
     return area
 
 
-def _configure(options: dict[str, Any], area: Area, device: str, began: dict[str, Any]) -> SearchConfig:
+def _configure(options: dict[str, Any], area: RegionDataset, device: str, began: dict[str, Any]) -> SearchConfig:
     """The search as asked for; one that goes on has all from when it began, but for its time and its device."""
     from gravmap.search.config import SearchConfig
 

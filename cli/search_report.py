@@ -11,7 +11,7 @@ from gravmap.progress import describe_time
 from .session import Session
 
 if TYPE_CHECKING:
-    from gravmap.learning import Area
+    from gravmap.learning import RegionDataset
     from gravmap.search.config import SearchConfig
 
 LONG_S = 3600.0
@@ -26,7 +26,7 @@ RULES = {
 }
 
 
-def _describe(area: Area, config: SearchConfig) -> str:
+def _describe(area: RegionDataset, config: SearchConfig) -> str:
     read = ", ".join(config.inputs or area.channels)
     where = "the CPU" if config.device == "cpu" else "a GPU"
     size = config.tile_size_px or area.meta["tile_size_px"]
@@ -38,7 +38,7 @@ def _describe(area: Area, config: SearchConfig) -> str:
     )
 
 
-def _halves(area: Area, config: SearchConfig) -> str:
+def _halves(area: RegionDataset, config: SearchConfig) -> str:
     from gravmap.search.halves import split_in_halves
 
     record = split_in_halves(area, config.seed).record
@@ -57,7 +57,7 @@ def _halves(area: Area, config: SearchConfig) -> str:
     return told + (f" Missing in one half: {', '.join(lacking)}." if lacking else "")
 
 
-def tell_start(session: Session, area: Area, config: SearchConfig, run_dir: Path) -> None:
+def tell_start(session: Session, area: RegionDataset, config: SearchConfig, run_dir: Path) -> None:
     session.say(_describe(area, config))
     session.say(_halves(area, config))
     if config.device == "cpu" and session.verbosity >= 0:
@@ -65,7 +65,7 @@ def tell_start(session: Session, area: Area, config: SearchConfig, run_dir: Path
     session.say(f"Writing {run_dir}.")
 
 
-def _measured(area: Area, config: SearchConfig) -> tuple[str, float]:
+def _measured(area: RegionDataset, config: SearchConfig) -> tuple[str, float]:
     """How long it will take, tried out here: in words, and in seconds."""
     from gravmap.search.plan import measure_search
 
@@ -77,7 +77,7 @@ def _measured(area: Area, config: SearchConfig) -> tuple[str, float]:
     return f"{told}." + (f" Shorter: {advice}." if seconds > LONG_S and config.device == "cpu" else ""), seconds
 
 
-def tell_plan(session: Session, area: Area, config: SearchConfig, run_dir: Path, measured: bool) -> None:
+def tell_plan(session: Session, area: RegionDataset, config: SearchConfig, run_dir: Path, measured: bool) -> None:
     """Say what a search would take; `measured` where its device is here."""
     from gravmap.learning.data.channels import InputChannels
     from gravmap.search.plan import plan_search

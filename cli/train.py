@@ -32,8 +32,8 @@ from .train_ground import (
 from .train_report import tell_plan, tell_result, tell_start
 
 if TYPE_CHECKING:
-    from gravmap.learning import Area, TrainConfig
-    from gravmap.learning.data.splits import Grounds
+    from gravmap.learning import RegionDataset, TrainConfig
+    from gravmap.learning.data.splits import DatasetSplits
 
 # What may be said anew when a run goes on; everything else is the run's own.
 RESUMABLE = {
@@ -192,7 +192,7 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
         device, processes = device_for(options["gpus"], options["device"], torch.cuda.device_count())
     if not options["resume"] and not grouped:
         refuse_existing(run_dir, overwrite or dry_run)  # before what takes long
-    ground: Area | Grounds
+    ground: RegionDataset | DatasetSplits
     if options["on"] == CRUSTS:
         ground, tiles = crusts_ground(session, options, dry_run), None
     else:
@@ -300,9 +300,9 @@ def _shown(value: Any) -> Any:
     return value.get("run") or value.get("name") or value.get("kind") if isinstance(value, dict) else value
 
 
-def _configure(options: dict[str, Any], ground: Area | Grounds, device: str) -> TrainConfig:
+def _configure(options: dict[str, Any], ground: RegionDataset | DatasetSplits, device: str) -> TrainConfig:
     from gravmap.learning import TrainConfig, make_config
-    from gravmap.learning.data.splits import Grounds
+    from gravmap.learning.data.splits import DatasetSplits
     from gravmap.learning.training.curves import require_tensorboard
     from gravmap.network import describe, read_architecture
 
@@ -314,7 +314,7 @@ def _configure(options: dict[str, Any], ground: Area | Grounds, device: str) -> 
         describe(options["model"])
     begun = options.get("begun")
     if begun is not None and not options["scales"]:
-        scales, size = begun.windows_for(Grounds.of(ground).scales_deg)
+        scales, size = begun.windows_for(DatasetSplits.of(ground).scales_deg)
         options |= {"scales": tuple(scales), "tile_size_px": options["tile_size_px"] or size}
     known = {item.name for item in dataclasses.fields(TrainConfig)}
     said = {name: value for name, value in options.items() if name in known and value is not None}

@@ -16,8 +16,8 @@ from .options import usable_cores
 from .session import Session
 
 if TYPE_CHECKING:
-    from gravmap.learning import Area
-    from gravmap.learning.data.splits import Grounds
+    from gravmap.learning import RegionDataset
+    from gravmap.learning.data.splits import DatasetSplits
     from gravmap.synthetic import Prior
     from gravmap.tiling import TileReader
 
@@ -75,12 +75,12 @@ def chosen_defaults(place: Workspace, options: dict[str, Any]) -> dict[str, Any]
 
 def _as_begun(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     """The options that another run decides: its network, what that reads, and the size of its pixels."""
-    from gravmap.learning.training.warm_start import begin_from
+    from gravmap.learning.training.warm_start import load_pretrained
 
     for name in ("model", "architecture"):
         if options[name] is not None:
             raise click.UsageError(f"--{name} and --init exclude each other: the network is that of {folder.name}.")
-    begun = begin_from(folder)
+    begun = load_pretrained(folder)
     taken: dict[str, Any] = {
         "begun": begun,
         "init": begun.init,
@@ -92,9 +92,9 @@ def _as_begun(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     return taken
 
 
-def region_ground(place: Workspace, options: dict[str, Any], may_leak: bool) -> Area:
+def region_ground(place: Workspace, options: dict[str, Any], may_leak: bool) -> RegionDataset:
     """Read the fields that are asked for; the names in `options` are written out on the way."""
-    from gravmap.learning import Area
+    from gravmap.learning import RegionDataset
     from gravmap.learning.data.channels import SHORT, expand, fields_read
     from gravmap.tiling import load_arrays
 
@@ -108,7 +108,7 @@ def region_ground(place: Workspace, options: dict[str, Any], may_leak: bool) -> 
     arrays = load_arrays(place.tiles, channels=channels, split=options["split"], fold=options["fold"])
     if not may_leak:
         _refuse_leak(arrays)
-    return Area.from_arrays(arrays)
+    return RegionDataset.from_arrays(arrays)
 
 
 def open_region(session: Session, options: dict[str, Any]) -> TileReader | None:
@@ -126,13 +126,13 @@ def open_region(session: Session, options: dict[str, Any]) -> TileReader | None:
         return open_tiles(tiles, progress=progress)
 
 
-def crusts_ground(session: Session, options: dict[str, Any], dry_run: bool) -> Grounds:
+def crusts_ground(session: Session, options: dict[str, Any], dry_run: bool) -> DatasetSplits:
     """Make the crusts, or read those that are kept; of a dry run one, to measure a step on.
 
     The names in `options` are written out on the way.
     """
     from gravmap.learning.data.channels import expand, fields_read
-    from gravmap.learning.data.crust_data import crust_grounds, crust_seeds
+    from gravmap.learning.data.crust_data import crust_seeds, crust_splits
     from gravmap.synthetic import crust_pool
     from gravmap.synthetic.pool import CHANNELS
 
@@ -157,7 +157,7 @@ def crusts_ground(session: Session, options: dict[str, Any], dry_run: bool) -> G
     # Of a dry run one crust is enough to measure a step on.
     wanted = {"train": seeds["train"][:1], "tune": [], "test": []} if dry_run else seeds
     with session.progress("Making crusts") as progress:
-        grounds = crust_grounds(
+        grounds = crust_splits(
             lambda some, told: crust_pool(prior, some, progress=told, **made),
             wanted,
             record,

@@ -13,18 +13,18 @@ from gravmap.units import format_angle
 from .session import Session
 
 if TYPE_CHECKING:
-    from gravmap.learning import Area, TrainConfig
-    from gravmap.learning.data.splits import Grounds
+    from gravmap.learning import RegionDataset, TrainConfig
+    from gravmap.learning.data.splits import DatasetSplits
     from gravmap.tiling import TileReader
 
 LONG_S = 3600.0
 
 
-def _describe(ground: Area | Grounds, config: TrainConfig, processes: int) -> str:
+def _describe(ground: RegionDataset | DatasetSplits, config: TrainConfig, processes: int) -> str:
     from gravmap.learning.data.outcrop_context import measured_names
-    from gravmap.learning.data.splits import Grounds
+    from gravmap.learning.data.splits import DatasetSplits
 
-    grounds = Grounds.of(ground)
+    grounds = DatasetSplits.of(ground)
     scales = sorted(set(config.scales_deg or grounds.scales_deg))
     where = "the CPU" if config.device == "cpu" else f"{processes} GPU(s)"
     size = config.tile_size_px or grounds.meta["tile_size_px"]
@@ -37,7 +37,7 @@ def _describe(ground: Area | Grounds, config: TrainConfig, processes: int) -> st
     return " ".join([told, *_describe_ground(grounds, config)])
 
 
-def _describe_ground(grounds: Grounds, config: TrainConfig) -> list[str]:
+def _describe_ground(grounds: DatasetSplits, config: TrainConfig) -> list[str]:
     """Crusts, cuts and another run's weights, in sentences."""
     told = []
     if grounds.simulated:
@@ -67,7 +67,7 @@ def _describe_course(config: TrainConfig) -> str:
 
 def tell_start(
     session: Session,
-    ground: Area | Grounds,
+    ground: RegionDataset | DatasetSplits,
     config: TrainConfig,
     run_dir: Path,
     processes: int,
@@ -92,7 +92,9 @@ def _describe_tiles(tiles: TileReader) -> str:
     return f"Crops are cut from tiles; {len(tiles.changed)} of {files} files differ from what `gravmap tile` wrote."
 
 
-def _estimate(ground: Area | Grounds, config: TrainConfig, tiles: TileReader | None) -> tuple[str, float]:
+def _estimate(
+    ground: RegionDataset | DatasetSplits, config: TrainConfig, tiles: TileReader | None
+) -> tuple[str, float]:
     """How long it will take, in words and in seconds."""
     from gravmap.learning.training.trainer import measure_step
 
@@ -109,16 +111,16 @@ def _estimate(ground: Area | Grounds, config: TrainConfig, tiles: TileReader | N
 
 def tell_plan(
     session: Session,
-    ground: Area | Grounds,
+    ground: RegionDataset | DatasetSplits,
     config: TrainConfig,
     run_dir: Path,
     processes: int,
     tiles: TileReader | None,
 ) -> None:
-    from gravmap.learning.data.splits import Grounds
+    from gravmap.learning.data.splits import DatasetSplits
 
     told, seconds = _estimate(ground, config, tiles)
-    held = _bytes(Grounds.of(ground), config)
+    held = _bytes(DatasetSplits.of(ground), config)
     session.say(_describe(ground, config, processes))
     if tiles is not None:
         session.say(_describe_tiles(tiles))
@@ -128,7 +130,7 @@ def tell_plan(
     session.result({"would_write": str(run_dir), "seconds": round(seconds, 1), "config": dataclasses.asdict(config)})
 
 
-def _bytes(grounds: Grounds, config: TrainConfig) -> int:
+def _bytes(grounds: DatasetSplits, config: TrainConfig) -> int:
     """Fields and labels in memory, of all grounds; of a dry run on crusts one stands for all."""
     first = grounds.first
     one = first.fields.nbytes + first.labels.nbytes

@@ -59,7 +59,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             stale.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.stem}{PARTIAL}{os.getpid()}{path.suffix}")
     try:
-        with full_disk_told(path):
+        with reporting_full_disk(path):
             yield temporary
         for partial, final in zip(_sidecars(temporary), _sidecars(path), strict=True):
             # A sidecar of the replaced file would describe the new one wrongly.
@@ -87,7 +87,7 @@ def _writer_lives(partial: Path) -> bool:
 
 
 @contextmanager
-def full_disk_told(path: Path) -> Iterator[None]:
+def reporting_full_disk(path: Path) -> Iterator[None]:
     """Say that the disk is full when that is why writing failed: netCDF, HDF5 and GDAL call it many names."""
     try:
         yield
@@ -125,7 +125,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        with full_disk_told(path):
+        with reporting_full_disk(path):
             yield temporary
         replace_folder(temporary, path)
     finally:

@@ -122,7 +122,7 @@ def test_tables_hold_what_was_measured(scripts):
 
 def test_crusts_seen_from_height_keep_their_place(scripts):
     from gravmap.lattice import TEST
-    from gravmap.learning.data.crust_data import crust_ground
+    from gravmap.learning.data.crust_data import crust_dataset
 
     rows, columns, step = 33, 49, scripts.crusts_at_height.STEP
     lon, lat = 80 + (np.arange(columns) + 0.5) / 30, 40 + (rows - np.arange(rows) - 0.5) / 30
@@ -148,7 +148,7 @@ def test_crusts_seen_from_height_keep_their_place(scripts):
         },
     }
     seen = scripts.crusts_at_height.at_height(arrays)
-    area = crust_ground(seen, TEST, [1.0])
+    area = crust_dataset(seen, TEST, [1.0])
     assert area.channels[:3] == ["residual_10km", "residual_20km", "residual_40km"]
     assert area.node_lat[0] - area.node_lat[1] == pytest.approx(step / 30)
     assert area.fields[0] == pytest.approx(100 * area.node_lat[:, None] + area.node_lon[None, :], abs=1e-2)

@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gravmap"
-ROOMS = ["gravity", "geology", "tiling", "network", "learning", "mapping"]
+ROOMS = ["gravity", "geology", "tiling", "network", "learning", "search", "mapping"]
 DATA_WING = {"gravity", "geology", "tiling"}
-NETWORK_WING = {"network", "learning"}
+NETWORK_WING = {"network", "learning", "search"}
 # These use every room, and only the command line uses them.
 JOINING = {"reproduce", "prior_check"}
 BESIDE = {"synthetic"} | JOINING

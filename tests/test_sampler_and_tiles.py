@@ -10,7 +10,7 @@ import xarray as xr
 from gravmap.geology import load_legend, write_index_raster
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import write_fields
-from gravmap.learning import Area
+from gravmap.learning import RegionDataset
 from gravmap.learning.data.channels import FieldChannel, InputChannels
 from gravmap.learning.data.dataset import IGNORE
 from gravmap.learning.sampling.augmentation import UNCHANGED, Crop
@@ -49,7 +49,7 @@ def tiles(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def sampler(tiles):
     # A split by windows holds no ground out, so that the sampler looks everywhere.
-    area = Area.from_arrays(load_arrays(tiles, split="random"))
+    area = RegionDataset.from_arrays(load_arrays(tiles, split="random"))
     plain = InputChannels((FieldChannel(area.channels[0], "mGal", 1.0),))
     return Sampler(area, plain, 2 * SIZE, augmentation=UNCHANGED)
 

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gravmap.gravity.continuation import apply_symbol as apply_symbol
+    from gravmap.gravity.continuation import apply_filter as apply_filter
     from gravmap.gravity.continuation import upward_continue as upward_continue
     from gravmap.gravity.fields import field_recipe as field_recipe
     from gravmap.gravity.fields import field_sources as field_sources
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Loaded when first asked for: `gravmap fetch` needs neither xarray nor scipy.
 _HOME = {
-    "apply_symbol": "continuation",
+    "apply_filter": "continuation",
     "upward_continue": "continuation",
     "field_recipe": "fields",
     "field_sources": "fields",

@@ -18,7 +18,7 @@ from gravmap.gravity.axes import find_axes
 from gravmap.gravity.gaps import fill_gaps
 from gravmap.gravity.globe import globe_upward
 from gravmap.gravity.long_wavelength import is_global
-from gravmap.gravity.patch import DECAY_M, PAD_YX, Patch, Symbol
+from gravmap.gravity.patch import DECAY_M, PAD_YX, Patch, TransferFunction
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 _LARGEST_MEAN_MGAL = 700.0
 
 
-def apply_symbol(
+def apply_filter(
     values: ArrayLike,
     lat_deg: ArrayLike,
     lon_deg: ArrayLike,
-    symbol: Symbol,
+    symbol: TransferFunction,
     *,
     height_m: float = 0.0,
     pad_yx: tuple[int, int] = PAD_YX,

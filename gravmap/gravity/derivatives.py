@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.gravity.patch import Continuation, Patch, Symbol
+from gravmap.gravity.patch import Continuation, Patch, TransferFunction
 
 # How far up derivatives are taken, metres: about half a node of a 2 arc-minute grid.
 DERIVATIVE_HEIGHT_M = 2000.0
@@ -26,7 +26,7 @@ DERIVATIVES = {
 }
 
 
-def upward_derivative_symbol(height_m: float) -> Symbol:
+def upward_derivative_filter(height_m: float) -> TransferFunction:
     r"""The symbol of d/dr of the field `height_m` above the data, per metre.
 
     Degree n of radial gravity decays as :math:`(R/r)^{n+2}`, so d/dr multiplies it by
@@ -64,7 +64,7 @@ def derivatives(patch: Patch, height_m: float = DERIVATIVE_HEIGHT_M) -> dict[str
     57, 116-125 (analytic signal).
     """
     raised = Continuation(height_m)
-    down = -1e3 * patch.apply(upward_derivative_symbol(height_m))
+    down = -1e3 * patch.apply(upward_derivative_filter(height_m))
     # Per metre at the level of the data; a degree is longer higher up, by a ten-thousandth per 600 m.
     shrink = np.float32(1e3 / (1 + height_m / 6.371e6))
     east, north = shrink * patch.apply(raised, along="east"), shrink * patch.apply(raised, along="north")

@@ -22,7 +22,7 @@ from gravmap.gravity.edges import Trim, edge_error, edge_note, known_outside, tr
 from gravmap.gravity.gaps import fill_gaps
 from gravmap.gravity.globe import globe_upward
 from gravmap.gravity.grid import crop, extent, spacing_deg
-from gravmap.gravity.long_wavelength import LowDegrees, is_global
+from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
 from gravmap.gravity.patch import OPERATOR_VERSION, Patch
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
@@ -146,7 +146,7 @@ def residual_fields(
     region: Region | None = None,
     *,
     margin_deg: float = MARGIN_DEG,
-    low: LowDegrees | None = None,
+    low: LongWavelengthField | None = None,
     method: Literal["regional", "global"] = "regional",
     with_bands: bool = False,
     with_derivatives: bool = False,
@@ -170,7 +170,7 @@ def residual_fields(
         The box wanted; the whole grid by default.
     margin_deg : float
         How much around the region to use, degrees.
-    low : LowDegrees, optional
+    low : LongWavelengthField, optional
         The longest waves of a globe: removed at the level of the data, restored at the new one. They decide the level
         of the regional, and what lies beyond the grid.
     method : {"regional", "global"}

@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from gravmap.errors import InputError
-from gravmap.gravity.long_wavelength import LowDegrees
+from gravmap.gravity.long_wavelength import LongWavelengthField
 from gravmap.gravity.patch import Patch, curvature_radii_m
 from gravmap.progress import Progress, silent
 
@@ -61,7 +61,7 @@ def continue_in_bands(
     """
     lat, lon = lat_deg, lon_deg
     globe = xr.DataArray(values, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"), attrs={"height_m": level_m})
-    low = LowDegrees(globe)
+    low = LongWavelengthField(globe)
     raised = [np.empty(values.shape, dtype=np.float32) for _ in heights_m]
     edges = np.arange(-CAP_FROM_DEG, CAP_FROM_DEG + 1e-9, BAND_DEG)
     total = edges.size + 1
@@ -88,7 +88,7 @@ def _polar_cap(
     values: NDArray[Any],
     lat: NDArray[np.float64],
     lon: NDArray[np.float64],
-    low: LowDegrees,
+    low: LongWavelengthField,
     flip: int,
     heights_m: Sequence[float],
     level_m: float,

@@ -32,7 +32,7 @@ def is_global(grid: xr.DataArray) -> bool:
     return bool(around and lat[0] < -90 + 1.1 * step_lat and lat[-1] > 90 - 1.1 * step_lat)
 
 
-class LowDegrees:
+class LongWavelengthField:
     r"""Spherical harmonics of a globe up to degree 180, tapered by a cosine from a third of that on.
 
     Geodetic latitude is taken as if the Earth were a sphere, and a degree's decay with the radius of curvature of each

@@ -77,7 +77,7 @@ def _fill_gap(
 
 
 # symbol(q, radius_m) -> multiplier
-Symbol = Callable[[NDArray[Any], Any], NDArray[Any]]
+TransferFunction = Callable[[NDArray[Any], Any], NDArray[Any]]
 # radii(lat_deg) -> (along the meridian, along the prime vertical), metres
 Radii = Callable[[ArrayLike], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
@@ -250,7 +250,7 @@ class Patch:
         return np.asarray(0.5 * (south + north) + 0.5 * span * x)
 
     def apply(
-        self, symbol: Symbol, *, columns: int | None = None, along: Literal["north", "east"] | None = None
+        self, symbol: TransferFunction, *, columns: int | None = None, along: Literal["north", "east"] | None = None
     ) -> NDArray[np.float32]:
         """Apply the operator whose symbol is given, and differentiate the result where asked.
 
@@ -330,7 +330,7 @@ class Patch:
         )
         return p**2 + v, np.float32(radius), v, p
 
-    def _weyl(self, symbol: Symbol, m: NDArray[Any]) -> NDArray[np.float32]:
+    def _weyl(self, symbol: TransferFunction, m: NDArray[Any]) -> NDArray[np.float32]:
         r"""The imaginary first-order term of the symbol, at the middle latitude.
 
         The symbol f(q) depends on the place and on the wavenumber, which do not commute; the symmetric (Weyl) order
@@ -346,7 +346,7 @@ class Patch:
         return _real32(term)
 
 
-def bend_by_differences(symbol: Symbol, q: NDArray[Any], radius_m: Any) -> NDArray[np.float64]:
+def bend_by_differences(symbol: TransferFunction, q: NDArray[Any], radius_m: Any) -> NDArray[np.float64]:
     """f''/q² - f'/q³ of any symbol f, in float64: the differences would drown in float32's rounding."""
     q = q.astype(np.float64)
     delta = 1e-3 * q + 1e-2

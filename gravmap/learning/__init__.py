@@ -3,7 +3,7 @@
 Works on arrays and torch alone; no raster package is imported here.
 """
 
-from gravmap.learning.data.dataset import IGNORE, Area, to_label, to_target
+from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_label, to_target
 from gravmap.learning.evaluation.evaluation import evaluate
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.mosaic import covering_windows, predict_logits
@@ -14,8 +14,8 @@ from gravmap.learning.training.trainer import train
 
 __all__ = [
     "IGNORE",
-    "Area",
     "ModelSpec",
+    "RegionDataset",
     "TrainConfig",
     "confusion",
     "covering_windows",

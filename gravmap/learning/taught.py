@@ -18,7 +18,7 @@ def on_crusts(taught_on: Mapping[str, Any]) -> bool:
     return taught_on.get("on") == CRUSTS
 
 
-def taught_words(taught_on: Mapping[str, Any]) -> str:
+def describe_training_data(taught_on: Mapping[str, Any]) -> str:
     """What it was taught on, as part of a sentence; `taught_on` as in a model's record."""
     prior = taught_on.get("prior", {}).get("name", "unknown")
     return f"{taught_on.get('count')} simulated crusts of the prior {prior}, and on no region's data"
@@ -31,7 +31,7 @@ def under_cover_of(folder: Path) -> dict[str, Any]:
     return dict((scored.get("test") or {}).get("under_cover") or {})
 
 
-def trust_words(under_cover: Mapping[str, Any]) -> str:
+def describe_trust(under_cover: Mapping[str, Any]) -> str:
     """How far it is to be trusted, in sentences.
 
     Parameters

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gravmap.learning.calibration.by_distance import DistanceTemperature
 from gravmap.learning.evaluation.mosaic import normalise, window_cells, window_weight
-from gravmap.mapping.plan import Pass, Plan
+from gravmap.mapping.plan import InferenceJob, Plan
 
 BLOCK_CELLS = 512
 
@@ -108,7 +108,7 @@ class Blender:
         return temperature.at(self._distance_km(rows, columns)).astype(np.float32)
 
     def _logits(
-        self, passes: list[Pass], rows: slice, columns: slice, votes: NDArray[np.float32]
+        self, passes: list[InferenceJob], rows: slice, columns: slice, votes: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """One run's logits (K, h, w); its windows' votes are added, one in all for every cell."""
         total = np.zeros_like(votes)
@@ -124,7 +124,7 @@ class Blender:
         return normalise(total, reached)
 
     def _scale(
-        self, passes: list[Pass], rows: slice, columns: slice, shape: tuple[int, ...]
+        self, passes: list[InferenceJob], rows: slice, columns: slice, shape: tuple[int, ...]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Blended logits of one scale and the share of its windows for every class, (K, h, w) each."""
         total, voted = np.zeros(shape, np.float32), np.zeros(shape, np.float32)

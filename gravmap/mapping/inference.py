@@ -24,7 +24,7 @@ from gravmap.errors import DeviceError, GravmapError
 from gravmap.files import sha256
 from gravmap.learning.evaluation.mosaic import to_cells, window_input, window_patch
 from gravmap.mapping.outcrop_file import OutcropFile
-from gravmap.mapping.plan import FLIPS, FOLDER, Pass
+from gravmap.mapping.plan import FLIPS, FOLDER, InferenceJob
 from gravmap.mapping.predictor import Predictor
 
 Finished = Callable[[str, tuple[str, ...]], None]
@@ -57,7 +57,7 @@ class Work:
 
     fields: Path
     runs: tuple[Path, ...]
-    passes: tuple[Pass, ...]
+    passes: tuple[InferenceJob, ...]
     lat: NDArray[np.float64]
     lon: NDArray[np.float64]
     folder: Path
@@ -70,7 +70,7 @@ class Work:
         return replace(self, passes=self.passes[rank::size])
 
 
-def make_passes(work: Work, predictor: Predictor, finished: Finished) -> None:
+def run_inference(work: Work, predictor: Predictor, finished: Finished) -> None:
     """Put windows through networks, and write their logits.
 
     Parameters
@@ -95,7 +95,7 @@ def make_passes(work: Work, predictor: Predictor, finished: Finished) -> None:
         finished(each.name, tuple(sums))
 
 
-def _logits(work: Work, predictor: Predictor) -> Iterator[tuple[Pass, list[Tensor]]]:
+def _logits(work: Work, predictor: Predictor) -> Iterator[tuple[InferenceJob, list[Tensor]]]:
     """Each pass with its logits (K, T, T), for each mirror image one, turned back."""
     flips: Sequence[tuple[int, ...]] = FLIPS if work.flips else FLIPS[:1]
     for run, passes in groupby(work.passes, key=lambda each: each.run):
@@ -111,12 +111,12 @@ def _logits(work: Work, predictor: Predictor) -> Iterator[tuple[Pass, list[Tenso
             yield from zip(batch, images, strict=True)
 
 
-def _batches(passes: list[Pass], size: int) -> Iterator[list[Pass]]:
+def _batches(passes: list[InferenceJob], size: int) -> Iterator[list[InferenceJob]]:
     for first in range(0, len(passes), size):
         yield passes[first : first + size]
 
 
-def _tile(each: Pass, predictor: Predictor) -> Tensor:
+def _tile(each: InferenceJob, predictor: Predictor) -> Tensor:
     """What the network reads of a window, (C, T, T): of the fields only the nodes under it are read."""
     spec, fields, window = predictor.members[each.run].spec, predictor.fields, np.array(each.wsen)
     rows, columns, place = window_patch(window, fields.nodes_wsen, *fields.shape)
@@ -139,8 +139,8 @@ log = logging.getLogger(__name__)
 _AGAIN = "What is finished is kept: the same command goes on where it stopped."
 
 
-def make_passes_together(work: Work, device: str, processes: int, finished: Finished) -> None:
-    """Share passes out among processes on this machine; what :func:`gravmap.mapping.inference.make_passes` does.
+def run_inference_in_processes(work: Work, device: str, processes: int, finished: Finished) -> None:
+    """Share passes out among processes on this machine; what :func:`gravmap.mapping.inference.run_inference` does.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def _work(work: Work, device: str, processes: int, sender: Connection) -> None:
 
     try:
         with Predictor(work.fields, work.runs, device, work.outcrop) as predictor:
-            make_passes(work, predictor, finished)
+            run_inference(work, predictor, finished)
     except BaseException as error:
         sender.send(("error", _portable(error)))
 

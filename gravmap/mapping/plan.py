@@ -22,7 +22,7 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 
 @dataclass(frozen=True)
-class Pass:
+class InferenceJob:
     """One window to be put through one network.
 
     Attributes
@@ -92,10 +92,10 @@ class Plan:
     flips: bool = False
 
     @cached_property
-    def passes(self) -> tuple[Pass, ...]:
+    def passes(self) -> tuple[InferenceJob, ...]:
         """Every window of every scale for every run, in the order in which they are blended."""
         return tuple(
-            Pass(run, scale, number, tuple(float(side) for side in window))  # type: ignore[arg-type]
+            InferenceJob(run, scale, number, tuple(float(side) for side in window))  # type: ignore[arg-type]
             for run in range(len(self.tile_size_px))
             for scale, windows in self.windows.items()
             for number, window in enumerate(windows)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gravmap.errors import OptionError
 from gravmap.network.ggmnet import AttentionRefinement, FeatureFusion, pad_to_multiple
-from gravmap.network.operators import conv_bn_relu, enlarge
+from gravmap.network.operators import conv_bn_relu, upsample
 from gravmap.network.residual import BasicBlock, start
 
 
@@ -117,8 +117,8 @@ class BiSeNet(nn.Module):
         _, _, at16, at32 = self.context(x)  # (B, 4w, H/16, W/16), (B, 8w, H/32, W/32)
         # The attention first: it tells in plain words when a batch is too small to be normalised.
         coarse = self.attend32(at32) + self.whole(at32.mean((2, 3), keepdim=True))  # (B, 2w, H/32, W/32)
-        coarse = self.refine32(enlarge(coarse, 2))  # (B, 2w, H/16, W/16)
-        context = self.refine16(enlarge(self.attend16(at16) + coarse, 2))  # (B, 2w, H/8, W/8)
+        coarse = self.refine32(upsample(coarse, 2))  # (B, 2w, H/16, W/16)
+        context = self.refine16(upsample(self.attend16(at16) + coarse, 2))  # (B, 2w, H/8, W/8)
         fused = self.fuse([self.detail(x), context])  # (B, 4w, H/8, W/8)
-        logits: Tensor = enlarge(self.classify(fused), 8)  # (B, K, H, W)
+        logits: Tensor = upsample(self.classify(fused), 8)  # (B, K, H, W)
         return logits[:, :, :height, :width]

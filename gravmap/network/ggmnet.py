@@ -23,7 +23,7 @@ from torch.nn import functional
 from gravmap.errors import OptionError
 from gravmap.network.architecture import Architecture
 from gravmap.network.deform import DeformConv3x3, Implementation
-from gravmap.network.operators import Cell, conv_bn_relu, enlarge
+from gravmap.network.operators import Cell, conv_bn_relu, upsample
 
 # 1/32 at the coarsest branch, and once more by half inside its zoom operators.
 MULTIPLE = 64
@@ -101,7 +101,7 @@ class HeadStage(nn.Module):
 
     def forward(self, x: Tensor, beside: Tensor) -> Tensor:
         """Turn (B, c_in, h, w) and (B, c_beside, 2h, 2w) into (B, c_out, 2h, 2w)."""
-        x = torch.cat((enlarge(x, 2), beside), dim=1)  # (B, c_in + c_beside, 2h, 2w)
+        x = torch.cat((upsample(x, 2), beside), dim=1)  # (B, c_in + c_beside, 2h, 2w)
         return functional.relu(self.norm(self.conv(x)))  # (B, c_out, 2h, 2w)
 
 
@@ -220,7 +220,7 @@ class GGMNet(nn.Module):
 
         maps = []
         for scale, branch in enumerate(self.branches(eighth)):  # (B, chi * 8 * 2^s, H/8/2^s, W/8/2^s)
-            maps.append(enlarge(self.refine[scale](branch), 2 ** self._end_scale(scale)))  # (B, E3, H/8, W/8)
+            maps.append(upsample(self.refine[scale](branch), 2 ** self._end_scale(scale)))  # (B, E3, H/8, W/8)
         if self.fuse is None:
             y = torch.stack(maps).sum(0)  # (B, E3, H/8, W/8)
         else:
@@ -232,7 +232,7 @@ class GGMNet(nn.Module):
             y = self.head[2](y, x)  # (B, D3, H, W)
         y = self.classify(y)  # (B, K, H, W), or (B, K, H/2, W/2) without the last stage
         if not self.architecture.full_res_stage:
-            y = enlarge(y, 2)  # (B, K, H, W)
+            y = upsample(y, 2)  # (B, K, H, W)
         return y[:, :, :height, :width]
 
     def branches(self, x: Tensor) -> list[Tensor]:

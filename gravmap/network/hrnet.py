@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from gravmap.errors import OptionError
 from gravmap.network.ggmnet import pad_to_multiple
-from gravmap.network.operators import conv_bn, conv_bn_relu, enlarge
+from gravmap.network.operators import conv_bn, conv_bn_relu, upsample
 from gravmap.network.residual import BasicBlock, Bottleneck, start
 
 
@@ -109,7 +109,7 @@ class HRNet(nn.Module):
             assert isinstance(stage, nn.ModuleList)
             for exchange in stage:
                 maps = exchange(maps)  # branch n: (B, width 2^n, H/2^(2+n), W/2^(2+n))
-        logits: Tensor = enlarge(self.classify(maps[0]), 4)  # (B, K, H, W)
+        logits: Tensor = upsample(self.classify(maps[0]), 4)  # (B, K, H, W)
         return logits[:, :, :height, :width]
 
 

@@ -38,7 +38,7 @@ def conv_bn_relu(c_in: int, c_out: int, size: int = 3, stride: int = 1) -> nn.Se
     return nn.Sequential(*conv_bn(c_in, c_out, size, stride), nn.ReLU(inplace=True))
 
 
-def enlarge(x: Tensor, factor: int) -> Tensor:
+def upsample(x: Tensor, factor: int) -> Tensor:
     """Enlarge (N, C, H, W) by a whole factor, bilinearly between pixel centres."""
     return functional.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
@@ -71,7 +71,7 @@ class Zoom(nn.Module):
         """Convolve (N, c_in, H, W) to (N, c_out, H, W), or to (N, c_out, H/2, W/2) at stride 2."""
         y: Tensor = self.body(functional.avg_pool2d(x, 2))  # (N, c_out, H/2, W/2)
         if self.back:
-            y = enlarge(y, 2)  # (N, c_out, H, W)
+            y = upsample(y, 2)  # (N, c_out, H, W)
         return functional.relu(y)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gravmap.errors import OptionError
-from gravmap.network.operators import conv_bn_relu, enlarge
+from gravmap.network.operators import conv_bn_relu, upsample
 from gravmap.network.residual import BasicBlock
 
 HEADS = 4
@@ -119,7 +119,7 @@ class ResidualUNet(nn.Module):
         x = x + self.mean(x.mean((-2, -1)))[:, :, None, None].to(x.dtype)
         x = self.after(self.attention(x))
         for level in reversed(range(deepest)):
-            x = torch.cat((finer[level], enlarge(self.narrow[level](x), 2)), dim=1)  # (B, 2 Wl, h/2^l, w/2^l)
+            x = torch.cat((finer[level], upsample(self.narrow[level](x), 2)), dim=1)  # (B, 2 Wl, h/2^l, w/2^l)
             x = self.up[level](x)
         logits = self.classify(x)  # (B, K, h, w)
         logits = functional.interpolate(logits, scale_factor=tuple(map(float, pool)), mode="bilinear")  # (B, K, H, W)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.lattice import UNUSABLE
-from gravmap.learning.data.cover_masks import LEAST_HIDDEN, MOST_HIDDEN, TRIES, moved_cover
+from gravmap.learning.data.cover_masks import LEAST_HIDDEN, MOST_HIDDEN, TRIES, shifted_cover
 from gravmap.learning.data.label_diffusion import class_probabilities
 from gravmap.synthetic.statistics import BANDS_KM, QUARTILES
 
@@ -25,8 +25,8 @@ SCORE_VERSION = 1
 def cut_score(labels: NDArray[np.uint8], spacing_yx_km: tuple[float, float], classes: int) -> float | None:
     """Pixel accuracy of label diffusion on outcrop that was hidden, percent.
 
-    The map's cover is mirrored and moved (as in :mod:`gravmap.learning.data.cover_masks`), and what it then hides of the outcrop
-    is asked for; the labels hidden in several such cuts are pooled. The same map gets the same score.
+    The map's cover is mirrored and shifted (:mod:`gravmap.learning.data.cover_masks`) and what it then hides of the
+    outcrop is predicted; the labels hidden by several such masks are pooled. The same map gets the same score.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def cut_score(labels: NDArray[np.uint8], spacing_yx_km: tuple[float, float], cla
     right = asked = cuts = 0
     for _ in range(TRIES):
         down, across = (int(drawing.integers(2 * count)) for count in thin.shape)
-        hidden = moved_cover(cover, (down, across)) & outcrop
+        hidden = shifted_cover(cover, (down, across)) & outcrop
         known = np.where(outcrop & ~hidden, thin, 0).astype(np.uint8)
         if not LEAST_HIDDEN <= hidden.sum() / outcrop.sum() <= MOST_HIDDEN or len(np.unique(known)) < 3:
             continue

@@ -17,7 +17,7 @@ from gravmap.prior_check.quantities import SCORE_VERSION, cut_score
 from gravmap.progress import Progress, silent
 from gravmap.synthetic import Prior, draw_crust
 from gravmap.synthetic.measured import Measuring, measured_fields, surface_at
-from gravmap.synthetic.pool import CRUST_VERSION, all_of
+from gravmap.synthetic.pool import CRUST_VERSION, run_in_processes
 from gravmap.synthetic.statistics import field_statistics, map_statistics, outcrop_statistics
 
 STATISTICS_VERSION = 2
@@ -62,7 +62,7 @@ def simulated_statistics(
         In the order of the seeds; keys as in :mod:`gravmap.prior_check.quantities`.
     """
     wanted = [_Described(prior, int(seed), (int(shape[0]), int(shape[1])), how, cache) for seed in seeds]
-    return all_of(wanted, processes, progress)
+    return run_in_processes(wanted, processes, progress)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import rasterio
 
 from gravmap.errors import InputError
 from gravmap.files import read_json, write_json, write_text
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation.null_models import left_out
 from gravmap.mapping.page.words import count, percent
 from gravmap.mapping.scoring.under_cover import ALL, FAR, score_under_cover
@@ -95,7 +95,7 @@ def write_results(made: Made, *, device: str = "cpu", progress: Progress = silen
         The tile set or a run's files are missing or damaged.
     """
     root = made.place.root
-    area = Area.from_arrays(load_arrays(made.place.tiles))
+    area = RegionDataset.from_arrays(load_arrays(made.place.tiles))
     outcome = gather(made.place, made.plan, RGB_PLANES, len(area.classes))
     asked = {}
     for name in PROTOCOLS:
@@ -136,7 +136,7 @@ def numbers(made: Made, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _document(made: Made, outcome: Outcome, area: Area, asked: Mapping[str, HeldOutMaps]) -> Document:
+def _document(made: Made, outcome: Outcome, area: RegionDataset, asked: Mapping[str, HeldOutMaps]) -> Document:
     plan, figures = made.plan, made.place.root / "figures"
     paper = plan.paper
     sections = [
@@ -205,7 +205,7 @@ def _map(made: Made) -> list[Part]:
     return [Picture(picture, told)]
 
 
-def _map_verdict(made: Made, area: Area) -> list[Part]:
+def _map_verdict(made: Made, area: RegionDataset) -> list[Part]:
     """Scores under cover, where the truth below it is known."""
     mapped = made.place.maps / made.region / "lithology.tif"
     if made.truth is None or not mapped.exists():

@@ -15,11 +15,11 @@ import torch
 from gravmap.errors import InputError, OptionError
 from gravmap.files import atomic_folder, read_json, write_json, write_text
 from gravmap.lattice import TEST, TUNE, UNUSABLE
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.run import Run
-from gravmap.learning.training.trainer import teach
+from gravmap.learning.training.trainer import fit
 from gravmap.network.architecture import Architecture
 from gravmap.network.operators import OPERATORS
 from gravmap.network.registry import read_architecture
@@ -154,7 +154,7 @@ def draw_random(run_dir: Path, count: int) -> list[Path]:
     return sorted((run_dir / RANDOM).glob("*.json"))
 
 
-def compare(area: Area, run_dir: Path, schedule: Schedule, progress: Progress = silent) -> dict[str, Any]:
+def compare(area: RegionDataset, run_dir: Path, schedule: Schedule, progress: Progress = silent) -> dict[str, Any]:
     """Train the searched architecture and the random ones beside it; say whether the search gained anything.
 
     Writes ``compare.json`` and ``compare.md`` into `run_dir`, and each training's curve and score under ``compare/``.
@@ -162,7 +162,7 @@ def compare(area: Area, run_dir: Path, schedule: Schedule, progress: Progress = 
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         All of it; test labels are taken away here.
     run_dir : Path
         Of a finished search with random architectures beside it.
@@ -217,7 +217,7 @@ def compare(area: Area, run_dir: Path, schedule: Schedule, progress: Progress = 
     return outcome
 
 
-def without_test_labels(area: Area) -> Area:
+def without_test_labels(area: RegionDataset) -> RegionDataset:
     """The area as it would be had nobody mapped its test blocks."""
     return replace(area, labels=np.where(area.role == TEST, np.uint8(UNUSABLE), area.labels))
 
@@ -266,7 +266,7 @@ def _config(
     )
 
 
-def _trial(ground: Area, folder: Path, config: TrainConfig, progress: Progress) -> dict[str, Any]:
+def _trial(ground: RegionDataset, folder: Path, config: TrainConfig, progress: Progress) -> dict[str, Any]:
     """Scores on the tuning blocks after the last epoch of a training."""
     told = folder / "trial.json"
     key = {"config": json.loads(config.to_json()), "area_sha256": ground.fingerprint()}
@@ -279,7 +279,7 @@ def _trial(ground: Area, folder: Path, config: TrainConfig, progress: Progress) 
     if not begun:
         shutil.rmtree(folder, ignore_errors=True)
     run = Run(ground, folder, config, Group(device=torch.device(config.device)))
-    teach(run, progress, resume=begun)
+    fit(run, progress, resume=begun)
     row = run.history[-1]
     scores = {measure: row[f"tune_{measure}"] for measure in MEASURES}
     write_json(told, {"scores": scores, "seconds": sum(each["seconds"] for each in run.history), "key": key})

@@ -9,7 +9,7 @@ from typing import Any
 from gravmap.errors import OptionError
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.config import PRECISIONS
-from gravmap.learning.training.loss import CLASS_WEIGHTS, SMALL_WEIGHT, TOPK_SHARE
+from gravmap.learning.training.loss import CLASS_WEIGHTS, OHEM_KEEP_FRACTION, SMALL_WEIGHT
 from gravmap.network.presets import tiny
 from gravmap.search.space import SupernetSpace
 
@@ -105,7 +105,7 @@ class SearchConfig:
     sampled_paths: int = 20
     calibration_batches: int = 8
     score_batches: int = 16
-    topk_share: float = TOPK_SHARE
+    topk_share: float = OHEM_KEEP_FRACTION
     class_weight: str = "enet"
     small_weight: float = SMALL_WEIGHT
     precision: str = "auto"

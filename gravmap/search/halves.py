@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.lattice import BUFFER, TRAIN, UNUSABLE
-from gravmap.learning.data.dataset import IGNORE, Area
+from gravmap.learning.data.dataset import IGNORE, RegionDataset
 from gravmap.learning.sampling.native_grids import teaching_targets
 
 BLOCK_DEG = 2.5
@@ -41,24 +41,24 @@ class Halves:
 
     Attributes
     ----------
-    weights, choice : Area
+    weights, choice : RegionDataset
         What teaches the weights, and what chooses the architecture; no other label is in them.
     record : dict
         JSON-able: `block_deg`, `seed`, `half_of_block` (rows of blocks, north first: A teaches weights, B chooses, a
         point is a block without a training label) and `cells` of each class in both.
     """
 
-    weights: Area
-    choice: Area
+    weights: RegionDataset
+    choice: RegionDataset
     record: dict[str, Any]
 
 
-def training_view(area: Area) -> Area:
+def training_view(area: RegionDataset) -> RegionDataset:
     """The area without any label that training may not see: held-out cells and buffers are as good as unmapped.
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         With its roles.
 
     Returns
@@ -74,12 +74,12 @@ def training_view(area: Area) -> Area:
     )
 
 
-def split_in_halves(area: Area, seed: int = 0) -> Halves:
+def split_in_halves(area: RegionDataset, seed: int = 0) -> Halves:
     """Deal the training cells of an area to two halves by blocks, so that both hold as much of every class.
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         Blocks are as large as those of its split, or smaller until eight hold something to learn.
     seed : int
         Of the search for an even deal.

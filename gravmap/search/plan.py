@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.network.cost import count_parameters
 from gravmap.search.config import SearchConfig
 from gravmap.search.state import SearchState
@@ -132,7 +132,7 @@ class _Held:
         return tensor
 
 
-def measure_search(area: Area, config: SearchConfig) -> float:
+def measure_search(area: RegionDataset, config: SearchConfig) -> float:
     """Seconds that all steps of a search take here, tried on one step of each phase of a throwaway supernet."""
     state = SearchState(area, config)
     seconds = 0.0

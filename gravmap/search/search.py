@@ -15,7 +15,7 @@ from torch import nn
 
 from gravmap.errors import InputError
 from gravmap.files import read_json, write_json, write_text
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation import metrics
 from gravmap.learning.training.checkpoint import versions
 from gravmap.learning.training.curves import history_csv
@@ -111,7 +111,7 @@ ENDING_STEPS = 12
 
 
 def search(
-    area: Area,
+    area: RegionDataset,
     run_dir: Path,
     config: SearchConfig,
     progress: Progress = silent,
@@ -129,7 +129,7 @@ def search(
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         Of it no held-out label is looked at, of tuning blocks or of test blocks.
     run_dir : Path
         The search's folder, made when missing.

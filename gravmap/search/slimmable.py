@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gravmap.network.operators import OPERATORS, Cell, enlarge, in_width
+from gravmap.network.operators import OPERATORS, Cell, in_width, upsample
 
 
 class SlimConv(nn.Module):
@@ -97,7 +97,7 @@ class SlimZoom(nn.Module):
     def forward(self, x: Tensor, width: int) -> Tensor:
         """Convolve (B, c, h, w) to (B, width, h, w), or to (B, width, h/2, w/2) at stride 2."""
         y: Tensor = self.body(functional.avg_pool2d(x, 2), width)
-        return functional.relu(enlarge(y, 2) if self.back else y)
+        return functional.relu(upsample(y, 2) if self.back else y)
 
 
 def _conv_bn_relu(most_in: int, widths: Sequence[int], size: int = 3, stride: int = 1) -> SlimSequential:

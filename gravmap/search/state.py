@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gravmap.errors import InputError
 from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.sampling.augmentation import UNCHANGED
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training import schedule
@@ -38,7 +38,7 @@ class SearchState:
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         Of it only fields and training cells are looked at.
     config : SearchConfig
         How to search.
@@ -58,7 +58,7 @@ class SearchState:
         The branches are too short for a choice.
     """
 
-    def __init__(self, area: Area, config: SearchConfig) -> None:
+    def __init__(self, area: RegionDataset, config: SearchConfig) -> None:
         self.config, self.device = config, torch.device(config.device)
         self.area = training_view(area)
         self.fingerprint = self.area.fingerprint()
@@ -224,7 +224,7 @@ class SearchState:
         size = self.config.batch_size
         return sampler.batch(self.epoch, list(range(index * size, (index + 1) * size)))
 
-    def _sampler(self, area: Area, unchanged: bool = False) -> Sampler:
+    def _sampler(self, area: RegionDataset, unchanged: bool = False) -> Sampler:
         config = self.config
         try:
             return Sampler(

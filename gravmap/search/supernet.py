@@ -16,7 +16,7 @@ from torch.nn import functional
 from gravmap.errors import OptionError
 from gravmap.network.architecture import Architecture
 from gravmap.network.ggmnet import MULTIPLE, GGMNet, make_encoder, pad_to_multiple
-from gravmap.network.operators import OPERATORS, enlarge
+from gravmap.network.operators import OPERATORS, upsample
 from gravmap.search.cost_table import CostTable
 from gravmap.search.slimmable import SlimCell, SlimConv
 from gravmap.search.space import DOWN, KEEP, SCALES, Preferences, SupernetSpace
@@ -95,9 +95,9 @@ class SearchHeads(nn.Module):
 
     def forward(self, ends: Sequence[Tensor]) -> list[Tensor]:
         """Turn the ends (B, c, h/2^s, w/2^s), s = 0, 1, 2, into four (B, K, h, w): scale 0, 1, 2, and fused."""
-        scores = [enlarge(self.alone[s](ends[s], self.classes), 2**s) for s in SCALES]
+        scores = [upsample(self.alone[s](ends[s], self.classes), 2**s) for s in SCALES]
         # One 1 x 1 convolution of all ends side by side is the sum of one of each.
-        joined = sum(enlarge(self.joined[s](ends[s], self.fused), 2**s) for s in SCALES)  # (B, E, h, w)
+        joined = sum(upsample(self.joined[s](ends[s], self.fused), 2**s) for s in SCALES)  # (B, E, h, w)
         return [*scores, self.classify(functional.relu(self.norm(joined)))]
 
 

@@ -15,7 +15,7 @@ from scipy.ndimage import convolve1d
 from gravmap.errors import OptionError
 from gravmap.lattice import EARTH_RADIUS_KM
 from gravmap.synthetic.bedrock import MAPPED_KM, draw_bedrock, draw_belts, draw_cover, draw_moho, draw_uplift
-from gravmap.synthetic.geometry import Dice, FloatArray, random_field, strike_plane
+from gravmap.synthetic.geometry import FloatArray, RandomStreams, random_field, strike_plane
 from gravmap.synthetic.layers import Layer, fade_window, low_pass, plane_gravity, sphere_gravity
 from gravmap.synthetic.prior import Prior, load_prior
 from gravmap.synthetic.setting import Setting
@@ -151,7 +151,7 @@ def make_crust(
     inner = _cells(0, shape, margin, sub)
     kept[inner] = True
 
-    dice = Dice(seed)
+    dice = RandomStreams(seed)
     plane = strike_plane(dice, y_km, x_km, float(np.sqrt(spacing_yx_m[0] * spacing_yx_m[1])) / 1000, setting)
     belts = draw_belts(plane, setting)
     uplift = draw_uplift(plane, belts, setting)

@@ -22,7 +22,7 @@ _LEAST_FAULT_SHIFT_KM = 15.0
 
 
 @dataclass(frozen=True)
-class Dice:
+class RandomStreams:
     """A seed that gives every part of the crust a stream of its own.
 
     One stream per part: changing how many numbers one part draws leaves the others as they were.
@@ -63,7 +63,7 @@ class StrikePlane:
     y_km: FloatArray
     x_km: FloatArray
     cell_km: float
-    dice: Dice
+    dice: RandomStreams
 
     def field(
         self, part: str, length_km: float, *, stretch: float = 3.0, smoothness: float = 1.0, deep: bool = False
@@ -137,7 +137,9 @@ def random_field(
     return interpolated
 
 
-def strike_plane(dice: Dice, y_km: FloatArray, x_km: FloatArray, cell_km: float, setting: Setting) -> StrikePlane:
+def strike_plane(
+    dice: RandomStreams, y_km: FloatArray, x_km: FloatArray, cell_km: float, setting: Setting
+) -> StrikePlane:
     """Lay strike-following coordinates on a plane.
 
     The strike points anywhere; both coordinates are warped by smooth fields, then shifted across strike along

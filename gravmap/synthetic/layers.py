@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft2, next_fast_len, rfft2
 
-from gravmap.gravity.continuation import apply_symbol
+from gravmap.gravity.continuation import apply_filter
 
 FloatArray = NDArray[np.float64]
 
@@ -56,7 +56,7 @@ class Layer:
     contrast: FloatArray
 
 
-def plane_symbol(wavenumber: FloatArray, top_m: float, bottom_m: float) -> FloatArray:
+def plane_transfer_function(wavenumber: FloatArray, top_m: float, bottom_m: float) -> FloatArray:
     """Gravity of a layer per density contrast, by wavenumber.
 
     Parameters
@@ -79,7 +79,7 @@ def plane_symbol(wavenumber: FloatArray, top_m: float, bottom_m: float) -> Float
     return symbol
 
 
-def sphere_symbol(q: FloatArray, radius_m: float, top_m: float, bottom_m: float) -> FloatArray:
+def sphere_transfer_function(q: FloatArray, radius_m: float, top_m: float, bottom_m: float) -> FloatArray:
     """Gravity of a spherical layer per density contrast, by wavenumber q = n + 1/2.
 
     Parameters
@@ -170,8 +170,8 @@ def plane_gravity(
     for layer in layers:
         mean = float((layer.contrast * window).sum() / window.sum())
         departures = rfft2((layer.contrast - mean) * window, s=shape)
-        spectrum += departures * plane_symbol(wavenumber, layer.top_m, layer.bottom_m)
-        slabs += float(plane_symbol(np.zeros(1), layer.top_m, layer.bottom_m)[0]) * mean
+        spectrum += departures * plane_transfer_function(wavenumber, layer.top_m, layer.bottom_m)
+        slabs += float(plane_transfer_function(np.zeros(1), layer.top_m, layer.bottom_m)[0]) * mean
     # A cell of even density has this spectrum; a bare node would be a mass point.
     spectrum *= np.sinc(k_y * spacing_yx_m[0] / (2 * np.pi)) * np.sinc(k_x * spacing_yx_m[1] / (2 * np.pi))
     if filters is not None:
@@ -220,10 +220,10 @@ def sphere_gravity(
         def symbol(q: NDArray[Any], radius_m: NDArray[Any], layer: Layer = layer) -> FloatArray:
             k = q / radius_m
             degrees = np.maximum(q, _LONGEST)
-            value: FloatArray = sphere_symbol(degrees, float(radius_m), layer.top_m, layer.bottom_m)
+            value: FloatArray = sphere_transfer_function(degrees, float(radius_m), layer.top_m, layer.bottom_m)
             value *= np.exp(-cell * k**2)
             return value if filters is None else value * filters(k)
 
-        total += apply_symbol((layer.contrast - mean) * window, lat_deg, lon_deg, symbol)
-        total += float(plane_symbol(np.zeros(1), layer.top_m, layer.bottom_m)[0]) * mean
+        total += apply_filter((layer.contrast - mean) * window, lat_deg, lon_deg, symbol)
+        total += float(plane_transfer_function(np.zeros(1), layer.top_m, layer.bottom_m)[0]) * mean
     return total

@@ -34,7 +34,7 @@ from gravmap.units import format_length, parse_length_m
 Made = TypeVar("Made", covariant=True)
 
 
-class Wanted(Protocol[Made]):
+class Task(Protocol[Made]):
     """What is to be made: it can be pickled, and knows how."""
 
     def make(self) -> Made:
@@ -44,7 +44,7 @@ class Wanted(Protocol[Made]):
         """What is kept of it; None when nothing whole is."""
 
 
-def all_of(wanted: Sequence[Wanted[Made]], processes: int, progress: Progress = silent) -> list[Made]:
+def run_in_processes(wanted: Sequence[Task[Made]], processes: int, progress: Progress = silent) -> list[Made]:
     """Read what is kept, and make the rest at the same time.
 
     Parameters
@@ -75,7 +75,7 @@ def all_of(wanted: Sequence[Wanted[Made]], processes: int, progress: Progress = 
     return [found[index] for index in range(len(wanted))]
 
 
-def _made_at_once(wanted: Sequence[Wanted[Made]], processes: int) -> Iterator[tuple[int, Made]]:
+def _made_at_once(wanted: Sequence[Task[Made]], processes: int) -> Iterator[tuple[int, Made]]:
     """Make all of them, and give each with its number as soon as it is there."""
     if processes <= 1 or len(wanted) <= 1:
         for index, one in enumerate(wanted):
@@ -269,7 +269,7 @@ def crust_pool(
         As `crust_arrays` gives them.
     """
     wanted = [_Wanted(prior, int(seed), (int(shape[0]), int(shape[1])), tuple(channels), sub, cache) for seed in seeds]
-    return all_of(wanted, processes, progress)
+    return run_in_processes(wanted, processes, progress)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 from scipy.special import ndtr, ndtri
 
 from gravmap.errors import InputError, OptionError
-from gravmap.synthetic.geometry import Dice
+from gravmap.synthetic.geometry import RandomStreams
 from gravmap.synthetic.setting import CLASSES, RockTable, Setting
 
 FORMS = "a number, [low, high], {log = [low, high]}, {normal = [mean, sd]} or {lognormal = [median, sigma]}"
@@ -268,7 +268,7 @@ class Prior:
         seed : int
             From 0 up. Every quantity has a stream of its own: widening one leaves the draws of all others.
         """
-        dice = Dice(seed)
+        dice = RandomStreams(seed)
         return self._setting(lambda key, draw: draw.at(float(dice.stream(f"prior {key}").uniform())))
 
     def _setting(self, value: Callable[[str, Draw], float]) -> Setting:

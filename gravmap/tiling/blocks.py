@@ -14,7 +14,7 @@ from gravmap.regions import Region
 from gravmap.units import format_angle
 
 
-def deal(counts: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+def assign_folds(counts: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
     """Deal blocks to folds so that each fold holds an equal share of every class.
 
     The cost is the sum over folds and classes of (share of the class in the fold - 1/folds)², plus a
@@ -288,7 +288,7 @@ def split_blocks(
         side /= 2
     check_labelled(len(labelled), folds, side)
     fold_of = np.full(shape[0] * shape[1], -1, dtype=np.int64)
-    fold_of[labelled] = deal(counts[labelled], folds, seed)
+    fold_of[labelled] = assign_folds(counts[labelled], folds, seed)
     notes = smaller_note(region, block_deg, side, BLOCK_DEG)
     notes += unlearned(counts[labelled], fold_of[labelled], folds)
     return BlockSplit(region, fold_of.reshape(shape), folds, float(buffer_deg), seed, name, tuple(notes))

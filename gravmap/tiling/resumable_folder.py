@@ -54,7 +54,7 @@ def unfinished_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in unfinished_folder(folder).rglob("*") if path.is_file())
 
 
-class Unfinished:
+class ResumableFolder:
     """A folder in the making; see :func:`write_unfinished`.
 
     Attributes
@@ -87,7 +87,7 @@ class Unfinished:
 @contextmanager
 def write_unfinished(
     final: Path, recipe: Mapping[str, Any], files: Mapping[str, Sequence[str]], parts: str = "tiles"
-) -> Iterator[Unfinished]:
+) -> Iterator[ResumableFolder]:
     """Begin a folder, or go on with one that a stopped run left; put it in its place when the block ends well.
 
     A part of the earlier run is kept when the recipe is the same and its files have the checksums noted;
@@ -124,7 +124,7 @@ def write_unfinished(
         write_text(partial / JOURNAL, "".join("\t".join((name, *sums)) + "\n" for name, sums in kept.items()))
         journal = os.open(partial / JOURNAL, os.O_WRONLY | os.O_APPEND)
         try:
-            yield Unfinished(partial, kept, journal)
+            yield ResumableFolder(partial, kept, journal)
         except BaseException:
             if not _read_journal(partial):
                 shutil.rmtree(partial)  # nothing to go on with

@@ -30,7 +30,7 @@ from gravmap.tiling.field_grid import FieldGrid, read_field_grid
 from gravmap.tiling.label_statistics import SMALL_KM2, count_classes, small_bodies
 from gravmap.tiling.leak import describe_split
 from gravmap.tiling.random_split import EFFECTIVE_OUTCROP
-from gravmap.tiling.resumable_folder import Unfinished, unfinished_bytes, write_unfinished
+from gravmap.tiling.resumable_folder import ResumableFolder, unfinished_bytes, write_unfinished
 from gravmap.tiling.splits import check_kinds, check_name, draw_splits, outcrop_shares, split
 from gravmap.tiling.tile_files import FIELD_STEP_MGAL, FORMAT, KINDS, Tile, cut_tile, index_table
 from gravmap.tiling.training_arrays import open_windows, read_index
@@ -252,7 +252,7 @@ def make_tiles(
 
 
 def _write_tiles(
-    unfinished: Unfinished,
+    unfinished: ResumableFolder,
     tiles: list[Tile],
     grid: FieldGrid,
     raster: Labels,

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from gravmap.errors import InputError, OptionError
-from gravmap.gravity import apply_symbol, upward_continue
+from gravmap.gravity import apply_filter, upward_continue
 from gravmap.gravity.continuation import offset_of
 from gravmap.gravity.patch import Continuation, bend_by_differences
 
@@ -135,13 +135,13 @@ def test_all_nan_is_refused(make_grid):
 
 def test_the_symbol_one_changes_nothing(truth):
     field = truth.at(0)
-    got = apply_symbol(field.values, truth.lat, truth.lon, lambda q, radius: np.ones_like(q))
+    got = apply_filter(field.values, truth.lat, truth.lon, lambda q, radius: np.ones_like(q))
     np.testing.assert_allclose(got, field.values, atol=1e-3)
 
 
 def test_any_symbol_gets_the_physical_wavenumber(truth, share):
     field, regional = truth.at(0), truth.at(10e3)
-    got = apply_symbol(field.values, truth.lat, truth.lon, lambda q, radius: np.exp(-q / radius * 10e3))
+    got = apply_filter(field.values, truth.lat, truth.lon, lambda q, radius: np.exp(-q / radius * 10e3))
     assert share(field.copy(data=got), field, regional) < 0.03
 
 
@@ -149,7 +149,7 @@ def test_the_vertical_derivative_of_a_point_mass(truth):
     # d/d(up) has the symbol -(q + 3/2)/R; g of a mass below weakens upwards.
     above, below = truth.at(5_100.0), truth.at(4_900.0)
     expected = (above.values.astype(float) - below.values) / 200
-    got = apply_symbol(truth.at(5e3).values, truth.lat, truth.lon, lambda q, radius: -(q + 1.5) / radius, height_m=5e3)
+    got = apply_filter(truth.at(5e3).values, truth.lat, truth.lon, lambda q, radius: -(q + 1.5) / radius, height_m=5e3)
     inner = (slice(20, -20), slice(20, -20))
     error = np.sqrt(np.mean((got - expected)[inner] ** 2)) / np.sqrt(np.mean(expected[inner] ** 2))
     assert error < 0.01

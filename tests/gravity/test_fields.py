@@ -9,7 +9,7 @@ import xarray as xr
 
 from gravmap.errors import InputError, OptionError
 from gravmap.gravity import field_recipe, field_sources, open_fields, residual_fields, upward_continue, write_fields
-from gravmap.gravity.long_wavelength import LowDegrees
+from gravmap.gravity.long_wavelength import LongWavelengthField
 from gravmap.regions import Region
 
 REGION = Region(74, 43, 86, 52)
@@ -62,7 +62,7 @@ def test_a_globe_tells_the_long_waves(point_masses, truth, share):
         (95.0, 41.0, 700e3, -90.0),
         (20.0, -40.0, 900e3, 60.0),
     )
-    low = LowDegrees(point_masses(masses, np.arange(-89.5, 90), np.arange(-179.5, 180), 0.0))
+    low = LongWavelengthField(point_masses(masses, np.arange(-89.5, 90), np.arange(-179.5, 180), 0.0))
     field, regional = (point_masses(masses, truth.lat, truth.lon, height_m) for height_m in (0.0, 10e3))
     inside = {"lat": slice(45 - 1e-9, 50 + 1e-9), "lon": slice(77 - 1e-9, 84 + 1e-9)}
     errors = [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from gravmap.gravity.long_wavelength import LowDegrees, _taper, is_global, legendre
+from gravmap.gravity.long_wavelength import LongWavelengthField, _taper, is_global, legendre
 
 
 def harmonic(n, m, lat, lon):
@@ -35,7 +35,7 @@ def test_legendre_is_scipys(n, m):
 def test_a_harmonic_is_found_again_and_decays(make_grid, registration, n, m, start):
     world = globe(make_grid, n, m, registration, start=start)
     assert is_global(world)
-    low = LowDegrees(world)
+    low = LongWavelengthField(world)
     lat, lon = np.arange(40, 55, 0.7), np.arange(65, 95, 0.9)
     truth = 100 * harmonic(n, m, lat, lon)
     scale = np.abs(world.values).max()
@@ -53,9 +53,12 @@ def test_the_level_of_the_globe_counts(make_grid):
     raised.attrs = {**world.attrs, "height_m": 30e3}
     lat, lon = np.arange(40, 50.0), np.arange(65, 75.0)
     np.testing.assert_allclose(
-        LowDegrees(raised).field(lat, lon, 30e3), LowDegrees(world).field(lat, lon, 0), atol=1e-4
+        LongWavelengthField(raised).field(lat, lon, 30e3), LongWavelengthField(world).field(lat, lon, 0), atol=1e-4
     )
-    assert np.abs(LowDegrees(raised).field(lat, lon, 0)).max() > np.abs(LowDegrees(raised).field(lat, lon, 30e3)).max()
+    assert (
+        np.abs(LongWavelengthField(raised).field(lat, lon, 0)).max()
+        > np.abs(LongWavelengthField(raised).field(lat, lon, 30e3)).max()
+    )
 
 
 def test_the_taper_ends_at_nothing():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gravmap.learning import Area
+from gravmap.learning import RegionDataset
 from toy_area import make_arrays
 
 torch.set_num_threads(1)
@@ -14,4 +14,4 @@ def arrays():
 
 @pytest.fixture
 def area(arrays):
-    return Area.from_arrays(arrays)
+    return RegionDataset.from_arrays(arrays)

@@ -12,7 +12,7 @@ from shapely import Point, box
 from gravmap.errors import InputError
 from gravmap.geology.points import read_points
 from gravmap.lattice import TEST
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.mapping.scoring import evaluate as module
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
 from gravmap.mapping.scoring.opened_run import finished_runs
@@ -45,7 +45,7 @@ def workspace(made, tmp_path):
 
 @pytest.fixture
 def area(made):
-    return Area.from_arrays(load_arrays(made / "data" / "tiles", fold=1))
+    return RegionDataset.from_arrays(load_arrays(made / "data" / "tiles", fold=1))
 
 
 @pytest.fixture

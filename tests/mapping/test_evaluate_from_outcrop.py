@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from gravmap.lattice import TEST
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.outcrop_context import context_names
 from gravmap.learning.evaluation.comparison import FOREIGN
 from gravmap.learning.evaluation.null_models import known_labels, null_maps
 from gravmap.learning.training.checkpoint import ModelSpec, save_model
 from gravmap.mapping.scoring import evaluate as module
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
-from gravmap.mapping.scoring.run_ground import ground_of_run
+from gravmap.mapping.scoring.run_ground import dataset_of_run
 from gravmap.network import build_from_dict
 from gravmap.network.outcrop_start import around
 from gravmap.tiling import load_arrays
@@ -25,7 +25,7 @@ from toy_scored import make_tiled
 def workspace(tmp_path_factory):
     root = tmp_path_factory.mktemp("scored")
     make_tiled(root)
-    area = Area.from_arrays(load_arrays(root / "data" / "tiles", channels=["residual_10km"], fold=1))
+    area = RegionDataset.from_arrays(load_arrays(root / "data" / "tiles", channels=["residual_10km"], fold=1))
     torch.manual_seed(0)
     network = build_from_dict(around({"kind": "unet", "widths": [4, 8]}, (1, 4)), 6, 3)
     inputs = [{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 7.0}]
@@ -41,7 +41,7 @@ def workspace(tmp_path_factory):
 
 def test_the_ground_of_such_a_run_shows_training_outcrop_alone(workspace):
     model = json.loads((workspace / "runs" / "null" / "model.json").read_text())
-    ground = ground_of_run(model, workspace / "data" / "tiles")
+    ground = dataset_of_run(model, workspace / "data" / "tiles")
     assert ground.channels == ["residual_10km", *context_names(3)]
     assert ((ground.fields[-1] == 1) == (known_labels(ground) > 0)).all()
     labels, role = ground.node_truth()
@@ -55,7 +55,7 @@ def test_before_it_has_learnt_anything_it_scores_as_label_diffusion_does(workspa
     monkeypatch.setattr(module, "null_maps", lambda *given, **more: original(*given, **more, which=quick))
     folder, tiles = workspace / "runs" / "null", workspace / "data" / "tiles"
     record = evaluate_run(folder, tiles, EvaluateOptions(baselines=True, importance=True)).record
-    area = ground_of_run(json.loads((folder / "model.json").read_text()), tiles)
+    area = dataset_of_run(json.loads((folder / "model.json").read_text()), tiles)
     labels, role = area.node_truth()
     counted = (role == TEST) & (labels > 0) & (labels != 255)
     exact = (null_maps(area, which=["label_diffusion"])["label_diffusion"] == labels)[counted].mean()

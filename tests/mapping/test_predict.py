@@ -13,7 +13,7 @@ from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.mapping import Options, Predictor, predict
 from gravmap.mapping.blend import Blender
-from gravmap.mapping.inference import Work, make_passes
+from gravmap.mapping.inference import Work, run_inference
 from gravmap.mapping.map_grid import map_grid
 from gravmap.regions import Region
 from toy_map import BOX, LEGEND, gravity, layers, make_project
@@ -86,7 +86,7 @@ def test_prediction_is_the_networks_own_answer_where_one_window_is_alone(project
     centre = plan.windows[5.0][np.abs(plan.windows[5.0].mean(axis=1) - (80 + 42.5 + 85 + 47.5) / 4).argmin()]
     one = type(plan)(plan.region, plan.grid, {5.0: centre[None]}, "cpu", (64,), 10)
     work = Work(project / "fields.nc", (project / "run",), one.passes, plan.grid.lat_deg, plan.grid.lon_deg, project)
-    make_passes(work, predictor, lambda name, sums: None)
+    run_inference(work, predictor, lambda name, sums: None)
     rows, columns = plan.grid.shape
     found = Blender(one, project, [1.0]).block(slice(0, rows), slice(0, columns)).probability
     west, south, east, north = centre

@@ -8,7 +8,7 @@ import pytest
 
 from gravmap.errors import InputError
 from gravmap.geology import LabelFile
-from gravmap.learning import Area
+from gravmap.learning import RegionDataset
 from gravmap.learning.data.outcrop_context import outcrop_context, with_context
 from gravmap.learning.evaluation.evaluation import node_logits
 from gravmap.learning.training.checkpoint import load_model
@@ -76,7 +76,7 @@ def test_the_context_of_a_map_is_that_of_an_area_with_the_same_outcrop(project, 
     with LabelFile(project / "labels.tif") as labels:
         mapped = labels.at(fields.lat, fields.lon)
         raster = labels.read(slice(0, 120), slice(0, 140)).values
-    area = Area(
+    area = RegionDataset(
         fields=read[:1],
         field_valid=np.isfinite(read[0]),
         field_nodes_wsen=np.array([79.0, 42.0, 86.0, 48.0]),

@@ -13,7 +13,7 @@ import pytest
 from gravmap.errors import GravmapError, InputError
 from gravmap.mapping import Options, finish, predict
 from gravmap.mapping import inference as windows
-from gravmap.tiling.resumable_folder import Unfinished
+from gravmap.tiling.resumable_folder import ResumableFolder
 from toy_map import BOX, layers, make_project, make_run, same
 from toy_processes import forked
 
@@ -47,7 +47,7 @@ def counted(monkeypatch):
 
 
 def stop_after(monkeypatch, finished, error):
-    finish, noted = Unfinished.finish, []
+    finish, noted = ResumableFolder.finish, []
 
     def failing(self, name, sums):
         if len(noted) == finished:
@@ -55,7 +55,7 @@ def stop_after(monkeypatch, finished, error):
         finish(self, name, sums)
         noted.append(name)
 
-    monkeypatch.setattr(Unfinished, "finish", failing)
+    monkeypatch.setattr(ResumableFolder, "finish", failing)
 
 
 @pytest.mark.parametrize(("count", "moment"), [(4, "half"), (7, "in place")])

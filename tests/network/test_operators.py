@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from gravmap.errors import OptionError
-from gravmap.network.operators import OPERATORS, Cell, FactorisedReduce, Zoom, enlarge, make_operator
+from gravmap.network.operators import OPERATORS, Cell, FactorisedReduce, Zoom, make_operator, upsample
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -61,7 +61,7 @@ def test_enlarging_keeps_the_middle_of_the_map_in_place():
     ramp = torch.arange(8.0).expand(1, 1, 8, 8)
     # Pixel i of the large map lies at (i + 1/2) / 2 - 1/2 of the small one.
     expected = ((torch.arange(16) + 0.5) / 2 - 0.5).clamp(0, 7)
-    torch.testing.assert_close(enlarge(ramp, 2)[0, 0, 0], expected)
+    torch.testing.assert_close(upsample(ramp, 2)[0, 0, 0], expected)
 
 
 def test_a_cell_adds_its_input_only_where_its_size_stays():

@@ -7,7 +7,7 @@ import pytest
 
 from gravmap.errors import InputError
 from gravmap.lattice import TRAIN
-from gravmap.learning import Area
+from gravmap.learning import RegionDataset
 from gravmap.search.halves import split_in_halves, training_view
 from toy_area import make_arrays
 
@@ -22,7 +22,7 @@ def area_of(seed, classes=4, patch=5):
     arrays["role"] = rng.choice(4, size=arrays["role"].shape, p=[0.7, 0.1, 0.1, 0.1]).astype(np.uint8)
     arrays["meta"]["classes"] = [{"index": k, "name": f"c{k}", "colour": "#000000"} for k in range(1, classes + 1)]
     arrays["meta"]["split"] = {"name": "blocks", "fold": 0, "block_deg": [1.0, 1.0]}
-    return Area.from_arrays(arrays)
+    return RegionDataset.from_arrays(arrays)
 
 
 def taught(area):

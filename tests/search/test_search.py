@@ -11,7 +11,7 @@ import torch
 
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.lattice import TRAIN
-from gravmap.learning import Area
+from gravmap.learning import RegionDataset
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.network.architecture import Architecture
@@ -57,7 +57,7 @@ def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search") / "run"
     with pytest.MonkeyPatch.context() as patch:
         leave_out_pictures(patch)
-        search(Area.from_arrays(make_arrays()), folder, SHORT)
+        search(RegionDataset.from_arrays(make_arrays()), folder, SHORT)
     return folder
 
 
@@ -89,7 +89,7 @@ def test_no_label_of_tuning_test_or_buffer_cells_changes_anything(unbroken, tmp_
     assert {1, 2, 3} <= set(np.unique(arrays["role"][held]))
     arrays["labels"] = np.where(held, 2 - arrays["labels"] % 2, arrays["labels"]).astype(np.uint8)
     arrays["small"] = np.where(held, 1 - arrays["small"], arrays["small"]).astype(np.uint8)
-    area = Area.from_arrays(arrays)
+    area = RegionDataset.from_arrays(arrays)
     # And had anything looked them up in the arrays, a class that is none would have stopped it.
     area.labels[held] = 77
     search(area, tmp_path / "run", SHORT)
@@ -100,17 +100,17 @@ def test_a_training_label_changes_it(unbroken):
     arrays = make_arrays()
     training = arrays["role"] == TRAIN
     arrays["labels"][training] = np.where(arrays["labels"] == 1, 2, arrays["labels"])[training]
-    state = SearchState(Area.from_arrays(arrays), SHORT)
+    state = SearchState(RegionDataset.from_arrays(arrays), SHORT)
     assert state.fingerprint != read_search(unbroken)["area_sha256"]
     state.begin_epoch()
     taught, _ = state.step(0, 0.0)
-    other = SearchState(Area.from_arrays(make_arrays()), SHORT)
+    other = SearchState(RegionDataset.from_arrays(make_arrays()), SHORT)
     other.begin_epoch()
     assert taught != other.step(0, 0.0)[0]
 
 
 def test_killed_in_a_step_and_among_the_candidates_it_goes_on_as_if_not(unbroken, tmp_path, unpainted):
-    folder, area = tmp_path / "run", Area.from_arrays(make_arrays())
+    folder, area = tmp_path / "run", RegionDataset.from_arrays(make_arrays())
 
     def until(word, count):
         def die(done, total, note=""):
@@ -133,8 +133,8 @@ def test_killed_in_a_step_and_among_the_candidates_it_goes_on_as_if_not(unbroken
 def test_another_tile_set_or_another_supernet_is_refused(unbroken, tmp_path):
     arrays = make_arrays(seed=1)
     with pytest.raises(InputError, match="training ground is not the one"):
-        search(Area.from_arrays(arrays), unbroken, SHORT, resume=True)
-    state = SearchState(Area.from_arrays(make_arrays()), dataclasses.replace(SHORT, depth=4))
+        search(RegionDataset.from_arrays(arrays), unbroken, SHORT, resume=True)
+    state = SearchState(RegionDataset.from_arrays(make_arrays()), dataclasses.replace(SHORT, depth=4))
     with pytest.raises(InputError, match="does not fit the supernet"):
         state.restore(unbroken)
 

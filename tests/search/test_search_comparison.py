@@ -9,7 +9,7 @@ import pytest
 from gravmap.errors import InputError, OptionError
 from gravmap.files import write_json
 from gravmap.lattice import TEST
-from gravmap.learning import Area
+from gravmap.learning import RegionDataset
 from gravmap.learning.training import trainer
 from gravmap.network.cost import count_parameters
 from gravmap.network.registry import build_from_dict, read_architecture
@@ -25,7 +25,7 @@ SCHEDULE = Schedule(epochs=2, steps=2, batch_size=2, seeds=2)
 
 def searched(folder, config=CONFIG, **changes):
     """The folder of a search that found a network of conv alone."""
-    area = Area.from_arrays(make_arrays())
+    area = RegionDataset.from_arrays(make_arrays())
     space = config.space
     found = space.architecture(((), (1,), (0, 2)), [["conv"] * 3] * 3, [[1] * 3] * 3).to_dict()
     parameters = count_parameters(build_from_dict(found, 1, 2))
@@ -95,7 +95,7 @@ def test_finished_trainings_are_not_repeated_and_stopped_ones_go_on(compared, mo
 
     def counted(run, progress, *, resume):
         taught.append((run.run_dir.name, resume))
-        return trainer.teach(run, progress, resume=resume)
+        return trainer.fit(run, progress, resume=resume)
 
     monkeypatch.setattr(architecture_trials, "teach", counted)
     assert compare(area, folder, SCHEDULE) == outcome
@@ -106,7 +106,7 @@ def test_finished_trainings_are_not_repeated_and_stopped_ones_go_on(compared, mo
             if done == 3:
                 raise KeyboardInterrupt
 
-        trainer.teach(run, stop, resume=resume)
+        trainer.fit(run, stop, resume=resume)
 
     (folder / "compare" / "random-00-seed1" / "trial.json").unlink()
     monkeypatch.setattr(architecture_trials, "teach", stopped)
@@ -133,7 +133,7 @@ def test_labels_of_test_blocks_are_gone_before_anything_is_trained(compared, mon
 def test_what_cannot_be_compared_is_told(compared, tmp_path):
     folder, area, _ = compared
     with pytest.raises(InputError, match="training ground is not the one"):
-        compare(Area.from_arrays(make_arrays(seed=3)), folder, SCHEDULE)
+        compare(RegionDataset.from_arrays(make_arrays(seed=3)), folder, SCHEDULE)
     searched(tmp_path)
     with pytest.raises(InputError, match="no architecture to compare with"):
         compare(area, tmp_path, SCHEDULE)

@@ -9,7 +9,7 @@ from scipy.ndimage import distance_transform_edt
 
 from gravmap.synthetic import draw_crust, load_prior, make_crust
 from gravmap.synthetic.facts import crust_facts
-from gravmap.synthetic.geometry import Dice
+from gravmap.synthetic.geometry import RandomStreams
 from gravmap.synthetic.picture import BASEMENT, cut_section, draw_crust_picture
 
 USUAL = load_prior().typical()
@@ -67,7 +67,7 @@ def test_a_section_cuts_across_the_strike(seed):
     straight = replace(USUAL, warp_km=0.0, fault_shift_km=15.0, fault_spacing_km=3000.0, belt_wiggle_km=1.0)
     crust = make_crust(seed, (140, 160), sub=1, setting=straight)
     section = cut_section(crust)
-    strike = Dice(seed).stream("strike").uniform(0, np.pi)
+    strike = RandomStreams(seed).stream("strike").uniform(0, np.pi)
     north = section.lat[-1] - section.lat[0]
     east = (section.lon[-1] - section.lon[0]) * np.cos(np.radians(section.lat.mean()))
     across = (np.arctan2(north, east) - strike) % np.pi

@@ -8,9 +8,9 @@ from gravmap.synthetic.layers import (
     fade_window,
     low_pass,
     plane_gravity,
-    plane_symbol,
+    plane_transfer_function,
     sphere_gravity,
-    sphere_symbol,
+    sphere_transfer_function,
 )
 
 G = 6.67430e-11
@@ -42,7 +42,7 @@ def test_prism_formula_used_here_tends_to_the_slab():
 
 def test_a_layer_without_sides_is_the_bouguer_slab():
     slab = 41.93  # mGal: 2 pi G times 1 km of 1000 kg/m3, as every textbook has it
-    assert plane_symbol(np.zeros(1), 3000.0, 4000.0)[0] * 1000 == pytest.approx(slab, abs=0.01)
+    assert plane_transfer_function(np.zeros(1), 3000.0, 4000.0)[0] * 1000 == pytest.approx(slab, abs=0.01)
     layer = Layer(500.0, 1500.0, np.full((20, 30), 1000.0))
     assert plane_gravity([layer], (2000.0, 2000.0), np.ones((20, 30))) == pytest.approx(slab, abs=0.01)
 
@@ -51,16 +51,16 @@ def test_the_symbol_is_the_sum_of_thin_sheets():
     k = np.array([0.0, 1e-6, 1e-4, 1e-3])
     depth = np.linspace(2000, 5000, 30001)
     sheets = np.trapezoid(2e5 * np.pi * G * np.exp(-k[:, None] * depth), depth, axis=1)
-    assert plane_symbol(k, 2000.0, 5000.0) == pytest.approx(sheets, rel=1e-7)
+    assert plane_transfer_function(k, 2000.0, 5000.0) == pytest.approx(sheets, rel=1e-7)
 
 
 def test_the_sphere_is_a_plane_at_short_waves_and_a_shell_at_the_mean():
     radius = 6.371e6
     q = np.array([500.0, 2000.0])
-    flat = plane_symbol(q / radius, 5e3, 15e3)
-    assert sphere_symbol(q, radius, 5e3, 15e3) == pytest.approx(flat, rel=5e-3)
+    flat = plane_transfer_function(q / radius, 5e3, 15e3)
+    assert sphere_transfer_function(q, radius, 5e3, 15e3) == pytest.approx(flat, rel=5e-3)
     shell = 4 / 3 * np.pi * ((radius - 5e3) ** 3 - (radius - 15e3) ** 3) * G / radius**2 * 1e5
-    assert sphere_symbol(np.array([0.5]), radius, 5e3, 15e3)[0] == pytest.approx(shell, rel=1e-9)
+    assert sphere_transfer_function(np.array([0.5]), radius, 5e3, 15e3)[0] == pytest.approx(shell, rel=1e-9)
 
 
 @pytest.mark.parametrize(("top", "bottom", "tolerance"), [(500.0, 1500.0, 0.02), (2e3, 7e3, 1e-3), (8e3, 20e3, 2e-4)])

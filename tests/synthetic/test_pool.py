@@ -8,7 +8,7 @@ import pytest
 
 from gravmap.errors import GravmapError, OptionError
 from gravmap.gravity import open_grid, residual_fields
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.synthetic import crust as crust_module
 from gravmap.synthetic import crust_arrays, crust_pool, draw_crust, load_prior, make_crust, write_crust
 from gravmap.synthetic import pool as pool_module
@@ -24,7 +24,7 @@ def crust():
 
 def test_an_area_takes_them_and_row_0_is_the_north(crust):
     arrays = crust_arrays(crust, ["residual_10km", "bouguer"])
-    area = Area.from_arrays(arrays)
+    area = RegionDataset.from_arrays(arrays)
     assert area.channels == ["residual_10km", "bouguer"]
     assert area.fields.dtype == np.float32
     np.testing.assert_array_equal(area.fields[1], crust.gravity.values[::-1])

@@ -5,7 +5,7 @@ import pytest
 
 from gravmap.synthetic import load_prior
 from gravmap.synthetic.bedrock import _plutons
-from gravmap.synthetic.geometry import Dice, random_field, strike_plane
+from gravmap.synthetic.geometry import RandomStreams, random_field, strike_plane
 
 USUAL = load_prior().typical()
 
@@ -47,7 +47,7 @@ def test_fields_do_not_repeat():
 
 
 def test_parts_have_streams_of_their_own():
-    one, two = Dice(3), Dice(3)
+    one, two = RandomStreams(3), RandomStreams(3)
     one.stream("a").standard_normal(1000)
     assert one.stream("b").standard_normal() == two.stream("b").standard_normal()
     assert one.stream("a").standard_normal() != one.stream("b").standard_normal()
@@ -55,7 +55,7 @@ def test_parts_have_streams_of_their_own():
 
 def test_strike_is_where_the_across_coordinate_stands_still():
     y, x = nodes((120, 140), 3.0)
-    plane = strike_plane(Dice(4), y, x, 3.0, USUAL)
+    plane = strike_plane(RandomStreams(4), y, x, 3.0, USUAL)
     slope_y, slope_x = np.gradient(plane.deep_across_km, 3.0)
     along = slope_x * np.cos(plane.strike_rad) + slope_y * np.sin(plane.strike_rad)
     across = -slope_x * np.sin(plane.strike_rad) + slope_y * np.cos(plane.strike_rad)
@@ -65,7 +65,7 @@ def test_strike_is_where_the_across_coordinate_stands_still():
 def test_granites_follow_the_thickness_law():
     """Cruden and McCaffrey 2001: T = 0.6(+-0.15) W^0.6(+-0.1), T and W in km."""
     y, x = nodes((420, 420), 2.0)
-    plane = strike_plane(Dice(6), y, x, 2.0, USUAL)
+    plane = strike_plane(RandomStreams(6), y, x, 2.0, USUAL)
     counted = np.ones(y.shape, dtype=bool)
     body, thickness, count = _plutons(plane, counted, 0.12 * counted.size, USUAL)
     assert (body > 0).mean() == pytest.approx(0.12, abs=0.002)

@@ -5,7 +5,7 @@ from gravmap.errors import InputError, OptionError
 from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE
 from gravmap.regions import Region
 from gravmap.tiling import BlockSplit, split_blocks
-from gravmap.tiling.blocks import deal
+from gravmap.tiling.blocks import assign_folds
 
 STUDY = Region(65, 40, 95, 55)
 
@@ -157,6 +157,6 @@ def test_dealing_spreads_a_rare_class():
     counts[:, 1] = 0
     counts[[0, 1], 1] = 5
     for seed in range(10):
-        fold_of = deal(counts, 5, seed)
+        fold_of = assign_folds(counts, 5, seed)
         first, second = fold_of[0], fold_of[1]
         assert (second - first) % 5 in (2, 3)

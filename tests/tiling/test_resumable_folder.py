@@ -11,7 +11,7 @@ import pytest
 from gravmap.errors import GravmapError, InputError
 from gravmap.files import sha256
 from gravmap.tiling import load_arrays, make_tiles, read_index, verify_tiles
-from gravmap.tiling.resumable_folder import Unfinished, write_unfinished
+from gravmap.tiling.resumable_folder import ResumableFolder, write_unfinished
 
 OPTIONS = {"sizes_deg": [2.5, 5], "size_px": 48}
 TILES = 18 + 3
@@ -69,7 +69,7 @@ def target(sources, tmp_path):
 
 def stop_after(monkeypatch, finished, error):
     """Let `error` come up once so many tiles are finished."""
-    finish, noted = Unfinished.finish, []
+    finish, noted = ResumableFolder.finish, []
 
     def failing(self, name, sums):
         if len(noted) == finished:
@@ -77,7 +77,7 @@ def stop_after(monkeypatch, finished, error):
         finish(self, name, sums)
         noted.append(name)
 
-    monkeypatch.setattr(Unfinished, "finish", failing)
+    monkeypatch.setattr(ResumableFolder, "finish", failing)
 
 
 @pytest.fixture

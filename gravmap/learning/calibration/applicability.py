@@ -18,10 +18,10 @@ from gravmap.errors import InputError
 from gravmap.files import atomic_path, read_json
 from gravmap.lattice import TRAIN
 from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.dataset import IGNORE, Area, to_target
+from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
 from gravmap.learning.data.local_statistics import WINDOWS_KM, local_statistics
 from gravmap.learning.data.outcrop_context import is_context
-from gravmap.learning.data.splits import Grounds
+from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.evaluation.baselines import spacing_yx_km
 from gravmap.learning.training.checkpoint import MODEL
 
@@ -41,12 +41,13 @@ MOST_GROUNDS = 25
 Values = NDArray[np.float64]
 
 
-def measure_reach(
-    ground: Area | Grounds, inputs: InputChannels, seed: int = 0, most_nodes: int = MOST_NODES
-) -> Reach | None:
+def fit_area_of_applicability(
+    ground: RegionDataset | DatasetSplits, inputs: InputChannels, seed: int = 0, most_nodes: int = MOST_NODES
+) -> AreaOfApplicability | None:
     """Measure the ground that a network was trained on, in gravity.
 
-    Features (:func:`gravmap.learning.data.local_statistics.local_statistics`) of the fields that the network reads are taken
+    Features (:func:`gravmap.learning.data.local_statistics.local_statistics`) of the fields that the network
+    reads are taken
     at the nodes whose label may be learnt from, each less its mean and over its standard deviation there. None weighs
     more than another: a network has no single importance of an input. The dissimilarity index is the distance to the
     nearest training node over the mean distance between two of them. Its threshold is the upper whisker (third quartile
@@ -55,7 +56,7 @@ def measure_reach(
 
     Parameters
     ----------
-    ground : Area or Grounds
+    ground : RegionDataset or DatasetSplits
         Fields, labels and roles; of many training grounds, :data:`MOST_GROUNDS` spread over them are measured.
     inputs : InputChannels
         Which fields the network reads; those of outcrop as context do not count.
@@ -75,7 +76,7 @@ def measure_reach(
     """
     # What lies in the ground is alike or not in gravity; how far outcrop is, is told elsewhere.
     inputs = InputChannels(tuple(each for each in inputs.channels if not is_context(each.name)))
-    areas = Grounds.of(ground).train
+    areas = DatasetSplits.of(ground).train
     areas = areas[:: math.ceil(len(areas) / MOST_GROUNDS)]
     fields = [np.where(area.field_valid, inputs.select(area), np.float32(np.nan)) for area in areas]
     nodes = [_training_nodes(area, seed, max(most_nodes // len(areas), 2)) for area in areas]
@@ -103,7 +104,7 @@ def measure_reach(
     threshold = min(float(2.5 * three_quarters - 1.5 * quarter), float(index.max() / mean_distance))
     if not threshold > 0:
         return None
-    return Reach(
+    return AreaOfApplicability(
         inputs.measured,
         centres,
         mean,
@@ -115,7 +116,7 @@ def measure_reach(
     )
 
 
-def _training_nodes(area: Area, seed: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _training_nodes(area: RegionDataset, seed: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of nodes whose label teaches; at most so many, one from each of many cells of equal area."""
     labels, role = area.node_truth()
     row, column = np.nonzero((to_target(labels) != IGNORE) & (role == TRAIN))  # no label where the field is unknown
@@ -198,7 +199,7 @@ FILE = "reach.safetensors"
 
 
 @dataclass(frozen=True)
-class Reach:
+class AreaOfApplicability:
     """What a network's training ground looks like, and how far from it counts as far.
 
     Attributes
@@ -262,15 +263,15 @@ class Reach:
         return result
 
 
-def write_reach(run_folder: Path, reach: Reach, area_sha256: str) -> None:
+def write_area_of_applicability(run_folder: Path, reach: AreaOfApplicability, area_sha256: str) -> None:
     """Write ``reach.safetensors``, whole or not at all; no pickle in it.
 
     Parameters
     ----------
     run_folder : Path
         The run's folder.
-    reach : Reach
-        From :func:`gravmap.learning.calibration.applicability.measure_reach`.
+    reach : AreaOfApplicability
+        From :func:`gravmap.learning.calibration.applicability.fit_area_of_applicability`.
     area_sha256 : str
         Of what the network was taught on, as in ``model.json``.
     """
@@ -287,7 +288,7 @@ _ARRAYS = ("centres", "mean", "spread", "points")
 _NUMBERS = ("mean_distance", "threshold", "spacing_km")
 
 
-def read_reach(run_folder: Path) -> Reach | None:
+def read_area_of_applicability(run_folder: Path) -> AreaOfApplicability | None:
     """Read ``reach.safetensors`` of a run.
 
     Returns
@@ -316,7 +317,9 @@ def read_reach(run_folder: Path) -> Reach | None:
                 )
             centres, mean, spread, points = (stored.get_tensor(name) for name in _ARRAYS)
         mean_distance, threshold, spacing_km = (float(header[name]) for name in _NUMBERS)
-        reach = Reach(tuple(header["fields"]), centres, mean, spread, points, mean_distance, threshold, spacing_km)
+        reach = AreaOfApplicability(
+            tuple(header["fields"]), centres, mean, spread, points, mean_distance, threshold, spacing_km
+        )
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error}.", "Train anew, or take the file away.") from None
     taught = read_json(run_folder / f"{MODEL}.json", "gravmap train").get("area_sha256", "")

@@ -33,7 +33,7 @@ def worth(matrix: NDArray[np.int64]) -> float:
     return float(right + overlap + (hits[there] / rows[there]).mean() / 2)
 
 
-def fit_offsets(log_chances: NDArray[np.float32], target: NDArray[np.int64]) -> NDArray[np.float32]:
+def fit_class_offsets(log_chances: NDArray[np.float32], target: NDArray[np.int64]) -> NDArray[np.float32]:
     """The number per class that makes maps :func:`worth` most, by moving one at a time.
 
     Parameters

@@ -24,7 +24,7 @@ from gravmap.files import read_json, write_json
 from gravmap.lattice import TEST, TUNE
 from gravmap.learning.calibration.by_distance import COLDEST, HOTTEST, DistanceTemperature, evenly, fit_by_distance
 from gravmap.learning.calibration.reliability import log_softmax, reliability
-from gravmap.learning.evaluation.held_out_predictions import HeldOut
+from gravmap.learning.evaluation.held_out_predictions import HeldOutPredictions
 from gravmap.learning.evaluation.under_cover import Strata, inside
 from gravmap.learning.training.checkpoint import MODEL
 from gravmap.units import format_angle
@@ -57,7 +57,8 @@ class Calibration:
         The same names to what takes the number's place where it follows the distance to mapped outcrop; empty where
         it does not.
     offsets : tuple of float, optional
-        What is added to the log chance of each class before one is shown (:mod:`gravmap.learning.calibration.class_offsets`).
+        Class offsets, added to the log probability of each class before one is shown; see
+        :mod:`gravmap.learning.calibration.class_offsets`.
     """
 
     temperatures: Mapping[str, float]
@@ -190,12 +191,12 @@ def fit_temperature(logits: NDArray[np.float32], target: NDArray[np.int64], weig
     return math.exp(float(minimize_scalar(loss, bounds=limits, method="bounded", options={"xatol": 1e-4}).x))
 
 
-def calibrate(held: HeldOut, default_deg: Sequence[float], strata: Strata | None = None) -> dict[str, Any]:
+def calibrate(held: HeldOutPredictions, default_deg: Sequence[float], strata: Strata | None = None) -> dict[str, Any]:
     """Fit temperatures on the tuning nodes; measure reliability before and after on these and on the test nodes.
 
     Parameters
     ----------
-    held : HeldOut
+    held : HeldOutPredictions
         What the network says of held-out ground, for every size of window that was looked at.
     default_deg : sequence of float
         The sizes a map is made with unless others are asked for: what the reliability is told of.
@@ -206,7 +207,8 @@ def calibrate(held: HeldOut, default_deg: Sequence[float], strata: Strata | None
     -------
     dict
         JSON-able: `temperatures`, `scales`, `default_scales`, `notes` (in plain words, what could not be measured), and
-        `tune` and `test`, each `nodes` and :func:`gravmap.learning.calibration.reliability.reliability` `before` and `after` (None
+        `tune` and `test`, each `nodes` and `before` and `after` of
+        :func:`gravmap.learning.calibration.reliability.reliability` (None
         where there is no node). With strata also `by_distance` (names of scales to knots), and in `tune` and `test`
         `one` (with the one temperature, where `after` is with those by distance) and `strata`: kind to name to the
         same again.
@@ -250,7 +252,7 @@ def calibrate(held: HeldOut, default_deg: Sequence[float], strata: Strata | None
 
 
 def _follow_distance(
-    held: HeldOut, scales_deg: Sequence[float], distance_km: NDArray[np.float64], temperature: float
+    held: HeldOutPredictions, scales_deg: Sequence[float], distance_km: NDArray[np.float64], temperature: float
 ) -> tuple[DistanceTemperature | None, str]:
     """Temperatures by distance, or why there are none.
 
@@ -301,7 +303,7 @@ def _combinations(scales: list[float], default_deg: Sequence[float]) -> list[tup
 
 
 def _told(
-    held: HeldOut,
+    held: HeldOutPredictions,
     scales_deg: Sequence[float],
     role: int,
     temperature: float,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gravmap.errors import InputError, OptionError
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.outcrop_context import PREFIX, is_context
 from gravmap.units import parse_length_m
 
@@ -159,7 +159,7 @@ OTHERS = {
 _RESIDUAL = "residual_"
 
 
-def fixed_spread(name: str) -> float:
+def fixed_std(name: str) -> float:
     """What a field is divided by, in its unit.
 
     Parameters
@@ -255,17 +255,17 @@ class InputChannels:
         return (found[0], found[-1] + 1) if found else None
 
     @classmethod
-    def fit(cls, area: Area, names: Sequence[str] | None = None, *, fixed: bool = False) -> InputChannels:
+    def fit(cls, area: RegionDataset, names: Sequence[str] | None = None, *, fixed: bool = False) -> InputChannels:
         """Measure on an area what the channels need: one spread per field, and the rainbow's limits.
 
         Parameters
         ----------
-        area : Area
+        area : RegionDataset
             Where the network will be taught. Its whole field counts: gravity is known where the map is not.
         names : sequence of str, optional
             Names of fields, `scale`, `rgb:FIELD`; by default every field of the area.
         fixed : bool
-            Take spreads from a table (:func:`gravmap.learning.data.channels.fixed_spread`), the same everywhere.
+            Take spreads from a table (:func:`gravmap.learning.data.channels.fixed_std`), the same everywhere.
 
         Raises
         ------
@@ -287,14 +287,14 @@ class InputChannels:
             if is_context(name):
                 channels.append(FieldChannel(read, units[read], 1.0))
             elif fixed:
-                channels.append(FieldChannel(read, units[read], fixed_spread(name)))
+                channels.append(FieldChannel(read, units[read], fixed_std(name)))
             elif name.startswith(RGB):
-                channels.append(RainbowChannel(read, units[read], robust_spread(known), *_limits(known)))
+                channels.append(RainbowChannel(read, units[read], robust_std(known), *_limits(known)))
             else:
-                channels.append(FieldChannel(read, units[read], robust_spread(known)))
+                channels.append(FieldChannel(read, units[read], robust_std(known)))
         return cls(tuple(channels))
 
-    def select(self, area: Area) -> NDArray[np.float32]:
+    def select(self, area: RegionDataset) -> NDArray[np.float32]:
         """The fields of an area that are read, (F, ny, nx), in the order of :attr:`fields`."""
         if list(self.fields) == area.channels:
             return area.fields
@@ -408,7 +408,7 @@ def fields_read(names: Sequence[str], *, alone: bool = True) -> list[str]:
     return list(dict.fromkeys(filter(None, fields))) if alone else fields
 
 
-def robust_spread(values: NDArray[np.float32]) -> float:
+def robust_std(values: NDArray[np.float32]) -> float:
     """Half the distance from the 16th to the 84th percentile: a normal distribution's standard deviation.
 
     The standard deviation itself where more than two thirds of the values are equal, and 1 where all are.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.lattice import BUFFER, TRAIN, UNUSABLE
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.outcrop_context import with_context
 from gravmap.learning.evaluation.null_models import known_labels
 
@@ -23,7 +23,7 @@ TRIES = 100
 COVER = 0
 
 
-def moved_cover(cover: NDArray[np.bool_], offset_yx: tuple[int, int]) -> NDArray[np.bool_]:
+def shifted_cover(cover: NDArray[np.bool_], offset_yx: tuple[int, int]) -> NDArray[np.bool_]:
     """A mask as it is at another place: at (i, j) stands what was at (i + dy, j + dx).
 
     Beyond its rim the mask goes on as its mirror image, without a seam. Moved by up to twice its length it stands there
@@ -40,12 +40,12 @@ def moved_cover(cover: NDArray[np.bool_], offset_yx: tuple[int, int]) -> NDArray
     return cover[rows[:, None], columns[None, :]]
 
 
-def draw_cut(area: Area, seed: int, number: int) -> NDArray[np.bool_]:
+def draw_cover_mask(area: RegionDataset, seed: int, number: int) -> NDArray[np.bool_]:
     """Where outcrop is hidden, (Ny, Nx) of the labels: the map's cover at another place, the same for the same numbers.
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         Its labels are 0 where covered.
     seed, number : int
         Which cut.
@@ -69,7 +69,7 @@ def draw_cut(area: Area, seed: int, number: int) -> NDArray[np.bool_]:
     drawing = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, number))))
     for _ in range(TRIES):
         down, right = (int(drawing.integers(2 * count)) for count in cover.shape)
-        cut = moved_cover(cover, (down, right))
+        cut = shifted_cover(cover, (down, right))
         left = _left(area, known, cut)
         share = (mapped & cut).sum() / mapped.sum()
         if LEAST_HIDDEN <= share <= MOST_HIDDEN and len(np.unique(left[left > 0])) > 1:
@@ -80,15 +80,15 @@ def draw_cut(area: Area, seed: int, number: int) -> NDArray[np.bool_]:
     )
 
 
-def cut_area(area: Area, cut: NDArray[np.bool_], teaches: Teaches = "hidden") -> Area:
+def mask_dataset(area: RegionDataset, cut: NDArray[np.bool_], teaches: Teaches = "hidden") -> RegionDataset:
     """The ground of one cut: the same gravity, the context of the outcrop that is left, and what was hidden as targets.
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         Without context.
     cut : (Ny, Nx) bool
-        Where its outcrop is hidden (:func:`draw_cut`).
+        Where its outcrop is hidden (:func:`draw_cover_mask`).
     teaches : {"hidden", "all"}
         What is asked for: hidden labels alone, or also those that the context shows.
 
@@ -108,7 +108,7 @@ def cut_area(area: Area, cut: NDArray[np.bool_], teaches: Teaches = "hidden") ->
     return replace(ground, role=np.where((ground.role == TRAIN) & ~cut, BUFFER, ground.role).astype(np.uint8))
 
 
-def _left(area: Area, known: NDArray[np.uint8], cut: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _left(area: RegionDataset, known: NDArray[np.uint8], cut: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """What is known at nodes, (ny, nx), less the nodes whose label cell is hidden."""
     rows, columns = area.label_rows(area.node_lat), area.label_columns(area.node_lon)
     return np.where(cut[rows[:, None], columns[None, :]], 0, known).astype(np.uint8)
@@ -125,12 +125,12 @@ CUTS = 8
 
 
 @dataclass(frozen=True)
-class CutGrounds:
+class CoverMaskedDatasets:
     """The cuts of a region. Which are in use depends on the epoch alone, so a run that goes on has the same.
 
     Attributes
     ----------
-    area : Area
+    area : RegionDataset
         The region, without context.
     count : int
         Cuts in use at a time. With every epoch the oldest gives way to a new one.
@@ -138,7 +138,7 @@ class CutGrounds:
         Of all cuts.
     """
 
-    area: Area
+    area: RegionDataset
     count: int
     seed: int
 
@@ -146,7 +146,7 @@ class CutGrounds:
         """Which cuts are in use in an epoch."""
         return range(epoch, epoch + self.count)
 
-    def make(self, number: int) -> Area:
+    def make(self, number: int) -> RegionDataset:
         """The ground of one cut: the region's gravity, the context of what outcrop is left, what is hidden as targets.
 
         Raises
@@ -154,4 +154,4 @@ class CutGrounds:
         InputError
             The map has no outcrop or no cover to learn from.
         """
-        return cut_area(self.area, draw_cut(self.area, self.seed, number))
+        return mask_dataset(self.area, draw_cover_mask(self.area, self.seed, number))

@@ -57,7 +57,7 @@ def to_label(classes: NDArray[np.integer]) -> NDArray[np.uint8]:
 
 
 @dataclass(frozen=True)
-class Area:
+class RegionDataset:
     """Everything training reads, as plain north-up arrays (row 0 northernmost, column 0 westernmost).
 
     Attributes
@@ -125,7 +125,7 @@ class Area:
             raise InputError(f"Labels {strange.tolist()} are none of the {len(self.classes)} classes.", _ANEW)
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, Any]) -> Area:
+    def from_arrays(cls, arrays: dict[str, Any]) -> RegionDataset:
         """Take the tile set's hand-over (`gravmap.tiling.load_arrays`), casting nothing but what is free.
 
         Raises
@@ -140,7 +140,7 @@ class Area:
         return cls(**{name: arrays[name] for name in names})
 
     @classmethod
-    def load(cls, path: Path) -> Area:
+    def load(cls, path: Path) -> RegionDataset:
         """Read an area from one ``.npz`` (written by :meth:`save` or by the tile room); needs numpy alone.
 
         Raises

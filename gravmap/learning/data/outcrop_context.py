@@ -5,7 +5,7 @@ they are in no unit, so that nothing that changes gravity changes them, and they
 
 | field              | value at a node                                                                       |
 |--------------------|---------------------------------------------------------------------------------------|
-| `outcrop_1` .. `K` | log of the chance that class spreads here (:mod:`gravmap.learning.data.label_diffusion`), >= 0.001 |
+| `outcrop_1` .. `K` | log of the chance that class spreads here (label_diffusion.py), >= 0.001 |
 | `outcrop_distance` | log(1 + km to the nearest outcrop / 10)                                               |
 | `outcrop_known`    | 1 on outcrop, 0 elsewhere                                                             |
 """
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.label_diffusion import class_probabilities
 from gravmap.learning.evaluation.baselines import distance_to_outcrop_km, spacing_yx_km
 
@@ -45,7 +45,7 @@ def is_context(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def told_km(plane: NDArray[np.floating]) -> NDArray[np.float64]:
+def distance_km_from_channel(plane: NDArray[np.floating]) -> NDArray[np.float64]:
     """Kilometres to the nearest outcrop, out of values of the field `outcrop_distance`."""
     return np.asarray(DISTANCE_KM * np.expm1(plane.astype(np.float64)))
 
@@ -97,12 +97,12 @@ def outcrop_context(
     return np.concatenate([logs, distance[None], (known > 0)[None]]).astype(np.float32)
 
 
-def with_context(area: Area, known: NDArray[np.uint8]) -> Area:
+def with_context(area: RegionDataset, known: NDArray[np.uint8]) -> RegionDataset:
     """An area with the fields of its outcrop after its own.
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         Without context.
     known : (ny, nx) uint8
         Which class is known at which of its nodes, 0 elsewhere: never more than may be seen there.
@@ -122,7 +122,7 @@ def with_context(area: Area, known: NDArray[np.uint8]) -> Area:
     return add_context(area, outcrop_context(known, area.node_lat, area.node_lon, len(area.classes)))
 
 
-def add_context(area: Area, context: NDArray[np.float32]) -> Area:
+def add_context(area: RegionDataset, context: NDArray[np.float32]) -> RegionDataset:
     """An area with what :func:`outcrop_context` gave for its nodes, (K + 2, ny, nx), after its own fields."""
     names = context_names(len(area.classes))
     meta = {
@@ -133,7 +133,7 @@ def add_context(area: Area, context: NDArray[np.float32]) -> Area:
     return replace(area, fields=np.concatenate([area.fields, context]), meta=meta)
 
 
-def without_context(area: Area) -> Area:
+def without_context(area: RegionDataset) -> RegionDataset:
     """An area without such fields: what was measured alone."""
     kept = [number for number, name in enumerate(area.channels) if not is_context(name)]
     if len(kept) == len(area.channels):

@@ -1,6 +1,6 @@
 """The grounds a network is taught, tuned and tested on: one region, or many crusts.
 
-Everything that teaches or scores goes through :class:`Grounds`; a single area is one ground that serves all three.
+Everything that trains or scores goes through :class:`DatasetSplits`; a single region serves as all three.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import atomic_path, read_json, write_json
 from gravmap.lattice import TEST, TRAIN, TUNE
-from gravmap.learning.data.cover_masks import CutGrounds
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.cover_masks import CoverMaskedDatasets
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.outcrop_context import is_context, with_context
 from gravmap.learning.evaluation.null_models import known_labels
 
@@ -27,16 +27,16 @@ _LIST, _COVER = "grounds.json", "cover.npz"
 
 
 @dataclass(frozen=True)
-class Grounds:
+class DatasetSplits:
     """Areas by what they are for. Who may see which label is said by the roles inside each, as ever.
 
     Attributes
     ----------
-    train : tuple of Area
+    train : tuple of RegionDataset
         Crops are drawn from these: a ground first, all alike, then a crop in it.
-    tune, test : tuple of Area
+    tune, test : tuple of RegionDataset
         Scored are their nodes of the role TUNE, and TEST; an area may stand in more than one tuple.
-    cuts : CutGrounds, optional
+    cuts : CoverMaskedDatasets, optional
         Of a region that is taught with outcrop as context: crops are drawn from these instead of `train`.
     record : dict
         JSON-able: what the grounds are, where they are no region's (kept with the weights as ``taught_on``).
@@ -49,10 +49,10 @@ class Grounds:
         No ground to train on; or two grounds differ in fields, units or classes.
     """
 
-    train: tuple[Area, ...]
-    tune: tuple[Area, ...]
-    test: tuple[Area, ...]
-    cuts: CutGrounds | None = None
+    train: tuple[RegionDataset, ...]
+    tune: tuple[RegionDataset, ...]
+    test: tuple[RegionDataset, ...]
+    cuts: CoverMaskedDatasets | None = None
     record: dict[str, Any] = field(default_factory=dict)
     cover_m: tuple[NDArray[np.float32], ...] = ()
 
@@ -69,11 +69,11 @@ class Grounds:
                     )
 
     @classmethod
-    def of(cls, ground: Area | Grounds) -> Grounds:
+    def of(cls, ground: RegionDataset | DatasetSplits) -> DatasetSplits:
         """One area as the ground of everything; grounds as they are."""
-        return ground if isinstance(ground, Grounds) else cls((ground,), (ground,), (ground,))
+        return ground if isinstance(ground, DatasetSplits) else cls((ground,), (ground,), (ground,))
 
-    def with_outcrop(self, cuts: int, seed: int) -> Grounds:
+    def with_outcrop(self, cuts: int, seed: int) -> DatasetSplits:
         """The grounds with outcrop as context.
 
         Crusts have it already. A region is scored with the context of all its training outcrop, and taught on cuts.
@@ -94,15 +94,15 @@ class Grounds:
             return self
         whole = {id(area): with_context(area, known_labels(area)) for area in self.every}
         train, tune, test = (tuple(whole[id(area)] for area in areas) for areas in (self.train, self.tune, self.test))
-        return Grounds(train, tune, test, CutGrounds(self.first, cuts, seed), self.record)
+        return DatasetSplits(train, tune, test, CoverMaskedDatasets(self.first, cuts, seed), self.record)
 
     @property
-    def first(self) -> Area:
+    def first(self) -> RegionDataset:
         """The first of those to train on: what it says of fields and classes holds for all."""
         return self.train[0]
 
     @property
-    def every(self) -> tuple[Area, ...]:
+    def every(self) -> tuple[RegionDataset, ...]:
         """Each area once."""
         return tuple({id(area): area for area in (*self.train, *self.tune, *self.test)}.values())
 
@@ -131,7 +131,7 @@ class Grounds:
         """Sizes of the training windows, degrees."""
         return sorted({scale for area in self.train for scale in area.window_scale_deg.tolist()})
 
-    def held(self, *roles: int) -> Iterator[tuple[Area, tuple[int, ...]]]:
+    def held(self, *roles: int) -> Iterator[tuple[RegionDataset, tuple[int, ...]]]:
         """Areas with held-out ground of these roles, each once, and which of the roles are asked of it."""
         serving = {TUNE: self.tune, TEST: self.test, TRAIN: self.train}
         for area in self.every:
@@ -162,7 +162,7 @@ class Grounds:
         write_json(folder / _LIST, {**lists, "record": self.record})
 
     @classmethod
-    def load(cls, folder: Path) -> Grounds:
+    def load(cls, folder: Path) -> DatasetSplits:
         """Read what :meth:`save` wrote.
 
         Raises
@@ -171,7 +171,7 @@ class Grounds:
             A file is missing or damaged.
         """
         lists = read_json(folder / _LIST, "gravmap train")
-        read = {file: Area.load(folder / file) for name in ("train", "tune", "test") for file in lists[name]}
+        read = {file: RegionDataset.load(folder / file) for name in ("train", "tune", "test") for file in lists[name]}
         train, tune, test = (tuple(read[file] for file in lists[name]) for name in ("train", "tune", "test"))
         with np.load(folder / _COVER, allow_pickle=False) as stored:
             cover_m = tuple(stored[name] for name in stored.files)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from gravmap.files import atomic_path, read_json
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation.evaluation import scoring_scale
 from gravmap.learning.evaluation.importance import Reading
 from gravmap.learning.training.checkpoint import MODEL, load_model
@@ -34,7 +34,7 @@ def reading_of(run_folder: Path, device: str | torch.device = "cpu") -> Reading:
 
 def class_map(
     run_folder: Path,
-    area: Area,
+    area: RegionDataset,
     wanted: NDArray[np.bool_],
     *,
     file: str = FILE,
@@ -50,7 +50,7 @@ def class_map(
     ----------
     run_folder : Path
         Holds ``model.json``.
-    area : Area
+    area : RegionDataset
         Its fields are what the network was taught on.
     wanted : (ny, nx) bool
         Nodes to name.
@@ -76,13 +76,15 @@ def class_map(
     return classes
 
 
-def still_to_ask(run_folder: Path, area: Area, wanted: NDArray[np.bool_], *, file: str = FILE) -> NDArray[np.bool_]:
+def missing_class_maps(
+    run_folder: Path, area: RegionDataset, wanted: NDArray[np.bool_], *, file: str = FILE
+) -> NDArray[np.bool_]:
     """The nodes that :func:`class_map` would ask the network about; none where all is known."""
     _, asked = _read(run_folder / file, _key(run_folder, area), wanted.shape)
     return wanted | asked if (wanted & ~asked).any() else np.zeros_like(wanted)
 
 
-def _key(run_folder: Path, area: Area) -> dict[str, Any]:
+def _key(run_folder: Path, area: RegionDataset) -> dict[str, Any]:
     """What an answer depends on."""
     model = read_json(run_folder / f"{MODEL}.json", "gravmap train")
     return {

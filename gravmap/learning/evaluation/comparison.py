@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.learning.calibration.applicability import BLOCK_DEG
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.null_models import NULL_MODELS
 
@@ -132,7 +132,7 @@ def paired_bootstrap(
     return Difference(whole, float(low), float(high), blocks, measure)
 
 
-def block_numbers(area: Area) -> NDArray[np.int64]:
+def block_numbers(area: RegionDataset) -> NDArray[np.int64]:
     """The block of the split that each node of an area lies in; (ny, nx).
 
     Where the split has no blocks (random windows): blocks of 2.5 degrees.

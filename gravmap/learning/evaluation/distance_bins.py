@@ -41,7 +41,8 @@ def by_distance(
     names : sequence of str
         Of the K classes.
     weight, total
-        As in :func:`gravmap.learning.evaluation.metrics.confusion` and :func:`gravmap.learning.evaluation.metrics.scores`.
+        As in :func:`~gravmap.learning.evaluation.metrics.confusion` and
+        :func:`~gravmap.learning.evaluation.metrics.scores`.
 
     Returns
     -------

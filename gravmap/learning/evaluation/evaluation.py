@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.dataset import IGNORE, Area, to_target
-from gravmap.learning.data.splits import Grounds
+from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
+from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.mosaic import accumulate_logits, covering_windows, normalise
 from gravmap.learning.training.distributed import ALONE, Group
@@ -47,7 +47,7 @@ def default_scales(scales_deg: Sequence[float], device: str) -> list[float]:
 
 def evaluate(
     network: nn.Module,
-    ground: Area | Grounds,
+    ground: RegionDataset | DatasetSplits,
     role: int,
     *,
     inputs: InputChannels,
@@ -65,7 +65,7 @@ def evaluate(
     ----------
     network : nn.Module
         (N, C, H, W) -> (N, K, H, W).
-    ground : Area or Grounds
+    ground : RegionDataset or DatasetSplits
         Fields, labels and roles.
     role : int
         TUNE or TEST.
@@ -81,15 +81,16 @@ def evaluate(
     Returns
     -------
     dict
-        See :func:`gravmap.learning.evaluation.metrics.scores`; `confusion`, a list of K lists of K counts; and, where asked
+        See :func:`gravmap.learning.evaluation.metrics.scores`; `confusion`, a list of K lists of K counts; and, where
+        asked
         for, `loss` (None where nothing was counted).
     """
     names = [str(each["name"]) for each in ground.classes]
     classes = len(names)
     matrix = torch.zeros(classes, classes, dtype=torch.int64)
     terms = torch.zeros(2)
-    areas = [area for area, _ in Grounds.of(ground).held(role)]
-    for area, sharing in zip(areas, shared_out(areas, group), strict=True):
+    areas = [area for area, _ in DatasetSplits.of(ground).held(role)]
+    for area, sharing in zip(areas, divide_among_processes(areas, group), strict=True):
         labels, roles = area.node_truth()
         truth = np.where(roles == role, to_target(labels), IGNORE)
         counted = truth != IGNORE
@@ -123,7 +124,7 @@ def evaluate(
     return result
 
 
-def shared_out(areas: Sequence[Area], group: Group) -> list[Group | None]:
+def divide_among_processes(areas: Sequence[RegionDataset], group: Group) -> list[Group | None]:
     """Who asks a network about each area: of a single one all processes share the windows.
 
     Of many, each is the work of one process alone, so that none waits for another: :data:`ALONE` there, None elsewhere.
@@ -135,7 +136,7 @@ def shared_out(areas: Sequence[Area], group: Group) -> list[Group | None]:
 
 def node_logits(
     network: nn.Module,
-    area: Area,
+    area: RegionDataset,
     wanted: NDArray[np.bool_],
     *,
     inputs: InputChannels,
@@ -182,7 +183,7 @@ def node_logits(
     return normalise(group.sum_array(total), group.sum_array(weight))
 
 
-def windows_over(wanted: NDArray[np.bool_], area: Area, scale_deg: float) -> NDArray[np.float64]:
+def windows_over(wanted: NDArray[np.bool_], area: RegionDataset, scale_deg: float) -> NDArray[np.float64]:
     """The covering windows of the whole field that hold a wanted node, (n, 4)."""
     bounds = area.field_nodes_wsen
     lat, lon = area.node_lat, area.node_lon

@@ -102,7 +102,8 @@ def draw_distance(
     Parameters
     ----------
     table : sequence of mapping
-        Rows of :func:`gravmap.learning.evaluation.distance_bins.by_distance`; `baselines`, null model to accuracy, where there is.
+        Rows of :func:`gravmap.learning.evaluation.distance_bins.by_distance`; `baselines`, null model to accuracy,
+        where there is.
     path : Path
         The PNG to write.
     title, network, unit : str

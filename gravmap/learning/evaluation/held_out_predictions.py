@@ -14,15 +14,15 @@ from torch import nn
 
 from gravmap.lattice import TEST, TUNE
 from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.dataset import IGNORE, Area, to_target
-from gravmap.learning.data.splits import Grounds
-from gravmap.learning.evaluation.evaluation import node_logits, shared_out, windows_over
+from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
+from gravmap.learning.data.splits import DatasetSplits
+from gravmap.learning.evaluation.evaluation import divide_among_processes, node_logits, windows_over
 from gravmap.learning.training.distributed import ALONE, Group
 from gravmap.progress import Progress, silent
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutPredictions:
     """Labelled nodes of the tuning and test ground.
 
     Attributes
@@ -36,7 +36,7 @@ class HeldOut:
     logits : dict of float to (n, K) float32
         Side of the windows in degrees to what the network says.
     place : (n, 2) int64
-        Number of the ground, counted as in ``Grounds.held(TUNE, TEST)``, and of the node in its flattened grid.
+        Number of the ground, counted as in ``DatasetSplits.held(TUNE, TEST)``, and of the node in its flattened grid.
     """
 
     target: NDArray[np.int64]
@@ -51,9 +51,9 @@ class HeldOut:
         return np.asarray(total / np.float32(len(scales_deg)), np.float32)
 
 
-def ask_held_out(
+def predict_held_out(
     network: nn.Module,
-    ground: Area | Grounds,
+    ground: RegionDataset | DatasetSplits,
     scales_deg: Sequence[float],
     *,
     inputs: InputChannels,
@@ -62,14 +62,14 @@ def ask_held_out(
     batch_size: int = 1,
     group: Group = ALONE,
     progress: Progress = silent,
-) -> HeldOut:
+) -> HeldOutPredictions:
     """Let a network speak of the held-out ground.
 
     Parameters
     ----------
     network : nn.Module
         (N, C, H, W) -> (N, K, H, W).
-    ground : Area or Grounds
+    ground : RegionDataset or DatasetSplits
         Fields, labels and roles.
     scales_deg : sequence of float
         Sides of the windows, degrees.
@@ -80,11 +80,11 @@ def ask_held_out(
     progress : Progress
         Told the windows done, of all sizes; of several processes, those of this one.
     """
-    held = list(Grounds.of(ground).held(TUNE, TEST))
+    held = list(DatasetSplits.of(ground).held(TUNE, TEST))
     areas = [area for area, _ in held]
     done, mine = 0, math.ceil(count_windows(ground, scales_deg, TUNE, TEST) / group.size)
     found = []
-    for number, ((area, roles), sharing) in enumerate(zip(held, shared_out(areas, group), strict=True)):
+    for number, ((area, roles), sharing) in enumerate(zip(held, divide_among_processes(areas, group), strict=True)):
         truth, role, wanted = _held_nodes(area, roles)
         logits: dict[float, NDArray[np.float32]] = {}
         for scale in sorted(set(scales_deg)):
@@ -108,7 +108,7 @@ def ask_held_out(
         if len(areas) > 1 and wanted.any():  # those of another process are zero here
             logits = {scale: group.sum_array(np.ascontiguousarray(values)) for scale, values in logits.items()}
         found.append(_of_ground(number, area, truth, role, wanted, logits))
-    return HeldOut(
+    return HeldOutPredictions(
         np.concatenate([each.target for each in found]),
         np.concatenate([each.role for each in found]),
         np.concatenate([each.weight for each in found]),
@@ -119,19 +119,19 @@ def ask_held_out(
 
 def _of_ground(
     number: int,
-    area: Area,
+    area: RegionDataset,
     truth: NDArray[np.int64],
     role: NDArray[np.uint8],
     wanted: NDArray[np.bool_],
     logits: dict[float, NDArray[np.float32]],
-) -> HeldOut:
+) -> HeldOutPredictions:
     """The wanted nodes of one ground that windows of every size reach."""
     reached = np.ones(int(wanted.sum()), np.bool_)
     for values in logits.values():
         reached &= np.isfinite(values).all(axis=1)
     weight = np.broadcast_to(np.cos(np.radians(area.node_lat))[:, None], wanted.shape)[wanted]
     nodes = np.flatnonzero(wanted)[reached]
-    return HeldOut(
+    return HeldOutPredictions(
         truth[wanted][reached],
         role[wanted][reached],
         weight[reached],
@@ -144,16 +144,18 @@ def _add_up(progress: Progress, before: int, whole: int, done: int, total: int, 
     progress(min(before + done, whole), whole, note)
 
 
-def count_windows(ground: Area | Grounds, scales_deg: Sequence[float], *roles: int) -> int:
+def count_windows(ground: RegionDataset | DatasetSplits, scales_deg: Sequence[float], *roles: int) -> int:
     """How many windows hold a labelled node of one of these roles: what asking a network costs."""
     total = 0
-    for area, mine in Grounds.of(ground).held(*roles):
+    for area, mine in DatasetSplits.of(ground).held(*roles):
         _, _, held = _held_nodes(area, mine)
         total += sum(len(windows_over(held, area, scale)) for scale in set(scales_deg)) if held.any() else 0
     return total
 
 
-def _held_nodes(area: Area, roles: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.bool_]]:
+def _held_nodes(
+    area: RegionDataset, roles: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.bool_]]:
     """Targets, roles, and which nodes have a label and one of these roles."""
     labels, role = area.node_truth()
     truth = to_target(labels)

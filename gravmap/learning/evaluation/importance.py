@@ -18,7 +18,7 @@ from torch import nn
 
 from gravmap.lattice import TEST
 from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.dataset import Area, to_label, to_target
+from gravmap.learning.data.dataset import RegionDataset, to_label, to_target
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.evaluation.evaluation import node_logits
 from gravmap.learning.evaluation.metrics import confusion, scores
@@ -58,7 +58,7 @@ class Reading:
     device: str | torch.device = "cpu"
     batch_size: int = 1
 
-    def map(self, area: Area, wanted: NDArray[np.bool_], progress: Progress = silent) -> Labels:
+    def map(self, area: RegionDataset, wanted: NDArray[np.bool_], progress: Progress = silent) -> Labels:
         """Classes 1..K at the wanted nodes of an area, 0 elsewhere and where no window reaches; (ny, nx)."""
         logits = node_logits(
             self.network,
@@ -101,14 +101,14 @@ class Importance:
         return {"field": self.field, "scores": self.scores, "loss": self.loss, "spread": self.spread}
 
 
-def read_elsewhere(area: Area, offset_yx: tuple[int, int], names: Sequence[str] | None = None) -> Area:
+def shift_input(area: RegionDataset, offset_yx: tuple[int, int], names: Sequence[str] | None = None) -> RegionDataset:
     """An area whose fields are another place's: at node (i, j) stands what was at (i + dy, j + dx).
 
     Beyond the area its mirror image goes on, so there is no seam.
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         Its labels, roles and windows stay.
     offset_yx : (int, int)
         Nodes southward and eastward.
@@ -128,7 +128,7 @@ def read_elsewhere(area: Area, offset_yx: tuple[int, int], names: Sequence[str] 
     return replace(area, fields=fields)
 
 
-def draw_offsets(area: Area, draws: int, seed: int) -> list[tuple[int, int]]:
+def draw_offsets(area: RegionDataset, draws: int, seed: int) -> list[tuple[int, int]]:
     """Ways to move an area's fields, each by half to one and a half of its length along both axes."""
     rng = np.random.default_rng(seed)
     high, wide = area.fields.shape[1:]
@@ -137,9 +137,9 @@ def draw_offsets(area: Area, draws: int, seed: int) -> list[tuple[int, int]]:
     ]
 
 
-def on_foreign_gravity(
+def on_shifted_input(
     reading: Reading,
-    area: Area,
+    area: RegionDataset,
     role: int = TEST,
     *,
     draws: int = 1,
@@ -152,7 +152,7 @@ def on_foreign_gravity(
     ----------
     reading : Reading
         The network.
-    area : Area
+    area : RegionDataset
         What it was taught on.
     role : int
         TUNE or TEST.
@@ -174,12 +174,12 @@ def on_foreign_gravity(
         No bedrock of that role.
     """
     wanted = held_out(area, role)
-    return [reading.map(read_elsewhere(area, offset), wanted, progress) for offset in draw_offsets(area, draws, seed)]
+    return [reading.map(shift_input(area, offset), wanted, progress) for offset in draw_offsets(area, draws, seed)]
 
 
 def permutation_importance(
     reading: Reading,
-    area: Area,
+    area: RegionDataset,
     role: int = TEST,
     *,
     draws: int = DRAWS,
@@ -194,7 +194,7 @@ def permutation_importance(
     Parameters
     ----------
     reading, area, role, seed
-        As in :func:`on_foreign_gravity`.
+        As in :func:`on_shifted_input`.
     draws : int
         Other places for each field; the same for every field.
     progress : Progress
@@ -215,7 +215,7 @@ def permutation_importance(
     truth = to_target(area.node_truth()[0])
     whole, done = maps_needed(reading.inputs, draws), 0
 
-    def score(there: Area) -> dict[str, float]:
+    def score(there: RegionDataset) -> dict[str, float]:
         nonlocal done
         mapped = reading.map(there, wanted)
         counted = mapped > 0
@@ -227,7 +227,7 @@ def permutation_importance(
     offsets = draw_offsets(area, draws, seed)
     rows = []
     for name, together in _moved_together(reading.inputs):
-        found = [score(read_elsewhere(area, offset, together)) for offset in offsets]
+        found = [score(shift_input(area, offset, together)) for offset in offsets]
         values = {measure: np.array([each[measure] for each in found]) for measure in MEASURES}
         rows.append(
             Importance(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
 from gravmap.lattice import TEST, TRAIN, TUNE, UNUSABLE
-from gravmap.learning.data.dataset import Area, to_target
+from gravmap.learning.data.dataset import RegionDataset, to_target
 from gravmap.learning.data.local_statistics import local_statistics
 from gravmap.learning.data.outcrop_context import without_context
 from gravmap.learning.evaluation import baselines
@@ -77,13 +77,13 @@ QUICK = ("majority", "nearest_outcrop", "label_diffusion", "label_diffusion_grav
 """Those that take seconds and need nothing but gravmap: what the demo and a map's report show."""
 
 
-def known_labels(area: Area) -> Labels:
+def known_labels(area: RegionDataset) -> Labels:
     """The classes at nodes that training sees: 1..K there, 0 elsewhere; shape (ny, nx)."""
     labels, _ = area.node_truth()
     return np.where(_bedrock(labels) & seen_in_training(area), labels, 0).astype(np.uint8)
 
 
-def seen_in_training(area: Area) -> NDArray[np.bool_]:
+def seen_in_training(area: RegionDataset) -> NDArray[np.bool_]:
     """Nodes whose label training sees: in cells to learn from, inside a training window; shape (ny, nx)."""
     lat, lon = area.node_lat, area.node_lon
     rows, columns = area.label_rows(lat), area.label_columns(lon)
@@ -95,14 +95,14 @@ def seen_in_training(area: Area) -> NDArray[np.bool_]:
     return np.asarray(to_learn & covered)
 
 
-def labelled(area: Area, role: int = TEST) -> NDArray[np.bool_]:
+def labelled(area: RegionDataset, role: int = TEST) -> NDArray[np.bool_]:
     """Nodes of one role whose bedrock is mapped; shape (ny, nx)."""
     labels, roles = area.node_truth()
     found: NDArray[np.bool_] = _bedrock(labels) & (roles == role)
     return found
 
 
-def held_out(area: Area, role: int = TEST) -> NDArray[np.bool_]:
+def held_out(area: RegionDataset, role: int = TEST) -> NDArray[np.bool_]:
     """As :func:`labelled`, where something must be there to be scored.
 
     Raises
@@ -120,12 +120,12 @@ def held_out(area: Area, role: int = TEST) -> NDArray[np.bool_]:
     return counted
 
 
-def left_out(area: Area, topography: NDArray[np.floating] | None = None) -> dict[str, str]:
+def left_out(area: RegionDataset, topography: NDArray[np.floating] | None = None) -> dict[str, str]:
     """Null models that cannot be made here, each with the reason in words.
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         What a network was taught on.
     topography : (ny, nx) float, optional
         Heights at the area's nodes.
@@ -143,7 +143,7 @@ def left_out(area: Area, topography: NDArray[np.floating] | None = None) -> dict
 
 
 def null_maps(
-    area: Area,
+    area: RegionDataset,
     role: int | None = TEST,
     *,
     seed: int = 0,
@@ -154,7 +154,7 @@ def null_maps(
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         What a network was taught on; gravity-only models see its fields, but not outcrop as context.
     role : int or None
         TUNE or TEST: bedrock of that role must be there to score the maps on. None asks for nothing.
@@ -196,7 +196,7 @@ def null_maps(
 
 
 def null_scores(
-    area: Area, role: int = TEST, *, seed: int = 0, which: Sequence[str] | None = QUICK
+    area: RegionDataset, role: int = TEST, *, seed: int = 0, which: Sequence[str] | None = QUICK
 ) -> dict[str, dict[str, Any]]:
     """Scores of the null models on the nodes of one role.
 
@@ -228,7 +228,7 @@ def null_scores(
 class _Makers:
     """One method for each key of :data:`NULL_MODELS`."""
 
-    area: Area
+    area: RegionDataset
     known: Labels
     seed: int
     topography: NDArray[np.floating] | None

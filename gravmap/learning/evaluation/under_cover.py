@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.lattice import TEST, TUNE
-from gravmap.learning.data.dataset import Area
-from gravmap.learning.data.outcrop_context import DISTANCE, context_names, is_context, told_km
-from gravmap.learning.data.splits import Grounds
+from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.outcrop_context import DISTANCE, context_names, distance_km_from_channel, is_context
+from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.evaluation import baselines
-from gravmap.learning.evaluation.held_out_predictions import HeldOut
+from gravmap.learning.evaluation.held_out_predictions import HeldOutPredictions
 from gravmap.learning.evaluation.metrics import confusion, scores
 
 Values = NDArray[np.float64]
@@ -35,19 +35,19 @@ def inside(values: Values, stratum: tuple[float, float]) -> NDArray[np.bool_]:
     return found
 
 
-def distance_km(area: Area) -> Values:
+def distance_km(area: RegionDataset) -> Values:
     """Distance of each node to mapped outcrop, out of the context; (ny, nx)."""
-    return told_km(area.fields[area.channels.index(DISTANCE)])
+    return distance_km_from_channel(area.fields[area.channels.index(DISTANCE)])
 
 
-def strata_of(grounds: Grounds, held: HeldOut) -> Strata:
+def strata_of(grounds: DatasetSplits, held: HeldOutPredictions) -> Strata:
     """What held-out nodes may be sorted by.
 
     Parameters
     ----------
-    grounds : Grounds
+    grounds : DatasetSplits
         Any.
-    held : HeldOut
+    held : HeldOutPredictions
         Of these grounds.
 
     Returns
@@ -65,7 +65,9 @@ def strata_of(grounds: Grounds, held: HeldOut) -> Strata:
     return found
 
 
-def _at_nodes(grounds: Grounds, held: HeldOut, values: Callable[[Area], NDArray[np.floating]]) -> Values:
+def _at_nodes(
+    grounds: DatasetSplits, held: HeldOutPredictions, values: Callable[[RegionDataset], NDArray[np.floating]]
+) -> Values:
     """Values of each ground's grid at its held-out nodes."""
     found = np.zeros(len(held.target))
     for number, (area, _) in enumerate(grounds.held(TUNE, TEST)):
@@ -85,8 +87,8 @@ MEASURES = ("pa", "mpa", "fwiou")
 
 
 def hidden_scores(
-    grounds: Grounds,
-    held: HeldOut,
+    grounds: DatasetSplits,
+    held: HeldOutPredictions,
     named: NDArray[np.int64],
     role: int,
     foreign: NDArray[np.int64] | None = None,
@@ -96,9 +98,9 @@ def hidden_scores(
 
     Parameters
     ----------
-    grounds : Grounds
+    grounds : DatasetSplits
         With outcrop as context.
-    held : HeldOut
+    held : HeldOutPredictions
         Of these grounds.
     named : (n,) int64
         Classes 0..K-1 that the network names at the nodes of `held` that have the role.
@@ -147,17 +149,17 @@ def hidden_scores(
     return {**tables, "gain": {name: _gain(row) for name, row in tables["strata"].items()}, "crusts": crusts}
 
 
-def with_foreign_gravity(grounds: Grounds, role: int) -> Grounds:
+def with_other_gravity(grounds: DatasetSplits, role: int) -> DatasetSplits:
     """The crusts of a role with each other's gravity under their own outcrop, the next one's each time."""
     areas = [area for area, _ in grounds.held(role)]
     moved = tuple(
         replace(area, fields=np.where(_outcrop_planes(area)[:, None, None], area.fields, other.fields))
         for area, other in zip(areas, [*areas[1:], *areas[:1]], strict=True)
     )
-    return Grounds(moved, moved, moved, record=grounds.record)
+    return DatasetSplits(moved, moved, moved, record=grounds.record)
 
 
-def null_classes(area: Area) -> dict[str, NDArray[np.int64]]:
+def null_classes(area: RegionDataset) -> dict[str, NDArray[np.int64]]:
     """What the null models name at each node, 0..K-1, out of the context; (ny, nx)."""
     *chances, _, known = context_names(len(area.classes))
     first = area.channels.index(chances[0])
@@ -167,12 +169,12 @@ def null_classes(area: Area) -> dict[str, NDArray[np.int64]]:
     return {NEAREST: nearest.astype(np.int64) - 1, DIFFUSION: spread.astype(np.int64)}
 
 
-def _asked(grounds: Grounds) -> Iterator[tuple[int, Area]]:
-    """Grounds as `HeldOut.place` numbers them."""
+def _asked(grounds: DatasetSplits) -> Iterator[tuple[int, RegionDataset]]:
+    """DatasetSplits as `HeldOutPredictions.place` numbers them."""
     yield from enumerate(area for area, _ in grounds.held(TUNE, TEST))
 
 
-def _outcrop_planes(area: Area) -> NDArray[np.bool_]:
+def _outcrop_planes(area: RegionDataset) -> NDArray[np.bool_]:
     return np.array([is_context(name) for name in area.channels])
 
 

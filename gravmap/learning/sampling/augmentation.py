@@ -155,7 +155,7 @@ class Crop:
         return placed
 
 
-class Changes:
+class ValueAugmentation:
     """Changes values of fields as a crop says.
 
     What stands for gravity is changed as gravity is: derivatives by the factor, only mGal by offset and noise.

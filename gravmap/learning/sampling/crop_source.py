@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gravmap.lattice import TRAIN
 from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.dataset import IGNORE, Area
-from gravmap.learning.sampling.augmentation import Changes, Crop
+from gravmap.learning.data.dataset import IGNORE, RegionDataset
+from gravmap.learning.sampling.augmentation import Crop, ValueAugmentation
 from gravmap.learning.sampling.native_grids import NativeGrids, teaching_targets
 from gravmap.learning.sampling.resampling import centres, rimmed_cells
 from gravmap.learning.sampling.tiles import TileCrops, Tiles
@@ -26,12 +26,12 @@ LATTICE = 32
 SAME_DEG = 1e-6
 
 
-class GroundCrops:
+class CropSource:
     """Cuts crops from one area.
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         Only windows and cells of role "train" teach.
     inputs : InputChannels
         Which fields are read.
@@ -55,7 +55,7 @@ class GroundCrops:
 
     def __init__(
         self,
-        area: Area,
+        area: RegionDataset,
         inputs: InputChannels,
         crop_px: int,
         device: torch.device,
@@ -69,7 +69,7 @@ class GroundCrops:
         targets = teaching_targets(area)
         self._teaches = targets != IGNORE
         fields = torch.from_numpy(np.ascontiguousarray(inputs.select(area))).to(device)  # (F, ny, nx)
-        self._changes = Changes(inputs, fields, area.field_valid)
+        self._changes = ValueAugmentation(inputs, fields, area.field_valid)
         self._source: NativeGrids | TileCrops
         if tiles is None:
             self._source = NativeGrids(area, fields, targets, self._changes, crop_px)

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gravmap.lattice import TRAIN
-from gravmap.learning.data.dataset import IGNORE, Area, to_target
-from gravmap.learning.sampling.augmentation import Changes, Crop
+from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
+from gravmap.learning.sampling.augmentation import Crop, ValueAugmentation
 from gravmap.learning.sampling.resampling import interpolate, look_up, patch_under
 
 SMALL = 1024
@@ -21,7 +21,7 @@ class NativeGrids:
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         Labels and roles.
     fields : Tensor, shape (F, ny, nx)
         Those that are read, on the device of the crops.
@@ -33,7 +33,9 @@ class NativeGrids:
         Pixels across a crop.
     """
 
-    def __init__(self, area: Area, fields: Tensor, targets: NDArray[np.int16], changes: Changes, crop_px: int) -> None:
+    def __init__(
+        self, area: RegionDataset, fields: Tensor, targets: NDArray[np.int16], changes: ValueAugmentation, crop_px: int
+    ) -> None:
         self._area, self._changes, self._crop_px, self._fields = area, changes, crop_px, fields
         self._codes = encode(torch.from_numpy(targets), torch.from_numpy(rimmed_small(area))).to(fields.device)
 
@@ -51,7 +53,7 @@ class NativeGrids:
         return interpolate(varied, place, px), *decode(codes)
 
 
-def teaching_targets(area: Area) -> NDArray[np.int16]:
+def teaching_targets(area: RegionDataset) -> NDArray[np.int16]:
     """Target of every label cell, with a rim of one cell outside: class - 1, or IGNORE.
 
     Nothing is learnt from cells without bedrock, held-out cells, and cells where the field was not measured.
@@ -72,12 +74,12 @@ def decode(codes: Tensor) -> tuple[Tensor, Tensor]:
     return codes - SMALL * small.to(torch.int16), small
 
 
-def rimmed_small(area: Area) -> NDArray[np.bool_]:
+def rimmed_small(area: RegionDataset) -> NDArray[np.bool_]:
     """The mask of small bodies with a rim of one cell."""
     return np.pad(area.small > 0, 1)
 
 
-def _measured(area: Area) -> NDArray[np.bool_]:
+def _measured(area: RegionDataset) -> NDArray[np.bool_]:
     """Label cells whose nearest node has a measured field."""
     west, south, east, north = area.label_bounds_wsen
     ny, nx = area.labels.shape

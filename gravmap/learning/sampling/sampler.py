@@ -17,10 +17,10 @@ from torch import Tensor
 
 from gravmap.errors import InputError, OptionError
 from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.dataset import Area
-from gravmap.learning.data.splits import Grounds
+from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.sampling.augmentation import Augmentation, Crop
-from gravmap.learning.sampling.crop_source import GroundCrops
+from gravmap.learning.sampling.crop_source import CropSource
 from gravmap.learning.sampling.tiles import Tiles
 
 TRIES = 20
@@ -32,7 +32,7 @@ class Sampler:
 
     Parameters
     ----------
-    ground : Area or Grounds
+    ground : RegionDataset or DatasetSplits
         Where to draw from; only windows and cells of role "train" teach.
     inputs : InputChannels
         How fields become the network's input.
@@ -62,7 +62,7 @@ class Sampler:
 
     def __init__(
         self,
-        ground: Area | Grounds,
+        ground: RegionDataset | DatasetSplits,
         inputs: InputChannels,
         tile_size_px: int,
         device: str | torch.device = "cpu",
@@ -80,7 +80,7 @@ class Sampler:
         self._inputs = inputs
         self._tiles = tiles
         self._windows = (even_scales, scales_deg)
-        grounds = Grounds.of(ground)
+        grounds = DatasetSplits.of(ground)
         self._cuts = grounds.cuts
         if tiles is not None and self._cuts is not None:
             raise OptionError(
@@ -92,10 +92,10 @@ class Sampler:
         if self._cuts is not None:
             self._held = {}  # of a region only the cuts teach
 
-    def _crops(self, area: Area) -> GroundCrops:
-        return GroundCrops(area, self._inputs, self.crop_px, self.device, *self._windows, self._tiles)
+    def _crops(self, area: RegionDataset) -> CropSource:
+        return CropSource(area, self._inputs, self.crop_px, self.device, *self._windows, self._tiles)
 
-    def _refuse_empty(self, held: dict[int, GroundCrops]) -> dict[int, GroundCrops]:
+    def _refuse_empty(self, held: dict[int, CropSource]) -> dict[int, CropSource]:
         """One ground may hold nothing to learn (a crust without cover, a cut outside all windows), but not all."""
         if not any(each.window_count for each in held.values()):
             scales_deg = self._windows[1]
@@ -106,7 +106,7 @@ class Sampler:
             )
         return held
 
-    def _at(self, epoch: int) -> dict[int, GroundCrops]:
+    def _at(self, epoch: int) -> dict[int, CropSource]:
         """The grounds of an epoch by number; cuts that are still in use are kept."""
         if self._cuts is not None and list(self._held) != list(self._cuts.numbers(epoch)):
             before = self._held
@@ -166,7 +166,7 @@ class Sampler:
             fields[number] = self._inputs.prepare(values, 2 * crop.half_deg / self.crop_px)
         return fields, target, small
 
-    def _propose(self, drawing: np.random.Generator, ground: GroundCrops) -> Crop:
+    def _propose(self, drawing: np.random.Generator, ground: CropSource) -> Crop:
         group = ground.groups[drawing.integers(len(ground.groups))]
         west, south, east, north, half = group[drawing.integers(len(group))]
         aug = self.augmentation

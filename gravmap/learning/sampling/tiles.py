@@ -20,8 +20,8 @@ from torch import Tensor
 from gravmap.errors import OptionError
 from gravmap.lattice import BUFFER, TRAIN
 from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.dataset import IGNORE, Area, to_target
-from gravmap.learning.sampling.augmentation import Changes, Crop
+from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
+from gravmap.learning.sampling.augmentation import Crop, ValueAugmentation
 from gravmap.learning.sampling.native_grids import decode, encode, rimmed_small
 from gravmap.learning.sampling.resampling import interpolate, look_up, moved, patch_under
 
@@ -75,7 +75,7 @@ class TileCrops:
     ----------
     tiles : Tiles
         Reads them.
-    area : Area
+    area : RegionDataset
         Roles, and the native nodes: noise is made there, as it is without tiles.
     inputs : InputChannels
         The fields that are read; the tiles' alone.
@@ -97,9 +97,9 @@ class TileCrops:
     def __init__(
         self,
         tiles: Tiles,
-        area: Area,
+        area: RegionDataset,
         inputs: InputChannels,
-        changes: Changes,
+        changes: ValueAugmentation,
         crop_px: int,
         device: torch.device,
         cache_bytes: int = CACHE_BYTES,

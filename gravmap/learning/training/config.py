@@ -10,7 +10,7 @@ from gravmap.errors import OptionError
 from gravmap.learning.data.cover_masks import CUTS
 from gravmap.learning.data.outcrop_context import CONTEXT
 from gravmap.learning.sampling.augmentation import Augmentation
-from gravmap.learning.training.loss import CLASS_WEIGHTS, SMALL_WEIGHT, TOPK_BASES, TOPK_SHARE
+from gravmap.learning.training.loss import CLASS_WEIGHTS, OHEM_KEEP_FRACTION, SMALL_WEIGHT, TOPK_BASES
 from gravmap.learning.training.schedule import SCHEDULES, switch_epoch
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -34,11 +34,13 @@ class TrainConfig:
     inputs : list of str, optional
         Channels the network reads (`gravmap.learning.data.channels`); by default the fields of the ground as they are.
     context : str, optional
-        "outcrop": the network also reads what is mapped around, and starts from it (`gravmap.learning.data.outcrop_context`).
+        "outcrop": the network also reads what is mapped around, and starts from it
+        (`gravmap.learning.data.outcrop_context`).
     cuts : int
         Covers cut into a region's outcrop that are in use at a time, where it is taught with context.
     init : dict, optional
-        Whose weights it begins with, and how their input is made (`gravmap.learning.training.warm_start.begin_from`).
+        Whose weights it begins with, and how their input is made
+        (`gravmap.learning.training.warm_start.load_pretrained`).
     device : str
         "cpu" or "cuda".
     epochs : int
@@ -71,7 +73,7 @@ class TrainConfig:
     clip : float, optional
         Greatest norm of the gradient; None leaves it alone.
     average : float
-        Score and keep not the last weights but their running average (:class:`gravmap.learning.training.weight_averaging.Average`), of
+        Score and keep not the last weights but their running average (exponential moving average), of
         which each step leaves this share; 0 takes the weights as they are.
     schedule : str
         "cosine": Adam, warm-up and half a cosine over the run. "adam-sgd": Adam at a constant rate, then SGD.
@@ -158,7 +160,7 @@ class TrainConfig:
     sgd_milestones: tuple[int, ...] = (50, 100, 150)
     sgd_decay: float = 0.1
     lr_floor: float = 1e-6
-    topk_share: float = TOPK_SHARE
+    topk_share: float = OHEM_KEEP_FRACTION
     topk_base: str = "valid"
     topk_warmup: float = 0.1
     class_weight: str = "enet"

@@ -129,7 +129,7 @@ def history_csv(history: list[dict[str, Any]]) -> str:
 FOLDER = "tensorboard"
 
 
-class Events:
+class TensorBoardWriter:
     """Writes one point per curve and epoch.
 
     Parameters

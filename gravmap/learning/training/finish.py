@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from gravmap.files import write_json
 from gravmap.lattice import TEST, TUNE
-from gravmap.learning.calibration.applicability import measure_reach, write_reach
+from gravmap.learning.calibration.applicability import fit_area_of_applicability, write_area_of_applicability
 from gravmap.learning.calibration.by_distance import DistanceTemperature
-from gravmap.learning.calibration.class_offsets import fit_offsets
+from gravmap.learning.calibration.class_offsets import fit_class_offsets
 from gravmap.learning.calibration.reliability import draw_reliability
 from gravmap.learning.calibration.temperature import Calibration, calibrate, scales_key, write_calibration
 from gravmap.learning.evaluation.evaluation import default_scales, scoring_scale
-from gravmap.learning.evaluation.held_out_predictions import HeldOut
+from gravmap.learning.evaluation.held_out_predictions import HeldOutPredictions
 from gravmap.learning.evaluation.metrics import confusion, scores
-from gravmap.learning.evaluation.under_cover import hidden_scores, strata_of, with_foreign_gravity
+from gravmap.learning.evaluation.under_cover import hidden_scores, strata_of, with_other_gravity
 from gravmap.learning.training.checkpoint import load_model, save_model
 from gravmap.learning.training.curves import draw_curves
 from gravmap.learning.training.run import Run
@@ -77,11 +77,11 @@ def finish(run: Run, progress: Progress = silent) -> dict[str, Any]:
     return result
 
 
-def _offsets(held: HeldOut, record: dict[str, Any], distance_km: Kilometres | None) -> list[float]:
+def _offsets(held: HeldOutPredictions, record: dict[str, Any], distance_km: Kilometres | None) -> list[float]:
     """What is added to the log chance of each class before one is shown, fitted on the tuning ground."""
     scales, mine = record["default_scales"], held.role == TUNE
     calibrated = held.mean_logits(scales, TUNE) / _divisor(record, scales, distance_km, mine)
-    return [round(float(each), 4) for each in fit_offsets(calibrated, held.target[mine])]
+    return [round(float(each), 4) for each in fit_class_offsets(calibrated, held.target[mine])]
 
 
 def _divisor(
@@ -95,7 +95,9 @@ def _divisor(
     return divisor.at(distance_km[mine]).astype(np.float32)[:, None]
 
 
-def _test_scores(run: Run, held: HeldOut, record: dict[str, Any], distance_km: Kilometres | None) -> dict[str, Any]:
+def _test_scores(
+    run: Run, held: HeldOutPredictions, record: dict[str, Any], distance_km: Kilometres | None
+) -> dict[str, Any]:
     """Scores on the test ground, of windows of the one size that all runs are scored with."""
     mine, scale = held.role == TEST, scoring_scale(run.scales_deg)
     logits = held.logits[scale][mine]
@@ -107,7 +109,7 @@ def _test_scores(run: Run, held: HeldOut, record: dict[str, Any], distance_km: K
     found = {**scores(matrix, names), "confusion": matrix.tolist()}
     if run.grounds.simulated:
         # The control: the same network, fed with the gravity of another crust.
-        foreign = run.ask(with_foreign_gravity(run.grounds, TEST), [scale]).logits[scale] + added
+        foreign = run.ask(with_other_gravity(run.grounds, TEST), [scale]).logits[scale] + added
         found["under_cover"] = hidden_scores(
             run.grounds, held, named, TEST, foreign.argmax(axis=1), likeliest=logits.argmax(axis=1)
         )
@@ -151,9 +153,9 @@ def _write(run: Run, result: dict[str, Any], record: dict[str, Any]) -> None:
         log.warning("%s", note)
     write_calibration(folder, {**record, "split": result["split"]})
     draw_reliability(record, folder / "reliability.png", f"{folder.name}: {run.config.model}")
-    reach = measure_reach(run.grounds, run.inputs, run.config.seed)
+    reach = fit_area_of_applicability(run.grounds, run.inputs, run.config.seed)
     if reach is None:
         log.warning("No training label lies at a node: where the network extrapolates is not known.")
     else:
-        write_reach(folder, reach, run.fingerprint)
+        write_area_of_applicability(folder, reach, run.fingerprint)
     write_json(folder / "scores.json", result)

@@ -25,12 +25,12 @@ import torch
 from gravmap import errors
 from gravmap.errors import DeviceError, GravmapError
 from gravmap.files import write_json
-from gravmap.learning.data.splits import Grounds
+from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.training.distributed import joined
 from gravmap.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from gravmap.learning.data.dataset import Area
+    from gravmap.learning.data.dataset import RegionDataset
     from gravmap.learning.sampling.tiles import Tiles
     from gravmap.learning.training.config import TrainConfig
 
@@ -41,7 +41,7 @@ DEATHS = 3
 
 
 def launch(
-    ground: Area | Grounds,
+    ground: RegionDataset | DatasetSplits,
     run_dir: Path,
     config: TrainConfig,
     processes: int,
@@ -64,7 +64,7 @@ def launch(
     before = _state_of(last)
     with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
         packed = Path(scratch)
-        Grounds.of(ground).save(packed)
+        DatasetSplits.of(ground).save(packed)
         deaths = 0
         while True:
             began = _state_of(last)
@@ -169,7 +169,7 @@ def _work(
     config = TrainConfig.from_json(config_json)
     try:
         with joined(config.device) as group:
-            ground = Grounds.load(Path(packed))
+            ground = DatasetSplits.load(Path(packed))
             telling = _telling(folder, rank)
             return train(ground, Path(run_dir), config, telling, group=group, resume=resume, tiles=tiles)
     except Exception as error:

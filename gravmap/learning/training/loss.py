@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from gravmap.lattice import TRAIN
-from gravmap.learning.data.dataset import IGNORE, Area, to_target
+from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
 
-TOPK_SHARE = 0.15
+OHEM_KEEP_FRACTION = 0.15
 SMALL_WEIGHT = 3.0
 TOPK_BASES = ("valid", "all")
 CLASS_WEIGHTS = ("enet", "inverse", "sqrt", "effective", "none")
@@ -27,7 +27,7 @@ BETA = 0.99999
 """Of the effective number of cells."""
 
 
-def class_counts(area: Area) -> NDArray[np.float64]:
+def class_counts(area: RegionDataset) -> NDArray[np.float64]:
     """Labelled native cells of each class that may be learnt from, each cell once: (K,)."""
     target = to_target(area.labels[area.role == TRAIN])
     return np.bincount(target[target != IGNORE], minlength=len(area.classes)).astype(np.float64)
@@ -74,7 +74,7 @@ def loss_terms(
     small: Tensor,
     class_weight: Tensor,
     *,
-    topk_share: float = TOPK_SHARE,
+    topk_share: float = OHEM_KEEP_FRACTION,
     topk_base: str = "valid",
     small_weight: float = SMALL_WEIGHT,
 ) -> tuple[Tensor, Tensor]:
@@ -135,7 +135,7 @@ def bootstrapped_cross_entropy(
     small: Tensor,
     class_weight: Tensor,
     *,
-    topk_share: float = TOPK_SHARE,
+    topk_share: float = OHEM_KEEP_FRACTION,
     topk_base: str = "valid",
     small_weight: float = SMALL_WEIGHT,
 ) -> Tensor:

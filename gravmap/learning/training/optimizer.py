@@ -20,7 +20,7 @@ from gravmap.learning.training.schedule import cosine_rate, plateaued, sgd_rate,
 ADAM, SGD = "adam", "sgd"
 
 
-class Phases:
+class OptimizerSchedule:
     """Adam, then perhaps SGD.
 
     Parameters

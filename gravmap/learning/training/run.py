@@ -20,23 +20,23 @@ from torch import Tensor, nn
 from gravmap.errors import InputError
 from gravmap.files import write_text
 from gravmap.lattice import TEST, TUNE
-from gravmap.learning.data.dataset import Area
-from gravmap.learning.data.splits import Grounds
+from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.evaluation import metrics
 from gravmap.learning.evaluation.evaluation import default_scales, evaluate, scoring_scale
-from gravmap.learning.evaluation.held_out_predictions import HeldOut, ask_held_out, count_windows
+from gravmap.learning.evaluation.held_out_predictions import HeldOutPredictions, count_windows, predict_held_out
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.sampling.tiles import Tiles
 from gravmap.learning.training import schedule
 from gravmap.learning.training.checkpoint import LAST, ModelSpec, read_pair, save_model, under, versions, write_pair
 from gravmap.learning.training.config import TrainConfig
-from gravmap.learning.training.curves import Events, history_csv
+from gravmap.learning.training.curves import TensorBoardWriter, history_csv
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.loss import class_counts, class_weights, loss_terms
-from gravmap.learning.training.optimizer import ADAM, Phases
+from gravmap.learning.training.optimizer import ADAM, OptimizerSchedule
 from gravmap.learning.training.step import Stepper
-from gravmap.learning.training.warm_start import choose_inputs, fingerprint_of, make_network, take_weights
-from gravmap.learning.training.weight_averaging import Average
+from gravmap.learning.training.warm_start import choose_inputs, fingerprint_of, load_weights, make_network
+from gravmap.learning.training.weight_averaging import ExponentialMovingAverage
 from gravmap.progress import Progress, silent
 
 log = logging.getLogger(__name__)
@@ -48,11 +48,16 @@ class Run:
     """The state of a run: network, optimiser, history, and where it is."""
 
     def __init__(
-        self, ground: Area | Grounds, run_dir: Path, config: TrainConfig, group: Group, tiles: Tiles | None = None
+        self,
+        ground: RegionDataset | DatasetSplits,
+        run_dir: Path,
+        config: TrainConfig,
+        group: Group,
+        tiles: Tiles | None = None,
     ) -> None:
         config = replace(config, from_tiles=tiles is not None)
         self.tiles = tiles
-        given = Grounds.of(ground)
+        given = DatasetSplits.of(ground)
         self.fingerprint = fingerprint_of(given, tiles)
         self.grounds = given.with_outcrop(config.cuts, config.seed) if config.context else given
         self.run_dir, self.config, self.group = run_dir, config, group
@@ -78,9 +83,9 @@ class Run:
         network: Any = make_network(self.inputs, config, counts)
         self.architecture: dict[str, Any] = network.architecture.to_dict()
         self.network: nn.Module = network.to(group.device)
-        self.average = Average(self.network, config.average) if config.average else None
+        self.average = ExponentialMovingAverage(self.network, config.average) if config.average else None
         self.stepper = Stepper(self.network, self.sampler, self.class_weight, config, group)
-        self.phases = Phases(self.network, config, self.steps)
+        self.phases = OptimizerSchedule(self.network, config, self.steps)
         self.epoch = self.step = 0
         self.progress = 0.0
         self.history: list[dict[str, Any]] = []
@@ -89,7 +94,7 @@ class Run:
         self._sums = torch.zeros(2, dtype=torch.float64)
         self._confusion = torch.zeros(len(counts), len(counts), dtype=torch.int64, device=group.device)
         self._tune: dict[str, Any] = {}
-        self._events: Events | None = None
+        self._events: TensorBoardWriter | None = None
 
     def begin_epoch(self) -> None:
         """Set what an epoch starts with; random numbers inside the network depend on epoch and process alone."""
@@ -108,7 +113,7 @@ class Run:
 
         Raises
         ------
-        NonFinite
+        NonFiniteLoss
             Loss or gradient is no finite number.
         """
         following = (self.epoch, index + 1) if index + 1 < self.steps else (self.epoch + 1, 0)
@@ -183,7 +188,7 @@ class Run:
             self.save()
             write_text(self.run_dir / "metrics.csv", history_csv(self.history))
             if self.config.tensorboard:
-                self._events = self._events or Events(self.run_dir, self.epoch)
+                self._events = self._events or TensorBoardWriter(self.run_dir, self.epoch)
                 self._events.write(row)
 
     def _score(self, row: dict[str, Any]) -> bool:
@@ -214,13 +219,13 @@ class Run:
             self.network, self.grounds, role, scale_deg=scoring_scale(self.scales_deg), loss=loss, **self._asking
         )
 
-    def held_out(self, progress: Progress = silent) -> HeldOut:
+    def held_out(self, progress: Progress = silent) -> HeldOutPredictions:
         """What the network as it is says of all held-out ground, at the sizes of window that maps are made with."""
         return self.ask(self.grounds, self.ending_scales_deg, progress)
 
-    def ask(self, grounds: Grounds, scales_deg: list[float], progress: Progress = silent) -> HeldOut:
+    def ask(self, grounds: DatasetSplits, scales_deg: list[float], progress: Progress = silent) -> HeldOutPredictions:
         """What the network as it is says of held-out ground, its own or another."""
-        return ask_held_out(self.network, grounds, scales_deg, progress=progress, **self._asking)
+        return predict_held_out(self.network, grounds, scales_deg, progress=progress, **self._asking)
 
     @property
     def classes(self) -> list[dict[str, Any]]:
@@ -304,7 +309,7 @@ class Run:
     def begin(self) -> None:
         """Take the weights that the run begins with, where they are another run's."""
         if self.config.init is not None:
-            take_weights(self.network, self.config.init)
+            load_weights(self.network, self.config.init)
             if self.average is not None:
                 self.average.load(self.network.state_dict())
 

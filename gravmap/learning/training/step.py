@@ -32,12 +32,12 @@ COUNTED_PX = 256
 """Training accuracy is counted on about so many pixels a side."""
 
 
-class NonFinite(GravmapError):
+class NonFiniteLoss(GravmapError):
     """Loss or gradient is no finite number."""
 
 
 @dataclass(frozen=True)
-class Taught:
+class StepResult:
     """What a step found, over all processes.
 
     Attributes
@@ -115,7 +115,7 @@ class Stepper:
         first = index * self.config.batch_size + self.group.rank * self.local
         return list(range(first, first + self.local))
 
-    def gradients(self, epoch: int, index: int, share: float, elapsed_s: float, only: int | None = None) -> Taught:
+    def gradients(self, epoch: int, index: int, share: float, elapsed_s: float, only: int | None = None) -> StepResult:
         """Leave the gradient of a step's loss in the parameters.
 
         It is that of the sum of all numerators over the sum of all denominators, whatever the number of parts
@@ -134,7 +134,7 @@ class Stepper:
 
         Raises
         ------
-        NonFinite
+        NonFiniteLoss
             Loss or gradient is no finite number, in any process.
         DeviceError
             The smallest parts do not fit into memory.
@@ -163,7 +163,7 @@ class Stepper:
             norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip or math.inf)
             if not math.isfinite(float(norm)):
                 raise self._not_finite("gradient", epoch, index)
-        return Taught(loss, weight, elapsed_s, found[1])
+        return StepResult(loss, weight, elapsed_s, found[1])
 
     def halve(self) -> None:
         """Take crops in twice as many parts from now on.
@@ -255,8 +255,8 @@ class Stepper:
             for buffer, value in zip(self.network.buffers(), before, strict=True):
                 buffer.copy_(value)
 
-    def _not_finite(self, what: str, epoch: int, index: int) -> NonFinite:
-        return NonFinite(
+    def _not_finite(self, what: str, epoch: int, index: int) -> NonFiniteLoss:
+        return NonFiniteLoss(
             f"The {what} is no finite number in epoch {epoch + 1}, step {index + 1}.",
             "Its crops are in nonfinite_batch.safetensors. Lower --lr; `--resume` goes on from the last whole epoch.",
         )

@@ -10,21 +10,21 @@ from typing import Any
 
 import torch
 
-from gravmap.learning.data.dataset import Area
-from gravmap.learning.data.splits import Grounds
+from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.sampling.tiles import Tiles
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.finish import finish
 from gravmap.learning.training.run import Run
-from gravmap.learning.training.step import NonFinite
+from gravmap.learning.training.step import NonFiniteLoss
 from gravmap.progress import Progress, describe_time, silent
 
 log = logging.getLogger(__name__)
 
 
 def train(
-    ground: Area | Grounds,
+    ground: RegionDataset | DatasetSplits,
     run_dir: Path,
     config: TrainConfig,
     progress: Progress = silent,
@@ -43,7 +43,7 @@ def train(
 
     Parameters
     ----------
-    ground : Area or Grounds
+    ground : RegionDataset or DatasetSplits
         Fields, labels, windows and roles: of one region, or of many crusts.
     run_dir : Path
         The run's folder, made when missing.
@@ -73,17 +73,17 @@ def train(
     OptionError
         The batch cannot be divided among processes, or leaves one crop alone; or the input holds a field that the
         tiles do not.
-    NonFinite
+    NonFiniteLoss
         The loss is no longer a finite number; the crops are in `nonfinite_batch.safetensors`.
     DeviceError
         Memory is too small for the fewest crops a process can take at once.
     """
     run = Run(ground, run_dir, config, group or Group(device=torch.device(config.device)), tiles)
-    teach(run, progress, resume=resume)
+    fit(run, progress, resume=resume)
     return finish(run, progress)
 
 
-def teach(run: Run, progress: Progress = silent, *, resume: bool = False) -> None:
+def fit(run: Run, progress: Progress = silent, *, resume: bool = False) -> None:
     """Take a run's epochs, and look at no test block.
 
     Parameters
@@ -95,7 +95,7 @@ def teach(run: Run, progress: Progress = silent, *, resume: bool = False) -> Non
 
     Raises
     ------
-    InputError, NonFinite, DeviceError
+    InputError, NonFiniteLoss, DeviceError
         As in :func:`train`.
     """
     config = run.config
@@ -114,7 +114,7 @@ def teach(run: Run, progress: Progress = silent, *, resume: bool = False) -> Non
         for index in range(run.steps):
             try:
                 elapsed = run.train_step(index, time.monotonic() - clock)
-            except NonFinite:
+            except NonFiniteLoss:
                 run.keep_batch(index)
                 raise
             # The clock of the first process decides for all, so that all stop at one step.
@@ -144,7 +144,9 @@ def _left(elapsed_s: float, steps: int, steps_left: int, limit_s: float | None) 
     return f"about {describe_time(left_s)} left"
 
 
-def measure_step(ground: Area | Grounds, config: TrainConfig, tiles: Tiles | None = None) -> tuple[float, int]:
+def measure_step(
+    ground: RegionDataset | DatasetSplits, config: TrainConfig, tiles: Tiles | None = None
+) -> tuple[float, int]:
     """Seconds one training step takes here, tried on a throwaway network, and the steps of an epoch."""
     # Cuts take time to make; one is as good as all for this.
     run = Run(ground, Path(), replace(config, cuts=1), Group(device=torch.device(config.device)), tiles)

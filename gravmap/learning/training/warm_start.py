@@ -16,13 +16,13 @@ from gravmap.errors import InputError, OptionError
 from gravmap.learning.calibration.temperature import weights_sha256
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.outcrop_context import CONTEXT, context_names, measured_names
-from gravmap.learning.data.splits import Grounds
+from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.sampling.tiles import Tiles
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.learning.training.config import TrainConfig
 
 
-def choose_inputs(grounds: Grounds, config: TrainConfig) -> InputChannels:
+def choose_inputs(grounds: DatasetSplits, config: TrainConfig) -> InputChannels:
     """The channels of a run: those asked for, and the outcrop's after them where it is the context.
 
     On crusts gravity is divided by fixed numbers, so that the network works on any ground. A run that goes on from
@@ -79,7 +79,7 @@ def make_network(inputs: InputChannels, config: TrainConfig, class_cells: NDArra
 
 
 @dataclass(frozen=True)
-class Begun:
+class WarmStart:
     """What another run decides of one that begins with its weights.
 
     Attributes
@@ -125,7 +125,7 @@ class Begun:
         return [chosen], 2 * max(round(self.tile_size_px * chosen / largest / 2), 8)
 
 
-def begin_from(folder: Path) -> Begun:
+def load_pretrained(folder: Path) -> WarmStart:
     """Read what a run decides of another that begins with its weights.
 
     Parameters
@@ -150,10 +150,10 @@ def begin_from(folder: Path) -> Begun:
     }
     measured = measured_names(spec.channels)
     context = CONTEXT if spec.input.reads_outcrop else None
-    return Begun(init, spec.model, spec.architecture, context, measured, spec.tile_size_px, spec.scales_deg)
+    return WarmStart(init, spec.model, spec.architecture, context, measured, spec.tile_size_px, spec.scales_deg)
 
 
-def take_weights(network: nn.Module, init: dict[str, Any]) -> None:
+def load_weights(network: nn.Module, init: dict[str, Any]) -> None:
     """Give a network the weights that its run begins with.
 
     Raises
@@ -191,7 +191,7 @@ def _refuse_other_field(init: dict[str, Any], ours: dict[str, Any]) -> None:
         )
 
 
-def fingerprint_of(grounds: Grounds, tiles: Tiles | None) -> str:
+def fingerprint_of(grounds: DatasetSplits, tiles: Tiles | None) -> str:
     """Hash of all that crops are cut from: the grounds as given, and the tiles where they are read."""
     found = grounds.fingerprint()
     if tiles is None:

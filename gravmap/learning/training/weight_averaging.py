@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gravmap.learning.training.distributed import Group
 
 
-class Average:
+class ExponentialMovingAverage:
     """The exponential moving average of weights and running statistics.
 
     After step n it keeps the share min(`share`, (n + 1) / (n + 10)) of what it was, so that early steps are soon

@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from gravmap import __version__
-from gravmap.files import full_disk_told, write_text
+from gravmap.files import reporting_full_disk, write_text
 from gravmap.geology.class_table import ClassRow, Tally, rows_of
 from gravmap.geology.legend import Legend
 from gravmap.mapping.files.layer_file import CACHE_BYTES, Band, Layer, create, publish, stored, survey
@@ -193,7 +193,7 @@ class MapWriter:
         """
         height, width = block.lithology.shape
         window = Window(block.col, block.row, width, height)
-        with full_disk_told(self.folder), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+        with reporting_full_disk(self.folder), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
             self._open["lithology"].write(block.lithology, 1, window=window)
             self._open["probability"].write(stored(block.probability, 1 / PROBABILITY_STEPS), window=window)
             for number, band in enumerate(self.bands, start=1):
@@ -217,7 +217,7 @@ class MapWriter:
         paths: dict[str, Path] = {}
         tallies: dict[str, Tally] = {}
         total = len(self.layers) + 1
-        with full_disk_told(self.folder), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+        with reporting_full_disk(self.folder), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
             for done, layer in enumerate(self.layers):
                 path = self.folder / f"{layer.name}.tif"
                 progress(done, total, path.name)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.geology.legend import normal_code
 from gravmap.geology.points import Points
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 
 MOST_NAMED = 8
 """So many unknown classes are named; the rest is counted."""
@@ -63,7 +63,7 @@ class Boreholes:
         }
 
 
-def lay_points(points: Points, area: Area) -> Boreholes:
+def lay_points(points: Points, area: RegionDataset) -> Boreholes:
     """Find the node and the class of every point.
 
     A class is written as its name, in any case, or as its index. The node is the nearest one, as that is the place
@@ -73,7 +73,7 @@ def lay_points(points: Points, area: Area) -> Boreholes:
     ----------
     points : Points
         From :func:`gravmap.geology.points.read_points`.
-    area : Area
+    area : RegionDataset
         What the network is scored on.
 
     Raises
@@ -133,7 +133,7 @@ def describe_left_out(account: Mapping[str, Any]) -> str:
     return "; ".join(told)
 
 
-def _cover_words(area: Area) -> set[str]:
+def _cover_words(area: RegionDataset) -> set[str]:
     """How a point may say that it ended in cover: by the legend's name of class 0, or by its index."""
     classes = tomllib.loads(str(area.meta.get("legend_toml", ""))).get("class", [])
     return {"0", *(normal_code(str(each["name"])).casefold() for each in classes if each["index"] == 0)}

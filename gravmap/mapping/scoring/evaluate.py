@@ -21,7 +21,7 @@ from gravmap.learning.evaluation.comparison import FOREIGN, TITLES, ScoredNodes,
 from gravmap.learning.evaluation.distance_bins import by_distance
 from gravmap.learning.evaluation.evaluation import scoring_scale
 from gravmap.learning.evaluation.figures import draw_confusion, draw_distance
-from gravmap.learning.evaluation.importance import draw_offsets, permutation_importance, read_elsewhere
+from gravmap.learning.evaluation.importance import draw_offsets, permutation_importance, shift_input
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.null_models import labelled, left_out, null_maps
 from gravmap.learning.evaluation.run_groups import setup_of
@@ -104,7 +104,8 @@ def evaluate_run(
     -------
     Evaluated
         Its record has `scores` and `confusion` (:func:`gravmap.learning.evaluation.metrics.scores`), `distance`
-        (:func:`gravmap.learning.evaluation.distance_bins.by_distance`), `calibration`, and, where asked for, `baselines`,
+        (:func:`gravmap.learning.evaluation.distance_bins.by_distance`), `calibration`, and, where asked for,
+        `baselines`,
         `gravity_adds` (:func:`gravmap.learning.evaluation.comparison.against_nulls`), `points` and `importance`.
 
     Raises
@@ -123,7 +124,7 @@ def evaluate_run(
     named = class_map(folder, area, wanted, device=options.device, progress=progress)
     nulls = None
     if options.baselines:
-        foreign = read_elsewhere(area, draw_offsets(area, 1, seed)[0])
+        foreign = shift_input(area, draw_offsets(area, 1, seed)[0])
         nulls = null_maps(area, TEST, seed=seed, topography=topography) | {
             FOREIGN: class_map(folder, foreign, wanted, file=FOREIGN_FILE, device=options.device, progress=progress)
         }

@@ -11,9 +11,9 @@ import numpy as np
 
 from gravmap.gravity.topography import topography_at_nodes
 from gravmap.lattice import TUNE
-from gravmap.learning.evaluation.class_map import FILE, reading_of, still_to_ask
+from gravmap.learning.evaluation.class_map import FILE, missing_class_maps, reading_of
 from gravmap.learning.evaluation.evaluation import windows_over
-from gravmap.learning.evaluation.importance import draw_offsets, maps_needed, read_elsewhere
+from gravmap.learning.evaluation.importance import draw_offsets, maps_needed, shift_input
 from gravmap.learning.evaluation.null_models import NULL_MODELS, labelled, left_out
 from gravmap.learning.evaluation.run_groups import group_runs, setup_of
 from gravmap.mapping.scoring.evaluate import FOREIGN_FILE, NO_TUNING, EvaluateOptions
@@ -101,12 +101,12 @@ def foretell_run(folder: Path, tiles: Path, options: EvaluateOptions | None = No
     def windows(nodes: Any) -> int:
         return len(windows_over(nodes, area, reading.scale_deg)) if nodes.any() else 0
 
-    passes = windows(still_to_ask(folder, area, wanted, file=FILE))
+    passes = windows(missing_class_maps(folder, area, wanted, file=FILE))
     made: list[str] = []
     missing: dict[str, str] = {}
     if options.baselines:
-        foreign = read_elsewhere(area, draw_offsets(area, 1, run.seed)[0])
-        passes += windows(still_to_ask(folder, foreign, wanted, file=FOREIGN_FILE))
+        foreign = shift_input(area, draw_offsets(area, 1, run.seed)[0])
+        passes += windows(missing_class_maps(folder, foreign, wanted, file=FOREIGN_FILE))
         missing = left_out(area, topography)
         made = [key for key in NULL_MODELS if key not in missing]
     tuned = labelled(area, TUNE)

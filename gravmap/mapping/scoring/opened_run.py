@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import read_json
 from gravmap.geology.points import Points
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.mapping.scoring.boreholes import Boreholes, lay_points
-from gravmap.mapping.scoring.run_ground import ground_of_run
+from gravmap.mapping.scoring.run_ground import dataset_of_run
 from gravmap.mapping.scoring.scored_ground import ScoredGround
 
 
@@ -28,7 +28,7 @@ class OpenedRun:
         The run.
     model : dict
         Its ``model.json``.
-    area : Area
+    area : RegionDataset
         What it was taught on, with its own fold.
     ground : ScoredGround
         The nodes of its test blocks.
@@ -38,7 +38,7 @@ class OpenedRun:
 
     folder: Path
     model: dict[str, Any]
-    area: Area
+    area: RegionDataset
     ground: ScoredGround
     holes: Boreholes | None
 
@@ -57,7 +57,7 @@ class OpenedRun:
                 f"`gravmap train --resume --name {folder.name}` goes on with it.",
             )
         model = read_json(folder / "model.json", "gravmap train")
-        area = ground_of_run(model, tiles, folder.name)
+        area = dataset_of_run(model, tiles, folder.name)
         ground = ScoredGround.of(area, by_area, folder.name)
         return cls(folder, model, area, ground, None if points is None else lay_points(points, area))
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.errors import InputError
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.outcrop_context import is_context, with_context
 from gravmap.learning.evaluation.null_models import known_labels
 from gravmap.tiling import load_arrays
 
 
-def ground_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the network") -> Area:
+def dataset_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the network") -> RegionDataset:
     """The area of a run: its fields, its split and its fold, from the tile set it was trained on.
 
     Parameters
@@ -46,7 +46,7 @@ def ground_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the networ
     split = model.get("split", {})
     read = list(dict.fromkeys(str(each["field"]) for each in model.get("inputs", []) if each.get("field")))
     fields = [name for name in read if not is_context(name)]
-    area = Area.from_arrays(
+    area = RegionDataset.from_arrays(
         load_arrays(
             tiles, channels=fields or None, split=str(split.get("name", "blocks")), fold=int(split.get("fold", 0))
         )
@@ -61,7 +61,7 @@ def ground_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the networ
     return area if fields == read else with_context(area, known_labels(area))
 
 
-def _fingerprint(area: Area, model: Mapping[str, Any]) -> str:
+def _fingerprint(area: RegionDataset, model: Mapping[str, Any]) -> str:
     """What :attr:`gravmap.learning.training.run.Run.fingerprint` gave when the run began."""
     found = area.fingerprint()
     if not model.get("recipe", {}).get("from_tiles", False):

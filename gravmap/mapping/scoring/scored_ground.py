@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.lattice import TEST
-from gravmap.learning.data.dataset import IGNORE, Area, to_target
+from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
 from gravmap.learning.evaluation.baselines import distance_to_outcrop_km
 from gravmap.learning.evaluation.class_map import UNNAMED
 from gravmap.learning.evaluation.comparison import ScoredNodes, block_numbers
@@ -43,7 +43,7 @@ class ScoredGround:
     km2: NDArray[np.float64] | None
 
     @classmethod
-    def of(cls, area: Area, by_area: bool, run: str) -> ScoredGround:
+    def of(cls, area: RegionDataset, by_area: bool, run: str) -> ScoredGround:
         """The labelled nodes of an area's test blocks; an InputError names the run where there are none."""
         labels, roles = area.node_truth()
         truth = np.where(roles == TEST, to_target(labels), IGNORE)
@@ -74,7 +74,9 @@ class ScoredGround:
         matrix = confusion(truth, to_target(named), len(self.names), self.km2)
         return {"scores": scores(matrix, self.names, self.total), "confusion": matrix.tolist()}
 
-    def nodes(self, named: NDArray[np.uint8], nulls: Mapping[str, NDArray[np.uint8]], area: Area) -> ScoredNodes:
+    def nodes(
+        self, named: NDArray[np.uint8], nulls: Mapping[str, NDArray[np.uint8]], area: RegionDataset
+    ) -> ScoredNodes:
         """Node by node what is compared."""
         counted = self.counted & (named != UNNAMED)
         return ScoredNodes(
@@ -100,7 +102,7 @@ class ScoredGround:
         )
 
 
-def node_areas_km2(area: Area) -> NDArray[np.float64]:
+def node_areas_km2(area: RegionDataset) -> NDArray[np.float64]:
     """Ground that each node of an area stands for, on the WGS 84 ellipsoid; (ny, nx) km²."""
     west, south, east, north = area.field_nodes_wsen
     rows, columns = area.field_valid.shape

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.lattice import UNUSABLE
-from gravmap.learning.data.dataset import Area, to_target
+from gravmap.learning.data.dataset import RegionDataset, to_target
 from gravmap.learning.evaluation import baselines
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.null_models import NULL_MODELS, QUICK, known_labels, null_maps
@@ -112,14 +112,14 @@ def score_maps(
     return UnderCover(rows, dict(maps), {name: int(where.sum()) for name, where in strata.items()})
 
 
-def score_under_cover(area: Area, mapped: Labels, truth: Labels) -> UnderCover:
+def score_under_cover(area: RegionDataset, mapped: Labels, truth: Labels) -> UnderCover:
     """Score the map of a network that reads gravity alone, and the null models, on the cells whose bedrock is hidden.
 
     Every predictor has seen the same labels: the outcrop that training sees of `area`.
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         What the network was trained on.
     mapped : (ny, nx) uint8
         The network's classes at the nodes of `area`, north up.

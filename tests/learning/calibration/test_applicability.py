@@ -5,8 +5,12 @@ import numpy as np
 import pytest
 
 from gravmap.errors import InputError
-from gravmap.learning import Area
-from gravmap.learning.calibration.applicability import measure_reach, read_reach, write_reach
+from gravmap.learning import RegionDataset
+from gravmap.learning.calibration.applicability import (
+    fit_area_of_applicability,
+    read_area_of_applicability,
+    write_area_of_applicability,
+)
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.local_statistics import local_statistics
 from toy_area import SIZE, SOUTH, WEST
@@ -32,7 +36,7 @@ def two_fields(arrays):
     arrays["meta"]["channels"] = ["residual_10km", "bouguer"]
     arrays["field_valid"][5:8, 20:30] = False
     arrays["meta"]["split"] = {"block_deg": [1.0, 1.0], "buffer_deg": 0.1, "region_wsen": [WEST, SOUTH, 84.0, 46.0]}
-    return Area.from_arrays(arrays)
+    return RegionDataset.from_arrays(arrays)
 
 
 def by_hand(area, inputs):
@@ -60,7 +64,7 @@ def by_hand(area, inputs):
 
 def test_the_index_is_that_of_every_distance(two_fields):
     inputs = InputChannels.fit(two_fields)
-    reach = measure_reach(two_fields, inputs)
+    reach = fit_area_of_applicability(two_fields, inputs)
     index, threshold = by_hand(two_fields, inputs)
     assert reach.threshold == pytest.approx(threshold, rel=1e-4)
     fields = np.where(two_fields.field_valid, two_fields.fields, np.float32(np.nan))
@@ -89,8 +93,8 @@ def strange_corner(arrays):
 
 def test_ground_of_another_kind_is_flagged_and_the_training_ground_is_not(strange_corner):
     arrays, away = strange_corner
-    area = Area.from_arrays(arrays)
-    reach = measure_reach(area, InputChannels.fit(area), most_nodes=1500)
+    area = RegionDataset.from_arrays(arrays)
+    reach = fit_area_of_applicability(area, InputChannels.fit(area), most_nodes=1500)
     assert 1000 < len(reach.points) <= 1500
     found = reach.dissimilarity(area.fields, area.node_lat, area.node_lon)
     labels, role = area.node_truth()
@@ -106,8 +110,8 @@ def test_ground_of_another_kind_is_flagged_and_the_training_ground_is_not(strang
 
 
 def test_a_part_with_its_margin_is_judged_as_the_whole(strange_corner):
-    area = Area.from_arrays(strange_corner[0])
-    reach = measure_reach(area, InputChannels.fit(area), most_nodes=500)
+    area = RegionDataset.from_arrays(strange_corner[0])
+    reach = fit_area_of_applicability(area, InputChannels.fit(area), most_nodes=500)
     lat, lon = area.node_lat, area.node_lon
     whole = reach.dissimilarity(area.fields, lat, lon)
     margin_lat = reach.margin_km / (6371 * np.pi / 180)
@@ -124,8 +128,8 @@ def test_a_part_with_its_margin_is_judged_as_the_whole(strange_corner):
 
 def test_held_out_labels_do_not_shape_it_and_training_labels_do(arrays):
     def measured(changed):
-        area = Area.from_arrays(copy.deepcopy(arrays) | {"labels": changed})
-        return measure_reach(area, InputChannels.fit(area), seed=2, most_nodes=300)
+        area = RegionDataset.from_arrays(copy.deepcopy(arrays) | {"labels": changed})
+        return fit_area_of_applicability(area, InputChannels.fit(area), seed=2, most_nodes=300)
 
     plain = measured(arrays["labels"])
     for taught, same in ((False, True), (True, False)):
@@ -142,9 +146,9 @@ def test_the_sample_is_even_and_a_seeds_own(arrays):
     arrays["labels"][::3, 40:] = 0
     arrays["labels"][1::3, 40:] = 0
     arrays["fields"] = np.broadcast_to(np.linspace(WEST, WEST + SIZE, 41), (1, 41, 41)).astype(np.float32).copy()
-    area = Area.from_arrays(arrays)
+    area = RegionDataset.from_arrays(arrays)
     inputs = InputChannels.fit(area)
-    one, again, other = (measure_reach(area, inputs, seed=seed, most_nodes=100) for seed in (1, 1, 2))
+    one, again, other = (fit_area_of_applicability(area, inputs, seed=seed, most_nodes=100) for seed in (1, 1, 2))
     assert np.array_equal(one.points, again.points)
     assert not np.array_equal(one.points, other.points)
     assert 70 < len(one.points) <= 100
@@ -154,29 +158,29 @@ def test_the_sample_is_even_and_a_seeds_own(arrays):
 
 def test_nowhere_to_learn_or_a_field_that_says_nothing(arrays):
     arrays["role"][:] = 3
-    area = Area.from_arrays(arrays)
-    assert measure_reach(area, InputChannels.fit(area)) is None
+    area = RegionDataset.from_arrays(arrays)
+    assert fit_area_of_applicability(area, InputChannels.fit(area)) is None
     arrays["role"][:] = 0
     arrays["fields"] = np.full_like(arrays["fields"], 7)
-    area = Area.from_arrays(arrays)
-    assert measure_reach(area, InputChannels.fit(area)) is None
+    area = RegionDataset.from_arrays(arrays)
+    assert fit_area_of_applicability(area, InputChannels.fit(area)) is None
 
 
 def test_windows_within_one_node_say_nothing(arrays):
     # Nodes 110 km apart: neither window reaches the next one, so a deviation would be rounding noise.
     arrays["field_nodes_wsen"] = np.array([40.0, 0.0, 80.0, 40.0])
     arrays["label_bounds_wsen"] = np.array([40.0, 0.0, 80.0, 40.0])
-    area = Area.from_arrays(arrays)
-    reach = measure_reach(area, InputChannels.fit(area))
+    area = RegionDataset.from_arrays(arrays)
+    reach = fit_area_of_applicability(area, InputChannels.fit(area))
     assert np.isinf(reach.spread[[3, 5]]).all()
     assert np.isfinite(reach.spread[[0, 1, 2, 4]]).all()
 
 
 def test_files_hold_all_and_damage_is_told(area, tmp_path):
-    reach = measure_reach(area, InputChannels.fit(area))
+    reach = fit_area_of_applicability(area, InputChannels.fit(area))
     (tmp_path / "model.json").write_text(json.dumps({"area_sha256": "abc"}))
-    write_reach(tmp_path, reach, "abc")
-    stored = read_reach(tmp_path)
+    write_area_of_applicability(tmp_path, reach, "abc")
+    stored = read_area_of_applicability(tmp_path)
     for name in ARRAYS:
         assert np.array_equal(getattr(stored, name), getattr(reach, name))
         assert getattr(stored, name).dtype == getattr(reach, name).dtype
@@ -186,4 +190,4 @@ def test_files_hold_all_and_damage_is_told(area, tmp_path):
     path = tmp_path / "reach.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="damaged"):
-        read_reach(tmp_path)
+        read_area_of_applicability(tmp_path)

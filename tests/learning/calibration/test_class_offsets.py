@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gravmap.learning.calibration.by_distance import DistanceTemperature
-from gravmap.learning.calibration.class_offsets import decide, fit_offsets, worth
+from gravmap.learning.calibration.class_offsets import decide, fit_class_offsets, worth
 from gravmap.learning.evaluation.metrics import confusion, scores
 
 
@@ -33,13 +33,13 @@ def test_no_offsets_of_a_fine_grid_are_worth_clearly_more():
 
     # Only differences count, so one class stays where it is.
     best = max(with_offsets((0, *each)) for each in itertools.product(np.arange(-1, 3.01, 0.1), repeat=2))
-    found = with_offsets(fit_offsets(logits, target))
+    found = with_offsets(fit_class_offsets(logits, target))
     assert found > with_offsets((0, 0, 0)) + 0.01
     assert found > best - 0.006  # one at a time is not all at once
 
 
 def test_it_helps_on_others_and_spares_the_rare():
-    offsets = fit_offsets(*drawn(0))
+    offsets = fit_class_offsets(*drawn(0))
     logits, target = drawn(1)
     plain, moved = (confusion(target, (logits + each).argmax(1), 3) for each in (0, offsets))
     assert worth(moved) > worth(plain)
@@ -49,7 +49,7 @@ def test_it_helps_on_others_and_spares_the_rare():
 
 
 def test_nothing_known_moves_nothing():
-    assert (fit_offsets(np.zeros((0, 4), np.float32), np.zeros(0, np.int64)) == 0).all()
+    assert (fit_class_offsets(np.zeros((0, 4), np.float32), np.zeros(0, np.int64)) == 0).all()
 
 
 def test_what_is_shown_is_the_largest_log_chance_and_offset():

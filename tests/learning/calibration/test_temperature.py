@@ -5,8 +5,8 @@ import pytest
 
 from gravmap.errors import InputError
 from gravmap.lattice import TEST, TUNE
-from gravmap.learning import Area, TrainConfig, evaluate, load_model, predict_logits, train
-from gravmap.learning.calibration.applicability import read_reach
+from gravmap.learning import RegionDataset, TrainConfig, evaluate, load_model, predict_logits, train
+from gravmap.learning.calibration.applicability import read_area_of_applicability
 from gravmap.learning.calibration.temperature import (
     FEWEST_NODES,
     calibrate,
@@ -15,7 +15,7 @@ from gravmap.learning.calibration.temperature import (
     scales_key,
 )
 from gravmap.learning.evaluation.evaluation import default_scales
-from gravmap.learning.evaluation.held_out_predictions import HeldOut, ask_held_out
+from gravmap.learning.evaluation.held_out_predictions import HeldOutPredictions, predict_held_out
 from gravmap.learning.evaluation.mosaic import covering_windows
 from toy_area import make_arrays
 
@@ -32,7 +32,7 @@ def held(count=8000, factors=(2.0, 4.0)):
     logits, target = truthful(count)
     role = np.where(np.arange(count) % 2, TUNE, TEST).astype(np.uint8)
     said = {2.5 * (number + 1): np.float32(factor) * logits for number, factor in enumerate(factors)}
-    return HeldOut(target, role, np.ones(count), said)
+    return HeldOutPredictions(target, role, np.ones(count), said)
 
 
 @pytest.mark.parametrize("factor", [0.4, 1.0, 3.0])
@@ -71,7 +71,7 @@ def test_the_test_blocks_have_no_say():
     record = calibrate(ground, [5.0])
     for role, same in ((TEST, True), (TUNE, False)):
         turned = np.where(ground.role == role, 3 - ground.target, ground.target)
-        other = calibrate(HeldOut(turned, ground.role, ground.weight, ground.logits), [5.0])
+        other = calibrate(HeldOutPredictions(turned, ground.role, ground.weight, ground.logits), [5.0])
         assert (other["temperatures"] == record["temperatures"]) is same
         assert other["test"] != record["test"]
 
@@ -89,7 +89,7 @@ def test_too_little_to_measure_leaves_probabilities_alone():
 
 def test_a_network_without_error_is_not_made_surer():
     ground = held()
-    flawless = HeldOut(ground.logits[2.5].argmax(axis=1), ground.role, ground.weight, ground.logits)
+    flawless = HeldOutPredictions(ground.logits[2.5].argmax(axis=1), ground.role, ground.weight, ground.logits)
     record = calibrate(flawless, [2.5])
     assert record["temperatures"]["2.5deg"] == 1
     assert "no error" in record["notes"][0]
@@ -104,7 +104,7 @@ def test_the_scales_of_a_map():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    area = Area.from_arrays(make_arrays())
+    area = RegionDataset.from_arrays(make_arrays())
     folder = tmp_path_factory.mktemp("runs") / "run"
     result = train(area, folder, TrainConfig(model="ggmnet-tiny", epochs=1, steps=6, batch_size=4, lr=3e-3, seed=1))
     return area, folder, result
@@ -146,7 +146,7 @@ def test_the_one_pass_over_held_out_ground_scores_as_a_score_does(run):
     network, spec = load_model(folder)
     asking = {"inputs": spec.input, "tile_size_px": spec.tile_size_px}
     assert evaluate(network, area, TEST, scale_deg=1.0, **asking) == result["test"]
-    found = ask_held_out(network, area, [2.0], **asking)
+    found = predict_held_out(network, area, [2.0], **asking)
     labels, role = area.node_truth()
     for each in (TUNE, TEST):
         assert (found.role == each).sum() == ((role == each) & (labels > 0) & (labels < 255)).sum()
@@ -164,14 +164,14 @@ def test_other_weights_and_other_scales_are_told(run, tmp_path, caplog):
     record = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(record | {"weights_sha256": "0" * 64, "area_sha256": "1" * 64}))
     assert read_calibration(folder) is None
-    assert read_reach(folder) is None
+    assert read_area_of_applicability(folder) is None
     assert "other weights" in caplog.text
     assert "another tile set" in caplog.text
 
 
 def test_files_that_are_absent_or_damaged(run, tmp_path):
     assert read_calibration(tmp_path) is None
-    assert read_reach(tmp_path) is None
+    assert read_area_of_applicability(tmp_path) is None
     good = json.loads((run[1] / "calibration.json").read_text())
     bad = (
         {**good, "temperatures": {"1deg+2deg": -1.0}},
@@ -192,7 +192,7 @@ def test_files_that_are_absent_or_damaged(run, tmp_path):
 def test_runs_without_held_out_labels_end_well(arrays, tmp_path, caplog, roles):
     arrays["role"][~np.isin(arrays["role"], roles)] = 0
     config = TrainConfig(model="ggmnet-tiny", epochs=1, steps=1, batch_size=2)
-    result = train(Area.from_arrays(arrays), tmp_path, config)
+    result = train(RegionDataset.from_arrays(arrays), tmp_path, config)
     assert read_calibration(tmp_path).temperature([2.0]) == 1
     assert result["calibration"]["tune_ece_before"] is None
     assert (result["calibration"]["test_ece_after"] is None) is (TEST not in roles)
@@ -204,7 +204,9 @@ def test_windows_held_out_at_random_are_measured_too(arrays, tmp_path):
     arrays["role"][:] = 0
     arrays["window_role"][[3, 12]] = TUNE, TEST
     arrays["meta"]["split"] = {"name": "random", "kind": "random", "fold": 0}
-    train(Area.from_arrays(arrays), tmp_path, TrainConfig(model="ggmnet-tiny", epochs=1, steps=1, batch_size=2))
+    train(
+        RegionDataset.from_arrays(arrays), tmp_path, TrainConfig(model="ggmnet-tiny", epochs=1, steps=1, batch_size=2)
+    )
     calibration = read_calibration(tmp_path)
     assert calibration.record["split"]["name"] == "random"
     assert calibration.record["tune"]["nodes"] > 50

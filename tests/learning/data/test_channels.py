@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gravmap.errors import InputError, OptionError
-from gravmap.learning import Area, TrainConfig, load_model, predict_logits, train
+from gravmap.learning import RegionDataset, TrainConfig, load_model, predict_logits, train
 from gravmap.learning.data.channels import InputChannels, RainbowChannel, expand, fields_read
 from gravmap.learning.sampling.augmentation import UNCHANGED, Crop
 from gravmap.learning.sampling.sampler import Sampler
@@ -28,7 +28,7 @@ def rich(arrays):
         np.float32
     )
     arrays["meta"] |= {"channels": NAMES, "channel_units": UNITS}
-    return Area.from_arrays(arrays)
+    return RegionDataset.from_arrays(arrays)
 
 
 class Keep(nn.Module):
@@ -140,10 +140,10 @@ def test_a_run_keeps_its_channels(rich, tmp_path):
 
 
 def test_units_are_mgal_unless_said_otherwise(arrays):
-    assert InputChannels.fit(Area.from_arrays(arrays)).units == ("mGal",)
+    assert InputChannels.fit(RegionDataset.from_arrays(arrays)).units == ("mGal",)
     arrays["meta"]["channel_units"] = ["mGal", "km"]
     with pytest.raises(InputError, match="2 units"):
-        Area.from_arrays(arrays)
+        RegionDataset.from_arrays(arrays)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from gravmap.errors import InputError
 from gravmap.lattice import TEST, TRAIN, TUNE
-from gravmap.learning import Area
-from gravmap.learning.data.cover_masks import LEAST_HIDDEN, MOST_HIDDEN, cut_area, draw_cut, moved_cover
+from gravmap.learning import RegionDataset
+from gravmap.learning.data.cover_masks import LEAST_HIDDEN, MOST_HIDDEN, draw_cover_mask, mask_dataset, shifted_cover
 from gravmap.learning.data.dataset import IGNORE
 from gravmap.learning.data.outcrop_context import with_context
 from gravmap.learning.evaluation.null_models import known_labels
@@ -24,7 +24,7 @@ def basins(cells_per_deg=40, share=0.4):
     depth = ndimage.gaussian_filter(np.random.default_rng(3).normal(size=shape), cells_per_deg / 6)
     labels = np.where(arrays["labels"] == 0, 1, arrays["labels"])
     arrays["labels"] = np.where(depth > np.quantile(depth, 1 - share), 0, labels).astype(np.uint8)
-    return Area.from_arrays(arrays)
+    return RegionDataset.from_arrays(arrays)
 
 
 @pytest.fixture(scope="module")
@@ -34,26 +34,26 @@ def area():
 
 def test_a_moved_cover_goes_on_as_its_mirror_image():
     cover = np.array([[1, 0, 0], [1, 1, 0]], bool)
-    assert (moved_cover(cover, (0, 0)) == cover).all()
-    assert (moved_cover(cover, (2, 0)) == cover[::-1]).all()
-    assert (moved_cover(cover, (0, 3)) == cover[:, ::-1]).all()
-    assert (moved_cover(cover, (2, 3)) == cover[::-1, ::-1]).all()
-    assert (moved_cover(cover, (4, 6)) == cover).all()
+    assert (shifted_cover(cover, (0, 0)) == cover).all()
+    assert (shifted_cover(cover, (2, 0)) == cover[::-1]).all()
+    assert (shifted_cover(cover, (0, 3)) == cover[:, ::-1]).all()
+    assert (shifted_cover(cover, (2, 3)) == cover[::-1, ::-1]).all()
+    assert (shifted_cover(cover, (4, 6)) == cover).all()
     # numpy's symmetric padding is the same plane.
     plane = np.pad(cover, ((0, 2), (0, 3)), mode="symmetric")
-    assert (moved_cover(cover, (1, 2)) == plane[1:3, 2:5]).all()
+    assert (shifted_cover(cover, (1, 2)) == plane[1:3, 2:5]).all()
 
 
 def test_cuts_have_the_maps_own_shapes_and_hide_a_fair_share(area):
     outcrop = (area.labels > 0) & (area.role == TRAIN)
-    cuts = [draw_cut(area, 0, number) for number in range(8)]
+    cuts = [draw_cover_mask(area, 0, number) for number in range(8)]
     for cut in cuts:
         assert LEAST_HIDDEN <= (cut & outcrop).sum() / outcrop.sum() <= MOST_HIDDEN
         # Its rim is as long as cover's own: the same basins, not rectangles or speckle.
         assert rim(cut) == pytest.approx(rim(area.labels == 0), rel=0.35)
     assert len({cut.tobytes() for cut in cuts}) == 8
-    assert (draw_cut(area, 0, 3) == cuts[3]).all()
-    assert (draw_cut(area, 1, 3) != cuts[3]).any()
+    assert (draw_cover_mask(area, 0, 3) == cuts[3]).all()
+    assert (draw_cover_mask(area, 1, 3) != cuts[3]).any()
 
 
 def rim(mask):
@@ -65,15 +65,15 @@ def rim(mask):
 def test_no_label_inside_a_cut_comes_into_the_context(area, teaches):
     """Every label in the cut changed: same bits of all fields. One patch outside changed: other bits."""
     for number in range(3):
-        cut = draw_cut(area, 0, number)
-        ground = cut_area(area, cut, teaches)
+        cut = draw_cover_mask(area, 0, number)
+        ground = mask_dataset(area, cut, teaches)
         hidden = cut & (area.labels > 0)
         assert hidden.any()
         lied = np.where(hidden, 3 - area.labels, area.labels).astype(np.uint8)
-        assert cut_area(replace(area, labels=lied), cut, teaches).fields.tobytes() == ground.fields.tobytes()
+        assert mask_dataset(replace(area, labels=lied), cut, teaches).fields.tobytes() == ground.fields.tobytes()
         shown = ~cut & (area.labels > 0) & (area.role == TRAIN)
         lied = np.where(shown, 3 - area.labels, area.labels).astype(np.uint8)
-        assert cut_area(replace(area, labels=lied), cut, teaches).fields.tobytes() != ground.fields.tobytes()
+        assert mask_dataset(replace(area, labels=lied), cut, teaches).fields.tobytes() != ground.fields.tobytes()
         # Without the cut the same labels are in it.
         lied = np.where(hidden, 3 - area.labels, area.labels).astype(np.uint8)
         two = replace(area, labels=lied)
@@ -89,27 +89,27 @@ def test_a_cell_finer_than_the_nodes_hides_the_node_that_reads_it(area):
     there = area.label_rows(area.node_lat)[row], area.label_columns(area.node_lon)[column]
     cut = np.zeros(area.labels.shape, bool)
     cut[there] = True
-    mask = cut_area(area, cut).fields[-1]
+    mask = mask_dataset(area, cut).fields[-1]
     assert mask[row, column] == 0
     assert mask.sum() == (known > 0).sum() - 1
     beside = np.roll(cut, 1, axis=1)
-    assert cut_area(area, beside).fields[-1].sum() == (known > 0).sum()
+    assert mask_dataset(area, beside).fields[-1].sum() == (known > 0).sum()
 
 
 def test_targets_are_what_was_hidden_and_nothing_held_out(area):
-    cut = draw_cut(area, 0, 0)
-    hidden, everything = (teaching_targets(cut_area(area, cut, kind))[1:-1, 1:-1] for kind in ("hidden", "all"))
+    cut = draw_cover_mask(area, 0, 0)
+    hidden, everything = (teaching_targets(mask_dataset(area, cut, kind))[1:-1, 1:-1] for kind in ("hidden", "all"))
     teaches = (area.labels > 0) & (area.role == TRAIN)
     assert ((hidden != IGNORE) == (teaches & cut)).all()
     assert ((everything != IGNORE) == teaches).all()
     assert (hidden[teaches & cut] == area.labels[teaches & cut] - 1).all()
     assert not np.isin(area.role, (TUNE, TEST))[hidden != IGNORE].any()
     # A cut changes no role of held-out ground: it is scored as before.
-    assert np.isin(cut_area(area, cut).role, (TUNE, TEST)).sum() == np.isin(area.role, (TUNE, TEST)).sum()
+    assert np.isin(mask_dataset(area, cut).role, (TUNE, TEST)).sum() == np.isin(area.role, (TUNE, TEST)).sum()
 
 
 def test_gravity_is_the_same_for_every_cut(area):
-    one, two = (cut_area(area, draw_cut(area, 0, number)) for number in (0, 1))
+    one, two = (mask_dataset(area, draw_cover_mask(area, 0, number)) for number in (0, 1))
     assert (one.fields[0] == two.fields[0]).all()
     assert (one.fields[1:] != two.fields[1:]).any()
 
@@ -118,14 +118,14 @@ def test_maps_that_cannot_be_cut_are_refused():
     area = basins()
     bare = replace(area, labels=np.zeros_like(area.labels))
     with pytest.raises(InputError, match="no outcrop to learn from"):
-        draw_cut(bare, 0, 0)
+        draw_cover_mask(bare, 0, 0)
     full = replace(area, labels=np.maximum(area.labels, 1).astype(np.uint8))
     with pytest.raises(InputError, match="no cover"):
-        draw_cut(full, 0, 0)
+        draw_cover_mask(full, 0, 0)
     one = replace(area, labels=np.minimum(area.labels, 1).astype(np.uint8))
     with pytest.raises(InputError, match="of two classes"):
-        draw_cut(one, 0, 0)
+        draw_cover_mask(one, 0, 0)
     speck = full.labels.copy()
     speck[0, 0] = 0
     with pytest.raises(InputError, match="nearly none or nearly all"):
-        draw_cut(replace(area, labels=speck), 0, 0)
+        draw_cover_mask(replace(area, labels=speck), 0, 0)

@@ -3,12 +3,12 @@ import pytest
 
 from gravmap.errors import InputError
 from gravmap.lattice import BUFFER, TEST, TUNE
-from gravmap.learning import Area
+from gravmap.learning import RegionDataset
 
 
 def test_goes_through_an_npz_unchanged(area, tmp_path):
     area.save(tmp_path / "area.npz")
-    back = Area.load(tmp_path / "area.npz")
+    back = RegionDataset.load(tmp_path / "area.npz")
     for name in ("fields", "field_valid", "labels", "small", "role", "windows", "window_scale_deg", "window_role"):
         np.testing.assert_array_equal(getattr(back, name), getattr(area, name))
     assert back.meta == area.meta
@@ -26,9 +26,9 @@ def test_damaged_npz_is_refused(area, tmp_path):
     area.save(path)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(InputError, match="no readable packed tile set"):
-        Area.load(path)
+        RegionDataset.load(path)
     with pytest.raises(InputError, match="missing"):
-        Area.load(tmp_path / "none.npz")
+        RegionDataset.load(tmp_path / "none.npz")
 
 
 def test_node_axes_are_north_up(area):
@@ -51,7 +51,7 @@ def test_every_arc_minute_node_falls_into_the_cell_south_east_of_it(arrays):
     # 2' nodes lie on corners of 15" cells; floating point must not throw them to either side.
     arrays["labels"] = np.zeros((960, 960), np.uint8)
     arrays["small"] = arrays["role"] = arrays["labels"]
-    area = Area.from_arrays(arrays)
+    area = RegionDataset.from_arrays(arrays)
     lon = 80 + np.arange(120) / 30
     assert area.label_columns(lon).tolist() == (np.arange(120) * 8).tolist()
     assert area.label_rows(46 - np.arange(120) / 30).tolist() == (np.arange(120) * 8).tolist()
@@ -72,7 +72,7 @@ def test_node_truth_reads_the_cell_under_the_node(area):
 def test_held_out_windows_give_the_role_under_a_split_by_windows(arrays):
     arrays["role"][:] = 0
     arrays["window_role"][0] = TEST  # 80-82 E, 42-44 N
-    role = Area.from_arrays(arrays).node_truth()[1]
+    role = RegionDataset.from_arrays(arrays).node_truth()[1]
     assert role[30, 5] == TEST
     assert role[5, 5] == 0
     assert (role == TEST).sum() == 21 * 21
@@ -91,10 +91,10 @@ def test_held_out_windows_give_the_role_under_a_split_by_windows(arrays):
 def test_arrays_that_do_not_fit_are_refused(arrays, name, value, said):
     arrays[name] = value
     with pytest.raises(InputError, match=said):
-        Area.from_arrays(arrays)
+        RegionDataset.from_arrays(arrays)
 
 
 def test_missing_array_is_named(arrays):
     del arrays["small"]
     with pytest.raises(InputError, match="lack small"):
-        Area.from_arrays(arrays)
+        RegionDataset.from_arrays(arrays)

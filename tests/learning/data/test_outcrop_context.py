@@ -8,9 +8,9 @@ import torch
 
 from gravmap.errors import InputError, OptionError
 from gravmap.lattice import TRAIN
-from gravmap.learning import Area
-from gravmap.learning.calibration.applicability import measure_reach
-from gravmap.learning.data.channels import InputChannels, fixed_spread
+from gravmap.learning import RegionDataset
+from gravmap.learning.calibration.applicability import fit_area_of_applicability
+from gravmap.learning.data.channels import InputChannels, fixed_std
 from gravmap.learning.data.outcrop_context import (
     context_names,
     in_short,
@@ -18,7 +18,7 @@ from gravmap.learning.data.outcrop_context import (
     with_context,
     without_context,
 )
-from gravmap.learning.evaluation.importance import OUTCROP, Reading, permutation_importance, read_elsewhere
+from gravmap.learning.evaluation.importance import OUTCROP, Reading, permutation_importance, shift_input
 from gravmap.learning.evaluation.null_models import known_labels, null_maps
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.sampling.sampler import Sampler
@@ -29,7 +29,7 @@ LAT, LON = np.linspace(47, 45, 21), np.linspace(82, 85, 31)
 
 @pytest.fixture
 def area():
-    return Area.from_arrays(make_arrays())
+    return RegionDataset.from_arrays(make_arrays())
 
 
 @pytest.fixture
@@ -105,9 +105,9 @@ def test_fixed_spreads_are_the_same_everywhere(ground):
     one, two = (InputChannels.fit(each, fixed=True) for each in (ground, louder))
     assert one == two
     assert one.spreads == (7.0, 1.0, 1.0, 1.0, 1.0)
-    assert fixed_spread("residual_5km") < fixed_spread("residual_7km") < fixed_spread("residual_10km")
+    assert fixed_std("residual_5km") < fixed_std("residual_7km") < fixed_std("residual_10km")
     with pytest.raises(OptionError, match="bouguer has no fixed spread"):
-        fixed_spread("bouguer")
+        fixed_std("bouguer")
 
 
 def test_what_changes_gravity_in_a_crop_leaves_the_outcrop(ground):
@@ -141,8 +141,8 @@ def test_outcrop_turns_with_the_crop(ground):
 def test_null_models_and_the_reach_of_a_run_see_gravity_alone(area, ground):
     for key in ("label_diffusion_gravity", "nearest_in_gravity"):
         assert (null_maps(area, which=[key])[key] == null_maps(ground, which=[key])[key]).all()
-    plain = measure_reach(area, InputChannels.fit(area))
-    reach = measure_reach(ground, InputChannels.fit(ground))
+    plain = fit_area_of_applicability(area, InputChannels.fit(area))
+    reach = fit_area_of_applicability(ground, InputChannels.fit(ground))
     assert reach.fields == ("residual_10km",)
     assert (reach.points == plain.points).all()
 
@@ -155,7 +155,7 @@ class Listener(torch.nn.Module):
 
 
 def test_gravity_of_another_place_comes_with_the_outcrop_of_this_one(ground):
-    moved = read_elsewhere(ground, (20, 20))
+    moved = shift_input(ground, (20, 20))
     assert (moved.fields[1:] == ground.fields[1:]).all()
     assert (moved.fields[0] != ground.fields[0]).mean() > 0.9
     reading = Reading(Listener(), InputChannels.fit(ground), 64, 2.0)

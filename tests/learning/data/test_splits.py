@@ -11,19 +11,19 @@ from scipy.ndimage import distance_transform_edt
 
 from gravmap.errors import InputError, OptionError
 from gravmap.lattice import TEST, TRAIN, TUNE
-from gravmap.learning import Area, TrainConfig, load_model, train
-from gravmap.learning.calibration.applicability import measure_reach
+from gravmap.learning import RegionDataset, TrainConfig, load_model, train
+from gravmap.learning.calibration.applicability import fit_area_of_applicability
 from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.crust_data import crop_px, crust_ground, crust_grounds, crust_seeds
-from gravmap.learning.data.splits import Grounds
+from gravmap.learning.data.crust_data import crop_px, crust_dataset, crust_seeds, crust_splits
+from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.evaluation.evaluation import evaluate
-from gravmap.learning.evaluation.held_out_predictions import ask_held_out
+from gravmap.learning.evaluation.held_out_predictions import predict_held_out
 from gravmap.learning.evaluation.under_cover import (
     distance_km,
     hidden_scores,
     null_classes,
     strata_of,
-    with_foreign_gravity,
+    with_other_gravity,
 )
 from gravmap.learning.sampling.augmentation import UNCHANGED
 from gravmap.learning.sampling.sampler import Sampler
@@ -49,7 +49,7 @@ def make_grounds(change=lambda seed, arrays: None):
             change(seed, arrays)
         return made
 
-    return crust_grounds(pool, SEEDS, {"prior": {"name": "toy", "sha256": "", "text": ""}})
+    return crust_splits(pool, SEEDS, {"prior": {"name": "toy", "sha256": "", "text": ""}})
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def asking(grounds):
 
 def test_a_crust_is_asked_for_what_is_hidden_and_shows_what_is_not():
     arrays = make_crust_arrays(1)
-    area = crust_ground(arrays, TUNE)
+    area = crust_dataset(arrays, TUNE)
     hidden = arrays["labels"] == 0
     labels, role = area.node_truth()
     assert (labels == np.where(hidden, arrays["truth"], 255)).all()
@@ -100,7 +100,7 @@ def test_a_crust_is_asked_for_what_is_hidden_and_shows_what_is_not():
     assert (area.fields[-1] == ~hidden).all()
     # What lies under cover is in no plane.
     other = {**arrays, "truth": np.where(hidden, arrays["truth"] % K + 1, arrays["truth"]).astype(np.uint8)}
-    assert (crust_ground(other, TUNE).fields == area.fields).all()
+    assert (crust_dataset(other, TUNE).fields == area.fields).all()
 
 
 def test_crops_come_from_every_crust_alike_and_lie_inside_it(grounds):
@@ -135,8 +135,8 @@ def test_a_crop_holds_the_truth_of_its_crust(grounds):
 
 
 def test_one_area_is_a_ground_like_any():
-    area = Area.from_arrays(make_arrays())
-    grounds = Grounds.of(area)
+    area = RegionDataset.from_arrays(make_arrays())
+    grounds = DatasetSplits.of(area)
     assert grounds.fingerprint() == area.fingerprint()
     assert [ground is area for ground, _ in grounds.held(TUNE, TEST)] == [True]
     assert not grounds.simulated
@@ -144,14 +144,14 @@ def test_one_area_is_a_ground_like_any():
 
 def test_grounds_that_differ_are_refused(grounds):
     with pytest.raises(InputError, match="differ in their channels"):
-        Grounds(grounds.train, (Area.from_arrays(make_arrays()),), grounds.test)
+        DatasetSplits(grounds.train, (RegionDataset.from_arrays(make_arrays()),), grounds.test)
     with pytest.raises(InputError, match="no ground to train on"):
-        Grounds((), grounds.tune, grounds.test)
+        DatasetSplits((), grounds.tune, grounds.test)
 
 
 def test_grounds_go_through_files(grounds, tmp_path):
     grounds.save(tmp_path)
-    again = Grounds.load(tmp_path)
+    again = DatasetSplits.load(tmp_path)
     assert again.fingerprint() == grounds.fingerprint()
     assert again.record == grounds.record
     assert [len(areas) for areas in (again.train, again.tune, again.test)] == [3, 1, 2]
@@ -168,7 +168,7 @@ def test_a_network_that_knows_is_scored_so_on_hidden_cells_alone(grounds):
     hidden = sum(int((make_crust_arrays(seed)["labels"] == 0).sum()) for seed in SEEDS["test"])
     assert found["places"] == hidden
     assert found["pa"] > 0.97  # pixels lie between nodes
-    held = ask_held_out(network, grounds, [scale], **how)
+    held = predict_held_out(network, grounds, [scale], **how)
     assert (held.role == TEST).sum() == hidden
     named = held.logits[scale][held.role == TEST].argmax(1)
     told = hidden_scores(grounds, held, named, TEST)
@@ -184,7 +184,7 @@ def test_a_network_that_knows_is_scored_so_on_hidden_cells_alone(grounds):
     assert [row["nodes"] for row in told["cover"].values()] == [hidden, 0, 0]
     assert told["cover"]["under 0.5 km"]["network"] == told["strata"]["all"]["network"]
     # Read another crust's gravity, it knows nothing; the null models, which read none, say what they said.
-    foreign = with_foreign_gravity(grounds, TEST)
+    foreign = with_other_gravity(grounds, TEST)
     assert evaluate(network, foreign, TEST, scale_deg=scale, **how)["pa"] < found["pa"] - 0.3
     for moved, area in zip(foreign.test, grounds.test, strict=True):
         assert all((null_classes(moved)[name] == value).all() for name, value in null_classes(area).items())
@@ -197,14 +197,14 @@ def test_held_out_nodes_know_where_they_lie():
         arrays["cover_m"] = (1000 * seed + np.arange(ROWS * COLUMNS).reshape(ROWS, COLUMNS)).astype(np.float32)
 
     sloping = make_grounds(slope)
-    held = ask_held_out(GravityAlone(1.0), sloping, [sloping.scales_deg[0]], **asking(sloping))
+    held = predict_held_out(GravityAlone(1.0), sloping, [sloping.scales_deg[0]], **asking(sloping))
     found = strata_of(sloping, held)
     crust = np.array([*SEEDS["tune"], *SEEDS["test"]])[held.place[:, 0]]
     np.testing.assert_allclose(1000 * found["cover"][0], 1000 * crust + held.place[:, 1], rtol=1e-6)
     for number, area in enumerate((*sloping.tune, *sloping.test)):
         here = held.place[:, 0] == number
         np.testing.assert_allclose(found["distance"][0][here], distance_km(area).ravel()[held.place[here, 1]])
-    assert strata_of(Grounds.of(Area.from_arrays(make_arrays())), held) == {}
+    assert strata_of(DatasetSplits.of(RegionDataset.from_arrays(make_arrays())), held) == {}
 
 
 def test_null_models_and_distances_are_those_of_another_program(grounds):
@@ -280,7 +280,7 @@ def test_two_processes_share_crusts(grounds, tmp_path):
 
 
 def test_the_reach_of_crusts_is_measured_in_gravity_and_across_crusts(grounds):
-    reach = measure_reach(grounds, InputChannels.fit(grounds.first, fixed=True))
+    reach = fit_area_of_applicability(grounds, InputChannels.fit(grounds.first, fixed=True))
     assert reach.fields == ("residual_10km",)
     assert len(reach.points) == sum(int((area.labels != 255).sum()) for area in grounds.train)
     # One crust five times as strong as it is lies beyond what was seen; as it is, most of it does not.
@@ -302,23 +302,23 @@ def test_seeds_of_tuning_and_test_are_kept_apart():
 
 def test_contexts_are_kept_and_a_damaged_one_is_made_anew(tmp_path):
     arrays = make_crust_arrays(2)
-    made = crust_ground(arrays, TRAIN, cache=tmp_path)
+    made = crust_dataset(arrays, TRAIN, cache=tmp_path)
     (kept,) = tmp_path.iterdir()
     values = np.load(kept)
     np.save(kept, values + 1)
-    assert (crust_ground(arrays, TRAIN, cache=tmp_path).fields[1:] == values + 1).all()  # it is read
+    assert (crust_dataset(arrays, TRAIN, cache=tmp_path).fields[1:] == values + 1).all()  # it is read
     kept.write_bytes(kept.read_bytes()[:100])
-    again = crust_ground(arrays, TRAIN, cache=tmp_path)
+    again = crust_dataset(arrays, TRAIN, cache=tmp_path)
     assert (again.fields == made.fields).all()
     assert (np.load(kept) == values).all()
     # Other outcrop has another file.
     other = {**arrays, "labels": np.where(arrays["labels"] == 3, 2, arrays["labels"]).astype(np.uint8)}
-    crust_ground(other, TRAIN, cache=tmp_path)
+    crust_dataset(other, TRAIN, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_windows_too_large_for_a_crust_are_refused():
     with pytest.raises(OptionError, match=r"do not fit into crusts of 2\.13 x 3\.2 degrees"):
-        crust_ground(make_crust_arrays(), TRAIN, [5.0])
+        crust_dataset(make_crust_arrays(), TRAIN, [5.0])
     with pytest.raises(InputError, match="outcrop"):
-        crust_ground({**make_crust_arrays(), "labels": np.zeros((ROWS, COLUMNS), np.uint8)}, TRAIN)
+        crust_dataset({**make_crust_arrays(), "labels": np.zeros((ROWS, COLUMNS), np.uint8)}, TRAIN)

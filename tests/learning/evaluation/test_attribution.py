@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation.attribution import integrated_gradients
 from gravmap.learning.evaluation.mosaic import covering_windows, predict_logits, window_patch
 from gravmap.learning.sampling.resampling import interpolate, interpolation_matrices
@@ -40,7 +40,7 @@ def area():
     field = arrays["fields"][0]
     arrays["fields"] = np.stack([field, field[::-1] * 0.3 + 4]).astype(np.float32)
     arrays["meta"]["channels"] = ["residual_10km", "bouguer"]
-    return Area.from_arrays(arrays)
+    return RegionDataset.from_arrays(arrays)
 
 
 def explained(

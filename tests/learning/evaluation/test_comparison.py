@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation.comparison import Difference, block_numbers, paired_bootstrap
 from gravmap.learning.evaluation.metrics import confusion, scores
 from toy_area import make_arrays
@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_refused():
 def test_blocks_are_those_of_the_split():
     arrays = make_arrays()
     arrays["meta"]["split"] |= {"block_deg": [1.0, 1.0], "region_wsen": [80.0, 42.0, 84.0, 46.0]}
-    area = Area.from_arrays(arrays)
+    area = RegionDataset.from_arrays(arrays)
     block = block_numbers(area)
     _, role = area.node_truth()
     assert len(np.unique(block[role == 1])) == len(np.unique(block[role == 2])) == 1

@@ -9,15 +9,15 @@ import torch
 from gravmap.errors import InputError
 from gravmap.lattice import TEST
 from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation.importance import (
     ALL,
     Reading,
     draw_offsets,
     importance_table,
-    on_foreign_gravity,
+    on_shifted_input,
     permutation_importance,
-    read_elsewhere,
+    shift_input,
 )
 from toy_area import make_arrays
 
@@ -40,7 +40,7 @@ def two_fields():
     other = np.random.default_rng(1).normal(0, 10, field.shape).astype(np.float32)
     arrays["fields"] = np.stack([other, field])
     arrays["meta"]["channels"] = ["noise", "residual_10km"]
-    return Area.from_arrays(arrays)
+    return RegionDataset.from_arrays(arrays)
 
 
 def reading(area, *weights):
@@ -71,7 +71,7 @@ def test_where_gravity_is_noise_nothing_is_lost():
 def test_elsewhere_is_a_field_without_seams_and_labels_stay():
     area = two_fields()
     for offset in draw_offsets(area, 5, seed=3):
-        moved = read_elsewhere(area, offset, ["residual_10km"])
+        moved = shift_input(area, offset, ["residual_10km"])
         field, there = area.fields[1], moved.fields[1]
         assert (moved.fields[0] == area.fields[0]).all()
         assert (moved.labels == area.labels).all()
@@ -79,10 +79,10 @@ def test_elsewhere_is_a_field_without_seams_and_labels_stay():
         for axis in (0, 1):
             assert abs(np.diff(there, axis=axis)).max() <= abs(np.diff(field, axis=axis)).max()
     ny, nx = field.shape
-    whole = read_elsewhere(area, (ny - 1, nx - 1)).fields
+    whole = shift_input(area, (ny - 1, nx - 1)).fields
     assert (whole == area.fields[:, ::-1, ::-1]).all()
-    assert (read_elsewhere(area, (0, 0)).fields == area.fields).all()
-    by_three = read_elsewhere(area, (3, 0)).fields
+    assert (shift_input(area, (0, 0)).fields == area.fields).all()
+    by_three = shift_input(area, (3, 0)).fields
     assert (by_three[:, :-3] == area.fields[:, 3:]).all()
     assert (by_three[:, -3:] == area.fields[:, -4:-1][:, ::-1]).all()
 
@@ -92,7 +92,7 @@ def test_no_draw_leaves_the_ground_where_it_is():
     area = two_fields()
     noise = area.fields[0].ravel()
     for offset in draw_offsets(area, 20, seed=0):
-        there = read_elsewhere(area, offset).fields[0].ravel()
+        there = shift_input(area, offset).fields[0].ravel()
         assert abs(np.corrcoef(noise, there)[0, 1]) < 0.15
 
 
@@ -101,10 +101,10 @@ def test_a_network_on_foreign_gravity_knows_no_more_than_the_majority():
     labels, roles = area.node_truth()
     held = (roles == TEST) & (labels > 0) & (labels != 255)
     network = reading(area, 0.0, 1.0)
-    right = [(each[held] == labels[held]).mean() for each in on_foreign_gravity(network, area, draws=8, seed=1)]
+    right = [(each[held] == labels[held]).mean() for each in on_shifted_input(network, area, draws=8, seed=1)]
     mine = network.map(area, held)
     assert (mine[held] == labels[held]).mean() > 0.9
     assert (mine[~held] == 0).all()
     assert abs(np.mean(right) - 0.5) < 0.25
     with pytest.raises(InputError, match="No bedrock is mapped in the test blocks"):
-        on_foreign_gravity(network, replace(area, role=np.zeros_like(area.role)))
+        on_shifted_input(network, replace(area, role=np.zeros_like(area.role)))

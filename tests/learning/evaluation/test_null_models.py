@@ -7,7 +7,7 @@ import pytest
 
 from gravmap.errors import InputError, OptionError
 from gravmap.lattice import TEST, TUNE
-from gravmap.learning.data.dataset import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation import null_models
 from gravmap.learning.evaluation.null_models import NULL_MODELS, left_out, null_maps, null_scores, seen_in_training
 from toy_area import make_arrays
@@ -17,7 +17,7 @@ WINDOWS = ("windows", "window_scale_deg", "window_role")
 
 @pytest.fixture
 def area():
-    return Area.from_arrays(make_arrays())
+    return RegionDataset.from_arrays(make_arrays())
 
 
 def test_nothing_held_out_is_known(area):
@@ -67,7 +67,7 @@ def world(gravity_decides):
         waves = zip(rng.normal(0, 12, (12, 2)), rng.uniform(0, 2 * np.pi, 12), strict=True)
         arrays["fields"] = sum(10 * np.sin(wave[0] * lat + wave[1] * lon + phase) for wave, phase in waves)[None]
         arrays["fields"] = arrays["fields"].astype(np.float32)
-    return Area.from_arrays(arrays)
+    return RegionDataset.from_arrays(arrays)
 
 
 GRAVITY_ONLY = ("gravity_forest", "gravity_boosting", "nearest_in_gravity")

@@ -7,8 +7,8 @@ import torch
 from scipy.interpolate import RegularGridInterpolator
 
 from gravmap.errors import InputError
-from gravmap.learning import IGNORE, Area
-from gravmap.learning.data.channels import FieldChannel, InputChannels, robust_spread
+from gravmap.learning import IGNORE, RegionDataset
+from gravmap.learning.data.channels import FieldChannel, InputChannels, robust_std
 from gravmap.learning.sampling.augmentation import PAPER, UNCHANGED, Augmentation, Crop
 from gravmap.learning.sampling.sampler import Sampler
 
@@ -84,7 +84,7 @@ def test_field_and_labels_land_on_the_same_degree(arrays):
     column, row = np.meshgrid(np.arange(80) // 20, np.arange(80) // 20)
     arrays["labels"] = (1 + 4 * row + column).astype(np.uint8)
     arrays["role"][:] = 0
-    sampler = make_sampler(Area.from_arrays(arrays))
+    sampler = make_sampler(RegionDataset.from_arrays(arrays))
     for crop in (Crop(44.03, 82.02, 0.97, angle_rad=0.4), Crop(44.5, 81.5, 0.5, flip_x=-1)):
         fields, target, _ = sampler.cut(crop)
         want = 4 * torch.floor(46 - fields[1].double()) + torch.floor(fields[0].double() - 80)
@@ -200,14 +200,14 @@ def test_amplitude_and_offset(area):
 def test_the_spread_is_robust(area):
     rng = np.random.default_rng(0)
     values = rng.normal(-200, 12, 2000).astype(np.float32)
-    assert robust_spread(values) == pytest.approx(12, rel=0.08)
+    assert robust_std(values) == pytest.approx(12, rel=0.08)
     values[:100] = 9000
-    assert robust_spread(values) == pytest.approx(12, rel=0.15)
+    assert robust_std(values) == pytest.approx(12, rel=0.15)
     area.fields[0] = rng.normal(-200, 12, area.fields[0].shape)
     area.fields[0, :2] = 9000
     area.field_valid[:2] = False
     assert InputChannels.fit(area).spreads[0] == pytest.approx(12, rel=0.08)
-    assert robust_spread(np.full(9, 7, np.float32)) == 1.0
+    assert robust_std(np.full(9, 7, np.float32)) == 1.0
 
 
 def test_nothing_to_learn_from_is_an_input_error(area):
@@ -234,7 +234,7 @@ def test_crops_of_a_fine_global_raster_are_exact_where_float32_is_not(arrays):
         "window_scale_deg": np.array([1.0]),
         "window_role": np.zeros(1, np.uint8),
     }
-    area = Area.from_arrays(arrays)
+    area = RegionDataset.from_arrays(arrays)
     sampler = Sampler(area, plain(area), 960, augmentation=UNCHANGED)  # four pixels per cell
     # Pixels fall a ten-thousandth of a cell before every quarter; at column 14000 float32 counts in thousandths.
     target = sampler.cut(Crop(44.5, 98.5 - (0.125 + 1e-4) / 240, 0.25))[1]
@@ -289,7 +289,7 @@ def test_noise_on_pixels_is_white(area):
 def test_under_a_strict_split_no_corner_of_a_crop_lies_outside_its_window(arrays, augmentation):
     def worst(name):
         split = {"name": name, "fold": 0}
-        strict = Area.from_arrays(arrays | {"meta": arrays["meta"] | {"split": split}})
+        strict = RegionDataset.from_arrays(arrays | {"meta": arrays["meta"] | {"split": split}})
         sampler = make_sampler(strict, augmentation=augmentation)
         crops = [sampler.draw(0, number) for number in range(200)]
         assert sum(crop.angle_rad != 0 for crop in crops) > 50  # the turns are not simply gone

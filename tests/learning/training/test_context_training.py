@@ -9,15 +9,15 @@ import torch
 
 from gravmap.errors import InputError, OptionError
 from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE
-from gravmap.learning import Area, TrainConfig, load_model, train
+from gravmap.learning import RegionDataset, TrainConfig, load_model, train
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.outcrop_context import context_names
-from gravmap.learning.data.splits import Grounds
+from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.launch import launch
 from gravmap.learning.training.trainer import measure_step
-from gravmap.learning.training.warm_start import begin_from, choose_inputs
+from gravmap.learning.training.warm_start import choose_inputs, load_pretrained
 from toy_area import field_at, make_arrays
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -40,7 +40,7 @@ def arrays():
 
 @pytest.fixture
 def area(arrays):
-    return Area.from_arrays(arrays)
+    return RegionDataset.from_arrays(arrays)
 
 
 def weights_of(folder, stem="last"):
@@ -53,7 +53,7 @@ def same(one, other):
 
 
 def test_cuts_are_redrawn_one_each_epoch_whoever_asks(area):
-    grounds = Grounds.of(area).with_outcrop(3, seed=5)
+    grounds = DatasetSplits.of(area).with_outcrop(3, seed=5)
     assert [list(grounds.cuts.numbers(epoch)) for epoch in (0, 1)] == [[0, 1, 2], [1, 2, 3]]
     inputs = choose_inputs(grounds, SHORT)
     passing, asked = (Sampler(grounds, inputs, 64, seed=2) for _ in range(2))
@@ -66,7 +66,7 @@ def test_cuts_are_redrawn_one_each_epoch_whoever_asks(area):
 
 
 def test_a_crop_is_asked_for_what_its_context_hides(area):
-    grounds = Grounds.of(area).with_outcrop(2, seed=5)
+    grounds = DatasetSplits.of(area).with_outcrop(2, seed=5)
     inputs = choose_inputs(grounds, SHORT)
     sampler = Sampler(grounds, inputs, 64)
     known = inputs.names.index("outcrop_known")
@@ -82,11 +82,11 @@ def test_a_crop_is_asked_for_what_its_context_hides(area):
 
 def test_held_out_labels_reach_no_context(arrays):
     held = np.isin(arrays["role"], (TUNE, TEST, BUFFER))
-    before = Grounds.of(Area.from_arrays(arrays)).with_outcrop(2, seed=1)
+    before = DatasetSplits.of(RegionDataset.from_arrays(arrays)).with_outcrop(2, seed=1)
     mixed = {**arrays, "labels": arrays["labels"].copy()}
     mapped = held & (arrays["labels"] > 0)
     mixed["labels"][mapped] = 3 - arrays["labels"][mapped]
-    after = Grounds.of(Area.from_arrays(mixed)).with_outcrop(2, seed=1)
+    after = DatasetSplits.of(RegionDataset.from_arrays(mixed)).with_outcrop(2, seed=1)
     for one, other in [(before.first, after.first), *((before.cuts.make(n), after.cuts.make(n)) for n in range(3))]:
         assert (one.fields == other.fields).all()
     # And what is scored knows of the training outcrop, all of it.
@@ -118,14 +118,14 @@ def test_a_broken_run_with_context_goes_on_along_the_same_curve(area, tmp_path):
 def test_measuring_a_step_makes_one_cut(area):
     made = []
     config = dataclasses.replace(SHORT, cuts=5, steps=None)
-    original = Grounds.with_outcrop
+    original = DatasetSplits.with_outcrop
 
     def spied(self, cuts, seed):
         made.append(cuts)
         return original(self, cuts, seed)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Grounds, "with_outcrop", spied)
+        patch.setattr(DatasetSplits, "with_outcrop", spied)
         _, steps = measure_step(area, config)
     assert made == [1]
     assert steps == -(-Sampler(area, InputChannels.fit(area), 64).window_count // 4)
@@ -145,10 +145,10 @@ def test_two_processes_cut_alike(area, tmp_path):
 def test_a_map_without_cover_or_with_one_class_is_refused(arrays, tmp_path):
     full = {**arrays, "labels": np.where(arrays["labels"] == 0, 1, arrays["labels"]).astype(np.uint8)}
     with pytest.raises(InputError, match="no cover"):
-        train(Area.from_arrays(full), tmp_path / "full", SHORT)
+        train(RegionDataset.from_arrays(full), tmp_path / "full", SHORT)
     alike = {**arrays, "labels": np.minimum(arrays["labels"], 1)}
     with pytest.raises(InputError, match="of one class"):
-        train(Area.from_arrays(alike), tmp_path / "alike", SHORT)
+        train(RegionDataset.from_arrays(alike), tmp_path / "alike", SHORT)
     with pytest.raises(OptionError, match="no context"):
         dataclasses.replace(SHORT, context="faults")
 
@@ -158,13 +158,13 @@ def begun(tmp_path_factory):
     """A run to begin with, and where it lies."""
     folder = tmp_path_factory.mktemp("runs") / "taught"
     config = dataclasses.replace(SHORT, context=None, epochs=1)
-    train(Area.from_arrays(make_arrays()), folder, config)
+    train(RegionDataset.from_arrays(make_arrays()), folder, config)
     return folder
 
 
 def configured(begun, **changes):
     """What `train --init` makes of a run."""
-    told = begin_from(begun)
+    told = load_pretrained(begun)
     values = {"model": told.model, "architecture": told.architecture, "context": told.context, "inputs": told.measured}
     return dataclasses.replace(SHORT, **values, init=told.init, **changes)
 
@@ -172,7 +172,7 @@ def configured(begun, **changes):
 def test_a_run_begins_with_the_weights_and_numbers_of_another(begun, area, arrays, tmp_path):
     arrays["fields"] = arrays["fields"] * 3  # spreads are the other run's, whatever the ground
     config = configured(begun, epochs=1, steps=1, lr=1e-30, freeze_statistics=True)
-    train(Area.from_arrays(arrays), tmp_path / "next", config)
+    train(RegionDataset.from_arrays(arrays), tmp_path / "next", config)
     assert same(weights_of(begun, "model"), weights_of(tmp_path / "next", "model"))
     old, new = load_model(begun)[1], load_model(tmp_path / "next")[1]
     assert new.inputs == old.inputs
@@ -197,7 +197,7 @@ def test_a_run_that_began_with_another_goes_on_without_it(begun, area, tmp_path)
     shutil.rmtree(copy)
     train(area, tmp_path / "broken", config, resume=True)
     assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken"))
-    # Begun anew it is missed.
+    # WarmStart anew it is missed.
     with pytest.raises(InputError, match="is missing"):
         train(area, tmp_path / "anew", config)
 
@@ -206,7 +206,7 @@ def test_other_channels_classes_or_weights_are_refused(begun, area, arrays, tmp_
     with pytest.raises(OptionError, match="other channels: residual_10km; here they are residual_10km, scale"):
         train(area, tmp_path / "a", dataclasses.replace(configured(begun), inputs=["residual_10km", "scale"]))
     renamed = [{**each, "name": f"other {each['name']}"} for each in arrays["meta"]["classes"]]
-    other = Area.from_arrays({**arrays, "meta": {**arrays["meta"], "classes": renamed}})
+    other = RegionDataset.from_arrays({**arrays, "meta": {**arrays["meta"], "classes": renamed}})
     with pytest.raises(OptionError, match="other classes: 1 high, 2 low; here they are 1 other high"):
         train(other, tmp_path / "b", configured(begun))
     config = configured(begun)
@@ -217,18 +217,18 @@ def test_other_channels_classes_or_weights_are_refused(begun, area, arrays, tmp_
 def test_a_run_does_not_begin_where_the_same_name_means_another_field(begun, arrays, tmp_path):
     for key, value in (("input_height_m", 10_000.0), ("quantity", "free_air")):
         recipe = {**arrays["meta"]["field_recipe"], key: value}
-        other = Area.from_arrays({**arrays, "meta": {**arrays["meta"], "field_recipe": recipe}})
+        other = RegionDataset.from_arrays({**arrays, "meta": {**arrays["meta"], "field_recipe": recipe}})
         with pytest.raises(
             InputError, match=f"taught was trained on another field than this: {key} None there and {value}"
         ):
             train(other, tmp_path / key, configured(begun))
     finer = {**arrays["meta"]["field_recipe"], "spacing_deg": [0.01, 0.01]}
-    other = Area.from_arrays({**arrays, "meta": {**arrays["meta"], "field_recipe": finer}})
+    other = RegionDataset.from_arrays({**arrays, "meta": {**arrays["meta"], "field_recipe": finer}})
     train(other, tmp_path / "finer", configured(begun, epochs=1, steps=1))
 
 
 def test_windows_keep_the_pixels_that_a_network_knows(begun):
-    told = begin_from(begun)
+    told = load_pretrained(begun)
     assert (told.scales_deg, told.tile_size_px) == ([1.0, 2.0], 64)
     assert told.windows_for([1.0, 2.0, 5.0]) == ([1.0, 2.0], 64)
     assert told.windows_for([1.5, 5.0]) == ([1.5], 48)  # 2 degrees had 64 pixels

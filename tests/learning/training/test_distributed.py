@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from gravmap.errors import DeviceError, InputError
-from gravmap.learning import Area, TrainConfig, load_model, train
-from gravmap.learning.calibration.applicability import read_reach
+from gravmap.learning import RegionDataset, TrainConfig, load_model, train
+from gravmap.learning.calibration.applicability import read_area_of_applicability
 from gravmap.learning.calibration.temperature import read_calibration
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.distributed import device_for, group_variables
@@ -40,7 +40,7 @@ def uneven():
     """Some crops have few labels, so that a mean of the processes' means would be another number."""
     arrays = make_arrays()
     arrays["labels"][:, :30] = 0
-    return Area.from_arrays(arrays)
+    return RegionDataset.from_arrays(arrays)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_two_processes_with_two_crops_are_one_with_four(uneven, alone, tmp_path,
     for role in ("tune", "test"):
         assert said[0][role]["nodes"] == said[1][role]["nodes"]
         assert said[0][role]["after"]["nll"] == pytest.approx(said[1][role]["after"]["nll"], rel=1e-3)
-    assert np.array_equal(*(read_reach(path).points for path in (folder, tmp_path / "two")))
+    assert np.array_equal(*(read_area_of_applicability(path).points for path in (folder, tmp_path / "two")))
     one, other = (load_model(path)[0].state_dict() for path in (folder, tmp_path / "two"))
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=2e-3, atol=1e-4)

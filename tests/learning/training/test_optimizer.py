@@ -3,14 +3,14 @@ import torch
 from torch import nn
 
 from gravmap.learning import TrainConfig
-from gravmap.learning.training.optimizer import Phases
+from gravmap.learning.training.optimizer import OptimizerSchedule
 
 TWO = TrainConfig(schedule="adam-sgd", epochs=600, topk_warmup=0.0)
 
 
 def change(config, losses):
     """Epochs done when SGD takes over, if it does."""
-    phases = Phases(nn.Linear(2, 1), config, steps=4)
+    phases = OptimizerSchedule(nn.Linear(2, 1), config, steps=4)
     return next((done for done in range(1, len(losses) + 1) if phases.due(losses[:done])), None)
 
 
@@ -37,7 +37,7 @@ def test_a_loss_that_rises_because_fewer_pixels_teach_is_no_plateau():
 
 
 def test_adams_rate_stays_and_sgd_begins_with_a_tenth():
-    phases = Phases(nn.Linear(2, 1), TWO, steps=4)
+    phases = OptimizerSchedule(nn.Linear(2, 1), TWO, steps=4)
     rates = []
     for epoch, index in ((0, 0), (6, 3), (200, 0)):
         phases.set_rate(0.5, epoch, index)
@@ -58,7 +58,7 @@ def test_each_optimiser_is_torchs():
     for name in ("adam", "sgd"):
         networks = [nn.Linear(2, 1) for _ in range(2)]
         networks[1].load_state_dict(networks[0].state_dict())
-        phases = Phases(networks[0], TWO, steps=1)
+        phases = OptimizerSchedule(networks[0], TWO, steps=1)
         theirs = torch.optim.Adam(networks[1].parameters(), lr=1e-3)
         if name == "sgd":
             phases.switch(0)
@@ -72,7 +72,7 @@ def test_each_optimiser_is_torchs():
         assert torch.equal(networks[0].weight, networks[1].weight)
         tensors, record = phases.state()
         assert record["phase"] == name
-        again = Phases(networks[0], TWO, steps=1)
+        again = OptimizerSchedule(networks[0], TWO, steps=1)
         again.restore({key: value.clone() for key, value in tensors.items()}, record)
         assert again.name == name
         assert type(again.optimiser) is type(phases.optimiser)

@@ -54,11 +54,11 @@ def go(area, folder, config=TWO, listener=lambda done, total, note="": None):
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    from gravmap.learning import Area
+    from gravmap.learning import RegionDataset
     from toy_area import make_arrays
 
     folder = tmp_path_factory.mktemp("unbroken") / "run"
-    train(Area.from_arrays(make_arrays()), folder, TWO)
+    train(RegionDataset.from_arrays(make_arrays()), folder, TWO)
     return told(folder)
 
 

@@ -12,7 +12,7 @@ from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.run import Run
-from gravmap.learning.training.step import NonFinite
+from gravmap.learning.training.step import NonFiniteLoss
 from toy_processes import forked, in_group
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, seed=1)
@@ -113,7 +113,7 @@ def test_the_errors_of_full_memory_are_known():
 
 def test_a_loss_that_is_no_number_stops_and_keeps_its_batch(area, tmp_path):
     config = dataclasses.replace(SHORT, batch_size=2, augmentation=Augmentation(amplitude=(1e38, 1e38)))
-    with pytest.raises(NonFinite, match="The loss is no finite number in epoch 1, step 1"):
+    with pytest.raises(NonFiniteLoss, match="The loss is no finite number in epoch 1, step 1"):
         train(area, tmp_path / "run", config)
     tensors, record = read_pair(tmp_path / "run", "nonfinite_batch")
     assert (record["epoch"], record["step"], record["samples"], record["phase"]) == (1, 1, [0, 1], "adam")
@@ -130,7 +130,7 @@ def test_a_gradient_that_is_no_number_stops_before_it_is_taken(area, tmp_path):
     run.begin_epoch()
     before = {name: value.clone() for name, value in run.network.named_parameters()}
     next(run.network.parameters()).register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(NonFinite, match="The gradient"):
+    with pytest.raises(NonFiniteLoss, match="The gradient"):
         run.train_step(0, 0.0)
     for name, value in run.network.named_parameters():
         assert torch.equal(value, before[name])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gravmap.errors import InputError, OptionError
-from gravmap.learning import Area, TrainConfig, load_model, predict_logits, train
+from gravmap.learning import RegionDataset, TrainConfig, load_model, predict_logits, train
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.trainer import measure_step
@@ -35,7 +35,7 @@ def assert_same(one, other):
 def whole(tmp_path_factory):
     """A run of SHORT from beginning to end, as it was told of, for all that compare with one."""
     folder, told = tmp_path_factory.mktemp("whole") / "run", []
-    area = Area.from_arrays(make_arrays())
+    area = RegionDataset.from_arrays(make_arrays())
     result = train(area, folder, SHORT, lambda done, total, note="": told.append((done, total, note)))
     return SimpleNamespace(folder=folder, result=result, told=told)
 
@@ -119,14 +119,14 @@ def test_held_out_labels_do_not_touch_the_weights(arrays, whole, tmp_path):
     held = arrays["role"] != 0
     arrays["labels"] = np.where(held, 3 - np.clip(arrays["labels"], 1, 2), arrays["labels"]).astype(np.uint8)
     arrays["small"] = np.where(held, 1 - arrays["small"], arrays["small"]).astype(np.uint8)
-    train(Area.from_arrays(arrays), tmp_path / "run", SHORT)
+    train(RegionDataset.from_arrays(arrays), tmp_path / "run", SHORT)
     assert_same(weights_of(whole.folder), weights_of(tmp_path / "run"))
 
 
 def test_a_training_label_does_touch_them(arrays, whole, tmp_path):
     # The counterpart: without it the test above could pass on weights that depend on nothing.
     arrays["labels"][arrays["role"] == 0] = 3 - np.clip(arrays["labels"][arrays["role"] == 0], 1, 2)
-    train(Area.from_arrays(arrays), tmp_path / "run", SHORT)
+    train(RegionDataset.from_arrays(arrays), tmp_path / "run", SHORT)
     one, other = weights_of(whole.folder), weights_of(tmp_path / "run")
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
@@ -150,7 +150,7 @@ def test_a_run_is_not_resumed_on_other_data_nor_when_complete(area, arrays, tmp_
         train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=1), resume=True)
     arrays["fields"] = arrays["fields"] + np.float32(1)
     with pytest.raises(InputError, match="not the one"):
-        train(Area.from_arrays(arrays), tmp_path / "run", SHORT, resume=True)
+        train(RegionDataset.from_arrays(arrays), tmp_path / "run", SHORT, resume=True)
     with pytest.raises(InputError, match="missing"):
         train(area, tmp_path / "none", SHORT, resume=True)
 

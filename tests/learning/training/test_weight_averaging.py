@@ -8,7 +8,7 @@ from gravmap.errors import OptionError
 from gravmap.learning import TrainConfig, train
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.distributed import ALONE
-from gravmap.learning.training.weight_averaging import Average
+from gravmap.learning.training.weight_averaging import ExponentialMovingAverage
 
 SHORT = TrainConfig(model="small", architecture={"kind": "unet", "widths": [4, 8]}, epochs=1, steps=4, batch_size=4)
 
@@ -17,7 +17,7 @@ def test_it_is_the_exponential_average_of_what_it_was_given():
     network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
     weight = network[0].weight
     weight.data.fill_(1.0)
-    average, by_hand = Average(network, 0.9), 1.0
+    average, by_hand = ExponentialMovingAverage(network, 0.9), 1.0
     for step in range(1, 200):
         weight.data.fill_(float(step % 7))
         network[1].num_batches_tracked.fill_(step)
