@@ -1,6 +1,7 @@
-"""Data walks through the rooms in one direction; so do the imports."""
+"""Packages depend on each other in one direction, no two modules on each other, and heavy imports load late."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,20 +10,28 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gravmap"
-ROOMS = ["gravity", "geology", "tiling", "network", "learning", "search", "mapping"]
-DATA_WING = {"gravity", "geology", "tiling"}
-NETWORK_WING = {"network", "learning", "search"}
-# These use every room, and only the command line uses them.
+PACKAGES = ["gravity", "geology", "tiling", "network", "learning", "search", "mapping"]
+RASTER_PACKAGES = {"gravity", "geology", "tiling"}
+TORCH_PACKAGES = {"network", "learning", "search"}
+# These use every package, and only the command line uses them.
 JOINING = {"reproduce", "prior_check"}
-BESIDE = {"synthetic"} | JOINING
+OTHERS = {"synthetic"} | JOINING
 RASTERS = {"rasterio", "geopandas", "rioxarray", "xarray", "shapely", "netCDF4"}
 TERMINAL = {"click", "rich"}
 
 
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def imports(path: Path) -> set[str]:
-    """Every dotted name a file imports, at any depth."""
+    """Every dotted name a file imports, at any depth: inside functions, too, but not for type checkers alone."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -38,7 +47,19 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def room_of(path: Path) -> str:
+def check_no_cycle(folder: Path, prefix: str = "") -> None:
+    """Raise graphlib.CycleError where modules of a folder import each other; `prefix` of how they name each other."""
+    modules = {module_name(path): path for path in folder.rglob("*.py")}
+    short = {name.removeprefix(prefix): name for name in modules}
+    graph = {}
+    for name, path in modules.items():
+        found = {short[each] for each in imports(path) if each in short} - {name}
+        # `from package import module` needs the package's __init__ only to find the module.
+        graph[name] = {each for each in found if not any(other.startswith(f"{each}.") for other in found)}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def package_of(path: Path) -> str:
     first = path.relative_to(PACKAGE).parts[0]
     return first.removesuffix(".py")
 
@@ -47,26 +68,26 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_only_to_earlier_rooms(path):
-    room = room_of(path)
+def test_imports_point_only_to_earlier_packages(path):
+    package = package_of(path)
     names = imports(path)
     tops = {name.split(".")[0] for name in names}
-    rooms = {name.split(".")[1] for name in names if name.startswith("gravmap.")} & set(ROOMS)
+    packages = {name.split(".")[1] for name in names if name.startswith("gravmap.")} & set(PACKAGES)
     assert not tops & TERMINAL, "only cli/ talks to the terminal"
     assert not tops & {"gravmap_cli", "cli"}
-    if room in ROOMS:
-        later = set(ROOMS[ROOMS.index(room) + 1 :])
-        assert not rooms & later
-        # What stands beside the rooms and uses several of them is not for a room to use.
-        assert not {name.split(".")[1] for name in names if name.startswith("gravmap.")} & BESIDE
-    elif room == "synthetic":
-        assert rooms <= {"gravity", "geology"}
-    elif room not in JOINING:
-        assert not rooms, "the foundations know no room"
-    if room in NETWORK_WING:
+    if package in PACKAGES:
+        later = set(PACKAGES[PACKAGES.index(package) + 1 :])
+        assert not packages & later
+        # What uses several of the packages is not for one of them to use.
+        assert not {name.split(".")[1] for name in names if name.startswith("gravmap.")} & OTHERS
+    elif package == "synthetic":
+        assert packages <= {"gravity", "geology"}
+    elif package not in JOINING:
+        assert not packages, "the foundations import no package"
+    if package in TORCH_PACKAGES:
         assert not tops & RASTERS
-        assert not rooms & DATA_WING, "the two wings do not import each other"
-    if room not in NETWORK_WING | JOINING | {"mapping"}:
+        assert not packages & RASTER_PACKAGES, "torch packages and raster packages do not import each other"
+    if package not in TORCH_PACKAGES | JOINING | {"mapping"}:
         assert not tops & {"torch", "torchvision"}
 
 
@@ -77,7 +98,22 @@ def test_the_rule_catches_a_planted_import(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     monkeypatch.setitem(globals(), "PACKAGE", tmp_path / "gravmap")
     with pytest.raises(AssertionError):
-        test_imports_point_only_to_earlier_rooms(planted)
+        test_imports_point_only_to_earlier_packages(planted)
+
+
+@pytest.mark.parametrize(("folder", "prefix"), [("gravmap", ""), ("cli", ""), ("benchmarks", "benchmarks.")])
+def test_no_modules_import_each_other(folder, prefix):
+    check_no_cycle(ROOT / folder, prefix)
+
+
+def test_a_cycle_through_a_function_is_seen(tmp_path, monkeypatch):
+    package = tmp_path / "gravmap"
+    package.mkdir()
+    (package / "one.py").write_text("from gravmap.two import g\n")
+    (package / "two.py").write_text("def f():\n    from gravmap import one\n")
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    with pytest.raises(graphlib.CycleError, match=r"gravmap\.one"):
+        check_no_cycle(package)
 
 
 def loaded_by(code: str) -> set[str]:
@@ -106,11 +142,11 @@ def test_the_data_commands_never_load_torch(words, tmp_path):
     assert "torch" not in loaded_by(code)
 
 
-def test_the_data_wing_loads_without_torch():
+def test_raster_packages_load_without_torch():
     assert "torch" not in loaded_by("import gravmap.gravity, gravmap.geology, gravmap.tiling, gravmap.synthetic")
 
 
-def test_the_network_wing_loads_without_rasters():
+def test_torch_packages_load_without_raster_packages():
     # Nor what only files and pictures need: training steps can be measured with torch, numpy and scipy alone.
-    loaded = loaded_by("import gravmap.network, gravmap.learning")
+    loaded = loaded_by("import gravmap.network, gravmap.learning, gravmap.search")
     assert not loaded & (RASTERS | {"safetensors", "matplotlib", "pyproj", "pandas"})
