@@ -1,4 +1,4 @@
-"""Crusts whose bedrock under cover is known: for training, the demo, the tests and the benchmarks."""
+"""Simulated crusts whose bedrock under cover is known, for training, the demo, the tests and the benchmarks."""
 
 from __future__ import annotations
 

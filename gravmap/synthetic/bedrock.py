@@ -76,7 +76,7 @@ class Bedrock:
 
 def draw_belts(plane: StrikePlane, setting: Setting) -> Belts:
     """Cut the plane into belts of lognormal width with wavy boundaries."""
-    stream = plane.dice.stream("belts")
+    stream = plane.streams.stream("belts")
     place = plane.across_km + setting.belt_wiggle_km * plane.field("belt wiggle", 60.0, stretch=2.0, smoothness=1.0)
     start, stop = place.min() - _BELT_CLIP_KM[1], place.max() + _BELT_CLIP_KM[1]
     boundaries = [start]
@@ -96,7 +96,7 @@ def draw_uplift(plane: StrikePlane, belts: Belts, setting: Setting) -> FloatArra
     """
     uplift = (
         0.8 * plane.field("uplift regional", setting.uplift_length_km, stretch=2.0, smoothness=1.2)
-        + setting.uplift_throw * belts.draw(plane.dice.stream("uplift throw"))
+        + setting.uplift_throw * belts.draw(plane.streams.stream("uplift throw"))
         + 0.45 * plane.field("uplift local", 25.0, stretch=2.0, smoothness=1.0)
     )
     standard: FloatArray = (uplift - uplift.mean()) / uplift.std()
@@ -106,7 +106,7 @@ def draw_uplift(plane: StrikePlane, belts: Belts, setting: Setting) -> FloatArra
 def draw_bedrock(
     plane: StrikePlane, belts: Belts, uplift: FloatArray, kept: NDArray[np.bool_], setting: Setting
 ) -> Bedrock:
-    """Lay the ten classes out so that their shares over the `kept` nodes come out as asked.
+    """Assign the ten classes so that they have the given percentages of the `kept` nodes.
 
     The basins take the upper quantiles of a field that is low on uplifts; granites are added until their share is
     reached; what is left is cut by the quantiles of an age level, so that neighbours in a fold are neighbours in age.
@@ -131,31 +131,31 @@ def draw_bedrock(
     pluton, pluton_km, count = _plutons(plane, kept & ~basin, shares[ACID - 1] * kept.sum(), setting)
 
     level = (
-        setting.age_of_belts * belts.draw(plane.dice.stream("age of belts"))
+        setting.age_of_belts * belts.draw(plane.streams.stream("age of belts"))
         + 0.75 * plane.field("folds", setting.fold_km, stretch=setting.fold_stretch, smoothness=1.8)
         - setting.age_on_uplift * uplift
     )
     bare = kept & ~basin & (pluton == 0)
     if not bare.any():  # a few cells can all be granite
         bare = kept
-    age_class = _cut_by_share(level, bare, shares[:7])
+    age_class = _classes_by_level(level, bare, shares[:7])
 
     truth = np.where(pluton > 0, np.uint8(ACID), age_class)
     truth = np.where(permian_km > 0, np.uint8(PERMIAN), truth)
     truth = np.where(mesozoic_km > 0, np.uint8(MESOZOIC), truth).astype(np.uint8)
     reach = (
         setting.belt_base_km
-        + setting.belt_base_spread_km * belts.draw(plane.dice.stream("belt depth"))
+        + setting.belt_base_spread_km * belts.draw(plane.streams.stream("belt depth"))
         + 1.2 * plane.field("belt base", 40.0, stretch=2.0, smoothness=1.2)
     )
     return Bedrock(truth, age_class, mesozoic_km, permian_km, pluton_km, pluton, count, np.clip(reach, 2.5, 11.0))
 
 
-def _cut_by_share(level: FloatArray, counted: NDArray[np.bool_], shares: FloatArray) -> LABELS:
-    """Classes 1, 2, ... by rising level, each with its share of the counted nodes; a share of 0 gives no node."""
-    wanted = np.flatnonzero(shares)
-    steps = np.cumsum(shares[wanted])[:-1] / shares.sum()
-    return (1 + wanted[np.searchsorted(np.quantile(level[counted], steps), level)]).astype(np.uint8)
+def _classes_by_level(level: FloatArray, counted: NDArray[np.bool_], shares: FloatArray) -> LABELS:
+    """Classes 1, 2, ... by rising level, each with its fraction of the counted nodes."""
+    present = np.flatnonzero(shares)
+    steps = np.cumsum(shares[present])[:-1] / shares.sum()
+    return (1 + present[np.searchsorted(np.quantile(level[counted], steps), level)]).astype(np.uint8)
 
 
 def _basins(
@@ -178,28 +178,28 @@ def _basins(
 
 
 def _plutons(
-    plane: StrikePlane, counted: NDArray[np.bool_], wanted: float, setting: Setting
+    plane: StrikePlane, counted: NDArray[np.bool_], target: float, setting: Setting
 ) -> tuple[NDArray[np.intp], FloatArray, int]:
-    """Scatter granites until `wanted` counted nodes are granite.
+    """Scatter granites until `target` counted nodes are granite.
 
     Outline: an ellipse along strike (major half axis lognormal) with a rough edge. Thickness: T = a W^0.6 km (a usually
     0.69) for a body W km wide, lognormal with sigma 0.3, with a round floor; Cruden and McCaffrey (2001,
     Physics and Chemistry of the Earth A 26, 303-315) find 0.6(+-0.15) W^0.6(+-0.1). None is thicker than 10 km, the
     threshold of batholiths (Cruden, McCaffrey and Bunger 2018, Geometric scaling of tabular igneous intrusions).
     """
-    stream = plane.dice.stream("plutons")
+    stream = plane.streams.stream("plutons")
     shape = counted.shape
     body = np.zeros(shape, dtype=np.intp)
     thickness = np.zeros(shape)
-    if wanted <= 0:
+    if target <= 0:
         return body, thickness, 0
     density = np.exp(plane.field("pluton clusters", 70.0, stretch=2.0, smoothness=1.2)).ravel()
     chance = np.cumsum(density)
     rough = plane.isotropic("pluton edges", 7.0, smoothness=0.8)
     steps_km = np.diff(plane.y_km[:2, 0])[0], np.diff(plane.x_km[0, :2])[0]
     granite, number, misfits = 0, 0, 0
-    # Where hardly a node may become granite, the wanted share cannot be reached: stop when all is granite.
-    while granite < min(wanted, counted.sum()):
+    # Where few nodes may become granite the target cannot be reached: stop when all of them are.
+    while granite < min(target, counted.sum()):
         row, column = np.unravel_index(np.searchsorted(chance, stream.uniform(0, chance[-1])), shape)
         major = float(np.clip(setting.granite_km * stream.lognormal(0, setting.granite_sigma), 3.0, 45.0))
         minor = major / stream.uniform(1.0, 2.6)
@@ -217,8 +217,8 @@ def _plutons(
         radius = np.hypot(along, across) * (1 + 0.13 * rough[box])
         inside = radius < 1
         added = int((inside & counted[box] & (body[box] == 0)).sum())
-        if granite + added - wanted > wanted - granite:
-            # The share is nearer to what was asked for without this body: a smaller one may still fit.
+        if granite + added - target > target - granite:
+            # Nearer to the target without this body: a smaller one may still fit.
             misfits += 1
             if misfits > _MISFITS:
                 break
@@ -241,7 +241,7 @@ MAPPED_KM = 0.05
 def draw_cover(plane: StrikePlane, uplift: FloatArray, kept: NDArray[np.bool_], setting: Setting) -> FloatArray:
     """Thickness of the Cenozoic cover, km: thick where the uplift is low.
 
-    The shore, where the cover is 50 m thick, lies at the quantile of the uplift that covers the wanted share of the
+    The shore, where the cover is 50 m thick, lies at the quantile of the uplift that covers the given fraction of the
     kept nodes; outside it the cover feathers out, inside it thickens to its deepest. Belts thrown against each other
     make it bounded by faults. Where the setting loosens the cover from the uplift, basins of their own are mixed in.
     """

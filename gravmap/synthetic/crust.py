@@ -23,7 +23,7 @@ from gravmap.synthetic.stack import Stack, build_stack, moho_layers
 
 SPACING_DEG = 1 / 30
 LEGEND = "crust"
-# Cells of real geology around the wanted ones, thrown away at the end.
+# Cells simulated around the kept ones and discarded at the end.
 MARGIN_CELLS = 36
 # Taller regions (degrees, the margin not counted) leave the plane: one cos(latitude) would be off by over 10 %.
 TALLEST_PLANE_DEG = 8.0
@@ -59,10 +59,10 @@ class Crust:
     setting : Setting
         Every number it was made with.
     around : xr.DataArray or None
-        When asked for: the gravity of a wider box, a collar of cells on each side, as `gravity`; a residual near the
+        Optional: the gravity of a wider box, a collar of cells on each side, as `gravity`; a residual near the
         region's sides needs to know what lies beyond.
     components : dict of str to ndarray, or None
-        When asked for: gravity of ``bedrock``, ``cover``, ``moho`` and ``noise``, mGal, shape (ny, nx); they add up
+        Optional: gravity of ``bedrock``, ``cover``, ``moho`` and ``noise``, mGal, shape (ny, nx); they add up
         to `gravity`.
     seed : int
         What it was made from.
@@ -151,8 +151,8 @@ def make_crust(
     inner = _cells(0, shape, margin, sub)
     kept[inner] = True
 
-    dice = RandomStreams(seed)
-    plane = strike_plane(dice, y_km, x_km, float(np.sqrt(spacing_yx_m[0] * spacing_yx_m[1])) / 1000, setting)
+    streams = RandomStreams(seed)
+    plane = strike_plane(streams, y_km, x_km, float(np.sqrt(spacing_yx_m[0] * spacing_yx_m[1])) / 1000, setting)
     belts = draw_belts(plane, setting)
     uplift = draw_uplift(plane, belts, setting)
     cover_km = draw_cover(plane, uplift, kept, setting)
@@ -177,7 +177,7 @@ def make_crust(
         "moho": attraction(moho_layers(moho_km, setting.moho_depth_km, setting.rocks.moho_contrast)),
         "noise": setting.noise_mgal
         * random_field(
-            dice.stream("noise"), y_km[wide], x_km[wide], setting.noise_length_km, 1.0, 1.0, plane.cell_km * sub
+            streams.stream("noise"), y_km[wide], x_km[wide], setting.noise_length_km, 1.0, 1.0, plane.cell_km * sub
         ),
     }
     total = _grid(np.sum(list(parts.values()), axis=0), shape, (west, south), spacing_deg, collar)
@@ -232,7 +232,7 @@ def _cell_means(fine: FloatArray, sub: int) -> FloatArray:
 def _grid(
     values: FloatArray, shape: tuple[int, int], south_west: tuple[float, float], spacing_deg: float, collar: int
 ) -> xr.DataArray:
-    """A field grid as the gravity room knows it."""
+    """A grid as :mod:`gravmap.gravity` lays it out."""
     lon, lat = (
         corner + spacing_deg * (np.arange(-float(collar), size + collar) + 0.5)
         for corner, size in zip(south_west, shape[::-1], strict=True)
@@ -281,12 +281,10 @@ def _check(
     _check_positive(belt_width_km=setting.belt_width_km, noise_length_km=setting.noise_length_km)
     shares = setting.shares_percent
     if not 0 <= setting.cover_share <= 1:
-        raise OptionError(
-            f"A cover share of {setting.cover_share:g} is no part of the whole.", "Give a number from 0 to 1."
-        )
+        raise OptionError(f"The cover fraction is {setting.cover_share:g}.", "Give a number from 0 to 1.")
     if len(shares) != 10 or min(shares) < 0 or sum(shares[:7]) <= 0:
         raise OptionError(
-            "Ten shares from 0 up are needed, and one of the first seven must be above 0.",
+            "Give ten percentages of at least 0, one of the first seven above 0.",
             "Those of the prior central-asia are 1, 8, 5, 6, 4, 17, 23, 6, 9, 21.",
         )
     reach = margin * spacing_deg

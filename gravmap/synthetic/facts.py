@@ -1,4 +1,4 @@
-"""A crust in numbers: what is hidden, how deep, how far from outcrop, and how loud its gravity is."""
+"""Summary numbers of a crust: cover, its depth, distance to outcrop, amplitude of the gravity field."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ClassFacts:
 
 @dataclass(frozen=True)
 class CrustFacts:
-    """A crust in numbers.
+    """Summary numbers of a crust.
 
     Attributes
     ----------

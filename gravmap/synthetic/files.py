@@ -1,7 +1,6 @@
 """A crust on disk: gravity grid, geological map, the truth, and how it was made.
 
-``gravity.nc`` and ``map.gpkg`` are what a user of real data has; ``truth.tif`` and ``crust.json`` are what nature
-keeps to herself.
+``gravity.nc`` and ``map.gpkg`` are what a user of real data has; ``truth.tif`` and ``crust.json`` are the reference.
 """
 
 from __future__ import annotations

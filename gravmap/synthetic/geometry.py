@@ -23,7 +23,7 @@ _LEAST_FAULT_SHIFT_KM = 15.0
 
 @dataclass(frozen=True)
 class RandomStreams:
-    """A seed that gives every part of the crust a stream of its own.
+    """Independent random number streams, one for each part of the crust, from one seed.
 
     One stream per part: changing how many numbers one part draws leaves the others as they were.
     """
@@ -50,9 +50,9 @@ class StrikePlane:
     y_km, x_km : ndarray, shape (ny, nx)
         The plane itself.
     cell_km : float
-        Mean node spacing: the finest detail worth drawing.
-    dice : Dice
-        The seed.
+        Mean node spacing: the finest detail that is drawn.
+    streams : RandomStreams
+        Random number streams of the crust.
     """
 
     across_km: FloatArray
@@ -63,19 +63,19 @@ class StrikePlane:
     y_km: FloatArray
     x_km: FloatArray
     cell_km: float
-    dice: RandomStreams
+    streams: RandomStreams
 
     def field(
         self, part: str, length_km: float, *, stretch: float = 3.0, smoothness: float = 1.0, deep: bool = False
     ) -> FloatArray:
         """A Gaussian field of unit variance that follows the strike; see `random_field`."""
         across, along = (self.deep_across_km, self.deep_along_km) if deep else (self.across_km, self.along_km)
-        stream = self.dice.stream(part)
+        stream = self.streams.stream(part)
         return random_field(stream, across, along, length_km, stretch, smoothness, self.cell_km)
 
     def isotropic(self, part: str, length_km: float, *, smoothness: float = 1.0) -> FloatArray:
-        """A Gaussian field of unit variance that knows no strike."""
-        return random_field(self.dice.stream(part), self.y_km, self.x_km, length_km, 1.0, smoothness, self.cell_km)
+        """An isotropic Gaussian field of unit variance."""
+        return random_field(self.streams.stream(part), self.y_km, self.x_km, length_km, 1.0, smoothness, self.cell_km)
 
 
 def random_field(
@@ -98,7 +98,7 @@ def random_field(
     stream : numpy.random.Generator
         Source of random numbers.
     across_km, along_km : ndarray, shape (ny, nx)
-        Where the field is wanted.
+        Where the field is evaluated.
     length_km : float
         L: the length across strike.
     stretch : float
@@ -106,7 +106,7 @@ def random_field(
     smoothness : float
         nu: 0.6 is rough, 1.8 is smooth.
     cell_km : float
-        Finest detail worth drawing.
+        Finest detail that is drawn.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def random_field(
 
 
 def strike_plane(
-    dice: RandomStreams, y_km: FloatArray, x_km: FloatArray, cell_km: float, setting: Setting
+    streams: RandomStreams, y_km: FloatArray, x_km: FloatArray, cell_km: float, setting: Setting
 ) -> StrikePlane:
     """Lay strike-following coordinates on a plane.
 
@@ -147,7 +147,7 @@ def strike_plane(
 
     Parameters
     ----------
-    dice : Dice
+    streams : RandomStreams
         The seed.
     y_km, x_km : ndarray, shape (ny, nx)
         Northing and easting of the nodes.
@@ -156,12 +156,12 @@ def strike_plane(
     setting : Setting
         How far the strike swings, and the transverse faults.
     """
-    stream = dice.stream("strike")
+    stream = streams.stream("strike")
     strike = stream.uniform(0, np.pi)
     along = x_km * np.cos(strike) + y_km * np.sin(strike)
     across = -x_km * np.sin(strike) + y_km * np.cos(strike)
     warps = [
-        setting.warp_km * random_field(dice.stream(part), y_km, x_km, setting.warp_length_km, 1.0, 1.8, cell_km)
+        setting.warp_km * random_field(streams.stream(part), y_km, x_km, setting.warp_length_km, 1.0, 1.8, cell_km)
         for part in ("warp across", "warp along")
     ]
     across, along = across + warps[0], along + warps[1]
@@ -181,4 +181,4 @@ def strike_plane(
         beyond = along - place - lean * (across - across.mean()) > 0
         # Half on either side keeps the crust where it was on average.
         faulted += np.where(beyond, shift / 2, -shift / 2)
-    return StrikePlane(faulted, along, across, along, direction, y_km, x_km, cell_km, dice)
+    return StrikePlane(faulted, along, across, along, direction, y_km, x_km, cell_km, streams)

@@ -87,7 +87,7 @@ def sphere_transfer_function(q: FloatArray, radius_m: float, top_m: float, botto
     q : ndarray
         Dimensionless wavenumber, >= 0; below 1/2 it is taken as 1/2, the mean of the sphere.
     radius_m : float
-        Radius of the level on which gravity is wanted and from which depths count.
+        Radius of the level on which gravity is computed and from which depths count.
     top_m, bottom_m : float
         Depths, 0 <= top_m < bottom_m < radius_m.
 
@@ -190,8 +190,8 @@ def sphere_gravity(
 ) -> FloatArray:
     """Gravity of layers on the ellipsoid at height 0, for regions too tall for one plane.
 
-    The same sum as `plane_gravity`, with the gravity room's latitude-variable operator in place of the plane's
-    wavenumbers. The mean of a layer acts as an endless slab here too, so that both ways give one level.
+    The same sum as `plane_gravity`, with the latitude-variable operator of :mod:`gravmap.gravity.patch` in place of the
+    wavenumbers of a plane. The mean of a layer acts as an infinite slab here too, so that both agree in level.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def sphere_gravity(
     """
     step_y_m = np.radians(lat_deg[1] - lat_deg[0]) * _RADIUS_M
     step_x_m = np.radians(lon_deg[1] - lon_deg[0]) * _RADIUS_M * np.cos(np.radians(lat_deg.mean()))
-    # The spectrum of an even cell to second order in k, the same in all directions as the operator asks for.
+    # The spectrum of an even cell to second order in k, the same in all directions as the operator requires.
     cell = (step_y_m**2 + step_x_m**2) / 2 / 24
     total = np.zeros(window.shape)
     for layer in layers:

@@ -1,4 +1,4 @@
-"""A crust's gravity as another field was measured: at its height, on nodes as far apart, with its residuals."""
+"""A crust's gravity sampled as another field is: at its height and node spacing, with its residuals."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LEVEL_PER_SPACING = 0.25
 
 @dataclass(frozen=True)
 class Measuring:
-    """How a field was measured.
+    """How a field is sampled.
 
     Attributes
     ----------
     level_m : float
-        Height of its nodes above the ground.
+        Height of its nodes above the surface.
     spacing_yx_deg : (float, float)
         Of the nodes, along latitude and longitude.
     heights_m : tuple of float
@@ -45,10 +45,10 @@ class Measuring:
         return max(self.spacing_yx_deg) > _SAME * SPACING_DEG
 
     def why_not(self) -> str | None:
-        """Why crusts cannot be measured alike, in words; None where they can.
+        """Reason why crusts cannot be sampled alike; None where they can.
 
-        A point of a coarse grid on the ground may be a point value or the mean of a cell, with or without what is too
-        short for the grid: the residuals of the two differ. High above the ground there is nothing short.
+        A node of a coarse grid at the surface may be a point value or the mean of a cell, aliased or filtered: their
+        residuals differ. High above the surface the field has no wavelengths that are too short for the grid.
         """
         widest = max(self.spacing_yx_deg)
         if widest <= _SAME * _FINEST_THINNED_DEG:
@@ -56,13 +56,13 @@ class Measuring:
         if self.level_m >= _LEVEL_PER_SPACING * 1000 * KM_PER_DEGREE * widest:
             return None
         return (
-            f"its nodes are {60 * widest:.3g} arc-minutes apart at {format_length(self.level_m)} height: how what is"
-            " too short for such a grid was left out is not known, so that crusts cannot be treated alike"
+            f"its nodes are {60 * widest:.3g} arc-minutes apart at {format_length(self.level_m)} height: how shorter"
+            " wavelengths were filtered is not known, so that crusts cannot be treated alike"
         )
 
 
 def measured_fields(crust: Crust, how: Measuring) -> xr.Dataset:
-    """A crust's Bouguer anomaly and residuals, made as those of a measured field.
+    """A crust's Bouguer anomaly and residuals, computed as those of a measured field.
 
     The field above the region and its collar is continued to the level, read at nodes as far apart as the field's
     (point values; nodes finer than the crust's stay the crust's), and split by `gravmap.gravity.residual_fields`.
@@ -100,7 +100,7 @@ def surface_at(crust: Crust, lat: NDArray[np.floating], lon: NDArray[np.floating
 
 
 def heights(how: Measuring) -> Sequence[float]:
-    """Its heights, one at least: fields without a residual have none."""
+    """Heights of the residuals, at least one."""
     return how.heights_m or (10_000.0,)
 
 

@@ -88,7 +88,7 @@ def cut_section(crust: Crust, *, columns: int = 2400, rows: int = 480) -> Sectio
     # Between cells depths run straight; what a rock is changes halfway.
     base = np.stack([map_coordinates(unit, (row, column), order=1, mode="nearest") for unit in crust.stack.base_km])
     thickness = np.diff(crust.stack.base_km[:, nearest[0], nearest[1]], axis=0, prepend=0)
-    # A unit that the nearest column lacks is absent here, too; its share is left to the one below.
+    # A unit that the nearest column lacks is absent here, too; its thickness is left to the one below.
     base[:-1] = np.where(thickness[:-1] > 0, base[:-1], np.concatenate([np.zeros_like(base[:1]), base[:-2]]))
     base = np.maximum.accumulate(base, axis=0)
     unit = np.minimum((base[:, None, :] <= depth[None, :, None]).sum(axis=0), len(UNITS) - 1)
@@ -117,7 +117,7 @@ def _line(lat: FloatArray, lon: FloatArray, angle: float, count: int) -> tuple[F
     """Rows and columns along a line through the middle, at `angle` from east, from side to side."""
     ny, nx = lat.size, lon.size
     shrink = np.cos(np.radians(lat.mean()))
-    # Per unit of length: steps in rows and in columns, true on the ground.
+    # Per unit of length: steps in rows and in columns, true to scale.
     d_row, d_column = np.sin(angle), np.cos(angle) / shrink
     reach = min(
         (ny - 1) / 2 / max(abs(d_row), 1e-9),

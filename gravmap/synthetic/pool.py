@@ -35,64 +35,64 @@ Made = TypeVar("Made", covariant=True)
 
 
 class Task(Protocol[Made]):
-    """What is to be made: it can be pickled, and knows how."""
+    """A picklable piece of work whose result may be cached."""
 
     def make(self) -> Made:
-        """Make it, and keep it where there is a place for that."""
+        """Compute the result, and cache it where there is a cache."""
 
     def read(self) -> Made | None:
-        """What is kept of it; None when nothing whole is."""
+        """The cached result; None where there is none, or it is damaged."""
 
 
-def run_in_processes(wanted: Sequence[Task[Made]], processes: int, progress: Progress = silent) -> list[Made]:
-    """Read what is kept, and make the rest at the same time.
+def run_in_processes(tasks: Sequence[Task[Made]], processes: int, progress: Progress = silent) -> list[Made]:
+    """Results of tasks: cached ones are read, the others computed in parallel.
 
     Parameters
     ----------
-    wanted : sequence
-        What to read or make.
+    tasks : sequence of Task
+        What to read or compute.
     processes : int
-        How many are made at the same time; 1 makes them here, one after the other.
+        Number of worker processes; 1 computes in this process.
     progress : callable
-        Told what is there, and after everyone that is made.
+        Called with the number of results so far and the number of tasks.
 
     Returns
     -------
     list
-        In the order of `wanted`.
+        In the order of `tasks`.
 
     Raises
     ------
     GravmapError
-        A process was ended from outside.
+        A worker process was killed.
     """
-    found = {index: kept for index, one in enumerate(wanted) if (kept := one.read()) is not None}
-    missing = [index for index in range(len(wanted)) if index not in found]
-    progress(len(found), len(wanted), "crusts")
-    for number, made in _made_at_once([wanted[index] for index in missing], processes):
+    found = {index: kept for index, one in enumerate(tasks) if (kept := one.read()) is not None}
+    missing = [index for index in range(len(tasks)) if index not in found]
+    progress(len(found), len(tasks), "crusts")
+    for number, made in _results([tasks[index] for index in missing], processes):
         found[missing[number]] = made
-        progress(len(found), len(wanted), "crusts")
-    return [found[index] for index in range(len(wanted))]
+        progress(len(found), len(tasks), "crusts")
+    return [found[index] for index in range(len(tasks))]
 
 
-def _made_at_once(wanted: Sequence[Task[Made]], processes: int) -> Iterator[tuple[int, Made]]:
-    """Make all of them, and give each with its number as soon as it is there."""
-    if processes <= 1 or len(wanted) <= 1:
-        for index, one in enumerate(wanted):
+def _results(tasks: Sequence[Task[Made]], processes: int) -> Iterator[tuple[int, Made]]:
+    """Compute all tasks; yield index and result of each as it finishes."""
+    if processes <= 1 or len(tasks) <= 1:
+        for index, one in enumerate(tasks):
             yield index, one.make()
         return
     # Forked from a clean process: one forked from this one would inherit the threads of its parent.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(sorted({type(one).__module__ for one in wanted}))
-    executor = ProcessPoolExecutor(min(processes, len(wanted)), mp_context=context, initializer=_leave_ctrl_c)
+    context.set_forkserver_preload(sorted({type(one).__module__ for one in tasks}))
+    executor = ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context, initializer=_leave_ctrl_c)
     try:
-        running = {executor.submit(one.make): index for index, one in enumerate(wanted)}
+        running = {executor.submit(one.make): index for index, one in enumerate(tasks)}
         for finished in as_completed(running):
             yield running[finished], finished.result()
     except BrokenProcessPool:
         raise GravmapError(
-            "A process that made crusts was ended; is memory short?",
-            "Take fewer processes. With a cache, crusts that were finished are kept.",
+            "A worker process that simulated crusts was killed, perhaps for lack of memory.",
+            "Use fewer processes. With a cache, crusts that were finished are kept.",
         ) from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
@@ -106,16 +106,16 @@ def _leave_ctrl_c() -> None:
 log = logging.getLogger(__name__)
 
 CHANNELS = ("residual_5km", "residual_10km", "residual_20km", "residual_40km", "residual_80km")
-"""What a network taught on crusts reads unless told otherwise."""
+"""Default input channels of a network that is trained on crusts."""
 
 CRUST_VERSION = 2
-"""Raised whenever one prior and seed give another crust than before: what is kept is made anew."""
+"""Increased whenever a prior and a seed give another crust than before: cached crusts are then made again."""
 
 _DERIVATIVES = {f"{name}_{format_length(DERIVATIVE_HEIGHT_M)}": unit for name, (_, unit) in DERIVATIVES.items()}
 
 
 def crust_arrays(crust: Crust, channels: Sequence[str] = CHANNELS) -> dict[str, Any]:
-    """A crust as the arrays a network is taught on, north-up (row 0 northernmost), as tile sets hand theirs over.
+    """A crust as the arrays that a network is trained on, north-up, laid out as those of a tile set.
 
     The channels are made by `gravmap.gravity.residual_fields`, the functions of ``gravmap residual``, of the region
     and the collar around it that the crust has kept.
@@ -183,7 +183,7 @@ def _channels(crust: Crust, channels: Sequence[str]) -> tuple[dict[str, Any], ND
     grid = crust.gravity if crust.around is None else crust.around
     fields = residual_fields(
         grid,
-        # Some height is always wanted: a derivative alone has none.
+        # At least one height: a derivative alone has none.
         heights or [10_000.0],
         Region(*crust.bounds_wsen),
         with_derivatives=any(_is_derivative(name) for name in channels),
@@ -207,7 +207,7 @@ def _heights_of(channel: str) -> list[float]:
         No channel has this name.
     """
     kind, *words = channel.split("_")
-    wanted = {"residual": 1, "regional": 1, "band": 2}.get(kind, 0)
+    count = {"residual": 1, "regional": 1, "band": 2}.get(kind, 0)
     if channel == "bouguer" or _is_derivative(channel):
         return []
     try:
@@ -215,7 +215,7 @@ def _heights_of(channel: str) -> list[float]:
     except OptionError:
         heights = []
     names = [format_length(height) for height in heights]
-    if wanted == 0 or len(heights) != wanted or names != words or heights != sorted(set(heights)) or heights[0] <= 0:
+    if count == 0 or len(heights) != count or names != words or heights != sorted(set(heights)) or heights[0] <= 0:
         raise OptionError(
             f"Crusts have no channel {channel!r}.",
             "They have bouguer, residual_10km, regional_10km, band_10km_20km (any heights), and of derivatives "
@@ -257,24 +257,26 @@ def crust_pool(
     channels : sequence of str
         As in `crust_arrays`.
     processes : int
-        How many crusts to make at the same time.
+        Number of worker processes.
     cache : Path, optional
-        A folder in which crusts are kept, one ``.npz`` each; it can be thrown away at any time.
+        Cache folder, one ``.npz`` file per crust; it can be deleted at any time.
     progress : callable
-        Told after every crust.
+        Called after every crust.
 
     Returns
     -------
     list of dict
         As `crust_arrays` gives them.
     """
-    wanted = [_Wanted(prior, int(seed), (int(shape[0]), int(shape[1])), tuple(channels), sub, cache) for seed in seeds]
-    return run_in_processes(wanted, processes, progress)
+    tasks = [
+        _CrustTask(prior, int(seed), (int(shape[0]), int(shape[1])), tuple(channels), sub, cache) for seed in seeds
+    ]
+    return run_in_processes(tasks, processes, progress)
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """One crust of a pool: what decides it, and where it may be kept."""
+class _CrustTask:
+    """One crust of a pool: what determines it, and where it may be cached."""
 
     prior: Prior
     seed: int
@@ -285,7 +287,7 @@ class _Wanted:
 
     @property
     def path(self) -> Path | None:
-        """Its file: named after everything that decides its bits on one machine."""
+        """Its file, named after a hash of everything that determines its arrays."""
         if self.cache is None:
             return None
         key = [
@@ -301,7 +303,7 @@ class _Wanted:
         return self.cache / f"crust-{self.seed}-{digest[:24]}.npz"
 
     def make(self) -> dict[str, Any]:
-        """Make it, and keep it where that is wanted."""
+        """Simulate the crust; write it to the cache, if any."""
         arrays = crust_arrays(draw_crust(self.prior, self.seed, self.shape, sub=self.sub), self.channels)
         path = self.path
         if path is not None:
@@ -311,7 +313,7 @@ class _Wanted:
         return arrays
 
     def read(self) -> dict[str, Any] | None:
-        """What is kept of it; None when nothing whole is."""
+        """The cached result; None where there is none, or it is damaged."""
         path = self.path
         if path is None or not path.exists():
             return None
@@ -320,6 +322,6 @@ class _Wanted:
                 arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
             arrays["meta"] = json.loads(str(arrays["meta"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            log.warning("%s is damaged (%s): the crust is made anew.", path, error)
+            log.warning("%s is damaged (%s): the crust is simulated again.", path, error)
             return None
         return arrays

@@ -47,7 +47,7 @@ class Draw:
     high: float
 
     def at(self, chance: float) -> float:
-        """The value that a share `chance` (0 to 1) of all draws stays below."""
+        """Quantile of the distribution at probability `chance` (0 to 1)."""
         if self.kind == "fixed":
             return self.middle
         if self.kind == "uniform":
@@ -69,7 +69,7 @@ class Draw:
         return math.log(value / self.middle) / self.width if value > 0 else -math.inf
 
     def to_dict(self) -> dict[str, Any]:
-        """As written in a prior's file, the bounds said."""
+        """As written in the file of a prior, with its bounds."""
         if self.kind == "fixed":
             return {"fixed": self.middle}
         if self.kind in _NORMAL:
@@ -268,8 +268,8 @@ class Prior:
         seed : int
             From 0 up. Every quantity has a stream of its own: widening one leaves the draws of all others.
         """
-        dice = RandomStreams(seed)
-        return self._setting(lambda key, draw: draw.at(float(dice.stream(f"prior {key}").uniform())))
+        streams = RandomStreams(seed)
+        return self._setting(lambda key, draw: draw.at(float(streams.stream(f"prior {key}").uniform())))
 
     def _setting(self, value: Callable[[str, Draw], float]) -> Setting:
         numbers = {key: value(key, draw) for key, draw in self.draws.items()}
@@ -278,7 +278,7 @@ class Prior:
             return tuple(numbers[f"class.{index}.{key}"] for index in range(1, CLASSES + 1))
 
         rocks: dict[str, Any] = {name: numbers[key] for key, (name, _, _) in _ROCKS.items()}
-        # Two ranges may overlap: what was drawn smaller is the smaller share.
+        # Two ranges may overlap: the smaller draw is the smaller fraction.
         rocks["lens_smallest"], rocks["lens_largest"] = sorted((rocks["lens_smallest"], rocks["lens_largest"]))
         setting: dict[str, Any] = {name: numbers[key] for key, (name, _, _) in _SETTING.items()}
         shares = per_class("share")
@@ -352,7 +352,7 @@ def read_prior(text: str, where: str) -> Prior:
         for key in sorted(known):
             draws[f"{name}.{key}"] = _draw(inner, key, f"[{name}]", limits[f"{name}.{key}"], where)
     if sum(draws[f"class.{index}.share"].high for index in range(1, 8)) <= 0:
-        raise InputError(f"{where} gives none of the classes 1 to 7 a share.", "One of them must be above 0.")
+        raise InputError(f"{where} gives all of the classes 1 to 7 a share of 0.", "One of them must be above 0.")
     lightest = draws["reference.density"].low - draws["cover.deficit"].high * (1 + draws["cover.spread"].high)
     if lightest < 1000:
         raise InputError(

@@ -19,7 +19,7 @@ class RockTable:
     mean, spread : tuple of 10 floats
         Mean and standard deviation of the bedrock classes 1..10.
     lens_excess, lens_smallest, lens_largest : float
-        What a volcanic lens adds to its unit, and the smallest and largest share of a class that lenses take.
+        Density that a volcanic lens adds to its unit, and the smallest and largest fraction of a class taken by lenses.
     ophiolite_excess, ophiolite_half_width_km : float
         What ophiolite adds along a fault, and how far from the fault it reaches, km.
     basement_mean, basement_spread : float
@@ -63,7 +63,7 @@ class Setting:
     belt_base_km, belt_base_spread_km : float
         How deep belt units reach, and how much it differs from belt to belt.
     uplift_length_km, uplift_throw : float
-        Length of regional swells; share of the throws between belts.
+        Length of regional swells; fraction of the throws between belts.
     fold_km, fold_stretch, age_of_belts, age_on_uplift : float
         Folds across strike and how much longer along it; how far belts differ in age; how much older rock is where
         the crust was raised.

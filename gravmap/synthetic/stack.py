@@ -19,7 +19,11 @@ UNITS = ("cover", "Mesozoic", "Permian", "pluton", "belt", "basement")
 CUTS_KM = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0, 10.0, 12.0, 16.0, 20.0)
 MOHO_CUTS_KM = tuple(range(-39, 54, 4))  # from the mean depth: from the shallowest Moho to roots of 50 km
 
-_BODY, _INSIDE, _SMALL = 0.65, 0.60, 0.45  # shares of a spread: body to body, within a body, from place to place
+_BODY, _INSIDE, _SMALL = (
+    0.65,
+    0.60,
+    0.45,
+)  # fractions of a standard deviation: between bodies, within a body, small scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +128,7 @@ def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: Fl
 
     inside = plane.field("density inside", 14.0, stretch=3.0, smoothness=1.2)
     small = plane.field("density small", 5.0, stretch=2.0, smoothness=0.8)
-    bodies = plane.dice.stream("density of bodies").standard_normal((belts.count, CLASSES + 1))
+    bodies = plane.streams.stream("density of bodies").standard_normal((belts.count, CLASSES + 1))
 
     mean, spread = (np.array([np.nan, *column]) for column in (rocks.mean, rocks.spread))
 
@@ -133,7 +137,7 @@ def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: Fl
         density: FloatArray = mean[index] + spread[index] * departure
         return density
 
-    granite = plane.dice.stream("density of plutons").standard_normal(bedrock.pluton_count + 1)[bedrock.pluton]
+    granite = plane.streams.stream("density of plutons").standard_normal(bedrock.pluton_count + 1)[bedrock.pluton]
     belt = unit(bedrock.age_class) + _dense_bodies(plane, belts, bedrock, rocks)
     deficit = rocks.cover_deficit * (1 + rocks.cover_spread * plane.field("cover density", 25.0, stretch=2.0))
     density = [
@@ -150,7 +154,7 @@ def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: Fl
 
 def _dense_bodies(plane: StrikePlane, belts: Belts, bedrock: Bedrock, rocks: RockTable) -> FloatArray:
     """What volcanic lenses and ophiolites add to the belt units of Cambrian to Carboniferous age, kg/m3."""
-    stream = plane.dice.stream("dense bodies")
+    stream = plane.streams.stream("dense bodies")
     lens_field = plane.field("volcanic lenses", 6.0, stretch=5.0, smoothness=1.4)
     excess = np.zeros(lens_field.shape)
     oceanic = (bedrock.age_class >= 3) & (bedrock.age_class <= 7)

@@ -1,6 +1,6 @@
-"""What a field and a map are like, in numbers that can be held against others: spreads, spectrum, cover, classes.
+"""Statistics of a gravity field and a geological map: standard deviations, spectrum, cover, classes.
 
-All of it is taken the same way on simulated and on real ground. Keys are those of `gravmap.prior_check.quantities`.
+Simulated and real regions are treated alike. Keys are those of `gravmap.prior_check.quantities`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ BANDS_KM = ((400, 100), (100, 40), (40, 20))
 
 QUARTILES = (25, 50, 75)
 LEAST_KNOWN = 0.75
-"""Of a box's nodes or cells: with fewer known it is not measured."""
+"""Fraction of known nodes or cells of a box below which it is not used."""
 
 LEAST_OF_EACH = 0.05
-"""Of a box's nodes: with less outcrop, or less cover, the one is not held against the other."""
+"""Fraction of outcrop, and of cover, among a box's nodes below which the two are not compared."""
 
 _RINGS = 8
 _NORMAL = 1.4826  # median absolute deviation to standard deviation, of a normal distribution
@@ -31,7 +31,7 @@ _NORMAL = 1.4826  # median absolute deviation to standard deviation, of a normal
 def field_statistics(
     fields: Mapping[str, NDArray[np.floating]], spacing_yx_km: tuple[float, float]
 ) -> dict[str, float]:
-    """Spreads of a gravity field and its residuals, and how its power falls with wavelength.
+    """Standard deviations of a gravity field and its residuals, and slopes of its power spectrum.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def field_statistics(
     dict of str to float
         ``bouguer_std``, ``bouguer_range``, for each residual ``residual_H_std`` and ``residual_H_robust`` (1.4826
         times the median absolute deviation), mGal, and ``slope_400_100`` ... as far as the grid holds such waves.
-        Nothing of a field of which less than three quarters are known.
+        A field with less than three quarters of its nodes known is left out.
     """
     found: dict[str, float] = {}
     for name, values in fields.items():
@@ -68,15 +68,15 @@ def field_statistics(
 def outcrop_statistics(fields: Mapping[str, NDArray[np.floating]], labels: NDArray[np.uint8]) -> dict[str, float]:
     """How much higher a residual is over outcrop than over cover.
 
-    Light sediments lie over lows, and lift this number; mountains have roots, and lower it. What a network was taught
-    to read from lows hangs on which of the two is stronger.
+    Light sediments cause lows and raise this number; roots of mountains lower it. What a network learns to read from
+    lows depends on which of the two is stronger.
 
     Parameters
     ----------
     fields : dict of str to (ny, nx) float
-        Any ``residual_H``, mGal; others are passed over. NaN where unknown.
+        Any ``residual_H``, mGal; others are ignored. NaN where unknown.
     labels : (ny, nx) uint8
-        At the same nodes: 0 cover, 1..K bedrock, 255 not usable. What is not usable may be the most of it.
+        At the same nodes: 0 cover, 1..K bedrock, 255 not usable.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def power_slope(
 ) -> float | None:
     """Exponent p of the radially averaged power spectrum, power ~ k^p, between two wavelengths.
 
-    A plane is taken off, a Hann window laid on, and a line fitted through the logarithms of eight rings.
+    A plane is removed, a Hann window applied, and a line fitted to the logarithms of eight rings.
 
     Parameters
     ----------

@@ -325,7 +325,7 @@ def test_nearest_outcrop_finds_the_crust_as_hard_as_real_ground(several):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"seed": -1}, "negative"),
         ({"shape": (1, 30)}, "too small"),
@@ -333,12 +333,12 @@ def test_nearest_outcrop_finds_the_crust_as_hard_as_real_ground(several):
         ({"sub": 0}, "must be 1"),
         ({"margin": 0}, "must be 1"),
         ({"collar": 40}, "collar"),
-        ({"setting": like_usual(cover_share=1.2)}, "no part of the whole"),
-        ({"setting": like_usual(shares_percent=(10.0,) * 9)}, "Ten shares"),
+        ({"setting": like_usual(cover_share=1.2)}, "cover fraction"),
+        ({"setting": like_usual(shares_percent=(10.0,) * 9)}, "ten percentages"),
         ({"setting": like_usual(belt_width_km=-5.0)}, "belt_width_km"),
         ({"south_west": (82.0, 76.0), "shape": (60, 60)}, "degrees of latitude"),
     ],
 )
-def test_senseless_numbers_are_refused(options, says):
-    with pytest.raises(OptionError, match=says):
+def test_invalid_settings_are_refused(options, message):
+    with pytest.raises(OptionError, match=message):
         make_crust(**options)

@@ -145,7 +145,7 @@ def test_what_is_kept_is_not_made_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 half a file"])
-def test_a_damaged_file_is_made_anew(tmp_path, damage, caplog):
+def test_a_damaged_cache_file_is_replaced(tmp_path, damage, caplog):
     options = {"shape": SHAPE, "channels": ["residual_10km"], "cache": tmp_path}
     (first,) = crust_pool(load_prior(), [1], **options)
     (path,) = tmp_path.iterdir()
