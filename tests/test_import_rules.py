@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gravmap"
-ROOMS = ["gravity", "geology", "tiling", "network", "learning", "mapping"]
-DATA_WING = {"gravity", "geology", "tiling"}
+ROOMS = ["download", "gravity", "geology", "tiling", "network", "learning", "mapping"]
+DATA_WING = {"download", "gravity", "geology", "tiling"}
 NETWORK_WING = {"network", "learning"}
 # These use every room, and only the command line uses them.
 JOINING = {"reproduce", "prior_check"}
@@ -66,6 +66,10 @@ def test_imports_point_only_to_earlier_rooms(path):
     if room in NETWORK_WING:
         assert not tops & RASTERS
         assert not rooms & DATA_WING, "the two wings do not import each other"
+    if room == "download":
+        assert not tops & RASTERS, "downloading knows files, not what is in them"
+    if room in DATA_WING - {"download"}:
+        assert "download" not in rooms, "the data rooms are given files and do not download them"
     if room not in NETWORK_WING | JOINING | {"mapping"}:
         assert not tops & {"torch", "torchvision"}
 
@@ -107,7 +111,9 @@ def test_the_data_commands_never_load_torch(words, tmp_path):
 
 
 def test_the_data_wing_loads_without_torch():
-    assert "torch" not in loaded_by("import gravmap.gravity, gravmap.geology, gravmap.tiling, gravmap.synthetic")
+    assert "torch" not in loaded_by(
+        "import gravmap.download, gravmap.gravity, gravmap.geology, gravmap.tiling, gravmap.synthetic"
+    )
 
 
 def test_the_network_wing_loads_without_rasters():

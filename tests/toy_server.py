@@ -17,6 +17,7 @@ class ToyServer:
 
     def __init__(self):
         self.files, self.asked, self.sent, self.pieces = {}, [], [], [0.5, 0.1, 0.9, 0.3]
+        self.retry_after = "0"
         toy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -61,7 +62,7 @@ class ToyServer:
         if kind == "down" or (kind == "weak" and count < 3):
             return self.send(handler, 500 if kind == "down" else 503, b"busy")
         if kind == "busy" and count < 2:
-            return self.send(handler, 429, b"slow down", {"Retry-After": "0"})
+            return self.send(handler, 429, b"slow down", {"Retry-After": self.retry_after})
         if kind == "short":
             body = body[:-100]
         if kind == "long":

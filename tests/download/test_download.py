@@ -1,9 +1,11 @@
 """Broken downloads: gone on with by Range, never glued to another version, safe from a second run and from a kill."""
 
 import fcntl
+import functools
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,20 +13,21 @@ import time
 
 import pytest
 
+import gravmap.download
+from gravmap.download import Source, SourceFile
+from gravmap.download.fetch import exclusive
+from gravmap.download.transfer import Transfer
 from gravmap.errors import DownloadError
-from gravmap.gravity import download, server
-from gravmap.gravity.fetch import fetch
-from gravmap.gravity.lock import only_one
-from gravmap.gravity.sources import Source, SourceFile
 
 BODY = b"CDF\x01" + bytes(range(256)) * 4000
 OTHER = b"CDF\x01" + bytes(reversed(range(256))) * 4000
 
+fetch = functools.partial(gravmap.download.fetch, waits_s=(0.0, 0.0))
 
-@pytest.fixture
-def toy(server_of_files):
-    server_of_files.files = {"grid.grd": BODY}
-    return server_of_files
+
+@pytest.fixture(autouse=True)
+def grid(toy):
+    toy.files["grid.grd"] = BODY
 
 
 def source(*urls, recorded=True):
@@ -40,12 +43,9 @@ def left_in(raw):
 
 def leave_partial(raw, toy, monkeypatch, *, kind="cutonce", recorded=True):
     """A first run that breaks off half way and is not tried again."""
-    with monkeypatch.context() as patch:
-        patch.setattr(download, "BACK_OFF_S", ())
-        with pytest.raises(
-            DownloadError, match="broke off" if kind == "unmarked" and not recorded else r"broke off.*0\.5 MB are kept"
-        ):
-            fetch(source(f"{toy.url}/{kind}/grid.grd", recorded=recorded), raw)
+    words = "broke off" if kind == "unmarked" and not recorded else r"broke off.*0\.5 MB are kept"
+    with pytest.raises(DownloadError, match=words):
+        fetch(source(f"{toy.url}/{kind}/grid.grd", recorded=recorded), raw, waits_s=())
     assert left_in(raw) == ["grid.grd.part", "grid.grd.part.json"]
     assert (raw / "grid.grd.part").read_bytes() == BODY[: len(BODY) // 2]
 
@@ -127,12 +127,11 @@ def test_what_is_survived(tmp_path, toy, kind):
     assert fetch(source(f"{toy.url}/{kind}/grid.grd"), tmp_path).main.read_bytes() == BODY
 
 
-def test_a_server_that_falls_silent(tmp_path, toy, monkeypatch):
-    monkeypatch.setattr(server, "TIMEOUT_S", 0.1)
-    monkeypatch.setattr(download, "BACK_OFF_S", ())
-    with pytest.raises(DownloadError, match="silent"):
-        fetch(source(f"{toy.url}/silent/grid.grd"), tmp_path)
-    assert not (tmp_path / "grid.grd").exists()
+def test_a_server_that_falls_silent(tmp_path, toy):
+    address, part = f"{toy.url}/silent/grid.grd", tmp_path / "grid.grd.part"
+    with pytest.raises(DownloadError, match=r"silent for 0\.1 s.*0\.5 MB are kept"):
+        Transfer(address, part, source(address).files[0], waits_s=(), timeout_s=0.1).run()
+    assert left_in(tmp_path) == ["grid.grd.part", "grid.grd.part.json"]
 
 
 def test_a_server_that_never_gets_further(tmp_path, toy):
@@ -145,13 +144,14 @@ def test_a_server_that_never_gets_further(tmp_path, toy):
 
 def test_the_back_off_is_waited_and_the_servers_wish_too(tmp_path, toy, monkeypatch):
     waited = []
-    monkeypatch.setattr(download, "BACK_OFF_S", (1.0, 4.0))
-    monkeypatch.setattr(download.time, "sleep", waited.append)
-    fetch(source(f"{toy.url}/weak/grid.grd"), tmp_path)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    fetch(source(f"{toy.url}/weak/grid.grd"), tmp_path, waits_s=(1.0, 4.0))
     assert waited == [1.0, 4.0]
-    assert server._retry_after("7") == 7
-    assert server._retry_after("99999") == 60
-    assert server._retry_after("Sun, 22 Nov 2020 00:00:00 GMT") == 0
+    wishes = {"7": 7, "99999": 60, "Sun, 22 Nov 2020 00:00:00 GMT": 1, "soon": 1, "Sun, 22 Nov 2099 00:00:00 GMT": 60}
+    for wish, seconds in wishes.items():
+        toy.retry_after, toy.asked = wish, []
+        fetch(source(f"{toy.url}/busy/grid.grd"), tmp_path, waits_s=(1.0,), overwrite=True)
+        assert waited.pop() == seconds, wish
 
 
 def test_a_full_disk_is_said_and_the_partial_stays(tmp_path, toy, monkeypatch):
@@ -171,7 +171,7 @@ def test_a_full_disk_is_said_and_the_partial_stays(tmp_path, toy, monkeypatch):
 
 
 def test_disk_space_for_what_is_not_on_record(tmp_path, toy, monkeypatch):
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(DownloadError, match="MB left"):
         fetch(source(f"{toy.url}/good/grid.grd", recorded=False), tmp_path)
 
@@ -180,10 +180,9 @@ def start(raw, url, digest):
     """Another process that fetches."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from gravmap.gravity.fetch import fetch\n"
-        "from gravmap.gravity.sources import Source, SourceFile\n"
+        "from gravmap.download import Source, SourceFile, fetch\n"
         f"file = SourceFile('grid.grd', {url!r}, (), {len(BODY)}, {digest!r}, ('434446',))\n"
-        f"print(fetch(Source('toy', *('x',) * 6, (file,)), Path({str(raw)!r})).news[0])\n"
+        f"print(fetch(Source('toy', *('x',) * 6, (file,)), Path({str(raw)!r})).messages[0])\n"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=os.getcwd()
@@ -219,10 +218,10 @@ def test_who_holds_the_lock_is_said(tmp_path, caplog):
     order = []
 
     def second():
-        with only_one(tmp_path, "toy"):
+        with exclusive(tmp_path, "toy"):
             order.append("second")
 
-    with only_one(tmp_path, "toy"):
+    with exclusive(tmp_path, "toy"):
         thread = threading.Thread(target=second)
         thread.start()
         limit = time.monotonic() + 10
@@ -242,7 +241,7 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with only_one(tmp_path, "toy"):
+    with exclusive(tmp_path, "toy"):
         pass
 
 
@@ -256,4 +255,4 @@ def test_the_note_names_the_version(tmp_path, toy, monkeypatch):
     leave_partial(tmp_path, toy, monkeypatch)
     note = json.loads((tmp_path / "grid.grd.part.json").read_text())
     assert note["total"] == len(BODY)
-    assert note["etag"] == f'"{hashlib.md5(BODY).hexdigest()}"'
+    assert note["validator"] == f'"{hashlib.md5(BODY).hexdigest()}"'
