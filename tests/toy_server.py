@@ -111,6 +111,11 @@ class ToyServer:
             handler.send_header(key, value)
         handler.end_headers()
         shown = body[: len(body) if keep is None else keep]
+        if handler.path.startswith("/drip/"):  # two bytes first
+            handler.wfile.write(shown[:2])
+            handler.wfile.flush()
+            time.sleep(0.05)
+            shown = shown[2:]
         self.sent.append(len(shown))
         try:
             if slow:

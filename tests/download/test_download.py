@@ -41,7 +41,7 @@ def left_in(raw):
     return sorted(path.name for path in raw.iterdir())
 
 
-def leave_partial(raw, toy, monkeypatch, *, kind="cutonce", recorded=True):
+def leave_partial(raw, toy, *, kind="cutonce", recorded=True):
     """A first run that breaks off half way and is not tried again."""
     words = "broke off" if kind == "unmarked" and not recorded else r"broke off.*0\.5 MB are kept"
     with pytest.raises(DownloadError, match=words):
@@ -62,9 +62,9 @@ def test_cut_again_and_again(tmp_path, toy, recorded):
 
 
 @pytest.mark.parametrize("kind", ["cutonce", "refuses", "elsewhere", "norange", "good", "moved"])
-def test_a_partial_is_gone_on_with_or_begun_anew(tmp_path, toy, monkeypatch, kind):
+def test_a_partial_is_gone_on_with_or_begun_anew(tmp_path, toy, kind):
     # 416 for any part, another part than asked for, no Range at all: the file is right all the same.
-    leave_partial(tmp_path, toy, monkeypatch)
+    leave_partial(tmp_path, toy)
     item = fetch(source(f"{toy.url}/{kind}/grid.grd"), tmp_path)
     assert item.main.read_bytes() == BODY
     assert left_in(tmp_path) == ["grid.grd"]
@@ -73,22 +73,22 @@ def test_a_partial_is_gone_on_with_or_begun_anew(tmp_path, toy, monkeypatch, kin
 
 
 @pytest.mark.parametrize("kind", ["cutonce", "deafcut"])
-def test_a_file_that_changed_is_not_glued(tmp_path, toy, monkeypatch, kind):
+def test_a_file_that_changed_is_not_glued(tmp_path, toy, kind):
     # Nothing on record to check against: only the server's marks tell. The deaf server ignores If-Range.
-    leave_partial(tmp_path, toy, monkeypatch, kind=kind, recorded=False)
+    leave_partial(tmp_path, toy, kind=kind, recorded=False)
     toy.files["grid.grd"] = OTHER
     assert fetch(source(f"{toy.url}/{kind}/grid.grd", recorded=False), tmp_path).main.read_bytes() == OTHER
 
 
-def test_a_server_without_marks_is_not_trusted_without_a_hash(tmp_path, toy, monkeypatch):
-    leave_partial(tmp_path, toy, monkeypatch, kind="unmarked", recorded=False)
+def test_a_server_without_marks_is_not_trusted_without_a_hash(tmp_path, toy):
+    leave_partial(tmp_path, toy, kind="unmarked", recorded=False)
     fetch(source(f"{toy.url}/unmarked/grid.grd", recorded=False), tmp_path)
     assert toy.asked[-1][1] is None
 
 
-def test_glued_parts_are_found_by_the_hash_and_got_in_one_piece(tmp_path, toy, monkeypatch):
+def test_glued_parts_are_found_by_the_hash_and_got_in_one_piece(tmp_path, toy):
     # The first half is of another file of the same size, and no mark says so.
-    leave_partial(tmp_path, toy, monkeypatch, kind="unmarked")
+    leave_partial(tmp_path, toy, kind="unmarked")
     (tmp_path / "grid.grd.part").write_bytes(OTHER[: len(BODY) // 2])
     item = fetch(source(f"{toy.url}/unmarked/grid.grd"), tmp_path)
     assert item.main.read_bytes() == BODY
@@ -96,12 +96,20 @@ def test_glued_parts_are_found_by_the_hash_and_got_in_one_piece(tmp_path, toy, m
 
 
 @pytest.mark.parametrize("note", ["", "{}", "[]", '{"url": 1}', None])
-def test_a_partial_without_a_readable_note_is_begun_anew(tmp_path, toy, monkeypatch, note):
-    leave_partial(tmp_path, toy, monkeypatch)
+def test_a_partial_without_a_readable_note_is_begun_anew(tmp_path, toy, note):
+    leave_partial(tmp_path, toy)
     path = tmp_path / "grid.grd.part.json"
     path.unlink() if note is None else path.write_text(note)
     assert fetch(source(f"{toy.url}/good/grid.grd"), tmp_path).main.read_bytes() == BODY
     assert toy.asked[-1][1] is None
+
+
+def test_a_partial_that_is_complete_needs_no_request(tmp_path, toy):
+    leave_partial(tmp_path, toy)
+    (tmp_path / "grid.grd.part").write_bytes(BODY)
+    toy.asked.clear()
+    assert fetch(source(f"{toy.url}/good/grid.grd"), tmp_path).main.read_bytes() == BODY
+    assert toy.asked == []
 
 
 def test_the_mirror_goes_on_where_the_first_broke_off(tmp_path, toy):
@@ -113,16 +121,16 @@ def test_the_mirror_goes_on_where_the_first_broke_off(tmp_path, toy):
     assert sum(toy.sent) == len(BODY)
 
 
-def test_a_web_page_does_not_spoil_a_partial(tmp_path, toy, monkeypatch):
+def test_a_web_page_does_not_spoil_a_partial(tmp_path, toy):
     # A portal that wants a login must not cost what was got before.
-    leave_partial(tmp_path, toy, monkeypatch)
+    leave_partial(tmp_path, toy)
     with pytest.raises(DownloadError, match="web page"):
         fetch(source(f"{toy.url}/form/grid.grd"), tmp_path)
     assert (tmp_path / "grid.grd.part").stat().st_size == len(BODY) // 2
     assert fetch(source(f"{toy.url}/good/grid.grd"), tmp_path).main.read_bytes() == BODY
 
 
-@pytest.mark.parametrize("kind", ["slow", "dead", "busy", "weakmark", "dated"])
+@pytest.mark.parametrize("kind", ["slow", "drip", "dead", "busy", "weakmark", "dated"])
 def test_what_is_survived(tmp_path, toy, kind):
     assert fetch(source(f"{toy.url}/{kind}/grid.grd"), tmp_path).main.read_bytes() == BODY
 
@@ -170,10 +178,28 @@ def test_a_full_disk_is_said_and_the_partial_stays(tmp_path, toy, monkeypatch):
         fetch(source(f"{toy.url}/good/grid.grd"), tmp_path)
 
 
+def test_a_partial_file_may_be_named_as_the_origin(tmp_path, toy):
+    part = tmp_path / "grid.grd.part"
+    part.write_bytes(BODY)
+    assert fetch(source("http://127.0.0.1:9/never"), tmp_path, origin=str(part)).main.read_bytes() == BODY
+    assert left_in(tmp_path) == ["grid.grd"]
+
+
+def test_a_wrong_file_at_hand_does_not_spoil_a_partial(tmp_path, toy):
+    raw, wrong = tmp_path / "raw", tmp_path / "grid.grd"
+    leave_partial(raw, toy)
+    wrong.write_bytes(BODY[:-1])
+    with pytest.raises(DownloadError, match="cut short"):
+        fetch(source(f"{toy.url}/good/grid.grd"), raw, origin=str(wrong))
+    assert fetch(source(f"{toy.url}/good/grid.grd"), raw).main.read_bytes() == BODY
+    assert toy.asked[-1][1] == f"bytes={len(BODY) // 2}-"
+
+
 def test_disk_space_for_what_is_not_on_record(tmp_path, toy, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000 + (64 << 20)})())
     with pytest.raises(DownloadError, match="MB left"):
         fetch(source(f"{toy.url}/good/grid.grd", recorded=False), tmp_path)
+    assert not (tmp_path / "grid.grd.part").exists()
 
 
 def start(raw, url, digest):
@@ -189,7 +215,7 @@ def start(raw, url, digest):
     )
 
 
-def test_a_killed_run_leaves_a_partial_that_the_next_goes_on_with(tmp_path, toy, monkeypatch):
+def test_a_killed_run_leaves_a_partial_that_the_next_goes_on_with(tmp_path, toy):
     child = start(tmp_path, f"{toy.url}/silent/grid.grd", hashlib.sha256(BODY).hexdigest())
     part = tmp_path / "grid.grd.part"
     limit = time.monotonic() + 20
@@ -245,14 +271,14 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
         pass
 
 
-def test_the_rest_is_asked_for_on_condition(tmp_path, toy, monkeypatch):
-    leave_partial(tmp_path, toy, monkeypatch)
+def test_the_rest_is_asked_for_on_condition(tmp_path, toy):
+    leave_partial(tmp_path, toy)
     fetch(source(f"{toy.url}/cutonce/grid.grd"), tmp_path)
     assert toy.if_range == f'"{hashlib.md5(BODY).hexdigest()}"'
 
 
-def test_the_note_names_the_version(tmp_path, toy, monkeypatch):
-    leave_partial(tmp_path, toy, monkeypatch)
+def test_the_note_names_the_version(tmp_path, toy):
+    leave_partial(tmp_path, toy)
     note = json.loads((tmp_path / "grid.grd.part.json").read_text())
     assert note["total"] == len(BODY)
     assert note["validator"] == f'"{hashlib.md5(BODY).hexdigest()}"'

@@ -101,7 +101,7 @@ def test_a_plain_no_is_not_asked_again_but_the_mirror_is(tmp_path, toy, address)
 
 
 def test_no_server_at_all(tmp_path):
-    with pytest.raises(DownloadError, match="no connection"):
+    with pytest.raises(DownloadError, match=r"no connection to the server \(3 tries\)"):
         fetch(source("http://127.0.0.1:9/grid.grd"), tmp_path)
     assert left_in(tmp_path) == []
 
@@ -127,6 +127,9 @@ def test_right_size_and_another_hash(tmp_path, toy, address):
 def test_a_wrong_size_is_never_accepted(tmp_path, address):
     with pytest.raises(DownloadError, match="cut short"):
         fetch(source(f"{address}/short/grid.grd"), tmp_path, accept_hash=True)
+    (tmp_path / "grid.grd").write_bytes(BODY[:-1])
+    with pytest.raises(DownloadError, match="on record"):
+        fetch(source(f"{address}/good/grid.grd"), tmp_path, accept_hash=True)
 
 
 def test_trust_on_first_use(tmp_path, address):
@@ -164,6 +167,23 @@ def test_from_a_file_a_folder_and_a_mirror(tmp_path, address):
     (store / "grid.grd").write_bytes(BODY[:-5])
     with pytest.raises(DownloadError, match="cut short"):
         fetch(grid, tmp_path / "raw", origin=str(store))
+
+
+@pytest.mark.parametrize(
+    ("origin", "address"),
+    [
+        ("https://host/maps/", "https://host/maps/fsu_geol.dbf"),
+        ("https://host/maps", "https://host/maps/fsu_geol.dbf"),
+        ("https://host/maps/fsu_geol.shp", "https://host/maps/fsu_geol.dbf"),
+        ("https://host/fsu_geol.shp?version=2", "https://host/fsu_geol.dbf"),
+        ("https://host/other.dbf?version=2", "https://host/other.dbf?version=2"),
+        ("/no/such/folder/fsu_geol.shp", "/no/such/folder/fsu_geol.dbf"),
+        ("fsu_geol.shp", "./fsu_geol.dbf"),
+        ("/", "/fsu_geol.dbf"),
+    ],
+)
+def test_the_address_of_one_file_of_a_shapefile_is_that_of_the_others(origin, address):
+    assert SourceFile("fsu_geol.dbf", "https://own").addresses(origin) == (address,)
 
 
 def test_offline_says_what_is_missing(tmp_path):
