@@ -177,6 +177,11 @@ def find_source(name: str) -> Source:
     ------
     OptionError
         No source has this name; the message names the nearest one, the hint all.
+
+    Examples
+    --------
+    >>> find_source("wgm2012").files[0].name
+    'WGM2012_Bouguer_ponc_2min.grd'
     """
     sources = known_sources()
     if name in sources:
