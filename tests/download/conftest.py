@@ -15,5 +15,5 @@ def running_server():
 @pytest.fixture
 def toy(running_server):
     """A local server without files, ready to misbehave."""
-    running_server.files, running_server.asked, running_server.sent = {}, [], []
+    running_server.files, running_server.requests, running_server.sent = {}, [], []
     return running_server

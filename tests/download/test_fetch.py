@@ -1,4 +1,4 @@
-"""Fetching from a server of our own that also misbehaves; what comes is right, or nothing is left."""
+"""Downloads from a toy server that also misbehaves: the file is right, or nothing is left."""
 
 import functools
 import hashlib
@@ -51,7 +51,7 @@ def test_a_good_server(tmp_path, address):
     assert seen[-1][0] == seen[-1][1] == len(BODY)
 
 
-def test_what_is_there_is_checked_not_fetched(tmp_path, toy, address):
+def test_a_present_file_is_checked_not_downloaded(tmp_path, toy, address):
     grid = source(f"{address}/good/grid.grd")
     fetch(grid, tmp_path)
     assert "there and verified" in fetch(grid, tmp_path, offline=True).messages[0]
@@ -89,15 +89,15 @@ def test_the_same_without_a_hash_on_record(tmp_path, address, kind, words):
     assert left_in(tmp_path) == []
 
 
-def test_a_weak_server_is_asked_again(tmp_path, toy, address):
+def test_a_weak_server_is_retried(tmp_path, toy, address):
     fetch(source(f"{address}/weak/grid.grd"), tmp_path)
     assert toy.count("/weak/grid.grd") == 3
 
 
-def test_a_plain_no_is_not_asked_again_but_the_mirror_is(tmp_path, toy, address):
+def test_a_refusal_is_not_retried_but_the_mirror_is_tried(tmp_path, toy, address):
     item = fetch(source(f"{address}/missing/grid.grd", mirrors=[f"{address}/good/grid.grd"]), tmp_path)
     assert item.main.read_bytes() == BODY
-    assert [path for path, _ in toy.asked] == ["/missing/grid.grd", "/good/grid.grd"]
+    assert [path for path, _ in toy.requests] == ["/missing/grid.grd", "/good/grid.grd"]
 
 
 def test_no_server_at_all(tmp_path):
@@ -111,7 +111,7 @@ def test_right_size_and_another_hash(tmp_path, toy, address):
     with pytest.raises(DownloadError, match="right size but the SHA-256") as caught:
         fetch(grid, tmp_path)
     assert "--accept-hash" in caught.value.hint
-    # Not thrown away, and not taken for the file either.
+    # Neither deleted nor accepted.
     assert left_in(tmp_path) == ["grid.grd.unverified"]
     assert not (tmp_path / "grid.grd").exists()
     item = fetch(grid, tmp_path, accept_hash=True)
@@ -186,7 +186,7 @@ def test_the_address_of_one_file_of_a_shapefile_is_that_of_the_others(origin, ad
     assert SourceFile("fsu_geol.dbf", "https://own").addresses(origin) == (address,)
 
 
-def test_offline_says_what_is_missing(tmp_path):
+def test_offline_names_what_is_missing(tmp_path):
     with pytest.raises(DownloadError, match="missing"):
         fetch(source(), tmp_path, offline=True)
 
@@ -195,7 +195,7 @@ def test_disk_space_is_checked_first(tmp_path, toy, address, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(DownloadError, match="MB left"):
         fetch(source(f"{address}/good/grid.grd"), tmp_path)
-    assert toy.asked == []
+    assert toy.requests == []
 
 
 def shapefile(folder, crs):
@@ -230,7 +230,7 @@ def test_the_two_maps(tmp_path, toy, address):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         opened = [geopandas.read_file(path) for _, path in maps]
-    # The .prj was not fetched: it is written from what sources.toml knows.
+    # The .prj was not downloaded: it is written from what sources.toml knows.
     assert toy.count("/good/fsu_geol.prj") == 0
     assert all(frame.crs.to_epsg(min_confidence=20) == 4284 for frame in opened)
     assert [list(frame["GEN_GLG"]) for frame in opened] == [["Q", "C"]] * 2
@@ -240,7 +240,7 @@ def test_the_two_maps(tmp_path, toy, address):
     assert provenance(maps[1][1], raw)["citation"].startswith("Steinshouer")
 
 
-def test_a_map_of_which_a_part_is_missing_is_not_there(tmp_path, address):
+def test_a_map_of_which_a_file_is_missing_is_not_present(tmp_path, address):
     _, store = shapefile(tmp_path / "store", "EPSG:4284")
     (store / "fsu_geol.shp").write_bytes(bytes.fromhex("0000270a") + b"\0" * 96)
     with pytest.raises(DownloadError, match=r"fsu_geol.dbf could not be downloaded"):
@@ -248,14 +248,14 @@ def test_a_map_of_which_a_part_is_missing_is_not_there(tmp_path, address):
     assert fetched_maps(tmp_path / "raw") == []
 
 
-def test_a_zip_that_is_none(tmp_path, toy, address):
+def test_an_invalid_zip_archive(tmp_path, toy, address):
     toy.files = {"geo3al.zip": b"PK\x03\x04" + b"garbage" * 30}
     with pytest.raises(DownloadError, match="not a valid zip"):
         fetch(find_source("geo3al"), tmp_path, origin=f"{address}/good/")
     assert left_in(tmp_path) == []
 
 
-def test_what_is_known_by_name():
+def test_the_known_sources():
     assert list(known_sources()) == ["wgm2012", "fsu_geol", "geo3al"]
     wgm = find_source("wgm2012").files[0]
     assert (wgm.bytes, len(wgm.sha256)) == (233_410_500, 64)
