@@ -1,4 +1,4 @@
-"""`gravmap fetch`: the gravity grid and the geological maps, verified."""
+"""`gravmap fetch`: download the gravity grid and the geological maps, and verify them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import chosen_region, dry_run_option, overwrite_option, region_options
+from .options import dry_run_option, overwrite_option
 from .session import Session, command_options
 
 
@@ -15,23 +15,17 @@ from .session import Session, command_options
     "fetch",
     epilog="""\b
 Examples:
-  gravmap fetch                                 everything, each on its own
+  gravmap fetch                                 all sources
   gravmap fetch wgm2012 --from ~/Downloads/     from a folder, a file or a mirror
-  gravmap fetch wgm2012 --region-only           32 of the 233 MB: 35N-60N
   gravmap fetch --list""",
 )
 @click.argument("names", metavar="[SOURCE]...", nargs=-1)
-@click.option("--list", "only_list", is_flag=True, help="Say what can be fetched, on what terms, and what is there.")
+@click.option("--list", "only_list", is_flag=True, help="List the sources, their terms, and which are present.")
 @click.option("--from", "origin", metavar="PATH|URL", help="Take the files from this file, folder, URL or mirror.")
-@click.option("--offline", is_flag=True, help="Only check what is there.")
-@click.option("--accept-hash", is_flag=True, help="Take a file of the right size whose hash is not the one on record.")
+@click.option("--offline", is_flag=True, help="Only check the files that are present.")
 @click.option(
-    "--region-only",
-    is_flag=True,
-    help="Of the gravity grid only the rows of --region or --bbox (default: liu2024) and 5 degrees around, by Range"
-    " requests; the whole file where the server knows none. The hash of the whole file cannot be checked then.",
+    "--accept-hash", is_flag=True, help="Accept a file of the right size with another hash than the one on record."
 )
-@region_options
 @dry_run_option
 @overwrite_option
 @command_options()
@@ -42,35 +36,21 @@ def command(
     origin: str | None,
     offline: bool,
     accept_hash: bool,
-    region_only: bool,
-    region: str | None,
-    bbox: tuple[float, ...] | None,
     dry_run: bool,
     overwrite: bool,
 ) -> None:
-    """Get the gravity grid and the geological maps into data/raw, and verify them.
+    """Download the gravity grid and the geological maps into data/raw, and verify them.
 
-    Each source is got on its own: one that fails is named, the others are kept, and the status is 4. What is there
-    already is only checked; a download that broke off is gone on with by the next run. Nothing is shipped with
-    gravmap: each file comes from its owner, on the owner's terms, which are said.
+    Each source is downloaded on its own: one that fails is named, the others are kept, and the exit status is 4. Files
+    that are present already are only checked; the next run resumes a download that broke off. Nothing is shipped with
+    gravmap: each file comes from its owner, on the owner's terms, which are printed.
     """
+    from gravmap.download.fetch import fetch
+    from gravmap.download.sources import Source, find_source, known_sources
     from gravmap.errors import DownloadError
-    from gravmap.gravity.fetch import fetch
-    from gravmap.gravity.sources import Source, find_source, known_sources
 
-    chosen = [find_source(name) for name in names] or _meant_by(origin, list(known_sources().values()))
+    chosen = [find_source(name) for name in names] or _sources_of(origin, list(known_sources().values()))
     raw = session.workspace.raw
-    wanted = chosen_region(session, region, bbox)
-    if wanted is not None and not region_only:
-        raise click.UsageError("--region and --bbox go with --region-only.")
-    rows = None
-    if region_only:
-        from gravmap.gravity.region_rows import ROWS_MARGIN_DEG
-        from gravmap.regions import Region, find_region
-
-        box = wanted or find_region("liu2024", session.workspace.regions)
-        # Whole parallels: a box anywhere between them can be cut from the rows.
-        rows = Region(-180, max(box.south - ROWS_MARGIN_DEG, -90), 180, min(box.north + ROWS_MARGIN_DEG, 90))
     if only_list or dry_run:
         _list(session, chosen, origin)
         return
@@ -87,14 +67,13 @@ def command(
                     offline=offline,
                     accept_hash=accept_hash,
                     overwrite=overwrite,
-                    rows=rows,
                     progress=progress,
                 )
         except DownloadError as error:
             failed.append((source, error))
             continue
         session.say(f"{source.name}: {source.title}")
-        for line in item.news:
+        for line in item.messages:
             session.say(f"  {line}")
         session.say(f"  terms: {source.terms}")
         session.say(f"  cite: {source.citation}")
@@ -108,17 +87,17 @@ def command(
         raise DownloadError("\n".join(lines), f"Kept: {', '.join(item['source'] for item in done)}." if done else None)
 
 
-def _meant_by(origin: str | None, sources: list[Any]) -> list[Any]:
-    """All sources, or the one whose file --from points at."""
+def _sources_of(origin: str | None, sources: list[Any]) -> list[Any]:
+    """All sources, or the one to which the file of --from belongs."""
     if origin is None or ("://" not in origin and Path(origin).is_dir()) or origin.endswith("/"):
         return sources
     name = origin.rpartition("/")[2].partition("?")[0]
-    meant = [source for source in sources if any(file.name == name for file in source.files)]
-    if not meant:
+    named = [source for source in sources if any(file.name == name for file in source.files)]
+    if not named:
         if "." not in name and "://" in origin:
             return sources
-        raise click.UsageError(f"--from {origin} names no file of a known source; say which SOURCE it is.")
-    return meant
+        raise click.UsageError(f"--from {origin} is not a file of a known source; name the SOURCE it belongs to.")
+    return named
 
 
 def _list(session: Session, sources: list[Any], origin: str | None) -> None:
@@ -126,7 +105,7 @@ def _list(session: Session, sources: list[Any], origin: str | None) -> None:
     for source in sources:
         there = all((session.workspace.raw / file.name).is_file() for file in source.files)
         size = f"{source.bytes / 1e6:.0f} MB" if source.bytes else "size not on record"
-        session.say(f"{source.name} ({source.kind}, {size}, {'there' if there else 'not there'}): {source.title}")
+        session.say(f"{source.name} ({source.kind}, {size}, {'present' if there else 'not present'}): {source.title}")
         session.say(f"  {source.layout}")
         for file in source.files:
             session.say(f"  from {origin or file.url}")

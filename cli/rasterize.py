@@ -219,9 +219,9 @@ def fetched_pairs(session: Session) -> list[tuple[Path, Legend]]:
     InputError
         There is none.
     """
+    from gravmap.download import fetched_maps
     from gravmap.errors import InputError
     from gravmap.geology import load_legend
-    from gravmap.gravity.fetch import fetched_maps
 
     maps = [(path, load_legend(name)) for name, path in fetched_maps(session.workspace.raw)]
     if not maps:

@@ -98,11 +98,11 @@ def command(
     mGal; and edge_error_10km where too little is known beyond the edges. A globe itself, poles included: --bbox -180
     -90 180 90.
     """
+    from gravmap.download import fetched_gravity, provenance
     from gravmap.errors import InputError
     from gravmap.files import refuse_existing
     from gravmap.gravity import extent, open_grid, residual_fields, spacing_deg, write_fields
     from gravmap.gravity.continuation import check_heights
-    from gravmap.gravity.fetch import fetched_gravity, provenance
     from gravmap.gravity.fields import added_channels, margin_for
     from gravmap.gravity.globe import has_ducc0
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
@@ -116,7 +116,7 @@ def command(
     if not dry_run:
         refuse_existing(path, overwrite)
     lost = added_channels(path)
-    source = grid or fetched_gravity(session.workspace.raw, wanted or find_region("liu2024", session.workspace.regions))
+    source = grid or fetched_gravity(session.workspace.raw)
     whole = open_grid(source, variable=variable, input_height_m=input_height_m, units=units)
     own = extent(whole)
     note = ""

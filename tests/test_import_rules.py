@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gravmap"
-PACKAGES = ["gravity", "geology", "tiling", "network", "learning", "search", "mapping"]
-RASTER_PACKAGES = {"gravity", "geology", "tiling"}
+PACKAGES = ["download", "gravity", "geology", "tiling", "network", "learning", "search", "mapping"]
+RASTER_PACKAGES = {"download", "gravity", "geology", "tiling"}
 TORCH_PACKAGES = {"network", "learning", "search"}
 # These use every package, and only the command line uses them.
 JOINING = {"reproduce", "prior_check"}
@@ -87,6 +87,10 @@ def test_imports_point_only_to_earlier_packages(path):
     if package in TORCH_PACKAGES:
         assert not tops & RASTERS
         assert not packages & RASTER_PACKAGES, "torch packages and raster packages do not import each other"
+    if package == "download":
+        assert not tops & RASTERS, "downloading handles files, not what is in them"
+    if package in RASTER_PACKAGES - {"download"}:
+        assert "download" not in packages, "these packages are given files and do not download them"
     if package not in TORCH_PACKAGES | JOINING | {"mapping"}:
         assert not tops & {"torch", "torchvision"}
 
@@ -143,7 +147,9 @@ def test_the_data_commands_never_load_torch(words, tmp_path):
 
 
 def test_raster_packages_load_without_torch():
-    assert "torch" not in loaded_by("import gravmap.gravity, gravmap.geology, gravmap.tiling, gravmap.synthetic")
+    assert "torch" not in loaded_by(
+        "import gravmap.download, gravmap.gravity, gravmap.geology, gravmap.tiling, gravmap.synthetic"
+    )
 
 
 def test_torch_packages_load_without_raster_packages():

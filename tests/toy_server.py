@@ -1,6 +1,6 @@
-"""A web server on this machine that misbehaves on request: what it does is the first part of the path.
+"""A web server on this machine that misbehaves in a known way, which the first part of the path names.
 
-``http://.../cut/grid.grd`` gives ``files["grid.grd"]`` in the way called ``cut``; what was asked is in ``asked``.
+``http://.../cut/grid.grd`` serves ``files["grid.grd"]`` in the way called ``cut``.
 """
 
 import hashlib
@@ -13,10 +13,11 @@ PAGE = b"\n<!DOCTYPE html><html>Please log in</html>"
 
 
 class ToyServer:
-    """Serve `files`; `asked` holds (path, Range or None) of every request, `sent` the bytes of every body."""
+    """Serve `files`; `requests` holds (path, Range or None) of every request, `sent` the bytes of every body."""
 
     def __init__(self):
-        self.files, self.asked, self.sent, self.pieces = {}, [], [], [0.5, 0.1, 0.9, 0.3]
+        self.files, self.requests, self.sent, self.pieces = {}, [], [], [0.5, 0.1, 0.9, 0.3]
+        self.retry_after = "0"
         toy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -29,7 +30,7 @@ class ToyServer:
                 pass
 
         class Server(http.server.ThreadingHTTPServer):
-            def handle_error(self, *_):  # a client that hangs up is part of the play
+            def handle_error(self, *_):  # a client that hangs up is expected
                 pass
 
         self._server = Server(("127.0.0.1", 0), Handler)
@@ -42,11 +43,11 @@ class ToyServer:
         self._server.server_close()
 
     def count(self, path):
-        return sum(asked == path for asked, _ in self.asked)
+        return sum(requested == path for requested, _ in self.requests)
 
     def answer(self, handler):
         path, wanted = handler.path, handler.headers.get("Range")
-        self.asked.append((path, wanted))
+        self.requests.append((path, wanted))
         self.if_range = handler.headers.get("If-Range")
         kind, _, name = path.strip("/").rpartition("/")
         kind, count, body = kind.split("/")[0], self.count(path), self.files.get(name)
@@ -61,7 +62,7 @@ class ToyServer:
         if kind == "down" or (kind == "weak" and count < 3):
             return self.send(handler, 500 if kind == "down" else 503, b"busy")
         if kind == "busy" and count < 2:
-            return self.send(handler, 429, b"slow down", {"Retry-After": "0"})
+            return self.send(handler, 429, b"slow down", {"Retry-After": self.retry_after})
         if kind == "short":
             body = body[:-100]
         if kind == "long":
@@ -79,8 +80,8 @@ class ToyServer:
         refuses = kind in ("norange", "cutnorange") or (kind == "rangelate" and count < 3)
         if wanted and not refuses:
             match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)
-            asked_mark = handler.headers.get("If-Range")
-            known = asked_mark in (None, *marks.values())
+            condition = handler.headers.get("If-Range")
+            known = condition in (None, *marks.values())
             if known or kind in ("deaf", "deafcut"):  # the deaf one ignores If-Range
                 first, end = int(match[1]), min(int(match[2]) + 1, len(body)) if match[2] else len(body)
                 status = 206
@@ -88,7 +89,7 @@ class ToyServer:
                     return self.send(handler, 416, b"", {"Content-Range": f"bytes */{len(body)}"})
                 marks["Content-Range"] = f"bytes {first}-{end - 1}/{len(body)}"
         part = body[first:end]
-        if kind == "elsewhere" and status == 206:  # other bytes than asked for
+        if kind == "elsewhere" and status == 206:  # other bytes than requested
             marks["Content-Range"] = f"bytes {first + 7}-{end - 1}/{len(body)}"
         keep = len(part)
         if (
@@ -110,6 +111,11 @@ class ToyServer:
             handler.send_header(key, value)
         handler.end_headers()
         shown = body[: len(body) if keep is None else keep]
+        if handler.path.startswith("/drip/"):  # two bytes first
+            handler.wfile.write(shown[:2])
+            handler.wfile.flush()
+            time.sleep(0.05)
+            shown = shown[2:]
         self.sent.append(len(shown))
         try:
             if slow:

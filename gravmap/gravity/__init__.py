@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gravmap.gravity.grid import open_grid as open_grid
     from gravmap.gravity.grid import spacing_deg as spacing_deg
 
-# Loaded when first asked for: `gravmap fetch` needs neither xarray nor scipy.
+# Loaded on first use, so that importing the package loads neither xarray nor scipy.
 _HOME = {
     "apply_filter": "continuation",
     "upward_continue": "continuation",

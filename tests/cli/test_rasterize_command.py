@@ -8,8 +8,8 @@ import xarray as xr
 from click.testing import CliRunner
 from shapely.geometry import LineString, box
 
+from gravmap.download import known_sources
 from gravmap.geology import open_labels
-from gravmap.gravity.sources import known_sources
 from gravmap_cli import gravmap
 
 BOX = ["--bbox", "80", "44", "84", "46", "--resolution", "6arcmin"]

@@ -4,9 +4,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from gravmap.gravity import download
-from toy_server import ToyServer
-
 A, E2, GM = 6_378_137.0, 6.694379990141e-3, 6.6743e-11
 
 
@@ -135,18 +132,3 @@ def write_coards(tmp_path):
         return path
 
     return write
-
-
-@pytest.fixture(scope="module")
-def running_server():
-    toy = ToyServer()
-    yield toy
-    toy.close()
-
-
-@pytest.fixture
-def server_of_files(running_server, monkeypatch):
-    """A local server without files, ready to misbehave; downloads do not wait between tries."""
-    running_server.files, running_server.asked, running_server.sent = {}, [], []
-    monkeypatch.setattr(download, "BACK_OFF_S", (0.0, 0.0))
-    return running_server

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
 
-from gravmap.gravity.sources import known_sources
+from gravmap.download import known_sources
 from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR
 from gravmap.mapping.page.facts import Facts
 from gravmap.mapping.page.maps import field_words

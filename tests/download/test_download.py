@@ -1,9 +1,11 @@
-"""Broken downloads: gone on with by Range, never glued to another version, safe from a second run and from a kill."""
+"""Broken downloads: resumed by Range, never joined to another version, safe from a second run and from a kill."""
 
 import fcntl
+import functools
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,20 +13,21 @@ import time
 
 import pytest
 
+import gravmap.download
+from gravmap.download import Source, SourceFile
+from gravmap.download.fetch import exclusive
+from gravmap.download.transfer import Transfer
 from gravmap.errors import DownloadError
-from gravmap.gravity import download, server
-from gravmap.gravity.fetch import fetch
-from gravmap.gravity.lock import only_one
-from gravmap.gravity.sources import Source, SourceFile
 
 BODY = b"CDF\x01" + bytes(range(256)) * 4000
 OTHER = b"CDF\x01" + bytes(reversed(range(256))) * 4000
 
+fetch = functools.partial(gravmap.download.fetch, waits_s=(0.0, 0.0))
 
-@pytest.fixture
-def toy(server_of_files):
-    server_of_files.files = {"grid.grd": BODY}
-    return server_of_files
+
+@pytest.fixture(autouse=True)
+def grid(toy):
+    toy.files["grid.grd"] = BODY
 
 
 def source(*urls, recorded=True):
@@ -38,123 +41,128 @@ def left_in(raw):
     return sorted(path.name for path in raw.iterdir())
 
 
-def leave_partial(raw, toy, monkeypatch, *, kind="cutonce", recorded=True):
+def leave_partial(raw, toy, *, kind="cutonce", recorded=True):
     """A first run that breaks off half way and is not tried again."""
-    with monkeypatch.context() as patch:
-        patch.setattr(download, "BACK_OFF_S", ())
-        with pytest.raises(
-            DownloadError, match="broke off" if kind == "unmarked" and not recorded else r"broke off.*0\.5 MB are kept"
-        ):
-            fetch(source(f"{toy.url}/{kind}/grid.grd", recorded=recorded), raw)
+    words = "broke off" if kind == "unmarked" and not recorded else r"broke off.*0\.5 MB are kept"
+    with pytest.raises(DownloadError, match=words):
+        fetch(source(f"{toy.url}/{kind}/grid.grd", recorded=recorded), raw, waits_s=())
     assert left_in(raw) == ["grid.grd.part", "grid.grd.part.json"]
     assert (raw / "grid.grd.part").read_bytes() == BODY[: len(BODY) // 2]
 
 
 @pytest.mark.parametrize("recorded", [True, False])
 def test_cut_again_and_again(tmp_path, toy, recorded):
-    # Every answer ends somewhere else; the file comes together, each byte asked for about once.
+    # Every answer ends somewhere else; the file is joined, each byte requested once.
     toy.pieces = [0.5, 0.1, 0.9, 0.3, 0.7, 1.0]
     item = fetch(source(f"{toy.url}/cut/grid.grd", recorded=recorded), tmp_path)
     assert item.main.read_bytes() == BODY
-    assert len(toy.asked) == 6
+    assert len(toy.requests) == 6
     assert sum(toy.sent) == len(BODY)
     assert left_in(tmp_path) == (["grid.grd"] if recorded else ["grid.grd", "grid.grd.sha256"])
 
 
 @pytest.mark.parametrize("kind", ["cutonce", "refuses", "elsewhere", "norange", "good", "moved"])
-def test_a_partial_is_gone_on_with_or_begun_anew(tmp_path, toy, monkeypatch, kind):
-    # 416 for any part, another part than asked for, no Range at all: the file is right all the same.
-    leave_partial(tmp_path, toy, monkeypatch)
+def test_a_partial_file_is_resumed_or_started_over(tmp_path, toy, kind):
+    # 416 for any part, another part than requested, no Range at all: the file is right all the same.
+    leave_partial(tmp_path, toy)
     item = fetch(source(f"{toy.url}/{kind}/grid.grd"), tmp_path)
     assert item.main.read_bytes() == BODY
     assert left_in(tmp_path) == ["grid.grd"]
-    assert toy.asked[1][1] == f"bytes={len(BODY) // 2}-"
+    assert toy.requests[1][1] == f"bytes={len(BODY) // 2}-"
     assert toy.sent[-1] == (len(BODY) - len(BODY) // 2 if kind in ("cutonce", "good", "moved") else len(BODY))
 
 
 @pytest.mark.parametrize("kind", ["cutonce", "deafcut"])
-def test_a_file_that_changed_is_not_glued(tmp_path, toy, monkeypatch, kind):
-    # Nothing on record to check against: only the server's marks tell. The deaf server ignores If-Range.
-    leave_partial(tmp_path, toy, monkeypatch, kind=kind, recorded=False)
+def test_a_file_that_changed_is_not_joined(tmp_path, toy, kind):
+    # Nothing on record to check against: only the server's validators show it. The deaf server ignores If-Range.
+    leave_partial(tmp_path, toy, kind=kind, recorded=False)
     toy.files["grid.grd"] = OTHER
     assert fetch(source(f"{toy.url}/{kind}/grid.grd", recorded=False), tmp_path).main.read_bytes() == OTHER
 
 
-def test_a_server_without_marks_is_not_trusted_without_a_hash(tmp_path, toy, monkeypatch):
-    leave_partial(tmp_path, toy, monkeypatch, kind="unmarked", recorded=False)
+def test_a_server_without_validators_is_not_trusted_without_a_hash(tmp_path, toy):
+    leave_partial(tmp_path, toy, kind="unmarked", recorded=False)
     fetch(source(f"{toy.url}/unmarked/grid.grd", recorded=False), tmp_path)
-    assert toy.asked[-1][1] is None
+    assert toy.requests[-1][1] is None
 
 
-def test_glued_parts_are_found_by_the_hash_and_got_in_one_piece(tmp_path, toy, monkeypatch):
-    # The first half is of another file of the same size, and no mark says so.
-    leave_partial(tmp_path, toy, monkeypatch, kind="unmarked")
+def test_wrongly_joined_parts_are_found_by_the_hash_and_downloaded_in_one_piece(tmp_path, toy):
+    # The first half is of another file of the same size, and no validator shows it.
+    leave_partial(tmp_path, toy, kind="unmarked")
     (tmp_path / "grid.grd.part").write_bytes(OTHER[: len(BODY) // 2])
     item = fetch(source(f"{toy.url}/unmarked/grid.grd"), tmp_path)
     assert item.main.read_bytes() == BODY
-    assert [wanted for _, wanted in toy.asked[1:]] == [f"bytes={len(BODY) // 2}-", None]
+    assert [wanted for _, wanted in toy.requests[1:]] == [f"bytes={len(BODY) // 2}-", None]
 
 
 @pytest.mark.parametrize("note", ["", "{}", "[]", '{"url": 1}', None])
-def test_a_partial_without_a_readable_note_is_begun_anew(tmp_path, toy, monkeypatch, note):
-    leave_partial(tmp_path, toy, monkeypatch)
+def test_a_partial_file_without_a_valid_note_is_started_over(tmp_path, toy, note):
+    leave_partial(tmp_path, toy)
     path = tmp_path / "grid.grd.part.json"
     path.unlink() if note is None else path.write_text(note)
     assert fetch(source(f"{toy.url}/good/grid.grd"), tmp_path).main.read_bytes() == BODY
-    assert toy.asked[-1][1] is None
+    assert toy.requests[-1][1] is None
 
 
-def test_the_mirror_goes_on_where_the_first_broke_off(tmp_path, toy):
+def test_a_partial_file_that_is_complete_needs_no_request(tmp_path, toy):
+    leave_partial(tmp_path, toy)
+    (tmp_path / "grid.grd.part").write_bytes(BODY)
+    toy.requests.clear()
+    assert fetch(source(f"{toy.url}/good/grid.grd"), tmp_path).main.read_bytes() == BODY
+    assert toy.requests == []
+
+
+def test_the_mirror_resumes_where_the_first_broke_off(tmp_path, toy):
     # The first server dies for good half way.
     toy.pieces = [0.5, 0, 0, 0]
     item = fetch(source(f"{toy.url}/cut/grid.grd", f"{toy.url}/good/grid.grd"), tmp_path)
     assert item.main.read_bytes() == BODY
-    assert toy.asked[-1] == ("/good/grid.grd", f"bytes={len(BODY) // 2}-")
+    assert toy.requests[-1] == ("/good/grid.grd", f"bytes={len(BODY) // 2}-")
     assert sum(toy.sent) == len(BODY)
 
 
-def test_a_web_page_does_not_spoil_a_partial(tmp_path, toy, monkeypatch):
-    # A portal that wants a login must not cost what was got before.
-    leave_partial(tmp_path, toy, monkeypatch)
+def test_a_web_page_leaves_a_partial_file(tmp_path, toy):
+    # A portal that wants a login must not cost what was downloaded before.
+    leave_partial(tmp_path, toy)
     with pytest.raises(DownloadError, match="web page"):
         fetch(source(f"{toy.url}/form/grid.grd"), tmp_path)
     assert (tmp_path / "grid.grd.part").stat().st_size == len(BODY) // 2
     assert fetch(source(f"{toy.url}/good/grid.grd"), tmp_path).main.read_bytes() == BODY
 
 
-@pytest.mark.parametrize("kind", ["slow", "dead", "busy", "weakmark", "dated"])
-def test_what_is_survived(tmp_path, toy, kind):
+@pytest.mark.parametrize("kind", ["slow", "drip", "dead", "busy", "weakmark", "dated"])
+def test_servers_with_which_a_download_succeeds(tmp_path, toy, kind):
     assert fetch(source(f"{toy.url}/{kind}/grid.grd"), tmp_path).main.read_bytes() == BODY
 
 
-def test_a_server_that_falls_silent(tmp_path, toy, monkeypatch):
-    monkeypatch.setattr(server, "TIMEOUT_S", 0.1)
-    monkeypatch.setattr(download, "BACK_OFF_S", ())
-    with pytest.raises(DownloadError, match="silent"):
-        fetch(source(f"{toy.url}/silent/grid.grd"), tmp_path)
-    assert not (tmp_path / "grid.grd").exists()
+def test_a_server_that_falls_silent(tmp_path, toy):
+    address, part = f"{toy.url}/silent/grid.grd", tmp_path / "grid.grd.part"
+    with pytest.raises(DownloadError, match=r"silent for 0\.1 s.*0\.5 MB are kept"):
+        Transfer(address, part, source(address).files[0], waits_s=(), timeout_s=0.1).run()
+    assert left_in(tmp_path) == ["grid.grd.part", "grid.grd.part.json"]
 
 
-def test_a_server_that_never_gets_further(tmp_path, toy):
+def test_a_server_that_brings_nothing_new(tmp_path, toy):
     toy.pieces = [0.5]
     with pytest.raises(DownloadError, match=r"broke off \(4 tries\)"):
         fetch(source(f"{toy.url}/cutnorange/grid.grd"), tmp_path)
-    assert len(toy.asked) == 4  # the first brought something, three more nothing new
+    assert len(toy.requests) == 4  # the first brought something, three more nothing new
     assert not (tmp_path / "grid.grd").exists()
 
 
-def test_the_back_off_is_waited_and_the_servers_wish_too(tmp_path, toy, monkeypatch):
+def test_waits_between_requests_and_retry_after(tmp_path, toy, monkeypatch):
     waited = []
-    monkeypatch.setattr(download, "BACK_OFF_S", (1.0, 4.0))
-    monkeypatch.setattr(download.time, "sleep", waited.append)
-    fetch(source(f"{toy.url}/weak/grid.grd"), tmp_path)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    fetch(source(f"{toy.url}/weak/grid.grd"), tmp_path, waits_s=(1.0, 4.0))
     assert waited == [1.0, 4.0]
-    assert server._retry_after("7") == 7
-    assert server._retry_after("99999") == 60
-    assert server._retry_after("Sun, 22 Nov 2020 00:00:00 GMT") == 0
+    headers = {"7": 7, "99999": 60, "Sun, 22 Nov 2020 00:00:00 GMT": 1, "soon": 1, "Sun, 22 Nov 2099 00:00:00 GMT": 60}
+    for header, seconds in headers.items():
+        toy.retry_after, toy.requests = header, []
+        fetch(source(f"{toy.url}/busy/grid.grd"), tmp_path, waits_s=(1.0,), overwrite=True)
+        assert waited.pop() == seconds, header
 
 
-def test_a_full_disk_is_said_and_the_partial_stays(tmp_path, toy, monkeypatch):
+def test_a_full_disk_is_reported(tmp_path, toy, monkeypatch):
     import errno
     import pathlib
 
@@ -170,27 +178,44 @@ def test_a_full_disk_is_said_and_the_partial_stays(tmp_path, toy, monkeypatch):
         fetch(source(f"{toy.url}/good/grid.grd"), tmp_path)
 
 
+def test_a_partial_file_may_be_named_as_the_origin(tmp_path, toy):
+    part = tmp_path / "grid.grd.part"
+    part.write_bytes(BODY)
+    assert fetch(source("http://127.0.0.1:9/never"), tmp_path, origin=str(part)).main.read_bytes() == BODY
+    assert left_in(tmp_path) == ["grid.grd"]
+
+
+def test_a_wrong_file_on_disk_leaves_a_partial_file(tmp_path, toy):
+    raw, wrong = tmp_path / "raw", tmp_path / "grid.grd"
+    leave_partial(raw, toy)
+    wrong.write_bytes(BODY[:-1])
+    with pytest.raises(DownloadError, match="cut short"):
+        fetch(source(f"{toy.url}/good/grid.grd"), raw, origin=str(wrong))
+    assert fetch(source(f"{toy.url}/good/grid.grd"), raw).main.read_bytes() == BODY
+    assert toy.requests[-1][1] == f"bytes={len(BODY) // 2}-"
+
+
 def test_disk_space_for_what_is_not_on_record(tmp_path, toy, monkeypatch):
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000 + (64 << 20)})())
     with pytest.raises(DownloadError, match="MB left"):
         fetch(source(f"{toy.url}/good/grid.grd", recorded=False), tmp_path)
+    assert not (tmp_path / "grid.grd.part").exists()
 
 
 def start(raw, url, digest):
     """Another process that fetches."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from gravmap.gravity.fetch import fetch\n"
-        "from gravmap.gravity.sources import Source, SourceFile\n"
+        "from gravmap.download import Source, SourceFile, fetch\n"
         f"file = SourceFile('grid.grd', {url!r}, (), {len(BODY)}, {digest!r}, ('434446',))\n"
-        f"print(fetch(Source('toy', *('x',) * 6, (file,)), Path({str(raw)!r})).news[0])\n"
+        f"print(fetch(Source('toy', *('x',) * 6, (file,)), Path({str(raw)!r})).messages[0])\n"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=os.getcwd()
     )
 
 
-def test_a_killed_run_leaves_a_partial_that_the_next_goes_on_with(tmp_path, toy, monkeypatch):
+def test_a_killed_run_leaves_a_partial_file_that_the_next_resumes(tmp_path, toy):
     child = start(tmp_path, f"{toy.url}/silent/grid.grd", hashlib.sha256(BODY).hexdigest())
     part = tmp_path / "grid.grd.part"
     limit = time.monotonic() + 20
@@ -202,7 +227,7 @@ def test_a_killed_run_leaves_a_partial_that_the_next_goes_on_with(tmp_path, toy,
     assert 0 < have <= len(BODY) // 2
     assert ".toy.lock" in left_in(tmp_path)  # a lock of a dead process
     assert fetch(source(f"{toy.url}/good/grid.grd"), tmp_path).main.read_bytes() == BODY
-    assert toy.asked[-1][1] == f"bytes={have}-"
+    assert toy.requests[-1][1] == f"bytes={have}-"
     assert left_in(tmp_path) == ["grid.grd"]
 
 
@@ -211,18 +236,18 @@ def test_two_runs_at_once(tmp_path, toy):
     children = [start(tmp_path, url, hashlib.sha256(BODY).hexdigest()) for _ in range(2)]
     news = sorted(child.communicate()[0].split(" (")[0].strip() for child in children)
     assert news == [f"grid.grd fetched from {url}", "grid.grd is there and verified"]
-    assert len(toy.asked) == 1
+    assert len(toy.requests) == 1
     assert left_in(tmp_path) == ["grid.grd"]
 
 
-def test_who_holds_the_lock_is_said(tmp_path, caplog):
+def test_the_process_that_holds_the_lock_is_reported(tmp_path, caplog):
     order = []
 
     def second():
-        with only_one(tmp_path, "toy"):
+        with exclusive(tmp_path, "toy"):
             order.append("second")
 
-    with only_one(tmp_path, "toy"):
+    with exclusive(tmp_path, "toy"):
         thread = threading.Thread(target=second)
         thread.start()
         limit = time.monotonic() + 10
@@ -235,25 +260,25 @@ def test_who_holds_the_lock_is_said(tmp_path, caplog):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
     import errno
 
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with only_one(tmp_path, "toy"):
+    with exclusive(tmp_path, "toy"):
         pass
 
 
-def test_the_rest_is_asked_for_on_condition(tmp_path, toy, monkeypatch):
-    leave_partial(tmp_path, toy, monkeypatch)
+def test_the_rest_is_requested_with_if_range(tmp_path, toy):
+    leave_partial(tmp_path, toy)
     fetch(source(f"{toy.url}/cutonce/grid.grd"), tmp_path)
     assert toy.if_range == f'"{hashlib.md5(BODY).hexdigest()}"'
 
 
-def test_the_note_names_the_version(tmp_path, toy, monkeypatch):
-    leave_partial(tmp_path, toy, monkeypatch)
+def test_the_note_names_the_version(tmp_path, toy):
+    leave_partial(tmp_path, toy)
     note = json.loads((tmp_path / "grid.grd.part.json").read_text())
     assert note["total"] == len(BODY)
-    assert note["etag"] == f'"{hashlib.md5(BODY).hexdigest()}"'
+    assert note["validator"] == f'"{hashlib.md5(BODY).hexdigest()}"'

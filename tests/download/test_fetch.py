@@ -1,39 +1,36 @@
-"""Fetching from a server of our own that also misbehaves; what comes is right, or nothing is left."""
+"""Downloads from a toy server that also misbehaves: the file is right, or nothing is left."""
 
+import functools
 import hashlib
+import shutil
 import zipfile
 
 import pytest
 
+import gravmap.download
+from gravmap.download import (
+    Source,
+    SourceFile,
+    fetched,
+    fetched_gravity,
+    fetched_maps,
+    find_source,
+    known_sources,
+    provenance,
+)
 from gravmap.errors import DownloadError, InputError, OptionError
-from gravmap.gravity import download
-from gravmap.gravity import fetch as module
-from gravmap.gravity.fetch import fetch, fetched, fetched_gravity, fetched_maps, provenance
-from gravmap.gravity.sources import Source, SourceFile, find_source, known_sources
-from gravmap.workspace import Workspace
-from toy_server import ToyServer
 
 BODY = b"CDF\x01" + bytes(range(256)) * 4000
 SIZE = len(BODY)
 DIGEST = hashlib.sha256(BODY).hexdigest()
 
-
-@pytest.fixture(scope="module")
-def toy():
-    server = ToyServer()
-    yield server
-    server.close()
+fetch = functools.partial(gravmap.download.fetch, waits_s=(0.0, 0.0))
 
 
 @pytest.fixture
 def address(toy):
+    toy.files = {"grid.grd": BODY, "x.grd": BODY}
     return toy.url
-
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch, toy):
-    toy.files, toy.asked, toy.sent = {"grid.grd": BODY, "x.grd": BODY}, [], []
-    monkeypatch.setattr(download, "BACK_OFF_S", (0.0, 0.0))
 
 
 def source(url="", *, mirrors=(), size=SIZE, digest=DIGEST, name="grid.grd", **more):
@@ -50,14 +47,14 @@ def test_a_good_server(tmp_path, address):
     item = fetch(source(f"{address}/good/grid.grd"), tmp_path, progress=lambda *step: seen.append(step))
     assert item.main.read_bytes() == BODY
     assert left_in(tmp_path) == ["grid.grd"]
-    assert "verified" in item.news[0]
+    assert "verified" in item.messages[0]
     assert seen[-1][0] == seen[-1][1] == len(BODY)
 
 
-def test_what_is_there_is_checked_not_fetched(tmp_path, toy, address):
+def test_a_present_file_is_checked_not_downloaded(tmp_path, toy, address):
     grid = source(f"{address}/good/grid.grd")
     fetch(grid, tmp_path)
-    assert "there and verified" in fetch(grid, tmp_path, offline=True).news[0]
+    assert "there and verified" in fetch(grid, tmp_path, offline=True).messages[0]
     assert toy.count("/good/grid.grd") == 1
     fetch(grid, tmp_path, overwrite=True)
     assert toy.count("/good/grid.grd") == 2
@@ -92,19 +89,19 @@ def test_the_same_without_a_hash_on_record(tmp_path, address, kind, words):
     assert left_in(tmp_path) == []
 
 
-def test_a_weak_server_is_asked_again(tmp_path, toy, address):
+def test_a_weak_server_is_retried(tmp_path, toy, address):
     fetch(source(f"{address}/weak/grid.grd"), tmp_path)
     assert toy.count("/weak/grid.grd") == 3
 
 
-def test_a_plain_no_is_not_asked_again_but_the_mirror_is(tmp_path, toy, address):
+def test_a_refusal_is_not_retried_but_the_mirror_is_tried(tmp_path, toy, address):
     item = fetch(source(f"{address}/missing/grid.grd", mirrors=[f"{address}/good/grid.grd"]), tmp_path)
     assert item.main.read_bytes() == BODY
-    assert [path for path, _ in toy.asked] == ["/missing/grid.grd", "/good/grid.grd"]
+    assert [path for path, _ in toy.requests] == ["/missing/grid.grd", "/good/grid.grd"]
 
 
 def test_no_server_at_all(tmp_path):
-    with pytest.raises(DownloadError, match="no connection"):
+    with pytest.raises(DownloadError, match=r"no connection to the server \(3 tries\)"):
         fetch(source("http://127.0.0.1:9/grid.grd"), tmp_path)
     assert left_in(tmp_path) == []
 
@@ -114,14 +111,14 @@ def test_right_size_and_another_hash(tmp_path, toy, address):
     with pytest.raises(DownloadError, match="right size but the SHA-256") as caught:
         fetch(grid, tmp_path)
     assert "--accept-hash" in caught.value.hint
-    # Not thrown away, and not taken for the file either.
+    # Neither deleted nor accepted.
     assert left_in(tmp_path) == ["grid.grd.unverified"]
     assert not (tmp_path / "grid.grd").exists()
     item = fetch(grid, tmp_path, accept_hash=True)
-    assert "accepted" in item.news[0]
+    assert "accepted" in item.messages[0]
     assert toy.count("/wrong/grid.grd") == 1
     assert left_in(tmp_path) == ["grid.grd", "grid.grd.sha256"]
-    assert "verified" in fetch(grid, tmp_path).news[0]
+    assert "verified" in fetch(grid, tmp_path).messages[0]
     item.main.write_bytes(b"CDF" + b"y" * (len(BODY) - 3))
     with pytest.raises(DownloadError, match="on record"):
         fetch(grid, tmp_path)
@@ -130,14 +127,17 @@ def test_right_size_and_another_hash(tmp_path, toy, address):
 def test_a_wrong_size_is_never_accepted(tmp_path, address):
     with pytest.raises(DownloadError, match="cut short"):
         fetch(source(f"{address}/short/grid.grd"), tmp_path, accept_hash=True)
+    (tmp_path / "grid.grd").write_bytes(BODY[:-1])
+    with pytest.raises(DownloadError, match="on record"):
+        fetch(source(f"{address}/good/grid.grd"), tmp_path, accept_hash=True)
 
 
 def test_trust_on_first_use(tmp_path, address):
     grid = source(f"{address}/good/grid.grd", size=None, digest=None)
     item = fetch(grid, tmp_path)
-    assert "no hash is on record" in item.news[0]
+    assert "no hash is on record" in item.messages[0]
     assert (tmp_path / "grid.grd.sha256").read_text() == f"{DIGEST}  grid.grd\n"
-    assert "verified" in fetch(grid, tmp_path).news[0]
+    assert "verified" in fetch(grid, tmp_path).messages[0]
     item.main.write_bytes(BODY + b"!")
     with pytest.raises(DownloadError, match="on record"):
         fetch(grid, tmp_path)
@@ -169,16 +169,33 @@ def test_from_a_file_a_folder_and_a_mirror(tmp_path, address):
         fetch(grid, tmp_path / "raw", origin=str(store))
 
 
-def test_offline_says_what_is_missing(tmp_path):
+@pytest.mark.parametrize(
+    ("origin", "address"),
+    [
+        ("https://host/maps/", "https://host/maps/fsu_geol.dbf"),
+        ("https://host/maps", "https://host/maps/fsu_geol.dbf"),
+        ("https://host/maps/fsu_geol.shp", "https://host/maps/fsu_geol.dbf"),
+        ("https://host/fsu_geol.shp?version=2", "https://host/fsu_geol.dbf"),
+        ("https://host/other.dbf?version=2", "https://host/other.dbf?version=2"),
+        ("/no/such/folder/fsu_geol.shp", "/no/such/folder/fsu_geol.dbf"),
+        ("fsu_geol.shp", "./fsu_geol.dbf"),
+        ("/", "/fsu_geol.dbf"),
+    ],
+)
+def test_the_address_of_one_file_of_a_shapefile_is_that_of_the_others(origin, address):
+    assert SourceFile("fsu_geol.dbf", "https://own").addresses(origin) == (address,)
+
+
+def test_offline_names_what_is_missing(tmp_path):
     with pytest.raises(DownloadError, match="missing"):
         fetch(source(), tmp_path, offline=True)
 
 
 def test_disk_space_is_checked_first(tmp_path, toy, address, monkeypatch):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(DownloadError, match="MB left"):
         fetch(source(f"{address}/good/grid.grd"), tmp_path)
-    assert toy.asked == []
+    assert toy.requests == []
 
 
 def shapefile(folder, crs):
@@ -213,32 +230,32 @@ def test_the_two_maps(tmp_path, toy, address):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         opened = [geopandas.read_file(path) for _, path in maps]
-    # The .prj was not fetched: it is written from what sources.toml knows.
+    # The .prj was not downloaded: it is written from what sources.toml knows.
     assert toy.count("/good/fsu_geol.prj") == 0
     assert all(frame.crs.to_epsg(min_confidence=20) == 4284 for frame in opened)
     assert [list(frame["GEN_GLG"]) for frame in opened] == [["Q", "C"]] * 2
     assert (raw / "geo3al" / "climbs_out.txt").exists()
     assert not (tmp_path / "climbs_out.txt").exists()
-    assert [item.source.name for item in fetched(Workspace(tmp_path / "ws"), "geology")] == ["fsu_geol", "geo3al"]
+    assert [item.source.name for item in fetched(raw, "geology")] == ["fsu_geol", "geo3al"]
     assert provenance(maps[1][1], raw)["citation"].startswith("Steinshouer")
 
 
-def test_a_map_of_which_a_part_is_missing_is_not_there(tmp_path, address):
+def test_a_map_of_which_a_file_is_missing_is_not_present(tmp_path, address):
     _, store = shapefile(tmp_path / "store", "EPSG:4284")
     (store / "fsu_geol.shp").write_bytes(bytes.fromhex("0000270a") + b"\0" * 96)
-    with pytest.raises(DownloadError, match=r"fsu_geol.dbf could not be had"):
+    with pytest.raises(DownloadError, match=r"fsu_geol.dbf could not be downloaded"):
         fetch(find_source("fsu_geol"), tmp_path / "raw", origin=str(store))
     assert fetched_maps(tmp_path / "raw") == []
 
 
-def test_a_zip_that_is_none(tmp_path, toy, address):
+def test_an_invalid_zip_archive(tmp_path, toy, address):
     toy.files = {"geo3al.zip": b"PK\x03\x04" + b"garbage" * 30}
-    with pytest.raises(DownloadError, match="no readable zip"):
+    with pytest.raises(DownloadError, match="not a valid zip"):
         fetch(find_source("geo3al"), tmp_path, origin=f"{address}/good/")
     assert left_in(tmp_path) == []
 
 
-def test_what_is_known_by_name():
+def test_the_known_sources():
     assert list(known_sources()) == ["wgm2012", "fsu_geol", "geo3al"]
     wgm = find_source("wgm2012").files[0]
     assert (wgm.bytes, len(wgm.sha256)) == (233_410_500, 64)
