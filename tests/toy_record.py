@@ -13,7 +13,7 @@ from gravmap.learning.checkpoint import save_model
 from gravmap.mapping.files.writer import MapWriter
 from gravmap.mapping.layers import ENTROPY, MARGIN, SECOND, Block
 from gravmap.mapping.raster import MapGrid
-from gravmap.mapping.record.provenance import seal, write_provenance
+from gravmap.mapping.record.provenance import update_checksums, write_provenance
 from gravmap.mapping.record.stac import write_item
 from gravmap.network import build
 from toy_map import LEGEND, gravity, spec_for
@@ -89,7 +89,7 @@ def make_map(root, crs=None, folder=None):
         seconds=1.25,
     )
     write_item(folder)
-    seal(folder)
+    update_checksums(folder)
     return folder
 
 

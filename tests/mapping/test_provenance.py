@@ -15,7 +15,7 @@ from gravmap.gravity.sources import known_sources
 from gravmap.mapping.record.data_sources import original_data, with_terms
 from gravmap.mapping.record.deviations import deviations
 from gravmap.mapping.record.model_record import describe_run
-from gravmap.mapping.record.provenance import read_provenance, seal, write_provenance
+from gravmap.mapping.record.provenance import read_provenance, update_checksums, write_provenance
 from toy_record import COLS, COMMAND, ROWS, block, make_run, make_workspace
 
 
@@ -125,7 +125,7 @@ def test_marks_of_a_map_in_the_making_are_no_part_of_it(folder, tmp_path):
     for name in ("unfinished.json", "finished.txt", "unfinished.lock", ".hidden", ".map.partial-1.png"):
         (made / name).write_text("")
     (made / "added.txt").write_text("")
-    seal(made)
+    update_checksums(made)
     listed = set(read_provenance(made)["outputs"])
     assert listed == set(read_provenance(folder)["outputs"]) | {"added.txt"}
 

@@ -13,7 +13,7 @@ from gravmap.errors import InputError
 from gravmap.files import write_json
 from gravmap.gravity import open_fields, residual_fields, write_fields
 from gravmap.mapping import verify
-from gravmap.mapping.record.provenance import seal
+from gravmap.mapping.record.provenance import update_checksums
 from gravmap.tiling import make_tiles
 from toy_map import gravity
 from toy_record import make_map, make_run, make_workspace, write_labels
@@ -158,7 +158,7 @@ def test_checking_writes_nothing(root):
 
 
 def resealed(folder):
-    seal(folder)
+    update_checksums(folder)
     return set(bad(folder))
 
 

@@ -13,9 +13,8 @@ import rasterio
 from rasterio.errors import RasterioIOError
 
 from gravmap.mapping.layers import NODATA, OUTCROP
-from gravmap.mapping.record.attribute_table import read_attribute_table
-from gravmap.mapping.record.census import blocks, census
 from gravmap.mapping.record.finding import AS_RECORDED, DISAGREES, Finding
+from gravmap.mapping.record.raster_content import blocks, count_values, read_attribute_table
 
 RASTERS = ("lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif")
 
@@ -47,7 +46,7 @@ def agreement(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
         return
     yield _answer("one grid", _grids(paths))
     classes = {int(entry["index"]) for model in record["models"] for entry in model["classes"]}
-    counted = {name: census(paths[name]) for name in ("lithology.tif", "evidence.tif") if name in paths}
+    counted = {name: count_values(paths[name]) for name in ("lithology.tif", "evidence.tif") if name in paths}
     yield _answer("classes of the legend", _strangers(counted["lithology.tif"], classes))
     for name, found in counted.items():
         recorded = {

@@ -24,11 +24,10 @@ from gravmap.files import PARTIAL, read_json, sha256, write_text
 from gravmap.geology import legend_path
 from gravmap.mapping.layers import NODATA
 from gravmap.mapping.plan import FOLDER
-from gravmap.mapping.record.attribute_table import read_attribute_table
-from gravmap.mapping.record.census import census
 from gravmap.mapping.record.data_sources import field_attributes, original_data
 from gravmap.mapping.record.deviations import deviations
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
+from gravmap.mapping.record.raster_content import count_values, read_attribute_table
 from gravmap.tiling.unfinished import JOURNAL, LOCK, MARK
 
 FILE = "provenance.json"
@@ -65,7 +64,7 @@ def write_provenance(
 ) -> Path:
     """Write ``provenance.json`` of a map whose rasters and pictures lie in `folder`.
 
-    Files that are written later (the page, the STAC item) are added by :func:`seal`.
+    Files that are written later (the page, the STAC item) are added by :func:`update_checksums`.
 
     Parameters
     ----------
@@ -133,7 +132,7 @@ def write_provenance(
     return folder / FILE
 
 
-def seal(folder: Path) -> Path:
+def update_checksums(folder: Path) -> Path:
     """Take every file that now lies in a map's folder into its record, by size and SHA-256.
 
     Parameters
@@ -244,7 +243,7 @@ def _summary(folder: Path, models: Sequence[Mapping[str, Any]]) -> dict[str, Any
         names = {NODATA: "no data"} | (classes if key == "lithology" else {}) | words
         summary[key] = [
             {"value": value, "name": names.get(value, ""), "cells": cells, "km2": float(f"{km2:.9g}")}
-            for value, (cells, km2) in census(path).items()
+            for value, (cells, km2) in count_values(path).items()
         ]
     return summary
 
