@@ -13,9 +13,8 @@ import pytest
 from gravmap.errors import InputError
 from gravmap.gravity.sources import known_sources
 from gravmap.mapping.record.data_sources import original_data, with_terms
-from gravmap.mapping.record.deviations import deviations
 from gravmap.mapping.record.model_record import describe_run
-from gravmap.mapping.record.provenance import read_provenance, update_checksums, write_provenance
+from gravmap.mapping.record.provenance import deviations_from_paper, read_provenance, update_checksums, write_provenance
 from toy_record import COLS, COMMAND, ROWS, block, make_run, make_workspace
 
 
@@ -183,7 +182,7 @@ RECIPE = {"spacing_deg": [1 / 30, 1 / 30], "input_height_m": 0.0, "heights_m": [
 
 
 def test_the_papers_own_way_departs_from_nothing():
-    assert deviations(RECIPE, [WGM], [MODEL]) == []
+    assert deviations_from_paper(RECIPE, [WGM], [MODEL]) == []
 
 
 @pytest.mark.parametrize(
@@ -200,13 +199,13 @@ def test_the_papers_own_way_departs_from_nothing():
     ],
 )
 def test_every_departure_is_told(recipe, sources, model, told):
-    (found,) = deviations({**RECIPE, **recipe}, sources, [{**MODEL, **model}])
+    (found,) = deviations_from_paper({**RECIPE, **recipe}, sources, [{**MODEL, **model}])
     assert told in found
 
 
 def test_what_networks_have_in_common_is_told_once():
     two = [{**MODEL, "model": "unet"}, {**MODEL, "name": "b", "model": "unet"}]
-    (found,) = deviations(RECIPE, [WGM], two)
+    (found,) = deviations_from_paper(RECIPE, [WGM], two)
     assert found.startswith("a, b: ")
 
 
