@@ -27,11 +27,11 @@ def workspace(made, tmp_path):
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """Pictures take longer than all the rest; one test takes this back."""
-    from gravmap.mapping.scoring import evaluate, group_pictures
+    from gravmap.mapping.scoring import evaluate, protocols
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "_draw", lambda *_: None)
-        patch.setattr(group_pictures, "draw_group", lambda *_: None)
+        patch.setattr(protocols, "draw_group", lambda *_: None)
         yield patch
 
 
@@ -89,7 +89,7 @@ def test_all_finished_runs_in_groups(workspace, quick, undrawn):
     assert "evaluation.json" in call(workspace, "verify", workspace / "runs" / "one").stdout
 
 
-def test_a_dry_run_foretells_what_a_run_does(workspace, quick, monkeypatch):
+def test_a_dry_run_estimates_what_a_run_does(workspace, quick, monkeypatch):
     """The windows that the networks are then asked about are counted one by one; nothing is written before."""
     from gravmap.learning import importance
 

@@ -77,4 +77,4 @@ def test_none_that_can_be_scored_is_refused(area):
     told = r"None of the 2 points .* 1 outside the area; 1 with a class .* \(slate\)"
     with pytest.raises(InputError, match=told) as no:
         lay_points(points((99, 44, "low"), (82, 44, "slate")), area)
-    assert "80-84E 42-46N, and lith must say one of: high, low" in str(no.value)
+    assert "80-84E 42-46N, and lith must be one of: high, low" in str(no.value)

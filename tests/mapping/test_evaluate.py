@@ -14,8 +14,8 @@ from gravmap.geology.points import read_points
 from gravmap.learning.area import TEST, Area
 from gravmap.mapping.scoring import evaluate as module
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
-from gravmap.mapping.scoring.opened_run import finished_runs
-from gravmap.mapping.scoring.scored_ground import node_areas_km2
+from gravmap.mapping.scoring.evaluation_nodes import node_areas_km2
+from gravmap.mapping.scoring.finished_run import finished_runs
 from gravmap.tiling import load_arrays
 from toy_scored import make_tiled, tile, train, write_labels
 
@@ -190,8 +190,8 @@ def test_no_tuning_nodes_no_worth_of_fields(workspace, planted, monkeypatch):
 def test_no_test_nodes_no_score(workspace, monkeypatch):
     arrays = load_arrays(workspace / "data" / "tiles", fold=1)
     arrays["role"][arrays["role"] == TEST] = 3
-    monkeypatch.setattr("gravmap.mapping.scoring.run_ground.load_arrays", lambda tiles, **how: arrays)
-    monkeypatch.setattr("gravmap.mapping.scoring.run_ground._fingerprint", lambda area, model: model["area_sha256"])
+    monkeypatch.setattr("gravmap.mapping.scoring.finished_run.load_arrays", lambda tiles, **how: arrays)
+    monkeypatch.setattr("gravmap.mapping.scoring.finished_run._fingerprint", lambda area, model: model["area_sha256"])
     with pytest.raises(InputError, match=r"run one cannot be scored: no labelled node .* fold 1 of the split blocks"):
         run(workspace)
 

@@ -13,7 +13,7 @@ from gravmap.learning.null_models import known_labels, null_maps
 from gravmap.learning.outcrop import context_names
 from gravmap.mapping.scoring import evaluate as module
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
-from gravmap.mapping.scoring.run_ground import ground_of_run
+from gravmap.mapping.scoring.finished_run import dataset_of_run
 from gravmap.network import build_from_dict
 from gravmap.network.outcrop_start import around
 from gravmap.tiling import load_arrays
@@ -38,14 +38,14 @@ def workspace(tmp_path_factory):
     return root
 
 
-def test_the_ground_of_such_a_run_shows_training_outcrop_alone(workspace):
+def test_the_dataset_of_such_a_run_shows_training_outcrop_alone(workspace):
     model = json.loads((workspace / "runs" / "null" / "model.json").read_text())
-    ground = ground_of_run(model, workspace / "data" / "tiles")
-    assert ground.channels == ["residual_10km", *context_names(3)]
-    assert ((ground.fields[-1] == 1) == (known_labels(ground) > 0)).all()
-    labels, role = ground.node_truth()
+    dataset = dataset_of_run(model, workspace / "data" / "tiles")
+    assert dataset.channels == ["residual_10km", *context_names(3)]
+    assert ((dataset.fields[-1] == 1) == (known_labels(dataset) > 0)).all()
+    labels, role = dataset.node_truth()
     assert ((role == TEST) & (labels > 0)).any()
-    assert not ground.fields[-1][role == TEST].any()
+    assert not dataset.fields[-1][role == TEST].any()
 
 
 def test_before_it_has_learnt_anything_it_scores_as_label_diffusion_does(workspace, monkeypatch):
@@ -54,7 +54,7 @@ def test_before_it_has_learnt_anything_it_scores_as_label_diffusion_does(workspa
     monkeypatch.setattr(module, "null_maps", lambda *given, **more: original(*given, **more, which=quick))
     folder, tiles = workspace / "runs" / "null", workspace / "data" / "tiles"
     record = evaluate_run(folder, tiles, EvaluateOptions(baselines=True, importance=True)).record
-    area = ground_of_run(json.loads((folder / "model.json").read_text()), tiles)
+    area = dataset_of_run(json.loads((folder / "model.json").read_text()), tiles)
     labels, role = area.node_truth()
     counted = (role == TEST) & (labels > 0) & (labels != 255)
     exact = (null_maps(area, which=["label_diffusion"])["label_diffusion"] == labels)[counted].mean()

@@ -132,7 +132,7 @@ def test_marks_of_a_map_in_the_making_are_no_part_of_it(folder, tmp_path):
 def test_a_damaged_network_is_refused(root, folder, tmp_path):
     shutil.copytree(root / "runs" / "first", tmp_path / "run")
     (tmp_path / "run" / "model.safetensors").write_bytes(b"\xff" * 40)
-    with pytest.raises(InputError, match="no safetensors file"):
+    with pytest.raises(InputError, match="not a safetensors file"):
         describe_run(tmp_path / "run")
 
 

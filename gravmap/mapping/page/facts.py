@@ -16,7 +16,7 @@ from gravmap.learning.outcrop import in_short
 from gravmap.learning.taught import on_crusts
 from gravmap.mapping.page.ground import Ground
 from gravmap.mapping.page.sheet import Sheet
-from gravmap.mapping.scoring.run_ground import ground_of_run
+from gravmap.mapping.scoring.finished_run import dataset_of_run
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _nulls(run: RunFacts, tiles: Path | None) -> tuple[dict[str, dict[str, Any]]
     if tiles is None:
         return {}, "The tile set is not at hand, so null models were not scored beside the network."
     try:
-        area = ground_of_run(run.model, tiles)
+        area = dataset_of_run(run.model, tiles)
         return {NULL_MODELS[key].title: row for key, row in null_scores(area).items()}, ""
     except InputError as error:
         return {}, f"Null models were not scored: {error.message}"
