@@ -137,7 +137,7 @@ def test_topography_beside_the_network(workspace, monkeypatch):
 
     original = evaluate.null_maps
     monkeypatch.setattr(
-        evaluate, "null_maps", lambda area, role, **how: original(area, role, which=["topography_forest"], **how)
+        evaluate, "null_maps", lambda area, role, **how: original(area, role, **how | {"which": ["topography_forest"]})
     )
     lat, lon = np.arange(41.5, 46.6, 0.05), np.arange(79.5, 84.6, 0.05)
     heights = 2000 + 1000 * np.tanh(field_at(lat[:, None], lon[None, :]))

@@ -11,7 +11,6 @@ from gravmap.learning.checkpoint import ModelSpec, save_model
 from gravmap.learning.null_comparison import FOREIGN
 from gravmap.learning.null_models import known_labels, null_maps
 from gravmap.learning.outcrop import context_names
-from gravmap.mapping.scoring import evaluate as module
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
 from gravmap.mapping.scoring.finished_run import dataset_of_run
 from gravmap.network import build_from_dict
@@ -48,12 +47,10 @@ def test_the_dataset_of_such_a_run_shows_training_outcrop_alone(workspace):
     assert not dataset.fields[-1][role == TEST].any()
 
 
-def test_before_it_has_learnt_anything_it_scores_as_label_diffusion_does(workspace, monkeypatch):
-    original = module.null_maps
-    quick = ("label_diffusion", "nearest_outcrop")
-    monkeypatch.setattr(module, "null_maps", lambda *given, **more: original(*given, **more, which=quick))
+def test_before_it_has_learnt_anything_it_scores_as_label_diffusion_does(workspace):
     folder, tiles = workspace / "runs" / "null", workspace / "data" / "tiles"
-    record = evaluate_run(folder, tiles, EvaluateOptions(baselines=True, importance=True)).record
+    options = EvaluateOptions(baselines=True, importance=True, null_models=("label_diffusion", "nearest_outcrop"))
+    record = evaluate_run(folder, tiles, options).record
     area = dataset_of_run(json.loads((folder / "model.json").read_text()), tiles)
     labels, role = area.node_truth()
     counted = (role == TEST) & (labels > 0) & (labels != 255)

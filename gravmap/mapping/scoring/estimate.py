@@ -108,7 +108,7 @@ def estimate_run(folder: Path, tiles: Path, options: EvaluateOptions | None = No
         foreign = read_elsewhere(dataset, draw_offsets(dataset, 1, run.seed)[0])
         passes += windows(still_to_ask(folder, foreign, wanted, file=FOREIGN_FILE))
         missing = left_out(dataset, topography)
-        made = [key for key in NULL_MODELS if key not in missing]
+        made = [key for key in options.null_models or NULL_MODELS if key not in missing]
     tuned = labelled(dataset, TUNE)
     if options.importance:
         passes += maps_needed(reading.inputs) * windows(tuned)

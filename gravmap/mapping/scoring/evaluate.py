@@ -55,6 +55,10 @@ class EvaluateOptions:
         Also the permutation importance of each field, measured on the tuning blocks.
     device : str
         Where the network runs.
+    null_models : tuple of str, optional
+        With `baselines`: keys of :data:`gravmap.learning.null_models.NULL_MODELS`; by default all that can be made.
+    pictures : bool
+        Draw ``confusion.png`` and ``distance.png``.
     """
 
     baselines: bool = False
@@ -63,6 +67,8 @@ class EvaluateOptions:
     by_area: bool = False
     importance: bool = False
     device: str = "cpu"
+    null_models: tuple[str, ...] | None = None
+    pictures: bool = True
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ def evaluate_run(
     nulls = None
     if options.baselines:
         foreign = read_elsewhere(dataset, draw_offsets(dataset, 1, seed)[0])
-        nulls = null_maps(dataset, TEST, seed=seed, topography=topography) | {
+        nulls = null_maps(dataset, TEST, seed=seed, which=options.null_models, topography=topography) | {
             FOREIGN: class_map(folder, foreign, wanted, file=FOREIGN_FILE, device=options.device, progress=progress)
         }
     compared = nodes.compared(named, nulls or {}, dataset)
@@ -165,7 +171,8 @@ def evaluate_run(
         rows = permutation_importance(reading_of(folder, options.device), dataset, TUNE, seed=seed, progress=progress)
         record["importance"] = [row.to_dict() for row in rows]
     write_json(folder / FILE, record)
-    _draw(folder, record, nodes)
+    if options.pictures:
+        _draw(folder, record, nodes)
     return Evaluated(record, compared)
 
 
