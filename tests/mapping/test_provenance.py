@@ -186,7 +186,7 @@ def test_the_papers_own_way_departs_from_nothing():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "sources", "model", "told"),
+    ("recipe", "sources", "model", "sentence"),
     [
         ({}, [{"role": "gravity", "path": "mine.nc"}], {}, "mine.nc, not the paper's WGM2012"),
         ({"spacing_deg": [0.25, 0.25]}, [WGM], {}, "every 15arcmin"),
@@ -198,12 +198,12 @@ def test_the_papers_own_way_departs_from_nothing():
         ({}, [WGM], {"split": {"kind": "blocks"}}, "held-out blocks"),
     ],
 )
-def test_every_departure_is_told(recipe, sources, model, told):
+def test_every_departure_is_listed(recipe, sources, model, sentence):
     (found,) = deviations_from_paper({**RECIPE, **recipe}, sources, [{**MODEL, **model}])
-    assert told in found
+    assert sentence in found
 
 
-def test_what_networks_have_in_common_is_told_once():
+def test_what_networks_have_in_common_is_stated_once():
     two = [{**MODEL, "model": "unet"}, {**MODEL, "name": "b", "model": "unet"}]
     (found,) = deviations_from_paper(RECIPE, [WGM], two)
     assert found.startswith("a, b: ")
