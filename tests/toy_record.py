@@ -9,10 +9,10 @@ import torch
 from gravmap.files import write_json
 from gravmap.geology import legend_path, write_index_raster
 from gravmap.gravity import residual_fields, write_fields
-from gravmap.learning.checkpoint import save_model
+from gravmap.learning.training.checkpoint import save_model
 from gravmap.mapping.files.writer import MapWriter
 from gravmap.mapping.layers import ENTROPY, MARGIN, SECOND, Block
-from gravmap.mapping.raster import MapGrid
+from gravmap.mapping.map_grid import MapGrid
 from gravmap.mapping.record.provenance import update_checksums, write_provenance
 from gravmap.mapping.record.stac import write_item
 from gravmap.network import build

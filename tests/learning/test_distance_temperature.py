@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from gravmap.errors import InputError
-from gravmap.learning import distance_temperature
-from gravmap.learning.area import TEST, TUNE
-from gravmap.learning.calibration import Calibration, calibrate, read_calibration
-from gravmap.learning.distance_temperature import DistanceTemperature, fit_by_distance, knots_for
-from gravmap.learning.held_out import HeldOut
-from gravmap.learning.hidden_ground import BY_COVER, BY_DISTANCE, inside
-from gravmap.learning.reliability import coverage, log_softmax
+from gravmap.lattice import TEST, TUNE
+from gravmap.learning.calibration import by_distance as distance_temperature
+from gravmap.learning.calibration.by_distance import DistanceTemperature, fit_by_distance, knots_for
+from gravmap.learning.calibration.reliability import coverage, log_softmax
+from gravmap.learning.calibration.temperature import Calibration, calibrate, read_calibration
+from gravmap.learning.evaluation.held_out_predictions import HeldOutPredictions
+from gravmap.learning.evaluation.under_cover import BY_COVER, BY_DISTANCE, inside
 
 K = 5
 
@@ -36,7 +36,7 @@ def held_ground(count=60_000, pieces=4, wrong=planted, seed=0):
     said = (logits * wrong(away)[:, None]).astype(np.float32)
     role = np.where(np.arange(count) % 2, TUNE, TEST).astype(np.uint8)
     place = np.stack([np.arange(count) // 2 % pieces + pieces * (role == TEST), np.arange(count)], axis=1)
-    return HeldOut(target, role, np.ones(count), {5.0: said}, place), away
+    return HeldOutPredictions(target, role, np.ones(count), {5.0: said}, place), away
 
 
 @pytest.mark.parametrize(("near", "far"), [(0.6, 3.0), (2.5, 0.8)])
@@ -103,7 +103,7 @@ def test_the_test_ground_has_no_say():
     strata = {"distance": (away, BY_DISTANCE)}
     record = calibrate(held, [5.0], strata)
     turned = np.where(held.role == TEST, K - 1 - held.target, held.target)
-    other = calibrate(HeldOut(turned, held.role, held.weight, held.logits, held.place), [5.0], strata)
+    other = calibrate(HeldOutPredictions(turned, held.role, held.weight, held.logits, held.place), [5.0], strata)
     assert other["by_distance"] == record["by_distance"]
     assert other["test"] != record["test"]
 

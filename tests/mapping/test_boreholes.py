@@ -8,7 +8,7 @@ import pytest
 
 from gravmap.errors import InputError
 from gravmap.geology.points import Points
-from gravmap.learning.area import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.mapping.scoring.boreholes import describe_left_out, lay_points
 from toy_area import make_arrays
 
@@ -17,7 +17,7 @@ FILE = Path("wells.csv")
 
 @pytest.fixture
 def area():
-    return Area.from_arrays(make_arrays())
+    return RegionDataset.from_arrays(make_arrays())
 
 
 def points(*rows, unplaced=0):

@@ -11,7 +11,8 @@ from shapely import Point, box
 
 from gravmap.errors import InputError
 from gravmap.geology.points import read_points
-from gravmap.learning.area import TEST, Area
+from gravmap.lattice import TEST
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.mapping.scoring import evaluate as module
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
 from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes, node_areas_km2
@@ -37,7 +38,7 @@ def workspace(made, tmp_path):
 
 @pytest.fixture
 def area(made):
-    return Area.from_arrays(load_arrays(made / "data" / "tiles", fold=1))
+    return RegionDataset.from_arrays(load_arrays(made / "data" / "tiles", fold=1))
 
 
 @pytest.fixture
@@ -182,7 +183,7 @@ def test_no_test_nodes_no_score(workspace):
     arrays = load_arrays(workspace / "data" / "tiles", fold=1)
     arrays["role"][arrays["role"] == TEST] = 3
     with pytest.raises(InputError, match=r"run one cannot be scored: no labelled node .* fold 1 of the split blocks"):
-        EvaluationNodes.of(Area.from_arrays(arrays), False, "one")
+        EvaluationNodes.of(RegionDataset.from_arrays(arrays), False, "one")
 
 
 def test_a_tile_set_that_has_changed_is_refused(workspace):

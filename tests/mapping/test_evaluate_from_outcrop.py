@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from gravmap.learning.area import TEST, Area
-from gravmap.learning.checkpoint import ModelSpec, save_model
-from gravmap.learning.null_comparison import FOREIGN
-from gravmap.learning.null_models import known_labels, null_maps
-from gravmap.learning.outcrop import context_names
+from gravmap.lattice import TEST
+from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.outcrop_context import context_names
+from gravmap.learning.evaluation.comparison import FOREIGN
+from gravmap.learning.evaluation.null_models import known_labels, null_maps
+from gravmap.learning.training.checkpoint import ModelSpec, save_model
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
 from gravmap.mapping.scoring.finished_run import dataset_of_run
 from gravmap.network import build_from_dict
@@ -23,7 +24,7 @@ from toy_scored import make_tiled
 def workspace(tmp_path_factory):
     root = tmp_path_factory.mktemp("scored")
     make_tiled(root)
-    area = Area.from_arrays(load_arrays(root / "data" / "tiles", channels=["residual_10km"], fold=1))
+    area = RegionDataset.from_arrays(load_arrays(root / "data" / "tiles", channels=["residual_10km"], fold=1))
     torch.manual_seed(0)
     network = build_from_dict(around({"kind": "unet", "widths": [4, 8]}, (1, 4)), 6, 3)
     inputs = [{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 7.0}]

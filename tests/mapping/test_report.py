@@ -11,7 +11,7 @@ import rasterio
 
 from gravmap.errors import InputError
 from gravmap.gravity import residual_fields, write_fields
-from gravmap.learning.area import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.mapping.page import facts as report_facts
 from gravmap.mapping.page.words import about, area, bare_area, degrees, percent, region_title
 from toy_area import make_arrays
@@ -157,7 +157,7 @@ def test_the_verdict_follows_the_scores(mapped, tmp_path, monkeypatch, right, nu
 
 
 def test_null_models_are_scored_on_the_runs_own_ground(mapped, tmp_path, monkeypatch):
-    own = Area.from_arrays(make_arrays())
+    own = RegionDataset.from_arrays(make_arrays())
     asked = []
 
     def arrays(tiles, **options):

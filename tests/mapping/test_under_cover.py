@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gravmap.errors import InputError
-from gravmap.learning.area import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.mapping.scoring.under_cover import ALL, FAR, score_from_outcrop, score_under_cover
 
 NODES = (80.0, 44.0, 84.0, 46.0)  # 41 x 81 nodes, 0.05 degrees apart
@@ -12,7 +12,7 @@ def toy(truth, surface, role=None):
     """An area whose labels lie cell on node."""
     ny, nx = truth.shape
     half_y, half_x = (NODES[3] - NODES[1]) / (ny - 1) / 2, (NODES[2] - NODES[0]) / (nx - 1) / 2
-    return Area(
+    return RegionDataset(
         fields=truth[None].astype(np.float32),
         field_valid=np.ones(truth.shape, bool),
         field_nodes_wsen=np.array(NODES),

@@ -10,9 +10,9 @@ from typing import Any
 
 from gravmap.errors import InputError
 from gravmap.files import read_json
-from gravmap.learning.calibration import read_calibration
-from gravmap.learning.null_models import NULL_MODELS, null_scores
-from gravmap.learning.outcrop import in_short
+from gravmap.learning.calibration.temperature import read_calibration
+from gravmap.learning.data.outcrop_context import in_short
+from gravmap.learning.evaluation.null_models import NULL_MODELS, null_scores
 from gravmap.learning.taught import on_crusts
 from gravmap.mapping.page.ground import Ground
 from gravmap.mapping.page.sheet import Sheet

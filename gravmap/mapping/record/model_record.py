@@ -106,7 +106,7 @@ def _brief(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def tensors_sha256(weights: Path) -> str:
-    """The checksum of a safetensors file's tensors alone, as :mod:`gravmap.learning.checkpoint` takes it.
+    """The checksum of a safetensors file's tensors alone, as :mod:`gravmap.learning.training.checkpoint` takes it.
 
     Over names, types, shapes and values in the order of the names; a header that was rewritten does not change it.
     """

@@ -28,7 +28,7 @@ from gravmap.mapping.plan import FOLDER
 from gravmap.mapping.record.data_sources import field_attributes, original_data
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
 from gravmap.mapping.record.raster_content import count_values, read_attribute_table
-from gravmap.tiling.unfinished import JOURNAL, LOCK, MARK
+from gravmap.tiling.resumable_folder import JOURNAL, LOCK, MARK
 from gravmap.units import format_angle, format_length
 
 FILE = "provenance.json"

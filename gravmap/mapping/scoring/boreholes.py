@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.geology.legend import normal_code
 from gravmap.geology.points import Points
-from gravmap.learning.area import Area
+from gravmap.learning.data.dataset import RegionDataset
 
 MOST_NAMED = 8
 """So many unknown classes are named; the rest is counted."""
@@ -63,7 +63,7 @@ class Boreholes:
         }
 
 
-def lay_points(points: Points, dataset: Area) -> Boreholes:
+def lay_points(points: Points, dataset: RegionDataset) -> Boreholes:
     """Find the node and the class of every point.
 
     A class is written as its name, in any case, or as its index. The node is the nearest one, whose class the network
@@ -73,7 +73,7 @@ def lay_points(points: Points, dataset: Area) -> Boreholes:
     ----------
     points : Points
         From :func:`gravmap.geology.points.read_points`.
-    dataset : Area
+    dataset : RegionDataset
         What the network is scored on.
 
     Raises
@@ -133,7 +133,7 @@ def describe_left_out(account: Mapping[str, Any]) -> str:
     return "; ".join(reasons)
 
 
-def _cover_words(dataset: Area) -> set[str]:
+def _cover_words(dataset: RegionDataset) -> set[str]:
     """How a point may say that it ended in cover: by the legend's name of class 0, or by its index."""
     classes = tomllib.loads(str(dataset.meta.get("legend_toml", ""))).get("class", [])
     return {"0", *(normal_code(str(each["name"])).casefold() for each in classes if each["index"] == 0)}

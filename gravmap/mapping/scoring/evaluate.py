@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from gravmap.files import write_json
 from gravmap.geology.points import Points
 from gravmap.gravity.topography import topography_at_nodes
-from gravmap.learning.area import TEST, TUNE
-from gravmap.learning.calibration import read_calibration, scales_key
-from gravmap.learning.class_map import UNNAMED, class_map, reading_of
-from gravmap.learning.distance_bins import by_distance
-from gravmap.learning.evaluation import scoring_scale
-from gravmap.learning.importance import draw_offsets, permutation_importance, read_elsewhere
-from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.null_comparison import FOREIGN, TITLES, ScoredNodes, against_nulls
-from gravmap.learning.null_models import labelled, left_out, null_maps
-from gravmap.learning.score_figures import draw_confusion, draw_distance
-from gravmap.learning.score_groups import setup_of
-from gravmap.learning.target import IGNORE, to_target
+from gravmap.lattice import TEST, TUNE
+from gravmap.learning.calibration.temperature import read_calibration, scales_key
+from gravmap.learning.data.dataset import IGNORE, to_target
+from gravmap.learning.evaluation.class_map import UNNAMED, class_map, reading_of
+from gravmap.learning.evaluation.comparison import FOREIGN, TITLES, ScoredNodes, against_nulls
+from gravmap.learning.evaluation.distance_bins import by_distance
+from gravmap.learning.evaluation.evaluation import scoring_scale
+from gravmap.learning.evaluation.figures import draw_confusion, draw_distance
+from gravmap.learning.evaluation.importance import draw_offsets, permutation_importance, shift_input
+from gravmap.learning.evaluation.metrics import confusion, scores
+from gravmap.learning.evaluation.null_models import labelled, left_out, null_maps
+from gravmap.learning.evaluation.run_groups import setup_of
 from gravmap.mapping.scoring.boreholes import Boreholes
 from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes, with_nulls_beside
 from gravmap.mapping.scoring.finished_run import FinishedRun
@@ -56,7 +56,7 @@ class EvaluateOptions:
     device : str
         Where the network runs.
     null_models : tuple of str, optional
-        With `baselines`: keys of :data:`gravmap.learning.null_models.NULL_MODELS`; by default all that can be made.
+        With `baselines`: keys of :data:`gravmap.learning.evaluation.null_models.NULL_MODELS`; by default all that can be made.
     pictures : bool
         Draw ``confusion.png`` and ``distance.png``.
     """
@@ -109,9 +109,9 @@ def evaluate_run(
     Returns
     -------
     Evaluated
-        Its record has `scores` and `confusion` (:func:`gravmap.learning.metrics.scores`), `distance`
-        (:func:`gravmap.learning.distance_bins.by_distance`), `calibration`, and, as the options say, `baselines`,
-        `gravity_adds` (:func:`gravmap.learning.null_comparison.against_nulls`), `points` and `importance`.
+        Its record has `scores` and `confusion` (:func:`gravmap.learning.evaluation.metrics.scores`), `distance`
+        (:func:`gravmap.learning.evaluation.distance_bins.by_distance`), `calibration`, and, as the options say, `baselines`,
+        `gravity_adds` (:func:`gravmap.learning.evaluation.comparison.against_nulls`), `points` and `importance`.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def evaluate_run(
     named = class_map(folder, dataset, wanted, device=options.device, progress=progress)
     nulls = None
     if options.baselines:
-        foreign = read_elsewhere(dataset, draw_offsets(dataset, 1, seed)[0])
+        foreign = shift_input(dataset, draw_offsets(dataset, 1, seed)[0])
         nulls = null_maps(dataset, TEST, seed=seed, which=options.null_models, topography=topography) | {
             FOREIGN: class_map(folder, foreign, wanted, file=FOREIGN_FILE, device=options.device, progress=progress)
         }

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import read_json
 from gravmap.geology.points import Points
-from gravmap.learning.area import Area
-from gravmap.learning.null_models import known_labels
-from gravmap.learning.outcrop import is_context, with_context
+from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.outcrop_context import is_context, with_context
+from gravmap.learning.evaluation.null_models import known_labels
 from gravmap.mapping.scoring.boreholes import Boreholes, lay_points
 from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes
 from gravmap.tiling import load_arrays
@@ -32,7 +32,7 @@ class FinishedRun:
         The run.
     model : dict
         Its ``model.json``.
-    dataset : Area
+    dataset : RegionDataset
         What it was trained on, with its own fold.
     nodes : EvaluationNodes
         The labelled nodes of its test blocks.
@@ -42,7 +42,7 @@ class FinishedRun:
 
     folder: Path
     model: dict[str, Any]
-    dataset: Area
+    dataset: RegionDataset
     nodes: EvaluationNodes
     boreholes: Boreholes | None
 
@@ -89,7 +89,7 @@ def finished_runs(runs: Path) -> list[Path]:
     return sorted(path.parent for path in runs.glob("*/scores.json") if (path.parent / "model.json").exists())
 
 
-def dataset_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the network") -> Area:
+def dataset_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the network") -> RegionDataset:
     """The dataset of a run: its fields, its split and its fold, from the tile set it was trained on.
 
     Parameters
@@ -121,7 +121,7 @@ def dataset_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the netwo
     split = model.get("split", {})
     read = list(dict.fromkeys(str(each["field"]) for each in model.get("inputs", []) if each.get("field")))
     fields = [field for field in read if not is_context(field)]
-    dataset = Area.from_arrays(
+    dataset = RegionDataset.from_arrays(
         load_arrays(
             tiles, channels=fields or None, split=str(split.get("name", "blocks")), fold=int(split.get("fold", 0))
         )
@@ -136,8 +136,8 @@ def dataset_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the netwo
     return dataset if fields == read else with_context(dataset, known_labels(dataset))
 
 
-def _fingerprint(dataset: Area, model: Mapping[str, Any]) -> str:
-    """What :attr:`gravmap.learning.run.Run.fingerprint` was when training began."""
+def _fingerprint(dataset: RegionDataset, model: Mapping[str, Any]) -> str:
+    """What :attr:`gravmap.learning.training.run.Run.fingerprint` was when training began."""
     found = dataset.fingerprint()
     if not model.get("recipe", {}).get("from_tiles", False):
         return found

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gravmap.learning.group_figure import Row, draw_group
-from gravmap.learning.null_comparison import TITLES, against_nulls
-from gravmap.learning.score_groups import group_labels, group_runs, summarise
+from gravmap.learning.evaluation.comparison import TITLES, against_nulls
+from gravmap.learning.evaluation.figures import Row, draw_group
+from gravmap.learning.evaluation.run_groups import group_labels, group_runs, summarise
 from gravmap.mapping.scoring.evaluate import Evaluated
 
 NOT_TRAINED = "not trained"

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.learning import baselines
-from gravmap.learning.area import UNUSABLE, Area
-from gravmap.learning.hidden_ground import BY_DISTANCE, inside
-from gravmap.learning.hidden_scores import EVERYWHERE
-from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.null_models import NULL_MODELS, QUICK, known_labels, null_maps
-from gravmap.learning.target import to_target
+from gravmap.lattice import UNUSABLE
+from gravmap.learning.data.dataset import RegionDataset, to_target
+from gravmap.learning.evaluation import baselines
+from gravmap.learning.evaluation.metrics import confusion, scores
+from gravmap.learning.evaluation.null_models import NULL_MODELS, QUICK, known_labels, null_maps
+from gravmap.learning.evaluation.under_cover import BY_DISTANCE, EVERYWHERE, inside
 
 Labels = NDArray[np.uint8]
 
@@ -40,7 +39,7 @@ class UnderCover:
     Attributes
     ----------
     scores : dict of str to dict
-        Predictor to {stratum of `STRATA`: the scores of :func:`gravmap.learning.metrics.scores`}.
+        Predictor to {stratum of `STRATA`: the scores of :func:`gravmap.learning.evaluation.metrics.scores`}.
     maps : dict of str to (ny, nx) uint8 array
         Predictor to its map, north up.
     cells : dict of str to int
@@ -113,14 +112,14 @@ def score_maps(
     return UnderCover(rows, dict(maps), {name: int(where.sum()) for name, where in strata.items()})
 
 
-def score_under_cover(area: Area, mapped: Labels, truth: Labels) -> UnderCover:
+def score_under_cover(area: RegionDataset, mapped: Labels, truth: Labels) -> UnderCover:
     """Score the map of a network that reads gravity alone, and the null models, on the cells whose bedrock is hidden.
 
     Every predictor has seen the same labels: the outcrop that training sees of `area`.
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         What the network was trained on.
     mapped : (ny, nx) uint8
         The network's classes at the nodes of `area`, north up.
