@@ -36,7 +36,7 @@ from gravmap.learning.evaluation.comparison import ScoredNodes, paired_bootstrap
 from gravmap.learning.evaluation.importance import draw_offsets, shift_input
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.null_models import NULL_MODELS, QUICK, known_labels, null_maps
-from gravmap.mapping.scoring.scored_ground import ScoredGround
+from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes
 from gravmap.tiling import load_arrays
 
 WINDOW, SIZE_PX = "12.8deg", 384
@@ -98,10 +98,10 @@ def scored(root: Path, row: str, folds: Iterable[int]) -> dict[str, list[ScoredN
     found: dict[str, list[ScoredNodes]] = {}
     for fold in folds:
         area = ground_of(root, fold)
-        ground, nulls = ScoredGround.of(area, False, row), null_maps(area, TEST, which=QUICK)
+        nodes, nulls = EvaluationNodes.of(area, False, row), null_maps(area, TEST, which=QUICK)
         for number, (title, read) in enumerate(changed(area).items()):
-            named = class_map(_folder(root, row, fold), read, ground.counted, file=f"real-ground-{fold}-{number}.npz")
-            found.setdefault(title, []).append(ground.nodes(named, nulls, area))
+            named = class_map(_folder(root, row, fold), read, nodes.counted, file=f"real-ground-{fold}-{number}.npz")
+            found.setdefault(title, []).append(nodes.compared(named, nulls, area))
     return found
 
 

@@ -72,11 +72,10 @@ def command(
     from gravmap.errors import InputError
     from gravmap.geology.points import read_points
     from gravmap.mapping.predictor import choose_device
+    from gravmap.mapping.scoring.estimate import estimate_run, estimated_groups
     from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
-    from gravmap.mapping.scoring.foretell import foretell_run, groups_foretold
-    from gravmap.mapping.scoring.group_pictures import group_pictures
-    from gravmap.mapping.scoring.opened_run import finished_runs
-    from gravmap.mapping.scoring.protocols import protocols
+    from gravmap.mapping.scoring.finished_run import finished_runs
+    from gravmap.mapping.scoring.protocols import draw_groups, protocols
     from gravmap.tiling import read_index
 
     place = session.workspace
@@ -87,12 +86,12 @@ def command(
     holes = None if points is None else read_points(points, str(class_field))
     options = EvaluateOptions(baselines, topography, holes, area_weighted, importance, str(choose_device(device)))
     if dry_run:
-        foretold, refused = _of_each(
-            session, folders, bool(runs), lambda folder: foretell_run(folder, place.tiles, options)
+        estimates, refused = _of_each(
+            session, folders, bool(runs), lambda folder: estimate_run(folder, place.tiles, options)
         )
-        groups = groups_foretold(foretold)
-        tell_plan(session, foretold, groups, options, place.runs)
-        session.result({"runs": [each.to_dict() for each in foretold], "groups": groups, "left_out": refused})
+        groups = estimated_groups(estimates)
+        tell_plan(session, estimates, groups, options, place.runs)
+        session.result({"runs": [each.to_dict() for each in estimates], "groups": groups, "left_out": refused})
         return
 
     def score(folder: Path) -> Evaluated:
@@ -102,7 +101,7 @@ def command(
     scored, refused = _of_each(session, folders, bool(runs), score)
     records = [each.record for each in scored]
     found = protocols(scored, index)
-    pictures = group_pictures(found, records, place.runs)
+    pictures = draw_groups(found, records, place.runs)
     tell_scores(session, found, records, folders, pictures)
     session.result({"protocols": found, "left_out": refused})
 

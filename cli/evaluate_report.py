@@ -10,8 +10,8 @@ from .session import Session
 from .train_report import describe_temperature
 
 if TYPE_CHECKING:
+    from gravmap.mapping.scoring.estimate import CostEstimate
     from gravmap.mapping.scoring.evaluate import EvaluateOptions
-    from gravmap.mapping.scoring.foretell import Foretold
 
 MEASURES = (
     ("pa", "PA"),
@@ -61,7 +61,7 @@ def tell_scores(
 
 def tell_plan(
     session: Session,
-    runs: Sequence[Foretold],
+    runs: Sequence[CostEstimate],
     groups: Sequence[Sequence[str]],
     options: EvaluateOptions,
     folder: Path,

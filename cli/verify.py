@@ -39,7 +39,7 @@ def command(session: Session, folders: tuple[Path, ...]) -> None:
         session.say(f"{one.folder}: {one.kind} {one.title}")
         for finding in one.findings:
             mark = finding.state.upper() if finding.bad else _MARKS.get(finding.state, finding.state)
-            session.say(f"  {mark:<9} {finding.what}{': ' if finding.told else ''}{finding.told}")
+            session.say(f"  {mark:<9} {finding.what}{': ' if finding.detail else ''}{finding.detail}")
     gone = sum(one.count("gone") for one in checked)
     bad = [one for one in checked if one.bad]
     session.result({"sound": not bad, "checked": [one.to_dict() for one in checked]})

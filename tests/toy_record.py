@@ -8,13 +8,12 @@ import torch
 
 from gravmap.files import write_json
 from gravmap.geology import legend_path, write_index_raster
-from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.training.checkpoint import save_model
 from gravmap.mapping.files.writer import MapWriter
 from gravmap.mapping.layers import ENTROPY, MARGIN, SECOND, Block
 from gravmap.mapping.map_grid import MapGrid
-from gravmap.mapping.record.provenance import seal, write_provenance
+from gravmap.mapping.record.provenance import update_checksums, write_provenance
 from gravmap.mapping.record.stac import write_item
 from gravmap.network import build
 from toy_map import LEGEND, gravity, spec_for
@@ -37,7 +36,7 @@ def write_labels(path, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     values = np.random.default_rng(seed).integers(0, 11, (60, 70)).astype(np.uint8)
     write_index_raster(path, values, (79, 42, 86, 48), LEGEND)
-    write_legend(LEGEND, legend_path(path))
+    LEGEND.write(legend_path(path))
 
 
 def make_run(folder, fields, seed=0):
@@ -90,7 +89,7 @@ def make_map(root, crs=None, folder=None):
         seconds=1.25,
     )
     write_item(folder)
-    seal(folder)
+    update_checksums(folder)
     return folder
 
 

@@ -15,7 +15,7 @@ from gravmap.mapping.page.pictures import draw_pictures
 from gravmap.mapping.page.report import write_report
 from gravmap.mapping.page.words import region_title
 from gravmap.mapping.plan import Plan
-from gravmap.mapping.record.provenance import read_provenance, seal, write_provenance
+from gravmap.mapping.record.provenance import read_provenance, update_checksums, write_provenance
 from gravmap.mapping.record.stac import write_item
 from gravmap.units import format_angle
 
@@ -90,7 +90,7 @@ def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, origin: Ori
     )
     title = region_title(origin.name)
     draw_pictures(folder, legend, title=title, notes=_notes(folder, plan))
-    seal(folder)  # the page lists what is written so far, the pictures among it
+    update_checksums(folder)  # the page lists what is written so far, the pictures among it
     write_report(
         folder,
         runs=origin.runs,
@@ -100,7 +100,7 @@ def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, origin: Ori
         title=title,
     )
     write_item(folder)
-    seal(folder)
+    update_checksums(folder)
 
 
 def runs_of_other_splits(runs: Sequence[Path]) -> list[Path]:

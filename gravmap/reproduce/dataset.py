@@ -13,7 +13,7 @@ from gravmap.lattice import COVER, UNUSABLE
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.mapping.page.figures import ClassPanel, FieldPanel, classes_of_legend, draw
 from gravmap.mapping.page.words import bare_area, count, percent
-from gravmap.mapping.record.census import census
+from gravmap.mapping.record.raster_content import count_values
 from gravmap.reproduce.page import Picture, Table
 from gravmap.tiling import load_arrays
 from gravmap.units import format_angle
@@ -23,7 +23,7 @@ from gravmap.workspace import Workspace
 def class_table(place: Workspace) -> Table:
     """Table 1: the area of every class, and its share of the bedrock that crops out."""
     legend = open_labels(place.labels).legend
-    found = census(place.labels)
+    found = count_values(place.labels)
     km2 = {entry.index: found.get(entry.index, (0, 0.0))[1] for entry in legend.classes}
     bedrock = sum(area for index, area in km2.items() if index != COVER)
     rows = []

@@ -27,11 +27,11 @@ def workspace(made, tmp_path):
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """Pictures take longer than all the rest; one test takes this back."""
-    from gravmap.mapping.scoring import evaluate, group_pictures
+    from gravmap.mapping.scoring import evaluate, protocols
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "_draw", lambda *_: None)
-        patch.setattr(group_pictures, "draw_group", lambda *_: None)
+        patch.setattr(protocols, "draw_group", lambda *_: None)
         yield patch
 
 
@@ -51,10 +51,10 @@ def test_all_finished_runs_in_groups(workspace, quick, undrawn):
     undrawn.undo()
     done = call(workspace, "evaluate", "--baselines", "--json")
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    assert told["left_out"] == []
-    blocks, random = told["protocols"]["blocks"], told["protocols"]["random"]
-    assert list(told["protocols"])[:2] == ["blocks", "random"]
+    result = json.loads(done.stdout)
+    assert result["left_out"] == []
+    blocks, random = result["protocols"]["blocks"], result["protocols"]["random"]
+    assert list(result["protocols"])[:2] == ["blocks", "random"]
     assert (blocks["leak"], blocks["folds"], blocks["kind"]) == (0.0, 4, "blocks")
     assert random["leak"] > 0.5
     assert random["scores"] == "not trained"
@@ -89,8 +89,8 @@ def test_all_finished_runs_in_groups(workspace, quick, undrawn):
     assert "evaluation.json" in call(workspace, "verify", workspace / "runs" / "one").stdout
 
 
-def test_a_dry_run_foretells_what_a_run_does(workspace, quick, monkeypatch):
-    """The windows that the networks are then asked about are counted one by one; nothing is written before."""
+def test_a_dry_run_estimates_what_a_run_does(workspace, quick, monkeypatch):
+    """The windows that then go through the networks are counted one by one; nothing is written before."""
     from gravmap.learning.evaluation import importance
 
     before = {path: path.stat().st_mtime_ns for path in workspace.rglob("*")}
@@ -98,20 +98,20 @@ def test_a_dry_run_foretells_what_a_run_does(workspace, quick, monkeypatch):
     done = call(workspace, *words, "--dry-run", "--json")
     assert done.exit_code == 0, done.output
     assert {path: path.stat().st_mtime_ns for path in workspace.rglob("*")} == before
-    told = json.loads(done.stdout)
-    assert told["groups"] == [["one", "three"]]
-    assert [(run["run"], run["split"], run["fold"]) for run in told["runs"]] == [
+    result = json.loads(done.stdout)
+    assert result["groups"] == [["one", "three"]]
+    assert [(run["run"], run["split"], run["fold"]) for run in result["runs"]] == [
         ("one", "blocks", 0),
         ("three", "blocks", 1),
     ]
     assert "One group, with mean and spread: one, three." in done.stderr
     assert "and group-one.png into" in done.stderr
     assert "topography only (no grid of topography is given)" in done.stderr
-    asked = []
+    windows = []
     original = importance.Reading.map
 
     def counting(self, *args, **more):
-        hook = self.network.register_forward_hook(lambda layer, given, out: asked.append(len(given[0])))
+        hook = self.network.register_forward_hook(lambda layer, given, out: windows.append(len(given[0])))
         try:
             return original(self, *args, **more)
         finally:
@@ -119,16 +119,16 @@ def test_a_dry_run_foretells_what_a_run_does(workspace, quick, monkeypatch):
 
     monkeypatch.setattr(importance.Reading, "map", counting)
     scored = json.loads(call(workspace, *words, "--json").stdout)
-    assert sum(asked) == sum(run["passes"] for run in told["runs"]) > 0
-    assert scored["protocols"]["blocks"]["scores"]["places"] == sum(run["nodes"] for run in told["runs"])
-    # What was asked once is kept: only the fields' worth is measured anew.
+    assert sum(windows) == sum(run["passes"] for run in result["runs"]) > 0
+    assert scored["protocols"]["blocks"]["scores"]["places"] == sum(run["nodes"] for run in result["runs"])
+    # Predictions are kept: only the importance of fields is measured anew.
     again = call(workspace, "evaluate", "one", "three", "--baselines", "-n")
     assert again.stdout.count("none: what it said is kept") == 2
     assert "passes of one window" not in again.stdout
 
 
 def test_topography_beside_the_network(workspace, monkeypatch):
-    """Heights that say the class: the null model that reads them finds it, and files that are none are told."""
+    """The null model that reads heights finds classes set by them; a grid that does not cover the region is refused."""
     pytest.importorskip("sklearn")
     import xarray as xr
 
@@ -137,7 +137,7 @@ def test_topography_beside_the_network(workspace, monkeypatch):
 
     original = evaluate.null_maps
     monkeypatch.setattr(
-        evaluate, "null_maps", lambda area, role, **how: original(area, role, which=["topography_forest"], **how)
+        evaluate, "null_maps", lambda area, role, **how: original(area, role, **how | {"which": ["topography_forest"]})
     )
     lat, lon = np.arange(41.5, 46.6, 0.05), np.arange(79.5, 84.6, 0.05)
     heights = 2000 + 1000 * np.tanh(field_at(lat[:, None], lon[None, :]))
@@ -197,7 +197,7 @@ def test_a_run_that_cannot_be_scored(workspace):
     assert "Traceback" not in refused.output
 
 
-def test_what_ails_all_runs_is_said_once(workspace):
+def test_what_is_wrong_with_all_runs_is_reported_once(workspace):
     from toy_scored import write_labels
 
     write_labels(workspace, seed=9)
@@ -207,7 +207,7 @@ def test_what_ails_all_runs_is_said_once(workspace):
     assert len(done.stderr.strip().splitlines()) == 2
 
 
-def test_what_a_field_is_worth_and_where_ground_counts(workspace):
+def test_importance_of_fields_and_area_weighting(workspace):
     done = call(workspace, "evaluate", "one", "--importance", "--area-weighted")
     assert done.exit_code == 0, done.output
     assert "What each field is worth to one, on the tuning blocks:" in done.stdout
@@ -233,14 +233,14 @@ def test_boreholes_in_words(workspace, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "told"),
+    ("words", "status", "message"),
     [(["fifth"], 3, "No trained network called 'fifth'"), (["--device", "cuda"], 5, "CUDA")],
 )
-def test_what_makes_no_sense_is_told(workspace, words, status, told, monkeypatch):
+def test_invalid_options_are_refused(workspace, words, status, message, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     done = call(workspace, "evaluate", *words)
     assert done.exit_code == status, done.output
-    assert told in done.stderr
+    assert message in done.stderr
 
 
 def test_an_empty_workspace(tmp_path):

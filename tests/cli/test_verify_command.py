@@ -34,9 +34,9 @@ def test_as_json(folder):
     (folder / "map.png").unlink()
     done = call("verify", folder, "--json")
     assert done.exit_code == 3
-    told = json.loads(done.stdout)
-    assert told["sound"] is False
-    (map_,) = told["checked"]
+    result = json.loads(done.stdout)
+    assert result["sound"] is False
+    (map_,) = result["checked"]
     assert {"what": "map.png", "state": "missing", "told": "is not there"} in map_["findings"]
     assert sum(finding["state"] == "as recorded" for finding in map_["findings"]) == len(map_["findings"]) - 1
 
@@ -51,7 +51,7 @@ def test_inputs_that_are_gone_are_said_and_pass(folder, tmp_path):
 
 def test_without_a_folder_it_is_the_workspace(folder, tmp_path):
     done = call("-w", tmp_path, "verify", "--json")
-    # The run's own fields are others than those of the toy workspace: told, and the map is checked all the same.
+    # The run's own fields are others than those of the toy workspace: reported, and the map is checked all the same.
     assert done.exit_code == 3
     assert [one["kind"] for one in json.loads(done.stdout)["checked"]] == ["run", "map"]
     assert [one["sound"] for one in json.loads(done.stdout)["checked"]] == [False, True]

@@ -29,12 +29,12 @@ def test_the_nearest_node_and_the_class_by_name_or_index(area):
     rng = np.random.default_rng(0)
     lon, lat = rng.uniform(80, 84, 60), rng.uniform(42, 46, 60)
     words = ["HIGH", "low", "1", "2", " Low"]
-    said = [words[number % 5].strip() for number in range(60)]
-    found = lay_points(points(*zip(lon, lat, said, strict=True)), area)
+    stated = [words[number % 5].strip() for number in range(60)]
+    found = lay_points(points(*zip(lon, lat, stated, strict=True)), area)
     # By brute force: the node with the least difference in longitude and in latitude.
     assert (found.column == np.abs(area.node_lon[None] - lon[:, None]).argmin(axis=1)).all()
     assert (found.row == np.abs(area.node_lat[None] - lat[:, None]).argmin(axis=1)).all()
-    assert found.label.tolist() == [{"HIGH": 1, "1": 1}.get(word, 2) for word in said]
+    assert found.label.tolist() == [{"HIGH": 1, "1": 1}.get(word, 2) for word in stated]
     assert describe_left_out(found.account()) == ""
 
 
@@ -74,7 +74,7 @@ def test_the_account_adds_up(area):
 
 
 def test_none_that_can_be_scored_is_refused(area):
-    told = r"None of the 2 points .* 1 outside the area; 1 with a class .* \(slate\)"
-    with pytest.raises(InputError, match=told) as no:
+    message = r"None of the 2 points .* 1 outside the area; 1 with a class .* \(slate\)"
+    with pytest.raises(InputError, match=message) as no:
         lay_points(points((99, 44, "low"), (82, 44, "slate")), area)
-    assert "80-84E 42-46N, and lith must say one of: high, low" in str(no.value)
+    assert "80-84E 42-46N, and lith must be one of: high, low" in str(no.value)

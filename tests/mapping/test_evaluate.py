@@ -15,13 +15,12 @@ from gravmap.lattice import TEST
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.mapping.scoring import evaluate as module
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
-from gravmap.mapping.scoring.opened_run import finished_runs
-from gravmap.mapping.scoring.scored_ground import node_areas_km2
+from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes, node_areas_km2
+from gravmap.mapping.scoring.finished_run import finished_runs
 from gravmap.tiling import load_arrays
 from toy_scored import make_tiled, tile, train, write_labels
 
 QUICK = ("majority", "nearest_outcrop")
-DRAW = module._draw
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +29,6 @@ def made(tmp_path_factory):
     make_tiled(root)
     train(root, "one", "--fold", 1)
     return root
-
-
-@pytest.fixture(autouse=True)
-def undrawn(monkeypatch):
-    """Pictures take longer than all the rest, and one test looks at them."""
-    monkeypatch.setattr(module, "_draw", lambda *_: None)
 
 
 @pytest.fixture
@@ -57,19 +50,17 @@ def truth(area):
 
 @pytest.fixture
 def planted(truth, monkeypatch):
-    """A map that is right but for the south, where all is called low; null models that take no time."""
+    """A map that is right but for the south, where all is called low."""
     named = np.where(truth > 0, truth, 1).astype(np.uint8)
     named[20:] = 2
     monkeypatch.setattr(module, "class_map", lambda folder, area, wanted, **how: named)
-    original = module.null_maps
-    monkeypatch.setattr(
-        module, "null_maps", lambda area, role, seed, topography: original(area, role, seed=seed, which=QUICK)
-    )
     return named
 
 
 def run(workspace, **options):
-    return evaluate_run(workspace / "runs" / "one", workspace / "data" / "tiles", EvaluateOptions(**options))
+    """Null models that take no time; pictures take longer than all the rest, and one test looks at them."""
+    options = EvaluateOptions(**{"null_models": QUICK, "pictures": False, **options})
+    return evaluate_run(workspace / "runs" / "one", workspace / "data" / "tiles", options)
 
 
 def test_every_node_of_the_test_blocks_is_counted_once(workspace, truth, planted):
@@ -88,7 +79,7 @@ def test_every_node_of_the_test_blocks_is_counted_once(workspace, truth, planted
     assert json.loads((workspace / "runs" / "one" / "evaluation.json").read_text()) == json.loads(json.dumps(record))
 
 
-def test_ground_on_the_ellipsoid(workspace, area, truth, planted):
+def test_areas_on_the_ellipsoid(workspace, area, truth, planted):
     """Against PROJ's geodesic areas of the very cells; the south weighs more."""
     geod = Geod(ellps="WGS84")
     cells = np.zeros(len(area.node_lat))
@@ -109,16 +100,16 @@ def test_ground_on_the_ellipsoid(workspace, area, truth, planted):
 
 
 def test_distance_to_what_training_saw(workspace, area, truth, planted):
-    """Against PROJ's geodesics to every node whose label teaches."""
+    """Against PROJ's geodesics to every node whose label training sees."""
     labels, roles = area.node_truth()
     lat, lon = np.meshgrid(area.node_lat, area.node_lon, indexing="ij")
-    taught = (roles == 0) & (labels > 0) & (labels != 255)
+    trained = (roles == 0) & (labels > 0) & (labels != 255)
     rows = run(workspace).record["distance"]
     geod = Geod(ellps="sphere", a=6371000.0, b=6371000.0)
     away = []
     for y, x in zip(lat[truth > 0], lon[truth > 0], strict=True):
-        count = int(taught.sum())
-        _, _, metres = geod.inv(np.full(count, x), np.full(count, y), lon[taught], lat[taught])
+        count = int(trained.sum())
+        _, _, metres = geod.inv(np.full(count, x), np.full(count, y), lon[trained], lat[trained])
         away.append(metres.min() / 1000)
     away = np.array(away)
     right = (planted == truth)[truth > 0]
@@ -171,16 +162,16 @@ def test_boreholes(workspace, area, planted, tmp_path):
     assert points["scored"] == points["scores"]["places"] == known.sum()
     row = np.abs(area.node_lat[None] - lat[:, None]).argmin(axis=1)
     column = np.abs(area.node_lon[None] - lon[:, None]).argmin(axis=1)
-    said = np.where(rock == "high", 1, 2)
-    right = planted[row, column] == said
+    stated = np.where(rock == "high", 1, 2)
+    right = planted[row, column] == stated
     assert points["scores"]["pa"] == pytest.approx(right[known].mean())
     assert sum(each["places"] for each in points["distance"]) == known.sum()
     assert points["distance"][0]["to_km"] == 0, "some stand on outcrop that training saw"
     assert points["baselines"]["majority"]["places"] == known.sum()
 
 
-def test_no_tuning_nodes_no_worth_of_fields(workspace, planted, monkeypatch):
-    """Scores do not need tuning blocks; what a field is worth is measured there or not at all."""
+def test_no_tuning_nodes_no_importance_of_fields(workspace, planted, monkeypatch):
+    """Scores do not need tuning blocks; the importance of a field is measured there or not at all."""
     monkeypatch.setattr(module, "labelled", lambda area, role: np.zeros(area.field_valid.shape, bool))
     record = run(workspace, importance=True).record
     assert "importance" not in record
@@ -188,13 +179,11 @@ def test_no_tuning_nodes_no_worth_of_fields(workspace, planted, monkeypatch):
     assert record["scores"]["places"] > 0
 
 
-def test_no_test_nodes_no_score(workspace, monkeypatch):
+def test_no_test_nodes_no_score(workspace):
     arrays = load_arrays(workspace / "data" / "tiles", fold=1)
     arrays["role"][arrays["role"] == TEST] = 3
-    monkeypatch.setattr("gravmap.mapping.scoring.run_ground.load_arrays", lambda tiles, **how: arrays)
-    monkeypatch.setattr("gravmap.mapping.scoring.run_ground._fingerprint", lambda area, model: model["area_sha256"])
     with pytest.raises(InputError, match=r"run one cannot be scored: no labelled node .* fold 1 of the split blocks"):
-        run(workspace)
+        EvaluationNodes.of(RegionDataset.from_arrays(arrays), False, "one")
 
 
 def test_a_tile_set_that_has_changed_is_refused(workspace):
@@ -224,11 +213,10 @@ def test_only_finished_runs(workspace):
         evaluate_run(runs / "broken", workspace / "data" / "tiles")
 
 
-def test_pictures(workspace, planted, monkeypatch):
+def test_pictures(workspace, planted):
     from matplotlib.image import imread
 
-    monkeypatch.setattr(module, "_draw", DRAW)
-    run(workspace, baselines=True)
+    run(workspace, baselines=True, pictures=True)
     for name in ("confusion.png", "distance.png"):
         picture = imread(workspace / "runs" / "one" / name)
         assert picture.shape[1] > 400

@@ -12,9 +12,8 @@ from gravmap.learning.data.outcrop_context import context_names
 from gravmap.learning.evaluation.comparison import FOREIGN
 from gravmap.learning.evaluation.null_models import known_labels, null_maps
 from gravmap.learning.training.checkpoint import ModelSpec, save_model
-from gravmap.mapping.scoring import evaluate as module
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
-from gravmap.mapping.scoring.run_ground import dataset_of_run
+from gravmap.mapping.scoring.finished_run import dataset_of_run
 from gravmap.network import build_from_dict
 from gravmap.network.outcrop_start import around
 from gravmap.tiling import load_arrays
@@ -39,22 +38,20 @@ def workspace(tmp_path_factory):
     return root
 
 
-def test_the_ground_of_such_a_run_shows_training_outcrop_alone(workspace):
+def test_the_dataset_of_such_a_run_shows_training_outcrop_alone(workspace):
     model = json.loads((workspace / "runs" / "null" / "model.json").read_text())
-    ground = dataset_of_run(model, workspace / "data" / "tiles")
-    assert ground.channels == ["residual_10km", *context_names(3)]
-    assert ((ground.fields[-1] == 1) == (known_labels(ground) > 0)).all()
-    labels, role = ground.node_truth()
+    dataset = dataset_of_run(model, workspace / "data" / "tiles")
+    assert dataset.channels == ["residual_10km", *context_names(3)]
+    assert ((dataset.fields[-1] == 1) == (known_labels(dataset) > 0)).all()
+    labels, role = dataset.node_truth()
     assert ((role == TEST) & (labels > 0)).any()
-    assert not ground.fields[-1][role == TEST].any()
+    assert not dataset.fields[-1][role == TEST].any()
 
 
-def test_before_it_has_learnt_anything_it_scores_as_label_diffusion_does(workspace, monkeypatch):
-    original = module.null_maps
-    quick = ("label_diffusion", "nearest_outcrop")
-    monkeypatch.setattr(module, "null_maps", lambda *given, **more: original(*given, **more, which=quick))
+def test_before_it_has_learnt_anything_it_scores_as_label_diffusion_does(workspace):
     folder, tiles = workspace / "runs" / "null", workspace / "data" / "tiles"
-    record = evaluate_run(folder, tiles, EvaluateOptions(baselines=True, importance=True)).record
+    options = EvaluateOptions(baselines=True, importance=True, null_models=("label_diffusion", "nearest_outcrop"))
+    record = evaluate_run(folder, tiles, options).record
     area = dataset_of_run(json.loads((folder / "model.json").read_text()), tiles)
     labels, role = area.node_truth()
     counted = (role == TEST) & (labels > 0) & (labels != 255)

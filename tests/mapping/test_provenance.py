@@ -13,9 +13,8 @@ import pytest
 from gravmap.download import known_sources
 from gravmap.errors import InputError
 from gravmap.mapping.record.data_sources import original_data, with_terms
-from gravmap.mapping.record.deviations import deviations
 from gravmap.mapping.record.model_record import describe_run
-from gravmap.mapping.record.provenance import read_provenance, seal, write_provenance
+from gravmap.mapping.record.provenance import deviations_from_paper, read_provenance, update_checksums, write_provenance
 from toy_record import COLS, COMMAND, ROWS, block, make_run, make_workspace
 
 
@@ -125,7 +124,7 @@ def test_marks_of_a_map_in_the_making_are_no_part_of_it(folder, tmp_path):
     for name in ("unfinished.json", "finished.txt", "unfinished.lock", ".hidden", ".map.partial-1.png"):
         (made / name).write_text("")
     (made / "added.txt").write_text("")
-    seal(made)
+    update_checksums(made)
     listed = set(read_provenance(made)["outputs"])
     assert listed == set(read_provenance(folder)["outputs"]) | {"added.txt"}
 
@@ -133,7 +132,7 @@ def test_marks_of_a_map_in_the_making_are_no_part_of_it(folder, tmp_path):
 def test_a_damaged_network_is_refused(root, folder, tmp_path):
     shutil.copytree(root / "runs" / "first", tmp_path / "run")
     (tmp_path / "run" / "model.safetensors").write_bytes(b"\xff" * 40)
-    with pytest.raises(InputError, match="no safetensors file"):
+    with pytest.raises(InputError, match="not a safetensors file"):
         describe_run(tmp_path / "run")
 
 
@@ -183,11 +182,11 @@ RECIPE = {"spacing_deg": [1 / 30, 1 / 30], "input_height_m": 0.0, "heights_m": [
 
 
 def test_the_papers_own_way_departs_from_nothing():
-    assert deviations(RECIPE, [WGM], [MODEL]) == []
+    assert deviations_from_paper(RECIPE, [WGM], [MODEL]) == []
 
 
 @pytest.mark.parametrize(
-    ("recipe", "sources", "model", "told"),
+    ("recipe", "sources", "model", "sentence"),
     [
         ({}, [{"role": "gravity", "path": "mine.nc"}], {}, "mine.nc, not the paper's WGM2012"),
         ({"spacing_deg": [0.25, 0.25]}, [WGM], {}, "every 15arcmin"),
@@ -199,14 +198,14 @@ def test_the_papers_own_way_departs_from_nothing():
         ({}, [WGM], {"split": {"kind": "blocks"}}, "held-out blocks"),
     ],
 )
-def test_every_departure_is_told(recipe, sources, model, told):
-    (found,) = deviations({**RECIPE, **recipe}, sources, [{**MODEL, **model}])
-    assert told in found
+def test_every_departure_is_listed(recipe, sources, model, sentence):
+    (found,) = deviations_from_paper({**RECIPE, **recipe}, sources, [{**MODEL, **model}])
+    assert sentence in found
 
 
-def test_what_networks_have_in_common_is_told_once():
+def test_what_networks_have_in_common_is_stated_once():
     two = [{**MODEL, "model": "unet"}, {**MODEL, "name": "b", "model": "unet"}]
-    (found,) = deviations(RECIPE, [WGM], two)
+    (found,) = deviations_from_paper(RECIPE, [WGM], two)
     assert found.startswith("a, b: ")
 
 

@@ -164,7 +164,7 @@ def test_null_models_are_scored_on_the_runs_own_ground(mapped, tmp_path, monkeyp
         asked.append(options)
         return make_arrays()
 
-    monkeypatch.setattr("gravmap.mapping.scoring.run_ground.load_arrays", arrays)
+    monkeypatch.setattr("gravmap.mapping.scoring.finished_run.load_arrays", arrays)
     run = make_run(tmp_path / "mine", classes=own.classes, area_sha256=own.fingerprint())
     page = Page(page_of(mapped, run, tiles=tmp_path))
     assert asked == [{"channels": ["residual_10km"], "split": "blocks", "fold": 1}]

@@ -82,7 +82,7 @@ def test_the_table_has_a_line_for_each(world):
     assert len({len(line) for line in lines if "percent" not in line}) == 1  # columns stand under each other
 
 
-def test_maps_that_start_from_outcrop_see_all_of_it_and_are_told_by_distance(world):
+def test_maps_that_start_from_outcrop_see_all_of_it_and_are_scored_by_distance(world):
     truth, surface = world
     lat, lon = np.linspace(46, 44, 41), np.linspace(80, 84, 81)
     mapped = np.where(np.arange(81) < 13, 3, truth).astype(np.uint8)  # wrong in the three westernmost hidden columns

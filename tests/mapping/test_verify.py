@@ -1,4 +1,4 @@
-"""Whatever is done to a map, its inputs, its network or its tiles is told; and nothing is written by looking."""
+"""Any change to a map, its inputs, its network or its tiles is found; and checking writes nothing."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from gravmap.errors import InputError
 from gravmap.files import write_json
 from gravmap.gravity import open_fields, residual_fields, write_fields
 from gravmap.mapping import verify
-from gravmap.mapping.record.provenance import seal
+from gravmap.mapping.record.provenance import update_checksums
 from gravmap.tiling import make_tiles
 from toy_map import gravity
 from toy_record import make_map, make_run, make_workspace, write_labels
@@ -70,24 +70,41 @@ def test_a_workspace_can_be_moved(root, tmp_path):
     root.rename(tmp_path / "elsewhere")
     for found in verify(tmp_path / "elsewhere"):
         # The fields that the run names as its own were never there.
-        assert [finding.what for finding in found.bad if "learned from" not in finding.what] == []
+        assert [finding.what for finding in found.bad if "trained on" not in finding.what] == []
         assert found.count("gone") == 0
 
 
-def test_every_single_output_is_watched(folder):
+def test_a_changed_byte_and_a_missing_file_are_found_in_every_output(folder):
     for path in sorted(folder.iterdir()):
+        if path.name == "provenance.json":
+            continue
         whole = path.read_bytes()
         flip_byte(path)
-        assert bad(folder)[path.name] == "changed" if path.name != "provenance.json" else True, path.name
+        assert bad(folder)[path.name] == "changed", path.name
         path.unlink()
-        if path.name != "provenance.json":
-            assert bad(folder)[path.name] == "missing"
+        assert bad(folder)[path.name] == "missing", path.name
         path.write_bytes(whole)
     assert bad(folder) == {}
 
 
+@pytest.mark.parametrize("where", np.linspace(0.05, 0.95, 7).tolist())
+def test_a_changed_byte_of_the_record_is_found(folder, where):
+    flip_byte(folder / "provenance.json", where)
+    try:
+        state = bad(folder)["provenance.json"]
+    except InputError:
+        state = "no longer a record"
+    assert state in ("changed", "no longer a record")
+
+
+def test_a_map_without_its_record_is_refused(folder):
+    (folder / "provenance.json").unlink()
+    with pytest.raises(InputError, match="nothing to verify"):
+        verify(folder)
+
+
 @pytest.mark.parametrize("change", [("--near 25km", "--near 26km"), ('"near_km": 25', '"near_km":  25')])
-def test_an_edited_record_is_told_down_to_a_blank(folder, change):
+def test_an_edited_record_is_found_down_to_a_blank(folder, change):
     path = folder / "provenance.json"
     text = path.read_text()
     assert change[0] in text
@@ -95,7 +112,7 @@ def test_an_edited_record_is_told_down_to_a_blank(folder, change):
     assert bad(folder)["provenance.json"] == "changed"
 
 
-def test_a_swapped_network_is_told_by_the_map_and_by_the_run(root, folder):
+def test_a_swapped_network_is_found_by_the_map_and_by_the_run(root, folder):
     make_run(root / "runs" / "other", open_fields(root / "data" / "fields.nc"), seed=1)
     shutil.copy(root / "runs" / "other" / "model.safetensors", root / "runs" / "first" / "model.safetensors")
     assert bad(folder) == {"model ../../runs/first/model.safetensors": "changed"}
@@ -106,7 +123,7 @@ def test_a_swapped_network_is_told_by_the_map_and_by_the_run(root, folder):
     assert bad(folder)["model ../../runs/first/model.safetensors"] == "changed"
 
 
-def test_changed_labels_fields_and_legend_are_told(root, folder):
+def test_changed_labels_fields_and_legend_are_found(root, folder):
     write_labels(root / "data" / "labels.tif", seed=1)
     flip_byte(root / "data" / "fields.nc")
     legend = root / "data" / "labels.legend.toml"
@@ -118,7 +135,7 @@ def test_changed_labels_fields_and_legend_are_told(root, folder):
     }
 
 
-def test_inputs_that_are_gone_are_told_and_are_no_fault_of_the_map(root, folder, tmp_path):
+def test_inputs_that_are_gone_are_reported_and_are_no_fault_of_the_map(root, folder, tmp_path):
     alone = tmp_path / "sent" / "toy"
     shutil.copytree(folder, alone)
     (found,) = verify(alone)
@@ -135,7 +152,7 @@ def test_original_data_are_checked_where_they_are_kept(root, folder):
     assert bad(folder) == {"gravity data gravity.nc": "changed"}
 
 
-def test_what_was_put_beside_a_map_is_told(folder):
+def test_a_file_put_beside_a_map_is_reported(folder):
     (folder / "notes.txt").write_text("mine")
     (found,) = verify(folder)
     assert found.bad == []
@@ -154,11 +171,11 @@ def test_checking_writes_nothing(root):
     assert state() == before
 
 
-# What follows is a map whose files contradict each other although every checksum fits: it is sealed again.
+# What follows is a map whose files contradict each other although every checksum is right: they were updated.
 
 
-def resealed(folder):
-    seal(folder)
+def contradictions(folder):
+    update_checksums(folder)
     return set(bad(folder))
 
 
@@ -168,7 +185,7 @@ def test_another_class_in_one_cell(folder):
         return values
 
     edit(folder / "lithology.tif", one_cell)
-    assert resealed(folder) == {
+    assert contradictions(folder) == {
         "cells and areas of lithology.tif",
         "attribute table of lithology.tif",
         "class, probability and evidence of every cell",
@@ -183,12 +200,12 @@ def test_two_cells_that_change_places_keep_the_counts_but_not_the_likeliest_clas
         return values
 
     edit(folder / "lithology.tif", swap)
-    assert resealed(folder) == {"class, probability and evidence of every cell"}
+    assert contradictions(folder) == {"class, probability and evidence of every cell"}
 
 
 def test_a_class_that_the_network_does_not_have(folder):
     edit(folder / "lithology.tif", lambda values: np.where(values == 3, 77, values).astype(np.uint8))
-    assert "classes of the legend" in resealed(folder)
+    assert "classes of the legend" in contradictions(folder)
 
 
 def test_evidence_without_a_class(folder):
@@ -197,19 +214,19 @@ def test_evidence_without_a_class(folder):
         return values
 
     edit(folder / "evidence.tif", one_cell)
-    assert "class, probability and evidence of every cell" in resealed(folder)
+    assert "class, probability and evidence of every cell" in contradictions(folder)
 
 
 def test_a_raster_that_was_moved_by_a_cell(folder):
     with rasterio.open(folder / "evidence.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as raster:
         raster.transform = raster.transform @ rasterio.Affine.translation(1, 0)
-    assert resealed(folder) == {"one grid"}
+    assert contradictions(folder) == {"one grid"}
 
 
 def test_a_raster_of_another_network(folder):
     with rasterio.open(folder / "uncertainty.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as raster:
         raster.update_tags(GRAVMAP_MODEL_SHA256="b" * 64)
-    assert resealed(folder) == {"the network named in the rasters"}
+    assert contradictions(folder) == {"the network named in the rasters"}
 
 
 def test_a_table_of_areas_that_is_not_the_rasters(folder):
@@ -220,24 +237,24 @@ def test_a_table_of_areas_that_is_not_the_rasters(folder):
         text.rindex("<F>", 0, text.index("</Row>", start)) + 3 : text.rindex("</F>", 0, text.index("</Row>", start))
     ]
     path.write_text(text.replace(area, str(1.01 * float(area))))
-    assert resealed(folder) == {"attribute table of lithology.tif"}
+    assert contradictions(folder) == {"attribute table of lithology.tif"}
 
 
 def test_polygons_of_another_area(folder):
     with sqlite3.connect(folder / "lithology.gpkg") as connection:
         connection.execute("DELETE FROM layer_styles")  # no change of areas
-    assert resealed(folder) == set()
+    assert contradictions(folder) == set()
     with sqlite3.connect(folder / "lithology.gpkg") as connection:
         connection.create_function("ST_IsEmpty", 1, lambda _: 0)
         for trigger, *_ in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             connection.execute(f'DROP TRIGGER "{trigger}"')
         connection.execute("UPDATE lithology SET area_km2 = 2 * area_km2 WHERE fid = 1")
-    assert resealed(folder) == {"area of the polygons"}
+    assert contradictions(folder) == {"area of the polygons"}
 
 
 def test_a_raster_that_is_none(folder):
     (folder / "evidence.tif").write_bytes(b"no raster")
-    assert resealed(folder) == {"evidence.tif"}
+    assert contradictions(folder) == {"evidence.tif"}
 
 
 def test_a_projected_map_agrees_with_itself_too(root):
@@ -260,15 +277,15 @@ def test_a_run_is_sound_and_its_data_are_looked_for(run):
     (found,) = verify(run)
     assert found.kind == "run"
     # The toy names fields of another checksum than those of the workspace.
-    assert [finding.what for finding in found.bad] == ["learned from fields fields.nc"]
+    assert [finding.what for finding in found.bad] == ["trained on fields fields.nc"]
 
 
 @pytest.mark.parametrize("where", [0.3, 0.999])
 def test_a_damaged_byte_of_the_weights(run, where):
     flip_byte(run / "model.safetensors", where)
     (found,) = verify(run)
-    (told,) = [finding.told for finding in found.bad if finding.what == "model.safetensors"]
-    assert "damaged" in told
+    (detail,) = [finding.detail for finding in found.bad if finding.what == "model.safetensors"]
+    assert "damaged" in detail
 
 
 def test_an_edited_description_of_the_network(run):
@@ -291,7 +308,7 @@ def test_scores_and_temperatures_of_other_weights(run):
 def test_a_folder_that_holds_nothing(tmp_path):
     with pytest.raises(InputError, match="nothing to verify"):
         verify(tmp_path)
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         verify(tmp_path / "absent")
 
 

@@ -16,7 +16,7 @@ from gravmap.learning.evaluation.null_models import NULL_MODELS, null_scores
 from gravmap.learning.taught import on_crusts
 from gravmap.mapping.page.ground import Ground
 from gravmap.mapping.page.sheet import Sheet
-from gravmap.mapping.scoring.run_ground import dataset_of_run
+from gravmap.mapping.scoring.finished_run import dataset_of_run
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Whether the rasters of a map agree with each other, with their tables, and with what the record says of them."""
+"""Whether the rasters of a map agree with each other, with their tables, and with the record."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import rasterio
 from rasterio.errors import RasterioIOError
 
 from gravmap.mapping.layers import NODATA, OUTCROP
-from gravmap.mapping.record.attribute_table import read_attribute_table
-from gravmap.mapping.record.census import blocks, census
 from gravmap.mapping.record.finding import AS_RECORDED, DISAGREES, Finding
+from gravmap.mapping.record.raster_content import blocks, count_values, read_attribute_table
 
 RASTERS = ("lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif")
 
@@ -39,38 +38,38 @@ def agreement(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
         ``as recorded`` or ``disagrees``; a raster that is not there is passed over.
     """
     paths = {name: folder / name for name in RASTERS if (folder / name).is_file()}
-    unreadable = {name: told for name, path in paths.items() if (told := _unreadable(path))}
-    for name, told in unreadable.items():
-        yield Finding(name, DISAGREES, f"is no readable raster: {told}")
+    unreadable = {name: why for name, path in paths.items() if (why := _unreadable(path))}
+    for name, why in unreadable.items():
+        yield Finding(name, DISAGREES, f"is not a readable raster: {why}")
     paths = {name: path for name, path in paths.items() if name not in unreadable}
     if "lithology.tif" not in paths:
         return
-    yield _answer("one grid", _grids(paths))
+    yield _finding("one grid", _grids(paths))
     classes = {int(entry["index"]) for model in record["models"] for entry in model["classes"]}
-    counted = {name: census(paths[name]) for name in ("lithology.tif", "evidence.tif") if name in paths}
-    yield _answer("classes of the legend", _strangers(counted["lithology.tif"], classes))
+    counted = {name: count_values(paths[name]) for name in ("lithology.tif", "evidence.tif") if name in paths}
+    yield _finding("classes of the legend", _unknown_values(counted["lithology.tif"], classes))
     for name, found in counted.items():
         recorded = {
             int(row["value"]): (int(row["cells"]), float(row["km2"]))
             for row in record["summary"].get(name.removesuffix(".tif"), [])
         }
-        yield _answer(f"cells and areas of {name}", _sums(found, recorded, "the record"))
+        yield _finding(f"cells and areas of {name}", _sums(found, recorded, "the record"))
         table = {value: (row.cells, row.km2) for value, row in read_attribute_table(paths[name]).items()}
         if table:
-            yield _answer(f"attribute table of {name}", _sums(found, table, "the table"))
-    yield _answer("the network named in the rasters", _tags(paths, record))
+            yield _finding(f"attribute table of {name}", _sums(found, table, "the table"))
+    yield _finding("the network named in the rasters", _tags(paths, record))
     if {"probability.tif", "evidence.tif"} <= paths.keys():
-        yield _answer(
+        yield _finding(
             "class, probability and evidence of every cell",
             _cells(paths, record.get("settings", {}).get("class_offsets")),
         )
     if (folder / "lithology.gpkg").is_file():
         area = sum(km2 for value, (_, km2) in counted["lithology.tif"].items() if value != NODATA)
-        yield _answer("area of the polygons", _polygons(folder / "lithology.gpkg", area))
+        yield _finding("area of the polygons", _polygons(folder / "lithology.gpkg", area))
 
 
-def _answer(what: str, told: str) -> Finding:
-    return Finding(what, DISAGREES if told else AS_RECORDED, told)
+def _finding(what: str, detail: str) -> Finding:
+    return Finding(what, DISAGREES if detail else AS_RECORDED, detail)
 
 
 def _unreadable(path: Path) -> str:
@@ -85,47 +84,49 @@ def _unreadable(path: Path) -> str:
 
 def _grids(paths: Mapping[str, Path]) -> str:
     """Shape, coordinate system and place of every raster are those of the lithology."""
-    told = []
+    differences = []
     with rasterio.open(paths["lithology.tif"]) as first:
         for name, path in paths.items():
             with rasterio.open(path) as other:
                 if other.shape != first.shape:
-                    told.append(f"{name} has {other.width} x {other.height} cells, not {first.width} x {first.height}")
+                    differences.append(
+                        f"{name} has {other.width} x {other.height} cells, not {first.width} x {first.height}"
+                    )
                 elif other.crs != first.crs:
-                    told.append(f"{name} is in {other.crs}, not in {first.crs}")
+                    differences.append(f"{name} is in {other.crs}, not in {first.crs}")
                 elif not other.transform.almost_equals(first.transform, 1e-9 * max(1.0, abs(first.transform.c))):
-                    told.append(f"{name} lies elsewhere than lithology.tif")
-    return "; ".join(told)
+                    differences.append(f"{name} lies elsewhere than lithology.tif")
+    return "; ".join(differences)
 
 
-def _strangers(found: Mapping[int, Any], classes: set[int]) -> str:
-    strange = sorted(set(found) - classes - {NODATA})
-    return f"lithology.tif holds the values {strange}, which no class of the network has" if strange else ""
+def _unknown_values(found: Mapping[int, Any], classes: set[int]) -> str:
+    unknown = sorted(set(found) - classes - {NODATA})
+    return f"lithology.tif holds the values {unknown}, which no class of the network has" if unknown else ""
 
 
 def _sums(found: Mapping[int, tuple[int, float]], other: Mapping[int, tuple[int, float]], whose: str) -> str:
-    """Cells and km² in a raster beside those that another says; nodata counts where both have it."""
-    told = []
+    """Cells and km² in a raster beside those of another count; nodata is left out."""
+    differences = []
     for value in sorted({*found, *other} - {NODATA}):
         cells, km2 = found.get(value, (0, 0.0))
-        said, area = other.get(value, (0, 0.0))
-        if cells != said:
-            told.append(f"value {value}: {cells:,} cells, {whose} says {said:,}")
+        expected, area = other.get(value, (0, 0.0))
+        if cells != expected:
+            differences.append(f"value {value}: {cells:,} cells, {expected:,} in {whose}")
         elif not math.isclose(km2, area, rel_tol=AREA_TOLERANCE, abs_tol=1e-3):
-            told.append(f"value {value}: {km2:,.1f} km2, {whose} says {area:,.1f}")
-    return "; ".join(told)
+            differences.append(f"value {value}: {km2:,.1f} km2, {area:,.1f} in {whose}")
+    return "; ".join(differences)
 
 
 def _tags(paths: Mapping[str, Path], record: Mapping[str, Any]) -> str:
     """Every raster names the weights that the record names."""
     wanted = {str(model["sha256"]) for model in record["models"]}
-    told = []
+    differences = []
     for name, path in paths.items():
         with rasterio.open(path) as raster:
             named = raster.tags().get("GRAVMAP_MODEL_SHA256", "")
         if named and not set(named.replace(",", " ").split()) <= wanted:
-            told.append(f"{name} names {named[:12]}..., the record {', '.join(sum_[:12] for sum_ in wanted)}...")
-    return "; ".join(told)
+            differences.append(f"{name} names {named[:12]}..., the record {', '.join(sum_[:12] for sum_ in wanted)}...")
+    return "; ".join(differences)
 
 
 def _cells(paths: Mapping[str, Path], offsets: Sequence[float] | None) -> str:
@@ -153,10 +154,10 @@ def _cells(paths: Mapping[str, Path], offsets: Sequence[float] | None) -> str:
             least, most = (np.maximum(shares + half, 0) * factors for half in _HALF_STEPS[offsets is not None])
             chosen = np.take_along_axis(most, np.where(named, classes - 1, 0)[None].astype(np.intp), axis=0)[0]
             wrong += int((named & (chosen < least.max(axis=0))).sum())
-    told = [f"{blind:,} cells have a class and no evidence, or the other way round"] if blind else []
+    differences = [f"{blind:,} cells have a class and no evidence, or the other way round"] if blind else []
     if wrong:
-        told.append(f"in {wrong:,} cells predicted, the class is not the likeliest one")
-    return "; ".join(told)
+        differences.append(f"in {wrong:,} cells predicted, the class is not the likeliest one")
+    return "; ".join(differences)
 
 
 _HALF_STEPS = {False: (0.0, 0.0), True: (-0.501, 0.501)}

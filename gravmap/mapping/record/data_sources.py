@@ -54,7 +54,7 @@ def original_data(
 
 
 def field_file_sources(fields: Path) -> list[dict[str, Any]]:
-    """What ``fields.nc`` says it was made from; its arrays are not read."""
+    """The gravity files that ``fields.nc`` was made from, by its attributes; its arrays are not read."""
     attributes = field_attributes(fields)
     sources: list[dict[str, Any]] = json.loads(attributes.get("gravmap_sources", "[]"))
     return sources

@@ -1,4 +1,4 @@
-"""What `gravmap verify` finds out about one file, and how a file is held against its record."""
+"""What `gravmap verify` finds out about one file, and how a file is compared with its record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gravmap.files import sha256
 AS_RECORDED, CHANGED, MISSING, DISAGREES = "as recorded", "changed", "missing", "disagrees"
 UNREADABLE, GONE, UNLISTED = "unreadable", "gone", "unlisted"
 
-# An input that is no longer where it was, or a file that somebody put beside a map, says nothing against the map.
+# An input that is no longer where it was, or a file that somebody put beside a map, is no fault of the map.
 BAD = (CHANGED, MISSING, DISAGREES, UNREADABLE)
 
 
@@ -29,13 +29,13 @@ class Finding:
         ``gone``: an input is not where it was, so it cannot be checked; ``disagrees``: files contradict each other or
         the record; ``unreadable``: a record of a workspace that cannot be read at all; ``unlisted``: a file that the
         record does not know.
-    told : str
+    detail : str
         What was found, in words; empty where all is well.
     """
 
     what: str
     state: str
-    told: str = ""
+    detail: str = ""
 
     @property
     def bad(self) -> bool:
@@ -81,12 +81,12 @@ class Verification:
             "title": self.title,
             "sound": not self.bad,
             "findings": [
-                {"what": finding.what, "state": finding.state, "told": finding.told} for finding in self.findings
+                {"what": finding.what, "state": finding.state, "told": finding.detail} for finding in self.findings
             ],
         }
 
 
-def held_against(path: Path, recorded: Mapping[str, Any], what: str, *, absent: str = GONE) -> Finding:
+def compare_with_record(path: Path, recorded: Mapping[str, Any], what: str, *, absent: str = GONE) -> Finding:
     """Compare a file with its recorded SHA-256, and its size where that was recorded.
 
     Parameters

@@ -30,7 +30,7 @@ _TORCH_TYPES = {
     "BOOL": "torch.bool",
 }
 
-# Of model.json: all that says what the network reads, gives, and was taught; not its confusion matrices.
+# Of model.json: all that describes input, output and training of the network; not its confusion matrices.
 _KEPT = ("model", "architecture", "inputs", "classes", "tile_size_px", "scales_deg", "field_recipe", "split", "seed")
 
 
@@ -87,7 +87,7 @@ def read_header(weights: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{weights} is missing.", f"`{MADE_BY}` makes it.") from None
     except ValueError as error:
-        raise InputError(f"{weights} is no safetensors file: {error}.", f"`{MADE_BY}` makes it anew.") from None
+        raise InputError(f"{weights} is not a safetensors file: {error}.", f"`{MADE_BY}` makes it anew.") from None
     return header
 
 

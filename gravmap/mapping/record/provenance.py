@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,11 @@ from gravmap.files import PARTIAL, read_json, sha256, write_text
 from gravmap.geology import legend_path
 from gravmap.mapping.layers import NODATA
 from gravmap.mapping.plan import FOLDER
-from gravmap.mapping.record.attribute_table import read_attribute_table
-from gravmap.mapping.record.census import census
 from gravmap.mapping.record.data_sources import field_attributes, original_data
-from gravmap.mapping.record.deviations import deviations
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
+from gravmap.mapping.record.raster_content import count_values, read_attribute_table
 from gravmap.tiling.resumable_folder import JOURNAL, LOCK, MARK
+from gravmap.units import format_angle, format_length
 
 FILE = "provenance.json"
 FORMAT = 1
@@ -45,6 +45,11 @@ RUN_FILES = {
     "calibration": "calibration.json",
     "reach": "reach.safetensors",
 }
+
+# Liu et al. 2024 (doi 10.3389/feart.2024.1407173): the general list is docs/deviations.md; these show in the data.
+PAPER_GRID = "wgm2012"
+PAPER_SPACING_DEG = 1 / 30
+PAPER_HEIGHT_M = 10_000.0
 
 _OWN_SUM = re.compile(r'("record_sha256": ")([0-9a-f]{64})(")')
 _NO_SUM = "0" * 64
@@ -65,7 +70,7 @@ def write_provenance(
 ) -> Path:
     """Write ``provenance.json`` of a map whose rasters and pictures lie in `folder`.
 
-    Files that are written later (the page, the STAC item) are added by :func:`seal`.
+    Files that are written later (the page, the STAC item) are added by :func:`update_checksums`.
 
     Parameters
     ----------
@@ -80,7 +85,7 @@ def write_provenance(
     runs : sequence of Path
         The training runs whose networks predicted.
     labels : Path, optional
-        ``labels.tif``, where the mapped outcrop is shown or told apart.
+        ``labels.tif``, where mapped outcrop is shown or treated apart.
     others : mapping of str to Path, optional
         Role to file of whatever else was read, such as ``{"polygon": Path("area.gpkg")}``.
     device : str
@@ -124,7 +129,7 @@ def write_provenance(
         "models": models,
         "inputs": hashed_inputs(fields, runs, labels, others or {}, (home or folder).resolve()),
         "sources": sources,
-        "deviations": deviations(recipe, sources, models),
+        "deviations": deviations_from_paper(recipe, sources, models),
         "summary": _summary(folder, models),
         "versions": versions(),
         "platform": machine(device),
@@ -133,7 +138,7 @@ def write_provenance(
     return folder / FILE
 
 
-def seal(folder: Path) -> Path:
+def update_checksums(folder: Path) -> Path:
     """Take every file that now lies in a map's folder into its record, by size and SHA-256.
 
     Parameters
@@ -244,9 +249,74 @@ def _summary(folder: Path, models: Sequence[Mapping[str, Any]]) -> dict[str, Any
         names = {NODATA: "no data"} | (classes if key == "lithology" else {}) | words
         summary[key] = [
             {"value": value, "name": names.get(value, ""), "cells": cells, "km2": float(f"{km2:.9g}")}
-            for value, (cells, km2) in census(path).items()
+            for value, (cells, km2) in count_values(path).items()
         ]
     return summary
+
+
+def deviations_from_paper(
+    recipe: Mapping[str, Any], sources: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Where a map departs from the paper it follows, one sentence for each departure.
+
+    Parameters
+    ----------
+    recipe : mapping
+        The field recipe.
+    sources : sequence of mapping
+        As :func:`gravmap.mapping.record.data_sources.original_data` gives them.
+    models : sequence of mapping
+        As :func:`gravmap.mapping.record.model_record.describe_run` gives them.
+    """
+    return [*_gravity_deviations(recipe, sources), *_map_deviations(sources), *_network_deviations(models)]
+
+
+def _gravity_deviations(recipe: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> list[str]:
+    sentences = []
+    grids = [entry for entry in sources if entry.get("role") == "gravity"]
+    if not any(entry.get("known_as") == PAPER_GRID for entry in grids):
+        names = sorted({str(entry.get("path") or entry.get("name")) for entry in grids})
+        sentences.append(f"The gravity is {', '.join(names) or 'of unknown origin'}, not the paper's WGM2012.")
+    spacing = max(recipe.get("spacing_deg") or [PAPER_SPACING_DEG])
+    if not math.isclose(spacing, PAPER_SPACING_DEG, rel_tol=1e-3):
+        sentences.append(f"The gravity grid has a value every {format_angle(spacing)}, the paper's every 2arcmin.")
+    level = float(recipe.get("input_height_m") or 0.0)
+    heights = [float(height) for height in recipe.get("heights_m", [])]
+    if level and heights:
+        between = ", ".join(f"{format_length(level)} and {format_length(level + height)}" for height in heights)
+        sentences.append(
+            f"The grid lies {format_length(level)} above the ellipsoid and heights are counted from there: a residual"
+            f" is what is lost between {between}, not between the surface and 10km."
+        )
+    if heights and PAPER_HEIGHT_M not in heights:
+        sentences.append(f"The regional field is of {', '.join(map(format_length, heights))}, the paper's of 10km.")
+    return sentences
+
+
+def _map_deviations(sources: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = sorted({str(entry["file"]) for entry in sources if entry.get("role") == "map" and entry.get("file")})
+    if not names:
+        return []
+    return [f"The geology is of {', '.join(names)}; the paper's map is not public."]
+
+
+def _network_deviations(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    models_of: dict[str, list[str]] = {}  # what networks have in common is stated once
+    for model in models:
+        for sentence in _deviations_of(model):
+            models_of.setdefault(sentence, []).append(str(model["name"]))
+    return [f"{', '.join(names)}: {sentence}" for sentence, names in models_of.items()]
+
+
+def _deviations_of(model: Mapping[str, Any]) -> Iterator[str]:
+    if model.get("model") != "ggmnet":
+        yield f"the network is {model.get('model')}, not the paper's GGMNet (ggmnet)."
+    kinds = {entry.get("kind") for entry in model.get("inputs") or []}
+    if kinds and "rgb" not in kinds:
+        yield "fields are read in their units, by the paper's network as a picture in colours."
+    split = (model.get("split") or {}).get("kind") or (model.get("split") or {}).get("name")
+    if split and split != "random":
+        yield f"tuned and scored on held-out {split}, the paper's network on windows drawn at random."
 
 
 def versions() -> dict[str, str]:

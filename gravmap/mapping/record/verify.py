@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gravmap.errors import InputError
+from gravmap.files import read_json, sha256
 from gravmap.mapping.record import provenance
 from gravmap.mapping.record.agreement import agreement
 from gravmap.mapping.record.data_sources import file_name
 from gravmap.mapping.record.finding import (
     AS_RECORDED,
     CHANGED,
+    DISAGREES,
     MISSING,
     UNLISTED,
     UNREADABLE,
     Finding,
     Verification,
-    held_against,
+    compare_with_record,
 )
-from gravmap.mapping.record.model_record import SIDECAR
-from gravmap.mapping.record.verify_training import verify_run, verify_tile_set
+from gravmap.mapping.record.model_record import MADE_BY, SIDECAR, read_header, tensors_sha256
 from gravmap.progress import Progress, silent
+from gravmap.tiling import read_index
+from gravmap.tiling.tile_files import tile_checksums
 from gravmap.workspace import Workspace
 
 _KINDS = "a map (provenance.json), a training run (model.json), a tile set (index.json), or a workspace holding these"
@@ -36,7 +40,7 @@ def verify(folder: Path, progress: Progress = silent) -> list[Verification]:
     folder : Path
         A map's folder, a training run's, a tile set's, or a workspace: then everything in it.
     progress : Progress
-        Told after each tile file.
+        Called after each tile file.
 
     Returns
     -------
@@ -49,7 +53,7 @@ def verify(folder: Path, progress: Progress = silent) -> list[Verification]:
         The folder is none of these, or a record cannot be read.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder.", f"Name {_KINDS}.")
+        raise InputError(f"{folder} is not a folder.", f"Name {_KINDS}.")
     if (folder / provenance.FILE).is_file():
         return [verify_map(folder)]
     if (folder / SIDECAR).is_file():
@@ -94,15 +98,15 @@ def verify_map(folder: Path) -> Verification:
         return Verification(folder, "map", title, (itself, *_findings(folder, record)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if itself.bad:
-            told = f"{folder / provenance.FILE} was edited, and no longer holds what a record does: {error!r}."
-            raise InputError(told, "Bring it back, or make the map anew: `gravmap predict --overwrite`.") from None
+            message = f"{folder / provenance.FILE} was edited, and no longer holds what a record does: {error!r}."
+            raise InputError(message, "Bring it back, or make the map anew: `gravmap predict --overwrite`.") from None
         raise
 
 
 def _findings(folder: Path, record: Mapping[str, Any]) -> list[Finding]:
     findings = []
     for name, entry in record["outputs"].items():
-        findings.append(held_against(folder / name, entry, name, absent=MISSING))
+        findings.append(compare_with_record(folder / name, entry, name, absent=MISSING))
     known = {folder / name for name in record["outputs"]}
     findings += [
         Finding(path.relative_to(folder).as_posix(), UNLISTED, "is not in the record: put there later")
@@ -129,10 +133,135 @@ def _record_itself(folder: Path) -> Finding:
 def _inputs(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
     for role, entry in record["inputs"].items():
         path = (folder / entry["path"]).resolve()
-        yield held_against(path, entry, f"{role.replace('_', ' ')} {entry['path']}")
+        yield compare_with_record(path, entry, f"{role.replace('_', ' ')} {entry['path']}")
     # The original data lie where `gravmap fetch` puts them, beside the fields, where they are still kept.
     raw = (folder / record["inputs"]["fields"]["path"]).resolve().parent / "raw"
     for source in record["sources"]:
         name = file_name(source)
         if name and source.get("sha256") and (raw / name).is_file():
-            yield held_against(raw / name, {"sha256": source["sha256"]}, f"{source.get('role', 'data')} data {name}")
+            yield compare_with_record(
+                raw / name, {"sha256": source["sha256"]}, f"{source.get('role', 'data')} data {name}"
+            )
+
+
+def verify_run(folder: Path) -> Verification:
+    """Check a training run: weights and their descriptions, what was measured on them, and the data they learned from.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``model.json``.
+
+    Raises
+    ------
+    InputError
+        ``model.json`` cannot be read.
+    """
+    record = read_json(folder / SIDECAR, MADE_BY)
+    if not isinstance(record, dict):
+        raise InputError(f"{folder / SIDECAR} does not describe a network.", f"`{MADE_BY}` makes it anew.")
+    versions = record.get("versions", {})
+    title = (
+        f"{folder.name}, {record.get('model', 'a network')}, gravmap {versions.get('gravmap', 'of another version')}"
+    )
+    findings = [_pair(folder, "model")]
+    if (folder / "last.json").is_file():
+        findings.append(_pair(folder, "last"))
+    findings += _measured(folder, record)
+    findings += _training_data(folder, record)
+    return Verification(folder, "run", title, tuple(findings))
+
+
+def verify_tile_set(folder: Path, progress: Progress = silent) -> Verification:
+    """Check a tile set: every tile against its checksum in the index, and the two files it was cut from.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``index.json``.
+    progress : Progress
+        Called after each tile file.
+
+    Raises
+    ------
+    InputError
+        No tile set there, a half-written one, or one of another version.
+    """
+    index = read_index(folder)
+    title = f"{index['windows']} windows, {index['made_by']}"
+    findings = [
+        compare_with_record((folder / entry["path"]).resolve(), entry, f"{role} {entry['path']}")
+        for role, entry in index["sources"].items()
+    ]
+    sums = tile_checksums(folder, progress=progress)
+    for file, (written, found) in sums.items():
+        if found is None:
+            findings.append(Finding(file, MISSING, "is not there"))
+        elif found != written:
+            findings.append(Finding(file, CHANGED, f"its SHA-256 is {found[:12]}..., {written[:12]}... was recorded"))
+    sound = sum(found == written for written, found in sums.values())
+    if sound:
+        findings.append(Finding(f"{sound} tile files", AS_RECORDED))
+    return Verification(folder, "tile set", title, tuple(findings))
+
+
+def _pair(folder: Path, stem: str) -> Finding:
+    """Weights beside the JSON that describes them; each names the checksum of the other."""
+    weights, what = folder / f"{stem}.safetensors", f"{stem}.safetensors"
+    if not weights.is_file():
+        return Finding(what, MISSING, "is not there")
+    try:
+        header = json.loads(read_header(weights).get("__metadata__", {})["gravmap"])
+        whole = tensors_sha256(weights) == header["tensors_sha256"]
+        sidecar = read_json(folder / f"{stem}.json", MADE_BY)
+    except (InputError, KeyError, ValueError, TypeError) as error:
+        first = str(error).splitlines()[0]
+        return Finding(what, CHANGED, f"is damaged: {first}")
+    if not whole:
+        return Finding(what, CHANGED, "is damaged: its numbers are not those its own header was written for")
+    if sha256(weights) != sidecar.get("weights_sha256"):
+        detail = f"is not the file that {stem}.json describes: another network, or training was stopped between the two"
+        return Finding(what, CHANGED, detail)
+    if {key: value for key, value in sidecar.items() if key != "weights_sha256"} != header:
+        return Finding(f"{stem}.json", CHANGED, f"differs from the copy of it inside {what}")
+    return Finding(f"{what} and {stem}.json", AS_RECORDED)
+
+
+def _measured(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
+    """Scores, temperatures and reach belong to these weights."""
+    if (folder / "scores.json").is_file():
+        scores = read_json(folder / "scores.json", MADE_BY)
+        other = [role for role in ("tune", "test") if scores.get(role) != record.get("scores", {}).get(role)]
+        yield _belongs(
+            "scores.json", f"other scores on the {' and '.join(other)} blocks than model.json" if other else ""
+        )
+    if (folder / "calibration.json").is_file():
+        named = read_json(folder / "calibration.json", MADE_BY).get("model_sha256")
+        yield _belongs("calibration.json", _other(named, record.get("weights_sha256"), "weights"))
+    if (folder / "evaluation.json").is_file():
+        named = read_json(folder / "evaluation.json", "gravmap evaluate").get("model_sha256")
+        yield _belongs("evaluation.json", _other(named, record.get("weights_sha256"), "weights"))
+    if (folder / "reach.safetensors").is_file():
+        try:
+            named = json.loads(read_header(folder / "reach.safetensors")["__metadata__"]["gravmap"])["area_sha256"]
+        except (InputError, KeyError, ValueError, TypeError):
+            yield Finding("reach.safetensors", CHANGED, "is damaged: its header cannot be read")
+            return
+        yield _belongs("reach.safetensors", _other(named, record.get("area_sha256"), "training region"))
+
+
+def _other(named: Any, own: Any, what: str) -> str:
+    return "" if named == own else f"was measured on another {what} ({str(named)[:12]}...) than model.json names"
+
+
+def _belongs(file: str, detail: str) -> Finding:
+    return Finding(file, DISAGREES if detail else AS_RECORDED, detail)
+
+
+def _training_data(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
+    """The fields and labels, where the workspace of the run has them; their paths are as the tile set sees them."""
+    tiles = Workspace(folder.resolve().parent.parent).tiles
+    for entry in record.get("sources", []):
+        if entry.get("role") in ("fields", "labels") and entry.get("sha256"):
+            path = (tiles / str(entry.get("path", ""))).resolve()
+            yield compare_with_record(path, entry, f"trained on {entry['role']} {path.name}")

@@ -1,1 +1,1 @@
-"""Runs and maps scored: on held-out ground, under known cover, against boreholes."""
+"""Runs and maps scored: on held-out blocks, under known cover, against boreholes."""

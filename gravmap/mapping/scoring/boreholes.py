@@ -1,4 +1,4 @@
-"""Boreholes and other points whose bedrock is known, laid on the nodes of an area: the only real truth under cover."""
+"""Boreholes and other points whose bedrock is known, at the nodes of a region: the only observed truth under cover."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_NAMED = 8
 
 @dataclass(frozen=True)
 class Boreholes:
-    """Points that can be scored, and what became of the others.
+    """Points that can be scored, and why the others cannot.
 
     Attributes
     ----------
@@ -31,11 +31,11 @@ class Boreholes:
     label : ndarray, shape (n,), uint8
         Class found there, 1..K.
     read, outside, unplaced, without_gravity : int
-        Rows of the file; points outside the area, without a position, and where the field is not known.
+        Rows of the file; points outside the region, without a position, and where the field is not known.
     in_cover, unnamed : int
-        Points that end in cover, the legend's class 0, and so say nothing of the bedrock; and without any class.
+        Points that end in cover, the legend's class 0, and so do not give the bedrock; and without any class.
     unknown : dict of str to int
-        What the class field says that is no class of the legend, and how often.
+        Values of the class field that are no class of the legend, and how often each occurs.
     """
 
     row: NDArray[np.int64]
@@ -63,17 +63,17 @@ class Boreholes:
         }
 
 
-def lay_points(points: Points, area: RegionDataset) -> Boreholes:
+def lay_points(points: Points, dataset: RegionDataset) -> Boreholes:
     """Find the node and the class of every point.
 
-    A class is written as its name, in any case, or as its index. The node is the nearest one, as that is the place
-    whose class the network names.
+    A class is written as its name, in any case, or as its index. The node is the nearest one, whose class the network
+    predicts.
 
     Parameters
     ----------
     points : Points
         From :func:`gravmap.geology.points.read_points`.
-    area : RegionDataset
+    dataset : RegionDataset
         What the network is scored on.
 
     Raises
@@ -81,14 +81,14 @@ def lay_points(points: Points, area: RegionDataset) -> Boreholes:
     InputError
         None of them can be scored.
     """
-    known = {normal_code(str(entry["name"])).casefold(): int(entry["index"]) for entry in area.classes}
-    known |= {str(entry["index"]): int(entry["index"]) for entry in area.classes}
+    known = {normal_code(str(entry["name"])).casefold(): int(entry["index"]) for entry in dataset.classes}
+    known |= {str(entry["index"]): int(entry["index"]) for entry in dataset.classes}
     label = np.array([known.get(value.casefold(), 0) for value in points.values], np.uint8)
-    row, column = _nearest(points.lat, area.node_lat), _nearest(points.lon, area.node_lon)
+    row, column = _nearest(points.lat, dataset.node_lat), _nearest(points.lon, dataset.node_lon)
     inside = (row >= 0) & (column >= 0)
-    with_gravity = inside & area.field_valid[row, column]
+    with_gravity = inside & dataset.field_valid[row, column]
     scored = with_gravity & (label > 0)
-    cover = _cover_words(area)
+    cover = _cover_words(dataset)
     unscored = Counter(value for value, other in zip(points.values, inside & (label == 0), strict=True) if other)
     unknown = Counter({value: count for value, count in unscored.items() if value and value.casefold() not in cover})
     found = Boreholes(
@@ -104,11 +104,11 @@ def lay_points(points: Points, area: RegionDataset) -> Boreholes:
         dict(unknown.most_common()),
     )
     if not scored.any():
-        west, south, east, north = area.field_nodes_wsen
-        names = ", ".join(str(entry["name"]) for entry in area.classes)
+        west, south, east, north = dataset.field_nodes_wsen
+        names = ", ".join(str(entry["name"]) for entry in dataset.classes)
         raise InputError(
             f"None of the {found.read} points of {points.path} can be scored: {describe_left_out(found.account())}.",
-            f"Points must lie in {west:g}-{east:g}E {south:g}-{north:g}N, and {points.field} must say one of: {names}.",
+            f"Points must lie in {west:g}-{east:g}E {south:g}-{north:g}N, and {points.field} must be one of: {names}.",
         )
     return found
 
@@ -116,7 +116,7 @@ def lay_points(points: Points, area: RegionDataset) -> Boreholes:
 def describe_left_out(account: Mapping[str, Any]) -> str:
     """Why points are not scored, in words; empty when all are."""
     unknown = account["unknown_class"]
-    told = [
+    reasons = [
         f"{account[key]} {words}"
         for key, words in (
             ("outside", "outside the area"),
@@ -129,13 +129,13 @@ def describe_left_out(account: Mapping[str, Any]) -> str:
     ]
     if unknown:
         named = ", ".join(list(unknown)[:MOST_NAMED]) + (", ..." if len(unknown) > MOST_NAMED else "")
-        told.append(f"{sum(unknown.values())} with a class that the legend does not have ({named})")
-    return "; ".join(told)
+        reasons.append(f"{sum(unknown.values())} with a class that the legend does not have ({named})")
+    return "; ".join(reasons)
 
 
-def _cover_words(area: RegionDataset) -> set[str]:
+def _cover_words(dataset: RegionDataset) -> set[str]:
     """How a point may say that it ended in cover: by the legend's name of class 0, or by its index."""
-    classes = tomllib.loads(str(area.meta.get("legend_toml", ""))).get("class", [])
+    classes = tomllib.loads(str(dataset.meta.get("legend_toml", ""))).get("class", [])
     return {"0", *(normal_code(str(each["name"])).casefold() for each in classes if each["index"] == 0)}
 
 

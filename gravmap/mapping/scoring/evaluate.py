@@ -1,4 +1,4 @@
-"""Score finished runs on the ground they were kept from, every native node once, and write what came out."""
+"""Score finished runs on their test blocks, every native node once, and write the scores."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.null_models import labelled, left_out, null_maps
 from gravmap.learning.evaluation.run_groups import setup_of
 from gravmap.mapping.scoring.boreholes import Boreholes
-from gravmap.mapping.scoring.opened_run import OpenedRun
-from gravmap.mapping.scoring.scored_ground import ScoredGround, with_nulls_beside
+from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes, with_nulls_beside
+from gravmap.mapping.scoring.finished_run import FinishedRun
 from gravmap.progress import Progress, silent
 
 FORMAT = 1
@@ -45,16 +45,21 @@ class EvaluateOptions:
     baselines : bool
         Also the null models, on the same nodes.
     topography : Path, optional
-        A grid of heights over the area, for the null model that reads nothing else.
+        A grid of heights over the region, for the null model that reads nothing else.
     points : Points, optional
         Boreholes, from :func:`gravmap.geology.points.read_points`.
     by_area : bool
-        Count the ground of a node on the ellipsoid, in km², instead of the node; boreholes and intervals stay as they
+        Count the area of a node on the ellipsoid, in km², instead of the node; boreholes and intervals stay as they
         are.
     importance : bool
-        Also what each field is worth to the network, measured on the tuning blocks.
+        Also the permutation importance of each field, measured on the tuning blocks.
     device : str
         Where the network runs.
+    null_models : tuple of str, optional
+        With `baselines`: keys of :data:`gravmap.learning.evaluation.null_models.NULL_MODELS`; by default all
+        that can be made.
+    pictures : bool
+        Draw ``confusion.png`` and ``distance.png``.
     """
 
     baselines: bool = False
@@ -63,6 +68,8 @@ class EvaluateOptions:
     by_area: bool = False
     importance: bool = False
     device: str = "cpu"
+    null_models: tuple[str, ...] | None = None
+    pictures: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,8 +93,8 @@ def evaluate_run(
 ) -> Evaluated:
     """Score a run on the test blocks of its own fold.
 
-    Writes ``evaluation.json``, ``confusion.png`` and ``distance.png`` into its folder, and ``evaluation.npz``: what the
-    network said, so that it is asked once.
+    Writes ``evaluation.json``, ``confusion.png`` and ``distance.png`` into its folder, and ``evaluation.npz``: the
+    classes that the network gave, so that it runs once.
 
     Parameters
     ----------
@@ -98,37 +105,36 @@ def evaluate_run(
     options : EvaluateOptions, optional
         By default the network alone, node by node.
     progress : Progress
-        Told the windows done.
+        Called after each window.
 
     Returns
     -------
     Evaluated
         Its record has `scores` and `confusion` (:func:`gravmap.learning.evaluation.metrics.scores`), `distance`
-        (:func:`gravmap.learning.evaluation.distance_bins.by_distance`), `calibration`, and, where asked for,
-        `baselines`,
-        `gravity_adds` (:func:`gravmap.learning.evaluation.comparison.against_nulls`), `points` and `importance`.
+        (:func:`gravmap.learning.evaluation.distance_bins.by_distance`), `calibration`, and, depending on the
+        options, `baselines`, `gravity_adds` (:func:`gravmap.learning.evaluation.comparison.against_nulls`), `points` and `importance`.
 
     Raises
     ------
     InputError
         The run is not finished, its tile set has changed or has other classes, its test blocks hold no labelled node,
-        no point can be scored, or the grid of heights is none or does not cover the area.
+        no point can be scored, or the grid of heights cannot be read or does not cover the region.
     """
     options = options or EvaluateOptions()
-    run = OpenedRun.of(folder, tiles, options.points, options.by_area)
-    model, area, ground, holes, seed = run.model, run.area, run.ground, run.holes, run.seed
+    run = FinishedRun.open(folder, tiles, options.points, options.by_area)
+    model, dataset, nodes, boreholes, seed = run.model, run.dataset, run.nodes, run.boreholes, run.seed
     topography = None
     if options.topography is not None:
-        topography = topography_at_nodes(options.topography, area.node_lat, area.node_lon)
+        topography = topography_at_nodes(options.topography, dataset.node_lat, dataset.node_lon)
     wanted = run.wanted
-    named = class_map(folder, area, wanted, device=options.device, progress=progress)
+    named = class_map(folder, dataset, wanted, device=options.device, progress=progress)
     nulls = None
     if options.baselines:
-        foreign = shift_input(area, draw_offsets(area, 1, seed)[0])
-        nulls = null_maps(area, TEST, seed=seed, topography=topography) | {
+        foreign = shift_input(dataset, draw_offsets(dataset, 1, seed)[0])
+        nulls = null_maps(dataset, TEST, seed=seed, which=options.null_models, topography=topography) | {
             FOREIGN: class_map(folder, foreign, wanted, file=FOREIGN_FILE, device=options.device, progress=progress)
         }
-    nodes = ground.nodes(named, nulls or {}, area)
+    compared = nodes.compared(named, nulls or {}, dataset)
     record = {
         "format": FORMAT,
         "run": folder.name,
@@ -140,52 +146,53 @@ def evaluate_run(
         "model_sha256": model["weights_sha256"],
         "area_sha256": model["area_sha256"],
         "window_deg": scoring_scale(model["scales_deg"]),
-        "counted_by": ground.total,
-        **ground.score(named),
-        "distance": ground.by_distance(named, nulls),
+        "counted_by": nodes.total,
+        **nodes.score(named),
+        "distance": nodes.by_distance(named, nulls),
         "tune_fwiou": (model.get("scores", {}).get("tune") or {}).get("fwiou"),
         "calibration": _calibration(folder),
     }
     if nulls is not None:
-        record["baselines"] = {name: ground.score(values)["scores"] for name, values in nulls.items()}
-        record["baselines_left_out"] = left_out(area, topography)
+        record["baselines"] = {name: nodes.score(values)["scores"] for name, values in nulls.items()}
+        record["baselines_left_out"] = left_out(dataset, topography)
         if topography is not None:
-            unknown = int(np.isnan(topography[ground.counted]).sum())
+            unknown = int(np.isnan(topography[nodes.counted]).sum())
             record["topography"] = {"file": str(options.topography), "unknown_nodes": unknown}
-        record["gravity_adds"] = against_nulls([nodes])
-    if holes is not None and options.points is not None:
+        record["gravity_adds"] = against_nulls([compared])
+    if boreholes is not None and options.points is not None:
         record["points"] = {
             "file": str(options.points.path),
             "class_field": options.points.field,
-            **holes.account(),
-            **_score_points(holes, ground, named, nulls),
+            **boreholes.account(),
+            **_score_points(boreholes, nodes, named, nulls),
         }
-    if options.importance and not labelled(area, TUNE).any():
+    if options.importance and not labelled(dataset, TUNE).any():
         record["importance_left_out"] = NO_TUNING
     elif options.importance:
-        rows = permutation_importance(reading_of(folder, options.device), area, TUNE, seed=seed, progress=progress)
+        rows = permutation_importance(reading_of(folder, options.device), dataset, TUNE, seed=seed, progress=progress)
         record["importance"] = [row.to_dict() for row in rows]
     write_json(folder / FILE, record)
-    _draw(folder, record, ground)
-    return Evaluated(record, nodes)
+    if options.pictures:
+        _draw(folder, record, nodes)
+    return Evaluated(record, compared)
 
 
 def _score_points(
-    holes: Boreholes,
-    ground: ScoredGround,
+    boreholes: Boreholes,
+    nodes: EvaluationNodes,
     named: NDArray[np.uint8],
     nulls: Mapping[str, NDArray[np.uint8]] | None,
 ) -> dict[str, Any]:
     """Scores at boreholes, each counted once, and by their distance to outcrop."""
-    at = holes.row, holes.column
-    truth = np.where(named[at] == UNNAMED, IGNORE, to_target(holes.label))
+    at = boreholes.row, boreholes.column
+    truth = np.where(named[at] == UNNAMED, IGNORE, to_target(boreholes.label))
     maps = {name: each[at] for name, each in (nulls or {}).items()}
 
     def score(values: NDArray[np.uint8]) -> dict[str, Any]:
-        return scores(confusion(truth, to_target(values), len(ground.names)), ground.names)
+        return scores(confusion(truth, to_target(values), len(nodes.names)), nodes.names)
 
     def table(values: NDArray[np.uint8]) -> list[dict[str, Any]]:
-        return by_distance(truth, to_target(values), ground.distance_km[at], ground.names)
+        return by_distance(truth, to_target(values), nodes.distance_km[at], nodes.names)
 
     found: dict[str, Any] = {"scores": score(named[at])}
     beside = None
@@ -211,13 +218,13 @@ def _calibration(folder: Path) -> dict[str, Any] | None:
     }
 
 
-def _draw(folder: Path, record: Mapping[str, Any], ground: ScoredGround) -> None:
-    unit = "nodes" if ground.km2 is None else "km²"
+def _draw(folder: Path, record: Mapping[str, Any], nodes: EvaluationNodes) -> None:
+    unit = "nodes" if nodes.km2 is None else "km²"
     split = record["split"]
     where = f"fold {record['fold']} of the split {split.get('name', 'blocks')}"
     pa, fwiou = (100 * record["scores"][key] for key in ("pa", "fwiou"))
     title = f"{folder.name}: {record['model']}, {where}\naccuracy {pa:.1f} %, FWIoU {fwiou:.1f} %"
-    draw_confusion(np.array(record["confusion"]), ground.names, folder / CONFUSION, title, unit)
+    draw_confusion(np.array(record["confusion"]), nodes.names, folder / CONFUSION, title, unit)
     table = [
         {**row, "baselines": {TITLES[name]: value for name, value in row.get("baselines", {}).items()}}
         for row in record["distance"]

@@ -1,18 +1,20 @@
-"""Scores protocol by protocol: a row comes only from runs that were trained under it."""
+"""Scores protocol by protocol, with a picture of each group of runs: a row has only runs trained under its split."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from gravmap.learning.evaluation.comparison import against_nulls
+from gravmap.learning.evaluation.comparison import TITLES, against_nulls
+from gravmap.learning.evaluation.figures import Row, draw_group
 from gravmap.learning.evaluation.run_groups import group_labels, group_runs, summarise
 from gravmap.mapping.scoring.evaluate import Evaluated
 
 NOT_TRAINED = "not trained"
 
 ALWAYS = ("blocks", "random")
-"""Told of even where the tile set has no such split: what is honest, and what the paper did."""
+"""Listed even where the tile set has no such split: held-out blocks, and the random windows of the paper."""
 
 
 def protocols(runs: Sequence[Evaluated], index: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -28,10 +30,10 @@ def protocols(runs: Sequence[Evaluated], index: Mapping[str, Any]) -> dict[str, 
     Returns
     -------
     dict of str to dict
-        Split to `kind`, `leak` (share of the held-out bedrock whose labels training sees), `folds` (how many it has),
-        `scores` (:data:`NOT_TRAINED` where nobody trained), and, where somebody did, `spread`, `baselines`, ... of one
-        group of runs and all `groups`. Of several groups it is the best on the tuning blocks: a choice by the test
-        blocks would flatter.
+        Split to `kind`, `leak` (fraction of the held-out bedrock whose labels training sees), `folds` (their number),
+        `scores` (:data:`NOT_TRAINED` where no run was), and, where one was, `spread`, `baselines`, ... of one group
+        of runs and all `groups`. Of several groups it is the best on the tuning blocks: a choice by the test blocks
+        would be biased.
     """
     records = [run.record for run in runs]
     nodes = {id(run.record): run.nodes for run in runs}  # runs of two workspaces may have one name
@@ -61,3 +63,44 @@ def protocols(runs: Sequence[Evaluated], index: Mapping[str, Any]) -> dict[str, 
         shown: dict[str, Any] = {key: best[key] for key in parts if key in best}
         result[name] = {**found, "group": best["label"], **shown, "groups": summaries}
     return result
+
+
+def draw_groups(found: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+    """Draw ``group-NAME.png`` of every group that has several runs: every run beside the mean that is reported.
+
+    NAME is the first run of the group.
+
+    Parameters
+    ----------
+    found : mapping
+        From :func:`protocols`.
+    records : sequence of mapping
+        Of the runs.
+    folder : Path
+        Where the pictures go: the workspace's ``runs``.
+
+    Returns
+    -------
+    list of Path
+        The pictures.
+    """
+    made = []
+    for split, protocol in found.items():
+        summaries = protocol.get("groups", [])
+        groups = group_runs([record for record in records if record["setup"]["split"] == split])
+        for members, group in zip(groups, summaries, strict=True):
+            if len(members) < 2:
+                continue
+            rows = [Row("network", [each["scores"] for each in members], group["scores"], network=True)]
+            nulls = group.get("baselines", {})
+            rows += [
+                Row(TITLES[name], [each["baselines"][name] for each in members], nulls[name])
+                for name in sorted(nulls, key=lambda name: -float(nulls[name]["fwiou"]))
+            ]
+            folds, seeds = ([int(each[key]) for each in members] for key in ("fold", "seed"))
+            path = folder / f"group-{members[0]['run']}.png"
+            names = ", ".join(str(each["run"]) for each in members)
+            title = f"{group['label']}: {names}\non the test blocks of each run's fold of the split {split}"
+            draw_group(rows, folds, seeds, path, title)
+            made.append(path)
+    return made

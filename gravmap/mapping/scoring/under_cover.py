@@ -102,7 +102,7 @@ def score_maps(
             )
     hidden = surface == COVER
     if not hidden.any():
-        raise InputError("Nothing is under cover here.", "Make a crust with a larger cover share.")
+        raise InputError("Nothing is under cover here.", "Make a crust with a larger cover fraction.")
     away = baselines.distance_to_outcrop_km(known, lat_deg, lon_deg)
     strata = {name: hidden & inside(away, ends) for name, ends in STRATA.items()}
     rows = {
@@ -177,5 +177,5 @@ def _line(label: str, cells: Iterable[str]) -> str:
     return f"{label:<38}" + "".join(f"{cell:>14}" for cell in cells)
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.1f}"

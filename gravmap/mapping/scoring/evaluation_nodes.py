@@ -22,8 +22,8 @@ from gravmap.learning.evaluation.null_models import known_labels
 
 
 @dataclass(frozen=True)
-class ScoredGround:
-    """The nodes a run is scored on.
+class EvaluationNodes:
+    """The labelled nodes of the test blocks.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class ScoredGround:
     distance_km : (ny, nx) float64
         To the nearest outcrop that training saw.
     km2 : (ny, nx) float64 or None
-        Ground of a node; None where nodes count alike.
+        Area that a node stands for; None where nodes count alike.
     """
 
     names: list[str]
@@ -43,20 +43,20 @@ class ScoredGround:
     km2: NDArray[np.float64] | None
 
     @classmethod
-    def of(cls, area: RegionDataset, by_area: bool, run: str) -> ScoredGround:
-        """The labelled nodes of an area's test blocks; an InputError names the run where there are none."""
-        labels, roles = area.node_truth()
+    def of(cls, dataset: RegionDataset, by_area: bool, run: str) -> EvaluationNodes:
+        """From the dataset of a run; an InputError names the run where no node of its test blocks is labelled."""
+        labels, roles = dataset.node_truth()
         truth = np.where(roles == TEST, to_target(labels), IGNORE)
         if (truth == IGNORE).all():
-            split = area.meta.get("split", {})
+            split = dataset.meta.get("split", {})
             raise InputError(
                 f"The run {run} cannot be scored: no labelled node lies in the test blocks of fold"
                 f" {split.get('fold', 0)} of the split {split.get('name', 'blocks')}.",
-                "Train another --fold, or draw another split: `gravmap split --add blocks --name NAME`.",
+                "Train another --fold, or make another split: `gravmap split --add blocks --name NAME`.",
             )
-        distance = distance_to_outcrop_km(known_labels(area), area.node_lat, area.node_lon)
-        names = [str(each["name"]) for each in area.classes]
-        return cls(names, truth, distance, node_areas_km2(area) if by_area else None)
+        distance = distance_to_outcrop_km(known_labels(dataset), dataset.node_lat, dataset.node_lon)
+        names = [str(each["name"]) for each in dataset.classes]
+        return cls(names, truth, distance, node_areas_km2(dataset) if by_area else None)
 
     @property
     def counted(self) -> NDArray[np.bool_]:
@@ -74,16 +74,16 @@ class ScoredGround:
         matrix = confusion(truth, to_target(named), len(self.names), self.km2)
         return {"scores": scores(matrix, self.names, self.total), "confusion": matrix.tolist()}
 
-    def nodes(
-        self, named: NDArray[np.uint8], nulls: Mapping[str, NDArray[np.uint8]], area: RegionDataset
+    def compared(
+        self, named: NDArray[np.uint8], nulls: Mapping[str, NDArray[np.uint8]], dataset: RegionDataset
     ) -> ScoredNodes:
-        """Node by node what is compared."""
+        """Classes of a network and of null models, node by node, for a paired comparison."""
         counted = self.counted & (named != UNNAMED)
         return ScoredNodes(
             self.truth[counted],
             to_target(named[counted]),
             {name: to_target(values[counted]) for name, values in nulls.items()},
-            block_numbers(area)[counted],
+            block_numbers(dataset)[counted],
         )
 
     def by_distance(
@@ -102,10 +102,10 @@ class ScoredGround:
         )
 
 
-def node_areas_km2(area: RegionDataset) -> NDArray[np.float64]:
-    """Ground that each node of an area stands for, on the WGS 84 ellipsoid; (ny, nx) km²."""
-    west, south, east, north = area.field_nodes_wsen
-    rows, columns = area.field_valid.shape
+def node_areas_km2(dataset: RegionDataset) -> NDArray[np.float64]:
+    """Area that each node stands for, on the WGS 84 ellipsoid; (ny, nx) km²."""
+    west, south, east, north = dataset.field_nodes_wsen
+    rows, columns = dataset.field_valid.shape
     tall, wide = (north - south) / (rows - 1), (east - west) / (columns - 1)
     of_row = row_cell_areas_km2(south - tall / 2, north + tall / 2, rows, wide)
     return np.repeat(of_row[:, None], columns, axis=1)

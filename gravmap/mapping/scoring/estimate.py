@@ -1,4 +1,4 @@
-"""What scoring runs would take: nodes, windows and time, before any network is asked."""
+"""What scoring runs would cost: nodes, windows and time, before any network runs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gravmap.learning.evaluation.importance import draw_offsets, maps_needed, sh
 from gravmap.learning.evaluation.null_models import NULL_MODELS, labelled, left_out
 from gravmap.learning.evaluation.run_groups import group_runs, setup_of
 from gravmap.mapping.scoring.evaluate import FOREIGN_FILE, NO_TUNING, EvaluateOptions
-from gravmap.mapping.scoring.opened_run import OpenedRun
+from gravmap.mapping.scoring.finished_run import FinishedRun
 from gravmap.network.cost import seconds_per_pass
 
 
 @dataclass(frozen=True)
-class Foretold:
-    """What scoring a run would take.
+class CostEstimate:
+    """What scoring a run would cost.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Foretold:
     windows : int
         That cover the nodes.
     passes : int
-        Windows that its network would be asked about, all told; 0 where all was asked before.
+        Windows that would go through its network, in total; 0 where all classes are known from before.
     size_px : int
         Pixels across a window.
     seconds : float
@@ -52,7 +52,7 @@ class Foretold:
     left_out : dict of str to str
         Those that cannot be, each with the reason.
     importance_left_out : str or None
-        Why it cannot be told what the fields are worth, where that is asked.
+        Why the importance of the fields cannot be measured, where it is wanted.
     """
 
     run: str
@@ -77,8 +77,8 @@ class Foretold:
         return {key: value for key, value in asdict(self).items() if key != "setup"}
 
 
-def foretell_run(folder: Path, tiles: Path, options: EvaluateOptions | None = None) -> Foretold:
-    """Say what :func:`gravmap.mapping.scoring.evaluate.evaluate_run` would take; writes nothing.
+def estimate_run(folder: Path, tiles: Path, options: EvaluateOptions | None = None) -> CostEstimate:
+    """Estimate the cost of :func:`gravmap.mapping.scoring.evaluate.evaluate_run`; nothing is written.
 
     Parameters
     ----------
@@ -91,39 +91,39 @@ def foretell_run(folder: Path, tiles: Path, options: EvaluateOptions | None = No
         As there.
     """
     options = options or EvaluateOptions()
-    run = OpenedRun.of(folder, tiles, options.points, options.by_area)
-    area, wanted = run.area, run.wanted
+    run = FinishedRun.open(folder, tiles, options.points, options.by_area)
+    dataset, wanted = run.dataset, run.wanted
     topography = None
     if options.topography is not None:
-        topography = topography_at_nodes(options.topography, area.node_lat, area.node_lon)
+        topography = topography_at_nodes(options.topography, dataset.node_lat, dataset.node_lon)
     reading = reading_of(folder, options.device)
 
     def windows(nodes: Any) -> int:
-        return len(windows_over(nodes, area, reading.scale_deg)) if nodes.any() else 0
+        return len(windows_over(nodes, dataset, reading.scale_deg)) if nodes.any() else 0
 
-    passes = windows(missing_class_maps(folder, area, wanted, file=FILE))
+    passes = windows(missing_class_maps(folder, dataset, wanted, file=FILE))
     made: list[str] = []
     missing: dict[str, str] = {}
     if options.baselines:
-        foreign = shift_input(area, draw_offsets(area, 1, run.seed)[0])
+        foreign = shift_input(dataset, draw_offsets(dataset, 1, run.seed)[0])
         passes += windows(missing_class_maps(folder, foreign, wanted, file=FOREIGN_FILE))
-        missing = left_out(area, topography)
-        made = [key for key in NULL_MODELS if key not in missing]
-    tuned = labelled(area, TUNE)
+        missing = left_out(dataset, topography)
+        made = [key for key in options.null_models or NULL_MODELS if key not in missing]
+    tuned = labelled(dataset, TUNE)
     if options.importance:
         passes += maps_needed(reading.inputs) * windows(tuned)
     seconds = 0.0
     if passes:
         seconds = passes * seconds_per_pass(reading.network, reading.inputs.width, reading.tile_size_px, options.device)
-    return Foretold(
+    return CostEstimate(
         run=folder.name,
         model=run.model["model"],
         split=str(run.model["split"].get("name", "blocks")),
         fold=run.fold,
         seed=run.seed,
         setup=setup_of(run.model),
-        nodes=int(np.count_nonzero(run.ground.counted)),
-        boreholes=None if run.holes is None else int(run.holes.label.size),
+        nodes=int(np.count_nonzero(run.nodes.counted)),
+        boreholes=None if run.boreholes is None else int(run.boreholes.label.size),
         window_deg=reading.scale_deg,
         windows=windows(wanted),
         passes=passes,
@@ -135,7 +135,7 @@ def foretell_run(folder: Path, tiles: Path, options: EvaluateOptions | None = No
     )
 
 
-def groups_foretold(runs: Sequence[Foretold]) -> list[list[str]]:
+def estimated_groups(runs: Sequence[CostEstimate]) -> list[list[str]]:
     """Names of the runs that would be summarised together."""
     return [
         [each["run"] for each in group] for group in group_runs([{"run": run.run, "setup": run.setup} for run in runs])

@@ -55,7 +55,7 @@ def test_a_run_stands_under_its_own_protocol_alone():
 
 
 def test_what_gravity_adds_over_the_blocks_of_all_folds_and_seeds():
-    """Ground that two seeds were scored on is one block; other folds are other ground."""
+    """A block that two seeds were scored on counts once; other folds have other blocks."""
     runs = [scored("one", 0.9), scored("two", 0.7, seed=1), scored("three", 0.8, fold=1)]
     (group,) = protocols(runs, INDEX)["blocks"]["groups"]
     accuracy = next(each for each in group["gravity_adds"] if each["measure"] == "pa")
