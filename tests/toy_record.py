@@ -8,6 +8,7 @@ import torch
 
 from gravmap.files import write_json
 from gravmap.geology import legend_path, write_index_raster
+from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.training.checkpoint import save_model
 from gravmap.mapping.files.writer import MapWriter
@@ -36,7 +37,7 @@ def write_labels(path, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     values = np.random.default_rng(seed).integers(0, 11, (60, 70)).astype(np.uint8)
     write_index_raster(path, values, (79, 42, 86, 48), LEGEND)
-    LEGEND.write(legend_path(path))
+    write_legend(LEGEND, legend_path(path))
 
 
 def make_run(folder, fields, seed=0):

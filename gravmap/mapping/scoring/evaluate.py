@@ -112,7 +112,8 @@ def evaluate_run(
     Evaluated
         Its record has `scores` and `confusion` (:func:`gravmap.learning.evaluation.metrics.scores`), `distance`
         (:func:`gravmap.learning.evaluation.distance_bins.by_distance`), `calibration`, and, depending on the
-        options, `baselines`, `gravity_adds` (:func:`gravmap.learning.evaluation.comparison.against_nulls`), `points` and `importance`.
+        options, `baselines`, `gravity_adds` (:func:`gravmap.learning.evaluation.comparison.against_nulls`), `points`
+        and `importance`.
 
     Raises
     ------
