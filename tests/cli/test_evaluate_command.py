@@ -108,7 +108,7 @@ def test_a_dry_run_foretells_what_a_run_does(workspace, quick, monkeypatch):
     assert "and group-one.png into" in done.stderr
     assert "topography only (no grid of topography is given)" in done.stderr
     asked = []
-    original = importance.Reading.map
+    original = importance.NodePredictor.predict
 
     def counting(self, *args, **more):
         hook = self.network.register_forward_hook(lambda layer, given, out: asked.append(len(given[0])))
@@ -117,7 +117,7 @@ def test_a_dry_run_foretells_what_a_run_does(workspace, quick, monkeypatch):
         finally:
             hook.remove()
 
-    monkeypatch.setattr(importance.Reading, "map", counting)
+    monkeypatch.setattr(importance.NodePredictor, "predict", counting)
     scored = json.loads(call(workspace, *words, "--json").stdout)
     assert sum(asked) == sum(run["passes"] for run in told["runs"]) > 0
     assert scored["protocols"]["blocks"]["scores"]["places"] == sum(run["nodes"] for run in told["runs"])

@@ -76,28 +76,28 @@ def fit_area_of_applicability(
     """
     # What lies in the ground is alike or not in gravity; how far outcrop is, is told elsewhere.
     inputs = InputChannels(tuple(each for each in inputs.channels if not is_context(each.name)))
-    areas = DatasetSplits.of(ground).train
-    areas = areas[:: math.ceil(len(areas) / MOST_GROUNDS)]
-    fields = [np.where(area.field_valid, inputs.select(area), np.float32(np.nan)) for area in areas]
-    nodes = [_training_nodes(area, seed, max(most_nodes // len(areas), 2)) for area in areas]
+    datasets = DatasetSplits.of(ground).train
+    datasets = datasets[:: math.ceil(len(datasets) / MOST_GROUNDS)]
+    fields = [np.where(dataset.field_valid, inputs.select(dataset), np.float32(np.nan)) for dataset in datasets]
+    nodes = [_training_nodes(dataset, seed, max(most_nodes // len(datasets), 2)) for dataset in datasets]
     if sum(len(row) for row, _ in nodes) < 2:
         return None
     taken = [values[:, row, column] for values, (row, column) in zip(fields, nodes, strict=True)]
     centres = np.concatenate(taken, axis=1).mean(axis=1, dtype=np.float64)
     features = np.concatenate(
         [
-            local_statistics(values - centres[:, None, None], area.node_lat, area.node_lon)[:, row, column].T
-            for area, values, (row, column) in zip(areas, fields, nodes, strict=True)
+            local_statistics(values - centres[:, None, None], dataset.node_lat, dataset.node_lon)[:, row, column].T
+            for dataset, values, (row, column) in zip(datasets, fields, nodes, strict=True)
         ]
     )
     mean, spread = features.mean(axis=0), _spread(features, len(inputs.fields))
     points = ((features - mean) / spread).astype(np.float32)
     mean_distance = _mean_distance(points)
-    if len(areas) == 1:
-        (area,), ((row, column),) = areas, nodes
-        index = _cross_validated(points, area.node_lat[row], area.node_lon[column], area.meta.get("split", {}))
+    if len(datasets) == 1:
+        (dataset,), ((row, column),) = datasets, nodes
+        index = _cross_validated(points, dataset.node_lat[row], dataset.node_lon[column], dataset.meta.get("split", {}))
     else:
-        index = _cross_validated_by_ground(points, np.repeat(np.arange(len(areas)), [len(row) for row, _ in nodes]))
+        index = _cross_validated_by_ground(points, np.repeat(np.arange(len(datasets)), [len(row) for row, _ in nodes]))
     if not mean_distance or not index.size:
         return None
     quarter, three_quarters = np.percentile(index / mean_distance, (25, 75))
@@ -112,19 +112,19 @@ def fit_area_of_applicability(
         points,
         mean_distance,
         threshold,
-        max(spacing for area in areas for spacing in spacing_yx_km(area.node_lat, area.node_lon)),
+        max(spacing for dataset in datasets for spacing in spacing_yx_km(dataset.node_lat, dataset.node_lon)),
     )
 
 
-def _training_nodes(area: RegionDataset, seed: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _training_nodes(dataset: RegionDataset, seed: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of nodes whose label teaches; at most so many, one from each of many cells of equal area."""
-    labels, role = area.node_truth()
+    labels, role = dataset.node_truth()
     row, column = np.nonzero((to_target(labels) != IGNORE) & (role == TRAIN))  # no label where the field is unknown
     if len(row) <= most:
         return row, column
     drawn = np.random.default_rng(seed).permutation(len(row))
     row, column = row[drawn], column[drawn]
-    lat, lon = area.node_lat[row], area.node_lon[column]
+    lat, lon = dataset.node_lat[row], dataset.node_lon[column]
     fine, coarse = 0.0, 360.0  # sides of cells that leave too many nodes, and few enough
     best = np.arange(most)
     for _ in range(24):

@@ -70,7 +70,7 @@ class DistanceTemperature:
         return cls(*(tuple(float(each) for each in record[name]) for name in ("km", "temperature")))
 
 
-def fit_by_distance(
+def fit_distance_temperature(
     logits: NDArray[np.float32],
     target: NDArray[np.int64],
     weight: Values,
@@ -104,7 +104,7 @@ def fit_by_distance(
     ----------
     Guo et al. (2017), arXiv:1706.04599, for temperatures.
     """
-    knots = knots_for(distance_km)
+    knots = select_knots(distance_km)
     if len(knots) < 2:
         return None
     shares = _shares(distance_km, knots)
@@ -138,7 +138,7 @@ def evenly(count: int) -> NDArray[np.intp]:
     return np.linspace(0, count - 1, min(count, MOST_NODES)).astype(np.intp)
 
 
-def knots_for(distance_km: Values) -> tuple[float, ...]:
+def select_knots(distance_km: Values) -> tuple[float, ...]:
     """The knots that enough nodes speak for; the poorest goes first, until the others have enough."""
     knots = list(KNOTS_KM)
     while len(knots) > 1:

@@ -22,10 +22,16 @@ from scipy.optimize import minimize_scalar
 from gravmap.errors import InputError
 from gravmap.files import read_json, write_json
 from gravmap.lattice import TEST, TUNE
-from gravmap.learning.calibration.by_distance import COLDEST, HOTTEST, DistanceTemperature, evenly, fit_by_distance
+from gravmap.learning.calibration.by_distance import (
+    COLDEST,
+    HOTTEST,
+    DistanceTemperature,
+    evenly,
+    fit_distance_temperature,
+)
 from gravmap.learning.calibration.reliability import log_softmax, reliability
-from gravmap.learning.evaluation.held_out_predictions import HeldOutPredictions
-from gravmap.learning.evaluation.under_cover import Strata, inside
+from gravmap.learning.evaluation.held_out import HeldOutPredictions
+from gravmap.learning.evaluation.under_cover import Strata, in_stratum
 from gravmap.learning.training.checkpoint import MODEL
 from gravmap.units import format_angle
 
@@ -48,7 +54,7 @@ class Calibration:
     Attributes
     ----------
     temperatures : dict of str to float
-        Names of scales (:func:`scales_key`) to the number that logits, averaged over these scales, are divided by.
+        Names of scales (:func:`window_sizes_key`) to the number that logits, averaged over these scales, are divided by.
     scales : tuple of float
         Sides of windows that were looked at, degrees.
     record : dict
@@ -78,7 +84,7 @@ class Calibration:
         """
         temperatures = {str(key): float(value) for key, value in record["temperatures"].items()}
         scales = tuple(float(scale) for scale in record["scales"])
-        if scales_key(scales) not in temperatures or not all(0 < value < 1e6 for value in temperatures.values()):
+        if window_sizes_key(scales) not in temperatures or not all(0 < value < 1e6 for value in temperatures.values()):
             raise ValueError("temperatures that make no sense")
         by_distance = {
             str(key): DistanceTemperature.from_dict(each) for key, each in record.get("by_distance", {}).items()
@@ -107,18 +113,18 @@ class Calibration:
         return self.by_distance.get(key, self.temperatures[key])
 
     def _key(self, scales_deg: Sequence[float]) -> str:
-        key = scales_key(scales_deg)
+        key = window_sizes_key(scales_deg)
         if key not in self.temperatures:
-            measured = {scales_key([scale]) for scale in self.scales}
-            known = scales_key([scale for scale in scales_deg if scales_key([scale]) in measured])
-            other = known if known in self.temperatures else scales_key(self.scales)
+            measured = {window_sizes_key([scale]) for scale in self.scales}
+            known = window_sizes_key([scale for scale in scales_deg if window_sizes_key([scale]) in measured])
+            other = known if known in self.temperatures else window_sizes_key(self.scales)
             told = [name.replace("+", " and ") for name in (key, other)]
             log.warning("The run measured no temperature for windows of %s; that of %s is taken.", *told)
             key = other
         return key
 
 
-def scales_key(scales_deg: Sequence[float]) -> str:
+def window_sizes_key(scales_deg: Sequence[float]) -> str:
     """The name of a set of window sizes: "5deg+10deg"."""
     return "+".join(format_angle(scale) for scale in sorted(set(scales_deg)))
 
@@ -201,7 +207,7 @@ def calibrate(held: HeldOutPredictions, default_deg: Sequence[float], strata: St
     default_deg : sequence of float
         The sizes a map is made with unless others are asked for: what the reliability is told of.
     strata : dict, optional
-        From :func:`gravmap.learning.evaluation.under_cover.strata_of`: with ``distance`` temperatures follow it, too.
+        From :func:`gravmap.learning.evaluation.under_cover.held_out_strata`: with ``distance`` temperatures follow it, too.
 
     Returns
     -------
@@ -225,7 +231,7 @@ def calibrate(held: HeldOutPredictions, default_deg: Sequence[float], strata: St
     temperatures: dict[str, float] = {}
     by_distance: dict[str, DistanceTemperature] = {}
     for chosen in _combinations(scales, default_deg):
-        key, temperature = scales_key(chosen), 1.0
+        key, temperature = window_sizes_key(chosen), 1.0
         if nodes >= FEWEST_NODES:
             temperature = fit_temperature(held.mean_logits(chosen, TUNE), held.target[tune], held.weight[tune])
             if temperature < COLDEST * 1.01:
@@ -239,7 +245,7 @@ def calibrate(held: HeldOutPredictions, default_deg: Sequence[float], strata: St
                 notes += [f"{key}: {note}"] if note else []
                 by_distance |= {key: found} if found else {}
         temperatures[key] = temperature
-    default = scales_key(default_deg)
+    default = window_sizes_key(default_deg)
     return {
         "temperatures": temperatures,
         "scales": scales,
@@ -263,7 +269,7 @@ def _follow_distance(
     logits, target, weight = held.mean_logits(scales_deg, TUNE), held.target[mine], held.weight[mine]
     kept = evenly(len(target))
     logits, target, weight, distance_km = logits[kept], target[kept], weight[kept], distance_km[kept]
-    found = fit_by_distance(logits, target, weight, distance_km, temperature)
+    found = fit_distance_temperature(logits, target, weight, distance_km, temperature)
     if found is None:
         return None, "too few nodes at different distances to mapped outcrop for more than one temperature."
     if min(found.temperature) < COLDEST * 1.01:
@@ -274,7 +280,7 @@ def _follow_distance(
     for piece in pieces if len(pieces) > 1 else ():
         away, here = ground != piece, ground == piece
         one = fit_temperature(logits[away], target[away], weight[away])
-        other = fit_by_distance(logits[away], target[away], weight[away], distance_km[away], one)
+        other = fit_distance_temperature(logits[away], target[away], weight[away], distance_km[away], one)
         if other is not None:
             gain += log_loss(logits[here], target[here], weight[here], one)
             gain -= log_loss(logits[here], target[here], weight[here], other.at(distance_km[here]))
@@ -329,7 +335,9 @@ def _told(
     found = measured(np.ones(len(target), np.bool_))
     if strata:
         found["strata"] = {
-            kind: {name: measured(inside(values[mine], stratum), kind == "distance") for name, stratum in named.items()}
+            kind: {
+                name: measured(in_stratum(values[mine], stratum), kind == "distance") for name, stratum in named.items()
+            }
             for kind, (values, named) in strata.items()
         }
     return found

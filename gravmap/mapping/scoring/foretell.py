@@ -11,11 +11,11 @@ import numpy as np
 
 from gravmap.gravity.topography import topography_at_nodes
 from gravmap.lattice import TUNE
-from gravmap.learning.evaluation.class_map import FILE, missing_class_maps, reading_of
-from gravmap.learning.evaluation.evaluation import windows_over
-from gravmap.learning.evaluation.importance import draw_offsets, maps_needed, shift_input
-from gravmap.learning.evaluation.null_models import NULL_MODELS, labelled, left_out
-from gravmap.learning.evaluation.run_groups import group_runs, setup_of
+from gravmap.learning.evaluation.held_out import windows_over
+from gravmap.learning.evaluation.importance import count_maps, draw_offsets, shift_input
+from gravmap.learning.evaluation.node_predictor import FILE, load_node_predictor, missing_class_maps
+from gravmap.learning.evaluation.null_models import NULL_MODELS, labelled_mask, unavailable_null_models
+from gravmap.learning.evaluation.run_groups import group_runs, shared_settings
 from gravmap.mapping.scoring.evaluate import FOREIGN_FILE, NO_TUNING, EvaluateOptions
 from gravmap.mapping.scoring.opened_run import OpenedRun
 from gravmap.network.cost import seconds_per_pass
@@ -96,7 +96,7 @@ def foretell_run(folder: Path, tiles: Path, options: EvaluateOptions | None = No
     topography = None
     if options.topography is not None:
         topography = topography_at_nodes(options.topography, area.node_lat, area.node_lon)
-    reading = reading_of(folder, options.device)
+    reading = load_node_predictor(folder, options.device)
 
     def windows(nodes: Any) -> int:
         return len(windows_over(nodes, area, reading.scale_deg)) if nodes.any() else 0
@@ -107,11 +107,11 @@ def foretell_run(folder: Path, tiles: Path, options: EvaluateOptions | None = No
     if options.baselines:
         foreign = shift_input(area, draw_offsets(area, 1, run.seed)[0])
         passes += windows(missing_class_maps(folder, foreign, wanted, file=FOREIGN_FILE))
-        missing = left_out(area, topography)
+        missing = unavailable_null_models(area, topography)
         made = [key for key in NULL_MODELS if key not in missing]
-    tuned = labelled(area, TUNE)
+    tuned = labelled_mask(area, TUNE)
     if options.importance:
-        passes += maps_needed(reading.inputs) * windows(tuned)
+        passes += count_maps(reading.inputs) * windows(tuned)
     seconds = 0.0
     if passes:
         seconds = passes * seconds_per_pass(reading.network, reading.inputs.width, reading.tile_size_px, options.device)
@@ -121,7 +121,7 @@ def foretell_run(folder: Path, tiles: Path, options: EvaluateOptions | None = No
         split=str(run.model["split"].get("name", "blocks")),
         fold=run.fold,
         seed=run.seed,
-        setup=setup_of(run.model),
+        setup=shared_settings(run.model),
         nodes=int(np.count_nonzero(run.ground.counted)),
         boreholes=None if run.holes is None else int(run.holes.label.size),
         window_deg=reading.scale_deg,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gravmap.learning.evaluation.comparison import against_nulls
+from gravmap.learning.evaluation.comparison import compare_with_null_models
 from gravmap.learning.evaluation.run_groups import group_labels, group_runs, summarise
 from gravmap.mapping.scoring.evaluate import Evaluated
 
@@ -51,7 +51,9 @@ def protocols(runs: Sequence[Evaluated], index: Mapping[str, Any]) -> dict[str, 
         for group, summary in zip(groups, summaries, strict=True):
             if all("gravity_adds" in each for each in group):
                 summary["gravity_adds"] = (
-                    group[0]["gravity_adds"] if len(group) == 1 else against_nulls([nodes[id(each)] for each in group])
+                    group[0]["gravity_adds"]
+                    if len(group) == 1
+                    else compare_with_null_models([nodes[id(each)] for each in group])
                 )
         if not summaries:
             result[name] = {**found, "scores": NOT_TRAINED}

@@ -12,10 +12,9 @@ from gravmap.learning.calibration.temperature import (
     calibrate,
     fit_temperature,
     read_calibration,
-    scales_key,
+    window_sizes_key,
 )
-from gravmap.learning.evaluation.evaluation import default_scales
-from gravmap.learning.evaluation.held_out_predictions import HeldOutPredictions, predict_held_out
+from gravmap.learning.evaluation.held_out import HeldOutPredictions, default_scales, predict_held_out
 from gravmap.learning.evaluation.mosaic import covering_windows
 from toy_area import make_arrays
 
@@ -99,30 +98,30 @@ def test_the_scales_of_a_map():
     assert default_scales([10.0, 1.0, 5.0], "cpu") == [5.0, 10.0]
     assert default_scales([10.0, 1.0, 5.0], "cuda") == [1.0, 5.0, 10.0]
     assert default_scales([1.0, 0.5], "cpu") == [0.5, 1.0]
-    assert scales_key([10.0, 5.0, 0.25]) == "15arcmin+5deg+10deg"
+    assert window_sizes_key([10.0, 5.0, 0.25]) == "15arcmin+5deg+10deg"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    area = RegionDataset.from_arrays(make_arrays())
+    dataset = RegionDataset.from_arrays(make_arrays())
     folder = tmp_path_factory.mktemp("runs") / "run"
-    result = train(area, folder, TrainConfig(model="ggmnet-tiny", epochs=1, steps=6, batch_size=4, lr=3e-3, seed=1))
-    return area, folder, result
+    result = train(dataset, folder, TrainConfig(model="ggmnet-tiny", epochs=1, steps=6, batch_size=4, lr=3e-3, seed=1))
+    return dataset, folder, result
 
 
 def test_a_run_measures_what_the_files_say_again(run):
-    area, folder, result = run
+    dataset, folder, result = run
     network, spec = load_model(folder)
     calibration = read_calibration(folder)
     assert calibration.scales == (1.0, 2.0)  # the score's, and the one that maps are made with on a CPU
     assert calibration.record["default_scales"] == [2.0]
     # From the weights alone: logits on the whole field, at the labelled nodes of the tuning block.
-    windows = covering_windows(area.field_nodes_wsen, 2.0, area.field_nodes_wsen)
-    lat, lon = area.node_lat, area.node_lon
+    windows = covering_windows(dataset.field_nodes_wsen, 2.0, dataset.field_nodes_wsen)
+    lat, lon = dataset.node_lat, dataset.node_lon
     logits = predict_logits(
-        network, area.fields, area.field_nodes_wsen, windows, spec.tile_size_px, lat, lon, inputs=spec.input
+        network, dataset.fields, dataset.field_nodes_wsen, windows, spec.tile_size_px, lat, lon, inputs=spec.input
     )
-    labels, role = area.node_truth()
+    labels, role = dataset.node_truth()
     nodes = (role == TUNE) & (labels >= 1) & (labels <= 2)
     assert calibration.record["tune"]["nodes"] == nodes.sum() > 60
     said, truth = logits[:, nodes].T.astype(np.float64), labels[nodes] - 1
@@ -142,12 +141,12 @@ def test_a_run_measures_what_the_files_say_again(run):
 
 
 def test_the_one_pass_over_held_out_ground_scores_as_a_score_does(run):
-    area, folder, result = run
+    dataset, folder, result = run
     network, spec = load_model(folder)
     asking = {"inputs": spec.input, "tile_size_px": spec.tile_size_px}
-    assert evaluate(network, area, TEST, scale_deg=1.0, **asking) == result["test"]
-    found = predict_held_out(network, area, [2.0], **asking)
-    labels, role = area.node_truth()
+    assert evaluate(network, dataset, TEST, scale_deg=1.0, **asking) == result["test"]
+    found = predict_held_out(network, dataset, [2.0], **asking)
+    labels, role = dataset.node_truth()
     for each in (TUNE, TEST):
         assert (found.role == each).sum() == ((role == each) & (labels > 0) & (labels < 255)).sum()
 
