@@ -8,7 +8,7 @@ from gravmap.lattice import TEST, TUNE
 from gravmap.learning import RegionDataset, TrainConfig, evaluate, load_model, predict_logits, train
 from gravmap.learning.calibration.applicability import read_area_of_applicability
 from gravmap.learning.calibration.temperature import (
-    FEWEST_NODES,
+    MIN_NODES,
     calibrate,
     fit_temperature,
     read_calibration,
@@ -76,12 +76,12 @@ def test_the_test_blocks_have_no_say():
 
 
 def test_too_little_to_measure_leaves_probabilities_alone():
-    record = calibrate(held(2 * FEWEST_NODES - 2), [2.5])
+    record = calibrate(held(2 * MIN_NODES - 2), [2.5])
     assert set(record["temperatures"].values()) == {1.0}
-    assert f"{FEWEST_NODES - 1} labelled nodes" in record["notes"][0]
+    assert f"{MIN_NODES - 1} labelled nodes" in record["notes"][0]
     assert record["test"]["before"] == record["test"]["after"]
     # One more is enough; none at all is no error.
-    assert calibrate(held(2 * FEWEST_NODES), [2.5])["temperatures"]["2.5deg"] != 1
+    assert calibrate(held(2 * MIN_NODES), [2.5])["temperatures"]["2.5deg"] != 1
     empty = calibrate(held(0), [2.5])
     assert (empty["test"], empty["tune"]) == ({"nodes": 0, "before": None, "after": None},) * 2
 
@@ -158,7 +158,7 @@ def test_other_weights_and_other_scales_are_told(run, tmp_path, caplog):
         (folder / path.name).write_bytes(path.read_bytes())
     calibration = read_calibration(folder)
     assert calibration.temperature([1.0, 5.0]) == calibration.temperatures["1deg"]
-    assert "of 1deg and 5deg; that of 1deg is taken" in caplog.text
+    assert "of 1deg and 5deg; that of 1deg is used" in caplog.text
     assert calibration.temperature([10.0]) == calibration.temperatures["1deg+2deg"]
     record = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(record | {"weights_sha256": "0" * 64, "area_sha256": "1" * 64}))

@@ -145,7 +145,7 @@ def test_null_models_and_the_reach_of_a_run_see_gravity_alone(area, ground):
     plain = fit_area_of_applicability(area, InputChannels.fit(area))
     reach = fit_area_of_applicability(ground, InputChannels.fit(ground))
     assert reach.fields == ("residual_10km",)
-    assert (reach.points == plain.points).all()
+    assert (reach.training_features == plain.training_features).all()
 
 
 class Listener(torch.nn.Module):

@@ -281,11 +281,12 @@ def test_two_processes_share_crusts(grounds, tmp_path):
 def test_the_reach_of_crusts_is_measured_in_gravity_and_across_crusts(grounds):
     reach = fit_area_of_applicability(grounds, InputChannels.fit(grounds.first, fixed=True))
     assert reach.fields == ("residual_10km",)
-    assert len(reach.points) == sum(int((area.labels != 255).sum()) for area in grounds.train)
+    assert len(reach.training_features) == sum(int((area.labels != 255).sum()) for area in grounds.train)
     # One crust five times as strong as it is lies beyond what was seen; as it is, most of it does not.
     area = grounds.test[0]
     as_is, strong = (
-        np.nanmean(reach.dissimilarity(by * area.fields[:1], area.node_lat, area.node_lon) > 1) for by in (1, 5)
+        np.nanmean(reach.relative_dissimilarity_index(by * area.fields[:1], area.node_lat, area.node_lon) > 1)
+        for by in (1, 5)
     )
     assert as_is < 0.3 < 0.5 < strong
 
