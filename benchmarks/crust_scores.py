@@ -71,7 +71,7 @@ def one_crust(root: Path, seed: int, options: argparse.Namespace) -> dict[str, d
     far = hidden & (baselines.distance_to_outcrop_km(known_labels(area), area.node_lat, area.node_lon) > STRATA[FAR][0])
     names = [entry["name"] for entry in area.classes]
     rows = dict(found.scores)
-    learning = [key for key, model in NULL_MODELS.items() if model.learns]
+    learning = [key for key, model in NULL_MODELS.items() if model.needs_sklearn]
     guesses = {NULL_MODELS[key].title: guess for key, guess in null_maps(area, None, seed=seed, which=learning).items()}
     rich = null_maps(all_gravity(root), None, seed=seed, which=["gravity_forest", "gravity_boosting"])
     guesses |= {f"{NULL_MODELS[key].title}, all of it": guess for key, guess in rich.items()}

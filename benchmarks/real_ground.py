@@ -31,10 +31,10 @@ from real_input import GEOLOGY, GRAVITY, gravmap
 from gravmap.lattice import TEST
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.outcrop_context import is_context, with_context
-from gravmap.learning.evaluation.class_map import class_map
 from gravmap.learning.evaluation.comparison import ScoredNodes, paired_bootstrap
 from gravmap.learning.evaluation.importance import draw_offsets, shift_input
 from gravmap.learning.evaluation.metrics import confusion, scores
+from gravmap.learning.evaluation.node_predictor import predict_class_map
 from gravmap.learning.evaluation.null_models import NULL_MODELS, QUICK, known_labels, null_maps
 from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes
 from gravmap.tiling import load_arrays
@@ -100,7 +100,9 @@ def scored(root: Path, row: str, folds: Iterable[int]) -> dict[str, list[ScoredN
         area = ground_of(root, fold)
         nodes, nulls = EvaluationNodes.of(area, False, row), null_maps(area, TEST, which=QUICK)
         for number, (title, read) in enumerate(changed(area).items()):
-            named = class_map(_folder(root, row, fold), read, nodes.counted, file=f"real-ground-{fold}-{number}.npz")
+            named = predict_class_map(
+                _folder(root, row, fold), read, nodes.counted, file=f"real-ground-{fold}-{number}.npz"
+            )
             found.setdefault(title, []).append(nodes.compared(named, nulls, area))
     return found
 

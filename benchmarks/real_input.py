@@ -24,7 +24,7 @@ import rasterio
 
 from gravmap.learning.data.dataset import RegionDataset, to_target
 from gravmap.learning.evaluation.metrics import confusion, scores
-from gravmap.learning.evaluation.null_models import NULL_MODELS, held_out, known_labels, null_maps
+from gravmap.learning.evaluation.null_models import NULL_MODELS, held_out_mask, known_labels, null_maps
 from gravmap.tiling import load_arrays
 
 GRAVITY = Path("gravity") / "eigen6c4_bouguer_10km_15min_merged.nc"
@@ -84,7 +84,7 @@ def score(root: Path, fold: int) -> list[str]:
     lon = west + (np.arange(network.shape[1]) + 0.5) * step_x
     fine = on_cells(area, lat, lon)
     labels, _ = fine.node_truth()
-    test, known = held_out(fine), known_labels(fine)
+    test, known = held_out_mask(fine), known_labels(fine)
     maps = {"network": network}
     maps |= {NULL_MODELS[key].title: values for key, values in null_maps(fine).items()}
     names = [entry["name"] for entry in area.classes]

@@ -23,9 +23,9 @@ from real_input import GEOLOGY, GRAVITY, gravmap
 from gravmap.files import atomic_path
 from gravmap.learning.data.dataset import RegionDataset, to_target
 from gravmap.learning.evaluation.comparison import block_numbers, paired_bootstrap
-from gravmap.learning.evaluation.evaluation import default_scales, node_logits
+from gravmap.learning.evaluation.held_out import default_scales, node_logits
 from gravmap.learning.evaluation.metrics import confusion, scores
-from gravmap.learning.evaluation.null_models import QUICK, held_out, null_maps
+from gravmap.learning.evaluation.null_models import QUICK, held_out_mask, null_maps
 from gravmap.learning.sampling.augmentation import PAPER, UNCHANGED, Augmentation
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.learning.training.recipes import make_config
@@ -123,7 +123,7 @@ def one_row(row: str, ground: str, area: RegionDataset, root: Path, options: arg
     train(area, folder, config)
     trained_s = time.perf_counter() - start
     network, spec = load_model(folder)
-    wanted = held_out(area)
+    wanted = held_out_mask(area)
     if ground.startswith("crust"):
         wanted = wanted | (area.node_truth()[0] == 0)
     sizes = default_scales(spec.scales_deg, "cpu")
@@ -136,7 +136,7 @@ def one_row(row: str, ground: str, area: RegionDataset, root: Path, options: arg
 def table(kind: str, found: dict[str, dict[str, Any]], grounds: list[str], roots: dict[str, Path]) -> list[str]:
     """Lines of the table of one kind of ground: rows and null models, pooled over its grounds."""
     areas = {ground: open_area(ground, roots[ground]) for ground in grounds}
-    parts = {"held-out blocks": [held_out(areas[each]) for each in grounds]}
+    parts = {"held-out blocks": [held_out_mask(areas[each]) for each in grounds]}
     truths = [areas[each].node_truth()[0] for each in grounds]
     if kind == "crust":
         parts["under cover"] = [truth == 0 for truth in truths]

@@ -48,9 +48,14 @@ from gravmap.learning.calibration.temperature import Calibration, read_calibrati
 from gravmap.learning.data.crust_data import crust_dataset
 from gravmap.learning.data.outcrop_context import context_names, measured_names
 from gravmap.learning.data.splits import CRUSTS, DatasetSplits
-from gravmap.learning.evaluation.evaluation import default_scales
-from gravmap.learning.evaluation.held_out_predictions import HeldOutPredictions, predict_held_out
-from gravmap.learning.evaluation.under_cover import EVERYWHERE, inside, null_classes, strata_of, with_other_gravity
+from gravmap.learning.evaluation.held_out import HeldOutPredictions, default_scales, predict_held_out
+from gravmap.learning.evaluation.under_cover import (
+    EVERYWHERE,
+    held_out_strata,
+    in_stratum,
+    null_predictions,
+    with_other_gravity,
+)
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.synthetic.pool import crust_arrays
 
@@ -129,7 +134,7 @@ def grounds_of(kind: str, seeds: range, channels: list[str], scales_deg: list[fl
 def score(judged: Judged, grounds: DatasetSplits) -> dict[str, Any]:
     """All there is to tell of a kind of crusts, stratum by stratum; JSON-able."""
     plain = judged.ask(grounds, flips=False)
-    lying = strata_of(grounds, plain)
+    lying = held_out_strata(grounds, plain)
     distance = lying["distance"][0]
     calibrated = judged.calibrated(plain, distance)
     said, seen = {NETWORK: judged.shown(calibrated)}, calibrated
@@ -142,7 +147,9 @@ def score(judged: Judged, grounds: DatasetSplits) -> dict[str, Any]:
     nulls, log_chances = nulls_of(grounds, plain.place), log_softmax(calibrated)
     strata = {name: np.ones(len(distance), bool) for name in EVERYWHERE}
     for what, (values, named) in lying.items():
-        strata |= {("cover " if what == "cover" else "") + name: inside(values, each) for name, each in named.items()}
+        strata |= {
+            ("cover " if what == "cover" else "") + name: in_stratum(values, each) for name, each in named.items()
+        }
     told = {}
     for name, chosen in strata.items():
         if chosen.any():
@@ -168,7 +175,7 @@ def nulls_of(grounds: DatasetSplits, place: np.ndarray) -> dict[str, np.ndarray]
     found: dict[str, np.ndarray] = {}
     for number, area in enumerate(grounds.test):
         here = place[:, 0] == number
-        for name, values in {**null_classes(area), SPARED: spared(area)}.items():
+        for name, values in {**null_predictions(area), SPARED: spared(area)}.items():
             found.setdefault(name.replace("_", " "), np.zeros(len(place), np.int64))[here] = values.ravel()[
                 place[here, 1]
             ]

@@ -198,7 +198,7 @@ def _classes(scores: Mapping[str, Any]) -> list[str]:
 
 def _distances(found: Mapping[str, Any], unit: str) -> list[str]:
     """Accuracy by distance to the nearest training outcrop, beside the best null model of each bin."""
-    from gravmap.learning.evaluation.distance_bins import bin_name
+    from gravmap.learning.evaluation.metrics import distance_bin_label
 
     table = found["distance"]
     beside = bool(table) and "baselines" in table[0]
@@ -209,7 +209,7 @@ def _distances(found: Mapping[str, Any], unit: str) -> list[str]:
         if beside and row["baselines"]:
             name, value = max(row["baselines"].items(), key=lambda item: float(item[1]))
             best = f"{_percent(value):>9}   {_title(name)}"
-        lines.append(f"    {bin_name(row):<{WIDE - 2}}{row['places']:>9,}{_percent(row['pa']):>9}{best}")
+        lines.append(f"    {distance_bin_label(row):<{WIDE - 2}}{row['places']:>9,}{_percent(row['pa']):>9}{best}")
     return lines
 
 

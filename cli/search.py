@@ -147,7 +147,7 @@ def command(session: Session, dry_run: bool, overwrite: bool, resume: bool, **op
     if dry_run:
         return tell_plan(session, area, config, run_dir, measured=device is not None)
 
-    from gravmap.search.search import search
+    from gravmap.search.loop import search
 
     wanted = options["random"] is not None or options["compare"]
     if not began.get("finished") or not (wanted or began.get("complete")):
@@ -179,12 +179,12 @@ def _beside(
 ) -> None:
     """Draw random architectures, and train them beside the searched one, where that was asked for."""
     from gravmap.search.comparison import RANDOM as DRAWN
-    from gravmap.search.comparison import Schedule, compare, draw_random
+    from gravmap.search.comparison import Schedule, compare, write_random_architectures
 
     told: dict[str, Any] = {"run": str(run_dir), **found}
     have = list((run_dir / DRAWN).glob("*.json"))
     if options["random"] is not None or (options["compare"] and not have):
-        drawn = draw_random(run_dir, options["random"] or RANDOM)
+        drawn = write_random_architectures(run_dir, options["random"] or RANDOM)
         tell_random(session, drawn, found)
         told["random"] = [str(path) for path in drawn]
     if options["compare"]:

@@ -39,9 +39,9 @@ def _describe(area: RegionDataset, config: SearchConfig) -> str:
 
 
 def _halves(area: RegionDataset, config: SearchConfig) -> str:
-    from gravmap.search.halves import split_in_halves
+    from gravmap.search.data_split import split_for_search
 
-    record = split_in_halves(area, config.seed).record
+    record = split_for_search(area, config.seed).record
     teaching, choosing = (sum(record["cells"][half].values()) for half in ("weights", "choice"))
     letters = "".join(record["half_of_block"])
     lacking = [
@@ -67,9 +67,9 @@ def tell_start(session: Session, area: RegionDataset, config: SearchConfig, run_
 
 def _measured(area: RegionDataset, config: SearchConfig) -> tuple[str, float]:
     """How long it will take, tried out here: in words, and in seconds."""
-    from gravmap.search.plan import measure_search
+    from gravmap.search.estimate import time_search
 
-    seconds = measure_search(area, config)
+    seconds = time_search(area, config)
     told = f"A step of each kind was tried here: about {describe_time(seconds)} in all"
     if config.time_limit_s and config.time_limit_s < seconds:
         return f"{told}, cut short after {describe_time(config.time_limit_s)}.", config.time_limit_s
@@ -80,10 +80,10 @@ def _measured(area: RegionDataset, config: SearchConfig) -> tuple[str, float]:
 def tell_plan(session: Session, area: RegionDataset, config: SearchConfig, run_dir: Path, measured: bool) -> None:
     """Say what a search would take; `measured` where its device is here."""
     from gravmap.learning.data.channels import InputChannels
-    from gravmap.search.plan import plan_search
+    from gravmap.search.estimate import estimate_search_cost
 
     inputs = InputChannels.fit(area, config.inputs)
-    plan = plan_search(config, inputs.width, len(area.classes), (config.tile_size_px or 0) // 2)
+    plan = estimate_search_cost(config, inputs.width, len(area.classes), (config.tile_size_px or 0) // 2)
     session.say(_describe(area, config))
     session.say(_halves(area, config))
     session.say(

@@ -4,7 +4,7 @@ Works on arrays and torch alone; no raster package is imported here.
 """
 
 from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_label, to_target
-from gravmap.learning.evaluation.evaluation import evaluate
+from gravmap.learning.evaluation.held_out import evaluate
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.mosaic import covering_windows, predict_logits
 from gravmap.learning.training.checkpoint import ModelSpec, load_model, save_model

@@ -37,7 +37,7 @@ def describe_trust(under_cover: Mapping[str, Any]) -> str:
     Parameters
     ----------
     under_cover : mapping
-        As :func:`gravmap.learning.evaluation.under_cover.hidden_scores` gives it; may be empty.
+        As :func:`gravmap.learning.evaluation.under_cover.scores_under_cover` gives it; may be empty.
     """
     strata = under_cover.get("strata", {})
     if not strata.get("all", {}).get("nodes"):

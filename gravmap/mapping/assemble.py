@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from gravmap.geology import LabelFile, Labels
 from gravmap.lattice import COVER, EARTH_RADIUS_KM, UNUSABLE
-from gravmap.learning.calibration.class_offsets import decide
+from gravmap.learning.calibration.class_offsets import predict_class
 from gravmap.learning.data.dataset import to_label
 from gravmap.mapping.blend import Blender
 from gravmap.mapping.layers import (
@@ -53,7 +53,7 @@ def evidence_of(
     near : (h, w) bool
         Cells near mapped outcrop, as of :func:`near_outcrop`.
     dissimilarity : (h, w) float32, optional
-        In units of its threshold (:meth:`gravmap.learning.calibration.applicability.Reach.dissimilarity`); NaN unknown.
+        As :meth:`~gravmap.learning.calibration.AreaOfApplicability.relative_dissimilarity_index`; NaN where unknown.
     predicted : (h, w) bool
         Cells for which the network named a class.
 
@@ -217,7 +217,7 @@ class Assembler:
         predicted = np.isfinite(blended.probability[0]) & self._known(lat, lon) & wanted
         probability = np.where(predicted, blended.probability, np.float32(np.nan))
         uncertainty = measures(probability) | {AGREEMENT.name: blended.agreement, SPREAD.name: blended.spread}
-        shown = decide(np.where(predicted, probability, 0), self._predictor.class_offsets)
+        shown = predict_class(np.where(predicted, probability, 0), self._predictor.class_offsets)
         lithology = np.where(predicted, to_label(shown), NODATA)
         mapped, near = None, np.zeros_like(predicted)
         if self._labels is not None:
@@ -262,7 +262,9 @@ class Assembler:
                 np.array([lon.min() - margin_x, lon.max() + margin_x]),
             )
             rows, columns = slice(int(top), int(bottom) + 1), slice(int(left), int(right) + 1)
-            part = reach.dissimilarity(fields.read(reach.fields, rows, columns), fields.lat[rows], fields.lon[columns])
+            part = reach.relative_dissimilarity_index(
+                fields.read(reach.fields, rows, columns), fields.lat[rows], fields.lon[columns]
+            )
             found = np.maximum(found, part[(row - rows.start)[:, None], (column - columns.start)[None, :]])
         return found
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.learning.calibration.by_distance import DistanceTemperature
-from gravmap.learning.evaluation.mosaic import normalise, window_cells, window_weight
+from gravmap.learning.evaluation.mosaic import BlendedLogits, normalise, window_cells, window_weight
 from gravmap.mapping.plan import InferenceJob, Plan
 
 BLOCK_CELLS = 512
@@ -127,8 +127,8 @@ class Blender:
         self, passes: list[InferenceJob], rows: slice, columns: slice, shape: tuple[int, ...]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Blended logits of one scale and the share of its windows for every class, (K, h, w) each."""
-        total, voted = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        weight = np.zeros(shape[1:], np.float32)
+        blended = BlendedLogits(shape[0], (shape[1], shape[2]))
+        voted = np.zeros(shape, np.float32)
         grid = self._plan.grid
         for each in passes:
             window_rows, window_columns = self._cells[each.name]
@@ -145,8 +145,7 @@ class Blender:
             ]
             logits = np.array(np.load(self._folder / each.logits_file, mmap_mode="r")[inside])
             hann = window_weight(np.array(each.wsen), grid.lat_deg[tall], grid.lon_deg[wide])
-            total[(slice(None), *here)] += logits * hann
-            weight[here] += hann
+            blended.add(logits, hann, *here)
             if self._plan.flips:
                 images = np.array(np.load(self._folder / each.votes_file, mmap_mode="r")[inside])
             else:
@@ -154,8 +153,8 @@ class Blender:
             for image in images:
                 for index in range(shape[0]):
                     voted[(index, *here)] += np.where(image == index, hann / np.float32(len(images)), 0)
-        voted /= np.where(weight > 0, weight, 1)
-        return normalise(total, weight), voted
+        voted /= np.where(blended.weight > 0, blended.weight, 1)
+        return blended.mean(), voted
 
 
 def _common(one: slice, other: slice) -> slice | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import multiprocessing
 import os
@@ -22,7 +23,8 @@ from torch import Tensor
 
 from gravmap.errors import DeviceError, GravmapError
 from gravmap.files import sha256
-from gravmap.learning.evaluation.mosaic import to_cells, window_input, window_patch
+from gravmap.learning.evaluation.mosaic import iter_window_logits
+from gravmap.mapping.field_reader import FieldReader
 from gravmap.mapping.outcrop_file import OutcropFile
 from gravmap.mapping.plan import FLIPS, FOLDER, InferenceJob
 from gravmap.mapping.predictor import Predictor
@@ -83,9 +85,7 @@ def run_inference(work: Work, predictor: Predictor, finished: Finished) -> None:
         Told each pass that is written.
     """
     (work.folder / FOLDER).mkdir(exist_ok=True)
-    for each, images in _logits(work, predictor):
-        window = np.array(each.wsen)
-        cells = [to_cells(image, window, work.lat, work.lon) for image in images]
+    for each, cells in _logits(work, predictor):
         sums = []
         if work.flips:
             votes = np.stack([image.argmax(axis=0) for image in cells]).astype(np.uint8)
@@ -95,33 +95,32 @@ def run_inference(work: Work, predictor: Predictor, finished: Finished) -> None:
         finished(each.name, tuple(sums))
 
 
-def _logits(work: Work, predictor: Predictor) -> Iterator[tuple[InferenceJob, list[Tensor]]]:
-    """Each pass with its logits (K, T, T), for each mirror image one, turned back."""
+def _logits(work: Work, predictor: Predictor) -> Iterator[tuple[InferenceJob, list[NDArray[np.float32]]]]:
+    """Each job with its logits (K, rows, columns) at the map's cells, one array per flip, flipped back."""
     flips: Sequence[tuple[int, ...]] = FLIPS if work.flips else FLIPS[:1]
-    for run, passes in groupby(work.passes, key=lambda each: each.run):
-        network = predictor.members[run].network
-        for batch in _batches(list(passes), work.batch_size):
-            tiles = torch.stack([_tile(each, predictor) for each in batch]).to(predictor.device)
-            images: list[list[Tensor]] = [[] for _ in batch]
-            with torch.inference_mode():
-                for axes in flips:
-                    logits = network(tiles.flip(axes)).float().flip(axes)  # (n, K, T, T)
-                    for mine, image in zip(images, logits, strict=True):
-                        mine.append(image)
-            yield from zip(batch, images, strict=True)
+    fields = predictor.fields
+    for run, group in groupby(work.passes, key=lambda each: each.run):
+        jobs, member = list(group), predictor.members[run]
+        outputs = iter_window_logits(
+            member.network,
+            functools.partial(_read_nodes, fields, member.spec.input.fields),
+            fields.shape,
+            fields.nodes_wsen,
+            np.array([each.wsen for each in jobs]),
+            member.spec.tile_size_px,
+            work.lat,
+            work.lon,
+            inputs=member.spec.input,
+            device=predictor.device,
+            batch_size=work.batch_size,
+            flips=flips,
+        )
+        yield from zip(jobs, outputs, strict=True)
 
 
-def _batches(passes: list[InferenceJob], size: int) -> Iterator[list[InferenceJob]]:
-    for first in range(0, len(passes), size):
-        yield passes[first : first + size]
-
-
-def _tile(each: InferenceJob, predictor: Predictor) -> Tensor:
-    """What the network reads of a window, (C, T, T): of the fields only the nodes under it are read."""
-    spec, fields, window = predictor.members[each.run].spec, predictor.fields, np.array(each.wsen)
-    rows, columns, place = window_patch(window, fields.nodes_wsen, *fields.shape)
-    patch = np.nan_to_num(fields.read(spec.input.fields, rows, columns), nan=0.0, posinf=0.0, neginf=0.0)
-    return window_input(torch.from_numpy(patch), place, window, spec.tile_size_px, spec.input)
+def _read_nodes(fields: FieldReader, names: tuple[str, ...], rows: slice, columns: slice) -> Tensor:
+    """Fields (F, h, w) at these nodes alone, read from the file; zero where unknown."""
+    return torch.from_numpy(np.nan_to_num(fields.read(names, rows, columns), nan=0.0, posinf=0.0, neginf=0.0))
 
 
 def _write(path: Path, values: NDArray[Any]) -> str:

@@ -10,7 +10,7 @@ from gravmap.errors import InputError, OptionError
 from gravmap.prior_check.quantities import quantities
 from gravmap.prior_check.region import describe_region
 from gravmap.prior_check.simulated import simulated_statistics
-from gravmap.prior_check.verdict import FEWEST, Verdict, find_places, own_states, whole_state
+from gravmap.prior_check.verdict import FEWEST, Verdict, compare_quantities, leave_one_out_states, overall_state
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.synthetic import Prior
@@ -83,7 +83,7 @@ def prior_verdict(
         prior, range(count), described.shape, described.how, processes=processes, cache=cache, progress=crust
     )
     chosen = quantities(described.channels, described.class_names)
-    places = find_places(chosen, [box.statistics for box in described.boxes], simulated)
+    places = compare_quantities(chosen, [box.statistics for box in described.boxes], simulated)
     if not places:
         raise InputError(
             "Nothing of the region can be compared with crusts.", " ".join(described.left_out) or "Check its labels."
@@ -107,13 +107,13 @@ def prior_verdict(
     return Verdict(
         prior=prior.name,
         prior_sha256=prior.sha256,
-        state=whole_state(places),
+        state=overall_state(places),
         places=places,
         left_out=tuple(left_out),
         boxes=tuple(box.bounds_wsen for box in described.boxes),
         crusts=count,
         shape=described.shape,
-        own=own_states([place.quantity for place in places], simulated),
+        own=leave_one_out_states([place.quantity for place in places], simulated),
     )
 
 

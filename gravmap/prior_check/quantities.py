@@ -22,7 +22,7 @@ SCORE_VERSION = 1
 """Raised whenever one map gets another score than before."""
 
 
-def cut_score(labels: NDArray[np.uint8], spacing_yx_km: tuple[float, float], classes: int) -> float | None:
+def cover_mask_score(labels: NDArray[np.uint8], spacing_yx_km: tuple[float, float], classes: int) -> float | None:
     """Pixel accuracy of label diffusion on outcrop that was hidden, percent.
 
     The map's cover is mirrored and shifted (:mod:`gravmap.learning.data.cover_masks`) and what it then hides of the

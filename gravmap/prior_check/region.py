@@ -15,7 +15,7 @@ from gravmap.geology import LabelFile, load_legend
 from gravmap.gravity.fields import field_recipe, open_fields
 from gravmap.gravity.grid import crop, spacing_deg
 from gravmap.learning.evaluation.baselines import spacing_yx_km
-from gravmap.prior_check.quantities import cut_score
+from gravmap.prior_check.quantities import cover_mask_score
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.synthetic.crust import LEGEND, SPACING_DEG
@@ -207,7 +207,7 @@ def _describe(
     numbers = map_statistics(surface, cells, classes or int(max(entry.index for entry in labels.legend.classes)))
     found |= {key: value for key, value in numbers.items() if classes or not key.startswith("share_")}
     if classes and numbers:
-        score = cut_score(surface, cells, classes)
+        score = cover_mask_score(surface, cells, classes)
         if score is not None:
             found["diffusion_score"] = score
     bounds = (float(west), float(south), float(lon[-1] + wide / 2), float(lat[-1] + tall / 2))

@@ -13,7 +13,7 @@ import numpy as np
 from gravmap.files import write_json
 from gravmap.gravity.patch import OPERATOR_VERSION
 from gravmap.learning.evaluation.baselines import spacing_yx_km
-from gravmap.prior_check.quantities import SCORE_VERSION, cut_score
+from gravmap.prior_check.quantities import SCORE_VERSION, cover_mask_score
 from gravmap.progress import Progress, silent
 from gravmap.synthetic import Prior, draw_crust
 from gravmap.synthetic.measured import Measuring, measured_fields, surface_at
@@ -109,7 +109,7 @@ class _Described:
         cells = spacing_yx_km(lat, lon)
         surface = np.ascontiguousarray(crust.surface[::-1])
         made |= map_statistics(surface, cells, CLASSES)
-        score = cut_score(surface, cells, CLASSES)
+        score = cover_mask_score(surface, cells, CLASSES)
         if score is not None:
             made["diffusion_score"] = score
         path = self.path()

@@ -226,7 +226,7 @@ class Verdict:
         }
 
 
-def find_places(
+def compare_quantities(
     wanted: Sequence[Quantity], here: Sequence[dict[str, float]], crusts: Sequence[dict[str, float]]
 ) -> tuple[Place, ...]:
     """Place a region among crusts, in every quantity that both have.
@@ -249,15 +249,15 @@ def find_places(
     return tuple(found)
 
 
-def whole_state(places: Sequence[Place]) -> str:
+def overall_state(places: Sequence[Place]) -> str:
     """The verdict on all quantities together."""
-    share = share_off(places)
+    share = fraction_not_inside(places)
     if share > OUTSIDE_SHARE or any(place.state == OUTSIDE for place in places):
         return OUTSIDE
     return EDGE if share > EDGE_SHARE else INSIDE
 
 
-def share_off(places: Sequence[Place]) -> float:
+def fraction_not_inside(places: Sequence[Place]) -> float:
     """Share of the quantities that are not inside, 0 to 1, every group counting the same: residuals go together."""
     groups: dict[str, list[bool]] = {}
     for place in places:
@@ -265,12 +265,12 @@ def share_off(places: Sequence[Place]) -> float:
     return float(np.mean([np.mean(off) for off in groups.values()])) if groups else 0.0
 
 
-def own_states(wanted: Sequence[Quantity], crusts: Sequence[dict[str, float]]) -> dict[str, int]:
+def leave_one_out_states(wanted: Sequence[Quantity], crusts: Sequence[dict[str, float]]) -> dict[str, int]:
     """How the rule judges each crust by all others: what to expect of a region that the prior is right about."""
     counts = dict.fromkeys((INSIDE, EDGE, OUTSIDE), 0)
     for number, crust in enumerate(crusts):
         others = [*crusts[:number], *crusts[number + 1 :]]
-        counts[whole_state(find_places(wanted, [crust], others))] += 1
+        counts[overall_state(compare_quantities(wanted, [crust], others))] += 1
     return counts
 
 

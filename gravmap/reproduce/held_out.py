@@ -12,8 +12,8 @@ from gravmap.lattice import TEST
 from gravmap.learning.data.channels import fields_read
 from gravmap.learning.data.dataset import RegionDataset, to_label, to_target
 from gravmap.learning.evaluation.comparison import Difference, block_numbers, paired_bootstrap
-from gravmap.learning.evaluation.evaluation import node_logits, scoring_scale
-from gravmap.learning.evaluation.null_models import NULL_MODELS, held_out, null_maps
+from gravmap.learning.evaluation.held_out import node_logits, scoring_scale
+from gravmap.learning.evaluation.null_models import NULL_MODELS, held_out_mask, null_maps
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.progress import Progress, silent
 from gravmap.reproduce.outcome import Trained
@@ -90,7 +90,7 @@ def ask_networks(
         load_arrays(place.tiles, channels=fields_read(first.input.names), split=split, fold=fold)
     )
     labels, _ = area.node_truth()
-    wanted = held_out(area)
+    wanted = held_out_mask(area)
     maps = {NEAREST: null_maps(area, TEST, which=["nearest_outcrop"])["nearest_outcrop"]}
     for done, each in enumerate(trained):
         progress(done, len(trained), each.run.name)

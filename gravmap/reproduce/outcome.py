@@ -9,7 +9,7 @@ from typing import Any
 
 from gravmap.files import read_json
 from gravmap.learning.data.dataset import RegionDataset
-from gravmap.learning.evaluation.null_models import NULL_MODELS, left_out, null_scores
+from gravmap.learning.evaluation.null_models import NULL_MODELS, null_scores, unavailable_null_models
 from gravmap.mapping.page.facts import Protocol, protocols_of, read_run
 from gravmap.network import build_from_dict
 from gravmap.network.cost import count_parameters
@@ -117,7 +117,7 @@ def with_learned_nulls(outcome: Outcome, protocol: str, area: RegionDataset) -> 
     found = outcome.protocols.get(protocol)
     if found is None or not found.nulls:
         return outcome
-    left = left_out(area)
+    left = unavailable_null_models(area)
     more = [key for key, model in NULL_MODELS.items() if key not in left and model.title not in found.nulls]
     nulls = found.nulls | {NULL_MODELS[key].title: row for key, row in null_scores(area, which=more).items()}
     ordered = {model.title: nulls[model.title] for model in NULL_MODELS.values() if model.title in nulls}

@@ -12,7 +12,7 @@ import rasterio
 from gravmap.errors import InputError
 from gravmap.files import read_json, write_json, write_text
 from gravmap.learning.data.dataset import RegionDataset
-from gravmap.learning.evaluation.null_models import left_out
+from gravmap.learning.evaluation.null_models import unavailable_null_models
 from gravmap.mapping.page.words import count, percent
 from gravmap.mapping.scoring.under_cover import ALL, FAR, score_under_cover
 from gravmap.progress import Progress, silent
@@ -153,7 +153,10 @@ def _document(made: Made, outcome: Outcome, area: RegionDataset, asked: Mapping[
                 draw_gravity(made.place, figures / "figure_2.png", "Gravity"),
             ),
         ),
-        *(Section(TITLES[name], tuple(protocol_parts(outcome, name, left_out(area)))) for name in PROTOCOLS),
+        *(
+            Section(TITLES[name], tuple(protocol_parts(outcome, name, unavailable_null_models(area))))
+            for name in PROTOCOLS
+        ),
         Section("Training, and the ground that was held out", tuple(_pictures(made, outcome, asked))),
         Section("The map", tuple(_map(made))),
         Section("Departures from the paper", (Bullets(tuple(_departures(made))),)),

@@ -26,9 +26,9 @@ from gravmap.network.registry import read_architecture
 from gravmap.progress import Progress, silent
 from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
-from gravmap.search.halves import training_view
-from gravmap.search.search import ARCHITECTURE, cost_of, cost_table, read_search
-from gravmap.search.space import SCALES, SupernetSpace
+from gravmap.search.data_split import without_held_out_labels
+from gravmap.search.loop import ARCHITECTURE, cost_of, cost_table, read_search
+from gravmap.search.space import SCALES, SearchSpace
 
 TOLERANCE = 0.1
 """Of the budget, either way."""
@@ -37,7 +37,7 @@ TRIES = 20_000
 
 
 def random_architectures(
-    space: SupernetSpace,
+    space: SearchSpace,
     n: int,
     budget_parameters: int,
     rng: np.random.Generator,
@@ -51,7 +51,7 @@ def random_architectures(
 
     Parameters
     ----------
-    space : SupernetSpace
+    space : SearchSpace
         What may be chosen.
     n : int
         How many, all different.
@@ -87,7 +87,7 @@ def random_architectures(
     return list(found)
 
 
-def draw_architecture(space: SupernetSpace, rng: np.random.Generator) -> Architecture:
+def draw_architecture(space: SearchSpace, rng: np.random.Generator) -> Architecture:
     """Draw one architecture, whatever it costs."""
     shape = (len(SCALES), space.depth)
     while True:
@@ -127,7 +127,7 @@ class Schedule:
     device: str = "cpu"
 
 
-def draw_random(run_dir: Path, count: int) -> list[Path]:
+def write_random_architectures(run_dir: Path, count: int) -> list[Path]:
     """Draw architectures at random with as many parameters as the searched one has, within 10 %.
 
     Parameters
@@ -154,7 +154,7 @@ def draw_random(run_dir: Path, count: int) -> list[Path]:
     return sorted((run_dir / RANDOM).glob("*.json"))
 
 
-def compare(area: RegionDataset, run_dir: Path, schedule: Schedule, progress: Progress = silent) -> dict[str, Any]:
+def compare(dataset: RegionDataset, run_dir: Path, schedule: Schedule, progress: Progress = silent) -> dict[str, Any]:
     """Train the searched architecture and the random ones beside it; say whether the search gained anything.
 
     Writes ``compare.json`` and ``compare.md`` into `run_dir`, and each training's curve and score under ``compare/``.
@@ -184,12 +184,12 @@ def compare(area: RegionDataset, run_dir: Path, schedule: Schedule, progress: Pr
         has a label.
     """
     found = read_search(run_dir)
-    if training_view(area).fingerprint() != found["area_sha256"]:
+    if without_held_out_labels(dataset).fingerprint() != found["area_sha256"]:
         raise InputError(
             f"The training ground is not the one that {run_dir.name} was searched on.",
             "Search anew under another --name, or bring the old tile set back.",
         )
-    ground = without_test_labels(area)
+    ground = without_test_labels(dataset)
     if not ((ground.labels > 0) & (ground.labels < UNUSABLE) & (ground.role == TUNE)).any():
         raise InputError("The tuning blocks hold no label: nothing to compare on.", "Choose another --fold.")
     paths = sorted((run_dir / RANDOM).glob("*.json"))
@@ -217,9 +217,9 @@ def compare(area: RegionDataset, run_dir: Path, schedule: Schedule, progress: Pr
     return outcome
 
 
-def without_test_labels(area: RegionDataset) -> RegionDataset:
+def without_test_labels(dataset: RegionDataset) -> RegionDataset:
     """The area as it would be had nobody mapped its test blocks."""
-    return replace(area, labels=np.where(area.role == TEST, np.uint8(UNUSABLE), area.labels))
+    return replace(dataset, labels=np.where(dataset.role == TEST, np.uint8(UNUSABLE), dataset.labels))
 
 
 def comparison_table(outcome: dict[str, Any]) -> str:

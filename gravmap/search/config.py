@@ -11,7 +11,7 @@ from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.config import PRECISIONS
 from gravmap.learning.training.loss import CLASS_WEIGHTS, OHEM_KEEP_FRACTION, SMALL_WEIGHT
 from gravmap.network.presets import tiny
-from gravmap.search.space import SupernetSpace
+from gravmap.search.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class SearchConfig:
         return self.precision == "bfloat16" or (self.precision == "auto" and self.device == "cuda")
 
     @property
-    def space(self) -> SupernetSpace:
+    def space(self) -> SearchSpace:
         """What may be chosen.
 
         Raises
@@ -144,9 +144,9 @@ class SearchConfig:
             The branches are too short for a choice.
         """
         if not self.thin:
-            return SupernetSpace(self.depth, self.chis)
+            return SearchSpace(self.depth, self.chis)
         small = tiny()
-        return SupernetSpace(self.depth, self.chis, encoder=small.encoder, head=small.head, arm_norm=small.arm_norm)
+        return SearchSpace(self.depth, self.chis, encoder=small.encoder, head=small.head, arm_norm=small.arm_norm)
 
     @property
     def epochs_in_all(self) -> int:

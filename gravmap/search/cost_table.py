@@ -12,7 +12,7 @@ from gravmap.network.architecture import Architecture
 from gravmap.network.cost import count_parameters, macs_by_layer
 from gravmap.network.ggmnet import MULTIPLE, GGMNet
 from gravmap.network.operators import OPERATORS
-from gravmap.search.space import DOWN, KEEP, SCALES, SupernetSpace
+from gravmap.search.space import DOWN, KEEP, SCALES, SearchSpace
 
 
 def cell_cost(operator: str, c_in: int, c_out: int, stride: int, size: int) -> tuple[int, int]:
@@ -33,7 +33,7 @@ class CostTable:
 
     Parameters
     ----------
-    space : SupernetSpace
+    space : SearchSpace
         What may be chosen.
     in_channels, classes : int
         As of the network.
@@ -41,7 +41,7 @@ class CostTable:
         Pixels a side; counted is what the network pads it to.
     """
 
-    def __init__(self, space: SupernetSpace, in_channels: int, classes: int, size: int = MULTIPLE) -> None:
+    def __init__(self, space: SearchSpace, in_channels: int, classes: int, size: int = MULTIPLE) -> None:
         self.space, self.in_channels, self.size = space, in_channels, size
         self.eighth = -(-size // MULTIPLE) * MULTIPLE // 8
         some = space.architecture(((), (0,), (0, 1)), [["conv"] * space.depth] * 3, [[space.chis[0]] * space.depth] * 3)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gravmap.errors import OptionError
 from gravmap.network.architecture import Architecture, Numbers
 from gravmap.network.operators import OPERATORS
-from gravmap.search.space import DOWN, KEEP, SCALES, Preferences, SupernetSpace
+from gravmap.search.space import DOWN, KEEP, SCALES, ArchitectureLogits, SearchSpace
 
 RULES = ("downs", "viterbi", "log-odds")
 SKIP = OPERATORS.index("skip")
@@ -27,14 +27,14 @@ TIE = 1e-9
 """Scores of paths (logs) nearer than this are equal, so that rounding decides nothing."""
 
 
-def decode(preferences: Preferences, space: SupernetSpace, rule: str) -> Architecture:
+def decode(preferences: ArchitectureLogits, space: SearchSpace, rule: str) -> Architecture:
     """Make the architecture that is preferred.
 
     Parameters
     ----------
-    preferences : Preferences
+    preferences : ArchitectureLogits
         Logits of a space of the same depth.
-    space : SupernetSpace
+    space : SearchSpace
         What may be chosen.
     rule : str
         For the paths, see `best_paths`.
@@ -48,7 +48,7 @@ def decode(preferences: Preferences, space: SupernetSpace, rule: str) -> Archite
 
 
 def candidates(
-    preferences: Preferences, space: SupernetSpace, rng: np.random.Generator, samples: int = 20
+    preferences: ArchitectureLogits, space: SearchSpace, rng: np.random.Generator, samples: int = 20
 ) -> list[tuple[str, Architecture]]:
     """List the architectures to be judged: one by each rule, then those on paths drawn; each only once.
 
@@ -65,14 +65,14 @@ def candidates(
     return [(rule, architecture) for architecture, rule in found.items()]
 
 
-def best_paths(preferences: Preferences, space: SupernetSpace, rule: str) -> Numbers:
+def best_paths(preferences: ArchitectureLogits, space: SearchSpace, rule: str) -> Numbers:
     """Choose the paths of the three branches, each for itself; of equals the one that goes down first.
 
     Parameters
     ----------
-    preferences : Preferences
+    preferences : ArchitectureLogits
         Whose beta decide.
-    space : SupernetSpace
+    space : SearchSpace
         What may be chosen.
     rule : str
         "downs": the greatest product of the chances of its ways down, whatever lies between (FasterSeg's), among those
@@ -97,7 +97,9 @@ def best_paths(preferences: Preferences, space: SupernetSpace, rule: str) -> Num
     return tuple(_first_best(space.paths(branch), lambda path: _along(path, logs)) for branch in SCALES)
 
 
-def sample_paths(preferences: Preferences, space: SupernetSpace, n: int, rng: np.random.Generator) -> list[Numbers]:
+def sample_paths(
+    preferences: ArchitectureLogits, space: SearchSpace, n: int, rng: np.random.Generator
+) -> list[Numbers]:
     """Draw n times the paths of the three branches, backwards from their ends by the chances of beta."""
     _check(preferences, space)
     down = np.exp(preferences.log_beta[..., DOWN])
@@ -115,7 +117,7 @@ def sample_paths(preferences: Preferences, space: SupernetSpace, n: int, rng: np
     return drawn
 
 
-def architecture_on(paths: Numbers, preferences: Preferences, space: SupernetSpace) -> Architecture:
+def architecture_on(paths: Numbers, preferences: ArchitectureLogits, space: SearchSpace) -> Architecture:
     """Make the architecture on these paths with the operators and widths that are preferred."""
     _check(preferences, space)
     alpha = np.nan_to_num(preferences.alpha, nan=0.0)  # the one map that is not there is on no path
@@ -139,7 +141,7 @@ def _wake(ops: NDArray[np.intp], alpha: NDArray[np.float64]) -> None:
     ops[cell] = best + (best >= SKIP)
 
 
-def _choices_alone(space: SupernetSpace, branch: int) -> list[tuple[int, ...]]:
+def _choices_alone(space: SearchSpace, branch: int) -> list[tuple[int, ...]]:
     """Paths that go down only where they could have kept: the only way in has chance 1, and says nothing."""
     return [
         path
@@ -167,11 +169,11 @@ def _first_best(paths: Sequence[tuple[int, ...]], score: Callable[[tuple[int, ..
     return next(path for path, reached in zip(paths, scores, strict=True) if reached >= enough)
 
 
-def _check(preferences: Preferences, space: SupernetSpace) -> None:
+def _check(preferences: ArchitectureLogits, space: SearchSpace) -> None:
     """Refuse preferences of another space, and those of a search that went astray."""
     if preferences.depth != space.depth or preferences.ratio.shape[-1] != len(space.chis):
         raise OptionError(
-            f"Preferences over {preferences.depth} cells and {preferences.ratio.shape[-1]} widths are not of a space "
+            f"ArchitectureLogits over {preferences.depth} cells and {preferences.ratio.shape[-1]} widths are not of a space "
             f"with {space.depth} and {len(space.chis)}."
         )
     for scale in SCALES:

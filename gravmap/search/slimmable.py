@@ -1,7 +1,7 @@
 """The five operators with weights for every width: a narrow one is the first channels of the widest.
 
 Each computes exactly what its namesake in operators.py computes at the widths it is run with, and its weights have the
-same names, so that they can be cut out (`cut_weights`). The statistics of one width say nothing of another's, so every
+same names, so that they can be cut out (`extract_weights`). The statistics of one width say nothing of another's, so every
 width that comes out has a batch normalisation of its own.
 
 References
@@ -166,7 +166,7 @@ class SlimCell(nn.Module):
         y: Tensor = self.operators[name](x, width)
         return y + in_width(x, width) if self.stride == 1 and name != "skip" else y
 
-    def cut_weights(self, name: str, c_in: int, width: int) -> dict[str, Tensor]:
+    def extract_weights(self, name: str, c_in: int, width: int) -> dict[str, Tensor]:
         """Cut out the state dict of ``Cell(name, c_in, width, stride, residual)``; the tensors are copies."""
         with torch.device("meta"):
             cell = Cell(name, c_in, width, self.stride, residual=True)

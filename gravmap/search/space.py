@@ -33,7 +33,7 @@ KEEP, DOWN = 0, 1
 
 
 @dataclass(frozen=True)
-class SupernetSpace:
+class SearchSpace:
     """Every architecture of one depth.
 
     Parameters
@@ -132,7 +132,7 @@ class SupernetSpace:
 
 
 @dataclass(frozen=True)
-class Preferences:
+class ArchitectureLogits:
     """What a search prefers, as plain logits per map; NaN where there is no such map or nothing to choose.
 
     Parameters
@@ -154,7 +154,7 @@ class Preferences:
         shapes = (3, depth, len(OPERATORS)), (3, depth, 2), (3, depth, self.ratio.shape[-1])
         if (self.alpha.shape, self.beta.shape, self.ratio.shape) != shapes:
             raise OptionError(
-                f"Preferences of shapes {self.alpha.shape}, {self.beta.shape} and {self.ratio.shape} do not belong "
+                f"ArchitectureLogits of shapes {self.alpha.shape}, {self.beta.shape} and {self.ratio.shape} do not belong "
                 "together."
             )
 

@@ -23,8 +23,8 @@ from gravmap.learning.training.loss import class_counts, class_weights
 from gravmap.learning.training.optimizer import optimiser_tensors, take_up_optimiser
 from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
-from gravmap.search.halves import split_in_halves, training_view
-from gravmap.search.steps import TEACHING, WARM_UP, Batch, Terms, bootstrapped_terms, choose, teach_weights
+from gravmap.search.data_split import split_for_search, without_held_out_labels
+from gravmap.search.steps import TEACHING, WARM_UP, Batch, Terms, bootstrapped_terms, choose, weight_step
 from gravmap.search.supernet import Supernet
 
 PRETRAIN, SEARCH = "pretrain", "search"
@@ -58,19 +58,19 @@ class SearchState:
         The branches are too short for a choice.
     """
 
-    def __init__(self, area: RegionDataset, config: SearchConfig) -> None:
+    def __init__(self, dataset: RegionDataset, config: SearchConfig) -> None:
         self.config, self.device = config, torch.device(config.device)
-        self.area = training_view(area)
-        self.fingerprint = self.area.fingerprint()
-        self.halves = split_in_halves(self.area, config.seed)
-        self.inputs = InputChannels.fit(self.area, config.inputs)
-        self.tile_size_px = config.tile_size_px or int(area.meta["tile_size_px"])
+        self.dataset = without_held_out_labels(dataset)
+        self.fingerprint = self.dataset.fingerprint()
+        self.halves = split_for_search(self.dataset, config.seed)
+        self.inputs = InputChannels.fit(self.dataset, config.inputs)
+        self.tile_size_px = config.tile_size_px or int(dataset.meta["tile_size_px"])
         self.teaching, self.choosing = (self._sampler(half) for half in (self.halves.weights, self.halves.choice))
         self.asked = self._sampler(self.halves.choice, unchanged=True)
-        weight = class_weights(class_counts(self.area), config.class_weight)
+        weight = class_weights(class_counts(self.dataset), config.class_weight)
         self.class_weight = torch.as_tensor(weight, dtype=torch.float32, device=self.device)
         torch.manual_seed(config.seed)
-        self.supernet = Supernet(config.space, self.inputs.width, len(area.classes)).to(self.device)
+        self.supernet = Supernet(config.space, self.inputs.width, len(dataset.classes)).to(self.device)
         self.weights_optimiser = torch.optim.SGD(
             self.supernet.weight_parameters(),
             lr=config.pretrain_lr,
@@ -133,7 +133,7 @@ class SearchState:
         if not self.warm:
             batch = self._batch(self.choosing, index)
             chosen = choose(self.supernet, self.choice_optimiser, batch, terms, config.half, self._cost())
-        taught = teach_weights(
+        taught = weight_step(
             self.supernet,
             self.weights_optimiser,
             self._batch(self.teaching, index),
@@ -169,13 +169,13 @@ class SearchState:
     def save(self, run_dir: Path) -> None:
         """Write the full state."""
         tensors: dict[str, Tensor] = {f"supernet/{name}": each for name, each in self.supernet.state_dict().items()}
-        for name, optimiser in (("weights", self.weights_optimiser), ("choice", self.choice_optimiser)):
-            tensors |= {f"{name}/{key}": each for key, each in optimiser_tensors(optimiser).items()}
+        for name, optimizer in (("weights", self.weights_optimiser), ("choice", self.choice_optimiser)):
+            tensors |= {f"{name}/{key}": each for key, each in optimiser_tensors(optimizer).items()}
         record = {
             "search": json.loads(self.config.to_json()),
             "area_sha256": self.fingerprint,
             "inputs": self.inputs.names,
-            "split": self.area.meta.get("split", {}),
+            "split": self.dataset.meta.get("split", {}),
             "epoch": self.epoch,
             "pretrained": self.pretrained,
             "warm": self.warm,
@@ -224,11 +224,11 @@ class SearchState:
         size = self.config.batch_size
         return sampler.batch(self.epoch, list(range(index * size, (index + 1) * size)))
 
-    def _sampler(self, area: RegionDataset, unchanged: bool = False) -> Sampler:
+    def _sampler(self, dataset: RegionDataset, unchanged: bool = False) -> Sampler:
         config = self.config
         try:
             return Sampler(
-                area,
+                dataset,
                 self.inputs,
                 self.tile_size_px,
                 self.device,
@@ -256,7 +256,7 @@ class SearchState:
         space = self.supernet.space
         ops, chis = [["conv2"] * space.depth] * 3, [[space.chis[-1]] * space.depth] * 3
         largest = space.architecture(((), (0,), (0, 1)), ops, chis)
-        return CostTable(space, self.inputs.width, len(self.area.classes), self._crop_px).macs(largest)
+        return CostTable(space, self.inputs.width, len(self.dataset.classes), self._crop_px).macs(largest)
 
     @property
     def _crop_px(self) -> int:

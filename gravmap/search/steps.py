@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gravmap.errors import GravmapError
 from gravmap.learning.training.loss import loss_terms
-from gravmap.search.supernet import Supernet, statistics_untouched
+from gravmap.search.supernet import Supernet, frozen_batch_norm_statistics
 
 EIGHTH = 8
 """The supernet's scores are at 1/8 of the crop's size."""
@@ -31,7 +31,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 Terms = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def at_eighth(target: Tensor) -> Tensor:
+def downsample_targets(target: Tensor) -> Tensor:
     """Targets or a mask (N, H, W) at 1/8 of the size: the pixel nearest to the middle of each cell of 8 x 8."""
     return target[..., EIGHTH // 2 :: EIGHTH, EIGHTH // 2 :: EIGHTH]
 
@@ -48,7 +48,7 @@ def bootstrapped_terms(class_weight: Tensor, topk_share: float, small_weight: fl
 def heads_loss(outputs: Sequence[Tensor], batch: Batch, terms: Terms) -> Tensor:
     """Sum of the losses of all heads, whose logits (N, K, h, w) are at 1/8; 0 where the batch has no label."""
     _, target, small = batch
-    target, small = at_eighth(target), at_eighth(small)
+    target, small = downsample_targets(target), downsample_targets(small)
     height, width = target.shape[-2:]
     total = outputs[0].new_zeros((), dtype=torch.float32)
     for logits in outputs:
@@ -57,9 +57,9 @@ def heads_loss(outputs: Sequence[Tensor], batch: Batch, terms: Terms) -> Tensor:
     return total
 
 
-def teach_weights(
+def weight_step(
     supernet: Supernet,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     batch: Batch,
     widths: Sequence[str],
     terms: Terms,
@@ -68,21 +68,21 @@ def teach_weights(
 ) -> float:
     """Move the weights by the sum of the losses at several widths; gives the loss of the first."""
     weights = supernet.weight_parameters()
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     losses = []
     with moving(weights, supernet):
         for each in widths:
             loss = heads_loss(_scores(supernet, batch, each, half), batch, terms)
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-    _step(optimiser, weights, clip, sum(losses), "weights")
-    optimiser.zero_grad(set_to_none=True)
+    _step(optimizer, weights, clip, sum(losses), "weights")
+    optimizer.zero_grad(set_to_none=True)
     return float(losses[0])
 
 
 def choose(
     supernet: Supernet,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     batch: Batch,
     terms: Terms,
     half: bool,
@@ -104,13 +104,13 @@ def choose(
         What is added to the loss: the weighted expected multiply-adds.
     """
     parameters = supernet.architecture_parameters()
-    optimiser.zero_grad(set_to_none=True)
-    with moving(parameters, supernet), statistics_untouched(supernet):
+    optimizer.zero_grad(set_to_none=True)
+    with moving(parameters, supernet), frozen_batch_norm_statistics(supernet):
         loss = heads_loss(_scores(supernet, batch, "sampled", half), batch, terms)
         whole = loss if cost is None else loss + cost()
         whole.backward()  # type: ignore[no-untyped-call]
-    _step(optimiser, parameters, math.inf, whole.detach(), "architecture")
-    optimiser.zero_grad(set_to_none=True)
+    _step(optimizer, parameters, math.inf, whole.detach(), "architecture")
+    optimizer.zero_grad(set_to_none=True)
     return float(loss.detach())
 
 
@@ -135,7 +135,7 @@ def _scores(supernet: Supernet, batch: Batch, widths: str, half: bool) -> list[T
 
 
 def _step(
-    optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], clip: float, loss: Any, of: str
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], clip: float, loss: Any, of: str
 ) -> None:
     """Let the optimiser move, unless nothing taught; a gradient that is no number is an error."""
     norm = nn.utils.clip_grad_norm_(parameters, clip)
@@ -144,4 +144,4 @@ def _step(
             f"The loss of the search, or its gradient, is no finite number ({of}).",
             "Search anew under another --name with another --seed or a larger --batch-size.",
         )
-    optimiser.step()
+    optimizer.step()

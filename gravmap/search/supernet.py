@@ -19,10 +19,10 @@ from gravmap.network.ggmnet import MULTIPLE, GGMNet, make_encoder, pad_to_multip
 from gravmap.network.operators import OPERATORS, upsample
 from gravmap.search.cost_table import CostTable
 from gravmap.search.slimmable import SlimCell, SlimConv
-from gravmap.search.space import DOWN, KEEP, SCALES, Preferences, SupernetSpace
+from gravmap.search.space import DOWN, KEEP, SCALES, ArchitectureLogits, SearchSpace
 
 
-def average_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
+def recompute_batch_norm_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Forget what the normalisations have seen, and take the plain mean over these batches.
 
     Parameters
@@ -59,7 +59,7 @@ def average_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
 
 @contextmanager
-def statistics_untouched(network: nn.Module) -> Iterator[None]:
+def frozen_batch_norm_statistics(network: nn.Module) -> Iterator[None]:
     """Within it a network that trains normalises by its batch, and what it has seen before stays bit for bit."""
     norms = [norm for norm in _norms(network) if norm.track_running_stats]
     for norm in norms:
@@ -83,7 +83,7 @@ START_NOISE = 1e-3
 class SearchHeads(nn.Module):
     """Class scores at 1/8 from the branches' ends, whatever their widths: from each alone, and from all together."""
 
-    def __init__(self, space: SupernetSpace, classes: int) -> None:
+    def __init__(self, space: SearchSpace, classes: int) -> None:
         super().__init__()
         fused = space.encoder[-1]
         widest = [max(space.widths(scale)) for scale in SCALES]
@@ -106,7 +106,7 @@ class Supernet(nn.Module):
 
     Parameters
     ----------
-    space : SupernetSpace
+    space : SearchSpace
         What may be chosen.
     in_channels, classes : int
         Channels in, classes out.
@@ -119,7 +119,7 @@ class Supernet(nn.Module):
         ``alpha_s``, ``beta_s``, ``ratio_s``: logits of the maps of scale s, in the order of their cells.
     """
 
-    def __init__(self, space: SupernetSpace, in_channels: int, classes: int) -> None:
+    def __init__(self, space: SearchSpace, in_channels: int, classes: int) -> None:
         super().__init__()
         self.space, self.in_channels, self.classes = space, in_channels, classes
         self.temperature = 1.0
@@ -224,7 +224,7 @@ class Supernet(nn.Module):
             ends.append(kept[route])
         return ends
 
-    def weights_for(self, architecture: Architecture) -> dict[str, Tensor]:
+    def extract_weights(self, architecture: Architecture) -> dict[str, Tensor]:
         """Cut out what the supernet knows of an architecture: copies, named as in ``GGMNet(architecture, ...)``.
 
         Encoder and cells; attention, fusion and head are not in the supernet. Load with ``strict=False``.
@@ -243,11 +243,11 @@ class Supernet(nn.Module):
             widths = [self.space.encoder[-1], *(a.width(branch, cell) for cell in range(a.depth))]
             for cell, (number, (c_in, width)) in enumerate(zip(route, pairwise(widths), strict=True)):
                 way = DOWN if cell in a.paths[branch] else KEEP
-                cut = self._cell(a.scale(branch, cell), cell, way).cut_weights(a.ops[branch][cell], c_in, width)
+                cut = self._cell(a.scale(branch, cell), cell, way).extract_weights(a.ops[branch][cell], c_in, width)
                 weights |= {f"cells.{number}.{key}": value for key, value in cut.items()}
         return weights
 
-    def preferences(self) -> Preferences:
+    def preferences(self) -> ArchitectureLogits:
         """What is preferred by now, as plain numbers."""
         space = self.space
         arrays = []
@@ -257,7 +257,7 @@ class Supernet(nn.Module):
                 if (logits := self.arch.get(f"{kind}_{scale}")) is not None:
                     array[scale, self._first(kind, scale) :] = logits.detach().cpu().double().numpy()
             arrays.append(array)
-        return Preferences(*arrays)
+        return ArchitectureLogits(*arrays)
 
     def entropies(self) -> dict[str, float]:
         """Mean entropy of the choices in nats, by kind, and what it is where nothing is preferred.
@@ -363,7 +363,7 @@ class SubNetwork(nn.Module):
 
     def __init__(self, supernet: Supernet, architecture: Architecture) -> None:
         super().__init__()
-        weights = supernet.weights_for(architecture)
+        weights = supernet.extract_weights(architecture)
         # Its fusion and head stay idle: those of the search stand in for them.
         self.body = GGMNet(architecture, supernet.in_channels, supernet.classes)
         self.body.load_state_dict(weights, strict=False)
@@ -406,5 +406,5 @@ def recalibrate(supernet: Supernet, architecture: Architecture, batches: Iterabl
         The architecture is not of the supernet's space, or there is no batch.
     """
     network = SubNetwork(supernet, architecture)
-    average_statistics(network, batches)
+    recompute_batch_norm_statistics(network, batches)
     return network.eval()

@@ -117,7 +117,7 @@ def test_a_dry_run_estimates_what_a_run_does(workspace, quick, monkeypatch):
         finally:
             hook.remove()
 
-    monkeypatch.setattr(importance.Reading, "map", counting)
+    monkeypatch.setattr(importance.NodePredictor, "predict", counting)
     scored = json.loads(call(workspace, *words, "--json").stdout)
     assert sum(windows) == sum(run["passes"] for run in result["runs"]) > 0
     assert scored["protocols"]["blocks"]["scores"]["places"] == sum(run["nodes"] for run in result["runs"])

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from gravmap.network.presets import tiny
 from gravmap.search.config import SearchConfig
-from gravmap.search.space import SupernetSpace
+from gravmap.search.space import SearchSpace
 from gravmap.search.supernet import Supernet
 from gravmap_cli import gravmap
 from toy_area import make_arrays
@@ -22,7 +22,7 @@ TRIALS = ("--compare-epochs", "1", "--compare-steps", "1", "--compare-seeds", "1
 
 def narrow(depth):
     thin = tiny()
-    return SupernetSpace(depth, (1, 2), encoder=thin.encoder, head=thin.head, arm_norm=thin.arm_norm)
+    return SearchSpace(depth, (1, 2), encoder=thin.encoder, head=thin.head, arm_norm=thin.arm_norm)
 
 
 class Place:
@@ -100,7 +100,7 @@ def test_a_complete_search_is_only_compared_again(searched, monkeypatch):
     again = place("search", "--resume")  # where it began
     assert again.exit_code == 3
     assert "The search one is complete" in again.output
-    monkeypatch.setattr("gravmap.search.search.search", None)
+    monkeypatch.setattr("gravmap.search.loop.search", None)
     monkeypatch.setattr("gravmap.search.comparison.teach", None)
     done = place("search", "--resume", "--name", "one", "--device", "cpu", "--compare", *TRIALS)
     assert done.exit_code == 0, done.output

@@ -9,7 +9,7 @@ import torch
 from gravmap.lattice import TEST
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.outcrop_context import context_names
-from gravmap.learning.evaluation.comparison import FOREIGN
+from gravmap.learning.evaluation.comparison import SHIFTED_INPUT
 from gravmap.learning.evaluation.null_models import known_labels, null_maps
 from gravmap.learning.training.checkpoint import ModelSpec, save_model
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
@@ -58,7 +58,7 @@ def test_before_it_has_learnt_anything_it_scores_as_label_diffusion_does(workspa
     exact = (null_maps(area, which=["label_diffusion"])["label_diffusion"] == labels)[counted].mean()
     assert record["scores"]["pa"] == pytest.approx(exact, abs=0.02)  # pixels lie between the nodes
     # It reads no gravity yet: another place's changes nothing, another place's outcrop does.
-    foreign = next(row for key, row in record["baselines"].items() if key == FOREIGN)
+    foreign = next(row for key, row in record["baselines"].items() if key == SHIFTED_INPUT)
     assert foreign["pa"] == record["scores"]["pa"]
     lost = {row["field"]: row["loss"]["pa"] for row in record["importance"]}
     assert lost["residual_10km"] == 0

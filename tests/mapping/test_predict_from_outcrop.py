@@ -10,7 +10,7 @@ from gravmap.errors import InputError
 from gravmap.geology import LabelFile
 from gravmap.learning import RegionDataset
 from gravmap.learning.data.outcrop_context import outcrop_context, with_context
-from gravmap.learning.evaluation.evaluation import node_logits
+from gravmap.learning.evaluation.held_out import node_logits
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.mapping import Options, Predictor, predict
 from gravmap.mapping import outcrop_file as outcrop_module

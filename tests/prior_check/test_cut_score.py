@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gravmap.prior_check.quantities import cut_score
+from gravmap.prior_check.quantities import cover_mask_score
 
 SPACING = (3.7, 2.5)
 
@@ -18,8 +18,8 @@ def test_broad_belts_are_told_and_a_coin_is_not():
     cover = patches()
     belts = np.where(np.arange(120) < 60, 1, 2)[None, :] * np.ones((96, 1), int)
     coin = np.random.default_rng(0).integers(1, 3, (96, 120))
-    told = cut_score(np.where(cover, 0, belts).astype(np.uint8), SPACING, 2)
-    guessed = cut_score(np.where(cover, 0, coin).astype(np.uint8), SPACING, 2)
+    told = cover_mask_score(np.where(cover, 0, belts).astype(np.uint8), SPACING, 2)
+    guessed = cover_mask_score(np.where(cover, 0, coin).astype(np.uint8), SPACING, 2)
     assert told > 95
     assert guessed == pytest.approx(50, abs=5)
 
@@ -29,9 +29,9 @@ def test_what_is_not_usable_is_neither_asked_nor_known():
     belts = np.where(np.arange(120) < 60, 1, 2)[None, :] * np.ones((96, 1), int)
     labels = np.where(cover, 0, belts).astype(np.uint8)
     labels[:, 20:40] = 255
-    assert cut_score(labels, SPACING, 2) > 95
+    assert cover_mask_score(labels, SPACING, 2) > 95
 
 
 @pytest.mark.parametrize("labels", [np.ones((40, 40)), np.zeros((40, 40)), np.tile([0, 1], (40, 20))])
 def test_no_score_without_cover_outcrop_or_a_second_class(labels):
-    assert cut_score(labels.astype(np.uint8), SPACING, 2) is None
+    assert cover_mask_score(labels.astype(np.uint8), SPACING, 2) is None

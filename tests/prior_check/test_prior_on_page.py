@@ -7,17 +7,17 @@ import pytest
 
 from gravmap.mapping.page.inside_prior import inside_prior
 from gravmap.prior_check.quantities import quantities
-from gravmap.prior_check.verdict import OUTSIDE, Verdict, find_places, own_states, whole_state
+from gravmap.prior_check.verdict import OUTSIDE, Verdict, compare_quantities, leave_one_out_states, overall_state
 
 
 @pytest.fixture(scope="module")
 def verdict():
     wanted = [each for each in quantities([], []) if each.key in ("cover_share", "bouguer_std")]
     crusts = [{"cover_share": 40.0 + number, "bouguer_std": 30.0 + number} for number in range(16)]
-    places = find_places(wanted, [{"cover_share": 95.0, "bouguer_std": 40.0}], crusts)
-    own = own_states(wanted, crusts)
+    places = compare_quantities(wanted, [{"cover_share": 95.0, "bouguer_std": 40.0}], crusts)
+    own = leave_one_out_states(wanted, crusts)
     box = (80, 44, 88, 48)
-    return Verdict("<mine>", "0" * 64, whole_state(places), places, (), (box,), 16, (120, 240), own)
+    return Verdict("<mine>", "0" * 64, overall_state(places), places, (), (box,), 16, (120, 240), own)
 
 
 def test_the_page_shows_the_verdict_and_what_to_do(verdict):

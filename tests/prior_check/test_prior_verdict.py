@@ -16,7 +16,7 @@ from gravmap.geology.labels import write_index_raster
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import open_fields, residual_fields, write_fields
 from gravmap.prior_check import INSIDE, OUTSIDE, draw_verdict, prior_verdict, region, run_verdict, simulated
-from gravmap.prior_check.verdict import find_places, whole_state
+from gravmap.prior_check.verdict import compare_quantities, overall_state
 from gravmap.regions import Region
 from gravmap.synthetic import draw_crust, load_prior
 from gravmap.synthetic.measured import Measuring
@@ -138,8 +138,8 @@ def test_a_field_high_up_is_held_against_crusts_as_high_up(place, tmp_path, cach
             most = 5.0 if key == "diffusion_score" else 0.4 if key.startswith("share") else 0.1
             assert value == pytest.approx(same[key], rel=0.04, abs=most), key
         # Against crusts on the ground the high one would have been refused.
-        judged = find_places([each.quantity for each in found.places], [same], on_ground)
-        assert (whole_state(judged) == INSIDE) == (root == place)
+        judged = compare_quantities([each.quantity for each in found.places], [same], on_ground)
+        assert (overall_state(judged) == INSIDE) == (root == place)
 
 
 def test_a_coarse_field_on_the_ground_is_not_compared(place, tmp_path, cache):

@@ -5,7 +5,15 @@ import pytest
 from scipy.stats import percentileofscore
 
 from gravmap.prior_check.quantities import GROUPS, quantities
-from gravmap.prior_check.verdict import EDGE, INSIDE, OUTSIDE, find_places, own_states, share_off, whole_state
+from gravmap.prior_check.verdict import (
+    EDGE,
+    INSIDE,
+    OUTSIDE,
+    compare_quantities,
+    fraction_not_inside,
+    leave_one_out_states,
+    overall_state,
+)
 
 NAMES = ["Archean", "Proterozoic"]
 EVERY = {quantity.key: quantity for quantity in quantities(["residual_5km", "residual_10km"], NAMES)}
@@ -13,7 +21,9 @@ COVER, SPREAD = EVERY["cover_share"], EVERY["residual_10km_std"]
 
 
 def place(quantity, here, crusts):
-    (found,) = find_places([quantity], [{quantity.key: value} for value in here], [{quantity.key: v} for v in crusts])
+    (found,) = compare_quantities(
+        [quantity], [{quantity.key: value} for value in here], [{quantity.key: v} for v in crusts]
+    )
     return found
 
 
@@ -91,21 +101,21 @@ def test_residuals_that_are_off_together_count_once():
     crusts = [{quantity.key: value for quantity in wanted} for value in np.geomspace(30, 60, 20)]
     here = {quantity.key: 50.0 for quantity in wanted}
     loud = {key: 85.0 if key.startswith("residual") else value for key, value in here.items()}
-    found = find_places(wanted, [loud], crusts)
-    assert share_off(found) == pytest.approx(1 / 3)
-    assert whole_state(find_places(wanted, [here], crusts)) == INSIDE
-    assert whole_state(found) == EDGE
-    assert whole_state(find_places(wanted, [dict.fromkeys(here, 85.0)], crusts)) == OUTSIDE
-    assert whole_state(find_places(wanted, [here | {"cover_share": 90.0}], crusts)) == OUTSIDE
+    found = compare_quantities(wanted, [loud], crusts)
+    assert fraction_not_inside(found) == pytest.approx(1 / 3)
+    assert overall_state(compare_quantities(wanted, [here], crusts)) == INSIDE
+    assert overall_state(found) == EDGE
+    assert overall_state(compare_quantities(wanted, [dict.fromkeys(here, 85.0)], crusts)) == OUTSIDE
+    assert overall_state(compare_quantities(wanted, [here | {"cover_share": 90.0}], crusts)) == OUTSIDE
 
 
 def test_each_crust_is_judged_by_the_others_alone():
     """One that is unlike all others is outside; judged with itself among them it would be inside."""
     crusts = [{"cover_share": value} for value in [*np.linspace(40, 60, 15), 95.0]]
     assert place(COVER, [95.0], [crust["cover_share"] for crust in crusts]).state == INSIDE
-    assert own_states([COVER], crusts) == {INSIDE: 15, EDGE: 0, OUTSIDE: 1}
+    assert leave_one_out_states([COVER], crusts) == {INSIDE: 15, EDGE: 0, OUTSIDE: 1}
 
 
 def test_a_quantity_that_either_lacks_is_left_out():
-    assert find_places([COVER], [{}], [{"cover_share": 1.0}] * 12) == ()
-    assert find_places([COVER], [{"cover_share": 1.0}], [{"cover_share": 1.0}] * 3) == ()
+    assert compare_quantities([COVER], [{}], [{"cover_share": 1.0}] * 12) == ()
+    assert compare_quantities([COVER], [{"cover_share": 1.0}], [{"cover_share": 1.0}] * 3) == ()

@@ -15,10 +15,10 @@ from gravmap.network.ggmnet import GGMNet
 from gravmap.network.operators import OPERATORS, Cell
 from gravmap.search.comparison import draw_architecture, random_architectures
 from gravmap.search.cost_table import CostTable, cell_cost
-from gravmap.search.space import SupernetSpace
+from gravmap.search.space import SearchSpace
 from gravmap.search.supernet import Supernet
 
-SPACE = SupernetSpace(depth=3, chis=(2, 4), encoder=(4, 6, 24), head=(8, 8, 8))
+SPACE = SearchSpace(depth=3, chis=(2, 4), encoder=(4, 6, 24), head=(8, 8, 8))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_uncertain_ones_cost_the_mean_over_all_networks_they_may_become(supernet
 
 
 def test_random_architectures_keep_the_budget():
-    space = SupernetSpace(depth=5, encoder=(16, 24, 32), head=(8, 8, 8))
+    space = SearchSpace(depth=5, encoder=(16, 24, 32), head=(8, 8, 8))
     budget = 900_000
     found = random_architectures(space, 6, budget, np.random.default_rng(1), in_channels=1, classes=4)
     assert len(set(found)) == 6

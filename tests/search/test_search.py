@@ -19,9 +19,9 @@ from gravmap.network.operators import OPERATORS
 from gravmap.network.registry import read_architecture
 from gravmap.search.config import SearchConfig
 from gravmap.search.decoding import candidates
-from gravmap.search.search import read_search, score_candidates, search
+from gravmap.search.loop import read_search, score_candidates, search
 from gravmap.search.state import SearchState
-from gravmap.search.steps import at_eighth, heads_loss
+from gravmap.search.steps import downsample_targets, heads_loss
 from toy_area import make_arrays
 from toy_processes import forked
 
@@ -43,8 +43,8 @@ def told(folder):
 def leave_out_pictures(patch):
     """Counting and drawing an architecture takes as long as searching for it here; the command's test looks at them."""
     for name in ("draw_architecture", "draw_entropies"):
-        patch.setattr(f"gravmap.search.search.{name}", lambda *args, **options: None)
-    patch.setattr("gravmap.search.search.cost_by_part", lambda *args, **options: [])
+        patch.setattr(f"gravmap.search.loop.{name}", lambda *args, **options: None)
+    patch.setattr("gravmap.search.loop.cost_by_part", lambda *args, **options: [])
 
 
 @pytest.fixture
@@ -89,10 +89,10 @@ def test_no_label_of_tuning_test_or_buffer_cells_changes_anything(unbroken, tmp_
     assert {1, 2, 3} <= set(np.unique(arrays["role"][held]))
     arrays["labels"] = np.where(held, 2 - arrays["labels"] % 2, arrays["labels"]).astype(np.uint8)
     arrays["small"] = np.where(held, 1 - arrays["small"], arrays["small"]).astype(np.uint8)
-    area = RegionDataset.from_arrays(arrays)
+    dataset = RegionDataset.from_arrays(arrays)
     # And had anything looked them up in the arrays, a class that is none would have stopped it.
-    area.labels[held] = 77
-    search(area, tmp_path / "run", SHORT)
+    dataset.labels[held] = 77
+    search(dataset, tmp_path / "run", SHORT)
     assert told(tmp_path / "run") == told(unbroken)
 
 
@@ -110,14 +110,14 @@ def test_a_training_label_changes_it(unbroken):
 
 
 def test_killed_in_a_step_and_among_the_candidates_it_goes_on_as_if_not(unbroken, tmp_path, unpainted):
-    folder, area = tmp_path / "run", RegionDataset.from_arrays(make_arrays())
+    folder, dataset = tmp_path / "run", RegionDataset.from_arrays(make_arrays())
 
     def until(word, count):
         def die(done, total, note=""):
             if word in note and done == count:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        return lambda: search(area, folder, SHORT, die, resume=(folder / "last.json").exists())
+        return lambda: search(dataset, folder, SHORT, die, resume=(folder / "last.json").exists())
 
     assert forked(until("search", 5)) == [-signal.SIGKILL]
     state = read_pair(folder, "last")[1]
@@ -126,7 +126,7 @@ def test_killed_in_a_step_and_among_the_candidates_it_goes_on_as_if_not(unbroken
         read_search(folder)
     assert forked(until("candidates", 1)) == [-signal.SIGKILL]
     assert not (folder / "architecture.json").exists()
-    search(area, folder, SHORT, resume=True)
+    search(dataset, folder, SHORT, resume=True)
     assert told(folder) == told(unbroken)
 
 
@@ -140,8 +140,8 @@ def test_another_tile_set_or_another_supernet_is_refused(unbroken, tmp_path):
 
 
 @pytest.fixture
-def state(area):
-    state = SearchState(area, SHORT)
+def state(dataset):
+    state = SearchState(dataset, SHORT)
     state.begin_epoch()
     state.end_warm_up()
     return state
@@ -171,21 +171,21 @@ def test_choosing_moves_the_architecture_and_teaching_the_rest(state, monkeypatc
 
         return call
 
-    for name in ("choose", "teach_weights"):
+    for name in ("choose", "weight_step"):
         monkeypatch.setattr(search_state, name, spied(name, getattr(search_state, name)))
     state.step(0, 0.0)
     kinds = {"alpha", "beta", "ratio"}
     # Of the architecture alone: no weight, no running mean, no count of batches.
     assert {name.partition(".")[0] for name in seen["choose"]} == {"arch"}
     assert {name.split(".")[1].split("_")[0] for name in seen["choose"]} == kinds
-    assert not any(name.startswith("arch.") for name in seen["teach_weights"])
-    assert any(name.endswith("running_mean") for name in seen["teach_weights"])
+    assert not any(name.startswith("arch.") for name in seen["weight_step"])
+    assert any(name.endswith("running_mean") for name in seen["weight_step"])
 
 
-def test_the_half_that_chooses_teaches_no_weight(area):
+def test_the_half_that_chooses_teaches_no_weight(dataset):
     """Where nothing can be chosen, the weights are the same whatever the second half's labels say."""
     config = dataclasses.replace(SHORT, architecture_lr=0.0)
-    states = [SearchState(area, config) for _ in range(2)]
+    states = [SearchState(dataset, config) for _ in range(2)]
     other = states[1].halves.choice
     swapped = np.where(other.labels == 1, 2, np.where(other.labels == 2, 1, other.labels)).astype(np.uint8)
     assert (swapped != other.labels).any()
@@ -202,7 +202,7 @@ def test_the_half_that_chooses_teaches_no_weight(area):
 
 
 @pytest.mark.parametrize("planted", ["zoom2", pytest.param("conv", marks=pytest.mark.slow)])
-def test_a_planted_operator_is_found(area, tmp_path, monkeypatch, unpainted, planted):
+def test_a_planted_operator_is_found(dataset, tmp_path, monkeypatch, unpainted, planted):
     """All operators but one drown what they read in noise; the search is to name that one wherever it chooses."""
     from gravmap.search import supernet as room
 
@@ -216,7 +216,7 @@ def test_a_planted_operator_is_found(area, tmp_path, monkeypatch, unpainted, pla
 
     monkeypatch.setattr("gravmap.search.state.Supernet", Planted)
     config = dataclasses.replace(SHORT, steps=8, architecture_lr=0.1, topk_share=1.0, sampled_paths=0)
-    found = search(area, tmp_path / "run", config)
+    found = search(dataset, tmp_path / "run", config)
     named = [name for row in found["architecture"]["ops"] for name in row]
     assert named.count(planted) >= 5, named  # of nine; by chance two
     tensors, _ = read_pair(tmp_path / "run", "last")
@@ -226,9 +226,9 @@ def test_a_planted_operator_is_found(area, tmp_path, monkeypatch, unpainted, pla
     assert best > 0.3 > 0.24 > max(share.values()), share
 
 
-def test_multiply_adds_that_weigh_make_it_smaller(area):
+def test_multiply_adds_that_weigh_make_it_smaller(dataset):
     config = dataclasses.replace(SHORT, architecture_lr=0.1, flops_weight=1e4)
-    state = SearchState(area, config)
+    state = SearchState(dataset, config)
     space, before = state.supernet.space, float(state.supernet.expected_macs(32).detach())
     state.end_warm_up()
     for index in range(2):
@@ -239,7 +239,7 @@ def test_multiply_adds_that_weigh_make_it_smaller(area):
     assert space.chis == (1, 2)
 
 
-def test_the_clock_ends_both_phases_in_their_share(area, tmp_path, monkeypatch, unpainted):
+def test_the_clock_ends_both_phases_in_their_share(dataset, tmp_path, monkeypatch, unpainted):
     """A second goes by at every step: of 30, a third for weights alone, and twelve steps' time for the candidates."""
     seconds = [0.0]
 
@@ -254,10 +254,10 @@ def test_the_clock_ends_both_phases_in_their_share(area, tmp_path, monkeypatch, 
         return 1.0, None if self.warm else 1.0
 
     shares = []
-    monkeypatch.setattr("gravmap.search.search.time", Clock)
+    monkeypatch.setattr("gravmap.search.loop.time", Clock)
     monkeypatch.setattr(SearchState, "step", step)
     config = dataclasses.replace(SHORT, steps=100, time_limit_s=30.0)
-    found = search(area, tmp_path / "run", config)
+    found = search(dataset, tmp_path / "run", config)
     assert [row["phase"] for row in found["entropies"]] == ["pretrain", "search"]
     history = read_pair(tmp_path / "run", "last")[1]["history"]
     assert [row["seconds"] for row in history] == [11.0, 8.0]
@@ -268,12 +268,12 @@ def test_the_clock_ends_both_phases_in_their_share(area, tmp_path, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_shared_weights_learn_what_candidates_are_ranked_by(area):
+def test_shared_weights_learn_what_candidates_are_ranked_by(dataset):
     """The class is the sign of the field: after eighty steps the best candidate knows it on the other half."""
     config = dataclasses.replace(
         SHORT, seed=0, batch_size=4, class_weight="none", score_batches=6, calibration_batches=4
     )
-    state = SearchState(area, config)
+    state = SearchState(dataset, config)
     state.begin_epoch()
     best = []
     for steps in (0, 80):
@@ -293,7 +293,7 @@ def test_a_loss_that_is_no_number_is_told_in_words(state):
 
 def test_labels_at_an_eighth_are_those_in_the_middle_of_each_cell():
     target = torch.arange(24 * 20).view(1, 24, 20)
-    small = at_eighth(target)
+    small = downsample_targets(target)
     assert small.shape == (1, 3, 2)
     assert small[0, 1, 1] == target[0, 12, 12]
 
@@ -326,8 +326,8 @@ def test_a_search_that_makes_no_sense_is_refused(options, said):
     assert SearchConfig.from_json(SHORT.to_json()) == SHORT
 
 
-def test_too_shallow_a_space_and_windows_without_labels_are_refused(area):
+def test_too_shallow_a_space_and_windows_without_labels_are_refused(dataset):
     with pytest.raises(OptionError, match="2 cells"):
-        SearchState(area, dataclasses.replace(SHORT, depth=2))
+        SearchState(dataset, dataclasses.replace(SHORT, depth=2))
     with pytest.raises(InputError, match="half of the training ground teaches nothing"):
-        SearchState(area, dataclasses.replace(SHORT, scales_deg=[9.0]))
+        SearchState(dataset, dataclasses.replace(SHORT, scales_deg=[9.0]))

@@ -14,9 +14,15 @@ from gravmap.learning.training import trainer
 from gravmap.network.cost import count_parameters
 from gravmap.network.registry import build_from_dict, read_architecture
 from gravmap.search import comparison as architecture_trials
-from gravmap.search.comparison import Schedule, compare, comparison_table, draw_random, without_test_labels
+from gravmap.search.comparison import (
+    Schedule,
+    compare,
+    comparison_table,
+    without_test_labels,
+    write_random_architectures,
+)
 from gravmap.search.config import SearchConfig
-from gravmap.search.halves import training_view
+from gravmap.search.data_split import without_held_out_labels
 from toy_area import make_arrays
 
 CONFIG = SearchConfig(depth=3, chis=(1, 2), thin=True, tile_size_px=64, seed=2)
@@ -25,29 +31,29 @@ SCHEDULE = Schedule(epochs=2, steps=2, batch_size=2, seeds=2)
 
 def searched(folder, config=CONFIG, **changes):
     """The folder of a search that found a network of conv alone."""
-    area = RegionDataset.from_arrays(make_arrays())
+    dataset = RegionDataset.from_arrays(make_arrays())
     space = config.space
     found = space.architecture(((), (1,), (0, 2)), [["conv"] * 3] * 3, [[1] * 3] * 3).to_dict()
     parameters = count_parameters(build_from_dict(found, 1, 2))
     record = {
         "finished": True, "options": json.loads(config.to_json()), "seed": config.seed, "inputs": ["residual_10km"],
         "in_channels": 1, "classes": ["high", "low"], "tile_size_px": 64, "parameters": parameters,
-        "area_sha256": training_view(area).fingerprint(),
+        "area_sha256": without_held_out_labels(dataset).fingerprint(),
     }  # fmt: skip
     write_json(folder / "search.json", record | changes)
     write_json(folder / "architecture.json", found)
-    return area, parameters
+    return dataset, parameters
 
 
 def test_random_architectures_keep_to_the_budget_and_the_seed(tmp_path):
     _, budget = searched(tmp_path)
-    paths = draw_random(tmp_path, 4)
+    paths = write_random_architectures(tmp_path, 4)
     assert [path.name for path in paths] == ["00.json", "01.json", "02.json", "03.json"]
     read = [read_architecture(path) for path in paths]
     for each in read:
         assert abs(count_parameters(build_from_dict(each, 1, 2)) - budget) <= 0.1 * budget
     assert len({json.dumps(each) for each in read}) == 4
-    assert [read_architecture(path) for path in draw_random(tmp_path, 2)] == read[:2]
+    assert [read_architecture(path) for path in write_random_architectures(tmp_path, 2)] == read[:2]
     assert len(list((tmp_path / "random").iterdir())) == 2
 
 
@@ -55,18 +61,18 @@ def test_an_impossible_budget_and_an_unfinished_search_are_told(tmp_path, monkey
     monkeypatch.setattr("gravmap.search.comparison.TRIES", 20)
     searched(tmp_path, parameters=10)
     with pytest.raises(OptionError, match="0 of 1 random architectures"):
-        draw_random(tmp_path, 1)
+        write_random_architectures(tmp_path, 1)
     searched(tmp_path, finished=False)
     with pytest.raises(InputError, match="is not finished"):
-        draw_random(tmp_path, 1)
+        write_random_architectures(tmp_path, 1)
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trials") / "run"
-    area, _ = searched(folder)
-    draw_random(folder, 1)
-    return folder, area, compare(area, folder, SCHEDULE)
+    dataset, _ = searched(folder)
+    write_random_architectures(folder, 1)
+    return folder, dataset, compare(dataset, folder, SCHEDULE)
 
 
 def test_the_table_is_that_of_real_trainings(compared):
@@ -90,7 +96,7 @@ def test_the_table_is_that_of_real_trainings(compared):
 
 
 def test_finished_trainings_are_not_repeated_and_stopped_ones_go_on(compared, monkeypatch):
-    folder, area, outcome = compared
+    folder, dataset, outcome = compared
     taught = []
 
     def counted(run, progress, *, resume):
@@ -98,7 +104,7 @@ def test_finished_trainings_are_not_repeated_and_stopped_ones_go_on(compared, mo
         return trainer.fit(run, progress, resume=resume)
 
     monkeypatch.setattr(architecture_trials, "teach", counted)
-    assert compare(area, folder, SCHEDULE) == outcome
+    assert compare(dataset, folder, SCHEDULE) == outcome
     assert taught == []
 
     def stopped(run, progress, *, resume):
@@ -111,35 +117,35 @@ def test_finished_trainings_are_not_repeated_and_stopped_ones_go_on(compared, mo
     (folder / "compare" / "random-00-seed1" / "trial.json").unlink()
     monkeypatch.setattr(architecture_trials, "teach", stopped)
     with pytest.raises(KeyboardInterrupt):
-        compare(area, folder, SCHEDULE)
+        compare(dataset, folder, SCHEDULE)
     monkeypatch.setattr(architecture_trials, "teach", counted)
-    assert compare(area, folder, SCHEDULE) == outcome
+    assert compare(dataset, folder, SCHEDULE) == outcome
     assert taught == [("random-00-seed1", True)]
 
 
 def test_labels_of_test_blocks_are_gone_before_anything_is_trained(compared, monkeypatch):
-    folder, area, outcome = compared
-    blind = without_test_labels(area)
-    assert (blind.labels[area.role == TEST] == 255).all()
-    assert (blind.labels[area.role != TEST] == area.labels[area.role != TEST]).all()
-    labels = np.where(area.role == TEST, 3 - np.clip(area.labels, 1, 2), area.labels).astype(np.uint8)
-    other = dataclasses.replace(area, labels=labels)
-    assert (other.labels != area.labels).any()
+    folder, dataset, outcome = compared
+    blind = without_test_labels(dataset)
+    assert (blind.labels[dataset.role == TEST] == 255).all()
+    assert (blind.labels[dataset.role != TEST] == dataset.labels[dataset.role != TEST]).all()
+    labels = np.where(dataset.role == TEST, 3 - np.clip(dataset.labels, 1, 2), dataset.labels).astype(np.uint8)
+    other = dataclasses.replace(dataset, labels=labels)
+    assert (other.labels != dataset.labels).any()
     # The same ground for all that counts, so nothing is trained anew.
     monkeypatch.setattr(architecture_trials, "teach", None)
     assert compare(other, folder, SCHEDULE) == outcome
 
 
 def test_what_cannot_be_compared_is_told(compared, tmp_path):
-    folder, area, _ = compared
+    folder, dataset, _ = compared
     with pytest.raises(InputError, match="training ground is not the one"):
         compare(RegionDataset.from_arrays(make_arrays(seed=3)), folder, SCHEDULE)
     searched(tmp_path)
     with pytest.raises(InputError, match="no architecture to compare with"):
-        compare(area, tmp_path, SCHEDULE)
-    labels = np.where(area.role == 1, 0, area.labels).astype(np.uint8)
+        compare(dataset, tmp_path, SCHEDULE)
+    labels = np.where(dataset.role == 1, 0, dataset.labels).astype(np.uint8)
     with pytest.raises(InputError, match="tuning blocks hold no label"):
-        compare(dataclasses.replace(area, labels=labels), folder, SCHEDULE)
+        compare(dataclasses.replace(dataset, labels=labels), folder, SCHEDULE)
 
 
 @pytest.mark.parametrize(

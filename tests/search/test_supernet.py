@@ -15,10 +15,10 @@ from gravmap.network.operators import OPERATORS, Cell
 from gravmap.search.comparison import draw_architecture
 from gravmap.search.decoding import decode
 from gravmap.search.slimmable import SlimCell
-from gravmap.search.space import SupernetSpace
-from gravmap.search.supernet import Supernet, recalibrate, statistics_untouched
+from gravmap.search.space import SearchSpace
+from gravmap.search.supernet import Supernet, frozen_batch_norm_statistics, recalibrate
 
-SPACE = SupernetSpace(depth=4, chis=(2, 4), encoder=(4, 6, 24), head=(8, 8, 8), arm_norm="none")
+SPACE = SearchSpace(depth=4, chis=(2, 4), encoder=(4, 6, 24), head=(8, 8, 8), arm_norm="none")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_a_slimmable_cell_is_the_cell_at_every_width(name, stride):
     slim = SlimCell((8, 16, 24), (16, 32), stride)
     for c_in, width in ((8, 16), (16, 16), (24, 16), (8, 32), (24, 32)):
         cell = Cell(name, c_in, width, stride, residual=True)
-        cell.load_state_dict(slim.cut_weights(name, c_in, width))
+        cell.load_state_dict(slim.extract_weights(name, c_in, width))
         x = torch.randn(2, c_in, 8, 8)
         assert torch.equal(slim.alone(name, x, width), cell(x))
         # What they have seen by now is the same, too, and evaluation uses it.
@@ -106,13 +106,13 @@ def test_a_derived_network_is_the_supernets_sub_network(trained, x):
     before = state_of(trained)
     for architecture in architectures:
         network = GGMNet(architecture, 2, 3)
-        kept = network.load_state_dict(trained.weights_for(architecture), strict=False)
+        kept = network.load_state_dict(trained.extract_weights(architecture), strict=False)
         assert not kept.unexpected_keys
         assert not [name for name in kept.missing_keys if name.startswith(("encoder.", "cells."))]
         for training in (True, False):
             network.train(training)
             trained.train(training)
-            with torch.no_grad(), statistics_untouched(trained), statistics_untouched(network):
+            with torch.no_grad(), frozen_batch_norm_statistics(trained), frozen_batch_norm_statistics(network):
                 eighth = x
                 for stage in network.encoder:
                     eighth = stage(eighth)
@@ -149,7 +149,7 @@ def test_certain_preferences_leave_one_architecture(trained, x, paths):
     assert decode(supernet.preferences(), SPACE, "viterbi") == architecture
     for training in (True, False):
         supernet.train(training)
-        with statistics_untouched(supernet):
+        with frozen_batch_norm_statistics(supernet):
             mixed, alone = supernet(x), supernet.forward_path(x, architecture)
         for ours, theirs in zip(mixed, alone, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -170,7 +170,7 @@ def test_gradients_reach_every_preference_and_only_weights_that_were_used(traine
 
 def test_widths_that_are_not_sampled_ask_nothing_of_ratio(trained, x):
     for widths in ("largest", "smallest", "random"):
-        with statistics_untouched(trained):
+        with frozen_batch_norm_statistics(trained):
             loss = sum(score.square().mean() for score in trained(x, widths))
         grads = torch.autograd.grad(loss, trained.architecture_parameters(), allow_unused=True)
         names = list(trained.arch)
@@ -234,7 +234,7 @@ def test_entropies_of_certain_even_and_uneven_choices():
 
 
 def test_scores_have_an_eighth_of_any_size(trained):
-    with torch.no_grad(), statistics_untouched(trained):
+    with torch.no_grad(), frozen_batch_norm_statistics(trained):
         scores = trained(torch.randn(2, 2, 72, 50), "smallest")
     assert [tuple(score.shape) for score in scores] == [(2, 3, 9, 7)] * 4
 
@@ -243,14 +243,14 @@ def test_what_is_not_of_the_search_is_refused(trained, x):
     with pytest.raises(OptionError, match="'wide'"):
         trained(x, "wide")
     with pytest.raises(OptionError, match="3 cells or more"):
-        SupernetSpace(depth=2)
+        SearchSpace(depth=2)
     with pytest.raises(OptionError, match="rising"):
-        SupernetSpace(chis=(4, 2))
+        SearchSpace(chis=(4, 2))
     other = in_branches([["conv"] * 4] * 3, chis=6)
     with pytest.raises(OptionError, match="ratios"):
         trained.forward_path(x, other)
     with pytest.raises(OptionError, match="5 cells"):
-        trained.weights_for(SPACE_OF_FIVE.architecture(((), (1,), (1, 2)), [["conv"] * 5] * 3, [[2] * 5] * 3))
+        trained.extract_weights(SPACE_OF_FIVE.architecture(((), (1,), (1, 2)), [["conv"] * 5] * 3, [[2] * 5] * 3))
 
 
 SPACE_OF_FIVE = dataclasses.replace(SPACE, depth=5)
@@ -275,7 +275,7 @@ def test_an_architecture_is_judged_with_statistics_of_its_own(trained, x):
     assert not torch.allclose(first.running_mean, second.running_mean)
     # On one batch alone it scores as a network that normalises by this batch (variances over n - 1 instead of n).
     once = recalibrate(trained, architecture, [x])
-    with torch.no_grad(), statistics_untouched(trained):
+    with torch.no_grad(), frozen_batch_norm_statistics(trained):
         for judged, seen in zip(once(x), trained.forward_path(x, architecture), strict=True):
             assert (judged - seen).std() < 0.15 * seen.std()
     with pytest.raises(OptionError, match="no batch"):
@@ -284,7 +284,7 @@ def test_an_architecture_is_judged_with_statistics_of_its_own(trained, x):
 
 def test_statistics_stay_where_they_are_to(trained, x):
     before = state_of(trained)
-    with statistics_untouched(trained):
+    with frozen_batch_norm_statistics(trained):
         within = trained(x, "largest")
     assert same_state(trained, before)
     again = Supernet(SPACE, 2, 3)

@@ -1,4 +1,4 @@
-"""The area of applicability (Meyer and Pebesma 2021): where gravity is like the training data, and where not."""
+"""Area of applicability (Meyer and Pebesma 2021): where gravity is similar to the training data."""
 
 from __future__ import annotations
 
@@ -27,77 +27,80 @@ from gravmap.learning.training.checkpoint import MODEL
 
 log = logging.getLogger(__name__)
 
-MOST_NODES = 5000
-"""Of more training nodes a sample is taken; prediction compares every node with all of these."""
+MAX_TRAINING_NODES = 5000
+"""Larger training sets are subsampled: prediction compares every node with all of these."""
 
 BLOCK_DEG, BUFFER_DEG = 2.5, 0.25
-"""Of the threshold's cross-validation where the split says nothing: those of `gravmap split`."""
+"""Blocks of the threshold's cross-validation if the split has none: the defaults of `gravmap split`."""
 
-FEWEST_BLOCKS = 4
+MIN_BLOCKS = 4
 
-MOST_GROUNDS = 25
-"""Of more training grounds than this some are measured: each takes part of a second."""
+MAX_DATASETS = 25
+"""Of more training datasets a subset is used: each takes a fraction of a second."""
 
 Values = NDArray[np.float64]
 
 
 def fit_area_of_applicability(
-    ground: RegionDataset | DatasetSplits, inputs: InputChannels, seed: int = 0, most_nodes: int = MOST_NODES
+    data: RegionDataset | DatasetSplits, inputs: InputChannels, seed: int = 0, max_nodes: int = MAX_TRAINING_NODES
 ) -> AreaOfApplicability | None:
-    """Measure the ground that a network was trained on, in gravity.
+    """Compute the area of applicability of a network from its training data.
 
-    Features (:func:`gravmap.learning.data.local_statistics.local_statistics`) of the fields that the network
-    reads are taken
-    at the nodes whose label may be learnt from, each less its mean and over its standard deviation there. None weighs
-    more than another: a network has no single importance of an input. The dissimilarity index is the distance to the
-    nearest training node over the mean distance between two of them. Its threshold is the upper whisker (third quartile
-    and 1.5 interquartile ranges, at most the maximum) of the index of training nodes whose own block, and the buffer
-    around it, is left out; of many grounds, whose own ground is left out.
+    Features (:func:`gravmap.learning.data.local_statistics.local_statistics`) of the fields that the network reads are
+    taken at the nodes with a training label and standardised there. They are not weighted: a network has no single
+    importance of an input. The dissimilarity index (DI) is the distance to the nearest training node divided by the
+    mean distance between training nodes. Its threshold is the upper whisker (third quartile plus 1.5 interquartile
+    ranges, at most the maximum) of the cross-validated DI of the training nodes: without their own block and a buffer
+    around it or, of several datasets, without their own dataset.
 
     Parameters
     ----------
-    ground : RegionDataset or DatasetSplits
-        Fields, labels and roles; of many training grounds, :data:`MOST_GROUNDS` spread over them are measured.
+    data : RegionDataset or DatasetSplits
+        Fields, labels and roles; of many training datasets, :data:`MAX_DATASETS` evenly spaced ones are used.
     inputs : InputChannels
-        Which fields the network reads; those of outcrop as context do not count.
+        Which fields the network reads; those of the outcrop context are left out.
     seed : int
-        Of the sample.
-    most_nodes : int
-        Size of the sample, spread evenly over the ground.
+        Random seed of the sample.
+    max_nodes : int
+        Size of the sample, spread evenly over the region.
 
     Returns
     -------
-    Reach or None
-        None where there is nothing to measure: no training label at a node, or all in one place.
+    AreaOfApplicability or None
+        None if there are fewer than two training nodes, or if their features do not differ.
 
     References
     ----------
     Meyer and Pebesma (2021), doi:10.1111/2041-210X.13650.
     """
-    # What lies in the ground is alike or not in gravity; how far outcrop is, is told elsewhere.
+    # Outcrop context is left out: the distance to outcrop is reported separately.
     inputs = InputChannels(tuple(each for each in inputs.channels if not is_context(each.name)))
-    areas = DatasetSplits.of(ground).train
-    areas = areas[:: math.ceil(len(areas) / MOST_GROUNDS)]
-    fields = [np.where(area.field_valid, inputs.select(area), np.float32(np.nan)) for area in areas]
-    nodes = [_training_nodes(area, seed, max(most_nodes // len(areas), 2)) for area in areas]
+    datasets = DatasetSplits.of(data).train
+    datasets = datasets[:: math.ceil(len(datasets) / MAX_DATASETS)]
+    fields = [np.where(dataset.field_valid, inputs.select(dataset), np.float32(np.nan)) for dataset in datasets]
+    nodes = [_training_nodes(dataset, seed, max(max_nodes // len(datasets), 2)) for dataset in datasets]
     if sum(len(row) for row, _ in nodes) < 2:
         return None
-    taken = [values[:, row, column] for values, (row, column) in zip(fields, nodes, strict=True)]
-    centres = np.concatenate(taken, axis=1).mean(axis=1, dtype=np.float64)
+    samples = [values[:, row, column] for values, (row, column) in zip(fields, nodes, strict=True)]
+    field_means = np.concatenate(samples, axis=1).mean(axis=1, dtype=np.float64)
     features = np.concatenate(
         [
-            local_statistics(values - centres[:, None, None], area.node_lat, area.node_lon)[:, row, column].T
-            for area, values, (row, column) in zip(areas, fields, nodes, strict=True)
+            local_statistics(values - field_means[:, None, None], dataset.node_lat, dataset.node_lon)[:, row, column].T
+            for dataset, values, (row, column) in zip(datasets, fields, nodes, strict=True)
         ]
     )
-    mean, spread = features.mean(axis=0), _spread(features, len(inputs.fields))
-    points = ((features - mean) / spread).astype(np.float32)
-    mean_distance = _mean_distance(points)
-    if len(areas) == 1:
-        (area,), ((row, column),) = areas, nodes
-        index = _cross_validated(points, area.node_lat[row], area.node_lon[column], area.meta.get("split", {}))
+    mean, std = features.mean(axis=0), _standard_deviations(features, len(inputs.fields))
+    training_features = ((features - mean) / std).astype(np.float32)
+    mean_distance = _mean_distance(training_features)
+    if len(datasets) == 1:
+        (dataset,), ((row, column),) = datasets, nodes
+        index = _distances_between_blocks(
+            training_features, dataset.node_lat[row], dataset.node_lon[column], dataset.meta.get("split", {})
+        )
     else:
-        index = _cross_validated_by_ground(points, np.repeat(np.arange(len(areas)), [len(row) for row, _ in nodes]))
+        index = _distances_between_datasets(
+            training_features, np.repeat(np.arange(len(datasets)), [len(row) for row, _ in nodes])
+        )
     if not mean_distance or not index.size:
         return None
     quarter, three_quarters = np.percentile(index / mean_distance, (25, 75))
@@ -106,26 +109,28 @@ def fit_area_of_applicability(
         return None
     return AreaOfApplicability(
         inputs.measured,
-        centres,
+        field_means,
         mean,
-        spread,
-        points,
+        std,
+        training_features,
         mean_distance,
         threshold,
-        max(spacing for area in areas for spacing in spacing_yx_km(area.node_lat, area.node_lon)),
+        max(spacing for dataset in datasets for spacing in spacing_yx_km(dataset.node_lat, dataset.node_lon)),
     )
 
 
-def _training_nodes(area: RegionDataset, seed: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of nodes whose label teaches; at most so many, one from each of many cells of equal area."""
-    labels, role = area.node_truth()
-    row, column = np.nonzero((to_target(labels) != IGNORE) & (role == TRAIN))  # no label where the field is unknown
+def _training_nodes(dataset: RegionDataset, seed: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of at most so many nodes with a training label, one per cell of about equal area."""
+    labels, role = dataset.node_truth()
+    row, column = np.nonzero(
+        (to_target(labels) != IGNORE) & (role == TRAIN)
+    )  # there is no label where the field is unknown
     if len(row) <= most:
         return row, column
-    drawn = np.random.default_rng(seed).permutation(len(row))
-    row, column = row[drawn], column[drawn]
-    lat, lon = area.node_lat[row], area.node_lon[column]
-    fine, coarse = 0.0, 360.0  # sides of cells that leave too many nodes, and few enough
+    order = np.random.default_rng(seed).permutation(len(row))
+    row, column = row[order], column[order]
+    lat, lon = dataset.node_lat[row], dataset.node_lon[column]
+    fine, coarse = 0.0, 360.0  # cell sides with too many nodes, and with few enough
     best = np.arange(most)
     for _ in range(24):
         side = (fine + coarse) / 2
@@ -139,37 +144,42 @@ def _training_nodes(area: RegionDataset, seed: int, most: int) -> tuple[NDArray[
 
 
 def _one_per_cell(lat: Values, lon: Values, side_deg: float) -> NDArray[np.intp]:
-    """The first of the points in each cell of about equal area."""
+    """Index of the first point in each cell of approximately equal area."""
     band = np.floor(lat / side_deg)
     across = np.floor(lon * np.cos(np.radians((band + 0.5) * side_deg)) / side_deg)
     _, first = np.unique(band * 1e7 + across, return_index=True)
     return first
 
 
-def _spread(features: Values, fields: int) -> Values:
-    """Standard deviation of each feature; infinite, so that it never counts, where it is next to none."""
-    spread = features.std(axis=0)
-    # The first feature of a field is its value. A window no wider than a node has a deviation of rounding alone.
-    least = 1e-4 * spread.reshape(fields, -1)[:, :1]
+def _standard_deviations(features: Values, fields: int) -> Values:
+    """Standard deviation of each feature; infinite, so that it has no influence, if it is close to zero."""
+    std = features.std(axis=0)
+    # The first feature of a field is its value. Local statistics of a window of one node vary by rounding error only.
+    least = 1e-4 * std.reshape(fields, -1)[:, :1]
     least = np.broadcast_to(np.maximum(least, 1e-12), (fields, features.shape[1] // fields)).ravel()
-    result: Values = np.where(spread > least, spread, np.inf)
+    result: Values = np.where(std > least, std, np.inf)
     return result
 
 
-def _mean_distance(points: NDArray[np.float32]) -> float:
-    total = sum(float(cdist(points[first : first + 500], points).sum()) for first in range(0, len(points), 500))
-    return total / (len(points) * (len(points) - 1))
+def _mean_distance(training_features: NDArray[np.float32]) -> float:
+    total = sum(
+        float(cdist(training_features[first : first + 500], training_features).sum())
+        for first in range(0, len(training_features), 500)
+    )
+    return total / (len(training_features) * (len(training_features) - 1))
 
 
-def _cross_validated(points: NDArray[np.float32], lat: Values, lon: Values, split: dict[str, Any]) -> Values:
-    """Distance of each point to the nearest one outside its block and the buffer around that; those that have one."""
+def _distances_between_blocks(
+    training_features: NDArray[np.float32], lat: Values, lon: Values, split: dict[str, Any]
+) -> Values:
+    """Distance of each training node to the nearest one outside its block and the buffer around that."""
     height, width = split.get("block_deg") or (BLOCK_DEG, BLOCK_DEG)
     buffer = float(split.get("buffer_deg", BUFFER_DEG))
     west, _, _, north = split.get("region_wsen") or (lon.min(), lat.min(), lon.max(), lat.max())
     for _ in range(8):
         block_row, block_column = np.floor((north - lat) / height), np.floor((lon - west) / width)
         blocks = np.unique(np.stack([block_row, block_column], axis=1), axis=0)
-        if len(blocks) >= FEWEST_BLOCKS:
+        if len(blocks) >= MIN_BLOCKS:
             break
         height, width, buffer = height / 2, width / 2, buffer / 2
     found = []
@@ -179,18 +189,18 @@ def _cross_validated(points: NDArray[np.float32], lat: Values, lon: Values, spli
         tall = (lat <= top) & (lat >= top - height - 2 * buffer)
         others = ~(tall & (lon >= left) & (lon <= left + width + 2 * buffer))
         if others.any():
-            away, _ = cKDTree(points[others]).query(points[inside])
-            found.append(np.atleast_1d(away))
+            distance, _ = cKDTree(training_features[others]).query(training_features[inside])
+            found.append(np.atleast_1d(distance))
     return np.concatenate(found) if found else np.zeros(0)
 
 
-def _cross_validated_by_ground(points: NDArray[np.float32], number: NDArray[np.intp]) -> Values:
-    """Distance of each point to the nearest one of another ground."""
+def _distances_between_datasets(training_features: NDArray[np.float32], number: NDArray[np.intp]) -> Values:
+    """Distance of each training node to the nearest one of another dataset."""
     found = []
     for each in np.unique(number):
         if not (number == each).all():
-            away, _ = cKDTree(points[number != each]).query(points[number == each])
-            found.append(np.atleast_1d(away))
+            distance, _ = cKDTree(training_features[number != each]).query(training_features[number == each])
+            found.append(np.atleast_1d(distance))
     return np.concatenate(found) if found else np.zeros(0)
 
 
@@ -200,44 +210,61 @@ FILE = "reach.safetensors"
 
 @dataclass(frozen=True)
 class AreaOfApplicability:
-    """What a network's training ground looks like, and how far from it counts as far.
+    """Training data of a network in feature space, with the threshold of the dissimilarity index (DI).
+
+    Names follow the R packages CAST and waywiser.
 
     Attributes
     ----------
     fields : tuple of str
         Names of the F fields, in the order of `InputChannels.fields`.
-    centres : (F,) float64
-        Middle of each field on the training ground; taken away before anything else.
-    mean, spread : (P,) float64
+    field_means : (F,) float64
+        Mean of each field over the training nodes; subtracted before features are computed.
+    feature_means, feature_stds : (P,) float64
         Of each feature over the training nodes.
-    points : (n, P) float32
+    training_features : (n, P) float32
         Standardised features of training nodes.
-    mean_distance : float
-        Between two of these.
+    mean_training_distance : float
+        Mean distance between two of these.
     threshold : float
-        The dissimilarity index beyond which the network extrapolates.
+        The DI beyond which the network extrapolates.
     spacing_km : float
-        The larger spacing of the nodes it was measured on.
+        The larger node spacing of the training data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> lat, lon = np.linspace(46, 42, 41), np.linspace(80, 84, 41)
+    >>> field = np.random.default_rng(0).normal(0, 5, (1, 41, 41)).astype(np.float32)
+    >>> features = local_statistics(field, lat, lon).reshape(-1, 41 * 41).T
+    >>> mean, std = features.mean(0), features.std(0)
+    >>> applicability = AreaOfApplicability(
+    ...     ("residual_10km",), np.zeros(1), mean, std, ((features - mean) / std).astype("f4")[::7], 4.0, 0.5, 11.1
+    ... )
+    >>> bool(np.nanmedian(applicability.relative_dissimilarity_index(field, lat, lon)) < 1)
+    True
+    >>> bool(np.nanmedian(applicability.relative_dissimilarity_index(20 * field, lat, lon)) > 1)
+    True
     """
 
     fields: tuple[str, ...]
-    centres: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    points: NDArray[np.float32]
-    mean_distance: float
+    field_means: NDArray[np.float64]
+    feature_means: NDArray[np.float64]
+    feature_stds: NDArray[np.float64]
+    training_features: NDArray[np.float32]
+    mean_training_distance: float
     threshold: float
     spacing_km: float
 
     @property
     def margin_km(self) -> float:
-        """How much field around a place :meth:`dissimilarity` looks at."""
+        """Radius of the field around a node that :meth:`relative_dissimilarity_index` depends on."""
         return max(WINDOWS_KM) / 2 + 2 * self.spacing_km
 
-    def dissimilarity(
+    def relative_dissimilarity_index(
         self, fields: NDArray[np.float32], lat: NDArray[np.float64], lon: NDArray[np.float64]
     ) -> NDArray[np.float32]:
-        """Dissimilarity index over its threshold: above 1 the network extrapolates.
+        """Dissimilarity index divided by its threshold: nodes above 1 are outside the area of applicability.
 
         Parameters
         ----------
@@ -249,58 +276,72 @@ class AreaOfApplicability:
         Returns
         -------
         (ny, nx) float32
-            NaN where a field is unknown. A part of a grid gives what the whole does, :attr:`margin_km` inside its rim.
+            NaN where a field is unknown. A part of a grid gives the same values as the whole, :attr:`margin_km` from
+            its edge.
         """
         if len(fields) != len(self.fields):
-            raise ValueError(f"{len(fields)} fields, but the training ground was measured in {', '.join(self.fields)}")
-        features = local_statistics(fields - self.centres[:, None, None], lat, lon)
+            raise ValueError(f"got {len(fields)} fields, expected {', '.join(self.fields)}")
+        features = local_statistics(fields - self.field_means[:, None, None], lat, lon)
         result = np.full(features.shape[1:], np.nan, np.float32)
         known = np.isfinite(features).all(axis=0)
         if known.any():
-            table = (features[:, known].T - self.mean) / self.spread
-            away, _ = cKDTree(self.points).query(table)
-            result[known] = away / (self.mean_distance * self.threshold)
+            table = (features[:, known].T - self.feature_means) / self.feature_stds
+            distance, _ = cKDTree(self.training_features).query(table)
+            result[known] = distance / (self.mean_training_distance * self.threshold)
         return result
 
 
-def write_area_of_applicability(run_folder: Path, reach: AreaOfApplicability, area_sha256: str) -> None:
-    """Write ``reach.safetensors``, whole or not at all; no pickle in it.
+def write_area_of_applicability(run_folder: Path, applicability: AreaOfApplicability, dataset_sha256: str) -> None:
+    """Write ``reach.safetensors`` atomically.
 
     Parameters
     ----------
     run_folder : Path
         The run's folder.
-    reach : AreaOfApplicability
-        From :func:`gravmap.learning.calibration.applicability.fit_area_of_applicability`.
-    area_sha256 : str
-        Of what the network was taught on, as in ``model.json``.
+    applicability : AreaOfApplicability
+        From :func:`fit_area_of_applicability`.
+    dataset_sha256 : str
+        Fingerprint of the training data, as in ``model.json``.
     """
     from safetensors.numpy import save_file
 
-    arrays = {name: np.ascontiguousarray(getattr(reach, name)) for name in _ARRAYS}
-    header = {"format": FORMAT, "area_sha256": area_sha256, "fields": list(reach.fields)}
-    header |= {name: getattr(reach, name) for name in _NUMBERS}
+    arrays = {name: np.ascontiguousarray(getattr(applicability, each)) for name, each in _ARRAYS.items()}
+    header = {"format": FORMAT, "area_sha256": dataset_sha256, "fields": list(applicability.fields)}
+    header |= {name: getattr(applicability, each) for name, each in _NUMBERS.items()}
     with atomic_path(run_folder / FILE) as temporary:
         save_file(arrays, temporary, metadata={"gravmap": json.dumps(header)})
 
 
-_ARRAYS = ("centres", "mean", "spread", "points")
-_NUMBERS = ("mean_distance", "threshold", "spacing_km")
+# Names in the file, and attributes.
+_ARRAYS = {"centres": "field_means", "mean": "feature_means", "spread": "feature_stds", "points": "training_features"}
+_NUMBERS = {"mean_distance": "mean_training_distance", "threshold": "threshold", "spacing_km": "spacing_km"}
 
 
 def read_area_of_applicability(run_folder: Path) -> AreaOfApplicability | None:
     """Read ``reach.safetensors`` of a run.
 
+    Parameters
+    ----------
+    run_folder : Path
+        The run's folder, with ``model.json``.
+
     Returns
     -------
-    Reach or None
-        None where there is none, or where it was measured on another tile set than the one the network in the folder
-        was taught on (with a warning).
+    AreaOfApplicability or None
+        None if there is no such file, or if it was computed from other training data than those of the network in the
+        folder (with a warning).
 
     Raises
     ------
     InputError
-        The file is damaged, or of another format.
+        The file is damaged, or has another format.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     read_area_of_applicability(Path(folder)) is None
+    True
     """
     from safetensors import SafetensorError, safe_open
 
@@ -312,18 +353,18 @@ def read_area_of_applicability(run_folder: Path) -> AreaOfApplicability | None:
             header = json.loads((stored.metadata() or {})["gravmap"])
             if header["format"] != FORMAT:
                 raise InputError(
-                    f"{path} is of format {header['format']}; this gravmap reads {FORMAT}.",
-                    "Use the gravmap that wrote it, or train anew.",
+                    f"{path} has format {header['format']}; this version of gravmap reads {FORMAT}.",
+                    "Use the gravmap version that wrote it, or train again.",
                 )
-            centres, mean, spread, points = (stored.get_tensor(name) for name in _ARRAYS)
+            field_means, mean, std, training_features = (stored.get_tensor(name) for name in _ARRAYS)
         mean_distance, threshold, spacing_km = (float(header[name]) for name in _NUMBERS)
-        reach = AreaOfApplicability(
-            tuple(header["fields"]), centres, mean, spread, points, mean_distance, threshold, spacing_km
+        applicability = AreaOfApplicability(
+            tuple(header["fields"]), field_means, mean, std, training_features, mean_distance, threshold, spacing_km
         )
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error}.", "Train anew, or take the file away.") from None
-    taught = read_json(run_folder / f"{MODEL}.json", "gravmap train").get("area_sha256", "")
-    if header["area_sha256"] != taught:
-        log.warning("%s was measured on another tile set than %s.json names; it is not used.", path, MODEL)
+        raise InputError(f"{path} is damaged: {error}.", "Train again, or remove the file.") from None
+    dataset_sha256 = read_json(run_folder / f"{MODEL}.json", "gravmap train").get("area_sha256", "")
+    if header["area_sha256"] != dataset_sha256:
+        log.warning("%s was computed from another tile set than that of %s.json; it is ignored.", path, MODEL)
         return None
-    return reach
+    return applicability

@@ -1,4 +1,4 @@
-"""Temperatures that follow the distance to mapped outcrop: near it and far from it a network errs in different ways."""
+"""Temperature scaling by distance to mapped outcrop: calibration errors differ near it and far from it."""
 
 from __future__ import annotations
 
@@ -13,30 +13,36 @@ from scipy.optimize import minimize
 from gravmap.learning.data.outcrop_context import DISTANCE_KM
 
 KNOTS_KM = (4.0, 10.0, 20.0, 40.0, 80.0)
-"""Between these 1/T runs straight in log(1 + km / 10), what the network itself reads; outside it stays."""
+"""1/T is linear between these in log(1 + km / 10), the distance that the network itself reads, and constant outside."""
 
-FEWEST_AT_KNOT = 500.0
-"""A knot that fewer nodes speak for gives way to its neighbours; a node between two knots counts for both in part."""
+MIN_NODES_PER_KNOT = 500.0
+"""Knots with fewer nodes are dropped; a node between two knots counts for both in part."""
 
-MOST_NODES = 50_000
-"""Of more nodes as many are asked, evenly spread: neighbours say much the same."""
+MAX_FITTED_NODES = 50_000
+"""Larger sets are subsampled evenly: neighbouring nodes are not independent."""
 
-COLDEST, HOTTEST = 0.1, 10.0
-"""Temperatures are looked for between these."""
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.1, 10.0
+"""Bounds of fitted temperatures."""
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class DistanceTemperature:
-    """What logits are divided by, at any distance to mapped outcrop.
+    """Temperature as a function of distance to mapped outcrop.
 
     Attributes
     ----------
     km : tuple of float
         Knots, ascending.
     temperature : tuple of float
-        At the knots; rises or falls all the way.
+        At the knots; monotonic when fitted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> DistanceTemperature((4.0, 40.0), (1.0, 2.0)).at(np.array([0.0, 4.0, 80.0])).round(6)
+    array([1., 1., 2.])
     """
 
     km: tuple[float, ...]
@@ -45,14 +51,14 @@ class DistanceTemperature:
     def __post_init__(self) -> None:
         ascending = all(0 <= low < high for low, high in zip(self.km, self.km[1:], strict=False))
         if len(self.km) != len(self.temperature) or len(self.km) < 2 or not ascending:
-            raise ValueError("knots of temperatures that make no sense")
+            raise ValueError("knots must be ascending distances with one temperature each")
         if not all(0 < value < 1e6 for value in self.temperature):
-            raise ValueError("temperatures that make no sense")
+            raise ValueError("temperatures must be positive and below 1e6")
 
     def at(self, distance_km: NDArray[np.floating]) -> Values:
-        """Temperatures at distances, km; of the same shape."""
-        sharpness = 1 / np.array(self.temperature)
-        return np.asarray(1 / np.interp(_scaled(distance_km), _scaled(np.array(self.km)), sharpness))
+        """Temperatures at distances, km; same shape."""
+        inverse_temperature = 1 / np.array(self.temperature)
+        return np.asarray(1 / np.interp(_scaled(distance_km), _scaled(np.array(self.km)), inverse_temperature))
 
     def to_dict(self) -> dict[str, list[float]]:
         """JSON-able."""
@@ -60,103 +66,105 @@ class DistanceTemperature:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> DistanceTemperature:
-        """What :meth:`to_dict` gave.
+        """Inverse of :meth:`to_dict`.
 
         Raises
         ------
         ValueError, KeyError, TypeError
-            It is damaged.
+            The record is damaged.
         """
         return cls(*(tuple(float(each) for each in record[name]) for name in ("km", "temperature")))
 
 
-def fit_by_distance(
+def fit_distance_temperature(
     logits: NDArray[np.float32],
     target: NDArray[np.int64],
     weight: Values,
     distance_km: Values,
     start: float = 1.0,
 ) -> DistanceTemperature | None:
-    """The temperatures, rising or falling with distance, that make softmax(logits / T) likeliest on what is known.
+    """Fit temperatures that increase or decrease with distance, by maximum likelihood of softmax(logits / T).
 
-    1/T is what logits are multiplied by, and it is linear in its values at the knots; the log loss is convex in these,
-    and stays so when they may only rise, or only fall. So either has one minimum, and the lower of the two is taken.
+    The log loss is convex in 1/T, which is linear in its values at the knots, also under the constraint that these only
+    increase or only decrease. Both constrained minima are computed and the lower one is taken.
 
     Parameters
     ----------
     logits : (n, K) float32
-        What the network says.
+        Logits of the network.
     target : (n,) int64
         True classes, 0..K-1.
     weight : (n,) float64
-        How much each place counts.
+        Weight of each node.
     distance_km : (n,) float64
-        To mapped outcrop.
+        Distance to mapped outcrop.
     start : float
-        A temperature near the answer, such as the one that fits all.
+        Initial temperature, such as the one fitted to all nodes.
 
     Returns
     -------
     DistanceTemperature or None
-        None where fewer than two knots have :data:`FEWEST_AT_KNOT` nodes each: then one temperature is all there is.
+        None if fewer than two knots have :data:`MIN_NODES_PER_KNOT` nodes each.
 
     References
     ----------
-    Guo et al. (2017), arXiv:1706.04599, for temperatures.
+    Guo et al. (2017), arXiv:1706.04599, for temperature scaling.
     """
-    knots = knots_for(distance_km)
+    knots = select_knots(distance_km)
     if len(knots) < 2:
         return None
-    shares = _shares(distance_km, knots)
-    said, counts = logits.astype(np.float64), weight / weight.sum()
-    true_logit = said[np.arange(len(target)), target]
+    knot_weights = _knot_weights(distance_km, knots)
+    values, weights = logits.astype(np.float64), weight / weight.sum()
+    true_logit = values[np.arange(len(target)), target]
 
-    def loss(sharpness: Values) -> tuple[float, Values]:
-        """Log loss and its derivative by 1/T at the knots."""
-        scaled = said * (shares @ sharpness)[:, None]
+    def loss(inverse_temperature: Values) -> tuple[float, Values]:
+        """Log loss and its gradient with respect to 1/T at the knots."""
+        scaled = values * (knot_weights @ inverse_temperature)[:, None]
         highest = scaled.max(axis=1, keepdims=True)
-        odds = np.exp(scaled - highest)
-        total = odds.sum(axis=1)
-        lost = np.log(total) + highest[:, 0] - true_logit * (shares @ sharpness)
-        slope = ((odds * said).sum(axis=1) / total - true_logit) * counts
-        return float((counts * lost).sum()), shares.T @ slope
+        exponent = np.exp(scaled - highest)
+        total = exponent.sum(axis=1)
+        losses = np.log(total) + highest[:, 0] - true_logit * (knot_weights @ inverse_temperature)
+        gradient = ((exponent * values).sum(axis=1) / total - true_logit) * weights
+        return float((weights * losses).sum()), knot_weights.T @ gradient
 
     found: list[tuple[float, Values]] = []
     for steps in (np.tril(np.ones((len(knots), len(knots)))), np.triu(np.ones((len(knots), len(knots))))):
-        first = 0 if steps[0, -1] == 0 else len(knots) - 1  # the one step that all knots share: their least value
-        begin = np.zeros(len(knots))
-        begin[first] = 1 / start
-        limits = [(1 / HOTTEST if number == first else 0.0, 1 / COLDEST) for number in range(len(knots))]
-        ended = minimize(_of_steps, begin, args=(loss, steps), jac=True, bounds=limits, method="L-BFGS-B")
-        found.append((float(ended.fun), steps @ ended.x))
-    sharpness = np.clip(min(found, key=lambda each: each[0])[1], 1 / HOTTEST, 1 / COLDEST)
-    return DistanceTemperature(knots, tuple(float(1 / each) for each in sharpness))
+        first = 0 if steps[0, -1] == 0 else len(knots) - 1  # the step that all knots have in common: their minimum
+        initial = np.zeros(len(knots))
+        initial[first] = 1 / start
+        bounds = [
+            (1 / MAX_TEMPERATURE if number == first else 0.0, 1 / MIN_TEMPERATURE) for number in range(len(knots))
+        ]
+        result = minimize(_loss_of_steps, initial, args=(loss, steps), jac=True, bounds=bounds, method="L-BFGS-B")
+        found.append((float(result.fun), steps @ result.x))
+    inverse_temperature = np.clip(min(found, key=lambda each: each[0])[1], 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE)
+    return DistanceTemperature(knots, tuple(float(1 / each) for each in inverse_temperature))
 
 
-def evenly(count: int) -> NDArray[np.intp]:
-    """Which of so many nodes are asked: :data:`MOST_NODES` at most."""
-    return np.linspace(0, count - 1, min(count, MOST_NODES)).astype(np.intp)
+def subsample_evenly(count: int) -> NDArray[np.intp]:
+    """Indices of at most :data:`MAX_FITTED_NODES` of so many nodes, evenly spaced."""
+    return np.linspace(0, count - 1, min(count, MAX_FITTED_NODES)).astype(np.intp)
 
 
-def knots_for(distance_km: Values) -> tuple[float, ...]:
-    """The knots that enough nodes speak for; the poorest goes first, until the others have enough."""
+def select_knots(distance_km: Values) -> tuple[float, ...]:
+    """The knots with enough nodes; the one with the fewest is dropped until all have enough."""
     knots = list(KNOTS_KM)
     while len(knots) > 1:
-        spoken = _shares(distance_km, tuple(knots)).sum(axis=0)
-        if spoken.min() >= FEWEST_AT_KNOT:
+        nodes_per_knot = _knot_weights(distance_km, tuple(knots)).sum(axis=0)
+        if nodes_per_knot.min() >= MIN_NODES_PER_KNOT:
             break
-        del knots[int(spoken.argmin())]
+        del knots[int(nodes_per_knot.argmin())]
     return tuple(knots)
 
 
-def _of_steps(values: Values, loss: Any, steps: NDArray[np.float64]) -> tuple[float, Values]:
-    """The loss and its derivative by the steps from knot to knot instead of by the knots."""
-    lost, slope = loss(steps @ values)
-    return lost, steps.T @ slope
+def _loss_of_steps(values: Values, loss: Any, steps: NDArray[np.float64]) -> tuple[float, Values]:
+    """Loss and gradient as functions of the increments between knots."""
+    losses, gradient = loss(steps @ values)
+    return losses, steps.T @ gradient
 
 
-def _shares(distance_km: Values, knots: tuple[float, ...]) -> Values:
-    """How much each knot speaks for each node, (n, knots): linear between two, all of one outside; rows sum to 1."""
+def _knot_weights(distance_km: Values, knots: tuple[float, ...]) -> Values:
+    """Weight of each knot at each node, (n, knots): linear between two knots, constant outside; rows sum to 1."""
     at, place = _scaled(np.array(knots)), _scaled(distance_km)
     return np.stack([np.interp(place, at, row) for row in np.eye(len(knots))], axis=1)
 

@@ -1,8 +1,8 @@
-"""Which class a map shows, given the chances of all: the likeliest, or one that spares rare classes.
+"""Class offsets (logit adjustment): which class a map shows, given calibrated probabilities.
 
-The likeliest class is right most often, and hardly ever a rare one: a class of 1 % of the ground is shown nowhere. One
-number per class, added to the logs of the calibrated chances before the largest is taken, can change that. The numbers
-are fitted on tuning crusts; the chances themselves stay as they are.
+The most probable class has the highest accuracy, but rare classes are almost never shown. One offset per class, added
+to the log of the calibrated probabilities before the argmax, can change that (Menon et al. 2021, arXiv:2007.07314,
+post-hoc logit adjustment). Offsets are fitted on tuning crusts; the probabilities themselves are not changed.
 """
 
 from __future__ import annotations
@@ -13,53 +13,70 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEPS = (0.3, 0.15, 0.08)
-"""One number at a time is moved by these, ever smaller, as long as that helps."""
+"""Step sizes of the coordinate search, from coarse to fine."""
 
 ROUNDS = 2
-MOST_NODES = 300_000
-"""Of more nodes evenly spread ones are taken."""
+MAX_FITTED_NODES = 300_000
+"""Larger sets are subsampled evenly."""
 
-LEAST_GAIN = 1e-6
+MIN_GAIN = 1e-6
 
 
-def worth(matrix: NDArray[np.int64]) -> float:
-    """How good a map is: PA + FWIoU + MPA / 2, of a confusion matrix (K, K) with truth in rows."""
+def objective(matrix: NDArray[np.int64]) -> float:
+    """Objective of the offsets: PA + FWIoU + MPA / 2 of a confusion matrix (K, K), rows are the truth.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> objective(np.array([[4, 0], [0, 4]]))
+    2.5
+    """
     rows, hits = matrix.sum(axis=1), np.diag(matrix)
-    there = rows > 0
-    either = rows + matrix.sum(axis=0) - hits
+    present = rows > 0
+    union = rows + matrix.sum(axis=0) - hits
     whole = rows.sum()
     right = hits.sum() / whole
-    overlap = (rows[there] * hits[there] / either[there]).sum() / whole
-    return float(right + overlap + (hits[there] / rows[there]).mean() / 2)
+    overlap = (rows[present] * hits[present] / union[present]).sum() / whole
+    return float(right + overlap + (hits[present] / rows[present]).mean() / 2)
 
 
-def fit_class_offsets(log_chances: NDArray[np.float32], target: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The number per class that makes maps :func:`worth` most, by moving one at a time.
+def fit_class_offsets(log_probability: NDArray[np.float32], target: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Fit the class offsets that maximise :func:`objective`, by coordinate search.
 
     Parameters
     ----------
-    log_chances : (n, K) float32
-        Logs of chances, or calibrated logits.
+    log_probability : (n, K) float32
+        Log probabilities, or calibrated logits.
     target : (n,) int64
         True classes, 0..K-1.
 
     Returns
     -------
     (K,) float32
-        With mean zero. All zero where nothing is known.
+        With mean zero; all zero if there is no node.
+
+    Examples
+    --------
+    A rare class that is never the most probable one gets a positive offset:
+
+    >>> import numpy as np
+    >>> log_probability = np.log(np.array([[0.9, 0.1]] * 9 + [[0.55, 0.45]], np.float32))
+    >>> offsets = fit_class_offsets(log_probability, np.array([0] * 9 + [1]))
+    >>> bool(offsets[1] > offsets[0])
+    True
     """
-    classes = log_chances.shape[1]
+    classes = log_probability.shape[1]
     if not len(target):
         return np.zeros(classes, np.float32)
-    apart = -(-len(target) // MOST_NODES)
-    said, truth = np.ascontiguousarray(log_chances[::apart]), target[::apart] * classes
+    stride = -(-len(target) // MAX_FITTED_NODES)
+    scores, truth = np.ascontiguousarray(log_probability[::stride]), target[::stride] * classes
 
-    def worth_with(offsets: NDArray[np.float32]) -> float:
-        named = (said + offsets).argmax(axis=1)
-        return worth(np.bincount(truth + named, minlength=classes * classes).reshape(classes, classes))
+    def objective_with(offsets: NDArray[np.float32]) -> float:
+        predicted = (scores + offsets).argmax(axis=1)
+        return objective(np.bincount(truth + predicted, minlength=classes * classes).reshape(classes, classes))
 
     offsets = np.zeros(classes, np.float32)
-    best = worth_with(offsets)
+    best = objective_with(offsets)
     for step in STEPS:
         for _ in range(ROUNDS):
             for each in range(classes):
@@ -67,29 +84,38 @@ def fit_class_offsets(log_chances: NDArray[np.float32], target: NDArray[np.int64
                     while True:
                         tried = offsets.copy()
                         tried[each] += np.float32(move)
-                        found = worth_with(tried)
-                        if found <= best + LEAST_GAIN:
+                        found = objective_with(tried)
+                        if found <= best + MIN_GAIN:
                             break
                         offsets, best = tried, found
     return np.asarray(offsets - offsets.mean(), np.float32)
 
 
-def decide(chances: NDArray[np.float32], offsets: Sequence[float] | None, axis: int = 0) -> NDArray[np.int64]:
-    """The class that is shown, 0..K-1.
+def predict_class(
+    probability: NDArray[np.float32], offsets: Sequence[float] | None, axis: int = 0
+) -> NDArray[np.int64]:
+    """The class that a map shows, 0..K-1.
 
     Parameters
     ----------
-    chances : ndarray
-        With K classes along `axis`, from 0 to 1.
+    probability : ndarray
+        Probabilities of K classes along `axis`.
     offsets : sequence of K floats, optional
-        Added to their logs; without them the likeliest class is shown.
+        Added to their logs; by default the most probable class is taken.
     axis : int
-        Of the classes.
+        Axis of the classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> probability = np.array([0.6, 0.4])
+    >>> int(predict_class(probability, None)), int(predict_class(probability, [-0.5, 0.5]))
+    (0, 1)
     """
     if offsets is None:
-        return np.asarray(chances.argmax(axis=axis))
-    shape = [1] * chances.ndim
+        return np.asarray(probability.argmax(axis=axis))
+    shape = [1] * probability.ndim
     shape[axis] = len(offsets)
     # exp(log p + b) is largest where log p + b is.
     factors = np.exp(np.asarray(offsets, np.float32)).reshape(shape)
-    return np.asarray((chances * factors).argmax(axis=axis))
+    return np.asarray((probability * factors).argmax(axis=axis))

@@ -1,4 +1,4 @@
-"""Null models node by node: nearest outcrop, label diffusion, majority, forests and boosted trees."""
+"""Baselines at the nodes of a grid: nearest outcrop, label diffusion, majority, random forest and boosted trees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Labels = NDArray[np.uint8]
 
 
 def majority(known: Labels) -> Labels:
-    """The commonest known class everywhere.
+    """The most frequent known class everywhere.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def majority(known: Labels) -> Labels:
 
 
 def nearest_outcrop(known: Labels, lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> Labels:
-    """The class of the nearest known node, by distance on the sphere. No gravity at all.
+    """The class of the nearest known node, by distance on the sphere; uses no gravity.
 
     Parameters
     ----------
@@ -47,6 +47,12 @@ def nearest_outcrop(known: Labels, lat_deg: NDArray[Any], lon_deg: NDArray[Any])
     -------
     (ny, nx) uint8
         Classes 1..K.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> nearest_outcrop(np.array([[1, 0, 0, 2]], np.uint8), np.array([45.0]), np.arange(80.0, 84.0)).tolist()
+    [[1, 1, 2, 2]]
     """
     need_outcrop(known)
     points = _on_sphere(lat_deg, lon_deg)
@@ -68,9 +74,9 @@ def distance_to_outcrop_km(known: Labels, lat_deg: NDArray[Any], lon_deg: NDArra
 def nearest_in_feature_space(
     known: Labels, fields_mgal: NDArray[np.float32], spacing_yx_km: tuple[float, float], neighbours: int = 25
 ) -> Labels:
-    """The commonest class among the known nodes that look alike in gravity. No position at all.
+    """The most frequent class among the known nodes with the most similar gravity; uses no position.
 
-    Features are each field, its horizontal gradient and its mean over 5 x 5 nodes, each scaled to unit spread.
+    Features are each field, its horizontal gradient and its mean over 5 x 5 nodes, standardised.
 
     Parameters
     ----------
@@ -81,7 +87,7 @@ def nearest_in_feature_space(
     spacing_yx_km : (float, float)
         Node spacing along latitude and longitude, km.
     neighbours : int
-        How many look-alikes vote.
+        Number of nearest neighbours that vote.
 
     Returns
     -------
@@ -106,7 +112,9 @@ def nearest_in_feature_space(
 def label_diffusion(
     known: Labels, spacing_yx_km: tuple[float, float], guide: NDArray[np.floating] | None = None
 ) -> Labels:
-    """The class a random walker is likeliest to meet first (harmonic functions with the outcrop as boundary).
+    """The most probable class of a random walk that starts at a node and ends at the outcrop.
+
+    These probabilities are harmonic functions with the outcrop as boundary.
 
     Parameters
     ----------
@@ -119,8 +127,8 @@ def label_diffusion(
         Classes 1..K.
     """
     need_outcrop(known)
-    chances = class_probabilities(known, spacing_yx_km, int(known.max()), guide)
-    classes: Labels = (chances.argmax(axis=0) + 1).astype(np.uint8)
+    probability = class_probabilities(known, spacing_yx_km, int(known.max()), guide)
+    classes: Labels = (probability.argmax(axis=0) + 1).astype(np.uint8)
     return classes
 
 
@@ -138,49 +146,52 @@ def _on_sphere(lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> NDArray[np.float
     return points.reshape(-1, 3)
 
 
-TREES = 100
-LEAST_LEAF = 20
-"""Nodes in a leaf: neighbours of a smooth field are no independent samples."""
+N_ESTIMATORS = 100
+MIN_SAMPLES_LEAF = 20
+"""Large, because neighbouring nodes of a smooth field are not independent samples."""
 
-MOST_TAUGHT = 40_000
-"""Of more known nodes than these, so many are drawn: beyond, nothing is gained but time."""
+MAX_TRAINING_NODES = 40_000
+"""Larger training sets are subsampled to this size: more nodes cost time and add no accuracy."""
 
 
 def random_forest(known: Labels, features: NDArray[np.floating], seed: int) -> Labels:
-    """Classes by a random forest (Breiman 2001, doi:10.1023/A:1010933404324), classes weighted as they come.
+    """Classes by a random forest (Breiman 2001, doi:10.1023/A:1010933404324), without class weights.
 
     Parameters
     ----------
     known : (ny, nx) uint8
         1..K where the class is known, 0 elsewhere.
     features : (F, ny, nx) float
-        What it reads at every node; NaN where unknown.
+        Features at every node; NaN where unknown.
     seed : int
-        Of the draw of nodes and of the trees.
+        Seed of the sample of nodes and of the trees.
 
     Returns
     -------
     (ny, nx) uint8
-        Classes 1..K; the commonest one where a feature is unknown.
+        Classes 1..K; the most frequent one where a feature is unknown.
 
     Raises
     ------
     InputError
-        Nothing is known.
+        No class is known.
     ModuleNotFoundError
         scikit-learn is not installed.
     """
     from sklearn.ensemble import RandomForestClassifier
 
-    return _taught(
-        RandomForestClassifier(TREES, min_samples_leaf=LEAST_LEAF, n_jobs=-1, random_state=seed), known, features, seed
+    return _fit_predict(
+        RandomForestClassifier(N_ESTIMATORS, min_samples_leaf=MIN_SAMPLES_LEAF, n_jobs=-1, random_state=seed),
+        known,
+        features,
+        seed,
     )
 
 
 def boosted_trees(known: Labels, features: NDArray[np.floating], seed: int) -> Labels:
-    """Classes by gradient boosting over histograms (Friedman 2001, doi:10.1214/aos/1013203451).
+    """Classes by histogram gradient boosting (Friedman 2001, doi:10.1214/aos/1013203451).
 
-    No early stopping: scikit-learn would stop on nodes drawn at random, which lie beside those learned from.
+    There is no early stopping: scikit-learn would validate on random nodes, next to those of training.
 
     Parameters
     ----------
@@ -195,28 +206,28 @@ def boosted_trees(known: Labels, features: NDArray[np.floating], seed: int) -> L
     Raises
     ------
     InputError
-        Nothing is known.
+        No class is known.
     ModuleNotFoundError
         scikit-learn is not installed.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model = HistGradientBoostingClassifier(
-        max_iter=60, min_samples_leaf=LEAST_LEAF, early_stopping=False, random_state=seed
+        max_iter=60, min_samples_leaf=MIN_SAMPLES_LEAF, early_stopping=False, random_state=seed
     )
-    return _taught(model, known, features, seed)
+    return _fit_predict(model, known, features, seed)
 
 
-def _taught(model: Any, known: Labels, features: NDArray[np.floating], seed: int) -> Labels:
-    """Teach a classifier at the known nodes and let it name them all."""
+def _fit_predict(model: Any, known: Labels, features: NDArray[np.floating], seed: int) -> Labels:
+    """Fit a classifier at the known nodes and predict all nodes."""
     classes = majority(known).ravel()
     table = features.reshape(len(features), -1).T
     complete = np.isfinite(table).all(axis=1)
-    taught = np.flatnonzero(complete & (known.ravel() > 0))
-    if np.unique(known.ravel()[taught]).size > 1:  # of one class, or of none, nothing is to be told apart
-        if taught.size > MOST_TAUGHT:
-            taught = np.random.default_rng(seed).choice(taught, MOST_TAUGHT, replace=False)
-        model.fit(table[taught], known.ravel()[taught])
+    rows = np.flatnonzero(complete & (known.ravel() > 0))
+    if np.unique(known.ravel()[rows]).size > 1:  # else there is nothing to classify
+        if rows.size > MAX_TRAINING_NODES:
+            rows = np.random.default_rng(seed).choice(rows, MAX_TRAINING_NODES, replace=False)
+        model.fit(table[rows], known.ravel()[rows])
         classes[complete] = model.predict(table[complete])
     result: Labels = classes.reshape(known.shape)
     return result

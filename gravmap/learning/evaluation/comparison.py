@@ -1,4 +1,4 @@
-"""Whether one map is better than another on the same nodes, block by block, and whether chance may have it so."""
+"""Paired comparison of two maps on the same nodes: block bootstrap of the difference of their scores."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ MEASURES = {
     "kappa": "kappa",
     "macro_f1": "F1",
 }
-"""Measures that two maps can be compared by, and their names in a sentence."""
+"""Measures that two maps can be compared by, with their names in a sentence."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better one map scores than another, as shares of one.
+    """Difference of the scores of two maps, as a fraction.
 
     Attributes
     ----------
     mean : float
-        Score of the one less that of the other, on all blocks.
+        Score of the first minus score of the second, on all blocks.
     low, high : float or None
-        Ends of the interval that holds 95 % of the draws; None of a single block, which cannot tell.
+        Ends of the 95 % bootstrap interval; None for a single block.
     blocks : int
-        Blocks that were drawn from.
+        Number of blocks.
     measure : str
         Key of :data:`MEASURES`.
     """
@@ -50,25 +50,30 @@ class Difference:
     measure: str
 
     @property
-    def certain(self) -> bool:
-        """Whether the interval leaves out zero."""
+    def significant(self) -> bool:
+        """Whether the interval excludes zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     def sentence(self, one: str, other: str) -> str:
-        """Say it: ``gravity adds 3.1 points of accuracy over nearest outcrop (95 % interval 0.5 to 5.9, 12 blocks)``.
+        """The difference as a sentence.
 
         Parameters
         ----------
         one, other : str
-            What made the maps, as in a sentence.
+            Names of the two maps in the sentence.
+
+        Examples
+        --------
+        >>> Difference(0.031, 0.005, 0.059, 12, "pa").sentence("gravity", "nearest outcrop")
+        'gravity adds 3.1 points of accuracy over nearest outcrop (95 % interval +0.5 to +5.9, 12 blocks)'
         """
         points = f"{100 * abs(self.mean):.1f} points of {MEASURES[self.measure]}"
-        said = f"{one} adds {points} over {other}" if self.mean >= 0 else f"{one} loses {points} to {other}"
+        text = f"{one} adds {points} over {other}" if self.mean >= 0 else f"{one} loses {points} to {other}"
         if self.low is None or self.high is None:
-            return f"{said} (one block: no interval)"
+            return f"{text} (one block: no interval)"
         ends = f"{100 * self.low:+.1f} to {100 * self.high:+.1f}"
-        said += f" ({100 * CONFIDENCE:.0f} % interval {ends}, {self.blocks} blocks)"
-        return said if self.certain else f"{said}: it may be chance"
+        text += f" ({100 * CONFIDENCE:.0f} % interval {ends}, {self.blocks} blocks)"
+        return text if self.significant else f"{text}: not significant"
 
 
 def paired_bootstrap(
@@ -80,7 +85,9 @@ def paired_bootstrap(
     draws: int = 2000,
     seed: int = 0,
 ) -> Difference:
-    """Compare two maps on the same nodes by drawing blocks of nodes with replacement.
+    """Compare two maps on the same nodes by a block bootstrap.
+
+    Blocks of nodes are resampled with replacement, because neighbouring nodes are not independent.
 
     Parameters
     ----------
@@ -88,32 +95,41 @@ def paired_bootstrap(
         True classes and those of two maps, 0..K-1 as the network counts them
         (:func:`gravmap.learning.data.dataset.to_target`).
     block_of_node : (n,) int
-        The block that each node lies in; see :func:`block_numbers`.
+        The block of each node; see :func:`block_numbers`.
     measure : str
         Key of :data:`MEASURES`.
     draws : int
-        How often the blocks are drawn.
+        Number of bootstrap samples.
     seed : int
-        Of the draws.
+        Random seed.
 
     Returns
     -------
     Difference
-        The interval is that of percentiles.
+        With a percentile interval.
 
     Raises
     ------
     ValueError
-        Shapes differ, nothing is there, or no such measure.
+        Shapes differ, there is no node, or the measure is unknown.
 
     References
     ----------
     Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 13; blocks: Lahiri (2003).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> truth = np.tile([0, 1], 30)
+    >>> all_zero, block = np.zeros_like(truth), np.repeat(np.arange(6), 10)
+    >>> found = paired_bootstrap(truth, truth, all_zero, block, measure="pa", draws=100)
+    >>> found.mean, found.blocks, found.significant
+    (0.5, 6, True)
     """
     if not truth.shape == one.shape == other.shape == block_of_node.shape or not truth.size:
-        raise ValueError("truth, both maps and the blocks must be of one shape, and not empty")
+        raise ValueError("truth, both maps and the blocks must have the same shape and not be empty")
     if measure not in MEASURES:
-        raise ValueError(f"{measure} is none of {', '.join(MEASURES)}")
+        raise ValueError(f"unknown measure {measure!r}; choose from {', '.join(MEASURES)}")
     classes = int(max(truth.max(), one.max(), other.max())) + 1
     _, block = np.unique(block_of_node.ravel(), return_inverse=True)
     blocks = int(block.max()) + 1
@@ -124,25 +140,25 @@ def paired_bootstrap(
     whole = _score(per_block[0].sum(0), measure) - _score(per_block[1].sum(0), measure)
     if blocks == 1:
         return Difference(whole, None, None, 1, measure)
-    drawn = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=draws)
-    ours, theirs = (np.tensordot(drawn, each, axes=1) for each in per_block)  # (draws, K, K)
+    counts = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=draws)
+    ours, theirs = (np.tensordot(counts, each, axes=1) for each in per_block)  # (draws, K, K)
     found = np.array([_score(a, measure) - _score(b, measure) for a, b in zip(ours, theirs, strict=True)])
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.nanpercentile(found, (tail, 100 - tail))
     return Difference(whole, float(low), float(high), blocks, measure)
 
 
-def block_numbers(area: RegionDataset) -> NDArray[np.int64]:
-    """The block of the split that each node of an area lies in; (ny, nx).
+def block_numbers(dataset: RegionDataset) -> NDArray[np.int64]:
+    """The block of the split that each node of a dataset belongs to; (ny, nx).
 
-    Where the split has no blocks (random windows): blocks of 2.5 degrees.
+    If the split has no blocks (random windows), blocks of 2.5 degrees are used.
     """
-    split = area.meta.get("split", {})
+    split = dataset.meta.get("split", {})
     height, width = split.get("block_deg") or (BLOCK_DEG, BLOCK_DEG)
-    west, _, _, north = split.get("region_wsen") or area.label_bounds_wsen
-    # A point between two blocks is in the southern, or the eastern, one, as with cells.
-    row = np.floor((north - area.node_lat) / height + 1e-9).astype(np.int64)
-    column = np.floor((area.node_lon - west) / width + 1e-9).astype(np.int64)
+    west, _, _, north = split.get("region_wsen") or dataset.label_bounds_wsen
+    # A point on the edge of two blocks belongs to the southern or the eastern one, as cells do.
+    row = np.floor((north - dataset.node_lat) / height + 1e-9).astype(np.int64)
+    column = np.floor((dataset.node_lon - west) / width + 1e-9).astype(np.int64)
     row, column = row - row.min(), column - column.min()
     numbers: NDArray[np.int64] = row[:, None] * (int(column.max()) + 1) + column[None, :]
     return numbers
@@ -153,67 +169,71 @@ def _score(matrix: NDArray[np.int64], measure: str) -> float:
     return float("nan") if value is None else float(value)
 
 
-FOREIGN = "foreign_gravity"
-"""The network itself, reading another place's gravity."""
+SHIFTED_INPUT = "foreign_gravity"
+"""Key of the null model that is the network itself with shifted gravity."""
 
-TITLES = {key: model.title for key, model in NULL_MODELS.items()} | {FOREIGN: "the network on foreign gravity"}
+TITLES = {key: model.title for key, model in NULL_MODELS.items()} | {SHIFTED_INPUT: "the network with shifted gravity"}
 """Names of null models in a table."""
 
-_TOLD = {key: model.told for key, model in NULL_MODELS.items()} | {FOREIGN: "the same network on foreign gravity"}
-_MEASURES = ("pa", "mpa", "fwiou")
-_ALWAYS = ("nearest_outcrop", FOREIGN)
+_PHRASES = {key: model.phrase for key, model in NULL_MODELS.items()} | {
+    SHIFTED_INPUT: "the same network with shifted gravity"
+}
+_COMPARED_MEASURES = ("pa", "mpa", "fwiou")
+_REFERENCES = ("nearest_outcrop", SHIFTED_INPUT)
 
 
 @dataclass(frozen=True)
 class ScoredNodes:
-    """What a run's network and the null models say of the nodes it is scored on.
+    """Classes of a run's network and of the null models at the nodes the run is scored on.
 
     Attributes
     ----------
-    truth, named : (n,) int64
+    truth, predicted : (n,) int64
         Classes 0..K-1.
     nulls : dict of str to (n,) int64
-        The same of each null model.
+        Classes of each null model.
     block : (n,) int64
-        The block of ground a node lies in: the same number for the same ground in every run.
+        The block of each node; the same block has the same number in every run.
     """
 
     truth: NDArray[np.int64]
-    named: NDArray[np.int64]
+    predicted: NDArray[np.int64]
     nulls: Mapping[str, NDArray[np.int64]]
     block: NDArray[np.int64]
 
 
-def against_nulls(runs: Sequence[ScoredNodes], seed: int = 0) -> list[dict[str, Any]]:
-    """Compare networks with nearest outcrop, with themselves on foreign gravity, and with the best null model.
+def compare_with_null_models(runs: Sequence[ScoredNodes], seed: int = 0) -> list[dict[str, Any]]:
+    """Compare networks with nearest outcrop, with themselves on shifted gravity, and the best null model.
 
-    Several runs are taken together. A block that several seeds were scored on is drawn with the nodes of all of them.
+    Several runs are pooled. A block on which several seeds were scored is resampled with the nodes of all of them.
 
     Parameters
     ----------
     runs : sequence of ScoredNodes
-        Of one group.
+        Runs of one group.
     seed : int
-        Of the bootstrap.
+        Random seed of the bootstrap.
 
     Returns
     -------
     list of dict
-        For each of these null models and of accuracy, mean accuracy and FWIoU: `null`, `measure`, `mean`, `low`,
-        `high` (95 % interval; None of one block), `blocks`, and a `sentence`.
+        For each of these null models and for accuracy, mean accuracy and FWIoU: `null`, `measure`, `mean`, `low`,
+        `high` (95 % interval; None for one block), `blocks`, and a `sentence`.
     """
     shared = [name for name in runs[0].nulls if all(name in run.nulls for run in runs)]
     if not shared:
         return []
-    truth, named, block = (np.concatenate([getattr(run, part) for run in runs]) for part in ("truth", "named", "block"))
+    truth, predicted, block = (
+        np.concatenate([getattr(run, part) for run in runs]) for part in ("truth", "predicted", "block")
+    )
     nulls = {name: np.concatenate([run.nulls[name] for run in runs]) for name in shared}
-    classes = 1 + int(max(each.max() for each in (truth, named, *nulls.values())))
+    classes = 1 + int(max(each.max() for each in (truth, predicted, *nulls.values())))
     fwiou = {name: float(scores(confusion(truth, each, classes))["fwiou"]) for name, each in nulls.items()}
     best = max(fwiou, key=lambda name: fwiou[name])
     result = []
-    for name in dict.fromkeys([*(each for each in _ALWAYS if each in nulls), best]):
-        for measure in _MEASURES:
-            found = paired_bootstrap(truth, named, nulls[name], block, measure, seed=seed)
+    for name in dict.fromkeys([*(each for each in _REFERENCES if each in nulls), best]):
+        for measure in _COMPARED_MEASURES:
+            found = paired_bootstrap(truth, predicted, nulls[name], block, measure, seed=seed)
             result.append(
                 {
                     "null": name,
@@ -222,7 +242,7 @@ def against_nulls(runs: Sequence[ScoredNodes], seed: int = 0) -> list[dict[str, 
                     "low": found.low,
                     "high": found.high,
                     "blocks": found.blocks,
-                    "sentence": found.sentence("the network", _TOLD[name]),
+                    "sentence": found.sentence("the network", _PHRASES[name]),
                 }
             )
     return result

@@ -1,4 +1,4 @@
-"""Scores as figures: confusion matrix, accuracy against distance to outcrop, and groups of runs."""
+"""Figures of scores: confusion matrix, accuracy by distance to outcrop, and groups of runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
-from gravmap.learning.evaluation.distance_bins import bin_name
-from gravmap.learning.evaluation.run_groups import spread
+from gravmap.learning.evaluation.metrics import distance_bin_label
+from gravmap.learning.evaluation.run_groups import standard_deviations
 
-MOST_WRITTEN = 16
-"""Of more classes than this the cells are too small for numbers."""
+MAX_ANNOTATED_CLASSES = 16
+"""With more classes the cells of a confusion matrix are too small for numbers."""
 
-# Apart for every eye (Okabe and Ito 2008); the network is drawn in the first, thick.
+# Safe for colour vision deficiency (Okabe and Ito 2008); the network is the first, with a thick line.
 COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
     *("#7F7F7F", "#5E3C99", "#8C564B", "#999933", "#111111", "#8FB8DE"),
@@ -28,18 +28,18 @@ MARKERS = "osv^D<>PphXd"
 def draw_confusion(
     matrix: NDArray[Any], names: Sequence[str], path: Path, title: str = "", unit: str = "nodes"
 ) -> None:
-    """Draw a confusion matrix into a PNG, each row in percent of the true class.
+    """Draw a confusion matrix as a PNG, each row in percent of the true class.
 
     Parameters
     ----------
     matrix : ndarray, shape (K, K)
         From :func:`gravmap.learning.evaluation.metrics.confusion`.
     names : sequence of str
-        Of the classes.
+        Names of the classes.
     path : Path
         The PNG to write.
     title, unit : str
-        Over the picture; what was counted.
+        Title of the figure; unit of the counts.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -48,28 +48,28 @@ def draw_confusion(
     matrix = np.asarray(matrix, dtype=np.float64)
     count = len(matrix)
     sums = matrix.sum(axis=1, keepdims=True)
-    share = np.divide(100 * matrix, sums, out=np.full_like(matrix, np.nan), where=sums > 0)
+    percent = np.divide(100 * matrix, sums, out=np.full_like(matrix, np.nan), where=sums > 0)
     side = 2.6 + 0.52 * min(count, 24)
     figure = Figure(figsize=(side + 1.2, side), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.set_facecolor("#EEEEEE")
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-    size = 8 if count <= MOST_WRITTEN else 6
+    image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    size = 8 if count <= MAX_ANNOTATED_CLASSES else 6
     rows = [
         f"{name}  ({total:,.0f})" if total else f"{name}  (none)" for name, total in zip(names, sums[:, 0], strict=True)
     ]
     axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
     axes.set_yticks(range(count), rows, fontsize=size)
-    axes.set_xlabel("named")
+    axes.set_xlabel("predicted")
     axes.set_ylabel(f"mapped ({unit})")
     axes.set_xticks(np.arange(count - 1) + 0.5, minor=True)
     axes.set_yticks(np.arange(count - 1) + 0.5, minor=True)
     axes.grid(which="minor", color="white", lw=1)
     axes.tick_params(which="both", length=0)
-    if count <= MOST_WRITTEN:
+    if count <= MAX_ANNOTATED_CLASSES:
         for row, column in zip(*np.nonzero(matrix > 0), strict=True):
-            value = share[row, column]
+            value = percent[row, column]
             axes.text(
                 column,
                 row,
@@ -97,17 +97,17 @@ def draw_confusion(
 def draw_distance(
     table: Sequence[Mapping[str, Any]], path: Path, title: str = "", network: str = "network", unit: str = "nodes"
 ) -> None:
-    """Draw accuracy against distance to the nearest training outcrop into a PNG; below, how much ground that is.
+    """Draw accuracy by distance to the nearest training outcrop as a PNG, above a histogram of the nodes.
 
     Parameters
     ----------
     table : sequence of mapping
-        Rows of :func:`gravmap.learning.evaluation.distance_bins.by_distance`; `baselines`, null model to accuracy,
-        where there is.
+        Rows of :func:`gravmap.learning.evaluation.metrics.scores_by_distance`; optionally `baselines`, null model to
+        accuracy.
     path : Path
         The PNG to write.
     title, network, unit : str
-        Over the picture; what the network's line is called; what was counted.
+        Title of the figure; legend entry of the network; unit of the counts.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -130,17 +130,17 @@ def draw_distance(
             label=name.replace("_", " "),
         )
     above.plot(place, [100 * row["pa"] for row in table], color=COLOURS[0], marker="o", ms=6, lw=2.6, label=network)
-    above.set_ylabel("named right, percent")
+    above.set_ylabel("accuracy, percent")
     above.set_ylim(bottom=0)
-    # A few bins do not fill the width: a lone bar as wide as the picture says nothing.
-    beside = 0.6 + max(0.0, (4 - len(table)) / 2)
-    above.set_xlim(-beside, len(table) - 1 + beside)
+    # Few bins keep their width: a single bar must not fill the figure.
+    margin = 0.6 + max(0.0, (4 - len(table)) / 2)
+    above.set_xlim(-margin, len(table) - 1 + margin)
     above.grid(alpha=0.3)
     above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
     below.bar(place, [row[total] for row in table], width=0.7, color=COLOURS[0], alpha=0.55)
     below.set_ylabel("km²" if total == "km2" else unit)
-    below.set_xticks(place, [bin_name(row) for row in table], fontsize=8)
-    below.set_xlabel("distance to the nearest outcrop that training saw")
+    below.set_xticks(place, [distance_bin_label(row) for row in table], fontsize=8)
+    below.set_xlabel("distance to the nearest outcrop used in training")
     below.grid(alpha=0.3, axis="y")
     if title:
         figure.suptitle(title, fontsize=10)
@@ -154,18 +154,18 @@ NETWORK, OTHER, LINE = "#0072B2", "#555555", "#222222"
 
 @dataclass(frozen=True)
 class Row:
-    """What one predictor scored on the ground of every run of a group.
+    """Scores of one predictor on the test data of every run of a group.
 
     Attributes
     ----------
     name : str
-        As it is written.
+        Label of the row.
     scores : sequence of mapping
         Of each run, from :func:`gravmap.learning.evaluation.metrics.scores`.
     mean : mapping
         Of the group, from :func:`gravmap.learning.evaluation.run_groups.mean_scores`.
     network : bool
-        Whether it is what the others stand beside.
+        Whether it is the network, which is highlighted.
     """
 
     name: str
@@ -175,20 +175,20 @@ class Row:
 
 
 def draw_group(rows: Sequence[Row], folds: Sequence[int], seeds: Sequence[int], path: Path, title: str = "") -> None:
-    """Draw the scores of a group into a PNG, a dot for each run, a tick at the mean, a bar of one standard deviation.
+    """Draw the scores of a group as a PNG: a dot for each run, a tick at the mean, a bar of one standard deviation.
 
-    The bar is that between folds where there are several, else that between seeds.
+    The standard deviation is that between folds if there are several, else that between seeds.
 
     Parameters
     ----------
     rows : sequence of Row
-        From the top.
+        From top to bottom.
     folds, seeds : sequence of int
-        Of each run: its colour and its mark.
+        Of each run: its colour and its marker.
     path : Path
         The PNG to write.
     title : str
-        Over the picture.
+        Title of the figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -196,7 +196,7 @@ def draw_group(rows: Sequence[Row], folds: Sequence[int], seeds: Sequence[int], 
     between = "folds" if len({*folds}) > 1 else "seeds"
     colour = {fold: COLOURS[1 + number % (len(COLOURS) - 1)] for number, fold in enumerate(sorted({*folds}))}
     mark = {seed: MARKERS[number % len(MARKERS)] for number, seed in enumerate(sorted({*seeds}))}
-    # Dots of one row lie one above the other by seed, so that equal scores do not hide each other.
+    # Dots of one row are offset by seed, so that equal scores do not hide each other.
     order = sorted({*seeds})
     shift = {
         seed: 0.0 if len(order) == 1 else 0.36 * (number / (len(order) - 1) - 0.5) for number, seed in enumerate(order)
@@ -204,12 +204,12 @@ def draw_group(rows: Sequence[Row], folds: Sequence[int], seeds: Sequence[int], 
     figure = Figure(figsize=(10.5, 1.9 + 0.36 * len(rows)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(SHOWN), sharey=True)
-    for axes, (measure, told) in zip(panels, SHOWN.items(), strict=True):
+    for axes, (measure, title_of_measure) in zip(panels, SHOWN.items(), strict=True):
         for place, row in enumerate(rows):
             if row.network:
                 axes.axhspan(place - 0.5, place + 0.5, color=NETWORK, alpha=0.10, lw=0)
                 axes.axvline(100 * row.mean[measure], color=NETWORK, lw=1, ls=(0, (4, 3)), zorder=1)
-            deviation = spread(row.scores, folds)[measure][between]
+            deviation = standard_deviations(row.scores, folds)[measure][between]
             mean = 100 * row.mean[measure]
             if deviation is not None:
                 ends = [mean - 100 * deviation, mean + 100 * deviation]
@@ -227,7 +227,7 @@ def draw_group(rows: Sequence[Row], folds: Sequence[int], seeds: Sequence[int], 
                     zorder=3,
                 )
             axes.plot([mean, mean], [place - 0.3, place + 0.3], color=LINE, lw=2, solid_capstyle="butt", zorder=4)
-        axes.set_title(told, fontsize=9)
+        axes.set_title(title_of_measure, fontsize=9)
         axes.margins(x=0.06)
         axes.autoscale_view()
         axes.set_xlim(left=0)
@@ -258,6 +258,6 @@ def _legend(figure: Any, colour: Mapping[int, str], mark: Mapping[int, str], bet
             Line2D([], [], marker=each, color=OTHER, label=f"seed {seed}", **dot) for seed, each in mark.items()
         ]
     entries.append(Line2D([], [], color=LINE, lw=2, marker="|", ms=9, mew=2, ls="none", label="mean"))
-    told = f"± standard deviation between {between}"
-    entries.append(Line2D([], [], color=OTHER, lw=6, alpha=0.3, label=told))
+    label = f"± standard deviation between {between}"
+    entries.append(Line2D([], [], color=OTHER, lw=6, alpha=0.3, label=label))
     figure.legend(handles=entries, loc="outside lower center", ncols=min(len(entries), 8), frameon=False, fontsize=8)

@@ -1,8 +1,8 @@
-"""What a network owes to each field it reads: its scores once that field is read elsewhere.
+"""Importance of each input field to a network: the loss of score when that field is shifted.
 
-Noise in single nodes would be a field such as no network has seen. So a field is read at another place of the same
-area: mirrored at its sides and moved by a good part of its length, it keeps its waves, its values and its smoothness,
-and says nothing of the ground below.
+Noise at single nodes would be a field unlike any that a network has seen. Instead a field is shifted within the same
+dataset, by a large part of its length with reflection at the edges: it keeps its spectrum, its values and its
+smoothness, but no longer corresponds to the geology below (shifted-input control, a form of permutation importance).
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from gravmap.lattice import TEST
 from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.dataset import RegionDataset, to_label, to_target
+from gravmap.learning.data.dataset import RegionDataset, to_target
 from gravmap.learning.data.outcrop_context import is_context
-from gravmap.learning.evaluation.evaluation import node_logits
 from gravmap.learning.evaluation.metrics import confusion, scores
-from gravmap.learning.evaluation.null_models import Labels, held_out
+from gravmap.learning.evaluation.node_predictor import NodePredictor
+from gravmap.learning.evaluation.null_models import Labels, held_out_mask
 from gravmap.progress import Progress, silent
 
 MEASURES = ("pa", "mpa", "fwiou")
@@ -32,237 +30,216 @@ OUTCROP = "mapped outcrop"
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A network, and how it reads an area.
-
-    Attributes
-    ----------
-    network : nn.Module
-        (N, C, H, W) -> (N, K, H, W).
-    inputs : InputChannels
-        How fields become its input.
-    tile_size_px : int
-        Pixels across a window.
-    scale_deg : float
-        Side of a window, degrees.
-    device : str or torch.device
-        Where it runs.
-    batch_size : int
-        Windows per call.
-    """
-
-    network: nn.Module
-    inputs: InputChannels
-    tile_size_px: int
-    scale_deg: float
-    device: str | torch.device = "cpu"
-    batch_size: int = 1
-
-    def map(self, area: RegionDataset, wanted: NDArray[np.bool_], progress: Progress = silent) -> Labels:
-        """Classes 1..K at the wanted nodes of an area, 0 elsewhere and where no window reaches; (ny, nx)."""
-        logits = node_logits(
-            self.network,
-            area,
-            wanted,
-            inputs=self.inputs,
-            tile_size_px=self.tile_size_px,
-            scale_deg=self.scale_deg,
-            device=self.device,
-            batch_size=self.batch_size,
-            progress=progress,
-        )
-        reached = wanted & np.isfinite(logits[0])
-        return np.where(reached, to_label(np.where(reached, logits, 0).argmax(0)), 0).astype(np.uint8)
-
-
-@dataclass(frozen=True)
 class Importance:
-    """What reading one field elsewhere costs.
+    """Loss of score when one field is shifted.
 
     Attributes
     ----------
     field : str
-        Its name; :data:`ALL` for all that were measured moved together, :data:`OUTCROP` for those of the context.
+        Its name; :data:`ALL` for all measured fields shifted together, :data:`OUTCROP` for those of the outcrop
+        context.
     scores : dict of str to float
-        Mean over the draws: pa, mpa, fwiou.
+        Mean over the shifts: pa, mpa, fwiou.
     loss : dict of str to float
-        Score with the field as it is less that mean: what the network owes to it.
-    spread : dict of str to float
-        Standard deviation over the draws (0 of one draw).
+        Score with the original field minus that mean.
+    std : dict of str to float
+        Standard deviation over the shifts (0 for a single one).
     """
 
     field: str
     scores: dict[str, float]
     loss: dict[str, float]
-    spread: dict[str, float]
+    std: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it for JSON."""
-        return {"field": self.field, "scores": self.scores, "loss": self.loss, "spread": self.spread}
+        """JSON-able."""
+        return {"field": self.field, "scores": self.scores, "loss": self.loss, "spread": self.std}
 
 
-def shift_input(area: RegionDataset, offset_yx: tuple[int, int], names: Sequence[str] | None = None) -> RegionDataset:
-    """An area whose fields are another place's: at node (i, j) stands what was at (i + dy, j + dx).
+def shift_input(
+    dataset: RegionDataset, offset_yx: tuple[int, int], names: Sequence[str] | None = None
+) -> RegionDataset:
+    """A dataset with shifted fields: node (i, j) gets the value at (i + dy, j + dx).
 
-    Beyond the area its mirror image goes on, so there is no seam.
+    Fields are reflected at their edges, so there is no seam.
 
     Parameters
     ----------
-    area : RegionDataset
+    dataset : RegionDataset
         Its labels, roles and windows stay.
     offset_yx : (int, int)
         Nodes southward and eastward.
     names : sequence of str, optional
-        The fields that move; by default all that were measured: outcrop as context stays.
+        Fields to shift; by default all measured ones, without the outcrop context.
 
     Raises
     ------
     ValueError
-        The area has no such field.
+        The dataset has no such field.
     """
-    names = [name for name in area.channels if not is_context(name)] if names is None else names
-    moves = [area.channels.index(name) for name in names]
-    rows, columns = (_mirrored(count, by) for count, by in zip(area.fields.shape[1:], offset_yx, strict=True))
-    fields = area.fields.copy()
-    fields[moves] = area.fields[moves][:, rows[:, None], columns[None, :]]
-    return replace(area, fields=fields)
+    names = [name for name in dataset.channels if not is_context(name)] if names is None else names
+    planes = [dataset.channels.index(name) for name in names]
+    rows, columns = (
+        _reflected_indices(count, by) for count, by in zip(dataset.fields.shape[1:], offset_yx, strict=True)
+    )
+    fields = dataset.fields.copy()
+    fields[planes] = dataset.fields[planes][:, rows[:, None], columns[None, :]]
+    return replace(dataset, fields=fields)
 
 
-def draw_offsets(area: RegionDataset, draws: int, seed: int) -> list[tuple[int, int]]:
-    """Ways to move an area's fields, each by half to one and a half of its length along both axes."""
+def draw_offsets(dataset: RegionDataset, draws: int, seed: int) -> list[tuple[int, int]]:
+    """Random shifts of the fields, each by half to one and a half of their length along both axes."""
     rng = np.random.default_rng(seed)
-    high, wide = area.fields.shape[1:]
+    high, wide = dataset.fields.shape[1:]
     return [
         (int(rng.integers(high // 2, 3 * high // 2)), int(rng.integers(wide // 2, 3 * wide // 2))) for _ in range(draws)
     ]
 
 
 def on_shifted_input(
-    reading: Reading,
-    area: RegionDataset,
+    predictor: NodePredictor,
+    dataset: RegionDataset,
     role: int = TEST,
     *,
     draws: int = 1,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[Labels]:
-    """The null model of a network: what it says when it reads another place's gravity.
+    """Predictions of a network on shifted fields: its own null model.
 
     Parameters
     ----------
-    reading : Reading
+    predictor : NodePredictor
         The network.
-    area : RegionDataset
-        What it was taught on.
+    dataset : RegionDataset
+        The dataset that the network was trained on.
     role : int
         TUNE or TEST.
     draws : int
-        How many other places.
+        Number of shifts.
     seed : int
-        Of their choice.
+        Seed of the shifts.
     progress : Progress
-        Told the windows done of each.
+        Called with the number of finished windows of each map.
 
     Returns
     -------
     list of (ny, nx) uint8
-        Classes 1..K at the labelled nodes of the role, 0 elsewhere; one for each draw.
+        Classes 1..K at the labelled nodes of the role, 0 elsewhere; one map per shift.
 
     Raises
     ------
     InputError
-        No bedrock of that role.
+        No node of that role has a bedrock label.
     """
-    wanted = held_out(area, role)
-    return [reading.map(shift_input(area, offset), wanted, progress) for offset in draw_offsets(area, draws, seed)]
+    mask = held_out_mask(dataset, role)
+    return [
+        predictor.predict(shift_input(dataset, offset), mask, progress) for offset in draw_offsets(dataset, draws, seed)
+    ]
 
 
 def permutation_importance(
-    reading: Reading,
-    area: RegionDataset,
+    predictor: NodePredictor,
+    dataset: RegionDataset,
     role: int = TEST,
     *,
     draws: int = DRAWS,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[Importance]:
-    """Scores of a network that reads one field after another elsewhere, and at last all of them.
+    r"""Scores of a network with one field shifted at a time, and with all of them shifted.
 
-    Fields that tell the same (residuals of neighbouring heights) stand in for each other: each alone may then cost
-    little, and all together much. Choose role TUNE when the answer decides anything about the network.
+    Correlated fields (residuals of neighbouring heights) can replace each other: the importance of each may be small
+    where that of all together is large. Use role TUNE if the result decides anything about the network.
 
     Parameters
     ----------
-    reading, area, role, seed
+    predictor, dataset, role, seed
         As in :func:`on_shifted_input`.
     draws : int
-        Other places for each field; the same for every field.
+        Shifts of each field; the same for every field.
     progress : Progress
-        Told the maps done.
+        Called with the number of finished maps.
 
     Returns
     -------
     list of Importance
-        Of each field that the network reads, the greatest loss of fwiou first; :data:`ALL` last, where there are
-        several.
+        For each field that the network reads, sorted by the loss of FWIoU, largest first; :data:`ALL` last, if there
+        are several fields.
 
     Raises
     ------
     InputError
-        No bedrock of that role.
-    """
-    wanted = held_out(area, role)
-    truth = to_target(area.node_truth()[0])
-    whole, done = maps_needed(reading.inputs, draws), 0
+        No node of that role has a bedrock label.
 
-    def score(there: RegionDataset) -> dict[str, float]:
+    Examples
+    --------
+    For a run and the arrays of its tile set::
+
+        predictor = load_node_predictor(Path("runs/one"))
+        print("\n".join(importance_table(permutation_importance(predictor, dataset, role=TUNE))))
+    """
+    mask = held_out_mask(dataset, role)
+    truth = to_target(dataset.node_truth()[0])
+    whole, done = count_maps(predictor.inputs, draws), 0
+
+    def score(shifted: RegionDataset) -> dict[str, float]:
         nonlocal done
-        mapped = reading.map(there, wanted)
+        mapped = predictor.predict(shifted, mask)
         counted = mapped > 0
-        found = scores(confusion(truth[counted], to_target(mapped[counted]), len(area.classes)))
+        found = scores(confusion(truth[counted], to_target(mapped[counted]), len(dataset.classes)))
         progress(done := done + 1, whole)
         return {measure: float(found[measure]) for measure in MEASURES}
 
-    as_it_is = score(area)
-    offsets = draw_offsets(area, draws, seed)
+    reference = score(dataset)
+    offsets = draw_offsets(dataset, draws, seed)
     rows = []
-    for name, together in _moved_together(reading.inputs):
-        found = [score(shift_input(area, offset, together)) for offset in offsets]
+    for name, fields in _field_groups(predictor.inputs):
+        found = [score(shift_input(dataset, offset, fields)) for offset in offsets]
         values = {measure: np.array([each[measure] for each in found]) for measure in MEASURES}
         rows.append(
             Importance(
                 name,
-                {measure: float(drawn.mean()) for measure, drawn in values.items()},
-                {measure: float(as_it_is[measure] - drawn.mean()) for measure, drawn in values.items()},
-                {measure: float(drawn.std(ddof=1)) if draws > 1 else 0.0 for measure, drawn in values.items()},
+                {measure: float(each.mean()) for measure, each in values.items()},
+                {measure: float(reference[measure] - each.mean()) for measure, each in values.items()},
+                {measure: float(each.std(ddof=1)) if draws > 1 else 0.0 for measure, each in values.items()},
             )
         )
     return sorted(rows, key=lambda row: (row.field == ALL, -row.loss["fwiou"]))
 
 
-def maps_needed(inputs: InputChannels, draws: int = DRAWS) -> int:
-    """How many maps :func:`permutation_importance` makes of a network that reads these channels."""
-    return 1 + len(_moved_together(inputs)) * draws
+def count_maps(inputs: InputChannels, draws: int = DRAWS) -> int:
+    """Number of maps that :func:`permutation_importance` predicts with these channels."""
+    return 1 + len(_field_groups(inputs)) * draws
 
 
-def _moved_together(inputs: InputChannels) -> list[tuple[str, list[str]]]:
-    """Rows of the table, and the fields that each reads elsewhere: outcrop's fields all at once."""
+def _field_groups(inputs: InputChannels) -> list[tuple[str, list[str]]]:
+    """Rows of the table with the fields that each shifts; all channels of the outcrop context together."""
     fields = list(inputs.measured)
     outcrop = [name for name in inputs.fields if is_context(name)]
-    moved = [(name, [name]) for name in fields] + ([(OUTCROP, outcrop)] if outcrop else [])
-    return moved + ([(ALL, fields)] if len(fields) > 1 else [])
+    groups = [(name, [name]) for name in fields] + ([(OUTCROP, outcrop)] if outcrop else [])
+    return groups + ([(ALL, fields)] if len(fields) > 1 else [])
 
 
 def importance_table(rows: Sequence[Importance]) -> list[str]:
-    """Lines of a table: what each field is worth, in points of PA, MPA and FWIoU."""
-    lines = [f"{'points lost when read elsewhere':<34}{'PA':>13}{'MPA':>13}{'FWIoU':>13}"]
+    """Lines of a table: points of PA, MPA and FWIoU lost by shifting each field.
+
+    Examples
+    --------
+    >>> lost = {"pa": 0.05, "mpa": 0.04, "fwiou": 0.031}
+    >>> for line in importance_table([Importance("residual_10km", lost, lost, dict.fromkeys(lost, 0.004))]):
+    ...     print(line)
+    points lost with shifted input               PA          MPA        FWIoU
+    residual_10km                        +5.0 ± 0.4   +4.0 ± 0.4   +3.1 ± 0.4
+    """
+    lines = [f"{'points lost with shifted input':<34}{'PA':>13}{'MPA':>13}{'FWIoU':>13}"]
     for row in rows:
-        cells = "".join(f"{100 * row.loss[key]:>+7.1f} ± {100 * row.spread[key]:>3.1f}" for key in MEASURES)
+        cells = "".join(f"{100 * row.loss[key]:>+7.1f} ± {100 * row.std[key]:>3.1f}" for key in MEASURES)
         lines.append(f"{row.field:<34}{cells}")
     return lines
 
 
-def _mirrored(count: int, by: int) -> NDArray[np.int64]:
-    """Nodes 0..count-1 moved along a line that is mirrored at both ends."""
+def _reflected_indices(count: int, by: int) -> NDArray[np.int64]:
+    """Indices 0..count-1 shifted along an axis that is reflected at both ends."""
     period = 2 * (count - 1)
     return np.abs((np.arange(count) + by + count - 1) % period - (count - 1))

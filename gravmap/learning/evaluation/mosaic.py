@@ -1,11 +1,12 @@
-"""Overlapping windows, each seen by the network, blended into one grid of logits.
+"""Sliding-window inference: overlapping windows pass through the network and are blended into one grid of logits.
 
-Scoring and prediction share this file: what is scored is what is drawn on a map.
+Scoring and prediction both use this module, so a score describes what a map shows.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,10 @@ from gravmap.learning.sampling.resampling import interpolate, patch_under
 from gravmap.progress import Progress, silent
 
 HANN_FLOOR = 1e-4
-"""Least weight of a window at its rim, so that a rim no other window reaches is still covered."""
+"""Minimum weight of a window inside its bounds, so that cells at the edge of the region are still covered."""
 
 NEAR_LIMIT = 1 / 8
-"""A regular window this share of its side from one at the limit gives way to that."""
+"""A regular window closer than this fraction of its side to an outermost window is dropped."""
 
 EDGE_DEG = 1e-9
 
@@ -34,36 +35,41 @@ def covering_windows(
 ) -> NDArray[np.float64]:
     """Half-overlapping square windows that cover a region.
 
-    They stand on whole multiples of half their side, wherever the region begins, so that two regions that touch
-    see their common ground through the same windows; the outermost ones end at the limit.
+    Windows are aligned to multiples of half their side, independent of the region, so that two adjacent regions see
+    their common boundary through the same windows. The outermost windows end at the limit.
 
     Parameters
     ----------
     region_wsen : sequence of 4 floats
-        The region to cover, degrees.
+        Region to cover: west, south, east, north, degrees.
     scale_deg : float
         Side of a window, degrees.
     limit_wsen : sequence of 4 floats
-        Where there is a field, degrees. A window larger than the limit is centred on it.
+        Extent of the field, degrees. A window larger than this is centred on it.
 
     Returns
     -------
     ndarray, shape (n, 4), float64
         West, south, east, north; rows from north to south, each from west to east.
+
+    Examples
+    --------
+    >>> covering_windows((81, 45, 83, 46), 2.0, (80, 42, 90, 48))[:, :2].tolist()
+    [[80.0, 45.0], [81.0, 45.0], [82.0, 45.0], [80.0, 44.0], [81.0, 44.0], [82.0, 44.0]]
     """
-    wests = _starts(region_wsen[0], region_wsen[2], limit_wsen[0], limit_wsen[2], scale_deg)
-    souths = _starts(region_wsen[1], region_wsen[3], limit_wsen[1], limit_wsen[3], scale_deg)[::-1]
+    wests = _window_starts(region_wsen[0], region_wsen[2], limit_wsen[0], limit_wsen[2], scale_deg)
+    souths = _window_starts(region_wsen[1], region_wsen[3], limit_wsen[1], limit_wsen[3], scale_deg)[::-1]
     return np.array([[west, south, west + scale_deg, south + scale_deg] for south in souths for west in wests])
 
 
-def _starts(low: float, high: float, limit_low: float, limit_high: float, scale: float) -> list[float]:
+def _window_starts(low: float, high: float, limit_low: float, limit_high: float, scale: float) -> list[float]:
     """Western (southern) sides of the windows along one axis."""
     if limit_high - limit_low <= scale:
         return [(limit_low + limit_high - scale) / 2]
     low, high = max(low, limit_low), min(high, limit_high)
     step, near = scale / 2, scale * NEAR_LIMIT
     first, last = limit_low, limit_high - scale
-    # A regular window that nearly coincides with an outermost one is left out: the two would see the same.
+    # A regular window that nearly coincides with an outermost one is redundant.
     regular = np.arange(math.ceil((first + near) / step - 1e-9), math.floor((last - near) / step + 1e-9) + 1) * step
     starts = [first, *regular.tolist(), *([last] if last - first > EDGE_DEG else [])]
     return [round(start, 9) for start in starts if start < high - EDGE_DEG and start + scale > low + EDGE_DEG]
@@ -85,10 +91,10 @@ def predict_logits(
 ) -> NDArray[np.float32]:
     """Logits of a network on a grid, blended over overlapping windows.
 
-    Every window is cut from the field as a training crop is (`tile_size_px` pixels across, bilinear
-    between nodes, mirrored outside them); its logits are averaged over the cells of the output
-    grid where pixels are finer than these, else interpolated; windows are weighted by a Hann window
-    (two half-overlapping ones sum to one) that never falls below :data:`HANN_FLOOR` inside.
+    Every window is cut from the field as a training crop is (`tile_size_px` pixels across, bilinear between nodes,
+    mirrored outside them). Its logits are averaged over the cells of the output grid where pixels are finer than these,
+    else interpolated. Windows are weighted by a Hann window (two half-overlapping ones sum to one) with a minimum of
+    :data:`HANN_FLOOR`.
 
     Parameters
     ----------
@@ -97,7 +103,7 @@ def predict_logits(
     fields : ndarray, shape (F, ny, nx), float32
         The fields that `inputs` reads, at nodes, in their units, finite, row 0 northernmost.
     field_nodes_wsen : sequence of 4 floats
-        First column's and last column's longitude, last row's and first row's latitude (W S E N), degrees.
+        Longitude of the first and last column, latitude of the last and first row (W S E N), degrees.
     windows : ndarray, shape (n, 4)
         West, south, east, north, degrees; sizes may be mixed.
     tile_size_px : int
@@ -105,33 +111,47 @@ def predict_logits(
     out_lat, out_lon : ndarray, shapes (my,) and (mx,)
         Nodes of the output grid, degrees, evenly spaced; `out_lat` descending for a north-up result.
     inputs : InputChannels
-        How fields become the network's input.
+        Maps fields to the network's input.
     device : str or torch.device
-        Where the network runs.
+        Device of the network.
     batch_size : int
-        Windows per call of the network; the result does not depend on it.
+        Windows per forward pass; the result does not depend on it.
     progress : Progress
-        Told the windows done.
+        Called with the number of finished windows.
 
     Returns
     -------
     ndarray, shape (K, my, mx), float32
         NaN where no window reaches.
+
+    Examples
+    --------
+    A network that returns its input gives the field back, in units of the channel's standard deviation:
+
+    >>> import numpy as np, torch
+    >>> from gravmap.learning.data.channels import FieldChannel, InputChannels
+    >>> inputs = InputChannels((FieldChannel("residual_10km", "mGal", 2.0),))
+    >>> lat, lon = np.linspace(46, 42, 5), np.linspace(80, 84, 5)
+    >>> field = np.broadcast_to(lon.astype(np.float32), (1, 5, 5))
+    >>> windows = covering_windows((80, 42, 84, 46), 4.0, (80, 42, 84, 46))
+    >>> predict_logits(torch.nn.Identity(), field, (80, 42, 84, 46), windows, 64, lat, lon, inputs=inputs)[0, 2, 1:4]
+    array([40.5, 41. , 41.5], dtype=float32)
     """
-    total, weight = accumulate_logits(
-        network,
-        fields,
-        field_nodes_wsen,
-        windows,
-        tile_size_px,
-        out_lat,
-        out_lon,
-        inputs=inputs,
-        device=device,
-        batch_size=batch_size,
-        progress=progress,
+    return normalise(
+        *accumulate_logits(
+            network,
+            fields,
+            field_nodes_wsen,
+            windows,
+            tile_size_px,
+            out_lat,
+            out_lon,
+            inputs=inputs,
+            device=device,
+            batch_size=batch_size,
+            progress=progress,
+        )
     )
-    return normalise(total, weight)
 
 
 def normalise(total: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -154,35 +174,131 @@ def accumulate_logits(
     progress: Progress = silent,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Weighted sums (K, my, mx) and weights (my, mx) of :func:`predict_logits`; those of several processes add up."""
-    network.eval()
     source = torch.from_numpy(np.ascontiguousarray(fields)).to(device)
-    total: NDArray[np.float32] | None = None
-    weight = np.zeros((len(out_lat), len(out_lon)), np.float32)
-    with torch.inference_mode():
-        for first in range(0, len(windows), batch_size):
-            batch = windows[first : first + batch_size]
+    outputs = iter_window_logits(
+        network,
+        lambda rows, columns: source[:, rows, columns],
+        (source.shape[1], source.shape[2]),
+        field_nodes_wsen,
+        windows,
+        tile_size_px,
+        out_lat,
+        out_lon,
+        inputs=inputs,
+        device=device,
+        batch_size=batch_size,
+    )
+    blended: BlendedLogits | None = None
+    for done, (window, (logits,)) in enumerate(zip(windows, outputs, strict=True), 1):
+        if blended is None:
+            blended = BlendedLogits(len(logits), (len(out_lat), len(out_lon)))
+        rows, columns = window_cells(window, out_lat, out_lon)
+        blended.add(logits, window_weight(window, out_lat[rows], out_lon[columns]), rows, columns)
+        if done % batch_size == 0 or done == len(windows):
+            progress(done, len(windows))
+    if blended is None:
+        raise ValueError("no window to predict")
+    return blended.total, blended.weight
+
+
+def iter_window_logits(
+    network: nn.Module,
+    read_nodes: Callable[[slice, slice], Tensor],
+    field_shape: tuple[int, int],
+    field_nodes_wsen: NDArray[np.float64] | tuple[float, ...],
+    windows: NDArray[np.float64],
+    tile_size_px: int,
+    out_lat: NDArray[np.float64],
+    out_lon: NDArray[np.float64],
+    *,
+    inputs: InputChannels,
+    device: str | torch.device = "cpu",
+    batch_size: int = 1,
+    flips: Sequence[tuple[int, ...]] = ((),),
+) -> Iterator[list[NDArray[np.float32]]]:
+    """Run a network on windows, one batch at a time, and resample its logits to the output cells.
+
+    This is the only loop over windows: scores, maps and attributions get their logits from it or from its parts.
+
+    Parameters
+    ----------
+    network, field_nodes_wsen, windows, tile_size_px, out_lat, out_lon, inputs, device, batch_size
+        As in :func:`predict_logits`.
+    read_nodes : callable
+        Given slices of rows and columns, the fields (F, h, w) at these nodes as a finite tensor.
+    field_shape : (int, int)
+        Rows and columns of the whole field.
+    flips : sequence of tuple of int
+        Axes of (N, C, H, W) that are flipped for each image of the test-time augmentation; the logits are flipped
+        back. The default is one image that is not flipped.
+
+    Yields
+    ------
+    list of (K, rows, columns) float32
+        For each window, in order: one array per flip, at the cells of :func:`window_cells`.
+    """
+    network.eval()
+    for first in range(0, len(windows), batch_size):
+        batch = windows[first : first + batch_size]
+        # Not around `yield`: inference mode would stay on in the caller.
+        with torch.inference_mode():
             tiles = []
             for window in batch:
-                rows, columns, place = window_patch(window, field_nodes_wsen, *source.shape[1:])
-                tiles.append(window_input(source[:, rows, columns], place, window, tile_size_px, inputs))
-            logits = network(torch.stack(tiles)).float()  # (n, K, T, T)
-            if total is None:
-                total = np.zeros((logits.shape[1], *weight.shape), np.float32)
-            for window, tile_logits in zip(batch, logits, strict=True):
-                rows, columns = window_cells(window, out_lat, out_lon)
-                hann = window_weight(window, out_lat[rows], out_lon[columns])
-                total[:, rows, columns] += to_cells(tile_logits, window, out_lat, out_lon) * hann
-                weight[rows, columns] += hann
-            progress(min(first + batch_size, len(windows)), len(windows))
-    if total is None:
-        raise ValueError("no window to predict")
-    return total, weight
+                rows, columns, place = window_nodes(window, field_nodes_wsen, *field_shape)
+                tiles.append(window_tile(read_nodes(rows, columns), place, window, tile_size_px, inputs))
+            stacked = torch.stack(tiles).to(device)
+            images = [network(stacked.flip(axes)).float().flip(axes) for axes in flips]  # of (n, K, T, T)
+        for number, window in enumerate(batch):
+            with torch.inference_mode():
+                cells = [resample_to_cells(image[number], window, out_lat, out_lon) for image in images]
+            yield [each.cpu().numpy() for each in cells]
 
 
-def window_patch(
+class BlendedLogits:
+    """Weighted mean of window logits on a grid, accumulated window by window.
+
+    Parameters
+    ----------
+    classes : int
+        K.
+    shape : (int, int)
+        Rows and columns of the grid.
+
+    Attributes
+    ----------
+    total : (K, rows, columns) float32
+        Sum of the weighted logits.
+    weight : (rows, columns) float32
+        Sum of the weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> blended = BlendedLogits(1, (1, 3))
+    >>> blended.add(np.full((1, 1, 2), 4.0), np.full((1, 2), 0.5), slice(0, 1), slice(0, 2))
+    >>> blended.add(np.full((1, 1, 1), 8.0), np.full((1, 1), 0.5), slice(0, 1), slice(1, 2))
+    >>> blended.mean()
+    array([[[ 4.,  6., nan]]], dtype=float32)
+    """
+
+    def __init__(self, classes: int, shape: tuple[int, int]) -> None:
+        self.total = np.zeros((classes, *shape), np.float32)
+        self.weight = np.zeros(shape, np.float32)
+
+    def add(self, logits: NDArray[np.float32], weight: NDArray[np.float32], rows: slice, columns: slice) -> None:
+        """Add a window's logits (K, h, w) with weights (h, w) at rows and columns of the grid."""
+        self.total[:, rows, columns] += logits * weight
+        self.weight[rows, columns] += weight
+
+    def mean(self) -> NDArray[np.float32]:
+        """Weighted mean, (K, rows, columns); NaN where no window was added."""
+        return normalise(self.total, self.weight)
+
+
+def window_nodes(
     window: NDArray[np.float64], nodes_wsen: Any, rows: int, columns: int
 ) -> tuple[slice, slice, NDArray[np.float64]]:
-    """The nodes that a window needs: rows and columns of a field, and the window's place among them.
+    """Nodes under a window: rows and columns of the field, and the window's placement among them.
 
     Parameters
     ----------
@@ -191,25 +307,25 @@ def window_patch(
     nodes_wsen : sequence of 4 floats
         As in :func:`predict_logits`.
     rows, columns : int
-        Of the whole field, row 0 northernmost.
+        Shape of the whole field, row 0 northernmost.
     """
     west, south, east, north = (float(side) for side in window)
-    # A crop that is not turned: what training cuts, mirrored at the outermost nodes like there.
+    # A crop without rotation, as in training: mirrored at the outermost nodes.
     crop = Crop((south + north) / 2, (west + east) / 2, (north - south) / 2, metric=False)
     return patch_under(crop.place(np.asarray(nodes_wsen, np.float64), columns - 1, rows - 1), columns, rows)
 
 
-def window_input(
+def window_tile(
     patch: Tensor, place: NDArray[np.float64], window: NDArray[np.float64], tile_size_px: int, inputs: InputChannels
 ) -> Tensor:
-    """What the network reads of a window, (C, T, T), from the nodes (F, h, w) that :func:`window_patch` chose."""
+    """Network input of a window, (C, T, T), from the nodes (F, h, w) that :func:`window_nodes` selected."""
     return inputs.prepare(interpolate(patch, place, tile_size_px), float(window[3] - window[1]) / tile_size_px)
 
 
 def window_cells(
     window: NDArray[np.float64], out_lat: NDArray[np.float64], out_lon: NDArray[np.float64]
 ) -> tuple[slice, slice]:
-    """Rows and columns of the output nodes inside a window; both empty where there is none."""
+    """Rows and columns of the output nodes inside a window; two empty slices if there are none."""
     west, south, east, north = window
     rows = np.flatnonzero((out_lat >= south - EDGE_DEG) & (out_lat <= north + EDGE_DEG))
     columns = np.flatnonzero((out_lon >= west - EDGE_DEG) & (out_lon <= east + EDGE_DEG))
@@ -218,36 +334,32 @@ def window_cells(
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def to_cells(
-    logits: Tensor, window: NDArray[np.float64], out_lat: NDArray[np.float64], out_lon: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """One window's logits (K, T, T) at the output nodes inside it, (K, rows, columns) of :func:`window_cells`."""
-    cells: NDArray[np.float32] = on_cells(logits, window, out_lat, out_lon).cpu().numpy()
-    return cells
-
-
-def on_cells(
+def resample_to_cells(
     logits: Tensor, window: NDArray[np.float64], out_lat: NDArray[np.float64], out_lon: NDArray[np.float64]
 ) -> Tensor:
-    """What :func:`to_cells` gives, as a tensor on the device of the logits that gradients pass through."""
+    """One window's logits (K, T, T) at the output nodes inside it, (K, rows, columns); differentiable.
+
+    They are averaged over the cells of the output grid where pixels are finer than these, else interpolated. Rows and
+    columns are those of :func:`window_cells`.
+    """
     rows, columns = window_cells(window, out_lat, out_lon)
-    down, right = _inside(window, out_lat[rows], out_lon[columns])
-    reduced = _reduce(logits, down, _spacing(out_lat) / float(window[3] - window[1]), dim=1)  # (K, rows, T)
-    return _reduce(reduced, right, _spacing(out_lon) / float(window[2] - window[0]), dim=2)  # (K, rows, columns)
+    down, right = _relative_position(window, out_lat[rows], out_lon[columns])
+    reduced = _average_along(logits, down, _spacing(out_lat) / float(window[3] - window[1]), dim=1)  # (K, rows, T)
+    return _average_along(reduced, right, _spacing(out_lon) / float(window[2] - window[0]), dim=2)  # (K, rows, columns)
 
 
 def window_weight(
     window: NDArray[np.float64], lat: NDArray[np.float64], lon: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """Hann weight (rows, columns) of a window at nodes inside it."""
-    down, right = _inside(window, lat, lon)
+    down, right = _relative_position(window, lat, lon)
     return np.outer(_hann(down), _hann(right)).astype(np.float32)
 
 
-def _inside(
+def _relative_position(
     window: NDArray[np.float64], lat: NDArray[np.float64], lon: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where nodes lie in a window, down and to the right: 0 at the first pixel's outer edge, 1 at the last one's."""
+    """Position of nodes in a window, down and right: 0 at the outer edge of the first pixel, 1 at that of the last."""
     west, south, east, north = window
     return np.clip((north - lat) / (north - south), 0, 1), np.clip((lon - west) / (east - west), 0, 1)
 
@@ -261,12 +373,12 @@ def _hann(position: NDArray[np.float64]) -> NDArray[np.float64]:
     return weights
 
 
-def _reduce(values: Tensor, position: NDArray[np.float64], cell: float, dim: int) -> Tensor:
-    """Average `values` along an axis over the output cells: exact integrals of the line through the pixel centres.
+def _average_along(values: Tensor, position: NDArray[np.float64], cell: float, dim: int) -> Tensor:
+    """Average `values` along an axis over the output cells: exact integrals of the linear interpolant of the pixels.
 
-    A cell is as wide as the output grid's step, narrower near the window's rim (so that it stays
-    symmetric about its node and a slope is kept), and of no width, which is plain interpolation, where
-    pixels are coarser than the output grid.
+    A cell is as wide as the output grid's step, narrower near the window's edge (so that it stays symmetric about its
+    node and a linear trend is preserved), and has zero width, which is plain interpolation, where pixels are coarser
+    than the output grid.
     """
     count = values.shape[dim]
     centre = position * count - 0.5  # in pixels, 0 at the first pixel's centre
@@ -278,8 +390,8 @@ def _reduce(values: Tensor, position: NDArray[np.float64], cell: float, dim: int
     offset = pixels - centre[:, None]
     width = np.where(half > 0, 2 * half, 1.0)[:, None]
     averaged = (_hat_integral(offset + half[:, None]) - _hat_integral(offset - half[:, None])) / width
-    share = np.where(half[:, None] > 0, averaged, np.maximum(1 - np.abs(offset), 0))
-    weights = torch.as_tensor(share, dtype=values.dtype, device=values.device)
+    fraction = np.where(half[:, None] > 0, averaged, np.maximum(1 - np.abs(offset), 0))
+    weights = torch.as_tensor(fraction, dtype=values.dtype, device=values.device)
     index = torch.as_tensor(
         np.clip(pixels, 0, count - 1), device=values.device
     )  # clamped: flat beyond the outer centres

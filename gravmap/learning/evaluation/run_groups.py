@@ -1,4 +1,4 @@
-"""Runs that differ in fold and seed alone belong together: means, spreads and pooled scores of such a group."""
+"""Groups of runs that differ only in fold and seed: mean scores, standard deviations and pooled scores."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from gravmap.learning.evaluation.metrics import scores
 
 MEASURES = ("pa", "mpa", "mpa_all_classes", "miou", "fwiou", "macro_f1", "kappa")
 
-OF_ONE_RUN = {"seed", "device", "micro_batch", "precision", "channels_last", "compile", "tensorboard", "architecture"}
-"""What a recipe says of one run and its machine, not of how the network is taught."""
+RUN_SPECIFIC = {"seed", "device", "micro_batch", "precision", "channels_last", "compile", "tensorboard", "architecture"}
+"""Keys of a recipe that describe a single run or its machine, not how the network is trained."""
 
 Record = Mapping[str, Any]
 
 
-def setup_of(model: Record) -> dict[str, Any]:
-    """What two runs must share to be one group: network, input, recipe, windows and split, but not fold and seed.
+def shared_settings(model: Record) -> dict[str, Any]:
+    """Settings that runs of one group share: network, input, recipe, windows and split, without fold and seed.
 
     Parameters
     ----------
     model : mapping
         ``model.json``.
     """
-    recipe = {key: value for key, value in model.get("recipe", {}).items() if key not in OF_ONE_RUN}
-    # Spreads and limits of the channels are measured on the fold's own training ground.
+    recipe = {key: value for key, value in model.get("recipe", {}).items() if key not in RUN_SPECIFIC}
+    # Standard deviations and limits of the channels depend on the training data of the fold.
     inputs = [{key: each.get(key) for key in ("kind", "field", "unit")} for each in model["inputs"]]
     recipe["inputs"] = None
     return {
@@ -43,7 +43,14 @@ def setup_of(model: Record) -> dict[str, Any]:
 
 
 def group_runs(records: Sequence[Record]) -> list[list[Record]]:
-    """Sort records of runs, each with its `setup`, into groups, in the order they come."""
+    """Group records of runs by their `setup`, in order of appearance.
+
+    Examples
+    --------
+    >>> groups = group_runs([{"run": 1, "setup": "a"}, {"run": 2, "setup": "b"}, {"run": 3, "setup": "a"}])
+    >>> [[record["run"] for record in group] for group in groups]
+    [[1, 3], [2]]
+    """
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(json.dumps(record["setup"], sort_keys=True), []).append(record)
@@ -51,52 +58,54 @@ def group_runs(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def group_labels(setups: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A name for each group: network, input and recipe, and what else tells it from others of that name."""
-    plain = [_plain(setup) for setup in setups]
+    """A label for each group: network, input and recipe, and settings that distinguish it from others."""
+    flat = [_flatten(setup) for setup in setups]
     labels = []
-    for setup, mine in zip(setups, plain, strict=True):
-        label = _short(setup)
-        alike = [other for each, other in zip(setups, plain, strict=True) if _short(each) == label]
-        apart = [key for key in mine if any(other.get(key) != mine[key] for other in alike)]
-        labels.append(", ".join([label, *(f"{key} {_word(mine[key])}" for key in apart)]))
+    for setup, mine in zip(setups, flat, strict=True):
+        label = _short_label(setup)
+        same_label = [other for each, other in zip(setups, flat, strict=True) if _short_label(each) == label]
+        differing = [key for key in mine if any(other.get(key) != mine[key] for other in same_label)]
+        labels.append(", ".join([label, *(f"{key} {_format_value(mine[key])}" for key in differing)]))
     return labels
 
 
-def _short(setup: Mapping[str, Any]) -> str:
+def _short_label(setup: Mapping[str, Any]) -> str:
     inputs = "+".join(in_short(str(each.get("field") or each["kind"]) for each in setup["inputs"]))
     recipe = str(setup["recipe"].get("recipe", "default"))
     return f"{setup['model']}, {inputs}" + ("" if recipe == "default" else f", recipe {recipe}")
 
 
-def _plain(setup: Mapping[str, Any]) -> dict[str, Any]:
+def _flatten(setup: Mapping[str, Any]) -> dict[str, Any]:
     recipe = {key: value for key, value in setup["recipe"].items() if key != "recipe"}
     return {"size": setup["size"], "scales": setup["scales"], **recipe, "architecture": setup["architecture"]}
 
 
-def _word(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "of its own"
+        return "custom"
     return "+".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)
 
 
 def mean_scores(found: Sequence[Record], folds: Sequence[int]) -> dict[str, Any]:
-    """Mean of the scores of several runs: over the seeds of a fold first, then over the folds.
+    """Mean scores of several runs: over the seeds of a fold first, then over the folds.
 
     Parameters
     ----------
     found : sequence of mapping
         From :func:`gravmap.learning.evaluation.metrics.scores`.
     folds : sequence of int
-        The fold of each.
+        The fold of each run.
 
     Returns
     -------
     dict
-        As of one run. Of a class, the mean over the folds in which it occurs; `absent` are those that occur in none.
-        How many places are counted is the sum over the folds.
+        With the keys of a single run. For each class, the mean over the folds in which it occurs; `absent` are those
+        that occur in none. Numbers of places are summed over the folds.
     """
     total = "km2" if "km2" in found[0] else "places"
-    by_fold = [[each for each, fold in zip(found, folds, strict=True) if fold == wanted] for wanted in sorted({*folds})]
+    by_fold = [
+        [each for each, fold in zip(found, folds, strict=True) if fold == each_fold] for each_fold in sorted({*folds})
+    ]
     names = list(found[0]["per_class"])
 
     def of_class(name: str, key: str) -> float | None:
@@ -116,13 +125,15 @@ def mean_scores(found: Sequence[Record], folds: Sequence[int]) -> dict[str, Any]
     }
 
 
-def spread(found: Sequence[Record], folds: Sequence[int]) -> dict[str, dict[str, float | None]]:
+def standard_deviations(found: Sequence[Record], folds: Sequence[int]) -> dict[str, dict[str, float | None]]:
     """Standard deviations (n - 1) of each measure: between folds, and between seeds of one fold.
 
     Between folds: of the folds' means over their seeds. Between seeds: the root of the mean variance within folds that
-    have several. None where there is nothing to compare.
+    have several. None if there is nothing to compare.
     """
-    by_fold = [[each for each, fold in zip(found, folds, strict=True) if fold == wanted] for wanted in sorted({*folds})]
+    by_fold = [
+        [each for each, fold in zip(found, folds, strict=True) if fold == each_fold] for each_fold in sorted({*folds})
+    ]
     result = {}
     for key in MEASURES:
         values = [[run[key] for run in fold if run[key] is not None] for fold in by_fold]
@@ -136,21 +147,21 @@ def spread(found: Sequence[Record], folds: Sequence[int]) -> dict[str, dict[str,
 
 
 def summarise(group: Sequence[Record], label: str) -> dict[str, Any]:
-    """What several runs of one group score together.
+    """Scores of one group of runs.
 
     Parameters
     ----------
     group : sequence of mapping
-        Records with `run`, `fold`, `seed`, `scores`, `confusion`, `tune_fwiou`, `distance` and, where they were asked
-        for, `baselines` and `points`.
+        Records with `run`, `fold`, `seed`, `scores`, `confusion`, `tune_fwiou`, `distance` and, if computed,
+        `baselines` and `points`.
     label : str
-        Its name.
+        Label of the group.
 
     Returns
     -------
     dict
-        JSON-able: `label`, `runs`, `folds`, `seeds`, `scores` (means), `spread`, `pooled` (scores of the confusion
-        matrices added up), `confusion`, `tune_fwiou`, `distance`, `baselines`, `points`.
+        JSON-able: `label`, `runs`, `folds`, `seeds`, `scores` (means), `spread` (standard deviations), `pooled` (scores
+        of the sum of the confusion matrices), `confusion`, `tune_fwiou`, `distance`, `baselines`, `points`.
     """
     folds = [int(record["fold"]) for record in group]
     found = [record["scores"] for record in group]
@@ -163,7 +174,7 @@ def summarise(group: Sequence[Record], label: str) -> dict[str, Any]:
         "folds": sorted({*folds}),
         "seeds": sorted({int(record["seed"]) for record in group}),
         "scores": mean_scores(found, folds),
-        "spread": spread(found, folds),
+        "spread": standard_deviations(found, folds),
         "pooled": scores(matrix, names, total),
         "confusion": matrix.tolist(),
         "tune_fwiou": _mean(record["tune_fwiou"] for record in group),
@@ -176,11 +187,11 @@ def summarise(group: Sequence[Record], label: str) -> dict[str, Any]:
 
 
 def _pooled_distance(tables: Sequence[Sequence[Record]], total: str) -> list[dict[str, Any]]:
-    """Accuracy by distance over all runs; of it alone the parts add up."""
-    ends = sorted({_end_km(row) for table in tables for row in table})
+    """Accuracy by distance pooled over all runs; other measures cannot be pooled from their bins."""
+    ends = sorted({_upper_edge_km(row) for table in tables for row in table})
     result = []
     for end in ends:
-        rows = [row for table in tables for row in table if _end_km(row) == end]
+        rows = [row for table in tables for row in table if _upper_edge_km(row) == end]
         weight = [row[total] for row in rows]
         pooled = {key: rows[0][key] for key in ("from_km", "to_km")}
         pooled |= {total: sum(weight), "places": sum(row["places"] for row in rows)}
@@ -197,18 +208,18 @@ def _pooled_distance(tables: Sequence[Sequence[Record]], total: str) -> list[dic
     return result
 
 
-def _end_km(row: Record) -> float:
+def _upper_edge_km(row: Record) -> float:
     return float("inf") if row["to_km"] is None else float(row["to_km"])
 
 
 def _merged_baselines(found: Sequence[Record], folds: Sequence[int]) -> dict[str, Any]:
-    """Null models of the folds; one that some fold lacks is left out."""
-    shared = [name for name in found[0] if all(name in each for each in found)]
-    return {name: mean_scores([each[name] for each in found], folds) for name in shared}
+    """Mean scores of the null models that every fold has."""
+    common = [name for name in found[0] if all(name in each for each in found)]
+    return {name: mean_scores([each[name] for each in found], folds) for name in common}
 
 
 def _merged_points(found: Sequence[Record], folds: Sequence[int]) -> dict[str, Any]:
-    """The same points, named by several networks: each answer counts alike."""
+    """Mean scores of several networks at the same points."""
     result = {**found[0], "scores": mean_scores([each["scores"] for each in found], [0] * len(found))}
     result["distance"] = _pooled_distance([each["distance"] for each in found], "places")
     if all("baselines" in each for each in found):

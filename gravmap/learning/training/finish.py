@@ -15,11 +15,10 @@ from gravmap.learning.calibration.applicability import fit_area_of_applicability
 from gravmap.learning.calibration.by_distance import DistanceTemperature
 from gravmap.learning.calibration.class_offsets import fit_class_offsets
 from gravmap.learning.calibration.reliability import draw_reliability
-from gravmap.learning.calibration.temperature import Calibration, calibrate, scales_key, write_calibration
-from gravmap.learning.evaluation.evaluation import default_scales, scoring_scale
-from gravmap.learning.evaluation.held_out_predictions import HeldOutPredictions
+from gravmap.learning.calibration.temperature import Calibration, calibrate, window_sizes_key, write_calibration
+from gravmap.learning.evaluation.held_out import HeldOutPredictions, default_scales, scoring_scale
 from gravmap.learning.evaluation.metrics import confusion, scores
-from gravmap.learning.evaluation.under_cover import hidden_scores, strata_of, with_other_gravity
+from gravmap.learning.evaluation.under_cover import held_out_strata, scores_under_cover, with_other_gravity
 from gravmap.learning.training.checkpoint import load_model, save_model
 from gravmap.learning.training.curves import draw_curves
 from gravmap.learning.training.run import Run
@@ -57,7 +56,7 @@ def finish(run: Run, progress: Progress = silent) -> dict[str, Any]:
         progress(steps, steps, f"the best weights on held-out ground: {done} of {total} windows")
 
     held = run.held_out(tell)
-    strata = strata_of(run.grounds, held)
+    strata = held_out_strata(run.grounds, held)
     record = calibrate(held, default_scales(run.scales_deg, run.group.device.type), strata)
     distance_km = strata["distance"][0] if "distance" in strata else None
     if run.grounds.simulated:
@@ -110,7 +109,7 @@ def _test_scores(
     if run.grounds.simulated:
         # The control: the same network, fed with the gravity of another crust.
         foreign = run.ask(with_other_gravity(run.grounds, TEST), [scale]).logits[scale] + added
-        found["under_cover"] = hidden_scores(
+        found["under_cover"] = scores_under_cover(
             run.grounds, held, named, TEST, foreign.argmax(axis=1), likeliest=logits.argmax(axis=1)
         )
     return found
@@ -121,7 +120,7 @@ def _in_short(record: dict[str, Any]) -> dict[str, Any]:
 
     With outcrop as context also of the test ground, stratum by stratum: nodes, error and coverage before and after.
     """
-    key = scales_key(record["default_scales"])
+    key = window_sizes_key(record["default_scales"])
     short: dict[str, Any] = {"scales": record["default_scales"], "temperature": record["temperatures"][key]}
     if "by_distance" in record:
         short["by_distance"] = record["by_distance"].get(key)

@@ -23,8 +23,14 @@ from gravmap.lattice import TEST, TUNE
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.evaluation import metrics
-from gravmap.learning.evaluation.evaluation import default_scales, evaluate, scoring_scale
-from gravmap.learning.evaluation.held_out_predictions import HeldOutPredictions, count_windows, predict_held_out
+from gravmap.learning.evaluation.held_out import (
+    HeldOutPredictions,
+    count_windows,
+    default_scales,
+    evaluate,
+    predict_held_out,
+    scoring_scale,
+)
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.sampling.tiles import Tiles
 from gravmap.learning.training import schedule

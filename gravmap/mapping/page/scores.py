@@ -53,7 +53,7 @@ def mean_of(runs: Sequence[RunFacts], key: str) -> float:
 
 def plain_null(name: str) -> str:
     """A null model as part of a sentence."""
-    return next((model.told for model in NULL_MODELS.values() if model.title == name), name)
+    return next((model.phrase for model in NULL_MODELS.values() if model.title == name), name)
 
 
 def scores_section(facts: Facts) -> str:

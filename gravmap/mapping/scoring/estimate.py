@@ -11,11 +11,11 @@ import numpy as np
 
 from gravmap.gravity.topography import topography_at_nodes
 from gravmap.lattice import TUNE
-from gravmap.learning.evaluation.class_map import FILE, missing_class_maps, reading_of
-from gravmap.learning.evaluation.evaluation import windows_over
-from gravmap.learning.evaluation.importance import draw_offsets, maps_needed, shift_input
-from gravmap.learning.evaluation.null_models import NULL_MODELS, labelled, left_out
-from gravmap.learning.evaluation.run_groups import group_runs, setup_of
+from gravmap.learning.evaluation.held_out import windows_over
+from gravmap.learning.evaluation.importance import count_maps, draw_offsets, shift_input
+from gravmap.learning.evaluation.node_predictor import FILE, load_node_predictor, missing_class_maps
+from gravmap.learning.evaluation.null_models import NULL_MODELS, labelled_mask, unavailable_null_models
+from gravmap.learning.evaluation.run_groups import group_runs, shared_settings
 from gravmap.mapping.scoring.evaluate import FOREIGN_FILE, NO_TUNING, EvaluateOptions
 from gravmap.mapping.scoring.finished_run import FinishedRun
 from gravmap.network.cost import seconds_per_pass
@@ -96,7 +96,7 @@ def estimate_run(folder: Path, tiles: Path, options: EvaluateOptions | None = No
     topography = None
     if options.topography is not None:
         topography = topography_at_nodes(options.topography, dataset.node_lat, dataset.node_lon)
-    reading = reading_of(folder, options.device)
+    reading = load_node_predictor(folder, options.device)
 
     def windows(nodes: Any) -> int:
         return len(windows_over(nodes, dataset, reading.scale_deg)) if nodes.any() else 0
@@ -107,11 +107,11 @@ def estimate_run(folder: Path, tiles: Path, options: EvaluateOptions | None = No
     if options.baselines:
         foreign = shift_input(dataset, draw_offsets(dataset, 1, run.seed)[0])
         passes += windows(missing_class_maps(folder, foreign, wanted, file=FOREIGN_FILE))
-        missing = left_out(dataset, topography)
+        missing = unavailable_null_models(dataset, topography)
         made = [key for key in options.null_models or NULL_MODELS if key not in missing]
-    tuned = labelled(dataset, TUNE)
+    tuned = labelled_mask(dataset, TUNE)
     if options.importance:
-        passes += maps_needed(reading.inputs) * windows(tuned)
+        passes += count_maps(reading.inputs) * windows(tuned)
     seconds = 0.0
     if passes:
         seconds = passes * seconds_per_pass(reading.network, reading.inputs.width, reading.tile_size_px, options.device)
@@ -121,7 +121,7 @@ def estimate_run(folder: Path, tiles: Path, options: EvaluateOptions | None = No
         split=str(run.model["split"].get("name", "blocks")),
         fold=run.fold,
         seed=run.seed,
-        setup=setup_of(run.model),
+        setup=shared_settings(run.model),
         nodes=int(np.count_nonzero(run.nodes.counted)),
         boreholes=None if run.boreholes is None else int(run.boreholes.label.size),
         window_deg=reading.scale_deg,

@@ -14,17 +14,16 @@ from gravmap.files import write_json
 from gravmap.geology.points import Points
 from gravmap.gravity.topography import topography_at_nodes
 from gravmap.lattice import TEST, TUNE
-from gravmap.learning.calibration.temperature import read_calibration, scales_key
+from gravmap.learning.calibration.temperature import read_calibration, window_sizes_key
 from gravmap.learning.data.dataset import IGNORE, to_target
-from gravmap.learning.evaluation.class_map import UNNAMED, class_map, reading_of
-from gravmap.learning.evaluation.comparison import FOREIGN, TITLES, ScoredNodes, against_nulls
-from gravmap.learning.evaluation.distance_bins import by_distance
-from gravmap.learning.evaluation.evaluation import scoring_scale
+from gravmap.learning.evaluation.comparison import SHIFTED_INPUT, TITLES, ScoredNodes, compare_with_null_models
 from gravmap.learning.evaluation.figures import draw_confusion, draw_distance
+from gravmap.learning.evaluation.held_out import scoring_scale
 from gravmap.learning.evaluation.importance import draw_offsets, permutation_importance, shift_input
-from gravmap.learning.evaluation.metrics import confusion, scores
-from gravmap.learning.evaluation.null_models import labelled, left_out, null_maps
-from gravmap.learning.evaluation.run_groups import setup_of
+from gravmap.learning.evaluation.metrics import confusion, scores, scores_by_distance
+from gravmap.learning.evaluation.node_predictor import UNLABELLED, load_node_predictor, predict_class_map
+from gravmap.learning.evaluation.null_models import labelled_mask, null_maps, unavailable_null_models
+from gravmap.learning.evaluation.run_groups import shared_settings
 from gravmap.mapping.scoring.boreholes import Boreholes
 from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes, with_nulls_beside
 from gravmap.mapping.scoring.finished_run import FinishedRun
@@ -128,12 +127,14 @@ def evaluate_run(
     if options.topography is not None:
         topography = topography_at_nodes(options.topography, dataset.node_lat, dataset.node_lon)
     wanted = run.wanted
-    named = class_map(folder, dataset, wanted, device=options.device, progress=progress)
+    named = predict_class_map(folder, dataset, wanted, device=options.device, progress=progress)
     nulls = None
     if options.baselines:
         foreign = shift_input(dataset, draw_offsets(dataset, 1, seed)[0])
         nulls = null_maps(dataset, TEST, seed=seed, which=options.null_models, topography=topography) | {
-            FOREIGN: class_map(folder, foreign, wanted, file=FOREIGN_FILE, device=options.device, progress=progress)
+            SHIFTED_INPUT: predict_class_map(
+                folder, foreign, wanted, file=FOREIGN_FILE, device=options.device, progress=progress
+            )
         }
     compared = nodes.compared(named, nulls or {}, dataset)
     record = {
@@ -143,23 +144,23 @@ def evaluate_run(
         "seed": seed,
         "fold": run.fold,
         "split": model["split"],
-        "setup": setup_of(model),
+        "setup": shared_settings(model),
         "model_sha256": model["weights_sha256"],
         "area_sha256": model["area_sha256"],
         "window_deg": scoring_scale(model["scales_deg"]),
         "counted_by": nodes.total,
         **nodes.score(named),
-        "distance": nodes.by_distance(named, nulls),
+        "distance": nodes.scores_by_distance(named, nulls),
         "tune_fwiou": (model.get("scores", {}).get("tune") or {}).get("fwiou"),
         "calibration": _calibration(folder),
     }
     if nulls is not None:
         record["baselines"] = {name: nodes.score(values)["scores"] for name, values in nulls.items()}
-        record["baselines_left_out"] = left_out(dataset, topography)
+        record["baselines_left_out"] = unavailable_null_models(dataset, topography)
         if topography is not None:
             unknown = int(np.isnan(topography[nodes.counted]).sum())
             record["topography"] = {"file": str(options.topography), "unknown_nodes": unknown}
-        record["gravity_adds"] = against_nulls([compared])
+        record["gravity_adds"] = compare_with_null_models([compared])
     if boreholes is not None and options.points is not None:
         record["points"] = {
             "file": str(options.points.path),
@@ -167,10 +168,12 @@ def evaluate_run(
             **boreholes.account(),
             **_score_points(boreholes, nodes, named, nulls),
         }
-    if options.importance and not labelled(dataset, TUNE).any():
+    if options.importance and not labelled_mask(dataset, TUNE).any():
         record["importance_left_out"] = NO_TUNING
     elif options.importance:
-        rows = permutation_importance(reading_of(folder, options.device), dataset, TUNE, seed=seed, progress=progress)
+        rows = permutation_importance(
+            load_node_predictor(folder, options.device), dataset, TUNE, seed=seed, progress=progress
+        )
         record["importance"] = [row.to_dict() for row in rows]
     write_json(folder / FILE, record)
     if options.pictures:
@@ -186,14 +189,14 @@ def _score_points(
 ) -> dict[str, Any]:
     """Scores at boreholes, each counted once, and by their distance to outcrop."""
     at = boreholes.row, boreholes.column
-    truth = np.where(named[at] == UNNAMED, IGNORE, to_target(boreholes.label))
+    truth = np.where(named[at] == UNLABELLED, IGNORE, to_target(boreholes.label))
     maps = {name: each[at] for name, each in (nulls or {}).items()}
 
     def score(values: NDArray[np.uint8]) -> dict[str, Any]:
         return scores(confusion(truth, to_target(values), len(nodes.names)), nodes.names)
 
     def table(values: NDArray[np.uint8]) -> list[dict[str, Any]]:
-        return by_distance(truth, to_target(values), nodes.distance_km[at], nodes.names)
+        return scores_by_distance(truth, to_target(values), nodes.distance_km[at], nodes.names)
 
     found: dict[str, Any] = {"scores": score(named[at])}
     beside = None
@@ -212,8 +215,8 @@ def _calibration(folder: Path) -> dict[str, Any] | None:
     measures = ("ece", "classwise_ece", "nll", "brier")
     return {
         "scales": scales,
-        "temperature": found.temperatures[scales_key(scales)],
-        "by_distance": found.record.get("by_distance", {}).get(scales_key(scales)),
+        "temperature": found.temperatures[window_sizes_key(scales)],
+        "by_distance": found.record.get("by_distance", {}).get(window_sizes_key(scales)),
         "nodes": test["nodes"],
         **{when: {key: test[when][key] for key in measures} for when in ("before", "after")},
     }

@@ -14,10 +14,9 @@ from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.lattice import TEST
 from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
 from gravmap.learning.evaluation.baselines import distance_to_outcrop_km
-from gravmap.learning.evaluation.class_map import UNNAMED
 from gravmap.learning.evaluation.comparison import ScoredNodes, block_numbers
-from gravmap.learning.evaluation.distance_bins import by_distance
-from gravmap.learning.evaluation.metrics import confusion, scores
+from gravmap.learning.evaluation.metrics import confusion, scores, scores_by_distance
+from gravmap.learning.evaluation.node_predictor import UNLABELLED
 from gravmap.learning.evaluation.null_models import known_labels
 
 
@@ -70,7 +69,7 @@ class EvaluationNodes:
 
     def score(self, named: NDArray[np.uint8]) -> dict[str, Any]:
         """Scores and confusion matrix of a map."""
-        truth = np.where(named == UNNAMED, IGNORE, self.truth)
+        truth = np.where(named == UNLABELLED, IGNORE, self.truth)
         matrix = confusion(truth, to_target(named), len(self.names), self.km2)
         return {"scores": scores(matrix, self.names, self.total), "confusion": matrix.tolist()}
 
@@ -78,7 +77,7 @@ class EvaluationNodes:
         self, named: NDArray[np.uint8], nulls: Mapping[str, NDArray[np.uint8]], dataset: RegionDataset
     ) -> ScoredNodes:
         """Classes of a network and of null models, node by node, for a paired comparison."""
-        counted = self.counted & (named != UNNAMED)
+        counted = self.counted & (named != UNLABELLED)
         return ScoredNodes(
             self.truth[counted],
             to_target(named[counted]),
@@ -86,16 +85,18 @@ class EvaluationNodes:
             block_numbers(dataset)[counted],
         )
 
-    def by_distance(
+    def scores_by_distance(
         self, named: NDArray[np.uint8], nulls: Mapping[str, NDArray[np.uint8]] | None
     ) -> list[dict[str, Any]]:
         """Scores by distance to outcrop; of null models the accuracy alone."""
-        counted = self.counted & (named != UNNAMED)
+        counted = self.counted & (named != UNLABELLED)
         weight = None if self.km2 is None else self.km2[counted]
 
         def table(values: NDArray[np.uint8]) -> list[dict[str, Any]]:
             target = to_target(values[counted])
-            return by_distance(self.truth[counted], target, self.distance_km[counted], self.names, weight, self.total)
+            return scores_by_distance(
+                self.truth[counted], target, self.distance_km[counted], self.names, weight, self.total
+            )
 
         return with_nulls_beside(
             table(named), None if nulls is None else {name: table(each) for name, each in nulls.items()}

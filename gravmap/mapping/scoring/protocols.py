@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gravmap.learning.evaluation.comparison import TITLES, against_nulls
+from gravmap.learning.evaluation.comparison import TITLES, compare_with_null_models
 from gravmap.learning.evaluation.figures import Row, draw_group
 from gravmap.learning.evaluation.run_groups import group_labels, group_runs, summarise
 from gravmap.mapping.scoring.evaluate import Evaluated
@@ -53,7 +53,9 @@ def protocols(runs: Sequence[Evaluated], index: Mapping[str, Any]) -> dict[str, 
         for group, summary in zip(groups, summaries, strict=True):
             if all("gravity_adds" in each for each in group):
                 summary["gravity_adds"] = (
-                    group[0]["gravity_adds"] if len(group) == 1 else against_nulls([nodes[id(each)] for each in group])
+                    group[0]["gravity_adds"]
+                    if len(group) == 1
+                    else compare_with_null_models([nodes[id(each)] for each in group])
                 )
         if not summaries:
             result[name] = {**found, "scores": NOT_TRAINED}

@@ -15,7 +15,7 @@ from gravmap.learning.data.dataset import RegionDataset, to_target
 from gravmap.learning.evaluation import baselines
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.null_models import NULL_MODELS, QUICK, known_labels, null_maps
-from gravmap.learning.evaluation.under_cover import BY_DISTANCE, EVERYWHERE, inside
+from gravmap.learning.evaluation.under_cover import BY_DISTANCE, EVERYWHERE, in_stratum
 
 Labels = NDArray[np.uint8]
 
@@ -104,7 +104,7 @@ def score_maps(
     if not hidden.any():
         raise InputError("Nothing is under cover here.", "Make a crust with a larger cover fraction.")
     away = baselines.distance_to_outcrop_km(known, lat_deg, lon_deg)
-    strata = {name: hidden & inside(away, ends) for name, ends in STRATA.items()}
+    strata = {name: hidden & in_stratum(away, ends) for name, ends in STRATA.items()}
     rows = {
         name: {stratum: _scores(values, truth, where, names) for stratum, where in strata.items()}
         for name, values in maps.items()

@@ -15,7 +15,7 @@ from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.local_statistics import local_statistics
 from toy_area import SIZE, SOUTH, WEST
 
-ARRAYS = ("centres", "mean", "spread", "points")
+ARRAYS = ("field_means", "feature_means", "feature_stds", "training_features")
 
 
 def smooth(shape, width, seed):
@@ -39,19 +39,19 @@ def two_fields(arrays):
     return RegionDataset.from_arrays(arrays)
 
 
-def by_hand(area, inputs):
+def by_hand(dataset, inputs):
     """Index at every node and threshold, distance by distance."""
-    fields = np.where(area.field_valid, inputs.select(area), np.nan)
-    labels, role = area.node_truth()
+    fields = np.where(dataset.field_valid, inputs.select(dataset), np.nan)
+    labels, role = dataset.node_truth()
     taught = (labels > 0) & (labels < 255) & (role == 0)
     centred = fields - fields[:, taught].mean(axis=1)[:, None, None]
-    features = np.moveaxis(local_statistics(centred, area.node_lat, area.node_lon), 0, -1)
+    features = np.moveaxis(local_statistics(centred, dataset.node_lat, dataset.node_lon), 0, -1)
     features = (features - features[taught].mean(axis=0)) / features[taught].std(axis=0)
     train = features[taught]
     between = np.sqrt(((train[:, None] - train[None]) ** 2).sum(axis=-1))
     mean = between.sum() / (len(train) * (len(train) - 1))
     to_train = np.sqrt(((features[:, :, None] - train) ** 2).sum(axis=-1)).min(axis=-1) / mean
-    lat, lon = (values[taught] for values in np.meshgrid(area.node_lat, area.node_lon, indexing="ij"))
+    lat, lon = (values[taught] for values in np.meshgrid(dataset.node_lat, dataset.node_lon, indexing="ij"))
     own = []
     for number in range(len(train)):
         down, right = int((46 - lat[number]) // 1), int((lon[number] - WEST) // 1)
@@ -68,12 +68,12 @@ def test_the_index_is_that_of_every_distance(two_fields):
     index, threshold = by_hand(two_fields, inputs)
     assert reach.threshold == pytest.approx(threshold, rel=1e-4)
     fields = np.where(two_fields.field_valid, two_fields.fields, np.float32(np.nan))
-    found = reach.dissimilarity(fields, two_fields.node_lat, two_fields.node_lon)
+    found = reach.relative_dissimilarity_index(fields, two_fields.node_lat, two_fields.node_lon)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, index / threshold, rtol=1e-4, atol=1e-5)
     assert np.isnan(found[6, 25])
     with pytest.raises(ValueError, match="bouguer"):
-        reach.dissimilarity(fields[:1], two_fields.node_lat, two_fields.node_lon)
+        reach.relative_dissimilarity_index(fields[:1], two_fields.node_lat, two_fields.node_lon)
 
 
 @pytest.fixture
@@ -93,11 +93,11 @@ def strange_corner(arrays):
 
 def test_ground_of_another_kind_is_flagged_and_the_training_ground_is_not(strange_corner):
     arrays, away = strange_corner
-    area = RegionDataset.from_arrays(arrays)
-    reach = fit_area_of_applicability(area, InputChannels.fit(area), most_nodes=1500)
-    assert 1000 < len(reach.points) <= 1500
-    found = reach.dissimilarity(area.fields, area.node_lat, area.node_lon)
-    labels, role = area.node_truth()
+    dataset = RegionDataset.from_arrays(arrays)
+    reach = fit_area_of_applicability(dataset, InputChannels.fit(dataset), max_nodes=1500)
+    assert 1000 < len(reach.training_features) <= 1500
+    found = reach.relative_dissimilarity_index(dataset.fields, dataset.node_lat, dataset.node_lon)
+    labels, role = dataset.node_truth()
     taught = (labels > 0) & (labels < 255) & (role == 0)
     assert (found[taught] > 1).mean() < 0.02
     inner = np.zeros_like(away)
@@ -106,21 +106,21 @@ def test_ground_of_another_kind_is_flagged_and_the_training_ground_is_not(strang
     # Nor are held-out blocks strange, which are of the same kind.
     assert (found[(role == 1) | (role == 2)] > 1).mean() < 0.2
     # A field that is the same but for its level is strange everywhere.
-    assert (reach.dissimilarity(area.fields + 100, area.node_lat, area.node_lon) > 1).all()
+    assert (reach.relative_dissimilarity_index(dataset.fields + 100, dataset.node_lat, dataset.node_lon) > 1).all()
 
 
 def test_a_part_with_its_margin_is_judged_as_the_whole(strange_corner):
-    area = RegionDataset.from_arrays(strange_corner[0])
-    reach = fit_area_of_applicability(area, InputChannels.fit(area), most_nodes=500)
-    lat, lon = area.node_lat, area.node_lon
-    whole = reach.dissimilarity(area.fields, lat, lon)
+    dataset = RegionDataset.from_arrays(strange_corner[0])
+    reach = fit_area_of_applicability(dataset, InputChannels.fit(dataset), max_nodes=500)
+    lat, lon = dataset.node_lat, dataset.node_lon
+    whole = reach.relative_dissimilarity_index(dataset.fields, lat, lon)
     margin_lat = reach.margin_km / (6371 * np.pi / 180)
     margin_lon = margin_lat / np.cos(np.radians(45.0 + margin_lat))
     rows = (lat >= 44 - margin_lat) & (lat <= 45 + margin_lat)
     columns = (lon >= 81 - margin_lon) & (lon <= 82.5 + margin_lon)
     assert rows.sum() < len(lat)
     assert columns.sum() < len(lon)
-    part = reach.dissimilarity(area.fields[:, rows][:, :, columns], lat[rows], lon[columns])
+    part = reach.relative_dissimilarity_index(dataset.fields[:, rows][:, :, columns], lat[rows], lon[columns])
     asked = np.ix_((lat[rows] >= 44) & (lat[rows] <= 45), (lon[columns] >= 81) & (lon[columns] <= 82.5))
     again = whole[np.ix_(rows, columns)][asked]
     np.testing.assert_allclose(part[asked], again, atol=1e-4)
@@ -128,8 +128,8 @@ def test_a_part_with_its_margin_is_judged_as_the_whole(strange_corner):
 
 def test_held_out_labels_do_not_shape_it_and_training_labels_do(arrays):
     def measured(changed):
-        area = RegionDataset.from_arrays(copy.deepcopy(arrays) | {"labels": changed})
-        return fit_area_of_applicability(area, InputChannels.fit(area), seed=2, most_nodes=300)
+        dataset = RegionDataset.from_arrays(copy.deepcopy(arrays) | {"labels": changed})
+        return fit_area_of_applicability(dataset, InputChannels.fit(dataset), seed=2, max_nodes=300)
 
     plain = measured(arrays["labels"])
     for taught, same in ((False, True), (True, False)):
@@ -146,45 +146,48 @@ def test_the_sample_is_even_and_a_seeds_own(arrays):
     arrays["labels"][::3, 40:] = 0
     arrays["labels"][1::3, 40:] = 0
     arrays["fields"] = np.broadcast_to(np.linspace(WEST, WEST + SIZE, 41), (1, 41, 41)).astype(np.float32).copy()
-    area = RegionDataset.from_arrays(arrays)
-    inputs = InputChannels.fit(area)
-    one, again, other = (fit_area_of_applicability(area, inputs, seed=seed, most_nodes=100) for seed in (1, 1, 2))
-    assert np.array_equal(one.points, again.points)
-    assert not np.array_equal(one.points, other.points)
-    assert 70 < len(one.points) <= 100
-    lon = one.points[:, 0] * one.spread[0] + one.mean[0] + one.centres[0]  # the field is the longitude
+    dataset = RegionDataset.from_arrays(arrays)
+    inputs = InputChannels.fit(dataset)
+    one, again, other = (fit_area_of_applicability(dataset, inputs, seed=seed, max_nodes=100) for seed in (1, 1, 2))
+    assert np.array_equal(one.training_features, again.training_features)
+    assert not np.array_equal(one.training_features, other.training_features)
+    assert 70 < len(one.training_features) <= 100
+    lon = (
+        one.training_features[:, 0] * one.feature_stds[0] + one.feature_means[0] + one.field_means[0]
+    )  # the field is the longitude
     assert 0.4 < (lon < WEST + SIZE / 2).mean() < 0.65
 
 
 def test_nowhere_to_learn_or_a_field_that_says_nothing(arrays):
     arrays["role"][:] = 3
-    area = RegionDataset.from_arrays(arrays)
-    assert fit_area_of_applicability(area, InputChannels.fit(area)) is None
+    dataset = RegionDataset.from_arrays(arrays)
+    assert fit_area_of_applicability(dataset, InputChannels.fit(dataset)) is None
     arrays["role"][:] = 0
     arrays["fields"] = np.full_like(arrays["fields"], 7)
-    area = RegionDataset.from_arrays(arrays)
-    assert fit_area_of_applicability(area, InputChannels.fit(area)) is None
+    dataset = RegionDataset.from_arrays(arrays)
+    assert fit_area_of_applicability(dataset, InputChannels.fit(dataset)) is None
 
 
 def test_windows_within_one_node_say_nothing(arrays):
     # Nodes 110 km apart: neither window reaches the next one, so a deviation would be rounding noise.
     arrays["field_nodes_wsen"] = np.array([40.0, 0.0, 80.0, 40.0])
     arrays["label_bounds_wsen"] = np.array([40.0, 0.0, 80.0, 40.0])
-    area = RegionDataset.from_arrays(arrays)
-    reach = fit_area_of_applicability(area, InputChannels.fit(area))
-    assert np.isinf(reach.spread[[3, 5]]).all()
-    assert np.isfinite(reach.spread[[0, 1, 2, 4]]).all()
+    dataset = RegionDataset.from_arrays(arrays)
+    reach = fit_area_of_applicability(dataset, InputChannels.fit(dataset))
+    assert np.isinf(reach.feature_stds[[3, 5]]).all()
+    assert np.isfinite(reach.feature_stds[[0, 1, 2, 4]]).all()
 
 
-def test_files_hold_all_and_damage_is_told(area, tmp_path):
-    reach = fit_area_of_applicability(area, InputChannels.fit(area))
+def test_round_trip_and_damaged_files(arrays, tmp_path):
+    dataset = RegionDataset.from_arrays(arrays)
+    reach = fit_area_of_applicability(dataset, InputChannels.fit(dataset))
     (tmp_path / "model.json").write_text(json.dumps({"area_sha256": "abc"}))
     write_area_of_applicability(tmp_path, reach, "abc")
     stored = read_area_of_applicability(tmp_path)
     for name in ARRAYS:
         assert np.array_equal(getattr(stored, name), getattr(reach, name))
         assert getattr(stored, name).dtype == getattr(reach, name).dtype
-    for name in ("fields", "mean_distance", "threshold", "spacing_km", "margin_km"):
+    for name in ("fields", "mean_training_distance", "threshold", "spacing_km", "margin_km"):
         assert getattr(stored, name) == getattr(reach, name)
     assert stored.fields == ("residual_10km",)
     path = tmp_path / "reach.safetensors"

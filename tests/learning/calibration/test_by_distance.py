@@ -8,11 +8,11 @@ import pytest
 from gravmap.errors import InputError
 from gravmap.lattice import TEST, TUNE
 from gravmap.learning.calibration import by_distance as distance_temperature
-from gravmap.learning.calibration.by_distance import DistanceTemperature, fit_by_distance, knots_for
+from gravmap.learning.calibration.by_distance import DistanceTemperature, fit_distance_temperature, select_knots
 from gravmap.learning.calibration.reliability import coverage, log_softmax
 from gravmap.learning.calibration.temperature import Calibration, calibrate, read_calibration
-from gravmap.learning.evaluation.held_out_predictions import HeldOutPredictions
-from gravmap.learning.evaluation.under_cover import BY_COVER, BY_DISTANCE, inside
+from gravmap.learning.evaluation.held_out import HeldOutPredictions
+from gravmap.learning.evaluation.under_cover import BY_COVER, BY_DISTANCE, in_stratum
 
 K = 5
 
@@ -43,7 +43,7 @@ def held_ground(count=60_000, pieces=4, wrong=planted, seed=0):
 def test_what_was_planted_comes_back_whether_it_rises_or_falls(near, far):
     logits, target, away = truthful(60_000)
     wrong = planted(away, near, far)
-    found = fit_by_distance((logits * wrong[:, None]).astype(np.float32), target, np.ones(len(target)), away)
+    found = fit_distance_temperature((logits * wrong[:, None]).astype(np.float32), target, np.ones(len(target)), away)
     assert found.km == distance_temperature.KNOTS_KM
     asked = np.array([1.0, 4.0, 15.0, 30.0, 80.0, 500.0])
     assert found.at(asked) == pytest.approx(planted(asked, near, far), rel=0.08)
@@ -54,7 +54,7 @@ def test_what_was_planted_comes_back_whether_it_rises_or_falls(near, far):
 def test_it_rises_or_falls_all_the_way_even_where_the_network_does_not():
     logits, target, away = truthful(40_000)
     hump = np.where((away > 10) & (away < 30), 3.0, 1.0)
-    found = fit_by_distance((logits * hump[:, None]).astype(np.float32), target, np.ones(len(target)), away)
+    found = fit_distance_temperature((logits * hump[:, None]).astype(np.float32), target, np.ones(len(target)), away)
     steps = np.diff(found.temperature)
     assert (steps >= -1e-9).all() or (steps <= 1e-9).all()
 
@@ -63,17 +63,17 @@ def test_ground_without_weight_has_no_say():
     logits, target, away = truthful(20_000)
     twice = np.concatenate([logits * planted(away)[:, None], logits * 9]).astype(np.float32)
     weight = np.repeat([1.0, 0.0], len(target))
-    found = fit_by_distance(twice, np.tile(target, 2), weight, np.tile(away, 2))
+    found = fit_distance_temperature(twice, np.tile(target, 2), weight, np.tile(away, 2))
     assert found.at(np.array([80.0])) == pytest.approx(3.0, rel=0.12)
 
 
 def test_few_nodes_take_knots_away():
     away = np.concatenate([np.full(5000, 3.0), np.full(5000, 12.0), np.full(40, 90.0)])
-    assert 80.0 not in knots_for(away)
-    assert knots_for(away)[0] == 4.0
-    assert knots_for(np.full(10_000, 3.0)) == (4.0,)
+    assert 80.0 not in select_knots(away)
+    assert select_knots(away)[0] == 4.0
+    assert select_knots(np.full(10_000, 3.0)) == (4.0,)
     logits, target, _ = truthful(10_000)
-    assert fit_by_distance(logits.astype(np.float32), target, np.ones(10_000), np.full(10_000, 3.0)) is None
+    assert fit_distance_temperature(logits.astype(np.float32), target, np.ones(10_000), np.full(10_000, 3.0)) is None
 
 
 def test_miscalibration_by_distance_is_undone_on_ground_that_nobody_fitted():
@@ -84,7 +84,7 @@ def test_miscalibration_by_distance_is_undone_on_ground_that_nobody_fitted():
     assert record["notes"] == []
     assert test["one"]["nll"] > test["after"]["nll"] + 0.01
     for name, row in test["strata"]["distance"].items():
-        mine = (held.role == TEST) & inside(away, BY_DISTANCE[name])
+        mine = (held.role == TEST) & in_stratum(away, BY_DISTANCE[name])
         assert row["nodes"] == mine.sum() > 2000
         assert row["after"]["ece"] < 0.03
         assert row["after"]["coverage"] == pytest.approx(0.8, abs=0.025)
@@ -116,7 +116,7 @@ def test_what_does_not_hold_on_left_out_ground_is_not_kept():
     held.logits[5.0][:] = logits * turned[:, None]
     record = calibrate(held, [5.0], {"distance": (away, BY_DISTANCE)})
     assert "by_distance" not in record
-    assert "did no better than one" in record["notes"][0]
+    assert "cross-validation" in record["notes"][0]
     assert "one" not in record["test"]
     assert record["test"]["strata"]["distance"]["over 30 km"]["after"]["ece"] > 0.02
 

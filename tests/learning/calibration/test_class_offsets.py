@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gravmap.learning.calibration.by_distance import DistanceTemperature
-from gravmap.learning.calibration.class_offsets import decide, fit_class_offsets, worth
+from gravmap.learning.calibration.class_offsets import fit_class_offsets, objective, predict_class
 from gravmap.learning.evaluation.metrics import confusion, scores
 
 
@@ -22,14 +22,14 @@ def test_the_worth_of_a_map_is_made_of_its_three_scores():
     _, target = drawn()
     matrix = confusion(target, np.roll(target, 1), 3)
     found = scores(matrix, ["a", "b", "c"])
-    assert worth(matrix) == pytest.approx(found["pa"] + found["fwiou"] + found["mpa"] / 2)
+    assert objective(matrix) == pytest.approx(found["pa"] + found["fwiou"] + found["mpa"] / 2)
 
 
 def test_no_offsets_of_a_fine_grid_are_worth_clearly_more():
     logits, target = drawn()
 
     def with_offsets(offsets):
-        return worth(confusion(target, (logits + np.asarray(offsets, np.float32)).argmax(1), 3))
+        return objective(confusion(target, (logits + np.asarray(offsets, np.float32)).argmax(1), 3))
 
     # Only differences count, so one class stays where it is.
     best = max(with_offsets((0, *each)) for each in itertools.product(np.arange(-1, 3.01, 0.1), repeat=2))
@@ -42,7 +42,7 @@ def test_it_helps_on_others_and_spares_the_rare():
     offsets = fit_class_offsets(*drawn(0))
     logits, target = drawn(1)
     plain, moved = (confusion(target, (logits + each).argmax(1), 3) for each in (0, offsets))
-    assert worth(moved) > worth(plain)
+    assert objective(moved) > objective(plain)
     assert moved[2, 2] > plain[2, 2]
     assert offsets[2] == offsets.max()
     assert offsets.mean() == pytest.approx(0, abs=1e-6)
@@ -57,10 +57,10 @@ def test_what_is_shown_is_the_largest_log_chance_and_offset():
     chances = rng.dirichlet(np.ones(4), size=(5, 6)).transpose(2, 0, 1).astype(np.float32)
     offsets = [0.5, -1.0, 2.0, 0.0]
     wanted = (np.log(chances) + np.array(offsets)[:, None, None]).argmax(0)
-    assert (decide(chances, offsets) == wanted).all()
+    assert (predict_class(chances, offsets) == wanted).all()
     assert (wanted != chances.argmax(0)).any()
-    assert (decide(chances, None) == chances.argmax(0)).all()
-    assert (decide(np.moveaxis(chances, 0, -1), offsets, axis=-1) == wanted).all()
+    assert (predict_class(chances, None) == chances.argmax(0)).all()
+    assert (predict_class(np.moveaxis(chances, 0, -1), offsets, axis=-1) == wanted).all()
 
 
 def test_a_score_names_what_a_map_shows_where_temperatures_follow_the_distance():
@@ -77,7 +77,7 @@ def test_a_score_names_what_a_map_shows_where_temperatures_follow_the_distance()
     divided = _divisor(record, [5.0], km, mine)
     named = (logits[mine] + divided * offsets).argmax(axis=1)
     at = DistanceTemperature.from_dict(curve).at(km[mine])[:, None]
-    shown = decide(softmax(logits[mine] / at, axis=1), offsets, axis=1)
+    shown = predict_class(softmax(logits[mine] / at, axis=1), offsets, axis=1)
     assert (named == shown).all()
     one = (logits[mine] + np.float32(1.2) * offsets).argmax(axis=1)
     assert (one != shown).any()

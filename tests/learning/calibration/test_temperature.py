@@ -8,14 +8,13 @@ from gravmap.lattice import TEST, TUNE
 from gravmap.learning import RegionDataset, TrainConfig, evaluate, load_model, predict_logits, train
 from gravmap.learning.calibration.applicability import read_area_of_applicability
 from gravmap.learning.calibration.temperature import (
-    FEWEST_NODES,
+    MIN_NODES,
     calibrate,
     fit_temperature,
     read_calibration,
-    scales_key,
+    window_sizes_key,
 )
-from gravmap.learning.evaluation.evaluation import default_scales
-from gravmap.learning.evaluation.held_out_predictions import HeldOutPredictions, predict_held_out
+from gravmap.learning.evaluation.held_out import HeldOutPredictions, default_scales, predict_held_out
 from gravmap.learning.evaluation.mosaic import covering_windows
 from toy_area import make_arrays
 
@@ -77,12 +76,12 @@ def test_the_test_blocks_have_no_say():
 
 
 def test_too_little_to_measure_leaves_probabilities_alone():
-    record = calibrate(held(2 * FEWEST_NODES - 2), [2.5])
+    record = calibrate(held(2 * MIN_NODES - 2), [2.5])
     assert set(record["temperatures"].values()) == {1.0}
-    assert f"{FEWEST_NODES - 1} labelled nodes" in record["notes"][0]
+    assert f"{MIN_NODES - 1} labelled nodes" in record["notes"][0]
     assert record["test"]["before"] == record["test"]["after"]
     # One more is enough; none at all is no error.
-    assert calibrate(held(2 * FEWEST_NODES), [2.5])["temperatures"]["2.5deg"] != 1
+    assert calibrate(held(2 * MIN_NODES), [2.5])["temperatures"]["2.5deg"] != 1
     empty = calibrate(held(0), [2.5])
     assert (empty["test"], empty["tune"]) == ({"nodes": 0, "before": None, "after": None},) * 2
 
@@ -99,30 +98,30 @@ def test_the_scales_of_a_map():
     assert default_scales([10.0, 1.0, 5.0], "cpu") == [5.0, 10.0]
     assert default_scales([10.0, 1.0, 5.0], "cuda") == [1.0, 5.0, 10.0]
     assert default_scales([1.0, 0.5], "cpu") == [0.5, 1.0]
-    assert scales_key([10.0, 5.0, 0.25]) == "15arcmin+5deg+10deg"
+    assert window_sizes_key([10.0, 5.0, 0.25]) == "15arcmin+5deg+10deg"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    area = RegionDataset.from_arrays(make_arrays())
+    dataset = RegionDataset.from_arrays(make_arrays())
     folder = tmp_path_factory.mktemp("runs") / "run"
-    result = train(area, folder, TrainConfig(model="ggmnet-tiny", epochs=1, steps=6, batch_size=4, lr=3e-3, seed=1))
-    return area, folder, result
+    result = train(dataset, folder, TrainConfig(model="ggmnet-tiny", epochs=1, steps=6, batch_size=4, lr=3e-3, seed=1))
+    return dataset, folder, result
 
 
 def test_a_run_measures_what_the_files_say_again(run):
-    area, folder, result = run
+    dataset, folder, result = run
     network, spec = load_model(folder)
     calibration = read_calibration(folder)
     assert calibration.scales == (1.0, 2.0)  # the score's, and the one that maps are made with on a CPU
     assert calibration.record["default_scales"] == [2.0]
     # From the weights alone: logits on the whole field, at the labelled nodes of the tuning block.
-    windows = covering_windows(area.field_nodes_wsen, 2.0, area.field_nodes_wsen)
-    lat, lon = area.node_lat, area.node_lon
+    windows = covering_windows(dataset.field_nodes_wsen, 2.0, dataset.field_nodes_wsen)
+    lat, lon = dataset.node_lat, dataset.node_lon
     logits = predict_logits(
-        network, area.fields, area.field_nodes_wsen, windows, spec.tile_size_px, lat, lon, inputs=spec.input
+        network, dataset.fields, dataset.field_nodes_wsen, windows, spec.tile_size_px, lat, lon, inputs=spec.input
     )
-    labels, role = area.node_truth()
+    labels, role = dataset.node_truth()
     nodes = (role == TUNE) & (labels >= 1) & (labels <= 2)
     assert calibration.record["tune"]["nodes"] == nodes.sum() > 60
     said, truth = logits[:, nodes].T.astype(np.float64), labels[nodes] - 1
@@ -142,12 +141,12 @@ def test_a_run_measures_what_the_files_say_again(run):
 
 
 def test_the_one_pass_over_held_out_ground_scores_as_a_score_does(run):
-    area, folder, result = run
+    dataset, folder, result = run
     network, spec = load_model(folder)
     asking = {"inputs": spec.input, "tile_size_px": spec.tile_size_px}
-    assert evaluate(network, area, TEST, scale_deg=1.0, **asking) == result["test"]
-    found = predict_held_out(network, area, [2.0], **asking)
-    labels, role = area.node_truth()
+    assert evaluate(network, dataset, TEST, scale_deg=1.0, **asking) == result["test"]
+    found = predict_held_out(network, dataset, [2.0], **asking)
+    labels, role = dataset.node_truth()
     for each in (TUNE, TEST):
         assert (found.role == each).sum() == ((role == each) & (labels > 0) & (labels < 255)).sum()
 
@@ -159,7 +158,7 @@ def test_other_weights_and_other_scales_are_told(run, tmp_path, caplog):
         (folder / path.name).write_bytes(path.read_bytes())
     calibration = read_calibration(folder)
     assert calibration.temperature([1.0, 5.0]) == calibration.temperatures["1deg"]
-    assert "of 1deg and 5deg; that of 1deg is taken" in caplog.text
+    assert "of 1deg and 5deg; that of 1deg is used" in caplog.text
     assert calibration.temperature([10.0]) == calibration.temperatures["1deg+2deg"]
     record = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(record | {"weights_sha256": "0" * 64, "area_sha256": "1" * 64}))

@@ -18,7 +18,8 @@ from gravmap.learning.data.outcrop_context import (
     with_context,
     without_context,
 )
-from gravmap.learning.evaluation.importance import OUTCROP, Reading, permutation_importance, shift_input
+from gravmap.learning.evaluation.importance import OUTCROP, permutation_importance, shift_input
+from gravmap.learning.evaluation.node_predictor import NodePredictor
 from gravmap.learning.evaluation.null_models import known_labels, null_maps
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.sampling.sampler import Sampler
@@ -144,7 +145,7 @@ def test_null_models_and_the_reach_of_a_run_see_gravity_alone(area, ground):
     plain = fit_area_of_applicability(area, InputChannels.fit(area))
     reach = fit_area_of_applicability(ground, InputChannels.fit(ground))
     assert reach.fields == ("residual_10km",)
-    assert (reach.points == plain.points).all()
+    assert (reach.training_features == plain.training_features).all()
 
 
 class Listener(torch.nn.Module):
@@ -158,7 +159,7 @@ def test_gravity_of_another_place_comes_with_the_outcrop_of_this_one(ground):
     moved = shift_input(ground, (20, 20))
     assert (moved.fields[1:] == ground.fields[1:]).all()
     assert (moved.fields[0] != ground.fields[0]).mean() > 0.9
-    reading = Reading(Listener(), InputChannels.fit(ground), 64, 2.0)
+    reading = NodePredictor(Listener(), InputChannels.fit(ground), 64, 2.0)
     rows = {row.field: row for row in permutation_importance(reading, ground, draws=2)}
     assert set(rows) == {"residual_10km", OUTCROP}
     assert rows["residual_10km"].loss["pa"] == 0

@@ -16,13 +16,12 @@ from gravmap.learning.calibration.applicability import fit_area_of_applicability
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.crust_data import crop_px, crust_dataset, crust_seeds, crust_splits
 from gravmap.learning.data.splits import DatasetSplits
-from gravmap.learning.evaluation.evaluation import evaluate
-from gravmap.learning.evaluation.held_out_predictions import predict_held_out
+from gravmap.learning.evaluation.held_out import evaluate, predict_held_out
 from gravmap.learning.evaluation.under_cover import (
     distance_km,
-    hidden_scores,
-    null_classes,
-    strata_of,
+    held_out_strata,
+    null_predictions,
+    scores_under_cover,
     with_other_gravity,
 )
 from gravmap.learning.sampling.augmentation import UNCHANGED
@@ -171,7 +170,7 @@ def test_a_network_that_knows_is_scored_so_on_hidden_cells_alone(grounds):
     held = predict_held_out(network, grounds, [scale], **how)
     assert (held.role == TEST).sum() == hidden
     named = held.logits[scale][held.role == TEST].argmax(1)
-    told = hidden_scores(grounds, held, named, TEST)
+    told = scores_under_cover(grounds, held, named, TEST)
     assert told["strata"]["all"]["network"]["pa"] == pytest.approx(found["pa"])
     assert (
         told["strata"]["all"]["nodes"]
@@ -187,7 +186,7 @@ def test_a_network_that_knows_is_scored_so_on_hidden_cells_alone(grounds):
     foreign = with_other_gravity(grounds, TEST)
     assert evaluate(network, foreign, TEST, scale_deg=scale, **how)["pa"] < found["pa"] - 0.3
     for moved, area in zip(foreign.test, grounds.test, strict=True):
-        assert all((null_classes(moved)[name] == value).all() for name, value in null_classes(area).items())
+        assert all((null_predictions(moved)[name] == value).all() for name, value in null_predictions(area).items())
 
 
 def test_held_out_nodes_know_where_they_lie():
@@ -198,13 +197,13 @@ def test_held_out_nodes_know_where_they_lie():
 
     sloping = make_grounds(slope)
     held = predict_held_out(GravityAlone(1.0), sloping, [sloping.scales_deg[0]], **asking(sloping))
-    found = strata_of(sloping, held)
+    found = held_out_strata(sloping, held)
     crust = np.array([*SEEDS["tune"], *SEEDS["test"]])[held.place[:, 0]]
     np.testing.assert_allclose(1000 * found["cover"][0], 1000 * crust + held.place[:, 1], rtol=1e-6)
     for number, area in enumerate((*sloping.tune, *sloping.test)):
         here = held.place[:, 0] == number
         np.testing.assert_allclose(found["distance"][0][here], distance_km(area).ravel()[held.place[here, 1]])
-    assert strata_of(DatasetSplits.of(RegionDataset.from_arrays(make_arrays())), held) == {}
+    assert held_out_strata(DatasetSplits.of(RegionDataset.from_arrays(make_arrays())), held) == {}
 
 
 def test_null_models_and_distances_are_those_of_another_program(grounds):
@@ -214,9 +213,9 @@ def test_null_models_and_distances_are_those_of_another_program(grounds):
         spacing = (km, km * np.cos(np.radians(area.node_lat.mean())))
         away, index = distance_transform_edt(surface == 0, sampling=spacing, return_indices=True)
         np.testing.assert_allclose(distance_km(area), away, rtol=0.03, atol=0.05)
-        agree = null_classes(area)["nearest_outcrop"] + 1 == surface[tuple(index)]
+        agree = null_predictions(area)["nearest_outcrop"] + 1 == surface[tuple(index)]
         assert agree.mean() > 0.97  # ties, and one cosine for all rows
-        assert (null_classes(area)["label_diffusion"] + 1 == surface)[surface > 0].all()
+        assert (null_predictions(area)["label_diffusion"] + 1 == surface)[surface > 0].all()
 
 
 def test_truth_under_test_crusts_does_not_touch_the_weights_and_under_training_crusts_does(grounds, tmp_path):
@@ -282,11 +281,12 @@ def test_two_processes_share_crusts(grounds, tmp_path):
 def test_the_reach_of_crusts_is_measured_in_gravity_and_across_crusts(grounds):
     reach = fit_area_of_applicability(grounds, InputChannels.fit(grounds.first, fixed=True))
     assert reach.fields == ("residual_10km",)
-    assert len(reach.points) == sum(int((area.labels != 255).sum()) for area in grounds.train)
+    assert len(reach.training_features) == sum(int((area.labels != 255).sum()) for area in grounds.train)
     # One crust five times as strong as it is lies beyond what was seen; as it is, most of it does not.
     area = grounds.test[0]
     as_is, strong = (
-        np.nanmean(reach.dissimilarity(by * area.fields[:1], area.node_lat, area.node_lon) > 1) for by in (1, 5)
+        np.nanmean(reach.relative_dissimilarity_index(by * area.fields[:1], area.node_lat, area.node_lon) > 1)
+        for by in (1, 5)
     )
     assert as_is < 0.3 < 0.5 < strong
 

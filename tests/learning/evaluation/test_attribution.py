@@ -7,7 +7,7 @@ import torch
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation.attribution import integrated_gradients
-from gravmap.learning.evaluation.mosaic import covering_windows, predict_logits, window_patch
+from gravmap.learning.evaluation.mosaic import covering_windows, predict_logits, window_nodes
 from gravmap.learning.sampling.resampling import interpolate, interpolation_matrices
 from gravmap.network import build
 from toy_area import make_arrays
@@ -35,7 +35,7 @@ class Curved(torch.nn.Module):
 
 
 @pytest.fixture
-def area():
+def dataset():
     arrays = make_arrays()
     field = arrays["fields"][0]
     arrays["fields"] = np.stack([field, field[::-1] * 0.3 + 4]).astype(np.float32)
@@ -44,25 +44,27 @@ def area():
 
 
 def explained(
-    area, network, names=("residual_10km",), rows=slice(12, 20), columns=slice(15, 28), scales=(2.0, 3.0), **more
+    dataset, network, names=("residual_10km",), rows=slice(12, 20), columns=slice(15, 28), scales=(2.0, 3.0), **more
 ):
-    inputs = InputChannels.fit(area, list(names))
-    lat, lon = area.node_lat[rows], area.node_lon[columns]
+    inputs = InputChannels.fit(dataset, list(names))
+    lat, lon = dataset.node_lat[rows], dataset.node_lon[columns]
     box = (lon[0], lat[-1], lon[-1], lat[0])
-    windows = {scale: covering_windows(box, scale, area.field_nodes_wsen) for scale in scales}
-    fields = more.pop("fields", inputs.select(area))
-    found = integrated_gradients(network, fields, area.field_nodes_wsen, windows, PX, lat, lon, inputs=inputs, **more)
+    windows = {scale: covering_windows(box, scale, dataset.field_nodes_wsen) for scale in scales}
+    fields = more.pop("fields", inputs.select(dataset))
+    found = integrated_gradients(
+        network, fields, dataset.field_nodes_wsen, windows, PX, lat, lon, inputs=inputs, **more
+    )
     maps = [
-        predict_logits(network, np.nan_to_num(fields), area.field_nodes_wsen, some, PX, lat, lon, inputs=inputs)
+        predict_logits(network, np.nan_to_num(fields), dataset.field_nodes_wsen, some, PX, lat, lon, inputs=inputs)
         for some in windows.values()
     ]
     return found, sum(maps) / len(maps), inputs
 
 
-def test_of_a_linear_network_the_region_itself_speaks_and_nothing_else(area):
-    found, mapped, inputs = explained(area, Plane(3.0, 1.0), target=0, steps=1)
+def test_of_a_linear_network_the_region_itself_speaks_and_nothing_else(dataset):
+    found, mapped, inputs = explained(dataset, Plane(3.0, 1.0), target=0, steps=1)
     # (3 f - f) / 2 less the same of the mean: the logit over the mean of both logits.
-    field, spread = area.fields[0], inputs.spreads[0]
+    field, spread = dataset.fields[0], inputs.spreads[0]
     level = field[found.rows, found.columns].mean()
     assert found.baseline["residual_10km"] == pytest.approx(level, abs=1e-4)
     inside = found.values[
@@ -75,49 +77,49 @@ def test_of_a_linear_network_the_region_itself_speaks_and_nothing_else(area):
     outside = abs(found.values[0]).sum() - abs(inside).sum()
     assert outside < 0.3 * abs(inside).sum()
     assert found.logit == pytest.approx((mapped[0] - mapped.mean(0)).mean(), abs=1e-5)
-    against, _, _ = explained(area, Plane(3.0, 1.0), target=1, steps=1)
+    against, _, _ = explained(dataset, Plane(3.0, 1.0), target=1, steps=1)
     assert against.values == pytest.approx(-found.values, abs=1e-7)
 
 
-def test_of_a_curved_network_the_sum_is_exact_and_fields_get_what_is_theirs(area):
-    found, mapped, _ = explained(area, Curved(), ["residual_10km", "bouguer"], target=0, steps=4)
+def test_of_a_curved_network_the_sum_is_exact_and_fields_get_what_is_theirs(dataset):
+    found, mapped, _ = explained(dataset, Curved(), ["residual_10km", "bouguer"], target=0, steps=4)
     assert found.logit == pytest.approx((mapped[0] - mapped.mean(0)).mean(), abs=1e-5)
     assert found.gap == pytest.approx(0, abs=1e-5)
     # The second field enters linearly: its part is half its own rise, whatever the first does.
-    alone, _, _ = explained(area, Plane(1.0, 0.0), ["bouguer"], target=0, steps=1)
+    alone, _, _ = explained(dataset, Plane(1.0, 0.0), ["bouguer"], target=0, steps=1)
     assert found.values[1] == pytest.approx(alone.values[0], abs=1e-6)
     assert (found.values[0] != 0).any()
 
 
-def test_a_real_network_adds_up(area):
+def test_a_real_network_adds_up(dataset):
     torch.manual_seed(0)
     network = build("ggmnet-tiny", in_channels=1, classes=2).eval()
-    found, mapped, _ = explained(area, network, scales=(2.0,), steps=24)
+    found, mapped, _ = explained(dataset, network, scales=(2.0,), steps=24)
     assert found.target == np.bincount(mapped.argmax(0).ravel(), minlength=2).argmax()
     assert found.logit == pytest.approx((mapped[found.target] - mapped.mean(0)).mean(), abs=1e-5)
     assert abs(found.logit - found.baseline_logit) > 1e-3
     assert found.complete
-    coarse, _, _ = explained(area, network, scales=(2.0,), steps=1)
+    coarse, _, _ = explained(dataset, network, scales=(2.0,), steps=1)
     assert abs(found.gap) < abs(coarse.gap)
 
 
-def test_unknown_ground_says_nothing_and_a_field_without_anomaly_neither(area):
-    fields = area.fields[:1].copy()
+def test_unknown_ground_says_nothing_and_a_field_without_anomaly_neither(dataset):
+    fields = dataset.fields[:1].copy()
     fields[0, 14:17, 18:22] = np.nan
-    found, _, _ = explained(area, Plane(3.0, 1.0), fields=fields, target=0, steps=1)
+    found, _, _ = explained(dataset, Plane(3.0, 1.0), fields=fields, target=0, steps=1)
     hole = found.values[
         0, 14 - found.rows.start : 17 - found.rows.start, 18 - found.columns.start : 22 - found.columns.start
     ]
     assert (hole == 0).all()
     assert found.gap == pytest.approx(0, abs=1e-5)
-    level, _, _ = explained(area, Curved(), ["residual_10km", "bouguer"], fields=np.full_like(area.fields, 7.5))
+    level, _, _ = explained(dataset, Curved(), ["residual_10km", "bouguer"], fields=np.full_like(dataset.fields, 7.5))
     assert (level.values == 0).all()
 
 
-def test_the_matrices_are_the_interpolation(area):
-    values = torch.from_numpy(area.fields)
+def test_the_matrices_are_the_interpolation(dataset):
+    values = torch.from_numpy(dataset.fields)
     for window in ([80.3, 42.7, 82.3, 44.7], [79.0, 45.0, 81.0, 47.0]):  # inside; hanging over a corner
-        rows, columns, place = window_patch(np.array(window), area.field_nodes_wsen, *values.shape[1:])
+        rows, columns, place = window_nodes(np.array(window), dataset.field_nodes_wsen, *values.shape[1:])
         patch = values[:, rows, columns]
         down, right = interpolation_matrices(place, *patch.shape[1:], PX, patch.device)
         torch.testing.assert_close(down @ patch @ right.T, interpolate(patch, place, PX), atol=1e-4, rtol=0)

@@ -82,34 +82,34 @@ def test_nodes_that_go_together_are_not_counted_as_many():
 
 def test_how_often_the_interval_holds_the_truth():
     """Of two maps equally good, about one comparison in twenty says otherwise."""
-    wrong = sum(paired_bootstrap(*maps(60, seed, better=0.0), "pa", draws=300).certain for seed in range(60))
+    wrong = sum(paired_bootstrap(*maps(60, seed, better=0.0), "pa", draws=300).significant for seed in range(60))
     assert wrong <= 9  # binomial(60, 0.05) exceeds it once in a thousand
 
 
-def test_it_is_said_in_words():
+def test_sentence():
     sure = Difference(0.031, 0.005, 0.059, 12, "fwiou").sentence("gravity", "nearest outcrop")
     assert sure.startswith("gravity adds 3.1 points of weighted overlap (FWIoU) over nearest outcrop")
     assert sure.endswith("(95 % interval +0.5 to +5.9, 12 blocks)")
     doubtful = Difference(-0.02, -0.06, 0.01, 9, "pa").sentence("gravity", "label diffusion")
     assert doubtful.startswith("gravity loses 2.0 points of accuracy to label diffusion")
-    assert doubtful.endswith("it may be chance")
+    assert doubtful.endswith("not significant")
 
 
 def test_what_does_not_fit_is_refused():
     truth, one, other, block = maps()
     with pytest.raises(ValueError, match="shape"):
         paired_bootstrap(truth, one[1:], other, block)
-    with pytest.raises(ValueError, match="none of"):
+    with pytest.raises(ValueError, match="beauty"):
         paired_bootstrap(truth, one, other, block, "beauty")
 
 
 def test_blocks_are_those_of_the_split():
     arrays = make_arrays()
     arrays["meta"]["split"] |= {"block_deg": [1.0, 1.0], "region_wsen": [80.0, 42.0, 84.0, 46.0]}
-    area = RegionDataset.from_arrays(arrays)
-    block = block_numbers(area)
-    _, role = area.node_truth()
+    dataset = RegionDataset.from_arrays(arrays)
+    block = block_numbers(dataset)
+    _, role = dataset.node_truth()
     assert len(np.unique(block[role == 1])) == len(np.unique(block[role == 2])) == 1
     assert block[role == 1][0] == 1 * 5 + 1  # second row and column; nodes on the far sides begin a fifth
-    west = replace(area, meta={**area.meta, "split": {"name": "random"}})
+    west = replace(dataset, meta={**dataset.meta, "split": {"name": "random"}})
     assert len(np.unique(block_numbers(west))) == 4  # 2.5 degrees over 4 by 4

@@ -12,7 +12,7 @@ from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation.importance import (
     ALL,
-    Reading,
+    NodePredictor,
     draw_offsets,
     importance_table,
     on_shifted_input,
@@ -43,13 +43,13 @@ def two_fields():
     return RegionDataset.from_arrays(arrays)
 
 
-def reading(area, *weights):
-    return Reading(Sign(*weights), InputChannels.fit(area), tile_size_px=64, scale_deg=2.0)
+def reading(dataset, *weights):
+    return NodePredictor(Sign(*weights), InputChannels.fit(dataset), tile_size_px=64, scale_deg=2.0)
 
 
 def test_the_field_that_decides_is_all_and_the_ignored_one_nothing():
-    area = two_fields()
-    rows = permutation_importance(reading(area, 0.0, 1.0), area, draws=6)
+    dataset = two_fields()
+    rows = permutation_importance(reading(dataset, 0.0, 1.0), dataset, draws=6)
     assert [row.field for row in rows] == ["residual_10km", "noise", ALL]
     decides, ignored, everything = rows
     assert decides.loss["pa"] > 0.3
@@ -61,50 +61,50 @@ def test_the_field_that_decides_is_all_and_the_ignored_one_nothing():
 
 
 def test_where_gravity_is_noise_nothing_is_lost():
-    area = two_fields()
-    rows = permutation_importance(reading(area, 1.0, 0.0), area, draws=6)
+    dataset = two_fields()
+    rows = permutation_importance(reading(dataset, 1.0, 0.0), dataset, draws=6)
     for row in rows:
         # A guess stays a guess, whichever noise it is made from.
-        assert abs(row.loss["pa"]) < 4 * max(row.spread["pa"], 0.02), row.field
+        assert abs(row.loss["pa"]) < 4 * max(row.std["pa"], 0.02), row.field
 
 
 def test_elsewhere_is_a_field_without_seams_and_labels_stay():
-    area = two_fields()
-    for offset in draw_offsets(area, 5, seed=3):
-        moved = shift_input(area, offset, ["residual_10km"])
-        field, there = area.fields[1], moved.fields[1]
-        assert (moved.fields[0] == area.fields[0]).all()
-        assert (moved.labels == area.labels).all()
+    dataset = two_fields()
+    for offset in draw_offsets(dataset, 5, seed=3):
+        moved = shift_input(dataset, offset, ["residual_10km"])
+        field, there = dataset.fields[1], moved.fields[1]
+        assert (moved.fields[0] == dataset.fields[0]).all()
+        assert (moved.labels == dataset.labels).all()
         assert set(there.ravel()) <= set(field.ravel())
         for axis in (0, 1):
             assert abs(np.diff(there, axis=axis)).max() <= abs(np.diff(field, axis=axis)).max()
     ny, nx = field.shape
-    whole = shift_input(area, (ny - 1, nx - 1)).fields
-    assert (whole == area.fields[:, ::-1, ::-1]).all()
-    assert (shift_input(area, (0, 0)).fields == area.fields).all()
-    by_three = shift_input(area, (3, 0)).fields
-    assert (by_three[:, :-3] == area.fields[:, 3:]).all()
-    assert (by_three[:, -3:] == area.fields[:, -4:-1][:, ::-1]).all()
+    whole = shift_input(dataset, (ny - 1, nx - 1)).fields
+    assert (whole == dataset.fields[:, ::-1, ::-1]).all()
+    assert (shift_input(dataset, (0, 0)).fields == dataset.fields).all()
+    by_three = shift_input(dataset, (3, 0)).fields
+    assert (by_three[:, :-3] == dataset.fields[:, 3:]).all()
+    assert (by_three[:, -3:] == dataset.fields[:, -4:-1][:, ::-1]).all()
 
 
 def test_no_draw_leaves_the_ground_where_it_is():
     """Correlation of a rough field with itself elsewhere: near none."""
-    area = two_fields()
-    noise = area.fields[0].ravel()
-    for offset in draw_offsets(area, 20, seed=0):
-        there = shift_input(area, offset).fields[0].ravel()
+    dataset = two_fields()
+    noise = dataset.fields[0].ravel()
+    for offset in draw_offsets(dataset, 20, seed=0):
+        there = shift_input(dataset, offset).fields[0].ravel()
         assert abs(np.corrcoef(noise, there)[0, 1]) < 0.15
 
 
 def test_a_network_on_foreign_gravity_knows_no_more_than_the_majority():
-    area = two_fields()
-    labels, roles = area.node_truth()
+    dataset = two_fields()
+    labels, roles = dataset.node_truth()
     held = (roles == TEST) & (labels > 0) & (labels != 255)
-    network = reading(area, 0.0, 1.0)
-    right = [(each[held] == labels[held]).mean() for each in on_shifted_input(network, area, draws=8, seed=1)]
-    mine = network.map(area, held)
+    network = reading(dataset, 0.0, 1.0)
+    right = [(each[held] == labels[held]).mean() for each in on_shifted_input(network, dataset, draws=8, seed=1)]
+    mine = network.predict(dataset, held)
     assert (mine[held] == labels[held]).mean() > 0.9
     assert (mine[~held] == 0).all()
     assert abs(np.mean(right) - 0.5) < 0.25
     with pytest.raises(InputError, match="No bedrock is mapped in the test blocks"):
-        on_shifted_input(network, replace(area, role=np.zeros_like(area.role)))
+        on_shifted_input(network, replace(dataset, role=np.zeros_like(dataset.role)))

@@ -9,53 +9,59 @@ from gravmap.errors import InputError, OptionError
 from gravmap.lattice import TEST, TUNE
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation import null_models
-from gravmap.learning.evaluation.null_models import NULL_MODELS, left_out, null_maps, null_scores, seen_in_training
+from gravmap.learning.evaluation.null_models import (
+    NULL_MODELS,
+    null_maps,
+    null_scores,
+    training_mask,
+    unavailable_null_models,
+)
 from toy_area import make_arrays
 
 WINDOWS = ("windows", "window_scale_deg", "window_role")
 
 
 @pytest.fixture
-def area():
+def dataset():
     return RegionDataset.from_arrays(make_arrays())
 
 
-def test_nothing_held_out_is_known(area):
-    _, roles = area.node_truth()
-    seen = seen_in_training(area)
+def test_nothing_held_out_is_known(dataset):
+    _, roles = dataset.node_truth()
+    seen = training_mask(dataset)
     assert not seen[(roles == TEST) | (roles == TUNE)].any()
     assert seen[roles == 0].all(), "the toy's windows cover it all"
     # Only what lies in a training window is seen.
-    west, south, east, north = area.windows[0]
-    alone = seen_in_training(replace(area, **{name: getattr(area, name)[:1] for name in WINDOWS}))
-    lat, lon = np.meshgrid(area.node_lat, area.node_lon, indexing="ij")
+    west, south, east, north = dataset.windows[0]
+    alone = training_mask(replace(dataset, **{name: getattr(dataset, name)[:1] for name in WINDOWS}))
+    lat, lon = np.meshgrid(dataset.node_lat, dataset.node_lon, indexing="ij")
     inside = (lat >= south) & (lat <= north) & (lon >= west) & (lon <= east)
     assert (alone == (seen & inside)).all()
 
 
-def test_the_majority_is_counted_by_hand(area):
-    labels, roles = area.node_truth()
+def test_the_majority_is_counted_by_hand(dataset):
+    labels, roles = dataset.node_truth()
     known = labels[(roles == 0) & (labels > 0) & (labels != 255)]
     commonest = np.bincount(known).argmax()
     held = labels[(roles == TEST) & (labels > 0) & (labels != 255)]
-    found = null_scores(area)["majority"]
+    found = null_scores(dataset)["majority"]
     assert found["places"] == held.size
     assert found["pa"] == pytest.approx((held == commonest).mean())
-    assert null_scores(area, TUNE)["majority"]["places"] != held.size
+    assert null_scores(dataset, TUNE)["majority"]["places"] != held.size
 
 
-def test_random_windows_give_away_what_they_are_scored_on(area):
+def test_random_windows_give_away_what_they_are_scored_on(dataset):
     """Overlapping windows: the nearest known outcrop is, nearly everywhere, the scored place itself."""
-    role = np.zeros(len(area.windows), np.uint8)
+    role = np.zeros(len(dataset.windows), np.uint8)
     role[::5] = TEST
-    memory = replace(area, role=np.zeros_like(area.role), window_role=role)
+    memory = replace(dataset, role=np.zeros_like(dataset.role), window_role=role)
     assert null_scores(memory)["nearest_outcrop"]["pa"] > 0.98
-    assert null_scores(area)["nearest_outcrop"]["pa"] < 0.9
+    assert null_scores(dataset)["nearest_outcrop"]["pa"] < 0.9
 
 
-def test_without_held_out_bedrock_there_is_nothing_to_score(area):
+def test_without_held_out_bedrock_there_is_nothing_to_score(dataset):
     with pytest.raises(InputError, match="No bedrock is mapped in the test blocks"):
-        null_scores(replace(area, role=np.zeros_like(area.role)))
+        null_scores(replace(dataset, role=np.zeros_like(dataset.role)))
 
 
 def world(gravity_decides):
@@ -87,23 +93,23 @@ def test_gravity_alone_wins_where_it_decides_and_guesses_where_it_is_foreign():
 
 def test_topography_names_classes_only_where_it_is_given():
     pytest.importorskip("sklearn")
-    area = world(gravity_decides=False)
+    dataset = world(gravity_decides=False)
     heights = world(gravity_decides=True).fields[0] * 100
     heights[3, 4] = np.nan
-    assert "topography_forest" not in null_maps(area, which=["topography_forest"])
-    assert "no grid of topography" in left_out(area)["topography_forest"]
-    found = null_maps(area, which=["topography_forest"], topography=heights)["topography_forest"]
-    labels, roles = area.node_truth()
+    assert "topography_forest" not in null_maps(dataset, which=["topography_forest"])
+    assert "no grid of topography" in unavailable_null_models(dataset)["topography_forest"]
+    found = null_maps(dataset, which=["topography_forest"], topography=heights)["topography_forest"]
+    labels, roles = dataset.node_truth()
     held = (roles == TEST) & (labels > 0) & (labels != 255)
     assert (found[held] == labels[held]).mean() > 0.95
     assert 1 <= found[3, 4] <= 2
     with pytest.raises(InputError, match="nodes"):
-        null_maps(area, topography=heights[1:])
+        null_maps(dataset, topography=heights[1:])
 
 
-def test_what_cannot_be_made_is_named_and_the_rest_is_made(area, monkeypatch):
+def test_what_cannot_be_made_is_named_and_the_rest_is_made(dataset, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    made = null_maps(area)
+    made = null_maps(dataset)
     assert set(made) == {
         "majority",
         "nearest_outcrop",
@@ -111,30 +117,30 @@ def test_what_cannot_be_made_is_named_and_the_rest_is_made(area, monkeypatch):
         "label_diffusion_gravity",
         "nearest_in_gravity",
     }
-    assert "gravmap[peers]" in left_out(area)["gravity_forest"]
-    assert set(left_out(area)) | set(made) == set(NULL_MODELS)
-    monkeypatch.setattr(null_models, "MOST_NODES", area.field_valid.size - 1)
-    assert "nodes are too many" in left_out(area)["label_diffusion"]
-    assert "label_diffusion" not in null_maps(area)
-    with pytest.raises(OptionError, match="no null model oracle"):
-        null_maps(area, which=["oracle"])
+    assert "gravmap[peers]" in unavailable_null_models(dataset)["gravity_forest"]
+    assert set(unavailable_null_models(dataset)) | set(made) == set(NULL_MODELS)
+    monkeypatch.setattr(null_models, "MAX_DIFFUSION_NODES", dataset.field_valid.size - 1)
+    assert "nodes are too many" in unavailable_null_models(dataset)["label_diffusion"]
+    assert "label_diffusion" not in null_maps(dataset)
+    with pytest.raises(OptionError, match="oracle"):
+        null_maps(dataset, which=["oracle"])
 
 
-def test_every_null_model_names_every_node_and_the_same_seed_the_same(area):
+def test_every_null_model_names_every_node_and_the_same_seed_the_same(dataset):
     pytest.importorskip("sklearn")
-    one, two = null_maps(area, seed=3), null_maps(area, seed=3)
+    one, two = null_maps(dataset, seed=3), null_maps(dataset, seed=3)
     for key, values in one.items():
-        assert values.shape == area.field_valid.shape
+        assert values.shape == dataset.field_valid.shape
         assert values.dtype == np.uint8
         assert set(np.unique(values)) <= {1, 2}
         assert (values == two[key]).all(), key
 
 
-def test_no_held_out_label_reaches_a_null_model(area):
+def test_no_held_out_label_reaches_a_null_model(dataset):
     pytest.importorskip("sklearn")
-    labels = area.labels.copy()
-    held = (area.role == TEST) | (area.role == TUNE)
+    labels = dataset.labels.copy()
+    held = (dataset.role == TEST) | (dataset.role == TUNE)
     labels[held] = np.where(labels[held] == 1, 2, np.where(labels[held] == 2, 1, labels[held]))
-    turned = replace(area, labels=labels)
-    for key, values in null_maps(area).items():
+    turned = replace(dataset, labels=labels)
+    for key, values in null_maps(dataset).items():
         assert (values == null_maps(turned, which=[key])[key]).all(), key

@@ -1,4 +1,4 @@
-"""Means and spreads over folds and seeds, against the standard library's statistics."""
+"""Means and standard deviations over folds and seeds, compared with the standard library's statistics."""
 
 import copy
 import json
@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from gravmap.learning.evaluation.metrics import scores
-from gravmap.learning.evaluation.run_groups import group_labels, group_runs, mean_scores, setup_of, spread, summarise
+from gravmap.learning.evaluation.run_groups import (
+    group_labels,
+    group_runs,
+    mean_scores,
+    shared_settings,
+    standard_deviations,
+    summarise,
+)
 
 NAMES = ["a", "b", "c"]
 MODEL = {
@@ -38,7 +45,7 @@ def record(run, fold, seed, matrix, **more):
     rows += [{"from_km": 200, "to_km": None, "places": 1, "mean_km": 300.0, "pa": 0.0}]
     rows += [{"from_km": 0, "to_km": 0, "places": 2, "mean_km": 0.0, "pa": 1.0}] if fold else []
     found = {"scores": scores(matrix, NAMES), "confusion": matrix.tolist(), "distance": rows, "tune_fwiou": 0.2 + fold}
-    return {"run": run, "fold": fold, "seed": seed, "setup": setup_of(MODEL), **found, **more}
+    return {"run": run, "fold": fold, "seed": seed, "setup": shared_settings(MODEL), **found, **more}
 
 
 RUNS = [
@@ -56,13 +63,13 @@ def test_fold_seed_and_machine_make_no_other_group():
         changed(inputs=[{**MODEL["inputs"][0], "spread": 8.1}]),
     ]
     apart = [changed(recipe={"epochs": 9}), changed(split={"name": "random"}), changed(tile_size_px=256)]
-    records = [{"setup": setup_of(model)} for model in same + apart]
+    records = [{"setup": shared_settings(model)} for model in same + apart]
     assert [len(group) for group in group_runs(records)] == [4, 1, 1, 1]
     json.dumps(records)
 
 
 def test_groups_of_one_name_are_told_apart():
-    setups = [setup_of(model) for model in (MODEL, changed(recipe={"epochs": 9}), changed(model="unet"))]
+    setups = [shared_settings(model) for model in (MODEL, changed(recipe={"epochs": 9}), changed(model="unet"))]
     assert group_labels(setups) == [
         "ggmnet-tiny, residual_10km, epochs 100",
         "ggmnet-tiny, residual_10km, epochs 9",
@@ -86,12 +93,12 @@ def test_means_are_over_seeds_first_then_over_folds():
 
 def test_spreads():
     found, folds = [each["scores"] for each in RUNS], [each["fold"] for each in RUNS]
-    got = spread(found, folds)
+    got = standard_deviations(found, folds)
     assert got["pa"]["folds"] == pytest.approx(statistics.stdev([0.75, 0.25]))
     assert got["pa"]["seeds"] == pytest.approx(0)
     first = [found[0]["fwiou"], found[1]["fwiou"]]
     assert got["fwiou"]["seeds"] == pytest.approx(statistics.stdev(first))
-    assert spread(found[:1], [0])["pa"] == {"folds": None, "seeds": None}
+    assert standard_deviations(found[:1], [0])["pa"] == {"folds": None, "seeds": None}
 
 
 def test_a_group_together():

@@ -79,7 +79,7 @@ def test_two_processes_with_two_crops_are_one_with_four(uneven, alone, tmp_path,
     for role in ("tune", "test"):
         assert said[0][role]["nodes"] == said[1][role]["nodes"]
         assert said[0][role]["after"]["nll"] == pytest.approx(said[1][role]["after"]["nll"], rel=1e-3)
-    assert np.array_equal(*(read_area_of_applicability(path).points for path in (folder, tmp_path / "two")))
+    assert np.array_equal(*(read_area_of_applicability(path).training_features for path in (folder, tmp_path / "two")))
     one, other = (load_model(path)[0].state_dict() for path in (folder, tmp_path / "two"))
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=2e-3, atol=1e-4)

@@ -8,7 +8,7 @@ import pytest
 from gravmap.errors import InputError
 from gravmap.lattice import TRAIN
 from gravmap.learning import RegionDataset
-from gravmap.search.halves import split_in_halves, training_view
+from gravmap.search.data_split import split_for_search, without_held_out_labels
 from toy_area import make_arrays
 
 
@@ -25,20 +25,20 @@ def area_of(seed, classes=4, patch=5):
     return RegionDataset.from_arrays(arrays)
 
 
-def taught(area):
-    return (area.role == TRAIN) & (area.labels > 0) & (area.labels < 255)
+def taught(dataset):
+    return (dataset.role == TRAIN) & (dataset.labels > 0) & (dataset.labels < 255)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_each_training_cell_is_in_one_half_and_no_other_cell_in_any(seed):
-    area = area_of(seed)
-    halves = split_in_halves(area, seed)
+    dataset = area_of(seed)
+    halves = split_for_search(dataset, seed)
     weights, choice = taught(halves.weights), taught(halves.choice)
     assert not (weights & choice).any()
     assert not ((halves.weights.role == TRAIN) & (halves.choice.role == TRAIN)).any()
-    np.testing.assert_array_equal(weights | choice, taught(area))
+    np.testing.assert_array_equal(weights | choice, taught(dataset))
     for half, mine in ((halves.weights, weights), (halves.choice, choice)):
-        np.testing.assert_array_equal(half.labels[mine], area.labels[mine])
+        np.testing.assert_array_equal(half.labels[mine], dataset.labels[mine])
         # Of the other half, and of what is held out, not even the labels are there.
         others = (half.labels > 0) & (half.labels < 255) & ~mine
         assert not others.any()
@@ -47,9 +47,9 @@ def test_each_training_cell_is_in_one_half_and_no_other_cell_in_any(seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_both_halves_hold_as_much_of_every_class(seed):
-    area = area_of(seed)
-    halves = split_in_halves(area, seed)
-    for number, each in enumerate(area.classes, start=1):
+    dataset = area_of(seed)
+    halves = split_for_search(dataset, seed)
+    for number, each in enumerate(dataset.classes, start=1):
         mine, theirs = (int((half.labels[taught(half)] == number).sum()) for half in (halves.weights, halves.choice))
         assert 0.35 < mine / (mine + theirs) < 0.65
         assert halves.record["cells"]["weights"][each["name"]] == mine
@@ -57,41 +57,41 @@ def test_both_halves_hold_as_much_of_every_class(seed):
 
 
 def test_halves_are_whole_blocks_and_the_seed_deals_them():
-    area = area_of(1)
-    first, again, other = (split_in_halves(area, seed) for seed in (1, 1, 2))
+    dataset = area_of(1)
+    first, again, other = (split_for_search(dataset, seed) for seed in (1, 1, 2))
     assert first.record == again.record
     assert first.record["half_of_block"] != other.record["half_of_block"]
     letters = np.array([list(row) for row in first.record["half_of_block"]])
     assert letters.shape == (4, 4)  # four degrees, blocks of one
-    side = area.labels.shape[0] // 4
+    side = dataset.labels.shape[0] // 4
     whole = letters.repeat(side, 0).repeat(side, 1)
     assert (whole[taught(first.weights)] == "A").all()
     assert (whole[taught(first.choice)] == "B").all()
 
 
 def test_a_class_in_two_blocks_is_in_both_halves():
-    area = area_of(3)
-    labels = np.where(area.labels == 4, np.uint8(1), area.labels)
+    dataset = area_of(3)
+    labels = np.where(dataset.labels == 4, np.uint8(1), dataset.labels)
     side = labels.shape[0] // 4
-    role = np.zeros_like(area.role)
+    role = np.zeros_like(dataset.role)
     labels[2, 2] = labels[2, 3 * side + 2] = 4
     for seed in range(6):
-        cells = split_in_halves(dataclasses.replace(area, labels=labels, role=role), seed).record["cells"]
+        cells = split_for_search(dataclasses.replace(dataset, labels=labels, role=role), seed).record["cells"]
         assert cells["weights"]["c4"] == cells["choice"]["c4"] == 1
 
 
 def test_labels_in_one_block_cannot_be_halved():
-    area = area_of(0)
-    labels = np.zeros_like(area.labels)
+    dataset = area_of(0)
+    labels = np.zeros_like(dataset.labels)
     labels[:3, :3] = 1
     with pytest.raises(InputError, match=r"lie in 1 block.*needs two halves"):
-        split_in_halves(dataclasses.replace(area, labels=labels, role=np.zeros_like(area.role)))
+        split_for_search(dataclasses.replace(dataset, labels=labels, role=np.zeros_like(dataset.role)))
 
 
 def test_the_view_of_training_holds_no_label_of_the_rest():
-    area = area_of(2)
-    view, held = training_view(area), area.role != TRAIN
+    dataset = area_of(2)
+    view, held = without_held_out_labels(dataset), dataset.role != TRAIN
     assert (view.labels[held] == 255).all()
     assert not view.small[held].any()
-    np.testing.assert_array_equal(view.labels[~held], area.labels[~held])
-    np.testing.assert_array_equal(view.small[~held], area.small[~held])
+    np.testing.assert_array_equal(view.labels[~held], dataset.labels[~held])
+    np.testing.assert_array_equal(view.small[~held], dataset.small[~held])

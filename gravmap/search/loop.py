@@ -26,9 +26,9 @@ from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
 from gravmap.search.decoding import candidates
 from gravmap.search.figures import draw_architecture, draw_entropies
-from gravmap.search.space import SupernetSpace
+from gravmap.search.space import SearchSpace
 from gravmap.search.state import SearchState
-from gravmap.search.steps import Batch, at_eighth, bootstrapped_terms
+from gravmap.search.steps import Batch, bootstrapped_terms, downsample_targets
 from gravmap.search.supernet import recalibrate
 
 COSTED_PX = 1024
@@ -36,7 +36,7 @@ COSTED_PX = 1024
 
 
 @functools.cache
-def cost_table(space: SupernetSpace, in_channels: int, classes: int) -> CostTable:
+def cost_table(space: SearchSpace, in_channels: int, classes: int) -> CostTable:
     """What architectures of a space cost on one 1024 x 1024 image."""
     return CostTable(space, in_channels, classes, COSTED_PX)
 
@@ -69,7 +69,7 @@ def score_candidates(
     config = state.config
     fields = [batch[0] for batch in state.batches(state.teaching, config.calibration_batches)]
     asked = state.batches(state.asked, config.score_batches)
-    table = cost_table(config.space, state.inputs.width, len(state.area.classes))
+    table = cost_table(config.space, state.inputs.width, len(state.dataset.classes))
     found = []
     for number, (rule, architecture) in enumerate(candidates):
         progress(number, len(candidates), "candidates")
@@ -84,14 +84,14 @@ def score_candidates(
 @torch.no_grad()
 def _score(state: SearchState, network: nn.Module, asked: list[Batch]) -> dict[str, Any]:
     """Loss and scores of the fused head at 1/8."""
-    classes = len(state.area.classes)
+    classes = len(state.dataset.classes)
     terms = bootstrapped_terms(state.class_weight, topk_share=1.0, small_weight=1.0)
     sums = torch.zeros(2, dtype=torch.float64)
     matrix = torch.zeros(classes, classes, dtype=torch.int64)
     for values, target, small in asked:
         with torch.autocast(state.device.type, torch.bfloat16, enabled=state.config.half):
             fused = network(values)[-1]
-        truth, small = at_eighth(target), at_eighth(small)
+        truth, small = downsample_targets(target), downsample_targets(small)
         logits = fused[..., : truth.shape[-2], : truth.shape[-1]].float()
         sums += torch.stack(terms(logits, truth, small)).cpu()
         matrix += torch.from_numpy(metrics.confusion(truth.cpu().numpy(), logits.argmax(1).cpu().numpy(), classes))
@@ -111,7 +111,7 @@ ENDING_STEPS = 12
 
 
 def search(
-    area: RegionDataset,
+    dataset: RegionDataset,
     run_dir: Path,
     config: SearchConfig,
     progress: Progress = silent,
@@ -152,7 +152,7 @@ def search(
     GravmapError
         The loss is no longer a finite number.
     """
-    state = SearchState(area, config)
+    state = SearchState(dataset, config)
     if resume:
         state.restore(run_dir)
     write_json(run_dir / RECORD, {"finished": False, **_about(state)})
@@ -231,7 +231,7 @@ def _finish(state: SearchState, run_dir: Path, progress: Progress) -> dict[str, 
     }
     architecture = Architecture.from_dict(best["architecture"])
     draw_entropies(state.history, run_dir / "entropies.png", run_dir.name)
-    shape = {"in_channels": state.inputs.width, "classes": len(state.area.classes), "size": COSTED_PX}
+    shape = {"in_channels": state.inputs.width, "classes": len(state.dataset.classes), "size": COSTED_PX}
     draw_architecture(architecture, run_dir / "architecture.png", title=run_dir.name, **shape)
     write_text(run_dir / "architecture.md", as_markdown(cost_by_part(architecture, **shape)))
     write_json(run_dir / ARCHITECTURE, best["architecture"])
@@ -247,8 +247,8 @@ def _about(state: SearchState) -> dict[str, Any]:
         "inputs": state.inputs.names,
         "in_channels": state.inputs.width,
         "tile_size_px": state.tile_size_px,
-        "classes": [str(each["name"]) for each in state.area.classes],
-        "split": state.area.meta.get("split", {}),
+        "classes": [str(each["name"]) for each in state.dataset.classes],
+        "split": state.dataset.meta.get("split", {}),
         "area_sha256": state.fingerprint,
         "halves": state.halves.record,
         "versions": versions(),

@@ -28,7 +28,7 @@ FORWARD_AND_BACK = 3
 
 
 @dataclass(frozen=True)
-class SearchPlan:
+class SearchCost:
     """What a search takes.
 
     Attributes
@@ -61,7 +61,7 @@ class SearchPlan:
         return total
 
 
-def plan_search(config: SearchConfig, in_channels: int, classes: int, crop_px: int) -> SearchPlan:
+def estimate_search_cost(config: SearchConfig, in_channels: int, classes: int, crop_px: int) -> SearchCost:
     """Count what a search takes; nothing is computed.
 
     Parameters
@@ -86,7 +86,7 @@ def plan_search(config: SearchConfig, in_channels: int, classes: int, crop_px: i
     macs["sampled"], kernels["sampled"] = macs["random"], kernels["random"]
     parameters = count_parameters(supernet)
     back = FORWARD_AND_BACK
-    return SearchPlan(
+    return SearchCost(
         parameters=parameters,
         memory_bytes=3 * 4 * parameters + maps,
         warm_up_macs=back * sum(macs[each] for each in WARM_UP),
@@ -132,9 +132,9 @@ class _Held:
         return tensor
 
 
-def measure_search(area: RegionDataset, config: SearchConfig) -> float:
+def time_search(dataset: RegionDataset, config: SearchConfig) -> float:
     """Seconds that all steps of a search take here, tried on one step of each phase of a throwaway supernet."""
-    state = SearchState(area, config)
+    state = SearchState(dataset, config)
     seconds = 0.0
     for epochs in (config.pretrain_epochs, config.epochs):
         state.begin_epoch()

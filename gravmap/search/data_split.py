@@ -1,6 +1,6 @@
 """The training ground of an architecture search, cut into two halves: one teaches weights, one chooses operators.
 
-A search sees the training cells of an area and no other label (:func:`training_view`). They are dealt by blocks of
+A search sees the training cells of an area and no other label (:func:`without_held_out_labels`). They are dealt by blocks of
 ground to two halves, so that operators are not chosen on the very cells that the weights learnt by heart.
 
 There is no buffer between the halves. A buffer guards a score, and nothing is scored here: where two blocks touch, the
@@ -36,7 +36,7 @@ MISSING = 10.0
 
 
 @dataclass(frozen=True)
-class Halves:
+class SearchSplit:
     """Two areas of the same fields and windows, whose training cells are disjoint.
 
     Attributes
@@ -53,7 +53,7 @@ class Halves:
     record: dict[str, Any]
 
 
-def training_view(area: RegionDataset) -> RegionDataset:
+def without_held_out_labels(dataset: RegionDataset) -> RegionDataset:
     """The area without any label that training may not see: held-out cells and buffers are as good as unmapped.
 
     Parameters
@@ -66,15 +66,15 @@ def training_view(area: RegionDataset) -> RegionDataset:
     Area
         The same in its training cells; elsewhere labels are 255 and nothing is a small body.
     """
-    seen = area.role == TRAIN
+    seen = dataset.role == TRAIN
     return replace(
-        area,
-        labels=np.where(seen, area.labels, np.uint8(UNUSABLE)),
-        small=np.where(seen, area.small, np.uint8(0)),
+        dataset,
+        labels=np.where(seen, dataset.labels, np.uint8(UNUSABLE)),
+        small=np.where(seen, dataset.small, np.uint8(0)),
     )
 
 
-def split_in_halves(area: RegionDataset, seed: int = 0) -> Halves:
+def split_for_search(dataset: RegionDataset, seed: int = 0) -> SearchSplit:
     """Deal the training cells of an area to two halves by blocks, so that both hold as much of every class.
 
     Parameters
@@ -89,16 +89,16 @@ def split_in_halves(area: RegionDataset, seed: int = 0) -> Halves:
     InputError
         The training labels lie in one block, so that one half would have none.
     """
-    area = training_view(area)
-    targets = teaching_targets(area)[1:-1, 1:-1]  # (Ny, Nx), without the rim
-    west, south, east, north = (float(side) for side in area.label_bounds_wsen)
+    dataset = without_held_out_labels(dataset)
+    targets = teaching_targets(dataset)[1:-1, 1:-1]  # (Ny, Nx), without the rim
+    west, south, east, north = (float(side) for side in dataset.label_bounds_wsen)
     cell_deg = max((north - south) / targets.shape[0], (east - west) / targets.shape[1])
-    told = area.meta.get("split", {}).get("block_deg") or BLOCK_DEG
+    told = dataset.meta.get("split", {}).get("block_deg") or BLOCK_DEG
     side = float(min(told)) if isinstance(told, list | tuple) else float(told)
     while True:
         shape = max(1, round((north - south) / side)), max(1, round((east - west) / side))
         block = _block_of_cell(targets.shape, shape)
-        counts = _count(targets, block, shape[0] * shape[1], len(area.classes))
+        counts = _count(targets, block, shape[0] * shape[1], len(dataset.classes))
         labelled = np.flatnonzero(counts.sum(axis=1))
         if len(labelled) >= BLOCKS or side / 2 < SMALLEST_CELLS * cell_deg:
             break
@@ -111,17 +111,17 @@ def split_in_halves(area: RegionDataset, seed: int = 0) -> Halves:
     in_second = np.zeros(len(counts), dtype=bool)
     in_second[labelled] = _deal(counts[labelled], seed)
     second = in_second[block]  # (Ny, Nx)
-    training = area.role == TRAIN
+    training = dataset.role == TRAIN
     weights, choice = (
         replace(
-            area,
-            role=np.where(training & theirs, np.uint8(BUFFER), area.role),
-            labels=np.where(theirs, np.uint8(UNUSABLE), area.labels),
-            small=np.where(theirs, np.uint8(0), area.small),
+            dataset,
+            role=np.where(training & theirs, np.uint8(BUFFER), dataset.role),
+            labels=np.where(theirs, np.uint8(UNUSABLE), dataset.labels),
+            small=np.where(theirs, np.uint8(0), dataset.small),
         )
         for theirs in (second, ~second)
     )
-    names = [str(each["name"]) for each in area.classes]
+    names = [str(each["name"]) for each in dataset.classes]
     letters = np.where(counts.sum(axis=1) == 0, ".", np.where(in_second, "B", "A")).reshape(shape)
     record = {
         "block_deg": [(north - south) / shape[0], (east - west) / shape[1]],
@@ -132,7 +132,7 @@ def split_in_halves(area: RegionDataset, seed: int = 0) -> Halves:
             for half, mine in (("weights", ~in_second), ("choice", in_second))
         },
     }
-    return Halves(weights, choice, record)
+    return SearchSplit(weights, choice, record)
 
 
 def _block_of_cell(cells: tuple[int, ...], blocks: tuple[int, int]) -> NDArray[np.int64]:
