@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.files import atomic_path
-from gravmap.learning.score_figures import COLOURS, MARKERS
+from gravmap.learning.score_figures import MARKERS
 from gravmap.learning.score_groups import spread
+from gravmap.plotting import BLUE, GREY, INK, SERIES
 
 SHOWN = {"pa": "accuracy (PA)", "mpa": "mean accuracy (MPA)", "fwiou": "weighted overlap (FWIoU)"}
-NETWORK, OTHER, LINE = "#0072B2", "#555555", "#222222"
+NETWORK, OTHER, LINE = BLUE, GREY, INK
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def draw_group(rows: Sequence[Row], folds: Sequence[int], seeds: Sequence[int], 
     from matplotlib.figure import Figure
 
     between = "folds" if len({*folds}) > 1 else "seeds"
-    colour = {fold: COLOURS[1 + number % (len(COLOURS) - 1)] for number, fold in enumerate(sorted({*folds}))}
+    colour = {fold: SERIES[1 + number % (len(SERIES) - 1)] for number, fold in enumerate(sorted({*folds}))}
     mark = {seed: MARKERS[number % len(MARKERS)] for number, seed in enumerate(sorted({*seeds}))}
     # Dots of one row lie one above the other by seed, so that equal scores do not hide each other.
     order = sorted({*seeds})

@@ -8,6 +8,7 @@ from typing import Any
 
 from gravmap.files import atomic_path
 from gravmap.learning.curves import RATE, TRAINING, TUNING
+from gravmap.plotting import GREY
 from gravmap.units import format_angle
 
 
@@ -69,7 +70,7 @@ def _draw(above: Any, below: Any, measured: Mapping[str, Any] | None, head: str,
     below.grid(alpha=0.3)
     if measured is None:
         above.set_title(head, fontsize=9)
-        above.text(0.5, 0.5, "no labelled held-out node", ha="center", color="#777777")
+        above.text(0.5, 0.5, "no labelled held-out node", ha="center", color=GREY)
         return
     filled = [each for each in measured["bins"] if each["share"]]
     sure, true = [each["confidence"] for each in filled], [each["accuracy"] for each in filled]

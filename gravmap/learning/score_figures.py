@@ -11,15 +11,11 @@ from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
 from gravmap.learning.distance_bins import bin_name
+from gravmap.plotting import GREY, INK, PANEL, SERIES
 
 MOST_WRITTEN = 16
 """Of more classes than this the cells are too small for numbers."""
 
-# Apart for every eye (Okabe and Ito 2008); the network is drawn in the first, thick.
-COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
-    *("#7F7F7F", "#5E3C99", "#8C564B", "#999933", "#111111", "#8FB8DE"),
-)
 MARKERS = "osv^D<>PphXd"
 
 
@@ -51,7 +47,7 @@ def draw_confusion(
     figure = Figure(figsize=(side + 1.2, side), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.set_facecolor("#EEEEEE")
+    axes.set_facecolor(PANEL)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     size = 8 if count <= MOST_WRITTEN else 6
     rows = [
@@ -75,11 +71,11 @@ def draw_confusion(
                 ha="center",
                 va="center",
                 fontsize=7.5,
-                color="white" if value > 55 else "#333333",
+                color="white" if value > 55 else INK,
                 weight="bold" if row == column else "normal",
             )
     for each in range(count):
-        axes.add_patch(Rectangle((each - 0.45, each - 0.45), 0.9, 0.9, fill=False, ec="#666666", lw=0.8, zorder=3))
+        axes.add_patch(Rectangle((each - 0.45, each - 0.45), 0.9, 0.9, fill=False, ec=GREY, lw=0.8, zorder=3))
     bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02)
     bar.set_label("percent of the mapped class", fontsize=8)
     bar.ax.tick_params(labelsize=7)
@@ -119,14 +115,14 @@ def draw_distance(
         above.plot(
             place,
             [100 * row["baselines"][name] for row in table],
-            color=COLOURS[number % len(COLOURS)],
+            color=SERIES[number % len(SERIES)],
             marker=MARKERS[number % len(MARKERS)],
             ms=4,
             lw=1.1,
             alpha=0.9,
             label=name.replace("_", " "),
         )
-    above.plot(place, [100 * row["pa"] for row in table], color=COLOURS[0], marker="o", ms=6, lw=2.6, label=network)
+    above.plot(place, [100 * row["pa"] for row in table], color=SERIES[0], marker="o", ms=6, lw=2.6, label=network)
     above.set_ylabel("named right, percent")
     above.set_ylim(bottom=0)
     # A few bins do not fill the width: a lone bar as wide as the picture says nothing.
@@ -134,7 +130,7 @@ def draw_distance(
     above.set_xlim(-beside, len(table) - 1 + beside)
     above.grid(alpha=0.3)
     above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
-    below.bar(place, [row[total] for row in table], width=0.7, color=COLOURS[0], alpha=0.55)
+    below.bar(place, [row[total] for row in table], width=0.7, color=SERIES[0], alpha=0.55)
     below.set_ylabel("km²" if total == "km2" else unit)
     below.set_xticks(place, [bin_name(row) for row in table], fontsize=8)
     below.set_xlabel("distance to the nearest outcrop that training saw")

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.files import atomic_path
+from gravmap.plotting import BLUE, GREEN, GREY, INK, VERMILLION
 
-QUANTITIES = {"alpha": ("operators", "#1b5e8c"), "ratio": ("widths", "#b5442a"), "beta": ("paths", "#4c8c3f")}
-TAUGHT, CHOSEN = "#1b5e8c", "#b5442a"
+QUANTITIES = {"alpha": ("operators", BLUE), "ratio": ("widths", VERMILLION), "beta": ("paths", GREEN)}
+WEIGHTS, ARCHITECTURE = BLUE, VERMILLION
 
 
 def draw_entropies(history: list[dict[str, Any]], path: Path, title: str = "") -> None:
@@ -38,18 +39,18 @@ def draw_entropies(history: list[dict[str, Any]], path: Path, title: str = "") -
         share = [row[f"entropy_{name}"] / row[f"entropy_{name}_uniform"] for row in history]
         shares += share
         above.plot(epochs, share, color=colour, lw=1.6, marker=marker, ms=3, label=words)
-    above.axhline(1.0, color="#777777", lw=0.8, ls="--")
+    above.axhline(1.0, color=GREY, lw=0.8, ls="--")
     above.set_ylabel("entropy (1: nothing is decided)")
     above.set_ylim(0, 1.05)
     if min(shares) > 0.9:
         # Most searches end near uniform; the little that is decided is to be seen all the same.
         above.set_ylim(min(shares) - 0.1 * (1 - min(shares)) - 1e-6, 1 + 0.15 * (1 - min(shares)) + 1e-6)
     below.plot(
-        epochs, [row["loss_weights"] for row in history], color=TAUGHT, marker=marker, ms=3, label="half that teaches"
+        epochs, [row["loss_weights"] for row in history], color=WEIGHTS, marker=marker, ms=3, label="half that teaches"
     )
     chosen = [(row["epoch"], row["loss_choice"]) for row in history if row["loss_choice"] is not None]
     if chosen:
-        below.plot(*zip(*chosen, strict=True), color=CHOSEN, marker=marker, ms=3, label="half that chooses")
+        below.plot(*zip(*chosen, strict=True), color=ARCHITECTURE, marker=marker, ms=3, label="half that chooses")
     # Rises early: the share of pixels counted falls from all to the worst 15 %.
     below.set_ylabel("loss of the worst pixels, all heads")
     below.set_xlabel("epoch")
@@ -59,7 +60,7 @@ def draw_entropies(history: list[dict[str, Any]], path: Path, title: str = "") -
         axes.grid(alpha=0.3)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
         if first is not None:
-            axes.axvline(first - 0.5, color="#333333", lw=1)
+            axes.axvline(first - 0.5, color=INK, lw=1)
     if first is not None:
         below.annotate(
             "weights alone, then both", (first - 0.5, 0.03), xycoords=("data", "axes fraction"), xytext=(4, 0),

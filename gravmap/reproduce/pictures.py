@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from gravmap.files import atomic_path
 from gravmap.geology import open_labels
 from gravmap.mapping.page.figures import ClassPanel, Panel, classes_of_legend, draw
+from gravmap.plotting import INK, SERIES
 from gravmap.reproduce.dataset import UNUSABLE, bounds_wsen
 from gravmap.reproduce.held_out import HeldOutMaps
 from gravmap.reproduce.outcome import Trained
 from gravmap.reproduce.page import Picture
 from gravmap.workspace import Workspace
 
-# Told apart by every eye (Okabe and Ito); GGMNet's is the darkest.
-_COLOURS = ("#1b1b1b", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_COLOURS = (INK, *SERIES[:6])  # GGMNet has the darkest
 
 
 def draw_curves(trained: Sequence[Trained], path: Path, title: str, split: str) -> Picture:

@@ -11,9 +11,10 @@ from gravmap.errors import InputError
 from gravmap.mapping.layers import COVERED, EVIDENCE_COLOURS, EXTRAPOLATED, NEAR, NODATA, OUTCROP
 from gravmap.mapping.page.ground import measure_ground
 from gravmap.mapping.page.outline import border
-from gravmap.mapping.page.paint import NODATA_COLOUR, paint_classes, paint_measure, png
+from gravmap.mapping.page.paint import paint_classes, paint_measure, png
 from gravmap.mapping.page.pictures import draw_pictures
 from gravmap.mapping.page.sheet import read_sheet
+from gravmap.plotting import NODATA_COLOUR
 from toy_map import LEGEND
 from toy_map_folder import BOUNDS, COLUMNS, ROWS, make_layers, make_map
 

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.map_frame import KM_PER_DEGREE, degree_label, round_step
-from gravmap.mapping.page.figures import aspect
 from gravmap.mapping.page.outline import border
 from gravmap.mapping.page.paint import Pixels, png
+from gravmap.plotting import KM_PER_DEGREE, degree_label, graticule, map_aspect, round_step
 
 # Of the drawing, in its own units: the longer side of a map 1000, degrees to its left and below.
 _LONGEST, _LEFT, _BELOW, _RIM = 1000.0, 46.0, 46.0, 3.0
@@ -43,8 +42,8 @@ def map_svg(
     outline : (ny, nx) bool, optional
         Its border is drawn as a thin line.
     """
-    wide = _LONGEST / max(1.0, aspect(bounds_wsen))
-    tall = wide * aspect(bounds_wsen)
+    wide = _LONGEST / max(1.0, map_aspect(bounds_wsen))
+    tall = wide * map_aspect(bounds_wsen)
     href = "data:image/png;base64," + base64.b64encode(png(picture)).decode()
     parts = [
         f'<svg class="map" role="img" aria-label="{escape(described)}" style="{ratio(bounds_wsen)}"'
@@ -62,7 +61,7 @@ def map_svg(
 
 def ratio(bounds_wsen: tuple[float, float, float, float]) -> str:
     """Width over height of a map, as the page's style reads it: tall maps are not drawn taller than a screen."""
-    return f"--ratio:{1 / aspect(bounds_wsen):.4f}"
+    return f"--ratio:{1 / map_aspect(bounds_wsen):.4f}"
 
 
 def reliability_svg(described: str, curves: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> str:
@@ -123,7 +122,7 @@ def _graticule(bounds_wsen: tuple[float, float, float, float], wide: float, tall
         for span, side in ((east - west, wide), (north - south, tall))
     )
     parts = []
-    for number, lon in enumerate(np.arange(np.ceil(west / step - 1e-9) * step, east + 1e-9, step)):
+    for number, lon in enumerate(graticule(west, east, step)):
         x = (lon - west) / (east - west) * wide
         parts.append(f'<path class="graticule" d="M{x:.1f} 0V{tall:.1f}"/>')
         if number % every_lon:
@@ -131,7 +130,7 @@ def _graticule(bounds_wsen: tuple[float, float, float, float], wide: float, tall
         anchor = "start" if x < 30 else "end" if x > wide - 30 else "middle"
         label = degree_label(round(float(lon), 6), "E", "W")
         parts.append(f'<text x="{x:.1f}" y="{tall + 8:.1f}" class="below" text-anchor="{anchor}">{label}</text>')
-    for number, lat in enumerate(np.arange(np.ceil(south / step - 1e-9) * step, north + 1e-9, step)):
+    for number, lat in enumerate(graticule(south, north, step)):
         y = (north - lat) / (north - south) * tall
         parts.append(f'<path class="graticule" d="M0 {y:.1f}H{wide:.1f}"/>')
         if number % every_lat:

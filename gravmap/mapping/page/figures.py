@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
 from gravmap.geology import Legend
-from gravmap.map_frame import furnish
 from gravmap.mapping.page.outline import border
-from gravmap.mapping.page.paint import NODATA_COLOUR, paint_classes
+from gravmap.mapping.page.paint import paint_classes
+from gravmap.plotting import MUTED, NODATA_COLOUR, NOTE, decorate_map, legend_patches, map_aspect
 
 matplotlib.use("Agg")  # files only: no display is needed, on a server or under ssh
 
@@ -132,7 +132,7 @@ def draw(
     rows = -(-len(panels) // columns)
     bar_width = 0.85 if any(isinstance(panel, FieldPanel) for panel in panels) else 0.2
     cell_width = _LEFT + panel_width_in + bar_width
-    map_height = panel_width_in * aspect(panels[0].bounds_wsen)
+    map_height = panel_width_in * map_aspect(panels[0].bounds_wsen)
     across = max(12, int((cell_width - _LEFT) * 10.5))
     titles = [[line for part in panel.title.split("\n") for line in textwrap.wrap(part, across)] for panel in panels]
     above = _ABOVE + 0.19 * (max(map(len, titles)) - 1)
@@ -160,7 +160,7 @@ def draw(
             bar.ax.tick_params(labelsize=7)
             bar.outline.set_linewidth(0.5)
         _draw_outline(axes, panel)
-        furnish(axes, panel.bounds_wsen, panel_width_in)
+        decorate_map(axes, panel.bounds_wsen, panel_width_in)
         axes.set_title("\n".join(titles[index]), fontsize=11, loc="left", pad=4)
     figure.text(_LEFT / width, 1 - 0.12 / height, title, ha="left", va="top", fontsize=15, weight="bold")
     if shown:
@@ -177,7 +177,7 @@ def draw(
         )
     for number, line in enumerate(lines):
         at = (notes_height - 0.17 * (number + 1)) / height
-        figure.text(_LEFT / width, at, line, fontsize=8, color="#444444")
+        figure.text(_LEFT / width, at, line, fontsize=8, color=NOTE)
     for path in [paths] if isinstance(paths, Path) else paths:
         # Without a date in it the same map gives the same file.
         dated = {"CreationDate": None, "Title": title} if path.suffix == ".pdf" else {"Title": title}
@@ -185,26 +185,15 @@ def draw(
             figure.savefig(partial, format=path.suffix.removeprefix("."), metadata=dated)
 
 
-def aspect(bounds_wsen: tuple[float, float, float, float]) -> float:
-    """Height over width of a map in degrees, drawn true at its middle latitude."""
-    west, south, east, north = bounds_wsen
-    return float((north - south) / ((east - west) * np.cos(np.radians((south + north) / 2))))
-
-
 def _classes_shown(panels: Sequence[Panel], classes: Sequence[dict[str, Any]]) -> list[Patch]:
     present: set[int] = set()
     for panel in panels:
         if isinstance(panel, ClassPanel):
             present |= set(np.unique(panel.values).tolist())
-    patches = [
-        Patch(facecolor=entry["colour"], edgecolor="#555555", linewidth=0.5, label=entry["name"])
-        for entry in classes
-        if entry["index"] in present
-    ]
-    if 255 in present:
-        patches.append(Patch(facecolor=NODATA_COLOUR, edgecolor="#555555", linewidth=0.5, label="no data"))
+    shown = [(entry["name"], entry["colour"]) for entry in classes if entry["index"] in present]
+    patches = legend_patches([*shown, ("no data", NODATA_COLOUR)] if 255 in present else shown)
     if any(isinstance(panel, ClassPanel) and panel.ruled is not None for panel in panels):
-        ruled = Patch(facecolor="#8A8A8A", edgecolor="white", hatch="/////", linewidth=0, label="ruled: predicted")
+        ruled = Patch(facecolor=MUTED, edgecolor="white", hatch="/////", linewidth=0, label="ruled: predicted")
         patches.append(ruled)
     return patches
 

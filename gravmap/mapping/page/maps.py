@@ -14,9 +14,10 @@ from gravmap.learning.outcrop import CONTEXT
 from gravmap.mapping.layers import COVERED, ENTROPY, EVIDENCE_COLOURS, EXTRAPOLATED, NEAR, NODATA, OUTCROP
 from gravmap.mapping.page.charts import map_svg, ratio
 from gravmap.mapping.page.facts import Facts
-from gravmap.mapping.page.paint import NODATA_COLOUR, paint_classes, paint_measure
+from gravmap.mapping.page.paint import paint_classes, paint_measure
 from gravmap.mapping.page.pictures import predicted
 from gravmap.mapping.page.words import area, listed, missing, percent, swatch, text
+from gravmap.plotting import NODATA_COLOUR
 
 # Twice the width a page gives them: sharp on fine screens and on paper.
 _MAIN_PX, _SIDE_PX, _FIELD_NODES = 1500, 1000, 900

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
-NODATA_COLOUR = "#D9D9D9"
+from gravmap.plotting import NODATA_COLOUR
 
 Pixels = NDArray[np.uint8]
 

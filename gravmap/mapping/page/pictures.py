@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from gravmap.geology import Legend
 from gravmap.mapping.layers import ENTROPY, EVIDENCE_COLOURS, NODATA, OUTCROP
-from gravmap.mapping.page.figures import ClassPanel, FieldPanel, Panel, aspect, classes_of_legend, draw
+from gravmap.mapping.page.figures import ClassPanel, FieldPanel, Panel, classes_of_legend, draw
 from gravmap.mapping.page.sheet import Sheet, read_sheet
+from gravmap.plotting import map_aspect
 
 PRINT_DPI = 300
 PICTURES = ("map.png", "map.pdf", "uncertainty.png", "uncertainty.pdf")
@@ -74,7 +75,7 @@ def draw_pictures(folder: Path, legend: Legend, *, title: str, notes: Sequence[s
     if panels:
         written += [folder / "uncertainty.png", folder / "uncertainty.pdf"]
         # A wide region is drawn one map above the other, a tall one side by side.
-        columns = 1 if len(panels) == 1 or aspect(sheet.bounds_wsen) < 0.8 else 2
+        columns = 1 if len(panels) == 1 or map_aspect(sheet.bounds_wsen) < 0.8 else 2
         draw(
             written[2:],
             panels,
@@ -126,4 +127,6 @@ def _doubts(sheet: Sheet, outcrop: NDArray[np.bool_] | None) -> list[Panel]:
 def _panel_width(sheet: Sheet, columns: int) -> float:
     """Width of a map that fits a landscape page, alone or beside another; inches."""
     widest = _WIDEST_IN if columns == 1 else 5.6
-    return min(widest, _TALLEST_IN / aspect(sheet.bounds_wsen) if math.isfinite(aspect(sheet.bounds_wsen)) else widest)
+    return min(
+        widest, _TALLEST_IN / map_aspect(sheet.bounds_wsen) if math.isfinite(map_aspect(sheet.bounds_wsen)) else widest
+    )
