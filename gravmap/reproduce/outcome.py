@@ -115,13 +115,13 @@ def with_learned_nulls(outcome: Outcome, protocol: str, area: Area) -> Outcome:
         Of that split.
     """
     found = outcome.protocols.get(protocol)
-    if found is None or not found.nulls:
+    if found is None or not found.baselines:
         return outcome
     left = left_out(area)
-    more = [key for key, model in NULL_MODELS.items() if key not in left and model.title not in found.nulls]
-    nulls = found.nulls | {NULL_MODELS[key].title: row for key, row in null_scores(area, which=more).items()}
-    ordered = {model.title: nulls[model.title] for model in NULL_MODELS.values() if model.title in nulls}
-    return replace(outcome, protocols={**outcome.protocols, protocol: replace(found, nulls=ordered)})
+    more = [key for key, model in NULL_MODELS.items() if key not in left and model.title not in found.baselines]
+    baselines = found.baselines | {NULL_MODELS[key].title: row for key, row in null_scores(area, which=more).items()}
+    ordered = {model.title: baselines[model.title] for model in NULL_MODELS.values() if model.title in baselines}
+    return replace(outcome, protocols={**outcome.protocols, protocol: replace(found, baselines=ordered)})
 
 
 def _read(folder: Path, run: PlannedRun, in_channels: int, classes: int) -> Trained:

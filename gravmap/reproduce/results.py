@@ -22,7 +22,7 @@ from gravmap.reproduce.outcome import Outcome, Trained, gather, with_learned_nul
 from gravmap.reproduce.page import Bullets, Document, Heading, Part, Picture, Section, Table, Text, to_html, to_markdown
 from gravmap.reproduce.pictures import draw_curves, draw_held_out
 from gravmap.reproduce.plan import PROTOCOLS, Plan
-from gravmap.reproduce.protocols import TITLES, leak_of, protocol_parts, verdict
+from gravmap.reproduce.protocols import TITLES, protocol_parts, verdict
 from gravmap.tiling import load_arrays
 from gravmap.workspace import Workspace
 
@@ -118,14 +118,14 @@ def numbers(made: Made, outcome: Outcome) -> dict[str, Any]:
         found = outcome.protocols.get(name)
         rows = [each for each in outcome.trained if each.run.protocol == name]
         protocols[name] = {
-            "leak": leak_of(found.split) if found else None,
+            "leak": found.leak if found else None,
             "networks": {
                 each.run.network: {"parameters": each.parameters, "seconds": each.seconds, "scores": each.test}
                 if each.done
                 else None
                 for each in rows
             },
-            "null_models": found.nulls if found else {},
+            "null_models": found.baselines if found else {},
         }
     return {
         "paper": made.plan.paper,

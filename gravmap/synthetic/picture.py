@@ -14,10 +14,10 @@ from gravmap.geology import load_legend
 from gravmap.plotting import (
     BASEMENT_COLOUR,
     BLUE,
+    GREEN,
     GREY,
     INK,
     MUTED,
-    OCHRE,
     PANEL,
     VERMILLION,
     decorate_map,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # Inches: a map, what is left of the first, from map to map, above and below each, the title, the section and legend.
 _PANEL, _LEFT, _STEP, _ABOVE, _BELOW, _TITLE, _FOOT = 4.3, 0.85, 5.3, 0.42, 0.38, 0.92, 6.5
-_PARTS = {"colour": INK, "moho": BLUE, "cover": OCHRE, "bedrock": VERMILLION}
+_PARTS = {"colour": INK, "moho": BLUE, "cover": GREEN, "bedrock": VERMILLION}
 
 
 def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "", dpi: int = 160) -> None:

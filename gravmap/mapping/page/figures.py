@@ -1,7 +1,8 @@
-"""Pictures a geologist can read: class maps and fields with legend, graticule and scale bar."""
+"""Figures of maps for print: class maps and fields with legend, graticule and scale bar."""
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
 from gravmap.geology import Legend
-from gravmap.mapping.page.outline import border
-from gravmap.mapping.page.paint import paint_classes
+from gravmap.mapping.layers import ENTROPY, EVIDENCE_COLOURS, NODATA
+from gravmap.mapping.page.paint import border, paint_classes
+from gravmap.mapping.page.sheet import Sheet, read_sheet
 from gravmap.plotting import MUTED, NODATA_COLOUR, NOTE, decorate_map, legend_patches, map_aspect
 
 matplotlib.use("Agg")  # files only: no display is needed, on a server or under ssh
@@ -29,6 +31,12 @@ from matplotlib.patches import Patch
 _LEFT, _ABOVE, _BELOW, _TITLE = 0.55, 0.3, 0.35, 0.5
 _NARROWEST = 6.5  # of a whole picture: its title and notes need room
 _RULED_PERIODS = 200  # white lines across a map, over what is predicted
+
+PRINT_DPI = 300
+
+# A landscape page of A4 or Letter, less its margins.
+_WIDEST_IN, _TALLEST_IN = 9.6, 6.6
+_DRAWN_PX = 2880  # 9.6 inches at 300 dpi
 
 
 @dataclass(frozen=True)
@@ -244,3 +252,103 @@ def _draw_field(axes: Axes, panel: FieldPanel) -> Any:
     )
     axes.set_facecolor(NODATA_COLOUR)
     return image
+
+
+def draw_pictures(folder: Path, legend: Legend, *, title: str, notes: Sequence[str] = ()) -> list[Path]:
+    """Draw a map folder's files as PNG and PDF at 300 dpi.
+
+    ``map``: the classes, the mapped outcrop outlined. ``uncertainty``: the entropy of the probabilities, and the
+    evidence beside it; left out where the folder has neither layer.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``lithology.tif`` and, as far as there are, ``evidence.tif`` and ``uncertainty.tif``.
+    legend : Legend
+        Names and colours of the classes.
+    title : str
+        Of the map, such as the region's name.
+    notes : sequence of str
+        Under both pictures: what it was made with, and credits.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    InputError
+        A layer is missing or cannot be read.
+    """
+    sheet = read_sheet(folder, _DRAWN_PX)
+    width = _panel_width(sheet, 1)
+    outcrop, ruled = sheet.outcrop, sheet.predicted
+    if outcrop is None:
+        shown = "Bedrock lithology"
+    elif ruled is None:
+        shown = "Predicted everywhere; mapped outcrop is outlined"
+    else:
+        shown = "As mapped inside the outlines; predicted under cover where ruled in white"
+    draw(
+        [folder / "map.png", folder / "map.pdf"],
+        [ClassPanel(shown, sheet.lithology, sheet.bounds_wsen, outcrop, ruled)],
+        classes_of_legend(legend),
+        title=f"{title}: bedrock lithology",
+        notes=notes,
+        panel_width_in=width,
+        dpi=PRINT_DPI,
+    )
+    written = [folder / "map.png", folder / "map.pdf"]
+    panels = _doubt_panels(sheet)
+    if panels:
+        written += [folder / "uncertainty.png", folder / "uncertainty.pdf"]
+        # A wide region is drawn one map above the other, a tall one side by side.
+        columns = 1 if len(panels) == 1 or map_aspect(sheet.bounds_wsen) < 0.8 else 2
+        draw(
+            written[2:],
+            panels,
+            evidence_classes(sheet.evidence_names),
+            title=f"{title}: how sure, and on what it rests",
+            notes=notes,
+            columns=columns,
+            panel_width_in=_panel_width(sheet, columns),
+            dpi=PRINT_DPI,
+        )
+    return written
+
+
+def evidence_classes(names: dict[int, str]) -> list[dict[str, Any]]:
+    """Index, name and colour of the evidence values, as :func:`draw` takes them."""
+    return [
+        {"index": value, "name": names.get(value, str(value)), "colour": colour}
+        for value, colour in EVIDENCE_COLOURS.items()
+    ]
+
+
+def _doubt_panels(sheet: Sheet) -> list[Panel]:
+    panels: list[Panel] = []
+    entropy = sheet.measures.get(ENTROPY.name)
+    if entropy is not None:
+        panels.append(
+            FieldPanel(
+                "Uncertainty: entropy of the class probabilities",
+                "0 one class is sure, 1 all are equal",
+                entropy,
+                sheet.bounds_wsen,
+                limits=(0, 1),
+                colours="cividis",
+                outline=sheet.outcrop,
+            )
+        )
+    if sheet.evidence is not None and (sheet.evidence != NODATA).any():
+        panels.append(ClassPanel("Evidence: what the class of a cell rests on", sheet.evidence, sheet.bounds_wsen))
+    return panels
+
+
+def _panel_width(sheet: Sheet, columns: int) -> float:
+    """Width of a map that fits a landscape page, alone or beside another; inches."""
+    widest = _WIDEST_IN if columns == 1 else 5.6
+    return min(
+        widest, _TALLEST_IN / map_aspect(sheet.bounds_wsen) if math.isfinite(map_aspect(sheet.bounds_wsen)) else widest
+    )
