@@ -205,11 +205,15 @@ def _about_models(session: Session, folders: list[Path], shipped: bool, place: R
         taught: dict[str, Any] = model.get("taught_on") or {}
         if not trained_on_crusts(taught):
             continue
-        which = "No network was trained here, so the one that gravmap ships is used" if shipped else "The network"
-        about = f"{training_sentence(taught)} {score_sentences([('', read_under_cover(folder))])}"
-        session.say(f"{which}: {folder.name}. {about.replace(THIN, ' ')}")
+        said = [
+            training_sentence(taught, f"The network {folder.name}"),
+            score_sentences([("", read_under_cover(folder))]),
+        ]
         if shipped:
-            session.say(f"`gravmap train --init {folder.name}` goes on with it on this region's outcrop.")
+            said.insert(0, "No network was trained here, so the one that gravmap ships is used.")
+        session.say(" ".join(said).replace(THIN, " "))
+        if shipped:
+            session.say(f"`gravmap train --init {folder.name}` fine-tunes it on this region's outcrop.")
         rows, columns = taught.get("shape", (0, 0))
         if rows and (box.height_deg > rows / 30 + 1e-6 or box.width_deg > columns / 30 + 1e-6):
             session.say(

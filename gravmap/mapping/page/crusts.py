@@ -30,20 +30,23 @@ _STATES = {"inside": "", "at the edge": "at the edge", "outside": "outside"}
 _CELLS_PER_DEGREE = 30
 
 
-def training_sentence(trained_on: Mapping[str, Any]) -> str:
+def training_sentence(trained_on: Mapping[str, Any], network: str = "The network") -> str:
     """What a network was trained on.
 
     Parameters
     ----------
     trained_on : mapping
         ``taught_on`` of a model's record.
+    network : str
+        What the sentence begins with.
     """
     prior = trained_on.get("prior", {}).get("name", "that is not on record")
     number = trained_on.get("count") or len(trained_on.get("seeds", {}).get("train", []))
     shape = " x ".join(str(each) for each in trained_on.get("shape", []))
+    crusts = f"{count(number)} simulated {'crust' if number == 1 else 'crusts'}"
     sentence = (
-        f"The network was trained on {count(number)} simulated crusts, not on the data of any region: layers and"
-        f" intrusions drawn from the prior {prior}, whose bedrock under cover is known, and their computed gravity."
+        f"{network} was trained on {crusts}, not on the data of any region: layers and intrusions drawn from the prior"
+        f" {prior}, whose bedrock under cover is known, and their computed gravity."
     )
     return f"{sentence} Each has {shape} cells." if shape else sentence
 
