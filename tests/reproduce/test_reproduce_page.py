@@ -62,7 +62,11 @@ def test_both_files_hold_the_same_tables_whatever_stands_in_them(tmp_path):
     assert read.scripts == 0
     assert read.tables == markdown_tables(to_markdown(document, tmp_path))
     assert read.tables[0] == [["Network", "MPA"], ["a | b", "63.10 %"], ["<script>alert(1)</script>", "–"]]
-    assert to_markdown(document, tmp_path).startswith("Lead")
+    for written in (to_html(document), to_markdown(document, tmp_path)):
+        for words in ("Title", "Lead", "Warning", "Section", "Words", "Part", "One", "Two"):
+            assert words in written, words
+    assert "Words &amp; more" in to_html(document)
+    assert "x &lt; y" in to_html(document)
 
 
 def scored(mpa, fwiou):
