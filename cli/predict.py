@@ -107,10 +107,10 @@ def command(
     folders = [workspace.run(SHIPPED)] if shipped else [workspace.run(name) for name in runs or (None,)]
     labels = workspace.labels if workspace.labels.exists() else None
 
-    from gravmap.learning.outcrop import is_context, measured_names
+    from gravmap.learning.data.outcrop_context import is_context, measured_names
     from gravmap.mapping import Clip, Options, predict, read_clip
-    from gravmap.mapping.fit import need_labels
-    from gravmap.mapping.more_heights import missing_heights
+    from gravmap.mapping.compatibility import need_labels
+    from gravmap.mapping.missing_heights import missing_heights
     from gravmap.mapping.predictor import device_of_gpus
 
     processes = 1
@@ -226,7 +226,7 @@ def _about_models(session: Session, folders: list[Path], shipped: bool, place: R
 
 def _with_heights(session: Session, fields: Path, lacking: list[float], dry_run: bool) -> Path:
     """The file that holds the residuals which the networks read and `fields` lacks; made here, but in a dry run."""
-    from gravmap.mapping.more_heights import add_heights
+    from gravmap.mapping.missing_heights import add_heights
     from gravmap.units import format_length
 
     heights = ", ".join(map(format_length, lacking))
@@ -252,7 +252,7 @@ def _foretell(
 ) -> None:
     """Say what would be read, computed and written, and what it would take at every scale."""
     from gravmap.mapping import Clip, Predictor
-    from gravmap.mapping.fit import need_labels
+    from gravmap.mapping.compatibility import need_labels
     from gravmap.progress import describe_time
     from gravmap.units import format_angle
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from gravmap.files import atomic_path
 from gravmap.network.architecture import Architecture
+from gravmap.network.cost import cost_by_part
 from gravmap.network.operators import OPERATORS
-from gravmap.network.part_cost import cost_by_part
 from gravmap.plotting import BACKGROUND, BLUE, GREY, INK, ORANGE, PANEL, SKY, VERMILLION
 
 COLOURS = dict(zip(OPERATORS, ("white", SKY, BLUE, ORANGE, VERMILLION), strict=True))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.files import atomic_path
-from gravmap.learning.score_figures import MARKERS
-from gravmap.learning.score_groups import spread
+from gravmap.learning.evaluation.figures import MARKERS
+from gravmap.learning.evaluation.run_groups import spread
 from gravmap.plotting import BLUE, GREY, INK, SERIES
 
 SHOWN = {"pa": "accuracy (PA)", "mpa": "mean accuracy (MPA)", "fwiou": "weighted overlap (FWIoU)"}
@@ -25,9 +25,9 @@ class Row:
     name : str
         As it is written.
     scores : sequence of mapping
-        Of each run, from :func:`gravmap.learning.metrics.scores`.
+        Of each run, from :func:`gravmap.learning.evaluation.metrics.scores`.
     mean : mapping
-        Of the group, from :func:`gravmap.learning.score_groups.mean_scores`.
+        Of the group, from :func:`gravmap.learning.evaluation.run_groups.mean_scores`.
     network : bool
         Whether it is what the others stand beside.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.files import atomic_path
-from gravmap.learning.curves import RATE, TRAINING, TUNING
+from gravmap.learning.training.curves import RATE, TRAINING, TUNING
 from gravmap.plotting import GREY
 from gravmap.units import format_angle
 
@@ -21,7 +21,7 @@ def draw_reliability(record: Mapping[str, Any], path: Path, title: str = "") -> 
     Parameters
     ----------
     record : mapping
-        From :func:`gravmap.learning.calibration.calibrate`.
+        From :func:`gravmap.learning.calibration.temperature.calibrate`.
     path : Path
         The PNG to write.
     title : str

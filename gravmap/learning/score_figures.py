@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
-from gravmap.learning.distance_bins import bin_name
+from gravmap.learning.evaluation.distance_bins import bin_name
 from gravmap.plotting import GREY, INK, PANEL, SERIES
 
 MOST_WRITTEN = 16
@@ -27,7 +27,7 @@ def draw_confusion(
     Parameters
     ----------
     matrix : ndarray, shape (K, K)
-        From :func:`gravmap.learning.metrics.confusion`.
+        From :func:`gravmap.learning.evaluation.metrics.confusion`.
     names : sequence of str
         Of the classes.
     path : Path
@@ -96,7 +96,7 @@ def draw_distance(
     Parameters
     ----------
     table : sequence of mapping
-        Rows of :func:`gravmap.learning.distance_bins.by_distance`; `baselines`, null model to accuracy, where there is.
+        Rows of :func:`gravmap.learning.evaluation.distance_bins.by_distance`; `baselines`, null model to accuracy, where there is.
     path : Path
         The PNG to write.
     title, network, unit : str

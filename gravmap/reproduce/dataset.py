@@ -9,7 +9,7 @@ import numpy as np
 
 from gravmap.files import read_json
 from gravmap.geology import open_labels
-from gravmap.learning.area import Area
+from gravmap.learning.data.dataset import RegionDataset
 from gravmap.mapping.page.figures import ClassPanel, FieldPanel, classes_of_legend, draw
 from gravmap.mapping.page.words import bare_area, count, percent
 from gravmap.mapping.record.census import census
@@ -60,7 +60,7 @@ def window_table(place: Workspace, paper: dict[str, Any]) -> Table:
     )
 
 
-def draw_study_area(place: Workspace, area: Area, path: Path, title: str) -> Picture:
+def draw_study_area(place: Workspace, area: RegionDataset, path: Path, title: str) -> Picture:
     """Figure 1: the geological map, and what is held out of it."""
     legend = open_labels(place.labels).legend
     surface, role = area.node_truth()
@@ -82,7 +82,7 @@ def draw_study_area(place: Workspace, area: Area, path: Path, title: str) -> Pic
 def draw_gravity(place: Workspace, path: Path, title: str) -> Picture:
     """Figure 2: the Bouguer anomaly and the residual that the networks read."""
     first = str(read_json(place.tiles / "index.json", "gravmap tile")["channel"])
-    area = Area.from_arrays(load_arrays(place.tiles, channels=["bouguer", first]))
+    area = RegionDataset.from_arrays(load_arrays(place.tiles, channels=["bouguer", first]))
     bounds = bounds_wsen(area)
     bouguer, residual = (np.where(area.field_valid, field, np.nan) for field in area.fields)
     panels = [
@@ -97,7 +97,7 @@ def draw_gravity(place: Workspace, path: Path, title: str) -> Picture:
     )
 
 
-def bounds_wsen(area: Area) -> tuple[float, float, float, float]:
+def bounds_wsen(area: RegionDataset) -> tuple[float, float, float, float]:
     """Outer edges of the cells around the nodes of an area, degrees."""
     west, south, east, north = (float(side) for side in area.field_nodes_wsen)
     rows, columns = area.field_valid.shape

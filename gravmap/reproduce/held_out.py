@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.learning.area import TEST, Area
-from gravmap.learning.channels import fields_read
-from gravmap.learning.checkpoint import load_model
-from gravmap.learning.comparison import Difference, block_numbers, paired_bootstrap
-from gravmap.learning.evaluation import node_logits, scoring_scale
-from gravmap.learning.null_models import NULL_MODELS, held_out, null_maps
-from gravmap.learning.target import to_label, to_target
+from gravmap.lattice import TEST
+from gravmap.learning.data.channels import fields_read
+from gravmap.learning.data.dataset import RegionDataset, to_label, to_target
+from gravmap.learning.evaluation.comparison import Difference, block_numbers, paired_bootstrap
+from gravmap.learning.evaluation.evaluation import node_logits, scoring_scale
+from gravmap.learning.evaluation.null_models import NULL_MODELS, held_out, null_maps
+from gravmap.learning.training.checkpoint import load_model
 from gravmap.progress import Progress, silent
 from gravmap.reproduce.outcome import Trained
 from gravmap.tiling import load_arrays
@@ -29,7 +29,7 @@ class HeldOutMaps:
 
     Attributes
     ----------
-    area : Area
+    area : RegionDataset
         Fields, labels and roles of that split.
     labels : (ny, nx) uint8
         As mapped.
@@ -39,7 +39,7 @@ class HeldOutMaps:
         Predictor to its classes: nearest outcrop first, then the networks by their labels. Valid at wanted nodes alone.
     """
 
-    area: Area
+    area: RegionDataset
     labels: NDArray[np.uint8]
     wanted: NDArray[np.bool_]
     maps: dict[str, NDArray[np.uint8]]
@@ -52,7 +52,7 @@ class HeldOutMaps:
         name : str
             Of `maps`.
         measure : str
-            Key of `gravmap.learning.comparison.MEASURES`.
+            Key of `gravmap.learning.evaluation.comparison.MEASURES`.
         seed : int
             Of the resampling.
         """
@@ -86,7 +86,9 @@ def predict_held_out(
     _, first = load_model(trained[0].folder)
     split, fold = str(first.split.get("name", "blocks")), int(first.split.get("fold", 0))
     # All runs of a reproduction read one input.
-    area = Area.from_arrays(load_arrays(place.tiles, channels=fields_read(first.input.names), split=split, fold=fold))
+    area = RegionDataset.from_arrays(
+        load_arrays(place.tiles, channels=fields_read(first.input.names), split=split, fold=fold)
+    )
     labels, _ = area.node_truth()
     wanted = held_out(area)
     maps = {NEAREST: null_maps(area, TEST, which=["nearest_outcrop"])["nearest_outcrop"]}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.files import read_json
-from gravmap.learning.area import Area
-from gravmap.learning.null_models import NULL_MODELS, left_out, null_scores
+from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.evaluation.null_models import NULL_MODELS, left_out, null_scores
 from gravmap.mapping.page.facts import Protocol, protocols_of, read_run
 from gravmap.network import build_from_dict
 from gravmap.network.cost import count_parameters
@@ -102,7 +102,7 @@ def gather(place: Workspace, plan: Plan, in_channels: int, classes: int) -> Outc
     return Outcome(plan, trained, protocols)
 
 
-def with_learned_baselines(outcome: Outcome, protocol: str, area: Area) -> Outcome:
+def with_learned_baselines(outcome: Outcome, protocol: str, area: RegionDataset) -> Outcome:
     """Add to a split's baselines those that learn: a map's report leaves them out for their time.
 
     Parameters
@@ -111,7 +111,7 @@ def with_learned_baselines(outcome: Outcome, protocol: str, area: Area) -> Outco
         With the quick baselines; a split without any stays so.
     protocol : str
         The split.
-    area : Area
+    area : RegionDataset
         Of that split.
     """
     found = outcome.protocols.get(protocol)

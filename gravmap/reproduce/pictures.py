@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
 from gravmap.geology import open_labels
+from gravmap.lattice import UNUSABLE
 from gravmap.mapping.page.figures import ClassPanel, Panel, classes_of_legend, draw
 from gravmap.plotting import INK, SERIES
-from gravmap.reproduce.dataset import UNUSABLE, bounds_wsen
+from gravmap.reproduce.dataset import bounds_wsen
 from gravmap.reproduce.held_out import HeldOutMaps
 from gravmap.reproduce.outcome import Trained
 from gravmap.reproduce.page import Picture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gravmap.learning.null_models import NULL_MODELS
+from gravmap.learning.evaluation.null_models import NULL_MODELS
 from gravmap.mapping.page.words import count, percent
 from gravmap.reproduce.held_out import NEAREST, HeldOutMaps
 from gravmap.reproduce.outcome import Outcome, Trained

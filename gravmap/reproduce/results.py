@@ -11,8 +11,8 @@ import rasterio
 
 from gravmap.errors import InputError
 from gravmap.files import read_json, write_json, write_text
-from gravmap.learning.area import Area
-from gravmap.learning.null_models import left_out
+from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.evaluation.null_models import left_out
 from gravmap.mapping.page.words import count, percent
 from gravmap.mapping.scoring.under_cover import ALL, FAR, score_under_cover
 from gravmap.progress import Progress, silent
@@ -96,7 +96,7 @@ def write_results(made: Made, *, device: str = "cpu", progress: Progress = silen
         The tile set or a run's files are missing or damaged.
     """
     root = made.place.root
-    area = Area.from_arrays(load_arrays(made.place.tiles))
+    area = RegionDataset.from_arrays(load_arrays(made.place.tiles))
     outcome = gather(made.place, made.plan, RGB_PLANES, len(area.classes))
     predicted = {}
     for name in PROTOCOLS:
@@ -137,7 +137,7 @@ def numbers(made: Made, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _document(made: Made, outcome: Outcome, area: Area, predicted: Mapping[str, HeldOutMaps]) -> Document:
+def _document(made: Made, outcome: Outcome, area: RegionDataset, predicted: Mapping[str, HeldOutMaps]) -> Document:
     plan, figures = made.plan, made.place.root / "figures"
     paper = plan.paper
     sections = [
@@ -210,7 +210,7 @@ def _map(made: Made) -> list[Part]:
     return [Picture(picture, words)]
 
 
-def _map_verdict(made: Made, area: Area) -> list[Part]:
+def _map_verdict(made: Made, area: RegionDataset) -> list[Part]:
     """Scores under cover, where the truth below it is known."""
     mapped = made.place.maps / made.region / "lithology.tif"
     if made.truth is None or not mapped.exists():

@@ -24,9 +24,9 @@ from gravmap.plotting import (
     legend_patches,
     map_aspect,
 )
-from gravmap.synthetic.crust import Crust
-from gravmap.synthetic.pool import LEGEND, crust_arrays
-from gravmap.synthetic.section import BASEMENT, DEEPEST_KM, Section, cut_section
+from gravmap.synthetic.crust import LEGEND, Crust
+from gravmap.synthetic.picture import BASEMENT, DEEPEST_KM, Section, cut_section
+from gravmap.synthetic.pool import crust_arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

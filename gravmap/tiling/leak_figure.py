@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
-from gravmap.geology.legend import COVER, UNUSABLE
+from gravmap.lattice import COVER, TEST, TRAIN, TUNE, UNUSABLE
 from gravmap.plotting import (
     BACKGROUND,
     BLUE,
@@ -22,10 +22,9 @@ from gravmap.plotting import (
     legend_patches,
     map_aspect,
 )
-from gravmap.tiling.handover import open_split
 from gravmap.tiling.leak import LeakReport
 from gravmap.tiling.patches import cut_patches, painted, stretch
-from gravmap.tiling.roles import TEST, TRAIN, TUNE
+from gravmap.tiling.training_arrays import open_split
 from gravmap.units import format_angle
 
 _KINDS = (

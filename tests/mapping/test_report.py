@@ -14,8 +14,8 @@ import rasterio
 from gravmap.errors import InputError
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.gravity.sources import known_sources
-from gravmap.learning.area import Area
-from gravmap.learning.null_models import NULL_MODELS, null_scores
+from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.evaluation.null_models import NULL_MODELS, null_scores
 from gravmap.mapping.page.facts import Protocol, gather
 from gravmap.mapping.page.maps import gravity_map
 from gravmap.mapping.page.report import page as html_of
@@ -228,7 +228,7 @@ def test_of_several_runs_the_mean_is_compared(mapped, tmp_path):
 def test_baselines_are_scored_on_the_runs_own_tile_set(tmp_path):
     make_tiled(tmp_path)
     tiles = tmp_path / "data" / "tiles"
-    own = Area.from_arrays(load_arrays(tiles, channels=["residual_10km"], split="blocks", fold=1))
+    own = RegionDataset.from_arrays(load_arrays(tiles, channels=["residual_10km"], split="blocks", fold=1))
     run = make_run(tmp_path / "mine", classes=own.classes, area_sha256=own.fingerprint())
     mapped = make_map(tmp_path / "map")
     (protocol,) = gather(mapped, runs=[run], tiles=tiles).protocols

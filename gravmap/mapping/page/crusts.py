@@ -65,7 +65,7 @@ def score_sentences(under_cover: Sequence[tuple[str, Mapping[str, Any]]]) -> str
     ----------
     under_cover : sequence of (str, mapping)
         Name of each network, empty where there is but one, and its scores as
-        :func:`gravmap.learning.hidden_scores.hidden_scores` gives them; these may be empty.
+        :func:`gravmap.learning.evaluation.under_cover.hidden_scores` gives them; these may be empty.
     """
     said = [_score(name, scores) for name, scores in under_cover if _cells(scores)]
     if not said:

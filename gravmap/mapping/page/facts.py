@@ -15,15 +15,15 @@ from rasterio.windows import Window
 
 from gravmap.errors import InputError
 from gravmap.files import read_json
-from gravmap.learning.calibration import read_calibration
-from gravmap.learning.grounds import CRUSTS
-from gravmap.learning.null_models import NULL_MODELS, null_scores
-from gravmap.learning.outcrop import CONTEXT, in_short
+from gravmap.learning.calibration.temperature import read_calibration
+from gravmap.learning.data.outcrop_context import CONTEXT, in_short
+from gravmap.learning.data.splits import CRUSTS
+from gravmap.learning.evaluation.null_models import NULL_MODELS, null_scores
 from gravmap.mapping.files.projection import cell_areas_km2
 from gravmap.mapping.layers import NODATA
 from gravmap.mapping.page.sheet import Sheet, read_sheet
 from gravmap.mapping.page.words import region_title
-from gravmap.mapping.scoring.run_ground import ground_of_run
+from gravmap.mapping.scoring.run_ground import dataset_of_run
 
 _STRIP_ROWS = 512
 
@@ -256,7 +256,7 @@ def _baselines(run: RunFacts, tiles: Path | None) -> tuple[dict[str, dict[str, A
     if tiles is None:
         return {}, "The tile set was not found, so baselines were not scored beside the network."
     try:
-        area = ground_of_run(run.model, tiles)
+        area = dataset_of_run(run.model, tiles)
         return {NULL_MODELS[key].title: row for key, row in null_scores(area).items()}, ""
     except InputError as error:
         return {}, f"Baselines were not scored: {error.message}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gravmap.learning.null_models import NULL_MODELS
+from gravmap.learning.evaluation.null_models import NULL_MODELS
 from gravmap.mapping.page.crusts import crusts_section, score_sentences
 from gravmap.mapping.page.facts import Facts, Protocol, RunFacts
 from gravmap.mapping.page.maps import reliability_chart
