@@ -192,8 +192,10 @@ def command(
 def _about_models(session: Session, folders: list[Path], shipped: bool, place: Region | Clip) -> list[str]:
     """Say which networks there are where that is no region's own; gives the channels that any of them reads."""
     from gravmap.files import read_json
-    from gravmap.learning.taught import describe_training_data, describe_trust, on_crusts, under_cover_of
     from gravmap.mapping import Clip
+    from gravmap.mapping.page.crusts import read_under_cover, score_sentences, training_sentence
+    from gravmap.mapping.page.facts import trained_on_crusts
+    from gravmap.mapping.page.words import THIN
 
     reads: list[str] = []
     box = place.region if isinstance(place, Clip) else place
@@ -201,15 +203,17 @@ def _about_models(session: Session, folders: list[Path], shipped: bool, place: R
         model = read_json(folder / "model.json", "gravmap train")
         reads += [str(each["field"]) for each in model.get("inputs", []) if each.get("field")]
         taught: dict[str, Any] = model.get("taught_on") or {}
-        if not on_crusts(taught):
+        if not trained_on_crusts(taught):
             continue
-        which = "No network was trained here, so the one that gravmap ships is used" if shipped else "The network"
-        session.say(
-            f"{which}: {folder.name}, trained on {describe_training_data(taught)}. "
-            f"{describe_trust(under_cover_of(folder))}"
-        )
+        said = [
+            training_sentence(taught, f"The network {folder.name}"),
+            score_sentences([("", read_under_cover(folder))]),
+        ]
         if shipped:
-            session.say(f"`gravmap train --init {folder.name}` goes on with it on this region's outcrop.")
+            said.insert(0, "No network was trained here, so the one that gravmap ships is used.")
+        session.say(" ".join(said).replace(THIN, " "))
+        if shipped:
+            session.say(f"`gravmap train --init {folder.name}` fine-tunes it on this region's outcrop.")
         rows, columns = taught.get("shape", (0, 0))
         if rows and (box.height_deg > rows / 30 + 1e-6 or box.width_deg > columns / 30 + 1e-6):
             session.say(

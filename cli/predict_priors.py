@@ -35,12 +35,12 @@ class PriorQuestion:
     @classmethod
     def of(cls, runs: Sequence[Path]) -> PriorQuestion:
         """The question that these runs raise; none where no network was taught on crusts."""
-        from gravmap.learning.taught import on_crusts
+        from gravmap.mapping.page.facts import trained_on_crusts
 
         found: dict[tuple[Any, ...], dict[str, Any]] = {}
         for run in runs:
             taught: dict[str, Any] = read_json(run / "model.json", "gravmap train").get("taught_on") or {}
-            if on_crusts(taught):
+            if trained_on_crusts(taught):
                 found.setdefault((taught["prior"]["sha256"], *taught["channels"]), taught)
         return cls(tuple(found.values()))
 

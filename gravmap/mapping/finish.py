@@ -11,7 +11,7 @@ from typing import Any
 
 from gravmap.geology import Legend
 from gravmap.learning.data.outcrop_context import in_short
-from gravmap.mapping.page.pictures import draw_pictures
+from gravmap.mapping.page.figures import draw_pictures
 from gravmap.mapping.page.report import write_report
 from gravmap.mapping.page.words import region_title
 from gravmap.mapping.plan import Plan

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gravmap.plotting import BLUE, ORANGE, OUTCROP_COLOUR, PALE_BLUE
+
 NODATA = 255
 
 OUTCROP, NEAR, COVERED, EXTRAPOLATED = 1, 2, 3, 4
 """Values of the evidence layer: what a cell's class rests on."""
 
-EVIDENCE_COLOURS = {OUTCROP: "#595959", NEAR: "#0072B2", COVERED: "#9AD0F0", EXTRAPOLATED: "#E69F00"}
+EVIDENCE_COLOURS = {OUTCROP: OUTCROP_COLOUR, NEAR: BLUE, COVERED: PALE_BLUE, EXTRAPOLATED: ORANGE}
 """Told apart by people who are colour-blind, and in grey."""
 
 

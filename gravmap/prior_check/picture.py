@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gravmap.files import atomic_path
+from gravmap.plotting import BACKGROUND, GREEN, GREY, INK, MUTED, OCHRE, SAND, VERMILLION
 from gravmap.prior_check.quantities import GROUPS
 from gravmap.prior_check.verdict import EDGE, FAR, INSIDE, OUTSIDE, Place, Verdict, limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {INSIDE: "#1E8449", EDGE: "#C77700", OUTSIDE: "#B03A2E"}
-_INK, _GREY, _CRUST = "#1A1A1A", "#555555", "#7F8C8D"
+COLOURS = {INSIDE: GREEN, EDGE: OCHRE, OUTSIDE: VERMILLION}
 _ROW, _HEAD, _TOP, _BOTTOM, _WIDE = 0.27, 0.36, 0.95, 0.75, 11.5  # inches
 _REACH = 0.8  # how far beyond the crusts a strip goes, in their range
 _X_NAMES, _X_HERE, _X_CRUSTS = -2.6, 1 + _REACH + 0.06, 1 + _REACH + 0.46
@@ -41,7 +41,7 @@ def draw_verdict(verdict: Verdict, path: Path, *, title: str = "", dpi: int = 16
     groups = list(dict.fromkeys(place.quantity.group for place in verdict.places))
     height = _TOP + len(groups) * _HEAD + len(verdict.places) * _ROW + _BOTTOM
     figure = Figure(figsize=(_WIDE, height), dpi=dpi, facecolor="white")
-    figure.text(0.03, 1 - 0.16 / height, title, va="top", fontsize=10, color=_GREY)
+    figure.text(0.03, 1 - 0.16 / height, title, va="top", fontsize=10, color=GREY)
     figure.text(
         0.03, 1 - 0.4 / height, verdict.headline, va="top", fontsize=13.5, weight="bold", color=COLOURS[verdict.state]
     )
@@ -52,18 +52,18 @@ def draw_verdict(verdict: Verdict, path: Path, *, title: str = "", dpi: int = 16
     axes.set_ylim(rows, 0)
     at = 0.0
     for where, word in ((0.0, "least"), (1.0, "most")):
-        axes.text(where, -0.06, word, ha="center", va="bottom", fontsize=8, color=_GREY)
+        axes.text(where, -0.06, word, ha="center", va="bottom", fontsize=8, color=GREY)
     for where, word in ((_X_HERE, "here"), (_X_CRUSTS, "least – median – most of the crusts")):
-        axes.text(where, -0.06, word, va="bottom", fontsize=8, color=_GREY)
+        axes.text(where, -0.06, word, va="bottom", fontsize=8, color=GREY)
     group = None
     for place in verdict.places:
         if place.quantity.group != group:
             group = place.quantity.group
             at += _HEAD
-            axes.text(_X_NAMES, at - 0.1, GROUPS[group], fontsize=10, weight="bold", va="center", color=_INK)
+            axes.text(_X_NAMES, at - 0.1, GROUPS[group], fontsize=10, weight="bold", va="center", color=INK)
         _strip(axes, place, at + _ROW / 2)
         at += _ROW
-    figure.text(0.03, 0.12 / height, textwrap.fill(_legend(verdict), 170), fontsize=8, color=_GREY, va="bottom")
+    figure.text(0.03, 0.12 / height, textwrap.fill(_legend(verdict), 170), fontsize=8, color=GREY, va="bottom")
     with atomic_path(path) as partial:
         figure.savefig(
             partial, format="png", metadata={"Title": title or verdict.headline}, pil_kwargs={"compress_level": 4}
@@ -79,11 +79,11 @@ def _strip(axes: Axes, place: Place, y: float) -> None:
     (low, high), _, far = limits(quantity, place.crusts)
     wide, half = high - low, 0.34 * _ROW
     left, right = (max((far[0] - low) / wide, -_REACH), min((far[1] - low) / wide, 1 + _REACH))
-    for start, end, colour, order in ((left, right, "#F6E9D2", 0), (0.0, 1.0, "#DDE6E0", 1)):
+    for start, end, colour, order in ((left, right, BACKGROUND, 0), (0.0, 1.0, SAND, 1)):
         axes.add_patch(
             Rectangle((start, y - half), end - start, 2 * half, facecolor=colour, edgecolor="none", zorder=order)
         )
-    axes.plot((crusts - low) / wide, np.full(len(crusts), y), "|", color=_CRUST, markersize=7, alpha=0.75, zorder=2)
+    axes.plot((crusts - low) / wide, np.full(len(crusts), y), "|", color=MUTED, markersize=7, alpha=0.75, zorder=2)
     colour = COLOURS[place.state]
     middle = (quantity.scaled(place.middle) - low) / wide
     for value in place.here if len(place.here) > 1 else ():
@@ -92,11 +92,11 @@ def _strip(axes: Axes, place: Place, y: float) -> None:
     _mark(axes, middle, y, colour, 8.0, 1.0)
     bold = "normal" if place.state == INSIDE else "bold"
     label = f"{quantity.label}{', ' + quantity.unit if quantity.unit else ''}"
-    axes.text(_X_NAMES + 0.06, y, label, va="center", fontsize=9, color=_INK)
+    axes.text(_X_NAMES + 0.06, y, label, va="center", fontsize=9, color=INK)
     least, median, most = (quantity.told(value, unit=False) for value in place.typical)
     here = f"{quantity.told(place.middle, unit=False)}"
     axes.text(_X_HERE, y, here, va="center", fontsize=9, color=colour, weight=bold)
-    axes.text(_X_CRUSTS, y, f"{least} – {median} – {most}", va="center", fontsize=8.5, color=_GREY)
+    axes.text(_X_CRUSTS, y, f"{least} – {median} – {most}", va="center", fontsize=8.5, color=GREY)
 
 
 def _mark(axes: Axes, where: float, y: float, colour: str, size: float, alpha: float) -> None:

@@ -1,4 +1,4 @@
-"""The data: shares of the classes, windows, and the pictures of the study area and of its gravity."""
+"""The data: areas of the classes, windows, and the pictures of the study area and of its gravity."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from gravmap.workspace import Workspace
 
 
 def class_table(place: Workspace) -> Table:
-    """Table 1: the area of every class, and its share of the bedrock that crops out."""
+    """Table 1: the area of every class, and its percentage of the bedrock that crops out."""
     legend = open_labels(place.labels).legend
     found = count_values(place.labels)
     km2 = {entry.index: found.get(entry.index, (0, 0.0))[1] for entry in legend.classes}
     bedrock = sum(area for index, area in km2.items() if index != COVER)
     rows = []
     for entry in legend.classes:
-        share = percent(km2[entry.index] / bedrock, 2) if entry.index != COVER and bedrock else "–"
-        rows.append((entry.name, bare_area(km2[entry.index]), share, "–"))
+        fraction = percent(km2[entry.index] / bedrock, 2) if entry.index != COVER and bedrock else "–"
+        rows.append((entry.name, bare_area(km2[entry.index]), fraction, "–"))
     if UNUSABLE in found:
         rows.append(("not usable: water, gaps, mixed ages", bare_area(found[UNUSABLE][1]), "–", "–"))
     return Table(
-        "Table 1. Classes of the geological map: area on the ellipsoid and share of the bedrock that crops out. The"
-        " paper's shares stand in a picture.",
-        ("Class", "Area, km²", "Share of bedrock", "Paper"),
+        "Table 1. Classes of the geological map: area on the ellipsoid and percentage of the bedrock that crops out."
+        " The paper's are in a picture.",
+        ("Class", "Area, km²", "Percent of bedrock", "Paper"),
         tuple(rows),
     )
 
@@ -49,10 +49,10 @@ def window_table(place: Workspace, paper: dict[str, Any]) -> Table:
         total, bare = total + windows, bare + apart
         row = (format_angle(scale["size_deg"]), format_angle(scale["stride_deg"]), windows, windows - apart, apart)
         rows.append((*(str(cell) for cell in row), "–"))
-    told = f"{paper['windows']} = {paper['windows_with_bedrock']} + {paper['windows_set_apart']}"
-    rows.append(("all", "", count(total), count(total - bare), count(bare), told))
+    paper_sum = f"{paper['windows']} = {paper['windows_with_bedrock']} + {paper['windows_set_apart']}"
+    rows.append(("all", "", count(total), count(total - bare), count(bare), paper_sum))
     return Table(
-        "Table 2. Windows: side and step; those with bedrock on at least a tenth of their ground, and those set apart."
+        "Table 2. Windows: side and step; those with bedrock on at least a tenth of their area, and those set apart."
         " Of the paper the sums are in the text.",
         ("Window", "Step", "Windows", "With bedrock", "Set apart", "Paper"),
         tuple(rows),
@@ -73,7 +73,7 @@ def draw_study_area(place: Workspace, area: RegionDataset, path: Path, title: st
     draw(path, panels, classes_of_legend(legend), title=title, columns=2, panel_width_in=6.0)
     return Picture(
         path,
-        "Figure 1. The study area: geology at the surface, and the ground that is held out where blocks are (fold 0;"
+        "Figure 1. The study area: geology at the surface, and the outcrop that is held out by blocks (fold 0;"
         " grey: everything else).",
     )
 
@@ -91,8 +91,8 @@ def draw_gravity(place: Workspace, path: Path, title: str) -> Picture:
     draw(path, panels, [], title=title, columns=2, panel_width_in=6.0)
     return Picture(
         path,
-        "Figure 2. Gravity: the Bouguer anomaly, and what is left when it is continued 10 km upwards and taken off. The"
-        " networks read the residual as a picture in colours, as in the paper.",
+        "Figure 2. Gravity: the Bouguer anomaly, and the residual after its upward continuation by 10 km is subtracted."
+        " The networks read the residual as a picture in colours, as in the paper.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the networks say of the test ground, node by node: for Figure 5, and for whether a difference is chance."""
+"""Predictions of the networks on the test nodes: for Figure 5, and for whether a difference is chance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEAREST = NULL_MODELS["nearest_outcrop"].title
 
 @dataclass(frozen=True)
 class HeldOutMaps:
-    """Maps of the test ground of one split.
+    """Maps of the test nodes of one split.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class HeldOutMaps:
     wanted : (ny, nx) bool
         Nodes that are scored.
     maps : dict of str to (ny, nx) uint8 array
-        What names them: nearest outcrop first, then the networks by their labels. Right at wanted nodes alone.
+        Predictor to its classes: nearest outcrop first, then the networks by their labels. Valid at wanted nodes alone.
     """
 
     area: RegionDataset
@@ -45,7 +45,7 @@ class HeldOutMaps:
     maps: dict[str, NDArray[np.uint8]]
 
     def gain(self, name: str, measure: str, seed: int = 0) -> Difference:
-        """How much better a network scores than nearest outcrop, with an interval over blocks of ground.
+        """How much better a network scores than nearest outcrop, with an interval over blocks.
 
         Parameters
         ----------
@@ -54,7 +54,7 @@ class HeldOutMaps:
         measure : str
             Key of `gravmap.learning.evaluation.comparison.MEASURES`.
         seed : int
-            Of the draws.
+            Of the resampling.
         """
         truth, ours, nearest = (
             to_target(each[self.wanted]) for each in (self.labels, self.maps[name], self.maps[NEAREST])
@@ -62,10 +62,10 @@ class HeldOutMaps:
         return paired_bootstrap(truth, ours, nearest, block_numbers(self.area)[self.wanted], measure, seed=seed)
 
 
-def ask_networks(
+def predict_held_out(
     place: Workspace, trained: Sequence[Trained], *, device: str = "cpu", progress: Progress = silent
 ) -> HeldOutMaps:
-    """Let networks name the test ground, as they do when they are scored.
+    """Predict the test nodes with each network, as it does when it is scored.
 
     Parameters
     ----------
@@ -74,9 +74,9 @@ def ask_networks(
     trained : sequence of Trained
         Finished runs under one split, one or more.
     device : str
-        Where the networks are asked.
+        Where the networks run.
     progress : Progress
-        Told the networks done.
+        Called with the networks done.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def ask_networks(
             scale_deg=scoring_scale(spec.scales_deg),
             device=device,
         )
-        # Every wanted node lies in a window; elsewhere windows are missing, and the answer is not looked at.
+        # Every wanted node lies in a window; elsewhere windows are missing, and the result is not used.
         maps[each.run.label] = to_label(np.nan_to_num(logits).argmax(0))
     progress(len(trained), len(trained))
     return HeldOutMaps(area, labels, wanted, maps)

@@ -1,4 +1,4 @@
-"""What came of the runs: scores as `gravmap train` took them, and null models on the same ground."""
+"""What came of the runs: scores as `gravmap train` took them, and baselines on the same nodes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Trained:
     parameters : int or None
         Trainable numbers; None where the network cannot be built here.
     test : dict
-        Scores on the test ground; empty where it was not trained, or nothing was scored.
+        Scores on the test split; empty where it was not trained, or nothing was scored.
     history : list of dict
         Epoch by epoch: epoch, loss, tune_fwiou ...; numbers or None.
     seconds : float
-        That training took.
+        Duration of training.
     """
 
     run: PlannedRun
@@ -61,7 +61,7 @@ class Outcome:
     trained : list of Trained
         One for every planned run.
     protocols : dict of str to Protocol
-        Split to the scored runs' common ground, with null models; a split nobody trained under is not there.
+        Split to the scored runs, with baselines; a split under which nothing was trained is not there.
     """
 
     plan: Plan
@@ -102,26 +102,26 @@ def gather(place: Workspace, plan: Plan, in_channels: int, classes: int) -> Outc
     return Outcome(plan, trained, protocols)
 
 
-def with_learned_nulls(outcome: Outcome, protocol: str, area: RegionDataset) -> Outcome:
-    """Add to a split's null models those that learn, on its ground: a map's report leaves them out for their time.
+def with_learned_baselines(outcome: Outcome, protocol: str, area: RegionDataset) -> Outcome:
+    """Add to a split's baselines those that learn: a map's report leaves them out for their time.
 
     Parameters
     ----------
     outcome : Outcome
-        With the quick null models; a split without any stays so.
+        With the quick baselines; a split without any stays so.
     protocol : str
         The split.
     area : RegionDataset
         Of that split.
     """
     found = outcome.protocols.get(protocol)
-    if found is None or not found.nulls:
+    if found is None or not found.baselines:
         return outcome
     left = unavailable_null_models(area)
-    more = [key for key, model in NULL_MODELS.items() if key not in left and model.title not in found.nulls]
-    nulls = found.nulls | {NULL_MODELS[key].title: row for key, row in null_scores(area, which=more).items()}
-    ordered = {model.title: nulls[model.title] for model in NULL_MODELS.values() if model.title in nulls}
-    return replace(outcome, protocols={**outcome.protocols, protocol: replace(found, nulls=ordered)})
+    more = [key for key, model in NULL_MODELS.items() if key not in left and model.title not in found.baselines]
+    baselines = found.baselines | {NULL_MODELS[key].title: row for key, row in null_scores(area, which=more).items()}
+    ordered = {model.title: baselines[model.title] for model in NULL_MODELS.values() if model.title in baselines}
+    return replace(outcome, protocols={**outcome.protocols, protocol: replace(found, baselines=ordered)})
 
 
 def _read(folder: Path, run: PlannedRun, in_channels: int, classes: int) -> Trained:

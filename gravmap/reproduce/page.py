@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+from typing import ClassVar
 
 from gravmap import __version__
-from gravmap.mapping.page.shell import html_page
+from gravmap.mapping.page.words import render
 
 
 @dataclass(frozen=True)
 class Text:
     """A paragraph; `soft` ones are remarks, `strong` ones what a reader must see first."""
 
+    kind: ClassVar[str] = "text"
     words: str
     manner: str = ""
 
@@ -24,6 +25,7 @@ class Text:
 class Bullets:
     """A list of sentences."""
 
+    kind: ClassVar[str] = "bullets"
     items: tuple[str, ...]
 
 
@@ -31,6 +33,7 @@ class Bullets:
 class Table:
     """Rows of words and numbers; the first column names a row, the others stand to the right."""
 
+    kind: ClassVar[str] = "table"
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -40,14 +43,21 @@ class Table:
 class Picture:
     """A PNG and what it shows."""
 
+    kind: ClassVar[str] = "picture"
     path: Path
     caption: str
+
+    @property
+    def data_uri(self) -> str:
+        """The picture itself, for a page that stands alone."""
+        return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode()
 
 
 @dataclass(frozen=True)
 class Heading:
     """Of a part within a section."""
 
+    kind: ClassVar[str] = "heading"
     words: str
 
 
@@ -110,54 +120,6 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-_STYLE = """
-figure.whole { margin: 1.6rem 0; } figure.whole img { display: block; width: 100%; height: auto; max-width: 60rem; }
-table { margin-bottom: 1.4rem; } li { max-width: 44rem; margin-bottom: .35em; }
-"""
-
-
 def to_html(document: Document) -> str:
     """The document as one HTML page with its pictures inside, in the style of a map's report."""
-    body = "\n".join(
-        f"<section><h2>{escape(section.title)}</h2>\n{''.join(map(_html, section.parts))}</section>"
-        for section in document.sections
-    )
-    title = escape(document.title)
-    return html_page(
-        title=title,
-        over=escape(document.over),
-        heading=title,
-        lead=f'<p class="lead">{escape(document.lead)}</p>\n<div class="say"><p>{escape(document.warning)}</p></div>',
-        body=body,
-        footer=".",
-        style=_STYLE,
-    )
-
-
-def _html(part: Part) -> str:
-    if isinstance(part, Heading):
-        return f"<h3>{escape(part.words)}</h3>"
-    if isinstance(part, Text):
-        if part.manner == "strong":
-            return f'<div class="say"><p>{escape(part.words)}</p></div>'
-        return f"<p{f' class={part.manner}' if part.manner else ''}>{escape(part.words)}</p>"
-    if isinstance(part, Bullets):
-        return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in part.items) + "</ul>"
-    if isinstance(part, Picture):
-        data = base64.b64encode(part.path.read_bytes()).decode()
-        caption = escape(part.caption)
-        return (
-            f'<figure class="whole"><img alt="{caption}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{caption}</figcaption></figure>"
-        )
-    head = "".join(f'<th scope="col"{"" if n == 0 else " class=n"}>{escape(c)}</th>' for n, c in enumerate(part.head))
-    rows = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f'<td class="n">{escape(c)}</td>' for c in row[1:])
-        + "</tr>"
-        for row in part.rows
-    )
-    return (
-        f'<p class="told">{escape(part.caption)}</p><div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+    return render("document.html.j2", package="gravmap.reproduce", document=document)

@@ -1,4 +1,4 @@
-"""Figures 4 and 5: the course of training, and what the networks say of ground they were not taught on."""
+"""Figures 4 and 5: the course of training, and predictions of the networks on held-out outcrop."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from gravmap.files import atomic_path
 from gravmap.geology import open_labels
 from gravmap.lattice import UNUSABLE
 from gravmap.mapping.page.figures import ClassPanel, Panel, classes_of_legend, draw
+from gravmap.plotting import INK, SERIES
 from gravmap.reproduce.dataset import bounds_wsen
 from gravmap.reproduce.held_out import HeldOutMaps
 from gravmap.reproduce.outcome import Trained
 from gravmap.reproduce.page import Picture
 from gravmap.workspace import Workspace
 
-# Told apart by every eye (Okabe and Ito); GGMNet's is the darkest.
-_COLOURS = ("#1b1b1b", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_COLOURS = (INK, *SERIES[:6])  # GGMNet has the darkest
 
 
 def draw_curves(trained: Sequence[Trained], path: Path, title: str, split: str) -> Picture:
-    """Figure 4: loss in training and FWIoU on the tuning ground, epoch by epoch, of the compared networks."""
+    """Figure 4: loss in training and FWIoU on the tuning split, epoch by epoch, of the compared networks."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -38,7 +38,7 @@ def draw_curves(trained: Sequence[Trained], path: Path, title: str, split: str) 
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, ms=3, **style)
     left.set_ylabel("loss of the worst pixels, training crops")
-    right.set_ylabel("FWIoU on the tuning ground, percent")
+    right.set_ylabel("FWIoU on the tuning split, percent")
     for axes in (left, right):
         axes.set_xlabel("epoch")
         axes.set_ylim(bottom=0)
@@ -52,22 +52,22 @@ def draw_curves(trained: Sequence[Trained], path: Path, title: str, split: str) 
         figure.savefig(temporary)
     return Picture(
         path,
-        f"Figure 4. Training of the compared networks under {split}: loss, and FWIoU on the ground that chooses the"
-        " weights to keep. The share of pixels that the loss counts may fall early on, so that it rises.",
+        f"Figure 4. Training of the compared networks under {split}: loss, and FWIoU on the split that selects"
+        " the weights to keep. The fraction of pixels that the loss counts may fall early on, so that it rises.",
     )
 
 
-def draw_held_out(place: Workspace, asked: HeldOutMaps, path: Path, title: str) -> Picture:
-    """Figure 5: the test ground as mapped, as the nearest outcrop has it, and as each network names it."""
-    bounds = bounds_wsen(asked.area)
+def draw_held_out(place: Workspace, predicted: HeldOutMaps, path: Path, title: str) -> Picture:
+    """Figure 5: the test nodes as mapped, as the nearest outcrop has them, and as each network predicts them."""
+    bounds = bounds_wsen(predicted.area)
 
     def panel(said: str, values: NDArray[np.uint8]) -> Panel:
-        shown = np.where(asked.wanted, values, UNUSABLE).astype(np.uint8)
+        shown = np.where(predicted.wanted, values, UNUSABLE).astype(np.uint8)
         return ClassPanel(said, shown, bounds)
 
-    panels = [panel("As mapped", asked.labels)]
-    for name, values in asked.maps.items():
-        right = (values == asked.labels)[asked.wanted].mean()
+    panels = [panel("As mapped", predicted.labels)]
+    for name, values in predicted.maps.items():
+        right = (values == predicted.labels)[predicted.wanted].mean()
         panels.append(panel(f"{name[:1].upper()}{name[1:]}: {100 * right:.0f} % right", values))
     draw(
         path,
@@ -80,5 +80,5 @@ def draw_held_out(place: Workspace, asked: HeldOutMaps, path: Path, title: str) 
     return Picture(
         path,
         "Figure 5. Outcrop held out from training (grey: everything else): as mapped, as the nearest outcrop has it,"
-        " and as the networks name it from gravity.",
+        " and as the networks predict it from gravity.",
     )

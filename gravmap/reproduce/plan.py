@@ -41,7 +41,7 @@ class PlannedRun:
     model : str
         What ``train --model`` takes; empty where only the architecture says what it is.
     architecture : dict
-        Record that `gravmap.network.build_from_dict` takes; empty where the network cannot be had here.
+        Record that `gravmap.network.build_from_dict` takes; empty where the network is not available here.
     missing : str
         Why it cannot; empty where it can.
     """
@@ -130,8 +130,8 @@ def load_plan(profile: str) -> Plan:
     for row in table["run"]:
         architecture, missing = _architecture(row, profile)
         for protocol in PROTOCOLS:
-            taught = settings["protocols"].get(protocol, [])
-            if "*" not in taught and row["name"] not in taught:
+            planned = settings["protocols"].get(protocol, [])
+            if "*" not in planned and row["name"] not in planned:
                 continue
             label = row["label"] if isinstance(row["label"], str) else row["label"][profile]
             model, tables = row["full"] if profile == "full" else "", tuple(row["tables"])

@@ -1,4 +1,4 @@
-"""What came of the runs under each split: the verdict, Tables 4 to 7, and the null models on the same ground."""
+"""What came of the runs under each split: the verdict, Tables 4 to 7, and the baselines on the same nodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gravmap.reproduce.plan import REFERENCE, Plan, PlannedRun
 
 TITLES = {
     "random": "Random windows, the paper's protocol",
-    "blocks": "Held-out blocks of ground",
+    "blocks": "Held-out blocks",
 }
 _MEASURES = (
     ("mpa", "MPA"),
@@ -26,34 +26,36 @@ _MEASURES = (
 _NOT_TRAINED = "not trained"
 
 
-def verdict(outcome: Outcome, asked: HeldOutMaps | None = None) -> str:
-    """Whether the network beats what needs no network on ground it never saw, in a few sentences."""
+def verdict(outcome: Outcome, predicted: HeldOutMaps | None = None) -> str:
+    """Whether the network beats the baselines on blocks it was not trained on, in a few sentences."""
     found, ours = outcome.protocols.get("blocks"), outcome.of(REFERENCE, "blocks")
     if found is None or ours is None or not ours.test:
-        return "GGMNet was not trained on held-out blocks, so nothing is known of ground whose labels it never saw."
+        return "GGMNet was not trained on held-out blocks, so its accuracy away from its training labels is not known."
     test = ours.test
     said = f"On {count(test['places'])} places of held-out blocks GGMNet reaches {_pair(test)} (MPA / FWIoU, percent)"
-    nearest = found.nulls.get(NEAREST)
+    nearest = found.baselines.get(NEAREST)
     if nearest is None:
-        return f"{said}; null models were not scored there. {found.no_nulls}".strip()
+        return f"{said}; baselines were not scored there. {found.no_baselines}".strip()
     gains = [100 * (test[key] - nearest[key]) for key in ("mpa", "fwiou")]
     beats = "It beats" if min(gains) > 0 else "It does not beat" if max(gains) <= 0 else "In one measure alone it beats"
-    best = max(found.nulls.items(), key=lambda item: float(item[1]["fwiou"]))
+    best = max(found.baselines.items(), key=lambda item: float(item[1]["fwiou"]))
     points = f"it ({gains[0]:+.1f} and {gains[1]:+.1f} points)"
-    if asked is not None:
-        sentences = (asked.gain(ours.run.label, key).sentence("GGMNet", "nearest outcrop") for key in ("mpa", "fwiou"))
+    if predicted is not None:
+        sentences = (
+            predicted.gain(ours.run.label, key).sentence("GGMNet", "nearest outcrop") for key in ("mpa", "fwiou")
+        )
         points = f"it: {'; '.join(sentences)}"
     return (
         f"{said}; taking the class of the nearest outcrop, without gravity or network, {_pair(nearest)}."
-        f" {beats} {points}. The best null model by FWIoU is {best[0]},"
+        f" {beats} {points}. The best baseline by FWIoU is {best[0]},"
         f" {_pair(best[1])}.{_of_random(outcome)}"
     )
 
 
 def _of_random(outcome: Outcome) -> str:
-    """What the paper's split is worth, told by the model that only looks to the nearest outcrop."""
+    """What a score under the paper's split means, by the baseline that only takes the nearest outcrop."""
     found = outcome.protocols.get("random")
-    nearest = [row for name, row in found.nulls.items() if name.startswith("nearest outcrop")] if found else []
+    nearest = [row for name, row in found.baselines.items() if name.startswith("nearest outcrop")] if found else []
     if not nearest:
         return ""
     return (
@@ -62,9 +64,9 @@ def _of_random(outcome: Outcome) -> str:
 
 
 def protocol_parts(outcome: Outcome, name: str, without: Mapping[str, str]) -> list[Part]:
-    """Tables 4 to 7 and the null models of one split; `without` says which null models there are none of, and why."""
+    """Tables 4 to 7 and the baselines of one split; `without` says which baselines were left out, and why."""
     plan, found = outcome.plan, outcome.protocols.get(name)
-    parts: list[Part] = [Text(_said_of(name, found.split if found else None))]
+    parts: list[Part] = [Text(_said_of(name, found.leak if found else None))]
     if found is None:
         parts.append(Text("No network was trained under this split.", "missing"))
     captions = {
@@ -74,40 +76,34 @@ def protocol_parts(outcome: Outcome, name: str, without: Mapping[str, str]) -> l
     }
     parts += [_scores_table(outcome, name, table, caption) for table, caption in captions.items()]
     if found is not None:
-        rows = tuple((null, *(percent(row.get(key), 1) for key, _ in _MEASURES)) for null, row in found.nulls.items())
-        head = ("Null model", *(label for _, label in _MEASURES))
-        told = "Null models on the same ground, which know the labels that training sees and need no network."
-        told += "".join(f" {NULL_MODELS[key].title}: left out, {why}." for key, why in without.items())
-        parts.append(Table(told, head, rows) if rows else Text(found.no_nulls, "missing"))
+        rows = tuple(
+            (null, *(percent(row.get(key), 1) for key, _ in _MEASURES)) for null, row in found.baselines.items()
+        )
+        head = ("Baseline", *(label for _, label in _MEASURES))
+        caption = (
+            "Baselines (null models) on the same nodes, which know the labels that training sees and need no network."
+        )
+        caption += "".join(f" {NULL_MODELS[key].title}: left out, {why}." for key, why in without.items())
+        parts.append(Table(caption, head, rows) if rows else Text(found.no_baselines, "missing"))
     ours = outcome.of(REFERENCE, name)
     if ours is not None and ours.test:
         parts.append(_class_scores(ours, plan))
     return parts
 
 
-def _said_of(name: str, split: Mapping[str, Any] | None) -> str:
+def _said_of(name: str, leak: float | None) -> str:
     said = {
-        "random": "15 % of the windows are held out at random. They overlap those learned from, so a score says how"
+        "random": "15 % of the windows are held out at random. They overlap the training windows, so a score says how"
         " well a network remembers the place.",
-        "blocks": "Whole blocks of ground are held out, with a buffer around them. No label of theirs was learned from;"
+        "blocks": "Whole blocks are held out, with a buffer around them. None of their labels was used in training;"
         " the paper has no such score.",
     }[name]
-    leak = leak_of(split) if split else None
     if leak is None:
         return said
     seen = (
         f"the labels of {percent(leak, 1)} of the held-out bedrock" if leak > 0 else "no label of the held-out bedrock"
     )
     return f"{said} Measured: training sees {seen}."
-
-
-def leak_of(split: Mapping[str, Any]) -> float | None:
-    """Share of the held-out bedrock whose labels training sees, in the fold of a run; None where not measured."""
-    by_fold = split.get("leak_of_fold")
-    if isinstance(by_fold, list):
-        return float(by_fold[int(split.get("fold", 0))])
-    found = split.get("leak")
-    return None if found is None else float(found)
 
 
 def _scores_table(outcome: Outcome, protocol: str, table: str, caption: str) -> Table:
@@ -152,8 +148,8 @@ def _class_scores(ours: Trained, plan: Plan) -> Table:
         for name, row in ours.test["per_class"].items()
     )
     return Table(
-        f"Table 7. {ours.run.label}, class by class: share of the class's places that were named so (accuracy), share"
-        " of what was named so that is so (precision), and overlap (IoU). The paper's stand in a picture.",
+        f"Table 7. {ours.run.label}, class by class: fraction of the class's places that were predicted so (accuracy),"
+        " fraction of what was predicted so that is so (precision), and overlap (IoU). The paper's stand in a picture.",
         ("Class", "Places", "Accuracy", "Precision", "IoU", "Paper"),
         rows,
     )

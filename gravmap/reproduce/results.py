@@ -17,12 +17,12 @@ from gravmap.mapping.page.words import count, percent
 from gravmap.mapping.scoring.under_cover import ALL, FAR, score_under_cover
 from gravmap.progress import Progress, silent
 from gravmap.reproduce.dataset import class_table, draw_gravity, draw_study_area, window_table
-from gravmap.reproduce.held_out import HeldOutMaps, ask_networks
-from gravmap.reproduce.outcome import Outcome, Trained, gather, with_learned_nulls
+from gravmap.reproduce.held_out import HeldOutMaps, predict_held_out
+from gravmap.reproduce.outcome import Outcome, Trained, gather, with_learned_baselines
 from gravmap.reproduce.page import Bullets, Document, Heading, Part, Picture, Section, Table, Text, to_html, to_markdown
 from gravmap.reproduce.pictures import draw_curves, draw_held_out
 from gravmap.reproduce.plan import PROTOCOLS, Plan
-from gravmap.reproduce.protocols import TITLES, leak_of, protocol_parts, verdict
+from gravmap.reproduce.protocols import TITLES, protocol_parts, verdict
 from gravmap.tiling import load_arrays
 from gravmap.workspace import Workspace
 
@@ -32,10 +32,11 @@ RGB_PLANES = 3
 """Planes of the input: the residual as a picture in colours."""
 
 _WORDS = (
-    "MPA: share of a class's places named right, averaged over the classes that occur, or over all classes, as if one"
-    " that does not occur were missed. IoU: of the ground that is or was named a class, the share where both agree;"
-    " averaged over the classes (mIoU), or weighted by how common they are (FWIoU). PA: share of all places named"
-    " right. A place is a node of the gravity grid, and counts once. One seed and one fold: a few points mean nothing."
+    "MPA: fraction of a class's places that are correct, averaged over the classes that occur, or over all classes, as"
+    " if one that does not occur were missed. IoU: of the places that are or were predicted as a class, the fraction"
+    " where both agree; averaged over the classes (mIoU), or weighted by how common they are (FWIoU). PA: fraction of"
+    " all places that are correct. A place is a node of the gravity grid, and counts once. One seed and one fold: a few"
+    " points mean nothing."
 )
 
 
@@ -73,16 +74,16 @@ class Made:
 def write_results(made: Made, *, device: str = "cpu", progress: Progress = silent) -> dict[str, Path]:
     """Write the page as HTML and Markdown, its numbers as JSON, and its pictures.
 
-    What nobody trained is called so; numbers that the paper's text does not give stay blank.
+    What was not trained says so; numbers that the paper's text does not give stay blank.
 
     Parameters
     ----------
     made : Made
         The workspace and what was done in it; the tile set must be there.
     device : str
-        Where networks are asked for Figure 5.
+        Where networks predict Figure 5.
     progress : Progress
-        Told the networks asked.
+        Called with the networks done.
 
     Returns
     -------
@@ -97,13 +98,13 @@ def write_results(made: Made, *, device: str = "cpu", progress: Progress = silen
     root = made.place.root
     area = RegionDataset.from_arrays(load_arrays(made.place.tiles))
     outcome = gather(made.place, made.plan, RGB_PLANES, len(area.classes))
-    asked = {}
+    predicted = {}
     for name in PROTOCOLS:
         finished = _compared(outcome, name)
         if finished:
-            asked[name] = ask_networks(made.place, finished, device=device, progress=progress)
-            outcome = with_learned_nulls(outcome, name, asked[name].area)
-    document = _document(made, outcome, area, asked)
+            predicted[name] = predict_held_out(made.place, finished, device=device, progress=progress)
+            outcome = with_learned_baselines(outcome, name, predicted[name].area)
+    document = _document(made, outcome, area, predicted)
     paths = {"html": root / PAGE, "markdown": root / MARKDOWN, "json": root / NUMBERS}
     write_json(paths["json"], numbers(made, outcome))
     write_text(paths["markdown"], to_markdown(document, root))
@@ -112,20 +113,20 @@ def write_results(made: Made, *, device: str = "cpu", progress: Progress = silen
 
 
 def numbers(made: Made, outcome: Outcome) -> dict[str, Any]:
-    """All scores as JSON values: shares of one; None where a network was not trained."""
+    """All scores as JSON values: fractions of one; None where a network was not trained."""
     protocols: dict[str, Any] = {}
     for name in PROTOCOLS:
         found = outcome.protocols.get(name)
         rows = [each for each in outcome.trained if each.run.protocol == name]
         protocols[name] = {
-            "leak": leak_of(found.split) if found else None,
+            "leak": found.leak if found else None,
             "networks": {
                 each.run.network: {"parameters": each.parameters, "seconds": each.seconds, "scores": each.test}
                 if each.done
                 else None
                 for each in rows
             },
-            "null_models": found.nulls if found else {},
+            "null_models": found.baselines if found else {},
         }
     return {
         "paper": made.plan.paper,
@@ -136,13 +137,17 @@ def numbers(made: Made, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _document(made: Made, outcome: Outcome, area: RegionDataset, asked: Mapping[str, HeldOutMaps]) -> Document:
+def _document(made: Made, outcome: Outcome, area: RegionDataset, predicted: Mapping[str, HeldOutMaps]) -> Document:
     plan, figures = made.plan, made.place.root / "figures"
     paper = plan.paper
     sections = [
         Section(
             "What came out",
-            (Text(verdict(outcome, asked.get("blocks")), "strong"), Text(_WORDS, "soft"), *_map_verdict(made, area)),
+            (
+                Text(verdict(outcome, predicted.get("blocks")), "strong"),
+                Text(_WORDS, "soft"),
+                *_map_verdict(made, area),
+            ),
         ),
         Section(
             "The data",
@@ -157,7 +162,7 @@ def _document(made: Made, outcome: Outcome, area: RegionDataset, asked: Mapping[
             Section(TITLES[name], tuple(protocol_parts(outcome, name, unavailable_null_models(area))))
             for name in PROTOCOLS
         ),
-        Section("Training, and the ground that was held out", tuple(_pictures(made, outcome, asked))),
+        Section("Training, and the blocks that were held out", tuple(_pictures(made, outcome, predicted))),
         Section("The map", tuple(_map(made))),
         Section("Departures from the paper", (Bullets(tuple(_departures(made))),)),
         Section("How it was made", tuple(_how(made, outcome))),
@@ -178,18 +183,18 @@ def _compared(outcome: Outcome, protocol: str) -> list[Trained]:
     return [each for each in found if each is not None and each.test]
 
 
-def _pictures(made: Made, outcome: Outcome, asked: Mapping[str, HeldOutMaps]) -> list[Part]:
+def _pictures(made: Made, outcome: Outcome, predicted: Mapping[str, HeldOutMaps]) -> list[Part]:
     parts: list[Part] = []
     figures = made.place.root / "figures"
     for name in PROTOCOLS:
         parts.append(Heading(TITLES[name]))
-        if name not in asked:
+        if name not in predicted:
             parts.append(Text("No network of the comparison was trained under this split.", "missing"))
             continue
         finished, under = _compared(outcome, name), TITLES[name].lower()
         parts.append(draw_curves(finished, figures / f"figure_4_{name}.png", "Training", under))
         picture = figures / f"figure_5_{name}.png"
-        parts.append(draw_held_out(made.place, asked[name], picture, "Held-out outcrop"))
+        parts.append(draw_held_out(made.place, predicted[name], picture, "Held-out outcrop"))
     return parts
 
 
@@ -201,11 +206,11 @@ def _map(made: Made) -> list[Part]:
     picture = _map_file(made)
     if not picture.exists():
         return [Text("No map was made.", "missing")]
-    told = (
+    words = (
         f"Figure 6. The map of {made.region} by GGMNet, trained on blocks: outcrop as mapped, and under cover, ruled in"
         f" white, as predicted. Its own report is maps/{made.region}/report.html."
     )
-    return [Picture(picture, told)]
+    return [Picture(picture, words)]
 
 
 def _map_verdict(made: Made, area: RegionDataset) -> list[Part]:
@@ -223,12 +228,12 @@ def _map_verdict(made: Made, area: RegionDataset) -> list[Part]:
         (name, *(percent(row[part][key], 1) for part in parts for key in ("pa", "mpa", "fwiou")))
         for name, row in found.scores.items()
     )
-    told = (
+    words = (
         "Under the cover of the synthetic crust the bedrock is known: scores on all"
         f" {count(found.cells[ALL])} hidden cells, and on the {count(found.cells[FAR])} of them {FAR} from known"
         " outcrop."
     )
-    return [Table(told, head, rows)]
+    return [Table(words, head, rows)]
 
 
 def _band(path: Path) -> Any:
@@ -247,13 +252,13 @@ def _how(made: Made, outcome: Outcome) -> list[Part]:
     done = [each for each in outcome.trained if each.done]
     seconds = sum(each.seconds for each in done)
     spent = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
-    told = (
+    words = (
         f"`{made.command}` trained {len(done)} of {len(made.plan.runs)} planned networks in {spent} of training. Every"
-        " run lies in runs/ with its weights, curves and scores; the same command goes on where it was stopped."
+        " run lies in runs/ with its weights, curves and scores; the same command resumes where it was stopped."
     )
     options = " ".join(made.plan.settings["train"])
     return [
-        Text(told),
+        Text(words),
         Text(
             f"Options of every training: {options}; windows of {made.plan.settings['size_px']} pixels, crops of half."
         ),

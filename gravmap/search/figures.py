@@ -9,9 +9,10 @@ from gravmap.files import atomic_path
 from gravmap.network.architecture import Architecture
 from gravmap.network.cost import cost_by_part
 from gravmap.network.operators import OPERATORS
+from gravmap.plotting import BACKGROUND, BLUE, GREEN, GREY, INK, ORANGE, PANEL, SKY, VERMILLION
 
-QUANTITIES = {"alpha": ("operators", "#1b5e8c"), "ratio": ("widths", "#b5442a"), "beta": ("paths", "#4c8c3f")}
-TAUGHT, CHOSEN = "#1b5e8c", "#b5442a"
+QUANTITIES = {"alpha": ("operators", BLUE), "ratio": ("widths", VERMILLION), "beta": ("paths", GREEN)}
+WEIGHTS, ARCHITECTURE = BLUE, VERMILLION
 
 
 def draw_entropies(history: list[dict[str, Any]], path: Path, title: str = "") -> None:
@@ -41,18 +42,18 @@ def draw_entropies(history: list[dict[str, Any]], path: Path, title: str = "") -
         share = [row[f"entropy_{name}"] / row[f"entropy_{name}_uniform"] for row in history]
         shares += share
         above.plot(epochs, share, color=colour, lw=1.6, marker=marker, ms=3, label=words)
-    above.axhline(1.0, color="#777777", lw=0.8, ls="--")
+    above.axhline(1.0, color=GREY, lw=0.8, ls="--")
     above.set_ylabel("entropy (1: nothing is decided)")
     above.set_ylim(0, 1.05)
     if min(shares) > 0.9:
         # Most searches end near uniform; the little that is decided is to be seen all the same.
         above.set_ylim(min(shares) - 0.1 * (1 - min(shares)) - 1e-6, 1 + 0.15 * (1 - min(shares)) + 1e-6)
     below.plot(
-        epochs, [row["loss_weights"] for row in history], color=TAUGHT, marker=marker, ms=3, label="half that teaches"
+        epochs, [row["loss_weights"] for row in history], color=WEIGHTS, marker=marker, ms=3, label="half that teaches"
     )
     chosen = [(row["epoch"], row["loss_choice"]) for row in history if row["loss_choice"] is not None]
     if chosen:
-        below.plot(*zip(*chosen, strict=True), color=CHOSEN, marker=marker, ms=3, label="half that chooses")
+        below.plot(*zip(*chosen, strict=True), color=ARCHITECTURE, marker=marker, ms=3, label="half that chooses")
     # Rises early: the share of pixels counted falls from all to the worst 15 %.
     below.set_ylabel("loss of the worst pixels, all heads")
     below.set_xlabel("epoch")
@@ -62,7 +63,7 @@ def draw_entropies(history: list[dict[str, Any]], path: Path, title: str = "") -
         axes.grid(alpha=0.3)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
         if first is not None:
-            axes.axvline(first - 0.5, color="#333333", lw=1)
+            axes.axvline(first - 0.5, color=INK, lw=1)
     if first is not None:
         below.annotate(
             "weights alone, then both", (first - 0.5, 0.03), xycoords=("data", "axes fraction"), xytext=(4, 0),
@@ -74,8 +75,7 @@ def draw_entropies(history: list[dict[str, Any]], path: Path, title: str = "") -
         figure.savefig(temporary)
 
 
-# Okabe and Ito's colours, which most colour-blind people tell apart; a skip stands back.
-COLOURS = dict(zip(OPERATORS, ("#ffffff", "#56b4e9", "#0072b2", "#f0c04a", "#d55e00"), strict=True))
+COLOURS = dict(zip(OPERATORS, ("white", SKY, BLUE, ORANGE, VERMILLION), strict=True))
 WORDS = {
     "skip": "skip",
     "conv": "conv",
@@ -83,7 +83,6 @@ WORDS = {
     "zoom": "zoom: at half size",
     "zoom2": "zoom2: two at half size",
 }
-LINE, INK = "#666666", "#222222"
 COLUMN, LANE, BLOCK = 0.55, 0.72, 0.38  # inches: between cells, between lanes, a block's width
 TALLEST = 0.56
 """Inches of the widest block; the others in proportion to their expansion ratio."""
@@ -132,8 +131,8 @@ def draw_architecture(
     _draw_scales(axes, lanes, place, a.depth)
     _draw_cells(axes, a, place)
     for cell in range(a.depth):
-        axes.text((cell + 0.5) * COLUMN, 0.06, str(cell), ha="center", va="bottom", fontsize=7, color=LINE)
-    axes.text(-0.12, 0.06, "cell", ha="right", va="bottom", fontsize=7, color=LINE)
+        axes.text((cell + 0.5) * COLUMN, 0.06, str(cell), ha="center", va="bottom", fontsize=7, color=GREY)
+    axes.text(-0.12, 0.06, "cell", ha="right", va="bottom", fontsize=7, color=GREY)
     _draw_legend(axes, a, width / 2 - left, -len(lanes) * LANE)
 
     whole = cost_by_part(a, in_channels, classes, size)[-1]
@@ -166,7 +165,7 @@ def _draw_scales(axes: Any, lanes: list[tuple[int, int]], place: dict[tuple[int,
     for scale in sorted({scale for scale, _ in lanes}):
         middles = [y for (s, _), y in place.items() if s == scale]
         top, bottom = max(middles) + LANE / 2, min(middles) - LANE / 2
-        shade = "#f3f3f3" if scale % 2 == 0 else "#e6e9ec"
+        shade = BACKGROUND if scale % 2 == 0 else PANEL
         axes.add_patch(Rectangle((-0.05, bottom), depth * COLUMN + 0.1, top - bottom, fc=shade, ec="none", zorder=0))
         axes.text(-1.4, (top + bottom) / 2, f"1/{8 << scale}", ha="left", va="center", fontsize=10, color=INK)
 
@@ -178,7 +177,7 @@ def _draw_cells(axes: Any, a: Architecture, place: dict[tuple[int, int], float])
     first = place[0, 0] if (0, 0) in place else max(place.values())
     axes.text(
         -0.62, first, "encoder", ha="center", va="center", fontsize=8, color=INK, zorder=4,
-        bbox={"boxstyle": "round,pad=0.3", "fc": "#ffffff", "ec": LINE},
+        bbox={"boxstyle": "round,pad=0.3", "fc": "white", "ec": GREY},
     )  # fmt: skip
     drawn = set()
     most = max(8, *(chi for row in a.chis for chi in row))
@@ -199,23 +198,23 @@ def _draw_cells(axes: Any, a: Architecture, place: dict[tuple[int, int], float])
                 )  # fmt: skip
                 axes.text(
                     *here, str(a.width(branch, cell)), ha="center", va="center_baseline", fontsize=6.5, zorder=4,
-                    color="#ffffff" if operator in ("conv2", "zoom2") else INK,
+                    color="white" if operator in ("conv2", "zoom2") else INK,
                 )  # fmt: skip
             x, y = here
         axes.annotate(
             f"branch {branch}", (x, y), xytext=(a.depth * COLUMN + 0.4, y), ha="left", va="center", fontsize=8,
-            color=INK, arrowprops={"arrowstyle": "<-", "color": LINE, "lw": 1.6, "shrinkA": 2, "shrinkB": 0}, zorder=1,
+            color=INK, arrowprops={"arrowstyle": "<-", "color": GREY, "lw": 1.6, "shrinkA": 2, "shrinkB": 0}, zorder=1,
         )  # fmt: skip
 
 
 def _draw_way(axes: Any, x: float, y: float, x_to: float, y_to: float) -> None:
     """A line from one block to the next; a way down runs between the columns, over what it crosses."""
     if y == y_to:
-        axes.plot((x, x_to), (y, y_to), color=LINE, lw=1.6, zorder=1)
+        axes.plot((x, x_to), (y, y_to), color=GREY, lw=1.6, zorder=1)
         return
     turn = x_to - COLUMN / 2
-    axes.plot((turn, turn), (y - 0.08, y_to + 0.08), color="#ffffff", lw=5, zorder=1.5, solid_capstyle="butt")
-    axes.plot((x, turn, turn, x_to), (y, y, y_to, y_to), color=LINE, lw=1.6, zorder=2, solid_joinstyle="round")
+    axes.plot((turn, turn), (y - 0.08, y_to + 0.08), color="white", lw=5, zorder=1.5, solid_capstyle="butt")
+    axes.plot((x, turn, turn, x_to), (y, y, y_to, y_to), color=GREY, lw=1.6, zorder=2, solid_joinstyle="round")
 
 
 def _draw_legend(axes: Any, a: Architecture, middle: float, top: float) -> None:

@@ -14,7 +14,19 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from gravmap.files import atomic_path
 from gravmap.geology import load_legend
 from gravmap.lattice import EARTH_RADIUS_KM
-from gravmap.map_frame import furnish
+from gravmap.plotting import (
+    BASEMENT_COLOUR,
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    MUTED,
+    PANEL,
+    VERMILLION,
+    decorate_map,
+    legend_patches,
+    map_aspect,
+)
 from gravmap.synthetic.bedrock import ACID, MESOZOIC, PERMIAN
 from gravmap.synthetic.crust import LEGEND, Crust
 from gravmap.synthetic.geometry import FloatArray
@@ -140,11 +152,9 @@ def _across_strike(crust: Crust, lat: FloatArray) -> float:
     return float(0.5 * np.arctan2(2 * (slope_x * slope_y).sum(), (slope_x**2).sum() - (slope_y**2).sum()))
 
 
-BASEMENT_COLOUR = "#A39B94"
-_INK, _GREY = "#1A1A1A", "#555555"
 # Inches: a map, what is left of the first, from map to map, above and below each, the title, the section and legend.
 _PANEL, _LEFT, _STEP, _ABOVE, _BELOW, _TITLE, _FOOT = 4.3, 0.85, 5.3, 0.42, 0.38, 0.92, 6.5
-_PARTS = {"colour": _INK, "moho": "#2471A3", "cover": "#C98B00", "bedrock": "#C0392B"}
+_PARTS = {"colour": INK, "moho": BLUE, "cover": GREEN, "bedrock": VERMILLION}
 
 
 def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "", dpi: int = 160) -> None:
@@ -167,13 +177,12 @@ def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "", 
     from matplotlib.figure import Figure
 
     section = cut_section(crust)
-    west, south, east, north = crust.bounds_wsen
-    tall = _PANEL * (north - south) / ((east - west) * np.cos(np.radians((south + north) / 2)))
+    tall = _PANEL * map_aspect(crust.bounds_wsen)
     width = _LEFT + 2 * _STEP + _PANEL + 0.85
     height = _TITLE + 2 * (tall + _ABOVE + _BELOW) + _FOOT
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
-    figure.text(_LEFT / width, 1 - 0.14 / height, title, va="top", fontsize=18, weight="bold", color=_INK)
-    figure.text(_LEFT / width, 1 - 0.52 / height, textwrap.fill(more, 165), va="top", fontsize=10, color=_GREY)
+    figure.text(_LEFT / width, 1 - 0.14 / height, title, va="top", fontsize=18, weight="bold", color=INK)
+    figure.text(_LEFT / width, 1 - 0.52 / height, textwrap.fill(more, 165), va="top", fontsize=10, color=GREY)
     panels = []
     for index in range(6):
         bottom = height - _TITLE - (index // 3) * (tall + _ABOVE + _BELOW) - _ABOVE - tall
@@ -182,7 +191,7 @@ def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "", 
     _draw_rocks(panels[:3], crust)
     _draw_fields(panels[3:], crust)
     for axes in panels:
-        furnish(axes, crust.bounds_wsen, _PANEL)
+        decorate_map(axes, crust.bounds_wsen, _PANEL)
         _mark_line(axes, section)
     # Bottom and height of the gravity along the section, the map, the rocks and the densities.
     boxes = ((4.55, 1.4), (4.33, 0.13), (2.43, 1.85), (1.05, 1.1))
@@ -214,7 +223,7 @@ def _draw_rocks(panels: list[Axes], crust: Crust) -> None:
     _title(panels[1], "Bedrock below the cover", "white: the cover's edge")
     deep = np.where(hidden, crust.cover_thickness_m[::-1] / 1000, np.nan)
     image = panels[2].imshow(deep, extent=extent, cmap="YlOrBr", vmin=0, interpolation="nearest")
-    panels[2].set_facecolor("#E6E6E2")
+    panels[2].set_facecolor(PANEL)
     _bar(panels[2], image, "km")
     mean = f"mean {np.nanmean(deep):.1f} km; " if hidden.any() else ""
     _title(panels[2], "Thickness of the cover", f"{mean}grey: outcrop")
@@ -279,7 +288,7 @@ def _draw_section(figure: Figure, parts: list[Axes], crust: Crust, section: Sect
             zorder=3 if number else 4,
             label=label,
         )
-    profile.axhline(0, color="#999999", linewidth=0.5, zorder=0)
+    profile.axhline(0, color=MUTED, linewidth=0.5, zorder=0)
     profile.set_ylabel("mGal less\nthe mean", fontsize=9)
     profile.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 0.97), frameon=False, fontsize=9.5)
     strip.imshow(colours[section.mapped][None], extent=(*extent[:2], 0, 1), aspect="auto", interpolation="nearest")
@@ -325,18 +334,12 @@ def _contacts(section: Section) -> NDArray[np.bool_]:
 
 
 def _legend(figure: Figure, crust: Crust) -> None:
-    from matplotlib.patches import Patch
-
     width, height = figure.get_size_inches()
     shares = 100 * np.bincount(crust.truth.ravel(), minlength=BASEMENT) / crust.truth.size
     names = {entry.index: entry.name for entry in load_legend(LEGEND).classes}
     labels = [names[0], *(f"{names[index]} {shares[index]:.0f} %" for index in range(1, BASEMENT)), "basement"]
-    handles = [
-        Patch(facecolor=colour, edgecolor=_GREY, linewidth=0.5, label=label)
-        for colour, label in zip(_colours(), labels, strict=True)
-    ]
     figure.legend(
-        handles=handles,
+        handles=legend_patches(zip(labels, _class_colours(), strict=True)),
         loc="lower left",
         bbox_to_anchor=((_LEFT - 0.1) / width, 0.05 / height),
         ncols=6,
@@ -353,8 +356,12 @@ def _colours() -> NDArray[np.float64]:
     """Red, green and blue of the cover, the ten classes and the basement, shape (12, 3)."""
     from matplotlib.colors import to_rgb
 
+    return np.array([to_rgb(colour) for colour in _class_colours()])
+
+
+def _class_colours() -> list[str]:
     colours = {entry.index: entry.colour for entry in load_legend(LEGEND).classes}
-    return np.array([to_rgb(colours[index]) for index in range(BASEMENT)] + [to_rgb(BASEMENT_COLOUR)])
+    return [*(colours[index] for index in range(BASEMENT)), BASEMENT_COLOUR]
 
 
 def _extent(crust: Crust) -> tuple[float, float, float, float]:
@@ -401,8 +408,8 @@ def _faults(axes: Axes, crust: Crust, shown: NDArray[np.bool_]) -> None:
 
 
 def _title(axes: Axes, words: str, more: str) -> None:
-    axes.set_title(words, loc="left", fontsize=11.5, weight="bold", pad=5, color=_INK)
-    axes.set_title(more, loc="right", fontsize=8.5, pad=5, color=_GREY)
+    axes.set_title(words, loc="left", fontsize=11.5, weight="bold", pad=5, color=INK)
+    axes.set_title(more, loc="right", fontsize=8.5, pad=5, color=GREY)
 
 
 def _bar(axes: Axes, image: Any, unit: str) -> None:

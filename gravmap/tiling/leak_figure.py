@@ -9,21 +9,32 @@ from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
 from gravmap.lattice import COVER, TEST, TRAIN, TUNE, UNUSABLE
-from gravmap.map_frame import furnish
+from gravmap.plotting import (
+    BACKGROUND,
+    BLUE,
+    NOTE,
+    ORANGE,
+    PALE_BLUE,
+    SAND,
+    SILVER,
+    VERMILLION,
+    decorate_map,
+    legend_patches,
+    map_aspect,
+)
 from gravmap.tiling.leak import LeakReport
 from gravmap.tiling.patches import cut_patches, painted, stretch
 from gravmap.tiling.training_arrays import open_split
 from gravmap.units import format_angle
 
-# Apart in colour for every eye (Okabe and Ito 2008), and in lightness where ground is without labels.
 _KINDS = (
-    ("not mapped as bedrock", "#F4F4F4"),
-    ("learned from", "#8CC5E3"),
-    ("bedrock left out of training", "#B5B5B5"),
-    ("tuned on, labels not seen", "#E69F00"),
-    ("scored, labels not seen", "#0072B2"),
-    ("held out, but labels seen", "#D55E00"),
-    ("held-out ground without labels", "#DCD6C8"),
+    ("not mapped as bedrock", BACKGROUND),
+    ("learned from", PALE_BLUE),
+    ("bedrock left out of training", SILVER),
+    ("tuned on, labels not seen", ORANGE),
+    ("scored, labels not seen", BLUE),
+    ("held out, but labels seen", VERMILLION),
+    ("held-out ground without labels", SAND),
 )
 _PLAIN, _LEARNED, _LEFT_OUT, _TUNED, _SCORED, _SEEN, _HELD_PLAIN = range(len(_KINDS))
 _WIDTH_IN, _MOST_COLUMNS, _MOST_PIXELS = 4.6, 2, 1200
@@ -43,7 +54,6 @@ def draw_leak(folder: Path, report: LeakReport, path: Path) -> None:
     """
     from matplotlib.colors import BoundaryNorm, ListedColormap
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
 
     _, split, raster, boxes = open_split(folder, report.name)
     bounds = raster.bounds_wsen
@@ -58,7 +68,7 @@ def draw_leak(folder: Path, report: LeakReport, path: Path) -> None:
     count = len(report.folds)
     columns = min(_MOST_COLUMNS, count)
     rows = -(-count // columns)
-    tall = _WIDTH_IN * (north - south) / ((east - west) * np.cos(np.radians((south + north) / 2)))
+    tall = _WIDTH_IN * map_aspect(bounds)
     left, above, below, head, foot = 0.55, 0.32, 0.3, 0.62, 0.62
     width = columns * (_WIDTH_IN + left) + 0.2
     height = head + rows * (above + tall + below) + foot
@@ -86,18 +96,14 @@ def draw_leak(folder: Path, report: LeakReport, path: Path) -> None:
             extent=(west, east, south, north),
             interpolation="nearest",
         )
-        furnish(axes, bounds, _WIDTH_IN)
+        decorate_map(axes, bounds, _WIDTH_IN)
         near = "" if not fold.distance_km else f", nearest {fold.distance_km:.0f} km"
         axes.set_title(f"Fold {fold.fold}: {_percent(fold.leak)} seen{near}", fontsize=10, loc="left", pad=4)
     told = f"{report.name}: training sees the labels of {_percent(report.leak)} of the held-out bedrock"
     figure.text(left / width, 1 - 0.12 / height, f"Split {told}", va="top", fontsize=12.5, weight="bold")
-    figure.text(left / width, 1 - 0.4 / height, _caption(report), va="top", fontsize=8.5, color="#444444")
+    figure.text(left / width, 1 - 0.4 / height, _caption(report), va="top", fontsize=8.5, color=NOTE)
     figure.legend(
-        handles=[
-            Patch(facecolor=colour, edgecolor="#555555", linewidth=0.5, label=label)
-            for kind, (label, colour) in enumerate(_KINDS)
-            if kind in shown
-        ],
+        handles=legend_patches(entry for kind, entry in enumerate(_KINDS) if kind in shown),
         loc="lower left",
         bbox_to_anchor=((left - 0.1) / width, 0.12 / height),
         ncols=max(1, int(width // 2.9)),

@@ -13,6 +13,8 @@ from gravmap.errors import InputError
 from gravmap.learning import load_model
 from gravmap.learning.calibration.temperature import read_calibration
 from gravmap.learning.data.outcrop_context import measured_names
+from gravmap.mapping.page.crusts import read_under_cover, score_sentences, training_sentence
+from gravmap.mapping.page.words import THIN
 from gravmap.prior_check import check
 from gravmap.synthetic import make_crust, write_crust
 from gravmap.workspace import SHIPPED, Workspace, shipped_model
@@ -70,9 +72,10 @@ def test_predict_without_training_uses_it_says_so_and_makes_the_heights_it_lacks
     assert not (place / "data" / "crusts").exists()
     done = call(place, "predict", "--bbox", "82", "43", "84.5", "45", "-o", str(place / "map"))
     assert done.exit_code == 0, done.output
-    assert f"the one that gravmap ships is used: {SHIPPED}, taught on" in done.output
-    assert "on no region's data" in done.output
-    assert "expect less" in done.output
+    taught_on = json.loads((shipped_model() / "model.json").read_text())["taught_on"]
+    scores = score_sentences([("", read_under_cover(shipped_model()))])
+    assert "ships" in done.output
+    assert f"{training_sentence(taught_on, f'The network {SHIPPED}')} {scores}".replace(THIN, " ") in done.output
     assert "they stand in" in done.output
     record = json.loads((place / "map" / "provenance.json").read_text())
     assert record["models"][0]["name"] == SHIPPED
@@ -168,7 +171,7 @@ def test_a_run_of_ones_own_beats_it_and_training_may_begin_with_it(place):
     begun = json.loads((place / "runs" / "mine" / "model.json").read_text())["recipe"]["init"]
     assert begun["run"] == SHIPPED
     told = call(place, "predict", "--bbox", "82", "43", "84.5", "45", "--dry-run").output
-    assert "mine, taught on 1 simulated crusts" in told
+    assert "The network mine was trained on 1 simulated crust," in told
     assert "ships" not in told
 
 

@@ -3,8 +3,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from gravmap.map_frame import round_step
-from gravmap.mapping.page.figures import NODATA_COLOUR, ClassPanel, FieldPanel, _edges, draw
+from gravmap.mapping.page.figures import ClassPanel, FieldPanel, _edges, draw
+from gravmap.plotting import NODATA_COLOUR
 
 CLASSES = [
     {"index": 0, "name": "cover", "colour": "#F2F91D"},
@@ -89,8 +89,3 @@ def test_fields_with_holes_and_without_any_value(tmp_path):
     picture = imread(tmp_path / "two.png")
     assert share_of(picture, NODATA_COLOUR) > 0.1
     assert [entry.name for entry in tmp_path.iterdir()] == ["two.png"]
-
-
-@pytest.mark.parametrize(("target", "step"), [(1.1, 1), (1.8, 2), (170, 200), (70, 50), (0.9, 1), (0.04, 0.05)])
-def test_scale_bars_are_round(target, step):
-    assert round_step(target) == pytest.approx(step)

@@ -9,11 +9,11 @@ from pyproj import Geod
 
 from gravmap.errors import InputError
 from gravmap.mapping.layers import COVERED, EVIDENCE_COLOURS, EXTRAPOLATED, NEAR, NODATA, OUTCROP
-from gravmap.mapping.page.ground import measure_ground
-from gravmap.mapping.page.outline import border
-from gravmap.mapping.page.paint import NODATA_COLOUR, paint_classes, paint_measure, png
-from gravmap.mapping.page.pictures import draw_pictures
+from gravmap.mapping.page.facts import measure_areas
+from gravmap.mapping.page.figures import draw_pictures
+from gravmap.mapping.page.paint import border, paint_classes, paint_measure, png
 from gravmap.mapping.page.sheet import read_sheet
+from gravmap.plotting import NODATA_COLOUR
 from toy_map import LEGEND
 from toy_map_folder import BOUNDS, COLUMNS, ROWS, make_layers, make_map
 
@@ -131,7 +131,7 @@ def test_layers_that_are_not_there_or_do_not_fit(finished, tmp_path):
 
 @pytest.mark.parametrize("crs", [None, "EPSG:32645"])
 def test_areas_are_those_of_the_ellipsoid(tmp_path, crs):
-    ground = measure_ground(make_map(tmp_path / "map", crs=crs))
+    areas = measure_areas(make_map(tmp_path / "map", crs=crs))
 
     def box_km2(west, south, east, north):
         # Parallels are curves: geodesics between many points on them.
@@ -141,14 +141,14 @@ def test_areas_are_those_of_the_ellipsoid(tmp_path, crs):
     exact = 1e-5 if crs is None else 0.01
     west, south, east, north = BOUNDS
     outcrop = box_km2(west, north - 1, west + 2, north)
-    assert ground.of_class(6, OUTCROP) == pytest.approx(outcrop, rel=exact)
-    assert ground.of_class(6) == pytest.approx(box_km2(west, south, west + 2, north), rel=exact)
+    assert areas.of_class(6, OUTCROP) == pytest.approx(outcrop, rel=exact)
+    assert areas.of_class(6) == pytest.approx(box_km2(west, south, west + 2, north), rel=exact)
     missing = box_km2(east - 1, south, east, south + 0.5)
-    assert ground.of_evidence() == pytest.approx(box_km2(*BOUNDS) - missing, rel=exact)
+    assert areas.of_evidence() == pytest.approx(box_km2(*BOUNDS) - missing, rel=exact)
     extrapolated = box_km2(west, south, east, south + 1) - missing
-    assert ground.of_evidence(EXTRAPOLATED) == pytest.approx(extrapolated, rel=exact)
-    parts = sum(ground.of_evidence(value) for value in (OUTCROP, NEAR, COVERED, EXTRAPOLATED))
-    assert parts == pytest.approx(ground.of_evidence(), rel=1e-9)
+    assert areas.of_evidence(EXTRAPOLATED) == pytest.approx(extrapolated, rel=exact)
+    parts = sum(areas.of_evidence(value) for value in (OUTCROP, NEAR, COVERED, EXTRAPOLATED))
+    assert parts == pytest.approx(areas.of_evidence(), rel=1e-9)
 
 
 def test_pictures_for_print(finished):

@@ -1,16 +1,20 @@
-"""The page of a network taught on simulated crusts: what it learned on, its best case, nothing of held-out blocks."""
+"""The page of a network trained on simulated crusts: its training data, its best case, nothing of held-out blocks."""
 
 import json
 import re
-from html import escape, unescape
+from html import unescape
 
 import pytest
+from markupsafe import escape
 
 from gravmap.files import write_json
+from gravmap.mapping.page.crusts import crusts_section, score_sentences, training_sentence
+from gravmap.mapping.page.facts import gather
+from gravmap.mapping.page.scores import scores_section, verdict
 from toy_map_folder import RECORD, make_map, make_run, page_of, reliability
 
 SHA = "9a" * 32
-TAUGHT = {
+TRAINED_ON = {
     "on": "crusts",
     "prior": {"name": "wide", "sha256": SHA, "text": ""},
     "count": 50,
@@ -38,7 +42,7 @@ UNDER = {
 }
 
 
-def told(ece, covered):
+def calibrated(ece, covered):
     return reliability(ece, 0.4) | {"coverage": covered, "set_size": 3.2}
 
 
@@ -48,15 +52,15 @@ CALIBRATION = {
     "notes": [],
     "test": {
         "nodes": 900,
-        "before": told(0.2, 0.6),
-        "one": told(0.1, 0.7),
-        "after": told(0.05, 0.79),
+        "before": calibrated(0.2, 0.6),
+        "one": calibrated(0.1, 0.7),
+        "after": calibrated(0.05, 0.79),
         "strata": {
             "distance": {
-                "under 10 km": {"nodes": 500, "before": told(0.111, 0.71), "after": told(0.022, 0.81)},
+                "under 10 km": {"nodes": 500, "before": calibrated(0.111, 0.71), "after": calibrated(0.022, 0.81)},
                 "over 30 km": {"nodes": 0, "before": None, "after": None},
             },
-            "cover": {"over 2 km": {"nodes": 33, "before": told(0.3, 0.55), "after": told(0.04, 0.78)}},
+            "cover": {"over 2 km": {"nodes": 33, "before": calibrated(0.3, 0.55), "after": calibrated(0.04, 0.78)}},
         },
     },
 }
@@ -69,7 +73,7 @@ def mapped(tmp_path_factory):
 
 def crusts_run(folder, under=UNDER, **changes):
     split = {"name": "crusts"}
-    make_run(folder, calibration=CALIBRATION, taught_on=TAUGHT, **changes)
+    make_run(folder, calibration=CALIBRATION, taught_on=TRAINED_ON, **changes)
     for name, key in (("model.json", None), ("scores.json", "test")):
         record = json.loads((folder / name).read_text()) | {"split": split}
         if key:
@@ -83,50 +87,91 @@ def words(html):
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", text)).replace("\u202f", " "))
 
 
+def part(html, name):
+    return html.split(f'<section id="{name}">')[1].split("</section>")[0]
+
+
+def missing(html, name):
+    return [unescape(each) for each in re.findall(r'<p class="missing">(.*?)</p>', part(html, name), flags=re.DOTALL)]
+
+
 def cells(html, heading):
-    found = re.search(rf'<tr[^>]*><th scope="row">{re.escape(escape(heading))}</th>(.*?)</tr>', html, flags=re.DOTALL)
+    found = re.search(
+        rf'<tr[^>]*><th scope="row">{re.escape(str(escape(heading)))}</th>(.*?)</tr>', html, flags=re.DOTALL
+    )
     return [words(each).strip() for each in re.findall(r"<td[^>]*>(.*?)</td>", found[1])]
 
 
-def test_what_it_was_taught_on_and_its_best_case(mapped, tmp_path):
+def of_crusts(folder, *runs):
+    facts = gather(folder, runs=runs, tiles=None)
+    return facts, scores_section(facts)
+
+
+def test_its_training_data_and_its_best_case(mapped, tmp_path):
     html = page_of(mapped, crusts_run(tmp_path / "run"))
-    page = words(html)
-    assert "taught on 50 simulated crusts, not on any real ground" in page
-    assert "the prior wide" in page
-    assert "240 x 360 cells" in page
-    assert (
-        "Under the cover of 8 simulated crusts that it never saw, the network named 61 % of the bedrock right; letting"
-        " the outcrop spread out, which needs no gravity, 53 %." in page
-    )
-    assert "this is the best case, and no measure of skill on real ground" in page
-    assert "On real ground expect less" in page
-    for wrong in ("kept from training", "held-out blocks", "Held-out blocks", "Random windows", "held-out outcrop"):
-        assert wrong not in page
-    assert "Found on test crusts" in page
+    scores = words(part(html, "scores"))
+    assert training_sentence(TRAINED_ON) in scores
+    for value in ("50 simulated crusts", "prior wide", "240 x 360 cells"):
+        assert value in training_sentence(TRAINED_ON)
+    said = score_sentences([("", UNDER)]).replace("\u202f", " ")
+    assert said in words(html)
+    assert re.findall(r"\d+(?: %)?", said) == ["8", "61 %", "53 %"], "crusts; the network and the better baseline"
+    for wrong in ("kept from training", "eld-out blocks", "Random windows", "held-out outcrop"):
+        assert wrong not in words(html)
     # Every predictor by distance; a distance without a cell is left out.
     assert cells(html, "network") == ["61.0 %", "71.0 %", "43.0 %"]
     assert cells(html, "network on another crust's gravity") == ["44.0 %", "60.0 %", "30.0 %"]
-    assert "over 30 km" not in page.split("How good it is")[1].split("Whether its")[0]
-    assert "by thickness of the cover" in page
+    assert "over 30 km" not in scores
+    assert not missing(html, "reliability")
 
 
-def test_no_better_than_without_gravity_is_said(mapped, tmp_path):
-    worse = UNDER | {"strata": {"all": row(900, 0.5, 0.52, 0.53, 0.5)}}
-    assert "No better than without gravity." in words(page_of(mapped, crusts_run(tmp_path / "run", worse)))
+def test_tables_have_every_measure_and_stratum(mapped, tmp_path):
+    facts, found = of_crusts(mapped, crusts_run(tmp_path / "run"))
+    assert found["only_crusts"]
+    assert not found["held_out"]
+    (section,) = found["crusts"]
+    assert section == crusts_section(facts, facts.runs[0])
+    assert section["by_distance"]["strata"] == [("all cells", 900), ("under 10 km", 500), ("10 to 30 km", 400)]
+    assert section["by_cover"]["strata"] == [("under 0.5 km", 900)]
+    rows = section["by_distance"]["measures"]["Weighted overlap"]
+    assert (rows[0]["label"], rows[0]["ours"]) == ("network", True)
+    assert rows[0]["scores"] == pytest.approx([0.41, 0.51, 0.23])
+    assert len(rows) == 4  # no run of these has a likeliest class of its own
+
+
+@pytest.mark.parametrize(
+    ("network", "numbers"),
+    [((0.61, 0.36), ["61 %", "53 %", "36 %", "35 %"]), ((0.50, 0.30), ["50 %", "53 %", "30 %", "35 %"])],
+)
+def test_far_from_outcrop_the_same_two_are_compared(network, numbers):
+    strata = {"all": row(900, network[0], 0.52, 0.53, 0.5), "over 30 km": row(10, network[1], 0.4, 0.35, 0.1)}
+    said = score_sentences([("", UNDER | {"strata": strata})]).replace("\u202f", " ")
+    assert re.findall(r"\d+ %", said) == numbers
+
+
+def test_a_gain_a_loss_and_a_mixed_result_have_their_own_words():
+    better, worse = (score_sentences([("", UNDER | {"strata": {"all": row(9, pa, 0.5, 0.5, 0)}})]) for pa in (0.6, 0.4))
+    mixed = row(9, 0.6, 0.5, 0.5, 0)
+    mixed["network"] |= {"mpa": 0.1, "fwiou": 0.1}
+    mixed = score_sentences([("", UNDER | {"strata": {"all": mixed}})])
+    assert len({re.sub(r"\d+", "", each) for each in (better, worse, mixed)}) == 3
+    for measure in ("mean accuracy", "weighted overlap"):
+        assert [measure in each for each in (better, worse, mixed)] == [False, False, True]
 
 
 def test_calibration_by_distance_and_cover(mapped, tmp_path):
     html = page_of(mapped, crusts_run(tmp_path / "run"))
     assert cells(html, "under 10 km from mapped outcrop") == ["500", "0.111", "0.022", "71 %", "81 %", "3.2"]
     assert cells(html, "over 2 km of cover") == ["33", "0.300", "0.040", "55 %", "78 %", "3.2"]
-    page = words(html)
-    assert "5deg 1.10 at 4 km, 2.90 at 80 km from mapped outcrop (one for all ground would be 1.70)" in page
-    assert "all in held-out test crusts" in page
+    section = words(part(html, "reliability"))
+    assert "5deg 1.10 at 4 km, 2.90 at 80 km from mapped outcrop" in section
+    assert "1.70" in section
+    assert "test crusts" in section
 
 
 def test_the_priors_verdict_is_that_of_this_prior_alone(mapped, tmp_path):
     run = crusts_run(tmp_path / "run")
-    assert "gravmap doctor --prior wide tells" in words(page_of(mapped, run))
+    assert any("doctor --prior wide" in line for line in missing(page_of(mapped, run), "scores"))
     seen = {"left_out": [], "quantities": [], "shape": [120, 240], "boxes_wsen": [[80, 44, 88, 48]]}
     verdicts = [
         seen | {"prior": {"name": "other", "sha256": "00"}, "headline": "Outside the prior other.", "advice": []},
@@ -136,31 +181,45 @@ def test_the_priors_verdict_is_that_of_this_prior_alone(mapped, tmp_path):
     try:
         write_json(mapped / "provenance.json", RECORD | {"settings": {"prior_verdicts": verdicts}})
         html = page_of(mapped, run)
+        untold = [{"prior": {"sha256": SHA}, "headline": "Not known.", "advice": ["Why."]}]
+        write_json(mapped / "provenance.json", RECORD | {"settings": {"prior_verdicts": untold}})
+        without = page_of(mapped, run)
     finally:
         write_json(mapped / "provenance.json", RECORD)
     assert html.count("At the edge of &lt;wide&gt;.") == 2  # at the top, and above its table
     assert "Take care." in html
     assert "Outside the prior other" not in html
-    assert "was not checked" not in words(html)
+    assert not missing(html, "scores")
+    assert missing(without, "scores") == ["Not known. Why."]
 
 
-def test_a_run_without_scores_says_so(mapped, tmp_path):
+def test_a_run_without_scores_shows_none(mapped, tmp_path):
     run = crusts_run(tmp_path / "run")
     (run / "scores.json").unlink()
-    page = words(page_of(mapped, run))
-    assert "scored nowhere: nothing is known of how good it is" in page
-    assert "It was not scored on test crusts." in page
+    html = page_of(mapped, run)
+    assert score_sentences([("", {})]) in words(html)
+    assert len(missing(html, "scores")) == 2  # no scores, no comparison with the prior
+    assert "%" not in words(part(html, "scores"))
 
 
-def test_a_run_that_went_on_from_crusts_has_its_regions_scores(mapped, tmp_path):
-    run = make_run(tmp_path / "run", recipe={"init": {"run": "a", "taught_on": TAUGHT}})
-    page = words(page_of(mapped, run))
-    assert "run began with the weights of a network taught on simulated crusts (prior wide)" in page
-    assert "outcrop kept from training" in page
-    assert "best case" not in page
+def test_a_run_pretrained_on_crusts_has_its_regions_scores(mapped, tmp_path):
+    run = make_run(tmp_path / "run", recipe={"init": {"run": "a", "taught_on": TRAINED_ON}})
+    facts, found = of_crusts(mapped, run)
+    assert found["pretrained"] == [("run", "wide")]
+    assert not found["crusts"]
+    assert facts.held_out is not None
+    assert "prior wide" in words(part(page_of(mapped, run), "scores"))
 
 
-def test_with_a_network_of_the_region_beside_it_both_are_told(mapped, tmp_path):
-    page = words(page_of(mapped, crusts_run(tmp_path / "a"), make_run(tmp_path / "b")))
-    assert "places of outcrop kept from training" in page
-    assert "Under the cover of 8 simulated crusts" in page
+def test_beside_a_network_of_the_region_both_are_reported(mapped, tmp_path):
+    facts, found = of_crusts(mapped, crusts_run(tmp_path / "a"), make_run(tmp_path / "b"))
+    assert (len(found["crusts"]), len(found["held_out"]), found["only_crusts"]) == (1, 1, False)
+    said = verdict(facts)
+    assert said["held_out"]["places"] == 450
+    assert said["simulated"] == score_sentences([("", UNDER)])
+
+
+def test_of_two_networks_each_has_its_name(mapped, tmp_path):
+    facts, _ = of_crusts(mapped, crusts_run(tmp_path / "first"), crusts_run(tmp_path / "second"))
+    assert verdict(facts)["simulated"] == score_sentences([("first", UNDER), ("second", UNDER)])
+    assert "network second" in score_sentences([("first", UNDER), ("second", UNDER)])

@@ -1,11 +1,10 @@
 """The verdict on a map's page."""
 
 import json
-import xml.etree.ElementTree as ET
 
 import pytest
 
-from gravmap.mapping.page.inside_prior import inside_prior
+from gravmap.mapping.page.crusts import verdict_table
 from gravmap.prior_check.quantities import quantities
 from gravmap.prior_check.verdict import OUTSIDE, Verdict, compare_quantities, leave_one_out_states, overall_state
 
@@ -20,19 +19,26 @@ def verdict():
     return Verdict("<mine>", "0" * 64, overall_state(places), places, (), (box,), 16, (120, 240), own)
 
 
-def test_the_page_shows_the_verdict_and_what_to_do(verdict):
+def test_the_page_has_the_verdict_and_every_quantity(verdict):
     assert verdict.state == OUTSIDE
     # What is written to the record is JSON.
-    section = inside_prior(json.loads(json.dumps(verdict.to_dict())))
-    tree = ET.fromstring(f"<section>{section}</section>")
-    told = " ".join("".join(tree.itertext()).split())
-    assert "Outside the prior <mine>: 1 of 2 quantities" in told
-    assert "it shows less outcrop" in told.lower()
-    lines = [line for line in tree.iter("tr") if line.find("td") is not None]
-    assert [line.find("th").text for line in tree.iter("tr") if line.get("class") == "part"] == [
-        "Bouguer anomaly",
-        "Cover",
+    record = json.loads(json.dumps(verdict.to_dict()))
+    table = verdict_table(record)
+    assert table["compared"]
+    assert (table["headline"], table["advice"]) == (record["headline"], record["advice"])
+    assert "1 of 2 quantities" in table["headline"]
+    assert table["boxes"] == 1
+    assert table["size_deg"] == [4, 8]
+    assert list(table["groups"]) == ["Bouguer anomaly", "Cover"]
+    assert table["groups"]["Cover"] == [
+        {"label": "share, %", "values": [95, 40, 47.5, 55], "state": "outside"},
     ]
-    rows = {line.find("th").text: [cell.text for cell in line.findall("td")] for line in lines}
-    assert rows["Share, %"] == ["95", "40", "47.5", "55", "outside"]
-    assert rows["Std, mGal"] == ["40", "30", "37.5", "45", None]
+    (std,) = table["groups"]["Bouguer anomaly"]
+    assert (std["values"], std["state"]) == ([40, 30, 37.5, 45], "")
+
+
+def test_without_a_comparison_there_is_no_table():
+    assert verdict_table(None) is None
+    found = verdict_table({"headline": "Not known.", "advice": ["Why."]})
+    assert not found["compared"]
+    assert not found["groups"]

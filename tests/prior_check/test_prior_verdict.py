@@ -15,6 +15,7 @@ from gravmap.geology import load_legend
 from gravmap.geology.labels import write_index_raster
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import open_fields, residual_fields, write_fields
+from gravmap.plotting import GREEN
 from gravmap.prior_check import INSIDE, OUTSIDE, draw_verdict, prior_verdict, region, run_verdict, simulated
 from gravmap.prior_check.verdict import compare_quantities, overall_state
 from gravmap.regions import Region
@@ -221,13 +222,13 @@ def test_the_prior_of_a_run_is_the_one_it_was_taught_on(place, cache):
 
 
 def test_the_picture_shows_every_quantity(place, cache, tmp_path):
-    from PIL import Image
+    from PIL import Image, ImageColor
 
     found = judge(place, cache)
     draw_verdict(found, tmp_path / "one.png", dpi=40)
     with Image.open(tmp_path / "one.png") as picture:
         colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
-    assert (30, 132, 73) in colours  # the green of what lies among the crusts
+    assert ImageColor.getrgb(GREEN) in colours, "what lies among the crusts"
     assert list(tmp_path.iterdir()) == [tmp_path / "one.png"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -61,7 +62,11 @@ def test_both_files_hold_the_same_tables_whatever_stands_in_them(tmp_path):
     assert read.scripts == 0
     assert read.tables == markdown_tables(to_markdown(document, tmp_path))
     assert read.tables[0] == [["Network", "MPA"], ["a | b", "63.10 %"], ["<script>alert(1)</script>", "–"]]
-    assert to_markdown(document, tmp_path).startswith("Lead")
+    for written in (to_html(document), to_markdown(document, tmp_path)):
+        for words in ("Title", "Lead", "Warning", "Section", "Words", "Part", "One", "Two"):
+            assert words in written, words
+    assert "Words &amp; more" in to_html(document)
+    assert "x &lt; y" in to_html(document)
 
 
 def scored(mpa, fwiou):
@@ -86,26 +91,30 @@ def outcome(tmp_path, network, nearest, split="blocks"):
 
 
 @pytest.mark.parametrize(
-    ("network", "said"),
+    ("network", "points"),
     [
-        ((0.31, 0.21), "It beats it (+10.0 and +1.0 points)"),
-        ((0.11, 0.19), "It does not beat it (-10.0 and -1.0 points)"),
-        ((0.31, 0.19), "In one measure alone it beats it (+10.0 and -1.0 points)"),
-        ((0.21, 0.20), "It does not beat it (+0.0 and +0.0 points)"),
+        ((0.31, 0.21), ["+10.0", "+1.0"]),
+        ((0.11, 0.19), ["-10.0", "-1.0"]),
+        ((0.31, 0.19), ["+10.0", "-1.0"]),
+        ((0.21, 0.20), ["+0.0", "+0.0"]),
     ],
 )
-def test_the_verdict_says_whether_gravity_helped(tmp_path, network, said):
-    told = verdict(outcome(tmp_path, network, (0.21, 0.20)))
-    assert said in told
-    assert "21.0 / 20.0" in told
-    # The last row is below nearest outcrop's by FWIoU.
-    assert "best null model by FWIoU is nearest outcrop" in told
+def test_the_verdict_has_the_gain_over_nearest_outcrop(tmp_path, network, points):
+    words = verdict(outcome(tmp_path, network, (0.21, 0.20)))
+    assert re.findall(r"[+-]\d+\.\d", words) == points
+    assert f"{100 * network[0]:.1f} / {100 * network[1]:.1f}" in words
+    assert words.count("21.0 / 20.0") == 2 + (network == (0.21, 0.20))  # nearest outcrop, and as the best by FWIoU
+    assert "1\u202f234 places" in words
+
+
+def test_a_gain_a_loss_and_a_mixed_result_have_their_own_words(tmp_path):
+    scores = ((0.31, 0.21), (0.11, 0.19), (0.31, 0.19))
+    words = {re.sub(r"[\d.+-]", "", verdict(outcome(tmp_path, each, (0.21, 0.20)))) for each in scores}
+    assert len(words) == 3
 
 
 def test_without_a_run_on_blocks_there_is_no_verdict(tmp_path):
-    told = verdict(outcome(tmp_path, (0.9, 0.9), (1.0, 1.0), split="random"))
-    assert "not trained on held-out blocks" in told
-    assert "90" not in told
+    assert not re.search(r"\d", verdict(outcome(tmp_path, (0.9, 0.9), (1.0, 1.0), split="random")))
 
 
 def tables_of(parts):
@@ -139,7 +148,8 @@ def test_what_was_not_trained_says_so_and_shows_no_number(tmp_path):
     assert comparison.rows[0][1:5] == ("1.50 M", "31.0\u202f%", "15.5\u202f%", "21.0\u202f%")
 
 
-def test_the_leak_of_the_fold_is_told(tmp_path):
+def test_the_leak_is_that_of_the_fold(tmp_path):
     found = outcome(tmp_path, (0.31, 0.21), (0.21, 0.20))
     words = " ".join(part.words for part in protocol_parts(found, "blocks", {}) if isinstance(part, Text))
-    assert "sees the labels of 50.0\u202f% of the held-out bedrock" in words
+    assert "50.0\u202f%" in words
+    assert found.protocols["blocks"].leak == 0.5

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
 from gravmap.learning.training.curves import RATE, TRAINING, TUNING
+from gravmap.plotting import GREY
 from gravmap.units import format_angle
 
 BINS = 15
@@ -236,7 +237,7 @@ def _draw(above: Any, below: Any, measured: Mapping[str, Any] | None, title: str
     below.grid(alpha=0.3)
     if measured is None:
         above.set_title(title, fontsize=9)
-        above.text(0.5, 0.5, "no labelled held-out node", ha="center", color="#777777")
+        above.text(0.5, 0.5, "no labelled held-out node", ha="center", color=GREY)
         return
     filled = [each for each in measured["bins"] if each["share"]]
     sure, true = [each["confidence"] for each in filled], [each["accuracy"] for each in filled]

@@ -13,15 +13,11 @@ from numpy.typing import NDArray
 from gravmap.files import atomic_path
 from gravmap.learning.evaluation.metrics import distance_bin_label
 from gravmap.learning.evaluation.run_groups import standard_deviations
+from gravmap.plotting import BLUE, GREY, INK, PANEL, SERIES
 
 MAX_ANNOTATED_CLASSES = 16
 """With more classes the cells of a confusion matrix are too small for numbers."""
 
-# Safe for colour vision deficiency (Okabe and Ito 2008); the network is the first, with a thick line.
-COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
-    *("#7F7F7F", "#5E3C99", "#8C564B", "#999933", "#111111", "#8FB8DE"),
-)
 MARKERS = "osv^D<>PphXd"
 
 
@@ -53,7 +49,7 @@ def draw_confusion(
     figure = Figure(figsize=(side + 1.2, side), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.set_facecolor("#EEEEEE")
+    axes.set_facecolor(PANEL)
     image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     size = 8 if count <= MAX_ANNOTATED_CLASSES else 6
     rows = [
@@ -77,11 +73,11 @@ def draw_confusion(
                 ha="center",
                 va="center",
                 fontsize=7.5,
-                color="white" if value > 55 else "#333333",
+                color="white" if value > 55 else INK,
                 weight="bold" if row == column else "normal",
             )
     for each in range(count):
-        axes.add_patch(Rectangle((each - 0.45, each - 0.45), 0.9, 0.9, fill=False, ec="#666666", lw=0.8, zorder=3))
+        axes.add_patch(Rectangle((each - 0.45, each - 0.45), 0.9, 0.9, fill=False, ec=GREY, lw=0.8, zorder=3))
     bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02)
     bar.set_label("percent of the mapped class", fontsize=8)
     bar.ax.tick_params(labelsize=7)
@@ -122,14 +118,14 @@ def draw_distance(
         above.plot(
             place,
             [100 * row["baselines"][name] for row in table],
-            color=COLOURS[number % len(COLOURS)],
+            color=SERIES[number % len(SERIES)],
             marker=MARKERS[number % len(MARKERS)],
             ms=4,
             lw=1.1,
             alpha=0.9,
             label=name.replace("_", " "),
         )
-    above.plot(place, [100 * row["pa"] for row in table], color=COLOURS[0], marker="o", ms=6, lw=2.6, label=network)
+    above.plot(place, [100 * row["pa"] for row in table], color=SERIES[0], marker="o", ms=6, lw=2.6, label=network)
     above.set_ylabel("accuracy, percent")
     above.set_ylim(bottom=0)
     # Few bins keep their width: a single bar must not fill the figure.
@@ -137,7 +133,7 @@ def draw_distance(
     above.set_xlim(-margin, len(table) - 1 + margin)
     above.grid(alpha=0.3)
     above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
-    below.bar(place, [row[total] for row in table], width=0.7, color=COLOURS[0], alpha=0.55)
+    below.bar(place, [row[total] for row in table], width=0.7, color=SERIES[0], alpha=0.55)
     below.set_ylabel("km²" if total == "km2" else unit)
     below.set_xticks(place, [distance_bin_label(row) for row in table], fontsize=8)
     below.set_xlabel("distance to the nearest outcrop used in training")
@@ -149,7 +145,7 @@ def draw_distance(
 
 
 SHOWN = {"pa": "accuracy (PA)", "mpa": "mean accuracy (MPA)", "fwiou": "weighted overlap (FWIoU)"}
-NETWORK, OTHER, LINE = "#0072B2", "#555555", "#222222"
+NETWORK, OTHER, LINE = BLUE, GREY, INK
 
 
 @dataclass(frozen=True)
@@ -194,7 +190,7 @@ def draw_group(rows: Sequence[Row], folds: Sequence[int], seeds: Sequence[int], 
     from matplotlib.figure import Figure
 
     between = "folds" if len({*folds}) > 1 else "seeds"
-    colour = {fold: COLOURS[1 + number % (len(COLOURS) - 1)] for number, fold in enumerate(sorted({*folds}))}
+    colour = {fold: SERIES[1 + number % (len(SERIES) - 1)] for number, fold in enumerate(sorted({*folds}))}
     mark = {seed: MARKERS[number % len(MARKERS)] for number, seed in enumerate(sorted({*seeds}))}
     # Dots of one row are offset by seed, so that equal scores do not hide each other.
     order = sorted({*seeds})

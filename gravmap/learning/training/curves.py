@@ -9,8 +9,9 @@ from typing import Any
 
 from gravmap.errors import OptionError
 from gravmap.files import atomic_path
+from gravmap.plotting import BLUE, GREY, INK, MUTED, VERMILLION
 
-TRAINING, TUNING, RATE = "#1b5e8c", "#b5442a", "#8a8a8a"
+TRAINING, TUNING, RATE = BLUE, VERMILLION, MUTED
 
 
 def draw_curves(history: list[dict[str, Any]], path: Path, title: str = "") -> None:
@@ -87,7 +88,7 @@ def _mark_switch(above: Any, below: Any, history: list[dict[str, Any]]) -> None:
     if first is None:
         return
     for axes in (above, below):
-        axes.axvline(first - 0.5, color="#333333", lw=1)
+        axes.axvline(first - 0.5, color=INK, lw=1)
     _write_beside(above, first - 0.5, "Adam, then SGD", history, height=0.03)
 
 
@@ -95,7 +96,7 @@ def _mark_kept(axes: Any, history: list[dict[str, Any]]) -> None:
     """A dotted line at the epoch whose weights were kept."""
     scored = [(row["tune_fwiou"], row["epoch"]) for row in history if row["tune_fwiou"] is not None]
     if not scored:
-        axes.text(0.5, 0.5, "no labelled tuning blocks", ha="center", transform=axes.transAxes, color="#777777")
+        axes.text(0.5, 0.5, "no labelled tuning blocks", ha="center", transform=axes.transAxes, color=GREY)
         return
     score, epoch = max(scored, key=lambda pair: (pair[0], -pair[1]))
     axes.axvline(epoch, color=TUNING, lw=0.8, ls=":")

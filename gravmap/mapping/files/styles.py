@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from gravmap.geology.class_table import ClassRow
+from gravmap.plotting import INK
 
 _RAMP_STOPS = 11
 _QML = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
@@ -92,7 +93,7 @@ def class_raster_sld(name: str, rows: Sequence[ClassRow]) -> str:
     return _sld(name, rule)
 
 
-def polygon_qml(rows: Sequence[ClassRow], mapped_outline: str = "#333333") -> str:
+def polygon_qml(rows: Sequence[ClassRow], mapped_outline: str = INK) -> str:
     """QGIS style of the polygons: filled by class; what is mapped has a dark outline, what is predicted none.
 
     Parameters

@@ -1,172 +1,188 @@
-"""What the report says of networks that were taught on simulated crusts, where the bedrock under cover is known."""
+"""Networks that were trained on simulated crusts: on what, how well they do there, and whether the region is like them.
+
+The sentences are those of the report and of `gravmap predict`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from gravmap.mapping.page.facts import Facts, RunFacts
-from gravmap.mapping.page.inside_prior import inside_prior
-from gravmap.mapping.page.words import count, figure, missing, percent, text
+import numpy as np
 
-_PREDICTORS = {
+from gravmap.files import read_json
+from gravmap.mapping.page.facts import Facts, RunFacts
+from gravmap.mapping.page.words import count, listed, percent
+
+PREDICTORS = {
     "network": "network",
     "network_likeliest": "network, its likeliest class",
     "nearest_outcrop": "nearest outcrop",
     "label_diffusion": "label diffusion",
     "foreign_gravity": "network on another crust's gravity",
 }
-_NULLS = {"nearest_outcrop": "taking the nearest outcrop", "label_diffusion": "letting the outcrop spread out"}
-_MEASURES = {"pa": "Accuracy", "mpa": "Mean accuracy", "fwiou": "Weighted overlap"}
+MEASURES = {"pa": "Accuracy", "mpa": "Mean accuracy", "fwiou": "Weighted overlap"}
+
+_BASELINES = {"nearest_outcrop": "taking the nearest outcrop", "label_diffusion": "label diffusion from the outcrop"}
+_FAR = "over 30 km"
+_STATES = {"inside": "", "at the edge": "at the edge", "outside": "outside"}
+_CELLS_PER_DEGREE = 30
 
 
-def best_case(runs: Sequence[RunFacts]) -> str:
-    """The scores on test crusts in sentences, and what they are worth."""
-    said = [told for run in runs if (told := _score(run, len(runs) > 1))]
+def training_sentence(trained_on: Mapping[str, Any], network: str = "The network") -> str:
+    """What a network was trained on.
+
+    Parameters
+    ----------
+    trained_on : mapping
+        ``taught_on`` of a model's record.
+    network : str
+        What the sentence begins with.
+    """
+    prior = trained_on.get("prior", {}).get("name", "that is not on record")
+    number = trained_on.get("count") or len(trained_on.get("seeds", {}).get("train", []))
+    shape = " x ".join(str(each) for each in trained_on.get("shape", []))
+    crusts = f"{count(number)} simulated {'crust' if number == 1 else 'crusts'}"
+    sentence = (
+        f"{network} was trained on {crusts}, not on the data of any region: layers and intrusions drawn from the prior"
+        f" {prior}, whose bedrock under cover is known, and their computed gravity."
+    )
+    return f"{sentence} Each has {shape} cells." if shape else sentence
+
+
+def read_under_cover(folder: Path) -> dict[str, Any]:
+    """Scores under the cover of test crusts, from a run's ``scores.json``; empty where there are none."""
+    path = folder / "scores.json"
+    scored = read_json(path, "gravmap train") if path.exists() else {}
+    return dict((scored.get("test") or {}).get("under_cover") or {})
+
+
+def score_sentences(under_cover: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """How well networks do under the cover of test crusts, and what that means.
+
+    Parameters
+    ----------
+    under_cover : sequence of (str, mapping)
+        Name of each network, empty where there is but one, and its scores as
+        :func:`gravmap.learning.evaluation.under_cover.hidden_scores` gives them; these may be empty.
+    """
+    said = [_score(name, scores) for name, scores in under_cover if _cells(scores)]
     if not said:
-        return (
-            "This map's network was taught on simulated crusts and scored nowhere: nothing is known of how good it is."
-        )
+        return "It was trained on simulated crusts and not scored on others: its accuracy is not known."
     return (
-        f"{' '.join(said)} Those crusts come from the generator that taught the network: this"
-        " is the best case, and no measure of skill on real ground."
+        f"{' '.join(said)} Those crusts come from the generator of its training data: this is the best case, and no"
+        " measure of skill on real data, where less is to be expected."
     )
 
 
-def _score(run: RunFacts, of_several: bool) -> str:
-    table = run.test.get("under_cover", {}).get("strata", {})
-    if not table.get("all", {}).get("nodes"):
-        return ""
-    row = table["all"]
-    null = max(_NULLS, key=lambda each: float(row[each]["pa"]))
+def _score(name: str, scores: Mapping[str, Any]) -> str:
+    row, far = scores["strata"]["all"], scores["strata"].get(_FAR, {})
+    best = max(_BASELINES, key=lambda each: float(row[each]["pa"]))
     said = (
-        f"Under the cover of {_crusts(run)} that it never saw, the network{' ' + run.name if of_several else ''} named"
-        f" {percent(row['network']['pa'])} of the bedrock right; {_NULLS[null]}, which needs no gravity,"
-        f" {percent(row[null]['pa'])}."
+        f"Under the cover of {count(len(scores.get('crusts', [])))} simulated crusts that were not used in training,"
+        f" the network{' ' + name if name else ''} predicted {percent(row['network']['pa'])} of the bedrock correctly;"
+        f" {_BASELINES[best]}, which needs no gravity, {percent(row[best]['pa'])}"
     )
-    behind = [measure for measure in _MEASURES if _gain(row, measure) <= 0]
-    if len(behind) == len(_MEASURES):
-        return f"{said} No better than without gravity."
-    return f"{said} In {' and '.join(_MEASURES[each].lower() for each in behind)} it is no better." if behind else said
+    if far.get("nodes"):
+        said += f" ({_FAR} from outcrop {percent(far['network']['pa'])} and {percent(far[best]['pa'])})"
+    behind = [MEASURES[measure].lower() for measure in MEASURES if _gain(row, measure) <= 0]
+    if len(behind) == len(MEASURES):
+        return f"{said}. No better than without gravity."
+    return f"{said}. In {listed(behind)} it is no better." if behind else f"{said}."
 
 
-def crusts_section(facts: Facts, run: RunFacts) -> str:
-    """What a network was taught on, and how it did on crusts it never saw, by distance and by cover."""
+def _cells(scores: Mapping[str, Any]) -> int:
+    """How many cells under cover were scored."""
+    return int(scores.get("strata", {}).get("all", {}).get("nodes", 0))
+
+
+def _gain(row: Mapping[str, Any], measure: str) -> float:
+    return float(row["network"][measure]) - max(float(row[each][measure]) for each in _BASELINES)
+
+
+def crusts_section(facts: Facts, run: RunFacts) -> dict[str, Any]:
+    """Data of a section: ``training``, ``by_distance`` and ``by_cover`` (tables or None), ``prior`` and ``verdict``.
+
+    Tables have ``strata`` (name and nodes) and ``measures``: title to rows of label, whether it is the network's, and
+    scores.
+    """
     found = run.test.get("under_cover", {})
-    parts = [f"<h3>Simulated crusts: {text(run.name)}</h3>", f"<p>{text(taught(run))}</p>"]
-    parts.append(
-        _table(found["strata"], "by distance from mapped outcrop")
-        if found.get("strata", {}).get("all", {}).get("nodes")
-        else missing("It was not scored on test crusts.")
-    )
-    if found.get("cover"):
-        parts.append(_table(found["cover"], "by thickness of the cover"))
-    parts.append(
-        f'<div class="say"><p>{text("Test crusts are drawn like those it learned from, by the same generator.")}'
-        " On real ground expect less: nothing here measures that.</p></div>"
-    )
-    return "".join([*parts, _prior(facts, run)])
+    return {
+        "run": run.name,
+        "training": training_sentence(run.trained_on),
+        "by_distance": _table(found["strata"]) if _cells(found) else None,
+        "by_cover": _table(found["cover"]) if found.get("cover") else None,
+        "prior": run.trained_on.get("prior", {}).get("name", "NAME"),
+        "verdict": verdict_table(_verdict(facts, run)),
+    }
 
 
-def taught(run: RunFacts) -> str:
-    """On what, in a sentence or two."""
-    record = run.taught_on
-    prior, seeds = record.get("prior", {}), record.get("seeds", {})
-    shape = " x ".join(str(each) for each in record.get("shape", []))
-    said = (
-        f"The network was taught on {count(len(seeds.get('train', [])))} simulated crusts, not on any real ground:"
-        f" layers and intrusions drawn from the prior {prior.get('name', 'that is not on record')}, whose bedrock under"
-        " cover is known, and the gravity they would have."
-    )
-    return f"{said} Each has {shape} cells." if shape else said
+def _table(strata: Mapping[str, Any]) -> dict[str, Any]:
+    """Every predictor by stratum, for each measure."""
+    shown = {name: row for name, row in strata.items() if row["nodes"]}
+    keys = [key for key in PREDICTORS if all(key in row for row in shown.values())]
+    return {
+        "strata": [("all cells" if name == "all" else name, row["nodes"]) for name, row in shown.items()],
+        "measures": {
+            title: [
+                {
+                    "label": PREDICTORS[key],
+                    "ours": key == "network",
+                    "scores": [row[key][measure] for row in shown.values()],
+                }
+                for key in keys
+            ]
+            for measure, title in MEASURES.items()
+        },
+    }
 
 
 def prior_headlines(facts: Facts) -> list[str]:
-    """Whether the region is like the crusts that the map's networks were taught on, a sentence for each prior."""
+    """Whether the region is like the crusts that the map's networks were trained on, a headline for each prior."""
     found = [_verdict(facts, run) for run in facts.simulated]
-    told = (f"Is this region like those crusts? {verdict['headline']}" for verdict in found if verdict is not None)
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(str(verdict["headline"]) for verdict in found if verdict is not None))
 
 
 def _verdict(facts: Facts, run: RunFacts) -> dict[str, Any] | None:
-    """What was found when the region was held against the prior of a run; None where nobody asked."""
-    prior = run.taught_on.get("prior", {})
+    """The comparison of the region with the prior of a run; None where it was not made."""
+    prior = run.trained_on.get("prior", {})
     verdicts: list[dict[str, Any]] = facts.settings.get("prior_verdicts", [])
     return next((each for each in verdicts if each.get("prior", {}).get("sha256") == prior.get("sha256")), None)
 
 
-def _prior(facts: Facts, run: RunFacts) -> str:
-    """Whether the region is like such crusts, as `gravmap doctor --prior` says it; or that nobody asked."""
-    prior, verdict = run.taught_on.get("prior", {}), _verdict(facts, run)
-    head = "<h3>Is this region like those crusts?</h3>"
-    if verdict is not None and "quantities" in verdict:
-        return head + inside_prior(verdict)
-    if verdict is not None:  # it could not be told
-        return head + missing(" ".join([verdict["headline"], *verdict["advice"]]))
-    return head + missing(
-        "That was not checked when this map was made. A network meets what it was not taught where the answer is no:"
-        f" gravmap doctor --prior {prior.get('name', 'NAME')} tells."
-    )
+def verdict_table(verdict: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The comparison of a region with a prior as the page shows it.
 
+    Parameters
+    ----------
+    verdict : mapping, optional
+        As ``gravmap.prior_check.Verdict.to_dict`` gives it, or with ``headline`` and ``advice`` alone where no
+        comparison was possible.
 
-def _table(strata: Mapping[str, Any], by: str) -> str:
-    """Every predictor by stratum: three measures each, in percent."""
-    shown = {name: row for name, row in strata.items() if row["nodes"]}
-    heads = "".join(
-        f'<th scope="col" class="n">{text("all cells" if name == "all" else name)}<br>'
-        f"<small>{count(row['nodes'])} cells</small></th>"
-        for name, row in shown.items()
-    )
-    blocks = []
-    for measure, title in _MEASURES.items():
-        rows = "".join(
-            f'<tr{" class=ours" if key == "network" else ""}><th scope="row">{text(label)}</th>'
-            + "".join(f'<td class="n">{percent(row[key][measure], 1)}</td>' for row in shown.values())
-            + "</tr>"
-            for key, label in _PREDICTORS.items()
-            if all(key in row for row in shown.values())
+    Returns
+    -------
+    dict
+        ``headline``, ``advice``, ``left_out``; ``boxes`` and ``size_deg`` (north, east) of the boxes that were
+        compared; ``groups``: name to rows of label, values (here, and the crusts' least, median and most) and state.
+        Without a comparison there are no groups; None without a verdict.
+    """
+    if verdict is None:
+        return None
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for quantity in verdict.get("quantities", []):
+        crusts = quantity["crusts"]
+        label = f"{quantity['label']}, {quantity['unit']}" if quantity["unit"] else str(quantity["label"])
+        values = (np.median(quantity["here"]), min(crusts), np.median(crusts), max(crusts))
+        groups.setdefault(quantity["group"], []).append(
+            {"label": label, "values": [float(each) for each in values], "state": _STATES[quantity["state"]]}
         )
-        blocks.append(f'<tbody><tr class="part"><th colspan="{1 + len(shown)}">{title}</th></tr>{rows}</tbody>')
-    return (
-        f'<div class="wide strata"><table><thead><tr><th scope="col">Under cover, {by}</th>'
-        f"{heads}</tr></thead>{''.join(blocks)}</table></div>"
-    )
-
-
-def calibration_strata(run: RunFacts) -> str:
-    """Calibration error and coverage before and after, by distance from outcrop and by thickness of cover."""
-    part = run.calibration.get("test") or {}
-    if not part.get("nodes") or not part.get("strata"):
-        return ""
-    tables, words = [], {"distance": "from mapped outcrop", "cover": "of cover"}
-    for kind, strata in part["strata"].items():
-        rows = {f"{name} {words.get(kind, '')}": row for name, row in strata.items() if row["nodes"]}
-        tables += [
-            f'<tr><th scope="row">{text(name)}</th><td class="n optional">{count(row["nodes"])}</td>'
-            + "".join(f'<td class="n">{figure(row[when]["ece"])}</td>' for when in ("before", "after"))
-            + "".join(f'<td class="n">{percent(row[when]["coverage"])}</td>' for when in ("before", "after"))
-            + f'<td class="n optional">{figure(row["after"]["set_size"], 1)}</td></tr>'
-            for name, row in rows.items()
-        ]
-    heads = (
-        '<th scope="col" class="n optional">Cells</th><th scope="col" class="n">Error before</th>'
-        '<th scope="col" class="n">Error after</th><th scope="col" class="n">80 % sets right before</th>'
-        '<th scope="col" class="n">After</th><th scope="col" class="n optional">Classes in a set</th>'
-    )
-    ground = "test crusts" if run.simulated else "test blocks"
-    return (
-        f"<p>By distance and cover, on the {ground}. The classes that together hold 80 % of the probability should"
-        " hold the true one in 80 % of the cells: fewer, and the network is too sure; more, and it is not sure"
-        " enough.</p>"
-        f'<div class="wide"><table><thead><tr><th scope="col">Where</th>{heads}</tr></thead>'
-        f"<tbody>{''.join(tables)}</tbody></table></div>"
-    )
-
-
-def _crusts(run: RunFacts) -> str:
-    number = len(run.taught_on.get("seeds", {}).get("test", [])) or len(run.test["under_cover"].get("crusts", []))
-    return f"{count(number)} simulated crusts"
-
-
-def _gain(row: Mapping[str, Any], measure: str) -> float:
-    return float(row["network"][measure]) - max(float(row[null][measure]) for null in _NULLS)
+    return {
+        "headline": verdict["headline"],
+        "advice": verdict["advice"],
+        "left_out": verdict.get("left_out", []),
+        "boxes": len(verdict.get("boxes_wsen", [])),
+        "size_deg": [cells / _CELLS_PER_DEGREE for cells in verdict.get("shape", [])],
+        "compared": "quantities" in verdict,
+        "groups": groups,
+    }

@@ -1,27 +1,36 @@
-"""What a report says, gathered from the map's files, its record and the runs behind it; nothing is made up here."""
+"""What a report says, gathered from the map's files, its record and the runs behind it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
 from gravmap.errors import InputError
 from gravmap.files import read_json
 from gravmap.learning.calibration.temperature import read_calibration
-from gravmap.learning.data.outcrop_context import in_short
+from gravmap.learning.data.outcrop_context import CONTEXT, in_short
+from gravmap.learning.data.splits import CRUSTS
 from gravmap.learning.evaluation.null_models import NULL_MODELS, null_scores
-from gravmap.learning.taught import on_crusts
-from gravmap.mapping.page.ground import Ground
-from gravmap.mapping.page.sheet import Sheet
+from gravmap.mapping.files.projection import cell_areas_km2
+from gravmap.mapping.layers import NODATA
+from gravmap.mapping.page.sheet import Sheet, read_sheet
+from gravmap.mapping.page.words import region_title
 from gravmap.mapping.scoring.finished_run import dataset_of_run
+
+_STRIP_ROWS = 512
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A training run as its folder tells it.
+    """A training run as its folder describes it.
 
     Attributes
     ----------
@@ -30,7 +39,7 @@ class RunFacts:
     model : dict
         ``model.json``.
     test : dict
-        Scores on the ground kept for the last; empty where there are none.
+        Scores on the test split; empty where there are none.
     calibration : dict
         ``calibration.json`` where it belongs to these weights, else empty.
     used : bool
@@ -50,22 +59,22 @@ class RunFacts:
 
     @property
     def kind(self) -> str:
-        """``blocks``, ``strict`` or ``random``; ``crusts`` where it was taught and scored on these."""
+        """``blocks``, ``strict`` or ``random``; ``crusts`` where it was trained and scored on these."""
         return str(self.split.get("kind", self.split.get("name", "")))
 
     @property
-    def taught_on(self) -> dict[str, Any]:
-        """What it was taught on, where that is no region: simulated crusts."""
+    def trained_on(self) -> dict[str, Any]:
+        """The simulated crusts it was trained on; empty where it was trained on a region."""
         return dict(self.model.get("taught_on") or {})
 
     @property
     def simulated(self) -> bool:
-        """Whether it was taught, and scored, on simulated crusts alone."""
-        return on_crusts(self.taught_on)
+        """Whether it was trained, and scored, on simulated crusts alone."""
+        return trained_on_crusts(self.trained_on)
 
     @property
-    def begun_on(self) -> dict[str, Any]:
-        """What the run whose weights it began with was taught on; empty without such."""
+    def pretrained_on(self) -> dict[str, Any]:
+        """What the run whose weights it started from was trained on; empty without such a run."""
         init = self.model.get("recipe", {}).get("init") or {}
         return dict(init.get("taught_on") or {})
 
@@ -75,9 +84,14 @@ class RunFacts:
         return in_short(str(each.get("field") or each.get("kind")) for each in self.model.get("inputs", []))
 
 
+def trained_on_crusts(trained_on: Mapping[str, Any]) -> bool:
+    """Whether a model's ``taught_on`` names simulated crusts."""
+    return trained_on.get("on") == CRUSTS
+
+
 @dataclass(frozen=True)
 class Protocol:
-    """Runs that were scored in one way, on one piece of ground.
+    """Runs that were scored in one way, on one region.
 
     Attributes
     ----------
@@ -85,21 +99,56 @@ class Protocol:
         Name, kind, fold, folds, block_deg, buffer_deg, leak ...
     runs : list of RunFacts
         Trained and scored under it.
-    nulls : dict of str to dict
-        Null model to scores on the same ground.
-    no_nulls : str
+    baselines : dict of str to dict
+        Title of a null model to its scores on the same nodes.
+    no_baselines : str
         Why there are none; empty where there are.
     """
 
     split: dict[str, Any]
     runs: list[RunFacts]
-    nulls: dict[str, dict[str, Any]] = field(default_factory=dict)
-    no_nulls: str = ""
+    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    no_baselines: str = ""
 
     @property
     def kind(self) -> str:
         """``blocks``, ``strict`` or ``random``."""
         return self.runs[0].kind
+
+    @property
+    def leak(self) -> float | None:
+        """Fraction of the held-out bedrock whose labels training sees; None where it was not measured."""
+        by_fold = self.split.get("leak_of_fold")
+        if isinstance(by_fold, list):
+            return float(by_fold[int(self.split.get("fold", 0))])
+        found = self.split.get("leak")
+        return None if found is None else float(found)
+
+
+@dataclass(frozen=True)
+class ClassAreas:
+    """Square kilometres on the WGS 84 ellipsoid.
+
+    Attributes
+    ----------
+    km2 : (256, 256) float64
+        By class index and evidence value; where the map has no evidence, all stands in column 255.
+    has_evidence : bool
+        Whether the second axis says anything.
+    """
+
+    km2: NDArray[np.float64]
+    has_evidence: bool
+
+    def of_class(self, index: int, *evidence: int) -> float:
+        """Area of a class: the whole, or that of the given evidence."""
+        row = self.km2[index]
+        return float(row[list(evidence)].sum() if evidence else row.sum())
+
+    def of_evidence(self, *evidence: int) -> float:
+        """Area of all classes where the evidence is one of these; without a value, of all classes."""
+        classes = self.km2[:NODATA]
+        return float(classes[:, list(evidence)].sum() if evidence else classes.sum())
 
 
 @dataclass(frozen=True)
@@ -112,19 +161,19 @@ class Facts:
         The region's name.
     sheet : Sheet
         The layers, small enough to draw.
-    ground : Ground
+    areas : ClassAreas
         Square kilometres by class and evidence.
     record : dict
         ``provenance.json``; empty where it is missing.
     runs : list of RunFacts
         Those the map was made with first.
     protocols : list of Protocol
-        Scores, by how they were taken.
+        Scores, by how they were computed.
     """
 
     title: str
     sheet: Sheet
-    ground: Ground
+    areas: ClassAreas
     record: dict[str, Any]
     runs: list[RunFacts]
     protocols: list[Protocol]
@@ -136,15 +185,33 @@ class Facts:
         return dict(found) if isinstance(found, dict) else {}
 
     @property
-    def simulated(self) -> list[RunFacts]:
-        """Networks behind this map that were taught on simulated crusts."""
-        return [run for run in self.runs if run.used and run.simulated]
+    def used(self) -> list[RunFacts]:
+        """Runs that the map was made with."""
+        return [run for run in self.runs if run.used]
 
     @property
-    def honest(self) -> Protocol | None:
-        """The scores that say something of ground never seen: those on held-out blocks, of a run behind this map."""
+    def simulated(self) -> list[RunFacts]:
+        """Networks behind this map that were trained on simulated crusts."""
+        return [run for run in self.used if run.simulated]
+
+    @property
+    def held_out(self) -> Protocol | None:
+        """The scores on held-out blocks of a run behind this map; those on random windows are no such thing."""
         held = [each for each in self.protocols if each.kind != "random" and any(run.used for run in each.runs)]
         return held[0] if held else None
+
+
+def gather(
+    folder: Path, *, runs: Sequence[Path], tiles: Path | None, compared: Sequence[Path] = (), title: str = ""
+) -> Facts:
+    """Read all that a report is written from; parameters as in :func:`gravmap.mapping.page.report.write_report`."""
+    known = [read_run(run, used=True) for run in runs] + [read_run(run, used=False) for run in compared]
+    recorded = folder / "provenance.json"
+    record = read_json(recorded, "gravmap predict") if recorded.exists() else {}
+    name = title or str(record.get("settings", {}).get("region") or folder.resolve().name)
+    return Facts(
+        region_title(name), read_sheet(folder), measure_areas(folder), record, known, protocols_of(known, tiles)
+    )
 
 
 def read_run(folder: Path, used: bool) -> RunFacts:
@@ -158,36 +225,74 @@ def read_run(folder: Path, used: bool) -> RunFacts:
     model = read_json(folder / "model.json", "gravmap train")
     scored = folder / "scores.json"
     test = read_json(scored, "gravmap train").get("test", {}) if scored.exists() else {}
-    found = read_calibration(folder)
-    return RunFacts(folder.name, model, test if test.get("pa") is not None else {}, _plain(found), used)
-
-
-def _plain(calibration: Any) -> dict[str, Any]:
-    return {} if calibration is None else dict(calibration.record)
+    calibration = read_calibration(folder)
+    return RunFacts(
+        folder.name,
+        model,
+        test if test.get("pa") is not None else {},
+        {} if calibration is None else dict(calibration.record),
+        used,
+    )
 
 
 def protocols_of(runs: Sequence[RunFacts], tiles: Path | None) -> list[Protocol]:
-    """Sort scored runs by the ground they were scored on, and score null models on the same ground.
+    """Group scored runs by the split they were scored on, and score baselines on the same nodes.
 
     Parameters
     ----------
     runs : sequence of RunFacts
-        Those without scores are left out, and those scored on simulated crusts, which are nobody's ground.
+        Those without scores are left out, and those scored on simulated crusts, which are no region's.
     tiles : Path, optional
-        The tile set they were trained on; without it, or where it has changed, there are no null models.
+        The tile set they were trained on; without it, or where it has changed, there are no baselines.
     """
-    sorted_runs: dict[str, list[RunFacts]] = {}
+    by_split: dict[str, list[RunFacts]] = {}
     for run in runs:
         if run.test and not run.simulated:
-            sorted_runs.setdefault(json.dumps(run.split, sort_keys=True), []).append(run)
-    return [Protocol(group[0].split, group, *_nulls(group[0], tiles)) for group in sorted_runs.values()]
+            by_split.setdefault(json.dumps(run.split, sort_keys=True), []).append(run)
+    return [Protocol(group[0].split, group, *_baselines(group[0], tiles)) for group in by_split.values()]
 
 
-def _nulls(run: RunFacts, tiles: Path | None) -> tuple[dict[str, dict[str, Any]], str]:
+def _baselines(run: RunFacts, tiles: Path | None) -> tuple[dict[str, dict[str, Any]], str]:
     if tiles is None:
-        return {}, "The tile set is not at hand, so null models were not scored beside the network."
+        return {}, "The tile set was not found, so baselines were not scored beside the network."
     try:
         area = dataset_of_run(run.model, tiles)
         return {NULL_MODELS[key].title: row for key, row in null_scores(area).items()}, ""
     except InputError as error:
-        return {}, f"Null models were not scored: {error.message}"
+        return {}, f"Baselines were not scored: {error.message}"
+
+
+def measure_areas(folder: Path) -> ClassAreas:
+    """Measure a map folder's ``lithology.tif`` by its ``evidence.tif``, a strip of rows at a time.
+
+    Parameters
+    ----------
+    folder : Path
+        The finished map; its evidence lies on the same cells, or is missing.
+    """
+    evidence_path = folder / "evidence.tif"
+    km2 = np.zeros(256 * 256)
+    with rasterio.open(folder / "lithology.tif") as classes:
+        evidence = rasterio.open(evidence_path) if evidence_path.exists() else None
+        try:
+            for row in range(0, classes.height, _STRIP_ROWS):
+                window = Window(0, row, classes.width, min(_STRIP_ROWS, classes.height - row))
+                values = classes.read(1, window=window).astype(np.int64)
+                rests_on = NODATA if evidence is None else evidence.read(1, window=window).astype(np.int64)
+                area = np.broadcast_to(cell_areas_km2(classes.crs, classes.transform, window), values.shape)
+                km2 += np.bincount((values * 256 + rests_on).ravel(), weights=area.ravel(), minlength=km2.size)
+        finally:
+            if evidence is not None:
+                evidence.close()
+    return ClassAreas(km2.reshape(256, 256), evidence is not None)
+
+
+def field_words(name: str) -> str:
+    """A field's name in words."""
+    if name.startswith("residual_"):
+        height = name.removeprefix("residual_")
+        if height.endswith("km"):
+            height = height.removesuffix("km") + " km"
+        return f"residual gravity: Bouguer less its upward continuation by {height}"
+    known = {"bouguer": "Bouguer gravity anomaly", CONTEXT: "the outcrop mapped around"}
+    return known.get(name, name.replace("_", " "))

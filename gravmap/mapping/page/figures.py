@@ -1,7 +1,8 @@
-"""Pictures a geologist can read: class maps and fields with legend, graticule and scale bar."""
+"""Figures of maps for print: class maps and fields with legend, graticule and scale bar."""
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
 from gravmap.geology import Legend
-from gravmap.map_frame import furnish
-from gravmap.mapping.page.outline import border
-from gravmap.mapping.page.paint import NODATA_COLOUR, paint_classes
+from gravmap.mapping.layers import ENTROPY, EVIDENCE_COLOURS, NODATA
+from gravmap.mapping.page.paint import border, paint_classes
+from gravmap.mapping.page.sheet import Sheet, read_sheet
+from gravmap.plotting import MUTED, NODATA_COLOUR, NOTE, decorate_map, legend_patches, map_aspect
 
 matplotlib.use("Agg")  # files only: no display is needed, on a server or under ssh
 
@@ -29,6 +31,12 @@ from matplotlib.patches import Patch
 _LEFT, _ABOVE, _BELOW, _TITLE = 0.55, 0.3, 0.35, 0.5
 _NARROWEST = 6.5  # of a whole picture: its title and notes need room
 _RULED_PERIODS = 200  # white lines across a map, over what is predicted
+
+PRINT_DPI = 300
+
+# A landscape page of A4 or Letter, less its margins.
+_WIDEST_IN, _TALLEST_IN = 9.6, 6.6
+_DRAWN_PX = 2880  # 9.6 inches at 300 dpi
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,7 @@ def draw(
     rows = -(-len(panels) // columns)
     bar_width = 0.85 if any(isinstance(panel, FieldPanel) for panel in panels) else 0.2
     cell_width = _LEFT + panel_width_in + bar_width
-    map_height = panel_width_in * aspect(panels[0].bounds_wsen)
+    map_height = panel_width_in * map_aspect(panels[0].bounds_wsen)
     across = max(12, int((cell_width - _LEFT) * 10.5))
     titles = [[line for part in panel.title.split("\n") for line in textwrap.wrap(part, across)] for panel in panels]
     above = _ABOVE + 0.19 * (max(map(len, titles)) - 1)
@@ -160,7 +168,7 @@ def draw(
             bar.ax.tick_params(labelsize=7)
             bar.outline.set_linewidth(0.5)
         _draw_outline(axes, panel)
-        furnish(axes, panel.bounds_wsen, panel_width_in)
+        decorate_map(axes, panel.bounds_wsen, panel_width_in)
         axes.set_title("\n".join(titles[index]), fontsize=11, loc="left", pad=4)
     figure.text(_LEFT / width, 1 - 0.12 / height, title, ha="left", va="top", fontsize=15, weight="bold")
     if shown:
@@ -177,7 +185,7 @@ def draw(
         )
     for number, line in enumerate(lines):
         at = (notes_height - 0.17 * (number + 1)) / height
-        figure.text(_LEFT / width, at, line, fontsize=8, color="#444444")
+        figure.text(_LEFT / width, at, line, fontsize=8, color=NOTE)
     for path in [paths] if isinstance(paths, Path) else paths:
         # Without a date in it the same map gives the same file.
         dated = {"CreationDate": None, "Title": title} if path.suffix == ".pdf" else {"Title": title}
@@ -185,26 +193,15 @@ def draw(
             figure.savefig(partial, format=path.suffix.removeprefix("."), metadata=dated)
 
 
-def aspect(bounds_wsen: tuple[float, float, float, float]) -> float:
-    """Height over width of a map in degrees, drawn true at its middle latitude."""
-    west, south, east, north = bounds_wsen
-    return float((north - south) / ((east - west) * np.cos(np.radians((south + north) / 2))))
-
-
 def _classes_shown(panels: Sequence[Panel], classes: Sequence[dict[str, Any]]) -> list[Patch]:
     present: set[int] = set()
     for panel in panels:
         if isinstance(panel, ClassPanel):
             present |= set(np.unique(panel.values).tolist())
-    patches = [
-        Patch(facecolor=entry["colour"], edgecolor="#555555", linewidth=0.5, label=entry["name"])
-        for entry in classes
-        if entry["index"] in present
-    ]
-    if 255 in present:
-        patches.append(Patch(facecolor=NODATA_COLOUR, edgecolor="#555555", linewidth=0.5, label="no data"))
+    shown = [(entry["name"], entry["colour"]) for entry in classes if entry["index"] in present]
+    patches = legend_patches([*shown, ("no data", NODATA_COLOUR)] if 255 in present else shown)
     if any(isinstance(panel, ClassPanel) and panel.ruled is not None for panel in panels):
-        ruled = Patch(facecolor="#8A8A8A", edgecolor="white", hatch="/////", linewidth=0, label="ruled: predicted")
+        ruled = Patch(facecolor=MUTED, edgecolor="white", hatch="/////", linewidth=0, label="ruled: predicted")
         patches.append(ruled)
     return patches
 
@@ -255,3 +252,103 @@ def _draw_field(axes: Axes, panel: FieldPanel) -> Any:
     )
     axes.set_facecolor(NODATA_COLOUR)
     return image
+
+
+def draw_pictures(folder: Path, legend: Legend, *, title: str, notes: Sequence[str] = ()) -> list[Path]:
+    """Draw a map folder's files as PNG and PDF at 300 dpi.
+
+    ``map``: the classes, the mapped outcrop outlined. ``uncertainty``: the entropy of the probabilities, and the
+    evidence beside it; left out where the folder has neither layer.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``lithology.tif`` and, as far as there are, ``evidence.tif`` and ``uncertainty.tif``.
+    legend : Legend
+        Names and colours of the classes.
+    title : str
+        Of the map, such as the region's name.
+    notes : sequence of str
+        Under both pictures: what it was made with, and credits.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    InputError
+        A layer is missing or cannot be read.
+    """
+    sheet = read_sheet(folder, _DRAWN_PX)
+    width = _panel_width(sheet, 1)
+    outcrop, ruled = sheet.outcrop, sheet.predicted
+    if outcrop is None:
+        shown = "Bedrock lithology"
+    elif ruled is None:
+        shown = "Predicted everywhere; mapped outcrop is outlined"
+    else:
+        shown = "As mapped inside the outlines; predicted under cover where ruled in white"
+    draw(
+        [folder / "map.png", folder / "map.pdf"],
+        [ClassPanel(shown, sheet.lithology, sheet.bounds_wsen, outcrop, ruled)],
+        classes_of_legend(legend),
+        title=f"{title}: bedrock lithology",
+        notes=notes,
+        panel_width_in=width,
+        dpi=PRINT_DPI,
+    )
+    written = [folder / "map.png", folder / "map.pdf"]
+    panels = _doubt_panels(sheet)
+    if panels:
+        written += [folder / "uncertainty.png", folder / "uncertainty.pdf"]
+        # A wide region is drawn one map above the other, a tall one side by side.
+        columns = 1 if len(panels) == 1 or map_aspect(sheet.bounds_wsen) < 0.8 else 2
+        draw(
+            written[2:],
+            panels,
+            evidence_classes(sheet.evidence_names),
+            title=f"{title}: how sure, and on what it rests",
+            notes=notes,
+            columns=columns,
+            panel_width_in=_panel_width(sheet, columns),
+            dpi=PRINT_DPI,
+        )
+    return written
+
+
+def evidence_classes(names: dict[int, str]) -> list[dict[str, Any]]:
+    """Index, name and colour of the evidence values, as :func:`draw` takes them."""
+    return [
+        {"index": value, "name": names.get(value, str(value)), "colour": colour}
+        for value, colour in EVIDENCE_COLOURS.items()
+    ]
+
+
+def _doubt_panels(sheet: Sheet) -> list[Panel]:
+    panels: list[Panel] = []
+    entropy = sheet.measures.get(ENTROPY.name)
+    if entropy is not None:
+        panels.append(
+            FieldPanel(
+                "Uncertainty: entropy of the class probabilities",
+                "0 one class is sure, 1 all are equal",
+                entropy,
+                sheet.bounds_wsen,
+                limits=(0, 1),
+                colours="cividis",
+                outline=sheet.outcrop,
+            )
+        )
+    if sheet.evidence is not None and (sheet.evidence != NODATA).any():
+        panels.append(ClassPanel("Evidence: what the class of a cell rests on", sheet.evidence, sheet.bounds_wsen))
+    return panels
+
+
+def _panel_width(sheet: Sheet, columns: int) -> float:
+    """Width of a map that fits a landscape page, alone or beside another; inches."""
+    widest = _WIDEST_IN if columns == 1 else 5.6
+    return min(
+        widest, _TALLEST_IN / map_aspect(sheet.bounds_wsen) if math.isfinite(map_aspect(sheet.bounds_wsen)) else widest
+    )

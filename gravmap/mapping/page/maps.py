@@ -1,7 +1,13 @@
-"""The report's maps: the bedrock, how sure it is, on what it rests, and the gravity it was read from."""
+"""The maps and the reliability diagram of a report as SVG: positions of lines and letters, which the templates draw.
+
+Lines and letters stay sharp on any screen and on paper, and the page's style makes the letters larger on a phone.
+"""
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,107 +16,254 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.gravity import open_fields
-from gravmap.learning.data.outcrop_context import CONTEXT
+from gravmap.lattice import KM_PER_DEGREE
 from gravmap.mapping.layers import COVERED, ENTROPY, EVIDENCE_COLOURS, EXTRAPOLATED, NEAR, NODATA, OUTCROP
-from gravmap.mapping.page.charts import map_svg, ratio
-from gravmap.mapping.page.facts import Facts
-from gravmap.mapping.page.paint import NODATA_COLOUR, paint_classes, paint_measure
-from gravmap.mapping.page.pictures import predicted
-from gravmap.mapping.page.words import area, listed, missing, percent, swatch, text
+from gravmap.mapping.page.facts import Facts, field_words
+from gravmap.mapping.page.paint import Pixels, border, paint_classes, paint_measure, png
+from gravmap.plotting import degree_label, graticule, map_aspect, round_step
+
+Bounds = tuple[float, float, float, float]
 
 # Twice the width a page gives them: sharp on fine screens and on paper.
 _MAIN_PX, _SIDE_PX, _FIELD_NODES = 1500, 1000, 900
 
+# Of the drawing, in its own units: the longer side of a map 1000, degrees to its left and below.
+_LONGEST, _LEFT, _BELOW, _RIM = 1000.0, 46.0, 46.0, 3.0
+_LABEL = 110.0  # width of 82.5°E in the largest letters that the page's style gives
+_MOST_PIECES = 20_000
+_CHART = 400.0  # side of the reliability diagram
 
-def main_map(facts: Facts) -> str:
-    """The bedrock with its legend."""
-    sheet, ruled = facts.sheet, predicted(facts.sheet)
-    outcrop = None if sheet.evidence is None else np.asarray(sheet.evidence == OUTCROP)
-    colours = {entry["index"]: entry["colour"] for entry in sheet.classes}
-    picture = paint_classes(sheet.lithology, colours, width_px=_MAIN_PX, ruled=ruled, period_px=12)
-    shown = [entry for entry in sheet.classes if facts.ground.of_class(entry["index"]) > 0]
-    names = listed(entry["name"] for entry in shown)
-    described = f"Map of the bedrock of {facts.title}: {names}."
-    ages = class_ages(facts)
-    items = [
-        f"<li>{swatch(entry['colour'])}<span>{text(entry['name'])}{_small(ages.get(entry['index'], ''))}</span></li>"
-        for entry in shown
-    ]
-    if facts.ground.of_class(NODATA) > 0:
-        items.append(f"<li>{swatch(NODATA_COLOUR)}<span>no data</span></li>")
-    if outcrop is not None:
-        mapped = "mapped outcrop, shown as mapped" if ruled is not None else "mapped outcrop"
-        items.append(f'<li class="apart">{swatch("", "outlined")}<span>{mapped}</span></li>')
-    if ruled is not None:
-        items.append(f"<li>{swatch('', 'ruled')}<span>under cover, predicted</span></li>")
-    told = "The evidence layer is missing, so outcrop and predicted ground are not told apart here."
-    if ruled is not None:
-        told = (
-            "Inside the black lines bedrock crops out and is shown as geologists mapped it. Where the colour is ruled"
-            " in white, sediments hide it and its class is a prediction from gravity."
-        )
-    elif outcrop is not None:
-        told = "Every class here is a prediction from gravity, on the outcrop (inside the black lines) too."
-    drawn = map_svg(described, sheet.bounds_wsen, picture, outcrop)
-    return (
-        f'<figure class="main-map" style="{ratio(sheet.bounds_wsen)}">{drawn}'
-        f'<ul class="key">{"".join(items)}</ul><figcaption>{told}</figcaption></figure>'
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the graticule: its place in the drawing, and its label, empty where labels would touch."""
+
+    at: float
+    label: str
+    anchor: str
+
+
+@dataclass(frozen=True)
+class MapDrawing:
+    """A map with graticule and scale bar, as the macro ``map`` of ``charts.html.j2`` draws it.
+
+    Attributes
+    ----------
+    width, height : float
+        Of the map, in units of the drawing.
+    viewbox : str
+        With the labels around it.
+    ratio : str
+        Width over height, for the page's style: tall maps are not drawn taller than a screen.
+    href : str
+        The picture, a PNG as a data URI.
+    outline : str
+        Path around cells, empty without.
+    fine : bool
+        Whether the outline has so many pieces that a strong line would cover them.
+    meridians, parallels : list of Line
+        The graticule.
+    bar : dict
+        ``x``, ``y``, ``half`` (length of each half) and ``km`` of the scale bar.
+    """
+
+    width: float
+    height: float
+    viewbox: str
+    ratio: str
+    href: str
+    outline: str
+    fine: bool
+    meridians: list[Line]
+    parallels: list[Line]
+    bar: dict[str, float]
+
+
+def draw_map(bounds_wsen: Bounds, picture: Pixels, outline: NDArray[np.bool_] | None = None) -> MapDrawing:
+    """Lay a map out.
+
+    Parameters
+    ----------
+    bounds_wsen : tuple of float
+        Outer edges, degrees.
+    picture : (H, W, 3) uint8
+        The map itself, north up.
+    outline : (ny, nx) bool, optional
+        Its border is drawn as a thin line.
+    """
+    wide = _LONGEST / max(1.0, map_aspect(bounds_wsen))
+    tall = wide * map_aspect(bounds_wsen)
+    pieces: list[str] = []
+    if outline is not None and outline.any() and not outline.all():
+        pieces = _outline(outline, wide, tall)
+    meridians, parallels = _graticule(bounds_wsen, wide, tall)
+    return MapDrawing(
+        round(wide, 1),
+        round(tall, 1),
+        f"{-_LEFT:g} {-_RIM:g} {wide + _LEFT + _RIM:.1f} {tall + _BELOW + _RIM:g}",
+        f"{1 / map_aspect(bounds_wsen):.4f}",
+        "data:image/png;base64," + base64.b64encode(png(picture)).decode(),
+        "".join(pieces),
+        len(pieces) >= _MOST_PIECES,
+        meridians,
+        parallels,
+        _scale_bar(bounds_wsen, wide, tall),
     )
 
 
-def doubts(facts: Facts) -> str:
-    """Uncertainty and evidence side by side, with the shares of ground."""
+def _outline(mask: NDArray[np.bool_], wide: float, tall: float) -> list[str]:
+    down, across = tall / mask.shape[0], wide / mask.shape[1]
+    level, upright = border(mask)
+    pieces = [f"M{first * across:.1f} {row * down:.1f}H{last * across:.1f}" for row, first, last in level]
+    return pieces + [f"M{column * across:.1f} {first * down:.1f}V{last * down:.1f}" for column, first, last in upright]
+
+
+def _graticule(bounds_wsen: Bounds, wide: float, tall: float) -> tuple[list[Line], list[Line]]:
+    west, south, east, north = bounds_wsen
+    step = round_step(max(east - west, north - south) / 6)
+    meridians = [
+        ((lon - west) / (east - west) * wide, degree_label(round(float(lon), 6), "E", "W"))
+        for lon in graticule(west, east, step)
+    ]
+    parallels = [
+        ((north - lat) / (north - south) * tall, degree_label(round(float(lat), 6), "N", "S"))
+        for lat in graticule(south, north, step)
+    ]
+    return (
+        _lines(meridians, wide, step / (east - west) * wide, ("start", "end")),
+        _lines(parallels, tall, step / (north - south) * tall, ("end", "start")),
+    )
+
+
+def _lines(found: list[tuple[float, str]], side: float, apart: float, ends: tuple[str, str]) -> list[Line]:
+    """Lines with their labels; where lines stand close, as on a narrow map, not each is labelled."""
+    every = max(1, int(np.ceil(_LABEL / apart)))
+    return [
+        Line(
+            round(float(at), 1),
+            "" if number % every else label,
+            ends[0] if at < 30 else ends[1] if at > side - 30 else "middle",
+        )
+        for number, (at, label) in enumerate(found)
+    ]
+
+
+def _scale_bar(bounds_wsen: Bounds, wide: float, tall: float) -> dict[str, float]:
+    west, south, east, north = bounds_wsen
+    width_km = (east - west) * KM_PER_DEGREE * float(np.cos(np.radians((south + north) / 2)))
+    length_km = round_step(width_km / (5 if wide > _LONGEST / 2 else 3))
+    return {"x": 24.0, "y": round(tall - 26, 1), "half": round(length_km / width_km * wide / 2, 1), "km": length_km}
+
+
+def reliability_chart(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Positions of a reliability diagram: how often a class was right against the probability it was given.
+
+    Parameters
+    ----------
+    curves : mapping of str to sequence of mapping
+        Style class of a curve to its bins: ``confidence``, ``accuracy``, ``share``; empty bins are left out.
+
+    Returns
+    -------
+    dict
+        ``size``; ``ticks``, each with ``at`` and ``label``; ``curves``: style class to circles (x, y, r), whose areas
+        follow the fraction of nodes in a bin.
+    """
+    drawn = {
+        style: [
+            (
+                round(_CHART * float(each["confidence"]), 1),
+                round(_CHART * (1 - float(each["accuracy"])), 1),
+                round(3 + 16 * float(each["share"]) ** 0.5, 1),
+            )
+            for each in bins
+            if each.get("share") and each.get("confidence") is not None and each.get("accuracy") is not None
+        ]
+        for style, bins in curves.items()
+    }
+    ticks = [{"at": _CHART * tick, "label": f"{tick:g}"} for tick in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    return {"size": _CHART, "ticks": ticks, "curves": drawn}
+
+
+def main_map(facts: Facts) -> dict[str, Any]:
+    """The bedrock and its legend: ``drawing``, ``classes`` that occur, and what else the legend has."""
+    sheet, ages = facts.sheet, class_ages(facts)
+    colours = {entry["index"]: entry["colour"] for entry in sheet.classes}
+    picture = paint_classes(sheet.lithology, colours, width_px=_MAIN_PX, ruled=sheet.predicted, period_px=12)
+    return {
+        "drawing": draw_map(sheet.bounds_wsen, picture, sheet.outcrop),
+        "classes": [
+            entry | {"age": ages.get(entry["index"], "")}
+            for entry in sheet.classes
+            if facts.areas.of_class(entry["index"]) > 0
+        ],
+        "has_nodata": facts.areas.of_class(NODATA) > 0,
+        "has_outcrop": sheet.outcrop is not None,
+        "has_predicted": sheet.predicted is not None,
+    }
+
+
+def uncertainty_map(facts: Facts) -> dict[str, Any] | None:
+    """Entropy of the class probabilities: ``drawing``, ``stops`` of its colours and ``median``; None without it."""
     sheet = facts.sheet
-    figures = []
     entropy = sheet.measures.get(ENTROPY.name)
-    if entropy is not None:
-        outcrop = None if sheet.evidence is None else np.asarray(sheet.evidence == OUTCROP)
-        picture, stops = paint_measure(entropy, "cividis", (0.0, 1.0), width_px=_SIDE_PX)
-        described = f"Map of the uncertainty: the median entropy is {_median(entropy):.2f} of 1."
-        figures.append(
-            f"<figure><h3>How sure</h3>{map_svg(described, sheet.bounds_wsen, picture, outcrop)}"
-            + _scale(stops, "0: one class is sure", "1: all classes are equal")
-            + "<figcaption>Entropy of the class probabilities. On outcrop (outlined) it is the network's doubt, not the"
-            " map's.</figcaption></figure>"
-        )
-    if sheet.evidence is not None:
-        picture = paint_classes(sheet.evidence, EVIDENCE_COLOURS, width_px=_SIDE_PX)
-        described = "Map of the evidence: " + "; ".join(
-            f"{sheet.evidence_names.get(value, value)} {percent(share)}" for value, share in _shares(facts).items()
-        )
-        figures.append(
-            f"<figure><h3>What it rests on</h3>{map_svg(described, sheet.bounds_wsen, picture)}"
-            f"{_rests_on(facts)}</figure>"
-        )
-    gaps = []
     if entropy is None:
-        gaps.append(missing("This map has no uncertainty.tif, so how sure it is cannot be shown."))
+        return None
+    picture, stops = paint_measure(entropy, "cividis", (0.0, 1.0), width_px=_SIDE_PX)
+    known = entropy[np.isfinite(entropy)]
+    return {
+        "drawing": draw_map(sheet.bounds_wsen, picture, sheet.outcrop),
+        "stops": stops,
+        "median": float(np.median(known)) if known.size else float("nan"),
+    }
+
+
+def evidence_map(facts: Facts) -> dict[str, Any] | None:
+    """What the classes rest on: ``drawing``, and ``parts`` with name, colour, km2 and fraction; None without it."""
+    sheet, areas = facts.sheet, facts.areas
     if sheet.evidence is None:
-        gaps.append(missing("This map has no evidence.tif, so what its classes rest on cannot be shown."))
-    return f'<div class="pair">{"".join(figures)}</div>{"".join(gaps)}' if figures else "".join(gaps)
+        return None
+    whole = areas.of_evidence()
+    parts = [
+        {
+            "name": sheet.evidence_names.get(value, str(value)),
+            "colour": EVIDENCE_COLOURS[value],
+            "km2": areas.of_evidence(value),
+            "fraction": areas.of_evidence(value) / whole if whole else 0.0,
+        }
+        for value in (OUTCROP, NEAR, COVERED, EXTRAPOLATED)
+    ]
+    picture = paint_classes(sheet.evidence, EVIDENCE_COLOURS, width_px=_SIDE_PX)
+    return {"drawing": draw_map(sheet.bounds_wsen, picture), "parts": parts}
 
 
-def gravity_map(facts: Facts, fields: Path | None) -> str:
-    """The field the network read, over the map's ground."""
+def gravity_map(facts: Facts, fields: Path | None) -> dict[str, Any]:
+    """The field that the network read, over the map's region.
+
+    Returns
+    -------
+    dict
+        ``missing``: why it is not shown (``no file``, ``outside``, ``unknown``, or a message), empty where it is; then
+        ``drawing``, ``words`` (its name), ``unit``, ``low``, ``high``, ``stops`` and ``rms``.
+    """
     if fields is None or not fields.exists():
-        return missing("The gravity fields are not at hand, so the residual is not shown.")
+        return {"missing": "no file"}
     try:
         dataset = open_fields(fields)
     except InputError as error:
-        return missing(f"The residual is not shown: {error.message}")
-    read = [name for run in facts.runs if run.used for name in run.channels if name in dataset]
+        return {"missing": error.message}
+    read = [name for run in facts.used for name in run.channels if name in dataset]
     residuals = [str(name) for name in dataset.data_vars if str(name).startswith("residual_")]
     name = next((name for name in read if name.startswith("residual_")), (read or residuals or ["bouguer"])[0])
     west, south, east, north = facts.sheet.bounds_wsen
     part = dataset[name].sel(lat=slice(south - 1e-6, north + 1e-6), lon=slice(west - 1e-6, east + 1e-6))
     if min(part.shape) < 2:
-        return missing("The gravity fields do not cover this map, so the residual is not shown.")
+        return {"missing": "outside"}
     step = max(1, -(-max(part.shape) // _FIELD_NODES))
     values = part.values[::-1][::step, ::step]
     known = values[np.isfinite(values)]
     if known.size == 0:
-        return missing("The gravity fields are unknown over this map, so the residual is not shown.")
-    unit = str(part.attrs.get("units", "mGal"))
+        return {"missing": "unknown"}
     diverging = not name.startswith("bouguer")
     low, high = (float(limit) for limit in np.percentile(known, (1, 99)))
     if diverging:
@@ -120,27 +273,21 @@ def gravity_map(facts: Facts, fields: Path | None) -> str:
     half = [float(abs(part[axis][1] - part[axis][0])) / 2 for axis in ("lat", "lon")]
     lat, lon = part["lat"].values, part["lon"].values
     bounds = (float(lon[0]) - half[1], float(lat[0]) - half[0], float(lon[-1]) + half[1], float(lat[-1]) + half[0])
-    rms = float(np.sqrt((known.astype(np.float64) ** 2).mean()))
-    words = field_words(name)
-    return (
-        f"<figure>{map_svg(f'Map of the {words} over the region, {unit}.', bounds, picture)}"
-        + _scale(stops, f"{low:.3g} {unit}", f"{high:+.3g} {unit}")
-        + f"<figcaption>{text(words[:1].upper() + words[1:])}; rms {rms:.3g} {text(unit)} over this map. Colours end at"
-        " the 1st and 99th percentile.</figcaption></figure>"
-    )
-
-
-def field_words(name: str) -> str:
-    """A field's name in words."""
-    if name.startswith("residual_"):
-        return f"residual gravity: Bouguer less its upward continuation by {_spaced(name.removeprefix('residual_'))}"
-    known = {"bouguer": "Bouguer gravity anomaly", CONTEXT: "the outcrop mapped around"}
-    return known.get(name, name.replace("_", " "))
+    return {
+        "missing": "",
+        "drawing": draw_map(bounds, picture),
+        "words": field_words(name),
+        "unit": str(part.attrs.get("units", "mGal")),
+        "low": low,
+        "high": high,
+        "stops": stops,
+        "rms": float(np.sqrt((known.astype(np.float64) ** 2).mean())),
+    }
 
 
 def class_ages(facts: Facts) -> dict[int, str]:
     """Span of time of each class, as the model's class table has it."""
-    table: list[dict[str, Any]] = next((run.model.get("classes", []) for run in facts.runs if run.used), [])
+    table: list[dict[str, Any]] = next((run.model.get("classes", []) for run in facts.used), [])
     return {int(entry["index"]): _span(str(entry.get("age", ""))) for entry in table if entry.get("age") != "any"}
 
 
@@ -151,46 +298,3 @@ def _span(age: str) -> str:
         return "–".join(f"{float(end):.4g}" for end in ends) + " Ma" if age.endswith(" Ma") else age
     except ValueError:
         return age
-
-
-def _spaced(length: str) -> str:
-    return length.removesuffix("km") + " km" if length.endswith("km") else length
-
-
-def _small(words: str) -> str:
-    return f"<small>{text(words)}</small>" if words else ""
-
-
-def _median(values: NDArray[Any]) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if known.size else float("nan")
-
-
-def _shares(facts: Facts) -> dict[int, float]:
-    whole = facts.ground.of_evidence()
-    return {
-        value: facts.ground.of_evidence(value) / whole if whole else 0.0
-        for value in (OUTCROP, NEAR, COVERED, EXTRAPOLATED)
-    }
-
-
-def _rests_on(facts: Facts) -> str:
-    shares = _shares(facts)
-    bar = "".join(
-        f'<i style="flex:{share:.5f};background:{EVIDENCE_COLOURS[value]}"></i>'
-        for value, share in shares.items()
-        if share
-    )
-    rows = "".join(
-        f"<li>{swatch(EVIDENCE_COLOURS[value])}<span>{text(facts.sheet.evidence_names.get(value, str(value)))}"
-        f"<small>{area(facts.ground.of_evidence(value))}, {percent(share)}</small></span></li>"
-        for value, share in shares.items()
-    )
-    return f'<div class="stack" aria-hidden="true" style="margin-top:.9rem">{bar}</div><ul class="key">{rows}</ul>'
-
-
-def _scale(stops: list[str], low: str, high: str) -> str:
-    return (
-        f'<div class="scale"><i style="background:linear-gradient(to right,{",".join(stops)})"></i>'
-        f"<span><b>{text(low)}</b><b>{text(high)}</b></span></div>"
-    )

@@ -1,4 +1,4 @@
-"""Layers as colours: class maps with predicted ground ruled in white, measures in a colour scale."""
+"""Layers as pixels and lines: class maps, measures in a colour scale, and the border of a set of cells."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
-NODATA_COLOUR = "#D9D9D9"
+from gravmap.plotting import NODATA_COLOUR
 
 Pixels = NDArray[np.uint8]
 
 # A ruling of a third of the period at half strength leaves every colour of a legend what it is.
-_RULED_SHARE, _RULED_STRENGTH = 0.3, 0.55
+_RULED_FRACTION, _RULED_STRENGTH = 0.3, 0.55
 
 
 def paint_classes(
@@ -51,11 +51,11 @@ def paint_classes(
     for index, colour in colours.items():
         table[index] = _byte(colour)
     factor = max(1, -(-width_px // values.shape[1]))
-    picture = enlarged(table[values], factor)
+    picture = upsampled(table[values], factor)
     if ruled is not None and ruled.any():
-        mask = enlarged(ruled, factor)
+        mask = upsampled(ruled, factor)
         row, column = np.ogrid[: mask.shape[0], : mask.shape[1]]
-        lines = mask & ((row + column) % period_px < max(1, round(_RULED_SHARE * period_px)))
+        lines = mask & ((row + column) % period_px < max(1, round(_RULED_FRACTION * period_px)))
         picture[lines] = np.rint(255 * _RULED_STRENGTH + (1 - _RULED_STRENGTH) * picture[lines]).astype(np.uint8)
     return picture
 
@@ -84,14 +84,14 @@ def paint_measure(
     """
     scale = matplotlib.colormaps[colours]
     low, high = limits
-    share = (values - low) / (high - low if high > low else 1.0)
-    picture = np.rint(255 * scale(np.nan_to_num(np.clip(share, 0, 1)))[..., :3]).astype(np.uint8)
+    fraction = (values - low) / (high - low if high > low else 1.0)
+    picture = np.rint(255 * scale(np.nan_to_num(np.clip(fraction, 0, 1)))[..., :3]).astype(np.uint8)
     picture[~np.isfinite(values)] = _byte(NODATA_COLOUR)
     stops = ["#{:02X}{:02X}{:02X}".format(*_byte(scale(at)[:3])) for at in np.linspace(0, 1, 9)]
-    return enlarged(picture, max(1, -(-width_px // values.shape[1]))), stops
+    return upsampled(picture, max(1, -(-width_px // values.shape[1]))), stops
 
 
-def enlarged(cells: NDArray[Any], factor: int) -> NDArray[Any]:
+def upsampled(cells: NDArray[Any], factor: int) -> NDArray[Any]:
     """Every cell of the first two axes as a square of `factor` x `factor`."""
     return cells.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else cells.copy()
 
@@ -103,6 +103,36 @@ def png(picture: Pixels) -> bytes:
     memory = io.BytesIO()
     imsave(memory, picture, format="png", pil_kwargs={"optimize": True})
     return memory.getvalue()
+
+
+def border(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sides between cells inside and outside a mask; the rim of the raster is no border.
+
+    Parameters
+    ----------
+    mask : (ny, nx) bool
+        The cells.
+
+    Returns
+    -------
+    level : (n, 3) int64
+        Horizontal pieces: line between rows (k lies above row k), first and last line between columns.
+    upright : (m, 3) int64
+        Vertical pieces: line between columns, first and last line between rows.
+    """
+    level = _runs(mask[1:] ^ mask[:-1])
+    upright = _runs((mask[:, 1:] ^ mask[:, :-1]).T)
+    return level, upright
+
+
+def _runs(sides: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Runs of True in each row: (row + 1, first, one past the last)."""
+    padded = np.zeros((sides.shape[0], sides.shape[1] + 2), np.int8)
+    padded[:, 1:-1] = sides
+    change = np.diff(padded, axis=1)
+    row, first = np.nonzero(change == 1)
+    _, last = np.nonzero(change == -1)
+    return np.stack([row + 1, first, last], axis=1).astype(np.int64)
 
 
 def _byte(colour: Any) -> tuple[int, int, int]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
+from typing import Any
 
-from gravmap.files import read_json, write_text
+from gravmap.download import known_sources
+from gravmap.files import write_text
 from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR, OUTCROP
 from gravmap.mapping.page.crusts import prior_headlines
-from gravmap.mapping.page.facts import Facts, protocols_of, read_run
-from gravmap.mapping.page.ground import measure_ground
-from gravmap.mapping.page.made import limits, made, sources
-from gravmap.mapping.page.maps import class_ages, doubts, gravity_map, main_map
+from gravmap.mapping.page.facts import Facts, field_words, gather
+from gravmap.mapping.page.maps import class_ages, evidence_map, gravity_map, main_map, uncertainty_map
 from gravmap.mapping.page.scores import mean_of, reliability_section, scores_section, verdict
-from gravmap.mapping.page.sheet import read_sheet
-from gravmap.mapping.page.shell import html_page
-from gravmap.mapping.page.words import about, bare_area, degrees, missing, percent, region_title, swatch, text
+from gravmap.mapping.page.words import listed, render
 
 REPORT = "report.html"
 
@@ -31,7 +29,7 @@ def write_report(
 ) -> Path:
     """Write ``report.html`` into a map's folder, from the files there and the runs behind it.
 
-    What is missing is said in one line in its place.
+    What is missing is named in one line in its place.
 
     Parameters
     ----------
@@ -43,7 +41,7 @@ def write_report(
     fields : Path, optional
         ``data/fields.nc``, for the residual gravity.
     tiles : Path, optional
-        The tile set of the runs, to score null models on the same ground.
+        The tile set of the runs, to score baselines on the same nodes.
     compared : sequence of Path
         Further runs whose scores stand beside them, such as one trained under the paper's random split.
     title : str
@@ -65,138 +63,167 @@ def write_report(
     return path
 
 
-def gather(
-    folder: Path, *, runs: Sequence[Path], tiles: Path | None, compared: Sequence[Path] = (), title: str = ""
-) -> Facts:
-    """Read all that a report is written from; parameters as in :func:`write_report`."""
-    known = [read_run(run, used=True) for run in runs] + [read_run(run, used=False) for run in compared]
-    recorded = folder / "provenance.json"
-    record = read_json(recorded, "gravmap predict") if recorded.exists() else {}
-    name = title or str(record.get("settings", {}).get("region") or folder.resolve().name)
-    return Facts(
-        region_title(name), read_sheet(folder), measure_ground(folder), record, known, protocols_of(known, tiles)
-    )
-
-
 def page(facts: Facts, fields: Path | None) -> str:
     """The page as HTML."""
-    sections = [
-        ("map", "The map", main_map(facts)),
-        ("doubt", "How sure it is, and what it rests on", doubts(facts)),
-        ("areas", "How much of each", _areas(facts)),
-        ("scores", "How good it is where that can be checked", scores_section(facts)),
-        ("reliability", "Whether its probabilities can be believed", reliability_section(facts)),
-        ("gravity", "The gravity it was read from", gravity_map(facts, fields)),
-        ("limits", "What it cannot say", limits(facts)),
-        ("sources", "Data, credits and terms", sources(facts)),
-        ("made", "How it was made", made(facts)),
-    ]
-    body = "\n".join(
-        f'<section id="{name}"><h2>{heading}</h2>\n{content}</section>' for name, heading, content in sections
-    )
-    title = text(facts.title)
-    return html_page(
-        title=f"{title}: bedrock under cover",
-        over="Bedrock under cover, from gravity",
-        heading=title,
-        lead=f"{_lead(facts)}\n{_glance(facts)}",
-        body=body,
-        footer=" beside the map's files: lithology.tif, probability.tif, uncertainty.tif, evidence.tif and"
-        " lithology.gpkg open in QGIS with these colours; map.pdf and uncertainty.pdf are for print.",
+    return render(
+        "report.html.j2",
+        title=facts.title,
+        everywhere=facts.sheet.everywhere,
+        starts_from_outcrop=any(facts.settings.get("starts_from_outcrop", [])),
+        verdict=verdict(facts),
+        prior_headlines=prior_headlines(facts),
+        glance=_glance(facts),
+        main=main_map(facts),
+        uncertainty=uncertainty_map(facts),
+        evidence=evidence_map(facts),
+        areas=_areas(facts),
+        scores=scores_section(facts),
+        reliability=reliability_section(facts),
+        gravity=gravity_map(facts, fields),
+        limits=_limits(facts),
+        sources=_sources(facts),
+        made=_made(facts),
     )
 
 
-def _lead(facts: Facts) -> str:
-    around = " and the outcrop around" if any(facts.settings.get("starts_from_outcrop", [])) else ""
-    if "everywhere" not in facts.sheet.tags.get("GRAVMAP_CONTENT", ""):
-        said = (
-            "Where bedrock crops out, this map shows it as geologists mapped it. Where sediments hide it, a network has"
-            f" named it from the gravity above{around}."
-        )
-    else:
-        said = f"A network has named the bedrock from the gravity above it{around}, on outcrop and under cover alike."
-    told = "".join(f"<p>{text(each)}</p>" for each in (verdict(facts), *prior_headlines(facts)))
-    return f'<p class="lead">{said}</p>\n<div class="say">{told}</div>'
+def _glance(facts: Facts) -> dict[str, Any]:
+    """The headline's numbers; None where one is not known."""
+    areas = facts.areas
+    whole, hidden = areas.of_evidence(), areas.of_evidence(NEAR, COVERED, EXTRAPOLATED)
+    known = areas.has_evidence
+    protocol, scored = facts.held_out, [run for run in facts.simulated if run.test]
+    return {
+        "km2": whole,
+        "bounds_wsen": facts.sheet.bounds_wsen,
+        "covered": hidden / whole if known and whole else None,
+        "extrapolated": areas.of_evidence(EXTRAPOLATED) / hidden if known and hidden else None,
+        "on_crusts": bool(facts.simulated),
+        "held_out": None if protocol is None else mean_of([run for run in protocol.runs if run.used], "pa"),
+        "best_baseline": max((row["pa"] for row in protocol.baselines.values()), default=None) if protocol else None,
+        "crusts": mean_of(scored, "pa") if scored and protocol is None else None,
+    }
 
 
-def _glance(facts: Facts) -> str:
-    counted, sheet = facts.ground, facts.sheet
-    whole = counted.of_evidence()
-    told = [(about(whole), f"mapped: {degrees(sheet.bounds_wsen)}")]
-    hidden = counted.of_evidence(NEAR, COVERED, EXTRAPOLATED)
-    if counted.has_evidence and whole:
-        told.append((percent(hidden / whole), "of it under cover, where the class is predicted"))
-    if counted.has_evidence and hidden:
-        beyond = counted.of_evidence(EXTRAPOLATED) / hidden
-        ground = "crusts it was taught on" if facts.simulated else "training ground"
-        told.append((percent(beyond), f"of that with gravity unlike the {ground}"))
-    if facts.honest is not None:
-        right = mean_of([run for run in facts.honest.runs if run.used], "pa")
-        nulls = [row["pa"] for row in facts.honest.nulls.values()]
-        beside = f"; without a network {percent(max(nulls))}" if nulls else ""
-        told.append((percent(right), f"right on held-out outcrop{beside}"))
-    elif scored := [run for run in facts.simulated if run.test]:
-        told.append((percent(mean_of(scored, "pa")), "right under the cover of simulated crusts, the best case"))
-    return (
-        '<dl class="glance">' + "".join(f"<div><dt>{text(words)}</dt><dd>{n}</dd></div>" for n, words in told) + "</dl>"
-    )
-
-
-def _areas(facts: Facts) -> str:
-    """Class by class: how much ground, how much of it under cover, and how well it is found where that is known."""
-    counted, ages = facts.ground, class_ages(facts)
-    whole = counted.of_evidence()
-    shown = [entry for entry in facts.sheet.classes if counted.of_class(entry["index"]) > 0]
-    if not shown or not whole:
-        return missing("The map has no cell with a class.")
-    used = [run for run in facts.runs if run.used and run.test]
-    found = used[0].test.get("per_class", {}) if len(used) == 1 and used[0].kind != "random" else {}
-    largest = max(counted.of_class(entry["index"]) for entry in shown)
-    split = counted.has_evidence
+def _areas(facts: Facts) -> dict[str, Any]:
+    """Class by class: its area, how much of it is under cover, and how well it is found where that is known."""
+    areas, ages = facts.areas, class_ages(facts)
+    shown = [entry for entry in facts.sheet.classes if areas.of_class(entry["index"]) > 0]
+    scored = [run for run in facts.used if run.test]
+    found = scored[0].test.get("per_class", {}) if len(scored) == 1 and scored[0].kind != "random" else {}
+    whole = areas.of_evidence()
+    largest = max((areas.of_class(entry["index"]) for entry in shown), default=0.0)
     rows = []
     for entry in shown:
         index = entry["index"]
-        total, rock = counted.of_class(index), counted.of_class(index, OUTCROP)
-        under = counted.of_class(index, NEAR, COVERED, EXTRAPOLATED)
-        age = ages.get(index, "")
-        cells = [f'<td class="n">{bare_area(total)}</td><td class="n optional">{percent(total / whole)}</td>']
-        if split:
-            cells.append(
-                f'<td class="n optional">{bare_area(rock)}</td><td class="n">{bare_area(under)}</td>'
-                '<td class="optional"><span class="parts" aria-hidden="true">'
-                f'<i class="rock" style="width:{100 * rock / largest:.2f}%"></i>'
-                f'<i class="under" style="width:{100 * under / largest:.2f}%"></i></span></td>'
-            )
-        if found:
-            recall = found.get(entry["name"], {}).get("recall")
-            cells.append(f'<td class="n">{percent(recall)}</td>')
+        outcrop, cover = areas.of_class(index, OUTCROP), areas.of_class(index, NEAR, COVERED, EXTRAPOLATED)
         rows.append(
-            f'<tr><th scope="row"><span class="class">{swatch(entry["colour"])}<span>{text(entry["name"])}'
-            f"<small>{text(age)}</small></span></span></th>{''.join(cells)}</tr>"
+            {
+                "name": entry["name"],
+                "colour": entry["colour"],
+                "age": ages.get(index, ""),
+                "km2": areas.of_class(index),
+                "fraction": areas.of_class(index) / whole,
+                "outcrop_km2": outcrop,
+                "cover_km2": cover,
+                "outcrop_bar": outcrop / largest,
+                "cover_bar": cover / largest,
+                "recall": found.get(entry["name"], {}).get("recall"),
+            }
         )
-    head = [
-        '<th scope="col">Class</th><th scope="col" class="n">Area, km²</th>',
-        '<th scope="col" class="n optional">Share</th>',
+    return {
+        "rows": rows,
+        "km2": whole,
+        "outcrop_km2": areas.of_evidence(OUTCROP),
+        "cover_km2": areas.of_evidence(NEAR, COVERED, EXTRAPOLATED),
+        "has_evidence": areas.has_evidence,
+        "has_recall": bool(found),
+        "on_crusts": bool(found) and scored[0].simulated,
+    }
+
+
+def _limits(facts: Facts) -> dict[str, Any]:
+    """The map's own figures for what it cannot show."""
+    areas = facts.areas
+    hidden, beyond = areas.of_evidence(NEAR, COVERED, EXTRAPOLATED), areas.of_evidence(EXTRAPOLATED)
+    recipe: dict[str, Any] = next((run.model.get("field_recipe", {}) for run in facts.used), {})
+    absent = dict.fromkeys(name for run in facts.used for name in run.test.get("absent", []))
+    sources = str(facts.record.get("sources", "")).lower()
+    return {
+        "on_crusts": bool(facts.simulated),
+        "class_offsets": bool(facts.settings.get("class_offsets")),
+        "extrapolated": beyond / hidden if areas.has_evidence and hidden else None,
+        "extrapolated_km2": beyond,
+        "height_km": float(recipe.get("input_height_m") or 0) / 1000,
+        "spacing": _arc(float(max(recipe["spacing_deg"]))) if recipe.get("spacing_deg") else "",
+        "spacing_km": 111 * float(max(recipe["spacing_deg"])) if recipe.get("spacing_deg") else 0.0,
+        "upsampling": float(facts.sheet.tags.get("GRAVMAP_UPSAMPLING", facts.settings.get("upsampling", 1)) or 1),
+        "terrain_fill": any(word in sources for word in ("wgm2012", "egm2008")),
+        "absent": list(absent),
+    }
+
+
+def _sources(facts: Facts) -> list[dict[str, str]]:
+    """Whose data the map rests on, and on what terms; what is not known is empty."""
+    return [
+        _source(each)
+        for each in facts.record.get("sources", [])
+        if each.get("role") not in ("fields", "labels", "tiles")
     ]
-    foot = [f'<th scope="row">All</th><td class="n">{bare_area(whole)}</td><td class="n optional">{percent(1.0)}</td>']
-    if split:
-        head.append(
-            '<th scope="col" class="n optional">On outcrop, km²</th><th scope="col" class="n">Under cover, km²</th>'
-            '<th scope="col" class="optional bits"><i class="bit rock"></i>outcrop <i class="bit under"></i>cover</th>'
-        )
-        rock, under = counted.of_evidence(OUTCROP), counted.of_evidence(NEAR, COVERED, EXTRAPOLATED)
-        foot.append(
-            f'<td class="n optional">{bare_area(rock)}</td><td class="n">{bare_area(under)}</td>'
-            '<td class="optional"></td>'
-        )
-    if found:
-        head.append(
-            f'<th scope="col" class="n">Found {"on test crusts" if used[0].simulated else "on held-out outcrop"}</th>'
-        )
-        foot.append("<td></td>")
-    return (
-        '<p class="told">Square kilometres on the WGS 84 ellipsoid, every cell by its own area.</p>'
-        '<div class="wide"><table>'
-        f"<thead><tr>{''.join(head)}</tr></thead><tbody>{''.join(rows)}</tbody>"
-        f"<tfoot><tr>{''.join(foot)}</tr></tfoot></table></div>"
+
+
+def _source(record: dict[str, Any]) -> dict[str, str]:
+    known = known_sources().get(str(record.get("known_as") or record.get("legend") or ""))
+    file = PurePath(str(record.get("file") or record.get("path") or "")).name
+    name = str(record.get("title") or record.get("name") or (known.title if known else "") or file or "unnamed")
+    role = {"gravity": "Gravity", "map": "Geological map"}.get(str(record.get("role")), str(record.get("role", "")))
+    uses = listed(str(each) for each in record.get("used_for", []))
+    return {
+        "name": name,
+        "kind": ", for ".join(part for part in (role, uses) if part),
+        "file": file if file != name else "",
+        "citation": str(record.get("citation") or (known.citation if known else "")),
+        "terms": str(record.get("licence") or (known.terms if known else "")),
+        "url": next((str(record[key]) for key in ("url", "source") if str(record.get(key, "")).startswith("http")), ""),
+        "sha256": str(record.get("sha256") or ""),
+    }
+
+
+def _made(facts: Facts) -> dict[str, Any] | None:
+    """Command, networks, versions and checksums; None without a record."""
+    record = facts.record
+    if not record:
+        return None
+    versions = {"gravmap": str(record.get("made_by", "")).removeprefix("gravmap "), **_flat(record.get("versions", {}))}
+    return {
+        "command": str(record.get("command") or ""),
+        "networks": [
+            (run.name, run.model.get("model"), [field_words(name) for name in run.channels]) for run in facts.used
+        ],
+        "created": str(record.get("created", "")).replace("T", " "),
+        "versions": {name: version for name, version in versions.items() if version},
+        "files": {"Read": _checksums(record.get("inputs")), "Written": _checksums(record.get("outputs"))},
+        "departures": list(record.get("deviations") or []),
+    }
+
+
+def _checksums(files: Any) -> list[tuple[str, str]]:
+    """Role or file name with its SHA-256, from a table or a list of records."""
+    named: Iterable[tuple[str, Any]] = (
+        files.items()
+        if isinstance(files, dict)
+        else [(str(each.get("role") or each.get("name") or each.get("path")), each) for each in files or []]
     )
+    return [(name, str(each["sha256"])) for name, each in named if isinstance(each, dict) and each.get("sha256")]
+
+
+def _flat(versions: Any) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in dict(versions or {}).items():
+        found |= _flat(value) if isinstance(value, dict) else {str(name): str(value)}
+    return found
+
+
+def _arc(degrees: float) -> str:
+    if degrees >= 1:
+        return f"{degrees:g}°"
+    return f"{60 * degrees:.3g}′" if degrees >= 1 / 60 - 1e-9 else f"{3600 * degrees:.3g}″"

@@ -15,7 +15,7 @@ from rasterio.errors import RasterioIOError
 from rasterio.vrt import WarpedVRT
 
 from gravmap.errors import InputError
-from gravmap.mapping.layers import NODATA, SECOND, evidence_names
+from gravmap.mapping.layers import NODATA, OUTCROP, SECOND, evidence_names
 
 WGS84 = "EPSG:4326"
 _DEFAULT_NEAR_KM = 25.0
@@ -62,7 +62,24 @@ class Sheet:
     @property
     def as_mapped(self) -> bool:
         """Whether the outcrop shows its mapped class, not the network's."""
-        return self.evidence is not None and "everywhere" not in self.tags.get("GRAVMAP_CONTENT", "")
+        return self.evidence is not None and not self.everywhere
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether the class is the network's on outcrop too."""
+        return "everywhere" in self.tags.get("GRAVMAP_CONTENT", "")
+
+    @property
+    def outcrop(self) -> NDArray[np.bool_] | None:
+        """Cells of mapped outcrop; None where the map has no evidence."""
+        return None if self.evidence is None else np.asarray(self.evidence == OUTCROP)
+
+    @property
+    def predicted(self) -> NDArray[np.bool_] | None:
+        """Cells with the network's class where outcrop shows the mapped one; None where that is not so."""
+        if self.evidence is None or not self.as_mapped:
+            return None
+        return np.asarray((self.evidence != OUTCROP) & (self.lithology != NODATA))
 
 
 def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:

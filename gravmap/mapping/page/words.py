@@ -1,20 +1,59 @@
-"""How the report writes numbers, names and legends."""
+"""How pages are written: one format for each kind of number, and the jinja2 templates that use them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from html import escape
+from functools import cache
 from typing import Any
+
+import jinja2
+
+from gravmap import __version__, plotting
 
 THIN = "\u202f"
 MINUS = "\u2212"
 _TO = "–\u2060"  # a dash after which no line ends
+_PACKAGE = "gravmap.mapping.page"
 
 
-def text(value: Any) -> str:
-    """Anything as HTML text: what came from a file stays letters, whatever it holds."""
-    return escape(str(value))
+def render(template: str, *, package: str = _PACKAGE, **values: Any) -> str:
+    """Fill a template; every value is escaped, so names from files stay text whatever they hold.
+
+    Parameters
+    ----------
+    template : str
+        File name, ``*.html.j2``.
+    package : str
+        Package whose folder ``templates`` holds it; it may extend and import those of this package.
+    **values
+        For the template. A name that it uses and is not given raises ``jinja2.UndefinedError``.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    return _environment(package).get_template(template).render(values)
+
+
+@cache
+def _environment(package: str) -> jinja2.Environment:
+    folders = [jinja2.PackageLoader(each) for each in dict.fromkeys((package, _PACKAGE))]
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(folders),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        each.__name__: each
+        for each in (about, area, bare_area, capitalised, count, degrees, figure, listed, percent, significant)
+    }
+    environment.globals |= {"version": __version__, "palette": plotting}
+    return environment
 
 
 def area(km2: float) -> str:
@@ -35,18 +74,23 @@ def about(km2: float) -> str:
     return area(round(km2 / power) * power)
 
 
-def percent(share: float | None, digits: int = 0) -> str:
-    """A share of one in percent; a dash where there is none."""
-    if share is None or not math.isfinite(share):
+def percent(fraction: float | None, digits: int = 0) -> str:
+    """A fraction of one in percent; a dash where there is none."""
+    if fraction is None or not math.isfinite(fraction):
         return "–"
-    if 0 < share < 0.005 and digits == 0:
+    if 0 < fraction < 0.005 and digits == 0:
         return f"under 1{THIN}%"
-    return f"{100 * share:.{digits}f}{THIN}%"
+    return f"{100 * fraction:.{digits}f}{THIN}%"
 
 
 def figure(value: float | None, digits: int = 3) -> str:
     """A plain number; a dash where there is none."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def significant(value: float, digits: int = 3, sign: str = "") -> str:
+    """A number to so many significant digits; with ``sign="+"`` a positive one has its sign."""
+    return f"{value:{sign}.{digits}g}".replace("-", MINUS)
 
 
 def count(number: float) -> str:
@@ -74,6 +118,11 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def capitalised(words: str) -> str:
+    """The first letter as a capital; unlike ``str.capitalize`` the others stay as they are."""
+    return words[:1].upper() + words[1:]
+
+
 def region_title(name: str) -> str:
     """A region's name as a heading: ``turpan-hami`` becomes Turpan-Hami."""
     if name.startswith("bbox_"):
@@ -82,15 +131,4 @@ def region_title(name: str) -> str:
             return degrees([float(side) for side in sides])
         except ValueError:
             return name
-    return "-".join(part[:1].upper() + part[1:] for part in name.split("-"))
-
-
-def swatch(colour: str, style: str = "") -> str:
-    """A small rectangle of a colour, as legends have it."""
-    painted = f' style="background:{text(colour)}"' if colour else ""
-    return f'<span class="swatch {style}"{painted}></span>' if style else f'<span class="swatch"{painted}></span>'
-
-
-def missing(sentence: str) -> str:
-    """One line in the place of what is not there."""
-    return f'<p class="missing">{text(sentence)}</p>'
+    return "-".join(capitalised(part) for part in name.split("-"))

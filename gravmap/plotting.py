@@ -1,19 +1,43 @@
-"""What every map has around it: graticule, degree labels, true proportions and a scale bar."""
+"""The palette of every figure and page, and what every map has around it: graticule, scale bar and legend."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gravmap.lattice import KM_PER_DEGREE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
+
+# Okabe and Ito (2008): distinguishable with every common form of colour vision.
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
+PURPLE, ORANGE, SKY = "#CC79A7", "#E69F00", "#56B4E9"
+OCHRE = "#C77700"  # orange that can be read as text on white
+PALE_BLUE = "#9AD0F0"
+
+SERIES = (
+    *(BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY),
+    *("#7F7F7F", "#5E3C99", "#8C564B", "#999933", "#111111", "#8FB8DE"),
+)
+"""Colours of curves, in this order; gravmap's own network has the first."""
+
+# Text and lines, from strong to faint.
+INK, NOTE, GREY, MUTED, SILVER = "#333333", "#444444", "#555555", "#8A8A8A", "#B5B5B5"
+# Areas behind them.
+SAND, PANEL, BACKGROUND = "#DCD6C8", "#E6E6E2", "#F3F3F3"
+
+NODATA_COLOUR = "#D9D9D9"
+OUTCROP_COLOUR = "#595959"
+BASEMENT_COLOUR = "#A39B94"
 
 
-def furnish(axes: Axes, bounds_wsen: tuple[float, float, float, float], width_in: float) -> None:
-    """Give a map graticule, degree labels, true proportions at its middle latitude, and a scale bar.
+def decorate_map(axes: Axes, bounds_wsen: tuple[float, float, float, float], width_in: float) -> None:
+    """Add a graticule, degree labels, true proportions at the middle latitude and a scale bar to a map.
 
     Parameters
     ----------
@@ -30,8 +54,7 @@ def furnish(axes: Axes, bounds_wsen: tuple[float, float, float, float], width_in
     middle = (south + north) / 2
     axes.set_aspect(1 / np.cos(np.radians(middle)))
     step = round_step((east - west) / width_in)  # about a line per inch
-    longitudes = np.arange(np.ceil(west / step) * step, east + 1e-9, step)
-    latitudes = np.arange(np.ceil(south / step) * step, north + 1e-9, step)
+    longitudes, latitudes = graticule(west, east, step), graticule(south, north, step)
     axes.set_xticks(longitudes, [degree_label(value, "E", "W") for value in longitudes], fontsize=8)
     axes.set_yticks(latitudes, [degree_label(value, "N", "S") for value in latitudes], fontsize=8)
     axes.grid(color="black", linewidth=0.35, alpha=0.35)
@@ -67,6 +90,24 @@ def furnish(axes: Axes, bounds_wsen: tuple[float, float, float, float], width_in
     axes.text(x + length / 2, y + 0.11 * inch, f"{length_km:g} km", fontsize=8, ha="center", va="bottom", zorder=5)
     axes.set_xlim(west, east)
     axes.set_ylim(south, north)
+
+
+def legend_patches(classes: Iterable[tuple[str, str]]) -> list[Patch]:
+    """Legend entries (name, colour) as the rectangles that ``Figure.legend(handles=...)`` takes."""
+    from matplotlib.patches import Patch
+
+    return [Patch(facecolor=colour, edgecolor=GREY, linewidth=0.5, label=name) for name, colour in classes]
+
+
+def map_aspect(bounds_wsen: tuple[float, float, float, float]) -> float:
+    """Height over width of a map in degrees with true proportions at its middle latitude."""
+    west, south, east, north = bounds_wsen
+    return float((north - south) / ((east - west) * np.cos(np.radians((south + north) / 2))))
+
+
+def graticule(low: float, high: float, step: float) -> NDArray[np.float64]:
+    """Multiples of `step` from `low` to `high`, both included."""
+    return np.arange(np.ceil(low / step - 1e-9) * step, high + 1e-9, step)
 
 
 def round_step(target: float) -> float:
