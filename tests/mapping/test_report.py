@@ -198,7 +198,7 @@ def test_the_verdict_follows_the_scores(mapped, tmp_path, right, null_pa, null_f
         "places": 1000,
         "networks": 1,
         "accuracy": right,
-        "baseline": {"name": NULL_MODELS["nearest_outcrop"].told, "accuracy": null_pa},
+        "baseline": {"name": NULL_MODELS["nearest_outcrop"].phrase, "accuracy": null_pa},
         "outcome": outcome,
     }
     page = Page(html_of(replace(facts, protocols=[protocol]), None))
