@@ -68,7 +68,7 @@ def test_the_sampler_sees_what_the_tile_files_hold(tiles, sampler, name):
         lon=(bounds.left + bounds.right) / 2,
         half_deg=(bounds.right - bounds.left) / 2,
     )
-    fields, target, small = (values.numpy() for values in sampler.cut(crop))
+    fields, target, small = (values.numpy() for values in sampler.read(crop))
     assert fields.shape == (1, SIZE, SIZE)
     assert np.abs(fields[0] - read["field"]).max() < 0.01
     ground = (read["label"] > 0) & (read["label"] < 255)

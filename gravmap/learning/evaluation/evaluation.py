@@ -89,7 +89,7 @@ def evaluate(
     classes = len(names)
     matrix = torch.zeros(classes, classes, dtype=torch.int64)
     terms = torch.zeros(2)
-    areas = [area for area, _ in DatasetSplits.of(ground).held(role)]
+    areas = [area for area, _ in DatasetSplits.of(ground).held_out(role)]
     for area, sharing in zip(areas, divide_among_processes(areas, group), strict=True):
         labels, roles = area.node_truth()
         truth = np.where(roles == role, to_target(labels), IGNORE)

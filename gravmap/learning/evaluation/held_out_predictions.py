@@ -36,7 +36,7 @@ class HeldOutPredictions:
     logits : dict of float to (n, K) float32
         Side of the windows in degrees to what the network says.
     place : (n, 2) int64
-        Number of the ground, counted as in ``DatasetSplits.held(TUNE, TEST)``, and of the node in its flattened grid.
+        Number of the dataset in ``DatasetSplits.held_out(TUNE, TEST)``, and of the node in its flattened grid.
     """
 
     target: NDArray[np.int64]
@@ -80,7 +80,7 @@ def predict_held_out(
     progress : Progress
         Told the windows done, of all sizes; of several processes, those of this one.
     """
-    held = list(DatasetSplits.of(ground).held(TUNE, TEST))
+    held = list(DatasetSplits.of(ground).held_out(TUNE, TEST))
     areas = [area for area, _ in held]
     done, mine = 0, math.ceil(count_windows(ground, scales_deg, TUNE, TEST) / group.size)
     found = []
@@ -147,7 +147,7 @@ def _add_up(progress: Progress, before: int, whole: int, done: int, total: int, 
 def count_windows(ground: RegionDataset | DatasetSplits, scales_deg: Sequence[float], *roles: int) -> int:
     """How many windows hold a labelled node of one of these roles: what asking a network costs."""
     total = 0
-    for area, mine in DatasetSplits.of(ground).held(*roles):
+    for area, mine in DatasetSplits.of(ground).held_out(*roles):
         _, _, held = _held_nodes(area, mine)
         total += sum(len(windows_over(held, area, scale)) for scale in set(scales_deg)) if held.any() else 0
     return total

@@ -70,7 +70,7 @@ def _at_nodes(
 ) -> Values:
     """Values of each ground's grid at its held-out nodes."""
     found = np.zeros(len(held.target))
-    for number, (area, _) in enumerate(grounds.held(TUNE, TEST)):
+    for number, (area, _) in enumerate(grounds.held_out(TUNE, TEST)):
         here = held.place[:, 0] == number
         if here.any():
             found[here] = np.asarray(values(area), np.float64).ravel()[held.place[here, 1]]
@@ -151,7 +151,7 @@ def hidden_scores(
 
 def with_other_gravity(grounds: DatasetSplits, role: int) -> DatasetSplits:
     """The crusts of a role with each other's gravity under their own outcrop, the next one's each time."""
-    areas = [area for area, _ in grounds.held(role)]
+    areas = [area for area, _ in grounds.held_out(role)]
     moved = tuple(
         replace(area, fields=np.where(_outcrop_planes(area)[:, None, None], area.fields, other.fields))
         for area, other in zip(areas, [*areas[1:], *areas[:1]], strict=True)
@@ -171,7 +171,7 @@ def null_classes(area: RegionDataset) -> dict[str, NDArray[np.int64]]:
 
 def _asked(grounds: DatasetSplits) -> Iterator[tuple[int, RegionDataset]]:
     """DatasetSplits as `HeldOutPredictions.place` numbers them."""
-    yield from enumerate(area for area, _ in grounds.held(TUNE, TEST))
+    yield from enumerate(area for area, _ in grounds.held_out(TUNE, TEST))
 
 
 def _outcrop_planes(area: RegionDataset) -> NDArray[np.bool_]:

@@ -21,7 +21,7 @@ BAND_PX = 128
 """On a CPU so many rows of pixels are worked on at a time."""
 
 
-def centres(px: int) -> NDArray[np.float64]:
+def pixel_centres(px: int) -> NDArray[np.float64]:
     """Pixel centres from -1 to 1."""
     return (2 * np.arange(px) + 1) / px - 1
 
@@ -62,7 +62,7 @@ def interpolate(values: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
     Tensor, shape (F, px, px), float32
     """
     fields, rows, columns = values.shape
-    across = centres(px)
+    across = pixel_centres(px)
     made = values.new_empty(fields, px, px)
     if _is_straight(place):
         left, right = _between(place[0, 0] * across + place[0, 2], columns, values.device)
@@ -104,7 +104,7 @@ def interpolation_matrices(
         raise ValueError("a turned crop has no rows and columns of its own")
     made = []
     for axis, count in ((1, rows), (0, columns)):
-        before, share = _between(place[axis, axis] * centres(px) + place[axis, 2], count, device)
+        before, share = _between(place[axis, axis] * pixel_centres(px) + place[axis, 2], count, device)
         matrix = torch.zeros(px, count, device=device)
         matrix.scatter_(1, before[:, None], (1 - share)[:, None])
         matrix.scatter_(1, before[:, None] + 1, share[:, None])
@@ -132,7 +132,7 @@ def look_up(rimmed: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
         Of the raster's type.
     """
     rows, columns = rimmed.shape[0] - 2, rimmed.shape[1] - 2
-    flat, device, across = rimmed.flatten(), rimmed.device, centres(px)
+    flat, device, across = rimmed.flatten(), rimmed.device, pixel_centres(px)
     found = rimmed.new_empty(px, px)
     if _is_straight(place):
         column = rimmed_cells(place[0, 0] * across + place[0, 2], columns)

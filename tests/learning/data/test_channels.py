@@ -50,7 +50,7 @@ class Keep(nn.Module):
 def test_a_crop_and_a_predicted_window_give_the_network_the_same(rich, names):
     inputs = InputChannels.fit(rich, names)
     # A crop of one degree and 32 pixels, and a window of the same ground and as many pixels.
-    cut, _, _ = Sampler(rich, inputs, 64, augmentation=UNCHANGED).cut(Crop(44.1, 82.3, 0.5))
+    cut, _, _ = Sampler(rich, inputs, 64, augmentation=UNCHANGED).read(Crop(44.1, 82.3, 0.5))
     window, network = np.array([[81.8, 43.6, 82.8, 44.6]]), Keep()
     lat, lon = rich.node_lat, rich.node_lon
     predict_logits(network, inputs.select(rich), rich.field_nodes_wsen, window, 32, lat, lon, inputs=inputs)
@@ -64,7 +64,7 @@ def test_a_crop_and_a_predicted_window_give_the_network_the_same(rich, names):
 def test_the_scale_says_how_much_ground_a_pixel_covers(rich):
     inputs = InputChannels.fit(rich, ["residual_10km", "scale"])
     sampler = Sampler(rich, inputs, 64, augmentation=UNCHANGED)
-    small, large = (sampler.cut(Crop(44, 82, half))[0][1, 0, 0] for half in (0.25, 1.0))
+    small, large = (sampler.read(Crop(44, 82, half))[0][1, 0, 0] for half in (0.25, 1.0))
     assert (large - small).item() == pytest.approx(math.log10(4))
 
 
@@ -100,23 +100,24 @@ def test_gravity_is_changed_as_gravity_and_distances_are_left(rich):
     inputs = InputChannels.fit(rich)
     sampler = Sampler(rich, inputs, 64, augmentation=UNCHANGED)
     plain, changed = (
-        inputs.restore(sampler.cut(Crop(44, 82, 0.5, **how))[0]) for how in ({}, {"amplitude": 1.2, "offset_mgal": 3.0})
+        inputs.restore(sampler.read(Crop(44, 82, 0.5, **how))[0])
+        for how in ({}, {"amplitude": 1.2, "offset_mgal": 3.0})
     )
     torch.testing.assert_close(changed[0], 1.2 * plain[0] + 3, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(changed[1], 1.2 * plain[1], rtol=1e-4, atol=1e-3)  # a derivative has no offset
     assert torch.equal(changed[2], plain[2])
-    noisy = inputs.restore(sampler.cut(Crop(44, 82, 0.5, noise=0.5, noise_seed=1))[0])
+    noisy = inputs.restore(sampler.read(Crop(44, 82, 0.5, noise=0.5, noise_seed=1))[0])
     assert (noisy[0] - plain[0]).std() > 1
     assert torch.equal(noisy[1:], plain[1:])
 
 
 def test_colours_are_given_after_gravity_is_changed(rich):
     inputs = InputChannels.fit(rich, ["rgb:residual_10km"])
-    changed = Sampler(rich, inputs, 64, augmentation=UNCHANGED).cut(Crop(44, 82, 0.5, amplitude=1.1, offset_mgal=2.0))[
+    changed = Sampler(rich, inputs, 64, augmentation=UNCHANGED).read(Crop(44, 82, 0.5, amplitude=1.1, offset_mgal=2.0))[
         0
     ]
     rich.fields[0] = 1.1 * rich.fields[0] + 2
-    by_hand = Sampler(rich, inputs, 64, augmentation=UNCHANGED).cut(Crop(44, 82, 0.5))[0]
+    by_hand = Sampler(rich, inputs, 64, augmentation=UNCHANGED).read(Crop(44, 82, 0.5))[0]
     torch.testing.assert_close(changed, by_hand, rtol=0, atol=1e-4)
     assert changed.abs().max() <= 1 + 1e-6
 

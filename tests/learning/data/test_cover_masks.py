@@ -13,7 +13,7 @@ from gravmap.learning.data.cover_masks import LEAST_HIDDEN, MOST_HIDDEN, draw_co
 from gravmap.learning.data.dataset import IGNORE
 from gravmap.learning.data.outcrop_context import with_context
 from gravmap.learning.evaluation.null_models import known_labels
-from gravmap.learning.sampling.native_grids import teaching_targets
+from gravmap.learning.sampling.crop_source import training_targets
 from toy_area import make_arrays
 
 
@@ -98,7 +98,7 @@ def test_a_cell_finer_than_the_nodes_hides_the_node_that_reads_it(area):
 
 def test_targets_are_what_was_hidden_and_nothing_held_out(area):
     cut = draw_cover_mask(area, 0, 0)
-    hidden, everything = (teaching_targets(mask_dataset(area, cut, kind))[1:-1, 1:-1] for kind in ("hidden", "all"))
+    hidden, everything = (training_targets(mask_dataset(area, cut, kind))[1:-1, 1:-1] for kind in ("hidden", "all"))
     teaches = (area.labels > 0) & (area.role == TRAIN)
     assert ((hidden != IGNORE) == (teaches & cut)).all()
     assert ((everything != IGNORE) == teaches).all()

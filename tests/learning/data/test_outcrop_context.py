@@ -129,7 +129,7 @@ def test_outcrop_turns_with_the_crop(ground):
     sampler = Sampler(ground, inputs, 64, augmentation=Augmentation(rotate_share=1.0, metric=False))
     agree, upside_down = [], []
     for number in range(10):
-        fields, target, _ = sampler.cut(sampler.draw(0, number))
+        fields, target, _ = sampler.read(sampler.draw(0, number))
         likely = fields[1:3].argmax(dim=0)
         near = (fields[4] > 0.9) & (target >= 0)
         agree.append((likely == target)[near].float().mean())

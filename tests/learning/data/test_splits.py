@@ -106,12 +106,12 @@ def test_a_crust_is_asked_for_what_is_hidden_and_shows_what_is_not():
 def test_crops_come_from_every_crust_alike_and_lie_inside_it(grounds):
     sampler = Sampler(grounds, InputChannels.fit(grounds.first, fixed=True), grounds.meta["tile_size_px"], seed=3)
     crops = [sampler.draw(0, number) for number in range(300)]
-    drawn = Counter(crop.ground for crop in crops)
+    drawn = Counter(crop.dataset for crop in crops)
     assert sorted(drawn) == [0, 1, 2]
     assert min(drawn.values()) > 75  # of 100; three standard deviations are 25
     for crop in crops:
         assert crop.half_deg * PER_DEG == pytest.approx(32 / 2)  # cells of 4 arc-minutes
-        west, south, east, north = grounds.train[crop.ground].label_bounds_wsen
+        west, south, east, north = grounds.train[crop.dataset].label_bounds_wsen
         assert west <= crop.lon - crop.half_deg + 1e-9
         assert crop.lon + crop.half_deg <= east + 1e-9
         assert south <= crop.lat - crop.half_deg + 1e-9
@@ -124,7 +124,7 @@ def test_a_crop_holds_the_truth_of_its_crust(grounds):
     sampler = Sampler(grounds, inputs, grounds.meta["tile_size_px"], augmentation=UNCHANGED)
     for number in range(6):
         crop = sampler.draw(0, number)
-        values, target, _ = sampler.cut(crop)
+        values, target, _ = sampler.read(crop)
         teaches = target >= 0
         assert teaches.any()
         # The toy's rule, read off the crop's own gravity; near a limit the pixel may be the next cell's.
@@ -138,14 +138,14 @@ def test_one_area_is_a_ground_like_any():
     area = RegionDataset.from_arrays(make_arrays())
     grounds = DatasetSplits.of(area)
     assert grounds.fingerprint() == area.fingerprint()
-    assert [ground is area for ground, _ in grounds.held(TUNE, TEST)] == [True]
+    assert [ground is area for ground, _ in grounds.held_out(TUNE, TEST)] == [True]
     assert not grounds.simulated
 
 
 def test_grounds_that_differ_are_refused(grounds):
     with pytest.raises(InputError, match="differ in their channels"):
         DatasetSplits(grounds.train, (RegionDataset.from_arrays(make_arrays()),), grounds.test)
-    with pytest.raises(InputError, match="no ground to train on"):
+    with pytest.raises(InputError, match="no dataset to train on"):
         DatasetSplits((), grounds.tune, grounds.test)
 
 
