@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from gravmap.tiling.blocks import BlockSplit, split_blocks
 from gravmap.tiling.export import export_tiles
-from gravmap.tiling.field_grid import FieldGrid, fields_region, read_field_grid
 from gravmap.tiling.leak import LEAK_LIMIT, FoldLeak, LeakReport, leak_report
 from gravmap.tiling.random_split import RandomSplit, split_random
 from gravmap.tiling.splits import Split, split
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LEAK_LIMIT",
     "BlockSplit",
-    "FieldGrid",
     "FoldLeak",
     "LeakReport",
     "RandomSplit",
@@ -33,14 +31,12 @@ __all__ = [
     "TilePlan",
     "add_split",
     "export_tiles",
-    "fields_region",
     "leak_report",
     "load_arrays",
     "make_tiles",
     "pack",
     "plan_scales",
     "plan_tiles",
-    "read_field_grid",
     "read_index",
     "split",
     "split_blocks",

@@ -21,10 +21,10 @@ from gravmap.files import sha256
 from gravmap.geology import Labels
 from gravmap.geology.class_table import palette, rows_of
 from gravmap.geology.legend import Legend
+from gravmap.gravity.field_reader import FieldGrid
 from gravmap.lattice import UNUSABLE
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
-from gravmap.tiling.field_grid import FieldGrid
 from gravmap.tiling.random_split import EFFECTIVE_OUTCROP
 from gravmap.tiling.resample import bilinear, nearest
 from gravmap.tiling.resumable_folder import refuse_unfinished

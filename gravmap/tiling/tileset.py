@@ -22,11 +22,11 @@ from gravmap.files import atomic_folder, atomic_path, check_room, refuse_existin
 from gravmap.geology import Labels, open_labels
 from gravmap.geology.class_table import auxiliary_xml, rows_of
 from gravmap.geology.legend_file import legend_to_toml
+from gravmap.gravity.field_reader import FieldGrid, FieldReader, read_fields
 from gravmap.lattice import COVER, UNUSABLE
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.tiling.blocks import BUFFER_DEG, FOLDS
-from gravmap.tiling.field_grid import FieldGrid, read_field_grid
 from gravmap.tiling.label_statistics import SMALL_KM2, count_classes, small_bodies
 from gravmap.tiling.leak import describe_split
 from gravmap.tiling.random_split import EFFECTIVE_OUTCROP
@@ -98,10 +98,11 @@ def plan_tiles(
     """
     if not 16 <= size_px <= 16384:
         raise OptionError(f"Tiles of {size_px} pixels a side are not supported.", "Choose 16 to 16384.")
-    grid = read_field_grid(fields)
-    region = grid.region
+    with FieldReader(fields) as reader:
+        _ = reader.first_residual  # refuses a file without one
+        region = reader.region
+        nodes_per_deg = (reader.lon.size - 1) / (reader.nodes_wsen[2] - reader.nodes_wsen[0])
     scales, notes = plan_scales(region, sizes_deg, strides_deg)
-    nodes_per_deg = (grid.values.shape[2] - 1) / (grid.nodes_wsen[2] - grid.nodes_wsen[0])
     disk_bytes, pixels = 0.0, 0
     for scale in scales:
         count, rough = scale.rows * scale.columns, scale.size_deg * nodes_per_deg / size_px
@@ -173,7 +174,7 @@ def make_tiles(
     refuse_existing(folder, overwrite)
     check_kinds(splits)
     plan = plan_tiles(fields, sizes_deg, strides_deg, size_px)
-    grid = read_field_grid(fields)
+    grid = read_fields(fields)
     raster = open_labels(labels)
     _check_overlap(plan.region, raster, fields, labels)
     if not index_only:

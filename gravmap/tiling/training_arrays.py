@@ -14,8 +14,8 @@ from gravmap.errors import InputError, OptionError
 from gravmap.files import atomic_path, read_json, sha256
 from gravmap.geology import Labels, open_labels
 from gravmap.geology.legend_file import legend_to_toml
+from gravmap.gravity.field_reader import read_fields
 from gravmap.lattice import BUFFER, COVER, TRAIN, UNUSABLE
-from gravmap.tiling.field_grid import read_field_grid
 from gravmap.tiling.label_statistics import count_classes, small_bodies
 from gravmap.tiling.resumable_folder import refuse_unfinished
 from gravmap.tiling.splits import KINDS, Split, read_split, split_settings
@@ -84,7 +84,7 @@ def load_arrays(
     index = read_index(folder)
     paths = {name: _unchanged(folder, index, name) for name in ("fields", "labels")}
     stored = _find_split(index, split, fold)
-    grid = read_field_grid(paths["fields"], channels or [index["channel"]])
+    grid = read_fields(paths["fields"], channels or [index["channel"]])
     raster = open_labels(paths["labels"])
     table = _read_windows(folder)
     boxes = table["boxes"]

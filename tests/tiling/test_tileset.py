@@ -11,7 +11,8 @@ from scipy.interpolate import RegularGridInterpolator
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import sha256
 from gravmap.geology import load_legend, open_labels, write_index_raster
-from gravmap.tiling import make_tiles, plan_tiles, read_field_grid
+from gravmap.gravity.field_reader import read_fields
+from gravmap.tiling import make_tiles, plan_tiles
 from gravmap.tiling.label_statistics import small_bodies
 
 SIZE = 128
@@ -56,7 +57,7 @@ def test_the_header_says_what_it_was_made_of(tiles, sources):
 
 
 def test_field_tiles_hold_the_interpolated_field(tiles, sources):
-    grid = read_field_grid(sources / "fields.nc")
+    grid = read_fields(sources / "fields.nc")
     scipy = RegularGridInterpolator(
         (np.linspace(43, 48, 51), np.linspace(80, 88, 81)), grid.values[0, ::-1].astype(float)
     )

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gravmap.errors import OptionError
+from gravmap.gravity.field_reader import nodes_region
 from gravmap.regions import Region, find_region
 from gravmap.tiling import plan_scales, windows
-from gravmap.tiling.field_grid import nodes_region
 
 STUDY = find_region("liu2024")
 
