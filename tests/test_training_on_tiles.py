@@ -89,7 +89,7 @@ PX = 2.5 / SIZE
 
 
 @pytest.mark.parametrize("how", [{}, {"flip_x": -1}, {"flip_y": -1}, {"flip_x": -1, "angle_rad": 0.0}])
-def test_unturned_crops_on_the_tiles_own_pixels_are_the_native_ones(made, how):
+def test_crops_on_the_pixels_of_a_tile_are_the_native_ones(made, how):
     native, cut = both(made / "tiles")
     crop = Crop(45.5 + 31 * PX, 82.5 - 64 * PX, 0.625, window_wsen=WINDOW, **how)
     (field, target, small), (tile_field, tile_target, tile_small) = native.read(crop), cut.read(crop)
@@ -127,7 +127,7 @@ def test_the_same_samples_are_drawn_either_way(made):
     assert (field[:, 0] - tile_field[:, 0])[inside].abs().quantile(0.95) < 0.01
 
 
-def test_photographs_agree_too(made):
+def test_image_augmentation_agrees_too(made):
     native, cut = both(made / "tiles", augmentation=PAPER, seed=5)
     unturned = [n for n in range(40) if not native.draw(0, n).angle_rad][:6]
     inside = [n for n in unturned if _inside(native.draw(0, n))]
@@ -143,7 +143,7 @@ def _inside(crop):
     return west <= crop.lon - half and crop.lon + half <= east and south <= crop.lat - half and crop.lat + half <= north
 
 
-def test_ground_outside_the_window_teaches_nothing_and_is_mirrored(made):
+def test_targets_outside_the_window_are_ignored_and_the_field_mirrored(made):
     native, cut = both(made / "tiles")
     crop = Crop(45.5, 83.75, 0.625, window_wsen=WINDOW)  # its eastern half is outside
     field, target, _ = cut.read(crop)
@@ -164,7 +164,7 @@ def edit(path, change):
         tile.write(change(tile.read(1)), 1)
 
 
-def test_edits_are_learnt_but_not_on_held_out_ground(tiles):
+def test_edits_are_used_but_not_on_held_out_cells(tiles):
     before = TileDataset(tiles)
     crop = Crop(45.5, 82.5, 0.625, window_wsen=WINDOW)
     edit(tiles / "2.5deg/r001_c001_label.tif", lambda values: np.full_like(values, 7))
@@ -192,7 +192,7 @@ def test_the_mask_of_small_bodies_is_the_native_one_until_it_is_edited(tiles):
     assert torch.equal(small, target != IGNORE)
 
 
-def test_no_data_teaches_nothing_whatever_it_is_called(tiles):
+def test_targets_without_data_are_ignored_for_any_nodata_value(tiles):
     path = tiles / "2.5deg/r001_c001_field.tif"
 
     def hole(values):
@@ -220,7 +220,7 @@ def resave(path, **changes):
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "said"),
+    ("kind", "changes", "message"),
     [
         ("field", {"crs": "EPSG:3857"}, "EPSG:3857"),
         ("field", {"values": lambda each: each[:-2]}, "512 x 510 pixels"),
@@ -230,10 +230,10 @@ def resave(path, **changes):
         ("small", {"values": lambda each: each * 0 + 2}, "holds 2"),
     ],
 )
-def test_a_tile_that_is_none_is_refused_by_name(tiles, kind, changes, said):
+def test_an_invalid_tile_is_refused_by_name(tiles, kind, changes, message):
     path = tiles / f"2.5deg/r001_c001_{kind}.tif"
     resave(path, **changes)
-    with pytest.raises(InputError, match=said) as refused:
+    with pytest.raises(InputError, match=message) as refused:
         item(tiles)
     assert path.name in str(refused.value)
 
@@ -331,7 +331,7 @@ def config(**options):
     return TrainConfig(model="ggmnet-tiny", tile_size_px=64, epochs=1, steps=2, batch_size=2, **options)
 
 
-def test_a_run_says_that_it_read_tiles_and_which(tiles, tmp_path):
+def test_a_run_records_the_tiles_it_read(tiles, tmp_path):
     area = RegionDataset.from_arrays(load_arrays(tiles))
     began = pickle.loads(pickle.dumps(TileDataset(tiles)))  # as it comes to another process
     train(DatasetSplits.from_tiles(area, began), tmp_path / "a", config())
@@ -346,7 +346,7 @@ def test_a_run_says_that_it_read_tiles_and_which(tiles, tmp_path):
     train(DatasetSplits.from_tiles(area, began), tmp_path / "a", more, resume=True)
 
 
-def test_the_command_tells_how_many_tiles_were_edited_and_goes_on_with_them(tiles, tmp_path):
+def test_the_command_reports_edited_tiles_and_resumes_with_them(tiles, tmp_path):
     workspace = tmp_path / "w"
     shutil.copytree(tiles.parent, workspace / "data")
 

@@ -76,13 +76,13 @@ class FieldReader:
     Examples
     --------
     >>> from gravmap.gravity import FieldReader
-    >>> with FieldReader(fields_file) as fields:
+    >>> with FieldReader("data/fields.nc") as fields:
     ...     north_west = fields.read(["residual_10km"], slice(0, 2), slice(0, 3))
     >>> north_west.shape, north_west.dtype
     ((1, 2, 3), dtype('float32'))
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         from gravmap.gravity.fields import field_recipe, field_sources, open_fields  # here: xarray takes long to load
 
         self.path = Path(path)
@@ -219,7 +219,7 @@ class FieldReader:
         return np.clip(row, 0, self.lat.size - 1), np.clip(column, 0, self.lon.size - 1)
 
 
-def read_fields(path: Path, channels: Sequence[str] | None = None) -> FieldGrid:
+def read_fields(path: Path | str, channels: Sequence[str] | None = None) -> FieldGrid:
     """Read channels of a ``fields.nc`` at all nodes.
 
     Parameters
@@ -241,7 +241,7 @@ def read_fields(path: Path, channels: Sequence[str] | None = None) -> FieldGrid:
         return FieldGrid(values, chosen, units, fields.nodes_wsen, fields.region, fields.recipe, fields.sources)
 
 
-def fields_region(path: Path) -> Region:
+def fields_region(path: Path | str) -> Region:
     """The region that a ``fields.nc`` covers.
 
     Raises

@@ -95,9 +95,9 @@ class TileDataset(Dataset[Sample]):
     --------
     >>> from torch.utils.data import DataLoader
     >>> from gravmap.tiling import TileDataset
-    >>> tiles = TileDataset(tile_set)
+    >>> tiles = TileDataset("data/tiles")
     >>> len(tiles), sorted(tiles[0])
-    (4, ['bounds', 'crs', 'image', 'mask', 'small', 'small_edited', 'transform'])
+    (21, ['bounds', 'crs', 'image', 'mask', 'small', 'small_edited', 'transform'])
     >>> batch = next(iter(DataLoader(tiles, batch_size=2)))
     >>> tuple(batch["image"].shape), tuple(batch["mask"].shape)
     ((2, 1, 64, 64), (2, 64, 64))

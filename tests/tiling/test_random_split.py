@@ -29,7 +29,7 @@ def test_the_papers_split():
     assert (drawn.roles_of_window != split_random(outcrop, seed=1).roles_of_window).any()
 
 
-def test_no_window_is_held_out_twice_while_the_folds_last():
+def test_no_window_is_held_out_twice_in_six_folds():
     roles = split_random(np.ones(536), folds=6).roles_of_window
     assert ((roles == 1) | (roles == 2)).sum(axis=0).max() == 1
     again = split_random(np.ones(536), folds=8).roles_of_window

@@ -21,10 +21,10 @@ KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
 from gravmap.tiling import make_tiles
-from gravmap.tiling.resumable_folder import Unfinished
+from gravmap.tiling.resumable_folder import ResumableFolder
 
 count, moment, sources, target = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
-write, written, lock = Unfinished.write, [], threading.Lock()
+write, written, lock = ResumableFolder.write, [], threading.Lock()
 
 def deadly(self, name, content):
     with lock:
@@ -37,7 +37,7 @@ def deadly(self, name, content):
             os.kill(os.getpid(), signal.SIGKILL)
         write(self, name, content)
 
-Unfinished.write = deadly
+ResumableFolder.write = deadly
 make_tiles(sources / "fields.nc", sources / "labels.tif", target, sizes_deg=[2.5, 5], size_px=48, overwrite=True)
 """
 
@@ -90,7 +90,7 @@ def stopped(sources, target, monkeypatch):
     return target
 
 
-def test_a_killed_run_is_gone_on_with_and_ends_the_same(sources, whole, target):
+def test_a_killed_run_is_resumed_and_ends_the_same(sources, whole, target):
     rng = np.random.default_rng()
     first, second = sorted(rng.choice(np.arange(4, 3 * TILES - 6), 2, replace=False))
     kill(sources, target, first)
@@ -104,9 +104,9 @@ def test_a_killed_run_is_gone_on_with_and_ends_the_same(sources, whole, target):
 
 def test_a_stopped_run_keeps_its_finished_tiles(stopped, sources, whole):
     assert not stopped.exists()
-    told = []
-    assert make(sources, stopped, progress=lambda done, total, note="": told.append(done))["kept"] == 7
-    assert told == list(range(8, TILES + 1))
+    reported = []
+    assert make(sources, stopped, progress=lambda done, total, note="": reported.append(done))["kept"] == 7
+    assert reported == list(range(8, TILES + 1))
     assert contents(stopped) == whole
 
 

@@ -52,7 +52,7 @@ def held_boxes(drawn, fold):
 @pytest.mark.parametrize("kind", ["blocks", "strict"])
 @ANY
 @given(case=cases())
-def test_held_out_ground_is_not_learned_from(kind, case):
+def test_held_out_labels_are_never_training_labels(kind, case):
     region, labels, laid, options = case
     try:
         drawn = split(labels, region.bounds_wsen, laid, kind, region=region, **options)

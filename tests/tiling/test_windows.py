@@ -110,7 +110,7 @@ def test_gridline_and_pixel_grids_give_the_same_region():
     assert odd.west == pytest.approx(1000.3 * step)
 
 
-def test_sizes_that_do_not_fit_are_left_out_and_said():
+def test_sizes_that_do_not_fit_are_left_out_with_a_note():
     scales, notes = plan_scales(Region(80, 43, 88, 48))
     assert [scale.size_deg for scale in scales] == [1, 5]
     assert len(notes) == 2

@@ -58,14 +58,16 @@ class DatasetSplits:
     --------
     A single region serves as training, tuning and test data; its roles keep them apart:
 
-    >>> from gravmap.learning.data import DatasetSplits, RegionDataset, crust_dataset
-    >>> from gravmap.lattice import TRAIN
-    >>> from gravmap.synthetic import crust_arrays, make_crust
-    >>> crust = make_crust(seed=1, shape=(32, 48), sub=1, margin=8)
-    >>> dataset = crust_dataset(crust_arrays(crust), TRAIN)
+    >>> from gravmap.learning.data import DatasetSplits, RegionDataset
+    >>> from gravmap.tiling import TileDataset, load_arrays
+    >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles"))
     >>> splits = DatasetSplits.of(dataset)
     >>> splits.first is dataset, len(splits.every), splits.scales_deg
-    (True, 1, [2.1333333333333333])
+    (True, 1, [2.5, 5.0])
+
+    Training crops may be read from tiles that were edited:
+
+    >>> splits = DatasetSplits.from_tiles(dataset, TileDataset("data/tiles"))
     """
 
     train: tuple[RegionDataset, ...]

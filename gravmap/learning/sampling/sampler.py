@@ -66,24 +66,10 @@ class Sampler:
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from gravmap.learning import RegionDataset
-    >>> from gravmap.learning.data import InputChannels
-    >>> dataset = RegionDataset.from_arrays(
-    ...     {
-    ...         "fields": np.random.default_rng(0).normal(size=(1, 41, 41)).astype("float32"),
-    ...         "field_valid": np.ones((41, 41), bool),
-    ...         "field_nodes_wsen": np.array([80.0, 42.0, 84.0, 46.0]),
-    ...         "labels": np.ones((80, 80), "uint8"),
-    ...         "label_bounds_wsen": np.array([80.0, 42.0, 84.0, 46.0]),
-    ...         "small": np.zeros((80, 80), "uint8"),
-    ...         "role": np.zeros((80, 80), "uint8"),
-    ...         "windows": np.array([[80.0, 42.0, 84.0, 46.0]]),
-    ...         "window_scale_deg": np.array([4.0]),
-    ...         "window_role": np.zeros(1, "uint8"),
-    ...         "meta": {"channels": ["residual_10km"], "classes": [{"index": 1, "name": "basalt"}]},
-    ...     }
-    ... )
+    >>> from gravmap.learning.data import InputChannels, RegionDataset
+    >>> from gravmap.learning.sampling import Sampler
+    >>> from gravmap.tiling import load_arrays
+    >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles"))
     >>> sampler = Sampler(dataset, InputChannels.fit(dataset), tile_size_px=64, seed=1)
     >>> fields, target, small = sampler.batch(epoch=0, numbers=[0, 1, 2])
     >>> tuple(fields.shape), tuple(target.shape)

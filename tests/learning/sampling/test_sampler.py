@@ -94,7 +94,7 @@ def test_field_and_labels_land_on_the_same_degree(arrays):
         assert clear.float().mean() > 0.9
 
 
-def test_rotation_keeps_angles_on_the_ground():
+def test_rotation_keeps_angles_in_kilometres():
     crop = Crop(60.0, 82.0, 0.5, angle_rad=math.radians(30))
     matrix = crop.to_degrees()
     metric = np.diag([math.cos(math.radians(60)), 1.0]) @ matrix  # in degrees of arc on the ground
@@ -116,7 +116,7 @@ def test_held_out_cells_and_the_outside_are_ignored(area):
 
 
 @pytest.mark.parametrize("corner", [(46.0, 80.0), (42.0, 84.0)])
-def test_a_turned_crop_over_a_corner_sees_the_area_and_nothing_beyond(area, corner):
+def test_a_rotated_crop_over_a_corner_has_no_target_outside(area, corner):
     area.role[:] = 0
     crop = Crop(*corner, 0.5, angle_rad=0.7)
     target = make_sampler(area).read(crop)[1]
@@ -149,7 +149,7 @@ def test_a_sample_depends_on_seed_epoch_and_number_alone(area):
         assert not torch.equal(whole[0], other[0])
 
 
-def test_crops_lie_in_their_window_and_teach(area):
+def test_crops_lie_in_their_window_and_hold_training_labels(area):
     sampler = make_sampler(area, augmentation=Augmentation(rotate_share=0.0))
     for number in range(60):
         crop = sampler.draw(0, number)
@@ -159,7 +159,7 @@ def test_crops_lie_in_their_window_and_teach(area):
         assert (sampler.read(crop)[1] != IGNORE).float().mean() > 0.03
 
 
-def test_a_crop_that_teaches_little_is_drawn_anew(area):
+def test_a_crop_with_few_training_labels_is_drawn_again(area):
     # Labels are left in a strip of 0.3 degrees only: most places in a window miss it.
     area.labels[:, 6:] = 0
     sampler = make_sampler(area, augmentation=Augmentation(rotate_share=0.0))
@@ -167,7 +167,7 @@ def test_a_crop_that_teaches_little_is_drawn_anew(area):
     assert np.mean(np.array(shares) > 0.04) > 0.9
 
 
-def test_window_sizes_are_drawn_evenly_unless_told_otherwise(area):
+def test_window_sizes_are_drawn_evenly_by_default(area):
     def share_of_large(**options):
         sampler = make_sampler(area, **options)
         return np.mean([sampler.draw(0, number).half_deg == 0.5 for number in range(400)])
@@ -242,7 +242,7 @@ def test_crops_of_a_fine_global_raster_are_exact_where_float32_is_not(arrays):
     assert np.array_equal(target[0].numpy(), want)
 
 
-def test_the_papers_changes_are_drawn_as_the_paper_says(area):
+def test_the_papers_augmentation_is_drawn_from_its_ranges(area):
     crops = [make_sampler(area, augmentation=PAPER, seed=3).draw(0, number) for number in range(300)]
     for name, low, high, nothing in (
         ("contrast", 0.5, 1.5, 1.0), ("brightness", 0.8, 1.2, 1.0), ("picture_noise", 0.01, 0.1, 0.0),
@@ -258,13 +258,13 @@ def test_the_papers_changes_are_drawn_as_the_paper_says(area):
     assert 0.01 < max(beyond) <= 0.2 * 0.5
 
 
-def test_a_picture_is_turned_in_degrees():
+def test_a_picture_is_rotated_in_degrees():
     turned = Crop(60.0, 82.0, 0.5, angle_rad=math.pi / 2, metric=False).to_degrees()
     np.testing.assert_allclose(turned, [[0, 0.5], [0.5, 0]], atol=1e-12)
     assert Crop(60.0, 82.0, 0.5, angle_rad=math.pi / 2).to_degrees()[0, 1] == pytest.approx(1.0)
 
 
-def test_contrast_and_brightness_act_on_the_areas_range(area):
+def test_contrast_and_brightness_act_on_the_range_of_the_dataset(area):
     sampler = make_sampler(area)
     low, high = area.fields.min(), area.fields.max()
     plain = sampler.read(Crop(44.0, 82.0, 0.5))[0].numpy()
