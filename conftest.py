@@ -1,12 +1,13 @@
 """The examples of docstrings run in a small workspace: data/fields.nc, data/labels.tif and data/tiles."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def workspace_of_examples(tmp_path_factory):
+def workspace_of_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """80-88 E, 43-48 N: gravity at 6 arc-minutes, labels of 0.02 degrees with one class in each square of a degree."""
     import numpy as np
     import xarray as xr
@@ -33,6 +34,6 @@ def workspace_of_examples(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _examples_run_in_a_workspace(request, monkeypatch):
+def _examples_run_in_a_workspace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if isinstance(request.node, pytest.DoctestItem):
         monkeypatch.chdir(request.getfixturevalue("workspace_of_examples"))

@@ -4,8 +4,7 @@ import pytest
 from gravmap.errors import InputError, OptionError
 from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE
 from gravmap.regions import Region
-from gravmap.tiling import BlockSplit, split_blocks
-from gravmap.tiling.blocks import assign_folds
+from gravmap.tiling.blocks import BlockSplit, assign_folds, split_blocks
 
 STUDY = Region(65, 40, 95, 55)
 

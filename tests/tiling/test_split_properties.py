@@ -1,4 +1,4 @@
-"""For any region, blocks, buffer, windows and seed: what is held out is not learned from."""
+"""For any region, blocks, buffer, windows and seed: held-out labels are never training labels."""
 
 import numpy as np
 import pytest
