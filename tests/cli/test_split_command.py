@@ -82,7 +82,7 @@ def test_a_split_is_added_beside_the_others(workspace):
         (["--name", "mine"], 2, "--add"),
         (["--add", "blocks", "--name", "../mine"], 2, "valid name of a split"),
         (["--add", "strict", "--name", "wide", "--block", "4deg"], 3, "--block"),
-        (["--add", "blocks", "--name", "wide", "--buffer", "3deg"], 3, "training window"),
+        (["--add", "blocks", "--name", "wide", "--buffer", "3deg"], 3, "to train on"),
     ],
 )
 def test_what_cannot_be_done_is_said(workspace, words, status, message):
