@@ -61,7 +61,7 @@ def test_cuts_are_redrawn_one_each_epoch_whoever_asks(area):
         drawn = passing.batch(epoch, [0, 1, 2, 3])
     # A run that goes on makes the cuts of its epoch without those before.
     assert all(torch.equal(one, other) for one, other in zip(drawn, asked.batch(2, [0, 1, 2, 3]), strict=True))
-    assert {passing.draw(2, number).ground for number in range(40)} == {2, 3, 4}
+    assert {passing.draw(2, number).dataset for number in range(40)} == {2, 3, 4}
     assert passing.window_count == Sampler(area, InputChannels.fit(area), 64).window_count
 
 
