@@ -322,9 +322,7 @@ def _measure_fold(
     training = (window_role == TRAIN) & patches.any_inside((cell_role == TRAIN) & (bedrock > 0))
     in_training = covered_patches(patches.shape, patches.touched[training])
     visible = in_training & (cell_role == TRAIN)
-    held_out = cell_role.copy()
-    for role in (TUNE, TEST):
-        held_out[covered_patches(patches.shape, patches.centred[window_role == role])] = role
+    held_out = held_out_roles(patches, place, window_role)
     out = (held_out == TUNE) | (held_out == TEST)
     masks = {"train": visible, "tune": held_out == TUNE, "test": held_out == TEST}
     class_km2 = {role: area[mask][:, 1 : classes + 1].sum(axis=0) for role, mask in masks.items()}
@@ -358,6 +356,14 @@ def _measure_fold(
             for role, value in ROLES.items()
         },
     )
+
+
+def held_out_roles(patches: Patches, place: int, window_role: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Role of each patch in one fold, (R, C): of its cells, or that of a held-out window over it."""
+    roles = patches.roles[place].copy()
+    for role in (TUNE, TEST):
+        roles[covered_patches(patches.shape, patches.centred[window_role == role])] = role
+    return roles
 
 
 def _fraction(part: float, whole: float) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gravmap.files import atomic_path
 from gravmap.lattice import COVER, TEST, TRAIN, TUNE, UNUSABLE
 from gravmap.map_frame import furnish
-from gravmap.tiling.leak import LeakReport
+from gravmap.tiling.leak import LeakReport, held_out_roles
 from gravmap.tiling.patches import covered_patches, make_patches, to_cells
 from gravmap.tiling.training_arrays import open_split
 from gravmap.units import format_angle
@@ -67,9 +67,7 @@ def draw_leak(folder: Path, report: LeakReport, path: Path) -> None:
     for place, (fold, role, window_role) in enumerate(zip(report.folds, patches.roles, windows, strict=True)):
         training = window_role == TRAIN
         visible = covered_patches(patches.shape, patches.touched[training]) & (role == TRAIN)
-        held_out = role.copy()
-        for value in (TUNE, TEST):
-            held_out[covered_patches(patches.shape, patches.centred[window_role == value])] = value
+        held_out = held_out_roles(patches, place, window_role)
         cells = [
             to_cells(patches, mask)[step // 2 :: step, step // 2 :: step]
             for mask in (visible, held_out == TUNE, held_out == TEST)

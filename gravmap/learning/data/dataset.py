@@ -157,7 +157,7 @@ class RegionDataset:
         return cls(**{name: arrays[name] for name in names})
 
     @classmethod
-    def load(cls, path: Path) -> RegionDataset:
+    def load(cls, path: Path | str) -> RegionDataset:
         """Read a dataset from one ``.npz``, written by :meth:`save` or :func:`gravmap.tiling.pack`; needs numpy alone.
 
         Raises
