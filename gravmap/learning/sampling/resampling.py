@@ -91,9 +91,9 @@ def interpolate(values: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
 def interpolation_matrices(
     place: NDArray[np.float64], rows: int, columns: int, px: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Matrices D (px, rows) and R (px, columns) with D V R^T = :func:`interpolate` of values V, for a crop that is not rotated.
+    """Matrices D (px, rows) and R (px, columns) with D V R^T = :func:`interpolate` of values V.
 
-    Gradients pass through this product, back to the nodes.
+    For crops that are not rotated; gradients pass through this product, back to the nodes.
 
     Raises
     ------
