@@ -183,7 +183,7 @@ def test_a_perfect_network_scores_one_on_hidden_cells_alone(splits):
     # Every hidden cell of the toy lies under 500 m: the strata of thickness hold all of them in one.
     assert [row["nodes"] for row in reported["cover"].values()] == [hidden, 0, 0]
     assert reported["cover"]["under 0.5 km"]["network"] == reported["strata"]["all"]["network"]
-    # Read another crust's gravity, it knows nothing; the null models, which read none, say what they message.
+    # Read another crust's gravity, it knows nothing; the null models, which read none, do not change.
     foreign = with_other_gravity(splits, TEST)
     assert evaluate(network, foreign, TEST, scale_deg=scale, **how)["pa"] < found["pa"] - 0.3
     for moved, area in zip(foreign.test, splits.test, strict=True):
