@@ -1,13 +1,13 @@
-"""Class chances spread out from outcrop: gravmap beside scipy's direct solver and pyamg class by class, in one run.
+"""Label diffusion: gravmap beside scipy's direct solver and pyamg class by class, in one run.
 
 450 x 900 nodes of 2 arc-minutes (3.7 x 2.5 km), ten classes in patches of some 60 km; half of the nodes, or a tenth of
 them, are outcrop, in ranges and basins of some 300 km. One thread.
 
-- gravmap: `class_probabilities`, from the labels to the chances: assembly, hierarchy, all classes at once.
+- gravmap: `class_probabilities`, from the labels to the probabilities: assembly, hierarchy, all classes at once.
 - scipy: the same equations, assembled by gravmap, by `scipy.sparse.linalg.factorized` (SuperLU), then class by class.
 - pyamg: the same by `ruge_stuben_solver(...).solve(accel="cg")`, class by class, to the same residual.
 
-They take turns, and the best of three counts: seconds of CPU, so that other work on the machine counts little. Memory
+They take turns, and the best of three counts: seconds of CPU, which other work on the machine affects little. Memory
 is the peak of a process of its own (Linux).
 
     OMP_NUM_THREADS=1 python benchmarks/diffusion.py [--rows 450 --columns 900]
@@ -34,17 +34,17 @@ SPACING_YX_KM, CLASSES, TURNS = (3.7, 2.5), 10, 3
 WAYS = ("gravmap", "scipy", "pyamg")
 
 
-def make_outcrop(rows: int, columns: int, share: float) -> np.ndarray:
+def make_outcrop(rows: int, columns: int, fraction: float) -> np.ndarray:
     """Classes 1..10 on outcrop, 0 under cover."""
     rng = np.random.default_rng(0)
     depth = ndimage.gaussian_filter(rng.normal(size=(rows, columns)), 40)
     level = ndimage.gaussian_filter(rng.normal(size=(rows, columns)), 20)
     kinds = np.digitize(level, np.quantile(level, np.linspace(0, 1, CLASSES + 1)[1:-1])) + 1
-    return np.where(depth > np.quantile(depth, 1 - share), kinds, 0).astype(np.uint8)
+    return np.where(depth > np.quantile(depth, 1 - fraction), kinds, 0).astype(np.uint8)
 
 
-def spread(way: str, known: np.ndarray) -> np.ndarray:
-    """Chances (K, rows, columns)."""
+def diffuse(way: str, known: np.ndarray) -> np.ndarray:
+    """Probabilities (K, rows, columns)."""
     if way == "gravmap":
         return class_probabilities(known, SPACING_YX_KM, CLASSES)
     laplacian, flat = diffusion._laplacian(known.shape, SPACING_YX_KM, None), known.ravel()
@@ -53,19 +53,19 @@ def spread(way: str, known: np.ndarray) -> np.ndarray:
     sources = [-(coupling @ (flat[seed] == index).astype(float)) for index in range(1, CLASSES + 1)]
     if way == "scipy":
         solve = factorized(matrix.tocsc())
-        chances = [solve(source) for source in sources]
+        probabilities = [solve(source) for source in sources]
     else:
         levels = pyamg.ruge_stuben_solver(matrix.tocsr())
-        chances = [levels.solve(source, tol=diffusion.TOLERANCE, accel="cg", maxiter=200) for source in sources]
+        probabilities = [levels.solve(source, tol=diffusion.TOLERANCE, accel="cg", maxiter=200) for source in sources]
     found = np.zeros((CLASSES, flat.size), np.float32)
     found[flat[seed].astype(int) - 1, np.flatnonzero(seed)] = 1
-    found[:, ~seed] = chances
+    found[:, ~seed] = probabilities
     return found.reshape(CLASSES, *known.shape)
 
 
-def peak_mb(way: str, rows: int, columns: int, share: float) -> float:
-    """Peak memory of a process that does this and no more."""
-    words = ["--only", way, "--rows", str(rows), "--columns", str(columns), "--share", str(share)]
+def peak_mb(way: str, rows: int, columns: int, fraction: float) -> float:
+    """Peak memory of a process that does this alone."""
+    words = ["--only", way, "--rows", str(rows), "--columns", str(columns), "--fraction", str(fraction)]
     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
     return float(done.stdout)
 
@@ -75,32 +75,30 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=450)
     parser.add_argument("--columns", type=int, default=900)
     parser.add_argument("--only", choices=["nothing", *WAYS], help=argparse.SUPPRESS)
-    parser.add_argument("--share", type=float, default=0.5, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.only:
-        known = make_outcrop(asked.rows, asked.columns, asked.share)
-        if asked.only != "nothing":
-            spread(asked.only, known)
+    parser.add_argument("--fraction", type=float, default=0.5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        known = make_outcrop(options.rows, options.columns, options.fraction)
+        if options.only != "nothing":
+            diffuse(options.only, known)
         # Not getrusage: its peak is that of the process that started this one, too.
         peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
         print(int(peak[1]) / 1024)
         return
-    print(
-        f"{asked.rows} x {asked.columns} nodes, {CLASSES} classes; seconds of CPU, MB beyond those of the labels alone"
-    )
-    for share in (0.5, 0.1):
-        known = make_outcrop(asked.rows, asked.columns, share)
+    print(f"{options.rows} x {options.columns} nodes, {CLASSES} classes; CPU seconds, MB beyond the labels alone")
+    for fraction in (0.5, 0.1):
+        known = make_outcrop(options.rows, options.columns, fraction)
         best, found = dict.fromkeys(WAYS, np.inf), {}
         for _ in range(TURNS):
             for way in WAYS:
-                began = time.process_time()
-                found[way] = spread(way, known)
-                best[way] = min(best[way], time.process_time() - began)
-        alone = peak_mb("nothing", asked.rows, asked.columns, share)
+                start = time.process_time()
+                found[way] = diffuse(way, known)
+                best[way] = min(best[way], time.process_time() - start)
+        alone = peak_mb("nothing", options.rows, options.columns, fraction)
         for way in WAYS:
             apart = np.abs(found[way] - found["scipy"]).max()
-            memory = peak_mb(way, asked.rows, asked.columns, share) - alone
-            print(f"outcrop {share:4.0%}  {way:8} {best[way]:6.2f} s  {memory:6.0f} MB  from scipy's by {apart:.1e}")
+            memory = peak_mb(way, options.rows, options.columns, fraction) - alone
+            print(f"outcrop {fraction:4.0%}  {way:8} {best[way]:6.2f} s  {memory:6.0f} MB  from scipy's by {apart:.1e}")
 
 
 if __name__ == "__main__":

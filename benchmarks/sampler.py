@@ -7,7 +7,7 @@ polygons at 15 arc-seconds. Of 65-80 E, 40-55 N windows of 1, 5, 10 and 15 degre
 Batches are of two crops, as many as training takes at once on a CPU at this size.
 
 - gravmap: `Sampler.batch` on the native grids in two threads, one batch each, torch with one thread in each; also with
-  --from-tiles' reader, which keeps 1 GiB of the tiles in memory; and on the native grids with two threads of torch
+  --from-tiles, which keeps 1 GiB of the tiles in memory; and on the native grids with two threads of torch
   on one batch, which must wait for each other after every operation.
 - the usual way: a torch DataLoader with two workers, whose dataset reads a random 1024 x 1024 window of a random tile's
   field and label with rasterio and changes them with torchvision's v2: flips, a turn by 0 to 180 degrees in half of the
@@ -44,15 +44,16 @@ from torchvision.transforms import InterpolationMode, v2
 from gravmap.gravity import open_fields, write_fields
 from gravmap.learning import RegionDataset
 from gravmap.learning.data.channels import InputChannels
+from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.sampling.sampler import Sampler
-from gravmap.tiling import load_arrays, make_tiles, open_tiles
+from gravmap.tiling import TileDataset, load_arrays, make_tiles
 
 SIZES_DEG, STRIDES_DEG = (1.0, 5.0, 10.0, 15.0), (1.0, 2.5, 2.5, 5.0)
 CROP_PX, BATCH, THREADS, TURNS = 1024, 2, 2, 3
 
 
 class TileWindows(Dataset):
-    """Random windows of random tiles, changed as photographs are."""
+    """Random windows of random tiles, augmented as photographs are."""
 
     def __init__(self, folder: Path, count: int) -> None:
         by_size: dict[str, list[Path]] = {}
@@ -104,7 +105,6 @@ def ours(sampler: Sampler, crops: int, side_by_side: int = THREADS) -> Iterator[
     """Batch by batch, so many of them side by side, and torch with the rest of the threads in each."""
 
     def batch(first: int) -> None:
-        sampler.expect(0, list(range(first + side_by_side * BATCH, first + (side_by_side + 1) * BATCH)))
         fields, target, _ = sampler.batch(0, list(range(first, first + BATCH)))
         assert fields.shape == (BATCH, 1, CROP_PX, CROP_PX)
         assert target.shape == (BATCH, CROP_PX, CROP_PX)
@@ -152,12 +152,13 @@ def main() -> None:
 
 
 def compare(folder: Path, crops: int) -> None:
-    area = RegionDataset.from_arrays(load_arrays(folder))
-    sizes, counts = np.unique(area.window_scale_deg, return_counts=True)
-    told = ", ".join(f"{count} of {size:g} degrees" for size, count in zip(sizes, counts, strict=True))
-    print(f"windows that teach: {told}; load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    inputs, reader = InputChannels.fit(area), open_tiles(folder)
-    native, tiled = (Sampler(area, inputs, 2 * CROP_PX, tiles=tiles) for tiles in (None, reader))
+    dataset = RegionDataset.from_arrays(load_arrays(folder))
+    sizes, counts = np.unique(dataset.window_scale_deg, return_counts=True)
+    sizes_and_counts = ", ".join(f"{count} of {size:g} degrees" for size, count in zip(sizes, counts, strict=True))
+    print(f"windows with a training label: {sizes_and_counts}")
+    print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    inputs, splits = InputChannels.fit(dataset), DatasetSplits.from_tiles(dataset, TileDataset(folder))
+    native, tiled = (Sampler(data, inputs, 2 * CROP_PX) for data in (dataset, splits))
     ways: dict[str, Callable[[], Iterator[None]]] = {
         "gravmap, native grids": lambda: ours(native, crops),
         "  torch's two threads": lambda: ours(native, crops, 1),

@@ -5,10 +5,10 @@ mGal rms), and its residual of 10 km; the labels are the ten thousand ragged pol
 at 15 arc-seconds. gravmap is run as its command, two threads, in a process of its own; so is the plain loop, one
 thread: open, read the window with out_shape 2048 x 2048 (bilinear; labels nearest), write float32 and uint8 tiled
 DEFLATE as rasterio does by default. It writes no mask of small bodies, no palette, no index and no checksums, and its
-bilinear is GDAL's between cell centres: the same ground, a little less work. It is run on a random share of the
-windows of each scale (all of them with --share 1) and scaled up.
+bilinear is GDAL's between cell centres: the same extent, a little less work. It is run on a random fraction of the
+windows of each scale (all of them with --fraction 1) and scaled up.
 
-    python benchmarks/tiles.py [--share 0.1] [--folder DIR]
+    python benchmarks/tiles.py [--fraction 0.1] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rasterio.transform import from_bounds
 from rasterio.windows import from_bounds as window_of
 
 fields, labels, out, boxes = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
-start, begun = time.perf_counter(), time.process_time()
+start, start_cpu = time.perf_counter(), time.process_time()
 with rasterio.open(fields) as field, rasterio.open(labels) as label:
     for number, box in enumerate(boxes):
         for source, how, name in ((field, Resampling.bilinear, "field"), (label, Resampling.nearest, "label")):
@@ -42,7 +42,7 @@ with rasterio.open(fields) as field, rasterio.open(labels) as label:
                            compress="deflate", nodata=source.nodata)
             with rasterio.open(f"{out}/{number}_{name}.tif", "w", **profile) as tile:
                 tile.write(values, 1)
-print(time.perf_counter() - start, time.process_time() - begun)
+print(time.perf_counter() - start, time.process_time() - start_cpu)
 """
 
 PREPARE = """
@@ -98,7 +98,9 @@ def run(words: list[str], folder: Path) -> tuple[float, float, float, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=0.1, help="share of each scale's windows for the plain loop")
+    parser.add_argument(
+        "--fraction", type=float, default=0.1, help="fraction of each scale's windows for the plain loop"
+    )
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -115,14 +117,14 @@ def main() -> None:
         ours, cpu, peak, _ = run(command, folder)
         size = sum(path.stat().st_size for path in (data / "tiles").rglob("*") if path.is_file())
         print(f"gravmap tile: {ours:.1f} s ({cpu:.1f} s of CPU), {size / 1e9:.2f} GB, peak {peak:.0f} MB")
-        plain, plain_cpu = plain_loop(data, options.share)
+        plain, plain_cpu = plain_loop(data, options.fraction)
         print(f"plain loop over 536 windows: {plain:.0f} s ({plain_cpu:.0f} s of CPU)")
         print(f"gravmap is {plain / ours:.1f} times faster, and takes {cpu / plain_cpu:.2f} of the CPU")
         print(f"load after: {os.getloadavg()[0]:.1f}")
 
 
-def plain_loop(data: Path, share: float) -> tuple[float, float]:
-    """Seconds, and seconds of CPU, of the plain loop for all windows, from a share of each scale's."""
+def plain_loop(data: Path, fraction: float) -> tuple[float, float]:
+    """Seconds, and seconds of CPU, of the plain loop for all windows, from a fraction of each scale's."""
     import json
 
     from gravmap.tiling import plan_tiles
@@ -131,7 +133,7 @@ def plain_loop(data: Path, share: float) -> tuple[float, float]:
     out, total, total_cpu, size = data / "plain", 0.0, 0.0, 0.0
     for scale in dict.fromkeys(tile.scale for tile in tiles):
         boxes = [list(tile.window.bounds_wsen) for tile in tiles if tile.scale == scale]
-        some = random.Random(0).sample(boxes, max(2, round(share * len(boxes))))
+        some = random.Random(0).sample(boxes, max(2, round(fraction * len(boxes))))
         out.mkdir()
         words = [str(data / "plain.tif"), str(data / "labels.tif"), str(out), json.dumps(some)]
         seconds, cpu = map(float, run([sys.executable, "-c", PLAIN, *words], data)[3].split())

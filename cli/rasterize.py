@@ -234,8 +234,8 @@ def fetched_pairs(session: Session) -> list[tuple[Path, Legend]]:
 
 def region_of_labels(session: Session, chosen: Region | None) -> tuple[Region, str]:
     """The region to cover, and why it is this one."""
+    from gravmap.gravity import fields_region
     from gravmap.regions import find_region
-    from gravmap.tiling import fields_region
 
     if chosen is not None:
         return chosen, ""

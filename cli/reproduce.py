@@ -243,8 +243,8 @@ def _make_crust(session: Session, place: Workspace, plan: Plan, seed: int) -> No
 
 def _region(place: Workspace, data: Data) -> str:
     """Junggar where the fields hold it, as in the paper; else all of them."""
+    from gravmap.gravity import fields_region
     from gravmap.regions import find_region
-    from gravmap.tiling.field_grid import fields_region
 
     whole = fields_region(place.fields)
     junggar = find_region("junggar", place.regions)

@@ -181,6 +181,7 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
 
     import torch
 
+    from gravmap.learning.data.splits import DatasetSplits
     from gravmap.learning.training.distributed import device_for, group_variables, joined
     from gravmap.learning.training.launch import launch
     from gravmap.learning.training.trainer import train
@@ -194,13 +195,15 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
         refuse_existing(run_dir, overwrite or dry_run)  # before what takes long
     ground: RegionDataset | DatasetSplits
     if options["on"] == CRUSTS:
-        ground, tiles = crusts_ground(session, options, dry_run), None
+        ground = crusts_ground(session, options, dry_run)
     else:
         tiles = open_region(session, options)
         ground = region_ground(place, options, allow_leak or options["resume"])
+        if tiles is not None:
+            ground = DatasetSplits.from_tiles(ground, tiles)
     config = _configure(options, ground, device)
     if dry_run:
-        return tell_plan(session, ground, config, run_dir, processes, tiles)
+        return tell_plan(session, ground, config, run_dir, processes)
 
     with joined(device) as group:
         run_dir = Path(group.agree(str(run_dir)))
@@ -208,10 +211,10 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
             session.verbosity, session.json = -1, False
         else:
             _make_room(run_dir, overwrite, options["resume"])
-        tell_start(session, ground, config, run_dir, processes if not grouped else group.size, tiles)
+        tell_start(session, ground, config, run_dir, processes if not grouped else group.size)
         try:
             with session.progress("Training") as progress:
-                how: dict[str, Any] = {"resume": options["resume"], "tiles": tiles}
+                how: dict[str, Any] = {"resume": options["resume"]}
                 if processes > 1:
                     result = launch(ground, run_dir, config, processes, progress, **how)
                 else:

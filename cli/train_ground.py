@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gravmap.learning import RegionDataset
     from gravmap.learning.data.splits import DatasetSplits
     from gravmap.synthetic import Prior
-    from gravmap.tiling import TileReader
+    from gravmap.tiling import TileDataset
 
 CRUSTS = "crusts"
 COUNT = 100
@@ -111,9 +111,9 @@ def region_ground(place: Workspace, options: dict[str, Any], may_leak: bool) -> 
     return RegionDataset.from_arrays(arrays)
 
 
-def open_region(session: Session, options: dict[str, Any]) -> TileReader | None:
+def open_region(session: Session, options: dict[str, Any]) -> TileDataset | None:
     """Refuse a tile set that is not there or not whole; open the tiles themselves where crops are cut from these."""
-    from gravmap.tiling import open_tiles
+    from gravmap.tiling import TileDataset
     from gravmap.tiling.resumable_folder import refuse_unfinished
 
     tiles = session.workspace.tiles
@@ -123,7 +123,7 @@ def open_region(session: Session, options: dict[str, Any]) -> TileReader | None:
         return None
     # Every file is read once, to see whether it was edited.
     with session.progress("Checking tiles") as progress:
-        return open_tiles(tiles, progress=progress)
+        return TileDataset(tiles, progress=progress)
 
 
 def crusts_ground(session: Session, options: dict[str, Any], dry_run: bool) -> DatasetSplits:

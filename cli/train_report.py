@@ -15,7 +15,7 @@ from .session import Session
 if TYPE_CHECKING:
     from gravmap.learning import RegionDataset, TrainConfig
     from gravmap.learning.data.splits import DatasetSplits
-    from gravmap.tiling import TileReader
+    from gravmap.tiling import TileDataset
 
 LONG_S = 3600.0
 
@@ -71,34 +71,33 @@ def tell_start(
     config: TrainConfig,
     run_dir: Path,
     processes: int,
-    tiles: TileReader | None,
 ) -> None:
+    from gravmap.learning.data.splits import DatasetSplits
+
     session.say(_describe(ground, config, processes))
-    if tiles is not None:
+    if (tiles := DatasetSplits.of(ground).tiles) is not None:
         session.say(_describe_tiles(tiles))
     session.say(_describe_course(config))
     if config.device == "cpu" and session.verbosity >= 0 and processes == 1:
-        session.say(_estimate(ground, config, tiles)[0])
+        session.say(_estimate(ground, config)[0])
     session.say(f"Writing {run_dir}.")
 
 
-def _describe_tiles(tiles: TileReader) -> str:
+def _describe_tiles(tiles: TileDataset) -> str:
     files = tiles.record["files"]
-    if not tiles.changed:
+    if not tiles.edited:
         return (
             f"Crops are cut from tiles; all {files} files are as `gravmap tile` wrote them: without --from-tiles the "
             "same crops come sooner."
         )
-    return f"Crops are cut from tiles; {len(tiles.changed)} of {files} files differ from what `gravmap tile` wrote."
+    return f"Crops are cut from tiles; {len(tiles.edited)} of {files} files differ from what `gravmap tile` wrote."
 
 
-def _estimate(
-    ground: RegionDataset | DatasetSplits, config: TrainConfig, tiles: TileReader | None
-) -> tuple[str, float]:
+def _estimate(ground: RegionDataset | DatasetSplits, config: TrainConfig) -> tuple[str, float]:
     """How long it will take, in words and in seconds."""
     from gravmap.learning.training.trainer import measure_step
 
-    step_s, steps = measure_step(ground, config, tiles)
+    step_s, steps = measure_step(ground, config)
     total_s = step_s * steps * config.epochs
     told = f"One step takes {step_s:.2f} s here; {config.epochs} epochs of {steps} steps: "
     if config.time_limit_s and config.time_limit_s < total_s:
@@ -115,14 +114,13 @@ def tell_plan(
     config: TrainConfig,
     run_dir: Path,
     processes: int,
-    tiles: TileReader | None,
 ) -> None:
     from gravmap.learning.data.splits import DatasetSplits
 
-    told, seconds = _estimate(ground, config, tiles)
+    told, seconds = _estimate(ground, config)
     held = _bytes(DatasetSplits.of(ground), config)
     session.say(_describe(ground, config, processes))
-    if tiles is not None:
+    if (tiles := DatasetSplits.of(ground).tiles) is not None:
         session.say(_describe_tiles(tiles))
     session.say(_describe_course(config))
     session.say(told)

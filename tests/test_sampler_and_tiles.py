@@ -48,7 +48,7 @@ def tiles(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sampler(tiles):
-    # A split by windows holds no ground out, so that the sampler looks everywhere.
+    # A split by windows holds no cells out, so that crops may lie everywhere.
     area = RegionDataset.from_arrays(load_arrays(tiles, split="random"))
     plain = InputChannels((FieldChannel(area.channels[0], "mGal", 1.0),))
     return Sampler(area, plain, 2 * SIZE, augmentation=UNCHANGED)
@@ -68,11 +68,11 @@ def test_the_sampler_sees_what_the_tile_files_hold(tiles, sampler, name):
         lon=(bounds.left + bounds.right) / 2,
         half_deg=(bounds.right - bounds.left) / 2,
     )
-    fields, target, small = (values.numpy() for values in sampler.cut(crop))
+    fields, target, small = (values.numpy() for values in sampler.read(crop))
     assert fields.shape == (1, SIZE, SIZE)
     assert np.abs(fields[0] - read["field"]).max() < 0.01
-    ground = (read["label"] > 0) & (read["label"] < 255)
-    assert 0 < ground.mean() < 1
-    assert (target == np.where(ground, read["label"].astype(int) - 1, IGNORE)).all()
-    assert (small == (read["small"].astype(bool) & ground)).all()
-    assert 0 < small.mean() < ground.mean()
+    bedrock = (read["label"] > 0) & (read["label"] < 255)
+    assert 0 < bedrock.mean() < 1
+    assert (target == np.where(bedrock, read["label"].astype(int) - 1, IGNORE)).all()
+    assert (small == (read["small"].astype(bool) & bedrock)).all()
+    assert 0 < small.mean() < bedrock.mean()

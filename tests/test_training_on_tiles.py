@@ -19,10 +19,12 @@ from gravmap.gravity import write_fields
 from gravmap.learning import RegionDataset, TrainConfig, load_model, train
 from gravmap.learning.data.channels import FieldChannel, InputChannels
 from gravmap.learning.data.dataset import IGNORE
+from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.sampling.augmentation import PAPER, UNCHANGED, Augmentation, Crop
+from gravmap.learning.sampling.crop_source import CropSource
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training.launch import launch
-from gravmap.tiling import load_arrays, make_tiles, open_tiles, verify_tiles
+from gravmap.tiling import TileDataset, load_arrays, make_tiles, verify_tiles
 from gravmap_cli import gravmap
 
 SIZE = 512  # pixels a tile: 26 from node to node in the smaller windows
@@ -66,7 +68,7 @@ def both(folder, **options):
     options.setdefault("augmentation", UNCHANGED)
     return (
         Sampler(area, plain, SIZE, **options),
-        Sampler(area, plain, SIZE, **options, tiles=open_tiles(folder)),
+        Sampler(DatasetSplits.from_tiles(area, TileDataset(folder)), plain, SIZE, **options),
     )
 
 
@@ -87,10 +89,10 @@ PX = 2.5 / SIZE
 
 
 @pytest.mark.parametrize("how", [{}, {"flip_x": -1}, {"flip_y": -1}, {"flip_x": -1, "angle_rad": 0.0}])
-def test_unturned_crops_on_the_tiles_own_pixels_are_the_native_ones(made, how):
+def test_crops_on_the_pixels_of_a_tile_are_the_native_ones(made, how):
     native, cut = both(made / "tiles")
     crop = Crop(45.5 + 31 * PX, 82.5 - 64 * PX, 0.625, window_wsen=WINDOW, **how)
-    (field, target, small), (tile_field, tile_target, tile_small) = native.cut(crop), cut.cut(crop)
+    (field, target, small), (tile_field, tile_target, tile_small) = native.read(crop), cut.read(crop)
     # 2^-10 mGal is what tiles are rounded to; the field is interpolated in float32.
     assert (field - tile_field).abs().max() < 2**-10 + 1e-4
     assert torch.equal(target, tile_target)
@@ -106,7 +108,7 @@ def test_unturned_crops_on_the_tiles_own_pixels_are_the_native_ones(made, how):
 def test_crops_anywhere_in_the_window_are_the_native_ones(made, how):
     native, cut = both(made / "tiles")
     crop = Crop(45.5123, 82.4871, 0.625, window_wsen=WINDOW, **how)
-    (field, target, small), (tile_field, tile_target, tile_small) = native.cut(crop), cut.cut(crop)
+    (field, target, small), (tile_field, tile_target, tile_small) = native.read(crop), cut.read(crop)
     assert (field - tile_field).abs().max() < 0.01
     clear = ~near_a_side(target)
     assert 0.9 < clear.float().mean() < 1
@@ -117,7 +119,6 @@ def test_crops_anywhere_in_the_window_are_the_native_ones(made, how):
 def test_the_same_samples_are_drawn_either_way(made):
     native, cut = both(made / "tiles", augmentation=Augmentation(), seed=3)
     assert [native.draw(1, number) for number in range(8)] == [cut.draw(1, number) for number in range(8)]
-    cut.expect(1, [0, 1, 2, 3])
     (field, target, _), (tile_field, tile_target, _) = native.batch(1, [0, 1, 2, 3]), cut.batch(1, [0, 1, 2, 3])
     # Corners of turned crops lie outside their window; the rest agrees, noise and all.
     inside = (tile_target != IGNORE) & (target != IGNORE)
@@ -126,7 +127,7 @@ def test_the_same_samples_are_drawn_either_way(made):
     assert (field[:, 0] - tile_field[:, 0])[inside].abs().quantile(0.95) < 0.01
 
 
-def test_photographs_agree_too(made):
+def test_image_augmentation_agrees_too(made):
     native, cut = both(made / "tiles", augmentation=PAPER, seed=5)
     unturned = [n for n in range(40) if not native.draw(0, n).angle_rad][:6]
     inside = [n for n in unturned if _inside(native.draw(0, n))]
@@ -142,15 +143,20 @@ def _inside(crop):
     return west <= crop.lon - half and crop.lon + half <= east and south <= crop.lat - half and crop.lat + half <= north
 
 
-def test_ground_outside_the_window_teaches_nothing_and_is_mirrored(made):
+def test_targets_outside_the_window_are_ignored_and_the_field_mirrored(made):
     native, cut = both(made / "tiles")
     crop = Crop(45.5, 83.75, 0.625, window_wsen=WINDOW)  # its eastern half is outside
-    field, target, _ = cut.cut(crop)
+    field, target, _ = cut.read(crop)
     half = SIZE // 4
     assert (target[:, half:] == IGNORE).all()
-    assert torch.equal(target[:, :half], native.cut(crop)[1][:, :half])
+    assert torch.equal(target[:, :half], native.read(crop)[1][:, :half])
     # Mirrored at the outermost pixel's centre, half a pixel inside.
     torch.testing.assert_close(field[0, :, half : 2 * half - 1], field[0, :, : half - 1].flip(1), atol=0.3, rtol=0)
+
+
+def item(folder, window=WINDOW):
+    tiles = TileDataset(folder)
+    return tiles[tiles.bounds_wsen.tolist().index(list(window))]
 
 
 def edit(path, change):
@@ -158,19 +164,18 @@ def edit(path, change):
         tile.write(change(tile.read(1)), 1)
 
 
-def test_edits_are_learnt_but_not_on_held_out_ground(tiles):
-    native, before = both(tiles)
+def test_edits_are_used_but_not_on_held_out_cells(tiles):
+    before = TileDataset(tiles)
     crop = Crop(45.5, 82.5, 0.625, window_wsen=WINDOW)
     edit(tiles / "2.5deg/r001_c001_label.tif", lambda values: np.full_like(values, 7))
     edit(tiles / "2.5deg/r001_c001_field.tif", lambda values: values + np.float32(5))
     faults = verify_tiles(tiles)
-    reader = open_tiles(tiles)
-    name = reader.names[WINDOW]
-    assert set(faults) == reader.changed == {f"{name}_label.tif", f"{name}_field.tif"}
-    assert reader.sha256 != before._tiles.sha256
-    _, cut = both(tiles)
-    field, target, _ = cut.cut(crop)
-    assert (field - native.cut(crop)[0]).median() == pytest.approx(5, abs=0.01)
+    edited = TileDataset(tiles)
+    assert set(faults) == edited.edited == {"2.5deg/r001_c001_label.tif", "2.5deg/r001_c001_field.tif"}
+    assert edited.record["sha256"] != before.record["sha256"]
+    native, cut = both(tiles)
+    field, target, _ = cut.read(crop)
+    assert (field - native.read(crop)[0]).median() == pytest.approx(5, abs=0.01)
     area = RegionDataset.from_arrays(load_arrays(tiles))
     u = ((np.arange(SIZE // 2) + 0.5) / (SIZE // 2) * 2 - 1) * 0.625
     role = area.role[area.label_rows(45.5 - u)[:, None], area.label_columns(82.5 + u)[None, :]]
@@ -179,15 +184,15 @@ def test_edits_are_learnt_but_not_on_held_out_ground(tiles):
 
 
 def test_the_mask_of_small_bodies_is_the_native_one_until_it_is_edited(tiles):
-    reader = open_tiles(tiles)
-    assert reader.read(WINDOW)[2] is None
-    edit(tiles / f"{reader.names[WINDOW]}_small.tif", np.ones_like)
-    assert (open_tiles(tiles).read(WINDOW)[2] == 1).all()
-    _, target, small = both(tiles)[1].cut(Crop(45.5, 82.5, 0.625, window_wsen=WINDOW))
+    assert item(tiles)["small_edited"] is False
+    edit(tiles / "2.5deg/r001_c001_small.tif", np.ones_like)
+    assert item(tiles)["small_edited"] is True
+    assert item(tiles)["small"].all()
+    _, target, small = both(tiles)[1].read(Crop(45.5, 82.5, 0.625, window_wsen=WINDOW))
     assert torch.equal(small, target != IGNORE)
 
 
-def test_no_data_teaches_nothing_whatever_it_is_called(tiles):
+def test_targets_without_data_are_ignored_for_any_nodata_value(tiles):
     path = tiles / "2.5deg/r001_c001_field.tif"
 
     def hole(values):
@@ -196,10 +201,10 @@ def test_no_data_teaches_nothing_whatever_it_is_called(tiles):
 
     edit(path, hole)
     with pytest.raises(InputError, match="-9999 mGal"):
-        open_tiles(tiles).read(WINDOW)
+        item(tiles)
     with rasterio.open(path, "r+") as tile:
         tile.nodata = -9999
-    field, target, _ = both(tiles)[1].cut(Crop(45.5, 82.5, 0.625, window_wsen=WINDOW))
+    field, target, _ = both(tiles)[1].read(Crop(45.5, 82.5, 0.625, window_wsen=WINDOW))
     assert (target[:, :128] == IGNORE).all()
     assert (target[:, 128:] != IGNORE).any()
     assert field.isfinite().all()
@@ -215,7 +220,7 @@ def resave(path, **changes):
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "said"),
+    ("kind", "changes", "message"),
     [
         ("field", {"crs": "EPSG:3857"}, "EPSG:3857"),
         ("field", {"values": lambda each: each[:-2]}, "512 x 510 pixels"),
@@ -225,92 +230,123 @@ def resave(path, **changes):
         ("small", {"values": lambda each: each * 0 + 2}, "holds 2"),
     ],
 )
-def test_a_tile_that_is_none_is_refused_by_name(tiles, kind, changes, said):
+def test_an_invalid_tile_is_refused_by_name(tiles, kind, changes, message):
     path = tiles / f"2.5deg/r001_c001_{kind}.tif"
     resave(path, **changes)
-    with pytest.raises(InputError, match=said) as refused:
-        open_tiles(tiles).read(WINDOW)
+    with pytest.raises(InputError, match=message) as refused:
+        item(tiles)
     assert path.name in str(refused.value)
 
 
 def test_a_program_that_saves_labels_as_floats_is_understood(tiles):
-    before = open_tiles(tiles).read(WINDOW)[1]
+    before = item(tiles)["mask"]
     resave(tiles / "2.5deg/r001_c001_label.tif", dtype="float32", values=lambda each: each.astype("f4"))
-    np.testing.assert_array_equal(open_tiles(tiles).read(WINDOW)[1], before)
+    assert torch.equal(item(tiles)["mask"], before)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_missing_damaged_and_never_made_tiles(tiles):
-    reader = open_tiles(tiles)
-    path = tiles / f"{reader.names[WINDOW]}_field.tif"
+    dataset = TileDataset(tiles)
+    path = tiles / f"{dataset.names[4]}_field.tif"
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(InputError, match="cannot be read"):
-        reader.read(WINDOW)
+        dataset[4]
     path.unlink()
     with pytest.raises(InputError, match="1 of 27 tile files"):
-        open_tiles(tiles)
+        TileDataset(tiles)
     index = json.loads((tiles / "index.json").read_text())
     (tiles / "index.json").write_text(json.dumps({**index, "tiles": False}))
     with pytest.raises(InputError, match="--index-only") as refused:
-        open_tiles(tiles)
+        TileDataset(tiles)
     assert "gravmap tile --overwrite" in refused.value.hint
 
 
 def test_other_fields_are_not_in_tiles(made):
     area = RegionDataset.from_arrays(load_arrays(made / "tiles", channels=["residual_10km", "bouguer"]))
-    reader = open_tiles(made / "tiles")
+    tiles = TileDataset(made / "tiles")
     with pytest.raises(OptionError, match="not bouguer"):
-        Sampler(area, InputChannels.fit(area), SIZE, tiles=reader)
+        Sampler(DatasetSplits.from_tiles(area, tiles), InputChannels.fit(area), SIZE)
     inputs = InputChannels.fit(area, ["rgb:residual_10km", "scale"])
-    assert Sampler(area, inputs, SIZE, tiles=reader).batch(0, [0])[0].shape == (1, 4, SIZE // 2, SIZE // 2)
+    sampler = Sampler(DatasetSplits.from_tiles(area, tiles), inputs, SIZE)
+    assert sampler.batch(0, [0])[0].shape == (1, 4, SIZE // 2, SIZE // 2)
 
 
-class Counting:
-    """A reader that counts what it is asked for."""
+class Counting(TileDataset):
+    """Counts the samples that are read."""
 
-    def __init__(self, reader):
-        self.reader, self.read_windows = reader, []
-        self.channel, self.record = reader.channel, reader.record
-
-    def read(self, window):
-        self.read_windows.append(window)
-        return self.reader.read(window)
+    def __getitem__(self, index):
+        self.read = [*getattr(self, "read", []), index]
+        return super().__getitem__(index)
 
 
-def test_a_tile_is_read_once_while_it_is_kept(made):
-    from gravmap.learning.sampling.tiles import _Kept
+def test_a_tile_is_read_once_while_it_is_in_memory(made):
+    tiles, area = Counting(made / "tiles"), RegionDataset.from_arrays(load_arrays(made / "tiles"))
+    inputs = InputChannels((FieldChannel(area.channels[0], "mGal", 1.0),))
+    two = 2 * 6 * SIZE**2
+    source = CropSource(area, inputs, 32, torch.device("cpu"), tiles=tiles, tile_cache_bytes=two)
+    crops = [Crop(south + 1, west + 1, 0.5, window_wsen=(west, south, *rest))
+             for west, south, *rest in tiles.bounds_wsen[:3].tolist()]  # fmt: skip
+    source.preload([crops[0], crops[1], crops[0]])
+    for number in (0, 1, 0, 2, 0, 1):  # the third replaces the one used longest ago
+        source.read(crops[number])
+    assert sorted(tiles.read[:2]) == [0, 1]
+    assert tiles.read[2:] == [2, 1]
 
-    counting = Counting(open_tiles(made / "tiles"))
-    windows = list(counting.reader.names)[:3]
-    one = _Kept(counting, 10**9).get(windows[0]).nbytes
-    counting.read_windows.clear()
-    kept = _Kept(counting, 2 * one)
-    kept.expect([windows[0], windows[0], windows[1]])
-    for window in (0, 1, 0, 2, 0, 1):  # the third pushes out the one used longest ago
-        kept.get(windows[window])
-    assert counting.read_windows == [windows[0], windows[1], windows[2], windows[1]]
+
+def test_arrays_of_another_tile_set_are_refused(made):
+    tiles, area = TileDataset(made / "tiles"), RegionDataset.from_arrays(load_arrays(made / "tiles"))
+    tiles.bounds_wsen = tiles.bounds_wsen + 0.5
+    with pytest.raises(InputError, match="has no tile"):
+        Sampler(DatasetSplits.from_tiles(area, tiles), InputChannels.fit(area), SIZE)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_tiles_are_a_plain_dataset(made, workers):
+    tiles = TileDataset(made / "tiles")
+    loader = torch.utils.data.DataLoader(tiles, batch_size=2, num_workers=workers, multiprocessing_context=None)
+    batches = list(loader)
+    assert len(batches) == 5
+    assert batches[0]["image"].shape == (2, 1, SIZE, SIZE)
+    assert batches[0]["image"].dtype == torch.float32
+    assert batches[0]["mask"].shape == (2, SIZE, SIZE)
+    assert batches[0]["mask"].dtype == torch.int64
+    assert torch.equal(torch.cat([batch["bounds"] for batch in batches]), torch.from_numpy(tiles.bounds_wsen))
+    for number in (0, 5):
+        sample = tiles[number]
+        assert torch.equal(batches[number // 2]["image"][number % 2], sample["image"])
+        with (
+            rasterio.open(made / "tiles" / f"{tiles.names[number]}_field.tif") as field,
+            rasterio.open(made / "tiles" / f"{tiles.names[number]}_label.tif") as label,
+        ):
+            np.testing.assert_array_equal(sample["image"][0], field.read(1))
+            np.testing.assert_array_equal(sample["mask"], label.read(1))
+            assert sample["transform"].tolist() == pytest.approx(list(field.transform)[:6])
+            assert sample["bounds"].tolist() == pytest.approx(list(field.bounds))
+            assert rasterio.crs.CRS.from_string(sample["crs"]) == field.crs
+    doubled = TileDataset(made / "tiles", lambda sample: {**sample, "image": 2 * sample["image"]})
+    assert torch.equal(doubled[5]["image"], 2 * tiles[5]["image"])
 
 
 def config(**options):
     return TrainConfig(model="ggmnet-tiny", tile_size_px=64, epochs=1, steps=2, batch_size=2, **options)
 
 
-def test_a_run_says_that_it_read_tiles_and_which(tiles, tmp_path):
+def test_a_run_records_the_tiles_it_read(tiles, tmp_path):
     area = RegionDataset.from_arrays(load_arrays(tiles))
-    reader = pickle.loads(pickle.dumps(open_tiles(tiles)))  # as it comes to another process
-    train(area, tmp_path / "a", config(), tiles=reader)
+    began = pickle.loads(pickle.dumps(TileDataset(tiles)))  # as it comes to another process
+    train(DatasetSplits.from_tiles(area, began), tmp_path / "a", config())
     spec = load_model(tmp_path / "a")[1]
     assert spec.recipe["from_tiles"] is True
-    assert spec.sources[-1] == {"role": "tiles", "files": 27, "changed": [], "sha256": reader.sha256}
+    assert spec.sources[-1] == {"role": "tiles", "files": 27, "changed": [], "sha256": began.record["sha256"]}
     edit(tiles / "2.5deg/r001_c001_label.tif", lambda values: np.full_like(values, 7))
     more = TrainConfig.from_json(json.dumps({**json.loads(config().to_json()), "epochs": 2}))
-    for now in (None, open_tiles(tiles)):
+    for now in (area, DatasetSplits.from_tiles(area, TileDataset(tiles))):
         with pytest.raises(InputError, match="tile set is not the one"):
-            train(area, tmp_path / "a", more, resume=True, tiles=now)
-    train(area, tmp_path / "a", more, resume=True, tiles=reader)
+            train(now, tmp_path / "a", more, resume=True)
+    train(DatasetSplits.from_tiles(area, began), tmp_path / "a", more, resume=True)
 
 
-def test_the_command_tells_how_many_tiles_were_edited_and_goes_on_with_them(tiles, tmp_path):
+def test_the_command_reports_edited_tiles_and_resumes_with_them(tiles, tmp_path):
     workspace = tmp_path / "w"
     shutil.copytree(tiles.parent, workspace / "data")
 
@@ -338,12 +374,13 @@ def test_the_command_tells_how_many_tiles_were_edited_and_goes_on_with_them(tile
 @pytest.mark.slow
 def test_two_processes_read_the_edited_tiles_as_one_does(tiles, tmp_path):
     edit(tiles / "2.5deg/r001_c001_label.tif", lambda values: np.full_like(values, 7))
-    area, reader = RegionDataset.from_arrays(load_arrays(tiles)), open_tiles(tiles)
+    area = RegionDataset.from_arrays(load_arrays(tiles))
+    splits = DatasetSplits.from_tiles(area, TileDataset(tiles))
     # Batch statistics are frozen: synchronised ones do not exist on a CPU.
     short = dataclasses.replace(config(freeze_statistics=True), batch_size=4)
     assert train(area, tmp_path / "native", short)["epochs"] == 1
-    alone = train(area, tmp_path / "one", short, tiles=reader)
-    shared = launch(area, tmp_path / "two", short, 2, tiles=reader)
+    alone = train(splits, tmp_path / "one", short)
+    shared = launch(splits, tmp_path / "two", short, 2)
     np.testing.assert_allclose(shared["test"]["confusion"], alone["test"]["confusion"], atol=1)
     native, one, two = (
         float((tmp_path / name / "metrics.csv").read_text().splitlines()[1].split(",")[3])

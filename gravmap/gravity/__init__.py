@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gravmap.gravity.continuation import apply_filter as apply_filter
     from gravmap.gravity.continuation import upward_continue as upward_continue
+    from gravmap.gravity.field_reader import FieldReader as FieldReader
+    from gravmap.gravity.field_reader import fields_region as fields_region
     from gravmap.gravity.fields import field_recipe as field_recipe
     from gravmap.gravity.fields import field_sources as field_sources
     from gravmap.gravity.fields import open_fields as open_fields
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 _HOME = {
     "apply_filter": "continuation",
     "upward_continue": "continuation",
+    "FieldReader": "field_reader",
+    "fields_region": "field_reader",
     "field_recipe": "fields",
     "field_sources": "fields",
     "open_fields": "fields",

@@ -10,9 +10,9 @@ from typing import Any
 
 from gravmap.errors import InputError
 from gravmap.geology import Legend, LegendClass
+from gravmap.gravity import FieldReader
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.training.checkpoint import ModelSpec
-from gravmap.mapping.field_reader import FieldReader
 
 _AS_TRAINED = "Make the fields as the network's were (`gravmap residual`), or train on these (`gravmap train`)."
 

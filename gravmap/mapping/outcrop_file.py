@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import atomic_path
 from gravmap.geology import LabelFile
+from gravmap.gravity import FieldReader
 from gravmap.lattice import LEAST_KM_PER_DEGREE, UNUSABLE
-from gravmap.learning.data.outcrop_context import context_names, outcrop_context
+from gravmap.learning.data.outcrop_context import context_names, is_context, outcrop_context
 from gravmap.units import format_length
 
 MARGIN_KM = 200.0
@@ -48,6 +49,41 @@ class OutcropFile:
             inside = stored[places, top - self.top : bottom - self.top, left - self.left : right - self.left]
             found[:, top - rows.start : bottom - rows.start, left - columns.start : right - columns.start] = inside
         return found
+
+
+class FieldsWithOutcrop(FieldReader):
+    """An open ``data/fields.nc`` whose fields of outcrop as context come from another file.
+
+    Parameters
+    ----------
+    path : Path
+        The file of the fields.
+    outcrop : OutcropFile, optional
+        The fields of outcrop; may be set later.
+    """
+
+    def __init__(self, path: Path, outcrop: OutcropFile | None = None) -> None:
+        super().__init__(path)
+        self.outcrop = outcrop
+
+    def read(
+        self, names: Sequence[str], rows: slice = slice(None), columns: slice = slice(None)
+    ) -> NDArray[np.float32]:
+        """As :meth:`gravmap.gravity.FieldReader.read`, of fields in either file; `rows` and `columns` with both ends.
+
+        Raises
+        ------
+        InputError
+            As there.
+        ValueError
+            A field of outcrop is read before there is a file of it.
+        """
+        if not any(map(is_context, names)):
+            return super().read(names, rows, columns)
+        if self.outcrop is None:
+            raise ValueError(f"{', '.join(filter(is_context, names))}: there is no outcrop file to read from")
+        measured, outcrop = super().read, self.outcrop.read
+        return np.concatenate([(outcrop if is_context(name) else measured)([name], rows, columns) for name in names])
 
 
 def lay_outcrop(

@@ -214,7 +214,7 @@ def _write(
         grid, fields = plan.grid, predictor.fields
 
         def distance_km(rows: slice, columns: slice) -> NDArray[np.float64]:
-            return distance_km_from_channel(fields.between(DISTANCE, grid.lat_deg[rows], grid.lon_deg[columns]))
+            return distance_km_from_channel(fields.interpolate(DISTANCE, grid.lat_deg[rows], grid.lon_deg[columns]))
 
         divisors = [member.divisor(list(plan.windows)) for member in predictor.members]
         assembler = Assembler(

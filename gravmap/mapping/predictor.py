@@ -19,9 +19,8 @@ from gravmap.learning.calibration.temperature import Calibration, read_calibrati
 from gravmap.learning.training.checkpoint import ModelSpec, load_model
 from gravmap.mapping.clip import Clip
 from gravmap.mapping.compatibility import check_ensemble, check_fields, legend_of
-from gravmap.mapping.field_reader import FieldReader
 from gravmap.mapping.map_grid import map_grid
-from gravmap.mapping.outcrop_file import OutcropFile
+from gravmap.mapping.outcrop_file import FieldsWithOutcrop, OutcropFile
 from gravmap.mapping.plan import FLIPS, Plan, lay_windows
 from gravmap.network.cost import peak_bytes, seconds_per_pass
 from gravmap.regions import Region
@@ -129,7 +128,7 @@ class Predictor:
             members.append(Member(folder, network, spec, read_calibration(folder), read_area_of_applicability(folder)))
         self.members = tuple(members)
         check_ensemble([(member.folder, member.spec) for member in self.members])
-        self.fields = FieldReader(fields_path, outcrop)
+        self.fields = FieldsWithOutcrop(fields_path, outcrop)
         try:
             for member in self.members:
                 check_fields(self.fields, member.spec)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.lattice import BUFFER, TRAIN, UNUSABLE
 from gravmap.learning.data.dataset import IGNORE, RegionDataset
-from gravmap.learning.sampling.native_grids import teaching_targets
+from gravmap.learning.sampling.crop_source import training_targets
 
 BLOCK_DEG = 2.5
 """Side of a block where the split names none."""
@@ -90,7 +90,7 @@ def split_for_search(dataset: RegionDataset, seed: int = 0) -> SearchSplit:
         The training labels lie in one block, so that one half would have none.
     """
     dataset = without_held_out_labels(dataset)
-    targets = teaching_targets(dataset)[1:-1, 1:-1]  # (Ny, Nx), without the rim
+    targets = training_targets(dataset)[1:-1, 1:-1]  # (Ny, Nx), without the rim
     west, south, east, north = (float(side) for side in dataset.label_bounds_wsen)
     cell_deg = max((north - south) / targets.shape[0], (east - west) / targets.shape[1])
     told = dataset.meta.get("split", {}).get("block_deg") or BLOCK_DEG

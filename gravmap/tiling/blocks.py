@@ -1,4 +1,4 @@
-"""Spatial blocks held out whole, with a buffer around them, so that scores are of places not trained on."""
+"""Spatial block cross-validation: whole blocks are held out, with a buffer around them, so that scores do not leak."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gravmap.units import format_angle
 
 
 def assign_folds(counts: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
-    """Deal blocks to folds so that each fold holds an equal share of every class.
+    """Assign blocks to folds so that each fold holds the same fraction of every class.
 
-    The cost is the sum over folds and classes of (share of the class in the fold - 1/folds)², plus a
-    large amount for every class that a fold's training blocks lack altogether. It is brought down
-    from many random beginnings, by moving single blocks and swapping pairs.
+    The cost is the sum over folds and classes of (fraction of the class in the fold - 1/folds)², plus a
+    large penalty for every class that is missing in a fold's training blocks. It is minimized
+    from several random starts, by moving single blocks and swapping pairs.
 
     Parameters
     ----------
@@ -34,31 +34,31 @@ def assign_folds(counts: NDArray[np.int64], folds: int, seed: int) -> NDArray[np
         Fold of each block.
     """
     present = counts.sum(axis=0) > 0
-    share = counts[:, present] / counts[:, present].sum(axis=0)
-    blocks = len(share)
+    fraction = counts[:, present] / counts[:, present].sum(axis=0)
+    blocks = len(fraction)
     rng = np.random.default_rng(seed)
     best, best_cost = np.zeros(blocks, dtype=np.int64), np.inf
     for _ in range(max(1, min(8, 4000 // blocks))):
         fold_of = rng.permutation(np.arange(blocks) % folds)
-        held = np.zeros((folds, share.shape[1]))
-        np.add.at(held, fold_of, share)
-        cost = _cost(held)
+        held_out = np.zeros((folds, fraction.shape[1]))
+        np.add.at(held_out, fold_of, fraction)
+        cost = _cost(held_out)
         for _ in range(min(1500, 20 * blocks)):
             first, second = rng.integers(blocks, size=2)
             a, b = fold_of[first], fold_of[second]
             if rng.random() < 0.5:  # move one block
-                b, change = int(rng.integers(folds)), share[first]
+                b, change = int(rng.integers(folds)), fraction[first]
                 moved = True
             else:
-                change, moved = share[first] - share[second], False
+                change, moved = fraction[first] - fraction[second], False
             if a == b:
                 continue
-            trial = held.copy()
+            trial = held_out.copy()
             trial[a] -= change
             trial[b] += change
             trial_cost = _cost(trial)
             if trial_cost < cost and not (moved and np.count_nonzero(fold_of == a) == 1):
-                held, cost = trial, trial_cost
+                held_out, cost = trial, trial_cost
                 fold_of[first] = b
                 if not moved:
                     fold_of[second] = a
@@ -67,39 +67,39 @@ def assign_folds(counts: NDArray[np.int64], folds: int, seed: int) -> NDArray[np
     return best
 
 
-def _cost(held: NDArray[np.float64]) -> float:
-    """Imbalance of the classes' shares per fold, shape (folds, classes)."""
-    learned = 1 - held - np.roll(held, -1, axis=0)
-    return float(((held - 1 / len(held)) ** 2).sum() + 10 * np.count_nonzero(learned < 1e-9))
+def _cost(held_out: NDArray[np.float64]) -> float:
+    """Imbalance of the fractions of classes per fold, shape (folds, classes)."""
+    training = 1 - held_out - np.roll(held_out, -1, axis=0)
+    return float(((held_out - 1 / len(held_out)) ** 2).sum() + 10 * np.count_nonzero(training < 1e-9))
 
 
-def unlearned(counts: NDArray[np.int64], fold_of: NDArray[np.int64], folds: int) -> list[str]:
-    """Say which classes some fold cannot learn, because all their blocks are held out there."""
-    lost = []
+def untrained_classes(counts: NDArray[np.int64], fold_of: NDArray[np.int64], folds: int) -> list[str]:
+    """A note on the classes that are missing in the training blocks of some fold."""
+    missing = []
     for index in np.flatnonzero(counts.sum(axis=0)):
         owners = set(fold_of[counts[:, index] > 0].tolist())
         if any(owners <= {fold, (fold + 1) % folds} for fold in range(folds)):
-            lost.append(str(index + 1))
-    return [f"Class {', '.join(lost)}: so few blocks that a fold has none to learn it from."] if lost else []
+            missing.append(str(index + 1))
+    return [f"Class {', '.join(missing)}: so few blocks that a fold has none to learn it from."] if missing else []
 
 
 BLOCK_DEG = 2.5
 BUFFER_DEG = 0.25
 FOLDS = 5
-SMALLEST_BLOCK_DEG = 0.01  # what halving stops at where there is no buffer
-MOST_BLOCKS = 20_000
+SMALLEST_BLOCK_DEG = 0.01  # blocks are not halved below this, if there is no buffer
+MAX_BLOCKS = 20_000
 
 
 @dataclass(frozen=True)
 class BlockSplit:
-    """Ground cut into blocks, each held out in one fold.
+    """A region divided into blocks, each held out in one fold.
 
     Fold k scores on the blocks numbered k and tunes on those numbered k + 1 (the last one on 0).
 
     Attributes
     ----------
     region : Region
-        What the blocks divide evenly.
+        Divided evenly into blocks.
     fold_of : ndarray, shape (rows, columns), int
         Fold of each block, row 0 northernmost; -1 where a block holds no bedrock label and is never held out.
     folds : int
@@ -107,11 +107,11 @@ class BlockSplit:
     buffer_deg : float
         Training labels nearer than this to a held-out block are ignored, degrees.
     seed : int
-        What the assignment was drawn with.
+        Seed of the assignment.
     name : str
-        What the tile set calls the split.
+        Name of the split in the tile set.
     notes : tuple of str
-        What was changed while it was drawn, in plain words.
+        Warnings: what differs from the options given.
     """
 
     region: Region
@@ -131,7 +131,7 @@ class BlockSplit:
         return self.region.height_deg / rows, self.region.width_deg / columns
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`from_dict` rebuilds the split from; plain JSON values."""
+        """JSON-able description, from which :meth:`from_dict` makes the split again."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -145,7 +145,7 @@ class BlockSplit:
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Self:
-        """The split that :meth:`to_dict` described."""
+        """Make the split from the dictionary of :meth:`to_dict`."""
         fold_of = np.array(stored["fold_of_block"], dtype=np.int64)
         region, rest = Region(*stored["region_wsen"]), (stored["folds"], stored["buffer_deg"], stored["seed"])
         return cls(region, fold_of, *rest, name=stored["name"])
@@ -162,7 +162,7 @@ class BlockSplit:
         return np.full(len(boxes_wsen), TRAIN, dtype=np.uint8)
 
     def columns(self, boxes_wsen: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-        """What ``index.parquet`` says of the windows: the fold of the block under each centre, -1 none."""
+        """Columns of ``index.parquet``: the fold of the block under the centre of each window, -1 for none."""
         centre_lat, centre_lon = boxes_wsen[:, 1::2].mean(axis=1), boxes_wsen[:, 0::2].mean(axis=1)
         return {f"{self.name}_fold": self.fold_at(centre_lat, centre_lon)}
 
@@ -188,7 +188,7 @@ class BlockSplit:
         Raises
         ------
         OptionError
-            No such fold.
+            The split has no such fold.
         """
         if not 0 <= fold < self.folds:
             raise OptionError(f"The split {self.name} has no fold {fold}.", f"It has the folds 0 to {self.folds - 1}.")
@@ -200,7 +200,7 @@ class BlockSplit:
         roles = of_block[np.clip(block_row, 0, None)][:, np.clip(block_column, 0, None)]
         height, width = self.block_deg
         for row, column in np.argwhere(of_block != TRAIN):
-            # The block grown on every side; a box holds at least every point nearer than the buffer.
+            # The block grown by the buffer on every side; the box contains every point nearer than the buffer.
             top = self.region.north - row * height + self.buffer_deg
             left = self.region.west + column * width - self.buffer_deg
             rows = np.flatnonzero((lat < top) & (lat > top - height - 2 * self.buffer_deg))
@@ -213,22 +213,22 @@ class BlockSplit:
         return roles
 
     def _block_rows(self, lat: NDArray[np.float64]) -> NDArray[np.intp]:
-        return _place((self.region.north - lat) / self.region.height_deg, self.fold_of.shape[0])
+        return _part_of((self.region.north - lat) / self.region.height_deg, self.fold_of.shape[0])
 
     def _block_columns(self, lon: NDArray[np.float64]) -> NDArray[np.intp]:
-        return _place((lon - self.region.west) / self.region.width_deg, self.fold_of.shape[1])
+        return _part_of((lon - self.region.west) / self.region.width_deg, self.fold_of.shape[1])
 
     def fold_at(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Fold of the block each point lies in; -1 where none is held out."""
+        """Fold of the block each point lies in; -1 outside, and in blocks that are never held out."""
         rows, columns = self._block_rows(lat), self._block_columns(lon)
         return np.where((rows < 0) | (columns < 0), -1, self.fold_of[rows, columns])
 
 
-def _place(share: NDArray[np.float64], count: int) -> NDArray[np.intp]:
-    """Number of the part a share of an extent falls in; -1 outside. The far edge belongs to the last part."""
-    place = np.floor(share * count + 1e-9).astype(np.intp)
-    place[(place == count) & (share <= 1 + 1e-9)] = count - 1
-    return np.where((place < 0) | (place >= count), -1, place)
+def _part_of(position: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """Number of the part that a relative position (0 to 1) falls in; -1 outside. The far edge is in the last part."""
+    part = np.floor(position * count + 1e-9).astype(np.intp)
+    part[(part == count) & (position <= 1 + 1e-9)] = count - 1
+    return np.where((part < 0) | (part >= count), -1, part)
 
 
 def split_blocks(
@@ -242,10 +242,10 @@ def split_blocks(
     seed: int = 0,
     name: str = "blocks",
 ) -> BlockSplit:
-    """Cut a region into blocks and deal them to folds so that every fold sees every class.
+    """Divide a region into blocks and assign them to folds so that every fold trains on every class.
 
     The region is divided evenly into blocks as near to `block_deg` as that allows. Blocks without
-    bedrock labels belong to no fold: holding them out would score nothing.
+    bedrock labels belong to no fold: there would be nothing to score on.
 
     Parameters
     ----------
@@ -254,27 +254,27 @@ def split_blocks(
     bounds_wsen : tuple of float
         Outer edges of the labels, degrees.
     region : Region
-        What to divide.
+        The region to divide.
     block_deg : float, optional
-        Side of a block. By default 2.5 degrees, halved until two blocks with labels fall to each fold.
+        Side of a block. By default 2.5 degrees, halved until there are two blocks with labels per fold.
     folds : int
-        At least 3: one to score on, one to tune on, the rest to learn from.
+        At least 3: one to test on, one to tune on, the rest to train on.
     buffer_deg : float
         Training labels nearer than this to a held-out block are ignored.
     seed : int
-        Of the search for a balanced assignment.
+        Seed of the search for a balanced assignment.
     name : str
-        What the tile set calls the split.
+        Name of the split in the tile set.
 
     Returns
     -------
     BlockSplit
-        Its ``notes`` say what was changed.
+        Its ``notes`` report what differs from the options.
 
     Raises
     ------
     OptionError
-        Fewer than 3 folds, or a block or buffer that is none.
+        Fewer than 3 folds, or an invalid size of block or buffer.
     InputError
         Fewer blocks with labels than folds.
     """
@@ -290,19 +290,20 @@ def split_blocks(
     fold_of = np.full(shape[0] * shape[1], -1, dtype=np.int64)
     fold_of[labelled] = assign_folds(counts[labelled], folds, seed)
     notes = smaller_note(region, block_deg, side, BLOCK_DEG)
-    notes += unlearned(counts[labelled], fold_of[labelled], folds)
+    notes += untrained_classes(counts[labelled], fold_of[labelled], folds)
     return BlockSplit(region, fold_of.reshape(shape), folds, float(buffer_deg), seed, name, tuple(notes))
 
 
 def check_block_options(folds: int, block_deg: float | None, buffer_deg: float) -> None:
-    """Refuse what cannot be a split by blocks, whatever the labels."""
+    """Refuse invalid options of a split by blocks."""
     if folds < 3:
         raise OptionError(
-            f"{folds} folds are too few.", "At least 3: one to score on, one to tune on, one to learn from."
+            f"{folds} folds are too few.", "Give at least 3: one to test on, one to tune on, one to train on."
         )
     if (block_deg is not None and not block_deg > 0) or not buffer_deg >= 0:
         raise OptionError(
-            "A block must have a size, and a buffer must not be negative.", "Such as --block 2.5deg --buffer 0.25deg."
+            "The size of a block must be positive, and that of a buffer not negative.",
+            "Such as --block 2.5deg --buffer 0.25deg.",
         )
 
 
@@ -316,15 +317,15 @@ def check_labelled(labelled: int, folds: int, side: float) -> None:
 
 
 def may_halve(side: float, buffer_deg: float) -> bool:
-    """Whether blocks may be half as large: below four buffers one would be mostly its neighbours' buffer."""
+    """Whether blocks may be halved: one smaller than four buffers would lie mostly in its neighbours' buffers."""
     return side / 2 >= max(4 * buffer_deg, SMALLEST_BLOCK_DEG)
 
 
-def smaller_note(region: Region, asked: float | None, side: float, usual: float) -> list[str]:
-    """Say that blocks were made smaller than usual."""
-    if asked is not None or side == usual:
+def smaller_note(region: Region, given: float | None, side: float, default: float) -> list[str]:
+    """A note that blocks were made smaller than by default."""
+    if given is not None or side == default:
         return []
-    return [f"{region} is small: blocks of about {format_angle(side)} instead of {format_angle(usual)} (--block)."]
+    return [f"{region} is small: blocks of about {format_angle(side)} instead of {format_angle(default)} (--block)."]
 
 
 def count_blocks(
@@ -339,10 +340,10 @@ def count_blocks(
     ndarray, shape (blocks, 254), int64
     """
     shape = max(1, round(region.height_deg / side)), max(1, round(region.width_deg / side))
-    if shape[0] * shape[1] > MOST_BLOCKS:
+    if shape[0] * shape[1] > MAX_BLOCKS:
         raise OptionError(
-            f"Blocks of {format_angle(side)} would cut {region} into {shape[0] * shape[1]} pieces.",
-            "Choose a larger --block; a block smaller than the rocks on it holds nothing out.",
+            f"Blocks of {format_angle(side)} would divide {region} into {shape[0] * shape[1]} blocks.",
+            f"Choose a larger --block: at most {MAX_BLOCKS} blocks are supported.",
         )
     whole = BlockSplit(region, np.full(shape, -1, dtype=np.int64), 3, 0.0, 0)
     west, south, east, north = bounds_wsen

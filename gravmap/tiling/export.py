@@ -1,4 +1,4 @@
-"""A tile set laid out for other programs: ArcGIS's "Classified Tiles", and folders that torchgeo reads."""
+"""Export of a tile set for other programs: ArcGIS's "Classified Tiles", and folders that torchgeo reads."""
 
 from __future__ import annotations
 
@@ -23,44 +23,50 @@ LAYOUTS = ("esri", "torchgeo")
 
 
 def export_tiles(
-    folder: Path, target: Path, layout: str, *, overwrite: bool = False, progress: Progress = silent
+    folder: Path | str, target: Path | str, layout: str, *, overwrite: bool = False, progress: Progress = silent
 ) -> int:
-    """Lay a tile set out for another program.
+    """Write a tile set in the layout of another program.
 
-    ``esri`` is what ArcGIS Pro's "Export Training Data For Deep Learning" writes as Classified Tiles, and what
+    ``esri`` is the layout of ArcGIS Pro's "Export Training Data For Deep Learning" with Classified Tiles, which
     ``arcgis.learn.prepare_data`` reads: ``images/``, ``labels/``, ``map.txt``, ``esri_model_definition.emd``,
-    ``esri_accumulated_stats.json``. Its label 0 is "no data", so cover and unusable ground are 0
-    alike. ``torchgeo`` is one folder per scale with ``images/`` and ``masks/`` of the same file names, each for a
-    ``RasterDataset``; labels stay as they are (0 cover, 255 unusable). Files that stay the same are hard links
-    where the disk can, else copies.
+    ``esri_accumulated_stats.json``. Its label 0 is "no data", so cover and unusable cells are both 0. ``torchgeo`` is
+    one folder per scale with ``images/`` and ``masks/`` of the same file names, each for a ``RasterDataset``; labels
+    stay as they are (0 cover, 255 unusable). Unchanged files are hard links where the file system has these, else
+    copies.
 
     Parameters
     ----------
     folder : Path
-        A whole tile set with tiles.
+        A complete tile set with tiles.
     target : Path
-        The folder to write, whole or not at all.
+        The folder to write; it appears only when it is complete.
     layout : str
         ``esri`` or ``torchgeo``.
     overwrite : bool
         Replace an existing folder.
     progress : Progress
-        Told after each tile.
+        Called after each tile.
 
     Returns
     -------
     int
-        Pairs written.
+        Number of pairs of image and label.
 
     Raises
     ------
     OptionError
-        No such layout.
+        Unknown layout.
     InputError
-        No tile set, a half-written one, one without tiles, or `target` exists.
+        No tile set, an incomplete one, one without tiles, or `target` exists.
+
+    Examples
+    --------
+    >>> from gravmap.tiling import export_tiles
+    >>> export_tiles("data/tiles", "data/tiles_torchgeo", "torchgeo", overwrite=True)
+    21
     """
     if layout not in LAYOUTS:
-        raise OptionError(f"No layout is called {layout!r}.", f"Known: {', '.join(LAYOUTS)}.")
+        raise OptionError(f"{layout!r} is not a layout of tiles.", f"Use {' or '.join(LAYOUTS)}.")
     folder, target = Path(folder), Path(target)
     refuse_unfinished(folder)
     refuse_existing(target, overwrite)
@@ -147,11 +153,11 @@ def _write_esri(folder: Path, target: Path, names: Sequence[str], index: Mapping
 
 
 class _BandStats:
-    """Number, extremes, mean and sum of squared deviations of all pixels, joined tile by tile (Chan et al. 1979)."""
+    """Number, extremes, mean and sum of squared deviations of all pixels, combined tile by tile (Chan et al. 1979)."""
 
     def __init__(self) -> None:
         self.count, self.mean, self.squares = 0, 0.0, 0.0
-        self.least, self.greatest = float("inf"), float("-inf")
+        self.minimum, self.maximum = float("inf"), float("-inf")
 
     def add(self, values: NDArray[np.float32]) -> None:
         known = values[np.isfinite(values)].astype(np.float64)
@@ -162,14 +168,14 @@ class _BandStats:
         self.squares += float(((known - mean) ** 2).sum()) + apart**2 * self.count * known.size / total
         self.mean += apart * known.size / total
         self.count = total
-        self.least, self.greatest = min(self.least, float(known.min())), max(self.greatest, float(known.max()))
+        self.minimum, self.maximum = min(self.minimum, float(known.min())), max(self.maximum, float(known.max()))
 
     def state(self) -> dict[str, float]:
-        return {"Min": self.least, "Max": self.greatest, "M1": self.mean, "M2": self.squares, "Num": self.count}
+        return {"Min": self.minimum, "Max": self.maximum, "M1": self.mean, "M2": self.squares, "Num": self.count}
 
     def summary(self) -> dict[str, float]:
         deviation = float(np.sqrt(self.squares / max(self.count, 1)))
-        return {"Min": self.least, "Max": self.greatest, "Mean": self.mean, "StdDev": deviation}
+        return {"Min": self.minimum, "Max": self.maximum, "Mean": self.mean, "StdDev": deviation}
 
 
 def _rgb(colour: str) -> list[int]:
@@ -181,7 +187,7 @@ def _write(path: Path, value: Any) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A hard link where the disk can, else a copy."""
+    """A hard link where the file system has these, else a copy."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,4 +1,4 @@
-"""Statistics of labels: small bodies, and cells of each class in every window."""
+"""Statistics of a label raster: small bodies, and cells of each class in every window."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from gravmap.lattice import COVER, SNAP_CELLS, UNUSABLE
 
 SMALL_KM2 = 1600.0
 
-# Diagonal neighbours belong together: a thin dyke that runs obliquely is one body.
+# Diagonal neighbours are connected: an oblique thin dyke is one body.
 _EIGHT = np.ones((3, 3), dtype=bool)
 
 
 def small_bodies(
     labels: NDArray[np.uint8], bounds_wsen: tuple[float, float, float, float], limit_km2: float = SMALL_KM2
 ) -> NDArray[np.uint8]:
-    """Mark the cells of every body of bedrock under a certain size.
+    """Mark the cells of every body of bedrock below a given area.
 
-    A body is an 8-connected patch of one class on the whole native label raster; measured there, a
-    body that a tile's edge cuts does not look small.
+    A body is an 8-connected component of one class in the whole native label raster, so that a body at the edge
+    of a tile is measured whole.
 
     Parameters
     ----------
     labels : ndarray, shape (rows, columns), uint8
-        North-up; cover (0) and 255 have no bodies.
+        North-up; cover (0) and 255 are not bodies.
     bounds_wsen : tuple of float
         Outer edges, degrees.
     limit_km2 : float
@@ -81,7 +81,7 @@ def count_classes(
     row_edges = np.unique(np.concatenate([top, bottom, [0, rows]]))
     column_edges = np.unique(np.concatenate([left, right, [0, columns]]))
     counts = np.zeros((len(boxes_wsen), 256), dtype=np.int64)
-    # Counts between all edges first, then sums over boxes by their running totals: each cell is met once per value.
+    # Counts between all edges first, then sums over boxes by cumulative sums: each cell is read once per value.
     corners = [np.searchsorted(row_edges, edge) for edge in (top, bottom)]
     sides = [np.searchsorted(column_edges, edge) for edge in (left, right)]
     present = np.zeros(256, dtype=bool)
@@ -97,6 +97,6 @@ def count_classes(
     return counts
 
 
-def _first_past(share: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """The first cell whose centre lies past an edge; a centre on the edge counts as past it."""
-    return np.clip(np.ceil(share * count - 0.5 - SNAP_CELLS), 0, count).astype(np.int64)
+def _first_past(position: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """The first cell whose centre lies past an edge, given as a relative position; a centre on the edge is past it."""
+    return np.clip(np.ceil(position * count - 0.5 - SNAP_CELLS), 0, count).astype(np.int64)

@@ -1,4 +1,4 @@
-"""A picture of a split: per fold what is learned from, left out, tuned on and scored, and where training sees it."""
+"""Map of a split: per fold the training, tuning and test labels, those left out, and those that leak."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from gravmap.plotting import (
     legend_patches,
     map_aspect,
 )
-from gravmap.tiling.leak import LeakReport
-from gravmap.tiling.patches import cut_patches, painted, stretch
+from gravmap.tiling.leak import LeakReport, held_out_roles
+from gravmap.tiling.patches import covered_patches, make_patches, to_cells
 from gravmap.tiling.training_arrays import open_split
 from gravmap.units import format_angle
 
 _KINDS = (
     ("not mapped as bedrock", BACKGROUND),
-    ("learned from", PALE_BLUE),
+    ("training labels", PALE_BLUE),
     ("bedrock left out of training", SILVER),
-    ("tuned on, labels not seen", ORANGE),
-    ("scored, labels not seen", BLUE),
-    ("held out, but labels seen", VERMILLION),
-    ("held-out ground without labels", SAND),
+    ("tuning labels", ORANGE),
+    ("test labels", BLUE),
+    ("held out, but seen by training", VERMILLION),
+    ("held out, without labels", SAND),
 )
-_PLAIN, _LEARNED, _LEFT_OUT, _TUNED, _SCORED, _SEEN, _HELD_PLAIN = range(len(_KINDS))
-_WIDTH_IN, _MOST_COLUMNS, _MOST_PIXELS = 4.6, 2, 1200
+_UNMAPPED, _TRAINING, _LEFT_OUT, _TUNING, _TEST, _LEAKED, _HELD_OUT_UNMAPPED = range(len(_KINDS))
+_WIDTH_IN, _MAX_COLUMNS, _MAX_PIXELS = 4.6, 2, 1200
 
 
 def draw_leak(folder: Path, report: LeakReport, path: Path) -> None:
@@ -48,9 +48,9 @@ def draw_leak(folder: Path, report: LeakReport, path: Path) -> None:
     folder : Path
         The tile set.
     report : LeakReport
-        What :func:`gravmap.tiling.leak_report` found of one of its splits.
+        Report of :func:`gravmap.tiling.leak_report` on one of its splits.
     path : Path
-        The picture.
+        The PNG to write.
     """
     from matplotlib.colors import BoundaryNorm, ListedColormap
     from matplotlib.figure import Figure
@@ -61,12 +61,12 @@ def draw_leak(folder: Path, report: LeakReport, path: Path) -> None:
     shape = raster.values.shape
     roles = [split.roles(fold.fold, shape, bounds) for fold in report.folds]
     windows = [split.window_roles(fold.fold, boxes) for fold in report.folds]
-    patches = cut_patches(raster.values, bounds, boxes, roles, len(report.classes))
-    step = max(1, -(-shape[1] // _MOST_PIXELS))
+    patches = make_patches(raster.values, bounds, boxes, roles, len(report.classes))
+    step = max(1, -(-shape[1] // _MAX_PIXELS))
     rock = ((raster.values > COVER) & (raster.values < UNUSABLE))[step // 2 :: step, step // 2 :: step]
 
     count = len(report.folds)
-    columns = min(_MOST_COLUMNS, count)
+    columns = min(_MAX_COLUMNS, count)
     rows = -(-count // columns)
     tall = _WIDTH_IN * map_aspect(bounds)
     left, above, below, head, foot = 0.55, 0.32, 0.3, 0.62, 0.62
@@ -75,14 +75,12 @@ def draw_leak(folder: Path, report: LeakReport, path: Path) -> None:
     figure = Figure(figsize=(width, height), dpi=150)
     shown: set[int] = set()
     for place, (fold, role, window_role) in enumerate(zip(report.folds, patches.roles, windows, strict=True)):
-        learns = window_role == TRAIN
-        visible = painted(patches.shape, patches.touched[learns]) & (role == TRAIN)
-        held = role.copy()
-        for value in (TUNE, TEST):
-            held[painted(patches.shape, patches.held[window_role == value])] = value
+        training = window_role == TRAIN
+        visible = covered_patches(patches.shape, patches.touched[training]) & (role == TRAIN)
+        held_out = held_out_roles(patches, place, window_role)
         cells = [
-            stretch(patches, mask)[step // 2 :: step, step // 2 :: step]
-            for mask in (visible, held == TUNE, held == TEST)
+            to_cells(patches, mask)[step // 2 :: step, step // 2 :: step]
+            for mask in (visible, held_out == TUNE, held_out == TEST)
         ]
         picture = _kinds(rock, *cells)
         shown |= set(np.unique(picture).tolist())
@@ -97,10 +95,10 @@ def draw_leak(folder: Path, report: LeakReport, path: Path) -> None:
             interpolation="nearest",
         )
         decorate_map(axes, bounds, _WIDTH_IN)
-        near = "" if not fold.distance_km else f", nearest {fold.distance_km:.0f} km"
-        axes.set_title(f"Fold {fold.fold}: {_percent(fold.leak)} seen{near}", fontsize=10, loc="left", pad=4)
-    told = f"{report.name}: training sees the labels of {_percent(report.leak)} of the held-out bedrock"
-    figure.text(left / width, 1 - 0.12 / height, f"Split {told}", va="top", fontsize=12.5, weight="bold")
+        nearest = "" if not fold.distance_km else f", nearest {fold.distance_km:.0f} km"
+        axes.set_title(f"Fold {fold.fold}: {_percent(fold.leak)} seen{nearest}", fontsize=10, loc="left", pad=4)
+    title = f"{report.name}: training sees the labels of {_percent(report.leak)} of the held-out bedrock"
+    figure.text(left / width, 1 - 0.12 / height, f"Split {title}", va="top", fontsize=12.5, weight="bold")
     figure.text(left / width, 1 - 0.4 / height, _caption(report), va="top", fontsize=8.5, color=NOTE)
     figure.legend(
         handles=legend_patches(entry for kind, entry in enumerate(_KINDS) if kind in shown),
@@ -118,27 +116,27 @@ def draw_leak(folder: Path, report: LeakReport, path: Path) -> None:
 def _kinds(
     rock: NDArray[np.bool_], visible: NDArray[np.bool_], tuned: NDArray[np.bool_], tested: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """What each cell is drawn as."""
+    """Category of each cell."""
     out = tuned | tested
-    picture = np.where(out, np.uint8(_HELD_PLAIN), np.uint8(_PLAIN))
-    picture[rock & visible] = _LEARNED
+    picture = np.where(out, np.uint8(_HELD_OUT_UNMAPPED), np.uint8(_UNMAPPED))
+    picture[rock & visible] = _TRAINING
     picture[rock & ~visible] = _LEFT_OUT
-    picture[rock & tuned] = _TUNED
-    picture[rock & tested] = _SCORED
-    picture[rock & out & visible] = _SEEN
+    picture[rock & tuned] = _TUNING
+    picture[rock & tested] = _TEST
+    picture[rock & out & visible] = _LEAKED
     return picture
 
 
-def _percent(share: float) -> str:
-    return "0 %" if share == 0 else f"{100 * share:.1f} %" if share >= 0.001 else "under 0.1 %"
+def _percent(fraction: float) -> str:
+    return "0 %" if fraction == 0 else f"{100 * fraction:.1f} %" if fraction >= 0.001 else "under 0.1 %"
 
 
 def _caption(report: LeakReport) -> str:
-    told = report.described
+    settings = report.described
     if report.kind == "random":
-        return f"{100 * told['share']:.0f} % of the windows held out at random, seed {told['seed']}"
-    height, width = (format_angle(side) for side in told["block_deg"])
-    text = f"Blocks of {height} x {width}, buffer {format_angle(told['buffer_deg'])}, seed {told['seed']}"
+        return f"{100 * settings['share']:.0f} % of the windows held out at random, seed {settings['seed']}"
+    height, width = (format_angle(side) for side in settings["block_deg"])
+    text = f"Blocks of {height} x {width}, buffer {format_angle(settings['buffer_deg'])}, seed {settings['seed']}"
     if report.kind == "strict":
-        text += "; no window learned from touches a block or its buffer"
+        text += "; no training window touches a block or its buffer"
     return text

@@ -1,8 +1,7 @@
-"""Patches: a label raster cut along every edge of windows and roles, so that millions of cells are counted once.
+"""Patches: a label raster divided along every edge of windows and roles, so that millions of cells are counted once.
 
-Between two such edges all cells have the same role in every fold and lie in the same windows. What is then asked of
-each fold is asked of a few thousand patches. The cutting is exact for any roles; for those that follow no lines
-it is only no help.
+Between two such edges all cells have the same role in every fold and lie in the same windows, so each fold is measured
+on a few thousand patches. This is exact for any roles; it only saves time where roles follow rows and columns.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ _ROWS_AT_ONCE = 128
 
 @dataclass(frozen=True)
 class Patches:
-    """A raster cut into R x C patches.
+    """A raster divided into R x C patches.
 
     Attributes
     ----------
     rows, columns : ndarray, shapes (R + 1,) and (C + 1,), int64
-        Where patches begin, in cells, and the end of the raster.
+        First row (column) of each patch, and the end of the raster, in cells.
     bounds_wsen : tuple of float
         Outer edges of the raster, degrees.
     class_km2 : ndarray, shape (R, C, classes + 2), float64
-        Area on the ellipsoid of cover, of each class, and of what is not usable.
+        Area on the ellipsoid of cover, of each class, and of unusable cells.
     roles : list of ndarray, shape (R, C), uint8
         Per fold the role of the cells of each patch.
-    touched, held : ndarray, shape (n, 4), int64
-        Per window its first and last-but-one row and column of patches: of the cells it has any part of, and of
-        those whose centre it holds.
+    touched, centred : ndarray, shape (n, 4), int64
+        Per window its first row, the row after the last, first column and the column after the last, in patches: of
+        the cells it touches, and of those whose centre lies in it.
     """
 
     rows: NDArray[np.int64]
@@ -44,7 +43,7 @@ class Patches:
     class_km2: NDArray[np.float64]
     roles: list[NDArray[np.uint8]]
     touched: NDArray[np.int64]
-    held: NDArray[np.int64]
+    centred: NDArray[np.int64]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -52,7 +51,7 @@ class Patches:
         return len(self.rows) - 1, len(self.columns) - 1
 
     def any_inside(self, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Whether each window has a part of a wanted patch, shape (n,)."""
+        """Whether each window touches one of the wanted patches, shape (n,)."""
         total = np.zeros((self.shape[0] + 1, self.shape[1] + 1), dtype=np.int64)
         total[1:, 1:] = wanted.cumsum(axis=0).cumsum(axis=1)
         top, bottom, left, right = self.touched.T
@@ -62,14 +61,14 @@ class Patches:
         return inside
 
 
-def cut_patches(
+def make_patches(
     labels: NDArray[np.uint8],
     bounds_wsen: tuple[float, float, float, float],
     boxes_wsen: NDArray[np.float64],
     roles: list[NDArray[np.uint8]],
     classes: int,
 ) -> Patches:
-    """Cut a raster along the edges of windows and of roles.
+    """Divide a raster along the edges of windows and of roles.
 
     Parameters
     ----------
@@ -86,9 +85,9 @@ def cut_patches(
     """
     ny, nx = labels.shape
     touched = _cells(boxes_wsen, bounds_wsen, labels.shape, by_centre=False)
-    held = _cells(boxes_wsen, bounds_wsen, labels.shape, by_centre=True)
-    rows = [np.array([0, ny]), touched[:, :2].ravel(), held[:, :2].ravel()]
-    columns = [np.array([0, nx]), touched[:, 2:].ravel(), held[:, 2:].ravel()]
+    centred = _cells(boxes_wsen, bounds_wsen, labels.shape, by_centre=True)
+    rows = [np.array([0, ny]), touched[:, :2].ravel(), centred[:, :2].ravel()]
+    columns = [np.array([0, nx]), touched[:, 2:].ravel(), centred[:, 2:].ravel()]
     for role in roles:
         starts = np.flatnonzero((role[1:] != role[:-1]).any(axis=1)) + 1
         distinct = role[np.concatenate([[0], starts])]
@@ -107,22 +106,22 @@ def cut_patches(
         _class_areas(labels, bounds_wsen, row_edges, column_edges, classes),
         [role[corners] for role in roles],
         patch_of(touched),
-        patch_of(held),
+        patch_of(centred),
     )
 
 
-def painted(shape: tuple[int, int], patches: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of R x C patches lie in one of the windows (first and last-but-one row and column of each)."""
+def covered_patches(shape: tuple[int, int], patches: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of R x C patches lie in one of the windows, given as in :class:`Patches`."""
     mask = np.zeros(shape, dtype=bool)
     for top, bottom, left, right in patches:
         mask[top:bottom, left:right] = True
     return mask
 
 
-def stretch(patches: Patches, values: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Patches (R, C) as cells (rows, columns)."""
-    tall = np.repeat(values, np.diff(patches.rows), axis=0)
-    return np.repeat(tall, np.diff(patches.columns), axis=1)
+def to_cells(patches: Patches, values: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Values of patches (R, C) at their cells (rows, columns)."""
+    by_row = np.repeat(values, np.diff(patches.rows), axis=0)
+    return np.repeat(by_row, np.diff(patches.columns), axis=1)
 
 
 def _cells(
@@ -132,7 +131,7 @@ def _cells(
     *,
     by_centre: bool,
 ) -> NDArray[np.int64]:
-    """First row, row past the last, first column and column past the last of each box, shape (n, 4)."""
+    """First row, row after the last, first column and column after the last of each box, shape (n, 4)."""
     west, south, east, north = bounds_wsen
     ny, nx = shape
     top, bottom = ((north - boxes_wsen[:, side]) / (north - south) * ny for side in (3, 1))
@@ -158,7 +157,7 @@ def _class_areas(
     column_edges: NDArray[np.int64],
     classes: int,
 ) -> NDArray[np.float64]:
-    """Area per patch of cover, classes and the rest, km²."""
+    """Area per patch of cover, classes and unusable cells, km²."""
     west, south, east, north = bounds_wsen
     ny, nx = labels.shape
     cell_km2 = row_cell_areas_km2(south, north, ny, (east - west) / nx)

@@ -1,4 +1,4 @@
-"""Tiles cut from native grids: fields bilinear between nodes, labels nearest."""
+"""Resampling of native grids to the pixels of a tile: fields bilinear between nodes, labels nearest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _between(
     at: NDArray[np.float64], first: float, last: float, count: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Index of the node before each position, and how far it is to the next one (0 to 1)."""
-    # Beyond the outermost nodes lies only the outer half cell: there the field is mirrored, as training sees it.
+    # Beyond the outermost nodes lies only the outer half cell: there the field is mirrored, as in training.
     position = np.abs((at - first) / (last - first) * (count - 1))
     position = (count - 1) - np.abs((count - 1) - position)
     before = np.minimum(position.astype(np.intp), count - 2)
@@ -38,11 +38,11 @@ def bilinear(
     values : ndarray, shape (rows, columns), float32
         North-up.
     nodes_wsen : tuple of float
-        Place of the outermost nodes, degrees.
+        Position of the outermost nodes, degrees.
     window : Region
         The tile.
     size_px : int
-        Its pixels a side.
+        Pixels a side.
 
     Returns
     -------
@@ -54,10 +54,10 @@ def bilinear(
     lat, lon = pixel_centres(window, size_px)
     row, down = _between(lat, north, south, rows)
     column, right = _between(lon, west, east, columns)
-    # First along the few rows in use; then down, all the tile's rows between the same two nodes at once: no 2-D index.
+    # First along the few rows in use; then down, all rows of the tile between the same two nodes together.
     top, bottom = int(row.min()), int(row.max()) + 2
     strip = values[top:bottom]
-    # np.take leaves rows together in memory, where strip[:, column] would lay columns together.
+    # np.take keeps rows contiguous in memory, where strip[:, column] would make columns contiguous.
     wide = np.take(strip, column, axis=1)
     wide += right * (np.take(strip, column + 1, axis=1) - wide)
     step = np.diff(wide, axis=0)
@@ -88,7 +88,7 @@ def nearest(
     window : Region
         The tile.
     size_px : int
-        Its pixels a side.
+        Pixels a side.
     outside : int
         Value beyond the raster.
 
@@ -101,7 +101,7 @@ def nearest(
     lat, lon = pixel_centres(window, size_px)
     row = np.floor((north - lat) / (north - south) * rows + SNAP_CELLS).astype(np.intp)
     column = np.floor((lon - west) / (east - west) * columns + SNAP_CELLS).astype(np.intp)
-    used, place = np.unique(np.clip(row, 0, rows - 1), return_inverse=True)  # each row in use is stretched once
+    used, place = np.unique(np.clip(row, 0, rows - 1), return_inverse=True)  # each row in use is resampled once
     picked: NDArray[np.uint8] = np.take(values[used], np.clip(column, 0, columns - 1), axis=1)[place]
     picked[(row < 0) | (row >= rows)] = outside
     picked[:, (column < 0) | (column >= columns)] = outside

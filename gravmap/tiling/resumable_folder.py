@@ -1,8 +1,8 @@
-"""A folder that is being written: one that says so, and with which a later run goes on where one stopped.
+"""A folder that is written part by part, and that a later run can resume after an interruption.
 
-The folder ``tiles.partial`` beside ``tiles`` holds what shapes its parts (``unfinished.json``) and a line of checksums
-for every finished one (``finished.txt``). Both are taken out when it takes its place as ``tiles``. Parts are the tiles
-of a tile set, or the windows of a map.
+The folder ``tiles.partial`` beside ``tiles`` holds the recipe of its parts (``unfinished.json``) and the checksums of
+every finished part (``finished.txt``). Both are removed when the folder is complete and renamed to ``tiles``. Parts
+are the tiles of a tile set, or the windows of a map.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ MARK, JOURNAL, LOCK = "unfinished.json", "finished.txt", "unfinished.lock"
 
 
 def unfinished_folder(folder: Path) -> Path:
-    """Where a folder is written before it is whole: ``data/tiles.partial`` for ``data/tiles``."""
+    """Where a folder is written until it is complete: ``data/tiles.partial`` for ``data/tiles``."""
     return folder.with_name(f"{folder.name}.partial")
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """Raise InputError where a tile set is not whole: it, or the one that is to become it, is half written.
+    """Raise InputError where a tile set is incomplete, or only its ``.partial`` exists.
 
     Raises
     ------
     InputError
-        A run of `gravmap tile` was stopped, or is still going on.
+        A run of `gravmap tile` was stopped, or is still running.
     """
     partial = folder if (folder / MARK).exists() else unfinished_folder(folder)
     if (partial / MARK).exists() and (partial == folder or not (folder / "index.json").exists()):
         finished = _read_journal(partial)
         raise InputError(
-            f"{partial} is half written: {len(finished)} tiles are finished.",
-            "Run `gravmap tile` again, as before: it goes on where it stopped.",
+            f"{partial} is incomplete: {len(finished)} tiles are finished.",
+            "Run `gravmap tile` again with the same options: it resumes where it stopped.",
         )
 
 
 def unfinished_bytes(folder: Path) -> int:
-    """Disk that an unfinished run takes already."""
+    """Disk space that an unfinished run already uses."""
     return sum(path.stat().st_size for path in unfinished_folder(folder).rglob("*") if path.is_file())
 
 
 class ResumableFolder:
-    """A folder in the making; see :func:`write_unfinished`.
+    """A folder that is being written; see :func:`write_unfinished`.
 
     Attributes
     ----------
     folder : Path
-        Where to write.
+        The folder to write into.
     kept : dict
-        Name of each part that an earlier run finished to the SHA-256 of its files.
+        Parts that an earlier run finished, with the SHA-256 of their files.
     """
 
     def __init__(self, folder: Path, kept: dict[str, tuple[str, ...]], journal: int) -> None:
@@ -72,14 +72,14 @@ class ResumableFolder:
         self._lock = threading.Lock()
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file of the folder, whole or not at all under its name."""
+        """Write a file of the folder; it gets its name only when it is complete."""
         path = self.folder / name
         temporary = path.with_name(f"{path.name}.part")
         temporary.write_bytes(content)
         os.replace(temporary, path)
 
     def finish(self, name: str, sums: tuple[str, ...]) -> None:
-        """Note that a part's files are all written; may be called from several threads."""
+        """Record that all files of a part are written; may be called from several threads."""
         with self._lock:
             _write_all(self._journal, "\t".join((name, *sums)).encode() + b"\n")
 
@@ -88,26 +88,26 @@ class ResumableFolder:
 def write_unfinished(
     final: Path, recipe: Mapping[str, Any], files: Mapping[str, Sequence[str]], parts: str = "tiles"
 ) -> Iterator[ResumableFolder]:
-    """Begin a folder, or go on with one that a stopped run left; put it in its place when the block ends well.
+    """Start a folder, or resume one that a stopped run left; rename it to its final name when the block succeeds.
 
-    A part of the earlier run is kept when the recipe is the same and its files have the checksums noted;
-    whatever else lies in the folder is taken out. An error or a kill leaves the folder for the next run, and
-    an older whole set in its place until then.
+    A part of the earlier run is kept if the recipe is the same and its files have the recorded checksums; everything
+    else in the folder is removed. After an error or a kill the folder stays for the next run, and an older complete
+    set keeps its place until then.
 
     Parameters
     ----------
     final : Path
-        The tile set, or the map.
+        The final name of the folder.
     recipe : mapping
-        JSON values: all that shapes the parts.
+        JSON values: everything that determines the content of the parts.
     files : mapping
-        Name of each part to the files it has.
+        Files of each part, by name.
     parts : str
-        What the parts are called in messages.
+        Word for the parts in messages.
 
     Yields
     ------
-    Unfinished
+    ResumableFolder
 
     Raises
     ------
@@ -118,7 +118,7 @@ def write_unfinished(
     partial.mkdir(parents=True, exist_ok=True)
     lock = os.open(partial / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _take(lock, partial)
+        _acquire(lock, partial)
         kept = _keep(partial, recipe, files, parts)
         write_json(partial / MARK, {"unfinished": str(final.name), **recipe})
         write_text(partial / JOURNAL, "".join("\t".join((name, *sums)) + "\n" for name, sums in kept.items()))
@@ -127,7 +127,7 @@ def write_unfinished(
             yield ResumableFolder(partial, kept, journal)
         except BaseException:
             if not _read_journal(partial):
-                shutil.rmtree(partial)  # nothing to go on with
+                shutil.rmtree(partial)  # nothing to resume
             raise
         finally:
             os.close(journal)
@@ -138,15 +138,15 @@ def write_unfinished(
         os.close(lock)
 
 
-def _take(lock: int, partial: Path) -> None:
-    """Lock the folder for this process; the system lets go of it however the process ends."""
+def _acquire(lock: int, partial: Path) -> None:
+    """Lock the folder for this process; the system releases the lock however the process ends."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InputError(
-            f"Another run is writing {partial}.", "Wait for it to end, or choose another --workspace."
+            f"Another run is writing {partial}.", "Wait until it ends, or use another --workspace."
         ) from None
-    except OSError as error:  # a file system without locks: as good as none held
+    except OSError as error:  # a file system without locks
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
             raise
 
@@ -154,37 +154,37 @@ def _take(lock: int, partial: Path) -> None:
 def _keep(
     partial: Path, recipe: Mapping[str, Any], files: Mapping[str, Sequence[str]], parts: str
 ) -> dict[str, tuple[str, ...]]:
-    """The finished and sound parts of an earlier run; all else in the folder is taken out."""
-    noted = _read_journal(partial)
+    """The finished, unchanged parts of an earlier run; everything else in the folder is removed."""
+    recorded = _read_journal(partial)
     kept: dict[str, tuple[str, ...]] = {}
-    if noted and _read_mark(partial) != json.loads(json.dumps({"unfinished": partial.stem, **recipe})):
+    if recorded and _read_mark(partial) != json.loads(json.dumps({"unfinished": partial.stem, **recipe})):
         log.warning(
             "%s holds %d %s of an unfinished run with other sources or options: they are discarded.",
             partial,
-            len(noted),
+            len(recorded),
             parts,
         )
     else:
-        for name, sums in noted.items():
+        for name, sums in recorded.items():
             paths = [partial / file for file in files.get(name, ())]
-            if len(paths) == len(sums) and all(map(_is_sound, paths, sums)):
+            if len(paths) == len(sums) and all(map(_is_unchanged, paths, sums)):
                 kept[name] = sums
-    stay = {partial / LOCK} | {partial / file for name in kept for file in files[name]}
+    keep = {partial / LOCK} | {partial / file for name in kept for file in files[name]}
     if kept:
-        stay |= {partial / MARK, partial / JOURNAL}  # written anew in one step: a kill now loses nothing
+        keep |= {partial / MARK, partial / JOURNAL}  # rewritten atomically: a kill now loses nothing
     for path in partial.iterdir():
         if path.is_dir():
             for inner in path.iterdir():
-                if inner not in stay:
+                if inner not in keep:
                     _remove(inner)
             if not any(path.iterdir()):
                 path.rmdir()
-        elif path not in stay:
+        elif path not in keep:
             path.unlink()
     return kept
 
 
-def _is_sound(path: Path, checksum: str) -> bool:
+def _is_unchanged(path: Path, checksum: str) -> bool:
     return path.is_file() and sha256(path) == checksum
 
 
@@ -203,7 +203,7 @@ def _read_mark(partial: Path) -> Any:
 
 
 def _read_journal(partial: Path) -> dict[str, tuple[str, ...]]:
-    """Part to checksums; a last line that a kill cut short has no newline and does not count."""
+    """Checksums by part; a last line that a kill truncated has no newline and does not count."""
     try:
         lines = (partial / JOURNAL).read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
     except FileNotFoundError:

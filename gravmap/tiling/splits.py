@@ -1,4 +1,4 @@
-"""Every way to hold ground out: drawn for labels and windows, stored in an index, and read back."""
+"""All kinds of split: made for labels and windows, stored in an index, and read again."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ KINDS: dict[str, type[BlockSplit] | type[RandomSplit]] = {
     "random": RandomSplit,
     "strict": StrictSplit,
 }
-# What says which block or window belongs where: long, and of no use once the roles have been handed over.
+# Assignments of blocks and windows: long lists that are not needed beside the roles.
 ASSIGNMENTS = ("fold_of_block", "tuning_blocks", "roles_of_window")
 
 
 class Split(Protocol):
-    """What every split can say: the roles of cells and of windows in each of its folds."""
+    """Interface of a split: the roles of cells and of windows in each of its folds."""
 
     kind: ClassVar[str]
 
     @property
     def name(self) -> str:
-        """What the tile set calls it."""
+        """Name in the tile set."""
 
     @property
     def folds(self) -> int:
@@ -44,7 +44,7 @@ class Split(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was changed while it was drawn, in plain words."""
+        """Warnings: what differs from the options given."""
 
     def roles(
         self, fold: int, shape: tuple[int, int], bounds_wsen: tuple[float, float, float, float]
@@ -55,10 +55,10 @@ class Split(Protocol):
         """The role of every window (0 train, 1 tune, 2 test, 3 not used)."""
 
     def columns(self, boxes_wsen: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-        """Its columns of ``index.parquet``."""
+        """Columns of ``index.parquet``."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values that :func:`read_split` rebuilds it from."""
+        """JSON-able description, from which :func:`read_split` makes the split again."""
 
 
 def split(
@@ -74,7 +74,7 @@ def split(
     seed: int = 0,
     name: str | None = None,
 ) -> Split:
-    """Hold ground out of a label raster and the windows laid over it.
+    """Split a label raster and its windows into training, tuning and test data.
 
     Parameters
     ----------
@@ -85,18 +85,18 @@ def split(
     windows : sequence of Region, or ndarray of shape (n, 4)
         The windows; as numbers west, south, east, north, degrees.
     kind : str
-        ``blocks`` (labels of held-out blocks are hidden), ``strict`` (windows that touch one are not used)
+        ``blocks`` (labels of held-out blocks are hidden), ``strict`` (windows that touch such a block are not used)
         or ``random`` (the paper's, which leaks).
     region : Region, optional
-        What blocks divide; by default what the windows span.
+        Divided into blocks; by default the extent of the windows.
     folds : int
         At least 3.
     block_deg, buffer_deg : float
         Side of a block and width of the buffer around it, degrees; not for ``random``.
     seed : int
-        What decides among the possible ones.
+        Seed of the assignment.
     name : str, optional
-        What to call it; default its kind.
+        Name of the split; default its kind.
 
     Returns
     -------
@@ -107,9 +107,21 @@ def split(
     Raises
     ------
     OptionError
-        No such kind, or options that make no split.
+        Unknown kind, or invalid options.
     InputError
         Labels and windows do not overlap, or hold too little bedrock.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gravmap.regions import Region
+    >>> from gravmap.tiling import split, windows
+    >>> region = Region(80, 42, 90, 47)
+    >>> labels = np.random.default_rng(0).integers(1, 4, (100, 200)).astype(np.uint8)
+    >>> drawn = split(labels, region.bounds_wsen, windows(region, 5, 2.5), "blocks", folds=3, block_deg=2.5)
+    >>> roles = drawn.roles(0, labels.shape, region.bounds_wsen)
+    >>> [int((roles == role).sum()) > 0 for role in (0, 1, 2)]  # train, tune, test
+    [True, True, True]
     """
     check_kinds([kind])
     boxes = np.array([w.bounds_wsen if isinstance(w, Region) else tuple(w) for w in windows], dtype=np.float64)
@@ -124,17 +136,17 @@ def split(
         )
     rest: dict[str, Any] = {"folds": folds, "seed": seed, "name": name or kind}
     if kind == "random":
-        return split_random(outcrop_shares(labels, bounds_wsen, boxes), **rest)
+        return split_random(outcrop_fractions(labels, bounds_wsen, boxes), **rest)
     rest |= {"block_deg": block_deg, "buffer_deg": buffer_deg}
     if kind == "strict":
         return split_strict(labels, bounds_wsen, region, boxes, **rest)
     return split_blocks(labels, bounds_wsen, region, **rest)
 
 
-def outcrop_shares(
+def outcrop_fractions(
     labels: NDArray[np.uint8], bounds_wsen: tuple[float, float, float, float], boxes_wsen: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Share of each window's cells that are bedrock, shape (n,)."""
+    """Fraction of each window's cells that are bedrock, shape (n,)."""
     west, south, east, north = bounds_wsen
     cell_deg2 = (east - west) * (north - south) / labels.size
     cells = (boxes_wsen[:, 2] - boxes_wsen[:, 0]) * (boxes_wsen[:, 3] - boxes_wsen[:, 1]) / cell_deg2
@@ -143,36 +155,36 @@ def outcrop_shares(
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
-    """Refuse kinds of splits that do not exist."""
-    strange = [kind for kind in kinds if kind not in KINDS]
-    if strange:
-        raise OptionError(f"No split is called {', '.join(strange)}.", f"Known: {', '.join(KINDS)}.")
+    """Refuse unknown kinds of splits."""
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise OptionError(f"Unknown kind of split: {', '.join(unknown)}.", f"Use {', '.join(KINDS)}.")
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that could not be part of a file's name and of a column's."""
+    """Refuse a name that cannot be part of file and column names."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", name):
-        raise OptionError(f"{name!r} is no name for a split.", "Use up to 40 letters, digits, -, _ and dots.")
+        raise OptionError(f"{name!r} is not a valid name of a split.", "Use up to 40 letters, digits, -, _ and dots.")
 
 
 def split_settings(stored: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a stored split, without the long lists of which block or window belongs where."""
+    """The settings of a stored split, without its assignment of blocks or windows."""
     return {key: value for key, value in stored.items() if key not in ASSIGNMENTS}
 
 
 def read_split(stored: dict[str, Any]) -> Split:
-    """The split that an index describes.
+    """Make the split that an index describes.
 
     Raises
     ------
     InputError
-        Written by a gravmap that knows other kinds.
+        Of a kind that this version does not support.
     """
     kind = stored.get("kind")
     if kind not in KINDS:
         raise InputError(
-            f"The split {stored.get('name')!r} is of a kind that this gravmap does not know: {kind!r}.",
-            "`gravmap tile --overwrite` makes the tile set anew.",
+            f"The split {stored.get('name')!r} is of an unknown kind: {kind!r}.",
+            "`gravmap tile --overwrite` makes the tile set again.",
         )
     return KINDS[kind].from_dict(stored)
 
@@ -185,12 +197,12 @@ def draw_splits(
     boxes_wsen: NDArray[np.float64],
     **options: Any,
 ) -> tuple[list[Split], list[str]]:
-    """The splits of a new tile set, and what there is to say about them.
+    """The splits of a new tile set, and notes about them.
 
     Parameters
     ----------
     kinds : sequence of str
-        Those asked for; without any, each kind that the region allows (``blocks`` always).
+        Kinds to make; if empty, every kind that is possible for the region (``blocks`` always).
     labels, bounds_wsen, region, boxes_wsen
         As in :func:`split`.
     **options
@@ -203,7 +215,7 @@ def draw_splits(
         try:
             drawn.append(split(labels, bounds_wsen, boxes_wsen, kind, region=region, **options))
         except InputError as error:
-            # What nobody asked for by name is not worth a tile set; it can be added.
+            # A kind that was not requested does not fail the tile set; it can be added later.
             if kinds or kind == "blocks":
                 raise
             notes.append(f"Left out the split {kind}. {error.message}")

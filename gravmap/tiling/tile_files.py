@@ -1,4 +1,4 @@
-"""Tiles and their index: GeoTIFFs of field, label and small bodies, and a GeoParquet row per window."""
+"""Files of a tile set: GeoTIFFs of field, label and small bodies, and a GeoParquet index with a row per window."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from gravmap.files import sha256
 from gravmap.geology import Labels
 from gravmap.geology.class_table import palette, rows_of
 from gravmap.geology.legend import Legend
+from gravmap.gravity.field_reader import FieldGrid
 from gravmap.lattice import UNUSABLE
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
-from gravmap.tiling.field_grid import FieldGrid
 from gravmap.tiling.random_split import EFFECTIVE_OUTCROP
 from gravmap.tiling.resample import bilinear, nearest
 from gravmap.tiling.resumable_folder import refuse_unfinished
 from gravmap.tiling.windows import Scale
 
-# Field tiles keep steps of 2^-9 mGal, so are off by 0.001 mGal at most: a thousandth of what the best gravity is off.
+# Field tiles are rounded to 2^-9 mGal, an error of 0.001 mGal at most: a thousandth of that of the best gravity.
 FIELD_STEP_MGAL = 2.0**-9
 
 KINDS = ("field", "label", "small")
@@ -38,7 +38,7 @@ KINDS = ("field", "label", "small")
 
 @dataclass(frozen=True)
 class Tile:
-    """One window and its place in its scale: row from the north, column from the west."""
+    """One window and its position in its scale: row from the north, column from the west."""
 
     scale: Scale
     row: int
@@ -51,25 +51,25 @@ class Tile:
         return f"{self.scale.name}/r{self.row:03d}_c{self.column:03d}"
 
     def file(self, kind: str) -> str:
-        """The tile's file of one of KINDS, as seen from the tile set's folder."""
+        """File of one of KINDS, relative to the folder of the tile set."""
         return f"{self.name}_{kind}.tif"
 
 
 def cut_tile(tile: Tile, grid: FieldGrid, raster: Labels, small: NDArray[np.uint8], size_px: int) -> dict[str, bytes]:
     """The three GeoTIFFs of one window, as bytes.
 
-    Fields are interpolated bilinearly between nodes and kept to 2^-9 mGal; labels and the mask of small
-    bodies take the value of the cell under each pixel's centre. GDAL compresses outside Python's lock, so
-    several threads may cut side by side.
+    Fields are interpolated bilinearly between nodes and rounded to 2^-9 mGal; labels and the mask of small bodies
+    take the value of the cell under the centre of each pixel. GDAL compresses without the GIL, so several threads
+    run in parallel.
 
     Parameters
     ----------
     tile : Tile
         The window.
     grid : FieldGrid
-        Its first channel is cut.
+        Its first channel is used.
     raster : Labels
-        Labels, with the legend that gives the palette.
+        Labels, with the legend for the palette.
     small : ndarray, shape of the labels, uint8
         1 in small bodies.
     size_px : int
@@ -78,7 +78,7 @@ def cut_tile(tile: Tile, grid: FieldGrid, raster: Labels, small: NDArray[np.uint
     Returns
     -------
     dict
-        Kind (``field``, ``label``, ``small``) to the bytes of its file; the same input gives the same bytes.
+        Bytes of each file by kind (``field``, ``label``, ``small``); the same input gives the same bytes.
     """
     field = bilinear(grid.values[0], grid.nodes_wsen, tile.window, size_px)
     field *= 1 / FIELD_STEP_MGAL
@@ -99,7 +99,7 @@ def cut_tile(tile: Tile, grid: FieldGrid, raster: Labels, small: NDArray[np.uint
     def describe_mask(target: DatasetWriter) -> None:
         target.set_band_description(1, "1 in bodies under 1600 km2")
 
-    # Differences along a row (predictor 2) deflate as small as GDAL's predictor for floats, in half the time.
+    # Predictor 2 (differences along a row) compresses as well as GDAL's predictor for floats, in half the time.
     return {
         "field": _geotiff(field, tile.window, describe_field, nodata=float("nan"), predictor=2),
         "label": _geotiff(label, tile.window, describe_label, nodata=UNUSABLE),
@@ -129,7 +129,7 @@ def _geotiff(values: NDArray[Any], window: Region, describe: Callable[[DatasetWr
         profile |= {"tiled": True, "blockxsize": 512, "blockysize": 512}
     with MemoryFile() as memory:
         with memory.open(**profile, **options) as target:
-            describe(target)  # first: TIFF cannot be told of a palette once pixels are written
+            describe(target)  # first: a palette cannot be added to a TIFF once pixels are written
             target.write(values, 1)
         return bytes(memory.getbuffer())
 
@@ -145,24 +145,24 @@ def index_table(
     columns: Mapping[str, NDArray[Any]],
     sums: Mapping[str, Sequence[str]],
 ) -> bytes:
-    """``index.parquet``: footprints, scales, census, splits, files and their SHA-256, as bytes.
+    """``index.parquet`` as bytes: footprints, scales, class counts, splits, files and their SHA-256.
 
     Parameters
     ----------
     tiles : list of Tile
         The windows.
     counts : ndarray, shape (n, 256), int64
-        Label cells of every value in each.
+        Label cells of every value in each window.
     outcrop : ndarray, shape (n,), float
-        Share of bedrock in each.
+        Fraction of bedrock in each window.
     legend : Legend
-        Its classes have a column each.
+        One column per class.
     columns : mapping
-        Further columns: the splits.
+        More columns: those of the splits.
     sums : mapping
-        Tile name to the SHA-256 of its field, label and small-body file; empty for an index without tiles.
+        SHA-256 of field, label and small-body file by name of the tile; empty for an index without tiles.
     """
-    import geopandas  # here: it takes a second to load
+    import geopandas  # here: loading takes a second
     import shapely
 
     boxes = np.array([tile.window.bounds_wsen for tile in tiles])
@@ -187,7 +187,7 @@ def index_table(
     return buffer.getvalue()
 
 
-def verify_tiles(folder: Path, *, workers: int = 2, progress: Progress = silent) -> dict[str, str]:
+def verify_tiles(folder: Path | str, *, workers: int = 2, progress: Progress = silent) -> dict[str, str]:
     """Check every tile file of a tile set against the checksums in its index.
 
     Parameters
@@ -197,27 +197,35 @@ def verify_tiles(folder: Path, *, workers: int = 2, progress: Progress = silent)
     workers : int
         Threads that read.
     progress : Progress
-        Told after each file.
+        Called after each file.
 
     Returns
     -------
     dict
-        File, as seen from the folder, to what is wrong with it: ``missing`` or ``changed``. Empty where all are
-        sound, and for an index without tiles.
+        ``missing`` or ``changed`` by file, relative to the folder. Empty if all files are unchanged, and for an
+        index without tiles.
 
     Raises
     ------
     InputError
-        No tile set there, a half-written one, or one whose index has no checksums.
+        No tile set there, an incomplete one, or one whose index has no checksums.
+
+    Examples
+    --------
+    >>> from gravmap.tiling import verify_tiles
+    >>> verify_tiles("data/tiles")
+    {}
     """
     checked = tile_checksums(folder, workers=workers, progress=progress)
     return {file: "changed" if found else "missing" for file, (written, found) in checked.items() if found != written}
 
 
-def tile_checksums(folder: Path, *, workers: int = 2, progress: Progress = silent) -> dict[str, tuple[str, str | None]]:
-    """SHA-256 of every tile file as it was written, and as it is now; None where it is missing.
+def tile_checksums(
+    folder: Path | str, *, workers: int = 2, progress: Progress = silent
+) -> dict[str, tuple[str, str | None]]:
+    """SHA-256 of every tile file as written and as found; None where it is missing.
 
-    Takes and raises what :func:`verify_tiles` does; empty for an index without tiles.
+    Parameters and exceptions are those of :func:`verify_tiles`; empty for an index without tiles.
     """
     import pyarrow.parquet as parquet
 
@@ -229,8 +237,8 @@ def tile_checksums(folder: Path, *, workers: int = 2, progress: Progress = silen
         table = parquet.read_table(path, columns=columns).to_pydict()
         listed = [pair for kind in KINDS for pair in zip(table[f"{kind}_file"], table[f"{kind}_sha256"], strict=True)]
     except (OSError, ValueError, KeyError) as error:
-        said = f"{path} is missing" if isinstance(error, FileNotFoundError) else f"{path} has no readable checksums"
-        raise InputError(f"{said}.", "`gravmap tile --overwrite` makes the tile set anew.") from None
+        problem = f"{path} is missing" if isinstance(error, FileNotFoundError) else f"{path} has no readable checksums"
+        raise InputError(f"{problem}.", "`gravmap tile --overwrite` makes the tile set again.") from None
     written = {file: checksum for file, checksum in listed if file is not None}
 
     def now(file: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The tile set: windows over a region, their index, splits (also added later) and GeoTIFF tiles."""
+"""Makes a tile set: windows over a region, their index, splits (also added later) and GeoTIFF tiles."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ from gravmap.files import atomic_folder, atomic_path, check_room, refuse_existin
 from gravmap.geology import Labels, open_labels
 from gravmap.geology.class_table import auxiliary_xml, rows_of
 from gravmap.geology.legend_file import legend_to_toml
+from gravmap.gravity.field_reader import FieldGrid, FieldReader, read_fields
 from gravmap.lattice import COVER, UNUSABLE
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.tiling.blocks import BUFFER_DEG, FOLDS
-from gravmap.tiling.field_grid import FieldGrid, read_field_grid
 from gravmap.tiling.label_statistics import SMALL_KM2, count_classes, small_bodies
 from gravmap.tiling.leak import describe_split
 from gravmap.tiling.random_split import EFFECTIVE_OUTCROP
 from gravmap.tiling.resumable_folder import ResumableFolder, unfinished_bytes, write_unfinished
-from gravmap.tiling.splits import check_kinds, check_name, draw_splits, outcrop_shares, split
+from gravmap.tiling.splits import check_kinds, check_name, draw_splits, outcrop_fractions, split
 from gravmap.tiling.tile_files import FIELD_STEP_MGAL, FORMAT, KINDS, Tile, cut_tile, index_table
 from gravmap.tiling.training_arrays import open_windows, read_index
 from gravmap.tiling.windows import Scale, plan_scales, windows
 
 SIZE_PX = 2048
 # Measured (benchmarks/tiles.py) on a residual of 2 arc-minutes with 6 mGal: bytes per pixel of a field tile grow with
-# the nodes per pixel to this power; the rest are labels, mask and headers of a tile; time is that of one core.
-_BYTES_PER_PIXEL, _POWER, _MOST_BYTES_PER_PIXEL, _BYTES_PER_TILE = 5.2, 0.65, 3.0, 60_000
+# the nodes per pixel to this power; labels, mask and headers add a constant per tile; seconds are those of one core.
+_BYTES_PER_PIXEL, _POWER, _MAX_BYTES_PER_PIXEL, _BYTES_PER_TILE = 5.2, 0.65, 3.0, 60_000
 _SECONDS_PER_PIXEL = 0.15 / 2048**2
 
 
 @dataclass(frozen=True)
 class TilePlan:
-    """What a tile set will be, before anything is written.
+    """Plan of a tile set, before anything is written.
 
     Attributes
     ----------
     region : Region
-        What the windows cover: the region of the fields.
+        The region of the fields, which the windows cover.
     scales : tuple of Scale
         Sizes, strides and counts.
     notes : tuple of str
-        What does not fit and was changed.
+        What differs from the options given.
     size_px : int
         Pixels a side of a tile.
     disk_bytes : int
-        Disk the tiles take, roughly and rather too much.
+        Estimated disk space of the tiles, an upper bound in most cases.
     seconds : float
-        Time to write them, roughly, with two workers.
+        Estimated time to write them with two workers.
     """
 
     region: Region
@@ -76,7 +76,7 @@ class TilePlan:
         return sum(scale.rows * scale.columns for scale in self.scales)
 
     def tiles(self) -> list[Tile]:
-        """Every window with its place: scale by scale, row by row from the north."""
+        """Every window with its position: scale by scale, row by row from the north."""
         return [
             Tile(scale, number // scale.columns, number % scale.columns, window)
             for scale in self.scales
@@ -85,27 +85,35 @@ class TilePlan:
 
 
 def plan_tiles(
-    fields: Path, sizes_deg: Sequence[float] = (), strides_deg: Sequence[float] = (), size_px: int = SIZE_PX
+    fields: Path | str, sizes_deg: Sequence[float] = (), strides_deg: Sequence[float] = (), size_px: int = SIZE_PX
 ) -> TilePlan:
-    """What :func:`gravmap.tiling.make_tiles` would make of a field file.
+    """Plan what :func:`gravmap.tiling.make_tiles` would make of a field file.
 
     Raises
     ------
     OptionError
-        Sizes and strides do not go together, or the tiles have no size.
+        Sizes and strides do not match, or the size of the tiles is not supported.
     InputError
-        The fields are missing or not ours.
+        The fields are missing or not written by gravmap.
+
+    Examples
+    --------
+    >>> from gravmap.tiling import plan_tiles
+    >>> plan = plan_tiles("data/fields.nc", sizes_deg=[2.5, 5], size_px=64)
+    >>> plan.count, [scale.name for scale in plan.scales]
+    (21, ['2.5deg', '5deg'])
     """
     if not 16 <= size_px <= 16384:
         raise OptionError(f"Tiles of {size_px} pixels a side are not supported.", "Choose 16 to 16384.")
-    grid = read_field_grid(fields)
-    region = grid.region
+    with FieldReader(fields) as reader:
+        _ = reader.first_residual  # refuses a file without one
+        region = reader.region
+        nodes_per_deg = (reader.lon.size - 1) / (reader.nodes_wsen[2] - reader.nodes_wsen[0])
     scales, notes = plan_scales(region, sizes_deg, strides_deg)
-    nodes_per_deg = (grid.values.shape[2] - 1) / (grid.nodes_wsen[2] - grid.nodes_wsen[0])
     disk_bytes, pixels = 0.0, 0
     for scale in scales:
         count, rough = scale.rows * scale.columns, scale.size_deg * nodes_per_deg / size_px
-        each = min(_BYTES_PER_PIXEL * rough**_POWER, _MOST_BYTES_PER_PIXEL) * size_px**2 + _BYTES_PER_TILE
+        each = min(_BYTES_PER_PIXEL * rough**_POWER, _MAX_BYTES_PER_PIXEL) * size_px**2 + _BYTES_PER_TILE
         disk_bytes, pixels = disk_bytes + count * each, pixels + count * size_px**2
     return TilePlan(region, tuple(scales), tuple(notes), size_px, int(disk_bytes), pixels * _SECONDS_PER_PIXEL / 2)
 
@@ -114,9 +122,9 @@ log = logging.getLogger(__name__)
 
 
 def make_tiles(
-    fields: Path,
-    labels: Path,
-    folder: Path,
+    fields: Path | str,
+    labels: Path | str,
+    folder: Path | str,
     *,
     sizes_deg: Sequence[float] = (),
     strides_deg: Sequence[float] = (),
@@ -131,49 +139,57 @@ def make_tiles(
     workers: int = 2,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Make a tile set of a field file and a label raster.
+    """Make a tile set from a field file and a label raster.
 
     Parameters
     ----------
     fields, labels : Path
         ``fields.nc`` and ``labels.tif``; their SHA-256 go into the index.
     folder : Path
-        The tile set. Until it is whole it lies beside as ``<folder>.partial``, with which the next call goes
-        on; an older one stays until then.
+        The tile set. Until it is complete it is written to ``<folder>.partial``, which the next call resumes; an
+        older tile set stays until then.
     sizes_deg, strides_deg : sequence of float
-        As in :func:`gravmap.tiling.plan_scales`; empty for the paper's four.
+        As in :func:`gravmap.tiling.windows.plan_scales`; empty for the paper's four.
     size_px : int
         Pixels a side of a tile.
     index_only : bool
-        Write no tiles: a network can be fed from the native grids alone.
+        Write no tiles: training needs the native grids alone.
     splits : sequence of str
-        Kinds of splits the index shall hold: ``blocks``, ``random``, ``strict``; empty for every one that
-        the region has room for.
+        Kinds of splits in the index: ``blocks``, ``random``, ``strict``; empty for every kind that is possible
+        for the region.
     folds, block_deg, buffer_deg, seed
         As in :func:`gravmap.tiling.split`.
     overwrite : bool
         Replace an existing folder.
     workers : int
-        Threads that cut and write tiles.
+        Threads that make and write tiles.
     progress : Progress
-        Told after each tile.
+        Called after each tile.
 
     Returns
     -------
     dict
-        What ``index.json`` says, and ``kept``: tiles that an earlier, stopped run had finished.
+        Content of ``index.json``, and ``kept``: number of tiles that an earlier, stopped run had finished.
 
     Raises
     ------
     OptionError, InputError
-        Options or inputs that do not go together; see the message.
+        Invalid options, or inputs that do not fit together.
     GravmapError
-        The disk has not enough room, before or on the way.
+        Not enough disk space, before or during writing.
+
+    Examples
+    --------
+    >>> from gravmap.tiling import make_tiles
+    >>> index = make_tiles("data/fields.nc", "data/labels.tif", "data/coarse", sizes_deg=[5], size_px=64)
+    >>> index["windows"], [split["name"] for split in index["splits"]]
+    (3, ['blocks'])
     """
+    fields, labels, folder = Path(fields), Path(labels), Path(folder)
     refuse_existing(folder, overwrite)
     check_kinds(splits)
     plan = plan_tiles(fields, sizes_deg, strides_deg, size_px)
-    grid = read_field_grid(fields)
+    grid = read_fields(fields)
     raster = open_labels(labels)
     _check_overlap(plan.region, raster, fields, labels)
     if not index_only:
@@ -186,7 +202,7 @@ def make_tiles(
     tiles = plan.tiles()
     boxes = np.array([tile.window.bounds_wsen for tile in tiles])
     counts = count_classes(raster.values, raster.bounds_wsen, boxes)
-    outcrop = outcrop_shares(raster.values, raster.bounds_wsen, boxes)
+    outcrop = outcrop_fractions(raster.values, raster.bounds_wsen, boxes)
     drawn, notes = draw_splits(
         splits,
         raster.values,
@@ -246,7 +262,7 @@ def make_tiles(
             raise
         raise GravmapError(
             f"The disk is full: {error.filename or folder} could not be written.",
-            "Free some space and run the command again; it goes on with the finished tiles.",
+            "Free some space and run the command again; it resumes after the finished tiles.",
         ) from error
     return {**index, "kept": len(unfinished.kept)}
 
@@ -260,11 +276,11 @@ def _write_tiles(
     workers: int,
     progress: Progress,
 ) -> dict[str, tuple[str, ...]]:
-    """Cut and write the tiles that are not there yet, several at once; the checksums of all."""
+    """Make and write the missing tiles, several in parallel; returns the checksums of all."""
     sums = dict(unfinished.kept)
     missing = [tile for tile in tiles if tile.name not in sums]
     small = small_bodies(raster.values, raster.bounds_wsen)
-    # TIFF has no place for the names of classes: GDAL looks for them in a file beside.
+    # TIFF cannot store the names of classes: GDAL reads them from an .aux.xml file.
     names = auxiliary_xml(rows_of(raster.legend)).encode()
     for scale in {tile.scale.name for tile in tiles}:
         (unfinished.folder / scale).mkdir(exist_ok=True)
@@ -292,7 +308,7 @@ def _write_tiles(
 
 
 def _recipe(fields: Path, labels: Path, plan: TilePlan, grid: FieldGrid, raster: Labels) -> dict[str, Any]:
-    """All that shapes the bytes of the tile files, as JSON values; splits do not."""
+    """Everything that determines the bytes of the tile files, as JSON values; splits do not."""
     return {
         "made_by": f"gravmap {__version__}, GDAL {rasterio.__gdal_version__}",
         "sources": {"fields": sha256(fields), "labels": sha256(labels)},
@@ -306,7 +322,7 @@ def _recipe(fields: Path, labels: Path, plan: TilePlan, grid: FieldGrid, raster:
 
 
 def _set_apart(plan: TilePlan, tiles: list[Tile], bare: Sequence[bool]) -> dict[str, list[str]]:
-    """Scale to the windows with too little bedrock to learn from or be scored on."""
+    """Windows with too little bedrock for training and scores, by scale."""
     return {
         scale.name: [tile.name for tile, is_bare in zip(tiles, bare, strict=True) if is_bare and tile.scale == scale]
         for scale in plan.scales
@@ -314,7 +330,7 @@ def _set_apart(plan: TilePlan, tiles: list[Tile], bare: Sequence[bool]) -> dict[
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """The path as seen from the folder, so that a workspace can be moved."""
+    """The path relative to the folder, so that a workspace can be moved."""
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
 
 
@@ -330,14 +346,14 @@ def _check_overlap(region: Region, raster: Labels, fields: Path, labels: Path) -
     if not ((inside > COVER) & (inside < UNUSABLE)).any():
         raise InputError(
             f"{labels} holds no bedrock, only cover and gaps.",
-            "Bring a map with outcrops: `gravmap rasterize MAP --legend ...`.",
+            "Use a map with outcrops: `gravmap rasterize MAP --legend ...`.",
         )
     if not covered.contains(region, 0.5 * raster.resolution_deg):
-        log.warning("The labels cover %s of the region %s; the rest counts as not usable.", common, region)
+        log.warning("The labels cover %s of the region %s; the rest is not usable.", common, region)
 
 
 def add_split(
-    folder: Path,
+    folder: Path | str,
     kind: str,
     *,
     name: str | None = None,
@@ -347,7 +363,7 @@ def add_split(
     seed: int = 0,
     overwrite: bool = False,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Draw one more split for a tile set; its tiles and its other splits stay as they are.
+    """Add a split to a tile set; its tiles and its other splits stay unchanged.
 
     Parameters
     ----------
@@ -356,23 +372,30 @@ def add_split(
     kind, folds, block_deg, buffer_deg, seed
         As in :func:`gravmap.tiling.split`.
     name : str, optional
-        What to call it; default its kind.
+        Name of the split; default its kind.
     overwrite : bool
         Replace the split of that name.
 
     Returns
     -------
     dict
-        What ``index.json`` now says of it.
+        Its entry in ``index.json``.
     tuple of str
-        What was changed while it was drawn, in plain words.
+        Warnings: what differs from the options given.
 
     Raises
     ------
     OptionError
-        No such kind, no fit name, or options that make no split.
+        Unknown kind, invalid name, or invalid options.
     InputError
-        No tile set, labels changed since it was made, a split of that name, or too little bedrock.
+        No tile set, labels changed since it was made, an existing split of that name, or too little bedrock.
+
+    Examples
+    --------
+    >>> from gravmap.tiling import add_split
+    >>> described, warnings = add_split("data/tiles", "blocks", name="large", folds=3, block_deg=2.5)
+    >>> described["folds"], described["leak"]
+    (3, 0.0)
     """
     folder, name = Path(folder), name or kind
     check_name(name)
@@ -380,7 +403,7 @@ def add_split(
     others = [stored for stored in index["splits"] if stored["name"] != name]
     if len(others) < len(index["splits"]) and not overwrite:
         raise InputError(
-            f"The tile set {folder} holds a split {name!r} already.",
+            f"The tile set {folder} already holds a split {name!r}.",
             "Add --overwrite to replace it, or --name to keep both.",
         )
     raster, boxes = open_windows(folder, index)
@@ -397,19 +420,19 @@ def add_split(
         name=name,
     )
     described = describe_split(drawn, raster, boxes)
-    # The table first: columns of a split that index.json does not name do no harm.
+    # The table first: columns of a split that index.json does not name are ignored.
     _write_columns(folder / "index.parquet", name, drawn.columns(boxes))
     write_json(folder / "index.json", {**index, "splits": [*others, described]})
     return described, drawn.notes
 
 
 def _write_columns(path: Path, name: str, columns: dict[str, NDArray[Any]]) -> None:
-    """Put a split's columns into the table of windows, in the place of those that it had."""
+    """Write the columns of a split into the table of windows, replacing earlier ones of the same name."""
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
     table = parquet.read_table(path)
-    own = [held for held in table.column_names if held == f"{name}_fold" or held.startswith(f"{name}_role_fold")]
+    own = [each for each in table.column_names if each == f"{name}_fold" or each.startswith(f"{name}_role_fold")]
     table = table.drop_columns(own)
     for column, values in columns.items():
         table = table.append_column(column, arrow.array(values))

@@ -1,4 +1,4 @@
-"""The hand-over to the network wing: plain arrays of a tile set, or one ``.npz`` of them."""
+"""Training arrays of a tile set: plain numpy arrays, or one ``.npz`` of them."""
 
 from __future__ import annotations
 
@@ -14,48 +14,54 @@ from gravmap.errors import InputError, OptionError
 from gravmap.files import atomic_path, read_json, sha256
 from gravmap.geology import Labels, open_labels
 from gravmap.geology.legend_file import legend_to_toml
+from gravmap.gravity.field_reader import read_fields
 from gravmap.lattice import BUFFER, COVER, TRAIN, UNUSABLE
-from gravmap.tiling.field_grid import read_field_grid
 from gravmap.tiling.label_statistics import count_classes, small_bodies
 from gravmap.tiling.resumable_folder import refuse_unfinished
 from gravmap.tiling.splits import KINDS, Split, read_split, split_settings
 from gravmap.tiling.tile_files import FORMAT
 
 MADE_BY = "gravmap tile"
-_ANEW = f"`{MADE_BY} --overwrite` makes the tile set anew."
+_ANEW = f"`{MADE_BY} --overwrite` makes the tile set again."
 
 
-def read_index(folder: Path) -> dict[str, Any]:
-    """What ``index.json`` of a tile set says.
+def read_index(folder: Path | str) -> dict[str, Any]:
+    """Read ``index.json`` of a tile set.
 
     Raises
     ------
     InputError
-        No tile set there, a half-written one, or one of another version.
+        No tile set there, an incomplete one, or one of another version.
+
+    Examples
+    --------
+    >>> from gravmap.tiling import read_index
+    >>> index = read_index("data/tiles")
+    >>> index["channel"], index["windows"], index["size_px"]
+    ('residual_10km', 21, 64)
     """
     refuse_unfinished(Path(folder))
     index: dict[str, Any] = read_json(Path(folder) / "index.json", MADE_BY)
     if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise InputError(f"{folder} is a tile set of another format than this gravmap's.", _ANEW)
+        raise InputError(f"{folder} is a tile set of another format than this version's.", _ANEW)
     return index
 
 
 def load_arrays(
-    folder: Path, *, channels: Sequence[str] | None = None, split: str = "blocks", fold: int = 0
+    folder: Path | str, *, channels: Sequence[str] | None = None, split: str = "blocks", fold: int = 0
 ) -> dict[str, Any]:
-    """The arrays a network is taught on, all north-up (row 0 northernmost, column 0 westernmost).
+    """The arrays a network is trained on, all north-up (row 0 northernmost, column 0 westernmost).
 
-    They come from the native grids that the index names, so a tile set made with ``--index-only``
-    serves as well as one with tiles.
+    They are read from the native grids that the index names, so a tile set made with ``--index-only`` has them, too.
 
     Parameters
     ----------
     folder : Path
         The tile set.
     channels : sequence of str, optional
-        Fields to hand over; default the one the tiles hold.
+        Fields to read; default the one in the tiles.
     split : str
-        Name of one of the splits that the index holds: ``blocks``, ``strict``, ``random``, or a name of your own.
+        Name of a split in the index: ``blocks``, ``strict``, ``random``, or another name.
     fold : int
         Which of its folds.
 
@@ -68,47 +74,54 @@ def load_arrays(
         uint8: 0 train, 1 tune, 2 test, 3 ignored; ``windows`` (n, 4) float64, ``window_scale_deg``
         (n,) float64, ``window_role`` (n,) uint8; ``meta``, JSON-able.
 
-        Under ``blocks`` every window with at least one bedrock cell to learn from is there, with
-        role 0; under ``strict`` those of them that touch no held-out block. Under ``random`` the cells have
-        role 0 and the windows have theirs: 0 train, 1 tune, 2 test; windows under 10 % bedrock are left out.
+        With ``blocks`` these are all windows with at least one training cell of bedrock, with role 0; with ``strict``
+        those of them that touch no held-out block. With ``random`` all cells have role 0, and windows are 0 train,
+        1 tune or 2 test; windows with less than 10 % bedrock are left out.
 
     Raises
     ------
     InputError
-        No tile set, sources changed since it was made, no such split or channel, or a fold in which
-        nothing is left to learn from.
+        No tile set, sources changed since it was made, no such split or channel, or a fold without a training
+        window.
     OptionError
         No such fold.
+
+    Examples
+    --------
+    >>> from gravmap.tiling import load_arrays
+    >>> arrays = load_arrays("data/tiles", split="blocks", fold=0)
+    >>> arrays["fields"].shape, arrays["labels"].shape, arrays["meta"]["channels"]
+    ((1, 51, 81), (250, 400), ['residual_10km'])
     """
     folder = Path(folder)
     index = read_index(folder)
     paths = {name: _unchanged(folder, index, name) for name in ("fields", "labels")}
     stored = _find_split(index, split, fold)
-    grid = read_field_grid(paths["fields"], channels or [index["channel"]])
+    grid = read_fields(paths["fields"], channels or [index["channel"]])
     raster = open_labels(paths["labels"])
     table = _read_windows(folder)
     boxes = table["boxes"]
-    held_out = read_split(stored)
-    role = held_out.roles(fold, raster.values.shape, raster.bounds_wsen)
-    window_role = held_out.window_roles(fold, boxes)
-    learned_from = np.where(role == TRAIN, raster.values, np.uint8(UNUSABLE))
-    teaches = count_classes(learned_from, raster.bounds_wsen, boxes)[:, COVER + 1 : UNUSABLE].any(axis=1)
-    kept = np.where(window_role == TRAIN, teaches, window_role != BUFFER)
+    drawn = read_split(stored)
+    role = drawn.roles(fold, raster.values.shape, raster.bounds_wsen)
+    window_role = drawn.window_roles(fold, boxes)
+    training_labels = np.where(role == TRAIN, raster.values, np.uint8(UNUSABLE))
+    usable = count_classes(training_labels, raster.bounds_wsen, boxes)[:, COVER + 1 : UNUSABLE].any(axis=1)
+    kept = np.where(window_role == TRAIN, usable, window_role != BUFFER)
     if not (window_role[kept] == TRAIN).any():
         raise InputError(
-            f"Fold {fold} of the split {split} leaves no window with bedrock to learn from.",
+            f"Fold {fold} of the split {split} leaves no training window with bedrock.",
             "Choose another --fold or --split, or add one: `gravmap split --add blocks --block ...`.",
         )
     valid = np.isfinite(grid.values).all(axis=0)
-    described = split_settings(stored)
+    settings = split_settings(stored)
     return {
         "fields": np.where(np.isfinite(grid.values), grid.values, np.float32(0)),
         "field_valid": valid,
         "field_nodes_wsen": np.array(grid.nodes_wsen, dtype=np.float64),
         "labels": raster.values,
         "label_bounds_wsen": np.array(raster.bounds_wsen, dtype=np.float64),
-        # Of what may be learned from alone: how far a body goes on under a held-out block is held out, too.
-        "small": small_bodies(learned_from, raster.bounds_wsen, index["small_km2"]),
+        # From training labels alone: the extent of a body under a held-out block is held out, too.
+        "small": small_bodies(training_labels, raster.bounds_wsen, index["small_km2"]),
         "role": role,
         "windows": boxes[kept],
         "window_scale_deg": table["scale_deg"][kept],
@@ -124,18 +137,27 @@ def load_arrays(
             "region_wsen": index["region_wsen"],
             "field_recipe": grid.recipe,
             "sources": _sources(index, grid.sources, raster.legend.sources),
-            "split": {**described, "fold": fold},
+            "split": {**settings, "fold": fold},
             "legend_toml": legend_to_toml(raster.legend),
         },
     }
 
 
 def pack(
-    folder: Path, path: Path, *, channels: Sequence[str] | None = None, split: str = "blocks", fold: int = 0
+    folder: Path | str, path: Path | str, *, channels: Sequence[str] | None = None, split: str = "blocks", fold: int = 0
 ) -> None:
-    """Write what :func:`load_arrays` gives into one compressed ``.npz``, ``meta`` as a JSON string.
+    """Write the arrays of :func:`load_arrays` into one compressed ``.npz``, ``meta`` as a JSON string.
 
-    A machine with numpy and torch alone can train on that file; no pickle is in it.
+    A machine with numpy and torch alone can train on that file (:meth:`gravmap.learning.RegionDataset.load`); it
+    holds no pickle.
+
+    Examples
+    --------
+    >>> from gravmap.learning import RegionDataset
+    >>> from gravmap.tiling import pack
+    >>> pack("data/tiles", "region.npz", split="blocks", fold=0)
+    >>> RegionDataset.load("region.npz").channels
+    ['residual_10km']
     """
     arrays = load_arrays(folder, channels=channels, split=split, fold=fold)
     meta = np.array(json.dumps(arrays.pop("meta"), ensure_ascii=False))
@@ -144,7 +166,7 @@ def pack(
 
 
 def open_split(folder: Path, split: str) -> tuple[dict[str, Any], Split, Labels, NDArray[np.float64]]:
-    """What the index says of a split, the split itself, and the labels and windows (n, 4) it was drawn for.
+    """The entry of a split in the index, the split, and the labels and windows (n, 4) it was made for.
 
     Raises
     ------
@@ -168,14 +190,14 @@ def open_windows(folder: Path, index: dict[str, Any]) -> tuple[Labels, NDArray[n
 
 
 def _unchanged(folder: Path, index: dict[str, Any], name: str) -> Path:
-    """The path of a source, if it still is what the tile set was made from."""
+    """The path of a source, if it is unchanged since the tile set was made."""
     source = index["sources"][name]
     path = Path(folder, source["path"])
-    tidy = path.resolve()
+    resolved = path.resolve()
     if not path.exists():
-        raise InputError(f"{tidy} is missing; the tile set {folder} was made from it.", f"Put it back, or: {_ANEW}")
+        raise InputError(f"{resolved} is missing; the tile set {folder} was made from it.", f"Restore it, or: {_ANEW}")
     if sha256(path) != source["sha256"]:
-        raise InputError(f"{tidy} has changed since the tile set {folder} was made.", _ANEW)
+        raise InputError(f"{resolved} has changed since the tile set {folder} was made.", _ANEW)
     return path
 
 
@@ -186,18 +208,18 @@ def _find_split(index: dict[str, Any], name: str, fold: int) -> dict[str, Any]:
                 raise OptionError(f"The split {name} has no fold {fold}.", f"It has folds 0 to {stored['folds'] - 1}.")
             found: dict[str, Any] = stored
             return found
-    held = ", ".join(stored["name"] for stored in index["splits"])
-    raise InputError(f"The tile set holds no split {name!r}; it has {held}.", _how_to_add(name))
+    names = ", ".join(stored["name"] for stored in index["splits"])
+    raise InputError(f"The tile set holds no split {name!r}; it has {names}.", _how_to_add(name))
 
 
 def _how_to_add(name: str) -> str:
     if name in KINDS:
         return f"`gravmap split --add {name}` adds it."
-    return f"`gravmap split --add blocks --name {name}` would add one of that name."
+    return f"`gravmap split --add blocks --name {name}` adds one of that name."
 
 
 def _read_windows(folder: Path) -> dict[str, NDArray[Any]]:
-    """The windows of index.parquet; read without geopandas, which is slow to load and not needed for numbers."""
+    """The windows of index.parquet; read without geopandas, which is slow to load and not needed here."""
     import pyarrow.parquet as parquet
 
     columns = ["west", "south", "east", "north", "scale_deg"]
@@ -212,7 +234,7 @@ def _read_windows(folder: Path) -> dict[str, NDArray[Any]]:
 def _sources(
     index: dict[str, Any], fields: list[dict[str, Any]], maps: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Every file behind the arrays: gravity, maps, and our own two made from them."""
+    """Every file behind the arrays: gravity, maps, and the two files made from them."""
     own = [
         {"role": name, **{key: entry[key] for key in ("path", "sha256")}} for name, entry in index["sources"].items()
     ]

@@ -1,4 +1,4 @@
-"""Windows: square boxes of several sizes laid over a region, so that nothing at its edges is left out."""
+"""Windows: square boxes of several sizes that cover a region up to its edges."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _starts(extent_deg: float, size_deg: float, stride_deg: float) -> list[float
 def _check(region: Region, size_deg: float, stride_deg: float) -> None:
     if not size_deg > 0 or not stride_deg > 0:
         raise OptionError(
-            f"A window of {size_deg:g} with a stride of {stride_deg:g} degrees is none.", "Both must be positive."
+            f"A window of {size_deg:g} with a stride of {stride_deg:g} degrees is not valid.", "Both must be positive."
         )
     if stride_deg > size_deg + _TOLERANCE_DEG:
         raise OptionError(
@@ -75,14 +75,14 @@ def _check(region: Region, size_deg: float, stride_deg: float) -> None:
 def windows(region: Region, size_deg: float, stride_deg: float) -> list[Region]:
     """Windows of one size that cover a region.
 
-    They are laid from the north-west corner in steps of the stride; where the last step would leave
-    a rest, one more window is shifted inwards to end at the region's edge. Every point of the region
-    lies in at least one window, and no window reaches beyond the region.
+    They start at the north-west corner and advance by the stride; where the last step leaves a gap, one more
+    window ends at the region's edge. Every point of the region lies in at least one window, and no window
+    extends beyond the region.
 
     Parameters
     ----------
     region : Region
-        What to cover.
+        The region to cover.
     size_deg, stride_deg : float
         Side of a window, and step from one to the next, degrees; the stride is at most the size.
 
@@ -95,11 +95,19 @@ def windows(region: Region, size_deg: float, stride_deg: float) -> list[Region]:
     ------
     OptionError
         The size does not fit into the region, or the stride leaves gaps.
+
+    Examples
+    --------
+    >>> from gravmap.regions import Region
+    >>> from gravmap.tiling import windows
+    >>> boxes = windows(Region(80, 42, 84, 46), size_deg=2, stride_deg=1)
+    >>> len(boxes), boxes[0].bounds_wsen
+    (9, (80, 44, 82, 46))
     """
     _check(region, size_deg, stride_deg)
     souths = [region.north - start - size_deg for start in _starts(region.height_deg, size_deg, stride_deg)]
     wests = [region.west + start for start in _starts(region.width_deg, size_deg, stride_deg)]
-    # The far edge is the region's own number, not one with a rounding error of its own.
+    # The far edge is taken from the region, without a rounding error.
     return [
         Region(west, max(south, region.south), min(west + size_deg, region.east), south + size_deg)
         for south in souths
@@ -110,15 +118,15 @@ def windows(region: Region, size_deg: float, stride_deg: float) -> list[Region]:
 def plan_scales(
     region: Region, sizes_deg: Sequence[float] = (), strides_deg: Sequence[float] = ()
 ) -> tuple[list[Scale], list[str]]:
-    """The scales that fit a region, and what had to be changed, in plain words.
+    """The scales that fit a region, and notes on what differs from the options.
 
-    A size larger than the region is left out; when none fits, one window as large as the region's
-    shorter side takes their place.
+    A size larger than the region is left out; if none fits, windows as large as the region's shorter side
+    are used instead.
 
     Parameters
     ----------
     region : Region
-        What to cover.
+        The region to cover.
     sizes_deg : sequence of float
         Sides of the windows; empty for the paper's four.
     strides_deg : sequence of float
@@ -127,7 +135,7 @@ def plan_scales(
     Raises
     ------
     OptionError
-        The number of strides fits neither, a size is given twice, or a stride leaves gaps.
+        The numbers of sizes and strides do not match, a size is given twice, or a stride leaves gaps.
     """
     sizes = list(sizes_deg) or [size for size, _ in PAPER_SCALES_DEG]
     strides = list(strides_deg) or [default_stride_deg(size) for size in sizes]

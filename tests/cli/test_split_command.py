@@ -80,9 +80,9 @@ def test_a_split_is_added_beside_the_others(workspace):
         (["--split", "mine"], 3, "--add blocks --name mine"),
         (["--add", "mine"], 2, "strict"),
         (["--name", "mine"], 2, "--add"),
-        (["--add", "blocks", "--name", "../mine"], 2, "no name for a split"),
+        (["--add", "blocks", "--name", "../mine"], 2, "valid name of a split"),
         (["--add", "strict", "--name", "wide", "--block", "4deg"], 3, "--block"),
-        (["--add", "blocks", "--name", "wide", "--buffer", "3deg"], 3, "to learn from"),
+        (["--add", "blocks", "--name", "wide", "--buffer", "3deg"], 3, "to train on"),
     ],
 )
 def test_what_cannot_be_done_is_said(workspace, words, status, message):

@@ -116,7 +116,7 @@ def test_a_stopped_run_is_gone_on_with(workspace, monkeypatch):
     assert "Traceback" not in done.output
     train = CliRunner().invoke(gravmap, ["-w", str(workspace), "train", "--gpus", "0"])
     assert train.exit_code == 3
-    assert "half written: 5 tiles are finished" in train.output
+    assert "5 tiles are finished" in train.output
     done = call(workspace, *SMALL)
     assert done.exit_code == 0, done.output
     assert "5 of 18 tiles were there from the run before, and were kept." in done.output

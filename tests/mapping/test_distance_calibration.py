@@ -8,8 +8,8 @@ import pytest
 from scipy.interpolate import RegularGridInterpolator
 
 from gravmap.geology import LabelFile
+from gravmap.gravity import FieldReader
 from gravmap.mapping import Options, predict
-from gravmap.mapping.field_reader import FieldReader
 from gravmap.regions import Region
 from toy_map import BOX, layers, make_project
 from toy_outcrop import make_context_run, make_labels
@@ -103,9 +103,9 @@ def test_values_between_nodes_are_those_of_scipy(project):
         everything = fields.read(["residual_10km"], slice(0, fields.lat.size), slice(0, fields.lon.size))[0]
         other = RegularGridInterpolator((fields.lat[::-1], fields.lon), everything[::-1])
         expected = other(np.stack(np.meshgrid(lat, lon, indexing="ij"), axis=-1))
-        found = fields.between("residual_10km", lat, lon)
+        found = fields.interpolate("residual_10km", lat, lon)
         np.testing.assert_allclose(found, expected, atol=2e-4)
-        assert (fields.between("residual_10km", lat[7:9], lon[3:4]) == found[7:9, 3:4]).all()
+        assert (fields.interpolate("residual_10km", lat[7:9], lon[3:4]) == found[7:9, 3:4]).all()
 
 
 def test_the_record_says_what_was_used(project, monkeypatch):

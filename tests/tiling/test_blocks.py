@@ -4,8 +4,7 @@ import pytest
 from gravmap.errors import InputError, OptionError
 from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE
 from gravmap.regions import Region
-from gravmap.tiling import BlockSplit, split_blocks
-from gravmap.tiling.blocks import assign_folds
+from gravmap.tiling.blocks import BlockSplit, assign_folds, split_blocks
 
 STUDY = Region(65, 40, 95, 55)
 
@@ -56,7 +55,7 @@ def test_roles_are_disjoint_and_buffered(split, labels):
     assert (tested[(labels > 0) & (labels < 255)] == 1).all()
 
 
-def test_the_buffer_is_no_wider_than_it_says(labels):
+def test_the_buffer_is_not_wider_than_given(labels):
     split = BlockSplit(STUDY, np.full((6, 12), -1), 3, 0.25, 0)
     split.fold_of[2, 5] = 0
     roles = split.roles(0, labels.shape, STUDY.bounds_wsen)
@@ -113,16 +112,16 @@ def test_blocks_without_bedrock_are_never_held_out(labels):
     assert (split.roles(0, half.shape, STUDY.bounds_wsen)[:, 155:] == TRAIN).all()
 
 
-def test_a_small_region_gets_smaller_blocks_and_is_told():
+def test_a_small_region_gets_smaller_blocks_with_a_note():
     region = Region(80, 43, 88, 48)
     small = np.random.default_rng(0).integers(0, 11, (50, 80)).astype(np.uint8)
     split = split_blocks(small, region.bounds_wsen, region)
     assert split.fold_of.shape == (4, 6)
     assert "1.25deg" in split.notes[0]
     assert all(np.count_nonzero(split.fold_of == fold) >= 2 for fold in range(5))
-    asked = split_blocks(small, region.bounds_wsen, region, block_deg=2.5)
-    assert asked.fold_of.shape == (2, 3)
-    assert all("Class" in note for note in asked.notes)
+    text = split_blocks(small, region.bounds_wsen, region, block_deg=2.5)
+    assert text.fold_of.shape == (2, 3)
+    assert all("Class" in note for note in text.notes)
 
 
 def test_outside_the_region_nothing_is_learned(split):
@@ -151,7 +150,7 @@ def test_a_class_that_some_fold_cannot_learn_is_named():
     assert split.notes == ("Class 3: so few blocks that a fold has none to learn it from.",)
 
 
-def test_dealing_spreads_a_rare_class():
+def test_folds_share_out_a_rare_class():
     """A class in two of ten blocks: whatever is held out, some of it must be left to learn from."""
     counts = np.full((10, 2), 50)
     counts[:, 1] = 0

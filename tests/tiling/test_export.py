@@ -70,8 +70,8 @@ def test_torchgeo_finds_images_and_masks(tiles, tmp_path):
             assert image.res == pytest.approx((float(scale[:-3]) / 64,) * 2)
 
 
-def test_nothing_is_exported_from_what_is_not_whole(tiles, sources, tmp_path):
-    with pytest.raises(OptionError, match="esri, torchgeo"):
+def test_an_incomplete_set_is_not_exported(tiles, sources, tmp_path):
+    with pytest.raises(OptionError, match="esri or torchgeo"):
         export_tiles(tiles, tmp_path / "e", "tfrecord")
     (tmp_path / "there").mkdir()
     with pytest.raises(InputError, match="exists"):

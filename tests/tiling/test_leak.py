@@ -42,7 +42,7 @@ def test_the_nearest_pair_is_that_of_every_pair(seed):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_scattered_cells_are_told_apart_by_true_lengths(seed):
+def test_the_nearest_pair_is_nearest_on_the_ellipsoid(seed):
     """Few cells: which pair is nearest hangs on how long a degree is each way."""
     cells = np.random.default_rng(seed).random((40, 60))
     one, other = cells < 0.004, cells > 0.996

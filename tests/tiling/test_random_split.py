@@ -5,8 +5,10 @@ import pytest
 
 from gravmap.errors import InputError, OptionError
 from gravmap.regions import find_region
-from gravmap.tiling import RandomSplit, plan_scales, split, split_random, windows
+from gravmap.tiling import split, windows
 from gravmap.tiling.leak import measure
+from gravmap.tiling.random_split import RandomSplit, split_random
+from gravmap.tiling.windows import plan_scales
 
 STUDY = find_region("liu2024")
 
@@ -18,7 +20,7 @@ def boxes():
 
 
 def test_the_papers_split():
-    """475 windows with enough bedrock, 61 without: 71 held out, 404 learned from."""
+    """475 windows with enough bedrock, 61 without: 71 held out, 404 for training."""
     outcrop = np.array([0.5] * 475 + [0.05] * 61)
     drawn = split_random(outcrop)
     for fold in range(5):
@@ -29,7 +31,7 @@ def test_the_papers_split():
     assert (drawn.roles_of_window != split_random(outcrop, seed=1).roles_of_window).any()
 
 
-def test_no_window_is_held_out_twice_while_the_folds_last():
+def test_no_window_is_held_out_twice_in_six_folds():
     roles = split_random(np.ones(536), folds=6).roles_of_window
     assert ((roles == 1) | (roles == 2)).sum(axis=0).max() == 1
     again = split_random(np.ones(536), folds=8).roles_of_window
@@ -62,4 +64,4 @@ def test_too_few_windows_are_refused():
     with pytest.raises(InputError, match="3 windows"):
         split_random(np.ones(3))
     with pytest.raises(OptionError):
-        split_random(np.ones(100), share=1.0)
+        split_random(np.ones(100), fraction=1.0)

@@ -1,4 +1,4 @@
-"""Runs of `gravmap tile` that end badly: what they leave, and how the next one goes on with it."""
+"""Runs of `gravmap tile` that are interrupted: what they leave, and how the next one resumes."""
 
 import errno
 import signal
@@ -21,10 +21,10 @@ KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
 from gravmap.tiling import make_tiles
-from gravmap.tiling.resumable_folder import Unfinished
+from gravmap.tiling.resumable_folder import ResumableFolder
 
 count, moment, sources, target = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
-write, written, lock = Unfinished.write, [], threading.Lock()
+write, written, lock = ResumableFolder.write, [], threading.Lock()
 
 def deadly(self, name, content):
     with lock:
@@ -37,7 +37,7 @@ def deadly(self, name, content):
             os.kill(os.getpid(), signal.SIGKILL)
         write(self, name, content)
 
-Unfinished.write = deadly
+ResumableFolder.write = deadly
 make_tiles(sources / "fields.nc", sources / "labels.tif", target, sizes_deg=[2.5, 5], size_px=48, overwrite=True)
 """
 
@@ -90,7 +90,7 @@ def stopped(sources, target, monkeypatch):
     return target
 
 
-def test_a_killed_run_is_gone_on_with_and_ends_the_same(sources, whole, target):
+def test_a_killed_run_is_resumed_and_ends_the_same(sources, whole, target):
     rng = np.random.default_rng()
     first, second = sorted(rng.choice(np.arange(4, 3 * TILES - 6), 2, replace=False))
     kill(sources, target, first)
@@ -104,25 +104,25 @@ def test_a_killed_run_is_gone_on_with_and_ends_the_same(sources, whole, target):
 
 def test_a_stopped_run_keeps_its_finished_tiles(stopped, sources, whole):
     assert not stopped.exists()
-    told = []
-    assert make(sources, stopped, progress=lambda done, total, note="": told.append(done))["kept"] == 7
-    assert told == list(range(8, TILES + 1))
+    reported = []
+    assert make(sources, stopped, progress=lambda done, total, note="": reported.append(done))["kept"] == 7
+    assert reported == list(range(8, TILES + 1))
     assert contents(stopped) == whole
 
 
-def test_a_half_written_set_is_never_read(stopped):
+def test_an_incomplete_set_is_never_read(stopped):
     partial = stopped.with_name("t.partial")
     for read in (read_index, load_arrays, verify_tiles):
         for folder in (stopped, partial):
-            with pytest.raises(InputError, match=r"half written: 7 tiles(.|\n)*gravmap tile. again"):
+            with pytest.raises(InputError, match=r"7 tiles are finished(.|\n)*gravmap tile. again"):
                 read(folder)
 
 
-def test_an_index_in_a_half_written_folder_does_not_make_it_whole(stopped, whole, sources):
+def test_an_index_in_an_incomplete_folder_does_not_make_it_complete(stopped, whole, sources):
     partial = stopped.with_name("t.partial")
     for name in ("index.json", "index.parquet"):
         (partial / name).write_bytes((sources / "unbroken" / "t" / name).read_bytes())
-    with pytest.raises(InputError, match="half written"):
+    with pytest.raises(InputError, match="tiles are finished"):
         load_arrays(partial)
     assert make(sources, stopped)["kept"] == 7
     assert contents(stopped) == whole
@@ -188,7 +188,7 @@ def test_an_old_set_stays_until_the_new_one_is_whole(sources, target, monkeypatc
 def test_a_full_disk_on_the_way(sources, target, monkeypatch, whole):
     with monkeypatch.context() as patch:
         stop_after(patch, 6, OSError(errno.ENOSPC, "No space left on device", "r000"))
-        with pytest.raises(GravmapError, match=r"disk is full(.|\n)*goes on"):
+        with pytest.raises(GravmapError, match=r"disk is full(.|\n)*resumes"):
             make(sources, target, workers=1)
     assert make(sources, target)["kept"] == 6
     assert contents(target) == whole

@@ -34,7 +34,7 @@ def test_diagonal_neighbours_are_one_body_and_other_classes_are_not():
     assert small_bodies(dyke, BOUNDS).sum() == 30  # cut into 15, 1 and 14
 
 
-def test_cover_and_unusable_ground_have_no_bodies():
+def test_cover_and_unusable_cells_have_no_bodies():
     labels = np.full((50, 100), 255, dtype=np.uint8)
     labels[5, 5] = 0
     assert not small_bodies(labels, BOUNDS).any()

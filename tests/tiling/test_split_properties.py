@@ -1,4 +1,4 @@
-"""For any region, blocks, buffer, windows and seed: what is held out is not learned from."""
+"""For any region, blocks, buffer, windows and seed: held-out labels are never training labels."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def held_boxes(drawn, fold):
 @pytest.mark.parametrize("kind", ["blocks", "strict"])
 @ANY
 @given(case=cases())
-def test_held_out_ground_is_not_learned_from(kind, case):
+def test_held_out_labels_are_never_training_labels(kind, case):
     region, labels, laid, options = case
     try:
         drawn = split(labels, region.bounds_wsen, laid, kind, region=region, **options)

@@ -6,7 +6,9 @@ import pytest
 from gravmap.errors import InputError
 from gravmap.lattice import TEST, TUNE
 from gravmap.regions import find_region
-from gravmap.tiling import StrictSplit, plan_scales, split, split_strict, windows
+from gravmap.tiling import split, windows
+from gravmap.tiling.strict_split import StrictSplit, split_strict
+from gravmap.tiling.windows import plan_scales
 
 STUDY = find_region("liu2024")
 

@@ -24,12 +24,12 @@ def tiles(sources):
 @pytest.mark.parametrize("kind", ["field", "label", "small"])
 def test_gdalinfo(tiles, kind):
     path = tiles / "5deg" / f"r000_c001_{kind}.tif"  # 82.5 to 87.5 E, 43 to 48 N
-    said = json.loads(subprocess.check_output(["gdalinfo", "-json", "-mm", str(path)]))
-    assert (said["size"], said["geoTransform"]) == ([512, 512], [82.5, 5 / 512, 0.0, 48.0, 0.0, -5 / 512])
-    assert 'ID["EPSG",4326]' in said["coordinateSystem"]["wkt"]
-    (band,) = said["bands"]
+    message = json.loads(subprocess.check_output(["gdalinfo", "-json", "-mm", str(path)]))
+    assert (message["size"], message["geoTransform"]) == ([512, 512], [82.5, 5 / 512, 0.0, 48.0, 0.0, -5 / 512])
+    assert 'ID["EPSG",4326]' in message["coordinateSystem"]["wkt"]
+    (band,) = message["bands"]
     assert band["block"] == [512, 512]
-    structure = said["metadata"]["IMAGE_STRUCTURE"]
+    structure = message["metadata"]["IMAGE_STRUCTURE"]
     assert structure["COMPRESSION"] == "DEFLATE"
     if kind == "field":
         assert (band["type"], band["unit"], band["description"]) == ("Float32", "mGal", "residual_10km (mGal)")
@@ -41,7 +41,7 @@ def test_gdalinfo(tiles, kind):
         assert entries[10] == [0xE3, 0x1A, 0x1C, 255]
         assert entries[255][3] == 0
         assert band["categories"][7] == "Carboniferous"
-        assert said["metadata"][""]["GRAVMAP_LEGEND"] == load_legend("bedrock10").name
+        assert message["metadata"][""]["GRAVMAP_LEGEND"] == load_legend("bedrock10").name
     else:
         assert (band["type"], band["computedMin"], band["computedMax"]) == ("Byte", 0, 1)
         assert "noDataValue" not in band

@@ -22,8 +22,8 @@ def test_the_checksums_are_those_of_sha256sum(tiles):
     table = geopandas.read_parquet(tiles / "index.parquet")
     row = table.iloc[4]
     for kind in ("field", "label", "small"):
-        said = subprocess.check_output(["sha256sum", tiles / row[f"{kind}_file"]], text=True)
-        assert said.split()[0] == row[f"{kind}_sha256"]
+        message = subprocess.check_output(["sha256sum", tiles / row[f"{kind}_file"]], text=True)
+        assert message.split()[0] == row[f"{kind}_sha256"]
 
 
 def test_damage_is_found(tiles):
@@ -35,9 +35,9 @@ def test_damage_is_found(tiles):
         file.seek(-1, 2)
         file.write(bytes([last[0] ^ 1]))
     expected = {"5deg/r000_c001_small.tif": "missing", "2.5deg/r000_c000_field.tif": "changed"}
-    told = []
-    assert verify_tiles(tiles, progress=lambda done, total, note="": told.append((done, total))) == expected
-    assert told[-1] == (63, 63)
+    reported = []
+    assert verify_tiles(tiles, progress=lambda done, total, note="": reported.append((done, total))) == expected
+    assert reported[-1] == (63, 63)
 
 
 def test_what_a_gis_leaves_beside_a_tile_is_no_damage(tiles):
@@ -51,7 +51,7 @@ def test_an_index_without_tiles_is_sound(sources, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["gone", "short", "no checksums"])
-def test_an_index_that_is_none(tiles, damage):
+def test_a_damaged_index_is_refused(tiles, damage):
     path = tiles / "index.parquet"
     if damage == "gone":
         path.unlink()
@@ -78,5 +78,5 @@ def test_the_index_is_valid_geoparquet(tiles):
     reason="no GDAL tools that read Parquet",
 )
 def test_ogrinfo_opens_the_index(tiles):
-    said = subprocess.check_output(["ogrinfo", "-so", "-al", tiles / "index.parquet"], text=True)
-    assert "Feature Count: 21" in said
+    message = subprocess.check_output(["ogrinfo", "-so", "-al", tiles / "index.parquet"], text=True)
+    assert "Feature Count: 21" in message

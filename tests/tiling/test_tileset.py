@@ -11,7 +11,8 @@ from scipy.interpolate import RegularGridInterpolator
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import sha256
 from gravmap.geology import load_legend, open_labels, write_index_raster
-from gravmap.tiling import make_tiles, plan_tiles, read_field_grid
+from gravmap.gravity.field_reader import read_fields
+from gravmap.tiling import make_tiles, plan_tiles
 from gravmap.tiling.label_statistics import small_bodies
 
 SIZE = 128
@@ -44,7 +45,7 @@ def test_the_index_names_every_tile(tiles):
     assert "10deg" in index["notes"][0]
 
 
-def test_the_header_says_what_it_was_made_of(tiles, sources):
+def test_the_header_names_its_sources(tiles, sources):
     header = json.loads((tiles[0] / "index.json").read_text())
     assert header["sources"]["fields"] == {"path": "../fields.nc", "sha256": sha256(sources / "fields.nc")}
     assert header["sources"]["labels"] == {"path": "../labels.tif", "sha256": sha256(sources / "labels.tif")}
@@ -56,7 +57,7 @@ def test_the_header_says_what_it_was_made_of(tiles, sources):
 
 
 def test_field_tiles_hold_the_interpolated_field(tiles, sources):
-    grid = read_field_grid(sources / "fields.nc")
+    grid = read_fields(sources / "fields.nc")
     scipy = RegularGridInterpolator(
         (np.linspace(43, 48, 51), np.linspace(80, 88, 81)), grid.values[0, ::-1].astype(float)
     )
@@ -93,11 +94,11 @@ def test_label_and_small_tiles_hold_the_native_cells(tiles, sources):
 @pytest.mark.skipif(shutil.which("gdalinfo") is None, reason="gdalinfo is not installed")
 def test_gdal_shows_a_label_tiles_names(tiles):
     path = tiles[0] / "5deg" / "r000_c000_label.tif"
-    said = json.loads(subprocess.check_output(["gdalinfo", "-json", str(path)]))
-    assert said["bands"][0]["categories"][7] == "Carboniferous"
+    message = json.loads(subprocess.check_output(["gdalinfo", "-json", str(path)]))
+    assert message["bands"][0]["categories"][7] == "Carboniferous"
 
 
-def test_counts_and_shares_are_those_of_the_labels(tiles, sources):
+def test_counts_and_fractions_are_those_of_the_labels(tiles, sources):
     values = open_labels(sources / "labels.tif").values
     lat, lon = 48 - 0.01 - 0.02 * np.arange(250), 80 + 0.01 + 0.02 * np.arange(400)
     for row in table_of(tiles).itertuples():
@@ -128,20 +129,20 @@ def test_index_only_writes_the_same_index_and_no_tiles(tiles, sources, tmp_path)
     assert bare["field_file"].isna().all()
 
 
-def test_a_finished_set_is_not_replaced_unasked(tiles, sources):
+def test_a_finished_set_is_replaced_only_with_overwrite(tiles, sources):
     before = (tiles[0] / "index.json").read_bytes()
     with pytest.raises(InputError, match="--overwrite"):
         make_tiles(sources / "fields.nc", sources / "labels.tif", tiles[0])
     assert (tiles[0] / "index.json").read_bytes() == before
 
 
-def test_progress_is_told_to_the_end(sources, tmp_path):
-    told = []
+def test_progress_is_reported_to_the_end(sources, tmp_path):
+    reported = []
     make_tiles(
         sources / "fields.nc", sources / "labels.tif", tmp_path / "t", sizes_deg=[5], size_px=32,
-        progress=lambda done, total, note="": told.append((done, total)),
+        progress=lambda done, total, note="": reported.append((done, total)),
     )  # fmt: skip
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert reported == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_a_full_disk_is_seen_beforehand(sources, tmp_path, monkeypatch):

@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gravmap.errors import OptionError
+from gravmap.gravity.field_reader import nodes_region
 from gravmap.regions import Region, find_region
-from gravmap.tiling import plan_scales, windows
-from gravmap.tiling.field_grid import nodes_region
+from gravmap.tiling import windows
+from gravmap.tiling.windows import plan_scales
 
 STUDY = find_region("liu2024")
 
@@ -110,7 +111,7 @@ def test_gridline_and_pixel_grids_give_the_same_region():
     assert odd.west == pytest.approx(1000.3 * step)
 
 
-def test_sizes_that_do_not_fit_are_left_out_and_said():
+def test_sizes_that_do_not_fit_are_left_out_with_a_note():
     scales, notes = plan_scales(Region(80, 43, 88, 48))
     assert [scale.size_deg for scale in scales] == [1, 5]
     assert len(notes) == 2

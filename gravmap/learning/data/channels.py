@@ -1,4 +1,4 @@
-"""From fields at pixels to what a network reads, and back: the kinds of channel and how each is scaled."""
+"""Input channels of a network: how fields in their units become its input, and back."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ RAINBOW = ((1.0, 0.0, 1.0), (0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (0.0, 1.0, 0.0), (
 red, green, blue between these six are that formula exactly; it is what GMT calls rainbow."""
 
 RGB_PERCENTILES = (1.0, 99.0)
-"""The rainbow's limits; beyond them colours no longer change."""
+"""Percentiles of the field at the ends of the colour scale; values beyond get the colours of the ends."""
 
 
 @dataclass(frozen=True)
 class FieldChannel:
-    """A field over one number.
+    """A field divided by a constant.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class FieldChannel:
     unit : str
         Its unit.
     spread : float
-        What it is divided by, in that unit.
+        Standard deviation it is divided by, in that unit.
     """
 
     KIND: ClassVar[str] = "field"
@@ -50,7 +50,7 @@ class FieldChannel:
 
     @property
     def name(self) -> str:
-        """As the user says it."""
+        """As in ``--input``."""
         return self.field
 
     def planes(self, fields: Mapping[str, Tensor], degrees_per_px: float | Tensor) -> list[Tensor]:
@@ -58,13 +58,13 @@ class FieldChannel:
         return [fields[self.field] / self.spread]
 
     def values(self, planes: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Give the field back, in its unit."""
+        """The field, in its unit."""
         return {self.field: planes[0] * self.spread}
 
 
 @dataclass(frozen=True)
 class ScaleChannel:
-    """How much ground a pixel covers: log10 of degrees per pixel."""
+    """The size of a pixel: log10 of degrees per pixel."""
 
     KIND: ClassVar[str] = "scale"
     name: ClassVar[str] = SCALE
@@ -77,7 +77,7 @@ class ScaleChannel:
         return [torch.full_like(like, math.log10(degrees_per_px))]
 
     def values(self, planes: Sequence[Tensor]) -> dict[str, Tensor]:
-        """No field is in it."""
+        """Nothing: it holds no field."""
         return {}
 
 
@@ -88,7 +88,7 @@ class RainbowChannel:
     Attributes
     ----------
     field, unit, spread
-        As in :class:`FieldChannel`; the spread is what noise in training is measured in.
+        As in :class:`FieldChannel`; `spread` is the unit of noise in training.
     low, high : float
         Values of the first and the last colour, in the field's unit; values beyond get these colours.
     colours : tuple of (red, green, blue)
@@ -106,7 +106,7 @@ class RainbowChannel:
 
     @property
     def name(self) -> str:
-        """As the user says it."""
+        """As in ``--input``."""
         return RGB + self.field
 
     def planes(self, fields: Mapping[str, Tensor], degrees_per_px: float | Tensor) -> list[Tensor]:
@@ -124,15 +124,15 @@ class RainbowChannel:
         return planes
 
     def values(self, planes: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Give the field back between the limits: the value whose colour is nearest."""
+        """The field between the limits: the value whose colour is nearest."""
         seen = (torch.stack(list(planes), dim=-1) + 1) / 2  # (..., H, W, 3)
         steps = len(self.colours) - 1
         best, least = torch.zeros_like(planes[0]), torch.full_like(planes[0], math.inf)
         for step, (before, after) in enumerate(zip(self.colours, self.colours[1:], strict=False)):
             start, line = seen.new_tensor(before), seen.new_tensor(after) - seen.new_tensor(before)
-            share = (((seen - start) @ line) / (line @ line)).clamp(0, 1)
-            away = (seen - start - share[..., None] * line).square().sum(-1)
-            best, least = torch.where(away < least, step + share, best), torch.minimum(away, least)
+            along = (((seen - start) @ line) / (line @ line)).clamp(0, 1)
+            away = (seen - start - along[..., None] * line).square().sum(-1)
+            best, least = torch.where(away < least, step + along, best), torch.minimum(away, least)
         return {self.field: self.low + best * ((self.high - self.low) / steps)}
 
 
@@ -140,7 +140,7 @@ Channel = FieldChannel | ScaleChannel | RainbowChannel
 
 
 RESIDUALS_MGAL = {2e3: 2.0, 5e3: 4.0, 10e3: 7.0, 20e3: 10.0, 40e3: 15.0}
-"""Height in metres to the spread of its residual; a straight line between their logarithms."""
+"""Height in metres to the standard deviation of its residual, mGal; interpolated linearly between logarithms."""
 
 OTHERS = {
     "band_2km_5km": 2.0,
@@ -154,13 +154,13 @@ OTHERS = {
     "tilt_2km": 0.8,
     "analytic_signal_2km": 0.6,
 }
-"""Spread of the other fields of `gravmap residual --bands --derivatives`: mGal, mGal/km, radians."""
+"""Standard deviation of the other fields of `gravmap residual --bands --derivatives`: mGal, mGal/km, radians."""
 
 _RESIDUAL = "residual_"
 
 
 def fixed_std(name: str) -> float:
-    """What a field is divided by, in its unit.
+    """Standard deviation of a field from a table, in its unit: the same for every region.
 
     Parameters
     ----------
@@ -170,15 +170,15 @@ def fixed_std(name: str) -> float:
     Raises
     ------
     OptionError
-        There is no number for this field.
+        The table has no number for this field.
     """
     if name in OTHERS:
         return OTHERS[name]
     if name.startswith(_RESIDUAL):
         return _of_residual(parse_length_m(name.removeprefix(_RESIDUAL)))
     raise OptionError(
-        f"{name} has no fixed spread, and a network for any place cannot be taught on it.",
-        f"Take residuals of any height from 1 to 100 km, or {', '.join(OTHERS)}.",
+        f"{name} has no tabulated standard deviation, so a network for any region cannot be trained on it.",
+        f"Use residuals of any height from 1 to 100 km, or {', '.join(OTHERS)}.",
     )
 
 
@@ -191,23 +191,37 @@ def _of_residual(height_m: float) -> float:
 
 
 SHORT = ("residual", "multi", "rgb")
-"""Names of inputs that stand for others; see :func:`expand`."""
+"""Abbreviations of inputs; see :func:`expand`."""
 
 _KINDS: tuple[type[Channel], ...] = (FieldChannel, ScaleChannel, RainbowChannel)
 
 
 @dataclass(frozen=True)
 class InputChannels:
-    """Everything between fields in their units and a network's input.
+    """The input of a network: which fields it reads, and how each is scaled.
 
     Attributes
     ----------
     channels : tuple of Channel
-        In the network's order.
+        In the order of the network's input.
     fields : tuple of str
-        Names of the fields that are read, each once, in the order :meth:`prepare` wants them.
+        Names of the fields that are read, each once, in the order that :meth:`prepare` takes.
     units, spreads : tuple
-        Unit of each field, and the number its noise in training is measured in.
+        Unit of each field, and its standard deviation, the unit of noise in training.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gravmap.learning.data import InputChannels, RegionDataset
+    >>> from gravmap.tiling import load_arrays
+    >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles"))
+    >>> inputs = InputChannels.fit(dataset, ["residual_10km", "scale"])
+    >>> inputs.names, inputs.width
+    (['residual_10km', 'scale'], 2)
+    >>> field = torch.from_numpy(inputs.select(dataset))
+    >>> planes = inputs.prepare(field, degrees_per_px=0.1)
+    >>> torch.allclose(inputs.restore(planes), field, atol=1e-4)
+    True
     """
 
     channels: tuple[Channel, ...]
@@ -226,7 +240,7 @@ class InputChannels:
 
     @property
     def names(self) -> list[str]:
-        """The channels as the user says them."""
+        """The channels as in ``--input``."""
         return [channel.name for channel in self.channels]
 
     @property
@@ -236,7 +250,7 @@ class InputChannels:
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """Names of the fields that are measured on the ground: those that are not outcrop as context."""
+        """Names of the measured fields: those that are not outcrop as context."""
         return tuple(name for name in self.fields if not is_context(name))
 
     @property
@@ -246,7 +260,7 @@ class InputChannels:
 
     @property
     def outcrop_planes(self) -> tuple[int, int] | None:
-        """The first of the planes with log chances of classes and the one after the last; None where there is none."""
+        """First plane with log-probabilities of classes and the one after the last; None where there is none."""
         place, found = 0, []
         for channel in self.channels:
             if channel.name.removeprefix(PREFIX).isdigit():
@@ -255,27 +269,27 @@ class InputChannels:
         return (found[0], found[-1] + 1) if found else None
 
     @classmethod
-    def fit(cls, area: RegionDataset, names: Sequence[str] | None = None, *, fixed: bool = False) -> InputChannels:
-        """Measure on an area what the channels need: one spread per field, and the rainbow's limits.
+    def fit(cls, dataset: RegionDataset, names: Sequence[str] | None = None, *, fixed: bool = False) -> InputChannels:
+        """Measure the scales on a dataset: one standard deviation per field, and the limits of colours.
 
         Parameters
         ----------
-        area : RegionDataset
-            Where the network will be taught. Its whole field counts: gravity is known where the map is not.
+        dataset : RegionDataset
+            The training data. Its whole field counts: gravity is known where the map is not.
         names : sequence of str, optional
-            Names of fields, `scale`, `rgb:FIELD`; by default every field of the area.
+            Names of fields, `scale`, `rgb:FIELD`; by default every field of the dataset.
         fixed : bool
-            Take spreads from a table (:func:`gravmap.learning.data.channels.fixed_std`), the same everywhere.
+            Take standard deviations from a table, the same for every region (:func:`fixed_std`).
 
         Raises
         ------
         InputError
-            The area lacks a field.
+            The dataset lacks a field.
         OptionError
-            A name stands twice, or no field is among them; or the table has not all of them.
+            A name is given twice, or no field is among them; or the table lacks one of them.
         """
-        names = area.channels if names is None else list(names)
-        units = dict(zip(area.channels, area.channel_units, strict=True))
+        names = dataset.channels if names is None else list(names)
+        units = dict(zip(dataset.channels, dataset.channel_units, strict=True))
         channels: list[Channel] = []
         for name, read in zip(names, fields_read(names, alone=False), strict=True):
             if not read:
@@ -283,7 +297,7 @@ class InputChannels:
                 continue
             if read not in units:
                 raise InputError(f"The tile set has no field {read!r}; it has {', '.join(units)}.")
-            known = area.fields[area.channels.index(read)][area.field_valid]
+            known = dataset.fields[dataset.channels.index(read)][dataset.field_valid]
             if is_context(name):
                 channels.append(FieldChannel(read, units[read], 1.0))
             elif fixed:
@@ -294,11 +308,11 @@ class InputChannels:
                 channels.append(FieldChannel(read, units[read], robust_std(known)))
         return cls(tuple(channels))
 
-    def select(self, area: RegionDataset) -> NDArray[np.float32]:
-        """The fields of an area that are read, (F, ny, nx), in the order of :attr:`fields`."""
-        if list(self.fields) == area.channels:
-            return area.fields
-        return area.fields[[area.channels.index(name) for name in self.fields]]
+    def select(self, dataset: RegionDataset) -> NDArray[np.float32]:
+        """The fields of a dataset that are read, (F, ny, nx), in the order of :attr:`fields`."""
+        if list(self.fields) == dataset.channels:
+            return dataset.fields
+        return dataset.fields[[dataset.channels.index(name) for name in self.fields]]
 
     def prepare(self, fields: Tensor, degrees_per_px: float | Tensor) -> Tensor:
         """Turn fields in their units into a network's input.
@@ -322,14 +336,14 @@ class InputChannels:
     def restore(self, planes: Tensor) -> Tensor:
         """Turn a network's input (..., C, H, W) back into fields in their units (..., F, H, W).
 
-        What went through the rainbow comes back clamped to its limits.
+        A field given only as colours comes back clamped to its limits.
         """
         left = list(planes.unbind(-3))
         found: dict[str, Tensor] = {}
         for channel in self.channels:
             count = 3 if isinstance(channel, RainbowChannel) else 1
             mine, left = left[:count], left[count:]
-            # A plain channel is exact; a colour does not replace it.
+            # A plain channel is exact; the value from a colour does not replace it.
             found = (
                 channel.values(mine) | found if isinstance(channel, RainbowChannel) else found | channel.values(mine)
             )
@@ -344,12 +358,12 @@ class InputChannels:
 
     @classmethod
     def from_list(cls, records: Sequence[Mapping[str, Any]]) -> InputChannels:
-        """Read the records back.
+        """Make the channels of :meth:`to_list`.
 
         Raises
         ------
         ValueError, TypeError, KeyError
-            A record is of no known kind, or lacks something.
+            A record is of an unknown kind, or incomplete.
         """
         makers = {kind.KIND: kind for kind in _KINDS}
         channels: list[Channel] = []
@@ -361,12 +375,12 @@ class InputChannels:
         return cls(tuple(channels))
 
 
-def expand(asked: str, first_residual: str) -> list[str]:
-    """Read what `--input` says: names with commas between them, short ones written out.
+def expand(text: str, first_residual: str) -> list[str]:
+    """Parse `--input`: names with commas between them, abbreviations written out.
 
     Parameters
     ----------
-    asked : str
+    text : str
         Such as ``residual_10km,bouguer``; `residual` is the first residual, `rgb` its colours, `multi` stands for
         ``residual,bouguer,scale``.
     first_residual : str
@@ -375,10 +389,14 @@ def expand(asked: str, first_residual: str) -> list[str]:
     Raises
     ------
     OptionError
-        A name is empty or stands twice, or no field is among them.
+        A name is empty or given twice, or no field is among them.
     """
-    meant = {"residual": [first_residual], "multi": [first_residual, "bouguer", SCALE], "rgb": [RGB + first_residual]}
-    names = [name for each in asked.split(",") for name in meant.get(each.strip(), [each.strip()])]
+    abbreviations = {
+        "residual": [first_residual],
+        "multi": [first_residual, "bouguer", SCALE],
+        "rgb": [RGB + first_residual],
+    }
+    names = [name for each in text.split(",") for name in abbreviations.get(each.strip(), [each.strip()])]
     fields_read(names)
     return names
 
@@ -396,11 +414,11 @@ def fields_read(names: Sequence[str], *, alone: bool = True) -> list[str]:
     Raises
     ------
     OptionError
-        A name is empty or stands twice, or no field is among them.
+        A name is empty or given twice, or no field is among them.
     """
     fields = ["" if name == SCALE else name.removeprefix(RGB) for name in names]
     if twice := sorted({name for name in names if list(names).count(name) > 1}):
-        raise OptionError(f"The input names {', '.join(twice)} twice.", "Say each channel once.")
+        raise OptionError(f"The input names {', '.join(twice)} twice.", "Give each channel once.")
     if any(not read and name != SCALE for name, read in zip(names, fields, strict=True)):
         raise OptionError("The input holds an empty name.", "Write names with commas between them: residual,bouguer.")
     if not any(fields):
@@ -416,8 +434,8 @@ def robust_std(values: NDArray[np.float32]) -> float:
     if not values.size:
         return 1.0
     low, high = np.percentile(values, (16, 84))
-    spread = float(high - low) / 2 or float(values.std())
-    return spread if spread > 0 else 1.0
+    std = float(high - low) / 2 or float(values.std())
+    return std if std > 0 else 1.0
 
 
 def _listed(value: Any) -> Any:
@@ -425,6 +443,6 @@ def _listed(value: Any) -> Any:
 
 
 def _limits(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Where a rainbow begins and ends."""
+    """Values at the ends of a colour scale."""
     low, high = (float(limit) for limit in np.percentile(values, RGB_PERCENTILES)) if values.size else (0.0, 0.0)
     return (low, high) if high > low else (low - 1.0, high + 1.0)

@@ -1,4 +1,4 @@
-"""Synthetic cover masks: outcrop hidden on purpose, so that a network learns what lies under cover."""
+"""Synthetic cover masks: outcrop hidden in training, so that a network learns to predict bedrock under cover."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.outcrop_context import with_context
 from gravmap.learning.evaluation.null_models import known_labels
 
-Teaches = Literal["hidden", "all"]
+Targets = Literal["hidden", "all"]
 
 LEAST_HIDDEN, MOST_HIDDEN = 0.1, 0.9
-"""Share of the outcrop that a cut hides; others are drawn anew."""
+"""Fraction of the outcrop that a mask may hide; others are drawn again."""
 
 TRIES = 100
 COVER = 0
 
 
 def shifted_cover(cover: NDArray[np.bool_], offset_yx: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask as it is at another place: at (i, j) stands what was at (i + dy, j + dx).
+    """A mask shifted to another place: the value at (i, j) is that of (i + dy, j + dx).
 
-    Beyond its rim the mask goes on as its mirror image, without a seam. Moved by up to twice its length it stands there
-    in each of the four ways to mirror it.
+    Beyond its edges the mask continues as its mirror image. Shifts of up to twice its length give every position in
+    all four orientations.
 
     Parameters
     ----------
@@ -40,118 +40,118 @@ def shifted_cover(cover: NDArray[np.bool_], offset_yx: tuple[int, int]) -> NDArr
     return cover[rows[:, None], columns[None, :]]
 
 
-def draw_cover_mask(area: RegionDataset, seed: int, number: int) -> NDArray[np.bool_]:
-    """Where outcrop is hidden, (Ny, Nx) of the labels: the map's cover at another place, the same for the same numbers.
+def draw_cover_mask(dataset: RegionDataset, seed: int, number: int) -> NDArray[np.bool_]:
+    """Where outcrop is hidden, (Ny, Nx) of the labels: the map's own cover, shifted at random.
 
     Parameters
     ----------
-    area : RegionDataset
+    dataset : RegionDataset
         Its labels are 0 where covered.
     seed, number : int
-        Which cut.
+        Which mask; the same numbers give the same mask.
 
     Raises
     ------
     InputError
-        The map has no outcrop to learn from, or no cover, or no place for it hides some of the outcrop of two classes
-        and leaves some of two.
+        The map has no training outcrop or no cover, or no shift hides a fraction of the outcrop from 0.1 to 0.9 and
+        leaves two classes.
     """
-    mapped = (area.labels > COVER) & (area.labels != UNUSABLE) & (area.role == TRAIN)
+    mapped = (dataset.labels > COVER) & (dataset.labels != UNUSABLE) & (dataset.role == TRAIN)
     if not mapped.any():
-        raise InputError("The map has no outcrop to learn from here.", "Check the labels and the split.")
-    cover = area.labels == COVER
+        raise InputError("The map has no training outcrop here.", "Check the labels and the split.")
+    cover = dataset.labels == COVER
     if not cover.any():
         raise InputError(
             "The map has no cover, so there is no shape to hide its outcrop with.",
-            "Take a window with covered ground in it, or train without --context.",
+            "Choose a window that holds cover, or train without --context.",
         )
-    known = known_labels(area)
-    drawing = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, number))))
+    known = known_labels(dataset)
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, number))))
     for _ in range(TRIES):
-        down, right = (int(drawing.integers(2 * count)) for count in cover.shape)
-        cut = shifted_cover(cover, (down, right))
-        left = _left(area, known, cut)
-        share = (mapped & cut).sum() / mapped.sum()
-        if LEAST_HIDDEN <= share <= MOST_HIDDEN and len(np.unique(left[left > 0])) > 1:
-            return cut
+        down, right = (int(rng.integers(2 * count)) for count in cover.shape)
+        mask = shifted_cover(cover, (down, right))
+        left = _visible(dataset, known, mask)
+        fraction = (mapped & mask).sum() / mapped.sum()
+        if LEAST_HIDDEN <= fraction <= MOST_HIDDEN and len(np.unique(left[left > 0])) > 1:
+            return mask
     raise InputError(
-        "The map's cover, moved elsewhere, hides nearly none or nearly all of its outcrop wherever it is put.",
-        "Take a window with more outcrop, or more cover, of two classes at least.",
+        "The map's cover hides nearly none or nearly all of its outcrop, wherever it is shifted.",
+        "Choose a window with more cover, or with more outcrop of at least two classes.",
     )
 
 
-def mask_dataset(area: RegionDataset, cut: NDArray[np.bool_], teaches: Teaches = "hidden") -> RegionDataset:
-    """The ground of one cut: the same gravity, the context of the outcrop that is left, and what was hidden as targets.
+def mask_dataset(dataset: RegionDataset, mask: NDArray[np.bool_], targets: Targets = "hidden") -> RegionDataset:
+    """A dataset whose outcrop is hidden under a mask: the rest is its context, the hidden labels its targets.
 
     Parameters
     ----------
-    area : RegionDataset
+    dataset : RegionDataset
         Without context.
-    cut : (Ny, Nx) bool
+    mask : (Ny, Nx) bool
         Where its outcrop is hidden (:func:`draw_cover_mask`).
-    teaches : {"hidden", "all"}
-        What is asked for: hidden labels alone, or also those that the context shows.
+    targets : {"hidden", "all"}
+        Train on hidden labels alone, or also on those that the context shows.
 
     Returns
     -------
-    Area
-        With context; training cells outside the cut have the role BUFFER unless they teach, too.
+    RegionDataset
+        With context. With hidden targets, training cells outside the mask have the role BUFFER.
 
     Raises
     ------
     InputError
-        What is left is no outcrop, or of one class.
+        No outcrop is left visible, or of one class only.
     """
-    ground = with_context(area, _left(area, known_labels(area), cut))
-    if teaches == "all":
-        return ground
-    return replace(ground, role=np.where((ground.role == TRAIN) & ~cut, BUFFER, ground.role).astype(np.uint8))
+    masked = with_context(dataset, _visible(dataset, known_labels(dataset), mask))
+    if targets == "all":
+        return masked
+    return replace(masked, role=np.where((masked.role == TRAIN) & ~mask, BUFFER, masked.role).astype(np.uint8))
 
 
-def _left(area: RegionDataset, known: NDArray[np.uint8], cut: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """What is known at nodes, (ny, nx), less the nodes whose label cell is hidden."""
-    rows, columns = area.label_rows(area.node_lat), area.label_columns(area.node_lon)
-    return np.where(cut[rows[:, None], columns[None, :]], 0, known).astype(np.uint8)
+def _visible(dataset: RegionDataset, known: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Known classes at nodes, (ny, nx), without the nodes whose label cell is hidden."""
+    rows, columns = dataset.label_rows(dataset.node_lat), dataset.label_columns(dataset.node_lon)
+    return np.where(mask[rows[:, None], columns[None, :]], 0, known).astype(np.uint8)
 
 
 def _mirrored(count: int, by: int) -> NDArray[np.int64]:
-    """Cells 0..count-1 moved along a line that goes on as its mirror image, the last cell twice."""
+    """Cells 0..count-1 shifted along a line that continues as its mirror image, the last cell twice."""
     place = (np.arange(count) + by) % (2 * count)
     return np.minimum(place, 2 * count - 1 - place)
 
 
 CUTS = 8
-"""So many are in use at a time: each holds the context's planes at every node in memory."""
+"""Masks in use at a time: each holds the fields of context at every node in memory."""
 
 
 @dataclass(frozen=True)
 class CoverMaskedDatasets:
-    """The cuts of a region. Which are in use depends on the epoch alone, so a run that goes on has the same.
+    """A region under many cover masks. Those in use depend on the epoch alone, so a resumed run has the same.
 
     Attributes
     ----------
-    area : RegionDataset
+    dataset : RegionDataset
         The region, without context.
     count : int
-        Cuts in use at a time. With every epoch the oldest gives way to a new one.
+        Masks in use at a time. With every epoch the oldest is replaced by a new one.
     seed : int
-        Of all cuts.
+        Of all masks.
     """
 
-    area: RegionDataset
+    dataset: RegionDataset
     count: int
     seed: int
 
     def numbers(self, epoch: int) -> range:
-        """Which cuts are in use in an epoch."""
+        """Numbers of the masks in use in an epoch."""
         return range(epoch, epoch + self.count)
 
     def make(self, number: int) -> RegionDataset:
-        """The ground of one cut: the region's gravity, the context of what outcrop is left, what is hidden as targets.
+        """The region under one mask; see :func:`mask_dataset`.
 
         Raises
         ------
         InputError
-            The map has no outcrop or no cover to learn from.
+            The map has no training outcrop or no cover.
         """
-        return mask_dataset(self.area, draw_cover_mask(self.area, self.seed, number))
+        return mask_dataset(self.dataset, draw_cover_mask(self.dataset, self.seed, number))

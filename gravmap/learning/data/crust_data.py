@@ -1,8 +1,8 @@
-"""Simulated crusts as grounds: what lies under cover is known there, so that is what is taught and scored.
+"""Simulated crusts as datasets: the bedrock under cover is known there, so networks are trained and scored on it.
 
-Of each crust a network sees gravity and what its surface map shows; it is asked for the bedrock where that map shows
-cover. Fields are kept as float32, though float16 would do for residuals: 100 crusts of 240 x 360 cells with 18 fields
-are 0.6 GB, and a crop costs no conversion.
+The input is gravity and the surface map; the target is the bedrock where that map shows cover. Fields are kept as
+float32, though float16 would do for residuals: 100 crusts of 240 x 360 cells with 18 fields are 0.6 GB, and a crop
+needs no conversion.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from gravmap.progress import Progress, silent
 from gravmap.units import format_angle
 
 TEST_SEEDS = range(8)
-"""Crusts that nothing is ever taught on: all networks are scored on the same, whatever their number and seed."""
+"""Crusts that no network is trained on: all are scored on the same, whatever the number and seed of theirs."""
 
 FIRST_SEED = 1000
 """Training crusts have the seeds from here on, tuning crusts those after the last of them."""
 
 MOST_TUNING = 32
-"""Tuning crusts decide what a map shows of rare classes (`decision.py`); eight are too few (docs/results.md)."""
+"""Tuning crusts decide the class offsets of rare classes (`class_offsets.py`); eight are too few (docs/results.md)."""
 
 PX_PER_DEG = 30
-"""Pixels of 2 arc-minutes, the cells of a crust: a network brings them together itself as it likes."""
+"""Pixels of 2 arc-minutes, the cells of a crust; a network downsamples them itself."""
 
 LARGEST_CROP_PX = 240
 STEP_PX = 16
 """Crops are whole multiples of this: networks halve them up to four times."""
 
 CONTEXT_VERSION = 1
-"""Raised whenever the same outcrop gives another context than before: what is kept is made anew."""
+"""Raised whenever the same outcrop gives another context than before: cached contexts are then made again."""
 
 Arrays = dict[str, Any]
 
@@ -72,25 +72,26 @@ def crop_px(height_deg: float, width_deg: float) -> int:
 def crust_dataset(
     arrays: Arrays, role: int, scales_deg: Sequence[float] | None = None, cache: Path | None = None
 ) -> RegionDataset:
-    """One crust as a ground.
+    """One crust as a dataset.
 
     Parameters
     ----------
     arrays : dict
-        What an area takes (`gravmap.synthetic.crust_arrays`), on cells around the field's nodes: ``labels`` is the
-        surface map, 0 under cover. Beside it ``truth`` (ny, nx) uint8, the bedrock below the cover, 1..K.
+        Those of a :class:`RegionDataset` (`gravmap.synthetic.crust_arrays`), on cells around the field's nodes:
+        ``labels`` is the surface map, 0 under cover. Also ``truth`` (ny, nx) uint8, the bedrock below the cover, 1..K.
     role : int
         TRAIN, TUNE or TEST, of the whole crust.
     scales_deg : sequence of float, optional
         Sides of windows, degrees; crops are half as wide, and lie within the crust. By default one, whose crops have
         :func:`crop_px` pixels.
     cache : Path, optional
-        A folder in which contexts are kept.
+        A folder in which contexts are cached.
 
     Returns
     -------
-    Area
-        With outcrop as context. Its labels are the truth under cover, 255 on outcrop; its windows are the whole crust.
+    RegionDataset
+        With outcrop as context. Its labels are the bedrock under cover, 255 on outcrop; its windows are the whole
+        crust.
 
     Raises
     ------
@@ -109,7 +110,7 @@ def crust_dataset(
             f"{north - south:.3g} x {east - west:.3g} degrees.",
             "Choose smaller --scales, or a larger --shape.",
         )
-    area = RegionDataset.from_arrays(
+    dataset = RegionDataset.from_arrays(
         {
             **arrays,
             "labels": np.where(surface == 0, truth, UNUSABLE).astype(np.uint8),
@@ -120,8 +121,8 @@ def crust_dataset(
             "meta": {**arrays["meta"], "tile_size_px": 2 * crop, "split": {"name": CRUSTS}},
         }
     )
-    known = surface[area.label_rows(area.node_lat)[:, None], area.label_columns(area.node_lon)[None, :]]
-    return add_context(area, _context(area, known, cache))
+    known = surface[dataset.label_rows(dataset.node_lat)[:, None], dataset.label_columns(dataset.node_lon)[None, :]]
+    return add_context(dataset, _context(dataset, known, cache))
 
 
 def crust_splits(
@@ -138,16 +139,16 @@ def crust_splits(
     Parameters
     ----------
     pool : callable
-        Given seeds and who is told of them, makes their arrays in the same order: what :func:`crust_dataset` takes, and
-        ``cover_m`` (ny, nx) float32, the thickness of the cover in metres.
+        Called with seeds and a progress callback; returns the arrays of each crust in the same order, as
+        :func:`crust_dataset` takes them, with ``cover_m`` (ny, nx) float32, the thickness of the cover in metres.
     seeds : dict of str to list of int
         Of ``train``, ``tune`` and ``test``, as :func:`crust_seeds` gives them.
     record : dict
-        JSON-able: what the crusts were drawn from; kept with the weights.
+        JSON-able: the prior of the crusts; saved with the weights.
     scales_deg, cache
         As in :func:`crust_dataset`.
     progress : Progress
-        Told the crusts made and the contexts spread out.
+        Called after each crust, and after each context.
     """
     every = [(seed, role) for name, role in _ROLES.items() for seed in seeds[name]]
     made, cover_m = [], []
@@ -157,33 +158,33 @@ def crust_splits(
 
     arrays = list(pool([seed for seed, _ in every], making))[::-1]
     for number, (_, role) in enumerate(every, 1):
-        crust = arrays.pop()  # popped, or every field would be held twice
+        crust = arrays.pop()  # popped, or every field would be in memory twice
         made.append(crust_dataset(crust, role, scales_deg, cache))
         if role != TRAIN:
             cover_m.append(crust["cover_m"])
-        progress(len(every) + number, 2 * len(every), "their outcrop spread out")
+        progress(len(every) + number, 2 * len(every), "outcrop as context")
     first, second = len(seeds["train"]), len(seeds["train"]) + len(seeds["tune"])
-    said = {"on": CRUSTS, **record, "seeds": seeds}
+    described = {"on": CRUSTS, **record, "seeds": seeds}
     return DatasetSplits(
-        tuple(made[:first]), tuple(made[first:second]), tuple(made[second:]), record=said, cover_m=tuple(cover_m)
+        tuple(made[:first]), tuple(made[first:second]), tuple(made[second:]), record=described, cover_m=tuple(cover_m)
     )
 
 
-def _context(area: RegionDataset, known: NDArray[np.uint8], cache: Path | None) -> NDArray[np.float32]:
-    """The context's planes, read where they are kept."""
+def _context(dataset: RegionDataset, known: NDArray[np.uint8], cache: Path | None) -> NDArray[np.float32]:
+    """The fields of context, read from the cache if they are there."""
     if cache is None:
-        return outcrop_context(known, area.node_lat, area.node_lon, len(area.classes))
+        return outcrop_context(known, dataset.node_lat, dataset.node_lon, len(dataset.classes))
     key = hashlib.sha256(known.tobytes())
-    key.update(f"{CONTEXT_VERSION} {known.shape} {area.field_nodes_wsen.tolist()} {len(area.classes)}".encode())
+    key.update(f"{CONTEXT_VERSION} {known.shape} {dataset.field_nodes_wsen.tolist()} {len(dataset.classes)}".encode())
     path = cache / f"context-{key.hexdigest()[:24]}.npy"
-    wanted = (len(area.classes) + 2, *known.shape)
+    shape = (len(dataset.classes) + 2, *known.shape)
     try:
-        kept: NDArray[np.float32] = np.load(path, allow_pickle=False)
-        if kept.shape == wanted and kept.dtype == np.float32:
-            return kept
+        cached: NDArray[np.float32] = np.load(path, allow_pickle=False)
+        if cached.shape == shape and cached.dtype == np.float32:
+            return cached
     except (OSError, ValueError, EOFError):
-        pass  # not there, or damaged: made anew
-    made = outcrop_context(known, area.node_lat, area.node_lon, len(area.classes))
+        pass  # missing or damaged: made again
+    made = outcrop_context(known, dataset.node_lat, dataset.node_lon, len(dataset.classes))
     with atomic_path(path) as temporary:
         np.save(temporary, made)
     return made

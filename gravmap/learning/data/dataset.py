@@ -17,7 +17,7 @@ from gravmap.files import atomic_path
 from gravmap.lattice import BUFFER, TEST, TUNE, UNUSABLE, axis_cells
 
 IGNORE = -100
-"""Target of a cell that teaches nothing: cover, outside the map, held out."""
+"""Target of a cell that the loss ignores: cover, outside the map, held out."""
 
 
 def to_target(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -58,12 +58,12 @@ def to_label(classes: NDArray[np.integer]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class RegionDataset:
-    """Everything training reads, as plain north-up arrays (row 0 northernmost, column 0 westernmost).
+    """Fields, labels, roles and windows of one region, as plain north-up arrays (row 0 north, column 0 west).
 
     Attributes
     ----------
     fields : ndarray, shape (C, ny, nx), float32
-        Channels at grid nodes, in `channel_units` (mGal unless said otherwise), finite.
+        Channels at grid nodes, in `channel_units` (mGal by default), finite.
     field_valid : ndarray, shape (ny, nx), bool
         Nodes where the field was measured (elsewhere `fields` is a filler).
     field_nodes_wsen : ndarray, shape (4,), float64
@@ -74,19 +74,34 @@ class RegionDataset:
     label_bounds_wsen : ndarray, shape (4,), float64
         Outer edges of the label cells, degrees.
     small : ndarray, shape (Ny, Nx), uint8
-        1 where the body of equal class is small, else 0.
+        1 in small bodies (connected cells of one class), else 0.
     role : ndarray, shape (Ny, Nx), uint8
-        0 train, 1 tune, 2 test, 3 in none of them (the buffer around held-out blocks).
+        0 train, 1 tune, 2 test, 3 unused (the buffer around held-out blocks).
     windows : ndarray, shape (n, 4), float64
         West, south, east, north of every training window, degrees.
     window_scale_deg : ndarray, shape (n,), float64
-        Side of each window, degrees. Where it is not the box's (a whole crust), crops of half this side come from
-        anywhere in the box.
+        Side of each window, degrees. Where the box is larger (a whole crust), crops of half this side come from
+        anywhere in it.
     window_role : ndarray, shape (n,), uint8
         Role of each window; all 0 where the split is by blocks.
     meta : dict
         JSON-able: channels, channel_units, classes, tile_size_px, region_wsen, field_recipe, sources, split,
         legend_toml.
+
+    Raises
+    ------
+    InputError
+        Arrays whose shapes, types or values do not fit together.
+
+    Examples
+    --------
+    A tile set gives the arrays (:func:`gravmap.tiling.load_arrays`):
+
+    >>> from gravmap.learning import RegionDataset
+    >>> from gravmap.tiling import load_arrays
+    >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles", split="blocks", fold=0))
+    >>> dataset.channels, dataset.fields.shape, dataset.labels.shape
+    (['residual_10km'], (1, 51, 81), (250, 400))
     """
 
     fields: NDArray[np.float32]
@@ -108,7 +123,9 @@ class RegionDataset:
                 found = f"has {array.ndim} dimensions of {array.dtype}"
                 raise InputError(f"The tile set's {name} {found}; {dimensions} of {np.dtype(dtype)} are needed.", _ANEW)
         if self.fields.shape[1:] != self.field_valid.shape or min(self.field_valid.shape) < 2:
-            raise InputError(f"fields {self.fields.shape} and field_valid {self.field_valid.shape} do not fit.", _ANEW)
+            raise InputError(
+                f"fields {self.fields.shape} and field_valid {self.field_valid.shape} do not fit together.", _ANEW
+            )
         if not self.labels.shape == self.small.shape == self.role.shape:
             shapes = f"{self.labels.shape}, {self.small.shape}, {self.role.shape}"
             raise InputError(f"labels, small and role have different shapes: {shapes}.", _ANEW)
@@ -119,14 +136,14 @@ class RegionDataset:
         if len(self.channel_units) != len(self.fields):
             raise InputError(f"{len(self.fields)} fields, but {len(self.channel_units)} units of them.", _ANEW)
         if not np.isfinite(self.fields).all():
-            raise InputError("The tile set's fields hold values that are no number.", _ANEW)
+            raise InputError("The tile set's fields hold values that are not finite.", _ANEW)
         strange = np.setdiff1d(np.unique(self.labels), [*range(len(self.classes) + 1), UNUSABLE])
         if strange.size:
-            raise InputError(f"Labels {strange.tolist()} are none of the {len(self.classes)} classes.", _ANEW)
+            raise InputError(f"Labels {strange.tolist()} are not among the {len(self.classes)} classes.", _ANEW)
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> RegionDataset:
-        """Take the tile set's hand-over (`gravmap.tiling.load_arrays`), casting nothing but what is free.
+        """Make a dataset of the arrays of :func:`gravmap.tiling.load_arrays`, without a copy.
 
         Raises
         ------
@@ -140,8 +157,8 @@ class RegionDataset:
         return cls(**{name: arrays[name] for name in names})
 
     @classmethod
-    def load(cls, path: Path) -> RegionDataset:
-        """Read an area from one ``.npz`` (written by :meth:`save` or by the tile room); needs numpy alone.
+    def load(cls, path: Path | str) -> RegionDataset:
+        """Read a dataset from one ``.npz``, written by :meth:`save` or :func:`gravmap.tiling.pack`; needs numpy alone.
 
         Raises
         ------
@@ -155,11 +172,11 @@ class RegionDataset:
         except FileNotFoundError:
             raise InputError(f"{path} is missing.", "`gravmap tile` makes the tile set it is packed from.") from None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is no readable packed tile set: {error}.", _ANEW) from None
+            raise InputError(f"{path} is not a readable packed tile set: {error}.", _ANEW) from None
         return cls.from_arrays(arrays)
 
     def save(self, path: Path) -> None:
-        """Write the area into one ``.npz``, whole or not at all; no pickle in it."""
+        """Write the dataset into one ``.npz`` without pickle; the file appears only when it is complete."""
         arrays = {name: getattr(self, name) for name, _, _ in _ARRAYS}
         with atomic_path(path) as temporary:
             np.savez(temporary, meta=np.array(json.dumps(self.meta)), **arrays)
@@ -171,7 +188,7 @@ class RegionDataset:
 
     @property
     def channel_units(self) -> list[str]:
-        """Unit of each field; mGal where the hand-over says none."""
+        """Unit of each field; mGal where none is given."""
         return list(self.meta.get("channel_units") or ["mGal"] * len(self.fields))
 
     @property
@@ -202,7 +219,7 @@ class RegionDataset:
         return axis_cells(lon, west, east, self.labels.shape[1])
 
     def node_truth(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Label and role at every node of the field: what scores are counted on, each node once.
+        """Label and role at every node of the field: scores count each node once.
 
         Returns
         -------
@@ -215,16 +232,16 @@ class RegionDataset:
         outside = (rows < 0)[:, None] | (columns < 0)[None, :]
         labels = self.labels[rows[:, None], columns[None, :]]
         role = self.role[rows[:, None], columns[None, :]]
-        for held in (TUNE, TEST):
-            for west, south, east, north in self.windows[self.window_role == held]:
-                tall = (self.node_lat >= south) & (self.node_lat <= north)
-                role[np.ix_(tall, (self.node_lon >= west) & (self.node_lon <= east))] = held
+        for held_out in (TUNE, TEST):
+            for west, south, east, north in self.windows[self.window_role == held_out]:
+                rows_inside = (self.node_lat >= south) & (self.node_lat <= north)
+                role[np.ix_(rows_inside, (self.node_lon >= west) & (self.node_lon <= east))] = held_out
         labels[outside | ~self.field_valid] = UNUSABLE
         role[outside] = BUFFER
         return labels, role
 
     def fingerprint(self) -> str:
-        """SHA-256 over every array and the split: a run goes on only with the area it began with."""
+        """SHA-256 over every array and the split: a run can be resumed only with the dataset it started with."""
         digest = hashlib.sha256()
         for name, _, _ in _ARRAYS:
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
@@ -232,7 +249,7 @@ class RegionDataset:
         return digest.hexdigest()
 
 
-_ANEW = "`gravmap tile --overwrite` makes it anew."
+_ANEW = "`gravmap tile --overwrite` makes it again."
 
 _ARRAYS: tuple[tuple[str, int, type], ...] = (
     ("fields", 3, np.float32),

@@ -1,7 +1,7 @@
-"""What gravity looks like around a node: value, slope, and mean and spread within some kilometres.
+"""Statistics of gravity around each node: value, gradient, and mean and standard deviation within some kilometres.
 
-All lengths are on the ground, so that the numbers mean the same at every latitude and on every grid; what is unknown
-is left out of a mean. A part of a grid gives what the whole does, half the widest window inside its rim.
+Lengths are in kilometres, so that the numbers mean the same at every latitude and on every grid; unknown nodes are
+left out of a mean. Half the widest window inside its rim, a part of a grid gives the values of the whole.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gravmap.lattice import KM_PER_DEGREE
 
 WINDOWS_KM = (25.0, 75.0)
-"""Sides of the windows: about the sharpest that residual gravity of satellites knows, and a basin's margin."""
+"""Sides of the windows: about the resolution of satellite gravity, and the width of a basin's margin."""
 
 Values = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ def local_statistics(fields: NDArray[np.floating], lat: Values, lon: Values) -> 
         features += [field, np.hypot(_slope(field, known, 0) / step_y, _slope(field, known, 1) / step_x[:, None])]
         for side in WINDOWS_KM:
             half_y, half_x = np.full(1, side / 2 / step_y), side / 2 / step_x
-            # Nodes count by the ground they stand for.
+            # Nodes count by the area they represent.
             weight, first, second = (
                 _window_sum(_window_sum(part, half_x).T * shrink, half_y).T
                 for part in (known.astype(np.float64), field, field**2)
@@ -73,8 +73,8 @@ def _slope(field: Values, known: NDArray[np.bool_], axis: int) -> Values:
 def _window_sum(values: Values, half: Values) -> Values:
     """Sum along the rows (ny, nx) within `half` (ny or 1) nodes of each, a node reaching half way to the next.
 
-    A node that the window's end cuts counts by the share inside; so the window is as long as it should be, and its
-    length does not jump from one row to the next.
+    A node at the window's end counts by the fraction inside, so that the length of the window does not jump from one
+    row to the next.
     """
     rows, count = values.shape
     running = np.zeros((rows, count + 1))

@@ -1,13 +1,13 @@
-"""Mapped outcrop as context: fields at nodes that say what is mapped around, and how far away.
+"""Mapped outcrop as input of a network: fields at nodes with the class mapped nearby, and the distance to it.
 
-Outcrop is just more fields. Training crops, flips, rotations, windows and maps treat them as they treat gravity; only
-they are in no unit, so that nothing that changes gravity changes them, and they are never measured on a place.
+Training crops, augmentation, windows and maps treat these fields as they treat gravity. They have no unit, so changes
+of gravity's values (noise, factor, offset) leave them alone.
 
-| field              | value at a node                                                                       |
-|--------------------|---------------------------------------------------------------------------------------|
-| `outcrop_1` .. `K` | log of the chance that class spreads here (label_diffusion.py), >= 0.001 |
-| `outcrop_distance` | log(1 + km to the nearest outcrop / 10)                                               |
-| `outcrop_known`    | 1 on outcrop, 0 elsewhere                                                             |
+| field              | value at a node                                                            |
+|--------------------|----------------------------------------------------------------------------|
+| `outcrop_1` .. `K` | log of the probability of each class (label_diffusion.py), >= 0.001            |
+| `outcrop_distance` | log(1 + km to the nearest outcrop / 10)                                    |
+| `outcrop_known`    | 1 on outcrop, 0 elsewhere                                                  |
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from gravmap.learning.data.label_diffusion import class_probabilities
 from gravmap.learning.evaluation.baselines import distance_to_outcrop_km, spacing_yx_km
 
 CONTEXT = "outcrop"
-"""What `--context` says."""
+"""Value of `--context`."""
 
 UNIT = "1"
 LEAST = 1e-3
-"""No class is less likely than this anywhere: a network can still speak for it."""
+"""Least probability of a class anywhere, so that a network can still predict it."""
 
 DISTANCE_KM = 10.0
 PREFIX = f"{CONTEXT}_"
@@ -36,34 +36,34 @@ DISTANCE = f"{PREFIX}distance"
 
 
 def context_names(classes: int) -> list[str]:
-    """Names of the context's fields, K + 2 of them, the classes' first."""
+    """Names of the fields of context: K + 2 of them, the classes first."""
     return [f"{PREFIX}{index}" for index in range(1, classes + 1)] + [DISTANCE, f"{PREFIX}known"]
 
 
 def is_context(name: str) -> bool:
-    """Whether a field is of the outcrop, not of gravity."""
+    """Whether a field is outcrop as context."""
     return name.startswith(PREFIX)
 
 
 def distance_km_from_channel(plane: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Kilometres to the nearest outcrop, out of values of the field `outcrop_distance`."""
+    """Kilometres to the nearest outcrop, from values of the field `outcrop_distance`."""
     return np.asarray(DISTANCE_KM * np.expm1(plane.astype(np.float64)))
 
 
 def in_short(names: Iterable[str]) -> list[str]:
-    """Names of fields for people: those of the outcrop in one word."""
+    """Names of fields for messages: those of outcrop as one."""
     return list(dict.fromkeys(CONTEXT if is_context(name) else name for name in names))
 
 
 def measured_names(names: Sequence[str]) -> list[str]:
-    """Those of the fields, or channels, that are not outcrop."""
+    """Names of the fields, or channels, that are not outcrop as context."""
     return [name for name in names if not is_context(name)]
 
 
 def outcrop_context(
     known: NDArray[np.uint8], lat: NDArray[np.float64], lon: NDArray[np.float64], classes: int
 ) -> NDArray[np.float32]:
-    """What outcrop says at every node of a grid.
+    """The fields of outcrop as context, at every node of a grid.
 
     Parameters
     ----------
@@ -82,65 +82,85 @@ def outcrop_context(
     Raises
     ------
     InputError
-        Nothing is known, or only one class: such a context says nothing.
+        No outcrop is known, or only one class, which is no information.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gravmap.learning.data import outcrop_context
+    >>> known = np.zeros((5, 6), np.uint8)
+    >>> known[0, 0], known[4, 5] = 1, 2
+    >>> fields = outcrop_context(known, np.linspace(46, 45, 5), np.linspace(80, 81, 6), classes=2)
+    >>> fields.shape, bool(fields[0, 0, 1] > fields[1, 0, 1])
+    ((4, 5, 6), True)
     """
     present = np.unique(known[known > 0])
     if len(present) == 1:
         raise InputError(
-            f"All outcrop here is of one class ({present[0]}): as context it says nothing.",
-            "Take a larger window, or a network without context.",
+            f"All outcrop here is of one class ({present[0]}): as context it is no information.",
+            "Use a larger window, or a network without context.",
         )
-    chances = class_probabilities(known, spacing_yx_km(lat, lon), classes)
-    chances = np.maximum(chances, np.float32(LEAST))
-    logs = np.log(chances / chances.sum(axis=0))
+    probabilities = class_probabilities(known, spacing_yx_km(lat, lon), classes)
+    probabilities = np.maximum(probabilities, np.float32(LEAST))
+    logs = np.log(probabilities / probabilities.sum(axis=0))
     distance = np.log1p(distance_to_outcrop_km(known, lat, lon) / DISTANCE_KM)
     return np.concatenate([logs, distance[None], (known > 0)[None]]).astype(np.float32)
 
 
-def with_context(area: RegionDataset, known: NDArray[np.uint8]) -> RegionDataset:
-    """An area with the fields of its outcrop after its own.
+def with_context(dataset: RegionDataset, known: NDArray[np.uint8]) -> RegionDataset:
+    """A dataset with the fields of its outcrop after its own.
 
     Parameters
     ----------
-    area : RegionDataset
+    dataset : RegionDataset
         Without context.
     known : (ny, nx) uint8
-        Which class is known at which of its nodes, 0 elsewhere: never more than may be seen there.
+        Class at the nodes where it is known, 0 elsewhere; training labels alone
+        (:func:`gravmap.learning.evaluation.null_models.known_labels`).
 
     Returns
     -------
-    Area
-        With K + 2 fields more, their names and units in `meta`.
+    RegionDataset
+        With K + 2 more fields, their names and units in `meta`.
 
     Raises
     ------
     InputError
-        As :func:`outcrop_context`; or the area has such fields already.
+        As :func:`outcrop_context`; or the dataset has such fields already.
+
+    Examples
+    --------
+    >>> from gravmap.learning.data import RegionDataset, with_context
+    >>> from gravmap.learning.evaluation.null_models import known_labels
+    >>> from gravmap.tiling import load_arrays
+    >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles"))
+    >>> with_context(dataset, known_labels(dataset)).channels[:3]
+    ['residual_10km', 'outcrop_1', 'outcrop_2']
     """
-    if any(map(is_context, area.channels)):
-        raise InputError("The fields hold outcrop as context already.")
-    return add_context(area, outcrop_context(known, area.node_lat, area.node_lon, len(area.classes)))
+    if any(map(is_context, dataset.channels)):
+        raise InputError("The fields already hold outcrop as context.")
+    return add_context(dataset, outcrop_context(known, dataset.node_lat, dataset.node_lon, len(dataset.classes)))
 
 
-def add_context(area: RegionDataset, context: NDArray[np.float32]) -> RegionDataset:
-    """An area with what :func:`outcrop_context` gave for its nodes, (K + 2, ny, nx), after its own fields."""
-    names = context_names(len(area.classes))
+def add_context(dataset: RegionDataset, context: NDArray[np.float32]) -> RegionDataset:
+    """A dataset with the fields of :func:`outcrop_context` for its nodes, (K + 2, ny, nx), after its own."""
+    names = context_names(len(dataset.classes))
     meta = {
-        **area.meta,
-        "channels": [*area.channels, *names],
-        "channel_units": [*area.channel_units, *[UNIT] * len(names)],
+        **dataset.meta,
+        "channels": [*dataset.channels, *names],
+        "channel_units": [*dataset.channel_units, *[UNIT] * len(names)],
     }
-    return replace(area, fields=np.concatenate([area.fields, context]), meta=meta)
+    return replace(dataset, fields=np.concatenate([dataset.fields, context]), meta=meta)
 
 
-def without_context(area: RegionDataset) -> RegionDataset:
-    """An area without such fields: what was measured alone."""
-    kept = [number for number, name in enumerate(area.channels) if not is_context(name)]
-    if len(kept) == len(area.channels):
-        return area
+def without_context(dataset: RegionDataset) -> RegionDataset:
+    """A dataset with its measured fields alone."""
+    kept = [number for number, name in enumerate(dataset.channels) if not is_context(name)]
+    if len(kept) == len(dataset.channels):
+        return dataset
     meta = {
-        **area.meta,
-        "channels": [area.channels[number] for number in kept],
-        "channel_units": [area.channel_units[number] for number in kept],
+        **dataset.meta,
+        "channels": [dataset.channels[number] for number in kept],
+        "channel_units": [dataset.channel_units[number] for number in kept],
     }
-    return replace(area, fields=area.fields[kept], meta=meta)
+    return replace(dataset, fields=dataset.fields[kept], meta=meta)

@@ -1,20 +1,20 @@
-"""The grounds a network is taught, tuned and tested on: one region, or many crusts.
+"""The datasets a network is trained, tuned and tested on: one region, or many simulated crusts.
 
-Everything that trains or scores goes through :class:`DatasetSplits`; a single region serves as all three.
+Everything that trains or scores takes :class:`DatasetSplits`; a single region serves as all three.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.errors import InputError
+from gravmap.errors import InputError, OptionError
 from gravmap.files import atomic_path, read_json, write_json
 from gravmap.lattice import TEST, TRAIN, TUNE
 from gravmap.learning.data.cover_masks import CoverMaskedDatasets
@@ -23,97 +23,141 @@ from gravmap.learning.data.outcrop_context import is_context, with_context
 from gravmap.learning.evaluation.null_models import known_labels
 
 CRUSTS = "crusts"
-_LIST, _COVER = "grounds.json", "cover.npz"
+_LIST, _COVER = "splits.json", "cover.npz"
 
 
 @dataclass(frozen=True)
 class DatasetSplits:
-    """Areas by what they are for. Who may see which label is said by the roles inside each, as ever.
+    """Datasets by purpose. Which labels may be seen is decided by the roles inside each dataset.
 
     Attributes
     ----------
     train : tuple of RegionDataset
-        Crops are drawn from these: a ground first, all alike, then a crop in it.
+        Crops are drawn from these: a dataset first, all with the same probability, then a crop in it.
     tune, test : tuple of RegionDataset
-        Scored are their nodes of the role TUNE, and TEST; an area may stand in more than one tuple.
-    cuts : CoverMaskedDatasets, optional
-        Of a region that is taught with outcrop as context: crops are drawn from these instead of `train`.
+        Scored are their nodes of the role TUNE, and TEST; a dataset may stand in more than one tuple.
+    cover_masks : CoverMaskedDatasets, optional
+        Of a region with outcrop as context: crops are drawn from these instead of `train`.
     record : dict
-        JSON-able: what the grounds are, where they are no region's (kept with the weights as ``taught_on``).
+        JSON-able: what the datasets are, where they are not a region (kept with the weights as ``taught_on``).
     cover_m : tuple of (ny, nx) float32 array
-        Metres of cover at the nodes of each of `tune`, then of each of `test`; empty where nobody knows them.
+        Thickness of the cover, metres, at the nodes of each of `tune`, then of each of `test`; empty where unknown.
+    tiles : Dataset, optional
+        Training crops are read from these tiles instead of the native grids: a map-style dataset with the items and
+        attributes of :class:`gravmap.tiling.TileDataset`. Held-out cells, class weights and scores stay those of
+        `train`, `tune` and `test`.
 
     Raises
     ------
     InputError
-        No ground to train on; or two grounds differ in fields, units or classes.
+        No dataset to train on; or two datasets differ in fields, units or classes.
+    OptionError
+        Both tiles and cover masks.
+
+    Examples
+    --------
+    A single region serves as training, tuning and test data; its roles keep them apart:
+
+    >>> from gravmap.learning.data import DatasetSplits, RegionDataset
+    >>> from gravmap.tiling import TileDataset, load_arrays
+    >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles"))
+    >>> splits = DatasetSplits.of(dataset)
+    >>> splits.first is dataset, len(splits.every), splits.scales_deg
+    (True, 1, [2.5, 5.0])
+
+    Training crops may be read from tiles that were edited:
+
+    >>> splits = DatasetSplits.from_tiles(dataset, TileDataset("data/tiles"))
     """
 
     train: tuple[RegionDataset, ...]
     tune: tuple[RegionDataset, ...]
     test: tuple[RegionDataset, ...]
-    cuts: CoverMaskedDatasets | None = None
+    cover_masks: CoverMaskedDatasets | None = None
     record: dict[str, Any] = field(default_factory=dict)
     cover_m: tuple[NDArray[np.float32], ...] = ()
+    tiles: Any = None
 
     def __post_init__(self) -> None:
         if not self.train:
-            raise InputError("There is no ground to train on.", "Ask for more crusts: --count.")
+            raise InputError("There is no dataset to train on.", "Give a larger --count of crusts.")
         for other in self.every:
             for what in ("channels", "channel_units", "classes"):
                 if getattr(other, what) != getattr(self.first, what):
                     raise InputError(
-                        f"Two grounds of one training differ in their {what.replace('_', ' ')}: "
+                        f"Two training datasets differ in their {what.replace('_', ' ')}: "
                         f"{getattr(self.first, what)} and {getattr(other, what)}.",
-                        "Make all of them alike.",
+                        "Make all of them with the same fields and classes.",
                     )
+        if self.tiles is not None and self.cover_masks is not None:
+            raise OptionError(
+                "Cover masks are applied to the native labels; edited tiles have other labels.",
+                "Leave out --from-tiles or --context.",
+            )
 
     @classmethod
-    def of(cls, ground: RegionDataset | DatasetSplits) -> DatasetSplits:
-        """One area as the ground of everything; grounds as they are."""
-        return ground if isinstance(ground, DatasetSplits) else cls((ground,), (ground,), (ground,))
+    def of(cls, data: RegionDataset | DatasetSplits) -> DatasetSplits:
+        """One dataset as training, tuning and test data; splits as they are."""
+        return data if isinstance(data, DatasetSplits) else cls((data,), (data,), (data,))
+
+    @classmethod
+    def from_tiles(cls, dataset: RegionDataset, tiles: Any) -> DatasetSplits:
+        """One dataset whose training crops are read from tiles.
+
+        Parameters
+        ----------
+        dataset : RegionDataset
+            The arrays of the tile set (:func:`gravmap.tiling.load_arrays`).
+        tiles : Dataset
+            Its tiles (:class:`gravmap.tiling.TileDataset`).
+        """
+        return replace(cls.of(dataset), tiles=tiles)
 
     def with_outcrop(self, cuts: int, seed: int) -> DatasetSplits:
-        """The grounds with outcrop as context.
+        """The datasets with outcrop as context.
 
-        Crusts have it already. A region is scored with the context of all its training outcrop, and taught on cuts.
+        Crusts have it already. A region is scored with the context of all its training outcrop, and its training crops
+        come from datasets in which synthetic cover masks hide part of that outcrop.
 
         Parameters
         ----------
         cuts : int
-            In use at a time.
+            Cover masks in use at a time.
         seed : int
-            Of the cuts.
+            Of the cover masks.
 
         Raises
         ------
         InputError
             Training sees no outcrop, or of one class only.
+        OptionError
+            Training crops are read from tiles.
         """
         if any(map(is_context, self.first.channels)):
             return self
-        whole = {id(area): with_context(area, known_labels(area)) for area in self.every}
-        train, tune, test = (tuple(whole[id(area)] for area in areas) for areas in (self.train, self.tune, self.test))
-        return DatasetSplits(train, tune, test, CoverMaskedDatasets(self.first, cuts, seed), self.record)
+        whole = {id(each): with_context(each, known_labels(each)) for each in self.every}
+        train, tune, test = (tuple(whole[id(each)] for each in some) for some in (self.train, self.tune, self.test))
+        masks = CoverMaskedDatasets(self.first, cuts, seed)
+        return DatasetSplits(train, tune, test, masks, self.record, tiles=self.tiles)
 
     @property
     def first(self) -> RegionDataset:
-        """The first of those to train on: what it says of fields and classes holds for all."""
+        """The first training dataset: its fields and classes are those of all."""
         return self.train[0]
 
     @property
     def every(self) -> tuple[RegionDataset, ...]:
-        """Each area once."""
-        return tuple({id(area): area for area in (*self.train, *self.tune, *self.test)}.values())
+        """Each dataset once."""
+        return tuple({id(each): each for each in (*self.train, *self.tune, *self.test)}.values())
 
     @property
     def many(self) -> bool:
-        """Whether there is more than one."""
+        """Whether there is more than one dataset."""
         return len(self.every) > 1
 
     @property
     def simulated(self) -> bool:
-        """Whether they are crusts, whose truth under cover is known."""
+        """Whether they are crusts, for which the bedrock under cover is known."""
         return self.record.get("on") == CRUSTS
 
     @property
@@ -123,47 +167,54 @@ class DatasetSplits:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the first ground says of itself."""
+        """Metadata of the first training dataset."""
         return self.first.meta
 
     @property
     def scales_deg(self) -> list[float]:
         """Sizes of the training windows, degrees."""
-        return sorted({scale for area in self.train for scale in area.window_scale_deg.tolist()})
+        return sorted({scale for dataset in self.train for scale in dataset.window_scale_deg.tolist()})
 
-    def held(self, *roles: int) -> Iterator[tuple[RegionDataset, tuple[int, ...]]]:
-        """Areas with held-out ground of these roles, each once, and which of the roles are asked of it."""
+    def held_out(self, *roles: int) -> Iterator[tuple[RegionDataset, tuple[int, ...]]]:
+        """Datasets with held-out cells of these roles, each once, and which of the roles are evaluated on it."""
         serving = {TUNE: self.tune, TEST: self.test, TRAIN: self.train}
-        for area in self.every:
-            mine = tuple(role for role in roles if any(area is each for each in serving[role]))
+        for dataset in self.every:
+            mine = tuple(role for role in roles if any(dataset is each for each in serving[role]))
             if mine:
-                yield area, mine
+                yield dataset, mine
 
     def fingerprint(self) -> str:
-        """SHA-256 over all grounds; of a single one that of the area."""
-        if not self.many:
-            return self.first.fingerprint()
-        known = {id(area): area.fingerprint() for area in self.every}
-        lines = [
-            " ".join([name, *(known[id(area)] for area in areas)])
-            for name, areas in (("train", self.train), ("tune", self.tune), ("test", self.test))
-        ]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        """SHA-256 over all datasets, and the tiles where crops are read from these; of a single dataset its own."""
+        if self.many:
+            known = {id(each): each.fingerprint() for each in self.every}
+            lines = [
+                " ".join([name, *(known[id(each)] for each in some)])
+                for name, some in (("train", self.train), ("tune", self.tune), ("test", self.test))
+            ]
+            found = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        else:
+            found = self.first.fingerprint()
+        if self.tiles is None:
+            return found
+        return hashlib.sha256(f"{found} {self.tiles.record['sha256']}".encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write all into a folder: one ``.npz`` each, and a list of who is what. Cuts are made from a region anew."""
+        """Write all into a folder: one ``.npz`` per dataset, and a list of which is used for what.
+
+        Cover masks are made again from a region, and tiles are read from their own files.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        files = {id(area): f"ground-{number}.npz" for number, area in enumerate(self.every)}
-        for area in self.every:
-            area.save(folder / files[id(area)])
-        lists = {name: [files[id(area)] for area in getattr(self, name)] for name in ("train", "tune", "test")}
+        files = {id(each): f"dataset-{number}.npz" for number, each in enumerate(self.every)}
+        for dataset in self.every:
+            dataset.save(folder / files[id(dataset)])
+        lists = {name: [files[id(each)] for each in getattr(self, name)] for name in ("train", "tune", "test")}
         with atomic_path(folder / _COVER) as temporary, temporary.open("wb") as stream:
             np.savez(stream, *self.cover_m)
         write_json(folder / _LIST, {**lists, "record": self.record})
 
     @classmethod
     def load(cls, folder: Path) -> DatasetSplits:
-        """Read what :meth:`save` wrote.
+        """Read the files of :meth:`save`.
 
         Raises
         ------

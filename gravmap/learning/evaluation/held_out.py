@@ -114,7 +114,7 @@ def evaluate(
     classes = len(names)
     matrix = torch.zeros(classes, classes, dtype=torch.int64)
     terms = torch.zeros(2)
-    datasets = [dataset for dataset, _ in DatasetSplits.of(data).held(role)]
+    datasets = [dataset for dataset, _ in DatasetSplits.of(data).held_out(role)]
     for dataset, processes in zip(datasets, divide_among_processes(datasets, group), strict=True):
         labels, roles = dataset.node_truth()
         truth = np.where(roles == role, to_target(labels), IGNORE)
@@ -236,7 +236,7 @@ class HeldOutPredictions:
     logits : dict of float to (n, K) float32
         Logits for each side of the windows, degrees.
     place : (n, 2) int64
-        Index of the dataset, in the order of ``DatasetSplits.held(TUNE, TEST)``, and of the node in its flattened grid.
+        Index of the dataset, in the order of ``DatasetSplits.held_out(TUNE, TEST)``, and of the node in its flattened grid.
 
     Examples
     --------
@@ -288,7 +288,7 @@ def predict_held_out(
     progress : Progress
         Called with the number of finished windows of all sizes; of several processes, those of this one.
     """
-    held_out = list(DatasetSplits.of(data).held(TUNE, TEST))
+    held_out = list(DatasetSplits.of(data).held_out(TUNE, TEST))
     datasets = [dataset for dataset, _ in held_out]
     done, mine = 0, math.ceil(count_windows(data, scales_deg, TUNE, TEST) / group.size)
     found = []
@@ -357,7 +357,7 @@ def _report_total(progress: Progress, before: int, whole: int, done: int, total:
 def count_windows(data: RegionDataset | DatasetSplits, scales_deg: Sequence[float], *roles: int) -> int:
     """Number of windows that contain a labelled node of one of these roles: forward passes of a prediction."""
     total = 0
-    for dataset, mine in DatasetSplits.of(data).held(*roles):
+    for dataset, mine in DatasetSplits.of(data).held_out(*roles):
         _, _, mask = _held_out_nodes(dataset, mine)
         total += sum(len(windows_over(mask, dataset, scale)) for scale in set(scales_deg)) if mask.any() else 0
     return total

@@ -79,7 +79,7 @@ def _at_held_out_nodes(
 ) -> Values:
     """Values of each dataset's grid at its held-out nodes."""
     found = np.zeros(len(held_out.target))
-    for number, (dataset, _) in enumerate(splits.held(TUNE, TEST)):
+    for number, (dataset, _) in enumerate(splits.held_out(TUNE, TEST)):
         rows = held_out.place[:, 0] == number
         if rows.any():
             found[rows] = np.asarray(values(dataset), np.float64).ravel()[held_out.place[rows, 1]]
@@ -137,7 +137,7 @@ def scores_under_cover(
     if likeliest is not None:
         predictions[LIKELIEST] = likeliest
     strata_of_nodes = held_out_strata(splits, held_out)
-    for number, dataset in enumerate(dataset for dataset, _ in splits.held(TUNE, TEST)):
+    for number, dataset in enumerate(dataset for dataset, _ in splits.held_out(TUNE, TEST)):
         rows = place[:, 0] == number
         if rows.any():
             nodes = place[rows, 1]
@@ -161,7 +161,7 @@ def scores_under_cover(
 
 def with_other_gravity(splits: DatasetSplits, role: int) -> DatasetSplits:
     """The datasets of a role with their own outcrop and the gravity of the next dataset."""
-    datasets = [dataset for dataset, _ in splits.held(role)]
+    datasets = [dataset for dataset, _ in splits.held_out(role)]
     moved = tuple(
         replace(dataset, fields=np.where(_is_outcrop_channel(dataset)[:, None, None], dataset.fields, other.fields))
         for dataset, other in zip(datasets, [*datasets[1:], *datasets[:1]], strict=True)

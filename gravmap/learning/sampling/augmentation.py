@@ -1,4 +1,4 @@
-"""Augmentation: where a training crop lies and how it is changed, drawn as numbers before anything is cut."""
+"""Augmentation: where a training crop lies and how its values are changed, drawn as numbers before anything is read."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from gravmap.learning.data.channels import InputChannels
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much a crop is changed; the defaults are physical amplitudes.
+    """Ranges from which the augmentation of a crop is drawn; the defaults are physical amplitudes.
 
     Attributes
     ----------
     flip : bool
         Mirror east-west and north-south, each with probability 1/2.
     rotate_share : float
-        Share of crops turned by an angle drawn from 0 to 180 degrees, in local metric coordinates.
+        Fraction of crops that are rotated, by an angle from 0 to 180 degrees in local metric coordinates.
     noise : tuple of float
-        Least and greatest standard deviation of white noise at native nodes, in units of the channel's scale.
+        Range of the standard deviation of white noise at native nodes, in units of the channel's scale.
     amplitude : tuple of float
-        Least and greatest factor.
+        Range of the factor applied to gravity.
     offset_mgal : float
-        Greatest shift either way, mGal: what is uncertain in the regional field taken away.
+        Largest shift of the level either way, mGal: the uncertainty of the regional field that was removed.
     metric : bool
-        Turn on the ground, where a degree of longitude is shorter than one of latitude; else in degrees, as one
-        turns a picture of the grid.
+        Rotate in kilometres, where a degree of longitude is shorter than one of latitude; else in degrees, as a
+        picture of the grid is rotated.
     picture : bool
-        Change a crop as one changes photographs, after interpolation and on values that run from 0 to 1 over the
-        area; each of the following, and the shift, in half of the crops.
+        Augment a crop as photographs are, after interpolation and on values scaled to 0..1 over the dataset; each of
+        the following, and the shift, in half of the crops.
     shift : float
-        Greatest shift of the crop either way, share of its side; it may leave the window.
+        Largest shift of the crop either way, as a fraction of its side; it may leave the window.
     picture_noise : tuple of float
-        Least and greatest standard deviation of white noise on pixels, of values from 0 to 1.
+        Range of the standard deviation of white noise on pixels, for values from 0 to 1.
     contrast, brightness : tuple of float
-        Least and greatest factor about the crop's mean, and about zero; values are cut off at 0 and 1.
+        Range of the factor about the crop's mean, and about zero; values are clipped to 0..1.
     """
 
     flip: bool = True
@@ -60,12 +60,12 @@ class Augmentation:
 
 UNCHANGED = Augmentation(flip=False, rotate_share=0.0, noise=(0.0, 0.0), amplitude=(1.0, 1.0), offset_mgal=0.0)
 PAPER = dataclasses.replace(UNCHANGED, flip=True, rotate_share=0.5, metric=False, picture=True)
-"""Liu et al. 2024, as it is written; how often each change happens, and how far a crop is shifted, is not."""
+"""As described in Liu et al. 2024, who give neither how often each augmentation is applied, nor the shift."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """One training crop.
+    """Position and augmentation of one training crop.
 
     Attributes
     ----------
@@ -76,19 +76,19 @@ class Crop:
     flip_x, flip_y : int
         1, or -1 where mirrored.
     angle_rad : float
-        Turned anticlockwise by this much.
+        Rotation, anticlockwise.
     noise, amplitude, offset_mgal : float
-        See :class:`Augmentation`.
+        Values drawn from the ranges of :class:`Augmentation`.
     noise_seed : int
         Seed of the noise.
     metric : bool
         See :class:`Augmentation`.
     picture_noise, contrast, brightness : float
-        Drawn from what stands there; 0, 1 and 1 change nothing.
+        Values drawn from the ranges of :class:`Augmentation`; 0, 1 and 1 change nothing.
     window_wsen : tuple of float, optional
         The window it was drawn in, degrees.
-    ground : int
-        Which of the sampler's grounds it lies on.
+    dataset : int
+        Number of the sampler's dataset it is read from.
     """
 
     lat: float
@@ -106,35 +106,35 @@ class Crop:
     contrast: float = 1.0
     brightness: float = 1.0
     window_wsen: tuple[float, float, float, float] | None = None
-    ground: int = 0
+    dataset: int = 0
 
     def to_degrees(self) -> NDArray[np.float64]:
         """Matrix A (2, 2) with (lon, lat) = centre + A (u, v); u runs east, v south, from -1 to 1 across the crop.
 
-        The turn happens where a degree of longitude is cos(lat) as long as one of latitude, or in degrees.
+        The rotation happens where a degree of longitude is cos(lat) as long as one of latitude, or in degrees.
         """
         squeeze = max(math.cos(math.radians(self.lat)), 0.05) if self.metric else 1.0
         cosine, sine = math.cos(self.angle_rad), math.sin(self.angle_rad)
         metric = self.half_deg * np.array([[squeeze * self.flip_x, 0.0], [0.0, -self.flip_y]])
-        turned = np.array([[cosine, -sine], [sine, cosine]]) @ metric
-        return np.array([[1 / squeeze, 0.0], [0.0, 1.0]]) @ turned
+        rotated = np.array([[cosine, -sine], [sine, cosine]]) @ metric
+        return np.array([[1 / squeeze, 0.0], [0.0, 1.0]]) @ rotated
 
     def moved_inside(self, window_wsen: tuple[float, float, float, float]) -> Crop:
-        """The crop moved so far that no corner lies outside a window; not turned where it would not fit."""
+        """The crop moved until no corner lies outside a window; not rotated where it would not fit."""
         west, south, east, north = window_wsen
-        # The turned height grows a little towards the equator: the window's warmest latitude is on the safe side.
-        warmest = 0.0 if south < 0 < north else min(abs(south), abs(north))
-        _, height = dataclasses.replace(self, lat=warmest)._reach_deg()
+        # A rotated crop grows a little in latitude towards the equator: the window's lowest latitude is the safe one.
+        lowest = 0.0 if south < 0 < north else min(abs(south), abs(north))
+        _, height = dataclasses.replace(self, lat=lowest)._half_extent_deg()
         lat = min(max(self.lat, south + height), north - height)
         moved = dataclasses.replace(self, lat=lat)
-        width, _ = moved._reach_deg()
+        width, _ = moved._half_extent_deg()
         slack = 1e-9
         if 2 * height > north - south + slack or 2 * width > east - west + slack:
             return dataclasses.replace(self, angle_rad=0.0).moved_inside(window_wsen)
         return dataclasses.replace(moved, lon=min(max(self.lon, west + width), east - width))
 
-    def _reach_deg(self) -> tuple[float, float]:
-        """How far its corners lie from the centre, degrees of longitude and of latitude."""
+    def _half_extent_deg(self) -> tuple[float, float]:
+        """Largest distance of its corners from the centre, degrees of longitude and of latitude."""
         east, north = np.abs(self.to_degrees()).sum(axis=1).tolist()
         return east, north
 
@@ -156,18 +156,18 @@ class Crop:
 
 
 class ValueAugmentation:
-    """Changes values of fields as a crop says.
+    """Augments the values of fields with the numbers drawn for a crop.
 
-    What stands for gravity is changed as gravity is: derivatives by the factor, only mGal by offset and noise.
+    Units decide: the factor applies to gravity and its derivatives, offset and noise to fields in mGal alone.
 
     Parameters
     ----------
     inputs : InputChannels
-        Units of the fields, and what their noise is measured in.
+        Units of the fields, and the standard deviations in which their noise is measured.
     fields : Tensor, shape (F, ny, nx)
-        The area's fields, on the device of the crops.
+        The fields of the dataset, on the device of the crops.
     valid : ndarray, shape (ny, nx), bool
-        Where they were measured: there a picture's darkest and brightest values are found.
+        Where they were measured: the range of the values is taken there.
     """
 
     def __init__(self, inputs: InputChannels, fields: Tensor, valid: NDArray[np.bool_]) -> None:
@@ -179,24 +179,24 @@ class ValueAugmentation:
         self._fields, self._valid = fields, valid
 
     @functools.cached_property
-    def _limits(self) -> tuple[Tensor, Tensor]:
-        """Of a picture; few recipes ask, and many grounds would be slow to look through."""
-        return _limits(self._fields, self._valid)
+    def _range(self) -> tuple[Tensor, Tensor]:
+        """Least value and span of every field; computed when first used, because few recipes need it."""
+        return _value_range(self._fields, self._valid)
 
     def noise(self, crop: Crop, rows: int, columns: int) -> Tensor | None:
-        """White noise (F, rows, columns) for nodes under a crop, in the fields' units; None where none is drawn."""
+        """White noise (F, rows, columns) for nodes under a crop, in the fields' units; None for a crop without."""
         return crop.noise * self._spread * self._normal(crop, rows, columns) if crop.noise else None
 
-    def vary(self, values: Tensor, crop: Crop, noise: Tensor | None) -> Tensor:
+    def augment_field(self, values: Tensor, crop: Crop, noise: Tensor | None) -> Tensor:
         """Values x factor + offset + noise, (F, ., .): at nodes or, since it is linear, at pixels."""
-        varied = values * torch.where(self._linear, crop.amplitude, 1.0) + crop.offset_mgal * self._mgal
-        return varied if noise is None else varied + noise
+        changed = values * torch.where(self._linear, crop.amplitude, 1.0) + crop.offset_mgal * self._mgal
+        return changed if noise is None else changed + noise
 
-    def photograph(self, values: Tensor, crop: Crop) -> Tensor:
-        """Noise, contrast and brightness on gravity (F, h, h) as a picture, which runs from 0 to 1 over the area."""
+    def augment_image(self, values: Tensor, crop: Crop) -> Tensor:
+        """Noise, contrast and brightness on gravity (F, h, h), scaled to 0..1 over the dataset."""
         if not crop.picture_noise and crop.contrast == crop.brightness == 1:
             return values
-        low, span = self._limits
+        low, span = self._range
         picture = (values - low) / span
         if crop.picture_noise:
             picture = picture + crop.picture_noise * self._normal(crop, *values.shape[1:])
@@ -206,12 +206,13 @@ class ValueAugmentation:
 
     def _normal(self, crop: Crop, rows: int, columns: int) -> Tensor:
         device = self._spread.device
-        random = torch.Generator(device).manual_seed(crop.noise_seed)  # one each, so that threads may cut side by side
+        # A generator per crop, so that several threads may read crops at the same time.
+        random = torch.Generator(device).manual_seed(crop.noise_seed)
         return torch.randn((len(self._spread), rows, columns), generator=random, device=device)
 
 
-def _limits(fields: Tensor, valid: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
-    """Least value and span of every field over the area, (F, 1, 1), in its own unit."""
+def _value_range(fields: Tensor, valid: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+    """Least value and span of every field over the dataset, (F, 1, 1), in its own unit."""
     measured = fields[:, torch.from_numpy(valid).to(fields.device)] if valid.any() else fields.new_zeros(len(fields), 1)
     low, high = measured.amin(1)[:, None, None], measured.amax(1)[:, None, None]
     return low, (high - low).clamp_min(torch.finfo(torch.float32).tiny)

@@ -1,8 +1,8 @@
-"""What lies under a crop's pixels: values interpolated between nodes, and cells looked up, on any device.
+"""Resamples grids at a crop's pixels: values interpolated between nodes, and cells looked up, on any device.
 
-A crop lies in a grid by a 2 x 3 matrix M: (column, row) = M (u, v, 1), with u east and v south from -1 to 1 across the
-crop (`Crop.place`). Where M does not mix the two (a crop that is not turned), columns and rows are worked out
-once each; a turned crop needs a position for every pixel.
+The place of a crop in a grid is a 2 x 3 matrix M: (column, row) = M (u, v, 1), with u east and v south from -1 to 1
+across the crop (`Crop.place`). Where M is diagonal (a crop that is not rotated), columns and rows are computed once
+each; a rotated crop needs a position for every pixel.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from torch.nn import functional
 from gravmap.lattice import SNAP_CELLS
 
 BAND_PX = 128
-"""On a CPU so many rows of pixels are worked on at a time."""
+"""Rows of pixels processed at a time on a CPU."""
 
 
-def centres(px: int) -> NDArray[np.float64]:
-    """Pixel centres from -1 to 1."""
+def pixel_centres(px: int) -> NDArray[np.float64]:
+    """Centres of pixels across a crop, from -1 to 1."""
     return (2 * np.arange(px) + 1) / px - 1
 
 
 def moved(place: NDArray[np.float64], by: float) -> NDArray[np.float64]:
-    """A crop's place where columns and rows are counted from elsewhere: all numbers greater by `by`."""
-    counted: NDArray[np.float64] = place + np.array([[0.0, 0.0, by], [0.0, 0.0, by]])
-    return counted
+    """A crop's place with columns and rows counted from another origin: all numbers greater by `by`."""
+    shifted: NDArray[np.float64] = place + np.array([[0.0, 0.0, by], [0.0, 0.0, by]])
+    return shifted
 
 
 def patch_under(place: NDArray[np.float64], columns: int, rows: int) -> tuple[slice, slice, NDArray[np.float64]]:
     """The part of a grid of nodes that a crop needs: rows, columns, and the crop's place in that part.
 
-    One node more than needed all round, at least two either way, cut at the grid's sides.
+    One node more than needed on every side, at least two in each direction, within the grid.
     """
-    reach = np.abs(place[:, :2]).sum(axis=1)
-    left, right = _patch(place[0, 2], reach[0], columns)
-    top, bottom = _patch(place[1, 2], reach[1], rows)
+    extent = np.abs(place[:, :2]).sum(axis=1)
+    left, right = _patch(place[0, 2], extent[0], columns)
+    top, bottom = _patch(place[1, 2], extent[1], rows)
     in_part = place.copy()
     in_part[:, 2] -= left, top
     return slice(top, bottom + 1), slice(left, right + 1), in_part
@@ -51,7 +51,7 @@ def interpolate(values: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
     Parameters
     ----------
     values : Tensor, shape (F, rows, columns), float32
-        At nodes, at least two either way.
+        At nodes, at least two in each direction.
     place : ndarray, shape (2, 3)
         Of the crop, in nodes from the first column and row.
     px : int
@@ -62,12 +62,12 @@ def interpolate(values: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
     Tensor, shape (F, px, px), float32
     """
     fields, rows, columns = values.shape
-    across = centres(px)
+    across = pixel_centres(px)
     made = values.new_empty(fields, px, px)
-    if _is_straight(place):
+    if _is_axis_aligned(place):
         left, right = _between(place[0, 0] * across + place[0, 2], columns, values.device)
         top, down = _between(place[1, 1] * across + place[1, 2], rows, values.device)
-        # Whole rows are taken at a time, which is far faster than single values: first of the patch laid on its side.
+        # Whole rows are gathered at a time, which is far faster than single values: first of the transposed patch.
         sideways = values.transpose(1, 2).contiguous()  # (F, columns, rows)
         wide = torch.lerp(sideways.index_select(1, left), sideways.index_select(1, left + 1), right[:, None])
         wide = wide.transpose(1, 2).contiguous()  # (F, rows, px)
@@ -75,14 +75,14 @@ def interpolate(values: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
             above, below = (wide.index_select(1, node) for node in (top[some], top[some] + 1))
             torch.lerp(above, below, down[some, None], out=made[:, some])
         return made
-    # As grid_sample counts with align_corners: -1 is the first node and 1 the last.
+    # Positions of grid_sample with align_corners: -1 is the first node and 1 the last.
     scaled = moved(place * (2 / np.array([columns - 1, rows - 1]))[:, None], -1)
     beyond = "reflection" if _leaves(place, columns - 1, rows - 1) else "border"  # the latter is faster
     by_u, by_v = scaled[:, :1] * across, scaled[:, 1:2] * across + scaled[:, 2:]
     u, v = (torch.from_numpy(part).to(values.device, torch.float32) for part in (by_u, by_v))
     for some in _bands(px, values.device):
         grid = values.new_empty(1, len(v[0, some]), px, 2)
-        for axis in (0, 1):  # stacking the two would take longer than all the rest
+        for axis in (0, 1):  # stacking the two would take longer than everything else
             torch.add(u[axis], v[axis, some, None], out=grid[0, ..., axis])
         made[:, some] = functional.grid_sample(values[None], grid, "bilinear", beyond, align_corners=True)[0]
     return made
@@ -91,36 +91,36 @@ def interpolate(values: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
 def interpolation_matrices(
     place: NDArray[np.float64], rows: int, columns: int, px: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Matrices D (px, rows) and R (px, columns) with D V R^T = :func:`interpolate` of values V at a crop not turned.
+    """Matrices D (px, rows) and R (px, columns) with D V R^T = :func:`interpolate` of values V.
 
-    A product that gradients pass through, back to the nodes.
+    For crops that are not rotated; gradients pass through this product, back to the nodes.
 
     Raises
     ------
     ValueError
-        The crop is turned.
+        The crop is rotated.
     """
-    if not _is_straight(place):
-        raise ValueError("a turned crop has no rows and columns of its own")
+    if not _is_axis_aligned(place):
+        raise ValueError("a rotated crop has no such matrices")
     made = []
     for axis, count in ((1, rows), (0, columns)):
-        before, share = _between(place[axis, axis] * centres(px) + place[axis, 2], count, device)
+        before, fraction = _between(place[axis, axis] * pixel_centres(px) + place[axis, 2], count, device)
         matrix = torch.zeros(px, count, device=device)
-        matrix.scatter_(1, before[:, None], (1 - share)[:, None])
-        matrix.scatter_(1, before[:, None] + 1, share[:, None])
+        matrix.scatter_(1, before[:, None], (1 - fraction)[:, None])
+        matrix.scatter_(1, before[:, None] + 1, fraction[:, None])
         made.append(matrix)
     return made[0], made[1]
 
 
 def look_up(rimmed: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
-    """Values of the cells a crop's pixels lie in.
+    """Values of the cells that a crop's pixels lie in.
 
     In float64: a float32 position is wrong by up to a thousandth of a cell, enough to hit the wrong one.
 
     Parameters
     ----------
     rimmed : Tensor, shape (rows + 2, columns + 2)
-        A raster with a rim of one cell, which stands for all that is outside.
+        A raster with a rim of one cell, which stands for everything outside.
     place : ndarray, shape (2, 3)
         Of the crop, in cells from the north-west corner of the raster without its rim.
     px : int
@@ -132,18 +132,18 @@ def look_up(rimmed: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
         Of the raster's type.
     """
     rows, columns = rimmed.shape[0] - 2, rimmed.shape[1] - 2
-    flat, device, across = rimmed.flatten(), rimmed.device, centres(px)
+    flat, device, across = rimmed.flatten(), rimmed.device, pixel_centres(px)
     found = rimmed.new_empty(px, px)
-    if _is_straight(place):
+    if _is_axis_aligned(place):
         column = rimmed_cells(place[0, 0] * across + place[0, 2], columns)
         row = rimmed_cells(place[1, 1] * across + place[1, 2], rows) * (columns + 2)
         in_row, first = (torch.from_numpy(each.astype(np.int32)).to(device) for each in (column, row))
         for some in _bands(px, device):
             torch.index_select(flat, 0, (first[some, None] + in_row).flatten(), out=found[some].view(-1))
         return found
-    # Positions in the raster with its rim; they are not negative where they count, so that cutting off is floor.
-    counted = moved(place, 1 + SNAP_CELLS)
-    by_u, by_v = counted[:, :1] * across, counted[:, 1:2] * across + counted[:, 2:]
+    # Positions in the raster with its rim; none that matters is negative, so truncation is floor.
+    shifted = moved(place, 1 + SNAP_CELLS)
+    by_u, by_v = shifted[:, :1] * across, shifted[:, 1:2] * across + shifted[:, 2:]
     u, v = (torch.from_numpy(part).to(device) for part in (by_u, by_v))
     leaves = _leaves(place, columns, rows)
     for some in _bands(px, device):
@@ -157,18 +157,18 @@ def look_up(rimmed: Tensor, place: NDArray[np.float64], px: int) -> Tensor:
 
 
 def _bands(px: int, device: torch.device) -> list[slice]:
-    """Rows of pixels taken at a time: all of them, but on a CPU so few that they stay in its cache."""
+    """Rows of pixels processed at a time: all of them, but on a CPU so few that they stay in its cache."""
     band = BAND_PX if device.type == "cpu" else px
     return [slice(first, first + band) for first in range(0, px, band)]
 
 
 def _leaves(place: NDArray[np.float64], columns: float, rows: float) -> bool:
-    """Whether a crop reaches beyond positions from 0 to these."""
-    reach = np.abs(place[:, :2]).sum(axis=1)
-    return not bool(((place[:, 2] >= reach) & (place[:, 2] + reach <= (columns, rows))).all())
+    """Whether a crop extends beyond positions from 0 to these."""
+    extent = np.abs(place[:, :2]).sum(axis=1)
+    return not bool(((place[:, 2] >= extent) & (place[:, 2] + extent <= (columns, rows))).all())
 
 
-def _is_straight(place: NDArray[np.float64]) -> bool:
+def _is_axis_aligned(place: NDArray[np.float64]) -> bool:
     return not (place[0, 1] or place[1, 0])
 
 
@@ -182,14 +182,14 @@ def rimmed_cells(position: NDArray[np.float64], count: int) -> NDArray[np.int64]
 
 
 def _between(position: NDArray[np.float64], count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Node before each position, and how far it is to the next one (0 to 1)."""
+    """Node before each position, and the fraction of the way to the next one."""
     folded = np.abs((position + (count - 1)) % (2 * (count - 1)) - (count - 1))
     before = np.minimum(folded.astype(np.int64), count - 2)
-    share = (folded - before).astype(np.float32)
-    return torch.from_numpy(before).to(device), torch.from_numpy(share).to(device)
+    fraction = (folded - before).astype(np.float32)
+    return torch.from_numpy(before).to(device), torch.from_numpy(fraction).to(device)
 
 
-def _patch(centre: float, reach: float, count: int) -> tuple[int, int]:
+def _patch(centre: float, extent: float, count: int) -> tuple[int, int]:
     """First and last node around a crop, at least two."""
-    first = min(max(math.floor(centre - reach) - 1, 0), count - 2)
-    return first, max(min(math.ceil(centre + reach) + 1, count - 1), first + 1)
+    first = min(max(math.floor(centre - extent) - 1, 0), count - 2)
+    return first, max(min(math.ceil(centre + extent) + 1, count - 1), first + 1)

@@ -1,6 +1,6 @@
 """Starting several processes on one run, through torch's elastic launch, and starting them again when one dies.
 
-Workers read every ground from one ``.npz`` and need no raster package, but for a reader of tiles where there is one.
+Workers read every dataset from one ``.npz`` and need no raster package, except to read crops from tiles.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,6 @@ from gravmap.progress import Progress, silent
 
 if TYPE_CHECKING:
     from gravmap.learning.data.dataset import RegionDataset
-    from gravmap.learning.sampling.tiles import Tiles
     from gravmap.learning.training.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,6 @@ def launch(
     progress: Progress = silent,
     *,
     resume: bool = False,
-    tiles: Tiles | None = None,
 ) -> dict[str, Any]:
     """Train with `processes` processes on this machine; what :func:`gravmap.learning.training.trainer.train` returns.
 
@@ -64,12 +63,13 @@ def launch(
     before = _state_of(last)
     with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
         packed = Path(scratch)
-        DatasetSplits.of(ground).save(packed)
+        splits = DatasetSplits.of(ground)
+        splits.save(packed)
         deaths = 0
         while True:
             began = _state_of(last)
             try:
-                return _launch_once(packed, run_dir, config, processes, progress, resume, tiles)
+                return _launch_once(packed, run_dir, config, processes, progress, resume, splits.tiles)
             except _DiedError as died:
                 saved = _state_of(last)
                 deaths = 1 if saved != began else deaths + 1
@@ -96,7 +96,7 @@ def _launch_once(
     processes: int,
     progress: Progress,
     resume: bool,
-    tiles: Tiles | None,
+    tiles: Any,
 ) -> dict[str, Any]:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -156,7 +156,7 @@ def _work(
     config_json: str,
     processes: int,
     resume: bool,
-    tiles: Tiles | None,
+    tiles: Any,
 ) -> dict[str, Any]:
     """One of the processes that :func:`launch` starts."""
     from gravmap.learning.training.config import TrainConfig
@@ -169,9 +169,9 @@ def _work(
     config = TrainConfig.from_json(config_json)
     try:
         with joined(config.device) as group:
-            ground = DatasetSplits.load(Path(packed))
+            splits = replace(DatasetSplits.load(Path(packed)), tiles=tiles)
             telling = _telling(folder, rank)
-            return train(ground, Path(run_dir), config, telling, group=group, resume=resume, tiles=tiles)
+            return train(splits, Path(run_dir), config, telling, group=group, resume=resume)
     except Exception as error:
         if not isinstance(error, GravmapError):
             # Often only the loss of a neighbour: the launcher is to see that one first.

@@ -32,7 +32,6 @@ from gravmap.learning.evaluation.held_out import (
     scoring_scale,
 )
 from gravmap.learning.sampling.sampler import Sampler
-from gravmap.learning.sampling.tiles import Tiles
 from gravmap.learning.training import schedule
 from gravmap.learning.training.checkpoint import LAST, ModelSpec, read_pair, save_model, under, versions, write_pair
 from gravmap.learning.training.config import TrainConfig
@@ -41,7 +40,7 @@ from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.loss import class_counts, class_weights, loss_terms
 from gravmap.learning.training.optimizer import ADAM, OptimizerSchedule
 from gravmap.learning.training.step import Stepper
-from gravmap.learning.training.warm_start import choose_inputs, fingerprint_of, load_weights, make_network
+from gravmap.learning.training.warm_start import choose_inputs, load_weights, make_network
 from gravmap.learning.training.weight_averaging import ExponentialMovingAverage
 from gravmap.progress import Progress, silent
 
@@ -59,12 +58,10 @@ class Run:
         run_dir: Path,
         config: TrainConfig,
         group: Group,
-        tiles: Tiles | None = None,
     ) -> None:
-        config = replace(config, from_tiles=tiles is not None)
-        self.tiles = tiles
         given = DatasetSplits.of(ground)
-        self.fingerprint = fingerprint_of(given, tiles)
+        config = replace(config, from_tiles=given.tiles is not None)
+        self.fingerprint = given.fingerprint()
         self.grounds = given.with_outcrop(config.cuts, config.seed) if config.context else given
         self.run_dir, self.config, self.group = run_dir, config, group
         self.tile_size_px = config.tile_size_px or int(self.grounds.meta["tile_size_px"])
@@ -78,7 +75,6 @@ class Run:
             augmentation=config.augmentation,
             even_scales=config.even_scales,
             scales_deg=config.scales_deg,
-            tiles=tiles,
         )
         self.steps = config.steps or math.ceil(self.sampler.window_count / config.batch_size)
         counts = np.sum([class_counts(area) for area in self.grounds.train], axis=0)
@@ -122,8 +118,6 @@ class Run:
         NonFiniteLoss
             Loss or gradient is no finite number.
         """
-        following = (self.epoch, index + 1) if index + 1 < self.steps else (self.epoch + 1, 0)
-        self.sampler.expect(following[0], self.stepper.numbers(following[1]))
         self.phases.set_rate(self.progress, self.epoch, index)
         share = schedule.topk_share(self.progress, self.config.topk_share, self.config.topk_warmup)
         taught = self.stepper.gradients(self.epoch, index, share, elapsed_s, parts)
@@ -278,7 +272,10 @@ class Run:
             seed=self.config.seed,
             recipe=json.loads(self.config.to_json()),
             versions=versions(),
-            sources=[*meta.get("sources", []), *([self.tiles.record] if self.tiles else [])],
+            sources=[
+                *meta.get("sources", []),
+                *([self.grounds.tiles.record] if self.grounds.tiles is not None else []),
+            ],
             scores=scores,
             legend_toml=str(meta.get("legend_toml", "")),
             region_wsen=[] if self.grounds.simulated else [float(side) for side in meta.get("region_wsen", [])],

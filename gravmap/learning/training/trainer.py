@@ -12,7 +12,6 @@ import torch
 
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.splits import DatasetSplits
-from gravmap.learning.sampling.tiles import Tiles
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.finish import finish
@@ -31,7 +30,6 @@ def train(
     *,
     group: Group | None = None,
     resume: bool = False,
-    tiles: Tiles | None = None,
 ) -> dict[str, Any]:
     """Train a network and score it on held-out ground.
 
@@ -44,7 +42,8 @@ def train(
     Parameters
     ----------
     ground : RegionDataset or DatasetSplits
-        Fields, labels, windows and roles: of one region, or of many crusts.
+        Fields, labels, windows and roles: of one region, or of many crusts; crops may be read from tiles
+        (:meth:`gravmap.learning.data.DatasetSplits.from_tiles`).
     run_dir : Path
         The run's folder, made when missing.
     config : TrainConfig
@@ -55,9 +54,6 @@ def train(
         The processes that train together; by default this one alone on `config.device`.
     resume : bool
         Go on from `last`: on a CPU the curve is the one of an unbroken run.
-    tiles : Tiles, optional
-        Cut training crops from tile files (`gravmap.tiling.open_tiles`), which someone may have edited. Held-out
-        ground, class weights and scores stay the area's.
 
     Returns
     -------
@@ -78,7 +74,7 @@ def train(
     DeviceError
         Memory is too small for the fewest crops a process can take at once.
     """
-    run = Run(ground, run_dir, config, group or Group(device=torch.device(config.device)), tiles)
+    run = Run(ground, run_dir, config, group or Group(device=torch.device(config.device)))
     fit(run, progress, resume=resume)
     return finish(run, progress)
 
@@ -144,12 +140,10 @@ def _left(elapsed_s: float, steps: int, steps_left: int, limit_s: float | None) 
     return f"about {describe_time(left_s)} left"
 
 
-def measure_step(
-    ground: RegionDataset | DatasetSplits, config: TrainConfig, tiles: Tiles | None = None
-) -> tuple[float, int]:
+def measure_step(ground: RegionDataset | DatasetSplits, config: TrainConfig) -> tuple[float, int]:
     """Seconds one training step takes here, tried on a throwaway network, and the steps of an epoch."""
     # Cuts take time to make; one is as good as all for this.
-    run = Run(ground, Path(), replace(config, cuts=1), Group(device=torch.device(config.device)), tiles)
+    run = Run(ground, Path(), replace(config, cuts=1), Group(device=torch.device(config.device)))
     run.begin_epoch()
     run.train_step(0, 0.0, parts=1)  # the first one also allocates
     began = time.monotonic()

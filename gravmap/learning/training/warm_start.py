@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from gravmap.learning.calibration.temperature import weights_sha256
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.outcrop_context import CONTEXT, context_names, measured_names
 from gravmap.learning.data.splits import DatasetSplits
-from gravmap.learning.sampling.tiles import Tiles
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.learning.training.config import TrainConfig
 
@@ -189,11 +187,3 @@ def _refuse_other_field(init: dict[str, Any], ours: dict[str, Any]) -> None:
             f"{init['run']} was trained on another field than this: {words}. Heights count from a field's own level.",
             "Train without --init, or on crusts as this field shows them.",
         )
-
-
-def fingerprint_of(grounds: DatasetSplits, tiles: Tiles | None) -> str:
-    """Hash of all that crops are cut from: the grounds as given, and the tiles where they are read."""
-    found = grounds.fingerprint()
-    if tiles is None:
-        return found
-    return hashlib.sha256(f"{found} {tiles.record['sha256']}".encode()).hexdigest()

@@ -49,8 +49,8 @@ class Keep(nn.Module):
 )
 def test_a_crop_and_a_predicted_window_give_the_network_the_same(rich, names):
     inputs = InputChannels.fit(rich, names)
-    # A crop of one degree and 32 pixels, and a window of the same ground and as many pixels.
-    cut, _, _ = Sampler(rich, inputs, 64, augmentation=UNCHANGED).cut(Crop(44.1, 82.3, 0.5))
+    # A crop of one degree and 32 pixels, and a window of the same extent and as many pixels.
+    cut, _, _ = Sampler(rich, inputs, 64, augmentation=UNCHANGED).read(Crop(44.1, 82.3, 0.5))
     window, network = np.array([[81.8, 43.6, 82.8, 44.6]]), Keep()
     lat, lon = rich.node_lat, rich.node_lon
     predict_logits(network, inputs.select(rich), rich.field_nodes_wsen, window, 32, lat, lon, inputs=inputs)
@@ -61,10 +61,10 @@ def test_a_crop_and_a_predicted_window_give_the_network_the_same(rich, names):
         assert cut[plane].unique().tolist() == pytest.approx([math.log10(1 / 32)])
 
 
-def test_the_scale_says_how_much_ground_a_pixel_covers(rich):
+def test_the_scale_channel_is_the_size_of_a_pixel(rich):
     inputs = InputChannels.fit(rich, ["residual_10km", "scale"])
     sampler = Sampler(rich, inputs, 64, augmentation=UNCHANGED)
-    small, large = (sampler.cut(Crop(44, 82, half))[0][1, 0, 0] for half in (0.25, 1.0))
+    small, large = (sampler.read(Crop(44, 82, half))[0][1, 0, 0] for half in (0.25, 1.0))
     assert (large - small).item() == pytest.approx(math.log10(4))
 
 
@@ -100,23 +100,24 @@ def test_gravity_is_changed_as_gravity_and_distances_are_left(rich):
     inputs = InputChannels.fit(rich)
     sampler = Sampler(rich, inputs, 64, augmentation=UNCHANGED)
     plain, changed = (
-        inputs.restore(sampler.cut(Crop(44, 82, 0.5, **how))[0]) for how in ({}, {"amplitude": 1.2, "offset_mgal": 3.0})
+        inputs.restore(sampler.read(Crop(44, 82, 0.5, **how))[0])
+        for how in ({}, {"amplitude": 1.2, "offset_mgal": 3.0})
     )
     torch.testing.assert_close(changed[0], 1.2 * plain[0] + 3, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(changed[1], 1.2 * plain[1], rtol=1e-4, atol=1e-3)  # a derivative has no offset
     assert torch.equal(changed[2], plain[2])
-    noisy = inputs.restore(sampler.cut(Crop(44, 82, 0.5, noise=0.5, noise_seed=1))[0])
+    noisy = inputs.restore(sampler.read(Crop(44, 82, 0.5, noise=0.5, noise_seed=1))[0])
     assert (noisy[0] - plain[0]).std() > 1
     assert torch.equal(noisy[1:], plain[1:])
 
 
 def test_colours_are_given_after_gravity_is_changed(rich):
     inputs = InputChannels.fit(rich, ["rgb:residual_10km"])
-    changed = Sampler(rich, inputs, 64, augmentation=UNCHANGED).cut(Crop(44, 82, 0.5, amplitude=1.1, offset_mgal=2.0))[
+    changed = Sampler(rich, inputs, 64, augmentation=UNCHANGED).read(Crop(44, 82, 0.5, amplitude=1.1, offset_mgal=2.0))[
         0
     ]
     rich.fields[0] = 1.1 * rich.fields[0] + 2
-    by_hand = Sampler(rich, inputs, 64, augmentation=UNCHANGED).cut(Crop(44, 82, 0.5))[0]
+    by_hand = Sampler(rich, inputs, 64, augmentation=UNCHANGED).read(Crop(44, 82, 0.5))[0]
     torch.testing.assert_close(changed, by_hand, rtol=0, atol=1e-4)
     assert changed.abs().max() <= 1 + 1e-6
 
@@ -139,7 +140,7 @@ def test_a_run_keeps_its_channels(rich, tmp_path):
     assert network.in_channels == 5
 
 
-def test_units_are_mgal_unless_said_otherwise(arrays):
+def test_units_are_mgal_by_default(arrays):
     assert InputChannels.fit(RegionDataset.from_arrays(arrays)).units == ("mGal",)
     arrays["meta"]["channel_units"] = ["mGal", "km"]
     with pytest.raises(InputError, match="2 units"):
@@ -147,7 +148,7 @@ def test_units_are_mgal_unless_said_otherwise(arrays):
 
 
 @pytest.mark.parametrize(
-    ("asked", "names", "fields"),
+    ("text", "names", "fields"),
     [
         ("residual", ["residual_10km"], ["residual_10km"]),
         ("multi", ["residual_10km", "bouguer", "scale"], ["residual_10km", "bouguer"]),
@@ -156,17 +157,17 @@ def test_units_are_mgal_unless_said_otherwise(arrays):
         ("residual_20km,tilt", ["residual_20km", "tilt"], ["residual_20km", "tilt"]),
     ],
 )
-def test_short_names_are_written_out(asked, names, fields):
-    assert expand(asked, "residual_10km") == names
+def test_short_names_are_written_out(text, names, fields):
+    assert expand(text, "residual_10km") == names
     assert fields_read(names) == fields
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"), [("scale", "no field"), ("residual,,tilt", "empty"), ("tilt,tilt", "twice"), ("rgb:", "empty")]
+    ("text", "message"), [("scale", "no field"), ("residual,,tilt", "empty"), ("tilt,tilt", "twice"), ("rgb:", "empty")]
 )
-def test_inputs_that_make_no_sense(asked, said):
-    with pytest.raises(OptionError, match=said):
-        expand(asked, "residual_10km")
+def test_invalid_inputs_are_refused(text, message):
+    with pytest.raises(OptionError, match=message):
+        expand(text, "residual_10km")
 
 
 def test_a_field_the_tile_set_lacks_is_named(rich):

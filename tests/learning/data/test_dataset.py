@@ -25,7 +25,7 @@ def test_damaged_npz_is_refused(area, tmp_path):
     path = tmp_path / "area.npz"
     area.save(path)
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(InputError, match="no readable packed tile set"):
+    with pytest.raises(InputError, match="readable packed tile set"):
         RegionDataset.load(path)
     with pytest.raises(InputError, match="missing"):
         RegionDataset.load(tmp_path / "none.npz")
@@ -79,18 +79,18 @@ def test_held_out_windows_give_the_role_under_a_split_by_windows(arrays):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
-        ("labels", np.full((80, 80), 7, np.uint8), "none of the 2 classes"),
+        ("labels", np.full((80, 80), 7, np.uint8), r"\[7\] are not among the 2 classes"),
         ("small", np.zeros((3, 3), np.uint8), "different shapes"),
         ("fields", np.zeros((1, 41, 41)), "float64"),
-        ("fields", np.full((1, 41, 41), np.nan, np.float32), "no number"),
+        ("fields", np.full((1, 41, 41), np.nan, np.float32), "not finite"),
         ("window_role", np.zeros(3, np.uint8), "differ in length"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(arrays, name, value, said):
+def test_arrays_that_do_not_fit_are_refused(arrays, name, value, message):
     arrays[name] = value
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         RegionDataset.from_arrays(arrays)
 
 

@@ -43,7 +43,7 @@ def direct(known, spacing, classes, guide=None):
 
 
 @pytest.mark.parametrize("share", [0.5, 0.05])
-def test_chances_are_those_of_scipys_direct_solver(share):
+def test_probabilities_are_those_of_scipys_direct_solver(share):
     known = patches((60, 90), share, 5)
     found = class_probabilities(known, SPACING, 5)
     assert found.dtype == np.float32
@@ -84,7 +84,7 @@ def test_the_same_outcrop_gives_the_same_bits():
 
 def test_where_conjugate_gradients_give_up_a_factorisation_takes_over(monkeypatch):
     known = patches((60, 90), 0.1, 4)
-    monkeypatch.setattr(diffusion, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(diffusion, "MAX_ITERATIONS", 1)
     assert np.abs(class_probabilities(known, SPACING, 4) - direct(known, SPACING, 4)).max() < 1e-6
 
 

@@ -34,7 +34,7 @@ def area():
 
 
 @pytest.fixture
-def ground(area):
+def dataset(area):
     return with_context(area, known_labels(area))
 
 
@@ -45,7 +45,7 @@ def spots(*placed):
     return known
 
 
-def test_context_holds_log_chances_distance_and_a_mask():
+def test_context_holds_log_probabilities_distance_and_a_mask():
     known = spots((0, 0, 1), (20, 30, 3), (5, 5, 1))
     *logs, distance, mask = outcrop_context(known, LAT, LON, 4)
     chances = np.exp(logs)
@@ -67,17 +67,17 @@ def test_context_of_one_class_or_none_is_refused():
         outcrop_context(spots((1, 1, 2), (9, 9, 2)), LAT, LON, 3)
 
 
-def test_an_area_gets_fields_in_no_unit_and_loses_them_again(area, ground):
-    assert ground.channels == ["residual_10km", "outcrop_1", "outcrop_2", "outcrop_distance", "outcrop_known"]
-    assert ground.channel_units == ["mGal", "1", "1", "1", "1"]
-    assert in_short(ground.channels) == ["residual_10km", "outcrop"]
-    assert without_context(ground).fingerprint() == area.fingerprint()
+def test_context_fields_have_no_unit_and_can_be_removed(area, dataset):
+    assert dataset.channels == ["residual_10km", "outcrop_1", "outcrop_2", "outcrop_distance", "outcrop_known"]
+    assert dataset.channel_units == ["mGal", "1", "1", "1", "1"]
+    assert in_short(dataset.channels) == ["residual_10km", "outcrop"]
+    assert without_context(dataset).fingerprint() == area.fingerprint()
     assert without_context(area) is area
     with pytest.raises(InputError, match="already"):
-        with_context(ground, known_labels(area))
+        with_context(dataset, known_labels(area))
 
 
-def test_the_context_of_training_knows_nothing_of_held_out_ground(area):
+def test_the_context_of_training_holds_no_held_out_label(area):
     mixed = area.labels.copy()
     held = (area.role != TRAIN) & (mixed > 0)
     mixed[held] = 3 - mixed[held]
@@ -87,50 +87,50 @@ def test_the_context_of_training_knows_nothing_of_held_out_ground(area):
     assert one.fields.tobytes() == two.fields.tobytes()
 
 
-def test_outcrop_is_not_measured_on_a_place(ground):
-    inputs = InputChannels.fit(ground)
+def test_context_is_not_scaled_by_its_values(dataset):
+    inputs = InputChannels.fit(dataset)
     assert inputs.spreads[1:] == (1.0,) * 4
     assert inputs.spreads[0] > 5
     assert inputs.measured == ("residual_10km",)
     assert inputs.outcrop_planes == (1, 3)
     assert InputChannels.from_list(inputs.to_list()) == inputs
-    plain = InputChannels.fit(without_context(ground))
+    plain = InputChannels.fit(without_context(dataset))
     assert not plain.reads_outcrop
     assert plain.outcrop_planes is None
-    rainbow = InputChannels.fit(ground, ["rgb:residual_10km", "scale", *context_names(2)])
+    rainbow = InputChannels.fit(dataset, ["rgb:residual_10km", "scale", *context_names(2)])
     assert rainbow.outcrop_planes == (4, 6)
 
 
-def test_fixed_spreads_are_the_same_everywhere(ground):
-    louder = replace(ground, fields=ground.fields * np.float32(3))
-    one, two = (InputChannels.fit(each, fixed=True) for each in (ground, louder))
+def test_tabulated_standard_deviations_are_the_same_everywhere(dataset):
+    louder = replace(dataset, fields=dataset.fields * np.float32(3))
+    one, two = (InputChannels.fit(each, fixed=True) for each in (dataset, louder))
     assert one == two
     assert one.spreads == (7.0, 1.0, 1.0, 1.0, 1.0)
     assert fixed_std("residual_5km") < fixed_std("residual_7km") < fixed_std("residual_10km")
-    with pytest.raises(OptionError, match="bouguer has no fixed spread"):
+    with pytest.raises(OptionError, match="bouguer has no"):
         fixed_std("bouguer")
 
 
-def test_what_changes_gravity_in_a_crop_leaves_the_outcrop(ground):
+def test_augmentation_of_gravity_leaves_the_outcrop(dataset):
     """Same crops with and without changes of values: planes of outcrop are the same, those of gravity are not."""
-    inputs = InputChannels.fit(ground)
+    inputs = InputChannels.fit(dataset)
     still = {"noise": (0, 0), "amplitude": (1, 1), "offset_mgal": 0.0}
     loud = {"noise": (0.2, 0.3), "amplitude": (0.5, 0.6), "offset_mgal": 20.0}
     crops = [
-        Sampler(ground, inputs, 64, augmentation=Augmentation(**values)).batch(0, list(range(6)))[0]
+        Sampler(dataset, inputs, 64, augmentation=Augmentation(**values)).batch(0, list(range(6)))[0]
         for values in (still, loud)
     ]
     assert torch.equal(crops[0][:, 1:], crops[1][:, 1:])
     assert (crops[0][:, 0] - crops[1][:, 0]).abs().mean() > 0.1
 
 
-def test_outcrop_turns_with_the_crop(ground):
+def test_outcrop_rotates_with_the_crop(dataset):
     """On outcrop the likeliest class of a crop is its target, whichever way both are turned; upside down it is not."""
-    inputs = InputChannels.fit(ground)
-    sampler = Sampler(ground, inputs, 64, augmentation=Augmentation(rotate_share=1.0, metric=False))
+    inputs = InputChannels.fit(dataset)
+    sampler = Sampler(dataset, inputs, 64, augmentation=Augmentation(rotate_share=1.0, metric=False))
     agree, upside_down = [], []
     for number in range(10):
-        fields, target, _ = sampler.cut(sampler.draw(0, number))
+        fields, target, _ = sampler.read(sampler.draw(0, number))
         likely = fields[1:3].argmax(dim=0)
         near = (fields[4] > 0.9) & (target >= 0)
         agree.append((likely == target)[near].float().mean())
@@ -139,11 +139,11 @@ def test_outcrop_turns_with_the_crop(ground):
     assert np.mean(upside_down) < 0.75
 
 
-def test_null_models_and_the_reach_of_a_run_see_gravity_alone(area, ground):
+def test_null_models_and_the_area_of_applicability_use_gravity_alone(area, dataset):
     for key in ("label_diffusion_gravity", "nearest_in_gravity"):
-        assert (null_maps(area, which=[key])[key] == null_maps(ground, which=[key])[key]).all()
+        assert (null_maps(area, which=[key])[key] == null_maps(dataset, which=[key])[key]).all()
     plain = fit_area_of_applicability(area, InputChannels.fit(area))
-    reach = fit_area_of_applicability(ground, InputChannels.fit(ground))
+    reach = fit_area_of_applicability(dataset, InputChannels.fit(dataset))
     assert reach.fields == ("residual_10km",)
     assert (reach.training_features == plain.training_features).all()
 
@@ -155,12 +155,12 @@ class Listener(torch.nn.Module):
         return x[:, 1:3]
 
 
-def test_gravity_of_another_place_comes_with_the_outcrop_of_this_one(ground):
-    moved = shift_input(ground, (20, 20))
-    assert (moved.fields[1:] == ground.fields[1:]).all()
-    assert (moved.fields[0] != ground.fields[0]).mean() > 0.9
-    reading = NodePredictor(Listener(), InputChannels.fit(ground), 64, 2.0)
-    rows = {row.field: row for row in permutation_importance(reading, ground, draws=2)}
+def test_gravity_of_another_region_comes_with_the_outcrop_of_this_one(dataset):
+    moved = shift_input(dataset, (20, 20))
+    assert (moved.fields[1:] == dataset.fields[1:]).all()
+    assert (moved.fields[0] != dataset.fields[0]).mean() > 0.9
+    reading = NodePredictor(Listener(), InputChannels.fit(dataset), 64, 2.0)
+    rows = {row.field: row for row in permutation_importance(reading, dataset, draws=2)}
     assert set(rows) == {"residual_10km", OUTCROP}
     assert rows["residual_10km"].loss["pa"] == 0
     assert rows[OUTCROP].loss["pa"] > 0.1

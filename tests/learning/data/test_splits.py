@@ -1,4 +1,4 @@
-"""Many grounds: who is drawn from, what is scored, and that a run on them is one like any other."""
+"""Many splits: who is drawn from, what is scored, and that a run on them is one like any other."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ SHORT = TrainConfig(
 )  # fmt: skip
 
 
-def make_grounds(change=lambda seed, arrays: None):
+def make_splits(change=lambda seed, arrays: None):
     def pool(seeds, progress):
         made = [make_crust_arrays(seed) for seed in seeds]
         for seed, arrays in zip(seeds, made, strict=True):
@@ -52,8 +52,8 @@ def make_grounds(change=lambda seed, arrays: None):
 
 
 @pytest.fixture
-def grounds():
-    return make_grounds()
+def splits():
+    return make_splits()
 
 
 def weights_of(folder, stem="last"):
@@ -77,11 +77,11 @@ class GravityAlone(torch.nn.Module):
         return torch.stack([-field - 8, 4 - field.abs() / 2, field - 8], 1)
 
 
-def asking(grounds):
-    return {"inputs": InputChannels.fit(grounds.first, fixed=True), "tile_size_px": grounds.meta["tile_size_px"]}
+def asking(splits):
+    return {"inputs": InputChannels.fit(splits.first, fixed=True), "tile_size_px": splits.meta["tile_size_px"]}
 
 
-def test_a_crust_is_asked_for_what_is_hidden_and_shows_what_is_not():
+def test_targets_of_a_crust_are_under_cover_and_its_context_is_not():
     arrays = make_crust_arrays(1)
     area = crust_dataset(arrays, TUNE)
     hidden = arrays["labels"] == 0
@@ -102,15 +102,15 @@ def test_a_crust_is_asked_for_what_is_hidden_and_shows_what_is_not():
     assert (crust_dataset(other, TUNE).fields == area.fields).all()
 
 
-def test_crops_come_from_every_crust_alike_and_lie_inside_it(grounds):
-    sampler = Sampler(grounds, InputChannels.fit(grounds.first, fixed=True), grounds.meta["tile_size_px"], seed=3)
+def test_crops_come_from_every_crust_with_the_same_probability_and_lie_inside_it(splits):
+    sampler = Sampler(splits, InputChannels.fit(splits.first, fixed=True), splits.meta["tile_size_px"], seed=3)
     crops = [sampler.draw(0, number) for number in range(300)]
-    drawn = Counter(crop.ground for crop in crops)
+    drawn = Counter(crop.dataset for crop in crops)
     assert sorted(drawn) == [0, 1, 2]
     assert min(drawn.values()) > 75  # of 100; three standard deviations are 25
     for crop in crops:
         assert crop.half_deg * PER_DEG == pytest.approx(32 / 2)  # cells of 4 arc-minutes
-        west, south, east, north = grounds.train[crop.ground].label_bounds_wsen
+        west, south, east, north = splits.train[crop.dataset].label_bounds_wsen
         assert west <= crop.lon - crop.half_deg + 1e-9
         assert crop.lon + crop.half_deg <= east + 1e-9
         assert south <= crop.lat - crop.half_deg + 1e-9
@@ -118,12 +118,12 @@ def test_crops_come_from_every_crust_alike_and_lie_inside_it(grounds):
     assert sampler.crop_px == crop_px(ROWS / PER_DEG, COLUMNS / PER_DEG) == 64
 
 
-def test_a_crop_holds_the_truth_of_its_crust(grounds):
-    inputs = InputChannels.fit(grounds.first, fixed=True)
-    sampler = Sampler(grounds, inputs, grounds.meta["tile_size_px"], augmentation=UNCHANGED)
+def test_targets_of_a_crop_are_the_truth_of_its_crust(splits):
+    inputs = InputChannels.fit(splits.first, fixed=True)
+    sampler = Sampler(splits, inputs, splits.meta["tile_size_px"], augmentation=UNCHANGED)
     for number in range(6):
         crop = sampler.draw(0, number)
-        values, target, _ = sampler.cut(crop)
+        values, target, _ = sampler.read(crop)
         teaches = target >= 0
         assert teaches.any()
         # The toy's rule, read off the crop's own gravity; near a limit the pixel may be the next cell's.
@@ -133,69 +133,69 @@ def test_a_crop_holds_the_truth_of_its_crust(grounds):
         assert (values[-1][teaches] < 1).all()  # nowhere on outcrop alone
 
 
-def test_one_area_is_a_ground_like_any():
+def test_one_dataset_serves_as_all_splits():
     area = RegionDataset.from_arrays(make_arrays())
-    grounds = DatasetSplits.of(area)
-    assert grounds.fingerprint() == area.fingerprint()
-    assert [ground is area for ground, _ in grounds.held(TUNE, TEST)] == [True]
-    assert not grounds.simulated
+    splits = DatasetSplits.of(area)
+    assert splits.fingerprint() == area.fingerprint()
+    assert [each is area for each, _ in splits.held_out(TUNE, TEST)] == [True]
+    assert not splits.simulated
 
 
-def test_grounds_that_differ_are_refused(grounds):
+def test_datasets_that_differ_are_refused(splits):
     with pytest.raises(InputError, match="differ in their channels"):
-        DatasetSplits(grounds.train, (RegionDataset.from_arrays(make_arrays()),), grounds.test)
-    with pytest.raises(InputError, match="no ground to train on"):
-        DatasetSplits((), grounds.tune, grounds.test)
+        DatasetSplits(splits.train, (RegionDataset.from_arrays(make_arrays()),), splits.test)
+    with pytest.raises(InputError, match="no dataset to train on"):
+        DatasetSplits((), splits.tune, splits.test)
 
 
-def test_grounds_go_through_files(grounds, tmp_path):
-    grounds.save(tmp_path)
+def test_splits_are_the_same_after_save_and_load(splits, tmp_path):
+    splits.save(tmp_path)
     again = DatasetSplits.load(tmp_path)
-    assert again.fingerprint() == grounds.fingerprint()
-    assert again.record == grounds.record
+    assert again.fingerprint() == splits.fingerprint()
+    assert again.record == splits.record
     assert [len(areas) for areas in (again.train, again.tune, again.test)] == [3, 1, 2]
     for cover, seed in zip(again.cover_m, [*SEEDS["tune"], *SEEDS["test"]], strict=True):
         assert (cover == make_crust_arrays(seed)["cover_m"]).all()
-    changed = make_grounds(lambda seed, arrays: arrays["truth"].__setitem__((0, 0), 3 if seed == 5 else 1))
-    assert changed.fingerprint() != grounds.fingerprint()
+    changed = make_splits(lambda seed, arrays: arrays["truth"].__setitem__((0, 0), 3 if seed == 5 else 1))
+    assert changed.fingerprint() != splits.fingerprint()
 
 
-def test_a_network_that_knows_is_scored_so_on_hidden_cells_alone(grounds):
-    network, how = GravityAlone(asking(grounds)["inputs"].spreads[0]), asking(grounds)
-    scale = grounds.scales_deg[0]
-    found = evaluate(network, grounds, TEST, scale_deg=scale, **how)
+def test_a_perfect_network_scores_one_on_hidden_cells_alone(splits):
+    network, how = GravityAlone(asking(splits)["inputs"].spreads[0]), asking(splits)
+    scale = splits.scales_deg[0]
+    found = evaluate(network, splits, TEST, scale_deg=scale, **how)
     hidden = sum(int((make_crust_arrays(seed)["labels"] == 0).sum()) for seed in SEEDS["test"])
     assert found["places"] == hidden
     assert found["pa"] > 0.97  # pixels lie between nodes
-    held = predict_held_out(network, grounds, [scale], **how)
+    held = predict_held_out(network, splits, [scale], **how)
     assert (held.role == TEST).sum() == hidden
     named = held.logits[scale][held.role == TEST].argmax(1)
-    told = scores_under_cover(grounds, held, named, TEST)
-    assert told["strata"]["all"]["network"]["pa"] == pytest.approx(found["pa"])
+    reported = scores_under_cover(splits, held, named, TEST)
+    assert reported["strata"]["all"]["network"]["pa"] == pytest.approx(found["pa"])
     assert (
-        told["strata"]["all"]["nodes"]
+        reported["strata"]["all"]["nodes"]
         == hidden
-        == sum(row["nodes"] for name, row in told["strata"].items() if name != "all")
+        == sum(row["nodes"] for name, row in reported["strata"].items() if name != "all")
     )
-    assert told["gain"]["all"]["pa"] > 0.1
-    assert len(told["crusts"]) == 2
+    assert reported["gain"]["all"]["pa"] > 0.1
+    assert len(reported["crusts"]) == 2
     # Every hidden cell of the toy lies under 500 m: the strata of thickness hold all of them in one.
-    assert [row["nodes"] for row in told["cover"].values()] == [hidden, 0, 0]
-    assert told["cover"]["under 0.5 km"]["network"] == told["strata"]["all"]["network"]
-    # Read another crust's gravity, it knows nothing; the null models, which read none, say what they said.
-    foreign = with_other_gravity(grounds, TEST)
+    assert [row["nodes"] for row in reported["cover"].values()] == [hidden, 0, 0]
+    assert reported["cover"]["under 0.5 km"]["network"] == reported["strata"]["all"]["network"]
+    # Read another crust's gravity, it knows nothing; the null models, which read none, do not change.
+    foreign = with_other_gravity(splits, TEST)
     assert evaluate(network, foreign, TEST, scale_deg=scale, **how)["pa"] < found["pa"] - 0.3
-    for moved, area in zip(foreign.test, grounds.test, strict=True):
+    for moved, area in zip(foreign.test, splits.test, strict=True):
         assert all((null_predictions(moved)[name] == value).all() for name, value in null_predictions(area).items())
 
 
-def test_held_out_nodes_know_where_they_lie():
+def test_held_out_nodes_keep_their_positions():
     """Thickness and distance of each node are those of its own crust, at its own place."""
 
     def slope(seed, arrays):
         arrays["cover_m"] = (1000 * seed + np.arange(ROWS * COLUMNS).reshape(ROWS, COLUMNS)).astype(np.float32)
 
-    sloping = make_grounds(slope)
+    sloping = make_splits(slope)
     held = predict_held_out(GravityAlone(1.0), sloping, [sloping.scales_deg[0]], **asking(sloping))
     found = held_out_strata(sloping, held)
     crust = np.array([*SEEDS["tune"], *SEEDS["test"]])[held.place[:, 0]]
@@ -206,8 +206,8 @@ def test_held_out_nodes_know_where_they_lie():
     assert held_out_strata(DatasetSplits.of(RegionDataset.from_arrays(make_arrays())), held) == {}
 
 
-def test_null_models_and_distances_are_those_of_another_program(grounds):
-    for seed, area in zip(SEEDS["test"], grounds.test, strict=True):
+def test_null_models_and_distances_are_those_of_another_program(splits):
+    for seed, area in zip(SEEDS["test"], splits.test, strict=True):
         surface = make_crust_arrays(seed)["labels"]
         km = 6371.0 * np.radians(1 / PER_DEG)
         spacing = (km, km * np.cos(np.radians(area.node_lat.mean())))
@@ -218,16 +218,16 @@ def test_null_models_and_distances_are_those_of_another_program(grounds):
         assert (null_predictions(area)["label_diffusion"] + 1 == surface)[surface > 0].all()
 
 
-def test_truth_under_test_crusts_does_not_touch_the_weights_and_under_training_crusts_does(grounds, tmp_path):
+def test_truth_under_test_crusts_does_not_touch_the_weights_and_under_training_crusts_does(splits, tmp_path):
     def mix_up(wanted):
         def change(seed, arrays):
             if seed in SEEDS[wanted]:
                 arrays["truth"] = (arrays["truth"] % K + 1).astype(np.uint8)
 
-        return make_grounds(change)
+        return make_splits(change)
 
     one = dataclasses.replace(SHORT, epochs=1)
-    train(grounds, tmp_path / "a", one)
+    train(splits, tmp_path / "a", one)
     train(mix_up("test"), tmp_path / "b", one)
     train(mix_up("train"), tmp_path / "c", one)
     assert same(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
@@ -245,11 +245,11 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-def test_a_broken_run_on_crusts_goes_on_along_the_same_curve(grounds, tmp_path):
-    whole = train(grounds, tmp_path / "whole", SHORT)
+def test_a_stopped_run_on_crusts_resumes_along_the_same_curve(splits, tmp_path):
+    whole = train(splits, tmp_path / "whole", SHORT)
     with pytest.raises(KeyboardInterrupt):
-        train(grounds, tmp_path / "broken", SHORT, Interrupt(4))
-    broken = train(make_grounds(), tmp_path / "broken", SHORT, resume=True)
+        train(splits, tmp_path / "broken", SHORT, Interrupt(4))
+    broken = train(make_splits(), tmp_path / "broken", SHORT, resume=True)
     for stem in ("last", "model"):
         assert same(weights_of(tmp_path / "whole", stem), weights_of(tmp_path / "broken", stem))
     assert broken["test"] == whole["test"]
@@ -257,20 +257,20 @@ def test_a_broken_run_on_crusts_goes_on_along_the_same_curve(grounds, tmp_path):
         "nodes", "network", "network_likeliest", "nearest_outcrop", "label_diffusion", "foreign_gravity",
     }  # fmt: skip
     with pytest.raises(InputError, match="crusts are not those"):
-        changed = make_grounds(lambda seed, arrays: arrays["truth"].__setitem__((0, 0), 3 if seed == 0 else 1))
+        changed = make_splits(lambda seed, arrays: arrays["truth"].__setitem__((0, 0), 3 if seed == 0 else 1))
         train(changed, tmp_path / "broken", dataclasses.replace(SHORT, epochs=4), resume=True)
     _, spec = load_model(tmp_path / "whole")
     assert spec.taught_on["on"] == "crusts"
     assert spec.taught_on["seeds"] == SEEDS
-    assert spec.input.spreads[0] == 7.0  # the table's, not the ground's
+    assert spec.input.spreads[0] == 7.0  # the table's, not the region's
     assert spec.region_wsen == []
 
 
 @pytest.mark.slow
-def test_two_processes_share_crusts(grounds, tmp_path):
+def test_two_processes_train_on_crusts_as_one_does(splits, tmp_path):
     config = dataclasses.replace(SHORT, epochs=2, freeze_statistics=True)
-    shared = launch(grounds, tmp_path / "two", config, 2)
-    alone = train(grounds, tmp_path / "one", config)
+    shared = launch(splits, tmp_path / "two", config, 2)
+    alone = train(splits, tmp_path / "one", config)
     assert shared["test"]["places"] == alone["test"]["places"]
     np.testing.assert_allclose(shared["test"]["confusion"], alone["test"]["confusion"], atol=3)
     one, two = (json.loads((tmp_path / name / "calibration.json").read_text()) for name in ("one", "two"))
@@ -278,12 +278,12 @@ def test_two_processes_share_crusts(grounds, tmp_path):
     assert one["test"]["after"]["nll"] == pytest.approx(two["test"]["after"]["nll"], rel=1e-3)
 
 
-def test_the_reach_of_crusts_is_measured_in_gravity_and_across_crusts(grounds):
-    reach = fit_area_of_applicability(grounds, InputChannels.fit(grounds.first, fixed=True))
+def test_the_area_of_applicability_of_crusts_is_measured_in_gravity_and_across_crusts(splits):
+    reach = fit_area_of_applicability(splits, InputChannels.fit(splits.first, fixed=True))
     assert reach.fields == ("residual_10km",)
-    assert len(reach.training_features) == sum(int((area.labels != 255).sum()) for area in grounds.train)
+    assert len(reach.training_features) == sum(int((area.labels != 255).sum()) for area in splits.train)
     # One crust five times as strong as it is lies beyond what was seen; as it is, most of it does not.
-    area = grounds.test[0]
+    area = splits.test[0]
     as_is, strong = (
         np.nanmean(reach.relative_dissimilarity_index(by * area.fields[:1], area.node_lat, area.node_lon) > 1)
         for by in (1, 5)

@@ -48,7 +48,7 @@ CROPS = [
 @pytest.mark.parametrize("crop", CROPS)
 def test_labels_are_those_of_the_cell_to_the_cell(area, crop):
     area.role[:] = 0
-    _, target, small = make_sampler(area).cut(crop)
+    _, target, small = make_sampler(area).read(crop)
     lon, lat = pixel_places(crop, 32)
     for row in range(32):
         for column in range(32):
@@ -64,7 +64,7 @@ def test_labels_are_those_of_the_cell_to_the_cell(area, crop):
 
 @pytest.mark.parametrize("crop", CROPS)
 def test_the_field_is_interpolated_between_its_nodes(area, crop):
-    fields, _, _ = make_sampler(area).cut(crop)
+    fields, _, _ = make_sampler(area).read(crop)
     lon, lat = pixel_places(crop, 32)
     interpolate = RegularGridInterpolator(
         (area.node_lat[::-1], area.node_lon), area.fields[0, ::-1].astype(np.float64), method="linear"
@@ -86,7 +86,7 @@ def test_field_and_labels_land_on_the_same_degree(arrays):
     arrays["role"][:] = 0
     sampler = make_sampler(RegionDataset.from_arrays(arrays))
     for crop in (Crop(44.03, 82.02, 0.97, angle_rad=0.4), Crop(44.5, 81.5, 0.5, flip_x=-1)):
-        fields, target, _ = sampler.cut(crop)
+        fields, target, _ = sampler.read(crop)
         want = 4 * torch.floor(46 - fields[1].double()) + torch.floor(fields[0].double() - 80)
         # float32 degrees are good to 1e-5; leave out pixels closer than that to a side.
         clear = ((fields - fields.round()).abs() > 1e-4).all(0)
@@ -94,7 +94,7 @@ def test_field_and_labels_land_on_the_same_degree(arrays):
         assert clear.float().mean() > 0.9
 
 
-def test_rotation_keeps_angles_on_the_ground():
+def test_rotation_keeps_angles_in_kilometres():
     crop = Crop(60.0, 82.0, 0.5, angle_rad=math.radians(30))
     matrix = crop.to_degrees()
     metric = np.diag([math.cos(math.radians(60)), 1.0]) @ matrix  # in degrees of arc on the ground
@@ -107,19 +107,19 @@ def test_rotation_keeps_angles_on_the_ground():
 
 
 def test_held_out_cells_and_the_outside_are_ignored(area):
-    held = make_sampler(area).cut(Crop(44.5, 81.5, 0.45))[1]  # in the tuning block
+    held = make_sampler(area).read(Crop(44.5, 81.5, 0.45))[1]  # in the tuning block
     assert (held == IGNORE).all()
-    target = make_sampler(area).cut(Crop(46.0, 80.0, 0.5))[1]  # a corner: three quarters outside
+    target = make_sampler(area).read(Crop(46.0, 80.0, 0.5))[1]  # a corner: three quarters outside
     assert (target[:16] == IGNORE).all()
     assert (target[:, :16] == IGNORE).all()
     assert (target[16:, 16:] != IGNORE).any()
 
 
 @pytest.mark.parametrize("corner", [(46.0, 80.0), (42.0, 84.0)])
-def test_a_turned_crop_over_a_corner_sees_the_area_and_nothing_beyond(area, corner):
+def test_a_rotated_crop_over_a_corner_has_no_target_outside(area, corner):
     area.role[:] = 0
     crop = Crop(*corner, 0.5, angle_rad=0.7)
-    target = make_sampler(area).cut(crop)[1]
+    target = make_sampler(area).read(crop)[1]
     lon, lat = pixel_places(crop, 32)
     outside = (lon < 80) | (lon > 84) | (lat < 42) | (lat > 46)
     assert 0.6 < outside.mean() < 0.8
@@ -131,7 +131,7 @@ def test_a_turned_crop_over_a_corner_sees_the_area_and_nothing_beyond(area, corn
 
 def test_cells_without_a_measured_field_are_ignored(area):
     area.field_valid[:, 20:] = False  # from 82 E; the nearest node is not measured from 81.95 E
-    target = make_sampler(area).cut(Crop(43.5, 82.0, 0.5))[1]
+    target = make_sampler(area).read(Crop(43.5, 82.0, 0.5))[1]
     lon, _ = pixel_places(Crop(43.5, 82.0, 0.5), 32)
     assert (target[lon > 81.95] == IGNORE).all()
     assert (target[lon < 81.95] != IGNORE).any()
@@ -149,25 +149,25 @@ def test_a_sample_depends_on_seed_epoch_and_number_alone(area):
         assert not torch.equal(whole[0], other[0])
 
 
-def test_crops_lie_in_their_window_and_teach(area):
+def test_crops_lie_in_their_window_and_hold_training_labels(area):
     sampler = make_sampler(area, augmentation=Augmentation(rotate_share=0.0))
     for number in range(60):
         crop = sampler.draw(0, number)
         box = crop.lon - crop.half_deg, crop.lat - crop.half_deg, crop.lon + crop.half_deg, crop.lat + crop.half_deg
         inside = (np.array(box[:2]) >= area.windows[:, :2] - 1e-9) & (np.array(box[2:]) <= area.windows[:, 2:] + 1e-9)
         assert inside.all(1).any()
-        assert (sampler.cut(crop)[1] != IGNORE).float().mean() > 0.03
+        assert (sampler.read(crop)[1] != IGNORE).float().mean() > 0.03
 
 
-def test_a_crop_that_teaches_little_is_drawn_anew(area):
+def test_a_crop_with_few_training_labels_is_drawn_again(area):
     # Labels are left in a strip of 0.3 degrees only: most places in a window miss it.
     area.labels[:, 6:] = 0
     sampler = make_sampler(area, augmentation=Augmentation(rotate_share=0.0))
-    shares = [float((sampler.cut(sampler.draw(0, number))[1] != IGNORE).float().mean()) for number in range(40)]
+    shares = [float((sampler.read(sampler.draw(0, number))[1] != IGNORE).float().mean()) for number in range(40)]
     assert np.mean(np.array(shares) > 0.04) > 0.9
 
 
-def test_window_sizes_are_drawn_evenly_unless_told_otherwise(area):
+def test_window_sizes_are_drawn_evenly_by_default(area):
     def share_of_large(**options):
         sampler = make_sampler(area, **options)
         return np.mean([sampler.draw(0, number).half_deg == 0.5 for number in range(400)])
@@ -181,7 +181,7 @@ def test_window_sizes_are_drawn_evenly_unless_told_otherwise(area):
 def test_noise_is_made_at_native_nodes(area):
     area.fields[:] = 0
     sampler = Sampler(area, plain(area, 5.0), 640, augmentation=UNCHANGED)  # 32 pixels from node to node
-    noisy = sampler.cut(Crop(44.0, 82.0, 0.5, noise=0.1, noise_seed=1))[0][0]
+    noisy = sampler.read(Crop(44.0, 82.0, 0.5, noise=0.1, noise_seed=1))[0][0]
     assert noisy.std() == pytest.approx(
         0.1 * 2 / 3, abs=0.03
     )  # bilinear between white nodes keeps (2/3)^2 of the variance
@@ -192,8 +192,8 @@ def test_noise_is_made_at_native_nodes(area):
 
 def test_amplitude_and_offset(area):
     sampler = Sampler(area, plain(area, 4.0), 64, augmentation=UNCHANGED)
-    unchanged = sampler.cut(Crop(44.0, 82.0, 0.5))[0]
-    changed = sampler.cut(Crop(44.0, 82.0, 0.5, amplitude=1.1, offset_mgal=2.0))[0]
+    unchanged = sampler.read(Crop(44.0, 82.0, 0.5))[0]
+    changed = sampler.read(Crop(44.0, 82.0, 0.5, amplitude=1.1, offset_mgal=2.0))[0]
     torch.testing.assert_close(changed, unchanged * 1.1 + 0.5)
 
 
@@ -237,12 +237,12 @@ def test_crops_of_a_fine_global_raster_are_exact_where_float32_is_not(arrays):
     area = RegionDataset.from_arrays(arrays)
     sampler = Sampler(area, plain(area), 960, augmentation=UNCHANGED)  # four pixels per cell
     # Pixels fall a ten-thousandth of a cell before every quarter; at column 14000 float32 counts in thousandths.
-    target = sampler.cut(Crop(44.5, 98.5 - (0.125 + 1e-4) / 240, 0.25))[1]
+    target = sampler.read(Crop(44.5, 98.5 - (0.125 + 1e-4) / 240, 0.25))[1]
     want = np.floor((98.25 - 40) * 240 + np.arange(480) / 4 - 1e-4).astype(int) % 2
     assert np.array_equal(target[0].numpy(), want)
 
 
-def test_the_papers_changes_are_drawn_as_the_paper_says(area):
+def test_the_papers_augmentation_is_drawn_from_its_ranges(area):
     crops = [make_sampler(area, augmentation=PAPER, seed=3).draw(0, number) for number in range(300)]
     for name, low, high, nothing in (
         ("contrast", 0.5, 1.5, 1.0), ("brightness", 0.8, 1.2, 1.0), ("picture_noise", 0.01, 0.1, 0.0),
@@ -258,19 +258,19 @@ def test_the_papers_changes_are_drawn_as_the_paper_says(area):
     assert 0.01 < max(beyond) <= 0.2 * 0.5
 
 
-def test_a_picture_is_turned_in_degrees():
+def test_a_picture_is_rotated_in_degrees():
     turned = Crop(60.0, 82.0, 0.5, angle_rad=math.pi / 2, metric=False).to_degrees()
     np.testing.assert_allclose(turned, [[0, 0.5], [0.5, 0]], atol=1e-12)
     assert Crop(60.0, 82.0, 0.5, angle_rad=math.pi / 2).to_degrees()[0, 1] == pytest.approx(1.0)
 
 
-def test_contrast_and_brightness_act_on_the_areas_range(area):
+def test_contrast_and_brightness_act_on_the_range_of_the_dataset(area):
     sampler = make_sampler(area)
     low, high = area.fields.min(), area.fields.max()
-    plain = sampler.cut(Crop(44.0, 82.0, 0.5))[0].numpy()
+    plain = sampler.read(Crop(44.0, 82.0, 0.5))[0].numpy()
     share = (plain - low) / (high - low)
     for contrast, brightness in ((1.5, 1.0), (1.0, 1.2), (0.6, 0.9)):
-        changed = sampler.cut(Crop(44.0, 82.0, 0.5, contrast=contrast, brightness=brightness))[0].numpy()
+        changed = sampler.read(Crop(44.0, 82.0, 0.5, contrast=contrast, brightness=brightness))[0].numpy()
         wanted = np.clip(brightness * (share.mean() + contrast * (share - share.mean())), 0, 1)
         np.testing.assert_allclose((changed - low) / (high - low), wanted, atol=1e-5)
         assert changed.max() <= high + 1e-3
@@ -280,7 +280,7 @@ def test_noise_on_pixels_is_white(area):
     sampler = make_sampler(area)
     crop = Crop(44.0, 82.0, 0.5, noise_seed=5)
     noisy = Crop(44.0, 82.0, 0.5, noise_seed=5, picture_noise=0.05)
-    noise = (sampler.cut(noisy)[0] - sampler.cut(crop)[0]).numpy()[0] / (area.fields.max() - area.fields.min())
+    noise = (sampler.read(noisy)[0] - sampler.read(crop)[0]).numpy()[0] / (area.fields.max() - area.fields.min())
     assert noise.std() == pytest.approx(0.05, rel=0.1)
     assert abs(np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]) < 0.1
 

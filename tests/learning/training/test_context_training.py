@@ -54,14 +54,14 @@ def same(one, other):
 
 def test_cuts_are_redrawn_one_each_epoch_whoever_asks(area):
     grounds = DatasetSplits.of(area).with_outcrop(3, seed=5)
-    assert [list(grounds.cuts.numbers(epoch)) for epoch in (0, 1)] == [[0, 1, 2], [1, 2, 3]]
+    assert [list(grounds.cover_masks.numbers(epoch)) for epoch in (0, 1)] == [[0, 1, 2], [1, 2, 3]]
     inputs = choose_inputs(grounds, SHORT)
     passing, asked = (Sampler(grounds, inputs, 64, seed=2) for _ in range(2))
     for epoch in range(3):
         drawn = passing.batch(epoch, [0, 1, 2, 3])
     # A run that goes on makes the cuts of its epoch without those before.
     assert all(torch.equal(one, other) for one, other in zip(drawn, asked.batch(2, [0, 1, 2, 3]), strict=True))
-    assert {passing.draw(2, number).ground for number in range(40)} == {2, 3, 4}
+    assert {passing.draw(2, number).dataset for number in range(40)} == {2, 3, 4}
     assert passing.window_count == Sampler(area, InputChannels.fit(area), 64).window_count
 
 
@@ -87,7 +87,10 @@ def test_held_out_labels_reach_no_context(arrays):
     mapped = held & (arrays["labels"] > 0)
     mixed["labels"][mapped] = 3 - arrays["labels"][mapped]
     after = DatasetSplits.of(RegionDataset.from_arrays(mixed)).with_outcrop(2, seed=1)
-    for one, other in [(before.first, after.first), *((before.cuts.make(n), after.cuts.make(n)) for n in range(3))]:
+    for one, other in [
+        (before.first, after.first),
+        *((before.cover_masks.make(n), after.cover_masks.make(n)) for n in range(3)),
+    ]:
         assert (one.fields == other.fields).all()
     # And what is scored knows of the training outcrop, all of it.
     labels, role = before.first.node_truth()

@@ -97,13 +97,13 @@ def test_processes_without_synchronised_statistics_still_agree(area, tmp_path):
 JOINING = """
 import sys
 from pathlib import Path
-from gravmap.learning import Area, TrainConfig, train
+from gravmap.learning import RegionDataset, TrainConfig, train
 from gravmap.learning.training.distributed import joined
 folder = Path(sys.argv[1])
 config = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, seed=1)
 with joined("cpu") as group:
     run = Path(group.agree(str(folder / f"run-of-{group.rank}")))
-    print(train(Area.load(folder / "area.npz"), run, config, group=group)["test"])
+    print(train(RegionDataset.load(folder / "area.npz"), run, config, group=group)["test"])
 """
 
 
