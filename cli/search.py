@@ -20,7 +20,7 @@ from .train_ground import open_region, region_ground
 
 if TYPE_CHECKING:
     from gravmap.learning import RegionDataset
-    from gravmap.search.config import SearchConfig
+    from gravmap.search import SearchConfig
 
 RANDOM = 5
 """So many architectures stand beside the searched one where nobody says how many."""
@@ -147,7 +147,7 @@ def command(session: Session, dry_run: bool, overwrite: bool, resume: bool, **op
     if dry_run:
         return tell_plan(session, area, config, run_dir, measured=device is not None)
 
-    from gravmap.search.loop import search
+    from gravmap.search import search
 
     wanted = options["random"] is not None or options["compare"]
     if not began.get("finished") or not (wanted or began.get("complete")):
@@ -179,7 +179,7 @@ def _beside(
 ) -> None:
     """Draw random architectures, and train them beside the searched one, where that was asked for."""
     from gravmap.search.comparison import RANDOM as DRAWN
-    from gravmap.search.comparison import Schedule, compare, write_random_architectures
+    from gravmap.search.comparison import ComparisonConfig, compare_with_random, write_random_architectures
 
     told: dict[str, Any] = {"run": str(run_dir), **found}
     have = list((run_dir / DRAWN).glob("*.json"))
@@ -188,7 +188,7 @@ def _beside(
         tell_random(session, drawn, found)
         told["random"] = [str(path) for path in drawn]
     if options["compare"]:
-        schedule = Schedule(
+        schedule = ComparisonConfig(
             options["compare_epochs"],
             options["compare_steps"],
             config.batch_size,
@@ -196,7 +196,7 @@ def _beside(
             config.device,
         )
         with session.progress("Comparing") as progress:
-            told["comparison"] = compare(area, run_dir, schedule, progress)
+            told["comparison"] = compare_with_random(area, run_dir, schedule, progress)
         tell_comparison(session, run_dir, told["comparison"])
     session.result(told)
 
@@ -227,7 +227,7 @@ def _ground(session: Session, options: dict[str, Any]) -> RegionDataset:
 
 def _configure(options: dict[str, Any], area: RegionDataset, device: str, began: dict[str, Any]) -> SearchConfig:
     """The search as asked for; one that goes on has all from when it began, but for its time and its device."""
-    from gravmap.search.config import SearchConfig
+    from gravmap.search import SearchConfig
 
     if began:
         config = SearchConfig.from_json(json.dumps(began["options"]))

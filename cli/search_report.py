@@ -12,7 +12,7 @@ from .session import Session
 
 if TYPE_CHECKING:
     from gravmap.learning import RegionDataset
-    from gravmap.search.config import SearchConfig
+    from gravmap.search import SearchConfig
 
 LONG_S = 3600.0
 

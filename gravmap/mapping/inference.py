@@ -23,8 +23,8 @@ from torch import Tensor
 
 from gravmap.errors import DeviceError, GravmapError
 from gravmap.files import sha256
-from gravmap.learning.evaluation.mosaic import iter_window_logits
 from gravmap.gravity import FieldReader
+from gravmap.learning.evaluation.mosaic import iter_window_logits
 from gravmap.mapping.outcrop_file import OutcropFile
 from gravmap.mapping.plan import FLIPS, FOLDER, InferenceJob
 from gravmap.mapping.predictor import Predictor

@@ -1,4 +1,4 @@
-"""Is a searched architecture better than one drawn at random? Both are trained alike and scored alike."""
+"""Comparison of a searched architecture with random ones of the same size, trained and scored alike."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from gravmap.progress import Progress, silent
 from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
 from gravmap.search.data_split import without_held_out_labels
-from gravmap.search.loop import ARCHITECTURE, cost_of, cost_table, read_search
+from gravmap.search.loop import ARCHITECTURE, architecture_cost, cost_table, read_search
 from gravmap.search.space import SCALES, SearchSpace
 
 TOLERANCE = 0.1
-"""Of the budget, either way."""
-TRIES = 20_000
-"""At most, for each one asked for."""
+"""Relative tolerance of the number of parameters."""
+MAX_DRAWS = 20_000
+"""Maximum number of draws per accepted architecture."""
 
 
 def random_architectures(
@@ -44,51 +44,51 @@ def random_architectures(
     in_channels: int,
     classes: int,
 ) -> list[Architecture]:
-    """Draw architectures of about as many parameters as another.
+    """Sample architectures with about as many parameters as another.
 
-    Operators and widths are drawn map by map, and each branch's path among all of it, everything alike; what does not
-    hold together (a stretch of skips alone) or misses the budget by more than 10 % is drawn anew.
+    Operators and widths of each map, and the path of each branch, are sampled uniformly; samples that are invalid (a
+    stretch of skips alone) or miss the budget by more than 10 % are rejected.
 
     Parameters
     ----------
     space : SearchSpace
-        What may be chosen.
+        The search space.
     n : int
-        How many, all different.
+        Number of different architectures.
     budget_parameters : int
         Parameters of the whole GGMNet.
     rng : numpy.random.Generator
-        The same state gives the same architectures.
+        Random generator.
     in_channels, classes : int
         Of the GGMNet.
 
     Raises
     ------
     OptionError
-        The budget cannot be met; the message says what the draws came to.
+        The budget cannot be met; the message gives the range of the samples.
     """
     costs = CostTable(space, in_channels, classes)
     found: dict[Architecture, None] = {}
-    least, most = np.inf, 0.0
+    minimum, most = np.inf, 0.0
     for _ in range(n):
-        for _ in range(TRIES):
-            architecture = draw_architecture(space, rng)
+        for _ in range(MAX_DRAWS):
+            architecture = random_architecture(space, rng)
             parameters = costs.parameters(architecture)
-            least, most = min(least, parameters), max(most, parameters)
+            minimum, most = min(minimum, parameters), max(most, parameters)
             if abs(parameters - budget_parameters) <= TOLERANCE * budget_parameters and architecture not in found:
                 found[architecture] = None
                 break
         else:
             raise OptionError(
                 f"Only {len(found)} of {n} random architectures have {budget_parameters / 1e6:.2f} million parameters "
-                f"(within 10 %): {TRIES} more draws had {least / 1e6:.2f} to {most / 1e6:.2f} million.",
-                "Ask for fewer, or for a budget nearer the middle of what is drawn.",
+                f"(within 10 %): {MAX_DRAWS} more draws had {minimum / 1e6:.2f} to {most / 1e6:.2f} million.",
+                "Use a smaller --random, or a search whose result is nearer the middle of this range.",
             )
     return list(found)
 
 
-def draw_architecture(space: SearchSpace, rng: np.random.Generator) -> Architecture:
-    """Draw one architecture, whatever it costs."""
+def random_architecture(space: SearchSpace, rng: np.random.Generator) -> Architecture:
+    """Sample one architecture uniformly."""
     shape = (len(SCALES), space.depth)
     while True:
         paths = tuple(all_paths[rng.integers(len(all_paths))] for all_paths in map(space.paths, SCALES))
@@ -99,7 +99,7 @@ def draw_architecture(space: SearchSpace, rng: np.random.Generator) -> Architect
                 paths, [[OPERATORS[i] for i in row] for row in ops], [[space.chis[i] for i in row] for row in chis]
             )
         except OptionError:
-            continue  # a stretch of skips alone
+            continue  # a stretch of skips only
 
 
 RANDOM, COMPARE, SEARCHED = "random", "compare", "searched"
@@ -107,13 +107,13 @@ MEASURES = ("fwiou", "pa", "mpa", "miou")
 
 
 @dataclass(frozen=True)
-class Schedule:
+class ComparisonConfig:
     """How every architecture of a comparison is trained.
 
     Attributes
     ----------
     epochs, steps, batch_size : int
-        Of each training: Adam, its rate falling as half a cosine.
+        Of each training: Adam with a cosine learning rate schedule.
     seeds : int
         Trainings of each architecture: seeds 0, 1, ...
     device : str
@@ -128,14 +128,14 @@ class Schedule:
 
 
 def write_random_architectures(run_dir: Path, count: int) -> list[Path]:
-    """Draw architectures at random with as many parameters as the searched one has, within 10 %.
+    """Write random architectures with as many parameters as the searched one, within 10 %.
 
     Parameters
     ----------
     run_dir : Path
-        Of a finished search. Its seed fixes the draws; ``random/`` in it is replaced.
+        Of a finished search. Its seed fixes the samples; ``random/`` in it is replaced.
     count : int
-        How many.
+        Number of architectures.
 
     Raises
     ------
@@ -154,101 +154,103 @@ def write_random_architectures(run_dir: Path, count: int) -> list[Path]:
     return sorted((run_dir / RANDOM).glob("*.json"))
 
 
-def compare(dataset: RegionDataset, run_dir: Path, schedule: Schedule, progress: Progress = silent) -> dict[str, Any]:
-    """Train the searched architecture and the random ones beside it; say whether the search gained anything.
+def compare_with_random(
+    dataset: RegionDataset, run_dir: Path, schedule: ComparisonConfig, progress: Progress = silent
+) -> dict[str, Any]:
+    """Train the searched and the random architectures, and compare their scores.
 
     Writes ``compare.json`` and ``compare.md`` into `run_dir`, and each training's curve and score under ``compare/``.
-    What was trained before, on the same ground with the same schedule, is not trained again; what was stopped goes on.
+    Finished trainings on the same data with the same configuration are reused; interrupted ones are resumed.
 
     Parameters
     ----------
-    area : RegionDataset
-        All of it; test labels are taken away here.
+    dataset : RegionDataset
+        Whole dataset; test labels are removed here.
     run_dir : Path
-        Of a finished search with random architectures beside it.
-    schedule : Schedule
+        Of a finished search with random architectures.
+    schedule : ComparisonConfig
         Of each training.
     progress : Progress
-        Told the steps of all trainings.
+        Called with the number of finished steps of all trainings.
 
     Returns
     -------
     dict
-        What ``compare.json`` holds: `architectures` with `scores` (mean, spread and each seed's), `random` (mean,
-        spread, least, greatest of their means), `seed_spread` and `verdict`.
+        Content of ``compare.json``: `architectures` with `scores` (mean, standard deviation and each seed's), `random`
+        (mean, standard deviation, minimum, maximum of their means), `seed_spread` and `verdict`.
 
     Raises
     ------
     InputError
-        The search is not finished or was made on other ground, there are no random architectures, or no tuning block
+        The search is not finished or was made with other data, there are no random architectures, or no tuning block
         has a label.
     """
     found = read_search(run_dir)
     if without_held_out_labels(dataset).fingerprint() != found["area_sha256"]:
         raise InputError(
-            f"The training ground is not the one that {run_dir.name} was searched on.",
-            "Search anew under another --name, or bring the old tile set back.",
+            f"The training data differ from those that {run_dir.name} was searched with.",
+            "Start a new search with another --name, or restore the old tile set.",
         )
-    ground = without_test_labels(dataset)
-    if not ((ground.labels > 0) & (ground.labels < UNUSABLE) & (ground.role == TUNE)).any():
-        raise InputError("The tuning blocks hold no label: nothing to compare on.", "Choose another --fold.")
+    data = without_test_labels(dataset)
+    if not ((data.labels > 0) & (data.labels < UNUSABLE) & (data.role == TUNE)).any():
+        raise InputError("The tuning blocks contain no label to compare on.", "Choose another --fold.")
     paths = sorted((run_dir / RANDOM).glob("*.json"))
     if not paths:
-        raise InputError(f"{run_dir / RANDOM} holds no architecture to compare with.", "--random N draws some.")
-    contenders = {SEARCHED: run_dir / ARCHITECTURE} | {f"{RANDOM}-{path.stem}": path for path in paths}
+        raise InputError(f"{run_dir / RANDOM} contains no architecture to compare with.", "Draw some with --random N.")
+    architectures = {SEARCHED: run_dir / ARCHITECTURE} | {f"{RANDOM}-{path.stem}": path for path in paths}
     space = SearchConfig.from_json(json.dumps(found["options"])).space
     table = cost_table(space, found["in_channels"], len(found["classes"]))
     rows = []
-    trials = len(contenders) * schedule.seeds
+    trials = len(architectures) * schedule.seeds
     each = schedule.epochs * schedule.steps
-    for number, (name, path) in enumerate(contenders.items()):
+    for number, (name, path) in enumerate(architectures.items()):
         record = read_architecture(path)
         runs = []
         for seed in range(schedule.seeds):
             before = (number * schedule.seeds + seed) * each
-            tell = _within(progress, before, trials * each, f"{name}, seed {seed}")
+            report = _total_progress(progress, before, trials * each, f"{name}, seed {seed}")
             config = _config(found, record, name, seed, schedule)
-            runs.append(_trial(ground, run_dir / COMPARE / f"{name}-seed{seed}", config, tell))
-        cost = cost_of(Architecture.from_dict(record), table)
-        rows.append({"name": name, **cost, "scores": {measure: _spread(runs, measure) for measure in MEASURES}})
-    outcome = {**_verdict(rows), "schedule": asdict(schedule), "scored_on": "tuning blocks", "architectures": rows}
+            runs.append(_train_and_score(data, run_dir / COMPARE / f"{name}-seed{seed}", config, report))
+        cost = architecture_cost(Architecture.from_dict(record), table)
+        rows.append({"name": name, **cost, "scores": {measure: _statistics(runs, measure) for measure in MEASURES}})
+    outcome = {**_summarise(rows), "schedule": asdict(schedule), "scored_on": "tuning blocks", "architectures": rows}
     write_json(run_dir / "compare.json", outcome)
     write_text(run_dir / "compare.md", comparison_table(outcome))
     return outcome
 
 
 def without_test_labels(dataset: RegionDataset) -> RegionDataset:
-    """The area as it would be had nobody mapped its test blocks."""
+    """The dataset without the labels of its test blocks."""
     return replace(dataset, labels=np.where(dataset.role == TEST, np.uint8(UNUSABLE), dataset.labels))
 
 
 def comparison_table(outcome: dict[str, Any]) -> str:
-    """A comparison as Markdown: one row an architecture, the verdict below."""
+    """A comparison as Markdown: one row per architecture, then the conclusion."""
     seeds = outcome["schedule"]["seeds"]
-    spread = f" ± spread of {seeds} seeds" if seeds > 1 else ""
+    spread = f" ± std of {seeds} seeds" if seeds > 1 else ""
     lines = [
         f"| architecture | parameters | GMAC | FWIoU{spread} | accuracy | mean accuracy | mIoU |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in outcome["architectures"]:
-        cells = " | ".join(_in_percent(row["scores"][measure]) for measure in MEASURES)
+        cells = " | ".join(_format_percent(row["scores"][measure]) for measure in MEASURES)
         lines.append(f"| {row['name']} | {row['parameters'] / 1e6:.2f} M | {row['gmac']:.1f} | {cells} |")
     return "\n".join([*lines, "", outcome["told"], ""])
 
 
-def _within(progress: Progress, before: int, whole: int, which: str) -> Progress:
-    """A listener of one training, that passes on where all of them are."""
+def _total_progress(progress: Progress, before: int, whole: int, which: str) -> Progress:
+    """Progress callback of one training that reports the progress of all."""
 
-    def tell(done: int, total: int, note: str = "") -> None:
+    def report(done: int, total: int, note: str = "") -> None:
         progress(before + done, whole, f"{which}: {note.partition(' about ')[0]}")
 
-    return tell
+    return report
 
 
 def _config(
-    found: dict[str, Any], architecture: dict[str, Any], name: str, seed: int, schedule: Schedule
+    found: dict[str, Any], architecture: dict[str, Any], name: str, seed: int, schedule: ComparisonConfig
 ) -> TrainConfig:
-    """The training of one architecture: as large as the search's crops, scored after its first and last epoch."""
+    """Configuration of one training: crops as large as the search's, scored after the first and the last epoch."""
     return TrainConfig(
         recipe="search --compare",
         model=name,
@@ -266,30 +268,30 @@ def _config(
     )
 
 
-def _trial(ground: RegionDataset, folder: Path, config: TrainConfig, progress: Progress) -> dict[str, Any]:
+def _train_and_score(data: RegionDataset, folder: Path, config: TrainConfig, progress: Progress) -> dict[str, Any]:
     """Scores on the tuning blocks after the last epoch of a training."""
-    told = folder / "trial.json"
-    key = {"config": json.loads(config.to_json()), "area_sha256": ground.fingerprint()}
-    if told.exists():
-        kept: dict[str, Any] = read_json(told, "gravmap search --compare")
+    record_path = folder / "trial.json"
+    key = {"config": json.loads(config.to_json()), "area_sha256": data.fingerprint()}
+    if record_path.exists():
+        kept: dict[str, Any] = read_json(record_path, "gravmap search --compare")
         if kept["key"] == key:
             return dict(kept["scores"])
     last = folder / "last.json"
-    begun = last.exists() and read_json(last, "gravmap search --compare").get("config") == key["config"]
-    if not begun:
+    resumed = last.exists() and read_json(last, "gravmap search --compare").get("config") == key["config"]
+    if not resumed:
         shutil.rmtree(folder, ignore_errors=True)
-    run = Run(ground, folder, config, Group(device=torch.device(config.device)))
-    fit(run, progress, resume=begun)
+    run = Run(data, folder, config, Group(device=torch.device(config.device)))
+    fit(run, progress, resume=resumed)
     row = run.history[-1]
     scores = {measure: row[f"tune_{measure}"] for measure in MEASURES}
-    write_json(told, {"scores": scores, "seconds": sum(each["seconds"] for each in run.history), "key": key})
-    # Curve and score are what a comparison is for; weights of twenty trainings would be gigabytes.
+    write_json(record_path, {"scores": scores, "seconds": sum(each["seconds"] for each in run.history), "key": key})
+    # Only curve and score are kept; weights of twenty trainings would be gigabytes.
     for path in (*folder.glob("*.safetensors"), last, folder / "model.json"):
         path.unlink(missing_ok=True)
     return scores
 
 
-def _spread(runs: list[dict[str, Any]], measure: str) -> dict[str, Any]:
+def _statistics(runs: list[dict[str, Any]], measure: str) -> dict[str, Any]:
     values = [float(run[measure]) for run in runs]
     return {
         "mean": statistics.fmean(values),
@@ -298,33 +300,33 @@ def _spread(runs: list[dict[str, Any]], measure: str) -> dict[str, Any]:
     }
 
 
-def _verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Where the searched one's FWIoU lies among the random ones'."""
-    mine = rows[0]["scores"]["fwiou"]["mean"]
+def _summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Position of the searched architecture's FWIoU among those of the random ones."""
+    searched = rows[0]["scores"]["fwiou"]["mean"]
     others = [row["scores"]["fwiou"]["mean"] for row in rows[1:]]
-    spreads = [row["scores"]["fwiou"]["sd"] for row in rows if row["scores"]["fwiou"]["sd"] is not None]
-    seed_spread = statistics.fmean([each**2 for each in spreads]) ** 0.5 if spreads else None
+    seed_stds = [row["scores"]["fwiou"]["sd"] for row in rows if row["scores"]["fwiou"]["sd"] is not None]
+    seed_std = statistics.fmean([each**2 for each in seed_stds]) ** 0.5 if seed_stds else None
     random = {
         "mean": statistics.fmean(others),
         "sd": statistics.stdev(others) if len(others) > 1 else None,
         "least": min(others),
         "greatest": max(others),
     }
-    verdict = "above" if mine > random["greatest"] else "below" if mine < random["least"] else "inside"
+    verdict = "above" if searched > random["greatest"] else "below" if searched < random["least"] else "inside"
     where = {"inside": "inside the range of", "above": "above all", "below": "below all"}[verdict]
-    better = sum(other > mine for other in others)
-    told = (
-        f"FWIoU of the searched architecture {100 * mine:.1f} %, {where} the {len(others)} random ones "
+    better = sum(other > searched for other in others)
+    text = (
+        f"FWIoU of the searched architecture {100 * searched:.1f} %, {where} the {len(others)} random ones "
         f"({100 * random['least']:.1f} to {100 * random['greatest']:.1f} %, mean {100 * random['mean']:.1f} %); "
         f"{better} of them {'is' if better == 1 else 'are'} better."
     )
-    if seed_spread is None:
-        told += " One training each: how much chance has to do with it is not known."
+    if seed_std is None:
+        text += " One training each: the variation between seeds is unknown."
     else:
-        told += f" Trained anew, an architecture's FWIoU varies by {100 * seed_spread:.1f} points (standard deviation)."
-    return {"verdict": verdict, "told": told, "searched": mine, "random": random, "seed_spread": seed_spread}
+        text += f" Between seeds, an architecture's FWIoU varies by {100 * seed_std:.1f} points (standard deviation)."
+    return {"verdict": verdict, "told": text, "searched": searched, "random": random, "seed_spread": seed_std}
 
 
-def _in_percent(spread: dict[str, Any]) -> str:
-    told = f"{100 * spread['mean']:.1f}"
-    return told if spread["sd"] is None else f"{told} ± {100 * spread['sd']:.1f}"
+def _format_percent(spread: dict[str, Any]) -> str:
+    text = f"{100 * spread['mean']:.1f}"
+    return text if spread["sd"] is None else f"{text} ± {100 * spread['sd']:.1f}"

@@ -1,4 +1,4 @@
-"""How to search for an architecture: every choice of a search, as it is saved with what was found."""
+"""Configuration of an architecture search, saved with its result."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from gravmap.search.space import SearchSpace
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How to search.
+    """Configuration of an architecture search.
 
-    Rates, optimisers and epochs are those of FasterSeg's search (Chen et al. 2019, arXiv:1912.10917).
+    Learning rates, optimizers and epochs are those of FasterSeg's search (Chen et al. 2019, arXiv:1912.10917).
 
     Attributes
     ----------
@@ -27,55 +27,61 @@ class SearchConfig:
     chis : tuple of int
         Expansion ratios to choose from.
     thin : bool
-        Encoder and head of `ggmnet-tiny`, for a CPU.
+        Use the encoder and head of `ggmnet-tiny`, for a CPU.
     inputs : list of str, optional
-        Channels that are read (`gravmap.learning.data.channels`); by default the fields of the area as they are.
+        Input channels (`gravmap.learning.data.channels`); by default the fields of the dataset.
     device : str
         "cpu" or "cuda".
     pretrain_epochs : int
-        Epochs in which weights are taught alone.
+        Epochs of the first phase, in which only the weights are trained.
     epochs : int
-        Epochs after these, in which architecture and weights take turns.
+        Epochs of the second phase, in which architecture and weights are trained in turn.
     steps : int
         Steps per epoch.
     batch_size : int
         Crops per step.
     tile_size_px : int, optional
-        Pixels across a window, crops are half as wide; by default the tile set's.
+        Pixels across a window, crops are half as wide; by default that of the tile set.
     scales_deg : list of float, optional
         Use only windows of these sizes, degrees.
     even_scales : bool
-        Draw window sizes evenly (else windows).
+        Sample window sizes uniformly (else windows).
     seed : int
-        Of halves, weights, crops, widths and candidates.
+        Random seed of data split, weights, crops, widths and candidates.
     time_limit_s : float, optional
-        Stop in good order after so many seconds; both phases have their share of it.
+        End the search after so many seconds; both phases get their part of it.
     flops_weight : float
-        Weight of the expected multiply-adds, as a share of the largest network's, beside the loss that chooses.
+        Weight of the expected multiply-adds, as a fraction of the largest network's, in the loss of the architecture.
     pretrain_lr, lr, lr_decay, momentum, weight_decay, clip : float
-        Of the weights: SGD, its rate in the two phases, multiplied by `lr_decay` after each epoch; greatest norm of
-        the gradient.
+        Of the weights: SGD with a learning rate for each phase, multiplied by `lr_decay` after each epoch; maximum norm
+        of the gradient.
     architecture_lr : float
-        Of the architecture's parameters.
+        Learning rate of the architecture parameters.
     architecture_betas : tuple of float
-        Of their Adam; they have no weight decay.
+        Betas of their Adam optimizer; they have no weight decay.
     temperature : tuple of float
-        Of the widths' Gumbel-softmax, at the beginning and at the end of the second phase.
+        Of the Gumbel softmax of the widths, at the start and the end of the second phase.
     sampled_paths : int
-        Candidates whose paths are drawn, beside those of the rules.
+        Number of candidates with sampled paths, besides those of the decoding rules.
     calibration_batches, score_batches : int
-        Batches on which a candidate's normalisation is measured anew, and on which it is scored.
+        Batches for a candidate's batch normalisation statistics, and for its score.
     topk_share, class_weight, small_weight
         Of the loss (:class:`gravmap.learning.TrainConfig`).
     precision : str
         "float32", "bfloat16" (autocast) or "auto", which is bfloat16 on CUDA.
     augmentation : Augmentation
-        How crops are changed.
+        Augmentation of the crops.
 
     Raises
     ------
     OptionError
-        A value makes no sense.
+        A value is invalid.
+
+    Examples
+    --------
+    >>> config = SearchConfig(depth=6, epochs=2)
+    >>> config.total_epochs, SearchConfig.from_json(config.to_json()) == config
+    (22, True)
     """
 
     depth: int = 22
@@ -115,33 +121,31 @@ class SearchConfig:
         for name, choices in (("class_weight", CLASS_WEIGHTS), ("precision", PRECISIONS)):
             if getattr(self, name) not in choices:
                 raise OptionError(
-                    f"{getattr(self, name)!r} is no value of {name}.", f"Choose one of {', '.join(choices)}."
+                    f"{getattr(self, name)!r} is not a valid {name}.", f"Choose one of {', '.join(choices)}."
                 )
         if self.batch_size < 2:
-            raise OptionError(
-                "A batch of one crop has no spread for batch normalisation to work with.", "--batch-size 2 or more."
-            )
+            raise OptionError("Batch normalisation needs more than one crop per batch.", "Use --batch-size 2 or more.")
         for name in ("pretrain_epochs", "epochs", "steps", "calibration_batches", "score_batches"):
             if getattr(self, name) < 1:
-                raise OptionError(f"{name} = {getattr(self, name)} makes no sense.", "It is at least 1.")
+                raise OptionError(f"{name} = {getattr(self, name)} is invalid.", "It must be at least 1.")
         if not self.flops_weight >= 0 or not self.architecture_lr >= 0 or self.sampled_paths < 0:
-            raise OptionError("flops_weight, architecture_lr and sampled_paths are not negative.")
+            raise OptionError("flops_weight, architecture_lr and sampled_paths must not be negative.")
         if not min(self.temperature) > 0:
-            raise OptionError(f"A temperature of {min(self.temperature):g} makes no sense.", "It is above 0.")
+            raise OptionError(f"A temperature of {min(self.temperature):g} is invalid.", "It must be above 0.")
 
     @property
-    def half(self) -> bool:
+    def use_bfloat16(self) -> bool:
         """Whether networks run under bfloat16 autocast."""
         return self.precision == "bfloat16" or (self.precision == "auto" and self.device == "cuda")
 
     @property
     def space(self) -> SearchSpace:
-        """What may be chosen.
+        """The search space.
 
         Raises
         ------
         OptionError
-            The branches are too short for a choice.
+            The depth is too small.
         """
         if not self.thin:
             return SearchSpace(self.depth, self.chis)
@@ -149,8 +153,8 @@ class SearchConfig:
         return SearchSpace(self.depth, self.chis, encoder=small.encoder, head=small.head, arm_norm=small.arm_norm)
 
     @property
-    def epochs_in_all(self) -> int:
-        """Of both phases."""
+    def total_epochs(self) -> int:
+        """Epochs of both phases."""
         return self.pretrain_epochs + self.epochs
 
     def to_json(self) -> str:
@@ -159,14 +163,14 @@ class SearchConfig:
 
     @classmethod
     def from_json(cls, text: str) -> SearchConfig:
-        """Read what :meth:`to_json` wrote; what an older version did not know has its default."""
+        """Read what :meth:`to_json` wrote; options missing in older files get their defaults."""
         known = {item.name for item in fields(cls)}
         values: dict[str, Any] = {name: value for name, value in json.loads(text).items() if name in known}
         for name in ("chis", "architecture_betas", "temperature"):
             if name in values:
                 values[name] = tuple(values[name])
-        changes = values.pop("augmentation", {})
+        augmentation = values.pop("augmentation", {})
         spans: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()
+            name: tuple(value) if isinstance(value, list) else value for name, value in augmentation.items()
         }
         return cls(**values, augmentation=Augmentation(**spans))

@@ -1,11 +1,11 @@
-"""From what a search prefers to architectures: three rules for the paths, and paths drawn.
+"""Decode architecture logits into architectures: three rules for the paths, and sampled paths.
 
-Beta are chances of the ways *into* a map, so a path is followed backwards from a branch's end, and its chance is the
-product of what it met. Three rules make three different paths of the same beta, none of them wrong (docs/method/
-search.md); which one is kept is decided by a score on data, not here.
+Beta are probabilities of the transitions *into* a map, so a path is followed backwards from the end of a branch, and
+its probability is the product along it. Three rules decode different paths from the same beta (docs/method/search.md);
+which candidate is kept is decided by a score on data, not here.
 
-Operators and widths are those most preferred, map by map; of equals the first in the list. A branch may not do nothing
-between two changes of scale: there the map where it costs least takes its best operator but `skip`.
+Operators and widths are the argmax of each map; of equals the first in the list. A stretch between two changes of scale
+may not consist of skips alone: the map where it costs least then takes its best operator other than `skip`.
 """
 
 from __future__ import annotations
@@ -24,86 +24,98 @@ from gravmap.search.space import DOWN, KEEP, SCALES, ArchitectureLogits, SearchS
 RULES = ("downs", "viterbi", "log-odds")
 SKIP = OPERATORS.index("skip")
 TIE = 1e-9
-"""Scores of paths (logs) nearer than this are equal, so that rounding decides nothing."""
+"""Log scores of paths closer than this count as equal, so that rounding has no influence."""
 
 
-def decode(preferences: ArchitectureLogits, space: SearchSpace, rule: str) -> Architecture:
-    """Make the architecture that is preferred.
+def decode(logits: ArchitectureLogits, space: SearchSpace, rule: str) -> Architecture:
+    """Decode the architecture with the highest logits.
 
     Parameters
     ----------
-    preferences : ArchitectureLogits
+    logits : ArchitectureLogits
         Logits of a space of the same depth.
     space : SearchSpace
-        What may be chosen.
+        The search space.
     rule : str
-        For the paths, see `best_paths`.
+        Rule for the paths, see `best_paths`.
 
     Raises
     ------
     OptionError
-        There is no such rule, or the preferences are of another space.
+        The rule is unknown, or the logits belong to another space.
+
+    Examples
+    --------
+    >>> from gravmap.search.space import SearchSpace
+    >>> shape = 3, 3
+    >>> logits = ArchitectureLogits(np.zeros((*shape, 5)) + np.eye(5)[1], np.zeros((*shape, 2)), np.zeros((*shape, 4)))
+    >>> architecture = decode(logits, SearchSpace(depth=3), "viterbi")
+    >>> architecture.paths, architecture.ops[0]
+    (((), (2,), (0, 1)), ('conv', 'conv', 'conv'))
     """
-    return architecture_on(best_paths(preferences, space, rule), preferences, space)
+    return architecture_on(best_paths(logits, space, rule), logits, space)
 
 
 def candidates(
-    preferences: ArchitectureLogits, space: SearchSpace, rng: np.random.Generator, samples: int = 20
+    logits: ArchitectureLogits, space: SearchSpace, rng: np.random.Generator, samples: int = 20
 ) -> list[tuple[str, Architecture]]:
-    """List the architectures to be judged: one by each rule, then those on paths drawn; each only once.
+    """Candidate architectures: one by each rule, then those of sampled paths; each only once.
 
     Returns
     -------
     list of (str, Architecture)
-        The rule ("downs", "viterbi", "log-odds", "sample"), and what it gave. Of equals the first stays.
+        The rule ("downs", "viterbi", "log-odds", "sample") and its architecture; of equals the first is kept.
     """
-    paths = [(rule, best_paths(preferences, space, rule)) for rule in RULES]
-    paths += [("sample", drawn) for drawn in sample_paths(preferences, space, samples, rng)]
+    paths = [(rule, best_paths(logits, space, rule)) for rule in RULES]
+    paths += [("sample", sampled) for sampled in sample_paths(logits, space, samples, rng)]
     found: dict[Architecture, str] = {}
     for rule, three in paths:
-        found.setdefault(architecture_on(three, preferences, space), rule)
+        found.setdefault(architecture_on(three, logits, space), rule)
     return [(rule, architecture) for architecture, rule in found.items()]
 
 
-def best_paths(preferences: ArchitectureLogits, space: SearchSpace, rule: str) -> Numbers:
-    """Choose the paths of the three branches, each for itself; of equals the one that goes down first.
+def best_paths(logits: ArchitectureLogits, space: SearchSpace, rule: str) -> Numbers:
+    """The best path of each branch; of equals the one that goes down first.
 
     Parameters
     ----------
-    preferences : ArchitectureLogits
-        Whose beta decide.
+    logits : ArchitectureLogits
+        Its beta are decoded.
     space : SearchSpace
-        What may be chosen.
+        The search space.
     rule : str
-        "downs": the greatest product of the chances of its ways down, whatever lies between (FasterSeg's), among those
-        that could have been kept. "viterbi": the greatest product of all chances, the most likely path. "log-odds": the
-        greatest product of all odds p / (1 - p); a way in that was the only one counts nothing.
+        "downs": the greatest product of the probabilities of its downward transitions only (FasterSeg's rule), among
+        those that have an alternative. "viterbi": the greatest product of all probabilities, the most probable path.
+        "log-odds": the greatest product of all odds p / (1 - p); transitions without an alternative do not count.
 
     Raises
     ------
     OptionError
-        There is no such rule, or the preferences are of another space.
+        The rule is unknown, or the logits belong to another space.
     """
     if rule not in RULES:
-        raise OptionError(f"There is no rule {rule!r} for paths.", f"Choose one of {', '.join(RULES)}.")
-    _check(preferences, space)
-    logs = preferences.log_beta
+        raise OptionError(f"Unknown rule {rule!r} for paths.", f"Choose one of {', '.join(RULES)}.")
+    _check(logits, space)
+    logs = logits.log_beta
     if rule == "downs":
-        return tuple(_first_best(_choices_alone(space, branch), lambda path: _downs(path, logs)) for branch in SCALES)
+        return tuple(
+            _first_maximum(_paths_with_choices(space, branch), lambda path: _log_probability_of_downs(path, logs))
+            for branch in SCALES
+        )
     if rule == "log-odds":
         with np.errstate(invalid="ignore"):
             logs = logs - logs[..., ::-1]
         logs[~np.isfinite(logs)] = 0.0  # the only way in
-    return tuple(_first_best(space.paths(branch), lambda path: _along(path, logs)) for branch in SCALES)
+    return tuple(
+        _first_maximum(space.paths(branch), lambda path: _log_probability_along(path, logs)) for branch in SCALES
+    )
 
 
-def sample_paths(
-    preferences: ArchitectureLogits, space: SearchSpace, n: int, rng: np.random.Generator
-) -> list[Numbers]:
-    """Draw n times the paths of the three branches, backwards from their ends by the chances of beta."""
-    _check(preferences, space)
-    down = np.exp(preferences.log_beta[..., DOWN])
-    drawn = []
+def sample_paths(logits: ArchitectureLogits, space: SearchSpace, n: int, rng: np.random.Generator) -> list[Numbers]:
+    """Sample n times the paths of the three branches, backwards from their ends with the probabilities beta."""
+    _check(logits, space)
+    down = np.exp(logits.log_beta[..., DOWN])
+    samples = []
     for _ in range(n):
         paths = []
         for branch in SCALES:
@@ -113,36 +125,36 @@ def sample_paths(
                     path.append(cell)
                     scale -= 1
             paths.append(tuple(reversed(path)))
-        drawn.append(tuple(paths))
-    return drawn
+        samples.append(tuple(paths))
+    return samples
 
 
-def architecture_on(paths: Numbers, preferences: ArchitectureLogits, space: SearchSpace) -> Architecture:
-    """Make the architecture on these paths with the operators and widths that are preferred."""
-    _check(preferences, space)
-    alpha = np.nan_to_num(preferences.alpha, nan=0.0)  # the one map that is not there is on no path
+def architecture_on(paths: Numbers, logits: ArchitectureLogits, space: SearchSpace) -> Architecture:
+    """The architecture on these paths, with the operators and widths of the highest logits."""
+    _check(logits, space)
+    alpha = np.nan_to_num(logits.alpha, nan=0.0)  # the map that does not exist is on no path
     ops = alpha.argmax(-1)  # (3, depth)
     for path in paths:
         for scale, (first, end) in enumerate(pairwise((0, *path, space.depth))):
             if first < end and (ops[scale, first:end] == SKIP).all():
-                _wake(ops[scale, first:end], alpha[scale, first:end])
-    chis = np.nan_to_num(preferences.ratio, nan=0.0).argmax(-1)
+                _replace_a_skip(ops[scale, first:end], alpha[scale, first:end])
+    chis = np.nan_to_num(logits.ratio, nan=0.0).argmax(-1)
     return space.architecture(
         paths, [[OPERATORS[i] for i in row] for row in ops], [[space.chis[i] for i in row] for row in chis]
     )
 
 
-def _wake(ops: NDArray[np.intp], alpha: NDArray[np.float64]) -> None:
-    """In a stretch of skips, give the map that loses least its best other operator; of equals the first."""
+def _replace_a_skip(ops: NDArray[np.intp], alpha: NDArray[np.float64]) -> None:
+    """In a stretch of skips, replace the one that loses least by its best other operator."""
     others = np.delete(alpha, SKIP, axis=1)
-    loss = alpha[:, SKIP] - others.max(1)  # log of how much likelier the skip was
+    loss = alpha[:, SKIP] - others.max(1)  # log odds of the skip against the best other operator
     cell = int(loss.argmin())
     best = int(others[cell].argmax())
     ops[cell] = best + (best >= SKIP)
 
 
-def _choices_alone(space: SearchSpace, branch: int) -> list[tuple[int, ...]]:
-    """Paths that go down only where they could have kept: the only way in has chance 1, and says nothing."""
+def _paths_with_choices(space: SearchSpace, branch: int) -> list[tuple[int, ...]]:
+    """Paths whose downward transitions all have an alternative."""
     return [
         path
         for path in space.paths(branch)
@@ -150,39 +162,41 @@ def _choices_alone(space: SearchSpace, branch: int) -> list[tuple[int, ...]]:
     ]
 
 
-def _downs(path: tuple[int, ...], logs: NDArray[np.float64]) -> float:
+def _log_probability_of_downs(path: tuple[int, ...], logs: NDArray[np.float64]) -> float:
     return float(sum(logs[scale, cell, DOWN] for scale, cell in enumerate(path, start=1)))
 
 
-def _along(path: tuple[int, ...], logs: NDArray[np.float64]) -> float:
-    """Add up what a path meets, way by way."""
+def _log_probability_along(path: tuple[int, ...], logs: NDArray[np.float64]) -> float:
+    """Sum of the logs of all transitions along a path."""
     total = 0.0
     for scale, (first, end) in enumerate(pairwise((0, *path, logs.shape[1]))):
-        ways = [DOWN if scale and cell == first else KEEP for cell in range(first, end)]
-        total += sum(logs[scale, cell, way] for cell, way in zip(range(first, end), ways, strict=True))
+        transitions = [DOWN if scale and cell == first else KEEP for cell in range(first, end)]
+        total += sum(
+            logs[scale, cell, transition] for cell, transition in zip(range(first, end), transitions, strict=True)
+        )
     return total
 
 
-def _first_best(paths: Sequence[tuple[int, ...]], score: Callable[[tuple[int, ...]], float]) -> tuple[int, ...]:
+def _first_maximum(paths: Sequence[tuple[int, ...]], score: Callable[[tuple[int, ...]], float]) -> tuple[int, ...]:
     scores = [score(path) for path in paths]
-    enough = max(scores) - TIE
-    return next(path for path, reached in zip(paths, scores, strict=True) if reached >= enough)
+    threshold = max(scores) - TIE
+    return next(path for path, reached in zip(paths, scores, strict=True) if reached >= threshold)
 
 
-def _check(preferences: ArchitectureLogits, space: SearchSpace) -> None:
-    """Refuse preferences of another space, and those of a search that went astray."""
-    if preferences.depth != space.depth or preferences.ratio.shape[-1] != len(space.chis):
+def _check(logits: ArchitectureLogits, space: SearchSpace) -> None:
+    """Raise an error for logits of another space and for logits that are not finite."""
+    if logits.depth != space.depth or logits.ratio.shape[-1] != len(space.chis):
         raise OptionError(
-            f"ArchitectureLogits over {preferences.depth} cells and {preferences.ratio.shape[-1]} widths are not of a space "
-            f"with {space.depth} and {len(space.chis)}."
+            f"Architecture logits of {logits.depth} cells and {logits.ratio.shape[-1]} widths do not fit a search "
+            f"space of {space.depth} cells and {len(space.chis)} widths."
         )
     for scale in SCALES:
         for cell in range(space.first_map(scale), space.depth):
-            known = [preferences.alpha[scale, cell], preferences.ratio[scale, cell]]
-            if len(space.ways(scale, cell)) == 2:
-                known.append(preferences.beta[scale, cell])
+            known = [logits.alpha[scale, cell], logits.ratio[scale, cell]]
+            if len(space.transitions(scale, cell)) == 2:
+                known.append(logits.beta[scale, cell])
             if not all(np.isfinite(row).all() for row in known):
                 raise OptionError(
-                    f"What the search prefers after cell {cell} at 1/{8 << scale} is no number: it has diverged.",
-                    "Search again with a lower rate, or another seed.",
+                    f"The search has diverged: architecture logits after cell {cell} at 1/{8 << scale} are not finite.",
+                    "Search again with a lower learning rate or another seed.",
                 )

@@ -1,4 +1,4 @@
-"""Figures of a search: how decided it is epoch by epoch, and an architecture as a picture."""
+"""Figures of a search: entropies and losses by epoch, and the diagram of an architecture."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ WEIGHTS, ARCHITECTURE = BLUE, VERMILLION
 
 
 def draw_entropies(history: list[dict[str, Any]], path: Path, title: str = "") -> None:
-    """Draw the mean entropies of the architecture's parameters, as shares of the uniform ones, over the losses.
+    """Draw the mean entropies of the architecture parameters, relative to uniform, above the losses.
 
     Parameters
     ----------
     history : list of dict
-        One per epoch: epoch, phase, loss_weights, loss_choice (None before the second phase), and of alpha, ratio and
+        One row per epoch: epoch, phase, loss_weights, loss_choice (None in the first phase), and for alpha, ratio and
         beta ``entropy_NAME`` and ``entropy_NAME_uniform``, nats.
     path : Path
         The PNG to write.
     title : str
-        Over the picture.
+        Title of the figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -37,25 +37,25 @@ def draw_entropies(history: list[dict[str, Any]], path: Path, title: str = "") -
     above, below = figure.subplots(2, 1, sharex=True)
     epochs = [row["epoch"] for row in history]
     marker = "o" if len(history) < 30 else None
-    shares: list[float] = [1.0]
+    relative: list[float] = [1.0]
     for name, (words, colour) in QUANTITIES.items():
-        share = [row[f"entropy_{name}"] / row[f"entropy_{name}_uniform"] for row in history]
-        shares += share
-        above.plot(epochs, share, color=colour, lw=1.6, marker=marker, ms=3, label=words)
+        entropy = [row[f"entropy_{name}"] / row[f"entropy_{name}_uniform"] for row in history]
+        relative += entropy
+        above.plot(epochs, entropy, color=colour, lw=1.6, marker=marker, ms=3, label=words)
     above.axhline(1.0, color=GREY, lw=0.8, ls="--")
-    above.set_ylabel("entropy (1: nothing is decided)")
+    above.set_ylabel("relative entropy (1: uniform)")
     above.set_ylim(0, 1.05)
-    if min(shares) > 0.9:
-        # Most searches end near uniform; the little that is decided is to be seen all the same.
-        above.set_ylim(min(shares) - 0.1 * (1 - min(shares)) - 1e-6, 1 + 0.15 * (1 - min(shares)) + 1e-6)
+    if min(relative) > 0.9:
+        # Most searches end near uniform: zoom in.
+        above.set_ylim(min(relative) - 0.1 * (1 - min(relative)) - 1e-6, 1 + 0.15 * (1 - min(relative)) + 1e-6)
     below.plot(
-        epochs, [row["loss_weights"] for row in history], color=WEIGHTS, marker=marker, ms=3, label="half that teaches"
+        epochs, [row["loss_weights"] for row in history], color=WEIGHTS, marker=marker, ms=3, label="weights half"
     )
     chosen = [(row["epoch"], row["loss_choice"]) for row in history if row["loss_choice"] is not None]
     if chosen:
-        below.plot(*zip(*chosen, strict=True), color=ARCHITECTURE, marker=marker, ms=3, label="half that chooses")
-    # Rises early: the share of pixels counted falls from all to the worst 15 %.
-    below.set_ylabel("loss of the worst pixels, all heads")
+        below.plot(*zip(*chosen, strict=True), color=ARCHITECTURE, marker=marker, ms=3, label="architecture half")
+    # Rises early: the OHEM keep fraction decreases from 1 to 0.15.
+    below.set_ylabel("OHEM loss, all heads")
     below.set_xlabel("epoch")
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     first = next((row["epoch"] for row in history if row["phase"] != history[0]["phase"]), None)
@@ -66,7 +66,7 @@ def draw_entropies(history: list[dict[str, Any]], path: Path, title: str = "") -
             axes.axvline(first - 0.5, color=INK, lw=1)
     if first is not None:
         below.annotate(
-            "weights alone, then both", (first - 0.5, 0.03), xycoords=("data", "axes fraction"), xytext=(4, 0),
+            "weights only, then both", (first - 0.5, 0.03), xycoords=("data", "axes fraction"), xytext=(4, 0),
             textcoords="offset points", fontsize=8,
         )  # fmt: skip
     if title:
@@ -84,8 +84,8 @@ WORDS = {
     "zoom2": "zoom2: two at half size",
 }
 COLUMN, LANE, BLOCK = 0.55, 0.72, 0.38  # inches: between cells, between lanes, a block's width
-TALLEST = 0.56
-"""Inches of the widest block; the others in proportion to their expansion ratio."""
+MAX_BLOCK_HEIGHT = 0.56
+"""Height of the widest block, inches; others are proportional to their expansion ratio."""
 
 
 def draw_architecture(
@@ -97,7 +97,7 @@ def draw_architecture(
     size: int = 1024,
     title: str = "",
 ) -> None:
-    """Draw every cell once, at its scale and number, into a PNG; a prefix that branches share is one line.
+    """Draw every cell of an architecture once, by scale and number, as a PNG; shared cells are one line.
 
     Parameters
     ----------
@@ -108,7 +108,18 @@ def draw_architecture(
     in_channels, classes, size : int
         For the parameters and multiply-adds in the title (of one size x size image).
     title : str
-        Said before them.
+        Prefix of the title.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from gravmap.search.space import SearchSpace
+    >>> space = SearchSpace(depth=3)
+    >>> architecture = space.architecture(((), (0,), (0, 1)), [["conv"] * 3] * 3, [[2] * 3] * 3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     draw_architecture(architecture, Path(folder) / "architecture.png", size=64)
+    ...     Path(folder, "architecture.png").exists()
+    True
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -117,7 +128,7 @@ def draw_architecture(
     lanes = _lanes(a)
     left, right, above, below = 1.5, 1.15, 0.85, 0.85
     width = max(left + a.depth * COLUMN + right, 7.6)
-    left += (width - left - a.depth * COLUMN - right) / 2  # a short one stands in the middle
+    left += (width - left - a.depth * COLUMN - right) / 2  # centre a short architecture
     height = above + len(lanes) * LANE + below
     figure = Figure(figsize=(width, height), dpi=130)
     FigureCanvasAgg(figure)
@@ -145,7 +156,7 @@ def draw_architecture(
 
 
 def _owners(a: Architecture) -> list[list[int]]:
-    """For each branch, which branch made each of its cells: itself, or an earlier one that starts alike."""
+    """For each branch, the branch that computes each of its cells: itself, or an earlier one with the same prefix."""
     owners: list[list[int]] = []
     for branch in range(len(a.paths)):
         shared, earlier = max(((a.shared_cells(branch, other), -other) for other in range(branch)), default=(0, 0))
@@ -154,12 +165,12 @@ def _owners(a: Architecture) -> list[list[int]]:
 
 
 def _lanes(a: Architecture) -> list[tuple[int, int]]:
-    """Rows of the picture, (scale, branch that made the cells), from the finest down."""
+    """Rows of the figure, (scale, branch that computes the cells), from the finest scale down."""
     return sorted({(a.scale(b, cell), owner) for b, row in enumerate(_owners(a)) for cell, owner in enumerate(row)})
 
 
 def _draw_scales(axes: Any, lanes: list[tuple[int, int]], place: dict[tuple[int, int], float], depth: int) -> None:
-    """A band behind the lanes of each scale, and its name."""
+    """A band behind the lanes of each scale, with its name."""
     from matplotlib.patches import Rectangle
 
     for scale in sorted({scale for scale, _ in lanes}):
@@ -171,7 +182,7 @@ def _draw_scales(axes: Any, lanes: list[tuple[int, int]], place: dict[tuple[int,
 
 
 def _draw_cells(axes: Any, a: Architecture, place: dict[tuple[int, int], float]) -> None:
-    """Blocks, and the lines through them from the encoder to the branches' ends."""
+    """Blocks, and the lines through them from the encoder to the ends of the branches."""
     from matplotlib.patches import FancyBboxPatch
 
     first = place[0, 0] if (0, 0) in place else max(place.values())
@@ -187,8 +198,8 @@ def _draw_cells(axes: Any, a: Architecture, place: dict[tuple[int, int], float])
             here = (cell + 0.5) * COLUMN, place[a.scale(branch, cell), owner]
             if (cell, owner) not in drawn:
                 drawn.add((cell, owner))
-                _draw_way(axes, x, y, *here)
-                operator, tall = a.ops[branch][cell], TALLEST * a.chis[branch][cell] / most
+                _draw_transition(axes, x, y, *here)
+                operator, tall = a.ops[branch][cell], MAX_BLOCK_HEIGHT * a.chis[branch][cell] / most
                 corner = here[0] - BLOCK / 2, here[1] - tall / 2
                 axes.add_patch(
                     FancyBboxPatch(
@@ -207,8 +218,8 @@ def _draw_cells(axes: Any, a: Architecture, place: dict[tuple[int, int], float])
         )  # fmt: skip
 
 
-def _draw_way(axes: Any, x: float, y: float, x_to: float, y_to: float) -> None:
-    """A line from one block to the next; a way down runs between the columns, over what it crosses."""
+def _draw_transition(axes: Any, x: float, y: float, x_to: float, y_to: float) -> None:
+    """A line from one block to the next; a downward line runs between the columns."""
     if y == y_to:
         axes.plot((x, x_to), (y, y_to), color=GREY, lw=1.6, zorder=1)
         return
@@ -218,7 +229,7 @@ def _draw_way(axes: Any, x: float, y: float, x_to: float, y_to: float) -> None:
 
 
 def _draw_legend(axes: Any, a: Architecture, middle: float, top: float) -> None:
-    """What colours, heights and numbers mean."""
+    """Legend of colours, heights and numbers."""
     from matplotlib.patches import Patch
 
     handles = [
@@ -230,7 +241,5 @@ def _draw_legend(axes: Any, a: Architecture, middle: float, top: float) -> None:
         ncols=len(handles), frameon=False, fontsize=8, handlelength=1.4, columnspacing=1.4,
     )  # fmt: skip
     ratios = ", ".join(str(chi) for chi in sorted({chi for row in a.chis for chi in row}))
-    said = (
-        f"Height of a block: its expansion ratio ({ratios}). Number: its channels. Branches share what they part from."
-    )
-    axes.text(middle, top - 0.55, said, ha="center", va="center", fontsize=8, color=INK)
+    caption = f"Height of a block: its expansion ratio ({ratios}). Number: its channels. Shared cells are drawn once."
+    axes.text(middle, top - 0.55, caption, ha="center", va="center", fontsize=8, color=INK)

@@ -1,8 +1,8 @@
-"""The five operators with weights for every width: a narrow one is the first channels of the widest.
+"""Slimmable operators: weights for every width, of which a narrow operator uses the first channels.
 
-Each computes exactly what its namesake in operators.py computes at the widths it is run with, and its weights have the
-same names, so that they can be cut out (`extract_weights`). The statistics of one width say nothing of another's, so every
-width that comes out has a batch normalisation of its own.
+Each operator computes exactly what the one of the same name in operators.py computes at that width, and its weights
+have the same names, so that they can be extracted (`extract_weights`). Batch statistics depend on the width, so every
+output width has its own batch normalisation.
 
 References
 ----------
@@ -21,7 +21,7 @@ from gravmap.network.operators import OPERATORS, Cell, in_width, upsample
 
 
 class SlimConv(nn.Module):
-    """A convolution that reads as many channels as come in and gives as many as are asked for."""
+    """A convolution with variable numbers of input and output channels."""
 
     def __init__(self, most_in: int, most_out: int, size: int = 3, stride: int = 1, bias: bool = False) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class SlimConv(nn.Module):
 
 
 class SlimNorm(nn.Module):
-    """A batch normalisation for every width."""
+    """One batch normalisation per width."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class SlimNorm(nn.Module):
 
 
 class SlimSequential(nn.Sequential):
-    """Layers one after the other, all of them giving the width asked for."""
+    """Layers in sequence, all with the same output width."""
 
     def forward(self, x: Tensor, width: int) -> Tensor:  # type: ignore[override]
         """Turn (B, c, h, w) into (B, width, h', w')."""
@@ -61,7 +61,7 @@ class SlimSequential(nn.Sequential):
 
 
 class SlimSkip(SlimSequential):
-    """`skip` at stride 1: nothing where the width stays."""
+    """`skip` at stride 1: the identity if the width does not change."""
 
     def forward(self, x: Tensor, width: int) -> Tensor:  # type: ignore[override]
         """Turn (B, c, h, w) into (B, width, h, w)."""
@@ -118,12 +118,12 @@ def _make_operator(name: str, most_in: int, widths: Sequence[int], stride: int) 
 
 
 class SlimCell(nn.Module):
-    """A cell that may be any operator at any width, or a mixture of all operators.
+    """A cell that can be any operator at any width, or a mixture of all operators.
 
     Parameters
     ----------
     widths_in, widths : sequence of int
-        All the channels that may come in, and that may be asked for.
+        Possible numbers of input and output channels.
     stride : int
         1 keeps the size of the map, 2 halves it.
     """
@@ -135,51 +135,54 @@ class SlimCell(nn.Module):
             {name: _make_operator(name, max(widths_in), widths, stride) for name in OPERATORS}
         )
 
-    def forward(self, x: Tensor, width: int, shares: Tensor) -> Tensor:
-        """Mix the operators.
+    def forward(self, x: Tensor, width: int, operator_weights: Tensor) -> Tensor:
+        """Weighted sum of all operators.
 
         Parameters
         ----------
         x : Tensor
             (B, c, h, w).
         width : int
-            Channels to give out.
-        shares : Tensor
-            (5,), one per operator.
+            Output channels.
+        operator_weights : Tensor
+            (5,), weights of the operators.
 
         Returns
         -------
         Tensor
             (B, width, h / stride, w / stride).
         """
-        parts = [share * operator(x, width) for share, operator in zip(shares, self.operators.values(), strict=True)]
+        parts = [
+            operator_weight * operator(x, width)
+            for operator_weight, operator in zip(operator_weights, self.operators.values(), strict=True)
+        ]
         if self.stride == 1:
-            # What `Cell` adds to each operator but `skip`, added once.
-            parts.append(shares[1:].sum() * in_width(x, width))
+            # The identity that `Cell` adds to each operator other than `skip`, added once.
+            parts.append(operator_weights[1:].sum() * in_width(x, width))
         total: Tensor = parts[0]
         for part in parts[1:]:
             total = total + part
         return total
 
-    def alone(self, name: str, x: Tensor, width: int) -> Tensor:
+    def forward_single(self, name: str, x: Tensor, width: int) -> Tensor:
         """Run one operator, as `Cell` does: (B, c, h, w) to (B, width, h / stride, w / stride)."""
         y: Tensor = self.operators[name](x, width)
         return y + in_width(x, width) if self.stride == 1 and name != "skip" else y
 
     def extract_weights(self, name: str, c_in: int, width: int) -> dict[str, Tensor]:
-        """Cut out the state dict of ``Cell(name, c_in, width, stride, residual)``; the tensors are copies."""
+        """State dict of ``Cell(name, c_in, width, stride, residual)``; the tensors are copies."""
         with torch.device("meta"):
             cell = Cell(name, c_in, width, self.stride, residual=True)
-        mine = self.operators[name].state_dict()
+        state = self.operators[name].state_dict()
         return {
-            f"operator.{key}": _cut(mine, key, tuple(wanted.shape), width)
-            for key, wanted in cell.operator.state_dict().items()
+            f"operator.{key}": _extract(state, key, tuple(expected.shape), width)
+            for key, expected in cell.operator.state_dict().items()
         }
 
 
-def _cut(mine: Mapping[str, Tensor], key: str, shape: tuple[int, ...], width: int) -> Tensor:
-    """A tensor of an ordinary operator, out of those of the slimmable one."""
-    if key not in mine:
+def _extract(state: Mapping[str, Tensor], key: str, shape: tuple[int, ...], width: int) -> Tensor:
+    """A tensor of an ordinary operator, from those of the slimmable one."""
+    if key not in state:
         layer, _, leaf = key.rpartition(".")
-        return mine[f"{layer}.of_width.{width}.{leaf}"].clone()
-    return mine[key][tuple(slice(length) for length in shape)].clone()
+        return state[f"{layer}.of_width.{width}.{leaf}"].clone()
+    return state[key][tuple(slice(length) for length in shape)].clone()

@@ -1,7 +1,7 @@
-r"""What an architecture search may choose from: operators, widths and paths, hung on the maps of a grid.
+r"""The search space of an architecture search: operators, widths and paths on a grid of feature maps.
 
-A map (s, l) is what a branch has at scale s (0, 1, 2 for 1/8, 1/16, 1/32) after its cell l; (0, -1) is the encoder's
-output. It is made from (s, l - 1) by a cell that keeps the size, or from (s - 1, l - 1) by one that halves it::
+A map (s, l) is the output of cell l at scale s (0, 1, 2 for 1/8, 1/16, 1/32); (0, -1) is the encoder's output. It is
+computed from (s, l - 1) by a cell that keeps the size, or from (s - 1, l - 1) by one that halves it::
 
     l      -1   0   1   2   3
     1/8     o - o - o - o - o     branch 0 ends here
@@ -10,7 +10,7 @@ output. It is made from (s, l - 1) by a cell that keeps the size, or from (s - 1
                   \   \   \
     1/32            o - o - o     branch 2
 
-The operator and the width belong to the map that a cell gives out, so one path through the grid is one branch.
+Operator and width belong to the output map of a cell, so a branch is one path through the grid.
 """
 
 from __future__ import annotations
@@ -29,26 +29,32 @@ from gravmap.network.operators import OPERATORS
 
 SCALES = (0, 1, 2)
 KEEP, DOWN = 0, 1
-"""Where beta has which way into a map: from its own scale, from the finer one."""
+"""Index in beta of the transition into a map: from its own scale, or from the finer one."""
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Every architecture of one depth.
+    """All architectures of one depth.
 
     Parameters
     ----------
     depth : int
-        Cells per branch, at least 3 (so that both ways down can be chosen, and not only be left over).
+        Cells per branch, at least 3, so that both transitions have an alternative.
     chis : tuple of int
-        Expansion ratios to choose from, rising: a map has chi * 8 * 2^scale channels.
+        Expansion ratios to choose from, increasing: a map has chi * 8 * 2^scale channels.
     encoder, head, arm_norm
-        As of the architecture; not searched.
+        As in the architecture; not searched.
 
     Raises
     ------
     OptionError
-        Too shallow, or no rising ratios.
+        The depth is too small, or the ratios are not increasing.
+
+    Examples
+    --------
+    >>> space = SearchSpace(depth=4, chis=(2, 4))
+    >>> space.widths(scale=1), len(space.paths(branch=2))
+    ((32, 64), 6)
     """
 
     depth: int = 22
@@ -60,22 +66,24 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if self.depth < 3:
             raise OptionError(
-                f"A search over {self.depth} cells per branch has no paths to choose from.", "Take 3 cells or more."
+                f"A search space of {self.depth} cells per branch has no alternative paths.", "Use at least 3 cells."
             )
         if len(self.chis) < 2 or self.chis[0] < 1 or list(self.chis) != sorted(set(self.chis)):
-            raise OptionError(f"The expansion ratios {list(self.chis)} are not two or more rising whole numbers.")
+            raise OptionError(
+                f"The expansion ratios {list(self.chis)} are not two or more increasing positive integers."
+            )
         self.architecture(((), (0,), (0, 1)), [["conv"] * self.depth] * 3, [[self.chis[0]] * self.depth] * 3)
 
     def first_map(self, scale: int) -> int:
-        """After which cell the first map of a scale stands: a branch halves its map at most once per cell."""
+        """First cell with a map at a scale: a branch halves its map at most once per cell."""
         return max(0, scale - 1)
 
     def first_choice(self, scale: int) -> int:
-        """After which cell a map can first be reached both ways (scales 1 and 2)."""
+        """First cell whose map can be reached by both transitions (scales 1 and 2)."""
         return scale
 
-    def ways(self, scale: int, cell: int) -> tuple[int, ...]:
-        """By which ways the map (scale, cell) can be reached: KEEP, DOWN, both, or none where there is no such map."""
+    def transitions(self, scale: int, cell: int) -> tuple[int, ...]:
+        """Transitions into the map (scale, cell): KEEP, DOWN, both, or none if there is no such map."""
         if not self.first_map(scale) <= cell < self.depth:
             return ()
         if scale == 0:
@@ -83,23 +91,23 @@ class SearchSpace:
         return (KEEP, DOWN) if cell >= self.first_choice(scale) else (DOWN,)
 
     def width(self, scale: int, chi: int) -> int:
-        """Channels of a map."""
+        """Number of channels of a map."""
         return chi * (8 << scale)
 
     def widths(self, scale: int) -> tuple[int, ...]:
-        """All the channels a map of a scale may have."""
+        """All numbers of channels that a map of a scale can have."""
         return tuple(self.width(scale, chi) for chi in self.chis)
 
-    def widths_before(self, scale: int, cell: int, way: int) -> tuple[int, ...]:
-        """All the channels of what the cell reads that gives (scale, cell)."""
-        return (self.encoder[-1],) if cell == 0 else self.widths(scale - way)
+    def input_widths(self, scale: int, cell: int, transition: int) -> tuple[int, ...]:
+        """All numbers of channels of the input of the cell that computes (scale, cell)."""
+        return (self.encoder[-1],) if cell == 0 else self.widths(scale - transition)
 
     def paths(self, branch: int) -> list[tuple[int, ...]]:
-        """Every path of a branch, as the cells that halve; those that go down early come first."""
+        """All paths of a branch, as the cells that halve; those that go down early come first."""
         return list(combinations(range(self.depth), branch))
 
     def architecture(self, paths: Numbers, ops: Sequence[Sequence[str]], chis: Sequence[Sequence[int]]) -> Architecture:
-        """Put an architecture together from paths, and operators and ratios map by map (``ops[scale][cell]``)."""
+        """Architecture from paths, and operators and ratios of each map (``ops[scale][cell]``)."""
         scales = [[sum(down <= cell for down in path) for cell in range(self.depth)] for path in paths]
         return Architecture(
             self.depth,
@@ -112,12 +120,12 @@ class SearchSpace:
         )
 
     def check(self, architecture: Architecture) -> None:
-        """Refuse an architecture that is not of this space.
+        """Raise an error if an architecture is not in this space.
 
         Raises
         ------
         OptionError
-            Says what differs.
+            The message names the differences.
         """
         a = architecture
         faults = [
@@ -127,22 +135,22 @@ class SearchSpace:
             (a.encoder != self.encoder, f"its encoder is {a.encoder}, not {self.encoder}"),
             (not a.cell_residual, "its cells have no identity around them"),
         ]
-        if told := [what for wrong, what in faults if wrong]:
-            raise OptionError(f"The architecture is not one of this search: {'; '.join(told)}.")
+        if differences := [what for wrong, what in faults if wrong]:
+            raise OptionError(f"The architecture is not in this search space: {'; '.join(differences)}.")
 
 
 @dataclass(frozen=True)
 class ArchitectureLogits:
-    """What a search prefers, as plain logits per map; NaN where there is no such map or nothing to choose.
+    """Architecture parameters of a supernet as arrays; NaN where there is no map or no alternative.
 
     Parameters
     ----------
     alpha : ndarray, shape (3, depth, 5)
-        Operators, in the order of `operators.OPERATORS`.
+        Logits of the operators, in the order of `operators.OPERATORS`.
     beta : ndarray, shape (3, depth, 2)
-        Ways into the map: KEEP, DOWN.
+        Logits of the transitions into the map: KEEP, DOWN.
     ratio : ndarray, shape (3, depth, ratios)
-        Widths, in the order of the space's `chis`.
+        Logits of the widths, in the order of the space's `chis`.
     """
 
     alpha: NDArray[np.float64]
@@ -154,8 +162,8 @@ class ArchitectureLogits:
         shapes = (3, depth, len(OPERATORS)), (3, depth, 2), (3, depth, self.ratio.shape[-1])
         if (self.alpha.shape, self.beta.shape, self.ratio.shape) != shapes:
             raise OptionError(
-                f"ArchitectureLogits of shapes {self.alpha.shape}, {self.beta.shape} and {self.ratio.shape} do not belong "
-                "together."
+                f"Architecture logits of shapes {self.alpha.shape}, {self.beta.shape} and {self.ratio.shape} are "
+                "inconsistent."
             )
 
     @property
@@ -165,7 +173,7 @@ class ArchitectureLogits:
 
     @cached_property
     def log_beta(self) -> NDArray[np.float64]:
-        """Log probability of each way into a map, (3, depth, 2); 0 for the only way, -inf for one that is not."""
+        """Log probability of each transition, (3, depth, 2); 0 for the only one into a map, -inf for none."""
         logs = np.full(self.beta.shape, -np.inf)
         for scale in SCALES:
             for cell in range(max(0, scale - 1), self.depth):

@@ -1,165 +1,215 @@
-"""The state of an architecture search: supernet, optimisers, history, and how it is saved and taken up again."""
+"""State of an architecture search: supernet, optimizers, history, its steps, and saving and resuming.
+
+There are two kinds of steps, of the weights and of the architecture parameters. Each computes gradients of its own
+parameters only, and in steps of the architecture batch normalisation uses the batch's statistics without storing them.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gravmap.errors import InputError
+from gravmap.errors import GravmapError, InputError
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.sampling.augmentation import UNCHANGED
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training import schedule
 from gravmap.learning.training.checkpoint import LAST, read_pair, under, versions, write_pair
-from gravmap.learning.training.loss import class_counts, class_weights
+from gravmap.learning.training.loss import class_counts, class_weights, loss_terms
 from gravmap.learning.training.optimizer import optimiser_tensors, take_up_optimiser
 from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
 from gravmap.search.data_split import split_for_search, without_held_out_labels
-from gravmap.search.steps import TEACHING, WARM_UP, Batch, Terms, bootstrapped_terms, choose, weight_step
-from gravmap.search.supernet import Supernet
+from gravmap.search.supernet import Supernet, frozen_batch_norm_statistics
+
+EIGHTH = 8
+"""The logits of the supernet are at 1/8 of the resolution of the crop."""
+
+PRETRAIN_WIDTHS = ("largest", "smallest", "random", "random")
+"""Widths of the forward passes of a weight step in the first phase."""
+
+SEARCH_WIDTHS = ("sampled", "largest", "smallest")
+"""Widths of the forward passes of a weight step in the second phase."""
+
+Batch = tuple[Tensor, Tensor, Tensor]
+Terms = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def downsample_targets(target: Tensor) -> Tensor:
+    """Targets or a mask (N, H, W) at 1/8 of the size: the pixel nearest to the centre of each 8 x 8 cell."""
+    return target[..., EIGHTH // 2 :: EIGHTH, EIGHTH // 2 :: EIGHTH]
+
+
+def ohem_loss(class_weight: Tensor, topk_share: float, small_weight: float) -> Terms:
+    """Loss function of logits (N, K, h, w), targets and mask of small bodies (N, h, w): numerator and denominator."""
+
+    def terms(logits: Tensor, target: Tensor, small: Tensor) -> tuple[Tensor, Tensor]:
+        return loss_terms(logits, target, small, class_weight, topk_share=topk_share, small_weight=small_weight)
+
+    return terms
+
+
+def heads_loss(outputs: Sequence[Tensor], batch: Batch, terms: Terms) -> Tensor:
+    """Sum of the losses of all heads, with logits (N, K, h, w) at 1/8; 0 if the batch has no label."""
+    _, target, small = batch
+    target, small = downsample_targets(target), downsample_targets(small)
+    height, width = target.shape[-2:]
+    total = outputs[0].new_zeros((), dtype=torch.float32)
+    for logits in outputs:
+        numerator, denominator = terms(logits[..., :height, :width], target, small)
+        total = total + numerator / denominator.clamp_min(torch.finfo(torch.float32).tiny)
+    return total
+
 
 PRETRAIN, SEARCH = "pretrain", "search"
 
-TOPK_WARMUP = 0.1
-"""Over so much of a search the share of pixels that teach falls from all of them."""
+OHEM_WARMUP_FRACTION = 0.1
+"""In this fraction of a search the OHEM keep fraction decreases from 1."""
 
 
 class SearchState:
-    """A search, and where it is.
+    """State of a search.
 
     Parameters
     ----------
-    area : RegionDataset
-        Of it only fields and training cells are looked at.
+    dataset : RegionDataset
+        Only fields and training cells are used.
     config : SearchConfig
-        How to search.
+        Configuration of the search.
 
     Attributes
     ----------
     epoch : int
-        Epochs done, of both phases.
+        Finished epochs of both phases.
     history : list of dict
-        One row an epoch.
+        One row per epoch.
 
     Raises
     ------
     InputError
-        One half of the training ground holds nothing to learn.
+        One half of the training data has no usable window.
     OptionError
-        The branches are too short for a choice.
+        The depth is too small.
     """
 
     def __init__(self, dataset: RegionDataset, config: SearchConfig) -> None:
         self.config, self.device = config, torch.device(config.device)
         self.dataset = without_held_out_labels(dataset)
         self.fingerprint = self.dataset.fingerprint()
-        self.halves = split_for_search(self.dataset, config.seed)
+        self.split = split_for_search(self.dataset, config.seed)
         self.inputs = InputChannels.fit(self.dataset, config.inputs)
         self.tile_size_px = config.tile_size_px or int(dataset.meta["tile_size_px"])
-        self.teaching, self.choosing = (self._sampler(half) for half in (self.halves.weights, self.halves.choice))
-        self.asked = self._sampler(self.halves.choice, unchanged=True)
+        self.weights_sampler, self.architecture_sampler = (
+            self._sampler(part) for part in (self.split.weights, self.split.architecture)
+        )
+        self.scoring_sampler = self._sampler(self.split.architecture, unchanged=True)
         weight = class_weights(class_counts(self.dataset), config.class_weight)
         self.class_weight = torch.as_tensor(weight, dtype=torch.float32, device=self.device)
         torch.manual_seed(config.seed)
         self.supernet = Supernet(config.space, self.inputs.width, len(dataset.classes)).to(self.device)
-        self.weights_optimiser = torch.optim.SGD(
+        self.weights_optimizer = torch.optim.SGD(
             self.supernet.weight_parameters(),
             lr=config.pretrain_lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-        self.choice_optimiser = torch.optim.Adam(
+        self.architecture_optimizer = torch.optim.Adam(
             self.supernet.architecture_parameters(), lr=config.architecture_lr, betas=config.architecture_betas
         )
-        self.epoch = self.pretrained = 0
-        self.warm = True
+        self.epoch = self.pretrain_epochs_done = 0
+        self.pretraining = True
         self.history: list[dict[str, Any]] = []
 
     @property
     def phase(self) -> str:
-        """The phase of the next epoch."""
-        return PRETRAIN if self.warm else SEARCH
+        """Phase of the next epoch."""
+        return PRETRAIN if self.pretraining else SEARCH
 
     @property
     def done(self) -> bool:
-        """Whether all epochs are done."""
-        return not self.warm and self.epoch - self.pretrained >= self.config.epochs
+        """Whether all epochs are finished."""
+        return not self.pretraining and self.epoch - self.pretrain_epochs_done >= self.config.epochs
 
-    def begin_epoch(self) -> None:
-        """Set what an epoch starts with; random numbers inside the supernet depend on seed and epoch alone."""
-        if self.warm and self.epoch >= self.config.pretrain_epochs:
-            self.end_warm_up()
+    def start_epoch(self) -> None:
+        """Prepare an epoch; random numbers inside the supernet depend on seed and epoch only."""
+        if self.pretraining and self.epoch >= self.config.pretrain_epochs:
+            self.end_pretraining()
         self.supernet.train()
         seeds = np.random.SeedSequence((self.config.seed, self.epoch)).generate_state(1, np.uint64)
         torch.manual_seed(int(seeds[0] >> np.uint64(1)))
 
-    def end_warm_up(self) -> None:
-        """Let the second phase begin with the next epoch."""
-        self.warm, self.pretrained = False, self.epoch
+    def end_pretraining(self) -> None:
+        """Start the second phase with the next epoch."""
+        self.pretraining, self.pretrain_epochs_done = False, self.epoch
 
-    def step(self, index: int, share: float) -> tuple[float, float | None]:
-        """Take a step: one of the weights, after one of the architecture in the second phase.
+    def step(self, index: int, fraction: float) -> tuple[float, float | None]:
+        """Take a step of the weights; in the second phase, after a step of the architecture parameters.
 
         Parameters
         ----------
         index : int
             Number of the step in its epoch.
-        share : float
-            How much of the phase is done, from 0 to 1: the widths' temperature falls with it.
+        fraction : float
+            Finished fraction of the phase, from 0 to 1; the temperature of the widths decreases with it.
 
         Returns
         -------
         float, float or None
-            Loss on the half that teaches, and on the one that chooses.
+            Loss of the weight step, and of the architecture step.
         """
         config = self.config
-        age = self.epoch - self.pretrained
-        rate = (config.pretrain_lr if self.warm else config.lr) * config.lr_decay**age
-        for settings in self.weights_optimiser.param_groups:
+        epoch_of_phase = self.epoch - self.pretrain_epochs_done
+        rate = (config.pretrain_lr if self.pretraining else config.lr) * config.lr_decay**epoch_of_phase
+        for settings in self.weights_optimizer.param_groups:
             settings["lr"] = rate
-        hot, cold = config.temperature
-        self.supernet.temperature = hot if self.warm else hot + (cold - hot) * min(share, 1.0)
+        initial, final = config.temperature
+        self.supernet.temperature = initial if self.pretraining else initial + (final - initial) * min(fraction, 1.0)
         terms = self.terms()
-        chosen = None
-        if not self.warm:
-            batch = self._batch(self.choosing, index)
-            chosen = choose(self.supernet, self.choice_optimiser, batch, terms, config.half, self._cost())
-        taught = weight_step(
+        architecture_loss = None
+        if not self.pretraining:
+            batch = self._batch(self.architecture_sampler, index)
+            architecture_loss = architecture_step(
+                self.supernet, self.architecture_optimizer, batch, terms, config.use_bfloat16, self._cost()
+            )
+        weights_loss = weight_step(
             self.supernet,
-            self.weights_optimiser,
-            self._batch(self.teaching, index),
-            WARM_UP if self.warm else TEACHING,
+            self.weights_optimizer,
+            self._batch(self.weights_sampler, index),
+            PRETRAIN_WIDTHS if self.pretraining else SEARCH_WIDTHS,
             terms,
             config.clip,
-            config.half,
+            config.use_bfloat16,
         )
-        return taught, chosen
+        return weights_loss, architecture_loss
 
     def terms(self) -> Terms:
-        """The loss of this epoch."""
-        share = schedule.topk_share(self.epoch / self.config.epochs_in_all, self.config.topk_share, TOPK_WARMUP)
-        return bootstrapped_terms(self.class_weight, share, self.config.small_weight)
+        """Loss function of this epoch."""
+        fraction = schedule.topk_share(
+            self.epoch / self.config.total_epochs, self.config.topk_share, OHEM_WARMUP_FRACTION
+        )
+        return ohem_loss(self.class_weight, fraction, self.config.small_weight)
 
     def end_epoch(self, losses: list[tuple[float, float | None]], seconds: float) -> None:
-        """Write the epoch down."""
-        chosen = [each for _, each in losses if each is not None]
+        """Append the epoch to the history."""
+        architecture_losses = [each for _, each in losses if each is not None]
         self.history.append(
             {
                 "epoch": self.epoch + 1,
                 "phase": self.phase,
-                "lr": self.weights_optimiser.param_groups[0]["lr"],
+                "lr": self.weights_optimizer.param_groups[0]["lr"],
                 "temperature": self.supernet.temperature,
                 "loss_weights": sum(each for each, _ in losses) / len(losses),
-                "loss_choice": sum(chosen) / len(chosen) if chosen else None,
+                "loss_choice": sum(architecture_losses) / len(architecture_losses) if architecture_losses else None,
                 **{f"entropy_{name}": value for name, value in self.supernet.entropies().items()},
                 "seconds": round(seconds, 3),
             }
@@ -169,7 +219,7 @@ class SearchState:
     def save(self, run_dir: Path) -> None:
         """Write the full state."""
         tensors: dict[str, Tensor] = {f"supernet/{name}": each for name, each in self.supernet.state_dict().items()}
-        for name, optimizer in (("weights", self.weights_optimiser), ("choice", self.choice_optimiser)):
+        for name, optimizer in (("weights", self.weights_optimizer), ("choice", self.architecture_optimizer)):
             tensors |= {f"{name}/{key}": each for key, each in optimiser_tensors(optimizer).items()}
         record = {
             "search": json.loads(self.config.to_json()),
@@ -177,47 +227,51 @@ class SearchState:
             "inputs": self.inputs.names,
             "split": self.dataset.meta.get("split", {}),
             "epoch": self.epoch,
-            "pretrained": self.pretrained,
-            "warm": self.warm,
+            "pretrained": self.pretrain_epochs_done,
+            "warm": self.pretraining,
             "history": self.history,
             "versions": versions(),
         }
         write_pair(run_dir, LAST, tensors, record)
 
     def restore(self, run_dir: Path) -> None:
-        """Take up the state that :meth:`save` wrote.
+        """Restore the state written by :meth:`save`.
 
         Raises
         ------
         InputError
-            There is none, or it is of another tile set, network or version.
+            There is none, or it belongs to another tile set, network or version.
         """
         tensors, record = read_pair(run_dir, LAST)
         if record.get("area_sha256") != self.fingerprint:
             raise InputError(
-                f"The training ground is not the one that {run_dir.name} began with.",
-                "Search anew under another --name, or bring the old tile set back.",
+                f"The training data differ from those that {run_dir.name} was started with.",
+                "Start a new search with another --name, or restore the old tile set.",
             )
         try:
             self.supernet.load_state_dict(under("supernet/", tensors))
-            take_up_optimiser(self.weights_optimiser, under("weights/", tensors))
-            take_up_optimiser(self.choice_optimiser, under("choice/", tensors))
-            self.epoch, self.pretrained, self.warm = record["epoch"], record["pretrained"], record["warm"]
+            take_up_optimiser(self.weights_optimizer, under("weights/", tensors))
+            take_up_optimiser(self.architecture_optimizer, under("choice/", tensors))
+            self.epoch, self.pretrain_epochs_done, self.pretraining = (
+                record["epoch"],
+                record["pretrained"],
+                record["warm"],
+            )
             self.history = record["history"]
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             wrote = record.get("versions", {}).get("gravmap", "another version")
             raise InputError(
                 f"{run_dir / LAST}.safetensors, written by gravmap {wrote}, does not fit the supernet: "
                 f"{str(error).splitlines()[0]}.",
-                "Search anew under another --name.",
+                "Start a new search with another --name.",
             ) from None
 
     def batches(self, sampler: Sampler, count: int) -> list[Batch]:
-        """Batches that no step has seen, the same whenever they are asked for."""
+        """Batches that no step uses; the same at every call."""
         first = self.config.steps * self.config.batch_size
         return [
-            sampler.batch(0, list(range(begin, begin + self.config.batch_size)))
-            for begin in range(first, first + count * self.config.batch_size, self.config.batch_size)
+            sampler.batch(0, list(range(start, start + self.config.batch_size)))
+            for start in range(first, first + count * self.config.batch_size, self.config.batch_size)
         ]
 
     def _batch(self, sampler: Sampler, index: int) -> Batch:
@@ -239,12 +293,12 @@ class SearchState:
             )
         except InputError as error:
             raise InputError(
-                f"One half of the training ground teaches nothing: {error.message}",
+                f"One half of the training data has no usable window: {error.message}",
                 "A search needs labelled windows in both halves: try other --scales, another --fold or another --seed.",
             ) from None
 
     def _cost(self) -> Callable[[], Tensor] | None:
-        """The weighted expected multiply-adds, as a share of the largest network's."""
+        """Weighted expected multiply-adds, as a fraction of the largest network's."""
         config = self.config
         if not config.flops_weight:
             return None
@@ -252,7 +306,7 @@ class SearchState:
 
     @functools.cached_property
     def _largest_macs(self) -> int:
-        """Of the widest network of the dearest operator, whose branches part at once."""
+        """Multiply-adds of the network with the widest maps, the most expensive operator and no shared cells."""
         space = self.supernet.space
         ops, chis = [["conv2"] * space.depth] * 3, [[space.chis[-1]] * space.depth] * 3
         largest = space.architecture(((), (0,), (0, 1)), ops, chis)
@@ -261,3 +315,93 @@ class SearchState:
     @property
     def _crop_px(self) -> int:
         return self.tile_size_px // 2
+
+
+def weight_step(
+    supernet: Supernet,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    widths: Sequence[str],
+    terms: Terms,
+    clip: float,
+    bfloat16: bool,
+) -> float:
+    """Update the weights with the sum of the losses at several widths; returns the loss of the first."""
+    weights = supernet.weight_parameters()
+    optimizer.zero_grad(set_to_none=True)
+    losses = []
+    with only_requires_grad(weights, supernet):
+        for each in widths:
+            loss = heads_loss(_scores(supernet, batch, each, bfloat16), batch, terms)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+    _step(optimizer, weights, clip, sum(losses), "weights")
+    optimizer.zero_grad(set_to_none=True)
+    return float(losses[0])
+
+
+def architecture_step(
+    supernet: Supernet,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    terms: Terms,
+    bfloat16: bool,
+    cost: Callable[[], Tensor] | None = None,
+) -> float:
+    """Update the architecture parameters (first-order approximation); returns the loss without the cost.
+
+    Parameters
+    ----------
+    supernet
+        In training mode; its weights and running statistics are not changed.
+    optimizer
+        Of the architecture parameters.
+    batch
+        From the half for the architecture.
+    terms, bfloat16
+        The loss; whether to use bfloat16 autocast.
+    cost : callable, optional
+        Added to the loss: the weighted expected multiply-adds.
+    """
+    parameters = supernet.architecture_parameters()
+    optimizer.zero_grad(set_to_none=True)
+    with only_requires_grad(parameters, supernet), frozen_batch_norm_statistics(supernet):
+        loss = heads_loss(_scores(supernet, batch, "sampled", bfloat16), batch, terms)
+        whole = loss if cost is None else loss + cost()
+        whole.backward()  # type: ignore[no-untyped-call]
+    _step(optimizer, parameters, math.inf, whole.detach(), "architecture")
+    optimizer.zero_grad(set_to_none=True)
+    return float(loss.detach())
+
+
+@contextmanager
+def only_requires_grad(parameters: Sequence[nn.Parameter], network: nn.Module) -> Iterator[None]:
+    """Compute gradients of these parameters of a network only."""
+    kept = {id(parameter) for parameter in parameters}
+    frozen = [each for each in network.parameters() if each.requires_grad and id(each) not in kept]
+    for each in frozen:
+        each.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for each in frozen:
+            each.requires_grad_(True)
+
+
+def _scores(supernet: Supernet, batch: Batch, widths: str, bfloat16: bool) -> list[Tensor]:
+    with torch.autocast(batch[0].device.type, torch.bfloat16, enabled=bfloat16):
+        outputs: list[Tensor] = supernet(batch[0], widths=widths)
+    return outputs
+
+
+def _step(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], clip: float, loss: Any, of: str
+) -> None:
+    """Take an optimizer step; raise an error if the gradient is not finite."""
+    norm = nn.utils.clip_grad_norm_(parameters, clip)
+    if not math.isfinite(float(norm)) or not math.isfinite(float(loss)):
+        raise GravmapError(
+            f"The loss of the search or its gradient is not finite ({of}).",
+            "Start a new search with another --name and --seed or a larger --batch-size.",
+        )
+    optimizer.step()

@@ -13,7 +13,7 @@ from gravmap.errors import OptionError
 from gravmap.network.cost import count_macs, count_parameters
 from gravmap.network.ggmnet import GGMNet
 from gravmap.network.operators import OPERATORS, Cell
-from gravmap.search.comparison import draw_architecture, random_architectures
+from gravmap.search.comparison import random_architecture, random_architectures
 from gravmap.search.cost_table import CostTable, cell_cost
 from gravmap.search.space import SearchSpace
 from gravmap.search.supernet import Supernet
@@ -51,11 +51,11 @@ def test_a_network_costs_what_is_counted_on_it(supernet):
     rng = np.random.default_rng(0)
     costs = CostTable(SPACE, 2, 3, size=100)
     for _ in range(5):
-        architecture = draw_architecture(SPACE, rng)
+        architecture = random_architecture(SPACE, rng)
         assert costs.macs(architecture) == macs_counted(architecture)
         assert costs.parameters(architecture) == parameters_counted(architecture, 2, 3)
-    dearest = SPACE.architecture(((), (0,), (1, 2)), [["conv2"] * 3] * 3, [[4] * 3] * 3)
-    assert supernet.largest_macs(100) == macs_counted(dearest)
+    most_expensive = SPACE.architecture(((), (0,), (1, 2)), [["conv2"] * 3] * 3, [[4] * 3] * 3)
+    assert supernet.largest_macs(100) == macs_counted(most_expensive)
 
 
 SOFT = {("alpha_1", 1): {1: 0.3, 2: 0.7}, ("ratio_0", 0): {0: 0.6, 1: 0.4}, ("ratio_1", 1): {0: 0.2, 1: 0.8}}
@@ -141,11 +141,11 @@ def test_random_architectures_keep_the_budget():
 def test_a_draw_that_came_before_is_drawn_anew(monkeypatch):
     first, second = random_architectures(SPACE, 2, 300_000, np.random.default_rng(1), 1, 4)
     draws = iter([first, first, second])
-    monkeypatch.setattr("gravmap.search.comparison.draw_architecture", lambda space, rng: next(draws))
+    monkeypatch.setattr("gravmap.search.comparison.random_architecture", lambda space, rng: next(draws))
     assert random_architectures(SPACE, 2, 300_000, np.random.default_rng(1), 1, 4) == [first, second]
 
 
 def test_a_budget_that_cannot_be_met_is_said_with_what_was_drawn(monkeypatch):
-    monkeypatch.setattr("gravmap.search.comparison.TRIES", 50)
+    monkeypatch.setattr("gravmap.search.comparison.MAX_DRAWS", 50)
     with pytest.raises(OptionError, match=r"Only 0 of 2 .* 500.00 million parameters .* had 0\.\d\d to \d"):
         random_architectures(SPACE, 2, 500_000_000, np.random.default_rng(0), 1, 4)

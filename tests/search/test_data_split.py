@@ -32,28 +32,30 @@ def taught(dataset):
 @pytest.mark.parametrize("seed", range(4))
 def test_each_training_cell_is_in_one_half_and_no_other_cell_in_any(seed):
     dataset = area_of(seed)
-    halves = split_for_search(dataset, seed)
-    weights, choice = taught(halves.weights), taught(halves.choice)
+    split = split_for_search(dataset, seed)
+    weights, choice = taught(split.weights), taught(split.architecture)
     assert not (weights & choice).any()
-    assert not ((halves.weights.role == TRAIN) & (halves.choice.role == TRAIN)).any()
+    assert not ((split.weights.role == TRAIN) & (split.architecture.role == TRAIN)).any()
     np.testing.assert_array_equal(weights | choice, taught(dataset))
-    for half, mine in ((halves.weights, weights), (halves.choice, choice)):
-        np.testing.assert_array_equal(half.labels[mine], dataset.labels[mine])
+    for part, mine in ((split.weights, weights), (split.architecture, choice)):
+        np.testing.assert_array_equal(part.labels[mine], dataset.labels[mine])
         # Of the other half, and of what is held out, not even the labels are there.
-        others = (half.labels > 0) & (half.labels < 255) & ~mine
+        others = (part.labels > 0) & (part.labels < 255) & ~mine
         assert not others.any()
-        assert not half.small[~mine & (half.labels == 255)].any()
+        assert not part.small[~mine & (part.labels == 255)].any()
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_both_halves_hold_as_much_of_every_class(seed):
     dataset = area_of(seed)
-    halves = split_for_search(dataset, seed)
+    split = split_for_search(dataset, seed)
     for number, each in enumerate(dataset.classes, start=1):
-        mine, theirs = (int((half.labels[taught(half)] == number).sum()) for half in (halves.weights, halves.choice))
+        mine, theirs = (
+            int((part.labels[taught(part)] == number).sum()) for part in (split.weights, split.architecture)
+        )
         assert 0.35 < mine / (mine + theirs) < 0.65
-        assert halves.record["cells"]["weights"][each["name"]] == mine
-        assert halves.record["cells"]["choice"][each["name"]] == theirs
+        assert split.record["cells"]["weights"][each["name"]] == mine
+        assert split.record["cells"]["choice"][each["name"]] == theirs
 
 
 def test_halves_are_whole_blocks_and_the_seed_deals_them():
@@ -66,7 +68,7 @@ def test_halves_are_whole_blocks_and_the_seed_deals_them():
     side = dataset.labels.shape[0] // 4
     whole = letters.repeat(side, 0).repeat(side, 1)
     assert (whole[taught(first.weights)] == "A").all()
-    assert (whole[taught(first.choice)] == "B").all()
+    assert (whole[taught(first.architecture)] == "B").all()
 
 
 def test_a_class_in_two_blocks_is_in_both_halves():

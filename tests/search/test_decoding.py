@@ -17,7 +17,7 @@ from gravmap.search.space import ArchitectureLogits, SearchSpace
 SKIP, CONV, CONV2, ZOOM, ZOOM2 = (OPERATORS.index(name) for name in ("skip", "conv", "conv2", "zoom", "zoom2"))
 
 
-def preferences(depth, beta=None, alpha=None, ratio=None):
+def architecture_logits(depth, beta=None, alpha=None, ratio=None):
     """Even ones, where nothing else is given: conv, the narrowest, no way in before the other."""
     if alpha is None:
         alpha = np.zeros((3, depth, 5))
@@ -96,7 +96,7 @@ def test_paths_are_the_best_of_all_walks(rule, value, depth):
     for seed in range(12):
         beta = random_beta(depth, seed)
         expected = tuple(best_by_brute_force(beta, depth, branch, value) for branch in range(3))
-        assert best_paths(preferences(depth, beta), space, rule) == expected
+        assert best_paths(architecture_logits(depth, beta), space, rule) == expected
 
 
 @pytest.mark.parametrize(("rule", "value"), RULES)
@@ -106,12 +106,12 @@ def test_tied_paths_go_down_first(rule, value):
     stepped = np.round(np.random.default_rng(1).normal(size=(3, 5, 2)))
     for beta in (even, stepped):
         expected = tuple(best_by_brute_force(beta, 5, branch, value) for branch in range(3))
-        assert best_paths(preferences(5, beta), SearchSpace(depth=5), rule) == expected
+        assert best_paths(architecture_logits(5, beta), SearchSpace(depth=5), rule) == expected
 
 
 def test_three_rules_say_three_things_of_no_preference():
     """By hand: all downs weigh 1/2; staying at 1/8 costs nothing; and odds of 1 make every path alike."""
-    space, none = SearchSpace(depth=5), preferences(5)
+    space, none = SearchSpace(depth=5), architecture_logits(5)
     assert best_paths(none, space, "downs") == ((), (1,), (1, 2))
     # Every map below 1/8 asks a half more, so the branches stay at 1/8 as long as they can.
     assert best_paths(none, space, "viterbi") == ((), (4,), (3, 4))
@@ -123,14 +123,14 @@ def test_downs_ask_for_the_map_that_the_way_down_leads_to():
     beta = np.zeros((3, 6, 2))
     beta[1, 3, 1] = 5.0
     beta[2, 4, 1] = 5.0
-    found = best_paths(preferences(6, beta), SearchSpace(depth=6), "downs")
+    found = best_paths(architecture_logits(6, beta), SearchSpace(depth=6), "downs")
     assert found == ((), (3,), (3, 4))
 
 
 def test_paths_are_drawn_as_often_as_they_are_likely():
     depth, n = 4, 4000
     beta = random_beta(depth, 8) / 2
-    drawn = sample_paths(preferences(depth, beta), SearchSpace(depth=depth), n, np.random.default_rng(0))
+    drawn = sample_paths(architecture_logits(depth, beta), SearchSpace(depth=depth), n, np.random.default_rng(0))
     for branch in (1, 2):
         counts = Counter(paths[branch] for paths in drawn)
         chances = {
@@ -152,7 +152,9 @@ def test_operators_and_widths_are_those_of_the_map_a_cell_gives():
     for scale, cell in itertools.product(range(3), range(depth)):
         alpha[scale, cell, wanted[scale, cell]] = 0.1
         ratio[scale, cell, chosen[scale, cell]] = 0.1
-    found = architecture_on(((), (2,), (1, 2)), preferences(depth, None, alpha, ratio), SearchSpace(depth=depth))
+    found = architecture_on(
+        ((), (2,), (1, 2)), architecture_logits(depth, None, alpha, ratio), SearchSpace(depth=depth)
+    )
     assert found.ops == (
         ("conv", "zoom", "conv2", "skip"),
         ("conv", "zoom", "zoom", "conv2"),  # 1/16 from cell 2 on
@@ -165,7 +167,7 @@ def test_equals_take_the_first_of_the_list():
     alpha, ratio = np.zeros((3, 3, 5)), np.zeros((3, 3, 4))
     alpha[..., SKIP] = -1  # conv, conv2, zoom and zoom2 are equal
     ratio[..., 0] = -1
-    found = architecture_on(((), (1,), (1, 2)), preferences(3, None, alpha, ratio), SearchSpace(depth=3))
+    found = architecture_on(((), (1,), (1, 2)), architecture_logits(3, None, alpha, ratio), SearchSpace(depth=3))
     assert set(itertools.chain(*found.ops)) == {"conv"}
     assert set(itertools.chain(*found.chis)) == {4}
 
@@ -179,7 +181,7 @@ def test_a_stretch_of_skips_wakes_where_it_loses_least():
     alpha[1, 4, ZOOM2] = 2.0  # at 1/16; on the third branch's way only up to cell 3
     alpha[1, 3, CONV] = 1.5
     space = SearchSpace(depth=depth)
-    found = architecture_on(((), (2,), (2, 4)), preferences(depth, None, alpha), space)
+    found = architecture_on(((), (2,), (2, 4)), architecture_logits(depth, None, alpha), space)
     skip = "skip"
     assert found.ops == (
         # Cell 1 wakes for the other two branches, which leave 1/8 after it: a map has one operator for all.
@@ -192,7 +194,7 @@ def test_a_stretch_of_skips_wakes_where_it_loses_least():
 def test_equal_losses_wake_the_first_map():
     alpha = np.zeros((3, 4, 5))
     alpha[..., SKIP] = 1.0
-    found = architecture_on(((), (2,), (1, 2)), preferences(4, None, alpha), SearchSpace(depth=4))
+    found = architecture_on(((), (2,), (1, 2)), architecture_logits(4, None, alpha), SearchSpace(depth=4))
     assert found.ops[0] == ("conv", "skip", "skip", "skip")
     assert found.ops[1] == ("conv", "skip", "conv", "skip")
     assert found.ops[2] == ("conv", "conv", "conv", "skip")
@@ -204,41 +206,41 @@ def test_all_skip_everywhere_still_gives_a_network_at_every_depth(rule):
         alpha = np.zeros((3, depth, 5))
         alpha[..., SKIP] = 5.0
         for seed in range(4):
-            found = decode(preferences(depth, random_beta(depth, seed), alpha), SearchSpace(depth=depth), rule)
+            found = decode(architecture_logits(depth, random_beta(depth, seed), alpha), SearchSpace(depth=depth), rule)
             assert [len(path) for path in found.paths] == [0, 1, 2]
 
 
 def test_candidates_are_all_different_and_named_by_their_first_rule():
     space = SearchSpace(depth=5)
     beta = random_beta(5, 2) / 3
-    found = candidates(preferences(5, beta), space, np.random.default_rng(0), samples=30)
+    found = candidates(architecture_logits(5, beta), space, np.random.default_rng(0), samples=30)
     rules = [rule for rule, _ in found]
     architectures = [architecture for _, architecture in found]
     assert len(set(architectures)) == len(architectures) > 5
     assert rules[0] == "downs"
     assert rules.index("sample") == len(rules) - rules.count("sample")
-    again = candidates(preferences(5, beta), space, np.random.default_rng(0), samples=30)
+    again = candidates(architecture_logits(5, beta), space, np.random.default_rng(0), samples=30)
     assert again == found
     # Where beta is certain, every rule and every draw says the same.
     certain = np.zeros((3, 5, 2))
     certain[..., 0] = 50
     certain[1, 2] = certain[2, 3] = (0, 50)
-    sure = candidates(preferences(5, certain), space, np.random.default_rng(0))
+    sure = candidates(architecture_logits(5, certain), space, np.random.default_rng(0))
     assert [(rule, architecture.paths) for rule, architecture in sure] == [("downs", ((), (2,), (2, 3)))]
 
 
 def test_what_does_not_belong_together_is_refused():
     with pytest.raises(OptionError, match="'best'"):
-        best_paths(preferences(4), SearchSpace(depth=4), "best")
+        best_paths(architecture_logits(4), SearchSpace(depth=4), "best")
     with pytest.raises(OptionError, match="4 cells"):
-        decode(preferences(4), SearchSpace(depth=5), "downs")
+        decode(architecture_logits(4), SearchSpace(depth=5), "downs")
     with pytest.raises(OptionError, match="shapes"):
         ArchitectureLogits(np.zeros((3, 4, 5)), np.zeros((3, 5, 2)), np.zeros((3, 4, 4)))
 
 
 def test_preferences_that_are_no_numbers_are_not_decoded():
     for kind in ("alpha", "beta", "ratio"):
-        broken = preferences(4)
+        broken = architecture_logits(4)
         getattr(broken, kind)[1, 2, 0] = np.inf if kind == "beta" else np.nan
-        with pytest.raises(OptionError, match="cell 2 at 1/16 is no number"):
+        with pytest.raises(OptionError, match="cell 2 at 1/16 are not finite"):
             decode(broken, SearchSpace(depth=4), "downs")

@@ -20,8 +20,7 @@ from gravmap.network.registry import read_architecture
 from gravmap.search.config import SearchConfig
 from gravmap.search.decoding import candidates
 from gravmap.search.loop import read_search, score_candidates, search
-from gravmap.search.state import SearchState
-from gravmap.search.steps import downsample_targets, heads_loss
+from gravmap.search.state import SearchState, downsample_targets, heads_loss
 from toy_area import make_arrays
 from toy_processes import forked
 
@@ -102,10 +101,10 @@ def test_a_training_label_changes_it(unbroken):
     arrays["labels"][training] = np.where(arrays["labels"] == 1, 2, arrays["labels"])[training]
     state = SearchState(RegionDataset.from_arrays(arrays), SHORT)
     assert state.fingerprint != read_search(unbroken)["area_sha256"]
-    state.begin_epoch()
+    state.start_epoch()
     taught, _ = state.step(0, 0.0)
     other = SearchState(RegionDataset.from_arrays(make_arrays()), SHORT)
-    other.begin_epoch()
+    other.start_epoch()
     assert taught != other.step(0, 0.0)[0]
 
 
@@ -132,7 +131,7 @@ def test_killed_in_a_step_and_among_the_candidates_it_goes_on_as_if_not(unbroken
 
 def test_another_tile_set_or_another_supernet_is_refused(unbroken, tmp_path):
     arrays = make_arrays(seed=1)
-    with pytest.raises(InputError, match="training ground is not the one"):
+    with pytest.raises(InputError, match="training data differ"):
         search(RegionDataset.from_arrays(arrays), unbroken, SHORT, resume=True)
     state = SearchState(RegionDataset.from_arrays(make_arrays()), dataclasses.replace(SHORT, depth=4))
     with pytest.raises(InputError, match="does not fit the supernet"):
@@ -142,8 +141,8 @@ def test_another_tile_set_or_another_supernet_is_refused(unbroken, tmp_path):
 @pytest.fixture
 def state(dataset):
     state = SearchState(dataset, SHORT)
-    state.begin_epoch()
-    state.end_warm_up()
+    state.start_epoch()
+    state.end_pretraining()
     return state
 
 
@@ -171,13 +170,13 @@ def test_choosing_moves_the_architecture_and_teaching_the_rest(state, monkeypatc
 
         return call
 
-    for name in ("choose", "weight_step"):
+    for name in ("architecture_step", "weight_step"):
         monkeypatch.setattr(search_state, name, spied(name, getattr(search_state, name)))
     state.step(0, 0.0)
     kinds = {"alpha", "beta", "ratio"}
     # Of the architecture alone: no weight, no running mean, no count of batches.
-    assert {name.partition(".")[0] for name in seen["choose"]} == {"arch"}
-    assert {name.split(".")[1].split("_")[0] for name in seen["choose"]} == kinds
+    assert {name.partition(".")[0] for name in seen["architecture_step"]} == {"arch"}
+    assert {name.split(".")[1].split("_")[0] for name in seen["architecture_step"]} == kinds
     assert not any(name.startswith("arch.") for name in seen["weight_step"])
     assert any(name.endswith("running_mean") for name in seen["weight_step"])
 
@@ -186,15 +185,15 @@ def test_the_half_that_chooses_teaches_no_weight(dataset):
     """Where nothing can be chosen, the weights are the same whatever the second half's labels say."""
     config = dataclasses.replace(SHORT, architecture_lr=0.0)
     states = [SearchState(dataset, config) for _ in range(2)]
-    other = states[1].halves.choice
+    other = states[1].split.architecture
     swapped = np.where(other.labels == 1, 2, np.where(other.labels == 2, 1, other.labels)).astype(np.uint8)
     assert (swapped != other.labels).any()
     other = dataclasses.replace(other, labels=swapped)
-    states[1].choosing = Sampler(other, states[1].inputs, 64, seed=config.seed)
+    states[1].architecture_sampler = Sampler(other, states[1].inputs, 64, seed=config.seed)
     losses = []
     for state in states:
-        state.begin_epoch()
-        state.end_warm_up()
+        state.start_epoch()
+        state.end_pretraining()
         losses.append([state.step(index, 0.0) for index in range(2)])
     assert changed(copied(states[0]), copied(states[1])) == set()
     assert [taught for taught, _ in losses[0]] == [taught for taught, _ in losses[1]]
@@ -230,7 +229,7 @@ def test_multiply_adds_that_weigh_make_it_smaller(dataset):
     config = dataclasses.replace(SHORT, architecture_lr=0.1, flops_weight=1e4)
     state = SearchState(dataset, config)
     space, before = state.supernet.space, float(state.supernet.expected_macs(32).detach())
-    state.end_warm_up()
+    state.end_pretraining()
     for index in range(2):
         state.step(index, 0.0)
     assert float(state.supernet.expected_macs(32).detach()) < before
@@ -251,7 +250,7 @@ def test_the_clock_ends_both_phases_in_their_share(dataset, tmp_path, monkeypatc
     def step(self, index, share):
         seconds[0] += 1.0
         shares.append(share)
-        return 1.0, None if self.warm else 1.0
+        return 1.0, None if self.pretraining else 1.0
 
     shares = []
     monkeypatch.setattr("gravmap.search.loop.time", Clock)
@@ -274,12 +273,12 @@ def test_shared_weights_learn_what_candidates_are_ranked_by(dataset):
         SHORT, seed=0, batch_size=4, class_weight="none", score_batches=6, calibration_batches=4
     )
     state = SearchState(dataset, config)
-    state.begin_epoch()
+    state.start_epoch()
     best = []
     for steps in (0, 80):
         for index in range(steps):
             state.step(index, 0.0)
-        decoded = candidates(state.supernet.preferences(), state.supernet.space, np.random.default_rng(0), 2)
+        decoded = candidates(state.supernet.architecture_logits(), state.supernet.space, np.random.default_rng(0), 2)
         best.append(score_candidates(state, decoded)[0]["fwiou"])
     assert best[0] < 0.5 < 0.7 < best[1]
 
@@ -287,7 +286,7 @@ def test_shared_weights_learn_what_candidates_are_ranked_by(dataset):
 def test_a_loss_that_is_no_number_is_told_in_words(state):
     with torch.no_grad():
         state.supernet.heads.classify.bias.fill_(torch.nan)
-    with pytest.raises(GravmapError, match="no finite number"):
+    with pytest.raises(GravmapError, match="not finite"):
         state.step(0, 0.0)
 
 
@@ -314,7 +313,7 @@ def test_the_loss_is_the_sum_over_the_heads():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"batch_size": 1}, "batch of one"),
+        ({"batch_size": 1}, "more than one crop"),
         ({"epochs": 0}, "epochs = 0"),
         ({"temperature": (1.0, 0.0)}, "temperature"),
         ({"class_weight": "many"}, "class_weight"),
@@ -329,5 +328,5 @@ def test_a_search_that_makes_no_sense_is_refused(options, said):
 def test_too_shallow_a_space_and_windows_without_labels_are_refused(dataset):
     with pytest.raises(OptionError, match="2 cells"):
         SearchState(dataset, dataclasses.replace(SHORT, depth=2))
-    with pytest.raises(InputError, match="half of the training ground teaches nothing"):
+    with pytest.raises(InputError, match="no usable window"):
         SearchState(dataset, dataclasses.replace(SHORT, scales_deg=[9.0]))

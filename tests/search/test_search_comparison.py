@@ -15,8 +15,8 @@ from gravmap.network.cost import count_parameters
 from gravmap.network.registry import build_from_dict, read_architecture
 from gravmap.search import comparison as architecture_trials
 from gravmap.search.comparison import (
-    Schedule,
-    compare,
+    ComparisonConfig,
+    compare_with_random,
     comparison_table,
     without_test_labels,
     write_random_architectures,
@@ -26,7 +26,7 @@ from gravmap.search.data_split import without_held_out_labels
 from toy_area import make_arrays
 
 CONFIG = SearchConfig(depth=3, chis=(1, 2), thin=True, tile_size_px=64, seed=2)
-SCHEDULE = Schedule(epochs=2, steps=2, batch_size=2, seeds=2)
+SCHEDULE = ComparisonConfig(epochs=2, steps=2, batch_size=2, seeds=2)
 
 
 def searched(folder, config=CONFIG, **changes):
@@ -58,7 +58,7 @@ def test_random_architectures_keep_to_the_budget_and_the_seed(tmp_path):
 
 
 def test_an_impossible_budget_and_an_unfinished_search_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("gravmap.search.comparison.TRIES", 20)
+    monkeypatch.setattr("gravmap.search.comparison.MAX_DRAWS", 20)
     searched(tmp_path, parameters=10)
     with pytest.raises(OptionError, match="0 of 1 random architectures"):
         write_random_architectures(tmp_path, 1)
@@ -72,7 +72,7 @@ def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trials") / "run"
     dataset, _ = searched(folder)
     write_random_architectures(folder, 1)
-    return folder, dataset, compare(dataset, folder, SCHEDULE)
+    return folder, dataset, compare_with_random(dataset, folder, SCHEDULE)
 
 
 def test_the_table_is_that_of_real_trainings(compared):
@@ -103,8 +103,8 @@ def test_finished_trainings_are_not_repeated_and_stopped_ones_go_on(compared, mo
         taught.append((run.run_dir.name, resume))
         return trainer.fit(run, progress, resume=resume)
 
-    monkeypatch.setattr(architecture_trials, "teach", counted)
-    assert compare(dataset, folder, SCHEDULE) == outcome
+    monkeypatch.setattr(architecture_trials, "fit", counted)
+    assert compare_with_random(dataset, folder, SCHEDULE) == outcome
     assert taught == []
 
     def stopped(run, progress, *, resume):
@@ -115,11 +115,11 @@ def test_finished_trainings_are_not_repeated_and_stopped_ones_go_on(compared, mo
         trainer.fit(run, stop, resume=resume)
 
     (folder / "compare" / "random-00-seed1" / "trial.json").unlink()
-    monkeypatch.setattr(architecture_trials, "teach", stopped)
+    monkeypatch.setattr(architecture_trials, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
-        compare(dataset, folder, SCHEDULE)
-    monkeypatch.setattr(architecture_trials, "teach", counted)
-    assert compare(dataset, folder, SCHEDULE) == outcome
+        compare_with_random(dataset, folder, SCHEDULE)
+    monkeypatch.setattr(architecture_trials, "fit", counted)
+    assert compare_with_random(dataset, folder, SCHEDULE) == outcome
     assert taught == [("random-00-seed1", True)]
 
 
@@ -132,20 +132,20 @@ def test_labels_of_test_blocks_are_gone_before_anything_is_trained(compared, mon
     other = dataclasses.replace(dataset, labels=labels)
     assert (other.labels != dataset.labels).any()
     # The same ground for all that counts, so nothing is trained anew.
-    monkeypatch.setattr(architecture_trials, "teach", None)
-    assert compare(other, folder, SCHEDULE) == outcome
+    monkeypatch.setattr(architecture_trials, "fit", None)
+    assert compare_with_random(other, folder, SCHEDULE) == outcome
 
 
 def test_what_cannot_be_compared_is_told(compared, tmp_path):
     folder, dataset, _ = compared
-    with pytest.raises(InputError, match="training ground is not the one"):
-        compare(RegionDataset.from_arrays(make_arrays(seed=3)), folder, SCHEDULE)
+    with pytest.raises(InputError, match="training data differ"):
+        compare_with_random(RegionDataset.from_arrays(make_arrays(seed=3)), folder, SCHEDULE)
     searched(tmp_path)
     with pytest.raises(InputError, match="no architecture to compare with"):
-        compare(dataset, tmp_path, SCHEDULE)
+        compare_with_random(dataset, tmp_path, SCHEDULE)
     labels = np.where(dataset.role == 1, 0, dataset.labels).astype(np.uint8)
-    with pytest.raises(InputError, match="tuning blocks hold no label"):
-        compare(dataclasses.replace(dataset, labels=labels), folder, SCHEDULE)
+    with pytest.raises(InputError, match="tuning blocks contain no label"):
+        compare_with_random(dataclasses.replace(dataset, labels=labels), folder, SCHEDULE)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_the_verdict(mine, others, verdict, said):
         }}
         for number, value in enumerate((mine, *others))
     ]  # fmt: skip
-    found = architecture_trials._verdict(rows)
+    found = architecture_trials._summarise(rows)
     assert found["verdict"] == verdict
     assert said in found["told"]
     assert "varies by 1.0 points" in found["told"]

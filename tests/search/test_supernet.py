@@ -12,7 +12,7 @@ import torch
 from gravmap.errors import OptionError
 from gravmap.network.ggmnet import GGMNet
 from gravmap.network.operators import OPERATORS, Cell
-from gravmap.search.comparison import draw_architecture
+from gravmap.search.comparison import random_architecture
 from gravmap.search.decoding import decode
 from gravmap.search.slimmable import SlimCell
 from gravmap.search.space import SearchSpace
@@ -63,17 +63,17 @@ def test_a_slimmable_cell_is_the_cell_at_every_width(name, stride):
         cell = Cell(name, c_in, width, stride, residual=True)
         cell.load_state_dict(slim.extract_weights(name, c_in, width))
         x = torch.randn(2, c_in, 8, 8)
-        assert torch.equal(slim.alone(name, x, width), cell(x))
+        assert torch.equal(slim.forward_single(name, x, width), cell(x))
         # What they have seen by now is the same, too, and evaluation uses it.
-        assert torch.equal(slim.eval().alone(name, x, width), cell.eval()(x))
+        assert torch.equal(slim.eval().forward_single(name, x, width), cell.eval()(x))
         slim.train()
 
 
 def test_a_skip_is_nothing_where_the_width_stays():
     slim = SlimCell((16, 32), (16, 32), stride=1)
     x = torch.randn(1, 16, 4, 4)
-    assert slim.alone("skip", x, 16) is x
-    assert slim.alone("skip", x, 32).shape == (1, 32, 4, 4)
+    assert slim.forward_single("skip", x, 16) is x
+    assert slim.forward_single("skip", x, 32).shape == (1, 32, 4, 4)
     only_skip = torch.tensor([1.0, 0, 0, 0, 0])
     assert torch.equal(slim(x, 16, only_skip), x)
 
@@ -83,14 +83,14 @@ def test_a_mixture_is_the_weighed_sum_of_cells():
     for stride in (1, 2):
         slim = SlimCell((8, 16), (16, 32), stride).eval()
         x, shares = torch.randn(2, 8, 8, 8), torch.tensor([0.1, 0.3, 0.2, 0.15, 0.25])
-        expected = sum(share * slim.alone(name, x, 16) for share, name in zip(shares, OPERATORS, strict=True))
+        expected = sum(share * slim.forward_single(name, x, 16) for share, name in zip(shares, OPERATORS, strict=True))
         torch.testing.assert_close(slim(x, 16, shares), expected)
 
 
 def test_each_width_is_normalised_by_itself():
     slim = SlimCell((8,), (16, 32), stride=1)
     before = state_of(slim)
-    slim.alone("conv2", torch.randn(2, 8, 8, 8) + 3, 16)
+    slim.forward_single("conv2", torch.randn(2, 8, 8, 8) + 3, 16)
     changed = {name for name, value in slim.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert all(".of_width.16." in name and ("running" in name or "num_batches" in name) for name in changed)
@@ -99,7 +99,7 @@ def test_each_width_is_normalised_by_itself():
 
 def test_a_derived_network_is_the_supernets_sub_network(trained, x):
     rng = np.random.default_rng(5)
-    architectures = [draw_architecture(SPACE, rng) for _ in range(6)]
+    architectures = [random_architecture(SPACE, rng) for _ in range(6)]
     # Branches that share a prefix; and two that pass the same map after they have parted.
     architectures.append(in_branches([["conv", "zoom", "zoom2", "conv"]] * 3))
     architectures.append(in_branches([["conv2", "zoom", "skip", "conv"]] * 3, (4, 2, 2, 4), ((), (2,), (1, 3))))
@@ -146,7 +146,7 @@ def test_certain_preferences_leave_one_architecture(trained, x, paths):
     table = [["conv2", "zoom", "skip", "conv"], ["zoom2", "conv", "conv2", "zoom"], ["conv", "zoom", "zoom2", "conv2"]]
     architecture = SPACE.architecture(paths, table, [[2, 4, 4, 2], [4, 2, 2, 4], [2, 2, 4, 4]])
     prefer(supernet, architecture)
-    assert decode(supernet.preferences(), SPACE, "viterbi") == architecture
+    assert decode(supernet.architecture_logits(), SPACE, "viterbi") == architecture
     for training in (True, False):
         supernet.train(training)
         with frozen_batch_norm_statistics(supernet):
@@ -242,9 +242,9 @@ def test_scores_have_an_eighth_of_any_size(trained):
 def test_what_is_not_of_the_search_is_refused(trained, x):
     with pytest.raises(OptionError, match="'wide'"):
         trained(x, "wide")
-    with pytest.raises(OptionError, match="3 cells or more"):
+    with pytest.raises(OptionError, match="at least 3 cells"):
         SearchSpace(depth=2)
-    with pytest.raises(OptionError, match="rising"):
+    with pytest.raises(OptionError, match="increasing"):
         SearchSpace(chis=(4, 2))
     other = in_branches([["conv"] * 4] * 3, chis=6)
     with pytest.raises(OptionError, match="ratios"):
@@ -278,7 +278,7 @@ def test_an_architecture_is_judged_with_statistics_of_its_own(trained, x):
     with torch.no_grad(), frozen_batch_norm_statistics(trained):
         for judged, seen in zip(once(x), trained.forward_path(x, architecture), strict=True):
             assert (judged - seen).std() < 0.15 * seen.std()
-    with pytest.raises(OptionError, match="no batch"):
+    with pytest.raises(OptionError, match="at least one batch"):
         recalibrate(trained, architecture, [])
 
 

@@ -276,7 +276,7 @@ def calibrate(
                 notes.append(f"{key}: almost no error in the tuning blocks, so no temperature can be fitted; T = 1.")
                 temperature = 1.0
             elif temperature > MAX_TEMPERATURE / 1.01:
-                notes.append(f"{key}: on the tuning blocks the network is hardly better than chance.")
+                notes.append(f"{key}: on the tuning blocks the network is hardly better than a guess.")
             elif "distance" in strata:
                 found, note = _fit_distance_temperature(held_out, chosen, strata["distance"][0][tune], temperature)
                 notes += [f"{key}: {note}"] if note else []

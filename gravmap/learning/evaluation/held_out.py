@@ -236,7 +236,8 @@ class HeldOutPredictions:
     logits : dict of float to (n, K) float32
         Logits for each side of the windows, degrees.
     place : (n, 2) int64
-        Index of the dataset, in the order of ``DatasetSplits.held_out(TUNE, TEST)``, and of the node in its flattened grid.
+        Index of the dataset, in the order of ``DatasetSplits.held_out(TUNE, TEST)``, and of the node in its flattened
+        grid.
 
     Examples
     --------
