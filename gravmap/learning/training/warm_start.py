@@ -63,14 +63,14 @@ def make_network(inputs: InputChannels, config: TrainConfig, class_cells: NDArra
         Labelled training cells of each class.
     """
     from gravmap.network import build, build_from_dict, describe
-    from gravmap.network.outcrop_start import OutcropStartArchitecture, around
+    from gravmap.network.outcrop_start import OutcropStartArchitecture, with_outcrop_start
 
     shape = {"in_channels": inputs.width, "classes": len(class_cells)}
     described, planes = config.architecture, inputs.outcrop_planes
     if planes is not None:
         described = described or describe(config.model)
         if described.get("kind") != OutcropStartArchitecture.KIND:
-            described = around(described, planes)
+            described = with_outcrop_start(described, planes)
     network: Any = build_from_dict(described, **shape) if described else build(config.model, **shape)
     if hasattr(network, "set_prior"):
         network.set_prior((class_cells / max(class_cells.sum(), 1.0)).tolist())
