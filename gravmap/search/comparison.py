@@ -18,8 +18,7 @@ from gravmap.lattice import TEST, TUNE, UNUSABLE
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.distributed import Group
-from gravmap.learning.training.run import Run
-from gravmap.learning.training.trainer import fit
+from gravmap.learning.training.trainer import Trainer
 from gravmap.network.architecture import Architecture
 from gravmap.network.operators import OPERATORS
 from gravmap.network.registry import read_architecture
@@ -278,11 +277,11 @@ def _trial(ground: RegionDataset, folder: Path, config: TrainConfig, progress: P
     begun = last.exists() and read_json(last, "gravmap search --compare").get("config") == key["config"]
     if not begun:
         shutil.rmtree(folder, ignore_errors=True)
-    run = Run(ground, folder, config, Group(device=torch.device(config.device)))
-    fit(run, progress, resume=begun)
-    row = run.history[-1]
+    trainer = Trainer(ground, folder, config, Group(device=torch.device(config.device)))
+    trainer.fit(progress, resume=begun)
+    row = trainer.state.history[-1]
     scores = {measure: row[f"tune_{measure}"] for measure in MEASURES}
-    write_json(told, {"scores": scores, "seconds": sum(each["seconds"] for each in run.history), "key": key})
+    write_json(told, {"scores": scores, "seconds": sum(each["seconds"] for each in trainer.state.history), "key": key})
     # Curve and score are what a comparison is for; weights of twenty trainings would be gigabytes.
     for path in (*folder.glob("*.safetensors"), last, folder / "model.json"):
         path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training import schedule
 from gravmap.learning.training.checkpoint import LAST, read_pair, under, versions, write_pair
 from gravmap.learning.training.loss import class_counts, class_weights
-from gravmap.learning.training.optimizer import optimiser_tensors, take_up_optimiser
+from gravmap.learning.training.optimizer import load_optimizer_tensors, optimizer_tensors
 from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
 from gravmap.search.halves import split_in_halves, training_view
@@ -146,7 +146,7 @@ class SearchState:
 
     def terms(self) -> Terms:
         """The loss of this epoch."""
-        share = schedule.topk_share(self.epoch / self.config.epochs_in_all, self.config.topk_share, TOPK_WARMUP)
+        share = schedule.ohem_keep_fraction(self.epoch / self.config.epochs_in_all, self.config.topk_share, TOPK_WARMUP)
         return bootstrapped_terms(self.class_weight, share, self.config.small_weight)
 
     def end_epoch(self, losses: list[tuple[float, float | None]], seconds: float) -> None:
@@ -170,7 +170,7 @@ class SearchState:
         """Write the full state."""
         tensors: dict[str, Tensor] = {f"supernet/{name}": each for name, each in self.supernet.state_dict().items()}
         for name, optimiser in (("weights", self.weights_optimiser), ("choice", self.choice_optimiser)):
-            tensors |= {f"{name}/{key}": each for key, each in optimiser_tensors(optimiser).items()}
+            tensors |= {f"{name}/{key}": each for key, each in optimizer_tensors(optimiser).items()}
         record = {
             "search": json.loads(self.config.to_json()),
             "area_sha256": self.fingerprint,
@@ -200,8 +200,8 @@ class SearchState:
             )
         try:
             self.supernet.load_state_dict(under("supernet/", tensors))
-            take_up_optimiser(self.weights_optimiser, under("weights/", tensors))
-            take_up_optimiser(self.choice_optimiser, under("choice/", tensors))
+            load_optimizer_tensors(self.weights_optimiser, under("weights/", tensors))
+            load_optimizer_tensors(self.choice_optimiser, under("choice/", tensors))
             self.epoch, self.pretrained, self.warm = record["epoch"], record["pretrained"], record["warm"]
             self.history = record["history"]
         except (RuntimeError, ValueError, KeyError, TypeError) as error:

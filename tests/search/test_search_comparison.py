@@ -10,10 +10,9 @@ from gravmap.errors import InputError, OptionError
 from gravmap.files import write_json
 from gravmap.lattice import TEST
 from gravmap.learning import RegionDataset
-from gravmap.learning.training import trainer
+from gravmap.learning.training.trainer import Trainer
 from gravmap.network.cost import count_parameters
 from gravmap.network.registry import build_from_dict, read_architecture
-from gravmap.search import comparison as architecture_trials
 from gravmap.search.comparison import Schedule, compare, comparison_table, draw_random, without_test_labels
 from gravmap.search.config import SearchConfig
 from gravmap.search.halves import training_view
@@ -91,30 +90,30 @@ def test_the_table_is_that_of_real_trainings(compared):
 
 def test_finished_trainings_are_not_repeated_and_stopped_ones_go_on(compared, monkeypatch):
     folder, area, outcome = compared
-    taught = []
+    fit, trained = Trainer.fit, []
 
-    def counted(run, progress, *, resume):
-        taught.append((run.run_dir.name, resume))
-        return trainer.fit(run, progress, resume=resume)
+    def counted(trainer, progress, *, resume):
+        trained.append((trainer.run_dir.name, resume))
+        return fit(trainer, progress, resume=resume)
 
-    monkeypatch.setattr(architecture_trials, "teach", counted)
+    monkeypatch.setattr(Trainer, "fit", counted)
     assert compare(area, folder, SCHEDULE) == outcome
-    assert taught == []
+    assert trained == []
 
-    def stopped(run, progress, *, resume):
+    def stopped(trainer, progress, *, resume):
         def stop(done, total, note=""):
             if done == 3:
                 raise KeyboardInterrupt
 
-        trainer.fit(run, stop, resume=resume)
+        fit(trainer, stop, resume=resume)
 
     (folder / "compare" / "random-00-seed1" / "trial.json").unlink()
-    monkeypatch.setattr(architecture_trials, "teach", stopped)
+    monkeypatch.setattr(Trainer, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
         compare(area, folder, SCHEDULE)
-    monkeypatch.setattr(architecture_trials, "teach", counted)
+    monkeypatch.setattr(Trainer, "fit", counted)
     assert compare(area, folder, SCHEDULE) == outcome
-    assert taught == [("random-00-seed1", True)]
+    assert trained == [("random-00-seed1", True)]
 
 
 def test_labels_of_test_blocks_are_gone_before_anything_is_trained(compared, monkeypatch):
@@ -126,7 +125,7 @@ def test_labels_of_test_blocks_are_gone_before_anything_is_trained(compared, mon
     other = dataclasses.replace(area, labels=labels)
     assert (other.labels != area.labels).any()
     # The same ground for all that counts, so nothing is trained anew.
-    monkeypatch.setattr(architecture_trials, "teach", None)
+    monkeypatch.setattr(Trainer, "fit", None)
     assert compare(other, folder, SCHEDULE) == outcome
 
 

@@ -62,7 +62,7 @@ def dataset_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the netwo
 
 
 def _fingerprint(area: RegionDataset, model: Mapping[str, Any]) -> str:
-    """What :attr:`gravmap.learning.training.run.Run.fingerprint` gave when the run began."""
+    """What :attr:`gravmap.learning.training.setup.TrainingData.fingerprint` was when the run began."""
     found = area.fingerprint()
     if not model.get("recipe", {}).get("from_tiles", False):
         return found
