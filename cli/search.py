@@ -205,10 +205,10 @@ def _device(options: dict[str, Any], dry_run: bool) -> str | None:
     """Where to search; None in a dry run without the GPU that was asked for."""
     import torch
 
-    from gravmap.learning.training.distributed import device_for
+    from gravmap.learning.training.distributed import choose_device
 
     try:
-        return device_for(options["gpus"], options["device"], min(torch.cuda.device_count(), 1))[0]
+        return choose_device(options["gpus"], options["device"], min(torch.cuda.device_count(), 1))[0]
     except DeviceError as error:
         if dry_run:
             return None

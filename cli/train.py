@@ -182,7 +182,7 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
     import torch
 
     from gravmap.learning.data.splits import DatasetSplits
-    from gravmap.learning.training.distributed import device_for, group_variables, joined
+    from gravmap.learning.training.distributed import choose_device, group_variables, process_group
     from gravmap.learning.training.launch import launch
     from gravmap.learning.training.trainer import train
 
@@ -190,7 +190,7 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
     if grouped:
         device, processes = "cpu" if options["device"] == "cpu" or options["gpus"] == 0 else "cuda", 1
     else:
-        device, processes = device_for(options["gpus"], options["device"], torch.cuda.device_count())
+        device, processes = choose_device(options["gpus"], options["device"], torch.cuda.device_count())
     if not options["resume"] and not grouped:
         refuse_existing(run_dir, overwrite or dry_run)  # before what takes long
     ground: RegionDataset | DatasetSplits
@@ -205,8 +205,8 @@ def command(session: Session, allow_leak: bool, dry_run: bool, overwrite: bool, 
     if dry_run:
         return tell_plan(session, ground, config, run_dir, processes)
 
-    with joined(device) as group:
-        run_dir = Path(group.agree(str(run_dir)))
+    with process_group(device) as group:
+        run_dir = Path(group.broadcast(str(run_dir)))
         if group.rank:
             session.verbosity, session.json = -1, False
         else:

@@ -10,7 +10,7 @@ from gravmap.geology.legend_file import write_legend
 from gravmap.learning.data.outcrop_context import context_names
 from gravmap.learning.training.checkpoint import save_model
 from gravmap.network import build_from_dict
-from gravmap.network.outcrop_start import around
+from gravmap.network.outcrop_start import with_outcrop_start
 from toy_map import LEGEND, make_project, spec_for
 
 LABEL_BOX = (79.0, 42.0, 86.0, 48.0)
@@ -31,7 +31,7 @@ def make_labels(path, seed=0, values=None, legend=LEGEND):
 
 def make_context_run(folder, fields, taught=False):
     torch.manual_seed(0)
-    network = build_from_dict(around(BODY, (1, 11)), 13, 10)
+    network = build_from_dict(with_outcrop_start(BODY, (1, 11)), 13, 10)
     if taught:
         torch.nn.init.normal_(network.body.classify.weight, std=0.5)
     inputs = [{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 7.0}]

@@ -45,12 +45,12 @@ def in_group(function, size=2):
         port = str(probe.getsockname()[1])
 
     def member(rank):
-        from gravmap.learning.training.distributed import joined
+        from gravmap.learning.training.distributed import process_group
 
         os.environ.update(
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=port
         )
-        with joined("cpu") as group:
+        with process_group("cpu") as group:
             return function(group)
 
     return [lambda rank=rank: member(rank) for rank in range(size)]

@@ -110,6 +110,13 @@ class BiSeNet(nn.Module):
         self.classify = nn.Sequential(conv_bn_relu(2 * both, 2 * both), nn.Conv2d(2 * both, classes, 1))
         start(self)
 
+    @property
+    def classifier(self) -> nn.Conv2d:
+        """The layer that computes the class scores."""
+        last = self.classify[-1]
+        assert isinstance(last, nn.Conv2d)
+        return last
+
     def forward(self, x: Tensor) -> Tensor:
         """Score (B, C, H, W) of any size as (B, K, H, W); w is the architecture's width."""
         height, width = x.shape[-2:]

@@ -141,6 +141,11 @@ class GGMNet(nn.Module):
         self.classify = nn.Conv2d(d3 if a.full_res_stage else d2, classes, 1)
         self.reset_parameters()
 
+    @property
+    def classifier(self) -> nn.Conv2d:
+        """The layer that computes the class scores."""
+        return self.classify
+
     def _make_branches(self, width: int) -> None:
         """Make every cell once, and the route of each branch through them.
 

@@ -98,6 +98,11 @@ class HRNet(nn.Module):
         self.classify = nn.Conv2d(widths[0], classes, 1)
         start(self)
 
+    @property
+    def classifier(self) -> nn.Conv2d:
+        """The layer that computes the class scores."""
+        return self.classify
+
     def forward(self, x: Tensor) -> Tensor:
         """Score (B, C, H, W) of any size as (B, K, H, W)."""
         height, width = x.shape[-2:]

@@ -1,8 +1,9 @@
-"""A network that starts from mapped outcrop: it says what the outcrop says, and learns what gravity adds.
+"""A network that starts from the mapped outcrop and learns a correction to it.
 
-Some planes of its input are the log of the chance of each class, spread out from the outcrop. Its logits are these,
-times one learned number, plus those of any other network of the registry, whose last layer starts at zero. Before the
-first step it is therefore the null model, to the bit, and what it becomes is measured from there.
+Some channels of the input hold the log probability of each class, diffused from the outcrop (label diffusion). The
+logits are these, times one learned factor, plus the logits of a second network, the body, whose classifier starts at
+zero. Before the first step the output is therefore exactly that of the baseline that uses no gravity, and training
+improves on it.
 """
 
 from __future__ import annotations
@@ -15,29 +16,31 @@ import torch
 from torch import Tensor, nn
 
 from gravmap.errors import OptionError
+from gravmap.network.interface import classifier_of
 
 SCALE = 0.6
-"""What the log chances are first weighed with: below 1, since outcrop far away is less sure than diffusion believes."""
+"""Initial factor of the log probabilities: below 1, since label diffusion is overconfident far from outcrop."""
 
 MIDDLE = 3.0
-"""Log chances lie between -7 and 0: less this, about in the middle."""
+"""Log probabilities lie between -7 and 0; the body reads them plus and over this, from about -1.3 to 1."""
 
 
 @dataclass(frozen=True)
 class OutcropStartArchitecture:
-    """A network around another.
+    """Architecture of a network that starts from the mapped outcrop.
 
     Parameters
     ----------
     body : dict
-        Record of the architecture of the network that adds to the outcrop, of any kind but this.
+        Architecture record of the network whose logits are added; any kind but this one.
     planes : (int, int)
-        The first of the input's planes with log chances, and the one after the last; class by class between.
+        Index of the first input channel that holds log probabilities, and the index after the last; one channel per
+        class.
 
     Raises
     ------
     OptionError
-        The planes are no range, or the body is of this kind.
+        `planes` is an empty range, or `body` is of this kind.
     """
 
     KIND: ClassVar[str] = "outcrop-start"
@@ -48,50 +51,53 @@ class OutcropStartArchitecture:
     def __post_init__(self) -> None:
         first, end = self.planes
         if not 0 <= first < end:
-            raise OptionError(f"Planes {first} to {end} of an input hold no outcrop.", _MEND)
+            raise OptionError(f"planes = [{first}, {end}] is not a range of input channels.", _HINT)
         if self.body.get("kind") == self.KIND:
-            raise OptionError("A network that starts from outcrop stands around another of its kind.", _MEND)
+            raise OptionError(f"The body of a network of kind {self.KIND} cannot be of the same kind.", _HINT)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the record as plain JSON types."""
+        """Return the architecture as a JSON-able record."""
         return {"kind": self.KIND, "body": self.body, "planes": list(self.planes)}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> OutcropStartArchitecture:
-        """Read the record back.
+        """Read the record that :meth:`to_dict` returns.
 
         Raises
         ------
         OptionError
-            Something is missing, unknown or wrong.
+            A key is missing, unknown or has an invalid value.
         """
         if set(record) - {"kind"} != {"body", "planes"}:
-            raise OptionError(f"Such a network's record holds body and planes, not {sorted(record)}.", _MEND)
+            raise OptionError(
+                f"A record of kind {cls.KIND} has the keys body and planes, not {', '.join(sorted(record))}.", _HINT
+            )
         body, planes = record["body"], record["planes"]
-        numbers = isinstance(planes, list | tuple) and len(planes) == 2
-        if not numbers or not all(isinstance(each, int) and not isinstance(each, bool) for each in planes):
-            raise OptionError(f"planes is {planes!r}, not two whole numbers.", _MEND)
+        pair = isinstance(planes, list | tuple) and len(planes) == 2
+        if not pair or not all(isinstance(each, int) and not isinstance(each, bool) for each in planes):
+            raise OptionError(f"planes is {planes!r}, not two integers.", _HINT)
         if not isinstance(body, Mapping):
-            raise OptionError(f"body is {body!r}, not the record of a network.", _MEND)
+            raise OptionError(f"body is {body!r}, not an architecture record.", _HINT)
         return cls(dict(body), (planes[0], planes[1]))
 
 
 class OutcropStart(nn.Module):
-    """The network around a body.
+    """Logits of the outcrop plus those of another network.
 
     Parameters
     ----------
     architecture : OutcropStartArchitecture
-        Where the log chances are.
+        Says which input channels hold log probabilities.
     body : nn.Module
-        Takes (B, C, H, W), gives (B, K, H, W); its last layer is set to zero here.
+        Maps (B, C, H, W) to (B, K, H, W). Its `classifier` (see `gravmap.network.interface`) is set to zero here.
     in_channels, classes : int
         C and K.
 
     Raises
     ------
     OptionError
-        The input has not that many planes, or not one for each class.
+        The input does not have these channels, their number is not the number of classes, or the body has no
+        `classifier`.
     """
 
     def __init__(self, architecture: OutcropStartArchitecture, body: nn.Module, in_channels: int, classes: int) -> None:
@@ -99,7 +105,9 @@ class OutcropStart(nn.Module):
         first, end = architecture.planes
         if end > in_channels or end - first != classes:
             raise OptionError(
-                f"The planes {first} to {end - 1} of {in_channels} are no log chances of {classes} classes.", _MEND
+                f"Channels {first} to {end - 1} of an input with {in_channels} cannot hold the log probabilities of "
+                f"{classes} classes.",
+                _HINT,
             )
         self.architecture = architecture
         self.in_channels, self.classes = in_channels, classes
@@ -107,33 +115,39 @@ class OutcropStart(nn.Module):
         self.scale = nn.Parameter(torch.tensor(SCALE))
         self.reset_parameters()
 
+    @property
+    def classifier(self) -> nn.Conv2d:
+        """The layer that computes the class scores of the body."""
+        return classifier_of(self.body, self.classes)
+
     def reset_parameters(self) -> None:
-        """Let the body say nothing at first: its last layer is zero, and gets a gradient from the first step on."""
+        """Set the body's classifier to zero; it receives a gradient from the first step on."""
         self.scale.data.fill_(SCALE)
-        last = last_layer(self.body)
-        nn.init.zeros_(last.weight)
-        if last.bias is not None:
-            nn.init.zeros_(last.bias)
+        nn.init.zeros_(self.classifier.weight)
+        if self.classifier.bias is not None:
+            nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score (B, C, H, W) as (B, K, H, W)."""
+        """Map (B, C, H, W) to logits (B, K, H, W)."""
         first, end = self.architecture.planes
         logs = x[:, first:end]
-        # The body reads them about zero, as it reads gravity: from -1.3 to 1.
-        read = torch.cat((x[:, :first], (logs + MIDDLE) / MIDDLE, x[:, end:]), dim=1)
-        logits: Tensor = self.scale * logs + self.body(read)  # (B, K, H, W)
+        # Centred about zero and of order one, as gravity is.
+        body_input = torch.cat((x[:, :first], (logs + MIDDLE) / MIDDLE, x[:, end:]), dim=1)
+        logits: Tensor = self.scale * logs + self.body(body_input)  # (B, K, H, W)
         return logits
 
 
-def around(body: Mapping[str, Any], planes: tuple[int, int]) -> dict[str, Any]:
-    """Give the record of a network that starts from outcrop in these planes, around the one that `body` describes."""
+def with_outcrop_start(body: Mapping[str, Any], planes: tuple[int, int]) -> dict[str, Any]:
+    """Return the record of a network that starts from the outcrop, given the record of its body.
+
+    Parameters
+    ----------
+    body : mapping
+        Architecture record, see `gravmap.network.describe`.
+    planes : (int, int)
+        As in :class:`OutcropStartArchitecture`.
+    """
     return OutcropStartArchitecture(dict(body), planes).to_dict()
 
 
-def last_layer(network: nn.Module) -> nn.Conv2d:
-    """The convolution that gives a network's class scores."""
-    *_, last = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-    return last
-
-
-_MEND = "Mend the record; `train --context outcrop` writes it."
+_HINT = "Correct the record; `gravmap train --context outcrop` writes a valid one to model.json."

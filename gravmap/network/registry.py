@@ -1,4 +1,4 @@
-"""Networks by name, and from the record of their architecture."""
+"""Build networks by name or from an architecture record."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from gravmap.network.architecture import Architecture
 from gravmap.network.bisenet import BiSeNet, BiSeNetArchitecture
 from gravmap.network.ggmnet import GGMNet
 from gravmap.network.hrnet import HRNet, HRNetArchitecture
+from gravmap.network.interface import classifier_of
 from gravmap.network.outcrop_start import OutcropStart, OutcropStartArchitecture
 from gravmap.network.presets import PRESETS
 from gravmap.network.residual_unet import ResidualUNet, ResidualUNetArchitecture
@@ -31,10 +32,17 @@ _OTHERS: dict[str, Callable[[], Any]] = {
 }
 
 MODELS = (*PRESETS, *_OTHERS)
-"""Every name that needs no extra; besides these there are `smp:ARCH:ENCODER` and `ALIASES`."""
+"""Names of the networks that need no extra package; `smp:ARCH:ENCODER` and `ALIASES` are further names.
+
+Examples
+--------
+>>> from gravmap.network import MODELS
+>>> "ggmnet-tiny" in MODELS
+True
+"""
 
 ALIASES = {"deeplabv3plus-resnet50": "smp:deeplabv3plus:resnet50"}
-"""Names of networks that segmentation-models-pytorch has as they are: those of Chen et al. 2018, arXiv:1802.02611."""
+"""Other names of networks of segmentation-models-pytorch: DeepLabV3+ of Chen et al. 2018, arXiv:1802.02611."""
 
 _KINDS: dict[str, tuple[Callable[[Mapping[str, Any]], Any], Callable[..., nn.Module]]] = {
     Architecture.KIND: (Architecture.from_dict, GGMNet),
@@ -48,39 +56,67 @@ _KINDS: dict[str, tuple[Callable[[Mapping[str, Any]], Any], Callable[..., nn.Mod
 
 
 def build(name: str = "ggmnet", *, in_channels: int = 1, classes: int = 10) -> nn.Module:
-    """Make a network by name, with fresh weights.
+    """Build a network by name, with random weights.
 
     Parameters
     ----------
     name : str
         One of `MODELS`, or ``smp:ARCH:ENCODER`` (``smp:unet:resnet34``) where segmentation-models-pytorch is installed.
     in_channels : int
-        Planes of the input (see `gravmap.learning.data.channels`).
+        Channels of the input (see `gravmap.learning.data.channels`).
     classes : int
-        Classes to tell apart (the cover is not one).
+        Number of bedrock classes; cover is not a class.
 
     Returns
     -------
     torch.nn.Module
-        Takes (N, in_channels, H, W), gives logits (N, classes, H, W), for any H, W >= 1 pixel. Its `architecture`
-        is a frozen dataclass whose `to_dict()` is all that `build_from_dict` needs. Weights come from torch's
-        global random state; none are downloaded.
+        Maps (N, in_channels, H, W) to logits (N, classes, H, W), for any H, W >= 1 pixel. Its `architecture` is a
+        frozen dataclass whose `to_dict()` returns the record that `build_from_dict` takes, and its `classifier` is
+        the layer that computes the class scores (`gravmap.network.interface.SegmentationNetwork`). Weights are drawn
+        from torch's global random state; none are downloaded.
 
     Raises
     ------
     OptionError
-        `name` is not known, its extra is not installed, or a number is below 1.
+        `name` is unknown, its extra is not installed, or a number is below 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gravmap.network import build
+    >>> network = build("ggmnet-tiny", in_channels=2, classes=5).eval()
+    >>> logits = network(torch.zeros(1, 2, 30, 40))
+    >>> logits.shape
+    torch.Size([1, 5, 30, 40])
+    >>> network.classifier.out_channels
+    5
     """
     return build_from_dict(describe(name), in_channels, classes)
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Give the record of the architecture that has this name, without building it.
+    """Return the architecture record of a name, without building the network.
+
+    Parameters
+    ----------
+    name : str
+        As in :func:`build`.
+
+    Returns
+    -------
+    dict
+        JSON-able; what :func:`build_from_dict` takes.
 
     Raises
     ------
     OptionError
-        `name` is not known.
+        `name` is unknown.
+
+    Examples
+    --------
+    >>> from gravmap.network import describe
+    >>> describe("unet")
+    {'kind': 'unet', 'widths': [16, 32, 64, 128, 256]}
     """
     name = ALIASES.get(name, name)
     if name.startswith("smp:"):
@@ -91,34 +127,57 @@ def describe(name: str) -> dict[str, Any]:
         guess = f"Did you mean {' or '.join(near)}? " if near else ""
         raise OptionError(
             f"There is no model named {name!r}.",
-            f"{guess}There are {', '.join([*MODELS, *ALIASES])} and smp:ARCH:ENCODER.",
+            f"{guess}Known names: {', '.join([*MODELS, *ALIASES])} and smp:ARCH:ENCODER.",
         )
     described: dict[str, Any] = known[name]().to_dict()
     return described
 
 
 def build_from_dict(architecture: Mapping[str, Any], in_channels: int, classes: int) -> nn.Module:
-    """Make the network that `module.architecture.to_dict()` describes (of any kind), with fresh weights.
+    """Build a network from its architecture record, with random weights.
+
+    Parameters
+    ----------
+    architecture : mapping
+        What :func:`describe`, :func:`read_architecture` or `network.architecture.to_dict()` returns.
+    in_channels, classes : int
+        Channels of the input and number of classes.
+
+    Returns
+    -------
+    torch.nn.Module
+        As :func:`build`.
 
     Raises
     ------
     OptionError
-        The description is of no known kind, or does not hold together.
+        The kind is unknown, the record is inconsistent, or the network of this kind has no `classifier`.
+
+    Examples
+    --------
+    >>> from gravmap.network import build_from_dict
+    >>> network = build_from_dict({"kind": "unet", "widths": [4, 8]}, in_channels=1, classes=3)
+    >>> again = build_from_dict(network.architecture.to_dict(), in_channels=1, classes=3)
+    >>> again.load_state_dict(network.state_dict())
+    <All keys matched successfully>
     """
     read, make = _kind(architecture)
     if in_channels < 1 or classes < 1:
-        raise OptionError(f"A network with {in_channels} input channels and {classes} classes has no use.")
-    return make(read(architecture), in_channels, classes)
+        raise OptionError(
+            f"A network cannot have {in_channels} input channels and {classes} classes.", "Both are at least 1."
+        )
+    network = make(read(architecture), in_channels, classes)
+    classifier_of(network, classes)
+    return network
 
 
 def read_architecture(path: Path) -> dict[str, Any]:
-    """Read an architecture from a JSON or TOML file, checked: what a network's `architecture.to_dict()` gives.
+    """Read an architecture record from a JSON or TOML file and check it.
 
     Parameters
     ----------
     path : Path
-        TOML where the name ends in ``.toml``, else JSON. A ``model.json`` of a run serves, too: its `architecture` is
-        taken.
+        TOML if the name ends in ``.toml``, else JSON. Of the ``model.json`` of a run its `architecture` is read.
 
     Returns
     -------
@@ -128,9 +187,19 @@ def read_architecture(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        No such file, or it is neither.
+        The file is missing, or it is not valid JSON or TOML.
     OptionError
-        The record does not hold together; the message names the key.
+        The record is inconsistent; the message names the key.
+
+    Examples
+    --------
+    >>> import json, tempfile
+    >>> from pathlib import Path
+    >>> from gravmap.network import read_architecture
+    >>> path = Path(tempfile.mkdtemp()) / "network.json"
+    >>> _ = path.write_text(json.dumps({"kind": "unet", "widths": [4, 8]}))
+    >>> read_architecture(path)
+    {'kind': 'unet', 'widths': [4, 8]}
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -139,12 +208,12 @@ def read_architecture(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is missing.", _HOW) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(
-            f"{path} is no readable {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}.", _HOW
+            f"{path} is not valid {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}.", _HOW
         ) from None
     if isinstance(record, dict) and isinstance(record.get("architecture"), dict):
         record = record["architecture"]
     if not isinstance(record, dict):
-        raise InputError(f"{path} holds no record of an architecture.", _HOW)
+        raise InputError(f"{path} is not an architecture record.", _HOW)
     try:
         described: dict[str, Any] = _kind(record)[0](record).to_dict()
     except OptionError as error:
@@ -153,7 +222,7 @@ def read_architecture(path: Path) -> dict[str, Any]:
 
 
 def _outcrop_start(record: Mapping[str, Any]) -> OutcropStartArchitecture:
-    """Read the record of a network that starts from outcrop; its body's is checked as any."""
+    """Read the record of a network that starts from outcrop, and check that of its body."""
     architecture = OutcropStartArchitecture.from_dict(record)
     body = _kind(architecture.body)[0](architecture.body).to_dict()
     return replace(architecture, body=body)
@@ -164,14 +233,14 @@ def _with_body(architecture: OutcropStartArchitecture, in_channels: int, classes
 
 
 def _kind(record: Mapping[str, Any]) -> tuple[Callable[[Mapping[str, Any]], Any], Callable[..., nn.Module]]:
-    """What reads and what makes an architecture of this kind."""
+    """Return the functions that read a record of this kind and build its network."""
     kind = record.get("kind")
     if kind not in _KINDS:
         raise OptionError(
-            f"The architecture's kind is {kind!r}, which this version does not know.",
-            f"Known kinds are {', '.join(_KINDS)}; was it written by a newer gravmap?",
+            f"Unknown kind of architecture: {kind!r}.",
+            f"Known kinds: {', '.join(_KINDS)}. If the record was written by a newer gravmap, upgrade.",
         )
     return _KINDS[kind]
 
 
-_HOW = "`json.dump(network.architecture.to_dict(), file)` writes one; so does `train`, as architecture in model.json."
+_HOW = "`json.dump(network.architecture.to_dict(), file)` writes one; `gravmap train` writes it into model.json."

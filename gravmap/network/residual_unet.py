@@ -107,6 +107,11 @@ class ResidualUNet(nn.Module):
         )
         self.classify = nn.Conv2d(widths[0], classes, 1)
 
+    @property
+    def classifier(self) -> nn.Conv2d:
+        """The layer that computes the class scores."""
+        return self.classify
+
     def forward(self, x: Tensor) -> Tensor:
         """Score (B, C, H, W) as (B, K, H, W); widths are W0, W1, ... from the pooled size h, w down."""
         height, width = x.shape[-2:]

@@ -105,6 +105,12 @@ class SmpNetwork(nn.Module):
         least = PAN_MULTIPLE if architecture.arch == "pan" else LEAST_MULTIPLE
         self.multiple = max(least, int(getattr(self.network.encoder, "output_stride", least)))
 
+    @property
+    def classifier(self) -> nn.Conv2d:
+        """The layer that computes the class scores: the last convolution of the library's `segmentation_head`."""
+        *_, last = (layer for layer in self.network.segmentation_head.modules() if isinstance(layer, nn.Conv2d))
+        return last
+
     def forward(self, x: Tensor) -> Tensor:
         """Score (B, C, H, W) of any size as (B, K, H, W)."""
         height, width = x.shape[-2:]

@@ -79,6 +79,11 @@ class UNet(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
 
+    @property
+    def classifier(self) -> nn.Conv2d:
+        """The layer that computes the class scores."""
+        return self.classify
+
     def forward(self, x: Tensor) -> Tensor:
         """Score (B, C, H, W) of any size as (B, K, H, W); widths are W0, W1, ... from full size down."""
         height, width = x.shape[-2:]

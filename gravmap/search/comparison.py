@@ -18,8 +18,7 @@ from gravmap.lattice import TEST, TUNE, UNUSABLE
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.distributed import Group
-from gravmap.learning.training.run import Run
-from gravmap.learning.training.trainer import fit
+from gravmap.learning.training.trainer import Trainer
 from gravmap.network.architecture import Architecture
 from gravmap.network.operators import OPERATORS
 from gravmap.network.registry import read_architecture
@@ -280,11 +279,11 @@ def _train_and_score(data: RegionDataset, folder: Path, config: TrainConfig, pro
     resumed = last.exists() and read_json(last, "gravmap search --compare").get("config") == key["config"]
     if not resumed:
         shutil.rmtree(folder, ignore_errors=True)
-    run = Run(data, folder, config, Group(device=torch.device(config.device)))
-    fit(run, progress, resume=resumed)
-    row = run.history[-1]
-    scores = {measure: row[f"tune_{measure}"] for measure in MEASURES}
-    write_json(record_path, {"scores": scores, "seconds": sum(each["seconds"] for each in run.history), "key": key})
+    trainer = Trainer(data, folder, config, Group(device=torch.device(config.device)))
+    trainer.fit(progress, resume=resumed)
+    history = trainer.state.history
+    scores = {measure: history[-1][f"tune_{measure}"] for measure in MEASURES}
+    write_json(record_path, {"scores": scores, "seconds": sum(each["seconds"] for each in history), "key": key})
     # Only curve and score are kept; weights of twenty trainings would be gigabytes.
     for path in (*folder.glob("*.safetensors"), last, folder / "model.json"):
         path.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training import schedule
 from gravmap.learning.training.checkpoint import LAST, read_pair, under, versions, write_pair
 from gravmap.learning.training.loss import class_counts, class_weights, loss_terms
-from gravmap.learning.training.optimizer import optimiser_tensors, take_up_optimiser
+from gravmap.learning.training.optimizer import load_optimizer_tensors, optimizer_tensors
 from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
 from gravmap.search.data_split import split_for_search, without_held_out_labels
@@ -194,7 +194,7 @@ class SearchState:
 
     def terms(self) -> Terms:
         """Loss function of this epoch."""
-        fraction = schedule.topk_share(
+        fraction = schedule.ohem_keep_fraction(
             self.epoch / self.config.total_epochs, self.config.topk_share, OHEM_WARMUP_FRACTION
         )
         return ohem_loss(self.class_weight, fraction, self.config.small_weight)
@@ -220,7 +220,7 @@ class SearchState:
         """Write the full state."""
         tensors: dict[str, Tensor] = {f"supernet/{name}": each for name, each in self.supernet.state_dict().items()}
         for name, optimizer in (("weights", self.weights_optimizer), ("choice", self.architecture_optimizer)):
-            tensors |= {f"{name}/{key}": each for key, each in optimiser_tensors(optimizer).items()}
+            tensors |= {f"{name}/{key}": each for key, each in optimizer_tensors(optimizer).items()}
         record = {
             "search": json.loads(self.config.to_json()),
             "area_sha256": self.fingerprint,
@@ -250,8 +250,8 @@ class SearchState:
             )
         try:
             self.supernet.load_state_dict(under("supernet/", tensors))
-            take_up_optimiser(self.weights_optimizer, under("weights/", tensors))
-            take_up_optimiser(self.architecture_optimizer, under("choice/", tensors))
+            load_optimizer_tensors(self.weights_optimizer, under("weights/", tensors))
+            load_optimizer_tensors(self.architecture_optimizer, under("choice/", tensors))
             self.epoch, self.pretrain_epochs_done, self.pretraining = (
                 record["epoch"],
                 record["pretrained"],

@@ -206,19 +206,19 @@ def test_a_time_limit_is_read_with_its_unit(gravmap_in):
 
 
 def test_an_interrupted_run_keeps_what_it_has(gravmap_in, tmp_path, monkeypatch):
-    from gravmap.learning.training.run import Run
+    from gravmap.learning.training.trainer import Trainer
 
     def stop(self, *args, **options):
         ended(self, *args, **options)
-        if self.epoch == 1:
+        if self.state.epoch == 1:
             raise KeyboardInterrupt
 
-    ended = Run.end_epoch
-    monkeypatch.setattr(Run, "end_epoch", stop)
+    ended = Trainer.end_epoch
+    monkeypatch.setattr(Trainer, "end_epoch", stop)
     done = gravmap_in(*SHORT, "--name", "a")
     assert done.exit_code == 130
     assert (tmp_path / "runs" / "latest").read_text() == "a\n"
-    monkeypatch.setattr(Run, "end_epoch", ended)
+    monkeypatch.setattr(Trainer, "end_epoch", ended)
     assert gravmap_in("train", "--device", "cpu", "--resume").exit_code == 0
 
 

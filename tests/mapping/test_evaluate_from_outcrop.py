@@ -15,7 +15,7 @@ from gravmap.learning.training.checkpoint import ModelSpec, save_model
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
 from gravmap.mapping.scoring.finished_run import dataset_of_run
 from gravmap.network import build_from_dict
-from gravmap.network.outcrop_start import around
+from gravmap.network.outcrop_start import with_outcrop_start
 from gravmap.tiling import load_arrays
 from toy_scored import make_tiled
 
@@ -26,7 +26,7 @@ def workspace(tmp_path_factory):
     make_tiled(root)
     area = RegionDataset.from_arrays(load_arrays(root / "data" / "tiles", channels=["residual_10km"], fold=1))
     torch.manual_seed(0)
-    network = build_from_dict(around({"kind": "unet", "widths": [4, 8]}, (1, 4)), 6, 3)
+    network = build_from_dict(with_outcrop_start({"kind": "unet", "widths": [4, 8]}, (1, 4)), 6, 3)
     inputs = [{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 7.0}]
     inputs += [{"kind": "field", "field": name, "unit": "1", "spread": 1.0} for name in context_names(3)]
     spec = ModelSpec(

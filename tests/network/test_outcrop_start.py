@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional
 
 from gravmap.errors import OptionError
-from gravmap.network import build, build_from_dict, describe, read_architecture
+from gravmap.network import build, build_from_dict, describe, read_architecture, registry
 from gravmap.network.cost import count_macs, count_parameters, peak_bytes
-from gravmap.network.outcrop_start import OutcropStartArchitecture, around
+from gravmap.network.outcrop_start import OutcropStart, OutcropStartArchitecture, with_outcrop_start
 
 CLASSES, PLANES = 4, (2, 6)
 CHANNELS = 8
@@ -19,7 +19,7 @@ BODIES = ["ggmnet-tiny", "ggmnet-a", "ggmnet-d", "unet", "bisenet-resnet18", "hr
 
 def started(name):
     torch.manual_seed(0)
-    return build_from_dict(around(describe(name), PLANES), CHANNELS, CLASSES)
+    return build_from_dict(with_outcrop_start(describe(name), PLANES), CHANNELS, CLASSES)
 
 
 def crops(images=2, px=64):
@@ -84,19 +84,19 @@ def test_its_cost_is_its_bodys():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"planes": [2, 2]}, "hold no outcrop"),
-        ({"planes": [2, 7]}, "no log chances of 4 classes"),
-        ({"planes": [6, 10]}, "no log chances of 4 classes"),
-        ({"planes": [2.0, 6.0]}, "not two whole numbers"),
-        ({"planes": 2}, "not two whole numbers"),
-        ({"body": "unet"}, "not the record of a network"),
-        ({"body": {"kind": "never"}}, "does not know"),
-        ({"body": around({"kind": "unet", "widths": [4]}, (0, 4))}, "another of its kind"),
-        ({"more": 1}, "holds body and planes"),
+        ({"planes": [2, 2]}, "not a range of input channels"),
+        ({"planes": [2, 7]}, "log probabilities of 4 classes"),
+        ({"planes": [6, 10]}, "log probabilities of 4 classes"),
+        ({"planes": [2.0, 6.0]}, "not two integers"),
+        ({"planes": 2}, "not two integers"),
+        ({"body": "unet"}, "not an architecture record"),
+        ({"body": {"kind": "never"}}, "Unknown kind of architecture: 'never'"),
+        ({"body": with_outcrop_start({"kind": "unet", "widths": [4]}, (0, 4))}, "cannot be of the same kind"),
+        ({"more": 1}, "keys body and planes, not .*more"),
     ],
 )
 def test_records_that_do_not_hold_together_are_refused(change, words):
-    record = around(describe("ggmnet-tiny"), PLANES) | change
+    record = with_outcrop_start(describe("ggmnet-tiny"), PLANES) | change
     with pytest.raises(OptionError, match=words):
         build_from_dict(record, CHANNELS, CLASSES)
 
@@ -107,3 +107,51 @@ def test_mixed_precision_does_not_round_the_outcrop():
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         logits = network(x)
     assert torch.equal(logits, 0.6 * x[:, 2:6] + 1)
+
+
+class ClassifierFirst(nn.Module):
+    """A network whose classifier is registered before its other layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Conv2d(3, CLASSES, 1)
+        self.features = nn.Conv2d(CHANNELS, 3, 3, padding=1)
+
+    def forward(self, x):
+        return self.classifier(self.features(x))
+
+
+def test_the_classifier_is_set_to_zero_wherever_it_is_registered():
+    body = ClassifierFirst()
+    network = OutcropStart(OutcropStartArchitecture({"kind": "any"}, PLANES), body, CHANNELS, CLASSES)
+    assert not body.classifier.weight.any()
+    assert body.features.weight.any()
+    x = crops()
+    with torch.no_grad():
+        assert torch.equal(network(x), torch.tensor(0.6) * x[:, 2:6])
+
+
+def test_a_network_without_a_classifier_is_refused():
+    body = nn.Sequential(nn.Conv2d(CHANNELS, CLASSES, 1))
+    with pytest.raises(OptionError, match="Sequential has no attribute `classifier`"):
+        OutcropStart(OutcropStartArchitecture({"kind": "any"}, PLANES), body, CHANNELS, CLASSES)
+    body.classifier = nn.Conv2d(CHANNELS, CLASSES + 1, 1)
+    with pytest.raises(OptionError, match=f"has {CLASSES + 1} output channels, but there are {CLASSES} classes"):
+        OutcropStart(OutcropStartArchitecture({"kind": "any"}, PLANES), body, CHANNELS, CLASSES)
+
+
+def test_build_refuses_a_network_without_a_classifier(monkeypatch):
+    read, _ = registry._KINDS["unet"]
+    monkeypatch.setitem(registry._KINDS, "unet", (read, lambda *shape: nn.Conv2d(CHANNELS, CLASSES, 1)))
+    with pytest.raises(OptionError, match="no attribute `classifier`"):
+        build("unet", in_channels=CHANNELS, classes=CLASSES)
+
+
+@pytest.mark.parametrize("name", [*registry.MODELS, "outcrop-start"])
+def test_every_network_names_the_classifier_that_its_output_comes_from(name):
+    with torch.device("meta"):
+        record = with_outcrop_start(describe("unet"), PLANES) if name == "outcrop-start" else describe(name)
+        network = build_from_dict(record, CHANNELS, CLASSES)
+    assert network.classifier.out_channels == CLASSES
+    # A second name for the layer would change the keys that trained weights are saved under.
+    assert sum(value is network.classifier.weight for value in network.state_dict(keep_vars=True).values()) == 1

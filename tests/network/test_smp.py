@@ -10,7 +10,7 @@ import torch
 
 from gravmap.errors import OptionError
 from gravmap.network import build, build_from_dict, describe
-from gravmap.network.outcrop_start import around
+from gravmap.network.outcrop_start import with_outcrop_start
 
 
 @pytest.mark.peer
@@ -63,11 +63,13 @@ def test_a_record_that_is_none(record):
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("name", ["smp:unet:resnet18", "smp:segformer:mit_b0", "smp:deeplabv3plus:resnet18"])
-def test_around_it_a_network_starts_from_outcrop(name):
-    """Its last layer is found: before the first step the outcrop speaks alone."""
+@pytest.mark.parametrize(
+    "name",
+    ["smp:unet:resnet18", "smp:segformer:mit_b0", "smp:deeplabv3plus:resnet18", "smp:dpt:tu-vit_tiny_patch16_224"],
+)
+def test_with_outcrop_start_the_untrained_network_gives_the_outcrop_scores(name):
     pytest.importorskip("segmentation_models_pytorch")
-    network = build_from_dict(around(describe(name), (2, 6)), 8, 4).eval()
+    network = build_from_dict(with_outcrop_start(describe(name), (2, 6)), 8, 4).eval()
     x = torch.randn(1, 8, 64, 64)
     with torch.no_grad():
         assert torch.equal(network(x), torch.tensor(0.6) * x[:, 2:6])

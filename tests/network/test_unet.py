@@ -74,7 +74,7 @@ def test_what_cannot_be_built_is_said():
         build("ggmnet-tiny", in_channels=0)
     with pytest.raises(OptionError, match="0 classes"):
         build("unet", classes=0)
-    with pytest.raises(OptionError, match="newer gravmap"):
+    with pytest.raises(OptionError, match="Unknown kind of architecture"):
         build_from_dict({"kind": "transformer"}, 1, 10)
     with pytest.raises(OptionError, match="two or more widths"):
         UNetArchitecture((3,))

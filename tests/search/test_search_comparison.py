@@ -10,12 +10,13 @@ from gravmap.errors import InputError, OptionError
 from gravmap.files import write_json
 from gravmap.lattice import TEST
 from gravmap.learning import RegionDataset
-from gravmap.learning.training import trainer
+from gravmap.learning.training.trainer import Trainer
 from gravmap.network.cost import count_parameters
 from gravmap.network.registry import build_from_dict, read_architecture
-from gravmap.search import comparison as architecture_trials
 from gravmap.search.comparison import (
+    MEASURES,
     ComparisonConfig,
+    _summarise,
     compare_with_random,
     comparison_table,
     without_test_labels,
@@ -97,30 +98,30 @@ def test_the_table_is_that_of_real_trainings(compared):
 
 def test_finished_trainings_are_not_repeated_and_stopped_ones_go_on(compared, monkeypatch):
     folder, dataset, outcome = compared
-    taught = []
+    fit, trained = Trainer.fit, []
 
-    def counted(run, progress, *, resume):
-        taught.append((run.run_dir.name, resume))
-        return trainer.fit(run, progress, resume=resume)
+    def counted(trainer, progress, *, resume):
+        trained.append((trainer.run_dir.name, resume))
+        return fit(trainer, progress, resume=resume)
 
-    monkeypatch.setattr(architecture_trials, "fit", counted)
+    monkeypatch.setattr(Trainer, "fit", counted)
     assert compare_with_random(dataset, folder, SCHEDULE) == outcome
-    assert taught == []
+    assert trained == []
 
-    def stopped(run, progress, *, resume):
+    def stopped(trainer, progress, *, resume):
         def stop(done, total, note=""):
             if done == 3:
                 raise KeyboardInterrupt
 
-        trainer.fit(run, stop, resume=resume)
+        fit(trainer, stop, resume=resume)
 
     (folder / "compare" / "random-00-seed1" / "trial.json").unlink()
-    monkeypatch.setattr(architecture_trials, "fit", stopped)
+    monkeypatch.setattr(Trainer, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
         compare_with_random(dataset, folder, SCHEDULE)
-    monkeypatch.setattr(architecture_trials, "fit", counted)
+    monkeypatch.setattr(Trainer, "fit", counted)
     assert compare_with_random(dataset, folder, SCHEDULE) == outcome
-    assert taught == [("random-00-seed1", True)]
+    assert trained == [("random-00-seed1", True)]
 
 
 def test_labels_of_test_blocks_are_gone_before_anything_is_trained(compared, monkeypatch):
@@ -132,7 +133,7 @@ def test_labels_of_test_blocks_are_gone_before_anything_is_trained(compared, mon
     other = dataclasses.replace(dataset, labels=labels)
     assert (other.labels != dataset.labels).any()
     # The same ground for all that counts, so nothing is trained anew.
-    monkeypatch.setattr(architecture_trials, "fit", None)
+    monkeypatch.setattr(Trainer, "fit", None)
     assert compare_with_random(other, folder, SCHEDULE) == outcome
 
 
@@ -160,11 +161,11 @@ def test_what_cannot_be_compared_is_told(compared, tmp_path):
 def test_the_verdict(mine, others, verdict, said):
     rows = [
         {"name": str(number), "parameters": 10**6, "gmac": 1.0, "scores": {
-            measure: {"mean": value, "sd": 0.01, "each": [value]} for measure in architecture_trials.MEASURES
+            measure: {"mean": value, "sd": 0.01, "each": [value]} for measure in MEASURES
         }}
         for number, value in enumerate((mine, *others))
     ]  # fmt: skip
-    found = architecture_trials._summarise(rows)
+    found = _summarise(rows)
     assert found["verdict"] == verdict
     assert said in found["told"]
     assert "varies by 1.0 points" in found["told"]

@@ -1,7 +1,7 @@
-"""Several processes on one run: joining them, and what they share.
+"""Distributed training: the process group and its collective operations.
 
-`gravmap.learning.training.launch` starts N processes on this machine. Under torchrun or `srun` they are there already,
-and `joined` makes the group from the variables these set, so several machines work too.
+`gravmap.learning.training.launch` starts N processes on this machine. torchrun and `srun` start the processes
+themselves, on one machine or several; :func:`process_group` then reads the environment variables that they set.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,23 +21,20 @@ from torch import Tensor, nn
 
 from gravmap.errors import DeviceError
 
-if TYPE_CHECKING:
-    pass
-
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID")
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of a run, seen from one of them.
+    """The processes that train one network, from the point of view of one of them.
 
     Attributes
     ----------
     rank, size : int
-        Number of this process, and how many there are.
+        Number of this process, and number of processes.
     device : torch.device
-        Where this one computes.
+        Device of this process.
     """
 
     rank: int = 0
@@ -45,13 +42,13 @@ class Group:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Add a tensor up over all processes, in place."""
+        """Sum a tensor over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def sum_tensors(self, tensors: list[Tensor]) -> None:
-        """Add tensors of one type up over all processes, in place and in one exchange."""
+        """Sum tensors of one dtype over all processes, in place and in one exchange."""
         if self.size > 1 and tensors:
             flat = self.sum(torch.cat([tensor.flatten() for tensor in tensors]))
             parts = torch.split(flat, [tensor.numel() for tensor in tensors])
@@ -59,19 +56,19 @@ class Group:
                 tensor.copy_(part.view_as(tensor))
 
     def sum_array(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Add an array up over all processes."""
+        """Sum an array over all processes."""
         return self.sum(torch.from_numpy(array).to(self.device)).cpu().numpy() if self.size > 1 else array
 
-    def agree(self, value: Any) -> Any:
-        """What the first process has, on all."""
+    def broadcast(self, value: Any) -> Any:
+        """Return the first process's value in every process."""
         if self.size == 1:
             return value
-        held = [value]
-        dist.broadcast_object_list(held, src=0, device=self.device)
-        return held[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
 
     def average_buffers(self, network: nn.Module) -> None:
-        """Give all processes the mean of their running statistics; they differ where BN is not synchronised."""
+        """Average the running statistics over all processes; they differ unless batch norm is synchronised."""
         if self.size > 1:
             for buffer in network.buffers():
                 if buffer.is_floating_point():
@@ -79,19 +76,20 @@ class Group:
 
 
 ALONE = Group()
+"""A single process on the CPU."""
 
 
-def device_for(gpus: int | None, device: str | None, found: int) -> tuple[str, int]:
-    """What to train on, and with how many processes.
+def choose_device(gpus: int | None, device: str | None, found: int) -> tuple[str, int]:
+    """Choose the device and the number of processes.
 
     Parameters
     ----------
     gpus : int, optional
-        GPUs asked for; 0 is the CPU.
+        Number of GPUs requested; 0 is the CPU.
     device : str, optional
         "cpu" or "cuda".
     found : int
-        CUDA devices there are.
+        Number of CUDA devices of this machine.
 
     Returns
     -------
@@ -101,25 +99,25 @@ def device_for(gpus: int | None, device: str | None, found: int) -> tuple[str, i
     Raises
     ------
     DeviceError
-        Fewer devices than asked for, or none and the CPU was not asked for.
+        There are fewer devices than requested, or none and the CPU was not requested.
     """
     if device == "cpu" or gpus == 0:
         return "cpu", 1
     if not found:
-        asked = f"--gpus {gpus} was asked for, but n" if gpus else "N"
+        requested = f" for --gpus {gpus}" if gpus else ""
         raise DeviceError(
-            f"{asked}o CUDA device is seen (torch {torch.__version__}).",
+            f"No CUDA device was found{requested} (torch {torch.__version__}).",
             "--gpus 0 or --device cpu trains on the CPU: much slower, so choose a small --model and --size.",
         )
     if gpus is not None and gpus > found:
         raise DeviceError(
-            f"--gpus {gpus} was asked for, but {found} CUDA device(s) are there.", f"--gpus {found} runs."
+            f"--gpus {gpus} was requested, but {found} CUDA device(s) were found.", f"Use --gpus {found}."
         )
     return "cuda", gpus or found
 
 
 def group_variables(environment: Mapping[str, str]) -> dict[str, str] | None:
-    """The five variables of a group someone else started (torchrun, or SLURM's `srun`), or None."""
+    """Return the five variables of a group that torchrun or SLURM's `srun` started, or None."""
     if all(name in environment for name in _TORCHRUN):
         return {name: environment[name] for name in _TORCHRUN}
     # A batch script without srun has a process number but is one process: it has no step of several tasks.
@@ -134,13 +132,23 @@ def group_variables(environment: Mapping[str, str]) -> dict[str, str] | None:
 
 
 @contextmanager
-def joined(kind: str) -> Iterator[Group]:
-    """The group that the environment's variables describe; one process alone when there are none.
+def process_group(kind: str) -> Iterator[Group]:
+    """Join the process group that the environment variables describe; without them, a group of one process.
 
     Parameters
     ----------
     kind : str
         "cpu" (gloo) or "cuda" (nccl).
+
+    Yields
+    ------
+    Group
+        Destroyed when the block ends.
+
+    Raises
+    ------
+    DeviceError
+        This machine has fewer GPUs than processes.
     """
     variables = group_variables(os.environ)
     if variables is None:
@@ -152,7 +160,7 @@ def joined(kind: str) -> Iterator[Group]:
     if kind == "cuda":
         if local >= torch.cuda.device_count():
             raise DeviceError(
-                f"Process {local} of this machine has no GPU: {torch.cuda.device_count()} CUDA device(s) are there.",
+                f"Process {local} of this machine has no GPU: {torch.cuda.device_count()} CUDA device(s) were found.",
                 f"Start {torch.cuda.device_count()} processes per machine.",
             )
         device = torch.device("cuda", local)

@@ -1,9 +1,10 @@
-"""The end of a run: the best weights scored on the test blocks, once; how far they can be believed, and where."""
+"""The final evaluation of a run: scores on the test blocks, calibration and area of applicability."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from gravmap.learning.evaluation.held_out import HeldOutPredictions, default_sca
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.under_cover import held_out_strata, scores_under_cover, with_other_gravity
 from gravmap.learning.training.checkpoint import load_model, save_model
+from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.curves import draw_curves
-from gravmap.learning.training.run import Run
+from gravmap.learning.training.scorer import Scorer
+from gravmap.learning.training.state import TrainingState
 from gravmap.progress import Progress, silent
 
 log = logging.getLogger(__name__)
@@ -29,132 +32,144 @@ log = logging.getLogger(__name__)
 Kilometres = NDArray[np.float64]
 
 
-def finish(run: Run, progress: Progress = silent) -> dict[str, Any]:
-    """Score the best weights on the test blocks, once, and write what came out.
+def finish(
+    scorer: Scorer,
+    state: TrainingState,
+    config: TrainConfig,
+    run_dir: Path,
+    steps: int,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Score the best weights on the test blocks, once, and write the results.
 
     Writes the model with its scores, `curves.png`, `calibration.json`, `reliability.png`, `reach.safetensors` and, last
-    of all, `scores.json`, which says that the run is complete.
+    of all, `scores.json`, whose presence marks a complete run.
 
     Parameters
     ----------
-    run : Run
-        After its last epoch; every process calls this.
+    scorer : Scorer
+        Of the run, after its last epoch; every process calls this function.
+    state : TrainingState
+        History and best epoch.
+    config : TrainConfig
+        Configuration of the run.
+    run_dir : Path
+        Folder of the run.
+    steps : int
+        All optimizer steps, for `progress`.
     progress : Progress
-        Told that the steps are done, and how far the windows over held-out ground are.
+        Called with the windows predicted on held-out blocks.
 
     Returns
     -------
     dict
-        What `scores.json` holds.
+        The content of `scores.json`.
     """
-    run.group.agree(None)  # the first process has written the model by now
-    network, spec = load_model(run.run_dir, run.group.device)
-    run.network.load_state_dict(network.state_dict())
-    steps = run.config.epochs * run.steps
+    data, group = scorer.data, scorer.group
+    group.broadcast(None)  # wait until the first process has written the model
+    network, spec = load_model(run_dir, group.device)
+    scorer.network.load_state_dict(network.state_dict())
 
-    def tell(done: int, total: int, note: str = "") -> None:
-        progress(steps, steps, f"the best weights on held-out ground: {done} of {total} windows")
+    def report(done: int, total: int, note: str = "") -> None:
+        progress(steps, steps, f"predicting held-out blocks with the best weights: {done} of {total} windows")
 
-    held = run.held_out(tell)
-    strata = held_out_strata(run.grounds, held)
-    record = calibrate(held, default_scales(run.scales_deg, run.group.device.type), strata)
+    held_out = scorer.predict_held_out(report)
+    strata = held_out_strata(data.splits, held_out)
+    record = calibrate(held_out, default_scales(data.scales_deg, group.device.type), strata)
     distance_km = strata["distance"][0] if "distance" in strata else None
-    if run.grounds.simulated:
-        record["offsets"] = _offsets(held, record, distance_km)
-    test = _test_scores(run, held, record, distance_km)
+    if data.splits.simulated:
+        record["offsets"] = _class_offsets(held_out, record, distance_km)
     result = {
         "tune": spec.scores["tune"],
-        "test": test,
-        "calibration": _in_short(record),
-        "best_epoch": run.best[1],
-        "epochs": run.epoch,
-        "split": run.grounds.meta.get("split", {}),
-        "seconds": round(sum(row["seconds"] for row in run.history), 1),
+        "test": _test_scores(scorer, held_out, record, distance_km),
+        "calibration": _summary(record),
+        "best_epoch": state.best[1],
+        "epochs": state.epoch,
+        "split": data.splits.meta.get("split", {}),
+        "seconds": round(sum(row["seconds"] for row in state.history), 1),
     }
-    if run.group.rank == 0:
-        _write(run, result, record)
+    if group.rank == 0:
+        spec = data.model_spec(config, spec.architecture, {"tune": result["tune"], "test": result["test"]})
+        save_model(run_dir, scorer.network, spec)
+        draw_curves(state.history, run_dir / "curves.png", f"{run_dir.name}: {config.model}")
+        for note in record["notes"]:
+            log.warning("%s", note)
+        write_calibration(run_dir, {**record, "split": result["split"]})
+        draw_reliability(record, run_dir / "reliability.png", f"{run_dir.name}: {config.model}")
+        applicability = fit_area_of_applicability(data.splits, data.inputs, config.seed)
+        if applicability is None:
+            log.warning("No node has a training label: the area of applicability cannot be computed.")
+        else:
+            write_area_of_applicability(run_dir, applicability, data.fingerprint)
+        write_json(run_dir / "scores.json", result)
     return result
 
 
-def _offsets(held: HeldOutPredictions, record: dict[str, Any], distance_km: Kilometres | None) -> list[float]:
-    """What is added to the log chance of each class before one is shown, fitted on the tuning ground."""
-    scales, mine = record["default_scales"], held.role == TUNE
-    calibrated = held.mean_logits(scales, TUNE) / _divisor(record, scales, distance_km, mine)
-    return [round(float(each), 4) for each in fit_class_offsets(calibrated, held.target[mine])]
+def _class_offsets(held_out: HeldOutPredictions, record: dict[str, Any], distance_km: Kilometres | None) -> list[float]:
+    """Fit the class offsets (logit adjustment) on the tuning nodes."""
+    scales, tuning = record["default_scales"], held_out.role == TUNE
+    calibrated = held_out.mean_logits(scales, TUNE) / _divisor(record, scales, distance_km, tuning)
+    return [round(float(each), 4) for each in fit_class_offsets(calibrated, held_out.target[tuning])]
 
 
 def _divisor(
-    record: dict[str, Any], scales: Sequence[float], distance_km: Kilometres | None, mine: NDArray[np.bool_]
+    record: dict[str, Any], scales: Sequence[float], distance_km: Kilometres | None, nodes: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """What calibration divides logits (n, K) of some nodes by: one number, or one for each node, (n, 1)."""
+    """Return what calibration divides logits (n, K) of some nodes by: one temperature, or one per node (n, 1)."""
     divisor = Calibration.from_record(record).divisor(scales)
     if not isinstance(divisor, DistanceTemperature):
         return np.asarray(divisor, np.float32)
-    assert distance_km is not None  # without distances no curve was fitted
-    return divisor.at(distance_km[mine]).astype(np.float32)[:, None]
+    assert distance_km is not None  # without distances no temperature by distance was fitted
+    return divisor.at(distance_km[nodes]).astype(np.float32)[:, None]
 
 
 def _test_scores(
-    run: Run, held: HeldOutPredictions, record: dict[str, Any], distance_km: Kilometres | None
+    scorer: Scorer, held_out: HeldOutPredictions, record: dict[str, Any], distance_km: Kilometres | None
 ) -> dict[str, Any]:
-    """Scores on the test ground, of windows of the one size that all runs are scored with."""
-    mine, scale = held.role == TEST, scoring_scale(run.scales_deg)
-    logits = held.logits[scale][mine]
-    # Offsets are of calibrated chances: as many logits more as these were divided by.
-    added = _divisor(record, [scale], distance_km, mine) * np.array(record.get("offsets", 0), np.float32)
-    named = (logits + added).argmax(axis=1)
-    names = [str(each["name"]) for each in run.classes]
-    matrix = confusion(held.target[mine], named, len(names))
+    """Score the test nodes, with windows of the one size that all runs are scored with."""
+    data, test = scorer.data, held_out.role == TEST
+    scale = scoring_scale(data.scales_deg)
+    logits = held_out.logits[scale][test]
+    # Offsets belong to calibrated logits: they are multiplied by what these were divided by.
+    offsets = _divisor(record, [scale], distance_km, test) * np.array(record.get("offsets", 0), np.float32)
+    predicted = (logits + offsets).argmax(axis=1)
+    names = [str(each["name"]) for each in data.classes]
+    matrix = confusion(held_out.target[test], predicted, len(names))
     found = {**scores(matrix, names), "confusion": matrix.tolist()}
-    if run.grounds.simulated:
-        # The control: the same network, fed with the gravity of another crust.
-        foreign = run.ask(with_other_gravity(run.grounds, TEST), [scale]).logits[scale] + added
+    if data.splits.simulated:
+        # Control: the same network with the gravity of another crust.
+        shifted = scorer.predict(with_other_gravity(data.splits, TEST), [scale]).logits[scale] + offsets
         found["under_cover"] = scores_under_cover(
-            run.grounds, held, named, TEST, foreign.argmax(axis=1), likeliest=logits.argmax(axis=1)
+            data.splits, held_out, predicted, TEST, shifted.argmax(axis=1), likeliest=logits.argmax(axis=1)
         )
     return found
 
 
-def _in_short(record: dict[str, Any]) -> dict[str, Any]:
-    """Temperatures and expected calibration errors of the default map; None where there was no node.
+def _summary(record: dict[str, Any]) -> dict[str, Any]:
+    """Return temperatures and expected calibration errors of the default map; None without nodes.
 
-    With outcrop as context also of the test ground, stratum by stratum: nodes, error and coverage before and after.
+    With outcrop context also those of the test nodes by stratum: nodes, error and coverage before and after.
     """
     key = window_sizes_key(record["default_scales"])
-    short: dict[str, Any] = {"scales": record["default_scales"], "temperature": record["temperatures"][key]}
+    summary: dict[str, Any] = {"scales": record["default_scales"], "temperature": record["temperatures"][key]}
     if "by_distance" in record:
-        short["by_distance"] = record["by_distance"].get(key)
+        summary["by_distance"] = record["by_distance"].get(key)
     for name in ("tune", "test"):
         for when in ("before", "after"):
             measured = record[name][when]
-            short[f"{name}_ece_{when}"] = None if measured is None else measured["ece"]
+            summary[f"{name}_ece_{when}"] = None if measured is None else measured["ece"]
     if "strata" in record["test"]:
-        short["test_strata"] = {
-            kind: {name: _row(row) for name, row in {"all": record["test"], **rows}.items()}
+        summary["test_strata"] = {
+            kind: {name: _stratum(row) for name, row in {"all": record["test"], **rows}.items()}
             for kind, rows in record["test"]["strata"].items()
         }
-    return short
+    return summary
 
 
-def _row(measured: dict[str, Any]) -> dict[str, Any]:
-    """Nodes; calibration error, coverage, classes in a set and log loss of each way, None where there is no node."""
-    ways = {when: measured[when] for when in ("before", "one", "after") if when in measured}
+def _stratum(measured: dict[str, Any]) -> dict[str, Any]:
+    """Return nodes; calibration error, coverage, set size and log loss of each method, None without nodes."""
+    methods = {when: measured[when] for when in ("before", "one", "after") if when in measured}
     return {"nodes": measured["nodes"]} | {
-        when: each and {key: each[key] for key in ("ece", "coverage", "set_size", "nll")} for when, each in ways.items()
+        when: each and {key: each[key] for key in ("ece", "coverage", "set_size", "nll")}
+        for when, each in methods.items()
     }
-
-
-def _write(run: Run, result: dict[str, Any], record: dict[str, Any]) -> None:
-    folder = run.run_dir
-    save_model(folder, run.network, run.spec({"tune": result["tune"], "test": result["test"]}))
-    draw_curves(run.history, folder / "curves.png", f"{folder.name}: {run.config.model}")
-    for note in record["notes"]:
-        log.warning("%s", note)
-    write_calibration(folder, {**record, "split": result["split"]})
-    draw_reliability(record, folder / "reliability.png", f"{folder.name}: {run.config.model}")
-    reach = fit_area_of_applicability(run.grounds, run.inputs, run.config.seed)
-    if reach is None:
-        log.warning("No training label lies at a node: where the network extrapolates is not known.")
-    else:
-        write_area_of_applicability(folder, reach, run.fingerprint)
-    write_json(folder / "scores.json", result)

@@ -1,6 +1,6 @@
-"""Starting several processes on one run, through torch's elastic launch, and starting them again when one dies.
+"""Start the processes of a distributed run with torch's elastic launch, and restart them when one is killed.
 
-Workers read every dataset from one ``.npz`` and need no raster package, except to read crops from tiles.
+Workers read every dataset from an ``.npz`` file and need no raster package, except to read crops from tiles.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gravmap import errors
 from gravmap.errors import DeviceError, GravmapError
 from gravmap.files import write_json
 from gravmap.learning.data.splits import DatasetSplits
-from gravmap.learning.training.distributed import joined
+from gravmap.learning.training.distributed import process_group
 from gravmap.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEATHS = 3
-"""So many deaths of processes without an epoch in between are borne."""
+MAX_RESTARTS = 3
+"""Restarts without a completed epoch in between."""
 
 
 def launch(
-    ground: RegionDataset | DatasetSplits,
+    data: RegionDataset | DatasetSplits,
     run_dir: Path,
     config: TrainConfig,
     processes: int,
@@ -49,40 +49,55 @@ def launch(
     *,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Train with `processes` processes on this machine; what :func:`gravmap.learning.training.trainer.train` returns.
+    """Train with several processes on this machine.
+
+    A process that a signal killed (out of memory, for example) is not an error: all processes are restarted and resume
+    after the last complete epoch.
+
+    Parameters
+    ----------
+    data, run_dir, config, progress, resume
+        As in :func:`gravmap.learning.training.trainer.train`.
+    processes : int
+        Number of processes.
+
+    Returns
+    -------
+    dict
+        As :func:`gravmap.learning.training.trainer.train`.
 
     Raises
     ------
     GravmapError
-        What the first failing process raised, and all others are ended; or processes died again and again. One
-        that a signal ended (for want of memory, say) is no failure: all go on from the last whole epoch.
+        The error of the first process that failed, after all others were ended; or processes were killed repeatedly.
     KeyboardInterrupt
         The run was interrupted; all processes are ended.
     """
     last = run_dir / "last.json"
     before = _state_of(last)
     with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
-        packed = Path(scratch)
-        splits = DatasetSplits.of(ground)
-        splits.save(packed)
-        deaths = 0
+        data_dir = Path(scratch)
+        splits = DatasetSplits.of(data)
+        splits.save(data_dir)
+        restarts = 0
         while True:
-            began = _state_of(last)
+            started = _state_of(last)
             try:
-                return _launch_once(packed, run_dir, config, processes, progress, resume, splits.tiles)
-            except _DiedError as died:
+                return _launch_once(data_dir, run_dir, config, processes, progress, resume, splits.tiles)
+            except _KilledError as killed:
                 saved = _state_of(last)
-                deaths = 1 if saved != began else deaths + 1
-                if deaths > DEATHS:
+                restarts = 1 if saved != started else restarts + 1
+                if restarts > MAX_RESTARTS:
                     raise GravmapError(
-                        f"{died} {deaths} times without an epoch in between.", "Is memory short? See the system's log."
+                        f"{killed}, {restarts} times without a completed epoch in between.",
+                        "The system may be out of memory; see its log.",
                     ) from None
                 resume = resume or saved != before
-                log.warning("%s; %s.", died, "going on after the last whole epoch" if resume else "starting again")
+                log.warning("%s; %s.", killed, "resuming after the last complete epoch" if resume else "restarting")
 
 
-class _DiedError(Exception):
-    """A process was ended by a signal, and not by one of ours."""
+class _KilledError(Exception):
+    """A signal that gravmap did not send ended a process."""
 
 
 def _state_of(path: Path) -> int | None:
@@ -90,7 +105,7 @@ def _state_of(path: Path) -> int | None:
 
 
 def _launch_once(
-    packed: Path,
+    data_dir: Path,
     run_dir: Path,
     config: TrainConfig,
     processes: int,
@@ -102,7 +117,7 @@ def _launch_once(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # Failures are told by us, in plain words; the launcher would print tables of its own beside them.
+    # gravmap reports failures itself; the launcher would print its own tables as well.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     handlers = {
         number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -119,26 +134,28 @@ def _launch_once(
                 rdzv_backend="c10d",
                 rdzv_endpoint="localhost:0",
                 local_addr="localhost",
-                # Restarts are ours: the launcher's would repeat what fails for a reason, too.
+                # The launcher would also restart processes that fail with an error, so gravmap restarts them itself.
                 max_restarts=0,
                 monitor_interval=0.1,
                 # Workers fork from one clean process that has imported torch; importing takes seconds each.
                 start_method="forkserver",
                 logs_specs=DefaultLogsSpecs(log_dir=str(folder / "logs")),
             ),
-            _work,
+            _worker,
         )
         try:
-            with _relayed(folder / "progress.json", progress):
-                results = launching(str(folder), str(packed), str(run_dir), config.to_json(), processes, resume, tiles)
+            with _relay_progress(folder / "progress.json", progress):
+                results = launching(
+                    str(folder), str(data_dir), str(run_dir), config.to_json(), processes, resume, tiles
+                )
         except ChildFailedError as failure:
             error = _first_error(folder)
             if isinstance(error, GravmapError):
                 raise error from None
             for rank, failed in failure.failures.items():
                 if failed.exitcode < 0:
-                    told = signal.Signals(-failed.exitcode).name
-                    raise _DiedError(f"Training process {rank} was ended by {told}") from None
+                    name = signal.Signals(-failed.exitcode).name
+                    raise _KilledError(f"Training process {rank} was ended by {name}") from None
             raise error or failure from None
         except SignalException as ended:
             raise KeyboardInterrupt(str(ended)) from None
@@ -149,39 +166,39 @@ def _launch_once(
         return result
 
 
-def _work(
+def _worker(
     scratch: str,
-    packed: str,
+    data_dir: str,
     run_dir: str,
     config_json: str,
     processes: int,
     resume: bool,
     tiles: Any,
 ) -> dict[str, Any]:
-    """One of the processes that :func:`launch` starts."""
+    """Run one of the processes that :func:`launch` starts."""
     from gravmap.learning.training.config import TrainConfig
     from gravmap.learning.training.trainer import train
 
-    # Ctrl-C reaches every process of a terminal; the parent alone acts on it and ends the workers.
+    # Ctrl-C reaches every process of a terminal; only the parent handles it and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     folder, rank = Path(scratch), int(os.environ["RANK"])
     config = TrainConfig.from_json(config_json)
     try:
-        with joined(config.device) as group:
-            splits = replace(DatasetSplits.load(Path(packed)), tiles=tiles)
-            telling = _telling(folder, rank)
-            return train(splits, Path(run_dir), config, telling, group=group, resume=resume)
+        with process_group(config.device) as group:
+            data = replace(DatasetSplits.load(Path(data_dir)), tiles=tiles)
+            progress = _report_progress(folder, rank)
+            return train(data, Path(run_dir), config, progress, group=group, resume=resume)
     except Exception as error:
         if not isinstance(error, GravmapError):
-            # Often only the loss of a neighbour: the launcher is to see that one first.
+            # Often only a consequence of another process's failure, which the launcher should see first.
             time.sleep(1.0)
         write_json(folder / f"error-{rank}.json", _describe(error))
         raise SystemExit(1) from None
 
 
-def _telling(folder: Path, rank: int) -> Progress:
-    """A listener that leaves word for the parent process."""
+def _report_progress(folder: Path, rank: int) -> Progress:
+    """Return a callback that writes the progress to a file for the parent process; only rank 0 does."""
 
     def listener(done: int, total: int, note: str = "") -> None:
         write_json(folder / "progress.json", [done, total, note])
@@ -190,8 +207,8 @@ def _telling(folder: Path, rank: int) -> Progress:
 
 
 @contextmanager
-def _relayed(path: Path, progress: Progress) -> Iterator[None]:
-    """Pass on what a worker leaves at `path`, until the block ends."""
+def _relay_progress(path: Path, progress: Progress) -> Iterator[None]:
+    """Report the progress that a worker writes to `path`, until the block ends."""
     finished = threading.Event()
 
     def relay() -> None:
@@ -217,7 +234,7 @@ def _relayed(path: Path, progress: Progress) -> Iterator[None]:
 def _describe(error: Exception) -> dict[str, Any]:
     if isinstance(error, torch.OutOfMemoryError):
         error = DeviceError(
-            "The GPU's memory is too small for this batch.", "--micro-batch N takes the batch in parts of N per GPU."
+            "Out of GPU memory with this batch.", "--micro-batch N accumulates gradients over N crops at a time."
         )
     if isinstance(error, GravmapError):
         return {"type": type(error).__name__, "message": error.message, "hint": error.hint}
@@ -225,12 +242,12 @@ def _describe(error: Exception) -> dict[str, Any]:
 
 
 def _first_error(folder: Path) -> Exception | None:
-    """Why the workers ended: one of our errors if any has one, for the others only lost their neighbour."""
+    """Return the error of the workers: a GravmapError if there is one, since the others are its consequences."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("error-*.json"))]
-    for told in found:
-        if told["type"] is not None:
-            kind: type[GravmapError] = getattr(errors, told["type"], GravmapError)
-            return kind(told["message"], told["hint"])
+    for record in found:
+        if record["type"] is not None:
+            kind: type[GravmapError] = getattr(errors, record["type"], GravmapError)
+            return kind(record["message"], record["hint"])
     if found:
         return RuntimeError(f"{found[0]['message']}\n{found[0]['traceback']}")
     return None

@@ -1,4 +1,4 @@
-"""Weighted bootstrapped cross-entropy: per image, only the worst pixels teach.
+"""Weighted bootstrapped cross-entropy (OHEM, online hard example mining): only the hardest pixels of an image count.
 
 References
 ----------
@@ -8,7 +8,9 @@ arXiv:1902.05093: the weight of small instances.
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,26 +22,48 @@ from gravmap.lattice import TRAIN
 from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
 
 OHEM_KEEP_FRACTION = 0.15
+"""Fraction of an image's pixels that enter the loss."""
+
 SMALL_WEIGHT = 3.0
+"""Weight of pixels in small bodies."""
+
 TOPK_BASES = ("valid", "all")
 CLASS_WEIGHTS = ("enet", "inverse", "sqrt", "effective", "none")
 BETA = 0.99999
-"""Of the effective number of cells."""
+"""Beta of the effective number of samples (Cui et al. 2019)."""
 
 
-def class_counts(area: RegionDataset) -> NDArray[np.float64]:
-    """Labelled native cells of each class that may be learnt from, each cell once: (K,)."""
-    target = to_target(area.labels[area.role == TRAIN])
-    return np.bincount(target[target != IGNORE], minlength=len(area.classes)).astype(np.float64)
+class Criterion(Protocol):
+    """The loss of a run, see :func:`make_criterion`."""
+
+    def __call__(self, logits: Tensor, target: Tensor, small: Tensor, *, topk_share: float) -> tuple[Tensor, Tensor]:
+        """Compute numerator and denominator, as :func:`loss_terms`."""
+
+
+def make_criterion(class_weight: Tensor, *, topk_base: str, small_weight: float) -> Criterion:
+    """Return the loss of a run; training batches and tuning maps both use it.
+
+    Parameters
+    ----------
+    class_weight, topk_base, small_weight
+        As in :func:`loss_terms`.
+    """
+    return functools.partial(loss_terms, class_weight=class_weight, topk_base=topk_base, small_weight=small_weight)
+
+
+def class_counts(dataset: RegionDataset) -> NDArray[np.float64]:
+    """Count the labelled training cells of each class on the native label grid; shape (K,)."""
+    target = to_target(dataset.labels[dataset.role == TRAIN])
+    return np.bincount(target[target != IGNORE], minlength=len(dataset.classes)).astype(np.float64)
 
 
 def class_weights(counts: NDArray[np.float64], kind: str = "enet") -> NDArray[np.float64]:
-    """Weight of each class, mean 1 over the classes that occur (0 for the others).
+    """Compute the weight of each class: mean 1 over the classes that occur, 0 for the others.
 
     Parameters
     ----------
     counts : ndarray, shape (K,)
-        Cells of each class; p is their share.
+        Cells of each class; p is their fraction of all cells.
     kind : str
         "enet": 1 / ln(1.02 + p), bounded. "inverse": 1 / p (scaled to mean 1, median-frequency balancing is the
         same). "sqrt": 1 / sqrt(p). "effective": 1 / (1 - 0.99999^n), n the count. "none": 1.
@@ -78,7 +102,9 @@ def loss_terms(
     topk_base: str = "valid",
     small_weight: float = SMALL_WEIGHT,
 ) -> tuple[Tensor, Tensor]:
-    """Numerator and denominator of the loss, so that those of micro-batches and processes can be added up.
+    """Compute numerator and denominator of the loss.
+
+    They are returned apart, so that those of micro-batches and processes can be summed before they are divided.
 
     For image b with valid pixels V_b: l_i = c_{y_i} CE_i, K_b = ceil(topk_share |V_b|), S_b = the K_b
     largest l_i (ties kept), a_i = `small_weight` in small bodies, else 1::
@@ -88,59 +114,42 @@ def loss_terms(
     Parameters
     ----------
     logits : Tensor, shape (N, K, H, W)
-        Of any floating type; the loss is computed in float32.
+        Any floating type; the loss is computed in float32.
     target : Tensor, shape (N, H, W), int64
         Class, or IGNORE.
     small : Tensor, shape (N, H, W), bool
-        Pixels in small bodies.
+        Whether a pixel lies in a small body.
     class_weight : Tensor, shape (K,), float32
-        c.
+        c; moved to the device of the logits.
     topk_share : float
-        Share of an image's pixels that teach, 0 < share <= 1.
+        OHEM keep fraction, 0 < fraction <= 1.
     topk_base : str
-        Share of what: of the "valid" pixels, or of "all" N of the image, K_b = min(ceil(topk_share N), |V_b|).
-        Under "all" an image with few valid pixels has none that are left out.
+        What the fraction refers to: the "valid" pixels, or "all" N pixels of the image,
+        K_b = min(ceil(topk_share N), |V_b|). Under "all", an image with few valid pixels keeps all of them.
     small_weight : float
-        Weight of pixels in small bodies; it does not enter the ranking.
+        Weight of pixels in small bodies; it does not affect the ranking.
 
     Returns
     -------
     numerator : Tensor, scalar
-        Carries the gradient; zero (with zero gradients) when every pixel is ignored.
+        Has the gradient; zero (with zero gradients) if every pixel is ignored.
     denominator : Tensor, scalar
-        A number without gradient.
+        Without gradient.
     """
     with torch.autocast(logits.device.type, enabled=False):
         losses = functional.cross_entropy(
-            logits.float(), target, weight=class_weight, ignore_index=IGNORE, reduction="none"
+            logits.float(), target, weight=class_weight.to(logits.device), ignore_index=IGNORE, reduction="none"
         )  # (N, H, W)
     valid = target != IGNORE
     with torch.no_grad():
-        # Ignored pixels have loss 0; as -inf they cannot be ranked among the worst.
+        # Ignored pixels have loss 0; as -inf they are never among the hardest.
         ranked = losses.detach().masked_fill(~valid, -math.inf).flatten(1)  # (N, H * W)
         keep = torch.zeros_like(valid)
         for image, count in enumerate(valid.flatten(1).sum(1).tolist()):
             if count:
                 base = count if topk_base == "valid" else ranked.shape[1]
                 kept = min(math.ceil(topk_share * base), count)
-                worst = ranked[image].topk(kept, sorted=False).values
-                keep[image] = (ranked[image] >= worst.min()).view_as(keep[image])
+                hardest = ranked[image].topk(kept, sorted=False).values
+                keep[image] = (ranked[image] >= hardest.min()).view_as(keep[image])
         weight = torch.where(small, small_weight, 1.0) * keep
     return (losses * weight).sum(), weight.sum()
-
-
-def bootstrapped_cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    small: Tensor,
-    class_weight: Tensor,
-    *,
-    topk_share: float = OHEM_KEEP_FRACTION,
-    topk_base: str = "valid",
-    small_weight: float = SMALL_WEIGHT,
-) -> Tensor:
-    """The loss of :func:`loss_terms` over the images at hand: numerator / denominator, or 0 when all is ignored."""
-    numerator, denominator = loss_terms(
-        logits, target, small, class_weight, topk_share=topk_share, topk_base=topk_base, small_weight=small_weight
-    )
-    return numerator / denominator.clamp_min(torch.finfo(torch.float32).tiny)

@@ -1,14 +1,13 @@
-"""The optimiser of a run, its rate, and its change from Adam to SGD.
+"""The optimizer of a run, its learning rate, and the switch from Adam to SGD.
 
-Liu et al. 2024 change optimisers by hand when the loss flattens, after an idea of Keskar and Socher (2017,
-arXiv:1712.07628). Here the training loss of all processes together decides, after whole epochs only, so that
-every process changes at the same step and a resumed run where the unbroken one did.
+Liu et al. 2024 switch optimizers by hand when the loss flattens, following Keskar and Socher (2017, arXiv:1712.07628).
+Here the switch depends on the training loss of all processes, after whole epochs only, so that every process switches
+at the same step, and so does a resumed run.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,14 +20,14 @@ ADAM, SGD = "adam", "sgd"
 
 
 class OptimizerSchedule:
-    """Adam, then perhaps SGD.
+    """Adam, then SGD if the configuration says so.
 
     Parameters
     ----------
     network : nn.Module
-        Whose parameters are taught.
+        Its parameters are optimized.
     config : TrainConfig
-        Schedule and switch.
+        Learning rates and switch.
     steps : int
         Steps per epoch.
 
@@ -36,26 +35,32 @@ class OptimizerSchedule:
     ----------
     name : str
         "adam" or "sgd".
-    began : int
-        Epochs that were done when this phase began.
-    optimiser : torch.optim.Optimizer
-        Of this phase.
+    first_epoch : int
+        Epochs that were completed when this optimizer took over.
+    optimizer : torch.optim.Optimizer
+        The current optimizer.
     """
 
     def __init__(self, network: nn.Module, config: TrainConfig, steps: int) -> None:
         self.network, self.config, self.steps = network, config, steps
-        self.name, self.began = ADAM, 0
-        self.optimiser = self._make(ADAM)
+        self.name, self.first_epoch = ADAM, 0
+        self.optimizer = self._make(ADAM)
 
-    def set_rate(self, progress: float, epoch: int, index: int) -> None:
-        """Set the rate of a step.
+    @property
+    def learning_rate(self) -> float:
+        """Current learning rate."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    def set_learning_rate(self, progress: float, epoch: int, index: int) -> None:
+        """Set the learning rate of a step.
 
         Parameters
         ----------
         progress : float
-            Of the run, from 0 to 1.
+            Position in the run, from 0 to 1.
         epoch, index : int
-            Epochs done, and steps done of this one.
+            Epochs completed, and steps completed in this one.
         """
         config = self.config
         if config.schedule == "cosine":
@@ -64,7 +69,7 @@ class OptimizerSchedule:
             rate = config.lr
         else:
             rate = sgd_rate(
-                epoch - self.began + index / self.steps,
+                epoch - self.first_epoch + index / self.steps,
                 config.lr,
                 warmup_epochs=config.sgd_warmup_epochs,
                 warmup_from=config.sgd_warmup_from,
@@ -72,42 +77,48 @@ class OptimizerSchedule:
                 decay=config.sgd_decay,
                 floor=config.lr_floor,
             )
-        for settings in self.optimiser.param_groups:
-            settings["lr"] = rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
 
-    def due(self, losses: list[float]) -> bool:
-        """Whether SGD is to take over, given the training losses of all epochs done."""
-        config, done = self.config, len(losses)
+    def switch_is_due(self, losses: list[float]) -> bool:
+        """Return whether SGD takes over now, given the training loss of every epoch completed."""
+        config, epochs = self.config, len(losses)
         if config.schedule != "adam-sgd" or self.name == SGD:
             return False
-        told = switch_epoch(config.switch)
-        if told is not None:
-            return done >= told
-        # While the share of pixels that teach falls, the loss rises: no sign of a plateau.
-        alike = losses[math.ceil(config.topk_warmup * config.epochs) :]
-        flat = plateaued(alike, smoothing=config.switch_smoothing, window=config.switch_window, gain=config.switch_gain)
-        return done >= config.switch_by or (done >= config.switch_from and flat)
+        fixed = switch_epoch(config.switch)
+        if fixed is not None:
+            return epochs >= fixed
+        # While the OHEM keep fraction falls, the loss rises: that is not a plateau.
+        comparable = losses[math.ceil(config.topk_warmup * config.epochs) :]
+        flat = plateaued(
+            comparable, smoothing=config.switch_smoothing, window=config.switch_window, gain=config.switch_gain
+        )
+        return epochs >= config.switch_by or (epochs >= config.switch_from and flat)
 
-    def switch(self, epoch: int) -> None:
-        """Let SGD take over after `epoch` epochs."""
-        self.name, self.began = SGD, epoch
-        self.optimiser = self._make(SGD)
+    def switch_to_sgd(self, epoch: int) -> None:
+        """Replace Adam by SGD after `epoch` epochs."""
+        self.name, self.first_epoch = SGD, epoch
+        self.optimizer = self._make(SGD)
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors of the optimiser, by name, and which one it is since when."""
-        return optimiser_tensors(self.optimiser), {"phase": self.name, "phase_began": self.began}
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the optimizer's state, see :func:`optimizer_tensors`."""
+        return optimizer_tensors(self.optimizer)
 
-    def restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-        """Take up what :meth:`state` gave.
+    def record(self) -> dict[str, Any]:
+        """Return the name of the optimizer and when it took over."""
+        return {"phase": self.name, "phase_began": self.first_epoch}
+
+    def load(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        """Load what :meth:`tensors` and :meth:`record` returned.
 
         Raises
         ------
         ValueError, KeyError
-            It is the state of another network.
+            The state is that of another network.
         """
         if record["phase"] == SGD:
-            self.switch(int(record["phase_began"]))
-        take_up_optimiser(self.optimiser, tensors)
+            self.switch_to_sgd(int(record["phase_began"]))
+        load_optimizer_tensors(self.optimizer, tensors)
 
     def _make(self, name: str) -> torch.optim.Optimizer:
         parameters, config = self.network.parameters(), self.config
@@ -118,30 +129,27 @@ class OptimizerSchedule:
         )
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimiser remembers of each parameter, by name: ``NUMBER/KEY``."""
-    return dict(_named(optimiser.state_dict()["state"]))
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimizer's state per parameter as flat names: ``NUMBER/KEY``."""
+    return {
+        f"{index}/{key}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+        if value is not None  # SGD without momentum keeps a None
+    }
 
 
-def take_up_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Give an optimiser back what :func:`optimiser_tensors` took from it; its settings stay.
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Load what :func:`optimizer_tensors` returned; the hyperparameters stay as they are.
 
     Raises
     ------
     ValueError, KeyError
-        It is the memory of another network's.
+        The state is that of another network.
     """
-    state = optimiser.state_dict()
+    state = optimizer.state_dict()
     state["state"] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition("/")
         state["state"].setdefault(int(index), {})[key] = tensor
-    optimiser.load_state_dict(state)
-
-
-def _named(state: dict[int, dict[str, Any]]) -> Iterator[tuple[str, Tensor]]:
-    for index, held in state.items():
-        for key, value in held.items():
-            # SGD without momentum keeps a None.
-            if value is not None:
-                yield f"{index}/{key}", value
+    optimizer.load_state_dict(state)

@@ -109,7 +109,7 @@ def switch_epoch(switch: str) -> int | None:
     return int(told[1])
 
 
-def topk_share(progress: float, final: float, warmup: float) -> float:
+def ohem_keep_fraction(progress: float, final: float, warmup: float) -> float:
     """Share of an image's pixels that teach: all of them at first, `final` once `warmup` of the run is done.
 
     At random weights the worst pixels are mostly errors of the map; so the whole image comes first.

@@ -1,29 +1,54 @@
-"""The training loop: crops in, a network out, scored on blocks it never saw the labels of."""
+"""The training loop."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
+import math
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
-from gravmap.learning.data.dataset import RegionDataset
+from gravmap.errors import GravmapError
+from gravmap.files import write_text
+from gravmap.learning.data.dataset import IGNORE, RegionDataset
 from gravmap.learning.data.splits import DatasetSplits
+from gravmap.learning.evaluation import metrics
+from gravmap.learning.sampling.sampler import Sampler
+from gravmap.learning.training.checkpoint import save_model, write_pair
 from gravmap.learning.training.config import TrainConfig
+from gravmap.learning.training.curves import TensorBoardWriter, history_csv
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.finish import finish
-from gravmap.learning.training.run import Run
-from gravmap.learning.training.step import NonFiniteLoss
-from gravmap.progress import Progress, describe_time, silent
+from gravmap.learning.training.gradient_accumulation import GradientAccumulation, MicroBatches, StepResult
+from gravmap.learning.training.loss import class_weights, make_criterion
+from gravmap.learning.training.schedule import ohem_keep_fraction
+from gravmap.learning.training.scorer import Scorer
+from gravmap.learning.training.setup import TrainingData, make_network
+from gravmap.learning.training.state import Clock, EpochTotals, TrainingState, load_checkpoint, save_checkpoint
+from gravmap.learning.training.warm_start import load_weights
+from gravmap.progress import Progress, silent
 
 log = logging.getLogger(__name__)
 
+SCORES = ("loss", "pa", "mpa", "miou", "fwiou")
+ACCURACY_PX = 256
+"""Training accuracy is counted on at most about so many pixels a side."""
+
+
+class NonFiniteLoss(GravmapError):
+    """Loss or gradient is infinite or not a number."""
+
 
 def train(
-    ground: RegionDataset | DatasetSplits,
+    data: RegionDataset | DatasetSplits,
     run_dir: Path,
     config: TrainConfig,
     progress: Progress = silent,
@@ -31,123 +56,368 @@ def train(
     group: Group | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Train a network and score it on held-out ground.
+    """Train a network and score it on the held-out blocks.
 
-    Writes into `run_dir`: `model.safetensors` + `model.json` (the weights with the best FWIoU on the tuning
-    blocks), `last.safetensors` + `last.json` (the full state after the last epoch), `metrics.csv`,
-    `curves.png`, `calibration.json` and `reliability.png` (how far probabilities can be believed), `reach.safetensors`
-    (what the training ground looks like) and `scores.json`. Test blocks are looked at once, at the end, with the best
-    weights.
+    Writes into `run_dir`: `model.safetensors` + `model.json` (the weights with the best FWIoU on the tuning blocks),
+    `last.safetensors` + `last.json` (checkpoint after the last epoch), `metrics.csv`, `curves.png`, `calibration.json`
+    and `reliability.png` (calibration of the probabilities), `reach.safetensors` (area of applicability) and
+    `scores.json`. The test blocks are scored once, at the end, with the best weights.
 
     Parameters
     ----------
-    ground : RegionDataset or DatasetSplits
-        Fields, labels, windows and roles: of one region, or of many crusts; crops may be read from tiles
+    data : RegionDataset or DatasetSplits
+        Fields, labels, windows and roles of one region, or of many simulated crusts; crops may be read from tiles
         (:meth:`gravmap.learning.data.DatasetSplits.from_tiles`).
     run_dir : Path
-        The run's folder, made when missing.
+        Folder of the run; created if missing.
     config : TrainConfig
-        How to train.
+        Configuration.
     progress : Progress
-        Told the steps done and a note on loss, score and time left; in the end, the windows over held-out ground.
+        Called with the steps completed and a status line (loss, score, time left); at the end, with the windows
+        predicted on held-out blocks.
     group : Group, optional
-        The processes that train together; by default this one alone on `config.device`.
+        Processes that train together; by default a single process on `config.device`.
     resume : bool
-        Go on from `last`: on a CPU the curve is the one of an unbroken run.
+        Continue from the checkpoint; on a CPU the result is that of an uninterrupted run, bit for bit.
 
     Returns
     -------
     dict
-        What `scores.json` holds: scores on `tune` and `test` with confusion matrices, the epoch kept, and
-        `calibration` in short.
+        The content of `scores.json`: scores on `tune` and `test` with confusion matrices, the best epoch, and a
+        summary of the calibration.
 
     Raises
     ------
     InputError
-        Nothing to learn from; or the run cannot be resumed (no state, a changed tile set, complete); or a tile is
-        not what it should be.
+        There is nothing to train on; the run cannot be resumed (no checkpoint, another tile set, complete); or a tile
+        is invalid.
     OptionError
-        The batch cannot be divided among processes, or leaves one crop alone; or the input holds a field that the
-        tiles do not.
+        The batch cannot be divided among the processes or leaves one crop alone; or the input has a field that the
+        tiles lack.
     NonFiniteLoss
-        The loss is no longer a finite number; the crops are in `nonfinite_batch.safetensors`.
+        The loss is infinite or not a number; its batch is in `nonfinite_batch.safetensors`.
     DeviceError
-        Memory is too small for the fewest crops a process can take at once.
+        Not even the smallest micro-batch fits into memory.
+
+    Examples
+    --------
+    A field of 2 x 2 degrees whose sign is the class, its west to train on, its east to tune and test on:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from gravmap.learning import RegionDataset, TrainConfig, train
+    >>> lat, lon = np.linspace(2, 0, 21), np.linspace(0, 2, 21)
+    >>> field = 20 * np.sin(9 * lon) * np.ones((21, 1))
+    >>> role = np.zeros((21, 21), np.uint8)
+    >>> role[:, 14:], role[:, 18:] = 1, 2
+    >>> dataset = RegionDataset.from_arrays({
+    ...     "fields": field[None].astype(np.float32),
+    ...     "field_valid": np.ones((21, 21), bool),
+    ...     "field_nodes_wsen": np.array([0.0, 0, 2, 2]),
+    ...     "labels": np.where(field > 0, 1, 2).astype(np.uint8),
+    ...     "label_bounds_wsen": np.array([0.0, 0, 2, 2]),
+    ...     "small": np.zeros((21, 21), np.uint8),
+    ...     "role": role,
+    ...     "windows": np.array([[0.0, 0, 2, 2]]),
+    ...     "window_scale_deg": np.array([2.0]),
+    ...     "window_role": np.zeros(1, np.uint8),
+    ...     "meta": {
+    ...         "channels": ["residual_10km"],
+    ...         "classes": [{"index": 1, "name": "high"}, {"index": 2, "name": "low"}],
+    ...         "tile_size_px": 32,
+    ...     },
+    ... })
+    >>> config = TrainConfig(
+    ...     model="small-unet", architecture={"kind": "unet", "widths": [4, 8]}, epochs=1, steps=2, batch_size=2
+    ... )
+    >>> scores = train(dataset, Path(tempfile.mkdtemp()), config)
+    >>> 0 <= scores["test"]["fwiou"] <= 1
+    True
     """
-    run = Run(ground, run_dir, config, group or Group(device=torch.device(config.device)))
-    fit(run, progress, resume=resume)
-    return finish(run, progress)
+    trainer = Trainer(data, run_dir, config, group or Group(device=torch.device(config.device)))
+    trainer.fit(progress, resume=resume)
+    steps = config.epochs * trainer.steps_per_epoch
+    return finish(trainer.scorer, trainer.state, trainer.config, run_dir, steps, progress)
 
 
-def fit(run: Run, progress: Progress = silent, *, resume: bool = False) -> None:
-    """Take a run's epochs, and look at no test block.
+class Trainer:
+    """Trains a network; test blocks are not used.
 
     Parameters
     ----------
-    run : Run
-        As it was made.
-    progress, resume
+    data, run_dir, config, group
         As in :func:`train`.
 
-    Raises
-    ------
-    InputError, NonFiniteLoss, DeviceError
-        As in :func:`train`.
+    Attributes
+    ----------
+    data : TrainingData
+        Datasets and input channels.
+    sampler : Sampler
+        Cuts training crops.
+    network : nn.Module
+        The network.
+    state : TrainingState
+        Optimizer, weight average, epoch and history: what a checkpoint holds.
+    accumulation : GradientAccumulation
+        Divides batches into micro-batches.
+    criterion : callable
+        The loss.
+    scorer : Scorer
+        Scores the network on the tuning blocks.
+    steps_per_epoch : int
+        Optimizer steps per epoch.
     """
-    config = run.config
-    if run.absent and run.group.rank == 0:
-        log.warning("No training label of: %s. The network cannot learn these.", ", ".join(run.absent))
-    if resume:
-        run.restore()
-    else:
-        run.begin()
-    first_epoch, p0 = run.epoch, run.progress
-    clock, steps_before = time.monotonic(), run.step
-    total = config.epochs * run.steps
-    while run.epoch < config.epochs and not run.stale():
-        began = time.monotonic()
-        run.begin_epoch()
-        for index in range(run.steps):
-            try:
-                elapsed = run.train_step(index, time.monotonic() - clock)
-            except NonFiniteLoss:
-                run.keep_batch(index)
-                raise
-            # The clock of the first process decides for all, so that all stop at one step.
-            run.progress = shown = run.step / total
-            if config.time_limit_s:
-                shown = max(shown, p0 + (1 - p0) * elapsed / config.time_limit_s)
-            if config.schedule == "cosine":
-                run.progress = shown
-            left = _left(elapsed, run.step - steps_before, total - run.step, config.time_limit_s)
-            said = f"epoch {run.epoch + 1}/{config.epochs} {run.told()} {left}"
-            progress(min(round(shown * total), total), total, said)
-            out_of_time = config.time_limit_s is not None and elapsed + run.ending_s > config.time_limit_s
+
+    def __init__(
+        self,
+        data: RegionDataset | DatasetSplits,
+        run_dir: Path,
+        config: TrainConfig,
+        group: Group,
+    ) -> None:
+        splits = DatasetSplits.of(data)
+        self.config = config = replace(config, from_tiles=splits.tiles is not None)
+        self.run_dir, self.group = run_dir, group
+        self.data = TrainingData.prepare(splits, config)
+        self.sampler = Sampler(
+            self.data.splits,
+            self.data.inputs,
+            self.data.tile_size_px,
+            group.device,
+            seed=config.seed,
+            augmentation=config.augmentation,
+            even_scales=config.even_scales,
+            scales_deg=config.scales_deg,
+        )
+        self.steps_per_epoch = config.steps or math.ceil(self.sampler.window_count / config.batch_size)
+        weights = class_weights(self.data.class_cells, config.class_weight)
+        class_weight = torch.as_tensor(weights, dtype=torch.float32, device=group.device)
+        self.criterion = make_criterion(class_weight, topk_base=config.topk_base, small_weight=config.small_weight)
+        torch.manual_seed(config.seed)
+        self.network = make_network(self.data.inputs, config, self.data.class_cells).to(group.device)
+        self.state = TrainingState(self.network, config, self.steps_per_epoch)
+        self.totals = EpochTotals(len(weights), group.device)
+        self.scorer = Scorer(self.network, self.data, self.criterion, config.topk_share, group)
+        self.accumulation = GradientAccumulation(self.network, config, group, self.sampler.crop_px)
+        self._forward: Callable[[Tensor], Tensor] = self._prepare_forward()
+        self._tensorboard: TensorBoardWriter | None = None
+
+    def fit(self, progress: Progress = silent, *, resume: bool = False) -> None:
+        """Train until the last epoch, the early-stopping patience or the time limit.
+
+        Parameters
+        ----------
+        progress, resume
+            As in :func:`train`.
+
+        Raises
+        ------
+        InputError, NonFiniteLoss, DeviceError
+            As in :func:`train`.
+        """
+        config, state = self.config, self.state
+        if self.data.unlabelled_classes and self.group.rank == 0:
+            log.warning(
+                "No training label of: %s. The network cannot learn these.", ", ".join(self.data.unlabelled_classes)
+            )
+        if resume:
+            load_checkpoint(self.run_dir, state, self.data, config, self.accumulation)
+        elif config.init is not None:
+            self._load_pretrained(config.init)
+        clock = Clock(config, state, self.steps_per_epoch)
+        while state.epoch < config.epochs and not state.stops_early(config):
+            epoch_start = time.monotonic()
+            self.start_epoch()
+            for index in range(self.steps_per_epoch):
+                result = self.train_step(index, clock.elapsed_s())
+                clock.advance(result.elapsed_s)
+                progress(*clock.report(f"epoch {state.epoch + 1}/{config.epochs} {self.status_line()}"))
+                out_of_time = clock.is_up(self.scorer.final_s)
+                if out_of_time:
+                    break
+            self.end_epoch(epoch_start, score=out_of_time or clock.evaluates(state.epoch))
             if out_of_time:
+                log.info("The time limit is reached after %d epochs.", state.epoch)
                 break
-        last = out_of_time or run.epoch + 1 == config.epochs
-        run.end_epoch(began, score=last or (run.epoch - first_epoch) % config.evaluate_every == 0)
-        if out_of_time:
-            log.info("The time limit is reached after %d epochs.", run.epoch)
-            break
+
+    def train_step(self, index: int, elapsed_s: float = 0.0, *, micro_batches: int | None = None) -> StepResult:
+        """Take one optimizer step.
+
+        The gradient is that of sum(numerators) / sum(denominators) of the loss over all micro-batches and processes.
+
+        Parameters
+        ----------
+        index : int
+            Number of the step in the epoch.
+        elapsed_s : float
+            Seconds on the clock of this process.
+        micro_batches : int, optional
+            Run only the first few micro-batches, to measure their time.
+
+        Raises
+        ------
+        NonFiniteLoss
+            Loss or gradient is infinite or not a number.
+        """
+        config, state, accumulation = self.config, self.state, self.accumulation
+        state.schedule.set_learning_rate(state.progress, state.epoch, index)
+        optimizer = state.schedule.optimizer
+        keep_fraction = ohem_keep_fraction(state.progress, config.topk_share, config.topk_warmup)
+        backward = functools.partial(self.backward, state.epoch, keep_fraction)
+
+        result = None
+        while result is None:  # out of memory: again with smaller micro-batches
+            optimizer.zero_grad(set_to_none=True)
+            result = accumulation.run(backward, index, elapsed_s, micro_batches=micro_batches)
+        self._require_finite("loss", result.loss, index)
+        if result.weight:
+            accumulation.average_gradients(result.weight)
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip or math.inf)
+            self._require_finite("gradient", float(norm), index)
+            optimizer.step()
+
+        state.step += 1
+        if state.average is not None:
+            state.average.update(state.step)
+        self.totals.add(result)
+        return result
+
+    def backward(self, epoch: int, keep_fraction: float, micro_batches: MicroBatches) -> tuple[Tensor, Tensor]:
+        """Run forward and backward on each micro-batch; gradients accumulate in the parameters.
+
+        Returns numerator and denominator of the loss, summed, and the confusion matrix.
+        """
+        device, classes = self.group.device, len(self.data.classes)
+        terms = torch.zeros(2, dtype=torch.float64, device=device)
+        confusion = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+        for samples in micro_batches:
+            inputs, target, small = self.sampler.batch(epoch, samples)
+            if self.config.channels_last:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.config.half):
+                logits = self._forward(inputs)
+            loss, weight = self.criterion(logits, target, small, topk_share=keep_fraction)
+            loss.backward()  # type: ignore[no-untyped-call]
+            terms += torch.stack((loss.detach(), weight)).to(terms)
+            confusion += _confusion(logits.detach(), target, classes)
+        return terms, confusion
+
+    def start_epoch(self) -> None:
+        """Reset the totals; seed the random numbers of the network (dropout) by epoch and process alone."""
+        self.network.train()
+        if self.config.freeze_statistics:
+            for layer in self.network.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
+        seeds = np.random.SeedSequence((self.config.seed, self.state.epoch, self.group.rank))
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        self.totals = EpochTotals(len(self.data.classes), self.group.device)
+
+    def end_epoch(self, epoch_start: float, *, score: bool) -> None:
+        """Score the tuning blocks, keep the best weights, switch the optimizer if due, and write the checkpoint."""
+        state, schedule = self.state, self.state.schedule
+        state.epoch += 1
+        self.group.average_buffers(self.network)
+        confusion = self.group.sum(self.totals.confusion).cpu().numpy()
+        row: dict[str, Any] = {
+            "epoch": state.epoch,
+            "phase": schedule.name,
+            "lr": schedule.learning_rate,
+            "loss": self.totals.loss,
+            "train_fwiou": metrics.scores(confusion)["fwiou"],
+            **{f"tune_{name}": None for name in SCORES},
+        }
+        # The moving average, if there is one, is what is scored and kept.
+        with state.average.applied(self.group) if state.average else contextlib.nullcontext():
+            if score:
+                scores = self.scorer.score_tuning_blocks()
+                row |= {f"tune_{name}": scores[name] for name in SCORES}
+                if state.is_best(scores) and self.group.rank == 0:
+                    architecture: Any = self.network.architecture
+                    spec = self.data.model_spec(self.config, architecture.to_dict(), {"tune": scores})
+                    save_model(self.run_dir, self.network, spec)
+        row["seconds"] = round(time.monotonic() - epoch_start, 3)
+        state.history.append(row)
+        if self.group.broadcast(schedule.switch_is_due([each["loss"] for each in state.history])):
+            schedule.switch_to_sgd(state.epoch)
+            log.info("Switched from Adam to SGD after %d epochs.", state.epoch)
+        if self.group.rank == 0:
+            save_checkpoint(self.run_dir, state, self.data, self.config, self.group, self.accumulation)
+            write_text(self.run_dir / "metrics.csv", history_csv(state.history))
+            if self.config.tensorboard:
+                self._tensorboard = self._tensorboard or TensorBoardWriter(self.run_dir, state.epoch)
+                self._tensorboard.write(row)
+
+    def status_line(self) -> str:
+        """Return the mean loss of this epoch so far and the latest score."""
+        scored = [row["tune_fwiou"] for row in self.state.history if row["tune_fwiou"] is not None]
+        return f"loss {self.totals.loss:.3f}" + (f", FWIoU {scored[-1]:.3f}" if scored else "")
+
+    def _prepare_forward(self) -> Callable[[Tensor], Tensor]:
+        """Set memory format, synchronised batch normalisation and compilation; return what runs the network."""
+        if self.config.channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        if self.accumulation.synchronised:
+            self._forward = self.network
+            self.accumulation.find_micro_batch(functools.partial(self.backward, 0, self.config.topk_share))
+            self.accumulation.synchronise_batch_norm()
+        # The compiled network shares the weights of `network`, whose names stay as they are.
+        compiled: Callable[[Tensor], Tensor] = torch.compile(self.network) if self.config.compile else self.network
+        return compiled
+
+    def _load_pretrained(self, init: dict[str, Any]) -> None:
+        load_weights(self.network, init)
+        if self.state.average is not None:
+            self.state.average.load_state_dict(self.network.state_dict())
+
+    def _require_finite(self, what: str, value: float, index: int) -> None:
+        if math.isfinite(value):
+            return
+        self._save_batch(index)
+        raise NonFiniteLoss(
+            f"The {what} is not finite in epoch {self.state.epoch + 1}, step {index + 1}.",
+            "Its batch is in nonfinite_batch.safetensors. Lower --lr; `--resume` continues after the last complete "
+            "epoch.",
+        )
+
+    def _save_batch(self, index: int) -> None:
+        """Write this process's crops of a step, for debugging."""
+        numbers = self.accumulation.sample_numbers(index)
+        fields, target, small = self.sampler.batch(self.state.epoch, numbers)
+        record = {
+            "epoch": self.state.epoch + 1,
+            "step": index + 1,
+            "process": self.group.rank,
+            "seed": self.config.seed,
+            "samples": numbers,
+            "crops": [asdict(self.sampler.draw(self.state.epoch, number)) for number in numbers],
+            "channels": self.data.splits.first.channels,
+            "lr": self.state.schedule.learning_rate,
+            "phase": self.state.schedule.name,
+        }
+        stem = "nonfinite_batch" + (f"-{self.group.rank}" if self.group.rank else "")
+        write_pair(self.run_dir, stem, {"fields": fields, "target": target, "small": small}, record)
 
 
-def _left(elapsed_s: float, steps: int, steps_left: int, limit_s: float | None) -> str:
-    """Time left, in words."""
-    left_s = elapsed_s / max(steps, 1) * steps_left
-    if limit_s is not None:
-        left_s = min(left_s, max(limit_s - elapsed_s, 0))
-    return f"about {describe_time(left_s)} left"
-
-
-def measure_step(ground: RegionDataset | DatasetSplits, config: TrainConfig) -> tuple[float, int]:
-    """Seconds one training step takes here, tried on a throwaway network, and the steps of an epoch."""
-    # Cuts take time to make; one is as good as all for this.
-    run = Run(ground, Path(), replace(config, cuts=1), Group(device=torch.device(config.device)))
-    run.begin_epoch()
-    run.train_step(0, 0.0, parts=1)  # the first one also allocates
-    began = time.monotonic()
-    run.train_step(0, 0.0, parts=1)
-    if run.group.device.type == "cuda":
+def measure_step(data: RegionDataset | DatasetSplits, config: TrainConfig) -> tuple[float, int]:
+    """Measure the seconds of a training step on a throwaway network; also return the steps per epoch."""
+    # Cover masks take time to make; one is enough here.
+    trainer = Trainer(data, Path(), replace(config, cuts=1), Group(device=torch.device(config.device)))
+    trainer.start_epoch()
+    trainer.train_step(0, micro_batches=1)  # the first one also allocates memory
+    start = time.monotonic()
+    trainer.train_step(0, micro_batches=1)
+    if trainer.group.device.type == "cuda":
         torch.cuda.synchronize()
-    return (time.monotonic() - began) * run.stepper.parts, run.steps
+    return (time.monotonic() - start) * trainer.accumulation.steps, trainer.steps_per_epoch
+
+
+def _confusion(logits: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Count true by predicted class, (K, K), on every n-th pixel of the crops."""
+    stride = max(1, target.shape[-1] // ACCURACY_PX)
+    predicted = logits[..., ::stride, ::stride].argmax(1)
+    truth = target[..., ::stride, ::stride]
+    # Ignored pixels are counted in an extra bin, which is dropped.
+    pairs = torch.where(truth == IGNORE, classes * classes, truth * classes + predicted)
+    return torch.bincount(pairs.flatten(), minlength=classes * classes + 1)[:-1].view(classes, classes)

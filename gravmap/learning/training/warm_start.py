@@ -1,4 +1,4 @@
-"""What a run begins with: the channels its network reads, the network itself, and perhaps another run's weights."""
+"""Warm start: fine-tune the weights of an earlier run."""
 
 from __future__ import annotations
 
@@ -7,93 +7,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from gravmap.errors import InputError, OptionError
 from gravmap.learning.calibration.temperature import weights_sha256
-from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.outcrop_context import CONTEXT, context_names, measured_names
-from gravmap.learning.data.splits import DatasetSplits
+from gravmap.learning.data.outcrop_context import CONTEXT, measured_names
 from gravmap.learning.training.checkpoint import load_model
-from gravmap.learning.training.config import TrainConfig
-
-
-def choose_inputs(grounds: DatasetSplits, config: TrainConfig) -> InputChannels:
-    """The channels of a run: those asked for, and the outcrop's after them where it is the context.
-
-    On crusts gravity is divided by fixed numbers, so that the network works on any ground. A run that goes on from
-    another keeps that one's numbers: its weights presume them.
-
-    Raises
-    ------
-    InputError
-        The ground lacks a field; or the other run learnt from gravity of another kind or from another level.
-    OptionError
-        A name stands twice, no field is among them, or one has no fixed spread; or the other run knows other channels
-        or classes.
-    """
-    measured = measured_names(config.inputs or grounds.first.channels)
-    names = measured + (context_names(len(grounds.classes)) if config.context == CONTEXT else [])
-    if config.init is None:
-        return InputChannels.fit(grounds.first, names, fixed=grounds.simulated)
-    inputs = InputChannels.from_list(config.init["inputs"])
-    _refuse_other("channels", inputs.names, names, config.init["run"])
-    theirs, ours = (
-        [f"{each['index']} {each['name']}" for each in classes] for classes in (config.init["classes"], grounds.classes)
-    )
-    _refuse_other("classes", theirs, ours, config.init["run"])
-    _refuse_other_field(config.init, grounds.meta.get("field_recipe", {}))
-    return inputs
-
-
-def make_network(inputs: InputChannels, config: TrainConfig, class_cells: NDArray[np.float64]) -> nn.Module:
-    """A network with fresh weights; with outcrop as context, one that starts from it.
-
-    Parameters
-    ----------
-    inputs : InputChannels
-        What it reads.
-    config : TrainConfig
-        Which network.
-    class_cells : ndarray, shape (K,)
-        Labelled training cells of each class.
-    """
-    from gravmap.network import build, build_from_dict, describe
-    from gravmap.network.outcrop_start import OutcropStartArchitecture, around
-
-    shape = {"in_channels": inputs.width, "classes": len(class_cells)}
-    described, planes = config.architecture, inputs.outcrop_planes
-    if planes is not None:
-        described = described or describe(config.model)
-        if described.get("kind") != OutcropStartArchitecture.KIND:
-            described = around(described, planes)
-    network: Any = build_from_dict(described, **shape) if described else build(config.model, **shape)
-    if hasattr(network, "set_prior"):
-        network.set_prior((class_cells / max(class_cells.sum(), 1.0)).tolist())
-    made: nn.Module = network
-    return made
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What another run decides of one that begins with its weights.
+    """What the run whose weights are fine-tuned decides of the new one.
 
     Attributes
     ----------
     init : dict
-        For :class:`TrainConfig`: whose weights, how their input is made, and what they were taught on.
+        For `TrainConfig.init`: which weights, how their input is made, and what they were trained on.
     model : str
+        Name of the network.
     architecture : dict
-        The network.
+        Its architecture record.
     context : str or None
-        Whether it starts from outcrop.
+        "outcrop" if the network starts from the outcrop.
     measured : list of str
-        The channels it reads beside the context's.
+        Input channels, without those of the context.
     tile_size_px : int
+        Pixels across a training window.
     scales_deg : list of float
-        The windows it was taught on.
+        Sizes of the training windows, degrees.
     """
 
     init: dict[str, Any]
@@ -105,13 +46,18 @@ class WarmStart:
     scales_deg: list[float]
 
     def windows_for(self, scales_deg: Sequence[float]) -> tuple[list[float], int]:
-        """The windows of a ground, of the sizes it has, on which pixels are as large as the network knows them.
+        """Choose windows of a dataset so that its pixels are as large as those the network was trained on.
+
+        Parameters
+        ----------
+        scales_deg : sequence of float
+            Window sizes that the dataset has, degrees.
 
         Returns
         -------
         list of float
-            The same sizes where the ground has all of them; else the largest that is none larger than the network's
-            largest, or the smallest there is.
+            The network's window sizes if the dataset has all of them; else the largest size that is not larger than
+            the network's largest, or the smallest of the dataset.
         int
             Pixels across a window.
         """
@@ -124,17 +70,45 @@ class WarmStart:
 
 
 def load_pretrained(folder: Path) -> WarmStart:
-    """Read what a run decides of another that begins with its weights.
+    """Read a run whose weights are to be fine-tuned.
 
     Parameters
     ----------
     folder : Path
-        Of the run: ``model.safetensors`` and ``model.json``.
+        The run's folder, with ``model.safetensors`` and ``model.json``.
+
+    Returns
+    -------
+    WarmStart
+        Its `init` is for `TrainConfig.init`; the rest sets the other options of the new run.
 
     Raises
     ------
     InputError
         A file is missing or damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from gravmap.learning import ModelSpec, TrainConfig, save_model
+    >>> from gravmap.learning.training.warm_start import load_pretrained
+    >>> from gravmap.network import build_from_dict
+    >>> network = build_from_dict({"kind": "unet", "widths": [4, 8]}, in_channels=1, classes=2)
+    >>> folder = Path(tempfile.mkdtemp()) / "basin"
+    >>> save_model(folder, network, ModelSpec(
+    ...     model="small-unet",
+    ...     architecture=network.architecture.to_dict(),
+    ...     inputs=[{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 9.5}],
+    ...     classes=[{"index": 1, "name": "granite"}, {"index": 2, "name": "basalt"}],
+    ...     tile_size_px=64, scales_deg=[5.0], field_recipe={}, split={}, seed=0,
+    ... ))
+    >>> start = load_pretrained(folder)
+    >>> config = TrainConfig(
+    ...     model=start.model, architecture=start.architecture, inputs=start.measured, init=start.init, lr=1e-4
+    ... )
+    >>> config.init["run"]
+    'basin'
     """
     _, spec = load_model(folder)
     init = {
@@ -152,38 +126,63 @@ def load_pretrained(folder: Path) -> WarmStart:
 
 
 def load_weights(network: nn.Module, init: dict[str, Any]) -> None:
-    """Give a network the weights that its run begins with.
+    """Load the pre-trained weights of `TrainConfig.init` into a network.
 
     Raises
     ------
     InputError
-        The other run is gone, or has other weights by now.
+        The pre-trained run is missing, or its weights have changed.
     """
     folder = Path(init["folder"])
     other, _ = load_model(folder)
     if weights_sha256(folder) != init["weights_sha256"]:
-        raise InputError(f"{folder} has other weights than when this run began.", "Train anew: --init.")
+        raise InputError(f"The weights in {folder} have changed since this run was started.", "Train anew with --init.")
     network.load_state_dict(other.state_dict())
 
 
-def _refuse_other(what: str, theirs: list[str], ours: list[str], run: str) -> None:
-    if theirs != ours:
-        raise OptionError(
-            f"{run} was trained with other {what}: {', '.join(theirs)}; here they are {', '.join(ours)}.",
-            "Weights can only be taken over with the same channels and classes, in the same order.",
-        )
-
-
 SAME_FIELD = ("quantity", "unit", "input_height_m")
-"""What must be alike of two fields for a name of theirs to mean the same part of the spectrum; spacing may differ."""
+"""Keys in which two fields must agree for a channel name to mean the same part of the spectrum; spacing may differ."""
 
 
-def _refuse_other_field(init: dict[str, Any], ours: dict[str, Any]) -> None:
-    theirs = init["field_recipe"]
-    unlike = [key for key in SAME_FIELD if theirs.get(key) != ours.get(key)]
+def refuse_incompatible(
+    init: dict[str, Any],
+    theirs: list[str],
+    ours: list[str],
+    classes: list[dict[str, Any]],
+    field_recipe: dict[str, Any],
+) -> None:
+    """Refuse to fine-tune weights on other channels, classes or another kind of gravity field.
+
+    Parameters
+    ----------
+    init : dict
+        `TrainConfig.init`, of the pre-trained run.
+    theirs, ours : list of str
+        Input channels of the pre-trained network and of the new run.
+    classes : list of dict
+        Classes of the new run.
+    field_recipe : dict
+        How the field of the new run was made.
+
+    Raises
+    ------
+    OptionError
+        Channels or classes differ.
+    InputError
+        The gravity field differs in quantity, unit or level.
+    """
+    named = [[f"{each['index']} {each['name']}" for each in group] for group in (init["classes"], classes)]
+    for what, trained, new in (("channels", theirs, ours), ("classes", *named)):
+        if trained != new:
+            raise OptionError(
+                f"{init['run']} was trained with other {what}: {', '.join(trained)}; this run has {', '.join(new)}.",
+                "Weights can only be fine-tuned with the same channels and classes, in the same order.",
+            )
+    unlike = [key for key in SAME_FIELD if init["field_recipe"].get(key) != field_recipe.get(key)]
     if unlike:
-        words = "; ".join(f"{key} {theirs.get(key)} there and {ours.get(key)} here" for key in unlike)
+        words = "; ".join(f"{key} {init['field_recipe'].get(key)}, here {field_recipe.get(key)}" for key in unlike)
         raise InputError(
-            f"{init['run']} was trained on another field than this: {words}. Heights count from a field's own level.",
-            "Train without --init, or on crusts as this field shows them.",
+            f"{init['run']} was trained on another gravity field: {words}. Heights are relative to the level "
+            "of the field.",
+            "Train without --init, or on simulated crusts with the level of this field.",
         )

@@ -1,4 +1,4 @@
-"""A running average of a network's weights over the steps: what is scored and kept, calmer than the last step."""
+"""Exponential moving average (EMA) of a network's weights: what is scored and kept, smoother than the last step."""
 
 from __future__ import annotations
 
@@ -12,54 +12,58 @@ from gravmap.learning.training.distributed import Group
 
 
 class ExponentialMovingAverage:
-    """The exponential moving average of weights and running statistics.
+    """Exponential moving average of weights and running statistics.
 
-    After step n it keeps the share min(`share`, (n + 1) / (n + 10)) of what it was, so that early steps are soon
-    forgotten.
+    At step n the decay is min(`decay`, (n + 1) / (n + 10)), so that the first steps are soon forgotten.
 
     Parameters
     ----------
     network : nn.Module
-        Whose weights are averaged; the average starts where it stands.
-    share : float
-        Kept of the average at each step, in the long run.
+        The network to average; the average starts at its weights.
+    decay : float
+        Fraction of the average that each step keeps, in the long run.
+
+    Attributes
+    ----------
+    state : dict of str to Tensor
+        The average, with the keys of the network's state dict.
 
     References
     ----------
     Polyak and Juditsky (1992), doi:10.1137/0330046, for averaging.
     """
 
-    def __init__(self, network: nn.Module, share: float) -> None:
-        self._network, self._share = network, share
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self._network, self._decay = network, decay
         self.state = {name: value.detach().clone() for name, value in network.state_dict().items()}
 
-    def take(self, step: int) -> None:
-        """Take in the weights after a step, counted from 1."""
-        kept = min(self._share, (step + 1) / (step + 10))
+    def update(self, step: int) -> None:
+        """Add the weights after a step, counted from 1."""
+        decay = min(self._decay, (step + 1) / (step + 10))
         with torch.no_grad():
             for name, value in self._network.state_dict().items():
                 if value.is_floating_point():
-                    self.state[name].lerp_(value, 1 - kept)
+                    self.state[name].lerp_(value, 1 - decay)
                 else:
                     self.state[name].copy_(value)
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Take up the average that a run was left with.
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Replace the average.
 
         Raises
         ------
         KeyError
-            It is the state of another network.
+            The state is that of another network.
         """
         self.state = {name: state[name].detach().to(value.device, copy=True) for name, value in self.state.items()}
 
     @contextmanager
-    def in_place(self, group: Group) -> Iterator[None]:
-        """Let the network have the average until the block ends; statistics are the mean of all processes'."""
+    def applied(self, group: Group) -> Iterator[None]:
+        """Put the average into the network until the block ends; statistics are averaged over the processes."""
         own = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
         self._network.load_state_dict(self.state)
         group.average_buffers(self._network)
-        self.load(self._network.state_dict())
+        self.load_state_dict(self._network.state_dict())
         try:
             yield
         finally:

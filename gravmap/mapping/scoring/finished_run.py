@@ -137,7 +137,7 @@ def dataset_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the netwo
 
 
 def _fingerprint(dataset: RegionDataset, model: Mapping[str, Any]) -> str:
-    """What :attr:`gravmap.learning.training.run.Run.fingerprint` was when training began."""
+    """What :attr:`gravmap.learning.training.setup.TrainingData.fingerprint` was when training began."""
     found = dataset.fingerprint()
     if not model.get("recipe", {}).get("from_tiles", False):
         return found

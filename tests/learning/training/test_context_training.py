@@ -16,8 +16,9 @@ from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.launch import launch
+from gravmap.learning.training.setup import choose_inputs
 from gravmap.learning.training.trainer import measure_step
-from gravmap.learning.training.warm_start import choose_inputs, load_pretrained
+from gravmap.learning.training.warm_start import load_pretrained
 from toy_area import field_at, make_arrays
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -206,14 +207,14 @@ def test_a_run_that_began_with_another_goes_on_without_it(begun, area, tmp_path)
 
 
 def test_other_channels_classes_or_weights_are_refused(begun, area, arrays, tmp_path):
-    with pytest.raises(OptionError, match="other channels: residual_10km; here they are residual_10km, scale"):
+    with pytest.raises(OptionError, match="other channels: residual_10km; this run has residual_10km, scale"):
         train(area, tmp_path / "a", dataclasses.replace(configured(begun), inputs=["residual_10km", "scale"]))
     renamed = [{**each, "name": f"other {each['name']}"} for each in arrays["meta"]["classes"]]
     other = RegionDataset.from_arrays({**arrays, "meta": {**arrays["meta"], "classes": renamed}})
-    with pytest.raises(OptionError, match="other classes: 1 high, 2 low; here they are 1 other high"):
+    with pytest.raises(OptionError, match="other classes: 1 high, 2 low; this run has 1 other high"):
         train(other, tmp_path / "b", configured(begun))
     config = configured(begun)
-    with pytest.raises(InputError, match="other weights than when"):
+    with pytest.raises(InputError, match="have changed since"):
         train(area, tmp_path / "c", dataclasses.replace(config, init={**config.init, "weights_sha256": "0" * 64}))
 
 
@@ -221,9 +222,7 @@ def test_a_run_does_not_begin_where_the_same_name_means_another_field(begun, arr
     for key, value in (("input_height_m", 10_000.0), ("quantity", "free_air")):
         recipe = {**arrays["meta"]["field_recipe"], key: value}
         other = RegionDataset.from_arrays({**arrays, "meta": {**arrays["meta"], "field_recipe": recipe}})
-        with pytest.raises(
-            InputError, match=f"taught was trained on another field than this: {key} None there and {value}"
-        ):
+        with pytest.raises(InputError, match=f"taught was trained on another gravity field: {key} None, here {value}"):
             train(other, tmp_path / key, configured(begun))
     finer = {**arrays["meta"]["field_recipe"], "spacing_deg": [0.01, 0.01]}
     other = RegionDataset.from_arrays({**arrays, "meta": {**arrays["meta"], "field_recipe": finer}})

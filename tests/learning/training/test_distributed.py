@@ -18,7 +18,7 @@ from gravmap.learning import RegionDataset, TrainConfig, load_model, train
 from gravmap.learning.calibration.applicability import read_area_of_applicability
 from gravmap.learning.calibration.temperature import read_calibration
 from gravmap.learning.sampling.augmentation import Augmentation
-from gravmap.learning.training.distributed import device_for, group_variables
+from gravmap.learning.training.distributed import choose_device, group_variables
 from gravmap.learning.training.launch import launch
 from toy_area import make_arrays
 
@@ -69,7 +69,7 @@ def test_two_processes_with_two_crops_are_one_with_four(uneven, alone, tmp_path,
     shared = launch(uneven, tmp_path / "two", ALIKE, 2, listener)
     assert told[-1] == (24, 24)
     assert len(killed) == (victim is not None)
-    assert ("was ended by SIGKILL; going on after the last whole epoch" in caplog.text) is bool(killed)
+    assert ("was ended by SIGKILL; resuming after the last complete epoch" in caplog.text) is bool(killed)
     np.testing.assert_allclose(curve(tmp_path / "two"), curve(folder), rtol=1e-4)
     assert shared["test"]["places"] == expected["test"]["places"] > 50
     np.testing.assert_allclose(shared["test"]["confusion"], expected["test"]["confusion"], atol=1)
@@ -98,11 +98,11 @@ JOINING = """
 import sys
 from pathlib import Path
 from gravmap.learning import RegionDataset, TrainConfig, train
-from gravmap.learning.training.distributed import joined
+from gravmap.learning.training.distributed import process_group
 folder = Path(sys.argv[1])
 config = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, seed=1)
-with joined("cpu") as group:
-    run = Path(group.agree(str(folder / f"run-of-{group.rank}")))
+with process_group("cpu") as group:
+    run = Path(group.broadcast(str(folder / f"run-of-{group.rank}")))
     print(train(RegionDataset.load(folder / "area.npz"), run, config, group=group)["test"])
 """
 
@@ -185,17 +185,17 @@ def running_workers():
 
 
 def test_where_to_train():
-    assert device_for(None, None, 4) == ("cuda", 4)
-    assert device_for(2, None, 4) == ("cuda", 2)
-    assert device_for(None, "cuda", 1) == ("cuda", 1)
-    assert device_for(0, None, 4) == ("cpu", 1)
-    assert device_for(None, "cpu", 4) == ("cpu", 1)
+    assert choose_device(None, None, 4) == ("cuda", 4)
+    assert choose_device(2, None, 4) == ("cuda", 2)
+    assert choose_device(None, "cuda", 1) == ("cuda", 1)
+    assert choose_device(0, None, 4) == ("cpu", 1)
+    assert choose_device(None, "cpu", 4) == ("cpu", 1)
 
 
 @pytest.mark.parametrize(("gpus", "found", "hint"), [(4, 0, "--gpus 0"), (None, 0, "--device cpu"), (4, 1, "--gpus 1")])
 def test_too_few_devices_name_the_flag_that_runs(gpus, found, hint):
     with pytest.raises(DeviceError) as caught:
-        device_for(gpus, None, found)
+        choose_device(gpus, None, found)
     assert caught.value.exit_status == 5
     assert hint in caught.value.hint
 

@@ -8,13 +8,13 @@ from gravmap.learning.data.outcrop_context import context_names
 from gravmap.learning.training.checkpoint import ModelSpec, save_model
 from gravmap.learning.training.export import export_run
 from gravmap.network import build_from_dict, describe
-from gravmap.network.outcrop_start import around
+from gravmap.network.outcrop_start import with_outcrop_start
 
 
 @pytest.mark.slow
 def test_an_exported_network_starts_from_the_same_outcrop(tmp_path):
     torch.manual_seed(0)
-    network = build_from_dict(around(describe("ggmnet-tiny"), (1, 4)), 6, 3).eval()
+    network = build_from_dict(with_outcrop_start(describe("ggmnet-tiny"), (1, 4)), 6, 3).eval()
     torch.nn.init.normal_(network.body.classify.weight)
     inputs = [{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 7.0}]
     inputs += [{"kind": "field", "field": name, "unit": "1", "spread": 1.0} for name in context_names(3)]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gravmap.learning import IGNORE
-from gravmap.learning.training.loss import bootstrapped_cross_entropy, class_counts, class_weights, loss_terms
+from gravmap.learning.training.loss import class_counts, class_weights, loss_terms, make_criterion
 
 
 def make_batch(images=3, classes=4, size=9, seed=0, ignored=0.4):
@@ -15,6 +15,12 @@ def make_batch(images=3, classes=4, size=9, seed=0, ignored=0.4):
     target[torch.rand(target.shape) < ignored] = IGNORE
     small = torch.rand(target.shape) < 0.3
     return logits, target, small, torch.tensor([0.5, 1.0, 2.0, 0.7])[:classes]
+
+
+def mean_loss(*batch, **options):
+    """Loss of a batch: numerator over denominator, 0 if every pixel is ignored."""
+    numerator, denominator = loss_terms(*batch, **options)
+    return numerator / denominator.clamp_min(1e-30)
 
 
 def by_hand(logits, target, small, weights, share, small_weight=3.0):
@@ -35,22 +41,22 @@ def by_hand(logits, target, small, weights, share, small_weight=3.0):
 @pytest.mark.parametrize("share", [0.15, 0.5, 1.0])
 def test_equals_the_definition(share):
     batch = make_batch()
-    got = bootstrapped_cross_entropy(*batch, topk_share=share)
+    got = mean_loss(*batch, topk_share=share)
     assert float(got) == pytest.approx(by_hand(*batch, share), rel=1e-5)
 
 
-def test_only_the_worst_valid_pixels_get_a_gradient():
+def test_only_the_hardest_valid_pixels_get_a_gradient():
     logits, target, small, weights = make_batch()
     logits.requires_grad_()
-    bootstrapped_cross_entropy(logits, target, small, weights, topk_share=0.15).backward()
-    taught = (logits.grad != 0).any(1)
-    assert not taught[target == IGNORE].any()
+    mean_loss(logits, target, small, weights, topk_share=0.15).backward()
+    kept = (logits.grad != 0).any(1)
+    assert not kept[target == IGNORE].any()
     for image in range(3):
         valid = int((target[image] != IGNORE).sum())
-        assert int(taught[image].sum()) == math.ceil(0.15 * valid)
+        assert int(kept[image].sum()) == math.ceil(0.15 * valid)
 
 
-def test_the_share_is_of_valid_pixels_not_of_all():
+def test_the_keep_fraction_is_of_the_valid_pixels():
     logits, target, small, weights = make_batch(images=1, size=20, ignored=0.0)
     target[:, 4:] = IGNORE  # 80 of 400 pixels are left
     _, denominator = loss_terms(logits, target, torch.zeros_like(small), weights, topk_share=0.15)
@@ -71,7 +77,7 @@ def test_an_image_without_labels_gives_zero_and_a_zero_gradient():
     logits, target, small, weights = make_batch()
     logits.requires_grad_()
     target[:] = IGNORE
-    loss = bootstrapped_cross_entropy(logits, target, small, weights)
+    loss = mean_loss(logits, target, small, weights)
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(logits.grad, torch.zeros_like(logits))
@@ -80,8 +86,8 @@ def test_an_image_without_labels_gives_zero_and_a_zero_gradient():
 def test_an_image_without_labels_beside_others_changes_nothing():
     logits, target, small, weights = make_batch()
     target[1] = IGNORE
-    alone = bootstrapped_cross_entropy(logits[[0, 2]], target[[0, 2]], small[[0, 2]], weights)
-    assert float(bootstrapped_cross_entropy(logits, target, small, weights)) == pytest.approx(float(alone), rel=1e-6)
+    alone = mean_loss(logits[[0, 2]], target[[0, 2]], small[[0, 2]], weights)
+    assert float(mean_loss(logits, target, small, weights)) == pytest.approx(float(alone), rel=1e-6)
 
 
 def test_small_bodies_weigh_more_but_are_not_ranked_higher():
@@ -111,6 +117,17 @@ def test_half_precision_logits_are_counted_in_float32():
     assert float(numerator) == pytest.approx(float(loss_terms(logits.bfloat16().float(), target, small, weights)[0]))
 
 
+def test_a_criterion_applies_all_settings_of_the_run():
+    logits, target, small, weights = make_batch(ignored=0.9)
+    found = []
+    for base in ("valid", "all"):
+        criterion = make_criterion(weights, topk_base=base, small_weight=2.0)
+        found.append(criterion(logits, target, small, topk_share=0.15))
+        expected = loss_terms(logits, target, small, weights, topk_share=0.15, topk_base=base, small_weight=2.0)
+        assert found[-1] == expected
+    assert found[0][1] < found[1][1]
+
+
 def test_class_weights_have_mean_one_and_none_for_what_is_absent():
     counts = np.array([7000.0, 2500.0, 500.0, 0.0])
     for kind, ratio in {
@@ -127,7 +144,7 @@ def test_class_weights_have_mean_one_and_none_for_what_is_absent():
         assert weights[2] / weights[0] == pytest.approx(ratio), kind
 
 
-def test_the_share_of_all_pixels_keeps_everything_where_little_is_labelled():
+def test_a_fraction_of_all_pixels_keeps_everything_where_little_is_labelled():
     logits, target, small, weights = make_batch(images=1, size=20, ignored=0.0)
     target[:, 2:] = IGNORE  # 40 of 400 pixels are left, fewer than 15 % of all
     kept = [
@@ -142,7 +159,7 @@ def test_the_share_of_all_pixels_keeps_everything_where_little_is_labelled():
 
 def test_counts_are_of_training_cells_once_and_only_them(area):
     before = class_counts(area)
-    taught = area.labels[(area.role == 0) & (area.labels > 0)]
-    np.testing.assert_array_equal(before, [(taught == 1).sum(), (taught == 2).sum()])
+    training = area.labels[(area.role == 0) & (area.labels > 0)]
+    np.testing.assert_array_equal(before, [(training == 1).sum(), (training == 2).sum()])
     area.labels[area.role != 0] = 2
     np.testing.assert_array_equal(class_counts(area), before)

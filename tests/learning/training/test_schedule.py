@@ -1,7 +1,7 @@
 import pytest
 
 from gravmap.errors import OptionError
-from gravmap.learning.training.schedule import cosine_rate, plateaued, sgd_rate, switch_epoch, topk_share
+from gravmap.learning.training.schedule import cosine_rate, ohem_keep_fraction, plateaued, sgd_rate, switch_epoch
 
 PAPER = {"warmup_epochs": 5, "warmup_from": 0.1, "milestones": range(50, 600, 50), "decay": 0.1, "floor": 0.0}
 OURS = {**PAPER, "milestones": (50, 100, 150), "floor": 1e-6}
@@ -68,8 +68,8 @@ def test_when_to_switch_is_read():
 
 
 def test_all_pixels_teach_at_first():
-    assert topk_share(0.0, 0.15, 0.1) == 1.0
-    assert topk_share(0.05, 0.15, 0.1) == pytest.approx(0.575)
-    assert topk_share(0.1, 0.15, 0.1) == 0.15
-    assert topk_share(0.9, 0.15, 0.1) == 0.15
-    assert topk_share(0.0, 0.15, 0.0) == 0.15
+    assert ohem_keep_fraction(0.0, 0.15, 0.1) == 1.0
+    assert ohem_keep_fraction(0.05, 0.15, 0.1) == pytest.approx(0.575)
+    assert ohem_keep_fraction(0.1, 0.15, 0.1) == 0.15
+    assert ohem_keep_fraction(0.9, 0.15, 0.1) == 0.15
+    assert ohem_keep_fraction(0.0, 0.15, 0.0) == 0.15

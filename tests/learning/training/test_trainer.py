@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import json
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,8 @@ from gravmap.errors import InputError, OptionError
 from gravmap.learning import RegionDataset, TrainConfig, load_model, predict_logits, train
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.checkpoint import read_pair
-from gravmap.learning.training.trainer import measure_step
+from gravmap.learning.training.distributed import Group
+from gravmap.learning.training.trainer import Trainer, measure_step
 from gravmap.progress import describe_time
 from toy_area import make_arrays
 
@@ -33,11 +35,11 @@ def assert_same(one, other):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run of SHORT from beginning to end, as it was told of, for all that compare with one."""
-    folder, told = tmp_path_factory.mktemp("whole") / "run", []
+    """A complete run of SHORT and the progress it reported, for the tests that compare with one."""
+    folder, reports = tmp_path_factory.mktemp("whole") / "run", []
     area = RegionDataset.from_arrays(make_arrays())
-    result = train(area, folder, SHORT, lambda done, total, note="": told.append((done, total, note)))
-    return SimpleNamespace(folder=folder, result=result, told=told)
+    result = train(area, folder, SHORT, lambda done, total, note="": reports.append((done, total, note)))
+    return SimpleNamespace(folder=folder, result=result, reports=reports)
 
 
 class Interrupt:
@@ -51,7 +53,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-def test_the_sign_of_the_field_is_learnt(area, tmp_path):
+def test_the_sign_of_the_field_is_learned(area, tmp_path):
     gentle = Augmentation(noise=(0.0, 0.01), offset_mgal=0.2)  # the field passes zero steeply, but not everywhere
     config = TrainConfig(
         model="ggmnet-tiny", epochs=6, steps=16, batch_size=6, lr=1e-2, evaluate_every=6, augmentation=gentle
@@ -75,8 +77,8 @@ def test_the_sign_of_the_field_is_learnt(area, tmp_path):
     assert (logits.argmax(0) == (area.fields[0] < 0))[seen].mean() > 0.95
 
 
-def test_what_a_run_leaves(area, whole):
-    result, told = whole.result, whole.told
+def test_a_run_writes_its_files_and_reports_progress(area, whole):
+    result, reports = whole.result, whole.reports
     assert sorted(path.name for path in whole.folder.iterdir()) == [
         "calibration.json", "curves.png", "last.json", "last.safetensors", "metrics.csv", "model.json",
         "model.safetensors", "reach.safetensors", "reliability.png", "scores.json",
@@ -92,13 +94,15 @@ def test_what_a_run_leaves(area, whole):
     best = max(range(3), key=lambda index: float(rows[index]["tune_fwiou"]))
     assert result["best_epoch"] == best + 1
     assert result["tune"]["fwiou"] == float(rows[best]["tune_fwiou"])
-    assert [done for done, _, _ in told[:6]] == [1, 2, 3, 4, 5, 6]
-    assert "loss" in told[5][2]
-    assert "left" in told[5][2]
-    # Then the windows over held-out ground, whose number is known before.
-    assert {(done, total) for done, total, _ in told[6:]} == {(6, 6)}
-    windows = len(told) - 6
-    assert [note.split(": ")[1] for _, _, note in told[6:]] == [f"{n + 1} of {windows} windows" for n in range(windows)]
+    assert [done for done, _, _ in reports[:6]] == [1, 2, 3, 4, 5, 6]
+    assert "loss" in reports[5][2]
+    assert "left" in reports[5][2]
+    # Then the windows over held-out blocks, whose number is known before.
+    assert {(done, total) for done, total, _ in reports[6:]} == {(6, 6)}
+    windows = len(reports) - 6
+    assert [note.split(": ")[1] for _, _, note in reports[6:]] == [
+        f"{n + 1} of {windows} windows" for n in range(windows)
+    ]
     spec = load_model(whole.folder)[1]
     assert spec.channels == ["residual_10km"]
     assert spec.field_recipe == {"method": "regional"}
@@ -115,15 +119,15 @@ def test_a_seed_repeats_bit_for_bit_and_another_does_not(area, whole, tmp_path):
     assert not torch.equal(weights_of(whole.folder)[first], weights_of(tmp_path / "other")[first])
 
 
-def test_held_out_labels_do_not_touch_the_weights(arrays, whole, tmp_path):
-    held = arrays["role"] != 0
-    arrays["labels"] = np.where(held, 3 - np.clip(arrays["labels"], 1, 2), arrays["labels"]).astype(np.uint8)
-    arrays["small"] = np.where(held, 1 - arrays["small"], arrays["small"]).astype(np.uint8)
+def test_held_out_labels_do_not_affect_the_weights(arrays, whole, tmp_path):
+    held_out = arrays["role"] != 0
+    arrays["labels"] = np.where(held_out, 3 - np.clip(arrays["labels"], 1, 2), arrays["labels"]).astype(np.uint8)
+    arrays["small"] = np.where(held_out, 1 - arrays["small"], arrays["small"]).astype(np.uint8)
     train(RegionDataset.from_arrays(arrays), tmp_path / "run", SHORT)
     assert_same(weights_of(whole.folder), weights_of(tmp_path / "run"))
 
 
-def test_a_training_label_does_touch_them(arrays, whole, tmp_path):
+def test_training_labels_affect_the_weights(arrays, whole, tmp_path):
     # The counterpart: without it the test above could pass on weights that depend on nothing.
     arrays["labels"][arrays["role"] == 0] = 3 - np.clip(arrays["labels"][arrays["role"] == 0], 1, 2)
     train(RegionDataset.from_arrays(arrays), tmp_path / "run", SHORT)
@@ -132,7 +136,7 @@ def test_a_training_label_does_touch_them(arrays, whole, tmp_path):
 
 
 @pytest.mark.parametrize("steps", [3, 4])
-def test_a_broken_run_goes_on_along_the_same_curve(area, whole, tmp_path, steps):
+def test_a_resumed_run_equals_an_uninterrupted_one(area, whole, tmp_path, steps):
     with pytest.raises(KeyboardInterrupt):
         train(area, tmp_path / "broken", SHORT, Interrupt(steps))
     train(area, tmp_path / "broken", SHORT, resume=True)
@@ -149,41 +153,37 @@ def test_a_run_is_not_resumed_on_other_data_nor_when_complete(area, arrays, tmp_
     with pytest.raises(InputError, match="complete"):
         train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=1), resume=True)
     arrays["fields"] = arrays["fields"] + np.float32(1)
-    with pytest.raises(InputError, match="not the one"):
+    with pytest.raises(InputError, match="differs from that of the run"):
         train(RegionDataset.from_arrays(arrays), tmp_path / "run", SHORT, resume=True)
     with pytest.raises(InputError, match="missing"):
         train(area, tmp_path / "none", SHORT, resume=True)
 
 
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(area, tmp_path):
-    from gravmap.learning.training.distributed import Group
-    from gravmap.learning.training.run import Run
-
+def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(area, tmp_path):
     gradients = []
     for micro in (None, 2):
-        # Statistics of a part are not those of the whole; frozen, both see the same network.
+        # Batch statistics of a micro-batch differ; frozen, both see the same network.
         config = dataclasses.replace(SHORT, micro_batch=micro, clip=1e9, freeze_statistics=True)
-        run = Run(area, tmp_path, config, Group())
-        run.begin_epoch()
-        run.train_step(0, 0.0)
+        trainer = Trainer(area, tmp_path, config, Group())
+        trainer.start_epoch()
+        trainer.train_step(0)
         gradients.append(
-            [parameter.grad.clone() for parameter in run.network.parameters() if parameter.grad is not None]
+            [parameter.grad.clone() for parameter in trainer.network.parameters() if parameter.grad is not None]
         )
     assert len(gradients[0]) > 20
     for whole, parts in zip(*gradients, strict=True):
         torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-6)
 
 
-def test_a_time_limit_ends_in_good_order(area, tmp_path, monkeypatch):
-    # A clock that goes on by a tenth of a second each time it is read.
+def test_a_time_limit_leaves_time_for_the_final_evaluation(area, tmp_path, monkeypatch):
+    # A clock that advances by a tenth of a second each time it is read.
     clock = SimpleNamespace(now=0.0)
 
     def read():
         clock.now += 0.1
         return clock.now
 
-    for module in ("trainer", "run"):
-        monkeypatch.setattr(f"gravmap.learning.{module}.time", SimpleNamespace(monotonic=read))
+    monkeypatch.setattr(time, "monotonic", read)
     result = train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=1000, time_limit_s=4.0))
     assert clock.now < 5.0
     assert 3 < result["epochs"] < 12
@@ -192,7 +192,7 @@ def test_a_time_limit_ends_in_good_order(area, tmp_path, monkeypatch):
     assert rates[-1] < 0.2 * max(rates)  # the rate came down with the clock
 
 
-def test_patience_stops_a_run_that_no_longer_improves(area, tmp_path):
+def test_early_stopping_ends_a_run_that_no_longer_improves(area, tmp_path):
     result = train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=30, lr=1e-12, patience=2))
     assert result["epochs"] <= 12
 
@@ -208,7 +208,7 @@ def test_without_tuning_labels_the_last_epoch_is_kept(area, tmp_path):
     )
 
 
-def test_a_class_without_training_labels_is_told(area, tmp_path, caplog):
+def test_a_class_without_training_labels_is_logged(area, tmp_path, caplog):
     area.labels[(area.labels == 2) & (area.role == 0)] = 0
     train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=1))
     assert "No training label of: low" in caplog.text
@@ -221,29 +221,29 @@ def test_batches_that_cannot_be_normalised_are_refused(area, tmp_path):
         train(area, tmp_path / "run", dataclasses.replace(SHORT, micro_batch=1))
 
 
-def test_the_tuning_loss_is_that_of_the_worst_nodes(area, tmp_path):
-    from gravmap.lattice import TUNE
-    from gravmap.learning.training.distributed import Group
-    from gravmap.learning.training.run import Run
-
-    run = Run(area, tmp_path, dataclasses.replace(SHORT, class_weight="none"), Group())
-    seen = []
-    told = run.scores(TUNE, lambda logits, target: seen.append((logits, target)) or run._mapped_loss(logits, target))
+@pytest.mark.parametrize("base", ["valid", "all"])
+def test_the_tuning_loss_is_that_of_the_hardest_nodes(area, tmp_path, base):
+    """Under "all" the training loss counts more pixels where few are labelled; so must the tuning loss."""
+    trainer = Trainer(area, tmp_path, dataclasses.replace(SHORT, class_weight="none", topk_base=base), Group())
+    scorer, seen = trainer.scorer, []
+    loss = scorer.tuning_loss
+    scorer.tuning_loss = lambda logits, target: seen.append((logits, target)) or loss(logits, target)
+    scores = scorer.score_tuning_blocks()
     logits, target = seen[0][0][0].double().numpy(), seen[0][1][0].numpy()
     counted = target >= 0
-    assert counted.sum() == told["places"]
+    assert counted.sum() == scores["places"]
     log_p = logits - np.log(np.exp(logits).sum(0))
     losses = np.sort([-log_p[target[place], *place] for place in zip(*np.nonzero(counted), strict=True)])
-    worst = losses[-int(np.ceil(0.15 * len(losses))) :]
-    assert told["loss"] == pytest.approx(worst.mean(), rel=1e-5)
+    kept = int(np.ceil(0.15 * (len(losses) if base == "valid" else target.size)))
+    assert scores["loss"] == pytest.approx(losses[-kept:].mean(), rel=1e-5)
 
 
-def test_patience_begins_with_sgd(area, tmp_path):
+def test_early_stopping_counts_epochs_of_sgd_alone(area, tmp_path):
     config = dataclasses.replace(SHORT, epochs=9, steps=1, batch_size=2, lr=1e-12, patience=2)
-    # With frozen statistics and next to no rate nothing changes at all.
+    # With frozen statistics and a tiny learning rate nothing changes at all.
     config = dataclasses.replace(config, schedule="adam-sgd", switch="epoch:4", lr_floor=0.0, freeze_statistics=True)
     result = train(area, tmp_path / "run", config)
-    # Nothing gets better after the first epoch, but Adam has its four.
+    # Nothing improves after the first epoch, but the four of Adam do not count.
     assert result["epochs"] == 6
 
 
@@ -256,4 +256,4 @@ def test_time_in_words_and_a_measured_step(area):
     assert [describe_time(seconds) for seconds in (40, 720, 12600)] == ["40 s", "12 min", "3.5 h"]
     seconds, steps = measure_step(area, dataclasses.replace(SHORT, steps=None))
     assert 0 < seconds < 60
-    assert steps == 6  # 23 windows teach; two of the 25 lie in held-out blocks
+    assert steps == 6  # 23 training windows; two of the 25 lie in held-out blocks

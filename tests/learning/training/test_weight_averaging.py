@@ -13,7 +13,7 @@ from gravmap.learning.training.weight_averaging import ExponentialMovingAverage
 SHORT = TrainConfig(model="small", architecture={"kind": "unet", "widths": [4, 8]}, epochs=1, steps=4, batch_size=4)
 
 
-def test_it_is_the_exponential_average_of_what_it_was_given():
+def test_it_is_the_exponential_moving_average_of_the_weights():
     network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
     weight = network[0].weight
     weight.data.fill_(1.0)
@@ -21,22 +21,21 @@ def test_it_is_the_exponential_average_of_what_it_was_given():
     for step in range(1, 200):
         weight.data.fill_(float(step % 7))
         network[1].num_batches_tracked.fill_(step)
-        average.take(step)
+        average.update(step)
         kept = min(0.9, (step + 1) / (step + 10))
         by_hand = kept * by_hand + (1 - kept) * (step % 7)
     assert float(average.state["0.weight"]) == pytest.approx(by_hand, rel=1e-5)
     assert int(average.state["1.num_batches_tracked"]) == 199
-    with average.in_place(ALONE):
+    with average.applied(ALONE):
         assert float(weight.detach()) == pytest.approx(by_hand, rel=1e-5)
     assert float(weight.detach()) == 199 % 7
 
 
-def test_the_average_is_kept_and_the_weights_go_on(area, tmp_path):
+def test_the_average_is_saved_and_does_not_affect_training(area, tmp_path):
     train(area, tmp_path / "plain", dataclasses.replace(SHORT, average=0.0))
     train(area, tmp_path / "calm", dataclasses.replace(SHORT, average=0.99))
     (plain, _), (calm, _) = (read_pair(tmp_path / name, "last") for name in ("plain", "calm"))
     network = {name for name in calm if name.startswith("network/")}
-    # Averaging looks on: the steps are those of a run without it.
     assert all(torch.equal(plain[name], calm[name]) for name in network)
     assert {name for name in calm if name.startswith("average/")} == {f"average/{name[8:]}" for name in network}
     kept, _ = read_pair(tmp_path / "calm", "model")
@@ -44,6 +43,6 @@ def test_the_average_is_kept_and_the_weights_go_on(area, tmp_path):
     assert any(not torch.equal(value, calm[f"network/{name}"]) for name, value in kept.items())
 
 
-def test_a_share_that_keeps_everything_is_refused():
+def test_a_decay_of_one_is_refused():
     with pytest.raises(OptionError, match="average = 1 makes no sense"):
         dataclasses.replace(SHORT, average=1.0)

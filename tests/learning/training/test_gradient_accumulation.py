@@ -11,8 +11,7 @@ from gravmap.learning import TrainConfig, train
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.distributed import Group
-from gravmap.learning.training.run import Run
-from gravmap.learning.training.step import NonFiniteLoss
+from gravmap.learning.training.trainer import NonFiniteLoss, Trainer
 from toy_processes import forked, in_group
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, seed=1)
@@ -20,7 +19,7 @@ BUILD = gravmap.network.build
 
 
 def with_memory_for(crops, calls=0):
-    """A maker of networks that run out of memory above so many crops, once they were called so often in training."""
+    """Return a `build` whose networks run out of memory above so many crops, after so many calls in training."""
 
     def build(*args, **options):
         network = BUILD(*args, **options)
@@ -43,9 +42,9 @@ def state_of(folder):
     return {name: value.numpy().tobytes() for name, value in tensors.items()}, record
 
 
-# With a failure in the second part of a step, the first part has moved the running statistics already.
+# When the second micro-batch of a step fails, the first has updated the running statistics already.
 @pytest.mark.parametrize(("batch", "calls"), [(4, 0), (8, 1)])
-def test_out_of_memory_halves_and_takes_the_same_step_again(area, tmp_path, monkeypatch, caplog, batch, calls):
+def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(area, tmp_path, monkeypatch, caplog, batch, calls):
     config = dataclasses.replace(SHORT, batch_size=batch, steps=1 + 4 // batch)
     train(area, tmp_path / "small", dataclasses.replace(config, micro_batch=2))
     monkeypatch.setattr(gravmap.network, "build", with_memory_for(3, calls))
@@ -54,10 +53,10 @@ def test_out_of_memory_halves_and_takes_the_same_step_again(area, tmp_path, monk
     assert small[0] == short[0]
     assert short[1]["step"] == config.steps
     assert short[1]["at_once"] == 2
-    assert "Out of memory with 4 crops at once; going on with 2." in caplog.text
+    assert "Out of memory with a micro-batch of 4 crops; continuing with 2" in caplog.text
 
 
-def test_memory_found_short_is_remembered(area, tmp_path, monkeypatch, caplog):
+def test_a_resumed_run_keeps_the_micro_batch_that_fitted(area, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(gravmap.network, "build", with_memory_for(3))
     train(area, tmp_path / "run", SHORT)
     assert "Out of memory" in caplog.text
@@ -66,29 +65,29 @@ def test_memory_found_short_is_remembered(area, tmp_path, monkeypatch, caplog):
     assert "Out of memory" not in caplog.text
 
 
-def test_memory_that_holds_less_than_two_crops_is_told(area, tmp_path, monkeypatch):
+def test_memory_for_less_than_two_crops_is_refused(area, tmp_path, monkeypatch):
     monkeypatch.setattr(gravmap.network, "build", with_memory_for(1))
     with pytest.raises(DeviceError, match="2 crops of 32 x 32 pixels") as caught:
         train(area, tmp_path / "run", SHORT)
     assert "--size" in caught.value.hint
 
 
-def test_memory_is_tried_out_without_a_trace(area, tmp_path, monkeypatch):
+def test_finding_the_micro_batch_leaves_the_network_unchanged(area, tmp_path, monkeypatch):
     monkeypatch.setattr(gravmap.network, "build", with_memory_for(3))
-    run = Run(area, tmp_path, SHORT, Group())
-    before = {name: value.clone() for name, value in run.network.state_dict().items()}
-    run.stepper.find_parts()
-    assert run.stepper.at_once == 2
-    for name, value in run.network.state_dict().items():
+    trainer = Trainer(area, tmp_path, SHORT, Group())
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    trainer.accumulation.find_micro_batch(partial(trainer.backward, 0, 0.15))
+    assert trainer.accumulation.micro_batch == 2
+    for name, value in trainer.network.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert all(parameter.grad is None for parameter in run.network.parameters())
+    assert all(parameter.grad is None for parameter in trainer.network.parameters())
 
 
-def test_one_process_out_of_memory_leaves_no_other_waiting(area, tmp_path, monkeypatch):
+def test_one_process_out_of_memory_does_not_block_the_others(area, tmp_path, monkeypatch):
     config = dataclasses.replace(SHORT, steps=1, batch_size=16)
 
     def short(group):
-        # The second process alone has little memory, and notices in the second of its two parts.
+        # Only the second process has little memory, and fails in the second of its two micro-batches.
         gravmap.network.build = with_memory_for(2, calls=1) if group.rank else BUILD
         train(area, tmp_path / "short", dataclasses.replace(config, micro_batch=4), group=group)
 
@@ -102,7 +101,7 @@ def test_one_process_out_of_memory_leaves_no_other_waiting(area, tmp_path, monke
     assert one[1]["at_once"] == 2
 
 
-def test_the_errors_of_full_memory_are_known():
+def test_out_of_memory_errors_are_recognised():
     with pytest.raises(RuntimeError) as full:
         torch.empty(1 << 50)
     assert memory_lacked(full.value)
@@ -111,9 +110,9 @@ def test_the_errors_of_full_memory_are_known():
     assert memory_lacked(RuntimeError("shapes do not match")) is None
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_its_batch(area, tmp_path):
+def test_a_loss_that_is_not_finite_stops_and_saves_its_batch(area, tmp_path):
     config = dataclasses.replace(SHORT, batch_size=2, augmentation=Augmentation(amplitude=(1e38, 1e38)))
-    with pytest.raises(NonFiniteLoss, match="The loss is no finite number in epoch 1, step 1"):
+    with pytest.raises(NonFiniteLoss, match="The loss is not finite in epoch 1, step 1"):
         train(area, tmp_path / "run", config)
     tensors, record = read_pair(tmp_path / "run", "nonfinite_batch")
     assert (record["epoch"], record["step"], record["samples"], record["phase"]) == (1, 1, [0, 1], "adam")
@@ -125,27 +124,27 @@ def test_a_loss_that_is_no_number_stops_and_keeps_its_batch(area, tmp_path):
     assert json.loads((tmp_path / "run" / "nonfinite_batch.json").read_text())["seed"] == 1
 
 
-def test_a_gradient_that_is_no_number_stops_before_it_is_taken(area, tmp_path):
-    run = Run(area, tmp_path, SHORT, Group())
-    run.begin_epoch()
-    before = {name: value.clone() for name, value in run.network.named_parameters()}
-    next(run.network.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+def test_a_gradient_that_is_not_finite_stops_before_the_optimizer_step(area, tmp_path):
+    trainer = Trainer(area, tmp_path, SHORT, Group())
+    trainer.start_epoch()
+    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
+    next(trainer.network.parameters()).register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(NonFiniteLoss, match="The gradient"):
-        run.train_step(0, 0.0)
-    for name, value in run.network.named_parameters():
+        trainer.train_step(0)
+    for name, value in trainer.network.named_parameters():
         assert torch.equal(value, before[name])
 
 
 def first_loss(area, folder, **change):
-    run = Run(area, folder, dataclasses.replace(SHORT, **change), Group())
-    run.begin_epoch()
-    taught = run.stepper.gradients(0, 0, 1.0, 0.0)
-    assert all(parameter.dtype == parameter.grad.dtype == torch.float32 for parameter in run.network.parameters())
-    return taught.loss / taught.weight, list(run.network.state_dict())
+    trainer = Trainer(area, folder, dataclasses.replace(SHORT, **change), Group())
+    trainer.start_epoch()
+    result = trainer.train_step(0)
+    assert all(parameter.dtype == parameter.grad.dtype == torch.float32 for parameter in trainer.network.parameters())
+    return result.loss / result.weight, list(trainer.network.state_dict())
 
 
-def test_bfloat16_and_channels_last_teach_the_same(area, tmp_path):
-    eight = {"batch_size": 8}  # of fewer crops the coarsest maps hold too few values to normalise by, in eight bits
+def test_bfloat16_and_channels_last_give_the_same_loss(area, tmp_path):
+    eight = {"batch_size": 8}  # with fewer crops the coarsest maps hold too few values for batch norm in 8 bits
     plain, _ = first_loss(area, tmp_path, **eight)
     half, _ = first_loss(area, tmp_path, precision="bfloat16", **eight)
     assert half != plain
@@ -154,7 +153,7 @@ def test_bfloat16_and_channels_last_teach_the_same(area, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_compiled_network_teaches_the_same_under_the_same_names(area, tmp_path, monkeypatch):
+def test_a_compiled_network_gives_the_same_loss_under_the_same_names(area, tmp_path, monkeypatch):
     # Traced, but not turned into machine code, which takes minutes.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     plain, names = first_loss(area, tmp_path)
@@ -163,16 +162,16 @@ def test_a_compiled_network_teaches_the_same_under_the_same_names(area, tmp_path
     assert again == names
 
 
-def test_the_training_matrix_counts_every_labelled_pixel_once(area, tmp_path):
-    run = Run(area, tmp_path, dataclasses.replace(SHORT, micro_batch=2), Group())
-    run.begin_epoch()
-    taught = run.stepper.gradients(0, 0, 1.0, 0.0)
-    _, target, _ = run.sampler.batch(0, [0, 1, 2, 3])
+def test_the_training_confusion_matrix_counts_every_labelled_pixel_once(area, tmp_path):
+    trainer = Trainer(area, tmp_path, dataclasses.replace(SHORT, micro_batch=2), Group())
+    trainer.start_epoch()
+    result = trainer.train_step(0)
+    _, target, _ = trainer.sampler.batch(0, [0, 1, 2, 3])
     counted = torch.bincount(target[target >= 0], minlength=2)
-    assert torch.equal(taught.confusion.sum(1), counted)
+    assert torch.equal(result.confusion.sum(1), counted)
 
 
-def test_auto_is_bfloat16_on_a_gpu_alone():
+def test_precision_auto_is_bfloat16_on_a_gpu_only():
     assert not TrainConfig(device="cpu").half
     assert TrainConfig(device="cuda").half
     assert not TrainConfig(device="cuda", precision="float32").half

@@ -1,0 +1,245 @@
+"""Gradient accumulation: a batch in micro-batches that fit into memory, its gradients summed over all processes.
+
+Every process runs its micro-batches and sums their gradients; then the processes exchange their loss terms and whether
+one of them ran out of memory. If one did, all processes discard the step, halve the micro-batch and repeat it. No
+process waits for another one, because nothing is exchanged before every process has reported.
+
+Synchronised batch normalisation is the exception: it exchanges statistics inside the network. There the micro-batch is
+found before it is switched on (:meth:`GradientAccumulation.find_micro_batch`), and a process that runs out of memory
+later ends the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gravmap.errors import DeviceError, OptionError, memory_lacked
+from gravmap.learning.training.config import TrainConfig
+from gravmap.learning.training.distributed import Group
+
+log = logging.getLogger(__name__)
+
+MicroBatches = list[list[int]]
+"""Numbers of the samples of each micro-batch."""
+
+Backward = Callable[[MicroBatches], tuple[Tensor, Tensor]]
+"""Runs forward and backward on each micro-batch and leaves the summed gradients in the parameters.
+
+Returns the sums of numerator and denominator of the loss (2,), float64, and the confusion matrix (K, K)."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Outcome of the forward and backward passes of a step.
+
+    Attributes
+    ----------
+    loss, weight : float
+        Numerator and denominator of the loss, summed over all processes.
+    elapsed_s : float
+        Seconds on the clock of the first process.
+    confusion : Tensor, shape (K, K), int64
+        True class by predicted class, of this process alone, on a sample of the pixels.
+    """
+
+    loss: float
+    weight: float
+    elapsed_s: float
+    confusion: Tensor
+
+
+class GradientAccumulation:
+    """Divides batches into micro-batches and recovers when memory runs out.
+
+    Parameters
+    ----------
+    network : nn.Module
+        On the device of the group.
+    config : TrainConfig
+        `batch_size`, `micro_batch` and `freeze_statistics`.
+    group : Group
+        The processes that train together.
+    crop_px : int
+        Width of a crop in pixels, for messages.
+
+    Attributes
+    ----------
+    local_batch : int
+        Crops of a batch that this process takes.
+    steps : int
+        Number of micro-batches they are divided into (the accumulation steps).
+    micro_batch : int
+        Crops per micro-batch.
+
+    Raises
+    ------
+    OptionError
+        The batch is not divisible by the number of processes, or a micro-batch would hold a single crop.
+    """
+
+    def __init__(self, network: nn.Module, config: TrainConfig, group: Group, crop_px: int) -> None:
+        self.network, self.config, self.group, self.crop_px = network, config, group, crop_px
+        self.synchronised = group.size > 1 and group.device.type == "cuda"
+        """Whether batch normalisation exchanges statistics between processes."""
+        self._least = 1 if self.synchronised or config.freeze_statistics else 2
+        self.local_batch, self.steps = _divide_batch(config, group.size, self._least)
+        self._recoverable = True
+
+    @property
+    def micro_batch(self) -> int:
+        """Crops per micro-batch."""
+        return math.ceil(self.local_batch / self.steps)
+
+    def sample_numbers(self, index: int) -> list[int]:
+        """Return the numbers of this process's samples in a step of an epoch."""
+        first = index * self.config.batch_size + self.group.rank * self.local_batch
+        return list(range(first, first + self.local_batch))
+
+    def run(
+        self, backward: Backward, index: int, elapsed_s: float, *, micro_batches: int | None = None
+    ) -> StepResult | None:
+        """Run the backward passes of a step once.
+
+        Parameters
+        ----------
+        backward : callable
+            Computes the gradients, see :data:`Backward`.
+        index : int
+            Number of the step in the epoch.
+        elapsed_s : float
+            Seconds on the clock of this process.
+        micro_batches : int, optional
+            Run only the first few micro-batches, to measure their time.
+
+        Returns
+        -------
+        StepResult or None
+            None if a process ran out of memory. The network is then as it was before, and the micro-batch is half as
+            large.
+
+        Raises
+        ------
+        DeviceError
+            Not even the smallest micro-batch fits into memory.
+        """
+        chunks = np.array_split(self.sample_numbers(index), self.steps)[:micro_batches]
+        found = self._attempt(backward, [chunk.tolist() for chunk in chunks])
+        terms = torch.zeros(4, dtype=torch.float64, device=self.group.device)
+        if found is None:
+            terms[3] = 1
+        else:
+            terms[:2] = found[0]
+        terms[2] = elapsed_s if self.group.rank == 0 else 0.0
+        loss, weight, elapsed_s, out_of_memory = self.group.sum(terms).tolist()
+        if found is not None and not out_of_memory:
+            return StepResult(loss, weight, elapsed_s, found[1])
+        if found is not None:  # another process ran out of memory
+            self._restore(found[2])
+        self.halve_micro_batch()
+        return None
+
+    def average_gradients(self, weight: float) -> None:
+        """Sum the gradients over all processes and divide them by the denominator of the loss."""
+        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        self.group.sum_tensors(gradients)
+        torch._foreach_mul_(gradients, 1 / weight)
+
+    def halve_micro_batch(self) -> None:
+        """Halve the micro-batch from now on.
+
+        Raises
+        ------
+        DeviceError
+            The micro-batch has its smallest size already.
+        """
+        steps = min(2 * self.steps, self.local_batch // self._least)
+        if steps <= self.steps:
+            raise DeviceError(
+                f"Out of memory with a micro-batch of {self.micro_batch} crops of {self.crop_px} x {self.crop_px} "
+                "pixels, the smallest possible.",
+                "Choose a smaller --size or a smaller --model.",
+            )
+        before, self.steps = self.micro_batch, steps
+        if self.group.rank == 0:
+            log.warning(
+                "Out of memory with a micro-batch of %d crops; continuing with %d (gradient accumulation).",
+                before,
+                self.micro_batch,
+            )
+
+    def limit_micro_batch(self, crops: int) -> None:
+        """Use micro-batches of at most `crops` crops, a size that fitted into memory before."""
+        self.steps = max(self.steps, min(math.ceil(self.local_batch / crops), self.local_batch // self._least))
+
+    def find_micro_batch(self, backward: Backward) -> None:
+        """Find the largest micro-batch that fits into the memory of every process, by trying one."""
+        out_of_memory = torch.ones(1, device=self.group.device)
+        while out_of_memory:
+            found = self._attempt(backward, [self.sample_numbers(0)[: self.micro_batch]])
+            out_of_memory = self.group.sum(torch.full((1,), float(found is None), device=self.group.device))
+            if out_of_memory:
+                self.halve_micro_batch()
+            elif found is not None:
+                self._restore(found[2])
+
+    def synchronise_batch_norm(self) -> None:
+        """Exchange the statistics of batch normalisation between processes from now on."""
+        nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
+        self._recoverable = False  # a process that failed within the network would leave the others waiting
+
+    def _attempt(self, backward: Backward, micro_batches: MicroBatches) -> tuple[Tensor, Tensor, list[Tensor]] | None:
+        """Run `backward`; return its result and the buffers as they were, or None if memory ran out."""
+        before = [buffer.clone() for buffer in self.network.buffers()]
+        try:
+            terms, confusion = backward(micro_batches)
+        except (RuntimeError, MemoryError) as error:
+            if memory_lacked(error) is None:
+                raise
+            if not self._recoverable:
+                raise out_of_memory_error(self.micro_batch) from None
+        else:
+            return terms, confusion, before
+        # Outside the handler: until here the traceback keeps the tensors of the failed pass alive.
+        self._restore(before)
+        if self.group.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _restore(self, buffers: list[Tensor]) -> None:
+        """Drop the gradients and restore the running statistics."""
+        self.network.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, value in zip(self.network.buffers(), buffers, strict=True):
+                buffer.copy_(value)
+
+
+def out_of_memory_error(micro_batch: int) -> DeviceError:
+    """Return the error of a process that cannot repeat the step."""
+    return DeviceError(
+        f"Out of GPU memory with a micro-batch of {micro_batch} crops.",
+        f"--resume --micro-batch {max(micro_batch // 2, 1)} resumes after the last complete epoch with a smaller one.",
+    )
+
+
+def _divide_batch(config: TrainConfig, processes: int, least: int) -> tuple[int, int]:
+    """Return the crops per process and the number of micro-batches they are divided into."""
+    local, rest = divmod(config.batch_size, processes)
+    if rest:
+        raise OptionError(
+            f"A batch of {config.batch_size} crops cannot be divided among {processes} processes.",
+            f"Choose a --batch-size that is a multiple of {processes}.",
+        )
+    steps = math.ceil(local / min(config.micro_batch or local, max(local, 1))) if local else 1
+    if local // steps < least:
+        raise OptionError(
+            "A micro-batch of one crop has no variance for batch normalisation.",
+            "Choose --batch-size and --micro-batch so that each process has at least two crops per micro-batch.",
+        )
+    return local, steps

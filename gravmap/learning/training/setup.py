@@ -1,0 +1,152 @@
+"""What a training run is set up from: its data, input channels and network."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from gravmap.learning.data.channels import InputChannels
+from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.outcrop_context import CONTEXT, context_names, measured_names
+from gravmap.learning.data.splits import DatasetSplits
+from gravmap.learning.training.checkpoint import ModelSpec, versions
+from gravmap.learning.training.config import TrainConfig
+from gravmap.learning.training.loss import class_counts
+from gravmap.learning.training.warm_start import refuse_incompatible
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Data of a run and how the network reads them.
+
+    Attributes
+    ----------
+    splits : DatasetSplits
+        Datasets to train, tune and test on; with the outcrop channels if the configuration asks for them.
+    inputs : InputChannels
+        Turns fields into the network's input.
+    tile_size_px : int
+        Pixels across a window.
+    scales_deg : list of float
+        Sizes of the training windows, degrees.
+    class_cells : ndarray, shape (K,)
+        Labelled training cells of each class.
+    fingerprint : str
+        SHA-256 of the data as given, and of the tile files if crops are cut from them.
+    """
+
+    splits: DatasetSplits
+    inputs: InputChannels
+    tile_size_px: int
+    scales_deg: list[float]
+    class_cells: NDArray[np.float64]
+    fingerprint: str
+
+    @classmethod
+    def prepare(cls, data: RegionDataset | DatasetSplits, config: TrainConfig) -> TrainingData:
+        """Choose the input channels and add the outcrop channels to the data.
+
+        Raises
+        ------
+        InputError, OptionError
+            As :func:`choose_inputs`; or the region has no outcrop to hide.
+        """
+        given = DatasetSplits.of(data)
+        splits = given.with_outcrop(config.cuts, config.seed) if config.context else given
+        return cls(
+            splits=splits,
+            inputs=choose_inputs(splits, config),
+            tile_size_px=config.tile_size_px or int(splits.meta["tile_size_px"]),
+            scales_deg=sorted(set(config.scales_deg or splits.scales_deg)),
+            class_cells=np.sum([class_counts(dataset) for dataset in splits.train], axis=0),
+            fingerprint=given.fingerprint(),
+        )
+
+    @property
+    def classes(self) -> list[dict[str, Any]]:
+        """Index, name, colour and age of each class."""
+        return self.splits.classes
+
+    @property
+    def unlabelled_classes(self) -> list[str]:
+        """Names of the classes without a training label."""
+        return [str(each["name"]) for each, count in zip(self.classes, self.class_cells, strict=True) if not count]
+
+    def model_spec(self, config: TrainConfig, architecture: dict[str, Any], scores: dict[str, Any]) -> ModelSpec:
+        """Return the description that is saved beside the weights."""
+        meta, tiles = self.splits.meta, self.splits.tiles
+        return ModelSpec(
+            model=config.model,
+            architecture=architecture,
+            inputs=self.inputs.to_list(),
+            classes=self.classes,
+            tile_size_px=self.tile_size_px,
+            scales_deg=self.scales_deg,
+            field_recipe=dict(meta.get("field_recipe", {})),
+            split=dict(meta.get("split", {})),
+            seed=config.seed,
+            recipe=json.loads(config.to_json()),
+            versions=versions(),
+            sources=[*meta.get("sources", []), *([tiles.record] if tiles is not None else [])],
+            scores=scores,
+            legend_toml=str(meta.get("legend_toml", "")),
+            region_wsen=[] if self.splits.simulated else [float(side) for side in meta.get("region_wsen", [])],
+            area_sha256=self.fingerprint,
+            taught_on=self.splits.record,
+        )
+
+
+def choose_inputs(splits: DatasetSplits, config: TrainConfig) -> InputChannels:
+    """Choose the input channels: those of the configuration, then those of the outcrop context.
+
+    On simulated crusts, gravity is divided by fixed numbers, so that the network works in any region. A fine-tuned
+    network keeps the numbers of the run it starts from, because its weights depend on them.
+
+    Raises
+    ------
+    InputError
+        A field is missing from the data; or the pre-trained network used another kind of gravity or another level.
+    OptionError
+        A name is repeated, no field is among the names, or a field has no fixed scale; or the pre-trained network has
+        other channels or classes.
+    """
+    measured = measured_names(config.inputs or splits.first.channels)
+    names = measured + (context_names(len(splits.classes)) if config.context == CONTEXT else [])
+    if config.init is None:
+        return InputChannels.fit(splits.first, names, fixed=splits.simulated)
+    inputs = InputChannels.from_list(config.init["inputs"])
+    refuse_incompatible(config.init, inputs.names, names, splits.classes, splits.meta.get("field_recipe", {}))
+    return inputs
+
+
+def make_network(inputs: InputChannels, config: TrainConfig, class_cells: NDArray[np.float64]) -> nn.Module:
+    """Build the network of a run with random weights; with outcrop context, one that starts from the outcrop.
+
+    Parameters
+    ----------
+    inputs : InputChannels
+        Input channels.
+    config : TrainConfig
+        Name or architecture of the network.
+    class_cells : ndarray, shape (K,)
+        Labelled training cells of each class, from which the bias of the classifier is set.
+    """
+    from gravmap.network import build, build_from_dict, describe
+    from gravmap.network.outcrop_start import OutcropStartArchitecture, with_outcrop_start
+
+    shape = {"in_channels": inputs.width, "classes": len(class_cells)}
+    described, planes = config.architecture, inputs.outcrop_planes
+    if planes is not None:
+        described = described or describe(config.model)
+        if described.get("kind") != OutcropStartArchitecture.KIND:
+            described = with_outcrop_start(described, planes)
+    network: Any = build_from_dict(described, **shape) if described else build(config.model, **shape)
+    if hasattr(network, "set_prior"):
+        network.set_prior((class_cells / max(class_cells.sum(), 1.0)).tolist())
+    made: nn.Module = network
+    return made

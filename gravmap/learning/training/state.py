@@ -1,0 +1,249 @@
+"""The state of a training run, and its checkpoint `last.safetensors` + `last.json` from which a run is resumed."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gravmap.errors import InputError
+from gravmap.learning.training.checkpoint import LAST, read_pair, under, versions, write_pair
+from gravmap.learning.training.config import TrainConfig
+from gravmap.learning.training.distributed import Group
+from gravmap.learning.training.gradient_accumulation import GradientAccumulation, StepResult
+from gravmap.learning.training.optimizer import ADAM, OptimizerSchedule
+from gravmap.learning.training.setup import TrainingData
+from gravmap.learning.training.weight_averaging import ExponentialMovingAverage
+from gravmap.progress import describe_time
+
+
+class TrainingState:
+    """Everything that changes during training and is saved in the checkpoint.
+
+    Parameters
+    ----------
+    network : nn.Module
+        On the device it is trained on.
+    config : TrainConfig
+        Optimizer, learning rate schedule and averaging of weights.
+    steps_per_epoch : int
+        Optimizer steps per epoch.
+
+    Attributes
+    ----------
+    schedule : OptimizerSchedule
+        The optimizer and its learning rate.
+    average : ExponentialMovingAverage or None
+        Exponential moving average (EMA) of the weights.
+    epoch, step : int
+        Epochs and optimizer steps completed.
+    progress : float
+        Position in the learning rate schedule, from 0 to 1.
+    best : (float, int)
+        Best FWIoU on the tuning blocks, and its epoch.
+    tune : dict
+        Latest scores on the tuning blocks.
+    history : list of dict
+        One row per epoch, as in metrics.csv.
+    """
+
+    def __init__(self, network: nn.Module, config: TrainConfig, steps_per_epoch: int) -> None:
+        self.network = network
+        self.schedule = OptimizerSchedule(network, config, steps_per_epoch)
+        self.average = ExponentialMovingAverage(network, config.average) if config.average else None
+        self.epoch = self.step = 0
+        self.progress = 0.0
+        self.best: tuple[float, int] = (-1.0, 0)
+        self.tune: dict[str, Any] = {}
+        self.history: list[dict[str, Any]] = []
+
+    def is_best(self, scores: dict[str, Any]) -> bool:
+        """Record scores on the tuning blocks; return whether they are the best so far."""
+        self.tune = scores
+        fwiou = scores["fwiou"]
+        # Without labelled tuning blocks epochs cannot be compared: the last one is kept.
+        if fwiou is not None and not fwiou > self.best[0]:
+            return False
+        self.best = (-1.0 if fwiou is None else fwiou, self.epoch)
+        return True
+
+    def stops_early(self, config: TrainConfig) -> bool:
+        """Return whether the early-stopping patience is exhausted; under "adam-sgd" only epochs of SGD count."""
+        if not config.patience or not self.history:
+            return False
+        if config.schedule == "adam-sgd" and self.schedule.name == ADAM:
+            return False
+        return self.epoch - max(self.best[1], self.schedule.first_epoch) >= config.patience
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return weights, EMA and the optimizer's state by name."""
+        tensors: dict[str, Tensor] = {f"network/{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"optimiser/{name}": value for name, value in self.schedule.tensors().items()}
+        if self.average is not None:
+            tensors |= {f"average/{name}": value for name, value in self.average.state.items()}
+        return tensors
+
+    def record(self) -> dict[str, Any]:
+        """Return the JSON-able part of the state."""
+        return {
+            **self.schedule.record(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "progress": self.progress,
+            "best": list(self.best),
+            "history": self.history,
+            "tune": self.tune,
+        }
+
+    def load(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        """Load what :meth:`tensors` and :meth:`record` returned.
+
+        Raises
+        ------
+        KeyError, RuntimeError, TypeError, ValueError
+            The state is that of another network or version.
+        """
+        self.network.load_state_dict(under("network/", tensors))
+        if self.average is not None:
+            self.average.load_state_dict(under("average/", tensors))
+        self.schedule.load(under("optimiser/", tensors), record)
+        self.epoch, self.step, self.progress = record["epoch"], record["step"], record["progress"]
+        self.best = (record["best"][0], record["best"][1])
+        self.history, self.tune = record["history"], record["tune"]
+
+
+class EpochTotals:
+    """Training loss and confusion matrix of the current epoch."""
+
+    def __init__(self, classes: int, device: torch.device) -> None:
+        self._terms = torch.zeros(2, dtype=torch.float64)
+        self.confusion = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+
+    def add(self, result: StepResult) -> None:
+        """Add a step."""
+        self._terms += torch.tensor([result.loss, result.weight], dtype=torch.float64)
+        self.confusion += result.confusion
+
+    @property
+    def loss(self) -> float:
+        """Mean loss over the pixels that entered it."""
+        return float(self._terms[0] / self._terms[1].clamp_min(1e-30))
+
+
+class Clock:
+    """Progress of a run, by steps and by the time limit.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Epochs, schedule and time limit.
+    state : TrainingState
+        Its `progress` is advanced; under "cosine" it follows the time limit if that is closer.
+    steps_per_epoch : int
+        Optimizer steps per epoch.
+    """
+
+    def __init__(self, config: TrainConfig, state: TrainingState, steps_per_epoch: int) -> None:
+        self.config, self.state = config, state
+        self.total = config.epochs * steps_per_epoch
+        self._first_epoch, self._first_step, self._first_progress = state.epoch, state.step, state.progress
+        self._start = time.monotonic()
+        self._elapsed_s = 0.0
+        self._shown = 0.0
+
+    def elapsed_s(self) -> float:
+        """Return the seconds since training started, on the clock of this process."""
+        return time.monotonic() - self._start
+
+    def advance(self, elapsed_s: float) -> None:
+        """Advance after a step; the clock of the first process counts, so that all stop at the same step."""
+        self._elapsed_s = elapsed_s
+        self.state.progress = self._shown = self.state.step / self.total
+        if self.config.time_limit_s:
+            by_time = self._first_progress + (1 - self._first_progress) * elapsed_s / self.config.time_limit_s
+            self._shown = max(self._shown, by_time)
+        if self.config.schedule == "cosine":
+            self.state.progress = self._shown
+
+    def report(self, status: str) -> tuple[int, int, str]:
+        """Return the steps completed, all steps, and the status line with the time left."""
+        step, limit_s = self.state.step, self.config.time_limit_s
+        left_s = self._elapsed_s / max(step - self._first_step, 1) * (self.total - step)
+        if limit_s is not None:
+            left_s = min(left_s, max(limit_s - self._elapsed_s, 0))
+        done = min(round(self._shown * self.total), self.total)
+        return done, self.total, f"{status} about {describe_time(left_s)} left"
+
+    def is_up(self, reserve_s: float) -> bool:
+        """Return whether the time limit is reached, with so many seconds reserved for the final evaluation."""
+        limit_s = self.config.time_limit_s
+        return limit_s is not None and self._elapsed_s + reserve_s > limit_s
+
+    def evaluates(self, epoch: int) -> bool:
+        """Return whether the tuning blocks are scored after this epoch, counted from 0."""
+        return epoch + 1 == self.config.epochs or (epoch - self._first_epoch) % self.config.evaluate_every == 0
+
+
+def save_checkpoint(
+    run_dir: Path,
+    state: TrainingState,
+    data: TrainingData,
+    config: TrainConfig,
+    group: Group,
+    accumulation: GradientAccumulation,
+) -> None:
+    """Write the checkpoint, with what must be the same when the run is resumed."""
+    record = {
+        "config": json.loads(config.to_json()),
+        "area_sha256": data.fingerprint,
+        "inputs": data.inputs.names,
+        "taught_on": data.splits.record,
+        "split": data.splits.meta.get("split", {}),
+        "processes": group.size,
+        "at_once": accumulation.micro_batch,
+        **state.record(),
+        "versions": versions(),
+    }
+    write_pair(run_dir, LAST, state.tensors(), record)
+
+
+def load_checkpoint(
+    run_dir: Path,
+    state: TrainingState,
+    data: TrainingData,
+    config: TrainConfig,
+    accumulation: GradientAccumulation,
+) -> None:
+    """Load the checkpoint into the state, and the micro-batch size that was found to fit into memory.
+
+    Raises
+    ------
+    InputError
+        The checkpoint is missing or damaged, it is of other data, another network or version, or the run is complete.
+    """
+    tensors, record = read_pair(run_dir, LAST)
+    try:
+        if record["area_sha256"] != data.fingerprint:
+            what = "simulated crusts" if data.splits.simulated else "tile set"
+            raise InputError(
+                f"The {what} differs from that of the run {run_dir.name}.",
+                "Restore the data it was started with, or train anew under another --name.",
+            )
+        if record["epoch"] >= config.epochs and (run_dir / "scores.json").exists():
+            raise InputError(
+                f"{run_dir.name} is complete with {record['epoch']} epochs.",
+                "Give a larger --epochs to continue it.",
+            )
+        state.load(tensors, record)
+        if record["config"]["micro_batch"] == config.micro_batch:
+            accumulation.limit_micro_batch(record["at_once"])
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        first, version = str(error).splitlines()[0], record.get("versions", {}).get("gravmap", "another version")
+        raise InputError(
+            f"{run_dir}/{LAST}.safetensors, written by gravmap {version}, does not fit the network: {first}.",
+            "Train anew under another --name.",
+        ) from None
