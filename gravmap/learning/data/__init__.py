@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from gravmap.learning.data.outcrop_context import with_context as with_context
     from gravmap.learning.data.splits import DatasetSplits as DatasetSplits
 
-# Loaded when first used: modules of `evaluation`, which `splits` uses, import modules of this package. A function with the
-# name of its module (outcrop_context) cannot be exported this way.
+# Loaded when first used: modules of `evaluation`, which `splits` uses, import modules of this package. A function
+# with the name of its module (outcrop_context) cannot be exported this way.
 _HOME = {
     "InputChannels": "channels",
     "RegionDataset": "dataset",
