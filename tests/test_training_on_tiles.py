@@ -303,7 +303,7 @@ def test_arrays_of_another_tile_set_are_refused(made):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_tiles_are_a_plain_dataset(made, workers):
     tiles = TileDataset(made / "tiles")
-    loader = torch.utils.data.DataLoader(tiles, batch_size=2, num_workers=workers, multiprocessing_context=None)
+    loader = torch.utils.data.DataLoader(tiles, batch_size=2, num_workers=workers)
     batches = list(loader)
     assert len(batches) == 5
     assert batches[0]["image"].shape == (2, 1, SIZE, SIZE)

@@ -9,16 +9,15 @@ if TYPE_CHECKING:
     from gravmap.learning.data.channels import InputChannels as InputChannels
     from gravmap.learning.data.dataset import RegionDataset as RegionDataset
     from gravmap.learning.data.label_diffusion import class_probabilities as class_probabilities
-    from gravmap.learning.data.outcrop_context import outcrop_context as outcrop_context
     from gravmap.learning.data.outcrop_context import with_context as with_context
     from gravmap.learning.data.splits import DatasetSplits as DatasetSplits
 
-# Loaded when first used: modules of `evaluation`, which `splits` uses, import modules of this package.
+# Loaded when first used: modules of `evaluation`, which `splits` uses, import modules of this package. A function
+# with the name of its module (outcrop_context) cannot be exported this way.
 _HOME = {
     "InputChannels": "channels",
     "RegionDataset": "dataset",
     "class_probabilities": "label_diffusion",
-    "outcrop_context": "outcrop_context",
     "with_context": "outcrop_context",
     "DatasetSplits": "splits",
 }

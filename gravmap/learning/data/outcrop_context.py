@@ -87,7 +87,7 @@ def outcrop_context(
     Examples
     --------
     >>> import numpy as np
-    >>> from gravmap.learning.data import outcrop_context
+    >>> from gravmap.learning.data.outcrop_context import outcrop_context
     >>> known = np.zeros((5, 6), np.uint8)
     >>> known[0, 0], known[4, 5] = 1, 2
     >>> fields = outcrop_context(known, np.linspace(46, 45, 5), np.linspace(80, 81, 6), classes=2)
