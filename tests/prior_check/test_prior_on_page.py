@@ -27,7 +27,7 @@ def test_the_page_shows_the_verdict_and_what_to_do(verdict):
     tree = ET.fromstring(f"<section>{section}</section>")
     told = " ".join("".join(tree.itertext()).split())
     assert "Outside the prior <mine>: 1 of 2 quantities" in told
-    assert "it shows less outcrop" in told.lower()
+    assert "it has less outcrop" in told.lower()
     lines = [line for line in tree.iter("tr") if line.find("td") is not None]
     assert [line.find("th").text for line in tree.iter("tr") if line.get("class") == "part"] == [
         "Bouguer anomaly",
