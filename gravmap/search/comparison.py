@@ -147,7 +147,9 @@ def write_random_architectures(run_dir: Path, count: int) -> list[Path]:
     found = read_search(run_dir)
     space = SearchConfig.from_json(json.dumps(found["options"])).space
     rng = np.random.default_rng(np.random.SeedSequence((found["seed"], 1)))
-    architectures = random_architectures(space, count, found["parameters"], rng, found["in_channels"], len(found["classes"]))
+    architectures = random_architectures(
+        space, count, found["parameters"], rng, found["in_channels"], len(found["classes"])
+    )
     with atomic_folder(run_dir / RANDOM) as folder:
         for number, architecture in enumerate(architectures):
             write_json(folder / f"{number:02d}.json", architecture.to_dict())
