@@ -1,11 +1,23 @@
-"""Is a region like the simulated crusts that networks are taught on? Its field and map held against theirs.
+"""Prior check: whether a region is like the simulated crusts that networks are trained on.
 
-Stands beside the rooms and uses several of them: the region is read as predictions read it, the crusts come from
-`gravmap.synthetic`, labels are spread out by `gravmap.learning`. Only the command line uses it.
+Statistics of the region's gravity field and geological map are compared with those of crusts simulated from a prior.
 """
 
 from gravmap.prior_check.check import prior_verdict, run_verdict
 from gravmap.prior_check.picture import draw_verdict
-from gravmap.prior_check.verdict import EDGE, INSIDE, OUTSIDE, Place, Verdict
+from gravmap.prior_check.quantities import Quantity, cover_mask_score, quantities
+from gravmap.prior_check.verdict import EDGE, INSIDE, OUTSIDE, QuantityResult, Verdict
 
-__all__ = ["EDGE", "INSIDE", "OUTSIDE", "Place", "Verdict", "draw_verdict", "prior_verdict", "run_verdict"]
+__all__ = [
+    "EDGE",
+    "INSIDE",
+    "OUTSIDE",
+    "Quantity",
+    "QuantityResult",
+    "Verdict",
+    "cover_mask_score",
+    "draw_verdict",
+    "prior_verdict",
+    "quantities",
+    "run_verdict",
+]

@@ -1,4 +1,4 @@
-"""A workspace's region held against crusts drawn from a prior."""
+"""Prior check: compare a region of a workspace with crusts simulated from a prior."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 from gravmap.errors import InputError, OptionError
 from gravmap.prior_check.quantities import quantities
-from gravmap.prior_check.region import describe_region
-from gravmap.prior_check.simulated import simulated_statistics
-from gravmap.prior_check.verdict import FEWEST, Verdict, compare_quantities, leave_one_out_states, overall_state
+from gravmap.prior_check.statistics import region_statistics, simulated_statistics
+from gravmap.prior_check.verdict import MIN_CRUSTS, Verdict, compare_quantities, leave_one_out_states, overall_state
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.synthetic import Prior
@@ -33,26 +32,27 @@ def prior_verdict(
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> Verdict:
-    """Is a region inside a prior? Its field and map beside those of simulated crusts of the same size.
+    r"""Compare a region with a prior: statistics of its field and map with those of simulated crusts of the same size.
 
     Parameters
     ----------
     fields_path, labels_path : Path
         ``data/fields.nc`` and ``data/labels.tif`` of a workspace.
     prior : Prior
-        What the crusts are drawn from.
+        The distribution of the crusts.
     region : Region, optional
-        A part of the fields; all by default.
+        Part of the fields; all by default.
     channels : sequence of str, optional
-        Residuals to compare, which must be there: those that a network reads. By default all that the fields have.
+        Residuals to compare, such as those that a network reads; all must be in the file. By default all residuals of
+        the fields.
     count : int
-        Crusts, seeds 0 to count - 1.
+        Number of crusts; their seeds are 0 to count - 1.
     processes : int
-        Crusts made at the same time.
+        Number of parallel processes.
     cache : Path, optional
-        Where the crusts' numbers are kept.
+        Folder for cached statistics of the crusts.
     progress : callable
-        Told after every part of the region and every crust, with a note of which it was.
+        Called after every part of the region and every crust, with a note.
 
     Returns
     -------
@@ -61,48 +61,66 @@ def prior_verdict(
     Raises
     ------
     OptionError
-        Too few crusts.
+        There are too few crusts.
     InputError
-        As :func:`gravmap.prior_check.region.describe_region`; or nothing can be compared.
+        As :func:`gravmap.prior_check.statistics.region_statistics`; or no statistic can be compared.
+
+    Examples
+    --------
+    For a workspace::
+
+        verdict = prior_verdict(Path("data/fields.nc"), Path("data/labels.tif"), load_prior("wide"), processes=4)
+        print("\n".join(verdict.lines()))
     """
-    if count < FEWEST:
-        raise OptionError(f"{count} crusts are too few to place a region among.", f"Take {FEWEST} or more; usual 32.")
-    wanted = tuple(channels) if channels is not None else None
+    if count < MIN_CRUSTS:
+        raise OptionError(
+            f"{count} crusts are too few for a comparison.", f"Use {MIN_CRUSTS} or more; the default is {COUNT}."
+        )
+    required = tuple(channels) if channels is not None else None
     parts = 0
 
-    def part(done: int, total: int, note: str = "") -> None:
+    def report_region(done: int, total: int, note: str = "") -> None:
         nonlocal parts
         parts = total
         progress(done, total + count, f"part {done} of {total} of the region")
 
-    def crust(done: int, total: int, note: str = "") -> None:
-        progress(parts + done, parts + count, f"crusts of {prior.name} to hold the region against")
+    def report_crusts(done: int, total: int, note: str = "") -> None:
+        progress(parts + done, parts + count, f"crusts of {prior.name}")
 
-    described = describe_region(Path(fields_path), Path(labels_path), region, wanted, part)
+    region_result = region_statistics(Path(fields_path), Path(labels_path), region, required, report_region)
     simulated = simulated_statistics(
-        prior, range(count), described.shape, described.how, processes=processes, cache=cache, progress=crust
+        prior,
+        range(count),
+        region_result.shape,
+        region_result.how,
+        processes=processes,
+        cache=cache,
+        progress=report_crusts,
     )
-    chosen = quantities(described.channels, described.class_names)
-    places = compare_quantities(chosen, [box.statistics for box in described.boxes], simulated)
+    chosen = quantities(region_result.channels, region_result.class_names)
+    places = compare_quantities(chosen, [box.statistics for box in region_result.boxes], simulated)
     if not places:
         raise InputError(
-            "Nothing of the region can be compared with crusts.", " ".join(described.left_out) or "Check its labels."
+            "No statistic of the region can be compared with crusts.",
+            " ".join(region_result.left_out) or "Check its labels.",
         )
-    told = {place.quantity.key for place in places}
-    missing = [quantity for quantity in chosen if quantity.key not in told]
-    left_out = list(described.left_out)
+    compared = {place.quantity.key for place in places}
+    missing = [quantity for quantity in chosen if quantity.key not in compared]
+    left_out = list(region_result.left_out)
     if not left_out and missing:
         left_out.append(
-            f"{', '.join(quantity.label for quantity in missing)}: the boxes are too small or the nodes too far apart,"
-            " or too little is known of them."
+            f"{', '.join(quantity.label for quantity in missing)}: the boxes are too small, the nodes too far"
+            " apart, or too few of them known."
         )
-    absent = [name for name in CHANNELS if name not in described.channels]
+    absent = [name for name in CHANNELS if name not in region_result.channels]
     if channels is None and absent:
-        every = sorted({*described.channels, *absent}, key=lambda name: parse_length_m(name.removeprefix("residual_")))
-        words = " ".join(f"--height {name.removeprefix('residual_')}" for name in every)
+        names = sorted(
+            {*region_result.channels, *absent}, key=lambda name: parse_length_m(name.removeprefix("residual_"))
+        )
+        options = " ".join(f"--height {name.removeprefix('residual_')}" for name in names)
         left_out.append(
-            f"{', '.join(absent)}, which networks taught on crusts usually read: the fields lack them"
-            f" (`gravmap residual {words} --overwrite`)."
+            f"{', '.join(absent)}, which networks trained on crusts usually read: the fields lack them"
+            f" (`gravmap residual {options} --overwrite`)."
         )
     return Verdict(
         prior=prior.name,
@@ -110,10 +128,10 @@ def prior_verdict(
         state=overall_state(places),
         places=places,
         left_out=tuple(left_out),
-        boxes=tuple(box.bounds_wsen for box in described.boxes),
+        boxes=tuple(box.bounds_wsen for box in region_result.boxes),
         crusts=count,
-        shape=described.shape,
-        own=leave_one_out_states([place.quantity for place in places], simulated),
+        shape=region_result.shape,
+        leave_one_out=leave_one_out_states([place.quantity for place in places], simulated),
     )
 
 
@@ -128,30 +146,30 @@ def run_verdict(
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> Verdict | None:
-    """A region held against the prior that a network was taught on.
+    """Compare a region with the prior that a network was trained on.
 
     Parameters
     ----------
     taught_on : dict
-        What the network's record says of its ground: ``on`` is ``crusts``, ``prior`` has the ``name`` and ``text``,
-        ``channels`` are the fields that it reads.
+        Record of the network's training data: ``on`` is ``crusts``, ``prior`` has ``name`` and ``text``, ``channels``
+        are the fields that the network reads.
     fields_path, labels_path, region, count, processes, cache, progress
         As in :func:`prior_verdict`.
 
     Returns
     -------
     Verdict or None
-        None when the network was not taught on crusts.
+        None if the network was not trained on simulated crusts.
 
     Raises
     ------
     InputError
-        As :func:`prior_verdict`; the record's prior is damaged.
+        As :func:`prior_verdict`; or the recorded prior is damaged.
     """
     if taught_on.get("on") != "crusts":
         return None
-    told = taught_on["prior"]
-    prior = read_prior(told["text"], f"the prior {told['name']} of the run")
+    recorded = taught_on["prior"]
+    prior = read_prior(recorded["text"], f"the prior {recorded['name']} of the run")
     channels = [name for name in taught_on["channels"] if name.startswith("residual_")]
     return prior_verdict(
         fields_path,

@@ -1,4 +1,4 @@
-"""The verdict as a picture: every quantity a strip of the simulated values, with the region's on it."""
+"""Figure of a verdict: for each quantity a strip of the simulated values with those of the region."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import numpy as np
 from gravmap.files import atomic_path
 from gravmap.plotting import BACKGROUND, GREEN, GREY, INK, MUTED, OCHRE, SAND, VERMILLION
 from gravmap.prior_check.quantities import GROUPS
-from gravmap.prior_check.verdict import EDGE, FAR, INSIDE, OUTSIDE, Place, Verdict, limits
+from gravmap.prior_check.verdict import EDGE, FAR, INSIDE, OUTSIDE, QuantityResult, Verdict, state_limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = {INSIDE: GREEN, EDGE: OCHRE, OUTSIDE: VERMILLION}
 _ROW, _HEAD, _TOP, _BOTTOM, _WIDE = 0.27, 0.36, 0.95, 0.75, 11.5  # inches
-_REACH = 0.8  # how far beyond the crusts a strip goes, in their range
-_X_NAMES, _X_HERE, _X_CRUSTS = -2.6, 1 + _REACH + 0.06, 1 + _REACH + 0.46
+_MARGIN = 0.8  # extent of a strip beyond the crusts, in their range
+_X_NAMES, _X_HERE, _X_CRUSTS = -2.6, 1 + _MARGIN + 0.06, 1 + _MARGIN + 0.46
 
 
 def draw_verdict(verdict: Verdict, path: Path, *, title: str = "", dpi: int = 160) -> None:
-    """Write the picture.
+    """Draw a verdict as a PNG.
 
     Parameters
     ----------
     verdict : Verdict
-        Of :func:`gravmap.prior_check.prior_verdict`.
+        From :func:`gravmap.prior_check.prior_verdict`.
     path : Path
-        A ``.png``.
+        The PNG to write.
     title : str
         Above the headline.
     dpi : int
@@ -47,13 +47,13 @@ def draw_verdict(verdict: Verdict, path: Path, *, title: str = "", dpi: int = 16
     )
     axes = figure.add_axes((0.315, _BOTTOM / height, 0.4, (height - _TOP - _BOTTOM) / height))
     axes.set_axis_off()
-    axes.set_xlim(-_REACH, 1 + _REACH)
+    axes.set_xlim(-_MARGIN, 1 + _MARGIN)
     rows = height - _TOP - _BOTTOM
     axes.set_ylim(rows, 0)
     at = 0.0
-    for where, word in ((0.0, "least"), (1.0, "most")):
+    for where, word in ((0.0, "min"), (1.0, "max")):
         axes.text(where, -0.06, word, ha="center", va="bottom", fontsize=8, color=GREY)
-    for where, word in ((_X_HERE, "here"), (_X_CRUSTS, "least – median – most of the crusts")):
+    for where, word in ((_X_HERE, "here"), (_X_CRUSTS, "min – median – max of the crusts")):
         axes.text(where, -0.06, word, va="bottom", fontsize=8, color=GREY)
     group = None
     for place in verdict.places:
@@ -70,15 +70,15 @@ def draw_verdict(verdict: Verdict, path: Path, *, title: str = "", dpi: int = 16
         )
 
 
-def _strip(axes: Axes, place: Place, y: float) -> None:
-    """One quantity: a band from the least to the most of the crusts, its dots, and the region's boxes."""
+def _strip(axes: Axes, place: QuantityResult, y: float) -> None:
+    """One quantity: a band from the minimum to the maximum of the crusts, their values, and the region's boxes."""
     from matplotlib.patches import Rectangle
 
     quantity = place.quantity
     crusts = np.array([quantity.scaled(value) for value in place.crusts])
-    (low, high), _, far = limits(quantity, place.crusts)
+    (low, high), _, far = state_limits(quantity, place.crusts)
     wide, half = high - low, 0.34 * _ROW
-    left, right = (max((far[0] - low) / wide, -_REACH), min((far[1] - low) / wide, 1 + _REACH))
+    left, right = (max((far[0] - low) / wide, -_MARGIN), min((far[1] - low) / wide, 1 + _MARGIN))
     for start, end, colour, order in ((left, right, BACKGROUND, 0), (0.0, 1.0, SAND, 1)):
         axes.add_patch(
             Rectangle((start, y - half), end - start, 2 * half, facecolor=colour, edgecolor="none", zorder=order)
@@ -93,17 +93,17 @@ def _strip(axes: Axes, place: Place, y: float) -> None:
     bold = "normal" if place.state == INSIDE else "bold"
     label = f"{quantity.label}{', ' + quantity.unit if quantity.unit else ''}"
     axes.text(_X_NAMES + 0.06, y, label, va="center", fontsize=9, color=INK)
-    least, median, most = (quantity.told(value, unit=False) for value in place.typical)
-    here = f"{quantity.told(place.middle, unit=False)}"
+    least, median, most = (quantity.format(value, unit=False) for value in place.typical)
+    here = f"{quantity.format(place.middle, unit=False)}"
     axes.text(_X_HERE, y, here, va="center", fontsize=9, color=colour, weight=bold)
     axes.text(_X_CRUSTS, y, f"{least} – {median} – {most}", va="center", fontsize=8.5, color=GREY)
 
 
 def _mark(axes: Axes, where: float, y: float, colour: str, size: float, alpha: float) -> None:
-    """A dot; an arrow at the end of the strip where the value lies farther out."""
-    inside = -_REACH < where < 1 + _REACH
+    """A dot; an arrow at the end of the strip if the value is farther out."""
+    inside = -_MARGIN < where < 1 + _MARGIN
     shape = "o" if inside else (">" if where > 0 else "<")
-    x = float(np.clip(where, -_REACH + 0.02, 1 + _REACH - 0.02))
+    x = float(np.clip(where, -_MARGIN + 0.02, 1 + _MARGIN - 0.02))
     axes.plot([x], [y], shape, color=colour, markersize=size, alpha=alpha, markeredgecolor="white", zorder=4)
 
 
@@ -115,7 +115,8 @@ def _legend(verdict: Verdict) -> str:
         else f"Small dots: {len(verdict.boxes)} overlapping boxes of the region, the large one their median"
     )
     return (
-        f"Strokes: {verdict.crusts} crusts of the prior {verdict.prior}, {rows / 30:.3g} x {columns / 30:.3g} degrees"
-        f" each. {boxes}. Green: like the crusts; orange: at the edge (up to {FAR:g} standard deviations off, or some"
-        f" boxes out); red: outside. Strips of spreads, ranges, distances and shares of classes are logarithmic."
+        f"Ticks: {verdict.crusts} crusts of the prior {verdict.prior}, {rows / 30:.3g} x {columns / 30:.3g} degrees"
+        f" each. {boxes}. Green: inside; orange: at the edge (up to {FAR:g} standard deviations away, or"
+        f" some boxes outside); red: outside. Standard deviations, ranges, distances and class frequencies are on a log"
+        f" scale."
     )

@@ -1,4 +1,4 @@
-"""The quantities that a region and simulated crusts are compared in: names, units, and what a difference means."""
+"""Quantities in which a region and simulated crusts are compared: names, units, and what a difference means."""
 
 from __future__ import annotations
 
@@ -14,54 +14,54 @@ from gravmap.learning.data.cover_masks import LEAST_HIDDEN, MOST_HIDDEN, TRIES, 
 from gravmap.learning.data.label_diffusion import class_probabilities
 from gravmap.synthetic.statistics import BANDS_KM, QUARTILES
 
-CUTS = 4
-EVERY = 2
-"""Every second cell is taken along both sides: a fifth of the time, and the score of a crust moves by under a point."""
+N_COVER_MASKS = 4
+STRIDE = 2
+"""Every second cell is used along both axes: a fifth of the time, and scores change by less than a point."""
 
 SCORE_VERSION = 1
-"""Raised whenever one map gets another score than before."""
+"""Incremented when the score of a map changes."""
 
 
 def cover_mask_score(labels: NDArray[np.uint8], spacing_yx_km: tuple[float, float], classes: int) -> float | None:
-    """Pixel accuracy of label diffusion on outcrop that was hidden, percent.
+    """Pixel accuracy of label diffusion on hidden outcrop, percent.
 
-    The map's cover is mirrored and shifted (:mod:`gravmap.learning.data.cover_masks`) and what it then hides of the
-    outcrop is predicted; the labels hidden by several such masks are pooled. The same map gets the same score.
+    The map's cover is mirrored and shifted (synthetic cover masks, :mod:`gravmap.learning.data.cover_masks`), and the
+    outcrop that it then hides is predicted; hidden labels of several masks are pooled. The result is deterministic.
 
     Parameters
     ----------
     labels : (ny, nx) uint8
         0 cover, 1..K bedrock, 255 not usable.
     spacing_yx_km : (float, float)
-        Of the cells.
+        Spacing of the cells, km.
     classes : int
         K.
 
     Returns
     -------
     float or None
-        None where the map has no cover, or no place for it that hides a part of the outcrop and leaves another one.
+        None if the map has no cover, or if no shifted cover hides some of the outcrop and leaves some.
     """
-    thin = labels[::EVERY, ::EVERY]
+    thin = labels[::STRIDE, ::STRIDE]
     cover, outcrop = thin == 0, (thin > 0) & (thin != UNUSABLE)
     if not cover.any() or not outcrop.any():
         return None
-    drawing = np.random.Generator(np.random.PCG64(0))
-    spacing = EVERY * spacing_yx_km[0], EVERY * spacing_yx_km[1]
-    right = asked = cuts = 0
+    rng = np.random.Generator(np.random.PCG64(0))
+    spacing = STRIDE * spacing_yx_km[0], STRIDE * spacing_yx_km[1]
+    correct = total = masks = 0
     for _ in range(TRIES):
-        down, across = (int(drawing.integers(2 * count)) for count in thin.shape)
+        down, across = (int(rng.integers(2 * count)) for count in thin.shape)
         hidden = shifted_cover(cover, (down, across)) & outcrop
         known = np.where(outcrop & ~hidden, thin, 0).astype(np.uint8)
         if not LEAST_HIDDEN <= hidden.sum() / outcrop.sum() <= MOST_HIDDEN or len(np.unique(known)) < 3:
             continue
-        guess = class_probabilities(known, spacing, classes).argmax(axis=0) + 1
-        right += int((guess[hidden] == thin[hidden]).sum())
-        asked += int(hidden.sum())
-        cuts += 1
-        if cuts == CUTS:
+        predicted = class_probabilities(known, spacing, classes).argmax(axis=0) + 1
+        correct += int((predicted[hidden] == thin[hidden]).sum())
+        total += int(hidden.sum())
+        masks += 1
+        if masks == N_COVER_MASKS:
             break
-    return 100 * right / asked if asked else None
+    return 100 * correct / total if total else None
 
 
 Group = Literal["gravity", "residuals", "contrast", "spectrum", "cover", "geology", "classes"]
@@ -78,26 +78,26 @@ GROUPS: dict[Group, str] = {
 
 @dataclass(frozen=True)
 class Quantity:
-    """One number that is taken of every box and every crust.
+    """One statistic of every box and every crust.
 
     Attributes
     ----------
     key : str
-        As in the statistics.
+        Key in the statistics.
     label, unit : str
-        For people.
+        For display.
     group : str
-        Of :data:`GROUPS`.
+        Key of :data:`GROUPS`.
     offset : float or None
         Compared as log(value + offset); None: as it is.
     least : float
-        A range of simulated values counts as so wide at least, in the numbers that are compared.
+        Minimum width of the range of simulated values, on the compared scale.
     digits : int
-        After the point.
+        Decimals.
     low, high : str
-        What it means for a network taught on the crusts when the region has less, or more, than any of them.
+        Meaning for a network trained on the crusts if the region has a lower, or a higher, value than any of them.
     edit : str
-        Which tables of the prior decide it.
+        Tables of the prior that determine it.
     """
 
     key: str
@@ -113,24 +113,24 @@ class Quantity:
 
     @property
     def name(self) -> str:
-        """The label where its group is not beside it."""
+        """The label together with its group."""
         if self.key == "cover_share":
             return "cover"
         before = {"gravity": "Bouguer anomaly, ", "contrast": "outcrop less cover, ", "classes": "outcrop of "}
         return before.get(self.group, "") + self.label
 
     def scaled(self, value: float) -> float:
-        """The number that is compared."""
+        """The value on the compared scale."""
         return value if self.offset is None else float(np.log(max(value, 0.0) + self.offset))
 
-    def told(self, value: float, unit: bool = True) -> str:
-        """A value with its unit."""
+    def format(self, value: float, unit: bool = True) -> str:
+        """A value with its unit, as text."""
         number = f"{value:.{self.digits}f}"
         return f"{number} {self.unit}" if unit and self.unit else number
 
 
-_LOUD = "its rocks, cover or Moho pull harder than any that a network was shown"
-_LOWS = "what a network learnt to make of lows misleads it here"
+_LOUD = "its rocks, cover or Moho have stronger anomalies than any in training"
+_LOWS = "what a network learned about gravity lows is misleading here"
 _ROOTS = (
     "beside its cover, its outcrop lies over lower gravity than on any crust (roots below ranges, light rock in them):"
     f" {_LOWS}"
@@ -138,18 +138,23 @@ _ROOTS = (
 _BASINS = (
     f"beside its outcrop, its cover lies over lower gravity than on any crust (thicker or lighter sediments): {_LOWS}"
 )
-_FAINT = "its field is fainter than any that a network was shown, by lighter contrasts or a smoother grid"
+_FAINT = "its field is weaker than any in training, by smaller density contrasts or a smoother grid"
 
 
 def quantities(channels: Sequence[str], class_names: Sequence[str]) -> list[Quantity]:
-    """All quantities, in the order in which they are told.
+    """All quantities, in display order.
 
     Parameters
     ----------
     channels : sequence of str
         Residuals of the field, such as ``residual_10km``.
     class_names : sequence of str
-        Of classes 1..K; empty where the map's classes are not those of the crusts.
+        Of classes 1..K; empty if the map's classes are not those of the crusts.
+
+    Examples
+    --------
+    >>> [quantity.key for quantity in quantities(["residual_10km"], ())][:4]
+    ['bouguer_std', 'bouguer_range', 'residual_10km_std', 'residual_10km_robust']
     """
     contrasts = "[class] spread, [cover] deficit and deepest_km, [field] low_pass_km"
     found = [
@@ -160,7 +165,7 @@ def quantities(channels: Sequence[str], class_names: Sequence[str]) -> list[Quan
     ]
     for channel in channels:
         name = channel.replace("_", " ").replace("km", " km")
-        for key, how in (("std", "std"), ("robust", "robust spread")):
+        for key, how in (("std", "std"), ("robust", "robust std")):
             label = f"{name}, {how}"
             found.append(
                 Quantity(f"{channel}_{key}", label, "mGal", "residuals", 0.01, 0.1, 2, _FAINT, _LOUD, contrasts)
@@ -190,8 +195,8 @@ def quantities(channels: Sequence[str], class_names: Sequence[str]) -> list[Quan
                 None,
                 0.2,
                 1,
-                "its short waves are weaker beside the long ones: the grid resolves less, or its sources lie deeper",
-                "its short waves are stronger beside the long ones: more noise, or shallower sources",
+                "its short wavelengths are relatively weaker: lower resolution of the grid, or deeper sources",
+                "its short wavelengths are relatively stronger: more noise, or shallower sources",
                 "[field] low_pass_km and noise_mgal",
             )
         )
@@ -205,8 +210,8 @@ def quantities(channels: Sequence[str], class_names: Sequence[str]) -> list[Quan
             None,
             4,
             0,
-            "it shows more outcrop than a network is used to",
-            "it shows less outcrop than a network is used to: more has to come from gravity",
+            "it has more outcrop than in training",
+            "it has less outcrop than in training: more has to be inferred from gravity",
             "[cover] share",
         )
     )
@@ -220,22 +225,22 @@ def quantities(channels: Sequence[str], class_names: Sequence[str]) -> list[Quan
                 1,
                 0.1,
                 0,
-                "its cover comes in smaller patches",
-                "its cover is broader: places so far from outcrop were hardly taught",
+                "its cover is in smaller patches",
+                "its cover is broader: places so far from outcrop are rare in training",
                 far,
             )
         )
     found.append(
         Quantity(
             "diffusion_score",
-            "hidden outcrop told by label diffusion",
+            "hidden outcrop predicted by label diffusion",
             "%",
             "geology",
             None,
             4,
             0,
-            "its geology changes faster, or is less ordered: outcrop tells less than a network expects of it",
-            "its geology is more even: outcrop alone tells more than a network expects of it",
+            "its geology changes faster, or is less ordered: outcrop is less informative than in training",
+            "its geology is more uniform: outcrop alone is more informative than in training",
             "[belts] width_km, [ages] fold_km, [granites] half_axis_km",
         )
     )
@@ -249,8 +254,8 @@ def quantities(channels: Sequence[str], class_names: Sequence[str]) -> list[Quan
                 1,
                 0.3,
                 1,
-                "a network expects more of this class",
-                "a network was shown little of this class",
+                "this class is more frequent in training",
+                "this class is rare in training",
                 f"share of [[class]] {index}",
             )
         )

@@ -1,4 +1,4 @@
-"""The verdict: where a region lies among the simulated crusts, quantity by quantity and as a whole."""
+"""Verdict of a prior check: where a region lies among simulated crusts, for each quantity and overall."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from gravmap.prior_check.quantities import GROUPS, Quantity
 INSIDE, EDGE, OUTSIDE = "inside", "at the edge", "outside"
 
 UNKNOWN = "not known"
-"""In the place of a verdict that could not be made."""
+"""Used in place of a verdict that could not be computed."""
 
 NEAR, FAR = 2.0, 3.5
-"""Standard deviations of the crusts from their mean. What lies beyond all crusts is at the edge from NEAR on, from FAR
-on outside."""
+"""Standard deviations from the mean of the crusts beyond which a value outside their range is EDGE, or OUTSIDE."""
 
-EDGE_SHARE, OUTSIDE_SHARE = 0.2, 0.35
-"""Of the quantities, every group counting the same: with more of them not inside, the whole is at the edge, outside."""
+EDGE_FRACTION, OUTSIDE_FRACTION = 0.2, 0.35
+"""If a larger fraction of the quantities is not inside (each group with equal weight), the region is at the edge, or
+outside.
+"""
 
-MOST_TOLD = 6
-"""Quantities, the farthest first, for which is said what to change in the prior."""
+MAX_EDITS = 6
+"""Number of quantities, the farthest first, for which a change of the prior is suggested."""
 
-FEWEST = 12
-"""Crusts; among fewer no place can be told."""
+MIN_CRUSTS = 12
+"""Fewer crusts are not enough for a verdict."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a region lies among the crusts in one quantity.
+class QuantityResult:
+    """Position of a region among the crusts in one quantity.
 
     Attributes
     ----------
@@ -42,11 +43,11 @@ class Place:
     crusts : tuple of float
         Its value in every crust that has one.
     percentile : float
-        Of the crusts lie so many percent below the region's median box; those equal to it count half.
+        Percentage of the crusts below the region's median box; ties count half.
     beyond : float
-        How far the median box lies beyond all crusts, in ranges of the crusts; 0 among them, below 0 under the lowest.
+        Distance of the median box beyond all crusts, in ranges of the crusts; 0 among them, negative below the lowest.
     outside : int
-        Boxes that lie outside.
+        Boxes that are outside.
     state : str
         INSIDE, EDGE or OUTSIDE.
     """
@@ -61,21 +62,21 @@ class Place:
 
     @property
     def middle(self) -> float:
-        """The region's median box."""
+        """Value of the region's median box."""
         return float(np.median(self.here))
 
     @property
     def typical(self) -> tuple[float, float, float]:
-        """Least, median and most of the crusts."""
+        """Minimum, median and maximum of the crusts."""
         return min(self.crusts), float(np.median(self.crusts)), max(self.crusts)
 
-    def told(self) -> str:
-        """How far it lies off, in words."""
-        least, _, most = (self.quantity.told(value, unit=False) for value in self.typical)
+    def describe(self) -> str:
+        """The difference as text."""
+        least, _, most = (self.quantity.format(value, unit=False) for value in self.typical)
         unit = f" {self.quantity.unit}" if self.quantity.unit else ""
-        here = self.quantity.told(self.middle)
+        here = self.quantity.format(self.middle)
         if len(self.here) > 1:
-            ends = (self.quantity.told(value, unit=False) for value in (min(self.here), max(self.here)))
+            ends = (self.quantity.format(value, unit=False) for value in (min(self.here), max(self.here)))
             here += f" in the median box ({' to '.join(ends)})"
         text = f"{self.quantity.name} {here}, crusts {least} to {most}{unit}"
         if self.beyond:
@@ -102,42 +103,41 @@ class Place:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A region held against the crusts of a prior.
+    """Comparison of a region with the crusts of a prior.
 
     Attributes
     ----------
     prior, prior_sha256 : str
-        Which.
+        Name and hash of the prior.
     state : str
-        INSIDE, EDGE or OUTSIDE, of the whole.
-    places : tuple of Place
+        INSIDE, EDGE or OUTSIDE, overall.
+    places : tuple of QuantityResult
         One per quantity.
     left_out : tuple of str
         What could not be compared, and why.
     boxes : tuple of (float, float, float, float)
-        West, south, east, north, degrees, of the region's.
+        West, south, east, north of the region's boxes, degrees.
     crusts : int
-        How many were drawn.
+        Number of crusts.
     shape : (int, int)
         Their cells of 2 arc-minutes.
-    own : dict of str to int
-        How many of the crusts, each held against the others by the same rule, are in which state: what the rule says
-        of a region that the prior is right about.
+    leave_one_out : dict of str to int
+        Number of crusts in each state if each is compared with all others: what to expect of a region from the prior.
     """
 
     prior: str
     prior_sha256: str
     state: str
-    places: tuple[Place, ...]
+    places: tuple[QuantityResult, ...]
     left_out: tuple[str, ...]
     boxes: tuple[tuple[float, float, float, float], ...]
     crusts: int
     shape: tuple[int, int]
-    own: dict[str, int]
+    leave_one_out: dict[str, int]
 
     @property
     def headline(self) -> str:
-        """The verdict in a sentence."""
+        """The verdict as a sentence."""
         count = sum(place.state == INSIDE for place in self.places)
         among = f"{count} of {len(self.places)} quantities are like those of {self.crusts} simulated crusts"
         return {
@@ -148,51 +148,49 @@ class Verdict:
 
     @property
     def advice(self) -> list[str]:
-        """What it means for a network taught on such crusts, and what to do, in sentences."""
-        off = sorted((place for place in self.places if place.state != INSIDE), key=_far)
+        """Consequences for a network trained on such crusts, and what to do, as sentences."""
+        off = sorted((place for place in self.places if place.state != INSIDE), key=_sort_key)
         if self.state == INSIDE:
-            few = _some([place.told() for place in off])
+            few = _first_few([place.describe() for place in off])
             return [
-                *([f"At the edge, as a few of so many are by chance: {few}."] if off else []),
-                f"A network taught on crusts of {self.prior} has seen fields and maps like these. That is needed for"
-                " trust, and not enough: whether the densities fit the ages here no statistic of the surface can tell.",
+                *([f"At the edge, as expected by chance for a few of so many quantities: {few}."] if off else []),
+                f"A network trained on crusts of {self.prior} has seen fields and maps like these. This is necessary"
+                " but not sufficient: no statistic of the surface tells whether the densities fit the ages here.",
             ]
-        wide = (
-            "" if self.prior == "wide" else "`gravmap doctor --prior wide` tells whether the wide prior holds it; or "
-        )
+        wide = "" if self.prior == "wide" else "check the wide prior with `gravmap doctor --prior wide`; or "
         meanings: dict[str, list[str]] = {}
         for place in off:
-            meanings.setdefault(_meaning(place), []).append(place.told())
-        said = [f"{_capital(meaning)}: {_some(told)}." for meaning, told in meanings.items()]
-        tables = "; ".join(dict.fromkeys(place.quantity.edit for place in off[:MOST_TOLD]))
+            meanings.setdefault(_meaning(place), []).append(place.describe())
+        differences = [f"{_capitalised(meaning)}: {_first_few(texts)}." for meaning, texts in meanings.items()]
+        tables = "; ".join(dict.fromkeys(place.quantity.edit for place in off[:MAX_EDITS]))
         meaning = (
-            "meets here what it was not taught: do not believe its probabilities"
+            "extrapolates here: its probabilities are not reliable"
             if self.state == OUTSIDE
-            else "saw few crusts like this region: its probabilities may be too high"
+            else "was trained on few crusts like this region: its probabilities may be too high"
         )
         return [
-            *said,
-            f"A network taught on crusts of {self.prior} {meaning}. Let it go on with the region's outcrop (`gravmap"
+            *differences,
+            f"A network trained on crusts of {self.prior} {meaning}. Fine-tune it on the region's outcrop (`gravmap"
             " train --init RUN`), which can be scored on held-out blocks (`gravmap evaluate`).",
-            f"What to do: {wide}copy the prior (`gravmap crust` leaves it as prior.toml), change {tables}, and check"
+            f"What to do: {wide}copy the prior (`gravmap crust` writes it as prior.toml), edit {tables}, and check"
             " again with --prior FILE.",
         ]
 
     def lines(self) -> list[str]:
-        """Everything in words, with a table."""
+        """The whole verdict as lines of text, with a table."""
         rows, columns = self.shape
         count = len(self.boxes)
         text = [
             self.headline,
             "",
-            f"  {'':<44}{'here':>9}{'crusts: least':>15}{'median':>9}{'most':>9}{'below here':>12}",
+            f"  {'':<44}{'here':>9}{'crusts: min':>15}{'median':>9}{'max':>9}{'below here':>12}",
         ]
         group = None
         for place in self.places:
             if place.quantity.group != group:
                 group = place.quantity.group
                 text.append(f"  {GROUPS[group]}")
-            numbers = [place.quantity.told(value, unit=False) for value in (place.middle, *place.typical)]
+            numbers = [place.quantity.format(value, unit=False) for value in (place.middle, *place.typical)]
             label = f"{place.quantity.label}{', ' + place.quantity.unit if place.quantity.unit else ''}"
             state = "" if place.state == INSIDE else f"  {place.state}"
             text.append(
@@ -202,11 +200,11 @@ class Verdict:
         boxes = "one box" if count == 1 else f"the median of {count} overlapping boxes"
         mapped = max((len(place.here) for place in self.places if place.quantity.group == "cover"), default=0)
         if 0 < mapped < count:
-            boxes += f" (the map fills {mapped} of them)"
+            boxes += f" (the map covers {mapped} of them)"
         boxes += ","
         text += ["", f"  Here: {boxes} {rows / 30:.3g} x {columns / 30:.3g} degrees, as large as the crusts."]
-        own = ", ".join(f"{number} {state}" for state, number in self.own.items() if number)
-        text.append(f"  The crusts themselves, each held against the others: {own}.")
+        own = ", ".join(f"{number} {state}" for state, number in self.leave_one_out.items() if number)
+        text.append(f"  The crusts themselves, each compared with the others: {own}.")
         text += [f"  Not compared: {reason}" for reason in self.left_out]
         return [*text, "", *self.advice]
 
@@ -220,64 +218,72 @@ class Verdict:
             "crusts": self.crusts,
             "shape": list(self.shape),
             "boxes_wsen": [list(box) for box in self.boxes],
-            "own": dict(self.own),
+            "own": dict(self.leave_one_out),
             "left_out": list(self.left_out),
             "quantities": [place.to_dict() for place in self.places],
         }
 
 
 def compare_quantities(
-    wanted: Sequence[Quantity], here: Sequence[dict[str, float]], crusts: Sequence[dict[str, float]]
-) -> tuple[Place, ...]:
-    """Place a region among crusts, in every quantity that both have.
+    chosen: Sequence[Quantity], here: Sequence[dict[str, float]], crusts: Sequence[dict[str, float]]
+) -> tuple[QuantityResult, ...]:
+    """Compare a region with crusts in every quantity that both have.
 
     Parameters
     ----------
-    wanted : sequence of Quantity
-        In which order.
+    chosen : sequence of Quantity
+        In display order.
     here : sequence of dict of str to float
         Statistics of the region's boxes.
     crusts : sequence of dict of str to float
-        Of the crusts.
+        Statistics of the crusts.
+
+    Examples
+    --------
+    >>> from gravmap.prior_check.quantities import quantities
+    >>> chosen = quantities((), ())[:1]
+    >>> crusts = [{"bouguer_std": 20.0 + number} for number in range(12)]
+    >>> [compare_quantities(chosen, [{"bouguer_std": value}], crusts)[0].state for value in (25.0, 200.0)]
+    ['inside', 'outside']
     """
     found = []
-    for quantity in wanted:
-        own = [box[quantity.key] for box in here if quantity.key in box]
+    for quantity in chosen:
+        region = [box[quantity.key] for box in here if quantity.key in box]
         other = [crust[quantity.key] for crust in crusts if quantity.key in crust]
-        if own and len(other) >= FEWEST - 1:
-            found.append(_place(quantity, own, other))
+        if region and len(other) >= MIN_CRUSTS - 1:
+            found.append(_compare(quantity, region, other))
     return tuple(found)
 
 
-def overall_state(places: Sequence[Place]) -> str:
-    """The verdict on all quantities together."""
-    share = fraction_not_inside(places)
-    if share > OUTSIDE_SHARE or any(place.state == OUTSIDE for place in places):
+def overall_state(places: Sequence[QuantityResult]) -> str:
+    """State of all quantities together."""
+    fraction = fraction_not_inside(places)
+    if fraction > OUTSIDE_FRACTION or any(place.state == OUTSIDE for place in places):
         return OUTSIDE
-    return EDGE if share > EDGE_SHARE else INSIDE
+    return EDGE if fraction > EDGE_FRACTION else INSIDE
 
 
-def fraction_not_inside(places: Sequence[Place]) -> float:
-    """Share of the quantities that are not inside, 0 to 1, every group counting the same: residuals go together."""
+def fraction_not_inside(places: Sequence[QuantityResult]) -> float:
+    """Fraction of quantities that are not inside; groups have equal weight, as residuals are correlated."""
     groups: dict[str, list[bool]] = {}
     for place in places:
         groups.setdefault(place.quantity.group, []).append(place.state != INSIDE)
     return float(np.mean([np.mean(off) for off in groups.values()])) if groups else 0.0
 
 
-def leave_one_out_states(wanted: Sequence[Quantity], crusts: Sequence[dict[str, float]]) -> dict[str, int]:
-    """How the rule judges each crust by all others: what to expect of a region that the prior is right about."""
+def leave_one_out_states(chosen: Sequence[Quantity], crusts: Sequence[dict[str, float]]) -> dict[str, int]:
+    """State of each crust compared with all others: what to expect of a region from the prior."""
     counts = dict.fromkeys((INSIDE, EDGE, OUTSIDE), 0)
     for number, crust in enumerate(crusts):
         others = [*crusts[:number], *crusts[number + 1 :]]
-        counts[overall_state(compare_quantities(wanted, [crust], others))] += 1
+        counts[overall_state(compare_quantities(chosen, [crust], others))] += 1
     return counts
 
 
-def _place(quantity: Quantity, here: list[float], crusts: list[float]) -> Place:
+def _compare(quantity: Quantity, here: list[float], crusts: list[float]) -> QuantityResult:
     simulated = np.array([quantity.scaled(value) for value in crusts])
     boxes = np.array([quantity.scaled(value) for value in here])
-    (low, high), (near_low, near_high), (far_low, far_high) = limits(quantity, crusts)
+    (low, high), (near_low, near_high), (far_low, far_high) = state_limits(quantity, crusts)
     middle = float(np.median(boxes))
     outside = int(((boxes < far_low) | (boxes > far_high)).sum())
     off = int(((boxes < near_low) | (boxes > near_high)).sum())
@@ -289,24 +295,24 @@ def _place(quantity: Quantity, here: list[float], crusts: list[float]) -> Place:
         state = INSIDE
     percentile = 100 * float(np.mean(simulated < middle) + np.mean(simulated == middle) / 2)
     beyond = (max(middle - high, 0.0) - max(low - middle, 0.0)) / (high - low)
-    return Place(quantity, tuple(here), tuple(crusts), percentile, beyond, outside, state)
+    return QuantityResult(quantity, tuple(here), tuple(crusts), percentile, beyond, outside, state)
 
 
-def limits(quantity: Quantity, crusts: Sequence[float]) -> tuple[tuple[float, float], ...]:
-    """Between which numbers, as they are compared, the crusts lie, what is inside, and what is not outside."""
+def state_limits(quantity: Quantity, crusts: Sequence[float]) -> tuple[tuple[float, float], ...]:
+    """Intervals on the compared scale: range of the crusts, limits of inside, and limits of the edge."""
     values = np.array([quantity.scaled(value) for value in crusts])
     low, high = float(values.min()), float(values.max())
-    # Crusts that are all alike in something still leave a region some room.
-    short = max(quantity.least - (high - low), 0) / 2
-    low, high = low - short, high + short
-    mean, spread = float(values.mean()), float(values.std(ddof=1))
-    near, far = ((min(low, mean - times * spread), max(high, mean + times * spread)) for times in (NEAR, FAR))
+    # A minimum width, for quantities in which all crusts are nearly equal.
+    padding = max(quantity.least - (high - low), 0) / 2
+    low, high = low - padding, high + padding
+    mean, std = float(values.mean()), float(values.std(ddof=1))
+    near, far = ((min(low, mean - times * std), max(high, mean + times * std)) for times in (NEAR, FAR))
     return (low, high), near, far
 
 
-def _meaning(place: Place) -> str:
+def _meaning(place: QuantityResult) -> str:
     side = place.beyond
-    if not side:  # the median box is among the crusts: the boxes that are not decide
+    if not side:  # the median box is among the crusts: other boxes decide
         low, _, high = (place.quantity.scaled(value) for value in place.typical)
         boxes = [place.quantity.scaled(value) for value in place.here]
         side = max(max(boxes) - high, 0) - max(low - min(boxes), 0)
@@ -316,15 +322,15 @@ def _meaning(place: Place) -> str:
     return part + (place.quantity.high if side > 0 else place.quantity.low)
 
 
-def _some(told: Sequence[str], most: int = 2) -> str:
-    """The first of several, and how many more there are."""
-    more = f"; and {len(told) - most} more" if len(told) > most else ""
-    return "; ".join(told[:most]) + more
+def _first_few(texts: Sequence[str], most: int = 2) -> str:
+    """The first of several texts, and the number of the others."""
+    more = f"; and {len(texts) - most} more" if len(texts) > most else ""
+    return "; ".join(texts[:most]) + more
 
 
-def _capital(text: str) -> str:
+def _capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _far(place: Place) -> tuple[bool, float, int]:
+def _sort_key(place: QuantityResult) -> tuple[bool, float, int]:
     return place.state != OUTSIDE, -abs(place.beyond), -place.outside

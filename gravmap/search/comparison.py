@@ -146,9 +146,11 @@ def write_random_architectures(run_dir: Path, count: int) -> list[Path]:
     found = read_search(run_dir)
     space = SearchConfig.from_json(json.dumps(found["options"])).space
     rng = np.random.default_rng(np.random.SeedSequence((found["seed"], 1)))
-    drawn = random_architectures(space, count, found["parameters"], rng, found["in_channels"], len(found["classes"]))
+    architectures = random_architectures(
+        space, count, found["parameters"], rng, found["in_channels"], len(found["classes"])
+    )
     with atomic_folder(run_dir / RANDOM) as folder:
-        for number, architecture in enumerate(drawn):
+        for number, architecture in enumerate(architectures):
             write_json(folder / f"{number:02d}.json", architecture.to_dict())
     return sorted((run_dir / RANDOM).glob("*.json"))
 
@@ -226,9 +228,9 @@ def without_test_labels(dataset: RegionDataset) -> RegionDataset:
 def comparison_table(outcome: dict[str, Any]) -> str:
     """A comparison as Markdown: one row per architecture, then the conclusion."""
     seeds = outcome["schedule"]["seeds"]
-    spread = f" ± std of {seeds} seeds" if seeds > 1 else ""
+    deviation = f" ± std of {seeds} seeds" if seeds > 1 else ""
     lines = [
-        f"| architecture | parameters | GMAC | FWIoU{spread} | accuracy | mean accuracy | mIoU |",
+        f"| architecture | parameters | GMAC | FWIoU{deviation} | accuracy | mean accuracy | mIoU |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in outcome["architectures"]:
@@ -326,6 +328,6 @@ def _summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"verdict": verdict, "told": text, "searched": searched, "random": random, "seed_spread": seed_std}
 
 
-def _format_percent(spread: dict[str, Any]) -> str:
-    text = f"{100 * spread['mean']:.1f}"
-    return text if spread["sd"] is None else f"{text} ± {100 * spread['sd']:.1f}"
+def _format_percent(values: dict[str, Any]) -> str:
+    text = f"{100 * values['mean']:.1f}"
+    return text if values["sd"] is None else f"{text} ± {100 * values['sd']:.1f}"

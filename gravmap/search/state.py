@@ -306,7 +306,7 @@ class SearchState:
 
     @functools.cached_property
     def _largest_macs(self) -> int:
-        """Multiply-adds of the network with the widest maps, the most expensive operator and no shared cells."""
+        """Multiply-adds of `conv2` cells at the largest width, on branches that go down in their first cells."""
         space = self.supernet.space
         ops, chis = [["conv2"] * space.depth] * 3, [[space.chis[-1]] * space.depth] * 3
         largest = space.architecture(((), (0,), (0, 1)), ops, chis)

@@ -303,12 +303,6 @@ class Supernet(nn.Module):
         probabilities = {name: logits.cpu().double().softmax(-1) for name, logits in self.arch.items()}
         return self._cost(size).expected(probabilities)
 
-    def largest_macs(self, size: int) -> int:
-        """Multiply-adds of the most expensive network: `conv2` at the largest width, without shared cells."""
-        depth, largest = self.space.depth, self.space.chis[-1]
-        most_expensive = self.space.architecture(((), (0,), (1, 2)), [["conv2"] * depth] * 3, [[largest] * depth] * 3)
-        return self._cost(size).macs(most_expensive)
-
     def _cost(self, size: int) -> CostTable:
         if size not in self._costs:
             self._costs[size] = CostTable(self.space, self.in_channels, self.classes, size)

@@ -16,8 +16,8 @@ from gravmap.prior_check.verdict import (
 )
 
 NAMES = ["Archean", "Proterozoic"]
-EVERY = {quantity.key: quantity for quantity in quantities(["residual_5km", "residual_10km"], NAMES)}
-COVER, SPREAD = EVERY["cover_share"], EVERY["residual_10km_std"]
+STRIDE = {quantity.key: quantity for quantity in quantities(["residual_5km", "residual_10km"], NAMES)}
+COVER, SPREAD = STRIDE["cover_share"], STRIDE["residual_10km_std"]
 
 
 def place(quantity, here, crusts):
@@ -28,8 +28,8 @@ def place(quantity, here, crusts):
 
 
 def test_every_quantity_has_a_name_of_its_own_and_a_group():
-    assert len({quantity.name for quantity in EVERY.values()}) == len(EVERY)
-    assert {quantity.group for quantity in EVERY.values()} == set(GROUPS)
+    assert len({quantity.name for quantity in STRIDE.values()}) == len(STRIDE)
+    assert {quantity.group for quantity in STRIDE.values()} == set(GROUPS)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_spreads_are_compared_in_ratios():
     low = place(SPREAD, [middle * np.exp(-3.6 * sigma)], crusts)
     assert low.state == OUTSIDE
     assert low.beyond < 0
-    assert "below them" in low.told()
+    assert "below them" in low.describe()
 
 
 def test_crusts_that_are_all_alike_leave_some_room():
@@ -97,7 +97,7 @@ def test_most_boxes_decide_and_a_few_make_an_edge():
 
 def test_residuals_that_are_off_together_count_once():
     """All four residual spreads beyond are one of three groups, not four of six quantities."""
-    wanted = [quantity for quantity in EVERY.values() if quantity.group in ("residuals", "gravity")] + [COVER]
+    wanted = [quantity for quantity in STRIDE.values() if quantity.group in ("residuals", "gravity")] + [COVER]
     crusts = [{quantity.key: value for quantity in wanted} for value in np.geomspace(30, 60, 20)]
     here = {quantity.key: 50.0 for quantity in wanted}
     loud = {key: 85.0 if key.startswith("residual") else value for key, value in here.items()}

@@ -220,13 +220,13 @@ def compare_with_null_models(runs: Sequence[ScoredNodes], seed: int = 0) -> list
         For each of these null models and for accuracy, mean accuracy and FWIoU: `null`, `measure`, `mean`, `low`,
         `high` (95 % interval; None for one block), `blocks`, and a `sentence`.
     """
-    shared = [name for name in runs[0].nulls if all(name in run.nulls for run in runs)]
-    if not shared:
+    common = [name for name in runs[0].nulls if all(name in run.nulls for run in runs)]
+    if not common:
         return []
     truth, predicted, block = (
         np.concatenate([getattr(run, part) for run in runs]) for part in ("truth", "predicted", "block")
     )
-    nulls = {name: np.concatenate([run.nulls[name] for run in runs]) for name in shared}
+    nulls = {name: np.concatenate([run.nulls[name] for run in runs]) for name in common}
     classes = 1 + int(max(each.max() for each in (truth, predicted, *nulls.values())))
     fwiou = {name: float(scores(confusion(truth, each, classes))["fwiou"]) for name, each in nulls.items()}
     best = max(fwiou, key=lambda name: fwiou[name])

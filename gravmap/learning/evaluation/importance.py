@@ -20,7 +20,7 @@ from gravmap.learning.data.dataset import RegionDataset, to_target
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.node_predictor import NodePredictor
-from gravmap.learning.evaluation.null_models import Labels, held_out_mask
+from gravmap.learning.evaluation.null_models import held_out_mask
 from gravmap.progress import Progress, silent
 
 MEASURES = ("pa", "mpa", "fwiou")
@@ -96,48 +96,6 @@ def draw_offsets(dataset: RegionDataset, draws: int, seed: int) -> list[tuple[in
     ]
 
 
-def on_shifted_input(
-    predictor: NodePredictor,
-    dataset: RegionDataset,
-    role: int = TEST,
-    *,
-    draws: int = 1,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> list[Labels]:
-    """Predictions of a network on shifted fields: its own null model.
-
-    Parameters
-    ----------
-    predictor : NodePredictor
-        The network.
-    dataset : RegionDataset
-        The dataset that the network was trained on.
-    role : int
-        TUNE or TEST.
-    draws : int
-        Number of shifts.
-    seed : int
-        Seed of the shifts.
-    progress : Progress
-        Called with the number of finished windows of each map.
-
-    Returns
-    -------
-    list of (ny, nx) uint8
-        Classes 1..K at the labelled nodes of the role, 0 elsewhere; one map per shift.
-
-    Raises
-    ------
-    InputError
-        No node of that role has a bedrock label.
-    """
-    mask = held_out_mask(dataset, role)
-    return [
-        predictor.predict(shift_input(dataset, offset), mask, progress) for offset in draw_offsets(dataset, draws, seed)
-    ]
-
-
 def permutation_importance(
     predictor: NodePredictor,
     dataset: RegionDataset,
@@ -154,10 +112,16 @@ def permutation_importance(
 
     Parameters
     ----------
-    predictor, dataset, role, seed
-        As in :func:`on_shifted_input`.
+    predictor : NodePredictor
+        The network.
+    dataset : RegionDataset
+        The dataset that the network was trained on.
+    role : int
+        TUNE or TEST.
     draws : int
         Shifts of each field; the same for every field.
+    seed : int
+        Random seed of the shifts.
     progress : Progress
         Called with the number of finished maps.
 
