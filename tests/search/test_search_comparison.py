@@ -13,7 +13,15 @@ from gravmap.learning import RegionDataset
 from gravmap.learning.training.trainer import Trainer
 from gravmap.network.cost import count_parameters
 from gravmap.network.registry import build_from_dict, read_architecture
-from gravmap.search.comparison import Schedule, compare, comparison_table, draw_random, without_test_labels
+from gravmap.search.comparison import (
+    MEASURES,
+    Schedule,
+    _verdict,
+    compare,
+    comparison_table,
+    draw_random,
+    without_test_labels,
+)
 from gravmap.search.config import SearchConfig
 from gravmap.search.halves import training_view
 from toy_area import make_arrays
@@ -153,11 +161,11 @@ def test_what_cannot_be_compared_is_told(compared, tmp_path):
 def test_the_verdict(mine, others, verdict, said):
     rows = [
         {"name": str(number), "parameters": 10**6, "gmac": 1.0, "scores": {
-            measure: {"mean": value, "sd": 0.01, "each": [value]} for measure in architecture_trials.MEASURES
+            measure: {"mean": value, "sd": 0.01, "each": [value]} for measure in MEASURES
         }}
         for number, value in enumerate((mine, *others))
     ]  # fmt: skip
-    found = architecture_trials._verdict(rows)
+    found = _verdict(rows)
     assert found["verdict"] == verdict
     assert said in found["told"]
     assert "varies by 1.0 points" in found["told"]
