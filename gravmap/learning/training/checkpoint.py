@@ -1,8 +1,8 @@
 """A trained network in two files: weights as safetensors, everything else as JSON. No pickle.
 
-A file pair `<stem>.safetensors` + `<stem>.json` is written weights first; the JSON names the weights'
-SHA-256. Each file is replaced whole, and the weights carry a copy of the JSON in their header, so a kill
-between the two leaves a pair that is still read, as the newer one.
+Of a pair `<stem>.safetensors` + `<stem>.json` the weights are written first; the JSON holds their SHA-256. Each file is
+replaced atomically, and the weights have a copy of the JSON in their header, so a process killed between the two leaves
+a pair that can still be read, as the newer one.
 """
 
 from __future__ import annotations
@@ -24,52 +24,66 @@ from gravmap.files import atomic_path, sha256, write_json
 from gravmap.learning.data.channels import InputChannels
 
 FORMAT = 2
-"""Version of the pair's layout; any other is refused. 2: inputs are a list of channel records."""
+"""Version of the layout; other versions are refused. 2: inputs are a list of channel records."""
 
 MODEL, LAST = "model", "last"
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What `predict` must know besides the weights: whatever shaped the input, and where it came from.
+    """Description of a trained network: what `predict` needs besides the weights, and the provenance.
 
     Attributes
     ----------
     model : str
-        Name under which the network was built.
+        Name of the network.
     architecture : dict
-        What `gravmap.network.build_from_dict` rebuilds it from.
+        Architecture record, see `gravmap.network.build_from_dict`.
     inputs : list of dict
-        What turns fields into the network's input, channel by channel (`InputChannels.to_list`).
+        How fields become the network's input, channel by channel (`InputChannels.to_list`).
     classes : list of dict
-        Index, name, colour, age; logit k belongs to the k-th.
+        Index, name, colour and age; logit k is that of the k-th class.
     tile_size_px : int
         Pixels across a window.
     scales_deg : list of float
-        Sides of the windows seen in training, degrees.
+        Sizes of the training windows, degrees.
     field_recipe : dict
-        How the field was made; another recipe is refused.
+        How the gravity field was made; `predict` refuses a field that was made in another way.
     split : dict
-        Name, fold, folds, block_deg, buffer_deg, seed of what was held out.
+        Name, fold, folds, block_deg, buffer_deg and seed of the split.
     seed : int
-        Of weights and crops.
+        Seed of weights and crops.
     recipe : dict
-        The training's configuration.
+        Configuration of the training (`TrainConfig`); the pre-trained weights, if any, are under ``init``.
     versions : dict
-        Of gravmap and what it runs on.
+        Versions of gravmap and of the packages its results depend on.
     sources : list of dict
         Input files with their SHA-256.
     scores : dict
-        On the tuning and, once finished, on the test blocks.
+        Scores on the tuning blocks and, after the final evaluation, on the test blocks.
     legend_toml : str
-        The legend the labels were made with.
+        Legend that the labels were made with.
     region_wsen : list of float
-        Where the network was trained, degrees.
+        Training region, degrees.
     area_sha256 : str
-        Of the arrays it was taught on (:meth:`gravmap.learning.Area.fingerprint`), and the tiles where they were read.
+        SHA-256 of the training data (:meth:`gravmap.learning.RegionDataset.fingerprint`), and of the tile files if
+        crops were cut from them.
     taught_on : dict
-        What the ground was where it is no region: ``on`` "crusts", their prior (name, sha256, text), seeds, shape and
-        channels. Empty where it was a region. Whose weights it began with stands in ``recipe["init"]``.
+        Simulated crusts the network was trained on: ``on`` "crusts", their prior (name, sha256, text), seeds, shape
+        and channels. Empty if it was trained on a region.
+
+    Examples
+    --------
+    >>> from gravmap.learning import ModelSpec
+    >>> spec = ModelSpec(
+    ...     model="unet",
+    ...     architecture={"kind": "unet", "widths": [16, 32, 64, 128, 256]},
+    ...     inputs=[{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 9.5}],
+    ...     classes=[{"index": 1, "name": "granite"}, {"index": 2, "name": "basalt"}],
+    ...     tile_size_px=256, scales_deg=[5.0], field_recipe={}, split={}, seed=0,
+    ... )
+    >>> spec.channels
+    ['residual_10km']
     """
 
     model: str
@@ -92,17 +106,17 @@ class ModelSpec:
 
     @property
     def input(self) -> InputChannels:
-        """What turns fields into the network's input."""
+        """The input channels, which turn fields into the network's input."""
         return InputChannels.from_list(self.inputs)
 
     @property
     def channels(self) -> list[str]:
-        """The input's channels by name, as `train --input` takes them."""
+        """Names of the input channels, as `train --input` takes them."""
         return self.input.names
 
 
 def versions() -> dict[str, str]:
-    """Versions of gravmap and of what its numbers depend on."""
+    """Return the versions of gravmap and of the packages its results depend on."""
     return {
         "gravmap": __version__,
         "python": platform.python_version(),
@@ -117,36 +131,59 @@ def save_model(folder: Path, network: nn.Module, spec: ModelSpec) -> None:
     Parameters
     ----------
     folder : Path
-        Made when missing.
+        Created if missing.
     network : nn.Module
-        Its state is saved from whatever device it is on.
+        Its state dict is saved; it may be on any device.
     spec : ModelSpec
-        Everything else.
+        Description of the network.
+
+    Examples
+    --------
+    See :func:`load_model`.
     """
     write_pair(folder, MODEL, network.state_dict(), asdict(spec))
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[nn.Module, ModelSpec]:
-    """Rebuild a trained network from its two files alone.
+    """Load a trained network from its two files.
 
     Parameters
     ----------
     folder : Path
         Holds `model.safetensors` and `model.json`.
     device : str or torch.device
-        Where the network is put.
+        Device of the network.
 
     Returns
     -------
     network : nn.Module
         In evaluation mode.
     spec : ModelSpec
-        What shaped its input.
+        Its description.
 
     Raises
     ------
     InputError
-        A file is missing or damaged, of another layout, or does not fit the architecture.
+        A file is missing, damaged or of another layout, or does not fit the architecture.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from gravmap.learning import ModelSpec, load_model, save_model
+    >>> from gravmap.network import build_from_dict
+    >>> network = build_from_dict({"kind": "unet", "widths": [4, 8]}, in_channels=1, classes=2)
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> save_model(folder, network, ModelSpec(
+    ...     model="small-unet",
+    ...     architecture=network.architecture.to_dict(),
+    ...     inputs=[{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 9.5}],
+    ...     classes=[{"index": 1, "name": "granite"}, {"index": 2, "name": "basalt"}],
+    ...     tile_size_px=64, scales_deg=[5.0], field_recipe={}, split={}, seed=0,
+    ... ))
+    >>> again, spec = load_model(folder)
+    >>> [each["name"] for each in spec.classes]
+    ['granite', 'basalt']
     """
     from gravmap.network import build_from_dict
 
@@ -158,15 +195,15 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
         network.load_state_dict(tensors)
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
-        raise InputError(f"{folder / MODEL}.json does not describe the network beside it: {first}", _ANEW) from None
+        raise InputError(f"{folder / MODEL}.json does not describe the network beside it: {first}", _HINT) from None
     return network.to(device).eval(), spec
 
 
 def write_pair(folder: Path, stem: str, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-    """Write tensors and a JSON-able record as `<stem>.safetensors` and `<stem>.json`, each whole or not at all."""
-    from safetensors.torch import save_file  # here: a bare PyTorch machine measures steps without it
+    """Write tensors and a JSON-able record as `<stem>.safetensors` and `<stem>.json`, each atomically."""
+    from safetensors.torch import save_file  # here, so that benchmarks/training.py runs without safetensors
 
-    # Shared weights are written out one by one: safetensors refuses two names for one memory.
+    # Shared tensors are copied: safetensors refuses two names for one memory.
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     record = {**record, "format": FORMAT, "tensors_sha256": _digest(plain)}
     weights = folder / f"{stem}.safetensors"
@@ -176,48 +213,48 @@ def write_pair(folder: Path, stem: str, tensors: dict[str, Tensor], record: dict
 
 
 def read_pair(folder: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`write_pair` wrote, checked.
+    """Read and check what :func:`write_pair` wrote.
 
     Raises
     ------
     InputError
-        A file is missing, damaged, not ours, or of another layout.
+        A file is missing, damaged, not written by gravmap, or of another layout.
     """
     from safetensors import SafetensorError, safe_open
 
     weights, sidecar = folder / f"{stem}.safetensors", folder / f"{stem}.json"
     for path in (weights, sidecar):
         if not path.exists():
-            raise InputError(f"{path} is missing.", _ANEW)
+            raise InputError(f"{path} is missing.", _HINT)
     try:
         with safe_open(weights, framework="pt") as stored:
             header = json.loads((stored.metadata() or {})["gravmap"])
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
         record = json.loads(sidecar.read_text(encoding="utf-8"))
         named, version = record["weights_sha256"], int(header["format"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{weights} or {sidecar.name} beside it is damaged: {error}.", _ANEW) from None
+        raise InputError(f"{weights} or {sidecar.name} beside it is damaged: {error}.", _HINT) from None
     if version != FORMAT:
         written = header.get("versions", {}).get("gravmap", "of another version")
         raise InputError(
             f"{sidecar} was written by gravmap {written} in layout {version}; this gravmap reads layout {FORMAT} only.",
-            "Upgrade gravmap." if version > FORMAT else "Train anew, or use the gravmap that wrote it.",
+            "Upgrade gravmap." if version > FORMAT else "Train anew, or use the version of gravmap that wrote it.",
         )
     if sha256(weights) == named:
         return tensors, record
-    # Either the bytes are damaged, or a kill fell between the two files; the digest in the header tells.
+    # Either the bytes are damaged, or the process was killed between the two files: see the digest in the header.
     if _digest(tensors) != header["tensors_sha256"]:
-        raise InputError(f"{weights} is damaged: its SHA-256 is not the one in {sidecar.name}.", _ANEW)
+        raise InputError(f"{weights} is damaged: its SHA-256 is not the one in {sidecar.name}.", _HINT)
     return tensors, header
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the tensors whose names begin so, without that beginning."""
+    """Return the tensors whose names start with a prefix, without the prefix."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values."""
+    """Compute the SHA-256 over names, types, shapes and values."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -226,4 +263,4 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-_ANEW = "`gravmap train` makes it anew."
+_HINT = "Train again with `gravmap train`."

@@ -1,4 +1,4 @@
-"""How to train: every choice of a run, as it is saved with the weights."""
+"""Configuration of a training run, as it is saved with the weights."""
 
 from __future__ import annotations
 
@@ -18,109 +18,118 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train.
+    """Configuration of a training run.
 
-    The values as they stand are those of a short run; :func:`gravmap.learning.training.recipes.make_config` gives whole
-    recipes, and saves their name in `recipe`.
+    The defaults are those of a short run; :func:`gravmap.learning.make_config` makes whole recipes and saves their name
+    in `recipe`.
 
     Attributes
     ----------
     recipe : str
-        The recipe the values came from, for the record.
+        Name of the recipe the values come from.
     model : str
-        A name that `gravmap.network.build` knows, or what an architecture of one's own is called.
+        A name that `gravmap.network.build` knows, or a name of your own for `architecture`.
     architecture : dict, optional
-        Record of a network's architecture (`gravmap.network.build_from_dict`), instead of the name's.
+        Architecture record (`gravmap.network.build_from_dict`) to use instead of the name's.
     inputs : list of str, optional
-        Channels the network reads (`gravmap.learning.data.channels`); by default the fields of the ground as they are.
+        Input channels (`gravmap.learning.data.channels`); by default the fields of the dataset.
     context : str, optional
-        "outcrop": the network also reads what is mapped around, and starts from it
+        "outcrop": the mapped outcrop is part of the input, and the network starts from it
         (`gravmap.learning.data.outcrop_context`).
     cuts : int
-        Covers cut into a region's outcrop that are in use at a time, where it is taught with context.
+        Number of synthetic cover masks in use at a time, for training on a region with context.
     init : dict, optional
-        Whose weights it begins with, and how their input is made
-        (`gravmap.learning.training.warm_start.load_pretrained`).
+        Pre-trained weights to fine-tune, `WarmStart.init` of
+        :func:`gravmap.learning.training.warm_start.load_pretrained`.
     device : str
         "cpu" or "cuda".
     epochs : int
-        At most this many.
+        Maximum number of epochs.
     steps : int, optional
-        Steps per epoch; by default the training windows divided by the batch.
+        Steps per epoch; by default the number of training windows divided by the batch size.
     batch_size : int
-        Crops per step over all processes.
+        Crops per step, over all processes.
     micro_batch : int, optional
-        Crops a process takes at once; gradients are summed over the parts of a batch. Where memory does not
-        suffice it is halved in the course of a run.
+        Micro-batch size: crops per forward pass and process. Gradients are accumulated over the micro-batches of a
+        batch. It is halved during the run when memory runs out.
     lr : float
-        Highest learning rate.
+        Peak learning rate.
     seed : int
-        Of weights and crops.
+        Seed of weights and crops.
     from_tiles : bool
-        Crops were cut from tile files; said by the reader that :func:`gravmap.learning.train` is given.
+        Crops are cut from tile files; set by :func:`gravmap.learning.train`.
     tile_size_px : int, optional
-        Pixels across a window; by default the tile set's.
+        Pixels across a window; by default that of the tile set.
     scales_deg : list of float, optional
         Use only windows of these sizes, degrees.
     even_scales : bool
-        Draw window sizes evenly (else windows).
+        Sample all window sizes with equal probability, instead of all windows.
     evaluate_every : int
         Epochs between scores on the tuning blocks.
     patience : int, optional
-        Stop after this many epochs without a better FWIoU; under "adam-sgd" only epochs after the switch count.
+        Early-stopping patience: stop after this many epochs without a better FWIoU on the tuning blocks. Under
+        "adam-sgd" only epochs of SGD count.
     time_limit_s : float, optional
-        Stop in good order after this many seconds; under "cosine" rate and mining follow the clock.
+        Time limit in seconds, including the final evaluation. Under "cosine" the learning rate and the OHEM keep
+        fraction follow the time used.
     clip : float, optional
-        Greatest norm of the gradient; None leaves it alone.
+        Maximum norm of the gradient (gradient clipping); None does not clip.
     average : float
-        Score and keep not the last weights but their running average (exponential moving average), of
-        which each step leaves this share; 0 takes the weights as they are.
+        Decay of the exponential moving average (EMA) of the weights, which is then scored and saved in place of the
+        weights; 0 uses the weights themselves.
     schedule : str
-        "cosine": Adam, warm-up and half a cosine over the run. "adam-sgd": Adam at a constant rate, then SGD.
+        "cosine": Adam with warm-up and cosine annealing. "adam-sgd": Adam at a constant learning rate, then SGD.
     switch : str
         When SGD takes over: "plateau", or "epoch:N" after N epochs.
     switch_smoothing, switch_window, switch_gain : float, int, float
-        A plateau: the moving average (this smoothing) of the epochs' training loss has fallen by less than this
-        share over so many epochs.
+        Plateau: the moving average (with this decay) of the training loss of the epochs has decreased by less than
+        the fraction `switch_gain` over `switch_window` epochs.
     switch_from, switch_by : int
-        Number of epochs before which a plateau does not count, and after which SGD takes over at the latest.
+        Epochs before which a plateau is ignored, and after which SGD takes over in any case.
     sgd_momentum, sgd_weight_decay : float
-        Of SGD. Adam has no weight decay.
+        Momentum and weight decay of SGD. Adam has no weight decay.
     sgd_warmup_epochs, sgd_warmup_from : float
-        SGD's rate rises linearly, step by step, from this share of `lr`, over so many epochs.
+        Linear warm-up of SGD: epochs, and initial fraction of `lr`.
     sgd_milestones, sgd_decay : tuple of int, float
-        After so many epochs of SGD its rate is multiplied by this.
+        Epochs of SGD after which its learning rate is multiplied by `sgd_decay` (step decay).
     lr_floor : float
-        SGD's rate does not fall below it.
+        Minimum learning rate of SGD.
     topk_share : float
-        Share of an image's pixels that teach, in the end.
+        OHEM keep fraction: the fraction of an image's pixels, those with the largest loss, that enter the loss.
     topk_base : str
-        Share of what: the "valid" pixels, or "all".
+        What the fraction refers to: the "valid" pixels, or "all" pixels of the image.
     topk_warmup : float
-        Share of the run over which it falls from all of them.
+        Fraction of the run over which the keep fraction falls from 1 to `topk_share`.
     class_weight : str
         "enet", "inverse", "sqrt", "effective" or "none"; see :func:`gravmap.learning.training.loss.class_weights`.
     small_weight : float
         Weight of pixels in small bodies.
     freeze_statistics : bool
-        Normalise with the running statistics as they are instead of each batch's: for going on with a
-        network on little data, and to compare runs whose processes see different parts of a batch.
+        Batch normalisation uses its running statistics and does not update them: for fine-tuning on little data, and
+        to compare runs whose processes see different micro-batches.
     precision : str
-        Of the network in training: "float32", "bfloat16" (autocast) or "auto", which is bfloat16 on CUDA and float32
-        on a CPU. The loss and all scores are in float32.
+        Precision of the network in training: "float32", "bfloat16" (autocast), or "auto", which is bfloat16 on CUDA
+        and float32 on a CPU. The loss and all scores are computed in float32.
     channels_last : bool
-        Keep the channels of a pixel together in memory.
+        Use the channels-last memory format.
     compile : bool
         Compile the network with torch.compile.
     tensorboard : bool
-        Write TensorBoard's event files beside metrics.csv.
+        Also write TensorBoard event files.
     augmentation : Augmentation
-        How crops are changed.
+        Augmentation of the training crops.
 
     Raises
     ------
     OptionError
-        A value is none of those named here, or makes no sense.
+        A value is not one of those named here, or is out of range.
+
+    Examples
+    --------
+    >>> from gravmap.learning import TrainConfig
+    >>> config = TrainConfig(model="ggmnet-tiny", epochs=20, lr=3e-3, patience=5)
+    >>> TrainConfig.from_json(config.to_json()) == config
+    True
     """
 
     recipe: str = ""
@@ -181,15 +190,15 @@ class TrainConfig:
         ):
             if getattr(self, name) not in choices:
                 raise OptionError(
-                    f"{getattr(self, name)!r} is no value of {name}.", f"Choose one of {', '.join(choices)}."
+                    f"{name} = {getattr(self, name)!r} is not valid.", f"Choose one of {', '.join(choices)}."
                 )
         if self.context not in (None, CONTEXT):
-            raise OptionError(f"{self.context!r} is no context.", f"Choose {CONTEXT}, or leave it out.")
+            raise OptionError(f"context = {self.context!r} is not valid.", f"Choose {CONTEXT}, or omit it.")
         switch_epoch(self.switch)
         for name, low, high in _BOUNDS:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise OptionError(f"{name} = {value:g} makes no sense.", f"It lies between {low:g} and {high:g}.")
+                raise OptionError(f"{name} = {value:g} is out of range.", f"Choose a value from {low:g} to {high:g}.")
 
     @property
     def half(self) -> bool:
@@ -202,7 +211,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
-        """Read what :meth:`to_json` wrote; what an older version did not know has its default."""
+        """Read what :meth:`to_json` wrote; fields that an older version did not have get their defaults."""
         values = {name: value for name, value in json.loads(text).items() if name in _names(cls)}
         changes = values.pop("augmentation", {})
         augmentation = Augmentation(

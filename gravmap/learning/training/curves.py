@@ -1,4 +1,4 @@
-"""Training curves: as a picture, as CSV, and as TensorBoard events."""
+"""Training curves as PNG, CSV and TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ TRAINING, TUNING, RATE = BLUE, VERMILLION, MUTED
 
 
 def draw_curves(history: list[dict[str, Any]], path: Path, title: str = "") -> None:
-    """Draw loss, learning rate and FWIoU into a PNG; mark the epoch kept and the change of optimiser.
+    """Plot loss, learning rate and FWIoU; mark the best epoch and the switch of the optimizer.
 
     Parameters
     ----------
     history : list of dict
-        One per epoch: epoch, phase, loss, lr, train_fwiou, tune_loss, tune_fwiou (None where not taken).
+        One row per epoch: epoch, phase, loss, lr, train_fwiou, tune_loss, tune_fwiou (None if not evaluated).
     path : Path
         The PNG to write.
     title : str
-        Over the picture.
+        Title of the figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -41,7 +41,7 @@ def draw_curves(history: list[dict[str, Any]], path: Path, title: str = "") -> N
             if taken:
                 axes.plot(*zip(*taken, strict=True), color=colour, lw=width, marker=marker, ms=3, label=_LABELS[name])
         axes.grid(alpha=0.3)
-    # Rises early in a run: the share of pixels counted falls from all to the worst 15 %.
+    # The loss rises early in a run, while the OHEM keep fraction falls.
     above.set_ylabel("loss of the worst pixels")
     above.set_ylim(bottom=0)
     rate = above.twinx()
@@ -56,7 +56,7 @@ def draw_curves(history: list[dict[str, Any]], path: Path, title: str = "") -> N
     below.set_xlabel("epoch")
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (above, below):
-        # Clear of the curves, whatever their shape.
+        # Above the axes, clear of the curves.
         if axes.lines:
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=8)
     if title:
@@ -74,7 +74,7 @@ _LABELS = {
 
 
 def _scale_rate(axes: Any, rates: list[float]) -> None:
-    """From zero, or in powers of ten where the rate falls by more than a hundred."""
+    """Set a linear axis from zero, or a logarithmic one if the learning rate falls by more than a factor of 150."""
     positive = [rate for rate in rates if rate > 0]
     if positive and max(positive) > 150 * min(positive):
         axes.set_yscale("log")
@@ -83,7 +83,7 @@ def _scale_rate(axes: Any, rates: list[float]) -> None:
 
 
 def _mark_switch(above: Any, below: Any, history: list[dict[str, Any]]) -> None:
-    """A line between Adam's last epoch and SGD's first."""
+    """Draw a line between the last epoch of Adam and the first of SGD."""
     first = next((row["epoch"] for row in history if row.get("phase") == "sgd"), None)
     if first is None:
         return
@@ -93,7 +93,7 @@ def _mark_switch(above: Any, below: Any, history: list[dict[str, Any]]) -> None:
 
 
 def _mark_kept(axes: Any, history: list[dict[str, Any]]) -> None:
-    """A dotted line at the epoch whose weights were kept."""
+    """Draw a dotted line at the best epoch."""
     scored = [(row["tune_fwiou"], row["epoch"]) for row in history if row["tune_fwiou"] is not None]
     if not scored:
         axes.text(0.5, 0.5, "no labelled tuning blocks", ha="center", transform=axes.transAxes, color=GREY)
@@ -104,7 +104,7 @@ def _mark_kept(axes: Any, history: list[dict[str, Any]]) -> None:
 
 
 def _write_beside(axes: Any, epoch: float, text: str, history: list[dict[str, Any]], height: float = 0.97) -> None:
-    """Words at a height of the axes, on the side of a vertical line with more room."""
+    """Write text at a height of the axes, on the side of a vertical line with more space."""
     right = epoch < (history[0]["epoch"] + history[-1]["epoch"]) / 2
     axes.annotate(
         text,
@@ -119,7 +119,7 @@ def _write_beside(axes: Any, epoch: float, text: str, history: list[dict[str, An
 
 
 def history_csv(history: list[dict[str, Any]]) -> str:
-    """A run's history as the text of metrics.csv, one row an epoch."""
+    """Return the history as the text of metrics.csv, one row per epoch."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
     writer.writeheader()
@@ -131,14 +131,14 @@ FOLDER = "tensorboard"
 
 
 class TensorBoardWriter:
-    """Writes one point per curve and epoch.
+    """Writes one point per curve and epoch to TensorBoard event files.
 
     Parameters
     ----------
     folder : Path
-        The run's folder; files go to `tensorboard` in it.
+        Folder of the run; files are written to its subfolder `tensorboard`.
     epoch : int
-        The first epoch to be written: points an earlier attempt left from there on are taken back.
+        First epoch to write; points of an interrupted run from there on are purged.
 
     Raises
     ------
@@ -153,7 +153,7 @@ class TensorBoardWriter:
         self._writer: Any = SummaryWriter(str(folder / FOLDER), purge_step=epoch)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Add an epoch's numbers, named training/..., tuning/... and lr."""
+        """Write the values of an epoch, named training/..., tuning/... and lr."""
         for name, value in row.items():
             if isinstance(value, (int, float)) and name not in ("epoch", "seconds"):
                 self._writer.add_scalar(_curve(name), value, row["epoch"])
@@ -161,7 +161,7 @@ class TensorBoardWriter:
 
 
 def require_tensorboard() -> None:
-    """Refuse to begin what could not be written.
+    """Check that TensorBoard is installed.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def require_tensorboard() -> None:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError:
         raise OptionError(
-            "--tensorboard needs the package tensorboard.", "pip install 'gravmap[tensorboard]' gets it."
+            "--tensorboard needs the package tensorboard.", "Install it: pip install 'gravmap[tensorboard]'."
         ) from None
 
 

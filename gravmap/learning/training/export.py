@@ -1,7 +1,8 @@
-"""A trained network in one file that runs without gravmap: ONNX, or a torch program (.pt2).
+"""Export a trained network to one file that runs without gravmap: ONNX, or a torch program (.pt2).
 
-The preprocessing is part of the graph: fields in their own units go in, logits come out. Images, height and width are
-free (multiples of 64) where torch can trace the network so, else fixed; the description beside the file says which.
+The preprocessing is part of the graph: its inputs are fields in their own units, its outputs logits. The number of
+images, height and width are dynamic (multiples of 64) if torch can trace the network so, else fixed; the description
+beside the file says which.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ SUFFIX: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2"}
 OPSET = 20
 MULTIPLE, LEAST_PX, MOST_PX = 64, 128, 16384
 TOLERANCE = 1e-3
-"""Greatest difference from the network itself, as a share of its largest logit."""
+"""Maximum difference from the original network, relative to its largest logit."""
 
 
 class FieldsToLogits(nn.Module):
-    """The preprocessing and the network as one."""
+    """Preprocessing and network as one module."""
 
     def __init__(self, inputs: InputChannels, network: nn.Module) -> None:
         super().__init__()
         self.inputs, self.network = inputs, network
 
     def forward(self, fields: Tensor, degrees_per_px: Tensor | None = None) -> Tensor:
-        """Turn fields (N, F, H, W) and, where the network reads it, degrees per pixel (N,) into logits (N, K, H, W)."""
+        """Map fields (N, F, H, W) and, if it is a channel, degrees per pixel (N,) to logits (N, K, H, W)."""
         logits: Tensor = self.network(self.inputs.prepare(fields, 1.0 if degrees_per_px is None else degrees_per_px))
         return logits
 
 
 def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite: bool = False) -> dict[str, Any]:
-    """Write a run's best network for use without gravmap, and its description beside it as ``<path>.json``.
+    """Export the best network of a run for use without gravmap, with a description in ``<path>.json``.
 
     Parameters
     ----------
@@ -55,22 +56,42 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
     form : {"onnx", "torch"}
         ONNX (opset 20, plain operators), or what `torch.export.load` reads.
     overwrite : bool
-        Replace an earlier file.
+        Replace an existing file.
 
     Returns
     -------
     dict
-        The description: inputs, outputs, sizes, classes, how to feed it. It is inside the file, too: under ``gravmap``
-        in ONNX's metadata, or as the extra file ``gravmap.json`` of the torch program.
+        The description: inputs, outputs, sizes, classes and usage. It is also inside the file: under ``gravmap`` in
+        the metadata of ONNX, or as the extra file ``gravmap.json`` of the torch program.
 
     Raises
     ------
     InputError
         The run cannot be read, or the file exists.
     OptionError
-        ONNX without its packages.
+        The packages for ONNX are not installed.
     GravmapError
-        Torch cannot trace the network, or the program answers otherwise than the network.
+        Torch cannot trace the network, or the output of the program differs from that of the network.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from gravmap.learning import ModelSpec, save_model
+    >>> from gravmap.learning.training.export import export_run
+    >>> from gravmap.network import build_from_dict
+    >>> network = build_from_dict({"kind": "unet", "widths": [4, 8]}, in_channels=1, classes=2)
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> save_model(folder, network, ModelSpec(
+    ...     model="small-unet",
+    ...     architecture=network.architecture.to_dict(),
+    ...     inputs=[{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 9.5}],
+    ...     classes=[{"index": 1, "name": "granite"}, {"index": 2, "name": "basalt"}],
+    ...     tile_size_px=64, scales_deg=[5.0], field_recipe={}, split={}, seed=0,
+    ... ))
+    >>> description = export_run(folder, folder / "network.pt2", "torch")
+    >>> description["output"]["shape"]
+    ['N', 2, 'H', 'W']
     """
     beside = path.with_name(f"{path.name}.json")
     for each in (path, beside):
@@ -81,7 +102,7 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
     inputs = spec.input
     whole = FieldsToLogits(inputs, network).eval()
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch's own, about its inner workings
+        warnings.simplefilter("ignore")  # torch warns about its own internals
         program, fixed_px = _trace(whole, inputs, spec.tile_size_px)
         difference = _difference(program, whole, inputs, fixed_px or 2 * LEAST_PX)
         described = {
@@ -98,7 +119,7 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
             "window_px": spec.tile_size_px,
             "field_recipe": spec.field_recipe,
             "sources": spec.sources,
-            "scores": {name: {"fwiou": told.get("fwiou")} for name, told in spec.scores.items()},
+            "scores": {name: {"fwiou": each.get("fwiou")} for name, each in spec.scores.items()},
             "how_to_feed": _how(fixed_px, inputs),
             "difference": difference,
         }
@@ -113,7 +134,7 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
 
 
 def _trace(whole: nn.Module, inputs: InputChannels, tile_size_px: int) -> tuple[ExportedProgram, int | None]:
-    """Trace the network with free sizes; where torch cannot, with that of its windows. Also gives the fixed size."""
+    """Trace the network with dynamic sizes, or else with a fixed size, which is also returned."""
     images = Dim("images", min=1, max=1024)
     height, width = (Dim(name, min=LEAST_PX // MULTIPLE, max=MOST_PX // MULTIPLE) for name in ("rows", "columns"))
     shapes: list[Any] = [{0: images, 2: MULTIPLE * height, 3: MULTIPLE * width}]
@@ -121,7 +142,7 @@ def _trace(whole: nn.Module, inputs: InputChannels, tile_size_px: int) -> tuple[
         shapes.append({0: images})
     try:
         return torch.export.export(whole, _example(inputs, 2, 128, 192), dynamic_shapes=tuple(shapes)), None
-    except Exception:  # what torch raises here is of many kinds, and the next attempt tells
+    except Exception:  # torch raises many types of errors here; the next attempt reports its own
         fixed = max(LEAST_PX, -(-tile_size_px // MULTIPLE) * MULTIPLE)
     try:
         return torch.export.export(whole, _example(inputs, 1, fixed, fixed)), fixed
@@ -130,7 +151,7 @@ def _trace(whole: nn.Module, inputs: InputChannels, tile_size_px: int) -> tuple[
 
 
 def _example(inputs: InputChannels, images: int, height: int, width: int) -> tuple[Tensor, ...]:
-    """Random fields of the spread they were taught with, and a degree per 100 pixels."""
+    """Return random fields with the standard deviation of the training fields, and 0.01 degrees per pixel."""
     spreads = torch.tensor(inputs.spreads)[:, None, None]
     drawing = torch.Generator().manual_seed(0)
     fields = spreads * torch.randn(images, len(inputs.fields), height, width, generator=drawing)
@@ -142,7 +163,7 @@ def _reads_scale(inputs: InputChannels) -> bool:
 
 
 def _difference(program: ExportedProgram, whole: nn.Module, inputs: InputChannels, size: int) -> float:
-    """Greatest difference of the program from the network, on random fields; refuse a large one."""
+    """Return the maximum difference between program and network on random fields; refuse a large one."""
     example = _example(inputs, 1, size, size)
     expected = whole(*example)
     difference = float((program.module()(*example) - expected).abs().max())
@@ -153,14 +174,14 @@ def _difference(program: ExportedProgram, whole: nn.Module, inputs: InputChannel
 
 def _inputs(inputs: InputChannels) -> list[dict[str, Any]]:
     planes = [{"field": name, "unit": unit} for name, unit in zip(inputs.fields, inputs.units, strict=True)]
-    told: list[dict[str, Any]] = [
+    described: list[dict[str, Any]] = [
         {"name": "fields", "shape": ["N", len(planes), "H", "W"], "type": "float32", "planes": planes}
     ]
     if _reads_scale(inputs):
-        told.append(
+        described.append(
             {"name": "degrees_per_px", "shape": ["N"], "type": "float32", "meaning": "side of a pixel, degrees"}
         )
-    return told
+    return described
 
 
 def _how(fixed_px: int | None, inputs: InputChannels) -> str:

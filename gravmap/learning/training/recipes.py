@@ -1,9 +1,9 @@
-"""Whole recipes of training by name, or from a file: every value of a :class:`TrainConfig` that is not said.
+"""Training recipes: default values of a :class:`TrainConfig`, by name or from a file.
 
-"default" is ours; "paper" is Liu et al. 2024 to the letter, with our value only where it gives none; "crusts" is for
-training on simulated crusts. A file is
-TOML with the names of TrainConfig's attributes as keys (but for those that say what is taught where), an
-[augmentation] table, and `base`, the recipe it changes. What a user says beside a recipe beats it.
+"default" is gravmap's; "paper" is that of Liu et al. 2024, with gravmap's value only where the paper gives none;
+"crusts" is for training on simulated crusts. A recipe file is TOML with the names of TrainConfig's attributes as keys
+(except :data:`NOT_IN_FILE`), an [augmentation] table, and `base`, the recipe it modifies. Options given by the user
+override the recipe.
 """
 
 from __future__ import annotations
@@ -22,83 +22,89 @@ from gravmap.learning.training.config import TrainConfig
 
 RECIPES = ("default", "paper", "crusts")
 
-LONG = 600
-"""Epochs of the paper's run; the numbers of the default recipe are given for it."""
+PAPER_EPOCHS = 600
+"""Epochs of the paper's run, to which the epoch numbers of the default recipe refer."""
 
-SHORT = 60
-"""A run of fewer epochs leaves neither optimiser the time to settle."""
+MIN_ADAM_SGD_EPOCHS = 60
+"""With fewer epochs, neither optimizer would have time to converge."""
+
+NOT_IN_FILE = ("recipe", "model", "device", "seed", "from_tiles", "context", "init", "augmentation")
+"""Attributes that a recipe file cannot set: they describe what is trained where, not how."""
 
 
-NOT_HOW = ("recipe", "model", "device", "seed", "from_tiles", "context", "init", "augmentation")
-
-
-def make_config(recipe: str = "default", **said: Any) -> TrainConfig:
-    """The configuration of a run.
+def make_config(recipe: str = "default", **options: Any) -> TrainConfig:
+    """Make the configuration of a run from a recipe.
 
     Parameters
     ----------
     recipe : str
         "default", "paper", "crusts", or the path of a TOML file.
-    **said
-        Attributes of :class:`TrainConfig` that beat the recipe's; None is not said.
+    **options
+        Attributes of :class:`TrainConfig` that override the recipe's; None keeps the recipe's.
 
     Raises
     ------
     OptionError
-        There is no such recipe, or a value makes no sense.
+        The recipe is unknown, or a value is out of range.
     InputError
-        The file cannot be read, has an unknown key or a value of a wrong type.
+        The file cannot be read, has an unknown key or a value of the wrong type.
+
+    Examples
+    --------
+    >>> from gravmap.learning import make_config
+    >>> config = make_config("paper", model="ggmnet-small", epochs=100)
+    >>> config.schedule, config.lr, config.epochs, config.topk_base
+    ('adam-sgd', 0.001, 100, 'all')
     """
-    wanted = {name: value for name, value in said.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     base, written = recipe, {}
     if recipe.endswith(".toml"):
         written = _read(Path(recipe))
         base = written.pop("base", "default")
     if base not in RECIPES:
         raise OptionError(
-            f"There is no recipe named {base!r}.", f"Choose one of {', '.join(RECIPES)}, or the path of a .toml file."
+            f"Unknown recipe {base!r}.", f"Choose one of {', '.join(RECIPES)}, or the path of a .toml file."
         )
-    asked = {**written, **wanted}
-    values = {"default": _default, "paper": _paper, "crusts": _crusts}[base](asked)
+    values = {"default": _default, "paper": _paper, "crusts": _crusts}[base]({**written, **given})
     if "augmentation" in written:
         merged = {**vars(values.get("augmentation", Augmentation())), **written.pop("augmentation")}
         values["augmentation"] = Augmentation(**merged)
-    return TrainConfig(**{**values, **written, **wanted, "recipe": recipe})
+    return TrainConfig(**{**values, **written, **given, "recipe": recipe})
 
 
-def _default(asked: dict[str, Any]) -> dict[str, Any]:
-    """Ours: Adam, then SGD, in 600 epochs at most; a half cosine where there is no time for two phases.
+def _default(options: dict[str, Any]) -> dict[str, Any]:
+    """Return gravmap's recipe: Adam, then SGD, in at most 600 epochs; short runs use cosine annealing.
 
-    The numbers of epochs are those of 600 and shrink with a shorter run, so that each phase has its share.
+    The epoch numbers are those of a run of 600 epochs and are scaled down with shorter runs.
     """
-    epochs = int(asked.get("epochs", LONG))
-    hurried = asked.get("time_limit_s") is not None or epochs < SHORT
-    if asked.get("schedule", "cosine" if hurried else "adam-sgd") == "cosine":
+    epochs = int(options.get("epochs", PAPER_EPOCHS))
+    short = options.get("time_limit_s") is not None or epochs < MIN_ADAM_SGD_EPOCHS
+    if options.get("schedule", "cosine" if short else "adam-sgd") == "cosine":
         return {"epochs": epochs, "schedule": "cosine"}
-    part = min(1.0, epochs / LONG)
+    part = min(1.0, epochs / PAPER_EPOCHS)
 
-    def shrunk(count: int) -> int:
+    def scaled(count: int) -> int:
         return max(1, round(part * count))
 
     return {
         "epochs": epochs,
         "schedule": "adam-sgd",
-        "patience": max(10, shrunk(100)),
-        # The moving average remembers the same share of the run.
+        "patience": max(10, scaled(100)),
+        # The moving average covers the same fraction of the run.
         "switch_smoothing": 0.9 ** (1 / part),
-        "switch_window": shrunk(20),
-        "switch_from": shrunk(50),
-        "switch_by": shrunk(300),
+        "switch_window": scaled(20),
+        "switch_from": scaled(50),
+        "switch_by": scaled(300),
         "sgd_warmup_epochs": 5 * part,
-        "sgd_milestones": tuple(shrunk(count) for count in (50, 100, 150)),
-        "topk_warmup": 10 / LONG,
+        "sgd_milestones": tuple(scaled(count) for count in (50, 100, 150)),
+        "topk_warmup": 10 / PAPER_EPOCHS,
     }
 
 
-def _crusts(asked: dict[str, Any]) -> dict[str, Any]:
-    """For simulated crusts: a residual U-Net, all pixels and classes alike, gravity changed a little."""
+def _crusts(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the recipe for simulated crusts: a residual U-Net, plain cross-entropy, weak augmentation of gravity."""
     return {
-        **({} if {"model", "architecture"} & set(asked) else {"model": "residual-unet"}),
+        **({} if {"model", "architecture"} & set(options) else {"model": "residual-unet"}),
         "epochs": 20,
         "steps": 100,
         "batch_size": 2,
@@ -109,31 +115,31 @@ def _crusts(asked: dict[str, Any]) -> dict[str, Any]:
         "small_weight": 1.0,
         "clip": 1.0,
         "average": 0.998,
-        "precision": "bfloat16" if _quick_in_half() else "auto",
+        "precision": "bfloat16" if _fast_bfloat16() else "auto",
         "channels_last": True,
-        # Crusts strike in every direction, so none needs turning.
+        # Simulated crusts strike in every direction already, so crops are not rotated.
         "augmentation": Augmentation(rotate_share=0.0, noise=(0.0, 0.05), offset_mgal=0.5),
     }
 
 
-def _quick_in_half() -> bool:
-    """Whether this CPU multiplies in bfloat16: twice as fast, and such a network is taught as well."""
-    import torch  # here: a recipe is read where nothing is trained
+def _fast_bfloat16() -> bool:
+    """Return whether this CPU multiplies in bfloat16: twice as fast, with equal scores."""
+    import torch  # here, because recipes are also read by commands that do not load torch
 
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def _paper(_: dict[str, Any]) -> dict[str, Any]:
-    """The paper's; where it is silent (when Adam ends, what the warm-up starts from) as in ours."""
+    """Return the paper's recipe; what it does not give (end of Adam, start of the warm-up) is gravmap's."""
     return {
-        "epochs": LONG,
+        "epochs": PAPER_EPOCHS,
         "batch_size": 16,
         "lr": 1e-3,
         "even_scales": False,
         "patience": None,
         "clip": None,
         "schedule": "adam-sgd",
-        "sgd_milestones": tuple(range(50, LONG, 50)),
+        "sgd_milestones": tuple(range(50, PAPER_EPOCHS, 50)),
         "lr_floor": 0.0,
         "topk_base": "all",
         "topk_warmup": 0.0,
@@ -142,17 +148,17 @@ def _paper(_: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A recipe file's values, checked."""
+    """Read and check a recipe file."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path} is missing.", f"Name a recipe: {', '.join(RECIPES)}.") from None
+        raise InputError(f"{path} is missing.", f"The named recipes are {', '.join(RECIPES)}.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path} is no readable TOML: {error}.") from None
-    kinds = {"base": str, **{name: kind for name, kind in _kinds(TrainConfig).items() if name not in NOT_HOW}}
+        raise InputError(f"{path} is not valid TOML: {error}.") from None
+    kinds = {"base": str, **{name: kind for name, kind in _kinds(TrainConfig).items() if name not in NOT_IN_FILE}}
     changes = table.pop("augmentation", {})
     if not isinstance(changes, dict):
-        raise InputError(f"{path}: augmentation is a table.", "Write [augmentation] and its keys below.")
+        raise InputError(f"{path}: augmentation is not a table.", "Write [augmentation] and its keys below.")
     values = {name: _value(path, name, value, kinds) for name, value in table.items()}
     if changes:
         known = _kinds(Augmentation)
@@ -161,13 +167,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _kinds(of: type) -> dict[str, Any]:
-    """Type of each attribute."""
+    """Return the type of each attribute."""
     hints = typing.get_type_hints(of)
     return {item.name: hints[item.name] for item in fields(of)}
 
 
 def _value(path: Path, name: str, value: Any, kinds: dict[str, Any]) -> Any:
-    """A value of the type its attribute has: a whole number may stand for a float, a list for a tuple."""
+    """Convert a value to the type of its attribute: an integer to a float, a list to a tuple."""
     if name not in kinds:
         near = difflib.get_close_matches(name, list(kinds), n=1)
         raise InputError(
@@ -182,17 +188,16 @@ def _value(path: Path, name: str, value: Any, kinds: dict[str, Any]) -> Any:
             return value
         if typing.get_origin(choice) in (list, tuple) and isinstance(value, list):
             inner = typing.get_args(choice)
-            counted = Ellipsis in inner or typing.get_origin(choice) is list or len(value) == len(inner)
-            whole = all(type(item) is int for item in value)
-            number = all(type(item) in (int, float) for item in value)
-            if counted and (whole if inner[0] is int else number):
+            right_length = Ellipsis in inner or typing.get_origin(choice) is list or len(value) == len(inner)
+            integers = all(type(item) is int for item in value)
+            numbers = all(type(item) in (int, float) for item in value)
+            if right_length and (integers if inner[0] is int else numbers):
                 return typing.get_origin(choice)(inner[0](item) for item in value)
-    raise InputError(f"{path}: {name} = {value!r} is of a wrong type.", f"It takes {_told(kind)}.")
+    raise InputError(f"{path}: {name} = {value!r} has the wrong type.", f"Expected {_describe_type(kind)}.")
 
 
-def _told(kind: Any) -> str:
-    """A type in words."""
+def _describe_type(kind: Any) -> str:
+    """Describe a type for error messages."""
     names = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
     choices = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    told = [names.get(choice, "a list of numbers") for choice in choices if choice is not type(None)]
-    return " or ".join(told)
+    return " or ".join(names.get(choice, "a list of numbers") for choice in choices if choice is not type(None))

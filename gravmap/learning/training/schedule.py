@@ -1,9 +1,8 @@
-"""What changes in the course of a run: the learning rate, the optimiser, and the share of pixels that teach.
+"""Schedules of the learning rate, of the switch from Adam to SGD, and of the OHEM keep fraction.
 
-Plain functions of where a run is. Under "cosine" that is its progress, a number from 0 to 1: steps done of
-all steps, or time used of the time allowed where that is further on, so that a run cut short by the clock
-still ends with a small rate. Under "adam-sgd" epochs are counted, and the training loss tells when Adam has
-done what it can.
+They are functions of the position in a run. Under "cosine" that is the progress from 0 to 1: the fraction of the steps
+or of the time limit, whichever is larger, so that a run that its time limit ends still ends with a small learning rate.
+Under "adam-sgd" it is the number of epochs, and a plateau of the training loss ends the phase of Adam.
 """
 
 from __future__ import annotations
@@ -17,18 +16,21 @@ from gravmap.errors import OptionError
 SCHEDULES = ("cosine", "adam-sgd")
 
 WARMUP = 0.05
+"""Fraction of the run with linear warm-up, under "cosine"."""
+
 FLOOR = 0.01
+"""Initial and final learning rate as a fraction of the peak, under "cosine"."""
 
 
 def cosine_rate(progress: float, peak: float) -> float:
-    """Linear warm-up over the first 5 %, then half a cosine down to 1 % of the peak.
+    """Compute the learning rate of linear warm-up over the first 5 %, then cosine annealing to 1 % of the peak.
 
     Parameters
     ----------
     progress : float
         0 at the first step, 1 after the last.
     peak : float
-        Highest rate.
+        Peak learning rate.
 
     References
     ----------
@@ -50,20 +52,20 @@ def sgd_rate(
     decay: float,
     floor: float,
 ) -> float:
-    """SGD's rate ("WarmupMultiStepLR"): a linear warm-up, then steps down.
+    """Compute the learning rate of SGD ("WarmupMultiStepLR"): linear warm-up, then step decay.
 
     Parameters
     ----------
     epochs : float
-        Epochs since SGD took over, with the part of the present one that is done.
+        Epochs since SGD took over, including the completed part of the current one.
     peak : float
-        Adam's last rate.
+        Peak learning rate.
     warmup_epochs, warmup_from : float
-        From this share of the peak over so many epochs.
+        Length of the warm-up in epochs, and its initial fraction of the peak.
     milestones : sequence of int
-        Epochs of SGD after each of which the rate is multiplied by `decay`.
+        Epochs of SGD after which the learning rate is multiplied by `decay`.
     decay, floor : float
-        The rate does not fall below the floor (which does not hold it up while it warms up).
+        Factor of the step decay, and minimum learning rate (not applied during warm-up).
     """
     if epochs < warmup_epochs:
         return peak * (warmup_from + (1 - warmup_from) * epochs / warmup_epochs)
@@ -71,18 +73,18 @@ def sgd_rate(
 
 
 def plateaued(losses: Sequence[float], *, smoothing: float, window: int, gain: float) -> bool:
-    """Whether the moving average of the epochs' losses has fallen by less than `gain` over `window` epochs.
+    """Return whether the moving average of the loss has decreased by less than `gain` over `window` epochs.
 
     Parameters
     ----------
     losses : sequence of float
-        Mean training loss of each epoch so far; they must be of one kind.
+        Mean training loss of each epoch, all with the same OHEM keep fraction.
     smoothing : float
-        Share of the old average that each epoch keeps.
+        Decay of the exponential moving average.
     window : int
-        Epochs looked back over; false while there are not more.
+        Number of epochs to look back; False while there are fewer.
     gain : float
-        The least fall, as a share of what the average was.
+        Minimum relative decrease.
     """
     if len(losses) <= window:
         return False
@@ -94,25 +96,25 @@ def plateaued(losses: Sequence[float], *, smoothing: float, window: int, gain: f
 
 
 def switch_epoch(switch: str) -> int | None:
-    """N of "epoch:N", None of "plateau".
+    """Return N of "epoch:N", None of "plateau".
 
     Raises
     ------
     OptionError
-        It is neither.
+        `switch` is neither.
     """
     if switch == "plateau":
         return None
-    told = re.fullmatch(r"epoch:(\d+)", switch)
-    if told is None or int(told[1]) == 0:
-        raise OptionError(f"{switch!r} is no value of switch.", "Write plateau, or epoch:N with N at least 1.")
-    return int(told[1])
+    match = re.fullmatch(r"epoch:(\d+)", switch)
+    if match is None or int(match[1]) == 0:
+        raise OptionError(f"switch = {switch!r} is not valid.", "Write plateau, or epoch:N with N at least 1.")
+    return int(match[1])
 
 
 def ohem_keep_fraction(progress: float, final: float, warmup: float) -> float:
-    """Share of an image's pixels that teach: all of them at first, `final` once `warmup` of the run is done.
+    """Compute the OHEM keep fraction: 1 at first, `final` after the fraction `warmup` of the run.
 
-    At random weights the worst pixels are mostly errors of the map; so the whole image comes first.
+    At random weights the pixels with the largest loss are mostly errors of the map; so all pixels count at first.
     """
     if warmup <= 0 or progress >= warmup:
         return final

@@ -228,9 +228,9 @@ def load_checkpoint(
     tensors, record = read_pair(run_dir, LAST)
     try:
         if record["area_sha256"] != data.fingerprint:
-            what = "simulated crusts" if data.splits.simulated else "tile set"
+            what = "simulated crusts are not those" if data.splits.simulated else "tile set is not the one"
             raise InputError(
-                f"The {what} differs from that of the run {run_dir.name}.",
+                f"The {what} that the run {run_dir.name} was started with.",
                 "Restore the data it was started with, or train anew under another --name.",
             )
         if record["epoch"] >= config.epochs and (run_dir / "scores.json").exists():

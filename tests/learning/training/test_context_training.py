@@ -153,7 +153,7 @@ def test_a_map_without_cover_or_with_one_class_is_refused(arrays, tmp_path):
     alike = {**arrays, "labels": np.minimum(arrays["labels"], 1)}
     with pytest.raises(InputError, match="of one class"):
         train(RegionDataset.from_arrays(alike), tmp_path / "alike", SHORT)
-    with pytest.raises(OptionError, match="no context"):
+    with pytest.raises(OptionError, match="context = 'faults' is not valid"):
         dataclasses.replace(SHORT, context="faults")
 
 

@@ -7,7 +7,7 @@ PAPER = {"warmup_epochs": 5, "warmup_from": 0.1, "milestones": range(50, 600, 50
 OURS = {**PAPER, "milestones": (50, 100, 150), "floor": 1e-6}
 
 
-def test_the_rate_rises_then_falls():
+def test_cosine_annealing_follows_a_warm_up():
     assert cosine_rate(0.0, 1e-3) == pytest.approx(1e-5)
     assert cosine_rate(0.05, 1e-3) == pytest.approx(1e-3)
     assert cosine_rate(0.525, 1e-3) == pytest.approx(0.505e-3)
@@ -21,11 +21,11 @@ def test_the_rate_rises_then_falls():
     ("epochs", "rate"),
     [(0, 1e-4), (2.5, 5.5e-4), (5, 1e-3), (49.99, 1e-3), (50, 1e-4), (100, 1e-5), (150, 1e-6), (299, 1e-6)],
 )
-def test_sgds_rate_warms_up_step_by_step_and_falls_at_milestones(epochs, rate):
+def test_the_learning_rate_of_sgd_warms_up_and_decays_at_milestones(epochs, rate):
     assert sgd_rate(epochs, 1e-3, **OURS) == pytest.approx(rate)
 
 
-def test_the_papers_rate_has_no_floor():
+def test_the_papers_learning_rate_has_no_minimum():
     assert sgd_rate(299, 1e-3, **PAPER) == pytest.approx(1e-8)
     assert sgd_rate(549.9, 1e-3, **PAPER) == pytest.approx(1e-13)
 
@@ -53,21 +53,21 @@ def test_a_plateau_is_a_small_fall_of_the_moving_average():
     # The moving average of a geometric fall falls as fast as the loss, in the end: 0.05 % an epoch is 1 % in 20.
     assert plateaued([0.9996**epoch for epoch in range(200)], **flat)
     assert not plateaued([0.9994**epoch for epoch in range(200)], **flat)
-    # One lucky epoch is no progress, and one unlucky epoch no plateau.
+    # A single better epoch is not progress, and a single worse one not a plateau.
     assert plateaued([*[1.0] * 40, 0.95], **flat)
     assert not plateaued([*[0.99**epoch for epoch in range(60)], 0.7], **flat)
     assert plateaued([1.0 + 0.01 * epoch for epoch in range(40)], **flat)
 
 
-def test_when_to_switch_is_read():
+def test_switch_is_parsed():
     assert switch_epoch("plateau") is None
     assert switch_epoch("epoch:120") == 120
     for wrong in ("epoch:0", "epoch", "120", "epoch:-3", "swats"):
-        with pytest.raises(OptionError, match="no value of switch"):
+        with pytest.raises(OptionError, match="is not valid"):
             switch_epoch(wrong)
 
 
-def test_all_pixels_teach_at_first():
+def test_the_keep_fraction_starts_at_one():
     assert ohem_keep_fraction(0.0, 0.15, 0.1) == 1.0
     assert ohem_keep_fraction(0.05, 0.15, 0.1) == pytest.approx(0.575)
     assert ohem_keep_fraction(0.1, 0.15, 0.1) == 0.15

@@ -44,5 +44,5 @@ def test_the_average_is_saved_and_does_not_affect_training(area, tmp_path):
 
 
 def test_a_decay_of_one_is_refused():
-    with pytest.raises(OptionError, match="average = 1 makes no sense"):
+    with pytest.raises(OptionError, match="average = 1 is out of range"):
         dataclasses.replace(SHORT, average=1.0)
