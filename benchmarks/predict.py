@@ -104,9 +104,9 @@ def predict_once(workspace: Path, run: str, bounds_wsen: list[float], device: st
     told = {
         "seconds": seconds,
         "window_seconds": passes[-1] - passes[0],
-        "windows": len(made.plan.passes),
+        "windows": len(made.plan.jobs),
         "cells": made.plan.grid.shape[0] * made.plan.grid.shape[1],
-        "pixels": len(made.plan.passes) * made.plan.tile_size_px[0] ** 2,
+        "pixels": len(made.plan.jobs) * made.plan.tile_size_px[0] ** 2,
         "blended_bytes": blended[0],
         "peak_bytes": peak_bytes(),
         "gpu_bytes": torch.cuda.max_memory_allocated() if made.plan.device == "cuda" else 0,

@@ -71,7 +71,7 @@ def command(
         raise click.UsageError("--points and --class-field go together: the file, and its field that names the class.")
     from gravmap.errors import InputError
     from gravmap.geology.points import read_points
-    from gravmap.mapping.predictor import choose_device
+    from gravmap.mapping.predictor import resolve_device
     from gravmap.mapping.scoring.estimate import estimate_run, estimated_groups
     from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
     from gravmap.mapping.scoring.finished_run import finished_runs
@@ -84,7 +84,7 @@ def command(
         raise InputError(f"No finished run in {place.runs}.", "`gravmap train` makes one.")
     index = read_index(place.tiles)
     holes = None if points is None else read_points(points, str(class_field))
-    options = EvaluateOptions(baselines, topography, holes, area_weighted, importance, str(choose_device(device)))
+    options = EvaluateOptions(baselines, topography, holes, area_weighted, importance, str(resolve_device(device)))
     if dry_run:
         estimates, refused = _of_each(
             session, folders, bool(runs), lambda folder: estimate_run(folder, place.tiles, options)

@@ -60,14 +60,14 @@ def command(
     labels = workspace.labels if workspace.labels.exists() else None
 
     from gravmap.mapping import Predictor
-    from gravmap.mapping.explain import explain, passes_of
+    from gravmap.mapping.explain import count_forward_passes, explain
 
     with Predictor(fields, workspace.run(run), device) as predictor:
         plan = predictor.plan(box, scales or None)
-        passes = passes_of(plan, steps)
+        passes = count_forward_passes(plan, steps)
         if dry_run:
             # A gradient costs about three passes.
-            seconds = sum(cost.seconds for cost in predictor.costs(plan) if cost.chosen) * (3 * steps + 2)
+            seconds = sum(cost.seconds for cost in predictor.estimate_costs(plan) if cost.chosen) * (3 * steps + 2)
             session.say(f"Would read {fields} and {workspace.run(run)}")
             session.say(f"Would write attribution.tif, .png and .json into {folder}")
             session.say(

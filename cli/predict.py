@@ -109,13 +109,13 @@ def command(
 
     from gravmap.learning.data.outcrop_context import is_context, measured_names
     from gravmap.mapping import Clip, Options, predict, read_clip
-    from gravmap.mapping.compatibility import need_labels
+    from gravmap.mapping.compatibility import require_labels
     from gravmap.mapping.missing_heights import missing_heights
-    from gravmap.mapping.predictor import device_of_gpus
+    from gravmap.mapping.predictor import device_and_processes
 
     processes = 1
     if gpus is not None:
-        device, processes = device_of_gpus(gpus)
+        device, processes = device_and_processes(gpus)
     place = box if box is not None else read_clip(Path(str(polygon)))
     name = region or (Path(polygon).stem if polygon else "bbox_" + "_".join(f"{side:g}" for side in bbox or ()))
     folder = Path(output) if output else workspace.maps / name
@@ -133,7 +133,7 @@ def command(
     if labels is None and not everywhere:
         session.say(f"{workspace.labels} is missing, so every cell is predicted (`gravmap rasterize` makes it).")
     reads = _about_models(session, folders, shipped, place)
-    need_labels(labels, any(map(is_context, reads)))
+    require_labels(labels, any(map(is_context, reads)))
     question = PriorQuestion.of([] if no_prior_check else folders)
     lacking = missing_heights(fields, measured_names(reads))
     if lacking:
@@ -172,7 +172,7 @@ def command(
     resumed = f" ({made.resumed} of them from the run that was stopped)" if made.resumed else ""
     session.say(
         f"Mapped {columns} x {rows} cells of {name} ({made.plan.region}) with "
-        f"{', '.join(path.name for path in folders)}, {len(made.plan.passes)} windows{resumed}:"
+        f"{', '.join(path.name for path in folders)}, {len(made.plan.jobs)} windows{resumed}:"
     )
     for path in made.files.values():
         session.say(f"  {path}")
@@ -180,7 +180,7 @@ def command(
         {
             "files": {file: str(path) for file, path in made.files.items()},
             "cells": [rows, columns],
-            "windows": len(made.plan.passes),
+            "windows": len(made.plan.jobs),
             "resumed": made.resumed,
             "device": made.plan.device,
             "summary": asdict(made.summary),
@@ -252,16 +252,16 @@ def _foretell(
 ) -> None:
     """Say what would be read, computed and written, and what it would take at every scale."""
     from gravmap.mapping import Clip, Predictor
-    from gravmap.mapping.compatibility import need_labels
+    from gravmap.mapping.compatibility import require_labels
     from gravmap.progress import describe_time
     from gravmap.units import format_angle
 
     clip = place if isinstance(place, Clip) else None
     box = place.region if isinstance(place, Clip) else place
     with Predictor(fields, folders, options.device) as predictor:
-        need_labels(labels, predictor.reads_outcrop)
+        require_labels(labels, predictor.reads_outcrop)
         plan = predictor.plan(box, options.scales_deg, options.resolution_deg, clip=clip, flips=options.flips)
-        costs, memory = predictor.costs(plan), predictor.network_bytes(options.batch_size)
+        costs, memory = predictor.estimate_costs(plan), predictor.network_bytes(options.batch_size)
     rows, columns = plan.grid.shape
     read = [fields, *folders, *([labels] if labels is not None else [])]
     session.say(f"Would read {', '.join(map(str, read))}")
@@ -282,7 +282,7 @@ def _foretell(
     )
     result: dict[str, Any] = {
         "cells": [rows, columns],
-        "windows": len(plan.passes),
+        "windows": len(plan.jobs),
         "seconds": whole,
         "disk_bytes": plan.disk_bytes,
         "network_bytes": memory,

@@ -1,4 +1,4 @@
-"""The map: prediction over a region, its files, pictures and record, and the check of that record."""
+"""Prediction of the bedrock map of a region: its files, figures and record, and the verification of that record."""
 
 from gravmap.mapping.clip import Clip, read_clip
 from gravmap.mapping.options import Options

@@ -1,4 +1,4 @@
-"""A block of finished map: classes, probabilities, what is mapped there, and what each cell rests on."""
+"""Assemble the layers of a block of the map: class, probabilities, uncertainty and evidence."""
 
 from __future__ import annotations
 
@@ -35,33 +35,44 @@ from gravmap.mapping.plan import Plan
 from gravmap.mapping.predictor import Predictor
 
 
-def evidence_of(
+def classify_evidence(
     mapped: NDArray[np.uint8] | None,
     near: NDArray[np.bool_],
     dissimilarity: NDArray[np.float32] | None,
     predicted: NDArray[np.bool_],
 ) -> NDArray[np.uint8]:
-    """The evidence of a block: of outcrop, near outcrop, like the training ground and unlike it the first that holds.
+    """Classify the evidence for the class of each cell of a block.
 
-    A likeness that is not shown is none: where the dissimilarity is unknown, or nobody measured it, a cell under cover
-    counts as extrapolated.
+    A cell gets the first category that applies: mapped outcrop, near mapped outcrop, under cover inside the area of
+    applicability, extrapolated. Cells under cover whose dissimilarity is unknown are extrapolated.
 
     Parameters
     ----------
     mapped : (h, w) uint8, optional
-        The map's class index; 0 cover, 255 not usable. None where there is no map.
+        Mapped class; 0 cover, 255 not usable. None without labels.
     near : (h, w) bool
-        Cells near mapped outcrop, as of :func:`near_outcrop`.
+        Cells near mapped outcrop (:func:`near_outcrop`).
     dissimilarity : (h, w) float32, optional
-        As :meth:`~gravmap.learning.calibration.AreaOfApplicability.relative_dissimilarity_index`; NaN where unknown.
+        Dissimilarity index in units of its threshold
+        (:meth:`~gravmap.learning.calibration.AreaOfApplicability.relative_dissimilarity_index`); NaN unknown.
     predicted : (h, w) bool
-        Cells for which the network named a class.
+        Cells with a predicted class.
 
     Returns
     -------
     (h, w) uint8
-        OUTCROP, NEAR, COVERED, EXTRAPOLATED of :mod:`gravmap.mapping.layers`; 255 where neither map nor network say
-        anything.
+        OUTCROP, NEAR, COVERED or EXTRAPOLATED of :mod:`gravmap.mapping.layers`; 255 for cells that are neither mapped
+        nor predicted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gravmap.mapping.assemble import classify_evidence
+    >>> mapped = np.array([[3, 0, 0, 0]], np.uint8)
+    >>> near = np.array([[True, True, False, False]])
+    >>> dissimilarity = np.array([[2.0, 2.0, 0.8, 1.4]], np.float32)
+    >>> classify_evidence(mapped, near, dissimilarity, np.ones((1, 4), bool))
+    array([[1, 2, 3, 4]], dtype=uint8)
     """
     evidence = np.where(predicted, np.uint8(EXTRAPOLATED), np.uint8(NODATA))
     if dissimilarity is not None:
@@ -74,24 +85,24 @@ def evidence_of(
 
 
 def is_outcrop(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where labels name a bedrock class; same shape, bool."""
-    found: NDArray[np.bool_] = (labels != COVER) & (labels != UNUSABLE)
-    return found
+    """Return a mask of the cells with a bedrock class."""
+    mask: NDArray[np.bool_] = (labels != COVER) & (labels != UNUSABLE)
+    return mask
 
 
 def near_outcrop(
     labels: Labels, lat: NDArray[np.float64], lon: NDArray[np.float64], near_km: float
 ) -> NDArray[np.bool_]:
-    """Which cells of a block lie within a distance of mapped outcrop, inside the block or around it.
+    """Find the cells of a block within a distance of mapped outcrop, inside the block or around it.
 
-    Counted on the mean sphere from the centre of a cell to the centre of the nearest outcrop cell; a cell whose centre
-    lies in outcrop is near. Only the labels within the distance of the block are looked at, so blocks of a map may be
-    asked for one after another.
+    The distance is measured on the mean sphere, from the centre of the cell to the centre of the nearest outcrop cell;
+    a cell whose centre lies in an outcrop cell is near. Only labels within this distance of the block are read, so
+    that a map can be processed block by block.
 
     Parameters
     ----------
     labels : Labels
-        The mapped geology; its outcrop is what is neither 0 nor 255.
+        Label raster; outcrop are the values other than 0 and 255.
     lat, lon : (h,), (w,) float64
         Centres of the block's cells, degrees.
     near_km : float
@@ -100,39 +111,39 @@ def near_outcrop(
     Returns
     -------
     (h, w) bool
-        False everywhere where no outcrop is near, as where the labels do not reach.
+        False where no outcrop is near, and beyond the labels.
     """
-    outcrop, label_lat, label_lon = _around(labels, lat, lon, near_km)
+    outcrop, label_lat, label_lon = _outcrop_around(labels, lat, lon, near_km)
     near = np.zeros((lat.size, lon.size), np.bool_)
     if not outcrop.any():
         return near
-    near |= _inside(outcrop, label_lat, label_lon, lat, lon)
-    # The nearest outcrop cell to a point outside is one with a side to something else: the rest need not be searched.
+    near |= _lies_in_outcrop(outcrop, label_lat, label_lon, lat, lon)
+    # The outcrop cell nearest to a point outside lies on the boundary of an outcrop: only these are searched.
     inner = binary_erosion(outcrop, border_value=0)
     row, column = np.nonzero(outcrop & ~inner)
     tree = cKDTree(_unit_vectors(label_lat[row], label_lon[column]))
-    asked = np.nonzero(~near)
-    # Chord of the great-circle distance, a hair longer: a distance of exactly near_km is near.
+    remaining = np.nonzero(~near)
+    # Chord of the great-circle distance, slightly longer, so that a distance of exactly near_km counts as near.
     chord = 2 * math.sin(min(near_km / EARTH_RADIUS_KM, math.pi) / 2) * (1 + 1e-9)
-    away, _ = tree.query(_unit_vectors(lat[asked[0]], lon[asked[1]]), distance_upper_bound=chord)
-    near[asked] = np.isfinite(away)
+    distance, _ = tree.query(_unit_vectors(lat[remaining[0]], lon[remaining[1]]), distance_upper_bound=chord)
+    near[remaining] = np.isfinite(distance)
     return near
 
 
-def _around(
+def _outcrop_around(
     labels: Labels, lat: NDArray[np.float64], lon: NDArray[np.float64], near_km: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-    """Outcrop of the labels under a block and within a distance of it, and the centres of these cells."""
+    """Return the outcrop mask of the labels within a distance of a block, and the centres of its cells."""
     west, south, east, north = labels.bounds_wsen
     rows, columns = labels.values.shape
     centre_lat = north - (np.arange(rows) + 0.5) * (north - south) / rows
     centre_lon = west + (np.arange(columns) + 0.5) * (east - west) / columns
-    # One cell more, so that a cell cut off at the rim of what is looked at is none of the block's neighbours.
-    reach = near_km / EARTH_RADIUS_KM
-    margin_lat = math.degrees(reach) + (north - south) / rows
+    # One cell more, because binary_erosion takes cells at the edge of the mask for boundary cells.
+    angle = near_km / EARTH_RADIUS_KM
+    margin_lat = math.degrees(angle) + (north - south) / rows
     polar = math.radians(min(max(abs(float(lat.min())), abs(float(lat.max()))) + margin_lat, 90.0))
-    # How far a circle on the sphere reaches in longitude; a circle around a pole reaches everywhere.
-    widest = math.sin(reach) / max(math.cos(polar), 1e-12)
+    # Extent in longitude of a circle on the sphere; a circle around a pole covers all longitudes.
+    widest = math.sin(angle) / max(math.cos(polar), 1e-12)
     margin_lon = (math.degrees(math.asin(widest)) if widest < 1 else 360.0) + (east - west) / columns
     tall = (centre_lat >= lat.min() - margin_lat) & (centre_lat <= lat.max() + margin_lat)
     wide = (centre_lon >= lon.min() - margin_lon) & (centre_lon <= lon.max() + margin_lon)
@@ -140,22 +151,22 @@ def _around(
     return is_outcrop(cut), centre_lat[tall], centre_lon[wide]
 
 
-def _inside(
+def _lies_in_outcrop(
     outcrop: NDArray[np.bool_],
     label_lat: NDArray[np.float64],
     label_lon: NDArray[np.float64],
     lat: NDArray[np.float64],
     lon: NDArray[np.float64],
 ) -> NDArray[np.bool_]:
-    """Whether the cell's centre lies in an outcrop cell."""
-    row, row_in = _nearest(label_lat, lat)
-    column, column_in = _nearest(label_lon, lon)
+    """Return a mask of the cells whose centre lies in an outcrop cell of the labels."""
+    row, row_in = _cell_index(label_lat, lat)
+    column, column_in = _cell_index(label_lon, lon)
     inside: NDArray[np.bool_] = outcrop[np.ix_(row, column)] & row_in[:, None] & column_in[None, :]
     return inside
 
 
-def _nearest(centres: NDArray[np.float64], at: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Number of the evenly spaced cell that a coordinate lies in, and whether it lies in any."""
+def _cell_index(centres: NDArray[np.float64], at: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return the index of the evenly spaced cell that contains each coordinate, and whether one does."""
     if len(centres) == 1:
         return np.zeros(len(at), np.intp), np.zeros(len(at), np.bool_)
     position = (at - centres[0]) / (centres[1] - centres[0])
@@ -169,7 +180,7 @@ def _unit_vectors(lat_deg: NDArray[np.float64], lon_deg: NDArray[np.float64]) ->
 
 
 class Assembler:
-    """Makes the blocks of a map.
+    """Computes the blocks of a map.
 
     Parameters
     ----------
@@ -178,13 +189,13 @@ class Assembler:
     plan : Plan
         Cells.
     blender : Blender
-        Has the logits of all windows.
+        Blends the logits of the windows; all jobs must have run.
     labels : LabelFile, optional
-        The mapped geology.
+        Label raster of the mapped geology.
     everywhere : bool
-        Show the networks' class on the outcrop too.
+        Show the predicted class on mapped outcrop too.
     near_km : float
-        How far from outcrop counts as near it.
+        Distance to outcrop within which a cell counts as near it.
     """
 
     def __init__(
@@ -199,24 +210,28 @@ class Assembler:
     ) -> None:
         self._predictor, self._plan, self._blender, self._labels = predictor, plan, blender, labels
         self._everywhere, self._near_km = everywhere, near_km
-        self._reaches = [member.reach for member in predictor.members if member.reach is not None]
+        self._applicability = [member.applicability for member in predictor.members if member.applicability is not None]
 
     @property
     def bands(self) -> tuple[UncertaintyBand, ...]:
-        """The measures that blocks of this map have."""
-        absent = ([SPREAD] if len(self._predictor.members) == 1 else []) + ([] if self._reaches else [DISSIMILARITY])
+        """Uncertainty bands that this map has."""
+        absent = [SPREAD] if len(self._predictor.members) == 1 else []
+        absent += [] if self._applicability else [DISSIMILARITY]
         return tuple(band for band in BANDS if band not in absent)
 
     def block(self, rows: slice, columns: slice) -> Block:
-        """The cells of a rectangle."""
+        """Return the layers of a rectangle of cells."""
         lat, lon = self._plan.grid.lat_deg[rows], self._plan.grid.lon_deg[columns]
-        wanted = np.ones((lat.size, lon.size), np.bool_)
+        inside = np.ones((lat.size, lon.size), np.bool_)
         if self._plan.clip is not None:
-            wanted = self._plan.clip.holds(lat, lon)
+            inside = self._plan.clip.contains(lat, lon)
         blended = self._blender.block(rows, columns)
-        predicted = np.isfinite(blended.probability[0]) & self._known(lat, lon) & wanted
+        predicted = np.isfinite(blended.probability[0]) & self._fields_known(lat, lon) & inside
         probability = np.where(predicted, blended.probability, np.float32(np.nan))
-        uncertainty = measures(probability) | {AGREEMENT.name: blended.agreement, SPREAD.name: blended.spread}
+        uncertainty = uncertainty_measures(probability) | {
+            AGREEMENT.name: blended.agreement,
+            SPREAD.name: blended.spread,
+        }
         shown = predict_class(np.where(predicted, probability, 0), self._predictor.class_offsets)
         lithology = np.where(predicted, to_label(shown), NODATA)
         mapped, near = None, np.zeros_like(predicted)
@@ -225,70 +240,88 @@ class Assembler:
                 self._labels.around(lat, lon, margin_yx_deg(lat, self._near_km)), lat, lon, self._near_km
             )
             if not self._everywhere:
-                mapped = np.where(wanted, self._labels.at(lat, lon), np.uint8(NODATA)).astype(np.uint8)
+                mapped = np.where(inside, self._labels.at(lat, lon), np.uint8(NODATA)).astype(np.uint8)
                 lithology = np.where(is_outcrop(mapped), mapped, lithology)
-        dissimilarity = self._dissimilarity(lat, lon) if self._reaches else None
+        dissimilarity = self._dissimilarity(lat, lon) if self._applicability else None
         if dissimilarity is not None:
             uncertainty[DISSIMILARITY.name] = dissimilarity
-        blind = np.float32(np.nan)
+        unknown = np.float32(np.nan)
         return Block(
             rows.start,
             columns.start,
             lithology.astype(np.uint8),
             probability,
-            {band.name: np.where(predicted, uncertainty[band.name], blind) for band in self.bands},
-            evidence_of(mapped, near, dissimilarity, predicted),
+            {band.name: np.where(predicted, uncertainty[band.name], unknown) for band in self.bands},
+            classify_evidence(mapped, near, dissimilarity, predicted),
         )
 
-    def _known(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether every field is known at the node nearest to each cell."""
+    def _fields_known(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return whether every field is known at the node nearest to each cell."""
         fields = self._predictor.fields
         row, column = fields.nearest(lat, lon)
-        rows, columns = _span(row), _span(column)
-        known = np.all(np.isfinite(fields.read(self._predictor.names, rows, columns)), axis=0)
-        near: NDArray[np.bool_] = np.asarray(known)[(row - rows.start)[:, None], (column - columns.start)[None, :]]
-        return near
+        rows, columns = _index_range(row), _index_range(column)
+        known = np.all(np.isfinite(fields.read(self._predictor.field_names, rows, columns)), axis=0)
+        at_cells: NDArray[np.bool_] = np.asarray(known)[(row - rows.start)[:, None], (column - columns.start)[None, :]]
+        return at_cells
 
     def _dissimilarity(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Of several networks the largest: a place is like the training ground when it is so for each."""
+        """Return the maximum over the networks: a cell must be inside the area of applicability of each."""
         fields = self._predictor.fields
         row, column = fields.nearest(lat, lon)
-        found = np.full((lat.size, lon.size), -np.inf, np.float32)
-        for reach in self._reaches:
-            margin_y, margin_x = margin_yx_deg(lat, reach.margin_km)
-            # Two nodes at least either way, so that there is a spacing.
+        maximum = np.full((lat.size, lon.size), -np.inf, np.float32)
+        for applicability in self._applicability:
+            margin_y, margin_x = margin_yx_deg(lat, applicability.margin_km)
+            # At least two nodes along each axis, which define the spacing.
             (top, bottom), (left, right) = fields.nearest(
                 np.array([lat.max() + margin_y, lat.min() - margin_y]),
                 np.array([lon.min() - margin_x, lon.max() + margin_x]),
             )
             rows, columns = slice(int(top), int(bottom) + 1), slice(int(left), int(right) + 1)
-            part = reach.relative_dissimilarity_index(
-                fields.read(reach.fields, rows, columns), fields.lat[rows], fields.lon[columns]
-            )
-            found = np.maximum(found, part[(row - rows.start)[:, None], (column - columns.start)[None, :]])
-        return found
+            values = fields.read(applicability.fields, rows, columns)
+            at_nodes = applicability.relative_dissimilarity_index(values, fields.lat[rows], fields.lon[columns])
+            maximum = np.maximum(maximum, at_nodes[(row - rows.start)[:, None], (column - columns.start)[None, :]])
+        return maximum
 
 
-def measures(probability: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """Entropy, margin and second class of probabilities (K, h, w), by the names of their bands; NaN where unknown."""
+def uncertainty_measures(probability: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Compute entropy, margin and second class of probabilities.
+
+    Parameters
+    ----------
+    probability : (K, h, w) float32
+        NaN where unknown.
+
+    Returns
+    -------
+    dict of str to (h, w) float32
+        Band name to values; NaN where unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gravmap.mapping.assemble import uncertainty_measures
+    >>> probability = np.array([0.5, 0.25, 0.25], np.float32)[:, None, None]
+    >>> {name: round(float(values[0, 0]), 3) for name, values in uncertainty_measures(probability).items()}
+    {'entropy': 0.946, 'margin': 0.25, 'second class': 2.0}
+    """
     classes = len(probability)
     known = np.isfinite(probability[0])
     filled = np.where(known, probability, np.float32(1 / classes))
     entropy = np.zeros(known.shape, np.float32)
-    for part in filled:  # class by class: a cell's value does not hang on the block it is in
+    for part in filled:  # class by class: numpy's order of summation, and the last bit, would depend on the block
         entropy -= part * np.log(np.where(part > 0, part, 1)).astype(np.float32)
     best = filled.argmax(axis=0)[None]
     first = np.take_along_axis(filled, best, axis=0)[0]
     rest = filled.copy()
     np.put_along_axis(rest, best, -1, axis=0)
     second = rest.argmax(axis=0)
-    found = {
+    measures = {
         ENTROPY.name: np.clip(entropy / np.float32(math.log(classes)) if classes > 1 else entropy, 0, 1),
         MARGIN.name: first - rest.max(axis=0) if classes > 1 else first,
         SECOND.name: to_label(second).astype(np.float32),
     }
-    return {name: np.where(known, values, np.nan).astype(np.float32) for name, values in found.items()}
+    return {name: np.where(known, values, np.nan).astype(np.float32) for name, values in measures.items()}
 
 
-def _span(index: NDArray[np.int64]) -> slice:
+def _index_range(index: NDArray[np.int64]) -> slice:
     return slice(int(index.min()), int(index.max()) + 1)

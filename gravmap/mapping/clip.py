@@ -1,4 +1,4 @@
-"""A polygon that a map is clipped to."""
+"""Polygons that a map is clipped to."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _HINT = "Give a GeoPackage, Shapefile or GeoJSON with the polygons to map."
 
 @dataclass(frozen=True)
 class Clip:
-    """One outline, of several parts perhaps.
+    """The area that a map is clipped to; read by :func:`read_clip`.
 
     Attributes
     ----------
     path : Path
         The file it was read from.
     shape : shapely Polygon or MultiPolygon
-        Degrees on WGS 84.
+        The polygons of the file, united; longitude and latitude on WGS 84, degrees.
     """
 
     path: Path
@@ -35,15 +35,15 @@ class Clip:
 
     @property
     def region(self) -> Region:
-        """The box around it."""
+        """Bounding box."""
         return Region(*(float(side) for side in self.shape.bounds))
 
-    def holds(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which points of a grid lie inside or on the outline, (h, w)."""
+    def contains(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which points of a grid lie inside the area or on its boundary, (h, w)."""
         return np.asarray(shapely.intersects_xy(self.shape, lon[None, :], lat[:, None]), dtype=np.bool_)
 
-    def touches(self, boxes_wsen: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which boxes (n, 4) in degrees have ground in common with it, (n,)."""
+    def intersects(self, boxes_wsen: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which boxes (n, 4), in degrees, intersect the area, (n,)."""
         return np.asarray(shapely.intersects(self.shape, shapely.box(*boxes_wsen.T)), dtype=np.bool_)
 
 
@@ -55,33 +55,52 @@ def read_clip(path: Path) -> Clip:
     path : Path
         GeoPackage, Shapefile, GeoJSON, a zip of one, or anything else GDAL reads; in any coordinate system.
 
+    Returns
+    -------
+    Clip
+        May be passed to :func:`gravmap.mapping.predict` as the region.
+
     Raises
     ------
     InputError
-        Missing, unreadable, without coordinate system, without polygons, or not on the Earth.
+        The file is missing or unreadable, has no coordinate system or no polygons, or a polygon has coordinates that
+        are not on the Earth.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import geopandas
+    >>> import shapely
+    >>> from gravmap.mapping import read_clip
+    >>> path = Path(tempfile.mkdtemp()) / "basin.gpkg"
+    >>> basin = shapely.Polygon([(81, 44), (84, 44), (82.5, 46)])
+    >>> geopandas.GeoDataFrame(geometry=[basin], crs="EPSG:4326").to_file(path)
+    >>> read_clip(path).region.bounds_wsen
+    (81.0, 44.0, 84.0, 46.0)
     """
     if not path.exists():
         raise InputError(f"The polygon file {path} is missing.", "Check the path.")
     try:
         frame = geopandas.read_file(gdal_name(path))
     except (*UNREADABLE, ValueError) as error:
-        raise InputError(f"{path} is no map that GDAL can read: {error}.", _HINT) from None
+        raise InputError(f"GDAL cannot read {path}: {error}.", _HINT) from None
     if not isinstance(frame, geopandas.GeoDataFrame):
-        raise InputError(f"{path} holds a table without geometries.", _HINT)
+        raise InputError(f"{path} is a table without geometries.", _HINT)
     shapes = shapely.force_2d(np.asarray(frame.geometry.values, dtype=object))
-    areal = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
-    if not areal.any():
-        raise InputError(f"{path} holds {', '.join(shape_kinds(shapes))}, no polygon.", _HINT)
-    hint = "Add its .prj, or say what it is: ogr2ogr -a_srs EPSG:4326 with_crs.gpkg FILE (whatever it is)."
+    is_polygon = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
+    if not is_polygon.any():
+        raise InputError(f"{path} contains {', '.join(shape_kinds(shapes))}, but no polygon.", _HINT)
+    hint = "Add its .prj file, or assign the right system: ogr2ogr -a_srs EPSG:4326 with_crs.gpkg FILE."
     _, _, to_degrees = systems(frame.crs.to_wkt() if frame.crs else None, path, hint)
-    placed, sound = in_degrees(shapes[areal], to_degrees)
-    if not sound.all():
+    polygons, valid = in_degrees(shapes[is_polygon], to_degrees)
+    if not valid.all():
         raise InputError(
-            f"{path} has a polygon that cannot be placed on the Earth.", "Is its coordinate system the right one?"
+            f"{path} has a polygon whose coordinates are not on the Earth.", "Check its coordinate system."
         )
-    united = shapely.union_all(shapely.make_valid(placed))
+    united = shapely.union_all(shapely.make_valid(polygons))
     west, south, east, north = united.bounds
     if not (west < east and south < north):
-        raise InputError(f"The polygons of {path} hold no area.", _HINT)
+        raise InputError(f"The polygons of {path} have no area.", _HINT)
     shapely.prepare(united)
     return Clip(path, united)

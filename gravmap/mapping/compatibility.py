@@ -1,4 +1,4 @@
-"""Whether a network, the fields it is to read, the other networks and the labels beside it belong together."""
+"""Check that trained networks are compatible with the fields and labels they are used with, and with each other."""
 
 from __future__ import annotations
 
@@ -14,136 +14,158 @@ from gravmap.gravity import FieldReader
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.training.checkpoint import ModelSpec
 
-_AS_TRAINED = "Make the fields as the network's were (`gravmap residual`), or train on these (`gravmap train`)."
+_SAME_FIELDS = "Compute the fields as for training (`gravmap residual`), or train a network on these (`gravmap train`)."
 
 
 def check_fields(fields: FieldReader, spec: ModelSpec) -> None:
-    """Refuse fields that lack what a network reads, have it in another unit, or were made by another recipe.
+    """Check that a file has the fields that a network reads, in its units and computed with its settings.
 
     Raises
     ------
     InputError
-        Naming the first difference.
+        With the first difference.
     """
     inputs, path = spec.input, fields.path
-    absent = [name for name in inputs.measured if name not in fields.dataset]
-    if absent:
+    missing = [name for name in inputs.measured if name not in fields.dataset]
+    if missing:
         raise InputError(
-            f"{path} has no field {', '.join(absent)}, which the network reads.",
-            "Make it as it was made for training: `gravmap residual` with the same --height, --derivatives and so on,"
-            " or `gravmap rasterize --faults`.",
+            f"{path} has no field {', '.join(missing)}, which the network reads.",
+            "Compute it as for training: `gravmap residual` with the same --height, --derivatives and so on, or"
+            " `gravmap rasterize --faults`.",
         )
     for name, unit in zip(inputs.fields, inputs.units, strict=True):
         if is_context(name):
             continue
         found = str(fields.dataset[name].attrs.get("units", unit))
         if found != unit:
-            raise InputError(f"{path} has {name} in {found}; the network was trained on it in {unit}.", _AS_TRAINED)
+            raise InputError(f"{path} has {name} in {found}; the network was trained on it in {unit}.", _SAME_FIELDS)
     _check_recipe(fields.recipe, spec, path)
 
 
 def _check_recipe(found: dict[str, Any], spec: ModelSpec, path: Path) -> None:
-    wanted = spec.field_recipe
-    differing = _differing(wanted, found)
+    trained = spec.field_recipe
+    differing = _differing_keys(trained, found)
     if differing:
-        words = "; ".join(f"{key}: trained on {wanted.get(key)!r}, found {found.get(key)!r}" for key in differing)
+        values = "; ".join(f"{key}: trained on {trained.get(key)!r}, found {found.get(key)!r}" for key in differing)
         raise InputError(
-            f"{path} was made by another recipe than the network was trained on ({words}).",
-            _AS_TRAINED,
+            f"{path} was computed with another recipe than the fields that the network was trained on ({values}).",
+            _SAME_FIELDS,
         )
-    # A channel that another command added has a recipe of its own, which matters to a network that reads it.
-    own, other = wanted.get("by_channel", {}), found.get("by_channel", {})
+    # A channel that another command added to the file has its own recipe; only networks that read it depend on that.
+    trained_channels, found_channels = trained.get("by_channel", {}), found.get("by_channel", {})
     for name in spec.channels:
-        if own.get(name) != other.get(name):
+        if trained_channels.get(name) != found_channels.get(name):
             raise InputError(
-                f"{name} in {path} was made by another recipe than the network was trained on"
-                f" (trained on {own.get(name)!r}, found {other.get(name)!r}).",
-                "Make it from the same files with the same cap (`gravmap rasterize --faults ... --fault-cap ...`),"
-                " or train on this one (`gravmap train`).",
+                f"{name} in {path} was computed with another recipe than for training"
+                f" (trained on {trained_channels.get(name)!r}, found {found_channels.get(name)!r}).",
+                "Compute it from the same files with the same cap (`gravmap rasterize --faults ... --fault-cap ...`),"
+                " or train a network on this one (`gravmap train`).",
             )
 
 
-def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    # Which other heights lie in the file does not matter: each field says its own height in its name.
+def _differing_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    # Other heights in the file do not matter: the name of each field has its height.
     keys = sorted((one.keys() | other.keys()) - {"channels", "heights_m", "by_channel"})
-    return [key for key in keys if not _same(one.get(key), other.get(key))]
+    return [key for key in keys if not _close(one.get(key), other.get(key))]
 
 
-def _same(one: Any, other: Any) -> bool:
+def _close(one: Any, other: Any) -> bool:
     if isinstance(one, (int, float)) and isinstance(other, (int, float)):
         return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-9)
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(_close, one, other))
     return bool(one == other)
 
 
 def check_ensemble(runs: Sequence[tuple[Path, ModelSpec]]) -> None:
-    """Refuse runs that cannot name the same classes from the same fields.
+    """Check that the runs of an ensemble predict the same classes from fields computed with the same settings.
 
     Raises
     ------
     InputError
-        Naming the run and the difference.
+        With the run and the first difference; or a run is given twice.
     """
-    (first, wanted), *others = runs
+    (first, expected), *others = runs
     seen = {first.resolve()}
     for folder, spec in others:
         if folder.resolve() in seen:
             raise InputError(f"The run {folder} is named twice.", "Name each --run once.")
         seen.add(folder.resolve())
-        unlike = class_differences(legend_of(wanted), legend_of(spec))
-        if unlike:
+        differences = class_differences(legend_from_spec(expected), legend_from_spec(spec))
+        if differences:
             raise InputError(
-                f"{folder} was trained on other classes than {first}: {unlike[0]}.",
-                "Runs that predict together are trained on labels of one legend.",
+                f"{folder} was trained on other classes than {first}: {differences[0]}.",
+                "An ensemble needs runs trained with the same legend.",
             )
-        differing = _differing(wanted.field_recipe, spec.field_recipe)
+        differing = _differing_keys(expected.field_recipe, spec.field_recipe)
         if differing:
-            words = "; ".join(
-                f"{key}: {json.dumps(wanted.field_recipe.get(key))} and {json.dumps(spec.field_recipe.get(key))}"
+            values = "; ".join(
+                f"{key}: {json.dumps(expected.field_recipe.get(key))} and {json.dumps(spec.field_recipe.get(key))}"
                 for key in differing
             )
             raise InputError(
-                f"{folder} and {first} were trained on fields of two recipes ({words}).",
-                "Runs that predict together are trained on one data/fields.nc.",
+                f"{folder} and {first} were trained on fields computed with different recipes ({values}).",
+                "An ensemble needs runs trained on the same data/fields.nc.",
             )
 
 
 def check_labels(legend: Legend, spec: ModelSpec, path: Path) -> None:
-    """Refuse a label raster whose classes are not those that the network names.
+    """Check that the bedrock classes of a label raster are those of a network.
 
     Raises
     ------
     InputError
-        Naming the first difference.
+        With the first difference.
     """
-    unlike = class_differences(legend_of(spec), legend)
-    if unlike:
-        more = f" ({len(unlike)} classes differ)" if len(unlike) > 1 else ""
+    differences = class_differences(legend_from_spec(spec), legend)
+    if differences:
+        more = f" ({len(differences)} classes differ)" if len(differences) > 1 else ""
         raise InputError(
-            f"The legend of {path} is not the one the network was trained with: {unlike[0]}{more}.",
-            "Make the labels with that legend (`gravmap rasterize --legend ...`), or add --everywhere: then every"
-            " cell is predicted.",
+            f"The legend of {path} is not the one the network was trained with: {differences[0]}{more}.",
+            "Rasterize the map with that legend (`gravmap rasterize --legend ...`), or add --everywhere to predict"
+            " every cell.",
         )
 
 
-def need_labels(labels: Path | None, outcrop: bool) -> None:
-    """Refuse to go on without labels where a network starts from mapped outcrop.
+def require_labels(labels: Path | None, reads_outcrop: bool) -> None:
+    """Check that there are labels if a network reads outcrop context.
 
     Raises
     ------
     InputError
-        It does, and there are none.
+        The network needs labels and there are none.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from gravmap.mapping.compatibility import require_labels
+    >>> require_labels(Path("data/labels.tif"), reads_outcrop=True)
+    >>> require_labels(None, reads_outcrop=True)
+    Traceback (most recent call last):
+    ...
+    gravmap.errors.InputError: The network starts from mapped outcrop, and there is no data/labels.tif.
+    Run `gravmap rasterize` with the network's legend, or choose a network without outcrop context with --run.
     """
-    if outcrop and labels is None:
+    if reads_outcrop and labels is None:
         raise InputError(
             "The network starts from mapped outcrop, and there is no data/labels.tif.",
-            "`gravmap rasterize` makes it, with the legend of the network; or --run a network without context.",
+            "Run `gravmap rasterize` with the network's legend, or choose a network without outcrop context with"
+            " --run.",
         )
 
 
 def class_differences(trained: Legend, found: Legend) -> list[str]:
-    """In words, what differs between the bedrock classes of two legends; colours and ages may differ."""
+    """Describe the differences between the bedrock classes of two legends; colours and ages may differ.
+
+    Examples
+    --------
+    >>> from gravmap.geology import Legend, LegendClass
+    >>> from gravmap.mapping.compatibility import class_differences
+    >>> granite = Legend("a", (LegendClass(index=1, name="granite", age="", colour="#FF0000"),))
+    >>> basalt = Legend("b", (LegendClass(index=1, name="basalt", age="", colour="#00FF00"),))
+    >>> class_differences(granite, basalt)
+    ['class 1 is granite there and basalt here']
+    """
     one = {entry.index: entry.name for entry in trained.bedrock}
     other = {entry.index: entry.name for entry in found.bedrock}
     return [
@@ -153,8 +175,8 @@ def class_differences(trained: Legend, found: Legend) -> list[str]:
     ]
 
 
-def legend_of(spec: ModelSpec) -> Legend:
-    """The class table that a network was trained with, as a legend."""
+def legend_from_spec(spec: ModelSpec) -> Legend:
+    """Return the legend of a trained network: its classes."""
     return Legend(
         name="model",
         classes=tuple(

@@ -1,4 +1,4 @@
-"""Why a region's map says what it says: the attribution of a network's answer as a raster, a picture and a record."""
+"""Attribution of a network's prediction for a region to the input fields: a raster, a picture and a record."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from gravmap.geology import LabelFile
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.evaluation.attribution import STEPS, Attribution, integrated_gradients
 from gravmap.learning.training.checkpoint import ModelSpec
-from gravmap.mapping.compatibility import check_labels, need_labels
-from gravmap.mapping.outcrop_file import lay_outcrop
+from gravmap.mapping.compatibility import check_labels, require_labels
+from gravmap.mapping.outcrop_file import write_outcrop_context
 from gravmap.mapping.page.figures import FieldPanel, draw
 from gravmap.mapping.plan import Plan
 from gravmap.mapping.predictor import Predictor
@@ -35,16 +35,16 @@ RASTER, PICTURE, RECORD = "attribution.tif", "attribution.png", "attribution.jso
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was written, and what it says.
+    """The result of :func:`explain`.
 
     Attributes
     ----------
     files : dict of str to Path
-        Raster, picture, record.
+        Raster, picture and record.
     record : dict
-        All of ``attribution.json``.
+        Contents of ``attribution.json``.
     complete : bool
-        Whether the raster sums to the difference of the logits it explains.
+        Whether the attributions sum to the difference of the logits, within 5 %.
     """
 
     files: dict[str, Path]
@@ -52,22 +52,22 @@ class Explanation:
     complete: bool
 
     def lines(self) -> list[str]:
-        """What it says, in words."""
-        told = self.record
+        """Return a summary of the record, line by line."""
+        record = self.record
         lines = [
-            f"{told['class']}: {told['logit']:+.3f} above the mean of all classes, "
-            f"{told['baseline_logit']:+.3f} on ground without any anomaly."
+            f"{record['class']}: logit {record['logit']:+.3f} above the mean of all classes, "
+            f"{record['baseline_logit']:+.3f} for fields without anomalies."
         ]
-        for name, part in told["fields"].items():
+        for name, part in record["fields"].items():
             lines.append(f"  {name}: {part['sum']:+.3f} ({part['inside']:+.3f} of it from inside the region)")
-        share = abs(told["gap"] / (told["logit"] - told["baseline_logit"] or 1))
-        lines.append(f"The sum misses the difference by {told['gap']:+.4f} ({100 * share:.1f} %).")
+        fraction = abs(record["gap"] / (record["logit"] - record["baseline_logit"] or 1))
+        lines.append(f"The sum differs from the difference of the logits by {record['gap']:+.4f} ({fraction:.1%}).")
         return lines
 
 
-def passes_of(plan: Plan, steps: int = STEPS) -> int:
-    """How often :func:`explain` runs the network; gradients cost about three times a pass."""
-    return sum(len(some) for some in plan.windows.values()) * (steps + 2)
+def count_forward_passes(plan: Plan, steps: int = STEPS) -> int:
+    """Return how often :func:`explain` runs the network; with a gradient, a pass takes about three times as long."""
+    return sum(len(windows) for windows in plan.windows.values()) * (steps + 2)
 
 
 def explain(
@@ -82,57 +82,64 @@ def explain(
     command: str = "",
     progress: Progress = silent,
 ) -> Explanation:
-    """Write where in the fields a network's answer for a region comes from.
+    """Attribute the logit of a class, averaged over a region, to the nodes of the fields, and write the result.
+
+    Uses integrated gradients (Sundararajan et al. 2017) from fields without anomalies to the observed fields.
 
     Parameters
     ----------
     predictor : Predictor
-        One trained network beside the fields.
+        One trained network and the fields.
     plan : Plan
         Region, cells at the nodes of the fields, and windows (:meth:`Predictor.plan`).
     folder : Path
-        Gets ``attribution.tif`` (float32, a band for each field, in units of the logit; also of the ground around the
-        region that its windows reach), ``attribution.png`` and ``attribution.json``.
+        Folder for ``attribution.tif`` (float32, one band per field, in units of the logit; it covers all windows of
+        the region), ``attribution.png`` and ``attribution.json``.
     labels_path : Path, optional
-        ``data/labels.tif``, for a network that starts from mapped outcrop. That stays as it is: what is explained is
-        what gravity adds to it.
+        ``data/labels.tif``, for a network that reads outcrop context. The context is held constant: only the
+        contribution of the other fields is attributed.
     class_name : str, optional
-        The class to explain; by default the one that most of the region is named.
+        The class to explain; by default the class predicted for most cells of the region.
     steps : int
-        See :func:`gravmap.learning.evaluation.attribution.integrated_gradients`.
+        Number of integration points (:func:`gravmap.learning.evaluation.attribution.integrated_gradients`).
     overwrite : bool
-        Replace files that exist.
+        Replace existing files.
     command : str
         The command line, for the record.
     progress : Progress
-        Told the passes done.
+        Called with the number of forward passes done.
+
+    Returns
+    -------
+    Explanation
+        Files and record.
 
     Raises
     ------
     InputError
-        A file exists already; or the network starts from outcrop, and none is mapped here.
+        A file exists already; or the network reads outcrop context and there is no outcrop.
     OptionError
-        No such class, or several networks.
+        The network has no such class, or there are several networks.
     """
     files = {name: folder / name for name in (RASTER, PICTURE, RECORD)}
     for path in files.values():
         refuse_existing(path, overwrite)
     if len(predictor.members) > 1:
-        raise OptionError("Several networks cannot be explained together.", "Name one --run.")
+        raise OptionError("Several networks cannot be explained together.", "Name a single --run.")
     member, reader = predictor.members[0], predictor.fields
     spec = member.spec
     names = [str(entry["name"]) for entry in spec.classes]
     if class_name is not None and class_name not in names:
-        raise OptionError(f"The network knows no class {class_name!r}.", f"It knows {', '.join(names)}.")
-    need_labels(labels_path, predictor.reads_outcrop)
-    everything = slice(0, reader.shape[0]), slice(0, reader.shape[1])
+        raise OptionError(f"The network has no class {class_name!r}.", f"Its classes are {', '.join(names)}.")
+    require_labels(labels_path, predictor.reads_outcrop)
+    all_nodes = slice(0, reader.shape[0]), slice(0, reader.shape[1])
     with TemporaryDirectory(prefix="gravmap-") as scratch:
         if labels_path is not None and predictor.reads_outcrop:
             _check_classes(labels_path, spec)
-            kept = Path(scratch) / "outcrop.npy"
-            reader.outcrop = lay_outcrop(kept, reader.lat, reader.lon, labels_path, plan.windows, len(names))
-        fields = reader.read(spec.input.fields, *everything)
-    found = integrated_gradients(
+            path = Path(scratch) / "outcrop.npy"
+            reader.outcrop = write_outcrop_context(path, reader.lat, reader.lon, labels_path, plan.windows, len(names))
+        fields = reader.read(spec.input.fields, *all_nodes)
+    attribution = integrated_gradients(
         member.network,
         fields,
         reader.nodes_wsen,
@@ -146,46 +153,48 @@ def explain(
         device=predictor.device,
         progress=progress,
     )
-    lat, lon = reader.lat[found.rows], reader.lon[found.columns]
+    lat, lon = reader.lat[attribution.rows], reader.lon[attribution.columns]
     fields = fields[[spec.input.fields.index(name) for name in spec.input.measured]]
-    values = np.where(np.isfinite(fields[:, found.rows, found.columns]), found.values, np.nan)
+    values = np.where(np.isfinite(fields[:, attribution.rows, attribution.columns]), attribution.values, np.nan)
     region = plan.region
     inside = np.ix_((lat >= region.south) & (lat <= region.north), (lon >= region.west) & (lon <= region.east))
-    outcrop = labels_path if predictor.reads_outcrop else None
-    read = hashed_inputs(reader.path, [member.folder], outcrop, {}, folder.resolve())
+    labels = labels_path if predictor.reads_outcrop else None
+    inputs = hashed_inputs(reader.path, [member.folder], labels, {}, folder.resolve())
     units = [unit for name, unit in zip(spec.input.fields, spec.input.units, strict=True) if not is_context(name)]
     record: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "region_wsen": list(region.bounds_wsen),
         "run": describe_run(member.folder)["name"],
-        "class": names[found.target],
+        "class": names[attribution.target],
         "scales_deg": list(plan.windows),
         "steps": steps,
-        "logit": found.logit,
-        "baseline_logit": found.baseline_logit,
-        "sum": float(found.values.sum()),
-        "gap": found.gap,
-        "complete": found.complete,
+        "logit": attribution.logit,
+        "baseline_logit": attribution.baseline_logit,
+        "sum": float(attribution.values.sum()),
+        "gap": attribution.gap,
+        "complete": attribution.complete,
         "fields": {
             name: {
                 "unit": unit,
-                "baseline": found.baseline[name],
+                "baseline": attribution.baseline[name],
                 "sum": float(part.sum()),
                 "inside": float(part[inside].sum()),
             }
-            for name, unit, part in zip(spec.input.measured, units, found.values, strict=True)
+            for name, unit, part in zip(spec.input.measured, units, attribution.values, strict=True)
         },
-        "inputs": {role: entry for role, entry in read.items() if role in ("fields", "model", "model_json", "labels")},
+        "inputs": {
+            role: entry for role, entry in inputs.items() if role in ("fields", "model", "model_json", "labels")
+        },
         "versions": versions(),
         "platform": machine(predictor.device),
     }
-    bounds = _cells_around(lat, lon)
+    bounds = _cell_bounds(lat, lon)
     _write_raster(files[RASTER], values, spec.input.measured, bounds, record)
-    _draw(files[PICTURE], found, fields[:, found.rows, found.columns], values, bounds, region, record)
+    _draw(files[PICTURE], attribution, fields[:, attribution.rows, attribution.columns], values, bounds, region, record)
     record["outputs"] = {name: sha256(files[name]) for name in (RASTER, PICTURE)}
     write_json(files[RECORD], record)
-    return Explanation(files, record, found.complete)
+    return Explanation(files, record, attribution.complete)
 
 
 def _check_classes(labels_path: Path, spec: ModelSpec) -> None:
@@ -194,8 +203,8 @@ def _check_classes(labels_path: Path, spec: ModelSpec) -> None:
         labels.check()
 
 
-def _cells_around(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Outer edges of the cells whose centres the nodes are."""
+def _cell_bounds(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Return west, south, east, north edges of the cells that are centred on the nodes."""
     half_y, half_x = (lat[0] - lat[-1]) / (lat.size - 1) / 2, (lon[-1] - lon[0]) / (lon.size - 1) / 2
     return float(lon[0] - half_x), float(lat[-1] - half_y), float(lon[-1] + half_x), float(lat[0] + half_y)
 
@@ -242,7 +251,7 @@ def _write_raster(
 
 def _draw(
     path: Path,
-    found: Attribution,
+    attribution: Attribution,
     fields: NDArray[np.float32],
     values: NDArray[np.float64],
     bounds: tuple[float, float, float, float],
@@ -253,20 +262,19 @@ def _draw(
     height, width = values.shape[1:]
     lat = north - (np.arange(height) + 0.5) * (north - south) / height
     lon = west + (np.arange(width) + 0.5) * (east - west) / width
-    asked = ((lat >= region.south) & (lat <= region.north))[:, None] & ((lon >= region.west) & (lon <= region.east))
+    inside = ((lat >= region.south) & (lat <= region.north))[:, None] & ((lon >= region.west) & (lon <= region.east))
     panels = []
     for name, field, part in zip(record["fields"], fields, values, strict=True):
-        level, unit = found.baseline[name], record["fields"][name]["unit"]
+        level, unit = attribution.baseline[name], record["fields"][name]["unit"]
         plain = name.replace("_", " ")
-        panels.append(FieldPanel(f"{plain}, less its mean here", unit, field - level, bounds, True, outline=asked))
-        panels.append(
-            FieldPanel(f"What {plain} says for (red) or against (blue) it", "logit", part, bounds, True, outline=asked)
-        )
+        panels.append(FieldPanel(f"{plain} minus its mean", unit, field - level, bounds, True, outline=inside))
+        title = f"Attribution of {plain}: for (red) or against (blue) the class"
+        panels.append(FieldPanel(title, "logit", part, bounds, True, outline=inside))
     notes = [
-        f"The logit of {record['class']} over the mean of all classes, averaged over the outlined region, is"
-        f" {record['logit']:+.2f}; on ground without any anomaly {record['baseline_logit']:+.2f}. The right side sums"
-        f" to the difference, {record['sum']:+.2f}.",
-        "It tells what moved this network, not what lies below.",
+        f"The logit of {record['class']} above the mean of all classes, averaged over the outlined region, is"
+        f" {record['logit']:+.2f}; for fields without anomalies it is {record['baseline_logit']:+.2f}. The attributions"
+        f" sum to the difference, {record['sum']:+.2f}.",
+        "They show what determined the prediction of this network, not what lies below the surface.",
     ]
-    title = f"Why {record['class']}? {record['run']}, integrated gradients"
+    title = f"{record['class']}: {record['run']}, integrated gradients"
     draw(path, panels, [], title=title, notes=notes, columns=2, panel_width_in=6.0)

@@ -1,4 +1,4 @@
-"""What is made from a map's finished rasters: its record, pictures, page and STAC item."""
+"""Write the files that are made from a map's finished rasters: record, pictures, report and STAC item."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from gravmap.units import format_angle
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What a map was made from, for all that is said about it.
+class MapInputs:
+    """The inputs and settings of a map, for its record and report.
 
     Attributes
     ----------
     name : str
-        The region's.
+        Name of the region.
     command : str
-        As typed.
+        The command line.
     settings : mapping
         Every option with its value.
     fields : Path
         ``fields.nc``.
     runs : sequence of Path
-        Runs that predicted.
+        The training runs that predicted the map.
     labels, tiles : Path, optional
         Label raster; tile set of the runs, on which null models are scored.
     others : mapping of str to Path
-        Role to file of whatever else was read.
-    began : float
-        On the clock of ``time.monotonic``.
+        Role to path of all other input files.
+    start : float
+        Start time, on the clock of ``time.monotonic``.
     """
 
     name: str
@@ -52,51 +52,51 @@ class Origin:
     labels: Path | None
     tiles: Path | None
     others: Mapping[str, Path] = field(default_factory=dict)
-    began: float = field(default_factory=time.monotonic)
+    start: float = field(default_factory=time.monotonic)
 
 
-def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, origin: Origin) -> None:
+def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, inputs: MapInputs) -> None:
     """Write ``provenance.json``, pictures, ``report.html`` and ``item.json`` beside a map's rasters.
 
     Parameters
     ----------
     folder : Path
-        Where the rasters lie now.
+        Folder of the rasters.
     home : Path
-        Where the folder will stand.
+        Folder that `folder` will be renamed to.
     legend : Legend
         Classes and colours.
     plan : Plan
-        Grid, windows, device.
-    origin : Origin
-        What it was made from.
+        Grid, windows and device.
+    inputs : MapInputs
+        Inputs and settings.
 
     Raises
     ------
     InputError
-        An input or a run is missing or damaged by now.
+        An input or a run has become missing or damaged.
     """
     write_provenance(
         folder,
-        command=origin.command,
-        settings=origin.settings,
-        fields=origin.fields,
-        runs=origin.runs,
-        labels=origin.labels,
-        others=origin.others,
+        command=inputs.command,
+        settings=inputs.settings,
+        fields=inputs.fields,
+        runs=inputs.runs,
+        labels=inputs.labels,
+        others=inputs.others,
         device=plan.device,
-        seconds=time.monotonic() - origin.began,
+        seconds=time.monotonic() - inputs.start,
         home=home,
     )
-    title = region_title(origin.name)
+    title = region_title(inputs.name)
     draw_pictures(folder, legend, title=title, notes=_notes(folder, plan))
-    update_checksums(folder)  # the page lists what is written so far, the pictures among it
+    update_checksums(folder)  # the report lists the files of the record, including the pictures
     write_report(
         folder,
-        runs=origin.runs,
-        fields=origin.fields,
-        tiles=origin.tiles,
-        compared=runs_of_other_splits(origin.runs),
+        runs=inputs.runs,
+        fields=inputs.fields,
+        tiles=inputs.tiles,
+        compared=runs_of_other_splits(inputs.runs),
         title=title,
     )
     write_item(folder)
@@ -104,32 +104,32 @@ def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, origin: Ori
 
 
 def runs_of_other_splits(runs: Sequence[Path]) -> list[Path]:
-    """Of every split that none of `runs` was trained under, the newest finished run beside them.
+    """Find the newest finished run of every split that none of `runs` was trained with.
 
     Parameters
     ----------
     runs : sequence of Path
-        Folders of runs.
+        Folders of runs; the folders beside them are searched.
     """
-    known = {_split_of(run) for run in runs}
-    found: dict[str, Path] = {}
-    beside = {path.parent for run in runs for path in run.resolve().parent.glob("*/scores.json")}
-    for run in sorted(beside, key=lambda path: (path / "scores.json").stat().st_mtime):
-        split = _split_of(run)
+    known = {_split_name(run) for run in runs}
+    newest: dict[str, Path] = {}
+    finished = {path.parent for run in runs for path in run.resolve().parent.glob("*/scores.json")}
+    for run in sorted(finished, key=lambda path: (path / "scores.json").stat().st_mtime):
+        split = _split_name(run)
         if split and split not in known:
-            found[split] = run
-    return [found[split] for split in sorted(found)]
+            newest[split] = run
+    return [newest[split] for split in sorted(newest)]
 
 
-def _split_of(run: Path) -> str:
+def _split_name(run: Path) -> str:
     try:
         return str(json.loads((run / "model.json").read_text(encoding="utf-8"))["split"]["name"])
     except (OSError, ValueError, KeyError, TypeError):
-        return ""  # no run of ours: nothing to compare with
+        return ""  # not a run of gravmap: nothing to compare with
 
 
 def _notes(folder: Path, plan: Plan) -> list[str]:
-    """Lines under the pictures: the networks, the cells, whose data."""
+    """Return the lines below the pictures: networks, windows, cells, and the citations of the data."""
     record = read_provenance(folder)
     networks = sorted({f"{model['model']} on {_channels(model)}" for model in record["models"]})
     several = f", {len(record['models'])} networks together" if len(record["models"]) > 1 else ""

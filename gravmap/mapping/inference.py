@@ -1,4 +1,4 @@
-"""Windows through networks, in one process or several: the logits of each go into a file of its own."""
+"""Run trained networks on windows, in one process or several; the logits of each window are written to a file."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ from gravmap.files import sha256
 from gravmap.gravity import FieldReader
 from gravmap.learning.evaluation.mosaic import iter_window_logits
 from gravmap.mapping.outcrop_file import OutcropFile
-from gravmap.mapping.plan import FLIPS, FOLDER, InferenceJob
+from gravmap.mapping.plan import FLIPS, WINDOWS_FOLDER, InferenceJob
 from gravmap.mapping.predictor import Predictor
 
-Finished = Callable[[str, tuple[str, ...]], None]
-"""Told the name of each finished pass, and the SHA-256 of its files."""
+JobCallback = Callable[[str, tuple[str, ...]], None]
+"""Called with the name of each finished job and the SHA-256 of its files."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """Passes to be made, and all that a process needs to make them.
+class InferenceTask:
+    """Inference jobs, and everything a process needs to run them.
 
     Attributes
     ----------
     fields : Path
         ``data/fields.nc``.
     runs : tuple of Path
-        The runs, by their number.
-    passes : tuple of Pass
-        What is to be done.
+        Folders of the runs; a job refers to them by index.
+    jobs : tuple of InferenceJob
+        The jobs to run.
     lat, lon : (ny,), (nx,) float64
         Centres of the map's cells, degrees, `lat` descending.
     folder : Path
-        The map's folder; files go into its folder ``windows``.
+        The map's folder; the files are written into its folder ``windows``.
     flips : bool
-        Whether every window is seen in four mirror images.
+        Test-time augmentation: predict each window in its four flips.
     batch_size : int
-        Windows at a time.
+        Windows per batch.
     outcrop : OutcropFile, optional
-        For networks that start from it.
+        Outcrop context, for networks that read it.
     """
 
     fields: Path
     runs: tuple[Path, ...]
-    passes: tuple[InferenceJob, ...]
+    jobs: tuple[InferenceJob, ...]
     lat: NDArray[np.float64]
     lon: NDArray[np.float64]
     folder: Path
@@ -67,64 +67,64 @@ class Work:
     batch_size: int = 1
     outcrop: OutcropFile | None = None
 
-    def share(self, rank: int, size: int) -> Work:
-        """The part of one of several processes."""
-        return replace(self, passes=self.passes[rank::size])
+    def shard(self, rank: int, size: int) -> InferenceTask:
+        """Return the part of the task for process `rank` of `size`: every `size`-th job."""
+        return replace(self, jobs=self.jobs[rank::size])
 
 
-def run_inference(work: Work, predictor: Predictor, finished: Finished) -> None:
-    """Put windows through networks, and write their logits.
+def run_inference(task: InferenceTask, predictor: Predictor, finished: JobCallback) -> None:
+    """Run the jobs of a task in this process, and write the logits of each window.
 
     Parameters
     ----------
-    work : Work
-        What is to be done.
+    task : InferenceTask
+        The jobs.
     predictor : Predictor
-        Made from the same fields and runs.
+        Opened with the task's fields and runs.
     finished : callable
-        Told each pass that is written.
+        Called after each job.
     """
-    (work.folder / FOLDER).mkdir(exist_ok=True)
-    for each, cells in _logits(work, predictor):
+    (task.folder / WINDOWS_FOLDER).mkdir(exist_ok=True)
+    for job, cells in _logits(task, predictor):
         sums = []
-        if work.flips:
+        if task.flips:
             votes = np.stack([image.argmax(axis=0) for image in cells]).astype(np.uint8)
-            sums.append(_write(work.folder / each.votes_file, votes))
+            sums.append(_write(task.folder / job.votes_file, votes))
         mean = sum(cells[1:], cells[0]) / np.float32(len(cells))
-        sums.insert(0, _write(work.folder / each.logits_file, mean))
-        finished(each.name, tuple(sums))
+        sums.insert(0, _write(task.folder / job.logits_file, mean))
+        finished(job.name, tuple(sums))
 
 
-def _logits(work: Work, predictor: Predictor) -> Iterator[tuple[InferenceJob, list[NDArray[np.float32]]]]:
-    """Each job with its logits (K, rows, columns) at the map's cells, one array per flip, flipped back."""
-    flips: Sequence[tuple[int, ...]] = FLIPS if work.flips else FLIPS[:1]
+def _logits(task: InferenceTask, predictor: Predictor) -> Iterator[tuple[InferenceJob, list[NDArray[np.float32]]]]:
+    """Yield each job with its logits (K, rows, columns) at the map's cells, one array per flip, flipped back."""
+    flips: Sequence[tuple[int, ...]] = FLIPS if task.flips else FLIPS[:1]
     fields = predictor.fields
-    for run, group in groupby(work.passes, key=lambda each: each.run):
+    for run, group in groupby(task.jobs, key=lambda job: job.run):
         jobs, member = list(group), predictor.members[run]
         outputs = iter_window_logits(
             member.network,
             functools.partial(_read_nodes, fields, member.spec.input.fields),
             fields.shape,
             fields.nodes_wsen,
-            np.array([each.wsen for each in jobs]),
+            np.array([job.bounds_wsen for job in jobs]),
             member.spec.tile_size_px,
-            work.lat,
-            work.lon,
+            task.lat,
+            task.lon,
             inputs=member.spec.input,
             device=predictor.device,
-            batch_size=work.batch_size,
+            batch_size=task.batch_size,
             flips=flips,
         )
         yield from zip(jobs, outputs, strict=True)
 
 
 def _read_nodes(fields: FieldReader, names: tuple[str, ...], rows: slice, columns: slice) -> Tensor:
-    """Fields (F, h, w) at these nodes alone, read from the file; zero where unknown."""
+    """Read fields (F, h, w) at these nodes only; zero where unknown."""
     return torch.from_numpy(np.nan_to_num(fields.read(names, rows, columns), nan=0.0, posinf=0.0, neginf=0.0))
 
 
 def _write(path: Path, values: NDArray[Any]) -> str:
-    """Write an array, whole or not at all; its file's SHA-256."""
+    """Write an array atomically and return the SHA-256 of its file."""
     temporary = path.with_name(f"{path.name}.part")
     with temporary.open("wb") as stream:
         np.save(stream, values, allow_pickle=False)
@@ -135,38 +135,38 @@ def _write(path: Path, values: NDArray[Any]) -> str:
 
 log = logging.getLogger(__name__)
 
-_AGAIN = "What is finished is kept: the same command goes on where it stopped."
+_RESUME_HINT = "JobCallback windows are kept: the same command resumes the run."
 
 
-def run_inference_in_processes(work: Work, device: str, processes: int, finished: Finished) -> None:
-    """Share passes out among processes on this machine; what :func:`gravmap.mapping.inference.run_inference` does.
+def run_inference_in_processes(task: InferenceTask, device: str, processes: int, finished: JobCallback) -> None:
+    """Run the jobs of a task as :func:`run_inference` does, distributed over processes on this machine.
 
     Parameters
     ----------
-    work : Work
-        What is to be done; process n takes every `processes`-th pass from the n-th on.
+    task : InferenceTask
+        The jobs; process n runs every `processes`-th job from the n-th on.
     device : str
-        ``cpu``, or ``cuda`` for one GPU each.
+        ``cpu``, or ``cuda`` for one GPU per process.
     processes : int
-        How many.
+        Number of processes.
     finished : callable
-        Told each pass that is written, in this process.
+        Called after each job, in this process.
 
     Raises
     ------
     GravmapError
-        What the first failing process raised, or that one was ended; the others are ended then.
+        The error of the first process that failed, or a process was killed; the other processes are then terminated.
     """
-    # Forked from a clean process that has imported torch and no more: one forked from this one could use neither CUDA
-    # nor the threads of its parent, and importing takes seconds each.
+    # A fork server that has only imported torch: a fork of this process could use neither CUDA nor the threads of its
+    # parent, and with "spawn" each process would spend seconds on imports.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["gravmap.mapping.inference"])
     pipes, workers = {}, []
     for rank in range(processes):
         receiver, sender = context.Pipe(duplex=False)
         place = f"cuda:{rank}" if device == "cuda" else device
-        arguments = (work.share(rank, processes), place, processes, sender)
-        worker = context.Process(target=_work, args=arguments, daemon=True, name=f"predict-{rank}")
+        arguments = (task.shard(rank, processes), place, processes, sender)
+        worker = context.Process(target=_run_worker, args=arguments, daemon=True, name=f"predict-{rank}")
         worker.start()
         sender.close()
         pipes[receiver] = worker
@@ -176,15 +176,15 @@ def run_inference_in_processes(work: Work, device: str, processes: int, finished
             for ready in wait(list(pipes)):
                 assert isinstance(ready, Connection)
                 try:
-                    kind, told = ready.recv()
+                    kind, message = ready.recv()
                 except EOFError:
                     worker = pipes.pop(ready)
                     worker.join()
-                    _check_end(worker)
+                    _check_exit(worker)
                     continue
                 if kind == "error":
-                    raise told
-                finished(*told)
+                    raise message
+                finished(*message)
     finally:
         for worker in workers:
             if worker.is_alive():
@@ -192,35 +192,37 @@ def run_inference_in_processes(work: Work, device: str, processes: int, finished
             worker.join()
 
 
-def _check_end(worker: Any) -> None:
+def _check_exit(worker: Any) -> None:
     if worker.exitcode < 0:
         name = signal.Signals(-worker.exitcode).name
-        raise GravmapError(f"The process {worker.name} was ended by {name}; is memory short?", _AGAIN)
+        raise GravmapError(
+            f"The process {worker.name} was killed by {name}, possibly because memory ran out.", _RESUME_HINT
+        )
     if worker.exitcode:
-        raise GravmapError(f"The process {worker.name} ended with status {worker.exitcode}.", _AGAIN)
+        raise GravmapError(f"The process {worker.name} ended with status {worker.exitcode}.", _RESUME_HINT)
 
 
-def _work(work: Work, device: str, processes: int, sender: Connection) -> None:
-    """One of the processes."""
-    # Ctrl-C reaches every process of a terminal; the parent alone acts on it and ends the others.
+def _run_worker(task: InferenceTask, device: str, processes: int, sender: Connection) -> None:
+    """Run a part of the jobs in a child process and report each one through the pipe."""
+    # Ctrl-C reaches every process of a terminal; only the parent handles it, and terminates the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()  # the clean process, which ends with the one that asked
+    parent = os.getppid()  # the fork server, which ends when the main process does
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // processes)))
 
     def finished(name: str, sums: tuple[str, ...]) -> None:
         if os.getppid() != parent:
-            os._exit(1)  # the parent was killed: nobody would take note of what is made
+            os._exit(1)  # the main process was killed: nothing would record further results
         sender.send(("finished", (name, sums)))
 
     try:
-        with Predictor(work.fields, work.runs, device, work.outcrop) as predictor:
-            run_inference(work, predictor, finished)
+        with Predictor(task.fields, task.runs, device, task.outcrop) as predictor:
+            run_inference(task, predictor, finished)
     except BaseException as error:
-        sender.send(("error", _portable(error)))
+        sender.send(("error", _picklable(error)))
 
 
-def _portable(error: BaseException) -> BaseException:
-    """The error, or one that says the same and can pass between processes."""
+def _picklable(error: BaseException) -> BaseException:
+    """Return the error, or one with the same message that can be pickled."""
     if isinstance(error, torch.OutOfMemoryError):
         return out_of_memory(error)
     try:
@@ -231,8 +233,8 @@ def _portable(error: BaseException) -> BaseException:
 
 
 def out_of_memory(error: torch.OutOfMemoryError) -> DeviceError:
-    """The GPU's want of memory, in plain words."""
+    """Convert torch's out-of-memory error to one of gravmap with a hint."""
     return DeviceError(
-        f"The GPU's memory is too small: {str(error).splitlines()[0]}",
-        f"Ask for a smaller --batch-size, or --device cpu. {_AGAIN}",
+        f"The GPU ran out of memory: {str(error).splitlines()[0]}",
+        f"Use a smaller --batch-size, or --device cpu. {_RESUME_HINT}",
     )

@@ -1,4 +1,4 @@
-"""What a map consists of, cell by cell: the layers that prediction makes and files hold."""
+"""The layers of a map: what prediction computes for each cell and the files store."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from gravmap.plotting import BLUE, ORANGE, OUTCROP_COLOUR, PALE_BLUE
 NODATA = 255
 
 OUTCROP, NEAR, COVERED, EXTRAPOLATED = 1, 2, 3, 4
-"""Values of the evidence layer: what a cell's class rests on."""
+"""Values of the evidence layer: what the class of a cell is based on."""
 
 EVIDENCE_COLOURS = {OUTCROP: OUTCROP_COLOUR, NEAR: BLUE, COVERED: PALE_BLUE, EXTRAPOLATED: ORANGE}
-"""Told apart by people who are colour-blind, and in grey."""
+"""Distinct for colour-blind readers and in greyscale."""
 
 
 def evidence_names(near_km: float) -> dict[int, str]:
-    """The evidence layer's values in words.
+    """Return a description of each value of the evidence layer, as the files store it.
 
     Parameters
     ----------
     near_km : float
-        How far from mapped outcrop a cell still counts as near it, km.
+        Distance to mapped outcrop within which a cell counts as near it, km.
+
+    Examples
+    --------
+    >>> from gravmap.mapping.layers import NEAR, evidence_names
+    >>> evidence_names(25.0)[NEAR]
+    'within 25 km of mapped outcrop'
     """
     return {
         OUTCROP: "mapped outcrop",
@@ -36,16 +42,16 @@ def evidence_names(near_km: float) -> dict[int, str]:
 
 @dataclass(frozen=True)
 class UncertaintyBand:
-    """One measure of how unsure a cell's class is.
+    """A measure of the uncertainty of a cell's class: one band of ``uncertainty.tif``.
 
     Attributes
     ----------
     name : str
-        The band's description in the file, and its key in :attr:`Block.uncertainty`.
+        Description of the band in the file, and key in :attr:`Block.uncertainty`.
     meaning : str
-        In plain words, with the range of values.
+        Definition, with the range of values; a tag of the band in the file.
     scale : float
-        The file holds round(value / scale) as uint8, at most 254; 255 is no data.
+        The file stores round(value / scale) as uint8, at most 254; 255 is no data.
     """
 
     name: str
@@ -73,22 +79,22 @@ DISSIMILARITY = UncertaintyBand(
     1 / 100,
 )
 BANDS = (ENTROPY, MARGIN, SECOND, AGREEMENT, SPREAD, DISSIMILARITY)
-"""In this order in the file; the spread only where several runs predict together, the dissimilarity only where a run
-knows its training ground."""
+"""In the order of the file; the spread only with an ensemble, the dissimilarity only if a run has an area of
+applicability."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A rectangle of finished map.
+    """All layers of a rectangle of cells.
 
     Attributes
     ----------
     row, col : int
-        Its first cell in the map; row 0 is the northernmost.
+        First cell of the block in the map; row 0 is the northernmost.
     lithology : (h, w) uint8
-        Class index: the mapped one on outcrop, else the likeliest under cover; 0 never, 255 no data.
+        Class index: the mapped class on outcrop, else the predicted class; never 0, 255 no data.
     probability : (K, h, w) float32
-        Calibrated, of class 1..K; NaN where nothing is predicted. The network's on the outcrop, too.
+        Calibrated probabilities of the classes 1..K, on outcrop too; NaN no data.
     uncertainty : dict of str to (h, w) float32
         Band name to values; NaN no data.
     evidence : (h, w) uint8

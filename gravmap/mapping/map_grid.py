@@ -1,4 +1,4 @@
-"""Where the cells of a map lie."""
+"""The grid of a map's cells."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.regions import Region
 
-PROBABILITY_STEPS = 200  # a probability is stored as round(200 p): half a percent, and 255 stays free for nodata
+PROBABILITY_STEPS = 200  # a probability is stored as round(200 p): steps of half a percent; 255 is no data
 
 
 @dataclass(frozen=True)
 class MapGrid:
-    """The cells of a map, north up.
+    """The cells of a map, north-up.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class MapGrid:
     spacing_deg : (float, float)
         Size of a cell along latitude and longitude, degrees.
     upsampling : float
-        Cells per node spacing of the gravity grid: above 1 the map is finer than what was measured.
+        Number of cells per node spacing of the gravity grid; above 1 the map is finer than the data.
     """
 
     lat_deg: NDArray[np.float64]
@@ -36,7 +36,7 @@ class MapGrid:
 
     @property
     def bounds_wsen(self) -> tuple[float, float, float, float]:
-        """Outer edges of the outer cells, degrees."""
+        """West, south, east, north edges of the grid, degrees."""
         half_y, half_x = self.spacing_deg[0] / 2, self.spacing_deg[1] / 2
         return (
             float(self.lon_deg[0] - half_x),
@@ -57,9 +57,9 @@ def map_grid(
     region: Region,
     resolution_deg: float | None = None,
 ) -> MapGrid:
-    """Lay the cells of a map over a region.
+    """Lay out the cells of a map over a region.
 
-    Without a resolution a cell is centred on each node of the gravity grid inside the region, so that nothing is
+    Without a resolution, one cell is centred on each node of the gravity grid inside the region, so that nothing is
     resampled; with one, cells of that size fill the region from its north-west corner.
 
     Parameters
@@ -67,14 +67,23 @@ def map_grid(
     node_lat_deg, node_lon_deg : (ny,), (nx,) float
         Nodes of the gravity grid, both ascending, degrees.
     region : Region
-        What to map.
+        Area to map.
     resolution_deg : float, optional
         Cell size, degrees.
 
     Raises
     ------
     InputError
-        The region reaches beyond the grid, or holds less than 2 x 2 nodes.
+        The region extends beyond the grid, or contains fewer than 2 x 2 nodes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gravmap.mapping.map_grid import map_grid
+    >>> from gravmap.regions import Region
+    >>> grid = map_grid(np.arange(40, 50.1, 0.5), np.arange(80, 90.1, 0.5), Region(82, 43, 84, 45))
+    >>> grid.shape, grid.bounds_wsen
+    ((5, 5), (81.75, 42.75, 84.25, 45.25))
     """
     step_lat = float((node_lat_deg[-1] - node_lat_deg[0]) / (node_lat_deg.size - 1))
     step_lon = float((node_lon_deg[-1] - node_lon_deg[0]) / (node_lon_deg.size - 1))
@@ -87,8 +96,8 @@ def map_grid(
     )
     if not extent.contains(region):
         raise InputError(
-            f"The region {region} reaches beyond the gravity fields ({extent}).",
-            "Choose a region inside, or run `gravmap residual` with a wider --region or --bbox.",
+            f"The region {region} extends beyond the gravity fields ({extent}).",
+            "Choose a region inside them, or run `gravmap residual` with a larger --region or --bbox.",
         )
     if resolution_deg is None:
         slack = 1e-6
@@ -96,7 +105,7 @@ def map_grid(
         lon = node_lon_deg[(node_lon_deg >= region.west - slack) & (node_lon_deg <= region.east + slack)]
         if lat.size < 2 or lon.size < 2:
             raise InputError(
-                f"The region {region} holds {lat.size} x {lon.size} nodes of the gravity grid.",
+                f"The region {region} contains only {lat.size} x {lon.size} nodes of the gravity grid.",
                 "Choose a larger region.",
             )
         return MapGrid(lat[::-1].astype(np.float64), lon.astype(np.float64), (step_lat, step_lon), 1.0)

@@ -1,4 +1,4 @@
-"""Residuals that a network asks for and the file of fields lacks, made on the spot as `gravmap residual` makes them."""
+"""Compute the residuals that a network reads and ``data/fields.nc`` lacks, as `gravmap residual` would."""
 
 from __future__ import annotations
 
@@ -22,27 +22,31 @@ from gravmap.units import format_length, parse_length_m
 log = logging.getLogger(__name__)
 
 ADDED = "gravmap_added"
-"""Attribute of a file that holds such residuals: JSON of what they were made from."""
+"""Attribute of a file with such residuals: JSON with their heights, their source and the hash of the fields."""
 
 _RESIDUAL = "residual_"
 
 
 def missing_heights(fields_path: Path, names: Sequence[str]) -> list[float]:
-    """Heights in metres of the residuals that are asked for and not in a file of fields.
-
-    Empty where something else is missing, too: that cannot be made here, and is refused where fields are checked.
+    """Return the heights of the residuals that a network reads and the fields lack.
 
     Parameters
     ----------
     fields_path : Path
         ``data/fields.nc``.
     names : sequence of str
-        Fields that a network reads.
+        Fields that the network reads.
+
+    Returns
+    -------
+    list of float
+        Heights in metres, ascending. Empty if any other field is missing too: it cannot be computed here, and
+        :func:`gravmap.mapping.compatibility.check_fields` refuses the file.
 
     Raises
     ------
     InputError
-        The file is missing, unreadable, or not gravmap's.
+        The file is missing, unreadable, or not a file of `gravmap residual`.
     """
     with open_fields(fields_path, lazily=True) as fields:
         absent = [name for name in names if name not in fields]
@@ -59,28 +63,28 @@ def missing_heights(fields_path: Path, names: Sequence[str]) -> list[float]:
 def add_heights(
     fields_path: Path, heights_m: Sequence[float], path: Path, raw: Path, progress: Progress = silent
 ) -> str:
-    """Write a copy of a file of fields with the residuals of further heights.
+    """Write a copy of the fields with the residuals of further heights.
 
-    They are made from the grid that the file itself was made from, with what it knows around the region, where that
-    lies in `raw`; else from the file's own field, which ends at the rim of the region.
+    They are computed from the source grid of the fields, including a margin around the region, if it is still in
+    `raw`; otherwise from the Bouguer anomaly in the file, which ends at the edge of the region.
 
     Parameters
     ----------
     fields_path : Path
         ``data/fields.nc``.
     heights_m : sequence of float
-        Above the level of the data.
+        Continuation heights above the level of the data, metres.
     path : Path
-        The file to write. One that was made from the same fields already is kept.
+        The file to write. It is kept if it was written from the same fields and heights.
     raw : Path
         ``data/raw``.
     progress : Progress
-        Told after every height.
+        Called after each height.
 
     Returns
     -------
     str
-        What they were made from, in words.
+        The source they were computed from, for a message.
 
     Raises
     ------
@@ -92,30 +96,30 @@ def add_heights(
     if kept:
         return kept
     fields = open_fields(fields_path)
-    made, told = _from_source(fields, heights_m, raw, progress)
-    if made is None:
+    residuals, source = _from_source(fields, heights_m, raw, progress)
+    if residuals is None:
         grid = fields["bouguer"].assign_attrs(height_m=float(fields.attrs.get("height_m", 0.0)))
-        made = residual_fields(grid, heights_m, progress=progress)
-        told = f"the field in {fields_path.name} itself, which ends at the rim of its region"
+        residuals = residual_fields(grid, heights_m, progress=progress)
+        source = f"the field in {fields_path.name} itself, which ends at the rim of its region"
     names = [name for height in heights_m for name in (f"regional_{format_length(height)}", _name(height))]
     recipe = field_recipe(fields)
     recipe["channels"] = [*recipe.get("channels", []), *names]
     recipe["heights_m"] = sorted({*map(float, recipe.get("heights_m", [])), *map(float, heights_m)})
-    whole = fields.assign({name: made[name] for name in names})
-    whole.attrs = {
+    extended = fields.assign({name: residuals[name] for name in names})
+    extended.attrs = {
         **fields.attrs,
-        **({"edge_note": made.attrs["edge_note"]} if "edge_note" in made.attrs else {}),
+        **({"edge_note": residuals.attrs["edge_note"]} if "edge_note" in residuals.attrs else {}),
         "gravmap_recipe": json.dumps(recipe),
-        ADDED: json.dumps({"heights_m": list(map(float, heights_m)), "made_from": told, "fields_sha256": origin}),
+        ADDED: json.dumps({"heights_m": list(map(float, heights_m)), "made_from": source, "fields_sha256": origin}),
     }
-    write_fields(whole, path)
-    return told
+    write_fields(extended, path)
+    return source
 
 
 def _from_source(
     fields: xr.Dataset, heights_m: Sequence[float], raw: Path, progress: Progress
 ) -> tuple[xr.Dataset | None, str]:
-    """Residuals on the nodes of the fields, from the grid these were made from; None where that cannot be."""
+    """Compute residuals from the source grid of the fields; None if it is missing, changed or on other nodes."""
     source: dict[str, Any] = next((each for each in field_sources(fields) if each.get("path")), {})
     file = raw / Path(str(source.get("path", ""))).name
     if not source or not file.is_file() or sha256(file) != source.get("sha256"):
@@ -129,18 +133,18 @@ def _from_source(
             margin_deg=margin_for(region),
             input_height_m=float(fields.attrs.get("height_m", 0.0)),
         )
-        made = residual_fields(grid, heights_m, region, progress=progress)
+        residuals = residual_fields(grid, heights_m, region, progress=progress)
     except GravmapError as error:
-        log.warning("%s is not read again (%s).", file, error.message)
+        log.warning("%s cannot be used again: %s", file, error.message)
         return None, ""
-    same = made["bouguer"].shape == fields["bouguer"].shape and np.allclose(
-        made["bouguer"].values, fields["bouguer"].values, atol=1e-2, equal_nan=True
+    same = residuals["bouguer"].shape == fields["bouguer"].shape and np.allclose(
+        residuals["bouguer"].values, fields["bouguer"].values, atol=1e-2, equal_nan=True
     )
-    return (made.assign_coords(lat=fields["lat"], lon=fields["lon"]), file.name) if same else (None, "")
+    return (residuals.assign_coords(lat=fields["lat"], lon=fields["lon"]), file.name) if same else (None, "")
 
 
 def _kept(path: Path, origin: str, heights_m: Sequence[float]) -> str:
-    """What the file was made from, if it is there and of these fields and heights; else nothing."""
+    """Return the source of an existing file written from these fields and heights, else an empty string."""
     if not path.exists():
         return ""
     try:

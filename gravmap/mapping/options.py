@@ -1,4 +1,4 @@
-"""What may be chosen about a map, and how its files and its record tell what was."""
+"""The options of a map, and how its rasters and its record store them."""
 
 from __future__ import annotations
 
@@ -14,38 +14,46 @@ from gravmap.mapping.predictor import Predictor
 from gravmap.units import format_angle
 
 NEAR_KM = 25.0
-"""From here on outcrop is no longer near; about the distance at which null models lose their hold."""
+"""Default distance to mapped outcrop within which a cell counts as near it; beyond it the baselines lose accuracy."""
 
 
 Verdicts = Sequence[Mapping[str, Any]]
-"""Whether a region is like the crusts of a prior: of each ``prior`` (``name``, ``sha256``), ``state``, ``headline`` and
-``advice``, a sentence and several, and what the page tells of them."""
+"""Whether a region is like the simulated crusts of a prior, one mapping per prior: ``prior`` (``name``, ``sha256``),
+``state``, ``headline`` (a sentence), ``advice`` (several) and the quantities compared."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What may be chosen about a map, besides its place.
+    """Options of :func:`gravmap.mapping.predict`.
 
     Attributes
     ----------
     scales_deg : tuple of float, optional
-        Window sizes; by default those the networks were trained on, on a CPU without the smallest.
+        Window sizes, degrees; by default those that the networks were trained on, on a CPU only those of at least 2
+        degrees.
     resolution_deg : float, optional
-        Cell size; by default the nodes of the gravity grid.
+        Cell size, degrees; by default the cells are the nodes of the gravity grid.
     everywhere : bool
-        Show the networks' class on the outcrop too.
+        Show the predicted class on mapped outcrop too.
     flips : bool
-        See every window in four mirror images, and average the logits.
+        Test-time augmentation: average the logits of each window over its four flips.
     near_km : float
-        How far from outcrop a cell still counts as near it.
+        Distance to mapped outcrop within which a cell counts as near it, km.
     crs : str, optional
-        Coordinate system of the files when it is not EPSG:4326.
+        Coordinate system of the files; by default EPSG:4326.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     processes : int
-        Share the windows among so many processes; with ``cuda`` one for each GPU.
+        Number of processes that the windows are distributed over; with ``cuda`` one per GPU.
     batch_size : int
-        Windows at a time; changes memory and speed, not the result.
+        Windows per batch; changes memory and speed, and the result by rounding at most.
+
+    Examples
+    --------
+    >>> from gravmap.mapping import Options
+    >>> options = Options(scales_deg=(5.0, 10.0), flips=True, crs="EPSG:32645")
+    >>> options.near_km, options.batch_size
+    (25.0, 1)
     """
 
     scales_deg: tuple[float, ...] | None = None
@@ -60,14 +68,14 @@ class Options:
 
 
 def content(labels: Path | None, options: Options) -> str:
-    """What a map shows, in words."""
+    """Describe what the classes of a map are."""
     if labels is None or options.everywhere:
         return "bedrock class predicted everywhere"
     return "outcrop as mapped, bedrock class predicted under cover"
 
 
 def tags(plan: Plan, predictor: Predictor, labels: Path | None, options: Options) -> dict[str, str]:
-    """What a map's rasters say of themselves."""
+    """Return the GeoTIFF tags of a map's rasters."""
     return {
         "GRAVMAP_CONTENT": content(labels, options),
         "GRAVMAP_MODEL_SHA256": ", ".join(sha256(member.folder / "model.safetensors") for member in predictor.members),
@@ -84,7 +92,7 @@ def settings(
     predictor: Predictor,
     verdicts: Verdicts,
 ) -> dict[str, Any]:
-    """Every option with its value, as the map's record has it."""
+    """Return every option with its value, as ``provenance.json`` stores them under ``settings``."""
     return {
         "region": name,
         "bounds_wsen": plan.region.bounds_wsen,
@@ -94,7 +102,7 @@ def settings(
         "everywhere": options.everywhere,
         "starts_from_outcrop": [member.spec.input.reads_outcrop for member in predictor.members],
         "scales": [format_angle(scale) for scale in plan.windows],
-        "windows": len(plan.passes),
+        "windows": len(plan.jobs),
         "flips": plan.flips,
         "temperatures": [member.temperature(list(plan.windows)) for member in predictor.members],
         "temperatures_by_distance": [

@@ -1,4 +1,4 @@
-"""The mapped outcrop around a map's windows, as networks read it: made once, and kept in a file for every process."""
+"""The outcrop context of a map: computed once for all windows, and stored in a file that every process reads."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from gravmap.learning.data.outcrop_context import context_names, is_context, out
 from gravmap.units import format_length
 
 MARGIN_KM = 200.0
-"""Outcrop so far around the windows counts: hardly any cover is wider, and beyond it outcrop says next to nothing."""
+"""Outcrop up to this distance around the windows is used; beyond it, its influence is negligible."""
 
 
 @dataclass(frozen=True)
 class OutcropFile:
-    """Outcrop as context at a rectangle of a field's nodes.
+    """A file of outcrop context at a rectangle of the fields' nodes.
 
     Attributes
     ----------
     path : Path
-        A ``.npy`` of (K + 2, h, w) float32, of which only what is asked for is read.
+        ``.npy`` file, (K + 2, h, w) float32; only the nodes that are needed are read.
     top, left : int
-        Row and column of its first node among all of the field.
+        Row and column of its first node in the fields.
     """
 
     path: Path
@@ -38,28 +38,28 @@ class OutcropFile:
     left: int
 
     def read(self, names: Sequence[str], rows: slice, columns: slice) -> NDArray[np.float32]:
-        """Some of its fields, (F, rows, columns), at a rectangle of the field's nodes; NaN where it has none."""
+        """Read channels by name at a rectangle of the fields' nodes, (F, rows, columns); NaN outside the file."""
         stored = np.load(self.path, mmap_mode="r")
-        places = [context_names(len(stored) - 2).index(name) for name in names]
-        high, wide = stored.shape[1:]
-        found = np.full((len(names), rows.stop - rows.start, columns.stop - columns.start), np.nan, np.float32)
-        top, bottom = max(rows.start, self.top), min(rows.stop, self.top + high)
-        left, right = max(columns.start, self.left), min(columns.stop, self.left + wide)
+        indices = [context_names(len(stored) - 2).index(name) for name in names]
+        height, width = stored.shape[1:]
+        values = np.full((len(names), rows.stop - rows.start, columns.stop - columns.start), np.nan, np.float32)
+        top, bottom = max(rows.start, self.top), min(rows.stop, self.top + height)
+        left, right = max(columns.start, self.left), min(columns.stop, self.left + width)
         if top < bottom and left < right:
-            inside = stored[places, top - self.top : bottom - self.top, left - self.left : right - self.left]
-            found[:, top - rows.start : bottom - rows.start, left - columns.start : right - columns.start] = inside
-        return found
+            inside = stored[indices, top - self.top : bottom - self.top, left - self.left : right - self.left]
+            values[:, top - rows.start : bottom - rows.start, left - columns.start : right - columns.start] = inside
+        return values
 
 
 class FieldsWithOutcrop(FieldReader):
-    """An open ``data/fields.nc`` whose fields of outcrop as context come from another file.
+    """An open ``data/fields.nc`` whose outcrop channels are read from another file.
 
     Parameters
     ----------
     path : Path
-        The file of the fields.
+        Path of the fields.
     outcrop : OutcropFile, optional
-        The fields of outcrop; may be set later.
+        The outcrop channels; may be set later.
     """
 
     def __init__(self, path: Path, outcrop: OutcropFile | None = None) -> None:
@@ -69,14 +69,14 @@ class FieldsWithOutcrop(FieldReader):
     def read(
         self, names: Sequence[str], rows: slice = slice(None), columns: slice = slice(None)
     ) -> NDArray[np.float32]:
-        """As :meth:`gravmap.gravity.FieldReader.read`, of fields in either file; `rows` and `columns` with both ends.
+        """Read channels of either file, as :meth:`gravmap.gravity.FieldReader.read`.
 
         Raises
         ------
         InputError
             As there.
         ValueError
-            A field of outcrop is read before there is a file of it.
+            An outcrop channel is read before `outcrop` is set.
         """
         if not any(map(is_context, names)):
             return super().read(names, rows, columns)
@@ -86,7 +86,7 @@ class FieldsWithOutcrop(FieldReader):
         return np.concatenate([(outcrop if is_context(name) else measured)([name], rows, columns) for name in names])
 
 
-def lay_outcrop(
+def write_outcrop_context(
     path: Path,
     lat: NDArray[np.float64],
     lon: NDArray[np.float64],
@@ -94,31 +94,31 @@ def lay_outcrop(
     windows: Mapping[float, NDArray[np.float64]],
     classes: int,
 ) -> OutcropFile:
-    """Spread classes out from all mapped outcrop under the windows and 200 km around them, once for all windows.
+    """Compute the outcrop context from the mapped outcrop under the windows and 200 km around them, and write it.
 
     Parameters
     ----------
     path : Path
-        The file to write, whole or not at all.
+        The file to write.
     lat, lon : (ny,), (nx,) float64
         Nodes of the fields, degrees, `lat` descending.
     labels_path : Path
-        ``data/labels.tif``, whose classes are the networks'.
+        ``data/labels.tif``, with the classes of the networks.
     windows : dict of float to (n, 4) float64
-        Size of windows, degrees, to west, south, east, north.
+        Window size to the bounds of its windows: west, south, east, north, degrees.
     classes : int
-        K.
+        Number of classes K.
 
     Raises
     ------
     InputError
-        No bedrock is mapped there, or all of it is of one class.
+        There is no mapped outcrop, or all of it is of one class.
     """
     west, south, _, _ = np.concatenate(list(windows.values())).min(axis=0)
     _, _, east, north = np.concatenate(list(windows.values())).max(axis=0)
-    tall, wide = margin_yx_deg(np.array([south, north]), MARGIN_KM)
-    rows = np.flatnonzero((lat >= south - tall) & (lat <= north + tall))
-    columns = np.flatnonzero((lon >= west - wide) & (lon <= east + wide))
+    margin_y, margin_x = margin_yx_deg(np.array([south, north]), MARGIN_KM)
+    rows = np.flatnonzero((lat >= south - margin_y) & (lat <= north + margin_y))
+    columns = np.flatnonzero((lon >= west - margin_x) & (lon <= east + margin_x))
     lat, lon = lat[rows], lon[columns]
     with LabelFile(labels_path) as labels:
         mapped = labels.at(lat, lon)
@@ -126,8 +126,8 @@ def lay_outcrop(
     if not known.any():
         raise InputError(
             f"{labels_path} shows no outcrop between {lon[0]:.2f} and {lon[-1]:.2f} E, {lat[-1]:.2f} and {lat[0]:.2f} N"
-            f" (the map's windows and {format_length(1000 * MARGIN_KM)} around them), and the network starts from it.",
-            "Rasterize a map that reaches outcrop, or --run a network without context.",
+            f" (the map's windows and {format_length(1000 * MARGIN_KM)} around them), which the network reads.",
+            "Rasterize a map with outcrop there, or choose a network without outcrop context with --run.",
         )
     context = outcrop_context(known, lat, lon, classes)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
@@ -136,7 +136,7 @@ def lay_outcrop(
 
 
 def margin_yx_deg(lat: NDArray[np.float64], km: float) -> tuple[float, float]:
-    """A distance in degrees of latitude, and of longitude at the latitude that is nearest to a pole."""
-    tall = km / LEAST_KM_PER_DEGREE
-    widest = np.cos(np.radians(min(float(np.abs(lat).max()) + tall, 89.9)))
-    return tall, float(tall / widest)
+    """Convert a distance to degrees of latitude, and of longitude at the latitude nearest to a pole."""
+    margin_y = km / LEAST_KM_PER_DEGREE
+    cosine = np.cos(np.radians(min(float(np.abs(lat).max()) + margin_y, 89.9)))
+    return margin_y, float(margin_y / cosine)

@@ -1,4 +1,4 @@
-"""What a prediction will compute: cells, windows, and every pass of a window through a network."""
+"""The plan of a prediction: cells, windows, and one inference job for each window and run."""
 
 from __future__ import annotations
 
@@ -16,70 +16,82 @@ from gravmap.mapping.map_grid import MapGrid
 from gravmap.regions import Region
 from gravmap.units import format_angle
 
-FOLDER = "windows"
+WINDOWS_FOLDER = "windows"
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
-"""Axes of a tile that are turned around: as it is, mirrored east-west, north-south, and both."""
+"""Axes along which a tile is flipped for test-time augmentation: none, east-west, north-south, and both."""
 
 
 @dataclass(frozen=True)
 class InferenceJob:
-    """One window to be put through one network.
+    """One window to be predicted by one run.
 
     Attributes
     ----------
     run : int
-        Number of the run, from 0.
+        Index of the run, from 0.
     scale_deg : float
-        Side of the window.
+        Side of the window, degrees.
     number : int
-        Of the window among those of its size.
-    wsen : tuple of float
+        Index of the window among those of its size, from 0.
+    bounds_wsen : tuple of float
         West, south, east, north, degrees.
     """
 
     run: int
     scale_deg: float
     number: int
-    wsen: tuple[float, float, float, float]
+    bounds_wsen: tuple[float, float, float, float]
 
     @property
     def name(self) -> str:
-        """Unique in a map: ``run0_5deg_00012``."""
+        """Unique within a map: ``run0_5deg_00012``."""
         return f"run{self.run}_{format_angle(self.scale_deg)}_{self.number:05d}"
 
     @property
     def logits_file(self) -> str:
-        """Its logits on the map's cells, relative to the map's folder."""
-        return f"{FOLDER}/{self.name}.npy"
+        """File of the logits on the map's cells, relative to the map's folder."""
+        return f"{WINDOWS_FOLDER}/{self.name}.npy"
 
     @property
     def votes_file(self) -> str:
-        """The likeliest class of every flip on these cells; only where tiles are flipped."""
-        return f"{FOLDER}/{self.name}_votes.npy"
+        """File of the most probable class of each flip on these cells; written only with test-time augmentation."""
+        return f"{WINDOWS_FOLDER}/{self.name}_votes.npy"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a prediction will read, compute and write.
+    """What a prediction will compute; made by :meth:`gravmap.mapping.Predictor.plan`.
 
     Attributes
     ----------
     region : Region
-        What is mapped.
+        Bounding box of the map.
     grid : MapGrid
         Cells of the map.
     windows : dict of float to (n, 4) float array
-        Scale in degrees to windows W S E N.
+        Window size in degrees to the bounds (west, south, east, north) of its windows.
     device : str
         ``cpu`` or ``cuda``.
     tile_size_px : tuple of int
         Pixels across a window, for each run.
     classes : int
-        K, the classes that are told apart.
+        Number of classes K.
     clip : Clip, optional
-        Cells whose centre is outside are no data.
+        Cells whose centre lies outside it are no data.
     flips : bool
-        Whether every window is seen in four mirror images.
+        Test-time augmentation: each window is predicted in its four flips and the logits are averaged.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gravmap.mapping import Plan
+    >>> from gravmap.mapping.map_grid import map_grid
+    >>> from gravmap.regions import Region
+    >>> region = Region(81, 44, 84, 46)
+    >>> grid = map_grid(np.arange(42, 48.01, 0.1), np.arange(79, 86.01, 0.1), region)
+    >>> plan = Plan(region, grid, {5.0: np.array([[80.0, 42.5, 85.0, 47.5]])}, "cpu", (256, 256), classes=10)
+    >>> [job.name for job in plan.jobs]
+    ['run0_5deg_00000', 'run1_5deg_00000']
     """
 
     region: Region
@@ -92,8 +104,8 @@ class Plan:
     flips: bool = False
 
     @cached_property
-    def passes(self) -> tuple[InferenceJob, ...]:
-        """Every window of every scale for every run, in the order in which they are blended."""
+    def jobs(self) -> tuple[InferenceJob, ...]:
+        """One job for each window and run, in the order in which their logits are blended."""
         return tuple(
             InferenceJob(run, scale, number, tuple(float(side) for side in window))  # type: ignore[arg-type]
             for run in range(len(self.tile_size_px))
@@ -101,12 +113,12 @@ class Plan:
             for number, window in enumerate(windows)
         )
 
-    def files(self) -> dict[str, list[str]]:
-        """The files that each pass leaves, by its name."""
-        return {each.name: [each.logits_file, *([each.votes_file] if self.flips else [])] for each in self.passes}
+    def job_files(self) -> dict[str, list[str]]:
+        """Files that each job writes, by the job's name."""
+        return {job.name: [job.logits_file, *([job.votes_file] if self.flips else [])] for job in self.jobs}
 
-    def pass_bytes(self, scale_deg: float) -> int:
-        """Disk that the files of all passes at one scale take until the map is finished."""
+    def window_bytes(self, scale_deg: float) -> int:
+        """Disk space of the files of all jobs of one window size; they are removed when the map is finished."""
         per_cell = 4 * self.classes + (len(FLIPS) if self.flips else 0)
         cells = 0
         for window in self.windows[scale_deg]:
@@ -116,31 +128,36 @@ class Plan:
 
     @property
     def disk_bytes(self) -> int:
-        """Disk that is needed at most, until the map is finished."""
+        """Upper bound on the disk space that the prediction needs until the map is finished."""
         bands = 2 + self.classes + len(BANDS)
-        # Each raster is there twice for a moment, with its smaller copies; none is larger than its plain bytes.
+        # Each raster exists twice while it is converted, with overviews; compressed, it is smaller than this.
         rasters = round(2 * 4 / 3 * bands * self.grid.shape[0] * self.grid.shape[1])
-        return sum(self.pass_bytes(scale) for scale in self.windows) + rasters
+        return sum(self.window_bytes(scale) for scale in self.windows) + rasters
 
 
-def lay_windows(
+def windows_by_scale(
     grid: MapGrid,
     nodes_wsen: tuple[float, float, float, float],
     scales_deg: Sequence[float],
     clip: Clip | None,
 ) -> dict[float, NDArray[np.float64]]:
-    """The windows that a map's cells need, scale by scale.
+    """Find the windows of each size that the cells of a map need.
 
     Parameters
     ----------
     grid : MapGrid
         Cells of the map.
     nodes_wsen : tuple of float
-        Of the outermost nodes of the fields, degrees.
+        West, south, east, north of the outermost nodes of the fields, degrees.
     scales_deg : sequence of float
-        Sides of the windows.
+        Window sizes, degrees.
     clip : Clip, optional
-        Windows that have no ground in common with it are left out.
+        Windows that do not intersect it are left out.
+
+    Returns
+    -------
+    dict of float to (n, 4) float64
+        Window size to the bounds of its windows: west, south, east, north, degrees.
     """
     west, south, east, north = grid.bounds_wsen
     inside = (
@@ -149,11 +166,11 @@ def lay_windows(
         min(east, nodes_wsen[2]),
         min(north, nodes_wsen[3]),
     )
-    laid = {}
+    result = {}
     for scale in scales_deg:
         windows = covering_windows(inside, scale, nodes_wsen)
         if clip is not None:
-            windows = windows[clip.touches(windows)]
-        seen = [window_cells(window, grid.lat_deg, grid.lon_deg) for window in windows]
-        laid[scale] = windows[[rows.stop > 0 and columns.stop > 0 for rows, columns in seen]]
-    return laid
+            windows = windows[clip.intersects(windows)]
+        cells = [window_cells(window, grid.lat_deg, grid.lon_deg) for window in windows]
+        result[scale] = windows[[rows.stop > 0 and columns.stop > 0 for rows, columns in cells]]
+    return result

@@ -1,4 +1,4 @@
-"""From gravity fields and trained networks to the map of a region."""
+"""Predict the map of a region from gravity fields and trained networks."""
 
 from __future__ import annotations
 
@@ -22,51 +22,51 @@ from gravmap.learning.data.outcrop_context import DISTANCE, distance_km_from_cha
 from gravmap.mapping.assemble import Assembler
 from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
-from gravmap.mapping.compatibility import check_labels, need_labels
+from gravmap.mapping.compatibility import check_labels, require_labels
 from gravmap.mapping.files.writer import MapFiles, MapWriter, Summary
-from gravmap.mapping.finish import Origin, finish_map
-from gravmap.mapping.inference import Work, out_of_memory, run_inference, run_inference_in_processes
+from gravmap.mapping.finish import MapInputs, finish_map
+from gravmap.mapping.inference import InferenceTask, out_of_memory, run_inference, run_inference_in_processes
 from gravmap.mapping.options import Options, Verdicts, settings, tags
-from gravmap.mapping.outcrop_file import OutcropFile, lay_outcrop
-from gravmap.mapping.plan import FOLDER, Plan
+from gravmap.mapping.outcrop_file import write_outcrop_context
+from gravmap.mapping.plan import WINDOWS_FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.tiling.resumable_folder import ResumableFolder, unfinished_bytes, write_unfinished
 from gravmap.units import format_angle
 
-OURS = (
+MAP_FILE_PREFIXES = (
     *("lithology", "probability", "uncertainty", "evidence", "map", "item", "provenance", "report"),
     *("demo", "under_cover", "attribution"),
 )
-"""Files of a map's folder begin with one of these: a folder with others is not replaced."""
+"""Names of a map's files start with one of these; a folder with any other file is not replaced."""
 
 
-def check_folder(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that a map may not take the place of.
+def check_output_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse an output folder that must not be replaced.
 
     Raises
     ------
     InputError
-        It holds a map and may not be replaced, or files that gravmap did not make.
+        It contains a map and `overwrite` is false, or it contains files that gravmap did not write.
     OptionError
-        It is no folder, or the one in which the command runs.
+        It is a file, or the working directory is inside it.
     """
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise OptionError(f"{place} is a file, not a folder.", "Choose another --output.")
     if folder.resolve() in (here := Path.cwd().resolve(), *here.parents):
         raise OptionError(
-            f"The map's folder may not be {folder}, in which the command runs.", "Choose another --output."
+            f"The map cannot be written to {folder}, because the command runs inside it.", "Choose another --output."
         )
     entries = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
     if entries and not overwrite:
         raise InputError(f"{folder} exists already.", "Add --overwrite to replace it.")
-    strange = [entry for entry in entries if entry.lstrip(".").split(".")[0] not in OURS]
-    if strange:
+    others = [entry for entry in entries if entry.lstrip(".").split(".")[0] not in MAP_FILE_PREFIXES]
+    if others:
         raise InputError(
-            f"{folder} holds what gravmap did not make: {', '.join(strange[:4])}.",
-            "A new map would take its place: move it away, or choose another --output.",
+            f"{folder} contains files that gravmap did not write: {', '.join(others[:4])}.",
+            "A new map would replace the folder: move these files, or choose another --output.",
         )
 
 
@@ -77,17 +77,17 @@ class Prediction:
     Attributes
     ----------
     folder : Path
-        Where it lies.
+        The map's folder.
     files : dict of str to Path
-        What was written, by file name.
+        Its files, by name.
     plan : Plan
-        Grid, windows, device.
+        Grid, windows and device.
     summary : Summary
-        Cells and areas, class by class and by what they rest on.
+        Cells and areas by class and by evidence.
     resumed : int
-        Windows that a stopped run had finished.
+        Number of jobs that a stopped run had finished.
     verdicts : sequence of mapping
-        Whether the region is like the crusts of the priors that networks were taught on; empty where nobody asked.
+        Whether the region is like the simulated crusts that the networks were trained on; empty without `check_prior`.
     """
 
     folder: Path
@@ -113,59 +113,73 @@ def predict(
     check_prior: Callable[[Progress], Verdicts] | None = None,
     progress: Progress = silent,
 ) -> Prediction:
-    """Map the bedrock of a region and write the map's files.
+    """Predict the bedrock map of a region and write its files.
 
-    By default the mapped outcrop is shown as mapped and the network names the bedrock under cover only.
+    By default mapped outcrop is shown as mapped, and the network predicts the bedrock under cover only.
 
-    All is written into ``<out_folder>.partial``, which takes its place at the end. A run that was stopped leaves it
-    there, and the next one with the same inputs and options goes on with the windows it finished.
+    Files are written into ``<out_folder>.partial``, which is renamed to `out_folder` at the end. If a run is stopped,
+    the next one with the same inputs and options resumes it and keeps the windows that are finished.
 
     Parameters
     ----------
     fields_path : Path
         ``data/fields.nc``.
     run_folders : Path or sequence of Path
-        One training run, or several that predict together: the mean of their probabilities.
+        One training run, or several as an ensemble: their probabilities are averaged.
     region : Region or Clip
-        What to map: a box, or polygons (:func:`gravmap.mapping.clip.read_clip`).
+        Area to map: a box, or polygons (:func:`read_clip`).
     out_folder : Path
         The map's folder.
     name : str
-        The region's name, for the record.
+        Name of the region, for the record and the titles.
     labels_path : Path, optional
-        ``data/labels.tif``; without it every cell is the network's.
+        ``data/labels.tif``; without it every cell is predicted.
     tiles_path : Path, optional
-        ``data/tiles``: the report scores null models on the ground that the runs were scored on.
+        ``data/tiles``: the report compares the runs with null models on the test data of this tile set.
     options : Options, optional
-        All else.
+        All other options.
     overwrite : bool
-        Replace an earlier map.
+        Replace an existing map.
     command : str
-        The command line as typed, for the record.
+        The command line, for the record.
     check_prior : callable, optional
-        Asked, before the first window and after everything that may be refused, whether the region is like the crusts
-        that networks were taught on: gives one verdict for each prior, for the record and the page, which shows them
-        for the networks taught on that prior.
+        Called once, after all checks of the inputs and before the first window, to compare the region with the
+        simulated crusts that networks were trained on. Returns one verdict per prior, which the record and the report
+        show for the networks trained on that prior.
     progress : Progress
-        Told after every window, then after every block of the map.
+        Called after each window, then after each block of the map.
+
+    Returns
+    -------
+    Prediction
+        Files, plan and summary.
 
     Raises
     ------
     InputError
-        Files that do not fit each other, a region beyond the fields, or an earlier map.
+        The files are not compatible, the region extends beyond the fields, or the folder contains an earlier map.
     OptionError
-        A scale no network knows, a coordinate system PROJ does not know, a folder that is none.
+        A network was not trained on a window size, PROJ does not know the coordinate system, or `out_folder` is not a
+        folder.
     DeviceError
-        No such device, or its memory is too small.
+        The device is not available, or its memory is too small.
+
+    See Also
+    --------
+    gravmap.mapping.Predictor : the checks and the plan without the prediction.
+
+    Notes
+    -----
+    docs/api.md has an example with an ensemble.
     """
-    began = time.monotonic()
+    start = time.monotonic()
     options = options or Options()
-    check_folder(out_folder, overwrite)
+    check_output_folder(out_folder, overwrite)
     clip = region if isinstance(region, Clip) else None
     box = region.region if isinstance(region, Clip) else region
     with Predictor(fields_path, run_folders, options.device) as predictor:
         plan = predictor.plan(box, options.scales_deg, options.resolution_deg, clip=clip, flips=options.flips)
-        need_labels(labels_path, predictor.reads_outcrop)
+        require_labels(labels_path, predictor.reads_outcrop)
         if labels_path is not None:
             _check_labels(labels_path, predictor, options.everywhere)
         check_room(
@@ -174,15 +188,18 @@ def predict(
             "The map and its windows take",
             "Free some space, choose a coarser --resolution or fewer --scales, or another --output.",
         )
-        inputs = _inputs(fields_path, predictor, labels_path, clip)
-        hashes = {role: sha256(path) for role, path in inputs.items()}
+        input_files = _input_files(fields_path, predictor, labels_path, clip)
+        hashes = {role: sha256(path) for role, path in input_files.items()}
         verdicts = () if check_prior is None else check_prior(progress)
         with write_unfinished(
-            out_folder, _recipe(plan, hashes, predictor.reads_outcrop), plan.files(), parts="windows"
+            out_folder,
+            _window_settings(plan, hashes, predictor.reads_outcrop),
+            plan.job_files(),
+            parts="windows",
         ) as unfinished:
             resumed = len(unfinished.kept)
-            made = _write(unfinished, predictor, plan, options, labels_path, progress)
-            origin = Origin(
+            written = _write_rasters(unfinished, predictor, plan, options, labels_path, progress)
+            inputs = MapInputs(
                 name,
                 command,
                 settings(name, plan, options, labels_path, predictor, verdicts),
@@ -191,16 +208,17 @@ def predict(
                 labels_path,
                 tiles_path,
                 {} if clip is None else {"polygon": clip.path},
-                began,
+                start,
             )
             progress(1, 1, "pictures and report")
-            finish_map(unfinished.folder, out_folder, predictor.legend, plan, origin)
-            shutil.rmtree(unfinished.folder / FOLDER)  # not before: whatever stops the rest costs no window
+            finish_map(unfinished.folder, out_folder, predictor.legend, plan, inputs)
+            # Last: if anything before fails, the next run still finds its windows.
+            shutil.rmtree(unfinished.folder / WINDOWS_FOLDER)
     files = {path.name: path for path in sorted(out_folder.iterdir())}
-    return Prediction(out_folder, files, plan, made.summary, resumed, verdicts)
+    return Prediction(out_folder, files, plan, written.summary, resumed, verdicts)
 
 
-def _write(
+def _write_rasters(
     unfinished: ResumableFolder,
     predictor: Predictor,
     plan: Plan,
@@ -208,7 +226,7 @@ def _write(
     labels_path: Path | None,
     progress: Progress,
 ) -> MapFiles:
-    """The windows that are missing, the blocks made from all of them, and the map's files."""
+    """Run the jobs that are not finished, blend the windows block by block, and write rasters and polygons."""
     labels = None if labels_path is None else LabelFile(labels_path)
     try:
         grid, fields = plan.grid, predictor.fields
@@ -234,45 +252,40 @@ def _write(
             near_km=options.near_km,
             crs=options.crs,
         ) as writer:
+            (unfinished.folder / WINDOWS_FOLDER).mkdir(exist_ok=True)
             if labels_path is not None and predictor.reads_outcrop:
-                progress(0, 1, "outcrop spreads out")
-                fields.outcrop = _lay_outcrop(unfinished, predictor, plan, labels_path)
-            _make_missing(unfinished, predictor, plan, options, progress)
-            squares = list(blocks(grid.shape))
-            for done, (rows, columns) in enumerate(squares):
-                progress(done, len(squares), "blocks of the map")
+                progress(0, 1, "outcrop context")
+                path = unfinished.folder / WINDOWS_FOLDER / "outcrop.npy"
+                fields.outcrop = write_outcrop_context(
+                    path, fields.lat, fields.lon, labels_path, plan.windows, plan.classes
+                )
+            _run_jobs(unfinished, predictor, plan, options, progress)
+            block_slices = list(blocks(grid.shape))
+            for done, (rows, columns) in enumerate(block_slices):
+                progress(done, len(block_slices), "blocks of the map")
                 writer.write(assembler.block(rows, columns))
-            progress(len(squares), len(squares), "files of the map")
+            progress(len(block_slices), len(block_slices), "files of the map")
             return writer.finish(progress)
     finally:
         if labels is not None:
             labels.close()
 
 
-def _lay_outcrop(unfinished: ResumableFolder, predictor: Predictor, plan: Plan, labels_path: Path) -> OutcropFile:
-    """The outcrop that networks start from, in a file that goes with those of the windows."""
-    (unfinished.folder / FOLDER).mkdir(exist_ok=True)
-    path = unfinished.folder / FOLDER / "outcrop.npy"
-    fields = predictor.fields
-    return lay_outcrop(path, fields.lat, fields.lon, labels_path, plan.windows, plan.classes)
-
-
-def _make_missing(
+def _run_jobs(
     unfinished: ResumableFolder, predictor: Predictor, plan: Plan, options: Options, progress: Progress
 ) -> None:
-    """Put the windows through the networks that an earlier run has not finished."""
-    missing = tuple(each for each in plan.passes if each.name not in unfinished.kept)
-    done, whole = len(unfinished.kept), len(plan.passes)
-    (unfinished.folder / FOLDER).mkdir(exist_ok=True)
-    progress(done, whole, "windows")
+    """Run the inference jobs that an earlier run did not finish."""
+    missing = tuple(job for job in plan.jobs if job.name not in unfinished.kept)
+    done, total = len(unfinished.kept), len(plan.jobs)
+    progress(done, total, "windows")
 
-    def finished(each: str, sums: tuple[str, ...]) -> None:
+    def on_finished(name: str, checksums: tuple[str, ...]) -> None:
         nonlocal done
-        unfinished.finish(each, sums)
+        unfinished.finish(name, checksums)
         done += 1
-        progress(done, whole, "windows")
+        progress(done, total, "windows")
 
-    work = Work(
+    task = InferenceTask(
         predictor.fields.path,
         tuple(member.folder for member in predictor.members),
         missing,
@@ -286,43 +299,42 @@ def _make_missing(
     processes = min(options.processes, len(missing))
     try:
         if processes > 1:
-            run_inference_in_processes(work, plan.device, processes, finished)
+            run_inference_in_processes(task, plan.device, processes, on_finished)
         else:
-            run_inference(work, predictor, finished)
+            run_inference(task, predictor, on_finished)
     except torch.OutOfMemoryError as error:
         raise out_of_memory(error) from None
 
 
 def _check_labels(path: Path, predictor: Predictor, everywhere: bool) -> None:
     with LabelFile(path) as labels:
-        # Shown everywhere, the networks' classes meet none of the labels'; outcrop is outcrop in any legend.
+        # With --everywhere the classes of the labels are not shown: they are only used as outcrop or not.
         if predictor.reads_outcrop or not everywhere:
             check_labels(labels.legend, predictor.members[0].spec, path)
         labels.check()
 
 
-def _inputs(fields: Path, predictor: Predictor, labels: Path | None, clip: Clip | None) -> dict[str, Path]:
-    """Role to file of all that the map is made from."""
-    inputs = {"fields": fields}
+def _input_files(fields: Path, predictor: Predictor, labels: Path | None, clip: Clip | None) -> dict[str, Path]:
+    """Return the input files of the map by role."""
+    files = {"fields": fields}
     for number, member in enumerate(predictor.members):
         suffix = f"_{number + 1}" if len(predictor.members) > 1 else ""
-        inputs[f"model{suffix}"] = member.folder / "model.safetensors"
-        inputs[f"model_json{suffix}"] = member.folder / "model.json"
+        files[f"model{suffix}"] = member.folder / "model.safetensors"
+        files[f"model_json{suffix}"] = member.folder / "model.json"
     if labels is not None:
-        inputs["labels"] = labels
+        files["labels"] = labels
     if clip is not None:
-        inputs["polygon"] = clip.path
-    return inputs
+        files["polygon"] = clip.path
+    return files
 
 
-def _recipe(plan: Plan, hashes: dict[str, str], reads_outcrop: bool) -> dict[str, Any]:
-    """All that shapes the windows' files; whatever else may change between a stopped run and the next."""
+def _window_settings(plan: Plan, hashes: dict[str, str], reads_outcrop: bool) -> dict[str, Any]:
+    """Return everything that the windows' files depend on; a run with other values cannot be resumed."""
     cells = hashlib.sha256(plan.grid.lat_deg.tobytes() + plan.grid.lon_deg.tobytes()).hexdigest()
-    beside = {"polygon"} if reads_outcrop else {"labels", "polygon"}
-    shaping = {role: value for role, value in hashes.items() if role not in beside}
+    irrelevant = {"polygon"} if reads_outcrop else {"labels", "polygon"}
     return {
         "gravmap": __version__,
-        "inputs": shaping,
+        "inputs": {role: value for role, value in hashes.items() if role not in irrelevant},
         "cells_sha256": cells,
         "windows": {format_angle(scale): windows.tolist() for scale, windows in plan.windows.items()},
         "flips": plan.flips,

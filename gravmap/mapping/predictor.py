@@ -1,10 +1,10 @@
-"""One or several trained networks beside the fields they are to read: do they fit, and what would be computed."""
+"""Trained networks together with the fields they read: compatibility checks, the plan of a map, and its cost."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -18,21 +18,21 @@ from gravmap.learning.calibration.by_distance import DistanceTemperature
 from gravmap.learning.calibration.temperature import Calibration, read_calibration
 from gravmap.learning.training.checkpoint import ModelSpec, load_model
 from gravmap.mapping.clip import Clip
-from gravmap.mapping.compatibility import check_ensemble, check_fields, legend_of
+from gravmap.mapping.compatibility import check_ensemble, check_fields, legend_from_spec
 from gravmap.mapping.map_grid import map_grid
 from gravmap.mapping.outcrop_file import FieldsWithOutcrop, OutcropFile
-from gravmap.mapping.plan import FLIPS, Plan, lay_windows
+from gravmap.mapping.plan import FLIPS, Plan, windows_by_scale
 from gravmap.network.cost import peak_bytes, seconds_per_pass
 from gravmap.regions import Region
 from gravmap.units import format_angle
 
-# Windows of a degree would mean thousands of full tiles; on a CPU that is days for a basin.
-CPU_SCALES_FROM_DEG = 2.0
+CPU_MIN_SCALE_DEG = 2.0
+"""Smallest window that is used on a CPU by default: windows of 1 degree take days for a basin."""
 
 
 @dataclass(frozen=True)
-class Member:
-    """One trained network, and what its run knows about it.
+class EnsembleMember:
+    """The trained network of one run, with its calibration.
 
     Attributes
     ----------
@@ -41,44 +41,44 @@ class Member:
     network : nn.Module
         In evaluation mode, on the device.
     spec : ModelSpec
-        What shaped its input.
+        Architecture, input channels and classes.
     calibration : Calibration or None
-        Its temperatures; None where the run has none.
-    reach : AreaOfApplicability or None
-        Its training ground; None where the run has none.
+        Temperatures; None if the run has none.
+    applicability : AreaOfApplicability or None
+        Area of applicability; None if the run has none.
     """
 
     folder: Path
     network: nn.Module
     spec: ModelSpec
     calibration: Calibration | None
-    reach: AreaOfApplicability | None
+    applicability: AreaOfApplicability | None
 
     def temperature(self, scales_deg: Sequence[float]) -> float:
-        """What logits averaged over these scales are divided by; 1 where nothing was measured."""
+        """Return the temperature for logits averaged over these window sizes; 1 if it was not fitted."""
         return 1.0 if self.calibration is None else self.calibration.temperature(scales_deg)
 
     def divisor(self, scales_deg: Sequence[float]) -> float | DistanceTemperature:
-        """The same, by distance to mapped outcrop where the run measured that."""
+        """Return the temperature, as a function of the distance to mapped outcrop if the run fitted one."""
         return 1.0 if self.calibration is None else self.calibration.divisor(scales_deg)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What one scale of a map takes.
+class CostEstimate:
+    """Estimated cost of predicting a map with one window size.
 
     Attributes
     ----------
     scale_deg : float
-        Side of the windows.
+        Side of the windows, degrees.
     windows : int
-        How many there are.
+        Number of windows.
     seconds : float
-        An estimate for one device, over all runs and flips.
+        Time on one device, over all runs and flips.
     disk_bytes : int
-        Until the map is finished.
+        Temporary disk space, until the map is finished.
     chosen : bool
-        Whether it is among the scales of the plan.
+        Whether the plan uses this window size.
     """
 
     scale_deg: float
@@ -89,26 +89,77 @@ class Cost:
 
 
 class Predictor:
-    """Trained networks beside the fields they are to read, checked to fit each other; a context manager.
+    """One or several trained networks and the fields they read, checked to be compatible; a context manager.
 
     Parameters
     ----------
     fields_path : Path
         ``data/fields.nc`` of `gravmap residual`.
     run_folders : Path or sequence of Path
-        Training runs: ``model.json`` and ``model.safetensors``. Several predict together.
+        Training runs: ``model.json`` and ``model.safetensors``. Several are averaged as an ensemble.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     outcrop : OutcropFile, optional
-        For networks that read it; may be given to `fields` later, before a window is.
+        Outcrop context, for networks that read it; may be assigned to ``fields.outcrop`` later.
+
+    Attributes
+    ----------
+    members : tuple of EnsembleMember
+        The networks.
+    fields : FieldReader
+        The open file of the fields.
+    device : str
+        ``cpu`` or ``cuda``.
 
     Raises
     ------
     InputError
-        The fields were made by another recipe than those a network was trained on, or lack a channel; a run is damaged;
-        runs do not fit each other.
+        The fields lack a channel or were computed with other settings than those that a network was trained on; a run
+        is damaged; or the runs have different classes or fields.
+    OptionError
+        `run_folders` is empty.
     DeviceError
-        No such device.
+        The device is not available.
+
+    Examples
+    --------
+    A network with random weights beside a small field, and the plan of a map:
+
+    >>> import json, tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import xarray as xr
+    >>> from gravmap.gravity import residual_fields, write_fields
+    >>> from gravmap.learning.training.checkpoint import ModelSpec, save_model
+    >>> from gravmap.mapping import Predictor
+    >>> from gravmap.network import build
+    >>> from gravmap.regions import Region
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> lat, lon = np.arange(42, 48.01, 0.1), np.arange(79, 86.01, 0.1)
+    >>> bouguer = 30 * np.sin(lon) * np.cos(lat)[:, None]
+    >>> grid = xr.DataArray(bouguer, {"lat": lat, "lon": lon}, ("lat", "lon"), attrs={"units": "mGal"})
+    >>> fields = residual_fields(grid, [10_000.0])
+    >>> write_fields(fields, folder / "fields.nc")
+    >>> network = build("unet", in_channels=1, classes=2)
+    >>> spec = ModelSpec(
+    ...     model="unet",
+    ...     architecture=network.architecture.to_dict(),
+    ...     inputs=[{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 10.0}],
+    ...     classes=[{"index": k, "name": name, "colour": "#808080"} for k, name in enumerate(("old", "young"), 1)],
+    ...     tile_size_px=64,
+    ...     scales_deg=[2.5, 5.0],
+    ...     field_recipe=json.loads(fields.attrs["gravmap_recipe"]),
+    ...     split={"name": "none"},
+    ...     seed=0,
+    ... )
+    >>> save_model(folder / "run", network, spec)
+    >>> with Predictor(folder / "fields.nc", folder / "run", "cpu") as predictor:
+    ...     plan = predictor.plan(Region(81, 44, 84, 46))
+    ...     costs = predictor.estimate_costs(plan)
+    >>> plan.grid.shape, {scale: len(windows) for scale, windows in plan.windows.items()}
+    ((21, 31), {2.5: 25, 5.0: 6})
+    >>> [cost.windows for cost in costs if cost.chosen]
+    [25, 6]
     """
 
     def __init__(
@@ -118,14 +169,16 @@ class Predictor:
         device: str = "auto",
         outcrop: OutcropFile | None = None,
     ) -> None:
-        self.device = choose_device(device)
+        self.device = resolve_device(device)
         folders = [run_folders] if isinstance(run_folders, Path) else list(run_folders)
         if not folders:
-            raise OptionError("No run is named.", "Give at least one --run.")
+            raise OptionError("No training run is given.", "Name at least one with --run.")
         members = []
         for folder in folders:
             network, spec = load_model(folder, self.device)
-            members.append(Member(folder, network, spec, read_calibration(folder), read_area_of_applicability(folder)))
+            members.append(
+                EnsembleMember(folder, network, spec, read_calibration(folder), read_area_of_applicability(folder))
+            )
         self.members = tuple(members)
         check_ensemble([(member.folder, member.spec) for member in self.members])
         self.fields = FieldsWithOutcrop(fields_path, outcrop)
@@ -146,24 +199,24 @@ class Predictor:
 
     @property
     def legend(self) -> Legend:
-        """The classes that are told apart."""
-        return legend_of(self.members[0].spec)
+        """The classes that the networks predict."""
+        return legend_from_spec(self.members[0].spec)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Every field of the file that a network reads."""
+    def field_names(self) -> tuple[str, ...]:
+        """Names of the fields in the file that any network reads."""
         return tuple(dict.fromkeys(name for member in self.members for name in member.spec.input.measured))
 
     @property
     def reads_outcrop(self) -> bool:
-        """Whether a network starts from mapped outcrop."""
+        """Whether any network reads outcrop context."""
         return any(member.spec.input.reads_outcrop for member in self.members)
 
     @property
     def class_offsets(self) -> list[float] | None:
-        """What is added to the log chance of each class before one is shown; of several networks the mean.
+        """Offset added to the log probability of each class before the class of a cell is chosen.
 
-        None where no network has any: then the likeliest is shown.
+        The mean over the networks; None if no network has offsets: then the most probable class is chosen.
         """
         found = [member.calibration.offsets if member.calibration else None for member in self.members]
         if not any(found):
@@ -175,7 +228,7 @@ class Predictor:
     def trained_scales(self) -> list[float]:
         """Window sizes, degrees, that every network was trained on."""
         first, *others = ([float(scale) for scale in member.spec.scales_deg] for member in self.members)
-        return [scale for scale in first if all(_among(scale, other) for other in others)]
+        return [scale for scale in first if all(_contains(scale, other) for other in others)]
 
     def plan(
         self,
@@ -186,113 +239,128 @@ class Predictor:
         clip: Clip | None = None,
         flips: bool = False,
     ) -> Plan:
-        """Lay cells and windows over a region.
+        """Lay out the cells and windows of a map.
 
         Parameters
         ----------
         region : Region
-            What to map.
+            Bounding box of the map.
         scales_deg : sequence of float, optional
-            Window sizes; by default those the networks were trained on, on a CPU without the smallest.
+            Window sizes, degrees; by default those that the networks were trained on, on a CPU only those of at least
+            2 degrees.
         resolution_deg : float, optional
-            Cell size; by default the nodes of the gravity grid.
+            Cell size, degrees; by default the cells are the nodes of the gravity grid.
         clip : Clip, optional
-            Cells whose centre is outside are no data.
+            Cells whose centre lies outside it are no data.
         flips : bool
-            See every window in four mirror images.
+            Test-time augmentation: average the logits of each window over its four flips.
 
         Raises
         ------
         InputError
-            The region reaches beyond the fields.
+            The region extends beyond the fields.
         OptionError
-            A scale that a network has never seen, or none that all have seen.
+            A network was not trained on one of the window sizes, or the networks have no window size in common.
         """
         grid = map_grid(self.fields.lat[::-1], self.fields.lon, region, resolution_deg)
-        windows = lay_windows(grid, self.fields.nodes_wsen, self._scales(scales_deg), clip)
+        windows = windows_by_scale(grid, self.fields.nodes_wsen, self._scales(scales_deg), clip)
         sizes = tuple(member.spec.tile_size_px for member in self.members)
         classes = len(self.members[0].spec.classes)
         return Plan(region, grid, windows, self.device, sizes, classes, clip, flips)
 
-    def _scales(self, asked: Sequence[float] | None) -> list[float]:
+    def _scales(self, chosen: Sequence[float] | None) -> list[float]:
         trained = self.trained_scales
         if not trained:
             each = "; ".join(
                 f"{member.folder.name}: {', '.join(map(format_angle, member.spec.scales_deg))}"
                 for member in self.members
             )
-            raise OptionError(f"The runs were trained on no window size in common ({each}).", "Name runs that were.")
-        if asked:
-            unknown = [scale for scale in asked if not _among(scale, trained)]
+            raise OptionError(
+                f"The runs have no window size in common ({each}).", "Choose runs trained on a common window size."
+            )
+        if chosen:
+            unknown = [scale for scale in chosen if not _contains(scale, trained)]
             if unknown:
                 raise OptionError(
                     f"The network was not trained on windows of {', '.join(map(format_angle, unknown))}.",
-                    f"It knows: {', '.join(map(format_angle, trained))}.",
+                    f"It was trained on {', '.join(map(format_angle, trained))}.",
                 )
-            return list(dict.fromkeys(asked))
+            return list(dict.fromkeys(chosen))
         if self.device == "cpu":
-            return [scale for scale in trained if scale >= CPU_SCALES_FROM_DEG] or trained
+            return [scale for scale in trained if scale >= CPU_MIN_SCALE_DEG] or trained
         return trained
 
-    def costs(self, plan: Plan) -> list[Cost]:
-        """What every scale the networks were trained on would take, whether it is in the plan or not."""
+    def estimate_costs(self, plan: Plan) -> list[CostEstimate]:
+        """Estimate the cost of each window size that the networks were trained on, whether or not the plan uses it."""
         images = len(FLIPS) if plan.flips else 1
         seconds = images * sum(
             seconds_per_pass(member.network, member.spec.input.width, member.spec.tile_size_px, self.device)
             for member in self.members
         )
-        laid = lay_windows(plan.grid, self.fields.nodes_wsen, self.trained_scales, plan.clip)
-        whole = Plan(plan.region, plan.grid, laid, plan.device, plan.tile_size_px, plan.classes, plan.clip, plan.flips)
+        windows = windows_by_scale(plan.grid, self.fields.nodes_wsen, self.trained_scales, plan.clip)
+        every_scale = replace(plan, windows=windows)
         return [
-            Cost(
+            CostEstimate(
                 scale,
-                len(windows),
-                seconds * len(windows),
-                whole.pass_bytes(scale),
-                _among(scale, plan.windows),
+                len(bounds),
+                seconds * len(bounds),
+                every_scale.window_bytes(scale),
+                _contains(scale, plan.windows),
             )
-            for scale, windows in laid.items()
+            for scale, bounds in windows.items()
         ]
 
     def network_bytes(self, batch_size: int = 1) -> int:
-        """Memory that the largest network needs for a batch of windows: weights, and what lives between its layers."""
+        """Estimate the memory of the largest network for a batch of windows: weights and activations."""
         return max(
             peak_bytes(member.network, member.spec.input.width, member.spec.tile_size_px, batch_size)
             for member in self.members
         )
 
 
-def _among(scale: float, scales: Iterable[float]) -> bool:
+def _contains(scale: float, scales: Iterable[float]) -> bool:
     return any(math.isclose(scale, other) for other in scales)
 
 
-def device_of_gpus(gpus: int) -> tuple[str, int]:
-    """Device and number of processes that `--gpus` asks for; 0 is the CPU.
+def device_and_processes(gpus: int) -> tuple[str, int]:
+    """Convert a number of GPUs to a device and a number of processes: one process per GPU; 0 is the CPU.
 
     Raises
     ------
     DeviceError
-        Fewer devices are there.
+        Fewer CUDA devices are available.
+
+    Examples
+    --------
+    >>> from gravmap.mapping.predictor import device_and_processes
+    >>> device_and_processes(0)
+    ('cpu', 1)
     """
     if not gpus:
         return "cpu", 1
     found = torch.cuda.device_count()
     if gpus > found:
-        hint = f"--gpus {found} runs." if found else "--gpus 0 or --device cpu computes on the CPU."
-        raise DeviceError(f"--gpus {gpus} was asked for, but {found} CUDA device(s) are there.", hint)
+        hint = f"Use --gpus {found}." if found else "Use --gpus 0 or --device cpu to compute on the CPU."
+        raise DeviceError(f"--gpus {gpus} needs {gpus} CUDA device(s); torch finds {found}.", hint)
     return "cuda", gpus
 
 
-def choose_device(asked: str) -> str:
-    """Where to compute: "auto" is the GPU where torch sees one.
+def resolve_device(device: str) -> str:
+    """Return ``cpu`` or ``cuda``; ``auto`` is ``cuda`` if torch finds a GPU.
 
     Raises
     ------
     DeviceError
-        CUDA was asked for and is not there.
+        `device` is ``cuda`` and torch finds no GPU.
+
+    Examples
+    --------
+    >>> from gravmap.mapping.predictor import resolve_device
+    >>> resolve_device("cpu")
+    'cpu'
     """
-    if asked == "auto":
+    if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("No CUDA device is seen by torch.", "Add --device cpu, or see `gravmap doctor`.")
-    return asked
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("torch finds no CUDA device.", "Use --device cpu, or run `gravmap doctor` for details.")
+    return device

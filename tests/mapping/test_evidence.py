@@ -3,7 +3,7 @@ import pytest
 
 from gravmap.geology import load_legend
 from gravmap.geology.labels import Labels
-from gravmap.mapping.assemble import evidence_of, near_outcrop
+from gravmap.mapping.assemble import classify_evidence, near_outcrop
 from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR, OUTCROP
 
 
@@ -44,14 +44,14 @@ def test_the_first_that_holds():
     unlike = np.array([[0.2, 5.0, 5.0, nan, 0.9, 1.01, 1.0, nan, 0.1]], np.float32)
     predicted = np.array([[1, 0, 1, 1, 1, 1, 1, 1, 0]], bool)
     wanted = [OUTCROP, OUTCROP, NEAR, NEAR, COVERED, EXTRAPOLATED, COVERED, EXTRAPOLATED, 255]
-    found = evidence_of(mapped, near, unlike, predicted)
+    found = classify_evidence(mapped, near, unlike, predicted)
     assert found.dtype == np.uint8
     assert found.tolist() == [wanted]
     # Without a map nothing is outcrop; without a measure nothing under cover is shown to be like.
-    assert evidence_of(None, near & False, unlike, predicted).tolist() == [
+    assert classify_evidence(None, near & False, unlike, predicted).tolist() == [
         [COVERED, 255, EXTRAPOLATED, EXTRAPOLATED, COVERED, EXTRAPOLATED, COVERED, EXTRAPOLATED, 255]
     ]
-    assert COVERED not in evidence_of(mapped, near, None, predicted)
+    assert COVERED not in classify_evidence(mapped, near, None, predicted)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from gravmap.errors import InputError, OptionError
 from gravmap.files import sha256
 from gravmap.mapping import Predictor
 from gravmap.mapping.explain import explain
-from gravmap.mapping.inference import Work, run_inference
+from gravmap.mapping.inference import InferenceTask, run_inference
 from gravmap.regions import Region
 from toy_map import make_project
 
@@ -37,10 +37,10 @@ def test_the_logit_is_that_of_the_map_and_the_raster_sums_to_it(project):
     told = made.record
     with Predictor(project / "fields.nc", project / "run", "cpu") as predictor:
         plan = predictor.plan(REGION, (1.0, 2.5))
-        work = Work(
-            project / "fields.nc", (project / "run",), plan.passes, plan.grid.lat_deg, plan.grid.lon_deg, project
+        task = InferenceTask(
+            project / "fields.nc", (project / "run",), plan.jobs, plan.grid.lat_deg, plan.grid.lon_deg, project
         )
-        run_inference(work, predictor, lambda name, sums: None)
+        run_inference(task, predictor, lambda name, sums: None)
         names = [entry["name"] for entry in predictor.members[0].spec.classes]
         logits = blended(plan, project)
     mapped = np.bincount(logits.argmax(0).ravel(), minlength=len(names))
@@ -73,13 +73,13 @@ def test_the_logit_is_that_of_the_map_and_the_raster_sums_to_it(project):
 
 
 def blended(plan, folder):
-    """Mean logits (K, ny, nx) of a plan's passes, straight from the files that prediction leaves."""
+    """Mean logits (K, ny, nx) of a plan's jobs, straight from the files that prediction leaves."""
     from gravmap.learning.evaluation.mosaic import window_cells, window_weight
 
     grid, scales = plan.grid, {}
-    for each in plan.passes:
-        rows, columns = window_cells(each.wsen, grid.lat_deg, grid.lon_deg)
-        weight = window_weight(each.wsen, grid.lat_deg[rows], grid.lon_deg[columns])
+    for each in plan.jobs:
+        rows, columns = window_cells(each.bounds_wsen, grid.lat_deg, grid.lon_deg)
+        weight = window_weight(each.bounds_wsen, grid.lat_deg[rows], grid.lon_deg[columns])
         logits = np.load(folder / each.logits_file)
         total, weights = scales.setdefault(each.scale_deg, (np.zeros((len(logits), *grid.shape)), np.zeros(grid.shape)))
         total[:, rows, columns] += logits * weight

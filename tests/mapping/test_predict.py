@@ -13,7 +13,7 @@ from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.mapping import Options, Predictor, predict
 from gravmap.mapping.blend import Blender
-from gravmap.mapping.inference import Work, run_inference
+from gravmap.mapping.inference import InferenceTask, run_inference
 from gravmap.mapping.map_grid import map_grid
 from gravmap.regions import Region
 from toy_map import BOX, LEGEND, gravity, layers, make_project
@@ -85,8 +85,10 @@ def test_prediction_is_the_networks_own_answer_where_one_window_is_alone(project
     field = predictor.fields.read(["residual_10km"], slice(0, 61), slice(0, 71))[0]
     centre = plan.windows[5.0][np.abs(plan.windows[5.0].mean(axis=1) - (80 + 42.5 + 85 + 47.5) / 4).argmin()]
     one = type(plan)(plan.region, plan.grid, {5.0: centre[None]}, "cpu", (64,), 10)
-    work = Work(project / "fields.nc", (project / "run",), one.passes, plan.grid.lat_deg, plan.grid.lon_deg, project)
-    run_inference(work, predictor, lambda name, sums: None)
+    task = InferenceTask(
+        project / "fields.nc", (project / "run",), one.jobs, plan.grid.lat_deg, plan.grid.lon_deg, project
+    )
+    run_inference(task, predictor, lambda name, sums: None)
     rows, columns = plan.grid.shape
     found = Blender(one, project, [1.0]).block(slice(0, rows), slice(0, columns)).probability
     west, south, east, north = centre
@@ -122,7 +124,7 @@ def test_scales_default_to_what_a_cpu_can_do(project):
     plan = predictor.plan(BOX)
     assert sorted(plan.windows) == [2.5, 5.0]
     assert sorted(predictor.plan(BOX, [1.0]).windows) == [1.0]
-    costs = {cost.scale_deg: cost for cost in predictor.costs(plan)}
+    costs = {cost.scale_deg: cost for cost in predictor.estimate_costs(plan)}
     assert [scale for scale, cost in costs.items() if cost.chosen] == [2.5, 5.0]
     assert set(costs) == {1.0, 2.5, 5.0}
     assert costs[1.0].seconds / costs[2.5].seconds == pytest.approx(costs[1.0].windows / costs[2.5].windows)
@@ -142,8 +144,8 @@ def test_the_disk_foretold_is_the_disk_taken(project, monkeypatch):
     monkeypatch.setattr(Assembler, "block", note)
     for flips in (False, True):
         plan = run(project, options=Options(flips=flips), overwrite=True).plan
-        headers = 128 * len(plan.passes) * (1 + flips)
-        assert taken["bytes"] == sum(map(plan.pass_bytes, plan.windows)) + headers
+        headers = 128 * len(plan.jobs) * (1 + flips)
+        assert taken["bytes"] == sum(map(plan.window_bytes, plan.windows)) + headers
 
 
 def test_mapped_outcrop_is_shown_as_mapped(project, rasters_this_time):

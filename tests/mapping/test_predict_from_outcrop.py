@@ -15,7 +15,7 @@ from gravmap.learning.training.checkpoint import load_model
 from gravmap.mapping import Options, Predictor, predict
 from gravmap.mapping import outcrop_file as outcrop_module
 from gravmap.mapping.explain import explain
-from gravmap.mapping.outcrop_file import lay_outcrop
+from gravmap.mapping.outcrop_file import write_outcrop_context
 from gravmap.regions import Region
 from toy_map import BOX, LEGEND, layers, same
 from toy_outcrop import LABEL_BOX, NAMES, make_labels, make_outcrop_project
@@ -66,7 +66,7 @@ def test_the_context_of_a_map_is_that_of_an_area_with_the_same_outcrop(project, 
     with Predictor(project / "fields.nc", project / "taught", "cpu") as predictor:
         fields = predictor.fields
         plan = predictor.plan(Region(79, 42, 86, 48), [5.0])
-        fields.outcrop = lay_outcrop(
+        fields.outcrop = write_outcrop_context(
             project / "o.npy", fields.lat, fields.lon, project / "labels.tif", plan.windows, 10
         )
         everything = slice(0, fields.lat.size), slice(0, fields.lon.size)

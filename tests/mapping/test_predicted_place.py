@@ -141,17 +141,17 @@ def test_windows_without_wanted_ground_are_not_computed(tmp_path):
     clip = read_clip(shapes(tmp_path / "corners.gpkg", corners))
     with predictor.Predictor(tmp_path / "fields.nc", tmp_path / "run", "cpu") as both:
         some, every = both.plan(clip.region, [1.0], clip=clip), both.plan(clip.region, [1.0])
-    assert 0 < len(some.passes) < len(every.passes) / 4
+    assert 0 < len(some.jobs) < len(every.jobs) / 4
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda path: path / "nowhere.gpkg", "is missing"),
-        (lambda path: shapes(path / "points.gpkg", [shapely.Point(82, 44)]), "Point, no polygon"),
+        (lambda path: shapes(path / "points.gpkg", [shapely.Point(82, 44)]), "contains Point"),
         (lambda path: shapes(path / "bare.geojson", [shapely.Point(82, 44).buffer(1)], None), None),
         (lambda path: shapes(path / "bare.shp", [shapely.Point(82, 44).buffer(1)], None), "coordinate system"),
-        (lambda path: (path / "text.gpkg").write_text("no map") and path / "text.gpkg", "no map that GDAL can read"),
+        (lambda path: (path / "text.gpkg").write_text("no map") and path / "text.gpkg", "GDAL cannot read"),
     ],
 )
 def test_files_that_hold_no_polygon(tmp_path, make, words):

@@ -116,7 +116,7 @@ def test_runs_that_do_not_fit_each_other(project):
     refused(project, "other classes than .*: class 2 is .* there and Basalt here", runs=[run_a, project / "other"])
     higher = residual_fields(gravity().assign_attrs(height_m=10_000.0), [10_000.0])
     make_run(project / "higher", higher)
-    refused(project, r"two recipes \(input_height_m: 0.0 and 10000.0\)", runs=[run_a, project / "higher"])
+    refused(project, r"input_height_m: 0.0 and 10000.0", runs=[run_a, project / "higher"])
     make_run(project / "far", fields, scales_deg=[10.0])
     refused(project, "no window size in common", kind=OptionError, runs=[run_a, project / "far"])
     refused(project, "named twice", runs=[run_a, run_a])
@@ -179,8 +179,8 @@ def test_a_network_of_other_channels(project):
 
 def test_plans_of_single_windows_know_their_files():
     plan = Plan(BOX, None, {5.0: np.array([[80.0, 42, 85, 47]])}, "cpu", (64, 64), 10, flips=True)
-    assert [each.name for each in plan.passes] == ["run0_5deg_00000", "run1_5deg_00000"]
-    assert plan.files()["run1_5deg_00000"] == [
+    assert [each.name for each in plan.jobs] == ["run0_5deg_00000", "run1_5deg_00000"]
+    assert plan.job_files()["run1_5deg_00000"] == [
         "windows/run1_5deg_00000.npy",
         "windows/run1_5deg_00000_votes.npy",
     ]

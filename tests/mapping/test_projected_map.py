@@ -102,11 +102,11 @@ def test_areas_are_those_of_geodesy(crs, west, north, step):
 @pytest.mark.parametrize(
     ("crs", "said"),
     [
-        ("EPSG:999999", "PROJ knows"),
-        ("somewhere", "PROJ knows"),
-        ("EPSG:4978", "flat map"),  # geocentric
-        ("EPSG:4979", "flat map"),  # with a height
-        ("EPSG:4807", "flat map"),  # in grads
+        ("EPSG:999999", "PROJ does not know"),
+        ("somewhere", "PROJ does not know"),
+        ("EPSG:4978", "neither a projected system"),  # geocentric
+        ("EPSG:4979", "neither a projected system"),  # with a height
+        ("EPSG:4807", "neither a projected system"),  # in grads
         ("+proj=ortho +lat_0=-40 +lon_0=-90", "81 to 82 E, 47 to 48 N"),  # the other side of the globe
     ],
 )

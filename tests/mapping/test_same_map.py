@@ -40,7 +40,7 @@ def test_several_processes_make_the_same_map(project):
     made = predict(
         project / "fields.nc", project / "run", BOX, project / "two", options=Options(device="cpu", processes=2)
     )
-    assert len(made.plan.passes) > 2
+    assert len(made.plan.jobs) > 2
     assert same(layers(project / "two"), layers(project / "map"))
 
 
@@ -116,11 +116,11 @@ def test_agreement_counts_windows_by_their_weight(project):
     predictor = Predictor(project / "fields.nc", project / "run", "cpu")
     plan = predictor.plan(BOX, [2.5])
     (project / "votes" / "windows").mkdir(parents=True)
-    for each in plan.passes:
-        rows, columns = blend.window_cells(np.array(each.wsen), plan.grid.lat_deg, plan.grid.lon_deg)
+    for each in plan.jobs:
+        rows, columns = blend.window_cells(np.array(each.bounds_wsen), plan.grid.lat_deg, plan.grid.lon_deg)
         logits = np.zeros((10, rows.stop - rows.start, columns.stop - columns.start), np.float32)
         # Windows that begin at 81.25 E name class 3 strongly, all others class 7 weakly.
-        logits[2 if each.wsen[0] == 81.25 else 6] = 50 if each.wsen[0] == 81.25 else 1
+        logits[2 if each.bounds_wsen[0] == 81.25 else 6] = 50 if each.bounds_wsen[0] == 81.25 else 1
         np.save(project / "votes" / each.logits_file, logits)
     found = blend.Blender(plan, project / "votes", [1.0]).block(slice(0, 21), slice(0, 31))
     # At 82.5 E, its middle, that column of windows stands alone but for the windows' floor; half way out it has half.

@@ -81,7 +81,7 @@ def test_a_killed_prediction_goes_on_to_the_same_map(project, tmp_path, counted,
     assert not (tmp_path / "map").exists()
     made = go(project, tmp_path / "map")
     assert made.resumed == count - 1
-    assert len(counted) == len(made.plan.passes) - (count - 1)
+    assert len(counted) == len(made.plan.jobs) - (count - 1)
     assert same(layers(tmp_path / "map"), layers(project / "whole"))
     assert [path.name for path in tmp_path.iterdir()] == ["map"]
     assert not (tmp_path / "map" / "windows").exists()
@@ -111,7 +111,7 @@ def test_what_ends_while_pictures_are_drawn_costs_no_window(project, tmp_path, c
     assert not (tmp_path / "map").exists()
     counted.clear()
     made = go(project, tmp_path / "map")
-    assert made.resumed == len(made.plan.passes)
+    assert made.resumed == len(made.plan.jobs)
     assert not counted
     assert same(layers(tmp_path / "map"), layers(project / "whole"))
     assert [path.name for path in tmp_path.iterdir()] == ["map"]
@@ -153,7 +153,7 @@ def test_windows_of_other_options_or_networks_are_not_taken(project, tmp_path, c
     with caplog.at_level(logging.WARNING, "gravmap"):
         made = go(tmp_path, tmp_path / "map", **options)
     assert made.resumed == 0
-    assert len({name.removesuffix("_votes") for name in counted}) == len(made.plan.passes)
+    assert len({name.removesuffix("_votes") for name in counted}) == len(made.plan.jobs)
     assert "5 windows of an unfinished run with other sources or options: they are discarded" in caplog.text
 
 
@@ -190,7 +190,7 @@ def test_a_full_disk_leaves_the_earlier_map_and_what_is_finished(project, tmp_pa
         with pytest.raises(OSError, match="full"):
             go(project, tmp_path / "map", overwrite=True)
     made = go(project, tmp_path / "map", overwrite=True)
-    assert made.resumed == len(made.plan.passes)
+    assert made.resumed == len(made.plan.jobs)
     assert same(layers(tmp_path / "map"), layers(project / "whole"))
 
 

@@ -1,1 +1,1 @@
-"""The files of a map, as a GIS opens them: rasters, tables, styles, polygons, projections."""
+"""Files of a map for GIS software: rasters, polygons, styles and coordinate systems."""

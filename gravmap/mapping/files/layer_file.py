@@ -1,4 +1,4 @@
-"""One raster of a map on its way to disk: plain tiles while blocks arrive, a cloud-optimized file at the end."""
+"""Write one raster of a map: a plain tiled GeoTIFF for the blocks, converted to a cloud-optimized one at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gravmap.mapping.layers import NODATA
 
 BLOCK_PX = 512
 CACHE_BYTES = 64 << 20
-"""GDAL would keep a twentieth of the machine's memory of what it has written; a map passes through once."""
+"""GDAL's default cache is a twentieth of the machine's memory; a map is written once and not read again."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Band:
     Attributes
     ----------
     name : str
-        Its description in the file.
+        Description in the file.
     scale : float
-        A value is the stored number times this.
+        A value is the stored number times the scale.
     tags : dict of str to str
-        Written beside it.
+        Tags of the band.
     """
 
     name: str
@@ -43,16 +43,16 @@ class Band:
 
 @dataclass(frozen=True)
 class Layer:
-    """What a file of a map holds, whatever its cells.
+    """The bands of a raster of a map.
 
     Attributes
     ----------
     name : str
-        The file's name without ``.tif``.
+        File name without ``.tif``.
     bands : tuple of Band
-        uint8 each, 255 no data.
+        uint8; 255 is no data.
     rows : tuple of ClassRow, optional
-        Values, names and colours of a layer of classes; None for measures.
+        Values, names and colours of a class layer; None for a layer of continuous values.
     """
 
     name: str
@@ -61,28 +61,28 @@ class Layer:
 
     @property
     def overviews(self) -> str:
-        """How several cells become one: the most frequent class, or the mean of a measure."""
+        """Resampling of the overviews: the most frequent class, or the mean of continuous values."""
         return "average" if self.rows is None else "mode"
 
 
-def create(path: Path, layer: Layer, place: Mapping[str, Any], tags: Mapping[str, str]) -> Any:
-    """Open a plain tiled GeoTIFF for writing; what is never written is no data.
+def create_raster(path: Path, layer: Layer, grid: Mapping[str, Any], tags: Mapping[str, str]) -> Any:
+    """Open a plain tiled GeoTIFF for writing; cells that are not written are no data.
 
     Parameters
     ----------
     path : Path
-        A working file.
+        A temporary file.
     layer : Layer
         Bands, names, scales, palette.
-    place : mapping
-        ``crs``, ``transform``, ``width`` and ``height`` as rasterio takes them.
+    grid : mapping
+        ``crs``, ``transform``, ``width`` and ``height`` for rasterio.
     tags : mapping
-        Of the whole file.
+        Tags of the file.
 
     Returns
     -------
     rasterio.io.DatasetWriter
-        Open; the caller closes it.
+        The open raster.
     """
     raster = rasterio.open(
         path,
@@ -96,15 +96,15 @@ def create(path: Path, layer: Layer, place: Mapping[str, Any], tags: Mapping[str
         blockysize=BLOCK_PX,
         interleave="pixel",
         compress="deflate",
-        zlevel=1,  # it lives for minutes
+        zlevel=1,  # fast: the file is temporary
         sparse_ok=True,
         bigtiff="if_safer",
-        # Three or four bytes are red, green, blue and alpha to TIFF unless it is told otherwise.
+        # By default GDAL takes three or four bytes per pixel for red, green, blue and alpha.
         **({"photometric": "minisblack", "alpha": "no"} if layer.rows is None else {}),
-        **place,
+        **grid,
     )
     if layer.rows is not None:
-        # The palette first: TIFF cannot be told that it is one once pixels are written.
+        # The palette first: GDAL cannot add it to a TIFF once pixels are written.
         raster.write_colormap(1, palette(layer.rows, NODATA))
     raster.update_tags(**tags)
     for number, band in enumerate(layer.bands, start=1):
@@ -114,30 +114,38 @@ def create(path: Path, layer: Layer, place: Mapping[str, Any], tags: Mapping[str
     return raster
 
 
-def stored(values: NDArray[np.floating[Any]], scale: float) -> NDArray[np.uint8]:
-    """Values as a layer holds them: round(value / scale), at most 254; 255 where there is none."""
+def quantise(values: NDArray[np.floating[Any]], scale: float) -> NDArray[np.uint8]:
+    """Convert values to the stored bytes: round(value / scale), at most 254; 255 for NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gravmap.mapping.files.layer_file import quantise
+    >>> quantise(np.array([0.0, 0.5, 9.0, np.nan]), 1 / 200)
+    array([  0, 100, 254, 255], dtype=uint8)
+    """
     known = np.isfinite(values)
     steps = np.clip(np.rint(np.where(known, values, 0) / scale), 0, NODATA - 1)
     return np.where(known, steps, NODATA).astype(np.uint8)
 
 
-def survey(path: Path, areas: bool) -> Tally:
-    """Go once through a finished plain file: statistics into it, and what its cells add up to.
+def write_statistics(path: Path, areas: bool) -> Tally:
+    """Compute the statistics of a raster, write them into its tags, and count the cells of the first band.
 
-    Every band's smallest, largest and mean value and its spread are exact, in stored numbers. Software that finds none
-    draws grey, or reads the whole raster to find out.
+    Minimum, maximum, mean and standard deviation of each band are exact, in stored numbers. Without them, GIS software
+    shows grey or reads the whole raster first.
 
     Parameters
     ----------
     path : Path
-        A plain file, complete.
+        A complete plain raster.
     areas : bool
-        Add up the areas of the first band's values, too.
+        Also sum the areas of the values of the first band.
 
     Returns
     -------
     Tally
-        Cells of the first band; areas when asked for, else zeros.
+        Cells and areas by value of the first band; areas are zero without `areas`.
     """
     tally = Tally()
     with rasterio.open(path, "r+") as raster:
@@ -155,23 +163,23 @@ def survey(path: Path, areas: bool) -> Tally:
 
 def _statistics(counts: NDArray[np.int64]) -> dict[str, str]:
     known, cells = counts[:NODATA], int(counts.sum())
-    there = np.flatnonzero(known)
-    if not there.size:
+    present = np.flatnonzero(known)
+    if not present.size:
         return {}
-    mean = float(np.average(there, weights=known[there]))
-    spread = float(np.sqrt(np.average((there - mean) ** 2, weights=known[there])))
+    mean = float(np.average(present, weights=known[present]))
+    deviation = float(np.sqrt(np.average((present - mean) ** 2, weights=known[present])))
     values = {
-        "MINIMUM": there[0],
-        "MAXIMUM": there[-1],
+        "MINIMUM": present[0],
+        "MAXIMUM": present[-1],
         "MEAN": mean,
-        "STDDEV": spread,
+        "STDDEV": deviation,
         "VALID_PERCENT": 100 * int(known.sum()) / cells,
     }
     return {f"STATISTICS_{key}": f"{value:.12g}" for key, value in values.items()}
 
 
-def publish(plain: Path, path: Path, layer: Layer, tally: Tally) -> None:
-    """Copy a plain file to a cloud-optimized one with overviews; beside a layer of classes goes its table."""
+def write_cog(plain: Path, path: Path, layer: Layer, tally: Tally) -> None:
+    """Copy a plain raster to a cloud-optimized one with overviews; a class layer gets its table in ``.aux.xml``."""
     options: dict[str, Any] = {"predictor": "YES"} if layer.rows is None else {}
     with atomic_path(path) as partial:
         copy_raster(

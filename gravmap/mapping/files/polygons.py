@@ -1,4 +1,4 @@
-"""The map as polygons: what is mapped and what is predicted, class by class, with what each polygon rests on."""
+"""Write a map as polygons of one class, either mapped or predicted, with area, mean probability and evidence."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ from gravmap.mapping.files.styles import polygon_qml, polygon_sld
 from gravmap.mapping.layers import EXTRAPOLATED, NODATA, OUTCROP
 
 SLIVER_CELLS = 4
-"""A predicted patch of fewer cells goes to its largest predicted neighbour: no gravity grid shows as little."""
+"""Predicted patches of fewer cells are merged with their largest predicted neighbour: below the resolution of
+gravity."""
 
 LAYER = "lithology"
-_MAPPED = 256  # added to the class where it is the mapped one, so that the two never share a polygon
+_MAPPED = 256  # added to the class of mapped cells, so that mapped and predicted cells never share a polygon
 _STRIP_ROWS = 512
 
 
 @dataclass(frozen=True)
-class _Shares:
-    """Sums over the cells of every polygon; row 0 is for cells without one."""
+class _PolygonSums:
+    """Sums over the cells of each polygon; row 0 is for cells without a polygon."""
 
     area_km2: NDArray[np.float64]
     known_km2: NDArray[np.float64]
@@ -41,26 +42,27 @@ class _Shares:
     evidence_km2: NDArray[np.float64]
 
 
-def write_polygons(folder: Path, legend: Legend, evidence_words: Mapping[int, str]) -> Path:
+def write_polygons(folder: Path, legend: Legend, evidence_names: Mapping[int, str]) -> Path:
     """Write ``lithology.gpkg`` from the rasters of a map.
 
-    One layer, ``lithology``, in the rasters' coordinate system and with its style inside. Polygons follow the cells'
-    edges and never join mapped and predicted ground. Their columns: ``class`` (index), ``name``, ``age``, ``colour``,
-    ``mapped``, ``area_km2`` (of the cells, on the ellipsoid), ``mean_probability`` (of this class; on outcrop the
-    network's opinion of what is mapped), ``evidence`` (the most frequent, by area) and ``share_extrapolated`` (of the
-    area).
+    The layer ``lithology`` is in the coordinate system of the rasters and contains its style. Polygons follow the edges
+    of the cells and never join mapped and predicted cells. Columns: ``class`` (index), ``name``, ``age``, ``colour``,
+    ``mapped``, ``area_km2`` (on the ellipsoid), ``mean_probability`` (of this class; on outcrop the predicted
+    probability of the mapped class), ``evidence`` (the most frequent, by area) and ``share_extrapolated`` (fraction of
+    the area).
 
-    Predicted slivers of fewer than `SLIVER_CELLS` cells go to their largest predicted neighbour, so areas add up to the
-    raster's in all but may shift a little between classes. The class raster is held in memory, some ten bytes a cell.
+    Predicted slivers of fewer than `SLIVER_CELLS` cells are merged with their largest predicted neighbour, so that the
+    total area is that of the raster, but areas of classes differ slightly. The class raster is held in memory, about
+    ten bytes per cell.
 
     Parameters
     ----------
     folder : Path
-        Holds ``lithology.tif``, ``probability.tif`` and ``evidence.tif`` with the same cells.
+        Folder of ``lithology.tif``, ``probability.tif`` and ``evidence.tif``, on the same grid.
     legend : Legend
         Classes 1..K.
-    evidence_words : mapping of int to str
-        Values of the evidence in words.
+    evidence_names : mapping of int to str
+        Description of each value of the evidence layer.
 
     Returns
     -------
@@ -69,19 +71,19 @@ def write_polygons(folder: Path, legend: Legend, evidence_words: Mapping[int, st
     """
     keys, transform, crs = _keys(folder)
     _dissolve_slivers(keys)
-    found = list(shapes(keys, mask=keys > 0, connectivity=4, transform=transform))
-    # Predicted ones first: what is drawn later, with its outline, lies on top.
-    found.sort(key=lambda entry: entry[1])
-    polygons = np.array([shape(outline) for outline, _ in found], dtype=object)
-    key = np.array([int(value) for _, value in found], dtype=np.int64)
-    del keys, found
+    outlines = list(shapes(keys, mask=keys > 0, connectivity=4, transform=transform))
+    # Predicted polygons first: mapped ones, which have an outline, are drawn on top.
+    outlines.sort(key=lambda entry: entry[1])
+    polygons = np.array([shape(outline) for outline, _ in outlines], dtype=object)
+    key = np.array([int(value) for _, value in outlines], dtype=np.int64)
+    del keys, outlines
     classes = key % _MAPPED
-    shares = _shares(folder, polygons, classes)
+    sums = _sum_over_polygons(folder, polygons, classes)
     table = {entry.index: entry for entry in legend.bedrock}
-    area = shares.area_km2[1:]
+    area = sums.area_km2[1:]
     with np.errstate(invalid="ignore"):
-        probability = shares.probability_km2[1:] / shares.known_km2[1:]
-        extrapolated = shares.evidence_km2[1:, EXTRAPOLATED] / area
+        probability = sums.probability_km2[1:] / sums.known_km2[1:]
+        extrapolated = sums.evidence_km2[1:, EXTRAPOLATED] / area
     frame = geopandas.GeoDataFrame(
         {
             "class": classes.astype(np.int32),
@@ -91,7 +93,7 @@ def write_polygons(folder: Path, legend: Legend, evidence_words: Mapping[int, st
             "mapped": key >= _MAPPED,
             "area_km2": np.round(area, 6),
             "mean_probability": np.round(probability, 4),
-            "evidence": [evidence_words.get(int(value)) for value in shares.evidence_km2[1:].argmax(axis=1)],
+            "evidence": [evidence_names.get(int(value)) for value in sums.evidence_km2[1:].argmax(axis=1)],
             "share_extrapolated": np.round(extrapolated, 4),
         },
         geometry=polygons,
@@ -106,7 +108,7 @@ def write_polygons(folder: Path, legend: Legend, evidence_words: Mapping[int, st
 
 
 def _keys(folder: Path) -> tuple[NDArray[np.uint16], Any, str]:
-    """Class of every cell, plus 256 where it is the mapped one; 0 where there is no data."""
+    """Return the class of each cell, plus 256 on mapped outcrop; 0 is no data."""
     with rasterio.open(folder / "lithology.tif") as lithology, rasterio.open(folder / "evidence.tif") as evidence:
         keys = lithology.read(1).astype(np.uint16)
         keys[keys == NODATA] = 0
@@ -115,12 +117,12 @@ def _keys(folder: Path) -> tuple[NDArray[np.uint16], Any, str]:
 
 
 def _dissolve_slivers(keys: NDArray[np.uint16]) -> None:
-    """Give predicted slivers to their largest predicted neighbour, in place."""
+    """Merge predicted slivers with their largest predicted neighbour, in place."""
     if keys.size < SLIVER_CELLS:
         return
     predicted = (keys > 0) & (keys < _MAPPED)
     while True:
-        # A sliver among slivers finds its neighbour in the next round.
+        # A sliver between slivers is merged in the next iteration.
         merged = sieve(keys, SLIVER_CELLS, mask=predicted, connectivity=4)
         changed = predicted & (merged != keys)
         if not changed.any():
@@ -128,12 +130,12 @@ def _dissolve_slivers(keys: NDArray[np.uint16]) -> None:
         keys[changed] = merged[changed]
 
 
-def _shares(folder: Path, polygons: NDArray[Any], classes: NDArray[np.int64]) -> _Shares:
-    """Go through the rasters strip by strip and sum over each polygon."""
+def _sum_over_polygons(folder: Path, polygons: NDArray[Any], classes: NDArray[np.int64]) -> _PolygonSums:
+    """Read the rasters strip by strip and sum over the cells of each polygon."""
     count = len(polygons) + 1
-    area, known, probable = np.zeros(count), np.zeros(count), np.zeros(count)
+    area, known, probability_km2 = np.zeros(count), np.zeros(count), np.zeros(count)
     evidence_km2 = np.zeros((count, EXTRAPOLATED + 1))
-    column = np.concatenate([[1], classes]) - 1  # of the polygon's class among the bands; the first is never used
+    column = np.concatenate([[1], classes]) - 1  # band of each polygon's class; the first element is not used
     bounds = geopandas.GeoSeries(polygons).bounds
     with rasterio.open(folder / "probability.tif") as probability, rasterio.open(folder / "evidence.tif") as evidence:
         steps = np.asarray(probability.scales)
@@ -141,33 +143,33 @@ def _shares(folder: Path, polygons: NDArray[Any], classes: NDArray[np.int64]) ->
             strip = Window(0, row, evidence.width, min(_STRIP_ROWS, evidence.height - row))
             north = evidence.transform.f + row * evidence.transform.e
             south = north + strip.height * evidence.transform.e
-            here = np.flatnonzero((bounds["maxy"] > south) & (bounds["miny"] < north))
-            if not here.size:
+            overlapping = np.flatnonzero((bounds["maxy"] > south) & (bounds["miny"] < north))
+            if not overlapping.size:
                 continue
-            owner = rasterize(
-                ((polygons[place], place + 1) for place in here),
+            polygon_of = rasterize(
+                ((polygons[index], index + 1) for index in overlapping),
                 out_shape=(strip.height, strip.width),
                 transform=evidence.window_transform(strip),
                 dtype="int32",
             )
-            km2 = np.broadcast_to(cell_areas_km2(evidence.crs, evidence.transform, strip), owner.shape)
-            area += np.bincount(owner.ravel(), weights=km2.ravel(), minlength=count)
-            band = column[owner]
+            km2 = np.broadcast_to(cell_areas_km2(evidence.crs, evidence.transform, strip), polygon_of.shape)
+            area += np.bincount(polygon_of.ravel(), weights=km2.ravel(), minlength=count)
+            band = column[polygon_of]
             values = np.take_along_axis(probability.read(window=strip), band[None], axis=0)[0]
-            there = values != NODATA
-            known += np.bincount(owner[there], weights=km2[there], minlength=count)
-            probable += np.bincount(
-                owner[there], weights=km2[there] * values[there] * steps[band[there]], minlength=count
+            data = values != NODATA
+            known += np.bincount(polygon_of[data], weights=km2[data], minlength=count)
+            probability_km2 += np.bincount(
+                polygon_of[data], weights=km2[data] * values[data] * steps[band[data]], minlength=count
             )
-            said = evidence.read(1, window=strip)
+            evidence_values = evidence.read(1, window=strip)
             for value in range(1, EXTRAPOLATED + 1):
-                chosen = said == value
-                evidence_km2[:, value] += np.bincount(owner[chosen], weights=km2[chosen], minlength=count)
-    return _Shares(area, known, probable, evidence_km2)
+                cells = evidence_values == value
+                evidence_km2[:, value] += np.bincount(polygon_of[cells], weights=km2[cells], minlength=count)
+    return _PolygonSums(area, known, probability_km2, evidence_km2)
 
 
 def _add_style(path: Path, legend: Legend) -> None:
-    """Put the style into the table where QGIS looks for it first."""
+    """Write the style into the table ``layer_styles``, from which QGIS loads it by default."""
     rows = rows_of(legend)
     database = sqlite3.connect(path)
     try:

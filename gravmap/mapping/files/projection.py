@@ -1,4 +1,4 @@
-"""The coordinate system of a map's files: read, laid over the cells, and the true area of its cells."""
+"""Coordinate systems of a map's files: parsing, reprojection of rasters, and areas of cells on the ellipsoid."""
 
 from __future__ import annotations
 
@@ -23,56 +23,69 @@ GEOGRAPHIC = CRS.from_epsg(4326)
 
 
 def read_crs(text: str) -> CRS:
-    """A coordinate system as ``--crs`` names it.
+    """Parse a coordinate system, as given by ``--crs``.
 
     Parameters
     ----------
     text : str
-        Anything PROJ knows: ``EPSG:32645``, a PROJ string, WKT.
+        Anything that PROJ reads: ``EPSG:32645``, a PROJ string, WKT.
 
     Raises
     ------
     OptionError
-        PROJ does not know it, or it has neither metres (or feet) nor degrees on the ground.
+        PROJ does not know it, or it is neither projected nor geographic in degrees.
+
+    Examples
+    --------
+    >>> from gravmap.mapping.files.projection import read_crs
+    >>> read_crs("EPSG:32645").is_projected
+    True
+    >>> read_crs("OGC:CRS84").to_epsg()
+    4326
     """
     try:
         plain = pyproj.CRS.from_user_input(text)
     except pyproj.exceptions.CRSError:
         raise OptionError(
-            f"{text!r} is no coordinate system that PROJ knows.", "Name one such as --crs EPSG:32645."
+            f"PROJ does not know the coordinate system {text!r}.", "Give a code such as --crs EPSG:32645."
         ) from None
     degrees = plain.is_geographic and plain.axis_info[0].unit_name == "degree"
     if not (plain.is_projected or degrees) or len(plain.axis_info) != 2:
         raise OptionError(
-            f"{text} ({plain.name}) is no system of a flat map in metres, feet or degrees.",
-            "Take a projected one such as --crs EPSG:32645, or leave --crs away for longitude and latitude.",
+            f"{text} ({plain.name}) is neither a projected system nor a geographic one in degrees.",
+            "Choose a projected system such as --crs EPSG:32645, or omit --crs for longitude and latitude.",
         )
-    # The same under another name, such as OGC:CRS84.
+    # EPSG:4326 has other names, such as OGC:CRS84.
     same = plain.equals(pyproj.CRS.from_epsg(4326), ignore_axis_order=True)
     return GEOGRAPHIC if same else CRS.from_wkt(plain.to_wkt())
 
 
-def warped_place(place: Mapping[str, Any], crs: CRS) -> dict[str, Any]:
-    """The cells of a raster in another coordinate system: north up, square, and so small that none is passed over.
+def reprojected_grid(grid: Mapping[str, Any], crs: CRS) -> dict[str, Any]:
+    """Compute the grid of a raster in another coordinate system: north-up, square cells, small enough to skip none.
 
-    Their side is the shortest side of any of the raster's cells, at least half of what keeps the number of cells along
-    the diagonal (towards a pole cells of equal degrees shrink to nothing).
+    The cell size is the shortest side of any cell of the raster, but at least half the size that preserves the number
+    of cells along the diagonal, because cells of equal degrees shrink to nothing towards a pole.
 
     Parameters
     ----------
-    place : mapping
+    grid : mapping
         ``crs``, ``transform``, ``width`` and ``height`` of the raster.
     crs : CRS
-        The other system.
+        The target system.
+
+    Returns
+    -------
+    dict
+        ``crs``, ``transform``, ``width`` and ``height`` of the new raster.
 
     Raises
     ------
     OptionError
-        The raster does not lie where the system is defined.
+        The target system is not defined over the whole raster.
     """
-    west, north = place["transform"] @ (0, 0)
-    east, south = place["transform"] @ (place["width"], place["height"])
-    shortest = _shortest_side(place, crs)
+    west, north = grid["transform"] @ (0, 0)
+    east, south = grid["transform"] @ (grid["width"], grid["height"])
+    shortest = _shortest_side(grid, crs)
     if not math.isfinite(shortest):
         authority = crs.to_authority()
         name = ":".join(authority) if authority else "This projection"
@@ -80,38 +93,39 @@ def warped_place(place: Mapping[str, Any], crs: CRS) -> dict[str, Any]:
             f"{name} is not defined over the whole of {west:g} to {east:g} E, {south:g} to {north:g} N.",
             "Choose a projection made for the region, such as the UTM zone of its middle.",
         )
-    cells = (place["crs"], crs, place["width"], place["height"], west, south, east, north)
+    cells = (grid["crs"], crs, grid["width"], grid["height"], west, south, east, north)
     side = max(shortest, calculate_default_transform(*cells)[0].a / 2)
     transform, width, height = calculate_default_transform(*cells, resolution=side)
     return {"crs": crs, "transform": transform, "width": width, "height": height}
 
 
-def _shortest_side(place: Mapping[str, Any], crs: CRS) -> float:
-    """Shortest side of the raster's cells in another system, looked for at 9 x 9 places; inf: not defined there."""
-    project = pyproj.Transformer.from_crs(place["crs"].to_wkt(), crs.to_wkt(), always_xy=True)
-    col, row = np.meshgrid(np.linspace(0, place["width"] - 1, 9), np.linspace(0, place["height"] - 1, 9))
-    step: Affine = place["transform"]
+def _shortest_side(grid: Mapping[str, Any], crs: CRS) -> float:
+    """Return the shortest side of 9 x 9 cells of the raster in another system; inf if it is not defined there."""
+    project = pyproj.Transformer.from_crs(grid["crs"].to_wkt(), crs.to_wkt(), always_xy=True)
+    col, row = np.meshgrid(np.linspace(0, grid["width"] - 1, 9), np.linspace(0, grid["height"] - 1, 9))
+    step: Affine = grid["transform"]
 
     def corner(right: int, down: int) -> NDArray[np.float64]:
         return np.array(project.transform(step.c + (col + right) * step.a, step.f + (row + down) * step.e))
 
-    here = corner(0, 0)
+    north_west = corner(0, 0)
     with np.errstate(invalid="ignore"):
-        sides = [np.hypot(*(corner(*to) - here)) for to in ((1, 0), (0, 1))]
+        sides = [np.hypot(*(corner(*to) - north_west)) for to in ((1, 0), (0, 1))]
     return float(np.min(sides)) if np.isfinite(sides).all() else math.inf
 
 
-def warp(source: Path, target: Any) -> None:
-    """Fill an open raster from another, all bands alike: each cell takes the values of the cell its centre lies in.
+def reproject_nearest(source: Path, target: Any) -> None:
+    """Fill an open raster from one in another system: each cell gets all bands of the cell that contains its centre.
 
-    GDAL's warper, as rasterio calls it, bends lines by up to an eighth of a cell, which moves the edges of classes.
+    rasterio.warp.reproject approximates the transformation with errors of up to an eighth of a cell, which moves the
+    boundaries of classes.
 
     Parameters
     ----------
     source : Path
         A north-up raster with as many bands as `target`.
     target : rasterio.io.DatasetWriter
-        Open for writing, north up; cells beyond the source keep what they are.
+        Open for writing, north-up; cells outside the source are left unchanged.
     """
     with rasterio.open(source) as raster:
         back = pyproj.Transformer.from_crs(target.crs.to_wkt(), raster.crs.to_wkt(), always_xy=True)
@@ -119,7 +133,7 @@ def warp(source: Path, target: Any) -> None:
         for _, window in target.block_windows(1):
             x, y = _axes(target.transform, window, np.arange(window.width) + 0.5, np.arange(window.height) + 0.5)
             east, north = back.transform(*np.meshgrid(x, y))
-            # Where the projection has no ground the centre is infinite, and so beyond every edge.
+            # Where the projection is not defined the centre is infinite, and thus outside.
             col, row = into.a * east + into.c, into.e * north + into.f
             inside = (col >= 0) & (col < raster.width) & (row >= 0) & (row < raster.height)
             if not inside.any():
@@ -135,7 +149,7 @@ def warp(source: Path, target: Any) -> None:
 def _axes(
     transform: Affine, window: Window, right: NDArray[np.float64], down: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coordinates of places in a part of a north-up raster, counted in cells from its corner."""
+    """Return coordinates in a window of a north-up raster, from positions in cells from its upper left corner."""
     return (
         transform.c + (window.col_off + right) * transform.a,
         transform.f + (window.row_off + down) * transform.e,
@@ -143,25 +157,35 @@ def _axes(
 
 
 def cell_areas_km2(crs: CRS, transform: Affine, window: Window) -> NDArray[np.float64]:
-    """What the cells of a part of a raster cover on the ellipsoid.
+    """Compute the areas of cells of a raster on the WGS 84 ellipsoid.
 
     By Green's theorem A = ∮ Z(φ) dλ around the cell, with Z the area between the equator and a parallel per radian of
-    longitude; exact in degrees, and in a projection with edges between the corners that are straight in degrees. On
-    WGS 84: the area of other ellipsoids differs by some 1e-4 at most.
+    longitude. Exact for cells in degrees; in a projection the edges between corners are taken as straight in degrees.
+    On other ellipsoids areas differ by about 1e-4 at most.
 
     Parameters
     ----------
     crs : CRS
-        Of the raster, as :func:`read_crs` gives it.
+        Coordinate system of the raster, as :func:`read_crs` returns it.
     transform : Affine
-        Of the raster, north up.
+        Transform of the raster, north-up.
     window : Window
-        The part.
+        Part of the raster.
 
     Returns
     -------
     ndarray, shape (h, 1) or (h, w), float64
-        km²; 0 where the projection has no ground.
+        Areas in km²; 0 where the projection is not defined.
+
+    Examples
+    --------
+    A cell of one degree at the equator:
+
+    >>> from rasterio.transform import from_origin
+    >>> from rasterio.windows import Window
+    >>> from gravmap.mapping.files.projection import GEOGRAPHIC, cell_areas_km2
+    >>> cell_areas_km2(GEOGRAPHIC, from_origin(80, 1, 1, 1), Window(0, 0, 1, 1)).round(1)
+    array([[12308.8]])
     """
     if crs.is_geographic:
         north = transform.f + window.row_off * transform.e
@@ -179,5 +203,5 @@ def cell_areas_km2(crs: CRS, transform: Affine, window: Window) -> NDArray[np.fl
 
 
 def _eastward(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Differences of longitude in radians, the short way round."""
+    """Convert differences of longitude to radians between -pi and pi."""
     return np.radians((degrees + 180) % 360 - 180)

@@ -1,6 +1,6 @@
-"""Styles that QGIS takes up by itself (``.qml`` beside a raster) and that other GIS software reads (``.sld``).
+"""Styles of a map: ``.qml``, which QGIS loads together with a raster, and ``.sld`` for other GIS software.
 
-Written for QGIS 3.22 and tested with it; later ones read the same.
+Written for and tested with QGIS 3.22; later versions read them too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SLD = (
 
 
 def class_raster_qml(rows: Sequence[ClassRow]) -> str:
-    """QGIS style of a raster of classes: one colour and one name per value, in the order of `rows`."""
+    """Return the QGIS style of a class raster: a colour and a name per value, in the order of `rows`."""
     entries = "".join(
         f'        <paletteEntry value="{row.value}" color="{row.colour}" label={quoteattr(row.name)} alpha="255"/>\n'
         for row in rows
@@ -37,20 +37,20 @@ def class_raster_qml(rows: Sequence[ClassRow]) -> str:
 
 
 def ramp_raster_qml(colours: str, low: float = 0.0, high: float = 1.0) -> str:
-    """QGIS style of a measure: the first band in a ramp of colours.
+    """Return the QGIS style of a raster of continuous values: a colour ramp for the first band.
 
     Parameters
     ----------
     colours : str
-        A colour map of matplotlib: ``cividis`` and ``viridis`` are read by people who are colour-blind, and in grey.
+        Colour map of matplotlib; ``cividis`` and ``viridis`` can be read by colour-blind readers and in greyscale.
     low, high : float
-        Values of the ramp's ends, as the band's scale gives them.
+        Values at the ends of the ramp, after the scale of the band is applied.
     """
     ramp = colormaps[colours]
     entries = "".join(
-        f'         <item value="{low + share * (high - low):g}" color="{to_hex(ramp(share))}" '
-        f'label="{low + share * (high - low):g}" alpha="255"/>\n'
-        for share in np.linspace(0, 1, _RAMP_STOPS)
+        f'         <item value="{low + fraction * (high - low):g}" color="{to_hex(ramp(fraction))}" '
+        f'label="{low + fraction * (high - low):g}" alpha="255"/>\n'
+        for fraction in np.linspace(0, 1, _RAMP_STOPS)
     )
     renderer = (
         '      <rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" nodataColor="" '
@@ -71,14 +71,14 @@ def _raster_qml(renderer: str) -> str:
 
 
 def class_raster_sld(name: str, rows: Sequence[ClassRow]) -> str:
-    """OGC style (SLD 1.0) of a raster of classes.
+    """Return the OGC style (SLD 1.0) of a class raster.
 
     Parameters
     ----------
     name : str
-        The layer's name.
+        Name of the layer.
     rows : sequence of ClassRow
-        Values, names, colours, in this order.
+        Values, names and colours, in the order of the legend.
     """
     entries = "".join(
         f'            <ColorMapEntry color="{row.colour}" quantity="{row.value}" label={quoteattr(row.name)} '
@@ -94,14 +94,14 @@ def class_raster_sld(name: str, rows: Sequence[ClassRow]) -> str:
 
 
 def polygon_qml(rows: Sequence[ClassRow], mapped_outline: str = INK) -> str:
-    """QGIS style of the polygons: filled by class; what is mapped has a dark outline, what is predicted none.
+    """Return the QGIS style of the polygons: filled by class; mapped polygons have a dark outline, predicted ones none.
 
     Parameters
     ----------
     rows : sequence of ClassRow
-        Values of the attribute ``class``, names, colours, in this order.
+        Values of the attribute ``class``, names and colours, in the order of the legend.
     mapped_outline : str
-        Colour around polygons whose attribute ``mapped`` is true.
+        Outline colour of polygons whose attribute ``mapped`` is true.
     """
     categories = "".join(
         f'      <category value="{row.value}" type="integer" symbol="{place}" label={quoteattr(row.name)} '
@@ -122,7 +122,7 @@ def _fill(place: int, row: ClassRow, mapped_outline: str) -> str:
     settings = {
         "color": colour,
         "style": "solid",
-        # A hairline of the fill's colour closes the gaps that smoothing leaves between neighbours.
+        # A thin outline in the fill's colour closes the gaps that antialiasing leaves between neighbours.
         "outline_color": colour,
         "outline_style": "solid",
         "outline_width": "0.1",
@@ -151,7 +151,7 @@ def _fill(place: int, row: ClassRow, mapped_outline: str) -> str:
 
 
 def polygon_sld(name: str, rows: Sequence[ClassRow]) -> str:
-    """OGC style (SLD 1.0) of the polygons: filled by the attribute ``class``."""
+    """Return the OGC style (SLD 1.0) of the polygons: filled by the attribute ``class``."""
     rules = "".join(
         f"          <Rule>\n           <Name>{escape(row.name)}</Name>\n           <ogc:Filter><ogc:PropertyIsEqualTo>"
         f"<ogc:PropertyName>class</ogc:PropertyName><ogc:Literal>{row.value}</ogc:Literal>"

@@ -1,4 +1,4 @@
-"""The files of a map, written block by block."""
+"""Write the files of a map block by block."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ from gravmap import __version__
 from gravmap.files import reporting_full_disk, write_text
 from gravmap.geology.class_table import ClassRow, Tally, rows_of
 from gravmap.geology.legend import Legend
-from gravmap.mapping.files.layer_file import CACHE_BYTES, Band, Layer, create, publish, stored, survey
+from gravmap.mapping.files.layer_file import (
+    CACHE_BYTES,
+    Band,
+    Layer,
+    create_raster,
+    quantise,
+    write_cog,
+    write_statistics,
+)
 from gravmap.mapping.files.polygons import write_polygons
-from gravmap.mapping.files.projection import GEOGRAPHIC, read_crs, warp, warped_place
+from gravmap.mapping.files.projection import GEOGRAPHIC, read_crs, reproject_nearest, reprojected_grid
 from gravmap.mapping.files.styles import class_raster_qml, class_raster_sld, ramp_raster_qml
 from gravmap.mapping.layers import EVIDENCE_COLOURS, Block, UncertaintyBand, evidence_names
 from gravmap.mapping.map_grid import PROBABILITY_STEPS, MapGrid
@@ -26,21 +34,21 @@ from gravmap.progress import Progress, silent
 
 
 @dataclass(frozen=True)
-class Share:
-    """How much of a map has one value.
+class ValueArea:
+    """Cells and area of one value of a class layer.
 
     Attributes
     ----------
     value : int
-        Class index, or value of the evidence.
+        Class index, or value of the evidence layer.
     name : str
-        In words.
+        Name of the class or evidence.
     colour : str
         ``#RRGGBB``.
     cells : int
-        Cells of the files.
+        Number of cells in the file.
     km2 : float
-        Their area on the ellipsoid.
+        Area on the ellipsoid, km².
     """
 
     value: int
@@ -52,34 +60,34 @@ class Share:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the cells of a map add up to; ``dataclasses.asdict`` makes it plain values.
+    """Cells and areas of a map; ``dataclasses.asdict`` converts it to JSON values.
 
     Attributes
     ----------
     cells : int
-        Cells with data.
+        Number of cells with data.
     km2 : float
-        Their area on the ellipsoid.
-    classes, evidence : tuple of Share
-        In the order of the legend and of the evidence's values; those that do not occur too.
+        Area of these cells on the ellipsoid, km².
+    classes, evidence : tuple of ValueArea
+        By class, in the order of the legend, and by value of the evidence layer; includes values without cells.
     """
 
     cells: int
     km2: float
-    classes: tuple[Share, ...]
-    evidence: tuple[Share, ...]
+    classes: tuple[ValueArea, ...]
+    evidence: tuple[ValueArea, ...]
 
 
 @dataclass(frozen=True)
 class MapFiles:
-    """What was written.
+    """The files that :class:`MapWriter` wrote.
 
     Attributes
     ----------
     paths : dict of str to Path
-        File name to path, all in the writer's folder.
+        File name to path.
     summary : Summary
-        Cells and areas, of the cells as the files hold them.
+        Cells and areas, counted in the files.
     """
 
     paths: dict[str, Path]
@@ -87,34 +95,36 @@ class MapFiles:
 
 
 class MapWriter:
-    """Takes the blocks of a map in any order and leaves files that GIS software opens styled.
+    """Writes the blocks of a map, in any order, to rasters, polygons and styles that GIS software opens directly.
 
-    ``lithology.tif``, ``probability.tif``, ``uncertainty.tif`` and ``evidence.tif`` (cloud-optimized, the classes with
-    ``.aux.xml``), ``lithology.gpkg``, and styles (``.qml``, ``lithology.sld``). Cells that no block covers are no data.
+    Writes ``lithology.tif``, ``probability.tif``, ``uncertainty.tif`` and ``evidence.tif`` (cloud-optimized GeoTIFF;
+    the class layers with ``.aux.xml``), ``lithology.gpkg``, and styles (``.qml``, ``lithology.sld``). Cells that are in
+    no block are no data.
 
-    Use it as a context manager: what is unfinished when it ends is taken away.
+    A context manager: unfinished files are removed at the end.
 
     Parameters
     ----------
     folder : Path
-        Where the files go; made when missing. Meant to be a folder that is not in its place yet.
+        Output folder, created if it is missing; usually a temporary one that is renamed afterwards.
     grid : MapGrid
-        The cells that blocks are given in.
+        The cells of the blocks.
     legend : Legend
-        Classes 1..K, their names and colours.
+        Classes 1..K with names and colours.
     bands : sequence of UncertaintyBand
-        Which measures every block has, in the order of the file; at least one.
+        Uncertainty bands of every block, in the order of the file; at least one.
     tags : mapping of str to str
-        Written into every raster.
+        Tags of every raster.
     near_km : float
-        How far from outcrop counts as near it: for the words of the evidence.
+        Distance to mapped outcrop within which a cell counts as near it, for the names of the evidence.
     crs : str, optional
-        Coordinate system of the files when it is not EPSG:4326: each cell of it takes all values of the nearest cell.
+        Coordinate system of the files, by default EPSG:4326; each new cell gets all values of the cell that contains
+        its centre.
 
     Raises
     ------
     OptionError
-        PROJ does not know `crs`, or it is not defined over the map.
+        PROJ does not know `crs`, or it is not defined over the whole map.
     """
 
     def __init__(
@@ -130,24 +140,24 @@ class MapWriter:
     ) -> None:
         self.folder, self.grid, self.bands = folder, grid, tuple(bands)
         self.legend = Legend(legend.name, legend.bedrock)  # a map never shows cover
-        self.words = evidence_names(near_km)
+        self.evidence_names = evidence_names(near_km)
         self.tags = {"GRAVMAP_VERSION": __version__, "TIFFTAG_SOFTWARE": f"gravmap {__version__}", **tags}
         west, _, _, north = grid.bounds_wsen
-        place = {
+        geographic = {
             "crs": GEOGRAPHIC,
             "transform": from_origin(west, north, grid.spacing_deg[1], grid.spacing_deg[0]),
             "height": grid.shape[0],
             "width": grid.shape[1],
         }
         target = GEOGRAPHIC if crs is None else read_crs(crs)
-        self._warped = None if target == GEOGRAPHIC else warped_place(place, target)
+        self._reprojected = None if target == GEOGRAPHIC else reprojected_grid(geographic, target)
         self.layers = self._layers()
         folder.mkdir(parents=True, exist_ok=True)
         self._plain = {layer.name: folder / f".{layer.name}.plain.tif" for layer in self.layers}
         self._open: dict[str, Any] = {}
         try:
             for layer in self.layers:
-                self._open[layer.name] = create(self._plain[layer.name], layer, place, self.tags)
+                self._open[layer.name] = create_raster(self._plain[layer.name], layer, geographic, self.tags)
         except BaseException:
             self.close()
             raise
@@ -161,7 +171,7 @@ class MapWriter:
             for entry in self.legend.bedrock
         ]
         uncertainty = [Band(band.name, band.scale, {"meaning": band.meaning}) for band in self.bands]
-        evidence = tuple(ClassRow(value, name, EVIDENCE_COLOURS[value]) for value, name in self.words.items())
+        evidence = tuple(ClassRow(value, name, EVIDENCE_COLOURS[value]) for value, name in self.evidence_names.items())
         return (
             Layer("lithology", (Band("class index"),), rows_of(self.legend)),
             Layer("probability", tuple(probability)),
@@ -178,13 +188,13 @@ class MapWriter:
         self.close()
 
     def write(self, block: Block) -> None:
-        """Take one block; a later one replaces an earlier one where they overlap.
+        """Write one block; where blocks overlap, the later one is kept.
 
         Parameters
         ----------
         block : Block
-            Its rows and columns lie in the grid. Blocks on the file's own tiles (512 x 512 from the north-west corner)
-            are written fastest.
+            A rectangle of the grid's cells. Blocks that match the tiles of the file (512 x 512 cells from the
+            north-west corner) are written fastest.
 
         Raises
         ------
@@ -195,19 +205,19 @@ class MapWriter:
         window = Window(block.col, block.row, width, height)
         with reporting_full_disk(self.folder), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
             self._open["lithology"].write(block.lithology, 1, window=window)
-            self._open["probability"].write(stored(block.probability, 1 / PROBABILITY_STEPS), window=window)
+            self._open["probability"].write(quantise(block.probability, 1 / PROBABILITY_STEPS), window=window)
             for number, band in enumerate(self.bands, start=1):
-                values = stored(block.uncertainty[band.name], band.scale)
+                values = quantise(block.uncertainty[band.name], band.scale)
                 self._open["uncertainty"].write(values, number, window=window)
             self._open["evidence"].write(block.evidence, 1, window=window)
 
     def finish(self, progress: Progress = silent) -> MapFiles:
-        """Turn what was written into the map's files.
+        """Convert the blocks written so far to the files of the map.
 
         Parameters
         ----------
         progress : Progress
-            Told before every file.
+            Called before each file.
 
         Raises
         ------
@@ -222,27 +232,27 @@ class MapWriter:
                 path = self.folder / f"{layer.name}.tif"
                 progress(done, total, path.name)
                 self._open.pop(layer.name).close()
-                tallies[layer.name] = self._publish(layer, path)
+                tallies[layer.name] = self._convert(layer, path)
                 paths[path.name] = path
                 if layer.rows is not None:
                     paths[f"{path.name}.aux.xml"] = self.folder / f"{path.name}.aux.xml"
             progress(total - 1, total, "lithology.gpkg")
-            paths["lithology.gpkg"] = write_polygons(self.folder, self.legend, self.words)
+            paths["lithology.gpkg"] = write_polygons(self.folder, self.legend, self.evidence_names)
         for name, text in self._styles().items():
             paths[name] = self.folder / name
             write_text(paths[name], text)
         progress(total, total)
         return MapFiles(paths, self._summary(tallies))
 
-    def _publish(self, layer: Layer, path: Path) -> Tally:
+    def _convert(self, layer: Layer, path: Path) -> Tally:
         plain = self._plain[layer.name]
-        if self._warped is not None:
-            flat = plain.with_name(f".{layer.name}.warped.tif")
-            with create(flat, layer, self._warped, self.tags) as target:
-                warp(plain, target)
-            flat.replace(plain)
-        tally = survey(plain, areas=layer.rows is not None)
-        publish(plain, path, layer, tally)
+        if self._reprojected is not None:
+            reprojected = plain.with_name(f".{layer.name}.reprojected.tif")
+            with create_raster(reprojected, layer, self._reprojected, self.tags) as target:
+                reproject_nearest(plain, target)
+            reprojected.replace(plain)
+        tally = write_statistics(plain, areas=layer.rows is not None)
+        write_cog(plain, path, layer, tally)
         plain.unlink()
         return tally
 
@@ -258,22 +268,22 @@ class MapWriter:
         return texts | {"lithology.sld": class_raster_sld(lithology.name, lithology.rows or ())}
 
     def _summary(self, tallies: Mapping[str, Tally]) -> Summary:
-        shares = {
+        areas = {
             layer.name: tuple(
-                Share(row.value, row.name, row.colour, int(tally.cells[row.value]), float(tally.km2[row.value]))
+                ValueArea(row.value, row.name, row.colour, int(tally.cells[row.value]), float(tally.km2[row.value]))
                 for row in layer.rows
             )
             for layer in self.layers
             if layer.rows is not None and (tally := tallies[layer.name])
         }
-        classes = shares["lithology"]
-        cells, km2 = sum(share.cells for share in classes), sum(share.km2 for share in classes)
-        return Summary(cells, km2, classes, shares["evidence"])
+        classes = areas["lithology"]
+        cells, km2 = sum(each.cells for each in classes), sum(each.km2 for each in classes)
+        return Summary(cells, km2, classes, areas["evidence"])
 
     def close(self) -> None:
-        """Take away what is unfinished."""
+        """Remove unfinished files."""
         while self._open:
             self._open.popitem()[1].close()
         for path in self._plain.values():
             path.unlink(missing_ok=True)
-            path.with_name(path.name.replace(".plain.", ".warped.")).unlink(missing_ok=True)
+            path.with_name(path.name.replace(".plain.", ".reprojected.")).unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from gravmap.errors import InputError
 from gravmap.files import PARTIAL, read_json, sha256, write_text
 from gravmap.geology import legend_path
 from gravmap.mapping.layers import NODATA
-from gravmap.mapping.plan import FOLDER
+from gravmap.mapping.plan import WINDOWS_FOLDER
 from gravmap.mapping.record.data_sources import field_attributes, original_data
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
 from gravmap.mapping.record.raster_content import count_values, read_attribute_table
@@ -189,7 +189,7 @@ def outputs_in(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if path.is_file()
         and path not in others
-        and path.parent != folder / FOLDER
+        and path.parent != folder / WINDOWS_FOLDER
         and PARTIAL not in path.name
         and not path.name.startswith(".")
     )
