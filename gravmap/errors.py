@@ -56,7 +56,7 @@ class DeviceError(GravmapError):
     exit_status = 5
 
 
-def memory_lacked(error: BaseException) -> str | None:
+def out_of_memory_message(error: BaseException) -> str | None:
     """How memory ran out, in a line; None when that is not what an error says.
 
     torch has an error for a GPU, told by its name here as the data wing does not load torch, and none for a CPU.

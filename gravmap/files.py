@@ -151,7 +151,7 @@ def replace_folder(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def check_room(folder: Path, needed_bytes: int, what: str, hint: str) -> None:
+def check_disk_space(folder: Path, needed_bytes: int, what: str, hint: str) -> None:
     """Refuse to begin what the disk cannot hold.
 
     Parameters

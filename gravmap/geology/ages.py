@@ -1,8 +1,8 @@
 """Ages: names of the ICS chart and numbers in Ma, read as spans of time, and the rule that makes a class of a span.
 
 A name is compared whole, never by its beginning: ``C`` is not ``Cz``, and ``Cambrian`` is not found in ``Precambrian``.
-Before that both sides are brought to one spelling (:func:`plain_name`), so that a map may write ``Late Devonian``,
-``UPPER DEVONIAN`` or ``Upper Devonian Epoch``.
+Before that both sides are brought to one spelling (:func:`normalize_age_name`), so that a map may write
+``Late Devonian``, ``UPPER DEVONIAN`` or ``Upper Devonian Epoch``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from gravmap.lattice import UNUSABLE
 
 # Between the two ages that a map gives in two fields; a sign that no map writes into one field.
-PAIR = " → "
+AGE_PAIR_SEPARATOR = " → "
 EARTH_MA = 4600.0
 # The base of the Archean: nothing on a map is older, so a span's Hadean part is no time in which rock was made.
 OLDEST_ROCK_MA = 4031.0
@@ -82,15 +82,15 @@ def _chart_table() -> dict[str, Any]:
 def _known() -> dict[str, tuple[float, float, str]]:
     """Plain name or URI to (older, younger, name as printed)."""
     chart = {unit.name: unit for unit in ics_chart()}
-    found = {plain_name(unit.name): (unit.older_ma, unit.younger_ma, unit.name) for unit in ics_chart()}
+    found = {normalize_age_name(unit.name): (unit.older_ma, unit.younger_ma, unit.name) for unit in ics_chart()}
     found |= {unit.uri.casefold(): (unit.older_ma, unit.younger_ma, unit.name) for unit in ics_chart()}
     for name, reach in _chart_table()["also"].items():
         older, younger = chart[reach["from"]].older_ma, chart[reach["to"]].younger_ma
-        found[plain_name(name)] = (older, younger, name)
+        found[normalize_age_name(name)] = (older, younger, name)
     return found
 
 
-def plain_name(text: str) -> str:
+def normalize_age_name(text: str) -> str:
     """The one spelling in which names of ages are compared.
 
     Unicode compatibility forms are resolved and accents dropped; case is folded; dashes of any length are hyphens; runs
@@ -116,7 +116,7 @@ def parse_age(text: str) -> tuple[float, float]:
     text : str
         A name of the chart or its URI (``"Late Devonian"``), several (``"Devonian-Carboniferous"``, ``"Early and Middle
         Jurassic"``: from the oldest base to the youngest top), a number or two in Ma (``"358.9-298.9"``), or an oldest
-        and a youngest age with :data:`PAIR` between them.
+        and a youngest age with :data:`AGE_PAIR_SEPARATOR` between them.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def parse_age(text: str) -> tuple[float, float]:
         A name the chart does not know, an age that is negative, above 4600 Ma or no number, an oldest age that is
         younger than the youngest.
     """
-    oldest, pair, youngest = text.partition(PAIR.strip())
+    oldest, pair, youngest = text.partition(AGE_PAIR_SEPARATOR.strip())
     if not pair:
         return _span(text)
     for end, which in ((oldest, "oldest"), (youngest, "youngest")):
@@ -141,7 +141,7 @@ def parse_age(text: str) -> tuple[float, float]:
     return from_ma[0], to_ma[1]
 
 
-def is_name(text: str) -> bool:
+def is_age_name(text: str) -> bool:
     """Whether a text names an age in words: a number may be anything, a class or a serial number of the unit."""
     try:
         parse_age(text)
@@ -151,9 +151,9 @@ def is_name(text: str) -> bool:
 
 
 def _span(text: str) -> tuple[float, float]:
-    """The span of a text without :data:`PAIR`."""
+    """The span of a text without :data:`AGE_PAIR_SEPARATOR`."""
     known = _known()
-    plain = plain_name(text)
+    plain = normalize_age_name(text)
     if not plain:
         raise UnknownAge("blank")
     # A URI keeps its slashes; the chart's own vocabulary ties a few names by hyphens ("Cambrian-Stage 2").

@@ -71,7 +71,7 @@ class Tally:
             self.km2 += np.bincount(part.ravel(), weights=area.ravel(), minlength=256)
 
 
-def rows_of(legend: Legend) -> tuple[ClassRow, ...]:
+def class_rows(legend: Legend) -> tuple[ClassRow, ...]:
     """The classes of a legend as rows of a table, in the legend's order."""
     return tuple(ClassRow(entry.index, entry.name, entry.colour) for entry in legend.classes)
 

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from gravmap import __version__
 from gravmap.errors import InputError, OptionError
 from gravmap.files import sha256
-from gravmap.geology.vector import UNREADABLE, densified, gdal_name, in_degrees, read_shapes, shape_kinds, systems
+from gravmap.geology.vector import (
+    UNREADABLE,
+    crs_transformers,
+    densify,
+    gdal_path,
+    geometry_types,
+    read_shapes,
+    to_wgs84,
+)
 from gravmap.gravity import field_recipe, field_sources, open_fields, write_fields
 from gravmap.lattice import EQUATORIAL_RADIUS_KM, FLATTENING, LEAST_KM_PER_DEGREE, MOST_KM_PER_DEGREE
 from gravmap.regions import Region
@@ -83,12 +91,12 @@ def read_faults(path: Path, region: Region, reach_km: float = CAP_KM) -> FaultLi
     """
     if not path.exists():
         raise InputError(f"The fault map {path} is missing.", "Check the path.")
-    source = gdal_name(path)
+    source = gdal_path(path)
     try:
         layer = _line_layer(source, path)
         stated = pyogrio.read_info(source, layer=layer)["crs"]
         hint = "Add its .prj, or say what it is: ogr2ogr -a_srs EPSG:4326 with_crs.gpkg FILE (whatever it is)."
-        crs, _, to_degrees = systems(stated, path, hint)
+        crs, _, to_degrees = crs_transformers(stated, path, hint)
         shapes, _ = read_shapes(source, layer)
     except UNREADABLE as error:
         raise InputError(
@@ -99,8 +107,8 @@ def read_faults(path: Path, region: Region, reach_km: float = CAP_KM) -> FaultLi
         raise InputError(f"{path} holds no lines: its layer {layer} is empty.", _MADE_FOR)
     linear = np.isin(shapely.get_type_id(shapes), (1, 2, 5)) & ~shapely.is_empty(shapes)
     if not linear.any():
-        raise InputError(f"{path} holds {', '.join(shape_kinds(shapes))}, no lines.", _MADE_FOR)
-    lines, sound = in_degrees(shapely.get_parts(shapes[linear]), to_degrees)
+        raise InputError(f"{path} holds {', '.join(geometry_types(shapes))}, no lines.", _MADE_FOR)
+    lines, sound = to_wgs84(shapely.get_parts(shapes[linear]), to_degrees)
     dropped = int(np.count_nonzero(~linear) + np.count_nonzero(~sound))
     if dropped:
         log.warning("%s: %d features are no lines, or cannot be placed on the Earth; left out.", path.name, dropped)
@@ -111,7 +119,7 @@ def read_faults(path: Path, region: Region, reach_km: float = CAP_KM) -> FaultLi
     return FaultLines(points, np.asarray(ends, dtype=np.int64), crs, dropped)
 
 
-def joined(lines: Sequence[FaultLines]) -> FaultLines:
+def concatenate_lines(lines: Sequence[FaultLines]) -> FaultLines:
     """The lines of several files as one."""
     starts = np.cumsum([0, *(len(each.points) for each in lines)])
     ends = [np.zeros(1, dtype=np.int64), *(each.ends[1:] + start for each, start in zip(lines, starts, strict=False))]
@@ -147,8 +155,8 @@ def fault_distance_km(
     """
     from scipy.spatial import cKDTree  # here: it takes half a second to load
 
-    check_cap(cap_km)
-    points, ends = densified(lines.points, lines.ends, PIECE_KM, length=_edge_km(lines.points))
+    check_fault_cap(cap_km)
+    points, ends = densify(lines.points, lines.ends, PIECE_KM, length=_edge_km(lines.points))
     corners = _in_space(points[:, 1], points[:, 0])
     following = corners.copy()
     following[:-1] = corners[1:]
@@ -166,7 +174,7 @@ def fault_distance_km(
     return distance
 
 
-def check_cap(cap_km: float) -> None:
+def check_fault_cap(cap_km: float) -> None:
     """Raise OptionError unless a cap lies above 0 and is at most 2000 km."""
     if not 0 < cap_km <= LARGEST_CAP_KM:
         raise OptionError(
@@ -280,7 +288,7 @@ FAULT_VERSION = 1
 
 
 @dataclass(frozen=True)
-class FaultField:
+class FaultChannelSummary:
     """The account of a channel of fault distances.
 
     Attributes
@@ -303,11 +311,11 @@ class FaultField:
     lines: tuple[int, ...]
     cap_km: float
     nodes: tuple[int, int]
-    capped_share: float
+    capped_fraction: float
     median_km: float
 
 
-def add_fault_distance(fields_path: Path, files: Sequence[Path], cap_km: float = CAP_KM) -> FaultField:
+def add_fault_distance(fields_path: Path, files: Sequence[Path], cap_km: float = CAP_KM) -> FaultChannelSummary:
     """Add the channel ``fault_distance`` to the fields, or replace it; all else in the file stays.
 
     Every node gets its distance in km on the WGS 84 ellipsoid from the nearest line, those outside the
@@ -330,7 +338,7 @@ def add_fault_distance(fields_path: Path, files: Sequence[Path], cap_km: float =
     OptionError
         A cap that is no length between 0 and 2000 km.
     """
-    check_cap(cap_km)
+    check_fault_cap(cap_km)
     fields = open_fields(fields_path)
     lat, lon = (np.asarray(fields[axis].values, dtype=np.float64) for axis in ("lat", "lon"))
     region = Region(float(lon[0]), float(lat[0]), float(lon[-1]), float(lat[-1]))
@@ -339,7 +347,7 @@ def add_fault_distance(fields_path: Path, files: Sequence[Path], cap_km: float =
         if lines.count == 0 and len(read) > 1:
             log.warning("%s has no line within %g km of the fields and adds nothing.", path, cap_km)
     near = [lines for lines in read if lines.count]
-    distance = fault_distance_km(joined(near), lat, lon, cap_km) if near else None
+    distance = fault_distance_km(concatenate_lines(near), lat, lon, cap_km) if near else None
     if distance is None or float(distance.min()) >= cap_km:
         named = ", ".join(str(path) for path in files)
         raise InputError(
@@ -369,7 +377,7 @@ def add_fault_distance(fields_path: Path, files: Sequence[Path], cap_km: float =
         "gravmap_sources": json.dumps(sources, ensure_ascii=False),
     }
     write_fields(fields, fields_path)
-    return FaultField(
+    return FaultChannelSummary(
         tuple(Path(path).name for path in files),
         tuple(lines.count for lines in read),
         float(cap_km),

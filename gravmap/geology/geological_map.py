@@ -16,8 +16,16 @@ import shapely
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import Legend, joined_ages
-from gravmap.geology.vector import UNREADABLE, code_of, gdal_name, in_degrees, read_shapes, shape_kinds, systems
+from gravmap.geology.legend import Legend, join_ages
+from gravmap.geology.vector import (
+    UNREADABLE,
+    code_text,
+    crs_transformers,
+    gdal_path,
+    geometry_types,
+    read_shapes,
+    to_wgs84,
+)
 from gravmap.regions import Region
 
 log = logging.getLogger(__name__)
@@ -33,7 +41,7 @@ class MapPolygons:
         Shapely polygons and multipolygons, degrees on WGS 84, in the order of the file. They may cross themselves:
         filling them cell by cell (:mod:`gravmap.geology.scanline`) mends that.
     codes : list of tuple of str
-        Per polygon the code of the legend's field (or its age, as :func:`gravmap.geology.legend.joined_ages` writes
+        Per polygon the code of the legend's field (or its age, as :func:`gravmap.geology.legend.join_ages` writes
         it), then those of its override fields.
     fields : tuple of str
         Names of these fields as the file spells them; ``"b_age, t_age"`` where the age stands in two.
@@ -80,7 +88,7 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
     InputError
         No such file, no readable layer, no coordinate system, no such field, no polygons.
     """
-    if not legend.candidates:
+    if not legend.field_candidates:
         raise InputError(
             f"The legend {legend.name} has classes but no [map]: it says no field and no codes.",
             "Give another --legend.",
@@ -89,7 +97,7 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
         raise InputError(
             f"The map {path} is missing.", "Check the path, or `gravmap fetch` the maps that gravmap knows."
         )
-    source = gdal_name(path)
+    source = gdal_path(path)
     try:
         layer, info = _choose_layer(source, legend, path)
     except UNREADABLE as error:
@@ -101,7 +109,7 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
     names = [str(name) for name in info["fields"]]
     first = _code_fields(legend, names, path, notes)
     spelled = (", ".join(first), *(_find_field(entry.field, names, path, notes) for entry in legend.overrides))
-    crs, to_map, to_degrees = _systems(info["crs"], legend, path, notes)
+    crs, to_map, to_degrees = _map_transformers(info["crs"], legend, path, notes)
     box = None if region is None else _box(region, to_map, path, crs)
     try:
         shapes, table = read_shapes(source, layer, columns=list(dict.fromkeys((*first, *spelled[1:]))), box=box)
@@ -119,19 +127,19 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
     kept, bad = _areal(shapes)
     if not kept.any():
         raise InputError(
-            f"{path} holds {', '.join(shape_kinds(shapes))}{'' if region is None else ' in the region'}, no polygons.",
+            f"{path} has {', '.join(geometry_types(shapes))}{'' if region is None else ' in the region'}, no polygons.",
             "A label raster needs the map's polygon layer.",
         )
-    polygons, sound = in_degrees(shapes[kept], to_degrees)
+    polygons, sound = to_wgs84(shapes[kept], to_degrees)
     kept[np.flatnonzero(kept)[~sound]] = False
     if not sound.all():
         notes.append(
             f"{np.count_nonzero(~sound)} polygons of {path.name} have corners that {crs} cannot place; left out."
         )
         log.warning(notes[-1])
-    parts = [[code_of(value) for value in table[name][kept]] for name in first]
-    columns = [[joined_ages(values) for values in zip(*parts, strict=True)]]
-    columns += [[code_of(value) for value in table[name][kept]] for name in spelled[1:]]
+    parts = [[code_text(value) for value in table[name][kept]] for name in first]
+    columns = [[join_ages(values) for values in zip(*parts, strict=True)]]
+    columns += [[code_text(value) for value in table[name][kept]] for name in spelled[1:]]
     dropped = int(np.count_nonzero(~kept))
     codes = list(zip(*columns, strict=True))
     mended = int(np.count_nonzero(bad & kept))
@@ -141,11 +149,11 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
 def map_region(path: Path, legend: Legend) -> Region | None:
     """Where a map lies, degrees; None when it says nothing (for messages)."""
     try:
-        _, info = _choose_layer(gdal_name(path), legend, path)
+        _, info = _choose_layer(gdal_path(path), legend, path)
         bounds = info["total_bounds"]
         if bounds is None or not np.all(np.isfinite(bounds)):
             return None
-        _, to_map, _ = _systems(info["crs"], legend, path, [])
+        _, to_map, _ = _map_transformers(info["crs"], legend, path, [])
         return Region(*to_map.transform_bounds(*bounds, direction="INVERSE"))
     except (*UNREADABLE, InputError, ValueError):
         return None
@@ -172,15 +180,15 @@ def _choose_layer(source: str, legend: Legend, path: Path) -> tuple[str, dict[st
     if not layers:
         raise InputError(f"{path} holds no layer with geometry.", "Bring the polygons of a geological map.")
     described = {name: pyogrio.read_info(source, layer=name, force_total_bounds=True) for name in layers}
-    with_field = [name for name, info in described.items() if legend.fields_in(map(str, info["fields"]))]
+    with_field = [name for name, info in described.items() if legend.find_fields(map(str, info["fields"]))]
     if len(layers) > 1 and len(with_field) > 1:
         raise InputError(
-            f"{path} has the field {legend.wanted} in several layers: {', '.join(with_field)}.",
+            f"{path} has the field {legend.field_names} in several layers: {', '.join(with_field)}.",
             "Save the one you mean as its own file.",
         )
     if len(layers) > 1 and not with_field:
         raise InputError(
-            f"No layer of {path} has the field {legend.wanted}: {', '.join(layers)}.",
+            f"No layer of {path} has the field {legend.field_names}: {', '.join(layers)}.",
             "Give --field, or another --legend.",
         )
     name = with_field[0] if with_field else layers[0]
@@ -189,15 +197,15 @@ def _choose_layer(source: str, legend: Legend, path: Path) -> tuple[str, dict[st
 
 def _code_fields(legend: Legend, names: list[str], path: Path, notes: list[str]) -> tuple[str, ...]:
     """The field of the code, or the one or two of the age, as the file spells them."""
-    fields = legend.fields_in(names)
-    if fields is None and len(legend.candidates) > 1:
+    fields = legend.find_fields(names)
+    if fields is None and len(legend.field_candidates) > 1:
         raise InputError(
-            f"{path} has none of the fields the legend {legend.name} looks for ({legend.wanted}); "
+            f"{path} has none of the fields the legend {legend.name} looks for ({legend.field_names}); "
             f"its fields are {', '.join(names) or 'none'}.",
             "Name the field with --field; two with a comma between: --field OLDEST,YOUNGEST.",
         )
-    found = tuple(_find_field(wanted, names, path, notes) for wanted in fields or legend.candidates[0])
-    if len(legend.candidates) > 1:
+    found = tuple(_find_field(wanted, names, path, notes) for wanted in fields or legend.field_candidates[0])
+    if len(legend.field_candidates) > 1:
         notes.append(f"The age is read from {', '.join(found)} of {path.name}.")
         log.info(notes[-1])
     return found
@@ -220,13 +228,13 @@ def _find_field(wanted: str, names: list[str], path: Path, notes: list[str]) -> 
     )
 
 
-def _systems(stated: Any, legend: Legend, path: Path, notes: list[str]) -> tuple[str, Any, Any]:
+def _map_transformers(stated: Any, legend: Legend, path: Path, notes: list[str]) -> tuple[str, Any, Any]:
     """The map's system, or else the legend's, and transformers to it and from it."""
     if not stated and legend.crs:
         notes.append(f"{path.name} does not say its coordinate system; {legend.crs}, as its legend states.")
         log.info(notes[-1])
     hint = 'Add its .prj, or write crs = "EPSG:4326" (whatever it is) under [map] in its legend.'
-    return systems(stated or legend.crs, path, hint)
+    return crs_transformers(stated or legend.crs, path, hint)
 
 
 def _areal(shapes: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -24,7 +24,7 @@ from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import atomic_path
 from gravmap.geology.areas import row_cell_areas_km2
-from gravmap.geology.class_table import Tally, auxiliary_xml, palette, rows_of
+from gravmap.geology.class_table import Tally, auxiliary_xml, class_rows, palette
 from gravmap.geology.legend import Legend
 from gravmap.geology.legend_file import load_legend, write_legend
 from gravmap.geology.rasterize_report import RasterizedMap
@@ -66,7 +66,7 @@ def write_index_raster(
     """
     height, width = values.shape
     west, south, east, north = bounds_wsen
-    rows = rows_of(legend)
+    rows = class_rows(legend)
     tally = Tally()
     tally.add(values, row_cell_areas_km2(south, north, height, (east - west) / width)[:, None])
     profile = {

@@ -1,6 +1,6 @@
 """Legends: what the codes of a geological map mean, as classes of bedrock.
 
-Codes are matched exactly, after both sides went through :func:`normal_code`: ``C`` is not ``Cz`` and not ``c``.
+Codes are matched exactly, after both sides went through :func:`normalize_code`: ``C`` is not ``Cz`` and not ``c``.
 A legend may read ages instead of codes (:mod:`gravmap.geology.ages`). How a legend is written down is in
 :mod:`gravmap.geology.legend_file`.
 """
@@ -14,11 +14,11 @@ from dataclasses import field as dataclass_field
 from typing import Any
 
 from gravmap.errors import OptionError
-from gravmap.geology.ages import PAIR, UnknownAge, class_of_span, parse_age
+from gravmap.geology.ages import AGE_PAIR_SEPARATOR, UnknownAge, class_of_span, parse_age
 from gravmap.lattice import COVER
 
 
-def normal_code(text: str) -> str:
+def normalize_code(text: str) -> str:
     """A code as it is compared: Unicode's composed form (NFC), without white space at its ends. Case stays."""
     return unicodedata.normalize("NFC", text).strip()
 
@@ -128,19 +128,21 @@ class Legend:
         return tuple(entry for entry in self.classes if entry.index != COVER)
 
     @property
-    def candidates(self) -> tuple[tuple[str, ...], ...]:
+    def field_candidates(self) -> tuple[tuple[str, ...], ...]:
         """The fields that may hold the code, in order of preference; none in a bare class table."""
         return self.ages or (((self.field,),) if self.field else ())
 
     @property
-    def wanted(self) -> str:
+    def field_names(self) -> str:
         """The field or fields looked for, as ``--field`` would name them."""
-        return " or ".join(",".join(names) for names in self.candidates)
+        return " or ".join(",".join(names) for names in self.field_candidates)
 
-    def fields_in(self, names: Iterable[str]) -> tuple[str, ...] | None:
+    def find_fields(self, names: Iterable[str]) -> tuple[str, ...] | None:
         """The first of the candidates whose fields are all among `names`, whatever their case; None: there is none."""
         there = {name.casefold() for name in names}
-        return next((fields for fields in self.candidates if all(name.casefold() in there for name in fields)), None)
+        return next(
+            (fields for fields in self.field_candidates if all(name.casefold() in there for name in fields)), None
+        )
 
     def classify(self, code: str, others: dict[str, str] | None = None) -> int | None:
         """The class index of a polygon.
@@ -148,7 +150,7 @@ class Legend:
         Parameters
         ----------
         code : str
-            Value of the legend's field as :func:`normal_code` gives it, or the two ages of :func:`joined_ages`.
+            Value of the legend's field as :func:`normalize_code` gives it, or the two ages of :func:`join_ages`.
         others : dict of str to str, optional
             Values of the override fields.
 
@@ -181,11 +183,11 @@ class Legend:
         return class_of_span(older_ma, younger_ma, spans)
 
 
-def joined_ages(values: Sequence[str]) -> str:
+def join_ages(values: Sequence[str]) -> str:
     """The code of a polygon whose age stands in one or two fields; empty when they are."""
     if len(values) == 1 or not any(values):
         return values[0]
-    return PAIR.join(_short(value) for value in values).strip()
+    return AGE_PAIR_SEPARATOR.join(_short(value) for value in values).strip()
 
 
 def _short(value: str) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.geology.ages import UnknownAge, parse_age
 from gravmap.geology.areas import polygon_areas_km2
-from gravmap.geology.legend import Legend, normal_code
+from gravmap.geology.legend import Legend, normalize_code
 from gravmap.regions import Region
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _found(legend: Legend, code: tuple[str, ...], polygons: int, area_km2: float
     for override in legend.overrides:
         value = others[override.field]
         if value and value not in override.codes:
-            near = near_misses(value, override.codes)
+            near = similar_codes(value, override.codes)
             notes.append(f"{override.field} = {value} is unknown, the age is kept")
             notes.append(_like(near))
     written = {key: value for key, value in others.items() if value}
@@ -190,7 +190,7 @@ def _found(legend: Legend, code: tuple[str, ...], polygons: int, area_km2: float
 
 
 def _why_unknown(legend: Legend, code: str) -> str:
-    near = near_misses(code, legend.codes)
+    near = similar_codes(code, legend.codes)
     if near or not legend.ages:
         return _like(near)
     try:
@@ -204,12 +204,12 @@ def _like(near: list[str]) -> str:
     return f"differs from {', '.join(near)} only in case or the way it is written" if near else ""
 
 
-def near_misses(code: str, known: Iterable[str]) -> list[str]:
+def similar_codes(code: str, known: Iterable[str]) -> list[str]:
     """Codes that differ from `code` only in case, white space, Unicode form, or letters that look alike."""
     return [other for other in known if other != code and _skeleton(other) == _skeleton(code)]
 
 
 def _skeleton(code: str) -> str:
     # Look-alikes first: the lower case of a Cyrillic capital may look like no Latin letter.
-    plain = unicodedata.normalize("NFKC", normal_code(code).translate(_LOOK_ALIKE))
+    plain = unicodedata.normalize("NFKC", normalize_code(code).translate(_LOOK_ALIKE))
     return "".join(plain.casefold().split())

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gravmap.errors import InputError
-from gravmap.geology.ages import OLDEST_ROCK_MA, UnknownAge, is_name, parse_age
+from gravmap.geology.ages import OLDEST_ROCK_MA, UnknownAge, is_age_name, parse_age
 from gravmap.geology.legend import Legend
 from gravmap.geology.legend_check import polygons_with_areas
-from gravmap.geology.legend_file import class_lines, load_legend, quoted, read_legend, shipped_legends
+from gravmap.geology.legend_file import class_table_lines, load_legend, read_legend, shipped_legends, toml_string
 from gravmap.lattice import UNUSABLE
 from gravmap.regions import Region
 
@@ -156,7 +156,7 @@ def _ages_beside(path: Path, polygons: MapPolygons, region: Region | None, crs: 
     ages = [code[0] for code in read.codes]
     # Numbers in a lone field may count anything; the oldest and the youngest age stand in two.
     if "," not in read.fields[0]:
-        ages = [age if is_name(age) else "" for age in ages]
+        ages = [age if is_age_name(age) else "" for age in ages]
     return read.fields[0], ages
 
 
@@ -166,7 +166,7 @@ def _guess(code: str, age_field: str, ages: set[str], legend: Legend) -> tuple[i
         return UNUSABLE, "water or ice"
     for what, spans in (
         (f"by {age_field}", _spans(ages)),
-        ("by its name", _spans({code} if is_name(code) else set())),
+        ("by its name", _spans({code} if is_age_name(code) else set())),
         _by_symbols(code),
     ):
         if spans:
@@ -224,16 +224,16 @@ def _text(path: Path, field: str, classes: str | Path, legend: Legend, guesses: 
         "# the class that holds at least half of its time span (ICS chart 2023/09), else it is 255: not usable.",
         '# Write "gap" instead of a number for a code that says nothing about the ground.',
         *(f"# {_comment(line)}" for line in textwrap.wrap(table, 116)),
-        f"name = {quoted(path.stem)}",
+        f"name = {toml_string(path.stem)}",
     ]
     if str(classes) in shipped_legends():
-        lines.append(f"classes = {quoted(str(classes))}")
+        lines.append(f"classes = {toml_string(str(classes))}")
     else:
-        lines += class_lines(legend.classes)
-    lines += ["", "[map]", f"field = {quoted(field)}"]
-    lines += [f"crs = {quoted(legend.crs)}"] if legend.crs else []
+        lines += class_table_lines(legend.classes)
+    lines += ["", "[map]", f"field = {toml_string(field)}"]
+    lines += [f"crs = {toml_string(legend.crs)}"] if legend.crs else []
     lines += ["", "[map.codes]"]
-    keys = [guess.code if re.fullmatch(r"[A-Za-z0-9_-]+", guess.code) else quoted(guess.code) for guess in guesses]
+    keys = [guess.code if re.fullmatch(r"[A-Za-z0-9_-]+", guess.code) else toml_string(guess.code) for guess in guesses]
     width = min(max((len(key) for key in keys), default=0) + 6, 40)
     for key, guess in zip(keys, guesses, strict=True):
         ground = f"{guess.area_km2:,.0f} km²" if guess.area_km2 >= 1 else "under 1 km²"

@@ -15,68 +15,68 @@ from typing import Any
 
 from gravmap.errors import InputError
 from gravmap.files import write_text
-from gravmap.geology.legend import Legend, LegendClass, Override, normal_code
+from gravmap.geology.legend import Legend, LegendClass, Override, normalize_code
 from gravmap.lattice import COVER, UNUSABLE
 
 GAP = "gap"
 KEEP = "keep"
 
 
-def quoted(text: str) -> str:
+def toml_string(text: str) -> str:
     """A TOML basic string; JSON's escapes are a subset of TOML's."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _inline(value: Any) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{quoted(str(key))} = {_inline(entry)}" for key, entry in value.items()) + " }"
+        return "{ " + ", ".join(f"{toml_string(str(key))} = {_inline(entry)}" for key, entry in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_inline(entry) for entry in value) + "]"
-    return quoted(value) if isinstance(value, str) else json.dumps(value)
+    return toml_string(value) if isinstance(value, str) else json.dumps(value)
 
 
-def class_lines(classes: Iterable[LegendClass]) -> list[str]:
+def class_table_lines(classes: Iterable[LegendClass]) -> list[str]:
     """A class table as ``[[class]]`` tables."""
     lines = []
     for entry in classes:
-        lines += ["", "[[class]]", f"index = {entry.index}", f"name = {quoted(entry.name)}"]
+        lines += ["", "[[class]]", f"index = {entry.index}", f"name = {toml_string(entry.name)}"]
         if entry.age != "any":
             older, younger = entry.age.removesuffix(" Ma").split("-")
             lines.append(f"age_ma = [{older}, {younger}]")
-        lines.append(f"colour = {quoted(entry.colour)}")
-        lines += [f"{key} = {quoted(text)}" for key, text in (("rank", entry.rank), ("uri", entry.uri)) if text]
+        lines.append(f"colour = {toml_string(entry.colour)}")
+        lines += [f"{key} = {toml_string(text)}" for key, text in (("rank", entry.rank), ("uri", entry.uri)) if text]
     return lines
 
 
-def rule_of(decided: int | None, unless: frozenset[str | int]) -> Any:
+def override_rule(decided: int | None, unless: frozenset[str | int]) -> Any:
     """What an override does with one code, as it is written down."""
     return KEEP if decided is None else {"class": decided, "unless": sorted(unless, key=str)}
 
 
 def legend_to_toml(legend: Legend) -> str:
     """A legend as TOML that :func:`gravmap.geology.legend_file.read_legend` reads back to an equal one."""
-    lines = [f"name = {quoted(legend.name)}"]
+    lines = [f"name = {toml_string(legend.name)}"]
     if legend.title:
-        lines.append(f"title = {quoted(legend.title)}")
-    lines += class_lines(legend.classes)
-    if legend.candidates:
+        lines.append(f"title = {toml_string(legend.title)}")
+    lines += class_table_lines(legend.classes)
+    if legend.field_candidates:
         lines += ["", "[map]"]
         known = (("field", legend.field), ("crs", legend.crs), ("citation", legend.citation))
-        lines += [f"{key} = {quoted(text)}" for key, text in known if text]
+        lines += [f"{key} = {toml_string(text)}" for key, text in known if text]
         for names in legend.ages:
             keys = ("field",) if len(names) == 1 else ("oldest", "youngest")
             lines += ["", "[[map.ages]]"]
-            lines += [f"{key} = {quoted(name)}" for key, name in zip(keys, names, strict=True)]
+            lines += [f"{key} = {toml_string(name)}" for key, name in zip(keys, names, strict=True)]
         lines += _code_lines("map.codes", legend.codes, legend.gaps)
         for field, codes in legend.other_fields.items():
-            lines += _code_lines(f"map.fields.{quoted(field)}", codes, legend.gaps)
+            lines += _code_lines(f"map.fields.{toml_string(field)}", codes, legend.gaps)
         for override in legend.overrides:
-            lines += ["", f"[map.override.{quoted(override.field)}]"]
+            lines += ["", f"[map.override.{toml_string(override.field)}]"]
             for code, decided in override.codes.items():
-                lines.append(f"{quoted(code)} = {_inline(rule_of(decided, override.unless[code]))}")
+                lines.append(f"{toml_string(code)} = {_inline(override_rule(decided, override.unless[code]))}")
     for source in legend.sources:
         lines += ["", "[[source]]"]
-        lines += [f"{quoted(key)} = {_inline(value)}" for key, value in source.items()]
+        lines += [f"{toml_string(key)} = {_inline(value)}" for key, value in source.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -86,7 +86,7 @@ def write_legend(legend: Legend, path: Path) -> None:
 
 
 def _code_lines(table: str, codes: dict[str, int], gaps: frozenset[str]) -> list[str]:
-    rows = [f"{quoted(code)} = {_inline(GAP if code in gaps else index)}" for code, index in codes.items()]
+    rows = [f"{toml_string(code)} = {_inline(GAP if code in gaps else index)}" for code, index in codes.items()]
     return ["", f"[{table}]", *rows] if codes else []
 
 
@@ -325,7 +325,7 @@ def _read_codes(rows: Any, known: set[int], gaps: set[str], where: str) -> dict[
         raise InputError(f"{where}: the codes are no table.", "Write [map.codes] with lines such as: C = 7")
     codes: dict[str, int] = {}
     for raw, value in rows.items():
-        code = normal_code(raw)
+        code = normalize_code(raw)
         if code in codes:
             raise InputError(
                 f"{where}: the code {code!r} is given twice.",
@@ -342,7 +342,7 @@ def _read_override(name: str, rules: dict[str, Any], known: set[int], codes: set
     decided: dict[str, int | None] = {}
     unless: dict[str, frozenset[str | int]] = {}
     for raw, rule in rules.items():
-        code = normal_code(raw)
+        code = normalize_code(raw)
         here = f"{where}, {name} = {code!r}"
         spared: Any = ()
         if code in decided:
@@ -352,7 +352,7 @@ def _read_override(name: str, rules: dict[str, Any], known: set[int], codes: set
             spared, rule = rule.get("unless", ()), rule.get("class")
         if not isinstance(spared, (list, tuple)):
             raise InputError(f"{here}: `unless` is no list.", 'Write unless = ["Q"] or unless = [0].')
-        spared = [normal_code(other) if isinstance(other, str) else other for other in spared]
+        spared = [normalize_code(other) if isinstance(other, str) else other for other in spared]
         for other in spared:
             if not isinstance(other, str):
                 _class_index(other, known, f"{here}: `unless`")

@@ -17,8 +17,8 @@ import shapely
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import normal_code
-from gravmap.geology.vector import UNREADABLE, code_of, gdal_name, read_shapes, shape_kinds, systems
+from gravmap.geology.legend import normalize_code
+from gravmap.geology.vector import UNREADABLE, code_text, crs_transformers, gdal_path, geometry_types, read_shapes
 
 LON_NAMES = ("lon", "longitude", "long")
 LAT_NAMES = ("lat", "latitude")
@@ -111,12 +111,12 @@ def _from_table(path: Path, field: str) -> Points:
         return [row[at] if at < len(row) else "" for row in rows]
 
     lon, lat = (np.array([_number(value) for value in column_of(name)]) for name in (lon_name, lat_name))
-    values = [normal_code(value) for value in column_of(column)]
+    values = [normalize_code(value) for value in column_of(column)]
     return _placed(path, column, lon, lat, values, "EPSG:4326")
 
 
 def _from_vector(path: Path, field: str) -> Points:
-    source = gdal_name(path)
+    source = gdal_path(path)
     try:
         layers = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
         if len(layers) != 1:
@@ -126,7 +126,9 @@ def _from_vector(path: Path, field: str) -> Points:
             )
         info = pyogrio.read_info(source, layer=layers[0])
         column = _field(field, [str(name) for name in info["fields"]], path)
-        crs, _, to_degrees = systems(info["crs"], path, "Add its .prj, or bring a CSV with lon and lat in degrees.")
+        crs, _, to_degrees = crs_transformers(
+            info["crs"], path, "Add its .prj, or bring a CSV with lon and lat in degrees."
+        )
         shapes, table = read_shapes(source, layers[0], columns=[column])
     except UNREADABLE as error:
         raise InputError(
@@ -136,12 +138,12 @@ def _from_vector(path: Path, field: str) -> Points:
     kinds = shapely.get_type_id(shapes)
     if len(shapes) and not (kinds == 0).any():
         raise InputError(
-            f"{path} holds {', '.join(shape_kinds(shapes))}, no points.", "Boreholes are points, one to a row."
+            f"{path} holds {', '.join(geometry_types(shapes))}, no points.", "Boreholes are points, one to a row."
         )
     x, y = shapely.get_x(shapes), shapely.get_y(shapes)  # NaN where it is no point
     if to_degrees is not None and len(shapes):
         x, y = to_degrees.transform(x, y, errcheck=False)
-    return _placed(path, column, np.asarray(x), np.asarray(y), [code_of(value) for value in table[column]], crs)
+    return _placed(path, column, np.asarray(x), np.asarray(y), [code_text(value) for value in table[column]], crs)
 
 
 def _placed(

@@ -18,12 +18,12 @@ from gravmap.geology.legend import Legend, LegendClass
 from gravmap.geology.rasterize_report import (
     CodeArea,
     RasterizedMap,
-    UnusableGround,
-    refuse_strangers,
-    report_of,
-    source_of,
+    UnusableArea,
+    check_unknown_codes,
+    source_record,
+    summarize_map,
 )
-from gravmap.geology.scanline import BETWEEN, NOBODY, WITHIN, Canvas
+from gravmap.geology.scanline import BETWEEN, NO_OWNER, WITHIN, Canvas
 from gravmap.lattice import UNUSABLE
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
@@ -102,7 +102,7 @@ def rasterize(
     for order, (path, legend) in enumerate(maps):
         progress(order, len(maps) + 1, Path(path).name)
         polygons = read_map(Path(path), legend, region)
-        reports.append(report_of(Path(path), legend, polygons))
+        reports.append(summarize_map(Path(path), legend, polygons))
         drawn.append((polygons.geometries, _number(polygons, order, ids, counts)))
     if not any(report.polygons for report in reports):
         _refuse_outside(maps, region)
@@ -113,7 +113,7 @@ def rasterize(
     decided = [None, *(_class_of(maps[order][1], code) for order, code in ids)]
     lookup = np.array([UNUSABLE if index is None else index for index in decided], dtype=np.uint8)
     gap = np.array([False, *(_is_gap(maps[order][1], code) for order, code in ids)])
-    owner = np.where(gap, NOBODY, [NOBODY, *(order for order, _ in ids)])
+    owner = np.where(gap, NO_OWNER, [NO_OWNER, *(order for order, _ in ids)])
     cell_km2 = row_cell_areas_km2(bounds[1], bounds[3], rows, (bounds[2] - bounds[0]) / columns)
     canvas = Canvas((rows, columns), bounds, lookup, owner)
     # What is painted last wins: gaps lie below everything, the first map on top.
@@ -121,25 +121,25 @@ def rasterize(
         canvas.paint(geometries[gap[numbers]], numbers[gap[numbers]])
     for order, (geometries, numbers) in reversed(list(enumerate(drawn))):
         canvas.paint(geometries[~gap[numbers]], numbers[~gap[numbers]])
-        reports[order] = replace(reports[order], disputed_km2=canvas.take_disputed_km2(WITHIN, cell_km2))
-    between_km2 = canvas.take_disputed_km2(BETWEEN, cell_km2)
+        reports[order] = replace(reports[order], disputed_km2=canvas.pop_disputed_km2(WITHIN, cell_km2))
+    between_km2 = canvas.pop_disputed_km2(BETWEEN, cell_km2)
     drawn.clear()
     progress(len(maps), len(maps) + 1, "burned")
     areas = _areas_km2(canvas.numbers, len(lookup), cell_km2)
     codes = _code_areas(ids, counts, areas, maps)
-    refuse_strangers(codes, maps, reports)
+    check_unknown_codes(codes, maps, reports)
     class_km2 = {entry.index: 0.0 for entry in classes} | {UNUSABLE: 0.0}
     for index, area in zip(lookup, areas, strict=True):
         class_km2[int(index)] += float(area)
     known = np.array([index is not None for index in decided])
-    unusable = UnusableGround(
+    unusable = UnusableArea(
         outside_km2=float(areas[0]),
         gaps_km2=float(areas[gap].sum()),
         by_legend_km2=float(areas[known & ~gap & (lookup == UNUSABLE)].sum()),
         unknown_km2=float(areas[1:][~known[1:]].sum()),
     )
     first = maps[0][1]
-    sources = tuple(source_of(report, legend) for report, (_, legend) in zip(reports, maps, strict=True))
+    sources = tuple(source_record(report, legend) for report, (_, legend) in zip(reports, maps, strict=True))
     name = first.name if len(maps) == 1 else "+".join(dict.fromkeys(legend.name for _, legend in maps))
     table = Legend(
         name=name, classes=classes, title="Class table of a label raster and the maps it was made from", sources=sources

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import sha256
 from gravmap.geology.legend import Legend
-from gravmap.geology.legend_file import rule_of
+from gravmap.geology.legend_file import override_rule
 
 if TYPE_CHECKING:
     from gravmap.geology.geological_map import MapPolygons
@@ -35,7 +35,7 @@ class CodeArea:
 
 
 @dataclass(frozen=True)
-class MapReport:
+class MapSummary:
     """What was read from one map.
 
     Attributes
@@ -68,7 +68,7 @@ class MapReport:
 
 
 @dataclass(frozen=True)
-class UnusableGround:
+class UnusableArea:
     """Why ground is 255, km² on the ellipsoid: the parts of ``class_km2[255]``.
 
     Attributes
@@ -119,10 +119,10 @@ class RasterizedMap:
     bounds_wsen: tuple[float, float, float, float]
     resolution_deg: float
     legend: Legend
-    maps: tuple[MapReport, ...]
+    maps: tuple[MapSummary, ...]
     codes: tuple[CodeArea, ...]
     class_km2: dict[int, float] = dataclass_field(default_factory=dict)
-    unusable: UnusableGround = UnusableGround()
+    unusable: UnusableArea = UnusableArea()
     disputed_between_km2: float = 0.0
 
     @property
@@ -131,8 +131,8 @@ class RasterizedMap:
         return tuple(entry for entry in self.codes if entry.index is None)
 
 
-def refuse_strangers(
-    codes: tuple[CodeArea, ...], maps: Sequence[tuple[Path | str, Legend]], reports: list[MapReport]
+def check_unknown_codes(
+    codes: tuple[CodeArea, ...], maps: Sequence[tuple[Path | str, Legend]], reports: list[MapSummary]
 ) -> None:
     """Warn of codes a legend does not know; refuse a map of which it knows none."""
     for (_, legend), report in zip(maps, reports, strict=True):
@@ -163,10 +163,10 @@ def _knows(legend: Legend) -> str:
     return f"knows {', '.join(list(legend.codes)[:12])}"
 
 
-def report_of(path: Path, legend: Legend, polygons: MapPolygons) -> MapReport:
+def summarize_map(path: Path, legend: Legend, polygons: MapPolygons) -> MapSummary:
     """What :func:`gravmap.geology.geological_map.read_map` read of a map, and the hash of its file."""
     table = path.with_suffix(".dbf")
-    return MapReport(
+    return MapSummary(
         path.name,
         sha256(path) if path.is_file() else "",  # a file geodatabase is a folder
         legend.name,
@@ -180,7 +180,7 @@ def report_of(path: Path, legend: Legend, polygons: MapPolygons) -> MapReport:
     )
 
 
-def source_of(report: MapReport, legend: Legend) -> dict[str, Any]:
+def source_record(report: MapSummary, legend: Legend) -> dict[str, Any]:
     """A map and its crosswalk, for the legend beside the raster."""
     crosswalk: dict[str, Any] = {code: "gap" if code in legend.gaps else index for code, index in legend.codes.items()}
     source: dict[str, Any] = {
@@ -197,7 +197,7 @@ def source_of(report: MapReport, legend: Legend) -> dict[str, Any]:
     source["codes"] = crosswalk
     if legend.overrides:
         source["override"] = {
-            entry.field: {code: rule_of(decided, entry.unless[code]) for code, decided in entry.codes.items()}
+            entry.field: {code: override_rule(decided, entry.unless[code]) for code, decided in entry.codes.items()}
             for entry in legend.overrides
         }
     return source

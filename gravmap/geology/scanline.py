@@ -25,7 +25,7 @@ _VERTICES_AT_ONCE = 1 << 18
 # Bits of Canvas.disputed; the third marks a cell taken for its centre on an edge along the row, which two neighbours
 # share and none disputes.
 WITHIN, BETWEEN, _EDGE = 1, 2, 4
-NOBODY = -1
+NO_OWNER = -1
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Canvas:
                 # Of polygons painted at once, an earlier one finds its cell taken by a later.
                 self._mark(marks, place, cells[place], new, fresh)
 
-    def take_disputed_km2(self, kind: int, cell_km2: NDArray[np.float64]) -> float:
+    def pop_disputed_km2(self, kind: int, cell_km2: NDArray[np.float64]) -> float:
         """Area of the disputed cells of one kind, WITHIN or BETWEEN; these are then forgotten.
 
         Parameters
@@ -143,7 +143,7 @@ class Canvas:
         met = met[(marks[place[met]] & _EDGE) == 0]
         one, other, place = one[met], other[met], place[met]
         owner, rival = self._owners[one], self._owners[other]
-        differ = (self._classes[one] != self._classes[other]) & (owner != NOBODY) & (rival != NOBODY)
+        differ = (self._classes[one] != self._classes[other]) & (owner != NO_OWNER) & (rival != NO_OWNER)
         bit = np.where(owner == rival, np.uint8(WITHIN), np.uint8(BETWEEN))
         for kind in (WITHIN, BETWEEN):
             marks[place[differ & (bit == kind)]] |= np.uint8(kind)
@@ -183,9 +183,9 @@ def _spans(
     x = points[:, 0] * (1 / across) - west / across
     y = points[:, 1] * (1 / down) - north / down
     # Edges go from each point to the next; the step from one ring to another is none.
-    joined = np.ones(len(points), dtype=bool)
-    joined[np.asarray(ring_ends[1:]) - 1] = False
-    at = np.flatnonzero(joined[:-1])
+    connected = np.ones(len(points), dtype=bool)
+    connected[np.asarray(ring_ends[1:]) - 1] = False
+    at = np.flatnonzero(connected[:-1])
     part_of_ring = np.repeat(np.arange(len(parts)), np.diff(part_ends))
     part = np.repeat(part_of_ring, np.diff(ring_ends))
     # Row r is crossed when its centre r + 1/2 lies in [lower, upper).

@@ -16,7 +16,7 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import normal_code
+from gravmap.geology.legend import normalize_code
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ UNREADABLE = (
 _SUFFIXES = (".shp", ".gpkg", ".geojson", ".fgb", ".gdb")
 
 
-def gdal_name(path: Path) -> str:
+def gdal_path(path: Path) -> str:
     """What GDAL opens: the path, or the one map inside a zip.
 
     Raises
@@ -58,7 +58,7 @@ def gdal_name(path: Path) -> str:
     return f"/vsizip/{path.resolve()}/{inside[0]}"
 
 
-def systems(stated: Any, path: Path, hint: str) -> tuple[str, Any, Any]:
+def crs_transformers(stated: Any, path: Path, hint: str) -> tuple[str, Any, Any]:
     """A file's system by name, and transformers from degrees to it and from it to degrees.
 
     Parameters
@@ -104,7 +104,7 @@ def read_shapes(
     Parameters
     ----------
     source : str
-        As :func:`gdal_name` gives it.
+        As :func:`gdal_path` gives it.
     layer : str
         Which layer.
     columns : sequence of str
@@ -128,21 +128,21 @@ def read_shapes(
     return shapes, {str(name): values[order] for name, values in zip(meta["fields"], data, strict=True)}
 
 
-def code_of(value: Any) -> str:
+def code_text(value: Any) -> str:
     """A field's value as text: as normal_code has it, 7.0 written 7, nothing at all as the empty code."""
     if value is None or value != value or str(value) == "<NA>":  # NaN is the only value unlike itself
         return ""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
-    return normal_code(str(value))
+    return normalize_code(str(value))
 
 
-def shape_kinds(shapes: NDArray[Any]) -> list[str]:
+def geometry_types(shapes: NDArray[Any]) -> list[str]:
     """The kinds of geometry met, for messages."""
     return sorted({shape.geom_type for shape in shapes if shape is not None}) or ["no geometry"]
 
 
-def in_degrees(shapes: NDArray[Any], to_degrees: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def to_wgs84(shapes: NDArray[Any], to_degrees: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Polygons, or lines, of a file's system in degrees on WGS 84.
 
     Edges of a projected system are first cut into pieces of LONGEST_EDGE_M. Coordinates alone are touched, so
@@ -153,7 +153,7 @@ def in_degrees(shapes: NDArray[Any], to_degrees: Any) -> tuple[NDArray[Any], NDA
     shapes : ndarray, shape (n,), object
         All polygons and multipolygons, or all lines and multilines; none empty.
     to_degrees : Transformer or None
-        From :func:`systems`; None leaves the shapes as they are.
+        From :func:`crs_transformers`; None leaves the shapes as they are.
 
     Returns
     -------
@@ -166,7 +166,7 @@ def in_degrees(shapes: NDArray[Any], to_degrees: Any) -> tuple[NDArray[Any], NDA
     if to_degrees is not None and len(shapes):
         if CRS.from_user_input(to_degrees.source_crs).is_projected:
             metres = to_degrees.source_crs.axis_info[0].unit_conversion_factor or 1.0
-            points, ends = densified(points, offsets[0], LONGEST_EDGE_M / metres)
+            points, ends = densify(points, offsets[0], LONGEST_EDGE_M / metres)
             offsets = (ends, *offsets[1:])
         points = np.column_stack(to_degrees.transform(points[:, 0], points[:, 1]))
         shapes = shapely.from_ragged_array(kind, points, offsets)
@@ -179,7 +179,7 @@ def in_degrees(shapes: NDArray[Any], to_degrees: Any) -> tuple[NDArray[Any], NDA
     return shapes, np.bincount(whose[~sound], minlength=len(shapes)) == 0
 
 
-def densified(
+def densify(
     points: NDArray[np.float64],
     ends: NDArray[Any],
     longest: float,

@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.vector import UNREADABLE, gdal_name, in_degrees, shape_kinds, systems
+from gravmap.geology.vector import UNREADABLE, crs_transformers, gdal_path, geometry_types, to_wgs84
 from gravmap.regions import Region
 
 _HINT = "Give a GeoPackage, Shapefile or GeoJSON with the polygons to map."
@@ -63,7 +63,7 @@ def read_clip(path: Path) -> Clip:
     if not path.exists():
         raise InputError(f"The polygon file {path} is missing.", "Check the path.")
     try:
-        frame = geopandas.read_file(gdal_name(path))
+        frame = geopandas.read_file(gdal_path(path))
     except (*UNREADABLE, ValueError) as error:
         raise InputError(f"{path} is no map that GDAL can read: {error}.", _HINT) from None
     if not isinstance(frame, geopandas.GeoDataFrame):
@@ -71,10 +71,10 @@ def read_clip(path: Path) -> Clip:
     shapes = shapely.force_2d(np.asarray(frame.geometry.values, dtype=object))
     areal = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
     if not areal.any():
-        raise InputError(f"{path} holds {', '.join(shape_kinds(shapes))}, no polygon.", _HINT)
+        raise InputError(f"{path} holds {', '.join(geometry_types(shapes))}, no polygon.", _HINT)
     hint = "Add its .prj, or say what it is: ogr2ogr -a_srs EPSG:4326 with_crs.gpkg FILE (whatever it is)."
-    _, _, to_degrees = systems(frame.crs.to_wkt() if frame.crs else None, path, hint)
-    placed, sound = in_degrees(shapes[areal], to_degrees)
+    _, _, to_degrees = crs_transformers(frame.crs.to_wkt() if frame.crs else None, path, hint)
+    placed, sound = to_wgs84(shapes[areal], to_degrees)
     if not sound.all():
         raise InputError(
             f"{path} has a polygon that cannot be placed on the Earth.", "Is its coordinate system the right one?"

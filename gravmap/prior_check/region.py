@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.geology import LabelFile, load_legend
-from gravmap.gravity.fields import field_recipe, open_fields
+from gravmap.gravity.fields_file import field_recipe, open_fields
 from gravmap.gravity.grid import crop, spacing_deg
 from gravmap.learning.evaluation.baselines import spacing_yx_km
 from gravmap.prior_check.quantities import cut_score

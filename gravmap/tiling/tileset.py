@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from gravmap import __version__
 from gravmap.errors import GravmapError, InputError, OptionError
-from gravmap.files import atomic_folder, atomic_path, check_room, refuse_existing, sha256, write_json
+from gravmap.files import atomic_folder, atomic_path, check_disk_space, refuse_existing, sha256, write_json
 from gravmap.geology import Labels, open_labels
-from gravmap.geology.class_table import auxiliary_xml, rows_of
+from gravmap.geology.class_table import auxiliary_xml, class_rows
 from gravmap.geology.legend_file import legend_to_toml
 from gravmap.lattice import COVER, UNUSABLE
 from gravmap.progress import Progress, silent
@@ -177,7 +177,7 @@ def make_tiles(
     raster = open_labels(labels)
     _check_overlap(plan.region, raster, fields, labels)
     if not index_only:
-        check_room(
+        check_disk_space(
             folder,
             plan.disk_bytes - unfinished_bytes(folder),
             "The tiles take",
@@ -265,7 +265,7 @@ def _write_tiles(
     missing = [tile for tile in tiles if tile.name not in sums]
     small = small_bodies(raster.values, raster.bounds_wsen)
     # TIFF has no place for the names of classes: GDAL looks for them in a file beside.
-    names = auxiliary_xml(rows_of(raster.legend)).encode()
+    names = auxiliary_xml(class_rows(raster.legend)).encode()
     for scale in {tile.scale.name for tile in tiles}:
         (unfinished.folder / scale).mkdir(exist_ok=True)
 

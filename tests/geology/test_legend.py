@@ -2,7 +2,7 @@ import pytest
 
 from gravmap.errors import InputError, OptionError
 from gravmap.geology import load_legend, shipped_legends
-from gravmap.geology.legend import joined_ages, normal_code, replace_field
+from gravmap.geology.legend import join_ages, normalize_code, replace_field
 from gravmap.geology.legend_file import read_legend, write_legend
 
 MINE = """
@@ -111,10 +111,10 @@ def test_a_users_own_legend():
 
 
 def test_codes_are_composed_and_stripped_and_nothing_more():
-    assert normal_code("\u00a0e\u0301 ") == "é"
+    assert normalize_code("\u00a0e\u0301 ") == "é"
     legend = read_legend(changed("Q = 0", '"\u00e9" = 0'), "text")
-    assert legend.classify(normal_code("e\u0301")) == 0
-    assert [legend.classify(normal_code(code)) for code in ("É", "e", "c", "\u0421")] == [None] * 4  # a Cyrillic C
+    assert legend.classify(normalize_code("e\u0301")) == 0
+    assert [legend.classify(normalize_code(code)) for code in ("É", "e", "c", "\u0421")] == [None] * 4  # a Cyrillic C
     assert legend.classify("C") == 1
 
 
@@ -164,13 +164,13 @@ i = { class = 10, unless = [0, "none"] }
 
 def test_a_legend_of_ages(tmp_path):
     legend = read_legend(AGES, "text")
-    assert legend.candidates == (("b_age", "t_age"), ("AGE",))
-    assert legend.fields_in(["B_AGE", "t_age", "AGE"]) == ("b_age", "t_age")
-    assert legend.fields_in(["b_age", "AGE"]) == ("AGE",)
-    assert legend.fields_in(["b_age"]) is None
+    assert legend.field_candidates == (("b_age", "t_age"), ("AGE",))
+    assert legend.find_fields(["B_AGE", "t_age", "AGE"]) == ("b_age", "t_age")
+    assert legend.find_fields(["b_age", "AGE"]) == ("AGE",)
+    assert legend.find_fields(["b_age"]) is None
     assert legend.classify("Late Devonian") == 6
-    assert legend.classify(joined_ages(["440", "360.0000001"])) == 6
-    assert legend.classify(joined_ages(["Devonian", "Carboniferous"])) == 255  # a code of the legend beats the age
+    assert legend.classify(join_ages(["440", "360.0000001"])) == 6
+    assert legend.classify(join_ages(["Devonian", "Carboniferous"])) == 255  # a code of the legend beats the age
     assert legend.classify("Devonian-Carboniferous") == 6
     assert legend.classify("Jura") == 9
     assert legend.classify("jura") is None
@@ -184,16 +184,16 @@ def test_a_legend_of_ages(tmp_path):
 
 
 def test_two_ages_make_one_code():
-    assert joined_ages(["Devonian"]) == "Devonian"
-    assert joined_ages(["", ""]) == ""
-    assert joined_ages(["358.8999938964844", "298.9"]) == "358.9 → 298.9"  # a single-precision float
-    assert joined_ages(["", "298.9"]) == "→ 298.9"
+    assert join_ages(["Devonian"]) == "Devonian"
+    assert join_ages(["", ""]) == ""
+    assert join_ages(["358.8999938964844", "298.9"]) == "358.9 → 298.9"  # a single-precision float
+    assert join_ages(["", "298.9"]) == "→ 298.9"
 
 
 def test_the_user_names_the_fields_of_ages():
     legend = load_legend("ics")
-    assert replace_field(legend, "AGE_TXT").candidates == (("AGE_TXT",),)
-    assert replace_field(legend, "old, young").candidates == (("old", "young"),)
+    assert replace_field(legend, "AGE_TXT").field_candidates == (("AGE_TXT",),)
+    assert replace_field(legend, "old, young").field_candidates == (("old", "young"),)
     for many in ("a,b,c", "a,", ""):
         with pytest.raises(OptionError, match="field"):
             replace_field(legend, many)

@@ -7,7 +7,7 @@ from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
 from gravmap.errors import InputError
 from gravmap.geology import load_legend, rasterize
 from gravmap.geology.legend import replace_field
-from gravmap.geology.legend_check import check_legend, near_misses
+from gravmap.geology.legend_check import check_legend, similar_codes
 from gravmap.geology.legend_file import legend_to_toml, read_legend
 from gravmap.regions import Region
 
@@ -104,7 +104,7 @@ def test_the_check_and_the_raster_tell_the_same(patchwork):
     ],
 )
 def test_near_misses_are_told_and_never_taken(code, known, near):
-    assert near_misses(code, known) == near
+    assert similar_codes(code, known) == near
 
 
 def test_ages_in_two_fields_of_numbers(write_map):

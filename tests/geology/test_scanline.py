@@ -15,7 +15,7 @@ from shapely.affinity import rotate
 from shapely.geometry import MultiPolygon, Point, Polygon, box
 
 from gravmap.geology import row_cell_areas_km2
-from gravmap.geology.scanline import BETWEEN, NOBODY, WITHIN, Canvas
+from gravmap.geology.scanline import BETWEEN, NO_OWNER, WITHIN, Canvas
 
 BOUNDS, SHAPE = (80.0, 44.0, 85.0, 46.0), (20, 50)  # cells of 0.1 degree, centres at 0.05
 
@@ -23,7 +23,7 @@ BOUNDS, SHAPE = (80.0, 44.0, 85.0, 46.0), (20, 50)  # cells of 0.1 degree, centr
 def painted(shapes, numbers=None, shape=SHAPE, bounds=BOUNDS):
     numbers = np.arange(1, len(shapes) + 1) if numbers is None else np.asarray(numbers)
     classes = np.arange(numbers.max() + 1).astype(np.uint8)
-    owners = np.where(classes > 0, 0, NOBODY)
+    owners = np.where(classes > 0, 0, NO_OWNER)
     canvas = Canvas(shape, bounds, classes, owners)
     canvas.paint(np.asarray(shapes, dtype=object), numbers)
     return canvas
@@ -176,24 +176,24 @@ CELL_KM2 = row_cell_areas_km2(44, 46, 200, 0.01)
 
 def test_disputed_ground_is_the_common_ground_of_different_classes():
     # 1 and 2 are of one class; 3 is another; 4 says nothing.
-    classes, owners = np.array([255, 7, 7, 9, 255], dtype=np.uint8), np.array([NOBODY, 0, 0, 0, NOBODY])
+    classes, owners = np.array([255, 7, 7, 9, 255], dtype=np.uint8), np.array([NO_OWNER, 0, 0, 0, NO_OWNER])
     shapes = np.array([box(80, 44, 82, 46), box(81, 44, 83, 46), box(82.5, 44, 84, 46), box(80, 44, 85, 46)])
     canvas = Canvas((200, 500), BOUNDS, classes, owners)
     canvas.paint(shapes[3:], np.array([4]))
     canvas.paint(shapes[:3], np.array([1, 2, 3]))
-    assert canvas.take_disputed_km2(BETWEEN, CELL_KM2) == 0
-    area = canvas.take_disputed_km2(WITHIN, CELL_KM2)
+    assert canvas.pop_disputed_km2(BETWEEN, CELL_KM2) == 0
+    area = canvas.pop_disputed_km2(WITHIN, CELL_KM2)
     assert area == pytest.approx(geodesic_km2(box(82.5, 44, 83, 46)), rel=1e-6)
-    assert canvas.take_disputed_km2(WITHIN, CELL_KM2) == 0
+    assert canvas.pop_disputed_km2(WITHIN, CELL_KM2) == 0
 
 
 @pytest.mark.parametrize("at_once", [50, 1 << 19])
 def test_a_third_polygon_that_agrees_with_the_first_hides_no_dispute(at_once, monkeypatch):
     monkeypatch.setattr("gravmap.geology.scanline._CELLS_AT_ONCE", at_once)
-    classes, owners = np.array([255, 7, 9], dtype=np.uint8), np.array([NOBODY, 0, 0])
+    classes, owners = np.array([255, 7, 9], dtype=np.uint8), np.array([NO_OWNER, 0, 0])
     canvas = Canvas((200, 500), BOUNDS, classes, owners)
     canvas.paint(np.array([box(80, 44, 82, 46), box(81, 44, 83, 46), box(80, 44, 85, 46)]), np.array([1, 2, 1]))
-    area = canvas.take_disputed_km2(WITHIN, CELL_KM2)
+    area = canvas.pop_disputed_km2(WITHIN, CELL_KM2)
     assert area == pytest.approx(geodesic_km2(box(81, 44, 83, 46)), rel=1e-6)
 
 

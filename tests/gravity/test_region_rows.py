@@ -181,7 +181,7 @@ def test_a_file_that_changes_between_header_and_rows(tmp_path, toy, served, monk
 
 def test_values_that_are_no_gravity_are_not_kept(tmp_path, toy, write_coards):
     body = toy.files["grid.grd"] = write_coards(VALUES * 1e6, LAT, LON, "served.grd").read_bytes()
-    with pytest.raises(DownloadError, match="no gravity anomaly"):
+    with pytest.raises(DownloadError, match="beyond any gravity anomaly"):
         fetch(source(body, f"{toy.url}/good/grid.grd"), tmp_path / "raw", rows=ROWS)
     assert left_in(tmp_path / "raw") == []
 

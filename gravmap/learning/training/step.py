@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gravmap.errors import DeviceError, GravmapError, OptionError, memory_lacked
+from gravmap.errors import DeviceError, GravmapError, OptionError, out_of_memory_message
 from gravmap.learning.data.dataset import IGNORE
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training.config import TrainConfig
@@ -211,7 +211,7 @@ class Stepper:
         try:
             terms, confusion = self._teach(epoch, [chunk.tolist() for chunk in chunks], share)
         except (RuntimeError, MemoryError) as error:
-            if memory_lacked(error) is None:
+            if out_of_memory_message(error) is None:
                 raise
             if self._exchanging:
                 raise out_of_memory(self.at_once) from None

@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from shapely.geometry import shape
 
 from gravmap.files import atomic_path
-from gravmap.geology.class_table import rows_of
+from gravmap.geology.class_table import class_rows
 from gravmap.geology.legend import Legend
 from gravmap.mapping.files.projection import cell_areas_km2
 from gravmap.mapping.files.styles import polygon_qml, polygon_sld
@@ -168,7 +168,7 @@ def _shares(folder: Path, polygons: NDArray[Any], classes: NDArray[np.int64]) ->
 
 def _add_style(path: Path, legend: Legend) -> None:
     """Put the style into the table where QGIS looks for it first."""
-    rows = rows_of(legend)
+    rows = class_rows(legend)
     database = sqlite3.connect(path)
     try:
         with database:

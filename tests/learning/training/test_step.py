@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gravmap.network
-from gravmap.errors import DeviceError, memory_lacked
+from gravmap.errors import DeviceError, out_of_memory_message
 from gravmap.learning import TrainConfig, train
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.checkpoint import read_pair
@@ -105,10 +105,10 @@ def test_one_process_out_of_memory_leaves_no_other_waiting(area, tmp_path, monke
 def test_the_errors_of_full_memory_are_known():
     with pytest.raises(RuntimeError) as full:
         torch.empty(1 << 50)
-    assert memory_lacked(full.value)
-    assert memory_lacked(torch.OutOfMemoryError("CUDA out of memory")) == "CUDA out of memory"
-    assert memory_lacked(MemoryError()) == "allocation failed"
-    assert memory_lacked(RuntimeError("shapes do not match")) is None
+    assert out_of_memory_message(full.value)
+    assert out_of_memory_message(torch.OutOfMemoryError("CUDA out of memory")) == "CUDA out of memory"
+    assert out_of_memory_message(MemoryError()) == "allocation failed"
+    assert out_of_memory_message(RuntimeError("shapes do not match")) is None
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_its_batch(area, tmp_path):
