@@ -71,15 +71,6 @@ class Region:
         east, north = min(self.east, other.east), min(self.north, other.north)
         return Region(west, south, east, north) if west < east and south < north else None
 
-    def grown(self, margin_deg: float) -> Region:
-        """The box with `margin_deg` more on every side, cut at the poles."""
-        return Region(
-            self.west - margin_deg,
-            max(self.south - margin_deg, -90.0),
-            self.east + margin_deg,
-            min(self.north + margin_deg, 90.0),
-        )
-
     def __str__(self) -> str:
         def side(value: float, positive: str, negative: str) -> str:
             return f"{abs(value):g}{positive if value >= 0 else negative}"

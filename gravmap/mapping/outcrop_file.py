@@ -85,7 +85,7 @@ def lay_outcrop(
     columns = np.flatnonzero((lon >= west - wide) & (lon <= east + wide))
     lat, lon = lat[rows], lon[columns]
     with LabelFile(labels_path) as labels:
-        mapped = labels.at(lat, lon)
+        mapped = labels.sample(lat, lon)
     known = np.where(mapped == UNUSABLE, 0, mapped).astype(np.uint8)
     if not known.any():
         raise InputError(

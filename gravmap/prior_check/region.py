@@ -197,12 +197,12 @@ def _describe(
     if how.why_not() is None:
         planes: dict[str, NDArray[Any]] = {name: part[name].values for name in ("bouguer", *channels)}
         found |= field_statistics(planes, spacing_yx_km(lat, lon))
-        found |= outcrop_statistics(planes, labels.at(lat, lon))
+        found |= outcrop_statistics(planes, labels.sample(lat, lon))
     # The map is read at the centres of cells like a crust's, whatever the field's nodes.
     south, west = lat[0] - tall / 2, lon[0] - wide / 2
     cell_lat = south + (np.arange(shape[0], dtype=float)[::-1] + 0.5) * SPACING_DEG
     cell_lon = west + (np.arange(shape[1], dtype=float) + 0.5) * SPACING_DEG
-    surface = labels.at(cell_lat, cell_lon)
+    surface = labels.sample(cell_lat, cell_lon)
     cells = spacing_yx_km(cell_lat, cell_lon)
     numbers = map_statistics(surface, cells, classes or int(max(entry.index for entry in labels.legend.classes)))
     found |= {key: value for key, value in numbers.items() if classes or not key.startswith("share_")}

@@ -116,14 +116,14 @@ def test_names_and_numbers_are_read(text, span):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("C", "no ICS name"),  # a symbol is no name, and never the beginning of one
-        ("Cz", "no ICS name"),
-        ("Carb", "no ICS name"),
+        ("C", "not a name of the ICS chart"),  # a symbol is not a name, and names are not matched by their beginning
+        ("Cz", "not a name of the ICS chart"),
+        ("Carb", "not a name of the ICS chart"),
         ("Devonien", "did you mean Devonian"),
         ("Devonian?", "did you mean Devonian"),
-        ("Granite", "no ICS name"),
-        ("Upper", "no ICS name"),
-        ("Period", "no ICS name"),
+        ("Granite", "not a name of the ICS chart"),
+        ("Upper", "not a name of the ICS chart"),
+        ("Period", "not a name of the ICS chart"),
         ("", "blank"),
         ("\u00a0", "blank"),
         ("298.9 → 358.9", "younger than the youngest"),
@@ -134,8 +134,8 @@ def test_names_and_numbers_are_read(text, span):
         ("-5", "negative"),
         ("300 → -1", "negative"),
         ("4600.1", "older than the Earth"),
-        ("nan", "no age"),
-        ("300 → inf", "no age"),
+        ("nan", "not an age"),
+        ("300 → inf", "not an age"),
     ],
 )
 def test_what_is_no_age_says_why(text, why):

@@ -199,7 +199,7 @@ def test_lines_that_cannot_serve_are_refused_and_the_fields_stay(fields, tmp_pat
         (tmp_path / "page.gpkg", "GDAL"),
         (write_lines(tmp_path / "areas.gpkg", [box(81, 44, 82, 46)]), "Polygon"),
         (write_lines(tmp_path / "points.geojson", [Point(81, 45)]), "Point"),
-        (write_lines(tmp_path / "bare.shp", [line], None), "coordinate system"),
+        (write_lines(tmp_path / "bare.shp", [line], None), "coordinate reference system"),
         (write_lines(tmp_path / "far.gpkg", [LineString([(10, 44), (11, 44)])]), "within 100 km"),
         (write_lines(tmp_path / "near.gpkg", [LineString([(87, 44), (88, 44)])]), "within 100 km"),
     ]
@@ -207,7 +207,7 @@ def test_lines_that_cannot_serve_are_refused_and_the_fields_stay(fields, tmp_pat
     for path, words in cases:
         with pytest.raises(InputError, match=words):
             add_fault_distance(fields, [path])
-    with pytest.raises(OptionError, match="capped"):
+    with pytest.raises(OptionError, match="cannot be limited"):
         add_fault_distance(fields, [several], 0.0)
     with pytest.raises(InputError, match="gravmap residual"):
         add_fault_distance(tmp_path / "no.nc", [several])
