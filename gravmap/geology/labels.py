@@ -1,4 +1,4 @@
-"""Reading and writing label rasters: GeoTIFFs of class indices with their legend in a file of its own."""
+"""Reading and writing label rasters: GeoTIFFs of class indices with their legend in a separate file."""
 
 from __future__ import annotations
 

@@ -185,10 +185,13 @@ def _guess(code: str, age_field: str, ages: set[str], legend: Legend) -> tuple[i
     ):
         if spans:
             older, younger = max(span[0] for span in spans), min(span[1] for span in spans)
-            index, share = legend.class_of_age(older, younger)
+            index, fraction = legend.class_of_age(older, younger)
             several = f", {len(spans)} different ages" if len(spans) > 1 else ""
             rule = "; no class holds half" if index == UNUSABLE else ""
-            return index, f"{what}: {min(older, OLDEST_ROCK_MA):.7g}-{younger:.7g} Ma{several}, share {share:.2f}{rule}"
+            return (
+                index,
+                f"{what}: {min(older, OLDEST_ROCK_MA):.7g}-{younger:.7g} Ma{several}, share {fraction:.2f}{rule}",
+            )
     return UNUSABLE, ""
 
 
@@ -250,8 +253,8 @@ def _text(path: Path, field: str, classes: str | Path, legend: Legend, guesses: 
     keys = [guess.code if re.fullmatch(r"[A-Za-z0-9_-]+", guess.code) else toml_string(guess.code) for guess in guesses]
     width = min(max((len(key) for key in keys), default=0) + 6, 40)
     for key, guess in zip(keys, guesses, strict=True):
-        ground = f"{guess.area_km2:,.0f} km²" if guess.area_km2 >= 1 else "under 1 km²"
-        amount = f"{ground}, {guess.polygons} polygon{'s' if guess.polygons != 1 else ''}"
+        area = f"{guess.area_km2:,.0f} km²" if guess.area_km2 >= 1 else "under 1 km²"
+        amount = f"{area}, {guess.polygons} polygon{'s' if guess.polygons != 1 else ''}"
         lines.append(f"{f'{key} = {guess.index}':<{width}}  # {amount}; {_comment(guess.reason) or 'unknown: set me'}")
     lines += [
         "",

@@ -60,15 +60,14 @@ def read_points(path: Path, field: str) -> Points:
     Parameters
     ----------
     path : Path
-        A table (comma, semicolon or tab) with columns lon and lat in degrees, or a vector file of GDAL in any CRS, which
-        is transformed to WGS 84, datum shift included.
+        A table (comma, semicolon or tab) with columns lon and lat in degrees, or a vector file of GDAL in any CRS.
     field : str
         The column with the class.
 
     Returns
     -------
     Points
-        In the order of the file.
+        In the order of the file; transformed to WGS 84, datum shift included.
 
     Raises
     ------
