@@ -26,7 +26,7 @@ import point_masses  # noqa: E402
 from peers import PEERS, ours, rms, timed  # noqa: E402
 
 from gravmap.gravity import residual_fields  # noqa: E402
-from gravmap.gravity.edges import edge_share  # noqa: E402
+from gravmap.gravity.edges import relative_edge_error  # noqa: E402
 from gravmap.gravity.long_wavelength import LongWavelengthField  # noqa: E402
 from gravmap.gravity.patch import Patch  # noqa: E402
 
@@ -38,7 +38,7 @@ def ours_restored(globe):
     low = LongWavelengthField(globe)
 
     def run(grid, height_m):
-        fields = residual_fields(grid, [height_m], low=low)
+        fields = residual_fields(grid, [height_m], long_wavelength=low)
         return next(field.values for name, field in fields.items() if str(name).startswith("regional"))
 
     return run
@@ -146,7 +146,7 @@ def profile_table(profiles, height_m):
     for (name, outside), shares in profiles.items():
         mean = np.sqrt(np.mean(np.square(shares), axis=0))
         print(f"| {name} | {outside} | " + " | ".join(f"{100 * share:.2f}" for share in mean) + " |")
-    said = [f"{100 * share:.2f}" for share in edge_share(middle, height_m)]
+    said = [f"{100 * share:.2f}" for share in relative_edge_error(middle, height_m)]
     print("| gravmap's estimate (one side) | nothing | " + " | ".join(said) + " |")
     return middle
 
@@ -177,7 +177,9 @@ def picture(path, profiles, height_m):
             known = "" if key[1] == "nothing" else f"; {key[1]} known"
             width = 2.2 if key[0] == "gravmap" else 1.4
             axes.plot(middle, share, line, color=colour, lw=width, label=f"{key[0]}{known}")
-    axes.plot(middle, 100 * edge_share(middle, height_m), "k.", ms=5, label="gravmap's own estimate, nothing known")
+    axes.plot(
+        middle, 100 * relative_edge_error(middle, height_m), "k.", ms=5, label="gravmap's own estimate, nothing known"
+    )
     axes.set(
         yscale="log",
         xscale="log",

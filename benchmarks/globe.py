@@ -72,7 +72,7 @@ def regions(below, above, height_m, registration):
     low = LongWavelengthField(below)
 
     def restored(grid, height_m):
-        fields = residual_fields(grid, [height_m], low=low)
+        fields = residual_fields(grid, [height_m], long_wavelength=low)
         return next(field.values for name, field in fields.items() if str(name).startswith("regional"))
 
     print(f"\n### region of a 2 arc-minute globe of harmonics, {registration}, mean of {len(CELLS)} cells\n")
@@ -161,7 +161,7 @@ def one_way(way, folder, height_m):
     if way == "gravmap without ducc0":
         globe_module.has_ducc0 = lambda: False
     start = time.perf_counter()
-    (result,) = globe_module.globe_upward(values, lat, lon, [height_m])
+    (result,) = globe_module.upward_continue_globe(values, lat, lon, [height_m])
     seconds = time.perf_counter() - start
     np.savez(Path(folder) / "out.npz", values=result, seconds=seconds)
 

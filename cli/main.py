@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from gravmap import __version__
-from gravmap.errors import DeviceError, GravmapError, memory_lacked
+from gravmap.errors import DeviceError, GravmapError, out_of_memory_message
 
 from .session import LOG_OPTIONS, TYPED, WORKSPACE_OPTION, Session, configure_from_file, verbosity_of
 
@@ -102,7 +102,7 @@ def _known(error: Exception) -> GravmapError | None:
     """The error as one of ours, or None when it is a bug."""
     if isinstance(error, GravmapError):
         return error
-    lacked = memory_lacked(error)
+    lacked = out_of_memory_message(error)
     if lacked is not None:
         return DeviceError(
             f"Not enough memory: {lacked}.",

@@ -121,7 +121,7 @@ def _labels(
     session.say(f"Region {wanted}{why}: {rows} x {columns} cells")
     if dry_run:
         for file, own in maps:
-            session.say(f"Would read {file} by the legend {own.name}, field {own.wanted}")
+            session.say(f"Would read {file} by the legend {own.name}, field {own.field_names}")
         # Numbers of codes, marks of disputed cells and classes stand side by side.
         session.say(
             f"Would write {path}; about {250 + 4 * rows * columns / 1e6:.0f} MB of memory, seconds to a minute."
@@ -142,11 +142,11 @@ def _check_faults(session: Session, faults: tuple[Path, ...], cap_km: float, rep
         A file or the fields are missing, or the fields have the channel already and may not lose it.
     """
     from gravmap.errors import InputError
-    from gravmap.geology.faults import FAULT_DISTANCE, check_cap
-    from gravmap.gravity.fields import MADE_BY, added_channels
+    from gravmap.geology.faults import FAULT_DISTANCE, check_fault_cap
+    from gravmap.gravity.fields_file import MADE_BY, added_channels
     from gravmap.workspace import require
 
-    check_cap(cap_km)
+    check_fault_cap(cap_km)
     for path in faults:
         if not path.exists():
             raise InputError(f"The fault map {path} is missing.", "Check the path.")
@@ -169,7 +169,7 @@ def _fault_channel(session: Session, faults: tuple[Path, ...], cap_km: float, dr
         session.say(f"{file}: {count} line{'' if count == 1 else 's'} within {cap_km:g} km of the fields")
     session.say(
         f"Added {FAULT_DISTANCE} to {fields}: median {made.median_km:.1f} km;"
-        f" {100 * made.capped_share:.1f} % of the nodes at the cap of {cap_km:g} km"
+        f" {100 * made.capped_fraction:.1f} % of the nodes at the cap of {cap_km:g} km"
     )
     if (session.workspace.tiles / "index.json").exists():
         session.say("The fields have changed: `gravmap tile --overwrite` makes the tile set anew.")
@@ -180,7 +180,7 @@ def _fault_channel(session: Session, faults: tuple[Path, ...], cap_km: float, dr
         "lines": list(made.lines),
         "cap_km": made.cap_km,
         "median_km": made.median_km,
-        "capped_share": made.capped_share,
+        "capped_share": made.capped_fraction,
     }
 
 

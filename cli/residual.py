@@ -103,7 +103,8 @@ def command(
     from gravmap.files import refuse_existing
     from gravmap.gravity import extent, open_grid, residual_fields, spacing_deg, write_fields
     from gravmap.gravity.continuation import check_heights
-    from gravmap.gravity.fields import added_channels, margin_for
+    from gravmap.gravity.fields import read_margin_deg
+    from gravmap.gravity.fields_file import added_channels
     from gravmap.gravity.globe import has_ducc0
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
     from gravmap.regions import find_region
@@ -145,7 +146,7 @@ def command(
             source,
             variable=variable,
             region=wanted,
-            margin_deg=margin_for(wanted),
+            margin_deg=read_margin_deg(wanted),
             input_height_m=level_m,
             units=units,
         )
@@ -177,7 +178,7 @@ def command(
             part,
             heights_m,
             wanted,
-            low=low,
+            long_wavelength=low,
             method="global" if globally else "regional",
             with_bands=with_bands,
             trim=trim,
@@ -241,4 +242,4 @@ def _trim(text: str | None) -> Any:
         share = 0.0
     if not 0 < share < 1:
         raise OptionError(f"--trim {text} is no share.", "Give one between 0% and 100%, such as --trim 10%.")
-    return Trim(share=share)
+    return Trim(max_relative_error=share)

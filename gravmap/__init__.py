@@ -1,8 +1,8 @@
-"""gravmap: bedrock under cover, read from Bouguer gravity and the geological map around it.
+"""gravmap: lithology maps of bedrock under cover from Bouguer gravity and geological maps.
 
-Data walks through six rooms in one direction: :mod:`gravmap.gravity`, :mod:`gravmap.geology`,
-:mod:`gravmap.tiling`, :mod:`gravmap.network`, :mod:`gravmap.learning`, :mod:`gravmap.mapping`.
-Importing this package loads none of them.
+The steps are packages, which import each other in this order: :mod:`gravmap.gravity`, :mod:`gravmap.geology`,
+:mod:`gravmap.tiling`, :mod:`gravmap.network`, :mod:`gravmap.learning`, :mod:`gravmap.search`, :mod:`gravmap.mapping`.
+Importing `gravmap` itself loads none of them.
 """
 
 __version__ = "0.1.0"

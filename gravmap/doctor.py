@@ -1,4 +1,4 @@
-"""What gravmap stands on, on this machine: versions, devices, disk, and the files of a workspace."""
+"""Diagnosis of an installation: versions, devices, disk space, and the files of a workspace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEEDED = (
     "requests", "torch", "torchvision", "safetensors", "matplotlib", "rich",
 )  # fmt: skip
 
-# What is not needed but of use: extra to the packages it brings.
+# Packages of the optional extras.
 OPTIONAL = {
     "global": ("ducc0",),
     "peers": ("segmentation-models-pytorch", "timm", "scikit-learn"),
@@ -29,7 +29,7 @@ OPTIONAL = {
     "tensorboard": ("tensorboard",),
 }
 
-# Run in a process of its own: it loads torch, which this file must not, and a broken driver may end it.
+# Run in a subprocess: it imports torch, which this module must not, and a broken driver may crash it.
 _PROBE = """
 import json, sys
 found = {"gpus": [], "error": None, "deformable": "own"}
@@ -44,31 +44,31 @@ try:
         if found["gpus"]:
             found["deformable"] = "torchvision"
     except Exception as error:
-        found["error"] = f"torchvision does not load beside this torch: {str(error).splitlines()[0]}"
+        found["error"] = f"torchvision cannot be imported with this torch: {str(error).splitlines()[0]}"
 except Exception as error:
-    found["error"] = f"torch does not load: {str(error).splitlines()[0]}"
+    found["error"] = f"torch cannot be imported: {str(error).splitlines()[0]}"
 json.dump(found, sys.stdout)
 """
 
 
 @dataclass
 class Findings:
-    """What :func:`examine` saw.
+    """Result of :func:`examine`.
 
     Attributes
     ----------
     versions : dict
-        Package name to version; None where it is missing.
+        Package name to version; None if it is not installed.
     machine : dict
         Cores, memory and free disk, GiB.
     torch : dict
-        GPUs, threads, which deformable convolution is live, and an error if torch does not load.
+        GPUs, threads, the deformable convolution in use, and the error if torch cannot be imported.
     files : dict
-        Each step's file in the workspace: path, and whether it is there.
+        The file of each step in the workspace: path, and whether it exists.
     extras : dict
         Optional extra to its packages and their versions.
     faults : list of str
-        What will not work, each with what to do.
+        Problems found, each with what to do.
     """
 
     versions: dict[str, str | None]
@@ -79,11 +79,11 @@ class Findings:
     faults: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values for JSON."""
+        """All results as plain values for JSON."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Everything in words."""
+        """All results as lines of text."""
         packages = ", ".join(f"{name} {version}" for name, version in self.versions.items() if version)
         gpus = [f"{gpu['name']} ({gpu['memory_gib']} GiB)" for gpu in self.torch["gpus"]]
         own = "gravmap's own operators" if self.torch["deformable"] == "own" else "torchvision's CUDA kernel"
@@ -104,19 +104,19 @@ class Findings:
         return text
 
     def _extra(self, name: str) -> str:
-        """One extra in words."""
+        """One extra as text."""
         packages = self.extras[name]
         absent = [package for package, version in packages.items() if version is None]
         return f"{name} (missing: {', '.join(absent)})" if absent else f"{name} (there)"
 
 
 def examine(workspace: Workspace) -> Findings:
-    """Look at the installation, the machine and a workspace; change nothing.
+    """Examine the installation, the machine and a workspace, without changing anything.
 
     Parameters
     ----------
     workspace : Workspace
-        The folder whose steps are listed.
+        The workspace whose files are listed.
     """
     versions = {name: _version(name) for name in NEEDED}
     torch = _probe_torch()
@@ -130,7 +130,7 @@ def examine(workspace: Workspace) -> Findings:
     }
     faults = [f"{name} is not installed: pip install {name}" for name, version in versions.items() if version is None]
     if torch["error"]:
-        faults.append(f"{torch['error']}. Install the pair anew: pip install torch torchvision")
+        faults.append(f"{torch['error']}. Reinstall both: pip install torch torchvision")
     return Findings(
         versions=versions,
         machine=_machine(workspace),
@@ -160,7 +160,6 @@ def _machine(workspace: Workspace) -> dict[str, Any]:
 
 
 def _probe_torch() -> dict[str, Any]:
-
     found: dict[str, Any] = {"gpus": [], "error": "torch is not installed", "deformable": "own"}
     if importlib.util.find_spec("torch") is None:
         return found
@@ -169,5 +168,5 @@ def _probe_torch() -> dict[str, Any]:
         found = json.loads(done.stdout)
     except json.JSONDecodeError:
         last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-        found["error"] = f"torch does not load: {last[0]}"
+        found["error"] = f"torch cannot be imported: {last[0]}"
     return found

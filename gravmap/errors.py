@@ -1,13 +1,13 @@
-"""The errors gravmap raises on purpose; each carries the exit status of the command line.
+"""Exceptions for errors that the user can correct, each with the exit status of the command line.
 
-A message says what was found and where; the hint says what to do next. A bug is never one of these.
+The message says what was found and where; the hint says what to do next. Bugs raise other exceptions.
 """
 
 from __future__ import annotations
 
 
 class GravmapError(Exception):
-    """Something went wrong that the user can understand and act on.
+    """Base class of the errors that the user can correct.
 
     Parameters
     ----------
@@ -28,41 +28,42 @@ class GravmapError(Exception):
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
     def __reduce__(self) -> tuple[type[GravmapError], tuple[str, str | None]]:
-        # The default would rebuild from args alone and lose the hint between training processes.
+        # The default rebuilds from args alone, which loses the hint between training processes.
         return type(self), (self.message, self.hint)
 
 
 class OptionError(GravmapError):
-    """An option's value makes no sense (a box with west >= east, a height without a unit)."""
+    """The value of an option is invalid (a box with west >= east, a height without a unit)."""
 
     exit_status = 2
 
 
 class InputError(GravmapError):
-    """An input is missing, unreadable or not what it should be; or a leak check failed."""
+    """An input is missing, unreadable or invalid; or a leak check failed."""
 
     exit_status = 3
 
 
 class DownloadError(GravmapError):
-    """A download failed, or what came is not what was asked for."""
+    """A download failed, or the downloaded file is not the expected one."""
 
     exit_status = 4
 
 
 class DeviceError(GravmapError):
-    """The device asked for is not there, or its memory is too small."""
+    """The requested device is not available, or its memory is too small."""
 
     exit_status = 5
 
 
-def memory_lacked(error: BaseException) -> str | None:
-    """How memory ran out, in a line; None when that is not what an error says.
+def out_of_memory_message(error: BaseException) -> str | None:
+    """One line that describes an out-of-memory error; None for any other error.
 
-    torch has an error for a GPU, told by its name here as the data wing does not load torch, and none for a CPU.
+    torch has an exception for GPU memory, recognised by its name here because this module does not import torch, and
+    none for CPU memory.
     """
-    said = str(error)
-    _, found, wanted = said.partition("can't allocate memory")
+    message = str(error)
+    _, found, request = message.partition("can't allocate memory")
     if found or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return next(iter((wanted.lstrip(": ") or said).splitlines()), "allocation failed")
+        return next(iter((request.lstrip(": ") or message).splitlines()), "allocation failed")
     return None

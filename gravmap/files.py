@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes, hashes, and the refusal to overwrite."""
+"""Atomic writing of files and folders, hashes, and checks for existing files and free disk space."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 from gravmap.errors import GravmapError, InputError
 
 PARTIAL = ".partial-"
-FULL_BELOW_BYTES = 1 << 17  # a file system that has no more than this is full for any file of ours
+FULL_BELOW_BYTES = 1 << 17  # with less free space than this a disk is reported as full
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise InputError when `path` exists and may not be replaced.
+    """Raise InputError if `path` exists and must not be replaced.
 
     Raises
     ------
@@ -30,39 +30,38 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 def _sidecars(path: Path) -> list[Path]:
-    """Files GDAL writes beside a raster under the raster's own name plus a suffix."""
+    """Files that GDAL writes beside a raster: its name plus a suffix."""
     return [path.with_name(path.name + suffix) for suffix in (".aux.xml", ".msk", ".ovr")]
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder; rename it to `path` when the block ends well.
+    """Context manager for atomic writing: a temporary path in the same folder, renamed to `path` on success.
 
-    The temporary name keeps the suffix (drivers choose the format by it). A raised error or a kill
-    leaves the old file, or none; GDAL sidecars (``.aux.xml``) travel with the file.
+    The temporary name has the same suffix, by which drivers choose the format. After an exception or a killed process
+    the old file, if any, is unchanged. GDAL sidecar files (``.aux.xml``) are moved with the file.
 
     Parameters
     ----------
     path : Path
-        The file to write. Its folder is made when missing.
+        The file to write. Its folder is created if necessary.
 
     Yields
     ------
     Path
-        Where to write.
+        The temporary path to write to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # What a killed run left under our own naming is rubbish by definition, unless its writer lives.
-    # A name without suffix would otherwise give "**", which is no pattern.
+    # Remove temporary files of killed processes. A name without suffix would otherwise give "**", an invalid pattern.
     for stale in path.parent.glob(f".{path.stem}{PARTIAL}*{path.suffix}*".replace("**", "*")):
-        if not _writer_lives(stale):
+        if not _writer_is_running(stale):
             stale.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.stem}{PARTIAL}{os.getpid()}{path.suffix}")
     try:
         with reporting_full_disk(path):
             yield temporary
         for partial, final in zip(_sidecars(temporary), _sidecars(path), strict=True):
-            # A sidecar of the replaced file would describe the new one wrongly.
+            # A sidecar of the replaced file does not describe the new one.
             if partial.exists():
                 os.replace(partial, final)
             else:
@@ -73,7 +72,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             leftover.unlink(missing_ok=True)
 
 
-def _writer_lives(partial: Path) -> bool:
+def _writer_is_running(partial: Path) -> bool:
     digits = partial.name.split(PARTIAL)[-1].split(".")[0]
     if not digits.isdigit():
         return False
@@ -88,13 +87,13 @@ def _writer_lives(partial: Path) -> bool:
 
 @contextmanager
 def reporting_full_disk(path: Path) -> Iterator[None]:
-    """Say that the disk is full when that is why writing failed: netCDF, HDF5 and GDAL call it many names."""
+    """Raise an error that says the disk is full if writing failed for that reason; drivers report it in many ways."""
     try:
         yield
     except GravmapError:
         raise
     except Exception as error:
-        # Asked before the half-written file is taken away again.
+        # Checked before the incomplete file is removed.
         if shutil.disk_usage(path.parent).free >= FULL_BELOW_BYTES:
             raise
         raise GravmapError(
@@ -105,12 +104,12 @@ def reporting_full_disk(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; put it in the place of `path` when the block ends well.
+    """Context manager for atomic writing of a folder: a temporary folder, renamed to `path` on success.
 
     Parameters
     ----------
     path : Path
-        The folder to write; an existing one is replaced whole.
+        The folder to write; an existing one is replaced.
 
     Yields
     ------
@@ -119,7 +118,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{path.name}{PARTIAL}*"):
-        if not _writer_lives(stale):
+        if not _writer_is_running(stale):
             shutil.rmtree(stale, ignore_errors=True)
     temporary = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -133,14 +132,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Put the folder `new` in the place of `path`; an existing one goes when the new one stands there."""
+    """Rename the folder `new` to `path`; an existing one is removed after the new one is in place."""
     for stale in path.parent.glob(f".{path.name}.old{PARTIAL}*"):
-        if not _writer_lives(stale):
+        if not _writer_is_running(stale):
             shutil.rmtree(stale, ignore_errors=True)
     if not path.exists():
         os.replace(new, path)
         return
-    # Two renames: a folder cannot be replaced in one.
+    # Two renames, because a folder cannot be replaced atomically.
     old = path.with_name(f".{path.name}.old{PARTIAL}{os.getpid()}")
     os.replace(path, old)
     try:
@@ -151,22 +150,22 @@ def replace_folder(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def check_room(folder: Path, needed_bytes: int, what: str, hint: str) -> None:
-    """Refuse to begin what the disk cannot hold.
+def check_disk_space(folder: Path, needed_bytes: int, what: str, hint: str) -> None:
+    """Raise an error if the disk has not enough free space.
 
     Parameters
     ----------
     folder : Path
-        What is to be written, or lies beside it.
+        A path on the disk; need not exist.
     needed_bytes : int
-        How much it takes.
+        Space needed.
     what, hint : str
         For the message: "The tiles take", and what to do.
 
     Raises
     ------
     GravmapError
-        Less is free where `folder` would lie.
+        Less space is free on the disk of `folder`.
     """
     where = folder.absolute()
     while not where.exists():
@@ -177,18 +176,18 @@ def check_room(folder: Path, needed_bytes: int, what: str, hint: str) -> None:
 
 
 def _size(count: float) -> str:
-    """Bytes for people."""
+    """Number of bytes as text."""
     return f"{count / 1e9:.1f} GB" if count >= 5e8 else f"{count / 1e6:.1f} MB"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` (UTF-8) to `path`, whole or not at all."""
+    """Write `text` (UTF-8) to `path`, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON to `path`, whole or not at all."""
+    """Write `value` as indented JSON to `path`, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -200,19 +199,19 @@ def read_json(path: Path, made_by: str) -> Any:
     path : Path
         The file.
     made_by : str
-        The command that makes it, for the error message.
+        The command that makes the file, for the error message.
 
     Raises
     ------
     InputError
-        The file is missing or is no JSON.
+        The file is missing or is not valid JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing.", f"`{made_by}` makes it.") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is no readable JSON: {error}.", f"`{made_by}` makes it anew.") from None
+        raise InputError(f"{path} is not valid JSON: {error}.", f"`{made_by}` makes it again.") from None
 
 
 def sha256(path: Path) -> str:

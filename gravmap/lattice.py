@@ -1,4 +1,4 @@
-"""Nodes and cells on the Earth: sentinels of label rasters, roles in a split, cell look-up, lengths of degrees."""
+"""Constants of grids and label rasters: special labels, roles in a split, cell look-up, and the length of a degree."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 COVER, UNUSABLE = 0, 255
-"""Labels that are no bedrock class: cover, and cells that are not mapped or not usable."""
+"""Labels other than bedrock classes: cover, and cells that are not mapped or not usable."""
 
 TRAIN, TUNE, TEST, BUFFER = 0, 1, 2, 3
-"""Roles of cells and windows in a split: trained on, tuned on, tested on, in none of them."""
+"""Roles of cells and windows in a split: training, tuning, test, and buffer between them (not used)."""
 
 SNAP_CELLS = 1e-6
-"""A point this close to a cell's west or north side is in that cell; nodes often lie where four cells meet."""
+"""A point this close to the west or north side of a cell is in that cell; nodes often lie where four cells meet."""
 
 EARTH_RADIUS_KM = 6371.0
-"""Mean radius: of the sphere on which distances between nodes are taken."""
+"""Mean radius of the Earth, for distances between nodes on a sphere."""
 
 KM_PER_DEGREE = np.pi / 180 * EARTH_RADIUS_KM
-"""Of latitude on that sphere, 111.195 km."""
+"""Length of a degree of latitude on that sphere, 111.195 km."""
 
 LEAST_KM_PER_DEGREE, MOST_KM_PER_DEGREE = 110.0, 111.7
 """Bounds of a degree of latitude on the ellipsoid (110.57 km at the equator, 111.69 km at the poles), for margins."""
@@ -31,7 +31,7 @@ FLATTENING = 1 / 298.257223563
 
 
 def axis_cells(points: NDArray[np.float64], first: float, last: float, count: int) -> NDArray[np.int64]:
-    """Number of the cell each point lies in, along one axis.
+    """Index of the cell that contains each point, along one axis.
 
     Parameters
     ----------
@@ -40,13 +40,13 @@ def axis_cells(points: NDArray[np.float64], first: float, last: float, count: in
     first, last : float
         Outer edges of the first and the last cell, degrees; a north-up axis of rows has ``first > last``.
     count : int
-        Cells between them.
+        Number of cells.
 
     Returns
     -------
     ndarray, shape (n,), int64
-        0 to count - 1; -1 outside. A point on the side between two cells is in the later one, a point on the outer
-        edge of the last cell in that.
+        0 to count - 1; -1 outside. A point on the border of two cells is in the second one, a point on the outer edge
+        of the last cell in that cell.
 
     Examples
     --------

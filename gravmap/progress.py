@@ -1,4 +1,4 @@
-"""How the library tells how far it is, without knowing who listens."""
+"""Progress reports of the library through a callback; used by every package, so it has a module of its own."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called now and then with the steps done, the steps in all, and a short note."""
+    """Callback that receives the number of steps done, their total, and a short note."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Take one report."""
+        """Receive one report."""
 
 
 def silent(done: int, total: int, note: str = "") -> None:
-    """Ignore every report: the default listener."""
+    """Ignore all reports: the default callback."""
 
 
 def describe_time(seconds: float) -> str:
-    """A duration for people: "40 s", "12 min", "3.5 h"."""
+    """A duration as text: "40 s", "12 min", "3.5 h"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

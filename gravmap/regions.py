@@ -1,4 +1,4 @@
-"""Boxes on the Earth, and the names the covered basins go by. Order: west, south, east, north."""
+"""Regions: boxes in longitude and latitude, in the order west, south, east, north, and named ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Region:
     Attributes
     ----------
     west, south, east, north : float
-        Degrees; west < east and south < north, so no box crosses the antimeridian.
+        Degrees; west < east and south < north, so a box cannot cross the antimeridian.
     """
 
     west: float
@@ -32,14 +32,16 @@ class Region:
         written = f"W {self.west:g} S {self.south:g} E {self.east:g} N {self.north:g}"
         order = "The order is west south east north (GMT's -R is west east south north)."
         if not all(math.isfinite(side) for side in self.bounds_wsen):
-            raise OptionError(f"The box {written} has a side that is no number.", order)
+            raise OptionError(f"The box {written} has a side that is not finite.", order)
         if not -90 <= self.south < self.north <= 90:
-            raise OptionError(f"The box {written} has no valid latitudes: -90 <= south < north <= 90.", order)
+            raise OptionError(
+                f"The box {written} has invalid latitudes; -90 <= south < north <= 90 is required.", order
+            )
         if self.west >= self.east:
             hint = "A box across the antimeridian is not supported: run its two halves one after the other."
             raise OptionError(f"The box {written} has its west side east of its east side.", f"{order} {hint}")
         if self.west < -180 or self.east > 360 or self.east - self.west > 360:
-            raise OptionError(f"The box {written} has no valid longitudes.", order)
+            raise OptionError(f"The box {written} has invalid longitudes.", order)
 
     @property
     def bounds_wsen(self) -> tuple[float, float, float, float]:
@@ -57,7 +59,7 @@ class Region:
         return self.north - self.south
 
     def contains(self, other: Region, tolerance_deg: float = 1e-6) -> bool:
-        """Whether `other` lies inside this box, up to `tolerance_deg`."""
+        """Whether `other` is inside this box, within `tolerance_deg`."""
         return (
             other.west >= self.west - tolerance_deg
             and other.south >= self.south - tolerance_deg
@@ -66,19 +68,10 @@ class Region:
         )
 
     def intersection(self, other: Region) -> Region | None:
-        """The common box, or None when the two do not overlap."""
+        """The intersection with another box, or None if they do not overlap."""
         west, south = max(self.west, other.west), max(self.south, other.south)
         east, north = min(self.east, other.east), min(self.north, other.north)
         return Region(west, south, east, north) if west < east and south < north else None
-
-    def grown(self, margin_deg: float) -> Region:
-        """The box with `margin_deg` more on every side, cut at the poles."""
-        return Region(
-            self.west - margin_deg,
-            max(self.south - margin_deg, -90.0),
-            self.east + margin_deg,
-            min(self.north + margin_deg, 90.0),
-        )
 
     def __str__(self) -> str:
         def side(value: float, positive: str, negative: str) -> str:
@@ -91,17 +84,17 @@ class Region:
 
 
 def named_regions(own: Path | None = None) -> dict[str, Region]:
-    """Every region that has a name: gravmap's own and those of a user's file.
+    """Named regions of gravmap and of a user's file.
 
     Parameters
     ----------
     own : Path, optional
-        A TOML file of ``name = [west, south, east, north]`` lines; ignored when missing.
+        A TOML file with lines ``name = [west, south, east, north]``; ignored if missing.
 
     Raises
     ------
     InputError
-        The user's file cannot be read.
+        The user's file is not valid.
     """
     text = resources.files("gravmap").joinpath("regions.toml").read_text(encoding="utf-8")
     regions = _read(tomllib.loads(text), "gravmap's own regions")
@@ -110,7 +103,7 @@ def named_regions(own: Path | None = None) -> dict[str, Region]:
             table = tomllib.loads(own.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InputError(
-                f"{own} is no readable TOML: {error}.", "Write lines such as: mine = [81, 43, 92, 48]"
+                f"{own} is not valid TOML: {error}.", "Write lines such as: mine = [81, 43, 92, 48]"
             ) from None
         regions |= _read(table, str(own))
     return regions
@@ -121,19 +114,19 @@ def _read(table: dict[str, Any], where: str) -> dict[str, Region]:
     for name, sides in table.items():
         if not (isinstance(sides, list) and len(sides) == 4 and all(isinstance(side, (int, float)) for side in sides)):
             raise InputError(
-                f"{name!r} in {where} is no list of four numbers.", "Write: name = [west, south, east, north]"
+                f"{name!r} in {where} is not a list of four numbers.", "Write: name = [west, south, east, north]"
             )
         regions[name] = Region(*(float(side) for side in sides))
     return regions
 
 
 def find_region(name: str, own: Path | None = None) -> Region:
-    """The region called `name`.
+    """Look up a region by name.
 
     Raises
     ------
     OptionError
-        No region has this name; the message lists the nearest and all known names.
+        There is no such region; the message has the closest and all known names.
     """
     regions = named_regions(own)
     if name in regions:
@@ -141,6 +134,6 @@ def find_region(name: str, own: Path | None = None) -> Region:
     near = difflib.get_close_matches(name.lower(), regions, n=1)
     meant = f" Did you mean {near[0]}?" if near else ""
     raise OptionError(
-        f"No region is called {name!r}.{meant}",
+        f"There is no region {name!r}.{meant}",
         f"Known: {', '.join(regions)}. Or give --bbox W S E N, or add the name to regions.toml in the workspace.",
     )

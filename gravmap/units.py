@@ -1,4 +1,4 @@
-"""Lengths and angles as people write them: ``10km``, ``10000 m``, ``2arcmin``, ``5deg``."""
+"""Parsing and formatting of lengths and angles with units: ``10km``, ``10000 m``, ``2arcmin``, ``5deg``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def _parse(text: str, units: dict[str, float], kind: str, example: str) -> float
     match = _QUANTITY.fullmatch(text)
     named = ", ".join(unit for unit in units if unit.isalpha())
     if match is None:
-        raise OptionError(f"{text!r} is no {kind}.", f"Write a number and a unit ({named}), such as {example}.")
+        raise OptionError(
+            f"{text!r} is not a valid {kind}.", f"Write a number and a unit ({named}), such as {example}."
+        )
     number, unit = match.groups()
     if unit not in units:
         found = f"has the unit {unit!r}" if unit else "has no unit"
@@ -24,7 +26,7 @@ def _parse(text: str, units: dict[str, float], kind: str, example: str) -> float
 
 
 def parse_length_m(text: str) -> float:
-    """Read a length such as ``10km`` or ``10000 m``.
+    """Parse a length such as ``10km`` or ``10000 m``.
 
     Returns
     -------
@@ -34,13 +36,13 @@ def parse_length_m(text: str) -> float:
     Raises
     ------
     OptionError
-        No number, no unit, or a unit that is no length.
+        Not a number with a unit of length.
     """
     return _parse(text, _METRES, "length", "10km")
 
 
 def parse_angle_deg(text: str) -> float:
-    """Read an angle such as ``5deg``, ``2arcmin`` or ``15arcsec``.
+    """Parse an angle such as ``5deg``, ``2arcmin`` or ``15arcsec``.
 
     Returns
     -------
@@ -50,18 +52,18 @@ def parse_angle_deg(text: str) -> float:
     Raises
     ------
     OptionError
-        No number, no unit, or a unit that is no angle.
+        Not a number with a unit of angle.
     """
     return _parse(text, _DEGREES, "angle", "5deg")
 
 
 def format_length(length_m: float) -> str:
-    """Write a length the way it is read: ``10km``, ``500m``."""
+    """Format a length as :func:`parse_length_m` reads it: ``10km``, ``500m``."""
     return f"{length_m / 1000:g}km" if length_m % 100 == 0 and length_m >= 1000 else f"{length_m:g}m"
 
 
 def format_angle(angle_deg: float) -> str:
-    """Write an angle the way it is read: ``5deg``, ``2arcmin``, ``15arcsec``."""
+    """Format an angle as :func:`parse_angle_deg` reads it: ``5deg``, ``2arcmin``, ``15arcsec``."""
     for unit, size in (("deg", 1.0), ("arcmin", 1 / 60)):
         count = angle_deg / size
         if abs(count - round(count, 3)) < 1e-6 and count >= 1:

@@ -1,4 +1,4 @@
-"""Where each command finds what the one before it left: the paths of a workspace."""
+"""The workspace: the folder in which each command finds the files of the previous ones."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from gravmap.errors import InputError
 
 SHIPPED = "crusts-central-asia"
-"""The trained network that comes with gravmap: taught on simulated crusts alone, on no region's data."""
+"""The trained network in the package: trained on simulated crusts only."""
 
 
 def shipped_model(name: str = SHIPPED) -> Path:
-    """Where a shipped model of this name would lie: a folder like a run's."""
+    """Folder of a model in the package, laid out like that of a run; need not exist."""
     return Path(__file__).parent / "models" / Path(name).name
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder with the fixed places of gravmap's files.
+    """A folder with fixed paths for the files of gravmap.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class Workspace:
 
     @property
     def raw(self) -> Path:
-        """Downloads as they came, verified (`gravmap fetch`)."""
+        """Verified downloads (`gravmap fetch`)."""
         return self.root / "data" / "raw"
 
     @property
@@ -45,17 +45,17 @@ class Workspace:
 
     @property
     def legend(self) -> Path:
-        """The legend that `labels` was made with."""
+        """The legend of `labels`."""
         return self.root / "data" / "labels.legend.toml"
 
     @property
     def tiles(self) -> Path:
-        """The tile set's folder (`gravmap tile`)."""
+        """The folder of the tile set (`gravmap tile`)."""
         return self.root / "data" / "tiles"
 
     @property
     def crusts(self) -> Path:
-        """Simulated crusts that networks were taught on; made again when thrown away (`gravmap train --on crusts`)."""
+        """Cache of simulated crusts for training, made again if deleted (`gravmap train --on crusts`)."""
         return self.root / "data" / "crusts"
 
     @property
@@ -70,12 +70,12 @@ class Workspace:
 
     @property
     def regions(self) -> Path:
-        """The user's own named regions, when the file exists."""
+        """Named regions of the user; optional."""
         return self.root / "regions.toml"
 
     @property
     def config(self) -> Path:
-        """Defaults for the options of every command, when the file exists."""
+        """Default values for the options of all commands; optional."""
         return self.root / "gravmap.toml"
 
     def run(self, name: str | None = None) -> Path:
@@ -84,12 +84,12 @@ class Workspace:
         Parameters
         ----------
         name : str, optional
-            Name under ``runs/``, a path, or a model that gravmap ships; without it, the run that ``runs/latest`` names.
+            Name under ``runs/``, a path, or the name of a shipped model; by default the run named in ``runs/latest``.
 
         Raises
         ------
         InputError
-            No such run, no run at all, or one that was stopped before it had a network.
+            There is no such run, no run at all, or the run has no trained network yet.
         """
         if name is None:
             latest = self.runs / "latest"
@@ -102,33 +102,33 @@ class Workspace:
             if (folder / "search.json").exists():
                 raise InputError(
                     f"{folder.name} is an architecture search, which leaves no trained network.",
-                    f"`gravmap train --architecture {folder / 'architecture.json'}` trains what it found.",
+                    f"`gravmap train --architecture {folder / 'architecture.json'}` trains the network that it found.",
                 )
             if (folder / "last.json").exists():
                 raise InputError(
                     f"The run {folder.name} is not finished: {folder / 'model.json'} is missing.",
-                    f"`gravmap train --resume --name {folder.name}` goes on with it.",
+                    f"`gravmap train --resume --name {folder.name}` resumes it.",
                 )
         raise InputError(
             f"No trained network called {name!r} in {self.runs}.",
-            f"`gravmap train` makes one; a run holds model.json and model.safetensors. Shipped is {SHIPPED}.",
+            f"`gravmap train` makes one; a run has model.json and model.safetensors. {SHIPPED} is shipped.",
         )
 
 
 def require(path: Path, made_by: str) -> Path:
-    """Give `path` back when it exists.
+    """Return `path` if it exists.
 
     Parameters
     ----------
     path : Path
-        A file or folder that an earlier step makes.
+        A file or folder made by an earlier step.
     made_by : str
         The command that makes it, such as ``gravmap residual --height 10km``.
 
     Raises
     ------
     InputError
-        It is missing; the message names the command.
+        The path does not exist; the message names the command.
     """
     if not path.exists():
         raise InputError(f"{path} is missing.", f"`{made_by}` makes it.")

@@ -1,8 +1,8 @@
-"""Ages: names of the ICS chart and numbers in Ma, read as spans of time, and the rule that makes a class of a span.
+"""Geological ages: parsing names of the ICS chart and numbers in Ma as time spans, and assigning a span to a class.
 
-A name is compared whole, never by its beginning: ``C`` is not ``Cz``, and ``Cambrian`` is not found in ``Precambrian``.
-Before that both sides are brought to one spelling (:func:`plain_name`), so that a map may write ``Late Devonian``,
-``UPPER DEVONIAN`` or ``Upper Devonian Epoch``.
+Names are compared as a whole: ``C`` is not ``Cz``, and ``Cambrian`` does not match ``Precambrian``. Their spelling is
+normalised first (:func:`normalize_age_name`): ``Late Devonian``, ``UPPER DEVONIAN`` and ``Upper Devonian Epoch`` are
+the same.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 from gravmap.lattice import UNUSABLE
 
-# Between the two ages that a map gives in two fields; a sign that no map writes into one field.
-PAIR = " → "
+# Separates the oldest and the youngest age of two fields; a character that no map has in one field.
+AGE_PAIR_SEPARATOR = " → "
 EARTH_MA = 4600.0
-# The base of the Archean: nothing on a map is older, so a span's Hadean part is no time in which rock was made.
+# The base of the Archean: no mapped rock is older, so the Hadean part of a span is not counted.
 OLDEST_ROCK_MA = 4031.0
 
 _PARTS = {"early": "lower", "late": "upper", "mid": "middle"}
@@ -37,7 +37,7 @@ _DASHES = str.maketrans(
 
 
 class UnknownAge(ValueError):
-    """A text that names no age, or no possible one; says why."""
+    """A text that is not a valid age; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class AgeUnit:
     name, rank : str
         Such as ``"Upper Devonian"``, ``"epoch"``.
     older_ma, younger_ma : float
-        Base and top, million years before present.
+        Base and top, Ma.
     uri : str
-        The unit's entry in the chart's vocabulary.
+        Its entry in the vocabulary of the chart.
     """
 
     name: str
@@ -63,7 +63,7 @@ class AgeUnit:
 
 @cache
 def ics_chart() -> tuple[AgeUnit, ...]:
-    """The units of the ICS chart 2023/09, eons first, each rank from young to old."""
+    """Units of the ICS chart 2023/09, eons first, each rank from young to old."""
     table = _chart_table()
     return tuple(
         AgeUnit(name, rank, float(older), float(younger), table["uri"] + name.replace(" ", ""))
@@ -80,43 +80,43 @@ def _chart_table() -> dict[str, Any]:
 
 @cache
 def _known() -> dict[str, tuple[float, float, str]]:
-    """Plain name or URI to (older, younger, name as printed)."""
+    """Normalised name or URI to (older, younger, name for display)."""
     chart = {unit.name: unit for unit in ics_chart()}
-    found = {plain_name(unit.name): (unit.older_ma, unit.younger_ma, unit.name) for unit in ics_chart()}
+    found = {normalize_age_name(unit.name): (unit.older_ma, unit.younger_ma, unit.name) for unit in ics_chart()}
     found |= {unit.uri.casefold(): (unit.older_ma, unit.younger_ma, unit.name) for unit in ics_chart()}
-    for name, reach in _chart_table()["also"].items():
-        older, younger = chart[reach["from"]].older_ma, chart[reach["to"]].younger_ma
-        found[plain_name(name)] = (older, younger, name)
+    for name, span in _chart_table()["also"].items():
+        older, younger = chart[span["from"]].older_ma, chart[span["to"]].younger_ma
+        found[normalize_age_name(name)] = (older, younger, name)
     return found
 
 
-def plain_name(text: str) -> str:
-    """The one spelling in which names of ages are compared.
+def normalize_age_name(text: str) -> str:
+    """Normalise the spelling of the name of an age.
 
-    Unicode compatibility forms are resolved and accents dropped; case is folded; dashes of any length are hyphens; runs
-    of white space, the non-breaking ones included, are one blank; Early, Late and Mid are Lower, Upper and Middle;
-    ``ae`` is ``e`` (Archaean); "undivided" and "undifferentiated" go, and so does a rank at the end (Period, System).
+    Unicode compatibility forms are resolved and accents removed; case is folded; dashes become hyphens; runs of white
+    space become one blank; Early, Late and Mid become Lower, Upper and Middle; ``ae`` becomes ``e`` (Archaean);
+    "undivided", "undifferentiated" and a final rank (Period, System) are removed.
     """
     plain = unicodedata.normalize("NFKD", text)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).translate(_DASHES).casefold()
     words = [_PARTS.get(word, word) for word in plain.replace("ae", "e").split() if word.strip("()[]") not in _UNSAID]
     if len(words) > 1 and words[-1] in _RANKS:
         words.pop()
-    # A part may be tied to another by a hyphen: early-middle.
+    # A part may be joined to another by a hyphen: early-middle.
     joined = " ".join(words)
     return re.sub(r"\b(early|late|mid)\b", lambda found: _PARTS[found.group()], joined)
 
 
 @lru_cache(maxsize=65536)
 def parse_age(text: str) -> tuple[float, float]:
-    """The span of time that a text names.
+    """Parse an age as a time span.
 
     Parameters
     ----------
     text : str
         A name of the chart or its URI (``"Late Devonian"``), several (``"Devonian-Carboniferous"``, ``"Early and Middle
         Jurassic"``: from the oldest base to the youngest top), a number or two in Ma (``"358.9-298.9"``), or an oldest
-        and a youngest age with :data:`PAIR` between them.
+        and a youngest age with :data:`AGE_PAIR_SEPARATOR` between them.
 
     Returns
     -------
@@ -126,10 +126,16 @@ def parse_age(text: str) -> tuple[float, float]:
     Raises
     ------
     UnknownAge
-        A name the chart does not know, an age that is negative, above 4600 Ma or no number, an oldest age that is
+        A name that is not in the chart; an age that is negative, above 4600 Ma or not a number; an oldest age that is
         younger than the youngest.
+
+    Examples
+    --------
+    >>> from gravmap.geology.ages import parse_age
+    >>> parse_age("Late Devonian"), parse_age("Devonian-Carboniferous")
+    ((382.7, 358.9), (419.2, 298.9))
     """
-    oldest, pair, youngest = text.partition(PAIR.strip())
+    oldest, pair, youngest = text.partition(AGE_PAIR_SEPARATOR.strip())
     if not pair:
         return _span(text)
     for end, which in ((oldest, "oldest"), (youngest, "youngest")):
@@ -141,8 +147,8 @@ def parse_age(text: str) -> tuple[float, float]:
     return from_ma[0], to_ma[1]
 
 
-def is_name(text: str) -> bool:
-    """Whether a text names an age in words: a number may be anything, a class or a serial number of the unit."""
+def is_age_name(text: str) -> bool:
+    """Whether a text is an age with words in it; a bare number could also be a class or a serial number."""
     try:
         parse_age(text)
     except UnknownAge:
@@ -151,12 +157,12 @@ def is_name(text: str) -> bool:
 
 
 def _span(text: str) -> tuple[float, float]:
-    """The span of a text without :data:`PAIR`."""
+    """Time span of a text without :data:`AGE_PAIR_SEPARATOR`."""
     known = _known()
-    plain = plain_name(text)
+    plain = normalize_age_name(text)
     if not plain:
         raise UnknownAge("blank")
-    # A URI keeps its slashes; the chart's own vocabulary ties a few names by hyphens ("Cambrian-Stage 2").
+    # A URI keeps its slashes; the vocabulary of the chart has some names with hyphens ("Cambrian-Stage 2").
     for spelling in (plain, text.strip().casefold(), plain.replace("-", " ")):
         if spelling in known:
             return known[spelling][:2]
@@ -167,24 +173,24 @@ def _span(text: str) -> tuple[float, float]:
     spans = []
     for position, piece in enumerate(pieces):
         following = pieces[position + 1].split() if position + 1 < len(pieces) else []
-        # "Lower-Middle Devonian": a part alone belongs to the noun of the next.
+        # "Lower-Middle Devonian": a part without a name takes the name of the next.
         if piece in _PART_WORDS and len(following) > 1 and following[0] in _PART_WORDS:
             piece = " ".join([piece, *following[1:]])
         number = _number(piece)
         if number is None and piece not in known:
-            raise UnknownAge(f"no ICS name{_meant(piece)}")
+            raise UnknownAge(f"not a name of the ICS chart{_suggestion(piece)}")
         spans.append((number, number) if number is not None else known[piece][:2])
     return max(span[0] for span in spans), min(span[1] for span in spans)
 
 
 def _number(text: str) -> float | None:
-    """An age in Ma, or None when the text is no number."""
+    """An age in Ma, or None if the text is not a number."""
     try:
         age = float(text.removesuffix("ma").strip())
     except ValueError:
         return None
     if not math.isfinite(age):
-        raise UnknownAge(f"{text} is no age")
+        raise UnknownAge(f"{text} is not an age")
     if age < 0:
         raise UnknownAge(f"the age {text} is negative")
     if age > EARTH_MA:
@@ -192,32 +198,39 @@ def _number(text: str) -> float | None:
     return age
 
 
-def _meant(piece: str) -> str:
+def _suggestion(piece: str) -> str:
     known = _known()
     near = difflib.get_close_matches(piece, known, n=1, cutoff=0.85)
     return f"; did you mean {known[near[0]][2]}?" if near else ""
 
 
 def class_of_span(older_ma: float, younger_ma: float, classes: Iterable[tuple[int, float, float]]) -> tuple[int, float]:
-    """The class of a unit by its span of time: the one rule for units of mixed age.
+    """Assign a unit to a class by its time span.
 
-    A unit goes to the class that holds at least half of its span, else it is not usable. When two classes hold half
-    each, the older takes it. Time before 4031 Ma, the base of the Archean, is not counted: no mapped rock is older. A
-    single age goes to the class it lies in, one on a boundary to the class that begins there.
+    The class is the one that contains at least half of the span; the older one if two contain half each; without such a
+    class the unit is not usable. Time before 4031 Ma, the base of the Archean, is not counted: no mapped rock is
+    older. A single age belongs to the class that contains it, an age on a boundary to the younger class.
 
     Parameters
     ----------
     older_ma, younger_ma : float
-        The unit's span.
+        Span of the unit.
     classes : iterable of (index, older_ma, younger_ma)
         The classes that are ages.
 
     Returns
     -------
     index : int
-        255 when no class holds half.
-    share : float
-        Share of the span that the class with most of it holds.
+        255 if no class contains half.
+    fraction : float
+        Largest fraction of the span that one class contains.
+
+    Examples
+    --------
+    >>> from gravmap.geology.ages import class_of_span
+    >>> devonian, carboniferous = (6, 419.2, 358.9), (7, 358.9, 298.9)
+    >>> class_of_span(372.2, 323.2, [devonian, carboniferous])
+    (7, 0.728571429)
     """
     spans = list(classes)
     if older_ma == younger_ma:
@@ -228,10 +241,10 @@ def class_of_span(older_ma: float, younger_ma: float, classes: Iterable[tuple[in
     older_ma = min(older_ma, OLDEST_ROCK_MA)
     if older_ma <= younger_ma or not spans:
         return UNUSABLE, 0.0
-    # Rounded, so that 40 of 80 Ma is half whatever the binary fractions.
-    shares = [
+    # Rounded, so that 40 of 80 Ma is exactly half in binary floating point too.
+    fractions = [
         (round((min(older_ma, base) - max(younger_ma, top)) / (older_ma - younger_ma), 9), base, index)
         for index, base, top in spans
     ]
-    share, _, index = max(shares)
-    return (index if share >= 0.5 else UNUSABLE), max(share, 0.0)
+    fraction, _, index = max(fractions)
+    return (index if fraction >= 0.5 else UNUSABLE), max(fraction, 0.0)

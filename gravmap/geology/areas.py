@@ -1,4 +1,4 @@
-"""Areas of raster cells and polygons on the WGS 84 ellipsoid: a cell at 55° N is a third smaller than one at 40° N."""
+"""Areas of raster cells and polygons on the WGS 84 ellipsoid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def zone_km2_per_radian(lat_deg: ArrayLike) -> NDArray[np.float64]:
 
 
 def row_cell_areas_km2(south: float, north: float, rows: int, width_deg: float) -> NDArray[np.float64]:
-    """Area of one cell in each row of a north-up raster, exact on the ellipsoid.
+    """Area of a cell in each row of a north-up raster, exact on the ellipsoid.
 
     Between two parallels φ₁, φ₂ and over Δλ radians, with b the polar radius and e the eccentricity,
     A = Δλ b²/2 · [ sin φ / (1 − e² sin² φ) + artanh(e sin φ) / e ] from φ₁ to φ₂.
@@ -42,23 +42,29 @@ def row_cell_areas_km2(south: float, north: float, rows: int, width_deg: float) 
     References
     ----------
     Snyder 1987, Map projections: a working manual, USGS Professional Paper 1395, eq. 3-12.
+
+    Examples
+    --------
+    >>> from gravmap.geology import row_cell_areas_km2
+    >>> row_cell_areas_km2(south=40, north=55, rows=3, width_deg=5).round()
+    array([188859., 209350., 228199.])
     """
-    # The outer half of a cell centred on a pole is no ground.
+    # A cell centred on a pole has only half its height on the Earth.
     zones = zone_km2_per_radian(np.clip(np.linspace(north, south, rows + 1), -90, 90))
     return np.asarray(np.radians(width_deg) * (zones[:-1] - zones[1:]))
 
 
-# Nodes and weights of the Gauss-Legendre rule on [0, 1]: along an edge the zone's area is all but a parabola.
+# Three-point Gauss-Legendre rule on [0, 1]; along an edge the area of the zone is nearly a parabola.
 _NODES = (0.5 - np.sqrt(15) / 10, 0.5, 0.5 + np.sqrt(15) / 10)
 _WEIGHTS = (5 / 18, 8 / 18, 5 / 18)
 
 
 def polygon_areas_km2(polygons: NDArray[Any]) -> NDArray[np.float64]:
-    """Areas of polygons in degrees on the ellipsoid, their edges straight in longitude and latitude, km².
+    """Areas on the ellipsoid of polygons whose edges are straight in longitude and latitude, km².
 
-    By Green's theorem A = ∮ Z(φ) dλ, with Z(φ) the area between the equator and the parallel φ per radian of longitude,
-    as in :func:`row_cell_areas_km2`; the integral along an edge by Gauss's rule of three points, right to 1e-8 for
-    edges of up to ten degrees.
+    By Green's theorem A = ∮ Z(φ) dλ, where Z(φ) is the area between the equator and the parallel φ per radian of
+    longitude (:func:`zone_km2_per_radian`). Edges are integrated with three-point Gauss-Legendre quadrature; relative
+    error 1e-8 for edges up to ten degrees long.
 
     Parameters
     ----------
@@ -68,7 +74,7 @@ def polygon_areas_km2(polygons: NDArray[Any]) -> NDArray[np.float64]:
     Returns
     -------
     ndarray, shape (n,), float64
-        Holes are taken off; zero for an empty polygon.
+        Without holes; zero for an empty polygon.
     """
     parts, owner = shapely.get_parts(polygons, return_index=True)
     rings, part = shapely.get_rings(parts, return_index=True)
@@ -82,9 +88,9 @@ def polygon_areas_km2(polygons: NDArray[Any]) -> NDArray[np.float64]:
         weight * zone_km2_per_radian(lat[:-1] + node * np.diff(lat))
         for node, weight in zip(_NODES, _WEIGHTS, strict=True)
     )
-    inside = ring[:-1] == ring[1:]  # from one ring to the next there is no edge
+    inside = ring[:-1] == ring[1:]  # no edge from the last point of a ring to the next ring
     of_ring = np.abs(np.bincount(ring[:-1][inside], (width * middle)[inside], minlength=len(rings)))
-    # The first ring of a part is its outline, the others are its holes.
-    outline = np.concatenate([[True], part[1:] != part[:-1]])
-    np.add.at(areas, owner[part], np.where(outline, of_ring, -of_ring))
+    # The first ring of a part is its exterior, the others are holes.
+    exterior = np.concatenate([[True], part[1:] != part[:-1]])
+    np.add.at(areas, owner[part], np.where(exterior, of_ring, -of_ring))
     return areas

@@ -1,4 +1,4 @@
-"""The table of a class raster: name, colour, cells and area of every value, where GDAL and QGIS look for it."""
+"""GDAL's raster attribute table of a class raster: name, colour, cell count and area of each value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gravmap.geology.legend import Legend
 
-_ROWS_AT_A_TIME = 512
+_ROWS_PER_CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class ClassRow:
     Attributes
     ----------
     value : int
-        In the raster.
+        Value in the raster.
     name : str
-        In words.
+        Class name.
     colour : str
         ``#RRGGBB``.
     """
@@ -40,66 +40,66 @@ class ClassRow:
 
 @dataclass
 class Tally:
-    """How many cells have a value, and how much ground they cover; counted part by part.
+    """Number and area of the cells of each value, accumulated over parts of a raster.
 
     Attributes
     ----------
     cells : (256,) int64
-        Cells of each value.
+        Number of cells of each value.
     km2 : (256,) float64
-        Their area.
+        Their area, km².
     """
 
     cells: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
     km2: NDArray[np.float64] = field(default_factory=lambda: np.zeros(256))
 
     def add(self, values: NDArray[np.uint8], cell_km2: NDArray[np.float64]) -> None:
-        """Count a part of the raster.
+        """Add a part of the raster.
 
         Parameters
         ----------
         values : (h, w) uint8
-            A part.
+            Values of the cells.
         cell_km2 : (h, 1) or (h, w) float64
-            Area of each of its cells, km².
+            Areas of the cells, km².
         """
-        for start in range(0, len(values), _ROWS_AT_A_TIME):  # the areas are eight times as large as the values
-            rows = slice(start, start + _ROWS_AT_A_TIME)
+        for start in range(0, len(values), _ROWS_PER_CHUNK):  # float64 areas take eight times the memory of the values
+            rows = slice(start, start + _ROWS_PER_CHUNK)
             part = values[rows]
             area = np.broadcast_to(cell_km2[rows], part.shape)
             self.cells += np.bincount(part.ravel(), minlength=256)
             self.km2 += np.bincount(part.ravel(), weights=area.ravel(), minlength=256)
 
 
-def rows_of(legend: Legend) -> tuple[ClassRow, ...]:
-    """The classes of a legend as rows of a table, in the legend's order."""
+def class_rows(legend: Legend) -> tuple[ClassRow, ...]:
+    """The classes of a legend as rows of a table, in their order."""
     return tuple(ClassRow(entry.index, entry.name, entry.colour) for entry in legend.classes)
 
 
 def palette(rows: Iterable[ClassRow], nodata: int = 255) -> dict[int, tuple[int, int, int, int]]:
-    """Value to red, green, blue, alpha; no data is transparent."""
+    """Colour map: value to red, green, blue, alpha; nodata is transparent."""
     return {row.value: (*row.rgb, 255) for row in rows} | {nodata: (0, 0, 0, 0)}
 
 
-# Type and use of a column in GDAL's raster attribute tables: GDALRATFieldType, GDALRATFieldUsage.
+# Column types and usages of GDAL's raster attribute tables: GDALRATFieldType, GDALRATFieldUsage.
 _WHOLE, _REAL, _TEXT = 0, 1, 2
 _GENERIC, _COUNT, _NAME, _VALUE, _RED, _GREEN, _BLUE = 0, 1, 2, 5, 6, 7, 8
 
 
 def auxiliary_xml(rows: Sequence[ClassRow], tally: Tally | None = None) -> str:
-    """GDAL's auxiliary file of a class raster: the name of every value and, with a tally, its attribute table.
+    """GDAL auxiliary XML of a class raster: category names and, with a tally, the attribute table.
 
     Parameters
     ----------
     rows : sequence of ClassRow
-        What the raster may hold.
+        Values of the raster.
     tally : Tally, optional
-        Cells and areas; without it there is no table, only names.
+        Cell counts and areas for the attribute table.
 
     Returns
     -------
     str
-        To be written to ``<raster>.aux.xml``: TIFF has no place for names.
+        Content of ``<raster>.aux.xml``; TIFF itself cannot store category names.
     """
     names = {row.value: row.name for row in rows}
     lines = ["<CategoryNames>"]

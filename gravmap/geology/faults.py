@@ -1,4 +1,4 @@
-"""Faults: lines of a map, how far each node of a grid lies from the nearest, and that distance as a channel."""
+"""Fault lines: reading them, and the distance from each node of a grid to the nearest one as an input channel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from gravmap import __version__
 from gravmap.errors import InputError, OptionError
 from gravmap.files import sha256
-from gravmap.geology.vector import UNREADABLE, densified, gdal_name, in_degrees, read_shapes, shape_kinds, systems
+from gravmap.geology.vector import (
+    UNREADABLE,
+    crs_transformers,
+    densify,
+    gdal_path,
+    geometry_types,
+    read_shapes,
+    to_wgs84,
+)
 from gravmap.gravity import field_recipe, field_sources, open_fields, write_fields
 from gravmap.lattice import EQUATORIAL_RADIUS_KM, FLATTENING, LEAST_KM_PER_DEGREE, MOST_KM_PER_DEGREE
 from gravmap.regions import Region
@@ -26,15 +34,15 @@ from gravmap.regions import Region
 log = logging.getLogger(__name__)
 
 CAP_KM = 100.0
-# Beyond this the way along the ellipsoid is no longer that of a circle to a ten-thousandth.
+# Up to this distance an arc of a circle approximates a geodesic of the ellipsoid to a ten-thousandth.
 LARGEST_CAP_KM = 2000.0
-# Lines are cut into chords of at most this length: even a parallel at 89° bends off one by 2 m only.
-PIECE_KM = 1.0
-# A nearer chord is looked for until none can be nearer by more than this.
+# Lines are divided into chords of at most this length, from which even a parallel at 89° deviates by only 2 m.
+CHORD_KM = 1.0
+# The search for the nearest chord stops when no other can be nearer by more than this.
 TOLERANCE_KM = 0.02
 _ECCENTRICITY2 = FLATTENING * (2 - FLATTENING)
-_NODES_AT_ONCE = 1 << 17
-_MADE_FOR = "`gravmap rasterize --faults` needs the fault lines of a map."
+_NODES_PER_CHUNK = 1 << 17
+_NEEDS_LINES = "`gravmap rasterize --faults` needs the fault lines of a map."
 
 
 @dataclass(frozen=True)
@@ -44,13 +52,13 @@ class FaultLines:
     Attributes
     ----------
     points : ndarray, shape (n, 2), float64
-        Longitude and latitude on WGS 84, degrees; one line after the other.
+        Longitude and latitude on WGS 84, degrees, of all lines concatenated.
     ends : ndarray, shape (lines + 1,), int64
-        Where each line begins, and where the last one ends.
+        Offsets of the lines in `points`.
     crs : str
-        The file's own system.
+        Coordinate reference system of the file.
     dropped : int
-        Features that are no lines, or have corners that cannot be placed.
+        Features that are not lines or could not be transformed.
     """
 
     points: NDArray[np.float64]
@@ -60,59 +68,59 @@ class FaultLines:
 
     @property
     def count(self) -> int:
-        """How many lines there are; the parts of a multiline count one by one."""
+        """Number of lines; the parts of a multiline count separately."""
         return len(self.ends) - 1
 
 
 def read_faults(path: Path, region: Region, reach_km: float = CAP_KM) -> FaultLines:
-    """Read the lines of a map that lie in a region or within reach of it.
+    """Read the lines of a map in a region and within a distance around it.
 
     Parameters
     ----------
     path : Path
-        GeoPackage, Shapefile, a zip of either, or anything else GDAL reads; with one layer of lines.
+        GeoPackage, Shapefile, a zip archive of either, or another format of GDAL, with one layer of lines.
     region : Region
-        What is wanted, degrees.
+        The region, degrees.
     reach_km : float
-        How far around the region lines are kept.
+        Distance around the region up to which lines are kept.
 
     Raises
     ------
     InputError
-        Missing, unreadable, without coordinate system, without lines, or with lines in several layers.
+        The file is missing or unreadable, has no coordinate reference system, no lines, or several layers of lines.
     """
     if not path.exists():
         raise InputError(f"The fault map {path} is missing.", "Check the path.")
-    source = gdal_name(path)
+    source = gdal_path(path)
     try:
         layer = _line_layer(source, path)
         stated = pyogrio.read_info(source, layer=layer)["crs"]
-        hint = "Add its .prj, or say what it is: ogr2ogr -a_srs EPSG:4326 with_crs.gpkg FILE (whatever it is)."
-        crs, _, to_degrees = systems(stated, path, hint)
+        hint = "Add its .prj, or assign one: ogr2ogr -a_srs EPSG:NUMBER with_crs.gpkg FILE."
+        crs, _, to_degrees = crs_transformers(stated, path, hint)
         shapes, _ = read_shapes(source, layer)
     except UNREADABLE as error:
         raise InputError(
-            f"{path} is no map that GDAL can read: {error}.",
+            f"{path} cannot be read by GDAL: {error}.",
             "Bring a GeoPackage or a Shapefile (.shp with .shx and .dbf).",
         ) from None
     if not len(shapes):
-        raise InputError(f"{path} holds no lines: its layer {layer} is empty.", _MADE_FOR)
+        raise InputError(f"{path} has no lines: its layer {layer} is empty.", _NEEDS_LINES)
     linear = np.isin(shapely.get_type_id(shapes), (1, 2, 5)) & ~shapely.is_empty(shapes)
     if not linear.any():
-        raise InputError(f"{path} holds {', '.join(shape_kinds(shapes))}, no lines.", _MADE_FOR)
-    lines, sound = in_degrees(shapely.get_parts(shapes[linear]), to_degrees)
-    dropped = int(np.count_nonzero(~linear) + np.count_nonzero(~sound))
+        raise InputError(f"{path} has {', '.join(geometry_types(shapes))}, no lines.", _NEEDS_LINES)
+    lines, valid = to_wgs84(shapely.get_parts(shapes[linear]), to_degrees)
+    dropped = int(np.count_nonzero(~linear) + np.count_nonzero(~valid))
     if dropped:
-        log.warning("%s: %d features are no lines, or cannot be placed on the Earth; left out.", path.name, dropped)
-    near = _near(shapely.bounds(lines[sound]), region, reach_km)
+        log.warning("%s: %d features are not lines or cannot be transformed to WGS 84; ignored.", path.name, dropped)
+    near = _near(shapely.bounds(lines[valid]), region, reach_km)
     if not near.any():
         return FaultLines(np.empty((0, 2)), np.zeros(1, dtype=np.int64), crs, dropped)
-    _, points, (ends,) = shapely.to_ragged_array(lines[sound][near])
+    _, points, (ends,) = shapely.to_ragged_array(lines[valid][near])
     return FaultLines(points, np.asarray(ends, dtype=np.int64), crs, dropped)
 
 
-def joined(lines: Sequence[FaultLines]) -> FaultLines:
-    """The lines of several files as one."""
+def concatenate_lines(lines: Sequence[FaultLines]) -> FaultLines:
+    """The lines of several files combined."""
     starts = np.cumsum([0, *(len(each.points) for each in lines)])
     ends = [np.zeros(1, dtype=np.int64), *(each.ends[1:] + start for each, start in zip(lines, starts, strict=False))]
     return FaultLines(np.concatenate([each.points for each in lines]), np.concatenate(ends), lines[0].crs)
@@ -121,10 +129,11 @@ def joined(lines: Sequence[FaultLines]) -> FaultLines:
 def fault_distance_km(
     lines: FaultLines, lat_deg: NDArray[np.float64], lon_deg: NDArray[np.float64], cap_km: float = CAP_KM
 ) -> NDArray[np.float32]:
-    """Distance of every node of a grid from the nearest line, on the WGS 84 ellipsoid.
+    """Distance from each node of a grid to the nearest line, on the WGS 84 ellipsoid.
 
-    A tree finds the nearest corners of the lines, cut into chords of PIECE_KM; the chords at them are
-    measured to exactly. Right to 0.03 km and 0.01 % (tested to 0.1 km and 0.1 % against geodesics).
+    The lines are divided into chords of at most CHORD_KM. A k-d tree finds the nearest vertices, and the distances to
+    the chords at them are computed exactly. Accurate to 0.03 km and 0.01 % (tested to 0.1 km and 0.1 % against
+    geodesics).
 
     Parameters
     ----------
@@ -133,7 +142,7 @@ def fault_distance_km(
     lat_deg, lon_deg : ndarray
         Coordinates of the rows and of the columns.
     cap_km : float
-        What is further away is given this value.
+        Upper limit of the distances.
 
     Returns
     -------
@@ -143,34 +152,34 @@ def fault_distance_km(
     Raises
     ------
     OptionError
-        A cap that is no length between 0 and 2000 km.
+        The limit is not between 0 and 2000 km.
     """
-    from scipy.spatial import cKDTree  # here: it takes half a second to load
+    from scipy.spatial import cKDTree  # slow to import
 
-    check_cap(cap_km)
-    points, ends = densified(lines.points, lines.ends, PIECE_KM, length=_edge_km(lines.points))
-    corners = _in_space(points[:, 1], points[:, 0])
-    following = corners.copy()
-    following[:-1] = corners[1:]
-    # The last corner of a line is followed by itself: no chord joins it to the next line.
-    following[ends[1:] - 1] = corners[ends[1:] - 1]
-    tree = cKDTree(corners)
+    check_fault_cap(cap_km)
+    points, ends = densify(lines.points, lines.ends, CHORD_KM, length=_edge_km(lines.points))
+    vertices = _in_space(points[:, 1], points[:, 0])
+    following = vertices.copy()
+    following[:-1] = vertices[1:]
+    # The last vertex of a line is followed by itself, so that no chord connects it to the next line.
+    following[ends[1:] - 1] = vertices[ends[1:] - 1]
+    tree = cKDTree(vertices)
     distance = np.empty((len(lat_deg), len(lon_deg)), dtype=np.float32)
-    some = max(1, _NODES_AT_ONCE // max(1, len(lon_deg)))
+    some = max(1, _NODES_PER_CHUNK // max(1, len(lon_deg)))
     for first in range(0, len(lat_deg), some):
         lat, lon = np.meshgrid(lat_deg[first : first + some], lon_deg, indexing="ij")
-        chord = _nearest(tree, corners, following, _in_space(lat.ravel(), lon.ravel()), cap_km)
+        chord = _nearest(tree, vertices, following, _in_space(lat.ravel(), lon.ravel()), cap_km)
         radius = _mean_radius_km(lat.ravel())
         arc = 2 * radius * np.arcsin(np.minimum(chord / (2 * radius), 1.0))
         distance[first : first + some] = np.minimum(arc, cap_km).reshape(lat.shape)
     return distance
 
 
-def check_cap(cap_km: float) -> None:
-    """Raise OptionError unless a cap lies above 0 and is at most 2000 km."""
+def check_fault_cap(cap_km: float) -> None:
+    """Raise OptionError unless an upper limit of the distance is above 0 and at most 2000 km."""
     if not 0 < cap_km <= LARGEST_CAP_KM:
         raise OptionError(
-            f"A fault distance cannot be capped at {cap_km:g} km.",
+            f"A fault distance cannot be limited to {cap_km:g} km.",
             f"Give more than 0 and at most {LARGEST_CAP_KM:g} km.",
         )
 
@@ -181,16 +190,14 @@ def _line_layer(source: str, path: Path) -> str:
     lines = lines or [name for name, kind in layers if kind.startswith(("Unknown", "Geometry"))]
     if not lines:
         found = ", ".join(f"{kind} in {name}" for name, kind in layers) or "no layer with geometry"
-        raise InputError(f"{path} holds {found}, no lines.", _MADE_FOR)
+        raise InputError(f"{path} has {found}, no lines.", _NEEDS_LINES)
     if len(lines) > 1:
-        raise InputError(
-            f"{path} holds several layers of lines: {', '.join(lines)}.", "Save the one you mean as its own file."
-        )
+        raise InputError(f"{path} has several layers of lines: {', '.join(lines)}.", "Save one of them as a file.")
     return lines[0]
 
 
 def _near(bounds: NDArray[np.float64], region: Region, reach_km: float) -> NDArray[np.bool_]:
-    """Which boxes W S E N come within reach of a region, whatever turn their longitudes are counted in."""
+    """Which boxes W S E N are within a distance of a region; longitudes are compared modulo 360."""
     up = reach_km / LEAST_KM_PER_DEGREE
     south, north = region.south - up, region.north + up
     highest = max(abs(south), abs(north))
@@ -202,7 +209,7 @@ def _near(bounds: NDArray[np.float64], region: Region, reach_km: float) -> NDArr
 
 
 def _edge_km(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Length of the edge from each point to the next, km, rather too long; the last is 0."""
+    """Upper bound of the length of the edge from each point to the next, km; the last is 0."""
     lon, lat = points.T
     widest = np.cos(np.radians(np.minimum(np.abs(lat[:-1]), np.abs(lat[1:]))))
     widest = np.where(lat[:-1] * lat[1:] < 0, 1.0, widest)
@@ -220,126 +227,146 @@ def _in_space(lat_deg: NDArray[np.float64], lon_deg: NDArray[np.float64]) -> NDA
 
 
 def _mean_radius_km(lat_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gauss's mean radius of curvature, the geometric mean of that along the meridian and that across it."""
+    """Gaussian radius of curvature: the geometric mean of those along and across the meridian."""
     squeeze = 1 - _ECCENTRICITY2 * np.sin(np.radians(lat_deg)) ** 2
     return np.asarray(EQUATORIAL_RADIUS_KM * np.sqrt(1 - _ECCENTRICITY2) / squeeze)
 
 
 def _nearest(
     tree: Any,
-    corners: NDArray[np.float64],
+    vertices: NDArray[np.float64],
     following: NDArray[np.float64],
     nodes: NDArray[np.float64],
     cap_km: float,
 ) -> NDArray[np.float64]:
-    """Distance through space from each node to the nearest chord, km; infinite beyond the cap."""
+    """Straight-line distance from each node to the nearest chord, km; infinite beyond the upper limit."""
     best = np.full(len(nodes), np.inf)
-    open_ = np.arange(len(nodes))
+    pending = np.arange(len(nodes))
     count = 1
-    while open_.size:
-        count = min(count, len(corners))
+    while pending.size:
+        count = min(count, len(vertices))
         unsettled = []
-        some = max(1, _NODES_AT_ONCE // count)
-        for first in range(0, open_.size, some):
-            asked = open_[first : first + some]
-            far, which = tree.query(nodes[asked], k=[*range(1, count + 1)], distance_upper_bound=cap_km + PIECE_KM)
+        some = max(1, _NODES_PER_CHUNK // count)
+        for first in range(0, pending.size, some):
+            chunk = pending[first : first + some]
+            far, which = tree.query(nodes[chunk], k=[*range(1, count + 1)], distance_upper_bound=cap_km + CHORD_KM)
             found = np.isfinite(far)
             row, column = np.nonzero(found)
             at = which[row, column]
-            place = nodes[asked[row]]
+            points = nodes[chunk[row]]
             reached = np.minimum(
-                _to_chord(place, corners[at], following[at]),
-                _to_chord(place, corners[np.maximum(at - 1, 0)], following[np.maximum(at - 1, 0)]),
+                _to_chord(points, vertices[at], following[at]),
+                _to_chord(points, vertices[np.maximum(at - 1, 0)], following[np.maximum(at - 1, 0)]),
             )
-            nearest = np.full(asked.size, np.inf)
+            nearest = np.full(chunk.size, np.inf)
             np.minimum.at(nearest, row, reached)
-            best[asked] = nearest
-            # A chord not looked at has its corners beyond the last found, and lies at most half its length nearer.
+            best[chunk] = nearest
+            # A chord not examined has its vertices beyond the last one found, so it is at most half its length nearer.
             last = far[:, -1]
-            hidden = np.sqrt(np.maximum(last**2 - (PIECE_KM / 2) ** 2, 0.0))
-            unsettled.append(asked[np.isfinite(last) & (hidden < nearest - TOLERANCE_KM)])
-        if count == len(corners):
+            hidden = np.sqrt(np.maximum(last**2 - (CHORD_KM / 2) ** 2, 0.0))
+            unsettled.append(chunk[np.isfinite(last) & (hidden < nearest - TOLERANCE_KM)])
+        if count == len(vertices):
             break
-        open_ = np.concatenate(unsettled)
+        pending = np.concatenate(unsettled)
         count *= 4
     return best
 
 
-def _to_chord(place: NDArray[np.float64], begin: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance of points from straight pieces, row by row; a piece may be a point."""
+def _to_chord(points: NDArray[np.float64], begin: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance from points to line segments, row by row; a segment may be a point."""
     along = end - begin
     square = np.einsum("ij,ij->i", along, along)
-    share = np.einsum("ij,ij->i", place - begin, along) / np.where(square > 0, square, 1.0)
-    foot = begin + np.clip(share, 0, 1)[:, None] * along
-    return np.asarray(np.linalg.norm(place - foot, axis=1))
+    fraction = np.einsum("ij,ij->i", points - begin, along) / np.where(square > 0, square, 1.0)
+    foot = begin + np.clip(fraction, 0, 1)[:, None] * along
+    return np.asarray(np.linalg.norm(points - foot, axis=1))
 
 
 FAULT_DISTANCE = "fault_distance"
-# Raised whenever the same lines give other distances than before; part of the recipe of the channel.
+# To be raised when the same lines give other distances than before; stored in the recipe of the channel.
 FAULT_VERSION = 1
 
 
 @dataclass(frozen=True)
-class FaultField:
-    """The account of a channel of fault distances.
+class FaultChannelSummary:
+    """Summary of a channel of fault distances.
 
     Attributes
     ----------
     files : tuple of str
-        The files' names.
+        File names.
     lines : tuple of int
-        Of each file, the lines within reach of the fields.
+        Number of lines of each file within the upper limit of the fields.
     cap_km : float
-        What is further away is given this value.
+        Upper limit of the distances.
     nodes : tuple of int
         Rows, columns.
     capped_share : float
-        Share of the nodes that are further away than the cap.
+        Fraction of the nodes at the upper limit.
     median_km : float
-        Of all nodes.
+        Median distance of all nodes.
     """
 
     files: tuple[str, ...]
     lines: tuple[int, ...]
     cap_km: float
     nodes: tuple[int, int]
-    capped_share: float
+    capped_fraction: float
     median_km: float
 
 
-def add_fault_distance(fields_path: Path, files: Sequence[Path], cap_km: float = CAP_KM) -> FaultField:
-    """Add the channel ``fault_distance`` to the fields, or replace it; all else in the file stays.
+def add_fault_distance(fields_path: Path, files: Sequence[Path], cap_km: float = CAP_KM) -> FaultChannelSummary:
+    """Add the channel ``fault_distance`` to the file of fields, or replace it.
 
-    Every node gets its distance in km on the WGS 84 ellipsoid from the nearest line, those outside the
-    fields within the cap included; nodes without gravity get theirs, too. The recipe of the fields
-    says which files and which cap: a network that reads the channel refuses any other.
+    The value of a node is the distance in km on the WGS 84 ellipsoid to the nearest line, inside or outside the fields;
+    nodes without gravity have one too. The recipe of the fields records the files and the upper limit, and a network
+    trained with the channel accepts only fields with the same ones.
 
     Parameters
     ----------
     fields_path : Path
-        What `gravmap residual` wrote; replaced whole.
+        File written by `gravmap residual`; replaced.
     files : sequence of Path
-        Maps with a layer of lines each; a node's distance is that from the nearest of all.
+        Maps with one layer of lines each.
     cap_km : float
-        Larger distances are given this value.
+        Upper limit of the distances.
 
     Raises
     ------
     InputError
-        No fields, a file that cannot be used, or no line within the cap of the fields.
+        There are no fields, a file cannot be used, or no line is within the limit of the fields.
     OptionError
-        A cap that is no length between 0 and 2000 km.
+        The limit is not between 0 and 2000 km.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import geopandas, numpy as np, shapely, xarray as xr
+    >>> from gravmap.geology import add_fault_distance
+    >>> from gravmap.gravity import open_fields, residual_fields, write_fields
+    >>> lat, lon = np.arange(40, 44.1, 0.5), np.arange(80, 85.1, 0.5)
+    >>> bumps = 30 * np.cos(2 * lat)[:, None] * np.sin(2 * lon)
+    >>> grid = xr.DataArray(bumps, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
+    >>> meridian = shapely.LineString([(82, 39), (82, 45)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fields_path, faults_path = Path(folder) / "fields.nc", Path(folder) / "faults.gpkg"
+    ...     write_fields(residual_fields(grid, [10e3]), fields_path)
+    ...     geopandas.GeoDataFrame(geometry=[meridian], crs="EPSG:4326").to_file(faults_path)
+    ...     summary = add_fault_distance(fields_path, [faults_path])
+    ...     fields = open_fields(fields_path)
+    >>> fields["fault_distance"].sel(lat=42, lon=[82, 82.5]).values.round()
+    array([ 0., 41.], dtype=float32)
     """
-    check_cap(cap_km)
+    check_fault_cap(cap_km)
     fields = open_fields(fields_path)
     lat, lon = (np.asarray(fields[axis].values, dtype=np.float64) for axis in ("lat", "lon"))
     region = Region(float(lon[0]), float(lat[0]), float(lon[-1]), float(lat[-1]))
     read = [read_faults(Path(path), region, cap_km) for path in files]
     for path, lines in zip(files, read, strict=True):
         if lines.count == 0 and len(read) > 1:
-            log.warning("%s has no line within %g km of the fields and adds nothing.", path, cap_km)
+            log.warning("%s has no line within %g km of the fields and is not used.", path, cap_km)
     near = [lines for lines in read if lines.count]
-    distance = fault_distance_km(joined(near), lat, lon, cap_km) if near else None
+    distance = fault_distance_km(concatenate_lines(near), lat, lon, cap_km) if near else None
     if distance is None or float(distance.min()) >= cap_km:
         named = ", ".join(str(path) for path in files)
         raise InputError(
@@ -369,7 +396,7 @@ def add_fault_distance(fields_path: Path, files: Sequence[Path], cap_km: float =
         "gravmap_sources": json.dumps(sources, ensure_ascii=False),
     }
     write_fields(fields, fields_path)
-    return FaultField(
+    return FaultChannelSummary(
         tuple(Path(path).name for path in files),
         tuple(lines.count for lines in read),
         float(cap_km),
@@ -380,11 +407,11 @@ def add_fault_distance(fields_path: Path, files: Sequence[Path], cap_km: float =
 
 
 def _source(path: Path, lines: FaultLines) -> dict[str, Any]:
-    # A file geodatabase is a folder: it has no bytes of its own to be told by.
+    # A file geodatabase is a folder, which has no hash.
     return {"role": "faults", "path": path.name, "sha256": sha256(path) if path.is_file() else "", "crs": lines.crs}
 
 
 def _recipe(described: Sequence[dict[str, Any]], cap_km: float) -> dict[str, Any]:
-    """What shaped the channel; the order and the place of the files did not."""
+    """What the values of the channel depend on; not the order and location of the files."""
     files = sorted([entry["sha256"], entry["crs"]] for entry in described)
     return {"version": FAULT_VERSION, "cap_km": float(cap_km), "files_sha256_crs": files}

@@ -1,6 +1,6 @@
-"""Reading a geological map: the right layer and field, polygons in EPSG:4326, codes without their padding.
+"""Reading a geological map: choosing layer and field, reprojecting polygons to EPSG:4326, normalising codes.
 
-GDAL's reader takes a while to load, so this file is imported only where a map is read.
+pyogrio is slow to import, so this module is imported only where a map is read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,16 @@ import shapely
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import Legend, joined_ages
-from gravmap.geology.vector import UNREADABLE, code_of, gdal_name, in_degrees, read_shapes, shape_kinds, systems
+from gravmap.geology.legend import Legend, join_ages
+from gravmap.geology.vector import (
+    UNREADABLE,
+    code_text,
+    crs_transformers,
+    gdal_path,
+    geometry_types,
+    read_shapes,
+    to_wgs84,
+)
 from gravmap.regions import Region
 
 log = logging.getLogger(__name__)
@@ -30,21 +38,21 @@ class MapPolygons:
     Attributes
     ----------
     geometries : ndarray, shape (n,), object
-        Shapely polygons and multipolygons, degrees on WGS 84, in the order of the file. They may cross themselves:
-        filling them cell by cell (:mod:`gravmap.geology.scanline`) mends that.
+        Shapely polygons and multipolygons, degrees on WGS 84, in the order of the file. They may be self-intersecting,
+        which :mod:`gravmap.geology.scanline` handles.
     codes : list of tuple of str
-        Per polygon the code of the legend's field (or its age, as :func:`gravmap.geology.legend.joined_ages` writes
-        it), then those of its override fields.
+        For each polygon the code (or the age, from :func:`gravmap.geology.legend.join_ages`), followed by the codes of
+        the override fields.
     fields : tuple of str
-        Names of these fields as the file spells them; ``"b_age, t_age"`` where the age stands in two.
+        Names of these fields as spelled in the file; ``"b_age, t_age"`` for an age in two fields.
     crs : str
-        The file's own coordinate system, or the one the legend stated for it.
+        Coordinate reference system of the file, or the one stated by the legend.
     mended, dropped : int
-        How many of the polygons are invalid; features left out because they hold no area.
+        Number of invalid polygons; number of features without area, which are left out.
     layer : str
         The layer read.
     notes : tuple of str
-        What was decided on the way, in plain words.
+        Decisions made while reading, for display.
     """
 
     geometries: NDArray[Any]
@@ -58,129 +66,130 @@ class MapPolygons:
 
 
 def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
-    """Read the polygons of a geological map that lie in or near a region, or all.
+    """Read the polygons of a geological map in and near a region, or all of them.
 
     Parameters
     ----------
     path : Path
-        GeoPackage, Shapefile, a zip of either, or anything else GDAL reads.
+        GeoPackage, Shapefile, a zip archive of either, or another format of GDAL.
     legend : Legend
-        Names the field of the code, the override fields, and the system of a file without one.
+        Names the code field, the override fields, and the coordinate reference system of a file without one.
     region : Region or None
-        What is wanted, degrees; None for the whole map.
+        The region, degrees; None for the whole map.
 
     Returns
     -------
     MapPolygons
-        Reprojected to EPSG:4326 by PROJ, datum shift included; may hold no polygon when the map does not
-        touch the region.
+        Reprojected to EPSG:4326 by PROJ, datum shift included; empty if the map does not intersect the region.
 
     Raises
     ------
     InputError
-        No such file, no readable layer, no coordinate system, no such field, no polygons.
+        The file is missing or unreadable, or has no coordinate reference system, no such field, or no polygons.
     """
-    if not legend.candidates:
+    if not legend.field_candidates:
         raise InputError(
-            f"The legend {legend.name} has classes but no [map]: it says no field and no codes.",
+            f"The legend {legend.name} has classes but no [map]: no field and no codes.",
             "Give another --legend.",
         )
     if not path.exists():
         raise InputError(
-            f"The map {path} is missing.", "Check the path, or `gravmap fetch` the maps that gravmap knows."
+            f"The map {path} is missing.", "Check the path, or download the maps known to gravmap with `gravmap fetch`."
         )
-    source = gdal_name(path)
+    source = gdal_path(path)
     try:
         layer, info = _choose_layer(source, legend, path)
     except UNREADABLE as error:
         raise InputError(
-            f"{path} is no map that GDAL can read: {error}.",
-            "Bring a GeoPackage or a Shapefile (.shp with .shx and .dbf).",
+            f"{path} cannot be read by GDAL: {error}.",
+            "Give a GeoPackage or a Shapefile (.shp with .shx and .dbf).",
         ) from None
     notes: list[str] = []
     names = [str(name) for name in info["fields"]]
     first = _code_fields(legend, names, path, notes)
     spelled = (", ".join(first), *(_find_field(entry.field, names, path, notes) for entry in legend.overrides))
-    crs, to_map, to_degrees = _systems(info["crs"], legend, path, notes)
+    crs, to_map, to_degrees = _map_transformers(info["crs"], legend, path, notes)
     box = None if region is None else _box(region, to_map, path, crs)
     try:
         shapes, table = read_shapes(source, layer, columns=list(dict.fromkeys((*first, *spelled[1:]))), box=box)
     except UnicodeDecodeError as error:
         raise InputError(
             f"The text in {path} is not in the encoding it states: {error}.",
-            "For a Shapefile write the right one, such as CP1251 or ISO-8859-1, into a .cpg file beside it.",
+            "For a Shapefile write the correct one, such as CP1251 or ISO-8859-1, into a .cpg file beside it.",
         ) from None
     except UNREADABLE as error:
         raise InputError(
-            f"{path} cannot be read: {error}.", "Is the file whole? A Shapefile needs its .shx and .dbf beside it."
+            f"{path} cannot be read: {error}.", "Is the file complete? A Shapefile needs its .shx and .dbf beside it."
         ) from None
     if len(shapes) == 0:
         return MapPolygons(np.empty(0, dtype=object), [], spelled, crs, layer=layer, notes=tuple(notes))
-    kept, bad = _areal(shapes)
+    kept, invalid = _polygon_masks(shapes)
     if not kept.any():
+        where = "" if region is None else " in the region"
         raise InputError(
-            f"{path} holds {', '.join(shape_kinds(shapes))}{'' if region is None else ' in the region'}, no polygons.",
+            f"{path} has {', '.join(geometry_types(shapes))}{where}, no polygons.",
             "A label raster needs the map's polygon layer.",
         )
-    polygons, sound = in_degrees(shapes[kept], to_degrees)
-    kept[np.flatnonzero(kept)[~sound]] = False
-    if not sound.all():
+    polygons, valid = to_wgs84(shapes[kept], to_degrees)
+    kept[np.flatnonzero(kept)[~valid]] = False
+    if not valid.all():
         notes.append(
-            f"{np.count_nonzero(~sound)} polygons of {path.name} have corners that {crs} cannot place; left out."
+            f"{np.count_nonzero(~valid)} polygons of {path.name} have vertices that cannot be transformed from {crs};"
+            " ignored."
         )
         log.warning(notes[-1])
-    parts = [[code_of(value) for value in table[name][kept]] for name in first]
-    columns = [[joined_ages(values) for values in zip(*parts, strict=True)]]
-    columns += [[code_of(value) for value in table[name][kept]] for name in spelled[1:]]
+    parts = [[code_text(value) for value in table[name][kept]] for name in first]
+    columns = [[join_ages(values) for values in zip(*parts, strict=True)]]
+    columns += [[code_text(value) for value in table[name][kept]] for name in spelled[1:]]
     dropped = int(np.count_nonzero(~kept))
     codes = list(zip(*columns, strict=True))
-    mended = int(np.count_nonzero(bad & kept))
-    return MapPolygons(polygons[sound], codes, spelled, crs, mended, dropped, layer, tuple(notes))
+    mended = int(np.count_nonzero(invalid & kept))
+    return MapPolygons(polygons[valid], codes, spelled, crs, mended, dropped, layer, tuple(notes))
 
 
 def map_region(path: Path, legend: Legend) -> Region | None:
-    """Where a map lies, degrees; None when it says nothing (for messages)."""
+    """Extent of a map, degrees; None if it cannot be determined (for messages)."""
     try:
-        _, info = _choose_layer(gdal_name(path), legend, path)
+        _, info = _choose_layer(gdal_path(path), legend, path)
         bounds = info["total_bounds"]
         if bounds is None or not np.all(np.isfinite(bounds)):
             return None
-        _, to_map, _ = _systems(info["crs"], legend, path, [])
+        _, to_map, _ = _map_transformers(info["crs"], legend, path, [])
         return Region(*to_map.transform_bounds(*bounds, direction="INVERSE"))
     except (*UNREADABLE, InputError, ValueError):
         return None
-    except Exception as error:  # only a message is at stake here
+    except Exception as error:  # used for a message only
         log.debug("No extent for %s: %s", path, error)
         return None
 
 
 def _box(region: Region, to_map: Any, path: Path, crs: str) -> tuple[float, float, float, float]:
-    """A region in the map's system, with a margin."""
+    """Bounds of a region in the CRS of the map, with a margin."""
     box = to_map.transform_bounds(*region.bounds_wsen, densify_pts=21)
     if not np.all(np.isfinite(box)):
         raise InputError(
-            f"The region {region} lies outside what the system {crs} of {path} can show.",
-            "Check the map's coordinate system.",
+            f"The region {region} is outside the area of {crs}, the coordinate reference system of {path}.",
+            "Check the coordinate reference system of the map.",
         )
     margin = 0.02 * max(box[2] - box[0], box[3] - box[1])
     return box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin
 
 
 def _choose_layer(source: str, legend: Legend, path: Path) -> tuple[str, dict[str, Any]]:
-    """The layer with the legend's field, or the only one."""
+    """The layer with a candidate field of the legend, or the only layer."""
     layers = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
     if not layers:
-        raise InputError(f"{path} holds no layer with geometry.", "Bring the polygons of a geological map.")
+        raise InputError(f"{path} has no layer with geometry.", "Give the polygons of a geological map.")
     described = {name: pyogrio.read_info(source, layer=name, force_total_bounds=True) for name in layers}
-    with_field = [name for name, info in described.items() if legend.fields_in(map(str, info["fields"]))]
+    with_field = [name for name, info in described.items() if legend.find_fields(map(str, info["fields"]))]
     if len(layers) > 1 and len(with_field) > 1:
         raise InputError(
-            f"{path} has the field {legend.wanted} in several layers: {', '.join(with_field)}.",
-            "Save the one you mean as its own file.",
+            f"{path} has the field {legend.field_names} in several layers: {', '.join(with_field)}.",
+            "Save one of them as a file.",
         )
     if len(layers) > 1 and not with_field:
         raise InputError(
-            f"No layer of {path} has the field {legend.wanted}: {', '.join(layers)}.",
+            f"No layer of {path} has the field {legend.field_names}: {', '.join(layers)}.",
             "Give --field, or another --legend.",
         )
     name = with_field[0] if with_field else layers[0]
@@ -188,53 +197,53 @@ def _choose_layer(source: str, legend: Legend, path: Path) -> tuple[str, dict[st
 
 
 def _code_fields(legend: Legend, names: list[str], path: Path, notes: list[str]) -> tuple[str, ...]:
-    """The field of the code, or the one or two of the age, as the file spells them."""
-    fields = legend.fields_in(names)
-    if fields is None and len(legend.candidates) > 1:
+    """Field of the code, or the one or two fields of the age, as spelled in the file."""
+    fields = legend.find_fields(names)
+    if fields is None and len(legend.field_candidates) > 1:
         raise InputError(
-            f"{path} has none of the fields the legend {legend.name} looks for ({legend.wanted}); "
+            f"{path} has none of the fields of the legend {legend.name} ({legend.field_names}); "
             f"its fields are {', '.join(names) or 'none'}.",
-            "Name the field with --field; two with a comma between: --field OLDEST,YOUNGEST.",
+            "Give the field with --field; two fields comma-separated: --field OLDEST,YOUNGEST.",
         )
-    found = tuple(_find_field(wanted, names, path, notes) for wanted in fields or legend.candidates[0])
-    if len(legend.candidates) > 1:
+    found = tuple(_find_field(wanted, names, path, notes) for wanted in fields or legend.field_candidates[0])
+    if len(legend.field_candidates) > 1:
         notes.append(f"The age is read from {', '.join(found)} of {path.name}.")
         log.info(notes[-1])
     return found
 
 
 def _find_field(wanted: str, names: list[str], path: Path, notes: list[str]) -> str:
-    """The field's name as the file spells it: exact, else alone up to upper and lower case."""
+    """Name of a field as spelled in the file: an exact match, else a unique match ignoring case."""
     if wanted in names:
         return wanted
     alike = [name for name in names if name.lower() == wanted.lower()]
     if len(alike) == 1:
-        notes.append(f"The field {wanted} is spelled {alike[0]} in {path.name}; taken.")
+        notes.append(f"The field {wanted} is spelled {alike[0]} in {path.name}.")
         log.info(notes[-1])
         return alike[0]
     if alike:
-        raise InputError(f"{path} has {' and '.join(alike)}, but not {wanted}.", "Say which with --field.")
+        raise InputError(f"{path} has {' and '.join(alike)}, but not {wanted}.", "Choose one with --field.")
     raise InputError(
         f"{path} has no field {wanted}; its fields are {', '.join(names) or 'none'}.",
         "Give --field, or a --legend made for this map.",
     )
 
 
-def _systems(stated: Any, legend: Legend, path: Path, notes: list[str]) -> tuple[str, Any, Any]:
-    """The map's system, or else the legend's, and transformers to it and from it."""
+def _map_transformers(stated: Any, legend: Legend, path: Path, notes: list[str]) -> tuple[str, Any, Any]:
+    """CRS of the map, or else that of the legend, and transformers to and from it."""
     if not stated and legend.crs:
-        notes.append(f"{path.name} does not say its coordinate system; {legend.crs}, as its legend states.")
+        notes.append(f"{path.name} has no coordinate reference system; {legend.crs} is used, as stated by the legend.")
         log.info(notes[-1])
-    hint = 'Add its .prj, or write crs = "EPSG:4326" (whatever it is) under [map] in its legend.'
-    return systems(stated or legend.crs, path, hint)
+    hint = 'Add its .prj, or write crs = "EPSG:NUMBER" under [map] in its legend.'
+    return crs_transformers(stated or legend.crs, path, hint)
 
 
-def _areal(shapes: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which shapes are polygons with an area, and which of these are invalid."""
-    areal = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
-    bad = areal & ~shapely.is_valid(shapes)
-    # A figure of eight has no area by its outline's formula, as a line drawn to and fro has none; only mending tells.
-    doubtful = np.flatnonzero(bad & (shapely.area(shapes) == 0))
+def _polygon_masks(shapes: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which geometries are polygons with an area, and which of these are invalid."""
+    polygonal = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
+    invalid = polygonal & ~shapely.is_valid(shapes)
+    # The signed area of a figure of eight is zero, as is that of a line; only make_valid distinguishes them.
+    doubtful = np.flatnonzero(invalid & (shapely.area(shapes) == 0))
     flat = doubtful[shapely.area(shapely.make_valid(shapes[doubtful])) == 0]
-    areal[flat] = bad[flat] = False
-    return areal, bad
+    polygonal[flat] = invalid[flat] = False
+    return polygonal, invalid

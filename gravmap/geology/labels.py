@@ -1,4 +1,4 @@
-"""The label raster on disk: an index GeoTIFF written beside its legend, read back and checked."""
+"""Reading and writing label rasters: GeoTIFFs of class indices with their legend in a separate file."""
 
 from __future__ import annotations
 
@@ -24,11 +24,15 @@ from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import atomic_path
 from gravmap.geology.areas import row_cell_areas_km2
-from gravmap.geology.class_table import Tally, auxiliary_xml, palette, rows_of
+from gravmap.geology.class_table import Tally, auxiliary_xml, class_rows, palette
 from gravmap.geology.legend import Legend
 from gravmap.geology.legend_file import load_legend, write_legend
 from gravmap.geology.rasterize_report import RasterizedMap
 from gravmap.lattice import UNUSABLE, axis_cells
+
+log = logging.getLogger(__name__)
+
+ROWS_PER_CHUNK = 512
 
 
 def write_index_raster(
@@ -41,32 +45,44 @@ def write_index_raster(
     overviews: bool = False,
     cog: bool = False,
 ) -> None:
-    """Write a raster of class indices that GIS software shows with its colours and names.
+    """Write a raster of class indices with the colours and names of the classes.
 
-    GeoTIFF, uint8, EPSG:4326, DEFLATE, 512 x 512 blocks, palette, nodata 255. The class names go to
-    ``<path>.aux.xml``, where GDAL looks for them, with a table of the cells and the area of every class: TIFF has no
-    place for either.
+    GeoTIFF, uint8, EPSG:4326, DEFLATE, 512 x 512 blocks, colour map, nodata 255. Class names and a table of cell counts
+    and areas are written to ``<path>.aux.xml``, where GDAL reads them; TIFF itself has no place for them.
 
     Parameters
     ----------
     path : Path
-        The file; replaced whole when it exists.
+        The file; an existing one is replaced.
     values : ndarray, shape (rows, columns), uint8
         North-up: row 0 northernmost.
     bounds_wsen : tuple of float
         Outer edges of the cells: west, south, east, north, degrees.
     legend : Legend
-        Gives colours and names.
+        Colours and names.
     tags : mapping, optional
-        Further tags; what is no string is written as JSON.
+        Further tags; values that are not strings are written as JSON.
     overviews : bool
-        Add reduced copies (the most frequent class of each square).
+        Add overviews (mode resampling).
     cog : bool
-        Write a cloud-optimized GeoTIFF; it always has overviews.
+        Write a cloud-optimized GeoTIFF, which always has overviews.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np, rasterio
+    >>> from gravmap.geology import load_legend, write_index_raster
+    >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_index_raster(Path(folder) / "a.tif", values, (80, 44, 82, 46), load_legend("bedrock10"))
+    ...     with rasterio.open(Path(folder) / "a.tif") as raster:
+    ...         raster.nodata, raster.colormap(1)[6]
+    (255.0, (203, 140, 55, 255))
     """
     height, width = values.shape
     west, south, east, north = bounds_wsen
-    rows = rows_of(legend)
+    rows = class_rows(legend)
     tally = Tally()
     tally.add(values, row_cell_areas_km2(south, north, height, (east - west) / width)[:, None])
     profile = {
@@ -80,14 +96,14 @@ def write_index_raster(
         "nodata": UNUSABLE,
         "compress": "deflate",
     }
-    if min(height, width) >= 512:  # a block larger than the raster only adds padding
+    if min(height, width) >= 512:  # blocks larger than the raster would only add padding
         profile |= {"tiled": True, "blockxsize": 512, "blockysize": 512}
     factors = [2**k for k in range(1, 8) if max(height, width) > 256 * 2**k]
     with atomic_path(path) as temporary:
         target = temporary.with_name(f"{temporary.stem}-plain.tif") if cog else temporary
         try:
             with rasterio.open(target, "w", **profile) as raster:
-                # The palette first: TIFF cannot be told that it is one once pixels are written.
+                # TIFF needs the colour map before the pixels.
                 raster.write_colormap(1, palette(rows))
                 raster.write(np.ascontiguousarray(values, dtype=np.uint8), 1)
                 raster.set_band_description(1, "class index")
@@ -111,11 +127,6 @@ def _text_tags(tags: Mapping[str, Any]) -> dict[str, str]:
     return {"GRAVMAP_VERSION": __version__, **plain}
 
 
-log = logging.getLogger(__name__)
-
-ROWS_AT_ONCE = 512
-
-
 @dataclass(frozen=True)
 class Labels:
     """A label raster.
@@ -127,9 +138,9 @@ class Labels:
     bounds_wsen : tuple of float
         Outer edges of the cells, degrees.
     resolution_deg : float
-        Width of a cell.
+        Cell size.
     legend : Legend
-        Its class table.
+        The class table.
     """
 
     values: NDArray[np.uint8]
@@ -139,25 +150,47 @@ class Labels:
 
 
 def legend_path(labels: Path) -> Path:
-    """Where the legend of a label raster lies: ``labels.tif`` -> ``labels.legend.toml``."""
+    """Path of the legend of a label raster.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from gravmap.geology import legend_path
+    >>> legend_path(Path("labels.tif")).name
+    'labels.legend.toml'
+    """
     return labels.with_name(f"{labels.stem}.legend.toml")
 
 
 def write_labels(path: Path, rasterized: RasterizedMap) -> None:
-    """Write a label raster and, beside it, its legend.
+    """Write a label raster, and its legend beside it.
 
     Parameters
     ----------
     path : Path
         The GeoTIFF, such as ``data/labels.tif``.
     rasterized : RasterizedMap
-        What :func:`gravmap.geology.rasterize` made.
+        From :func:`gravmap.geology.rasterize`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from gravmap.geology import RasterizedMap, load_legend, open_labels, write_labels
+    >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
+    >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("bedrock10"), maps=(), codes=())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_labels(Path(folder) / "labels.tif", made)
+    ...     labels = open_labels(Path(folder) / "labels.tif")
+    >>> labels.values.tolist(), labels.bounds_wsen
+    ([[0, 6], [6, 255]], (80.0, 44.0, 82.0, 46.0))
     """
     sources = [
         {"file": entry.file, "sha256": entry.sha256, "legend": entry.legend, "field": entry.field}
         for entry in rasterized.maps
     ]
-    # The legend first: a raster without its legend would be read with the default one.
+    # The legend first: a raster without one would be read with the default legend.
     write_legend(rasterized.legend, legend_path(path))
     write_index_raster(
         path, rasterized.values, rasterized.bounds_wsen, rasterized.legend, tags={"GRAVMAP_SOURCES": sources}
@@ -165,9 +198,9 @@ def write_labels(path: Path, rasterized: RasterizedMap) -> None:
 
 
 class LabelFile:
-    """A label raster on disk, read a part at a time; a context manager.
+    """A label raster on disk, read in parts; a context manager.
 
-    Without the legend beside it the class table `bedrock10` is taken, with a warning.
+    If its legend is missing, the class table `bedrock10` is used, with a warning.
 
     Attributes
     ----------
@@ -181,8 +214,20 @@ class LabelFile:
     Raises
     ------
     InputError
-        The file is missing, no raster, has no or another coordinate system than EPSG:4326, more than
-        one band, or another type than 8-bit integers.
+        The file is missing or not a raster, is not in EPSG:4326, or is not one band of uint8.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from gravmap.geology import LabelFile, load_legend, write_index_raster
+    >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_index_raster(Path(folder) / "labels.tif", values, (80, 44, 82, 46), load_legend("bedrock10"))
+    ...     with LabelFile(Path(folder) / "labels.tif") as file:
+    ...         file.sample(np.array([45.5]), np.array([80.5, 81.5, 82.5]))
+    array([[  0,   6, 255]], dtype=uint8)
     """
 
     def __init__(self, path: Path) -> None:
@@ -215,45 +260,47 @@ class LabelFile:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._raster.close()
 
     def read(self, rows: slice, columns: slice) -> Labels:
-        """The labels of a rectangle of cells.
+        """Read a rectangle of cells.
 
         Raises
         ------
         InputError
-            The file is damaged, or holds values that its legend does not know.
+            The file is damaged, or has values that are not in its legend.
         """
         try:
             values: NDArray[np.uint8] = self._raster.read(1, window=Window.from_slices(rows, columns))
         except RasterioIOError as error:
             raise _unreadable(self.path, error) from None
-        fits = self._known[values]
-        if not fits.all():
-            strange = np.unique(values[~fits]).tolist()
+        known = self._known[values]
+        if not known.all():
+            unknown = np.unique(values[~known]).tolist()
             raise InputError(
-                f"{self.path} holds the values {strange}, which the legend {self.legend.name} does not know.",
+                f"{self.path} has the values {unknown}, which are not in the legend {self.legend.name}.",
                 f"Put the right legend at {legend_path(self.path)}.",
             )
         west, south, east, north = self.bounds_wsen
-        tall, wide = (north - south) / self.shape[0], (east - west) / self.shape[1]
+        height, width = (north - south) / self.shape[0], (east - west) / self.shape[1]
         bounds = (
-            west + columns.start * wide,
-            north - rows.stop * tall,
-            west + columns.stop * wide,
-            north - rows.start * tall,
+            west + columns.start * width,
+            north - rows.stop * height,
+            west + columns.stop * width,
+            north - rows.start * height,
         )
         return Labels(values, bounds, self.resolution_deg, self.legend)
 
     def check(self) -> None:
-        """Look at every value once, some rows at a time; raises as :meth:`read` does."""
-        for first in range(0, self.shape[0], ROWS_AT_ONCE):
-            self.read(slice(first, min(first + ROWS_AT_ONCE, self.shape[0])), slice(0, self.shape[1]))
+        """Check all values, some rows at a time; raises as :meth:`read` does."""
+        for first in range(0, self.shape[0], ROWS_PER_CHUNK):
+            self.read(slice(first, min(first + ROWS_PER_CHUNK, self.shape[0])), slice(0, self.shape[1]))
 
-    def around(self, lat: NDArray[np.float64], lon: NDArray[np.float64], margin_yx_deg: tuple[float, float]) -> Labels:
-        """The labels under points and within a margin around them; none where they do not reach.
+    def read_around(
+        self, lat: NDArray[np.float64], lon: NDArray[np.float64], margin_yx_deg: tuple[float, float]
+    ) -> Labels:
+        """Read the rectangle that contains points and a margin around them, clipped to the raster.
 
         Parameters
         ----------
@@ -269,8 +316,8 @@ class LabelFile:
         left, last = (lon.min() - margin_x - west) * right, (lon.max() + margin_x - west) * right
         return self.read(_part(top, bottom, rows), _part(left, last, columns))
 
-    def at(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Label of the cell that each point of a grid lies in, (h, w); 255 outside the raster."""
+    def sample(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Labels at the nodes of a grid, shape (h, w): the cell that contains each node; 255 outside the raster."""
         west, south, east, north = self.bounds_wsen
         row = axis_cells(lat, north, south, self.shape[0])
         column = axis_cells(lon, west, east, self.shape[1])
@@ -286,12 +333,26 @@ class LabelFile:
 def open_labels(path: Path) -> Labels:
     """Read a label raster and the legend beside it.
 
-    Without the legend the class table `bedrock10` is taken, with a warning.
+    If the legend is missing, the class table `bedrock10` is used, with a warning.
 
     Raises
     ------
     InputError
-        As :class:`LabelFile`, and where the file holds values that its legend does not know.
+        As :class:`LabelFile`; or the file has values that are not in its legend.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from gravmap.geology import RasterizedMap, load_legend, open_labels, write_labels
+    >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
+    >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("bedrock10"), maps=(), codes=())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_labels(Path(folder) / "labels.tif", made)
+    ...     labels = open_labels(Path(folder) / "labels.tif")
+    >>> labels.legend.classes[6].name
+    'Devonian'
     """
     with LabelFile(path) as file:
         return file.read(slice(0, file.shape[0]), slice(0, file.shape[1]))
@@ -299,7 +360,7 @@ def open_labels(path: Path) -> Labels:
 
 def _check_header(raster: Any, path: Path) -> None:
     if raster.crs is None or raster.crs.to_epsg() != 4326:
-        found = raster.crs.to_string() if raster.crs else "no coordinate system"
+        found = raster.crs.to_string() if raster.crs else "no coordinate reference system"
         raise InputError(f"{path} has {found}, not EPSG:4326.", "`gravmap rasterize` makes a label raster from a map.")
     if raster.count != 1 or raster.dtypes[0] != "uint8":
         raise InputError(
@@ -315,15 +376,15 @@ def _legend_of(path: Path) -> Legend:
     beside = legend_path(path)
     if beside.exists():
         return load_legend(beside)
-    log.warning("%s is missing; the classes of %s are taken from the legend bedrock10.", beside, path.name)
+    log.warning("%s is missing; the classes of %s are read from the legend bedrock10.", beside, path.name)
     return load_legend("bedrock10")
 
 
 def _unreadable(path: Path, error: RasterioIOError) -> InputError:
-    return InputError(f"{path} is no raster: {error}.", "`gravmap rasterize` makes it anew.")
+    return InputError(f"{path} is not a valid raster: {error}.", "`gravmap rasterize` makes it again.")
 
 
 def _part(first: float, last: float, count: int) -> slice:
-    """Cells between two positions, at least one of the raster's."""
+    """Cells between two positions, at least one, inside the raster."""
     start = min(max(math.floor(first), 0), count - 1)
     return slice(start, max(min(math.ceil(last) + 1, count), start + 1))

@@ -1,8 +1,7 @@
-"""Legends: what the codes of a geological map mean, as classes of bedrock.
+"""Legends: the crosswalk from the codes of a geological map to bedrock classes.
 
-Codes are matched exactly, after both sides went through :func:`normal_code`: ``C`` is not ``Cz`` and not ``c``.
-A legend may read ages instead of codes (:mod:`gravmap.geology.ages`). How a legend is written down is in
-:mod:`gravmap.geology.legend_file`.
+Codes are matched exactly after normalisation (:func:`normalize_code`): ``C`` is neither ``Cz`` nor ``c``. A legend may
+read ages instead of codes (:mod:`gravmap.geology.ages`). :mod:`gravmap.geology.legend_file` has the TOML format.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from dataclasses import field as dataclass_field
 from typing import Any
 
 from gravmap.errors import OptionError
-from gravmap.geology.ages import PAIR, UnknownAge, class_of_span, parse_age
+from gravmap.geology.ages import AGE_PAIR_SEPARATOR, UnknownAge, class_of_span, parse_age
 from gravmap.lattice import COVER
 
 
-def normal_code(text: str) -> str:
-    """A code as it is compared: Unicode's composed form (NFC), without white space at its ends. Case stays."""
+def normalize_code(text: str) -> str:
+    """Normalise a code for comparison: Unicode NFC, without leading and trailing white space; case is kept."""
     return unicodedata.normalize("NFC", text).strip()
 
 
@@ -32,15 +31,15 @@ class LegendClass:
     index : int
         Value in the raster: 0 cover, 1, 2, ... bedrock.
     name : str
-        As a map's legend prints it.
+        Name for display.
     age : str
-        Span in million years, older end first (``"2500-538.8 Ma"``), or ``"any"``.
+        Age span, older end first (``"2500-538.8 Ma"``), or ``"any"``.
     colour : str
         ``#RRGGBB``.
     rank : str
         Eon, era, period, or lithology.
     uri : str
-        Where the age is defined, such as its entry in the ICS chart; may be empty.
+        Definition of the age, such as its entry in the ICS chart; may be empty.
     """
 
     index: int
@@ -52,7 +51,7 @@ class LegendClass:
 
     @property
     def span_ma(self) -> tuple[float, float] | None:
-        """Older and younger end in million years; None when the class is no age."""
+        """Older and younger end in Ma; None if the class is not an age."""
         if not self.age.endswith(" Ma"):
             return None
         older, younger = self.age.removesuffix(" Ma").split("-")
@@ -61,16 +60,16 @@ class LegendClass:
 
 @dataclass(frozen=True)
 class Override:
-    """What the codes of a second field do to the class that the first field gave.
+    """Rules by which the codes of a second field replace the class from the first field.
 
     Attributes
     ----------
     field : str
         Name of the second field.
     codes : dict of str to int or None
-        Class index, or None to keep the first field's class.
+        Class index, or None to keep the class from the first field.
     unless : dict of str to frozenset of str or int
-        Codes of the first field (text), or classes it gives (numbers), that the override leaves alone.
+        Exceptions: codes of the first field (str) or classes from it (int) to which the rule does not apply.
     """
 
     field: str
@@ -80,33 +79,33 @@ class Override:
 
 @dataclass(frozen=True)
 class Legend:
-    """A table of classes and, for one map, which code means which class.
+    """A class table and, for one map, the class of each code.
 
     Attributes
     ----------
     name : str
         Short name.
     classes : tuple of LegendClass
-        By index; bedrock has the indices 1 .. K without a hole.
+        Sorted by index; bedrock classes have the indices 1 .. K.
     field : str
-        The map's field that holds the code; empty when the legend is a bare class table.
+        The field of the map with the code; empty for a class table without crosswalk.
     codes : dict of str to int
         Code to class index; 255 is not usable.
     other_fields : dict of str to dict of str to int
-        Other fields of the same map, each with codes of its own; see :func:`replace_field`.
+        Codes of other fields of the same map; see :func:`replace_field`.
     ages : tuple of tuple of str
-        Fields that give the age, for a legend that reads ages: the first entry of which the map has all fields is
-        taken. One field holds the whole age, two the oldest and the youngest. `codes` are then exceptions.
+        For a legend that reads ages, the candidate fields: the first entry of which the map has all fields is used.
+        One field has the whole age, two the oldest and the youngest. `codes` are then exceptions.
     overrides : tuple of Override
-        Second fields, the first that decides wins.
+        Rules for second fields; the first that applies decides.
     gaps : frozenset of str
-        Codes (all 255 in `codes`) that say nothing about the ground.
+        Codes (all 255 in `codes`) of unmapped areas, such as water or no data.
     crs : str
-        Coordinate system of a file that does not say its own; may be empty.
+        Coordinate reference system of a file without one; may be empty.
     title, citation : str
-        For people.
+        For display.
     sources : tuple of dict
-        In the legend beside a label raster: the maps it was made from, with their crosswalks.
+        In the legend of a label raster: the maps it was made from, with their crosswalks.
     """
 
     name: str
@@ -124,47 +123,49 @@ class Legend:
 
     @property
     def bedrock(self) -> tuple[LegendClass, ...]:
-        """The classes a network is taught: all but the cover."""
+        """The classes that a network predicts: all except cover."""
         return tuple(entry for entry in self.classes if entry.index != COVER)
 
     @property
-    def candidates(self) -> tuple[tuple[str, ...], ...]:
-        """The fields that may hold the code, in order of preference; none in a bare class table."""
+    def field_candidates(self) -> tuple[tuple[str, ...], ...]:
+        """Candidate fields for the code or the age, in order of preference; empty without a crosswalk."""
         return self.ages or (((self.field,),) if self.field else ())
 
     @property
-    def wanted(self) -> str:
-        """The field or fields looked for, as ``--field`` would name them."""
-        return " or ".join(",".join(names) for names in self.candidates)
+    def field_names(self) -> str:
+        """The candidate fields in the notation of ``--field``, for messages."""
+        return " or ".join(",".join(names) for names in self.field_candidates)
 
-    def fields_in(self, names: Iterable[str]) -> tuple[str, ...] | None:
-        """The first of the candidates whose fields are all among `names`, whatever their case; None: there is none."""
-        there = {name.casefold() for name in names}
-        return next((fields for fields in self.candidates if all(name.casefold() in there for name in fields)), None)
+    def find_fields(self, names: Iterable[str]) -> tuple[str, ...] | None:
+        """The first candidate whose fields are all among `names`, ignoring case; None if there is none."""
+        present = {name.casefold() for name in names}
+        return next(
+            (fields for fields in self.field_candidates if all(name.casefold() in present for name in fields)), None
+        )
 
     def classify(self, code: str, others: dict[str, str] | None = None) -> int | None:
-        """The class index of a polygon.
+        """Class index of a polygon.
 
         Parameters
         ----------
         code : str
-            Value of the legend's field as :func:`normal_code` gives it, or the two ages of :func:`joined_ages`.
+            Value of the field, from :func:`normalize_code`, or an age from :func:`join_ages`.
         others : dict of str to str, optional
             Values of the override fields.
 
         Returns
         -------
         int or None
-            Class index, 255 when not usable, None when the legend does not know the code.
+            Class index, 255 if not usable, None for a code that is not in the legend.
         """
         index = self._by_first_field(code)
         if index is None:
             return None
         for override in self.overrides:
             other = (others or {}).get(override.field, "")
-            decided = override.codes.get(other)
-            if decided is not None and not {code, index} & override.unless[other]:
-                return decided
+            replacement = override.codes.get(other)
+            if replacement is not None and not {code, index} & override.unless[other]:
+                return replacement
         return index
 
     def _by_first_field(self, code: str) -> int | None:
@@ -176,20 +177,20 @@ class Legend:
             return None
 
     def class_of_age(self, older_ma: float, younger_ma: float) -> tuple[int, float]:
-        """Class index and its share of a span of time (:func:`gravmap.geology.ages.class_of_span`)."""
+        """Class of a time span and its fraction of the span (:func:`gravmap.geology.ages.class_of_span`)."""
         spans = [(entry.index, *entry.span_ma) for entry in self.classes if entry.span_ma is not None]
         return class_of_span(older_ma, younger_ma, spans)
 
 
-def joined_ages(values: Sequence[str]) -> str:
-    """The code of a polygon whose age stands in one or two fields; empty when they are."""
+def join_ages(values: Sequence[str]) -> str:
+    """The age of a polygon as one text, from one or two fields; empty if they are."""
     if len(values) == 1 or not any(values):
         return values[0]
-    return PAIR.join(_short(value) for value in values).strip()
+    return AGE_PAIR_SEPARATOR.join(_short(value) for value in values).strip()
 
 
 def _short(value: str) -> str:
-    """A number without the tail of a single-precision float."""
+    """A number with the digits of a single-precision float."""
     try:
         return f"{float(value):.7g}"
     except ValueError:
@@ -197,14 +198,14 @@ def _short(value: str) -> str:
 
 
 def replace_field(legend: Legend, name: str) -> Legend:
-    """The same legend, reading another field of the map.
+    """The same legend for another field of the map.
 
     Parameters
     ----------
     legend : Legend
-        When it has codes of that field (`other_fields`), these are taken; else its codes stay.
+        If it has codes for that field (`other_fields`) these are used, otherwise its codes are kept.
     name : str
-        The field; for a legend that reads ages, also the two with the oldest and the youngest age, a comma between.
+        The field; for a legend that reads ages, also the fields of the oldest and the youngest age, comma-separated.
 
     Raises
     ------
@@ -214,9 +215,9 @@ def replace_field(legend: Legend, name: str) -> Legend:
     names = tuple(part.strip() for part in name.split(","))
     if len(names) > (2 if legend.ages else 1) or not all(names):
         raise OptionError(
-            f"--field {name} names {len(names)} fields.",
+            f"--field {name} has {len(names)} fields.",
             f"The legend {legend.name} reads "
-            + ("one age, or the oldest and the youngest: b_age,t_age." if legend.ages else "one field."),
+            + ("one field, or the oldest and the youngest age: b_age,t_age." if legend.ages else "one field."),
         )
     if legend.ages:
         return replace(legend, ages=(names,))

@@ -1,4 +1,4 @@
-"""What a legend makes of a map, code by code, before anything is burned: areas of the polygons themselves."""
+"""Checking a legend against a map: the class and area of each code, from the polygons themselves."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.geology.ages import UnknownAge, parse_age
 from gravmap.geology.areas import polygon_areas_km2
-from gravmap.geology.legend import Legend, normal_code
+from gravmap.geology.legend import Legend, normalize_code
 from gravmap.regions import Region
 
 if TYPE_CHECKING:
     from gravmap.geology.geological_map import MapPolygons
 
-# Cyrillic letters that look Latin: a map of the former Soviet Union may write its codes with either.
+# Cyrillic letters that look like Latin ones: maps of the former Soviet Union may use either in codes.
 _LOOK_ALIKE = str.maketrans("АВЕКМНОРСТХаеорсухѕіј", "ABEKMHOPCTXaeopcyxsij")
 
 
@@ -32,17 +32,17 @@ class CodeFound:
     Attributes
     ----------
     code : str
-        Value of the legend's field, or the age.
+        Value of the code field, or the age.
     others : dict of str to str
-        Override fields that are not blank, and their codes.
+        Codes of the override fields, without blank ones.
     index : int or None
-        Class index, 255 not usable, None unknown to the legend.
+        Class index, 255 not usable, None if the code is not in the legend.
     polygons : int
-        How many have it.
+        Number of polygons.
     area_km2 : float
-        Theirs together, on the ellipsoid.
+        Their total area on the ellipsoid.
     note : str
-        Why it is unknown, and which known code it nearly is; or an unknown code of an override field.
+        Why the code is unknown and which known code is similar; or an unknown code of an override field.
     """
 
     code: str
@@ -55,24 +55,24 @@ class CodeFound:
 
 @dataclass(frozen=True)
 class LegendCheck:
-    """What a legend makes of a map.
+    """Result of checking a legend against a map.
 
     Attributes
     ----------
     file, legend, field, crs : str
-        The map's file, the legend's name, the field or fields read, the map's own coordinate system.
+        File of the map, name of the legend, field or fields read, coordinate reference system of the map.
     codes : tuple of CodeFound
-        Every combination of codes met, the largest area first.
+        All combinations of codes, the largest area first.
     class_km2 : dict of int to float
-        Per class of the legend, and 255, which takes in what is unknown.
+        Area of each class of the legend, and of 255, which includes unknown codes.
     unused_classes : tuple of int
-        Classes without a polygon.
+        Classes without polygons.
     absent_codes : tuple of str
-        Codes of the legend that the map does not have.
+        Codes of the legend that are not on the map.
     polygons, mended, dropped : int
-        Polygons; invalid ones mended; features without area left out.
+        Polygons; invalid ones among them; features without area, which are left out.
     notes : tuple of str
-        What was decided while reading.
+        Decisions made while reading.
     """
 
     file: str
@@ -90,40 +90,56 @@ class LegendCheck:
 
     @property
     def unknown(self) -> tuple[CodeFound, ...]:
-        """The codes that the legend does not know."""
+        """Codes that are not in the legend."""
         return tuple(entry for entry in self.codes if entry.index is None)
 
 
 def check_legend(path: Path, legend: Legend, region: Region | None = None) -> LegendCheck:
-    """Say what a legend makes of a map.
+    r"""Check a legend against a map.
 
-    Where polygons overlap, their ground is counted in each: the sums are those of the drawing, not of a raster.
+    Overlapping polygons are all counted in full: areas are those of the polygons, not of a raster.
 
     Parameters
     ----------
     path : Path
         The map.
     legend : Legend
-        With the fields and codes to try.
+        Fields and codes to check.
     region : Region, optional
-        Only what lies inside, degrees; the whole map when left out.
+        Part of the map to check, degrees; by default the whole map.
 
     Raises
     ------
     InputError
-        The map cannot be read, or has no polygon here.
+        The map cannot be read, or has no polygons in the region.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import geopandas, shapely
+    >>> from gravmap.geology import check_legend
+    >>> from gravmap.geology.legend_file import read_legend
+    >>> legend = read_legend('name = "toy"\nclasses = "bedrock10"\n[map]\nfield = "UNIT"\n[map.codes]\nD = 6\n', "toy")
+    >>> boxes = [shapely.box(80, 44, 81, 45), shapely.box(81, 44, 82, 45)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "map.gpkg"
+    ...     geopandas.GeoDataFrame({"UNIT": ["D", "d"]}, geometry=boxes, crs="EPSG:4326").to_file(path)
+    ...     check = check_legend(path, legend)
+    >>> [(code.code, code.note) for code in check.unknown]
+    [('d', 'differs from D only in case or the way it is written')]
     """
     polygons, areas = polygons_with_areas(path, legend, region)
-    at: dict[tuple[str, ...], list[int]] = {}
+    positions: dict[tuple[str, ...], list[int]] = {}
     for position, code in enumerate(polygons.codes):
-        if region is None or areas[position] > 0:  # what lies beside the region was read with it
-            at.setdefault(code, []).append(position)
-    found = [_found(legend, code, len(where), float(areas[where].sum())) for code, where in at.items()]
+        if region is None or areas[position] > 0:  # polygons near the region are read too
+            positions.setdefault(code, []).append(position)
+    found = [_found(legend, code, len(where), float(areas[where].sum())) for code, where in positions.items()]
     class_km2 = {entry.index: 0.0 for entry in legend.classes} | {255: 0.0}
     for entry in found:
         class_km2[255 if entry.index is None else entry.index] += entry.area_km2
     used = {entry.index for entry in found}
-    met = {entry.code for entry in found}
+    present = {entry.code for entry in found}
     return LegendCheck(
         path.name,
         legend.name,
@@ -132,7 +148,7 @@ def check_legend(path: Path, legend: Legend, region: Region | None = None) -> Le
         tuple(sorted(found, key=lambda entry: (-entry.area_km2, entry.code))),
         class_km2,
         tuple(entry.index for entry in legend.classes if entry.index not in used),
-        tuple(code for code in legend.codes if code not in met),
+        tuple(code for code in legend.codes if code not in present),
         sum(entry.polygons for entry in found),
         polygons.mended,
         polygons.dropped,
@@ -141,35 +157,35 @@ def check_legend(path: Path, legend: Legend, region: Region | None = None) -> Le
 
 
 def polygons_with_areas(path: Path, legend: Legend, region: Region | None) -> tuple[MapPolygons, NDArray[np.float64]]:
-    """A map's polygons, and the area that each has (in the region) on the ellipsoid, km².
+    """Polygons of a map, and the area of each on the ellipsoid (in the region), km².
 
     Raises
     ------
     InputError
-        The map cannot be read, or has no polygon here.
+        The map cannot be read, or has no polygons in the region.
     """
-    from gravmap.geology.geological_map import read_map  # here: geopandas takes a second to load
+    from gravmap.geology.geological_map import read_map  # slow to import
 
     polygons = read_map(path, legend, region)
     shapes = polygons.geometries.copy()
-    # An outline that crosses itself has no area of its own to speak of; only the burning of cells copes with it.
-    bad = ~shapely.is_valid(shapes)
-    shapes[bad] = [_areal(shape) for shape in shapely.make_valid(shapes[bad])]
+    # The area of a self-intersecting outline is not defined; the scanline does not need valid polygons, areas do.
+    invalid = ~shapely.is_valid(shapes)
+    shapes[invalid] = [_polygons_of(shape) for shape in shapely.make_valid(shapes[invalid])]
     if region is not None and len(shapes):
         shapes = shapely.intersection(shapes, shapely.box(*region.bounds_wsen))
-        shapes = np.array([_areal(shape) for shape in shapes], dtype=object)
+        shapes = np.array([_polygons_of(shape) for shape in shapes], dtype=object)
     areas = polygon_areas_km2(shapes)
     if not areas.any():
         where = "" if region is None else f" in the region {region}"
-        raise InputError(f"{path} has no polygon{where}.", "Is it the right file, layer and region?")
+        raise InputError(f"{path} has no polygons{where}.", "Is it the right file, layer and region?")
     return polygons, areas
 
 
-def _areal(shape: shapely.Geometry) -> shapely.Geometry:
-    """The polygons of what mending or cutting left: lines and points may be among it."""
+def _polygons_of(shape: shapely.Geometry) -> shapely.Geometry:
+    """The polygons of a geometry; make_valid and intersection can also return lines and points."""
     if shape.geom_type in ("Polygon", "MultiPolygon"):
         return shape
-    parts = shapely.get_parts(shapely.get_parts(shape))  # twice: a collection may hold multipolygons
+    parts = shapely.get_parts(shapely.get_parts(shape))  # twice: a collection may contain multipolygons
     return shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
 
 
@@ -182,17 +198,17 @@ def _found(legend: Legend, code: tuple[str, ...], polygons: int, area_km2: float
     for override in legend.overrides:
         value = others[override.field]
         if value and value not in override.codes:
-            near = near_misses(value, override.codes)
-            notes.append(f"{override.field} = {value} is unknown, the age is kept")
-            notes.append(_like(near))
+            near = similar_codes(value, override.codes)
+            notes.append(f"{override.field} = {value} is unknown, the class from the first field is kept")
+            notes.append(_similar_note(near))
     written = {key: value for key, value in others.items() if value}
     return CodeFound(code[0], written, index, polygons, area_km2, "; ".join(note for note in notes if note))
 
 
 def _why_unknown(legend: Legend, code: str) -> str:
-    near = near_misses(code, legend.codes)
+    near = similar_codes(code, legend.codes)
     if near or not legend.ages:
-        return _like(near)
+        return _similar_note(near)
     try:
         parse_age(code)
     except UnknownAge as reason:
@@ -200,16 +216,16 @@ def _why_unknown(legend: Legend, code: str) -> str:
     return ""
 
 
-def _like(near: list[str]) -> str:
+def _similar_note(near: list[str]) -> str:
     return f"differs from {', '.join(near)} only in case or the way it is written" if near else ""
 
 
-def near_misses(code: str, known: Iterable[str]) -> list[str]:
-    """Codes that differ from `code` only in case, white space, Unicode form, or letters that look alike."""
+def similar_codes(code: str, known: Iterable[str]) -> list[str]:
+    """Known codes that differ from `code` only in case, white space, Unicode form, or look-alike letters."""
     return [other for other in known if other != code and _skeleton(other) == _skeleton(code)]
 
 
 def _skeleton(code: str) -> str:
-    # Look-alikes first: the lower case of a Cyrillic capital may look like no Latin letter.
-    plain = unicodedata.normalize("NFKC", normal_code(code).translate(_LOOK_ALIKE))
+    # Look-alikes before case folding: a lower-case Cyrillic letter may not look like a Latin one.
+    plain = unicodedata.normalize("NFKC", normalize_code(code).translate(_LOOK_ALIKE))
     return "".join(plain.casefold().split())

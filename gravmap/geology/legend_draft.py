@@ -1,4 +1,4 @@
-"""A first legend from a map's own codes: each with a guess, and the reason for it as a comment."""
+"""Drafting a legend from the codes of a map: a class suggested for each code, with the reason as a comment."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gravmap.errors import InputError
-from gravmap.geology.ages import OLDEST_ROCK_MA, UnknownAge, is_name, parse_age
+from gravmap.geology.ages import OLDEST_ROCK_MA, UnknownAge, is_age_name, parse_age
 from gravmap.geology.legend import Legend
 from gravmap.geology.legend_check import polygons_with_areas
-from gravmap.geology.legend_file import class_lines, load_legend, quoted, read_legend, shipped_legends
+from gravmap.geology.legend_file import class_table_lines, load_legend, read_legend, shipped_legends, toml_string
 from gravmap.lattice import UNUSABLE
 from gravmap.regions import Region
 
 if TYPE_CHECKING:
     from gravmap.geology.geological_map import MapPolygons
 
-# Symbols that mean one age on nearly every map. T (Triassic or Tertiary), Z (Sinian, Ediacaran, Neoproterozoic) and E
-# (Eocene, Paleogene) do not.
+# Symbols with the same meaning on nearly all maps. T (Triassic or Tertiary), Z (Sinian, Ediacaran, Neoproterozoic) and
+# E (Eocene, Paleogene) are ambiguous.
 _SYMBOLS = {
     "Q": "Quaternary",
     "N": "Neogene",
@@ -54,20 +54,20 @@ _NO_ROCK = {"water", "h2o", "lake", "ice", "glacier", "sea"}
 
 @dataclass(frozen=True)
 class Guess:
-    """A code of the map and what it may mean.
+    """A code of the map and the class suggested for it.
 
     Attributes
     ----------
     code : str
-        As the map has it.
+        Code of the map.
     index : int
-        Class; 255 when nothing was found, or no class holds half of the span.
+        Class; 255 if no age was found, or no class contains half of its span.
     reason : str
-        Where the guess comes from; empty when there is none.
+        Source of the suggestion; empty if there is none.
     polygons : int
-        How many have the code.
+        Number of polygons with the code.
     area_km2 : float
-        Theirs together.
+        Their total area.
     """
 
     code: str
@@ -79,7 +79,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class LegendDraft:
-    """A legend to be read by a geologist before it is used.
+    """A draft legend, to be reviewed by a geologist before use.
 
     Attributes
     ----------
@@ -96,29 +96,43 @@ class LegendDraft:
 def draft_legend(
     path: Path, field: str, classes: str | Path = "bedrock10", region: Region | None = None, crs: str = ""
 ) -> LegendDraft:
-    """Write a first legend for a map.
+    """Draft a legend for a map.
 
-    A code's age is taken from the map's own fields of ages, where it has some that the legend `ics` knows; else from
-    the code, when it is a name of the ICS chart or made of well-known symbols. What is found goes to a class by the
-    rule for units of mixed age; what is not found is 255 and marked.
+    The age of a code is read from age fields of the map, if it has fields that the legend `ics` reads; otherwise from
+    the code itself, if it is a name of the ICS chart or consists of common symbols. The age is assigned to a class by
+    :func:`gravmap.geology.ages.class_of_span`; a code without age becomes 255 and is marked.
 
     Parameters
     ----------
     path : Path
         The map.
     field : str
-        The field that holds the unit's code.
+        The field with the code of the unit.
     classes : str or Path
         The class table: a shipped legend or a file.
     region : Region, optional
-        Only codes met inside, degrees; the whole map when left out.
+        Part of the map to use, degrees; by default the whole map.
     crs : str
-        The coordinate system of a file that does not say its own.
+        Coordinate reference system of a file without one.
 
     Raises
     ------
     InputError
-        The map cannot be read, has no polygon here or not the field, or the field is blank throughout.
+        The map cannot be read, has no polygons in the region or lacks the field, or the field is always blank.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import geopandas, shapely
+    >>> from gravmap.geology import draft_legend
+    >>> boxes = [shapely.box(80, 44, 82, 45), shapely.box(82, 44, 83, 45)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "map.gpkg"
+    ...     geopandas.GeoDataFrame({"UNIT": ["D3", "xx"]}, geometry=boxes, crs="EPSG:4326").to_file(path)
+    ...     draft = draft_legend(path, "UNIT")
+    >>> [(guess.code, guess.index) for guess in draft.guesses]
+    [('D3', 6), ('xx', 255)]
     """
     legend = Legend("draft", load_legend(classes).classes, field=field, crs=crs)
     polygons, areas = polygons_with_areas(path, legend, region)
@@ -139,42 +153,45 @@ def draft_legend(
         guesses.append(Guess(code, index, reason, len(here), float(areas[here].sum())))
     guesses.sort(key=lambda guess: (-guess.area_km2, guess.code))
     text = _text(path, spelled, classes, legend, guesses)
-    read_legend(text, f"the draft for {path.name}")  # what is written is readable
+    read_legend(text, f"the draft for {path.name}")  # check that the draft can be read
     return LegendDraft(text, tuple(guesses))
 
 
 def _ages_beside(path: Path, polygons: MapPolygons, region: Region | None, crs: str) -> tuple[str, list[str]]:
-    """The map's own field or fields of ages, and the age of each polygon; empty when it has none."""
-    from gravmap.geology.geological_map import read_map  # here: geopandas takes a second to load
+    """Age field or fields of the map, and the age of each polygon; empty if it has none."""
+    from gravmap.geology.geological_map import read_map  # slow to import
 
     try:
         read = read_map(path, replace(load_legend("ics"), crs=crs), region)
-    except InputError:  # the map itself was read: it has no such field
+    except InputError:  # the map itself is readable, so it has no age field
         return "", []
     if read.layer != polygons.layer or read.fields[0] == polygons.fields[0]:
         return "", []
     ages = [code[0] for code in read.codes]
-    # Numbers in a lone field may count anything; the oldest and the youngest age stand in two.
+    # Numbers in a single field may have any meaning; two fields are the oldest and the youngest age.
     if "," not in read.fields[0]:
-        ages = [age if is_name(age) else "" for age in ages]
+        ages = [age if is_age_name(age) else "" for age in ages]
     return read.fields[0], ages
 
 
 def _guess(code: str, age_field: str, ages: set[str], legend: Legend) -> tuple[int, str]:
-    """A class for a code, and why; an empty reason when nothing is known."""
+    """Suggest a class for a code, with the reason; the reason is empty if no age was found."""
     if code.casefold() in _NO_ROCK:
         return UNUSABLE, "water or ice"
     for what, spans in (
         (f"by {age_field}", _spans(ages)),
-        ("by its name", _spans({code} if is_name(code) else set())),
+        ("by its name", _spans({code} if is_age_name(code) else set())),
         _by_symbols(code),
     ):
         if spans:
             older, younger = max(span[0] for span in spans), min(span[1] for span in spans)
-            index, share = legend.class_of_age(older, younger)
+            index, fraction = legend.class_of_age(older, younger)
             several = f", {len(spans)} different ages" if len(spans) > 1 else ""
             rule = "; no class holds half" if index == UNUSABLE else ""
-            return index, f"{what}: {min(older, OLDEST_ROCK_MA):.7g}-{younger:.7g} Ma{several}, share {share:.2f}{rule}"
+            return (
+                index,
+                f"{what}: {min(older, OLDEST_ROCK_MA):.7g}-{younger:.7g} Ma{several}, share {fraction:.2f}{rule}",
+            )
     return UNUSABLE, ""
 
 
@@ -189,10 +206,10 @@ def _spans(texts: set[str]) -> set[tuple[float, float]]:
 
 
 def _by_symbols(code: str) -> tuple[str, set[tuple[float, float]]]:
-    """The ages of a code such as D3 or C-P; two symbols without a sign between must be neighbours in time."""
+    """Ages of a code such as D3 or C-P; two symbols without a separator must be adjacent in time."""
     plain = unicodedata.normalize("NFKC", code)
     symbols: list[str] = []
-    signs = 0
+    separators = 0
     position = 0
     while position < len(plain):
         found = _SYMBOL.match(plain, position)
@@ -202,21 +219,21 @@ def _by_symbols(code: str) -> tuple[str, set[tuple[float, float]]]:
         position = found.end()
         if position < len(plain) - 1 and plain[position] in "-+/":
             position += 1
-            signs += 1
+            separators += 1
     names = [_SYMBOLS[symbol] for symbol in symbols]
     spans = [parse_age(name) for name in names]
     if len(spans) > 2 or (
-        len(spans) == 2 and not signs and not {spans[0][0], spans[1][0]} & {spans[0][1], spans[1][1]}
+        len(spans) == 2 and not separators and not {spans[0][0], spans[1][0]} & {spans[0][1], spans[1][1]}
     ):
         return "", set()
-    # One span from the oldest base to the youngest top.
+    # From the oldest base to the youngest top.
     whole = {(max(span[0] for span in spans), min(span[1] for span in spans))} if spans else set()
     return f"read as {'-'.join(names)}", whole
 
 
 def _text(path: Path, field: str, classes: str | Path, legend: Legend, guesses: list[Guess]) -> str:
     """The draft as TOML."""
-    # Lines are broken between classes only.
+    # Non-breaking spaces, so that lines break between classes only.
     table = "; ".join(f"{entry.index} {entry.name}".replace(" ", "\u00a0") for entry in legend.classes)
     lines = [
         f"# First legend for {_comment(path.name)}, field {_comment(field)}, drafted by gravmap: guesses, not facts.",
@@ -224,20 +241,20 @@ def _text(path: Path, field: str, classes: str | Path, legend: Legend, guesses: 
         "# the class that holds at least half of its time span (ICS chart 2023/09), else it is 255: not usable.",
         '# Write "gap" instead of a number for a code that says nothing about the ground.',
         *(f"# {_comment(line)}" for line in textwrap.wrap(table, 116)),
-        f"name = {quoted(path.stem)}",
+        f"name = {toml_string(path.stem)}",
     ]
     if str(classes) in shipped_legends():
-        lines.append(f"classes = {quoted(str(classes))}")
+        lines.append(f"classes = {toml_string(str(classes))}")
     else:
-        lines += class_lines(legend.classes)
-    lines += ["", "[map]", f"field = {quoted(field)}"]
-    lines += [f"crs = {quoted(legend.crs)}"] if legend.crs else []
+        lines += class_table_lines(legend.classes)
+    lines += ["", "[map]", f"field = {toml_string(field)}"]
+    lines += [f"crs = {toml_string(legend.crs)}"] if legend.crs else []
     lines += ["", "[map.codes]"]
-    keys = [guess.code if re.fullmatch(r"[A-Za-z0-9_-]+", guess.code) else quoted(guess.code) for guess in guesses]
+    keys = [guess.code if re.fullmatch(r"[A-Za-z0-9_-]+", guess.code) else toml_string(guess.code) for guess in guesses]
     width = min(max((len(key) for key in keys), default=0) + 6, 40)
     for key, guess in zip(keys, guesses, strict=True):
-        ground = f"{guess.area_km2:,.0f} km²" if guess.area_km2 >= 1 else "under 1 km²"
-        amount = f"{ground}, {guess.polygons} polygon{'s' if guess.polygons != 1 else ''}"
+        area = f"{guess.area_km2:,.0f} km²" if guess.area_km2 >= 1 else "under 1 km²"
+        amount = f"{area}, {guess.polygons} polygon{'s' if guess.polygons != 1 else ''}"
         lines.append(f"{f'{key} = {guess.index}':<{width}}  # {amount}; {_comment(guess.reason) or 'unknown: set me'}")
     lines += [
         "",
@@ -250,5 +267,5 @@ def _text(path: Path, field: str, classes: str | Path, legend: Legend, guesses: 
 
 
 def _comment(text: str) -> str:
-    """Text without what a TOML comment may not hold."""
+    """Text without the control characters that TOML does not allow in comments."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,4 +1,4 @@
-"""Legend files: read, checked and written."""
+"""Legend files (TOML): reading, validation and writing."""
 
 from __future__ import annotations
 
@@ -15,78 +15,90 @@ from typing import Any
 
 from gravmap.errors import InputError
 from gravmap.files import write_text
-from gravmap.geology.legend import Legend, LegendClass, Override, normal_code
+from gravmap.geology.legend import Legend, LegendClass, Override, normalize_code
 from gravmap.lattice import COVER, UNUSABLE
 
 GAP = "gap"
 KEEP = "keep"
 
 
-def quoted(text: str) -> str:
-    """A TOML basic string; JSON's escapes are a subset of TOML's."""
+def toml_string(text: str) -> str:
+    """Quote a text as a TOML basic string; the escapes of JSON are a subset of those of TOML."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _inline(value: Any) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{quoted(str(key))} = {_inline(entry)}" for key, entry in value.items()) + " }"
+        return "{ " + ", ".join(f"{toml_string(str(key))} = {_inline(entry)}" for key, entry in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_inline(entry) for entry in value) + "]"
-    return quoted(value) if isinstance(value, str) else json.dumps(value)
+    return toml_string(value) if isinstance(value, str) else json.dumps(value)
 
 
-def class_lines(classes: Iterable[LegendClass]) -> list[str]:
-    """A class table as ``[[class]]`` tables."""
+def class_table_lines(classes: Iterable[LegendClass]) -> list[str]:
+    """Lines of a class table as ``[[class]]`` tables."""
     lines = []
     for entry in classes:
-        lines += ["", "[[class]]", f"index = {entry.index}", f"name = {quoted(entry.name)}"]
+        lines += ["", "[[class]]", f"index = {entry.index}", f"name = {toml_string(entry.name)}"]
         if entry.age != "any":
             older, younger = entry.age.removesuffix(" Ma").split("-")
             lines.append(f"age_ma = [{older}, {younger}]")
-        lines.append(f"colour = {quoted(entry.colour)}")
-        lines += [f"{key} = {quoted(text)}" for key, text in (("rank", entry.rank), ("uri", entry.uri)) if text]
+        lines.append(f"colour = {toml_string(entry.colour)}")
+        lines += [f"{key} = {toml_string(text)}" for key, text in (("rank", entry.rank), ("uri", entry.uri)) if text]
     return lines
 
 
-def rule_of(decided: int | None, unless: frozenset[str | int]) -> Any:
-    """What an override does with one code, as it is written down."""
-    return KEEP if decided is None else {"class": decided, "unless": sorted(unless, key=str)}
+def override_rule(index: int | None, unless: frozenset[str | int]) -> Any:
+    """The rule of an override for one code, as written in TOML."""
+    return KEEP if index is None else {"class": index, "unless": sorted(unless, key=str)}
 
 
 def legend_to_toml(legend: Legend) -> str:
-    """A legend as TOML that :func:`gravmap.geology.legend_file.read_legend` reads back to an equal one."""
-    lines = [f"name = {quoted(legend.name)}"]
+    """A legend as TOML; :func:`read_legend` returns an equal legend."""
+    lines = [f"name = {toml_string(legend.name)}"]
     if legend.title:
-        lines.append(f"title = {quoted(legend.title)}")
-    lines += class_lines(legend.classes)
-    if legend.candidates:
+        lines.append(f"title = {toml_string(legend.title)}")
+    lines += class_table_lines(legend.classes)
+    if legend.field_candidates:
         lines += ["", "[map]"]
         known = (("field", legend.field), ("crs", legend.crs), ("citation", legend.citation))
-        lines += [f"{key} = {quoted(text)}" for key, text in known if text]
+        lines += [f"{key} = {toml_string(text)}" for key, text in known if text]
         for names in legend.ages:
             keys = ("field",) if len(names) == 1 else ("oldest", "youngest")
             lines += ["", "[[map.ages]]"]
-            lines += [f"{key} = {quoted(name)}" for key, name in zip(keys, names, strict=True)]
+            lines += [f"{key} = {toml_string(name)}" for key, name in zip(keys, names, strict=True)]
         lines += _code_lines("map.codes", legend.codes, legend.gaps)
         for field, codes in legend.other_fields.items():
-            lines += _code_lines(f"map.fields.{quoted(field)}", codes, legend.gaps)
+            lines += _code_lines(f"map.fields.{toml_string(field)}", codes, legend.gaps)
         for override in legend.overrides:
-            lines += ["", f"[map.override.{quoted(override.field)}]"]
-            for code, decided in override.codes.items():
-                lines.append(f"{quoted(code)} = {_inline(rule_of(decided, override.unless[code]))}")
+            lines += ["", f"[map.override.{toml_string(override.field)}]"]
+            for code, index in override.codes.items():
+                lines.append(f"{toml_string(code)} = {_inline(override_rule(index, override.unless[code]))}")
     for source in legend.sources:
         lines += ["", "[[source]]"]
-        lines += [f"{quoted(key)} = {_inline(value)}" for key, value in source.items()]
+        lines += [f"{toml_string(key)} = {_inline(value)}" for key, value in source.items()]
     return "\n".join(lines) + "\n"
 
 
 def write_legend(legend: Legend, path: Path) -> None:
-    """Write a legend to a TOML file, whole or not at all."""
+    """Write a legend to a TOML file, atomically.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from gravmap.geology import load_legend, write_legend
+    >>> legend = load_legend("bedrock10")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_legend(legend, Path(folder) / "mine.toml")
+    ...     load_legend(Path(folder) / "mine.toml") == legend
+    True
+    """
     write_text(path, legend_to_toml(legend))
 
 
 def _code_lines(table: str, codes: dict[str, int], gaps: frozenset[str]) -> list[str]:
-    rows = [f"{quoted(code)} = {_inline(GAP if code in gaps else index)}" for code, index in codes.items()]
+    rows = [f"{toml_string(code)} = {_inline(GAP if code in gaps else index)}" for code, index in codes.items()]
     return ["", f"[{table}]", *rows] if codes else []
 
 
@@ -97,23 +109,39 @@ _COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
 
 
 def shipped_legends() -> list[str]:
-    """Names of the legends that gravmap brings along."""
+    """Names of the legends in the package.
+
+    Examples
+    --------
+    >>> from gravmap.geology import shipped_legends
+    >>> shipped_legends()
+    ['bedrock10', 'crust', 'fsu_geol', 'geo3al', 'ics']
+    """
     folder = resources.files("gravmap.geology.legends")
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 def load_legend(name_or_path: str | Path) -> Legend:
-    """Read a legend.
+    """Load a legend by name or from a TOML file.
 
     Parameters
     ----------
     name_or_path : str or Path
-        A shipped legend's name (`bedrock10`, `crust`, `fsu_geol`, `geo3al`, `ics`) or a TOML file.
+        Name of a shipped legend (`bedrock10`, `crust`, `fsu_geol`, `geo3al`, `ics`) or a TOML file.
 
     Raises
     ------
     InputError
-        No such legend, or the file is not one: which key, and what it should be.
+        There is no such legend, or the file is not valid; the message names the key.
+
+    Examples
+    --------
+    >>> from gravmap.geology import load_legend
+    >>> legend = load_legend("ics")
+    >>> [entry.name for entry in legend.classes][:3]
+    ['Cenozoic cover', 'Archean', 'Proterozoic']
+    >>> legend.classify("Late Devonian")
+    6
     """
     name = str(name_or_path)
     if name in shipped_legends():
@@ -128,30 +156,30 @@ def load_legend(name_or_path: str | Path) -> Legend:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text: {error}.", "Save the legend as UTF-8.") from None
+        raise InputError(f"{path} is not UTF-8 text: {error}.", "Save the legend as UTF-8.") from None
     return read_legend(text, str(path))
 
 
 def read_legend(text: str, where: str) -> Legend:
-    """Read a legend from TOML.
+    """Parse a legend from TOML.
 
     Parameters
     ----------
     text : str
-        The TOML.
+        TOML text.
     where : str
-        Its origin, for messages.
+        Name of its source, for messages.
 
     Raises
     ------
     InputError
-        The text is no TOML, a key is unknown or missing, a code or index is given twice.
+        The text is not valid TOML, a key is unknown or missing, or a code or index is given twice.
     """
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        hint = "A code may appear once only; write a code with blanks, dots or signs in quotes."
-        raise InputError(f"{where} is no readable legend: {error}.", hint) from None
+        hint = "A code may occur only once; quote codes with blanks, dots or other signs."
+        raise InputError(f"{where} is not a valid legend: {error}.", hint) from None
     _known_keys(table, _TOP_KEYS, where)
     if ("class" in table) == ("classes" in table):
         raise InputError(
@@ -182,7 +210,7 @@ def _known_keys(table: dict[str, Any], known: tuple[str, ...], where: str) -> No
 def _read_classes(rows: Any, where: str) -> tuple[LegendClass, ...]:
     classes = []
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{where}: classes are no [[class]] tables.", "Write [[class]] with two brackets for each.")
+        raise InputError(f"{where}: classes are not [[class]] tables.", "Write [[class]] with two brackets for each.")
     for row in rows:
         here = f"{where}, class {row.get('name', row.get('index', '?'))}"
         _known_keys(row, _CLASS_KEYS, here)
@@ -193,7 +221,7 @@ def _read_classes(rows: Any, where: str) -> tuple[LegendClass, ...]:
             raise InputError(f"{here} has no name.", 'Write name = "Devonian".')
         colour = str(row.get("colour", ""))
         if not _COLOUR.fullmatch(colour):
-            raise InputError(f"{here}: {colour!r} is no colour.", 'Write colour = "#CB8C37".')
+            raise InputError(f"{here}: {colour!r} is not a colour.", 'Write colour = "#CB8C37".')
         classes.append(
             LegendClass(
                 index,
@@ -221,7 +249,7 @@ def _read_classes(rows: Any, where: str) -> tuple[LegendClass, ...]:
 def _index(value: Any, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= UNUSABLE:
         raise InputError(
-            f"{where}: {value!r} is no class index.", "An index is a whole number from 0 to 254, or 255: not usable."
+            f"{where}: {value!r} is not a class index.", "An index is a whole number from 0 to 254, or 255: not usable."
         )
     return value
 
@@ -234,16 +262,16 @@ def _age(span: Any, where: str) -> str:
         and len(span) == 2
         and all(isinstance(end, (int, float)) and math.isfinite(end) and end >= 0 for end in span)
     ):
-        raise InputError(f"{where}: {span!r} is no age span.", "Write age_ma = [older, younger], in million years.")
+        raise InputError(f"{where}: {span!r} is not an age span.", "Write age_ma = [older, younger], in million years.")
     if span[0] <= span[1]:
         raise InputError(
-            f"{where}: the age {span} does not go from older to younger.", "Write age_ma = [older, younger]."
+            f"{where}: the age {span} is not ordered from older to younger.", "Write age_ma = [older, younger]."
         )
     return f"{_plain(span[0])}-{_plain(span[1])} Ma"
 
 
 def _plain(number: float) -> str:
-    """A number without an exponent, and without a fraction that is zero."""
+    """A number without exponent and without trailing zeros."""
     text = format(Decimal(str(number)), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
@@ -253,18 +281,18 @@ def _read_map(table: dict[str, Any], bare: Legend, where: str) -> Legend:
     ages = _read_ages(table["ages"], where) if "ages" in table else ()
     field = str(table.get("field", ""))
     if bool(field) == bool(ages):
-        hint = 'Write field = "AGE": the field that holds the code; or [map.ages] with oldest and youngest, or field.'
-        raise InputError(f"{where}: [map] names {'both a field and ages' if field else 'no field'}.", hint)
+        hint = 'Write field = "AGE", the field with the code; or [map.ages] with oldest and youngest, or field.'
+        raise InputError(f"{where}: [map] has {'both a field and ages' if field else 'no field'}.", hint)
     known = {entry.index for entry in bare.classes} | {UNUSABLE}
     gaps: set[str] = set()
     codes = _read_codes(table.get("codes", {}), known, gaps, where)
     if not codes and not ages:
-        raise InputError(f"{where} maps no codes.", "Write [map.codes] with lines such as: C = 7")
+        raise InputError(f"{where} has no codes.", "Write [map.codes] with lines such as: C = 7")
     others = {}
     for name, own in _tables(table.get("fields", {}), "map.fields", where).items():
         if ages or name.casefold() == field.casefold():
-            hint = "It is for codes of another field of a map that has codes."
-            raise InputError(f"{where}: [map.fields.{name}] has no use here.", hint)
+            hint = "It is for the codes of further fields of a map with codes."
+            raise InputError(f"{where}: [map.fields.{name}] does not apply here.", hint)
         others[name] = _read_codes(own, known, gaps, where)
     every = set(codes).union(*others.values())
     overrides = tuple(
@@ -290,23 +318,23 @@ def _read_map(table: dict[str, Any], bare: Legend, where: str) -> Legend:
 def _tables(value: Any, name: str, where: str) -> dict[str, dict[str, Any]]:
     if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
         raise InputError(
-            f"{where}: [{name}] is not made of tables.", f"Write [{name}.FIELD], with a line for each code."
+            f"{where}: [{name}] does not consist of tables.", f"Write [{name}.FIELD], with a line for each code."
         )
     return value
 
 
 def _read_ages(value: Any, where: str) -> tuple[tuple[str, ...], ...]:
-    """The fields of ``[map.ages]``, or of each ``[[map.ages]]``."""
+    """Fields of ``[map.ages]``, or of each ``[[map.ages]]``."""
     rows = [value] if isinstance(value, dict) else value
     hint = 'Write oldest = "b_age" and youngest = "t_age", or field = "AGE_NAME".'
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{where}: [map.ages] is no table.", hint)
+        raise InputError(f"{where}: [map.ages] is not a table.", hint)
     found = []
     for row in rows:
         _known_keys(row, ("field", "oldest", "youngest"), f"{where}, [map.ages]")
         names = tuple(str(row[key]) for key in ("field", "oldest", "youngest") if str(row.get(key, "")))
         if len(names) != (1 if "field" in row else 2):
-            raise InputError(f"{where}: [map.ages] names {', '.join(names) or 'no field'}.", hint)
+            raise InputError(f"{where}: [map.ages] has {', '.join(names) or 'no field'}.", hint)
         found.append(names)
     return tuple(found)
 
@@ -315,21 +343,21 @@ def _class_index(value: Any, known: set[int], where: str) -> int:
     index = _index(value, where)
     if index not in known:
         hint = f"The class table has {', '.join(map(str, sorted(known)))}."
-        raise InputError(f"{where} points to class {index}, which does not exist.", hint)
+        raise InputError(f"{where} refers to class {index}, which does not exist.", hint)
     return index
 
 
 def _read_codes(rows: Any, known: set[int], gaps: set[str], where: str) -> dict[str, int]:
-    """A table of codes; what it calls a gap is added to `gaps`."""
+    """Read a table of codes; codes that are gaps are added to `gaps`."""
     if not isinstance(rows, dict):
-        raise InputError(f"{where}: the codes are no table.", "Write [map.codes] with lines such as: C = 7")
+        raise InputError(f"{where}: the codes are not a table.", "Write [map.codes] with lines such as: C = 7")
     codes: dict[str, int] = {}
     for raw, value in rows.items():
-        code = normal_code(raw)
+        code = normalize_code(raw)
         if code in codes:
             raise InputError(
                 f"{where}: the code {code!r} is given twice.",
-                "Codes are told apart after blanks at their ends are dropped and Unicode is composed (NFC).",
+                "Codes are compared without leading and trailing blanks, in Unicode form NFC.",
             )
         codes[code] = UNUSABLE if value == GAP else _class_index(value, known, f"{where}, code {code!r}")
         if value == GAP:
@@ -338,26 +366,26 @@ def _read_codes(rows: Any, known: set[int], gaps: set[str], where: str) -> dict[
 
 
 def _read_override(name: str, rules: dict[str, Any], known: set[int], codes: set[str] | None, where: str) -> Override:
-    """A second field that beats the first; `codes` are those of the first field, None when it holds ages."""
-    decided: dict[str, int | None] = {}
+    """Read the rules of a second field; `codes` are those of the first field, None if it has ages."""
+    indices: dict[str, int | None] = {}
     unless: dict[str, frozenset[str | int]] = {}
     for raw, rule in rules.items():
-        code = normal_code(raw)
+        code = normalize_code(raw)
         here = f"{where}, {name} = {code!r}"
-        spared: Any = ()
-        if code in decided:
+        exceptions: Any = ()
+        if code in indices:
             raise InputError(f"{here} is given twice.", "Write one rule for each code.")
         if isinstance(rule, dict):
             _known_keys(rule, ("class", "unless"), here)
-            spared, rule = rule.get("unless", ()), rule.get("class")
-        if not isinstance(spared, (list, tuple)):
-            raise InputError(f"{here}: `unless` is no list.", 'Write unless = ["Q"] or unless = [0].')
-        spared = [normal_code(other) if isinstance(other, str) else other for other in spared]
-        for other in spared:
+            exceptions, rule = rule.get("unless", ()), rule.get("class")
+        if not isinstance(exceptions, (list, tuple)):
+            raise InputError(f"{here}: `unless` is not a list.", 'Write unless = ["Q"] or unless = [0].')
+        exceptions = [normalize_code(other) if isinstance(other, str) else other for other in exceptions]
+        for other in exceptions:
             if not isinstance(other, str):
                 _class_index(other, known, f"{here}: `unless`")
             elif codes is not None and other not in codes:
-                raise InputError(f"{here}: `unless` names {other!r}.", "List codes of [map.codes], or classes.")
-        decided[code] = None if rule == KEEP else _class_index(rule, known, here)
-        unless[code] = frozenset(spared)
-    return Override(name, decided, unless)
+                raise InputError(f"{here}: `unless` has {other!r}.", "List codes of [map.codes], or class indices.")
+        indices[code] = None if rule == KEEP else _class_index(rule, known, here)
+        unless[code] = frozenset(exceptions)
+    return Override(name, indices, unless)

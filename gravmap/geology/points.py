@@ -1,6 +1,6 @@
-"""Points with a class, such as boreholes that reached bedrock: from any vector file, or from a table with lon and lat.
+"""Reading points with a class, such as boreholes that reached bedrock, from a vector file or a table.
 
-GDAL's reader takes a while to load, so this file is imported only where points are read.
+pyogrio is slow to import, so this module is imported only where points are read.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import shapely
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import normal_code
-from gravmap.geology.vector import UNREADABLE, code_of, gdal_name, read_shapes, shape_kinds, systems
+from gravmap.geology.legend import normalize_code
+from gravmap.geology.vector import UNREADABLE, code_text, crs_transformers, gdal_path, geometry_types, read_shapes
 
 LON_NAMES = ("lon", "longitude", "long")
 LAT_NAMES = ("lat", "latitude")
@@ -27,22 +27,22 @@ TABLES = (".csv", ".tsv", ".txt")
 
 @dataclass(frozen=True)
 class Points:
-    """Places and what was found there.
+    """Points and the value of a field.
 
     Attributes
     ----------
     path : Path
         The file.
     field : str
-        Its column that says what was found.
+        Name of the field, as spelled in the file.
     lon, lat : ndarray, shape (n,), float64
         Degrees on WGS 84.
     values : list of str
-        What the field says; empty where it says nothing.
+        Values of the field; empty if blank.
     crs : str
-        The file's own system.
+        Coordinate reference system of the file.
     unplaced : int
-        Rows without a position that can be used; they are not among the points.
+        Number of rows without a valid position, which are left out.
     """
 
     path: Path
@@ -55,32 +55,43 @@ class Points:
 
 
 def read_points(path: Path, field: str) -> Points:
-    """Read points and one of their fields.
+    r"""Read points and one of their fields.
 
     Parameters
     ----------
     path : Path
-        A CSV (comma, semicolon or tab) with columns lon and lat in degrees, or any vector file that GDAL reads, in any
-        coordinate system; PROJ brings it to WGS 84, datum shift included.
+        A table (comma, semicolon or tab) with columns lon and lat in degrees, or a vector file of GDAL in any CRS.
     field : str
-        The column that says what was found.
+        The column with the class.
 
     Returns
     -------
     Points
-        In the order of the file.
+        In the order of the file; transformed to WGS 84, datum shift included.
 
     Raises
     ------
     InputError
-        No such file or field, no coordinates or none in degrees, no coordinate system, no points.
+        The file is missing, or has no such field, no coordinates in degrees, no CRS, or no points.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from gravmap.geology import read_points
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "wells.csv"
+    ...     _ = path.write_text("lon,lat,rock\n82.5,44.1,Devonian\n83.0,44.7,Granite\n")
+    ...     wells = read_points(path, "rock")
+    >>> wells.values, wells.lon.tolist()
+    (['Devonian', 'Granite'], [82.5, 83.0])
     """
     if not path.exists():
-        raise InputError(f"The points {path} are missing.", "Check the path given with --points.")
+        raise InputError(f"The file of points {path} is missing.", "Check the path given with --points.")
     points = _from_table(path, field) if path.suffix.lower() in TABLES else _from_vector(path, field)
     if not len(points.values):
         raise InputError(
-            f"{path} holds no point with a position.", "Each row needs a longitude and a latitude, or a geometry."
+            f"{path} has no point with a position.", "Each row needs a longitude and a latitude, or a geometry."
         )
     return points
 
@@ -89,12 +100,12 @@ def _from_table(path: Path, field: str) -> Points:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text: {error}.", "Save it as UTF-8.") from None
+        raise InputError(f"{path} is not UTF-8 text: {error}.", "Save it as UTF-8.") from None
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     if not text.strip():
         raise InputError(
-            f"{path} is empty.", "A table has a line of column names, lon and lat among them, then points."
+            f"{path} is empty.", "A table needs a header line with lon and lat, then one line for each point."
         )
     header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
     names = [name.strip() for name in header]
@@ -102,7 +113,7 @@ def _from_table(path: Path, field: str) -> Points:
     if lon_name is None or lat_name is None:
         raise InputError(
             f"{path} has no columns lon and lat; its columns are {', '.join(names)}.",
-            "Name them lon and lat (degrees), or bring a vector file.",
+            "Name them lon and lat (degrees), or give a vector file.",
         )
     column = _field(field, names, path)
 
@@ -111,59 +122,63 @@ def _from_table(path: Path, field: str) -> Points:
         return [row[at] if at < len(row) else "" for row in rows]
 
     lon, lat = (np.array([_number(value) for value in column_of(name)]) for name in (lon_name, lat_name))
-    values = [normal_code(value) for value in column_of(column)]
-    return _placed(path, column, lon, lat, values, "EPSG:4326")
+    values = [normalize_code(value) for value in column_of(column)]
+    return _with_position(path, column, lon, lat, values, "EPSG:4326")
 
 
 def _from_vector(path: Path, field: str) -> Points:
-    source = gdal_name(path)
+    source = gdal_path(path)
     try:
         layers = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
         if len(layers) != 1:
             raise InputError(
                 f"{path} has {len(layers)} layers with geometry: {', '.join(layers) or 'none'}.",
-                "Save the points as their own file.",
+                "Save the points as a file.",
             )
         info = pyogrio.read_info(source, layer=layers[0])
         column = _field(field, [str(name) for name in info["fields"]], path)
-        crs, _, to_degrees = systems(info["crs"], path, "Add its .prj, or bring a CSV with lon and lat in degrees.")
+        crs, _, to_degrees = crs_transformers(
+            info["crs"], path, "Add its .prj, or give a CSV with lon and lat in degrees."
+        )
         shapes, table = read_shapes(source, layers[0], columns=[column])
     except UNREADABLE as error:
         raise InputError(
-            f"{path} is no file of points that GDAL can read: {str(error).strip('. ')}.",
-            "Bring a GeoPackage, or a CSV with lon, lat.",
+            f"{path} cannot be read by GDAL: {str(error).strip('. ')}.",
+            "Give a GeoPackage, or a CSV with lon and lat.",
         ) from None
     kinds = shapely.get_type_id(shapes)
     if len(shapes) and not (kinds == 0).any():
         raise InputError(
-            f"{path} holds {', '.join(shape_kinds(shapes))}, no points.", "Boreholes are points, one to a row."
+            f"{path} has {', '.join(geometry_types(shapes))}, no points.", "Boreholes are points, one for each row."
         )
-    x, y = shapely.get_x(shapes), shapely.get_y(shapes)  # NaN where it is no point
+    x, y = shapely.get_x(shapes), shapely.get_y(shapes)  # NaN for other geometries
     if to_degrees is not None and len(shapes):
         x, y = to_degrees.transform(x, y, errcheck=False)
-    return _placed(path, column, np.asarray(x), np.asarray(y), [code_of(value) for value in table[column]], crs)
+    return _with_position(
+        path, column, np.asarray(x), np.asarray(y), [code_text(value) for value in table[column]], crs
+    )
 
 
-def _placed(
+def _with_position(
     path: Path, field: str, lon: NDArray[np.float64], lat: NDArray[np.float64], values: Sequence[str], crs: str
 ) -> Points:
-    """Those of the points that have a place on the globe; longitudes from -180 to 180."""
-    said = np.isfinite(lon) & np.isfinite(lat)
-    sound = said & (np.abs(lat) <= 90) & (np.abs(lon) <= 360)
-    if said.any() and not sound.any():
-        first = int(np.flatnonzero(said)[0])
+    """The points with a valid position; longitudes from -180 to 180."""
+    given = np.isfinite(lon) & np.isfinite(lat)
+    valid = given & (np.abs(lat) <= 90) & (np.abs(lon) <= 360)
+    if given.any() and not valid.any():
+        first = int(np.flatnonzero(given)[0])
         raise InputError(
-            f"The positions of {path} are no degrees: the first is lon {lon[first]:g}, lat {lat[first]:g}.",
-            "In metres they need their coordinate system: bring a GeoPackage or shapefile that has it.",
+            f"The positions of {path} are not degrees: the first is lon {lon[first]:g}, lat {lat[first]:g}.",
+            "Coordinates in metres need a coordinate reference system: give a GeoPackage or Shapefile that has one.",
         )
     return Points(
         path,
         field,
-        (lon[sound] + 180) % 360 - 180,
-        lat[sound],
-        [value for value, kept in zip(values, sound, strict=True) if kept],
+        (lon[valid] + 180) % 360 - 180,
+        lat[valid],
+        [value for value, kept in zip(values, valid, strict=True) if kept],
         crs,
-        int(np.count_nonzero(~sound)),
+        int(np.count_nonzero(~valid)),
     )
 
 
@@ -176,7 +191,7 @@ def _field(wanted: str, names: Sequence[str], path: Path) -> str:
     if len(alike) != 1:
         raise InputError(
             f"{path} has no field {wanted}; its fields are {', '.join(names) or 'none'}.",
-            "Name the one that says what was found: --class-field NAME.",
+            "Give the one with the class: --class-field NAME.",
         )
     return alike[0]
 

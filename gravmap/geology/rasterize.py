@@ -1,4 +1,4 @@
-"""Polygons to classes: several maps and their legends burned into one index raster."""
+"""Rasterization of geological maps to one raster of class indices."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from gravmap.geology.legend import Legend, LegendClass
 from gravmap.geology.rasterize_report import (
     CodeArea,
     RasterizedMap,
-    UnusableGround,
-    refuse_strangers,
-    report_of,
-    source_of,
+    UnusableArea,
+    check_unknown_codes,
+    source_record,
+    summarize_map,
 )
-from gravmap.geology.scanline import BETWEEN, NOBODY, WITHIN, Canvas
+from gravmap.geology.scanline import BETWEEN, NO_OWNER, WITHIN, Canvas
 from gravmap.lattice import UNUSABLE
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
@@ -39,17 +39,18 @@ RESOLUTION_DEG = 15 / 3600
 def grid_shape(region: Region, resolution_deg: float) -> tuple[int, int, tuple[float, float, float, float]]:
     """Rows, columns and outer edges of the raster that covers a region.
 
-    Rows are counted from the north, columns from the west; where the resolution does not divide the
-    region, the last row and column reach beyond it by less than a cell.
+    The north-west corners coincide; if the resolution does not divide the region, the last row and column extend beyond
+    it by less than a cell.
 
     Raises
     ------
     OptionError
-        The resolution is no positive number, or larger than the region.
+        The resolution is not positive, or larger than the region.
     """
     if not 0 < resolution_deg <= min(region.width_deg, region.height_deg):
         raise OptionError(
-            f"A resolution of {resolution_deg:g} degrees does not fit the region {region}.", "Give such as 15arcsec."
+            f"A resolution of {resolution_deg:g} degrees does not fit the region {region}.",
+            "Give a smaller one, such as 15arcsec.",
         )
     columns = math.ceil(region.width_deg / resolution_deg - 1e-6)
     rows = math.ceil(region.height_deg / resolution_deg - 1e-6)
@@ -68,78 +69,100 @@ def rasterize(
     *,
     progress: Progress = silent,
 ) -> RasterizedMap:
-    """Burn geological maps into one raster of class indices.
+    r"""Rasterize geological maps to one raster of class indices.
 
-    A cell takes the class of the polygon that holds its centre. Where maps overlap, the earlier in
-    `maps` wins, but for ground that it maps with a code its legend calls a gap; where polygons of one
-    map overlap, the later in the file wins, as in any drawing; how much ground that decides is counted.
-    Ground outside every polygon is 255, not cover.
+    A cell gets the class of the polygon that contains its centre. Where maps overlap, the earlier one in `maps` is
+    used, except where its code is a gap; where polygons of one map overlap, the later one in the file is used. The
+    areas decided by these rules are reported. Cells outside every polygon are 255, not cover.
 
     Parameters
     ----------
     maps : sequence of (path, Legend)
-        The maps in order of precedence. Their legends must share one class table.
+        The maps in order of precedence. Their legends must have the same class table.
     region : Region
-        What to cover, degrees.
+        Region to cover, degrees.
     resolution_deg : float
-        Side of a cell, degrees.
+        Cell size, degrees.
     progress : Progress
-        Told after each map.
+        Called after each map.
+
+    Returns
+    -------
+    RasterizedMap
+        To be written with :func:`gravmap.geology.write_labels`.
 
     Raises
     ------
     InputError
-        A map cannot be used, no map touches the region, or a legend knows none of its map's codes.
+        A map cannot be used, no map intersects the region, or a legend has none of the codes of its map.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import geopandas, shapely
+    >>> from gravmap.geology import load_legend, rasterize
+    >>> from gravmap.geology.legend_file import read_legend
+    >>> from gravmap.regions import Region
+    >>> toml = 'name = "toy"\nclasses = "bedrock10"\n[map]\nfield = "UNIT"\n[map.codes]\nQ = 0\nD = 6\n'
+    >>> boxes = [shapely.box(80, 44, 81, 45), shapely.box(81, 44, 82, 45)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "map.gpkg"
+    ...     geopandas.GeoDataFrame({"UNIT": ["Q", "D"]}, geometry=boxes, crs="EPSG:4326").to_file(path)
+    ...     made = rasterize([(path, read_legend(toml, "toy"))], Region(80, 44, 82, 45), resolution_deg=0.5)
+    >>> made.values
+    array([[0, 0, 6, 6],
+           [0, 0, 6, 6]], dtype=uint8)
     """
-    from gravmap.geology.geological_map import read_map  # here: GDAL's reader takes a while to load
+    from gravmap.geology.geological_map import read_map  # slow to import
 
     rows, columns, bounds = grid_shape(region, resolution_deg)
     classes = _common_classes(maps)
-    ids: list[tuple[int, tuple[str, ...]]] = []  # what each burned number stands for: map, codes
+    ids: list[tuple[int, tuple[str, ...]]] = []  # map and codes of each number, from 1
     counts: list[int] = []
     drawn: list[tuple[NDArray[Any], NDArray[np.int64]]] = []
     reports = []
     for order, (path, legend) in enumerate(maps):
         progress(order, len(maps) + 1, Path(path).name)
         polygons = read_map(Path(path), legend, region)
-        reports.append(report_of(Path(path), legend, polygons))
+        reports.append(summarize_map(Path(path), legend, polygons))
         drawn.append((polygons.geometries, _number(polygons, order, ids, counts)))
     if not any(report.polygons for report in reports):
         _refuse_outside(maps, region)
     for report in reports:
         if report.polygons == 0 and len(reports) > 1:
-            log.warning("%s does not touch the region %s and adds nothing.", report.file, region)
-    # By number; the first is the ground outside every polygon.
-    decided = [None, *(_class_of(maps[order][1], code) for order, code in ids)]
-    lookup = np.array([UNUSABLE if index is None else index for index in decided], dtype=np.uint8)
+            log.warning("%s does not intersect the region %s and is not used.", report.file, region)
+    # Indexed by number; 0 is the area outside every polygon.
+    class_of_number = [None, *(_class_of(maps[order][1], code) for order, code in ids)]
+    lookup = np.array([UNUSABLE if index is None else index for index in class_of_number], dtype=np.uint8)
     gap = np.array([False, *(_is_gap(maps[order][1], code) for order, code in ids)])
-    owner = np.where(gap, NOBODY, [NOBODY, *(order for order, _ in ids)])
+    owner = np.where(gap, NO_OWNER, [NO_OWNER, *(order for order, _ in ids)])
     cell_km2 = row_cell_areas_km2(bounds[1], bounds[3], rows, (bounds[2] - bounds[0]) / columns)
     canvas = Canvas((rows, columns), bounds, lookup, owner)
-    # What is painted last wins: gaps lie below everything, the first map on top.
+    # Later drawing overwrites earlier: gaps first, the first map last.
     for geometries, numbers in reversed(drawn):
-        canvas.paint(geometries[gap[numbers]], numbers[gap[numbers]])
+        canvas.draw(geometries[gap[numbers]], numbers[gap[numbers]])
     for order, (geometries, numbers) in reversed(list(enumerate(drawn))):
-        canvas.paint(geometries[~gap[numbers]], numbers[~gap[numbers]])
-        reports[order] = replace(reports[order], disputed_km2=canvas.take_disputed_km2(WITHIN, cell_km2))
-    between_km2 = canvas.take_disputed_km2(BETWEEN, cell_km2)
+        canvas.draw(geometries[~gap[numbers]], numbers[~gap[numbers]])
+        reports[order] = replace(reports[order], disputed_km2=canvas.pop_disputed_km2(WITHIN, cell_km2))
+    between_km2 = canvas.pop_disputed_km2(BETWEEN, cell_km2)
     drawn.clear()
-    progress(len(maps), len(maps) + 1, "burned")
+    progress(len(maps), len(maps) + 1, "rasterized")
     areas = _areas_km2(canvas.numbers, len(lookup), cell_km2)
     codes = _code_areas(ids, counts, areas, maps)
-    refuse_strangers(codes, maps, reports)
+    check_unknown_codes(codes, maps, reports)
     class_km2 = {entry.index: 0.0 for entry in classes} | {UNUSABLE: 0.0}
     for index, area in zip(lookup, areas, strict=True):
         class_km2[int(index)] += float(area)
-    known = np.array([index is not None for index in decided])
-    unusable = UnusableGround(
+    known = np.array([index is not None for index in class_of_number])
+    unusable = UnusableArea(
         outside_km2=float(areas[0]),
         gaps_km2=float(areas[gap].sum()),
         by_legend_km2=float(areas[known & ~gap & (lookup == UNUSABLE)].sum()),
         unknown_km2=float(areas[1:][~known[1:]].sum()),
     )
     first = maps[0][1]
-    sources = tuple(source_of(report, legend) for report, (_, legend) in zip(reports, maps, strict=True))
+    sources = tuple(source_record(report, legend) for report, (_, legend) in zip(reports, maps, strict=True))
     name = first.name if len(maps) == 1 else "+".join(dict.fromkeys(legend.name for _, legend in maps))
     table = Legend(
         name=name, classes=classes, title="Class table of a label raster and the maps it was made from", sources=sources
@@ -157,7 +180,7 @@ def _common_classes(maps: Sequence[tuple[Path | str, Legend]]) -> tuple[LegendCl
         if legend.classes != classes:
             raise InputError(
                 f"The legends {maps[0][1].name} and {legend.name} have different class tables.",
-                "Maps that are burned together need one: write the same `classes = ...` in both.",
+                "Maps that are rasterized together need the same one: write the same `classes = ...` in both.",
             )
     return classes
 
@@ -165,7 +188,7 @@ def _common_classes(maps: Sequence[tuple[Path | str, Legend]]) -> tuple[LegendCl
 def _number(
     polygons: MapPolygons, order: int, ids: list[tuple[int, tuple[str, ...]]], counts: list[int]
 ) -> NDArray[np.int64]:
-    """Give every combination of codes a number, counted on from the maps before; the number of each polygon."""
+    """Number each combination of codes, continuing from earlier maps; returns the number of each polygon."""
     known: dict[tuple[str, ...], int] = {}
     numbers = np.empty(len(polygons.codes), dtype=np.int64)
     for place, code in enumerate(polygons.codes):
@@ -177,14 +200,14 @@ def _number(
         numbers[place] = known[code]
     if len(ids) >= np.iinfo(np.uint16).max:
         raise InputError(
-            f"The maps hold {len(ids)} different codes.",
-            "Is --field the field of the unit's age, not a number of its own?",
+            f"The maps have {len(ids)} different codes.",
+            "Is --field the field of the unit rather than a number of the polygon?",
         )
     return numbers
 
 
 def _is_gap(legend: Legend, code: tuple[str, ...]) -> bool:
-    # An override may name the rock where the first field says nothing; else a gap is a hole in the map.
+    # An override may assign a class to a code that is a gap by the first field.
     return code[0] in legend.gaps and _class_of(legend, code) == UNUSABLE
 
 
@@ -194,27 +217,11 @@ def _class_of(legend: Legend, code: tuple[str, ...]) -> int | None:
 
 
 def _areas_km2(numbers: NDArray[Any], count: int, cell_km2: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Area of each number, from that of a cell in each row."""
+    """Area of each number, from the cell areas of the rows."""
     total = np.zeros(count)
     for row, area in zip(numbers, cell_km2, strict=True):
         total += np.bincount(row, minlength=count) * area
     return total
-
-
-def class_areas_km2(values: NDArray[np.uint8], bounds_wsen: tuple[float, float, float, float]) -> dict[int, float]:
-    """Area on the ellipsoid of every value that occurs in a north-up raster in degrees, km².
-
-    Parameters
-    ----------
-    values : ndarray, shape (rows, columns), uint8
-        Row 0 northernmost.
-    bounds_wsen : tuple of float
-        Outer edges of the cells, degrees.
-    """
-    west, south, east, north = bounds_wsen
-    rows, columns = values.shape
-    areas = _areas_km2(values, 256, row_cell_areas_km2(south, north, rows, (east - west) / columns))
-    return {int(index): float(areas[index]) for index in np.flatnonzero(areas)}
 
 
 def _code_areas(
@@ -233,7 +240,7 @@ def _code_areas(
         for override, other in zip(legend.overrides, code[1:], strict=True):
             if other and other not in override.codes:
                 log.warning(
-                    "%s: %s = %r is unknown to the legend %s; the class of the age is kept.",
+                    "%s: %s = %r is not in the legend %s; the class from the first field is kept.",
                     Path(path).name,
                     override.field,
                     other,
@@ -250,5 +257,6 @@ def _refuse_outside(maps: Sequence[tuple[Path | str, Legend]], region: Region) -
         extent = map_region(Path(path), legend)
         where.append(f"{Path(path).name} covers {extent}" if extent else f"{Path(path).name} covers nothing")
     raise InputError(
-        f"No map touches the region {region}: {'; '.join(where)}.", "Give another --region or --bbox, or another map."
+        f"No map intersects the region {region}: {'; '.join(where)}.",
+        "Give another --region or --bbox, or another map.",
     )

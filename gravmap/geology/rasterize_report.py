@@ -1,4 +1,4 @@
-"""The account of a rasterized map: what was read, which code became what, and how much ground was lost."""
+"""Results of rasterizing geological maps: the raster, the maps read, and the area of each code and class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import sha256
 from gravmap.geology.legend import Legend
-from gravmap.geology.legend_file import rule_of
+from gravmap.geology.legend_file import override_rule
 
 if TYPE_CHECKING:
     from gravmap.geology.geological_map import MapPolygons
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CodeArea:
-    """A code met on a map, what became of it, and how much ground it covers in the raster."""
+    """A code of a map, its class, and the area and number of its polygons in the raster."""
 
     map: str
     code: str
@@ -35,23 +35,23 @@ class CodeArea:
 
 
 @dataclass(frozen=True)
-class MapReport:
-    """What was read from one map.
+class MapSummary:
+    """Summary of one input map.
 
     Attributes
     ----------
     file, sha256, legend, field : str
-        The file's name, the hash of its bytes, the legend's name, the field as the file spells it.
+        File name, hash of its bytes, name of the legend, field as spelled in the file.
     dbf_sha256 : str
-        Of a Shapefile, the hash of its table: there the codes are.
+        For a Shapefile, the hash of its attribute table, which has the codes.
     crs : str
-        The system it was reprojected from (EPSG:4326: none needed).
+        Coordinate reference system of the file.
     polygons, mended, dropped : int
-        Polygons in or near the region; invalid ones mended; features without area left out.
+        Polygons in or near the region; invalid ones among them; features without area, which are left out.
     notes : tuple of str
-        What was decided on the way.
+        Decisions made while reading.
     disputed_km2 : float
-        Ground that polygons of this map give different classes; the later in the file has it.
+        Area to which polygons of this map assign different classes; the later polygon in the file is used.
     """
 
     file: str
@@ -68,19 +68,19 @@ class MapReport:
 
 
 @dataclass(frozen=True)
-class UnusableGround:
-    """Why ground is 255, km² on the ellipsoid: the parts of ``class_km2[255]``.
+class UnusableArea:
+    """Area of 255 (not usable) by cause, km² on the ellipsoid; the sum is ``class_km2[255]``.
 
     Attributes
     ----------
     outside_km2 : float
         Outside every polygon.
     gaps_km2 : float
-        Under polygons whose code says nothing about the ground, and under nothing else.
+        Covered only by polygons whose code the legend declares a gap.
     by_legend_km2 : float
-        Under codes that the legend calls not usable, such as an age too wide for one class.
+        Codes that the legend declares not usable, such as an age span too wide for one class.
     unknown_km2 : float
-        Under codes that the legend does not know.
+        Codes that are not in the legend.
     """
 
     outside_km2: float = 0.0
@@ -91,7 +91,7 @@ class UnusableGround:
 
 @dataclass(frozen=True)
 class RasterizedMap:
-    """A label raster and the account of its making.
+    """A label raster, and how it was made.
 
     Attributes
     ----------
@@ -102,39 +102,39 @@ class RasterizedMap:
     resolution_deg : float
         Side of a cell.
     legend : Legend
-        The class table, with the maps and crosswalks used as its sources.
-    maps : tuple of MapReport
+        The class table; its sources are the maps and crosswalks used.
+    maps : tuple of MapSummary
         One per map, in order of precedence.
     codes : tuple of CodeArea
-        Every code met, with the area it holds in the raster.
+        All codes of the maps, with their areas in the raster.
     class_km2 : dict of int to float
-        Area of every class of the legend, and of 255, on the ellipsoid; they sum to that of the raster.
-    unusable : UnusableGround
-        What the area of 255 is made of.
+        Area of each class of the legend, and of 255, on the ellipsoid; the sum is the area of the raster.
+    unusable : UnusableArea
+        The area of 255 by cause.
     disputed_between_km2 : float
-        Ground that two maps give different classes; the earlier map has it.
+        Area to which two maps assign different classes; the earlier map is used.
     """
 
     values: NDArray[np.uint8]
     bounds_wsen: tuple[float, float, float, float]
     resolution_deg: float
     legend: Legend
-    maps: tuple[MapReport, ...]
+    maps: tuple[MapSummary, ...]
     codes: tuple[CodeArea, ...]
     class_km2: dict[int, float] = dataclass_field(default_factory=dict)
-    unusable: UnusableGround = UnusableGround()
+    unusable: UnusableArea = UnusableArea()
     disputed_between_km2: float = 0.0
 
     @property
     def unknown(self) -> tuple[CodeArea, ...]:
-        """Codes that their legend does not know: their ground became 255."""
+        """Codes that are not in their legend; their area is 255."""
         return tuple(entry for entry in self.codes if entry.index is None)
 
 
-def refuse_strangers(
-    codes: tuple[CodeArea, ...], maps: Sequence[tuple[Path | str, Legend]], reports: list[MapReport]
+def check_unknown_codes(
+    codes: tuple[CodeArea, ...], maps: Sequence[tuple[Path | str, Legend]], reports: list[MapSummary]
 ) -> None:
-    """Warn of codes a legend does not know; refuse a map of which it knows none."""
+    """Log a warning about codes that are not in the legend; raise InputError if none of a map's codes is."""
     for (_, legend), report in zip(maps, reports, strict=True):
         of_map = [entry for entry in codes if entry.map == report.file]
         unknown = [entry for entry in of_map if entry.index is None]
@@ -144,12 +144,12 @@ def refuse_strangers(
         listed += f" and {len(unknown) - 12} more" if len(unknown) > 12 else ""
         if len(unknown) == len(of_map):
             raise InputError(
-                f"The legend {legend.name} knows none of the codes in {report.field} of {report.file}: {listed}.",
-                f"Is {report.field} the right --field? The legend {_knows(legend)}.",
+                f"The legend {legend.name} has none of the codes in {report.field} of {report.file}: {listed}.",
+                f"Is {report.field} the right --field? The legend {_known_codes(legend)}.",
             )
         lost = sum(entry.area_km2 for entry in unknown)
         log.warning(
-            "%s: codes unknown to the legend %s, not usable (%.0f km² lost): %s.",
+            "%s: codes that are not in the legend %s became 255, not usable (%.0f km²): %s.",
             report.file,
             legend.name,
             lost,
@@ -157,16 +157,16 @@ def refuse_strangers(
         )
 
 
-def _knows(legend: Legend) -> str:
+def _known_codes(legend: Legend) -> str:
     if legend.ages:
         return "reads names of the ICS chart and ages in Ma"
-    return f"knows {', '.join(list(legend.codes)[:12])}"
+    return f"has {', '.join(list(legend.codes)[:12])}"
 
 
-def report_of(path: Path, legend: Legend, polygons: MapPolygons) -> MapReport:
-    """What :func:`gravmap.geology.geological_map.read_map` read of a map, and the hash of its file."""
+def summarize_map(path: Path, legend: Legend, polygons: MapPolygons) -> MapSummary:
+    """Summary of a map read by :func:`gravmap.geology.geological_map.read_map`, with the hash of its file."""
     table = path.with_suffix(".dbf")
-    return MapReport(
+    return MapSummary(
         path.name,
         sha256(path) if path.is_file() else "",  # a file geodatabase is a folder
         legend.name,
@@ -180,8 +180,8 @@ def report_of(path: Path, legend: Legend, polygons: MapPolygons) -> MapReport:
     )
 
 
-def source_of(report: MapReport, legend: Legend) -> dict[str, Any]:
-    """A map and its crosswalk, for the legend beside the raster."""
+def source_record(report: MapSummary, legend: Legend) -> dict[str, Any]:
+    """A map and its crosswalk, as stored in the legend of the raster."""
     crosswalk: dict[str, Any] = {code: "gap" if code in legend.gaps else index for code, index in legend.codes.items()}
     source: dict[str, Any] = {
         "file": report.file,
@@ -197,7 +197,7 @@ def source_of(report: MapReport, legend: Legend) -> dict[str, Any]:
     source["codes"] = crosswalk
     if legend.overrides:
         source["override"] = {
-            entry.field: {code: rule_of(decided, entry.unless[code]) for code, decided in entry.codes.items()}
+            entry.field: {code: override_rule(decided, entry.unless[code]) for code, decided in entry.codes.items()}
             for entry in legend.overrides
         }
     return source

@@ -1,6 +1,6 @@
-"""Latitude and longitude axes: finding them, checking that they are even, snapping them to their exact step.
+"""Latitude and longitude axes: identifying them, checking that they are evenly spaced, restoring their exact step.
 
-Axis order is (lat, lon) = (y, x) everywhere; this file is where other orders and names are understood.
+Axis order is (lat, lon) = (y, x) everywhere else; other orders and names are handled here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TO_WGS84 = "Reproject it first: gdalwarp -t_srs EPSG:4326 IN OUT"
 
 
 def axis_kind(name: str, axis: xr.DataArray) -> str | None:
-    """Whether an axis is ``lat`` or ``lon``, by its attributes or else by its name; None when it is neither."""
+    """``lat`` or ``lon``, from the attributes of an axis or else from its name; None for another axis."""
     for kind in ("lat", "lon"):
         if str(axis.attrs.get("standard_name", "")).lower() == _STANDARD[kind]:
             return kind
@@ -38,23 +38,23 @@ def axis_kind(name: str, axis: xr.DataArray) -> str | None:
 
 
 def find_axes(grid: xr.DataArray, where: str = "The grid") -> tuple[str, str]:
-    """The names of the latitude and the longitude dimension of a two-dimensional grid.
+    """Names of the latitude and longitude dimensions of a two-dimensional grid.
 
     Parameters
     ----------
     grid : xr.DataArray
         Two dimensions in any order.
     where : str
-        How to call the grid in an error message.
+        What the grid is called in an error message.
 
     Raises
     ------
     InputError
-        Not two dimensions, an axis without coordinates or of another kind, projected axes, swapped axes, or uneven
-        spacing.
+        The grid is not two-dimensional or not geographic; an axis has no coordinates, cannot be identified, or is not
+        evenly spaced; or the axes are swapped.
     """
     if grid.ndim != 2:
-        raise InputError(f"{where} has {grid.ndim} dimensions {tuple(grid.dims)}; a grid has latitude and longitude.")
+        raise InputError(f"{where} has {grid.ndim} dimensions {tuple(grid.dims)}; latitude and longitude are needed.")
     kinds: dict[str, str] = {}
     for dim in map(str, grid.dims):
         if dim not in grid.coords:
@@ -68,46 +68,46 @@ def find_axes(grid: xr.DataArray, where: str = "The grid") -> tuple[str, str]:
         kind = axis_kind(dim, axis)
         if kind is None or kind in kinds:
             raise InputError(
-                f"{where} has axes {tuple(grid.dims)}; which is latitude and which longitude is not said.",
+                f"{where} has axes {tuple(grid.dims)}; which one is latitude and which longitude is not known.",
                 "Name them lat and lon, or give them the units degrees_north and degrees_east.",
             )
         kinds[kind] = dim
     lat, lon = (np.asarray(grid[kinds[kind]].values, dtype=np.float64) for kind in ("lat", "lon"))
     for name, values in ((kinds["lat"], lat), (kinds["lon"], lon)):
-        check_even(values, f"{where}, axis {name!r}", stored_as_float32=grid[name].dtype == np.float32)
-    # Float32 latitudes of a global grid may end a hair beyond the pole.
+        check_even_spacing(values, f"{where}, axis {name!r}", stored_as_float32=grid[name].dtype == np.float32)
+    # Latitudes of a global grid stored as float32 may exceed 90 by a rounding error.
     if np.abs(lat).max() > 90 + 1e-4:
         span = f"latitude axis {kinds['lat']!r} runs from {lat[0]:g} to {lat[-1]:g}"
         if np.abs(lat).max() > 360:
-            raise InputError(f"{where}: its {span}, which is no latitude: the grid seems projected.", _TO_WGS84)
+            raise InputError(f"{where}: its {span}, which is not a latitude: the grid seems projected.", _TO_WGS84)
         raise InputError(
             f"{where}: its {span}, while {kinds['lon']!r} runs from {lon[0]:g} to {lon[-1]:g}: the axes are swapped.",
             "Rename them, for example: ncrename -v x,t -v y,x -v t,y",
         )
     if lon.min() < -360 or lon.max() > 720 or abs(lon[-1] - lon[0]) > 360 + 1e-4:
         raise InputError(
-            f"{where}: its longitudes run from {lon[0]:g} to {lon[-1]:g}, which is more than the Earth has.", _TO_WGS84
+            f"{where}: its longitudes run from {lon[0]:g} to {lon[-1]:g}, more than 360 degrees.", _TO_WGS84
         )
     return kinds["lat"], kinds["lon"]
 
 
-def check_even(
+def check_even_spacing(
     axis: NDArray[np.float64], where: str, *, stored_as_float32: bool = False, rounding: float = 0.0
 ) -> None:
-    """Refuse an axis whose nodes are not evenly spaced.
+    """Check that an axis is evenly spaced.
 
-    Steps may differ by a millionth of the step; coordinates stored as float32 by what that type can hold,
-    and any by twice the `rounding` that they were printed with.
+    Steps may differ by a millionth of the step, by the precision of float32 for coordinates stored as that, and by
+    twice the `rounding` with which coordinates were printed.
 
     Raises
     ------
     InputError
-        Says where the spacing breaks and by how much.
+        The axis has fewer than 4 nodes, non-finite values, or uneven steps; the message says where and by how much.
     """
     if axis.size < 4:
         raise InputError(f"{where} has only {axis.size} nodes.", "A grid needs at least 4 by 4.")
     if not np.isfinite(axis).all():
-        raise InputError(f"{where} holds values that are no numbers.")
+        raise InputError(f"{where} has values that are not finite.")
     steps = np.diff(axis)
     usual = float(np.median(steps))
     if stored_as_float32:
@@ -122,23 +122,23 @@ def check_even(
         )
 
 
-def snapped(axis: ArrayLike, *, rounding: float | None = None) -> NDArray[np.float64]:
-    """Coordinates that were rounded to float32, put back on their exact step.
+def snap_coordinates(axis: ArrayLike, *, rounding: float | None = None) -> NDArray[np.float64]:
+    """Restore the exact step of coordinates that were rounded to float32.
 
-    Steps of a geographic grid are round in arc-seconds, and its first node is a whole or half number of steps from
-    zero. Where that fits what is stored, it is taken; otherwise the best even line through the stored values.
+    The step of a geographic grid is usually a round number of arc-seconds, and its first node a whole or half number
+    of steps from zero. If such a grid agrees with the stored values it is returned; otherwise their linear fit.
 
     Parameters
     ----------
     axis : array
         Degrees, evenly spaced up to rounding.
     rounding : float, optional
-        By how much each may be off, degrees; by default what float32 does to the largest.
+        Largest rounding error, degrees; by default the float32 spacing at the largest value.
 
     Returns
     -------
     array, float64
-        Each within rounding of what was given.
+        Each within rounding of the input.
     """
     stored = np.asarray(axis, dtype=np.float64)
     count = np.arange(stored.size)

@@ -1,12 +1,13 @@
-"""Upward continuation of a gravity grid, whatever its orientation; and any other isotropic operator.
+"""Upward continuation of a gravity grid in any orientation, and other isotropic filters.
 
-The operator itself is in patch.py; here a grid is turned to what it needs, and the answer back to what was given.
+:mod:`gravmap.gravity.patch` has the operator. The functions here bring a grid to the layout it needs and the result
+back to the layout of the input.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from gravmap.errors import OptionError
 from gravmap.gravity.axes import find_axes
 from gravmap.gravity.gaps import fill_gaps
-from gravmap.gravity.globe import globe_upward
+from gravmap.gravity.globe import upward_continue_globe
 from gravmap.gravity.long_wavelength import is_global
 from gravmap.gravity.patch import DECAY_M, PAD_YX, Patch, TransferFunction
 
@@ -30,93 +31,106 @@ def apply_filter(
     values: ArrayLike,
     lat_deg: ArrayLike,
     lon_deg: ArrayLike,
-    symbol: TransferFunction,
+    transfer_function: TransferFunction,
     *,
     height_m: float = 0.0,
     pad_yx: tuple[int, int] = PAD_YX,
     decay_m: float = DECAY_M,
 ) -> NDArray[np.float32]:
-    """Apply any isotropic operator to a latitude/longitude grid.
+    """Apply an isotropic filter to a latitude-longitude grid.
 
     Parameters
     ----------
     values : array, shape (nlat, nlon)
-        No NaN. Latitude and longitude ascend.
+        Without NaN; latitude and longitude ascending.
     lat_deg, lon_deg : array
         Degrees, evenly spaced.
-    symbol : callable
-        ``symbol(q, radius_m) -> multiplier``, q / radius_m being the wavenumber in radians per metre.
+    transfer_function : callable
+        ``transfer_function(q, radius_m) -> multiplier``; q / radius_m is the wavenumber in radians per metre.
     height_m : float
         Level of the data above the ellipsoid, metres.
     pad_yx, decay_m
-        As in :class:`Patch`.
+        As in :class:`gravmap.gravity.patch.Patch`.
 
     Returns
     -------
     array, shape (nlat, nlon), float32
-        In the units of `values` times those of the symbol.
+        In the units of `values` times those of the transfer function.
 
     Raises
     ------
     InputError
-        The grid comes too near to a pole.
+        The grid is too close to a pole.
+
+    Examples
+    --------
+    A Gaussian low-pass filter with a standard deviation of 50 km:
+
+    >>> import numpy as np
+    >>> from gravmap.gravity import apply_filter
+    >>> lat, lon = np.arange(40, 50.1, 0.25), np.arange(80, 90.1, 0.25)
+    >>> noise = np.random.default_rng(0).normal(0, 5, (lat.size, lon.size))
+    >>> smooth = apply_filter(noise, lat, lon, lambda q, radius_m: np.exp(-0.5 * (q / radius_m * 50e3) ** 2))
+    >>> bool(smooth.std() < 0.3 * noise.std())
+    True
     """
-    return Patch(values, lat_deg, lon_deg, height_m=height_m, pad_yx=pad_yx, decay_m=decay_m).apply(symbol)
+    patch = Patch(values, lat_deg, lon_deg, height_m=height_m, pad_yx=pad_yx, decay_m=decay_m)
+    return patch.apply(transfer_function)
 
 
 def check_heights(heights_m: Sequence[float]) -> None:
-    """Refuse heights that no upward continuation can reach.
+    """Check that heights are valid for upward continuation.
 
     Raises
     ------
     OptionError
-        No height, or one that is zero, negative or no number.
+        No height; one that is zero, negative or not finite; or one above 1000 km.
     """
     if not heights_m:
-        raise OptionError("No height given.", "Say how far up, such as --height 10km.")
+        raise OptionError("No height given.", "Give the continuation height, such as --height 10km.")
     for height in heights_m:
         if not np.isfinite(height) or height <= 0:
             why = (
-                "Continuing downwards multiplies the noise of a wave by exp(k h) and has no stable answer"
+                "Downward continuation multiplies the noise at wavenumber k by exp(k h) and is not stable"
                 if height < 0
-                else "At height zero the regional is the field itself and the residual is nothing"
+                else "At height zero the regional is the field itself and the residual is zero"
             )
             raise OptionError(
                 f"The height {height:g} m is not above the data. {why}.", "Give a positive height, such as 10km."
             )
         if height > 1e6:
             raise OptionError(
-                f"The height {height / 1000:g} km is beyond what a patch can tell.", "Stay below 1000 km."
+                f"The height {height / 1000:g} km is too large for a regional grid.", "Stay below 1000 km."
             )
 
 
-def offset_of(values: NDArray[Any]) -> float:
-    """The mean, when it is so large that it must be an offset; otherwise 0.
+def constant_offset(values: NDArray[Any]) -> float:
+    """The mean of a field if it is too large for an anomaly and must be an offset; otherwise 0.
 
-    The operator takes the far field as zero; a large offset would leak in from the edges. A mean that a Bouguer
-    anomaly can have (Tibet -500 mGal, oceans +400) is signal, however smooth the grid: removing it makes the result
-    worse, on random harmonics by up to two times (docs/performance.md).
+    The operator assumes that the field vanishes far away, so a large offset would leak in from the edges. A mean that
+    a Bouguer anomaly can have (Tibet -500 mGal, oceans +400) is signal, and removing it makes the result worse: up to
+    twofold on random harmonics (docs/performance.md).
     """
     if np.isnan(values).all():
         return 0.0
-    mean, spread = float(np.nanmean(values, dtype=np.float64)), float(np.nanstd(values, dtype=np.float64))
-    return mean if abs(mean) > max(4 * spread, _LARGEST_MEAN_MGAL) else 0.0
+    mean, std = float(np.nanmean(values, dtype=np.float64)), float(np.nanstd(values, dtype=np.float64))
+    return mean if abs(mean) > max(4 * std, _LARGEST_MEAN_MGAL) else 0.0
 
 
 def upward_continue(grid: xr.DataArray, height_m: float, *, pad_yx: tuple[int, int] = PAD_YX) -> xr.DataArray:
-    """The field as it would be measured `height_m` metres higher.
+    """Continue a gravity grid upward.
 
-    Valid for gravity anomalies and disturbances (mGal): of a grid between 80S and 80N by the regional operator, of the
-    whole globe by :func:`gravmap.gravity.globe.globe_upward`. The grid is taken as lying on the
-    ellipsoid, or at `height_m` of its attributes above it. A mean beyond 700 mGal and four standard deviations is
-    an offset: removed first, added back unchanged. NaN are filled before and put back after.
+    Valid for gravity anomalies and disturbances (mGal). A grid between 80S and 80N is continued by the regional
+    operator, a global grid by :func:`gravmap.gravity.globe.upward_continue_globe`. A mean beyond 700 mGal and four
+    standard deviations is treated as an offset: removed before and added back after. NaN are filled before and
+    restored after.
 
     Parameters
     ----------
-    grid : xr.DataArray, two dimensions, one of latitude and one of longitude in degrees, either order, either direction
-        Its attribute ``height_m`` (0 when absent) is the level of the data, metres above the ellipsoid.
+    grid : xr.DataArray, two dimensions, latitude and longitude in degrees, in any order and direction
+        Attribute ``height_m`` (0 when absent) is the level of the data, metres above the ellipsoid.
     height_m : float
-        How far up from there, metres; positive.
+        Continuation height above that level, metres; positive.
     pad_yx : (int, int)
         Rows and columns of padding.
 
@@ -130,50 +144,83 @@ def upward_continue(grid: xr.DataArray, height_m: float, *, pad_yx: tuple[int, i
     OptionError
         The height is not positive.
     InputError
-        The grid is not evenly spaced, has no latitude and longitude, is all NaN, or comes too near to a pole.
+        The grid is not evenly spaced, has no latitude and longitude, is NaN throughout, or is too close to a pole.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from gravmap.gravity import upward_continue
+    >>> lat, lon = np.arange(40, 50.1, 0.25), np.arange(80, 90.1, 0.25)
+    >>> bumps = 30 * np.cos(4 * lat)[:, None] * np.sin(4 * lon)
+    >>> grid = xr.DataArray(bumps, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
+    >>> regional = upward_continue(grid, 20e3)
+    >>> regional.attrs["height_m"], bool(regional.std() < 0.4 * grid.std())
+    (20000.0, True)
     """
     check_heights([height_m])
-    lat_dim, lon_dim = find_axes(grid)
-    ordered = grid.transpose(lat_dim, lon_dim)
+    values, lat, lon, restore = orient(grid)
+    level_m = float(grid.attrs.get("height_m", 0.0))
+    field, missing, offset = prepare_for_transform(values)
+    if is_global(xr.DataArray(field, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))):
+        (continued,) = upward_continue_globe(field, lat, lon, [height_m], level_m=level_m)
+    else:
+        continued = Patch(field, lat, lon, height_m=level_m, pad_yx=pad_yx).upward(height_m)
+    continued += np.float32(offset)
+    continued[missing] = np.nan
+    result = restore(continued)
+    result.attrs = {**grid.attrs, "height_m": level_m + height_m}
+    return result
+
+
+def orient(
+    grid: xr.DataArray,
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64], Callable[[NDArray[Any]], xr.DataArray]]:
+    """Bring a grid to (lat, lon) order with both axes ascending.
+
+    Returns
+    -------
+    values : array, shape (nlat, nlon)
+    lat, lon : array, float64
+        Ascending, degrees.
+    restore : callable
+        Puts values of that layout back on the dims and coordinates of `grid`.
+
+    Raises
+    ------
+    InputError
+        As for :func:`gravmap.gravity.axes.find_axes`.
+    """
+    ordered = grid.transpose(*find_axes(grid))
     flip = tuple(
         slice(None, None, -1 if ordered[dim].values[0] > ordered[dim].values[-1] else 1) for dim in ordered.dims
     )
     lat, lon = (
         np.asarray(ordered[dim].values, dtype=np.float64)[turn] for dim, turn in zip(ordered.dims, flip, strict=True)
     )
-    level_m = float(grid.attrs.get("height_m", 0.0))
-    values = np.asarray(ordered.values)[flip]
-    field, holes, offset = prepared(values)
-    place = xr.DataArray(field, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
-    if is_global(place):
-        (raised,) = globe_upward(field, lat, lon, [height_m], level_m=level_m)
-    else:
-        raised = Patch(field, lat, lon, height_m=level_m, pad_yx=pad_yx).upward(height_m)
-    raised += np.float32(offset)
-    raised[holes] = np.nan
-    result = ordered.copy(data=raised[flip]).transpose(*grid.dims)
-    result.attrs = {**grid.attrs, "height_m": level_m + height_m}
-    return result
+
+    def restore(values: NDArray[Any]) -> xr.DataArray:
+        return ordered.copy(data=values[flip]).transpose(*grid.dims)
+
+    return np.asarray(ordered.values)[flip], lat, lon, restore
 
 
-def prepared(values: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_], float]:
-    """A field ready for a transform: offset removed, holes filled.
+def prepare_for_transform(values: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_], float]:
+    """Remove an offset (:func:`constant_offset`) and fill the gaps of a field.
 
     Returns
     -------
     field : array, float32
         Without NaN and without offset.
-    holes : array of bool
-        Where there were NaN.
+    missing : array of bool
+        True where `values` is NaN.
     offset : float
-        What was removed and must be added back.
+        The offset that was removed, to be added back after the transform.
     """
-    holes = np.isnan(values)
-    offset = offset_of(values)
+    missing = np.isnan(values)
+    offset = constant_offset(values)
     if offset:
         log.warning(
-            "The mean %.1f mGal is more than an anomaly can have: removed before continuation, added back after.",
-            offset,
+            "The mean of %.1f mGal is too large for an anomaly: removed before continuation, added back after.", offset
         )
     field = (values - offset).astype(np.float32) if offset else values.astype(np.float32)
-    return (fill_gaps(field) if holes.any() else field), holes, offset
+    return (fill_gaps(field) if missing.any() else field), missing, offset

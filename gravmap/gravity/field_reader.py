@@ -83,7 +83,11 @@ class FieldReader:
     """
 
     def __init__(self, path: Path | str) -> None:
-        from gravmap.gravity.fields import field_recipe, field_sources, open_fields  # here: xarray takes long to load
+        from gravmap.gravity.fields_file import (  # here: xarray takes long to load
+            field_recipe,
+            field_sources,
+            open_fields,
+        )
 
         self.path = Path(path)
         self.dataset = open_fields(self.path, lazily=True)

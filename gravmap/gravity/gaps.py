@@ -1,7 +1,7 @@
-"""Fill holes of a grid before a transform; the transform's result gets the holes back.
+"""Filling gaps (NaN) of a grid before a transform.
 
-Small holes get the smoothest surface with the value and slope of their rim (biharmonic equation), large ones the
-tightest (Laplace's equation): across a wide hole the biharmonic surface overshoots.
+Small gaps are filled with the solution of the biharmonic equation, which matches value and slope at the rim; large
+ones with that of Laplace's equation, because across a wide gap the biharmonic surface overshoots.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 
-# Above this many cells a hole is filled by Laplace's equation. The direct solver's memory would allow more; the
-# overshoot would not.
+# Gaps of more cells than this are filled by Laplace's equation. The limit is set by the overshoot, not by the memory of
+# the direct solver.
 BIHARMONIC_CELLS = 20_000
 
 
 def fill_gaps(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Replace NaN by a smooth surface that fits what is around.
+    """Replace NaN by a smooth surface that continues the values around them.
 
     Parameters
     ----------
     values : array, shape (ny, nx)
-        A grid with NaN.
+        A grid, NaN in gaps.
 
     Returns
     -------
     array, float32
-        The known values untouched, every NaN filled.
+        Known values unchanged.
 
     Raises
     ------
     InputError
-        Nothing is known.
+        Every value is NaN.
     """
-    holes = np.isnan(values)
+    missing = np.isnan(values)
     filled = np.array(values, dtype=np.float32)
-    if not holes.any():
+    if not missing.any():
         return filled
-    if holes.all():
-        raise InputError("The grid holds no value at all: every node is NaN.", "Choose another grid or another region.")
-    # Bodies that touch within two cells share equations and must be solved together.
-    reach = scipy.ndimage.binary_dilation(holes, iterations=2, structure=np.ones((3, 3)))
-    bodies, _ = scipy.ndimage.label(reach, structure=np.ones((3, 3)))
-    for number, box in enumerate(scipy.ndimage.find_objects(bodies), start=1):
-        unknown = holes[box] & (bodies[box] == number)
+    if missing.all():
+        raise InputError("The grid has no values: every node is NaN.", "Choose another grid or another region.")
+    # Gaps within two cells of each other share equations and are solved together.
+    dilated = scipy.ndimage.binary_dilation(missing, iterations=2, structure=np.ones((3, 3)))
+    groups, _ = scipy.ndimage.label(dilated, structure=np.ones((3, 3)))
+    for number, box in enumerate(scipy.ndimage.find_objects(groups), start=1):
+        unknown = missing[box] & (groups[box] == number)
         known = filled[box]
         order = 2 if unknown.sum() <= BIHARMONIC_CELLS else 1
         known[unknown] = _solve(np.where(unknown, 0, known).astype(np.float64), unknown, order)
@@ -59,12 +59,12 @@ def fill_gaps(values: NDArray[Any]) -> NDArray[np.float32]:
 def _solve(known: NDArray[np.float64], unknown: NDArray[np.bool_], order: int) -> NDArray[np.float64]:
     """Values at `unknown` that make the Laplacian (order 1) or its square (order 2) vanish there.
 
-    The rows of the Laplacian miss neighbours outside the box, which is a free edge: the surface ends level there.
+    The Laplacian has no neighbours outside the box: a free edge with zero normal derivative.
     """
     ny, nx = known.shape
     laplacian = scipy.sparse.kronsum(_second_difference(nx), _second_difference(ny), format="csr")
     inside = np.flatnonzero(unknown)
-    # Order 2 is the minimum of the summed squared Laplacian over all cells whose stencil touches a hole.
+    # Order 2 minimises the sum of the squared Laplacian over all cells whose stencil touches a gap.
     operator = laplacian.T @ laplacian if order == 2 else -laplacian
     rows = operator[inside]
     outside = np.flatnonzero(~unknown)
@@ -80,7 +80,7 @@ def _solve(known: NDArray[np.float64], unknown: NDArray[np.bool_], order: int) -
 
 
 def _second_difference(n: int) -> Any:
-    """The second difference on a line of n nodes with free ends."""
+    """Second-difference matrix of a line of n nodes with free ends."""
     main = np.full(n, -2.0)
     main[[0, -1]] = -1.0 if n > 1 else 0.0
     return scipy.sparse.diags([np.ones(n - 1), main, np.ones(n - 1)], [-1, 0, 1], format="csr")

@@ -1,9 +1,9 @@
-"""Any gravity file -> one canonical grid.
+"""Opening a gravity grid of any supported format, and cropping it.
 
-A grid is values at nodes: an `xarray.DataArray` with dims (lat, lon) = (y, x), both ascending, degrees; float32 mGal;
-attribute ``height_m``, the level of the data above the ellipsoid; CRS EPSG:4326. A pixel-registered grid is the same
-with its nodes at the cell centres. Nodes stay where they are: only coordinates stored as float32 are snapped to their
-exact step, here, once.
+A grid is an `xarray.DataArray` of values at nodes: dims (lat, lon), both ascending, degrees; float32, mGal; attribute
+``height_m``, the level of the data above the ellipsoid; CRS EPSG:4326. A pixel-registered grid has its nodes at the
+cell centres. Nodes are never moved; only coordinates stored as float32 are restored to their exact step when a file is
+opened.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 import xarray as xr
 
 from gravmap.errors import InputError
-from gravmap.gravity.axes import find_axes, snapped
-from gravmap.gravity.quantity import check_values, level_in_words
+from gravmap.gravity.axes import find_axes, snap_coordinates
+from gravmap.gravity.quantity import check_anomaly, height_from_text
 from gravmap.gravity.readers import read
 from gravmap.regions import Region
 
 log = logging.getLogger(__name__)
 
-# A grid of more nodes is not read when it is opened, only looked at here and there.
+# A grid of more nodes than this stays lazy when opened; only some of its rows are read, to check the values.
 _READ_AT_ONCE = 4_000_000
-# Nodes this near to a region's side count as on it (degrees).
+# A node this close to the side of a region counts as on it, degrees.
 _ON_THE_EDGE_DEG = 1e-6
 
 
@@ -39,39 +39,53 @@ def open_grid(
 ) -> xr.DataArray:
     """Open a gravity grid.
 
-    Reads netCDF (WGM2012's and GMT's layout ``x y z``; CF in either axis order, any names of latitude and longitude,
-    descending or 0-360), GeoTIFF, ICGEM .gdf, Surfer grids and columns of text. A large netCDF file is opened lazily:
-    only what is asked for is ever read.
+    Formats: netCDF (``x y z`` as WGM2012 and GMT write it; CF in either axis order, descending or 0-360), GeoTIFF,
+    ICGEM .gdf, Surfer grids and columns of text. A large netCDF file is opened lazily.
 
     Parameters
     ----------
     path : Path
         The file.
     variable : str, optional
-        Which variable of a netCDF file, band of a GeoTIFF or column of a text; needed where several could be meant.
+        Variable of a netCDF file, band of a GeoTIFF or column of a text file; needed if there are several candidates.
     region : Region, optional
         Read only the nodes inside this box.
     margin_deg : float
-        And this much around it, where the grid has it, degrees.
+        Also read this margin around the box, where the grid has data, degrees.
     input_height_m : float, optional
-        Level of the data above the ellipsoid, metres; by default the attribute ``height_m``, else a height that the
-        title or long name speaks of (said in a warning), else 0.
+        Level of the data above the ellipsoid, metres; by default the attribute ``height_m``, else a height named in
+        the title or long name (with a warning), else 0.
     units : str, optional
-        The unit of the file's numbers, where it says none or a wrong one: mGal, m/s2, um/s2, gu ...
+        Unit of the values if the file has none or a wrong one: mGal, m/s2, um/s2, gu ...
 
     Returns
     -------
-    xr.DataArray, dims (lat, lon), float32 (a large grid kept on disk: as stored), mGal
+    xr.DataArray, dims (lat, lon), float32 (a large lazy grid: as stored), mGal
         Latitude and longitude ascend. Attributes: units, height_m, source_path and those of the file.
 
     Raises
     ------
     InputError
-        Missing, truncated or of another kind; not two-dimensional; not geographic; axes swapped or uneven; unit
-        unknown; values that are no gravity anomaly; or `region` lies outside.
+        The file is missing, truncated or of an unsupported format; not a two-dimensional geographic grid; axes swapped
+        or uneven; unknown unit; values that cannot be a gravity anomaly; or `region` is outside the grid.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np, xarray as xr
+    >>> from gravmap.gravity import open_grid
+    >>> x, y = np.arange(80, 85.1, 0.5), np.arange(40, 44.1, 0.5)
+    >>> z = xr.DataArray(30 * np.cos(y)[:, None] * np.sin(x), coords={"y": y, "x": x}, dims=("y", "x"))
+    >>> z.attrs["units"] = "mGal"
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     z.to_dataset(name="z").to_netcdf(Path(folder) / "gmt.nc", engine="netcdf4")
+    ...     grid = open_grid(Path(folder) / "gmt.nc")
+    >>> dict(grid.sizes), grid.attrs["units"], grid.attrs["height_m"]
+    ({'lat': 9, 'lon': 11}, 'mGal', 0.0)
     """
     path = Path(path)
-    grid = canonical(read(path, variable, units), path)
+    grid = standardize_grid(read(path, variable, units), path)
     grid.name = "gravity"
     _set_level(grid, input_height_m)
     if region is not None:
@@ -80,21 +94,21 @@ def open_grid(
         grid = grid.load()
     factor = grid.attrs.pop("_factor")
     if factor != 1 or (grid.dtype != np.float32 and grid.size <= _READ_AT_ONCE):
-        # Conversion needs the numbers. A large grid in mGal stays lazy, whatever its type, until a part is asked for.
+        # Conversion reads the values. A large grid in mGal stays lazy, whatever its dtype, until a part is read.
         attrs = grid.attrs
         grid = grid.copy(data=(grid.values * factor).astype(np.float32))
         grid.attrs = attrs
     grid.attrs["units"] = "mGal"
-    # A look at every n-th row of a large grid finds what is wrong with all of it.
+    # Every n-th row of a large grid is enough to detect a wrong unit or fill value.
     thinned = grid if grid.size <= _READ_AT_ONCE else grid[:: max(1, grid.sizes["lat"] // 64)]
-    check_values(thinned.values, path.name if region is None else f"{path.name} in {region}")
+    check_anomaly(thinned.values, path.name if region is None else f"{path.name} in {region}")
     return grid
 
 
-def canonical(grid: xr.DataArray, path: Path) -> xr.DataArray:
-    """What a reader gave, brought to dims (lat, lon), both ascending, float64 degrees.
+def standardize_grid(grid: xr.DataArray, path: Path) -> xr.DataArray:
+    """Bring the grid of a reader to dims (lat, lon), both ascending, float64 degrees.
 
-    Longitudes are beyond 180 only where the grid crosses it. Stays lazy where it is.
+    Longitudes exceed 180 only if the grid crosses that meridian. A lazy grid stays lazy.
 
     Raises
     ------
@@ -106,7 +120,7 @@ def canonical(grid: xr.DataArray, path: Path) -> xr.DataArray:
     grid = grid.reset_coords(drop=True).transpose(lat_dim, lon_dim).rename({lat_dim: "lat", lon_dim: "lon"})
     for dim in ("lat", "lon"):
         axis = grid[dim].values
-        degrees = snapped(axis) if axis.dtype == np.float32 else axis.astype(np.float64)
+        degrees = snap_coordinates(axis) if axis.dtype == np.float32 else axis.astype(np.float64)
         if dim == "lon" and degrees.min() >= 180:
             degrees = degrees - 360
         elif dim == "lon" and degrees.min() < -180 and degrees.max() <= 0:
@@ -123,32 +137,42 @@ def canonical(grid: xr.DataArray, path: Path) -> xr.DataArray:
 
 
 def crop(grid: xr.DataArray, region: Region, margin_deg: float = 0.0) -> xr.DataArray:
-    """The nodes of a canonical grid inside a box, and up to `margin_deg` around it.
+    """Crop a grid to the nodes inside a box, plus a margin.
 
-    Longitudes are taken modulo 360: a 0-360 grid serves a box at 10W, and of a repeated meridian one copy is left.
+    Longitudes are compared modulo 360, so a 0-360 grid can be cropped to a box at 10W; a repeated meridian is dropped.
 
     Parameters
     ----------
     grid : xr.DataArray, dims (lat, lon), ascending
-        As :func:`open_grid` gives it; stays lazy where it is.
+        From :func:`open_grid`; a lazy grid stays lazy.
     region : Region
-        The box; the grid must cover it to half a cell.
+        The box; the grid must cover it to within half a cell.
     margin_deg : float
-        How much more to take on every side where the grid has it, degrees.
+        Width of the margin on every side, where the grid has data, degrees.
 
     Returns
     -------
     xr.DataArray
-        Longitudes counted as those of the region.
+        With longitudes in the range of the region's.
 
     Raises
     ------
     InputError
         The grid does not cover the region; the message says what it covers.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from gravmap.gravity import crop
+    >>> from gravmap.regions import Region
+    >>> lat, lon = np.arange(-60, 61.0), np.arange(0, 360.0)
+    >>> grid = xr.DataArray(np.zeros((121, 360)), coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
+    >>> crop(grid, Region(-3, 40, 2, 43), margin_deg=1).lon.values
+    array([-4., -3., -2., -1.,  0.,  1.,  2.,  3.])
     """
     lat, lon = grid["lat"].values, grid["lon"].values
     step_lat, step_lon = spacing_deg(grid)
-    # A pixel-registered grid's outermost nodes lie half a cell inside what it covers.
+    # The outermost nodes of a pixel-registered grid lie half a cell inside its extent.
     half_lat, half_lon = 0.5 * step_lat + _ON_THE_EDGE_DEG, 0.5 * step_lon + _ON_THE_EDGE_DEG
     own = extent(grid)
     shift, covers = 0.0, False
@@ -159,14 +183,16 @@ def crop(grid: xr.DataArray, region: Region, margin_deg: float = 0.0) -> xr.Data
     wraps = own.width_deg >= 360 - 1.5 * step_lon
     if not (covers or wraps) or own.south > region.south + half_lat or own.north < region.north - half_lat:
         raise InputError(
-            f"The region {region} lies outside the grid, which covers {own}.",
+            f"The region {region} is outside the grid, which covers {own}.",
             "Choose a --bbox W S E N inside it.",
         )
     south, north = region.south - margin_deg - _ON_THE_EDGE_DEG, region.north + margin_deg + _ON_THE_EDGE_DEG
     west, east = region.west - margin_deg - _ON_THE_EDGE_DEG, region.east + margin_deg + _ON_THE_EDGE_DEG
     rows = np.flatnonzero((lat >= south) & (lat <= north))
     if min(rows.size, (east - west) / step_lon) < 2:
-        raise InputError(f"The region {region} is smaller than the grid's cells.", "Choose a larger --bbox W S E N.")
+        raise InputError(
+            f"The region {region} is smaller than the cells of the grid.", "Choose a larger --bbox W S E N."
+        )
     band = grid[rows[0] : rows[-1] + 1]
     if not wraps:
         columns = np.flatnonzero((lon + shift >= west) & (lon + shift <= east))
@@ -176,7 +202,7 @@ def crop(grid: xr.DataArray, region: Region, margin_deg: float = 0.0) -> xr.Data
     parts: list[xr.DataArray] = []
     for turn in (-720.0, -360.0, 0.0, 360.0, 720.0):
         columns = np.flatnonzero((lon[:unique] + turn >= west) & (lon[:unique] + turn <= east))
-        # A margin wider than what is left of the Earth stops where it meets itself.
+        # A margin that would go around the Earth and overlap itself stops there.
         if columns.size and sum(part.sizes["lon"] for part in parts) + columns.size <= unique:
             part = band[:, columns[0] : columns[-1] + 1]
             parts.append(
@@ -184,13 +210,22 @@ def crop(grid: xr.DataArray, region: Region, margin_deg: float = 0.0) -> xr.Data
             )
     if len(parts) == 1:
         return parts[0]
-    joined = xr.concat(parts, dim="lon")
-    joined.attrs = dict(grid.attrs)
-    return joined
+    combined = xr.concat(parts, dim="lon")
+    combined.attrs = dict(grid.attrs)
+    return combined
 
 
 def spacing_deg(grid: xr.DataArray | xr.Dataset) -> tuple[float, float]:
-    """Degrees from node to node in latitude and in longitude, free of rounding."""
+    """Node spacing in latitude and in longitude, degrees.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from gravmap.gravity import spacing_deg
+    >>> lat, lon = np.arange(40, 44.1, 0.25), np.arange(80, 85.1, 0.5)
+    >>> spacing_deg(xr.Dataset(coords={"lat": lat, "lon": lon}))
+    (0.25, 0.5)
+    """
     steps = []
     for dim in ("lat", "lon"):
         axis = grid[dim].values
@@ -199,7 +234,15 @@ def spacing_deg(grid: xr.DataArray | xr.Dataset) -> tuple[float, float]:
 
 
 def extent(grid: xr.DataArray | xr.Dataset) -> Region:
-    """The box spanned by the grid's outermost nodes."""
+    """The box spanned by the outermost nodes of a grid.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from gravmap.gravity import extent
+    >>> extent(xr.Dataset(coords={"lat": np.arange(40, 44.1, 0.5), "lon": np.arange(80, 85.1, 0.5)}))
+    Region(west=80.0, south=40.0, east=85.0, north=44.0)
+    """
     lat, lon = grid["lat"].values, grid["lon"].values
     return Region(
         max(float(lon[0]), -180.0), max(float(lat[0]), -90.0), min(float(lon[-1]), 360.0), min(float(lat[-1]), 90.0)
@@ -207,7 +250,7 @@ def extent(grid: xr.DataArray | xr.Dataset) -> Region:
 
 
 def _set_level(grid: xr.DataArray, input_height_m: float | None) -> None:
-    """Settle ``height_m``: as asked, as the attribute says, as a title says, or 0."""
+    """Set the attribute ``height_m``: as given, else as in the file, else as in a title, else 0."""
     if input_height_m is not None:
         grid.attrs["height_m"] = float(input_height_m)
         return
@@ -215,10 +258,10 @@ def _set_level(grid: xr.DataArray, input_height_m: float | None) -> None:
         grid.attrs["height_m"] = float(grid.attrs["height_m"])
         return
     for key in ("long_name", "file_title"):
-        level = level_in_words(str(grid.attrs.get(key, "")))
+        level = height_from_text(str(grid.attrs.get(key, "")))
         if level is not None:
             log.warning(
-                "No attribute height_m, but %s says %r: the data are taken to lie at %g m.",
+                "No attribute height_m, but %s is %r: the level of the data is taken as %g m.",
                 key.removeprefix("file_"),
                 grid.attrs[key],
                 level,

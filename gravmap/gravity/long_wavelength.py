@@ -1,8 +1,8 @@
-"""The longest waves of a globe: what a patch cannot see, removed before its continuation and restored after.
+"""Long wavelengths of a global grid, for remove-restore in regional upward continuation.
 
-A patch of 30 by 15 degrees knows nothing of waves longer than itself, and guesses what is outside. A globe, however
-coarse, knows them: degrees up to 180 are taken from it, subtracted at the level of the data, and added back as they
-are at the new level.
+A grid of 30 by 15 degrees does not resolve wavelengths longer than itself, nor what lies outside. A global grid does,
+however coarse: its degrees up to 180 are subtracted at the level of the data before the continuation, and added back at
+the new level after it.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from gravmap.progress import Progress, silent
 log = logging.getLogger(__name__)
 
 MAX_DEGREE = 180
-# Blocks of this size are averaged first; a wave of degree 180 is 2 degrees long.
+# Rows are averaged over blocks of this height first; degree 180 has a wavelength of 2 degrees.
 _BLOCK_DEG = 0.5
 
 
 def is_global(grid: xr.DataArray) -> bool:
-    """Whether a canonical grid goes all around and from pole to pole."""
+    """Whether a (lat, lon) grid covers the whole Earth."""
     lat, lon = grid["lat"].values, grid["lon"].values
     step_lat, step_lon = (lat[-1] - lat[0]) / (lat.size - 1), (lon[-1] - lon[0]) / (lon.size - 1)
-    around = lon[-1] - lon[0] > 360 - 1.5 * step_lon
-    return bool(around and lat[0] < -90 + 1.1 * step_lat and lat[-1] > 90 - 1.1 * step_lat)
+    full_circle = lon[-1] - lon[0] > 360 - 1.5 * step_lon
+    return bool(full_circle and lat[0] < -90 + 1.1 * step_lat and lat[-1] > 90 - 1.1 * step_lat)
 
 
 class LongWavelengthField:
-    r"""Spherical harmonics of a globe up to degree 180, tapered by a cosine from a third of that on.
+    r"""Spherical harmonics of a global grid up to degree 180, with a cosine taper above degree 60.
 
-    Geodetic latitude is taken as if the Earth were a sphere, and a degree's decay with the radius of curvature of each
-    latitude, as in :class:`gravmap.gravity.patch.Patch`; what is subtracted is continued exactly as what is added
-    back, so that an inexact model costs little.
+    Geodetic latitude is used as spherical latitude, and a degree decays with the radius of curvature at each latitude,
+    as in :class:`gravmap.gravity.patch.Patch`. What is subtracted and what is added back are the same model, so that
+    its inaccuracy matters little.
 
     Parameters
     ----------
     globe : xr.DataArray, dims (lat, lon)
-        A canonical grid for which :func:`is_global` is true, mGal; attribute ``height_m`` is its level. Read in bands
-        of rows, so it may be larger than memory. NaN count as zero.
+        A grid for which :func:`is_global` is true, mGal; attribute ``height_m`` is its level. Read in bands of rows,
+        so it may be larger than memory. NaN count as zero.
     progress : callable
-        Told rows done and rows in all.
+        Called after each band.
     """
 
     def __init__(self, globe: xr.DataArray, progress: Progress = silent) -> None:
@@ -63,17 +63,17 @@ class LongWavelengthField:
             progress(done + 1, len(blocks), "low degrees of the globe")
         spectrum *= np.exp(-1j * np.radians(lon[0]) * np.arange(orders))
         middle = np.array([latitude for _, _, latitude in blocks])
-        # Each block weighs as much as its zone of the sphere.
+        # A block is weighted by the area of its zone on the sphere.
         edges = np.concatenate([[-90.0], 0.5 * (middle[1:] + middle[:-1]), [90.0]])
         zone = np.diff(np.sin(np.radians(edges)))
         self._coefficients = np.zeros((orders, orders), dtype=np.complex128)
         for n, p in enumerate(legendre(middle, self.degree)):
             self._coefficients[n] = np.einsum("i,im,im->m", zone, p, spectrum) / 2
-        # A real field: the negative orders are the conjugates of the positive.
+        # The field is real: negative orders are the complex conjugates of the positive ones.
         self._coefficients[:, 1:] *= 2
 
     def field(self, lat_deg: ArrayLike, lon_deg: ArrayLike, level_m: float) -> NDArray[np.float32]:
-        """The low degrees on a grid at a level.
+        """Evaluate the long wavelengths on a grid at a level.
 
         Parameters
         ----------
@@ -107,10 +107,11 @@ def _taper(n: int, last: int) -> float:
 
 
 def _blocks(lat: NDArray[np.float64], step_deg: float) -> Iterator[tuple[int, NDArray[np.float64], float]]:
-    """First row, weights of the rows, and latitude of every block of rows.
+    """First row, weights of the rows, and latitude of each block of rows.
 
-    Block centres are nodes of a gridline-registered grid (the poles among them, with half a block), and lie between
-    the poles and each other on a pixel-registered one; a row that a block's border cuts counts by its share.
+    Block centres are nodes of a gridline-registered grid, the poles included (with half a block there); on a
+    pixel-registered grid the blocks divide the rows between the poles. A row cut by the border of a block has a
+    proportional weight.
     """
     size = max(1, round(_BLOCK_DEG / step_deg))
     gridline = abs(lat[0] + 90) < 0.25 * step_deg
@@ -127,8 +128,8 @@ def _blocks(lat: NDArray[np.float64], step_deg: float) -> Iterator[tuple[int, ND
 def legendre(lat_deg: NDArray[np.float64], degree: int) -> Iterator[NDArray[np.float64]]:
     r"""Fully normalised associated Legendre functions of sin(latitude), degree by degree.
 
-    Forward column recursion; the mean square of :math:`\bar P_{nm} e^{im\lambda}` over the sphere is 1 here (no factor
-    for m > 0), stable to degrees far beyond 180.
+    Forward column recursion, stable to degrees far beyond 180. Normalised so that the mean square of
+    :math:`\bar P_{nm} e^{im\lambda}` over the sphere is 1 (no factor for m > 0).
 
     Yields
     ------

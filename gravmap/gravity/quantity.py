@@ -1,4 +1,4 @@
-"""What the numbers of a grid are: gravity or heights, in which unit, at which level, and whether they can be that."""
+"""Units and plausible values of the quantities read from grids: gravity anomalies and heights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gravmap.errors import InputError
 
 log = logging.getLogger(__name__)
 
-# One of each in mGal (1 mGal = 1e-5 m/s2; a gravity unit, gu, is 1 µm/s2).
+# Factors to mGal (1 mGal = 1e-5 m/s2; a gravity unit, gu, is 1 µm/s2).
 _MGAL = {
     "mgal": 1.0,
     "milligal": 1.0,
@@ -32,70 +32,70 @@ _MGAL = {
     "nm/s2": 1e-4,
 }
 
-# No Bouguer, free-air or isostatic anomaly on Earth is beyond this.
+# No Bouguer, free-air or isostatic anomaly on Earth exceeds this.
 _LARGEST_MGAL = 5_000.0
 
 
-# One of each in metres; geopotential metres differ by less than any map of heights errs.
+# Factors to metres; geopotential metres differ by less than the error of any grid of heights.
 _METRES = {"m": 1.0, "metre": 1.0, "meter": 1.0, "gpm": 1.0, "km": 1e3, "ft": 0.3048, "foot": 0.3048, "feet": 0.3048}
 
 # Challenger Deep lies at -10 935 m, Everest at 8 849 m.
 _LOWEST_M, _HIGHEST_M = -12_000.0, 9_500.0
 
-# Ground worth a geological map is not so flat; numbers of classes are.
+# Less relief than this (metres) suggests that the values are class numbers rather than heights.
 _LEAST_RELIEF_M = 20.0
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a file is opened for.
+    """A physical quantity that a grid can have, its units, and how a variable of it is recognised.
 
     Attributes
     ----------
     name : str
-        In messages: "gravity".
+        For messages: "gravity".
     unit : str
-        The one that numbers are brought to.
+        The unit that values are converted to.
     factors : mapping of str to float
-        How many of it one of each other unit is; keys as :func:`plain_unit` spells them.
+        Factors from other units; keys as returned by :func:`normalize_unit`.
     known : str
-        Units in words, for an error.
-    words : tuple of str
-        What a variable of it is called, the likeliest first; parts of its name in small letters.
-    choose, restate : str
-        What the user can do where several variables could be meant, or where the unit is wrong.
-    or_else : str
-        What the user can do where no unit is said, in brackets of a warning.
+        Names of the units, for error messages.
+    name_parts : tuple of str
+        Lower-case parts of variable names, the most likely first.
+    variable_hint, unit_hint : str
+        Hints for errors about several candidate variables and about an unknown unit.
+    no_unit_hint : str
+        Addition to the warning about a missing unit.
     """
 
     name: str
     unit: str
     factors: Mapping[str, float] = field(repr=False)
     known: str
-    words: tuple[str, ...]
-    choose: str
-    restate: str
-    or_else: str = ""
+    name_parts: tuple[str, ...]
+    variable_hint: str
+    unit_hint: str
+    no_unit_hint: str = ""
 
     def factor(self, unit: str, where: str) -> float:
-        """How many of its own unit one `unit` is.
+        """Factor from `unit` to the unit of the quantity.
 
         Raises
         ------
         InputError
-            That is no unit of it known here.
+            The unit is not known.
         """
-        plain = plain_unit(unit)
+        plain = normalize_unit(unit)
         if plain not in self.factors:
             raise InputError(
-                f"{where} has the unit {unit!r}, which is no unit of {self.name} known here.",
-                f"Known: {self.known}. {self.restate}",
+                f"{where} has the unit {unit!r}, which is not a known unit of {self.name}.",
+                f"Known: {self.known}. {self.unit_hint}",
             )
         return self.factors[plain]
 
-    def measured_in(self, unit: str) -> bool:
-        """Whether `unit` is one of it."""
-        return plain_unit(unit) in self.factors
+    def has_unit(self, unit: str) -> bool:
+        """Whether `unit` is a known unit of the quantity."""
+        return normalize_unit(unit) in self.factors
 
 
 GRAVITY = Quantity(
@@ -104,9 +104,9 @@ GRAVITY = Quantity(
     _MGAL,
     "mGal, µGal, Gal, m/s2, mm/s2, um/s2, gu",
     ("bouguer", "anomaly", "gravity", "disturbance"),
-    "Say which with --variable NAME (or its NUMBER, of a band or a column).",
-    "Say what it is with --units.",
-    " (else say --units)",
+    "Choose one with --variable NAME (or NUMBER, of a band or a column).",
+    "State it with --units.",
+    " (otherwise state it with --units)",
 )
 
 HEIGHTS = Quantity(
@@ -115,13 +115,13 @@ HEIGHTS = Quantity(
     _METRES,
     "m, km, ft",
     ("elevation", "topo", "height", "altitude", "dem"),
-    "Write the one that holds heights to a file of its own, for example with gdal_translate.",
-    "Give a grid of heights, and write its unit on it.",
+    "Extract the one with heights, for example with gdal_translate.",
+    "Give a grid of heights with its unit as attribute.",
 )
 
 
-def plain_unit(unit: str) -> str:
-    """A unit as it is looked up: small letters, no plural, ``m s-2`` and its like as ``m/s2``."""
+def normalize_unit(unit: str) -> str:
+    """A unit in the spelling used for look-up: lower case, singular, ``m s-2`` and similar as ``m/s2``."""
     plain = unit.strip().lower().replace("µ", "u").replace("μ", "u").replace("²", "2").replace("⁻", "-")
     plain = re.sub(r"\s*/\s*", "/", plain).replace("**", "").replace("^", "")
     plain = re.sub(r"^(m|cm|mm|um|nm|micrometer|micrometre)[\s.*]+s-?2$", r"\1/s2", plain)
@@ -133,65 +133,67 @@ def plain_unit(unit: str) -> str:
 
 @cache
 def warn_once(text: str) -> None:
-    """Warn of something that is true of a file however often it is opened."""
+    """Log a warning once, however often a file is opened."""
     log.warning("%s", text)
 
 
 def unit_factor(stated: str | None, found: str, where: str, quantity: Quantity = GRAVITY) -> float:
-    """How many of the quantity's unit the file's is: as the user states it, else as the file says, else 1, warned of.
+    """Factor from the unit of a file to that of the quantity.
+
+    The unit stated by the user has priority over that of the file; without either the factor is 1, with a warning.
 
     Parameters
     ----------
     stated : str or None
-        What the user says.
+        Unit given by the user.
     found : str
-        What the file says, empty where it says nothing.
+        Unit given by the file; empty if there is none.
     where : str
         For messages.
     quantity : Quantity
-        What the file is opened for.
+        The quantity that is read.
 
     Raises
     ------
     InputError
-        The unit is no unit of the quantity known here.
+        The unit is not a known unit of the quantity.
     """
     if stated is not None:
         if found and found.strip().lower() != stated.strip().lower():
-            warn_once(f"{where} says the unit {found!r}; taken as {stated}, as stated.")
+            warn_once(f"{where} has the unit {found!r}; {stated} is used, as stated by --units.")
         return quantity.factor(stated, "--units:")
     if not found:
-        warn_once(f"{where} says no unit; taken as {quantity.unit}{quantity.or_else}.")
+        warn_once(f"{where} has no unit; taken as {quantity.unit}{quantity.no_unit_hint}.")
         return 1.0
     return quantity.factor(found, where)
 
 
-def level_in_words(text: str) -> float | None:
-    """The height a title speaks of, metres: "disturbance at 10 km height" -> 10000; None when it speaks of none."""
+def height_from_text(text: str) -> float | None:
+    """The height named in a title, metres: "disturbance at 10 km height" -> 10000; None if there is none."""
     match = re.search(r"\bat (\d+(?:\.\d+)?)[ -]?(km|m)\b(?: ellipsoidal)? (?:height|altitude|above)", text)
     return float(match[1]) * (1000.0 if match[2] == "km" else 1.0) if match else None
 
 
-def check_values(values: NDArray[Any], where: str) -> None:
-    """Refuse values that cannot be a gravity anomaly in mGal.
+def check_anomaly(values: NDArray[Any], where: str) -> None:
+    """Check that values can be a gravity anomaly in mGal.
 
     Parameters
     ----------
     values : array
-        mGal, NaN where unknown.
+        mGal, NaN where missing.
     where : str
-        How to call the grid in an error message.
+        What the grid is called in messages.
 
     Raises
     ------
     InputError
-        All NaN, infinite, constant, absolute gravity, or beyond what an anomaly on Earth can be.
+        All NaN, infinite, constant, absolute gravity, or larger than any anomaly on Earth.
     """
     known = values[~np.isnan(values)]
     if known.size == 0:
-        raise InputError(f"{where} holds no value at all: every node is NaN.", "Choose another grid or another region.")
+        raise InputError(f"{where} has no values: every node is NaN.", "Choose another grid or another region.")
     if not np.isfinite(known).all():
-        raise InputError(f"{where} holds infinite values.", "Mark unknown nodes with NaN or a _FillValue.")
+        raise InputError(f"{where} has infinite values.", "Mark missing nodes with NaN or a _FillValue.")
     low, high = float(known.min()), float(known.max())
     if low == high:
         raise InputError(
@@ -204,35 +206,35 @@ def check_values(values: NDArray[Any], where: str) -> None:
         )
     if max(-low, high) > _LARGEST_MGAL:
         raise InputError(
-            f"{where} runs from {low:g} to {high:g} mGal, which no gravity anomaly on Earth does.",
+            f"{where} runs from {low:g} to {high:g} mGal, beyond any gravity anomaly on Earth.",
             "Check its unit and its fill value (attribute _FillValue).",
         )
     if max(-low, high) < 0.1:
         log.warning("%s runs only from %g to %g mGal: is its unit right?", where, low, high)
 
 
-def check_heights(values: NDArray[Any], where: str) -> None:
-    """Refuse values that cannot be heights of the Earth's surface in metres.
+def check_elevations(values: NDArray[Any], where: str) -> None:
+    """Check that values can be heights of the Earth's surface in metres.
 
     Parameters
     ----------
     values : array
-        Metres, NaN where unknown.
+        Metres, NaN where missing.
     where : str
-        How to call the grid in an error message.
+        What the grid is called in messages.
 
     Raises
     ------
     InputError
-        All NaN, infinite, constant, or beyond the deepest sea and the highest mountain.
+        All NaN, infinite, constant, or beyond the deepest sea or the highest mountain.
     """
     known = values[~np.isnan(values)]
     if known.size == 0:
-        raise InputError(f"{where} holds no height at all: every node is NaN.", "Choose another grid.")
+        raise InputError(f"{where} has no heights: every node is NaN.", "Choose another grid.")
     low, high = float(known.min()), float(known.max())
     if not (low >= _LOWEST_M and high <= _HIGHEST_M):
         raise InputError(
-            f"{where} runs from {low:g} to {high:g} m, which no height on Earth does.",
+            f"{where} runs from {low:g} to {high:g} m, beyond any height on Earth.",
             "Check its unit and its fill value (attribute _FillValue).",
         )
     if low == high:

@@ -237,10 +237,10 @@ class Assembler:
         mapped, near = None, np.zeros_like(predicted)
         if self._labels is not None:
             near = near_outcrop(
-                self._labels.around(lat, lon, margin_yx_deg(lat, self._near_km)), lat, lon, self._near_km
+                self._labels.read_around(lat, lon, margin_yx_deg(lat, self._near_km)), lat, lon, self._near_km
             )
             if not self._everywhere:
-                mapped = np.where(inside, self._labels.at(lat, lon), np.uint8(NODATA)).astype(np.uint8)
+                mapped = np.where(inside, self._labels.sample(lat, lon), np.uint8(NODATA)).astype(np.uint8)
                 lithology = np.where(is_outcrop(mapped), mapped, lithology)
         dissimilarity = self._dissimilarity(lat, lon) if self._applicability else None
         if dissimilarity is not None:

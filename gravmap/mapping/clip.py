@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.vector import UNREADABLE, gdal_name, in_degrees, shape_kinds, systems
+from gravmap.geology.vector import UNREADABLE, crs_transformers, gdal_path, geometry_types, to_wgs84
 from gravmap.regions import Region
 
 _HINT = "Give a GeoPackage, Shapefile or GeoJSON with the polygons to map."
@@ -82,7 +82,7 @@ def read_clip(path: Path) -> Clip:
     if not path.exists():
         raise InputError(f"The polygon file {path} is missing.", "Check the path.")
     try:
-        frame = geopandas.read_file(gdal_name(path))
+        frame = geopandas.read_file(gdal_path(path))
     except (*UNREADABLE, ValueError) as error:
         raise InputError(f"GDAL cannot read {path}: {error}.", _HINT) from None
     if not isinstance(frame, geopandas.GeoDataFrame):
@@ -90,10 +90,10 @@ def read_clip(path: Path) -> Clip:
     shapes = shapely.force_2d(np.asarray(frame.geometry.values, dtype=object))
     is_polygon = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
     if not is_polygon.any():
-        raise InputError(f"{path} contains {', '.join(shape_kinds(shapes))}, but no polygon.", _HINT)
+        raise InputError(f"{path} contains {', '.join(geometry_types(shapes))}, but no polygon.", _HINT)
     hint = "Add its .prj file, or assign the right system: ogr2ogr -a_srs EPSG:4326 with_crs.gpkg FILE."
-    _, _, to_degrees = systems(frame.crs.to_wkt() if frame.crs else None, path, hint)
-    polygons, valid = in_degrees(shapes[is_polygon], to_degrees)
+    _, _, to_degrees = crs_transformers(frame.crs.to_wkt() if frame.crs else None, path, hint)
+    polygons, valid = to_wgs84(shapes[is_polygon], to_degrees)
     if not valid.all():
         raise InputError(
             f"{path} has a polygon whose coordinates are not on the Earth.", "Check its coordinate system."

@@ -14,7 +14,8 @@ import xarray as xr
 from gravmap.errors import GravmapError, OptionError
 from gravmap.files import sha256
 from gravmap.gravity import field_recipe, open_fields, open_grid, residual_fields, write_fields
-from gravmap.gravity.fields import field_sources, margin_for
+from gravmap.gravity.fields import read_margin_deg
+from gravmap.gravity.fields_file import field_sources
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.units import format_length, parse_length_m
@@ -130,7 +131,7 @@ def _from_source(
         grid = open_grid(
             file,
             region=region,
-            margin_deg=margin_for(region),
+            margin_deg=read_margin_deg(region),
             input_height_m=float(fields.attrs.get("height_m", 0.0)),
         )
         residuals = residual_fields(grid, heights_m, region, progress=progress)

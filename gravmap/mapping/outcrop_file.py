@@ -121,7 +121,7 @@ def write_outcrop_context(
     columns = np.flatnonzero((lon >= west - margin_x) & (lon <= east + margin_x))
     lat, lon = lat[rows], lon[columns]
     with LabelFile(labels_path) as labels:
-        mapped = labels.at(lat, lon)
+        mapped = labels.sample(lat, lon)
     known = np.where(mapped == UNUSABLE, 0, mapped).astype(np.uint8)
     if not known.any():
         raise InputError(

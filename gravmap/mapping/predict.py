@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gravmap import __version__
 from gravmap.errors import InputError, OptionError
-from gravmap.files import check_room, sha256
+from gravmap.files import check_disk_space, sha256
 from gravmap.geology import LabelFile
 from gravmap.learning.data.outcrop_context import DISTANCE, distance_km_from_channel
 from gravmap.mapping.assemble import Assembler
@@ -182,7 +182,7 @@ def predict(
         require_labels(labels_path, predictor.reads_outcrop)
         if labels_path is not None:
             _check_labels(labels_path, predictor, options.everywhere)
-        check_room(
+        check_disk_space(
             out_folder,
             plan.disk_bytes - unfinished_bytes(out_folder),
             "The map and its windows take",

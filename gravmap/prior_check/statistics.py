@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import write_json
 from gravmap.geology import LabelFile, load_legend
-from gravmap.gravity.fields import field_recipe, open_fields
+from gravmap.gravity.fields_file import field_recipe, open_fields
 from gravmap.gravity.grid import crop, spacing_deg
 from gravmap.gravity.patch import OPERATOR_VERSION
 from gravmap.learning.evaluation.baselines import spacing_yx_km
@@ -207,12 +207,12 @@ def _box_statistics(
     if how.why_not() is None:
         planes: dict[str, NDArray[Any]] = {name: part[name].values for name in ("bouguer", *channels)}
         found |= field_statistics(planes, spacing_yx_km(lat, lon))
-        found |= outcrop_statistics(planes, labels.at(lat, lon))
+        found |= outcrop_statistics(planes, labels.sample(lat, lon))
     # The map is read at the centres of cells as those of a crust, independent of the nodes of the field.
     south, west = lat[0] - lat_step / 2, lon[0] - lon_step / 2
     cell_lat = south + (np.arange(shape[0], dtype=float)[::-1] + 0.5) * SPACING_DEG
     cell_lon = west + (np.arange(shape[1], dtype=float) + 0.5) * SPACING_DEG
-    surface = labels.at(cell_lat, cell_lon)
+    surface = labels.sample(cell_lat, cell_lon)
     cells = spacing_yx_km(cell_lat, cell_lon)
     numbers = map_statistics(surface, cells, classes or int(max(entry.index for entry in labels.legend.classes)))
     found |= {key: value for key, value in numbers.items() if classes or not key.startswith("share_")}

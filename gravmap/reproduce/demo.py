@@ -78,7 +78,7 @@ def report(root: Path, truth_path: Path, seed: int, maps: Mapping[str, Path], ta
     lat = north - (np.arange(rows) + 0.5) * (north - south) / rows
     lon = west + (np.arange(columns) + 0.5) * (east - west) / columns
     with LabelFile(workspace.labels) as labels:
-        surface, legend = labels.at(lat, lon), labels.legend
+        surface, legend = labels.sample(lat, lon), labels.legend
     named = {name: _read(folder / "lithology.tif")[0] for name, folder in maps.items()}
     found = score_from_outcrop(named, truth, surface, lat, lon, [entry.name for entry in legend.bedrock])
     said = [*_gains(found), _worth(seed, taught_on)]

@@ -23,7 +23,8 @@ from gravmap.files import atomic_path
 from gravmap.geology import load_legend
 from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.derivatives import DERIVATIVE_HEIGHT_M, DERIVATIVES
-from gravmap.gravity.fields import field_recipe, residual_fields
+from gravmap.gravity.fields import residual_fields
+from gravmap.gravity.fields_file import field_recipe
 from gravmap.gravity.patch import OPERATOR_VERSION
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region

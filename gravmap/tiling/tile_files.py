@@ -19,7 +19,7 @@ from rasterio.transform import from_bounds
 from gravmap.errors import InputError
 from gravmap.files import sha256
 from gravmap.geology import Labels
-from gravmap.geology.class_table import palette, rows_of
+from gravmap.geology.class_table import class_rows, palette
 from gravmap.geology.legend import Legend
 from gravmap.gravity.field_reader import FieldGrid
 from gravmap.lattice import UNUSABLE
@@ -92,7 +92,7 @@ def cut_tile(tile: Tile, grid: FieldGrid, raster: Labels, small: NDArray[np.uint
         target.units = (grid.units[0],)
 
     def describe_label(target: DatasetWriter) -> None:
-        target.write_colormap(1, palette(rows_of(raster.legend)))
+        target.write_colormap(1, palette(class_rows(raster.legend)))
         target.set_band_description(1, "class index")
         target.update_tags(GRAVMAP_LEGEND=raster.legend.name)
 

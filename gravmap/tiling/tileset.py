@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from gravmap import __version__
 from gravmap.errors import GravmapError, InputError, OptionError
-from gravmap.files import atomic_folder, atomic_path, check_room, refuse_existing, sha256, write_json
+from gravmap.files import atomic_folder, atomic_path, check_disk_space, refuse_existing, sha256, write_json
 from gravmap.geology import Labels, open_labels
-from gravmap.geology.class_table import auxiliary_xml, rows_of
+from gravmap.geology.class_table import auxiliary_xml, class_rows
 from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.field_reader import FieldGrid, FieldReader, read_fields
 from gravmap.lattice import COVER, UNUSABLE
@@ -193,7 +193,7 @@ def make_tiles(
     raster = open_labels(labels)
     _check_overlap(plan.region, raster, fields, labels)
     if not index_only:
-        check_room(
+        check_disk_space(
             folder,
             plan.disk_bytes - unfinished_bytes(folder),
             "The tiles take",
@@ -281,7 +281,7 @@ def _write_tiles(
     missing = [tile for tile in tiles if tile.name not in sums]
     small = small_bodies(raster.values, raster.bounds_wsen)
     # TIFF cannot store the names of classes: GDAL reads them from an .aux.xml file.
-    names = auxiliary_xml(rows_of(raster.legend)).encode()
+    names = auxiliary_xml(class_rows(raster.legend)).encode()
     for scale in {tile.scale.name for tile in tiles}:
         (unfinished.folder / scale).mkdir(exist_ok=True)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gravmap.geology import load_legend, shipped_legends
-from gravmap.geology.ages import UnknownAge, class_of_span, ics_chart, is_name, parse_age, plain_name
+from gravmap.geology.ages import UnknownAge, class_of_span, ics_chart, is_age_name, normalize_age_name, parse_age
 from gravmap.geology.legend import replace_field
 
 CROSSWALK = Path(__file__).resolve().parents[3] / "shared" / "data" / "geology_crosswalk.csv"
@@ -116,14 +116,14 @@ def test_names_and_numbers_are_read(text, span):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("C", "no ICS name"),  # a symbol is no name, and never the beginning of one
-        ("Cz", "no ICS name"),
-        ("Carb", "no ICS name"),
+        ("C", "not a name of the ICS chart"),  # a symbol is not a name, and names are not matched by their beginning
+        ("Cz", "not a name of the ICS chart"),
+        ("Carb", "not a name of the ICS chart"),
         ("Devonien", "did you mean Devonian"),
         ("Devonian?", "did you mean Devonian"),
-        ("Granite", "no ICS name"),
-        ("Upper", "no ICS name"),
-        ("Period", "no ICS name"),
+        ("Granite", "not a name of the ICS chart"),
+        ("Upper", "not a name of the ICS chart"),
+        ("Period", "not a name of the ICS chart"),
         ("", "blank"),
         ("\u00a0", "blank"),
         ("298.9 → 358.9", "younger than the youngest"),
@@ -134,8 +134,8 @@ def test_names_and_numbers_are_read(text, span):
         ("-5", "negative"),
         ("300 → -1", "negative"),
         ("4600.1", "older than the Earth"),
-        ("nan", "no age"),
-        ("300 → inf", "no age"),
+        ("nan", "not an age"),
+        ("300 → inf", "not an age"),
     ],
 )
 def test_what_is_no_age_says_why(text, why):
@@ -145,11 +145,11 @@ def test_what_is_no_age_says_why(text, why):
 
 def test_no_name_is_found_inside_another():
     """Every unit by its own name alone: a beginning, or a name with a letter more, is another name or none."""
-    names = {plain_name(unit.name) for unit in ics_chart()}
+    names = {normalize_age_name(unit.name) for unit in ics_chart()}
     for unit in ics_chart():
         assert parse_age(unit.name) == (unit.older_ma, unit.younger_ma)
-        assert not is_name(unit.name + "x")
-        assert not is_name(unit.name[:-1]) or plain_name(unit.name[:-1]) in names
+        assert not is_age_name(unit.name + "x")
+        assert not is_age_name(unit.name[:-1]) or normalize_age_name(unit.name[:-1]) in names
     assert parse_age("Cambrian") != parse_age("Precambrian")
 
 

@@ -6,7 +6,7 @@ from pyproj import Geod
 from shapely.geometry import MultiPolygon, Polygon, box
 from shapely.geometry.polygon import orient
 
-from gravmap.geology import class_areas_km2, row_cell_areas_km2
+from gravmap.geology import row_cell_areas_km2
 from gravmap.geology.areas import polygon_areas_km2
 
 
@@ -29,15 +29,6 @@ def test_cell_areas_are_those_of_the_ellipsoid(south, north):
 
 def test_the_globe_has_its_known_area():
     assert row_cell_areas_km2(-90, 90, 180, 1.0).sum() * 360 == pytest.approx(510_065_621.72, rel=1e-9)
-
-
-def test_class_areas_add_up():
-    values = np.random.default_rng(0).choice([0, 3, 255], size=(90, 60)).astype(np.uint8)
-    areas = class_areas_km2(values, (80, 44, 83, 48.5))
-    assert set(areas) == {0, 3, 255}
-    assert sum(areas.values()) == pytest.approx(geodesic_area_km2(80, 44, 83, 48.5), rel=1e-7)
-    top = class_areas_km2(np.repeat(np.array([[1], [2]], dtype=np.uint8), 4, axis=1), (0, 0, 4, 60))
-    assert top[1] < top[2]  # row 0 is the northern one
 
 
 def by_pyproj(shape):

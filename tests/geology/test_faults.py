@@ -11,7 +11,7 @@ from shapely.geometry import LineString, MultiLineString, Point, Polygon, box
 
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import sha256
-from gravmap.geology.faults import FAULT_DISTANCE, add_fault_distance, fault_distance_km, joined, read_faults
+from gravmap.geology.faults import FAULT_DISTANCE, add_fault_distance, concatenate_lines, fault_distance_km, read_faults
 from gravmap.gravity import field_recipe, field_sources, open_fields, write_fields
 from gravmap.regions import Region
 
@@ -156,7 +156,7 @@ def test_the_channel_is_added_and_all_else_stays(fields, tmp_path):
     expected = GEOD.inv(85, 44, 85, 43.56)[2] / 1000
     assert float(channel.sel(lat=44, lon=85)) == pytest.approx(expected, rel=5e-3)
     assert made.lines == (2,)
-    assert made.capped_share == pytest.approx(float((channel == 80).mean()))
+    assert made.capped_fraction == pytest.approx(float((channel == 80).mean()))
     assert [entry.get("role") for entry in field_sources(after)] == [None, "faults"]
     with xr.open_dataset(fields) as plain:
         assert plain[FAULT_DISTANCE].attrs["grid_mapping"] == "spatial_ref"
@@ -199,7 +199,7 @@ def test_lines_that_cannot_serve_are_refused_and_the_fields_stay(fields, tmp_pat
         (tmp_path / "page.gpkg", "GDAL"),
         (write_lines(tmp_path / "areas.gpkg", [box(81, 44, 82, 46)]), "Polygon"),
         (write_lines(tmp_path / "points.geojson", [Point(81, 45)]), "Point"),
-        (write_lines(tmp_path / "bare.shp", [line], None), "coordinate system"),
+        (write_lines(tmp_path / "bare.shp", [line], None), "coordinate reference system"),
         (write_lines(tmp_path / "far.gpkg", [LineString([(10, 44), (11, 44)])]), "within 100 km"),
         (write_lines(tmp_path / "near.gpkg", [LineString([(87, 44), (88, 44)])]), "within 100 km"),
     ]
@@ -207,7 +207,7 @@ def test_lines_that_cannot_serve_are_refused_and_the_fields_stay(fields, tmp_pat
     for path, words in cases:
         with pytest.raises(InputError, match=words):
             add_fault_distance(fields, [path])
-    with pytest.raises(OptionError, match="capped"):
+    with pytest.raises(OptionError, match="cannot be limited"):
         add_fault_distance(fields, [several], 0.0)
     with pytest.raises(InputError, match="gravmap residual"):
         add_fault_distance(tmp_path / "no.nc", [several])
@@ -227,7 +227,7 @@ def test_what_is_no_line_is_left_out_and_said(fields, tmp_path, caplog):
     assert "far.gpkg has no line" in caplog.text
     only = read_faults(tmp_path / "mixed.geojson", HERE)
     assert only.dropped == 2
-    assert joined([only, only]).count == 4
+    assert concatenate_lines([only, only]).count == 4
 
 
 def test_a_failed_write_leaves_the_old_fields(fields, tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def write(path, values, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"crs": None}, "no coordinate system"),
+        ({"crs": None}, "no coordinate reference system"),
         ({"crs": "EPSG:32645"}, "EPSG:32645"),
         ({"dtype": "int16"}, "int16"),
         ({"nodata": 0}, "nodata 0"),
@@ -73,5 +73,5 @@ def test_missing_and_broken_labels(tmp_path):
     with pytest.raises(InputError, match="gravmap rasterize"):
         open_labels(tmp_path / "labels.tif")
     (tmp_path / "labels.tif").write_text("<html>")
-    with pytest.raises(InputError, match="no raster"):
+    with pytest.raises(InputError, match="not a valid raster"):
         open_labels(tmp_path / "labels.tif")

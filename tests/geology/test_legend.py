@@ -2,7 +2,7 @@ import pytest
 
 from gravmap.errors import InputError, OptionError
 from gravmap.geology import load_legend, shipped_legends
-from gravmap.geology.legend import joined_ages, normal_code, replace_field
+from gravmap.geology.legend import join_ages, normalize_code, replace_field
 from gravmap.geology.legend_file import read_legend, write_legend
 
 MINE = """
@@ -111,10 +111,10 @@ def test_a_users_own_legend():
 
 
 def test_codes_are_composed_and_stripped_and_nothing_more():
-    assert normal_code("\u00a0e\u0301 ") == "é"
+    assert normalize_code("\u00a0e\u0301 ") == "é"
     legend = read_legend(changed("Q = 0", '"\u00e9" = 0'), "text")
-    assert legend.classify(normal_code("e\u0301")) == 0
-    assert [legend.classify(normal_code(code)) for code in ("É", "e", "c", "\u0421")] == [None] * 4  # a Cyrillic C
+    assert legend.classify(normalize_code("e\u0301")) == 0
+    assert [legend.classify(normalize_code(code)) for code in ("É", "e", "c", "\u0421")] == [None] * 4  # a Cyrillic C
     assert legend.classify("C") == 1
 
 
@@ -164,13 +164,13 @@ i = { class = 10, unless = [0, "none"] }
 
 def test_a_legend_of_ages(tmp_path):
     legend = read_legend(AGES, "text")
-    assert legend.candidates == (("b_age", "t_age"), ("AGE",))
-    assert legend.fields_in(["B_AGE", "t_age", "AGE"]) == ("b_age", "t_age")
-    assert legend.fields_in(["b_age", "AGE"]) == ("AGE",)
-    assert legend.fields_in(["b_age"]) is None
+    assert legend.field_candidates == (("b_age", "t_age"), ("AGE",))
+    assert legend.find_fields(["B_AGE", "t_age", "AGE"]) == ("b_age", "t_age")
+    assert legend.find_fields(["b_age", "AGE"]) == ("AGE",)
+    assert legend.find_fields(["b_age"]) is None
     assert legend.classify("Late Devonian") == 6
-    assert legend.classify(joined_ages(["440", "360.0000001"])) == 6
-    assert legend.classify(joined_ages(["Devonian", "Carboniferous"])) == 255  # a code of the legend beats the age
+    assert legend.classify(join_ages(["440", "360.0000001"])) == 6
+    assert legend.classify(join_ages(["Devonian", "Carboniferous"])) == 255  # a code of the legend beats the age
     assert legend.classify("Devonian-Carboniferous") == 6
     assert legend.classify("Jura") == 9
     assert legend.classify("jura") is None
@@ -184,16 +184,16 @@ def test_a_legend_of_ages(tmp_path):
 
 
 def test_two_ages_make_one_code():
-    assert joined_ages(["Devonian"]) == "Devonian"
-    assert joined_ages(["", ""]) == ""
-    assert joined_ages(["358.8999938964844", "298.9"]) == "358.9 → 298.9"  # a single-precision float
-    assert joined_ages(["", "298.9"]) == "→ 298.9"
+    assert join_ages(["Devonian"]) == "Devonian"
+    assert join_ages(["", ""]) == ""
+    assert join_ages(["358.8999938964844", "298.9"]) == "358.9 → 298.9"  # a single-precision float
+    assert join_ages(["", "298.9"]) == "→ 298.9"
 
 
 def test_the_user_names_the_fields_of_ages():
     legend = load_legend("ics")
-    assert replace_field(legend, "AGE_TXT").candidates == (("AGE_TXT",),)
-    assert replace_field(legend, "old, young").candidates == (("old", "young"),)
+    assert replace_field(legend, "AGE_TXT").field_candidates == (("AGE_TXT",),)
+    assert replace_field(legend, "old, young").field_candidates == (("old", "young"),)
     for many in ("a,b,c", "a,", ""):
         with pytest.raises(OptionError, match="field"):
             replace_field(legend, many)
@@ -211,20 +211,20 @@ def test_small_and_long_ages_survive_being_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[map", "no readable legend"),
-        (changed("Q = 0", "Q = 0\nQ = 1"), "no readable legend"),  # one code mapped twice
+        ("[map", "not a valid legend"),
+        (changed("Q = 0", "Q = 0\nQ = 1"), "not a valid legend"),  # one code mapped twice
         (changed("Q = 0", 'Q = 0\n"Q " = 1'), "given twice"),
         (changed("index = 1", "index = 0"), "class indices"),
         (changed("index = 1", "index = 2"), "class indices"),
         (changed("index = 1", "index = 255"), "255"),
         (changed("index = 1", "index = 300"), "300"),
-        (changed("index = 1", "index = true"), "no class index"),
-        (changed("#FF0000", "red"), "no colour"),
+        (changed("index = 1", "index = true"), "not a class index"),
+        (changed("#FF0000", "red"), "not a colour"),
         (changed("[358.9, 298.9]", "[298.9, 358.9]"), "older to younger"),
         (changed("C = 1", "C = 7"), "class 7"),
-        (changed("C = 1", 'C = "one"'), "no class index"),
-        (changed("C = 1", "C = 1.0"), "no class index"),
-        (changed('field = "UNIT"', ""), "names no field"),
+        (changed("C = 1", 'C = "one"'), "not a class index"),
+        (changed("C = 1", "C = 1.0"), "not a class index"),
+        (changed('field = "UNIT"', ""), "has no field"),
         (changed("[map.codes]", "[map.code]"), "'codes'"),  # the nearest known key is named
         (changed('name = "mine"', 'name = "mine"\nclasses = "bedrock10"'), "class table"),
         ('name = "x"\nclasses = "bedrock11"', "bedrock11"),
@@ -232,18 +232,18 @@ def test_small_and_long_ages_survive_being_written(tmp_path):
         (MINE + '[map.override.TYPE]\ni = { class = 1, unless = ["Z"] }', "'Z'"),
         (MINE + "[map.override.TYPE]\ni = 9", "class 9"),
         (MINE + "[map.override.TYPE]\ni = { class = 1, unless = [7] }", "class 7"),
-        (MINE + '[map.override.TYPE]\ni = { class = 1, unless = "Q" }', "no list"),
+        (MINE + '[map.override.TYPE]\ni = { class = 1, unless = "Q" }', "not a list"),
         (MINE + '[map.override.TYPE]\ni = 1\n" i" = 0', "given twice"),
-        (MINE + "[map.override]\nTYPE = 1", "not made of tables"),
-        (MINE + "[map.fields.UNIT]\nQ = 0", "no use"),
+        (MINE + "[map.override]\nTYPE = 1", "does not consist of tables"),
+        (MINE + "[map.fields.UNIT]\nQ = 0", "does not apply"),
         (MINE + "[map.fields.OTHER]\nQ = 5", "class 5"),
         (MINE + '[map.ages]\nfield = "AGE"', "both a field and ages"),
-        (changed('field = "UNIT"', "ages = []"), "no table"),
-        (changed('field = "UNIT"', 'ages = { oldest = "b" }'), "[map.ages] names b"),
-        (changed('field = "UNIT"', 'ages = { field = "a", oldest = "b" }'), "[map.ages] names a, b"),
+        (changed('field = "UNIT"', "ages = []"), "not a table"),
+        (changed('field = "UNIT"', 'ages = { oldest = "b" }'), "[map.ages] has b"),
+        (changed('field = "UNIT"', 'ages = { field = "a", oldest = "b" }'), "[map.ages] has a, b"),
         (changed('field = "UNIT"', 'ages = { oldst = "b", youngest = "t" }'), "'oldest'"),
-        (changed("[358.9, 298.9]", "[358.9, -1]"), "no age span"),
-        (changed("[358.9, 298.9]", "[inf, 0]"), "no age span"),
+        (changed("[358.9, 298.9]", "[358.9, -1]"), "not an age span"),
+        (changed("[358.9, 298.9]", "[inf, 0]"), "not an age span"),
         (changed("Q = 0", '"e\u0301" = 0\n"\u00e9" = 1'), "given twice"),  # one letter in two ways
     ],
 )

@@ -7,7 +7,7 @@ from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
 from gravmap.errors import InputError
 from gravmap.geology import load_legend, rasterize
 from gravmap.geology.legend import replace_field
-from gravmap.geology.legend_check import check_legend, near_misses
+from gravmap.geology.legend_check import check_legend, similar_codes
 from gravmap.geology.legend_file import legend_to_toml, read_legend
 from gravmap.regions import Region
 
@@ -47,7 +47,7 @@ def test_every_code_with_its_class_polygons_and_area(write_map):
     }
     assert found[("C",)].area_km2 == pytest.approx(by_pyproj(triangle), rel=1e-6)
     assert found[("c",)].note == "differs from C only in case or the way it is written"
-    assert found[("Q", "z")].note == "TYPE = z is unknown, the age is kept"
+    assert found[("Q", "z")].note == "TYPE = z is unknown, the class from the first field is kept"
     assert [entry.code for entry in made.unknown] == ["c"]
     assert made.class_km2[255] == pytest.approx(by_pyproj(tile(7)), rel=1e-6)
     assert made.class_km2[0] == pytest.approx(2 * by_pyproj(tile(8)), rel=1e-6)
@@ -104,7 +104,7 @@ def test_the_check_and_the_raster_tell_the_same(patchwork):
     ],
 )
 def test_near_misses_are_told_and_never_taken(code, known, near):
-    assert near_misses(code, known) == near
+    assert similar_codes(code, known) == near
 
 
 def test_ages_in_two_fields_of_numbers(write_map):
@@ -203,7 +203,7 @@ def test_bad_maps_are_refused_in_plain_words(write_map, tmp_path):
         (lines, None, "LineString"),
         (hollow, None, "no polygons"),
     ]
-    for path, region, words in [*cases, (away, Region(10, 10, 12, 12), "no polygon in the region")]:
+    for path, region, words in [*cases, (away, Region(10, 10, 12, 12), "no polygons in the region")]:
         with pytest.raises(InputError, match=words):
             check_legend(path, ICS, region)
 

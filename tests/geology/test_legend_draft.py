@@ -129,7 +129,7 @@ def test_a_class_table_of_ones_own_and_a_stated_system(units, tmp_path):
         '[[class]]\nindex = 1\nname = "old"\ncolour = "#ff0000"\nage_ma = [4031, 251.902]\n'
     )
     path = units([{"UNIT": "D"}, {"UNIT": "J"}], "units.shp", crs=None)
-    with pytest.raises(InputError, match="coordinate system"):
+    with pytest.raises(InputError, match="coordinate reference system"):
         draft_legend(path, "UNIT", own)
     draft, legend = drafted(path, classes=own, crs="EPSG:4284")
     assert legend.codes == {"J": 0, "D": 1}

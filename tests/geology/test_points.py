@@ -74,13 +74,13 @@ def test_a_row_without_a_point_is_counted(tmp_path):
         (lambda path: write(path / "a.csv", "lon,lat,lith\n"), "no point with a position"),
         (
             lambda path: write(path / "a.csv", "lon,lat,lith\n500000,5e6,a\n"),
-            "no degrees: the first is lon 500000, lat 5e",
+            "not degrees: the first is lon 500000, lat 5e",
         ),
         (lambda path: write(path / "a.csv", "lon,lat,lith\n1,2,\xe9\n", "latin-1"), "UTF-8"),
-        (lambda path: write(path / "a.gpkg", "no GeoPackage"), "no file of points"),
-        (lambda path: gpkg(path / "a.gpkg", [box(84, 45, 85, 46)] * 3), "holds Polygon, no points"),
+        (lambda path: write(path / "a.gpkg", "no GeoPackage"), "cannot be read by GDAL"),
+        (lambda path: gpkg(path / "a.gpkg", [box(84, 45, 85, 46)] * 3), "has Polygon, no points"),
         (lambda path: gpkg(path / "a.gpkg", [Point(84, 45)] * 3, rock=ROCK), "no field lith; its fields are rock"),
-        (lambda path: gpkg(path / "a.shp", [Point(84, 45)] * 3, None), "does not say its coordinate system"),
+        (lambda path: gpkg(path / "a.shp", [Point(84, 45)] * 3, None), "has no coordinate reference system"),
     ],
 )
 def test_what_cannot_be_read_is_told(tmp_path, made, told):

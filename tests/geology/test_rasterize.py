@@ -13,7 +13,7 @@ from shapely.geometry import LineString, Point, Polygon, box
 from shapely.ops import unary_union
 
 from gravmap.errors import InputError, OptionError
-from gravmap.geology import load_legend, rasterize, scanline
+from gravmap.geology import load_legend, rasterize
 from gravmap.geology.legend_file import read_legend
 from gravmap.geology.rasterize import grid_shape
 from gravmap.regions import Region
@@ -159,7 +159,7 @@ def test_a_map_that_states_its_system_is_believed(write_map):
 
 def test_a_map_without_a_system_is_refused(write_map):
     path = write_map([(box(80, 44, 82, 46), {"GEN_GLG": "C", "TYPE": ""})], "bare.shp", None)
-    with pytest.raises(InputError, match=r"coordinate system[\s\S]*\.prj"):
+    with pytest.raises(InputError, match=r"coordinate reference system[\s\S]*\.prj"):
         burn(path)
 
 
@@ -328,16 +328,3 @@ def test_a_raster_that_does_not_divide_the_region_reaches_beyond():
 def test_transform_of_the_grid_is_the_regions(patchwork):
     made = burn(patchwork, resolution=0.25)
     assert from_bounds(*made.bounds_wsen, *made.values.shape[::-1]).a == pytest.approx(0.25)
-
-
-def test_polygons_painted_in_parts_are_all_painted_in_order(write_map, monkeypatch):
-    codes = list("CDSOPK")
-    rows = [(shape, {"GEN_GLG": codes[k % 6], "TYPE": ""}) for k, shape in enumerate(ragged(3, count=25))]
-    path = write_map(rows)
-    whole = burn(path, resolution=0.05)
-    monkeypatch.setattr(scanline, "_VERTICES_AT_ONCE", 20)
-    monkeypatch.setattr(scanline, "_CELLS_AT_ONCE", 100)
-    parts = burn(path, resolution=0.05)
-    assert (parts.values == whole.values).all()
-    assert parts.maps[0].disputed_km2 == pytest.approx(whole.maps[0].disputed_km2)
-    assert len(np.unique(whole.values)) == 7

@@ -1,4 +1,4 @@
-"""Filled cells, held against GDAL's own burning, point in polygon, and counting by hand."""
+"""Filled cells, compared with GDAL, point in polygon, and counting by hand."""
 
 import shutil
 import subprocess
@@ -15,17 +15,17 @@ from shapely.affinity import rotate
 from shapely.geometry import MultiPolygon, Point, Polygon, box
 
 from gravmap.geology import row_cell_areas_km2
-from gravmap.geology.scanline import BETWEEN, NOBODY, WITHIN, Canvas
+from gravmap.geology.scanline import BETWEEN, NO_OWNER, WITHIN, Canvas
 
 BOUNDS, SHAPE = (80.0, 44.0, 85.0, 46.0), (20, 50)  # cells of 0.1 degree, centres at 0.05
 
 
-def painted(shapes, numbers=None, shape=SHAPE, bounds=BOUNDS):
+def draw(shapes, numbers=None, shape=SHAPE, bounds=BOUNDS, **batches):
     numbers = np.arange(1, len(shapes) + 1) if numbers is None else np.asarray(numbers)
     classes = np.arange(numbers.max() + 1).astype(np.uint8)
-    owners = np.where(classes > 0, 0, NOBODY)
-    canvas = Canvas(shape, bounds, classes, owners)
-    canvas.paint(np.asarray(shapes, dtype=object), numbers)
+    owners = np.where(classes > 0, 0, NO_OWNER)
+    canvas = Canvas(shape, bounds, classes, owners, **batches)
+    canvas.draw(np.asarray(shapes, dtype=object), numbers)
     return canvas
 
 
@@ -96,7 +96,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_cells_are_those_of_gdal(case, tmp_path):
-    mine = painted(CASES[case]).numbers
+    mine = draw(CASES[case]).numbers
     assert (mine == by_rasterio(CASES[case])).all()
     assert (mine == by_gdal(CASES[case], tmp_path)).all()
 
@@ -105,7 +105,7 @@ def test_cells_are_those_of_gdal(case, tmp_path):
 def test_cells_are_those_of_gdal_where_every_centre_is_a_tie(seed, tmp_path):
     # 1/8 and 1/4 degree are exact in binary: no rounding hides a tie.
     shape, bounds, shapes = (8, 20), (80.0, 44.0, 85.0, 46.0), on_halves(seed)
-    mine = painted(shapes, shape=shape, bounds=bounds).numbers
+    mine = draw(shapes, shape=shape, bounds=bounds).numbers
     assert len(np.unique(mine)) > 3
     assert (mine == by_rasterio(shapes, shape, bounds)).all()
     assert (mine == by_gdal(shapes, tmp_path, shape, bounds)).all()
@@ -120,14 +120,14 @@ def crossed(seed, count=30):
 def test_outlines_that_cross_themselves_are_filled_as_gdal_fills_them(tmp_path):
     shapes = crossed(1)
     assert not shapely.is_valid(shapes).all()
-    mine = painted(shapes, shape=(200, 500)).numbers
+    mine = draw(shapes, shape=(200, 500)).numbers
     assert (mine == by_gdal(shapes, tmp_path, (200, 500))).all()
 
 
 def test_outlines_that_cross_themselves_are_filled_as_geos_mends_them():
     shape = crossed(5, 1)[0]
     mended = shapely.make_valid(shape)
-    mine = painted([shape], shape=(100, 250)).numbers == 1
+    mine = draw([shape], shape=(100, 250)).numbers == 1
     lat, lon = 46 - 0.01 - 0.02 * np.arange(100), 80 + 0.01 + 0.02 * np.arange(250)
     inside = shapely.contains_xy(mended, *np.meshgrid(lon, lat))
     assert not shape.is_valid
@@ -138,7 +138,7 @@ def test_outlines_that_cross_themselves_are_filled_as_geos_mends_them():
 def test_parts_that_overlap_are_one_ground_not_a_hole():
     both = MultiPolygon([box(80, 44, 82, 46), box(81, 44, 83, 46)])
     assert not both.is_valid
-    assert (painted([both]).numbers[:, :30] == 1).all()
+    assert (draw([both]).numbers[:, :30] == 1).all()
 
 
 def test_a_common_outline_leaves_no_gap_and_no_dispute():
@@ -147,17 +147,16 @@ def test_a_common_outline_leaves_no_gap_and_no_dispute():
     border = np.column_stack([np.linspace(80, 85, 60), 45 + rng.uniform(-0.5, 0.5, 60)])
     north = Polygon([*border, (85, 46), (80, 46)])
     south = Polygon([*border[::-1], (80, 44), (85, 44)])
-    canvas = painted([north, south], shape=(400, 1000))
+    canvas = draw([north, south], shape=(400, 1000))
     assert (canvas.numbers > 0).all()
     assert not canvas.disputed.any()
 
 
 @pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize("at_once", [7, 1 << 19])
-def test_a_common_edge_on_the_centres_of_a_row_is_no_dispute(order, at_once, monkeypatch):
-    monkeypatch.setattr("gravmap.geology.scanline._CELLS_AT_ONCE", at_once)
+@pytest.mark.parametrize("cells_per_batch", [7, 1 << 19])
+def test_a_common_edge_on_the_centres_of_a_row_is_no_overlap(order, cells_per_batch):
     shapes = [box(80, 44.125, 83, 45.125), box(80, 45.125, 83, 46), box(82, 44.125, 85, 45.125)][::order]
-    canvas = painted(shapes, shape=(8, 20))
+    canvas = draw(shapes, shape=(8, 20), cells_per_batch=cells_per_batch)
     disputed = (canvas.disputed & WITHIN) != 0
     # The third overlaps the first in four columns of rows 4 to 6; rows 3 and 7 lie on edges, 3 on one of two boxes.
     assert disputed[4:7].sum() == 12
@@ -167,6 +166,15 @@ def test_a_common_edge_on_the_centres_of_a_row_is_no_dispute(order, at_once, mon
     assert canvas.numbers[3:, :12].all()
 
 
+def test_the_result_does_not_depend_on_the_batches():
+    shapes = crossed(3)
+    whole = draw(shapes)
+    parts = draw(shapes, cells_per_batch=100, vertices_per_batch=20)
+    np.testing.assert_array_equal(parts.numbers, whole.numbers)
+    np.testing.assert_array_equal(parts.disputed, whole.disputed)
+    assert len(np.unique(whole.numbers)) > 7
+
+
 def geodesic_km2(shape):
     return abs(Geod(ellps="WGS84").geometry_area_perimeter(shape.segmentize(0.01))[0]) / 1e6
 
@@ -174,35 +182,34 @@ def geodesic_km2(shape):
 CELL_KM2 = row_cell_areas_km2(44, 46, 200, 0.01)
 
 
-def test_disputed_ground_is_the_common_ground_of_different_classes():
-    # 1 and 2 are of one class; 3 is another; 4 says nothing.
-    classes, owners = np.array([255, 7, 7, 9, 255], dtype=np.uint8), np.array([NOBODY, 0, 0, 0, NOBODY])
+def test_disputed_area_is_the_overlap_of_different_classes():
+    # 1 and 2 are of one class; 3 is another; 4 is a gap.
+    classes, owners = np.array([255, 7, 7, 9, 255], dtype=np.uint8), np.array([NO_OWNER, 0, 0, 0, NO_OWNER])
     shapes = np.array([box(80, 44, 82, 46), box(81, 44, 83, 46), box(82.5, 44, 84, 46), box(80, 44, 85, 46)])
     canvas = Canvas((200, 500), BOUNDS, classes, owners)
-    canvas.paint(shapes[3:], np.array([4]))
-    canvas.paint(shapes[:3], np.array([1, 2, 3]))
-    assert canvas.take_disputed_km2(BETWEEN, CELL_KM2) == 0
-    area = canvas.take_disputed_km2(WITHIN, CELL_KM2)
+    canvas.draw(shapes[3:], np.array([4]))
+    canvas.draw(shapes[:3], np.array([1, 2, 3]))
+    assert canvas.pop_disputed_km2(BETWEEN, CELL_KM2) == 0
+    area = canvas.pop_disputed_km2(WITHIN, CELL_KM2)
     assert area == pytest.approx(geodesic_km2(box(82.5, 44, 83, 46)), rel=1e-6)
-    assert canvas.take_disputed_km2(WITHIN, CELL_KM2) == 0
+    assert canvas.pop_disputed_km2(WITHIN, CELL_KM2) == 0
 
 
-@pytest.mark.parametrize("at_once", [50, 1 << 19])
-def test_a_third_polygon_that_agrees_with_the_first_hides_no_dispute(at_once, monkeypatch):
-    monkeypatch.setattr("gravmap.geology.scanline._CELLS_AT_ONCE", at_once)
-    classes, owners = np.array([255, 7, 9], dtype=np.uint8), np.array([NOBODY, 0, 0])
-    canvas = Canvas((200, 500), BOUNDS, classes, owners)
-    canvas.paint(np.array([box(80, 44, 82, 46), box(81, 44, 83, 46), box(80, 44, 85, 46)]), np.array([1, 2, 1]))
-    area = canvas.take_disputed_km2(WITHIN, CELL_KM2)
+@pytest.mark.parametrize("cells_per_batch", [50, 1 << 19])
+def test_a_third_polygon_of_the_first_class_hides_no_overlap(cells_per_batch):
+    classes, owners = np.array([255, 7, 9], dtype=np.uint8), np.array([NO_OWNER, 0, 0])
+    canvas = Canvas((200, 500), BOUNDS, classes, owners, cells_per_batch=cells_per_batch)
+    canvas.draw(np.array([box(80, 44, 82, 46), box(81, 44, 83, 46), box(80, 44, 85, 46)]), np.array([1, 2, 1]))
+    area = canvas.pop_disputed_km2(WITHIN, CELL_KM2)
     assert area == pytest.approx(geodesic_km2(box(81, 44, 83, 46)), rel=1e-6)
 
 
-def test_nothing_to_paint():
-    canvas = painted([Polygon()], numbers=[1])
-    canvas.paint(np.empty(0, dtype=object), np.empty(0, dtype=np.int64))
+def test_nothing_to_draw():
+    canvas = draw([Polygon()], numbers=[1])
+    canvas.draw(np.empty(0, dtype=object), np.empty(0, dtype=np.int64))
     assert not canvas.numbers.any()
 
 
 def test_a_single_cell_needs_its_centre():
     for x, y, inside in ((82.05, 45.05, True), (82.01, 45.01, False)):
-        assert painted([Point(x, y).buffer(0.02)]).numbers.any() == inside
+        assert draw([Point(x, y).buffer(0.02)]).numbers.any() == inside

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from gravmap.errors import InputError
-from gravmap.gravity.axes import check_even, find_axes, snapped
+from gravmap.gravity.axes import check_even_spacing, find_axes, snap_coordinates
 
 
 def grid(lat, lon, dims=("lat", "lon"), attrs=({}, {})):
@@ -39,8 +39,8 @@ def test_names_and_attributes(dims, attrs):
         (grid(np.arange(65, 95.0), np.arange(40, 50.0)), "swapped"),
         (grid(np.arange(0, 4e5, 1e4), np.arange(0, 4e5, 1e4), ("y", "x")), "projected"),
         (grid(LAT, LON, attrs=({"units": "m"}, {"units": "m"})), "projected"),
-        (grid(LAT, LON, ("u", "v")), "which is latitude"),
-        (grid(LAT, np.arange(0, 800.0, 10)), "more than the Earth"),
+        (grid(LAT, LON, ("u", "v")), "which one is latitude"),
+        (grid(LAT, np.arange(0, 800.0, 10)), "more than 360 degrees"),
         (xr.DataArray(np.zeros((5, 5)), dims=("lat", "lon")), "no coordinates"),
         (xr.DataArray(np.zeros((2, 5, 5)), dims=("t", "lat", "lon")), "3 dimensions"),
     ],
@@ -54,14 +54,14 @@ def test_uneven_spacing_says_where_and_how_much():
     axis = np.arange(40, 50, 0.5)
     axis[7:] += 0.1
     with pytest.raises(InputError, match=r"step is 0.5 but 0.6 from 43 to 43.6 \(node 6\)"):
-        check_even(axis, "The grid, axis 'lat'")
+        check_even_spacing(axis, "The grid, axis 'lat'")
 
 
 def test_float32_rounding_is_no_unevenness():
     axis = (np.arange(10801) / 30 - 180).astype(np.float32)
-    check_even(axis.astype(float), "x", stored_as_float32=True)
+    check_even_spacing(axis.astype(float), "x", stored_as_float32=True)
     with pytest.raises(InputError):
-        check_even(axis.astype(float), "x")
+        check_even_spacing(axis.astype(float), "x")
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ def test_float32_rounding_is_no_unevenness():
 def test_coordinates_are_put_back_on_their_step(step_arcsec, first, count):
     # In arc-seconds everything is a whole number (or a half), so the right answer is rounded once only.
     exact = (round(first * 7200) / 2 + step_arcsec * np.arange(count)) / 3600
-    back = snapped(exact.astype(np.float32))
+    back = snap_coordinates(exact.astype(np.float32))
     np.testing.assert_allclose(back, exact, rtol=0, atol=1e-13)
 
 
 def test_a_step_that_is_not_round_stays_within_float32():
     axis = (7.123456 + 0.0271828 * np.arange(500)).astype(np.float32)
-    back = snapped(axis)
+    back = snap_coordinates(axis)
     assert np.abs(back - axis).max() < 2e-6
     assert np.ptp(np.diff(back)) < 1e-12

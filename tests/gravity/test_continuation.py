@@ -8,8 +8,8 @@ import xarray as xr
 
 from gravmap.errors import InputError, OptionError
 from gravmap.gravity import apply_filter, upward_continue
-from gravmap.gravity.continuation import offset_of
-from gravmap.gravity.patch import Continuation, bend_by_differences
+from gravmap.gravity.continuation import constant_offset
+from gravmap.gravity.patch import UpwardContinuation, weyl_factor_by_differences
 
 
 @pytest.mark.parametrize("height_m", [2e3, 10e3, 30e3])
@@ -107,7 +107,7 @@ def test_a_large_offset_is_taken_out_and_put_back(truth, caplog):
     assert "1000" in caplog.text or "999" in caplog.text
     # What is left of an offset at the edge: the mean removed is not exactly the far field.
     np.testing.assert_allclose(got.values - 1000, plain.values, atol=1.0)
-    assert offset_of(field.values) == 0
+    assert constant_offset(field.values) == 0
 
 
 @pytest.mark.parametrize("height_m", [0.0, -5e3, float("nan"), 2e6])
@@ -158,13 +158,17 @@ def test_the_vertical_derivative_of_a_point_mass(truth):
 
 
 def test_the_closed_form_of_the_correction_is_what_differences_give():
-    q, radius, symbol = np.array([3.0, 40.0, 500.0, 3000.0]), 6.37e6, Continuation(10e3)
-    np.testing.assert_allclose(symbol.bend(q, radius), bend_by_differences(symbol, q, radius), rtol=1e-4)
+    q, radius, transfer_function = np.array([3.0, 40.0, 500.0, 3000.0]), 6.37e6, UpwardContinuation(10e3)
+    np.testing.assert_allclose(
+        transfer_function.weyl_factor(q, radius),
+        weyl_factor_by_differences(transfer_function, q, radius),
+        rtol=1e-4,
+    )
 
 
 def test_a_mean_that_an_anomaly_can_have_is_signal(truth):
     """Tibet is smooth around -500 mGal, an ocean around +400: neither is an offset."""
     smooth = truth.at(30e3).values
     assert abs(smooth.mean() + 500) > 4 * smooth.std()
-    assert offset_of(smooth - 500) == offset_of(smooth + 400) == 0
-    assert offset_of(smooth + 1000) == pytest.approx(smooth.mean() + 1000)
+    assert constant_offset(smooth - 500) == constant_offset(smooth + 400) == 0
+    assert constant_offset(smooth + 1000) == pytest.approx(smooth.mean() + 1000)

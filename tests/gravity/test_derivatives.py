@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gravmap.gravity.derivatives import derivatives
+from gravmap.gravity.derivatives import patch_derivatives
 from gravmap.gravity.patch import Patch, curvature_radii_m
 
 HEIGHT_M, LEVEL_M = 2e3, 1e3
@@ -11,7 +11,7 @@ HEIGHT_M, LEVEL_M = 2e3, 1e3
 
 @pytest.fixture(scope="module")
 def got(truth):
-    return derivatives(Patch(truth.at(LEVEL_M).values, truth.lat, truth.lon, height_m=LEVEL_M), HEIGHT_M)
+    return patch_derivatives(Patch(truth.at(LEVEL_M).values, truth.lat, truth.lon, height_m=LEVEL_M), HEIGHT_M)
 
 
 @pytest.fixture(scope="module")

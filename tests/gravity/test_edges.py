@@ -1,11 +1,11 @@
-"""The error near the end of the data: that the estimate is one, and that trimming keeps its word."""
+"""Edge effects: the estimated error has the size of the true one, and trimming bounds it."""
 
 import numpy as np
 import pytest
 
 from gravmap.errors import OptionError
 from gravmap.gravity import residual_fields
-from gravmap.gravity.edges import Trim, edge_error, edge_share
+from gravmap.gravity.edges import Trim, edge_error, relative_edge_error
 from gravmap.regions import Region
 
 
@@ -37,17 +37,17 @@ def test_the_estimate_is_of_the_size_of_the_error(seen, fields, height, name):
     rows = np.minimum(y, error.shape[0] - 1 - y)
     rim = np.minimum(rows, np.minimum(x, error.shape[1] - 1 - x))
     for part in (rim < 2, (rim >= 4) & (rim < 10), rim > 20):
-        found, said = (np.sqrt(np.mean(np.square(values[part]))) for values in (error, estimate))
-        assert said / 2.5 < found < said * 2.5
+        found, estimated = (np.sqrt(np.mean(np.square(values[part]))) for values in (error, estimate))
+        assert estimated / 2.5 < found < estimated * 2.5
 
 
 def test_it_falls_with_distance_and_with_what_is_known():
     d = np.array([0.0, 10, 50, 100, 500])
     for height_m in (2e3, 10e3, 40e3, 500e3):
-        share = edge_share(d, height_m)
-        assert (np.diff(share) < 0).all()
-        assert 0 < share[-1] < share[0] < 0.3
-        assert (edge_share(d, height_m, globe=True) <= share).all()
+        error = relative_edge_error(d, height_m)
+        assert (np.diff(error) < 0).all()
+        assert 0 < error[-1] < error[0] < 0.3
+        assert (relative_edge_error(d, height_m, globe=True) <= error).all()
     lat, lon = np.arange(40, 50, 0.5), np.arange(70, 80, 0.5)
     blind, seen = (edge_error(lat, lon, known, 10e3, 8.0) for known in ((0, 0, 0, 0), (5, 5, 5, 5)))
     assert blind.shape == (20, 20)
@@ -72,14 +72,14 @@ def test_a_width_is_counted_from_the_end_of_the_data(seen, fields):
 
 
 def test_a_share_is_kept_everywhere(seen, fields):
-    cut = residual_fields(seen[0], [10e3, 20e3], trim=Trim(share=0.08))
+    cut = residual_fields(seen[0], [10e3, 20e3], trim=Trim(max_relative_error=0.08))
     assert 0 < cut.bouguer.size < fields.bouguer.size
     for name in ("10km", "20km"):
         kept = fields[f"edge_error_{name}"].sel(lat=cut.lat, lon=cut.lon)
         assert float(kept.max()) <= 0.0801 * float(np.sqrt((fields[f"residual_{name}"].astype(float) ** 2).mean()))
 
 
-@pytest.mark.parametrize("trim", [Trim(width_deg=7.0), Trim(share=1e-4)])
+@pytest.mark.parametrize("trim", [Trim(width_deg=7.0), Trim(max_relative_error=1e-4)])
 def test_nothing_left(seen, trim):
     with pytest.raises(OptionError, match="leaves nothing"):
         residual_fields(seen[0], [10e3], trim=trim)

@@ -67,7 +67,7 @@ def test_a_globe_tells_the_long_waves(point_masses, truth, share):
     inside = {"lat": slice(45 - 1e-9, 50 + 1e-9), "lon": slice(77 - 1e-9, 84 + 1e-9)}
     errors = [
         share(
-            residual_fields(field, [10e3], Region(77, 45, 84, 50), low=choice).regional_10km,
+            residual_fields(field, [10e3], Region(77, 45, 84, 50), long_wavelength=choice).regional_10km,
             field.sel(inside),
             regional.sel(inside),
         )

@@ -11,14 +11,14 @@ from gravmap.errors import InputError, OptionError
 from gravmap.gravity import globe as globe_module
 from gravmap.gravity import residual_fields, upward_continue
 from gravmap.gravity.globe import (
-    _BEYOND,
+    _ROWS_BEYOND_POLE,
     MEAN_RADIUS_M,
     _from_cap,
-    _over_the_pole,
+    _spline_across_pole,
     _to_cap,
-    globe_layout,
-    globe_upward,
+    globe_registration,
     has_ducc0,
+    upward_continue_globe,
 )
 from gravmap.regions import Region
 
@@ -48,7 +48,7 @@ def without_ducc0(monkeypatch):
 def test_a_harmonic_decays_as_its_degree(registration, start, n, m):
     lat, lon = nodes(registration, start=start)
     field = harmonic(n, m, lat, lon)
-    (got,) = globe_upward(field, lat, lon, [HEIGHT_M])
+    (got,) = upward_continue_globe(field, lat, lon, [HEIGHT_M])
     expected = field * (MEAN_RADIUS_M / (MEAN_RADIUS_M + HEIGHT_M)) ** (n + 2)
     np.testing.assert_allclose(got, expected, atol=2e-5 * np.abs(field).max())
     assert got.shape == field.shape
@@ -58,11 +58,11 @@ def test_a_harmonic_decays_as_its_degree(registration, start, n, m):
 def test_several_heights_are_one_height_after_another():
     lat, lon = nodes("pixel", 2.0)
     field = np.random.default_rng(0).normal(size=(lat.size, lon.size))
-    both = globe_upward(field, lat, lon, [200e3, 100e3])
+    both = upward_continue_globe(field, lat, lon, [200e3, 100e3])
     for got, height in zip(both, (200e3, 100e3), strict=True):
-        np.testing.assert_array_equal(got, globe_upward(field, lat, lon, [height])[0])
+        np.testing.assert_array_equal(got, upward_continue_globe(field, lat, lon, [height])[0])
     # From 100 km on, 100 km more.
-    (on,) = globe_upward(both[1], lat, lon, [100e3], level_m=100e3)
+    (on,) = upward_continue_globe(both[1], lat, lon, [100e3], level_m=100e3)
     np.testing.assert_allclose(on, both[0], atol=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_several_heights_are_one_height_after_another():
 def test_bands_and_caps_on_one_harmonic(without_ducc0, registration, n, m):
     lat, lon = nodes(registration)
     field = harmonic(n, m, lat, lon)
-    (got,) = globe_upward(field, lat, lon, [HEIGHT_M])
+    (got,) = upward_continue_globe(field, lat, lon, [HEIGHT_M])
     # On the ellipsoid the radius of curvature decides, from 6357 km at the equator to 6400 km at the poles.
     share = [(radius / (radius + HEIGHT_M)) ** (n + 2) for radius in (6.33e6, 6.40e6)]
     bound = 0.5 * (share[1] - share[0]) + 2e-3 * (1 - share[0])
@@ -88,11 +88,11 @@ def test_bands_are_the_harmonics_to_a_third_of_a_per_cent(monkeypatch, rows, col
     rng = np.random.default_rng(1)
     rough = rng.normal(size=(rows, columns))
     rough[:, -1] = rough[:, 0] if gridline else rough[:, -1]
-    (field,) = globe_upward(rough, lat, lon, [150e3])  # no wave shorter than the grid can hold
+    (field,) = upward_continue_globe(rough, lat, lon, [150e3])  # no wave shorter than the grid can hold
     # As 10 km are to 2 arc-minutes. (At half a node's spacing the caps' splines err by 3 %.)
-    (whole,) = globe_upward(field, lat, lon, [300e3])
+    (whole,) = upward_continue_globe(field, lat, lon, [300e3])
     monkeypatch.setattr(globe_module, "has_ducc0", lambda: False)
-    (bands,) = globe_upward(field, lat, lon, [300e3])
+    (bands,) = upward_continue_globe(field, lat, lon, [300e3])
     for part in (np.abs(lat) < 70, np.abs(lat) > 80):
         error, residual = (bands - whole)[part], (field - whole)[part]
         assert np.sqrt(np.mean(error**2)) < 0.0035 * np.sqrt(np.mean(residual**2))
@@ -101,7 +101,7 @@ def test_bands_are_the_harmonics_to_a_third_of_a_per_cent(monkeypatch, rows, col
 def test_the_fallback_says_what_it_costs(without_ducc0, caplog):
     lat, lon = nodes("pixel", 3.0)
     with caplog.at_level(logging.WARNING, logger="gravmap"):
-        globe_upward(harmonic(3, 2, lat, lon), lat, lon, [HEIGHT_M])
+        upward_continue_globe(harmonic(3, 2, lat, lon), lat, lon, [HEIGHT_M])
     assert "gravmap[global]" in caplog.text
     assert "GPL" in caplog.text
     assert "0.3 %" in caplog.text
@@ -121,9 +121,9 @@ def test_rows_go_on_beyond_the_pole(pole_row, columns):
     lat = np.arange(60, 90.5, 1.0) if pole_row else np.arange(60.5, 90, 1.0)
     lon = 360 / columns * np.arange(columns)
     plane = (90 - lat)[:, None] * np.cos(np.radians(lon))
-    spline = _over_the_pole(plane, pole_row)
+    spline = _spline_across_pole(plane, pole_row)
     rows, column = 29.0 + np.array([0.0, 0.4, 1.0, 3.3]), 4
-    at = [rows, np.full(4, float(column + _BEYOND))]
+    at = [rows, np.full(4, float(column + _ROWS_BEYOND_POLE))]
     got = scipy.ndimage.map_coordinates(spline, at, order=3, prefilter=False)
     np.testing.assert_allclose(got, (90 - lat[0] - rows) * np.cos(np.radians(lon[column])), atol=0.02)
 
@@ -172,12 +172,12 @@ def test_what_is_refused(make_grid, truth):
     grid = make_grid(harmonic(3, 2, lat, lon), lat, lon)
     with pytest.raises(OptionError, match="Derivatives"):
         residual_fields(grid, [10e3], method="global", with_derivatives=True)
-    with pytest.raises(InputError, match="whole globe"):
+    with pytest.raises(InputError, match="whole Earth"):
         residual_fields(truth.at(0), [10e3], method="global")
-    with pytest.raises(InputError, match="not once around"):
-        globe_layout(lat, lon[:-3])
-    with pytest.raises(InputError, match="neither on the poles"):
-        globe_layout(lat[1:], lon)
+    with pytest.raises(InputError, match="not 360 degrees"):
+        globe_registration(lat, lon[:-3])
+    with pytest.raises(InputError, match="neither at the poles"):
+        globe_registration(lat[1:], lon)
 
 
 def test_a_zone_all_around_meets_itself(make_grid):

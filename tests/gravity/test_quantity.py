@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gravmap.errors import InputError
-from gravmap.gravity.quantity import GRAVITY, check_values, level_in_words
+from gravmap.gravity.quantity import GRAVITY, check_anomaly, height_from_text
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_units(unit, factor):
 
 @pytest.mark.parametrize("unit", ["m", "nT", "km/s", "1", "degrees", "mGal/m"])
 def test_units_that_are_no_gravity(unit):
-    with pytest.raises(InputError, match="no unit of gravity"):
+    with pytest.raises(InputError, match="not a known unit of gravity"):
         GRAVITY.factor(unit, "here")
 
 
@@ -40,17 +40,17 @@ def test_units_that_are_no_gravity(unit):
         ([np.nan, np.nan], "NaN"),
         ([3.0, 3.0], "constant"),
         ([980_100.0, 981_300.0], "absolute gravity"),
-        ([-99_999.0, 12.0], "no gravity anomaly"),
+        ([-99_999.0, 12.0], "beyond any gravity anomaly"),
         ([np.inf, 12.0], "infinite"),
     ],
 )
 def test_values(values, words):
     with pytest.raises(InputError, match=words):
-        check_values(np.array(values), "file")
+        check_anomaly(np.array(values), "file")
 
 
 def test_ordinary_values_pass():
-    check_values(np.array([-529.0, 1005.0, np.nan]), "WGM2012")
+    check_anomaly(np.array([-529.0, 1005.0, np.nan]), "WGM2012")
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def test_ordinary_values_pass():
     ],
 )
 def test_a_level_in_words(text, height_m):
-    assert level_in_words(text) == height_m
+    assert height_from_text(text) == height_m

@@ -85,9 +85,9 @@ def test_a_grid_from_0_to_360_and_beside_other_variables(tmp_path):
 @pytest.mark.parametrize(
     ("change", "attrs", "told"),
     [
-        (lambda z: z, {"units": "mGal"}, "unit 'mGal', which is no unit of height known here. Known: m, km, ft"),
-        (lambda z: z * 100, {"units": "m"}, "which no height on Earth does"),
-        (lambda z: z * np.nan, {"units": "m"}, "no height at all"),
+        (lambda z: z, {"units": "mGal"}, "unit 'mGal', which is not a known unit of height. Known: m, km, ft"),
+        (lambda z: z * 100, {"units": "m"}, "beyond any height on Earth"),
+        (lambda z: z * np.nan, {"units": "m"}, "has no heights"),
         (lambda z: z * 0, {"units": "m"}, "constant"),
     ],
 )
@@ -102,7 +102,7 @@ def test_what_is_no_topography(tmp_path, change, attrs, told):
 def test_a_grid_that_does_not_cover_the_nodes(tmp_path):
     lat, lon = np.arange(41, 47.1, 0.2), np.arange(79, 83.1, 0.2)
     path = write(tmp_path / "z.nc", plane(lat, lon), lat, lon, units="m")
-    with pytest.raises(InputError, match=r"z\.nc does not cover the area, .*: it covers "):
+    with pytest.raises(InputError, match=r"z\.nc does not cover the region, .*: it covers "):
         topography_at_nodes(path, LAT, LON)
     with pytest.raises(InputError, match=r"no\.nc is missing"):
         topography_at_nodes(tmp_path / "no.nc", LAT, LON)
@@ -112,5 +112,5 @@ def test_no_unit_is_taken_as_metres_with_a_warning(tmp_path, caplog):
     lat, lon = np.arange(41, 47.1, 0.2), np.arange(79, 85.1, 0.2)
     path = write(tmp_path / "z.nc", plane(lat, lon), lat, lon)
     topography_at_nodes(path, LAT, LON)
-    assert "says no unit; taken as m." in caplog.text
+    assert "has no unit; taken as m." in caplog.text
     assert "--units" not in caplog.text, "there is no such option here"

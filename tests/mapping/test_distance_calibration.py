@@ -47,7 +47,7 @@ def away_km(project):
     """Great-circle distance of every node to the nearest one on outcrop, by comparing all with all."""
     with FieldReader(project / "fields.nc") as fields, LabelFile(project / "labels.tif") as labels:
         lat, lon = np.meshgrid(np.radians(fields.lat), np.radians(fields.lon), indexing="ij")
-        known = labels.at(fields.lat, fields.lon)
+        known = labels.sample(fields.lat, fields.lon)
     rock = (known > 0) & (known < 255)
     points = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
     cosine = points.reshape(-1, 3) @ points[rock].T

@@ -173,7 +173,7 @@ def test_mapped_outcrop_is_shown_as_mapped(project, rasters_this_time):
     # A cell of the map takes the class at its centre, and none from outside the label raster.
     far = map_grid(np.arange(42, 48.01, 0.1), np.arange(79, 86.01, 0.1), Region(79, 42, 86, 48))
     with LabelFile(labels) as file:
-        at = file.at(far.lat_deg, far.lon_deg)
+        at = file.sample(far.lat_deg, far.lon_deg)
     assert (at[far.lat_deg > 47.001] == 255).all()
     assert (at[:, far.lon_deg < 79.999] == 255).all()
     inside = (far.lat_deg > 43.05) & (far.lat_deg < 46.95)

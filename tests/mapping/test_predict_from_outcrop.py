@@ -49,7 +49,7 @@ def test_a_network_that_has_learnt_nothing_maps_the_diffusion(project, rasters_o
     found = layers(project / "map")
     with LabelFile(project / "labels.tif") as labels:
         lat, lon = np.arange(48, 42 - 1e-9, -0.1), np.arange(79, 86 + 1e-9, 0.1)
-        known = np.where(labels.at(lat, lon) == 255, 0, labels.at(lat, lon)).astype(np.uint8)
+        known = np.where(labels.sample(lat, lon) == 255, 0, labels.sample(lat, lon)).astype(np.uint8)
     logs = 0.6 * outcrop_context(known, lat, lon, 10)[:10]
     inside = (slice(None), slice(20, 41), slice(20, 51))  # 44 to 46 N, 81 to 84 E
     shares = np.exp(logs) / np.exp(logs).sum(axis=0)
@@ -74,7 +74,7 @@ def test_the_context_of_a_map_is_that_of_an_area_with_the_same_outcrop(project, 
         part = fields.read([NAMES[3], "residual_10km"], slice(7, 20), slice(11, 15))
     assert (part == read[[4, 0], 7:20, 11:15]).all()
     with LabelFile(project / "labels.tif") as labels:
-        mapped = labels.at(fields.lat, fields.lon)
+        mapped = labels.sample(fields.lat, fields.lon)
         raster = labels.read(slice(0, 120), slice(0, 140)).values
     area = RegionDataset(
         fields=read[:1],

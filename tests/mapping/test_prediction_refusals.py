@@ -103,7 +103,7 @@ def test_labels_of_another_legend(project):
 def test_labels_that_are_damaged_are_found_before_the_work_begins(project, monkeypatch):
     values = np.zeros((40, 60), np.uint8)
     values[-1, -1] = 77
-    refused(project, r"holds the values \[77\]", labels_path=labels(project, LEGEND, values))
+    refused(project, r"has the values \[77\]", labels_path=labels(project, LEGEND, values))
     refused(project, "is missing", labels_path=project / "nowhere.tif")
 
 

@@ -1,4 +1,4 @@
-"""Which format a grid is in, by its first bytes; each format has its reader, which reads it as it is."""
+"""Readers of grid formats, chosen by the first bytes of a file."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ import xarray as xr
 from gravmap.errors import InputError
 from gravmap.gravity.quantity import GRAVITY, Quantity
 
-_WHAT_OPENS = (
-    "Grids open as netCDF (GMT, COARDS, CF), GeoTIFF, ICGEM .gdf, Surfer 6, 7 or ASCII, or lon lat value text."
-)
+_FORMATS = "Supported: netCDF (GMT, COARDS, CF), GeoTIFF, ICGEM .gdf, Surfer 6, 7 or ASCII, and lon lat value text."
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-# path, variable, stated unit, what is sought -> grid
+# path, variable, stated unit, quantity -> grid
 Reader = Callable[[Path, str | None, str | None, Quantity], xr.DataArray]
 
 
 def read(
     path: Path, variable: str | None = None, units: str | None = None, quantity: Quantity = GRAVITY
 ) -> xr.DataArray:
-    """Read a file of any known format as it is, axes and unit included.
+    """Read a file of any supported format, with its own axes and unit.
 
     Parameters
     ----------
@@ -31,26 +29,26 @@ def read(
     variable : str, optional
         The netCDF variable, GeoTIFF band or text column.
     units : str, optional
-        The unit of the numbers, where the file says none or a wrong one.
+        Unit of the values if the file has none or a wrong one.
     quantity : Quantity
-        What is sought in the file.
+        The quantity to read.
 
     Returns
     -------
     xr.DataArray
-        Of netCDF lazy. Attributes: those of the variable, title and source of the file as ``file_title`` ...,
-        ``variable``, and ``_factor``, how many of the quantity's own unit one unit of the file is.
+        Lazy for netCDF. Attributes: those of the variable, title and source of the file as ``file_title`` ...,
+        ``variable``, and ``_factor``, the factor from the unit of the file to that of the quantity.
 
     Raises
     ------
     InputError
-        Missing, cut short, no grid, projected, or of an unknown unit.
+        The file is missing, truncated, not a grid, projected, or has an unknown unit.
     """
     return _reader(path)(path, variable, units, quantity)
 
 
 def _reader(path: Path) -> Reader:
-    """The reader of the format that a file begins like."""
+    """The reader for the first bytes of a file."""
     head = _first_bytes(path)
     if head.startswith(_TIFF):
         from gravmap.gravity.readers.geotiff import read_geotiff
@@ -76,17 +74,17 @@ def _reader(path: Path) -> Reader:
             return read_text.read_gdf
         if read_text.looks_like_columns(path):
             return read_text.read_columns
-    raise InputError(f"{path} is neither netCDF nor GeoTIFF nor any other grid known here.", _WHAT_OPENS)
+    raise InputError(f"{path} is not a grid of a supported format.", _FORMATS)
 
 
 def _first_bytes(path: Path) -> bytes:
-    """The beginning of a file; what is no grid by it is refused: missing, empty, a web page."""
+    """The first bytes of a file; raises InputError if it is missing, empty or a web page."""
     if not path.is_file():
-        raise InputError(f"{path} is {'a folder' if path.is_dir() else 'missing'}.", _WHAT_OPENS)
+        raise InputError(f"{path} is {'a folder' if path.is_dir() else 'missing'}.", _FORMATS)
     with path.open("rb") as stream:
         head = stream.read(1 << 15)
     if not head:
-        raise InputError(f"{path} is empty.", "Fetch or write it again.")
+        raise InputError(f"{path} is empty.", "Download or write it again.")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise InputError(f"{path} is a web page, not a grid.", "The download went wrong: fetch it again.")
+        raise InputError(f"{path} is a web page, not a grid.", "The download failed: download it again.")
     return head

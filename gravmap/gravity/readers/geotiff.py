@@ -21,7 +21,7 @@ def read_geotiff(path: Path, variable: str | None, units: str | None, quantity: 
         raster = rasterio.open(path)
     except RasterioIOError as error:
         raise InputError(
-            f"{path} cannot be read as GeoTIFF: {error}.", "It may be cut short: fetch or copy it again."
+            f"{path} cannot be read as GeoTIFF: {error}.", "It may be truncated: download or copy it again."
         ) from None
     with raster:
         if raster.crs is None:
@@ -43,7 +43,7 @@ def read_geotiff(path: Path, variable: str | None, units: str | None, quantity: 
             values = raster.read(band, masked=True)
         except RasterioIOError as error:
             raise InputError(
-                f"{path} cannot be read to its end: {error}.", "It may be cut short: copy it again."
+                f"{path} cannot be read to its end: {error}.", "It may be truncated: copy it again."
             ) from None
         tags = {**raster.tags(), **raster.tags(band)}
         unit = raster.units[band - 1] or tags.get("units") or tags.get("UNITTYPE") or ""
@@ -52,7 +52,7 @@ def read_geotiff(path: Path, variable: str | None, units: str | None, quantity: 
         attrs["variable"] = raster.descriptions[band - 1] or f"band {band}"
         if "height_m" in tags:
             attrs["height_m"] = float(tags["height_m"])
-        # Nodes are at the cell centres; GDAL's transform is that of the corners whatever AREA_OR_POINT says.
+        # Nodes are at the cell centres; GDAL's transform is that of the corners whatever AREA_OR_POINT is.
         lat = transform.f + transform.e * (np.arange(raster.height) + 0.5)
         lon = transform.c + transform.a * (np.arange(raster.width) + 0.5)
     return xr.DataArray(numbers, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"), attrs=attrs)
@@ -63,7 +63,7 @@ def _choose_band(raster: Any, variable: str | None, path: Path, quantity: Quanti
     if variable is None:
         if raster.count == 1:
             return 1
-        raise InputError(f"{path} has {raster.count} bands: {', '.join(names)}.", quantity.choose)
+        raise InputError(f"{path} has {raster.count} bands: {', '.join(names)}.", quantity.variable_hint)
     if variable in names:
         return names.index(variable) + 1
     if variable.isdigit() and 1 <= int(variable) <= raster.count:

@@ -23,15 +23,15 @@ def read_netcdf(path: Path, variable: str | None, units: str | None, quantity: Q
         dataset = xr.open_dataset(path, engine="netcdf4", decode_times=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{path} cannot be read as netCDF: {error}.", "It may be cut short: fetch or copy it again."
+            f"{path} cannot be read as netCDF: {error}.", "It may be truncated: download or copy it again."
         ) from None
     if head[:4] in (b"CDF\x01", b"CDF\x02"):
-        _refuse_cut_short(path)
+        _check_not_truncated(path)
     if {"x_range", "y_range", "spacing", "dimension"} <= set(map(str, dataset.variables)):
         return _gmt4(dataset, path, units, quantity)
     name = _choose_variable(dataset, variable, path, quantity)
     grid = dataset[name].squeeze(drop=True)
-    _refuse_projected(dataset, dataset[name], path)
+    _check_not_projected(dataset, dataset[name], path)
     attrs = {
         key: value
         for key, value in dataset[name].attrs.items()
@@ -42,13 +42,13 @@ def read_netcdf(path: Path, variable: str | None, units: str | None, quantity: Q
         for key, value in dataset.attrs.items()
         if key in ("title", "source", "history", "references")
     }
-    # The level may be written on the variable or, as some do, on the file.
+    # The level may be an attribute of the variable or of the file.
     if "height_m" in dataset.attrs:
         attrs.setdefault("height_m", dataset.attrs["height_m"])
     unit = attrs.get("units")
     layout = set(map(str, dataset[name].dims)) == {"x", "y"} and name == "z"
     if not unit and layout and units is None:
-        log.info("%s: variable %r says no unit; taken as %s.", path.name, name, quantity.unit)
+        log.info("%s: variable %r has no unit; taken as %s.", path.name, name, quantity.unit)
         attrs["_factor"] = 1.0
     else:
         attrs["_factor"] = unit_factor(units, str(unit or ""), f"{path}, variable {name!r},", quantity)
@@ -58,24 +58,26 @@ def read_netcdf(path: Path, variable: str | None, units: str | None, quantity: Q
 
 
 def _gmt4(dataset: xr.Dataset, path: Path, units: str | None, quantity: Quantity) -> xr.DataArray:
-    """GMT 3 and 4: ranges, steps and counts as variables of two numbers, z in one row from the north-west corner on."""
+    """GMT 3 and 4: ranges, steps and counts as variables of two numbers, z one-dimensional from the north-west."""
     z = dataset["z"]
     columns, rows = (int(number) for number in dataset["dimension"].values)
     (west, east), (south, north) = dataset["x_range"].values, dataset["y_range"].values
     pixel = int(z.attrs.get("node_offset", dataset.attrs.get("node_offset", 0)))
     if rows * columns != z.size:
-        raise InputError(f"{path} says {rows} x {columns} nodes, but holds {z.size} values.", "Copy it again.")
-    step_x, step_y = (east - west) / (columns - 1 + pixel), (north - south) / (rows - 1 + pixel)
-    said = dataset["spacing"].values
-    if np.abs(np.array([step_x, step_y]) - said).max() > 1e-5 * np.abs(said).max():
         raise InputError(
-            f"{path} says a spacing of {said[0]:g} and {said[1]:g}, but its ranges and counts make {step_x:g} and"
-            f" {step_y:g}.",
+            f"{path} has {z.size} values, but its header gives {rows} x {columns} nodes.", "Copy it again."
+        )
+    step_x, step_y = (east - west) / (columns - 1 + pixel), (north - south) / (rows - 1 + pixel)
+    stated = dataset["spacing"].values
+    if np.abs(np.array([step_x, step_y]) - stated).max() > 1e-5 * np.abs(stated).max():
+        raise InputError(
+            f"{path} has a spacing of {stated[0]:g} and {stated[1]:g} in its header, but {step_x:g} and {step_y:g} by"
+            " its ranges and counts.",
             "Write it again: gmt grdconvert IN OUT",
         )
     unit = str(dataset["z_range"].attrs.get("units", "")) if "z_range" in dataset else ""
-    said_unit = "" if unit in ("z", "user_z_unit") else unit
-    attrs = {"variable": "z", "_factor": unit_factor(units, said_unit, str(path), quantity)}
+    stated_unit = "" if unit in ("z", "user_z_unit") else unit
+    attrs = {"variable": "z", "_factor": unit_factor(units, stated_unit, str(path), quantity)}
     if dataset.attrs.get("title"):
         attrs["file_title"] = dataset.attrs["title"]
     lat = south + step_y * (np.arange(rows) + 0.5 * pixel)
@@ -85,21 +87,21 @@ def _gmt4(dataset: xr.Dataset, path: Path, units: str | None, quantity: Quantity
     return grid
 
 
-def _refuse_cut_short(path: Path) -> None:
-    """Refuse a netCDF-3 file that ends before its last variable: the netCDF library reads zeros there."""
+def _check_not_truncated(path: Path) -> None:
+    """Raise InputError if a netCDF-3 file ends before its last variable, where the library would read zeros."""
     from scipy.io import netcdf_file
 
     try:
-        # Maps every variable to its bytes without reading them, and fails where they are not there.
+        # Memory-maps every variable without reading it, and fails if its bytes are missing.
         with netcdf_file(path, "r", mmap=True):
             pass
     except (TypeError, ValueError, IndexError) as error:
         size = path.stat().st_size
-        raise InputError(f"{path} is cut short at {size} bytes: {error}.", "Fetch or copy it again.") from None
+        raise InputError(f"{path} is truncated at {size} bytes: {error}.", "Download or copy it again.") from None
 
 
 def _choose_variable(dataset: xr.Dataset, variable: str | None, path: Path, quantity: Quantity) -> str:
-    """The variable that is sought: the one asked for, the only one, or the one whose name or unit says so."""
+    """The variable to read: the one given, the only one, or the one recognised by its name or unit."""
     grids = {
         str(name): array
         for name, array in dataset.data_vars.items()
@@ -113,27 +115,27 @@ def _choose_variable(dataset: xr.Dataset, variable: str | None, path: Path, quan
         return variable
     if not grids:
         raise InputError(
-            f"{path} holds no grid: its variables are {', '.join(map(str, dataset.variables)) or 'none'}.",
+            f"{path} has no grid: its variables are {', '.join(map(str, dataset.variables)) or 'none'}.",
             "A grid has two dimensions, latitude and longitude.",
         )
     if len(grids) == 1:
         return next(iter(grids))
-    by_unit = {name for name, array in grids.items() if quantity.measured_in(str(array.attrs.get("units", "")))} or set(
+    by_unit = {name for name, array in grids.items() if quantity.has_unit(str(array.attrs.get("units", "")))} or set(
         grids
     )
-    if quantity.words[0] in by_unit:  # gravmap's own files: bouguer
-        return quantity.words[0]
-    for word in quantity.words:
+    if quantity.name_parts[0] in by_unit:  # gravmap's own files: bouguer
+        return quantity.name_parts[0]
+    for word in quantity.name_parts:
         named = [name for name in grids if name in by_unit and word in name.lower()]
         if len(named) == 1:
-            log.info("%s: taking variable %r.", path.name, named[0])
+            log.info("%s: reading variable %r.", path.name, named[0])
             return named[0]
         if named:
             break
-    raise InputError(f"{path} holds several grids: {', '.join(grids)}.", quantity.choose)
+    raise InputError(f"{path} has several grids: {', '.join(grids)}.", quantity.variable_hint)
 
 
-def _refuse_projected(dataset: xr.Dataset, array: xr.DataArray, path: Path) -> None:
+def _check_not_projected(dataset: xr.Dataset, array: xr.DataArray, path: Path) -> None:
     mapping = array.attrs.get("grid_mapping") or array.encoding.get("grid_mapping")
     name = str(dataset[mapping].attrs.get("grid_mapping_name", "")) if mapping in dataset.variables else ""
     if name not in ("", "latitude_longitude"):

@@ -1,4 +1,4 @@
-"""Grids that come as bare numbers: made of points or of rows, with no word on what their coordinates are."""
+"""Grids without a coordinate reference system: checks for geographic coordinates, and gridding of regular points."""
 
 from __future__ import annotations
 
@@ -10,58 +10,58 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.gravity.axes import check_even, snapped
+from gravmap.gravity.axes import check_even_spacing, snap_coordinates
 from gravmap.gravity.quantity import warn_once
 
-# Rounding of printed coordinates is put down to the printing up to this share of a step; more is uneven spacing.
-_ROUNDING_SHARE = 0.02
-# Points that fill less than this share of their lattice are stations, not a grid.
-_LEAST_FILLED = 0.25
+# Deviations of printed coordinates up to this fraction of a step are rounding; larger ones are uneven spacing.
+_MAX_ROUNDING_FRACTION = 0.02
+# Points that fill a smaller fraction of their grid than this are scattered stations.
+_MIN_FILLED_FRACTION = 0.25
 # Surfer's blank node is 1.70141e38; nothing on Earth comes near.
 SURFER_BLANK = 1.0e38
 
 
 def geographic(values: NDArray[Any], lat: NDArray[Any], lon: NDArray[Any], path: Path, **attrs: Any) -> xr.DataArray:
-    """A grid whose file says no reference system, taken as degrees on WGS 84 where its numbers can be degrees.
+    """A grid from a file without reference system, as degrees on WGS 84 if its coordinates can be degrees.
 
     Raises
     ------
     InputError
-        They cannot.
+        The coordinates cannot be degrees.
     """
     spans = f"x from {lon.min():g} to {lon.max():g}, y from {lat.min():g} to {lat.max():g}"
     if np.abs(lat).max() > 90 + 1e-4 and np.abs(lon).max() <= 90 and np.abs(lat).max() <= 360:
         raise InputError(
-            f"{path} has its axes swapped: {spans}, and no latitude is beyond 90.",
+            f"{path} has its axes swapped: {spans}, and latitudes do not exceed 90.",
             "Write it with longitude as x and latitude as y.",
         )
     if np.abs(lat).max() > 90 + 1e-4 or lon.min() < -360 or lon.max() > 720 or np.ptp(lon) > 360 + 1e-4:
         raise InputError(
-            f"{path} says no reference system, and its numbers are no degrees: {spans}.",
-            "Say what it is and reproject it: gdalwarp -s_srs EPSG:NUMBER -t_srs EPSG:4326 -r cubic IN OUT.tif",
+            f"{path} has no reference system, and its coordinates are not degrees: {spans}.",
+            "Assign one and reproject: gdalwarp -s_srs EPSG:NUMBER -t_srs EPSG:4326 -r cubic IN OUT.tif",
         )
-    warn_once(f"{path} says no reference system; taken as degrees on WGS 84: {spans}.")
+    warn_once(f"{path} has no reference system; taken as degrees on WGS 84: {spans}.")
     return xr.DataArray(values, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"), attrs=attrs)
 
 
 def grid_of_points(
     lon: NDArray[np.float64], lat: NDArray[np.float64], values: NDArray[np.float64], rounding_deg: float, path: Path
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]:
-    """Put points on the regular grid that they are the nodes of, in whatever order they come.
+    """Arrange points, in any order, on the regular grid of which they are the nodes.
 
     Parameters
     ----------
     lon, lat, values : array, shape (n,)
         The points.
     rounding_deg : float
-        Half of the last digit that coordinates are printed with.
+        Half a unit of the last printed digit of the coordinates.
     path : Path
         For messages.
 
     Returns
     -------
     values, lat, lon, missing
-        Both axes ascending; NaN at the nodes that no point has, and how many these are.
+        Both axes ascending; NaN at nodes without a point, and the number of these.
 
     Raises
     ------
@@ -69,15 +69,15 @@ def grid_of_points(
         Not finite, scattered, uneven, or two points at one node.
     """
     if lon.size < 16:
-        raise InputError(f"{path} holds {lon.size} points, which is no grid.", "A grid needs at least 4 by 4 nodes.")
+        raise InputError(f"{path} has only {lon.size} points.", "A grid needs at least 4 by 4 nodes.")
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         worst = int(np.flatnonzero(~(np.isfinite(lon) & np.isfinite(lat)))[0])
-        raise InputError(f"{path}: point {worst + 1} has no place: lon {lon[worst]}, lat {lat[worst]}.")
+        raise InputError(f"{path}: point {worst + 1} has no position: lon {lon[worst]}, lat {lat[worst]}.")
     distinct = [np.unique(axis) for axis in (lat, lon)]
-    if distinct[0].size * distinct[1].size > max(4096, lon.size / _LEAST_FILLED):
+    if distinct[0].size * distinct[1].size > max(4096, lon.size / _MIN_FILLED_FRACTION):
         raise InputError(
-            f"{path} holds {lon.size} points at {distinct[0].size} latitudes and {distinct[1].size} longitudes:"
-            " stations, not a grid.",
+            f"{path} has {lon.size} points at {distinct[0].size} latitudes and {distinct[1].size} longitudes:"
+            " scattered stations, not a grid.",
             "Grid them first, for example with gmt surface.",
         )
     axes = [_axis(nodes, rounding_deg, f"{path}, {name}") for nodes, name in zip(distinct, ("lat", "lon"), strict=True)]
@@ -86,9 +86,9 @@ def grid_of_points(
         for points, axis in zip((lat, lon), axes, strict=True)
     )
     shape = axes[0].size, axes[1].size
-    if shape[0] * shape[1] > max(4096, lon.size / _LEAST_FILLED):
+    if shape[0] * shape[1] > max(4096, lon.size / _MIN_FILLED_FRACTION):
         raise InputError(
-            f"{path} holds {lon.size} points of {shape[0]} x {shape[1]} nodes: most of the grid is missing.",
+            f"{path} has {lon.size} points of {shape[0]} x {shape[1]} nodes: most of the grid is missing.",
             "Grid them first, for example with gmt surface.",
         )
     place = rows * shape[1] + columns
@@ -98,7 +98,7 @@ def grid_of_points(
         raise InputError(
             f"{path} has {counts[twice]} values at {axes[1][twice % shape[1]]:g} {axes[0][twice // shape[1]]:g};"
             f" {int((counts > 1).sum())} nodes have more than one.",
-            "Leave one of each.",
+            "Keep one value for each node.",
         )
     grid = np.full(shape[0] * shape[1], np.nan)
     grid[place] = values
@@ -106,16 +106,16 @@ def grid_of_points(
 
 
 def _axis(distinct: NDArray[np.float64], rounding_deg: float, where: str) -> NDArray[np.float64]:
-    """The even axis that all distinct coordinates lie on; whole rows may be missing."""
+    """The evenly spaced axis of all distinct coordinates; whole rows may be missing."""
     if distinct.size < 4:
         raise InputError(f"{where}: only {distinct.size} distinct values.", "A grid needs at least 4 by 4 nodes.")
     steps = np.diff(distinct)
     smallest = float(steps.min())
     usual = float(steps[steps < 1.5 * smallest].mean())
-    rounding = min(rounding_deg, _ROUNDING_SHARE * usual)
+    rounding = min(rounding_deg, _MAX_ROUNDING_FRACTION * usual)
     numbers = np.rint((distinct - distinct[0]) / usual)
     if (np.diff(numbers) == 1).all():
-        check_even(distinct, where, rounding=rounding)
+        check_even_spacing(distinct, where, rounding=rounding)
     step = float(distinct[-1] - distinct[0]) / float(numbers[-1])
     off = np.abs(distinct - (distinct[0] + numbers * step))
     worst = int(off.argmax())
@@ -126,4 +126,4 @@ def _axis(distinct: NDArray[np.float64], rounding_deg: float, where: str) -> NDA
             "Resample it to an even step, for example with gmt surface; or print more digits.",
         )
     line = distinct[0] + step * np.arange(int(numbers[-1]) + 1)
-    return snapped(line, rounding=max(rounding, float(np.spacing(np.abs(line).max()))))
+    return snap_coordinates(line, rounding=max(rounding, float(np.spacing(np.abs(line).max()))))

@@ -1,6 +1,6 @@
 """Golden Software's Surfer grids: 6 binary (DSBB), 7 binary (DSRB) and ASCII (DSAA).
 
-Rows run from south to north, columns from west to east, nodes lie on the limits. Surfer writes neither unit nor
+Rows run from south to north, columns from west to east, nodes lie on the limits. The formats have neither unit nor
 reference system. Layouts: Surfer user's guide, "Grid file formats".
 """
 
@@ -18,14 +18,14 @@ from gravmap.errors import InputError
 from gravmap.gravity.quantity import Quantity, unit_factor, warn_once
 from gravmap.gravity.readers.plain_grid import SURFER_BLANK, geographic
 
-_AGAIN = "It may be cut short: copy it again."
+_AGAIN = "It may be truncated: copy it again."
 
 
 def read_surfer6(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
     """Surfer 6 binary: a header of 56 bytes, then float32 from the south-west corner on."""
     body = path.read_bytes()
     if len(body) < 56:
-        raise InputError(f"{path} is cut short: {len(body)} bytes.", _AGAIN)
+        raise InputError(f"{path} is truncated: {len(body)} bytes.", _AGAIN)
     columns, rows = struct.unpack("<2h", body[4:8])
     limits = struct.unpack("<6d", body[8:56])
     _check_count(path, rows, columns, (len(body) - 56) / 4)
@@ -47,10 +47,12 @@ def read_surfer7(path: Path, variable: str | None, units: str | None, quantity: 
         elif tag == b"DATA" and grid is not None:
             rows, columns, west, south, step_x, step_y, low, high, rotation, blank = grid
             if rotation:
-                raise InputError(f"{path} is rotated by {rotation:g} degrees.", "Straighten it in Surfer first.")
+                raise InputError(
+                    f"{path} is rotated by {rotation:g} degrees.", "Resample it without rotation in Surfer first."
+                )
             _check_count(path, rows, columns, min(size, len(body) - at) / 8)
             values = np.frombuffer(body, dtype="<f8", offset=at, count=rows * columns).reshape(rows, columns).copy()
-            # Version 1 blanks from that value on, version 2 exactly there.
+            # Version 1 blanks values at or above the blank value, version 2 values equal to it.
             values[values >= blank if version < 2 else values == blank] = np.nan
             limits = (west, west + (columns - 1) * step_x, south, south + (rows - 1) * step_y, low, high)
             return _surfer(path, values, limits, units, quantity)
@@ -68,9 +70,9 @@ def read_surfer_ascii(path: Path, variable: str | None, units: str | None, quant
         limits = tuple(float(word) for word in words[3:9])
         numbers = np.array(words[9:], dtype=np.float64)
     except (ValueError, IndexError) as error:
-        raise InputError(f"{path} is no whole Surfer ASCII grid: {error}.", _AGAIN) from None
+        raise InputError(f"{path} is not a complete Surfer ASCII grid: {error}.", _AGAIN) from None
     if len(limits) < 6:
-        raise InputError(f"{path} is cut short in its header.", _AGAIN)
+        raise InputError(f"{path} is truncated in its header.", _AGAIN)
     _check_count(path, rows, columns, numbers.size, exactly=True)
     return _surfer(path, numbers.reshape(rows, columns), limits, units, quantity)
 
@@ -79,24 +81,25 @@ def _check_count(path: Path, rows: int, columns: int, found: float, *, exactly: 
     if rows < 4 or columns < 4:
         raise InputError(f"{path} has {rows} x {columns} nodes.", "A grid needs at least 4 by 4.")
     if found < rows * columns or (exactly and found > rows * columns):
-        short = "cut short" if found < rows * columns else "too long"
+        short = "truncated" if found < rows * columns else "too long"
         raise InputError(f"{path} is {short}: {rows} x {columns} nodes, but {found:g} values.", _AGAIN)
 
 
 def _surfer(
     path: Path, values: NDArray[np.float64], limits: tuple[Any, ...], units: str | None, quantity: Quantity
 ) -> xr.DataArray:
-    """The grid between its limits; blank nodes are NaN; the header's range must be that of the numbers."""
+    """The grid from values and limits; blank nodes become NaN; warns if the range differs from that in the header."""
     west, east, south, north, low, high = limits
     if not (np.isfinite(limits[:4]).all() and west < east and south < north):
         raise InputError(f"{path} has no valid limits: x {west:g} to {east:g}, y {south:g} to {north:g}.", _AGAIN)
     values[values >= SURFER_BLANK] = np.nan
     known = values[np.isfinite(values)]
-    # The limits of z may be of less precise numbers than the grid.
+    # The limits of z may be printed with fewer digits than the grid.
     tolerance = 1e-3 * max(np.ptp(known), abs(high), 1e-9) if known.size else 0.0
     if known.size and max(abs(known.min() - low), abs(known.max() - high)) > tolerance:
         warn_once(
-            f"{path}: its header says {low:g} to {high:g}, its numbers run from {known.min():g} to {known.max():g}."
+            f"{path}: the range in its header is {low:g} to {high:g}, that of its values {known.min():g} to"
+            f" {known.max():g}."
         )
     return geographic(
         values,

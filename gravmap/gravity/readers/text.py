@@ -1,4 +1,4 @@
-"""Grids as text: columns of longitude, latitude, value; and the .gdf of ICGEM's calculation service."""
+"""Grids as text: columns of longitude, latitude and value; and the .gdf format of ICGEM's calculation service."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _HEADER_LINES = 300
 
 
 def looks_like_columns(path: Path) -> bool:
-    """Whether a text file has, behind comments and at most a few lines of words, lines of three or more numbers."""
+    """Whether a text file has lines of three or more numbers after comments and header lines."""
     return _layout(path) is not None
 
 
 def read_columns(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
-    """Longitude, latitude, value in columns; comma, semicolon, tab or blanks between them; nodes in any order."""
+    """Columns of longitude, latitude and value, separated by comma, semicolon, tab or blanks; nodes in any order."""
     layout = _layout(path)
     assert layout is not None
     names = layout.names or [str(number + 1) for number in range(layout.count)]
@@ -38,20 +38,20 @@ def read_columns(path: Path, variable: str | None, units: str | None, quantity: 
     rounding = _rounding(path, layout.skip, layout.delimiter, (lon, lat))
     if np.abs(table[:, lat]).max() > 90 + 1e-4 and np.abs(table[:, lon]).max() <= 90 and not layout.names:
         raise InputError(
-            f"{path}: its second column runs from {table[:, lat].min():g} to {table[:, lat].max():g}, which is no"
-            " latitude: the columns seem swapped.",
-            "The order is longitude, latitude, value; or name them in a first line.",
+            f"{path}: its second column runs from {table[:, lat].min():g} to {table[:, lat].max():g}, which is not"
+            " a latitude: the columns seem swapped.",
+            "The order is longitude, latitude, value; or give a header line with column names.",
         )
     grid, rows, columns, missing = grid_of_points(table[:, lon], table[:, lat], values, rounding, path)
     if missing:
         with path.open("rb") as stream:
             stream.seek(-1, 2)
-            whole = stream.read(1) in (b"\n", b"\r")
-        if not whole:
+            complete = stream.read(1) in (b"\n", b"\r")
+        if not complete:
             raise InputError(
                 f"{path} ends in the middle of a line, and {missing} nodes of {grid.shape[0]} x {grid.shape[1]} are"
-                " missing: it is cut short.",
-                "Copy it again; or end its last line.",
+                " missing: it is truncated.",
+                "Copy it again; or end its last line with a newline.",
             )
         warn_once(f"{path}: {missing} of its {grid.shape[0]} x {grid.shape[1]} nodes are missing; they are NaN.")
     factor = unit_factor(units, unit, str(path), quantity)
@@ -99,7 +99,7 @@ def read_gdf(path: Path, variable: str | None, units: str | None, quantity: Quan
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the numbers of a text file begin and how they are set apart."""
+    """Where the numbers of a text file begin and how they are separated."""
 
     skip: int
     delimiter: str | None
@@ -122,7 +122,7 @@ def _layout(path: Path) -> _Layout | None:
                 return _Layout(skip, delimiter, len(words), names if len(names) == len(words) else [])
             if len(words) >= 3 and all(number is None for number in numbers):
                 found = [word.strip("\"'") for word in words]
-                # A comment may be prose of as many words.
+                # A comment of as many words need not be a header line.
                 if not line.startswith(_COMMENTS) or {*_LON} & {word.lower() for word in found}:
                     names = found
     return None
@@ -135,7 +135,7 @@ def _words(line: str, delimiter: str | None) -> list[str]:
 def _choose(
     names: list[str], named: bool, variable: str | None, path: Path, quantity: Quantity, *, of_gdf: bool = False
 ) -> tuple[int, int, int, str]:
-    """Which columns are longitude, latitude and value; and the unit that the value's name has in brackets."""
+    """Indices of the longitude, latitude and value columns; and the unit in brackets in the name of the value."""
     plain = [re.sub(r"[\[(].*", "", name).strip(" _").lower() for name in names]
     lon = next((at for at, name in enumerate(plain) if name in _LON), None)
     lat = next((at for at, name in enumerate(plain) if name in _LAT), None)
@@ -143,7 +143,7 @@ def _choose(
         lon, lat = 0, 1
     if lon is None or lat is None:
         raise InputError(
-            f"{path} names its columns {', '.join(names)}; none is lon and lat.", "Name them lon lat value."
+            f"{path} names its columns {', '.join(names)}; lon and lat are not among them.", "Name them lon lat value."
         )
     rest = [at for at in range(len(names)) if at not in (lon, lat)]
     if of_gdf and len(rest) > 1 and variable is None:
@@ -155,7 +155,7 @@ def _choose(
     if len(rest) != 1:
         raise InputError(
             f"{path} has {len(rest)} columns of values: {', '.join(names[at] for at in rest)}.",
-            quantity.choose,
+            quantity.variable_hint,
         )
     unit = re.search(r"[\[(]([^\])]*)[\])]", names[rest[0]])
     return lon, lat, rest[0], unit[1] if unit else ""
@@ -170,15 +170,15 @@ def _numbers(path: Path, skip: int, delimiter: str | None, count: int) -> NDArra
         raise InputError(
             f"{path} cannot be read as {count} columns of numbers (row 1 is line {skip + 1}):"
             f" {str(error).rstrip('.')}.",
-            "It may be cut short: copy it again.",
+            "It may be truncated: copy it again.",
         ) from None
     if table.shape[0] == 0 or table.shape[1] != count:
-        raise InputError(f"{path} holds no points.", "It may be cut short: copy it again.")
+        raise InputError(f"{path} has no points.", "It may be truncated: copy it again.")
     return np.asarray(table, dtype=np.float64)
 
 
 def _rounding(path: Path, skip: int, delimiter: str | None, columns: tuple[int, ...]) -> float:
-    """Half of the last digit that the coordinates are printed with."""
+    """Half a unit of the last printed digit of the coordinates."""
     digits = 0
     with path.open(encoding="latin-1") as stream:
         for line in islice(stream, skip, skip + 3000):
@@ -191,7 +191,7 @@ def _rounding(path: Path, skip: int, delimiter: str | None, columns: tuple[int, 
 
 
 def _number(text: str | None) -> float | None:
-    """The first word of a text as a number; None when it is none."""
+    """The first word of a text as a number; None if it is not one."""
     try:
         return float(Decimal(text.split()[0])) if text and text.split() else None
     except InvalidOperation:
@@ -200,14 +200,16 @@ def _number(text: str | None) -> float | None:
 
 def _gdf_columns(lines: list[str], path: Path) -> tuple[list[str], list[str]]:
     if not lines or not lines[-1].startswith("end_of_head"):
-        raise InputError(f"{path} has no end_of_head in its first {_HEADER_LINES} lines.", "Get it again from ICGEM.")
+        raise InputError(
+            f"{path} has no end_of_head in its first {_HEADER_LINES} lines.", "Download it again from ICGEM."
+        )
     for at, line in enumerate(lines):
         names = line.split()
         if len(names) >= 3 and names[0].lower() == "longitude" and names[1].lower() == "latitude":
             units = re.findall(r"\[([^\]]*)\]", lines[at + 1]) if at + 1 < len(lines) else []
             return names, units if len(units) == len(names) else [""] * len(names)
     raise InputError(
-        f"{path} does not name its columns longitude latitude ... before end_of_head.", "Get it again from ICGEM."
+        f"{path} does not name its columns longitude latitude ... before end_of_head.", "Download it again from ICGEM."
     )
 
 
@@ -219,9 +221,9 @@ def _check_gdf(
     missing: int,
     path: Path,
 ) -> None:
-    """Hold the header against the numbers."""
+    """Check the values against the header."""
     step_lat, step_lon = (float(axis[-1] - axis[0]) / (axis.size - 1) for axis in (lat, lon))
-    said = {
+    expected = {
         "latitude_parallels": (lat.size, 0.5),
         "longitude_parallels": (lon.size, 0.5),
         "number_of_gridpoints": (count, 0.5),
@@ -231,15 +233,15 @@ def _check_gdf(
         "longlimit_east": (lon[-1], 0.51 * step_lon),
         "gridstep": (step_lat, 1e-3 * step_lat),
     }
-    for key, (found, tolerance) in said.items():
+    for key, (found, tolerance) in expected.items():
         header = _number(keys.get(key))
         if header is not None and abs(header - float(found)) > tolerance:
             raise InputError(
-                f"{path}: its header says {key} {header:g}, its numbers {float(found):g}.",
-                "It may be cut short: get it again from ICGEM.",
+                f"{path}: {key} is {header:g} in its header, but {float(found):g} by its values.",
+                "It may be truncated: download it again from ICGEM.",
             )
     if missing:
         raise InputError(
-            f"{path} is cut short: {missing} of its {lat.size} x {lon.size} nodes are missing.",
-            "Get it again from ICGEM.",
+            f"{path} is truncated: {missing} of its {lat.size} x {lon.size} nodes are missing.",
+            "Download it again from ICGEM.",
         )

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gravmap.errors import DeviceError, OptionError, memory_lacked
+from gravmap.errors import DeviceError, OptionError, out_of_memory_message
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.distributed import Group
 
@@ -200,7 +200,7 @@ class GradientAccumulation:
         try:
             terms, confusion = backward(micro_batches)
         except (RuntimeError, MemoryError) as error:
-            if memory_lacked(error) is None:
+            if out_of_memory_message(error) is None:
                 raise
             if not self._recoverable:
                 raise out_of_memory_error(self.micro_batch) from None

@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from shapely.geometry import shape
 
 from gravmap.files import atomic_path
-from gravmap.geology.class_table import rows_of
+from gravmap.geology.class_table import class_rows
 from gravmap.geology.legend import Legend
 from gravmap.mapping.files.projection import cell_areas_km2
 from gravmap.mapping.files.styles import polygon_qml, polygon_sld
@@ -170,7 +170,7 @@ def _sum_over_polygons(folder: Path, polygons: NDArray[Any], classes: NDArray[np
 
 def _add_style(path: Path, legend: Legend) -> None:
     """Write the style into the table ``layer_styles``, from which QGIS loads it by default."""
-    rows = rows_of(legend)
+    rows = class_rows(legend)
     database = sqlite3.connect(path)
     try:
         with database:

@@ -14,7 +14,7 @@ from rasterio.windows import Window
 
 from gravmap import __version__
 from gravmap.files import reporting_full_disk, write_text
-from gravmap.geology.class_table import ClassRow, Tally, rows_of
+from gravmap.geology.class_table import ClassRow, Tally, class_rows
 from gravmap.geology.legend import Legend
 from gravmap.mapping.files.layer_file import (
     CACHE_BYTES,
@@ -173,7 +173,7 @@ class MapWriter:
         uncertainty = [Band(band.name, band.scale, {"meaning": band.meaning}) for band in self.bands]
         evidence = tuple(ClassRow(value, name, EVIDENCE_COLOURS[value]) for value, name in self.evidence_names.items())
         return (
-            Layer("lithology", (Band("class index"),), rows_of(self.legend)),
+            Layer("lithology", (Band("class index"),), class_rows(self.legend)),
             Layer("probability", tuple(probability)),
             Layer("uncertainty", tuple(uncertainty)),
             Layer("evidence", (Band("evidence"),), evidence),

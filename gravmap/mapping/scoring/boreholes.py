@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import normal_code
+from gravmap.geology.legend import normalize_code
 from gravmap.geology.points import Points
 from gravmap.learning.data.dataset import RegionDataset
 
@@ -81,7 +81,7 @@ def lay_points(points: Points, dataset: RegionDataset) -> Boreholes:
     InputError
         None of them can be scored.
     """
-    known = {normal_code(str(entry["name"])).casefold(): int(entry["index"]) for entry in dataset.classes}
+    known = {normalize_code(str(entry["name"])).casefold(): int(entry["index"]) for entry in dataset.classes}
     known |= {str(entry["index"]): int(entry["index"]) for entry in dataset.classes}
     label = np.array([known.get(value.casefold(), 0) for value in points.values], np.uint8)
     row, column = _nearest(points.lat, dataset.node_lat), _nearest(points.lon, dataset.node_lon)
@@ -136,7 +136,7 @@ def describe_left_out(account: Mapping[str, Any]) -> str:
 def _cover_words(dataset: RegionDataset) -> set[str]:
     """How a point may say that it ended in cover: by the legend's name of class 0, or by its index."""
     classes = tomllib.loads(str(dataset.meta.get("legend_toml", ""))).get("class", [])
-    return {"0", *(normal_code(str(each["name"])).casefold() for each in classes if each["index"] == 0)}
+    return {"0", *(normalize_code(str(each["name"])).casefold() for each in classes if each["index"] == 0)}
 
 
 def _nearest(at: NDArray[np.float64], nodes: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gravmap.network
-from gravmap.errors import DeviceError, memory_lacked
+from gravmap.errors import DeviceError, out_of_memory_message
 from gravmap.learning import TrainConfig, train
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.checkpoint import read_pair
@@ -104,10 +104,10 @@ def test_one_process_out_of_memory_does_not_block_the_others(area, tmp_path, mon
 def test_out_of_memory_errors_are_recognised():
     with pytest.raises(RuntimeError) as full:
         torch.empty(1 << 50)
-    assert memory_lacked(full.value)
-    assert memory_lacked(torch.OutOfMemoryError("CUDA out of memory")) == "CUDA out of memory"
-    assert memory_lacked(MemoryError()) == "allocation failed"
-    assert memory_lacked(RuntimeError("shapes do not match")) is None
+    assert out_of_memory_message(full.value)
+    assert out_of_memory_message(torch.OutOfMemoryError("CUDA out of memory")) == "CUDA out of memory"
+    assert out_of_memory_message(MemoryError()) == "allocation failed"
+    assert out_of_memory_message(RuntimeError("shapes do not match")) is None
 
 
 def test_a_loss_that_is_not_finite_stops_and_saves_its_batch(area, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gravmap.gravity.patch import extend
+from gravmap.gravity.patch import pad_periodic
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def slope():
 
 
 def test_the_grid_itself_is_untouched(slope):
-    padded = extend(slope, (30, 41), (3700.0, 2600.0), 400e3)
+    padded = pad_periodic(slope, (30, 41), (3700.0, 2600.0), 400e3)
     assert padded.shape == (70, 101)
     assert padded.dtype == np.float32
     np.testing.assert_array_equal(padded[:40, :60], slope)
@@ -21,7 +21,7 @@ def test_the_grid_itself_is_untouched(slope):
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_it_leaves_with_the_value_and_slope_of_the_edge(slope, axis):
-    padded = np.moveaxis(extend(slope, (60, 60), (3700.0, 3700.0), 400e3), axis, 0).astype(float)
+    padded = np.moveaxis(pad_periodic(slope, (60, 60), (3700.0, 3700.0), 400e3), axis, 0).astype(float)
     n = slope.shape[axis]
     inside = np.moveaxis(slope, axis, 0).astype(float)
     columns = slice(5, inside.shape[1] - 5)
@@ -31,7 +31,7 @@ def test_it_leaves_with_the_value_and_slope_of_the_edge(slope, axis):
 
 
 def test_it_dies_out_in_a_wide_gap(slope):
-    padded = extend(slope, (400, 0), (10e3, 10e3), 200e3)
+    padded = pad_periodic(slope, (400, 0), (10e3, 10e3), 200e3)
     middle = padded[40 + 190 : 40 + 210]
     assert np.abs(middle).max() < 0.02 * np.abs(slope).max()
 
@@ -41,11 +41,11 @@ def test_short_modes_die_first():
     edge_long, edge_short = np.cos(np.pi * (x + 0.5) * 2 / 120), np.cos(np.pi * (x + 0.5) * 40 / 120)
     reach = []
     for edge in (edge_long, edge_short):
-        padded = extend(np.tile(edge, (40, 1)), (100, 0), (4e3, 4e3), 400e3)
+        padded = pad_periodic(np.tile(edge, (40, 1)), (100, 0), (4e3, 4e3), 400e3)
         reach.append(np.abs(padded[40 + 20]).max())
     assert reach[0] > 0.5
     assert reach[1] < 0.02
 
 
 def test_no_gap_is_no_change(slope):
-    np.testing.assert_array_equal(extend(slope, (0, 0), (1e3, 1e3), 1e5), slope)
+    np.testing.assert_array_equal(pad_periodic(slope, (0, 0), (1e3, 1e3), 1e5), slope)

@@ -1,0 +1,188 @@
+"""The netCDF file of fields: reading, writing, and the recipe and provenance stored in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gravmap.errors import InputError
+from gravmap.files import atomic_path
+from gravmap.workspace import require
+
+MADE_BY = "gravmap residual --height 10km"
+
+
+def field_recipe(fields: xr.Dataset) -> dict[str, Any]:
+    """Parameters that the values of the fields depend on.
+
+    A trained network stores the recipe of its training fields and accepts only fields with the same one.
+
+    Parameters
+    ----------
+    fields : xr.Dataset
+        From :func:`residual_fields` or :func:`open_fields`.
+
+    Returns
+    -------
+    dict
+        JSON-serializable: quantity, unit, method, heights, node spacing, channels, version of the operator.
+
+    Raises
+    ------
+    InputError
+        The Dataset has no recipe.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from gravmap.gravity import field_recipe, residual_fields
+    >>> lat, lon = np.arange(40, 44.1, 0.25), np.arange(80, 85.1, 0.25)
+    >>> bumps = 30 * np.cos(2 * lat)[:, None] * np.sin(2 * lon)
+    >>> grid = xr.DataArray(bumps, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
+    >>> recipe = field_recipe(residual_fields(grid, [10e3]))
+    >>> recipe["unit"], recipe["heights_m"], recipe["spacing_deg"]
+    ('mGal', [10000.0], [0.25, 0.25])
+    """
+    try:
+        recipe: dict[str, Any] = json.loads(fields.attrs["gravmap_recipe"])
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise InputError(
+            "The fields have no attribute gravmap_recipe: they were not made by gravmap.", f"`{MADE_BY}` makes them."
+        ) from None
+    return recipe
+
+
+def added_channels(path: Path) -> tuple[str, ...]:
+    """Channels that another command than `gravmap residual` added to a file of fields.
+
+    `gravmap residual` cannot recompute them, so replacing the file would lose them. Returns an empty tuple for a
+    missing file or one that gravmap did not write: the result serves only for a warning.
+    """
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as file:
+            return tuple(field_recipe(file).get("by_channel", {}))
+    except (OSError, ValueError, RuntimeError, InputError):
+        return ()
+
+
+def field_sources(fields: xr.Dataset) -> list[dict[str, Any]]:
+    """Provenance of the fields: path, sha256, source, citation and licence of every input file.
+
+    Parameters
+    ----------
+    fields : xr.Dataset
+        From :func:`residual_fields` or :func:`open_fields`.
+
+    Returns
+    -------
+    list of dict
+        Empty when none were recorded.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from gravmap.gravity import field_sources, residual_fields
+    >>> lat, lon = np.arange(40, 44.1, 0.25), np.arange(80, 85.1, 0.25)
+    >>> bumps = 30 * np.cos(2 * lat)[:, None] * np.sin(2 * lon)
+    >>> grid = xr.DataArray(bumps, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
+    >>> field_sources(residual_fields(grid, [10e3], sources=[{"path": "survey.nc"}]))
+    [{'path': 'survey.nc'}]
+    """
+    sources: list[dict[str, Any]] = json.loads(fields.attrs.get("gravmap_sources", "[]"))
+    return sources
+
+
+def write_fields(fields: xr.Dataset, path: Path) -> None:
+    """Write fields as compressed CF netCDF-4, atomically.
+
+    Parameters
+    ----------
+    fields : xr.Dataset
+        From :func:`residual_fields`.
+    path : Path
+        The file; an existing one is replaced.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np, xarray as xr
+    >>> from gravmap.gravity import open_fields, residual_fields, write_fields
+    >>> lat, lon = np.arange(40, 44.1, 0.25), np.arange(80, 85.1, 0.25)
+    >>> bumps = 30 * np.cos(2 * lat)[:, None] * np.sin(2 * lon)
+    >>> grid = xr.DataArray(bumps, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_fields(residual_fields(grid, [10e3]), Path(folder) / "fields.nc")
+    ...     fields = open_fields(Path(folder) / "fields.nc")
+    >>> dict(fields.sizes)
+    {'lat': 17, 'lon': 21}
+    """
+    import rioxarray  # noqa: F401  (registers the accessor that writes the CRS)
+
+    with_crs = fields.rio.write_crs("EPSG:4326")
+    for name in fields.data_vars:
+        with_crs[name].attrs["grid_mapping"] = "spatial_ref"
+        with_crs[name].encoding.pop("grid_mapping", None)
+    encoding = {
+        name: {"zlib": True, "complevel": 4, "dtype": "float32", "_FillValue": np.float32(np.nan)}
+        for name in fields.data_vars
+    }
+    encoding |= {dim: {"_FillValue": None} for dim in ("lat", "lon")}
+    with atomic_path(path) as temporary:
+        with_crs.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+
+
+def open_fields(path: Path, *, lazily: bool = False) -> xr.Dataset:
+    """Read the fields written by :func:`write_fields`.
+
+    Parameters
+    ----------
+    path : Path
+        The netCDF file.
+    lazily : bool
+        Do not load the values: they are read on access, and the file stays open until the Dataset is closed.
+
+    Returns
+    -------
+    xr.Dataset, dims (lat, lon) ascending, float32
+        Each variable has its attribute ``units``, in most cases mGal. Unless `lazily`, in memory with the file closed.
+
+    Raises
+    ------
+    InputError
+        The file is missing, unreadable, or was not written by gravmap.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np, xarray as xr
+    >>> from gravmap.gravity import open_fields, residual_fields, write_fields
+    >>> lat, lon = np.arange(40, 44.1, 0.25), np.arange(80, 85.1, 0.25)
+    >>> bumps = 30 * np.cos(2 * lat)[:, None] * np.sin(2 * lon)
+    >>> grid = xr.DataArray(bumps, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_fields(residual_fields(grid, [10e3]), Path(folder) / "fields.nc")
+    ...     fields = open_fields(Path(folder) / "fields.nc")
+    >>> fields["residual_10km"].attrs["units"]
+    'mGal'
+    """
+    require(path, MADE_BY)
+    try:
+        fields = xr.open_dataset(path, engine="netcdf4", cache=False)
+        if not lazily:
+            with fields:
+                fields = fields.load()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} cannot be read: {error}.", f"`{MADE_BY} --overwrite` makes it again.") from None
+    if "bouguer" not in fields or "gravmap_recipe" not in fields.attrs or set(fields["bouguer"].dims) != {"lat", "lon"}:
+        fields.close()
+        raise InputError(f"{path} was not made by gravmap.", f"`{MADE_BY}` makes it from a gravity grid.")
+    # In memory every grid is EPSG:4326 by convention, so the variable that carries the CRS in the file is dropped.
+    for name in fields.data_vars:
+        fields[name].encoding = {}
+    return fields.drop_vars("spatial_ref", errors="ignore")
