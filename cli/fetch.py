@@ -1,4 +1,4 @@
-"""`gravmap fetch`: the gravity grid and the geological maps, verified."""
+"""`gravmap fetch`: download and verify the gravity grid and the geological maps."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from typing import Any
 
 import click
 
-from .options import chosen_region, dry_run_option, overwrite_option, region_options
+from .options import Command, chosen_region, dry_run_option, option, overwrite_option, region_options
 from .session import Session, command_options
 
 
 @click.command(
     "fetch",
+    cls=Command,
+    short_help="Download and verify the gravity grid and geological maps.",
     epilog="""\b
 Examples:
-  gravmap fetch                                 everything, each on its own
-  gravmap fetch wgm2012 --from ~/Downloads/     from a folder, a file or a mirror
-  gravmap fetch wgm2012 --region-only           32 of the 233 MB: 35N-60N
+  gravmap fetch                               every source, each on its own
+  gravmap fetch wgm2012 --from ~/Downloads/   from a folder, file or mirror
+  gravmap fetch wgm2012 --region-only         32 of the 233 MB: 35N-60N
   gravmap fetch --list""",
 )
 @click.argument("names", metavar="[SOURCE]...", nargs=-1)
-@click.option("--list", "only_list", is_flag=True, help="Say what can be fetched, on what terms, and what is there.")
-@click.option("--from", "origin", metavar="PATH|URL", help="Take the files from this file, folder, URL or mirror.")
-@click.option("--offline", is_flag=True, help="Only check what is there.")
-@click.option("--accept-hash", is_flag=True, help="Take a file of the right size whose hash is not the one on record.")
-@click.option(
+@option("--list", "only_list", is_flag=True, help="List what can be fetched, on what terms, and what exists.")
+@option("--from", "origin", metavar="PATH|URL", help="Take the files from this file, folder, URL or mirror.")
+@option("--offline", is_flag=True, help="Only check the files that exist.")
+@option("--accept-hash", is_flag=True, help="Take a file of the right size whose hash is not the one on record.")
+@option(
     "--region-only",
     is_flag=True,
     help="Of the gravity grid only the rows of --region or --bbox (default: liu2024) and 5 degrees around, by Range"
@@ -48,11 +50,11 @@ def command(
     dry_run: bool,
     overwrite: bool,
 ) -> None:
-    """Get the gravity grid and the geological maps into data/raw, and verify them.
+    """Download the gravity grid and the geological maps into data/raw, and verify them.
 
-    Each source is got on its own: one that fails is named, the others are kept, and the status is 4. What is there
-    already is only checked; a download that broke off is gone on with by the next run. Nothing is shipped with
-    gravmap: each file comes from its owner, on the owner's terms, which are said.
+    Each source is downloaded on its own: one that fails is named, the others are kept, and the status is 4. A file that
+    exists is only verified; an interrupted download is resumed by the next run. Nothing is shipped with gravmap: each
+    file comes from its owner, on the owner's terms, which are printed.
     """
     from gravmap.errors import DownloadError
     from gravmap.gravity.fetch import fetch
@@ -117,7 +119,7 @@ def _meant_by(origin: str | None, sources: list[Any]) -> list[Any]:
     if not meant:
         if "." not in name and "://" in origin:
             return sources
-        raise click.UsageError(f"--from {origin} names no file of a known source; say which SOURCE it is.")
+        raise click.UsageError(f"--from {origin} is not a file of a known source; name the SOURCE.")
     return meant
 
 
@@ -126,7 +128,9 @@ def _list(session: Session, sources: list[Any], origin: str | None) -> None:
     for source in sources:
         there = all((session.workspace.raw / file.name).is_file() for file in source.files)
         size = f"{source.bytes / 1e6:.0f} MB" if source.bytes else "size not on record"
-        session.say(f"{source.name} ({source.kind}, {size}, {'there' if there else 'not there'}): {source.title}")
+        session.say(
+            f"{source.name} ({source.kind}, {size}, {'downloaded' if there else 'not downloaded'}): {source.title}"
+        )
         session.say(f"  {source.layout}")
         for file in source.files:
             session.say(f"  from {origin or file.url}")

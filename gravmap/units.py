@@ -61,9 +61,29 @@ def format_length(length_m: float) -> str:
 
 
 def format_angle(angle_deg: float) -> str:
-    """Write an angle the way it is read: ``5deg``, ``2arcmin``, ``15arcsec``."""
+    """Write an angle to a thousandth of its unit, for files: ``5deg``, ``2arcmin``, ``9560arcsec``.
+
+    See Also
+    --------
+    describe_angle : for people.
+    """
     for unit, size in (("deg", 1.0), ("arcmin", 1 / 60)):
         count = angle_deg / size
         if abs(count - round(count, 3)) < 1e-6 and count >= 1:
             return f"{round(count, 3):g}{unit}"
     return f"{round(angle_deg * 3600, 3):g}arcsec"
+
+
+def describe_angle(angle_deg: float) -> str:
+    """Write an angle for people, rounded: in degrees from 0.1 degrees on, else in minutes or seconds of arc.
+
+    Examples
+    --------
+    >>> describe_angle(9560 / 3600), describe_angle(0.25), describe_angle(2 / 60), describe_angle(15 / 3600)
+    ('2.66deg', '0.25deg', '2arcmin', '15arcsec')
+    """
+    for unit, size, least in (("deg", 1.0, 0.1), ("arcmin", 1 / 60, 1.0)):
+        count = angle_deg / size
+        if count >= least - 1e-6:
+            return f"{count:.3g}{unit}" if count < 100 else f"{count:.0f}{unit}"
+    return f"{angle_deg * 3600:.3g}arcsec"

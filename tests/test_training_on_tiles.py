@@ -317,7 +317,7 @@ def test_the_command_tells_how_many_tiles_were_edited_and_goes_on_with_them(tile
     def gravmap_in(*words):
         return CliRunner().invoke(gravmap, ["-w", str(workspace), "train", "--device", "cpu", *words])
 
-    short = ("--model", "ggmnet-tiny", "--size", "64", "--epochs", "1", "--steps", "1", "--batch-size", "2")
+    short = ("--model", "ggmnet-tiny", "--size", "64", "--epochs", "1", "--steps-per-epoch", "1", "--batch-size", "2")
     plain = gravmap_in(*short, "--from-tiles", "--dry-run")
     assert plain.exit_code == 0, plain.output
     assert "all 27 files are as `gravmap tile` wrote them" in plain.output

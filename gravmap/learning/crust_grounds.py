@@ -21,7 +21,7 @@ from gravmap.learning.area import TEST, TRAIN, TUNE, UNUSABLE, Area
 from gravmap.learning.grounds import CRUSTS, Grounds
 from gravmap.learning.outcrop import add_context, outcrop_context
 from gravmap.progress import Progress, silent
-from gravmap.units import format_angle
+from gravmap.units import describe_angle
 
 TEST_SEEDS = range(8)
 """Crusts that nothing is ever taught on: all networks are scored on the same, whatever their number and seed."""
@@ -104,9 +104,9 @@ def crust_ground(
     scales = list(scales_deg or [2 * crop / PX_PER_DEG])
     if max(scales) / 2 > min(north - south, east - west) + 1e-9:
         raise OptionError(
-            f"Crops of half of {format_angle(max(scales))} do not fit into crusts of "
+            f"Crops of half of {describe_angle(max(scales))} do not fit into crusts of "
             f"{north - south:.3g} x {east - west:.3g} degrees.",
-            "Choose smaller --scales, or a larger --shape.",
+            "Choose a smaller --window, or a larger --shape.",
         )
     area = Area.from_arrays(
         {

@@ -25,7 +25,7 @@ from gravmap.mapping.plan import FLIPS, Plan, lay_windows
 from gravmap.mapping.raster import map_grid
 from gravmap.network.cost import peak_bytes, seconds_per_pass
 from gravmap.regions import Region
-from gravmap.units import format_angle
+from gravmap.units import describe_angle
 
 # Windows of a degree would mean thousands of full tiles; on a CPU that is days for a basin.
 CPU_SCALES_FROM_DEG = 2.0
@@ -219,7 +219,7 @@ class Predictor:
         trained = self.trained_scales
         if not trained:
             each = "; ".join(
-                f"{member.folder.name}: {', '.join(map(format_angle, member.spec.scales_deg))}"
+                f"{member.folder.name}: {', '.join(map(describe_angle, member.spec.scales_deg))}"
                 for member in self.members
             )
             raise OptionError(f"The runs were trained on no window size in common ({each}).", "Name runs that were.")
@@ -227,8 +227,8 @@ class Predictor:
             unknown = [scale for scale in asked if not _among(scale, trained)]
             if unknown:
                 raise OptionError(
-                    f"The network was not trained on windows of {', '.join(map(format_angle, unknown))}.",
-                    f"It knows: {', '.join(map(format_angle, trained))}.",
+                    f"The network was not trained on windows of {', '.join(map(describe_angle, unknown))}.",
+                    f"It knows: {', '.join(map(describe_angle, trained))}.",
                 )
             return list(dict.fromkeys(asked))
         if self.device == "cpu":

@@ -158,7 +158,9 @@ class Verdict:
                 " trust, and not enough: whether the densities fit the ages here no statistic of the surface can tell.",
             ]
         wide = (
-            "" if self.prior == "wide" else "`gravmap doctor --prior wide` tells whether the wide prior holds it; or "
+            ""
+            if self.prior == "wide"
+            else "`gravmap prior-check --prior wide` tells whether the wide prior holds it; or "
         )
         meanings: dict[str, list[str]] = {}
         for place in off:

@@ -13,7 +13,7 @@ from gravmap.geology.legend import COVER, UNUSABLE
 from gravmap.regions import Region
 from gravmap.tiling.dealing import deal, unlearned
 from gravmap.tiling.roles import IGNORED, TEST, TRAIN, TUNE
-from gravmap.units import format_angle
+from gravmap.units import describe_angle
 
 BLOCK_DEG = 2.5
 BUFFER_DEG = 0.25
@@ -242,7 +242,7 @@ def check_labelled(labelled: int, folds: int, side: float) -> None:
     """Refuse a region with fewer blocks of bedrock than folds."""
     if labelled < folds:
         raise InputError(
-            f"Only {labelled} blocks of {format_angle(side)} hold bedrock labels, for {folds} folds.",
+            f"Only {labelled} blocks of {describe_angle(side)} hold bedrock labels, for {folds} folds.",
             "Give a smaller --block or fewer --folds, or a map with more bedrock.",
         )
 
@@ -256,7 +256,7 @@ def smaller_note(region: Region, asked: float | None, side: float, usual: float)
     """Say that blocks were made smaller than usual."""
     if asked is not None or side == usual:
         return []
-    return [f"{region} is small: blocks of about {format_angle(side)} instead of {format_angle(usual)} (--block)."]
+    return [f"{region} is small: blocks of about {describe_angle(side)} instead of {describe_angle(usual)} (--block)."]
 
 
 def count_blocks(
@@ -273,7 +273,7 @@ def count_blocks(
     shape = max(1, round(region.height_deg / side)), max(1, round(region.width_deg / side))
     if shape[0] * shape[1] > MOST_BLOCKS:
         raise OptionError(
-            f"Blocks of {format_angle(side)} would cut {region} into {shape[0] * shape[1]} pieces.",
+            f"Blocks of {describe_angle(side)} would cut {region} into {shape[0] * shape[1]} pieces.",
             "Choose a larger --block; a block smaller than the rocks on it holds nothing out.",
         )
     whole = BlockSplit(region, np.full(shape, -1, dtype=np.int64), 3, 0.0, 0)

@@ -14,7 +14,7 @@ from gravmap.tiling.handover import open_split
 from gravmap.tiling.leak import LeakReport
 from gravmap.tiling.patches import cut_patches, painted, stretch
 from gravmap.tiling.roles import TEST, TRAIN, TUNE
-from gravmap.units import format_angle
+from gravmap.units import describe_angle
 
 # Apart in colour for every eye (Okabe and Ito 2008), and in lightness where ground is without labels.
 _KINDS = (
@@ -132,8 +132,8 @@ def _caption(report: LeakReport) -> str:
     told = report.described
     if report.kind == "random":
         return f"{100 * told['share']:.0f} % of the windows held out at random, seed {told['seed']}"
-    height, width = (format_angle(side) for side in told["block_deg"])
-    text = f"Blocks of {height} x {width}, buffer {format_angle(told['buffer_deg'])}, seed {told['seed']}"
+    height, width = (describe_angle(side) for side in told["block_deg"])
+    text = f"Blocks of {height} x {width}, buffer {describe_angle(told['buffer_deg'])}, seed {told['seed']}"
     if report.kind == "strict":
         text += "; no window learned from touches a block or its buffer"
     return text

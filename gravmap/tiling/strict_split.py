@@ -28,7 +28,7 @@ from gravmap.tiling.blocks import (
 )
 from gravmap.tiling.census import count_classes
 from gravmap.tiling.roles import IGNORED, TEST, TRAIN, TUNE
-from gravmap.units import format_angle
+from gravmap.units import describe_angle
 
 STRICT_BLOCK_DEG = 5.0
 # What one lost share of the training windows, mean over the scales and folds, weighs against the sum of squares
@@ -164,7 +164,7 @@ def split_strict(
     if empty:
         raise InputError(
             f"Split {name}: in fold {', '.join(map(str, empty))} every window with bedrock touches a held-out block "
-            f"of {format_angle(side)} or its buffer; nothing is left to learn from.",
+            f"of {describe_angle(side)} or its buffer; nothing is left to learn from.",
             "Give a smaller --block or --buffer, smaller windows (--window), more --folds, or take --split blocks.",
         )
     return replace(split, notes=tuple(smaller_note(region, block_deg, side, STRICT_BLOCK_DEG)))

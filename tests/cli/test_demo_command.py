@@ -21,7 +21,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(demo, "SHAPE", (90, 150))
     monkeypatch.setattr(demo, "WINDOW", "2.5deg")
     monkeypatch.setattr(demo, "TILE_PX", 80)
-    monkeypatch.setattr(demo, "TRAINING", ("--epochs", "1", "--steps", "2"))
+    monkeypatch.setattr(demo, "TRAINING", ("--epochs", "1", "--steps-per-epoch", "2"))
     monkeypatch.setattr(check, "COUNT", 12)
 
 

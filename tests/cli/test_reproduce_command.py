@@ -30,7 +30,7 @@ def plan():
             runs.append(dataclasses.replace(run, architecture=small))
         elif run.network == "unet-resnet34":
             runs.append(dataclasses.replace(run, architecture={}, missing="It is not installed here."))
-    train = ["--input", "rgb", "--epochs", "2", "--steps", "1", "--batch-size", "2"]
+    train = ["--input", "rgb", "--epochs", "2", "--steps-per-epoch", "1", "--batch-size", "2"]
     settings = {
         "crust": [112, 112],
         "size_px": 32,

@@ -14,7 +14,7 @@ from gravmap_cli import gravmap
 from toy_area import make_arrays
 
 SHORT = (
-    "search", "--device", "cpu", "--thin", "--depth", "3", "--size", "64", "--batch-size", "2", "--steps", "1",
+    "search", "--device", "cpu", "--thin", "--depth", "3", "--size", "64", "--batch-size", "2", "--steps-per-epoch", "1",
     "--pretrain-epochs", "1", "--epochs", "1",
 )  # fmt: skip
 TRIALS = ("--compare-epochs", "1", "--compare-steps", "1", "--compare-seeds", "1")
@@ -81,7 +81,7 @@ def test_train_takes_the_file_and_predict_says_what_a_search_is(searched, tmp_pa
     place, _ = searched
     file = place.root / "runs" / "one" / "architecture.json"
     other = Place(tmp_path, make_arrays())
-    short = ("--size", "64", "--epochs", "1", "--steps", "1", "--batch-size", "2", "--device", "cpu", "--name", "made")
+    short = ("--size", "64", "--epochs", "1", "--steps-per-epoch", "1", "--batch-size", "2", "--device", "cpu", "--name", "made")
     done = other("train", "--architecture", str(file), *short)
     assert done.exit_code == 0, done.output
     model = json.loads((tmp_path / "runs" / "made" / "model.json").read_text())
@@ -121,7 +121,7 @@ def test_a_complete_search_is_only_compared_again(searched, monkeypatch):
         (("--gpus", "1"), 2, "contradict"),
         (("--batch-size", "1"), 2, "not in the range"),
         (("--input", "magnetics"), 3, "no field 'magnetics'"),
-        (("--scales", "9deg"), 3, "half of the training ground teaches nothing"),
+        (("--window", "9deg"), 3, "half of the training ground teaches nothing"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_words(searched, words, status, said):

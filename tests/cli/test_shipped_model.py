@@ -162,7 +162,7 @@ def test_without_labels_and_with_outcrop_of_one_class_it_is_refused_in_words(pla
 def test_a_run_of_ones_own_beats_it_and_training_may_begin_with_it(place):
     done = call(
         place, "train", "--on", "crusts", "--init", SHIPPED, "--count", "1", "--shape", "48", "72", "--epochs", "1",
-        "--steps", "1", "--device", "cpu", "--name", "mine",
+        "--steps-per-epoch", "1", "--device", "cpu", "--name", "mine",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     begun = json.loads((place / "runs" / "mine" / "model.json").read_text())["recipe"]["init"]

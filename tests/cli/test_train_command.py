@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from gravmap_cli import gravmap
 
-SHORT = ("train", "--device", "cpu", "--model", "ggmnet-tiny", "--epochs", "2", "--steps", "1", "--batch-size", "2")
+SHORT = ("train", "--device", "cpu", "--model", "ggmnet-tiny", "--epochs", "2", "--steps-per-epoch", "1", "--batch-size", "2")
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_short_inputs_and_an_architecture_of_ones_own(gravmap_in, arrays, tmp_pa
 
     (tmp_path / "data" / "tiles" / "index.json").write_text('{"channel": "residual_10km"}')
     (tmp_path / "mine.json").write_text(json.dumps(tiny(deform=False).to_dict()))
-    args = ("train", "--device", "cpu", "--architecture", str(tmp_path / "mine.json"), "--epochs", "1", "--steps", "1")
+    args = ("train", "--device", "cpu", "--architecture", str(tmp_path / "mine.json"), "--epochs", "1", "--steps-per-epoch", "1")
     done = gravmap_in(*args, "--batch-size", "2", "--name", "a", "--input", "rgb,scale")
     assert done.exit_code == 0, done.output
     assert gravmap_in.asked == [(["residual_10km"], "blocks", 0)]

@@ -10,7 +10,7 @@ from gravmap_cli import gravmap
 from toy_crusts import make_crust_arrays
 
 ARCHITECTURE = '{"kind": "unet", "widths": [4, 8]}'
-QUICK = ("train", "--on", "crusts", "--device", "cpu", "--epochs", "1", "--steps", "2", "--batch-size", "2")
+QUICK = ("train", "--on", "crusts", "--device", "cpu", "--epochs", "1", "--steps-per-epoch", "2", "--batch-size", "2")
 
 
 @pytest.fixture
@@ -156,10 +156,10 @@ def test_another_run_decides_network_channels_and_context(run_in, toy_pool):
     [
         (("--on", "crusts", "--split", "strict"), "--split is for a region's tile set"),
         (("--on", "crusts", "--from-tiles"), "--from-tiles is for a region's tile set"),
-        (("--on", "crusts", "--cuts", "3"), "--cuts is for a region's tile set"),
+        (("--on", "crusts", "--cover-masks", "3"), "--cover-masks is for a region's tile set"),
         (("--count", "3"), "--count is for --on crusts alone"),
         (("--prior", "wide"), "--prior is for --on crusts alone"),
-        (("--cuts", "3"), "--cuts is for --context outcrop"),
+        (("--cover-masks", "3"), "--cover-masks is for --context outcrop"),
         (("--on", "crusts", "--prior", "nowhere"), "There is no prior 'nowhere'"),
         (("--on", "crusts", "--input", "bouguer"), "bouguer has no fixed spread"),
         (("--on", "crusts", "--input", "residual_10km,tilt"), "Crusts have no channel 'tilt'"),
@@ -190,8 +190,8 @@ def test_context_on_a_region(run_in, monkeypatch):
         return arrays
 
     monkeypatch.setattr("gravmap.tiling.load_arrays", load_arrays)
-    quick = ("train", "--device", "cpu", "--steps", "1", "--batch-size", "2", "--name", "a")
-    done = run_in(*quick, *run_in.small, "--context", "outcrop", "--cuts", 2, "--epochs", 1)
+    quick = ("train", "--device", "cpu", "--steps-per-epoch", "1", "--batch-size", "2", "--name", "a")
+    done = run_in(*quick, *run_in.small, "--context", "outcrop", "--cover-masks", 2, "--epochs", 1)
     assert "residual_10km and mapped outcrop" in done.output
     assert "2 covers at a time are cut into the outcrop, one new each epoch." in done.output
     run_in("train", "--resume", "--device", "cpu", "--epochs", "2")

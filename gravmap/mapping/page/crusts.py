@@ -96,7 +96,7 @@ def _verdict(facts: Facts, run: RunFacts) -> dict[str, Any] | None:
 
 
 def _prior(facts: Facts, run: RunFacts) -> str:
-    """Whether the region is like such crusts, as `gravmap doctor --prior` says it; or that nobody asked."""
+    """Whether the region is like such crusts, as `gravmap prior-check --prior` says it; or that nobody asked."""
     prior, verdict = run.taught_on.get("prior", {}), _verdict(facts, run)
     head = "<h3>Is this region like those crusts?</h3>"
     if verdict is not None and "quantities" in verdict:
@@ -105,7 +105,7 @@ def _prior(facts: Facts, run: RunFacts) -> str:
         return head + missing(" ".join([verdict["headline"], *verdict["advice"]]))
     return head + missing(
         "That was not checked when this map was made. A network meets what it was not taught where the answer is no:"
-        f" gravmap doctor --prior {prior.get('name', 'NAME')} tells."
+        f" gravmap prior-check --prior {prior.get('name', 'NAME')} tells."
     )
 
 
