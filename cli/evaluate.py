@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from .evaluate_report import print_plan, print_scores
-from .options import Command, choose_device, device_option, dry_run_option, option
+from .options import Command, device_option, dry_run_option, option, report_device
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def command(
         raise click.UsageError("--points and --class-field need each other: the file, and its field of the class.")
     from gravmap.errors import InputError
     from gravmap.geology.points import read_points
+    from gravmap.mapping.predictor import choose_device
     from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
     from gravmap.mapping.scoring.foretell import foretell_run, groups_foretold
     from gravmap.mapping.scoring.group_pictures import group_pictures
@@ -90,7 +91,7 @@ def command(
         raise InputError(f"No finished run in {place.runs}.", "`gravmap train` makes one.")
     index = read_index(place.tiles)
     holes = None if points is None else read_points(points, str(class_field))
-    options = EvaluateOptions(baselines, topography, holes, area_weighted, importance, choose_device(session, device))
+    options = EvaluateOptions(baselines, topography, holes, area_weighted, importance, choose_device(device))
     if dry_run:
         foretold, refused = _of_each(
             session, folders, bool(runs), lambda folder: foretell_run(folder, place.tiles, options)
@@ -109,6 +110,7 @@ def command(
     found = protocols(scored, index)
     pictures = group_pictures(found, records, place.runs)
     print_scores(session, found, records, folders, pictures)
+    report_device(session, device, options.device)
     session.result({"protocols": found, "left_out": refused})
 
 

@@ -8,7 +8,6 @@ import click
 
 from .options import (
     Command,
-    choose_device,
     chosen_region,
     device_option,
     dry_run_option,
@@ -16,6 +15,7 @@ from .options import (
     output_option,
     overwrite_option,
     region_options,
+    report_device,
     window_option,
 )
 from .session import Session, command_options
@@ -79,7 +79,6 @@ def command(
     from gravmap.mapping import Predictor
     from gravmap.mapping.explain import explain, passes_of
 
-    choose_device(session, device)
     with Predictor(fields, workspace.run(run), device) as predictor:
         plan = predictor.plan(box, windows_deg or None)
         passes = passes_of(plan, integration_steps)
@@ -113,4 +112,5 @@ def command(
         )
     for path in made.files.values():
         session.say(f"  {path}")
+    report_device(session, device, plan.device)
     session.result({"files": {key: str(path) for key, path in made.files.items()}, **made.record})

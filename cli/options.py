@@ -270,23 +270,13 @@ def refuse_contradiction(gpus: int | None, device: str) -> None:
         They contradict each other.
     """
     if (device == "cpu" and gpus) or (device == "cuda" and gpus == 0):
-        raise click.UsageError(f"--gpus {gpus} and --device {device} contradict each other.")
+        raise click.UsageError(f"--gpus {gpus} and --device {device} contradict each other: each excludes the other.")
 
 
-def choose_device(session: Session, device: str) -> str:
-    """The device of --device; where auto falls back to the CPU, a line says so.
-
-    Raises
-    ------
-    DeviceError
-        CUDA was chosen, and there is no CUDA device.
-    """
-    from gravmap.mapping.predictor import choose_device
-
-    chosen = choose_device(device)
-    if device == "auto" and chosen == "cpu":
-        session.say("No GPU was found: computing on the CPU.")
-    return chosen
+def report_device(session: Session, device: str, used: str) -> None:
+    """Print a line where --device auto fell back to the CPU."""
+    if device == "auto" and used == "cpu":
+        session.say("Computed on the CPU: no GPU was found.")
 
 
 def usable_cores() -> int:

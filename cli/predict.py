@@ -12,7 +12,6 @@ from .options import (
     ANGLE,
     LENGTH,
     Command,
-    choose_device,
     chosen_region,
     device_option,
     dry_run_option,
@@ -22,6 +21,7 @@ from .options import (
     overwrite_option,
     refuse_contradiction,
     region_options,
+    report_device,
     window_option,
 )
 from .predict_prior_check import PriorCheck, print_verdicts
@@ -192,7 +192,7 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
     from gravmap.mapping.fit import need_labels
     from gravmap.mapping.more_heights import missing_heights
 
-    map_options = _map_options(session, options)
+    map_options = _map_options(options)
     place = box if box is not None else read_clip(Path(str(options.polygon)))
     folder = options.output or workspace.maps / options.name
     if labels is None and not options.everywhere:
@@ -240,6 +240,7 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
     )
     for path in made.files.values():
         session.say(f"  {path}")
+    report_device(session, map_options.device, made.plan.device)
     session.result(
         {
             "files": {file: str(path) for file, path in made.files.items()},
@@ -253,15 +254,12 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
     )
 
 
-def _map_options(session: Session, options: PredictOptions) -> Options:
+def _map_options(options: PredictOptions) -> Options:
     """The options as the library takes them."""
     from gravmap.mapping import Options
     from gravmap.mapping.predictor import device_of_gpus
 
-    if options.gpus is not None:
-        device, processes = device_of_gpus(options.gpus)
-    else:
-        device, processes = choose_device(session, options.device), 1
+    device, processes = (options.device, 1) if options.gpus is None else device_of_gpus(options.gpus)
     return Options(
         scales_deg=options.windows_deg or None,
         resolution_deg=options.resolution_deg,

@@ -231,7 +231,7 @@ _PREDICTORS = {
     "network": "network",
     "nearest_outcrop": "nearest outcrop",
     "label_diffusion": "label diffusion",
-    "foreign_gravity": "network, shifted gravity",
+    "foreign_gravity": "network on control gravity",
 }
 
 
