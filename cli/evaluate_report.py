@@ -118,7 +118,7 @@ def _protocol(name: str, protocol: Mapping[str, Any]) -> list[str]:
     lines = [head, _HEAD]
     for group in groups:
         name = f"network {group['label']}"
-        if len(name) >= WIDE:  # its end tells it from others
+        if len(name) >= WIDE:  # only its end differs from other names
             lines.append(f"  {name}")
             name = ""
         lines.append(_row(name, group["scores"]))

@@ -93,7 +93,7 @@ option = partial(click.option, cls=Option)
 
 
 class Command(click.Command):
-    """A command whose options stand under headings in --help.
+    """A command whose options are listed under headings in --help.
 
     Twelve lines of our own: cloup and rich-click do this too, but cloup refuses any context or formatter but its own
     (docs/make_commands.py and tools such as sphinx-click use click's) and doubles the time of importing click, and
@@ -116,7 +116,7 @@ class Command(click.Command):
 
 
 def option_group(heading: str, *options: Callable[[Any], Any]) -> Callable[[Function], Function]:
-    """Decorate a command's function with options that stand under one heading in --help."""
+    """Decorate a command's function with options listed under one heading in --help."""
     return _with(options, heading=heading)
 
 

@@ -300,9 +300,9 @@ def _print_plan(session: Session, plan: Plan, data: Data, root: Path, anew: bool
     rows = []
     for each in plan.runs:
         done = not anew and (root / "runs" / each.name / "scores.json").exists()
-        begun = not anew and (root / "runs" / each.name / "last.json").exists()
+        started = not anew and (root / "runs" / each.name / "last.json").exists()
         # Scripts read this word; people read another.
-        state = "left out" if each.missing else "done" if done else RESUMABLE if begun else "to be trained"
+        state = "left out" if each.missing else "done" if done else RESUMABLE if started else "to be trained"
         session.say(f"  {each.name:<30} {each.label:<36} {'to be resumed' if state == RESUMABLE else state}")
         rows.append({"name": each.name, "network": each.network, "protocol": each.protocol, "state": state})
     session.say(

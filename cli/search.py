@@ -271,7 +271,7 @@ def command(session: Session, **options: Any) -> None:
 
 
 def run_search(session: Session, options: SearchOptions) -> None:
-    """Search as the options say, and compare with random architectures where they ask for it."""
+    """Search, and compare with random architectures where the options request it."""
     refuse_contradiction(options.gpus, options.device)
     place = session.workspace
     stored: dict[str, Any] = {}
@@ -313,7 +313,7 @@ def run_search(session: Session, options: SearchOptions) -> None:
 def _compare(
     session: Session, dataset: Area, run_dir: Path, options: SearchOptions, config: SearchConfig, found: dict[str, Any]
 ) -> None:
-    """Sample random architectures and train them beside the searched one, where the options ask for it."""
+    """Sample random architectures and train them beside the searched one, where the options request it."""
     from gravmap.learning.architecture_trials import RANDOM as FOLDER
     from gravmap.learning.architecture_trials import Schedule, compare, draw_random
 

@@ -244,7 +244,7 @@ def command(session: Session, **options: Any) -> None:
 
 
 def run_training(session: Session, options: TrainOptions) -> None:
-    """Train as the options say, and print the scores."""
+    """Train, and print the scores."""
     options.check()
     place = session.workspace
     setup = resumed_setup(place, options) if options.resume else new_setup(place, options)

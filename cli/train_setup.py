@@ -113,7 +113,7 @@ class TrainOptions:
         known = {field.name for field in dataclasses.fields(TrainConfig)}
         named = {CONFIG_NAMES.get(name, name): value for name, value in vars(self).items()}
         values = {name: value for name, value in named.items() if name in known and value is not None}
-        # A file and a name: the setup has what they stand for.
+        # The setup resolves these: a file, a run and short names.
         return {name: value for name, value in values.items() if name not in ("architecture", "init", "inputs")}
 
 
@@ -189,7 +189,7 @@ def new_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
     Raises
     ------
     click.UsageError
-        The options ask for another network or context than that of the run to fine-tune.
+        The options name another network or context than that of the run to fine-tune.
     OptionError
         There is no such network, architecture or prior.
     InputError

@@ -146,7 +146,7 @@ def test_topography_beside_the_network(workspace, monkeypatch):
     grid.to_netcdf(workspace / "heights.nc")
     done = call(workspace, "evaluate", "one", "--baselines", "--topography", workspace / "heights.nc")
     assert done.exit_code == 0, done.output
-    assert "left out" not in done.stdout
+    assert "were left out" not in done.stdout
     record = json.loads((workspace / "runs" / "one" / "evaluation.json").read_text())
     assert record["baselines"]["topography_forest"]["pa"] > 0.9
     assert record["topography"] == {"file": str(workspace / "heights.nc"), "unknown_nodes": 0}

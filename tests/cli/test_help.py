@@ -104,3 +104,19 @@ def test_old_names_do_not_collide_with_parameters(command, context):
             assert old.name not in names
             assert old.opts[0] not in written
             assert not re.search(rf"{old.opts[0]}\b(?!-)", command.get_help(context))
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    [
+        ("train", {"--scales": "--window", "--steps": "--steps-per-epoch", "--cuts": "--cover-masks"}),
+        ("search", {"--scales": "--window", "--steps": "--steps-per-epoch"}),
+        ("predict", {"--scales": "--window"}),
+        ("explain", {"--scales": "--window", "--steps": "--integration-steps"}),
+        ("reproduce", {"--steps": "--steps-per-epoch"}),
+        ("tile", {}),
+    ],
+)
+def test_old_names_of_earlier_versions(name, pairs):
+    command = gravmap_cli.gravmap.get_command(None, name)
+    assert {old.opts[0]: each.long_name for each in command.params for old in getattr(each, "old", ())} == pairs

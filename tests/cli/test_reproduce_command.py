@@ -15,6 +15,7 @@ import gravmap_cli
 from gravmap.errors import InputError
 from gravmap.network.presets import tiny
 from gravmap.reproduce import load_plan
+from gravmap_cli.session import Session
 
 SMALL = ("random-ggmnet-22", "blocks-ggmnet-22", "blocks-bisenet-resnet18")
 
@@ -193,7 +194,7 @@ def test_a_map_of_yours_alone_goes_with_wgm2012(call, monkeypatch, tmp_path):
         if words[0] == "rasterize":
             raise InputError("That is enough.")
 
-    monkeypatch.setattr("gravmap_cli.reproduce.run", record)
+    monkeypatch.setattr(Session, "run", record)
     done = call("--map", tmp_path / "mine.gpkg", "ics", "-o", tmp_path / "paper")
     assert "That is enough." in done.output
     assert "WGM2012 and mine.gpkg" in done.output

@@ -159,7 +159,7 @@ def test_dry_run_writes_nothing(gravmap_in, tmp_path):
 
 def test_without_a_gpu_the_flag_that_runs_is_named(gravmap_in, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    for args in (("train",), ("train", "--gpus", "4"), ("train", "--device", "cuda")):
+    for args in (("train",), ("train", "--gpus", "4"), ("train", "--device", "cuda"), ("train", "--device", "auto")):
         done = gravmap_in(*args)
         assert done.exit_code == 5, done.output
         assert "--gpus 0 or --device cpu" in done.output
