@@ -169,7 +169,7 @@ def test_a_run_of_ones_own_beats_it_and_training_may_begin_with_it(place):
     assert begun["run"] == SHIPPED
     told = call(place, "predict", "--bbox", "82", "43", "84.5", "45", "--dry-run").output
     assert "mine, trained on 1 simulated crusts" in told
-    assert "shipped" not in told
+    assert "shipped with gravmap" not in told
 
 
 def test_a_name_that_is_none_names_the_shipped_one(place):
