@@ -13,6 +13,7 @@ from .options import (
     chosen_region,
     dry_run_option,
     option,
+    option_group,
     output_option,
     overwrite_option,
     region_options,
@@ -30,56 +31,67 @@ Examples:
   gravmap residual my_grid.nc --height 5km --height 20km --bbox 81 43 92 48""",
 )
 @click.argument("grid", required=False, type=click.Path(path_type=Path))
-@option(
-    "--height",
-    "heights_m",
-    type=LENGTH,
-    multiple=True,
-    required=True,
-    metavar="LENGTH",
-    help="Height of the upward continuation above the level of the input; may be repeated: 10km, 500m.",
+@option_group(
+    "Input",
+    option("--variable", metavar="NAME", help="Variable (netCDF), band (GeoTIFF) or column (text) to read."),
+    option(
+        "--units", metavar="UNIT", help="Unit of GRID, where the file has none or a wrong one: mGal, m/s2, um/s2 ..."
+    ),
+    option(
+        "--input-height",
+        "input_height_m",
+        type=LENGTH,
+        metavar="LENGTH",
+        help="Level of the input above the ellipsoid (default: the file's, else 0).",
+    ),
+    option(
+        "--globe",
+        type=click.Path(path_type=Path),
+        metavar="GRID",
+        help="A global grid, even a coarse one, for the long wavelengths (default: GRID itself where it is global).",
+    ),
+    region_options,
 )
-@region_options
-@option("--variable", metavar="NAME", help="Variable (netCDF), band (GeoTIFF) or column (text) to read.")
-@option("--units", metavar="UNIT", help="Unit of GRID, where the file has none or a wrong one: mGal, m/s2, um/s2 ...")
-@option(
-    "--input-height",
-    "input_height_m",
-    type=LENGTH,
-    metavar="LENGTH",
-    help="Level of the input above the ellipsoid (default: the file's, else 0).",
+@option_group(
+    "Continuation",
+    option(
+        "--height",
+        "heights_m",
+        type=LENGTH,
+        multiple=True,
+        required=True,
+        metavar="LENGTH",
+        help="Height of the upward continuation above the level of the input; may be repeated: 10km, 500m.",
+    ),
+    option(
+        "--method",
+        type=click.Choice(["auto", "regional", "global"]),
+        default="auto",
+        show_default=True,
+        help="regional: an operator on a patch; global: spherical harmonics (best with gravmap[global]); auto: global"
+        " only where the region is the whole globe.",
+    ),
+    option(
+        "--trim",
+        "trim_text",
+        metavar="ANGLE|PERCENT",
+        help="Leave out nodes nearer to the edge of the data than this (1deg), or whose expected error is above this"
+        " percentage of the residual (10%).",
+    ),
+    option(
+        "--derivatives",
+        "with_derivatives",
+        is_flag=True,
+        help="Add vertical and horizontal derivatives, tilt and analytic signal, 2 km above the level of the input.",
+    ),
+    option("--bands", "with_bands", is_flag=True, help="Add the bands between successive heights: band_10km_40km ..."),
 )
-@option(
-    "--globe",
-    type=click.Path(path_type=Path),
-    metavar="GRID",
-    help="A global grid, even a coarse one, for the long wavelengths (default: GRID itself where it is global).",
+@option_group(
+    "Output",
+    output_option("The file to write (default: data/fields.nc)."),
+    overwrite_option,
+    dry_run_option,
 )
-@option(
-    "--derivatives",
-    "with_derivatives",
-    is_flag=True,
-    help="Add vertical and horizontal derivatives, tilt and analytic signal, 2 km above the level of the input.",
-)
-@option("--bands", "with_bands", is_flag=True, help="Add the bands between successive heights: band_10km_40km ...")
-@option(
-    "--method",
-    type=click.Choice(["auto", "regional", "global"]),
-    default="auto",
-    show_default=True,
-    help="regional: an operator on a patch; global: spherical harmonics (best with gravmap[global]); auto: global only"
-    " where the region is the whole globe.",
-)
-@option(
-    "--trim",
-    "trim_text",
-    metavar="ANGLE|PERCENT",
-    help="Leave out nodes nearer to the edge of the data than this (1deg), or whose expected error is above this"
-    " percentage of the residual (10%).",
-)
-@output_option("The file to write (default: data/fields.nc).")
-@dry_run_option
-@overwrite_option
 @command_options()
 def command(
     session: Session,

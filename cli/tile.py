@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import ANGLE, Command, dry_run_option, option, overwrite_option, seed_option, window_option
+from .options import ANGLE, Command, dry_run_option, option, option_group, overwrite_option, seed_option, window_option
 from .session import Session, command_options
 from .split import split_line
 
@@ -26,59 +26,70 @@ Examples:
   gravmap tile --format esri
   gravmap tile --index-only --window 2.5deg --stride 1.25deg --folds 4""",
 )
-@window_option("Side of a window; may be repeated (default: 1deg, 5deg, 10deg, 15deg).", old_names=())
-@option(
-    "--stride",
-    "strides_deg",
-    type=ANGLE,
-    multiple=True,
-    metavar="ANGLE",
-    help="Step between windows, one for each --window or one for all (default: 1, 2.5, 2.5, 5deg; else half a window).",
+@option_group(
+    "Windows",
+    window_option("Side of a window; may be repeated (default: 1deg, 5deg, 10deg, 15deg).", old_names=()),
+    option(
+        "--stride",
+        "strides_deg",
+        type=ANGLE,
+        multiple=True,
+        metavar="ANGLE",
+        help="Step between windows, one per --window or one for all (default: 1, 2.5, 2.5, 5deg; else half a window).",
+    ),
+    option(
+        "--size",
+        "size_px",
+        type=click.IntRange(16, 16384),
+        metavar="PIXELS",
+        default=2048,
+        show_default=True,
+        help="Pixels of a tile's side.",
+    ),
 )
-@option(
-    "--size",
-    "size_px",
-    type=click.IntRange(16, 16384),
-    metavar="PIXELS",
-    default=2048,
-    show_default=True,
-    help="Pixels of a tile's side.",
+@option_group(
+    "Splits",
+    option(
+        "--split",
+        "splits",
+        type=click.Choice(["blocks", "random", "strict"]),
+        multiple=True,
+        help="Split to add to the index; may be repeated (default: all three). random is the paper's, and leaks.",
+    ),
+    option("--folds", type=click.IntRange(min=3), metavar="N", default=5, show_default=True, help="Number of folds."),
+    option(
+        "--block",
+        "block_deg",
+        type=ANGLE,
+        metavar="ANGLE",
+        help="Side of a held-out block (default: 2.5deg, for strict 5deg; less where the region is small).",
+    ),
+    option(
+        "--buffer",
+        "buffer_deg",
+        type=ANGLE,
+        default="0.25deg",
+        show_default=True,
+        help="Training labels nearer than this to a held-out block are ignored.",
+    ),
+    seed_option,
 )
-@option("--index-only", is_flag=True, help="Write no tiles: training reads the native grids and does not need them.")
-@option(
-    "--format",
-    "layout",
-    type=click.Choice(["geotiff", "esri", "torchgeo"]),
-    default="geotiff",
-    show_default=True,
-    help="Also export the tiles for ArcGIS (Classified Tiles, in data/tiles_esri) or torchgeo (data/tiles_torchgeo).",
+@option_group(
+    "Output",
+    option(
+        "--format",
+        "layout",
+        type=click.Choice(["geotiff", "esri", "torchgeo"]),
+        default="geotiff",
+        show_default=True,
+        help="Also export tiles for ArcGIS (Classified Tiles, in data/tiles_esri) or torchgeo (data/tiles_torchgeo).",
+    ),
+    option(
+        "--index-only", is_flag=True, help="Write no tiles: training reads the native grids and does not need them."
+    ),
+    overwrite_option,
+    dry_run_option,
 )
-@option(
-    "--split",
-    "splits",
-    type=click.Choice(["blocks", "random", "strict"]),
-    multiple=True,
-    help="Split to add to the index; may be repeated (default: all three). random is the paper's, and leaks.",
-)
-@option("--folds", type=click.IntRange(min=3), metavar="N", default=5, show_default=True, help="Number of folds.")
-@option(
-    "--block",
-    "block_deg",
-    type=ANGLE,
-    metavar="ANGLE",
-    help="Side of a held-out block (default: 2.5deg, for strict 5deg; less where the region is small).",
-)
-@option(
-    "--buffer",
-    "buffer_deg",
-    type=ANGLE,
-    default="0.25deg",
-    show_default=True,
-    help="Training labels nearer than this to a held-out block are ignored.",
-)
-@seed_option
-@dry_run_option
-@overwrite_option
 @command_options()
 def command(
     session: Session,

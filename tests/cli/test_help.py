@@ -60,7 +60,9 @@ def test_the_group_shows_its_steps_line_by_line():
         ("train", ["Data", "Simulated crusts", "Network", "Optimisation", "Runtime", "Output", "Other options"]),
         ("predict", ["Data", "Network", "Map", "Runtime", "Output", "Other options"]),
         ("search", ["Data", "Network", "Optimisation", "Comparison", "Runtime", "Output", "Other options"]),
-        ("tile", ["Options"]),
+        ("tile", ["Windows", "Splits", "Output", "Other options"]),
+        ("residual", ["Input", "Continuation", "Output", "Other options"]),
+        ("export", ["Options"]),
     ],
 )
 def test_options_stand_under_headings(name, headings):
