@@ -44,7 +44,7 @@ Examples:
     type=click.Choice(["blocks", "random", "strict"]),
     help="Add a split of this kind; the tiles are not changed.",
 )
-@option("--name", help="Name of the added split (default: its kind).")
+@option("--name", metavar="NAME", help="Name of the added split (default: its kind).")
 @option(
     "--folds", type=click.IntRange(min=3), metavar="N", default=5, show_default=True, help="Folds of the added split."
 )

@@ -75,15 +75,15 @@ def format_angle(angle_deg: float) -> str:
 
 
 def describe_angle(angle_deg: float) -> str:
-    """Write an angle for people, rounded: in degrees from 0.1 degrees on, else in minutes or seconds of arc.
+    """Write an angle for people, rounded, in the largest unit of which it has at least one.
 
     Examples
     --------
-    >>> describe_angle(9560 / 3600), describe_angle(0.25), describe_angle(2 / 60), describe_angle(15 / 3600)
-    ('2.66deg', '0.25deg', '2arcmin', '15arcsec')
+    >>> describe_angle(9560 / 3600), describe_angle(0.25), describe_angle(15 / 3600)
+    ('2.66deg', '15arcmin', '15arcsec')
     """
-    for unit, size, least in (("deg", 1.0, 0.1), ("arcmin", 1 / 60, 1.0)):
+    for unit, size in (("deg", 1.0), ("arcmin", 1 / 60)):
         count = angle_deg / size
-        if count >= least - 1e-6:
+        if count >= 1 - 1e-6:
             return f"{count:.3g}{unit}" if count < 100 else f"{count:.0f}{unit}"
     return f"{angle_deg * 3600:.3g}arcsec"

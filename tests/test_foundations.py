@@ -65,8 +65,8 @@ def test_angles_are_written_as_they_are_read(text):
 @pytest.mark.parametrize(
     ("degrees", "text"),
     [
-        (9560 / 3600, "2.66deg"), (2.4, "2.4deg"), (0.25, "0.25deg"), (0.125, "0.125deg"), (15, "15deg"),
-        (2 / 60, "2arcmin"), (2.5 / 60, "2.5arcmin"), (15 / 3600, "15arcsec"), (0.1, "0.1deg"), (120.4, "120deg"),
+        (9560 / 3600, "2.66deg"), (2.4, "2.4deg"), (0.25, "15arcmin"), (0.125, "7.5arcmin"), (15, "15deg"),
+        (2 / 60, "2arcmin"), (2.5 / 60, "2.5arcmin"), (15 / 3600, "15arcsec"), (0.1, "6arcmin"), (120.4, "120deg"),
     ],
 )  # fmt: skip
 def test_angles_for_people_have_one_unit_and_few_digits(degrees, text):
