@@ -7,7 +7,14 @@ import click
 import pytest
 
 from gravmap_cli.main import CommandGroup
-from gravmap_cli.options import Command, option, output_option, window_option
+from gravmap_cli.options import (
+    Command,
+    option,
+    output_option,
+    refuse_contradiction,
+    report_device,
+    window_option,
+)
 from gravmap_cli.session import LOG_OPTIONS, WORKSPACE_OPTION, Session, command_options
 
 
@@ -135,3 +142,20 @@ def test_an_unknown_key_is_answered_with_the_new_name(run, tmp_path):
     code, _, err = run()
     assert code == 2
     assert "'window'" in err
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(2, "cpu"), (0, "cuda")])
+def test_gpus_and_device_that_differ_are_refused(gpus, device):
+    with pytest.raises(click.UsageError, match=device):
+        refuse_contradiction(gpus, device)
+    for other in ("auto", "cuda" if gpus else "cpu"):
+        refuse_contradiction(gpus, other)
+        refuse_contradiction(None, device)
+
+
+@pytest.mark.parametrize(
+    ("device", "used", "reported"), [("auto", "cpu", True), ("auto", "cuda", False), ("cpu", "cpu", False)]
+)
+def test_a_fall_back_to_the_cpu_is_reported(capsys, tmp_path, device, used, reported):
+    report_device(Session.start(str(tmp_path), 0, False), device, used)
+    assert ("CPU" in capsys.readouterr().out) == reported
