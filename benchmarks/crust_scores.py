@@ -18,11 +18,10 @@ import numpy as np
 import rasterio
 from real_input import gravmap
 
-from gravmap.learning import baselines
-from gravmap.learning.area import Area
-from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.null_models import NULL_MODELS, known_labels, null_maps
-from gravmap.learning.target import to_target
+from gravmap.learning.data.dataset import RegionDataset, to_target
+from gravmap.learning.evaluation import baselines
+from gravmap.learning.evaluation.metrics import confusion, scores
+from gravmap.learning.evaluation.null_models import NULL_MODELS, known_labels, null_maps
 from gravmap.mapping.scoring.under_cover import ALL, FAR, STRATA, score_under_cover
 from gravmap.synthetic import make_crust
 from gravmap.tiling import load_arrays
@@ -30,10 +29,10 @@ from gravmap.tiling import load_arrays
 HEIGHTS_KM = (5, 10, 20, 40)
 
 
-def all_gravity(root: Path) -> Area:
+def all_gravity(root: Path) -> RegionDataset:
     """The tile set's area with the field and every residual, whatever the network read."""
     channels = ["bouguer", *(f"residual_{height}km" for height in HEIGHTS_KM)]
-    return Area.from_arrays(load_arrays(root / "data" / "tiles", channels=channels))
+    return RegionDataset.from_arrays(load_arrays(root / "data" / "tiles", channels=channels))
 
 
 def one_crust(root: Path, seed: int, options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
@@ -59,7 +58,7 @@ def one_crust(root: Path, seed: int, options: argparse.Namespace) -> dict[str, d
         predicting += ["--run", f"crust{number}"]
     gravmap(root, "predict", "--region", "crust", *predicting)
     channels = options.input.split(",")
-    area = Area.from_arrays(load_arrays(root / "data" / "tiles", channels=channels))
+    area = RegionDataset.from_arrays(load_arrays(root / "data" / "tiles", channels=channels))
     with rasterio.open(root / "maps" / "crust" / "lithology.tif") as raster:
         mapped = raster.read(1)
     with rasterio.open(files["truth"]) as raster:

@@ -28,14 +28,14 @@ import numpy as np
 from crusts_at_height import HEIGHTS_KM, teach_on_crusts
 from real_input import GEOLOGY, GRAVITY, gravmap
 
-from gravmap.learning.area import TEST, Area
-from gravmap.learning.class_map import class_map
-from gravmap.learning.comparison import paired_bootstrap
-from gravmap.learning.importance import draw_offsets, read_elsewhere
-from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.null_comparison import ScoredNodes
-from gravmap.learning.null_models import NULL_MODELS, QUICK, known_labels, null_maps
-from gravmap.learning.outcrop import is_context, with_context
+from gravmap.lattice import TEST
+from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.outcrop_context import is_context, with_context
+from gravmap.learning.evaluation.class_map import class_map
+from gravmap.learning.evaluation.comparison import ScoredNodes, paired_bootstrap
+from gravmap.learning.evaluation.importance import draw_offsets, shift_input
+from gravmap.learning.evaluation.metrics import confusion, scores
+from gravmap.learning.evaluation.null_models import NULL_MODELS, QUICK, known_labels, null_maps
 from gravmap.mapping.scoring.scored_ground import ScoredGround
 from gravmap.tiling import load_arrays
 
@@ -72,19 +72,19 @@ def prepare(root: Path, data: Path) -> None:
     gravmap(root, "tile", "--index-only", "--window", WINDOW, "--stride", "3.2deg", "--size", str(SIZE_PX))
 
 
-def ground_of(root: Path, fold: int) -> Area:
+def ground_of(root: Path, fold: int) -> RegionDataset:
     """The region with one fold held out, and the outcrop that training sees as context."""
     arrays = load_arrays(root / "data" / "tiles", channels=INPUT.split(","), split="blocks", fold=fold)
-    area = Area.from_arrays(arrays)
+    area = RegionDataset.from_arrays(arrays)
     return with_context(area, known_labels(area))
 
 
-def changed(area: Area) -> dict[str, Area]:
+def changed(area: RegionDataset) -> dict[str, RegionDataset]:
     """The area as it is, and its outcrop with other gravity: what a network loses by each is gravity's."""
     measured = np.array([not is_context(name) for name in area.channels])[:, None, None]
     return {
         OWN: area,
-        "the same, another place's gravity": read_elsewhere(area, draw_offsets(area, 1, 0)[0]),
+        "the same, another place's gravity": shift_input(area, draw_offsets(area, 1, 0)[0]),
         "the same, no gravity": replace(area, fields=np.where(measured, np.float32(0), area.fields)),
         "the same, gravity with its sign turned": replace(area, fields=np.where(measured, -area.fields, area.fields)),
     }

@@ -22,10 +22,9 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from gravmap.learning.area import Area
-from gravmap.learning.metrics import confusion, scores
-from gravmap.learning.null_models import NULL_MODELS, held_out, known_labels, null_maps
-from gravmap.learning.target import to_target
+from gravmap.learning.data.dataset import RegionDataset, to_target
+from gravmap.learning.evaluation.metrics import confusion, scores
+from gravmap.learning.evaluation.null_models import NULL_MODELS, held_out, known_labels, null_maps
 from gravmap.tiling import load_arrays
 
 GRAVITY = Path("gravity") / "eigen6c4_bouguer_10km_15min_merged.nc"
@@ -76,7 +75,7 @@ def main() -> None:
 
 def score(root: Path, fold: int) -> list[str]:
     """Scores on the test blocks, cell by cell, of the network and of null models."""
-    area = Area.from_arrays(load_arrays(root / "data" / "tiles", fold=fold))
+    area = RegionDataset.from_arrays(load_arrays(root / "data" / "tiles", fold=fold))
     with rasterio.open(root / "maps" / "liu2024" / "lithology.tif") as raster:
         network = raster.read(1)
         west, north = raster.transform.c, raster.transform.f
@@ -102,7 +101,7 @@ def score(root: Path, fold: int) -> list[str]:
     return lines
 
 
-def on_cells(area: Area, lat: np.ndarray, lon: np.ndarray) -> Area:
+def on_cells(area: RegionDataset, lat: np.ndarray, lon: np.ndarray) -> RegionDataset:
     """The same area with its fields at cell centres, bilinear between the nodes: scores count these cells."""
     from scipy.interpolate import RegularGridInterpolator
 

@@ -25,10 +25,10 @@ from typing import Any
 import torch
 
 from gravmap.files import read_json, write_json
-from gravmap.learning.applicability import FILE as REACH
-from gravmap.learning.calibration import FILE as CALIBRATION
-from gravmap.learning.calibration import read_calibration, write_calibration
-from gravmap.learning.checkpoint import MODEL, load_model, write_pair
+from gravmap.learning.calibration.applicability import FILE as REACH
+from gravmap.learning.calibration.temperature import FILE as CALIBRATION
+from gravmap.learning.calibration.temperature import read_calibration, write_calibration
+from gravmap.learning.training.checkpoint import MODEL, load_model, write_pair
 
 MOST_BYTES = 4_000_000
 

@@ -76,7 +76,7 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
     beside = root / "maps" / "demo-crusts"
     session.run(root, ["predict", "--region", "demo", "--run", SHIPPED, "-o", str(beside), *again])
 
-    from gravmap.mapping.demo import CRUSTS, OUTCROP, report
+    from gravmap.reproduce.demo import CRUSTS, OUTCROP, report
 
     found = report(root, files["truth"], seed, {OUTCROP: root / "maps" / "demo", CRUSTS: beside}, taught_on)
     for line in ["", *found.lines, "", *found.said]:

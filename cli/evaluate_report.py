@@ -198,7 +198,7 @@ def _classes(scores: Mapping[str, Any]) -> list[str]:
 
 def _distances(found: Mapping[str, Any], unit: str) -> list[str]:
     """Accuracy by distance to the nearest training outcrop, beside the best baseline of each bin."""
-    from gravmap.learning.distance_bins import bin_name
+    from gravmap.learning.evaluation.distance_bins import bin_name
 
     table = found["distance"]
     beside = bool(table) and "baselines" in table[0]
@@ -263,13 +263,13 @@ def _left_out(missing: Mapping[str, str], verb: str) -> str:
 
 
 def _importance(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    from gravmap.learning.importance import Importance, importance_table
+    from gravmap.learning.evaluation.importance import Importance, importance_table
 
     return [f"  {line}" for line in importance_table([Importance(**row) for row in rows])]
 
 
 def _title(name: str) -> str:
-    from gravmap.learning.null_comparison import TITLES
+    from gravmap.learning.evaluation.comparison import TITLES
 
     return TITLES[name]
 

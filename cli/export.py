@@ -33,7 +33,7 @@ def command(session: Session, run: str | None, form: str, output: Path | None, o
     """
     folder = session.workspace.run(run)
 
-    from gravmap.learning.export import SUFFIX, export_run
+    from gravmap.learning.training.export import SUFFIX, export_run
 
     path = output or folder / f"model{SUFFIX[form]}"
     described = export_run(folder, path, "torch" if form == "torch" else "onnx", overwrite=overwrite)

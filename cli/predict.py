@@ -187,10 +187,10 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
     folders = [workspace.run(SHIPPED)] if shipped else [workspace.run(name) for name in options.runs or (None,)]
     labels = workspace.labels if workspace.labels.exists() else None
 
-    from gravmap.learning.outcrop import is_context, measured_names
+    from gravmap.learning.data.outcrop_context import is_context, measured_names
     from gravmap.mapping import Clip, predict, read_clip
-    from gravmap.mapping.fit import need_labels
-    from gravmap.mapping.more_heights import missing_heights
+    from gravmap.mapping.compatibility import need_labels
+    from gravmap.mapping.missing_heights import missing_heights
 
     map_options = _map_options(options)
     place = box if box is not None else read_clip(Path(str(options.polygon)))
@@ -276,7 +276,7 @@ def _map_options(options: PredictOptions) -> Options:
 def _describe_models(session: Session, folders: list[Path], shipped: bool, place: Region | Clip) -> list[str]:
     """Print which networks trained on simulated crusts are used; return the channels that any network reads."""
     from gravmap.files import read_json
-    from gravmap.learning.taught import on_crusts, taught_words, trust_words, under_cover_of
+    from gravmap.learning.taught import describe_training_data, describe_trust, on_crusts, under_cover_of
     from gravmap.mapping import Clip
 
     channels: list[str] = []
@@ -289,7 +289,7 @@ def _describe_models(session: Session, folders: list[Path], shipped: bool, place
             continue
         which = "No network was trained here, so the one shipped with gravmap is used" if shipped else "The network"
         session.say(
-            f"{which}: {folder.name}, trained on {taught_words(trained_on)}. {trust_words(under_cover_of(folder))}"
+            f"{which}: {folder.name}, trained on {describe_training_data(trained_on)}. {describe_trust(under_cover_of(folder))}"
         )
         if shipped:
             session.say(f"`gravmap train --init {folder.name}` fine-tunes it on this region's outcrop.")
@@ -305,7 +305,7 @@ def _describe_models(session: Session, folders: list[Path], shipped: bool, place
 
 def _add_heights(session: Session, fields: Path, missing: list[float], dry_run: bool) -> Path:
     """The file with the residuals that the networks read and `fields` lacks; made here, except in a dry run."""
-    from gravmap.mapping.more_heights import add_heights
+    from gravmap.mapping.missing_heights import add_heights
     from gravmap.units import format_length
 
     heights = ", ".join(map(format_length, missing))
@@ -331,7 +331,7 @@ def _print_plan(
 ) -> None:
     """Print what would be read, computed and written, and the cost of each window size."""
     from gravmap.mapping import Clip, Predictor
-    from gravmap.mapping.fit import need_labels
+    from gravmap.mapping.compatibility import need_labels
     from gravmap.progress import describe_time
     from gravmap.units import describe_angle, format_angle
 

@@ -154,9 +154,8 @@ def _check_faults(session: Session, faults: tuple[Path, ...], cap_km: float, rep
         A file or the fields are missing, or the fields have the channel already and may not lose it.
     """
     from gravmap.errors import InputError
-    from gravmap.geology.fault_field import FAULT_DISTANCE
-    from gravmap.geology.faults import check_cap
-    from gravmap.gravity.field_file import MADE_BY, added_channels
+    from gravmap.geology.faults import FAULT_DISTANCE, check_cap
+    from gravmap.gravity.fields import MADE_BY, added_channels
     from gravmap.workspace import require
 
     check_cap(cap_km)
@@ -170,7 +169,7 @@ def _check_faults(session: Session, faults: tuple[Path, ...], cap_km: float, rep
 
 def _fault_channel(session: Session, faults: tuple[Path, ...], cap_km: float, dry_run: bool) -> dict[str, Any]:
     """Add the distance from faults to the fields, or print the plan; returns the result for --json."""
-    from gravmap.geology.fault_field import FAULT_DISTANCE, add_fault_distance
+    from gravmap.geology.faults import FAULT_DISTANCE, add_fault_distance
 
     fields = session.workspace.fields
     if dry_run:

@@ -125,10 +125,9 @@ def command(
     from gravmap.gravity import extent, open_grid, residual_fields, spacing_deg, write_fields
     from gravmap.gravity.continuation import check_heights
     from gravmap.gravity.fetch import fetched_gravity, provenance
-    from gravmap.gravity.field_file import added_channels
-    from gravmap.gravity.fields import margin_for
+    from gravmap.gravity.fields import added_channels, margin_for
     from gravmap.gravity.globe import has_ducc0
-    from gravmap.gravity.lowdegrees import LowDegrees, is_global
+    from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
     from gravmap.regions import find_region
     from gravmap.units import describe_angle, format_length
 
@@ -202,7 +201,7 @@ def command(
     if globe is not None:
         sources.append(provenance(globe, session.workspace.raw))
     with session.progress("residual") as progress:
-        low = LowDegrees(world, progress) if is_global(world) and not globally else None
+        low = LongWavelengthField(world, progress) if is_global(world) and not globally else None
         fields = residual_fields(
             part,
             heights_m,

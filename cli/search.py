@@ -34,8 +34,8 @@ from .session import Session, command_options
 from .train_data import open_region, region_dataset
 
 if TYPE_CHECKING:
-    from gravmap.learning import Area
-    from gravmap.learning.search_config import SearchConfig
+    from gravmap.learning import RegionDataset
+    from gravmap.search.config import SearchConfig
 
 RANDOM = 5
 """Random architectures to compare with, where --random does not give another number."""
@@ -91,7 +91,7 @@ class SearchOptions:
     @property
     def config_values(self) -> dict[str, Any]:
         """The options that are attributes of SearchConfig, but for those not given."""
-        from gravmap.learning.search_config import SearchConfig
+        from gravmap.search.config import SearchConfig
 
         known = {field.name for field in dataclasses.fields(SearchConfig)} - {"inputs", "device"}
         named = {CONFIG_NAMES.get(name, name): value for name, value in vars(self).items()}
@@ -288,7 +288,7 @@ def run_search(session: Session, options: SearchOptions) -> None:
     if options.dry_run:
         return print_plan(session, dataset, config, run_dir, measured=device is not None)
 
-    from gravmap.learning.search import search
+    from gravmap.search.search import search
 
     comparing = options.random is not None or options.compare
     if not stored.get("finished") or not (comparing or stored.get("complete")):
@@ -311,11 +311,16 @@ def run_search(session: Session, options: SearchOptions) -> None:
 
 
 def _compare(
-    session: Session, dataset: Area, run_dir: Path, options: SearchOptions, config: SearchConfig, found: dict[str, Any]
+    session: Session,
+    dataset: RegionDataset,
+    run_dir: Path,
+    options: SearchOptions,
+    config: SearchConfig,
+    found: dict[str, Any],
 ) -> None:
     """Sample random architectures and train them beside the searched one, where the options request it."""
-    from gravmap.learning.architecture_trials import RANDOM as FOLDER
-    from gravmap.learning.architecture_trials import Schedule, compare, draw_random
+    from gravmap.search.comparison import RANDOM as FOLDER
+    from gravmap.search.comparison import Schedule, compare, draw_random
 
     result: dict[str, Any] = {"run": str(run_dir), **found}
     existing = list((run_dir / FOLDER).glob("*.json"))
@@ -337,7 +342,7 @@ def _device(options: SearchOptions) -> str | None:
     """Where to search; None in a dry run without the GPU that would be used."""
     import torch
 
-    from gravmap.learning.distributed import device_for
+    from gravmap.learning.training.distributed import device_for
 
     try:
         return device_for(options.gpus, options.device, min(torch.cuda.device_count(), 1))[0]
@@ -349,10 +354,10 @@ def _device(options: SearchOptions) -> str | None:
 
 
 def _configure(
-    options: SearchOptions, dataset: Area, inputs: list[str] | None, device: str, stored: dict[str, Any]
+    options: SearchOptions, dataset: RegionDataset, inputs: list[str] | None, device: str, stored: dict[str, Any]
 ) -> SearchConfig:
     """The configuration of the search; a resumed one keeps its own, but for its time limit and device."""
-    from gravmap.learning.search_config import SearchConfig
+    from gravmap.search.config import SearchConfig
 
     if stored:
         config = SearchConfig.from_json(json.dumps(stored["options"]))
@@ -391,7 +396,7 @@ def _resumed_options(name: str, options: SearchOptions, record: dict[str, Any]) 
     OptionError
         An option differs from the search's own, and would change its course.
     """
-    from gravmap.learning.channels import expand, fields_read
+    from gravmap.learning.data.channels import expand, fields_read
 
     stored = {
         **record["options"],

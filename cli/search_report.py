@@ -11,8 +11,8 @@ from gravmap.progress import describe_time
 from .session import Session
 
 if TYPE_CHECKING:
-    from gravmap.learning import Area
-    from gravmap.learning.search_config import SearchConfig
+    from gravmap.learning import RegionDataset
+    from gravmap.search.config import SearchConfig
 
 LONG_S = 3600.0
 
@@ -29,7 +29,7 @@ RULES = {
 }
 
 
-def _describe(dataset: Area, config: SearchConfig) -> str:
+def _describe(dataset: RegionDataset, config: SearchConfig) -> str:
     channels = ", ".join(config.inputs or dataset.channels)
     where = "the CPU" if config.device == "cpu" else "a GPU"
     size = config.tile_size_px or dataset.meta["tile_size_px"]
@@ -42,8 +42,8 @@ def _describe(dataset: Area, config: SearchConfig) -> str:
     )
 
 
-def _halves(dataset: Area, config: SearchConfig) -> str:
-    from gravmap.learning.halves import split_in_halves
+def _halves(dataset: RegionDataset, config: SearchConfig) -> str:
+    from gravmap.search.halves import split_in_halves
 
     record = split_in_halves(dataset, config.seed).record
     weights, choice = (sum(record["cells"][half].values()) for half in ("weights", "choice"))
@@ -61,7 +61,7 @@ def _halves(dataset: Area, config: SearchConfig) -> str:
     return halves + (f" Missing in one half: {', '.join(lacking)}." if lacking else "")
 
 
-def print_start(session: Session, dataset: Area, config: SearchConfig, run_dir: Path) -> None:
+def print_start(session: Session, dataset: RegionDataset, config: SearchConfig, run_dir: Path) -> None:
     session.say(_describe(dataset, config))
     session.say(_halves(dataset, config))
     if config.device == "cpu" and session.verbosity >= 0:
@@ -69,9 +69,9 @@ def print_start(session: Session, dataset: Area, config: SearchConfig, run_dir: 
     session.say(f"Writing {run_dir}.")
 
 
-def _measured(dataset: Area, config: SearchConfig) -> tuple[str, float]:
+def _measured(dataset: RegionDataset, config: SearchConfig) -> tuple[str, float]:
     """The time it takes, measured here: in words, and in seconds."""
-    from gravmap.learning.search_plan import measure_search
+    from gravmap.search.plan import measure_search
 
     seconds = measure_search(dataset, config)
     estimate = f"From one step of each kind, measured here: about {describe_time(seconds)} in all"
@@ -80,10 +80,10 @@ def _measured(dataset: Area, config: SearchConfig) -> tuple[str, float]:
     return f"{estimate}." + (f" Faster: {SMALL}." if seconds > LONG_S and config.device == "cpu" else ""), seconds
 
 
-def print_plan(session: Session, dataset: Area, config: SearchConfig, run_dir: Path, measured: bool) -> None:
+def print_plan(session: Session, dataset: RegionDataset, config: SearchConfig, run_dir: Path, measured: bool) -> None:
     """Print the cost of a search; `measured` where its device is present."""
-    from gravmap.learning.channels import InputChannels
-    from gravmap.learning.search_plan import plan_search
+    from gravmap.learning.data.channels import InputChannels
+    from gravmap.search.plan import plan_search
 
     inputs = InputChannels.fit(dataset, config.inputs)
     plan = plan_search(config, inputs.width, len(dataset.classes), (config.tile_size_px or 0) // 2)

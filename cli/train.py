@@ -29,8 +29,8 @@ from .train_report import print_plan, print_result, print_start
 from .train_setup import TrainOptions, new_setup, resumed_setup
 
 if TYPE_CHECKING:
-    from gravmap.learning import Area
-    from gravmap.learning.grounds import Grounds
+    from gravmap.learning import RegionDataset
+    from gravmap.learning.data.splits import DatasetSplits
 
 
 @click.command(
@@ -252,9 +252,9 @@ def run_training(session: Session, options: TrainOptions) -> None:
 
     import torch
 
-    from gravmap.learning.distributed import device_for, group_variables, joined
-    from gravmap.learning.launch import launch
-    from gravmap.learning.trainer import train
+    from gravmap.learning.training.distributed import device_for, group_variables, joined
+    from gravmap.learning.training.launch import launch
+    from gravmap.learning.training.trainer import train
 
     grouped = group_variables(os.environ) is not None
     if grouped:
@@ -263,7 +263,7 @@ def run_training(session: Session, options: TrainOptions) -> None:
         device, processes = device_for(options.gpus, options.device, torch.cuda.device_count())
     if not options.resume and not grouped:
         refuse_existing(run_dir, options.overwrite or options.dry_run)  # before what takes long
-    dataset: Area | Grounds
+    dataset: RegionDataset | DatasetSplits
     tiles, inputs = None, None
     if setup.crusts is not None:
         dataset, inputs = crust_datasets(session, setup.crusts, setup.inputs, setup.windows_deg, options.dry_run)

@@ -15,8 +15,8 @@ from .session import Session
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gravmap.learning import Area
-    from gravmap.learning.grounds import Grounds
+    from gravmap.learning import RegionDataset
+    from gravmap.learning.data.splits import DatasetSplits
     from gravmap.synthetic import Prior
     from gravmap.tiling import TileReader
 
@@ -43,7 +43,7 @@ class CrustOptions:
 def open_region(session: Session, from_tiles: bool) -> TileReader | None:
     """Refuse a tile set that is missing or incomplete; open its tile files where crops are cut from them."""
     from gravmap.tiling import open_tiles
-    from gravmap.tiling.unfinished import refuse_unfinished
+    from gravmap.tiling.resumable_folder import refuse_unfinished
 
     tiles = session.workspace.tiles
     refuse_unfinished(tiles)
@@ -57,7 +57,7 @@ def open_region(session: Session, from_tiles: bool) -> TileReader | None:
 
 def region_dataset(
     place: Workspace, inputs: str | None, split: str, fold: int, may_leak: bool
-) -> tuple[Area, list[str] | None]:
+) -> tuple[RegionDataset, list[str] | None]:
     """Read the fields and labels of the tile set.
 
     Parameters
@@ -73,8 +73,8 @@ def region_dataset(
     list of str, optional
         The channels, with short names expanded; None where `inputs` is.
     """
-    from gravmap.learning import Area
-    from gravmap.learning.channels import SHORT, expand, fields_read
+    from gravmap.learning import RegionDataset
+    from gravmap.learning.data.channels import SHORT, expand, fields_read
     from gravmap.tiling import load_arrays
 
     names: list[str] | None = None
@@ -88,23 +88,23 @@ def region_dataset(
     arrays = load_arrays(place.tiles, channels=channels, split=split, fold=fold)
     if not may_leak:
         _refuse_leak(arrays)
-    return Area.from_arrays(arrays), names
+    return RegionDataset.from_arrays(arrays), names
 
 
 def crust_datasets(
     session: Session, crusts: CrustOptions, inputs: str | None, windows_deg: Sequence[float], dry_run: bool
-) -> tuple[Grounds, list[str]]:
+) -> tuple[DatasetSplits, list[str]]:
     """Simulate the crusts, or read those that are cached; for a dry run only one, to measure a step.
 
     Returns
     -------
-    Grounds
+    DatasetSplits
         Training, tuning and test crusts.
     list of str
         The channels, with short names expanded.
     """
-    from gravmap.learning.channels import expand, fields_read
-    from gravmap.learning.crust_grounds import crust_grounds, crust_seeds
+    from gravmap.learning.data.channels import expand, fields_read
+    from gravmap.learning.data.crust_data import crust_seeds, crust_splits
     from gravmap.synthetic import crust_pool
     from gravmap.synthetic.pool import CHANNELS
 
@@ -127,7 +127,7 @@ def crust_datasets(
     }
     wanted = {"train": seeds["train"][:1], "tune": [], "test": []} if dry_run else seeds
     with session.progress("Simulating crusts") as progress:
-        datasets = crust_grounds(
+        datasets = crust_splits(
             lambda some, listener: crust_pool(prior, some, progress=listener, **pool),
             wanted,
             record,

@@ -13,18 +13,18 @@ from gravmap.units import describe_angle
 from .session import Session
 
 if TYPE_CHECKING:
-    from gravmap.learning import Area, TrainConfig
-    from gravmap.learning.grounds import Grounds
+    from gravmap.learning import RegionDataset, TrainConfig
+    from gravmap.learning.data.splits import DatasetSplits
     from gravmap.tiling import TileReader
 
 LONG_S = 3600.0
 
 
-def _describe(dataset: Area | Grounds, config: TrainConfig, processes: int) -> str:
-    from gravmap.learning.grounds import Grounds
-    from gravmap.learning.outcrop import measured_names
+def _describe(dataset: RegionDataset | DatasetSplits, config: TrainConfig, processes: int) -> str:
+    from gravmap.learning.data.outcrop_context import measured_names
+    from gravmap.learning.data.splits import DatasetSplits
 
-    splits = Grounds.of(dataset)
+    splits = DatasetSplits.of(dataset)
     scales = sorted(set(config.scales_deg or splits.scales_deg))
     where = "the CPU" if config.device == "cpu" else f"{processes} GPU(s)"
     size = config.tile_size_px or splits.meta["tile_size_px"]
@@ -38,7 +38,7 @@ def _describe(dataset: Area | Grounds, config: TrainConfig, processes: int) -> s
     return " ".join([network, *_describe_data(splits, config)])
 
 
-def _describe_data(splits: Grounds, config: TrainConfig) -> list[str]:
+def _describe_data(splits: DatasetSplits, config: TrainConfig) -> list[str]:
     """Crusts, cover masks and pretrained weights, in sentences."""
     sentences = []
     if splits.simulated:
@@ -70,7 +70,7 @@ def _describe_course(config: TrainConfig) -> str:
 
 def print_start(
     session: Session,
-    dataset: Area | Grounds,
+    dataset: RegionDataset | DatasetSplits,
     config: TrainConfig,
     run_dir: Path,
     processes: int,
@@ -95,9 +95,11 @@ def _describe_tiles(tiles: TileReader) -> str:
     return f"Crops are cut from tiles; {len(tiles.changed)} of {files} files differ from what `gravmap tile` wrote."
 
 
-def _estimate(dataset: Area | Grounds, config: TrainConfig, tiles: TileReader | None) -> tuple[str, float]:
+def _estimate(
+    dataset: RegionDataset | DatasetSplits, config: TrainConfig, tiles: TileReader | None
+) -> tuple[str, float]:
     """How long it will take, in words and in seconds."""
-    from gravmap.learning.trainer import measure_step
+    from gravmap.learning.training.trainer import measure_step
 
     step_s, steps = measure_step(dataset, config, tiles)
     total_s = step_s * steps * config.epochs
@@ -112,16 +114,16 @@ def _estimate(dataset: Area | Grounds, config: TrainConfig, tiles: TileReader | 
 
 def print_plan(
     session: Session,
-    dataset: Area | Grounds,
+    dataset: RegionDataset | DatasetSplits,
     config: TrainConfig,
     run_dir: Path,
     processes: int,
     tiles: TileReader | None,
 ) -> None:
-    from gravmap.learning.grounds import Grounds
+    from gravmap.learning.data.splits import DatasetSplits
 
     estimate, seconds = _estimate(dataset, config, tiles)
-    memory = _bytes(Grounds.of(dataset), config)
+    memory = _bytes(DatasetSplits.of(dataset), config)
     session.say(_describe(dataset, config, processes))
     if tiles is not None:
         session.say(_describe_tiles(tiles))
@@ -133,7 +135,7 @@ def print_plan(
     session.result({"would_write": str(run_dir), "seconds": round(seconds, 1), "config": dataclasses.asdict(config)})
 
 
-def _bytes(splits: Grounds, config: TrainConfig) -> int:
+def _bytes(splits: DatasetSplits, config: TrainConfig) -> int:
     """Bytes of all fields and labels; in a dry run on crusts, as many times those of the one that was made."""
     first = splits.first
     one = first.fields.nbytes + first.labels.nbytes

@@ -19,9 +19,9 @@ from .options import refuse_contradiction, run_name
 from .train_data import CrustOptions
 
 if TYPE_CHECKING:
-    from gravmap.learning import Area, TrainConfig
-    from gravmap.learning.beginning import Begun
-    from gravmap.learning.grounds import Grounds
+    from gravmap.learning import RegionDataset, TrainConfig
+    from gravmap.learning.data.splits import DatasetSplits
+    from gravmap.learning.training.warm_start import WarmStart
 
 CRUSTS = "crusts"
 
@@ -141,7 +141,7 @@ class TrainSetup:
         Attributes of TrainConfig that differ from the recipe's, or from the resumed run's.
     resumed : TrainConfig, optional
         Of the run to resume.
-    pretrained : Begun, optional
+    pretrained : WarmStart, optional
         The run whose weights are fine-tuned.
     """
 
@@ -155,20 +155,20 @@ class TrainSetup:
     may_leak: bool
     values: dict[str, Any]
     resumed: TrainConfig | None = None
-    pretrained: Begun | None = None
+    pretrained: WarmStart | None = None
 
-    def configure(self, dataset: Area | Grounds, inputs: list[str] | None, device: str) -> TrainConfig:
+    def configure(self, dataset: RegionDataset | DatasetSplits, inputs: list[str] | None, device: str) -> TrainConfig:
         """The configuration of the training on `dataset`, whose channels are `inputs`."""
         from gravmap.learning import make_config
-        from gravmap.learning.events import require_tensorboard
-        from gravmap.learning.grounds import Grounds
+        from gravmap.learning.data.splits import DatasetSplits
+        from gravmap.learning.training.curves import require_tensorboard
 
         windows_deg = self.windows_deg
         values = {**self.values, "device": device}
         if inputs is not None:
             values["inputs"] = inputs
         if self.pretrained is not None and not windows_deg:
-            scales, size = self.pretrained.windows_for(Grounds.of(dataset).scales_deg)
+            scales, size = self.pretrained.windows_for(DatasetSplits.of(dataset).scales_deg)
             windows_deg = tuple(scales)
             values["tile_size_px"] = values.get("tile_size_px") or size
         values["scales_deg"] = list(windows_deg) or None
@@ -233,14 +233,14 @@ def new_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
     )
 
 
-def _pretrained(folder: Path, options: TrainOptions) -> Begun:
+def _pretrained(folder: Path, options: TrainOptions) -> WarmStart:
     """The run to fine-tune; refuse another network than its own."""
-    from gravmap.learning.beginning import begin_from
+    from gravmap.learning.training.warm_start import load_pretrained
 
     for name in ("model", "architecture"):
         if getattr(options, name) is not None:
             raise click.UsageError(f"--{name} and --init exclude each other: the network is that of {folder.name}.")
-    return begin_from(folder)
+    return load_pretrained(folder)
 
 
 def resumed_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
@@ -254,7 +254,7 @@ def resumed_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
         An option differs from the run's own, and would change its course.
     """
     from gravmap.learning import TrainConfig
-    from gravmap.learning.outcrop import measured_names
+    from gravmap.learning.data.outcrop_context import measured_names
     from gravmap.synthetic.prior import read_prior
 
     run_dir = _run_to_resume(place.runs, options.name)
@@ -312,7 +312,7 @@ def _run_to_resume(runs: Path, name: str | None) -> Path:
 def _same_option(name: str, given: Any, stored: Any) -> bool:
     """Whether an option means what is stored of the run, however it is written."""
     if name == "inputs":
-        from gravmap.learning.channels import expand, fields_read
+        from gravmap.learning.data.channels import expand, fields_read
 
         given = ",".join(expand(given, fields_read(stored.split(","))[0]))
     elif name == "architecture":

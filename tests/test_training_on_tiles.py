@@ -15,13 +15,12 @@ from click.testing import CliRunner
 from gravmap.errors import InputError, OptionError
 from gravmap.geology import load_legend, write_index_raster
 from gravmap.gravity import write_fields
-from gravmap.learning import Area, TrainConfig, load_model, train
-from gravmap.learning.channel_kinds import FieldChannel
-from gravmap.learning.channels import InputChannels
-from gravmap.learning.crops import PAPER, UNCHANGED, Augmentation, Crop
-from gravmap.learning.launch import launch
-from gravmap.learning.sampler import Sampler
-from gravmap.learning.target import IGNORE
+from gravmap.learning import RegionDataset, TrainConfig, load_model, train
+from gravmap.learning.data.channels import FieldChannel, InputChannels
+from gravmap.learning.data.dataset import IGNORE
+from gravmap.learning.sampling.augmentation import PAPER, UNCHANGED, Augmentation, Crop
+from gravmap.learning.sampling.sampler import Sampler
+from gravmap.learning.training.launch import launch
 from gravmap.tiling import load_arrays, make_tiles, open_tiles, verify_tiles
 from gravmap_cli import gravmap
 
@@ -61,7 +60,7 @@ def tiles(made, tmp_path):
 
 def both(folder, **options):
     """The sampler of the native grids, and that of the tiles."""
-    area = Area.from_arrays(load_arrays(folder))
+    area = RegionDataset.from_arrays(load_arrays(folder))
     plain = InputChannels((FieldChannel(area.channels[0], "mGal", 1.0),))
     options.setdefault("augmentation", UNCHANGED)
     return (
@@ -171,7 +170,7 @@ def test_edits_are_learnt_but_not_on_held_out_ground(tiles):
     _, cut = both(tiles)
     field, target, _ = cut.cut(crop)
     assert (field - native.cut(crop)[0]).median() == pytest.approx(5, abs=0.01)
-    area = Area.from_arrays(load_arrays(tiles))
+    area = RegionDataset.from_arrays(load_arrays(tiles))
     u = ((np.arange(SIZE // 2) + 0.5) / (SIZE // 2) * 2 - 1) * 0.625
     role = area.role[area.label_rows(45.5 - u)[:, None], area.label_columns(82.5 + u)[None, :]]
     assert {0, 3} < set(np.unique(role).tolist())
@@ -257,7 +256,7 @@ def test_missing_damaged_and_never_made_tiles(tiles):
 
 
 def test_other_fields_are_not_in_tiles(made):
-    area = Area.from_arrays(load_arrays(made / "tiles", channels=["residual_10km", "bouguer"]))
+    area = RegionDataset.from_arrays(load_arrays(made / "tiles", channels=["residual_10km", "bouguer"]))
     reader = open_tiles(made / "tiles")
     with pytest.raises(OptionError, match="not bouguer"):
         Sampler(area, InputChannels.fit(area), SIZE, tiles=reader)
@@ -278,7 +277,7 @@ class Counting:
 
 
 def test_a_tile_is_read_once_while_it_is_kept(made):
-    from gravmap.learning.tiles import _Kept
+    from gravmap.learning.sampling.tiles import _Kept
 
     counting = Counting(open_tiles(made / "tiles"))
     windows = list(counting.reader.names)[:3]
@@ -296,7 +295,7 @@ def config(**options):
 
 
 def test_a_run_says_that_it_read_tiles_and_which(tiles, tmp_path):
-    area = Area.from_arrays(load_arrays(tiles))
+    area = RegionDataset.from_arrays(load_arrays(tiles))
     reader = pickle.loads(pickle.dumps(open_tiles(tiles)))  # as it comes to another process
     train(area, tmp_path / "a", config(), tiles=reader)
     spec = load_model(tmp_path / "a")[1]
@@ -338,7 +337,7 @@ def test_the_command_tells_how_many_tiles_were_edited_and_goes_on_with_them(tile
 @pytest.mark.slow
 def test_two_processes_read_the_edited_tiles_as_one_does(tiles, tmp_path):
     edit(tiles / "2.5deg/r001_c001_label.tif", lambda values: np.full_like(values, 7))
-    area, reader = Area.from_arrays(load_arrays(tiles)), open_tiles(tiles)
+    area, reader = RegionDataset.from_arrays(load_arrays(tiles)), open_tiles(tiles)
     # Batch statistics are frozen: synchronised ones do not exist on a CPU.
     short = dataclasses.replace(config(freeze_statistics=True), batch_size=4)
     assert train(area, tmp_path / "native", short)["epochs"] == 1

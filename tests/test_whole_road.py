@@ -110,7 +110,7 @@ def test_the_tiles_lie_where_the_index_says(road):
 
 
 def test_the_run_rebuilds_the_network_alone(road):
-    from gravmap.learning.checkpoint import load_model
+    from gravmap.learning.training.checkpoint import load_model
 
     root, _ = road
     assert (root / "runs" / "latest").read_text().strip() == "short"

@@ -57,7 +57,7 @@ def train(root, name, *words):
     short = ["--device", "cpu", "--model", "ggmnet-tiny", "--epochs", 1, "--steps-per-epoch", 1, "--batch-size", 2]
     with pytest.MonkeyPatch.context() as patch:
         for picture in ("draw_curves", "draw_reliability"):
-            patch.setattr(f"gravmap.learning.finish.{picture}", lambda *_: None)
+            patch.setattr(f"gravmap.learning.training.finish.{picture}", lambda *_: None)
         done = call(root, "train", *short, "--name", name, *words)
     assert done.exit_code == 0, done.output
     return root / "runs" / name

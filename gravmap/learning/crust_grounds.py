@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from gravmap.errors import OptionError
 from gravmap.files import atomic_path
-from gravmap.learning.area import TEST, TRAIN, TUNE, UNUSABLE, Area
-from gravmap.learning.grounds import CRUSTS, Grounds
-from gravmap.learning.outcrop import add_context, outcrop_context
+from gravmap.lattice import TEST, TRAIN, TUNE, UNUSABLE
+from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.outcrop_context import add_context, outcrop_context
+from gravmap.learning.data.splits import CRUSTS, DatasetSplits
 from gravmap.progress import Progress, silent
 from gravmap.units import describe_angle
 
@@ -68,9 +69,9 @@ def crop_px(height_deg: float, width_deg: float) -> int:
     return min(max(fits, STEP_PX), LARGEST_CROP_PX)
 
 
-def crust_ground(
+def crust_dataset(
     arrays: Arrays, role: int, scales_deg: Sequence[float] | None = None, cache: Path | None = None
-) -> Area:
+) -> RegionDataset:
     """One crust as a ground.
 
     Parameters
@@ -108,7 +109,7 @@ def crust_ground(
             f"{north - south:.3g} x {east - west:.3g} degrees.",
             "Choose a smaller --window, or a larger --shape.",
         )
-    area = Area.from_arrays(
+    area = RegionDataset.from_arrays(
         {
             **arrays,
             "labels": np.where(surface == 0, truth, UNUSABLE).astype(np.uint8),
@@ -123,7 +124,7 @@ def crust_ground(
     return add_context(area, _context(area, known, cache))
 
 
-def crust_grounds(
+def crust_splits(
     pool: Callable[[Sequence[int], Progress], Iterable[Arrays]],
     seeds: dict[str, list[int]],
     record: dict[str, Any],
@@ -131,20 +132,20 @@ def crust_grounds(
     scales_deg: Sequence[float] | None = None,
     cache: Path | None = None,
     progress: Progress = silent,
-) -> Grounds:
+) -> DatasetSplits:
     """Crusts to train, tune and test on.
 
     Parameters
     ----------
     pool : callable
-        Given seeds and who is told of them, makes their arrays in the same order: what :func:`crust_ground` takes, and
+        Given seeds and who is told of them, makes their arrays in the same order: what :func:`crust_dataset` takes, and
         ``cover_m`` (ny, nx) float32, the thickness of the cover in metres.
     seeds : dict of str to list of int
         Of ``train``, ``tune`` and ``test``, as :func:`crust_seeds` gives them.
     record : dict
         JSON-able: what the crusts were drawn from; kept with the weights.
     scales_deg, cache
-        As in :func:`crust_ground`.
+        As in :func:`crust_dataset`.
     progress : Progress
         Told the crusts made and the contexts spread out.
     """
@@ -157,18 +158,18 @@ def crust_grounds(
     arrays = list(pool([seed for seed, _ in every], making))[::-1]
     for number, (_, role) in enumerate(every, 1):
         crust = arrays.pop()  # popped, or every field would be held twice
-        made.append(crust_ground(crust, role, scales_deg, cache))
+        made.append(crust_dataset(crust, role, scales_deg, cache))
         if role != TRAIN:
             cover_m.append(crust["cover_m"])
         progress(len(every) + number, 2 * len(every), "their outcrop spread out")
     first, second = len(seeds["train"]), len(seeds["train"]) + len(seeds["tune"])
     said = {"on": CRUSTS, **record, "seeds": seeds}
-    return Grounds(
+    return DatasetSplits(
         tuple(made[:first]), tuple(made[first:second]), tuple(made[second:]), record=said, cover_m=tuple(cover_m)
     )
 
 
-def _context(area: Area, known: NDArray[np.uint8], cache: Path | None) -> NDArray[np.float32]:
+def _context(area: RegionDataset, known: NDArray[np.uint8], cache: Path | None) -> NDArray[np.float32]:
     """The context's planes, read where they are kept."""
     if cache is None:
         return outcrop_context(known, area.node_lat, area.node_lon, len(area.classes))

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from gravmap.errors import InputError
-from gravmap.learning import schedule
-from gravmap.learning.area import Area
-from gravmap.learning.channels import InputChannels
-from gravmap.learning.checkpoint import LAST, read_pair, under, versions, write_pair
-from gravmap.learning.crops import UNCHANGED
-from gravmap.learning.halves import split_in_halves, training_view
-from gravmap.learning.loss import class_counts, class_weights
-from gravmap.learning.phases import optimiser_tensors, take_up_optimiser
-from gravmap.learning.sampler import Sampler
-from gravmap.learning.search_config import SearchConfig
-from gravmap.learning.search_steps import TEACHING, WARM_UP, Batch, Terms, bootstrapped_terms, choose, teach_weights
-from gravmap.network.search_cost import CostTable
-from gravmap.network.supernet import Supernet
+from gravmap.learning.data.channels import InputChannels
+from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.sampling.augmentation import UNCHANGED
+from gravmap.learning.sampling.sampler import Sampler
+from gravmap.learning.training import schedule
+from gravmap.learning.training.checkpoint import LAST, read_pair, under, versions, write_pair
+from gravmap.learning.training.loss import class_counts, class_weights
+from gravmap.learning.training.optimizer import optimiser_tensors, take_up_optimiser
+from gravmap.search.config import SearchConfig
+from gravmap.search.cost_table import CostTable
+from gravmap.search.halves import split_in_halves, training_view
+from gravmap.search.steps import TEACHING, WARM_UP, Batch, Terms, bootstrapped_terms, choose, teach_weights
+from gravmap.search.supernet import Supernet
 
 PRETRAIN, SEARCH = "pretrain", "search"
 
@@ -38,7 +38,7 @@ class SearchState:
 
     Parameters
     ----------
-    area : Area
+    area : RegionDataset
         Of it only fields and training cells are looked at.
     config : SearchConfig
         How to search.
@@ -58,7 +58,7 @@ class SearchState:
         The branches are too short for a choice.
     """
 
-    def __init__(self, area: Area, config: SearchConfig) -> None:
+    def __init__(self, area: RegionDataset, config: SearchConfig) -> None:
         self.config, self.device = config, torch.device(config.device)
         self.area = training_view(area)
         self.fingerprint = self.area.fingerprint()
@@ -224,7 +224,7 @@ class SearchState:
         size = self.config.batch_size
         return sampler.batch(self.epoch, list(range(index * size, (index + 1) * size)))
 
-    def _sampler(self, area: Area, unchanged: bool = False) -> Sampler:
+    def _sampler(self, area: RegionDataset, unchanged: bool = False) -> Sampler:
         config = self.config
         try:
             return Sampler(

@@ -17,23 +17,22 @@ from numpy.typing import NDArray
 from gravmap import __version__
 from gravmap.files import check_room, sha256
 from gravmap.geology import LabelFile
-from gravmap.learning.outcrop import DISTANCE, told_km
+from gravmap.learning.data.outcrop_context import DISTANCE, distance_km_from_channel
 from gravmap.mapping.assemble import Assembler
 from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
+from gravmap.mapping.compatibility import check_labels, need_labels
 from gravmap.mapping.files.writer import MapFiles, MapWriter, Summary
 from gravmap.mapping.finish import Origin, finish_map
-from gravmap.mapping.fit import check_labels, need_labels
-from gravmap.mapping.map_folder import check_folder
+from gravmap.mapping.inference import Work, out_of_memory, run_inference, run_inference_in_processes
 from gravmap.mapping.options import Options, Verdicts, settings, tags
-from gravmap.mapping.outcrop import OutcropFile, lay_outcrop
+from gravmap.mapping.outcrop_file import OutcropFile, lay_outcrop
 from gravmap.mapping.plan import FOLDER, Plan
+from gravmap.mapping.predict import check_folder
 from gravmap.mapping.predictor import Predictor
-from gravmap.mapping.processes import make_passes_together, out_of_memory
-from gravmap.mapping.windows import Work, make_passes
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
-from gravmap.tiling.unfinished import Unfinished, unfinished_bytes, write_unfinished
+from gravmap.tiling.resumable_folder import ResumableFolder, unfinished_bytes, write_unfinished
 from gravmap.units import format_angle
 
 
@@ -168,7 +167,7 @@ def predict(
 
 
 def _write(
-    unfinished: Unfinished,
+    unfinished: ResumableFolder,
     predictor: Predictor,
     plan: Plan,
     options: Options,
@@ -181,7 +180,7 @@ def _write(
         grid, fields = plan.grid, predictor.fields
 
         def distance_km(rows: slice, columns: slice) -> NDArray[np.float64]:
-            return told_km(fields.between(DISTANCE, grid.lat_deg[rows], grid.lon_deg[columns]))
+            return distance_km_from_channel(fields.between(DISTANCE, grid.lat_deg[rows], grid.lon_deg[columns]))
 
         divisors = [member.divisor(list(plan.windows)) for member in predictor.members]
         assembler = Assembler(
@@ -216,7 +215,7 @@ def _write(
             labels.close()
 
 
-def _lay_outcrop(unfinished: Unfinished, predictor: Predictor, plan: Plan, labels_path: Path) -> OutcropFile:
+def _lay_outcrop(unfinished: ResumableFolder, predictor: Predictor, plan: Plan, labels_path: Path) -> OutcropFile:
     """The outcrop that networks start from, in a file that goes with those of the windows."""
     (unfinished.folder / FOLDER).mkdir(exist_ok=True)
     path = unfinished.folder / FOLDER / "outcrop.npy"
@@ -225,7 +224,7 @@ def _lay_outcrop(unfinished: Unfinished, predictor: Predictor, plan: Plan, label
 
 
 def _make_missing(
-    unfinished: Unfinished, predictor: Predictor, plan: Plan, options: Options, progress: Progress
+    unfinished: ResumableFolder, predictor: Predictor, plan: Plan, options: Options, progress: Progress
 ) -> None:
     """Put the windows through the networks that an earlier run has not finished."""
     missing = tuple(each for each in plan.passes if each.name not in unfinished.kept)
@@ -253,9 +252,9 @@ def _make_missing(
     processes = min(options.processes, len(missing))
     try:
         if processes > 1:
-            make_passes_together(work, plan.device, processes, finished)
+            run_inference_in_processes(work, plan.device, processes, finished)
         else:
-            make_passes(work, predictor, finished)
+            run_inference(work, predictor, finished)
     except torch.OutOfMemoryError as error:
         raise out_of_memory(error) from None
 

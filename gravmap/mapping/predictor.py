@@ -13,16 +13,16 @@ from torch import nn
 
 from gravmap.errors import DeviceError, OptionError
 from gravmap.geology import Legend
-from gravmap.learning.applicability import Reach, read_reach
-from gravmap.learning.calibration import Calibration, read_calibration
-from gravmap.learning.checkpoint import ModelSpec, load_model
-from gravmap.learning.distance_temperature import DistanceTemperature
+from gravmap.learning.calibration.applicability import AreaOfApplicability, read_area_of_applicability
+from gravmap.learning.calibration.by_distance import DistanceTemperature
+from gravmap.learning.calibration.temperature import Calibration, read_calibration
+from gravmap.learning.training.checkpoint import ModelSpec, load_model
 from gravmap.mapping.clip import Clip
+from gravmap.mapping.compatibility import check_ensemble, check_fields, legend_of
 from gravmap.mapping.field_reader import FieldReader
-from gravmap.mapping.fit import check_ensemble, check_fields, legend_of
-from gravmap.mapping.outcrop import OutcropFile
+from gravmap.mapping.map_grid import map_grid
+from gravmap.mapping.outcrop_file import OutcropFile
 from gravmap.mapping.plan import FLIPS, Plan, lay_windows
-from gravmap.mapping.raster import map_grid
 from gravmap.network.cost import peak_bytes, seconds_per_pass
 from gravmap.regions import Region
 from gravmap.units import describe_angle
@@ -45,7 +45,7 @@ class Member:
         What shaped its input.
     calibration : Calibration or None
         Its temperatures; None where the run has none.
-    reach : Reach or None
+    reach : AreaOfApplicability or None
         Its training ground; None where the run has none.
     """
 
@@ -53,7 +53,7 @@ class Member:
     network: nn.Module
     spec: ModelSpec
     calibration: Calibration | None
-    reach: Reach | None
+    reach: AreaOfApplicability | None
 
     def temperature(self, scales_deg: Sequence[float]) -> float:
         """What logits averaged over these scales are divided by; 1 where nothing was measured."""
@@ -126,7 +126,7 @@ class Predictor:
         members = []
         for folder in folders:
             network, spec = load_model(folder, self.device)
-            members.append(Member(folder, network, spec, read_calibration(folder), read_reach(folder)))
+            members.append(Member(folder, network, spec, read_calibration(folder), read_area_of_applicability(folder)))
         self.members = tuple(members)
         check_ensemble([(member.folder, member.spec) for member in self.members])
         self.fields = FieldReader(fields_path, outcrop)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
-from gravmap.geology.legend import COVER, UNUSABLE
+from gravmap.lattice import BUFFER as IGNORED
+from gravmap.lattice import COVER, TEST, TRAIN, TUNE, UNUSABLE
 from gravmap.regions import Region
-from gravmap.tiling.dealing import deal, unlearned
-from gravmap.tiling.roles import IGNORED, TEST, TRAIN, TUNE
+from gravmap.tiling.blocks import assign_folds, unlearned
 from gravmap.units import describe_angle
 
 BLOCK_DEG = 2.5
@@ -220,7 +220,7 @@ def split_blocks(
         side /= 2
     check_labelled(len(labelled), folds, side)
     fold_of = np.full(shape[0] * shape[1], -1, dtype=np.int64)
-    fold_of[labelled] = deal(counts[labelled], folds, seed)
+    fold_of[labelled] = assign_folds(counts[labelled], folds, seed)
     notes = smaller_note(region, block_deg, side, BLOCK_DEG)
     notes += unlearned(counts[labelled], fold_of[labelled], folds)
     return BlockSplit(region, fold_of.reshape(shape), folds, float(buffer_deg), seed, name, tuple(notes))

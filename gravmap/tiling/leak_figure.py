@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
-from gravmap.geology.legend import COVER, UNUSABLE
+from gravmap.lattice import COVER, TEST, TRAIN, TUNE, UNUSABLE
 from gravmap.map_frame import furnish
-from gravmap.tiling.handover import open_split
 from gravmap.tiling.leak import LeakReport
 from gravmap.tiling.patches import cut_patches, painted, stretch
-from gravmap.tiling.roles import TEST, TRAIN, TUNE
+from gravmap.tiling.training_arrays import open_split
 from gravmap.units import describe_angle
 
 # Apart in colour for every eye (Okabe and Ito 2008), and in lightness where ground is without labels.

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import COVER, UNUSABLE
+from gravmap.lattice import BUFFER as IGNORED
+from gravmap.lattice import COVER, TEST, TRAIN, TUNE, UNUSABLE
 from gravmap.regions import Region
 from gravmap.tiling.blocks import (
     BUFFER_DEG,
@@ -26,8 +27,7 @@ from gravmap.tiling.blocks import (
     may_halve,
     smaller_note,
 )
-from gravmap.tiling.census import count_classes
-from gravmap.tiling.roles import IGNORED, TEST, TRAIN, TUNE
+from gravmap.tiling.label_statistics import count_classes
 from gravmap.units import describe_angle
 
 STRICT_BLOCK_DEG = 5.0

@@ -6,7 +6,7 @@ import rasterio
 from click.testing import CliRunner
 
 import gravmap_cli
-from gravmap.learning.null_models import NULL_MODELS
+from gravmap.learning.evaluation.null_models import NULL_MODELS
 from gravmap.prior_check import check
 from gravmap.workspace import SHIPPED, shipped_model
 from gravmap_cli import demo
@@ -76,7 +76,7 @@ def test_the_demo_runs_the_commands_of_a_real_project_and_shows_networks_beside_
 
 
 def test_a_seed_that_taught_the_network_is_told(tmp_path, monkeypatch):
-    from gravmap.mapping.demo import _worth
+    from gravmap.reproduce.demo import _worth
 
     taught = json.loads((shipped_model(SHIPPED) / "model.json").read_text())["taught_on"]
     for seed in (taught["seeds"]["train"][5], taught["seeds"]["tune"][0]):

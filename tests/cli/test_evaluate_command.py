@@ -91,7 +91,7 @@ def test_all_finished_runs_in_groups(workspace, quick, undrawn):
 
 def test_a_dry_run_foretells_what_a_run_does(workspace, quick, monkeypatch):
     """The windows that the networks are then asked about are counted one by one; nothing is written before."""
-    from gravmap.learning import importance
+    from gravmap.learning.evaluation import importance
 
     before = {path: path.stat().st_mtime_ns for path in workspace.rglob("*")}
     words = ["evaluate", "one", "three", "--baselines", "--importance"]

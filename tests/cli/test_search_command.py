@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from gravmap.learning.search_config import SearchConfig
 from gravmap.network.presets import tiny
-from gravmap.network.search_space import SupernetSpace
-from gravmap.network.supernet import Supernet
+from gravmap.search.config import SearchConfig
+from gravmap.search.space import SupernetSpace
+from gravmap.search.supernet import Supernet
 from gravmap_cli import gravmap
 from toy_area import make_arrays
 
@@ -100,8 +100,8 @@ def test_a_complete_search_is_only_compared_again(searched, monkeypatch):
     again = place("search", "--resume")  # where it began
     assert again.exit_code == 3
     assert "The search one is complete" in again.output
-    monkeypatch.setattr("gravmap.learning.search.search", None)
-    monkeypatch.setattr("gravmap.learning.architecture_trials.teach", None)
+    monkeypatch.setattr("gravmap.search.search.search", None)
+    monkeypatch.setattr("gravmap.search.comparison.teach", None)
     done = place("search", "--resume", "--name", "one", "--device", "cpu", "--compare", *TRIALS)
     assert done.exit_code == 0, done.output
     for name in ("searched", "random-00"):

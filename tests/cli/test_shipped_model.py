@@ -11,8 +11,8 @@ from click.testing import CliRunner
 import gravmap_cli
 from gravmap.errors import InputError
 from gravmap.learning import load_model
-from gravmap.learning.calibration import read_calibration
-from gravmap.learning.outcrop import measured_names
+from gravmap.learning.calibration.temperature import read_calibration
+from gravmap.learning.data.outcrop_context import measured_names
 from gravmap.prior_check import check
 from gravmap.synthetic import make_crust
 from gravmap.workspace import SHIPPED, Workspace, shipped_model

@@ -97,9 +97,9 @@ def test_windows_with_little_bedrock_are_named(workspace):
 
 
 def test_a_stopped_run_is_resumed(workspace, monkeypatch):
-    from gravmap.tiling.unfinished import Unfinished
+    from gravmap.tiling.resumable_folder import ResumableFolder
 
-    finish, noted = Unfinished.finish, []
+    finish, noted = ResumableFolder.finish, []
 
     def failing(self, name, sums):
         if len(noted) == 5:
@@ -108,7 +108,7 @@ def test_a_stopped_run_is_resumed(workspace, monkeypatch):
         noted.append(name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Unfinished, "finish", failing)
+        patch.setattr(ResumableFolder, "finish", failing)
         done = call(workspace, *SMALL)
     assert done.exit_code == 1
     assert "disk is full" in done.output

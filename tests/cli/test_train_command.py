@@ -210,7 +210,7 @@ def test_a_time_limit_is_read_with_its_unit(gravmap_in):
 
 
 def test_an_interrupted_run_keeps_what_it_has(gravmap_in, tmp_path, monkeypatch):
-    from gravmap.learning.run import Run
+    from gravmap.learning.training.run import Run
 
     def stop(self, *args, **options):
         ended(self, *args, **options)

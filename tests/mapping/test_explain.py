@@ -14,7 +14,7 @@ from gravmap.errors import InputError, OptionError
 from gravmap.files import sha256
 from gravmap.mapping import Predictor
 from gravmap.mapping.explain import explain
-from gravmap.mapping.windows import Work, make_passes
+from gravmap.mapping.inference import Work, run_inference
 from gravmap.regions import Region
 from toy_map import make_project
 
@@ -40,7 +40,7 @@ def test_the_logit_is_that_of_the_map_and_the_raster_sums_to_it(project):
         work = Work(
             project / "fields.nc", (project / "run",), plan.passes, plan.grid.lat_deg, plan.grid.lon_deg, project
         )
-        make_passes(work, predictor, lambda name, sums: None)
+        run_inference(work, predictor, lambda name, sums: None)
         names = [entry["name"] for entry in predictor.members[0].spec.classes]
         logits = blended(plan, project)
     mapped = np.bincount(logits.argmax(0).ravel(), minlength=len(names))
@@ -74,7 +74,7 @@ def test_the_logit_is_that_of_the_map_and_the_raster_sums_to_it(project):
 
 def blended(plan, folder):
     """Mean logits (K, ny, nx) of a plan's passes, straight from the files that prediction leaves."""
-    from gravmap.learning.mosaic import window_cells, window_weight
+    from gravmap.learning.evaluation.mosaic import window_cells, window_weight
 
     grid, scales = plan.grid, {}
     for each in plan.passes:

@@ -12,14 +12,14 @@ from click.testing import CliRunner
 import gravmap_cli
 from gravmap.errors import InputError, OptionError
 from gravmap.geology import load_legend
-from gravmap.geology.index_raster import write_index_raster
+from gravmap.geology.labels import write_index_raster
 from gravmap.gravity import open_fields, residual_fields, write_fields
 from gravmap.prior_check import INSIDE, OUTSIDE, draw_verdict, prior_verdict, region, run_verdict, simulated
 from gravmap.prior_check.verdict import find_places, whole_state
 from gravmap.regions import Region
 from gravmap.synthetic import draw_crust, load_prior
-from gravmap.synthetic.draws import Draw
 from gravmap.synthetic.measured import Measuring
+from gravmap.synthetic.prior import Draw
 
 SHAPE = (96, 96)
 COUNT = 16
