@@ -45,7 +45,7 @@ def one_crust(root: Path, seed: int, options: argparse.Namespace) -> dict[str, d
     gravmap(root, "rasterize", str(files["map"]), "--legend", "crust")
     windows = [word for size in ("2.5deg", "5deg") for word in ("--window", size)]
     gravmap(root, "tile", "--index-only", *windows, "--size", str(options.size))
-    training = ["--gpus", "0", "--model", options.model, "--input", options.input, "--steps", "40"]
+    training = ["--gpus", "0", "--model", options.model, "--input", options.input, "--steps-per-epoch", "40"]
     training += [
         "--recipe",
         str(Path(options.recipe).absolute() if options.recipe.endswith(".toml") else options.recipe),

@@ -44,7 +44,7 @@ WINDOW, SIZE_PX = "12.8deg", 384
 
 INPUT = ",".join(f"residual_{height}km" for height in HEIGHTS_KM)
 ON_CRUSTS = "taught-on-crusts"
-LEARN = ["--context", "outcrop", "--recipe", "crusts", "--epochs", "5", "--steps", "40", "--device", "cpu"]
+LEARN = ["--context", "outcrop", "--recipe", "crusts", "--epochs", "5", "--steps-per-epoch", "40", "--device", "cpu"]
 
 ROWS = {
     "unet": ["--input", INPUT, "--lr", "1e-3"],

@@ -64,7 +64,7 @@ def main() -> None:
     gravmap(root, "rasterize", str(geology), "--legend", "geo3al")
     windows = [word for size in ("5deg", "10deg", "15deg") for word in ("--window", size)]
     gravmap(root, "tile", *windows, "--size", options.size)
-    training = ["--gpus", "0", "--model", options.model, "--steps", "40", "--time-limit", options.train_time]
+    training = ["--gpus", "0", "--model", options.model, "--steps-per-epoch", "40", "--time-limit", options.train_time]
     gravmap(root, "train", *training, "--fold", options.fold, "--name", "real")
     gravmap(root, "predict", "--region", "junggar")
     gravmap(root, "predict", "--region", "liu2024", "--everywhere", "--resolution", CELL)

@@ -2,11 +2,12 @@
 
 The first three steps take three hours on a core and can be stopped and resumed:
 
-    gravmap train --on crusts --count 400 --epochs 100 --steps 400 --time-limit 75min --device cpu --name crusts400
-    gravmap train --on crusts --count 800 --init crusts400 --lr 0.0015 --epochs 100 --steps 800 --time-limit 27min \
-        --device cpu --name crusts800
-    gravmap train --on crusts --count 1200 --init crusts800 --lr 0.0015 --epochs 100 --steps 1200 --time-limit 56min \
-        --device cpu --name crusts1200
+    gravmap train --on crusts --count 400 --epochs 100 --steps-per-epoch 400 --time-limit 75min \
+        --device cpu --name crusts400
+    gravmap train --on crusts --count 800 --init crusts400 --lr 0.0015 --epochs 100 --steps-per-epoch 800 \
+        --time-limit 27min --device cpu --name crusts800
+    gravmap train --on crusts --count 1200 --init crusts800 --lr 0.0015 --epochs 100 --steps-per-epoch 1200 \
+        --time-limit 56min --device cpu --name crusts1200
     python benchmarks/ship_crusts.py runs/crusts1200 gravmap/models/crusts-central-asia
 
 The last writes the weights as float16, which costs no score, with all that `gravmap predict` needs beside them.

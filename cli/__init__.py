@@ -1,4 +1,4 @@
-"""The command line of gravmap: parse, call the library, say what came out.
+"""The command line of gravmap: parse options, call the library, print the result.
 
 Commands import the library inside their functions, so that ``gravmap --help`` stays quick.
 """

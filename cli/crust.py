@@ -1,4 +1,4 @@
-"""`gravmap crust`: a simulated piece of crust whose bedrock is known, to look at and to try things on."""
+"""`gravmap crust`: a simulated piece of crust whose bedrock is known."""
 
 from __future__ import annotations
 
@@ -8,40 +8,45 @@ from typing import Any
 
 import click
 
-from .options import overwrite_option, seed_option
+from .options import Command, option, output_option, overwrite_option, seed_option
 from .session import Session, command_options
 
 
-@click.command("crust", epilog="Example: gravmap crust --prior wide --seed 3")
-@click.option(
+@click.command(
+    "crust",
+    cls=Command,
+    short_help="Simulate a crust whose bedrock under cover is known.",
+    epilog="Example: gravmap crust --prior wide --seed 3",
+)
+@option(
     "--prior",
     "prior_name",
     metavar="NAME|FILE",
     default="central-asia",
     show_default=True,
-    help="What to draw from: central-asia, wide, or a TOML file of your own.",
+    help="The prior to sample from: central-asia, wide, or a TOML file of your own.",
 )
 @seed_option
-@click.option(
+@option(
     "--shape",
     type=click.IntRange(min=16),
     nargs=2,
     metavar="ROWS COLS",
     default=(240, 360),
-    show_default="240 360",
+    show_default=True,
     help="Cells of 2 arc-minutes.",
 )
-@click.option("-o", "--output", metavar="DIR", help="Where to write (default: crusts/PRIOR-SEED in the workspace).")
+@output_option("Folder to write to (default: crusts/PRIOR-SEED in the workspace).", "DIR")
 @overwrite_option
 @command_options()
 def command(
-    session: Session, prior_name: str, seed: int, shape: tuple[int, int], output: str | None, overwrite: bool
+    session: Session, prior_name: str, seed: int, shape: tuple[int, int], output: Path | None, overwrite: bool
 ) -> None:
     """Simulate a piece of crust whose bedrock under cover is known.
 
-    Draws densities, belts, granites, basins, cover and Moho from a prior, and writes what a user of real data has
-    (gravity.nc, map.gpkg), what nature keeps to herself (truth.tif, crust.json), the prior (prior.toml, to be copied
-    and edited) and a picture of it all with a section (crust.png). Networks are taught on many of these.
+    Samples densities, belts, granites, basins, cover and Moho from a prior, and writes what a user of real data has
+    (gravity.nc, map.gpkg), what is unknown of a real crust (truth.tif, crust.json), the prior (prior.toml, to be
+    copied and edited) and a picture with a section (crust.png). `gravmap train --on crusts` trains on many of these.
     """
     from gravmap.errors import InputError
     from gravmap.files import refuse_existing, write_text
@@ -51,9 +56,9 @@ def command(
     from gravmap.synthetic.picture import draw_crust_picture
 
     prior = load_prior(prior_name)
-    folder = Path(output) if output else session.workspace.root / "crusts" / f"{prior.name}-{seed}"
+    folder = output or session.workspace.root / "crusts" / f"{prior.name}-{seed}"
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, and a folder is needed.", "Name another with -o.")
+        raise InputError(f"{folder} is a file, and a folder is needed.", "Name a folder with -o.")
     for name in (*FILES.values(), "prior.toml", "crust.png"):
         refuse_existing(folder / name, overwrite)
     start = time.perf_counter()
@@ -61,9 +66,9 @@ def command(
     took = time.perf_counter() - start
     facts = crust_facts(crust)
     _, south, _, north = crust.bounds_wsen
-    place = f"{shape[0]} x {shape[1]} cells of 2 arc-minutes, latitude {south:.1f} to {north:.1f}"
+    cells = f"{shape[0]} x {shape[1]} cells of 2 arc-minutes, latitude {south:.1f} to {north:.1f}"
     session.say(f"A crust of the prior {prior.name} ({prior.title}), seed {seed}:")
-    session.say(f"  {place}, made in {took:.1f} s")
+    session.say(f"  {cells}, simulated in {took:.1f} s")
     numbers = _in_words(crust, facts)
     for line in numbers:
         session.say(f"  {line}")
@@ -87,7 +92,7 @@ def command(
     for path in files.values():
         session.say(f"  {path}")
     session.say("")
-    session.say(f"Look at {files['picture']} first. To go on as with real data, in an empty folder:")
+    session.say(f"Look at {files['picture']} first. To continue as with real data, in an empty folder:")
     session.say(f"  gravmap residual {files['gravity'].absolute()} --height 10km")
     session.say(f"  gravmap rasterize {files['map'].absolute()} --legend crust")
     result: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""`gravmap demo`: the whole chain on a crust whose bedrock is known."""
+"""`gravmap demo`: all steps of a project on a synthetic crust whose bedrock is known."""
 
 from __future__ import annotations
 
@@ -7,41 +7,51 @@ from pathlib import Path
 
 import click
 
-from .chain import run
-from .options import overwrite_option, seed_option
+from .options import Command, output_option, overwrite_option, seed_option
 from .session import Session, command_options
 
-# Sizes that fit two cores and three minutes. A real run needs none of these options.
-SHAPE = (240, 360)  # of the crust; those that taught the shipped network are as large
+# Sizes that fit two cores and three minutes. A real project needs none of these options.
+SHAPE = (240, 360)  # of the crust; those that the shipped network was trained on are as large
 WINDOW, TILE_PX = "7deg", 224  # the largest that fit, at pixels as wide as the cells
-TRAINING = ("--epochs", "10", "--steps", "20", "--time-limit", "60s")
+TRAINING = ("--epochs", "10", "--steps-per-epoch", "20", "--time-limit", "60s")
 
 
-@click.command("demo", epilog="Example: gravmap demo")
-@click.argument("folder", metavar="[DIR]", required=False)
+@click.command(
+    "demo",
+    cls=Command,
+    short_help="Run all steps on a synthetic crust, offline, in minutes.",
+    epilog="Example: gravmap demo",
+)
+@click.argument("old_output", metavar="", required=False, type=click.Path(path_type=Path))
+@output_option("Folder to work in (default: gravmap-demo).", "DIR")
 @seed_option
 @overwrite_option
 @command_options()
-def command(session: Session, folder: str | None, seed: int, overwrite: bool) -> None:
-    """Run the whole chain on a synthetic crust, offline, on the CPU, in minutes.
+def command(session: Session, old_output: Path | None, output: Path | None, seed: int, overwrite: bool) -> None:
+    """Run all steps of a project on a synthetic crust, offline, on the CPU, in minutes.
 
-    Makes a crust whose bedrock under cover is known, then runs the very commands of a real project on its gravity
-    and its surface map in DIR (default: gravmap-demo): a network is taught on its outcrop. Its map, that of the
-    network which gravmap ships (taught on other simulated crusts), and two null models are scored under cover and
-    drawn side by side with the truth.
+    Simulates a crust whose bedrock under cover is known, then runs the commands of a real project on its gravity and
+    its surface map. A network is trained on its outcrop. The map of this network, that of the network shipped with
+    gravmap (trained on other simulated crusts) and two baselines are scored under cover and drawn beside the truth.
     """
     start = time.monotonic()
-    root = Path(folder) if folder else session.workspace.root / "gravmap-demo"
+    if old_output is not None:
+        session.warn(f"The argument {old_output} is deprecated: use -o {old_output}.")
+    root = output or old_output or session.workspace.root / "gravmap-demo"
     from gravmap.errors import InputError
     from gravmap.files import read_json, write_text
     from gravmap.workspace import SHIPPED, shipped_model
 
     if root.exists() and any(root.iterdir()) and not overwrite:
-        raise InputError(f"{root} exists already.", "Add --overwrite to run the demo in it anew, or name another DIR.")
+        raise InputError(
+            f"{root} exists already.", "Add --overwrite to run the demo in it again, or name another folder with -o."
+        )
     taught_on = read_json(shipped_model() / "model.json", "pip install gravmap")["taught_on"]
     channels = list(taught_on["channels"])
 
-    session.say("A synthetic crust: fault-bounded belts, plutons and basins, half of it under cover, the truth known.")
+    session.say(
+        "A synthetic crust: fault-bounded belts, plutons and basins, half of it under cover, its bedrock known."
+    )
     from gravmap.synthetic import make_crust, write_crust
 
     crust = make_crust(seed, SHAPE, sub=1)
@@ -52,19 +62,19 @@ def command(session: Session, folder: str | None, seed: int, overwrite: bool) ->
     for path in files.values():
         session.say(f"  {path}")
 
-    # A second run may replace what the first one wrote; nothing else is touched.
+    # A second run may replace what the first one wrote, and nothing else.
     again = ["--overwrite"] if overwrite else []
     gravity, geology = str(files["gravity"]), str(files["map"])
-    # Both networks are of one kind and read the same: what differs is the ground that taught them.
+    # Both networks have the same architecture and inputs: only the training data differ.
     heights = [word for name in channels for word in ("--height", name.removeprefix("residual_"))]
     kind = ["--context", "outcrop", "--recipe", "crusts", "--input", ",".join(channels)]
-    run(session, root, ["residual", gravity, *heights, *again])
-    run(session, root, ["rasterize", geology, "--legend", "crust", *again])
-    run(session, root, ["tile", "--window", WINDOW, "--size", str(TILE_PX), "--seed", str(seed), *again])
-    run(session, root, ["train", "--gpus", "0", *kind, *TRAINING, "--name", "outcrop", "--seed", str(seed), *again])
-    run(session, root, ["predict", "--region", "demo", *again])
+    session.run(root, ["residual", gravity, *heights, *again])
+    session.run(root, ["rasterize", geology, "--legend", "crust", *again])
+    session.run(root, ["tile", "--window", WINDOW, "--size", str(TILE_PX), "--seed", str(seed), *again])
+    session.run(root, ["train", "--gpus", "0", *kind, *TRAINING, "--name", "outcrop", "--seed", str(seed), *again])
+    session.run(root, ["predict", "--region", "demo", *again])
     beside = root / "maps" / "demo-crusts"
-    run(session, root, ["predict", "--region", "demo", "--run", SHIPPED, "-o", str(beside), *again])
+    session.run(root, ["predict", "--region", "demo", "--run", SHIPPED, "-o", str(beside), *again])
 
     from gravmap.reproduce.demo import CRUSTS, OUTCROP, report
 
@@ -73,7 +83,7 @@ def command(session: Session, folder: str | None, seed: int, overwrite: bool) ->
         session.say(line)
     took = time.monotonic() - start
     session.say("")
-    session.say(f"The whole chain took {took:.0f} s. Look at:")
+    session.say(f"All steps took {took:.0f} s. Look at:")
     for picture in found.pictures:
         session.say(f"  {picture}")
     session.say(NEXT)
@@ -92,8 +102,8 @@ Next, on real data, in an empty folder:
   gravmap fetch
   gravmap residual --height 10km
   gravmap rasterize
-  gravmap predict --region junggar        (with the network taught on crusts: nothing is trained)
-Then see whether a network taught on the region's own outcrop beats the null models on ground that was held out:
+  gravmap predict --region junggar        (with the shipped network: nothing is trained)
+Then test whether a network trained on the region's own outcrop beats the baselines on held-out blocks:
   gravmap tile
   gravmap train --context outcrop --init crusts-central-asia --gpus 4
   gravmap evaluate --baselines"""

@@ -1,4 +1,4 @@
-"""`gravmap evaluate`: honest scores of finished runs, protocol by protocol."""
+"""`gravmap evaluate`: scores of finished runs on held-out test blocks, protocol by protocol."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from .evaluate_report import tell_plan, tell_scores
-from .options import device_option, dry_run_option
+from .evaluate_report import print_plan, print_scores
+from .options import Command, device_option, dry_run_option, option, report_device
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -20,30 +20,36 @@ T = TypeVar("T")
 
 @click.command(
     "evaluate",
+    cls=Command,
+    short_help="Score trained networks on the held-out test blocks.",
     epilog="""\b
 Examples:
   gravmap evaluate --baselines
-  gravmap evaluate --baselines --topography ETOPO_2022_v1_60s_N90W180_surface.nc
+  gravmap evaluate --baselines --topography etopo_60s.nc
   gravmap evaluate demo --points wells.csv --class-field lith""",
 )
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
-@click.option("--baselines", is_flag=True, help="Also score what needs no network, on the same nodes: null models.")
-@click.option(
+@option(
+    "--baselines",
+    is_flag=True,
+    help="Also score baselines (null models), on the same nodes: methods that need no network.",
+)
+@option(
     "--topography",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="With --baselines: a grid of heights over the area, for a null model that reads topography alone.",
+    help="With --baselines: a grid of heights over the area, for a baseline that reads topography alone.",
 )
-@click.option(
+@option(
     "--points",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Boreholes to score at: CSV with lon and lat, or any vector file, in any coordinate system.",
 )
-@click.option("--class-field", metavar="FIELD", help="What names a borehole's bedrock: a class by name, or its index.")
-@click.option("--area-weighted", is_flag=True, help="Count the ground of a node on the ellipsoid, not the node.")
-@click.option("--importance", is_flag=True, help="Also what each field is worth to the network, on the tuning blocks.")
-@device_option
+@option("--class-field", metavar="FIELD", help="Field of a borehole's bedrock class: its name or its index.")
+@option("--area-weighted", is_flag=True, help="Weight nodes by their area on the ellipsoid.")
+@option("--importance", is_flag=True, help="Also the permutation importance of each input field, on the tuning blocks.")
+@device_option()
 @dry_run_option
 @command_options()
 def command(
@@ -58,17 +64,17 @@ def command(
     device: str,
     dry_run: bool,
 ) -> None:
-    """Score runs on the test blocks that were kept from them, every node of the gravity grid once.
+    """Score runs on their held-out test blocks, every node of the gravity grid once.
 
     RUN is a name under runs/ (default: every finished run). Runs that differ in fold and seed alone form a group, with
-    mean and spread, and a picture, runs/group-NAME.png. Scores stand by protocol: a row comes only from runs trained
-    under it. Writes evaluation.json, confusion.png and distance.png (accuracy against distance to the nearest outcrop
-    that training saw) into runs/NAME. What a network said is kept there (evaluation.npz): a second call is quick.
+    mean and standard deviation, and a picture, runs/group-NAME.png. Scores are listed by protocol: a row comes only
+    from runs trained under it. Writes evaluation.json, confusion.png and distance.png (accuracy against distance to
+    the nearest training outcrop) into runs/NAME. Predictions are cached there (evaluation.npz): a second call is fast.
     """
     if topography is not None and not baselines:
-        raise click.UsageError("--topography is for a null model: give --baselines as well.")
+        raise click.UsageError("--topography is for a baseline: add --baselines.")
     if (points is None) != (class_field is None):
-        raise click.UsageError("--points and --class-field go together: the file, and its field that names the class.")
+        raise click.UsageError("--points and --class-field need each other: the file, and its field of the class.")
     from gravmap.errors import InputError
     from gravmap.geology.points import read_points
     from gravmap.mapping.predictor import resolve_device
@@ -90,7 +96,7 @@ def command(
             session, folders, bool(runs), lambda folder: estimate_run(folder, place.tiles, options)
         )
         groups = estimated_groups(estimates)
-        tell_plan(session, estimates, groups, options, place.runs)
+        print_plan(session, estimates, groups, options, place.runs)
         session.result({"runs": [each.to_dict() for each in estimates], "groups": groups, "left_out": refused})
         return
 
@@ -102,34 +108,35 @@ def command(
     records = [each.record for each in scored]
     found = protocols(scored, index)
     pictures = draw_groups(found, records, place.runs)
-    tell_scores(session, found, records, folders, pictures)
+    print_scores(session, found, records, folders, pictures)
+    report_device(session, device, options.device)
     session.result({"protocols": found, "left_out": refused})
 
 
 def _of_each(
-    session: Session, folders: Sequence[Path], by_name: bool, ask: Callable[[Path], T]
+    session: Session, folders: Sequence[Path], by_name: bool, score: Callable[[Path], T]
 ) -> tuple[list[T], list[dict[str, str]]]:
-    """What is asked of each run, and the runs that refuse.
+    """The result for each run, and the runs left out.
 
-    A run that was called by name must answer; of all runs some may be of another time.
+    A run given by name must be scored; among all runs, some may be of an older version.
     """
     from gravmap.errors import InputError
 
-    answers: list[T] = []
+    results: list[T] = []
     refused: dict[str, InputError] = {}
     for folder in folders:
         try:
-            answers.append(ask(folder))
+            results.append(score(folder))
         except InputError as error:
             if by_name:
                 raise
             refused[folder.name] = error
-    if not answers and len({why.message for why in refused.values()}) == 1:
+    if not results and len({why.message for why in refused.values()}) == 1:
         raise next(iter(refused.values()))
     for name, why in refused.items():
         session.warn(f"{name} is left out: {why}")
-    if not answers:
+    if not results:
         raise InputError(
             f"None of the {len(folders)} runs in {folders[0].parent} can be scored.", "The warnings above say why."
         )
-    return answers, [{"run": name, "why": why.message} for name, why in refused.items()]
+    return results, [{"run": name, "why": why.message} for name, why in refused.items()]

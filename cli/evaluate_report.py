@@ -1,4 +1,4 @@
-"""What `gravmap evaluate` says: what it would do, and tables of scores, protocol by protocol."""
+"""What `gravmap evaluate` prints: its plan, and tables of scores, protocol by protocol."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KINDS = {
 }
 
 
-def tell_scores(
+def print_scores(
     session: Session,
     protocols: Mapping[str, Mapping[str, Any]],
     records: Sequence[Mapping[str, Any]],
@@ -42,12 +42,12 @@ def tell_scores(
         "classes that occur; MPA all counts a class that does not occur as missed."
     )
     if records[0]["counted_by"] == "km2":
-        session.say("Weighted by the ground of each node, km² on the WGS 84 ellipsoid.")
+        session.say("Weighted by the area of each node, km² on the WGS 84 ellipsoid.")
     for name, protocol in protocols.items():
         session.say("")
         for line in _protocol(name, protocol):
             session.say(line)
-    for line in _beside(records):
+    for line in _run_details(records):
         session.say(line)
     session.say("")
     session.say("Wrote evaluation.json, confusion.png and distance.png into:")
@@ -56,10 +56,10 @@ def tell_scores(
         if folder.name in scored:
             session.say(f"  {folder}")
     for path in pictures:
-        session.say(f"Wrote {path}: what stands behind the mean of a group.")
+        session.say(f"Wrote {path}: the runs behind the mean of a group.")
 
 
-def tell_plan(
+def print_plan(
     session: Session,
     runs: Sequence[CostEstimate],
     groups: Sequence[Sequence[str]],
@@ -68,7 +68,7 @@ def tell_plan(
 ) -> None:
     """Runs, protocols, nodes and windows, about how long, and what would be written."""
     from gravmap.progress import describe_time
-    from gravmap.units import format_angle
+    from gravmap.units import describe_angle
 
     wide = max(len("run"), *(len(run.run) for run in runs))
     widest = max(len("network"), *(len(run.model) for run in runs))
@@ -78,28 +78,28 @@ def tell_plan(
         f"  {'windows':<18}{'passes':>7}  time"
     )
     for run in runs:
-        windows = f"{run.windows} of {format_angle(run.window_deg)}, {run.size_px} px"
-        took = f"about {describe_time(run.seconds)}" if run.passes else "none: what it said is kept"
+        windows = f"{run.windows} of {describe_angle(run.window_deg)}, {run.size_px} px"
+        took = f"about {describe_time(run.seconds)}" if run.passes else "none: predictions are cached"
         session.say(
             f"  {run.run:<{wide}}  {run.model:<{widest}}  {run.split:<8}{run.fold:>5}{run.seed:>6}{run.nodes:>9,}"
             f"  {windows:<18}{run.passes:>7}  {took}"
         )
     several = [group for group in groups if len(group) > 1]
     for group in several:
-        session.say(f"One group, with mean and spread: {', '.join(group)}.")
+        session.say(f"One group, with mean and standard deviation: {', '.join(group)}.")
     if runs[0].boreholes is not None:
         session.say(f"Boreholes that can be scored: {runs[0].boreholes}.")
     for run in runs:
         if run.importance_left_out:
-            session.say(_worth_unknown(run.run, run.importance_left_out))
+            session.say(_importance_unknown(run.run, run.importance_left_out))
     if options.baselines:
-        session.say(f"Null models on the same nodes: {'; '.join(_title(name) for name in runs[0].null_models)}.")
+        session.say(f"Baselines on the same nodes: {'; '.join(_title(name) for name in runs[0].null_models)}.")
         if runs[0].left_out:
-            session.say(_left_out(runs[0].left_out, "would not be made"))
+            session.say(_left_out(runs[0].left_out, "would be left out"))
     passes, seconds = sum(run.passes for run in runs), sum(run.seconds for run in runs)
     if passes:
-        told = f"{passes} passes of one window through a network, about {describe_time(seconds)} on {options.device}"
-        session.say(f"{told}; null models come on top." if options.baselines else f"{told}.")
+        cost = f"{passes} passes of one window through a network, about {describe_time(seconds)} on {options.device}"
+        session.say(f"{cost}, plus the baselines." if options.baselines else f"{cost}.")
     pictures = [f"group-{group[0]}.png" for group in several]
     into = f", and {', '.join(pictures)} into {folder}" if pictures else ""
     session.say(f"Would write evaluation.json, confusion.png and distance.png into the folder of each run{into}.")
@@ -108,7 +108,7 @@ def tell_plan(
 def _protocol(name: str, protocol: Mapping[str, Any]) -> list[str]:
     kind = KINDS.get(protocol["kind"], protocol["kind"])
     leak = protocol["leak"]
-    seen = "" if leak is None else f"; training sees the labels of {_percent(leak)} % of what is held out"
+    seen = "" if leak is None else f"; training sees the labels of {_percent(leak)} % of the held-out bedrock"
     folds = "" if not protocol["folds"] else f", {protocol['folds']} folds"
     head = f"{kind} (split {name}{folds}{seen})"
     if isinstance(protocol["scores"], str):
@@ -118,7 +118,7 @@ def _protocol(name: str, protocol: Mapping[str, Any]) -> list[str]:
     lines = [head, _HEAD]
     for group in groups:
         name = f"network {group['label']}"
-        if len(name) >= WIDE:  # its end tells it from others
+        if len(name) >= WIDE:  # only its end differs from other names
             lines.append(f"  {name}")
             name = ""
         lines.append(_row(name, group["scores"]))
@@ -127,7 +127,7 @@ def _protocol(name: str, protocol: Mapping[str, Any]) -> list[str]:
     lines += [_row(_title(null), row) for null, row in shown.get("baselines", {}).items()]
     lines += _added(shown.get("gravity_adds", []))
     if len(groups) > 1:
-        lines.append(f"  What follows is of the best group on the tuning blocks: {shown['label']}.")
+        lines.append(f"  The rest is for the best group on the tuning blocks: {shown['label']}.")
     lines += _classes(shown["scores"])
     lines += _distances(shown, "nodes" if len(shown["runs"]) == 1 else "answers")
     if "points" in shown:
@@ -142,7 +142,7 @@ def _row(name: str, scores: Mapping[str, Any]) -> str:
 
 
 def _spread(group: Mapping[str, Any]) -> list[str]:
-    """How many runs stand behind a mean, and how far they lie apart."""
+    """The runs behind a mean, and their standard deviation."""
     runs, folds, seeds = (len(group[key]) for key in ("runs", "folds", "seeds"))
     if runs == 1:
         return [f"    fold {group['folds'][0]} alone, seed {group['seeds'][0]}"]
@@ -157,15 +157,15 @@ def _spread(group: Mapping[str, Any]) -> list[str]:
 
 
 def _added(compared: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the network adds to null models, in points, with the interval that blocks drawn anew give."""
+    """What the network adds to the baselines, in points, with a block bootstrap interval."""
     if not compared:
         return []
     blocks = compared[0]["blocks"]
     wide = 2 * 9 + 6
     measures = list(dict.fromkeys(each["measure"] for each in compared))
     names = dict(MEASURES)
-    told = f"points that the network adds (95 %, {blocks} block{'s' * (blocks > 1)})"
-    lines = [f"  {told:<{WIDE}}" + "".join(f"{names[measure]:>{wide}}" for measure in measures)]
+    title = f"points that the network adds (95 %, {blocks} block{'s' * (blocks > 1)})"
+    lines = [f"  {title:<{WIDE}}" + "".join(f"{names[measure]:>{wide}}" for measure in measures)]
     for null in dict.fromkeys(each["null"] for each in compared):
         cells = "".join(f"{_interval(each):>{wide}}" for each in compared if each["null"] == null)
         lines.append(f"    {_cut('over ' + _title(null), 2):<{WIDE - 2}}{cells}")
@@ -181,29 +181,29 @@ def _interval(each: Mapping[str, Any]) -> str:
 
 
 def _classes(scores: Mapping[str, Any]) -> list[str]:
-    """Class by class: the share of its ground that was found, the share of what was named so that is right."""
+    """Recall, precision, IoU and F1 of each class."""
     total = "km2" if "km2" in scores else "places"
     unit = "km²" if total == "km2" else "nodes"
-    heads = ("found", "right", "IoU", "F1")
+    heads = ("recall", "precision", "IoU", "F1")
     lines = [f"  {'class by class':<{WIDE}}{unit:>9}" + "".join(f"{head:>9}" for head in heads)]
     for name, each in scores["per_class"].items():
         if name in scores["absent"]:
             continue
-        shares = "".join(f"{_percent(each[key]):>9}" for key in ("recall", "precision", "iou", "f1"))
-        lines.append(f"    {_cut(name, 2):<{WIDE - 2}}{each[total]:>9,.0f}{shares}")
+        cells = "".join(f"{_percent(each[key]):>9}" for key in ("recall", "precision", "iou", "f1"))
+        lines.append(f"    {_cut(name, 2):<{WIDE - 2}}{each[total]:>9,.0f}{cells}")
     if scores["absent"]:
-        lines.append(f"    not in the test blocks, so left out: {', '.join(scores['absent'])}")
+        lines.append(f"    not in the test blocks, left out: {', '.join(scores['absent'])}")
     return lines
 
 
 def _distances(found: Mapping[str, Any], unit: str) -> list[str]:
-    """Accuracy by distance to the nearest training outcrop, beside the best null model of each bin."""
+    """Accuracy by distance to the nearest training outcrop, beside the best baseline of each bin."""
     from gravmap.learning.evaluation.metrics import distance_bin_label
 
     table = found["distance"]
     beside = bool(table) and "baselines" in table[0]
-    head = f"{unit:>9}{'PA':>9}" + ("   best null model there" if beside else "")
-    lines = [f"  {'distance to outcrop that training saw':<{WIDE}}{head}"]
+    head = f"{unit:>9}{'PA':>9}" + ("   best baseline" if beside else "")
+    lines = [f"  {'distance to training outcrop':<{WIDE}}{head}"]
     for row in table:
         best = ""
         if beside and row["baselines"]:
@@ -216,50 +216,50 @@ def _distances(found: Mapping[str, Any], unit: str) -> list[str]:
 def _points(points: Mapping[str, Any], networks: int) -> list[str]:
     from gravmap.mapping.scoring.boreholes import describe_left_out
 
-    told = f"  boreholes of {points['file']}: {points['scored']} of {points['read']} scored"
+    title = f"  boreholes of {points['file']}: {points['scored']} of {points['read']} scored"
     if why := describe_left_out(points):
-        told += f"; {why}"
-    lines = [told, _HEAD, _row("network" if networks == 1 else f"network (mean of {networks} runs)", points["scores"])]
+        title += f"; {why}"
+    lines = [title, _HEAD, _row("network" if networks == 1 else f"network (mean of {networks} runs)", points["scores"])]
     lines += [_row(_title(null), row) for null, row in points.get("baselines", {}).items()]
     return lines + _distances(points, "holes" if networks == 1 else "answers")
 
 
-def _beside(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Run by run how far probabilities can be believed and what each field is worth; null models that are missing."""
+def _run_details(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Calibration and importance of the input fields, run by run; baselines that are missing."""
     lines = []
     for record in records:
         short = record["calibration"]
         if short is not None:
             before, after = short["before"], short["after"]
             lines.append(
-                f"Calibration of {record['run']}: expected calibration error {before['ece']:.3f} as the network says "
-                f"it, {after['ece']:.3f} with the {describe_temperature(short)}; log loss {before['nll']:.3f} "
+                f"Calibration of {record['run']}: expected calibration error {before['ece']:.3f} before "
+                f"scaling, {after['ece']:.3f} with the {describe_temperature(short)}; log loss {before['nll']:.3f} "
                 f"and {after['nll']:.3f}."
             )
     for record in records:
         if "importance" in record:
-            lines.append(f"What each field is worth to {record['run']}, on the tuning blocks:")
+            lines.append(f"Importance of the input fields of {record['run']}, on the tuning blocks:")
             lines += _importance(record["importance"])
         elif "importance_left_out" in record:
-            lines.append(_worth_unknown(record["run"], record["importance_left_out"]))
+            lines.append(_importance_unknown(record["run"], record["importance_left_out"]))
     if missing := records[0].get("baselines_left_out"):
-        lines.append(_left_out(missing, "were not made"))
+        lines.append(_left_out(missing, "were left out"))
     topography = records[0].get("topography", {})
     if unknown := topography.get("unknown_nodes"):
         lines.append(
-            f"{topography['file']} knows no height at {unknown} of the nodes that {records[0]['run']} is scored on:"
-            " there the null model on topography names the commonest class."
+            f"{topography['file']} has no height at {unknown} of the nodes that {records[0]['run']} is scored on:"
+            " there the baseline on topography predicts the most common class."
         )
     return ["", *lines] if lines else []
 
 
-def _worth_unknown(run: str, why: str) -> str:
-    return f"What each field is worth to {run} cannot be told: {why}."
+def _importance_unknown(run: str, why: str) -> str:
+    return f"The importance of the input fields of {run} is unknown: {why}."
 
 
 def _left_out(missing: Mapping[str, str], verb: str) -> str:
-    told = "; ".join(f"{_title(name)} ({why})" for name, why in missing.items())
-    return f"Null models that {verb}: {told}."
+    listed = "; ".join(f"{_title(name)} ({why})" for name, why in missing.items())
+    return f"Baselines that {verb}: {listed}."
 
 
 def _importance(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -279,5 +279,5 @@ def _cut(text: str, less: int = 0) -> str:
     return text if len(text) <= wide else text[: wide - 3] + "..."
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.1f}"

@@ -1,4 +1,4 @@
-"""`gravmap explain`: where in the gravity a map's answer comes from."""
+"""`gravmap explain`: attribute a mapped class to the gravity field (integrated gradients)."""
 
 from __future__ import annotations
 
@@ -6,26 +6,42 @@ from pathlib import Path
 
 import click
 
-from .options import ANGLE, chosen_region, device_option, dry_run_option, overwrite_option, region_options
+from .options import (
+    Command,
+    chosen_region,
+    device_option,
+    dry_run_option,
+    option,
+    output_option,
+    overwrite_option,
+    region_options,
+    report_device,
+    window_option,
+)
 from .session import Session, command_options
 
 
-@click.command("explain", epilog="Example: gravmap explain --region junggar --class Permian")
+@click.command(
+    "explain",
+    cls=Command,
+    short_help="Attribute a mapped class to the gravity around it.",
+    epilog="Example: gravmap explain --region junggar --class Permian",
+)
 @region_options
-@click.option("--run", metavar="NAME", help="Training run (default: the newest, runs/latest).")
-@click.option("--class", "class_name", metavar="NAME", help="Class to explain (default: what most of it is named).")
-@click.option(
-    "--scales",
-    type=ANGLE,
-    multiple=True,
-    metavar="ANGLE",
-    help="Window size; may be repeated (default: those of `gravmap predict`).",
+@option("--run", metavar="NAME", help="Training run (default: the newest, runs/latest).")
+@option("--class", "class_name", metavar="NAME", help="Class to explain (default: the most common one).")
+@window_option("Window size; may be repeated (default: those of `gravmap predict`).")
+@option(
+    "--integration-steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=32,
+    show_default=True,
+    old_names=["--steps"],
+    help="Points of the path from zero anomaly to the field.",
 )
-@click.option(
-    "--steps", type=click.IntRange(min=1), default=32, show_default=True, help="Points from no anomaly to the field."
-)
-@click.option("-o", "--output", metavar="DIR", help="Folder of the files (default: maps/REGION).")
-@device_option
+@output_option("Folder of the files (default: maps/REGION).", "DIR")
+@device_option()
 @overwrite_option
 @dry_run_option
 @command_options()
@@ -35,39 +51,42 @@ def command(
     bbox: tuple[float, ...] | None,
     run: str | None,
     class_name: str | None,
-    scales: tuple[float, ...],
-    steps: int,
-    output: str | None,
+    windows_deg: tuple[float, ...],
+    integration_steps: int,
+    output: Path | None,
     device: str,
     overwrite: bool,
     dry_run: bool,
 ) -> None:
-    """Say which gravity speaks for a class in a region, and which against it (integrated gradients).
+    """Map which gravity counts for a class in a region, and which against it (integrated gradients).
 
-    Writes attribution.tif (a band for each field the network reads, in units of the logit), attribution.png and
-    attribution.json into maps/REGION/, beside the map. The values of all nodes sum to what the network's answer for the
-    region has over that for ground without any anomaly. `gravmap predict --overwrite` removes them with the old map.
+    Writes attribution.tif (a band for each input field of the network, in units of the logit), attribution.png and
+    attribution.json into maps/REGION/, beside the map. The values of all nodes sum to the difference between the
+    logits of the region and those of a field without anomalies. `gravmap predict --overwrite` removes these files
+    together with the old map.
     """
     box = chosen_region(session, region, bbox)
     if box is None:
-        raise click.UsageError("Say which region: --region NAME (junggar, liu2024, tarim ...) or --bbox W S E N.")
+        raise click.UsageError("Name a region: --region NAME (junggar, liu2024, tarim ...) or --bbox W S E N.")
     from gravmap.workspace import require
 
     workspace = session.workspace
     fields = require(workspace.fields, "gravmap residual --height 10km")
     name = region or "bbox_" + "_".join(f"{side:g}" for side in bbox or ())
-    folder = Path(output) if output else workspace.maps / name
+    folder = output or workspace.maps / name
     labels = workspace.labels if workspace.labels.exists() else None
 
     from gravmap.mapping import Predictor
     from gravmap.mapping.explain import count_forward_passes, explain
 
     with Predictor(fields, workspace.run(run), device) as predictor:
-        plan = predictor.plan(box, scales or None)
-        passes = count_forward_passes(plan, steps)
+        plan = predictor.plan(box, windows_deg or None)
+        passes = count_forward_passes(plan, integration_steps)
         if dry_run:
             # A gradient costs about three passes.
-            seconds = sum(cost.seconds for cost in predictor.estimate_costs(plan) if cost.chosen) * (3 * steps + 2)
+            seconds = sum(cost.seconds for cost in predictor.estimate_costs(plan) if cost.chosen) * (
+                3 * integration_steps + 2
+            )
             session.say(f"Would read {fields} and {workspace.run(run)}")
             session.say(f"Would write attribution.tif, .png and .json into {folder}")
             session.say(
@@ -82,7 +101,7 @@ def command(
                 folder,
                 labels_path=labels,
                 class_name=class_name,
-                steps=steps,
+                steps=integration_steps,
                 overwrite=overwrite,
                 command=session.command_line,
                 progress=progress,
@@ -90,7 +109,10 @@ def command(
     for line in made.lines():
         session.say(line)
     if not made.complete:
-        session.warn(f"That is much: take more --steps than {steps}, or read the raster with care.")
+        session.warn(
+            f"This is a large error: use more than {integration_steps} --integration-steps, or interpret with care."
+        )
     for path in made.files.values():
         session.say(f"  {path}")
+    report_device(session, device, plan.device)
     session.result({"files": {key: str(path) for key, path in made.files.items()}, **made.record})

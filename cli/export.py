@@ -1,4 +1,4 @@
-"""`gravmap export`: a trained network for use without gravmap."""
+"""`gravmap export`: a trained network as a file that runs without gravmap."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ from pathlib import Path
 
 import click
 
-from .options import overwrite_option
+from .options import Command, option, output_option, overwrite_option
 from .session import Session, command_options
 
 
 @click.command(
     "export",
+    cls=Command,
+    short_help="Export a trained network as ONNX or a torch program.",
     epilog="""\b
 Examples:
   gravmap export
-  gravmap export first --format torch --output first.pt2""",
+  gravmap export first --format torch -o first.pt2""",
 )
 @click.argument("run", required=False)
-@click.option(
-    "--format", "form", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True, help="Format."
-)
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="File to write (default: model.onnx or .pt2 in the run)."
-)
+@option("--format", "form", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True, help="Format.")
+@output_option("File to write (default: model.onnx or model.pt2 in the folder of the run).")
 @overwrite_option
 @command_options()
 def command(session: Session, run: str | None, form: str, output: Path | None, overwrite: bool) -> None:
     """Write a trained network as one file that runs without gravmap.
 
-    RUN is a training run (default: the newest, runs/latest). Fields in mGal go in, logits come out: the preprocessing
-    is part of the graph. A description lies inside the file and beside it as FILE.json. ONNX needs "gravmap[export]".
+    RUN is a training run (default: the newest, runs/latest). The inputs are fields in mGal and the outputs logits: the
+    preprocessing is part of the graph. A description is written into the file, and beside it as FILE.json. ONNX needs
+    "gravmap[export]".
     """
     folder = session.workspace.run(run)
 

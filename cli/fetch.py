@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
-from .options import dry_run_option, overwrite_option
+from .options import Command, dry_run_option, overwrite_option
 from .session import Session, command_options
 
 
 @click.command(
     "fetch",
+    cls=Command,
+    short_help="Download and verify the gravity grid and geological maps.",
     epilog="""\b
 Examples:
   gravmap fetch                                 all sources

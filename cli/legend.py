@@ -1,4 +1,4 @@
-"""`gravmap legend`: look at what a legend makes of a map, and write a first one."""
+"""`gravmap legend`: check a map against a legend, or draft a first legend."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import chosen_region, dry_run_option, overwrite_option, region_options
+from .options import Command, chosen_region, dry_run_option, option, output_option, overwrite_option, region_options
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -17,21 +17,23 @@ if TYPE_CHECKING:
 
 @click.group(
     "legend",
+    short_help="Check or draft the legend of a geological map.",
     epilog="""\b
 Examples:
   gravmap legend draft geology.gpkg --field UNIT
   gravmap legend check geology.gpkg --legend geology.legend.toml""",
 )
 def command() -> None:
-    """Check what a legend makes of a map, or draft a first one from the map's own codes.
+    """Check a map against a legend, or draft a first legend from the map's own codes.
 
-    A legend is a TOML file: classes, the field of the map that holds the code (or the age), and which code means which
-    class.
+    A legend is a TOML file: classes, the field of the map with the code (or the age), and the class of each code.
     """
 
 
 @command.command(
     "check",
+    cls=Command,
+    short_help="List every code of a map with its class and area.",
     epilog="""\b
 Examples:
   gravmap legend check geology.gpkg --legend my_legend.toml
@@ -39,8 +41,8 @@ Examples:
   gravmap legend check macrostrat.gpkg --legend ics --field b_age,t_age""",
 )
 @click.argument("source", metavar="MAP", type=click.Path(path_type=Path))
-@click.option("--legend", "name", required=True, metavar="NAME|FILE", help="A shipped legend or a TOML file.")
-@click.option("--field", metavar="FIELD", help="The field of the code or age (default: what the legend says).")
+@option("--legend", "name", required=True, metavar="NAME|FILE", help="A shipped legend or a TOML file.")
+@option("--field", metavar="FIELD", help="The field of the code or age (default: the legend's).")
 @region_options
 @command_options()
 def check(
@@ -48,9 +50,9 @@ def check(
 ) -> None:
     """List every code of MAP with its class, polygons and area.
 
-    Areas are those of the polygons, in km² on the ellipsoid; of the whole map, or of what lies in the region. Tells
-    codes the legend does not know (and those that differ from a known one only in case or the way they are written),
-    classes that do not occur, and codes of the legend that the map does not have. Status 3 when a code is unknown.
+    Areas are those of the polygons, in km² on the ellipsoid, in the whole map or in the region. Reports codes that the
+    legend lacks (and those that differ from one of its codes only in case or spelling), classes that do not occur, and
+    codes of the legend that the map lacks. Status 3 where the legend lacks a code.
     """
     from gravmap.geology.legend_check import check_legend
 
@@ -64,17 +66,19 @@ def check(
 
 @command.command(
     "draft",
+    cls=Command,
+    short_help="Write a first legend from a map's own codes and ages.",
     epilog="""\b
 Examples:
   gravmap legend draft geology.gpkg --field UNIT
-  gravmap legend draft geology.shp --field UNIT --crs EPSG:4284 -o my_legend.toml""",
+  gravmap legend draft geology.shp --field UNIT --crs EPSG:4284 -o my.toml""",
 )
 @click.argument("source", metavar="MAP", type=click.Path(path_type=Path))
-@click.option("--field", required=True, metavar="FIELD", help="The field that holds the unit's code or name.")
-@click.option("--classes", default="bedrock10", show_default=True, metavar="NAME|FILE", help="The class table.")
-@click.option("--crs", default="", metavar="EPSG:...", help="Coordinate system of a file that does not say its own.")
+@option("--field", required=True, metavar="FIELD", help="The field that holds the unit's code or name.")
+@option("--classes", default="bedrock10", show_default=True, metavar="NAME|FILE", help="The class table.")
+@option("--crs", default="", metavar="EPSG:...", help="Coordinate system of a file that has none of its own.")
 @region_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write (default: MAP.legend.toml).")
+@output_option("The file to write (default: MAP.legend.toml).")
 @dry_run_option
 @overwrite_option
 @command_options()
@@ -92,8 +96,8 @@ def draft(
 ) -> None:
     """Write a first legend from MAP's own codes and ages.
 
-    Each code stands with its guessed class and the reason: the map's own fields of ages, an ICS name, or a well-known
-    symbol. What is not known is 255 and marked "set me". It works at once, but a geologist should read every line.
+    Each code is listed with its guessed class and the reason: the map's own fields of ages, an ICS name, or a
+    well-known symbol. Codes without a guess are 255, marked "set me". A geologist should review every line.
     With -n the legend is printed, not written.
     """
     from gravmap.files import refuse_existing, write_text
@@ -133,7 +137,7 @@ def legend_for(name: str, field: str | None) -> Legend:
 
 
 def _describe(session: Session, made: LegendCheck, legend: Legend) -> None:
-    mended = f", {made.mended} invalid ones mended" if made.mended else ""
+    mended = f", {made.mended} invalid ones repaired" if made.mended else ""
     dropped = f", {made.dropped} features without area left out" if made.dropped else ""
     crs = "" if made.crs == "EPSG:4326" else f", from {made.crs}"
     session.say(f"{made.file}: {made.polygons} polygons by {made.field}{crs}{mended}{dropped}; legend {made.legend}")
@@ -158,7 +162,7 @@ def _describe(session: Session, made: LegendCheck, legend: Legend) -> None:
         session.say("Classes that no polygon has: " + ", ".join(f"{k} {names[k]}" for k in made.unused_classes))
     if made.absent_codes:
         session.say(
-            "Codes of the legend that are not there: " + ", ".join(code or "(blank)" for code in made.absent_codes)
+            "Codes of the legend that the map lacks: " + ", ".join(code or "(blank)" for code in made.absent_codes)
         )
 
 
@@ -206,10 +210,10 @@ def _unknown_codes(made: LegendCheck, source: Path) -> Exception:
     many = f"{len(codes)} codes" if len(codes) > 1 else "a code"
     if len(made.unknown) == len(made.codes):
         return InputError(
-            f"The legend {made.legend} knows no code in {made.field} of {made.file}.",
-            f"Is it the right --field? Or write a legend: gravmap legend draft {source} --field {made.field}",
+            f"The legend {made.legend} has no code in {made.field} of {made.file}.",
+            f"Check --field, or write a legend: gravmap legend draft {source} --field {made.field}",
         )
     return InputError(
-        f"{made.file} has {many} that the legend {made.legend} does not know ({_km2(lost)}): {listed}.",
-        'Give each a class, 255 or "gap" under [map.codes] of your legend; until then that ground is not usable.',
+        f"{made.file} has {many} that the legend {made.legend} lacks ({_km2(lost)}): {listed}.",
+        'Give each a class, 255 or "gap" under [map.codes] of your legend; until then their area is not usable.',
     )

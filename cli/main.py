@@ -29,6 +29,7 @@ COMMANDS = (
     "search",
     "train",
     "evaluate",
+    "prior-check",
     "predict",
     "explain",
     "verify",
@@ -38,8 +39,22 @@ COMMANDS = (
 )
 
 
+# Not a docstring: `\b`, by which click keeps the lines of a paragraph, must be the backspace character.
+HELP = """Map bedrock under cover from Bouguer gravity and the geological map around it.
+
+\b
+The steps, each of which reads what the one before wrote:
+  gravmap fetch
+  gravmap residual --height 10km
+  gravmap rasterize
+  gravmap tile
+  gravmap train --gpus 4
+  gravmap predict --region junggar
+"""
+
+
 class CommandGroup(click.Group):
-    """Loads a command's module when it is asked for, and is the one place where errors are caught."""
+    """Loads a command's module when it is needed, and is the one place where errors are caught."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -75,7 +90,7 @@ class CommandGroup(click.Group):
         try:
             status = super().main(args, standalone_mode=False, **extra)
         except click.Abort:
-            click.echo("Interrupted. What was being written was thrown away; finished files are kept.", err=True)
+            click.echo("Interrupted. The file being written was discarded; finished files are kept.", err=True)
             sys.exit(130)
         except click.ClickException as error:
             error.show()
@@ -92,7 +107,7 @@ def _report(error: Exception) -> int:
     known = _known(error)
     if known is None:
         click.echo(f"Error: unexpected {type(error).__name__}: {error}", err=True)
-        click.echo("This is a fault in gravmap. Run again with -vv for the traceback, and report it.", err=True)
+        click.echo("This is a bug in gravmap. Run again with -vv for the traceback, and report it.", err=True)
         return 1
     click.echo(f"Error: {known}", err=True)
     return known.exit_status
@@ -106,7 +121,7 @@ def _known(error: Exception) -> GravmapError | None:
     if lacked is not None:
         return DeviceError(
             f"Not enough memory: {lacked}.",
-            "Ask for less at once: a smaller --batch-size or --size, fewer --scales, a smaller region.",
+            "Reduce the --batch-size, the --size or the number of --window options, or choose a smaller region.",
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" at {error.filename}" if error.filename else ""
@@ -114,29 +129,22 @@ def _known(error: Exception) -> GravmapError | None:
             f"The disk is full{where}.", "Free some space and run the command again; finished files are kept."
         )
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
-        return GravmapError(f"No permission for {error.filename}.", "Choose another --workspace or mend the rights.")
+        return GravmapError(
+            f"No permission for {error.filename}.", "Choose another --workspace, or change permissions."
+        )
     return None
 
 
 @click.group(
     cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "GRAVMAP", "max_content_width": 100},
-    epilog="Start with `gravmap demo`: the whole chain on a synthetic crust, offline, in minutes.",
+    help=HELP,
+    epilog="Start with `gravmap demo`: all steps on a synthetic crust, offline, in minutes.",
 )
 @click.version_option(__version__, message="gravmap %(version)s")
 @WORKSPACE_OPTION
 @LOG_OPTIONS
 @click.pass_context
 def gravmap(ctx: click.Context, workspace: str | None, verbose: int, quiet: bool) -> None:
-    r"""Map bedrock under cover from Bouguer gravity and the geological map around it.
-
-    \b
-    The road, each step finding what the one before left:
-      gravmap fetch
-      gravmap residual --height 10km
-      gravmap rasterize
-      gravmap tile
-      gravmap train --gpus 4
-      gravmap predict --region junggar
-    """
+    """Open the session that every command finds in its context."""
     ctx.obj = Session.start(workspace, verbose, quiet)

@@ -1,4 +1,4 @@
-"""`gravmap rasterize`: from a geological map and its legend to a label raster, from fault lines to a channel."""
+"""`gravmap rasterize`: burn a geological map into a label raster, and fault lines into a channel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .legend import legend_for
-from .options import ANGLE, LENGTH, chosen_region, dry_run_option, overwrite_option, region_options
+from .options import (
+    ANGLE,
+    LENGTH,
+    Command,
+    chosen_region,
+    dry_run_option,
+    option,
+    output_option,
+    overwrite_option,
+    region_options,
+)
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -18,6 +28,8 @@ if TYPE_CHECKING:
 
 @click.command(
     "rasterize",
+    cls=Command,
+    short_help="Burn geological maps into a raster of bedrock classes.",
     epilog="""\b
 Examples:
   gravmap rasterize
@@ -26,9 +38,9 @@ Examples:
   gravmap rasterize --faults faults.gpkg --fault-cap 50km""",
 )
 @click.argument("source", metavar="[MAP]", required=False, type=click.Path(path_type=Path))
-@click.option("--legend", metavar="NAME|FILE", help="What MAP's codes mean: a shipped legend or a TOML file.")
-@click.option("--field", metavar="FIELD", help="The field of MAP that holds the code (default: what the legend says).")
-@click.option(
+@option("--legend", metavar="NAME|FILE", help="The legend of MAP: a shipped one or a TOML file.")
+@option("--field", metavar="FIELD", help="The field of MAP with the code (default: the legend's).")
+@option(
     "--map",
     "pairs",
     type=(click.Path(path_type=Path), str),
@@ -37,16 +49,16 @@ Examples:
     help="A map and its legend; may be repeated, and an earlier map wins where two overlap.",
 )
 @region_options
-@click.option("--resolution", type=ANGLE, default="15arcsec", show_default=True, help="Side of a cell.")
-@click.option(
+@option("--resolution", type=ANGLE, default="15arcsec", show_default=True, help="Side of a cell.")
+@option(
     "--faults",
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="LINES",
-    help="A map of fault lines: adds their distance to data/fields.nc, as fault_distance; may be repeated, and given"
-    " without a MAP.",
+    help="A map of fault lines: adds the distance to them to data/fields.nc, as fault_distance; may be repeated, and"
+    " given without a MAP.",
 )
-@click.option(
+@option(
     "--fault-cap",
     "cap_m",
     type=LENGTH,
@@ -55,7 +67,7 @@ Examples:
     metavar="LENGTH",
     help="Larger distances are given this value; faults as far outside the fields count.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write (default: data/labels.tif).")
+@output_option("The file to write (default: data/labels.tif).")
 @dry_run_option
 @overwrite_option
 @command_options()
@@ -76,9 +88,9 @@ def command(
 ) -> None:
     """Burn geological maps into a raster of bedrock classes.
 
-    MAP is a GeoPackage, a Shapefile or a zip of one; it is reprojected, and invalid polygons are mended. Without MAP
-    and --map, the maps that `gravmap fetch` got, fsu_geol before geo3al. The region is that of data/fields.nc where it
-    exists, else liu2024. Writes data/labels.tif (0 cover, 1, 2 ... bedrock, 255 not usable) and, beside it,
+    MAP is a GeoPackage, a Shapefile or a zip of one; it is reprojected, and invalid polygons are repaired. Without MAP
+    and --map, the maps that `gravmap fetch` downloaded, fsu_geol before geo3al. The region is that of data/fields.nc
+    where it exists, else liu2024. Writes data/labels.tif (0 cover, 1, 2 ... bedrock, 255 not usable) and, beside it,
     labels.legend.toml.
 
     With --faults alone no labels are made: the fields get one more channel, which `gravmap train --input
@@ -89,14 +101,14 @@ def command(
         raise click.UsageError("--legend, --field and --output belong to a MAP; --faults writes to data/fields.nc.")
     if faults:
         _check_faults(session, faults, cap_m / 1000, overwrite or dry_run)
-    account: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if labels:
         wanted = chosen_region(session, region, bbox)
         maps = _chosen_maps(session, source, legend, field, pairs)
-        account = _labels(session, maps, wanted, resolution, output, dry_run, overwrite)
+        result = _labels(session, maps, wanted, resolution, output, dry_run, overwrite)
     if faults:
-        account["faults"] = _fault_channel(session, faults, cap_m / 1000, dry_run)
-    session.result(account)
+        result["faults"] = _fault_channel(session, faults, cap_m / 1000, dry_run)
+    session.result(result)
 
 
 def _labels(
@@ -108,7 +120,7 @@ def _labels(
     dry_run: bool,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Make the label raster, or say what would be made; the account for --json."""
+    """Make the label raster, or print what would be made; returns the result for --json."""
     from gravmap.files import refuse_existing
     from gravmap.geology import rasterize, write_labels
     from gravmap.geology.rasterize import grid_shape
@@ -122,7 +134,7 @@ def _labels(
     if dry_run:
         for file, own in maps:
             session.say(f"Would read {file} by the legend {own.name}, field {own.field_names}")
-        # Numbers of codes, marks of disputed cells and classes stand side by side.
+        # Codes, flags of disputed cells and classes are held at the same time.
         session.say(
             f"Would write {path}; about {250 + 4 * rows * columns / 1e6:.0f} MB of memory, seconds to a minute."
         )
@@ -156,7 +168,7 @@ def _check_faults(session: Session, faults: tuple[Path, ...], cap_km: float, rep
 
 
 def _fault_channel(session: Session, faults: tuple[Path, ...], cap_km: float, dry_run: bool) -> dict[str, Any]:
-    """Add the distance from faults to the fields, or say that it would be; the account for --json."""
+    """Add the distance from faults to the fields, or print the plan; returns the result for --json."""
     from gravmap.geology.faults import FAULT_DISTANCE, add_fault_distance
 
     fields = session.workspace.fields
@@ -172,7 +184,7 @@ def _fault_channel(session: Session, faults: tuple[Path, ...], cap_km: float, dr
         f" {100 * made.capped_fraction:.1f} % of the nodes at the cap of {cap_km:g} km"
     )
     if (session.workspace.tiles / "index.json").exists():
-        session.say("The fields have changed: `gravmap tile --overwrite` makes the tile set anew.")
+        session.say("The fields have changed: `gravmap tile --overwrite` updates the tile set.")
     return {
         "added": FAULT_DISTANCE,
         "to": str(fields),
@@ -187,7 +199,7 @@ def _fault_channel(session: Session, faults: tuple[Path, ...], cap_km: float, dr
 def _chosen_maps(
     session: Session, source: Path | None, legend: str | None, field: str | None, pairs: tuple[tuple[Path, str], ...]
 ) -> list[tuple[Path, Legend]]:
-    """The maps the user named, or else the fetched ones."""
+    """The maps given on the command line, or else the fetched ones."""
     from gravmap.errors import InputError
     from gravmap.geology import shipped_legends
 
@@ -205,14 +217,14 @@ def _chosen_maps(
     for path, name in pairs:
         if not path.exists():
             raise InputError(
-                f"The map {path} is missing.", "Check the path; `gravmap fetch` gets the maps gravmap knows."
+                f"The map {path} is missing.", "Check the path; `gravmap fetch` downloads the maps that gravmap knows."
             )
         chosen.append((path, legend_for(name, field)))
     return chosen
 
 
 def fetched_pairs(session: Session) -> list[tuple[Path, Legend]]:
-    """The maps that `gravmap fetch` got, with their legends, in order of precedence.
+    """The maps that `gravmap fetch` downloaded, with their legends, in order of precedence.
 
     Raises
     ------
@@ -227,7 +239,7 @@ def fetched_pairs(session: Session) -> list[tuple[Path, Legend]]:
     if not maps:
         raise InputError(
             f"No geological map in {session.workspace.raw}.",
-            "`gravmap fetch` gets two; or bring your own: gravmap rasterize MAP --legend NAME|FILE",
+            "`gravmap fetch` downloads two; or use your own: gravmap rasterize MAP --legend NAME|FILE",
         )
     return maps
 
@@ -245,9 +257,9 @@ def region_of_labels(session: Session, chosen: Region | None) -> tuple[Region, s
 
 
 def describe(session: Session, made: RasterizedMap, path: Path) -> dict[str, Any]:
-    """Say what a label raster holds and how it came about; the same for --json."""
+    """Print what a label raster holds and how it was made; returns the same for --json."""
     for report in made.maps:
-        mended = f", {report.mended} invalid ones mended" if report.mended else ""
+        mended = f", {report.mended} invalid ones repaired" if report.mended else ""
         dropped = f", {report.dropped} features without area left out" if report.dropped else ""
         crs = "" if report.crs == "EPSG:4326" else f", reprojected from {report.crs}"
         session.say(f"{report.file}: {report.polygons} polygons by {report.field}{crs}{mended}{dropped}")
@@ -267,7 +279,7 @@ def describe(session: Session, made: RasterizedMap, path: Path) -> dict[str, Any
     parts = {
         "outside every polygon": made.unusable.outside_km2,
         "gap codes": made.unusable.gaps_km2,
-        "codes of no use": made.unusable.by_legend_km2,
+        "unusable codes": made.unusable.by_legend_km2,
         "unknown codes": made.unusable.unknown_km2,
     }
     for what, area in parts.items():

@@ -1,4 +1,4 @@
-"""`gravmap residual`: from a gravity grid to its regional and residual fields."""
+"""`gravmap residual`: split a gravity grid into regional and residual fields."""
 
 from __future__ import annotations
 
@@ -7,69 +7,91 @@ from typing import Any
 
 import click
 
-from .options import LENGTH, chosen_region, dry_run_option, overwrite_option, region_options
+from .options import (
+    LENGTH,
+    Command,
+    chosen_region,
+    dry_run_option,
+    option,
+    option_group,
+    output_option,
+    overwrite_option,
+    region_options,
+)
 from .session import Session, command_options
 
 
 @click.command(
     "residual",
+    cls=Command,
+    short_help="Split gravity into regional and residual fields.",
     epilog="""\b
 Examples:
   gravmap residual --height 10km
   gravmap residual my_grid.nc --height 5km --height 20km --bbox 81 43 92 48""",
 )
 @click.argument("grid", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--height",
-    "heights_m",
-    type=LENGTH,
-    multiple=True,
-    required=True,
-    metavar="LENGTH",
-    help="How far up to continue, counted from the level of the input; may be repeated: 10km, 500m.",
+@option_group(
+    "Input",
+    option("--variable", metavar="NAME", help="Variable (netCDF), band (GeoTIFF) or column (text) to read."),
+    option(
+        "--units", metavar="UNIT", help="Unit of GRID, where the file has none or a wrong one: mGal, m/s2, um/s2 ..."
+    ),
+    option(
+        "--input-height",
+        "input_height_m",
+        type=LENGTH,
+        metavar="LENGTH",
+        help="Level of the input above the ellipsoid (default: the file's, else 0).",
+    ),
+    option(
+        "--globe",
+        type=click.Path(path_type=Path),
+        metavar="GRID",
+        help="A global grid, even a coarse one, for the long wavelengths (default: GRID itself where it is global).",
+    ),
+    region_options,
 )
-@region_options
-@click.option("--variable", metavar="NAME", help="Which variable (netCDF), band (GeoTIFF) or column (text).")
-@click.option("--units", metavar="UNIT", help="Unit of GRID, where it says none or a wrong one: mGal, m/s2, um/s2 ...")
-@click.option(
-    "--input-height",
-    "input_height_m",
-    type=LENGTH,
-    metavar="LENGTH",
-    help="Level of the input above the ellipsoid (default: what the file says, else 0).",
+@option_group(
+    "Continuation",
+    option(
+        "--height",
+        "heights_m",
+        type=LENGTH,
+        multiple=True,
+        required=True,
+        metavar="LENGTH",
+        help="Height of the upward continuation above the level of the input; may be repeated: 10km, 500m.",
+    ),
+    option(
+        "--method",
+        type=click.Choice(["auto", "regional", "global"]),
+        default="auto",
+        show_default=True,
+        help="regional: an operator on a patch; global: spherical harmonics (best with gravmap[global]); auto: global"
+        " only where the region is the whole globe.",
+    ),
+    option(
+        "--trim",
+        "trim_text",
+        metavar="ANGLE|PERCENT",
+        help="Leave out nodes nearer to the edge of the data than this (1deg), or whose expected error is above this"
+        " percentage of the residual (10%).",
+    ),
+    option(
+        "--derivatives",
+        "with_derivatives",
+        is_flag=True,
+        help="Add vertical and horizontal derivatives, tilt and analytic signal, 2 km above the level of the input.",
+    ),
+    option("--bands", "with_bands", is_flag=True, help="Add the bands between successive heights: band_10km_40km ..."),
 )
-@click.option(
-    "--globe",
-    type=click.Path(path_type=Path),
-    help="A global grid, however coarse, for the long waves (default: GRID itself where it is global).",
+@option_group(
+    "Output",
+    output_option("The file to write (default: data/fields.nc)."),
+    overwrite_option,
+    dry_run_option,
 )
-@click.option(
-    "--derivatives",
-    "with_derivatives",
-    is_flag=True,
-    help="Add vertical and horizontal derivatives, tilt and analytic signal, 2 km above the level of the input.",
-)
-@click.option(
-    "--bands", "with_bands", is_flag=True, help="Add what lies between successive heights: band_10km_40km ..."
-)
-@click.option(
-    "--method",
-    type=click.Choice(["auto", "regional", "global"]),
-    default="auto",
-    show_default=True,
-    help="The operator on a patch, or harmonics of the whole globe (best with gravmap[global]); auto: global only where"
-    " the region is the whole globe.",
-)
-@click.option(
-    "--trim",
-    "trim_text",
-    metavar="ANGLE|SHARE",
-    help="Leave out what is nearer to the end of the data than this (1deg), or where the expected error is above this"
-    " share of the residual (10%).",
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write (default: data/fields.nc).")
-@dry_run_option
-@overwrite_option
 @command_options()
 def command(
     session: Session,
@@ -92,11 +114,11 @@ def command(
     """Split gravity into a regional and a residual field by upward continuation.
 
     GRID is a netCDF (GMT or CF), GeoTIFF, ICGEM .gdf, Surfer or lon-lat-value text file; without it, the WGM2012 file
-    that `gravmap fetch` got. The region is liu2024 where the grid covers it, else all of the grid. Where the grid is
-    wider than the region, 5 degrees around it are used and cut off again; where a globe is known, its degrees up to
-    180 are removed before and restored after. Writes data/fields.nc: bouguer, regional_10km, residual_10km ... in
-    mGal; and edge_error_10km where too little is known beyond the edges. A globe itself, poles included: --bbox -180
-    -90 180 90.
+    that `gravmap fetch` downloaded. The region is liu2024 where the grid covers it, else all of the grid. Where the
+    grid is wider than the region, a margin of 5 degrees is used and cut off again; with a global grid, its degrees up
+    to 180 are removed before and restored after. Writes data/fields.nc: bouguer, regional_10km, residual_10km ... in
+    mGal; and edge_error_10km where the data end near the region. For the whole globe, poles included: --bbox -180 -90
+    180 90.
     """
     from gravmap.download import fetched_gravity, provenance
     from gravmap.errors import InputError
@@ -108,7 +130,7 @@ def command(
     from gravmap.gravity.globe import has_ducc0
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
     from gravmap.regions import find_region
-    from gravmap.units import format_angle, format_length
+    from gravmap.units import describe_angle, format_length
 
     check_heights(heights_m)
     trim = _trim(trim_text)
@@ -127,7 +149,7 @@ def command(
         note = " (liu2024, the default)" if wanted == default else " (all of the grid: it does not cover liu2024)"
     level_m = float(whole.attrs["height_m"])
     tops = ", ".join(format_length(level_m + height) for height in sorted(heights_m))
-    session.say(f"{source}: {whole.attrs['variable']}, {own}, every {format_angle(max(spacing_deg(whole)))}")
+    session.say(f"{source}: {whole.attrs['variable']}, {own}, every {describe_angle(max(spacing_deg(whole)))}")
     session.say(f"The grid lies at {_level(level_m)}; the regional is at {tops}.")
     session.say(f"Region {wanted}{note}")
     if method == "auto":
@@ -136,7 +158,7 @@ def command(
     if globally and not is_global(whole):
         raise InputError(
             f"--method global needs a grid of the whole globe; this one covers {own}.",
-            "Leave --method out, and name a coarse globe with --globe if you have one.",
+            "Leave --method out, and give a coarse global grid with --globe if you have one.",
         )
     # Opened again with the region: of a large file only this part is read, and all of it is checked.
     part = (
@@ -154,13 +176,20 @@ def command(
     world = open_grid(globe) if globe is not None else whole
     if globe is not None and not is_global(world):
         raise InputError(
-            f"{globe} is no globe: it covers {extent(world)}.", "Give a grid from pole to pole and all around."
+            f"{globe} is not a global grid: it covers {extent(world)}.",
+            "Give a grid from pole to pole and around the globe.",
         )
     if globally:
-        how = "spherical harmonics (ducc0)" if has_ducc0() else "bands of latitude and polar caps, for want of ducc0"
+        how = (
+            "spherical harmonics (ducc0)"
+            if has_ducc0()
+            else "bands of latitude and polar caps (ducc0 is not installed)"
+        )
         session.say(f"The whole globe is continued, by {how}.")
     elif is_global(world):
-        session.say("The longest waves (degrees up to 180) are taken from the globe: removed before, restored after.")
+        session.say(
+            "The longest wavelengths (degrees up to 180) are from the global grid: removed before, restored after."
+        )
     if dry_run:
         megabytes = part.size * (1 + 2 * len(heights_m)) * 4 / 1e6
         session.say(
@@ -189,7 +218,7 @@ def command(
     write_fields(fields, path)
     if lost:
         session.warn(
-            f"{path} held {', '.join(lost)}, which went with the old fields; `gravmap rasterize --faults ...` makes it."
+            f"{path} held {', '.join(lost)}, removed with the old fields; `gravmap rasterize --faults` adds it again."
         )
     result: dict[str, Any] = {
         "written": str(path),
@@ -234,12 +263,12 @@ def _trim(text: str | None) -> Any:
     if not text.strip().endswith("%"):
         width = parse_angle_deg(text)
         if width <= 0:
-            raise OptionError(f"--trim {text} is no width.", "Give a positive one, such as --trim 1deg.")
+            raise OptionError(f"--trim {text} is not a width.", "Give a positive one, such as --trim 1deg.")
         return Trim(width_deg=width)
     try:
-        share = float(text.strip()[:-1]) / 100
+        fraction = float(text.strip()[:-1]) / 100
     except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise OptionError(f"--trim {text} is no share.", "Give one between 0% and 100%, such as --trim 10%.")
-    return Trim(max_relative_error=share)
+        fraction = 0.0
+    if not 0 < fraction < 1:
+        raise OptionError(f"--trim {text} is not a percentage.", "Give one between 0% and 100%, such as --trim 10%.")
+    return Trim(max_relative_error=fraction)

@@ -1,10 +1,12 @@
-"""`gravmap search`: find operators, widths and paths for a network on the tile set's own training ground."""
+"""`gravmap search`: search for a network's operators, widths and paths on the training blocks of the tile set."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,234 +15,362 @@ import click
 from gravmap.errors import DeviceError, InputError, OptionError
 from gravmap.files import read_json, refuse_existing
 
-from .options import ANGLE, DURATION, dry_run_option, overwrite_option, run_name, seed_option
-from .search_report import tell_comparison, tell_plan, tell_random, tell_result, tell_start
+from .options import (
+    DURATION,
+    Command,
+    device_option,
+    dry_run_option,
+    given_on_command_line,
+    option,
+    option_group,
+    overwrite_option,
+    refuse_contradiction,
+    run_name,
+    seed_option,
+    window_option,
+)
+from .search_report import SMALL, print_comparison, print_plan, print_random, print_result, print_start
 from .session import Session, command_options
-from .train_ground import open_region, region_ground
+from .train_data import open_region, region_dataset
 
 if TYPE_CHECKING:
     from gravmap.learning import RegionDataset
-    from gravmap.search import SearchConfig
+    from gravmap.search.config import SearchConfig
 
 RANDOM = 5
-"""So many architectures stand beside the searched one where nobody says how many."""
+"""Random architectures to compare with, where --random does not give another number."""
 
 MOST_PX = 1024
-"""Pixels a window where nobody says: a supernet at twice that takes four times the memory."""
+"""Pixels per window side without --size: a supernet at twice that takes four times the memory."""
 
 RESUMABLE = {"time_limit_s", "device", "gpus", "random", "compare", "compare_epochs", "compare_steps", "compare_seeds"}
-"""What may be said anew when a search goes on; everything else is the search's own."""
+"""What may change when a search is resumed; everything else is the search's own."""
+
+CONFIG_NAMES = {"steps_per_epoch": "steps"}
+"""Options whose attribute of SearchConfig has another name."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """The options of `gravmap search` as parsed; None is an option that was not given.
+
+    Attributes
+    ----------
+    given : mapping of str to str
+        Names of the options on the command line, and how they are written.
+    """
+
+    given: Mapping[str, str]
+    gpus: int | None
+    device: str
+    depth: int
+    thin: bool
+    pretrain_epochs: int
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    tile_size_px: int | None
+    windows_deg: tuple[float, ...]
+    inputs: str | None
+    split: str
+    fold: int
+    flops_weight: float
+    architecture_lr: float
+    time_limit_s: float | None
+    random: int | None
+    compare: bool
+    compare_epochs: int
+    compare_steps: int
+    compare_seeds: int
+    name: str | None
+    resume: bool
+    seed: int
+    dry_run: bool
+    overwrite: bool
+
+    @property
+    def config_values(self) -> dict[str, Any]:
+        """The options that are attributes of SearchConfig, but for those not given."""
+        from gravmap.search.config import SearchConfig
+
+        known = {field.name for field in dataclasses.fields(SearchConfig)} - {"inputs", "device"}
+        named = {CONFIG_NAMES.get(name, name): value for name, value in vars(self).items()}
+        return {name: value for name, value in named.items() if name in known and value is not None}
 
 
 @click.command(
     "search",
+    cls=Command,
+    short_help="Search for a network architecture on the tile set.",
     epilog="""\b
 Examples:
   gravmap search --name mine --random 5 --compare
-  gravmap search --device cpu --thin --depth 5 --size 128 --steps 20 --pretrain-epochs 2 --epochs 4
+  gravmap search --device cpu --thin --depth 5 --size 128 --time-limit 20min
   gravmap search --resume --name mine --compare
   gravmap train --architecture runs/mine/architecture.json""",
 )
-@click.option(
-    "--gpus", type=click.IntRange(0, 1), metavar="N", help="1, or 0 for the CPU: a search runs on one device."
+@option_group(
+    "Data",
+    option(
+        "--input",
+        "inputs",
+        metavar="NAME,...",
+        help="Input channels, as of `gravmap train` (default: residual).",
+    ),
+    option("--split", metavar="NAME", default="blocks", show_default=True, help="Split of the tile set."),
+    option(
+        "--fold",
+        type=click.IntRange(min=0),
+        metavar="N",
+        default=0,
+        show_default=True,
+        help="Fold of the split to hold out.",
+    ),
+    window_option("Use only windows of this size; may be repeated (default: all sizes of the tile set)."),
+    option(
+        "--size",
+        "tile_size_px",
+        type=click.IntRange(min=32),
+        metavar="PIXELS",
+        help="Pixels per window side; crops are half as wide (default: the tile set's, at most 1024).",
+    ),
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where to search (default: cuda).")
-@click.option("--depth", type=click.IntRange(min=3), default=22, show_default=True, help="Cells per branch.")
-@click.option("--thin", is_flag=True, help="With the narrow encoder and head of ggmnet-tiny, for a CPU.")
-@click.option(
-    "--pretrain-epochs",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    help="Epochs in which weights are taught alone.",
+@option_group(
+    "Network",
+    option("--depth", type=click.IntRange(min=3), metavar="N", default=22, show_default=True, help="Cells per branch."),
+    option("--thin", is_flag=True, help="Use the narrow encoder and head of ggmnet-tiny, for a CPU."),
 )
-@click.option(
-    "--epochs",
-    type=click.IntRange(min=1),
-    default=30,
-    show_default=True,
-    help="Epochs after these, in which weights and architecture take turns.",
+@option_group(
+    "Optimisation",
+    option(
+        "--pretrain-epochs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=20,
+        show_default=True,
+        help="Epochs that train the weights only.",
+    ),
+    option(
+        "--epochs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=30,
+        show_default=True,
+        help="Epochs after these, that train weights and architecture in turn.",
+    ),
+    option(
+        "--steps-per-epoch",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=400,
+        show_default=True,
+        old_names=["--steps"],
+        help="Optimiser steps per epoch.",
+    ),
+    option(
+        "--batch-size",
+        type=click.IntRange(min=2),
+        metavar="N",
+        default=4,
+        show_default=True,
+        help="Batch size: crops per step.",
+    ),
+    option(
+        "--architecture-lr",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="RATE",
+        default=3e-4,
+        show_default=True,
+        help="Learning rate of operators, widths and paths; a short search needs a higher one.",
+    ),
+    option(
+        "--flops-weight",
+        type=click.FloatRange(min=0),
+        metavar="WEIGHT",
+        default=0.0,
+        show_default=True,
+        help="Weight in the loss of the multiply-adds, as a fraction of the largest network's.",
+    ),
+    seed_option,
 )
-@click.option("--steps", type=click.IntRange(min=1), default=400, show_default=True, help="Steps per epoch.")
-@click.option("--batch-size", type=click.IntRange(min=2), default=4, show_default=True, help="Crops per step.")
-@click.option(
-    "--size",
-    "tile_size_px",
-    type=click.IntRange(min=32),
-    help="Pixels a window; crops are half as wide (default: the tile set's, at most 1024).",
+@option_group(
+    "Comparison",
+    option(
+        "--random",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Sample N random architectures with as many parameters, into runs/NAME/random.",
+    ),
+    option(
+        "--compare",
+        is_flag=True,
+        help=f"Train the searched architecture and random ones (--random, else {RANDOM}) alike, and compare scores.",
+    ),
+    option(
+        "--compare-epochs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=30,
+        show_default=True,
+        help="Epochs of each such training.",
+    ),
+    option(
+        "--compare-steps",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=100,
+        show_default=True,
+        help="Optimiser steps per epoch of each such training.",
+    ),
+    option(
+        "--compare-seeds",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=3,
+        show_default=True,
+        help="Trainings of each architecture, with different seeds.",
+    ),
 )
-@click.option(
-    "--scales", type=ANGLE, multiple=True, metavar="ANGLE", help="Only windows of this side; may be repeated."
+@option_group(
+    "Runtime",
+    option(
+        "--gpus", type=click.IntRange(0, 1), metavar="N", help="1, or 0 for the CPU: a search uses a single device."
+    ),
+    device_option(
+        "auto and cuda: a GPU. Without one the command stops with status 5, because a CPU is far slower: --device cpu "
+        "(or --gpus 0) searches there.",
+    ),
+    option(
+        "--time-limit",
+        "time_limit_s",
+        type=DURATION,
+        metavar="TIME",
+        help="Stop the search after this time, and choose: 40s, 15min, 2h.",
+    ),
 )
-@click.option(
-    "--input", "inputs", metavar="NAME,...", help="What the network reads, as of `gravmap train` (default: residual)."
+@option_group(
+    "Output",
+    option("--name", metavar="NAME", help="Folder of the search in runs/ (default: search and the time)."),
+    option("--resume", is_flag=True, help="Resume the search --name (default: the newest) from its last checkpoint."),
+    dry_run_option,
+    overwrite_option,
 )
-@click.option("--split", default="blocks", show_default=True, help="Which split of the tile set.")
-@click.option(
-    "--fold", type=click.IntRange(min=0), default=0, show_default=True, help="Which of its folds is held out."
-)
-@click.option(
-    "--flops-weight",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    help="Weight of the multiply-adds, as a share of the largest network's, beside the loss.",
-)
-@click.option(
-    "--architecture-lr",
-    type=click.FloatRange(min=0, min_open=True),
-    default=3e-4,
-    show_default=True,
-    help="Rate of operators, widths and paths; a short search decides little without a higher one.",
-)
-@click.option("--time-limit", "time_limit_s", type=DURATION, metavar="TIME", help="Stop in good order: 40s, 15min, 2h.")
-@click.option(
-    "--random",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Draw N architectures of as many parameters at random, into runs/NAME/random.",
-)
-@click.option(
-    "--compare",
-    is_flag=True,
-    help=f"Train the searched architecture and random ones (--random, else {RANDOM}) alike, and say which is better.",
-)
-@click.option(
-    "--compare-epochs", type=click.IntRange(min=1), default=30, show_default=True, help="Epochs of each such training."
-)
-@click.option(
-    "--compare-steps", type=click.IntRange(min=1), default=100, show_default=True, help="Steps of each such epoch."
-)
-@click.option(
-    "--compare-seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of each architecture."
-)
-@click.option("--name", help="Folder under runs/ (default: search and the time).")
-@click.option("--resume", is_flag=True, help="Go on with the search --name (default: the newest).")
-@seed_option
-@dry_run_option
-@overwrite_option
 @command_options()
-def command(session: Session, dry_run: bool, overwrite: bool, resume: bool, **options: Any) -> None:
-    """Search for a network's operators, widths and paths on the tile set's own training ground.
+def command(session: Session, **options: Any) -> None:
+    """Search for a network's operators, widths and paths on the training blocks of the tile set.
 
-    One half of the training blocks teaches a network that holds every choice, the other half chooses; held-out labels
-    are not looked at. Writes runs/NAME: architecture.json, which `gravmap train --architecture` takes, its picture and
-    its table, search.json (every candidate and its score), metrics.csv, entropies.png, and last.safetensors with
-    last.json to go on from. Whether a search was worth it is told by --random and --compare: architectures nobody
-    searched for, trained alike and scored on the tuning blocks. It takes hours on a GPU; -n says how many.
+    One half of the training blocks trains the weights of a supernet that holds every choice, the other half trains the
+    choice (differentiable architecture search); held-out labels are not used. Writes runs/NAME: architecture.json,
+    which `gravmap train --architecture` takes, its picture and its table, search.json (every candidate and its score),
+    metrics.csv, entropies.png, and last.safetensors with last.json, the checkpoint to resume from.
+
+    --random and --compare test whether the search gained anything: random architectures are trained alike, and scored
+    on the tuning blocks. A search takes hours on a GPU; -n estimates how many.
     """
-    if (options["device"] == "cpu" and options["gpus"]) or (options["device"] == "cuda" and options["gpus"] == 0):
-        raise click.UsageError("--gpus and --device contradict each other.")
+    run_search(session, SearchOptions(given=given_on_command_line(), **options))
+
+
+def run_search(session: Session, options: SearchOptions) -> None:
+    """Search, and compare with random architectures where the options request it."""
+    refuse_contradiction(options.gpus, options.device)
     place = session.workspace
-    began: dict[str, Any] = {}
-    if resume:
-        run_dir, began = _search_to_resume(place.runs, options["name"])
-        options |= _options_of(run_dir.name, began)
-        if options["gpus"] is None:
-            options["device"] = options["device"] or began["options"]["device"]
+    stored: dict[str, Any] = {}
+    if options.resume:
+        run_dir, stored = _search_to_resume(place.runs, options.name)
+        options = _resumed_options(run_dir.name, options, stored)
     else:
-        run_dir = place.runs / run_name(options["name"], "search")
-        refuse_existing(run_dir, overwrite or dry_run)
-    device = _device(options, dry_run)
-    area = _ground(session, options)
-    config = _configure(options, area, device or "cuda", began)
-    if dry_run:
-        return tell_plan(session, area, config, run_dir, measured=device is not None)
+        run_dir = place.runs / run_name(options.name, "search")
+        refuse_existing(run_dir, options.overwrite or options.dry_run)
+    device = _device(options)
+    open_region(session, from_tiles=False)
+    dataset, inputs = region_dataset(place, options.inputs, options.split, options.fold, may_leak=False)
+    config = _configure(options, dataset, inputs, device or "cuda", stored)
+    if options.dry_run:
+        return print_plan(session, dataset, config, run_dir, measured=device is not None)
 
     from gravmap.search import search
 
-    wanted = options["random"] is not None or options["compare"]
-    if not began.get("finished") or not (wanted or began.get("complete")):
+    comparing = options.random is not None or options.compare
+    if not stored.get("finished") or not (comparing or stored.get("complete")):
         # Files of an old run beside those of a new one would be read as one.
-        for old in (run_dir,) if not resume else (run_dir / "random", run_dir / "compare"):
+        for old in (run_dir,) if not options.resume else (run_dir / "random", run_dir / "compare"):
             shutil.rmtree(old, ignore_errors=True)
         for name in ("compare.json", "compare.md"):
             (run_dir / name).unlink(missing_ok=True)
-        tell_start(session, area, config, run_dir)
+        print_start(session, dataset, config, run_dir)
         with session.progress("Searching") as progress:
-            found = search(area, run_dir, config, progress, resume=resume)
-        tell_result(session, run_dir, found)
-    elif not wanted:
+            found = search(dataset, run_dir, config, progress, resume=options.resume)
+        print_result(session, run_dir, found)
+    elif not comparing:
         raise InputError(
-            f"The search {run_dir.name} is complete.", "--random N and --compare say whether it was worth it."
+            f"The search {run_dir.name} is complete.", "--random N and --compare test whether it gained anything."
         )
     else:
-        found = began
-    _beside(session, area, run_dir, options, config, found)
+        found = stored
+    _compare(session, dataset, run_dir, options, config, found)
 
 
-def _beside(
+def _compare(
     session: Session,
-    area: RegionDataset,
+    dataset: RegionDataset,
     run_dir: Path,
-    options: dict[str, Any],
+    options: SearchOptions,
     config: SearchConfig,
     found: dict[str, Any],
 ) -> None:
-    """Draw random architectures, and train them beside the searched one, where that was asked for."""
-    from gravmap.search.comparison import RANDOM as DRAWN
+    """Sample random architectures and train them beside the searched one, where the options request it."""
+    from gravmap.search.comparison import RANDOM as FOLDER
     from gravmap.search.comparison import ComparisonConfig, compare_with_random, write_random_architectures
 
-    told: dict[str, Any] = {"run": str(run_dir), **found}
-    have = list((run_dir / DRAWN).glob("*.json"))
-    if options["random"] is not None or (options["compare"] and not have):
-        drawn = write_random_architectures(run_dir, options["random"] or RANDOM)
-        tell_random(session, drawn, found)
-        told["random"] = [str(path) for path in drawn]
-    if options["compare"]:
+    result: dict[str, Any] = {"run": str(run_dir), **found}
+    existing = list((run_dir / FOLDER).glob("*.json"))
+    if options.random is not None or (options.compare and not existing):
+        sampled = write_random_architectures(run_dir, options.random or RANDOM)
+        print_random(session, sampled, found)
+        result["random"] = [str(path) for path in sampled]
+    if options.compare:
         schedule = ComparisonConfig(
-            options["compare_epochs"],
-            options["compare_steps"],
-            config.batch_size,
-            options["compare_seeds"],
-            config.device,
+            options.compare_epochs, options.compare_steps, config.batch_size, options.compare_seeds, config.device
         )
         with session.progress("Comparing") as progress:
-            told["comparison"] = compare_with_random(area, run_dir, schedule, progress)
-        tell_comparison(session, run_dir, told["comparison"])
-    session.result(told)
+            result["comparison"] = compare_with_random(dataset, run_dir, schedule, progress)
+        print_comparison(session, run_dir, result["comparison"])
+    session.result(result)
 
 
-def _device(options: dict[str, Any], dry_run: bool) -> str | None:
-    """Where to search; None in a dry run without the GPU that was asked for."""
+def _device(options: SearchOptions) -> str | None:
+    """Where to search; None in a dry run without the GPU that would be used."""
     import torch
 
     from gravmap.learning.training.distributed import choose_device
 
     try:
-        return choose_device(options["gpus"], options["device"], min(torch.cuda.device_count(), 1))[0]
+        return choose_device(options.gpus, options.device, min(torch.cuda.device_count(), 1))[0]
     except DeviceError as error:
-        if dry_run:
+        if options.dry_run:
             return None
-        hint = "--device cpu --thin --depth 5 --size 128 --steps 20 --pretrain-epochs 2 --epochs 4 is one for a CPU."
+        hint = f"A search for a CPU: {SMALL}."
         raise DeviceError(error.message, hint) from None
 
 
-def _ground(session: Session, options: dict[str, Any]) -> RegionDataset:
-    """The tile set's region; the names of its channels in `options` are written out on the way."""
-    said = options | {"from_tiles": False}
-    open_region(session, said)
-    area = region_ground(session.workspace, said, may_leak=False)
-    options["inputs"] = said["inputs"]
-    return area
+def _configure(
+    options: SearchOptions, dataset: RegionDataset, inputs: list[str] | None, device: str, stored: dict[str, Any]
+) -> SearchConfig:
+    """The configuration of the search; a resumed one keeps its own, but for its time limit and device."""
+    from gravmap.search.config import SearchConfig
 
-
-def _configure(options: dict[str, Any], area: RegionDataset, device: str, began: dict[str, Any]) -> SearchConfig:
-    """The search as asked for; one that goes on has all from when it began, but for its time and its device."""
-    from gravmap.search import SearchConfig
-
-    if began:
-        config = SearchConfig.from_json(json.dumps(began["options"]))
-        return dataclasses.replace(config, device=device, time_limit_s=options["time_limit_s"])
-    known = {item.name for item in dataclasses.fields(SearchConfig)}
-    said = {name: value for name, value in options.items() if name in known and value is not None}
-    said |= {"device": device, "scales_deg": list(options["scales"]) or None}
-    said.setdefault("tile_size_px", min(int(area.meta["tile_size_px"]), MOST_PX))
-    return SearchConfig(**said)
+    if stored:
+        config = SearchConfig.from_json(json.dumps(stored["options"]))
+        return dataclasses.replace(config, device=device, time_limit_s=options.time_limit_s)
+    values = {**options.config_values, "device": device, "scales_deg": list(options.windows_deg) or None}
+    if inputs is not None:
+        values["inputs"] = inputs
+    values.setdefault("tile_size_px", min(int(dataset.meta["tile_size_px"]), MOST_PX))
+    return SearchConfig(**values)
 
 
 def _search_to_resume(runs: Path, name: str | None) -> tuple[Path, dict[str, Any]]:
-    """The named search, or the one that was written last, and what its record says."""
+    """The named search, or the one that was written last, and its record."""
     found = [runs / name / "search.json"] if name else list(runs.glob("*/search.json"))
     states = sorted((path for path in found if path.exists()), key=lambda path: path.stat().st_mtime)
     if not states:
@@ -251,37 +381,45 @@ def _search_to_resume(runs: Path, name: str | None) -> tuple[Path, dict[str, Any
     run_dir = states[-1].parent
     if not (run_dir / "last.json").exists():
         raise InputError(
-            f"The search {run_dir.name} was stopped before its first epoch was done.",
-            f"`gravmap search --name {run_dir.name} --overwrite` starts it anew.",
+            f"The search {run_dir.name} was stopped before its first checkpoint.",
+            f"`gravmap search --name {run_dir.name} --overwrite` starts it again.",
         )
     record: dict[str, Any] = read_json(states[-1], "gravmap search")
     return run_dir, record
 
 
-def _options_of(name: str, record: dict[str, Any]) -> dict[str, Any]:
-    """Where a search learns, as it began; refuse to change what makes its course."""
+def _resumed_options(name: str, options: SearchOptions, record: dict[str, Any]) -> SearchOptions:
+    """The options with the data, and without --device the device, of the stored search.
+
+    Raises
+    ------
+    OptionError
+        An option differs from the search's own, and would change its course.
+    """
     from gravmap.learning.data.channels import expand, fields_read
 
-    began = {
+    stored = {
         **record["options"],
         "inputs": ",".join(record["inputs"]),
         "split": record["split"].get("name", "blocks"),
         "fold": record["split"].get("fold", 0),
-        "scales": tuple(record["options"]["scales_deg"] or ()),
+        "windows_deg": tuple(record["options"]["scales_deg"] or ()),
     }
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        option = str(parameter.name)
-        said = context.params.get(option)
-        if option not in began or option in RESUMABLE:
+    for option_name, written in options.given.items():
+        key = CONFIG_NAMES.get(option_name, option_name)
+        if option_name in RESUMABLE or key not in stored:
             continue
-        if context.get_parameter_source(option) is not click.core.ParameterSource.COMMANDLINE:
-            continue
-        if option == "inputs":
-            said = ",".join(expand(str(said), fields_read(record["inputs"])[0]))
-        if said != began[option]:
+        value = getattr(options, option_name)
+        if option_name == "inputs":
+            value = ",".join(expand(str(value), fields_read(record["inputs"])[0]))
+        if value != stored[key]:
             raise OptionError(
-                f"{name} began with another {parameter.opts[0]}: {began[option]}.",
-                "Leave it out, or search anew under another --name.",
+                f"{name} was started with another {written}: {stored[key]}.",
+                "Leave it out, or start another search with --name.",
             )
-    return {option: began[option] for option in ("inputs", "split", "fold")}
+    device = options.device
+    if options.gpus is None and device == "auto":
+        device = record["options"]["device"]
+    return dataclasses.replace(
+        options, inputs=stored["inputs"], split=stored["split"], fold=stored["fold"], device=device
+    )

@@ -1,4 +1,4 @@
-"""What every command shares: the workspace, how much to say, progress bars, gravmap.toml."""
+"""What every command shares: the workspace, verbosity, progress bars, gravmap.toml."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,9 @@ import click
 from gravmap.progress import Progress, describe_time
 from gravmap.workspace import Workspace
 
-TYPED = "gravmap.typed"  # key of the context's meta: the arguments as the user typed them
+# Keys of the context's meta: the arguments as typed, and warnings about deprecated names.
+TYPED = "gravmap.typed"
+DEPRECATED = "gravmap.deprecated"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,8 +37,8 @@ WORKSPACE_OPTION = click.option(
 
 def LOG_OPTIONS(function: Function) -> Function:
     """The options -v and -q."""
-    function = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")(function)
-    return click.option("-v", "--verbose", count=True, help="Say more; -vv also shows tracebacks.")(function)
+    function = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")(function)
+    return click.option("-v", "--verbose", count=True, help="Print more; -vv also shows tracebacks.")(function)
 
 
 @dataclass
@@ -72,7 +74,7 @@ class Session:
         logger.propagate = False
 
     def refine(self, workspace: str | None, verbose: int, quiet: bool, as_json: bool) -> None:
-        """Take what was said after the command's name; it beats what was said before it."""
+        """Take the options given after the command's name; they override those before it."""
         if workspace is not None:
             self.workspace = Workspace(Path(workspace))
         if verbose or quiet:
@@ -82,16 +84,16 @@ class Session:
 
     @property
     def command_line(self) -> str:
-        """The command as typed, for the record."""
+        """The command as typed, for the records of its output."""
         return shlex.join(["gravmap", *click.get_current_context().meta.get(TYPED, [])])
 
     def say(self, text: str) -> None:
-        """Tell the user a result, in words: stdout, or stderr when stdout is for JSON."""
+        """Print a line for people: on stdout, or on stderr when stdout is for JSON."""
         if self.verbosity >= 0:
             click.echo(text, err=self.json)
 
     def warn(self, text: str) -> None:
-        """Tell the user what may surprise, on stderr."""
+        """Print a warning on stderr."""
         if self.verbosity >= 0:
             click.echo(f"Warning: {text}", err=True)
 
@@ -99,6 +101,14 @@ class Session:
         """Print a machine-readable result when ``--json`` was given."""
         if self.json:
             click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+    def run(self, root: Path, words: Sequence[str]) -> None:
+        """Run another gravmap command in the workspace `root`, printed as a user would type it."""
+        where = ["-w", str(root)]
+        self.say(f"\n$ {shlex.join(['gravmap', *where, *words])}")
+        verbosity = ["-q"] if self.verbosity < 0 or self.json else ["-v"] * self.verbosity
+        group = click.get_current_context().find_root().command
+        group.main([*where, *words, *verbosity], standalone_mode=False)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
@@ -136,7 +146,7 @@ def _bar(title: str) -> Iterator[Progress]:
 
 def _lines(title: str, every_s: float = 10.0) -> Progress:
     last = time.monotonic()
-    since, first, whole = last, 0, -1  # when this part of the work was first heard of, how far it was, and its size
+    since, first, whole = last, 0, -1  # of the current part of the work: its start, what was done then, and its size
 
     def listener(done: int, total: int, note: str = "") -> None:
         nonlocal last, since, first, whole
@@ -145,11 +155,11 @@ def _lines(title: str, every_s: float = 10.0) -> Progress:
             since, first, whole = now, done, total
         if now - last >= every_s:
             last = now
-            share = f" {100 * done / total:.0f} %" if total else f" {done}"
+            percent = f" {100 * done / total:.0f} %" if total else f" {done}"
             left = ""
             if total and done > first and "left" not in note:
                 left = f"  about {describe_time((now - since) / (done - first) * (total - done))} left"
-            click.echo(f"{title}:{share}{'  ' + note if note else ''}{left}", err=True)
+            click.echo(f"{title}:{percent}{'  ' + note if note else ''}{left}", err=True)
 
     return listener
 
@@ -175,6 +185,8 @@ def command_options(json_output: bool = True) -> Callable[[Function], Function]:
         ) -> Any:
             session = click.get_current_context().find_object(Session) or Session.start(None, 0, False)
             session.refine(workspace, verbose, quiet, as_json)
+            for text in click.get_current_context().meta.pop(DEPRECATED, []):
+                session.warn(text)
             return function(session, *args, **options)
 
         wrapped: Any = LOG_OPTIONS(run)
@@ -190,7 +202,7 @@ def command_options(json_output: bool = True) -> Callable[[Function], Function]:
 
 
 def verbosity_of(argv: list[str]) -> int:
-    """How often -v was said, told from the bare arguments: errors may come before parsing ends."""
+    """How often -v was given, counted in the bare arguments: errors may come before parsing ends."""
     return sum(
         arg.count("v") if arg.startswith("-v") and set(arg[1:]) == {"v"} else int(arg == "--verbose") for arg in argv
     )
@@ -217,9 +229,9 @@ def configure_from_file(ctx: click.Context, name: str, command: click.Command, a
     Raises
     ------
     click.UsageError
-        The file is no TOML, or a key is unknown; the nearest known key is named.
+        The file is not valid TOML, or a key is unknown; the nearest known key is named.
     """
-    # The group's own callback has not run yet: what it was given stands in its context.
+    # The group's own callback has not run yet: its parsed options are in its context.
     root = _workspace_in(args) or ctx.params.get("workspace") or "."
     workspace = Workspace(Path(root))
     if not workspace.config.exists():
@@ -227,7 +239,7 @@ def configure_from_file(ctx: click.Context, name: str, command: click.Command, a
     try:
         table = tomllib.loads(workspace.config.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise click.UsageError(f"{workspace.config} is no readable TOML: {error}.") from None
+        raise click.UsageError(f"{workspace.config} is not valid TOML: {error}.") from None
     group = ctx.command
     assert isinstance(group, click.Group)
     known_tables = group.list_commands(ctx)
@@ -241,10 +253,14 @@ def configure_from_file(ctx: click.Context, name: str, command: click.Command, a
 def _defaults(ctx: click.Context, command: click.Command, table: Any, path: Path, where: str) -> dict[str, Any]:
     """A command's table as click wants its defaults; of a group, a table for each of its commands."""
     known = {
-        option.removeprefix("--"): parameter
+        name.removeprefix("--"): parameter
         for parameter in command.params
-        for option in parameter.opts
-        if option.startswith("--") and parameter.name != "workspace"
+        for name in parameter.opts
+        if name.startswith("--") and parameter.name != "workspace"
+    }
+    # Old names of options are accepted too; the option warns.
+    old = {
+        each.opts[0].removeprefix("--"): each for parameter in command.params for each in getattr(parameter, "old", ())
     }
     inner = command.list_commands(ctx) if isinstance(command, click.Group) else []
     defaults: dict[str, Any] = {}
@@ -254,7 +270,7 @@ def _defaults(ctx: click.Context, command: click.Command, table: Any, path: Path
             assert found is not None
             defaults[key] = _defaults(ctx, found, value, path, f"{where}.{key}")
             continue
-        parameter = known.get(key.replace("_", "-"))
+        parameter = known.get(key.replace("_", "-")) or old.get(key.replace("_", "-"))
         if parameter is None or parameter.name is None:
             raise click.UsageError(_unknown(key, [*known, *inner], path, f"[{where}]"))
         # A lone value for an option that may be repeated is a list of one.

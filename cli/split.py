@@ -1,4 +1,4 @@
-"""`gravmap split`: what the tile set holds out, how much of it leaks, and one more way to hold ground out."""
+"""`gravmap split`: list the splits of a tile set, measure how much of them leaks, and add another."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gravmap.units import format_angle
+from gravmap.units import describe_angle
 from gravmap.workspace import require
 
-from .options import ANGLE, overwrite_option, seed_option
+from .options import ANGLE, Command, option, overwrite_option, seed_option
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -19,35 +19,39 @@ if TYPE_CHECKING:
 
 @click.command(
     "split",
+    cls=Command,
+    short_help="List splits, measure their leak, or add one.",
     epilog="""\b
 Examples:
   gravmap split
   gravmap split --report
   gravmap split --add strict --block 2.5deg --folds 8 --name strict-small""",
 )
-@click.option("--report", is_flag=True, help="Measure what training sees of the held-out ground, and draw it.")
-@click.option("--split", "names", multiple=True, metavar="NAME", help="Only this split; may be repeated.")
-@click.option(
+@option(
+    "--report", is_flag=True, help="Measure the leak: what training sees of the held-out labels; and draw a map of it."
+)
+@option("--split", "names", multiple=True, metavar="NAME", help="Only this split; may be repeated.")
+@option(
     "-o",
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Folder of the pictures leak_NAME.png (default: data/tiles).",
 )
-@click.option(
+@option(
     "--add",
     "kind",
     type=click.Choice(["blocks", "random", "strict"]),
-    help="Draw one more split of this kind; the tiles stay as they are.",
+    help="Add a split of this kind; the tiles are not changed.",
 )
-@click.option("--name", help="What to call the added split (default: its kind).")
-@click.option(
-    "--folds", type=click.IntRange(min=3), default=5, show_default=True, help="How many folds the added split has."
+@option("--name", metavar="NAME", help="Name of the added split (default: its kind).")
+@option(
+    "--folds", type=click.IntRange(min=3), metavar="N", default=5, show_default=True, help="Folds of the added split."
 )
-@click.option(
+@option(
     "--block", "block_deg", type=ANGLE, metavar="ANGLE", help="Side of its blocks (default: 2.5deg, for strict 5deg)."
 )
-@click.option(
+@option(
     "--buffer", "buffer_deg", type=ANGLE, default="0.25deg", show_default=True, help="Buffer around held-out blocks."
 )
 @seed_option
@@ -66,11 +70,11 @@ def command(
     seed: int,
     overwrite: bool,
 ) -> None:
-    """Say what the splits of data/tiles hold out, and how much of it training sees all the same.
+    """List the splits of data/tiles, measure their leak, or add one.
 
-    Alone it lists the splits of the index. --report measures each of them on the roles that training is handed: the
-    share of the held-out bedrock whose labels are seen, the nearest seen label, windows and classes per fold; and draws
-    a map, data/tiles/leak_NAME.png. --add draws one more split without cutting the tiles again.
+    Without options it lists the splits of the index. --report measures each of them on the roles used in training: the
+    percentage of the held-out bedrock whose labels are seen, the distance to the nearest seen label, windows and
+    classes per fold; and draws a map, data/tiles/leak_NAME.png. --add makes another split without cutting tiles again.
     """
     from gravmap.tiling import add_split, leak_report, read_index
     from gravmap.tiling.leak_figure import draw_leak
@@ -99,7 +103,7 @@ def command(
     if not report:
         for each in chosen:
             if each not in held:
-                leak_report(place.tiles, each)  # refuses it, and says how to add it
+                leak_report(place.tiles, each)  # raises, with how to add it
             session.say(split_line(held[each]))
         session.result({"splits": [split_settings(held[each]) for each in chosen]})
         return
@@ -114,27 +118,27 @@ def command(
 
 
 def split_line(stored: dict[str, Any]) -> str:
-    """One line on a split, from what the index says of it."""
-    told = f"Split {stored['name']}: {stored['folds']} folds"
+    """One line on a split, from its record in the index."""
+    text = f"Split {stored['name']}: {stored['folds']} folds"
     if stored["kind"] == "random":
-        told += f", {100 * stored['share']:.0f} % of the windows held out"
+        text += f", {100 * stored['share']:.0f} % of the windows held out"
     else:
-        height, width = (format_angle(side) for side in stored["block_deg"])
+        height, width = (describe_angle(side) for side in stored["block_deg"])
         what = "windows and labels" if stored["kind"] == "strict" else "labels"
-        told += f" of blocks of {height} x {width}, {what} within {format_angle(stored['buffer_deg'])} of one unused"
-    return f"{told}; training sees the labels of {percent(stored['leak'])} of the held-out bedrock."
+        text += f" of blocks of {height} x {width}, {what} within {describe_angle(stored['buffer_deg'])} of one unused"
+    return f"{text}; training sees the labels of {percent(stored['leak'])} of the held-out bedrock."
 
 
-def percent(share: float) -> str:
-    """A share, with a zero that is really none."""
-    return "0 %" if share == 0 else f"{100 * share:.1f} %" if share >= 0.001 else "under 0.1 %"
+def percent(fraction: float) -> str:
+    """A fraction in percent, in which 0 means none."""
+    return "0 %" if fraction == 0 else f"{100 * fraction:.1f} %" if fraction >= 0.001 else "under 0.1 %"
 
 
 def _table(report: LeakReport) -> list[str]:
     """What was measured, fold by fold, and the classes."""
     scales = list(report.folds[0].windows["train"])
     lines = [
-        f"  {'fold':<5}{'held out':>13}{'labels':>11}{'gravity':>9}{'nearest':>11}   windows learned from",
+        f"  {'fold':<5}{'held out':>13}{'labels':>11}{'gravity':>9}{'nearest':>11}   training windows",
         f"  {'':<5}{'km2':>13}{'seen':>11}{'seen':>9}{'label':>11}   " + "".join(f"{scale:>8}" for scale in scales),
     ]
     for fold in report.folds:
@@ -146,7 +150,7 @@ def _table(report: LeakReport) -> list[str]:
         )
     width = max(len(name) for name in report.classes)
     heads = "".join(f"{'fold ' + str(fold.fold):>21}" for fold in report.folds)
-    lines += ["  Bedrock in km2, learned from / scored on:", f"  {'':<{width}}{heads}"]
+    lines += ["  Bedrock in km2, training / test:", f"  {'':<{width}}{heads}"]
     for index, name in enumerate(report.classes):
         cells = [(fold.class_km2["train"][index], fold.class_km2["test"][index]) for fold in report.folds]
         if any(sum(pair) for pair in cells):
@@ -158,7 +162,7 @@ def _table(report: LeakReport) -> list[str]:
         if fold.absent["train"]
     ]
     if lacking:
-        lines.append(f"  Classes that training has nowhere: {'; '.join(lacking)}.")
+        lines.append(f"  Classes missing in the training data: {'; '.join(lacking)}.")
     return lines
 
 

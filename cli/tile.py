@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import ANGLE, dry_run_option, overwrite_option, seed_option
+from .options import ANGLE, Command, dry_run_option, option, option_group, overwrite_option, seed_option, window_option
 from .session import Session, command_options
 from .split import split_line
 
@@ -18,66 +18,78 @@ if TYPE_CHECKING:
 
 @click.command(
     "tile",
+    cls=Command,
+    short_help="Cut fields and labels into windows, tiles and splits.",
     epilog="""\b
 Examples:
   gravmap tile
   gravmap tile --format esri
-  gravmap tile --index-only --window 2.5deg --stride 1.25deg --block 1.25deg --folds 4""",
+  gravmap tile --index-only --window 2.5deg --stride 1.25deg --folds 4""",
 )
-@click.option(
-    "--window",
-    "windows_deg",
-    type=ANGLE,
-    multiple=True,
-    metavar="ANGLE",
-    help="Side of a window; may be repeated (default: 1deg, 5deg, 10deg, 15deg).",
+@option_group(
+    "Windows",
+    window_option("Side of a window; may be repeated (default: 1deg, 5deg, 10deg, 15deg).", old_names=()),
+    option(
+        "--stride",
+        "strides_deg",
+        type=ANGLE,
+        multiple=True,
+        metavar="ANGLE",
+        help="Step between windows, one per --window or one for all (default: 1, 2.5, 2.5, 5deg; else half a window).",
+    ),
+    option(
+        "--size",
+        "size_px",
+        type=click.IntRange(16, 16384),
+        metavar="PIXELS",
+        default=2048,
+        show_default=True,
+        help="Pixels of a tile's side.",
+    ),
 )
-@click.option(
-    "--stride",
-    "strides_deg",
-    type=ANGLE,
-    multiple=True,
-    metavar="ANGLE",
-    help="Step between windows, one per --window or one for all (default: 1, 2.5, 2.5, 5deg; else half a window).",
+@option_group(
+    "Splits",
+    option(
+        "--split",
+        "splits",
+        type=click.Choice(["blocks", "random", "strict"]),
+        multiple=True,
+        help="Split to add to the index; may be repeated (default: all three). random is the paper's, and leaks.",
+    ),
+    option("--folds", type=click.IntRange(min=3), metavar="N", default=5, show_default=True, help="Number of folds."),
+    option(
+        "--block",
+        "block_deg",
+        type=ANGLE,
+        metavar="ANGLE",
+        help="Side of a held-out block (default: 2.5deg, for strict 5deg; less where the region is small).",
+    ),
+    option(
+        "--buffer",
+        "buffer_deg",
+        type=ANGLE,
+        default="0.25deg",
+        show_default=True,
+        help="Training labels nearer than this to a held-out block are ignored.",
+    ),
+    seed_option,
 )
-@click.option(
-    "--size", "size_px", type=click.IntRange(16, 16384), default=2048, show_default=True, help="Pixels a side."
+@option_group(
+    "Output",
+    option(
+        "--format",
+        "layout",
+        type=click.Choice(["geotiff", "esri", "torchgeo"]),
+        default="geotiff",
+        show_default=True,
+        help="Also export tiles for ArcGIS (Classified Tiles, in data/tiles_esri) or torchgeo (data/tiles_torchgeo).",
+    ),
+    option(
+        "--index-only", is_flag=True, help="Write no tiles: training reads the native grids and does not need them."
+    ),
+    overwrite_option,
+    dry_run_option,
 )
-@click.option("--index-only", is_flag=True, help="Write no tiles: training reads the native grids and needs none.")
-@click.option(
-    "--format",
-    "layout",
-    type=click.Choice(["geotiff", "esri", "torchgeo"]),
-    default="geotiff",
-    show_default=True,
-    help="Also lay the tiles out for ArcGIS (Classified Tiles, in data/tiles_esri) or torchgeo (data/tiles_torchgeo).",
-)
-@click.option(
-    "--split",
-    "splits",
-    type=click.Choice(["blocks", "random", "strict"]),
-    multiple=True,
-    help="What the index holds; may be repeated (default: all three). random is the paper's, and it leaks.",
-)
-@click.option("--folds", type=click.IntRange(min=3), default=5, show_default=True, help="How many folds.")
-@click.option(
-    "--block",
-    "block_deg",
-    type=ANGLE,
-    metavar="ANGLE",
-    help="Side of a held-out block (default: 2.5deg, for strict 5deg; less where the region is small).",
-)
-@click.option(
-    "--buffer",
-    "buffer_deg",
-    type=ANGLE,
-    default="0.25deg",
-    show_default=True,
-    help="Training labels nearer than this to a held-out block are ignored.",
-)
-@seed_option
-@dry_run_option
-@overwrite_option
 @command_options()
 def command(
     session: Session,
@@ -94,12 +106,12 @@ def command(
     dry_run: bool,
     overwrite: bool,
 ) -> None:
-    """Cut the fields and labels into windows of several sizes, and hold out ground to score on.
+    """Cut the fields and labels into windows of several sizes, and hold out test blocks.
 
     Reads data/fields.nc and data/labels.tif (made here from the fetched maps when missing) and writes data/tiles:
     index.parquet, index.json and, unless --index-only, one GeoTIFF of field, label and small bodies per window. The
-    default windows over the study area are 450 of 1, 55 of 5, 27 of 10 and 4 of 15 degrees. A run that was stopped is
-    gone on with by the same command.
+    default windows over the study area are 450 of 1, 55 of 5, 27 of 10 and 4 of 15 degrees. The same command resumes a
+    run that was stopped.
     """
     from gravmap.errors import OptionError
     from gravmap.files import refuse_existing
@@ -108,19 +120,19 @@ def command(
     from gravmap.workspace import require
 
     if index_only and layout != "geotiff":
-        raise OptionError(f"--index-only writes no tiles to lay out for {layout}.", "Leave one of the two away.")
+        raise OptionError(f"--index-only writes no tiles to export for {layout}.", "Leave one of the two out.")
     place = session.workspace
     require(place.fields, "gravmap residual --height 10km")
     plan = plan_tiles(place.fields, windows_deg, strides_deg, size_px)
-    _tell_plan(session, plan)
+    _print_plan(session, plan)
     if dry_run:
-        _tell_dry_run(session, plan, index_only)
+        _print_dry_run(session, plan, index_only)
         return
     if layout != "geotiff" and not overwrite and _same_tiles(place.tiles, plan):
-        refuse_existing(_laid_out(place.tiles, layout), overwrite)
-        session.say(f"{place.tiles} is there already.")
-        _lay_out(session, export_tiles, layout, overwrite)
-        session.result({"written": str(_laid_out(place.tiles, layout)), "windows": plan.count})
+        refuse_existing(_export_folder(place.tiles, layout), overwrite)
+        session.say(f"{place.tiles} exists and is kept.")
+        _export(session, export_tiles, layout, overwrite)
+        session.result({"written": str(_export_folder(place.tiles, layout)), "windows": plan.count})
         return
     refuse_existing(place.tiles, overwrite)
     if not place.labels.exists():
@@ -143,15 +155,15 @@ def command(
             progress=progress,
         )
     if index["kept"]:
-        session.say(f"{index['kept']} of {index['windows']} tiles were there from the run before, and were kept.")
-    _tell_set_apart(session, index["set_apart"])
+        session.say(f"{index['kept']} of {index['windows']} tiles of the earlier run were kept.")
+    _print_set_apart(session, index["set_apart"])
 
     for split in index["splits"]:
         session.say(split_line(split))
     written = "index only" if index_only else f"{_folder_bytes(place.tiles) / 1e6:.0f} MB"
     session.say(f"Wrote {place.tiles} ({written})")
     if layout != "geotiff":
-        _lay_out(session, export_tiles, layout, overwrite)
+        _export(session, export_tiles, layout, overwrite)
     session.result(
         {
             "written": str(place.tiles),
@@ -168,17 +180,17 @@ def command(
     )
 
 
-def _tell_plan(session: Session, plan: TilePlan) -> None:
-    from gravmap.units import format_angle
+def _print_plan(session: Session, plan: TilePlan) -> None:
+    from gravmap.units import describe_angle
 
     for scale in plan.scales:
         count = scale.rows * scale.columns
-        sides = f"{format_angle(scale.size_deg)} every {format_angle(scale.stride_deg)}"
+        sides = f"{describe_angle(scale.size_deg)} every {describe_angle(scale.stride_deg)}"
         session.say(f"  {count:>5} windows of {sides} ({scale.rows} rows, {scale.columns} columns)")
     session.say(f"  {plan.count:>5} windows over {plan.region}")
 
 
-def _tell_dry_run(session: Session, plan: TilePlan, index_only: bool) -> None:
+def _print_dry_run(session: Session, plan: TilePlan, index_only: bool) -> None:
     place = session.workspace
     for note in plan.notes:
         session.say(note)
@@ -202,7 +214,7 @@ def _tell_dry_run(session: Session, plan: TilePlan, index_only: bool) -> None:
     )
 
 
-def _tell_set_apart(session: Session, set_apart: dict[str, list[str]], shown: int = 8) -> None:
+def _print_set_apart(session: Session, set_apart: dict[str, list[str]], shown: int = 8) -> None:
     """The windows that the paper would set apart as a test set: how many of each size, and the first of them."""
     total = sum(map(len, set_apart.values()))
     session.say(f"{total} windows have under 10 % bedrock and are set apart{':' if total else '.'}")
@@ -214,7 +226,7 @@ def _tell_set_apart(session: Session, set_apart: dict[str, list[str]], shown: in
 
 
 def _same_tiles(tiles: Path, plan: TilePlan) -> bool:
-    """Whether the tile set that is there has the windows and tiles that were asked for."""
+    """Whether the existing tile set has the windows and tiles of the plan."""
     from dataclasses import asdict
 
     from gravmap.tiling import read_index
@@ -222,17 +234,17 @@ def _same_tiles(tiles: Path, plan: TilePlan) -> bool:
     if not (tiles / "index.json").exists():
         return False
     index = read_index(tiles)
-    asked = [{**asdict(scale), "name": scale.name} for scale in plan.scales]
-    return bool(index["tiles"] and index["scales"] == asked and index["size_px"] == plan.size_px)
+    planned = [{**asdict(scale), "name": scale.name} for scale in plan.scales]
+    return bool(index["tiles"] and index["scales"] == planned and index["size_px"] == plan.size_px)
 
 
-def _laid_out(tiles: Path, layout: str) -> Path:
+def _export_folder(tiles: Path, layout: str) -> Path:
     return tiles.with_name(f"{tiles.name}_{layout}")
 
 
-def _lay_out(session: Session, export: Callable[..., int], layout: str, overwrite: bool) -> None:
+def _export(session: Session, export: Callable[..., int], layout: str, overwrite: bool) -> None:
     tiles = session.workspace.tiles
-    target = _laid_out(tiles, layout)
+    target = _export_folder(tiles, layout)
     with session.progress(layout) as progress:
         pairs = export(tiles, target, layout, overwrite=overwrite, progress=progress)
     session.say(f"Wrote {target} ({pairs} pairs)")

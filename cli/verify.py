@@ -1,4 +1,4 @@
-"""`gravmap verify`: everything as it was recorded, or what differs."""
+"""`gravmap verify`: compare files with what was recorded of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .options import Command
 from .session import Session, command_options
 
 _MARKS = {"as recorded": "ok", "unlisted": "new"}
@@ -13,6 +14,8 @@ _MARKS = {"as recorded": "ok", "unlisted": "new"}
 
 @click.command(
     "verify",
+    cls=Command,
+    short_help="Check files against their recorded hashes.",
     epilog="""\b
 Examples:
   gravmap verify maps/junggar
@@ -21,12 +24,12 @@ Examples:
 @click.argument("folders", metavar="[DIR]...", nargs=-1, type=click.Path(path_type=Path))
 @command_options()
 def command(session: Session, folders: tuple[Path, ...]) -> None:
-    """Hash a map, its inputs and its network again, and compare all with what was recorded.
+    """Hash a map, its inputs and its network again, and compare them with what was recorded.
 
     DIR is the folder of a map, a training run or a tile set, or a workspace: then everything in it is checked (default:
-    this workspace). Rasters of a map are also compared with each other: grid, classes, cells and areas. Nothing is
-    written. Status 3 where something differs. An input that is no longer there cannot be checked; that is said, and is
-    no fault of the map.
+    this workspace). The rasters of a map are also compared with each other: grid, classes, cells and areas. Nothing is
+    written. Status 3 where something differs. An input that no longer exists cannot be checked; this is reported, and
+    is not an error.
     """
     from gravmap.errors import InputError
     from gravmap.mapping import verify
@@ -48,7 +51,7 @@ def command(session: Session, folders: tuple[Path, ...]) -> None:
         names = ", ".join(str(one.folder) for one in bad)
         raise InputError(
             f"{count} thing{'s differ' if count > 1 else ' differs'} from what was recorded, in {names}.",
-            "Bring back what was changed, or make it anew with the command in its record (--overwrite).",
+            "Restore what was changed, or run the command in its record again with --overwrite.",
         )
     number = sum(one.count("as recorded") for one in checked)
     left = f" {gone} input{'s are' if gone > 1 else ' is'} gone and could not be checked." if gone else ""

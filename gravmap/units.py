@@ -69,3 +69,18 @@ def format_angle(angle_deg: float) -> str:
         if abs(count - round(count, 3)) < 1e-6 and count >= 1:
             return f"{round(count, 3):g}{unit}"
     return f"{round(angle_deg * 3600, 3):g}arcsec"
+
+
+def describe_angle(angle_deg: float) -> str:
+    """Write an angle for people, rounded, in the largest unit of which it has at least one.
+
+    Examples
+    --------
+    >>> describe_angle(9560 / 3600), describe_angle(0.25), describe_angle(15 / 3600)
+    ('2.66deg', '15arcmin', '15arcsec')
+    """
+    for unit, size in (("deg", 1.0), ("arcmin", 1 / 60)):
+        count = angle_deg / size
+        if count >= 1 - 1e-6:
+            return f"{count:.3g}{unit}" if count < 100 else f"{count:.0f}{unit}"
+    return f"{angle_deg * 3600:.3g}arcsec"

@@ -10,7 +10,7 @@ import pytest
 from gravmap.errors import DeviceError, DownloadError, GravmapError, InputError, OptionError
 from gravmap.files import atomic_folder, atomic_path, read_json, refuse_existing, sha256, write_json
 from gravmap.regions import Region, find_region, named_regions
-from gravmap.units import format_angle, format_length, parse_angle_deg, parse_length_m
+from gravmap.units import describe_angle, format_angle, format_length, parse_angle_deg, parse_length_m
 from gravmap.workspace import Workspace, require
 
 
@@ -60,6 +60,17 @@ def test_an_angle_without_an_angle_unit_names_the_units_wanted(text):
 @pytest.mark.parametrize("text", ["5deg", "2.5deg", "2arcmin", "15arcsec", "30arcsec", "1deg", "0.5arcsec"])
 def test_angles_are_written_as_they_are_read(text):
     assert format_angle(parse_angle_deg(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("degrees", "text"),
+    [
+        (9560 / 3600, "2.66deg"), (2.4, "2.4deg"), (0.25, "15arcmin"), (0.125, "7.5arcmin"), (15, "15deg"),
+        (2 / 60, "2arcmin"), (2.5 / 60, "2.5arcmin"), (15 / 3600, "15arcsec"), (0.1, "6arcmin"), (120.4, "120deg"),
+    ],
+)  # fmt: skip
+def test_angles_for_people_have_one_unit_and_few_digits(degrees, text):
+    assert describe_angle(degrees) == text
 
 
 @pytest.mark.parametrize("text", ["10km", "5.5km", "500m", "1234m"])

@@ -353,7 +353,7 @@ def test_the_command_reports_edited_tiles_and_resumes_with_them(tiles, tmp_path)
     def gravmap_in(*words):
         return CliRunner().invoke(gravmap, ["-w", str(workspace), "train", "--device", "cpu", *words])
 
-    short = ("--model", "ggmnet-tiny", "--size", "64", "--epochs", "1", "--steps", "1", "--batch-size", "2")
+    short = ("--model", "ggmnet-tiny", "--size", "64", "--epochs", "1", "--steps-per-epoch", "1", "--batch-size", "2")
     plain = gravmap_in(*short, "--from-tiles", "--dry-run")
     assert plain.exit_code == 0, plain.output
     assert "all 27 files are as `gravmap tile` wrote them" in plain.output

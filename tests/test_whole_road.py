@@ -41,8 +41,8 @@ def road(tmp_path_factory):
     must(
         root, "tile", "--window", "1deg", "--window", "2deg", "--size", "64", "--block", "0.8deg", "--buffer", "0.05deg"
     )
-    train = ["train", "--gpus", "0", "--model", "ggmnet-tiny", "--name", "short", "--epochs", "2", "--steps", "3"]
-    must(root, *train, "--batch-size", "2")
+    train = ["train", "--gpus", "0", "--model", "ggmnet-tiny", "--name", "short", "--epochs", "2"]
+    must(root, *train, "--steps-per-epoch", "3", "--batch-size", "2")
     must(root, "predict", "--region", "here")
     return root, crust
 

@@ -55,7 +55,7 @@ def tile(root, *more):
 
 def train(root, name, *words):
     """A run of one step; its own pictures, which take longer than that, are looked at in the tests of training."""
-    short = ["--device", "cpu", "--model", "ggmnet-tiny", "--epochs", 1, "--steps", 1, "--batch-size", 2]
+    short = ["--device", "cpu", "--model", "ggmnet-tiny", "--epochs", 1, "--steps-per-epoch", 1, "--batch-size", 2]
     with pytest.MonkeyPatch.context() as patch:
         for picture in ("draw_curves", "draw_reliability"):
             patch.setattr(f"gravmap.learning.training.finish.{picture}", lambda *_: None)

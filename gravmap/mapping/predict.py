@@ -186,7 +186,7 @@ def predict(
             out_folder,
             plan.disk_bytes - unfinished_bytes(out_folder),
             "The map and its windows take",
-            "Free some space, choose a coarser --resolution or fewer --scales, or another --output.",
+            "Free some space, choose a coarser --resolution or fewer --window options, or another --output.",
         )
         input_files = _input_files(fields_path, predictor, labels_path, clip)
         hashes = {role: sha256(path) for role, path in input_files.items()}

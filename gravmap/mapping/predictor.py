@@ -24,7 +24,7 @@ from gravmap.mapping.outcrop_file import FieldsWithOutcrop, OutcropFile
 from gravmap.mapping.plan import FLIPS, Plan, windows_by_scale
 from gravmap.network.cost import peak_bytes, seconds_per_pass
 from gravmap.regions import Region
-from gravmap.units import format_angle
+from gravmap.units import describe_angle
 
 CPU_MIN_SCALE_DEG = 2.0
 """Smallest window that is used on a CPU by default: windows of 1 degree take days for a basin."""
@@ -272,7 +272,7 @@ class Predictor:
         trained = self.trained_scales
         if not trained:
             each = "; ".join(
-                f"{member.folder.name}: {', '.join(map(format_angle, member.spec.scales_deg))}"
+                f"{member.folder.name}: {', '.join(map(describe_angle, member.spec.scales_deg))}"
                 for member in self.members
             )
             raise OptionError(
@@ -282,8 +282,8 @@ class Predictor:
             unknown = [scale for scale in chosen if not _contains(scale, trained)]
             if unknown:
                 raise OptionError(
-                    f"The network was not trained on windows of {', '.join(map(format_angle, unknown))}.",
-                    f"It was trained on {', '.join(map(format_angle, trained))}.",
+                    f"The network was not trained on windows of {', '.join(map(describe_angle, unknown))}.",
+                    f"It was trained on {', '.join(map(describe_angle, trained))}.",
                 )
             return list(dict.fromkeys(chosen))
         if self.device == "cpu":

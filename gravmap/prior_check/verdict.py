@@ -157,7 +157,7 @@ class Verdict:
                 f"A network trained on crusts of {self.prior} has seen fields and maps like these. This is necessary"
                 " but not sufficient: no statistic of the surface tells whether the densities fit the ages here.",
             ]
-        wide = "" if self.prior == "wide" else "check the wide prior with `gravmap doctor --prior wide`; or "
+        wide = "" if self.prior == "wide" else "check the wide prior with `gravmap prior-check --prior wide`; or "
         meanings: dict[str, list[str]] = {}
         for place in off:
             meanings.setdefault(_meaning(place), []).append(place.describe())

@@ -294,7 +294,7 @@ class SearchState:
         except InputError as error:
             raise InputError(
                 f"One half of the training data has no usable window: {error.message}",
-                "A search needs labelled windows in both halves: try other --scales, another --fold or another --seed.",
+                "A search needs labelled windows in both halves: try another --window, --fold or --seed.",
             ) from None
 
     def _cost(self) -> Callable[[], Tensor] | None:

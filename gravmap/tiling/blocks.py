@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError, OptionError
 from gravmap.lattice import BUFFER, COVER, TEST, TRAIN, TUNE, UNUSABLE
 from gravmap.regions import Region
-from gravmap.units import format_angle
+from gravmap.units import describe_angle
 
 
 def assign_folds(counts: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
@@ -311,7 +311,7 @@ def check_labelled(labelled: int, folds: int, side: float) -> None:
     """Refuse a region with fewer blocks of bedrock than folds."""
     if labelled < folds:
         raise InputError(
-            f"Only {labelled} blocks of {format_angle(side)} hold bedrock labels, for {folds} folds.",
+            f"Only {labelled} blocks of {describe_angle(side)} hold bedrock labels, for {folds} folds.",
             "Give a smaller --block or fewer --folds, or a map with more bedrock.",
         )
 
@@ -325,7 +325,9 @@ def smaller_note(region: Region, given: float | None, side: float, default: floa
     """A note that blocks were made smaller than by default."""
     if given is not None or side == default:
         return []
-    return [f"{region} is small: blocks of about {format_angle(side)} instead of {format_angle(default)} (--block)."]
+    return [
+        f"{region} is small: blocks of about {describe_angle(side)} instead of {describe_angle(default)} (--block)."
+    ]
 
 
 def count_blocks(
@@ -342,7 +344,7 @@ def count_blocks(
     shape = max(1, round(region.height_deg / side)), max(1, round(region.width_deg / side))
     if shape[0] * shape[1] > MAX_BLOCKS:
         raise OptionError(
-            f"Blocks of {format_angle(side)} would divide {region} into {shape[0] * shape[1]} blocks.",
+            f"Blocks of {describe_angle(side)} would divide {region} into {shape[0] * shape[1]} blocks.",
             f"Choose a larger --block: at most {MAX_BLOCKS} blocks are supported.",
         )
     whole = BlockSplit(region, np.full(shape, -1, dtype=np.int64), 3, 0.0, 0)

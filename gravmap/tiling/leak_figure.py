@@ -25,7 +25,7 @@ from gravmap.plotting import (
 from gravmap.tiling.leak import LeakReport, held_out_roles
 from gravmap.tiling.patches import covered_patches, make_patches, to_cells
 from gravmap.tiling.training_arrays import open_split
-from gravmap.units import format_angle
+from gravmap.units import describe_angle
 
 _KINDS = (
     ("not mapped as bedrock", BACKGROUND),
@@ -135,8 +135,8 @@ def _caption(report: LeakReport) -> str:
     settings = report.described
     if report.kind == "random":
         return f"{100 * settings['share']:.0f} % of the windows held out at random, seed {settings['seed']}"
-    height, width = (format_angle(side) for side in settings["block_deg"])
-    text = f"Blocks of {height} x {width}, buffer {format_angle(settings['buffer_deg'])}, seed {settings['seed']}"
+    height, width = (describe_angle(side) for side in settings["block_deg"])
+    text = f"Blocks of {height} x {width}, buffer {describe_angle(settings['buffer_deg'])}, seed {settings['seed']}"
     if report.kind == "strict":
         text += "; no training window touches a block or its buffer"
     return text

@@ -27,7 +27,7 @@ from gravmap.tiling.blocks import (
     smaller_note,
 )
 from gravmap.tiling.label_statistics import count_classes
-from gravmap.units import format_angle
+from gravmap.units import describe_angle
 
 STRICT_BLOCK_DEG = 5.0
 # Weight of the fraction of training windows lost, mean over the scales and folds, relative to the sum of squares that
@@ -163,7 +163,7 @@ def split_strict(
     if empty:
         raise InputError(
             f"Split {name}: in fold {', '.join(map(str, empty))} every window with bedrock touches a held-out block "
-            f"of {format_angle(side)} or its buffer; nothing is left to learn from.",
+            f"of {describe_angle(side)} or its buffer; nothing is left to learn from.",
             "Give a smaller --block or --buffer, smaller windows (--window), more --folds, or use --split blocks.",
         )
     return replace(split, notes=tuple(smaller_note(region, block_deg, side, STRICT_BLOCK_DEG)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gravmap.errors import OptionError
 from gravmap.regions import Region
-from gravmap.units import format_angle
+from gravmap.units import describe_angle
 
 # Sizes and strides that give the 536 windows of Liu et al. 2024 over 65-95° E, 40-55° N: 450 + 55 + 27 + 4.
 PAPER_SCALES_DEG = ((1.0, 1.0), (5.0, 2.5), (10.0, 2.5), (15.0, 5.0))
@@ -63,12 +63,13 @@ def _check(region: Region, size_deg: float, stride_deg: float) -> None:
         )
     if stride_deg > size_deg + _TOLERANCE_DEG:
         raise OptionError(
-            f"A stride of {format_angle(stride_deg)} leaves gaps between windows of {format_angle(size_deg)}.",
+            f"A stride of {describe_angle(stride_deg)} leaves gaps between windows of {describe_angle(size_deg)}.",
             "A stride is at most the size of its window.",
         )
     if size_deg > min(region.width_deg, region.height_deg) + _TOLERANCE_DEG:
         raise OptionError(
-            f"A window of {format_angle(size_deg)} does not fit into the region {region}.", "Choose a smaller --window."
+            f"A window of {describe_angle(size_deg)} does not fit into the region {region}.",
+            "Choose a smaller --window.",
         )
 
 
@@ -152,12 +153,12 @@ def plan_scales(
     scales, notes = [], []
     for size, stride in zip(sizes, strides, strict=True):
         if size > shorter + _TOLERANCE_DEG:
-            notes.append(f"Windows of {format_angle(size)} do not fit into {region} and are left out.")
+            notes.append(f"Windows of {describe_angle(size)} do not fit into {region} and are left out.")
         else:
             scales.append(_scale(region, size, stride))
     if not scales:
         notes[:] = [
-            f"No window size fits into {region}: windows of {format_angle(shorter)}, its shorter side, instead."
+            f"No window size fits into {region}: windows of {describe_angle(shorter)}, its shorter side, instead."
         ]
         scales.append(_scale(region, shorter, shorter / 2))
     return scales, notes

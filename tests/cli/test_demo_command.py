@@ -21,7 +21,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(demo, "SHAPE", (90, 150))
     monkeypatch.setattr(demo, "WINDOW", "2.5deg")
     monkeypatch.setattr(demo, "TILE_PX", 80)
-    monkeypatch.setattr(demo, "TRAINING", ("--epochs", "1", "--steps", "2"))
+    monkeypatch.setattr(demo, "TRAINING", ("--epochs", "1", "--steps-per-epoch", "2"))
     monkeypatch.setattr(check, "COUNT", 12)
 
 
@@ -67,9 +67,12 @@ def test_the_demo_runs_the_commands_of_a_real_project_and_shows_networks_beside_
     assert "prior_verdicts" not in json.loads((root / "maps/demo/provenance.json").read_text())["settings"]
     assert CliRunner().invoke(gravmap_cli.gravmap, ["-w", str(root), "verify"]).exit_code == 0
 
-    again = CliRunner().invoke(gravmap_cli.gravmap, ["demo", str(root)])
+    again = CliRunner().invoke(gravmap_cli.gravmap, ["demo", "-o", str(root)])
     assert again.exit_code == 3
     assert "--overwrite" in again.output
+    old = CliRunner().invoke(gravmap_cli.gravmap, ["demo", str(root)])
+    assert old.exit_code == 3
+    assert f"use -o {root}" in old.stderr
 
 
 def test_a_seed_that_taught_the_network_is_told(tmp_path, monkeypatch):

@@ -94,7 +94,7 @@ def test_options_reach_the_map(workspace):
 
     path = workspace / "basin.gpkg"
     geopandas.GeoDataFrame(geometry=[Point(82.5, 45).buffer(0.9)], crs="EPSG:4326").to_file(path)
-    options = ["--run", "first", "--run", "second", "--flips", "--scales", "2.5deg", "--resolution", "3arcmin"]
+    options = ["--run", "first", "--run", "second", "--flips", "--window", "2.5deg", "--resolution", "3arcmin"]
     options += ["--near", "10km", "--crs", "EPSG:32645", "-o", str(workspace / "elsewhere"), "--batch-size", "2"]
     done = call(workspace, "--polygon", str(path), *options)
     assert done.exit_code == 0, done.output
@@ -128,4 +128,4 @@ def test_what_makes_no_sense_is_told(workspace, words, status, told):
     done = call(workspace, *words)
     assert done.exit_code == status, done.output
     assert told in done.output
-    assert "fault in gravmap" not in done.output
+    assert "bug in gravmap" not in done.output

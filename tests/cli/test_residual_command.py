@@ -163,7 +163,8 @@ def test_a_globe_for_the_long_waves(run):
     assert [source["path"] for source in field_sources(fields)] == ["grid.nc", "globe.nc"]
     refused = run(grid, "--height", "10km", "--globe", grid, "--overwrite")
     assert refused.exit_code == 3
-    assert "no globe" in refused.stderr
+    assert "grid.nc" in refused.stderr
+    assert "global" in refused.stderr
 
 
 def test_a_global_grid_is_its_own_globe(run):

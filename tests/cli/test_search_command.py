@@ -14,8 +14,8 @@ from gravmap_cli import gravmap
 from toy_area import make_arrays
 
 SHORT = (
-    "search", "--device", "cpu", "--thin", "--depth", "3", "--size", "64", "--batch-size", "2", "--steps", "1",
-    "--pretrain-epochs", "1", "--epochs", "1",
+    "search", "--device", "cpu", "--thin", "--depth", "3", "--size", "64", "--batch-size", "2",
+    "--steps-per-epoch", "1",    "--pretrain-epochs", "1", "--epochs", "1",
 )  # fmt: skip
 TRIALS = ("--compare-epochs", "1", "--compare-steps", "1", "--compare-seeds", "1")
 
@@ -69,8 +69,8 @@ def test_a_search_from_beginning_to_end(searched):
     assert told["complete"]
     assert told["comparison"] == json.loads((run / "compare.json").read_text())
     assert told["random"] == [str(run / "random" / "00.json")]
-    assert "A step of each kind was tried here" in done.stderr
-    assert "blocks with" in done.stderr
+    assert "measured here: about" in done.stderr
+    assert "in two halves" in done.stderr
     assert "gravmap train --architecture" in done.stderr
     assert told["comparison"]["told"] in done.stderr
     # No network, so nothing that `predict` would take for the newest.
@@ -81,8 +81,8 @@ def test_train_takes_the_file_and_predict_says_what_a_search_is(searched, tmp_pa
     place, _ = searched
     file = place.root / "runs" / "one" / "architecture.json"
     other = Place(tmp_path, make_arrays())
-    short = ("--size", "64", "--epochs", "1", "--steps", "1", "--batch-size", "2", "--device", "cpu", "--name", "made")
-    done = other("train", "--architecture", str(file), *short)
+    short = ("--size", "64", "--epochs", "1", "--steps-per-epoch", "1", "--batch-size", "2", "--device", "cpu")
+    done = other("train", "--architecture", str(file), *short, "--name", "made")
     assert done.exit_code == 0, done.output
     model = json.loads((tmp_path / "runs" / "made" / "model.json").read_text())
     assert model["architecture"] == json.loads(file.read_text())
@@ -100,8 +100,8 @@ def test_a_complete_search_is_only_compared_again(searched, monkeypatch):
     again = place("search", "--resume")  # where it began
     assert again.exit_code == 3
     assert "The search one is complete" in again.output
-    monkeypatch.setattr("gravmap.search.search", None)
-    monkeypatch.setattr("gravmap.search.comparison.fit", None)
+    monkeypatch.setattr("gravmap.search.search.search", None)
+    monkeypatch.setattr("gravmap.search.comparison.teach", None)
     done = place("search", "--resume", "--name", "one", "--device", "cpu", "--compare", *TRIALS)
     assert done.exit_code == 0, done.output
     for name in ("searched", "random-00"):
@@ -112,19 +112,19 @@ def test_a_complete_search_is_only_compared_again(searched, monkeypatch):
     ("words", "status", "said"),
     [
         (("--name", "one"), 3, "exists already"),
-        (("--resume", "--depth", "4"), 2, "began with another --depth: 3"),
-        (("--resume", "--seed", "7"), 2, "began with another --seed: 0"),
+        (("--resume", "--depth", "4"), 2, "--depth: 3"),
+        (("--resume", "--seed", "7"), 2, "--seed: 0"),
         (("--resume", "--name", "two"), 3, "There is no search 'two'"),
-        (("--name", "a/b"), 2, "no name of a folder"),
+        (("--name", "a/b"), 2, "not a valid name"),
         (("--depth", "2"), 2, "not in the range"),
         (("--gpus", "2"), 2, "not in the range"),
         (("--gpus", "1"), 2, "contradict"),
         (("--batch-size", "1"), 2, "not in the range"),
         (("--input", "magnetics"), 3, "no field 'magnetics'"),
-        (("--scales", "9deg"), 3, "no usable window"),
+        (("--window", "9deg"), 3, "half of the training ground teaches nothing"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_words(searched, words, status, said):
+def test_invalid_options_are_refused(searched, words, status, said):
     place, _ = searched
     done = place("search", "--device", "cpu", *words)
     assert done.exit_code == status, done.output

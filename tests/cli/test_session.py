@@ -80,7 +80,7 @@ def run(capsys, monkeypatch, tmp_path):
         ("input", 3, "Error: found.\ndo this."),
         ("download", 4, "found."),
         ("device", 5, "found."),
-        ("bug", 1, "fault in gravmap"),
+        ("bug", 1, "bug in gravmap"),
         ("disk", 1, "disk is full at x.tif"),
         ("memory", 5, "Not enough memory"),
         ("torch", 5, "Not enough memory: you tried to allocate 45035"),

@@ -114,7 +114,8 @@ def test_the_command_tells_what_it_would_do_and_does_it(project):
     (project / "runs").mkdir()
     (project / "run").rename(project / "runs" / "one")
     (project / "runs" / "latest").write_text("one\n")
-    words = ["-w", str(project), "explain", "--bbox", "82", "44", "83", "44.5", "--scales", "1deg", "--steps", "2"]
+    words = ["-w", str(project), "explain", "--bbox", "82", "44", "83", "44.5", "--window", "1deg"]
+    words += ["--integration-steps", "2"]
     foretold = CliRunner().invoke(gravmap_cli.gravmap, [*words, "-n"])
     assert foretold.exit_code == 0, foretold.output
     assert "passes of 64 px" in foretold.output

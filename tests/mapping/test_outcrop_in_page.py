@@ -51,7 +51,7 @@ def test_the_finished_map_says_where_it_started_and_verifies(project, monkeypatc
         shutil.move(project / name, project / "data" / name)
     shutil.move(project / "taught", project / "runs" / "taught")
     monkeypatch.chdir(project)
-    asked = ["predict", "--bbox", "81", "44", "82", "45", "--run", "taught", "--scales", "2.5deg", "-o", "map"]
+    asked = ["predict", "--bbox", "81", "44", "82", "45", "--run", "taught", "--window", "2.5deg", "-o", "map"]
     dry = CliRunner().invoke(gravmap_cli.gravmap, [*asked, "--dry-run"])
     assert dry.exit_code == 0, dry.output
     made = CliRunner().invoke(gravmap_cli.gravmap, asked)

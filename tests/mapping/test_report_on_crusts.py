@@ -171,7 +171,7 @@ def test_calibration_by_distance_and_cover(mapped, tmp_path):
 
 def test_the_priors_verdict_is_that_of_this_prior_alone(mapped, tmp_path):
     run = crusts_run(tmp_path / "run")
-    assert any("doctor --prior wide" in line for line in missing(page_of(mapped, run), "scores"))
+    assert any("prior-check --prior wide" in line for line in missing(page_of(mapped, run), "scores"))
     seen = {"left_out": [], "quantities": [], "shape": [120, 240], "boxes_wsen": [[80, 44, 88, 48]]}
     verdicts = [
         seen | {"prior": {"name": "other", "sha256": "00"}, "headline": "Outside the prior other.", "advice": []},

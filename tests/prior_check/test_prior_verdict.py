@@ -232,23 +232,30 @@ def test_the_picture_shows_every_quantity(place, cache, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "one.png"]
 
 
-def test_the_command_says_it_draws_it_and_refuses_what_makes_no_sense(place, cache, monkeypatch):
-    monkeypatch.setattr("gravmap_cli.doctor.usable_cores", lambda: 1)
+def test_the_command_prints_and_draws_the_verdict(place, cache):
     shutil.copytree(cache, place / "data" / "crusts")
+    count = ("--count", str(COUNT))
 
-    def ask(*words):
-        return CliRunner().invoke(gravmap_cli.gravmap, ["-w", str(place), "doctor", *words])
+    def call(*words):
+        return CliRunner().invoke(gravmap_cli.gravmap, ["-w", str(place), *words])
 
-    done = ask("--prior", "central-asia", "--count", str(COUNT))
+    done = call("prior-check", *count)
     assert done.exit_code == 0, done.output
     assert "Inside the prior central-asia" in done.output
-    assert (place / "data" / "prior-central-asia.png").exists()
-    assert ask("--prior", "central-asia", "--count", str(COUNT)).exit_code == 3  # the picture exists
-    read = ask("--prior", "central-asia", "--count", str(COUNT), "--overwrite", "--json")
-    told = json.loads(read.stdout)
-    assert told["state"] == INSIDE
-    assert {"quantity", "here", "crusts", "percentile", "state"} <= told["quantities"][0].keys()
-    assert ask("--prior", "middle-earth").exit_code == 2
-    alone = ask("--count", "20")
+    picture = place / "data" / "prior-central-asia.png"
+    drawn = picture.read_bytes()
+    assert call("prior-check", *count).exit_code == 3  # the picture exists
+    read = call("prior-check", *count, "--overwrite", "--json")
+    verdict = json.loads(read.stdout)
+    assert verdict["state"] == INSIDE
+    assert {"quantity", "here", "crusts", "percentile", "state"} <= verdict["quantities"][0].keys()
+    assert call("prior-check", "--prior", "middle-earth").exit_code == 2
+
+    # The command's name of earlier versions.
+    old = call("doctor", "--prior", "central-asia", *count, "--overwrite", "--json")
+    assert old.stdout == read.stdout
+    assert picture.read_bytes() == drawn
+    assert old.stderr.count("prior-check") == 1
+    alone = call("doctor", "--count", "20")
     assert alone.exit_code == 2
-    assert "--count is for --prior" in alone.output
+    assert "gravmap prior-check" in alone.output

@@ -22,7 +22,7 @@ from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.outcrop_context import add_context, outcrop_context
 from gravmap.learning.data.splits import CRUSTS, DatasetSplits
 from gravmap.progress import Progress, silent
-from gravmap.units import format_angle
+from gravmap.units import describe_angle
 
 TEST_SEEDS = range(8)
 """Crusts that no network is trained on: all are scored on the same, whatever the number and seed of theirs."""
@@ -106,9 +106,9 @@ def crust_dataset(
     scales = list(scales_deg or [2 * crop / PX_PER_DEG])
     if max(scales) / 2 > min(north - south, east - west) + 1e-9:
         raise OptionError(
-            f"Crops of half of {format_angle(max(scales))} do not fit into crusts of "
+            f"Crops of half of {describe_angle(max(scales))} do not fit into crusts of "
             f"{north - south:.3g} x {east - west:.3g} degrees.",
-            "Choose smaller --scales, or a larger --shape.",
+            "Choose a smaller --window, or a larger --shape.",
         )
     dataset = RegionDataset.from_arrays(
         {

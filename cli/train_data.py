@@ -1,0 +1,152 @@
+"""The data that `gravmap train` and `gravmap search` train on: the tile set's region, or simulated crusts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from gravmap.errors import InputError
+from gravmap.files import read_json
+from gravmap.workspace import Workspace, require
+
+from .options import usable_cores
+from .session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gravmap.learning import RegionDataset
+    from gravmap.learning.data.splits import DatasetSplits
+    from gravmap.synthetic import Prior
+    from gravmap.tiling import TileDataset
+
+
+@dataclasses.dataclass(frozen=True)
+class CrustOptions:
+    """Which simulated crusts to train on.
+
+    Attributes
+    ----------
+    prior : Prior
+        What they are sampled from.
+    count : int
+        Crusts in the training set.
+    shape : (int, int)
+        Rows and columns of 2 arc-minutes.
+    """
+
+    prior: Prior
+    count: int
+    shape: tuple[int, int]
+
+
+def open_region(session: Session, from_tiles: bool) -> TileDataset | None:
+    """Refuse a tile set that is missing or incomplete; open its tile files where crops are cut from them."""
+    from gravmap.tiling import TileDataset
+    from gravmap.tiling.resumable_folder import refuse_unfinished
+
+    tiles = session.workspace.tiles
+    refuse_unfinished(tiles)
+    require(tiles / "index.json", "gravmap tile")
+    if not from_tiles:
+        return None
+    # Every file is read once, to find those that were edited.
+    with session.progress("Checking tiles") as progress:
+        return TileDataset(tiles, progress=progress)
+
+
+def region_dataset(
+    place: Workspace, inputs: str | None, split: str, fold: int, may_leak: bool
+) -> tuple[RegionDataset, list[str] | None]:
+    """Read the fields and labels of the tile set.
+
+    Parameters
+    ----------
+    inputs : str, optional
+        The value of --input.
+    may_leak : bool
+        Accept a split whose held-out labels are seen in training.
+
+    Returns
+    -------
+    Area
+    list of str, optional
+        The channels, with short names expanded; None where `inputs` is.
+    """
+    from gravmap.learning import RegionDataset
+    from gravmap.learning.data.channels import SHORT, expand, fields_read
+    from gravmap.tiling import load_arrays
+
+    names: list[str] | None = None
+    channels = None
+    if inputs:
+        short = set(SHORT) & {name.strip() for name in inputs.split(",")}
+        # Which residual a short name means is recorded in the tile set.
+        first = str(read_json(place.tiles / "index.json", "gravmap tile").get("channel", "")) if short else ""
+        names = expand(inputs, first)
+        channels = fields_read(names)
+    arrays = load_arrays(place.tiles, channels=channels, split=split, fold=fold)
+    if not may_leak:
+        _refuse_leak(arrays)
+    return RegionDataset.from_arrays(arrays), names
+
+
+def crust_datasets(
+    session: Session, crusts: CrustOptions, inputs: str | None, windows_deg: Sequence[float], dry_run: bool
+) -> tuple[DatasetSplits, list[str]]:
+    """Simulate the crusts, or read those that are cached; for a dry run only one, to measure a step.
+
+    Returns
+    -------
+    DatasetSplits
+        Training, tuning and test crusts.
+    list of str
+        The channels, with short names expanded.
+    """
+    from gravmap.learning.data.channels import expand, fields_read
+    from gravmap.learning.data.crust_data import crust_seeds, crust_splits
+    from gravmap.synthetic import crust_pool
+    from gravmap.synthetic.pool import CHANNELS
+
+    prior = crusts.prior
+    names = expand(inputs, CHANNELS[0]) if inputs else list(CHANNELS)
+    channels = fields_read(names)
+    seeds = crust_seeds(crusts.count)
+    cache = None if dry_run else session.workspace.crusts
+    pool: dict[str, Any] = {
+        "shape": crusts.shape,
+        "channels": channels,
+        "cache": cache,
+        "processes": 1 if dry_run else usable_cores(),
+    }
+    record = {
+        "prior": {"name": prior.name, "sha256": prior.sha256, "text": prior.text},
+        "count": crusts.count,
+        "shape": list(crusts.shape),
+        "channels": channels,
+    }
+    wanted = {"train": seeds["train"][:1], "tune": [], "test": []} if dry_run else seeds
+    with session.progress("Simulating crusts") as progress:
+        datasets = crust_splits(
+            lambda some, listener: crust_pool(prior, some, progress=listener, **pool),
+            wanted,
+            record,
+            scales_deg=list(windows_deg) or None,
+            cache=cache,
+            progress=progress,
+        )
+    return dataclasses.replace(datasets, record=datasets.record | {"seeds": seeds}), names
+
+
+def _refuse_leak(arrays: dict[str, Any]) -> None:
+    """Refuse arrays whose held-out labels are seen in training, as measured on the arrays themselves."""
+    from gravmap.tiling import LEAK_LIMIT, leak_report
+
+    report = leak_report(arrays, distances=False)
+    (fold,) = report.folds
+    if fold.leak > LEAK_LIMIT:
+        raise InputError(
+            f"The split {report.name!r} leaks: in fold {fold.fold} training sees the labels of "
+            f"{100 * fold.leak:.1f} % of the held-out bedrock ({fold.seen_km2:,.0f} of {fold.held_out_km2:,.0f} km2).",
+            "--split blocks does not leak; `train --allow-leak` trains all the same, for comparison with the paper.",
+        )
