@@ -43,7 +43,7 @@ from wrong_crusts import CHANGES, crust_of, title_of
 from gravmap.files import read_json, write_json
 from gravmap.lattice import TEST
 from gravmap.learning.calibration.by_distance import DistanceTemperature
-from gravmap.learning.calibration.reliability import log_softmax, reliability
+from gravmap.learning.calibration.reliability import log_softmax, reliability_measures
 from gravmap.learning.calibration.temperature import Calibration, read_calibration
 from gravmap.learning.data.crust_data import crust_dataset
 from gravmap.learning.data.outcrop_context import context_names, measured_names
@@ -162,7 +162,7 @@ def score(evaluated: EvaluatedNetwork, splits: DatasetSplits) -> dict[str, Any]:
                 }
                 for predictions in (maps, nulls)
             )
-            calibration = reliability(log_probability[chosen], truth)
+            calibration = reliability_measures(log_probability[chosen], truth)
             found[name] = {
                 "cells": int(chosen.sum()),
                 **compare(ours, theirs),
