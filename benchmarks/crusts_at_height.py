@@ -1,10 +1,9 @@
-"""Crusts as a coarse field at 10 km height shows them: to teach a network for the gravity of real_ground.py.
+"""Crusts measured like a coarse field at a height of 10 km: training data for the gravity of real_ground.py.
 
-`gravmap train --on crusts` sees crusts as WGM2012 would: 2 arc-minutes, height 0. A field at 10 km counts its heights
-from there, so what it calls residual_10km is what is lost between 10 and 20 km: band_10km_20km of a crust. Here crusts
-are seen so, on nodes 16 arc-minutes apart (every eighth cell), their outcrop known at these nodes alone as on the
-region, while labels keep their cells. The low pass and the noise of the prior are made those of that field. All else is
-what the command does.
+`gravmap train --on crusts` measures crusts as WGM2012 does: 2 arc-minutes, height 0. A field at 10 km counts heights
+from there, so its residual_10km is the difference between 10 and 20 km: band_10km_20km of a crust. Here crusts have
+nodes 16 arc-minutes apart (every eighth cell) and outcrop known at these nodes only, as in the region, while labels
+keep their cells. Low pass and noise of the prior are those of that field. All else is as in the command.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from gravmap.synthetic.prior import Draw, Prior
 
 LEVEL_KM = 10
 HEIGHTS_KM = (10, 20, 40)
-STEP = 8
-"""Cells from node to node: 16 arc-minutes, for 15."""
+NODE_STEP = 8
+"""Cells between nodes: 16 arc-minutes, close to 15."""
 
-SHAPE = (30 * STEP + 1, 45 * STEP + 1)
-"""Cells; nodes then lie on the first and the last."""
+SHAPE = (30 * NODE_STEP + 1, 45 * NODE_STEP + 1)
+"""Cells, so that the first and the last are nodes."""
 
 BANDS = tuple(f"band_{LEVEL_KM}km_{LEVEL_KM + height}km" for height in HEIGHTS_KM)
 NAMES = tuple(f"residual_{height}km" for height in HEIGHTS_KM)
 
-# What is known of that field: it holds waves over 55 km in its south, over 110 km in its north, and errs by some mGal
-# over as many kilometres.
+# Known of that field: wavelengths over 55 km in the south and over 110 km in the north, errors of a few mGal correlated
+# over tens of kilometres.
 FIELD = {
     "field.low_pass_km": Draw("uniform", 80.0, 0.0, 55.0, 105.0),
     "field.noise_mgal": Draw("uniform", 4.5, 0.0, 1.0, 8.0),
@@ -50,12 +49,12 @@ def coarse_prior() -> Prior:
 
 
 def at_height(arrays: dict[str, Any]) -> dict[str, Any]:
-    """A crust's arrays on every eighth node, its bands under the names that a field at 10 km gives them."""
+    """A crust's arrays at every eighth node, with bands named as by a field at 10 km."""
     meta = arrays["meta"]
     assert tuple(meta["channels"]) == BANDS, meta["channels"]
-    nodes = slice(None, None, STEP)
+    nodes = slice(None, None, NODE_STEP)
     rows, columns = arrays["field_valid"].shape
-    assert rows % STEP == columns % STEP == 1, "the rim would have no nodes"
+    assert rows % NODE_STEP == columns % NODE_STEP == 1, "the edges would have no nodes"
     return {
         **arrays,
         "fields": np.ascontiguousarray(arrays["fields"][:, nodes, nodes]),
@@ -70,18 +69,18 @@ def at_height(arrays: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def teach_on_crusts(folder: Path, count: int, cache: Path, window_deg: float, size_px: int) -> dict[str, float]:
-    """Teach a network on such crusts, as `gravmap train --on crusts` does; nothing where that was done before.
+def train_on_crusts(folder: Path, count: int, cache: Path, window_deg: float, size_px: int) -> dict[str, float]:
+    """Train a network on such crusts, as `gravmap train --on crusts` does; does nothing if that is finished.
 
-    Gives the standard deviation of each channel over the test crusts, mGal.
+    Returns the standard deviation of each channel over the test crusts, mGal.
     """
     if (folder / "scores.json").exists():
         return {}
     prior = coarse_prior()
 
     def pool(seeds: Sequence[int], progress: Progress) -> list[dict[str, Any]]:
-        made = crust_pool(prior, seeds, shape=SHAPE, channels=BANDS, cache=cache, progress=progress)
-        return [at_height(each) for each in made]
+        crusts = crust_pool(prior, seeds, shape=SHAPE, channels=BANDS, cache=cache, progress=progress)
+        return [at_height(each) for each in crusts]
 
     record = {
         "prior": {"name": prior.name, "sha256": prior.sha256, "text": ""},
@@ -91,11 +90,11 @@ def teach_on_crusts(folder: Path, count: int, cache: Path, window_deg: float, si
         "seen_from_km": LEVEL_KM,
     }
     cache.mkdir(parents=True, exist_ok=True)
-    grounds = crust_splits(pool, crust_seeds(count), record, scales_deg=[window_deg])
+    splits = crust_splits(pool, crust_seeds(count), record, scales_deg=[window_deg])
     config = make_config(
         "crusts", inputs=list(NAMES), context="outcrop", tile_size_px=size_px, epochs=20, steps=40, evaluate_every=2
     )
     folder.mkdir(parents=True, exist_ok=True)
-    train(grounds, folder, config, silent)
-    whole = np.stack([area.fields[: len(NAMES)] for area in grounds.test])
+    train(splits, folder, config, silent)
+    whole = np.stack([dataset.fields[: len(NAMES)] for dataset in splits.test])
     return {name: round(float(whole[:, number].std()), 2) for number, name in enumerate(NAMES)}

@@ -1,17 +1,17 @@
-"""Networks that start from mapped outcrop, on real ground they never saw: beside the null models, fold by fold.
+"""Networks with outcrop context on a real region, beside the null models, for each fold.
 
     python benchmarks/real_ground.py --workspace DIR [--data DIR] [--folds 0 1 2 3 4]
 
-The ground is that of real_input.py: gravity of EIGEN-6C4, 15 arc-minutes, at 10 km height, and stratigraphic ages of
-geo3al; it may not be distributed, and the script skips where it is not there. `gravmap residual`, `rasterize` and
-`tile` prepare it, `gravmap train --context outcrop` teaches on the outcrop of each fold: two networks from scratch,
-and one that begins with weights taught on crusts. The weights that gravmap ships cannot serve: they read five
-residuals of a field of 2 arc-minutes at height 0, which this one does not hold, and are refused. So others are taught,
-on crusts seen as this field is (:mod:`crusts_at_height`).
+The region is that of real_input.py: gravity of EIGEN-6C4, 15 arc-minutes, at a height of 10 km, and stratigraphic ages
+of geo3al; the data may not be redistributed, and the script is skipped without them. `gravmap residual`, `rasterize`
+and `tile` prepare them, `gravmap train --context outcrop` trains on the outcrop of each fold: two networks from random
+weights, and one fine-tuned from weights trained on crusts. The weights shipped with gravmap do not fit: they read five
+residuals of a field of 2 arc-minutes at height 0. So others are trained, on crusts measured as this field is
+(:mod:`crusts_at_height`).
 
-Every run that is finished is kept in the workspace, so the script goes on where it was stopped. Scored are the native
-nodes of the test blocks, with the functions of `gravmap evaluate`: the same nodes for all, pooled over the folds, and
-a paired bootstrap over blocks.
+Finished runs are kept in the workspace, so an interrupted benchmark is resumed. The native nodes of the test blocks are
+scored with the functions of `gravmap evaluate`: the same nodes for all, pooled over the folds, with a paired bootstrap
+over blocks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from crusts_at_height import HEIGHTS_KM, teach_on_crusts
+from crusts_at_height import HEIGHTS_KM, train_on_crusts
 from real_input import GEOLOGY, GRAVITY, gravmap
 
 from gravmap.lattice import TEST
@@ -40,11 +40,11 @@ from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes
 from gravmap.tiling import load_arrays
 
 WINDOW, SIZE_PX = "12.8deg", 384
-"""Crops are half as wide, 6.4 degrees, in pixels of 2 arc-minutes, as the network's own pixels suppose."""
+"""Crops are half as wide, 6.4 degrees, in pixels of 2 arc-minutes, the resolution the network assumes."""
 
 INPUT = ",".join(f"residual_{height}km" for height in HEIGHTS_KM)
 ON_CRUSTS = "taught-on-crusts"
-LEARN = ["--context", "outcrop", "--recipe", "crusts", "--epochs", "5", "--steps-per-epoch", "40", "--device", "cpu"]
+TRAIN_OPTIONS = ["--context", "outcrop", "--recipe", "crusts", "--epochs", "5", "--steps-per-epoch", "40", "--device", "cpu"]
 
 ROWS = {
     "unet": ["--input", INPUT, "--lr", "1e-3"],
@@ -59,11 +59,11 @@ TITLES = {
 }
 AGAINST = ("label_diffusion", "label_diffusion_gravity", "nearest_outcrop")
 MEASURES = ("pa", "mpa", "fwiou")
-OWN = ""
+ORIGINAL = ""
 
 
 def prepare(root: Path, data: Path) -> None:
-    """Fields, labels and windows, by the installed commands."""
+    """Compute fields, labels and windows with the installed commands."""
     if (root / "data" / "tiles" / "index.json").exists():
         return
     heights = [word for height in HEIGHTS_KM for word in ("--height", f"{height}km")]
@@ -72,91 +72,97 @@ def prepare(root: Path, data: Path) -> None:
     gravmap(root, "tile", "--index-only", "--window", WINDOW, "--stride", "3.2deg", "--size", str(SIZE_PX))
 
 
-def ground_of(root: Path, fold: int) -> RegionDataset:
-    """The region with one fold held out, and the outcrop that training sees as context."""
+def dataset_of(root: Path, fold: int) -> RegionDataset:
+    """The region with one fold held out, and the training outcrop as context."""
     arrays = load_arrays(root / "data" / "tiles", channels=INPUT.split(","), split="blocks", fold=fold)
-    area = RegionDataset.from_arrays(arrays)
-    return with_context(area, known_labels(area))
+    dataset = RegionDataset.from_arrays(arrays)
+    return with_context(dataset, known_labels(dataset))
 
 
-def changed(area: RegionDataset) -> dict[str, RegionDataset]:
-    """The area as it is, and its outcrop with other gravity: what a network loses by each is gravity's."""
-    measured = np.array([not is_context(name) for name in area.channels])[:, None, None]
+def modified_inputs(dataset: RegionDataset) -> dict[str, RegionDataset]:
+    """The dataset, and the same with modified gravity: the loss of score is due to gravity."""
+    measured = np.array([not is_context(name) for name in dataset.channels])[:, None, None]
     return {
-        OWN: area,
-        "the same, another place's gravity": shift_input(area, draw_offsets(area, 1, 0)[0]),
-        "the same, no gravity": replace(area, fields=np.where(measured, np.float32(0), area.fields)),
-        "the same, gravity with its sign turned": replace(area, fields=np.where(measured, -area.fields, area.fields)),
+        ORIGINAL: dataset,
+        "the same, another place's gravity": shift_input(dataset, draw_offsets(dataset, 1, 0)[0]),
+        "the same, no gravity": replace(dataset, fields=np.where(measured, np.float32(0), dataset.fields)),
+        "the same, gravity with the opposite sign": replace(
+            dataset, fields=np.where(measured, -dataset.fields, dataset.fields)
+        ),
     }
 
 
 def scored(root: Path, row: str, folds: Iterable[int]) -> dict[str, list[ScoredNodes]]:
-    """What a row's networks say of the test nodes of each fold, beside the null models; also with other gravity.
+    """Predictions of a row's networks and the null models at the test nodes of each fold; also with modified gravity.
 
-    The network taught on crusts alone has no fold: it saw no label of the region and is asked about every one.
+    The network trained on crusts alone has no fold: it is evaluated on the test nodes of every fold.
     """
     found: dict[str, list[ScoredNodes]] = {}
     for fold in folds:
-        area = ground_of(root, fold)
-        nodes, nulls = EvaluationNodes.of(area, False, row), null_maps(area, TEST, which=QUICK)
-        for number, (title, read) in enumerate(changed(area).items()):
-            named = predict_class_map(
-                _folder(root, row, fold), read, nodes.counted, file=f"real-ground-{fold}-{number}.npz"
+        dataset = dataset_of(root, fold)
+        scored_data, nulls = EvaluationNodes.of(dataset, False, row), null_maps(dataset, TEST, which=QUICK)
+        for number, (title, modified) in enumerate(modified_inputs(dataset).items()):
+            predicted = predict_class_map(
+                _folder(root, row, fold), modified, scored_data.counted, file=f"real-ground-{fold}-{number}.npz"
             )
-            found.setdefault(title, []).append(nodes.compared(named, nulls, area))
+            found.setdefault(title, []).append(scored_data.compared(predicted, nulls, dataset))
     return found
 
 
 def pooled(found: list[ScoredNodes]) -> ScoredNodes:
-    """All folds as one; a block of the split lies in the test ground of one fold alone."""
+    """All folds as one; each block of the split is in the test data of one fold."""
     nulls = {name: np.concatenate([each.nulls[name] for each in found]) for name in found[0].nulls}
-    parts = (np.concatenate([getattr(each, part) for each in found]) for part in ("truth", "named", "block"))
-    truth, named, block = parts
-    return ScoredNodes(truth, named, nulls, block)
+    parts = (np.concatenate([getattr(each, part) for each in found]) for part in ("truth", "predicted", "block"))
+    truth, predicted, block = parts
+    return ScoredNodes(truth, predicted, nulls, block)
 
 
-def told(truth: np.ndarray, named: np.ndarray) -> str:
+def format_scores(truth: np.ndarray, predicted: np.ndarray) -> str:
     """PA / MPA / FWIoU in percent."""
-    found = scores(confusion(truth, named, int(max(truth.max(), named.max())) + 1))
+    found = scores(confusion(truth, predicted, int(max(truth.max(), predicted.max())) + 1))
     return " / ".join(f"{100 * found[measure]:.1f}" for measure in MEASURES)
 
 
-def gap(nodes: ScoredNodes, named: np.ndarray, other: np.ndarray, measure: str) -> str:
-    """A difference with its interval, bold where that leaves out zero."""
-    found = paired_bootstrap(nodes.truth, named, other, nodes.block, measure)
+def gap(nodes: ScoredNodes, predicted: np.ndarray, other: np.ndarray, measure: str) -> str:
+    """A difference with its interval, bold if that excludes zero."""
+    found = paired_bootstrap(nodes.truth, predicted, other, nodes.block, measure)
     ends = "" if found.low is None else f" ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
-    return f"**{100 * found.mean:+.1f}{ends}**" if found.certain else f"{100 * found.mean:+.1f}{ends}"
+    return f"**{100 * found.mean:+.1f}{ends}**" if found.significant else f"{100 * found.mean:+.1f}{ends}"
 
 
 def table(root: Path, folds: list[int]) -> list[str]:
-    """Scores of all rows and null models pooled over the folds, and what each adds over null models."""
-    said = {
+    """Scores of all rows and null models pooled over the folds, and the gain over null models."""
+    scored_rows = {
         row: scored(root, row, folds)
         for row in TITLES
         if all((_folder(root, row, fold) / "scores.json").exists() for fold in folds)
     }
-    rows = {row: {title: pooled(nodes) for title, nodes in each.items()} for row, each in said.items()}
-    first = next(iter(rows.values()))[OWN]
+    rows = {row: {title: pooled(nodes) for title, nodes in each.items()} for row, each in scored_rows.items()}
+    first = next(iter(rows.values()))[ORIGINAL]
     blocks = len(np.unique(first.block))
     lines = [f"{len(first.truth)} nodes in {blocks} test blocks of the folds {', '.join(map(str, folds))}", ""]
     columns = [f"{measure} over {NULL_MODELS[null].title}" for null in AGAINST for measure in ("PA", "FWIoU")]
     lines += ["| | PA / MPA / FWIoU | " + " | ".join(columns) + " |", "|" + "---|" * (2 + len(columns))]
-    for row, read in rows.items():
-        for title, nodes in read.items():
-            assert np.array_equal(nodes.truth, first.truth), "rows are of other nodes"
-            gaps = [gap(nodes, nodes.named, nodes.nulls[null], key) for null in AGAINST for key in ("pa", "fwiou")]
-            lines.append(f"| {title or TITLES[row]} | {told(nodes.truth, nodes.named)} | " + " | ".join(gaps) + " |")
+    for row, modified in rows.items():
+        for title, nodes in modified.items():
+            assert np.array_equal(nodes.truth, first.truth), "rows have different nodes"
+            gaps = [gap(nodes, nodes.predicted, nodes.nulls[null], key) for null in AGAINST for key in ("pa", "fwiou")]
+            lines.append(
+                f"| {title or TITLES[row]} | {format_scores(nodes.truth, nodes.predicted)} | " + " | ".join(gaps) + " |"
+            )
     for null, values in first.nulls.items():
-        lines.append(f"| *{NULL_MODELS[null].title}* | {told(first.truth, values)} |" + " |" * len(columns))
+        lines.append(f"| *{NULL_MODELS[null].title}* | {format_scores(first.truth, values)} |" + " |" * len(columns))
     lines += ["", "PA / MPA / FWIoU fold by fold:", "", "| | " + " | ".join(map(str, folds)) + " |"]
     lines.append("|" + "---|" * (len(folds) + 1))
-    for row, each_way in said.items():
-        each_fold = each_way[OWN]
-        lines.append(f"| {TITLES[row]} | " + " | ".join(told(each.truth, each.named) for each in each_fold) + " |")
+    for row, each_way in scored_rows.items():
+        each_fold = each_way[ORIGINAL]
+        lines.append(
+            f"| {TITLES[row]} | " + " | ".join(format_scores(each.truth, each.predicted) for each in each_fold) + " |"
+        )
     for null in AGAINST:
         lines.append(
             f"| *{NULL_MODELS[null].title}* | "
-            + " | ".join(told(each.truth, each.nulls[null]) for each in each_fold)
+            + " | ".join(format_scores(each.truth, each.nulls[null]) for each in each_fold)
             + " |"
         )
     return lines
@@ -166,44 +172,54 @@ def _folder(root: Path, row: str, fold: int) -> Path:
     return root / "runs" / (f"{row}-{fold}" if row in ROWS else row)
 
 
-def region_spreads(root: Path) -> dict[str, float]:
+def region_stds(root: Path) -> dict[str, float]:
     """Standard deviation of each channel over the region, mGal."""
-    area = ground_of(root, 0)
+    dataset = dataset_of(root, 0)
     names = INPUT.split(",")
-    return {name: round(float(area.fields[area.channels.index(name)].std()), 2) for name in names}
+    return {name: round(float(dataset.fields[dataset.channels.index(name)].std()), 2) for name in names}
 
 
 def main() -> None:
-    """Prepare, teach, score, and print tables in Markdown."""
+    """Prepare, train, score, and print tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--crusts", type=int, default=60)
-    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), help="to train; none: score alone")
-    asked = parser.parse_args()
-    if not ((asked.data / GRAVITY).exists() and (asked.data / GEOLOGY).exists()):
-        print(f"Skipped: {asked.data / GRAVITY} or {asked.data / GEOLOGY} is not there.")
-        return
-    root = asked.workspace or Path(tempfile.mkdtemp(prefix="gravmap-real-ground-"))
-    print(f"Workspace: {root}")
-    prepare(root, asked.data)
-    began = time.process_time()
-    spreads = teach_on_crusts(
-        root / "runs" / ON_CRUSTS, asked.crusts, root / "data" / "crusts", float(WINDOW[:-3]), SIZE_PX
+    parser.add_argument(
+        "--rows", nargs="*", default=list(ROWS), choices=list(ROWS), help="rows to train; none: score only"
     )
-    if spreads:
-        print(f"Taught on crusts in {time.process_time() - began:.0f} s of one core.")
-        print("Standard deviations, mGal, of crusts:", spreads, "of the region:", region_spreads(root))
-    for fold in asked.folds:
-        for row in asked.rows:
+    options = parser.parse_args()
+    if not ((options.data / GRAVITY).exists() and (options.data / GEOLOGY).exists()):
+        print(f"Skipped: {options.data / GRAVITY} or {options.data / GEOLOGY} is missing.")
+        return
+    root = options.workspace or Path(tempfile.mkdtemp(prefix="gravmap-real-ground-"))
+    print(f"Workspace: {root}")
+    prepare(root, options.data)
+    started = time.process_time()
+    stds = train_on_crusts(
+        root / "runs" / ON_CRUSTS, options.crusts, root / "data" / "crusts", float(WINDOW[:-3]), SIZE_PX
+    )
+    if stds:
+        print(f"Trained on crusts in {time.process_time() - started:.0f} s of one core.")
+        print("Standard deviations, mGal, of crusts:", stds, "of the region:", region_stds(root))
+    for fold in options.folds:
+        for row in options.rows:
             if not (_folder(root, row, fold) / "scores.json").exists():
                 gravmap(
-                    root, "train", *LEARN, *ROWS[row], "--fold", str(fold), "--name", f"{row}-{fold}", "--overwrite"
+                    root,
+                    "train",
+                    *TRAIN_OPTIONS,
+                    *ROWS[row],
+                    "--fold",
+                    str(fold),
+                    "--name",
+                    f"{row}-{fold}",
+                    "--overwrite",
                 )
-    lines = table(root, asked.folds)
+    lines = table(root, options.folds)
     print("\n".join(["", *lines]))
-    (root / "real_ground.json").write_text(json.dumps({"folds": asked.folds, "lines": lines}, indent=2))
+    (root / "real_ground.json").write_text(json.dumps({"folds": options.folds, "lines": lines}, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Make the network that gravmap ships: taught on simulated crusts of a prior, on no region's data.
+"""Make the network that gravmap ships: trained on simulated crusts of a prior, without data of any region.
 
 The first three steps take three hours on a core and can be stopped and resumed:
 
@@ -10,7 +10,7 @@ The first three steps take three hours on a core and can be stopped and resumed:
         --time-limit 56min --device cpu --name crusts1200
     python benchmarks/ship_crusts.py runs/crusts1200 gravmap/models/crusts-central-asia
 
-The last writes the weights as float16, which costs no score, with all that `gravmap predict` needs beside them.
+The last command writes the weights as float16, with the same scores, and all other files that `gravmap predict` needs.
 """
 
 from __future__ import annotations
@@ -30,44 +30,44 @@ from gravmap.learning.calibration.temperature import FILE as CALIBRATION
 from gravmap.learning.calibration.temperature import read_calibration, write_calibration
 from gravmap.learning.training.checkpoint import MODEL, load_model, write_pair
 
-MOST_BYTES = 4_000_000
+MAX_WEIGHTS_BYTES = 4_000_000
 
 
 def ship(run: Path, folder: Path) -> int:
-    """Write a finished run as a shipped model; gives the bytes of all its files."""
+    """Write a finished run as a shipped model; returns the size of all its files in bytes."""
     network, spec = load_model(run)
     calibration = read_calibration(run)
     if not spec.taught_on.get("on") or calibration is None or not (run / "scores.json").exists():
-        raise SystemExit(f"{run} is no finished run on crusts.")
-    # What batch normalisation measured may be larger than float16 holds; it is few numbers.
-    halves = {
+        raise SystemExit(f"{run} is not a finished run on crusts.")
+    # Running statistics may exceed the range of float16; they are few numbers.
+    float16_weights = {
         name: value.to(torch.float16) if value.is_floating_point() and "running_" not in name else value
         for name, value in network.state_dict().items()
     }
     folder.mkdir(parents=True, exist_ok=True)
     record = asdict(spec)
-    record["recipe"]["init"] = _begun(spec.recipe.get("init"))
-    write_pair(folder, MODEL, halves, record)
+    record["recipe"]["init"] = _initial_run(spec.recipe.get("init"))
+    write_pair(folder, MODEL, float16_weights, record)
     measured = {key: value for key, value in calibration.record.items() if key not in ("format", "model_sha256")}
     write_calibration(folder, measured)
     shutil.copyfile(run / REACH, folder / REACH)
     write_json(folder / "scores.json", read_json(run / "scores.json", "gravmap train"))
     for path in folder.iterdir():
-        path.chmod(0o644)  # whoever installs gravmap may read it
+        path.chmod(0o644)  # readable for every user of an installation
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def _begun(init: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What a run began with, without the folder of whoever made it; the prior's text stands in `taught_on` as it is."""
+def _initial_run(init: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The initial run without local paths; the text of the prior is in `taught_on` already."""
     if init is None:
         return None
-    taught = {**init["taught_on"], "prior": {**init["taught_on"]["prior"], "text": ""}}
-    return {"run": init["run"], "weights_sha256": init["weights_sha256"], "taught_on": taught}
+    training_data = {**init["taught_on"], "prior": {**init["taught_on"]["prior"], "text": ""}}
+    return {"run": init["run"], "weights_sha256": init["weights_sha256"], "taught_on": training_data}
 
 
 if __name__ == "__main__":
-    taken = ship(Path(sys.argv[1]), Path(sys.argv[2]))
+    total = ship(Path(sys.argv[1]), Path(sys.argv[2]))
     weights = (Path(sys.argv[2]) / f"{MODEL}.safetensors").stat().st_size
-    print(json.dumps({"weights_bytes": weights, "bytes": taken, "of_which_calibration": CALIBRATION}))
-    if weights > MOST_BYTES:
-        raise SystemExit(f"The weights take {weights} bytes, more than {MOST_BYTES}.")
+    print(json.dumps({"weights_bytes": weights, "bytes": total, "of_which_calibration": CALIBRATION}))
+    if weights > MAX_WEIGHTS_BYTES:
+        raise SystemExit(f"The weights take {weights} bytes, more than {MAX_WEIGHTS_BYTES}.")

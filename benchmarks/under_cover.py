@@ -1,18 +1,18 @@
-"""A network taught on crusts beside null models, under the cover of crusts it never saw, also where its prior is wrong.
+"""A network trained on crusts beside null models, under the cover of unseen crusts, also where its prior is wrong.
 
     python benchmarks/under_cover.py gravmap/models/crusts-central-asia --flips [--json FILE]
     python benchmarks/under_cover.py runs/crusts --crusts default central-asia wide --count 8
 
-Scored are hidden cells, of the seeds from 0 on, which no training uses. `--crusts` names kinds of wrong_crusts.py, or
-priors; by default all kinds. The first is told in full, the others in a line each.
+Hidden cells are scored, on crusts of the seeds from 0 on, which no training uses. `--crusts` names kinds of
+wrong_crusts.py, or priors; by default all kinds. The first is reported in full, the others in a line each.
 
-- Null models: nearest outcrop, label diffusion, and label diffusion with each class's chance divided by the square root
-  of its share of the outcrop. The gain, in brackets, is on the best of them, measure by measure.
-- "network" is what `gravmap predict` shows under cover; with `--flips` also what `predict --flips` shows (each window
-  in four mirror images, logits averaged), and then this is what is judged in all that follows.
-- Tables of scores add up the confusion matrices of all crusts. The paired table scores each crust by itself and gives
-  the mean of the differences to the best null model of that crust, with the 95 % interval of Student's t over crusts.
-- Coverage: how often the classes that hold 80 % of the calibrated probability hold the true one.
+- Null models: nearest outcrop, label diffusion, and label diffusion with the probability of each class divided by the
+  square root of its frequency in the outcrop. The gain, in brackets, is on the best of them, for each measure.
+- "network" is the map of `gravmap predict` under cover; with `--flips` also that of `predict --flips` (test-time
+  augmentation: logits averaged over four flips), which is then used in all that follows.
+- Tables of scores pool the confusion matrices of all crusts. The paired table scores each crust and gives the mean of
+  the differences to the best null model of that crust, with the 95 % interval of Student's t over crusts.
+- Coverage: how often sets of classes with 80 % of the calibrated probability contain the true one.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ import numpy as np
 import torch
 from cover_tables import (
     FLIPPED,
-    FOREIGN,
     LIKELIEST,
     NETWORK,
+    SHIFTED_INPUT,
     coverage_table,
+    format_measures,
     paired_table,
     scores_table,
-    three,
     wrong_table,
 )
 from over_crusts import MEASURES, best_of, by_crust, gains, percent, t_interval
@@ -43,7 +43,7 @@ from wrong_crusts import CHANGES, crust_of, title_of
 from gravmap.files import read_json, write_json
 from gravmap.lattice import TEST
 from gravmap.learning.calibration.by_distance import DistanceTemperature
-from gravmap.learning.calibration.reliability import log_softmax, reliability
+from gravmap.learning.calibration.reliability import log_softmax, reliability_measures
 from gravmap.learning.calibration.temperature import Calibration, read_calibration
 from gravmap.learning.data.crust_data import crust_dataset
 from gravmap.learning.data.outcrop_context import context_names, measured_names
@@ -59,25 +59,25 @@ from gravmap.learning.evaluation.under_cover import (
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.synthetic.pool import crust_arrays
 
-SPARED = "label diffusion / sqrt share"
+SQRT_DIFFUSION = "label diffusion / sqrt frequency"
 
 
 class Flips(nn.Module):
-    """A network's mean over four mirror images, as `gravmap predict --flips` takes it."""
+    """Mean logits of a network over four flips, as in `gravmap predict --flips`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score (B, C, H, W) as (B, K, H, W)."""
+        """Logits (B, K, H, W) of (B, C, H, W)."""
         images = [self.network(x.flip(axes)).flip(axes) for axes in ((), (-1,), (-2,), (-2, -1))]
         return torch.stack(images).mean(0)
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A network, and how it is asked."""
+class EvaluatedNetwork:
+    """A network and the settings of its predictions."""
 
     network: nn.Module
     spec: Any
@@ -86,18 +86,18 @@ class Judged:
 
     @property
     def scales(self) -> list[float]:
-        """Windows that a map is made with."""
+        """Window sizes of a map."""
         return default_scales(self.spec.scales_deg, "cpu")
 
-    def ask(self, grounds: DatasetSplits, flips: bool) -> HeldOutPredictions:
-        """What it says of hidden cells."""
+    def predict(self, splits: DatasetSplits, flips: bool) -> HeldOutPredictions:
+        """Predictions at hidden cells."""
         network = Flips(self.network) if flips else self.network
-        how: dict[str, Any] = {"inputs": self.spec.input, "tile_size_px": self.spec.tile_size_px}
-        return predict_held_out(network, grounds, self.scales, **how)
+        settings: dict[str, Any] = {"inputs": self.spec.input, "tile_size_px": self.spec.tile_size_px}
+        return predict_held_out(network, splits, self.scales, **settings)
 
-    def calibrated(self, held: HeldOutPredictions, distance_km: np.ndarray) -> np.ndarray:
-        """Logits over temperatures, which may follow the distance to outcrop; (n, K)."""
-        logits = held.mean_logits(self.scales, TEST)
+    def calibrated(self, held_out: HeldOutPredictions, distance_km: np.ndarray) -> np.ndarray:
+        """Logits divided by temperatures, which may depend on the distance to outcrop; (n, K)."""
+        logits = held_out.mean_logits(self.scales, TEST)
         if self.calibration is None:
             return logits
         divisor = self.calibration.divisor(self.scales)
@@ -105,85 +105,86 @@ class Judged:
             return logits / divisor.at(distance_km).astype(np.float32)[:, None]
         return logits / np.float32(divisor)
 
-    def shown(self, calibrated: np.ndarray) -> np.ndarray:
-        """The classes that its maps show."""
+    def classes(self, calibrated: np.ndarray) -> np.ndarray:
+        """Classes 0..K-1 that its maps show."""
         offsets = None if self.calibration is None else self.calibration.offsets
         return (calibrated + np.array(offsets or 0, np.float32)).argmax(1)
 
 
-def spared(area: Any) -> np.ndarray:
-    """Label diffusion over the square root of each class's share of the outcrop, 0..K-1 at each node."""
-    *chances, _, known = context_names(len(area.classes))
-    first = area.channels.index(chances[0])
-    logs = area.fields[first : first + len(chances)]
-    mapped = area.fields[area.channels.index(known)] > 0
-    share = np.bincount(logs.argmax(0)[mapped], minlength=len(chances)) + 1.0
-    return (logs - 0.5 * np.log(share / share.sum())[:, None, None]).argmax(0)
+def diffusion_by_sqrt_frequency(dataset: Any) -> np.ndarray:
+    """Label diffusion divided by the square root of the class frequencies in the outcrop; 0..K-1 at each node."""
+    *probabilities, _, known = context_names(len(dataset.classes))
+    first = dataset.channels.index(probabilities[0])
+    logs = dataset.fields[first : first + len(probabilities)]
+    mapped = dataset.fields[dataset.channels.index(known)] > 0
+    frequency = np.bincount(logs.argmax(0)[mapped], minlength=len(probabilities)) + 1.0
+    return (logs - 0.5 * np.log(frequency / frequency.sum())[:, None, None]).argmax(0)
 
 
-def grounds_of(kind: str, seeds: range, channels: list[str], scales_deg: list[float]) -> DatasetSplits:
-    """Crusts of a kind, to be scored on."""
-    areas, cover_m = [], []
+def crusts_of(kind: str, seeds: range, channels: list[str], scales_deg: list[float]) -> DatasetSplits:
+    """Crusts of a kind, as test data."""
+    datasets, cover_m = [], []
     for seed in seeds:
         arrays = crust_arrays(crust_of(kind, seed), channels)
-        areas.append(crust_dataset(arrays, TEST, scales_deg))
+        datasets.append(crust_dataset(arrays, TEST, scales_deg))
         cover_m.append(arrays["cover_m"])
-    return DatasetSplits(tuple(areas), (), tuple(areas), record={"on": CRUSTS}, cover_m=tuple(cover_m))
+    return DatasetSplits(tuple(datasets), (), tuple(datasets), record={"on": CRUSTS}, cover_m=tuple(cover_m))
 
 
-def score(judged: Judged, grounds: DatasetSplits) -> dict[str, Any]:
-    """All there is to tell of a kind of crusts, stratum by stratum; JSON-able."""
-    plain = judged.ask(grounds, flips=False)
-    lying = held_out_strata(grounds, plain)
-    distance = lying["distance"][0]
-    calibrated = judged.calibrated(plain, distance)
-    said, seen = {NETWORK: judged.shown(calibrated)}, calibrated
-    if judged.flips:
-        seen = judged.calibrated(judged.ask(grounds, flips=True), distance)
-        said[FLIPPED] = judged.shown(seen)
-    said[LIKELIEST] = seen.argmax(1)
-    foreign = judged.ask(with_other_gravity(grounds, TEST), flips=judged.flips)
-    said[FOREIGN] = judged.shown(judged.calibrated(foreign, distance))
-    nulls, log_chances = nulls_of(grounds, plain.place), log_softmax(calibrated)
+def score(evaluated: EvaluatedNetwork, splits: DatasetSplits) -> dict[str, Any]:
+    """Results for a kind of crusts, for each stratum; JSON-able."""
+    plain = evaluated.predict(splits, flips=False)
+    strata_of_nodes = held_out_strata(splits, plain)
+    distance = strata_of_nodes["distance"][0]
+    calibrated = evaluated.calibrated(plain, distance)
+    maps, final = {NETWORK: evaluated.classes(calibrated)}, calibrated
+    if evaluated.flips:
+        final = evaluated.calibrated(evaluated.predict(splits, flips=True), distance)
+        maps[FLIPPED] = evaluated.classes(final)
+    maps[LIKELIEST] = final.argmax(1)
+    shifted = evaluated.predict(with_other_gravity(splits, TEST), flips=evaluated.flips)
+    maps[SHIFTED_INPUT] = evaluated.classes(evaluated.calibrated(shifted, distance))
+    nulls, log_probability = nulls_of(splits, plain.place), log_softmax(calibrated)
     strata = {name: np.ones(len(distance), bool) for name in EVERYWHERE}
-    for what, (values, named) in lying.items():
+    for what, (values, strata_by_name) in strata_of_nodes.items():
         strata |= {
-            ("cover " if what == "cover" else "") + name: in_stratum(values, each) for name, each in named.items()
+            ("cover " if what == "cover" else "") + name: in_stratum(values, each)
+            for name, each in strata_by_name.items()
         }
-    told = {}
+    found = {}
     for name, chosen in strata.items():
         if chosen.any():
             truth, crust = plain.target[chosen], plain.place[chosen, 0]
             ours, theirs = (
                 {
-                    each: by_crust(truth, values[chosen], crust, len(grounds.test), len(grounds.classes))
-                    for each, values in maps.items()
+                    each: by_crust(truth, values[chosen], crust, len(splits.test), len(splits.classes))
+                    for each, values in predictions.items()
                 }
-                for maps in (said, nulls)
+                for predictions in (maps, nulls)
             )
-            sure = reliability(log_chances[chosen], truth)
-            told[name] = {
+            calibration = reliability_measures(log_probability[chosen], truth)
+            found[name] = {
                 "cells": int(chosen.sum()),
                 **compare(ours, theirs),
-                **{key: sure[key] for key in ("coverage", "set_size", "ece", "nll")},
+                **{key: calibration[key] for key in ("coverage", "set_size", "ece", "nll")},
             }
-    return told
+    return found
 
 
-def nulls_of(grounds: DatasetSplits, place: np.ndarray) -> dict[str, np.ndarray]:
-    """What the null models name at the places that are scored."""
+def nulls_of(splits: DatasetSplits, place: np.ndarray) -> dict[str, np.ndarray]:
+    """Classes of the null models at the scored nodes."""
     found: dict[str, np.ndarray] = {}
-    for number, area in enumerate(grounds.test):
-        here = place[:, 0] == number
-        for name, values in {**null_predictions(area), SPARED: spared(area)}.items():
-            found.setdefault(name.replace("_", " "), np.zeros(len(place), np.int64))[here] = values.ravel()[
-                place[here, 1]
+    for number, dataset in enumerate(splits.test):
+        rows = place[:, 0] == number
+        for name, values in {**null_predictions(dataset), SQRT_DIFFUSION: diffusion_by_sqrt_frequency(dataset)}.items():
+            found.setdefault(name.replace("_", " "), np.zeros(len(place), np.int64))[rows] = values.ravel()[
+                place[rows, 1]
             ]
     return found
 
 
 def compare(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Scores of the network's maps and of the null models, pooled and paired, from confusions of each crust."""
+    """Scores of the network's maps and of the null models, pooled and paired, from confusion matrices of each crust."""
     pooled = {each: percent(values.sum(0)) for each, values in ours.items()}
     best = best_of({each: values.sum(0) for each, values in theirs.items()})
     pairs = {each: gains(values, theirs) for each, values in ours.items()}
@@ -199,43 +200,46 @@ def compare(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[
 
 
 def main() -> None:
-    """Measure, and print tables in Markdown."""
+    """Run the benchmark and print tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--crusts", nargs="+", default=list(CHANGES), metavar="KIND|PRIOR")
     parser.add_argument("--count", type=int, default=8)
-    parser.add_argument("--flips", action="store_true", help="judge what `gravmap predict --flips` shows")
-    parser.add_argument("--json", type=Path, help="also write all of it there")
-    asked = parser.parse_args()
-    began = time.process_time()
-    network, spec = load_model(asked.model)
-    judged = Judged(network, spec, read_calibration(asked.model), asked.flips)
-    name, channels = FLIPPED if asked.flips else NETWORK, measured_names(spec.channels)
+    parser.add_argument("--flips", action="store_true", help="evaluate maps of `gravmap predict --flips`")
+    parser.add_argument("--json", type=Path, help="also write all results to this file")
+    options = parser.parse_args()
+    started = time.process_time()
+    network, spec = load_model(options.model)
+    evaluated = EvaluatedNetwork(network, spec, read_calibration(options.model), options.flips)
+    name, channels = FLIPPED if options.flips else NETWORK, measured_names(spec.channels)
     kinds: dict[str, Any] = {}
-    for kind in asked.crusts:
-        kinds[kind] = score(judged, grounds_of(kind, range(asked.count), channels, spec.scales_deg))
-        seconds = time.process_time() - began
-        print(f"{kind}: {three(kinds[kind]['all']['gain'][name], '+')} over all cells; {seconds:.0f} s", flush=True)
-    first = asked.crusts[0]
-    told = kinds[first]
+    for kind in options.crusts:
+        kinds[kind] = score(evaluated, crusts_of(kind, range(options.count), channels, spec.scales_deg))
+        seconds = time.process_time() - started
+        print(
+            f"{kind}: {format_measures(kinds[kind]['all']['gain'][name], '+')} over all cells; {seconds:.0f} s",
+            flush=True,
+        )
+    first = options.crusts[0]
+    found = kinds[first]
     for title, lines in (
-        (f"{asked.count} crusts, {title_of(first)}: PA/MPA/FWIoU, percent", scores_table(told)),
-        ("Paired over crusts, 95 % interval (Student's t)", paired_table(told, name)),
+        (f"{options.count} crusts, {title_of(first)}: PA/MPA/FWIoU, percent", scores_table(found)),
+        ("Paired over crusts, 95 % interval (Student's t)", paired_table(found, name)),
         (f"Where the prior is wrong ({name})", wrong_table(kinds, name)),
         ("Coverage (one view)", coverage_table(kinds)),
     ):
         print("\n".join(["", f"**{title}**", "", *lines]), flush=True)
-    each = " ".join(f"{gain[0]:+.1f}" for gain in told["all"]["by_crust"][name])
+    each = " ".join(f"{gain[0]:+.1f}" for gain in found["all"]["by_crust"][name])
     print(f"\nPA by crust over the best null model there: {each}.")
-    if asked.flips:
-        change = np.subtract(told["all"]["network"][FLIPPED], told["all"]["network"][NETWORK])
-        print(f"`--flips` changes PA/MPA/FWIoU over all cells by {three(change, '+')}.")
-    seconds = time.process_time() - began
-    print(f"log loss {told['all']['nll']:.4f} (one view, calibrated); {seconds:.0f} s of one core.")
-    if asked.json:
-        weights = read_json(asked.model / "model.json", "gravmap train")["weights_sha256"]
-        record = {"model": asked.model.name, "weights_sha256": weights, "seeds": list(range(asked.count))}
-        write_json(asked.json, {**record, "judged": name, "crusts": kinds, "seconds_of_one_core": round(seconds)})
+    if options.flips:
+        change = np.subtract(found["all"]["network"][FLIPPED], found["all"]["network"][NETWORK])
+        print(f"`--flips` changes PA/MPA/FWIoU over all cells by {format_measures(change, '+')}.")
+    seconds = time.process_time() - started
+    print(f"log loss {found['all']['nll']:.4f} (one view, calibrated); {seconds:.0f} s of one core.")
+    if options.json:
+        weights = read_json(options.model / "model.json", "gravmap train")["weights_sha256"]
+        record = {"model": options.model.name, "weights_sha256": weights, "seeds": list(range(options.count))}
+        write_json(options.json, {**record, "judged": name, "crusts": kinds, "seconds_of_one_core": round(seconds)})
 
 
 if __name__ == "__main__":

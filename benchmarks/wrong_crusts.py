@@ -1,8 +1,7 @@
-"""Crusts that are not what a network was taught to expect: the same seeds, one thing changed at a time.
+"""Crusts outside a network's training distribution: the same seeds, with one change at a time.
 
-Each kind changes a number of the crust in the middle of the prior central-asia (`make_crust` as it stands), some of
-them beyond what that prior draws. All of them come from one generator: ground that differs from it in its very making
-is not among them.
+Each kind changes one number of the crust in the middle of the prior central-asia (the default of `make_crust`), some
+beyond the range of that prior. All come from one generator: geology of a different origin is not covered.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from gravmap.synthetic import Crust, draw_crust, load_prior, make_crust
 from gravmap.synthetic.setting import Setting
 
 SHAPE = (240, 360)
-MEANS_MOVED = 30.0
-"""Standard deviation of what is added to the mean density of a class, kg/m3."""
+MEAN_SHIFT_STD = 30.0
+"""Standard deviation of the shift of the mean density of a class, kg/m3."""
 
 
 def _means(setting: Setting, seed: int) -> Setting:
-    moved = np.random.default_rng([seed, 78]).normal(0.0, MEANS_MOVED, len(setting.rocks.mean))
-    means = tuple(float(mean + by) for mean, by in zip(setting.rocks.mean, moved, strict=True))
+    shifts = np.random.default_rng([seed, 78]).normal(0.0, MEAN_SHIFT_STD, len(setting.rocks.mean))
+    means = tuple(float(mean + shift) for mean, shift in zip(setting.rocks.mean, shifts, strict=True))
     return replace(setting, rocks=replace(setting.rocks, mean=means))
 
 
@@ -31,9 +30,9 @@ def _spreads(setting: Setting, _: int) -> Setting:
 
 
 CHANGES: dict[str, tuple[str, Callable[[Setting, int], Setting]]] = {
-    "default": ("as `make_crust` stands", lambda setting, _: setting),
-    "means": ("class means moved by N(0, 30) kg/m³, each of each crust", _means),
-    "spreads": ("spreads within classes x 1.4", _spreads),
+    "default": ("default of `make_crust`", lambda setting, _: setting),
+    "means": ("class means shifted by N(0, 30) kg/m³ in each crust", _means),
+    "spreads": ("standard deviations within classes x 1.4", _spreads),
     "gravity": (
         "poorer gravity: low pass 55 km, noise 3 mGal",
         lambda setting, _: replace(setting, low_pass_km=55.0, noise_mgal=3.0),
@@ -45,23 +44,23 @@ CHANGES: dict[str, tuple[str, Callable[[Setting, int], Setting]]] = {
         "cover anywhere, not where the uplift is low",
         lambda setting, _: replace(setting, cover_on_uplift=0.0),
     ),
-    "roots": ("roots of 5 km below swells, for 1.2", lambda setting, _: replace(setting, moho_root_km=5.0)),
+    "roots": ("roots of 5 km below swells instead of 1.2", lambda setting, _: replace(setting, moho_root_km=5.0)),
 }
-"""Name of a kind of crusts to what is said of it, and what is done to the usual numbers, given the seed."""
+"""Kind of crusts to its title and its change of the default setting, given the seed."""
 
 
 def title_of(kind: str) -> str:
-    """What is said of a kind of crusts, or of a prior."""
+    """Title of a kind of crusts, or of a prior."""
     return CHANGES[kind][0] if kind in CHANGES else f"drawn from the prior `{kind}`"
 
 
 def setting_of(kind: str, seed: int) -> Setting:
-    """The numbers of one crust of a kind."""
+    """Setting of one crust of a kind."""
     return CHANGES[kind][1](load_prior().typical(), seed)
 
 
 def crust_of(kind: str, seed: int) -> Crust:
-    """One crust of a kind, or drawn from the prior of that name or file."""
+    """One crust of a kind, or from the prior of that name or file."""
     if kind in CHANGES:
         return make_crust(seed, SHAPE, sub=1, setting=setting_of(kind, seed))
     return draw_crust(load_prior(kind), seed, SHAPE)

@@ -84,17 +84,17 @@ def test_maps_are_judged_as_predict_shows_them(scripts):
     calibration = Calibration.from_record({**record, "offsets": [0.0, 0.9]})
     logits = np.array([[2.0, 0.0], [2.0, 0.0]], np.float32)
     held = SimpleNamespace(mean_logits=lambda scales, role: logits)
-    judged = scripts.under_cover.Judged(None, SimpleNamespace(scales_deg=[16.0]), calibration, False)
+    judged = scripts.under_cover.EvaluatedNetwork(None, SimpleNamespace(scales_deg=[16.0]), calibration, False)
     calibrated = judged.calibrated(held, np.array([5.0, 50.0]))
     assert calibrated == pytest.approx(np.array([[2.0, 0.0], [0.5, 0.0]]))
     # The offset of 0.9 turns the second cell, far from outcrop and unsure, and not the first.
-    assert judged.shown(calibrated).tolist() == [0, 1]
+    assert judged.classes(calibrated).tolist() == [0, 1]
 
 
 def test_tables_hold_what_was_measured(scripts):
     pair = {"mean": 7.12, "low": 5.44, "high": 8.8, "crusts": 8, "above": 8}
     chance = {**pair, "low": -0.4}
-    network, foreign = scripts.cover_tables.NETWORK, scripts.cover_tables.FOREIGN
+    network, foreign = scripts.cover_tables.NETWORK, scripts.cover_tables.SHIFTED_INPUT
     row = {
         "cells": 12345,
         "nulls": {"label diffusion": [43.4, 39.2, 27.8]},
@@ -124,7 +124,7 @@ def test_crusts_seen_from_height_keep_their_place(scripts):
     from gravmap.lattice import TEST
     from gravmap.learning.data.crust_data import crust_dataset
 
-    rows, columns, step = 33, 49, scripts.crusts_at_height.STEP
+    rows, columns, step = 33, 49, scripts.crusts_at_height.NODE_STEP
     lon, lat = 80 + (np.arange(columns) + 0.5) / 30, 40 + (rows - np.arange(rows) - 0.5) / 30
     plane = (100 * lat[:, None] + lon[None, :]).astype(np.float32)  # each value tells its place
     truth = (1 + (np.arange(columns) > 20) * np.ones((rows, 1), int)).astype(np.uint8)

@@ -1,7 +1,11 @@
 """The names of docs/api.md are there, and its examples run."""
 
+import importlib
 import re
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 API = (Path(__file__).resolve().parents[1] / "docs" / "api.md").read_text()
 
@@ -22,3 +26,12 @@ def test_the_crust_of_the_page_goes_into_the_residual_of_the_page():
     assert {"bouguer", "regional_10km", "residual_10km"} <= set(fields.data_vars)
     assert fields["residual_10km"].dims == ("lat", "lon")
     assert crust.surface.shape == crust.truth.shape == (40, 60)
+
+
+@pytest.mark.parametrize("package", ["learning.evaluation", "learning.calibration", "search", "prior_check"])
+def test_public_names_are_not_hidden_by_modules_of_the_same_name(package):
+    module = importlib.import_module(f"gravmap.{package}")
+    for name in module.__all__:
+        assert not isinstance(getattr(module, name), ModuleType), name
+    with pytest.raises(AttributeError):
+        module.no_such_name  # noqa: B018

@@ -5,7 +5,7 @@ Statistics of the region's gravity field and geological map are compared with th
 
 from gravmap.prior_check.check import prior_verdict, run_verdict
 from gravmap.prior_check.picture import draw_verdict
-from gravmap.prior_check.quantities import Quantity, cover_mask_score, quantities
+from gravmap.prior_check.quantities import Quantity, cover_mask_score
 from gravmap.prior_check.verdict import EDGE, INSIDE, OUTSIDE, QuantityResult, Verdict
 
 __all__ = [
@@ -18,6 +18,5 @@ __all__ = [
     "cover_mask_score",
     "draw_verdict",
     "prior_verdict",
-    "quantities",
     "run_verdict",
 ]

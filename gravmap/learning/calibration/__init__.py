@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from gravmap.learning.calibration.applicability import AreaOfApplicability, read_area_of_applicability
     from gravmap.learning.calibration.by_distance import DistanceTemperature
     from gravmap.learning.calibration.class_offsets import fit_class_offsets, predict_class
-    from gravmap.learning.calibration.reliability import coverage, reliability
+    from gravmap.learning.calibration.reliability import coverage, reliability_measures
     from gravmap.learning.calibration.temperature import Calibration, fit_temperature, read_calibration
 
 __all__ = [
@@ -22,10 +22,10 @@ __all__ = [
     "predict_class",
     "read_area_of_applicability",
     "read_calibration",
-    "reliability",
+    "reliability_measures",
 ]
 
-_MODULES = ("class_offsets", "by_distance", "temperature", "applicability")
+_MODULES = ("class_offsets", "by_distance", "reliability", "temperature", "applicability")
 
 
 def __getattr__(name: str) -> Any:

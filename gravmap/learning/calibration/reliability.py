@@ -37,7 +37,7 @@ def log_softmax(logits: NDArray[np.floating], temperature: float | Values = 1.0)
     return result
 
 
-def reliability(
+def reliability_measures(
     log_probability: Values, target: NDArray[np.int64], weight: Values | None = None, bins: int = BINS
 ) -> dict[str, Any]:
     """Calibration measures of predicted probabilities.
@@ -83,7 +83,7 @@ def reliability(
     Four predictions with a confidence of 0.75, three of them correct, are calibrated:
 
     >>> import numpy as np
-    >>> found = reliability(np.log([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
+    >>> found = reliability_measures(np.log([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
     >>> round(found["ece"], 6), round(found["nll"], 3)
     (0.0, 0.562)
     """

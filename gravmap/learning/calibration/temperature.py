@@ -27,7 +27,7 @@ from gravmap.learning.calibration.by_distance import (
     fit_distance_temperature,
     subsample_evenly,
 )
-from gravmap.learning.calibration.reliability import log_softmax, reliability
+from gravmap.learning.calibration.reliability import log_softmax, reliability_measures
 from gravmap.learning.evaluation.held_out import HeldOutPredictions
 from gravmap.learning.evaluation.under_cover import Strata, in_stratum
 from gravmap.learning.training.checkpoint import MODEL
@@ -250,9 +250,9 @@ def calibrate(
     dict
         JSON-able: `temperatures`, `scales`, `default_scales`, `notes` (what could not be fitted, and why), and `tune`
         and `test`, each with `nodes` and `before` and `after` of
-        :func:`gravmap.learning.calibration.reliability.reliability` (None if there is no node). With strata also
-        `by_distance` (key to knots), and in `tune` and `test` `one` (with the single temperature, where `after` is with
-        those by distance) and `strata`: kind to name to the same again.
+        :func:`gravmap.learning.calibration.reliability.reliability_measures` (None if there is no node). With strata
+        also `by_distance` (key to knots), and in `tune` and `test` `one` (with the single temperature, where `after` is
+        with those by distance) and `strata`: kind to name to the same again.
     """
     strata = strata or {}
     scales = sorted(held_out.logits)
@@ -376,7 +376,7 @@ def _reliability_record(
     def measured(chosen: NDArray[np.bool_], with_bins: bool = True) -> dict[str, Any]:
         found: dict[str, Any] = {"nodes": int(chosen.sum())}
         for when, each in log_probability.items():
-            found[when] = reliability(each[chosen], target[chosen], weight[chosen]) if chosen.any() else None
+            found[when] = reliability_measures(each[chosen], target[chosen], weight[chosen]) if chosen.any() else None
             if found[when] and not (with_bins and when in ("before", "after")):
                 del found[when]["bins"]  # only needed for figures
         return found

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gravmap.learning.calibration.reliability import log_softmax, reliability
+from gravmap.learning.calibration.reliability import log_softmax, reliability_measures
 
 
 def drawn(probability, seed=0):
@@ -20,7 +20,7 @@ def test_softmax_of_what_would_overflow():
 def test_what_comes_true_as_often_as_stated_has_no_error():
     rng = np.random.default_rng(1)
     probability = rng.dirichlet((0.6, 0.6, 0.6, 0.6), size=200_000)
-    told = reliability(np.log(probability), drawn(probability))
+    told = reliability_measures(np.log(probability), drawn(probability))
     assert told["ece"] < 0.006
     assert told["classwise_ece"] < 0.006
     # Of a perfect forecast the expected losses are its own entropy and Gini's index.
@@ -38,7 +38,7 @@ def test_what_comes_true_as_often_as_stated_has_no_error():
 def test_an_overconfident_forecast_has_its_closed_form():
     stated = np.log(np.tile([0.9, 0.05, 0.05], (100, 1)))
     target = np.repeat([0, 1, 2], (60, 20, 20))
-    told = reliability(stated, target)
+    told = reliability_measures(stated, target)
     assert told["ece"] == pytest.approx(0.9 - 0.6)
     assert told["classwise_ece"] == pytest.approx((0.3 + 0.15 + 0.15) / 3)
     assert told["nll"] == pytest.approx(-0.6 * np.log(0.9) - 0.4 * np.log(0.05))
@@ -50,25 +50,25 @@ def test_places_count_by_their_ground():
     stated = np.log(np.tile([0.7, 0.3], (4, 1)))
     target = np.array([0, 0, 1, 1])
     # A wrong one stands for a ninth of the ground of a right one.
-    told = reliability(stated, target, np.array([9.0, 9.0, 1.0, 1.0]))
+    told = reliability_measures(stated, target, np.array([9.0, 9.0, 1.0, 1.0]))
     assert told["ece"] == pytest.approx(0.9 - 0.7)
-    repeated = reliability(np.repeat(stated, [9, 9, 1, 1], axis=0), np.repeat(target, [9, 9, 1, 1]))
+    repeated = reliability_measures(np.repeat(stated, [9, 9, 1, 1], axis=0), np.repeat(target, [9, 9, 1, 1]))
     for name in ("ece", "classwise_ece", "nll", "brier"):
         assert told[name] == pytest.approx(repeated[name])
     with pytest.raises(ValueError, match="positive weight"):
-        reliability(np.zeros((0, 2)), np.zeros(0, np.int64))
+        reliability_measures(np.zeros((0, 2)), np.zeros(0, np.int64))
 
 
 def test_errors_of_opposite_sign_in_different_bins_do_not_cancel():
     stated = np.log(np.array([[0.6, 0.4]] * 10 + [[0.9, 0.1]] * 10))
     target = np.repeat([0, 1, 0, 1], (9, 1, 6, 4))  # 0.6 comes true 0.9 of the time, 0.9 comes true 0.6
-    assert reliability(stated, target)["ece"] == pytest.approx(0.3)
+    assert reliability_measures(stated, target)["ece"] == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(("sure", "number"), [(1.0, 14), (9 / 15, 8), (0.6000001, 9), (0.5, 7)])
 def test_sides_of_bins_belong_to_the_lower_one(sure, number):
     with np.errstate(divide="ignore"):
-        told = reliability(np.log(np.array([[sure, 1 - sure]])), np.zeros(1, np.int64))
+        told = reliability_measures(np.log(np.array([[sure, 1 - sure]])), np.zeros(1, np.int64))
     assert [each["share"] for each in told["bins"]].index(1.0) == number
 
 
@@ -80,9 +80,9 @@ def test_scikit_learn_counts_the_same():
     probability = rng.dirichlet((1, 0.5, 0.4), size=3000)
     target = drawn(rng.dirichlet((1, 1, 1), size=3000))
     weight = rng.uniform(0.5, 1, 3000)
-    told = reliability(np.log(probability), target, weight)
+    told = reliability_measures(np.log(probability), target, weight)
     assert told["nll"] == pytest.approx(metrics.log_loss(target, probability, sample_weight=weight))
-    even = reliability(np.log(probability), target)
+    even = reliability_measures(np.log(probability), target)
     right = (probability.argmax(axis=1) == target).astype(int)
     true, sure = calibration_curve(right, probability.max(axis=1), n_bins=15)
     filled = [each for each in even["bins"] if each["share"]]
