@@ -76,10 +76,10 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
     beside = root / "maps" / "demo-crusts"
     session.run(root, ["predict", "--region", "demo", "--run", SHIPPED, "-o", str(beside), *again])
 
-    from gravmap.reproduce.demo import CRUSTS, OUTCROP, report
+    from gravmap.reproduce.demo import CRUSTS, OUTCROP, score_demo
 
-    found = report(root, files["truth"], seed, {OUTCROP: root / "maps" / "demo", CRUSTS: beside}, taught_on)
-    for line in ["", *found.lines, "", *found.said]:
+    found = score_demo(root, files["truth"], seed, {OUTCROP: root / "maps" / "demo", CRUSTS: beside}, taught_on)
+    for line in ["", *found.lines, "", *found.conclusions]:
         session.say(line)
     took = time.monotonic() - start
     session.say("")
@@ -91,7 +91,7 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
         {
             "seconds": took,
             "scores": found.scores,
-            "said": found.said,
+            "said": found.conclusions,
             "pictures": [str(path) for path in found.pictures],
         }
     )

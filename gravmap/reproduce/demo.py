@@ -1,4 +1,4 @@
-"""What the demo has to show for itself: null models and two networks under one cover, scored and side by side."""
+"""Score and draw the maps of the demo: null models and two networks under the same cover, beside the truth."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from gravmap.workspace import Workspace
 PICTURE, SCORES = "demo.png", "under_cover.json"
 
 NEAREST, DIFFUSION = (NULL_MODELS[key].title for key in ("nearest_outcrop", "label_diffusion"))
+# Rows of the table, and keys of the scores in under_cover.json: kept as they are, so that files stay comparable.
 OUTCROP, CRUSTS = "network taught on this outcrop", "network taught on other crusts"
 
 Labels = NDArray[np.uint8]
@@ -29,42 +30,44 @@ Bounds = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Report:
-    """The demo's outcome.
+class DemoResult:
+    """The result of the demo.
 
     Attributes
     ----------
     scores : dict
-        Predictor to its scores under cover, by distance to outcrop.
+        Name of each map to its scores under cover, by distance to outcrop.
     lines : list of str
-        The table, in words.
-    said : list of str
-        What the table says, and what it is worth, in sentences.
+        The table of scores.
+    conclusions : list of str
+        The differences to the null models, and how far they generalise, in sentences.
     pictures : list of Path
-        What to look at.
+        Pictures and reports to look at.
     """
 
     scores: dict[str, Any]
     lines: list[str]
-    said: list[str]
+    conclusions: list[str]
     pictures: list[Path]
 
 
-def report(root: Path, truth_path: Path, seed: int, maps: Mapping[str, Path], taught_on: Mapping[str, Any]) -> Report:
+def score_demo(
+    root: Path, truth_path: Path, seed: int, maps: Mapping[str, Path], trained_on: Mapping[str, Any]
+) -> DemoResult:
     """Score the demo's maps against the truth below its cover, beside null models, and draw all of them.
 
     Parameters
     ----------
     root : Path
-        The demo's workspace, all steps done.
+        Workspace of the demo, with all steps done.
     truth_path : Path
         Index raster of the bedrock below the cover, on the nodes of the gravity grid.
     seed : int
-        That the demo's crust was made from.
+        Seed of the demo's crust.
     maps : mapping of str to Path
         `OUTCROP` and `CRUSTS` to the folders of their maps.
-    taught_on : mapping
-        What the network behind `CRUSTS` was taught on, as its record says it.
+    trained_on : mapping
+        Training data of the network `CRUSTS`: ``taught_on`` of its ``model.json``.
 
     Raises
     ------
@@ -79,71 +82,74 @@ def report(root: Path, truth_path: Path, seed: int, maps: Mapping[str, Path], ta
     lon = west + (np.arange(columns) + 0.5) * (east - west) / columns
     with LabelFile(workspace.labels) as labels:
         surface, legend = labels.sample(lat, lon), labels.legend
-    named = {name: _read(folder / "lithology.tif")[0] for name, folder in maps.items()}
-    found = score_from_outcrop(named, truth, surface, lat, lon, [entry.name for entry in legend.bedrock])
-    said = [*_gains(found), _worth(seed, taught_on)]
-    write_json(root / SCORES, {"seed": seed, "cells": found.cells, "scores": found.scores, "said": said})
+    predicted = {name: _read(folder / "lithology.tif")[0] for name, folder in maps.items()}
+    scored = score_from_outcrop(predicted, truth, surface, lat, lon, [entry.name for entry in legend.bedrock])
+    conclusions = [*_compare_with_null_models(scored), describe_validity(seed, trained_on)]
+    write_json(root / SCORES, {"seed": seed, "cells": scored.cells, "scores": scored.scores, "said": conclusions})
     picture = root / PICTURE
-    _draw(picture, found, surface, truth, bounds, legend, said)
-    looked_at = [picture, *(folder / REPORT for folder in maps.values()), workspace.runs / "outcrop" / "curves.png"]
-    return Report(found.scores, found.table(), said, [path for path in looked_at if path.exists()])
+    _draw(picture, scored, surface, truth, bounds, legend, conclusions)
+    pictures = [picture, *(folder / REPORT for folder in maps.values()), workspace.runs / "outcrop" / "curves.png"]
+    return DemoResult(scored.scores, scored.table(), conclusions, [path for path in pictures if path.exists()])
 
 
-def _gains(found: UnderCover) -> list[str]:
-    """Each network beside the null models, in a sentence."""
+def _compare_with_null_models(scored: UnderCover) -> list[str]:
     return [
-        f"The {name}, in points against the better null model of each measure: {_gain(found, name, ALL)}; {FAR} from"
-        f" outcrop {_gain(found, name, FAR)}."
+        f"The {name}, in points against the better null model of each measure: {_gain(scored, name, ALL)}; {FAR} from"
+        f" outcrop {_gain(scored, name, FAR)}."
         for name in (OUTCROP, CRUSTS)
     ]
 
 
-def _gain(found: UnderCover, name: str, stratum: str) -> str:
-    """Points of every measure that a network has above the better null model."""
-    told = []
+def _gain(scored: UnderCover, name: str, stratum: str) -> str:
+    """Format the gain of a network over the better null model, in percentage points of each measure."""
+    gains = []
     for measure, label in (("pa", "PA"), ("mpa", "MPA"), ("fwiou", "FWIoU")):
-        mine, *nulls = (found.scores[each][stratum][measure] for each in (name, NEAREST, DIFFUSION))
-        # Adding zero makes a plain one of -0.0.
-        told.append(
-            f"{round(100 * (mine - max(nulls)), 1) + 0:+.1f} {label}" if found.cells[stratum] else f"no {label}"
+        network, *nulls = (scored.scores[each][stratum][measure] for each in (name, NEAREST, DIFFUSION))
+        # Adding zero turns -0.0 into 0.0.
+        gains.append(
+            f"{round(100 * (network - max(nulls)), 1) + 0:+.1f} {label}" if scored.cells[stratum] else f"no {label}"
         )
-    return ", ".join(told)
+    return ", ".join(gains)
 
 
-def _percent(found: UnderCover, name: str, stratum: str) -> str:
-    share = found.scores[name][stratum]["pa"]
-    return "none" if share is None else f"{100 * share:.1f} %"
+def _percent(scored: UnderCover, name: str, stratum: str) -> str:
+    accuracy = scored.scores[name][stratum]["pa"]
+    return "none" if accuracy is None else f"{100 * accuracy:.1f} %"
 
 
-def _worth(seed: int, taught_on: Mapping[str, Any]) -> str:
-    """How far the score of the network taught on crusts can be believed, with the seeds on record."""
-    seeds = taught_on["seeds"]
+def describe_validity(seed: int, trained_on: Mapping[str, Any]) -> str:
+    """Describe how far the score of the network trained on other crusts generalises, with the recorded seeds."""
+    seeds = trained_on["seeds"]
     first, last = min(seeds["train"]), max(seeds["train"])
-    crusts = (
-        f"{len(seeds['train'])} crusts that taught it (prior {taught_on['prior']['name']}, seeds {first} to {last})"
-    )
+    crusts = f"{len(seeds['train'])} training crusts (prior {trained_on['prior']['name']}, seeds {first} to {last})"
     if seed in {*seeds["train"], *seeds["tune"]}:
         return (
-            f"The network taught on other crusts has seen one made from the seed of this one, {seed}: its score here"
-            f" flatters. Take a seed that is none of the {crusts}, nor of those that tuned it."
+            f"The {CRUSTS} was trained or tuned on a crust with the seed of this one, {seed}: its score here is too"
+            f" high. Choose a seed that is not one of its {crusts} or its tuning crusts."
         )
     return (
-        f"This is the best case for the network taught on other crusts: the same generator made this crust and the"
-        f" {crusts}; this one has another seed, {seed}. Real ground differs from simulated crusts in ways that nobody"
-        " has measured: expect less."
+        f"This is the best case for the {CRUSTS}: this crust comes from the same generator as its {crusts}, with"
+        f" another seed, {seed}. Real geology differs from simulated crusts in ways that are not measured: expect lower"
+        " scores."
     )
 
 
 def _draw(
-    path: Path, found: UnderCover, surface: Labels, truth: Labels, bounds: Bounds, legend: Legend, said: list[str]
+    path: Path,
+    scored: UnderCover,
+    surface: Labels,
+    truth: Labels,
+    bounds: Bounds,
+    legend: Legend,
+    conclusions: list[str],
 ) -> None:
     outcrop = (surface > 0) & (surface != 255)
 
     def panel(name: str) -> ClassPanel:
-        shown = np.where(outcrop, surface, found.maps[name]).astype(np.uint8)
+        shown = np.where(outcrop, surface, scored.maps[name]).astype(np.uint8)
         title = (
-            f"{name[:1].upper()}{name[1:]}\n{_percent(found, name, ALL)} right,"
-            f" {_percent(found, name, FAR)} {FAR} from outcrop"
+            f"{name[:1].upper()}{name[1:]}\n{_percent(scored, name, ALL)} right,"
+            f" {_percent(scored, name, FAR)} {FAR} from outcrop"
         )
         return ClassPanel(title, shown, bounds, outcrop, ~outcrop)
 
@@ -158,9 +164,9 @@ def _draw(
         panel(CRUSTS),
     ]
     notes = [
-        "A simulated crust. Inside the outlines the bedrock crops out and is shown as mapped; where ruled in white it"
-        " is predicted. Every predictor sees all mapped outcrop; the two networks see gravity, too.",
-        *said,
+        "A simulated crust. Inside the outlines bedrock crops out and is shown as mapped; under the white hatching it"
+        " is predicted. All maps use all mapped outcrop; the two networks also use gravity.",
+        *conclusions,
     ]
     draw(path, panels, classes_of_legend(legend), title="gravmap demo", notes=notes, columns=3, panel_width_in=4.9)
 
