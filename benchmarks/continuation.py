@@ -1,7 +1,7 @@
-"""Upward continuation against truths known exactly: gravmap, harmonica and GMT in one run.
+"""Upward continuation against exact solutions: gravmap, harmonica and GMT in one run.
 
-First point masses on the WGS 84 ellipsoid (point_masses.py), several draws of them: nothing known outside the region, a
-margin of 5 degrees, a coarse globe. Then random harmonics of a 2 arc-minute globe (globe.py): regions of it, and all of
+First point masses on the WGS 84 ellipsoid (point_masses.py), several realisations: no data outside the region, a margin
+of 5 degrees, a coarse global grid. Then random harmonics of a 2 arc-minute globe (globe.py): regions of it, and all of
 it. Error = rms of (regional - true regional) / rms of the true residual, in per cent; inner is 2 degrees from the edge.
 
     python benchmarks/continuation.py [--height 10] [--draws 3] [--no-globe] [--picture docs/images/edge_error.png]
@@ -35,10 +35,10 @@ BINS_KM = (0, 4, 8, 16, 30, 50, 80, 120, 170, 230, 300, 400, 550, 830)
 
 
 def ours_restored(globe):
-    low = LongWavelengthField(globe)
+    long_wavelength = LongWavelengthField(globe)
 
     def run(grid, height_m):
-        fields = residual_fields(grid, [height_m], long_wavelength=low)
+        fields = residual_fields(grid, [height_m], long_wavelength=long_wavelength)
         return next(field.values for name, field in fields.items() if str(name).startswith("regional"))
 
     return run
@@ -106,11 +106,11 @@ def point_mass_table(seed, registration, height_m, repeats, cache, profiles):
             f" {np.abs(error).max():.2f} | {seconds:.3f} | {peak:.0f} |",
             flush=True,
         )
-        shares = [
+        errors = [
             rms(error[(distance >= low) & (distance < high)]) / rms(residual)
             for low, high in itertools.pairwise(BINS_KM)
         ]
-        profiles.setdefault((name, outside), []).append(shares)
+        profiles.setdefault((name, outside), []).append(errors)
     return field
 
 
@@ -143,11 +143,11 @@ def profile_table(profiles, height_m):
         + " |"
     )
     print(f"|{'---|' * (len(BINS_KM) + 1)}")
-    for (name, outside), shares in profiles.items():
-        mean = np.sqrt(np.mean(np.square(shares), axis=0))
-        print(f"| {name} | {outside} | " + " | ".join(f"{100 * share:.2f}" for share in mean) + " |")
-    said = [f"{100 * share:.2f}" for share in relative_edge_error(middle, height_m)]
-    print("| gravmap's estimate (one side) | nothing | " + " | ".join(said) + " |")
+    for (name, outside), errors in profiles.items():
+        mean = np.sqrt(np.mean(np.square(errors), axis=0))
+        print(f"| {name} | {outside} | " + " | ".join(f"{100 * error:.2f}" for error in mean) + " |")
+    estimate = [f"{100 * error:.2f}" for error in relative_edge_error(middle, height_m)]
+    print("| gravmap's estimate (one side) | nothing | " + " | ".join(estimate) + " |")
     return middle
 
 
@@ -173,10 +173,10 @@ def picture(path, profiles, height_m):
     }
     for key, (colour, line) in style.items():
         if key in profiles:
-            share = 100 * np.sqrt(np.mean(np.square(profiles[key]), axis=0))
+            percent = 100 * np.sqrt(np.mean(np.square(profiles[key]), axis=0))
             known = "" if key[1] == "nothing" else f"; {key[1]} known"
             width = 2.2 if key[0] == "gravmap" else 1.4
-            axes.plot(middle, share, line, color=colour, lw=width, label=f"{key[0]}{known}")
+            axes.plot(middle, percent, line, color=colour, lw=width, label=f"{key[0]}{known}")
     axes.plot(
         middle, 100 * relative_edge_error(middle, height_m), "k.", ms=5, label="gravmap's own estimate, nothing known"
     )
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--height", type=float, default=10.0, help="km")
     parser.add_argument("--draws", type=int, default=3, help="draws of point masses")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each, on the first draw")
-    parser.add_argument("--no-globe", action="store_true", help="leave the random harmonics out")
+    parser.add_argument("--no-globe", action="store_true", help="skip the random harmonics")
     parser.add_argument("--picture", help="write the error against distance here")
     parser.add_argument("--cache", default="", help="folder that keeps the point masses' fields")
     options = parser.parse_args()

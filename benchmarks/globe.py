@@ -1,8 +1,7 @@
 """Random harmonics of a 2 arc-minute globe, to degree 2159, on a sphere: regions of it, and all of it.
 
-The degree variance is 24000 n^-2 mGal^2. Field and continuation are synthesised by ducc0 in float64, one from
-the other by (R/(R+h))^(n+2). Each whole globe is continued in a process of its own, so that its
-peak memory can be read.
+The degree variance is 24000 n^-2 mGal^2. Field and continuation are synthesised by ducc0 in float64, one from the other
+by (R/(R+h))^(n+2). Each global grid is continued in its own process, to measure its peak memory.
 
     python benchmarks/globe.py [--height 10]
 """
@@ -39,8 +38,8 @@ def globe(harmonics, height_m, registration):
 
     from gravmap.gravity.globe import MEAN_RADIUS_M
 
-    share = (MEAN_RADIUS_M / (MEAN_RADIUS_M + height_m)) ** (np.arange(DEGREE + 1) + 2)
-    raised = harmonics * np.concatenate([share[m:] for m in range(DEGREE + 1)])
+    factor = (MEAN_RADIUS_M / (MEAN_RADIUS_M + height_m)) ** (np.arange(DEGREE + 1) + 2)
+    raised = harmonics * np.concatenate([factor[m:] for m in range(DEGREE + 1)])
     pixel = registration == "pixel"
     rows, columns = 180 * PER_DEG + (not pixel), 360 * PER_DEG
     half = 0.5 / PER_DEG if pixel else 0.0
@@ -69,10 +68,10 @@ def regions(below, above, height_m, registration):
     from gravmap.gravity.long_wavelength import LongWavelengthField
     from gravmap.regions import Region
 
-    low = LongWavelengthField(below)
+    long_wavelength = LongWavelengthField(below)
 
     def restored(grid, height_m):
-        fields = residual_fields(grid, [height_m], long_wavelength=low)
+        fields = residual_fields(grid, [height_m], long_wavelength=long_wavelength)
         return next(field.values for name, field in fields.items() if str(name).startswith("regional"))
 
     print(f"\n### region of a 2 arc-minute globe of harmonics, {registration}, mean of {len(CELLS)} cells\n")
@@ -103,7 +102,7 @@ def regions(below, above, height_m, registration):
 
 
 def whole(below, above, height_m, registration, ways):
-    """The whole globe, each way in a process of its own."""
+    """The whole globe, each method in its own process."""
     import shutil
 
     from peers import read_gmt, watched, write_gmt
@@ -142,18 +141,18 @@ def scores(way, result, below, above, seconds, gigabytes):
     weight = np.cos(np.radians(lat))
     error2 = np.mean(np.square(result - above.values, dtype=np.float64), axis=1)
     residual2 = np.mean(np.square(below.values - above.values, dtype=np.float64), axis=1)
-    shares = []
+    percents = []
     for low, high in ((0, 90), (0, 60), (60, 80), (80, 90)):
         part = (np.abs(lat) >= low) & (np.abs(lat) <= high)
-        shares.append(100 * np.sqrt((weight * error2)[part].sum() / (weight * residual2)[part].sum()))
+        percents.append(100 * np.sqrt((weight * error2)[part].sum() / (weight * residual2)[part].sum()))
     rms = np.sqrt((weight * error2).sum() / weight.sum())
     worst = np.abs(result - above.values).max()
-    figures = " | ".join(f"{share:.3f}" for share in shares)
+    figures = " | ".join(f"{percent:.3f}" for percent in percents)
     print(f"| {way} | {figures} | {rms:.4f} | {worst:.3f} | {seconds} | {gigabytes:.2f} |", flush=True)
 
 
 def one_way(way, folder, height_m):
-    """In the child: continue the globe of a folder; seconds are of the continuation, not of the reading."""
+    """In the subprocess: continue the global grid in a folder; the time is that of the continuation without reading."""
     from gravmap.gravity import globe as globe_module
 
     with np.load(Path(folder) / "in.npz") as given:

@@ -1,4 +1,4 @@
-"""Upward continuation as other software does it: harmonica as its guide says, harmonica with a ramp, GMT grdfft."""
+"""Upward continuation with other software: harmonica as in its user guide, harmonica with ramp padding, GMT grdfft."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ours(grid, height_m):
 
 
 def in_metres(grid):
-    """One scale for the middle latitude, as harmonica's guide wants its coordinates."""
+    """Coordinates in metres with one scale for the middle latitude, as in harmonica's user guide."""
     middle = float(grid.lat.mean())
     meridian, vertical = curvature_radii_m(middle)
     return xr.DataArray(
@@ -65,7 +65,7 @@ def gmt(grid, height_m):
 
 def write_gmt(grid, path):
     step = [float(grid[dim][1] - grid[dim][0]) for dim in ("lat", "lon")]
-    # A globe of cells must say so, or GMT does not take it as closed.
+    # A pixel-registered global grid must be marked, or GMT does not treat it as periodic.
     pixel = abs(float(grid.lon[-1] - grid.lon[0]) + step[1] - 360) < 1e-6
     plain = xr.Dataset({"z": (("lat", "lon"), grid.values)}, coords={"lat": grid.lat.values, "lon": grid.lon.values})
     for dim, size, unit in zip(("lat", "lon"), step, ("degrees_north", "degrees_east"), strict=True):
@@ -103,7 +103,7 @@ if shutil.which("gmt"):
 
 
 def timed(method, grid, height_m, repeats):
-    """The result, the median seconds, and the most MB that Python allocated on top (not GMT's)."""
+    """The result, median seconds, and peak memory in MB (allocated by Python; of the process for GMT)."""
     result, seconds = method(grid, height_m), []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -127,7 +127,7 @@ def gmt_of(grid, height_m):
 
 
 def child(make):
-    """Peak MB of a process of its own."""
+    """Peak memory of a subprocess, MB."""
     command, folder = make()
     _, gigabytes = watched(command)
     shutil.rmtree(folder)
@@ -135,7 +135,7 @@ def child(make):
 
 
 def watched(command):
-    """Run a command; its status and its peak GB, looked at every few ms (the kernel's own sum includes the parent)."""
+    """Run a command; exit status and peak memory in GB, polled (the kernel's maximum would include the parent)."""
     process, peak = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), 0
     while process.poll() is None:
         try:

@@ -1,4 +1,4 @@
-"""A truth in closed form: the gravity of point masses under, around and far outside 65-95 E 40-55 N, WGS 84."""
+"""Gravity in closed form: the field of point masses under, around and far outside 65-95 E 40-55 N, WGS 84."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ E2 = 6.694379990141e-3
 
 
 def masses(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """8220 of them: places (n, 3), Earth-fixed, metres, and masses (n,), kg."""
+    """8220 point masses: positions (n, 3), Earth-fixed, metres, and masses (n,), kg."""
     rng = np.random.default_rng(20261122 + seed)
     groups = []
 
@@ -32,7 +32,7 @@ def masses(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     lat = 37.5 + 9 * t + 1.5 * np.sin(9 * t) + rng.normal(0, 0.3, 80)
     groups.append((lon, lat, np.full(80, 55e3), np.full(80, -127.0)))
     lon, lat, depth, peak = (np.concatenate(part) for part in zip(*groups, strict=True))
-    # A point mass at depth z draws G m / z^2 right above itself.
+    # The attraction of a point mass at depth z directly above it is G m / z^2.
     return cartesian(lon, lat, -depth), peak * 1e-5 * depth**2 / GRAVITATIONAL
 
 

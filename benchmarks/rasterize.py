@@ -1,10 +1,10 @@
 """Rasterizing a map: gravmap beside gdal_rasterize, in one run.
 
-The maps are made here: ten thousand ragged polygons over 65-95 E, 40-55 N, burned at 15 arc-seconds (3600 x 7200). In
-the invalid one every outline crosses itself in three places, as slips of digitizing do. gdal_rasterize is given the
-class index as a field, so that both read the same file and burn the same numbers, and their rasters are compared cell
-for cell. gdal_rasterize writes its raster, so ours is timed without and with writing. Imports are not counted; each map
-is measured in a process of its own. Needs GDAL's command-line tools (gdal-bin).
+The maps are synthetic: ten thousand irregular polygons over 65-95 E, 40-55 N, rasterized at 15 arc-seconds (3600 x
+7200). In the invalid one every outline intersects itself in three places, as digitizing errors do. gdal_rasterize gets
+the class index as a field, so that both read the same file and write the same numbers, and the rasters are compared
+cell by cell. gdal_rasterize writes its raster, so ours is timed without and with writing. Imports are not counted; each
+map is measured in its own process. Needs GDAL's command-line tools (gdal-bin).
 
     python benchmarks/rasterize.py [--polygons 10000] [--map valid|invalid|both] [--repeats 3]
 """
@@ -33,7 +33,7 @@ LEGEND = load_legend("geo3al")
 
 
 def make_map(path: Path, count: int, invalid: bool = False) -> None:
-    """Voronoi cells of random points, their outlines ragged; codes drawn from the legend."""
+    """Voronoi cells of random points with irregular outlines; random codes of the legend."""
     rng = np.random.default_rng(20261122)
     points = rng.uniform((64, 39), (96, 56), (count, 2))
     cells = np.asarray(shapely.get_parts(shapely.voronoi_polygons(shapely.multipoints(points))))
@@ -41,7 +41,7 @@ def make_map(path: Path, count: int, invalid: bool = False) -> None:
 
     def ragged(xy):
         wave = 0.004 * np.sin(90 * xy[:, ::-1]) + 0.0006 * np.sin(400 * xy[:, ::-1])
-        return xy + wave  # of place alone, so neighbours keep their outline; too gentle to fold it
+        return xy + wave  # depends on position only, so neighbours keep their common outline; too small to fold it
 
     cells = shapely.transform(shapely.segmentize(cells, 0.01), ragged)
     if invalid:
@@ -69,7 +69,7 @@ def peak_mb() -> float:
 
 
 def measure(path: Path, folder: Path, repeats: int) -> None:
-    """Time both on one map and print what came out."""
+    """Time both on one map and print the results."""
     tool = shutil.which("gdal_rasterize")
     peer = folder / "gdal.tif"
     rows = []
@@ -77,7 +77,7 @@ def measure(path: Path, folder: Path, repeats: int) -> None:
     for _ in range(repeats):
         start = time.perf_counter()
         made = rasterize([(path, LEGEND)], find_region("liu2024"))
-        burned = time.perf_counter() - start
+        rasterized = time.perf_counter() - start
         write_labels(folder / "labels.tif", made)
         written = time.perf_counter() - start
         theirs = float("nan")
@@ -88,16 +88,18 @@ def measure(path: Path, folder: Path, repeats: int) -> None:
             start = time.perf_counter()
             subprocess.run([tool, *words, str(path), str(peer)], check=True, stderr=subprocess.DEVNULL)
             theirs = time.perf_counter() - start
-        rows.append((burned, written, theirs))
+        rows.append((rasterized, written, theirs))
     print(f"  peak memory: {peak_mb():.0f} MB, of which {before:.0f} MB before reading")
     if tool:
         with rasterio.open(peer) as raster:
             print(f"  cells that differ from gdal_rasterize: {np.count_nonzero(raster.read(1) != made.values)}")
     twice = made.maps[0].disputed_km2
-    print(f"  polygons mended: {made.maps[0].mended}; mapped twice with different classes: {twice:,.0f} km²")
-    burned, written, theirs = np.min(rows, axis=0)
-    print(f"  gravmap {burned:.2f} s, with writing {written:.2f} s; gdal_rasterize {theirs:.2f} s (best of {repeats})")
-    print(f"  ratio {burned / theirs:.2f}, with writing {written / theirs:.2f}")
+    print(f"  polygons mended: {made.maps[0].mended}; overlaps of different classes: {twice:,.0f} km²")
+    rasterized, written, theirs = np.min(rows, axis=0)
+    print(
+        f"  gravmap {rasterized:.2f} s, with writing {written:.2f} s; gdal_rasterize {theirs:.2f} s (best of {repeats})"
+    )
+    print(f"  ratio {rasterized / theirs:.2f}, with writing {written / theirs:.2f}")
 
 
 def main() -> None:
@@ -117,7 +119,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("valid", "invalid") if given.map == "both" else (given.map,):
-            for step in ("make", "measure"):  # each in a process of its own: making must not count as memory of reading
+            for step in (
+                "make",
+                "measure",
+            ):  # separate processes: making the map must not count in the memory of reading it
                 words = ["--folder", folder, "--map", kind, "--step", step, "--polygons", str(given.polygons)]
                 again = [sys.executable, __file__, *words, "--repeats", str(given.repeats)]
                 subprocess.run(again, check=True)

@@ -44,7 +44,8 @@ WINDOW, SIZE_PX = "12.8deg", 384
 
 INPUT = ",".join(f"residual_{height}km" for height in HEIGHTS_KM)
 ON_CRUSTS = "taught-on-crusts"
-TRAIN_OPTIONS = ["--context", "outcrop", "--recipe", "crusts", "--epochs", "5", "--steps-per-epoch", "40", "--device", "cpu"]
+TRAIN_OPTIONS = ["--context", "outcrop", "--recipe", "crusts", "--epochs", "5", "--steps-per-epoch", "40"]
+TRAIN_OPTIONS += ["--device", "cpu"]
 
 ROWS = {
     "unet": ["--input", INPUT, "--lr", "1e-3"],

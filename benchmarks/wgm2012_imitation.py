@@ -1,7 +1,7 @@
 """A full-size imitation of the WGM2012 file, fetched from a local server and continued: time and peak memory.
 
 Writes a 5401 x 10801 COARDS netCDF-3 (x y z, node_offset 0, float32 coordinates, 233 MB) as GMT does, serves it on
-127.0.0.1, and runs the installed commands on it in a fresh folder. Its hash is not WGM2012's, so the first fetch must
+127.0.0.1, and runs the installed commands on it in an empty folder. Its hash is not WGM2012's, so the first fetch must
 refuse it and --accept-hash must take it.
 
     python benchmarks/wgm2012_imitation.py [--keep FILE] [--folder DIR]
@@ -70,14 +70,14 @@ def pad_header(path: Path, size: int) -> None:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder without a line per request."""
+    """Serves a folder without logging requests."""
 
     def log_message(self, *_):
-        """Say nothing."""
+        """Do not log."""
 
 
 def run(arguments: list[str], folder: Path) -> tuple[int, float, float, str]:
-    """Exit status, seconds and peak MB of one installed command; the peak is its own, not ours."""
+    """Exit status, time in seconds and peak memory in MB of one installed command."""
     measure = (
         "import resource, subprocess, sys; p = subprocess.run(sys.argv[1:], capture_output=True, text=True);"
         "print(p.stdout + p.stderr); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss);"

@@ -113,7 +113,7 @@ def test_a_users_own_regions(tmp_path):
         (81, 92, 43, 48),
     ],
 )
-def test_a_box_that_is_no_box_is_refused(box):
+def test_an_invalid_box_is_refused(box):
     with pytest.raises(OptionError):
         Region(*box)
 
@@ -200,7 +200,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
 
 @pytest.mark.parametrize("writer", [atomic_path, atomic_folder])
 def test_a_full_disk_is_called_by_its_name(tmp_path, monkeypatch, writer):
-    """netCDF says "Permission denied", HDF5 and GDAL say other things."""
+    """netCDF reports "Permission denied", HDF5 and GDAL other errors."""
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 4096))
     with pytest.raises(GravmapError, match="disk is full"), writer(tmp_path / "a.nc"):
         raise PermissionError(13, "Permission denied", "a.nc")
@@ -210,7 +210,7 @@ def test_a_full_disk_is_called_by_its_name(tmp_path, monkeypatch, writer):
         raise PermissionError(13, "Permission denied", "a.nc")
 
 
-def test_overwriting_is_refused_unless_asked_for(tmp_path):
+def test_overwriting_is_refused_by_default(tmp_path):
     path = tmp_path / "a"
     refuse_existing(path, overwrite=False)
     path.write_text("")

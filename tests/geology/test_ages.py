@@ -138,12 +138,12 @@ def test_names_and_numbers_are_read(text, span):
         ("300 → inf", "not an age"),
     ],
 )
-def test_what_is_no_age_says_why(text, why):
+def test_invalid_ages_say_why(text, why):
     with pytest.raises(UnknownAge, match=why):
         parse_age(text)
 
 
-def test_no_name_is_found_inside_another():
+def test_names_are_compared_as_a_whole():
     """Every unit by its own name alone: a beginning, or a name with a letter more, is another name or none."""
     names = {normalize_age_name(unit.name) for unit in ics_chart()}
     for unit in ics_chart():
@@ -187,10 +187,10 @@ ROW = re.compile(r"^(\w+) = (\d+) +# ([\d.]+)-([\d.]+) Ma, share ([\d.]+)$", fla
 
 
 def spans_written_in(name):
-    """The lines of a shipped legend that say the span behind a code."""
+    """The lines of a shipped legend with the span of a code in a comment."""
     text = resources.files("gravmap.geology.legends").joinpath(f"{name}.toml").read_text(encoding="utf-8")
     rows = ROW.findall(text)
-    return [(code, int(index), float(a), float(b), float(share)) for code, index, a, b, share in rows]
+    return [(code, int(index), float(a), float(b), float(fraction)) for code, index, a, b, fraction in rows]
 
 
 @pytest.mark.parametrize(("name", "count"), [("geo3al", 33 + 41), ("fsu_geol", 32)])
@@ -199,12 +199,12 @@ def test_every_row_of_the_shipped_crosswalks_follows_the_rule(name, count):
     assert len(rows) == count
     legend = load_legend(name)
     tables = [legend.codes, *legend.other_fields.values()]
-    for code, index, older, younger, share in rows:
+    for code, index, older, younger, fraction in rows:
         assert any(codes.get(code) == index for codes in tables)
-        by_rule, its_share = class_of_span(older, younger, PERIODS)
+        by_rule, its_fraction = class_of_span(older, younger, PERIODS)
         assert by_rule == index, code
         # The crosswalk gives two figures, cut or rounded; Y ends at 541 Ma there.
-        assert its_share == pytest.approx(share, abs=0.0051), code
+        assert its_fraction == pytest.approx(fraction, abs=0.0051), code
 
 
 @pytest.mark.skipif(not CROSSWALK.exists(), reason="the crosswalk's working copy is not here")
@@ -217,7 +217,7 @@ def test_the_written_spans_are_those_of_the_crosswalk(name, field, vocabulary):
         rows = [row for row in csv.DictReader(stream) if row["vocabulary"] == vocabulary]
     written = {(code, older, younger) for code, _, older, younger, _ in spans_written_in(name)}
     codes = replace_field(load_legend(name), field).codes
-    # What says nothing of an age is listed for one field of geo3al only.
+    # Codes without an age are listed for one field of geo3al only.
     assert set(codes) - {row["code"] for row in rows} == ({"und", "oth", "H2O"} if field == "GLG" else set())
     for row in rows:
         assert codes[row["code"]] == int(row["class_index"])

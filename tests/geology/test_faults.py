@@ -1,4 +1,4 @@
-"""Distances from faults, held against pyproj's geodesics, and what is said of lines that cannot serve."""
+"""Distances from faults against geodesics of pyproj, and the errors for unusable files."""
 
 import json
 
@@ -214,7 +214,7 @@ def test_lines_that_cannot_serve_are_refused_and_the_fields_stay(fields, tmp_pat
     assert sha256(fields) == before
 
 
-def test_what_is_no_line_is_left_out_and_said(fields, tmp_path, caplog):
+def test_other_geometries_are_ignored_with_a_warning(fields, tmp_path, caplog):
     line = MultiLineString([[(81, 44), (82, 46)], [(83, 44), (83, 44.5)]])
     frame = geopandas.GeoDataFrame(
         {"name": ["a", "b", "c"]}, geometry=[line, Polygon(box(84, 44, 85, 45)), None], crs="EPSG:4326"

@@ -47,11 +47,11 @@ def test_rasterio_reads_it_back(tmp_path, values, options):
 @pytest.mark.parametrize("options", [{}, {"cog": True}])
 def test_gdal_shows_the_names(tmp_path, values, options):
     write_index_raster(tmp_path / "x.tif", values, BOUNDS, LEGEND, **options)
-    said = json.loads(subprocess.check_output(["gdalinfo", "-json", str(tmp_path / "x.tif")]))
-    assert said["bands"][0]["categories"] == [entry.name for entry in LEGEND.classes]
-    assert said["bands"][0]["noDataValue"] == 255
+    info = json.loads(subprocess.check_output(["gdalinfo", "-json", str(tmp_path / "x.tif")]))
+    assert info["bands"][0]["categories"] == [entry.name for entry in LEGEND.classes]
+    assert info["bands"][0]["noDataValue"] == 255
     if options:
-        assert said["metadata"]["IMAGE_STRUCTURE"]["LAYOUT"] == "COG"
+        assert info["metadata"]["IMAGE_STRUCTURE"]["LAYOUT"] == "COG"
 
 
 @pytest.mark.skipif(shutil.which("gdalinfo") is None, reason="gdalinfo is not installed")
@@ -64,8 +64,8 @@ def test_gdal_reads_the_table_of_cells_and_areas(tmp_path, values):
     lon, lat = np.linspace(80, 86, 301), np.linspace(44, 48, 201)
     ring = [*lon, *[86] * 199, *lon[::-1], *[80] * 199], [*[44] * 301, *lat[1:-1], *[48] * 301, *lat[-2:0:-1]]
     whole = Geod(ellps="WGS84").polygon_area_perimeter(*ring)[0] / 1e6
-    share = np.average((values != 255).mean(axis=1), weights=np.cos(np.radians(48 - (np.arange(600) + 0.5) / 150)))
-    assert sum(row["f"][6] for row in table["row"]) == pytest.approx(whole * share, rel=1e-5)
+    fraction = np.average((values != 255).mean(axis=1), weights=np.cos(np.radians(48 - (np.arange(600) + 0.5) / 150)))
+    assert sum(row["f"][6] for row in table["row"]) == pytest.approx(whole * fraction, rel=1e-5)
 
 
 def test_names_with_signs_are_escaped(tmp_path, values):

@@ -177,7 +177,7 @@ def test_an_override_beats_an_age(write_map):
     assert [entry.index for entry in sorted(check_legend(path, legend).codes, key=lambda e: e.code)] == [10, 0, 5]
     made = rasterize([(path, legend)], HERE, 0.5)
     assert made.values[0, 1:6:2].tolist() == [10, 0, 5]
-    # What stands beside the raster says how it was made, and is read back.
+    # The legend beside the raster records how it was made, and is read back.
     assert read_legend(legend_to_toml(made.legend), "text") == made.legend
     assert "ICS" in made.legend.sources[0]["ages"]
 

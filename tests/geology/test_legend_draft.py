@@ -96,7 +96,7 @@ def test_the_draft_reads_burns_and_checks_clean(units):
 
 def test_the_maps_own_ages_come_first(units):
     rows = [
-        {"UNIT": "D", "b_age": 300.0, "t_age": 260.0},  # this map's D is no Devonian
+        {"UNIT": "D", "b_age": 300.0, "t_age": 260.0},  # D is not Devonian on this map
         {"UNIT": "x", "b_age": 440.0, "t_age": 430.0},
         {"UNIT": "x", "b_age": 436.0, "t_age": 425.0},
         {"UNIT": "y", "b_age": 100.0, "t_age": 200.0},
@@ -109,12 +109,12 @@ def test_the_maps_own_ages_come_first(units):
     assert reasons["y"] == ""
 
 
-def test_a_lone_field_of_numbers_is_no_age(units):
+def test_a_single_field_of_numbers_is_not_an_age(units):
     _, legend = drafted(units([{"UNIT": "D", "AGE": 7.0}, {"UNIT": "z1", "AGE": 300.0}]))
     assert legend.codes == {"D": 6, "z1": 255}
 
 
-def test_a_unit_in_no_class_for_half_its_time_is_said(units):
+def test_a_unit_without_a_class_for_half_its_span_is_marked(units):
     draft, legend = drafted(units([{"UNIT": "Paleozoic"}]))
     assert legend.codes == {"Paleozoic": 255}
     assert draft.guesses[0].reason.endswith("share 0.21; no class holds half")

@@ -65,7 +65,7 @@ def test_a_row_without_a_point_is_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("made", "told"),
+    ("made", "message"),
     [
         (lambda path: path.with_name("absent.csv"), "missing"),
         (lambda path: write(path / "a.csv", "x,y,lith\n1,2,Permian\n"), "no columns lon and lat"),
@@ -83,8 +83,8 @@ def test_a_row_without_a_point_is_counted(tmp_path):
         (lambda path: gpkg(path / "a.shp", [Point(84, 45)] * 3, None), "has no coordinate reference system"),
     ],
 )
-def test_what_cannot_be_read_is_told(tmp_path, made, told):
-    with pytest.raises(InputError, match=told):
+def test_unreadable_files_are_refused(tmp_path, made, message):
+    with pytest.raises(InputError, match=message):
         read_points(made(tmp_path), "lith")
 
 

@@ -100,7 +100,7 @@ def test_pixels_agree_with_their_centres(write_map):
 
 
 def test_a_projected_map_is_reprojected(write_map):
-    """A tilted square in a Lambert conformal system: inside and outside are told from pyproj's own answer."""
+    """A tilted square in a Lambert conformal system: inside and outside are known from pyproj."""
     lambert = "+proj=lcc +lat_1=30 +lat_2=62 +lon_0=105 +lat_0=0 +datum=WGS84 +units=m"
     forward = Transformer.from_crs("EPSG:4326", lambert, always_xy=True)
     x, y = forward.transform(82.5, 45)
@@ -139,7 +139,7 @@ def fsu_shapefile(write_map, frame_crs=None):
 
 
 def test_a_missing_prj_is_replaced_by_the_legends_system(write_map):
-    """Pulkovo 1942 lies some hundred metres beside WGS 84 here; PROJ itself says how far."""
+    """Pulkovo 1942 lies some hundred metres beside WGS 84 here; the distance is from PROJ."""
     path = fsu_shapefile(write_map)
     assert not path.with_suffix(".prj").exists()
     made = burn(path, load_legend("fsu_geol"), Region(79.99, 43.99, 80.01, 44.01), 1 / 36000)
@@ -179,7 +179,7 @@ def test_an_earlier_map_wins_but_shows_through_its_gaps(write_map):
     )  # fmt: skip
     second = write_map([(box(81, 44, 85, 46), {"GEN_GLG": "D", "TYPE": ""})], "second.gpkg")
     made = rasterize([(first, GEO3AL), (second, GEO3AL)], HERE, 0.1)
-    # C before D; "oth" says nothing, so D; Pz is an age, if a useless one, so nothing; then D.
+    # C before D; "oth" is a gap, so D; Pz is an age, if a useless one, so nothing; then D.
     assert (made.values[:, 5::10] == [7, 7, 6, 255, 6]).all()
     other = rasterize([(second, GEO3AL), (first, GEO3AL)], HERE, 0.1)
     assert (other.values[:, 5::10] == [7, 6, 6, 6, 6]).all()

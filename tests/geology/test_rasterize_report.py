@@ -1,4 +1,4 @@
-"""What is said of a rasterized map: areas by reason and by class, ground mapped twice, the order that decides."""
+"""The report of a rasterized map: areas by cause and by class, overlaps, and the order of maps."""
 
 import os
 import shutil
@@ -67,7 +67,7 @@ def test_ground_mapped_twice_is_measured_within_and_between_maps(write_map):
     made = rasterize([(first, GEO3AL), (second, GEO3AL)], HERE, 0.01)
     assert made.maps[0].disputed_km2 == pytest.approx(geodesic_km2(box(81.5, 44, 82, 46)), rel=1e-6)
     assert made.maps[1].disputed_km2 == pytest.approx(geodesic_km2(box(82.75, 44, 83, 46)), rel=1e-6)
-    # Where both say C (80-80.5) nothing is disputed.
+    # Where both have C (80-80.5) there is no conflict.
     assert made.disputed_between_km2 == pytest.approx(geodesic_km2(box(82.25, 44, 82.5, 46)), rel=1e-6)
     assert made.values[100, 175] == 6  # the later polygon of a map
     assert made.values[100, 235] == 6  # the earlier map
@@ -112,7 +112,7 @@ def test_a_pulkovo_shapefile_agrees_with_ogr2ogr_and_gdal_rasterize(tmp_path):
     assert np.count_nonzero(made.values != theirs) < 300
 
 
-def test_a_polygon_that_proj_cannot_place_is_left_out_and_said(write_map, caplog):
+def test_a_polygon_that_proj_cannot_transform_is_ignored_with_a_warning(write_map, caplog):
     around = "+proj=ortho +lat_0=45 +lon_0=82 +datum=WGS84"
     rows = [unit(box(-1e5, -1e5, 1e5, 1e5), "C"), unit(box(-2e5, -2e5, 7e6, 0), "D")]
     made = rasterize([(write_map(rows, crs=around), GEO3AL)], HERE, 0.1)

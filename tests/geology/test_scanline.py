@@ -135,13 +135,13 @@ def test_outlines_that_cross_themselves_are_filled_as_geos_mends_them():
     assert (mine == inside).all()
 
 
-def test_parts_that_overlap_are_one_ground_not_a_hole():
+def test_overlapping_parts_are_filled():
     both = MultiPolygon([box(80, 44, 82, 46), box(81, 44, 83, 46)])
     assert not both.is_valid
     assert (draw([both]).numbers[:, :30] == 1).all()
 
 
-def test_a_common_outline_leaves_no_gap_and_no_dispute():
+def test_a_common_outline_leaves_no_gap_and_no_overlap():
     """Whatever the outline, each cell has one of the two neighbours."""
     rng = np.random.default_rng(3)
     border = np.column_stack([np.linspace(80, 85, 60), 45 + rng.uniform(-0.5, 0.5, 60)])

@@ -83,13 +83,13 @@ def rms(values):
 
 
 @pytest.fixture(scope="session")
-def share():
+def relative_error():
     """rms of the error over rms of the true residual."""
 
-    def share(got, field, regional):
+    def relative_error(got, field, regional):
         return rms(got.values - regional.values) / rms(field.values - regional.values)
 
-    return share
+    return relative_error
 
 
 @pytest.fixture(scope="session")

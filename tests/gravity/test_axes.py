@@ -57,7 +57,7 @@ def test_uneven_spacing_says_where_and_how_much():
         check_even_spacing(axis, "The grid, axis 'lat'")
 
 
-def test_float32_rounding_is_no_unevenness():
+def test_float32_rounding_is_accepted_as_even_spacing():
     axis = (np.arange(10801) / 30 - 180).astype(np.float32)
     check_even_spacing(axis.astype(float), "x", stored_as_float32=True)
     with pytest.raises(InputError):

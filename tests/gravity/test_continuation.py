@@ -1,4 +1,4 @@
-"""Upward continuation, asked of nature: point masses, a wave that shortens with latitude, two steps for one."""
+"""Upward continuation against closed forms: point masses, a wave that shortens with latitude, two steps for one."""
 
 import logging
 
@@ -13,20 +13,20 @@ from gravmap.gravity.patch import UpwardContinuation, weyl_factor_by_differences
 
 
 @pytest.mark.parametrize("height_m", [2e3, 10e3, 30e3])
-def test_point_masses_seen_from_higher_up(truth, share, height_m):
+def test_point_masses_seen_from_higher_up(truth, relative_error, height_m):
     field, regional = truth.at(0), truth.at(height_m)
-    assert share(upward_continue(field, height_m), field, regional) < 0.0014
+    assert relative_error(upward_continue(field, height_m), field, regional) < 0.0014
 
 
-def test_the_level_of_the_data_counts(truth, share):
+def test_the_level_of_the_data_counts(truth, relative_error):
     # From 10 to 15 km the same 5 km change a field less than from 0 to 5 km.
     field, regional = truth.at(10e3, height_m=10e3), truth.at(15e3)
-    assert share(upward_continue(field, 5e3), field, regional) < 0.0014
+    assert relative_error(upward_continue(field, 5e3), field, regional) < 0.0014
 
 
-def test_pixel_registration_is_the_same(pixel_truth, share):
+def test_pixel_registration_is_the_same(pixel_truth, relative_error):
     field, regional = pixel_truth.at(0), pixel_truth.at(10e3)
-    assert share(upward_continue(field, 10e3), field, regional) < 0.0014
+    assert relative_error(upward_continue(field, 10e3), field, regional) < 0.0014
 
 
 def test_five_kilometres_twice_are_ten(truth):
@@ -79,23 +79,23 @@ def test_orientation_dims_and_names_are_the_callers(truth):
 
 
 @pytest.mark.parametrize("shape", [(61, 97), (64, 100)])
-def test_prime_sizes(truth, shape, share):
+def test_prime_sizes(truth, shape, relative_error):
     field, regional = truth.at(0), truth.at(10e3)
     cut = {"lat": slice(60, 60 + shape[0]), "lon": slice(100, 100 + shape[1])}
     got = upward_continue(field.isel(cut), 10e3)
     assert got.shape == shape
     # Nothing is known outside, and the field does not end at the edge.
-    assert share(got, field.isel(cut), regional.isel(cut)) < 0.2
+    assert relative_error(got, field.isel(cut), regional.isel(cut)) < 0.2
 
 
 def test_holes_are_put_back_and_do_not_spoil_the_rest(truth):
     field, whole = truth.at(0), upward_continue(truth.at(0), 10e3)
-    holed = field.copy()
-    holed[100:106, 120:128] = np.nan
-    holed[0, 0] = np.nan
-    got = upward_continue(holed, 10e3)
-    np.testing.assert_array_equal(np.isnan(got), np.isnan(holed))
-    known = ~np.isnan(holed.values)
+    incomplete = field.copy()
+    incomplete[100:106, 120:128] = np.nan
+    incomplete[0, 0] = np.nan
+    got = upward_continue(incomplete, 10e3)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(incomplete))
+    known = ~np.isnan(incomplete.values)
     assert np.abs(got.values - whole.values)[known].max() < 0.15
     assert np.sqrt(np.mean((got.values - whole.values)[known] ** 2)) < 3e-3
 
@@ -111,7 +111,7 @@ def test_a_large_offset_is_taken_out_and_put_back(truth, caplog):
 
 
 @pytest.mark.parametrize("height_m", [0.0, -5e3, float("nan"), 2e6])
-def test_heights_that_make_no_sense(truth, height_m):
+def test_invalid_heights_are_refused(truth, height_m):
     with pytest.raises(OptionError, match="height"):
         upward_continue(truth.at(0), height_m)
 
@@ -133,16 +133,16 @@ def test_all_nan_is_refused(make_grid):
         upward_continue(make_grid(np.full((lat.size, lon.size), np.nan), lat, lon), 1e3)
 
 
-def test_the_symbol_one_changes_nothing(truth):
+def test_the_transfer_function_one_changes_nothing(truth):
     field = truth.at(0)
     got = apply_filter(field.values, truth.lat, truth.lon, lambda q, radius: np.ones_like(q))
     np.testing.assert_allclose(got, field.values, atol=1e-3)
 
 
-def test_any_symbol_gets_the_physical_wavenumber(truth, share):
+def test_a_transfer_function_gets_the_physical_wavenumber(truth, relative_error):
     field, regional = truth.at(0), truth.at(10e3)
     got = apply_filter(field.values, truth.lat, truth.lon, lambda q, radius: np.exp(-q / radius * 10e3))
-    assert share(field.copy(data=got), field, regional) < 0.03
+    assert relative_error(field.copy(data=got), field, regional) < 0.03
 
 
 def test_the_vertical_derivative_of_a_point_mass(truth):

@@ -71,7 +71,7 @@ def test_a_width_is_counted_from_the_end_of_the_data(seen, fields):
     assert wide.sizes == residual_fields(seen[0], [10e3], Region(75, 44, 85, 51)).sizes
 
 
-def test_a_share_is_kept_everywhere(seen, fields):
+def test_trimming_bounds_the_relative_error(seen, fields):
     cut = residual_fields(seen[0], [10e3, 20e3], trim=Trim(max_relative_error=0.08))
     assert 0 < cut.bouguer.size < fields.bouguer.size
     for name in ("10km", "20km"):

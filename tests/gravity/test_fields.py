@@ -1,4 +1,4 @@
-"""The Dataset that leaves the room: what is in it, what the margin is worth, and that its file gives it back."""
+"""The Dataset of fields: its variables, the effect of the margin, and the round trip through its file."""
 
 import json
 import subprocess
@@ -32,19 +32,19 @@ def test_what_is_in_it(fields):
     assert (fields.lon.min(), fields.lon.max()) == pytest.approx((74, 86), abs=0.067)
 
 
-def test_it_is_the_truth(fields, truth, share):
+def test_it_is_the_truth(fields, truth, relative_error):
     inside = {"lat": fields.lat, "lon": fields.lon}
     field = truth.at(0).sel(inside)
     for height_m, name in ((10e3, "regional_10km"), (20e3, "regional_20km")):
-        assert share(fields[name], field, truth.at(height_m).sel(inside)) < 0.003
+        assert relative_error(fields[name], field, truth.at(height_m).sel(inside)) < 0.003
 
 
-def test_a_margin_makes_the_rim_right(truth, share):
+def test_a_margin_makes_the_rim_right(truth, relative_error):
     field, regional = truth.at(0), truth.at(10e3)
     tight = Region(77, 45, 83, 49.5)
     inside = {"lat": slice(45 - 1e-9, 49.5 + 1e-9), "lon": slice(77 - 1e-9, 83 + 1e-9)}
     errors = {
-        margin: share(
+        margin: relative_error(
             residual_fields(field, [10e3], tight, margin_deg=margin).regional_10km,
             field.sel(inside),
             regional.sel(inside),
@@ -55,7 +55,7 @@ def test_a_margin_makes_the_rim_right(truth, share):
     assert errors[0] > 10 * errors[5]
 
 
-def test_a_globe_tells_the_long_waves(point_masses, truth, share):
+def test_remove_restore_with_a_global_grid(point_masses, truth, relative_error):
     masses = (
         (80.0, 46.6, 120e3, 50.0),
         (70.0, 50.0, 400e3, 80.0),
@@ -66,7 +66,7 @@ def test_a_globe_tells_the_long_waves(point_masses, truth, share):
     field, regional = (point_masses(masses, truth.lat, truth.lon, height_m) for height_m in (0.0, 10e3))
     inside = {"lat": slice(45 - 1e-9, 50 + 1e-9), "lon": slice(77 - 1e-9, 84 + 1e-9)}
     errors = [
-        share(
+        relative_error(
             residual_fields(field, [10e3], Region(77, 45, 84, 50), long_wavelength=choice).regional_10km,
             field.sel(inside),
             regional.sel(inside),
@@ -83,7 +83,7 @@ def test_the_rim_is_said_when_nothing_is_known_outside(truth, fields):
     whole = residual_fields(truth.at(0), [10e3])
     assert "west, south, east, north edge" in whole.attrs["edge_note"]
     assert list(whole.attrs["known_outside_deg_wsen"]) == [0, 0, 0, 0]
-    # A coordinate or two less than the region asks for is not a margin.
+    # A coordinate or two short of the region is within the tolerance.
     corner = residual_fields(truth.at(0), [10e3], Region(70, 43, 86, 52))
     assert "beyond the west edge" in corner.attrs["edge_note"]
 
@@ -202,7 +202,7 @@ def test_what_open_fields_refuses(tmp_path, truth):
         open_fields(tmp_path / "other.nc")
 
 
-def test_regions_and_heights_that_make_no_sense(truth):
+def test_invalid_regions_and_heights_are_refused(truth):
     with pytest.raises(InputError, match="70E"):
         residual_fields(truth.at(0), [10e3], Region(60, 43, 75, 50))
     with pytest.raises(OptionError):

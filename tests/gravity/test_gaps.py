@@ -1,4 +1,4 @@
-"""Filling holes: exact where the answer is known, smooth elsewhere, nothing known ever changed."""
+"""Filling gaps: exact where the answer is known, smooth elsewhere, known values unchanged."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from gravmap.gravity import gaps
 from gravmap.gravity.gaps import fill_gaps
 
 
-def holed(values, *boxes):
+def with_gaps(values, *boxes):
     copy = np.array(values, dtype=float)
     for box in boxes:
         copy[box] = np.nan
@@ -18,7 +18,7 @@ def holed(values, *boxes):
 def test_a_plane_is_found_again():
     y, x = np.mgrid[0:40, 0:50]
     plane = 3.0 * x - 2 * y + 7
-    filled = fill_gaps(holed(plane, np.s_[10:20, 10:30], np.s_[30, 40]))
+    filled = fill_gaps(with_gaps(plane, np.s_[10:20, 10:30], np.s_[30, 40]))
     np.testing.assert_allclose(filled, plane, atol=1e-3)
 
 
@@ -26,7 +26,7 @@ def test_a_biharmonic_surface_is_found_again():
     # x² - y² and x³ - 3xy² are harmonic, x³ is biharmonic: a hole in it is filled exactly.
     y, x = np.mgrid[-20:20, -20:20] / 10
     surface = x**3 + x * y + 0.5 * y**2
-    filled = fill_gaps(holed(surface, np.s_[12:22, 15:25]))
+    filled = fill_gaps(with_gaps(surface, np.s_[12:22, 15:25]))
     np.testing.assert_allclose(filled, surface, atol=1e-4)
 
 
@@ -34,7 +34,7 @@ def test_a_harmonic_surface_in_a_large_hole(monkeypatch):
     monkeypatch.setattr(gaps, "BIHARMONIC_CELLS", 50)
     y, x = np.mgrid[-20:20, -20:20] / 10
     surface = x**2 - y**2 + x * y
-    filled = fill_gaps(holed(surface, np.s_[8:30, 10:31]))
+    filled = fill_gaps(with_gaps(surface, np.s_[8:30, 10:31]))
     np.testing.assert_allclose(filled, surface, atol=1e-4)
 
 

@@ -102,7 +102,7 @@ def test_an_unknown_unit_is_refused(tmp_path, plain):
         open_grid(cf(tmp_path, plain, units="furlong"))
 
 
-def test_no_unit_is_said(tmp_path, plain, caplog):
+def test_a_missing_unit_is_warned_about(tmp_path, plain, caplog):
     del plain.attrs["units"]
     with caplog.at_level(logging.WARNING, logger="gravmap"):
         check(open_grid(cf(tmp_path, plain)))
@@ -117,7 +117,7 @@ def test_packed_integers(tmp_path, plain):
     np.testing.assert_allclose(open_grid(path).values, VALUES, atol=0.25)
 
 
-def test_the_gravity_variable_is_found_or_asked_for(tmp_path, plain):
+def test_the_gravity_variable_is_found_or_required(tmp_path, plain):
     flag = xr.DataArray(np.zeros(VALUES.shape, "i1"), coords=plain.coords, attrs={"flag_values": [0, 1]})
     height = plain.copy()
     height.attrs = {"units": "m"}
@@ -188,7 +188,7 @@ def test_geotiffs_that_are_refused(tmp_path, options, words):
     assert "gdal" in caught.value.hint
 
 
-def test_bands_are_asked_for(tmp_path):
+def test_the_band_is_required(tmp_path):
     path = geotiff(tmp_path / "g.tif", np.stack([VALUES[::-1], VALUES[::-1] + 1]), units="mGal")
     with pytest.raises(InputError, match="2 bands"):
         open_grid(path)
@@ -228,7 +228,7 @@ def test_a_truncated_netcdf4(tmp_path, plain):
         (b"\x89HDF\r\n\x1a\n" + b"\0" * 50, "cannot be read"),
     ],
 )
-def test_what_is_no_grid(tmp_path, content, words):
+def test_other_files_are_refused(tmp_path, content, words):
     path = tmp_path / "grid.grd"
     path.write_bytes(content)
     with pytest.raises(InputError, match=words):

@@ -63,11 +63,11 @@ def test_the_continued_field_is_harmonic(truth):
     total, part = (radial[1:-1, 1:-1] + north + east)[inner], radial[1:-1, 1:-1][inner]
     # Neighbours are 7 km apart under waves of 60 km and more: their differences are good to 2 %.
     assert np.sqrt(np.mean(total**2)) < 0.025 * np.sqrt(np.mean(part**2))
-    # A field that does not thin out upwards as it must is told at once.
+    # Detects any field that does not decay upward as it must.
     assert np.sqrt(np.mean(((radial[1:-1, 1:-1] * 1.1) + north + east)[inner] ** 2)) > 0.08 * np.sqrt(np.mean(part**2))
 
 
-def test_a_buried_sphere(point_masses, share):
+def test_a_buried_sphere(point_masses, relative_error):
     """A sphere of 5 km radius, 600 kg/m3 denser, 18 km deep draws as its mass at its centre."""
     depth, radius, contrast = 18e3, 5e3, 600.0
     peak = 6.6743e-11 * 4 / 3 * np.pi * radius**3 * contrast / depth**2 * 1e5
@@ -75,7 +75,7 @@ def test_a_buried_sphere(point_masses, share):
     lat, lon = np.arange(44, 50, 1 / 30), np.arange(76, 84, 1 / 30)
     at = {height: point_masses([(80.0, 47.0, depth, peak)], lat, lon, height) for height in (0.0, 10e3)}
     got = upward_continue(at[0.0], 10e3)
-    assert share(got, at[0.0], at[10e3]) < 0.003
+    assert relative_error(got, at[0.0], at[10e3]) < 0.003
     # Right above, the pull falls with the square of the distance: (18/28)².
     assert float(got.max()) == pytest.approx(peak * (18 / 28) ** 2, rel=0.003)
 

@@ -66,7 +66,7 @@ def test_the_taper_ends_at_nothing():
     assert _taper(180, 180) == pytest.approx(0)
 
 
-def test_a_part_of_the_earth_is_no_globe(make_grid, truth):
+def test_a_regional_grid_is_not_global(make_grid, truth):
     assert not is_global(truth.at(0))
     world = globe(make_grid, 3, 1, "gridline")
     assert not is_global(world[:-10])

@@ -1,4 +1,4 @@
-"""The extension into the padding: no step where the edges meet, and nothing of the grid touched."""
+"""The padding: continuous where the edges meet, and the grid itself is unchanged."""
 
 import numpy as np
 import pytest
@@ -47,5 +47,5 @@ def test_short_modes_die_first():
     assert reach[1] < 0.02
 
 
-def test_no_gap_is_no_change(slope):
+def test_zero_padding_changes_nothing(slope):
     np.testing.assert_array_equal(pad_periodic(slope, (0, 0), (1e3, 1e3), 1e5), slope)

@@ -29,7 +29,7 @@ def test_units(unit, factor):
 
 
 @pytest.mark.parametrize("unit", ["m", "nT", "km/s", "1", "degrees", "mGal/m"])
-def test_units_that_are_no_gravity(unit):
+def test_units_of_other_quantities_are_refused(unit):
     with pytest.raises(InputError, match="not a known unit of gravity"):
         GRAVITY.factor(unit, "here")
 

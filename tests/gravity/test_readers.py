@@ -88,11 +88,11 @@ def test_values_that_cannot_be(tmp_path, kind, change, words):
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.97])
-def test_truncated(tmp_path, kind, share):
+@pytest.mark.parametrize("fraction", [0.02, 0.1, 0.5, 0.97])
+def test_truncated(tmp_path, kind, fraction):
     path = WRITERS[kind](tmp_path / "grid.dat")
     body = path.read_bytes()
-    path.write_bytes(body[: int(share * len(body))])
+    path.write_bytes(body[: int(fraction * len(body))])
     with pytest.raises(InputError):
         open_grid(path)
 

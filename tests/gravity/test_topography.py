@@ -41,7 +41,7 @@ def test_units(tmp_path, unit, metres):
 
 
 def test_a_finer_grid_is_averaged_as_gdal_does(tmp_path):
-    """Rough ground, 5 x 5 cells to a node's cell; the same means by GDAL's warper."""
+    """Rough topography, 5 x 5 cells to a node's cell; the same means by GDAL's warper."""
     rng = np.random.default_rng(0)
     fine = rng.uniform(0, 4000, (150, 150)).astype(np.float32)
     source = from_bounds(79, 41, 85, 47, 150, 150)
@@ -70,12 +70,12 @@ def test_what_is_not_known_stays_so_and_a_lone_gap_does_not_spread(tmp_path):
 
 def test_a_grid_from_0_to_360_and_beside_other_variables(tmp_path):
     lat, lon = np.arange(-10, 10.1, 0.5), np.arange(0, 360, 0.5)
-    ground = np.where(lon > 180, 900.0, 100.0)[None, :] + 0 * lat[:, None] + lat[:, None]
+    heights_m = np.where(lon > 180, 900.0, 100.0)[None, :] + 0 * lat[:, None] + lat[:, None]
     axes = {"coords": {"lat": lat, "lon": lon}, "dims": ("lat", "lon")}
     xr.Dataset(
         {
-            "surface_elevation": xr.DataArray(ground, attrs={"units": "metres"}, **axes),
-            "error": xr.DataArray(0 * ground + 5, attrs={"units": "%"}, **axes),
+            "surface_elevation": xr.DataArray(heights_m, attrs={"units": "metres"}, **axes),
+            "error": xr.DataArray(0 * heights_m + 5, attrs={"units": "%"}, **axes),
         }
     ).to_netcdf(tmp_path / "z.nc")
     found = topography_at_nodes(tmp_path / "z.nc", np.linspace(5, -5, 11), np.linspace(-20, -10, 11))
@@ -83,7 +83,7 @@ def test_a_grid_from_0_to_360_and_beside_other_variables(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "attrs", "told"),
+    ("change", "attrs", "expected"),
     [
         (lambda z: z, {"units": "mGal"}, "unit 'mGal', which is not a known unit of height. Known: m, km, ft"),
         (lambda z: z * 100, {"units": "m"}, "beyond any height on Earth"),
@@ -91,12 +91,12 @@ def test_a_grid_from_0_to_360_and_beside_other_variables(tmp_path):
         (lambda z: z * 0, {"units": "m"}, "constant"),
     ],
 )
-def test_what_is_no_topography(tmp_path, change, attrs, told):
+def test_invalid_topography_is_refused(tmp_path, change, attrs, expected):
     lat, lon = np.arange(41, 47.1, 0.2), np.arange(79, 85.1, 0.2)
     path = write(tmp_path / "z.nc", change(plane(lat, lon)), lat, lon, **attrs)
     with pytest.raises(InputError) as refused:
         topography_at_nodes(path, LAT, LON)
-    assert told in f"{refused.value.message} {refused.value.hint}"
+    assert expected in f"{refused.value.message} {refused.value.hint}"
 
 
 def test_a_grid_that_does_not_cover_the_nodes(tmp_path):
@@ -108,7 +108,7 @@ def test_a_grid_that_does_not_cover_the_nodes(tmp_path):
         topography_at_nodes(tmp_path / "no.nc", LAT, LON)
 
 
-def test_no_unit_is_taken_as_metres_with_a_warning(tmp_path, caplog):
+def test_a_missing_unit_is_taken_as_metres_with_a_warning(tmp_path, caplog):
     lat, lon = np.arange(41, 47.1, 0.2), np.arange(79, 85.1, 0.2)
     path = write(tmp_path / "z.nc", plane(lat, lon), lat, lon)
     topography_at_nodes(path, LAT, LON)
