@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from gravmap.network import build
 from gravmap.network.cost import count_macs, count_parameters
-from gravmap.network.deform import deform_conv3x3, torchvision_serves
+from gravmap.network.deform import deform_conv3x3, torchvision_available
 
 
 def best_seconds(work: Callable[[], object], repeats: int, device: torch.device) -> float:
@@ -51,7 +51,7 @@ def deformable(device: torch.device, repeats: int) -> None:
         rows: dict[str, Callable[[], torch.Tensor]] = {
             "gravmap": lambda x=x, o=offset, w=weight: deform_conv3x3(x, o, w)
         }
-        if torchvision_serves(device.type):
+        if torchvision_available(device.type):
             from torchvision.ops import deform_conv2d
 
             rows["torchvision"] = lambda x=x, o=offset, w=weight: deform_conv2d(x, o, w, padding=1)

@@ -1,7 +1,6 @@
-"""The network room: arrays of gravity in, class scores per pixel out.
+"""Networks: gravity fields as tensors in, one score per pixel and class out.
 
-Imports torch, and nothing that knows rasters. The model itself is one page, ggmnet.py; networks by name are in
-registry.py.
+Imports torch and no raster package. GGMNet is defined in ggmnet.py; registry.py builds networks by name.
 """
 
 from gravmap.network.architecture import Architecture

@@ -1,7 +1,7 @@
-"""What a GGMNet is made of, as one frozen record that a JSON file can hold.
+"""Architecture of a GGMNet as a frozen dataclass that can be saved as JSON.
 
-A network is rebuilt from this record alone; its weights then fit. Cells are counted from 0, scales are 0, 1, 2 for
-1/8, 1/16, 1/32 of the input size.
+A network is rebuilt from this record alone, and its weights can then be loaded. Cells are numbered from 0; the scales
+0, 1, 2 are 1/8, 1/16, 1/32 of the input size.
 """
 
 from __future__ import annotations
@@ -20,45 +20,56 @@ Numbers = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Architecture:
-    """One GGMNet.
+    """Architecture of a GGMNet.
 
     Parameters
     ----------
     depth : int
-        Cells per branch, down-sampling cells included.
+        Cells per branch, including down-sampling cells.
     paths : tuple of tuple of int
-        For each branch the cells that halve the map: none keeps it at 1/8, one ends at 1/16, two end at 1/32.
+        For each branch, the down-sampling cells: none keeps the map at 1/8, one ends at 1/16, two end at 1/32.
     ops : tuple of tuple of str
-        For each branch the operator of every cell, from `operators.OPERATORS`.
+        For each branch, the operator of every cell, from `operators.OPERATORS`.
     chis : tuple of tuple of int
-        For each branch the expansion ratio of every cell: its width is chi * 8 * 2^scale channels.
+        For each branch, the expansion ratio of every cell: its width is chi * 8 * 2^scale channels.
     encoder : tuple of int
-        Channels at 1/2, 1/4 and 1/8. The last is also the width at which the branches are fused.
+        Channels at 1/2, 1/4 and 1/8. The last is also the width of the fusion of the branches.
     head : tuple of int
         Channels of the head at 1/4, 1/2 and full size.
     share_prefix : bool
-        Branches that start with the same cells share them, weights and all.
+        Branches that start with the same cells share these cells and their weights.
     cell_residual : bool
-        Identity around every cell that keeps its size (ablation e).
+        Residual connection around every cell that keeps the size (ablation e).
     encoder_skip : bool
-        The encoder's output is a further input of the fusion (part of ablation c).
+        The output of the encoder is another input of the fusion (part of ablation c).
     arm : bool
-        Attention refinement of each branch's output (ablation b). Without it the branch is only brought to width.
+        Attention refinement of the output of each branch (ablation b); otherwise only a convolution to the width of
+        the fusion.
     ffm : bool
-        Feature fusion with attention (ablation c). Without it the branches are added.
+        Feature fusion with attention (ablation c); otherwise the branches are summed.
     deform : bool
-        Deformable convolutions in the head (ablation d). Without it ordinary ones.
+        Deformable convolutions in the head (ablation d), otherwise ordinary ones.
     full_res_stage : bool
-        The head's third stage works at full size beside the raw input; without it the class scores are enlarged
-        twofold from half size.
+        The third stage of the head works at full size, with the input as skip connection; otherwise the logits are
+        upsampled from half size.
     arm_norm : str
-        "batch": batch normalisation on the pooled 1 x 1 map, which needs two images or more per training step.
+        "batch": batch normalisation of the pooled 1 x 1 map, which needs at least two images per training step.
         "none": a bias instead.
 
     Raises
     ------
     OptionError
-        Something does not hold together.
+        The values are inconsistent.
+
+    Examples
+    --------
+    >>> from gravmap.network import Architecture, GGMNet
+    >>> architecture = Architecture(
+    ...     depth=2, paths=((), (1,)), ops=(("conv", "conv"), ("conv", "zoom")), chis=((1, 1), (1, 1)),
+    ...     encoder=(4, 4, 8), head=(4, 4, 4),
+    ... )
+    >>> Architecture.from_dict(architecture.to_dict()) == architecture
+    True
     """
 
     KIND: ClassVar[str] = "ggmnet"
@@ -97,7 +108,7 @@ class Architecture:
             raise _fault(f"arm_norm is {self.arm_norm!r}, not batch or none")
 
     def _check_branch(self, path: tuple[int, ...], row: tuple[str, ...]) -> None:
-        """Refuse a path that cannot be walked and a stretch at one scale that does nothing."""
+        """Refuse an invalid path, and cells at one scale that are all skips."""
         if len(path) > 2 or any(not 0 <= cell < self.depth for cell in path) or any(a >= b for a, b in pairwise(path)):
             raise _fault(f"the path {list(path)} is not up to two rising cell numbers below {self.depth}")
         if unknown := sorted(set(row) - set(OPERATORS)):
@@ -108,15 +119,15 @@ class Architecture:
                 raise _fault(f"cells {first} to {end - 1} of a branch are all skips")
 
     def scale(self, branch: int, cell: int) -> int:
-        """Tell at which scale a cell's output lies: 0, 1, 2 for 1/8, 1/16, 1/32."""
+        """Return the scale of a cell's output: 0, 1, 2 for 1/8, 1/16, 1/32."""
         return sum(down <= cell for down in self.paths[branch])
 
     def width(self, branch: int, cell: int) -> int:
-        """Tell how many channels a cell gives out."""
+        """Return the number of output channels of a cell."""
         return self.chis[branch][cell] * (8 << self.scale(branch, cell))
 
     def shared_cells(self, branch: int, other: int) -> int:
-        """Count the leading cells in which two branches are the same (0 where prefixes are not shared)."""
+        """Count the leading cells that two branches have in common (0 if prefixes are not shared)."""
         if not self.share_prefix:
             return 0
         for cell in range(self.depth):
@@ -129,17 +140,17 @@ class Architecture:
         return self.depth
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the record as plain JSON types."""
+        """Return the architecture as a JSON-able record."""
         return {"kind": self.KIND} | {name: _listed(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Architecture:
-        """Read the record back.
+        """Read the record that :meth:`to_dict` returns.
 
         Raises
         ------
         OptionError
-            A field is missing, unknown or wrong; the message names it.
+            A field is missing, unknown or has an invalid value; the message names it.
         """
         known = [field.name for field in fields(cls)]
         given = {name: value for name, value in record.items() if name != "kind"}
@@ -155,7 +166,7 @@ class Architecture:
 
 
 def _fault(what: str) -> OptionError:
-    return OptionError(f"The network's architecture does not hold together: {what}.", "Mend or rebuild the record.")
+    return OptionError(f"The network's architecture is invalid: {what}.", "Correct the record.")
 
 
 def _listed(value: Any) -> Any:
@@ -178,7 +189,7 @@ def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list | tuple) and all(fits(item) for item in value)
 
 
-# What a record's fields must be before they are put together: in words, and as a test.
+# Type of each field of a record: description for messages, and test.
 _SWITCH: tuple[str, Callable[[Any], bool]] = ("true or false", lambda value: isinstance(value, bool))
 _TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "depth": ("a whole number", _whole),

@@ -1,7 +1,7 @@
-"""BiSeNet: a shallow path that keeps detail and a ResNet-18 that sees far, fused. GGMNet has its ARM and FFM.
+"""BiSeNet: a shallow spatial path and a ResNet-18 context path, fused.
 
-The attention that refines the context path and the fusion are the very modules of GGMNet (`ggmnet.py`). The two
-auxiliary losses of the original are left out: every network here learns by one loss.
+Attention refinement (ARM) and feature fusion (FFM) are the modules of GGMNet (`ggmnet.py`), which took them from
+BiSeNet. The two auxiliary losses of the original are omitted: all networks are trained with the same loss.
 
 References
 ----------
@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from gravmap.errors import OptionError
 from gravmap.network.ggmnet import AttentionRefinement, FeatureFusion, pad_to_multiple
 from gravmap.network.operators import conv_bn_relu, upsample
-from gravmap.network.residual import BasicBlock, start
+from gravmap.network.residual import BasicBlock, init_weights
 
 
 @dataclass(frozen=True)
 class BiSeNetArchitecture:
-    """A BiSeNet on ResNet-18.
+    """Architecture of a BiSeNet on ResNet-18.
 
     Parameters
     ----------
     width : int
-        Channels of the ResNet's first stage, 64 in the original; all others are multiples of it.
+        Channels of the first stage of the ResNet, 64 in the original; all other widths are multiples of it.
 
     Raises
     ------
@@ -46,25 +46,25 @@ class BiSeNetArchitecture:
             raise OptionError(f"A BiSeNet needs a width of at least 1, not {self.width!r}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the record as plain JSON types."""
+        """Return the architecture as a JSON-able record."""
         return {"kind": self.KIND, **asdict(self)}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> BiSeNetArchitecture:
-        """Read the record back.
+        """Read the record that :meth:`to_dict` returns.
 
         Raises
         ------
         OptionError
-            `width` is missing or wrong, or another field is there.
+            `width` is missing or invalid, or there is another field.
         """
         if set(record) - {"kind"} != {"width"}:
-            raise OptionError(f"A BiSeNet's record holds width and nothing else, not {sorted(record)}.")
+            raise OptionError(f"The record of a BiSeNet has the key width only, not {sorted(record)}.")
         return cls(record["width"])
 
 
 class ResNet18(nn.Module):
-    """The trunk of ResNet-18, without its classifier."""
+    """The backbone of ResNet-18, without its classifier."""
 
     def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class ResNet18(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Give the maps at 1/4, 1/8, 1/16 and 1/32 of (B, C, H, W)."""
+        """Map (B, C, H, W) to feature maps at 1/4, 1/8, 1/16 and 1/32 of its size."""
         x = self.stem(x)
         maps = []
         for stage in self.stages:
@@ -86,7 +86,7 @@ class ResNet18(nn.Module):
 
 
 class BiSeNet(nn.Module):
-    """The network; scores are given at an eighth of the size and enlarged bilinearly."""
+    """The network; logits are computed at 1/8 of the size and upsampled bilinearly."""
 
     multiple = 32
 
@@ -108,7 +108,7 @@ class BiSeNet(nn.Module):
         self.refine16, self.refine32 = (conv_bn_relu(both, both) for _ in range(2))
         self.fuse = FeatureFusion(2 * both, 2 * both)
         self.classify = nn.Sequential(conv_bn_relu(2 * both, 2 * both), nn.Conv2d(2 * both, classes, 1))
-        start(self)
+        init_weights(self)
 
     @property
     def classifier(self) -> nn.Conv2d:
@@ -118,11 +118,11 @@ class BiSeNet(nn.Module):
         return last
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score (B, C, H, W) of any size as (B, K, H, W); w is the architecture's width."""
+        """Map (B, C, H, W) of any size to logits (B, K, H, W); w is the width of the architecture."""
         height, width = x.shape[-2:]
         x = pad_to_multiple(x, self.multiple)
         _, _, at16, at32 = self.context(x)  # (B, 4w, H/16, W/16), (B, 8w, H/32, W/32)
-        # The attention first: it tells in plain words when a batch is too small to be normalised.
+        # Attention first: it raises a clear error if the batch is too small for batch normalisation.
         coarse = self.attend32(at32) + self.whole(at32.mean((2, 3), keepdim=True))  # (B, 2w, H/32, W/32)
         coarse = self.refine32(upsample(coarse, 2))  # (B, 2w, H/16, W/16)
         context = self.refine16(upsample(self.attend16(at16) + coarse, 2))  # (B, 2w, H/8, W/8)

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds and memory of a forward pass, in all and part by part."""
+"""Cost of a network: parameters, multiply-adds (MAC), memory and time of a forward pass."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from gravmap.network.ggmnet import GGMNet
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Count the trainable numbers, each shared one once."""
+    """Count the trainable parameters; shared ones count once."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def count_macs(network: nn.Module, in_channels: int, size: int = 1024) -> int:
-    """Count the multiply-adds of the convolutions in one forward pass over one size x size image.
+    """Count the multiply-adds of the convolutions in a forward pass of one size x size image.
 
-    A deformable convolution counts as the ordinary one of its shape plus the one that gives its offsets; bilinear
-    sampling, normalisation and activations are not counted, as is usual. Run it on a network built under
-    ``torch.device("meta")`` and nothing is computed.
+    A deformable convolution counts as an ordinary one plus the convolution of its offsets; bilinear sampling,
+    normalisation and activations are not counted, as usual. With a network built under ``torch.device("meta")``
+    nothing is computed.
     """
     return sum(macs_by_layer(network, in_channels, size).values())
 
 
 def macs_by_layer(network: nn.Module, in_channels: int, size: int = 1024) -> dict[str, int]:
-    """Count as `count_macs`, convolution by convolution, under the names of the modules."""
+    """Count as `count_macs`, per convolution, by module name."""
     macs: dict[str, int] = {}
 
     def adds_to(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -66,45 +66,44 @@ def macs_by_layer(network: nn.Module, in_channels: int, size: int = 1024) -> dic
 
 
 def peak_bytes(network: nn.Module, in_channels: int, size: int, batch: int = 1) -> int:
-    """Count the memory of one forward pass without gradients: weights, and what lives at once between the layers.
+    """Estimate the peak memory of a forward pass without gradients: weights and activations.
 
-    Nothing is computed: the pass is made with tensors that have a shape and no values. What single operators take for
-    themselves on top is not counted.
+    Nothing is computed: the pass runs on meta tensors. Temporary memory inside an operator is not counted.
 
     Parameters
     ----------
     network : nn.Module
-        On any device.
+        The network, on any device.
     in_channels, size, batch : int
         Shape of the input: (batch, in_channels, size, size).
     """
     weights: int = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     shapes = copy.deepcopy(network).to("meta").eval()
-    with torch.no_grad(), _Living() as living:
+    with torch.no_grad(), _MemoryTracker() as tracker:
         shapes(torch.empty(batch, in_channels, size, size, device="meta"))
-    return int(weights + living.most)
+    return int(weights + tracker.peak)
 
 
 PROBE_PX = 256
-"""A pass is timed on an image of at most so many pixels a side."""
+"""Maximum width of the image that a forward pass is timed with."""
 
 
 def seconds_per_pass(network: nn.Module, in_channels: int, size: int, device: str | torch.device) -> float:
-    """Measure a forward pass over one size x size image on a device (a smaller image, scaled by area).
+    """Measure the seconds of a forward pass of one size x size image (on a smaller image, scaled by area).
 
     Parameters
     ----------
     network : nn.Module
-        On `device`, in evaluation mode.
+        The network, on `device` and in evaluation mode.
     in_channels, size : int
         Shape of the input: (1, in_channels, size, size).
     device : str or torch.device
-        Where it runs.
+        Device to measure.
     """
     probe = min(size, PROBE_PX)
     sample = torch.zeros(1, in_channels, probe, probe, device=device)
     with torch.inference_mode():
-        network(sample)  # the first pass pays for choosing kernels
+        network(sample)  # warm-up: the first pass also selects kernels
         start = time.perf_counter()
         network(sample)
         if sample.is_cuda:
@@ -112,12 +111,12 @@ def seconds_per_pass(network: nn.Module, in_channels: int, size: int, device: st
     return (time.perf_counter() - start) * (size / probe) ** 2
 
 
-class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the storages that are alive, after every operator."""
+class _MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Tracks the total size of all live storages, after every operator."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.most: int = 0
+        self.peak: int = 0
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(
@@ -131,7 +130,7 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         gone = [key for key, (storage, _) in self._storages.items() if storage.expired()]  # type: ignore[no-untyped-call]
         for key in gone:
             del self._storages[key]
-        self.most = max(self.most, sum(size for _, size in self._storages.values()))
+        self.peak = max(self.peak, sum(size for _, size in self._storages.values()))
         return made
 
 
@@ -147,16 +146,16 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class PartCost:
-    """One row of the table.
+    """Cost of one part of a GGMNet.
 
     Parameters
     ----------
     part : str
-        Its name.
+        Name of the part.
     cells : int or None
-        How many cells it has of its own; None for what is not made of cells.
+        Number of cells that no earlier branch has; None for parts without cells.
     parameters, macs : int
-        What it costs.
+        Number of parameters and of multiply-adds.
     """
 
     part: str
@@ -168,9 +167,9 @@ class PartCost:
 def cost_by_part(
     architecture: Architecture, in_channels: int = 1, classes: int = 10, size: int = 1024
 ) -> list[PartCost]:
-    """Count parameters, and multiply-adds over one size x size image, part by part; the last row is the whole.
+    """Count parameters and multiply-adds of each part, for one size x size image; the last row is the total.
 
-    A cell that branches share counts for the first of them. Nothing is computed (see `count_macs`).
+    Cells that branches share count for the first branch. Nothing is computed (see `count_macs`).
     """
     with torch.device("meta"):
         network = GGMNet(architecture, in_channels, classes)
@@ -188,7 +187,7 @@ def cost_by_part(
 
 
 def as_markdown(rows: Sequence[PartCost]) -> str:
-    """Write the table in Markdown: parameters in millions, multiply-adds in thousands of millions."""
+    """Format the table as Markdown, with parameters in millions and multiply-adds in billions."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---:|---:|---:|"]
     for row in rows:
         cells = "" if row.cells is None else str(row.cells)

@@ -1,4 +1,4 @@
-"""Deformable 3x3 convolution: nine taps that may each look elsewhere.
+"""Deformable 3x3 convolution.
 
 An ordinary 3x3 convolution reads the input at p + t for the nine taps t in {-1, 0, 1}^2. The deformable one (first
 version, without modulation) reads it at p + t + o_t(p), where the offsets o come from an ordinary convolution of the
@@ -6,9 +6,9 @@ same input, and interpolates bilinearly, with zeros outside:
 
     y(p) = sum_t W_t x(p + t + o_t(p))
 
-`deform_conv3x3` is our own, in plain differentiable operations. Bilinear sampling acts on each channel alike, so it
-commutes with the channel mix W_t; whichever side has fewer channels is sampled. Memory is one tap at a time where no
-gradient is kept. torchvision's kernel serves on CUDA where it is installed for that device.
+`deform_conv3x3` uses plain differentiable operations. Bilinear sampling treats all channels alike, so it commutes with
+the channel mix W_t, and whichever side has fewer channels is sampled. Without gradients, only one tap is in memory at a
+time. On CUDA, torchvision's kernel is used if it is installed for CUDA.
 
 References
 ----------
@@ -29,11 +29,11 @@ Implementation = Literal["auto", "native", "torchvision"]
 TAPS = 9
 
 
-def torchvision_serves(device_type: str) -> bool:
-    """Say whether torchvision is importable and its kernel is registered for "cpu" or "cuda".
+def torchvision_available(device_type: str) -> bool:
+    """Return whether torchvision can be imported and has its kernel for "cpu" or "cuda".
 
-    A torchvision built for another torch fails at import with RuntimeError, and a CPU build on a CUDA machine
-    imports well and fails at the call: both count as not serving.
+    A torchvision built for another torch raises RuntimeError on import; a CPU build on a CUDA machine is imported but
+    fails when it is called. Both count as not available.
     """
     try:
         import torchvision.ops  # noqa: F401  - registers the operator
@@ -43,69 +43,71 @@ def torchvision_serves(device_type: str) -> bool:
 
 
 def backend(device_type: str) -> str:
-    """Name the implementation `impl="auto"` takes on a device type: "torchvision" or "native"."""
-    return "torchvision" if device_type == "cuda" and torchvision_serves("cuda") else "native"
+    """Return the implementation that `impl="auto"` uses on a device type: "torchvision" or "native"."""
+    return "torchvision" if device_type == "cuda" and torchvision_available("cuda") else "native"
 
 
 class DeformConv3x3(nn.Module):
     """Deformable 3x3 convolution, stride 1, zero padding, one offset group, no bias.
 
-    The offsets' convolution starts at zero, so the layer starts as an ordinary convolution.
+    The convolution of the offsets is initialised to zero, so the layer starts as an ordinary convolution.
 
     Parameters
     ----------
     c_in, c_out : int
         Channels in and out.
     impl : {"auto", "native", "torchvision"}
-        "auto": torchvision on CUDA where its kernel is there, our own elsewhere.
+        "auto": torchvision on CUDA if available, native otherwise.
     images_per_call : int
-        Images handed to torchvision at once. Its kernel unrolls 9 x c_in values per pixel of all of them, so one at a
-        time needs the least memory.
+        Images per call of torchvision's kernel. It unrolls 9 x c_in values per pixel of all of them, so one at a time
+        needs the least memory.
 
     Raises
     ------
     OptionError
-        `impl` is none of the three.
+        `impl` is not one of the three.
     DeviceError
-        `impl="torchvision"` and torchvision cannot be imported.
+        `impl="torchvision"`, but torchvision is not available.
     """
 
     def __init__(self, c_in: int, c_out: int, *, impl: Implementation = "auto", images_per_call: int = 1) -> None:
         super().__init__()
         if impl not in ("auto", "native", "torchvision"):
-            raise OptionError(f"There is no deformable convolution {impl!r}.", "Choose auto, native or torchvision.")
-        if impl == "torchvision" and not torchvision_serves("cpu"):
-            raise DeviceError("torchvision's deformable convolution cannot be loaded.", "Use the native one.")
+            raise OptionError(f"impl = {impl!r} is not valid.", "Choose auto, native or torchvision.")
+        if impl == "torchvision" and not torchvision_available("cpu"):
+            raise DeviceError("The deformable convolution of torchvision is not available.", "Use impl='native'.")
         self.impl = impl
         self.images_per_call = images_per_call
-        # Decided here and not in forward: torch.compile traces forward, and an import there would be traced with it.
+        # Not in forward, which torch.compile traces: an import there would be traced as well.
         self.torchvision_on_cuda = impl == "auto" and torch.cuda.is_available() and backend("cuda") == "torchvision"
         self.offset = nn.Conv2d(c_in, 2 * TAPS, 3, padding=1)
         self.weight = nn.Parameter(torch.empty(c_out, c_in, 3, 3))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming normal for the taps, zero for the offsets."""
+        """Initialise the weight (Kaiming normal) and the convolution of the offsets (zero)."""
         nn.init.kaiming_normal_(self.weight, mode="fan_in", nonlinearity="relu")
         nn.init.zeros_(self.offset.weight)
         if self.offset.bias is not None:
             nn.init.zeros_(self.offset.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve (N, c_in, H, W) to (N, c_out, H, W)."""
+        """Map (N, c_in, H, W) to (N, c_out, H, W)."""
         offset = self.offset(x)  # (N, 18, H, W): dy, dx of tap 0, dy, dx of tap 1, ...
         if self.impl == "torchvision" or (self.torchvision_on_cuda and x.is_cuda):
             return _by_torchvision(x, offset, self.weight, self.images_per_call)
         return deform_conv3x3(x, offset, self.weight)
 
     def extra_repr(self) -> str:
-        """Tell the channels and the implementation."""
+        """Return channels and implementation."""
         c_out, c_in = self.weight.shape[:2]
         return f"{c_in}, {c_out}, impl={self.impl!r}"
 
 
+# Our own because torchvision's kernel takes 7 to 9 times as long on a CPU, forward and backward (docs/performance.md,
+# section "Network").
 def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
-    """Deformable 3x3 convolution in plain operations, on any device.
+    """Compute a deformable 3x3 convolution in plain operations, on any device.
 
     Parameters
     ----------
@@ -119,8 +121,8 @@ def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (N, C_out, H, W), in the type a convolution would give here (autocast included). Coordinates and interpolation
-        are float32 at least: in bfloat16 a coordinate near 1000 would be off by whole pixels.
+        (N, C_out, H, W), in the dtype an ordinary convolution would return (autocast included). Coordinates and
+        interpolation are at least float32: in bfloat16 a coordinate near 1000 would be off by whole pixels.
     """
     batch, c_in, height, width = x.shape
     c_out = weight.shape[0]
@@ -131,7 +133,7 @@ def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     out: Tensor | None = None
     for tap, row in enumerate(rows):
         grid = _sampling_grid(tap, shifts[2 * tap], shifts[2 * tap + 1])  # (N, H, W, 2)
-        # bmm and not a 1x1 convolution: the same product, and its gradient is cheaper on a CPU.
+        # bmm instead of a 1x1 convolution: the same product, but its gradient is cheaper on a CPU.
         mix = row.expand(batch, -1, -1)  # (N, C_out, C_in)
         if c_out <= c_in:
             mixed = torch.bmm(mix, flat)  # (N, C_out, HW), in the autocast type
@@ -146,11 +148,11 @@ def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
 
 
 def _sampling_grid(tap: int, dy: Tensor, dx: Tensor) -> Tensor:
-    """Turn a tap's shifts (N, H, W) into grid_sample's coordinates (N, H, W, 2), x first, -1 to 1 edge to edge."""
+    """Convert a tap's shifts (N, H, W) to coordinates of grid_sample (N, H, W, 2): x first, -1 to 1 edge to edge."""
     height, width = dy.shape[-2:]
     row = torch.arange(height, device=dy.device, dtype=dy.dtype).unsqueeze(1) + (tap // 3 - 1)  # (H, 1)
     column = torch.arange(width, device=dy.device, dtype=dy.dtype) + (tap % 3 - 1)  # (W,)
-    # Pixel centre i of n stands at (2 i + 1) / n - 1: this form, unlike the corner-aligned one, also holds for n = 1.
+    # The centre of pixel i of n is at (2 i + 1) / n - 1: unlike with align_corners=True, this also holds for n = 1.
     x = torch.add((2 * column + 1) / width - 1, dx, alpha=2 / width)
     y = torch.add((2 * row + 1) / height - 1, dy, alpha=2 / height)
     return torch.stack((x, y), dim=-1)
@@ -159,7 +161,7 @@ def _sampling_grid(tap: int, dy: Tensor, dx: Tensor) -> Tensor:
 def _sample(x: Tensor, grid: Tensor) -> Tensor:
     """Sample (N, C, H, W) at (N, H, W, 2), bilinearly, zeros outside."""
     batch, channels, height, width = x.shape
-    # An exported graph runs elsewhere and for any number of images: it must not depend on that number.
+    # An exported graph must work for any number of images, so it must not depend on that number.
     split = x.device.type == "cpu" and not torch.compiler.is_exporting()
     groups = _channel_groups(batch, channels) if split else 1
     if groups > 1:
@@ -170,11 +172,11 @@ def _sample(x: Tensor, grid: Tensor) -> Tensor:
 
 
 def _channel_groups(batch: int, channels: int) -> int:
-    """Choose into how many groups of channels to cut a small batch.
+    """Choose the number of channel groups that a small batch is divided into.
 
-    On a CPU grid_sample uses one thread per image, so a few channel groups stand in for images; each group repeats
-    the work on the coordinates, which pays from eight channels on. Depends on the shape alone, never on the number of
-    threads, so that results do not either.
+    On a CPU grid_sample uses one thread per image, so channel groups take the place of images; each group repeats the
+    work on the coordinates, which pays off from eight channels on. The number depends on the shape alone, not on the
+    number of threads, so that results do not depend on it either.
     """
     groups = 1
     while batch * groups < 4 and channels % (2 * groups) == 0 and channels // (2 * groups) >= 8:
@@ -183,7 +185,7 @@ def _channel_groups(batch: int, channels: int) -> int:
 
 
 def _by_torchvision(x: Tensor, offset: Tensor, weight: Tensor, images_per_call: int) -> Tensor:
-    """Call torchvision's kernel a few images at a time, in float32 at least (it has no bfloat16)."""
+    """Call torchvision's kernel for a few images at a time, at least in float32 (it has no bfloat16)."""
     from torchvision.ops import deform_conv2d
 
     kind = x.device.type

@@ -1,10 +1,10 @@
-"""GGMNet: a gravity field in, class scores per pixel out; read it from top to bottom.
+"""GGMNet: a gravity field in, class scores per pixel out.
 
     x -> encoder (1/2, 1/4, 1/8) -> three branches of cells (1/8, 1/16, 1/32) -> ARM each -> FFM at 1/8
-      -> head: three times (enlarge, join the encoder's map of that size, deformable convolution) -> classifier
+      -> head: three times (upsample, concatenate the encoder's map, deformable convolution) -> classifier
 
 B images, C input channels, K classes, H x W pixels; E1, E2, E3 are the encoder's widths (48, 96, 96) and D1, D2, D3
-the head's (64, 32, 16). Where the paper is silent, docs/deviations.md says what stands here and why.
+the head's (64, 32, 16). docs/deviations.md lists what the paper leaves open, and the choices made here.
 
 References
 ----------
@@ -25,12 +25,12 @@ from gravmap.network.architecture import Architecture
 from gravmap.network.deform import DeformConv3x3, Implementation
 from gravmap.network.operators import Cell, conv_bn_relu, upsample
 
-# 1/32 at the coarsest branch, and once more by half inside its zoom operators.
 MULTIPLE = 64
+"""Inputs are padded to a multiple of this: 1/32 at the coarsest branch, halved again in its zoom operators."""
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad (B, C, H, W) below and to the right to a multiple; mirrored, or repeated where the image is too small."""
+    """Pad (B, C, H, W) at the bottom and right to a multiple: by reflection, or replication if it is too small."""
     for axis, size in ((-2, x.shape[-2]), (-1, x.shape[-1])):
         more = -size % multiple
         if more:
@@ -40,13 +40,13 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 def make_encoder(in_channels: int, widths: Sequence[int]) -> nn.ModuleList:
-    """Make the three convolutions that bring the input to 1/2, 1/4 and 1/8 of its size."""
+    """Make the three convolutions that reduce the input to 1/2, 1/4 and 1/8 of its size."""
     before = (in_channels, *widths[:-1])
     return nn.ModuleList(conv_bn_relu(c_in, c_out, stride=2) for c_in, c_out in zip(before, widths, strict=True))
 
 
 class AttentionRefinement(nn.Module):
-    """ARM: bring a branch to the fusion width, then weigh its channels by what the whole tile shows."""
+    """ARM: a convolution to the width of the fusion, then channel attention from the mean over the tile."""
 
     def __init__(self, c_in: int, c_out: int, attention: bool, norm: str) -> None:
         super().__init__()
@@ -61,18 +61,18 @@ class AttentionRefinement(nn.Module):
             return y
         weight: Tensor = self.weigh(y.mean((2, 3), keepdim=True))  # (B, c_out, 1, 1)
         if self.norm is not None:
-            # One value per channel has no variance. Synchronised normalisation sees the other processes' images.
+            # One value per channel has no variance; with synchronised normalisation other processes add theirs.
             if self.norm.training and x.shape[0] < 2 and not isinstance(self.norm, nn.SyncBatchNorm):
                 raise OptionError(
                     "This network cannot train on one image per step: its attention normalises over the batch.",
-                    "Raise the batch size to 2 or more, or take an architecture with arm_norm = none (ggmnet-tiny).",
+                    "Raise the batch size to 2 or more, or use an architecture with arm_norm = none (ggmnet-tiny).",
                 )
             weight = self.norm(weight)
         return y * torch.sigmoid(weight)
 
 
 class FeatureFusion(nn.Module):
-    """FFM: mix maps of one size, then add to the mixture its own channels weighed by what the whole tile shows."""
+    """FFM: concatenate and mix maps of one size, then channel attention with a residual connection."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class FeatureFusion(nn.Module):
 
 
 class HeadStage(nn.Module):
-    """One step up: twice the size, beside a finer map of that size, through a convolution that may look elsewhere."""
+    """Decoder stage: upsample twofold, concatenate a finer map of that size, (deformable) convolution."""
 
     def __init__(self, c_in: int, c_beside: int, c_out: int, deform: bool, impl: Implementation) -> None:
         super().__init__()
@@ -100,22 +100,31 @@ class HeadStage(nn.Module):
         self.norm = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor, beside: Tensor) -> Tensor:
-        """Turn (B, c_in, h, w) and (B, c_beside, 2h, 2w) into (B, c_out, 2h, 2w)."""
+        """Map (B, c_in, h, w) and (B, c_beside, 2h, 2w) to (B, c_out, 2h, 2w)."""
         x = torch.cat((upsample(x, 2), beside), dim=1)  # (B, c_in + c_beside, 2h, 2w)
         return functional.relu(self.norm(self.conv(x)))  # (B, c_out, 2h, 2w)
 
 
 class GGMNet(nn.Module):
-    """The network.
+    """GGMNet of Liu et al. 2024.
 
     Parameters
     ----------
     architecture : Architecture
-        All that decides the shape of the weights, besides the next two.
+        Operators, widths and parts of the network.
     in_channels, classes : int
-        Channels in, classes out.
+        Channels of the input and number of classes.
     deform_impl : {"auto", "native", "torchvision"}
-        Which deformable convolution computes the head; the weights are the same.
+        Implementation of the deformable convolutions; it does not affect the weights.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gravmap.network import GGMNet
+    >>> from gravmap.network.presets import tiny
+    >>> network = GGMNet(tiny(), in_channels=1, classes=4).eval()
+    >>> network(torch.zeros(1, 1, 64, 64)).shape
+    torch.Size([1, 4, 64, 64])
     """
 
     def __init__(
@@ -147,10 +156,10 @@ class GGMNet(nn.Module):
         return self.classify
 
     def _make_branches(self, width: int) -> None:
-        """Make every cell once, and the route of each branch through them.
+        """Make every cell once, and the sequence of cells of each branch.
 
-        `routes` are the cells' numbers branch by branch; `shared` says how many of them an earlier branch computed;
-        `partings` are the cells after which branches part.
+        `routes` are the numbers of the cells, branch by branch; `shared` is how many of them an earlier branch has
+        computed; `split_points` are the cells after which branches separate.
         """
         a = self.architecture
         self.cells = nn.ModuleList()
@@ -169,10 +178,10 @@ class GGMNet(nn.Module):
                 c_in = c_out
             self.routes.append(route)
             self.shared.append(shared)
-        self.partings = {route[n - 1] for route, n in zip(self.routes, self.shared, strict=True) if n}
+        self.split_points = {route[n - 1] for route, n in zip(self.routes, self.shared, strict=True) if n}
 
     def reset_parameters(self) -> None:
-        """Kaiming normal (fan in) for convolutions, zero for the offsets of deformable ones and for biases."""
+        """Initialise convolutions (Kaiming normal, fan-in), offsets of deformable convolutions and biases (zero)."""
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
@@ -183,28 +192,33 @@ class GGMNet(nn.Module):
                 layer.reset_parameters()
 
     def set_prior(self, class_frequencies: Sequence[float]) -> None:
-        """Start the classifier from how common the classes are: its bias becomes log p.
+        """Initialise the bias of the classifier to the log of the class frequencies.
 
         Parameters
         ----------
         class_frequencies : sequence of float
-            One number of at least 0 per class, in any unit; a class that never occurs counts as one in 10 000.
+            One non-negative number per class, in any unit; frequencies are at least 1 in 10 000.
 
         Raises
         ------
         OptionError
-            The number of frequencies is not the number of classes, or they are not usable.
+            There is not one frequency per class, one is negative or not finite, or all are 0.
         """
-        share = torch.as_tensor(class_frequencies, dtype=torch.float64)
-        if share.shape != (self.classes,) or not torch.isfinite(share).all() or share.min() < 0 or share.sum() <= 0:
+        frequency = torch.as_tensor(class_frequencies, dtype=torch.float64)
+        if (
+            frequency.shape != (self.classes,)
+            or not torch.isfinite(frequency).all()
+            or frequency.min() < 0
+            or frequency.sum() <= 0
+        ):
             raise OptionError(f"Class frequencies must be {self.classes} numbers of at least 0, not all of them 0.")
-        share = (share / share.sum()).clamp_min(1e-4)
+        frequency = (frequency / frequency.sum()).clamp_min(1e-4)
         assert self.classify.bias is not None
         with torch.no_grad():
-            self.classify.bias.copy_((share / share.sum()).log())
+            self.classify.bias.copy_((frequency / frequency.sum()).log())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score every pixel.
+        """Compute the logits of every pixel.
 
         Parameters
         ----------
@@ -241,14 +255,14 @@ class GGMNet(nn.Module):
         return y[:, :, :height, :width]
 
     def branches(self, x: Tensor) -> list[Tensor]:
-        """Run every branch over the encoder's output (B, E3, h, w); a prefix that two share runs once."""
+        """Run every branch on the encoder's output (B, E3, h, w); cells that branches share run once."""
         kept: dict[int, Tensor] = {}
         ends = []
         for route, shared in zip(self.routes, self.shared, strict=True):
             y = kept[route[shared - 1]] if shared else x
             for number in route[shared:]:
                 y = self.cells[number](y)
-                if number in self.partings:
+                if number in self.split_points:
                     kept[number] = y
             ends.append(y)
         return ends

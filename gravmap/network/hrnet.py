@@ -1,4 +1,4 @@
-"""HRNetV1: branches of four resolutions that exchange what they know; only the finest gives the scores.
+"""HRNetV1: branches of four resolutions that exchange their feature maps; the finest one gives the logits.
 
 `hrnetv1-w32` is the network the paper compares GGMNet with: 28.5 million parameters, which in HRNet's own paper is the
 count of HRNet-W32 with its single high-resolution output (the wide-output V2 has 29.3 and a wider head).
@@ -20,23 +20,23 @@ from torch.nn import functional
 from gravmap.errors import OptionError
 from gravmap.network.ggmnet import pad_to_multiple
 from gravmap.network.operators import conv_bn, conv_bn_relu, upsample
-from gravmap.network.residual import BasicBlock, Bottleneck, start
+from gravmap.network.residual import BasicBlock, Bottleneck, init_weights
 
 
 @dataclass(frozen=True)
 class HRNetArchitecture:
-    """An HRNetV1.
+    """Architecture of an HRNetV1.
 
     Parameters
     ----------
     width : int
-        Channels of the finest branch; every coarser one has twice those of the one before.
+        Channels of the finest branch; they double with every coarser branch.
     modules : tuple of int
-        Exchanges in the stages of 2, 3 and 4 branches.
+        Number of exchange modules in the stages of 2, 3 and 4 branches.
     blocks : int
-        Residual blocks of a branch between two exchanges, and bottlenecks of the first layer.
+        Residual blocks of a branch per exchange module, and bottlenecks of the first stage.
     stem : int
-        Channels of the two convolutions at the start.
+        Channels of the two convolutions of the stem.
 
     Raises
     ------
@@ -57,26 +57,28 @@ class HRNetArchitecture:
             raise OptionError(f"An HRNet needs three stages and whole numbers of at least 1, not {asdict(self)}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the record as plain JSON types."""
+        """Return the architecture as a JSON-able record."""
         return {"kind": self.KIND, **asdict(self), "modules": list(self.modules)}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> HRNetArchitecture:
-        """Read the record back.
+        """Read the record that :meth:`to_dict` returns.
 
         Raises
         ------
         OptionError
-            A field is missing or wrong, or another one is there.
+            A field is missing, unknown or has an invalid value.
         """
         values = {name: value for name, value in record.items() if name != "kind"}
         if set(values) != {"width", "modules", "blocks", "stem"} or not isinstance(values["modules"], list | tuple):
-            raise OptionError(f"An HRNet's record holds width, modules, blocks and stem, not {sorted(values)}.")
+            raise OptionError(
+                f"The record of an HRNet has the keys width, modules, blocks and stem, not {sorted(values)}."
+            )
         return cls(**{**values, "modules": tuple(values["modules"])})
 
 
 class HRNet(nn.Module):
-    """The network; scores are those of the finest branch, at a quarter of the size, enlarged bilinearly."""
+    """The network; logits are those of the finest branch, at 1/4 of the size, upsampled bilinearly."""
 
     multiple = 32
 
@@ -87,7 +89,7 @@ class HRNet(nn.Module):
         stem, blocks = architecture.stem, architecture.blocks
         self.stem = nn.Sequential(conv_bn_relu(in_channels, stem, 3, 2), conv_bn_relu(stem, stem, 3, 2))
         self.first = nn.Sequential(*(Bottleneck(4 * stem if index else stem, stem) for index in range(blocks)))
-        # The stages' first cells: the first layer's output to two branches, then each time one branch more.
+        # Transitions between stages: two branches from the first stage, then one more branch per stage.
         widths = [architecture.width * 2**level for level in range(4)]
         self.enter = nn.ModuleList([conv_bn_relu(4 * stem, widths[0]), conv_bn_relu(4 * stem, widths[1], 3, 2)])
         self.below = nn.ModuleList(conv_bn_relu(widths[n - 1], widths[n], 3, 2) for n in (2, 3))
@@ -96,7 +98,7 @@ class HRNet(nn.Module):
             last = [branches == 4 and index == modules - 1 for index in range(modules)]
             self.stages.append(nn.ModuleList(Exchange(widths[:branches], blocks, 1 if x else branches) for x in last))
         self.classify = nn.Conv2d(widths[0], classes, 1)
-        start(self)
+        init_weights(self)
 
     @property
     def classifier(self) -> nn.Conv2d:
@@ -104,7 +106,7 @@ class HRNet(nn.Module):
         return self.classify
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score (B, C, H, W) of any size as (B, K, H, W)."""
+        """Map (B, C, H, W) of any size to logits (B, K, H, W)."""
         height, width = x.shape[-2:]
         x = self.first(self.stem(pad_to_multiple(x, self.multiple)))  # (B, 4 stem, H/4, W/4)
         maps: list[Tensor] = [enter(x) for enter in self.enter]
@@ -119,7 +121,7 @@ class HRNet(nn.Module):
 
 
 class Exchange(nn.Module):
-    """Residual blocks on every branch, then every branch sums what all of them found, brought to its own size."""
+    """Residual blocks on every branch, then every branch sums the maps of all branches, resampled to its size."""
 
     def __init__(self, widths: Sequence[int], blocks: int, outputs: int) -> None:
         super().__init__()
@@ -131,7 +133,7 @@ class Exchange(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Turn the branches' maps into new ones of the same shapes, of the first `outputs` branches."""
+        """Map the branches' feature maps to new ones of the same shapes, of the first `outputs` branches."""
         found = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
         summed = []
         for target, paths in enumerate(self.paths):
@@ -147,7 +149,7 @@ class Exchange(nn.Module):
 
 
 def _path(widths: Sequence[int], source: int, target: int) -> nn.Module:
-    """What brings one branch's map to another's channels and, where that is coarser, to its size."""
+    """Make the layers that bring a branch's map to the channels and, if coarser, the size of another branch."""
     if source == target:
         return nn.Identity()
     if source > target:

@@ -1,6 +1,6 @@
 """The interface that every network of the registry has.
 
-A file of its own because the registry, which builds networks, and the networks that wrap another one both need it.
+It has a separate file because the registry, which builds networks, and networks that wrap another one both need it.
 """
 
 from __future__ import annotations

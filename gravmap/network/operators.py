@@ -1,4 +1,4 @@
-"""The five operators a cell may be, each at stride 1 and, where a branch goes down, at stride 2.
+"""The five operators of a cell, at stride 1 and, for down-sampling cells, at stride 2.
 
 | name    | stride 1                                                    | stride 2                                  |
 |---------|-------------------------------------------------------------|-------------------------------------------|
@@ -8,8 +8,9 @@
 | `zoom`  | half size, conv 3x3, BN, back to full size, ReLU            | half size, conv 3x3, BN, ReLU             |
 | `zoom2` | half size, conv-BN-ReLU, conv-BN, back to full size, ReLU   | the same, staying at half size            |
 
-Half size is the mean of 2 x 2 pixels (what bilinear halving between pixel centres is), full size is bilinear between
-pixel centres: neither depends on the size of the tile. No operator adds its input; a cell may (see `Cell`).
+Down-sampling is the mean of 2 x 2 pixels (which equals bilinear halving with `align_corners=False`), up-sampling is
+bilinear with `align_corners=False`: neither depends on the size of the tile. Operators have no residual connection; a
+cell may have one (see `Cell`).
 
 References
 ----------
@@ -39,12 +40,12 @@ def conv_bn_relu(c_in: int, c_out: int, size: int = 3, stride: int = 1) -> nn.Se
 
 
 def upsample(x: Tensor, factor: int) -> Tensor:
-    """Enlarge (N, C, H, W) by a whole factor, bilinearly between pixel centres."""
+    """Upsample (N, C, H, W) by an integer factor, bilinearly with `align_corners=False`."""
     return functional.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
 class FactorisedReduce(nn.Module):
-    """`skip` at stride 2: two 1x1 convolutions, the second one pixel further down and right, so no pixel is lost."""
+    """`skip` at stride 2: two 1x1 convolutions, the second shifted by one pixel, concatenated."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class FactorisedReduce(nn.Module):
 
 
 class Zoom(nn.Module):
-    """One or two 3x3 convolutions at half size: twice the reach for a quarter of the work."""
+    """One or two 3x3 convolutions at half size: twice the receptive field for a quarter of the cost."""
 
     def __init__(self, c_in: int, c_out: int, stride: int, convolutions: int) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ def make_operator(name: str, c_in: int, c_out: int, stride: int) -> nn.Module:
     Raises
     ------
     OptionError
-        `name` is none of `OPERATORS`.
+        `name` is not one of `OPERATORS`.
     """
     if name == "skip":
         if stride == 2:
@@ -93,15 +94,14 @@ def make_operator(name: str, c_in: int, c_out: int, stride: int) -> nn.Module:
         return nn.Sequential(conv_bn_relu(c_in, c_out, stride=stride), conv_bn_relu(c_out, c_out))
     if name in ("zoom", "zoom2"):
         return Zoom(c_in, c_out, stride, convolutions=1 if name == "zoom" else 2)
-    raise OptionError(f"There is no operator named {name!r}.", f"Choose one of {', '.join(OPERATORS)}.")
+    raise OptionError(f"Unknown operator {name!r}.", f"Choose one of {', '.join(OPERATORS)}.")
 
 
 class Cell(nn.Module):
-    """One operator, and around it the identity where the size stays as it is.
+    """One operator, with a residual connection if it keeps the size.
 
-    Where the widths differ, the identity carries the channels that both sides have and leaves the others alone: it
-    has no weights (He and others 2016, doi 10.1109/CVPR.2016.90, option A). A `skip` gets none: it would only
-    double its input.
+    If the widths differ, the residual connection adds the channels that both sides have: it has no weights (He et al.
+    2016, doi 10.1109/CVPR.2016.90, option A). A `skip` has none, since it would only double its input.
     """
 
     def __init__(self, name: str, c_in: int, c_out: int, stride: int, residual: bool) -> None:
@@ -110,11 +110,11 @@ class Cell(nn.Module):
         self.residual = residual and stride == 1 and name != "skip"
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn (N, c_in, H, W) into (N, c_out, H/stride, W/stride)."""
+        """Map (N, c_in, H, W) to (N, c_out, H/stride, W/stride)."""
         y: Tensor = self.operator(x)
         return y + in_width(x, y.shape[1]) if self.residual else y
 
 
 def in_width(x: Tensor, width: int) -> Tensor:
-    """Cut or fill up with zeros the channels of (N, c, H, W) to (N, width, H, W)."""
+    """Truncate or zero-pad the channels of (N, c, H, W) to (N, width, H, W)."""
     return x[:, :width] if x.shape[1] >= width else functional.pad(x, (0, 0, 0, 0, 0, width - x.shape[1]))

@@ -1,4 +1,4 @@
-"""The GGMNets that have names: the reference, its depths, the five nets of the paper's ablation, and two smaller ones.
+"""Named GGMNets: the reference, other depths, the five networks of the paper's ablation, and two smaller ones.
 
 The ablation adds one part at a time to a bare network of encoder, branches, decoder and classifier:
 
@@ -27,7 +27,7 @@ DEPTHS = (16, 18, 20, 22, 24)
 
 
 def cycle(depth: int, paths: Numbers, ops: Sequence[str], chis: Sequence[int], **switches: Any) -> Architecture:
-    """Make an architecture whose branches all run through the same operators and widths, over and over."""
+    """Make an architecture whose branches all repeat the same sequence of operators and widths."""
     row = tuple(ops[cell % len(ops)] for cell in range(depth))
     widths = tuple(chis[cell % len(chis)] for cell in range(depth))
     branches = len(paths)
@@ -35,7 +35,7 @@ def cycle(depth: int, paths: Numbers, ops: Sequence[str], chis: Sequence[int], *
 
 
 def reference(depth: int = 22, paths: Numbers = ((), (8,), (4, 12)), **switches: Any) -> Architecture:
-    """Give the architecture shipped as `ggmnet`: our own list, since the paper's is in a figure.
+    """Return the architecture named `ggmnet`; the operators are gravmap's choice, the paper gives them in a figure.
 
     9.6 million parameters with shared prefixes, 64.6 GMAC at 1024 x 1024.
     """
@@ -43,20 +43,20 @@ def reference(depth: int = 22, paths: Numbers = ((), (8,), (4, 12)), **switches:
 
 
 def small(depth: int = 20, paths: Numbers = ((), (8,), (4, 12)), **switches: Any) -> Architecture:
-    """Give the architecture shipped as `ggmnet-small`: the reference with half the width or less."""
+    """Return the architecture named `ggmnet-small`: the reference with half the width or less."""
     return cycle(depth, paths, ("conv", "zoom2", "conv2", "zoom"), (2, 4, 4, 4), **switches)
 
 
 def tiny(**switches: Any) -> Architecture:
-    """Give the architecture shipped as `ggmnet-tiny`: every part of GGMNet, thin and shallow, for a CPU.
+    """Return the architecture named `ggmnet-tiny`: every part of GGMNet, narrow and shallow, for a CPU.
 
-    Five cells per branch, and a bias in place of ARM's batch normalisation, so that one image is a batch.
+    Five cells per branch, and a bias instead of batch normalisation in the ARM, so that a batch may be one image.
     """
     return cycle(5, ((), (2,), (1, 3)), ("conv", "zoom", "conv"), (2, 4, 2), **(_THIN | switches))
 
 
 def thin(depth: int = 22, **switches: Any) -> Architecture:
-    """Give the reference of any depth with the widths of a CPU: what `gravmap reproduce --profile quick` trains."""
+    """Return the reference of any depth, narrow enough for a CPU: what `gravmap reproduce --profile quick` trains."""
     return small(depth, **(_THIN | switches))
 
 
@@ -64,7 +64,7 @@ _THIN: dict[str, Any] = {"encoder": (16, 24, 32), "head": (24, 16, 8), "arm_norm
 
 
 def ablation_switches(letter: str) -> dict[str, Any]:
-    """Which parts one of the five nets of the paper's ablation has, `a` (bare) to `e` (all).
+    """Return the parts of a network of the paper's ablation, `a` (none) to `e` (all).
 
     Raises
     ------
@@ -72,7 +72,7 @@ def ablation_switches(letter: str) -> dict[str, Any]:
         `letter` is none of them.
     """
     if len(letter) != 1 or letter not in ABLATIONS:
-        raise OptionError(f"There is no net {letter!r} in the ablation.", f"Choose one of {', '.join(ABLATIONS)}.")
+        raise OptionError(f"The ablation has no network {letter!r}.", f"Choose one of {', '.join(ABLATIONS)}.")
     return {
         "arm": letter >= "b",
         "ffm": letter >= "c",
@@ -83,7 +83,7 @@ def ablation_switches(letter: str) -> dict[str, Any]:
 
 
 def ablation(letter: str) -> Architecture:
-    """Give one of the five nets of the paper's ablation, `a` (bare) to `e` (the reference).
+    """Return the architecture of a network of the paper's ablation, `a` (none) to `e` (the reference).
 
     Raises
     ------
@@ -100,4 +100,4 @@ PRESETS: dict[str, Callable[[], Architecture]] = {
     **{f"ggmnet-{letter}": partial(ablation, letter) for letter in ABLATIONS},
     **{f"ggmnet-{depth}": partial(reference, depth) for depth in DEPTHS},
 }
-"""Every GGMNet that has a name."""
+"""Architectures by name."""

@@ -1,4 +1,4 @@
-"""Residual blocks, from which HRNet and BiSeNet's context path are built.
+"""Residual blocks of HRNet, of the residual U-Net and of BiSeNet's context path.
 
 References
 ----------
@@ -14,7 +14,15 @@ from gravmap.network.operators import conv_bn, conv_bn_relu
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and what went in: the block of ResNet-18 and -34 and of HRNet's branches."""
+    """Two 3x3 convolutions with a residual connection: the block of ResNet-18 and -34 and of HRNet's branches.
+
+    Parameters
+    ----------
+    c_in, c_out : int
+        Channels of input and output.
+    stride : int
+        Stride of the first convolution.
+    """
 
     def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
         super().__init__()
@@ -22,12 +30,20 @@ class BasicBlock(nn.Module):
         self.short = shortcut(c_in, c_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn (B, c_in, h, w) into (B, c_out, h / stride, w / stride)."""
+        """Map (B, c_in, h, w) to (B, c_out, h / stride, w / stride)."""
         return functional.relu(self.body(x) + self.short(x))
 
 
 class Bottleneck(nn.Module):
-    """Narrow, 3x3, widen fourfold, and what went in: the block of ResNet-50 and of HRNet's first layer."""
+    """1x1, 3x3 and 1x1 convolutions with a residual connection: the block of ResNet-50 and of HRNet's first stage.
+
+    Parameters
+    ----------
+    c_in : int
+        Channels of the input.
+    narrow : int
+        Channels of the 3x3 convolution; the output has four times as many.
+    """
 
     def __init__(self, c_in: int, narrow: int) -> None:
         super().__init__()
@@ -37,17 +53,17 @@ class Bottleneck(nn.Module):
         self.short = shortcut(c_in, 4 * narrow)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn (B, c_in, h, w) into (B, 4 narrow, h, w)."""
+        """Map (B, c_in, h, w) to (B, 4 narrow, h, w)."""
         return functional.relu(self.body(x) + self.short(x))
 
 
 def shortcut(c_in: int, c_out: int, stride: int = 1) -> nn.Module:
-    """What runs beside a block: nothing where the shape stays, else a 1x1 convolution."""
+    """Make the residual connection of a block: the identity if the shape stays the same, else a 1x1 convolution."""
     return nn.Identity() if c_in == c_out and stride == 1 else conv_bn(c_in, c_out, 1, stride)
 
 
-def start(network: nn.Module) -> None:
-    """Give convolutions fresh weights as in the papers: normal, variance 2 / fan-in; their biases zero."""
+def init_weights(network: nn.Module) -> None:
+    """Initialise convolutions as in the papers: normal with variance 2 / fan-in (Kaiming), biases zero."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")

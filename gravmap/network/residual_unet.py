@@ -1,8 +1,8 @@
-"""A U-Net of residual blocks on pixels brought together first: what is shipped as taught on crusts.
+"""A U-Net of residual blocks on pooled pixels: the network shipped as `crusts-central-asia`.
 
-Gravity holds nothing as short as a cell of its grid, and what it says of a place depends on all around it. So cells are
-averaged to pixels about four times as large in area or more, most layers work on ever larger ones, and on the largest
-every pixel hears of every other: by their mean and by one layer of attention. The scores come back bilinearly.
+A gravity field has no signal as short as a cell of its grid, and its value at a place depends on sources far around it.
+So the input is average-pooled first, most layers work at coarse sizes, and at the coarsest size every pixel depends on
+all others, through their mean and one self-attention layer. The logits are upsampled bilinearly.
 
 References
 ----------
@@ -26,27 +26,28 @@ from gravmap.network.operators import conv_bn_relu, upsample
 from gravmap.network.residual import BasicBlock
 
 HEADS = 4
+"""Heads of the attention."""
 
 
 @dataclass(frozen=True)
 class ResidualUNetArchitecture:
-    """A residual U-Net.
+    """Architecture of a residual U-Net.
 
     Parameters
     ----------
     widths : tuple of int
-        Channels at the pooled size and after each halving, two or more; the last a multiple of 4, the attention's
-        heads.
+        Channels at the pooled size and after each halving, two or more; the last one is a multiple of 4, the number
+        of attention heads.
     blocks : tuple of int
-        Residual blocks at each size, on the way down and on the way up.
+        Residual blocks at each size, in the encoder and in the decoder.
     pool : (int, int)
-        Rows and columns of the input that make one pixel. 2 x 3 cells of 2 arc-minutes are nearly square from 40 to 50
-        degrees of latitude.
+        Rows and columns of the input that are pooled to one pixel. 2 x 3 cells of 2 arc-minutes are nearly square at
+        latitudes of 40 to 50 degrees.
 
     Raises
     ------
     OptionError
-        The numbers do not go together.
+        The numbers are inconsistent.
     """
 
     KIND: ClassVar[str] = "residual-unet"
@@ -60,29 +61,33 @@ class ResidualUNetArchitecture:
         whole = all(isinstance(each, int) and not isinstance(each, bool) and each >= 1 for each in numbers)
         if not whole or len(self.widths) < 2 or len(self.blocks) != len(self.widths) or len(self.pool) != 2:
             raise OptionError(
-                "A residual U-Net needs two or more widths, as many blocks, and two numbers to pool by, "
+                "A residual U-Net needs two or more widths, as many blocks, and two pooling sizes, "
                 f"not {self.to_dict()}."
             )
         if self.widths[-1] % HEADS:
-            raise OptionError(f"The last width of a residual U-Net is a multiple of {HEADS}, not {self.widths[-1]}.")
+            raise OptionError(
+                f"The last width of a residual U-Net must be a multiple of {HEADS}, not {self.widths[-1]}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the record as plain JSON types."""
+        """Return the architecture as a JSON-able record."""
         return {"kind": self.KIND, "widths": list(self.widths), "blocks": list(self.blocks), "pool": list(self.pool)}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> ResidualUNetArchitecture:
-        """Read the record back.
+        """Read the record that :meth:`to_dict` returns.
 
         Raises
         ------
         OptionError
-            Something is missing or wrong, or another field is there.
+            A field is missing, unknown or has an invalid value.
         """
         values = {name: value for name, value in record.items() if name != "kind"}
         lists = all(isinstance(value, list | tuple) for value in values.values())
         if set(values) != {"widths", "blocks", "pool"} or not lists:
-            raise OptionError(f"A residual U-Net's record holds lists: widths, blocks and pool, not {sorted(values)}.")
+            raise OptionError(
+                f"The record of a residual U-Net has the lists widths, blocks and pool, not {sorted(values)}."
+            )
         return cls(tuple(values["widths"]), tuple(values["blocks"]), tuple(values["pool"]))
 
 
@@ -113,7 +118,7 @@ class ResidualUNet(nn.Module):
         return self.classify
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score (B, C, H, W) as (B, K, H, W); widths are W0, W1, ... from the pooled size h, w down."""
+        """Map (B, C, H, W) to logits (B, K, H, W); widths are W0, W1, ... from the pooled size h, w down."""
         height, width = x.shape[-2:]
         pool, deepest = self.architecture.pool, len(self.down) - 1
         x = self.stem(functional.avg_pool2d(self._padded(x), pool))  # (B, W0, h, w)
@@ -131,7 +136,7 @@ class ResidualUNet(nn.Module):
         return logits[:, :, :height, :width]
 
     def _padded(self, x: Tensor) -> Tensor:
-        """Pad below and to the right to whole pixels of the deepest level, mirrored where the image is large enough."""
+        """Pad bottom and right to whole pixels of the coarsest level, by reflection if the image is large enough."""
         for axis, each in zip((-2, -1), self.architecture.pool, strict=True):
             size = x.shape[axis]
             more = -size % (each * 2 ** (len(self.down) - 1))
@@ -142,23 +147,24 @@ class ResidualUNet(nn.Module):
 
 
 class Attention(nn.Module):
-    """What all pixels tell each, in four ways, added to what it was; at first nothing."""
+    """Multi-head self-attention over all pixels with a residual connection; at first the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(width)
+        # The projections to query, key and value, and of the output; the names are keys of saved weights.
         self.ask = nn.Conv2d(width, 3 * width, 1)
         self.tell = nn.Conv2d(width, width, 1)
         nn.init.zeros_(self.tell.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn (B, C, h, w) into the same shape."""
+        """Map (B, C, h, w) to the same shape."""
         batch, width, rows, columns = x.shape
-        asked = self.ask(self.norm(x)).reshape(batch, 3, HEADS, width // HEADS, rows * columns)
-        query, key, value = asked.transpose(-1, -2).unbind(1)  # (B, heads, h w, C / heads)
-        told = functional.scaled_dot_product_attention(query, key, value)
-        answer: Tensor = self.tell(told.transpose(-1, -2).reshape(batch, width, rows, columns))
-        return x + answer
+        projected = self.ask(self.norm(x)).reshape(batch, 3, HEADS, width // HEADS, rows * columns)
+        query, key, value = projected.transpose(-1, -2).unbind(1)  # (B, heads, h w, C / heads)
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        output: Tensor = self.tell(attended.transpose(-1, -2).reshape(batch, width, rows, columns))
+        return x + output
 
 
 def _chain(c_in: int, c_out: int, blocks: int) -> nn.Sequential:

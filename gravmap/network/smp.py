@@ -1,7 +1,7 @@
 """Networks of segmentation-models-pytorch, to compare GGMNet with: the extra `gravmap[peers]`.
 
-A name is `smp:ARCH:ENCODER`, such as `smp:unet:resnet34`, `smp:segformer:mit_b0`, `smp:fpn:tu-hrnet_w32`. They start
-from random weights like the rest: weights taught on photographs would make another comparison, and are a download.
+A name is `smp:ARCH:ENCODER`, such as `smp:unet:resnet34`, `smp:segformer:mit_b0`, `smp:fpn:tu-hrnet_w32`. Weights are
+random as in all networks here; ImageNet weights would be another comparison, and need a download.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from torch import Tensor, nn
 from gravmap.errors import OptionError
 from gravmap.network.ggmnet import pad_to_multiple
 
-# At least what the deepest of the encoders divides by; some divide by less and are padded more than they need. PAN
-# halves the map three times more below an encoder of 1/16.
+# Output stride of the deepest encoders; inputs of encoders with a smaller stride are padded more than needed. PAN
+# halves the map three more times after an encoder with stride 16.
 LEAST_MULTIPLE = 32
 PAN_MULTIPLE = 128
 
 
 @dataclass(frozen=True)
 class SmpArchitecture:
-    """A network of segmentation-models-pytorch.
+    """Architecture of a network of segmentation-models-pytorch.
 
     Parameters
     ----------
     arch : str
-        Such as ``unet``, ``fpn``, ``segformer``; in small letters.
+        Such as ``unet``, ``fpn``, ``segformer``; in lower case.
     encoder : str
-        Such as ``resnet34``, ``mit_b0``, or a timm model with ``tu-`` before its name.
+        Such as ``resnet34``, ``mit_b0``, or a timm model with the prefix ``tu-``.
     """
 
     KIND: ClassVar[str] = "smp"
@@ -41,45 +41,47 @@ class SmpArchitecture:
 
     @classmethod
     def named(cls, name: str) -> SmpArchitecture:
-        """Take ``smp:ARCH:ENCODER`` apart.
+        """Parse the name ``smp:ARCH:ENCODER``.
 
         Raises
         ------
         OptionError
-            Those are not three parts, the extra is not installed, or it knows no such network.
+            The name does not have three parts, the extra is not installed, or the library has no such network.
         """
         parts = name.split(":")
         if len(parts) != 3 or not all(parts):
-            raise OptionError(f"{name!r} names no network.", "Write smp:ARCH:ENCODER, such as smp:unet:resnet34.")
+            raise OptionError(
+                f"{name!r} is not the name of a network.", "Write smp:ARCH:ENCODER, such as smp:unet:resnet34."
+            )
         made = cls(parts[1].lower(), parts[2])
         _check(made, _library())
         return made
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the record as plain JSON types."""
+        """Return the architecture as a JSON-able record."""
         return {"kind": self.KIND, "arch": self.arch, "encoder": self.encoder}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> SmpArchitecture:
-        """Read the record back.
+        """Read the record that :meth:`to_dict` returns.
 
         Raises
         ------
         OptionError
-            `arch` or `encoder` is missing or no word, or another field is there.
+            `arch` or `encoder` is missing or not a string, or there is another field.
         """
         if set(record) - {"kind"} != {"arch", "encoder"} or not all(isinstance(part, str) for part in record.values()):
-            raise OptionError(f"An smp network's record holds the words arch and encoder, not {dict(record)}.")
+            raise OptionError(f"The record of an smp network has the strings arch and encoder, not {dict(record)}.")
         return cls(record["arch"], record["encoder"])
 
 
 class SmpNetwork(nn.Module):
-    """A network of the library, for images of any size.
+    """A network of segmentation-models-pytorch, for images of any size.
 
     Raises
     ------
     OptionError
-        The extra is not installed, it knows no such network, or the two parts do not go together.
+        The extra is not installed, the library has no such network, or encoder and architecture are incompatible.
     """
 
     def __init__(self, architecture: SmpArchitecture, in_channels: int, classes: int) -> None:
@@ -95,12 +97,12 @@ class SmpNetwork(nn.Module):
                 encoder_weights=None,
                 in_channels=in_channels,
                 classes=classes,
-                **({"dynamic_img_size": True} if architecture.arch == "dpt" else {}),  # else one size only
+                **({"dynamic_img_size": True} if architecture.arch == "dpt" else {}),  # otherwise for one size only
             )
         except (ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
             raise OptionError(
                 f"smp:{architecture.arch}:{architecture.encoder} cannot be built: {str(error).splitlines()[0]}",
-                "Not every encoder goes with every architecture; resnet34 goes with most.",
+                "Not every encoder works with every architecture; resnet34 works with most.",
             ) from error
         least = PAN_MULTIPLE if architecture.arch == "pan" else LEAST_MULTIPLE
         self.multiple = max(least, int(getattr(self.network.encoder, "output_stride", least)))
@@ -112,7 +114,7 @@ class SmpNetwork(nn.Module):
         return last
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score (B, C, H, W) of any size as (B, K, H, W)."""
+        """Map (B, C, H, W) of any size to logits (B, K, H, W)."""
         height, width = x.shape[-2:]
         x = pad_to_multiple(x, self.multiple)  # (B, C, H, W), H and W now multiples of the encoder's stride
         logits: Tensor = self.network(x)  # (B, K, H, W)
@@ -124,20 +126,20 @@ def _library() -> Any:
         import segmentation_models_pytorch
     except ImportError as error:
         raise OptionError(
-            f"Networks named smp:ARCH:ENCODER come from segmentation-models-pytorch, which is not here ({error}).",
+            f"Networks named smp:ARCH:ENCODER come from segmentation-models-pytorch, which is not installed ({error}).",
             'Install it: pip install "gravmap[peers]".',
         ) from None
     return segmentation_models_pytorch
 
 
 def _check(architecture: SmpArchitecture, library: Any) -> None:
-    """Refuse names the library does not know, and say which are near."""
+    """Refuse names that the library does not have, and suggest similar ones."""
     _known("architecture", architecture.arch, list(library.MODEL_ARCHITECTURES_MAPPING))
     encoder = architecture.encoder
     if encoder.startswith("tu-"):
         import timm
 
-        # A tag behind a dot names pre-trained weights; the model is what stands before it.
+        # The part after a dot is the tag of pre-trained weights; the model is the part before it.
         _known("encoder", encoder, [f"tu-{model}" for model in timm.list_models()])
     else:
         _known("encoder", encoder, library.encoders.get_encoder_names())

@@ -1,4 +1,4 @@
-"""Networks to compare GGMNet with. The one here needs nothing but torch.
+"""U-Net, to compare GGMNet with.
 
 References
 ----------
@@ -23,7 +23,7 @@ from gravmap.network.operators import conv_bn_relu
 
 @dataclass(frozen=True)
 class UNetArchitecture:
-    """A U-Net.
+    """Architecture of a U-Net.
 
     Parameters
     ----------
@@ -34,6 +34,13 @@ class UNetArchitecture:
     ------
     OptionError
         Fewer than two widths, or one below 1.
+
+    Examples
+    --------
+    >>> from gravmap.network import UNet, UNetArchitecture
+    >>> network = UNet(UNetArchitecture(widths=(4, 8)), in_channels=1, classes=3)
+    >>> network.architecture.to_dict()
+    {'kind': 'unet', 'widths': [4, 8]}
     """
 
     KIND: ClassVar[str] = "unet"
@@ -45,26 +52,41 @@ class UNetArchitecture:
             raise OptionError(f"A U-Net needs two or more widths of at least 1, not {list(self.widths)}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the record as plain JSON types."""
+        """Return the architecture as a JSON-able record."""
         return {"kind": self.KIND, "widths": list(asdict(self)["widths"])}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> UNetArchitecture:
-        """Read the record back.
+        """Read the record that :meth:`to_dict` returns.
 
         Raises
         ------
         OptionError
-            `widths` is missing or wrong, or another field is there.
+            `widths` is missing or invalid, or there is another field.
         """
         widths = record.get("widths")
         if set(record) - {"kind"} != {"widths"} or not isinstance(widths, list | tuple):
-            raise OptionError(f"A U-Net's record holds widths and nothing else, not {sorted(record)}.")
+            raise OptionError(f"The record of a U-Net has the key widths only, not {sorted(record)}.")
         return cls(tuple(widths))
 
 
 class UNet(nn.Module):
-    """The U-Net of 2015 with padding and batch normalisation, as it is used now."""
+    """U-Net with padding and batch normalisation.
+
+    Parameters
+    ----------
+    architecture : UNetArchitecture
+        Widths.
+    in_channels, classes : int
+        Channels of the input and number of classes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from gravmap.network import UNet, UNetArchitecture
+    >>> UNet(UNetArchitecture((4, 8)), in_channels=1, classes=3)(torch.zeros(2, 1, 16, 16)).shape
+    torch.Size([2, 3, 16, 16])
+    """
 
     def __init__(self, architecture: UNetArchitecture, in_channels: int, classes: int) -> None:
         super().__init__()
@@ -85,7 +107,7 @@ class UNet(nn.Module):
         return self.classify
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score (B, C, H, W) of any size as (B, K, H, W); widths are W0, W1, ... from full size down."""
+        """Map (B, C, H, W) of any size to logits (B, K, H, W); widths are W0, W1, ... from full size down."""
         height, width = x.shape[-2:]
         x = pad_to_multiple(x, 2 ** (len(self.down) - 1))
         finer: list[Tensor] = []
@@ -100,5 +122,5 @@ class UNet(nn.Module):
 
 
 def _twice(c_in: int, c_out: int) -> nn.Sequential:
-    """Make the block of two 3x3 convolutions."""
+    """Make a block of two 3x3 convolutions."""
     return nn.Sequential(conv_bn_relu(c_in, c_out), conv_bn_relu(c_out, c_out))

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from gravmap.errors import OptionError
-from gravmap.network.deform import DeformConv3x3, _channel_groups, backend, deform_conv3x3, torchvision_serves
+from gravmap.network.deform import DeformConv3x3, _channel_groups, backend, deform_conv3x3, torchvision_available
 
 
 def draw(batch, c_in, c_out, height, width, spread=1.5, dtype=torch.float64):
@@ -108,7 +108,7 @@ def test_the_layer_starts_as_an_ordinary_convolution_and_learns_its_offsets():
 
 
 def test_the_torchvision_path_gives_the_same_layer():
-    if not torchvision_serves("cpu"):
+    if not torchvision_available("cpu"):
         pytest.skip("no torchvision")
     ours = DeformConv3x3(4, 3, impl="native")
     torch.nn.init.normal_(ours.offset.weight, std=0.1)

@@ -134,7 +134,7 @@ def test_branches_share_their_prefix_cell_by_cell():
 
     alone = GGMNet(little(share_prefix=False), 1, 3)
     assert len(alone.cells) == 15
-    assert alone.partings == set()
+    assert alone.split_points == set()
 
 
 @torch.no_grad()

@@ -85,5 +85,5 @@ def test_between_widths_the_identity_carries_the_channels_both_have(c_in, c_out)
 
 
 def test_unknown_operator():
-    with pytest.raises(OptionError, match="no operator named 'warp'"):
+    with pytest.raises(OptionError, match="Unknown operator 'warp'"):
         make_operator("warp", 1, 1, 1)

@@ -79,5 +79,5 @@ def test_what_cannot_be_built_is_said():
     with pytest.raises(OptionError, match="two or more widths"):
         UNetArchitecture((3,))
     for record in ({"kind": "unet"}, {"kind": "unet", "widths": 3}, {"kind": "unet", "widths": [4, 8], "depth": 2}):
-        with pytest.raises(OptionError, match="holds widths"):
+        with pytest.raises(OptionError, match="has the key widths"):
             build_from_dict(record, 1, 10)
