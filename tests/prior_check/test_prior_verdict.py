@@ -1,4 +1,4 @@
-"""A workspace made from a crust, held against crusts of its own prior and of others."""
+"""Prior check of a workspace made from a crust, with its own prior and others."""
 
 import json
 import shutil
@@ -65,12 +65,12 @@ def test_a_crust_of_the_prior_is_inside(place, cache):
     assert here["bouguer_std"] == pytest.approx(float(crust.gravity.std()), rel=1e-4)
     assert here["cover_share"] == pytest.approx(100 * (crust.surface == 0).mean(), abs=1e-6)
     assert "slope_400_100" not in here  # 355 km do not hold it
-    told = "\n".join(found.lines())
-    assert told.startswith("Inside the prior central-asia")
-    assert "gravmap residual --height 5km --height 10km" in told
+    reported = "\n".join(found.lines())
+    assert reported.startswith("Inside the prior central-asia")
+    assert "gravmap residual --height 5km --height 10km" in reported
 
 
-def test_three_times_the_gravity_is_outside_and_said_so(tmp_path, cache):
+def test_three_times_the_gravity_is_outside(tmp_path, cache):
     (tmp_path / "data").mkdir()
     found = judge(lay(tmp_path, draw_crust(PRIOR, 500, SHAPE), factor=3.0), cache)
     assert found.state == OUTSIDE
@@ -82,15 +82,15 @@ def test_three_times_the_gravity_is_outside_and_said_so(tmp_path, cache):
     assert all(word in advice for word in ("stronger anomalies", "--prior wide", "[class] spread"))
 
 
-def test_lows_over_outcrop_are_told_where_crusts_have_them_over_cover(tmp_path):
+def test_lows_over_outcrop_are_found_where_crusts_have_them_over_cover(tmp_path):
     """Gravity with its sign turned has the same spreads, and says the opposite of what a network was taught."""
     (tmp_path / "data").mkdir()
     rootless = replace(PRIOR, draws=PRIOR.draws | {"moho.root_km": Draw("fixed", 0.0, 0.0, 0.0, 0.0)})
     found = judge(lay(tmp_path, draw_crust(rootless, 500, SHAPE), factor=-1.0), None, rootless)
     by_key = {each.quantity.key: each for each in found.places}
-    turned = by_key["residual_10km_outcrop"]
-    assert turned.middle < min(turned.crusts)
-    assert turned.state != INSIDE
+    flipped = by_key["residual_10km_outcrop"]
+    assert flipped.middle < min(flipped.crusts)
+    assert flipped.state != INSIDE
     assert by_key["residual_10km_std"].state == INSIDE
     assert found.state != INSIDE
     assert "root_km" in " ".join(found.advice)
@@ -115,7 +115,7 @@ def test_the_crusts_are_kept(place, cache, monkeypatch):
     kept.write_text(whole)
 
 
-def test_a_field_high_up_is_held_against_crusts_as_high_up(place, tmp_path, cache):
+def test_crusts_are_measured_at_the_height_of_the_field(place, tmp_path, cache):
     """The same crust 10 km higher and on 6 arc-minutes: fainter, and inside all the same."""
     (tmp_path / "data").mkdir()
     crust = draw_crust(PRIOR, 500, SHAPE)
@@ -138,11 +138,11 @@ def test_a_field_high_up_is_held_against_crusts_as_high_up(place, tmp_path, cach
             most = 5.0 if key == "diffusion_score" else 0.4 if key.startswith("share") else 0.1
             assert value == pytest.approx(same[key], rel=0.04, abs=most), key
         # Against crusts on the ground the high one would have been refused.
-        judged = compare_quantities([each.quantity for each in found.places], [same], on_ground)
-        assert (overall_state(judged) == INSIDE) == (root == place)
+        evaluated = compare_quantities([each.quantity for each in found.places], [same], on_ground)
+        assert (overall_state(evaluated) == INSIDE) == (root == place)
 
 
-def test_a_coarse_field_on_the_ground_is_not_compared(place, tmp_path, cache):
+def test_coarse_field_at_ground_level_is_not_compared(place, tmp_path, cache):
     (tmp_path / "data").mkdir()
     crust = draw_crust(PRIOR, 500, SHAPE)
     thin = crust.around.isel(lat=slice(0, None, 6), lon=slice(0, None, 6))
@@ -154,7 +154,7 @@ def test_a_coarse_field_on_the_ground_is_not_compared(place, tmp_path, cache):
     assert any("cannot be treated alike" in reason for reason in found.left_out)
 
 
-def test_a_part_of_the_region_may_be_asked_for(place, cache):
+def test_part_of_the_region(place, cache):
     bounds = draw_crust(PRIOR, 500, SHAPE).bounds_wsen
     west, south, _, _ = bounds
     found = judge(place, None, region=Region(west, south, west + 2.1, south + 2.1))
@@ -163,13 +163,13 @@ def test_a_part_of_the_region_may_be_asked_for(place, cache):
         judge(place, cache, region=Region(west, south, west + 1.5, south + 2.5))
 
 
-def test_parts_of_a_large_region_are_told_before_the_crusts(place, monkeypatch):
+def test_progress_reports_boxes_then_crusts(place, monkeypatch):
     monkeypatch.setattr(statistics, "MAX_SHAPE", (60, 60))  # 96 cells hold three of these, each half over the next
-    told = []
-    found = judge(place, None, progress=lambda done, total, note="": told.append((done, total, note)))
+    reported = []
+    found = judge(place, None, progress=lambda done, total, note="": reported.append((done, total, note)))
     assert len(found.boxes) == 9
-    assert {total for _, total, _ in told} == {9 + COUNT}
-    assert [(done, note) for done, _, note in told] == [
+    assert {total for _, total, _ in reported} == {9 + COUNT}
+    assert [(done, note) for done, _, note in reported] == [
         *((number, f"part {number} of 9 of the region") for number in range(1, 10)),
         *((9 + made, "crusts of central-asia") for made in range(COUNT + 1)),
     ]
@@ -204,20 +204,20 @@ def test_a_map_that_is_nowhere_known_leaves_the_gravity(place, tmp_path, cache):
         judge(tmp_path, cache)
 
 
-def test_the_prior_of_a_run_is_the_one_it_was_taught_on(place, cache):
+def test_run_verdict_uses_the_recorded_prior(place, cache):
     data = place / "data"
-    taught = {
+    trained_on = {
         "on": "crusts",
         "prior": {"name": PRIOR.name, "sha256": PRIOR.sha256, "text": PRIOR.text},
         "channels": ["residual_10km", "outcrop_1"],
     }
-    found = run_verdict(taught, data / "fields.nc", data / "labels.tif", count=COUNT, cache=cache)
+    found = run_verdict(trained_on, data / "fields.nc", data / "labels.tif", count=COUNT, cache=cache)
     assert found.prior_sha256 == PRIOR.sha256
     (reason,) = found.left_out
     assert reason.startswith("slope 400-100 km: ")
     assert run_verdict({"on": "region"}, data / "fields.nc", data / "labels.tif") is None
     with pytest.raises(InputError, match="residual_40km"):
-        run_verdict(taught | {"channels": ["residual_40km"]}, data / "fields.nc", data / "labels.tif")
+        run_verdict(trained_on | {"channels": ["residual_40km"]}, data / "fields.nc", data / "labels.tif")
 
 
 def test_the_picture_shows_every_quantity(place, cache, tmp_path):
@@ -231,7 +231,7 @@ def test_the_picture_shows_every_quantity(place, cache, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "one.png"]
 
 
-def test_the_command_says_it_draws_it_and_refuses_what_makes_no_sense(place, cache, monkeypatch):
+def test_command_prints_and_draws_the_verdict_and_refuses_invalid_options(place, cache, monkeypatch):
     monkeypatch.setattr("gravmap_cli.doctor.usable_cores", lambda: 1)
     shutil.copytree(cache, place / "data" / "crusts")
 
@@ -244,10 +244,10 @@ def test_the_command_says_it_draws_it_and_refuses_what_makes_no_sense(place, cac
     assert (place / "data" / "prior-central-asia.png").exists()
     assert ask("--prior", "central-asia", "--count", str(COUNT)).exit_code == 3  # the picture exists
     read = ask("--prior", "central-asia", "--count", str(COUNT), "--overwrite", "--json")
-    told = json.loads(read.stdout)
-    assert told["state"] == INSIDE
-    assert {"quantity", "here", "crusts", "percentile", "state"} <= told["quantities"][0].keys()
+    reported = json.loads(read.stdout)
+    assert reported["state"] == INSIDE
+    assert {"quantity", "here", "crusts", "percentile", "state"} <= reported["quantities"][0].keys()
     assert ask("--prior", "middle-earth").exit_code == 2
-    alone = ask("--count", "20")
-    assert alone.exit_code == 2
-    assert "--count is for --prior" in alone.output
+    single = ask("--count", "20")
+    assert single.exit_code == 2
+    assert "--count is for --prior" in single.output

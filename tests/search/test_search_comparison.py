@@ -1,4 +1,4 @@
-"""The searched architecture beside random ones: their budget, real short trainings, and what is done only once."""
+"""Comparison with random architectures: budget, short trainings, and reuse of finished ones."""
 
 import dataclasses
 import json
@@ -57,7 +57,7 @@ def test_random_architectures_keep_to_the_budget_and_the_seed(tmp_path):
     assert len(list((tmp_path / "random").iterdir())) == 2
 
 
-def test_an_impossible_budget_and_an_unfinished_search_are_told(tmp_path, monkeypatch):
+def test_impossible_budget_and_unfinished_search_are_errors(tmp_path, monkeypatch):
     monkeypatch.setattr("gravmap.search.comparison.MAX_DRAWS", 20)
     searched(tmp_path, parameters=10)
     with pytest.raises(OptionError, match="0 of 1 random architectures"):
@@ -95,17 +95,17 @@ def test_the_table_is_that_of_real_trainings(compared):
     assert not list(folder.glob("compare/*/*.safetensors"))
 
 
-def test_finished_trainings_are_not_repeated_and_stopped_ones_go_on(compared, monkeypatch):
+def test_finished_trainings_are_reused_and_interrupted_ones_resumed(compared, monkeypatch):
     folder, dataset, outcome = compared
-    taught = []
+    trained_on = []
 
     def counted(run, progress, *, resume):
-        taught.append((run.run_dir.name, resume))
+        trained_on.append((run.run_dir.name, resume))
         return trainer.fit(run, progress, resume=resume)
 
     monkeypatch.setattr(architecture_trials, "fit", counted)
     assert compare_with_random(dataset, folder, SCHEDULE) == outcome
-    assert taught == []
+    assert trained_on == []
 
     def stopped(run, progress, *, resume):
         def stop(done, total, note=""):
@@ -120,7 +120,7 @@ def test_finished_trainings_are_not_repeated_and_stopped_ones_go_on(compared, mo
         compare_with_random(dataset, folder, SCHEDULE)
     monkeypatch.setattr(architecture_trials, "fit", counted)
     assert compare_with_random(dataset, folder, SCHEDULE) == outcome
-    assert taught == [("random-00-seed1", True)]
+    assert trained_on == [("random-00-seed1", True)]
 
 
 def test_labels_of_test_blocks_are_gone_before_anything_is_trained(compared, monkeypatch):
@@ -136,7 +136,7 @@ def test_labels_of_test_blocks_are_gone_before_anything_is_trained(compared, mon
     assert compare_with_random(other, folder, SCHEDULE) == outcome
 
 
-def test_what_cannot_be_compared_is_told(compared, tmp_path):
+def test_incomparable_data_are_errors(compared, tmp_path):
     folder, dataset, _ = compared
     with pytest.raises(InputError, match="training data differ"):
         compare_with_random(RegionDataset.from_arrays(make_arrays(seed=3)), folder, SCHEDULE)
@@ -149,7 +149,7 @@ def test_what_cannot_be_compared_is_told(compared, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mine", "others", "verdict", "said"),
+    ("selected", "others", "verdict", "message"),
     [
         (0.5, (0.3, 0.4), "above", "above all the 2 random ones (30.0 to 40.0 %, mean 35.0 %); 0 of them are better"),
         (0.35, (0.3, 0.4), "inside", "(30.0 to 40.0 %, mean 35.0 %); 1 of them is better"),
@@ -157,16 +157,16 @@ def test_what_cannot_be_compared_is_told(compared, tmp_path):
         (0.3, (0.3, 0.3), "inside", "0 of them are better"),
     ],
 )
-def test_the_verdict(mine, others, verdict, said):
+def test_the_verdict(selected, others, verdict, message):
     rows = [
         {"name": str(number), "parameters": 10**6, "gmac": 1.0, "scores": {
             measure: {"mean": value, "sd": 0.01, "each": [value]} for measure in architecture_trials.MEASURES
         }}
-        for number, value in enumerate((mine, *others))
+        for number, value in enumerate((selected, *others))
     ]  # fmt: skip
     found = architecture_trials._summarise(rows)
     assert found["verdict"] == verdict
-    assert said in found["told"]
+    assert message in found["told"]
     assert "varies by 1.0 points" in found["told"]
     table = comparison_table({**found, "architectures": rows, "schedule": {"seeds": 2}})
-    assert f"| 0 | 1.00 M | 1.0 | {100 * mine:.1f} ± 1.0 |" in table
+    assert f"| 0 | 1.00 M | 1.0 | {100 * selected:.1f} ± 1.0 |" in table
