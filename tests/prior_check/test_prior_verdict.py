@@ -1,4 +1,4 @@
-"""Prior check of a workspace made from a crust, with its own prior and others."""
+"""A workspace made from a crust, held against crusts of its own prior and of others."""
 
 import json
 import shutil
@@ -65,9 +65,9 @@ def test_a_crust_of_the_prior_is_inside(place, cache):
     assert here["bouguer_std"] == pytest.approx(float(crust.gravity.std()), rel=1e-4)
     assert here["cover_share"] == pytest.approx(100 * (crust.surface == 0).mean(), abs=1e-6)
     assert "slope_400_100" not in here  # 355 km do not hold it
-    reported = "\n".join(found.lines())
-    assert reported.startswith("Inside the prior central-asia")
-    assert "gravmap residual --height 5km --height 10km" in reported
+    told = "\n".join(found.lines())
+    assert told.startswith("Inside the prior central-asia")
+    assert "gravmap residual --height 5km --height 10km" in told
 
 
 def test_three_times_the_gravity_is_outside(tmp_path, cache):
@@ -88,9 +88,9 @@ def test_lows_over_outcrop_are_found_where_crusts_have_them_over_cover(tmp_path)
     rootless = replace(PRIOR, draws=PRIOR.draws | {"moho.root_km": Draw("fixed", 0.0, 0.0, 0.0, 0.0)})
     found = judge(lay(tmp_path, draw_crust(rootless, 500, SHAPE), factor=-1.0), None, rootless)
     by_key = {each.quantity.key: each for each in found.places}
-    flipped = by_key["residual_10km_outcrop"]
-    assert flipped.middle < min(flipped.crusts)
-    assert flipped.state != INSIDE
+    turned = by_key["residual_10km_outcrop"]
+    assert turned.middle < min(turned.crusts)
+    assert turned.state != INSIDE
     assert by_key["residual_10km_std"].state == INSIDE
     assert found.state != INSIDE
     assert "root_km" in " ".join(found.advice)
@@ -138,8 +138,8 @@ def test_crusts_are_measured_at_the_height_of_the_field(place, tmp_path, cache):
             most = 5.0 if key == "diffusion_score" else 0.4 if key.startswith("share") else 0.1
             assert value == pytest.approx(same[key], rel=0.04, abs=most), key
         # Against crusts on the ground the high one would have been refused.
-        evaluated = compare_quantities([each.quantity for each in found.places], [same], on_ground)
-        assert (overall_state(evaluated) == INSIDE) == (root == place)
+        judged = compare_quantities([each.quantity for each in found.places], [same], on_ground)
+        assert (overall_state(judged) == INSIDE) == (root == place)
 
 
 def test_coarse_field_at_ground_level_is_not_compared(place, tmp_path, cache):
@@ -165,11 +165,11 @@ def test_part_of_the_region(place, cache):
 
 def test_progress_reports_boxes_then_crusts(place, monkeypatch):
     monkeypatch.setattr(statistics, "MAX_SHAPE", (60, 60))  # 96 cells hold three of these, each half over the next
-    reported = []
-    found = judge(place, None, progress=lambda done, total, note="": reported.append((done, total, note)))
+    told = []
+    found = judge(place, None, progress=lambda done, total, note="": told.append((done, total, note)))
     assert len(found.boxes) == 9
-    assert {total for _, total, _ in reported} == {9 + COUNT}
-    assert [(done, note) for done, _, note in reported] == [
+    assert {total for _, total, _ in told} == {9 + COUNT}
+    assert [(done, note) for done, _, note in told] == [
         *((number, f"part {number} of 9 of the region") for number in range(1, 10)),
         *((9 + made, "crusts of central-asia") for made in range(COUNT + 1)),
     ]
@@ -206,18 +206,18 @@ def test_a_map_that_is_nowhere_known_leaves_the_gravity(place, tmp_path, cache):
 
 def test_run_verdict_uses_the_recorded_prior(place, cache):
     data = place / "data"
-    trained_on = {
+    taught = {
         "on": "crusts",
         "prior": {"name": PRIOR.name, "sha256": PRIOR.sha256, "text": PRIOR.text},
         "channels": ["residual_10km", "outcrop_1"],
     }
-    found = run_verdict(trained_on, data / "fields.nc", data / "labels.tif", count=COUNT, cache=cache)
+    found = run_verdict(taught, data / "fields.nc", data / "labels.tif", count=COUNT, cache=cache)
     assert found.prior_sha256 == PRIOR.sha256
     (reason,) = found.left_out
     assert reason.startswith("slope 400-100 km: ")
     assert run_verdict({"on": "region"}, data / "fields.nc", data / "labels.tif") is None
     with pytest.raises(InputError, match="residual_40km"):
-        run_verdict(trained_on | {"channels": ["residual_40km"]}, data / "fields.nc", data / "labels.tif")
+        run_verdict(taught | {"channels": ["residual_40km"]}, data / "fields.nc", data / "labels.tif")
 
 
 def test_the_picture_shows_every_quantity(place, cache, tmp_path):
@@ -244,10 +244,10 @@ def test_command_prints_and_draws_the_verdict_and_refuses_invalid_options(place,
     assert (place / "data" / "prior-central-asia.png").exists()
     assert ask("--prior", "central-asia", "--count", str(COUNT)).exit_code == 3  # the picture exists
     read = ask("--prior", "central-asia", "--count", str(COUNT), "--overwrite", "--json")
-    reported = json.loads(read.stdout)
-    assert reported["state"] == INSIDE
-    assert {"quantity", "here", "crusts", "percentile", "state"} <= reported["quantities"][0].keys()
+    told = json.loads(read.stdout)
+    assert told["state"] == INSIDE
+    assert {"quantity", "here", "crusts", "percentile", "state"} <= told["quantities"][0].keys()
     assert ask("--prior", "middle-earth").exit_code == 2
-    single = ask("--count", "20")
-    assert single.exit_code == 2
-    assert "--count is for --prior" in single.output
+    alone = ask("--count", "20")
+    assert alone.exit_code == 2
+    assert "--count is for --prior" in alone.output

@@ -1,4 +1,4 @@
-"""Comparison with random architectures: budget, short trainings, and reuse of finished ones."""
+"""The searched architecture beside random ones: their budget, real short trainings, and what is done only once."""
 
 import dataclasses
 import json
@@ -97,15 +97,15 @@ def test_the_table_is_that_of_real_trainings(compared):
 
 def test_finished_trainings_are_reused_and_interrupted_ones_resumed(compared, monkeypatch):
     folder, dataset, outcome = compared
-    trained_on = []
+    taught = []
 
     def counted(run, progress, *, resume):
-        trained_on.append((run.run_dir.name, resume))
+        taught.append((run.run_dir.name, resume))
         return trainer.fit(run, progress, resume=resume)
 
     monkeypatch.setattr(architecture_trials, "fit", counted)
     assert compare_with_random(dataset, folder, SCHEDULE) == outcome
-    assert trained_on == []
+    assert taught == []
 
     def stopped(run, progress, *, resume):
         def stop(done, total, note=""):
@@ -120,7 +120,7 @@ def test_finished_trainings_are_reused_and_interrupted_ones_resumed(compared, mo
         compare_with_random(dataset, folder, SCHEDULE)
     monkeypatch.setattr(architecture_trials, "fit", counted)
     assert compare_with_random(dataset, folder, SCHEDULE) == outcome
-    assert trained_on == [("random-00-seed1", True)]
+    assert taught == [("random-00-seed1", True)]
 
 
 def test_labels_of_test_blocks_are_gone_before_anything_is_trained(compared, monkeypatch):
@@ -149,7 +149,7 @@ def test_incomparable_data_are_errors(compared, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("selected", "others", "verdict", "message"),
+    ("mine", "others", "verdict", "said"),
     [
         (0.5, (0.3, 0.4), "above", "above all the 2 random ones (30.0 to 40.0 %, mean 35.0 %); 0 of them are better"),
         (0.35, (0.3, 0.4), "inside", "(30.0 to 40.0 %, mean 35.0 %); 1 of them is better"),
@@ -157,16 +157,16 @@ def test_incomparable_data_are_errors(compared, tmp_path):
         (0.3, (0.3, 0.3), "inside", "0 of them are better"),
     ],
 )
-def test_the_verdict(selected, others, verdict, message):
+def test_the_verdict(mine, others, verdict, said):
     rows = [
         {"name": str(number), "parameters": 10**6, "gmac": 1.0, "scores": {
             measure: {"mean": value, "sd": 0.01, "each": [value]} for measure in architecture_trials.MEASURES
         }}
-        for number, value in enumerate((selected, *others))
+        for number, value in enumerate((mine, *others))
     ]  # fmt: skip
     found = architecture_trials._summarise(rows)
     assert found["verdict"] == verdict
-    assert message in found["told"]
+    assert said in found["told"]
     assert "varies by 1.0 points" in found["told"]
     table = comparison_table({**found, "architectures": rows, "schedule": {"seeds": 2}})
-    assert f"| 0 | 1.00 M | 1.0 | {100 * selected:.1f} ± 1.0 |" in table
+    assert f"| 0 | 1.00 M | 1.0 | {100 * mine:.1f} ± 1.0 |" in table

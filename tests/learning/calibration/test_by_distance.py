@@ -1,4 +1,4 @@
-"""Temperature by distance: synthetic miscalibration that depends on the distance to outcrop is corrected."""
+"""Networks whose confidence is wrong in a way that follows the distance to outcrop, planted and to be undone."""
 
 import json
 
@@ -31,65 +31,61 @@ def planted(distance_km, near=0.6, far=3.0):
     return 1 / (1 / near + where * (1 / far - 1 / near))
 
 
-def held_ground(count=60_000, n_datasets=4, wrong=planted, seed=0):
-    logits, target, distances = truthful(count, seed)
-    message = (logits * wrong(distances)[:, None]).astype(np.float32)
+def held_ground(count=60_000, pieces=4, wrong=planted, seed=0):
+    logits, target, away = truthful(count, seed)
+    said = (logits * wrong(away)[:, None]).astype(np.float32)
     role = np.where(np.arange(count) % 2, TUNE, TEST).astype(np.uint8)
-    place = np.stack([np.arange(count) // 2 % n_datasets + n_datasets * (role == TEST), np.arange(count)], axis=1)
-    return HeldOutPredictions(target, role, np.ones(count), {5.0: message}, place), distances
+    place = np.stack([np.arange(count) // 2 % pieces + pieces * (role == TEST), np.arange(count)], axis=1)
+    return HeldOutPredictions(target, role, np.ones(count), {5.0: said}, place), away
 
 
 @pytest.mark.parametrize(("near", "far"), [(0.6, 3.0), (2.5, 0.8)])
 def test_what_was_planted_comes_back_whether_it_rises_or_falls(near, far):
-    logits, target, distances = truthful(60_000)
-    wrong = planted(distances, near, far)
-    found = fit_distance_temperature(
-        (logits * wrong[:, None]).astype(np.float32), target, np.ones(len(target)), distances
-    )
+    logits, target, away = truthful(60_000)
+    wrong = planted(away, near, far)
+    found = fit_distance_temperature((logits * wrong[:, None]).astype(np.float32), target, np.ones(len(target)), away)
     assert found.km == distance_temperature.KNOTS_KM
-    calls = np.array([1.0, 4.0, 15.0, 30.0, 80.0, 500.0])
-    assert found.at(calls) == pytest.approx(planted(calls, near, far), rel=0.08)
+    asked = np.array([1.0, 4.0, 15.0, 30.0, 80.0, 500.0])
+    assert found.at(asked) == pytest.approx(planted(asked, near, far), rel=0.08)
     steps = np.diff(found.temperature)
     assert (steps >= -1e-9).all() if far > near else (steps <= 1e-9).all()
 
 
 def test_it_rises_or_falls_all_the_way_even_where_the_network_does_not():
-    logits, target, distances = truthful(40_000)
-    hump = np.where((distances > 10) & (distances < 30), 3.0, 1.0)
-    found = fit_distance_temperature(
-        (logits * hump[:, None]).astype(np.float32), target, np.ones(len(target)), distances
-    )
+    logits, target, away = truthful(40_000)
+    hump = np.where((away > 10) & (away < 30), 3.0, 1.0)
+    found = fit_distance_temperature((logits * hump[:, None]).astype(np.float32), target, np.ones(len(target)), away)
     steps = np.diff(found.temperature)
     assert (steps >= -1e-9).all() or (steps <= 1e-9).all()
 
 
 def test_nodes_without_weight_have_no_influence():
-    logits, target, distances = truthful(20_000)
-    twice = np.concatenate([logits * planted(distances)[:, None], logits * 9]).astype(np.float32)
+    logits, target, away = truthful(20_000)
+    twice = np.concatenate([logits * planted(away)[:, None], logits * 9]).astype(np.float32)
     weight = np.repeat([1.0, 0.0], len(target))
-    found = fit_distance_temperature(twice, np.tile(target, 2), weight, np.tile(distances, 2))
+    found = fit_distance_temperature(twice, np.tile(target, 2), weight, np.tile(away, 2))
     assert found.at(np.array([80.0])) == pytest.approx(3.0, rel=0.12)
 
 
 def test_few_nodes_take_knots_away():
-    distances = np.concatenate([np.full(5000, 3.0), np.full(5000, 12.0), np.full(40, 90.0)])
-    assert 80.0 not in select_knots(distances)
-    assert select_knots(distances)[0] == 4.0
+    away = np.concatenate([np.full(5000, 3.0), np.full(5000, 12.0), np.full(40, 90.0)])
+    assert 80.0 not in select_knots(away)
+    assert select_knots(away)[0] == 4.0
     assert select_knots(np.full(10_000, 3.0)) == (4.0,)
     logits, target, _ = truthful(10_000)
     assert fit_distance_temperature(logits.astype(np.float32), target, np.ones(10_000), np.full(10_000, 3.0)) is None
 
 
 def test_miscalibration_by_distance_is_corrected_on_test_data():
-    held_out_nodes, distances = held_ground()
-    cover = np.where(np.arange(len(distances)) % 3, 0.3, 5.0)
-    record = calibrate(held_out_nodes, [5.0], {"distance": (distances, BY_DISTANCE), "cover": (cover, BY_COVER)})
+    held, away = held_ground()
+    cover = np.where(np.arange(len(away)) % 3, 0.3, 5.0)
+    record = calibrate(held, [5.0], {"distance": (away, BY_DISTANCE), "cover": (cover, BY_COVER)})
     test = record["test"]
     assert record["notes"] == []
     assert test["one"]["nll"] > test["after"]["nll"] + 0.01
     for name, row in test["strata"]["distance"].items():
-        selected = (held_out_nodes.role == TEST) & in_stratum(distances, BY_DISTANCE[name])
-        assert row["nodes"] == selected.sum() > 2000
+        mine = (held.role == TEST) & in_stratum(away, BY_DISTANCE[name])
+        assert row["nodes"] == mine.sum() > 2000
         assert row["after"]["ece"] < 0.03
         assert row["after"]["coverage"] == pytest.approx(0.8, abs=0.025)
     near, far = test["strata"]["distance"]["under 10 km"], test["strata"]["distance"]["over 30 km"]
@@ -103,28 +99,22 @@ def test_miscalibration_by_distance_is_corrected_on_test_data():
 
 
 def test_test_data_have_no_influence():
-    held_out_nodes, distances = held_ground(20_000)
-    strata = {"distance": (distances, BY_DISTANCE)}
-    record = calibrate(held_out_nodes, [5.0], strata)
-    flipped = np.where(held_out_nodes.role == TEST, K - 1 - held_out_nodes.target, held_out_nodes.target)
-    other = calibrate(
-        HeldOutPredictions(
-            flipped, held_out_nodes.role, held_out_nodes.weight, held_out_nodes.logits, held_out_nodes.place
-        ),
-        [5.0],
-        strata,
-    )
+    held, away = held_ground(20_000)
+    strata = {"distance": (away, BY_DISTANCE)}
+    record = calibrate(held, [5.0], strata)
+    turned = np.where(held.role == TEST, K - 1 - held.target, held.target)
+    other = calibrate(HeldOutPredictions(turned, held.role, held.weight, held.logits, held.place), [5.0], strata)
     assert other["by_distance"] == record["by_distance"]
     assert other["test"] != record["test"]
 
 
 def test_temperatures_by_distance_need_to_pass_cross_validation():
     """Each piece of tuning ground is wrong in the other direction: what is fitted on one fails on the other."""
-    held_out_nodes, distances = held_ground(40_000, n_datasets=2)
+    held, away = held_ground(40_000, pieces=2)
     logits, _, _ = truthful(40_000)
-    flipped = np.where(held_out_nodes.place[:, 0] == 0, planted(distances, 0.5, 4.0), planted(distances, 4.0, 0.5))
-    held_out_nodes.logits[5.0][:] = logits * flipped[:, None]
-    record = calibrate(held_out_nodes, [5.0], {"distance": (distances, BY_DISTANCE)})
+    turned = np.where(held.place[:, 0] == 0, planted(away, 0.5, 4.0), planted(away, 4.0, 0.5))
+    held.logits[5.0][:] = logits * turned[:, None]
+    record = calibrate(held, [5.0], {"distance": (away, BY_DISTANCE)})
     assert "by_distance" not in record
     assert "cross-validation" in record["notes"][0]
     assert "one" not in record["test"]
@@ -133,14 +123,14 @@ def test_temperatures_by_distance_need_to_pass_cross_validation():
 
 def test_calibrated_probabilities_have_nominal_coverage():
     logits, target, _ = truthful(100_000, seed=3)
-    for held_out_nodes in (0.5, 0.8, 0.95):
-        right, size = coverage(np.exp(log_softmax(logits)), target, np.ones(len(target)), held_out_nodes)
-        assert right == pytest.approx(held_out_nodes, abs=0.006)
+    for held in (0.5, 0.8, 0.95):
+        right, size = coverage(np.exp(log_softmax(logits)), target, np.ones(len(target)), held)
+        assert right == pytest.approx(held, abs=0.006)
         assert 0 < size < K
-    confident, _ = coverage(np.exp(log_softmax(logits, 0.4)), target, np.ones(len(target)))
-    underconfident, wide = coverage(np.exp(log_softmax(logits, 3.0)), target, np.ones(len(target)))
-    assert confident < 0.72
-    assert underconfident > 0.88
+    sure, _ = coverage(np.exp(log_softmax(logits, 0.4)), target, np.ones(len(target)))
+    unsure, wide = coverage(np.exp(log_softmax(logits, 3.0)), target, np.ones(len(target)))
+    assert sure < 0.72
+    assert unsure > 0.88
     assert wide > 3
 
 
