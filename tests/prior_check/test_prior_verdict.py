@@ -231,7 +231,7 @@ def test_the_picture_shows_every_quantity(place, cache, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "one.png"]
 
 
-def test_command_prints_and_draws_the_verdict_and_refuses_invalid_options(place, cache, monkeypatch):
+def test_the_command_says_it_draws_it_and_refuses_what_makes_no_sense(place, cache, monkeypatch):
     monkeypatch.setattr("gravmap_cli.doctor.usable_cores", lambda: 1)
     shutil.copytree(cache, place / "data" / "crusts")
 
