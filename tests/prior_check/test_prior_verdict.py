@@ -71,7 +71,7 @@ def test_a_crust_of_the_prior_is_inside(place, cache):
     assert "gravmap residual --height 5km --height 10km" in told
 
 
-def test_three_times_the_gravity_is_outside_and_said_so(tmp_path, cache):
+def test_three_times_the_gravity_is_outside(tmp_path, cache):
     (tmp_path / "data").mkdir()
     found = judge(lay(tmp_path, draw_crust(PRIOR, 500, SHAPE), factor=3.0), cache)
     assert found.state == OUTSIDE
@@ -83,7 +83,7 @@ def test_three_times_the_gravity_is_outside_and_said_so(tmp_path, cache):
     assert all(word in advice for word in ("stronger anomalies", "--prior wide", "[class] spread"))
 
 
-def test_lows_over_outcrop_are_told_where_crusts_have_them_over_cover(tmp_path):
+def test_lows_over_outcrop_are_found_where_crusts_have_them_over_cover(tmp_path):
     """Gravity with its sign turned has the same spreads, and says the opposite of what a network was taught."""
     (tmp_path / "data").mkdir()
     rootless = replace(PRIOR, draws=PRIOR.draws | {"moho.root_km": Draw("fixed", 0.0, 0.0, 0.0, 0.0)})
@@ -116,7 +116,7 @@ def test_the_crusts_are_kept(place, cache, monkeypatch):
     kept.write_text(whole)
 
 
-def test_a_field_high_up_is_held_against_crusts_as_high_up(place, tmp_path, cache):
+def test_crusts_are_measured_at_the_height_of_the_field(place, tmp_path, cache):
     """The same crust 10 km higher and on 6 arc-minutes: fainter, and inside all the same."""
     (tmp_path / "data").mkdir()
     crust = draw_crust(PRIOR, 500, SHAPE)
@@ -143,7 +143,7 @@ def test_a_field_high_up_is_held_against_crusts_as_high_up(place, tmp_path, cach
         assert (overall_state(judged) == INSIDE) == (root == place)
 
 
-def test_a_coarse_field_on_the_ground_is_not_compared(place, tmp_path, cache):
+def test_coarse_field_at_ground_level_is_not_compared(place, tmp_path, cache):
     (tmp_path / "data").mkdir()
     crust = draw_crust(PRIOR, 500, SHAPE)
     thin = crust.around.isel(lat=slice(0, None, 6), lon=slice(0, None, 6))
@@ -155,7 +155,7 @@ def test_a_coarse_field_on_the_ground_is_not_compared(place, tmp_path, cache):
     assert any("cannot be treated alike" in reason for reason in found.left_out)
 
 
-def test_a_part_of_the_region_may_be_asked_for(place, cache):
+def test_part_of_the_region(place, cache):
     bounds = draw_crust(PRIOR, 500, SHAPE).bounds_wsen
     west, south, _, _ = bounds
     found = judge(place, None, region=Region(west, south, west + 2.1, south + 2.1))
@@ -164,7 +164,7 @@ def test_a_part_of_the_region_may_be_asked_for(place, cache):
         judge(place, cache, region=Region(west, south, west + 1.5, south + 2.5))
 
 
-def test_parts_of_a_large_region_are_told_before_the_crusts(place, monkeypatch):
+def test_progress_reports_boxes_then_crusts(place, monkeypatch):
     monkeypatch.setattr(statistics, "MAX_SHAPE", (60, 60))  # 96 cells hold three of these, each half over the next
     told = []
     found = judge(place, None, progress=lambda done, total, note="": told.append((done, total, note)))
@@ -205,7 +205,7 @@ def test_a_map_that_is_nowhere_known_leaves_the_gravity(place, tmp_path, cache):
         judge(tmp_path, cache)
 
 
-def test_the_prior_of_a_run_is_the_one_it_was_taught_on(place, cache):
+def test_run_verdict_uses_the_recorded_prior(place, cache):
     data = place / "data"
     taught = {
         "on": "crusts",

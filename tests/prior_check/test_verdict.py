@@ -1,4 +1,4 @@
-"""The rule that says inside, at the edge, outside."""
+"""States of quantities and of the whole: inside, at the edge, outside."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def place(quantity, here, crusts):
     return found
 
 
-def test_every_quantity_has_a_name_of_its_own_and_a_group():
+def test_quantities_have_unique_names_and_a_group():
     assert len({quantity.name for quantity in STRIDE.values()}) == len(STRIDE)
     assert {quantity.group for quantity in STRIDE.values()} == set(GROUPS)
 
@@ -59,7 +59,7 @@ def test_what_a_crust_has_is_inside_however_rare():
     assert place(COVER, [79], crusts).state == INSIDE
 
 
-def test_a_share_of_the_priors_own_crusts_is_outside_by_chance():
+def test_some_crusts_of_the_prior_are_outside_by_chance():
     """Of 20 normal quantities and any number of crusts, few draws of the same law fall out."""
     rng = np.random.default_rng(0)
     for count in (12, 32):
@@ -82,7 +82,7 @@ def test_spreads_are_compared_in_ratios():
     assert "below them" in low.describe()
 
 
-def test_crusts_that_are_all_alike_leave_some_room():
+def test_identical_crusts_have_a_minimum_range():
     assert place(COVER, [49], [48.0] * 12).state == INSIDE
     assert place(COVER, [70], [48.0] * 12).state == OUTSIDE
 
@@ -97,16 +97,16 @@ def test_most_boxes_decide_and_a_few_make_an_edge():
 
 def test_residuals_that_are_off_together_count_once():
     """All four residual spreads beyond are one of three groups, not four of six quantities."""
-    wanted = [quantity for quantity in STRIDE.values() if quantity.group in ("residuals", "gravity")] + [COVER]
-    crusts = [{quantity.key: value for quantity in wanted} for value in np.geomspace(30, 60, 20)]
-    here = {quantity.key: 50.0 for quantity in wanted}
+    expected = [quantity for quantity in STRIDE.values() if quantity.group in ("residuals", "gravity")] + [COVER]
+    crusts = [{quantity.key: value for quantity in expected} for value in np.geomspace(30, 60, 20)]
+    here = {quantity.key: 50.0 for quantity in expected}
     loud = {key: 85.0 if key.startswith("residual") else value for key, value in here.items()}
-    found = compare_quantities(wanted, [loud], crusts)
+    found = compare_quantities(expected, [loud], crusts)
     assert fraction_not_inside(found) == pytest.approx(1 / 3)
-    assert overall_state(compare_quantities(wanted, [here], crusts)) == INSIDE
+    assert overall_state(compare_quantities(expected, [here], crusts)) == INSIDE
     assert overall_state(found) == EDGE
-    assert overall_state(compare_quantities(wanted, [dict.fromkeys(here, 85.0)], crusts)) == OUTSIDE
-    assert overall_state(compare_quantities(wanted, [here | {"cover_share": 90.0}], crusts)) == OUTSIDE
+    assert overall_state(compare_quantities(expected, [dict.fromkeys(here, 85.0)], crusts)) == OUTSIDE
+    assert overall_state(compare_quantities(expected, [here | {"cover_share": 90.0}], crusts)) == OUTSIDE
 
 
 def test_each_crust_is_judged_by_the_others_alone():

@@ -1,4 +1,4 @@
-"""The picture and the table of an architecture tell what is in it."""
+"""Figure and cost table of an architecture."""
 
 from __future__ import annotations
 

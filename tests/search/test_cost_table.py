@@ -1,4 +1,4 @@
-"""What architectures cost, against counting it on the network itself; and random ones under a budget."""
+"""Costs of architectures against counts on the networks; random architectures under a budget."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def certain(supernet):
                 logits[row, 1 + pick % 4 if name.startswith("alpha") else pick % 2] = 60
 
 
-def drawn(supernet):
+def sampled(supernet):
     """The architecture that certain logits leave, read off by following each branch back from its end."""
     best = {name: logits.argmax(-1).tolist() for name, logits in supernet.arch.items()}
     paths = []
@@ -92,9 +92,9 @@ def drawn(supernet):
     return SPACE.architecture(tuple(paths), ops, chis)
 
 
-def test_certain_preferences_cost_what_their_network_costs(supernet):
+def test_certain_logits_cost_what_their_network_costs(supernet):
     certain(supernet)
-    assert supernet.expected_macs(100).item() == pytest.approx(macs_counted(drawn(supernet)), rel=1e-12)
+    assert supernet.expected_macs(100).item() == pytest.approx(macs_counted(sampled(supernet)), rel=1e-12)
 
 
 def test_uncertain_ones_cost_the_mean_over_all_networks_they_may_become(supernet):
@@ -107,7 +107,7 @@ def test_uncertain_ones_cost_the_mean_over_all_networks_they_may_become(supernet
                 supernet.arch[name][row] = -60
                 supernet.arch[name][row, index] = 60
         p = float(np.prod([chance for _, chance in picks]))
-        mean += p * macs_counted(drawn(supernet))
+        mean += p * macs_counted(sampled(supernet))
         total += p
     assert total == pytest.approx(1)
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_a_draw_that_came_before_is_drawn_anew(monkeypatch):
     assert random_architectures(SPACE, 2, 300_000, np.random.default_rng(1), 1, 4) == [first, second]
 
 
-def test_a_budget_that_cannot_be_met_is_said_with_what_was_drawn(monkeypatch):
+def test_impossible_budget_reports_the_range_of_samples(monkeypatch):
     monkeypatch.setattr("gravmap.search.comparison.MAX_DRAWS", 50)
     with pytest.raises(OptionError, match=r"Only 0 of 2 .* 500.00 million parameters .* had 0\.\d\d to \d"):
         random_architectures(SPACE, 2, 500_000_000, np.random.default_rng(0), 1, 4)

@@ -1,4 +1,4 @@
-"""Paths, operators and widths from hand-made preferences; the expected paths by going through every walk there is."""
+"""Decoding of paths, operators and widths, against enumeration of all walks."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_tied_paths_go_down_first(rule, value):
         assert best_paths(architecture_logits(5, beta), SearchSpace(depth=5), rule) == expected
 
 
-def test_three_rules_say_three_things_of_no_preference():
+def test_three_rules_differ_for_uniform_logits():
     """By hand: all downs weigh 1/2; staying at 1/8 costs nothing; and odds of 1 make every path alike."""
     space, none = SearchSpace(depth=5), architecture_logits(5)
     assert best_paths(none, space, "downs") == ((), (1,), (1, 2))
@@ -118,7 +118,7 @@ def test_three_rules_say_three_things_of_no_preference():
     assert best_paths(none, space, "log-odds") == ((), (0,), (0, 1))
 
 
-def test_downs_ask_for_the_map_that_the_way_down_leads_to():
+def test_downs_rule_uses_beta_of_the_target_map():
     """FasterSeg writes its best way down to 1/16 one cell too early; ours is where beta has it."""
     beta = np.zeros((3, 6, 2))
     beta[1, 3, 1] = 5.0
@@ -130,9 +130,9 @@ def test_downs_ask_for_the_map_that_the_way_down_leads_to():
 def test_paths_are_drawn_as_often_as_they_are_likely():
     depth, n = 4, 4000
     beta = random_beta(depth, 8) / 2
-    drawn = sample_paths(architecture_logits(depth, beta), SearchSpace(depth=depth), n, np.random.default_rng(0))
+    sampled = sample_paths(architecture_logits(depth, beta), SearchSpace(depth=depth), n, np.random.default_rng(0))
     for branch in (1, 2):
-        counts = Counter(paths[branch] for paths in drawn)
+        counts = Counter(paths[branch] for paths in sampled)
         chances = {
             tuple(c for c, move in enumerate(moves) if move): chance_of_walk(beta, moves)
             for moves in walks(depth, branch)
@@ -141,16 +141,16 @@ def test_paths_are_drawn_as_often_as_they_are_likely():
         assert set(counts) <= set(chances)
         for path, p in chances.items():
             assert abs(counts[path] / n - p) < 4.5 * math.sqrt(p * (1 - p) / n) + 1e-9
-    assert {paths[0] for paths in drawn} == {()}
+    assert {paths[0] for paths in sampled} == {()}
 
 
 def test_operators_and_widths_are_those_of_the_map_a_cell_gives():
     depth = 4
     alpha, ratio = np.zeros((3, depth, 5)), np.zeros((3, depth, 4))
-    wanted = np.array([[CONV, ZOOM, CONV2, SKIP], [ZOOM2, CONV, ZOOM, CONV2], [0, CONV2, ZOOM2, ZOOM]])
+    best = np.array([[CONV, ZOOM, CONV2, SKIP], [ZOOM2, CONV, ZOOM, CONV2], [0, CONV2, ZOOM2, ZOOM]])
     chosen = np.array([[3, 2, 1, 0], [0, 1, 2, 3], [0, 2, 1, 3]])
     for scale, cell in itertools.product(range(3), range(depth)):
-        alpha[scale, cell, wanted[scale, cell]] = 0.1
+        alpha[scale, cell, best[scale, cell]] = 0.1
         ratio[scale, cell, chosen[scale, cell]] = 0.1
     found = architecture_on(
         ((), (2,), (1, 2)), architecture_logits(depth, None, alpha, ratio), SearchSpace(depth=depth)
@@ -225,8 +225,8 @@ def test_candidates_are_all_different_and_named_by_their_first_rule():
     certain = np.zeros((3, 5, 2))
     certain[..., 0] = 50
     certain[1, 2] = certain[2, 3] = (0, 50)
-    sure = candidates(architecture_logits(5, certain), space, np.random.default_rng(0))
-    assert [(rule, architecture.paths) for rule, architecture in sure] == [("downs", ((), (2,), (2, 3)))]
+    confident = candidates(architecture_logits(5, certain), space, np.random.default_rng(0))
+    assert [(rule, architecture.paths) for rule, architecture in confident] == [("downs", ((), (2,), (2, 3)))]
 
 
 def test_what_does_not_belong_together_is_refused():
@@ -238,7 +238,7 @@ def test_what_does_not_belong_together_is_refused():
         ArchitectureLogits(np.zeros((3, 4, 5)), np.zeros((3, 5, 2)), np.zeros((3, 4, 4)))
 
 
-def test_preferences_that_are_no_numbers_are_not_decoded():
+def test_non_finite_logits_are_refused():
     for kind in ("alpha", "beta", "ratio"):
         broken = architecture_logits(4)
         getattr(broken, kind)[1, 2, 0] = np.inf if kind == "beta" else np.nan

@@ -1,4 +1,4 @@
-"""An architecture search: it finds what was planted, sees no held-out label, and goes on where it was killed."""
+"""Architecture search: finds a planted operator, uses no held-out label, and resumes after an interruption."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ SHORT = SearchConfig(
 )  # fmt: skip
 
 
-def told(folder):
+def text(folder):
     """All that a search found and is, without times: its state, its course, its candidates."""
     tensors, state = read_pair(folder, "last")
     record = json.loads((folder / "search.json").read_text())
@@ -84,15 +84,15 @@ def test_what_a_search_leaves(unbroken):
 
 def test_no_label_of_tuning_test_or_buffer_cells_changes_anything(unbroken, tmp_path, unpainted):
     arrays = make_arrays()
-    held = arrays["role"] != TRAIN
-    assert {1, 2, 3} <= set(np.unique(arrays["role"][held]))
-    arrays["labels"] = np.where(held, 2 - arrays["labels"] % 2, arrays["labels"]).astype(np.uint8)
-    arrays["small"] = np.where(held, 1 - arrays["small"], arrays["small"]).astype(np.uint8)
+    held_out = arrays["role"] != TRAIN
+    assert {1, 2, 3} <= set(np.unique(arrays["role"][held_out]))
+    arrays["labels"] = np.where(held_out, 2 - arrays["labels"] % 2, arrays["labels"]).astype(np.uint8)
+    arrays["small"] = np.where(held_out, 1 - arrays["small"], arrays["small"]).astype(np.uint8)
     dataset = RegionDataset.from_arrays(arrays)
     # And had anything looked them up in the arrays, a class that is none would have stopped it.
-    dataset.labels[held] = 77
+    dataset.labels[held_out] = 77
     search(dataset, tmp_path / "run", SHORT)
-    assert told(tmp_path / "run") == told(unbroken)
+    assert text(tmp_path / "run") == text(unbroken)
 
 
 def test_a_training_label_changes_it(unbroken):
@@ -102,13 +102,13 @@ def test_a_training_label_changes_it(unbroken):
     state = SearchState(RegionDataset.from_arrays(arrays), SHORT)
     assert state.fingerprint != read_search(unbroken)["area_sha256"]
     state.start_epoch()
-    taught, _ = state.step(0, 0.0)
+    trained_on, _ = state.step(0, 0.0)
     other = SearchState(RegionDataset.from_arrays(make_arrays()), SHORT)
     other.start_epoch()
-    assert taught != other.step(0, 0.0)[0]
+    assert trained_on != other.step(0, 0.0)[0]
 
 
-def test_killed_in_a_step_and_among_the_candidates_it_goes_on_as_if_not(unbroken, tmp_path, unpainted):
+def test_interrupted_search_resumes_to_the_same_result(unbroken, tmp_path, unpainted):
     folder, dataset = tmp_path / "run", RegionDataset.from_arrays(make_arrays())
 
     def until(word, count):
@@ -126,7 +126,7 @@ def test_killed_in_a_step_and_among_the_candidates_it_goes_on_as_if_not(unbroken
     assert forked(until("candidates", 1)) == [-signal.SIGKILL]
     assert not (folder / "architecture.json").exists()
     search(dataset, folder, SHORT, resume=True)
-    assert told(folder) == told(unbroken)
+    assert text(folder) == text(unbroken)
 
 
 def test_another_tile_set_or_another_supernet_is_refused(unbroken, tmp_path):
@@ -154,7 +154,7 @@ def changed(before, after):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def test_choosing_moves_the_architecture_and_teaching_the_rest(state, monkeypatch):
+def test_architecture_steps_and_weight_steps_update_disjoint_parameters(state, monkeypatch):
     from gravmap.search import state as search_state
 
     supernet = state.supernet
@@ -181,7 +181,7 @@ def test_choosing_moves_the_architecture_and_teaching_the_rest(state, monkeypatc
     assert any(name.endswith("running_mean") for name in seen["weight_step"])
 
 
-def test_the_half_that_chooses_teaches_no_weight(dataset):
+def test_architecture_half_does_not_change_weights(dataset):
     """Where nothing can be chosen, the weights are the same whatever the second half's labels say."""
     config = dataclasses.replace(SHORT, architecture_lr=0.0)
     states = [SearchState(dataset, config) for _ in range(2)]
@@ -196,7 +196,7 @@ def test_the_half_that_chooses_teaches_no_weight(dataset):
         state.end_pretraining()
         losses.append([state.step(index, 0.0) for index in range(2)])
     assert changed(copied(states[0]), copied(states[1])) == set()
-    assert [taught for taught, _ in losses[0]] == [taught for taught, _ in losses[1]]
+    assert [trained_on for trained_on, _ in losses[0]] == [trained_on for trained_on, _ in losses[1]]
     assert [chosen for _, chosen in losses[0]] != [chosen for _, chosen in losses[1]]
 
 
@@ -216,13 +216,13 @@ def test_a_planted_operator_is_found(dataset, tmp_path, monkeypatch, unpainted, 
     monkeypatch.setattr("gravmap.search.state.Supernet", Planted)
     config = dataclasses.replace(SHORT, steps=8, architecture_lr=0.1, topk_share=1.0, sampled_paths=0)
     found = search(dataset, tmp_path / "run", config)
-    named = [name for row in found["architecture"]["ops"] for name in row]
-    assert named.count(planted) >= 5, named  # of nine; by chance two
+    predicted = [name for row in found["architecture"]["ops"] for name in row]
+    assert predicted.count(planted) >= 5, predicted  # of nine; by chance two
     tensors, _ = read_pair(tmp_path / "run", "last")
     alpha = torch.cat([tensors[f"supernet/arch.alpha_{scale}"] for scale in (0, 1, 2)])
-    share = dict(zip(OPERATORS, alpha.softmax(-1).mean(0).tolist(), strict=True))
-    best = share.pop(planted)
-    assert best > 0.3 > 0.24 > max(share.values()), share
+    fraction = dict(zip(OPERATORS, alpha.softmax(-1).mean(0).tolist(), strict=True))
+    best = fraction.pop(planted)
+    assert best > 0.3 > 0.24 > max(fraction.values()), fraction
 
 
 def test_multiply_adds_that_weigh_make_it_smaller(dataset):
@@ -238,7 +238,7 @@ def test_multiply_adds_that_weigh_make_it_smaller(dataset):
     assert space.chis == (1, 2)
 
 
-def test_the_clock_ends_both_phases_in_their_share(dataset, tmp_path, monkeypatch, unpainted):
+def test_time_limit_ends_both_phases(dataset, tmp_path, monkeypatch, unpainted):
     """A second goes by at every step: of 30, a third for weights alone, and twelve steps' time for the candidates."""
     seconds = [0.0]
 
@@ -247,12 +247,12 @@ def test_the_clock_ends_both_phases_in_their_share(dataset, tmp_path, monkeypatc
         def monotonic():
             return seconds[0]
 
-    def step(self, index, share):
+    def step(self, index, fraction):
         seconds[0] += 1.0
-        shares.append(share)
+        fractions.append(fraction)
         return 1.0, None if self.pretraining else 1.0
 
-    shares = []
+    fractions = []
     monkeypatch.setattr("gravmap.search.loop.time", Clock)
     monkeypatch.setattr(SearchState, "step", step)
     config = dataclasses.replace(SHORT, steps=100, time_limit_s=30.0)
@@ -262,12 +262,12 @@ def test_the_clock_ends_both_phases_in_their_share(dataset, tmp_path, monkeypatc
     assert [row["seconds"] for row in history] == [11.0, 8.0]
     assert not found["complete"]
     assert found["finished"]
-    assert shares[-1] == pytest.approx(18 / 30)  # the temperature follows the clock where that is further on
+    assert fractions[-1] == pytest.approx(18 / 30)  # the temperature follows the clock where that is further on
     Architecture.from_dict(found["architecture"])
 
 
 @pytest.mark.slow
-def test_shared_weights_learn_what_candidates_are_ranked_by(dataset):
+def test_supernet_learns_to_rank_candidates(dataset):
     """The class is the sign of the field: after eighty steps the best candidate knows it on the other half."""
     config = dataclasses.replace(
         SHORT, seed=0, batch_size=4, class_weight="none", score_batches=6, calibration_batches=4
@@ -283,7 +283,7 @@ def test_shared_weights_learn_what_candidates_are_ranked_by(dataset):
     assert best[0] < 0.5 < 0.7 < best[1]
 
 
-def test_a_loss_that_is_no_number_is_told_in_words(state):
+def test_non_finite_loss_raises_an_error(state):
     with torch.no_grad():
         state.supernet.heads.classify.bias.fill_(torch.nan)
     with pytest.raises(GravmapError, match="not finite"):
@@ -311,7 +311,7 @@ def test_the_loss_is_the_sum_over_the_heads():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"batch_size": 1}, "more than one crop"),
         ({"epochs": 0}, "epochs = 0"),
@@ -319,8 +319,8 @@ def test_the_loss_is_the_sum_over_the_heads():
         ({"class_weight": "many"}, "class_weight"),
     ],
 )
-def test_a_search_that_makes_no_sense_is_refused(options, said):
-    with pytest.raises(OptionError, match=said):
+def test_invalid_options_are_refused(options, message):
+    with pytest.raises(OptionError, match=message):
         dataclasses.replace(SHORT, **options)
     assert SearchConfig.from_json(SHORT.to_json()) == SHORT
 

@@ -58,7 +58,7 @@ def test_random_architectures_keep_to_the_budget_and_the_seed(tmp_path):
     assert len(list((tmp_path / "random").iterdir())) == 2
 
 
-def test_an_impossible_budget_and_an_unfinished_search_are_told(tmp_path, monkeypatch):
+def test_impossible_budget_and_unfinished_search_are_errors(tmp_path, monkeypatch):
     monkeypatch.setattr("gravmap.search.comparison.MAX_DRAWS", 20)
     searched(tmp_path, parameters=10)
     with pytest.raises(OptionError, match="0 of 1 random architectures"):
@@ -96,7 +96,7 @@ def test_the_table_is_that_of_real_trainings(compared):
     assert not list(folder.glob("compare/*/*.safetensors"))
 
 
-def test_finished_trainings_are_not_repeated_and_stopped_ones_go_on(compared, monkeypatch):
+def test_finished_trainings_are_reused_and_interrupted_ones_resumed(compared, monkeypatch):
     folder, dataset, outcome = compared
     fit, trained = Trainer.fit, []
 
@@ -137,7 +137,7 @@ def test_labels_of_test_blocks_are_gone_before_anything_is_trained(compared, mon
     assert compare_with_random(other, folder, SCHEDULE) == outcome
 
 
-def test_what_cannot_be_compared_is_told(compared, tmp_path):
+def test_incomparable_data_are_errors(compared, tmp_path):
     folder, dataset, _ = compared
     with pytest.raises(InputError, match="training data differ"):
         compare_with_random(RegionDataset.from_arrays(make_arrays(seed=3)), folder, SCHEDULE)

@@ -1,4 +1,4 @@
-"""The supernet computes what the architectures in it compute, and lets every preference learn."""
+"""Supernet: equals the architectures it contains, and gives gradients for every architecture parameter."""
 
 from __future__ import annotations
 
@@ -82,9 +82,11 @@ def test_a_mixture_is_the_weighed_sum_of_cells():
     torch.manual_seed(1)
     for stride in (1, 2):
         slim = SlimCell((8, 16), (16, 32), stride).eval()
-        x, shares = torch.randn(2, 8, 8, 8), torch.tensor([0.1, 0.3, 0.2, 0.15, 0.25])
-        expected = sum(share * slim.forward_single(name, x, 16) for share, name in zip(shares, OPERATORS, strict=True))
-        torch.testing.assert_close(slim(x, 16, shares), expected)
+        x, fractions = torch.randn(2, 8, 8, 8), torch.tensor([0.1, 0.3, 0.2, 0.15, 0.25])
+        expected = sum(
+            fraction * slim.forward_single(name, x, 16) for fraction, name in zip(fractions, OPERATORS, strict=True)
+        )
+        torch.testing.assert_close(slim(x, 16, fractions), expected)
 
 
 def test_each_width_is_normalised_by_itself():
@@ -140,7 +142,7 @@ def prefer(supernet, architecture):
 
 
 @pytest.mark.parametrize("paths", [((), (1,), (1, 2)), ((), (0,), (0, 3)), ((), (3,), (1, 3))])
-def test_certain_preferences_leave_one_architecture(trained, x, paths):
+def test_certain_logits_select_one_architecture(trained, x, paths):
     supernet = Supernet(SPACE, 2, 3)
     supernet.load_state_dict(trained.state_dict())
     table = [["conv2", "zoom", "skip", "conv"], ["zoom2", "conv", "conv2", "zoom"], ["conv", "zoom", "zoom2", "conv2"]]
@@ -150,8 +152,8 @@ def test_certain_preferences_leave_one_architecture(trained, x, paths):
     for training in (True, False):
         supernet.train(training)
         with frozen_batch_norm_statistics(supernet):
-            mixed, alone = supernet(x), supernet.forward_path(x, architecture)
-        for ours, theirs in zip(mixed, alone, strict=True):
+            mixed, single = supernet(x), supernet.forward_path(x, architecture)
+        for ours, theirs in zip(mixed, single, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -168,7 +170,7 @@ def test_gradients_reach_every_preference_and_only_weights_that_were_used(traine
     assert all(grad.sum(-1).abs().max() < 1e-5 * grad.abs().max() for grad in grads)
 
 
-def test_widths_that_are_not_sampled_ask_nothing_of_ratio(trained, x):
+def test_fixed_widths_have_no_gradient_for_ratio(trained, x):
     for widths in ("largest", "smallest", "random"):
         with frozen_batch_norm_statistics(trained):
             loss = sum(score.square().mean() for score in trained(x, widths))
@@ -181,13 +183,13 @@ def test_widths_that_are_not_sampled_ask_nothing_of_ratio(trained, x):
         }
 
 
-def test_parameters_are_preferences_or_weights(trained):
+def test_parameters_are_architecture_parameters_or_weights(trained):
     ids = [id(p) for p in (*trained.architecture_parameters(), *trained.weight_parameters())]
     assert len(set(ids)) == len(ids)
     assert set(ids) == {id(p) for p in trained.parameters()}
 
 
-def test_draws_of_widths_follow_their_preferences():
+def test_sampled_widths_follow_ratio():
     supernet = Supernet(SPACE, 1, 2)
     torch.manual_seed(4)
     with torch.no_grad():
@@ -256,7 +258,7 @@ def test_what_is_not_of_the_search_is_refused(trained, x):
 SPACE_OF_FIVE = dataclasses.replace(SPACE, depth=5)
 
 
-def test_an_architecture_is_judged_with_statistics_of_its_own(trained, x):
+def test_recalibrated_architecture_has_its_own_statistics(trained, x):
     before = state_of(trained)
     # Branches 1 and 2 pass the maps of 1/16 after cells 2 and 3 apart, by the same cells of the supernet.
     architecture = in_branches([["conv2", "zoom", "conv", "conv"]] * 3, paths=((), (1,), (0, 3)))
@@ -276,8 +278,8 @@ def test_an_architecture_is_judged_with_statistics_of_its_own(trained, x):
     # On one batch alone it scores as a network that normalises by this batch (variances over n - 1 instead of n).
     once = recalibrate(trained, architecture, [x])
     with torch.no_grad(), frozen_batch_norm_statistics(trained):
-        for judged, seen in zip(once(x), trained.forward_path(x, architecture), strict=True):
-            assert (judged - seen).std() < 0.15 * seen.std()
+        for evaluated, seen in zip(once(x), trained.forward_path(x, architecture), strict=True):
+            assert (evaluated - seen).std() < 0.15 * seen.std()
     with pytest.raises(OptionError, match="at least one batch"):
         recalibrate(trained, architecture, [])
 

@@ -43,15 +43,15 @@ def by_hand(dataset, inputs):
     """Index at every node and threshold, distance by distance."""
     fields = np.where(dataset.field_valid, inputs.select(dataset), np.nan)
     labels, role = dataset.node_truth()
-    taught = (labels > 0) & (labels < 255) & (role == 0)
-    centred = fields - fields[:, taught].mean(axis=1)[:, None, None]
+    trained_on = (labels > 0) & (labels < 255) & (role == 0)
+    centred = fields - fields[:, trained_on].mean(axis=1)[:, None, None]
     features = np.moveaxis(local_statistics(centred, dataset.node_lat, dataset.node_lon), 0, -1)
-    features = (features - features[taught].mean(axis=0)) / features[taught].std(axis=0)
-    train = features[taught]
+    features = (features - features[trained_on].mean(axis=0)) / features[trained_on].std(axis=0)
+    train = features[trained_on]
     between = np.sqrt(((train[:, None] - train[None]) ** 2).sum(axis=-1))
     mean = between.sum() / (len(train) * (len(train) - 1))
     to_train = np.sqrt(((features[:, :, None] - train) ** 2).sum(axis=-1)).min(axis=-1) / mean
-    lat, lon = (values[taught] for values in np.meshgrid(dataset.node_lat, dataset.node_lon, indexing="ij"))
+    lat, lon = (values[trained_on] for values in np.meshgrid(dataset.node_lat, dataset.node_lon, indexing="ij"))
     own = []
     for number in range(len(train)):
         down, right = int((46 - lat[number]) // 1), int((lon[number] - WEST) // 1)
@@ -82,25 +82,25 @@ def strange_corner(arrays):
     nodes = int(SIZE * 30) + 1
     field = 10 * smooth((nodes, nodes), 6, seed=1)
     rough = 10 * smooth((nodes, nodes), 1.5, seed=2)
-    away = np.zeros((nodes, nodes), bool)
-    away[:35, :35] = True
-    arrays["fields"] = np.where(away, rough, field).astype(np.float32)[None]
+    distance_km = np.zeros((nodes, nodes), bool)
+    distance_km[:35, :35] = True
+    arrays["fields"] = np.where(distance_km, rough, field).astype(np.float32)[None]
     arrays["field_valid"] = np.ones((nodes, nodes), bool)
     cells = arrays["labels"].shape[0]
     arrays["labels"][: cells * 45 // nodes, : cells * 45 // nodes] = 0
-    return arrays, away
+    return arrays, distance_km
 
 
-def test_ground_of_another_kind_is_flagged_and_the_training_ground_is_not(strange_corner):
-    arrays, away = strange_corner
+def test_dissimilar_data_are_outside_and_training_data_inside(strange_corner):
+    arrays, distance_km = strange_corner
     dataset = RegionDataset.from_arrays(arrays)
     reach = fit_area_of_applicability(dataset, InputChannels.fit(dataset), max_nodes=1500)
     assert 1000 < len(reach.training_features) <= 1500
     found = reach.relative_dissimilarity_index(dataset.fields, dataset.node_lat, dataset.node_lon)
     labels, role = dataset.node_truth()
-    taught = (labels > 0) & (labels < 255) & (role == 0)
-    assert (found[taught] > 1).mean() < 0.02
-    inner = np.zeros_like(away)
+    trained_on = (labels > 0) & (labels < 255) & (role == 0)
+    assert (found[trained_on] > 1).mean() < 0.02
+    inner = np.zeros_like(distance_km)
     inner[5:25, 5:25] = True
     assert (found[inner] > 1).mean() > 0.8
     # Nor are held-out blocks strange, which are of the same kind.
@@ -121,9 +121,9 @@ def test_a_part_with_its_margin_is_judged_as_the_whole(strange_corner):
     assert rows.sum() < len(lat)
     assert columns.sum() < len(lon)
     part = reach.relative_dissimilarity_index(dataset.fields[:, rows][:, :, columns], lat[rows], lon[columns])
-    asked = np.ix_((lat[rows] >= 44) & (lat[rows] <= 45), (lon[columns] >= 81) & (lon[columns] <= 82.5))
-    again = whole[np.ix_(rows, columns)][asked]
-    np.testing.assert_allclose(part[asked], again, atol=1e-4)
+    calls = np.ix_((lat[rows] >= 44) & (lat[rows] <= 45), (lon[columns] >= 81) & (lon[columns] <= 82.5))
+    again = whole[np.ix_(rows, columns)][calls]
+    np.testing.assert_allclose(part[calls], again, atol=1e-4)
 
 
 def test_held_out_labels_do_not_shape_it_and_training_labels_do(arrays):
@@ -132,13 +132,13 @@ def test_held_out_labels_do_not_shape_it_and_training_labels_do(arrays):
         return fit_area_of_applicability(dataset, InputChannels.fit(dataset), seed=2, max_nodes=300)
 
     plain = measured(arrays["labels"])
-    for taught, same in ((False, True), (True, False)):
-        changed = np.where((arrays["role"] == 0) == taught, 1 - np.minimum(arrays["labels"], 1), arrays["labels"])
+    for trained_on, same in ((False, True), (True, False)):
+        changed = np.where((arrays["role"] == 0) == trained_on, 1 - np.minimum(arrays["labels"], 1), arrays["labels"])
         other = measured(changed.astype(np.uint8))
         assert all(np.array_equal(getattr(plain, name), getattr(other, name)) for name in ARRAYS) is same
 
 
-def test_the_sample_is_even_and_a_seeds_own(arrays):
+def test_sample_is_spread_evenly_and_depends_on_the_seed(arrays):
     # Labels on the western half are ten times as dense: the sample is not.
     arrays["labels"][:] = 0
     arrays["role"][:] = 0
@@ -158,7 +158,7 @@ def test_the_sample_is_even_and_a_seeds_own(arrays):
     assert 0.4 < (lon < WEST + SIZE / 2).mean() < 0.65
 
 
-def test_nowhere_to_learn_or_a_field_that_says_nothing(arrays):
+def test_without_labels_or_with_a_constant_field_there_is_none(arrays):
     arrays["role"][:] = 3
     dataset = RegionDataset.from_arrays(arrays)
     assert fit_area_of_applicability(dataset, InputChannels.fit(dataset)) is None
@@ -168,7 +168,7 @@ def test_nowhere_to_learn_or_a_field_that_says_nothing(arrays):
     assert fit_area_of_applicability(dataset, InputChannels.fit(dataset)) is None
 
 
-def test_windows_within_one_node_say_nothing(arrays):
+def test_statistics_of_one_node_have_no_influence(arrays):
     # Nodes 110 km apart: neither window reaches the next one, so a deviation would be rounding noise.
     arrays["field_nodes_wsen"] = np.array([40.0, 0.0, 80.0, 40.0])
     arrays["label_bounds_wsen"] = np.array([40.0, 0.0, 80.0, 40.0])

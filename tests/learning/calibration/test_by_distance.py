@@ -59,7 +59,7 @@ def test_it_rises_or_falls_all_the_way_even_where_the_network_does_not():
     assert (steps >= -1e-9).all() or (steps <= 1e-9).all()
 
 
-def test_ground_without_weight_has_no_say():
+def test_nodes_without_weight_have_no_influence():
     logits, target, away = truthful(20_000)
     twice = np.concatenate([logits * planted(away)[:, None], logits * 9]).astype(np.float32)
     weight = np.repeat([1.0, 0.0], len(target))
@@ -76,7 +76,7 @@ def test_few_nodes_take_knots_away():
     assert fit_distance_temperature(logits.astype(np.float32), target, np.ones(10_000), np.full(10_000, 3.0)) is None
 
 
-def test_miscalibration_by_distance_is_undone_on_ground_that_nobody_fitted():
+def test_miscalibration_by_distance_is_corrected_on_test_data():
     held, away = held_ground()
     cover = np.where(np.arange(len(away)) % 3, 0.3, 5.0)
     record = calibrate(held, [5.0], {"distance": (away, BY_DISTANCE), "cover": (cover, BY_COVER)})
@@ -98,7 +98,7 @@ def test_miscalibration_by_distance_is_undone_on_ground_that_nobody_fitted():
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
-def test_the_test_ground_has_no_say():
+def test_test_data_have_no_influence():
     held, away = held_ground(20_000)
     strata = {"distance": (away, BY_DISTANCE)}
     record = calibrate(held, [5.0], strata)
@@ -108,7 +108,7 @@ def test_the_test_ground_has_no_say():
     assert other["test"] != record["test"]
 
 
-def test_what_does_not_hold_on_left_out_ground_is_not_kept():
+def test_temperatures_by_distance_need_to_pass_cross_validation():
     """Each piece of tuning ground is wrong in the other direction: what is fitted on one fails on the other."""
     held, away = held_ground(40_000, pieces=2)
     logits, _, _ = truthful(40_000)
@@ -121,7 +121,7 @@ def test_what_does_not_hold_on_left_out_ground_is_not_kept():
     assert record["test"]["strata"]["distance"]["over 30 km"]["after"]["ece"] > 0.02
 
 
-def test_sets_of_true_probabilities_are_right_as_often_as_they_say():
+def test_calibrated_probabilities_have_nominal_coverage():
     logits, target, _ = truthful(100_000, seed=3)
     for held in (0.5, 0.8, 0.95):
         right, size = coverage(np.exp(log_softmax(logits)), target, np.ones(len(target)), held)

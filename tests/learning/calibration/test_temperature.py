@@ -26,22 +26,22 @@ def truthful(count, classes=4, seed=0):
     return logits.astype(np.float32), (logits + rng.gumbel(size=logits.shape)).argmax(axis=1).astype(np.int64)
 
 
-def held(count=8000, factors=(2.0, 4.0)):
+def held_out_nodes(count=8000, factors=(2.0, 4.0)):
     """Held-out ground of a network that is too sure of itself, by another factor at every size of window."""
     logits, target = truthful(count)
     role = np.where(np.arange(count) % 2, TUNE, TEST).astype(np.uint8)
-    said = {2.5 * (number + 1): np.float32(factor) * logits for number, factor in enumerate(factors)}
-    return HeldOutPredictions(target, role, np.ones(count), said)
+    message = {2.5 * (number + 1): np.float32(factor) * logits for number, factor in enumerate(factors)}
+    return HeldOutPredictions(target, role, np.ones(count), message)
 
 
 @pytest.mark.parametrize("factor", [0.4, 1.0, 3.0])
-def test_a_known_factor_comes_back(factor):
+def test_known_factor_is_recovered(factor):
     logits, target = truthful(40_000)
     found = fit_temperature(np.float32(factor) * logits, target, np.ones(len(target)))
     assert found == pytest.approx(factor, rel=0.03)
 
 
-def test_ground_without_weight_is_not_asked():
+def test_nodes_without_weight_are_ignored():
     logits, target = truthful(20_000)
     both = np.concatenate([logits, np.float32(5) * logits])
     weight = np.repeat([0.0, 1.0], len(target))
@@ -49,8 +49,8 @@ def test_ground_without_weight_is_not_asked():
     assert fit_temperature(both, np.tile(target, 2), 1 - weight) == pytest.approx(1, rel=0.05)
 
 
-def test_every_combination_of_scales_has_its_own():
-    record = calibrate(held(40_000), [2.5, 5.0])
+def test_every_combination_of_scales_has_a_temperature():
+    record = calibrate(held_out_nodes(40_000), [2.5, 5.0])
     assert record["temperatures"].keys() == {"2.5deg", "5deg", "2.5deg+5deg"}
     # The mean of twice and four times the truth is three times the truth.
     for key, factor in (("2.5deg", 2), ("5deg", 4), ("2.5deg+5deg", 3)):
@@ -65,29 +65,29 @@ def test_every_combination_of_scales_has_its_own():
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
-def test_the_test_blocks_have_no_say():
-    ground = held()
+def test_test_blocks_have_no_influence():
+    ground = held_out_nodes()
     record = calibrate(ground, [5.0])
     for role, same in ((TEST, True), (TUNE, False)):
-        turned = np.where(ground.role == role, 3 - ground.target, ground.target)
-        other = calibrate(HeldOutPredictions(turned, ground.role, ground.weight, ground.logits), [5.0])
+        flipped = np.where(ground.role == role, 3 - ground.target, ground.target)
+        other = calibrate(HeldOutPredictions(flipped, ground.role, ground.weight, ground.logits), [5.0])
         assert (other["temperatures"] == record["temperatures"]) is same
         assert other["test"] != record["test"]
 
 
 def test_too_little_to_measure_leaves_probabilities_alone():
-    record = calibrate(held(2 * MIN_NODES - 2), [2.5])
+    record = calibrate(held_out_nodes(2 * MIN_NODES - 2), [2.5])
     assert set(record["temperatures"].values()) == {1.0}
     assert f"{MIN_NODES - 1} labelled nodes" in record["notes"][0]
     assert record["test"]["before"] == record["test"]["after"]
     # One more is enough; none at all is no error.
-    assert calibrate(held(2 * MIN_NODES), [2.5])["temperatures"]["2.5deg"] != 1
-    empty = calibrate(held(0), [2.5])
+    assert calibrate(held_out_nodes(2 * MIN_NODES), [2.5])["temperatures"]["2.5deg"] != 1
+    empty = calibrate(held_out_nodes(0), [2.5])
     assert (empty["test"], empty["tune"]) == ({"nodes": 0, "before": None, "after": None},) * 2
 
 
 def test_a_network_without_error_is_not_made_surer():
-    ground = held()
+    ground = held_out_nodes()
     flawless = HeldOutPredictions(ground.logits[2.5].argmax(axis=1), ground.role, ground.weight, ground.logits)
     record = calibrate(flawless, [2.5])
     assert record["temperatures"]["2.5deg"] == 1
@@ -124,11 +124,11 @@ def test_a_run_measures_what_the_files_say_again(run):
     labels, role = dataset.node_truth()
     nodes = (role == TUNE) & (labels >= 1) & (labels <= 2)
     assert calibration.record["tune"]["nodes"] == nodes.sum() > 60
-    said, truth = logits[:, nodes].T.astype(np.float64), labels[nodes] - 1
+    message, truth = logits[:, nodes].T.astype(np.float64), labels[nodes] - 1
     weight = np.cos(np.radians(np.broadcast_to(lat[:, None], nodes.shape)[nodes]))
 
     def loss(temperature):
-        odds = np.exp(said / temperature)
+        odds = np.exp(message / temperature)
         return -np.average(np.log(odds[np.arange(len(truth)), truth] / odds.sum(axis=1)), weights=weight)
 
     assert calibration.record["tune"]["before"]["nll"] == pytest.approx(loss(1.0), rel=1e-4)
@@ -140,7 +140,7 @@ def test_a_run_measures_what_the_files_say_again(run):
     assert result["calibration"]["test_ece_after"] == calibration.record["test"]["after"]["ece"]
 
 
-def test_the_one_pass_over_held_out_ground_scores_as_a_score_does(run):
+def test_held_out_predictions_score_like_evaluate(run):
     dataset, folder, result = run
     network, spec = load_model(folder)
     asking = {"inputs": spec.input, "tile_size_px": spec.tile_size_px}
@@ -151,7 +151,7 @@ def test_the_one_pass_over_held_out_ground_scores_as_a_score_does(run):
         assert (found.role == each).sum() == ((role == each) & (labels > 0) & (labels < 255)).sum()
 
 
-def test_other_weights_and_other_scales_are_told(run, tmp_path, caplog):
+def test_other_weights_and_scales_are_reported(run, tmp_path, caplog):
     folder = tmp_path / "run"
     folder.mkdir()
     for path in run[1].iterdir():

@@ -1,4 +1,4 @@
-"""Integrated gradients: closed forms for simple networks, and the sum that must come out for any."""
+"""Integrated gradients: closed forms for simple networks, and completeness for any network."""
 
 import numpy as np
 import pytest
@@ -61,16 +61,16 @@ def explained(
     return found, sum(maps) / len(maps), inputs
 
 
-def test_of_a_linear_network_the_region_itself_speaks_and_nothing_else(dataset):
+def test_linear_network_is_attributed_to_the_region_alone(dataset):
     found, mapped, inputs = explained(dataset, Plane(3.0, 1.0), target=0, steps=1)
     # (3 f - f) / 2 less the same of the mean: the logit over the mean of both logits.
-    field, spread = dataset.fields[0], inputs.spreads[0]
+    field, std = dataset.fields[0], inputs.spreads[0]
     level = field[found.rows, found.columns].mean()
     assert found.baseline["residual_10km"] == pytest.approx(level, abs=1e-4)
     inside = found.values[
         0, 12 - found.rows.start : 20 - found.rows.start, 15 - found.columns.start : 28 - found.columns.start
     ]
-    expected = (field[12:20, 15:28] - level) / spread / inside.size
+    expected = (field[12:20, 15:28] - level) / std / inside.size
     # Bilinear pixels smear a node onto its neighbours: the sum over the region is kept but at its rim.
     assert np.corrcoef(inside.ravel(), expected.ravel())[0, 1] > 0.95
     assert found.values.sum() == pytest.approx(found.logit - found.baseline_logit, abs=1e-5)
@@ -86,8 +86,8 @@ def test_of_a_curved_network_the_sum_is_exact_and_fields_get_what_is_theirs(data
     assert found.logit == pytest.approx((mapped[0] - mapped.mean(0)).mean(), abs=1e-5)
     assert found.gap == pytest.approx(0, abs=1e-5)
     # The second field enters linearly: its part is half its own rise, whatever the first does.
-    alone, _, _ = explained(dataset, Plane(1.0, 0.0), ["bouguer"], target=0, steps=1)
-    assert found.values[1] == pytest.approx(alone.values[0], abs=1e-6)
+    single, _, _ = explained(dataset, Plane(1.0, 0.0), ["bouguer"], target=0, steps=1)
+    assert found.values[1] == pytest.approx(single.values[0], abs=1e-6)
     assert (found.values[0] != 0).any()
 
 
@@ -103,7 +103,7 @@ def test_a_real_network_adds_up(dataset):
     assert abs(found.gap) < abs(coarse.gap)
 
 
-def test_unknown_ground_says_nothing_and_a_field_without_anomaly_neither(dataset):
+def test_unknown_nodes_and_constant_fields_have_no_attribution(dataset):
     fields = dataset.fields[:1].copy()
     fields[0, 14:17, 18:22] = np.nan
     found, _, _ = explained(dataset, Plane(3.0, 1.0), fields=fields, target=0, steps=1)

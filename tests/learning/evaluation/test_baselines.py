@@ -9,10 +9,10 @@ LAT = np.arange(48, 44, -1 / 15)
 LON = np.arange(80, 86, 1 / 15)
 
 
-def sparse_labels(seed=0, share=0.05, classes=4):
+def sparse_labels(seed=0, fraction=0.05, classes=4):
     rng = np.random.default_rng(seed)
     known = rng.integers(1, classes + 1, (LAT.size, LON.size)).astype(np.uint8)
-    return np.where(rng.random(known.shape) < share, known, 0).astype(np.uint8)
+    return np.where(rng.random(known.shape) < fraction, known, 0).astype(np.uint8)
 
 
 def test_majority_counts_only_known_nodes():
@@ -62,7 +62,7 @@ def test_diffusion_between_two_ends_of_a_line_turns_in_the_middle():
     assert (found[0, 6:] == 7).all()
 
 
-def test_diffusion_is_what_many_random_walks_say():
+def test_diffusion_agrees_with_simulated_random_walks():
     rng = np.random.default_rng(3)
     known = np.zeros((9, 9), np.uint8)
     known[0, :4], known[8, 2:], known[3, 8] = 1, 2, 3
@@ -130,11 +130,11 @@ def test_guided_diffusion_is_the_dense_solution_on_oblong_cells():
         matrix[[one, other], [one, other]] += weight
     free = known.ravel() == 0
     right = np.stack([-matrix[np.ix_(free, ~free)] @ (known.ravel()[~free] == value) for value in (1, 2, 3)], axis=1)
-    shares = np.linalg.solve(matrix[np.ix_(free, free)], right)
-    best = np.sort(shares, axis=1)
+    fractions = np.linalg.solve(matrix[np.ix_(free, free)], right)
+    best = np.sort(fractions, axis=1)
     assert (best[:, 2] - best[:, 1]).min() > 1e-6
     found = baselines.label_diffusion(known, spacing, fields)
-    assert (found.ravel()[free] == shares.argmax(axis=1) + 1).all()
+    assert (found.ravel()[free] == fractions.argmax(axis=1) + 1).all()
 
 
 def test_guided_diffusion_agrees_with_scikit_image():
@@ -159,7 +159,7 @@ def test_diffusion_keeps_what_is_known():
     assert (baselines.label_diffusion(full, (1, 1)) == full).all()
 
 
-def test_without_outcrop_there_is_no_null_model():
+def test_null_models_need_outcrop():
     nothing = np.zeros((4, 4), np.uint8)
     with pytest.raises(InputError, match="outcrop"):
         baselines.majority(nothing)
@@ -167,7 +167,7 @@ def test_without_outcrop_there_is_no_null_model():
         baselines.label_diffusion(nothing, (1, 1))
 
 
-def test_spacing_on_the_ground_is_that_of_geodesics():
+def test_spacing_agrees_with_geodesics():
     from pyproj import Geod
 
     along_lat, along_lon = baselines.spacing_yx_km(LAT, LON)

@@ -1,4 +1,4 @@
-"""Differences between maps are drawn by whole blocks, and say how sure they are."""
+"""Block bootstrap of the difference of two maps."""
 
 from dataclasses import replace
 
@@ -58,14 +58,14 @@ def test_the_difference_is_that_of_the_scores(measure):
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
 
 
-def test_a_map_is_no_better_than_itself_and_pairs_cancel_what_they_share():
+def test_identical_maps_differ_by_zero_and_pairing_cancels_common_errors():
     truth, one, other, block = maps()
     same = paired_bootstrap(truth, one, one, block)
     assert (same.mean, same.low, same.high) == (0, 0, 0)
     # Blocks differ far more than the two maps: drawn apart, their difference would drown.
     paired = paired_bootstrap(truth, one, other, block, "pa")
-    shares = np.array([(one == truth)[block == b].mean() for b in range(25)])
-    assert paired.high - paired.low < 2 * 1.96 * np.sqrt(2) * shares.std() / 5 * 0.8
+    fractions = np.array([(one == truth)[block == b].mean() for b in range(25)])
+    assert paired.high - paired.low < 2 * 1.96 * np.sqrt(2) * fractions.std() / 5 * 0.8
 
 
 def test_nodes_that_go_together_are_not_counted_as_many():
@@ -87,12 +87,12 @@ def test_how_often_the_interval_holds_the_truth():
 
 
 def test_sentence():
-    sure = Difference(0.031, 0.005, 0.059, 12, "fwiou").sentence("gravity", "nearest outcrop")
-    assert sure.startswith("gravity adds 3.1 points of weighted overlap (FWIoU) over nearest outcrop")
-    assert sure.endswith("(95 % interval +0.5 to +5.9, 12 blocks)")
-    doubtful = Difference(-0.02, -0.06, 0.01, 9, "pa").sentence("gravity", "label diffusion")
-    assert doubtful.startswith("gravity loses 2.0 points of accuracy to label diffusion")
-    assert doubtful.endswith("not significant")
+    confident = Difference(0.031, 0.005, 0.059, 12, "fwiou").sentence("gravity", "nearest outcrop")
+    assert confident.startswith("gravity adds 3.1 points of weighted overlap (FWIoU) over nearest outcrop")
+    assert confident.endswith("(95 % interval +0.5 to +5.9, 12 blocks)")
+    uncertain = Difference(-0.02, -0.06, 0.01, 9, "pa").sentence("gravity", "label diffusion")
+    assert uncertain.startswith("gravity loses 2.0 points of accuracy to label diffusion")
+    assert uncertain.endswith("not significant")
 
 
 def test_what_does_not_fit_is_refused():

@@ -19,7 +19,7 @@ def test_bins_by_hand():
     assert sum(row["places"] for row in rows) == 7, "what is ignored is in no bin"
 
 
-def test_bins_by_ground():
+def test_bins_with_area_weights():
     rows = scores_by_distance(TRUTH, NAMED, AWAY, ["a", "b"], np.arange(8.0), "km2")
     assert [row["km2"] for row in rows] == [1, 5, 4, 5, 6]
     assert [row["places"] for row in rows] == [2, 2, 1, 1, 1]

@@ -1,4 +1,4 @@
-"""The picture of a group: each dot where its score is, ticks at means, bars of one standard deviation."""
+"""Figure of a group: dots at scores, ticks at means, bars of one standard deviation."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def row(name, values, mean, network=False):
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def sampled(monkeypatch):
     """The figure that was drawn, besides its file."""
     kept = []
     original = Figure.savefig
@@ -26,11 +26,11 @@ def drawn(monkeypatch):
     return kept
 
 
-def test_dots_ticks_and_bars_stand_where_they_should(tmp_path, drawn):
+def test_dots_ticks_and_bars_stand_where_they_should(tmp_path, sampled):
     mean = 0.3  # of the folds' means 0.15, 0.45, 0.3
     rows = [row("network", VALUES, mean, network=True), row("nearest outcrop", [0.6] * 5, 0.6)]
     draw_group(rows, FOLDS, SEEDS, tmp_path / "group.png", "a title")
-    (figure,) = drawn
+    (figure,) = sampled
     axes = figure.axes[0]
     lines = [line for line in axes.get_lines() if line.get_marker() in "os"]
     first = [line for line in lines if abs(line.get_ydata()[0]) < 0.4]
@@ -51,10 +51,10 @@ def test_dots_ticks_and_bars_stand_where_they_should(tmp_path, drawn):
     assert imread(tmp_path / "group.png").shape[1] > 1000
 
 
-def test_seeds_of_one_fold_spread_between_seeds(tmp_path, drawn):
+def test_seeds_of_one_fold_spread_between_seeds(tmp_path, sampled):
     draw_group([row("network", [0.1, 0.3], 0.2, network=True)], [2, 2], [0, 5], tmp_path / "group.png")
-    axes = drawn[0].axes[0]
+    axes = sampled[0].axes[0]
     (bar,) = [line for line in axes.get_lines() if line.get_linewidth() == 6]
     assert np.ptp(bar.get_xdata()) == pytest.approx(200 * np.std([0.1, 0.3], ddof=1))
-    told = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert told == ["fold 2", "seed 0", "seed 5", "mean", "± standard deviation between seeds"]
+    reported = [text.get_text() for text in sampled[0].legends[0].get_texts()]
+    assert reported == ["fold 2", "seed 0", "seed 5", "mean", "± standard deviation between seeds"]

@@ -38,7 +38,7 @@ def test_scores_by_hand():
     }
 
 
-def test_an_absent_class_is_left_out_of_means_and_told():
+def test_absent_class_is_excluded_from_means_and_listed():
     matrix = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
     got = scores(matrix, ["a", "b", "c"])
     assert got["mpa"] == pytest.approx(0.85)
@@ -64,10 +64,10 @@ def test_chance_agreement_has_kappa_zero():
     assert scores(matrix)["kappa"] == pytest.approx(0.0, abs=1e-12)
 
 
-def test_ground_counts_where_places_have_an_area():
-    truth, named = np.array([0, 0, 1, 1, IGNORE]), np.array([0, 1, 1, 1, 0])
+def test_scores_with_area_weights():
+    truth, classes_predicted = np.array([0, 0, 1, 1, IGNORE]), np.array([0, 1, 1, 1, 0])
     km2 = np.array([2.0, 1.0, 0.5, 0.25, 100.0])
-    matrix = confusion(truth, named, 2, km2)
+    matrix = confusion(truth, classes_predicted, 2, km2)
     assert matrix.tolist() == [[2.0, 1.0], [0.0, 0.75]]
     got = scores(matrix, ["a", "b"], "km2")
     assert got["km2"] == 3.75
@@ -80,16 +80,16 @@ def test_ground_counts_where_places_have_an_area():
 def test_against_scikit_learn():
     peer = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(4)
-    truth, named, weight = rng.integers(0, 6, 500), rng.integers(0, 6, 500), rng.uniform(0.5, 2, 500)
-    named = np.where(rng.random(500) < 0.5, truth, named)
-    got = scores(confusion(truth, named, 6, weight), total="km2")
+    truth, classes_predicted, weight = rng.integers(0, 6, 500), rng.integers(0, 6, 500), rng.uniform(0.5, 2, 500)
+    classes_predicted = np.where(rng.random(500) < 0.5, truth, classes_predicted)
+    got = scores(confusion(truth, classes_predicted, 6, weight), total="km2")
     kwargs = {"sample_weight": weight}
-    assert got["pa"] == pytest.approx(peer.accuracy_score(truth, named, **kwargs))
-    assert got["mpa"] == pytest.approx(peer.balanced_accuracy_score(truth, named, **kwargs))
-    assert got["macro_f1"] == pytest.approx(peer.f1_score(truth, named, average="macro", **kwargs))
-    assert got["kappa"] == pytest.approx(peer.cohen_kappa_score(truth, named, **kwargs))
-    assert got["miou"] == pytest.approx(peer.jaccard_score(truth, named, average="macro", **kwargs))
-    assert got["fwiou"] == pytest.approx(peer.jaccard_score(truth, named, average="weighted", **kwargs))
+    assert got["pa"] == pytest.approx(peer.accuracy_score(truth, classes_predicted, **kwargs))
+    assert got["mpa"] == pytest.approx(peer.balanced_accuracy_score(truth, classes_predicted, **kwargs))
+    assert got["macro_f1"] == pytest.approx(peer.f1_score(truth, classes_predicted, average="macro", **kwargs))
+    assert got["kappa"] == pytest.approx(peer.cohen_kappa_score(truth, classes_predicted, **kwargs))
+    assert got["miou"] == pytest.approx(peer.jaccard_score(truth, classes_predicted, average="macro", **kwargs))
+    assert got["fwiou"] == pytest.approx(peer.jaccard_score(truth, classes_predicted, average="weighted", **kwargs))
     assert [each["precision"] for each in got["per_class"].values()] == pytest.approx(
-        peer.precision_score(truth, named, average=None, **kwargs)
+        peer.precision_score(truth, classes_predicted, average=None, **kwargs)
     )

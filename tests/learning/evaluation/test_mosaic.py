@@ -137,15 +137,15 @@ def test_mixed_sizes_of_windows():
     np.testing.assert_allclose(out[2:-2, 2:-2], linear(lat, lon)[2:-2, 2:-2] / 2, atol=1e-3)
 
 
-def test_progress_is_told():
-    told = []
+def test_progress_is_reported():
+    text = []
     lat, lon = axes(0.5)
     windows = covering_windows(NODES, 2.0, NODES)
     predict_logits(
         Identity(), field(linear), NODES, windows, 8, lat, lon, inputs=over(1.0), batch_size=4,
-        progress=lambda done, total, note="": told.append((done, total)),
+        progress=lambda done, total, note="": text.append((done, total)),
     )  # fmt: skip
-    assert told == [(4, 9), (8, 9), (9, 9)]
+    assert text == [(4, 9), (8, 9), (9, 9)]
 
 
 def test_windows_overlap_by_half_and_stay_inside():
@@ -155,7 +155,7 @@ def test_windows_overlap_by_half_and_stay_inside():
     assert len(windows) == 9
 
 
-def test_windows_reach_around_the_region_where_there_is_room():
+def test_windows_extend_beyond_the_region_if_the_field_does():
     windows = covering_windows((81, 43, 92, 48), 5.0, (65, 40, 95, 55))
     assert windows[:, 0].min() == 77.5
     assert windows[:, 2].max() == 95
@@ -166,7 +166,7 @@ def test_windows_reach_around_the_region_where_there_is_room():
 
 @pytest.mark.parametrize("limit", [(65, 40, 95, 55), (65.0167, 40.0167, 94.9833, 54.9833), (64.3, 41.2, 99.9, 60.7)])
 @pytest.mark.parametrize("scale", [1.0, 2.5, 5.0])
-def test_regions_that_touch_see_their_ground_through_the_same_windows(scale, limit):
+def test_adjacent_regions_have_the_same_windows(scale, limit):
     def over(windows, west, east):
         return {tuple(window) for window in windows if window[0] < east and window[2] > west}
 

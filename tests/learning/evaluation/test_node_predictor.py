@@ -1,4 +1,4 @@
-"""What a network says is asked once, and anew when anything it depends on changes."""
+"""Cache of class maps: reused, and invalidated when anything it depends on changes."""
 
 from dataclasses import replace
 
@@ -35,13 +35,13 @@ def fresh(run, tmp_path):
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def calls(monkeypatch):
     found = []
     original = node_predictor.NodePredictor.predict
 
-    def spy(self, dataset, wanted, *args):
-        found.append(int(wanted.sum()))
-        return original(self, dataset, wanted, *args)
+    def spy(self, dataset, expected, *args):
+        found.append(int(expected.sum()))
+        return original(self, dataset, expected, *args)
 
     monkeypatch.setattr(node_predictor.NodePredictor, "predict", spy)
     return found
@@ -52,54 +52,54 @@ def scored_nodes(dataset, role=TEST):
     return (to_target(labels) != IGNORE) & (roles == role)
 
 
-def test_it_is_what_training_found_in_the_end(fresh, asked):
+def test_it_is_what_training_found_in_the_end(fresh, calls):
     folder, dataset, result = fresh
-    wanted = scored_nodes(dataset)
-    named = node_predictor.predict_class_map(folder, dataset, wanted)
-    truth = to_target(dataset.node_truth()[0][wanted])
-    matrix = confusion(truth, to_target(named[wanted]), 2)
+    expected = scored_nodes(dataset)
+    predicted = node_predictor.predict_class_map(folder, dataset, expected)
+    truth = to_target(dataset.node_truth()[0][expected])
+    matrix = confusion(truth, to_target(predicted[expected]), 2)
     assert matrix.tolist() == result["test"]["confusion"]
     assert scores(matrix)["fwiou"] == pytest.approx(result["test"]["fwiou"])
-    assert (named[~wanted] == node_predictor.UNLABELLED).all()
-    again = node_predictor.predict_class_map(folder, dataset, wanted)
-    assert (again == named).all()
-    assert len(asked) == 1
+    assert (predicted[~expected] == node_predictor.UNLABELLED).all()
+    again = node_predictor.predict_class_map(folder, dataset, expected)
+    assert (again == predicted).all()
+    assert len(calls) == 1
 
 
-def test_more_places_are_asked_for_and_the_old_ones_stay(fresh, asked):
+def test_new_nodes_are_added_to_the_cache(fresh, calls):
     folder, dataset, _ = fresh
-    wanted = scored_nodes(dataset)
-    first = node_predictor.predict_class_map(folder, dataset, wanted)
-    corner = np.zeros_like(wanted)
+    expected = scored_nodes(dataset)
+    first = node_predictor.predict_class_map(folder, dataset, expected)
+    corner = np.zeros_like(expected)
     corner[0, :3] = True
     both = node_predictor.predict_class_map(folder, dataset, corner)
     assert (both[0, :3] > 0).all()
-    assert (both[wanted] == first[wanted]).all()
-    assert asked == [wanted.sum(), wanted.sum() + 3]
-    node_predictor.predict_class_map(folder, dataset, wanted)
-    assert len(asked) == 2
+    assert (both[expected] == first[expected]).all()
+    assert calls == [expected.sum(), expected.sum() + 3]
+    node_predictor.predict_class_map(folder, dataset, expected)
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("what", ["weights", "ground", "damage"])
-def test_what_has_changed_is_asked_anew(fresh, asked, what):
+def test_changed_inputs_invalidate_the_cache(fresh, calls, what):
     folder, dataset, _ = fresh
-    wanted = scored_nodes(dataset)
-    node_predictor.predict_class_map(folder, dataset, wanted)
+    expected = scored_nodes(dataset)
+    node_predictor.predict_class_map(folder, dataset, expected)
     if what == "weights":
         text = (folder / "model.json").read_text()
-        named = node_predictor.read_json(folder / "model.json", "")["weights_sha256"]
-        (folder / "model.json").write_text(text.replace(named, "0" * 64))
+        predicted = node_predictor.read_json(folder / "model.json", "")["weights_sha256"]
+        (folder / "model.json").write_text(text.replace(predicted, "0" * 64))
     elif what == "ground":
         dataset = replace(dataset, fields=dataset.fields[:, ::-1].copy())
     else:
         kept = folder / node_predictor.FILE
         kept.write_bytes(kept.read_bytes()[:-40])
-    node_predictor.predict_class_map(folder, dataset, wanted)
-    assert len(asked) == 2
+    node_predictor.predict_class_map(folder, dataset, expected)
+    assert len(calls) == 2
 
 
-def test_nothing_asked_is_nothing_named(fresh, asked):
+def test_empty_mask_gives_no_classes(fresh, calls):
     folder, dataset, _ = fresh
     none = np.zeros(dataset.field_valid.shape, bool)
     assert (node_predictor.predict_class_map(folder, dataset, none) == node_predictor.UNLABELLED).all()
-    assert not asked
+    assert not calls

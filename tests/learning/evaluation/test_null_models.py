@@ -1,4 +1,4 @@
-"""Null models know what training sees, no more and no less."""
+"""Null models use exactly the labels of training."""
 
 from dataclasses import replace
 
@@ -26,28 +26,28 @@ def dataset():
     return RegionDataset.from_arrays(make_arrays())
 
 
-def test_nothing_held_out_is_known(dataset):
+def test_known_labels_exclude_held_out_nodes(dataset):
     _, roles = dataset.node_truth()
     seen = training_mask(dataset)
     assert not seen[(roles == TEST) | (roles == TUNE)].any()
     assert seen[roles == 0].all(), "the toy's windows cover it all"
     # Only what lies in a training window is seen.
     west, south, east, north = dataset.windows[0]
-    alone = training_mask(replace(dataset, **{name: getattr(dataset, name)[:1] for name in WINDOWS}))
+    single = training_mask(replace(dataset, **{name: getattr(dataset, name)[:1] for name in WINDOWS}))
     lat, lon = np.meshgrid(dataset.node_lat, dataset.node_lon, indexing="ij")
     inside = (lat >= south) & (lat <= north) & (lon >= west) & (lon <= east)
-    assert (alone == (seen & inside)).all()
+    assert (single == (seen & inside)).all()
 
 
 def test_the_majority_is_counted_by_hand(dataset):
     labels, roles = dataset.node_truth()
     known = labels[(roles == 0) & (labels > 0) & (labels != 255)]
     commonest = np.bincount(known).argmax()
-    held = labels[(roles == TEST) & (labels > 0) & (labels != 255)]
+    held_out = labels[(roles == TEST) & (labels > 0) & (labels != 255)]
     found = null_scores(dataset)["majority"]
-    assert found["places"] == held.size
-    assert found["pa"] == pytest.approx((held == commonest).mean())
-    assert null_scores(dataset, TUNE)["majority"]["places"] != held.size
+    assert found["places"] == held_out.size
+    assert found["pa"] == pytest.approx((held_out == commonest).mean())
+    assert null_scores(dataset, TUNE)["majority"]["places"] != held_out.size
 
 
 def test_random_windows_give_away_what_they_are_scored_on(dataset):
@@ -81,14 +81,14 @@ GRAVITY_ONLY = ("gravity_forest", "gravity_boosting", "nearest_in_gravity")
 
 def test_gravity_alone_wins_where_it_decides_and_guesses_where_it_is_foreign():
     pytest.importorskip("sklearn")
-    decides, foreign = (null_scores(world(truth), which=None) for truth in (True, False))
+    decisive, shifted = (null_scores(world(truth), which=None) for truth in (True, False))
     for key in GRAVITY_ONLY:
-        assert decides[key]["pa"] > 0.9, key
-        assert decides[key]["pa"] > decides["nearest_outcrop"]["pa"], key
-        assert foreign[key]["pa"] < 0.75, key
+        assert decisive[key]["pa"] > 0.9, key
+        assert decisive[key]["pa"] > decisive["nearest_outcrop"]["pa"], key
+        assert shifted[key]["pa"] < 0.75, key
     # What reads no gravity does not care.
     for key in ("majority", "nearest_outcrop", "label_diffusion", "location_forest"):
-        assert decides[key] == foreign[key], key
+        assert decisive[key] == shifted[key], key
 
 
 def test_topography_names_classes_only_where_it_is_given():
@@ -100,8 +100,8 @@ def test_topography_names_classes_only_where_it_is_given():
     assert "no grid of topography" in unavailable_null_models(dataset)["topography_forest"]
     found = null_maps(dataset, which=["topography_forest"], topography=heights)["topography_forest"]
     labels, roles = dataset.node_truth()
-    held = (roles == TEST) & (labels > 0) & (labels != 255)
-    assert (found[held] == labels[held]).mean() > 0.95
+    held_out = (roles == TEST) & (labels > 0) & (labels != 255)
+    assert (found[held_out] == labels[held_out]).mean() > 0.95
     assert 1 <= found[3, 4] <= 2
     with pytest.raises(InputError, match="nodes"):
         null_maps(dataset, topography=heights[1:])
@@ -139,8 +139,8 @@ def test_every_null_model_names_every_node_and_the_same_seed_the_same(dataset):
 def test_no_held_out_label_reaches_a_null_model(dataset):
     pytest.importorskip("sklearn")
     labels = dataset.labels.copy()
-    held = (dataset.role == TEST) | (dataset.role == TUNE)
-    labels[held] = np.where(labels[held] == 1, 2, np.where(labels[held] == 2, 1, labels[held]))
-    turned = replace(dataset, labels=labels)
+    held_out = (dataset.role == TEST) | (dataset.role == TUNE)
+    labels[held_out] = np.where(labels[held_out] == 1, 2, np.where(labels[held_out] == 2, 1, labels[held_out]))
+    flipped = replace(dataset, labels=labels)
     for key, values in null_maps(dataset).items():
-        assert (values == null_maps(turned, which=[key])[key]).all(), key
+        assert (values == null_maps(flipped, which=[key])[key]).all(), key

@@ -55,7 +55,7 @@ RUNS = [
 ]
 
 
-def test_fold_seed_and_machine_make_no_other_group():
+def test_fold_seed_and_machine_do_not_split_a_group():
     same = [
         MODEL,
         changed(recipe={"seed": 3, "device": "cuda", "precision": "bfloat16"}),
@@ -68,7 +68,7 @@ def test_fold_seed_and_machine_make_no_other_group():
     json.dumps(records)
 
 
-def test_groups_of_one_name_are_told_apart():
+def test_groups_with_equal_labels_get_distinguishing_settings():
     setups = [shared_settings(model) for model in (MODEL, changed(recipe={"epochs": 9}), changed(model="unet"))]
     assert group_labels(setups) == [
         "ggmnet-tiny, residual_10km, epochs 100",

@@ -1,4 +1,4 @@
-"""Labels that diffusion should tell, and labels that nothing can."""
+"""Score of label diffusion under synthetic cover masks."""
 
 import numpy as np
 import pytest
@@ -14,17 +14,17 @@ def patches(shape=(96, 120)):
     return np.sin(y / 7) * np.sin(x / 9) > 0.25
 
 
-def test_broad_belts_are_told_and_a_coin_is_not():
+def test_broad_belts_score_high_and_random_classes_do_not():
     cover = patches()
     belts = np.where(np.arange(120) < 60, 1, 2)[None, :] * np.ones((96, 1), int)
     coin = np.random.default_rng(0).integers(1, 3, (96, 120))
-    told = cover_mask_score(np.where(cover, 0, belts).astype(np.uint8), SPACING, 2)
+    text = cover_mask_score(np.where(cover, 0, belts).astype(np.uint8), SPACING, 2)
     guessed = cover_mask_score(np.where(cover, 0, coin).astype(np.uint8), SPACING, 2)
-    assert told > 95
+    assert text > 95
     assert guessed == pytest.approx(50, abs=5)
 
 
-def test_what_is_not_usable_is_neither_asked_nor_known():
+def test_unusable_cells_are_ignored():
     cover = patches()
     belts = np.where(np.arange(120) < 60, 1, 2)[None, :] * np.ones((96, 1), int)
     labels = np.where(cover, 0, belts).astype(np.uint8)
