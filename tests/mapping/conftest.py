@@ -7,7 +7,7 @@ from gravmap.mapping import predict
 
 
 @contextlib.contextmanager
-def _no_more_than_rasters():
+def _without_report():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules[predict.__module__], "finish_map", lambda *_: None)
         yield
@@ -15,13 +15,13 @@ def _no_more_than_rasters():
 
 @pytest.fixture(scope="module")
 def rasters_only():
-    """Predictions end with their rasters: pictures, page and record, which take seconds, are tested elsewhere."""
-    with _no_more_than_rasters():
+    """Predictions write their rasters only: pictures, report and record, which take seconds, are tested elsewhere."""
+    with _without_report():
         yield
 
 
 @pytest.fixture
 def rasters_this_time():
-    """As `rasters_only`, for one test of a module whose others want the whole map."""
-    with _no_more_than_rasters():
+    """As `rasters_only`, for one test of a module whose other tests need the complete map."""
+    with _without_report():
         yield

@@ -64,9 +64,9 @@ seen["lithology.gpkg"] = {
 }
 draw(layer, "lithology.gpkg")
 # QGIS reads SLD of polygons; of rasters it reads none.
-said, loaded = layer.loadSldStyle(os.path.join(pictures, "polygons.sld"))
-seen["polygons.sld"] = {"valid": loaded, "kind": layer.renderer().type(), "said": said}
+message, loaded = layer.loadSldStyle(os.path.join(pictures, "polygons.sld"))
+seen["polygons.sld"] = {"valid": loaded, "kind": layer.renderer().type(), "message": message}
 draw(layer, "polygons.sld")
 print("SEEN " + json.dumps(seen), flush=True)
-# QGIS takes itself apart in an order that may crash; all is said by now.
+# QGIS may crash while it exits; the results are printed by now.
 os._exit(0)

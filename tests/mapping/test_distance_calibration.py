@@ -1,4 +1,4 @@
-"""Maps whose probabilities follow the distance to mapped outcrop, against distances that another program measures."""
+"""Maps calibrated by the distance to mapped outcrop, compared with distances computed independently."""
 
 import json
 import sys
@@ -43,8 +43,8 @@ def mapped(project, folder, region=BOX, **options):
     )
 
 
-def away_km(project):
-    """Great-circle distance of every node to the nearest one on outcrop, by comparing all with all."""
+def outcrop_distance_km(project):
+    """Great-circle distance of every node to the nearest one on outcrop, by comparing all pairs."""
     with FieldReader(project / "fields.nc") as fields, LabelFile(project / "labels.tif") as labels:
         lat, lon = np.meshgrid(np.radians(fields.lat), np.radians(fields.lon), indexing="ij")
         known = labels.sample(fields.lat, fields.lon)
@@ -54,13 +54,13 @@ def away_km(project):
     return 6371.0088 * np.arccos(np.clip(cosine.max(axis=1), -1, 1)).reshape(rock.shape)
 
 
-def test_logits_are_divided_by_what_the_distance_asks_for(project, rasters_only):
+def test_logits_are_divided_by_the_temperature_at_their_distance(project, rasters_only):
     calibrate_run(project)
     mapped(project, "plain")
     calibrate_run(project, by_distance={"5deg": CURVE})
     mapped(project, "warm")
     plain, warm = (layers(project / name)["probability"] / 200.0 for name in ("plain", "warm"))
-    away = away_km(project)[20:41, 20:51]  # 44 to 46 N, 81 to 84 E: cells are nodes
+    away = outcrop_distance_km(project)[20:41, 20:51]  # 44 to 46 N, 81 to 84 E: cells are nodes
     at = np.log1p(away / 10)
     low, high = np.log1p(0.4), np.log1p(8)
     sharp = 1 / 0.5 + np.clip((at - low) / (high - low), 0, 1) * (1 / 6.0 - 1 / 0.5)
@@ -79,7 +79,7 @@ def test_logits_are_divided_by_what_the_distance_asks_for(project, rasters_only)
     assert (layers(project / "plain")["lithology"] == layers(project / "warm")["lithology"]).mean() > 0.999
 
 
-def test_cells_between_nodes_and_parts_of_a_map(project, rasters_only):
+def test_a_part_of_a_map_is_the_map_there_with_cells_between_nodes(project, rasters_only):
     calibrate_run(project, by_distance={"5deg": CURVE})
     mapped(project, "whole", resolution_deg=0.05)
     mapped(project, "part", Region(82.0, 44.5, 83.0, 45.5), resolution_deg=0.05)
@@ -108,20 +108,22 @@ def test_values_between_nodes_are_those_of_scipy(project):
         assert (fields.interpolate("residual_10km", lat[7:9], lon[3:4]) == found[7:9, 3:4]).all()
 
 
-def test_the_record_says_what_was_used(project, monkeypatch):
-    kept = []
-    monkeypatch.setattr(sys.modules[predict.__module__], "finish_map", lambda *given: kept.append(given[-1].settings))
+def test_the_settings_record_temperatures_and_verdicts(project, monkeypatch):
+    recorded = []
+    monkeypatch.setattr(
+        sys.modules[predict.__module__], "finish_map", lambda *given: recorded.append(given[-1].settings)
+    )
     calibrate_run(project, by_distance={"5deg": CURVE})
     verdict = {"prior": {"name": "toy", "sha256": "ab"}, "state": "inside", "headline": "Inside.", "advice": [], "x": 1}
     predict(
         project / "fields.nc",
         project / "run",
         BOX,
-        project / "told",
+        project / "recorded",
         labels_path=project / "labels.tif",
         options=Options(device="cpu", scales_deg=(5.0,)),
         check_prior=lambda progress: [verdict],
     )
-    (settings,) = kept
+    (settings,) = recorded
     assert settings["temperatures_by_distance"] == [CURVE]
     assert settings["prior_verdicts"] == [verdict]

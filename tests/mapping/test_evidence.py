@@ -28,7 +28,7 @@ def haversine_km(lat, lon, other_lat, other_lon):
     return 2 * 6371 * np.arcsin(np.sqrt(half))
 
 
-def by_hand(labels, lat, lon, near_km):
+def near_by_hand(labels, lat, lon, near_km):
     outcrop_lat, outcrop_lon = centres(labels)
     row, column = np.nonzero((labels.values > 0) & (labels.values < 255))
     away = haversine_km(
@@ -37,18 +37,18 @@ def by_hand(labels, lat, lon, near_km):
     return away.min(axis=-1) <= near_km
 
 
-def test_the_first_that_holds():
+def test_a_cell_gets_the_first_category_that_applies():
     nan = np.nan
     mapped = np.array([[3, 3, 0, 0, 0, 0, 255, 0, 0]], np.uint8)
     near = np.array([[1, 1, 1, 1, 0, 0, 0, 0, 1]], bool)
-    unlike = np.array([[0.2, 5.0, 5.0, nan, 0.9, 1.01, 1.0, nan, 0.1]], np.float32)
+    dissimilarity = np.array([[0.2, 5.0, 5.0, nan, 0.9, 1.01, 1.0, nan, 0.1]], np.float32)
     predicted = np.array([[1, 0, 1, 1, 1, 1, 1, 1, 0]], bool)
     wanted = [OUTCROP, OUTCROP, NEAR, NEAR, COVERED, EXTRAPOLATED, COVERED, EXTRAPOLATED, 255]
-    found = classify_evidence(mapped, near, unlike, predicted)
+    found = classify_evidence(mapped, near, dissimilarity, predicted)
     assert found.dtype == np.uint8
     assert found.tolist() == [wanted]
-    # Without a map nothing is outcrop; without a measure nothing under cover is shown to be like.
-    assert classify_evidence(None, near & False, unlike, predicted).tolist() == [
+    # Without labels there is no outcrop; without a dissimilarity all cells under cover are extrapolated.
+    assert classify_evidence(None, near & False, dissimilarity, predicted).tolist() == [
         [COVERED, 255, EXTRAPOLATED, EXTRAPOLATED, COVERED, EXTRAPOLATED, COVERED, EXTRAPOLATED, 255]
     ]
     assert COVERED not in classify_evidence(mapped, near, None, predicted)
@@ -56,7 +56,7 @@ def test_the_first_that_holds():
 
 @pytest.fixture
 def scattered():
-    """A little outcrop, in bodies and alone, and ground that is not usable."""
+    """Some outcrop, in bodies and in single cells, and cells that are not usable."""
     rng = np.random.default_rng(3)
     values = np.zeros((80, 100))
     values[rng.random(values.shape) < 0.002] = 4
@@ -66,30 +66,30 @@ def scattered():
 
 
 @pytest.mark.parametrize("near_km", [3.0, 25.0, 60.0])
-def test_nearness_is_the_distance_on_the_sphere(scattered, near_km):
+def test_near_cells_are_those_within_the_distance_on_the_sphere(scattered, near_km):
     lat, lon = centres(scattered)
     found = near_outcrop(scattered, lat, lon, near_km)
-    assert np.array_equal(found, by_hand(scattered, lat, lon, near_km))
+    assert np.array_equal(found, near_by_hand(scattered, lat, lon, near_km))
     assert 0 < found.mean() < 1
     assert found[(scattered.values > 0) & (scattered.values < 255)].all()
 
 
-def test_in_the_north_a_degree_of_longitude_is_short():
+def test_a_degree_of_longitude_is_shorter_in_the_north():
     values = np.zeros((40, 200))
     values[20, 100] = 1
     labels = labels_of(values, north=76.0)
     lat, lon = centres(labels)
     found = near_outcrop(labels, lat, lon, 40.0)
-    assert np.array_equal(found, by_hand(labels, lat, lon, 40.0))
+    assert np.array_equal(found, near_by_hand(labels, lat, lon, 40.0))
     tall, wide = found[:, 100].sum(), found[20].sum()
     assert wide == pytest.approx(tall / np.cos(np.radians(75)), rel=0.1)
-    # From a block that does not hold it the outcrop is seen all the same.
+    # A block that does not contain the outcrop is still near it.
     # 0.7 degrees of longitude away: twice as many as the distance has degrees of latitude.
     assert np.array_equal(near_outcrop(labels, lat[18:22], lon[114:140], 40.0), found[18:22, 114:140])
     assert found[20, 114:].any()
 
 
-def test_block_by_block_is_the_whole(scattered):
+def test_blocks_together_are_the_whole(scattered):
     lat, lon = centres(scattered)
     whole = near_outcrop(scattered, lat, lon, 25.0)
     pieces = [
@@ -106,7 +106,7 @@ def test_cells_of_another_size_and_outside_the_labels(scattered):
     lat, lon = np.linspace(43.45, 43.05, 41)[1:-1:2] + 0.003, np.linspace(80.55, 81.45, 61)[1:-1:2] + 0.003
     assert near_outcrop(scattered, lat, lon, 0.01).all()
     beyond = near_outcrop(scattered, np.array([43.2, 60.0]), np.array([79.8, 20.0]), 60.0)
-    assert np.array_equal(beyond, by_hand(scattered, np.array([43.2, 60.0]), np.array([79.8, 20.0]), 60.0))
+    assert np.array_equal(beyond, near_by_hand(scattered, np.array([43.2, 60.0]), np.array([79.8, 20.0]), 60.0))
     assert beyond[0, 0]
     assert not beyond[1].any()
     nothing = labels_of(np.zeros((10, 10)))

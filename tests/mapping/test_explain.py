@@ -1,4 +1,4 @@
-"""An explanation of a map: its raster sums to what its record says, and its logit is the map's own."""
+"""The attribution of a map: the raster sums to the recorded difference, and the logit is that of the map."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def explained(project, folder="why", scales=(1.0,), **more):
 
 def test_the_logit_is_that_of_the_map_and_the_raster_sums_to_it(project):
     made = explained(project, scales=(1.0, 2.5))
-    told = made.record
+    record = made.record
     with Predictor(project / "fields.nc", project / "run", "cpu") as predictor:
         plan = predictor.plan(REGION, (1.0, 2.5))
         task = InferenceTask(
@@ -44,9 +44,9 @@ def test_the_logit_is_that_of_the_map_and_the_raster_sums_to_it(project):
         names = [entry["name"] for entry in predictor.members[0].spec.classes]
         logits = blended(plan, project)
     mapped = np.bincount(logits.argmax(0).ravel(), minlength=len(names))
-    assert told["class"] == names[mapped.argmax()]
-    index = names.index(told["class"])
-    assert told["logit"] == pytest.approx(float((logits[index] - logits.mean(0)).mean()), abs=1e-4)
+    assert record["class"] == names[mapped.argmax()]
+    index = names.index(record["class"])
+    assert record["logit"] == pytest.approx(float((logits[index] - logits.mean(0)).mean()), abs=1e-4)
     with rasterio.open(made.files["attribution.tif"]) as raster:
         values = raster.read()
         assert raster.descriptions == ("residual_10km",)
@@ -60,20 +60,20 @@ def test_the_logit_is_that_of_the_map_and_the_raster_sums_to_it(project):
         assert east > 83
         assert north > 44.5
     assert np.isfinite(values).all()
-    assert values.sum() == pytest.approx(told["sum"], abs=1e-4)
-    assert told["sum"] + told["gap"] == pytest.approx(told["logit"] - told["baseline_logit"], abs=1e-6)
+    assert values.sum() == pytest.approx(record["sum"], abs=1e-4)
+    assert record["sum"] + record["gap"] == pytest.approx(record["logit"] - record["baseline_logit"], abs=1e-6)
     assert made.complete
     assert (values != 0).any()
-    assert values.size < 0.6 * 61 * 71, "only the ground that windows reach"
+    assert values.size < 0.6 * 61 * 71, "only nodes under the windows"
     assert imread(made.files["attribution.png"])[..., :3].std() > 0.05
-    for name, digest in told["outputs"].items():
+    for name, digest in record["outputs"].items():
         assert sha256(made.files[name]) == digest
-    assert told["inputs"]["model"]["sha256"] == sha256(project / "run" / "model.safetensors")
-    assert json.loads(made.files["attribution.json"].read_text()) == told
+    assert record["inputs"]["model"]["sha256"] == sha256(project / "run" / "model.safetensors")
+    assert json.loads(made.files["attribution.json"].read_text()) == record
 
 
 def blended(plan, folder):
-    """Mean logits (K, ny, nx) of a plan's jobs, straight from the files that prediction leaves."""
+    """Mean logits (K, ny, nx) of a plan's jobs, from the files of the jobs."""
     from gravmap.learning.evaluation.mosaic import window_cells, window_weight
 
     grid, scales = plan.grid, {}
@@ -87,11 +87,11 @@ def blended(plan, folder):
     return sum(total / weights for total, weights in scales.values()) / len(scales)
 
 
-def test_what_cannot_be_explained_is_refused(project, monkeypatch):
+def test_invalid_requests_are_refused(project, monkeypatch):
     monkeypatch.setattr(
-        f"{explain.__module__}._draw", lambda path, *_: path.write_bytes(b"a picture, which other tests look at")
+        f"{explain.__module__}._draw", lambda path, *_: path.write_bytes(b"a picture, tested elsewhere")
     )
-    with pytest.raises(OptionError, match="no class 'Jurassic'"):
+    with pytest.raises(OptionError, match="Jurassic"):
         explained(project, class_name="Jurassic")
     assert not (project / "why").exists()
     first = explained(project, class_name="Devonian").record
@@ -108,7 +108,7 @@ def test_what_cannot_be_explained_is_refused(project, monkeypatch):
         explain(several, several.plan(REGION, (1.0,)), project / "both")
 
 
-def test_the_command_tells_what_it_would_do_and_does_it(project):
+def test_the_command_and_its_dry_run(project):
     (project / "data").mkdir()
     (project / "fields.nc").rename(project / "data" / "fields.nc")
     (project / "runs").mkdir()
@@ -116,16 +116,16 @@ def test_the_command_tells_what_it_would_do_and_does_it(project):
     (project / "runs" / "latest").write_text("one\n")
     words = ["-w", str(project), "explain", "--bbox", "82", "44", "83", "44.5", "--window", "1deg"]
     words += ["--integration-steps", "2"]
-    foretold = CliRunner().invoke(gravmap_cli.gravmap, [*words, "-n"])
-    assert foretold.exit_code == 0, foretold.output
-    assert "passes of 64 px" in foretold.output
+    dry_run = CliRunner().invoke(gravmap_cli.gravmap, [*words, "-n"])
+    assert dry_run.exit_code == 0, dry_run.output
+    assert "passes of 64 px" in dry_run.output
     assert not (project / "maps").exists()
     done = CliRunner().invoke(gravmap_cli.gravmap, [*words, "--json"])
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
+    record = json.loads(done.stdout)
     folder = project / "maps" / "bbox_82_44_83_44.5"
     assert {path.name for path in folder.iterdir()} == {"attribution.tif", "attribution.png", "attribution.json"}
-    assert told["command"].startswith("gravmap")
+    assert record["command"].startswith("gravmap")
     again = CliRunner().invoke(gravmap_cli.gravmap, words)
     assert again.exit_code == 3
     assert "--overwrite" in again.output

@@ -1,4 +1,4 @@
-"""A network that reads the distance from faults, beside fields whose faults come from elsewhere."""
+"""A network that reads the distance to faults, with fields computed from other faults."""
 
 import geopandas
 import pytest
@@ -41,7 +41,7 @@ def project(tmp_path):
     return tmp_path
 
 
-def test_other_faults_are_refused_by_the_network_that_reads_them_alone(project):
+def test_only_a_network_that_reads_faults_refuses_other_faults(project):
     Predictor(project / "fields.nc", project / "both", "cpu")
     for file, cap in (("two.gpkg", 100.0), ("one.gpkg", 50.0)):
         path = project / file if (project / file).exists() else faults(project, file, 83)
@@ -51,7 +51,7 @@ def test_other_faults_are_refused_by_the_network_that_reads_them_alone(project):
         Predictor(project / "fields.nc", project / "plain", "cpu")
 
 
-def test_fields_without_faults_are_refused_with_the_command_that_makes_them(project):
+def test_fields_without_faults_are_refused_with_the_command_that_adds_them(project):
     write_fields(residual_fields(gravity(), [10_000.0]), project / "bare.nc")
     with pytest.raises(InputError, match="--faults"):
         Predictor(project / "bare.nc", project / "both", "cpu")

@@ -25,7 +25,7 @@ def test_cells_of_a_pixel_grid_fill_the_region():
     assert map_grid(*PIXEL, Region(65, 40, 95, 55)).shape == (450, 900)
 
 
-def test_a_finer_map_says_by_how_much():
+def test_a_finer_map_has_its_upsampling():
     grid = map_grid(*GRIDLINE, Region(81, 43, 92, 48), 30 / 3600)
     assert grid.shape == (600, 1320)
     assert grid.upsampling == pytest.approx(4)

@@ -53,8 +53,8 @@ def test_areas_add_up_to_the_rasters(polygons, files):
     assert polygons.area_km2.sum() == pytest.approx(files.summary.km2, rel=1e-9)
     mapped = files.summary.evidence[OUTCROP - 1]
     assert polygons.area_km2[polygons.mapped].sum() == pytest.approx(mapped.km2, rel=1e-9)
-    for share in files.summary.classes:
-        assert polygons.area_km2[polygons["class"] == share.value].sum() == pytest.approx(share.km2, rel=0.01)
+    for area in files.summary.classes:
+        assert polygons.area_km2[polygons["class"] == area.value].sum() == pytest.approx(area.km2, rel=0.01)
 
 
 def test_areas_are_those_of_geodesics(polygons):
@@ -71,29 +71,29 @@ def test_classes_are_the_rasters_but_for_slivers(polygons, whole):
     assert ((classes > 0) == there).all()
     outcrop = whole.evidence == OUTCROP
     assert (burned(polygons, polygons.mapped + 1, SHAPE)[there] == outcrop[there] + 1).all()
-    # Mapped ground is never touched, however small.
+    # Mapped cells never change, however small their patch.
     assert (classes[outcrop] == whole.lithology[outcrop]).all()
     moved = there & (classes != whole.lithology)
     assert 0 < moved.sum() < 0.005 * there.sum()
 
 
-def test_what_is_said_of_a_polygon_is_true(polygons, whole, files):
+def test_the_attributes_of_a_polygon_are_those_of_its_cells(polygons, whole, files):
     owner = burned(polygons, np.arange(1, len(polygons) + 1), SHAPE)
     with rasterio.open(files.paths["probability.tif"]) as raster:
         probability = raster.read() / 200
     rows = np.indices(SHAPE)[0]
     weight = np.cos(np.radians(48 - (rows + 0.5) / 30))  # areas of cells up to a thousandth within so small a polygon
-    words = [share.name for share in files.summary.evidence]
+    names = [each.name for each in files.summary.evidence]
     for place in np.random.default_rng(0).choice(len(polygons), 60, replace=False):
         row, inside = polygons.iloc[place], owner == place + 1
         entry = LEGEND.bedrock[row["class"] - 1]
         assert (row["name"], row["age"], row["colour"]) == (entry.name, entry.age, entry.colour)
         mean = np.average(probability[row["class"] - 1][inside], weights=weight[inside])
         assert row.mean_probability == pytest.approx(mean, abs=2e-4)
-        share = np.average(whole.evidence[inside] == EXTRAPOLATED, weights=weight[inside])
-        assert row.share_extrapolated == pytest.approx(share, abs=2e-4)
+        extrapolated = np.average(whole.evidence[inside] == EXTRAPOLATED, weights=weight[inside])
+        assert row.share_extrapolated == pytest.approx(extrapolated, abs=2e-4)
         by_value = [weight[inside & (whole.evidence == value)].sum() for value in range(1, 5)]
-        assert row.evidence == words[int(np.argmax(by_value))]
+        assert row.evidence == names[int(np.argmax(by_value))]
 
 
 SMALL = grid(8, 10, north=45)
@@ -131,7 +131,7 @@ def test_slivers_go_to_predicted_neighbours_only(tmp_path):
     three = found[(found["class"] == 7) & ~found.mapped]
     assert len(three) == 1
     assert three.evidence.item() == "within 25 km of mapped outcrop"
-    # Of the dissolved cells the network had thought otherwise, and the mean says so.
+    # The mean includes the merged cells, whose predicted class was another one.
     one = found[(found["class"] == 1)].iloc[0]
     assert one.mean_probability < 0.55
 

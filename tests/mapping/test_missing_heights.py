@@ -1,4 +1,4 @@
-"""Residuals that the file of fields lacks, made on the spot."""
+"""Residuals that the fields lack are computed."""
 
 import json
 
@@ -32,7 +32,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def test_only_residuals_alone_are_lacking(place):
+def test_only_missing_residuals_are_listed(place):
     fields = place / "fields.nc"
     assert missing_heights(fields, ["residual_10km"]) == []
     assert missing_heights(fields, ["residual_40km", "residual_10km", "residual_5km"]) == [5e3, 40e3]
@@ -40,9 +40,9 @@ def test_only_residuals_alone_are_lacking(place):
     assert missing_heights(fields, ["residual_high"]) == []
 
 
-def test_they_are_those_that_residual_would_have_made_from_the_grid(place):
-    told = add_heights(place / "fields.nc", [5e3, 40e3], place / "more.nc", place / "raw")
-    assert told == "grid.nc"
+def test_they_are_those_of_residual_fields_from_the_source_grid(place):
+    source = add_heights(place / "fields.nc", [5e3, 40e3], place / "more.nc", place / "raw")
+    assert source == "grid.nc"
     at_once = residual_fields(open_grid(place / "raw" / "grid.nc"), [5e3, 10e3, 40e3], REGION)
     made = open_fields(place / "more.nc")
     for name in ("bouguer", "residual_5km", "residual_10km", "residual_40km", "regional_40km"):
@@ -52,16 +52,16 @@ def test_they_are_those_that_residual_would_have_made_from_the_grid(place):
     assert json.loads(made.attrs[ADDED])["fields_sha256"] == sha256(place / "fields.nc")
 
 
-def test_without_the_grid_the_fields_own_gravity_serves(place):
+def test_without_the_source_grid_the_gravity_in_the_file_is_used(place):
     (place / "raw" / "grid.nc").unlink()
-    told = add_heights(place / "fields.nc", [5e3], place / "more.nc", place / "raw")
-    assert "ends at the rim" in told
+    source = add_heights(place / "fields.nc", [5e3], place / "more.nc", place / "raw")
+    assert "ends at the rim" in source
     own = open_fields(place / "fields.nc")
     wanted = residual_fields(own["bouguer"].assign_attrs(height_m=0.0), [5e3])["residual_5km"]
     np.testing.assert_allclose(open_fields(place / "more.nc")["residual_5km"].values, wanted.values, atol=1e-3)
 
 
-def test_a_file_of_the_same_fields_is_kept_and_of_others_made_anew(place):
+def test_a_file_of_the_same_fields_is_kept_and_of_others_replaced(place):
     add_heights(place / "fields.nc", [5e3], place / "more.nc", place / "raw")
     first = (place / "more.nc").stat().st_mtime_ns
     add_heights(place / "fields.nc", [5e3], place / "more.nc", place / "raw")

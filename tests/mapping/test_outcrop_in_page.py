@@ -1,4 +1,4 @@
-"""What gravmap says of a network that starts from mapped outcrop: the page, the record, an explanation, refusals."""
+"""A network that reads outcrop context: report, record, attribution and refusals."""
 
 import json
 import shutil
@@ -25,36 +25,36 @@ def project(shared, tmp_path):
     return tmp_path
 
 
-def test_an_explanation_says_what_gravity_adds_to_the_outcrop(project):
-    """The network that knows outcrop alone owes nothing to gravity; the other's raster sums to what it owes."""
+def test_the_attribution_is_the_contribution_of_gravity(project):
+    """It is zero for a network that ignores gravity, and sums to the difference of the logits for the other."""
     made = {}
     for name in ("null", "taught"):
         with Predictor(project / "fields.nc", project / name, "cpu") as predictor:
             plan = predictor.plan(Region(82, 44, 83, 44.5), (5.0,))
             made[name] = explain(predictor, plan, project / name, labels_path=project / "labels.tif", steps=8)
-    silent, told = made["null"].record, made["taught"].record
-    assert silent["logit"] == pytest.approx(silent["baseline_logit"], abs=1e-6)
-    assert silent["sum"] == 0
-    assert abs(told["logit"] - told["baseline_logit"]) > 0.01
+    ignoring, record = made["null"].record, made["taught"].record
+    assert ignoring["logit"] == pytest.approx(ignoring["baseline_logit"], abs=1e-6)
+    assert ignoring["sum"] == 0
+    assert abs(record["logit"] - record["baseline_logit"]) > 0.01
     assert made["taught"].complete
-    assert list(told["fields"]) == ["residual_10km"]
-    assert told["inputs"]["labels"]["path"].endswith("labels.tif")
+    assert list(record["fields"]) == ["residual_10km"]
+    assert record["inputs"]["labels"]["path"].endswith("labels.tif")
     with rasterio.open(project / "taught" / "attribution.tif") as raster:
         assert raster.count == 1
-        assert raster.read(1).sum() == pytest.approx(told["sum"], abs=1e-4)
+        assert raster.read(1).sum() == pytest.approx(record["sum"], abs=1e-4)
 
 
-def test_the_finished_map_says_where_it_started_and_verifies(project, monkeypatch):
+def test_the_finished_map_records_the_outcrop_context_and_verifies(project, monkeypatch):
     (project / "data").mkdir()
     (project / "runs").mkdir()
     for name in ("fields.nc", "labels.tif", "labels.legend.toml"):
         shutil.move(project / name, project / "data" / name)
     shutil.move(project / "taught", project / "runs" / "taught")
     monkeypatch.chdir(project)
-    asked = ["predict", "--bbox", "81", "44", "82", "45", "--run", "taught", "--window", "2.5deg", "-o", "map"]
-    dry = CliRunner().invoke(gravmap_cli.gravmap, [*asked, "--dry-run"])
+    command_line = ["predict", "--bbox", "81", "44", "82", "45", "--run", "taught", "--window", "2.5deg", "-o", "map"]
+    dry = CliRunner().invoke(gravmap_cli.gravmap, [*command_line, "--dry-run"])
     assert dry.exit_code == 0, dry.output
-    made = CliRunner().invoke(gravmap_cli.gravmap, asked)
+    made = CliRunner().invoke(gravmap_cli.gravmap, command_line)
     assert made.exit_code == 0, made.output
     record = json.loads((project / "map" / "provenance.json").read_text())
     assert record["settings"]["starts_from_outcrop"] == [True]
@@ -64,7 +64,7 @@ def test_the_finished_map_says_where_it_started_and_verifies(project, monkeypatc
     checked = CliRunner().invoke(gravmap_cli.gravmap, ["verify", "map"])
     assert checked.exit_code == 0, checked.output
     (project / "data" / "labels.tif").unlink()
-    for command in (asked, [*asked, "--dry-run"]):
+    for command in (command_line, [*command_line, "--dry-run"]):
         refused = CliRunner().invoke(gravmap_cli.gravmap, [*command, "--overwrite"])
         assert refused.exit_code == 3
         assert "starts from mapped outcrop" in refused.output

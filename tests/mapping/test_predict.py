@@ -1,4 +1,4 @@
-"""A network whose answer is known, put through the whole of prediction."""
+"""Prediction with a network whose output is known."""
 
 import json
 
@@ -33,42 +33,45 @@ def test_the_rasters_of_a_map_lie_on_one_grid(project):
     made = run(project, name="box", command="gravmap predict")
     assert {path.name for path in (project / "map").iterdir()} == set(made.files)
     assert not (project / "map.partial").exists()
-    with rasterio.open(made.files["lithology.tif"]) as classes, rasterio.open(made.files["probability.tif"]) as shares:
-        assert classes.crs.to_epsg() == shares.crs.to_epsg() == 4326
-        assert classes.transform.almost_equals(shares.transform, 1e-9)
-        assert classes.shape == shares.shape == (21, 31)
+    with (
+        rasterio.open(made.files["lithology.tif"]) as classes,
+        rasterio.open(made.files["probability.tif"]) as shown,
+    ):
+        assert classes.crs.to_epsg() == shown.crs.to_epsg() == 4326
+        assert classes.transform.almost_equals(shown.transform, 1e-9)
+        assert classes.shape == shown.shape == (21, 31)
         assert np.allclose(classes.bounds, (80.95, 43.95, 84.05, 46.05))
         assert classes.nodata == 255
-        values, bands = classes.read(1), shares.read()
+        values, bands = classes.read(1), shown.read()
         assert classes.colormap(1)[1][:3] == (0xF0, 0x04, 0x7F)  # Archean, as in the legend
-        assert shares.descriptions == tuple(entry.name for entry in LEGEND.bedrock)
+        assert shown.descriptions == tuple(entry.name for entry in LEGEND.bedrock)
         assert classes.tags()["GRAVMAP_CONTENT"] == "bedrock class predicted everywhere"
-    # The class is the likeliest one, and the shares add up to one (each is rounded to 1/200).
+    # The class is the most probable one, and the probabilities sum to one (each is rounded to 1/200).
     assert (np.take_along_axis(bands, values[None].astype(int) - 1, 0)[0] == bands.max(0)).all()
     assert np.abs(bands.astype(int).sum(0) - 200).max() <= 5
     assert set(np.unique(values)) <= set(range(1, 11))
-    assert sum(share.cells for share in made.summary.classes) == made.summary.cells == 21 * 31
+    assert sum(each.cells for each in made.summary.classes) == made.summary.cells == 21 * 31
 
 
-def test_measures_of_doubt_are_those_of_the_probabilities_beside_them(project, rasters_this_time):
+def test_uncertainty_is_computed_from_the_probabilities(project, rasters_this_time):
     from scipy.stats import entropy
 
     run(project)
     found = layers(project / "map")
-    shares = np.sort(found["probability"] / 200.0, axis=0)
+    ranked = np.sort(found["probability"] / 200.0, axis=0)
     with rasterio.open(project / "map" / "uncertainty.tif") as raster:
         names = raster.descriptions
         measured = {name: raster.read(band + 1) * raster.scales[band] for band, name in enumerate(names)}
-    assert names == ("entropy", "margin", "second class", "agreement")  # one run, and none that knows its ground
-    np.testing.assert_allclose(measured["entropy"], entropy(shares, axis=0) / np.log(10), atol=0.01)
-    np.testing.assert_allclose(measured["margin"], shares[-1] - shares[-2], atol=0.011)
+    assert names == ("entropy", "margin", "second class", "agreement")  # one run, without an area of applicability
+    np.testing.assert_allclose(measured["entropy"], entropy(ranked, axis=0) / np.log(10), atol=0.01)
+    np.testing.assert_allclose(measured["margin"], ranked[-1] - ranked[-2], atol=0.011)
     second = np.take_along_axis(found["probability"], measured["second class"][None].astype(int) - 1, 0)[0]
     assert (second == np.sort(found["probability"], axis=0)[-2]).all()
     assert (measured["second class"].astype(int) != found["lithology"][0]).all()
     assert 0 <= measured["agreement"].min() < measured["agreement"].max() <= 1
 
 
-def test_provenance_names_what_went_in_and_what_came_out(project):
+def test_provenance_lists_inputs_and_outputs(project):
     made = run(project, name="box", command="gravmap predict -x")
     record = json.loads(made.files["provenance.json"].read_text())
     assert record["command"] == "gravmap predict -x"
@@ -78,8 +81,8 @@ def test_provenance_names_what_went_in_and_what_came_out(project):
     assert record["sources"][0]["name"] == "a synthetic field"
 
 
-def test_prediction_is_the_networks_own_answer_where_one_window_is_alone(project):
-    """A window that covers all is the network applied once: compare with doing that by hand."""
+def test_with_a_single_window_prediction_is_the_network_applied_once(project):
+    """A single window covers the map: compare with applying the network directly."""
     predictor = Predictor(project / "fields.nc", project / "run", "cpu")
     plan = predictor.plan(Region(80, 43, 85, 47), [5.0])
     field = predictor.fields.read(["residual_10km"], slice(0, 61), slice(0, 71))[0]
@@ -111,15 +114,15 @@ def test_prediction_is_the_networks_own_answer_where_one_window_is_alone(project
     targets = np.stack(np.meshgrid(fine_lat, fine_lon, indexing="ij"), axis=-1)
     fine = np.stack([RegularGridInterpolator((lat[::-1], lon), band[::-1])(targets) for band in logits])
     hand = fine.reshape(len(fine), rows.size, 16, cols.size, 16).mean(axis=(2, 4))
-    shares = np.exp(hand - hand.max(0)) / np.exp(hand - hand.max(0)).sum(0)
-    assert np.abs(found[:, rows[:, None], cols[None, :]] - shares).max() < 1e-3
-    # Divided by a temperature, the same logits are less sure.
+    expected = np.exp(hand - hand.max(0)) / np.exp(hand - hand.max(0)).sum(0)
+    assert np.abs(found[:, rows[:, None], cols[None, :]] - expected).max() < 1e-3
+    # A temperature makes the probabilities less extreme.
     warm = Blender(one, project, [3.0]).block(slice(0, plan.grid.shape[0]), slice(0, plan.grid.shape[1])).probability
-    shares = np.exp((hand - hand.max(0)) / 3) / np.exp((hand - hand.max(0)) / 3).sum(0)
-    assert np.abs(warm[:, rows[:, None], cols[None, :]] - shares).max() < 1e-3
+    expected = np.exp((hand - hand.max(0)) / 3) / np.exp((hand - hand.max(0)) / 3).sum(0)
+    assert np.abs(warm[:, rows[:, None], cols[None, :]] - expected).max() < 1e-3
 
 
-def test_scales_default_to_what_a_cpu_can_do(project):
+def test_on_a_cpu_small_windows_are_not_used_by_default(project):
     predictor = Predictor(project / "fields.nc", project / "run", "cpu")
     plan = predictor.plan(BOX)
     assert sorted(plan.windows) == [2.5, 5.0]
@@ -131,7 +134,7 @@ def test_scales_default_to_what_a_cpu_can_do(project):
     assert costs[2.5].windows == len(plan.windows[2.5])
 
 
-def test_the_disk_foretold_is_the_disk_taken(project, monkeypatch):
+def test_the_estimated_disk_space_is_that_of_the_files(project, monkeypatch):
     taken = {}
 
     def note(self, *args, **more):
@@ -160,7 +163,7 @@ def test_mapped_outcrop_is_shown_as_mapped(project, rasters_this_time):
     found = layers(project / "map")
     assert (found["lithology"][0][:, west] == 4).all()
     assert (found["evidence"][0][:, west] == 1).all()
-    # 25 km at 45 N are 0.32 degrees; nothing is known of the training ground, so that the rest is extrapolated.
+    # 25 km at 45 N are 0.32 degrees; the run has no area of applicability, so that all other cells are extrapolated.
     near = ~west & (shown.plan.grid.lon_deg < 82.29)
     assert (found["evidence"][0][:, near] == 2).all()
     assert (found["evidence"][0][:, shown.plan.grid.lon_deg > 82.37] == 4).all()

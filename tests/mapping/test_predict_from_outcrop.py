@@ -1,4 +1,4 @@
-"""Maps of a network that starts from mapped outcrop: its context comes from the labels, once, and is in the record."""
+"""Maps of a network that reads outcrop context, which is computed once from the labels."""
 
 import shutil
 from dataclasses import replace
@@ -43,8 +43,8 @@ def run(project, network="taught", folder="map", labels="labels.tif", **options)
     )
 
 
-def test_a_network_that_has_learnt_nothing_maps_the_diffusion(project, rasters_only):
-    """Under cover the map is the class that spreads there; shares are softmax of 0.6 of its logs."""
+def test_an_untrained_network_maps_the_label_diffusion(project, rasters_only):
+    """Under cover the map is that of label diffusion; probabilities are the softmax of 0.6 times its logarithms."""
     run(project, "null", everywhere=True, scales_deg=(2.5,))
     found = layers(project / "map")
     with LabelFile(project / "labels.tif") as labels:
@@ -52,17 +52,17 @@ def test_a_network_that_has_learnt_nothing_maps_the_diffusion(project, rasters_o
         known = np.where(labels.sample(lat, lon) == 255, 0, labels.sample(lat, lon)).astype(np.uint8)
     logs = 0.6 * outcrop_context(known, lat, lon, 10)[:10]
     inside = (slice(None), slice(20, 41), slice(20, 51))  # 44 to 46 N, 81 to 84 E
-    shares = np.exp(logs) / np.exp(logs).sum(axis=0)
+    expected = np.exp(logs) / np.exp(logs).sum(axis=0)
     assert known[inside[1:]].astype(bool).mean() < 0.9
-    ranked = np.sort(shares[inside], axis=0)
+    ranked = np.sort(expected[inside], axis=0)
     sure = ranked[-1] - ranked[-2] > 0.2  # pixels lie between nodes
     assert sure.mean() > 0.3
-    assert (found["lithology"][0] == shares[inside].argmax(axis=0) + 1)[sure].mean() > 0.98
-    assert np.abs(found["probability"] / 200 - shares[inside])[:, sure].mean() < 0.03
+    assert (found["lithology"][0] == expected[inside].argmax(axis=0) + 1)[sure].mean() > 0.98
+    assert np.abs(found["probability"] / 200 - expected[inside])[:, sure].mean() < 0.03
 
 
-def test_the_context_of_a_map_is_that_of_an_area_with_the_same_outcrop(project, rasters_only):
-    """What scores a network in training and what maps with it read the same planes."""
+def test_the_context_of_a_map_is_that_of_a_dataset_with_the_same_outcrop(project, rasters_only):
+    """Training and prediction read the same context."""
     with Predictor(project / "fields.nc", project / "taught", "cpu") as predictor:
         fields = predictor.fields
         plan = predictor.plan(Region(79, 42, 86, 48), [5.0])
@@ -93,17 +93,17 @@ def test_the_context_of_a_map_is_that_of_an_area_with_the_same_outcrop(project, 
     assert (known == mapped).all()
     there = with_context(area, known)
     assert np.allclose(there.fields, read, atol=1e-5)  # nodes differ in the last bit
-    # And so the network says the same of both.
+    # And so the network predicts the same from both.
     network, spec = load_model(project / "taught")
-    asked = {"inputs": spec.input, "tile_size_px": 64, "scale_deg": 5.0}
+    how = {"inputs": spec.input, "tile_size_px": 64, "scale_deg": 5.0}
     wanted = np.zeros(known.shape, bool)
     wanted[20:41, 20:51] = True
     run(project, everywhere=True, scales_deg=(5.0,))
-    logits = node_logits(network, there, wanted, **asked)[:, 20:41, 20:51]
+    logits = node_logits(network, there, wanted, **how)[:, 20:41, 20:51]
     assert (layers(project / "map")["lithology"][0] == logits.argmax(axis=0) + 1).mean() > 0.995
 
 
-def test_a_mask_far_outside_the_windows_changes_nothing_and_one_near_does(project, monkeypatch, rasters_only):
+def test_only_outcrop_near_the_windows_matters(project, monkeypatch, rasters_only):
     monkeypatch.setattr(outcrop_module, "MARGIN_KM", 30.0)
     small = Region(81, 44, 81.5, 44.5)
 
@@ -123,7 +123,7 @@ def test_a_mask_far_outside_the_windows_changes_nothing_and_one_near_does(projec
     assert not same(as_it_is, mapped("three", project / "near.tif"))
 
 
-@pytest.mark.slow  # test_same_map.py asks the same of a network without context, always
+@pytest.mark.slow  # test_same_map.py tests a network without context by default
 def test_two_processes_make_the_map_of_one(project, rasters_only):
     run(project, folder="one")
     run(project, folder="two", processes=2)
@@ -131,7 +131,7 @@ def test_two_processes_make_the_map_of_one(project, rasters_only):
     assert not list((project / "two").glob("windows*"))
 
 
-def test_a_stopped_map_goes_on_only_with_the_same_outcrop(project, monkeypatch, rasters_only):
+def test_a_stopped_map_is_resumed_only_with_the_same_outcrop(project, monkeypatch, rasters_only):
     stop_after(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
         run(project, scales_deg=(2.5,))
@@ -160,7 +160,7 @@ def stop_after(monkeypatch, count):
     monkeypatch.setattr(module, "_write", stopping)
 
 
-def test_without_labels_it_is_refused_in_words(project):
+def test_without_labels_it_is_refused(project):
     with pytest.raises(InputError, match=r"(?s)starts from mapped outcrop.*rasterize"):
         run(project, labels=None, everywhere=True)
     assert not (project / "map.partial").exists()
@@ -172,7 +172,7 @@ def test_without_labels_it_is_refused_in_words(project):
 
 
 @pytest.mark.parametrize(("values", "words"), [([0, 0], "shows no outcrop between"), ([0, 4], "of one class")])
-def test_cover_alone_and_a_single_class_are_refused_in_words(project, values, words):
+def test_cover_alone_and_a_single_class_are_refused(project, values, words):
     mapped = np.array(values, np.uint8)[(np.arange(140) < 70).astype(int)][None].repeat(120, axis=0)
     make_labels(project / "labels.tif", values=mapped)
     with pytest.raises(InputError, match=words):

@@ -1,4 +1,4 @@
-"""Where things come back: a body of known place, and a polygon of known shape."""
+"""The position of a known body in the map, and clipping to a known polygon."""
 
 import geopandas
 import numpy as np
@@ -47,8 +47,8 @@ def body():
     )
 
 
-class Namer(nn.Module):
-    """Calls class 7 what is heavy, and class 3 the rest."""
+class ThresholdNetwork(nn.Module):
+    """Predicts class 7 where gravity is high, and class 3 elsewhere."""
 
     def __init__(self):
         super().__init__()
@@ -63,13 +63,13 @@ class Namer(nn.Module):
 
 
 @pytest.fixture
-def namer(tmp_path, monkeypatch):
+def project(tmp_path, monkeypatch):
     fields = residual_fields(body(), [10_000.0])
     write_fields(fields, tmp_path / "fields.nc")
-    network = Namer().eval()
+    network = ThresholdNetwork().eval()
     spec = spec_for(fields, network)
     (tmp_path / "run").mkdir()
-    save_model(tmp_path / "run", network, spec)  # no architecture of ours: the network is handed over below
+    save_model(tmp_path / "run", network, spec)  # not an architecture of gravmap: the network is passed below
     monkeypatch.setattr(predictor, "load_model", lambda folder, device: (network, spec))
     return tmp_path
 
@@ -85,9 +85,9 @@ def namer(tmp_path, monkeypatch):
         ({"flips": True, "scales_deg": (1.0,)}, 3.7),
     ],
 )
-def test_a_body_comes_back_at_its_place(namer, options, cell_km):
+def test_a_body_is_predicted_at_its_position(project, options, cell_km):
     region = Region(81.6, 43.4, 83.9, 45.3)
-    made = predict(namer / "fields.nc", namer / "run", region, namer / "map", options=Options(**options))
+    made = predict(project / "fields.nc", project / "run", region, project / "map", options=Options(**options))
     with rasterio.open(made.files["lithology.tif"]) as raster:
         heavy = raster.read(1) == 7
         rows, columns = np.nonzero(heavy)
@@ -135,7 +135,7 @@ def test_a_polygon_clips_the_map_cell_by_cell(tmp_path):
     assert (layers(tmp_path / "again")["lithology"] != found["lithology"]).mean() < 0.01
 
 
-def test_windows_without_wanted_ground_are_not_computed(tmp_path):
+def test_windows_outside_the_polygons_are_not_computed(tmp_path):
     make_project(tmp_path)
     corners = [shapely.box(79.1, 42.1, 79.6, 42.6), shapely.box(85.2, 47.2, 85.7, 47.7)]
     clip = read_clip(shapes(tmp_path / "corners.gpkg", corners))
@@ -154,8 +154,8 @@ def test_windows_without_wanted_ground_are_not_computed(tmp_path):
         (lambda path: (path / "text.gpkg").write_text("no map") and path / "text.gpkg", "GDAL cannot read"),
     ],
 )
-def test_files_that_hold_no_polygon(tmp_path, make, words):
-    if words is None:  # GeoJSON is in degrees by its own rule
+def test_files_without_polygons_are_refused(tmp_path, make, words):
+    if words is None:  # GeoJSON is in degrees by definition
         read_clip(make(tmp_path))
         return
     with pytest.raises(InputError, match=words):

@@ -1,4 +1,4 @@
-"""What prediction is handed and cannot use: told in plain words, before anything is written."""
+"""Inputs that prediction refuses, before anything is written."""
 
 import dataclasses
 
@@ -33,9 +33,9 @@ def run(project, region=BOX, runs=None, fields="fields.nc", folder="map", **more
 
 
 def refused(project, match, kind=InputError, **more):
-    with pytest.raises(kind, match=match) as told:
+    with pytest.raises(kind, match=match) as error:
         run(project, **more)
-    assert len(str(told.value).splitlines()) <= 2
+    assert len(str(error.value).splitlines()) <= 2
     assert not (project / "map").exists()
     assert not (project / "map.partial").exists()
 
@@ -48,7 +48,7 @@ def test_fields_of_another_level_height_or_unit(project):
     higher = gravity().assign_attrs(height_m=10_000.0)
     write_fields(residual_fields(higher, [10_000.0]), project / "higher.nc")
     refused(project, r"input_height_m: trained on 0.0, found 10000.0", fields="higher.nc")
-    # A second height in the file changes nothing of the first: that is no other recipe.
+    # A second height in the file does not change the first: the recipe is the same.
     write_fields(residual_fields(gravity(), [10_000.0, 20_000.0]), project / "both.nc")
     Predictor(project / "both.nc", project / "run")
     write_fields(residual_fields(gravity(), [20_000.0]), project / "other.nc")
@@ -59,7 +59,7 @@ def test_fields_of_another_level_height_or_unit(project):
     refused(project, "residual_10km in m/s2; the network was trained on it in mGal", fields="unit.nc")
 
 
-def test_fields_that_are_none(project):
+def test_files_that_are_not_fields(project):
     (project / "none.nc").write_bytes(b"no netCDF at all")
     refused(project, "cannot be read", fields="none.nc")
     refused(project, "is missing", fields="nowhere.nc")
@@ -93,21 +93,21 @@ def test_labels_of_another_legend(project):
     fewer = Legend("fewer", tuple(entry for entry in LEGEND.classes if entry.index != 10))
     path = labels(project, fewer)
     refused(project, "class 10 is .* there and none here", labels_path=path)
-    # Predicted everywhere, no class of the labels is shown: then they need not fit.
+    # With everywhere, no class of the labels is shown: they may differ.
     run(project, labels_path=path, options=Options(everywhere=True))
-    # Another colour is no other class.
+    # Another colour is not another class.
     recoloured = tuple(dataclasses.replace(entry, colour="#123456") for entry in LEGEND.classes)
     run(project, labels_path=labels(project, Legend("coloured", recoloured)), folder="other")
 
 
-def test_labels_that_are_damaged_are_found_before_the_work_begins(project, monkeypatch):
+def test_damaged_labels_are_refused_before_prediction(project, monkeypatch):
     values = np.zeros((40, 60), np.uint8)
     values[-1, -1] = 77
     refused(project, r"has the values \[77\]", labels_path=labels(project, LEGEND, values))
     refused(project, "is missing", labels_path=project / "nowhere.tif")
 
 
-def test_runs_that_do_not_fit_each_other(project):
+def test_runs_that_are_not_compatible(project):
     fields = residual_fields(gravity(), [10_000.0])
     run_a = project / "run"
     classes = spec_for(fields, build("unet", in_channels=1, classes=10)).classes
@@ -122,7 +122,7 @@ def test_runs_that_do_not_fit_each_other(project):
     refused(project, "named twice", runs=[run_a, run_a])
 
 
-def test_scales_and_systems_nobody_knows(project):
+def test_unknown_window_sizes_and_coordinate_systems(project):
     refused(project, r"1deg, 2\.5deg, 5deg", kind=OptionError, options=Options(scales_deg=(7.0,)))
     refused(project, "EPSG:99999", kind=OptionError, options=Options(crs="EPSG:99999"))
 
@@ -135,7 +135,7 @@ def test_an_earlier_map_is_kept(project):
     assert sha256(project / "map" / "lithology.tif") == before
 
 
-def test_a_folder_with_work_of_others_is_not_replaced(project, monkeypatch):
+def test_a_folder_with_other_files_is_not_replaced(project, monkeypatch):
     run(project)
     (project / "map" / "my_project.qgz").write_text("hours of work")
     with pytest.raises(InputError, match=r"my_project\.qgz"):
@@ -177,7 +177,7 @@ def test_a_network_of_other_channels(project):
     refused(project, "no field residual_20km", runs=project / "wide")
 
 
-def test_plans_of_single_windows_know_their_files():
+def test_the_files_of_jobs():
     plan = Plan(BOX, None, {5.0: np.array([[80.0, 42, 85, 47]])}, "cpu", (64, 64), 10, flips=True)
     assert [each.name for each in plan.jobs] == ["run0_5deg_00000", "run1_5deg_00000"]
     assert plan.job_files()["run1_5deg_00000"] == [
@@ -186,6 +186,6 @@ def test_plans_of_single_windows_know_their_files():
     ]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a CUDA device")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_missing_device(project):
     refused(project, "CUDA", kind=DeviceError, options=Options(device="cuda"))

@@ -69,8 +69,8 @@ def test_tables_and_polygons_count_the_cells_of_the_file(flat):
     polygons = geopandas.read_file(flat.paths["lithology.gpkg"], layer="lithology")
     assert polygons.crs.to_epsg() == 32645
     assert polygons.area_km2.sum() == pytest.approx(flat.summary.km2, rel=1e-9)
-    for share in flat.summary.classes:
-        assert share.cells == (values == share.value).sum()
+    for area in flat.summary.classes:
+        assert area.cells == (values == area.value).sum()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_tables_and_polygons_count_the_cells_of_the_file(flat):
     [
         ("EPSG:4326", 81.0, 56.0, 0.25),
         ("EPSG:32645", 150_000, 6_000_000, 20_000),
-        ("EPSG:3857", 9e6, 6e6, 20_000),  # a cell is half as wide on the ground
+        ("EPSG:3857", 9e6, 6e6, 20_000),  # a cell is half as wide on the Earth
         ("EPSG:2263", 900_000, 250_000, 50_000),  # US survey feet
         ("+proj=lcc +lat_1=42 +lat_2=48 +lat_0=45 +lon_0=86 +units=km", -400, 600, 20),
         ("+proj=utm +zone=1 +datum=WGS84", 195_000, 5_000_000, 20_000),  # over the antimeridian
@@ -100,7 +100,7 @@ def test_areas_are_those_of_geodesy(crs, west, north, step):
 
 
 @pytest.mark.parametrize(
-    ("crs", "said"),
+    ("crs", "words"),
     [
         ("EPSG:999999", "PROJ does not know"),
         ("somewhere", "PROJ does not know"),
@@ -110,8 +110,8 @@ def test_areas_are_those_of_geodesy(crs, west, north, step):
         ("+proj=ortho +lat_0=-40 +lon_0=-90", "81 to 82 E, 47 to 48 N"),  # the other side of the globe
     ],
 )
-def test_a_system_that_cannot_hold_the_map_is_refused_before_anything_is_written(tmp_path, crs, said):
-    with pytest.raises(OptionError, match=said):
+def test_an_unsuitable_coordinate_system_is_refused_before_anything_is_written(tmp_path, crs, words):
+    with pytest.raises(OptionError, match=words):
         MapWriter(tmp_path / "map", grid(30, 30), LEGEND, bands=BANDS, tags={}, near_km=25, crs=crs)
     assert not (tmp_path / "map").exists()
 

@@ -27,8 +27,8 @@ def python_with_qgis():
         if program and Path(program).exists():
             clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
             clean |= {"QT_QPA_PLATFORM": "offscreen"}
-            asked = subprocess.run([program, "-c", "import qgis.core"], env=clean, capture_output=True, check=False)
-            if asked.returncode == 0:
+            result = subprocess.run([program, "-c", "import qgis.core"], env=clean, capture_output=True, check=False)
+            if result.returncode == 0:
                 return program, clean
     return None
 
@@ -97,7 +97,7 @@ def test_polygons_open_styled(looked):
         values = rasterize(pairs, out_shape=raster.shape, transform=raster.transform, fill=255)
     for name in ("lithology.gpkg", "polygons.sld"):
         assert (colours(pictures / f"{name}.png") == in_colours(values, BY_CLASS)).all()
-    assert seen["polygons.sld"] == {"valid": True, "kind": "RuleRenderer", "said": ""}
+    assert seen["polygons.sld"] == {"valid": True, "kind": "RuleRenderer", "message": ""}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One map, however it is computed: batches, blocks, processes, halves, mirrors, several runs."""
+"""The map does not depend on batches, blocks, processes or parts; test-time augmentation; ensembles."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_two_halves_agree_with_the_whole(project):
     for name, values in whole.items():
         joined = np.concatenate([west[name], east[name]], axis=-1)
         assert joined.shape == values.shape
-        # To the last bit all over, not only away from the border: cells are seen through the same windows.
+        # Everywhere, not only away from the border: cells are covered by the same windows.
         assert np.abs(joined.astype(int) - values).max() <= (1 if name in ("probability", "uncertainty") else 0)
     # Where the fields themselves are halved, the windows at the cut are others; they reach 2.5 degrees.
     fields = residual_fields(gravity(), [10_000.0]).sel(lon=slice(79, 84.5 + 1e-9))
@@ -81,13 +81,13 @@ def test_with_flips_a_mirrored_field_gives_the_mirrored_map(project):
     one = again(project, "as_is", fields="as_is.nc", flips=True, **place)
     other = again(project, "turned", fields="turned.nc", flips=True, **place)
     assert nearly({name: values[..., ::-1] for name, values in one.items()}, other)
-    # Without flips this network answers a mirrored field in its own way.
+    # Without flips the prediction of this network is not symmetric.
     plain = again(project, "plain", fields="as_is.nc", **place)
     plain_turned = again(project, "plain_turned", fields="turned.nc", **place)
     assert not nearly({name: values[..., ::-1] for name, values in plain.items()}, plain_turned, 0.02)
 
 
-def test_runs_together_are_the_mean_of_their_probabilities(project):
+def test_an_ensemble_is_the_mean_of_the_probabilities(project):
     fields = residual_fields(gravity(), [10_000.0])
     make_run(project / "other", fields, seed=5, tile_size_px=48)
     alone = [layers(project / "map"), again(project, "alone", runs=project / "other")]
@@ -107,12 +107,12 @@ def test_runs_together_are_the_mean_of_their_probabilities(project):
     assert nearly(twins, alone[0])
     assert twins["uncertainty"][4].max() == 0
     assert np.abs(twins["uncertainty"][3].astype(int) - alone[0]["uncertainty"][3]).max() <= 1
-    # These two runs nowhere name the same class: not half of the windows can agree.
+    # These two runs predict different classes everywhere: at most half of the windows can agree.
     assert (alone[0]["lithology"] != alone[1]["lithology"]).all()
     assert both["uncertainty"][3].mean() / 200 < 0.6 < alone[0]["uncertainty"][3].mean() / 200
 
 
-def test_agreement_counts_windows_by_their_weight(project):
+def test_agreement_is_weighted_as_the_blending(project):
     predictor = Predictor(project / "fields.nc", project / "run", "cpu")
     plan = predictor.plan(BOX, [2.5])
     (project / "votes" / "windows").mkdir(parents=True)
@@ -128,5 +128,5 @@ def test_agreement_counts_windows_by_their_weight(project):
     at = {float(degrees): int(np.abs(lon - degrees).argmin()) for degrees in (82.5, 83.1)}
     assert (found.probability[:, :, at[82.5]].argmax(0) == 2).all()
     np.testing.assert_allclose(found.agreement[:, at[82.5]], 1, atol=1e-3)
-    share = np.sin(np.pi * (83.1 - 81.25) / 2.5) ** 2  # Hann weights of half-overlapping windows add up to one
-    np.testing.assert_allclose(found.agreement[:, at[83.1]], share, atol=1e-3)
+    expected = np.sin(np.pi * (83.1 - 81.25) / 2.5) ** 2  # Hann weights of half-overlapping windows add up to one
+    np.testing.assert_allclose(found.agreement[:, at[83.1]], expected, atol=1e-3)

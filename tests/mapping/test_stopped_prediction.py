@@ -1,4 +1,4 @@
-"""Predictions that end badly: what they leave, and how the next one goes on with it."""
+"""Predictions that are stopped, and how the next run resumes them."""
 
 import errno
 import json
@@ -59,7 +59,7 @@ def stop_after(monkeypatch, finished, error):
 
 
 @pytest.mark.parametrize(("count", "moment"), [(4, "half"), (7, "in place")])
-def test_a_killed_prediction_goes_on_to_the_same_map(project, tmp_path, counted, count, moment):
+def test_a_killed_prediction_is_resumed_to_the_same_map(project, tmp_path, counted, count, moment):
     def killed():
         """Is killed for good while it writes its window number `count`: half of it written, or just in place."""
         write, written = windows._write, []
@@ -88,8 +88,8 @@ def test_a_killed_prediction_goes_on_to_the_same_map(project, tmp_path, counted,
 
 
 @pytest.mark.parametrize("how", ["killed", "full"])
-def test_what_ends_while_pictures_are_drawn_costs_no_window(project, tmp_path, counted, monkeypatch, how):
-    # The whole of the map this time, not its rasters alone.
+def test_a_failure_while_pictures_are_drawn_keeps_the_windows(project, tmp_path, counted, monkeypatch, how):
+    # The complete map, not only its rasters.
     monkeypatch.setattr(sys.modules[predict.__module__], "finish_map", finish.finish_map)
 
     def ends(folder, *_, **__):
@@ -120,7 +120,7 @@ def test_what_ends_while_pictures_are_drawn_costs_no_window(project, tmp_path, c
     assert (tmp_path / "map" / "map.png").stat().st_size > 10_000
 
 
-def test_a_window_that_was_damaged_is_made_again(project, tmp_path, counted, monkeypatch):
+def test_a_damaged_window_is_computed_again(project, tmp_path, counted, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 5, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
@@ -137,7 +137,7 @@ def test_a_window_that_was_damaged_is_made_again(project, tmp_path, counted, mon
 
 
 @pytest.mark.parametrize("change", ["flips", "scales", "run"])
-def test_windows_of_other_options_or_networks_are_not_taken(project, tmp_path, counted, monkeypatch, caplog, change):
+def test_windows_of_other_options_or_networks_are_discarded(project, tmp_path, counted, monkeypatch, caplog, change):
     shutil.copytree(project / "run", tmp_path / "run")
     shutil.copy(project / "fields.nc", tmp_path)
     with monkeypatch.context() as patch:
@@ -157,7 +157,7 @@ def test_windows_of_other_options_or_networks_are_not_taken(project, tmp_path, c
     assert "5 windows of an unfinished run with other sources or options: they are discarded" in caplog.text
 
 
-def test_options_that_touch_no_window_keep_them(project, tmp_path, monkeypatch):
+def test_options_that_do_not_affect_windows_keep_them(project, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 5, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
@@ -182,7 +182,7 @@ def test_a_full_disk_leaves_the_earlier_map_and_what_is_finished(project, tmp_pa
         with pytest.raises(OSError, match="No space"):
             go(project, tmp_path / "map", overwrite=True)
     assert same(layers(tmp_path / "map"), before)
-    # Full while the rasters are written: GDAL has its own words for it, and the windows stay.
+    # Full while the rasters are written: the windows are kept.
     with monkeypatch.context() as patch:
         from gravmap.mapping.files.writer import MapWriter
 
@@ -194,11 +194,11 @@ def test_a_full_disk_leaves_the_earlier_map_and_what_is_finished(project, tmp_pa
     assert same(layers(tmp_path / "map"), layers(project / "whole"))
 
 
-def test_too_little_disk_is_told_before_anything_is_written(project, tmp_path, monkeypatch):
+def test_too_little_disk_space_is_reported_before_anything_is_written(project, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 4096))
-    with pytest.raises(GravmapError, match=r"map and its windows take up to .* 0\.0 MB free") as told:
+    with pytest.raises(GravmapError, match=r"map and its windows take up to .* 0\.0 MB free") as error:
         go(project, tmp_path / "map")
-    assert told.value.exit_status == 1
+    assert error.value.exit_status == 1
     assert not list(tmp_path.iterdir())
 
 

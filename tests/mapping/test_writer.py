@@ -85,18 +85,18 @@ def test_cells_that_no_block_covers_are_no_data(whole, tmp_path):
 
 @needs_gdalinfo
 def test_gdal_reads_palette_names_table_and_nodata(files, whole):
-    said = gdalinfo(files.paths["lithology.tif"])
-    (band,) = said["bands"]
+    info = gdalinfo(files.paths["lithology.tif"])
+    (band,) = info["bands"]
     assert band["noDataValue"] == 255
     assert band["colorInterpretation"] == "Palette"
     assert band["categories"] == ["", *(entry.name for entry in LEGEND.bedrock)]
     entries = band["colorTable"]["entries"]
-    columns = [column["name"] for column in said["rat"]["fieldDefn"]]
+    columns = [column["name"] for column in info["rat"]["fieldDefn"]]
     assert columns == ["Value", "Count", "Class", "Red", "Green", "Blue", "Area_km2"]
     # GFU_MinMax, PixelCount, Name, Red, Green, Blue, Generic of gdal.h: QGIS colours by them.
-    assert [column["usage"] for column in said["rat"]["fieldDefn"]] == [5, 1, 2, 6, 7, 8, 0]
+    assert [column["usage"] for column in info["rat"]["fieldDefn"]] == [5, 1, 2, 6, 7, 8, 0]
     km2 = geodesic_row_areas(SHAPE, grid(*SHAPE).bounds_wsen)
-    for entry, row in zip(LEGEND.bedrock, said["rat"]["row"], strict=True):
+    for entry, row in zip(LEGEND.bedrock, info["rat"]["row"], strict=True):
         there = whole.lithology == entry.index
         red, green, blue = bytes.fromhex(entry.colour[1:])
         assert row["f"][:6] == [entry.index, int(there.sum()), entry.name, red, green, blue]
@@ -106,9 +106,9 @@ def test_gdal_reads_palette_names_table_and_nodata(files, whole):
 
 @needs_gdalinfo
 def test_gdal_reads_the_evidence(files, whole):
-    said = gdalinfo(files.paths["evidence.tif"])
-    assert said["bands"][0]["categories"][1:3] == ["mapped outcrop", "within 25 km of mapped outcrop"]
-    rows = {row["f"][0]: row["f"] for row in said["rat"]["row"]}
+    info = gdalinfo(files.paths["evidence.tif"])
+    assert info["bands"][0]["categories"][1:3] == ["mapped outcrop", "within 25 km of mapped outcrop"]
+    rows = {row["f"][0]: row["f"] for row in info["rat"]["row"]}
     assert set(rows) == set(EVIDENCE_COLOURS)
     for value, colour in EVIDENCE_COLOURS.items():
         assert rows[value][1] == (whole.evidence == value).sum() > 0
@@ -129,7 +129,7 @@ def geodesic_row_areas(shape, bounds_wsen):
 
 @needs_gdalinfo
 @pytest.mark.parametrize("name", RASTERS)
-def test_statistics_lie_in_the_file_and_are_right(files, name):
+def test_the_statistics_in_the_file_are_correct(files, name):
     with rasterio.open(files.paths[name]) as raster:
         values = raster.read(masked=True)
     assert not list(files.paths[name].parent.glob(f"{name}.ovr"))
@@ -152,7 +152,7 @@ def test_they_are_cloud_optimized(files, name):
         assert set(raster.block_shapes) == {(512, 512)}
 
 
-def test_the_sld_says_what_the_legend_says(files):
+def test_the_sld_has_the_classes_of_the_legend(files):
     """Read by its namespace, as GeoServer does; QGIS reads no SLD of a raster."""
     style = xml.etree.ElementTree.parse(files.paths["lithology.sld"]).getroot()
     assert style.tag == "{http://www.opengis.net/sld}StyledLayerDescriptor"
@@ -162,7 +162,7 @@ def test_the_sld_says_what_the_legend_says(files):
     assert entries == [(entry.index, entry.name, entry.colour) for entry in LEGEND.bedrock]
 
 
-def test_overviews_never_make_a_class_up(files, tmp_path):
+def test_overviews_contain_no_new_class(files, tmp_path):
     """Two classes in a fine pattern: their overview may be either of them, the mean of a measure is neither."""
     mixed = made_map(*SHAPE, smooth=20)
     corner = np.s_[:80, :80]
@@ -180,7 +180,7 @@ def test_overviews_never_make_a_class_up(files, tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 6])
-def test_measures_are_not_taken_for_red_green_blue_and_alpha(tmp_path, count):
+def test_bands_are_not_interpreted_as_red_green_blue_and_alpha(tmp_path, count):
     toy = made_map(30, 40)
     bands = ALL_BANDS[:count]
     for band in bands:
@@ -190,7 +190,7 @@ def test_measures_are_not_taken_for_red_green_blue_and_alpha(tmp_path, count):
         assert [colour.name for colour in raster.colorinterp] == ["gray"] + ["undefined"] * (count - 1)
 
 
-def test_what_a_byte_cannot_hold_is_its_end(tmp_path):
+def test_values_beyond_a_byte_are_clipped(tmp_path):
     toy = made_map(30, 40)
     band = UncertaintyBand("dissimilarity", "far", 1 / 100)
     toy.uncertainty["dissimilarity"] = np.full((30, 40), 7.3, dtype=np.float32)
@@ -205,9 +205,9 @@ def test_what_a_byte_cannot_hold_is_its_end(tmp_path):
 def test_the_summary_adds_up(files, whole):
     summary = files.summary
     assert summary.cells == (whole.lithology != 255).sum() == whole.lithology.size - whole.lithology[BLIND].size
-    assert sum(share.cells for share in summary.evidence) == summary.cells
-    assert sum(share.km2 for share in summary.evidence) == pytest.approx(summary.km2)
-    assert [share.name for share in summary.classes] == [entry.name for entry in LEGEND.bedrock]
+    assert sum(each.cells for each in summary.evidence) == summary.cells
+    assert sum(each.km2 for each in summary.evidence) == pytest.approx(summary.km2)
+    assert [each.name for each in summary.classes] == [entry.name for entry in LEGEND.bedrock]
 
 
 def test_the_folder_holds_the_files_and_no_others(files):
@@ -226,7 +226,7 @@ def test_the_folder_holds_the_files_and_no_others(files):
     }
 
 
-def test_nothing_stays_when_a_block_fails(tmp_path):
+def test_nothing_is_left_when_a_block_fails(tmp_path):
     toy = made_map(30, 40)
     del toy.uncertainty["margin"]
     with pytest.raises(KeyError), MapWriter(tmp_path, grid(30, 40), LEGEND, bands=BANDS, tags={}, near_km=5) as writer:
@@ -234,7 +234,7 @@ def test_nothing_stays_when_a_block_fails(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_told(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported(tmp_path, monkeypatch):
     resource = pytest.importorskip("resource")
     monkeypatch.setattr("gravmap.files.FULL_BELOW_BYTES", 1 << 60)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -185,7 +185,7 @@ def cell_areas_km2(crs: CRS, transform: Affine, window: Window) -> NDArray[np.fl
     >>> from rasterio.windows import Window
     >>> from gravmap.mapping.files.projection import GEOGRAPHIC, cell_areas_km2
     >>> cell_areas_km2(GEOGRAPHIC, from_origin(80, 1, 1, 1), Window(0, 0, 1, 1)).round(1)
-    array([[12308.8]])
+    array([[12308.5]])
     """
     if crs.is_geographic:
         north = transform.f + window.row_off * transform.e
