@@ -103,7 +103,7 @@ if shutil.which("gmt"):
 
 
 def timed(method, grid, height_m, repeats):
-    """The result, median seconds, and peak memory in MB (allocated by Python; of the process for GMT)."""
+    """The result, the median time in seconds, and the peak memory in MB, of Python or of the GMT process."""
     result, seconds = method(grid, height_m), []
     for _ in range(repeats):
         start = time.perf_counter()

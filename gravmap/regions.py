@@ -132,8 +132,8 @@ def find_region(name: str, own: Path | None = None) -> Region:
     if name in regions:
         return regions[name]
     near = difflib.get_close_matches(name.lower(), regions, n=1)
-    meant = f" Did you mean {near[0]}?" if near else ""
+    suggestion = f" Did you mean {near[0]}?" if near else ""
     raise OptionError(
-        f"There is no region {name!r}.{meant}",
+        f"There is no region {name!r}.{suggestion}",
         f"Known: {', '.join(regions)}. Or give --bbox W S E N, or add the name to regions.toml in the workspace.",
     )

@@ -205,26 +205,26 @@ def _code_fields(legend: Legend, names: list[str], path: Path, notes: list[str])
             f"its fields are {', '.join(names) or 'none'}.",
             "Give the field with --field; two fields comma-separated: --field OLDEST,YOUNGEST.",
         )
-    found = tuple(_find_field(wanted, names, path, notes) for wanted in fields or legend.field_candidates[0])
+    found = tuple(_find_field(field, names, path, notes) for field in fields or legend.field_candidates[0])
     if len(legend.field_candidates) > 1:
         notes.append(f"The age is read from {', '.join(found)} of {path.name}.")
         log.info(notes[-1])
     return found
 
 
-def _find_field(wanted: str, names: list[str], path: Path, notes: list[str]) -> str:
+def _find_field(field: str, names: list[str], path: Path, notes: list[str]) -> str:
     """Name of a field as spelled in the file: an exact match, else a unique match ignoring case."""
-    if wanted in names:
-        return wanted
-    alike = [name for name in names if name.lower() == wanted.lower()]
-    if len(alike) == 1:
-        notes.append(f"The field {wanted} is spelled {alike[0]} in {path.name}.")
+    if field in names:
+        return field
+    matches = [name for name in names if name.lower() == field.lower()]
+    if len(matches) == 1:
+        notes.append(f"The field {field} is spelled {matches[0]} in {path.name}.")
         log.info(notes[-1])
-        return alike[0]
-    if alike:
-        raise InputError(f"{path} has {' and '.join(alike)}, but not {wanted}.", "Choose one with --field.")
+        return matches[0]
+    if matches:
+        raise InputError(f"{path} has {' and '.join(matches)}, but not {field}.", "Choose one with --field.")
     raise InputError(
-        f"{path} has no field {wanted}; its fields are {', '.join(names) or 'none'}.",
+        f"{path} has no field {field}; its fields are {', '.join(names) or 'none'}.",
         "Give --field, or a --legend made for this map.",
     )
 

@@ -141,6 +141,14 @@ class Labels:
         Cell size.
     legend : Legend
         The class table.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gravmap.geology import Labels, load_legend
+    >>> labels = Labels(np.array([[0, 6], [6, 255]], dtype=np.uint8), (80, 44, 82, 46), 1.0, load_legend("bedrock10"))
+    >>> int(np.count_nonzero(labels.values == 6))
+    2
     """
 
     values: NDArray[np.uint8]

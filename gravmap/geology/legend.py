@@ -40,6 +40,12 @@ class LegendClass:
         Eon, era, period, or lithology.
     uri : str
         Definition of the age, such as its entry in the ICS chart; may be empty.
+
+    Examples
+    --------
+    >>> from gravmap.geology import LegendClass
+    >>> LegendClass(6, "Devonian", "419.2-358.9 Ma", "#CB8C37").span_ma
+    (419.2, 358.9)
     """
 
     index: int
@@ -106,6 +112,14 @@ class Legend:
         For display.
     sources : tuple of dict
         In the legend of a label raster: the maps it was made from, with their crosswalks.
+
+    Examples
+    --------
+    >>> from gravmap.geology import Legend, LegendClass
+    >>> classes = (LegendClass(0, "cover", "any", "#FFFFE0"), LegendClass(1, "granite", "any", "#E0115F"))
+    >>> legend = Legend("mine", classes, field="UNIT", codes={"Q": 0, "gr": 1})
+    >>> legend.classify("gr"), legend.classify("xx")
+    (1, None)
     """
 
     name: str

@@ -73,6 +73,15 @@ class LegendCheck:
         Polygons; invalid ones among them; features without area, which are left out.
     notes : tuple of str
         Decisions made while reading.
+
+    Examples
+    --------
+    >>> from gravmap.geology import LegendCheck
+    >>> from gravmap.geology.legend_check import CodeFound
+    >>> codes = (CodeFound("D", {}, 6, 3, 120.0), CodeFound("xx", {}, None, 1, 5.0))
+    >>> check = LegendCheck("map.gpkg", "mine", "UNIT", "EPSG:4326", codes, {6: 120.0, 255: 5.0}, (), (), 4, 0, 0, ())
+    >>> [code.code for code in check.unknown]
+    ['xx']
     """
 
     file: str

@@ -151,8 +151,8 @@ def load_legend(name_or_path: str | Path) -> Legend:
     if not path.is_file():
         known = shipped_legends()
         near = difflib.get_close_matches(name, known, n=1)
-        meant = f" Did you mean {near[0]}?" if near else ""
-        raise InputError(f"No legend {name!r}.{meant}", f"Give a TOML file, or one of: {', '.join(known)}.")
+        suggestion = f" Did you mean {near[0]}?" if near else ""
+        raise InputError(f"No legend {name!r}.{suggestion}", f"Give a TOML file, or one of: {', '.join(known)}.")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -203,8 +203,8 @@ def _known_keys(table: dict[str, Any], known: tuple[str, ...], where: str) -> No
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            meant = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-            raise InputError(f"{where}: unknown key {key!r}.", meant)
+            suggestion = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+            raise InputError(f"{where}: unknown key {key!r}.", suggestion)
 
 
 def _read_classes(rows: Any, where: str) -> tuple[LegendClass, ...]:

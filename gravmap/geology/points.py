@@ -187,13 +187,13 @@ def _one_of(wanted: Sequence[str], names: Sequence[str]) -> str | None:
 
 
 def _field(wanted: str, names: Sequence[str], path: Path) -> str:
-    alike = [name for name in names if name == wanted] or [name for name in names if name.lower() == wanted.lower()]
-    if len(alike) != 1:
+    matches = [name for name in names if name == wanted] or [name for name in names if name.lower() == wanted.lower()]
+    if len(matches) != 1:
         raise InputError(
             f"{path} has no field {wanted}; its fields are {', '.join(names) or 'none'}.",
             "Give the one with the class: --class-field NAME.",
         )
-    return alike[0]
+    return matches[0]
 
 
 def _number(value: str) -> float:

@@ -154,7 +154,7 @@ def test_topography_beside_the_network(workspace, monkeypatch):
     grid[:, :60].to_netcdf(workspace / "west.nc")
     short = call(workspace, "evaluate", "one", "--baselines", "--topography", workspace / "west.nc")
     assert short.exit_code == 3
-    assert "west.nc does not cover the area, 80E-84E 42N-46N: it covers 79.5E-82.45E" in short.stderr
+    assert "west.nc does not cover the region, 80E-84E 42N-46N: it covers 79.5E-82.45E" in short.stderr
 
 
 def _names(group):
@@ -229,7 +229,7 @@ def test_boreholes_in_words(workspace, tmp_path):
     assert call(workspace, "evaluate", "--points", wells).exit_code == 2
     missing = call(workspace, "evaluate", "--points", tmp_path / "no.csv", "--class-field", "lith")
     assert missing.exit_code == 3
-    assert "no.csv are missing" in missing.stderr
+    assert "no.csv is missing" in missing.stderr
 
 
 @pytest.mark.parametrize(

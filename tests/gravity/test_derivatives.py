@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gravmap.gravity.derivatives import patch_derivatives
+from gravmap.gravity import field_derivatives
+from gravmap.gravity.derivatives import DERIVATIVES, patch_derivatives
 from gravmap.gravity.patch import Patch, curvature_radii_m
 
 HEIGHT_M, LEVEL_M = 2e3, 1e3
@@ -51,6 +52,20 @@ def test_the_derived_ones(got):
     np.testing.assert_allclose(
         got["analytic_signal"], np.hypot(got["horizontal_gradient"], got["vertical_derivative"]), rtol=1e-6
     )
+
+
+def test_derivatives_of_a_grid_in_any_orientation(got, truth):
+    grid = truth.at(LEVEL_M, height_m=LEVEL_M)
+    grid[3, 5] = np.nan
+    turned = field_derivatives(grid[::-1].transpose("lon", "lat"), HEIGHT_M)
+    assert list(turned) == list(DERIVATIVES)
+    for name, values in got.items():
+        result = turned[name].transpose("lat", "lon")[::-1]
+        assert np.isnan(result[3, 5])
+        assert result.attrs["units"] == DERIVATIVES[name][1]
+        assert result.attrs["height_m"] == LEVEL_M + HEIGHT_M
+        # One node less changes the others by the error of its interpolation.
+        np.testing.assert_allclose(result[20:-20, 20:-20], values[20:-20, 20:-20], atol=0.02)
 
 
 def test_laplace(truth):
