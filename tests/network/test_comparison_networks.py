@@ -82,7 +82,7 @@ def test_bisenet_sees_far_with_torchvision_s_resnet18():
 
 def test_parameters_are_those_of_the_papers():
     with torch.device("meta"):
-        # 28.5 M stands in the table of HRNet's paper: colour images, 17 joints.
+        # The table of HRNet's paper gives 28.5 M: colour images, 17 joints.
         assert round(count_parameters(build("hrnetv1-w32", in_channels=3, classes=17)) / 1e6, 1) == 28.5
         # 13.3 M is what the public re-implementations count; ResNet-18 without its classifier is 11.18 M of it.
         bisenet = build("bisenet-resnet18", in_channels=3, classes=19)

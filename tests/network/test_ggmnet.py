@@ -313,7 +313,7 @@ def test_the_ablation_adds_one_part_after_another():
     assert deforms == [False, False, False, True, True]
     assert residuals == [False, False, False, False, True]
     assert ablation("e") == reference() == Architecture.from_dict(describe("ggmnet-22"))
-    # The identity stands around every cell that keeps its size: of 54, three lead to a coarser scale.
+    # Every cell that keeps its size has a residual connection: of 54, three lead to a coarser scale.
     assert [sum(cell.residual for cell in net.cells) for net in nets] == [0, 0, 0, 0, 51]
     # The fusion mixes four maps of 96: three branches and the encoder's own.
     assert nets[2].fuse.mix[0].weight.shape[:2] == (96, 384)

@@ -48,16 +48,16 @@ def test_every_part_of_the_body_is_taught_from_the_second_step_on(name):
         loss = functional.cross_entropy(network(x), target)
         loss.backward()
         optimiser.step()
-    taught = {
+    gradients = {
         key: float(each.grad.abs().max()) if each.grad is not None else 0.0 for key, each in network.named_parameters()
     }
-    untaught = {key for key, size in taught.items() if size == 0}
-    # What the same body leaves untaught on its own it may leave here.
+    without_gradient = {key for key, size in gradients.items() if size == 0}
+    # What the same body leaves without_gradient on its own it may leave here.
     alone = build(name, in_channels=CHANNELS, classes=CLASSES).train()
     functional.cross_entropy(alone(x), target).backward()
     never = {f"body.{key}" for key, each in alone.named_parameters() if each.grad is None or not each.grad.abs().max()}
-    assert untaught <= never
-    assert taught["scale"] > 0
+    assert without_gradient <= never
+    assert gradients["scale"] > 0
     with torch.no_grad():
         assert functional.cross_entropy(network(x), target) < functional.cross_entropy(0.6 * x[:, 2:6], target)
 

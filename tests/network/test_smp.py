@@ -31,16 +31,16 @@ def test_any_size_and_the_same_network_from_its_record(name):
 
 @pytest.mark.peer
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("smp:unett:resnet34", "Did you mean unet"),
         ("smp:unet:resnet43", "resnet34"),
         ("smp:unet:tu-hrnet_w33", "tu-hrnet_w32"),
     ],
 )
-def test_an_unknown_name_is_answered_with_near_ones(name, said):
+def test_an_unknown_name_is_answered_with_near_ones(name, message):
     pytest.importorskip("segmentation_models_pytorch")
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=message):
         build(name)
 
 
