@@ -1,8 +1,8 @@
 """The installed commands on real data: gravity of EIGEN-6C4 and stratigraphic ages of geo3al.
 
 Run from the repository: python benchmarks/real_input.py [--data DIR] [--workspace DIR] [--train-time 15min]
-It is skipped if the data, which may not be distributed, are missing. The gravity grid is at 10 km height with a spacing of
-15 arc-minutes: `--height 10km` continues it upward to 20 km, and the residual is the difference between 10 and 20 km.
+It is skipped if the data, which may not be distributed, are missing. The gravity grid is at 10 km height with a spacing
+of 15 arc-minutes: `--height 10km` continues it upward to 20 km, and the residual is the difference between the two.
 Scores are of 2 arc-minute cells of the held-out blocks of one fold, with null models trained on the same labels.
 """
 

@@ -2,11 +2,12 @@
 
     python benchmarks/training.py [DATASET.npz] [--device cuda] [--crop 1024] [--batch 16] [--micro-batch 4]
 
-A step is that of training: crops cut from the native grids, forward, bootstrapped loss, backward, gradient clipping, Adam.
-Steps per second and peak memory are measured first, without synchronisation in between; the percentages are of further
-steps that synchronise the device after each part. DATASET.npz is what `RegionDataset.save` writes; without it a synthetic
-region of the paper's size is used (451 x 901 nodes, 3600 x 7200 label cells, 536 windows). The script needs torch, numpy
-and scipy; the peers (U-Net resnet34, Segformer-b0, HRNet-W32) also need `gravmap[peers]` and are skipped without it.
+A step is that of training: crops cut from the native grids, forward, bootstrapped loss, backward, gradient clipping,
+Adam. Steps per second and peak memory are measured first, without synchronisation in between; the percentages are of
+further steps that synchronise the device after each part. DATASET.npz is what `RegionDataset.save` writes; without it a
+synthetic region of the paper's size is used (451 x 901 nodes, 3600 x 7200 label cells, 536 windows). The script needs
+torch, numpy and scipy; the peers (U-Net resnet34, Segformer-b0, HRNet-W32) also need `gravmap[peers]` and are skipped
+without it.
 """
 
 from __future__ import annotations

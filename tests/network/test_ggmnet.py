@@ -178,7 +178,7 @@ def test_offsets_start_at_zero_and_the_rest_does_not():
     assert network.head[0].conv.weight.var().item() == pytest.approx(2 / (9 * 56), rel=0.1)
 
 
-def test_the_prior_is_what_an_untaught_network_answers():
+def test_an_untrained_network_predicts_the_class_frequencies():
     network = GGMNet(little(), 1, 4)
     network.set_prior([50, 30, 20, 0])
     assert network.classify.bias.softmax(0).tolist() == pytest.approx([0.49995, 0.29997, 0.19998, 1e-4], rel=1e-3)

@@ -40,8 +40,8 @@ def spec(network):
 def test_a_network_comes_back_from_its_files_alone(network, spec, tmp_path):
     save_model(tmp_path, network, spec)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
-    back, told = load_model(tmp_path)
-    assert told == spec
+    back, loaded_spec = load_model(tmp_path)
+    assert loaded_spec == spec
     assert not back.training
     x = torch.randn(1, 2, 40, 50)
     with torch.no_grad():
