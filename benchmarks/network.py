@@ -1,8 +1,8 @@
-"""The network room beside its peers, in one run: `python benchmarks/network.py`.
+"""Networks and their peers in one run: `python benchmarks/network.py`.
 
-Three tables: our deformable convolution and torchvision's, forward and backward; a step of each network; parameters
-and multiply-adds. Needs torch; the torchvision column stays empty without torchvision. Times are the best of a few
-repeats, so another load on the machine shows least. On a CUDA machine the same script measures that device.
+Three tables: the deformable convolutions of gravmap and torchvision, forward and backward; a step of each network;
+parameters and multiply-adds. Needs torch; without torchvision its column is empty. Times are the best of a few repeats,
+which other load on the machine affects least. On a CUDA machine the script measures that device.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gravmap.network.deform import deform_conv3x3, torchvision_available
 def best_seconds(work: Callable[[], object], repeats: int, device: torch.device) -> float:
     """Time `work`, the best of some repeats after one warm-up.
 
-    One thread on a CPU is timed in processor seconds, which other work on the machine disturbs least.
+    A single thread on a CPU is timed in processor seconds, which other load on the machine affects least.
     """
     clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     times = []

@@ -17,7 +17,7 @@ from gravmap.network.architecture import Architecture
 from gravmap.network.bisenet import BiSeNet, BiSeNetArchitecture
 from gravmap.network.ggmnet import GGMNet
 from gravmap.network.hrnet import HRNet, HRNetArchitecture
-from gravmap.network.interface import classifier_of
+from gravmap.network.interface import SegmentationNetwork, classifier_of
 from gravmap.network.outcrop_start import OutcropStart, OutcropStartArchitecture
 from gravmap.network.presets import PRESETS
 from gravmap.network.residual_unet import ResidualUNet, ResidualUNetArchitecture
@@ -44,7 +44,7 @@ True
 ALIASES = {"deeplabv3plus-resnet50": "smp:deeplabv3plus:resnet50"}
 """Other names of networks of segmentation-models-pytorch: DeepLabV3+ of Chen et al. 2018, arXiv:1802.02611."""
 
-_KINDS: dict[str, tuple[Callable[[Mapping[str, Any]], Any], Callable[..., nn.Module]]] = {
+_KINDS: dict[str, tuple[Callable[[Mapping[str, Any]], Any], Callable[..., SegmentationNetwork]]] = {
     Architecture.KIND: (Architecture.from_dict, GGMNet),
     UNetArchitecture.KIND: (UNetArchitecture.from_dict, UNet),
     ResidualUNetArchitecture.KIND: (ResidualUNetArchitecture.from_dict, ResidualUNet),
@@ -167,6 +167,7 @@ def build_from_dict(architecture: Mapping[str, Any], in_channels: int, classes: 
             f"A network cannot have {in_channels} input channels and {classes} classes.", "Both are at least 1."
         )
     network = make(read(architecture), in_channels, classes)
+    assert isinstance(network, nn.Module)
     classifier_of(network, classes)
     return network
 
@@ -232,7 +233,7 @@ def _with_body(architecture: OutcropStartArchitecture, in_channels: int, classes
     return OutcropStart(architecture, build_from_dict(architecture.body, in_channels, classes), in_channels, classes)
 
 
-def _kind(record: Mapping[str, Any]) -> tuple[Callable[[Mapping[str, Any]], Any], Callable[..., nn.Module]]:
+def _kind(record: Mapping[str, Any]) -> tuple[Callable[[Mapping[str, Any]], Any], Callable[..., SegmentationNetwork]]:
     """Return the functions that read a record of this kind and build its network."""
     kind = record.get("kind")
     if kind not in _KINDS:

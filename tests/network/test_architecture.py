@@ -1,4 +1,4 @@
-"""The architecture's record: what it refuses, what it says, and that JSON gives it back."""
+"""Architecture records: validation and the round trip through JSON."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_two_branches_on_one_path_share_everything():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"paths": ()}, "0 branches"),
         ({"paths": ((),) * 4}, "4 branches"),
@@ -66,13 +66,13 @@ def test_two_branches_on_one_path_share_everything():
         ({"arm_norm": "group"}, "group"),
     ],
 )
-def test_what_does_not_hold_together_is_refused_by_name(change, said):
-    with pytest.raises(OptionError, match=said):
+def test_an_inconsistent_architecture_is_refused(change, message):
+    with pytest.raises(OptionError, match=message):
         dataclasses.replace(tiny(), **change)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"colour": 1}, "unknown fields colour"),
         ({"ops": None}, "ops is None, not a list of lists of operators"),
@@ -85,8 +85,8 @@ def test_what_does_not_hold_together_is_refused_by_name(change, said):
         ({"arm_norm": None}, "arm_norm is None"),
     ],
 )
-def test_a_record_from_elsewhere_is_refused_in_words(change, said):
-    with pytest.raises(OptionError, match=said):
+def test_an_invalid_record_is_refused(change, message):
+    with pytest.raises(OptionError, match=message):
         Architecture.from_dict(tiny().to_dict() | change)
 
 

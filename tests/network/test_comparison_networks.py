@@ -65,7 +65,7 @@ def test_hrnet_is_timm_s_on_its_finest_branch():
 
 
 @torch.no_grad()
-def test_bisenet_sees_far_with_torchvision_s_resnet18():
+def test_the_context_path_of_bisenet_is_torchvisions_resnet18():
     from torchvision.models import resnet18
 
     torch.manual_seed(0)
@@ -82,7 +82,7 @@ def test_bisenet_sees_far_with_torchvision_s_resnet18():
 
 def test_parameters_are_those_of_the_papers():
     with torch.device("meta"):
-        # 28.5 M stands in the table of HRNet's paper: colour images, 17 joints.
+        # The table of HRNet's paper gives 28.5 M: colour images, 17 joints.
         assert round(count_parameters(build("hrnetv1-w32", in_channels=3, classes=17)) / 1e6, 1) == 28.5
         # 13.3 M is what the public re-implementations count; ResNet-18 without its classifier is 11.18 M of it.
         bisenet = build("bisenet-resnet18", in_channels=3, classes=19)
@@ -118,7 +118,7 @@ def test_every_parameter_learns(kind):
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_bisenet_refuses_one_image_in_plain_words():
+def test_bisenet_refuses_one_image():
     with pytest.raises(OptionError, match="batch size to 2 or more"):
         SMALL["bisenet"]().train()(torch.randn(1, 2, 64, 64))
 
@@ -135,6 +135,6 @@ def test_bisenet_refuses_one_image_in_plain_words():
         {"kind": "bisenet", "width": 4, "depth": 2},
     ],
 )
-def test_records_that_make_no_network_are_refused(record):
+def test_invalid_records_are_refused(record):
     with pytest.raises(OptionError, match=r"HRNet|BiSeNet"):
         build_from_dict(record, 1, 10)

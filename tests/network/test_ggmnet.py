@@ -178,7 +178,7 @@ def test_offsets_start_at_zero_and_the_rest_does_not():
     assert network.head[0].conv.weight.var().item() == pytest.approx(2 / (9 * 56), rel=0.1)
 
 
-def test_the_prior_is_what_an_untaught_network_answers():
+def test_an_untrained_network_predicts_the_class_frequencies():
     network = GGMNet(little(), 1, 4)
     network.set_prior([50, 30, 20, 0])
     assert network.classify.bias.softmax(0).tolist() == pytest.approx([0.49995, 0.29997, 0.19998, 1e-4], rel=1e-3)
@@ -313,7 +313,7 @@ def test_the_ablation_adds_one_part_after_another():
     assert deforms == [False, False, False, True, True]
     assert residuals == [False, False, False, False, True]
     assert ablation("e") == reference() == Architecture.from_dict(describe("ggmnet-22"))
-    # The identity stands around every cell that keeps its size: of 54, three lead to a coarser scale.
+    # Every cell that keeps its size has a residual connection: of 54, three lead to a coarser scale.
     assert [sum(cell.residual for cell in net.cells) for net in nets] == [0, 0, 0, 0, 51]
     # The fusion mixes four maps of 96: three branches and the encoder's own.
     assert nets[2].fuse.mix[0].weight.shape[:2] == (96, 384)

@@ -57,7 +57,7 @@ def test_zoom_works_at_half_size_and_ends_with_relu():
     torch.testing.assert_close(layer(x), expected)
 
 
-def test_enlarging_keeps_the_middle_of_the_map_in_place():
+def test_upsampling_keeps_the_middle_of_the_map_in_place():
     ramp = torch.arange(8.0).expand(1, 1, 8, 8)
     # Pixel i of the large map lies at (i + 1/2) / 2 - 1/2 of the small one.
     expected = ((torch.arange(16) + 0.5) / 2 - 0.5).clamp(0, 7)
@@ -75,7 +75,7 @@ def test_a_cell_adds_its_input_only_where_its_size_stays():
 
 
 @pytest.mark.parametrize(("c_in", "c_out"), [(4, 6), (6, 4)])
-def test_between_widths_the_identity_carries_the_channels_both_have(c_in, c_out):
+def test_the_residual_connection_adds_the_channels_that_both_have(c_in, c_out):
     torch.manual_seed(2)
     cell = Cell("conv2", c_in, c_out, 1, residual=True).eval()
     x = torch.randn(2, c_in, 8, 8)

@@ -1,4 +1,4 @@
-"""A network that starts from outcrop: at first the outcrop alone, then whatever every part of its body learns."""
+"""A network that starts from the outcrop: at first the outcrop alone, then every part of its body is trained."""
 
 import json
 
@@ -30,7 +30,7 @@ def crops(images=2, px=64):
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("training", [True, False])
-def test_before_the_first_step_it_says_what_the_outcrop_says(name, training):
+def test_before_the_first_step_the_logits_are_those_of_the_outcrop(name, training):
     network, x = started(name).train(training), crops()
     with torch.no_grad():
         logits = network(x)
@@ -39,25 +39,25 @@ def test_before_the_first_step_it_says_what_the_outcrop_says(name, training):
 
 
 @pytest.mark.parametrize("name", BODIES[:5])
-def test_every_part_of_the_body_is_taught_from_the_second_step_on(name):
+def test_every_part_of_the_body_has_a_gradient_from_the_second_step_on(name):
     network, x = started(name).train(), crops(images=3)
     target = (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0).long()  # gravity knows the class, the outcrop does not
-    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     for _ in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = functional.cross_entropy(network(x), target)
         loss.backward()
-        optimiser.step()
-    taught = {
+        optimizer.step()
+    gradients = {
         key: float(each.grad.abs().max()) if each.grad is not None else 0.0 for key, each in network.named_parameters()
     }
-    untaught = {key for key, size in taught.items() if size == 0}
-    # What the same body leaves untaught on its own it may leave here.
+    without_gradient = {key for key, size in gradients.items() if size == 0}
+    # Parameters without a gradient in the body alone may have none here.
     alone = build(name, in_channels=CHANNELS, classes=CLASSES).train()
     functional.cross_entropy(alone(x), target).backward()
     never = {f"body.{key}" for key, each in alone.named_parameters() if each.grad is None or not each.grad.abs().max()}
-    assert untaught <= never
-    assert taught["scale"] > 0
+    assert without_gradient <= never
+    assert gradients["scale"] > 0
     with torch.no_grad():
         assert functional.cross_entropy(network(x), target) < functional.cross_entropy(0.6 * x[:, 2:6], target)
 
@@ -74,7 +74,7 @@ def test_the_record_makes_the_same_network_again(tmp_path):
     assert OutcropStartArchitecture.from_dict(record).planes == PLANES
 
 
-def test_its_cost_is_its_bodys():
+def test_its_cost_is_that_of_the_body():
     network, body = started("unet"), build("unet", in_channels=CHANNELS, classes=CLASSES)
     assert count_parameters(network) == count_parameters(body) + 1
     assert count_macs(network, CHANNELS, 64) == count_macs(body, CHANNELS, 64)
@@ -95,7 +95,7 @@ def test_its_cost_is_its_bodys():
         ({"more": 1}, "keys body and planes, not .*more"),
     ],
 )
-def test_records_that_do_not_hold_together_are_refused(change, words):
+def test_invalid_records_are_refused(change, words):
     record = with_outcrop_start(describe("ggmnet-tiny"), PLANES) | change
     with pytest.raises(OptionError, match=words):
         build_from_dict(record, CHANNELS, CLASSES)

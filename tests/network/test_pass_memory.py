@@ -8,7 +8,7 @@ from gravmap.network.cost import peak_bytes
 PLANE = 64 * 64 * 4  # bytes of one channel
 
 
-def test_what_lives_at_once_is_counted():
+def test_live_memory_is_counted():
     network = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
     weights = 4 * (8 * 2 * 9 + 8 + 4 * 8 + 4)
     # While the ReLU works its input, its output and the network's input are there; after it less.

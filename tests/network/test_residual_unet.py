@@ -24,7 +24,7 @@ def test_it_scores_any_size(shape):
     assert torch.isfinite(scores).all()
 
 
-def test_it_learns_with_every_parameter_once_attention_has_begun_to_speak():
+def test_every_parameter_has_a_gradient_once_the_attention_is_not_zero():
     made = network().train()
     optimiser = torch.optim.SGD(made.parameters(), 0.1)
     for _ in range(2):
@@ -47,7 +47,7 @@ def test_it_reads_the_mean_of_two_by_three_cells_and_nothing_finer():
 
 
 @torch.no_grad()
-def test_every_pixel_hears_of_every_other():
+def test_every_pixel_depends_on_every_other():
     made = network().eval()
     for layer in made.modules():
         if isinstance(layer, Attention):
@@ -76,12 +76,12 @@ def test_the_shipped_one_is_below_two_million_parameters():
         {"widths": [4, 8], "blocks": [1, 1], "pool": [2, 3], "depth": [1]},
     ],
 )
-def test_a_record_that_does_not_hold_together_is_refused(record):
+def test_an_inconsistent_record_is_refused(record):
     with pytest.raises(OptionError, match="residual U-Net"):
         build_from_dict({"kind": "residual-unet", **record}, 2, 3)
 
 
-def test_its_record_says_what_it_is():
+def test_the_record_holds_the_architecture():
     assert describe("residual-unet") == {
         "kind": "residual-unet",
         "widths": [32, 64, 96, 120],

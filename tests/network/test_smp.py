@@ -31,33 +31,33 @@ def test_any_size_and_the_same_network_from_its_record(name):
 
 @pytest.mark.peer
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("smp:unett:resnet34", "Did you mean unet"),
         ("smp:unet:resnet43", "resnet34"),
         ("smp:unet:tu-hrnet_w33", "tu-hrnet_w32"),
     ],
 )
-def test_an_unknown_name_is_answered_with_near_ones(name, said):
+def test_similar_names_are_suggested_for_an_unknown_one(name, message):
     pytest.importorskip("segmentation_models_pytorch")
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=message):
         build(name)
 
 
-def test_without_the_extra_it_is_named(monkeypatch):
+def test_the_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
     with pytest.raises(OptionError, match=r'pip install "gravmap\[peers\]"'):
         build("smp:unet:resnet18")
 
 
 @pytest.mark.parametrize("name", ["smp:unet", "smp::resnet18", "smp:a:b:c"])
-def test_a_name_that_is_not_three_parts(name):
+def test_a_name_needs_three_parts(name):
     with pytest.raises(OptionError, match="smp:ARCH:ENCODER"):
         build(name)
 
 
 @pytest.mark.parametrize("record", [{"kind": "smp"}, {"kind": "smp", "arch": 1, "encoder": "x"}])
-def test_a_record_that_is_none(record):
+def test_an_invalid_record_is_refused(record):
     with pytest.raises(OptionError, match="arch and encoder"):
         build_from_dict(record, 1, 2)
 

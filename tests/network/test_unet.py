@@ -63,7 +63,7 @@ def test_same_seed_same_weights():
     assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
 
 
-def test_what_cannot_be_built_is_said():
+def test_what_cannot_be_built_is_refused():
     with pytest.raises(
         OptionError, match="unet, hrnetv1-w32, bisenet-resnet18, deeplabv3plus-resnet50 and smp:ARCH:ENCODER"
     ):

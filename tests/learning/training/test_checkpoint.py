@@ -40,8 +40,8 @@ def spec(network):
 def test_a_network_comes_back_from_its_files_alone(network, spec, tmp_path):
     save_model(tmp_path, network, spec)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
-    back, told = load_model(tmp_path)
-    assert told == spec
+    back, loaded_spec = load_model(tmp_path)
+    assert loaded_spec == spec
     assert not back.training
     x = torch.randn(1, 2, 40, 50)
     with torch.no_grad():
@@ -94,12 +94,12 @@ def test_weights_of_another_architecture_are_refused(network, spec, tmp_path):
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize(("layout", "said"), [(1, "Train anew"), (99, "Upgrade gravmap")])
-def test_another_layout_is_refused(network, spec, tmp_path, monkeypatch, layout, said):
+@pytest.mark.parametrize(("layout", "message"), [(1, "Train anew"), (99, "Upgrade gravmap")])
+def test_another_layout_is_refused(network, spec, tmp_path, monkeypatch, layout, message):
     with monkeypatch.context() as patched:
         patched.setattr("gravmap.learning.training.checkpoint.FORMAT", layout)
         save_model(tmp_path, network, spec)
-    with pytest.raises(InputError, match=f"in layout {layout}; this gravmap reads layout 2 only(.|\n)*{said}"):
+    with pytest.raises(InputError, match=f"in layout {layout}; this gravmap reads layout 2 only(.|\n)*{message}"):
         load_model(tmp_path)
 
 

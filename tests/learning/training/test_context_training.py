@@ -1,4 +1,4 @@
-"""Training with outcrop as context on a region, and beginning with another run's weights."""
+"""Training on a region with outcrop as context, and fine-tuning the weights of another run."""
 
 import dataclasses
 import json
@@ -53,39 +53,39 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_cuts_are_redrawn_one_each_epoch_whoever_asks(area):
-    grounds = DatasetSplits.of(area).with_outcrop(3, seed=5)
-    assert [list(grounds.cover_masks.numbers(epoch)) for epoch in (0, 1)] == [[0, 1, 2], [1, 2, 3]]
-    inputs = choose_inputs(grounds, SHORT)
-    passing, asked = (Sampler(grounds, inputs, 64, seed=2) for _ in range(2))
+def test_one_cover_mask_is_replaced_per_epoch(area):
+    splits = DatasetSplits.of(area).with_outcrop(3, seed=5)
+    assert [list(splits.cover_masks.numbers(epoch)) for epoch in (0, 1)] == [[0, 1, 2], [1, 2, 3]]
+    inputs = choose_inputs(splits, SHORT)
+    first, second = (Sampler(splits, inputs, 64, seed=2) for _ in range(2))
     for epoch in range(3):
-        drawn = passing.batch(epoch, [0, 1, 2, 3])
-    # A run that goes on makes the cuts of its epoch without those before.
-    assert all(torch.equal(one, other) for one, other in zip(drawn, asked.batch(2, [0, 1, 2, 3]), strict=True))
-    assert {passing.draw(2, number).dataset for number in range(40)} == {2, 3, 4}
-    assert passing.window_count == Sampler(area, InputChannels.fit(area), 64).window_count
+        drawn = first.batch(epoch, [0, 1, 2, 3])
+    # A resumed run makes the cover masks of its epoch without the earlier ones.
+    assert all(torch.equal(one, other) for one, other in zip(drawn, second.batch(2, [0, 1, 2, 3]), strict=True))
+    assert {first.draw(2, number).dataset for number in range(40)} == {2, 3, 4}
+    assert first.window_count == Sampler(area, InputChannels.fit(area), 64).window_count
 
 
-def test_a_crop_is_asked_for_what_its_context_hides(area):
-    grounds = DatasetSplits.of(area).with_outcrop(2, seed=5)
-    inputs = choose_inputs(grounds, SHORT)
-    sampler = Sampler(grounds, inputs, 64)
+def test_crops_are_trained_on_what_the_cover_mask_hides(area):
+    splits = DatasetSplits.of(area).with_outcrop(2, seed=5)
+    inputs = choose_inputs(splits, SHORT)
+    sampler = Sampler(splits, inputs, 64)
     known = inputs.names.index("outcrop_known")
     seen = 0
     for number in range(8):
         values, target, _ = (each[0] for each in sampler.batch(0, [number]))
-        teaches = target >= 0
-        seen += int(teaches.sum())
-        # Labels are twice as fine as nodes: at the rim of a cut a cell may teach beside a known node.
-        assert (values[known][teaches] > 0.99).float().mean() < 0.05
+        labelled = target >= 0
+        seen += int(labelled.sum())
+        # Labels are twice as fine as nodes: at the edge of a mask a training cell may lie beside a known node.
+        assert (values[known][labelled] > 0.99).float().mean() < 0.05
     assert seen > 500
 
 
-def test_held_out_labels_reach_no_context(arrays):
-    held = np.isin(arrays["role"], (TUNE, TEST, BUFFER))
+def test_held_out_labels_are_not_part_of_the_context(arrays):
+    held_out = np.isin(arrays["role"], (TUNE, TEST, BUFFER))
     before = DatasetSplits.of(RegionDataset.from_arrays(arrays)).with_outcrop(2, seed=1)
     mixed = {**arrays, "labels": arrays["labels"].copy()}
-    mapped = held & (arrays["labels"] > 0)
+    mapped = held_out & (arrays["labels"] > 0)
     mixed["labels"][mapped] = 3 - arrays["labels"][mapped]
     after = DatasetSplits.of(RegionDataset.from_arrays(mixed)).with_outcrop(2, seed=1)
     for one, other in [
@@ -93,13 +93,13 @@ def test_held_out_labels_reach_no_context(arrays):
         *((before.cover_masks.make(n), after.cover_masks.make(n)) for n in range(3)),
     ]:
         assert (one.fields == other.fields).all()
-    # And what is scored knows of the training outcrop, all of it.
+    # Scoring uses all of the training outcrop as context.
     labels, role = before.first.node_truth()
     known = before.first.fields[before.first.channels.index("outcrop_known")] > 0
     assert (known == ((labels > 0) & (labels != 255) & (role == TRAIN))).all()
 
 
-def test_a_broken_run_with_context_goes_on_along_the_same_curve(area, tmp_path):
+def test_a_resumed_run_with_context_equals_an_uninterrupted_one(area, tmp_path):
     whole = train(area, tmp_path / "whole", SHORT)
 
     def interrupt(done, total, note=""):
@@ -115,11 +115,11 @@ def test_a_broken_run_with_context_goes_on_along_the_same_curve(area, tmp_path):
     assert spec.architecture["kind"] == "outcrop-start"
     assert spec.architecture["body"] == SMALL
     assert spec.channels == ["residual_10km", *context_names(2)]
-    # The record is of the region as it was given, so that the tile set still fits the run.
+    # The fingerprint is that of the region as given, so that the tile set still fits the run.
     assert spec.area_sha256 == area.fingerprint()
 
 
-def test_measuring_a_step_makes_one_cut(area):
+def test_measuring_a_step_makes_one_cover_mask(area):
     made = []
     config = dataclasses.replace(SHORT, cuts=5, steps=None)
     original = DatasetSplits.with_outcrop
@@ -136,7 +136,7 @@ def test_measuring_a_step_makes_one_cut(area):
 
 
 @pytest.mark.slow
-def test_two_processes_cut_alike(area, tmp_path):
+def test_two_processes_use_the_same_cover_masks(area, tmp_path):
     config = dataclasses.replace(SHORT, epochs=2, freeze_statistics=True)
     shared = launch(area, tmp_path / "two", config, 2)
     alone = train(area, tmp_path / "one", config)
@@ -158,80 +158,87 @@ def test_a_map_without_cover_or_with_one_class_is_refused(arrays, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory):
-    """A run to begin with, and where it lies."""
-    folder = tmp_path_factory.mktemp("runs") / "taught"
+def pretrained(tmp_path_factory):
+    """Folder of a run to fine-tune."""
+    folder = tmp_path_factory.mktemp("runs") / "pretrained"
     config = dataclasses.replace(SHORT, context=None, epochs=1)
     train(RegionDataset.from_arrays(make_arrays()), folder, config)
     return folder
 
 
-def configured(begun, **changes):
-    """What `train --init` makes of a run."""
-    told = load_pretrained(begun)
-    values = {"model": told.model, "architecture": told.architecture, "context": told.context, "inputs": told.measured}
-    return dataclasses.replace(SHORT, **values, init=told.init, **changes)
+def fine_tuned(pretrained, **changes):
+    """The configuration that `train --init` makes of a run."""
+    start = load_pretrained(pretrained)
+    values = {
+        "model": start.model,
+        "architecture": start.architecture,
+        "context": start.context,
+        "inputs": start.measured,
+    }
+    return dataclasses.replace(SHORT, **values, init=start.init, **changes)
 
 
-def test_a_run_begins_with_the_weights_and_numbers_of_another(begun, area, arrays, tmp_path):
-    arrays["fields"] = arrays["fields"] * 3  # spreads are the other run's, whatever the ground
-    config = configured(begun, epochs=1, steps=1, lr=1e-30, freeze_statistics=True)
+def test_a_fine_tuned_run_starts_from_the_weights_and_scales_of_another(pretrained, area, arrays, tmp_path):
+    arrays["fields"] = arrays["fields"] * 3  # scales are those of the other run, whatever the data
+    config = fine_tuned(pretrained, epochs=1, steps=1, lr=1e-30, freeze_statistics=True)
     train(RegionDataset.from_arrays(arrays), tmp_path / "next", config)
-    assert same(weights_of(begun, "model"), weights_of(tmp_path / "next", "model"))
-    old, new = load_model(begun)[1], load_model(tmp_path / "next")[1]
+    assert same(weights_of(pretrained, "model"), weights_of(tmp_path / "next", "model"))
+    old, new = load_model(pretrained)[1], load_model(tmp_path / "next")[1]
     assert new.inputs == old.inputs
-    assert new.recipe["init"]["run"] == "taught"
-    record = json.loads((begun / "model.json").read_text())
+    assert new.recipe["init"]["run"] == "pretrained"
+    record = json.loads((pretrained / "model.json").read_text())
     assert new.recipe["init"]["weights_sha256"] == record["weights_sha256"]
 
 
-def test_a_run_that_began_with_another_goes_on_without_it(begun, area, tmp_path):
+def test_a_fine_tuned_run_is_resumed_without_the_other_run(pretrained, area, tmp_path):
     import shutil
 
-    copy = shutil.copytree(begun, tmp_path / "taught")
-    train(area, tmp_path / "whole", configured(copy, epochs=2))
+    copy = shutil.copytree(pretrained, tmp_path / "pretrained")
+    train(area, tmp_path / "whole", fine_tuned(copy, epochs=2))
 
     def interrupt(done, total, note=""):
         if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(area, tmp_path / "broken", configured(copy, epochs=2), interrupt)
+        train(area, tmp_path / "broken", fine_tuned(copy, epochs=2), interrupt)
     config = TrainConfig.from_json(json.dumps(json.loads((tmp_path / "broken" / "last.json").read_text())["config"]))
     shutil.rmtree(copy)
     train(area, tmp_path / "broken", config, resume=True)
     assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken"))
-    # WarmStart anew it is missed.
+    # A new run needs it.
     with pytest.raises(InputError, match="is missing"):
         train(area, tmp_path / "anew", config)
 
 
-def test_other_channels_classes_or_weights_are_refused(begun, area, arrays, tmp_path):
+def test_other_channels_classes_or_weights_are_refused(pretrained, area, arrays, tmp_path):
     with pytest.raises(OptionError, match="other channels: residual_10km; this run has residual_10km, scale"):
-        train(area, tmp_path / "a", dataclasses.replace(configured(begun), inputs=["residual_10km", "scale"]))
+        train(area, tmp_path / "a", dataclasses.replace(fine_tuned(pretrained), inputs=["residual_10km", "scale"]))
     renamed = [{**each, "name": f"other {each['name']}"} for each in arrays["meta"]["classes"]]
     other = RegionDataset.from_arrays({**arrays, "meta": {**arrays["meta"], "classes": renamed}})
     with pytest.raises(OptionError, match="other classes: 1 high, 2 low; this run has 1 other high"):
-        train(other, tmp_path / "b", configured(begun))
-    config = configured(begun)
+        train(other, tmp_path / "b", fine_tuned(pretrained))
+    config = fine_tuned(pretrained)
     with pytest.raises(InputError, match="have changed since"):
         train(area, tmp_path / "c", dataclasses.replace(config, init={**config.init, "weights_sha256": "0" * 64}))
 
 
-def test_a_run_does_not_begin_where_the_same_name_means_another_field(begun, arrays, tmp_path):
+def test_fine_tuning_on_another_gravity_field_is_refused(pretrained, arrays, tmp_path):
     for key, value in (("input_height_m", 10_000.0), ("quantity", "free_air")):
         recipe = {**arrays["meta"]["field_recipe"], key: value}
         other = RegionDataset.from_arrays({**arrays, "meta": {**arrays["meta"], "field_recipe": recipe}})
-        with pytest.raises(InputError, match=f"taught was trained on another gravity field: {key} None, here {value}"):
-            train(other, tmp_path / key, configured(begun))
+        with pytest.raises(
+            InputError, match=f"pretrained was trained on another gravity field: {key} None, here {value}"
+        ):
+            train(other, tmp_path / key, fine_tuned(pretrained))
     finer = {**arrays["meta"]["field_recipe"], "spacing_deg": [0.01, 0.01]}
     other = RegionDataset.from_arrays({**arrays, "meta": {**arrays["meta"], "field_recipe": finer}})
-    train(other, tmp_path / "finer", configured(begun, epochs=1, steps=1))
+    train(other, tmp_path / "finer", fine_tuned(pretrained, epochs=1, steps=1))
 
 
-def test_windows_keep_the_pixels_that_a_network_knows(begun):
-    told = load_pretrained(begun)
-    assert (told.scales_deg, told.tile_size_px) == ([1.0, 2.0], 64)
-    assert told.windows_for([1.0, 2.0, 5.0]) == ([1.0, 2.0], 64)
-    assert told.windows_for([1.5, 5.0]) == ([1.5], 48)  # 2 degrees had 64 pixels
-    assert told.windows_for([10.0]) == ([10.0], 320)
+def test_windows_keep_the_size_of_pixels(pretrained):
+    start = load_pretrained(pretrained)
+    assert (start.scales_deg, start.tile_size_px) == ([1.0, 2.0], 64)
+    assert start.windows_for([1.0, 2.0, 5.0]) == ([1.0, 2.0], 64)
+    assert start.windows_for([1.5, 5.0]) == ([1.5], 48)  # 2 degrees had 64 pixels
+    assert start.windows_for([10.0]) == ([10.0], 320)

@@ -23,13 +23,13 @@ def draw(history, path):
 
 
 @pytest.mark.parametrize(("epochs", "scored"), [(12, True), (1, False)])
-def test_a_picture_is_drawn(tmp_path, epochs, scored):
+def test_curves_are_plotted(tmp_path, epochs, scored):
     picture = draw(make_history(scored)[:epochs], tmp_path / "curves.png")
     assert picture.shape[:2] == (780, 900)
     assert picture.std() > 0.02
 
 
-def test_the_change_of_optimiser_is_a_line_through_both_panels(tmp_path):
+def test_the_switch_of_the_optimizer_is_a_line_through_both_panels(tmp_path):
     without, with_it = (draw(make_history(switch=epoch), tmp_path / "curves.png") for epoch in (None, 5))
     # Columns that turned dark from top to bottom in either panel.
     darker = (without - with_it).max(-1) > 0.5

@@ -55,30 +55,30 @@ def alone(uneven, tmp_path_factory):
     ids=["nobody dies", "the first dies", "the second dies"],
 )
 def test_two_processes_with_two_crops_are_one_with_four(uneven, alone, tmp_path, caplog, victim):
-    """Whether both live to the end or one is killed on the way, which costs no more than its epoch."""
+    """Also when one of them is killed, which costs no more than its epoch."""
     folder, expected = alone
-    told, killed = [], []
+    reports, killed = [], []
 
     def listener(done, total, note=""):
-        told.append((done, total))
-        # In the second epoch, and far from its end: word comes five times a second.
+        reports.append((done, total))
+        # In the second epoch, and far from its end: progress arrives five times a second.
         if victim is not None and done > 12 and not killed:
             killed.append(sorted(running_workers(), key=int)[victim])
             os.kill(int(killed[0]), signal.SIGKILL)
 
     shared = launch(uneven, tmp_path / "two", ALIKE, 2, listener)
-    assert told[-1] == (24, 24)
+    assert reports[-1] == (24, 24)
     assert len(killed) == (victim is not None)
     assert ("was ended by SIGKILL; resuming after the last complete epoch" in caplog.text) is bool(killed)
     np.testing.assert_allclose(curve(tmp_path / "two"), curve(folder), rtol=1e-4)
     assert shared["test"]["places"] == expected["test"]["places"] > 50
     np.testing.assert_allclose(shared["test"]["confusion"], expected["test"]["confusion"], atol=1)
-    # What is measured in the end is the same ground's, and written once.
-    said = [read_calibration(path).record for path in (folder, tmp_path / "two")]
-    assert said[0]["temperatures"] == pytest.approx(said[1]["temperatures"], rel=1e-2)
+    # The final evaluation is of the same data, and written once.
+    records = [read_calibration(path).record for path in (folder, tmp_path / "two")]
+    assert records[0]["temperatures"] == pytest.approx(records[1]["temperatures"], rel=1e-2)
     for role in ("tune", "test"):
-        assert said[0][role]["nodes"] == said[1][role]["nodes"]
-        assert said[0][role]["after"]["nll"] == pytest.approx(said[1][role]["after"]["nll"], rel=1e-3)
+        assert records[0][role]["nodes"] == records[1][role]["nodes"]
+        assert records[0][role]["after"]["nll"] == pytest.approx(records[1][role]["after"]["nll"], rel=1e-3)
     assert np.array_equal(*(read_area_of_applicability(path).training_features for path in (folder, tmp_path / "two")))
     one, other = (load_model(path)[0].state_dict() for path in (folder, tmp_path / "two"))
     for name, value in one.items():
@@ -108,7 +108,7 @@ with process_group("cpu") as group:
 
 
 @pytest.mark.slow
-def test_processes_started_by_others_join(area, tmp_path):
+def test_processes_started_by_torchrun_join(area, tmp_path):
     area.save(tmp_path / "area.npz")
     (tmp_path / "joining.py").write_text(JOINING)
     with socket.socket() as probe:
@@ -124,14 +124,14 @@ def test_processes_started_by_others_join(area, tmp_path):
         )
         for rank in range(2)
     ]
-    told = [process.communicate(timeout=180)[0] for process in started]
-    assert told[0] == told[1]
-    assert "confusion" in told[0]
+    reports = [process.communicate(timeout=180)[0] for process in started]
+    assert reports[0] == reports[1]
+    assert "confusion" in reports[0]
     assert sorted(path.name for path in tmp_path.glob("run*")) == ["run-of-0"]
 
 
 @pytest.mark.slow
-def test_a_workers_error_comes_back_as_ours(area, tmp_path):
+def test_an_error_of_a_worker_is_raised_in_the_parent(area, tmp_path):
     with pytest.raises(InputError, match="of 5 degrees") as caught:
         launch(area, tmp_path / "run", TrainConfig(model="ggmnet-tiny", scales_deg=[5.0]), 2)
     assert caught.value.hint
@@ -184,7 +184,7 @@ def running_workers():
     return [process for process, parent in parents.items() if parent in servers]
 
 
-def test_where_to_train():
+def test_the_device_is_chosen():
     assert choose_device(None, None, 4) == ("cuda", 4)
     assert choose_device(2, None, 4) == ("cuda", 2)
     assert choose_device(None, "cuda", 1) == ("cuda", 1)
@@ -200,7 +200,7 @@ def test_too_few_devices_name_the_flag_that_runs(gpus, found, hint):
     assert hint in caught.value.hint
 
 
-def test_groups_that_others_started():
+def test_groups_of_torchrun_and_slurm_are_recognised():
     torchrun = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
     assert group_variables({**torchrun, "HOME": "/"}) == torchrun
     assert group_variables({"HOME": "/"}) is None

@@ -1,4 +1,4 @@
-"""A network that starts from outcrop, taken out of gravmap."""
+"""Export of a network that starts from the outcrop."""
 
 import numpy as np
 import pytest
@@ -24,10 +24,10 @@ def test_an_exported_network_starts_from_the_same_outcrop(tmp_path):
     given = torch.randn(1, 6, 128, 192)
     with torch.no_grad():
         expected = network(spec.input.prepare(given, 0.01)).numpy()
-    told = export_run(tmp_path / "run", tmp_path / "net.pt2", "torch")
+    description = export_run(tmp_path / "run", tmp_path / "net.pt2", "torch")
     made = torch.export.load(tmp_path / "net.pt2").module()(given).detach().numpy()
     assert np.abs(made - expected).max() < 1e-3 * np.abs(expected).max()
-    assert "random walk" in told["how_to_feed"]
+    assert "random walk" in description["how_to_feed"]
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     export_run(tmp_path / "run", tmp_path / "net.onnx")

@@ -23,7 +23,7 @@ def mean_loss(*batch, **options):
     return numerator / denominator.clamp_min(1e-30)
 
 
-def by_hand(logits, target, small, weights, share, small_weight=3.0):
+def by_hand(logits, target, small, weights, fraction, small_weight=3.0):
     """The definition, pixel by pixel, in float64."""
     above = below = 0.0
     for image, classes, bodies in zip(logits.double().numpy(), target.numpy(), small.numpy(), strict=True):
@@ -33,16 +33,16 @@ def by_hand(logits, target, small, weights, share, small_weight=3.0):
             log_p = z[y] - (z.max() + math.log(np.exp(z - z.max()).sum()))
             pixels.append((-float(weights[y]) * log_p, small_weight if bodies[row, column] else 1.0))
         pixels.sort(reverse=True)
-        for loss, weight in pixels[: math.ceil(share * len(pixels))]:
+        for loss, weight in pixels[: math.ceil(fraction * len(pixels))]:
             above, below = above + weight * loss, below + weight
     return above / below if below else 0.0
 
 
-@pytest.mark.parametrize("share", [0.15, 0.5, 1.0])
-def test_equals_the_definition(share):
+@pytest.mark.parametrize("fraction", [0.15, 0.5, 1.0])
+def test_equals_the_definition(fraction):
     batch = make_batch()
-    got = mean_loss(*batch, topk_share=share)
-    assert float(got) == pytest.approx(by_hand(*batch, share), rel=1e-5)
+    got = mean_loss(*batch, topk_share=fraction)
+    assert float(got) == pytest.approx(by_hand(*batch, fraction), rel=1e-5)
 
 
 def test_only_the_hardest_valid_pixels_get_a_gradient():

@@ -17,7 +17,7 @@ def switched(config, losses):
 def test_a_plateau_counts_from_epoch_50_on_and_300_is_the_end():
     assert switched(TWO, [1.0] * 400) == 50
     assert switched(TWO, [0.99**epoch for epoch in range(400)]) == 300
-    # Falls by 1 % an epoch for 100 epochs, then stands: the average needs some epochs to know.
+    # Decreases by 1 % per epoch for 100 epochs, then is constant: the average lags by some epochs.
     bent = [0.99 ** min(epoch, 100) for epoch in range(400)]
     assert 120 < switched(TWO, bent) < 160
     assert switched(TrainConfig(), [1.0] * 400) is None

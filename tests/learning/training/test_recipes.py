@@ -7,7 +7,7 @@ from gravmap.learning import TrainConfig, make_config
 from gravmap.learning.sampling.augmentation import PAPER, Augmentation
 
 
-def test_ours_is_two_optimisers_in_600_epochs():
+def test_the_default_recipe_uses_two_optimizers_in_600_epochs():
     config = make_config()
     assert (config.recipe, config.schedule, config.epochs, config.patience) == ("default", "adam-sgd", 600, 100)
     assert (config.switch, config.switch_from, config.switch_window, config.switch_by) == ("plateau", 50, 20, 300)
@@ -18,7 +18,7 @@ def test_ours_is_two_optimisers_in_600_epochs():
     assert config.augmentation == Augmentation()
 
 
-def test_a_shorter_run_has_the_same_shares():
+def test_a_shorter_run_is_scaled_down():
     config = make_config(epochs=120)
     assert (config.switch_from, config.switch_window, config.switch_by) == (10, 4, 60)
     assert (config.sgd_milestones, config.sgd_warmup_epochs, config.patience) == ((10, 20, 30), 1, 20)
@@ -26,16 +26,16 @@ def test_a_shorter_run_has_the_same_shares():
     assert config.switch_smoothing == pytest.approx(0.9**5)
 
 
-@pytest.mark.parametrize("said", [{"time_limit_s": 900.0}, {"epochs": 59}, {"epochs": 3, "time_limit_s": 5.0}])
-def test_a_hurried_run_takes_the_cosine(said):
-    config = make_config(**said)
+@pytest.mark.parametrize("options", [{"time_limit_s": 900.0}, {"epochs": 59}, {"epochs": 3, "time_limit_s": 5.0}])
+def test_a_short_run_uses_cosine_annealing(options):
+    config = make_config(**options)
     assert config.schedule == "cosine"
     assert config.patience is None
     plain = TrainConfig(recipe="default", epochs=config.epochs, time_limit_s=config.time_limit_s)
     assert config == plain
 
 
-def test_the_papers_is_to_the_letter():
+def test_the_paper_recipe_has_the_papers_values():
     config = make_config("paper", model="ggmnet")
     assert (config.epochs, config.batch_size, config.lr, config.patience) == (600, 16, 1e-3, None)
     assert (config.schedule, config.sgd_momentum, config.sgd_weight_decay) == ("adam-sgd", 0.9, 5e-4)
@@ -50,14 +50,14 @@ def test_the_papers_is_to_the_letter():
     assert make_config("paper", time_limit_s=60.0).schedule == "adam-sgd"
 
 
-def test_what_is_said_beats_the_recipe():
+def test_options_override_the_recipe():
     config = make_config("paper", epochs=7, lr=0.5, batch_size=4, patience=None)
     assert (config.epochs, config.lr, config.batch_size) == (7, 0.5, 4)
     assert make_config(patience=9).patience == 9
     assert make_config(epochs=30, schedule="adam-sgd").switch_by == 15
 
 
-def test_a_recipe_of_ones_own(tmp_path):
+def test_a_recipe_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
         'base = "paper"\nepochs = 40\nclip = 2\nsgd_milestones = [3, 6]\nclass_weight = "sqrt"\n'

@@ -1,4 +1,4 @@
-"""A run that was killed and goes on is the run that was not."""
+"""A run that was killed and resumed equals an uninterrupted one."""
 
 import dataclasses
 import json
@@ -28,8 +28,8 @@ TWO = TrainConfig(
 )  # fmt: skip
 
 
-def told(folder):
-    """All that a run's curve is: tensors, history without times, and scores."""
+def outcome(folder):
+    """Everything a run results in: tensors, history without times, and scores."""
     tensors, record = read_pair(folder, "last")
     rows = [{name: value for name, value in row.items() if name != "seconds"} for row in record["history"]]
     kept, _ = read_pair(folder, "model")
@@ -53,26 +53,26 @@ def go(area, folder, config=TWO, listener=lambda done, total, note="": None):
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
+def uninterrupted(tmp_path_factory):
     from gravmap.learning import RegionDataset
     from toy_area import make_arrays
 
-    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
     train(RegionDataset.from_arrays(make_arrays()), folder, TWO)
-    return told(folder)
+    return outcome(folder)
 
 
-def test_the_unbroken_run_changes_optimisers(unbroken):
-    tensors, rows, _, where = unbroken
+def test_the_uninterrupted_run_switches_optimizers(uninterrupted):
+    tensors, rows, _, where = uninterrupted
     assert [row["phase"] for row in rows] == ["adam", "adam", "sgd", "sgd", "sgd"]
-    # The rate of each epoch's last step.
+    # The learning rate of each epoch's last step.
     assert [row["lr"] for row in rows] == pytest.approx([3e-3, 3e-3, 3e-3 * 0.55, 3e-3, 3e-4])
     assert where == ("sgd", 2, 10)
     assert any(name.endswith("momentum_buffer") for name in tensors)
     assert not any(name.endswith("exp_avg") for name in tensors)
 
 
-def test_killed_at_a_step_and_at_random_moments(area, tmp_path, unbroken):
+def test_killed_at_a_step_and_at_random_moments(area, tmp_path, uninterrupted):
     folder = tmp_path / "run"
 
     def at_random():
@@ -88,11 +88,11 @@ def test_killed_at_a_step_and_at_random_moments(area, tmp_path, unbroken):
             forked(at_random)
     if not (folder / "scores.json").exists():
         go(area, folder)
-    assert told(folder) == unbroken
+    assert outcome(folder) == uninterrupted
 
 
 @pytest.mark.parametrize(("where", "epoch"), [("in the weights", 3), ("between the files", 2)])
-def test_killed_while_the_checkpoint_is_written(area, tmp_path, monkeypatch, unbroken, where, epoch):
+def test_killed_while_the_checkpoint_is_written(area, tmp_path, monkeypatch, uninterrupted, where, epoch):
     folder = tmp_path / "run"
     save, write = safetensors.torch.save_file, checkpoint.write_json
 
@@ -118,11 +118,11 @@ def test_killed_while_the_checkpoint_is_written(area, tmp_path, monkeypatch, unb
     # The old state, whole, or the new one from the weights' own header.
     assert read_pair(folder, "last")[1]["epoch"] == (epoch - 1 if where == "in the weights" else epoch)
     go(area, folder)
-    assert told(folder) == unbroken
+    assert outcome(folder) == uninterrupted
     assert not list(folder.glob(".*"))
 
 
-def test_a_full_disk_leaves_the_old_checkpoint(area, tmp_path, unbroken):
+def test_a_full_disk_leaves_the_old_checkpoint(area, tmp_path, uninterrupted):
     folder = tmp_path / "run"
 
     def filled(done, total, note=""):
@@ -140,10 +140,10 @@ def test_a_full_disk_leaves_the_old_checkpoint(area, tmp_path, unbroken):
     assert read_pair(folder, "last")[1]["epoch"] == 2
     assert not list(folder.glob(".*"))
     go(area, folder)
-    assert told(folder) == unbroken
+    assert outcome(folder) == uninterrupted
 
 
-def test_a_state_of_another_version_is_refused_in_words(area, tmp_path):
+def test_a_checkpoint_of_another_version_is_refused(area, tmp_path):
     folder = tmp_path / "run"
     train(area, folder, dataclasses.replace(TWO, epochs=1))
     tensors, record = read_pair(folder, "last")
@@ -154,7 +154,7 @@ def test_a_state_of_another_version_is_refused_in_words(area, tmp_path):
         train(area, folder, TWO, resume=True)
 
 
-def test_a_state_of_another_network_is_refused(area, tmp_path):
+def test_a_checkpoint_of_another_network_is_refused(area, tmp_path):
     train(area, tmp_path / "run", dataclasses.replace(TWO, epochs=1))
     with pytest.raises(InputError, match="does not fit"):
         train(area, tmp_path / "run", dataclasses.replace(TWO, model="unet", architecture=None), resume=True)
