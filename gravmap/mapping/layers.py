@@ -57,6 +57,8 @@ class UncertaintyBand:
     scale: float
 
 
+# The texts below and those of evidence_names are stored in files (tags, .aux.xml, styles, item.json), and compared with
+# those of older maps: their wording is fixed.
 ENTROPY = UncertaintyBand(
     "entropy", "entropy of the probabilities over ln K: 0 one class is sure, 1 all are equal", 1 / 200
 )
