@@ -57,8 +57,8 @@ class UncertaintyBand:
     scale: float
 
 
-# The texts below and those of evidence_names are stored in files (tags, .aux.xml, styles, item.json), and compared with
-# those of older maps: their wording is fixed.
+# These texts and those of evidence_names are written into files (tags, .aux.xml, styles, item.json): a new wording
+# would change the files of every map.
 ENTROPY = UncertaintyBand(
     "entropy", "entropy of the probabilities over ln K: 0 one class is sure, 1 all are equal", 1 / 200
 )
