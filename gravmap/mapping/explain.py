@@ -61,7 +61,9 @@ class Explanation:
         for name, part in record["fields"].items():
             lines.append(f"  {name}: {part['sum']:+.3f} ({part['inside']:+.3f} of it from inside the region)")
         fraction = abs(record["gap"] / (record["logit"] - record["baseline_logit"] or 1))
-        lines.append(f"The sum differs from the difference of the logits by {record['gap']:+.4f} ({fraction:.1%}).")
+        lines.append(
+            f"The sum differs from the difference of the logits by {record['gap']:+.4f} ({100 * fraction:.1f} %)."
+        )
         return lines
 
 

@@ -59,6 +59,8 @@ class UncertaintyBand:
     scale: float
 
 
+# These texts and those of evidence_names are written into files (tags, .aux.xml, styles, item.json): a new wording
+# would change the files of every map.
 ENTROPY = UncertaintyBand(
     "entropy", "entropy of the probabilities over ln K: 0 one class is sure, 1 all are equal", 1 / 200
 )
