@@ -150,7 +150,7 @@ def test_windows_without_wanted_ground_are_not_computed(tmp_path):
         (lambda path: path / "nowhere.gpkg", "is missing"),
         (lambda path: shapes(path / "points.gpkg", [shapely.Point(82, 44)]), "Point, no polygon"),
         (lambda path: shapes(path / "bare.geojson", [shapely.Point(82, 44).buffer(1)], None), None),
-        (lambda path: shapes(path / "bare.shp", [shapely.Point(82, 44).buffer(1)], None), "coordinate system"),
+        (lambda path: shapes(path / "bare.shp", [shapely.Point(82, 44).buffer(1)], None), "reference system"),
         (lambda path: (path / "text.gpkg").write_text("no map") and path / "text.gpkg", "no map that GDAL can read"),
     ],
 )
