@@ -12,25 +12,25 @@ check:  ## Style and types
 	ruff format --check gravmap cli tests benchmarks docs
 	mypy
 
-format:  ## Put the code in shape
+format:  ## Format the code
 	ruff check --fix gravmap cli tests benchmarks docs
 	ruff format gravmap cli tests benchmarks docs
 
 test:  ## The default tests (no network, no GPU, minutes)
 	pytest
 
-test-all:  ## Also the slow ones and the comparisons with peers
+test-all:  ## Also the slow tests and the comparisons with other packages
 	pytest -m "not network and not gpu"
 
-demo:  ## The whole chain on the synthetic crust
+demo:  ## All steps on a synthetic crust
 	gravmap demo
 
-docs:  ## Write docs/commands.md anew from --help
+docs:  ## Generate docs/commands.md from --help
 	python docs/make_commands.py
 
-bench:  ## Our figures beside the peers'
+bench:  ## Benchmarks beside other packages
 	for script in benchmarks/continuation.py benchmarks/network.py; do python $$script; done
 
-clean:  ## Remove what building and testing left
+clean:  ## Remove the files of builds and tests
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Write docs/commands.md from the commands' own help."""
+"""Generate docs/commands.md from the help of the commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from gravmap_cli import gravmap
 
-HEADER = "# Commands\n\nWritten from `--help` by `make docs`; `tests/test_readme.py` fails when it is behind.\n"
+HEADER = "# Commands\n\nGenerated from `--help` by `make docs`; `tests/test_readme.py` fails if it is out of date.\n"
 
 
 def text() -> str:
@@ -22,7 +22,7 @@ def text() -> str:
 
 
 def commands(group: click.Group, context: click.Context, above: str, settings: Any) -> list[str]:
-    """A section for each command of a group, and for those of its groups."""
+    """A section for each command of a group, including those of its subgroups."""
     parts = []
     for name in group.list_commands(context):
         command = group.get_command(context, name)

@@ -1,4 +1,4 @@
-"""The commands that README.md promises, read from its fenced blocks; .ci/run executes what this prints."""
+"""The commands for installation, demo and tests in README.md, read from its fenced blocks; .ci/run executes them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
-def promised() -> dict[str, str]:
-    """The two promises: {"install": .., "demo": .., "test": ..}."""
+def commands() -> dict[str, str]:
+    """The commands, as {"install": .., "demo": .., "test": ..}."""
     blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     lines = [line.strip() for block in blocks for line in block.splitlines()]
     run = next(line for line in lines if line.startswith("pip install") and "gravmap demo" in line)
@@ -20,4 +20,4 @@ def promised() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(promised()[sys.argv[1]] + "\n")
+    sys.stdout.write(commands()[sys.argv[1]] + "\n")

@@ -17,18 +17,18 @@ def load():
     return module
 
 
-def test_the_two_promises_stand_in_the_readme():
-    assert load().promised() == {
+def test_readme_has_the_commands_of_the_ci():
+    assert load().commands() == {
         "install": "pip install .",
         "demo": "gravmap demo",
         "test": 'pip install ".[test]" && pytest',
     }
 
 
-def test_ci_runs_what_the_readme_promises():
+def test_ci_runs_the_commands_of_the_readme():
     script = (ROOT / ".ci" / "run").read_text()
     assert all(f"$(readme {name})" in script for name in ("install", "demo", "test"))
-    # The last thing CI does is the README's test command, so that its last lines are pytest's.
+    # CI runs the README's test command last, so that its output ends with pytest's.
     assert script.rstrip().splitlines()[-1] == 'PIP_CONSTRAINT="$here/constraints.txt" bash -c "$test"'
 
 
@@ -50,13 +50,13 @@ def names_of(group, above="gravmap"):
             yield from names_of(command, f"{above} {name}")
 
 
-def test_docs_commands_is_what_help_says_today():
-    # In a process of its own: click keeps a command's help option from its first use, by whatever test that was.
-    told = subprocess.run(
+def test_docs_commands_is_up_to_date():
+    # In a separate process: click caches a command's help option at its first use, which may be in another test.
+    result = subprocess.run(
         [sys.executable, "-c", "import make_commands; print(make_commands.text(), end='')"],
         cwd=ROOT / "docs",
         capture_output=True,
         encoding="utf-8",
         check=True,
     )
-    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == told.stdout, "run `make docs`"
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == result.stdout, "run `make docs`"
