@@ -139,7 +139,21 @@ def save_model(folder: Path, network: nn.Module, spec: ModelSpec) -> None:
 
     Examples
     --------
-    See :func:`load_model`.
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from gravmap.learning import ModelSpec, save_model
+    >>> from gravmap.network import build_from_dict
+    >>> network = build_from_dict({"kind": "unet", "widths": [4, 8]}, in_channels=1, classes=2)
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> save_model(folder, network, ModelSpec(
+    ...     model="small-unet",
+    ...     architecture=network.architecture.to_dict(),
+    ...     inputs=[{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 9.5}],
+    ...     classes=[{"index": 1, "name": "granite"}, {"index": 2, "name": "basalt"}],
+    ...     tile_size_px=64, scales_deg=[5.0], field_recipe={}, split={}, seed=0,
+    ... ))
+    >>> sorted(path.name for path in folder.iterdir())
+    ['model.json', 'model.safetensors']
     """
     write_pair(folder, MODEL, network.state_dict(), asdict(spec))
 
