@@ -12,7 +12,8 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, label
 
 from gravmap.gravity.continuation import upward_continue
-from gravmap.synthetic import Crust, make_crust
+from gravmap.synthetic import make_crust
+from gravmap.synthetic.crust import Crust
 from gravmap.synthetic.statistics import BANDS_KM, power_slope
 
 RIM_CELLS = 15  # the residual's rim, where the region's own edge shows

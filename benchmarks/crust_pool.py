@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gravmap.synthetic import crust_arrays, crust_pool, draw_crust, load_prior
+from gravmap.synthetic import crust_pool, draw_crust, load_prior
 from gravmap.synthetic.facts import crust_facts
+from gravmap.synthetic.pool import crust_arrays
 
 
 def main() -> None:

@@ -23,7 +23,8 @@ from gravmap.learning.evaluation import baselines
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.null_models import NULL_MODELS, known_labels, null_maps
 from gravmap.mapping.scoring.under_cover import ALL, FAR, STRATA, score_under_cover
-from gravmap.synthetic import make_crust, write_crust
+from gravmap.synthetic import make_crust
+from gravmap.synthetic.files import write_crust
 from gravmap.tiling import load_arrays
 
 HEIGHTS_KM = (5, 10, 20, 40)

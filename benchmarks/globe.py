@@ -64,7 +64,8 @@ def regions(below, above, height_m, registration):
     """Means over six cells of 30 x 15 degrees."""
     from peers import PEERS, ours, rms
 
-    from gravmap.gravity import crop, residual_fields
+    from gravmap.gravity import residual_fields
+    from gravmap.gravity.grid import crop
     from gravmap.gravity.long_wavelength import LongWavelengthField
     from gravmap.regions import Region
 

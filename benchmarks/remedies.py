@@ -30,7 +30,8 @@ from gravmap.learning.sampling.augmentation import PAPER, UNCHANGED, Augmentatio
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.learning.training.recipes import make_config
 from gravmap.learning.training.trainer import train
-from gravmap.synthetic import make_crust, write_crust
+from gravmap.synthetic import make_crust
+from gravmap.synthetic.files import write_crust
 from gravmap.tiling import load_arrays
 
 SIZE_PX = 128

@@ -127,7 +127,7 @@ def plain_loop(data: Path, fraction: float) -> tuple[float, float]:
     """Seconds, and seconds of CPU, of the plain loop for all windows, from a fraction of each scale's."""
     import json
 
-    from gravmap.tiling import plan_tiles
+    from gravmap.tiling.tileset import plan_tiles
 
     tiles = plan_tiles(data / "fields.nc").tiles()
     out, total, total_cpu, size = data / "plain", 0.0, 0.0, 0.0

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from gravmap.synthetic import Crust, draw_crust, load_prior, make_crust
+from gravmap.synthetic import draw_crust, load_prior, make_crust
+from gravmap.synthetic.crust import Crust
 from gravmap.synthetic.setting import Setting
 
 SHAPE = (240, 360)

@@ -50,9 +50,9 @@ def command(
     """
     from gravmap.errors import InputError
     from gravmap.files import refuse_existing, write_text
-    from gravmap.synthetic import draw_crust, load_prior, write_crust
+    from gravmap.synthetic import draw_crust, load_prior
     from gravmap.synthetic.facts import crust_facts
-    from gravmap.synthetic.files import FILES
+    from gravmap.synthetic.files import FILES, write_crust
     from gravmap.synthetic.picture import draw_crust_picture
 
     prior = load_prior(prior_name)

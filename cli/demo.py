@@ -52,7 +52,8 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
     session.say(
         "A synthetic crust: fault-bounded belts, plutons and basins, half of it under cover, its bedrock known."
     )
-    from gravmap.synthetic import make_crust, write_crust
+    from gravmap.synthetic import make_crust
+    from gravmap.synthetic.files import write_crust
 
     crust = make_crust(seed, SHAPE, sub=1)
     raw = root / "data" / "raw"

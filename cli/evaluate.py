@@ -82,7 +82,7 @@ def command(
     from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
     from gravmap.mapping.scoring.finished_run import finished_runs
     from gravmap.mapping.scoring.protocols import draw_groups, protocols
-    from gravmap.tiling import read_index
+    from gravmap.tiling.training_arrays import read_index
 
     place = session.workspace
     folders = [place.run(name) for name in dict.fromkeys(runs)] if runs else finished_runs(place.runs)

@@ -76,8 +76,8 @@ def command(
     folder = output or workspace.maps / name
     labels = workspace.labels if workspace.labels.exists() else None
 
-    from gravmap.mapping import Predictor
     from gravmap.mapping.explain import count_forward_passes, explain
+    from gravmap.mapping.predictor import Predictor
 
     with Predictor(fields, workspace.run(run), device) as predictor:
         plan = predictor.plan(box, windows_deg or None)

@@ -28,7 +28,8 @@ from .predict_prior_check import PriorCheck, print_verdicts
 from .session import Session, command_options
 
 if TYPE_CHECKING:
-    from gravmap.mapping import Clip, Options
+    from gravmap.mapping import Options
+    from gravmap.mapping.clip import Clip
     from gravmap.regions import Region
 
 
@@ -188,7 +189,8 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
     labels = workspace.labels if workspace.labels.exists() else None
 
     from gravmap.learning.data.outcrop_context import is_context, measured_names
-    from gravmap.mapping import Clip, predict, read_clip
+    from gravmap.mapping import predict, read_clip
+    from gravmap.mapping.clip import Clip
     from gravmap.mapping.compatibility import require_labels
     from gravmap.mapping.missing_heights import missing_heights
 
@@ -276,7 +278,7 @@ def _map_options(options: PredictOptions) -> Options:
 def _describe_models(session: Session, folders: list[Path], shipped: bool, place: Region | Clip) -> list[str]:
     """Print which networks trained on simulated crusts are used; return the channels that any network reads."""
     from gravmap.files import read_json
-    from gravmap.mapping import Clip
+    from gravmap.mapping.clip import Clip
     from gravmap.mapping.page.crusts import read_under_cover, score_sentences, training_sentence
     from gravmap.mapping.page.facts import trained_on_crusts
     from gravmap.mapping.page.words import THIN
@@ -335,8 +337,9 @@ def _print_plan(
     options: Options,
 ) -> None:
     """Print what would be read, computed and written, and the cost of each window size."""
-    from gravmap.mapping import Clip, Predictor
+    from gravmap.mapping.clip import Clip
     from gravmap.mapping.compatibility import require_labels
+    from gravmap.mapping.predictor import Predictor
     from gravmap.progress import describe_time
     from gravmap.units import describe_angle, format_angle
 

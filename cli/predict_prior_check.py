@@ -63,8 +63,7 @@ def _verdict(
     trained_on: dict[str, Any], fields: Path, labels: Path, region: Region, cache: Path, progress: Progress
 ) -> Verdict:
     """The verdict; where there is none, the reason in its place: the map is made all the same."""
-    from gravmap.prior_check import run_verdict
-    from gravmap.prior_check.check import COUNT
+    from gravmap.prior_check.check import COUNT, run_verdict
     from gravmap.prior_check.verdict import UNKNOWN
 
     prior = trained_on["prior"]
@@ -93,8 +92,7 @@ def _verdict(
 
 def print_verdicts(session: Session, verdicts: Sequence[Mapping[str, Any]]) -> None:
     """Print each verdict, and the advice where the region is not inside the prior."""
-    from gravmap.prior_check import INSIDE
-    from gravmap.prior_check.verdict import UNKNOWN
+    from gravmap.prior_check.verdict import INSIDE, UNKNOWN
 
     for verdict in verdicts:
         lines = [verdict["headline"], *([] if verdict["state"] == INSIDE else verdict["advice"])]

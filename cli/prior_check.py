@@ -82,7 +82,8 @@ def command(
 def check_prior(session: Session, options: PriorCheckOptions) -> None:
     """Compare a region with a prior, print the verdict and draw its picture."""
     from gravmap.files import refuse_existing
-    from gravmap.prior_check import draw_verdict, prior_verdict
+    from gravmap.prior_check import prior_verdict
+    from gravmap.prior_check.picture import draw_verdict
     from gravmap.synthetic import load_prior
 
     place = session.workspace

@@ -22,7 +22,8 @@ from .options import (
 from .session import Session, command_options
 
 if TYPE_CHECKING:
-    from gravmap.geology import Legend, RasterizedMap
+    from gravmap.geology.legend import Legend
+    from gravmap.geology.rasterize_report import RasterizedMap
     from gravmap.regions import Region
 
 
@@ -201,7 +202,7 @@ def _chosen_maps(
 ) -> list[tuple[Path, Legend]]:
     """The maps given on the command line, or else the fetched ones."""
     from gravmap.errors import InputError
-    from gravmap.geology import shipped_legends
+    from gravmap.geology.legend_file import shipped_legends
 
     if source is not None and pairs:
         raise click.UsageError("Give one MAP with --legend, or --map FILE LEGEND repeated, not both.")
@@ -231,7 +232,7 @@ def fetched_pairs(session: Session) -> list[tuple[Path, Legend]]:
     InputError
         There is none.
     """
-    from gravmap.download import fetched_maps
+    from gravmap.download.present import fetched_maps
     from gravmap.errors import InputError
     from gravmap.geology import load_legend
 
@@ -246,7 +247,7 @@ def fetched_pairs(session: Session) -> list[tuple[Path, Legend]]:
 
 def region_of_labels(session: Session, chosen: Region | None) -> tuple[Region, str]:
     """The region to cover, and why it is this one."""
-    from gravmap.gravity import fields_region
+    from gravmap.gravity.field_reader import fields_region
     from gravmap.regions import find_region
 
     if chosen is not None:

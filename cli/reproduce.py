@@ -27,7 +27,7 @@ from .options import (
 from .session import Session, command_options
 
 if TYPE_CHECKING:
-    from gravmap.reproduce import Plan
+    from gravmap.reproduce.plan import Plan
 
 RECORD = "reproduce.json"
 PARTS = ("data", "runs", "maps", "figures", "architectures")
@@ -138,7 +138,7 @@ def command(
     again, it resumes where it was stopped.
     """
     refuse_contradiction(gpus, device)
-    from gravmap.reproduce import load_plan
+    from gravmap.reproduce.plan import load_plan
 
     chosen = _choose(profile, data, gravity, maps)
     root = output or session.workspace.root / "gravmap-liu2024"
@@ -254,7 +254,8 @@ def _prepare(session: Session, place: Workspace, plan: Plan, data: Data, seed: i
 
 
 def _make_crust(session: Session, place: Workspace, plan: Plan, seed: int) -> None:
-    from gravmap.synthetic import make_crust, write_crust
+    from gravmap.synthetic import make_crust
+    from gravmap.synthetic.files import write_crust
 
     rows, columns = plan.settings["crust"]
     session.say(f"A synthetic crust of {rows} x {columns} cells, half of it under cover, its bedrock known.")
@@ -265,7 +266,7 @@ def _make_crust(session: Session, place: Workspace, plan: Plan, seed: int) -> No
 
 def _region(place: Workspace, data: Data) -> str:
     """Junggar where the fields cover it, as in the paper; else their whole extent."""
-    from gravmap.gravity import fields_region
+    from gravmap.gravity.field_reader import fields_region
     from gravmap.regions import find_region
 
     whole = fields_region(place.fields)

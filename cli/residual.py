@@ -120,14 +120,15 @@ def command(
     mGal; and edge_error_10km where the data end near the region. For the whole globe, poles included: --bbox -180 -90
     180 90.
     """
-    from gravmap.download import fetched_gravity, provenance
+    from gravmap.download.present import fetched_gravity, provenance
     from gravmap.errors import InputError
     from gravmap.files import refuse_existing
-    from gravmap.gravity import extent, open_grid, residual_fields, spacing_deg, write_fields
+    from gravmap.gravity import open_grid, residual_fields, write_fields
     from gravmap.gravity.continuation import check_heights
     from gravmap.gravity.fields import read_margin_deg
     from gravmap.gravity.fields_file import added_channels
     from gravmap.gravity.globe import has_ducc0
+    from gravmap.gravity.grid import extent, spacing_deg
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
     from gravmap.regions import find_region
     from gravmap.units import describe_angle, format_length

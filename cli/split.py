@@ -14,7 +14,7 @@ from .options import ANGLE, Command, option, overwrite_option, seed_option
 from .session import Session, command_options
 
 if TYPE_CHECKING:
-    from gravmap.tiling import LeakReport
+    from gravmap.tiling.leak import LeakReport
 
 
 @click.command(
@@ -76,9 +76,11 @@ def command(
     percentage of the held-out bedrock whose labels are seen, the distance to the nearest seen label, windows and
     classes per fold; and draws a map, data/tiles/leak_NAME.png. --add makes another split without cutting tiles again.
     """
-    from gravmap.tiling import add_split, leak_report, read_index
+    from gravmap.tiling import leak_report
     from gravmap.tiling.leak_figure import draw_leak
     from gravmap.tiling.splits import split_settings
+    from gravmap.tiling.tileset import add_split
+    from gravmap.tiling.training_arrays import read_index
 
     place = session.workspace
     require(place.tiles / "index.json", "gravmap tile")

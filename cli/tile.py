@@ -13,7 +13,7 @@ from .session import Session, command_options
 from .split import split_line
 
 if TYPE_CHECKING:
-    from gravmap.tiling import TilePlan
+    from gravmap.tiling.tileset import TilePlan
 
 
 @click.command(
@@ -115,8 +115,9 @@ def command(
     """
     from gravmap.errors import OptionError
     from gravmap.files import refuse_existing
-    from gravmap.tiling import export_tiles, make_tiles, plan_tiles
+    from gravmap.tiling import export_tiles, make_tiles
     from gravmap.tiling.splits import ASSIGNMENTS
+    from gravmap.tiling.tileset import plan_tiles
     from gravmap.workspace import require
 
     if index_only and layout != "geotiff":
@@ -229,7 +230,7 @@ def _same_tiles(tiles: Path, plan: TilePlan) -> bool:
     """Whether the existing tile set has the windows and tiles of the plan."""
     from dataclasses import asdict
 
-    from gravmap.tiling import read_index
+    from gravmap.tiling.training_arrays import read_index
 
     if not (tiles / "index.json").exists():
         return False

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gravmap.learning import RegionDataset
     from gravmap.learning.data.splits import DatasetSplits
-    from gravmap.synthetic import Prior
+    from gravmap.synthetic.prior import Prior
     from gravmap.tiling import TileDataset
 
 
@@ -140,7 +140,8 @@ def crust_datasets(
 
 def _refuse_leak(arrays: dict[str, Any]) -> None:
     """Refuse arrays whose held-out labels are seen in training, as measured on the arrays themselves."""
-    from gravmap.tiling import LEAK_LIMIT, leak_report
+    from gravmap.tiling import leak_report
+    from gravmap.tiling.leak import LEAK_LIMIT
 
     report = leak_report(arrays, distances=False)
     (fold,) = report.folds

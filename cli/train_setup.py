@@ -195,7 +195,7 @@ def new_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
     InputError
         The run to fine-tune is missing or damaged.
     """
-    from gravmap.network import describe, read_architecture
+    from gravmap.network.registry import describe, read_architecture
     from gravmap.synthetic import load_prior
 
     crusts = options.on == CRUSTS
@@ -316,7 +316,7 @@ def _same_option(name: str, given: Any, stored: Any) -> bool:
 
         given = ",".join(expand(given, fields_read(stored.split(","))[0]))
     elif name == "architecture":
-        from gravmap.network import read_architecture
+        from gravmap.network.registry import read_architecture
 
         given = read_architecture(given)
     elif name == "context":

@@ -13,7 +13,8 @@ import xarray as xr
 from click.testing import CliRunner
 
 from gravmap.errors import InputError, OptionError
-from gravmap.geology import load_legend, write_index_raster
+from gravmap.geology import load_legend
+from gravmap.geology.labels import write_index_raster
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import write_fields
 from gravmap.learning import RegionDataset, TrainConfig, load_model, train
@@ -24,7 +25,8 @@ from gravmap.learning.sampling.augmentation import PAPER, UNCHANGED, Augmentatio
 from gravmap.learning.sampling.crop_source import CropSource
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training.launch import launch
-from gravmap.tiling import TileDataset, load_arrays, make_tiles, verify_tiles
+from gravmap.tiling import TileDataset, load_arrays, make_tiles
+from gravmap.tiling.tile_files import verify_tiles
 from gravmap_cli import gravmap
 
 SIZE = 512  # pixels a tile: 26 from node to node in the smaller windows

@@ -13,7 +13,8 @@ import xarray as xr
 from click.testing import CliRunner
 
 import gravmap_cli
-from gravmap.synthetic import make_crust, write_crust
+from gravmap.synthetic import make_crust
+from gravmap.synthetic.files import write_crust
 
 SHAPE = (72, 96)  # 2.4 x 3.2 degrees
 

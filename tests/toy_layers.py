@@ -3,7 +3,8 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from gravmap.geology import Legend, load_legend
+from gravmap.geology import load_legend
+from gravmap.geology.legend import Legend
 from gravmap.mapping.files.writer import MapWriter
 from gravmap.mapping.layers import AGREEMENT, COVERED, ENTROPY, EXTRAPOLATED, MARGIN, NEAR, OUTCROP, SECOND, Block
 from gravmap.mapping.map_grid import MapGrid

@@ -4,13 +4,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from gravmap.geology import write_index_raster
-from gravmap.geology.labels import legend_path
+from gravmap.geology.labels import legend_path, write_index_raster
 from gravmap.geology.legend_file import write_legend
 from gravmap.learning.data.outcrop_context import context_names
 from gravmap.learning.training.checkpoint import save_model
-from gravmap.network import build_from_dict
 from gravmap.network.outcrop_start import with_outcrop_start
+from gravmap.network.registry import build_from_dict
 from toy_map import LEGEND, make_project, spec_for
 
 LABEL_BOX = (79.0, 42.0, 86.0, 48.0)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from gravmap.files import write_json
-from gravmap.geology import legend_path, write_index_raster
+from gravmap.geology.labels import legend_path, write_index_raster
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.training.checkpoint import save_model

@@ -7,7 +7,8 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
-from gravmap.geology import Legend, LegendClass, write_index_raster
+from gravmap.geology.labels import write_index_raster
+from gravmap.geology.legend import Legend, LegendClass
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import write_fields
 from gravmap_cli import gravmap

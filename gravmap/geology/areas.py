@@ -45,7 +45,7 @@ def row_cell_areas_km2(south: float, north: float, rows: int, width_deg: float) 
 
     Examples
     --------
-    >>> from gravmap.geology import row_cell_areas_km2
+    >>> from gravmap.geology.areas import row_cell_areas_km2
     >>> row_cell_areas_km2(south=40, north=55, rows=3, width_deg=5).round()
     array([188859., 209350., 228199.])
     """

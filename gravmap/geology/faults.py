@@ -27,7 +27,8 @@ from gravmap.geology.vector import (
     read_shapes,
     to_wgs84,
 )
-from gravmap.gravity import field_recipe, field_sources, open_fields, write_fields
+from gravmap.gravity import open_fields, write_fields
+from gravmap.gravity.fields_file import field_recipe, field_sources
 from gravmap.lattice import EQUATORIAL_RADIUS_KM, FLATTENING, LEAST_KM_PER_DEGREE, MOST_KM_PER_DEGREE
 from gravmap.regions import Region
 

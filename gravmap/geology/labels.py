@@ -72,7 +72,8 @@ def write_index_raster(
     >>> import tempfile
     >>> from pathlib import Path
     >>> import numpy as np, rasterio
-    >>> from gravmap.geology import load_legend, write_index_raster
+    >>> from gravmap.geology import load_legend
+    >>> from gravmap.geology.labels import write_index_raster
     >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_index_raster(Path(folder) / "a.tif", values, (80, 44, 82, 46), load_legend("bedrock10"))
@@ -145,7 +146,8 @@ class Labels:
     Examples
     --------
     >>> import numpy as np
-    >>> from gravmap.geology import Labels, load_legend
+    >>> from gravmap.geology import load_legend
+    >>> from gravmap.geology.labels import Labels
     >>> labels = Labels(np.array([[0, 6], [6, 255]], dtype=np.uint8), (80, 44, 82, 46), 1.0, load_legend("bedrock10"))
     >>> int(np.count_nonzero(labels.values == 6))
     2
@@ -163,7 +165,7 @@ def legend_path(labels: Path) -> Path:
     Examples
     --------
     >>> from pathlib import Path
-    >>> from gravmap.geology import legend_path
+    >>> from gravmap.geology.labels import legend_path
     >>> legend_path(Path("labels.tif")).name
     'labels.legend.toml'
     """
@@ -185,7 +187,8 @@ def write_labels(path: Path, rasterized: RasterizedMap) -> None:
     >>> import tempfile
     >>> from pathlib import Path
     >>> import numpy as np
-    >>> from gravmap.geology import RasterizedMap, load_legend, open_labels, write_labels
+    >>> from gravmap.geology import load_legend, open_labels, write_labels
+    >>> from gravmap.geology.rasterize_report import RasterizedMap
     >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
     >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("bedrock10"), maps=(), codes=())
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -229,7 +232,9 @@ class LabelFile:
     >>> import tempfile
     >>> from pathlib import Path
     >>> import numpy as np
-    >>> from gravmap.geology import LabelFile, load_legend, write_index_raster
+    >>> from gravmap.geology import load_legend
+    >>> from gravmap.geology.labels import LabelFile
+    >>> from gravmap.geology.labels import write_index_raster
     >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_index_raster(Path(folder) / "labels.tif", values, (80, 44, 82, 46), load_legend("bedrock10"))
@@ -353,7 +358,8 @@ def open_labels(path: Path) -> Labels:
     >>> import tempfile
     >>> from pathlib import Path
     >>> import numpy as np
-    >>> from gravmap.geology import RasterizedMap, load_legend, open_labels, write_labels
+    >>> from gravmap.geology import load_legend, open_labels, write_labels
+    >>> from gravmap.geology.rasterize_report import RasterizedMap
     >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
     >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("bedrock10"), maps=(), codes=())
     >>> with tempfile.TemporaryDirectory() as folder:

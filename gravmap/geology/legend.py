@@ -43,7 +43,7 @@ class LegendClass:
 
     Examples
     --------
-    >>> from gravmap.geology import LegendClass
+    >>> from gravmap.geology.legend import LegendClass
     >>> LegendClass(6, "Devonian", "419.2-358.9 Ma", "#CB8C37").span_ma
     (419.2, 358.9)
     """
@@ -115,7 +115,8 @@ class Legend:
 
     Examples
     --------
-    >>> from gravmap.geology import Legend, LegendClass
+    >>> from gravmap.geology.legend import Legend
+    >>> from gravmap.geology.legend import LegendClass
     >>> classes = (LegendClass(0, "cover", "any", "#FFFFE0"), LegendClass(1, "granite", "any", "#E0115F"))
     >>> legend = Legend("mine", classes, field="UNIT", codes={"Q": 0, "gr": 1})
     >>> legend.classify("gr"), legend.classify("xx")

@@ -76,7 +76,7 @@ class LegendCheck:
 
     Examples
     --------
-    >>> from gravmap.geology import LegendCheck
+    >>> from gravmap.geology.legend_check import LegendCheck
     >>> from gravmap.geology.legend_check import CodeFound
     >>> codes = (CodeFound("D", {}, 6, 3, 120.0), CodeFound("xx", {}, None, 1, 5.0))
     >>> check = LegendCheck("map.gpkg", "mine", "UNIT", "EPSG:4326", codes, {6: 120.0, 255: 5.0}, (), (), 4, 0, 0, ())

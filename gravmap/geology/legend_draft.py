@@ -90,7 +90,7 @@ class LegendDraft:
 
     Examples
     --------
-    >>> from gravmap.geology import LegendDraft
+    >>> from gravmap.geology.legend_draft import LegendDraft
     >>> from gravmap.geology.legend_draft import Guess
     >>> draft = LegendDraft("name = ...", (Guess("D3", 6, "read as Devonian", 4, 120.0), Guess("xx", 255, "", 1, 5.0)))
     >>> [guess.code for guess in draft.guesses if not guess.reason]

@@ -87,7 +87,8 @@ def write_legend(legend: Legend, path: Path) -> None:
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from gravmap.geology import load_legend, write_legend
+    >>> from gravmap.geology import load_legend
+    >>> from gravmap.geology.legend_file import write_legend
     >>> legend = load_legend("bedrock10")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_legend(legend, Path(folder) / "mine.toml")
@@ -113,7 +114,7 @@ def shipped_legends() -> list[str]:
 
     Examples
     --------
-    >>> from gravmap.geology import shipped_legends
+    >>> from gravmap.geology.legend_file import shipped_legends
     >>> shipped_legends()
     ['bedrock10', 'crust', 'fsu_geol', 'geo3al', 'ics']
     """

@@ -78,7 +78,7 @@ def read_points(path: Path, field: str) -> Points:
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from gravmap.geology import read_points
+    >>> from gravmap.geology.points import read_points
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "wells.csv"
     ...     _ = path.write_text("lon,lat,rock\n82.5,44.1,Devonian\n83.0,44.7,Granite\n")

@@ -117,7 +117,8 @@ class RasterizedMap:
     Examples
     --------
     >>> import numpy as np
-    >>> from gravmap.geology import RasterizedMap, load_legend
+    >>> from gravmap.geology import load_legend
+    >>> from gravmap.geology.rasterize_report import RasterizedMap
     >>> from gravmap.geology.rasterize_report import CodeArea
     >>> codes = (CodeArea("map.gpkg", "D", 6, 120.0, 3), CodeArea("map.gpkg", "xx", None, 5.0, 1))
     >>> values = np.full((2, 2), 6, dtype=np.uint8)

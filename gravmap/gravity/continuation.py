@@ -67,7 +67,7 @@ def apply_filter(
     A Gaussian low-pass filter with a standard deviation of 50 km:
 
     >>> import numpy as np
-    >>> from gravmap.gravity import apply_filter
+    >>> from gravmap.gravity.continuation import apply_filter
     >>> lat, lon = np.arange(40, 50.1, 0.25), np.arange(80, 90.1, 0.25)
     >>> noise = np.random.default_rng(0).normal(0, 5, (lat.size, lon.size))
     >>> smooth = apply_filter(noise, lat, lon, lambda q, radius_m: np.exp(-0.5 * (q / radius_m * 50e3) ** 2))

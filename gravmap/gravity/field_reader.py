@@ -75,7 +75,7 @@ class FieldReader:
 
     Examples
     --------
-    >>> from gravmap.gravity import FieldReader
+    >>> from gravmap.gravity.field_reader import FieldReader
     >>> with FieldReader("data/fields.nc") as fields:
     ...     north_west = fields.read(["residual_10km"], slice(0, 2), slice(0, 3))
     >>> north_west.shape, north_west.dtype

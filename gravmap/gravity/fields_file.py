@@ -39,7 +39,8 @@ def field_recipe(fields: xr.Dataset) -> dict[str, Any]:
     Examples
     --------
     >>> import numpy as np, xarray as xr
-    >>> from gravmap.gravity import field_recipe, residual_fields
+    >>> from gravmap.gravity import residual_fields
+    >>> from gravmap.gravity.fields_file import field_recipe
     >>> lat, lon = np.arange(40, 44.1, 0.25), np.arange(80, 85.1, 0.25)
     >>> bumps = 30 * np.cos(2 * lat)[:, None] * np.sin(2 * lon)
     >>> grid = xr.DataArray(bumps, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
@@ -85,7 +86,8 @@ def field_sources(fields: xr.Dataset) -> list[dict[str, Any]]:
     Examples
     --------
     >>> import numpy as np, xarray as xr
-    >>> from gravmap.gravity import field_sources, residual_fields
+    >>> from gravmap.gravity import residual_fields
+    >>> from gravmap.gravity.fields_file import field_sources
     >>> lat, lon = np.arange(40, 44.1, 0.25), np.arange(80, 85.1, 0.25)
     >>> bumps = 30 * np.cos(2 * lat)[:, None] * np.sin(2 * lon)
     >>> grid = xr.DataArray(bumps, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))

@@ -163,7 +163,7 @@ def crop(grid: xr.DataArray, region: Region, margin_deg: float = 0.0) -> xr.Data
     Examples
     --------
     >>> import numpy as np, xarray as xr
-    >>> from gravmap.gravity import crop
+    >>> from gravmap.gravity.grid import crop
     >>> from gravmap.regions import Region
     >>> lat, lon = np.arange(-60, 61.0), np.arange(0, 360.0)
     >>> grid = xr.DataArray(np.zeros((121, 360)), coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
@@ -221,7 +221,7 @@ def spacing_deg(grid: xr.DataArray | xr.Dataset) -> tuple[float, float]:
     Examples
     --------
     >>> import numpy as np, xarray as xr
-    >>> from gravmap.gravity import spacing_deg
+    >>> from gravmap.gravity.grid import spacing_deg
     >>> lat, lon = np.arange(40, 44.1, 0.25), np.arange(80, 85.1, 0.5)
     >>> spacing_deg(xr.Dataset(coords={"lat": lat, "lon": lon}))
     (0.25, 0.5)
@@ -239,7 +239,7 @@ def extent(grid: xr.DataArray | xr.Dataset) -> Region:
     Examples
     --------
     >>> import numpy as np, xarray as xr
-    >>> from gravmap.gravity import extent
+    >>> from gravmap.gravity.grid import extent
     >>> extent(xr.Dataset(coords={"lat": np.arange(40, 44.1, 0.5), "lon": np.arange(80, 85.1, 0.5)}))
     Region(west=80.0, south=40.0, east=85.0, north=44.0)
     """

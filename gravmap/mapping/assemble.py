@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
-from gravmap.geology import LabelFile, Labels
+from gravmap.geology.labels import LabelFile, Labels
 from gravmap.lattice import COVER, EARTH_RADIUS_KM, UNUSABLE
 from gravmap.learning.calibration.class_offsets import predict_class
 from gravmap.learning.data.dataset import to_label

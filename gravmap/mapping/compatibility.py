@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.errors import InputError
-from gravmap.geology import Legend, LegendClass
-from gravmap.gravity import FieldReader
+from gravmap.geology.legend import Legend, LegendClass
+from gravmap.gravity.field_reader import FieldReader
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.training.checkpoint import ModelSpec
 
@@ -159,7 +159,8 @@ def class_differences(trained: Legend, found: Legend) -> list[str]:
 
     Examples
     --------
-    >>> from gravmap.geology import Legend, LegendClass
+    >>> from gravmap.geology.legend import Legend
+    >>> from gravmap.geology.legend import LegendClass
     >>> from gravmap.mapping.compatibility import class_differences
     >>> granite = Legend("a", (LegendClass(index=1, name="granite", age="", colour="#FF0000"),))
     >>> basalt = Legend("b", (LegendClass(index=1, name="basalt", age="", colour="#00FF00"),))

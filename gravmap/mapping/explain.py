@@ -16,7 +16,7 @@ from rasterio.transform import from_bounds
 
 from gravmap.errors import OptionError
 from gravmap.files import atomic_path, refuse_existing, sha256, write_json
-from gravmap.geology import LabelFile
+from gravmap.geology.labels import LabelFile
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.evaluation.attribution import STEPS, Attribution, integrated_gradients
 from gravmap.learning.training.checkpoint import ModelSpec

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gravmap.geology import Legend
+from gravmap.geology.legend import Legend
 from gravmap.learning.data.outcrop_context import in_short
 from gravmap.mapping.page.figures import draw_pictures
 from gravmap.mapping.page.report import write_report

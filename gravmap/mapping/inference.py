@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gravmap.errors import DeviceError, GravmapError
 from gravmap.files import sha256
-from gravmap.gravity import FieldReader
+from gravmap.gravity.field_reader import FieldReader
 from gravmap.learning.evaluation.mosaic import iter_window_logits
 from gravmap.mapping.outcrop_file import OutcropFile
 from gravmap.mapping.plan import FLIPS, WINDOWS_FOLDER, InferenceJob

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.files import atomic_path
-from gravmap.geology import LabelFile
-from gravmap.gravity import FieldReader
+from gravmap.geology.labels import LabelFile
+from gravmap.gravity.field_reader import FieldReader
 from gravmap.lattice import LEAST_KM_PER_DEGREE, UNUSABLE
 from gravmap.learning.data.outcrop_context import context_names, is_context, outcrop_context
 from gravmap.units import format_length

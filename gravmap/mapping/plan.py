@@ -84,7 +84,7 @@ class Plan:
     Examples
     --------
     >>> import numpy as np
-    >>> from gravmap.mapping import Plan
+    >>> from gravmap.mapping.plan import Plan
     >>> from gravmap.mapping.map_grid import map_grid
     >>> from gravmap.regions import Region
     >>> region = Region(81, 44, 84, 46)

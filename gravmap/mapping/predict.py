@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gravmap import __version__
 from gravmap.errors import InputError, OptionError
 from gravmap.files import check_disk_space, sha256
-from gravmap.geology import LabelFile
+from gravmap.geology.labels import LabelFile
 from gravmap.learning.data.outcrop_context import DISTANCE, distance_km_from_channel
 from gravmap.mapping.assemble import Assembler
 from gravmap.mapping.blend import Blender, blocks

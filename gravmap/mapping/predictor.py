@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gravmap.errors import DeviceError, OptionError
-from gravmap.geology import Legend
+from gravmap.geology.legend import Legend
 from gravmap.learning.calibration.applicability import AreaOfApplicability, read_area_of_applicability
 from gravmap.learning.calibration.by_distance import DistanceTemperature
 from gravmap.learning.calibration.temperature import Calibration, read_calibration
@@ -131,7 +131,7 @@ class Predictor:
     >>> import xarray as xr
     >>> from gravmap.gravity import residual_fields, write_fields
     >>> from gravmap.learning.training.checkpoint import ModelSpec, save_model
-    >>> from gravmap.mapping import Predictor
+    >>> from gravmap.mapping.predictor import Predictor
     >>> from gravmap.network import build
     >>> from gravmap.regions import Region
     >>> folder = Path(tempfile.mkdtemp())

@@ -63,7 +63,8 @@ class Architecture:
 
     Examples
     --------
-    >>> from gravmap.network import Architecture, GGMNet
+    >>> from gravmap.network import GGMNet
+    >>> from gravmap.network.architecture import Architecture
     >>> architecture = Architecture(
     ...     depth=2, paths=((), (1,)), ops=(("conv", "conv"), ("conv", "zoom")), chis=((1, 1), (1, 1)),
     ...     encoder=(4, 4, 8), head=(4, 4, 4),

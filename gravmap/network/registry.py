@@ -36,7 +36,7 @@ MODELS = (*PRESETS, *_OTHERS)
 
 Examples
 --------
->>> from gravmap.network import MODELS
+>>> from gravmap.network.registry import MODELS
 >>> "ggmnet-tiny" in MODELS
 True
 """
@@ -114,7 +114,7 @@ def describe(name: str) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from gravmap.network import describe
+    >>> from gravmap.network.registry import describe
     >>> describe("unet")
     {'kind': 'unet', 'widths': [16, 32, 64, 128, 256]}
     """
@@ -155,7 +155,7 @@ def build_from_dict(architecture: Mapping[str, Any], in_channels: int, classes: 
 
     Examples
     --------
-    >>> from gravmap.network import build_from_dict
+    >>> from gravmap.network.registry import build_from_dict
     >>> network = build_from_dict({"kind": "unet", "widths": [4, 8]}, in_channels=1, classes=3)
     >>> again = build_from_dict(network.architecture.to_dict(), in_channels=1, classes=3)
     >>> again.load_state_dict(network.state_dict())
@@ -196,7 +196,7 @@ def read_architecture(path: Path) -> dict[str, Any]:
     --------
     >>> import json, tempfile
     >>> from pathlib import Path
-    >>> from gravmap.network import read_architecture
+    >>> from gravmap.network.registry import read_architecture
     >>> path = Path(tempfile.mkdtemp()) / "network.json"
     >>> _ = path.write_text(json.dumps({"kind": "unet", "widths": [4, 8]}))
     >>> read_architecture(path)

@@ -37,7 +37,8 @@ class UNetArchitecture:
 
     Examples
     --------
-    >>> from gravmap.network import UNet, UNetArchitecture
+    >>> from gravmap.network.unet import UNet
+    >>> from gravmap.network.unet import UNetArchitecture
     >>> network = UNet(UNetArchitecture(widths=(4, 8)), in_channels=1, classes=3)
     >>> network.architecture.to_dict()
     {'kind': 'unet', 'widths': [4, 8]}
@@ -83,7 +84,8 @@ class UNet(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from gravmap.network import UNet, UNetArchitecture
+    >>> from gravmap.network.unet import UNet
+    >>> from gravmap.network.unet import UNetArchitecture
     >>> UNet(UNetArchitecture((4, 8)), in_channels=1, classes=3)(torch.zeros(2, 1, 16, 16)).shape
     torch.Size([2, 3, 16, 16])
     """

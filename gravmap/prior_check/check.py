@@ -12,9 +12,8 @@ from gravmap.prior_check.statistics import region_statistics, simulated_statisti
 from gravmap.prior_check.verdict import MIN_CRUSTS, Verdict, compare_quantities, leave_one_out_states, overall_state
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
-from gravmap.synthetic import Prior
 from gravmap.synthetic.pool import CHANNELS
-from gravmap.synthetic.prior import read_prior
+from gravmap.synthetic.prior import Prior, read_prior
 from gravmap.units import parse_length_m
 
 COUNT = 32

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.files import write_json
-from gravmap.geology import LabelFile, load_legend
+from gravmap.geology import load_legend
+from gravmap.geology.labels import LabelFile
 from gravmap.gravity.fields_file import field_recipe, open_fields
 from gravmap.gravity.grid import crop, spacing_deg
 from gravmap.gravity.patch import OPERATOR_VERSION
@@ -23,10 +24,11 @@ from gravmap.learning.evaluation.baselines import spacing_yx_km
 from gravmap.prior_check.quantities import SCORE_VERSION, cover_mask_score
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
-from gravmap.synthetic import Prior, draw_crust
+from gravmap.synthetic import draw_crust
 from gravmap.synthetic.crust import LEGEND, SPACING_DEG
 from gravmap.synthetic.measured import Measuring, measured_fields, surface_at
 from gravmap.synthetic.pool import CRUST_VERSION, run_in_processes
+from gravmap.synthetic.prior import Prior
 from gravmap.synthetic.statistics import field_statistics, map_statistics, outcrop_statistics
 from gravmap.workspace import require
 

@@ -1,9 +1,4 @@
-"""The paper reproduced: what is trained, what came out, and the page that holds it beside the paper's numbers.
+"""Reproduction of the paper (Liu et al. 2024), and the demo: training plan, results, and the page with both.
 
-Uses every room; only the command line uses it. Training, prediction and the steps before them are the commands' own.
+Uses every package; only the command line uses it.
 """
-
-from gravmap.reproduce.plan import PROFILES, Plan, PlannedRun, load_plan
-from gravmap.reproduce.results import write_results
-
-__all__ = ["PROFILES", "Plan", "PlannedRun", "load_plan", "write_results"]

@@ -12,7 +12,8 @@ import rasterio
 from numpy.typing import NDArray
 
 from gravmap.files import write_json
-from gravmap.geology import LabelFile, Legend
+from gravmap.geology.labels import LabelFile
+from gravmap.geology.legend import Legend
 from gravmap.learning.evaluation.null_models import NULL_MODELS
 from gravmap.mapping.page.figures import ClassPanel, Panel, classes_of_legend, draw
 from gravmap.mapping.page.report import REPORT

@@ -11,8 +11,8 @@ from gravmap.files import read_json
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation.null_models import NULL_MODELS, null_scores, unavailable_null_models
 from gravmap.mapping.page.facts import Protocol, protocols_of, read_run
-from gravmap.network import build_from_dict
 from gravmap.network.cost import count_parameters
+from gravmap.network.registry import build_from_dict
 from gravmap.reproduce.plan import PROTOCOLS, Plan, PlannedRun
 from gravmap.workspace import Workspace
 

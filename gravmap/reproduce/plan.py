@@ -11,8 +11,9 @@ from typing import Any
 
 from gravmap.errors import OptionError
 from gravmap.files import write_json
-from gravmap.network import Architecture, describe
+from gravmap.network.architecture import Architecture
 from gravmap.network.presets import ablation_switches, thin
+from gravmap.network.registry import describe
 from gravmap.network.smp import SmpArchitecture
 
 PROFILES = ("quick", "full")

@@ -18,7 +18,9 @@ from shapely.geometry import MultiPolygon, shape
 from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import atomic_path, write_json
-from gravmap.geology import Legend, load_legend, write_index_raster
+from gravmap.geology import load_legend
+from gravmap.geology.labels import write_index_raster
+from gravmap.geology.legend import Legend
 from gravmap.synthetic.crust import LEGEND, Crust
 
 FILES = {"gravity": "gravity.nc", "map": "map.gpkg", "truth": "truth.tif", "parameters": "crust.json"}

@@ -5,33 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gravmap.tiling.export import export_tiles
-from gravmap.tiling.leak import LEAK_LIMIT, LeakReport, leak_report
-from gravmap.tiling.splits import split
-from gravmap.tiling.tile_files import verify_tiles
-from gravmap.tiling.tileset import TilePlan, add_split, make_tiles, plan_tiles
-from gravmap.tiling.training_arrays import load_arrays, pack, read_index
-from gravmap.tiling.windows import windows
+from gravmap.tiling.leak import leak_report
+from gravmap.tiling.tileset import make_tiles
+from gravmap.tiling.training_arrays import load_arrays
 
 if TYPE_CHECKING:
     from gravmap.tiling.tile_dataset import TileDataset as TileDataset
 
-__all__ = [
-    "LEAK_LIMIT",
-    "LeakReport",
-    "TileDataset",
-    "TilePlan",
-    "add_split",
-    "export_tiles",
-    "leak_report",
-    "load_arrays",
-    "make_tiles",
-    "pack",
-    "plan_tiles",
-    "read_index",
-    "split",
-    "verify_tiles",
-    "windows",
-]
+__all__ = ["TileDataset", "export_tiles", "leak_report", "load_arrays", "make_tiles"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology import Labels
+from gravmap.geology.labels import Labels
 from gravmap.lattice import BUFFER, COVER, EQUATORIAL_RADIUS_KM, FLATTENING, TEST, TRAIN, TUNE, UNUSABLE
 from gravmap.tiling.patches import Patches, covered_patches, make_patches, to_cells
 from gravmap.tiling.splits import Split, split_settings

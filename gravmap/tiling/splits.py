@@ -115,7 +115,8 @@ def split(
     --------
     >>> import numpy as np
     >>> from gravmap.regions import Region
-    >>> from gravmap.tiling import split, windows
+    >>> from gravmap.tiling.splits import split
+    >>> from gravmap.tiling.windows import windows
     >>> region = Region(80, 42, 90, 47)
     >>> labels = np.random.default_rng(0).integers(1, 4, (100, 200)).astype(np.uint8)
     >>> drawn = split(labels, region.bounds_wsen, windows(region, 5, 2.5), "blocks", folds=3, block_deg=2.5)

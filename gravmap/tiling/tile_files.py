@@ -18,8 +18,8 @@ from rasterio.transform import from_bounds
 
 from gravmap.errors import InputError
 from gravmap.files import sha256
-from gravmap.geology import Labels
 from gravmap.geology.class_table import class_rows, palette
+from gravmap.geology.labels import Labels
 from gravmap.geology.legend import Legend
 from gravmap.gravity.field_reader import FieldGrid
 from gravmap.lattice import UNUSABLE
@@ -212,7 +212,7 @@ def verify_tiles(folder: Path | str, *, workers: int = 2, progress: Progress = s
 
     Examples
     --------
-    >>> from gravmap.tiling import verify_tiles
+    >>> from gravmap.tiling.tile_files import verify_tiles
     >>> verify_tiles("data/tiles")
     {}
     """

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from gravmap import __version__
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import atomic_folder, atomic_path, check_disk_space, refuse_existing, sha256, write_json
-from gravmap.geology import Labels, open_labels
+from gravmap.geology import open_labels
 from gravmap.geology.class_table import auxiliary_xml, class_rows
+from gravmap.geology.labels import Labels
 from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.field_reader import FieldGrid, FieldReader, read_fields
 from gravmap.lattice import COVER, UNUSABLE
@@ -98,7 +99,7 @@ def plan_tiles(
 
     Examples
     --------
-    >>> from gravmap.tiling import plan_tiles
+    >>> from gravmap.tiling.tileset import plan_tiles
     >>> plan = plan_tiles("data/fields.nc", sizes_deg=[2.5, 5], size_px=64)
     >>> plan.count, [scale.name for scale in plan.scales]
     (21, ['2.5deg', '5deg'])
@@ -392,7 +393,7 @@ def add_split(
 
     Examples
     --------
-    >>> from gravmap.tiling import add_split
+    >>> from gravmap.tiling.tileset import add_split
     >>> described, warnings = add_split("data/tiles", "blocks", name="large", folds=3, block_deg=2.5)
     >>> described["folds"], described["leak"]
     (3, 0.0)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
 from gravmap.files import atomic_path, read_json, sha256
-from gravmap.geology import Labels, open_labels
+from gravmap.geology import open_labels
+from gravmap.geology.labels import Labels
 from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.field_reader import read_fields
 from gravmap.lattice import BUFFER, COVER, TRAIN, UNUSABLE
@@ -35,7 +36,7 @@ def read_index(folder: Path | str) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from gravmap.tiling import read_index
+    >>> from gravmap.tiling.training_arrays import read_index
     >>> index = read_index("data/tiles")
     >>> index["channel"], index["windows"], index["size_px"]
     ('residual_10km', 21, 64)
@@ -154,7 +155,7 @@ def pack(
     Examples
     --------
     >>> from gravmap.learning import RegionDataset
-    >>> from gravmap.tiling import pack
+    >>> from gravmap.tiling.training_arrays import pack
     >>> pack("data/tiles", "region.npz", split="blocks", fold=0)
     >>> RegionDataset.load("region.npz").channels
     ['residual_10km']

@@ -100,7 +100,7 @@ def windows(region: Region, size_deg: float, stride_deg: float) -> list[Region]:
     Examples
     --------
     >>> from gravmap.regions import Region
-    >>> from gravmap.tiling import windows
+    >>> from gravmap.tiling.windows import windows
     >>> boxes = windows(Region(80, 42, 84, 46), size_deg=2, stride_deg=1)
     >>> len(boxes), boxes[0].bounds_wsen
     (9, (80, 44, 82, 46))

@@ -11,7 +11,8 @@ import threading
 import pytest
 from click.testing import CliRunner
 
-from gravmap.download import Source, SourceFile, sources
+from gravmap.download import sources
+from gravmap.download.sources import Source, SourceFile
 from gravmap_cli import gravmap
 
 BODY = b"CDF\x01" + bytes(range(256)) * 40

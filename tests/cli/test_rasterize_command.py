@@ -8,7 +8,7 @@ import xarray as xr
 from click.testing import CliRunner
 from shapely.geometry import LineString, box
 
-from gravmap.download import known_sources
+from gravmap.download.sources import known_sources
 from gravmap.geology import open_labels
 from gravmap_cli import gravmap
 

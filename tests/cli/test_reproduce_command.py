@@ -14,7 +14,7 @@ import gravmap.reproduce
 import gravmap_cli
 from gravmap.errors import InputError
 from gravmap.network.presets import tiny
-from gravmap.reproduce import load_plan
+from gravmap.reproduce.plan import load_plan
 from gravmap_cli.session import Session
 
 SMALL = ("random-ggmnet-22", "blocks-ggmnet-22", "blocks-bisenet-resnet18")

@@ -7,7 +7,8 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
-from gravmap.gravity import field_recipe, field_sources, open_fields
+from gravmap.gravity import open_fields
+from gravmap.gravity.fields_file import field_recipe, field_sources
 from gravmap_cli import gravmap
 
 

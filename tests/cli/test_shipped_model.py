@@ -14,7 +14,8 @@ from gravmap.learning import load_model
 from gravmap.learning.calibration.temperature import read_calibration
 from gravmap.learning.data.outcrop_context import measured_names
 from gravmap.prior_check import check
-from gravmap.synthetic import make_crust, write_crust
+from gravmap.synthetic import make_crust
+from gravmap.synthetic.files import write_crust
 from gravmap.workspace import SHIPPED, Workspace, shipped_model
 
 

@@ -9,7 +9,8 @@ import xarray as xr
 from click.testing import CliRunner
 from matplotlib.image import imread
 
-from gravmap.geology import load_legend, write_index_raster
+from gravmap.geology import load_legend
+from gravmap.geology.labels import write_index_raster
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import write_fields
 from gravmap.tiling import load_arrays

@@ -7,7 +7,8 @@ import xarray as xr
 from click.testing import CliRunner
 from shapely.geometry import box
 
-from gravmap.geology import load_legend, open_labels, write_index_raster
+from gravmap.geology import load_legend, open_labels
+from gravmap.geology.labels import write_index_raster
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import write_fields
 from gravmap.tiling import load_arrays

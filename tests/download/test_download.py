@@ -13,16 +13,16 @@ import time
 
 import pytest
 
-import gravmap.download
-from gravmap.download import Source, SourceFile
+import gravmap.download.fetch
 from gravmap.download.fetch import exclusive
+from gravmap.download.sources import Source, SourceFile
 from gravmap.download.transfer import Transfer
 from gravmap.errors import DownloadError
 
 BODY = b"CDF\x01" + bytes(range(256)) * 4000
 OTHER = b"CDF\x01" + bytes(reversed(range(256))) * 4000
 
-fetch = functools.partial(gravmap.download.fetch, waits_s=(0.0, 0.0))
+fetch = functools.partial(gravmap.download.fetch.fetch, waits_s=(0.0, 0.0))
 
 
 @pytest.fixture(autouse=True)
@@ -206,7 +206,7 @@ def start(raw, url, digest):
     """Another process that fetches."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from gravmap.download import Source, SourceFile, fetch\n"
+        "from gravmap.download.fetch import fetch\nfrom gravmap.download.sources import Source, SourceFile\n"
         f"file = SourceFile('grid.grd', {url!r}, (), {len(BODY)}, {digest!r}, ('434446',))\n"
         f"print(fetch(Source('toy', *('x',) * 6, (file,)), Path({str(raw)!r})).messages[0])\n"
     )

@@ -7,24 +7,16 @@ import zipfile
 
 import pytest
 
-import gravmap.download
-from gravmap.download import (
-    Source,
-    SourceFile,
-    fetched,
-    fetched_gravity,
-    fetched_maps,
-    find_source,
-    known_sources,
-    provenance,
-)
+import gravmap.download.fetch
+from gravmap.download.present import fetched, fetched_gravity, fetched_maps, provenance
+from gravmap.download.sources import Source, SourceFile, find_source, known_sources
 from gravmap.errors import DownloadError, InputError, OptionError
 
 BODY = b"CDF\x01" + bytes(range(256)) * 4000
 SIZE = len(BODY)
 DIGEST = hashlib.sha256(BODY).hexdigest()
 
-fetch = functools.partial(gravmap.download.fetch, waits_s=(0.0, 0.0))
+fetch = functools.partial(gravmap.download.fetch.fetch, waits_s=(0.0, 0.0))
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gravmap.geology import load_legend, shipped_legends
+from gravmap.geology import load_legend
 from gravmap.geology.ages import UnknownAge, class_of_span, ics_chart, is_age_name, normalize_age_name, parse_age
 from gravmap.geology.legend import replace_field
+from gravmap.geology.legend_file import shipped_legends
 
 CROSSWALK = Path(__file__).resolve().parents[3] / "shared" / "data" / "geology_crosswalk.csv"
 PERIODS = [(entry.index, *entry.span_ma) for entry in load_legend("bedrock10").classes if entry.span_ma]

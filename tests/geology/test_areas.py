@@ -6,8 +6,7 @@ from pyproj import Geod
 from shapely.geometry import MultiPolygon, Polygon, box
 from shapely.geometry.polygon import orient
 
-from gravmap.geology import row_cell_areas_km2
-from gravmap.geology.areas import polygon_areas_km2
+from gravmap.geology.areas import polygon_areas_km2, row_cell_areas_km2
 
 
 def geodesic_area_km2(west, south, east, north):

@@ -12,7 +12,8 @@ from shapely.geometry import LineString, MultiLineString, Point, Polygon, box
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import sha256
 from gravmap.geology.faults import FAULT_DISTANCE, add_fault_distance, concatenate_lines, fault_distance_km, read_faults
-from gravmap.gravity import field_recipe, field_sources, open_fields, write_fields
+from gravmap.gravity import open_fields, write_fields
+from gravmap.gravity.fields_file import field_recipe, field_sources
 from gravmap.regions import Region
 
 GEOD = Geod(ellps="WGS84")

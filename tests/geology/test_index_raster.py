@@ -8,7 +8,8 @@ import pytest
 import rasterio
 from pyproj import Geod
 
-from gravmap.geology import load_legend, write_index_raster
+from gravmap.geology import load_legend
+from gravmap.geology.labels import write_index_raster
 
 LEGEND = load_legend("bedrock10")
 BOUNDS = (80, 44, 86, 48)

@@ -4,7 +4,8 @@ import rasterio
 from rasterio.transform import from_bounds
 
 from gravmap.errors import InputError
-from gravmap.geology import legend_path, load_legend, open_labels, rasterize, write_labels
+from gravmap.geology import load_legend, open_labels, rasterize, write_labels
+from gravmap.geology.labels import legend_path
 from gravmap.regions import Region
 
 

@@ -1,9 +1,9 @@
 import pytest
 
 from gravmap.errors import InputError, OptionError
-from gravmap.geology import load_legend, shipped_legends
+from gravmap.geology import load_legend
 from gravmap.geology.legend import join_ages, normalize_code, replace_field
-from gravmap.geology.legend_file import read_legend, write_legend
+from gravmap.geology.legend_file import read_legend, shipped_legends, write_legend
 
 MINE = """
 name = "mine"

@@ -14,7 +14,7 @@ from rasterio.transform import from_bounds
 from shapely.affinity import rotate
 from shapely.geometry import MultiPolygon, Point, Polygon, box
 
-from gravmap.geology import row_cell_areas_km2
+from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.geology.scanline import BETWEEN, NO_OWNER, WITHIN, Canvas
 
 BOUNDS, SHAPE = (80.0, 44.0, 85.0, 46.0), (20, 50)  # cells of 0.1 degree, centres at 0.05

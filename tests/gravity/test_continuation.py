@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 from gravmap.errors import InputError, OptionError
-from gravmap.gravity import apply_filter, upward_continue
-from gravmap.gravity.continuation import constant_offset
+from gravmap.gravity import upward_continue
+from gravmap.gravity.continuation import apply_filter, constant_offset
 from gravmap.gravity.patch import UpwardContinuation, weyl_factor_by_differences
 
 

@@ -6,8 +6,8 @@ import xarray as xr
 from scipy.interpolate import RegularGridInterpolator
 
 from gravmap.errors import InputError
-from gravmap.gravity import FieldReader, fields_region, open_fields, write_fields
-from gravmap.gravity.field_reader import read_fields
+from gravmap.gravity import open_fields, write_fields
+from gravmap.gravity.field_reader import FieldReader, fields_region, read_fields
 
 RECIPE, SOURCES = {"quantity": "bouguer", "heights_m": [10000.0]}, [{"path": "made.nc", "source": "a test"}]
 

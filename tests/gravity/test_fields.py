@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 
 from gravmap.errors import InputError, OptionError
-from gravmap.gravity import field_recipe, field_sources, open_fields, residual_fields, upward_continue, write_fields
+from gravmap.gravity import open_fields, residual_fields, upward_continue, write_fields
+from gravmap.gravity.fields_file import field_recipe, field_sources
 from gravmap.gravity.long_wavelength import LongWavelengthField
 from gravmap.regions import Region
 

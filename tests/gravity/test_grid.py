@@ -10,7 +10,8 @@ import xarray as xr
 from rasterio.transform import from_bounds
 
 from gravmap.errors import InputError
-from gravmap.gravity import crop, extent, open_grid, spacing_deg
+from gravmap.gravity import open_grid
+from gravmap.gravity.grid import crop, extent, spacing_deg
 from gravmap.regions import Region
 
 LAT, LON = np.arange(40, 46.01, 0.5), np.arange(70, 79.01, 0.5)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.interpolate import RegularGridInterpolator
 
-from gravmap.geology import LabelFile
-from gravmap.gravity import FieldReader
+from gravmap.geology.labels import LabelFile
+from gravmap.gravity.field_reader import FieldReader
 from gravmap.mapping import Options, predict
 from gravmap.regions import Region
 from toy_map import BOX, layers, make_project

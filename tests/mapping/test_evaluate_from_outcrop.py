@@ -14,8 +14,8 @@ from gravmap.learning.evaluation.null_models import known_labels, null_maps
 from gravmap.learning.training.checkpoint import ModelSpec, save_model
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
 from gravmap.mapping.scoring.finished_run import dataset_of_run
-from gravmap.network import build_from_dict
 from gravmap.network.outcrop_start import with_outcrop_start
+from gravmap.network.registry import build_from_dict
 from gravmap.tiling import load_arrays
 from toy_scored import make_tiled
 

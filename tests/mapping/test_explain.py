@@ -12,9 +12,9 @@ from matplotlib.image import imread
 import gravmap_cli
 from gravmap.errors import InputError, OptionError
 from gravmap.files import sha256
-from gravmap.mapping import Predictor
 from gravmap.mapping.explain import explain
 from gravmap.mapping.inference import InferenceTask, run_inference
+from gravmap.mapping.predictor import Predictor
 from gravmap.regions import Region
 from toy_map import make_project
 

@@ -7,9 +7,10 @@ from shapely.geometry import LineString
 
 from gravmap.errors import InputError
 from gravmap.geology.faults import FAULT_DISTANCE, add_fault_distance
-from gravmap.gravity import field_recipe, open_fields, residual_fields, write_fields
+from gravmap.gravity import open_fields, residual_fields, write_fields
+from gravmap.gravity.fields_file import field_recipe
 from gravmap.learning.training.checkpoint import save_model
-from gravmap.mapping import Predictor
+from gravmap.mapping.predictor import Predictor
 from gravmap.network import build
 from toy_map import gravity, spec_for
 

@@ -7,7 +7,8 @@ import pytest
 import xarray as xr
 
 from gravmap.files import sha256
-from gravmap.gravity import field_recipe, open_fields, open_grid, residual_fields, write_fields
+from gravmap.gravity import open_fields, open_grid, residual_fields, write_fields
+from gravmap.gravity.fields_file import field_recipe
 from gravmap.mapping.missing_heights import ADDED, add_heights, missing_heights
 from gravmap.regions import Region
 

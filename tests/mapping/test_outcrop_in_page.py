@@ -8,8 +8,8 @@ import rasterio
 from click.testing import CliRunner
 
 import gravmap_cli
-from gravmap.mapping import Predictor
 from gravmap.mapping.explain import explain
+from gravmap.mapping.predictor import Predictor
 from gravmap.regions import Region
 from toy_outcrop import make_outcrop_project
 

@@ -8,13 +8,14 @@ import rasterio
 import torch
 
 from gravmap.files import sha256
-from gravmap.geology import LabelFile, write_index_raster
+from gravmap.geology.labels import LabelFile, write_index_raster
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import residual_fields, write_fields
-from gravmap.mapping import Options, Predictor, predict
+from gravmap.mapping import Options, predict
 from gravmap.mapping.blend import Blender
 from gravmap.mapping.inference import InferenceTask, run_inference
 from gravmap.mapping.map_grid import map_grid
+from gravmap.mapping.predictor import Predictor
 from gravmap.regions import Region
 from toy_map import BOX, LEGEND, gravity, layers, make_project
 

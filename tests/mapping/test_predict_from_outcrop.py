@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from gravmap.errors import InputError
-from gravmap.geology import LabelFile
+from gravmap.geology.labels import LabelFile
 from gravmap.learning import RegionDataset
 from gravmap.learning.data.outcrop_context import outcrop_context, with_context
 from gravmap.learning.evaluation.held_out import node_logits
 from gravmap.learning.training.checkpoint import load_model
-from gravmap.mapping import Options, Predictor, predict
+from gravmap.mapping import Options, predict
 from gravmap.mapping import outcrop_file as outcrop_module
 from gravmap.mapping.explain import explain
 from gravmap.mapping.outcrop_file import write_outcrop_context
+from gravmap.mapping.predictor import Predictor
 from gravmap.regions import Region
 from toy_map import BOX, LEGEND, layers, same
 from toy_outcrop import LABEL_BOX, NAMES, make_labels, make_outcrop_project

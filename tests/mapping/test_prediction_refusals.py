@@ -8,12 +8,14 @@ import torch
 
 from gravmap.errors import DeviceError, InputError, OptionError
 from gravmap.files import sha256
-from gravmap.geology import Legend, write_index_raster
+from gravmap.geology.labels import write_index_raster
+from gravmap.geology.legend import Legend
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.training.checkpoint import save_model
-from gravmap.mapping import Options, Predictor, predict
+from gravmap.mapping import Options, predict
 from gravmap.mapping.plan import Plan
+from gravmap.mapping.predictor import Predictor
 from gravmap.network import build
 from gravmap.regions import Region
 from toy_map import BOX, LEGEND, gravity, layers, make_project, make_run, spec_for

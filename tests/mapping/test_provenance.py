@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from gravmap.download import known_sources
+from gravmap.download.sources import known_sources
 from gravmap.errors import InputError
 from gravmap.mapping.record.data_sources import original_data, with_terms
 from gravmap.mapping.record.model_record import describe_run

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from gravmap.download import known_sources
+from gravmap.download.sources import known_sources
 from gravmap.errors import InputError
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.data.dataset import RegionDataset

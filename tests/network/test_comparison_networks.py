@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from gravmap.errors import OptionError
-from gravmap.network import build, build_from_dict
+from gravmap.network import build
 from gravmap.network.bisenet import BiSeNet, BiSeNetArchitecture, ResNet18
 from gravmap.network.cost import count_parameters
 from gravmap.network.hrnet import HRNet, HRNetArchitecture
+from gravmap.network.registry import build_from_dict
 
 SMALL = {
     "hrnet": lambda: HRNet(HRNetArchitecture(width=4, modules=(1, 2, 2), blocks=1, stem=4), 2, 3),

@@ -11,11 +11,13 @@ from torch import nn
 from torch.nn import functional
 
 from gravmap.errors import OptionError
-from gravmap.network import Architecture, GGMNet, build_from_dict, describe
+from gravmap.network import GGMNet
+from gravmap.network.architecture import Architecture
 from gravmap.network.cost import count_macs, count_parameters
 from gravmap.network.deform import DeformConv3x3
 from gravmap.network.ggmnet import pad_to_multiple
 from gravmap.network.presets import ablation, cycle, reference, small, tiny
+from gravmap.network.registry import build_from_dict, describe
 
 
 def little(**switches) -> Architecture:

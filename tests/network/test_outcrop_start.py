@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn import functional
 
 from gravmap.errors import OptionError
-from gravmap.network import build, build_from_dict, describe, read_architecture, registry
+from gravmap.network import build, registry
 from gravmap.network.cost import count_macs, count_parameters, peak_bytes
 from gravmap.network.outcrop_start import OutcropStart, OutcropStartArchitecture, with_outcrop_start
+from gravmap.network.registry import build_from_dict, describe, read_architecture
 
 CLASSES, PLANES = 4, (2, 6)
 CHANNELS = 8

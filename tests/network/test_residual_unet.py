@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from gravmap.errors import OptionError
-from gravmap.network import build, build_from_dict, describe
+from gravmap.network import build
 from gravmap.network.cost import count_parameters
+from gravmap.network.registry import build_from_dict, describe
 from gravmap.network.residual_unet import Attention, ResidualUNet, ResidualUNetArchitecture
 
 SMALL = ResidualUNetArchitecture((4, 8), (1, 1), (2, 3))

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from gravmap.errors import OptionError
-from gravmap.network import build, build_from_dict, describe
+from gravmap.network import build
 from gravmap.network.outcrop_start import with_outcrop_start
+from gravmap.network.registry import build_from_dict, describe
 
 
 @pytest.mark.peer

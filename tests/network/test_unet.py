@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from gravmap.errors import OptionError
-from gravmap.network import MODELS, UNet, UNetArchitecture, build, build_from_dict
+from gravmap.network import build
 from gravmap.network.cost import count_parameters
+from gravmap.network.registry import MODELS, build_from_dict
+from gravmap.network.unet import UNet, UNetArchitecture
 
 
 @torch.no_grad()

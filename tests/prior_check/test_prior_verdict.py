@@ -16,8 +16,10 @@ from gravmap.geology.labels import write_index_raster
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import open_fields, residual_fields, write_fields
 from gravmap.plotting import GREEN
-from gravmap.prior_check import INSIDE, OUTSIDE, draw_verdict, prior_verdict, run_verdict, statistics
-from gravmap.prior_check.verdict import compare_quantities, overall_state
+from gravmap.prior_check import prior_verdict, statistics
+from gravmap.prior_check.check import run_verdict
+from gravmap.prior_check.picture import draw_verdict
+from gravmap.prior_check.verdict import INSIDE, OUTSIDE, compare_quantities, overall_state
 from gravmap.regions import Region
 from gravmap.synthetic import draw_crust, load_prior
 from gravmap.synthetic.measured import Measuring

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import pytest
 
 from gravmap.mapping.page.facts import Protocol
-from gravmap.reproduce import load_plan
 from gravmap.reproduce.outcome import Outcome, Trained
 from gravmap.reproduce.page import Bullets, Document, Heading, Section, Table, Text, to_html, to_markdown
+from gravmap.reproduce.plan import load_plan
 from gravmap.reproduce.protocols import protocol_parts, verdict
 
 

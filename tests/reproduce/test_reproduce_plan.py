@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from gravmap.errors import OptionError
-from gravmap.network import build_from_dict, describe
 from gravmap.network import smp as smp_module
 from gravmap.network.cost import count_parameters
-from gravmap.reproduce import load_plan
-from gravmap.reproduce.plan import REFERENCE, TABLES
+from gravmap.network.registry import build_from_dict, describe
+from gravmap.reproduce.plan import REFERENCE, TABLES, load_plan
 
 PARTS = ("arm", "ffm", "encoder_skip", "deform", "cell_residual")
 

@@ -12,7 +12,8 @@ from rasterio.features import rasterize as burn
 from gravmap.geology import load_legend, rasterize
 from gravmap.gravity import open_grid
 from gravmap.regions import Region
-from gravmap.synthetic import files, make_crust, write_crust
+from gravmap.synthetic import files, make_crust
+from gravmap.synthetic.files import write_crust
 
 
 @pytest.fixture(scope="module")

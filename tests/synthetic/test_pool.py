@@ -10,8 +10,10 @@ from gravmap.errors import GravmapError, OptionError
 from gravmap.gravity import open_grid, residual_fields
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.synthetic import crust as crust_module
-from gravmap.synthetic import crust_arrays, crust_pool, draw_crust, load_prior, make_crust, write_crust
+from gravmap.synthetic import crust_pool, draw_crust, load_prior, make_crust
 from gravmap.synthetic import pool as pool_module
+from gravmap.synthetic.files import write_crust
+from gravmap.synthetic.pool import crust_arrays
 
 SHAPE = (30, 44)
 USUAL = load_prior().typical()

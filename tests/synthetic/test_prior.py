@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from gravmap.errors import InputError, OptionError
-from gravmap.synthetic import PRIORS, load_prior
-from gravmap.synthetic.prior import read_draw, read_prior
+from gravmap.synthetic import load_prior
+from gravmap.synthetic.prior import PRIORS, read_draw, read_prior
 
 OWN = {
     name: resources.files("gravmap.synthetic").joinpath("priors", f"{name}.toml").read_text(encoding="utf-8")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from gravmap.geology import load_legend, write_index_raster
+from gravmap.geology import load_legend
+from gravmap.geology.labels import write_index_raster
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import write_fields
 

@@ -3,7 +3,7 @@ import pytest
 from pyproj import Geod
 
 from gravmap.errors import InputError
-from gravmap.geology import row_cell_areas_km2
+from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.tiling import leak_report, load_arrays, make_tiles
 from gravmap.tiling.leak import measure, nearest_pair_km
 
@@ -131,7 +131,7 @@ def test_what_the_three_splits_leak(tiles):
 
 
 def test_the_index_keeps_what_was_measured(tiles):
-    from gravmap.tiling import read_index
+    from gravmap.tiling.training_arrays import read_index
 
     for stored in read_index(tiles)["splits"]:
         report = leak_report(tiles, stored["name"], distances=False)

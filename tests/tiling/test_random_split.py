@@ -5,10 +5,10 @@ import pytest
 
 from gravmap.errors import InputError, OptionError
 from gravmap.regions import find_region
-from gravmap.tiling import split, windows
 from gravmap.tiling.leak import measure
 from gravmap.tiling.random_split import RandomSplit, split_random
-from gravmap.tiling.windows import plan_scales
+from gravmap.tiling.splits import split
+from gravmap.tiling.windows import plan_scales, windows
 
 STUDY = find_region("liu2024")
 

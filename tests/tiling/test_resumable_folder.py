@@ -10,8 +10,10 @@ import pytest
 
 from gravmap.errors import GravmapError, InputError
 from gravmap.files import sha256
-from gravmap.tiling import load_arrays, make_tiles, read_index, verify_tiles
+from gravmap.tiling import load_arrays, make_tiles
 from gravmap.tiling.resumable_folder import ResumableFolder, write_unfinished
+from gravmap.tiling.tile_files import verify_tiles
+from gravmap.tiling.training_arrays import read_index
 
 OPTIONS = {"sizes_deg": [2.5, 5], "size_px": 48}
 TILES = 18 + 3

@@ -7,7 +7,8 @@ from hypothesis import strategies as some
 
 from gravmap.errors import InputError
 from gravmap.regions import Region
-from gravmap.tiling import split, windows
+from gravmap.tiling.splits import split
+from gravmap.tiling.windows import windows
 
 ANY = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 

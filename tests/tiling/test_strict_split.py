@@ -6,9 +6,9 @@ import pytest
 from gravmap.errors import InputError
 from gravmap.lattice import TEST, TUNE
 from gravmap.regions import find_region
-from gravmap.tiling import split, windows
+from gravmap.tiling.splits import split
 from gravmap.tiling.strict_split import StrictSplit, split_strict
-from gravmap.tiling.windows import plan_scales
+from gravmap.tiling.windows import plan_scales, windows
 
 STUDY = find_region("liu2024")
 

@@ -9,7 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from gravmap.errors import InputError
-from gravmap.tiling import make_tiles, verify_tiles
+from gravmap.tiling import make_tiles
+from gravmap.tiling.tile_files import verify_tiles
 
 
 @pytest.fixture

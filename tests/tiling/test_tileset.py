@@ -10,10 +10,12 @@ from scipy.interpolate import RegularGridInterpolator
 
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import sha256
-from gravmap.geology import load_legend, open_labels, write_index_raster
+from gravmap.geology import load_legend, open_labels
+from gravmap.geology.labels import write_index_raster
 from gravmap.gravity.field_reader import read_fields
-from gravmap.tiling import make_tiles, plan_tiles
+from gravmap.tiling import make_tiles
 from gravmap.tiling.label_statistics import small_bodies
+from gravmap.tiling.tileset import plan_tiles
 
 SIZE = 128
 

@@ -11,9 +11,10 @@ from gravmap.geology import load_legend, open_labels
 from gravmap.geology.legend_file import read_legend
 from gravmap.gravity import open_fields, write_fields
 from gravmap.regions import Region
-from gravmap.tiling import load_arrays, make_tiles, pack
+from gravmap.tiling import load_arrays, make_tiles
 from gravmap.tiling.label_statistics import small_bodies
 from gravmap.tiling.resample import bilinear, nearest
+from gravmap.tiling.training_arrays import pack
 
 KEYS = {
     "fields", "field_valid", "field_nodes_wsen", "labels", "label_bounds_wsen", "small", "role", "windows",

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from gravmap.errors import OptionError
 from gravmap.gravity.field_reader import nodes_region
 from gravmap.regions import Region, find_region
-from gravmap.tiling import windows
-from gravmap.tiling.windows import plan_scales
+from gravmap.tiling.windows import plan_scales, windows
 
 STUDY = find_region("liu2024")
 

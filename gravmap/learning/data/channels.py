@@ -212,7 +212,8 @@ class InputChannels:
     Examples
     --------
     >>> import torch
-    >>> from gravmap.learning.data import InputChannels, RegionDataset
+    >>> from gravmap.learning.data.channels import InputChannels
+    >>> from gravmap.learning.data.dataset import RegionDataset
     >>> from gravmap.tiling import load_arrays
     >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles"))
     >>> inputs = InputChannels.fit(dataset, ["residual_10km", "scale"])

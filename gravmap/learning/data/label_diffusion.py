@@ -76,7 +76,7 @@ def class_probabilities(
     Examples
     --------
     >>> import numpy as np
-    >>> from gravmap.learning.data import class_probabilities
+    >>> from gravmap.learning.data.label_diffusion import class_probabilities
     >>> known = np.zeros((1, 5), np.uint8)
     >>> known[0, 0], known[0, 4] = 1, 2
     >>> class_probabilities(known, spacing_yx_km=(1.0, 1.0), classes=2)[0].round(2)

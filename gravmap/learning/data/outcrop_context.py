@@ -130,7 +130,8 @@ def with_context(dataset: RegionDataset, known: NDArray[np.uint8]) -> RegionData
 
     Examples
     --------
-    >>> from gravmap.learning.data import RegionDataset, with_context
+    >>> from gravmap.learning.data.dataset import RegionDataset
+    >>> from gravmap.learning.data.outcrop_context import with_context
     >>> from gravmap.learning.evaluation.null_models import known_labels
     >>> from gravmap.tiling import load_arrays
     >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles"))

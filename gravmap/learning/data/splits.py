@@ -58,7 +58,9 @@ class DatasetSplits:
     --------
     A single region serves as training, tuning and test data; its roles keep them apart:
 
-    >>> from gravmap.learning.data import DatasetSplits, RegionDataset
+    >>> from gravmap.learning.data.splits import DatasetSplits
+
+    >>> from gravmap.learning.data.dataset import RegionDataset
     >>> from gravmap.tiling import TileDataset, load_arrays
     >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles"))
     >>> splits = DatasetSplits.of(dataset)

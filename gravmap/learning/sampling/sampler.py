@@ -66,8 +66,9 @@ class Sampler:
 
     Examples
     --------
-    >>> from gravmap.learning.data import InputChannels, RegionDataset
-    >>> from gravmap.learning.sampling import Sampler
+    >>> from gravmap.learning.data.channels import InputChannels
+    >>> from gravmap.learning.data.dataset import RegionDataset
+    >>> from gravmap.learning.sampling.sampler import Sampler
     >>> from gravmap.tiling import load_arrays
     >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles"))
     >>> sampler = Sampler(dataset, InputChannels.fit(dataset), tile_size_px=64, seed=1)

@@ -74,7 +74,7 @@ class ModelSpec:
 
     Examples
     --------
-    >>> from gravmap.learning import ModelSpec
+    >>> from gravmap.learning.training.checkpoint import ModelSpec
     >>> spec = ModelSpec(
     ...     model="unet",
     ...     architecture={"kind": "unet", "widths": [16, 32, 64, 128, 256]},
@@ -141,8 +141,9 @@ def save_model(folder: Path, network: nn.Module, spec: ModelSpec) -> None:
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from gravmap.learning import ModelSpec, save_model
-    >>> from gravmap.network import build_from_dict
+    >>> from gravmap.learning.training.checkpoint import ModelSpec
+    >>> from gravmap.learning.training.checkpoint import save_model
+    >>> from gravmap.network.registry import build_from_dict
     >>> network = build_from_dict({"kind": "unet", "widths": [4, 8]}, in_channels=1, classes=2)
     >>> folder = Path(tempfile.mkdtemp())
     >>> save_model(folder, network, ModelSpec(
@@ -184,8 +185,10 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from gravmap.learning import ModelSpec, load_model, save_model
-    >>> from gravmap.network import build_from_dict
+    >>> from gravmap.learning import load_model
+    >>> from gravmap.learning.training.checkpoint import ModelSpec
+    >>> from gravmap.learning.training.checkpoint import save_model
+    >>> from gravmap.network.registry import build_from_dict
     >>> network = build_from_dict({"kind": "unet", "widths": [4, 8]}, in_channels=1, classes=2)
     >>> folder = Path(tempfile.mkdtemp())
     >>> save_model(folder, network, ModelSpec(
@@ -199,7 +202,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     >>> [each["name"] for each in spec.classes]
     ['granite', 'basalt']
     """
-    from gravmap.network import build_from_dict
+    from gravmap.network.registry import build_from_dict
 
     tensors, record = read_pair(folder, MODEL)
     known = {item.name for item in fields(ModelSpec)}

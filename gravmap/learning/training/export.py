@@ -77,9 +77,10 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from gravmap.learning import ModelSpec, save_model
+    >>> from gravmap.learning.training.checkpoint import ModelSpec
+    >>> from gravmap.learning.training.checkpoint import save_model
     >>> from gravmap.learning.training.export import export_run
-    >>> from gravmap.network import build_from_dict
+    >>> from gravmap.network.registry import build_from_dict
     >>> network = build_from_dict({"kind": "unet", "widths": [4, 8]}, in_channels=1, classes=2)
     >>> folder = Path(tempfile.mkdtemp())
     >>> save_model(folder, network, ModelSpec(

@@ -136,8 +136,9 @@ def make_network(inputs: InputChannels, config: TrainConfig, class_cells: NDArra
     class_cells : ndarray, shape (K,)
         Labelled training cells of each class, from which the bias of the classifier is set.
     """
-    from gravmap.network import build, build_from_dict, describe
+    from gravmap.network import build
     from gravmap.network.outcrop_start import OutcropStartArchitecture, with_outcrop_start
+    from gravmap.network.registry import build_from_dict, describe
 
     shape = {"in_channels": inputs.width, "classes": len(class_cells)}
     described, planes = config.architecture, inputs.outcrop_planes

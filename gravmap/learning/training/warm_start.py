@@ -91,9 +91,11 @@ def load_pretrained(folder: Path) -> WarmStart:
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from gravmap.learning import ModelSpec, TrainConfig, save_model
+    >>> from gravmap.learning import TrainConfig
+    >>> from gravmap.learning.training.checkpoint import ModelSpec
+    >>> from gravmap.learning.training.checkpoint import save_model
     >>> from gravmap.learning.training.warm_start import load_pretrained
-    >>> from gravmap.network import build_from_dict
+    >>> from gravmap.network.registry import build_from_dict
     >>> network = build_from_dict({"kind": "unet", "widths": [4, 8]}, in_channels=1, classes=2)
     >>> folder = Path(tempfile.mkdtemp()) / "basin"
     >>> save_model(folder, network, ModelSpec(

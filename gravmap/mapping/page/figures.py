@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
-from gravmap.geology import Legend
+from gravmap.geology.legend import Legend
 from gravmap.mapping.layers import ENTROPY, EVIDENCE_COLOURS, NODATA
 from gravmap.mapping.page.paint import border, paint_classes
 from gravmap.mapping.page.sheet import Sheet, read_sheet

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from gravmap.download import known_sources
+from gravmap.download.sources import known_sources
 from gravmap.files import write_text
 from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR, OUTCROP
 from gravmap.mapping.page.crusts import prior_headlines

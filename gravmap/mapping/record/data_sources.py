@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from gravmap.download import Source, known_sources
-from gravmap.geology import legend_path, load_legend
+from gravmap.download.sources import Source, known_sources
+from gravmap.geology import load_legend
+from gravmap.geology.labels import legend_path
 
 OWN = "not stated; a file of the user's own"
 

@@ -22,7 +22,7 @@ from typing import Any
 from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import PARTIAL, read_json, sha256, write_text
-from gravmap.geology import legend_path
+from gravmap.geology.labels import legend_path
 from gravmap.mapping.layers import NODATA
 from gravmap.mapping.plan import WINDOWS_FOLDER
 from gravmap.mapping.record.data_sources import field_attributes, original_data

@@ -25,8 +25,8 @@ from gravmap.mapping.record.finding import (
 )
 from gravmap.mapping.record.model_record import MADE_BY, SIDECAR, read_header, tensors_sha256
 from gravmap.progress import Progress, silent
-from gravmap.tiling import read_index
 from gravmap.tiling.tile_files import tile_checksums
+from gravmap.tiling.training_arrays import read_index
 from gravmap.workspace import Workspace
 
 _KINDS = "a map (provenance.json), a training run (model.json), a tile set (index.json), or a workspace holding these"

@@ -5,7 +5,7 @@ import pytest
 
 from gravmap.errors import InputError
 from gravmap.lattice import TEST, TUNE
-from gravmap.learning import RegionDataset, TrainConfig, evaluate, load_model, predict_logits, train
+from gravmap.learning import RegionDataset, TrainConfig, evaluate, load_model, train
 from gravmap.learning.calibration.applicability import read_area_of_applicability
 from gravmap.learning.calibration.temperature import (
     MIN_NODES,
@@ -15,7 +15,7 @@ from gravmap.learning.calibration.temperature import (
     window_sizes_key,
 )
 from gravmap.learning.evaluation.held_out import HeldOutPredictions, default_scales, predict_held_out
-from gravmap.learning.evaluation.mosaic import covering_windows
+from gravmap.learning.evaluation.mosaic import covering_windows, predict_logits
 from toy_area import make_arrays
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from gravmap.errors import InputError, OptionError
-from gravmap.learning import RegionDataset, TrainConfig, load_model, predict_logits, train
+from gravmap.learning import RegionDataset, TrainConfig, load_model, train
 from gravmap.learning.data.channels import InputChannels, RainbowChannel, expand, fields_read
+from gravmap.learning.evaluation.mosaic import predict_logits
 from gravmap.learning.sampling.augmentation import UNCHANGED, Crop
 from gravmap.learning.sampling.sampler import Sampler
 

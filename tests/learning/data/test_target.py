@@ -1,6 +1,6 @@
 import numpy as np
 
-from gravmap.learning import IGNORE, to_label, to_target
+from gravmap.learning.data.dataset import IGNORE, to_label, to_target
 
 
 def test_the_shift_and_back():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gravmap.learning import IGNORE
+from gravmap.learning.data.dataset import IGNORE
 from gravmap.learning.evaluation.metrics import distance_bin_label, scores_by_distance
 
 TRUTH = np.array([0, 1, 0, 1, 1, 0, 0, IGNORE])

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from gravmap.learning import IGNORE, confusion, scores
+from gravmap.learning import confusion, scores
+from gravmap.learning.data.dataset import IGNORE
 
 
 def test_confusion_by_hand():

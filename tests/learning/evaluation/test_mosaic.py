@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from gravmap.learning import covering_windows, predict_logits
 from gravmap.learning.data.channels import FieldChannel, InputChannels
+from gravmap.learning.evaluation.mosaic import covering_windows, predict_logits
 
 
 def over(spread):

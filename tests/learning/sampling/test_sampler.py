@@ -7,8 +7,9 @@ import torch
 from scipy.interpolate import RegularGridInterpolator
 
 from gravmap.errors import InputError
-from gravmap.learning import IGNORE, RegionDataset
+from gravmap.learning import RegionDataset
 from gravmap.learning.data.channels import FieldChannel, InputChannels, robust_std
+from gravmap.learning.data.dataset import IGNORE
 from gravmap.learning.sampling.augmentation import PAPER, UNCHANGED, Augmentation, Crop
 from gravmap.learning.sampling.sampler import Sampler
 

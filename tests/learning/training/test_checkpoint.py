@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from gravmap.errors import InputError
-from gravmap.learning import ModelSpec, load_model, save_model
-from gravmap.learning.training.checkpoint import read_pair, versions, write_pair
+from gravmap.learning import load_model
+from gravmap.learning.training.checkpoint import ModelSpec, read_pair, save_model, versions, write_pair
 from gravmap.network import build
 
 

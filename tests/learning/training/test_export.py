@@ -7,8 +7,8 @@ import torch
 from gravmap.learning.data.outcrop_context import context_names
 from gravmap.learning.training.checkpoint import ModelSpec, save_model
 from gravmap.learning.training.export import export_run
-from gravmap.network import build_from_dict, describe
 from gravmap.network.outcrop_start import with_outcrop_start
+from gravmap.network.registry import build_from_dict, describe
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gravmap.learning import IGNORE
+from gravmap.learning.data.dataset import IGNORE
 from gravmap.learning.training.loss import class_counts, class_weights, loss_terms, make_criterion
 
 

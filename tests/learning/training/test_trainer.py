@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from gravmap.errors import InputError, OptionError
-from gravmap.learning import RegionDataset, TrainConfig, load_model, predict_logits, train
+from gravmap.learning import RegionDataset, TrainConfig, load_model, train
+from gravmap.learning.evaluation.mosaic import predict_logits
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.distributed import Group
