@@ -1,6 +1,6 @@
-"""The paper reproduced: what is trained, what came out, and the page that holds it beside the paper's numbers.
+"""Reproduction of Liu et al. (2024): the plan of runs, their scores, and a page that compares them with the paper.
 
-Uses every room; only the command line uses it. Training, prediction and the steps before them are the commands' own.
+It uses every other package, and only the command line uses it. The commands train the networks and make the map.
 """
 
 from gravmap.reproduce.plan import PROFILES, Plan, PlannedRun, load_plan

@@ -1,4 +1,4 @@
-"""What the demo has to show for itself: null models and two networks under one cover, scored and side by side."""
+"""Results of the demo: maps of two networks and of null models, scored under cover and drawn side by side."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gravmap.workspace import Workspace
 PICTURE, SCORES = "demo.png", "under_cover.json"
 
 NEAREST, DIFFUSION = (NULL_MODELS[key].title for key in ("nearest_outcrop", "label_diffusion"))
-OUTCROP, CRUSTS = "network taught on this outcrop", "network taught on other crusts"
+OUTCROP, CRUSTS = "network trained on this outcrop", "network trained on other crusts"
 
 Labels = NDArray[np.uint8]
 Bounds = tuple[float, float, float, float]
@@ -30,46 +30,46 @@ Bounds = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Report:
-    """The demo's outcome.
+    """Results of the demo.
 
     Attributes
     ----------
     scores : dict
-        Predictor to its scores under cover, by distance to outcrop.
+        Scores under cover, by predictor and distance to outcrop.
     lines : list of str
-        The table, in words.
-    said : list of str
-        What the table says, and what it is worth, in sentences.
+        The table of scores, formatted as text.
+    conclusions : list of str
+        Sentences: gains over the null models, and how far they hold for real data.
     pictures : list of Path
-        What to look at.
+        Figures and reports that were written.
     """
 
     scores: dict[str, Any]
     lines: list[str]
-    said: list[str]
+    conclusions: list[str]
     pictures: list[Path]
 
 
-def report(root: Path, truth_path: Path, seed: int, maps: Mapping[str, Path], taught_on: Mapping[str, Any]) -> Report:
-    """Score the demo's maps against the truth below its cover, beside null models, and draw all of them.
+def report(root: Path, truth_path: Path, seed: int, maps: Mapping[str, Path], trained_on: Mapping[str, Any]) -> Report:
+    """Score the maps of the demo and null models against the bedrock below the cover, and draw all of them.
 
     Parameters
     ----------
     root : Path
-        The demo's workspace, all steps done.
+        Workspace of the demo, after all steps.
     truth_path : Path
         Index raster of the bedrock below the cover, on the nodes of the gravity grid.
     seed : int
-        That the demo's crust was made from.
+        Seed of the demo's crust.
     maps : mapping of str to Path
-        `OUTCROP` and `CRUSTS` to the folders of their maps.
-    taught_on : mapping
-        What the network behind `CRUSTS` was taught on, as its record says it.
+        Folders of the maps by predictor, `OUTCROP` and `CRUSTS`.
+    trained_on : mapping
+        Training data of the network `CRUSTS`: ``taught_on`` of its model.json.
 
     Raises
     ------
     InputError
-        A step is missing or the grids differ.
+        A file is missing or the grids differ.
     """
     workspace = Workspace(root)
     truth, bounds = _read(truth_path)
@@ -81,86 +81,82 @@ def report(root: Path, truth_path: Path, seed: int, maps: Mapping[str, Path], ta
         surface, legend = labels.sample(lat, lon), labels.legend
     named = {name: _read(folder / "lithology.tif")[0] for name, folder in maps.items()}
     found = score_from_outcrop(named, truth, surface, lat, lon, [entry.name for entry in legend.bedrock])
-    said = [*_gains(found), _worth(seed, taught_on)]
-    write_json(root / SCORES, {"seed": seed, "cells": found.cells, "scores": found.scores, "said": said})
+    conclusions = [*_gains(found), _validity(seed, trained_on)]
+    write_json(root / SCORES, {"seed": seed, "cells": found.cells, "scores": found.scores, "said": conclusions})
     picture = root / PICTURE
-    _draw(picture, found, surface, truth, bounds, legend, said)
-    looked_at = [picture, *(folder / REPORT for folder in maps.values()), workspace.runs / "outcrop" / "curves.png"]
-    return Report(found.scores, found.table(), said, [path for path in looked_at if path.exists()])
+    _draw(picture, found, surface, truth, bounds, legend, conclusions)
+    pictures = [picture, *(folder / REPORT for folder in maps.values()), workspace.runs / "outcrop" / "curves.png"]
+    return Report(found.scores, found.table(), conclusions, [path for path in pictures if path.exists()])
 
 
 def _gains(found: UnderCover) -> list[str]:
-    """Each network beside the null models, in a sentence."""
+    """A sentence for each network: its gains over the null models."""
     return [
-        f"The {name}, in points against the better null model of each measure: {_gain(found, name, ALL)}; {FAR} from"
-        f" outcrop {_gain(found, name, FAR)}."
+        f"Gain of the {name} over the better null model, in percentage points: {_gain(found, name, ALL)}; {FAR} from"
+        f" outcrop: {_gain(found, name, FAR)}."
         for name in (OUTCROP, CRUSTS)
     ]
 
 
 def _gain(found: UnderCover, name: str, stratum: str) -> str:
-    """Points of every measure that a network has above the better null model."""
-    told = []
+    """Score of a network minus that of the better null model, in percentage points, for every measure."""
+    gains = []
     for measure, label in (("pa", "PA"), ("mpa", "MPA"), ("fwiou", "FWIoU")):
-        mine, *nulls = (found.scores[each][stratum][measure] for each in (name, NEAREST, DIFFUSION))
-        # Adding zero makes a plain one of -0.0.
-        told.append(
-            f"{round(100 * (mine - max(nulls)), 1) + 0:+.1f} {label}" if found.cells[stratum] else f"no {label}"
+        ours, *nulls = (found.scores[each][stratum][measure] for each in (name, NEAREST, DIFFUSION))
+        # Adding zero turns -0.0 into 0.0.
+        gains.append(
+            f"{round(100 * (ours - max(nulls)), 1) + 0:+.1f} {label}" if found.cells[stratum] else f"no {label}"
         )
-    return ", ".join(told)
+    return ", ".join(gains)
 
 
 def _percent(found: UnderCover, name: str, stratum: str) -> str:
-    share = found.scores[name][stratum]["pa"]
-    return "none" if share is None else f"{100 * share:.1f} %"
+    accuracy = found.scores[name][stratum]["pa"]
+    return "none" if accuracy is None else f"{100 * accuracy:.1f} %"
 
 
-def _worth(seed: int, taught_on: Mapping[str, Any]) -> str:
-    """How far the score of the network taught on crusts can be believed, with the seeds on record."""
-    seeds = taught_on["seeds"]
+def _validity(seed: int, trained_on: Mapping[str, Any]) -> str:
+    """Whether the demo's crust is independent of the training crusts, and what its score means for real data."""
+    seeds = trained_on["seeds"]
     first, last = min(seeds["train"]), max(seeds["train"])
-    crusts = (
-        f"{len(seeds['train'])} crusts that taught it (prior {taught_on['prior']['name']}, seeds {first} to {last})"
-    )
+    crusts = f"{len(seeds['train'])} training crusts (prior {trained_on['prior']['name']}, seeds {first} to {last})"
     if seed in {*seeds["train"], *seeds["tune"]}:
         return (
-            f"The network taught on other crusts has seen one made from the seed of this one, {seed}: its score here"
-            f" flatters. Take a seed that is none of the {crusts}, nor of those that tuned it."
+            f"The {CRUSTS} was trained or tuned on a crust of the same seed as this one, {seed}: its score here is too"
+            f" high. Use a seed other than those of the {crusts} and of the tuning crusts."
         )
     return (
-        f"This is the best case for the network taught on other crusts: the same generator made this crust and the"
-        f" {crusts}; this one has another seed, {seed}. Real ground differs from simulated crusts in ways that nobody"
-        " has measured: expect less."
+        f"This is the best case for the {CRUSTS}: this crust and the {crusts} come from the same generator; this one"
+        f" has another seed, {seed}. Real crust differs from simulated crusts in ways that have not been measured:"
+        " expect lower scores."
     )
 
 
 def _draw(
-    path: Path, found: UnderCover, surface: Labels, truth: Labels, bounds: Bounds, legend: Legend, said: list[str]
+    path: Path, found: UnderCover, surface: Labels, truth: Labels, bounds: Bounds, legend: Legend, notes: list[str]
 ) -> None:
     outcrop = (surface > 0) & (surface != 255)
 
     def panel(name: str) -> ClassPanel:
         shown = np.where(outcrop, surface, found.maps[name]).astype(np.uint8)
         title = (
-            f"{name[:1].upper()}{name[1:]}\n{_percent(found, name, ALL)} right,"
+            f"{name[:1].upper()}{name[1:]}\n{_percent(found, name, ALL)} correct,"
             f" {_percent(found, name, FAR)} {FAR} from outcrop"
         )
         return ClassPanel(title, shown, bounds, outcrop, ~outcrop)
 
     panels: list[Panel] = [
-        ClassPanel(
-            "The map a geologist has\nbedrock where it crops out, nothing under cover", surface, bounds, outcrop
-        ),
+        ClassPanel("The geological map\nbedrock where it crops out, nothing under cover", surface, bounds, outcrop),
         panel(NEAREST),
         panel(DIFFUSION),
-        ClassPanel("The truth\nbelow the cover", truth, bounds, outcrop),
+        ClassPanel("The truth\nbedrock below the cover", truth, bounds, outcrop),
         panel(OUTCROP),
         panel(CRUSTS),
     ]
     notes = [
         "A simulated crust. Inside the outlines the bedrock crops out and is shown as mapped; where ruled in white it"
-        " is predicted. Every predictor sees all mapped outcrop; the two networks see gravity, too.",
-        *said,
+        " is predicted. The input of every predictor is all mapped outcrop; that of the two networks is gravity, too.",
+        *notes,
     ]
     draw(path, panels, classes_of_legend(legend), title="gravmap demo", notes=notes, columns=3, panel_width_in=4.9)
 
