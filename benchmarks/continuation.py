@@ -1,8 +1,9 @@
-"""Upward continuation against truths known exactly: gravmap, harmonica and GMT in one run.
+"""Errors of upward continuation by gravmap, harmonica and GMT, for fields whose continuation is known exactly.
 
-First point masses on the WGS 84 ellipsoid (point_masses.py), several draws of them: nothing known outside the region, a
-margin of 5 degrees, a coarse globe. Then random harmonics of a 2 arc-minute globe (globe.py): regions of it, and all of
-it. Error = rms of (regional - true regional) / rms of the true residual, in per cent; inner is 2 degrees from the edge.
+First fields of random point masses on the WGS 84 ellipsoid (point_masses.py), with different data outside the region:
+none, a margin of 5 degrees, a coarse globe. Then random spherical harmonics of a 2 arc-minute globe (globe.py): regions
+of it, and the whole. Error = rms of (regional - true regional) / rms of the true residual, in percent; "inner" is the
+part at least 2 degrees from the edge.
 
     python benchmarks/continuation.py [--height 10] [--draws 3] [--no-globe] [--picture docs/images/edge_error.png]
 """
@@ -50,7 +51,7 @@ def nodes(low, high, registration, step=30):
 
 
 def truth(seed, registration, height_m, cache):
-    """The field with its margin, its continuation inside, and a coarse globe."""
+    """The field with a margin, its exact continuation inside, and a coarse global field."""
     path = f"{cache}/masses-{seed}-{registration}-{height_m:g}.npz" if cache else ""
     lat, lon = (
         nodes(SOUTH - MARGIN, NORTH + MARGIN, registration),
@@ -106,16 +107,16 @@ def point_mass_table(seed, registration, height_m, repeats, cache, profiles):
             f" {np.abs(error).max():.2f} | {seconds:.3f} | {peak:.0f} |",
             flush=True,
         )
-        shares = [
+        fractions = [
             rms(error[(distance >= low) & (distance < high)]) / rms(residual)
             for low, high in itertools.pairwise(BINS_KM)
         ]
-        profiles.setdefault((name, outside), []).append(shares)
+        profiles.setdefault((name, outside), []).append(fractions)
     return field
 
 
 def heights_table(field):
-    """What a second height costs."""
+    """Print the time of the first and of further continuation heights."""
     heights, seconds = (10e3, 5e3, 20e3, 40e3), []
     for _ in range(5):
         start = time.perf_counter()
@@ -143,11 +144,11 @@ def profile_table(profiles, height_m):
         + " |"
     )
     print(f"|{'---|' * (len(BINS_KM) + 1)}")
-    for (name, outside), shares in profiles.items():
-        mean = np.sqrt(np.mean(np.square(shares), axis=0))
-        print(f"| {name} | {outside} | " + " | ".join(f"{100 * share:.2f}" for share in mean) + " |")
-    said = [f"{100 * share:.2f}" for share in relative_edge_error(middle, height_m)]
-    print("| gravmap's estimate (one side) | nothing | " + " | ".join(said) + " |")
+    for (name, outside), fractions in profiles.items():
+        mean = np.sqrt(np.mean(np.square(fractions), axis=0))
+        print(f"| {name} | {outside} | " + " | ".join(f"{100 * fraction:.2f}" for fraction in mean) + " |")
+    estimate = [f"{100 * fraction:.2f}" for fraction in relative_edge_error(middle, height_m)]
+    print("| gravmap's estimate (one side) | nothing | " + " | ".join(estimate) + " |")
     return middle
 
 
@@ -173,10 +174,10 @@ def picture(path, profiles, height_m):
     }
     for key, (colour, line) in style.items():
         if key in profiles:
-            share = 100 * np.sqrt(np.mean(np.square(profiles[key]), axis=0))
+            fraction = 100 * np.sqrt(np.mean(np.square(profiles[key]), axis=0))
             known = "" if key[1] == "nothing" else f"; {key[1]} known"
             width = 2.2 if key[0] == "gravmap" else 1.4
-            axes.plot(middle, share, line, color=colour, lw=width, label=f"{key[0]}{known}")
+            axes.plot(middle, fraction, line, color=colour, lw=width, label=f"{key[0]}{known}")
     axes.plot(
         middle, 100 * relative_edge_error(middle, height_m), "k.", ms=5, label="gravmap's own estimate, nothing known"
     )
@@ -197,10 +198,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--height", type=float, default=10.0, help="km")
     parser.add_argument("--draws", type=int, default=3, help="draws of point masses")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each, on the first draw")
-    parser.add_argument("--no-globe", action="store_true", help="leave the random harmonics out")
-    parser.add_argument("--picture", help="write the error against distance here")
-    parser.add_argument("--cache", default="", help="folder that keeps the point masses' fields")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each method, on the first draw")
+    parser.add_argument("--no-globe", action="store_true", help="skip the random harmonics")
+    parser.add_argument("--picture", help="file of a figure of the error against distance")
+    parser.add_argument("--cache", default="", help="folder in which fields of point masses are cached")
     options = parser.parse_args()
     height_m = options.height * 1e3
     print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}")

@@ -1,10 +1,10 @@
-"""A trained network beside every null model on synthetic crusts, scored under cover.
+"""A network trained on a crust's outcrop compared with every null model, under the cover of simulated crusts.
 
 Run from the repository: python benchmarks/crust_scores.py [--seeds 0 1] [--shape 240 360] [--train-time 15min]
-For every seed a crust is written, the installed commands run on its gravity and its surface map (residual, rasterize,
-tile, train with held-out blocks, predict), and the map is scored on the cells whose bedrock is hidden, beside the null
-models that saw the same training outcrop. Those that learn from gravity are there twice: on the fields that the network
-reads, and on the field with residuals at four heights. Needs scikit-learn for them: pip install ".[peers]".
+For every seed a crust is written, the installed commands run on its gravity and its geological map (residual,
+rasterize, tile, train with held-out blocks, predict), and the map is scored on the covered cells, together with null
+models that use the same training outcrop. Null models fitted on gravity are evaluated twice: on the input channels of
+the network, and on the field with residuals at four heights. They need scikit-learn: pip install ".[peers]".
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HEIGHTS_KM = (5, 10, 20, 40)
 
 
 def all_gravity(root: Path) -> RegionDataset:
-    """The tile set's area with the field and every residual, whatever the network read."""
+    """The dataset of the tile set with the field and every residual as channels."""
     channels = ["bouguer", *(f"residual_{height}km" for height in HEIGHTS_KM)]
     return RegionDataset.from_arrays(load_arrays(root / "data" / "tiles", channels=channels))
 
@@ -45,39 +45,44 @@ def one_crust(root: Path, seed: int, options: argparse.Namespace) -> dict[str, d
     gravmap(root, "rasterize", str(files["map"]), "--legend", "crust")
     windows = [word for size in ("2.5deg", "5deg") for word in ("--window", size)]
     gravmap(root, "tile", "--index-only", *windows, "--size", str(options.size))
-    training = ["--gpus", "0", "--model", options.model, "--input", options.input, "--steps-per-epoch", "40"]
+    training = ["--device", "cpu", "--model", options.model, "--input", options.input, "--steps-per-epoch", "40"]
     training += [
         "--recipe",
         str(Path(options.recipe).absolute() if options.recipe.endswith(".toml") else options.recipe),
     ]
     predicting = ["--flips"] if options.flips else []
     for number in range(options.runs):
-        # Another seed draws other weights and crops; what is held out stays the same.
-        own = ["--seed", str(100 * number + seed), "--name", f"crust{number}"]
-        gravmap(root, "train", *training, "--time-limit", options.train_time, *own)
+        # Another seed gives other weights and crops; the split stays the same.
+        seed_options = ["--seed", str(100 * number + seed), "--name", f"crust{number}"]
+        gravmap(root, "train", *training, "--time-limit", options.train_time, *seed_options)
         predicting += ["--run", f"crust{number}"]
     gravmap(root, "predict", "--region", "crust", *predicting)
     channels = options.input.split(",")
-    area = RegionDataset.from_arrays(load_arrays(root / "data" / "tiles", channels=channels))
+    dataset = RegionDataset.from_arrays(load_arrays(root / "data" / "tiles", channels=channels))
     with rasterio.open(root / "maps" / "crust" / "lithology.tif") as raster:
         mapped = raster.read(1)
     with rasterio.open(files["truth"]) as raster:
         truth = raster.read(1)
-    found = score_under_cover(area, mapped, truth)
+    found = score_under_cover(dataset, mapped, truth)
     for line in found.table():
         print(line)
-    surface, _ = area.node_truth()
+    surface, _ = dataset.node_truth()
     hidden = surface == 0
-    far = hidden & (baselines.distance_to_outcrop_km(known_labels(area), area.node_lat, area.node_lon) > STRATA[FAR][0])
-    names = [entry["name"] for entry in area.classes]
+    far = hidden & (
+        baselines.distance_to_outcrop_km(known_labels(dataset), dataset.node_lat, dataset.node_lon) > STRATA[FAR][0]
+    )
+    names = [entry["name"] for entry in dataset.classes]
     rows = dict(found.scores)
     learning = [key for key, model in NULL_MODELS.items() if model.needs_sklearn]
-    guesses = {NULL_MODELS[key].title: guess for key, guess in null_maps(area, None, seed=seed, which=learning).items()}
+    class_maps = {
+        NULL_MODELS[key].title: class_map
+        for key, class_map in null_maps(dataset, None, seed=seed, which=learning).items()
+    }
     rich = null_maps(all_gravity(root), None, seed=seed, which=["gravity_forest", "gravity_boosting"])
-    guesses |= {f"{NULL_MODELS[key].title}, all of it": guess for key, guess in rich.items()}
-    for name, guess in guesses.items():
+    class_maps |= {f"{NULL_MODELS[key].title}, all of it": class_map for key, class_map in rich.items()}
+    for name, class_map in class_maps.items():
         rows[name] = {
-            part: scores(confusion(to_target(truth[where]), to_target(guess[where]), len(names)), names)
+            part: scores(confusion(to_target(truth[where]), to_target(class_map[where]), len(names)), names)
             for part, where in {ALL: hidden, FAR: far}.items()
         }
     return rows
@@ -92,8 +97,8 @@ def main() -> None:
     parser.add_argument("--recipe", default="default", help="default, paper or a .toml file")
     parser.add_argument("--size", type=int, default=256, help="pixels across a tile")
     parser.add_argument("--train-time", default="15min", help="of each run")
-    parser.add_argument("--runs", type=int, default=1, help="networks that predict together")
-    parser.add_argument("--flips", action="store_true", help="average over mirrored fields")
+    parser.add_argument("--runs", type=int, default=1, help="networks of the ensemble")
+    parser.add_argument("--flips", action="store_true", help="test-time augmentation (flips)")
     parser.add_argument("--workspace", type=Path)
     options = parser.parse_args()
     start = time.perf_counter()

@@ -1,10 +1,10 @@
-"""Crusts as a coarse field at 10 km height shows them: to teach a network for the gravity of real_ground.py.
+"""Training on crusts sampled as a coarse field at 10 km height, that of real_data.py.
 
-`gravmap train --on crusts` sees crusts as WGM2012 would: 2 arc-minutes, height 0. A field at 10 km counts its heights
-from there, so what it calls residual_10km is what is lost between 10 and 20 km: band_10km_20km of a crust. Here crusts
-are seen so, on nodes 16 arc-minutes apart (every eighth cell), their outcrop known at these nodes alone as on the
-region, while labels keep their cells. The low pass and the noise of the prior are made those of that field. All else is
-what the command does.
+`gravmap train --on crusts` samples crusts as WGM2012 does: 2 arc-minutes, height 0. Continuation heights of a field at
+10 km are measured from there, so that its residual_10km is the difference between the levels of 10 and 20 km:
+band_10km_20km of a crust. Here crusts are sampled in this way, at nodes 16 arc-minutes apart (every eighth cell), with
+outcrop known at these nodes only, as in the region; labels keep their cells. The low-pass filter and the noise of the
+prior are replaced by those of that field. Everything else is as in the command.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from gravmap.synthetic.prior import Draw, Prior
 LEVEL_KM = 10
 HEIGHTS_KM = (10, 20, 40)
 STEP = 8
-"""Cells from node to node: 16 arc-minutes, for 15."""
+"""Cells between nodes: 16 arc-minutes, in place of the field's 15."""
 
 SHAPE = (30 * STEP + 1, 45 * STEP + 1)
-"""Cells; nodes then lie on the first and the last."""
+"""Rows and columns of cells, with nodes on the first and the last of each."""
 
 BANDS = tuple(f"band_{LEVEL_KM}km_{LEVEL_KM + height}km" for height in HEIGHTS_KM)
 NAMES = tuple(f"residual_{height}km" for height in HEIGHTS_KM)
 
-# What is known of that field: it holds waves over 55 km in its south, over 110 km in its north, and errs by some mGal
-# over as many kilometres.
+# The field resolves wavelengths over 55 km in its south and over 110 km in its north; its errors are a few mGal, with
+# correlation lengths of that order.
 FIELD = {
     "field.low_pass_km": Draw("uniform", 80.0, 0.0, 55.0, 105.0),
     "field.noise_mgal": Draw("uniform", 4.5, 0.0, 1.0, 8.0),
@@ -50,12 +50,12 @@ def coarse_prior() -> Prior:
 
 
 def at_height(arrays: dict[str, Any]) -> dict[str, Any]:
-    """A crust's arrays on every eighth node, its bands under the names that a field at 10 km gives them."""
+    """Arrays of a crust at every eighth node, its bands renamed to the residuals of a field at 10 km."""
     meta = arrays["meta"]
     assert tuple(meta["channels"]) == BANDS, meta["channels"]
     nodes = slice(None, None, STEP)
     rows, columns = arrays["field_valid"].shape
-    assert rows % STEP == columns % STEP == 1, "the rim would have no nodes"
+    assert rows % STEP == columns % STEP == 1, "the outermost cells would have no nodes"
     return {
         **arrays,
         "fields": np.ascontiguousarray(arrays["fields"][:, nodes, nodes]),
@@ -70,10 +70,10 @@ def at_height(arrays: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def teach_on_crusts(folder: Path, count: int, cache: Path, window_deg: float, size_px: int) -> dict[str, float]:
-    """Teach a network on such crusts, as `gravmap train --on crusts` does; nothing where that was done before.
+def train_on_crusts(folder: Path, count: int, cache: Path, window_deg: float, size_px: int) -> dict[str, float]:
+    """Train a network on such crusts, as `gravmap train --on crusts` does; a finished run is kept.
 
-    Gives the standard deviation of each channel over the test crusts, mGal.
+    Returns the standard deviation of each channel over the test crusts, mGal; empty for a run that was kept.
     """
     if (folder / "scores.json").exists():
         return {}
@@ -91,11 +91,11 @@ def teach_on_crusts(folder: Path, count: int, cache: Path, window_deg: float, si
         "seen_from_km": LEVEL_KM,
     }
     cache.mkdir(parents=True, exist_ok=True)
-    grounds = crust_splits(pool, crust_seeds(count), record, scales_deg=[window_deg])
+    splits = crust_splits(pool, crust_seeds(count), record, scales_deg=[window_deg])
     config = make_config(
         "crusts", inputs=list(NAMES), context="outcrop", tile_size_px=size_px, epochs=20, steps=40, evaluate_every=2
     )
     folder.mkdir(parents=True, exist_ok=True)
-    train(grounds, folder, config, silent)
-    whole = np.stack([area.fields[: len(NAMES)] for area in grounds.test])
-    return {name: round(float(whole[:, number].std()), 2) for number, name in enumerate(NAMES)}
+    train(splits, folder, config, silent)
+    fields = np.stack([dataset.fields[: len(NAMES)] for dataset in splits.test])
+    return {name: round(float(fields[:, number].std()), 2) for number, name in enumerate(NAMES)}

@@ -1,8 +1,7 @@
-"""Random harmonics of a 2 arc-minute globe, to degree 2159, on a sphere: regions of it, and all of it.
+"""Upward continuation of random spherical harmonics to degree 2159 on a 2 arc-minute globe: regions and the whole.
 
-The degree variance is 24000 n^-2 mGal^2. Field and continuation are synthesised by ducc0 in float64, one from
-the other by (R/(R+h))^(n+2). Each whole globe is continued in a process of its own, so that its
-peak memory can be read.
+The degree variance is 24000 n^-2 mGal^2. The field and its exact continuation, with the factor (R/(R+h))^(n+2), are
+synthesised by ducc0 in float64. The whole globe is continued in a separate process, whose peak memory is measured.
 
     python benchmarks/globe.py [--height 10]
 """
@@ -23,7 +22,7 @@ CELLS = ((40, 65), (40, 155), (40, -115), (-55, 20), (-55, 110), (35, -60))
 
 
 def coefficients(seed=0):
-    """Packed as ducc0 wants them: order by order."""
+    """Random coefficients in the layout of ducc0: order by order."""
     rng = np.random.default_rng(seed)
     parts = []
     for m in range(DEGREE + 1):
@@ -39,8 +38,8 @@ def globe(harmonics, height_m, registration):
 
     from gravmap.gravity.globe import MEAN_RADIUS_M
 
-    share = (MEAN_RADIUS_M / (MEAN_RADIUS_M + height_m)) ** (np.arange(DEGREE + 1) + 2)
-    raised = harmonics * np.concatenate([share[m:] for m in range(DEGREE + 1)])
+    gain = (MEAN_RADIUS_M / (MEAN_RADIUS_M + height_m)) ** (np.arange(DEGREE + 1) + 2)
+    raised = harmonics * np.concatenate([gain[m:] for m in range(DEGREE + 1)])
     pixel = registration == "pixel"
     rows, columns = 180 * PER_DEG + (not pixel), 360 * PER_DEG
     half = 0.5 / PER_DEG if pixel else 0.0
@@ -62,7 +61,7 @@ def globe(harmonics, height_m, registration):
 
 
 def regions(below, above, height_m, registration):
-    """Means over six cells of 30 x 15 degrees."""
+    """Print errors of regional continuation, means over six regions of 30 x 15 degrees."""
     from peers import PEERS, ours, rms
 
     from gravmap.gravity import crop, residual_fields
@@ -103,7 +102,7 @@ def regions(below, above, height_m, registration):
 
 
 def whole(below, above, height_m, registration, ways):
-    """The whole globe, each way in a process of its own."""
+    """Print errors, time and memory of global continuation, each method in a separate process."""
     import shutil
 
     from peers import read_gmt, watched, write_gmt
@@ -142,18 +141,18 @@ def scores(way, result, below, above, seconds, gigabytes):
     weight = np.cos(np.radians(lat))
     error2 = np.mean(np.square(result - above.values, dtype=np.float64), axis=1)
     residual2 = np.mean(np.square(below.values - above.values, dtype=np.float64), axis=1)
-    shares = []
+    percentages = []
     for low, high in ((0, 90), (0, 60), (60, 80), (80, 90)):
         part = (np.abs(lat) >= low) & (np.abs(lat) <= high)
-        shares.append(100 * np.sqrt((weight * error2)[part].sum() / (weight * residual2)[part].sum()))
+        percentages.append(100 * np.sqrt((weight * error2)[part].sum() / (weight * residual2)[part].sum()))
     rms = np.sqrt((weight * error2).sum() / weight.sum())
     worst = np.abs(result - above.values).max()
-    figures = " | ".join(f"{share:.3f}" for share in shares)
+    figures = " | ".join(f"{percentage:.3f}" for percentage in percentages)
     print(f"| {way} | {figures} | {rms:.4f} | {worst:.3f} | {seconds} | {gigabytes:.2f} |", flush=True)
 
 
 def one_way(way, folder, height_m):
-    """In the child: continue the globe of a folder; seconds are of the continuation, not of the reading."""
+    """In the child process: continue the globe saved in a folder; time without reading and writing."""
     from gravmap.gravity import globe as globe_module
 
     with np.load(Path(folder) / "in.npz") as given:
@@ -170,7 +169,7 @@ def main(height_m: float) -> None:
     try:
         import ducc0  # noqa: F401
     except ImportError:
-        print("\nNo random harmonics: ducc0 is not installed (pip install 'gravmap[global]').")
+        print("\nRandom harmonics are skipped: ducc0 is not installed (pip install 'gravmap[global]').")
         return
     harmonics = coefficients()
     for registration in ("pixel", "gridline"):

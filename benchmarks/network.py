@@ -1,8 +1,10 @@
-"""The network room beside its peers, in one run: `python benchmarks/network.py`.
+"""Speed and size of the networks, and of the deformable convolution compared with torchvision's.
 
-Three tables: our deformable convolution and torchvision's, forward and backward; a step of each network; parameters
-and multiply-adds. Needs torch; the torchvision column stays empty without torchvision. Times are the best of a few
-repeats, so another load on the machine shows least. On a CUDA machine the same script measures that device.
+    python benchmarks/network.py [--device cuda] [--threads 1]
+
+Tables: the deformable convolutions of gravmap and torchvision, forward and backward; a training step of each network;
+parameters and multiply-adds. Without torchvision its rows are left out. Times are the best of a few repeats, which
+other load on the machine affects least.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from gravmap.network.deform import deform_conv3x3, torchvision_serves
 
 
 def best_seconds(work: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Time `work`, the best of some repeats after one warm-up.
+    """Time of `work`, the best of some repeats after one warm-up.
 
-    One thread on a CPU is timed in processor seconds, which other work on the machine disturbs least.
+    In CPU seconds for one thread on a CPU, which other load on the machine affects least; otherwise wall time.
     """
     clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     times = []
@@ -67,21 +69,21 @@ def deformable(device: torch.device, repeats: int) -> None:
 
 
 def score(network: torch.nn.Module, x: torch.Tensor) -> None:
-    """Run forward only."""
+    """Forward pass."""
     with torch.no_grad():
         network(x)
 
 
 def step(network: torch.nn.Module, x: torch.Tensor, target: torch.Tensor) -> None:
-    """Run forward and backward, as training does."""
+    """Forward and backward pass, as in training."""
     network.zero_grad()
     cross_entropy(network(x), target).backward()
 
 
 def networks(device: torch.device, repeats: int, size: int) -> None:
-    """Time scoring and a training step, and count what each network costs."""
+    """Time inference and a training step of each network, and count parameters and multiply-adds."""
     print(f"\nnetworks: seconds at two images of {size} x {size}; GMAC for one image of 1024 x 1024, one channel")
-    print(f"{'model':>13} {'scoring':>8} {'with backward':>14} {'M parameters':>13} {'GMAC':>6}")
+    print(f"{'model':>13} {'forward':>8} {'with backward':>14} {'M parameters':>13} {'GMAC':>6}")
     for name in ("ggmnet", "ggmnet-small", "ggmnet-tiny", "unet"):
         torch.manual_seed(0)
         network = build(name).to(device)
@@ -100,7 +102,7 @@ def networks(device: torch.device, repeats: int, size: int) -> None:
 
 def main() -> int:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3)

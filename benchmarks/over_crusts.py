@@ -1,4 +1,4 @@
-"""Scores of maps over several crusts: pooled, and paired crust by crust with an interval."""
+"""Scores of class maps over several crusts: pooled, and paired by crust with a confidence interval."""
 
 from __future__ import annotations
 
@@ -14,36 +14,35 @@ MEASURES = ("pa", "mpa", "fwiou")
 CONFIDENCE = 0.95
 
 
-def by_crust(truth: np.ndarray, named: np.ndarray, crust: np.ndarray, crusts: int, classes: int) -> np.ndarray:
-    """Confusion matrices of each crust, (crusts, K, K); `crust` is the number of the one that a cell lies in."""
-    return np.stack([confusion(truth[crust == each], named[crust == each], classes) for each in range(crusts)])
+def by_crust(truth: np.ndarray, predicted: np.ndarray, crust: np.ndarray, crusts: int, classes: int) -> np.ndarray:
+    """Confusion matrix of each crust, (crusts, K, K); `crust` is the number of the crust of each cell."""
+    return np.stack([confusion(truth[crust == each], predicted[crust == each], classes) for each in range(crusts)])
 
 
 def percent(matrix: np.ndarray) -> np.ndarray:
-    """PA, MPA and FWIoU of a confusion matrix, percent; NaN where it is empty."""
+    """PA, MPA and FWIoU of a confusion matrix, percent; NaN if it is empty."""
     found = scores(matrix)
     return 100 * np.array([np.nan if found[measure] is None else found[measure] for measure in MEASURES])
 
 
 def best_of(nulls: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The best of several confusion matrices, measure by measure; percent."""
+    """The highest score of several confusion matrices, for each measure; percent."""
     return np.max([percent(each) for each in nulls.values()], axis=0)
 
 
 def gains(network: np.ndarray, nulls: Mapping[str, np.ndarray]) -> np.ndarray:
-    """What a network has over the best null model of each crust, (crusts with a cell, 3), points of percent.
+    """Score of a network minus that of the best null model, by crust: (crusts with a cell, 3), percentage points.
 
-    The null models are compared with it crust by crust and measure by measure, so that it meets on each crust whichever
-    happens to be best there: what is left is less than over any one of them.
+    The best null model is chosen for each crust and measure, so that the gain is at most that over any single one.
     """
-    there = [number for number, each in enumerate(network) if each.sum()]
+    present = [number for number, each in enumerate(network) if each.sum()]
     return np.array(
-        [percent(network[each]) - best_of({name: values[each] for name, values in nulls.items()}) for each in there]
+        [percent(network[each]) - best_of({name: values[each] for name, values in nulls.items()}) for each in present]
     ).reshape(-1, len(MEASURES))
 
 
 def t_interval(values: np.ndarray) -> dict[str, Any]:
-    """The mean over crusts and the ends of its 95 % interval by Student's t; no ends of fewer than two."""
+    """Mean over crusts and its 95 % confidence interval by Student's t; no interval for fewer than two crusts."""
     count = len(values)
     if count < 2:
         return {"mean": float(values.mean()) if count else None, "low": None, "high": None, "crusts": count}

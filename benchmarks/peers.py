@@ -1,4 +1,4 @@
-"""Upward continuation as other software does it: harmonica as its guide says, harmonica with a ramp, GMT grdfft."""
+"""Upward continuation by other software: harmonica as in its user guide, harmonica with a linear ramp, GMT grdfft."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from gravmap.gravity.patch import curvature_radii_m
 
 
 def ours(grid, height_m):
-    """Upward continuation by gravmap, called as the peers below are."""
+    """Upward continuation by gravmap, with the signature of the methods below."""
     return upward_continue(grid, height_m).values
 
 
 def in_metres(grid):
-    """One scale for the middle latitude, as harmonica's guide wants its coordinates."""
+    """The grid in metres, with the scale of the middle latitude, as in harmonica's user guide."""
     middle = float(grid.lat.mean())
     meridian, vertical = curvature_radii_m(middle)
     return xr.DataArray(
@@ -48,7 +48,7 @@ def harmonica_padded(mode):
 
         flat = in_metres(grid)
         width = {dim: flat.sizes[dim] // 3 for dim in flat.dims}
-        # The argument left out must be None: xrft's default for it is refused by the other modes.
+        # constant_values must be None for other modes: they reject xrft's default.
         padded = xrft.pad(flat, width, mode=mode, constant_values=0 if mode == "constant" else None)
         return xrft.unpad(harmonica.upward_continuation(padded, height_displacement=height_m), width).values
 
@@ -56,7 +56,7 @@ def harmonica_padded(mode):
 
 
 def gmt(grid, height_m):
-    """`gmt grdfft -C -fg`: its own process, with its files."""
+    """`gmt grdfft -C -fg`, run as a process on files."""
     with tempfile.TemporaryDirectory() as folder:
         write_gmt(grid, Path(folder) / "in.nc")
         run_gmt(Path(folder), height_m)
@@ -65,7 +65,7 @@ def gmt(grid, height_m):
 
 def write_gmt(grid, path):
     step = [float(grid[dim][1] - grid[dim][0]) for dim in ("lat", "lon")]
-    # A globe of cells must say so, or GMT does not take it as closed.
+    # GMT recognises a pixel-registered global grid as periodic only with this attribute.
     pixel = abs(float(grid.lon[-1] - grid.lon[0]) + step[1] - 360) < 1e-6
     plain = xr.Dataset({"z": (("lat", "lon"), grid.values)}, coords={"lat": grid.lat.values, "lon": grid.lon.values})
     for dim, size, unit in zip(("lat", "lon"), step, ("degrees_north", "degrees_east"), strict=True):
@@ -103,7 +103,7 @@ if shutil.which("gmt"):
 
 
 def timed(method, grid, height_m, repeats):
-    """The result, the median seconds, and the most MB that Python allocated on top (not GMT's)."""
+    """The result, the median time in seconds, and the peak memory in MB: allocated by Python, or of GMT's process."""
     result, seconds = method(grid, height_m), []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -127,7 +127,7 @@ def gmt_of(grid, height_m):
 
 
 def child(make):
-    """Peak MB of a process of its own."""
+    """Peak memory of a command, MB."""
     command, folder = make()
     _, gigabytes = watched(command)
     shutil.rmtree(folder)
@@ -135,7 +135,7 @@ def child(make):
 
 
 def watched(command):
-    """Run a command; its status and its peak GB, looked at every few ms (the kernel's own sum includes the parent)."""
+    """Run a command; returns its status and peak memory in GB, polled every few ms (getrusage includes the parent)."""
     process, peak = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), 0
     while process.poll() is None:
         try:

@@ -1,4 +1,4 @@
-"""A truth in closed form: the gravity of point masses under, around and far outside 65-95 E 40-55 N, WGS 84."""
+"""Gravity of point masses under, around and far outside 65-95 E 40-55 N on the WGS 84 ellipsoid, in closed form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ E2 = 6.694379990141e-3
 
 
 def masses(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """8220 of them: places (n, 3), Earth-fixed, metres, and masses (n,), kg."""
+    """8220 point masses: Earth-fixed coordinates (n, 3), metres, and masses (n,), kg."""
     rng = np.random.default_rng(20261122 + seed)
     groups = []
 
@@ -26,13 +26,13 @@ def masses(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     scatter(6000, (55, 105, 30, 65), (7, 35), 18.8)
     scatter(1800, (40, 120, 20, 75), (35, 150), 12)
     scatter(340, (-180, 180, -85, 85), (150, 1200), 12)
-    # The root of a mountain range that crosses the southern and the eastern border.
+    # A mountain root that crosses the southern and the eastern side of the region.
     t = np.linspace(0, 1, 80)
     lon = 68 + 34 * t + rng.normal(0, 0.3, 80)
     lat = 37.5 + 9 * t + 1.5 * np.sin(9 * t) + rng.normal(0, 0.3, 80)
     groups.append((lon, lat, np.full(80, 55e3), np.full(80, -127.0)))
     lon, lat, depth, peak = (np.concatenate(part) for part in zip(*groups, strict=True))
-    # A point mass at depth z draws G m / z^2 right above itself.
+    # The attraction directly above a point mass at depth z is G m / z^2.
     return cartesian(lon, lat, -depth), peak * 1e-5 * depth**2 / GRAVITATIONAL
 
 
@@ -61,7 +61,7 @@ def attraction(points, normals, places, moments, out):
 
 
 def field_of(sources, lat, lon, height_m) -> xr.DataArray:
-    """Down along the ellipsoid normal, mGal, at nodes `height_m` above the ellipsoid."""
+    """Gravity along the ellipsoid normal, positive down, mGal, at nodes `height_m` above the ellipsoid."""
     grid_lon, grid_lat = np.meshgrid(lon, lat)
     lo, la = np.radians(grid_lon.ravel()), np.radians(grid_lat.ravel())
     normals = np.stack([np.cos(la) * np.cos(lo), np.cos(la) * np.sin(lo), np.sin(la)], axis=-1)

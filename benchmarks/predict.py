@@ -1,10 +1,10 @@
-"""Prediction of a whole study area, and what a larger region costs in memory: `python benchmarks/predict.py`.
+"""Time to predict the map of a study area, and memory for regions of two sizes: `python benchmarks/predict.py`.
 
-A synthetic field of 30 x 15 degrees at 2 arc-minutes, and networks with random weights: the work is the same as with
-trained ones. One table: time, windows and pixels per second of each network, from `fields.nc` to the finished folder
-of the map. A second: peak memory (of a process of its own) of a region and of one ten times larger, with
-small tiles, so that it is not the network's memory that is compared. Each prediction is a process of its own; those of
-the first table take turns, so that other work on the machine meets all of them.
+A synthetic field of 30 x 15 degrees at 2 arc-minutes, and networks with random weights, whose cost is that of trained
+ones. The first table has time, windows and pixels per second of each network, from `fields.nc` to the finished map
+folder. The second has the peak memory of a region and of one ten times larger, with small tiles, so that the memory of
+the network does not dominate. Every prediction is a separate process; those of the first table alternate, so that other
+load on the machine affects all networks alike.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STEP_DEG = 1 / 30
 
 
 def write_field(path: Path, bounds_wsen: tuple[float, ...]) -> None:
-    """Write smooth noise as the fields that `gravmap residual` would leave."""
+    """Write smooth noise in the format of `gravmap residual`."""
     import xarray as xr
     from scipy.ndimage import gaussian_filter
 
@@ -48,7 +48,7 @@ def write_field(path: Path, bounds_wsen: tuple[float, ...]) -> None:
 
 
 def write_run(folder: Path, model: str, size_px: int, scales_deg: list[float]) -> None:
-    """Write a run whose network has learnt nothing."""
+    """Write a run whose network has random weights."""
     import torch
 
     from gravmap.geology import load_legend
@@ -73,7 +73,7 @@ def write_run(folder: Path, model: str, size_px: int, scales_deg: list[float]) -
 
 
 def predict_once(workspace: Path, run: str, bounds_wsen: list[float], device: str, batch_size: int) -> None:
-    """Predict in this process and print what it took, as JSON."""
+    """Predict in this process and print time and memory as JSON."""
     import torch
 
     from gravmap.mapping import Options, predict
@@ -101,7 +101,7 @@ def predict_once(workspace: Path, run: str, bounds_wsen: list[float], device: st
             progress=progress,
         )
         seconds = time.perf_counter() - start
-    told = {
+    result = {
         "seconds": seconds,
         "window_seconds": passes[-1] - passes[0],
         "windows": len(made.plan.jobs),
@@ -111,20 +111,20 @@ def predict_once(workspace: Path, run: str, bounds_wsen: list[float], device: st
         "peak_bytes": peak_bytes(),
         "gpu_bytes": torch.cuda.max_memory_allocated() if made.plan.device == "cuda" else 0,
     }
-    print(json.dumps(told))
+    print(json.dumps(result))
 
 
 def peak_bytes() -> int:
-    """The most memory this process held; `ru_maxrss` would count what its parent held when it was started, too."""
+    """Peak memory of this process; unlike `ru_maxrss`, without that of its parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def in_process(workspace: Path, run: str, bounds_wsen: tuple[float, ...], options: argparse.Namespace) -> dict:
-    """:func:`predict_once` in a process of its own."""
-    words = [sys.executable, __file__, "--once", str(workspace), run, *map(str, bounds_wsen)]
-    words += ["--device", options.device, "--batch-size", str(options.batch_size)]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    """Run :func:`predict_once` in a separate process."""
+    command = [sys.executable, __file__, "--once", str(workspace), run, *map(str, bounds_wsen)]
+    command += ["--device", options.device, "--batch-size", str(options.batch_size)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -154,8 +154,8 @@ def memory(workspace: Path, options: argparse.Namespace) -> None:
     write_field(workspace / "large.nc", options.large)
     write_run(workspace / "ggmnet-tiny-at-large", "ggmnet-tiny", 256, [5.0, 10.0])
     west, south, east, north = options.large
-    share = 10**-0.5
-    part = (west, south, west + share * (east - west), south + share * (north - south))
+    fraction = 10**-0.5
+    part = (west, south, west + fraction * (east - west), south + fraction * (north - south))
     made = [in_process(workspace, "ggmnet-tiny-at-large", bounds, options) for bounds in (part, options.large)]
     print(f"\n{'region':>18} {'windows':>8} {'cells':>9} {'s':>8} {'MB, all blended':>16} {'peak MB, files too':>19}")
     for name, each in zip(("a part", "ten times larger"), made, strict=True):
@@ -178,7 +178,7 @@ def main() -> int:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--skip", choices=("speed", "memory"), help="leave one table out")
+    parser.add_argument("--skip", choices=("speed", "memory"), help="skip one table")
     options = parser.parse_args()
     if options.once:
         workspace, run, *bounds = options.once

@@ -1,10 +1,10 @@
-"""Rasterizing a map: gravmap beside gdal_rasterize, in one run.
+"""Time to rasterize a vector map: gravmap compared with gdal_rasterize.
 
-The maps are made here: ten thousand ragged polygons over 65-95 E, 40-55 N, burned at 15 arc-seconds (3600 x 7200). In
-the invalid one every outline crosses itself in three places, as slips of digitizing do. gdal_rasterize is given the
-class index as a field, so that both read the same file and burn the same numbers, and their rasters are compared cell
-for cell. gdal_rasterize writes its raster, so ours is timed without and with writing. Imports are not counted; each map
-is measured in a process of its own. Needs GDAL's command-line tools (gdal-bin).
+The maps are synthetic: ten thousand irregular polygons over 65-95 E, 40-55 N, burned at 15 arc-seconds (3600 x 7200).
+In the invalid one every outline crosses itself in three places, as in digitising errors. gdal_rasterize reads the class
+index from a field, so that both read the same file and burn the same values, and the rasters are compared cell by cell.
+gdal_rasterize writes its raster, so gravmap is timed without and with writing. Imports are not timed; each map is
+measured in a separate process. Needs GDAL's command-line tools (gdal-bin).
 
     python benchmarks/rasterize.py [--polygons 10000] [--map valid|invalid|both] [--repeats 3]
 """
@@ -25,7 +25,7 @@ import numpy as np
 import rasterio
 import shapely
 
-import gravmap.geology.geological_map  # noqa: F401  (loaded beforehand: imports are not counted)
+import gravmap.geology.geological_map  # noqa: F401  (so that its import is not timed)
 from gravmap.geology import load_legend, rasterize, write_labels
 from gravmap.regions import find_region
 
@@ -33,7 +33,7 @@ LEGEND = load_legend("geo3al")
 
 
 def make_map(path: Path, count: int, invalid: bool = False) -> None:
-    """Voronoi cells of random points, their outlines ragged; codes drawn from the legend."""
+    """Write Voronoi cells of random points with irregular outlines and random codes of the legend."""
     rng = np.random.default_rng(20261122)
     points = rng.uniform((64, 39), (96, 56), (count, 2))
     cells = np.asarray(shapely.get_parts(shapely.voronoi_polygons(shapely.multipoints(points))))
@@ -41,11 +41,11 @@ def make_map(path: Path, count: int, invalid: bool = False) -> None:
 
     def ragged(xy):
         wave = 0.004 * np.sin(90 * xy[:, ::-1]) + 0.0006 * np.sin(400 * xy[:, ::-1])
-        return xy + wave  # of place alone, so neighbours keep their outline; too gentle to fold it
+        return xy + wave  # a function of position, so that neighbours share outlines; too small to fold them
 
     cells = shapely.transform(shapely.segmentize(cells, 0.01), ragged)
     if invalid:
-        cells = np.array([_slipped(cell, rng) for cell in cells])
+        cells = np.array([_swap_vertices(cell, rng) for cell in cells])
     codes = [code for code in LEGEND.codes if code not in LEGEND.gaps]
     drawn = rng.choice(codes, len(cells))
     table = {"GEN_GLG": drawn, "TYPE": [""] * len(cells), "V": [LEGEND.codes[code] for code in drawn]}
@@ -56,8 +56,8 @@ def make_map(path: Path, count: int, invalid: bool = False) -> None:
     print(f"{path.stem}: {len(cells)} polygons, {bad} invalid, {vertices} vertices, {path.stat().st_size / 1e6:.0f} MB")
 
 
-def _slipped(cell, rng):
-    """The outline with three pairs of corners in the wrong order."""
+def _swap_vertices(cell, rng):
+    """The polygon with three pairs of vertices in the wrong order."""
     xy = shapely.get_coordinates(cell)
     for at in rng.integers(2, len(xy) - 4, 3):
         xy[[at, at + 2]] = xy[[at + 2, at]]
@@ -69,7 +69,7 @@ def peak_mb() -> float:
 
 
 def measure(path: Path, folder: Path, repeats: int) -> None:
-    """Time both on one map and print what came out."""
+    """Time both on one map, compare their rasters, and print the results."""
     tool = shutil.which("gdal_rasterize")
     peer = folder / "gdal.tif"
     rows = []
@@ -117,7 +117,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("valid", "invalid") if given.map == "both" else (given.map,):
-            for step in ("make", "measure"):  # each in a process of its own: making must not count as memory of reading
+            for step in ("make", "measure"):  # separate processes: memory for making a map is not counted
                 words = ["--folder", folder, "--map", kind, "--step", step, "--polygons", str(given.polygons)]
                 again = [sys.executable, __file__, *words, "--repeats", str(given.repeats)]
                 subprocess.run(again, check=True)

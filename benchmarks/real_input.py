@@ -1,10 +1,10 @@
 """The installed commands on real input: gravity of EIGEN-6C4 and stratigraphic ages of geo3al.
 
 Run from the repository: python benchmarks/real_input.py [--data DIR] [--workspace DIR] [--train-time 15min]
-It skips when the data is not there (it may not be distributed). The gravity grid lies at 10 km height and holds
-15 arc-minutes: `--height 10km` takes it to 20 km, and its residual is what is lost between 10 and 20 km.
-Scores are counted on 2 arc-minute cells of the held-out blocks of one fold, beside null models that saw the same
-training labels.
+It is skipped if the data are missing (their licence does not allow distribution). The gravity grid is at 10 km height
+with a spacing of 15 arc-minutes: `--height 10km` continues it to 20 km, and the residual is the difference between the
+levels of 10 and 20 km. Scores are computed on 2 arc-minute cells of the held-out blocks of one fold, for the network
+and for null models that use the same training labels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CELL = "2arcmin"
 
 
 def gravmap(workspace: Path, *words: str) -> None:
-    """Run one installed command and say how long it took and how much memory it had at most."""
+    """Run one installed command, and print its duration and peak memory."""
     line = ["gravmap", "-w", str(workspace), *words]
     print(f"\n$ {' '.join(line)}", flush=True)
     start = time.perf_counter()
@@ -56,7 +56,7 @@ def main() -> None:
     options = parser.parse_args()
     gravity, geology = options.data / GRAVITY, options.data / GEOLOGY
     if not (gravity.exists() and geology.exists()):
-        print(f"Skipped: {gravity} or {geology} is not there.")
+        print(f"Skipped: {gravity} or {geology} does not exist.")
         return
     root = options.workspace or Path(tempfile.mkdtemp(prefix="gravmap-real-"))
     print(f"Workspace: {root}")
@@ -64,7 +64,16 @@ def main() -> None:
     gravmap(root, "rasterize", str(geology), "--legend", "geo3al")
     windows = [word for size in ("5deg", "10deg", "15deg") for word in ("--window", size)]
     gravmap(root, "tile", *windows, "--size", options.size)
-    training = ["--gpus", "0", "--model", options.model, "--steps-per-epoch", "40", "--time-limit", options.train_time]
+    training = [
+        "--device",
+        "cpu",
+        "--model",
+        options.model,
+        "--steps-per-epoch",
+        "40",
+        "--time-limit",
+        options.train_time,
+    ]
     gravmap(root, "train", *training, "--fold", options.fold, "--name", "real")
     gravmap(root, "predict", "--region", "junggar")
     gravmap(root, "predict", "--region", "liu2024", "--everywhere", "--resolution", CELL)
@@ -74,20 +83,20 @@ def main() -> None:
 
 
 def score(root: Path, fold: int) -> list[str]:
-    """Scores on the test blocks, cell by cell, of the network and of null models."""
-    area = RegionDataset.from_arrays(load_arrays(root / "data" / "tiles", fold=fold))
+    """Scores of the network and of null models on the cells of the test blocks."""
+    dataset = RegionDataset.from_arrays(load_arrays(root / "data" / "tiles", fold=fold))
     with rasterio.open(root / "maps" / "liu2024" / "lithology.tif") as raster:
         network = raster.read(1)
         west, north = raster.transform.c, raster.transform.f
         step_x, step_y = raster.transform.a, -raster.transform.e
     lat = north - (np.arange(network.shape[0]) + 0.5) * step_y
     lon = west + (np.arange(network.shape[1]) + 0.5) * step_x
-    fine = on_cells(area, lat, lon)
+    fine = on_cells(dataset, lat, lon)
     labels, _ = fine.node_truth()
     test, known = held_out_mask(fine), known_labels(fine)
     maps = {"network": network}
     maps |= {NULL_MODELS[key].title: values for key, values in null_maps(fine).items()}
-    names = [entry["name"] for entry in area.classes]
+    names = [entry["name"] for entry in dataset.classes]
     lines = [
         f"{int(test.sum())} bedrock cells of {CELL} in the test blocks of fold {fold}; {int((known > 0).sum())} known"
     ]
@@ -101,17 +110,17 @@ def score(root: Path, fold: int) -> list[str]:
     return lines
 
 
-def on_cells(area: RegionDataset, lat: np.ndarray, lon: np.ndarray) -> RegionDataset:
-    """The same area with its fields at cell centres, bilinear between the nodes: scores count these cells."""
+def on_cells(dataset: RegionDataset, lat: np.ndarray, lon: np.ndarray) -> RegionDataset:
+    """The dataset with its fields interpolated (bilinear) to cell centres, so that scores are those of the cells."""
     from scipy.interpolate import RegularGridInterpolator
 
     points = np.stack(np.meshgrid(lat, lon, indexing="ij"), axis=-1)
-    points[..., 0] = np.clip(points[..., 0], area.node_lat[-1], area.node_lat[0])
-    points[..., 1] = np.clip(points[..., 1], area.node_lon[0], area.node_lon[-1])
-    axes = (area.node_lat[::-1], area.node_lon)
-    fields = np.stack([RegularGridInterpolator(axes, field[::-1])(points) for field in area.fields])
+    points[..., 0] = np.clip(points[..., 0], dataset.node_lat[-1], dataset.node_lat[0])
+    points[..., 1] = np.clip(points[..., 1], dataset.node_lon[0], dataset.node_lon[-1])
+    axes = (dataset.node_lat[::-1], dataset.node_lon)
+    fields = np.stack([RegularGridInterpolator(axes, field[::-1])(points) for field in dataset.fields])
     return replace(
-        area,
+        dataset,
         fields=fields.astype(np.float32),
         field_valid=np.ones(fields.shape[1:], bool),
         field_nodes_wsen=np.array([lon[0], lat[-1], lon[-1], lat[0]]),

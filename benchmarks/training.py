@@ -1,12 +1,13 @@
-"""Training steps of GGMNet beside its peers: speed, memory, and where the time goes.
+"""Training steps of GGMNet and other networks: speed, memory, and time spent in each part of a step.
 
-    python benchmarks/training.py [AREA.npz] [--device cuda] [--crop 1024] [--batch 16] [--micro-batch 4]
+    python benchmarks/training.py [DATASET.npz] [--device cuda] [--crop 1024] [--batch 16] [--micro-batch 4]
 
-One step is what training does: crops cut from the native grids, forward, bootstrapped loss, backward, clipping, Adam.
-Steps per second and memory are taken first, with nothing in between; the shares come from further steps in which the
-device is waited for after each part. AREA.npz is what `gravmap.tiling.pack` writes; without it a made-up region of the
-paper's size is used (451 x 901 nodes, 3600 x 7200 label cells, 536 windows). The script needs torch, numpy and scipy;
-the peers (U-Net resnet34, Segformer-b0, HRNet-W32) also `gravmap[peers]` and are left out without it.
+A step is that of training: crops resampled from the native grids, forward, loss (OHEM), backward, clipping, Adam.
+Steps per second and memory are measured first, without interruption; the time of each part is measured in further
+steps, in which the device is synchronised after each part. DATASET.npz is a file of `gravmap.tiling.pack`; without it a
+synthetic region of the paper's size is used (451 x 901 nodes, 3600 x 7200 label cells, 536 windows). The script needs
+torch, numpy and scipy; the other networks (U-Net resnet34, Segformer-b0, HRNet-W32) also `gravmap[peers]`, and are left
+out without it.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from gravmap.network.cost import count_parameters
 
 MODELS = ("ggmnet", "ggmnet-small", "unet", "smp:Unet:resnet34", "smp:Segformer:mit_b0", "smp:Unet:tu-hrnet_w32")
 PAPER_STEPS = 600 * 404 // 16
-PARTS = ("sampler", "network", "loss", "backward", "optimiser")
+PARTS = ("sampler", "network", "loss", "backward", "optimizer")
 
 
-def made_up_area(seed: int = 0) -> RegionDataset:
+def synthetic_dataset(seed: int = 0) -> RegionDataset:
     """A region of the paper's size: a rough field, ragged bodies of ten classes, half of them under cover."""
     rng = np.random.default_rng(seed)
     field = sum(gaussian_filter(rng.standard_normal((451, 901)), size) * size**1.5 for size in (2, 6, 20))
@@ -80,29 +81,29 @@ def made_up_area(seed: int = 0) -> RegionDataset:
 
 
 class Steps:
-    """One network and what a training step of it needs."""
+    """A network with the sampler, class weights and optimizer of its training steps."""
 
-    def __init__(self, name: str, area: RegionDataset, options: argparse.Namespace, precision: str) -> None:
+    def __init__(self, name: str, dataset: RegionDataset, options: argparse.Namespace, precision: str) -> None:
         self.device = torch.device(options.device)
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.batch, self.micro = options.batch, min(options.micro_batch, options.batch)
-        inputs = InputChannels.fit(area, None)
-        self.sampler = Sampler(area, inputs, 2 * options.crop, self.device)
-        self.weight = torch.as_tensor(class_weights(class_counts(area)), dtype=torch.float32, device=self.device)
+        inputs = InputChannels.fit(dataset, None)
+        self.sampler = Sampler(dataset, inputs, 2 * options.crop, self.device)
+        self.weight = torch.as_tensor(class_weights(class_counts(dataset)), dtype=torch.float32, device=self.device)
         torch.manual_seed(0)
-        self.network: nn.Module = build(name, in_channels=inputs.width, classes=len(area.classes)).to(self.device)
+        self.network: nn.Module = build(name, in_channels=inputs.width, classes=len(dataset.classes)).to(self.device)
         if options.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)
         self.called = torch.compile(self.network) if options.compile else self.network
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=1e-3)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3)
 
     def wait(self) -> None:
-        """Wait until the device has done what it was given."""
+        """Synchronise the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
     def step(self, number: int, spent: dict[str, float] | None = None) -> None:
-        """Teach one batch; with `spent`, wait after each part and add up its seconds."""
+        """Train on one batch; with `spent`, synchronise after each part and add its seconds."""
 
         def timed(part: str, work: Callable[[], object]) -> object:
             if spent is None:
@@ -113,7 +114,7 @@ class Steps:
             spent[part] += time.perf_counter() - start
             return made
 
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         first = number * self.batch
         for start in range(first, first + self.batch, self.micro):
             numbers = list(range(start, min(start + self.micro, first + self.batch)))
@@ -123,20 +124,20 @@ class Steps:
             terms = timed("loss", lambda y=logits, t=target, s=small: loss_terms(y, t, s, self.weight))
             loss = terms[0] / terms[1].clamp_min(1)
             timed("backward", lambda value=loss: value.backward())
-        timed("optimiser", self._update)
+        timed("optimizer", self._update)
 
     def _update(self) -> None:
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimiser.step()
+        self.optimizer.step()
 
 
-def measure(name: str, area: RegionDataset, options: argparse.Namespace, precision: str) -> str:
-    """One row of the table."""
+def measure(name: str, dataset: RegionDataset, options: argparse.Namespace, precision: str) -> str:
+    """Measure one network; returns a row of the table."""
     gc.collect()
     if options.device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    steps = Steps(name, area, options, precision)
+    steps = Steps(name, dataset, options, precision)
     for number in range(options.warm_up):
         steps.step(number)
     steps.wait()
@@ -153,37 +154,37 @@ def measure(name: str, area: RegionDataset, options: argparse.Namespace, precisi
     for number in range(max(1, options.steps // 2)):
         steps.step(options.warm_up + options.steps + number, spent)
     whole = sum(spent.values())
-    shares = "".join(f"{100 * spent[part] / whole:>10.1f}" for part in PARTS)
+    percentages = "".join(f"{100 * spent[part] / whole:>10.1f}" for part in PARTS)
     return (
         f"{name:<24}{precision:>9}{count_parameters(steps.network) / 1e6:>7.1f}{1 / seconds:>9.3f}"
-        f"{options.batch / seconds:>9.2f}{memory:>8.2f}{shares}{PAPER_STEPS * seconds / 3600:>9.1f}"
+        f"{options.batch / seconds:>9.2f}{memory:>8.2f}{percentages}{PAPER_STEPS * seconds / 3600:>9.1f}"
     )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("area", nargs="?", type=Path)
+    parser.add_argument("dataset", nargs="?", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--crop", type=int, default=1024, help="pixels across a crop")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--micro-batch", type=int, default=4, help="crops at once")
+    parser.add_argument("--micro-batch", type=int, default=4, help="crops per forward pass; gradients are accumulated")
     parser.add_argument("--warm-up", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
-    area = RegionDataset.load(options.area) if options.area else made_up_area()
+    dataset = RegionDataset.load(options.dataset) if options.dataset else synthetic_dataset()
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"torch {torch.__version__}, {where}; batch {options.batch} as parts of {options.micro_batch},")
-    print(f"crops of {options.crop} x {options.crop}; shares of a step's time in percent; hours: {PAPER_STEPS} steps")
+    print(f"torch {torch.__version__}, {where}; batch {options.batch} in micro-batches of {options.micro_batch},")
+    print(f"crops of {options.crop} x {options.crop}; parts of a step's time in percent; hours: {PAPER_STEPS} steps")
     heads = "".join(f"{part:>10}" for part in PARTS)
     print(f"{'model':<24}{'':>9}{'M par.':>7}{'steps/s':>9}{'crops/s':>9}{'GiB':>8}{heads}{'hours':>9}")
     for name in options.models:
         for precision in options.precisions:
             try:
-                print(measure(name, area, options, precision), flush=True)
+                print(measure(name, dataset, options, precision), flush=True)
             except GravmapError as error:
                 print(f"{name:<24}{precision:>9}  not measured: {str(error).splitlines()[0]}", flush=True)
             except torch.OutOfMemoryError:

@@ -1,18 +1,19 @@
-"""A network taught on crusts beside null models, under the cover of crusts it never saw, also where its prior is wrong.
+"""A network trained on crusts compared with null models under cover of test crusts, also of crusts unlike its prior.
 
     python benchmarks/under_cover.py gravmap/models/crusts-central-asia --flips [--json FILE]
     python benchmarks/under_cover.py runs/crusts --crusts default central-asia wide --count 8
 
-Scored are hidden cells, of the seeds from 0 on, which no training uses. `--crusts` names kinds of wrong_crusts.py, or
-priors; by default all kinds. The first is told in full, the others in a line each.
+Scores are those of covered cells. Seeds start at 0, which no training uses. `--crusts` takes kinds of wrong_crusts.py,
+or priors; by default all kinds. Results of the first are printed in full, those of the others in one line each.
 
-- Null models: nearest outcrop, label diffusion, and label diffusion with each class's chance divided by the square root
-  of its share of the outcrop. The gain, in brackets, is on the best of them, measure by measure.
-- "network" is what `gravmap predict` shows under cover; with `--flips` also what `predict --flips` shows (each window
-  in four mirror images, logits averaged), and then this is what is judged in all that follows.
-- Tables of scores add up the confusion matrices of all crusts. The paired table scores each crust by itself and gives
-  the mean of the differences to the best null model of that crust, with the 95 % interval of Student's t over crusts.
-- Coverage: how often the classes that hold 80 % of the calibrated probability hold the true one.
+- Null models: nearest outcrop, label diffusion, and label diffusion with the probability of each class divided by the
+  square root of its fraction of the outcrop. Gains, in brackets, are over the best of them for each measure.
+- "network" is the map of `gravmap predict` under cover; with `--flips` also that of `predict --flips` (test-time
+  augmentation: logits averaged over four mirror images), which is then used in all further tables.
+- Tables of scores add the confusion matrices of all crusts. The paired table scores every crust separately and gives
+  the mean difference to the best null model of that crust, with the 95 % interval of Student's t over crusts.
+- Coverage: how often the most probable classes that together hold 80 % of the calibrated probability include the true
+  one.
 """
 
 from __future__ import annotations
@@ -59,25 +60,25 @@ from gravmap.learning.evaluation.under_cover import (
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.synthetic.pool import crust_arrays
 
-SPARED = "label diffusion / sqrt share"
+PRIOR_CORRECTED = "label diffusion / sqrt frequency"
 
 
 class Flips(nn.Module):
-    """A network's mean over four mirror images, as `gravmap predict --flips` takes it."""
+    """Mean logits of a network over four mirror images, as in `gravmap predict --flips`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score (B, C, H, W) as (B, K, H, W)."""
+        """Logits (B, K, H, W) of a batch (B, C, H, W)."""
         images = [self.network(x.flip(axes)).flip(axes) for axes in ((), (-1,), (-2,), (-2, -1))]
         return torch.stack(images).mean(0)
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A network, and how it is asked."""
+class CalibratedNetwork:
+    """A network with its calibration, and how it predicts."""
 
     network: nn.Module
     spec: Any
@@ -86,17 +87,17 @@ class Judged:
 
     @property
     def scales(self) -> list[float]:
-        """Windows that a map is made with."""
+        """Sizes of the windows of a map, degrees."""
         return default_scales(self.spec.scales_deg, "cpu")
 
-    def ask(self, grounds: DatasetSplits, flips: bool) -> HeldOutPredictions:
-        """What it says of hidden cells."""
+    def predict(self, splits: DatasetSplits, flips: bool) -> HeldOutPredictions:
+        """Logits of the covered cells."""
         network = Flips(self.network) if flips else self.network
-        how: dict[str, Any] = {"inputs": self.spec.input, "tile_size_px": self.spec.tile_size_px}
-        return predict_held_out(network, grounds, self.scales, **how)
+        geometry: dict[str, Any] = {"inputs": self.spec.input, "tile_size_px": self.spec.tile_size_px}
+        return predict_held_out(network, splits, self.scales, **geometry)
 
     def calibrated(self, held: HeldOutPredictions, distance_km: np.ndarray) -> np.ndarray:
-        """Logits over temperatures, which may follow the distance to outcrop; (n, K)."""
+        """Logits divided by the temperature, which may depend on the distance to outcrop; (n, K)."""
         logits = held.mean_logits(self.scales, TEST)
         if self.calibration is None:
             return logits
@@ -105,77 +106,77 @@ class Judged:
             return logits / divisor.at(distance_km).astype(np.float32)[:, None]
         return logits / np.float32(divisor)
 
-    def shown(self, calibrated: np.ndarray) -> np.ndarray:
-        """The classes that its maps show."""
+    def classes(self, calibrated: np.ndarray) -> np.ndarray:
+        """Classes as in a map: the most probable ones after class offsets."""
         offsets = None if self.calibration is None else self.calibration.offsets
         return (calibrated + np.array(offsets or 0, np.float32)).argmax(1)
 
 
-def spared(area: Any) -> np.ndarray:
-    """Label diffusion over the square root of each class's share of the outcrop, 0..K-1 at each node."""
-    *chances, _, known = context_names(len(area.classes))
-    first = area.channels.index(chances[0])
-    logs = area.fields[first : first + len(chances)]
-    mapped = area.fields[area.channels.index(known)] > 0
-    share = np.bincount(logs.argmax(0)[mapped], minlength=len(chances)) + 1.0
-    return (logs - 0.5 * np.log(share / share.sum())[:, None, None]).argmax(0)
+def prior_corrected_diffusion(dataset: Any) -> np.ndarray:
+    """Label diffusion divided by the square root of each class's fraction of the outcrop; 0..K-1 at each node."""
+    *probabilities, _, known = context_names(len(dataset.classes))
+    first = dataset.channels.index(probabilities[0])
+    logs = dataset.fields[first : first + len(probabilities)]
+    mapped = dataset.fields[dataset.channels.index(known)] > 0
+    frequency = np.bincount(logs.argmax(0)[mapped], minlength=len(probabilities)) + 1.0
+    return (logs - 0.5 * np.log(frequency / frequency.sum())[:, None, None]).argmax(0)
 
 
-def grounds_of(kind: str, seeds: range, channels: list[str], scales_deg: list[float]) -> DatasetSplits:
-    """Crusts of a kind, to be scored on."""
-    areas, cover_m = [], []
+def splits_of(kind: str, seeds: range, channels: list[str], scales_deg: list[float]) -> DatasetSplits:
+    """Crusts of a kind as test data."""
+    datasets, cover_m = [], []
     for seed in seeds:
         arrays = crust_arrays(crust_of(kind, seed), channels)
-        areas.append(crust_dataset(arrays, TEST, scales_deg))
+        datasets.append(crust_dataset(arrays, TEST, scales_deg))
         cover_m.append(arrays["cover_m"])
-    return DatasetSplits(tuple(areas), (), tuple(areas), record={"on": CRUSTS}, cover_m=tuple(cover_m))
+    return DatasetSplits(tuple(datasets), (), tuple(datasets), record={"on": CRUSTS}, cover_m=tuple(cover_m))
 
 
-def score(judged: Judged, grounds: DatasetSplits) -> dict[str, Any]:
-    """All there is to tell of a kind of crusts, stratum by stratum; JSON-able."""
-    plain = judged.ask(grounds, flips=False)
-    lying = held_out_strata(grounds, plain)
-    distance = lying["distance"][0]
-    calibrated = judged.calibrated(plain, distance)
-    said, seen = {NETWORK: judged.shown(calibrated)}, calibrated
-    if judged.flips:
-        seen = judged.calibrated(judged.ask(grounds, flips=True), distance)
-        said[FLIPPED] = judged.shown(seen)
-    said[LIKELIEST] = seen.argmax(1)
-    foreign = judged.ask(with_other_gravity(grounds, TEST), flips=judged.flips)
-    said[FOREIGN] = judged.shown(judged.calibrated(foreign, distance))
-    nulls, log_chances = nulls_of(grounds, plain.place), log_softmax(calibrated)
+def score(model: CalibratedNetwork, splits: DatasetSplits) -> dict[str, Any]:
+    """Scores on a kind of crusts, by stratum; JSON-serialisable."""
+    plain = model.predict(splits, flips=False)
+    by_stratum = held_out_strata(splits, plain)
+    distance = by_stratum["distance"][0]
+    calibrated = model.calibrated(plain, distance)
+    class_maps, seen = {NETWORK: model.classes(calibrated)}, calibrated
+    if model.flips:
+        seen = model.calibrated(model.predict(splits, flips=True), distance)
+        class_maps[FLIPPED] = model.classes(seen)
+    class_maps[LIKELIEST] = seen.argmax(1)
+    foreign = model.predict(with_other_gravity(splits, TEST), flips=model.flips)
+    class_maps[FOREIGN] = model.classes(model.calibrated(foreign, distance))
+    nulls, log_probabilities = nulls_of(splits, plain.place), log_softmax(calibrated)
     strata = {name: np.ones(len(distance), bool) for name in EVERYWHERE}
-    for what, (values, named) in lying.items():
+    for what, (values, strata_of) in by_stratum.items():
         strata |= {
-            ("cover " if what == "cover" else "") + name: in_stratum(values, each) for name, each in named.items()
+            ("cover " if what == "cover" else "") + name: in_stratum(values, each) for name, each in strata_of.items()
         }
-    told = {}
+    rows = {}
     for name, chosen in strata.items():
         if chosen.any():
             truth, crust = plain.target[chosen], plain.place[chosen, 0]
             ours, theirs = (
                 {
-                    each: by_crust(truth, values[chosen], crust, len(grounds.test), len(grounds.classes))
+                    each: by_crust(truth, values[chosen], crust, len(splits.test), len(splits.classes))
                     for each, values in maps.items()
                 }
-                for maps in (said, nulls)
+                for maps in (class_maps, nulls)
             )
-            sure = reliability(log_chances[chosen], truth)
-            told[name] = {
+            sure = reliability(log_probabilities[chosen], truth)
+            rows[name] = {
                 "cells": int(chosen.sum()),
                 **compare(ours, theirs),
                 **{key: sure[key] for key in ("coverage", "set_size", "ece", "nll")},
             }
-    return told
+    return rows
 
 
-def nulls_of(grounds: DatasetSplits, place: np.ndarray) -> dict[str, np.ndarray]:
-    """What the null models name at the places that are scored."""
+def nulls_of(splits: DatasetSplits, place: np.ndarray) -> dict[str, np.ndarray]:
+    """Classes of the null models at the scored nodes."""
     found: dict[str, np.ndarray] = {}
-    for number, area in enumerate(grounds.test):
+    for number, dataset in enumerate(splits.test):
         here = place[:, 0] == number
-        for name, values in {**null_predictions(area), SPARED: spared(area)}.items():
+        for name, values in {**null_predictions(dataset), PRIOR_CORRECTED: prior_corrected_diffusion(dataset)}.items():
             found.setdefault(name.replace("_", " "), np.zeros(len(place), np.int64))[here] = values.ravel()[
                 place[here, 1]
             ]
@@ -183,7 +184,7 @@ def nulls_of(grounds: DatasetSplits, place: np.ndarray) -> dict[str, np.ndarray]
 
 
 def compare(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Scores of the network's maps and of the null models, pooled and paired, from confusions of each crust."""
+    """Scores of the network and of the null models, pooled and paired, from the confusion matrices of each crust."""
     pooled = {each: percent(values.sum(0)) for each, values in ours.items()}
     best = best_of({each: values.sum(0) for each, values in theirs.items()})
     pairs = {each: gains(values, theirs) for each, values in ours.items()}
@@ -199,43 +200,43 @@ def compare(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[
 
 
 def main() -> None:
-    """Measure, and print tables in Markdown."""
+    """Score a network, and print tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--crusts", nargs="+", default=list(CHANGES), metavar="KIND|PRIOR")
     parser.add_argument("--count", type=int, default=8)
-    parser.add_argument("--flips", action="store_true", help="judge what `gravmap predict --flips` shows")
-    parser.add_argument("--json", type=Path, help="also write all of it there")
-    asked = parser.parse_args()
-    began = time.process_time()
-    network, spec = load_model(asked.model)
-    judged = Judged(network, spec, read_calibration(asked.model), asked.flips)
-    name, channels = FLIPPED if asked.flips else NETWORK, measured_names(spec.channels)
+    parser.add_argument("--flips", action="store_true", help="evaluate the network with test-time augmentation (flips)")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
+    options = parser.parse_args()
+    start = time.process_time()
+    network, spec = load_model(options.model)
+    model = CalibratedNetwork(network, spec, read_calibration(options.model), options.flips)
+    name, channels = FLIPPED if options.flips else NETWORK, measured_names(spec.channels)
     kinds: dict[str, Any] = {}
-    for kind in asked.crusts:
-        kinds[kind] = score(judged, grounds_of(kind, range(asked.count), channels, spec.scales_deg))
-        seconds = time.process_time() - began
+    for kind in options.crusts:
+        kinds[kind] = score(model, splits_of(kind, range(options.count), channels, spec.scales_deg))
+        seconds = time.process_time() - start
         print(f"{kind}: {three(kinds[kind]['all']['gain'][name], '+')} over all cells; {seconds:.0f} s", flush=True)
-    first = asked.crusts[0]
-    told = kinds[first]
+    first = options.crusts[0]
+    rows = kinds[first]
     for title, lines in (
-        (f"{asked.count} crusts, {title_of(first)}: PA/MPA/FWIoU, percent", scores_table(told)),
-        ("Paired over crusts, 95 % interval (Student's t)", paired_table(told, name)),
+        (f"{options.count} crusts, {title_of(first)}: PA/MPA/FWIoU, percent", scores_table(rows)),
+        ("Paired over crusts, 95 % interval (Student's t)", paired_table(rows, name)),
         (f"Where the prior is wrong ({name})", wrong_table(kinds, name)),
         ("Coverage (one view)", coverage_table(kinds)),
     ):
         print("\n".join(["", f"**{title}**", "", *lines]), flush=True)
-    each = " ".join(f"{gain[0]:+.1f}" for gain in told["all"]["by_crust"][name])
+    each = " ".join(f"{gain[0]:+.1f}" for gain in rows["all"]["by_crust"][name])
     print(f"\nPA by crust over the best null model there: {each}.")
-    if asked.flips:
-        change = np.subtract(told["all"]["network"][FLIPPED], told["all"]["network"][NETWORK])
+    if options.flips:
+        change = np.subtract(rows["all"]["network"][FLIPPED], rows["all"]["network"][NETWORK])
         print(f"`--flips` changes PA/MPA/FWIoU over all cells by {three(change, '+')}.")
-    seconds = time.process_time() - began
-    print(f"log loss {told['all']['nll']:.4f} (one view, calibrated); {seconds:.0f} s of one core.")
-    if asked.json:
-        weights = read_json(asked.model / "model.json", "gravmap train")["weights_sha256"]
-        record = {"model": asked.model.name, "weights_sha256": weights, "seeds": list(range(asked.count))}
-        write_json(asked.json, {**record, "judged": name, "crusts": kinds, "seconds_of_one_core": round(seconds)})
+    seconds = time.process_time() - start
+    print(f"log loss {rows['all']['nll']:.4f} (one view, calibrated); {seconds:.0f} s of one core.")
+    if options.json:
+        weights = read_json(options.model / "model.json", "gravmap train")["weights_sha256"]
+        record = {"model": options.model.name, "weights_sha256": weights, "seeds": list(range(options.count))}
+        write_json(options.json, {**record, "predictor": name, "crusts": kinds, "seconds_of_one_core": round(seconds)})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""A full-size imitation of the WGM2012 file, fetched from a local server and continued: time and peak memory.
+"""Time and peak memory of fetch and residual on a file of the size and format of WGM2012.
 
-Writes a 5401 x 10801 COARDS netCDF-3 (x y z, node_offset 0, float32 coordinates, 233 MB) as GMT does, serves it on
-127.0.0.1, and runs the installed commands on it in a fresh folder. Its hash is not WGM2012's, so the first fetch must
-refuse it and --accept-hash must take it.
+Writes a 5401 x 10801 COARDS netCDF-3 file (x y z, node_offset 0, float32 coordinates, 233 MB) as GMT does, serves it on
+127.0.0.1, and runs the installed commands on it in a new folder. Its hash is not that of WGM2012: the first fetch must
+reject it, and --accept-hash must accept it.
 
-    python benchmarks/wgm2012_imitation.py [--keep FILE] [--folder DIR]
+    python benchmarks/wgm2012_imitation.py [--folder DIR]
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BYTES = 233_410_500
 
 
 def write_imitation(path: Path, ny: int = 5401, nx: int = 10801, size: int | None = BYTES, seed: int = 7) -> None:
-    """Write a globe of smooth random gravity in WGM2012's layout; `size` pads the header to the real file's bytes."""
+    """Write a global grid of smooth random gravity in the format of WGM2012; the header is padded to `size` bytes."""
     rng = np.random.default_rng(seed)
     waves = [(rng.integers(1, 900), rng.integers(1, 400), rng.uniform(0, 6.28), rng.normal(0, 1)) for _ in range(60)]
     with netCDF4.Dataset(path, "w", format="NETCDF3_CLASSIC") as file:
@@ -59,25 +59,25 @@ def write_imitation(path: Path, ny: int = 5401, nx: int = 10801, size: int | Non
 
 
 def pad_header(path: Path, size: int) -> None:
-    """Lengthen an attribute until the file has exactly `size` bytes (a multiple of 4, as all of netCDF-3 is)."""
+    """Lengthen an attribute until the file has exactly `size` bytes (a multiple of 4, as any netCDF-3 file)."""
     missing = size - path.stat().st_size
     if missing < 0:
-        raise SystemExit(f"The imitation is {-missing} bytes too long already.")
+        raise SystemExit(f"{path} is {-missing} bytes too long before padding.")
     with netCDF4.Dataset(path, "a") as file:
         file.description = "-" * (missing + 4 if missing % 4 == 0 else missing)
     if path.stat().st_size != size:
-        raise SystemExit(f"{path} has {path.stat().st_size} bytes, wanted {size}.")
+        raise SystemExit(f"{path} has {path.stat().st_size} bytes, expected {size}.")
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder without a line per request."""
+    """Serves a folder without logging requests."""
 
     def log_message(self, *_):
-        """Say nothing."""
+        """Log nothing."""
 
 
 def run(arguments: list[str], folder: Path) -> tuple[int, float, float, str]:
-    """Exit status, seconds and peak MB of one installed command; the peak is its own, not ours."""
+    """Exit status, seconds, peak memory in MB and output of one installed command."""
     measure = (
         "import resource, subprocess, sys; p = subprocess.run(sys.argv[1:], capture_output=True, text=True);"
         "print(p.stdout + p.stderr); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss);"
@@ -125,7 +125,7 @@ def main() -> None:
             if status != expected:
                 raise SystemExit(f"status {status}, expected {expected}")
         server.shutdown()
-    print(f"\nthis script's own peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+    print(f"\npeak memory of this script: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Crusts that are not what a network was taught to expect: the same seeds, one thing changed at a time.
+"""Crusts unlike the training crusts of a network: the same seeds, with one parameter changed at a time.
 
-Each kind changes a number of the crust in the middle of the prior central-asia (`make_crust` as it stands), some of
-them beyond what that prior draws. All of them come from one generator: ground that differs from it in its very making
-is not among them.
+Each kind changes a parameter of the default crust of `make_crust` (the middle of the prior central-asia), in some
+kinds to a value outside that prior. All come from the same generator; none has a geology that it cannot make.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from gravmap.synthetic.setting import Setting
 
 SHAPE = (240, 360)
 MEANS_MOVED = 30.0
-"""Standard deviation of what is added to the mean density of a class, kg/m3."""
+"""Standard deviation of the random change of the mean density of a class, kg/m3."""
 
 
 def _means(setting: Setting, seed: int) -> Setting:
@@ -31,7 +30,7 @@ def _spreads(setting: Setting, _: int) -> Setting:
 
 
 CHANGES: dict[str, tuple[str, Callable[[Setting, int], Setting]]] = {
-    "default": ("as `make_crust` stands", lambda setting, _: setting),
+    "default": ("defaults of `make_crust`", lambda setting, _: setting),
     "means": ("class means moved by N(0, 30) kg/m³, each of each crust", _means),
     "spreads": ("spreads within classes x 1.4", _spreads),
     "gravity": (
@@ -47,21 +46,21 @@ CHANGES: dict[str, tuple[str, Callable[[Setting, int], Setting]]] = {
     ),
     "roots": ("roots of 5 km below swells, for 1.2", lambda setting, _: replace(setting, moho_root_km=5.0)),
 }
-"""Name of a kind of crusts to what is said of it, and what is done to the usual numbers, given the seed."""
+"""Description of each kind of crusts, and the function that changes the default setting, given the seed."""
 
 
 def title_of(kind: str) -> str:
-    """What is said of a kind of crusts, or of a prior."""
+    """Description of a kind of crusts, or of a prior."""
     return CHANGES[kind][0] if kind in CHANGES else f"drawn from the prior `{kind}`"
 
 
 def setting_of(kind: str, seed: int) -> Setting:
-    """The numbers of one crust of a kind."""
+    """Parameters of one crust of a kind."""
     return CHANGES[kind][1](load_prior().typical(), seed)
 
 
 def crust_of(kind: str, seed: int) -> Crust:
-    """One crust of a kind, or drawn from the prior of that name or file."""
+    """One crust of a kind, or one drawn from the prior of that name or file."""
     if kind in CHANGES:
         return make_crust(seed, SHAPE, sub=1, setting=setting_of(kind, seed))
     return draw_crust(load_prior(kind), seed, SHAPE)
