@@ -101,7 +101,10 @@ def main() -> None:
         )
         print(
             "  slope 400-100, 100-40, 40-20 km:",
-            ", ".join(f"{power_slope(field, cell_km(crust), *band):.1f}" for band in BANDS_KM),
+            ", ".join(
+                "-" if slope is None else f"{slope:.1f}"
+                for slope in (power_slope(field, cell_km(crust), *band) for band in BANDS_KM)
+            ),
         )
         print(
             f"  cover {100 * covered.mean():.1f} %, mean {depth.mean():.0f} m,"
@@ -128,8 +131,8 @@ def main() -> None:
         "cover > 2 km": deep > 2000,
     }
     print("pooled, PA / MPA / FWIoU under cover, %:")
-    for name, parts in (("majority", hidden_majority), ("nearest outcrop", hidden_nearest)):
-        predicted = np.concatenate(parts)
+    for name, class_maps in (("majority", hidden_majority), ("nearest outcrop", hidden_nearest)):
+        predicted = np.concatenate(class_maps)
         line = "; ".join(
             f"{stratum} {three(scores(truth[part], predicted[part]))}" for stratum, part in strata.items() if part.any()
         )

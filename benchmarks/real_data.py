@@ -127,7 +127,7 @@ def gap(nodes: ScoredNodes, predicted: np.ndarray, other: np.ndarray, measure: s
     """A difference with its confidence interval, bold if that excludes zero."""
     found = paired_bootstrap(nodes.truth, predicted, other, nodes.block, measure)
     ends = "" if found.low is None else f" ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
-    return f"**{100 * found.mean:+.1f}{ends}**" if found.certain else f"{100 * found.mean:+.1f}{ends}"
+    return f"**{100 * found.mean:+.1f}{ends}**" if found.significant else f"{100 * found.mean:+.1f}{ends}"
 
 
 def table(root: Path, folds: list[int]) -> list[str]:
