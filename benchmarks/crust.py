@@ -1,4 +1,4 @@
-"""Is the synthetic crust like nature? Its statistics, the null models' scores on it, and what it costs to make.
+"""Statistics of simulated crusts, to compare with real regions; scores of null models on them; time to simulate one.
 
 Run from the repository: python benchmarks/crust.py [--seeds 0 1 2 3] [--shape 240 360] [--sub 2]
 """
@@ -16,7 +16,7 @@ from gravmap.synthetic import make_crust
 from gravmap.synthetic.crust import Crust
 from gravmap.synthetic.statistics import BANDS_KM, power_slope
 
-RIM_CELLS = 15  # the residual's rim, where the region's own edge shows
+RIM_CELLS = 15  # cells along the sides, where the residual has edge effects
 
 
 def cell_km(crust: Crust) -> tuple[float, float]:
@@ -31,15 +31,15 @@ def residual(crust: Crust, part: np.ndarray | None = None) -> np.ndarray:
 
 
 def diameters(crust: Crust) -> list[float]:
-    """Area-weighted median diameter (km) of the 8-connected bodies of every class."""
-    area = float(np.prod(cell_km(crust)))
+    """Area-weighted median diameter (km) of the 8-connected bodies of each class."""
+    cell_area_km2 = float(np.prod(cell_km(crust)))
     medians = []
     for index in range(1, 11):
         bodies, count = label(crust.truth == index, structure=np.ones((3, 3)))
         if not count:
             medians.append(np.nan)
             continue
-        sizes = np.sort(np.bincount(bodies.ravel())[1:] * area)
+        sizes = np.sort(np.bincount(bodies.ravel())[1:] * cell_area_km2)
         middle = sizes[np.searchsorted(np.cumsum(sizes), sizes.sum() / 2)]
         medians.append(2 * np.sqrt(middle / np.pi))
     return medians
@@ -55,11 +55,15 @@ def scores(truth: np.ndarray, predicted: np.ndarray) -> tuple[float, float, floa
     """PA, MPA over the classes present, FWIoU; percent."""
     confusion = np.zeros((11, 11))
     np.add.at(confusion, (truth, predicted), 1)
-    right, rows, columns = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-    there = rows > 0
-    iou = right[there] / (rows + columns - right)[there]
-    weight = rows[there] / rows.sum()
-    return 100 * right.sum() / rows.sum(), 100 * (right / np.maximum(rows, 1))[there].mean(), 100 * (iou * weight).sum()
+    correct, rows, columns = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    present = rows > 0
+    iou = correct[present] / (rows + columns - correct)[present]
+    weight = rows[present] / rows.sum()
+    return (
+        100 * correct.sum() / rows.sum(),
+        100 * (correct / np.maximum(rows, 1))[present].mean(),
+        100 * (iou * weight).sum(),
+    )
 
 
 def three(values: tuple[float, float, float]) -> str:
@@ -72,7 +76,7 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=2, default=[240, 360])
     parser.add_argument("--sub", type=int, default=2)
     options = parser.parse_args()
-    make_crust(0, (8, 8), sub=1)  # imports and caches are not what is timed
+    make_crust(0, (8, 8), sub=1)  # so that imports and caches are not timed
     hidden_truth, hidden_nearest, hidden_majority, hidden_distance, hidden_cover = [], [], [], [], []
     for seed in options.seeds:
         start = time.perf_counter()
@@ -85,17 +89,23 @@ def main() -> None:
         nearest, distance = nearest_outcrop(crust)
         majority = np.bincount(crust.surface[~covered], minlength=11).argmax()
         depth = crust.cover_thickness_m[covered]
-        share = 100 * np.bincount(crust.truth.ravel(), minlength=11)[1:] / crust.truth.size
-        print(f"seed {seed}: made in {seconds:.2f} s")
+        percentages = 100 * np.bincount(crust.truth.ravel(), minlength=11)[1:] / crust.truth.size
+        print(f"seed {seed}: simulated in {seconds:.2f} s")
         print(
             f"  Bouguer std {field.std():.1f}, range {np.ptp(field):.0f} mGal;"
             f" residual 10 km std {residual(crust).std():.2f}"
         )
-        print("  of the residual:", ", ".join(f"{name} {value:.2f}" for name, value in parts.items()))
-        print("  of the field:", ", ".join(f"{name} {part.std():.1f}" for name, part in crust.components.items()))
+        print("  std of the residual by component:", ", ".join(f"{name} {value:.2f}" for name, value in parts.items()))
+        print(
+            "  std of the field by component:",
+            ", ".join(f"{name} {part.std():.1f}" for name, part in crust.components.items()),
+        )
         print(
             "  slope 400-100, 100-40, 40-20 km:",
-            ", ".join(f"{power_slope(field, cell_km(crust), *band):.1f}" for band in BANDS_KM),
+            ", ".join(
+                "-" if slope is None else f"{slope:.1f}"
+                for slope in (power_slope(field, cell_km(crust), *band) for band in BANDS_KM)
+            ),
         )
         print(
             f"  cover {100 * covered.mean():.1f} %, mean {depth.mean():.0f} m,"
@@ -105,7 +115,7 @@ def main() -> None:
             "  distance to outcrop 25/50/75/90 %, km:",
             np.percentile(distance[covered], [25, 50, 75, 90]).round().astype(int),
         )
-        print("  shares in the truth, %:", share.round(1))
+        print("  percent of the bedrock by class:", percentages.round(1))
         print("  body diameter, km:", np.round(diameters(crust)).tolist())
         print("  nearest outcrop under cover:", three(scores(crust.truth[covered], nearest[covered])))
         hidden_truth.append(crust.truth[covered])
@@ -122,10 +132,10 @@ def main() -> None:
         "cover > 2 km": deep > 2000,
     }
     print("pooled, PA / MPA / FWIoU under cover, %:")
-    for name, parts in (("majority", hidden_majority), ("nearest outcrop", hidden_nearest)):
-        guess = np.concatenate(parts)
+    for name, class_maps in (("majority", hidden_majority), ("nearest outcrop", hidden_nearest)):
+        predicted = np.concatenate(class_maps)
         line = "; ".join(
-            f"{stratum} {three(scores(truth[part], guess[part]))}" for stratum, part in strata.items() if part.any()
+            f"{stratum} {three(scores(truth[part], predicted[part]))}" for stratum, part in strata.items() if part.any()
         )
         print(f"  {name}: {line}")
 

@@ -1,4 +1,4 @@
-"""What a crust with its residuals costs, alone and many at once, and how unlike each other the crusts of a prior are.
+"""Time to simulate a crust and its residuals, alone and in parallel, and the variety of the crusts of a prior.
 
 Run from the repository: python benchmarks/crust_pool.py [--prior wide] [--count 8] [--processes 1 2] [--shape 240 360]
 """
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=2, default=[240, 360])
     options = parser.parse_args()
     prior, shape = load_prior(options.prior), tuple(options.shape)
-    crust_arrays(draw_crust(prior, 0, (16, 16)))  # imports and caches are not what is timed
+    crust_arrays(draw_crust(prior, 0, (16, 16)))  # so that imports and caches are not timed
 
     made, residuals, crusts = [], [], []
     for seed in range(options.count):
@@ -37,7 +37,7 @@ def main() -> None:
         residuals.append(time.process_time() - drawn)
         crusts.append(crust_facts(crust))
     print(f"{options.count} crusts of {shape[0]} x {shape[1]} cells, prior {prior.name}, processor seconds each:")
-    print(f"  the crust {np.median(made):.2f}, four residuals {np.median(residuals):.2f}; most {max(made):.2f}")
+    print(f"  the crust {np.median(made):.2f}, residuals {np.median(residuals):.2f} (medians); slowest {max(made):.2f}")
     for processes in options.processes:
         with tempfile.TemporaryDirectory() as cache:
             start = time.perf_counter()
@@ -48,9 +48,9 @@ def main() -> None:
             again = time.perf_counter() - start
             size = np.mean([path.stat().st_size for path in Path(cache).iterdir()])
         rate = took / options.count
-        print(f"  {processes} processes: {rate:.2f} s of the clock per crust; kept {size / 1e6:.1f} MB each,")
-        print(f"    read back in {1000 * again / options.count:.0f} ms each")
-    print("least, median and most over these crusts:")
+        print(f"  {processes} processes: {rate:.2f} s of wall time per crust; {size / 1e6:.1f} MB each in the cache,")
+        print(f"    read from it in {1000 * again / options.count:.0f} ms each")
+    print("minimum, median and maximum over these crusts:")
     for name in (
         "cover_percent",
         "cover_mean_km",

@@ -1,4 +1,4 @@
-"""Crusts measured like a coarse field at a height of 10 km: training data for the gravity of real_ground.py.
+"""Crusts measured like a coarse field at a height of 10 km: training data for the gravity of real_data.py.
 
 `gravmap train --on crusts` measures crusts as WGM2012 does: 2 arc-minutes, height 0. A field at 10 km counts heights
 from there, so its residual_10km is the difference between 10 and 20 km: band_10km_20km of a crust. Here crusts have

@@ -1,4 +1,4 @@
-"""Label diffusion: gravmap beside scipy's direct solver and pyamg class by class, in one run.
+"""Label diffusion: gravmap compared with scipy's direct solver and with pyamg class by class.
 
 450 x 900 nodes of 2 arc-minutes (3.7 x 2.5 km), ten classes in patches of some 60 km; half of the nodes, or a tenth of
 them, are outcrop, in ranges and basins of some 300 km. One thread.
@@ -7,8 +7,8 @@ them, are outcrop, in ranges and basins of some 300 km. One thread.
 - scipy: the same equations, assembled by gravmap, by `scipy.sparse.linalg.factorized` (SuperLU), then class by class.
 - pyamg: the same by `ruge_stuben_solver(...).solve(accel="cg")`, class by class, to the same residual.
 
-They take turns, and the best of three counts: seconds of CPU, which other work on the machine affects little. Memory
-is the peak of a process of its own (Linux).
+They run in turn; the best of three is reported, in CPU seconds, which other load on the machine affects little. Memory
+is the peak of a separate process (Linux).
 
     OMP_NUM_THREADS=1 python benchmarks/diffusion.py [--rows 450 --columns 900]
 """
@@ -64,7 +64,7 @@ def diffuse(way: str, known: np.ndarray) -> np.ndarray:
 
 
 def peak_mb(way: str, rows: int, columns: int, fraction: float) -> float:
-    """Peak memory of a process that does this alone."""
+    """Peak memory of a process that runs this solver only."""
     words = ["--only", way, "--rows", str(rows), "--columns", str(columns), "--fraction", str(fraction)]
     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
     return float(done.stdout)
@@ -81,11 +81,11 @@ def main() -> None:
         known = make_outcrop(options.rows, options.columns, options.fraction)
         if options.only != "nothing":
             diffuse(options.only, known)
-        # Not getrusage: its peak is that of the process that started this one, too.
+        # Not getrusage, whose peak includes the parent process.
         peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
         print(int(peak[1]) / 1024)
         return
-    print(f"{options.rows} x {options.columns} nodes, {CLASSES} classes; CPU seconds, MB beyond the labels alone")
+    print(f"{options.rows} x {options.columns} nodes, {CLASSES} classes; CPU seconds, MB beyond the labels")
     for fraction in (0.5, 0.1):
         known = make_outcrop(options.rows, options.columns, fraction)
         best, found = dict.fromkeys(WAYS, np.inf), {}
@@ -98,7 +98,7 @@ def main() -> None:
         for way in WAYS:
             apart = np.abs(found[way] - found["scipy"]).max()
             memory = peak_mb(way, options.rows, options.columns, fraction) - alone
-            print(f"outcrop {fraction:4.0%}  {way:8} {best[way]:6.2f} s  {memory:6.0f} MB  from scipy's by {apart:.1e}")
+            print(f"outcrop {fraction:4.0%}  {way:8} {best[way]:6.2f} s  {memory:6.0f} MB  max diff. {apart:.1e}")
 
 
 if __name__ == "__main__":

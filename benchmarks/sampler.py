@@ -1,20 +1,19 @@
-"""Training crops per second: the sampler beside what one writes without it, in one run.
+"""Training crops per second: the sampler compared with a DataLoader over tiles and torchvision transforms.
 
-The grids are those of benchmarks/tiles.py: a rough 2 arc-minute residual of 65-95 E, 40-55 N and ten thousand ragged
-polygons at 15 arc-seconds. Of 65-80 E, 40-55 N windows of 1, 5, 10 and 15 degrees are cut as 2048-pixel tiles: 225, 25,
-9 and 1. Crops are 1024 x 1024 pixels: field, class, and, from gravmap, the mask of small bodies.
+The grids are those of benchmarks/tiles.py: a rough 2 arc-minute residual of 65-95 E, 40-55 N and ten thousand polygons
+at 15 arc-seconds. Tiles of 2048 pixels are written for the windows of 1, 5, 10 and 15 degrees in 65-80 E, 40-55 N: 225,
+25, 9 and 1. Crops are 1024 x 1024 pixels: field, class, and, from gravmap, the mask of small bodies. A batch has two
+crops, the default of training on a CPU at this size.
 
-Batches are of two crops, as many as training takes at once on a CPU at this size.
+- gravmap: `Sampler.batch` on the native grids in two threads, one batch each, with one torch thread each; the same
+  with --from-tiles, which caches 1 GiB of tiles in memory; and on the native grids with two torch threads for one
+  batch, which synchronise after every operation.
+- DataLoader: two workers; the dataset reads a random 1024 x 1024 window of field and label of a random tile with
+  rasterio and augments them with torchvision's v2: flips, a rotation by 0 to 180 degrees in half of the crops
+  (bilinear; the mask nearest), Gaussian noise.
 
-- gravmap: `Sampler.batch` on the native grids in two threads, one batch each, torch with one thread in each; also with
-  --from-tiles, which keeps 1 GiB of the tiles in memory; and on the native grids with two threads of torch
-  on one batch, which must wait for each other after every operation.
-- the usual way: a torch DataLoader with two workers, whose dataset reads a random 1024 x 1024 window of a random tile's
-  field and label with rasterio and changes them with torchvision's v2: flips, a turn by 0 to 180 degrees in half of the
-  crops (bilinear; the mask nearest), Gaussian noise.
-
-They take turns, and the best of three counts. On a machine with other work the seconds of CPU, of all processes and
-threads, are the figure to compare. Needs torchvision.
+They run in turn, and the best of three is reported. On a machine with other load compare the CPU seconds, which are
+those of all processes and threads. Needs torchvision.
 
     python benchmarks/sampler.py [--folder DIR] [--crops 96]
 """
@@ -50,17 +49,18 @@ from gravmap.tiling import TileDataset, load_arrays, make_tiles
 
 SIZES_DEG, STRIDES_DEG = (1.0, 5.0, 10.0, 15.0), (1.0, 2.5, 2.5, 5.0)
 CROP_PX, BATCH, THREADS, TURNS = 1024, 2, 2, 3
+DATA_LOADER = "DataLoader"
 
 
 class TileWindows(Dataset):
-    """Random windows of random tiles, augmented as photographs are."""
+    """Random windows of random tiles with common image augmentation."""
 
     def __init__(self, folder: Path, count: int) -> None:
         by_size: dict[str, list[Path]] = {}
         for path in sorted(folder.glob("*/*_field.tif")):
             by_size.setdefault(path.parent.name, []).append(path)
         self.groups, self.count = list(by_size.values()), count
-        self.change = v2.Compose(
+        self.augment = v2.Compose(
             [
                 v2.RandomHorizontalFlip(),
                 v2.RandomVerticalFlip(),
@@ -81,19 +81,19 @@ class TileWindows(Dataset):
         return self.count
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        drawn = random.Random(number)
-        field = drawn.choice(drawn.choice(self.groups))
-        window = Window(drawn.randrange(2048 - CROP_PX), drawn.randrange(2048 - CROP_PX), CROP_PX, CROP_PX)
+        rng = random.Random(number)
+        field = rng.choice(rng.choice(self.groups))
+        window = Window(rng.randrange(2048 - CROP_PX), rng.randrange(2048 - CROP_PX), CROP_PX, CROP_PX)
         with rasterio.open(field) as source:
             image = tv_tensors.Image(torch.from_numpy(source.read(window=window)))
         with rasterio.open(str(field).replace("_field", "_label")) as source:
             mask = tv_tensors.Mask(torch.from_numpy(source.read(window=window)))
-        image, mask = self.change(image, mask)
+        image, mask = self.augment(image, mask)
         return image, mask[0].long()
 
 
-def usual_way(folder: Path, crops: int) -> Iterator[None]:
-    """Batch by batch; the first is there once the workers have started."""
+def from_data_loader(folder: Path, crops: int) -> Iterator[None]:
+    """Yield after every batch; the first includes the start of the workers."""
     loader = DataLoader(TileWindows(folder, crops + BATCH), BATCH, num_workers=THREADS)
     for image, mask in loader:
         assert image.shape == (BATCH, 1, CROP_PX, CROP_PX)
@@ -102,7 +102,7 @@ def usual_way(folder: Path, crops: int) -> Iterator[None]:
 
 
 def ours(sampler: Sampler, crops: int, side_by_side: int = THREADS) -> Iterator[None]:
-    """Batch by batch, so many of them side by side, and torch with the rest of the threads in each."""
+    """Yield after every batch; `side_by_side` batches run in parallel and share the threads."""
 
     def batch(first: int) -> None:
         fields, target, _ = sampler.batch(0, list(range(first, first + BATCH)))
@@ -134,7 +134,7 @@ def rate(batches: Iterator[None], crops: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
-    parser.add_argument("--crops", type=int, default=96, help="crops a turn, in batches of two")
+    parser.add_argument("--crops", type=int, default=96, help="crops per turn, in batches of two")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         data = (options.folder or Path(temporary)).absolute()
@@ -161,8 +161,8 @@ def compare(folder: Path, crops: int) -> None:
     native, tiled = (Sampler(data, inputs, 2 * CROP_PX) for data in (dataset, splits))
     ways: dict[str, Callable[[], Iterator[None]]] = {
         "gravmap, native grids": lambda: ours(native, crops),
-        "  torch's two threads": lambda: ours(native, crops, 1),
-        "the usual way": lambda: usual_way(folder, crops),
+        "  two torch threads": lambda: ours(native, crops, 1),
+        DATA_LOADER: lambda: from_data_loader(folder, crops),
         "gravmap --from-tiles": lambda: ours(tiled, crops),
     }
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
@@ -170,12 +170,12 @@ def compare(folder: Path, crops: int) -> None:
         for name, way in ways.items():
             found[name].append(rate(way(), crops))
     best = {name: (max(each[0] for each in turns), min(each[1] for each in turns)) for name, turns in found.items()}
-    usual = best["the usual way"]
+    reference = best[DATA_LOADER]
     for name, (speed, cpu) in best.items():
         turns = ", ".join(f"{each[0]:.1f}" for each in found[name])
         print(
             f"{name:<22} {speed:6.1f} crops/s ({turns}), {1000 * cpu:5.1f} ms of CPU a crop: "
-            f"{speed / usual[0]:.1f} times as many, {usual[1] / cpu:.1f} times less CPU"
+            f"{speed / reference[0]:.1f} times as many, {reference[1] / cpu:.1f} times less CPU"
         )
     print(f"load after: {os.getloadavg()[0]:.1f}")
 

@@ -1,12 +1,12 @@
-"""The whole tile set of 536 windows: time, disk and peak memory, beside the plain rasterio loop, in one run.
+"""Time, disk space and peak memory to write the 536 tiles of the paper, compared with a loop over rasterio.
 
-The field is random gravity at 2 arc-minutes (gridline, 451 x 901), rough down to the last node (spectrum k^-1.8, 60
-mGal rms), and its residual of 10 km; the labels are the ten thousand ragged polygons of benchmarks/rasterize.py
-at 15 arc-seconds. gravmap is run as its command, two threads, in a process of its own; so is the plain loop, one
-thread: open, read the window with out_shape 2048 x 2048 (bilinear; labels nearest), write float32 and uint8 tiled
-DEFLATE as rasterio does by default. It writes no mask of small bodies, no palette, no index and no checksums, and its
-bilinear is GDAL's between cell centres: the same extent, a little less work. It is run on a random fraction of the
-windows of each scale (all of them with --fraction 1) and scaled up.
+The field is random gravity at 2 arc-minutes (gridline, 451 x 901), rough at all wavelengths (spectrum k^-1.8, 60 mGal
+rms), and its 10 km residual; the labels are the ten thousand polygons of benchmarks/rasterize.py at 15 arc-seconds.
+`gravmap tile` runs with two threads in a separate process. So does the loop, with one thread: open, read the window
+with out_shape 2048 x 2048 (bilinear; labels nearest), write float32 and uint8 as tiled DEFLATE with the defaults of
+rasterio. It writes no mask of small bodies, palette, index and checksums, and it interpolates between cell centres: the
+same extent, slightly less work. It runs on a random fraction of the windows of each scale (all with --fraction 1), and
+its time is scaled up.
 
     python benchmarks/tiles.py [--fraction 0.1] [--folder DIR]
 """
@@ -80,7 +80,7 @@ write_labels(data / "labels.tif", rasterize([(data / "map.gpkg", maps.LEGEND)], 
 
 
 def run(words: list[str], folder: Path) -> tuple[float, float, float, str]:
-    """Seconds, seconds of CPU, peak MB and output of one command; the peak is its own."""
+    """Wall time, CPU time, peak memory in MB and output of one command."""
     measure = (
         "import resource, subprocess, sys; p = subprocess.run(sys.argv[1:], capture_output=True, text=True);"
         "print(p.stdout + p.stderr); used = resource.getrusage(resource.RUSAGE_CHILDREN);"
@@ -99,7 +99,7 @@ def run(words: list[str], folder: Path) -> tuple[float, float, float, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--fraction", type=float, default=0.1, help="fraction of each scale's windows for the plain loop"
+        "--fraction", type=float, default=0.1, help="fraction of the windows of each scale for the plain loop"
     )
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     options = parser.parse_args()
@@ -124,7 +124,7 @@ def main() -> None:
 
 
 def plain_loop(data: Path, fraction: float) -> tuple[float, float]:
-    """Seconds, and seconds of CPU, of the plain loop for all windows, from a fraction of each scale's."""
+    """Wall and CPU time of the plain loop over all windows, extrapolated from a fraction of each scale."""
     import json
 
     from gravmap.tiling.tileset import plan_tiles

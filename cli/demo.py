@@ -46,8 +46,8 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
         raise InputError(
             f"{root} exists already.", "Add --overwrite to run the demo in it again, or name another folder with -o."
         )
-    taught_on = read_json(shipped_model() / "model.json", "pip install gravmap")["taught_on"]
-    channels = list(taught_on["channels"])
+    trained_on = read_json(shipped_model() / "model.json", "pip install gravmap")["taught_on"]
+    channels = list(trained_on["channels"])
 
     session.say(
         "A synthetic crust: fault-bounded belts, plutons and basins, half of it under cover, its bedrock known."
@@ -79,7 +79,7 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
 
     from gravmap.reproduce.demo import CRUSTS, OUTCROP, score_demo
 
-    found = score_demo(root, files["truth"], seed, {OUTCROP: root / "maps" / "demo", CRUSTS: beside}, taught_on)
+    found = score_demo(root, files["truth"], seed, {OUTCROP: root / "maps" / "demo", CRUSTS: beside}, trained_on)
     for line in ["", *found.lines, "", *found.conclusions]:
         session.say(line)
     took = time.monotonic() - start

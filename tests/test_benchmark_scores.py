@@ -1,4 +1,4 @@
-"""What the scripts in benchmarks/ count and print: pure functions, on arrays small enough to check by hand."""
+"""Scores and tables of the scripts in benchmarks/, on arrays small enough to check by hand."""
 
 import importlib
 from dataclasses import asdict
@@ -76,7 +76,7 @@ def test_class_means_are_moved_by_thirty_in_each_crust_anew(scripts):
     assert np.array_equal(moved[5], scripts.wrong_crusts.setting_of("means", 5).rocks.mean - usual)
 
 
-def test_maps_are_judged_as_predict_shows_them(scripts):
+def test_classes_are_those_of_a_map(scripts):
     from gravmap.learning.calibration.temperature import Calibration
 
     by_distance = {"km": [10.0, 20.0], "temperature": [1.0, 4.0]}
@@ -104,12 +104,12 @@ def test_tables_hold_what_was_measured(scripts):
         "coverage": 0.8149,
         "ece": 0.0304,
     }
-    told = {name: row for name in ("all", "over 30 km", "cover over 2 km")}
+    strata = {name: row for name in ("all", "over 30 km", "cover over 2 km")}
     tables = {
-        "scores": scripts.cover_tables.scores_table(told),
-        "paired": scripts.cover_tables.paired_table(told, network),
-        "wrong": scripts.cover_tables.wrong_table({"belts-25": told}, network),
-        "coverage": scripts.cover_tables.coverage_table({"belts-25": told}),
+        "scores": scripts.cover_tables.scores_table(strata),
+        "paired": scripts.cover_tables.paired_table(strata, network),
+        "wrong": scripts.cover_tables.wrong_table({"belts-25": strata}, network),
+        "coverage": scripts.cover_tables.coverage_table({"belts-25": strata}),
     }
     for lines in tables.values():
         assert len({line.count("|") for line in lines}) == 1
@@ -126,7 +126,7 @@ def test_crusts_seen_from_height_keep_their_place(scripts):
 
     rows, columns, step = 33, 49, scripts.crusts_at_height.NODE_STEP
     lon, lat = 80 + (np.arange(columns) + 0.5) / 30, 40 + (rows - np.arange(rows) - 0.5) / 30
-    plane = (100 * lat[:, None] + lon[None, :]).astype(np.float32)  # each value tells its place
+    plane = (100 * lat[:, None] + lon[None, :]).astype(np.float32)  # each value identifies its node
     truth = (1 + (np.arange(columns) > 20) * np.ones((rows, 1), int)).astype(np.uint8)
     arrays = {
         "fields": np.stack([plane] * 3),
@@ -148,10 +148,10 @@ def test_crusts_seen_from_height_keep_their_place(scripts):
         },
     }
     seen = scripts.crusts_at_height.at_height(arrays)
-    area = crust_dataset(seen, TEST, [1.0])
-    assert area.channels[:3] == ["residual_10km", "residual_20km", "residual_40km"]
-    assert area.node_lat[0] - area.node_lat[1] == pytest.approx(step / 30)
-    assert area.fields[0] == pytest.approx(100 * area.node_lat[:, None] + area.node_lon[None, :], abs=1e-2)
-    assert seen["cover_m"] == pytest.approx(area.fields[0])
-    known = area.fields[area.channels.index("outcrop_known")]
+    dataset = crust_dataset(seen, TEST, [1.0])
+    assert dataset.channels[:3] == ["residual_10km", "residual_20km", "residual_40km"]
+    assert dataset.node_lat[0] - dataset.node_lat[1] == pytest.approx(step / 30)
+    assert dataset.fields[0] == pytest.approx(100 * dataset.node_lat[:, None] + dataset.node_lon[None, :], abs=1e-2)
+    assert seen["cover_m"] == pytest.approx(dataset.fields[0])
+    known = dataset.fields[dataset.channels.index("outcrop_known")]
     assert known.all(axis=1).tolist() == [True, True, False, False, False]  # rows 0 and 8, not 16, 24 and 32

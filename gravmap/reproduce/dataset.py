@@ -1,4 +1,4 @@
-"""The data: areas of the classes, windows, and the pictures of the study area and of its gravity."""
+"""Tables of class areas and of windows, and figures of the study area and its gravity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from gravmap.files import read_json
 from gravmap.geology import open_labels
-from gravmap.lattice import COVER, UNUSABLE
+from gravmap.lattice import COVER, TEST, UNUSABLE
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.mapping.page.figures import ClassPanel, FieldPanel, classes_of_legend, draw
 from gravmap.mapping.page.words import bare_area, count, percent
@@ -34,41 +34,41 @@ def class_table(place: Workspace) -> Table:
         rows.append(("not usable: water, gaps, mixed ages", bare_area(found[UNUSABLE][1]), "–", "–"))
     return Table(
         "Table 1. Classes of the geological map: area on the ellipsoid and percentage of the bedrock that crops out."
-        " The paper's are in a picture.",
+        " The paper gives its values in a figure only.",
         ("Class", "Area, km²", "Percent of bedrock", "Paper"),
         tuple(rows),
     )
 
 
 def window_table(place: Workspace, paper: dict[str, Any]) -> Table:
-    """Table 2: windows of every size, and those with too little bedrock."""
+    """Table 2: number of windows of every size, and of those with too little bedrock."""
     index = read_json(place.tiles / "index.json", "gravmap tile")
-    rows, total, bare = [], 0, 0
+    rows, total, excluded = [], 0, 0
     for scale in index["scales"]:
         windows, apart = scale["rows"] * scale["columns"], len(index["set_apart"].get(scale["name"], []))
-        total, bare = total + windows, bare + apart
+        total, excluded = total + windows, excluded + apart
         row = (format_angle(scale["size_deg"]), format_angle(scale["stride_deg"]), windows, windows - apart, apart)
         rows.append((*(str(cell) for cell in row), "–"))
     paper_sum = f"{paper['windows']} = {paper['windows_with_bedrock']} + {paper['windows_set_apart']}"
-    rows.append(("all", "", count(total), count(total - bare), count(bare), paper_sum))
+    rows.append(("all", "", count(total), count(total - excluded), count(excluded), paper_sum))
     return Table(
-        "Table 2. Windows: side and step; those with bedrock on at least a tenth of their area, and those set apart."
-        " Of the paper the sums are in the text.",
-        ("Window", "Step", "Windows", "With bedrock", "Set apart", "Paper"),
+        "Table 2. Windows by side and stride: all, those with bedrock on at least a tenth of their area, and those"
+        " excluded for less. The text of the paper gives the sums.",
+        ("Window", "Stride", "Windows", "With bedrock", "Excluded", "Paper"),
         tuple(rows),
     )
 
 
-def draw_study_area(place: Workspace, area: RegionDataset, path: Path, title: str) -> Picture:
-    """Figure 1: the geological map, and what is held out of it."""
+def draw_study_area(place: Workspace, dataset: RegionDataset, path: Path, title: str) -> Picture:
+    """Figure 1: the geological map, and the outcrop that is held out."""
     legend = open_labels(place.labels).legend
-    surface, role = area.node_truth()
+    surface, role = dataset.node_truth()
     outcrop = (surface != COVER) & (surface != UNUSABLE)
-    held = np.where(outcrop & (role == 2), surface, UNUSABLE).astype(np.uint8)
-    bounds = bounds_wsen(area)
+    held_out = np.where(outcrop & (role == TEST), surface, UNUSABLE).astype(np.uint8)
+    bounds = bounds_wsen(dataset)
     panels = [
         ClassPanel("The geological map: bedrock where it crops out, cover elsewhere", surface, bounds, outcrop),
-        ClassPanel("Outcrop in the test blocks", held, bounds),
+        ClassPanel("Outcrop in the test blocks", held_out, bounds),
     ]
     draw(path, panels, classes_of_legend(legend), title=title, columns=2, panel_width_in=6.0)
     return Picture(
@@ -79,26 +79,26 @@ def draw_study_area(place: Workspace, area: RegionDataset, path: Path, title: st
 
 
 def draw_gravity(place: Workspace, path: Path, title: str) -> Picture:
-    """Figure 2: the Bouguer anomaly and the residual that the networks read."""
+    """Figure 2: the Bouguer anomaly and the residual that is the input of the networks."""
     first = str(read_json(place.tiles / "index.json", "gravmap tile")["channel"])
-    area = RegionDataset.from_arrays(load_arrays(place.tiles, channels=["bouguer", first]))
-    bounds = bounds_wsen(area)
-    bouguer, residual = (np.where(area.field_valid, field, np.nan) for field in area.fields)
+    dataset = RegionDataset.from_arrays(load_arrays(place.tiles, channels=["bouguer", first]))
+    bounds = bounds_wsen(dataset)
+    bouguer, residual = (np.where(dataset.field_valid, field, np.nan) for field in dataset.fields)
     panels = [
         FieldPanel("Bouguer anomaly", "mGal", bouguer, bounds),
-        FieldPanel("What the networks read: " + first.replace("_", " of "), "mGal", residual, bounds, diverging=True),
+        FieldPanel("Input of the networks: " + first.replace("_", " of "), "mGal", residual, bounds, diverging=True),
     ]
     draw(path, panels, [], title=title, columns=2, panel_width_in=6.0)
     return Picture(
         path,
         "Figure 2. Gravity: the Bouguer anomaly, and the residual after its upward continuation by 10 km is subtracted."
-        " The networks read the residual as a picture in colours, as in the paper.",
+        " The input of the networks is the residual as a colour image (RGB), as in the paper.",
     )
 
 
-def bounds_wsen(area: RegionDataset) -> tuple[float, float, float, float]:
-    """Outer edges of the cells around the nodes of an area, degrees."""
-    west, south, east, north = (float(side) for side in area.field_nodes_wsen)
-    rows, columns = area.field_valid.shape
+def bounds_wsen(dataset: RegionDataset) -> tuple[float, float, float, float]:
+    """Outer edges of the cells around the nodes of a dataset, degrees."""
+    west, south, east, north = (float(side) for side in dataset.field_nodes_wsen)
+    rows, columns = dataset.field_valid.shape
     y, x = 0.5 * (north - south) / (rows - 1), 0.5 * (east - west) / (columns - 1)
     return west - x, south - y, east + x, north + y

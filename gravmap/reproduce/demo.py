@@ -23,8 +23,8 @@ from gravmap.workspace import Workspace
 PICTURE, SCORES = "demo.png", "under_cover.json"
 
 NEAREST, DIFFUSION = (NULL_MODELS[key].title for key in ("nearest_outcrop", "label_diffusion"))
-# Rows of the table, and keys of the scores in under_cover.json: kept as they are, so that files stay comparable.
-OUTCROP, CRUSTS = "network taught on this outcrop", "network taught on other crusts"
+# Rows of the table, and keys of the scores in under_cover.json.
+OUTCROP, CRUSTS = "network trained on this outcrop", "network trained on other crusts"
 
 Labels = NDArray[np.uint8]
 Bounds = tuple[float, float, float, float]
@@ -73,7 +73,7 @@ def score_demo(
     Raises
     ------
     InputError
-        A step is missing or the grids differ.
+        A file is missing or the grids differ.
     """
     workspace = Workspace(root)
     truth, bounds = _read(truth_path)
@@ -155,12 +155,10 @@ def _draw(
         return ClassPanel(title, shown, bounds, outcrop, ~outcrop)
 
     panels: list[Panel] = [
-        ClassPanel(
-            "The map a geologist has\nbedrock where it crops out, nothing under cover", surface, bounds, outcrop
-        ),
+        ClassPanel("The geological map\nbedrock where it crops out, nothing under cover", surface, bounds, outcrop),
         panel(NEAREST),
         panel(DIFFUSION),
-        ClassPanel("The truth\nbelow the cover", truth, bounds, outcrop),
+        ClassPanel("The truth\nbedrock below the cover", truth, bounds, outcrop),
         panel(OUTCROP),
         panel(CRUSTS),
     ]

@@ -1,4 +1,4 @@
-"""Predictions of the networks on the test nodes: for Figure 5, and for whether a difference is chance."""
+"""Predictions of the networks on the test nodes, for Figure 5 and for confidence intervals of differences."""
 
 from __future__ import annotations
 
@@ -25,86 +25,86 @@ NEAREST = NULL_MODELS["nearest_outcrop"].title
 
 @dataclass(frozen=True)
 class HeldOutMaps:
-    """Maps of the test nodes of one split.
+    """Class maps of the test nodes of one split.
 
     Attributes
     ----------
-    area : RegionDataset
+    dataset : RegionDataset
         Fields, labels and roles of that split.
     labels : (ny, nx) uint8
-        As mapped.
-    wanted : (ny, nx) bool
+        Mapped classes.
+    scored : (ny, nx) bool
         Nodes that are scored.
     maps : dict of str to (ny, nx) uint8 array
-        Predictor to its classes: nearest outcrop first, then the networks by their labels. Valid at wanted nodes alone.
+        Predicted classes by predictor: nearest outcrop, then the networks by their labels. Valid at scored nodes only.
     """
 
-    area: RegionDataset
+    dataset: RegionDataset
     labels: NDArray[np.uint8]
-    wanted: NDArray[np.bool_]
+    scored: NDArray[np.bool_]
     maps: dict[str, NDArray[np.uint8]]
 
     def gain(self, name: str, measure: str, seed: int = 0) -> Difference:
-        """How much better a network scores than nearest outcrop, with an interval over blocks.
+        """Score of a network minus that of nearest outcrop, with a confidence interval from a bootstrap over blocks.
 
         Parameters
         ----------
         name : str
-            Of `maps`.
+            Key of `maps`.
         measure : str
             Key of `gravmap.learning.evaluation.comparison.MEASURES`.
         seed : int
-            Of the resampling.
+            Seed of the resampling.
         """
         truth, ours, nearest = (
-            to_target(each[self.wanted]) for each in (self.labels, self.maps[name], self.maps[NEAREST])
+            to_target(each[self.scored]) for each in (self.labels, self.maps[name], self.maps[NEAREST])
         )
-        return paired_bootstrap(truth, ours, nearest, block_numbers(self.area)[self.wanted], measure, seed=seed)
+        return paired_bootstrap(truth, ours, nearest, block_numbers(self.dataset)[self.scored], measure, seed=seed)
 
 
 def predict_held_out(
     place: Workspace, trained: Sequence[Trained], *, device: str = "cpu", progress: Progress = silent
 ) -> HeldOutMaps:
-    """Predict the test nodes with each network, as it does when it is scored.
+    """Predict the test nodes with each network, as ``gravmap train`` does to score it.
 
     Parameters
     ----------
     place : Workspace
-        Of the runs.
+        Workspace of the runs.
     trained : sequence of Trained
-        Finished runs under one split, one or more.
+        Finished runs under one split, at least one.
     device : str
-        Where the networks run.
+        Device of the networks.
     progress : Progress
-        Called with the networks done.
+        Called with the number of finished networks.
 
     Raises
     ------
     InputError
-        A run's files or the tile set are damaged, or nothing is held out.
+        The files of a run or the tile set are damaged, or nothing is held out.
     """
     _, first = load_model(trained[0].folder)
     split, fold = str(first.split.get("name", "blocks")), int(first.split.get("fold", 0))
-    # All runs of a reproduction read one input.
-    area = RegionDataset.from_arrays(
+    # All runs of a reproduction have the same input channels.
+    dataset = RegionDataset.from_arrays(
         load_arrays(place.tiles, channels=fields_read(first.input.names), split=split, fold=fold)
     )
-    labels, _ = area.node_truth()
-    wanted = held_out_mask(area)
-    maps = {NEAREST: null_maps(area, TEST, which=["nearest_outcrop"])["nearest_outcrop"]}
+    labels, _ = dataset.node_truth()
+    scored = held_out_mask(dataset)
+    maps = {NEAREST: null_maps(dataset, TEST, which=["nearest_outcrop"])["nearest_outcrop"]}
     for done, each in enumerate(trained):
         progress(done, len(trained), each.run.name)
         network, spec = load_model(each.folder, device)
         logits = node_logits(
             network,
-            area,
-            wanted,
+            dataset,
+            scored,
             inputs=spec.input,
             tile_size_px=spec.tile_size_px,
             scale_deg=scoring_scale(spec.scales_deg),
             device=device,
         )
-        # Every wanted node lies in a window; elsewhere windows are missing, and the result is not used.
+        # Every scored node lies in a window; values elsewhere are not used.
         maps[each.run.label] = to_label(np.nan_to_num(logits).argmax(0))
     progress(len(trained), len(trained))
-    return HeldOutMaps(area, labels, wanted, maps)
+    return HeldOutMaps(dataset, labels, scored, maps)

@@ -1,4 +1,4 @@
-"""What came of the runs: scores as `gravmap train` took them, and baselines on the same nodes."""
+"""Results of the runs: the scores that `gravmap train` computed, and baselines on the same nodes."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from gravmap.workspace import Workspace
 
 @dataclass(frozen=True)
 class Trained:
-    """A planned run, and what came of it.
+    """A planned run and its results.
 
     Attributes
     ----------
     run : PlannedRun
-        As planned.
+        The plan of the run.
     folder : Path
-        Where it lies, or would.
+        Folder of the run, which may not exist yet.
     parameters : int or None
-        Trainable numbers; None where the network cannot be built here.
+        Number of trainable parameters; None if the network cannot be built here.
     test : dict
-        Scores on the test split; empty where it was not trained, or nothing was scored.
+        Scores on the test split; empty if the run was not trained or not scored.
     history : list of dict
-        Epoch by epoch: epoch, loss, tune_fwiou ...; numbers or None.
+        One row per epoch: epoch, loss, tune_fwiou ...; numbers or None.
     seconds : float
         Duration of training.
     """
@@ -46,22 +46,22 @@ class Trained:
 
     @property
     def done(self) -> bool:
-        """Whether it was trained to its end."""
+        """Whether training is finished."""
         return (self.folder / "scores.json").exists()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All runs of a plan.
+    """Results of all runs of a plan.
 
     Attributes
     ----------
     plan : Plan
-        What was to be trained.
+        The plan of runs.
     trained : list of Trained
         One for every planned run.
     protocols : dict of str to Protocol
-        Split to the scored runs, with baselines; a split under which nothing was trained is not there.
+        Scored runs and baselines by split, without splits that have no scored run.
     """
 
     plan: Plan
@@ -69,28 +69,28 @@ class Outcome:
     protocols: dict[str, Protocol]
 
     def of(self, network: str, protocol: str) -> Trained | None:
-        """What came of a network under a split; None where that was not planned."""
+        """The run of a network under a split; None if it was not planned."""
         return next(
             (each for each in self.trained if (each.run.network, each.run.protocol) == (network, protocol)), None
         )
 
 
 def gather(place: Workspace, plan: Plan, in_channels: int, classes: int) -> Outcome:
-    """Read what the runs left behind.
+    """Read the results of the runs of a plan.
 
     Parameters
     ----------
     place : Workspace
-        Where they were trained.
+        Workspace of the runs.
     plan : Plan
-        What was to be trained.
+        The plan of runs.
     in_channels, classes : int
-        Of the networks, to count their parameters.
+        Input channels and classes of the networks, to count their parameters.
 
     Raises
     ------
     InputError
-        A run's files are damaged.
+        The files of a run are damaged.
     """
     trained = [_read(place.runs / run.name, run, in_channels, classes) for run in plan.runs]
     protocols = {}
@@ -102,24 +102,24 @@ def gather(place: Workspace, plan: Plan, in_channels: int, classes: int) -> Outc
     return Outcome(plan, trained, protocols)
 
 
-def with_learned_baselines(outcome: Outcome, protocol: str, area: RegionDataset) -> Outcome:
-    """Add to a split's baselines those that learn: a map's report leaves them out for their time.
+def with_learned_baselines(outcome: Outcome, protocol: str, dataset: RegionDataset) -> Outcome:
+    """Add the baselines that are fitted (random forests ...), which take too long for the report of a map.
 
     Parameters
     ----------
     outcome : Outcome
-        With the quick baselines; a split without any stays so.
+        Results with the quick baselines; a split without baselines is not changed.
     protocol : str
         The split.
-    area : RegionDataset
-        Of that split.
+    dataset : RegionDataset
+        Dataset with the roles of that split.
     """
     found = outcome.protocols.get(protocol)
     if found is None or not found.baselines:
         return outcome
-    left = unavailable_null_models(area)
-    more = [key for key, model in NULL_MODELS.items() if key not in left and model.title not in found.baselines]
-    baselines = found.baselines | {NULL_MODELS[key].title: row for key, row in null_scores(area, which=more).items()}
+    unavailable = unavailable_null_models(dataset)
+    more = [key for key, model in NULL_MODELS.items() if key not in unavailable and model.title not in found.baselines]
+    baselines = found.baselines | {NULL_MODELS[key].title: row for key, row in null_scores(dataset, which=more).items()}
     ordered = {model.title: baselines[model.title] for model in NULL_MODELS.values() if model.title in baselines}
     return replace(outcome, protocols={**outcome.protocols, protocol: replace(found, baselines=ordered)})
 
@@ -127,7 +127,7 @@ def with_learned_baselines(outcome: Outcome, protocol: str, area: RegionDataset)
 def _read(folder: Path, run: PlannedRun, in_channels: int, classes: int) -> Trained:
     parameters = None
     if run.architecture:
-        # Not on torch's "meta" device, which would cost nothing: some networks of the library cannot be built there.
+        # Not on the "meta" device, which needs no memory: some networks of segmentation_models_pytorch fail there.
         parameters = count_parameters(build_from_dict(run.architecture, in_channels, classes))
     if not (folder / "scores.json").exists():
         return Trained(run, folder, parameters, {}, [], 0.0)

@@ -1,4 +1,4 @@
-"""One document, written twice: as a page that stands alone (HTML), and as Markdown beside its pictures."""
+"""A document of headings, text, tables and pictures, rendered as a self-contained HTML page and as Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gravmap.mapping.page.words import render
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; `soft` ones are remarks, `strong` ones what a reader must see first."""
+    """A paragraph; `manner` is empty, ``soft`` (a remark), ``strong`` (a key statement) or ``missing``."""
 
     kind: ClassVar[str] = "text"
     words: str
@@ -31,7 +31,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of words and numbers; the first column names a row, the others stand to the right."""
+    """A table; the first column has the row titles, the others are aligned right."""
 
     kind: ClassVar[str] = "table"
     caption: str
@@ -41,7 +41,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG and what it shows."""
+    """A PNG file and its caption."""
 
     kind: ClassVar[str] = "picture"
     path: Path
@@ -49,13 +49,13 @@ class Picture:
 
     @property
     def data_uri(self) -> str:
-        """The picture itself, for a page that stands alone."""
+        """The picture as a data URI, for a self-contained page."""
         return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode()
 
 
 @dataclass(frozen=True)
 class Heading:
-    """Of a part within a section."""
+    """A heading within a section."""
 
     kind: ClassVar[str] = "heading"
     words: str
@@ -66,7 +66,7 @@ Part = Text | Bullets | Table | Picture | Heading
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A section: its title and its parts."""
 
     title: str
     parts: tuple[Part, ...]
@@ -74,16 +74,16 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """What is written.
+    """A document.
 
     Attributes
     ----------
     over, title, lead : str
-        A line above the title, the title, and the first sentences.
+        A line above the title, the title, and an introduction.
     warning : str
-        Shown in a box under them.
+        Text of a box below the introduction.
     sections : tuple of Section
-        In order.
+        Its sections, in order.
     """
 
     over: str
@@ -94,7 +94,7 @@ class Document:
 
 
 def to_markdown(document: Document, folder: Path) -> str:
-    """The document as Markdown; pictures are linked as seen from `folder`."""
+    """The document as Markdown, with links to pictures relative to `folder`."""
     lines = [document.lead, "", f"# {document.title}", "", f"**{document.warning}**"]
     for section in document.sections:
         lines += ["", f"## {section.title}"]
@@ -121,5 +121,5 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def to_html(document: Document) -> str:
-    """The document as one HTML page with its pictures inside, in the style of a map's report."""
+    """The document as one HTML page with embedded pictures, in the style of a map's report."""
     return render("document.html.j2", package="gravmap.reproduce", document=document)

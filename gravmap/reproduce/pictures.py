@@ -1,4 +1,4 @@
-"""Figures 4 and 5: the course of training, and predictions of the networks on held-out outcrop."""
+"""Figures 4 and 5: training curves, and predictions of the networks on held-out outcrop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COLOURS = (INK, *SERIES[:6])  # GGMNet has the darkest
 
 
 def draw_curves(trained: Sequence[Trained], path: Path, title: str, split: str) -> Picture:
-    """Figure 4: loss in training and FWIoU on the tuning split, epoch by epoch, of the compared networks."""
+    """Figure 4: training loss and FWIoU on the tuning split by epoch, of the compared networks."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -37,7 +37,7 @@ def draw_curves(trained: Sequence[Trained], path: Path, title: str, split: str) 
             points = [(row["epoch"], factor * value) for row in each.history if (value := row[name]) is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, ms=3, **style)
-    left.set_ylabel("loss of the worst pixels, training crops")
+    left.set_ylabel("training loss (pixels of highest loss)")
     right.set_ylabel("FWIoU on the tuning split, percent")
     for axes in (left, right):
         axes.set_xlabel("epoch")
@@ -52,23 +52,23 @@ def draw_curves(trained: Sequence[Trained], path: Path, title: str, split: str) 
         figure.savefig(temporary)
     return Picture(
         path,
-        f"Figure 4. Training of the compared networks under {split}: loss, and FWIoU on the split that selects"
-        " the weights to keep. The fraction of pixels that the loss counts may fall early on, so that it rises.",
+        f"Figure 4. Training of the compared networks under {split}: loss, and FWIoU on the tuning split, by which the"
+        " best weights are selected. The loss may rise early on, while the fraction of pixels that it averages falls.",
     )
 
 
 def draw_held_out(place: Workspace, predicted: HeldOutMaps, path: Path, title: str) -> Picture:
-    """Figure 5: the test nodes as mapped, as the nearest outcrop has them, and as each network predicts them."""
-    bounds = bounds_wsen(predicted.area)
+    """Figure 5: the test nodes as mapped, as predicted by nearest outcrop, and as predicted by each network."""
+    bounds = bounds_wsen(predicted.dataset)
 
-    def panel(said: str, values: NDArray[np.uint8]) -> Panel:
-        shown = np.where(predicted.wanted, values, UNUSABLE).astype(np.uint8)
-        return ClassPanel(said, shown, bounds)
+    def panel(words: str, values: NDArray[np.uint8]) -> Panel:
+        shown = np.where(predicted.scored, values, UNUSABLE).astype(np.uint8)
+        return ClassPanel(words, shown, bounds)
 
     panels = [panel("As mapped", predicted.labels)]
     for name, values in predicted.maps.items():
-        right = (values == predicted.labels)[predicted.wanted].mean()
-        panels.append(panel(f"{name[:1].upper()}{name[1:]}: {100 * right:.0f} % right", values))
+        accuracy = (values == predicted.labels)[predicted.scored].mean()
+        panels.append(panel(f"{name[:1].upper()}{name[1:]}: {100 * accuracy:.0f} % correct", values))
     draw(
         path,
         panels,
@@ -79,6 +79,6 @@ def draw_held_out(place: Workspace, predicted: HeldOutMaps, path: Path, title: s
     )
     return Picture(
         path,
-        "Figure 5. Outcrop held out from training (grey: everything else): as mapped, as the nearest outcrop has it,"
-        " and as the networks predict it from gravity.",
+        "Figure 5. Outcrop held out from training (grey: everything else): as mapped, as predicted by the nearest"
+        " outcrop, and as predicted by the networks from gravity.",
     )

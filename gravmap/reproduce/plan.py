@@ -1,4 +1,4 @@
-"""What is trained under a profile: a list of runs, read from one table in the package."""
+"""The training runs of a profile, read from a table in the package."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from gravmap.network.smp import SmpArchitecture
 
 PROFILES = ("quick", "full")
 PROTOCOLS = ("random", "blocks")
-"""Splits, in the order in which they are shown: the paper's first."""
+"""Splits in the order of the page: that of the paper first."""
 
 TABLES = ("depth", "ablation", "comparison")
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A network trained under one split.
+    """A network to train under one split.
 
     Attributes
     ----------
     name : str
-        Of its folder under ``runs/``: split and network.
+        Name of its folder under ``runs/``: split and network.
     network : str
-        The table's name for the network; runs of one network under two splits share it.
+        Name of the network in the table; the same under every split.
     label : str
-        In words.
+        Name of the network on the page.
     protocol : str
         The split, one of `PROTOCOLS`.
     tables : tuple of str
-        Where it is shown, of `TABLES`.
+        Tables that list it, of `TABLES`.
     model : str
-        What ``train --model`` takes; empty where only the architecture says what it is.
+        Value of ``train --model``; empty if the network is given by `architecture` alone.
     architecture : dict
-        Record that `gravmap.network.build_from_dict` takes; empty where the network is not available here.
+        Argument of `gravmap.network.build_from_dict`; empty if the network is not available here.
     missing : str
-        Why it cannot; empty where it can.
+        Reason why it is not available; empty if it is.
     """
 
     name: str
@@ -57,12 +57,12 @@ class PlannedRun:
     missing: str = ""
 
     def words(self, folder: Path, profile: Mapping[str, Any], seed: int) -> list[str]:
-        """Give the options of `gravmap train` that make it; an architecture without a name is written to `folder`."""
+        """Options of ``gravmap train`` for this run; an architecture without a name is written to `folder`."""
         network = ["--model", self.model]
         if not self.model:
-            written = folder / f"{self.network}-small.json"
-            write_json(written, self.architecture)
-            network = ["--architecture", str(written)]
+            path = folder / f"{self.network}-small.json"
+            write_json(path, self.architecture)
+            network = ["--architecture", str(path)]
         split = ["--split", self.protocol, *(["--allow-leak"] if self.protocol == "random" else [])]
         return ["--name", self.name, *network, *split, *profile["train"], "--seed", str(seed)]
 
@@ -76,14 +76,14 @@ class Plan:
     profile : str
         One of `PROFILES`.
     settings : dict
-        The profile's table: note, size_px, train, device, crust, windows.
+        Table of the profile: note, size_px, train, device, crust, windows.
     paper : dict
-        What the paper is, what its text says of the data, and `scores`: network to its mpa and fwiou in percent, on
-        windows drawn at random.
+        Reference of the paper, its statements on the data, and `scores`: mpa and fwiou of each network in percent, on
+        random windows.
     runs : list of PlannedRun
-        In the order in which they are trained.
+        Runs in the order of training.
     departures : list of dict
-        What the paper leaves `open`, and what stands `here`.
+        Details that the paper leaves `open`, and the choice made `here`.
     """
 
     profile: str
@@ -93,7 +93,7 @@ class Plan:
     departures: list[dict[str, str]]
 
     def run_of(self, network: str, protocol: str) -> PlannedRun | None:
-        """The run of a network under a split; None where the profile has none."""
+        """The run of a network under a split; None if the profile does not include it."""
         return next((run for run in self.runs if (run.network, run.protocol) == (network, protocol)), None)
 
     def networks(self, table: str) -> list[PlannedRun]:
@@ -102,7 +102,7 @@ class Plan:
         for run in self.runs:
             if table in run.tables:
                 shown.setdefault(run.network, run)
-        # The reference stands among the depths in its place, and after the nets it grew from.
+        # By depth in the first table; in the ablation the reference, which has every part, comes last.
         key = (lambda run: run.network) if table in ("depth", "ablation") else (lambda run: "")
         found = sorted(shown.values(), key=key)
         if table == "ablation":
@@ -111,16 +111,16 @@ class Plan:
 
 
 REFERENCE = "ggmnet-22"
-"""The network of the paper's title: 22 cells per branch, every part of the ablation."""
+"""GGMNet as in the paper: 22 cells per branch, with every part of the ablation."""
 
 
 def load_plan(profile: str) -> Plan:
-    """Read the table and make the list of runs of a profile.
+    """Read the runs of a profile.
 
     Raises
     ------
     OptionError
-        There is no such profile.
+        The profile is unknown.
     """
     if profile not in PROFILES:
         raise OptionError(f"There is no profile {profile!r}.", f"Choose one of {', '.join(PROFILES)}.")
@@ -143,13 +143,13 @@ def load_plan(profile: str) -> Plan:
 
 
 def _architecture(row: Mapping[str, Any], profile: str) -> tuple[dict[str, Any], str]:
-    """The record of a row's network under a profile; empty, and why, where a package is missing."""
-    wanted = row[profile]
-    if profile == "quick" and wanted["kind"] == Architecture.KIND:
-        return thin(wanted["depth"], **ablation_switches(wanted["letter"])).to_dict(), ""
-    if profile == "quick" and wanted["kind"] != SmpArchitecture.KIND:
-        return dict(wanted), ""
-    name = wanted if profile == "full" else f"smp:{wanted['arch']}:{wanted['encoder']}"
+    """Architecture of a network under a profile; if a package is missing, an empty one and the reason."""
+    network = row[profile]
+    if profile == "quick" and network["kind"] == Architecture.KIND:
+        return thin(network["depth"], **ablation_switches(network["letter"])).to_dict(), ""
+    if profile == "quick" and network["kind"] != SmpArchitecture.KIND:
+        return dict(network), ""
+    name = network if profile == "full" else f"smp:{network['arch']}:{network['encoder']}"
     try:
         return describe(name), ""
     except OptionError as error:

@@ -1,4 +1,4 @@
-"""What came of the runs under each split: the verdict, Tables 4 to 7, and the baselines on the same nodes."""
+"""Results under each split: summary, Tables 4 to 7, and baselines on the same nodes."""
 
 from __future__ import annotations
 
@@ -27,52 +27,53 @@ _NOT_TRAINED = "not trained"
 
 
 def verdict(outcome: Outcome, predicted: HeldOutMaps | None = None) -> str:
-    """Whether the network beats the baselines on blocks it was not trained on, in a few sentences."""
+    """A few sentences on whether GGMNet scores higher than the baselines on held-out blocks."""
     found, ours = outcome.protocols.get("blocks"), outcome.of(REFERENCE, "blocks")
     if found is None or ours is None or not ours.test:
         return "GGMNet was not trained on held-out blocks, so its accuracy away from its training labels is not known."
     test = ours.test
-    said = f"On {count(test['places'])} places of held-out blocks GGMNet reaches {_pair(test)} (MPA / FWIoU, percent)"
+    reached = f"On {count(test['places'])} nodes of held-out blocks GGMNet scores {_pair(test)} (MPA / FWIoU, percent)"
     nearest = found.baselines.get(NEAREST)
     if nearest is None:
-        return f"{said}; baselines were not scored there. {found.no_baselines}".strip()
+        return f"{reached}; baselines were not scored there. {found.no_baselines}".strip()
     gains = [100 * (test[key] - nearest[key]) for key in ("mpa", "fwiou")]
-    beats = "It beats" if min(gains) > 0 else "It does not beat" if max(gains) <= 0 else "In one measure alone it beats"
+    beats = "Higher" if min(gains) > 0 else "Not higher" if max(gains) <= 0 else "Higher in one of the two measures"
     best = max(found.baselines.items(), key=lambda item: float(item[1]["fwiou"]))
-    points = f"it ({gains[0]:+.1f} and {gains[1]:+.1f} points)"
+    points = f" ({gains[0]:+.1f} and {gains[1]:+.1f} points)"
     if predicted is not None:
         sentences = (
             predicted.gain(ours.run.label, key).sentence("GGMNet", "nearest outcrop") for key in ("mpa", "fwiou")
         )
-        points = f"it: {'; '.join(sentences)}"
+        points = f": {'; '.join(sentences)}"
     return (
-        f"{said}; taking the class of the nearest outcrop, without gravity or network, {_pair(nearest)}."
-        f" {beats} {points}. The best baseline by FWIoU is {best[0]},"
+        f"{reached}; the class of the nearest outcrop, without gravity or network, scores {_pair(nearest)}."
+        f" {beats}{points}. The best baseline by FWIoU is {best[0]},"
         f" {_pair(best[1])}.{_of_random(outcome)}"
     )
 
 
 def _of_random(outcome: Outcome) -> str:
-    """What a score under the paper's split means, by the baseline that only takes the nearest outcrop."""
+    """The score of nearest outcrop under the paper's split, which shows how far the split leaks."""
     found = outcome.protocols.get("random")
     nearest = [row for name, row in found.baselines.items() if name.startswith("nearest outcrop")] if found else []
     if not nearest:
         return ""
     return (
-        f" On random windows, the paper's protocol, nearest outcrop has {_pair(nearest[0])}: that is memory of a place."
+        f" On random windows, the paper's protocol, nearest outcrop scores {_pair(nearest[0])}: test nodes lie close to"
+        " training labels there."
     )
 
 
 def protocol_parts(outcome: Outcome, name: str, without: Mapping[str, str]) -> list[Part]:
-    """Tables 4 to 7 and the baselines of one split; `without` says which baselines were left out, and why."""
+    """Tables 4 to 7 and the baselines of one split; `without` has the reason for each baseline that is left out."""
     plan, found = outcome.plan, outcome.protocols.get(name)
-    parts: list[Part] = [Text(_said_of(name, found.leak if found else None))]
+    parts: list[Part] = [Text(_describe_split(name, found.leak if found else None))]
     if found is None:
         parts.append(Text("No network was trained under this split.", "missing"))
     captions = {
-        "depth": "Table 4. Depth of GGMNet: cells of a branch, and parameters.",
-        "ablation": "Table 5. Ablation: every net has one part more than the one before it.",
-        "comparison": "Table 6. GGMNet beside other networks.",
+        "depth": "Table 4. Depth of GGMNet: cells per branch, and parameters.",
+        "ablation": "Table 5. Ablation: every network has one part more than the one before it.",
+        "comparison": "Table 6. GGMNet and other networks.",
     }
     parts += [_scores_table(outcome, name, table, caption) for table, caption in captions.items()]
     if found is not None:
@@ -80,9 +81,7 @@ def protocol_parts(outcome: Outcome, name: str, without: Mapping[str, str]) -> l
             (null, *(percent(row.get(key), 1) for key, _ in _MEASURES)) for null, row in found.baselines.items()
         )
         head = ("Baseline", *(label for _, label in _MEASURES))
-        caption = (
-            "Baselines (null models) on the same nodes, which know the labels that training sees and need no network."
-        )
+        caption = "Baselines (null models) on the same nodes: they use the training labels and no network."
         caption += "".join(f" {NULL_MODELS[key].title}: left out, {why}." for key, why in without.items())
         parts.append(Table(caption, head, rows) if rows else Text(found.no_baselines, "missing"))
     ours = outcome.of(REFERENCE, name)
@@ -91,19 +90,19 @@ def protocol_parts(outcome: Outcome, name: str, without: Mapping[str, str]) -> l
     return parts
 
 
-def _said_of(name: str, leak: float | None) -> str:
-    said = {
-        "random": "15 % of the windows are held out at random. They overlap the training windows, so a score says how"
-        " well a network remembers the place.",
+def _describe_split(name: str, leak: float | None) -> str:
+    words = {
+        "random": "15 % of the windows are held out at random. They overlap the training windows, so the scores reward"
+        " memorisation of the training labels.",
         "blocks": "Whole blocks are held out, with a buffer around them. None of their labels was used in training;"
         " the paper has no such score.",
     }[name]
     if leak is None:
-        return said
+        return words
     seen = (
         f"the labels of {percent(leak, 1)} of the held-out bedrock" if leak > 0 else "no label of the held-out bedrock"
     )
-    return f"{said} Measured: training sees {seen}."
+    return f"{words} Measured leak: training sees {seen}."
 
 
 def _scores_table(outcome: Outcome, protocol: str, table: str, caption: str) -> Table:
@@ -130,7 +129,7 @@ def _scores_table(outcome: Outcome, protocol: str, table: str, caption: str) -> 
 
 
 def _millions(each: Trained | None, outcome: Outcome, planned: PlannedRun) -> str:
-    """Parameters of a network, which are the same under every split."""
+    """Number of parameters of a network, the same under every split."""
     same = each or next((one for one in outcome.trained if one.run.network == planned.network), None)
     return "–" if same is None or same.parameters is None else f"{same.parameters / 1e6:.2f} M"
 
@@ -148,9 +147,10 @@ def _class_scores(ours: Trained, plan: Plan) -> Table:
         for name, row in ours.test["per_class"].items()
     )
     return Table(
-        f"Table 7. {ours.run.label}, class by class: fraction of the class's places that were predicted so (accuracy),"
-        " fraction of what was predicted so that is so (precision), and overlap (IoU). The paper's stand in a picture.",
-        ("Class", "Places", "Accuracy", "Precision", "IoU", "Paper"),
+        f"Table 7. {ours.run.label}, by class: fraction of the nodes of the class that were predicted correctly"
+        " (accuracy), fraction of the nodes predicted as the class that are correct (precision), and overlap (IoU). The"
+        " paper gives its values in a figure only.",
+        ("Class", "Nodes", "Accuracy", "Precision", "IoU", "Paper"),
         rows,
     )
 

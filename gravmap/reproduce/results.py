@@ -1,4 +1,4 @@
-"""The results: every table and figure of the paper as far as the data allow, protocol by protocol, on one page."""
+"""The page of a reproduction: the tables and figures of the paper, as far as the data allow, for each split."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ from gravmap.workspace import Workspace
 PAGE, MARKDOWN, NUMBERS = "liu2024.html", "liu2024.md", "liu2024.json"
 
 RGB_PLANES = 3
-"""Planes of the input: the residual as a picture in colours."""
+"""Channels of the input: the residual as a colour image."""
 
 _WORDS = (
-    "MPA: fraction of a class's places that are correct, averaged over the classes that occur, or over all classes, as"
-    " if one that does not occur were missed. IoU: of the places that are or were predicted as a class, the fraction"
-    " where both agree; averaged over the classes (mIoU), or weighted by how common they are (FWIoU). PA: fraction of"
-    " all places that are correct. A place is a node of the gravity grid, and counts once. One seed and one fold: a few"
-    " points mean nothing."
+    "MPA: fraction of the nodes of a class that are correct, averaged over the classes that occur, or over all classes,"
+    " with 0 for one that does not occur. IoU: of the nodes that are or were predicted as a class, the fraction where"
+    " both agree; averaged over the classes (mIoU), or weighted by class frequency (FWIoU). PA: fraction of all nodes"
+    " that are correct. Every node of the gravity grid counts once. With one seed and one fold, differences of a few"
+    " points are not significant."
 )
 
 
 @dataclass(frozen=True)
 class Made:
-    """What was reproduced, of what, and where it lies.
+    """A finished or partial reproduction: its data, plan and files.
 
     Attributes
     ----------
     place : Workspace
         Fields, labels, tiles, runs and map.
     plan : Plan
-        What was to be trained.
+        The plan of runs.
     data : str
-        The data in words.
+        Description of the data.
     seed : int
-        Of crust, split, weights and crops.
+        Seed of crust, split, weights and crops.
     region : str
         Folder of the map under ``maps/``.
     truth : Path, optional
         Index raster of the bedrock below the cover, at the nodes of the fields.
     command : str
-        As typed.
+        The command line.
     """
 
     place: Workspace
@@ -72,18 +72,18 @@ class Made:
 
 
 def write_results(made: Made, *, device: str = "cpu", progress: Progress = silent) -> dict[str, Path]:
-    """Write the page as HTML and Markdown, its numbers as JSON, and its pictures.
+    """Write the page as HTML and Markdown, its numbers as JSON, and its figures.
 
-    What was not trained says so; numbers that the paper's text does not give stay blank.
+    Networks that were not trained are marked; numbers that the text of the paper does not give are left blank.
 
     Parameters
     ----------
     made : Made
-        The workspace and what was done in it; the tile set must be there.
+        The reproduction; its tile set must exist.
     device : str
-        Where networks predict Figure 5.
+        Device for the predictions of Figure 5.
     progress : Progress
-        Called with the networks done.
+        Called with the number of finished networks.
 
     Returns
     -------
@@ -93,18 +93,18 @@ def write_results(made: Made, *, device: str = "cpu", progress: Progress = silen
     Raises
     ------
     InputError
-        The tile set or a run's files are missing or damaged.
+        The tile set or the files of a run are missing or damaged.
     """
     root = made.place.root
-    area = RegionDataset.from_arrays(load_arrays(made.place.tiles))
-    outcome = gather(made.place, made.plan, RGB_PLANES, len(area.classes))
+    dataset = RegionDataset.from_arrays(load_arrays(made.place.tiles))
+    outcome = gather(made.place, made.plan, RGB_PLANES, len(dataset.classes))
     predicted = {}
     for name in PROTOCOLS:
         finished = _compared(outcome, name)
         if finished:
             predicted[name] = predict_held_out(made.place, finished, device=device, progress=progress)
-            outcome = with_learned_baselines(outcome, name, predicted[name].area)
-    document = _document(made, outcome, area, predicted)
+            outcome = with_learned_baselines(outcome, name, predicted[name].dataset)
+    document = _document(made, outcome, dataset, predicted)
     paths = {"html": root / PAGE, "markdown": root / MARKDOWN, "json": root / NUMBERS}
     write_json(paths["json"], numbers(made, outcome))
     write_text(paths["markdown"], to_markdown(document, root))
@@ -113,7 +113,7 @@ def write_results(made: Made, *, device: str = "cpu", progress: Progress = silen
 
 
 def numbers(made: Made, outcome: Outcome) -> dict[str, Any]:
-    """All scores as JSON values: fractions of one; None where a network was not trained."""
+    """All scores, JSON-serialisable, as fractions of one; None for a network that was not trained."""
     protocols: dict[str, Any] = {}
     for name in PROTOCOLS:
         found = outcome.protocols.get(name)
@@ -137,16 +137,16 @@ def numbers(made: Made, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _document(made: Made, outcome: Outcome, area: RegionDataset, predicted: Mapping[str, HeldOutMaps]) -> Document:
+def _document(made: Made, outcome: Outcome, dataset: RegionDataset, predicted: Mapping[str, HeldOutMaps]) -> Document:
     plan, figures = made.plan, made.place.root / "figures"
     paper = plan.paper
     sections = [
         Section(
-            "What came out",
+            "Results",
             (
                 Text(verdict(outcome, predicted.get("blocks")), "strong"),
                 Text(_WORDS, "soft"),
-                *_map_verdict(made, area),
+                *_map_verdict(made, dataset),
             ),
         ),
         Section(
@@ -154,15 +154,15 @@ def _document(made: Made, outcome: Outcome, area: RegionDataset, predicted: Mapp
             (
                 class_table(made.place),
                 window_table(made.place, paper),
-                draw_study_area(made.place, area, figures / "figure_1.png", "Study area"),
+                draw_study_area(made.place, dataset, figures / "figure_1.png", "Study area"),
                 draw_gravity(made.place, figures / "figure_2.png", "Gravity"),
             ),
         ),
         *(
-            Section(TITLES[name], tuple(protocol_parts(outcome, name, unavailable_null_models(area))))
+            Section(TITLES[name], tuple(protocol_parts(outcome, name, unavailable_null_models(dataset))))
             for name in PROTOCOLS
         ),
-        Section("Training, and the blocks that were held out", tuple(_pictures(made, outcome, predicted))),
+        Section("Training curves and held-out predictions", tuple(_pictures(made, outcome, predicted))),
         Section("The map", tuple(_map(made))),
         Section("Departures from the paper", (Bullets(tuple(_departures(made))),)),
         Section("How it was made", tuple(_how(made, outcome))),
@@ -178,7 +178,7 @@ def _document(made: Made, outcome: Outcome, area: RegionDataset, predicted: Mapp
 
 
 def _compared(outcome: Outcome, protocol: str) -> list[Trained]:
-    """The networks of the comparison that were trained and scored under a split."""
+    """The networks of Table 6 that were trained and scored under a split."""
     found = [outcome.of(run.network, protocol) for run in outcome.plan.networks("comparison")]
     return [each for each in found if each is not None and each.test]
 
@@ -207,23 +207,23 @@ def _map(made: Made) -> list[Part]:
     if not picture.exists():
         return [Text("No map was made.", "missing")]
     words = (
-        f"Figure 6. The map of {made.region} by GGMNet, trained on blocks: outcrop as mapped, and under cover, ruled in"
-        f" white, as predicted. Its own report is maps/{made.region}/report.html."
+        f"Figure 6. Map of {made.region} by GGMNet, trained under the block split: outcrop as mapped, and under cover,"
+        f" ruled in white, as predicted. Its report is maps/{made.region}/report.html."
     )
     return [Picture(picture, words)]
 
 
-def _map_verdict(made: Made, area: RegionDataset) -> list[Part]:
-    """Scores under cover, where the truth below it is known."""
+def _map_verdict(made: Made, dataset: RegionDataset) -> list[Part]:
+    """Scores under cover, if the bedrock there is known."""
     mapped = made.place.maps / made.region / "lithology.tif"
     if made.truth is None or not mapped.exists():
         return []
     try:
-        found = score_under_cover(area, _band(mapped), _band(made.truth))
+        found = score_under_cover(dataset, _band(mapped), _band(made.truth))
     except InputError as error:
         return [Text(error.message, "missing")]
     parts = (ALL, FAR)
-    head = ("Predictor", *(f"{label}, {where}" for where in ("all", "far") for label in ("PA", "MPA", "FWIoU")))
+    head = ("Predictor", *(f"{label}, {part}" for part in parts for label in ("PA", "MPA", "FWIoU")))
     rows = tuple(
         (name, *(percent(row[part][key], 1) for part in parts for key in ("pa", "mpa", "fwiou")))
         for name, row in found.scores.items()
@@ -242,7 +242,7 @@ def _band(path: Path) -> Any:
 
 
 def _departures(made: Made) -> list[str]:
-    general = [f"Open in the paper: {row['open']}. Here: {row['here']}." for row in made.plan.departures]
+    general = [f"Not specified in the paper: {row['open']}. Here: {row['here']}." for row in made.plan.departures]
     record = made.place.maps / made.region / "provenance.json"
     shown = read_json(record, "gravmap predict").get("deviations", []) if record.exists() else []
     return [*general, *(f"In this map: {each}" for each in shown)]
@@ -251,15 +251,16 @@ def _departures(made: Made) -> list[str]:
 def _how(made: Made, outcome: Outcome) -> list[Part]:
     done = [each for each in outcome.trained if each.done]
     seconds = sum(each.seconds for each in done)
-    spent = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+    duration = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
     words = (
-        f"`{made.command}` trained {len(done)} of {len(made.plan.runs)} planned networks in {spent} of training. Every"
-        " run lies in runs/ with its weights, curves and scores; the same command resumes where it was stopped."
+        f"`{made.command}` trained {len(done)} of {len(made.plan.runs)} planned networks in {duration} of training. The"
+        " weights, curves and scores of every run are in runs/; the same command resumes an interrupted reproduction."
     )
     options = " ".join(made.plan.settings["train"])
     return [
         Text(words),
         Text(
-            f"Options of every training: {options}; windows of {made.plan.settings['size_px']} pixels, crops of half."
+            f"Options of all training runs: {options}; windows of {made.plan.settings['size_px']} pixels, crops of half"
+            " that width."
         ),
     ]

@@ -1,4 +1,4 @@
-"""Simulated crusts whose bedrock under cover is known, for training, the demo, the tests and the benchmarks."""
+"""Simulated crusts whose bedrock under cover is known: geology, the gravity above it, and priors to draw them from."""
 
 from gravmap.synthetic.crust import draw_crust, make_crust
 from gravmap.synthetic.files import write_crust

@@ -1,4 +1,4 @@
-"""The bedrock and what hides it: belts between faults, rock ages, granites, basins, cover and Moho."""
+"""Geology of a simulated crust: belts between faults, rock ages, granites, basins, cover and Moho."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _MISFITS = 60
 
 @dataclass(frozen=True, eq=False)
 class Belts:
-    """Stripes of crust between faults.
+    """Elongated blocks of crust between faults.
 
     Attributes
     ----------
     index : ndarray of int, shape (ny, nx)
-        Which belt a node lies in.
+        Number of the belt that each node lies in.
     count : int
-        How many belts there are.
+        Number of belts.
     fault_distance_km : ndarray, shape (ny, nx)
         Distance across strike to the nearest boundary between belts.
     fault_index : ndarray of int, shape (ny, nx)
-        Which boundary that is.
+        Number of that boundary.
     """
 
     index: NDArray[np.intp]
@@ -40,28 +40,28 @@ class Belts:
     fault_index: NDArray[np.intp]
 
     def draw(self, stream: np.random.Generator) -> FloatArray:
-        """One standard normal number per belt, spread over its nodes."""
+        """Draw one standard normal number per belt; shape (ny, nx), constant within a belt."""
         return stream.standard_normal(self.count)[self.index]
 
 
 @dataclass(frozen=True, eq=False)
 class Bedrock:
-    """The rocks below the cover, in the order from top to bottom; all arrays (ny, nx).
+    """The rocks below the cover; all arrays have shape (ny, nx).
 
     Attributes
     ----------
     truth : ndarray of uint8
-        Class right below the cover, 1..10.
+        Class of the bedrock surface, directly below the cover, 1..10.
     age_class : ndarray of uint8
-        Class of the belt unit, 1..7, wherever it lies.
+        Class of the belt unit, 1..7, at the bedrock surface or deeper.
     mesozoic_km, permian_km, pluton_km : ndarray
-        Thickness of what lies on the belt unit, km; 0 where it is absent.
+        Thickness of the units above the belt unit, km; 0 where a unit is absent.
     pluton : ndarray of int
-        Number of the granite body, 0 where there is none.
+        Number of the granite body; 0 outside granites.
     pluton_count : int
-        How many granite bodies there are.
+        Number of granite bodies.
     belt_base_km : ndarray
-        Depth to which the belt unit reaches, km.
+        Depth of the base of the belt unit, km.
     """
 
     truth: LABELS
@@ -75,7 +75,7 @@ class Bedrock:
 
 
 def draw_belts(plane: StrikePlane, setting: Setting) -> Belts:
-    """Cut the plane into belts of lognormal width with wavy boundaries."""
+    """Divide the plane into belts of lognormal width with wavy boundaries."""
     stream = plane.streams.stream("belts")
     place = plane.across_km + setting.belt_wiggle_km * plane.field("belt wiggle", 60.0, stretch=2.0, smoothness=1.0)
     start, stop = place.min() - _BELT_CLIP_KM[1], place.max() + _BELT_CLIP_KM[1]
@@ -90,9 +90,10 @@ def draw_belts(plane: StrikePlane, setting: Setting) -> Belts:
 
 
 def draw_uplift(plane: StrikePlane, belts: Belts, setting: Setting) -> FloatArray:
-    """How far the crust was raised, mean 0 and variance 1: high means old rock, worn bare.
+    """Relative uplift of the crust, mean 0 and variance 1, shape (ny, nx).
 
-    Regional swells, a throw for every belt, and local relief.
+    The sum of a regional field, one offset per belt, and local relief. High uplift means deep erosion: older rock at
+    the surface, and thin or no cover.
     """
     uplift = (
         0.8 * plane.field("uplift regional", setting.uplift_length_km, stretch=2.0, smoothness=1.2)
@@ -106,62 +107,64 @@ def draw_uplift(plane: StrikePlane, belts: Belts, setting: Setting) -> FloatArra
 def draw_bedrock(
     plane: StrikePlane, belts: Belts, uplift: FloatArray, kept: NDArray[np.bool_], setting: Setting
 ) -> Bedrock:
-    """Assign the ten classes so that they have the given percentages of the `kept` nodes.
+    """Assign the ten classes so that they occupy the given percentages of the `kept` nodes.
 
-    The basins take the upper quantiles of a field that is low on uplifts; granites are added until their share is
-    reached; what is left is cut by the quantiles of an age level, so that neighbours in a fold are neighbours in age.
+    Basins occupy the upper quantiles of a field that decreases with uplift. Granites are added until their fraction is
+    reached. The remaining nodes are divided by the quantiles of an age level, so that neighbouring layers of a fold
+    are neighbours in age.
 
     Parameters
     ----------
     plane, belts, uplift
         From the functions above.
     kept : ndarray of bool, shape (ny, nx)
-        The nodes that make the crust's own cells: the margin is not counted.
+        Nodes inside the crust; those of the margin are False and not counted.
     setting : Setting
-        Shares of the classes, folds, granites and basins.
+        Percentages of the classes; parameters of folds, granites and basins.
 
     Returns
     -------
     Bedrock
-        Shares are exact to one node, that of the granites (and so of the belt classes) to a part of a small body.
+        Percentages are exact to one node; those of granites (and so of the belt classes) to a part of a small body.
     """
-    shares = np.asarray(setting.shares_percent) / np.sum(setting.shares_percent)
-    mesozoic_km, permian_km = _basins(plane, uplift, kept, shares[MESOZOIC - 1], shares[PERMIAN - 1], setting)
+    fractions = np.asarray(setting.shares_percent) / np.sum(setting.shares_percent)
+    mesozoic_km, permian_km = _basins(plane, uplift, kept, fractions[MESOZOIC - 1], fractions[PERMIAN - 1], setting)
     basin = (mesozoic_km > 0) | (permian_km > 0)
-    pluton, pluton_km, count = _plutons(plane, kept & ~basin, shares[ACID - 1] * kept.sum(), setting)
+    pluton, pluton_km, count = _plutons(plane, kept & ~basin, fractions[ACID - 1] * kept.sum(), setting)
 
     level = (
         setting.age_of_belts * belts.draw(plane.streams.stream("age of belts"))
         + 0.75 * plane.field("folds", setting.fold_km, stretch=setting.fold_stretch, smoothness=1.8)
         - setting.age_on_uplift * uplift
     )
-    bare = kept & ~basin & (pluton == 0)
-    if not bare.any():  # a few cells can all be granite
-        bare = kept
-    age_class = _classes_by_level(level, bare, shares[:7])
+    remaining = kept & ~basin & (pluton == 0)
+    if not remaining.any():  # in a crust of a few cells all can be granite
+        remaining = kept
+    age_class = _classes_by_level(level, remaining, fractions[:7])
 
     truth = np.where(pluton > 0, np.uint8(ACID), age_class)
     truth = np.where(permian_km > 0, np.uint8(PERMIAN), truth)
     truth = np.where(mesozoic_km > 0, np.uint8(MESOZOIC), truth).astype(np.uint8)
-    reach = (
+    belt_base_km = (
         setting.belt_base_km
         + setting.belt_base_spread_km * belts.draw(plane.streams.stream("belt depth"))
         + 1.2 * plane.field("belt base", 40.0, stretch=2.0, smoothness=1.2)
     )
-    return Bedrock(truth, age_class, mesozoic_km, permian_km, pluton_km, pluton, count, np.clip(reach, 2.5, 11.0))
+    base_km = np.clip(belt_base_km, 2.5, 11.0)
+    return Bedrock(truth, age_class, mesozoic_km, permian_km, pluton_km, pluton, count, base_km)
 
 
-def _classes_by_level(level: FloatArray, counted: NDArray[np.bool_], shares: FloatArray) -> LABELS:
-    """Classes 1, 2, ... by rising level, each with its fraction of the counted nodes."""
-    present = np.flatnonzero(shares)
-    steps = np.cumsum(shares[present])[:-1] / shares.sum()
+def _classes_by_level(level: FloatArray, counted: NDArray[np.bool_], fractions: FloatArray) -> LABELS:
+    """Classes 1, 2, ... by increasing level, each with its fraction of the counted nodes."""
+    present = np.flatnonzero(fractions)
+    steps = np.cumsum(fractions[present])[:-1] / fractions.sum()
     return (1 + present[np.searchsorted(np.quantile(level[counted], steps), level)]).astype(np.uint8)
 
 
 def _basins(
     plane: StrikePlane, uplift: FloatArray, kept: NDArray[np.bool_], mesozoic: float, permian: float, setting: Setting
 ) -> tuple[FloatArray, FloatArray]:
-    """Thickness of the Mesozoic (usually 0.15-2.65 km) and of the Permian (0.2-2.4) that rims and underlies it."""
+    """Thickness of the Mesozoic (usually 0.15-2.65 km) and of the Permian (0.2-2.4 km) around and below it."""
     sag = plane.field("successor basins", setting.basin_length_km, stretch=2.5, smoothness=1.2)
     sag = sag - setting.basin_on_uplift * uplift
     inside = np.quantile(sag[kept], 1 - mesozoic)
@@ -180,10 +183,10 @@ def _basins(
 def _plutons(
     plane: StrikePlane, counted: NDArray[np.bool_], target: float, setting: Setting
 ) -> tuple[NDArray[np.intp], FloatArray, int]:
-    """Scatter granites until `target` counted nodes are granite.
+    """Place granite bodies at random until `target` counted nodes are granite.
 
     Outline: an ellipse along strike (major half axis lognormal) with a rough edge. Thickness: T = a W^0.6 km (a usually
-    0.69) for a body W km wide, lognormal with sigma 0.3, with a round floor; Cruden and McCaffrey (2001,
+    0.69) for a body W km wide, lognormal with sigma 0.3, with a round base; Cruden and McCaffrey (2001,
     Physics and Chemistry of the Earth A 26, 303-315) find 0.6(+-0.15) W^0.6(+-0.1). None is thicker than 10 km, the
     threshold of batholiths (Cruden, McCaffrey and Bunger 2018, Geometric scaling of tabular igneous intrusions).
     """
@@ -194,22 +197,22 @@ def _plutons(
     if target <= 0:
         return body, thickness, 0
     density = np.exp(plane.field("pluton clusters", 70.0, stretch=2.0, smoothness=1.2)).ravel()
-    chance = np.cumsum(density)
+    cumulative = np.cumsum(density)
     rough = plane.isotropic("pluton edges", 7.0, smoothness=0.8)
     steps_km = np.diff(plane.y_km[:2, 0])[0], np.diff(plane.x_km[0, :2])[0]
     granite, number, misfits = 0, 0, 0
-    # Where few nodes may become granite the target cannot be reached: stop when all of them are.
+    # With few eligible nodes the target cannot be reached: stop when all of them are granite.
     while granite < min(target, counted.sum()):
-        row, column = np.unravel_index(np.searchsorted(chance, stream.uniform(0, chance[-1])), shape)
+        row, column = np.unravel_index(np.searchsorted(cumulative, stream.uniform(0, cumulative[-1])), shape)
         major = float(np.clip(setting.granite_km * stream.lognormal(0, setting.granite_sigma), 3.0, 45.0))
         minor = major / stream.uniform(1.0, 2.6)
         turn = plane.strike_rad[row, column] + np.radians(stream.normal(0, 23))
         width = 2 * np.sqrt(major * minor)
-        floor = min(setting.granite_thickness * width**0.6 * stream.lognormal(0, 0.3), 10.0)
-        reach = [int(1.6 * major / step) + 1 for step in steps_km]
+        deepest_km = min(setting.granite_thickness * width**0.6 * stream.lognormal(0, 0.3), 10.0)
+        half = [int(1.6 * major / step) + 1 for step in steps_km]
         box = (
-            slice(max(row - reach[0], 0), row + reach[0] + 1),
-            slice(max(column - reach[1], 0), column + reach[1] + 1),
+            slice(max(row - half[0], 0), row + half[0] + 1),
+            slice(max(column - half[1], 0), column + half[1] + 1),
         )
         north, east = plane.y_km[box] - plane.y_km[row, column], plane.x_km[box] - plane.x_km[row, column]
         along = (east * np.cos(turn) + north * np.sin(turn)) / major
@@ -218,7 +221,7 @@ def _plutons(
         inside = radius < 1
         added = int((inside & counted[box] & (body[box] == 0)).sum())
         if granite + added - target > target - granite:
-            # Nearer to the target without this body: a smaller one may still fit.
+            # The total is closer to the target without this body; a smaller one may still fit.
             misfits += 1
             if misfits > _MISFITS:
                 break
@@ -226,7 +229,7 @@ def _plutons(
         number += 1
         granite += added
         body[box][inside] = number
-        deep = floor * np.sqrt(1 - np.clip(radius[inside], 0, 1) ** 3)
+        deep = deepest_km * np.sqrt(1 - np.clip(radius[inside], 0, 1) ** 3)
         thickness[box][inside] = np.maximum(thickness[box][inside], np.maximum(deep, 0.05))
     return body, thickness, number
 
@@ -234,37 +237,38 @@ def _plutons(
 # Below the base of the stack of units, which lies at 20 km; no continent's Moho is shallower.
 SHALLOWEST_MOHO_KM = 24.0
 
-# Thinner cover is left off geological maps: the bedrock below shows through it.
+# Geological maps show the bedrock below cover that is thinner than this.
 MAPPED_KM = 0.05
 
 
 def draw_cover(plane: StrikePlane, uplift: FloatArray, kept: NDArray[np.bool_], setting: Setting) -> FloatArray:
-    """Thickness of the Cenozoic cover, km: thick where the uplift is low.
+    """Thickness of the Cenozoic cover, km, shape (ny, nx): thick where the uplift is low.
 
-    The shore, where the cover is 50 m thick, lies at the quantile of the uplift that covers the given fraction of the
-    kept nodes; outside it the cover feathers out, inside it thickens to its deepest. Belts thrown against each other
-    make it bounded by faults. Where the setting loosens the cover from the uplift, basins of their own are mixed in.
+    The edge of the mapped cover, where it is 50 m thick, is a contour of the uplift: the quantile at which the given
+    fraction of the kept nodes is covered. Outside the cover thins to nothing; inside it thickens to its maximum.
+    Offsets of the uplift between belts make it bounded by faults. With ``cover_on_uplift`` below 1 an independent
+    field is mixed into the uplift.
     """
-    share, deepest_km = setting.cover_share, setting.cover_deepest_km
+    fraction, deepest_km = setting.cover_share, setting.cover_deepest_km
     if setting.cover_on_uplift < 1:
-        own = plane.field("cover basins", setting.uplift_length_km, stretch=2.0, smoothness=1.2)
-        tie = setting.cover_on_uplift
-        uplift = tie * uplift + np.sqrt(1 - tie**2) * own
-    if share <= 0:
+        independent = plane.field("cover basins", setting.uplift_length_km, stretch=2.0, smoothness=1.2)
+        correlation = setting.cover_on_uplift
+        uplift = correlation * uplift + np.sqrt(1 - correlation**2) * independent
+    if fraction <= 0:
         return np.zeros_like(uplift)
-    shore = float(np.quantile(uplift[kept], min(share, 1.0))) if share < 1 else float(uplift[kept].max())
+    shore = float(np.quantile(uplift[kept], min(fraction, 1.0))) if fraction < 1 else float(uplift[kept].max())
     deepest = shore - float(np.quantile(uplift[kept], 0.005))
     depth = (shore - uplift) / max(deepest, 1e-9)
     inside = np.clip(depth, 0, None)
     texture = np.exp(setting.cover_texture * plane.field("cover texture", 20.0, stretch=2.0))
     thickness = MAPPED_KM + (0.25 * np.minimum(4 * inside, 1) + deepest_km * inside**1.9) * texture
-    # The feather edge: as steep as the shore inside, and gone 50 m higher up.
+    # Outside the 50 m contour the slope stays that just inside, down to zero thickness.
     thickness = np.where(depth < 0, np.maximum(MAPPED_KM + depth, 0), thickness)
     return np.minimum(thickness, deepest_km)
 
 
 def draw_moho(plane: StrikePlane, uplift: FloatArray, setting: Setting) -> FloatArray:
-    """Depth of the Moho, km: smooth, with a root below the uplifts, nowhere above 24 km."""
+    """Depth of the Moho, km, shape (ny, nx): smooth, deeper below uplifts, at least 24 km."""
     relief = plane.field("moho", setting.moho_length_km, stretch=1.5, smoothness=1.6, deep=True)
     depth_km = setting.moho_depth_km + setting.moho_relief_km * relief + setting.moho_root_km * uplift
     return np.maximum(depth_km, SHALLOWEST_MOHO_KM)

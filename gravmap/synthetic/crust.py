@@ -1,4 +1,4 @@
-"""Make a crust: from a prior or a seed to the gravity above it, the map on it and the truth below it."""
+"""Simulate a crust: bedrock and cover, the geological map of its surface, and the gravity above it."""
 
 from __future__ import annotations
 
@@ -25,49 +25,58 @@ SPACING_DEG = 1 / 30
 LEGEND = "crust"
 # Cells simulated around the kept ones and discarded at the end.
 MARGIN_CELLS = 36
-# Taller regions (degrees, the margin not counted) leave the plane: one cos(latitude) would be off by over 10 %.
+# Taller regions (degrees, without the margin) use the sphere: on a plane, cos(latitude) would be wrong by over 10 %.
 TALLEST_PLANE_DEG = 8.0
-_FADED = 0.6  # of the margin
+_FADED = 0.6  # fraction of the margin over which density contrasts are tapered
 _STEEPEST_LATITUDE_DEG = 79.0
 
 
 @dataclass(frozen=True, eq=False)
 class Crust:
-    """A simulated piece of crust whose bedrock is known everywhere.
+    """A simulated crust whose bedrock is known everywhere.
 
     Cells are `spacing_deg` wide; the nodes of all grids are the CELL CENTRES (pixel registration). Rows of all arrays
     ASCEND IN LATITUDE, like those of the gravity grid: row 0 is the southernmost; ``array[::-1]`` is north-up.
+    `make_crust` and `draw_crust` return one.
 
     Attributes
     ----------
     gravity : xr.DataArray, dims (lat, lon), float32
         Bouguer anomaly, mGal, at height 0, with CF attributes and the CRS EPSG:4326. Its level is arbitrary.
     surface : ndarray, shape (ny, nx), uint8
-        What a geological map shows: the class of the bedrock, 1..10, where the cover is thinner than 50 m; else 0.
+        The geological map: class of the bedrock, 1..10, where the cover is thinner than 50 m; elsewhere 0.
     truth : ndarray, shape (ny, nx), uint8
-        Class of the bedrock right below the cover, 1..10, everywhere.
+        Class of the bedrock directly below the cover, 1..10, everywhere.
     cover_thickness_m : ndarray, shape (ny, nx), float32
         Thickness of the cover, metres.
     moho_depth_m : ndarray, shape (ny, nx), float32
         Depth of the Moho, metres.
     belt : ndarray, shape (ny, nx), int16
-        Number of the belt below the cover; where it changes is a fault.
+        Number of the belt below the cover; belts meet at faults.
     stack : Stack
         Units, thicknesses and densities of every column, to 20 km.
     bounds_wsen : tuple of float
         Outer edges of the cells: west, south, east, north, degrees.
     setting : Setting
-        Every number it was made with.
+        Parameters of its geology and of its gravity field.
     around : xr.DataArray or None
-        Optional: the gravity of a wider box, a collar of cells on each side, as `gravity`; a residual near the
-        region's sides needs to know what lies beyond.
+        Gravity of a larger box, with a collar of cells on each side, laid out as `gravity`. Upward continuation near
+        the sides of the region needs it.
     components : dict of str to ndarray, or None
-        Optional: gravity of ``bedrock``, ``cover``, ``moho`` and ``noise``, mGal, shape (ny, nx); they add up
-        to `gravity`.
+        Gravity of ``bedrock``, ``cover``, ``moho`` and ``noise``, mGal, shape (ny, nx). Their sum is `gravity`.
     seed : int
-        What it was made from.
+        Seed of its random numbers.
     parameters : dict
-        Every other argument of `make_crust`, and the prior it was drawn from; JSON-able.
+        Every other argument of `make_crust`, and the prior it was drawn from, if any; JSON-serialisable.
+
+    Examples
+    --------
+    >>> crust = make_crust(seed=1, shape=(8, 12), sub=1, margin=4)
+    >>> crust.gravity.dims, crust.gravity.shape, crust.gravity.attrs["units"]
+    (('lat', 'lon'), (8, 12), 'mGal')
+    >>> outcrop = crust.surface > 0
+    >>> bool((crust.surface[outcrop] == crust.truth[outcrop]).all())
+    True
     """
 
     gravity: xr.DataArray
@@ -99,31 +108,31 @@ def make_crust(
 ) -> Crust:
     """Simulate a crust and the gravity above it.
 
-    The recipe, its sources and its limits are in docs/method/crust.md. One seed, shape, place and set of parameters
-    give the same bits again on one machine and one numpy; another shape gives another crust.
+    The method, its sources and its limits are described in docs/method/crust.md. The same arguments give the same bits
+    on one machine and one version of numpy; another shape gives another crust.
 
     Parameters
     ----------
     seed : int
-        Any whole number from 0 up.
+        Seed of the random numbers, >= 0.
     shape : (int, int)
         Rows (latitude) and columns (longitude) of cells.
     south_west : (float, float)
         Longitude and latitude of the south-west CORNER of the south-western cell, degrees.
     spacing_deg : float
-        Size of a cell, degrees; 2 arc-minutes as in WGM2012.
+        Size of a cell, degrees; 2 arc-minutes, as in WGM2012, by default.
     sub : int
-        The crust is built on a grid this many times finer, its gravity averaged over the cells.
+        The crust is built on a grid this many times finer, and its gravity averaged over the cells.
     setting : Setting, optional
-        Every number of the geology and of the field, except the latitude, which `south_west` gives; the middle of the
-        prior ``central-asia`` when None.
+        Parameters of the geology and of the field; the latitude is taken from `south_west`. By default those in the
+        middle of the prior ``central-asia``, see `Prior.typical`.
     margin : int
-        Cells of geology built around the region and thrown away.
+        Number of cells simulated around the region and then discarded.
     collar : int
-        Keep the gravity of so many cells of the margin in `Crust.around`. The noise is then drawn for the wider box,
-        and so is another one.
+        Number of cells of the margin whose gravity is kept in `Crust.around`. Noise is drawn for the box with its
+        collar, so that crusts with different collars have different noise.
     components : bool
-        Keep the gravity of bedrock, cover, Moho and noise apart as well.
+        Whether to keep the gravity of bedrock, cover, Moho and noise in `Crust.components`.
 
     Returns
     -------
@@ -132,13 +141,28 @@ def make_crust(
     Raises
     ------
     OptionError
-        A number makes no sense, or the region comes too near to a pole.
+        An argument or a parameter of `setting` is invalid, or the region is too close to a pole.
+
+    Examples
+    --------
+    >>> from gravmap.synthetic import make_crust
+    >>> crust = make_crust(seed=1, shape=(8, 12), sub=1, margin=4, components=True)
+    >>> crust.truth.shape, crust.bounds_wsen
+    ((8, 12), (82.0, 43.0, 82.4, 43.266666666666666))
+    >>> sorted(crust.components)
+    ['bedrock', 'cover', 'moho', 'noise']
+
+    The same seed gives the same crust:
+
+    >>> again = make_crust(seed=1, shape=(8, 12), sub=1, margin=4)
+    >>> bool((again.gravity == crust.gravity).all())
+    True
     """
     setting = load_prior().typical() if setting is None else setting
     _check(seed, shape, south_west, spacing_deg, sub, setting, margin, collar)
     ny, nx = shape
     west, south = south_west
-    # Fine nodes: every cell centre is one of them, and sub - 1 lie between two centres.
+    # Nodes of the fine grid: every cell centre, and sub - 1 nodes between two centres.
     fine_deg = spacing_deg / sub
     lat: FloatArray = south + (0.5 - margin) * spacing_deg + fine_deg * np.arange((ny + 2 * margin - 1) * sub + 1.0)
     lon: FloatArray = west + (0.5 - margin) * spacing_deg + fine_deg * np.arange((nx + 2 * margin - 1) * sub + 1.0)
@@ -186,7 +210,7 @@ def make_crust(
     setting = replace(setting, latitude_deg=float(np.degrees(middle)))
     return Crust(
         gravity=total[own] if collar else total,
-        # The shore lies on a node, whose 50 m may be rounded down in float32.
+        # The 50 m contour passes through a node, whose thickness may be rounded down in float32.
         surface=np.where(cover_km < MAPPED_KM - 1e-6, truth, 0).astype(np.uint8),
         truth=truth,
         cover_thickness_m=1000 * cover_km,
@@ -212,14 +236,14 @@ def make_crust(
 
 
 def _cells(collar: int, shape: tuple[int, int], margin: int, sub: int) -> tuple[slice, slice]:
-    """The fine nodes at the centres of the region's cells and of `collar` cells around it."""
+    """Slices of the fine grid: the centres of the region's cells and of `collar` cells around it."""
     first = (margin - collar) * sub
     rows, columns = (slice(first, (margin + collar + size - 1) * sub + 1, sub) for size in shape)
     return rows, columns
 
 
 def _cell_means(fine: FloatArray, sub: int) -> FloatArray:
-    """Mean over the cell around every fine node: `sub` fine steps wide, half weights at an even cell's edges."""
+    """Moving average over a cell, `sub` fine steps wide; where `sub` is even the outermost nodes have half weight."""
     if sub == 1:
         return fine
     weights = np.full(sub + 1 - sub % 2, 1.0 / sub)
@@ -232,7 +256,7 @@ def _cell_means(fine: FloatArray, sub: int) -> FloatArray:
 def _grid(
     values: FloatArray, shape: tuple[int, int], south_west: tuple[float, float], spacing_deg: float, collar: int
 ) -> xr.DataArray:
-    """A grid as :mod:`gravmap.gravity` lays it out."""
+    """A gravity grid with the coordinates, attributes and CRS that :mod:`gravmap.gravity` uses."""
     lon, lat = (
         corner + spacing_deg * (np.arange(-float(collar), size + collar) + 0.5)
         for corner, size in zip(south_west, shape[::-1], strict=True)
@@ -270,28 +294,35 @@ def _check(
     collar: int,
 ) -> None:
     if seed < 0:
-        raise OptionError(f"The seed {seed} is negative.", "Any whole number from 0 up will do.")
+        raise OptionError(f"The seed is {seed}, which is negative.", "Use a whole number from 0 up.")
     if min(shape) < 2:
-        raise OptionError(f"A crust of {shape[0]} x {shape[1]} cells is too small.", "Ask for 2 x 2 cells at least.")
+        raise OptionError(f"A crust of {shape[0]} x {shape[1]} cells is too small.", "Use at least 2 x 2 cells.")
     _check_positive(spacing_deg=spacing_deg)
     if sub < 1 or margin < 1:
-        raise OptionError(f"sub {sub} and margin {margin} must be 1 at least.", "Usual are sub 2 and margin 36.")
-    if not 0 <= collar <= margin:
-        raise OptionError(f"A collar of {collar} cells is none of a margin of {margin}.", "0 to the margin will do.")
-    _check_positive(belt_width_km=setting.belt_width_km, noise_length_km=setting.noise_length_km)
-    shares = setting.shares_percent
-    if not 0 <= setting.cover_share <= 1:
-        raise OptionError(f"The cover fraction is {setting.cover_share:g}.", "Give a number from 0 to 1.")
-    if len(shares) != 10 or min(shares) < 0 or sum(shares[:7]) <= 0:
         raise OptionError(
-            "Give ten percentages of at least 0, one of the first seven above 0.",
+            f"sub is {sub} and margin is {margin}; both must be at least 1.", "The defaults are sub 2 and margin 36."
+        )
+    if not 0 <= collar <= margin:
+        raise OptionError(
+            f"The collar is {collar} cells, outside 0 to the margin of {margin} cells.",
+            "Use a smaller collar or a larger margin.",
+        )
+    _check_positive(belt_width_km=setting.belt_width_km, noise_length_km=setting.noise_length_km)
+    percentages = setting.shares_percent
+    if not 0 <= setting.cover_share <= 1:
+        raise OptionError(
+            f"cover_share, the covered fraction, is {setting.cover_share:g}.", "Use a number from 0 to 1."
+        )
+    if len(percentages) != 10 or min(percentages) < 0 or sum(percentages[:7]) <= 0:
+        raise OptionError(
+            f"shares_percent is {percentages}: ten numbers of at least 0 are needed, one of the first seven above 0.",
             "Those of the prior central-asia are 1, 8, 5, 6, 4, 17, 23, 6, 9, 21.",
         )
-    reach = margin * spacing_deg
-    south, north = south_west[1] - reach, south_west[1] + shape[0] * spacing_deg + reach
+    margin_deg = margin * spacing_deg
+    south, north = south_west[1] - margin_deg, south_west[1] + shape[0] * spacing_deg + margin_deg
     if max(abs(south), abs(north)) > _STEEPEST_LATITUDE_DEG:
         raise OptionError(
-            f"The crust with its margin would reach from {south:g} to {north:g} degrees of latitude.",
+            f"The crust with its margin would span latitudes from {south:g} to {north:g} degrees.",
             f"Stay within {_STEEPEST_LATITUDE_DEG:g} degrees of the equator.",
         )
 
@@ -299,10 +330,10 @@ def _check(
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
         if not (np.isfinite(value) and value > 0):
-            raise OptionError(f"{name} is {value:g}, which is not above 0.", "Give a positive number.")
+            raise OptionError(f"{name} is {value:g}, which is not above 0.", "Use a positive number.")
 
 
-_WEST_DEG = 82.0  # any longitude would do
+_WEST_DEG = 82.0  # arbitrary: nothing depends on the longitude
 
 
 def draw_crust(
@@ -314,35 +345,44 @@ def draw_crust(
     collar: int = MARGIN_CELLS,
     components: bool = False,
 ) -> Crust:
-    """Draw one crust from a prior: first its numbers, then its rocks.
+    """Draw a crust from a prior: its parameters (`Prior.draw`), and then its geology (`make_crust`).
 
     Parameters
     ----------
     prior : Prior
-        See `load_prior`.
+        Distributions of the parameters, see `load_prior`.
     seed : int
-        From 0 up; decides both.
+        Seed of both, >= 0.
     shape : (int, int)
         Rows and columns of cells of 2 arc-minutes.
     sub : int
-        As in `make_crust`. Training crusts are built straight on their cells, four times faster.
+        As in `make_crust`. The default of 1 builds the crust on its cells: four times faster than 2.
     collar : int
-        As in `make_crust`; the whole margin, so that residuals know what lies around the region.
+        As in `make_crust`; by default the whole margin, so that residuals are accurate up to the sides of the region.
     components : bool
         As in `make_crust`.
 
     Returns
     -------
     Crust
-        At the drawn latitude; its longitude means nothing.
+        At the latitude that was drawn; its longitude is arbitrary.
 
     Raises
     ------
     OptionError
         As `make_crust`.
+
+    Examples
+    --------
+    >>> from gravmap.synthetic import draw_crust, load_prior
+    >>> crust = draw_crust(load_prior("wide"), seed=3, shape=(6, 9))
+    >>> crust.truth.shape, crust.around.shape
+    ((6, 9), (78, 81))
+    >>> crust.parameters["prior"]["name"]
+    'wide'
     """
     if seed < 0:
-        raise OptionError(f"The seed {seed} is negative.", "Any whole number from 0 up will do.")
+        raise OptionError(f"The seed is {seed}, which is negative.", "Use a whole number from 0 up.")
     setting = prior.draw(seed)
     south = round(setting.latitude_deg - shape[0] * SPACING_DEG / 2, 6)
     crust = make_crust(
@@ -354,5 +394,5 @@ def draw_crust(
         collar=collar,
         components=components,
     )
-    drawn = {"prior": {"name": prior.name, "sha256": prior.sha256}, **crust.parameters}
-    return replace(crust, parameters=drawn)
+    parameters = {"prior": {"name": prior.name, "sha256": prior.sha256}, **crust.parameters}
+    return replace(crust, parameters=parameters)

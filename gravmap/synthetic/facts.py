@@ -23,9 +23,9 @@ class ClassFacts:
     index, name
         As in the legend.
     share, mapped, hidden : float
-        Percent of the bedrock, of what is mapped, and of what is under cover.
+        Percent of all bedrock, of the mapped bedrock, and of the bedrock under cover.
     density : float
-        Mean at the top of the bedrock, kg/m3; NaN where the class is absent.
+        Mean density at the top of the bedrock, kg/m3; NaN if the class is absent.
     """
 
     index: int
@@ -43,12 +43,12 @@ class CrustFacts:
     Attributes
     ----------
     cover_percent : float
-        Of the cells.
+        Percent of the cells under cover.
     cover_mean_km, cover_deepest_km, outcrop_distance_km : float
-        Mean and largest thickness where there is cover, and the median distance from there to outcrop; 0 without
-        cover, the distance infinite without outcrop.
+        Over the covered cells: mean and maximum thickness, and median distance to outcrop. 0 without cover; the
+        distance is infinite without outcrop.
     bouguer_std_mgal, bouguer_range_mgal, residual_std_mgal : float
-        Of the field and of its residual 10 km.
+        Standard deviation and range of the field, and standard deviation of its 10 km residual.
     classes : tuple of ClassFacts
         Classes 1..10.
     """
@@ -63,7 +63,7 @@ class CrustFacts:
     classes: tuple[ClassFacts, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able: numbers that are none become null."""
+        """JSON-serialisable; NaN and infinity become null."""
 
         def plain(value: Any) -> Any:
             if isinstance(value, dict):
@@ -77,7 +77,7 @@ class CrustFacts:
 
 
 def crust_facts(crust: Crust) -> CrustFacts:
-    """Count and measure a crust."""
+    """Compute the summary numbers of a crust."""
     hidden = crust.surface == 0
     lat, lon = crust.gravity["lat"].values, crust.gravity["lon"].values
     tall = EARTH_RADIUS_KM * np.radians(lat[1] - lat[0])
@@ -94,7 +94,7 @@ def crust_facts(crust: Crust) -> CrustFacts:
     def percent(of: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return 100 * np.bincount(of.ravel(), minlength=11)[:11] / max(of.size, 1)
 
-    share, mapped, covered = percent(crust.truth), percent(crust.truth[~hidden]), percent(crust.truth[hidden])
+    everywhere, mapped, covered = percent(crust.truth), percent(crust.truth[~hidden]), percent(crust.truth[hidden])
     return CrustFacts(
         cover_percent=float(100 * hidden.mean()),
         cover_mean_km=float(depth_km.mean()),
@@ -107,10 +107,10 @@ def crust_facts(crust: Crust) -> CrustFacts:
             ClassFacts(
                 index,
                 names[index],
-                float(share[index]),
+                float(everywhere[index]),
                 float(mapped[index]),
                 float(covered[index]),
-                float(density[crust.truth == index].mean()) if share[index] > 0 else float("nan"),
+                float(density[crust.truth == index].mean()) if everywhere[index] > 0 else float("nan"),
             )
             for index in range(1, 11)
         ),

@@ -1,6 +1,6 @@
-"""A crust on disk: gravity grid, geological map, the truth, and how it was made.
+"""A crust as files: gravity grid, geological map, bedrock below the cover, and parameters.
 
-``gravity.nc`` and ``map.gpkg`` are what a user of real data has; ``truth.tif`` and ``crust.json`` are the reference.
+``gravity.nc`` and ``map.gpkg`` stand for a user's real data; ``truth.tif`` and ``crust.json`` are the reference.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from gravmap.geology.legend import Legend
 from gravmap.synthetic.crust import LEGEND, Crust
 
 FILES = {"gravity": "gravity.nc", "map": "map.gpkg", "truth": "truth.tif", "parameters": "crust.json"}
-"""What is written, and what it is called."""
+"""Names of the files by content."""
 
 
 def write_crust(crust: Crust, folder: Path | str) -> dict[str, Path]:
-    """Write a crust's files into a folder, each whole or not at all; existing ones are replaced.
+    """Write the files of a crust into a folder; each is written atomically, and replaces an existing one.
 
     Parameters
     ----------
     crust : Crust
-        What `make_crust` gave.
+        See `make_crust`.
     folder : Path or str
-        Made when missing.
+        Created if missing.
 
     Returns
     -------
@@ -43,6 +43,16 @@ def write_crust(crust: Crust, folder: Path | str) -> dict[str, Path]:
         ``gravity`` (gravity.nc: CF netCDF, mGal at cell centres), ``map`` (map.gpkg: one multipolygon per class with
         the codes of the shipped legend ``crust``), ``truth`` (truth.tif: index raster of the bedrock below the cover)
         and ``parameters`` (crust.json).
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from gravmap.synthetic import make_crust
+    >>> from gravmap.synthetic.files import write_crust
+    >>> with TemporaryDirectory() as folder:
+    ...     paths = write_crust(make_crust(seed=1, shape=(8, 12), sub=1, margin=4), folder)
+    ...     {name: path.name for name, path in paths.items() if path.exists()}
+    {'gravity': 'gravity.nc', 'map': 'map.gpkg', 'truth': 'truth.tif', 'parameters': 'crust.json'}
     """
     legend = load_legend(LEGEND)
     folder = Path(folder)
@@ -55,7 +65,7 @@ def write_crust(crust: Crust, folder: Path | str) -> dict[str, Path]:
             "title": f"Bouguer anomaly of the synthetic crust with seed {crust.seed}",
             "source": f"simulated by gravmap {__version__}: no place on Earth",
         }
-        # Added to, not replaced: the variable's encoding names its coordinate system.
+        # Extended, not replaced: the variable's encoding names its coordinate system.
         dataset["bouguer"].encoding |= {"zlib": True, "complevel": 4}
         dataset.to_netcdf(temporary, engine="netcdf4")
     with atomic_path(paths["map"]) as temporary:
@@ -69,7 +79,7 @@ def write_crust(crust: Crust, folder: Path | str) -> dict[str, Path]:
 def map_polygons(
     surface: NDArray[np.uint8], bounds_wsen: tuple[float, float, float, float], legend: Legend
 ) -> gpd.GeoDataFrame:
-    """Outline the classes of a surface map, one multipolygon per class.
+    """Convert a raster of classes to polygons, one multipolygon per class.
 
     Parameters
     ----------
@@ -78,7 +88,7 @@ def map_polygons(
     bounds_wsen : tuple of float
         Outer edges of the cells, degrees.
     legend : Legend
-        Whose field and codes the polygons carry.
+        Names of the code field and codes of the classes.
 
     Returns
     -------
@@ -88,7 +98,7 @@ def map_polygons(
     Raises
     ------
     InputError
-        The legend has no code for a class of the map.
+        The legend has no code for a class of the raster.
     """
     code_of: dict[int, str] = {}
     for code, index in legend.codes.items():
@@ -103,7 +113,7 @@ def map_polygons(
     for index in sorted(parts):
         if index not in code_of:
             raise InputError(f"The legend {legend.name} has no code for class {index}.", "Add one under [map.codes].")
-        # Bodies of one class meet at corners only, so together they are a valid multipolygon as they are.
+        # Polygons of one class touch at corners only, so they form a valid multipolygon without a union.
         geometry = MultiPolygon(parts[index])
         rows.append({legend.field: code_of[index], "NAME": name_of.get(index, ""), "geometry": geometry})
     return gpd.GeoDataFrame(rows, geometry="geometry", crs="EPSG:4326")

@@ -1,4 +1,4 @@
-"""Where things lie: a metric plane, coordinates that follow the strike, and random fields drawn in them.
+"""Geometry of a simulated crust: a metric plane, coordinates along and across strike, and random fields in them.
 
 Arrays are (y, x), rows ascending to the north. Lengths are km.
 """
@@ -25,32 +25,32 @@ _LEAST_FAULT_SHIFT_KM = 15.0
 class RandomStreams:
     """Independent random number streams, one for each part of the crust, from one seed.
 
-    One stream per part: changing how many numbers one part draws leaves the others as they were.
+    With one stream per part, a change in how many numbers one part draws does not change the others.
     """
 
     seed: int
 
     def stream(self, part: str) -> np.random.Generator:
-        """The random numbers of one part of the crust."""
+        """The random number generator of one part of the crust, in its initial state."""
         return np.random.default_rng([self.seed, zlib.crc32(part.encode())])
 
 
 @dataclass(frozen=True, eq=False)
 class StrikePlane:
-    """A plane in km whose belts run along curved lines.
+    """A plane in km with curvilinear coordinates across and along the strike of the belts.
 
     Attributes
     ----------
     across_km, along_km : ndarray, shape (ny, nx)
-        Coordinates across and along strike, curved, and broken where a transverse fault shifts the crust.
+        Coordinates across and along strike; discontinuous at transverse faults.
     deep_across_km, deep_along_km : ndarray, shape (ny, nx)
-        The same without the faults: for what lies below them.
+        The same without the faults: for structures below them.
     strike_rad : ndarray, shape (ny, nx)
         Direction of the strike, anticlockwise from east.
     y_km, x_km : ndarray, shape (ny, nx)
-        The plane itself.
+        Northing and easting.
     cell_km : float
-        Mean node spacing: the finest detail that is drawn.
+        Mean node spacing: random fields have no finer detail.
     streams : RandomStreams
         Random number streams of the crust.
     """
@@ -68,13 +68,13 @@ class StrikePlane:
     def field(
         self, part: str, length_km: float, *, stretch: float = 3.0, smoothness: float = 1.0, deep: bool = False
     ) -> FloatArray:
-        """A Gaussian field of unit variance that follows the strike; see `random_field`."""
+        """A Gaussian random field of unit variance, elongated along strike; see `random_field`."""
         across, along = (self.deep_across_km, self.deep_along_km) if deep else (self.across_km, self.along_km)
         stream = self.streams.stream(part)
         return random_field(stream, across, along, length_km, stretch, smoothness, self.cell_km)
 
     def isotropic(self, part: str, length_km: float, *, smoothness: float = 1.0) -> FloatArray:
-        """An isotropic Gaussian field of unit variance."""
+        """An isotropic Gaussian random field of unit variance."""
         return random_field(self.streams.stream(part), self.y_km, self.x_km, length_km, 1.0, smoothness, self.cell_km)
 
 
@@ -87,31 +87,31 @@ def random_field(
     smoothness: float,
     cell_km: float,
 ) -> FloatArray:
-    r"""Gaussian random field with a von Karman (Matern) spectrum, at given places.
+    r"""Gaussian random field with a von Karman (Matern) spectrum, evaluated at given points.
 
     The power spectrum is :math:`(1 + (k_s L)^2 + (k_a c L)^2)^{-(\nu + 1)}` with wavenumbers across and along strike
-    in radians per km. The field is drawn on a regular grid of its two coordinates and interpolated to the places;
-    the grid is four lengths larger than the places need, so its period cannot be seen.
+    in radians per km. The field is drawn on a regular grid of its two coordinates and interpolated linearly to the
+    points; the grid is four lengths larger than their extent, so that the field does not repeat within it.
 
     Parameters
     ----------
     stream : numpy.random.Generator
         Source of random numbers.
     across_km, along_km : ndarray, shape (ny, nx)
-        Where the field is evaluated.
+        Coordinates of the points.
     length_km : float
-        L: the length across strike.
+        L: correlation length across strike.
     stretch : float
-        c: how much longer the field is along strike.
+        c: ratio of the correlation lengths along and across strike.
     smoothness : float
         nu: 0.6 is rough, 1.8 is smooth.
     cell_km : float
-        Finest detail that is drawn.
+        Spacing of the points: the grid of the field is at most slightly finer.
 
     Returns
     -------
     ndarray, shape (ny, nx)
-        Mean 0 and variance 1 over many draws (not over this one).
+        Mean 0 and variance 1 over many realisations, not over each.
     """
     step = max(min(length_km / 6, 3.0), 0.6 * cell_km)
     steps = step, max(min(step * stretch, length_km), 0.6 * cell_km)
@@ -124,7 +124,7 @@ def random_field(
     across = 2 * np.pi * np.fft.fftfreq(shape[0], steps[0])[:, None] * lengths[0]
     along = 2 * np.pi * np.fft.rfftfreq(shape[1], steps[1])[None, :] * lengths[1]
     power = (1 + across**2 + along**2) ** -(smoothness + 1)
-    # The half plane of rfft2 stands for the whole: inner columns count twice.
+    # rfft2 holds half of the wavenumbers: all columns but the first and the Nyquist column count twice.
     twice = np.full(power.shape[1], 2.0)
     twice[0] = 1.0
     if shape[1] % 2 == 0:
@@ -140,21 +140,21 @@ def random_field(
 def strike_plane(
     streams: RandomStreams, y_km: FloatArray, x_km: FloatArray, cell_km: float, setting: Setting
 ) -> StrikePlane:
-    """Lay strike-following coordinates on a plane.
+    """Define coordinates across and along strike on a plane.
 
-    The strike points anywhere; both coordinates are warped by smooth fields, then shifted across strike along
-    transverse strike-slip faults.
+    The mean strike has a random direction; both coordinates are warped by smooth fields, and then offset across strike
+    by transverse strike-slip faults.
 
     Parameters
     ----------
     streams : RandomStreams
-        The seed.
+        Random numbers of the crust.
     y_km, x_km : ndarray, shape (ny, nx)
         Northing and easting of the nodes.
     cell_km : float
         Mean node spacing.
     setting : Setting
-        How far the strike swings, and the transverse faults.
+        Parameters of the warping and of the transverse faults.
     """
     stream = streams.stream("strike")
     strike = stream.uniform(0, np.pi)
@@ -166,7 +166,7 @@ def strike_plane(
     ]
     across, along = across + warps[0], along + warps[1]
 
-    # The strike is where the across coordinate does not change.
+    # The strike is the direction in which the coordinate across it is constant.
     slope_y = np.gradient(across, axis=0) / np.gradient(y_km, axis=0)
     slope_x = np.gradient(across, axis=1) / np.gradient(x_km, axis=1)
     direction = np.arctan2(-slope_x, slope_y)
@@ -179,6 +179,6 @@ def strike_plane(
         lean = np.tan(np.radians(stream.uniform(-35, 35)))
         shift = stream.choice([-1.0, 1.0]) * stream.uniform(_LEAST_FAULT_SHIFT_KM, setting.fault_shift_km)
         beyond = along - place - lean * (across - across.mean()) > 0
-        # Half on either side keeps the crust where it was on average.
+        # Half of the offset on each side, so that the mean position does not change.
         faulted += np.where(beyond, shift / 2, -shift / 2)
     return StrikePlane(faulted, along, across, along, direction, y_km, x_km, cell_km, streams)

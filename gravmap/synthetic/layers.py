@@ -1,7 +1,7 @@
-r"""Gravity of flat layers whose density changes sideways, by their exact spectra.
+r"""Gravity of flat layers with laterally variable density, computed exactly in the wavenumber domain.
 
-A layer from depth :math:`z_1` to :math:`z_2` with density contrast
-:math:`\Delta\rho(x, y)` attracts, at depth 0, with
+The gravity at depth 0 of a layer from depth :math:`z_1` to :math:`z_2` with density contrast
+:math:`\Delta\rho(x, y)` is
 
 .. math:: g(k) = 2 \pi G \, \Delta\rho(k) \, (e^{-k z_1} - e^{-k z_2}) / k, \qquad
           g(0) = 2 \pi G \, \Delta\rho(0) \, (z_2 - z_1)
@@ -29,11 +29,11 @@ FloatArray = NDArray[np.float64]
 
 GRAVITATIONAL_CONSTANT = 6.67430e-11  # m3 kg-1 s-2, CODATA 2018
 MGAL_PER_SI = 1e5
-# What lies between the grid and its periodic images, as a part of the grid's size.
+# Padding between the grid and its periodic images, as a fraction of the grid's size.
 GAP = 0.35
 _RADIUS_M = 6_371_000.0
-# Degree (4000 km) from which down a patch cannot tell waves apart: its mean is no mean of the Earth, whose shell
-# attracts twice as much as a slab.
+# Lowest degree (4000 km) that a regional grid resolves. Its mean is not degree 0 of the sphere, where a shell attracts
+# twice as much as an infinite slab: degrees below are treated as this one.
 _LONGEST = 10.0
 
 Multiplier = Callable[[FloatArray], FloatArray]
@@ -48,7 +48,7 @@ class Layer:
     top_m, bottom_m : float
         Depths, positive down.
     contrast : ndarray, shape (ny, nx)
-        Density less the reference, kg/m3, averaged over the thickness.
+        Density minus the reference, kg/m3, averaged over the thickness.
     """
 
     top_m: float
@@ -57,7 +57,7 @@ class Layer:
 
 
 def plane_transfer_function(wavenumber: FloatArray, top_m: float, bottom_m: float) -> FloatArray:
-    """Gravity of a layer per density contrast, by wavenumber.
+    """Transfer function from the density contrast of a layer to its gravity, on a plane.
 
     Parameters
     ----------
@@ -73,21 +73,21 @@ def plane_transfer_function(wavenumber: FloatArray, top_m: float, bottom_m: floa
     """
     thickness = bottom_m - top_m
     safe = np.where(wavenumber > 0, wavenumber, 1.0)
-    # expm1 keeps its digits where k times the thickness is small.
+    # expm1 is accurate where k times the thickness is small.
     effective = np.where(wavenumber > 0, -np.expm1(-safe * thickness) / safe, thickness)
-    symbol: FloatArray = 2 * np.pi * GRAVITATIONAL_CONSTANT * MGAL_PER_SI * np.exp(-wavenumber * top_m) * effective
-    return symbol
+    transfer: FloatArray = 2 * np.pi * GRAVITATIONAL_CONSTANT * MGAL_PER_SI * np.exp(-wavenumber * top_m) * effective
+    return transfer
 
 
 def sphere_transfer_function(q: FloatArray, radius_m: float, top_m: float, bottom_m: float) -> FloatArray:
-    """Gravity of a spherical layer per density contrast, by wavenumber q = n + 1/2.
+    """Transfer function from the density contrast of a spherical layer to its gravity.
 
     Parameters
     ----------
     q : ndarray
-        Dimensionless wavenumber, >= 0; below 1/2 it is taken as 1/2, the mean of the sphere.
+        Dimensionless wavenumber n + 1/2, n being the spherical harmonic degree; values below 1/2 count as 1/2.
     radius_m : float
-        Radius of the level on which gravity is computed and from which depths count.
+        Radius of the level on which gravity is computed and from which depths are measured.
     top_m, bottom_m : float
         Depths, 0 <= top_m < bottom_m < radius_m.
 
@@ -96,30 +96,30 @@ def sphere_transfer_function(q: FloatArray, radius_m: float, top_m: float, botto
     ndarray
         mGal per kg/m3.
     """
-    # Double precision throughout: the layer's thickness is a small difference of two radii.
+    # In double precision: the thickness of the layer is a small difference of two radii.
     radius_m = float(radius_m)
     degree = np.maximum(np.asarray(q, dtype=np.float64), 0.5) - 0.5
     log_top, log_bottom = np.log1p(-top_m / radius_m), np.log1p(-bottom_m / radius_m)
     power = degree + 3
     effective = -np.expm1(power * (log_bottom - log_top)) * np.exp(power * log_top) * radius_m / power
     shell = (degree + 1) / (2 * degree + 1)
-    symbol: FloatArray = 4 * np.pi * GRAVITATIONAL_CONSTANT * MGAL_PER_SI * shell * effective
-    return symbol
+    transfer: FloatArray = 4 * np.pi * GRAVITATIONAL_CONSTANT * MGAL_PER_SI * shell * effective
+    return transfer
 
 
 def low_pass(half_amplitude_wavelength_m: float) -> Multiplier:
-    """A filter that halves the amplitude at one wavelength: exp(-ln 2 (k / k_half)^4), flat below and steep above."""
+    """Low-pass filter exp(-ln 2 (k / k_half)^4), which halves the amplitude at the given wavelength."""
     half = 2 * np.pi / half_amplitude_wavelength_m
 
     def multiplier(wavenumber: FloatArray) -> FloatArray:
-        kept: FloatArray = np.exp(-np.log(2) * (wavenumber / half) ** 4)
-        return kept
+        gain: FloatArray = np.exp(-np.log(2) * (wavenumber / half) ** 4)
+        return gain
 
     return multiplier
 
 
 def fade_window(shape: tuple[int, int], cells_yx: tuple[float, float]) -> FloatArray:
-    """A window that is 1 inside and falls as sin^2 to 0 over `cells_yx` nodes along the sides."""
+    """Taper of `shape`: 1 inside, decreasing as sin^2 to 0 over `cells_yx` nodes along the sides."""
     sides = []
     for size, cells in zip(shape, cells_yx, strict=True):
         distance = np.minimum(np.arange(size), np.arange(size)[::-1]) + 0.5
@@ -138,9 +138,9 @@ def plane_gravity(
 ) -> FloatArray:
     """Gravity of layers on a metric plane at depth 0.
 
-    Every node stands for a rectangular cell of even density. Within a layer the departures from its mean (weighted
-    with the window, so that no net mass is left) are faded out by `window`; the mean acts as an endless slab. The
-    grid is padded by `gap` of its size, so that its periodic images are far away.
+    Every node represents a rectangular cell of constant density. Within a layer, deviations from its mean (weighted
+    by the window, so that they have no net mass) are tapered by `window`; the mean is treated as an infinite slab. The
+    grid is padded by the fraction `gap` of its size, which keeps its periodic images away.
 
     Parameters
     ----------
@@ -151,9 +151,9 @@ def plane_gravity(
     window : ndarray, shape (ny, nx)
         See `fade_window`.
     filters : callable, optional
-        Multiplier by wavenumber (rad/m) on the sum, e.g. `low_pass`.
+        Function of the wavenumber (rad/m) that the spectrum is multiplied by, e.g. `low_pass`.
     gap : float
-        Padding as a part of the size.
+        Padding as a fraction of the size.
 
     Returns
     -------
@@ -172,7 +172,7 @@ def plane_gravity(
         departures = rfft2((layer.contrast - mean) * window, s=shape)
         spectrum += departures * plane_transfer_function(wavenumber, layer.top_m, layer.bottom_m)
         slabs += float(plane_transfer_function(np.zeros(1), layer.top_m, layer.bottom_m)[0]) * mean
-    # A cell of even density has this spectrum; a bare node would be a mass point.
+    # Spectrum of a cell of constant density; without it every node would be a point mass.
     spectrum *= np.sinc(k_y * spacing_yx_m[0] / (2 * np.pi)) * np.sinc(k_x * spacing_yx_m[1] / (2 * np.pi))
     if filters is not None:
         spectrum *= filters(wavenumber)
@@ -190,8 +190,8 @@ def sphere_gravity(
 ) -> FloatArray:
     """Gravity of layers on the ellipsoid at height 0, for regions too tall for one plane.
 
-    The same sum as `plane_gravity`, with the latitude-variable operator of :mod:`gravmap.gravity.patch` in place of the
-    wavenumbers of a plane. The mean of a layer acts as an infinite slab here too, so that both agree in level.
+    As `plane_gravity`, with the latitude-variable operator of :mod:`gravmap.gravity.patch` in place of the wavenumbers
+    of a plane. The mean of a layer is treated as an infinite slab here too, so that both give the same level.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def sphere_gravity(
     window : ndarray, shape (ny, nx)
         See `fade_window`.
     filters : callable, optional
-        Multiplier by wavenumber (rad/m) on the sum.
+        Function of the wavenumber (rad/m) that the spectrum is multiplied by.
 
     Returns
     -------
@@ -211,19 +211,19 @@ def sphere_gravity(
     """
     step_y_m = np.radians(lat_deg[1] - lat_deg[0]) * _RADIUS_M
     step_x_m = np.radians(lon_deg[1] - lon_deg[0]) * _RADIUS_M * np.cos(np.radians(lat_deg.mean()))
-    # The spectrum of an even cell to second order in k, the same in all directions as the operator requires.
+    # Spectrum of a cell of constant density to second order in k, isotropic as the operator requires.
     cell = (step_y_m**2 + step_x_m**2) / 2 / 24
     total = np.zeros(window.shape)
     for layer in layers:
         mean = float((layer.contrast * window).sum() / window.sum())
 
-        def symbol(q: NDArray[Any], radius_m: NDArray[Any], layer: Layer = layer) -> FloatArray:
+        def transfer(q: NDArray[Any], radius_m: NDArray[Any], layer: Layer = layer) -> FloatArray:
             k = q / radius_m
             degrees = np.maximum(q, _LONGEST)
             value: FloatArray = sphere_transfer_function(degrees, float(radius_m), layer.top_m, layer.bottom_m)
             value *= np.exp(-cell * k**2)
             return value if filters is None else value * filters(k)
 
-        total += apply_filter((layer.contrast - mean) * window, lat_deg, lon_deg, symbol)
+        total += apply_filter((layer.contrast - mean) * window, lat_deg, lon_deg, transfer)
         total += float(plane_transfer_function(np.zeros(1), layer.top_m, layer.bottom_m)[0]) * mean
     return total

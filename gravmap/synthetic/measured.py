@@ -1,4 +1,4 @@
-"""A crust's gravity sampled as another field is: at its height and node spacing, with its residuals."""
+"""Gravity of a crust resampled to the height, node spacing and residuals of a measured field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gravmap.regions import Region
 from gravmap.synthetic.crust import SPACING_DEG, Crust
 from gravmap.units import format_length
 
-_SAME = 1.02  # spacings that differ by less are one
+_SAME = 1.02  # ratio of spacings up to which they count as equal
 _FINEST_THINNED_DEG = 5 / 60
 _LEVEL_PER_SPACING = 0.25
 
@@ -30,9 +30,9 @@ class Measuring:
     level_m : float
         Height of its nodes above the surface.
     spacing_yx_deg : (float, float)
-        Of the nodes, along latitude and longitude.
+        Node spacing along latitude and longitude.
     heights_m : tuple of float
-        Of its residuals, above that level.
+        Continuation heights of its residuals, above that level.
     """
 
     level_m: float
@@ -41,14 +41,14 @@ class Measuring:
 
     @property
     def coarse(self) -> bool:
-        """Whether its nodes are farther apart than a crust's."""
+        """Whether its node spacing is larger than that of a crust."""
         return max(self.spacing_yx_deg) > _SAME * SPACING_DEG
 
     def why_not(self) -> str | None:
-        """Reason why crusts cannot be sampled alike; None where they can.
+        """Reason why crusts cannot be sampled in the same way; None if they can.
 
-        A node of a coarse grid at the surface may be a point value or the mean of a cell, aliased or filtered: their
-        residuals differ. High above the surface the field has no wavelengths that are too short for the grid.
+        A node of a coarse grid at the surface may hold a point value or the mean of a cell, aliased or filtered, and
+        the residuals of these differ. High above the surface the field has no wavelengths too short for the grid.
         """
         widest = max(self.spacing_yx_deg)
         if widest <= _SAME * _FINEST_THINNED_DEG:
@@ -57,27 +57,27 @@ class Measuring:
             return None
         return (
             f"its nodes are {60 * widest:.3g} arc-minutes apart at {format_length(self.level_m)} height: how shorter"
-            " wavelengths were filtered is not known, so that crusts cannot be treated alike"
+            " wavelengths were filtered is not known, so crusts cannot be sampled in the same way"
         )
 
 
 def measured_fields(crust: Crust, how: Measuring) -> xr.Dataset:
-    """A crust's Bouguer anomaly and residuals, computed as those of a measured field.
+    """Bouguer anomaly and residuals of a crust, computed as those of a measured field.
 
-    The field above the region and its collar is continued to the level, read at nodes as far apart as the field's
-    (point values; nodes finer than the crust's stay the crust's), and split by `gravmap.gravity.residual_fields`.
+    The gravity of the region and its collar is continued to the level of the field, interpolated to its node spacing
+    (a spacing finer than the crust's is not applied), and split by `gravmap.gravity.residual_fields`.
 
     Parameters
     ----------
     crust : Crust
         With `Crust.around`.
     how : Measuring
-        How the field was measured.
+        Sampling of the field.
 
     Returns
     -------
     xr.Dataset, dims (lat, lon) ascending, mGal
-        ``bouguer`` and ``residual_H`` of the region without the collar, among others.
+        ``bouguer``, ``residual_H`` and the other fields of the region without the collar.
     """
     grid = crust.gravity if crust.around is None else crust.around
     if how.level_m > 0:
@@ -89,7 +89,7 @@ def measured_fields(crust: Crust, how: Measuring) -> xr.Dataset:
 
 
 def surface_at(crust: Crust, lat: NDArray[np.floating], lon: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """The crust's geological map at the nodes of a field, (lat, lon): the class of the cell a node lies in."""
+    """Class of the crust's geological map at each node of a field, shape (lat, lon): that of the cell it lies in."""
     west, south, _, _ = crust.bounds_wsen
     step = float(crust.gravity["lat"].values[1] - crust.gravity["lat"].values[0])
     places = [
@@ -100,14 +100,14 @@ def surface_at(crust: Crust, lat: NDArray[np.floating], lon: NDArray[np.floating
 
 
 def heights(how: Measuring) -> Sequence[float]:
-    """Heights of the residuals, at least one."""
+    """Continuation heights of the residuals; 10 km if there are none."""
     return how.heights_m or (10_000.0,)
 
 
 def _thinned(
     grid: xr.DataArray, bounds_wsen: tuple[float, float, float, float], spacing_yx_deg: tuple[float, float]
 ) -> xr.DataArray:
-    """The grid read (cubic) at nodes farther apart; the first one in the region lies half a step from its corner."""
+    """Interpolate a grid (cubic) to a coarser spacing; the first node of the region is half a step from its corner."""
     west, south, _, _ = bounds_wsen
     axes = {}
     for name, corner, step in (("lat", south, spacing_yx_deg[0]), ("lon", west, spacing_yx_deg[1])):

@@ -1,4 +1,4 @@
-"""A crust to look at: what is mapped, what lies below, its gravity, and a section through it."""
+"""Figure of a crust: geological map, bedrock below the cover, gravity, and a vertical section."""
 
 from __future__ import annotations
 
@@ -39,31 +39,31 @@ if TYPE_CHECKING:
 
 DEEPEST_KM = 14.0  # no belt unit reaches deeper than 11 km
 BASEMENT = 11
-"""Stands for the basement where classes are 0 cover, 1..10 bedrock."""
+"""Value of the basement in sections, where 0 is cover and 1..10 are the bedrock classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A vertical cut.
+    """A vertical section.
 
     Attributes
     ----------
     lon, lat : ndarray, shape (n,)
-        Places along the line, evenly spaced, from its western end (a line due north: southern).
+        Points along the line, evenly spaced, from its western end (of a line due north: southern end).
     distance_km : ndarray, shape (n,)
-        From the line's start.
+        Distance from the start of the line.
     depth_km : ndarray, shape (m,)
-        Downwards, evenly spaced, each the middle of a row.
+        Depth of the middle of every row, evenly spaced, positive down.
     rock : ndarray, shape (m, n), uint8
         0 cover, 1..10 bedrock, 11 basement.
     density : ndarray, shape (m, n)
         kg/m3.
     belt : ndarray, shape (n,), int16
-        Number of the belt; where it changes is a fault.
+        Number of the belt; belts meet at faults.
     mapped : ndarray, shape (n,), uint8
-        What the geological map shows along the line.
+        Class of the geological map along the line.
     position : tuple of two ndarrays, shape (n,)
-        Row and column of the places, rows ascending in latitude.
+        Row and column (fractional) of the points, rows ascending in latitude.
     """
 
     lon: FloatArray
@@ -83,24 +83,24 @@ class Section:
 
 
 def cut_section(crust: Crust, *, columns: int = 2400, rows: int = 480) -> Section:
-    """Cut a crust through its middle, across the strike of its belts.
+    """Vertical section through the middle of a crust, across the strike of its belts.
 
     Parameters
     ----------
     crust : Crust
         See `draw_crust`.
     columns, rows : int
-        Places along the line, and depths to 14 km.
+        Number of points along the line, and of depths down to 14 km.
     """
     lat, lon = crust.gravity["lat"].values, crust.gravity["lon"].values
     row, column = _line(lat, lon, _across_strike(crust, lat), columns)
     nearest = np.rint(row).astype(int), np.rint(column).astype(int)
     depth = (np.arange(rows) + 0.5) * DEEPEST_KM / rows
 
-    # Between cells depths run straight; what a rock is changes halfway.
+    # Between cell centres depths are interpolated linearly; rocks are those of the nearest cell.
     base = np.stack([map_coordinates(unit, (row, column), order=1, mode="nearest") for unit in crust.stack.base_km])
     thickness = np.diff(crust.stack.base_km[:, nearest[0], nearest[1]], axis=0, prepend=0)
-    # A unit that the nearest column lacks is absent here, too; its thickness is left to the one below.
+    # A unit that is absent from the nearest column is absent here too; the unit below takes its thickness.
     base[:-1] = np.where(thickness[:-1] > 0, base[:-1], np.concatenate([np.zeros_like(base[:1]), base[:-2]]))
     base = np.maximum.accumulate(base, axis=0)
     unit = np.minimum((base[:, None, :] <= depth[None, :, None]).sum(axis=0), len(UNITS) - 1)
@@ -126,16 +126,16 @@ def cut_section(crust: Crust, *, columns: int = 2400, rows: int = 480) -> Sectio
 
 
 def _line(lat: FloatArray, lon: FloatArray, angle: float, count: int) -> tuple[FloatArray, FloatArray]:
-    """Rows and columns along a line through the middle, at `angle` from east, from side to side."""
+    """Rows and columns of `count` points on a line through the middle, at `angle` from east, from side to side."""
     ny, nx = lat.size, lon.size
     shrink = np.cos(np.radians(lat.mean()))
-    # Per unit of length: steps in rows and in columns, true to scale.
+    # Change of row and of column per unit of length.
     d_row, d_column = np.sin(angle), np.cos(angle) / shrink
-    reach = min(
+    half = min(
         (ny - 1) / 2 / max(abs(d_row), 1e-9),
         (nx - 1) / 2 / max(abs(d_column), 1e-9),
     )
-    along = np.linspace(-reach, reach, count) * (-1 if d_column < -1e-9 else 1)
+    along = np.linspace(-half, half, count) * (-1 if d_column < -1e-9 else 1)
     return (ny - 1) / 2 + along * d_row, (nx - 1) / 2 + along * d_column
 
 
@@ -146,31 +146,31 @@ def _length_km(lat: FloatArray, row: FloatArray, column: FloatArray, lon: FloatA
 
 
 def _across_strike(crust: Crust, lat: FloatArray) -> float:
-    """The direction, anticlockwise from east, in which the belts follow on each other most quickly."""
+    """The direction, radians anticlockwise from east, in which the belt number changes fastest."""
     slope_y, slope_x = np.gradient(gaussian_filter(crust.belt.astype(np.float64), 2.0))
     slope_x /= np.cos(np.radians(lat))[:, None]
     return float(0.5 * np.arctan2(2 * (slope_x * slope_y).sum(), (slope_x**2).sum() - (slope_y**2).sum()))
 
 
-# Inches: a map, what is left of the first, from map to map, above and below each, the title, the section and legend.
+# Inches: width of a map, left margin, distance between maps, space above and below each, title, section and legend.
 _PANEL, _LEFT, _STEP, _ABOVE, _BELOW, _TITLE, _FOOT = 4.3, 0.85, 5.3, 0.42, 0.38, 0.92, 6.5
 _PARTS = {"colour": INK, "moho": BLUE, "cover": GREEN, "bedrock": VERMILLION}
 
 
 def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "", dpi: int = 160) -> None:
-    """Write a picture of a crust.
+    """Write a figure of a crust.
 
-    The map, the bedrock below the cover, the thickness of the cover; the Bouguer anomaly, its residual and the density
-    at 3 km; and a section across the strike with what its rocks attract.
+    Its panels show the geological map, the bedrock below the cover and the thickness of the cover; the Bouguer
+    anomaly, its residual and the density at 3 km; and a section across the strike with the gravity of its parts.
 
     Parameters
     ----------
     crust : Crust
-        Best with `Crust.components` and `Crust.around`.
+        With `Crust.components` and `Crust.around`, if available.
     path : Path
         A ``.png``.
     title, more : str
-        Above the whole picture, and a line or two below it.
+        Title of the figure, and one or two lines below it.
     dpi : int
         Pixels per inch.
     """
@@ -193,7 +193,7 @@ def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "", 
     for axes in panels:
         decorate_map(axes, crust.bounds_wsen, _PANEL)
         _mark_line(axes, section)
-    # Bottom and height of the gravity along the section, the map, the rocks and the densities.
+    # Bottom and height in inches of: gravity along the section, mapped classes, rocks, densities.
     boxes = ((4.55, 1.4), (4.33, 0.13), (2.43, 1.85), (1.05, 1.1))
     _draw_section(
         figure,
@@ -210,7 +210,7 @@ def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "", 
 
 
 def _draw_rocks(panels: list[Axes], crust: Crust) -> None:
-    """The map, the bedrock below it, and what lies between the two."""
+    """Geological map, bedrock below the cover, and thickness of the cover."""
     colours = _colours()
     extent = _extent(crust)
     hidden = (crust.surface == 0)[::-1]
@@ -230,7 +230,7 @@ def _draw_rocks(panels: list[Axes], crust: Crust) -> None:
 
 
 def _draw_fields(panels: list[Axes], crust: Crust) -> None:
-    """The Bouguer anomaly, its residual, and the densities that one would like to read from them."""
+    """Bouguer anomaly, residual, and density at depth."""
     gravity = crust.gravity.values.astype(np.float64)[::-1]
     _relief(panels[0], gravity, crust, diverging=False)
     lat, lon = crust.gravity["lat"].values[::-1], crust.gravity["lon"].values
@@ -248,11 +248,11 @@ def _draw_fields(panels: list[Axes], crust: Crust) -> None:
         density, extent=_extent(crust), cmap="cividis", vmin=low, vmax=high, interpolation="nearest"
     )
     _bar(panels[2], image, "kg/m³")
-    _title(panels[2], "Density at 3 km depth", "what gravity should tell")
+    _title(panels[2], "Density at 3 km depth", "the source of the anomalies")
 
 
 def _relief(axes: Axes, values: NDArray[np.float64], crust: Crust, *, diverging: bool) -> None:
-    """A field in colour, lit from the north-west as if it were a landscape."""
+    """A field in colour with shaded relief, lit from the north-west."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LightSource, Normalize
@@ -262,7 +262,7 @@ def _relief(axes: Axes, values: NDArray[np.float64], crust: Crust, *, diverging:
         high = max(-low, high)
         low = -high
     norm, colours = Normalize(low, high), colormaps["RdYlBu_r" if diverging else "Spectral_r"]
-    # As steep whatever the strength of the field.
+    # Normalised by the rms slope, so that shading does not depend on the amplitude of the field.
     slope = float(np.sqrt(np.mean(np.square(np.gradient(values)))))
     light = LightSource(azdeg=315, altdeg=45)
     picture = light.shade(values, colours, norm=norm, vert_exag=0.8 / max(slope, 1e-9), blend_mode="soft")
@@ -276,10 +276,10 @@ def _draw_section(figure: Figure, parts: list[Axes], crust: Crust, section: Sect
     extent = (0.0, section.distance_km[-1], DEEPEST_KM, 0.0)
     curves = {"Bouguer anomaly": ("colour", crust.gravity.values)}
     if crust.components is not None:
-        curves |= {f"of it {name}": (name, crust.components[name]) for name in ("moho", "cover", "bedrock")}
+        curves |= {name: (name, crust.components[name]) for name in ("moho", "cover", "bedrock")}
     for number, (name, (colour, field)) in enumerate(curves.items()):
         along = section.profile(field)
-        label = name.replace("moho", "Moho")
+        label = f"contribution of the {name.replace('moho', 'Moho')}" if number else name
         profile.plot(
             section.distance_km,
             along - along.mean(),
@@ -289,7 +289,7 @@ def _draw_section(figure: Figure, parts: list[Axes], crust: Crust, section: Sect
             label=label,
         )
     profile.axhline(0, color=MUTED, linewidth=0.5, zorder=0)
-    profile.set_ylabel("mGal less\nthe mean", fontsize=9)
+    profile.set_ylabel("mGal minus\nthe mean", fontsize=9)
     profile.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 0.97), frameon=False, fontsize=9.5)
     strip.imshow(colours[section.mapped][None], extent=(*extent[:2], 0, 1), aspect="auto", interpolation="nearest")
     strip.set_yticks([0.5], ["map"], fontsize=9)
@@ -312,7 +312,7 @@ def _draw_section(figure: Figure, parts: list[Axes], crust: Crust, section: Sect
     strip.tick_params(length=0)
     box, (wide, tall) = rocks.get_position(), figure.get_size_inches()
     steep = (box.height * tall / DEEPEST_KM) / (box.width * wide / section.distance_km[-1])
-    weights.set_xlabel(f"km from A (rocks are drawn {steep:.0f} times as high as wide)", fontsize=9)
+    weights.set_xlabel(f"km from A (vertical exaggeration of the rocks: {steep:.0f})", fontsize=9)
     for letter, place in (("A", 0.0), ("A′", 1.0)):
         profile.text(
             place, 1.06, letter, transform=profile.transAxes, ha="center", va="bottom", fontsize=15, weight="bold"
@@ -320,13 +320,13 @@ def _draw_section(figure: Figure, parts: list[Axes], crust: Crust, section: Sect
 
 
 def _contacts(section: Section) -> NDArray[np.bool_]:
-    """Where a rock meets another one, and the faults, which are drawn thicker."""
+    """Pixels of contacts between rocks, and of faults, which are drawn thicker."""
     rock = section.rock
     line = np.zeros(rock.shape, dtype=bool)
     line[1:] |= rock[1:] != rock[:-1]
     line[:, 1:] |= rock[:, 1:] != rock[:, :-1]
     faults = np.flatnonzero(np.diff(section.belt))
-    # Cover, and basins that are younger than the faults, lie over them unbroken.
+    # Cover and basins are younger than the faults, which do not cut them.
     broken = (rock >= 1) & (rock <= 7)
     for shift in (-1, 0, 1, 2):
         line[:, np.clip(faults + shift, 0, rock.shape[1] - 1)] |= broken[:, faults]
@@ -335,9 +335,9 @@ def _contacts(section: Section) -> NDArray[np.bool_]:
 
 def _legend(figure: Figure, crust: Crust) -> None:
     width, height = figure.get_size_inches()
-    shares = 100 * np.bincount(crust.truth.ravel(), minlength=BASEMENT) / crust.truth.size
+    percent = 100 * np.bincount(crust.truth.ravel(), minlength=BASEMENT) / crust.truth.size
     names = {entry.index: entry.name for entry in load_legend(LEGEND).classes}
-    labels = [names[0], *(f"{names[index]} {shares[index]:.0f} %" for index in range(1, BASEMENT)), "basement"]
+    labels = [names[0], *(f"{names[index]} {percent[index]:.0f} %" for index in range(1, BASEMENT)), "basement"]
     figure.legend(
         handles=legend_patches(zip(labels, _class_colours(), strict=True)),
         loc="lower left",
@@ -346,7 +346,7 @@ def _legend(figure: Figure, crust: Crust) -> None:
         frameon=False,
         fontsize=9.5,
         borderpad=0.1,
-        title="Share of the bedrock, under cover and bare",
+        title="Percent of all bedrock, mapped and under cover",
         title_fontsize=9.5,
         alignment="left",
     )
@@ -400,7 +400,7 @@ def _shore(axes: Axes, crust: Crust, colour: str, width: float) -> None:
 
 
 def _faults(axes: Axes, crust: Crust, shown: NDArray[np.bool_]) -> None:
-    """Where belts meet, as far as it is shown."""
+    """Boundaries between belts, where `shown` is True."""
     lat, lon = crust.gravity["lat"].values, crust.gravity["lon"].values
     for number in np.unique(crust.belt)[1:]:
         beyond = np.where(shown, (crust.belt >= number).astype(float), np.nan)

@@ -1,4 +1,4 @@
-"""Many crusts as the arrays a network is trained on, made in parallel and kept."""
+"""Crusts as training arrays, simulated in parallel and cached on disk."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def run_in_processes(tasks: Sequence[Task[Made]], processes: int, progress: Prog
     Returns
     -------
     list
-        In the order of `tasks`.
+        Results in the order of `tasks`.
 
     Raises
     ------
     GravmapError
         A worker process was killed.
     """
-    found = {index: kept for index, one in enumerate(tasks) if (kept := one.read()) is not None}
+    found = {index: cached for index, task in enumerate(tasks) if (cached := task.read()) is not None}
     missing = [index for index in range(len(tasks)) if index not in found]
     progress(len(found), len(tasks), "crusts")
     for number, made in _results([tasks[index] for index in missing], processes):
@@ -79,28 +79,28 @@ def run_in_processes(tasks: Sequence[Task[Made]], processes: int, progress: Prog
 def _results(tasks: Sequence[Task[Made]], processes: int) -> Iterator[tuple[int, Made]]:
     """Compute all tasks; yield index and result of each as it finishes."""
     if processes <= 1 or len(tasks) <= 1:
-        for index, one in enumerate(tasks):
-            yield index, one.make()
+        for index, task in enumerate(tasks):
+            yield index, task.make()
         return
-    # Forked from a clean process: one forked from this one would inherit the threads of its parent.
+    # Not "fork": a process forked from this one could inherit locks that its threads hold.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(sorted({type(one).__module__ for one in tasks}))
-    executor = ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context, initializer=_leave_ctrl_c)
+    context.set_forkserver_preload(sorted({type(task).__module__ for task in tasks}))
+    executor = ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context, initializer=_ignore_ctrl_c)
     try:
-        running = {executor.submit(one.make): index for index, one in enumerate(tasks)}
+        running = {executor.submit(task.make): index for index, task in enumerate(tasks)}
         for finished in as_completed(running):
             yield running[finished], finished.result()
     except BrokenProcessPool:
         raise GravmapError(
-            "A worker process that simulated crusts was killed, perhaps for lack of memory.",
-            "Use fewer processes. With a cache, crusts that were finished are kept.",
+            "A worker process that simulates crusts was killed, perhaps for lack of memory.",
+            "Use fewer processes. Finished crusts are reused if there is a cache.",
         ) from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _leave_ctrl_c() -> None:
-    """Ctrl-C reaches every process of a terminal; the parent alone acts on it."""
+def _ignore_ctrl_c() -> None:
+    """Ignore Ctrl-C, which a terminal sends to every process: the parent handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -110,21 +110,21 @@ CHANNELS = ("residual_5km", "residual_10km", "residual_20km", "residual_40km", "
 """Default input channels of a network that is trained on crusts."""
 
 CRUST_VERSION = 2
-"""Increased whenever a prior and a seed give another crust than before: cached crusts are then made again."""
+"""Increased whenever a prior and a seed give another crust than before, which invalidates cached crusts."""
 
 _DERIVATIVES = {f"{name}_{format_length(DERIVATIVE_HEIGHT_M)}": unit for name, (_, unit) in DERIVATIVES.items()}
 
 
 def crust_arrays(crust: Crust, channels: Sequence[str] = CHANNELS) -> dict[str, Any]:
-    """A crust as the arrays that a network is trained on, north-up, laid out as those of a tile set.
+    """Convert a crust to the arrays that a network is trained on, north-up, laid out as those of a tile set.
 
-    The channels are made by `gravmap.gravity.residual_fields`, the functions of ``gravmap residual``, of the region
-    and the collar around it that the crust has kept.
+    The channels are computed by `gravmap.gravity.residual_fields`, as ``gravmap residual`` does, from the gravity of
+    the region and its collar.
 
     Parameters
     ----------
     crust : Crust
-        Best with `Crust.around`.
+        With `Crust.around`, if available: without it residuals near the sides of the region are less accurate.
     channels : sequence of str
         ``bouguer``, ``residual_H``, ``regional_H``, ``band_H_H`` with heights such as 10km, or a derivative such as
         ``tilt_2km``.
@@ -134,15 +134,26 @@ def crust_arrays(crust: Crust, channels: Sequence[str] = CHANNELS) -> dict[str, 
     dict
         ``fields`` (C, ny, nx) float32; ``field_valid`` (ny, nx) bool; ``field_nodes_wsen`` (4,); ``labels`` (ny, nx)
         uint8, the surface map: 0 under cover; ``label_bounds_wsen`` (4,); ``small`` (ny, nx) uint8, all 0; ``role``
-        (ny, nx) uint8, all 0 (train); ``windows`` (0, 4), ``window_scale_deg`` (0,), ``window_role`` (0,): for the
-        caller to lay; ``meta``, JSON-able, with the channels, classes and, under ``crust``, prior, seed and setting.
-        Beside what an area takes: ``truth`` (ny, nx) uint8, the bedrock below the cover, 1..10, everywhere; and
-        ``cover_m`` (ny, nx) float32, the thickness of the cover, metres.
+        (ny, nx) uint8, all 0 (train); ``windows`` (0, 4), ``window_scale_deg`` (0,), ``window_role`` (0,), empty: the
+        caller adds windows; ``meta``, JSON-serialisable, with the channels, classes and, under ``crust``, prior, seed
+        and parameters. In addition to the arrays of a region dataset: ``truth`` (ny, nx) uint8, the bedrock below the
+        cover, 1..10, everywhere; and ``cover_m`` (ny, nx) float32, the thickness of the cover, metres.
 
     Raises
     ------
     OptionError
-        No channel has this name.
+        A channel name is unknown.
+
+    Examples
+    --------
+    >>> from gravmap.synthetic import make_crust
+    >>> from gravmap.synthetic.pool import crust_arrays
+    >>> crust = make_crust(seed=1, shape=(8, 12), sub=1, margin=4, collar=4)
+    >>> arrays = crust_arrays(crust, ["residual_10km", "residual_40km"])
+    >>> arrays["fields"].shape, arrays["labels"].shape
+    ((2, 8, 12), (8, 12))
+    >>> bool((arrays["labels"] == crust.surface[::-1]).all())  # north-up
+    True
     """
     recipe, values = _channels(crust, channels)
     legend = load_legend(LEGEND)
@@ -179,12 +190,12 @@ def crust_arrays(crust: Crust, channels: Sequence[str] = CHANNELS) -> dict[str, 
 
 
 def _channels(crust: Crust, channels: Sequence[str]) -> tuple[dict[str, Any], NDArray[np.float32]]:
-    """The recipe of the fields, and the fields, shape (C, ny, nx), north-up."""
+    """The recipe of the fields, and the fields themselves, shape (C, ny, nx), north-up."""
     heights = sorted({height for name in channels for height in _heights_of(name)})
     grid = crust.gravity if crust.around is None else crust.around
     fields = residual_fields(
         grid,
-        # At least one height: a derivative alone has none.
+        # residual_fields needs a height, which derivatives do not have.
         heights or [10_000.0],
         Region(*crust.bounds_wsen),
         with_derivatives=any(_is_derivative(name) for name in channels),
@@ -200,12 +211,12 @@ def _channels(crust: Crust, channels: Sequence[str]) -> tuple[dict[str, Any], ND
 
 
 def _heights_of(channel: str) -> list[float]:
-    """The heights that a channel's name speaks of, metres; none for the field itself and its derivatives.
+    """Continuation heights in the name of a channel, metres; empty for the field itself and its derivatives.
 
     Raises
     ------
     OptionError
-        No channel has this name.
+        The channel name is unknown.
     """
     kind, *words = channel.split("_")
     count = {"residual": 1, "regional": 1, "band": 2}.get(kind, 0)
@@ -219,9 +230,8 @@ def _heights_of(channel: str) -> list[float]:
     if count == 0 or len(heights) != count or names != words or heights != sorted(set(heights)) or heights[0] <= 0:
         raise OptionError(
             f"Crusts have no channel {channel!r}.",
-            "They have bouguer, residual_10km, regional_10km, band_10km_20km (any heights), and of derivatives "
-            + ", ".join(_DERIVATIVES)
-            + ".",
+            "Channels are bouguer, residual_10km, regional_10km and band_10km_20km (with any heights), and the"
+            f" derivatives {', '.join(_DERIVATIVES)}.",
         )
     return heights
 
@@ -245,14 +255,14 @@ def crust_pool(
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
-    """Many crusts of one prior, in the order of the seeds.
+    """Draw crusts from a prior and convert them to training arrays.
 
     Parameters
     ----------
     prior : Prior
-        What they are drawn from.
+        Distributions of their parameters, see `load_prior`.
     seeds : sequence of int
-        One crust each.
+        Seed of each crust.
     shape, sub
         As in `draw_crust`.
     channels : sequence of str
@@ -267,7 +277,16 @@ def crust_pool(
     Returns
     -------
     list of dict
-        As `crust_arrays` gives them.
+        Results of `crust_arrays`, in the order of the seeds.
+
+    Examples
+    --------
+    >>> from gravmap.synthetic import crust_pool, load_prior
+    >>> pool = crust_pool(load_prior(), seeds=[0, 1], shape=(6, 9), channels=["residual_10km"])
+    >>> [arrays["meta"]["crust"]["seed"] for arrays in pool]
+    [0, 1]
+    >>> pool[0]["fields"].shape
+    (1, 6, 9)
     """
     tasks = [
         _CrustTask(prior, int(seed), (int(shape[0]), int(shape[1])), tuple(channels), sub, cache) for seed in seeds
@@ -277,7 +296,7 @@ def crust_pool(
 
 @dataclass(frozen=True)
 class _CrustTask:
-    """One crust of a pool: what determines it, and where it may be cached."""
+    """A crust of a pool: everything that determines it, and the cache folder."""
 
     prior: Prior
     seed: int
@@ -288,7 +307,7 @@ class _CrustTask:
 
     @property
     def path(self) -> Path | None:
-        """Its file, named after a hash of everything that determines its arrays."""
+        """File in the cache, named after a hash of everything that determines the arrays."""
         if self.cache is None:
             return None
         key = [

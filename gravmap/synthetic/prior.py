@@ -1,4 +1,4 @@
-"""Priors: what is believed about crusts before one is drawn; TOML files, each number with its source."""
+"""Priors: distributions of the parameters of crusts, read from TOML files that give the source of each number."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _NORMAL = ("normal", "lognormal")
 
 @dataclass(frozen=True)
 class Draw:
-    """What a quantity may be.
+    """The distribution of one quantity.
 
     Attributes
     ----------
     kind : str
-        ``fixed``; ``uniform`` and ``log`` (uniform in the logarithm) between `low` and `high`; ``normal`` and
-        ``lognormal`` around `middle`, never beyond `low` and `high`.
+        ``fixed``; ``uniform`` or ``log`` (uniform in the logarithm) between `low` and `high`; ``normal`` or
+        ``lognormal`` around `middle`, truncated at `low` and `high`.
     middle : float
-        The usual value: mean, median, or the middle of the range.
+        Mean, median, or middle of the range.
     width : float
-        Standard deviation (of the natural logarithm, where lognormal); 0 for the other kinds.
+        Standard deviation (of a lognormal: of the natural logarithm); 0 for the other kinds.
     low, high : float
-        The least and the most that is ever drawn.
+        Smallest and largest possible value.
     """
 
     kind: str
@@ -46,30 +46,30 @@ class Draw:
     low: float
     high: float
 
-    def at(self, chance: float) -> float:
-        """Quantile of the distribution at probability `chance` (0 to 1)."""
+    def at(self, probability: float) -> float:
+        """Quantile of the distribution at a probability (0 to 1)."""
         if self.kind == "fixed":
             return self.middle
         if self.kind == "uniform":
-            value = self.low + chance * (self.high - self.low)
+            value = self.low + probability * (self.high - self.low)
         elif self.kind == "log":
-            value = self.low * (self.high / self.low) ** chance
+            value = self.low * (self.high / self.low) ** probability
         else:
             inside = [float(ndtr(self._standard(end))) for end in (self.low, self.high)]
-            normal = float(ndtri(inside[0] + chance * (inside[1] - inside[0])))
+            normal = float(ndtri(inside[0] + probability * (inside[1] - inside[0])))
             value = self.middle + self.width * normal
             if self.kind == "lognormal":
                 value = self.middle * math.exp(self.width * normal)
         return min(max(value, self.low), self.high)
 
     def _standard(self, value: float) -> float:
-        """How many widths a value lies from the middle."""
+        """Standardised distance of a value from the middle."""
         if self.kind == "normal":
             return (value - self.middle) / self.width
         return math.log(value / self.middle) / self.width if value > 0 else -math.inf
 
     def to_dict(self) -> dict[str, Any]:
-        """As written in the file of a prior, with its bounds."""
+        """As in the file of a prior, with the bounds."""
         if self.kind == "fixed":
             return {"fixed": self.middle}
         if self.kind in _NORMAL:
@@ -78,14 +78,14 @@ class Draw:
 
 
 def read_draw(written: Any, least: float, most: float) -> Draw:
-    """Understand a quantity of a prior's file.
+    """Parse a quantity of a prior file.
 
     Parameters
     ----------
     written : number, list of two, or dict
-        As TOML gives it.
+        The value from the TOML file.
     least, most : float
-        What makes sense at all. A number or a range must lie inside; a normal or lognormal distribution is cut there.
+        Valid range. A number or a range must lie inside; a normal or lognormal distribution is truncated there.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def read_draw(written: Any, least: float, most: float) -> Draw:
     Raises
     ------
     ValueError
-        It is written in none of the forms, low is not below high, or it leaves what makes sense.
+        The value has none of the known forms, low is not below high, or it is outside the valid range.
     """
     if _is_number(written):
         draw = Draw("fixed", float(written), 0.0, float(written), float(written))
@@ -109,7 +109,7 @@ def read_draw(written: Any, least: float, most: float) -> Draw:
     ):
         draw = _around(written, least, most)
     else:
-        raise ValueError(f"is {written!r}, which is none of {FORMS}")
+        raise ValueError(f"is {written!r}; expected {FORMS}")
     if draw.low < least or draw.high > most:
         found = f"{draw.low:g}" if draw.low == draw.high else f"{draw.low:g} to {draw.high:g}"
         raise ValueError(f"is {found}, outside {least:g} to {most:g}")
@@ -119,10 +119,10 @@ def read_draw(written: Any, least: float, most: float) -> Draw:
 def _between(kind: str, pair: Any) -> Draw:
     low, high = _pair(pair)
     if low >= high:
-        raise ValueError(f"goes from {low:g} to {high:g}: the first must be the smaller one")
+        raise ValueError(f"is a range from {low:g} to {high:g}; the first number must be the smaller one")
     if kind == "log":
         if low <= 0:
-            raise ValueError(f"goes from {low:g}: a logarithm needs numbers above 0")
+            raise ValueError(f"is a logarithmic range from {low:g}; it must start above 0")
         return Draw(kind, math.sqrt(low * high), 0.0, low, high)
     return Draw(kind, 0.5 * (low + high), 0.0, low, high)
 
@@ -132,10 +132,10 @@ def _around(written: dict[str, Any], least: float, most: float) -> Draw:
     middle, width = _pair(written[kind])
     ends = [written.get("low", least), written.get("high", most)]
     if not all(_is_number(end) for end in ends):
-        raise ValueError(f"has bounds {ends} that are no numbers")
+        raise ValueError(f"has bounds {ends} that are not numbers")
     low, high = float(ends[0]), float(ends[1])
     if width <= 0 or (kind == "lognormal" and middle <= 0):
-        raise ValueError(f"is {kind} around {middle:g} with a width of {width:g}: numbers above 0 are needed")
+        raise ValueError(f"is {kind} around {middle:g} with a width of {width:g}; both must be above 0")
     if not low <= middle <= high or low == high:
         raise ValueError(f"has its middle {middle:g} outside its bounds {low:g} to {high:g}")
     return Draw(kind, middle, width, low, high)
@@ -143,7 +143,7 @@ def _around(written: dict[str, Any], least: float, most: float) -> Draw:
 
 def _pair(pair: Any) -> tuple[float, float]:
     if not (isinstance(pair, list) and len(pair) == 2 and all(_is_number(end) for end in pair)):
-        raise ValueError(f"is {pair!r}, where two numbers are needed")
+        raise ValueError(f"is {pair!r}; two numbers are needed")
     return float(pair[0]), float(pair[1])
 
 
@@ -152,9 +152,9 @@ def _is_number(value: Any) -> bool:
 
 
 PRIORS = ("central-asia", "wide")
-"""The priors that gravmap ships."""
+"""Names of the priors in the package."""
 
-# Table and key in the file -> what the number is called in a Setting or a RockTable, and what makes sense.
+# Table and key in the file -> field of Setting or RockTable, and its valid range.
 _SETTING: dict[str, tuple[str, float, float]] = {
     "place.latitude_deg": ("latitude_deg", -70, 70),
     "strike.warp_km": ("warp_km", 0, 150),
@@ -191,7 +191,7 @@ _SETTING: dict[str, tuple[str, float, float]] = {
     "field.noise_mgal": ("noise_mgal", 0, 20),
     "field.noise_length_km": ("noise_length_km", 2, 100),
 }
-_LIGHTEST, _DENSEST = 1500.0, 3500.0  # kg/m3: no rock at depth is outside
+_LIGHTEST, _DENSEST = 1500.0, 3500.0  # kg/m3, valid range of rock densities
 _ROCKS: dict[str, tuple[str, float, float]] = {
     "reference.density": ("reference", 2400, 2900),
     "lens.excess": ("lens_excess", -300, 500),
@@ -212,25 +212,34 @@ _CLASS: dict[str, tuple[float, float]] = {
     "spread": (0, 200),
 }
 _CLASS_WORDS = {"index", "name", "stands_for", "source"}
-_LIKE = "`gravmap crust` writes a whole one to start from: prior.toml beside the crust."
+_LIKE = "`gravmap crust` writes a complete one as a template: prior.toml, beside the crust."
 
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What crusts may be like: for every number of a `Setting` what it is drawn from.
+    """Distributions of the parameters of crusts (`Setting`).
 
     Attributes
     ----------
     name, title : str
-        Short, and for people.
+        Short name, and description.
     draws : dict of str to Draw
-        By ``table.key``; of classes ``class.INDEX.key``.
+        Distributions by ``table.key``; those of classes by ``class.INDEX.key``.
     sources : dict of str to str
-        What each table, or class, is taken from.
+        Source of each table and class.
     names : tuple of str
-        Of the classes 1..10.
+        Names of the classes 1..10.
     text : str
-        The file it was read from.
+        Content of the TOML file.
+
+    Examples
+    --------
+    >>> from gravmap.synthetic import load_prior
+    >>> prior = load_prior("central-asia")
+    >>> prior.draws["cover.share"].kind
+    'normal'
+    >>> prior.draw(seed=0) == prior.draw(seed=0), prior.draw(seed=0) == prior.draw(seed=1)
+    (True, False)
     """
 
     name: str
@@ -242,12 +251,12 @@ class Prior:
 
     @property
     def sha256(self) -> str:
-        """Of every number and range; words and comments do not count."""
+        """Hash of all distributions; names, sources and comments do not affect it."""
         numbers = {key: draw.to_dict() for key, draw in sorted(self.draws.items())}
         return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, JSON-able."""
+        """Name, hash, distributions and sources; JSON-serialisable."""
         return {
             "name": self.name,
             "title": self.title,
@@ -257,16 +266,17 @@ class Prior:
         }
 
     def typical(self) -> Setting:
-        """The crust in the middle of the prior: every number at its mean, median or middle of its range."""
+        """Parameters in the middle of the prior: each at the mean, median or middle of its range."""
         return self._setting(lambda key, draw: draw.middle)
 
     def draw(self, seed: int) -> Setting:
-        """The numbers of one crust.
+        """Draw the parameters of one crust.
 
         Parameters
         ----------
         seed : int
-            From 0 up. Every quantity has a stream of its own: widening one leaves the draws of all others.
+            Seed, >= 0. Every quantity has an independent random stream: another distribution of one does not change
+            the draws of the others.
         """
         streams = RandomStreams(seed)
         return self._setting(lambda key, draw: draw.at(float(streams.stream(f"prior {key}").uniform())))
@@ -278,29 +288,42 @@ class Prior:
             return tuple(numbers[f"class.{index}.{key}"] for index in range(1, CLASSES + 1))
 
         rocks: dict[str, Any] = {name: numbers[key] for key, (name, _, _) in _ROCKS.items()}
-        # Two ranges may overlap: the smaller draw is the smaller fraction.
+        # The two ranges may overlap, so the draws are sorted.
         rocks["lens_smallest"], rocks["lens_largest"] = sorted((rocks["lens_smallest"], rocks["lens_largest"]))
         setting: dict[str, Any] = {name: numbers[key] for key, (name, _, _) in _SETTING.items()}
-        shares = per_class("share")
-        scale = 100 / sum(shares)
+        weights = per_class("share")
+        scale = 100 / sum(weights)
         table = RockTable(mean=per_class("mean"), spread=per_class("spread"), **rocks)
-        return Setting(shares_percent=tuple(share * scale for share in shares), rocks=table, **setting)
+        return Setting(shares_percent=tuple(weight * scale for weight in weights), rocks=table, **setting)
 
 
 def load_prior(name_or_path: str | Path = "central-asia") -> Prior:
-    """Read a prior.
+    """Load a prior of the package, or one from a TOML file.
 
     Parameters
     ----------
     name_or_path : str or Path
-        ``central-asia``, ``wide``, or a TOML file laid out like theirs.
+        ``central-asia``, ``wide``, or the path of a TOML file with the same tables.
+
+    Returns
+    -------
+    Prior
 
     Raises
     ------
     OptionError
-        No shipped prior has this name, and no file either.
+        The name is that of no prior and no file.
     InputError
-        The file cannot be read, lacks a class or a quantity, has an unknown key, or a number that makes no sense.
+        The file cannot be read, lacks a class or a quantity, or has an unknown key or an invalid value.
+
+    Examples
+    --------
+    >>> from gravmap.synthetic import load_prior
+    >>> from gravmap.synthetic.prior import PRIORS
+    >>> PRIORS
+    ('central-asia', 'wide')
+    >>> load_prior("wide").typical().latitude_deg
+    40.5
     """
     if str(name_or_path) in PRIORS:
         home = resources.files("gravmap.synthetic").joinpath("priors", f"{name_or_path}.toml")
@@ -310,19 +333,22 @@ def load_prior(name_or_path: str | Path = "central-asia") -> Prior:
         near = difflib.get_close_matches(str(path), PRIORS, n=1)
         meant = f" Did you mean {near[0]!r}?" if near else ""
         raise OptionError(
-            f"There is no prior {str(path)!r}.{meant}", f"Shipped are {' and '.join(PRIORS)}; or name a .toml file."
+            f"There is no prior {str(path)!r}.{meant}",
+            f"Priors are {' and '.join(PRIORS)}; a prior of your own is given by its .toml file.",
         )
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"The prior {path} is missing.", f"Shipped are {' and '.join(PRIORS)}.") from None
+        raise InputError(
+            f"The prior file {path} does not exist.", f"Priors in the package are {' and '.join(PRIORS)}."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The prior {path} cannot be read: {error}.", _LIKE) from None
+        raise InputError(f"The prior file {path} cannot be read: {error}.", _LIKE) from None
     return read_prior(text, str(path))
 
 
 def read_prior(text: str, where: str) -> Prior:
-    """Read a prior's text; `where` is what messages call it.
+    """Parse the TOML text of a prior; `where` names it in messages.
 
     Raises
     ------
@@ -332,7 +358,7 @@ def read_prior(text: str, where: str) -> Prior:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{where} is no readable TOML: {error}.", _LIKE) from None
+        raise InputError(f"{where} is not valid TOML: {error}.", _LIKE) from None
     head = table.pop("prior", None)
     if not isinstance(head, dict) or not isinstance(head.get("name"), str):
         raise InputError(f"{where} has no table [prior] with a name.", _LIKE)
@@ -352,11 +378,11 @@ def read_prior(text: str, where: str) -> Prior:
         for key in sorted(known):
             draws[f"{name}.{key}"] = _draw(inner, key, f"[{name}]", limits[f"{name}.{key}"], where)
     if sum(draws[f"class.{index}.share"].high for index in range(1, 8)) <= 0:
-        raise InputError(f"{where} gives all of the classes 1 to 7 a share of 0.", "One of them must be above 0.")
+        raise InputError(f"In {where}, share is 0 in all of the classes 1 to 7.", "Set at least one above 0.")
     lightest = draws["reference.density"].low - draws["cover.deficit"].high * (1 + draws["cover.spread"].high)
     if lightest < 1000:
         raise InputError(
-            f"{where} lets cover weigh {lightest:.0f} kg/m3 at the surface, less than sediment can.",
+            f"{where} allows a density of the cover of {lightest:.0f} kg/m3 at the surface, too low for sediment.",
             "Lower deficit or spread in [cover].",
         )
     return Prior(head["name"], str(head.get("title", head["name"])), draws, sources, names, text)
@@ -398,5 +424,5 @@ def _refuse_unknown(table: dict[str, Any], known: Any, of: str, where: str) -> N
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            meant = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted(known))}."
+            meant = f"Did you mean {near[0]!r}?" if near else f"Valid keys are {', '.join(sorted(known))}."
             raise InputError(f"{where} has an unknown key {key!r} in {of}.", meant)

@@ -1,4 +1,4 @@
-"""Everything a crust is made from, as plain numbers: its densities and one draw from a prior, or its middle."""
+"""Parameters of one crust: its geology, its densities and its gravity field."""
 
 from __future__ import annotations
 
@@ -10,24 +10,37 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class RockTable:
-    """Densities of every material of one crust, kg/m3 unless said otherwise.
+    """Densities of the rocks of one crust, kg/m3 unless noted otherwise.
+
+    `Prior.draw` and `Prior.typical` return one as `Setting.rocks`.
 
     Attributes
     ----------
     reference : float
-        Density of the Bouguer reduction; gravity is that of the departures from it.
+        Density of the Bouguer reduction; gravity is computed from density contrasts to it.
     mean, spread : tuple of 10 floats
         Mean and standard deviation of the bedrock classes 1..10.
     lens_excess, lens_smallest, lens_largest : float
-        Density that a volcanic lens adds to its unit, and the smallest and largest fraction of a class taken by lenses.
+        Density excess of volcanic lenses over their unit, and the smallest and largest fraction of a class in lenses.
     ophiolite_excess, ophiolite_half_width_km : float
-        What ophiolite adds along a fault, and how far from the fault it reaches, km.
+        Density excess of ophiolite along a fault, and the half width of that strip, km.
     basement_mean, basement_spread : float
-        The basement below the belts.
+        Mean and standard deviation of the basement below the belts.
     cover_deficit, cover_scale_km, cover_spread : float
-        Cover weighs ``reference - cover_deficit * exp(-z / cover_scale_km)``; the relative spread of the deficit.
+        The density of cover is ``reference - cover_deficit * exp(-z / cover_scale_km)``; relative standard deviation of
+        the deficit.
     moho_contrast : float
-        Mantle minus crust.
+        Density of the mantle minus that of the crust.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from gravmap.synthetic import load_prior
+    >>> rocks = load_prior().typical().rocks
+    >>> rocks.reference, len(rocks.mean)
+    (2670.0, 10)
+    >>> replace(rocks, moho_contrast=400.0).moho_contrast
+    400.0
     """
 
     reference: float
@@ -48,41 +61,56 @@ class RockTable:
 
 @dataclass(frozen=True)
 class Setting:
-    """The numbers of one crust. What each does is in docs/method/crust.md.
+    """Parameters of one crust; docs/method/crust.md describes the effect of each.
+
+    `Prior.draw` and `Prior.typical` return one; `dataclasses.replace` changes single parameters of it.
 
     Attributes
     ----------
     latitude_deg : float
-        Of the crust's middle.
+        Latitude of the middle of the crust.
     warp_km, warp_length_km : float
-        How far (rms) and over which length the strike swings.
+        Amplitude (rms) and correlation length of the warping of the strike.
     fault_spacing_km, fault_shift_km : float
-        Transverse faults along strike, and the most that one shifts the crust.
+        Spacing of transverse faults along strike, and the largest offset of one.
     belt_width_km, belt_sigma, belt_wiggle_km : float
-        Belts between faults: median width, lognormal spread of the widths, waviness (rms) of their boundaries.
+        Belts between faults: median width, lognormal sigma of the widths, waviness (rms) of their boundaries.
     belt_base_km, belt_base_spread_km : float
-        How deep belt units reach, and how much it differs from belt to belt.
+        Mean depth of the base of belt units, and its standard deviation between belts.
     uplift_length_km, uplift_throw : float
-        Length of regional swells; fraction of the throws between belts.
+        Correlation length of the regional uplift; weight of the offsets between belts.
     fold_km, fold_stretch, age_of_belts, age_on_uplift : float
-        Folds across strike and how much longer along it; how far belts differ in age; how much older rock is where
-        the crust was raised.
+        Correlation length of folds across strike, and the ratio of that along strike to it; weight of the differences
+        in age between belts; weight of the uplift in the age of the rock.
     granite_km, granite_sigma, granite_thickness : float
-        Median major half axis and its lognormal spread; T in thickness = T width^0.6 (km).
+        Median major half axis and its lognormal sigma; T in thickness = T width^0.6 (km).
     mesozoic_km, permian_km, basin_length_km, basin_on_uplift : float
-        Deepest fill of the successor basins, their size, and how much they shun uplifts.
+        Largest thickness of the successor basins, their correlation length, and the weight with which uplift
+        suppresses them.
     cover_share : float
-        Part of the region under 50 m of cover or more, 0 to 1.
+        Fraction of the region under at least 50 m of cover, 0 to 1.
     cover_deepest_km, cover_texture, cover_on_uplift : float
-        Thickest cover; relief of its base from place to place; 1: it lies where the uplift is low, 0: anywhere.
+        Largest thickness of the cover; amplitude of its local relief; correlation of the cover with low uplift, 0 to 1.
     moho_depth_km, moho_relief_km, moho_length_km, moho_root_km : float
-        Mean depth of the Moho, its relief (rms) and length, and how much deeper it is under an uplift of one sigma.
+        Mean depth of the Moho, amplitude (rms) and correlation length of its relief, and its additional depth under an
+        uplift of one standard deviation.
     low_pass_km, noise_mgal, noise_length_km : float
-        What satellites and grids leave of the field: wavelength of half the amplitude (0: all is kept), and noise.
+        Resolution and errors of a measured field: wavelength of half the amplitude (0: no filter), and noise.
     shares_percent : tuple of 10 floats
-        Classes 1..10 in the bedrock.
+        Percentages of the classes 1..10 in the bedrock.
     rocks : RockTable
         Densities.
+
+    Examples
+    --------
+    A crust with more cover than the default:
+
+    >>> from dataclasses import replace
+    >>> from gravmap.synthetic import load_prior, make_crust
+    >>> setting = replace(load_prior().typical(), cover_share=0.75)
+    >>> crust = make_crust(seed=1, shape=(8, 12), sub=1, margin=4, setting=setting)
+    >>> float((crust.surface == 0).mean())
+    0.75
     """
 
     latitude_deg: float
@@ -123,6 +151,6 @@ class Setting:
     rocks: RockTable
 
     def to_dict(self) -> dict[str, Any]:
-        """Every number, JSON-able; classes 1..10 in order."""
+        """All parameters, JSON-serialisable; classes 1..10 in order."""
         rocks = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.rocks).items()}
         return {**asdict(self), "shares_percent": list(self.shares_percent), "rocks": rocks}

@@ -1,4 +1,4 @@
-"""The crust as a pile of units per column, and the same pile cut into flat layers."""
+"""The units of a crust in every column with their densities, and their division into flat layers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,8 @@ UNITS = ("cover", "Mesozoic", "Permian", "pluton", "belt", "basement")
 CUTS_KM = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0, 10.0, 12.0, 16.0, 20.0)
 MOHO_CUTS_KM = tuple(range(-39, 54, 4))  # from the mean depth: from the shallowest Moho to roots of 50 km
 
-_BODY, _INSIDE, _SMALL = (
-    0.65,
-    0.60,
-    0.45,
-)  # fractions of a standard deviation: between bodies, within a body, small scale
+# Weights of the three parts of a density's variation: between bodies, within a body, at small scale.
+_BODY, _INSIDE, _SMALL = 0.65, 0.60, 0.45
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +30,13 @@ class Stack:
     Attributes
     ----------
     base_km : ndarray, shape (6, ny, nx), float32
-        Depth of the base of every unit of `UNITS`; a unit that is absent ends where the one above it ends.
+        Depth of the base of every unit of `UNITS`; the base of an absent unit is that of the unit above it.
     contrast : ndarray, shape (6, ny, nx), float32
-        Density less the reference, kg/m3; for the cover, at the surface, from where it decays with depth.
+        Density minus the reference, kg/m3; that of the cover holds at the surface and decays with depth.
     belt_class : ndarray, shape (ny, nx), uint8
-        Class of the belt unit, 1..7, whatever lies on it.
+        Class of the belt unit, 1..7, at the bedrock surface or deeper.
     cover_scale_km : float
-        Over which depth the cover's contrast falls to 1/e.
+        Depth over which the contrast of the cover decays by a factor of e.
     reference : float
         Density of the Bouguer reduction, kg/m3.
     """
@@ -56,7 +53,7 @@ class Stack:
         return np.diff(self.base_km, axis=0, prepend=np.float32(0))
 
     def cut(self, part: slice | tuple[slice, ...]) -> Stack:
-        """A copy of the stack of some of the columns: `part` indexes (row, column)."""
+        """A copy of some of the columns; `part` indexes (row, column)."""
         where = (slice(None), *(part if isinstance(part, tuple) else (part,)))
         return Stack(
             self.base_km[where].copy(),
@@ -72,7 +69,7 @@ class Stack:
         Parameters
         ----------
         depth_km : float
-            0 to 20; on the boundary of two units the lower one counts.
+            0 to 20; on the boundary of two units the density is that of the lower one.
         """
         unit = np.minimum((self.base_km <= depth_km).sum(axis=0), len(UNITS) - 1)
         contrast = np.take_along_axis(self.contrast, unit[None], axis=0)[0].astype(np.float64)
@@ -81,12 +78,12 @@ class Stack:
         return density
 
     def layers(self, *, cover: bool) -> Iterator[Layer]:
-        """Cut the cover (or all that lies below it) into flat layers with the mean contrast of each.
+        """Divide the cover, or everything below it, into flat layers, each with its mean contrast in every column.
 
         Parameters
         ----------
         cover : bool
-            The cover alone, or everything but the cover.
+            True: the cover alone; False: everything but the cover.
         """
         top = np.concatenate([np.zeros_like(self.base_km[:1]), self.base_km[:-1]]).astype(np.float64)
         base = self.base_km.astype(np.float64)
@@ -95,7 +92,7 @@ class Stack:
             if cover:
                 end = np.clip(base[0], upper, lower)
                 scale = self.cover_scale_km
-                # The integral of the compaction curve over the part of the layer that is cover.
+                # Integral of the density-depth curve over the part of the layer that is cover.
                 total = self.contrast[0] * scale * (np.exp(-upper / scale) - np.exp(-end / scale))
             else:
                 for unit in range(1, len(UNITS)):
@@ -106,9 +103,9 @@ class Stack:
 
 
 def moho_layers(moho_km: FloatArray, mean_km: float, contrast: float) -> Iterator[Layer]:
-    """Layers around the Moho: mantle above the mean depth attracts, crust below it is missing mass.
+    """Layers around the mean depth of the Moho: excess mass where mantle is above it, deficit where crust is below it.
 
-    Only departures from the mean depth count, so the level of the gravity is that of a region, not of the Earth.
+    Contrasts are relative to a Moho at its mean depth, so the mean level of the gravity is arbitrary.
     """
     for upper, lower in pairwise(mean_km + cut for cut in MOHO_CUTS_KM):
         mantle = np.clip(lower - np.maximum(moho_km, upper), 0, None) / (lower - upper)
@@ -118,7 +115,7 @@ def moho_layers(moho_km: FloatArray, mean_km: float, contrast: float) -> Iterato
 
 
 def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: FloatArray, rocks: RockTable) -> Stack:
-    """Give every unit of every column its place and its density."""
+    """Compute the base and the density of every unit in every column."""
     base = [cover_km]
     base.append(base[-1] + bedrock.mesozoic_km)
     base.append(base[-1] + bedrock.permian_km)
@@ -130,11 +127,11 @@ def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: Fl
     small = plane.field("density small", 5.0, stretch=2.0, smoothness=0.8)
     bodies = plane.streams.stream("density of bodies").standard_normal((belts.count, CLASSES + 1))
 
-    mean, spread = (np.array([np.nan, *column]) for column in (rocks.mean, rocks.spread))
+    mean, std = (np.array([np.nan, *column]) for column in (rocks.mean, rocks.spread))
 
     def unit(index: NDArray[np.integer] | int) -> FloatArray:
-        departure = _BODY * bodies[belts.index, index] + _INSIDE * inside + _SMALL * small
-        density: FloatArray = mean[index] + spread[index] * departure
+        deviation = _BODY * bodies[belts.index, index] + _INSIDE * inside + _SMALL * small
+        density: FloatArray = mean[index] + std[index] * deviation
         return density
 
     granite = plane.streams.stream("density of plutons").standard_normal(bedrock.pluton_count + 1)[bedrock.pluton]
@@ -144,7 +141,7 @@ def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: Fl
         rocks.reference - np.clip(deficit, 0, None),
         unit(MESOZOIC),
         unit(PERMIAN),
-        mean[ACID] + spread[ACID] * granite + 12.0 * inside,
+        mean[ACID] + std[ACID] * granite + 12.0 * inside,
         belt,
         rocks.basement_mean + rocks.basement_spread * plane.field("basement", 60.0, stretch=2.0, deep=True),
     ]
@@ -153,17 +150,17 @@ def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: Fl
 
 
 def _dense_bodies(plane: StrikePlane, belts: Belts, bedrock: Bedrock, rocks: RockTable) -> FloatArray:
-    """What volcanic lenses and ophiolites add to the belt units of Cambrian to Carboniferous age, kg/m3."""
+    """Density excess of volcanic lenses and ophiolites in belt units of Cambrian to Carboniferous age, kg/m3."""
     stream = plane.streams.stream("dense bodies")
     lens_field = plane.field("volcanic lenses", 6.0, stretch=5.0, smoothness=1.4)
     excess = np.zeros(lens_field.shape)
     oceanic = (bedrock.age_class >= 3) & (bedrock.age_class <= 7)
     for index in range(3, 8):
-        own = bedrock.age_class == index
-        share = stream.uniform(rocks.lens_smallest, rocks.lens_largest)
-        if own.any():
-            excess[own & (lens_field > np.quantile(lens_field[own], 1 - share))] = rocks.lens_excess
-    # A third of the faults are sutures; along them ophiolite comes and goes.
+        of_class = bedrock.age_class == index
+        fraction = stream.uniform(rocks.lens_smallest, rocks.lens_largest)
+        if of_class.any():
+            excess[of_class & (lens_field > np.quantile(lens_field[of_class], 1 - fraction))] = rocks.lens_excess
+    # A third of the faults are sutures, with ophiolite along parts of them.
     suture = stream.uniform(size=belts.count + 1) < 0.33
     broken = plane.field("ophiolite strips", 12.0, stretch=3.0) > 0
     strip = suture[belts.fault_index] & (belts.fault_distance_km < rocks.ophiolite_half_width_km) & broken & oceanic

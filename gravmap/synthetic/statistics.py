@@ -1,6 +1,6 @@
 """Statistics of a gravity field and a geological map: standard deviations, spectrum, cover, classes.
 
-Simulated and real regions are treated alike. Keys are those of `gravmap.prior_check.quantities`.
+The same functions apply to simulated and real regions. Keys are those of `gravmap.prior_check.quantities`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from scipy.ndimage import distance_transform_edt
 from gravmap.lattice import UNUSABLE
 
 BANDS_KM = ((400, 100), (100, 40), (40, 20))
-"""Wavelengths, longest and shortest, between which a slope of the power is taken."""
+"""Longest and shortest wavelength of each band in which the slope of the power spectrum is computed."""
 
 QUARTILES = (25, 50, 75)
 LEAST_KNOWN = 0.75
-"""Fraction of known nodes or cells of a box below which it is not used."""
+"""Least fraction of known nodes or cells that a box must have."""
 
 LEAST_OF_EACH = 0.05
-"""Fraction of outcrop, and of cover, among a box's nodes below which the two are not compared."""
+"""Least fraction of outcrop, and of cover, among the nodes of a box for the two to be compared."""
 
 _RINGS = 8
 _NORMAL = 1.4826  # median absolute deviation to standard deviation, of a normal distribution
@@ -38,13 +38,13 @@ def field_statistics(
     fields : dict of str to (ny, nx) float
         ``bouguer``, mGal, and any ``residual_H``; NaN where unknown.
     spacing_yx_km : (float, float)
-        Of the nodes.
+        Node spacing.
 
     Returns
     -------
     dict of str to float
         ``bouguer_std``, ``bouguer_range``, for each residual ``residual_H_std`` and ``residual_H_robust`` (1.4826
-        times the median absolute deviation), mGal, and ``slope_400_100`` ... as far as the grid holds such waves.
+        times the median absolute deviation), mGal, and ``slope_400_100`` ... for the bands that the grid resolves.
         A field with less than three quarters of its nodes known is left out.
     """
     found: dict[str, float] = {}
@@ -66,10 +66,10 @@ def field_statistics(
 
 
 def outcrop_statistics(fields: Mapping[str, NDArray[np.floating]], labels: NDArray[np.uint8]) -> dict[str, float]:
-    """How much higher a residual is over outcrop than over cover.
+    """Difference of the mean residual between outcrop and cover.
 
-    Light sediments cause lows and raise this number; roots of mountains lower it. What a network learns to read from
-    lows depends on which of the two is stronger.
+    Light sediments, which cause lows over cover, increase this difference; roots of mountains decrease it. A network
+    trained where one dominates misinterprets lows where the other does.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def outcrop_statistics(fields: Mapping[str, NDArray[np.floating]], labels: NDArr
     Returns
     -------
     dict of str to float
-        For each residual ``residual_H_outcrop``, mGal: its mean over outcrop less that over cover. Nothing where less
+        For each residual ``residual_H_outcrop``, mGal: its mean over outcrop minus that over cover. Left out if less
         than a twentieth of the nodes is known outcrop, or known cover.
     """
     found: dict[str, float] = {}
@@ -105,16 +105,16 @@ def power_slope(
     Parameters
     ----------
     field : (ny, nx) float
-        Where it is NaN the mean is taken.
+        NaN is replaced by the mean.
     spacing_yx_km : (float, float)
-        Of the nodes.
+        Node spacing.
     longest_km, shortest_km : float
         Wavelengths.
 
     Returns
     -------
     float or None
-        None where the field is smaller than the longest wave, coarser than half the shortest, or without power.
+        None if the grid is smaller than the longest wavelength, coarser than half the shortest, or has no power there.
     """
     ny, nx = field.shape
     dy, dx = spacing_yx_km
@@ -137,23 +137,23 @@ def power_slope(
 
 
 def map_statistics(labels: NDArray[np.uint8], spacing_yx_km: tuple[float, float], classes: int) -> dict[str, float]:
-    """How much of a map is covered, how far outcrop is from there, and what crops out.
+    """Percentage of cover, distance from cover to outcrop, and percentages of the classes of a geological map.
 
     Parameters
     ----------
     labels : (ny, nx) uint8
         0 cover, 1..K bedrock, 255 not usable.
     spacing_yx_km : (float, float)
-        Of the cells.
+        Cell size.
     classes : int
         K.
 
     Returns
     -------
     dict of str to float
-        ``cover_share``, percent; ``outcrop_distance_25``, ``_50`` and ``_75``: quartiles of the distance to the
-        nearest outcrop under cover, km, where there are both; ``share_1`` ... ``share_K``: percent of the outcrop.
-        Nothing of a map of which less than three quarters are usable.
+        ``cover_share``, percent; ``outcrop_distance_25``, ``_50`` and ``_75``: quartiles over the covered cells of the
+        distance to the nearest outcrop, km, if the map has both; ``share_1`` ... ``share_K``: percent of the outcrop.
+        Empty if less than three quarters of the map are usable.
     """
     usable = labels != UNUSABLE
     if usable.mean() < LEAST_KNOWN:
@@ -165,6 +165,6 @@ def map_statistics(labels: NDArray[np.uint8], spacing_yx_km: tuple[float, float]
             distance = distance_transform_edt(~outcrop, sampling=spacing_yx_km)[cover]
             for quartile, value in zip(QUARTILES, np.percentile(distance, QUARTILES), strict=True):
                 found[f"outcrop_distance_{quartile}"] = float(value)
-        shares = 100 * np.bincount(labels[outcrop], minlength=classes + 1)[1:] / outcrop.sum()
-        found |= {f"share_{index}": float(share) for index, share in enumerate(shares, 1)}
+        percent = 100 * np.bincount(labels[outcrop], minlength=classes + 1)[1:] / outcrop.sum()
+        found |= {f"share_{index}": float(value) for index, value in enumerate(percent, 1)}
     return found

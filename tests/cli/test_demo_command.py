@@ -12,12 +12,12 @@ from gravmap.workspace import SHIPPED, shipped_model
 from gravmap_cli import demo
 
 NULLS = [NULL_MODELS[key].title for key in ("nearest_outcrop", "label_diffusion")]
-NETWORKS = ["network taught on this outcrop", "network taught on other crusts"]
+NETWORKS = ["network trained on this outcrop", "network trained on other crusts"]
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The demo's road on a small crust with two steps of training; its length is not what is tested."""
+    """The steps of the demo on a small crust with two training steps."""
     monkeypatch.setattr(demo, "SHAPE", (90, 150))
     monkeypatch.setattr(demo, "WINDOW", "2.5deg")
     monkeypatch.setattr(demo, "TILE_PX", 80)
@@ -32,8 +32,8 @@ def test_the_demo_runs_the_commands_of_a_real_project_and_shows_networks_beside_
     for step in ("residual", "rasterize", "tile", "train", "predict"):
         assert f"$ gravmap -w {root} {step}" in done.output
     assert "gravmap fetch" in done.output
-    told = json.loads((root / "under_cover.json").read_text())
-    scores = told["scores"]
+    saved = json.loads((root / "under_cover.json").read_text())
+    scores = saved["scores"]
     assert list(scores) == [*NULLS, *NETWORKS]
     assert all(0 < row["all"]["pa"] < 1 for row in scores.values())
     # What is scored is what the maps show where the truth is hidden, counted anew.
@@ -44,10 +44,10 @@ def test_the_demo_runs_the_commands_of_a_real_project_and_shows_networks_beside_
             mapped = raster.read(1)
         with rasterio.open(root / "maps" / folder / "evidence.tif") as raster:
             hidden = raster.read(1) > 1
-        assert hidden.sum() == told["cells"]["all"] == sum(n for part, n in told["cells"].items() if part != "all")
+        assert hidden.sum() == saved["cells"]["all"] == sum(n for part, n in saved["cells"].items() if part != "all")
         assert scores[name]["all"]["pa"] == pytest.approx(np.mean(mapped[hidden] == truth[hidden]))
         assert (mapped[~hidden] == truth[~hidden]).all()
-    # Every score stands in the table, and what the best of them is worth in words.
+    # The table has every score.
     lines = done.output.splitlines()
     for name, row in scores.items():
         shown = [line.split()[-4:] for line in lines if line.startswith(f"  {name}")]

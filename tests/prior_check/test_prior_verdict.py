@@ -154,7 +154,7 @@ def test_coarse_field_at_ground_level_is_not_compared(place, tmp_path, cache):
         shutil.copy(place / "data" / name, tmp_path / "data")
     found = judge(tmp_path, cache)
     assert {each.quantity.group for each in found.places} == {"cover", "geology", "classes"}
-    assert any("cannot be treated alike" in reason for reason in found.left_out)
+    assert any("arc-minutes apart" in reason for reason in found.left_out)
 
 
 def test_part_of_the_region(place, cache):

@@ -1,4 +1,4 @@
-"""The page: HTML and Markdown say the same, and only what the runs and the paper's text give."""
+"""The page of a reproduction: HTML and Markdown have the same tables, with the numbers of the runs and of the paper."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def markdown_tables(text):
 
 def test_both_files_hold_the_same_tables_whatever_stands_in_them(tmp_path):
     first = Table("One", ("Network", "MPA"), (("a | b", "63.10 %"), ("<script>alert(1)</script>", "–")))
-    second = Table("Two", ("Class", "Places", "IoU"), (("Archean", "94", "0.0 %"),))
+    second = Table("Two", ("Class", "Nodes", "IoU"), (("Archean", "94", "0.0 %"),))
     parts = (Text("Words & more", "strong"), first, Heading("Part"), Bullets(("x < y",)), second)
     document = Document("over", "Title", "Lead", "Warning", (Section("Section", parts),))
     read = Cells()
@@ -104,7 +104,7 @@ def test_the_verdict_has_the_gain_over_nearest_outcrop(tmp_path, network, points
     assert re.findall(r"[+-]\d+\.\d", words) == points
     assert f"{100 * network[0]:.1f} / {100 * network[1]:.1f}" in words
     assert words.count("21.0 / 20.0") == 2 + (network == (0.21, 0.20))  # nearest outcrop, and as the best by FWIoU
-    assert "1\u202f234 places" in words
+    assert "1\u202f234 nodes" in words
 
 
 def test_a_gain_a_loss_and_a_mixed_result_have_their_own_words(tmp_path):

@@ -126,23 +126,23 @@ def test_own_file_can_be_given(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "expected"),
     [
         (("index = 10", "index = 11"), "class 11"),
         (("index = 10", "index = 9"), "class 9 twice"),
         (("[[class]]\nindex = 1\n", "[[class]]\nindex = true\n"), "a class True"),
         (("mean = { normal = [2635.0, 12.0] }", "mean = 2.635"), r"mean of class 10 is 2.635, outside .* in kg/m3"),
         (("mean = { normal = [2635.0, 12.0] }", "mean = [2600, 9000]"), "outside"),
-        (("mean = { normal = [2635.0, 12.0] }", "mean = [2700, 2600]"), "the first must be the smaller"),
+        (("mean = { normal = [2635.0, 12.0] }", "mean = [2700, 2600]"), "2700 to 2600"),
         (("mean = { normal = [2635.0, 12.0] }", "mean = { normal = [2635.0, -12.0] }"), "above 0"),
         (
             ("mean = { normal = [2635.0, 12.0] }", "mean = { normal = [2635.0, 12.0], low = 2700 }"),
             "outside its bounds",
         ),
-        (("mean = { normal = [2635.0, 12.0] }", 'mean = "heavy"'), "none of a number"),
-        (("mean = { normal = [2635.0, 12.0] }", "mean = { gamma = [1, 2] }"), "none of a number"),
+        (("mean = { normal = [2635.0, 12.0] }", 'mean = "heavy"'), "expected a number"),
+        (("mean = { normal = [2635.0, 12.0] }", "mean = { gamma = [1, 2] }"), "expected a number"),
         (("mean = { normal = [2635.0, 12.0] }", "mean = [2600, nan]"), "two numbers"),
-        (("mean = { normal = [2635.0, 12.0] }", "mean = true"), "none of a number"),
+        (("mean = { normal = [2635.0, 12.0] }", "mean = true"), "expected a number"),
         (("spread = 25.0", "spread = -25.0"), "outside 0"),
         (("spread = 25.0", "sprad = 25.0"), "unknown key 'sprad'"),
         (("[moho]", "[mohorovicic]"), "unknown key 'mohorovicic'"),
@@ -152,23 +152,23 @@ def test_own_file_can_be_given(tmp_path):
         (("deficit = { normal = [500.0, 50.0], low = 380.0, high = 620.0 }", "deficit = [900, 1000]\n#"), None),
         (("density = 2670.0", "density = 2400.0"), None),
         (("[prior]", "[preface]"), r"no table \[prior\]"),
-        (("mean = { normal = [2635.0, 12.0] }", "mean = "), "no readable TOML"),
+        (("mean = { normal = [2635.0, 12.0] }", "mean = "), "TOML"),
     ],
 )
-def test_a_wrong_prior_is_refused(tmp_path, change, says):
+def test_an_invalid_prior_is_refused(tmp_path, change, expected):
     text = OWN["central-asia"].replace(*change, 1)
     assert text != OWN["central-asia"]
-    if change[0] == "density = 2670.0":  # light enough a reduction density lets cover float
+    if change[0] == "density = 2670.0":  # the cover is too light relative to such a reference
         text = text.replace("low = 380.0, high = 620.0", "low = 380.0, high = 1000.0").replace(
             "spread = 0.12", "spread = 0.5"
         )
-        says = "less than sediment can"
-    elif says is None:
+        expected = "density of the cover"
+    elif expected is None:
         text = text.replace("spread = 0.12", "spread = 0.5").replace("density = 2670.0", "density = 2450.0")
-        says = "less than sediment can"
+        expected = "density of the cover"
     path = tmp_path / "wrong.toml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=expected):
         load_prior(path)
 
 

@@ -1,1 +1,1 @@
-"""Pictures of a map and the page that explains it."""
+"""Figures of a map, and its report as an HTML page."""

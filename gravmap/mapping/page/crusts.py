@@ -1,6 +1,6 @@
-"""Networks that were trained on simulated crusts: on what, how well they do there, and whether the region is like them.
+"""Networks trained on simulated crusts: training data, scores on test crusts, and comparison of crusts and region.
 
-The sentences are those of the report and of `gravmap predict`.
+The sentences are used by the report and by `gravmap predict`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _CELLS_PER_DEGREE = 30
 
 
 def training_sentence(trained_on: Mapping[str, Any], network: str = "The network") -> str:
-    """What a network was trained on.
+    """Describe the training data of a network.
 
     Parameters
     ----------
     trained_on : mapping
-        ``taught_on`` of a model's record.
+        ``taught_on`` of model.json.
     network : str
-        What the sentence begins with.
+        Subject of the sentence.
     """
     prior = trained_on.get("prior", {}).get("name", "that is not on record")
     number = trained_on.get("count") or len(trained_on.get("seeds", {}).get("train", []))
@@ -59,41 +59,41 @@ def read_under_cover(folder: Path) -> dict[str, Any]:
 
 
 def score_sentences(under_cover: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """How well networks do under the cover of test crusts, and what that means.
+    """Describe the scores of networks under the cover of test crusts, and what they mean for real data.
 
     Parameters
     ----------
     under_cover : sequence of (str, mapping)
-        Name of each network, empty where there is but one, and its scores as
-        :func:`gravmap.learning.evaluation.under_cover.hidden_scores` gives them; these may be empty.
+        Name of each network (empty for a single one) and its scores, see
+        :func:`gravmap.learning.evaluation.under_cover.hidden_scores`; these may be empty.
     """
-    said = [_score(name, scores) for name, scores in under_cover if _cells(scores)]
-    if not said:
+    sentences = [_score(name, scores) for name, scores in under_cover if _cells(scores)]
+    if not sentences:
         return "It was trained on simulated crusts and not scored on others: its accuracy is not known."
     return (
-        f"{' '.join(said)} Those crusts come from the generator of its training data: this is the best case, and no"
-        " measure of skill on real data, where less is to be expected."
+        f"{' '.join(sentences)} Those crusts come from the generator of its training data: this is the best case, not a"
+        " measure of skill on real data, where lower scores are to be expected."
     )
 
 
 def _score(name: str, scores: Mapping[str, Any]) -> str:
     row, far = scores["strata"]["all"], scores["strata"].get(_FAR, {})
     best = max(_BASELINES, key=lambda each: float(row[each]["pa"]))
-    said = (
+    sentence = (
         f"Under the cover of {count(len(scores.get('crusts', [])))} simulated crusts that were not used in training,"
         f" the network{' ' + name if name else ''} predicted {percent(row['network']['pa'])} of the bedrock correctly;"
         f" {_BASELINES[best]}, which needs no gravity, {percent(row[best]['pa'])}"
     )
     if far.get("nodes"):
-        said += f" ({_FAR} from outcrop {percent(far['network']['pa'])} and {percent(far[best]['pa'])})"
+        sentence += f" ({_FAR} from outcrop {percent(far['network']['pa'])} and {percent(far[best]['pa'])})"
     behind = [MEASURES[measure].lower() for measure in MEASURES if _gain(row, measure) <= 0]
     if len(behind) == len(MEASURES):
-        return f"{said}. No better than without gravity."
-    return f"{said}. In {listed(behind)} it is no better." if behind else f"{said}."
+        return f"{sentence}. No better than without gravity."
+    return f"{sentence}. In {listed(behind)} it is no better." if behind else f"{sentence}."
 
 
 def _cells(scores: Mapping[str, Any]) -> int:
-    """How many cells under cover were scored."""
+    """Number of covered cells that were scored."""
     return int(scores.get("strata", {}).get("all", {}).get("nodes", 0))
 
 
@@ -102,10 +102,10 @@ def _gain(row: Mapping[str, Any], measure: str) -> float:
 
 
 def crusts_section(facts: Facts, run: RunFacts) -> dict[str, Any]:
-    """Data of a section: ``training``, ``by_distance`` and ``by_cover`` (tables or None), ``prior`` and ``verdict``.
+    """Values of a section: ``training``, ``by_distance`` and ``by_cover`` (tables or None), ``prior`` and ``verdict``.
 
-    Tables have ``strata`` (name and nodes) and ``measures``: title to rows of label, whether it is the network's, and
-    scores.
+    Tables have ``strata`` (name and number of nodes) and ``measures``: title to rows with ``label``, ``ours`` (whether
+    it is the network) and ``scores``.
     """
     found = run.test.get("under_cover", {})
     return {
@@ -119,7 +119,7 @@ def crusts_section(facts: Facts, run: RunFacts) -> dict[str, Any]:
 
 
 def _table(strata: Mapping[str, Any]) -> dict[str, Any]:
-    """Every predictor by stratum, for each measure."""
+    """Scores of every predictor by stratum, for each measure."""
     shown = {name: row for name, row in strata.items() if row["nodes"]}
     keys = [key for key in PREDICTORS if all(key in row for row in shown.values())]
     return {
@@ -139,33 +139,33 @@ def _table(strata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prior_headlines(facts: Facts) -> list[str]:
-    """Whether the region is like the crusts that the map's networks were trained on, a headline for each prior."""
+    """Headlines of the comparison of the region with the training crusts, one for each prior."""
     found = [_verdict(facts, run) for run in facts.simulated]
     return list(dict.fromkeys(str(verdict["headline"]) for verdict in found if verdict is not None))
 
 
 def _verdict(facts: Facts, run: RunFacts) -> dict[str, Any] | None:
-    """The comparison of the region with the prior of a run; None where it was not made."""
+    """The comparison of the region with the prior of a run; None if there is none."""
     prior = run.trained_on.get("prior", {})
     verdicts: list[dict[str, Any]] = facts.settings.get("prior_verdicts", [])
     return next((each for each in verdicts if each.get("prior", {}).get("sha256") == prior.get("sha256")), None)
 
 
 def verdict_table(verdict: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The comparison of a region with a prior as the page shows it.
+    """Values of the table that compares a region with a prior.
 
     Parameters
     ----------
     verdict : mapping, optional
-        As ``gravmap.prior_check.Verdict.to_dict`` gives it, or with ``headline`` and ``advice`` alone where no
-        comparison was possible.
+        Result of ``gravmap.prior_check.Verdict.to_dict``; with ``headline`` and ``advice`` only if no comparison was
+        possible.
 
     Returns
     -------
     dict
         ``headline``, ``advice``, ``left_out``; ``boxes`` and ``size_deg`` (north, east) of the boxes that were
         compared; ``groups``: name to rows of label, values (here, and the crusts' least, median and most) and state.
-        Without a comparison there are no groups; None without a verdict.
+        Without a comparison ``groups`` is empty; None without a verdict.
     """
     if verdict is None:
         return None

@@ -1,4 +1,4 @@
-"""What a report says, gathered from the map's files, its record and the runs behind it."""
+"""The content of a report, read from the files of a map, its provenance and its training runs."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _STRIP_ROWS = 512
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A training run as its folder describes it.
+    """A training run, read from its folder.
 
     Attributes
     ----------
     name : str
-        Of the folder.
+        Name of the folder.
     model : dict
-        ``model.json``.
+        Content of ``model.json``.
     test : dict
-        Scores on the test split; empty where there are none.
+        Scores on the test split; empty without scores.
     calibration : dict
-        ``calibration.json`` where it belongs to these weights, else empty.
+        Content of ``calibration.json`` if it belongs to these weights, else empty.
     used : bool
-        Whether the map was made with it; others stand beside it for comparison.
+        Whether the map was made with it; other runs are listed for comparison.
     """
 
     name: str
@@ -54,33 +54,33 @@ class RunFacts:
 
     @property
     def split(self) -> dict[str, Any]:
-        """What was held out."""
+        """Record of the split."""
         return dict(self.model.get("split", {}))
 
     @property
     def kind(self) -> str:
-        """``blocks``, ``strict`` or ``random``; ``crusts`` where it was trained and scored on these."""
+        """``blocks``, ``strict`` or ``random``; ``crusts`` if it was trained and scored on simulated crusts."""
         return str(self.split.get("kind", self.split.get("name", "")))
 
     @property
     def trained_on(self) -> dict[str, Any]:
-        """The simulated crusts it was trained on; empty where it was trained on a region."""
+        """Record of the simulated crusts it was trained on; empty if it was trained on a region."""
         return dict(self.model.get("taught_on") or {})
 
     @property
     def simulated(self) -> bool:
-        """Whether it was trained, and scored, on simulated crusts alone."""
+        """Whether it was trained and scored on simulated crusts only."""
         return trained_on_crusts(self.trained_on)
 
     @property
     def pretrained_on(self) -> dict[str, Any]:
-        """What the run whose weights it started from was trained on; empty without such a run."""
+        """Record of the training data of the run that it was fine-tuned from; empty without one."""
         init = self.model.get("recipe", {}).get("init") or {}
         return dict(init.get("taught_on") or {})
 
     @property
     def channels(self) -> list[str]:
-        """Fields that the network reads, in its own order; mapped outcrop in one word."""
+        """Input channels in order; those of outcrop context as one."""
         return in_short(str(each.get("field") or each.get("kind")) for each in self.model.get("inputs", []))
 
 
@@ -91,18 +91,18 @@ def trained_on_crusts(trained_on: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Runs that were scored in one way, on one region.
+    """Runs that were scored under one split of one region.
 
     Attributes
     ----------
     split : dict
         Name, kind, fold, folds, block_deg, buffer_deg, leak ...
     runs : list of RunFacts
-        Trained and scored under it.
+        Runs trained and scored under it.
     baselines : dict of str to dict
-        Title of a null model to its scores on the same nodes.
+        Scores of the null models on the same nodes, by title.
     no_baselines : str
-        Why there are none; empty where there are.
+        Reason why there are no baselines; empty if there are.
     """
 
     split: dict[str, Any]
@@ -117,7 +117,7 @@ class Protocol:
 
     @property
     def leak(self) -> float | None:
-        """Fraction of the held-out bedrock whose labels training sees; None where it was not measured."""
+        """Fraction of the held-out bedrock whose labels training sees; None if it was not measured."""
         by_fold = self.split.get("leak_of_fold")
         if isinstance(by_fold, list):
             return float(by_fold[int(self.split.get("fold", 0))])
@@ -127,48 +127,48 @@ class Protocol:
 
 @dataclass(frozen=True)
 class ClassAreas:
-    """Square kilometres on the WGS 84 ellipsoid.
+    """Areas on the WGS 84 ellipsoid.
 
     Attributes
     ----------
     km2 : (256, 256) float64
-        By class index and evidence value; where the map has no evidence, all stands in column 255.
+        Square kilometres by class index and evidence value; all in column 255 if the map has no evidence.
     has_evidence : bool
-        Whether the second axis says anything.
+        Whether the map has evidence.
     """
 
     km2: NDArray[np.float64]
     has_evidence: bool
 
     def of_class(self, index: int, *evidence: int) -> float:
-        """Area of a class: the whole, or that of the given evidence."""
+        """Area of a class, in total or for the given evidence values."""
         row = self.km2[index]
         return float(row[list(evidence)].sum() if evidence else row.sum())
 
     def of_evidence(self, *evidence: int) -> float:
-        """Area of all classes where the evidence is one of these; without a value, of all classes."""
+        """Area of all classes, in total or for the given evidence values."""
         classes = self.km2[:NODATA]
         return float(classes[:, list(evidence)].sum() if evidence else classes.sum())
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that a page is written from.
+    """The content of a report.
 
     Attributes
     ----------
     title : str
-        The region's name.
+        Name of the region.
     sheet : Sheet
-        The layers, small enough to draw.
+        The layers of the map at reduced resolution.
     areas : ClassAreas
         Square kilometres by class and evidence.
     record : dict
-        ``provenance.json``; empty where it is missing.
+        Content of ``provenance.json``; empty if it is missing.
     runs : list of RunFacts
-        Those the map was made with first.
+        Training runs; those that the map was made with come first.
     protocols : list of Protocol
-        Scores, by how they were computed.
+        Scores by split.
     """
 
     title: str
@@ -180,7 +180,7 @@ class Facts:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What was chosen when the map was made."""
+        """Settings of the prediction."""
         found = self.record.get("settings", self.record.get("configuration", {}))
         return dict(found) if isinstance(found, dict) else {}
 
@@ -191,31 +191,31 @@ class Facts:
 
     @property
     def simulated(self) -> list[RunFacts]:
-        """Networks behind this map that were trained on simulated crusts."""
+        """Runs that the map was made with and that were trained on simulated crusts."""
         return [run for run in self.used if run.simulated]
 
     @property
     def held_out(self) -> Protocol | None:
-        """The scores on held-out blocks of a run behind this map; those on random windows are no such thing."""
-        held = [each for each in self.protocols if each.kind != "random" and any(run.used for run in each.runs)]
-        return held[0] if held else None
+        """Scores on held-out blocks of a run that the map was made with; random windows do not count as held out."""
+        found = [each for each in self.protocols if each.kind != "random" and any(run.used for run in each.runs)]
+        return found[0] if found else None
 
 
 def gather(
     folder: Path, *, runs: Sequence[Path], tiles: Path | None, compared: Sequence[Path] = (), title: str = ""
 ) -> Facts:
-    """Read all that a report is written from; parameters as in :func:`gravmap.mapping.page.report.write_report`."""
-    known = [read_run(run, used=True) for run in runs] + [read_run(run, used=False) for run in compared]
-    recorded = folder / "provenance.json"
-    record = read_json(recorded, "gravmap predict") if recorded.exists() else {}
+    """Read the content of a report; parameters as in :func:`gravmap.mapping.page.report.write_report`."""
+    found = [read_run(run, used=True) for run in runs] + [read_run(run, used=False) for run in compared]
+    provenance = folder / "provenance.json"
+    record = read_json(provenance, "gravmap predict") if provenance.exists() else {}
     name = title or str(record.get("settings", {}).get("region") or folder.resolve().name)
     return Facts(
-        region_title(name), read_sheet(folder), measure_areas(folder), record, known, protocols_of(known, tiles)
+        region_title(name), read_sheet(folder), measure_areas(folder), record, found, protocols_of(found, tiles)
     )
 
 
 def read_run(folder: Path, used: bool) -> RunFacts:
-    """Read what a run's folder says.
+    """Read a training run from its folder.
 
     Raises
     ------
@@ -241,9 +241,9 @@ def protocols_of(runs: Sequence[RunFacts], tiles: Path | None) -> list[Protocol]
     Parameters
     ----------
     runs : sequence of RunFacts
-        Those without scores are left out, and those scored on simulated crusts, which are no region's.
+        Runs; those without scores and those scored on simulated crusts are left out.
     tiles : Path, optional
-        The tile set they were trained on; without it, or where it has changed, there are no baselines.
+        The tile set they were trained on; without it, or if it has changed, there are no baselines.
     """
     by_split: dict[str, list[RunFacts]] = {}
     for run in runs:
@@ -256,19 +256,19 @@ def _baselines(run: RunFacts, tiles: Path | None) -> tuple[dict[str, dict[str, A
     if tiles is None:
         return {}, "The tile set was not found, so baselines were not scored beside the network."
     try:
-        area = dataset_of_run(run.model, tiles)
-        return {NULL_MODELS[key].title: row for key, row in null_scores(area).items()}, ""
+        dataset = dataset_of_run(run.model, tiles)
+        return {NULL_MODELS[key].title: row for key, row in null_scores(dataset).items()}, ""
     except InputError as error:
         return {}, f"Baselines were not scored: {error.message}"
 
 
 def measure_areas(folder: Path) -> ClassAreas:
-    """Measure a map folder's ``lithology.tif`` by its ``evidence.tif``, a strip of rows at a time.
+    """Sum cell areas of a map by class (``lithology.tif``) and evidence (``evidence.tif``), a strip of rows at a time.
 
     Parameters
     ----------
     folder : Path
-        The finished map; its evidence lies on the same cells, or is missing.
+        The finished map; ``evidence.tif`` has the same cells, or is missing.
     """
     evidence_path = folder / "evidence.tif"
     km2 = np.zeros(256 * 256)
@@ -278,9 +278,9 @@ def measure_areas(folder: Path) -> ClassAreas:
             for row in range(0, classes.height, _STRIP_ROWS):
                 window = Window(0, row, classes.width, min(_STRIP_ROWS, classes.height - row))
                 values = classes.read(1, window=window).astype(np.int64)
-                rests_on = NODATA if evidence is None else evidence.read(1, window=window).astype(np.int64)
+                kind = NODATA if evidence is None else evidence.read(1, window=window).astype(np.int64)
                 area = np.broadcast_to(cell_areas_km2(classes.crs, classes.transform, window), values.shape)
-                km2 += np.bincount((values * 256 + rests_on).ravel(), weights=area.ravel(), minlength=km2.size)
+                km2 += np.bincount((values * 256 + kind).ravel(), weights=area.ravel(), minlength=km2.size)
         finally:
             if evidence is not None:
                 evidence.close()
@@ -288,7 +288,7 @@ def measure_areas(folder: Path) -> ClassAreas:
 
 
 def field_words(name: str) -> str:
-    """A field's name in words."""
+    """Description of a field, for text."""
     if name.startswith("residual_"):
         height = name.removeprefix("residual_")
         if height.endswith("km"):

@@ -20,7 +20,7 @@ from gravmap.mapping.page.paint import border, paint_classes
 from gravmap.mapping.page.sheet import Sheet, read_sheet
 from gravmap.plotting import MUTED, NODATA_COLOUR, NOTE, decorate_map, legend_patches, map_aspect
 
-matplotlib.use("Agg")  # files only: no display is needed, on a server or under ssh
+matplotlib.use("Agg")  # writes files without a display, e.g. on a server
 
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -29,12 +29,12 @@ from matplotlib.patches import Patch
 
 # Inches around a map: degree labels to its left, its title above, degree labels below; the picture's own title.
 _LEFT, _ABOVE, _BELOW, _TITLE = 0.55, 0.3, 0.35, 0.5
-_NARROWEST = 6.5  # of a whole picture: its title and notes need room
-_RULED_PERIODS = 200  # white lines across a map, over what is predicted
+_NARROWEST = 6.5  # least width of a figure, for its title and notes
+_RULED_PERIODS = 200  # number of white lines across a map, over predicted cells
 
 PRINT_DPI = 300
 
-# A landscape page of A4 or Letter, less its margins.
+# A landscape page of A4 or Letter without its margins.
 _WIDEST_IN, _TALLEST_IN = 9.6, 6.6
 _DRAWN_PX = 2880  # 9.6 inches at 300 dpi
 
@@ -54,7 +54,7 @@ class ClassPanel:
     outline : (ny, nx) bool, optional
         Its border is drawn as a thin line (the mapped outcrop).
     ruled : (ny, nx) bool, optional
-        Thin white lines lie over it (what is predicted under cover).
+        Marked with thin white lines (cells predicted under cover).
     """
 
     title: str
@@ -81,7 +81,7 @@ class FieldPanel:
     limits : (float, float), optional
         Colour limits; the 1st and 99th percentile without.
     colours : str
-        Name of matplotlib's colour map, read by every eye; a diverging one is always red and blue.
+        Name of a matplotlib colour map that is safe for colour-blind readers; a diverging one is always red and blue.
     outline : (ny, nx) bool, optional
         Its border is drawn as a thin line (the mapped outcrop).
     """
@@ -115,28 +115,28 @@ def draw(
     panel_width_in: float = 9.0,
     dpi: int = 130,
 ) -> None:
-    """Write a picture of several maps with one common legend.
+    """Write a figure of several maps with a common legend.
 
     Parameters
     ----------
     paths : Path or sequence of Path
-        The files to write, ``.png`` or ``.pdf``: the same picture in each.
+        The files to write, ``.png`` or ``.pdf``: the same figure in each.
     panels : sequence of ClassPanel or FieldPanel
-        Drawn row by row.
+        Panels in reading order.
     classes : sequence of dict
-        ``index``, ``name``, ``colour`` of each class; only those that occur come into the legend.
+        ``index``, ``name``, ``colour`` of each class; the legend shows those that occur.
     title : str
-        Of the whole picture.
+        Title of the figure.
     notes : sequence of str
-        Under the picture, broken into lines where they are long.
+        Text below the figure, wrapped.
     columns : int
-        Panels side by side.
+        Number of panels in a row.
     panel_width_in : float
         Width of one panel, inches.
     dpi : int
         Pixels per inch.
     """
-    # Everything is laid out in inches, so that maps of one picture are of one size whatever stands beside them.
+    # Laid out in inches, so that all maps of a figure have the same size.
     rows = -(-len(panels) // columns)
     bar_width = 0.85 if any(isinstance(panel, FieldPanel) for panel in panels) else 0.2
     cell_width = _LEFT + panel_width_in + bar_width
@@ -187,10 +187,10 @@ def draw(
         at = (notes_height - 0.17 * (number + 1)) / height
         figure.text(_LEFT / width, at, line, fontsize=8, color=NOTE)
     for path in [paths] if isinstance(paths, Path) else paths:
-        # Without a date in it the same map gives the same file.
-        dated = {"CreationDate": None, "Title": title} if path.suffix == ".pdf" else {"Title": title}
+        # Without a date, so that the same map gives the same file.
+        metadata = {"CreationDate": None, "Title": title} if path.suffix == ".pdf" else {"Title": title}
         with atomic_path(path) as partial:
-            figure.savefig(partial, format=path.suffix.removeprefix("."), metadata=dated)
+            figure.savefig(partial, format=path.suffix.removeprefix("."), metadata=metadata)
 
 
 def _classes_shown(panels: Sequence[Panel], classes: Sequence[dict[str, Any]]) -> list[Patch]:
@@ -218,14 +218,14 @@ def _draw_classes(axes: Axes, panel: ClassPanel, classes: Sequence[dict[str, Any
 def _draw_outline(axes: Axes, panel: Panel) -> None:
     if panel.outline is None or not panel.outline.any() or panel.outline.all():
         return
-    # Where outcrop is a thousand small bodies, a strong line would paint them over.
+    # A thick line would cover outcrop that consists of many small bodies.
     pieces = _edges(panel.outline, panel.bounds_wsen)
     width = 0.6 if len(pieces) < 4000 else 0.35
     axes.add_collection(LineCollection(pieces, colors="black", linewidths=width, capstyle="projecting"))
 
 
 def _edges(mask: NDArray[np.bool_], bounds_wsen: tuple[float, float, float, float]) -> list[list[tuple[float, float]]]:
-    """The border of a mask as segments (lon, lat): true to the cells, however coarse."""
+    """The border of a mask as segments (lon, lat) along the sides of its cells."""
     west, south, east, north = bounds_wsen
     lat = np.linspace(north, south, mask.shape[0] + 1)
     lon = np.linspace(west, east, mask.shape[1] + 1)
@@ -255,26 +255,26 @@ def _draw_field(axes: Axes, panel: FieldPanel) -> Any:
 
 
 def draw_pictures(folder: Path, legend: Legend, *, title: str, notes: Sequence[str] = ()) -> list[Path]:
-    """Draw a map folder's files as PNG and PDF at 300 dpi.
+    """Draw the layers of a map as PNG and PDF at 300 dpi.
 
-    ``map``: the classes, the mapped outcrop outlined. ``uncertainty``: the entropy of the probabilities, and the
-    evidence beside it; left out where the folder has neither layer.
+    ``map``: the classes, with the mapped outcrop outlined. ``uncertainty``: the entropy of the probabilities, and the
+    evidence; not written if the folder has neither layer.
 
     Parameters
     ----------
     folder : Path
-        Holds ``lithology.tif`` and, as far as there are, ``evidence.tif`` and ``uncertainty.tif``.
+        Folder of the map: ``lithology.tif`` and, if available, ``evidence.tif`` and ``uncertainty.tif``.
     legend : Legend
         Names and colours of the classes.
     title : str
-        Of the map, such as the region's name.
+        Title of the map, such as the name of the region.
     notes : sequence of str
-        Under both pictures: what it was made with, and credits.
+        Text below both figures: networks, data and credits.
 
     Returns
     -------
     list of Path
-        What was written.
+        The files that were written.
 
     Raises
     ------
@@ -300,16 +300,16 @@ def draw_pictures(folder: Path, legend: Legend, *, title: str, notes: Sequence[s
         dpi=PRINT_DPI,
     )
     written = [folder / "map.png", folder / "map.pdf"]
-    panels = _doubt_panels(sheet)
+    panels = _uncertainty_panels(sheet)
     if panels:
         written += [folder / "uncertainty.png", folder / "uncertainty.pdf"]
-        # A wide region is drawn one map above the other, a tall one side by side.
+        # The two maps of a wide region are stacked, those of a tall one placed side by side.
         columns = 1 if len(panels) == 1 or map_aspect(sheet.bounds_wsen) < 0.8 else 2
         draw(
             written[2:],
             panels,
             evidence_classes(sheet.evidence_names),
-            title=f"{title}: how sure, and on what it rests",
+            title=f"{title}: uncertainty and evidence",
             notes=notes,
             columns=columns,
             panel_width_in=_panel_width(sheet, columns),
@@ -326,14 +326,14 @@ def evidence_classes(names: dict[int, str]) -> list[dict[str, Any]]:
     ]
 
 
-def _doubt_panels(sheet: Sheet) -> list[Panel]:
+def _uncertainty_panels(sheet: Sheet) -> list[Panel]:
     panels: list[Panel] = []
     entropy = sheet.measures.get(ENTROPY.name)
     if entropy is not None:
         panels.append(
             FieldPanel(
                 "Uncertainty: entropy of the class probabilities",
-                "0 one class is sure, 1 all are equal",
+                "0 one class is certain, 1 all are equal",
                 entropy,
                 sheet.bounds_wsen,
                 limits=(0, 1),
@@ -342,12 +342,12 @@ def _doubt_panels(sheet: Sheet) -> list[Panel]:
             )
         )
     if sheet.evidence is not None and (sheet.evidence != NODATA).any():
-        panels.append(ClassPanel("Evidence: what the class of a cell rests on", sheet.evidence, sheet.bounds_wsen))
+        panels.append(ClassPanel("Evidence: the basis of each cell's class", sheet.evidence, sheet.bounds_wsen))
     return panels
 
 
 def _panel_width(sheet: Sheet, columns: int) -> float:
-    """Width of a map that fits a landscape page, alone or beside another; inches."""
+    """Width of a map that fits a landscape page, alone or in two columns; inches."""
     widest = _WIDEST_IN if columns == 1 else 5.6
     return min(
         widest, _TALLEST_IN / map_aspect(sheet.bounds_wsen) if math.isfinite(map_aspect(sheet.bounds_wsen)) else widest

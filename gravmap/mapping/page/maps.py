@@ -1,6 +1,6 @@
-"""The maps and the reliability diagram of a report as SVG: positions of lines and letters, which the templates draw.
+"""Layout of the maps and of the reliability diagram of a report: positions of lines and labels, drawn as SVG.
 
-Lines and letters stay sharp on any screen and on paper, and the page's style makes the letters larger on a phone.
+SVG is sharp at any resolution, and the style sheet enlarges its labels on small screens.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from gravmap.plotting import degree_label, graticule, map_aspect, round_step
 
 Bounds = tuple[float, float, float, float]
 
-# Twice the width a page gives them: sharp on fine screens and on paper.
+# Twice the width on the page, for high-resolution screens and print.
 _MAIN_PX, _SIDE_PX, _FIELD_NODES = 1500, 1000, 900
 
-# Of the drawing, in its own units: the longer side of a map 1000, degrees to its left and below.
+# In units of the drawing: the longer side of a map, and the space for labels to its left and below it.
 _LONGEST, _LEFT, _BELOW, _RIM = 1000.0, 46.0, 46.0, 3.0
-_LABEL = 110.0  # width of 82.5°E in the largest letters that the page's style gives
+_LABEL = 110.0  # width of 82.5°E in the largest font size of the style sheet
 _MOST_PIECES = 20_000
 _CHART = 400.0  # side of the reliability diagram
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the graticule: its place in the drawing, and its label, empty where labels would touch."""
+    """A line of the graticule: its position in the drawing, and its label, empty where labels would overlap."""
 
     at: float
     label: str
@@ -45,22 +45,22 @@ class Line:
 
 @dataclass(frozen=True)
 class MapDrawing:
-    """A map with graticule and scale bar, as the macro ``map`` of ``charts.html.j2`` draws it.
+    """A map with graticule and scale bar, drawn by the macro ``map`` of ``charts.html.j2``.
 
     Attributes
     ----------
     width, height : float
-        Of the map, in units of the drawing.
+        Size of the map, in units of the drawing.
     viewbox : str
-        With the labels around it.
+        SVG view box of the map and its labels.
     ratio : str
-        Width over height, for the page's style: tall maps are not drawn taller than a screen.
+        Width over height; the style sheet limits tall maps to the height of the screen.
     href : str
         The picture, a PNG as a data URI.
     outline : str
-        Path around cells, empty without.
+        SVG path around cells; empty without an outline.
     fine : bool
-        Whether the outline has so many pieces that a strong line would cover them.
+        Whether the outline has so many pieces that a thick line would cover them.
     meridians, parallels : list of Line
         The graticule.
     bar : dict
@@ -80,14 +80,14 @@ class MapDrawing:
 
 
 def draw_map(bounds_wsen: Bounds, picture: Pixels, outline: NDArray[np.bool_] | None = None) -> MapDrawing:
-    """Lay a map out.
+    """Lay out a map.
 
     Parameters
     ----------
     bounds_wsen : tuple of float
         Outer edges, degrees.
     picture : (H, W, 3) uint8
-        The map itself, north up.
+        Pixels of the map, north up.
     outline : (ny, nx) bool, optional
         Its border is drawn as a thin line.
     """
@@ -136,7 +136,7 @@ def _graticule(bounds_wsen: Bounds, wide: float, tall: float) -> tuple[list[Line
 
 
 def _lines(found: list[tuple[float, str]], side: float, apart: float, ends: tuple[str, str]) -> list[Line]:
-    """Lines with their labels; where lines stand close, as on a narrow map, not each is labelled."""
+    """Lines with their labels; where lines are close together, as on a narrow map, only some are labelled."""
     every = max(1, int(np.ceil(_LABEL / apart)))
     return [
         Line(
@@ -156,12 +156,13 @@ def _scale_bar(bounds_wsen: Bounds, wide: float, tall: float) -> dict[str, float
 
 
 def reliability_chart(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Positions of a reliability diagram: how often a class was right against the probability it was given.
+    """Positions of a reliability diagram: accuracy against predicted probability.
 
     Parameters
     ----------
     curves : mapping of str to sequence of mapping
-        Style class of a curve to its bins: ``confidence``, ``accuracy``, ``share``; empty bins are left out.
+        Bins of each curve by style class: ``confidence``, ``accuracy``, ``share`` (fraction of the nodes); empty bins
+        are left out.
 
     Returns
     -------
@@ -186,7 +187,7 @@ def reliability_chart(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict
 
 
 def main_map(facts: Facts) -> dict[str, Any]:
-    """The bedrock and its legend: ``drawing``, ``classes`` that occur, and what else the legend has."""
+    """Values of the main map: ``drawing``, ``classes`` that occur, and further entries of the legend."""
     sheet, ages = facts.sheet, class_ages(facts)
     colours = {entry["index"]: entry["colour"] for entry in sheet.classes}
     picture = paint_classes(sheet.lithology, colours, width_px=_MAIN_PX, ruled=sheet.predicted, period_px=12)
@@ -219,7 +220,7 @@ def uncertainty_map(facts: Facts) -> dict[str, Any] | None:
 
 
 def evidence_map(facts: Facts) -> dict[str, Any] | None:
-    """What the classes rest on: ``drawing``, and ``parts`` with name, colour, km2 and fraction; None without it."""
+    """The evidence: ``drawing``, and ``parts`` with name, colour, km2 and fraction; None without it."""
     sheet, areas = facts.sheet, facts.areas
     if sheet.evidence is None:
         return None
@@ -238,13 +239,13 @@ def evidence_map(facts: Facts) -> dict[str, Any] | None:
 
 
 def gravity_map(facts: Facts, fields: Path | None) -> dict[str, Any]:
-    """The field that the network read, over the map's region.
+    """An input field of the network over the region of the map: the first residual, if any.
 
     Returns
     -------
     dict
-        ``missing``: why it is not shown (``no file``, ``outside``, ``unknown``, or a message), empty where it is; then
-        ``drawing``, ``words`` (its name), ``unit``, ``low``, ``high``, ``stops`` and ``rms``.
+        ``missing``: reason why it is not shown (``no file``, ``outside``, ``unknown``, or a message); if empty also
+        ``drawing``, ``words`` (its description), ``unit``, ``low``, ``high``, ``stops`` and ``rms``.
     """
     if fields is None or not fields.exists():
         return {"missing": "no file"}
@@ -286,13 +287,13 @@ def gravity_map(facts: Facts, fields: Path | None) -> dict[str, Any]:
 
 
 def class_ages(facts: Facts) -> dict[int, str]:
-    """Span of time of each class, as the model's class table has it."""
+    """Age range of each class, from the class table of the model."""
     table: list[dict[str, Any]] = next((run.model.get("classes", []) for run in facts.used), [])
     return {int(entry["index"]): _span(str(entry.get("age", ""))) for entry in table if entry.get("age") != "any"}
 
 
 def _span(age: str) -> str:
-    """A span of time as a legend prints it: 298.9–251.9 Ma."""
+    """An age range formatted for a legend: 298.9–251.9 Ma."""
     ends = age.removesuffix(" Ma").split("-")
     try:
         return "–".join(f"{float(end):.4g}" for end in ends) + " Ma" if age.endswith(" Ma") else age

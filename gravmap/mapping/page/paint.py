@@ -1,4 +1,4 @@
-"""Layers as pixels and lines: class maps, measures in a colour scale, and the border of a set of cells."""
+"""Layers as pixels and lines: class maps, quantities in a colour scale, and the border of a set of cells."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gravmap.plotting import NODATA_COLOUR
 
 Pixels = NDArray[np.uint8]
 
-# A ruling of a third of the period at half strength leaves every colour of a legend what it is.
+# Lines of a third of the period at half opacity, so that the class colours remain recognisable.
 _RULED_FRACTION, _RULED_STRENGTH = 0.3, 0.55
 
 
@@ -27,20 +27,20 @@ def paint_classes(
     ruled: NDArray[np.bool_] | None = None,
     period_px: int = 12,
 ) -> Pixels:
-    """A class map in its legend's colours.
+    """Paint a class map in the colours of its legend.
 
     Parameters
     ----------
     values : (ny, nx) uint8
-        Class indices; what has no colour is painted as no data.
+        Class indices; those without a colour are painted as no data.
     colours : mapping of int to str
         Class index to colour.
     width_px : int
-        Every cell becomes a square of whole pixels, so many that the picture is at least this wide.
+        Least width of the picture; every cell becomes a square of whole pixels.
     ruled : (ny, nx) bool, optional
-        Cells over which thin white lines are drawn, from lower left to upper right.
+        Cells over which thin white diagonal lines are drawn.
     period_px : int
-        Distance from one line to the next, along a row.
+        Distance between lines along a row.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def paint_classes(
 def paint_measure(
     values: NDArray[Any], colours: str, limits: tuple[float, float], *, width_px: int = 0
 ) -> tuple[Pixels, list[str]]:
-    """A measure in a colour scale.
+    """Paint a quantity in a colour scale.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def paint_measure(
     colours : str
         Name of matplotlib's colour map.
     limits : (float, float)
-        Values of its ends.
+        Values at its ends.
     width_px : int
         As in :func:`paint_classes`.
 
@@ -92,12 +92,12 @@ def paint_measure(
 
 
 def upsampled(cells: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Every cell of the first two axes as a square of `factor` x `factor`."""
+    """Repeat every cell of the first two axes `factor` x `factor` times."""
     return cells.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else cells.copy()
 
 
 def png(picture: Pixels) -> bytes:
-    """A picture as the bytes of a PNG file."""
+    """Encode a picture as PNG."""
     from matplotlib.image import imsave
 
     memory = io.BytesIO()
@@ -106,7 +106,7 @@ def png(picture: Pixels) -> bytes:
 
 
 def border(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sides between cells inside and outside a mask; the rim of the raster is no border.
+    """Cell sides between the inside and the outside of a mask; the edges of the raster are not included.
 
     Parameters
     ----------
@@ -116,9 +116,9 @@ def border(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64
     Returns
     -------
     level : (n, 3) int64
-        Horizontal pieces: line between rows (k lies above row k), first and last line between columns.
+        Horizontal segments: index of the line (line k is the upper side of row k), first and last column line.
     upright : (m, 3) int64
-        Vertical pieces: line between columns, first and last line between rows.
+        Vertical segments: index of the column line, first and last row line.
     """
     level = _runs(mask[1:] ^ mask[:-1])
     upright = _runs((mask[:, 1:] ^ mask[:, :-1]).T)
@@ -126,7 +126,7 @@ def border(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 
 def _runs(sides: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Runs of True in each row: (row + 1, first, one past the last)."""
+    """Runs of True in each row: (row + 1, first, last + 1)."""
     padded = np.zeros((sides.shape[0], sides.shape[1] + 2), np.int8)
     padded[:, 1:-1] = sides
     change = np.diff(padded, axis=1)

@@ -1,4 +1,4 @@
-"""The report of a map: one page that stands alone, to read on a screen, to print, and to show to a colleague."""
+"""The report of a map: a self-contained HTML page for screen and print."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def write_report(
     compared: Sequence[Path] = (),
     title: str = "",
 ) -> Path:
-    """Write ``report.html`` into a map's folder, from the files there and the runs behind it.
+    """Write ``report.html`` into the folder of a map, from the files there and its training runs.
 
-    What is missing is named in one line in its place.
+    Each missing part is replaced by a line that names it.
 
     Parameters
     ----------
     folder : Path
-        A finished map: ``lithology.tif`` and, as far as there are, ``evidence.tif``, ``uncertainty.tif`` and
+        A finished map: ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif`` and
         ``provenance.json``.
     runs : sequence of Path
         Folders of the runs that the map was made with.
@@ -43,9 +43,9 @@ def write_report(
     tiles : Path, optional
         The tile set of the runs, to score baselines on the same nodes.
     compared : sequence of Path
-        Further runs whose scores stand beside them, such as one trained under the paper's random split.
+        Further runs whose scores are shown for comparison, such as one trained under the paper's random split.
     title : str
-        The region's name; by default the record's, or the folder's.
+        Name of the region; by default that in provenance.json, or the name of the folder.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def write_report(
     Raises
     ------
     InputError
-        ``lithology.tif``, or a run's ``model.json``, is missing or damaged.
+        ``lithology.tif``, or ``model.json`` of a run, is missing or damaged.
     """
     facts = gather(folder, runs=runs, tiles=tiles, compared=compared, title=title)
     path = folder / REPORT
@@ -87,7 +87,7 @@ def page(facts: Facts, fields: Path | None) -> str:
 
 
 def _glance(facts: Facts) -> dict[str, Any]:
-    """The headline's numbers; None where one is not known."""
+    """Numbers of the summary; None for those not known."""
     areas = facts.areas
     whole, hidden = areas.of_evidence(), areas.of_evidence(NEAR, COVERED, EXTRAPOLATED)
     known = areas.has_evidence
@@ -105,7 +105,7 @@ def _glance(facts: Facts) -> dict[str, Any]:
 
 
 def _areas(facts: Facts) -> dict[str, Any]:
-    """Class by class: its area, how much of it is under cover, and how well it is found where that is known."""
+    """For each class: its area, that under cover, and its recall, if known."""
     areas, ages = facts.areas, class_ages(facts)
     shown = [entry for entry in facts.sheet.classes if areas.of_class(entry["index"]) > 0]
     scored = [run for run in facts.used if run.test]
@@ -142,7 +142,7 @@ def _areas(facts: Facts) -> dict[str, Any]:
 
 
 def _limits(facts: Facts) -> dict[str, Any]:
-    """The map's own figures for what it cannot show."""
+    """Numbers for the section on the limits of the map."""
     areas = facts.areas
     hidden, beyond = areas.of_evidence(NEAR, COVERED, EXTRAPOLATED), areas.of_evidence(EXTRAPOLATED)
     recipe: dict[str, Any] = next((run.model.get("field_recipe", {}) for run in facts.used), {})
@@ -163,7 +163,7 @@ def _limits(facts: Facts) -> dict[str, Any]:
 
 
 def _sources(facts: Facts) -> list[dict[str, str]]:
-    """Whose data the map rests on, and on what terms; what is not known is empty."""
+    """Data sources with citations and terms; unknown values are empty."""
     return [
         _source(each)
         for each in facts.record.get("sources", [])

@@ -1,4 +1,4 @@
-"""What the report says of quality: scores on held-out blocks beside baselines, and whether probabilities hold."""
+"""Scores of a report: on held-out blocks, compared with baselines, and calibration of the probabilities."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from gravmap.tiling.leak import LEAK_LIMIT
 
 MEASURES = {"pa": "Accuracy", "mpa": "Mean accuracy", "miou": "Mean overlap", "fwiou": "Weighted overlap"}
 
-# What a stratum of a calibration is measured from or of.
+# Words after the bounds of a stratum of a calibration.
 _STRATA = {"distance": "from mapped outcrop", "cover": "of cover"}
 
 
 def verdict(facts: Facts) -> dict[str, Any]:
-    """What the scores mean for a reader of the map.
+    """Summary of the scores.
 
     Returns
     -------
     dict
-        ``held_out``: see :func:`compare_with_baselines`, None where nothing was scored so; ``simulated``: sentences on
-        networks trained on simulated crusts, empty without.
+        ``held_out``: see :func:`compare_with_baselines`, None without scores on held-out blocks; ``simulated``:
+        sentences on networks trained on simulated crusts, empty without any.
     """
     protocol, simulated = facts.held_out, facts.simulated
     scored = [(run.name if len(simulated) > 1 else "", run.test.get("under_cover", {})) for run in simulated]
@@ -35,17 +35,17 @@ def verdict(facts: Facts) -> dict[str, Any]:
 
 
 def compare_with_baselines(protocol: Protocol) -> dict[str, Any]:
-    """The map's networks beside the best baseline, on held-out blocks.
+    """Compare the networks of the map with the best baseline on held-out blocks.
 
     Returns
     -------
     dict
-        ``places``, ``networks`` (how many), ``accuracy``; ``baseline`` (name and accuracy of the best one) and
-        ``outcome``: ``better``, ``no better`` or ``mixed``, by accuracy and weighted overlap. Both are None where no
-        baseline was scored.
+        ``places`` (number of nodes), ``networks`` (their number), ``accuracy``; ``baseline`` (name and accuracy of the
+        best one) and ``outcome``: ``better``, ``no better`` or ``mixed``, by accuracy and weighted overlap. Both are
+        None if no baseline was scored.
     """
     runs = [run for run in protocol.runs if run.used]
-    # Several runs: their mean, since to choose the best by its score here would flatter the map.
+    # The mean of several runs: selecting the best one by its test score would be biased.
     pa, fwiou = mean_of(runs, "pa"), mean_of(runs, "fwiou")
     found: dict[str, Any] = {
         "places": runs[0].test["places"],
@@ -69,12 +69,12 @@ def mean_of(runs: Sequence[RunFacts], key: str) -> float:
 
 
 def in_a_sentence(title: str) -> str:
-    """A baseline as part of a sentence."""
+    """Name of a baseline within a sentence."""
     return next((model.phrase for model in NULL_MODELS.values() if model.title == title), title)
 
 
 def scores_section(facts: Facts) -> dict[str, Any]:
-    """Every protocol's table, held-out blocks first.
+    """Tables of scores by split, held-out blocks first.
 
     Returns
     -------
@@ -117,12 +117,12 @@ def _protocol(protocol: Protocol) -> dict[str, Any]:
 
 
 def reliability_section(facts: Facts) -> dict[str, Any]:
-    """Whether a probability of 0.7 is right in seven of ten cases, before and after calibration.
+    """Calibration of the probabilities, before and after temperature scaling.
 
     Returns
     -------
     dict
-        ``runs``: see :func:`_reliability`; ``unmeasured``: names of the others.
+        ``runs``: see :func:`_reliability`; ``unmeasured``: names of runs without a calibration.
     """
     return {
         "runs": [_reliability(run) for run in facts.used if _measured(run)],
@@ -161,7 +161,7 @@ def _reliability(run: RunFacts) -> dict[str, Any]:
 
 
 def _temperatures(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What logits are divided by, by size of window; ``curve`` of (km, temperature) where it follows distance."""
+    """Temperatures by window size, with a ``curve`` of (km, temperature) if they depend on the distance to outcrop."""
     curves = calibration.get("by_distance", {})
     return [
         {
@@ -174,7 +174,7 @@ def _temperatures(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _merged_notes(notes: Sequence[Any]) -> list[str]:
-    """Notes on sizes of windows ("5deg+10deg: ..."), those of one wording together."""
+    """Notes on window sizes ("5deg+10deg: ..."); those with the same text are merged."""
     sizes: dict[str, list[str]] = {}
     for note in map(str, notes):
         size, colon, words = note.partition(": ")

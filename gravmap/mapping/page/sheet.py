@@ -1,4 +1,4 @@
-"""The layers of a finished map as its files hold them, small enough to draw."""
+"""The layers of a finished map, read from its files at reduced resolution."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Bounds = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a map's pictures are drawn from.
+    """The layers of a map at reduced resolution.
 
     Attributes
     ----------
@@ -36,17 +36,17 @@ class Sheet:
     classes : list of dict
         ``index``, ``name``, ``colour`` of each class of the file.
     evidence : (ny, nx) uint8, optional
-        Values of :mod:`gravmap.mapping.layers`; None where the map has no evidence.tif.
+        Values of :mod:`gravmap.mapping.layers`; None if the map has no evidence.tif.
     evidence_names : dict of int to str
-        In words, as the file has them.
+        Names of the values, from the file.
     measures : dict of str to (ny, nx) float32
-        Bands of uncertainty.tif that are quantities, by name; NaN where there is no data. Empty without the file.
+        Bands of uncertainty.tif that are quantities, by name; NaN for no data. Empty without the file.
     cells : (int, int)
         Rows and columns of the files.
     crs : str
         Coordinate system of the files.
     tags : dict of str to str
-        Of lithology.tif.
+        Tags of lithology.tif.
     """
 
     bounds_wsen: Bounds
@@ -61,38 +61,38 @@ class Sheet:
 
     @property
     def as_mapped(self) -> bool:
-        """Whether the outcrop shows its mapped class, not the network's."""
+        """Whether outcrop has its mapped class, not the predicted one."""
         return self.evidence is not None and not self.everywhere
 
     @property
     def everywhere(self) -> bool:
-        """Whether the class is the network's on outcrop too."""
+        """Whether the class is predicted on outcrop too."""
         return "everywhere" in self.tags.get("GRAVMAP_CONTENT", "")
 
     @property
     def outcrop(self) -> NDArray[np.bool_] | None:
-        """Cells of mapped outcrop; None where the map has no evidence."""
+        """Cells of mapped outcrop; None if the map has no evidence."""
         return None if self.evidence is None else np.asarray(self.evidence == OUTCROP)
 
     @property
     def predicted(self) -> NDArray[np.bool_] | None:
-        """Cells with the network's class where outcrop shows the mapped one; None where that is not so."""
+        """Cells with a predicted class, if outcrop has its mapped class; otherwise None."""
         if self.evidence is None or not self.as_mapped:
             return None
         return np.asarray((self.evidence != OUTCROP) & (self.lithology != NODATA))
 
 
 def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
-    """Read a map folder's layers in degrees, reduced to at most so many cells along the longer side.
+    """Read the layers of a map in degrees at reduced resolution.
 
-    Classes are reduced to the commonest, measures to the mean; a projected file is warped to degrees.
+    Classes are reduced by mode, quantities by mean; a projected file is warped to degrees.
 
     Parameters
     ----------
     folder : Path
-        Holds ``lithology.tif``, and as far as there are ``evidence.tif`` and ``uncertainty.tif``.
+        Folder with ``lithology.tif`` and, if available, ``evidence.tif`` and ``uncertainty.tif``.
     longest_px : int
-        Memory and size of the pictures follow it, not the size of the map.
+        Largest number of cells along the longer side, which bounds memory and the size of figures.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
     """
     path = folder / "lithology.tif"
     if not path.exists():
-        raise InputError(f"{path} is missing.", "`gravmap predict` makes it.")
+        raise InputError(f"{path} is missing.", "Make it with `gravmap predict`.")
     lithology, bounds = _read(path, longest_px, Resampling.mode)
     shape = lithology.shape[1:]
     with rasterio.open(path) as raster:
@@ -116,7 +116,7 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
     measures = _measures(folder / "uncertainty.tif", longest_px, shape)
     kept = (slice(None), slice(None))
     if crs.to_epsg() != 4326:
-        # A projected rectangle is none in degrees: round it lies a margin without data.
+        # A projected rectangle is not one in degrees: it is surrounded by a margin without data.
         kept, bounds = _with_data(lithology[0], bounds)
     return Sheet(
         bounds,
@@ -132,7 +132,7 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
 
 
 def category_names(path: Path) -> dict[int, str]:
-    """Value to name, from the GDAL sidecar of a raster; rasterio does not hand these names over."""
+    """Names of the values of a raster, from its GDAL sidecar, which rasterio does not expose."""
     sidecar = path.with_name(path.name + ".aux.xml")
     if not sidecar.exists():
         return {}
@@ -141,7 +141,7 @@ def category_names(path: Path) -> dict[int, str]:
 
 
 def _with_data(values: NDArray[np.uint8], bounds_wsen: Bounds) -> tuple[tuple[slice, slice], Bounds]:
-    """The smallest rectangle that holds every cell with data, and its outer edges."""
+    """The smallest rectangle that contains every cell with data, and its outer edges."""
     known = values != NODATA
     if not known.any():
         return (slice(None), slice(None)), bounds_wsen
@@ -168,15 +168,15 @@ def _measures(path: Path, longest_px: int, shape: tuple[int, ...]) -> dict[str, 
     return {
         str(name): np.where(band == NODATA, np.nan, band.astype(np.float32) * scale + offset).astype(np.float32)
         for name, band, scale, offset in zip(names, stored, scales, offsets, strict=True)
-        if name != SECOND.name  # an index: its mean means nothing
+        if name != SECOND.name  # a class index, which cannot be averaged
     }
 
 
 def _fitting(values: NDArray[np.uint8], shape: tuple[int, ...], path: Path) -> NDArray[np.uint8]:
     if values.shape[1:] != shape:
         raise InputError(
-            f"{path} does not lie on the cells of lithology.tif beside it.",
-            "`gravmap predict --overwrite` makes both anew.",
+            f"{path} does not have the cells of lithology.tif in the same folder.",
+            "Make both again with `gravmap predict --overwrite`.",
         )
     return values
 
@@ -190,7 +190,9 @@ def _read(path: Path, longest_px: int, resampling: Resampling) -> tuple[NDArray[
                     return _reduced(warped, longest_px, Resampling.nearest)
             return _reduced(raster, longest_px, resampling)
     except RasterioIOError as error:
-        raise InputError(f"{path} is no readable raster: {error}.", "`gravmap predict` makes it anew.") from None
+        raise InputError(
+            f"{path} is not a readable raster: {error}.", "Make it again with `gravmap predict --overwrite`."
+        ) from None
 
 
 def _reduced(raster: Any, longest_px: int, resampling: Resampling) -> tuple[NDArray[np.uint8], Bounds]:

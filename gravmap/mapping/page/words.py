@@ -1,4 +1,4 @@
-"""How pages are written: one format for each kind of number, and the jinja2 templates that use them."""
+"""Number formats of pages, and rendering of the jinja2 templates that use them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from gravmap import __version__, plotting
 
 THIN = "\u202f"
 MINUS = "\u2212"
-_TO = "–\u2060"  # a dash after which no line ends
+_TO = "–\u2060"  # a dash without a line break after it
 _PACKAGE = "gravmap.mapping.page"
 
 
 def render(template: str, *, package: str = _PACKAGE, **values: Any) -> str:
-    """Fill a template; every value is escaped, so names from files stay text whatever they hold.
+    """Render a template; every value is escaped, so names from files are always shown as text.
 
     Parameters
     ----------
     template : str
         File name, ``*.html.j2``.
     package : str
-        Package whose folder ``templates`` holds it; it may extend and import those of this package.
+        Package whose folder ``templates`` contains it; it may extend and import those of this package.
     **values
-        For the template. A name that it uses and is not given raises ``jinja2.UndefinedError``.
+        Variables of the template. A missing one raises ``jinja2.UndefinedError``.
 
     Returns
     -------
@@ -57,17 +57,17 @@ def _environment(package: str) -> jinja2.Environment:
 
 
 def area(km2: float) -> str:
-    """Square kilometres with their unit, in groups of three digits."""
+    """An area with its unit, in groups of three digits."""
     return f"{bare_area(km2)}{THIN}km²"
 
 
 def bare_area(km2: float) -> str:
-    """The same without the unit, for a column that names it."""
+    """An area in km² without the unit, for a column that names it."""
     return (f"{km2:,.0f}" if km2 >= 100 else f"{km2:.3g}").replace(",", THIN)
 
 
 def about(km2: float) -> str:
-    """Square kilometres to three figures, for a headline."""
+    """An area to three significant digits, for a headline."""
     if km2 < 1000:
         return area(km2)
     power = 10 ** (math.floor(math.log10(km2)) - 2)
@@ -75,7 +75,7 @@ def about(km2: float) -> str:
 
 
 def percent(fraction: float | None, digits: int = 0) -> str:
-    """A fraction of one in percent; a dash where there is none."""
+    """A fraction of one in percent; a dash for None or NaN."""
     if fraction is None or not math.isfinite(fraction):
         return "–"
     if 0 < fraction < 0.005 and digits == 0:
@@ -84,12 +84,12 @@ def percent(fraction: float | None, digits: int = 0) -> str:
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """A plain number; a dash where there is none."""
+    """A number with fixed decimals; a dash for None or NaN."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def significant(value: float, digits: int = 3, sign: str = "") -> str:
-    """A number to so many significant digits; with ``sign="+"`` a positive one has its sign."""
+    """A number to `digits` significant digits; ``sign="+"`` adds the sign of positive ones."""
     return f"{value:{sign}.{digits}g}".replace("-", MINUS)
 
 
@@ -99,7 +99,7 @@ def count(number: float) -> str:
 
 
 def degrees(bounds_wsen: Sequence[float]) -> str:
-    """A box in words: 81–92° E, 43–48° N."""
+    """A box as text: 81–92° E, 43–48° N."""
     west, south, east, north = bounds_wsen
 
     def side(low: float, high: float, positive: str, negative: str) -> str:
@@ -113,13 +113,13 @@ def degrees(bounds_wsen: Sequence[float]) -> str:
 
 
 def listed(words: Iterable[str]) -> str:
-    """Words with commas between, and an "and" before the last."""
+    """Join words with commas, and "and" before the last."""
     *first, last = list(words) or [""]
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def capitalised(words: str) -> str:
-    """The first letter as a capital; unlike ``str.capitalize`` the others stay as they are."""
+    """Capitalise the first letter; unlike ``str.capitalize`` the others are not changed."""
     return words[:1].upper() + words[1:]
 
 

@@ -1,6 +1,6 @@
 """Networks with outcrop context on a real region, beside the null models, for each fold.
 
-    python benchmarks/real_ground.py --workspace DIR [--data DIR] [--folds 0 1 2 3 4]
+    python benchmarks/real_data.py --workspace DIR [--data DIR] [--folds 0 1 2 3 4]
 
 The region is that of real_input.py: gravity of EIGEN-6C4, 15 arc-minutes, at a height of 10 km, and stratigraphic ages
 of geo3al; the data may not be redistributed, and the script is skipped without them. `gravmap residual`, `rasterize`
@@ -104,7 +104,7 @@ def scored(root: Path, row: str, folds: Iterable[int]) -> dict[str, list[ScoredN
         scored_data, nulls = EvaluationNodes.of(dataset, False, row), null_maps(dataset, TEST, which=QUICK)
         for number, (title, modified) in enumerate(modified_inputs(dataset).items()):
             predicted = predict_class_map(
-                _folder(root, row, fold), modified, scored_data.counted, file=f"real-ground-{fold}-{number}.npz"
+                _folder(root, row, fold), modified, scored_data.counted, file=f"real-data-{fold}-{number}.npz"
             )
             found.setdefault(title, []).append(scored_data.compared(predicted, nulls, dataset))
     return found
@@ -194,7 +194,7 @@ def main() -> None:
     if not ((options.data / GRAVITY).exists() and (options.data / GEOLOGY).exists()):
         print(f"Skipped: {options.data / GRAVITY} or {options.data / GEOLOGY} is missing.")
         return
-    root = options.workspace or Path(tempfile.mkdtemp(prefix="gravmap-real-ground-"))
+    root = options.workspace or Path(tempfile.mkdtemp(prefix="gravmap-real-data-"))
     print(f"Workspace: {root}")
     prepare(root, options.data)
     started = time.process_time()
@@ -220,7 +220,7 @@ def main() -> None:
                 )
     lines = table(root, options.folds)
     print("\n".join(["", *lines]))
-    (root / "real_ground.json").write_text(json.dumps({"folds": options.folds, "lines": lines}, indent=2))
+    (root / "real_data.json").write_text(json.dumps({"folds": options.folds, "lines": lines}, indent=2))
 
 
 if __name__ == "__main__":
