@@ -1,6 +1,7 @@
 """A run that was killed and goes on is the run that was not."""
 
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -13,11 +14,14 @@ import pytest
 import safetensors.torch
 
 from gravmap.errors import GravmapError, InputError
-from gravmap.learning import TrainConfig, train
+from gravmap.learning import TrainConfig
+from gravmap.learning import train as train_and_draw
 from gravmap.learning.training import checkpoint
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.network.presets import tiny
 from toy_processes import forked
+
+train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 
 # Without deformable convolutions, which on a CPU are most of a step and keep no state of their own.
 # Adam for two epochs, then SGD with a warm-up of one and a step down after two.
