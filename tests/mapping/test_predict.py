@@ -131,7 +131,7 @@ def test_scales_default_to_what_a_cpu_can_do(project):
     assert costs[2.5].windows == len(plan.windows[2.5])
 
 
-def test_the_disk_foretold_is_the_disk_taken(project, monkeypatch):
+def test_the_disk_foretold_is_the_disk_taken(project, monkeypatch, rasters_this_time):
     taken = {}
 
     def note(self, *args, **more):

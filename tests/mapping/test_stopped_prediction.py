@@ -87,7 +87,7 @@ def test_a_killed_prediction_goes_on_to_the_same_map(project, tmp_path, counted,
     assert not (tmp_path / "map" / "windows").exists()
 
 
-@pytest.mark.parametrize("how", ["killed", "full"])
+@pytest.mark.parametrize("how", [pytest.param("killed", marks=pytest.mark.slow), "full"])
 def test_what_ends_while_pictures_are_drawn_costs_no_window(project, tmp_path, counted, monkeypatch, how):
     # The whole of the map this time, not its rasters alone.
     monkeypatch.setattr(sys.modules[predict.__module__], "finish_map", finish.finish_map)

@@ -76,6 +76,7 @@ def test_the_unbroken_run_changes_optimisers(unbroken):
     assert not any(name.endswith("exp_avg") for name in tensors)
 
 
+@pytest.mark.slow
 def test_killed_at_a_step_and_at_random_moments(area, tmp_path, unbroken):
     folder = tmp_path / "run"
 
