@@ -1,7 +1,7 @@
 """The examples of docstrings run in a small workspace: data/fields.nc, data/labels.tif and data/tiles.
 
-The modules are those that `import gravmap` finds, installed or not: `pytest --doctest-modules` would import the files of a
-checkout beside an installed copy of them.
+The modules are those that `import gravmap` finds, installed or not: `pytest --doctest-modules` would import the files
+of a checkout beside an installed copy of them.
 """
 
 import doctest

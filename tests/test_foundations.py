@@ -113,7 +113,7 @@ def test_a_users_own_regions(tmp_path):
         (81, 92, 43, 48),
     ],
 )
-def test_a_box_that_is_no_box_is_refused(box):
+def test_an_invalid_box_is_refused(box):
     with pytest.raises(OptionError):
         Region(*box)
 
@@ -210,7 +210,7 @@ def test_a_full_disk_is_called_by_its_name(tmp_path, monkeypatch, writer):
         raise PermissionError(13, "Permission denied", "a.nc")
 
 
-def test_overwriting_is_refused_unless_asked_for(tmp_path):
+def test_overwriting_is_refused_by_default(tmp_path):
     path = tmp_path / "a"
     refuse_existing(path, overwrite=False)
     path.write_text("")

@@ -52,7 +52,7 @@ def names_of(group, above="gravmap"):
             yield from names_of(command, f"{above} {name}")
 
 
-def test_docs_commands_is_what_help_says_today():
+def test_docs_commands_is_the_present_help():
     # In a process of its own: click keeps a command's help option from its first use, by whatever test that was.
     told = subprocess.run(
         [sys.executable, "-c", "import make_commands; print(make_commands.text(), end='')"],

@@ -93,7 +93,7 @@ def test_gdalinfo_reads_names_and_colours(road, file):
     assert "6: 203,140,55,255" in plain  # CB8C37
 
 
-def test_the_tiles_lie_where_the_index_says(road):
+def test_the_tiles_are_where_the_index_has_them(road):
     import geopandas
 
     root, _ = road
@@ -149,7 +149,7 @@ def test_the_map_lies_on_the_nodes_of_the_gravity(road):
 @pytest.mark.parametrize(
     "words", [["rasterize", "x.gpkg", "--legend", "crust"], ["tile"], ["predict", "--region", "here"]]
 )
-def test_finished_steps_are_not_done_again_unasked(road, words):
+def test_finished_steps_are_repeated_only_with_overwrite(road, words):
     root, _ = road
     if words[0] == "rasterize":
         words = ["rasterize", str(root / "data" / "raw" / "map.gpkg"), "--legend", "crust"]

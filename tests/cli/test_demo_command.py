@@ -94,7 +94,7 @@ def test_the_demo_scores_networks_beside_null_models(tmp_path, small):
     assert CliRunner().invoke(gravmap_cli.gravmap, ["-w", str(root), "verify"]).exit_code == 0
 
 
-def test_a_seed_that_taught_the_network_is_told(tmp_path, monkeypatch):
+def test_a_seed_of_the_training_crusts_is_reported(tmp_path, monkeypatch):
     from gravmap.reproduce.demo import _worth
 
     taught = json.loads((shipped_model(SHIPPED) / "model.json").read_text())["taught_on"]

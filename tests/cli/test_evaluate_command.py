@@ -89,7 +89,7 @@ def test_all_finished_runs_in_groups(workspace, quick, undrawn):
     assert "evaluation.json" in call(workspace, "verify", workspace / "runs" / "one").stdout
 
 
-def test_a_dry_run_foretells_what_a_run_does(workspace, quick, monkeypatch):
+def test_a_dry_run_estimates_what_a_run_does(workspace, quick, monkeypatch):
     """The windows that the networks are then asked about are counted one by one; nothing is written before."""
     from gravmap.learning.evaluation import importance
 
@@ -218,7 +218,7 @@ def test_importance_of_fields_and_area_weighting(workspace):
     assert [row["field"] for row in record["importance"]] == ["residual_10km"]
 
 
-def test_boreholes_in_words(workspace, tmp_path):
+def test_scores_at_boreholes_are_printed(workspace, tmp_path):
     wells = tmp_path / "wells.csv"
     wells.write_text("lon,lat,lith\n80.5,42.5,high\n83.1,45.2,low\n81,44,basalt\n10,44,low\nx,44,low\n")
     done = call(workspace, "evaluate", "one", "--points", wells, "--class-field", "lith")

@@ -90,7 +90,7 @@ def test_a_check_as_json(units, tmp_path):
     assert json.loads(unknown.stdout)["codes"][0]["class"] is None
 
 
-def test_a_draft_is_never_replaced_unasked_and_a_dry_run_writes_none(units, tmp_path):
+def test_a_draft_is_replaced_only_with_overwrite_and_a_dry_run_writes_none(units, tmp_path):
     path, out = units(["D"]), tmp_path / "own" / "mine.toml"
     dry = call(tmp_path, "draft", path, "--field", "UNIT", "-o", out, "-n")
     assert dry.exit_code == 0

@@ -14,7 +14,7 @@ def call(tmp_path, *args):
     return CliRunner().invoke(gravmap_cli.gravmap, ["-w", str(tmp_path), "predict", *args])
 
 
-def test_without_a_region_it_says_which_there_are(tmp_path):
+def test_without_a_region_the_known_ones_are_listed(tmp_path):
     done = call(tmp_path)
     assert done.exit_code == 2
     assert "junggar" in done.output
@@ -32,7 +32,7 @@ def test_a_missing_step_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("box", [("92", "43", "81", "48"), ("81", "43", "92")])
-def test_a_box_that_is_no_box(tmp_path, box):
+def test_an_invalid_box_is_refused(tmp_path, box):
     assert call(tmp_path, "--bbox", *box).exit_code == 2
 
 
@@ -48,7 +48,7 @@ def workspace(tmp_path):
     return tmp_path
 
 
-def test_dry_run_says_what_every_scale_takes(workspace):
+def test_a_dry_run_estimates_the_cost_of_every_window_size(workspace):
     dry = call(workspace, "--region", "here", "--dry-run", "--json")
     assert dry.exit_code == 0, dry.output
     told = json.loads(dry.stdout)
@@ -124,7 +124,7 @@ def test_options_reach_the_map(workspace):
         (["--region", "here", "-o", "/dev/null/map"], 2, "is a file"),
     ],
 )
-def test_what_makes_no_sense_is_told(workspace, words, status, told):
+def test_invalid_options_are_refused(workspace, words, status, told):
     done = call(workspace, *words)
     assert done.exit_code == status, done.output
     assert told in done.output

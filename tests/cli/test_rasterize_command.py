@@ -55,7 +55,7 @@ def test_results_as_json(bedrock, tmp_path):
     assert "Xx" in done.stderr
 
 
-def test_nothing_is_replaced_unasked(bedrock, tmp_path):
+def test_nothing_is_replaced_without_overwrite(bedrock, tmp_path):
     path = bedrock(["C"])
     assert call(tmp_path, path, "--legend", "geo3al", *BOX).exit_code == 0
     again = call(tmp_path, path, "--legend", "geo3al", *BOX)
@@ -108,7 +108,7 @@ def test_another_field(bedrock, tmp_path):
     assert "AGE, " in none.output or ", AGE" in none.output
 
 
-def test_ground_mapped_twice_and_the_reasons_for_255_are_told(bedrock, tmp_path):
+def test_areas_mapped_twice_and_the_reasons_for_255_are_reported(bedrock, tmp_path):
     path = bedrock(["C", "oth", "Zz"])
     frame = geopandas.read_file(path)
     frame.loc[len(frame)] = {"GEN_GLG": "D", "TYPE": "", "geometry": box(80.5, 44, 81, 46)}

@@ -77,7 +77,7 @@ def test_a_search_from_beginning_to_end(searched):
     assert not (place.root / "runs" / "latest").exists()
 
 
-def test_train_takes_the_file_and_predict_says_what_a_search_is(searched, tmp_path):
+def test_train_reads_the_architecture_and_predict_refuses_a_search(searched, tmp_path):
     place, _ = searched
     file = place.root / "runs" / "one" / "architecture.json"
     other = Place(tmp_path, make_arrays())
@@ -132,7 +132,7 @@ def test_invalid_options_are_refused(searched, words, status, said):
     assert "Traceback" not in done.output
 
 
-def test_without_a_gpu_only_a_dry_run_goes_on_and_calls_its_estimate_one(place, monkeypatch):
+def test_without_a_gpu_only_a_dry_run_is_possible(place, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     refused = place("search")
     assert refused.exit_code == 5
@@ -147,7 +147,7 @@ def test_without_a_gpu_only_a_dry_run_goes_on_and_calls_its_estimate_one(place, 
     assert not (place.root / "runs").exists()
 
 
-def test_a_ground_that_cannot_be_halved_and_no_tiles_at_all(place):
+def test_a_dataset_that_cannot_be_halved_and_missing_tiles_are_refused(place):
     labels = np.zeros_like(place.arrays["labels"])
     labels[:3, :3] = 1
     place.arrays = {**place.arrays, "labels": labels}

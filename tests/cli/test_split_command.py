@@ -85,7 +85,7 @@ def test_a_split_is_added_beside_the_others(workspace):
         (["--add", "blocks", "--name", "wide", "--buffer", "3deg"], 3, "to train on"),
     ],
 )
-def test_what_cannot_be_done_is_said(workspace, words, status, message):
+def test_impossible_splits_are_refused(workspace, words, status, message):
     index = (workspace / "data" / "tiles" / "index.json").read_bytes()
     done = call(workspace, "split", *words)
     assert done.exit_code == status, done.output

@@ -138,7 +138,7 @@ def test_tiles_are_laid_out_for_others(workspace):
     assert call(workspace, *SMALL, "--format", "esri", "--index-only").exit_code == 2
 
 
-def test_a_dry_run_tells_count_disk_and_time(workspace):
+def test_a_dry_run_estimates_count_disk_and_time(workspace):
     done = call(workspace, "-n")
     assert done.exit_code == 0
     for word in ("43 windows", "GB", "minutes", "left out"):
@@ -148,7 +148,7 @@ def test_a_dry_run_tells_count_disk_and_time(workspace):
     assert "labels.tif first" in call(workspace, "-n").output
 
 
-def test_nothing_is_replaced_unasked(workspace):
+def test_nothing_is_replaced_without_overwrite(workspace):
     assert call(workspace, "--index-only").exit_code == 0
     assert call(workspace, "--index-only").exit_code == 3
     assert call(workspace, "--index-only", "--overwrite").exit_code == 0

@@ -121,7 +121,7 @@ def test_short_inputs_and_an_architecture_of_ones_own(gravmap_in, arrays, tmp_pa
     assert "depth is '5'" in bad.output
 
 
-def test_a_run_is_not_replaced_unless_told(gravmap_in, tmp_path):
+def test_a_run_is_replaced_only_with_overwrite(gravmap_in, tmp_path):
     assert gravmap_in(*SHORT, "--name", "a").exit_code == 0
     (tmp_path / "runs" / "a" / "old.txt").write_text("")
     again = gravmap_in(*SHORT, "--name", "a")
@@ -132,7 +132,7 @@ def test_a_run_is_not_replaced_unless_told(gravmap_in, tmp_path):
     assert not (tmp_path / "runs" / "a" / "old.txt").exists()
 
 
-def test_resume_goes_on_with_the_options_of_the_run(gravmap_in, tmp_path):
+def test_resume_uses_the_options_of_the_run(gravmap_in, tmp_path):
     assert gravmap_in(*SHORT, "--name", "a", "--lr", "0.003").exit_code == 0
     complete = gravmap_in("train", "--device", "cpu", "--resume")
     assert complete.exit_code == 3
@@ -226,7 +226,7 @@ def test_an_interrupted_run_keeps_what_it_has(gravmap_in, tmp_path, monkeypatch)
     assert gravmap_in("train", "--device", "cpu", "--resume").exit_code == 0
 
 
-def test_a_recipe_is_taken_and_what_is_said_beats_it(gravmap_in, tmp_path):
+def test_options_override_a_recipe(gravmap_in, tmp_path):
     def config_of(*args):
         done = gravmap_in("train", "--device", "cpu", "--model", "ggmnet-tiny", "--dry-run", "--json", *args)
         assert done.exit_code == 0, done.output
@@ -259,7 +259,7 @@ def test_a_recipe_that_does_not_exist_is_refused(gravmap_in, tmp_path):
     assert "Did you mean 'epochs'?" in done.output
 
 
-def test_a_run_that_goes_on_keeps_its_recipe(gravmap_in, tmp_path):
+def test_a_resumed_run_keeps_its_recipe(gravmap_in, tmp_path):
     recipe = tmp_path / "mine.toml"
     recipe.write_text('schedule = "adam-sgd"\nswitch = "epoch:1"\n')
     assert gravmap_in(*SHORT, "--name", "a", "--recipe", str(recipe)).exit_code == 0
@@ -281,7 +281,7 @@ def test_classes_are_scored_one_by_one(gravmap_in):
     assert len({len(row) for row in table}) == 1
 
 
-def test_tensorboard_is_asked_for_before_anything_is_done(gravmap_in, tmp_path, monkeypatch):
+def test_a_missing_tensorboard_is_reported_before_training(gravmap_in, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     done = gravmap_in(*SHORT, "--tensorboard")
     assert done.exit_code == 2

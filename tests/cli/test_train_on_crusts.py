@@ -73,7 +73,7 @@ def test_real_crusts_from_prior_to_scores_and_on(run_in):
     assert sorted(path.name for path in (run_in.place / "data/crusts").iterdir()) == kept
 
 
-def test_what_is_said_before_and_after(run_in, toy_pool):
+def test_crusts_are_reported_before_and_after_training(run_in, toy_pool):
     done = run_in(*QUICK, *run_in.small, "--count", 3, "--name", "a")
     assert "residual_80km and mapped outcrop" in done.output
     assert "3 crusts of 240 x 360 cells" in done.output
@@ -110,7 +110,7 @@ def test_a_dry_run_makes_one_crust_and_writes_nothing(run_in, toy_pool):
     assert "5 more for tuning and 8 for the test" in done.output
 
 
-def test_a_run_goes_on_with_the_very_prior_it_began_with(run_in, toy_pool):
+def test_a_resumed_run_keeps_its_prior(run_in, toy_pool):
     from gravmap.synthetic import load_prior
 
     mine = run_in.place / "mine.toml"
@@ -165,7 +165,7 @@ def test_another_run_decides_network_channels_and_context(run_in, toy_pool):
         (("--on", "crusts", "--input", "residual_10km,tilt"), "Crusts have no channel 'tilt'"),
     ],
 )
-def test_options_that_say_nothing_are_refused(run_in, words, told):
+def test_options_without_effect_are_refused(run_in, words, told):
     done = run_in("train", "--device", "cpu", "--shape" if "crusts" in words else "--size", *(
         ("48", "64") if "crusts" in words else ("32",)
     ), *words, *(("--count", "1") if "crusts" in words else ()), code=2)  # fmt: skip

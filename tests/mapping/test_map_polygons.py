@@ -136,7 +136,7 @@ def test_slivers_go_to_predicted_neighbours_only(tmp_path):
     assert one.mean_probability < 0.55
 
 
-def test_mapped_and_predicted_ground_of_one_class_is_never_joined(tmp_path):
+def test_mapped_and_predicted_polygons_of_one_class_are_never_joined(tmp_path):
     lithology = np.full((8, 10), 4, dtype=np.uint8)
     evidence = np.full((8, 10), COVERED, dtype=np.uint8)
     evidence[:, :5] = OUTCROP

@@ -30,7 +30,7 @@ def round_(whole, tmp_path_factory):
     return write_map(tmp_path_factory.mktemp("round"), cut(whole, 64), grid(*SHAPE))
 
 
-def test_classes_and_their_shares_stay(flat, round_):
+def test_classes_keep_their_fractions(flat, round_):
     assert flat.summary.km2 == pytest.approx(round_.summary.km2, rel=1e-3)
     for kind in ("classes", "evidence"):
         for here, there in zip(getattr(flat.summary, kind), getattr(round_.summary, kind), strict=True):

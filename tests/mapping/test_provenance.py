@@ -119,7 +119,7 @@ def test_a_map_that_is_still_to_be_renamed_names_its_inputs_from_its_place(root,
     assert read_provenance(tmp_path / "ws" / "half")["inputs"]["fields"]["path"] == "../../data/fields.nc"
 
 
-def test_marks_of_a_map_in_the_making_are_no_part_of_it(folder, tmp_path):
+def test_temporary_files_of_a_map_are_not_part_of_it(folder, tmp_path):
     made = shutil.copytree(folder, tmp_path / "map")
     for name in ("unfinished.json", "finished.txt", "unfinished.lock", ".hidden", ".map.partial-1.png"):
         (made / name).write_text("")

@@ -357,11 +357,11 @@ def test_the_same_map_gives_the_same_page_and_a_broken_run_is_refused(mapped, ru
         ((-70, -30, -60, -20), "60–70° W, 20–30° S"),
     ],
 )
-def test_boxes_in_words(bounds, words):
+def test_boxes_are_formatted(bounds, words):
     assert plain(degrees(bounds)) == words
 
 
-def test_numbers_and_names_in_words():
+def test_numbers_and_names_are_formatted():
     assert plain(about(477_608)) == "478 000 km²"
     assert plain(area(1_234_567.8)) == "1 234 568 km²"
     assert plain(percent(0.0004)) == "under 1 %"

@@ -198,7 +198,7 @@ def test_links_lead_to_what_the_map_was_made_from(folder, item):
         assert link["file:checksum"] == f"1220{digest}"
 
 
-def test_a_file_that_is_not_there_is_no_asset(root, tmp_path):
+def test_a_missing_file_is_not_an_asset(root, tmp_path):
     folder = shutil.copytree(root / "maps" / "toy", tmp_path / "map")
     for name in ("uncertainty.tif", "lithology.gpkg", "map.png"):
         (folder / name).unlink()
@@ -220,7 +220,7 @@ def test_the_extensions_whose_fields_are_used_are_named(item):
     assert {"projection" if name == "proj" else name for name in used} == set(named)
 
 
-def test_bands_say_what_gdal_says_of_them(folder, item):
+def test_bands_are_described_as_gdal_describes_them(folder, item):
     for asset, raster in rasters(folder, item):
         assert len(asset["bands"]) == raster.count
         for index, band in enumerate(asset["bands"]):

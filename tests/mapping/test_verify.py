@@ -312,7 +312,7 @@ def test_a_folder_that_holds_nothing(tmp_path):
         verify(tmp_path / "absent")
 
 
-def test_a_record_that_was_cut_up_is_refused_in_words(folder):
+def test_a_truncated_record_is_refused(folder):
     path = folder / "provenance.json"
     record = json.loads(path.read_text())
     for key in ("inputs", "settings", "models"):

@@ -101,7 +101,7 @@ def test_a_leak_is_found_however_it_was_made():
     assert open_.distance_km == 0
 
 
-def test_arrays_and_folder_say_the_same(tiles):
+def test_arrays_and_folder_have_the_same_leak(tiles):
     for name in ("blocks", "strict", "random"):
         whole = leak_report(tiles, name)
         for fold in (0, 3):
