@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from toy_scored import call, make_tiled, train
+from toys.workspace import call, make_tiled, train
 
 MEASURES = {"pa", "mpa", "mpa_all_classes", "miou", "fwiou", "per_class", "kappa", "macro_f1"}
 
@@ -133,7 +133,7 @@ def test_topography_beside_the_network(workspace, monkeypatch):
     import xarray as xr
 
     from gravmap.mapping.scoring import evaluate
-    from toy_area import field_at
+    from toys.dataset import field_at
 
     original = evaluate.null_maps
     monkeypatch.setattr(
@@ -198,7 +198,7 @@ def test_a_run_that_cannot_be_scored(workspace):
 
 
 def test_what_is_wrong_with_all_runs_is_reported_once(workspace):
-    from toy_scored import write_labels
+    from toys.workspace import write_labels
 
     write_labels(workspace, seed=9)
     done = call(workspace, "evaluate")

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 import gravmap_cli
 from gravmap.gravity import residual_fields, write_fields
-from toy_map import gravity, make_project, make_run
+from toys.map import gravity, make_project, make_run
 
 
 def call(tmp_path, *args):

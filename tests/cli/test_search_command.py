@@ -11,7 +11,7 @@ from gravmap.search.config import SearchConfig
 from gravmap.search.space import SearchSpace
 from gravmap.search.supernet import Supernet
 from gravmap_cli import gravmap
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 SHORT = (
     "search", "--device", "cpu", "--thin", "--depth", "3", "--size", "64", "--batch-size", "2",

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from gravmap_cli import gravmap
-from toy_crusts import make_crust_arrays
+from toys.crusts import make_crust_arrays
 
 ARCHITECTURE = '{"kind": "unet", "widths": [4, 8]}'
 QUICK = ("train", "--on", "crusts", "--device", "cpu", "--epochs", "1", "--steps-per-epoch", "2", "--batch-size", "2")
@@ -175,7 +175,7 @@ def test_options_without_effect_are_refused(run_in, words, told):
 
 def test_context_on_a_region(run_in, monkeypatch):
     """Cover in one piece over the middle; a fold whose blocks lie beside it."""
-    from toy_area import field_at, make_arrays
+    from toys.dataset import field_at, make_arrays
 
     arrays = make_arrays()
     lat, lon = np.linspace(45.975, 42.025, 80), np.linspace(80.025, 83.975, 80)

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 import gravmap_cli
-from toy_record import make_workspace
+from toys.record import make_workspace
 
 
 def call(*args):

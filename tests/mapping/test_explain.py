@@ -16,7 +16,7 @@ from gravmap.mapping import Predictor
 from gravmap.mapping.explain import explain
 from gravmap.mapping.inference import InferenceTask, run_inference
 from gravmap.regions import Region
-from toy_map import make_project
+from toys.map import make_project
 
 REGION = Region(82, 44, 83, 44.5)
 

@@ -11,7 +11,7 @@ from gravmap.gravity import field_recipe, open_fields, residual_fields, write_fi
 from gravmap.learning.training.checkpoint import save_model
 from gravmap.mapping import Predictor
 from gravmap.network import build
-from toy_map import gravity, spec_for
+from toys.map import gravity, spec_for
 
 
 def faults(folder, name, lon):

@@ -14,8 +14,8 @@ from gravmap.mapping.page.figures import draw_pictures
 from gravmap.mapping.page.paint import border, paint_classes, paint_measure, png
 from gravmap.mapping.page.sheet import read_sheet
 from gravmap.plotting import NODATA_COLOUR
-from toy_map import LEGEND
-from toy_map_folder import BOUNDS, COLUMNS, ROWS, make_layers, make_map
+from toys.map import LEGEND
+from toys.map_folder import BOUNDS, COLUMNS, ROWS, make_layers, make_map
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from gravmap.mapping.blend import Blender
 from gravmap.mapping.inference import InferenceTask, run_inference
 from gravmap.mapping.map_grid import map_grid
 from gravmap.regions import Region
-from toy_map import BOX, LEGEND, gravity, layers, make_project
+from toys.map import BOX, LEGEND, gravity, layers, make_project
 
 
 @pytest.fixture

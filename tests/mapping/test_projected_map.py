@@ -9,7 +9,7 @@ from rasterio.windows import Window
 from gravmap.errors import OptionError
 from gravmap.mapping.files.projection import cell_areas_km2, read_crs
 from gravmap.mapping.files.writer import MapWriter
-from toy_layers import BANDS, LEGEND, cut, grid, made_map, write_map
+from toys.layers import BANDS, LEGEND, cut, grid, random_map, write_map
 
 SHAPE = 150, 330  # the Junggar basin at 2 arc-minutes
 CRS = "EPSG:32645"
@@ -17,7 +17,7 @@ CRS = "EPSG:32645"
 
 @pytest.fixture(scope="module")
 def whole():
-    return made_map(*SHAPE)
+    return random_map(*SHAPE)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import rasterio
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.mapping import Options, Predictor, blend, predict
 from gravmap.regions import Region
-from toy_map import BOX, gravity, layers, make_project, make_run, nearly, same
+from toys.map import BOX, gravity, layers, make_project, make_run, nearly, same
 
 pytestmark = pytest.mark.usefixtures("rasters_only")
 

@@ -21,16 +21,16 @@ from rasterio.warp import transform
 
 from gravmap.errors import InputError
 from gravmap.mapping.record.stac import EXTENSIONS, footprint, make_item, write_item
-from toy_map import LEGEND
-from toy_record import COLS, COMMAND, ROWS, make_map, make_workspace
+from toys.map import LEGEND
+from toys.record import COLS, COMMAND, ROWS, make_recorded_map, make_workspace
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("stac") / "ws"
     make_workspace(root)
-    make_map(root, crs="EPSG:32645", folder=root / "maps" / "utm")
-    make_map(root, crs="+proj=laea +lat_0=45 +lon_0=82 +datum=WGS84", folder=root / "maps" / "laea")
+    make_recorded_map(root, crs="EPSG:32645", folder=root / "maps" / "utm")
+    make_recorded_map(root, crs="+proj=laea +lat_0=45 +lon_0=82 +datum=WGS84", folder=root / "maps" / "laea")
     return root
 
 

@@ -14,8 +14,8 @@ from gravmap.errors import GravmapError, InputError
 from gravmap.mapping import Options, finish, predict
 from gravmap.mapping import inference as windows
 from gravmap.tiling.resumable_folder import ResumableFolder
-from toy_map import BOX, layers, make_project, make_run, same
-from toy_processes import forked
+from toys.map import BOX, layers, make_project, make_run, same
+from toys.processes import forked
 
 pytestmark = pytest.mark.usefixtures("rasters_only")
 

@@ -30,8 +30,8 @@ from gravmap.learning.sampling.augmentation import UNCHANGED
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.launch import launch
-from toy_area import make_arrays
-from toy_crusts import COLUMNS, PER_DEG, ROWS, K, make_crust_arrays
+from toys.crusts import COLUMNS, PER_DEG, ROWS, K, make_crust_arrays
+from toys.dataset import make_arrays
 
 train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 

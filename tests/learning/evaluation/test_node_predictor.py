@@ -21,7 +21,7 @@ SHORT = TrainConfig(model="ggmnet-tiny", epochs=2, steps=4, batch_size=4, lr=3e-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     from gravmap.learning import RegionDataset
-    from toy_area import make_arrays
+    from toys.dataset import make_arrays
 
     dataset = RegionDataset.from_arrays(make_arrays())
     folder = tmp_path_factory.mktemp("runs") / "one"

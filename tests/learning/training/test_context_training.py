@@ -21,7 +21,7 @@ from gravmap.learning.training.launch import launch
 from gravmap.learning.training.setup import choose_inputs
 from gravmap.learning.training.trainer import measure_step
 from gravmap.learning.training.warm_start import load_pretrained
-from toy_area import field_at, make_arrays
+from toys.dataset import field_at, make_arrays
 
 train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 

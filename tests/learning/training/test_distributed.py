@@ -20,7 +20,7 @@ from gravmap.learning.calibration.temperature import read_calibration
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.distributed import choose_device, group_variables
 from gravmap.learning.training.launch import launch
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, lr=3e-3, seed=1)
 

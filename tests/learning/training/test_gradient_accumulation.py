@@ -14,7 +14,7 @@ from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.trainer import NonFiniteLoss, Trainer
-from toy_processes import forked, in_group
+from toys.processes import forked, in_group
 
 train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 

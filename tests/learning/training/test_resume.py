@@ -19,7 +19,7 @@ from gravmap.learning import train as train_and_draw
 from gravmap.learning.training import checkpoint
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.network.presets import tiny
-from toy_processes import forked
+from toys.processes import forked
 
 train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 
@@ -59,7 +59,7 @@ def go(area, folder, config=TWO, listener=lambda done, total, note="": None):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     from gravmap.learning import RegionDataset
-    from toy_area import make_arrays
+    from toys.dataset import make_arrays
 
     folder = tmp_path_factory.mktemp("unbroken") / "run"
     train(RegionDataset.from_arrays(make_arrays()), folder, TWO)

@@ -17,7 +17,7 @@ from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.trainer import Trainer, measure_step
 from gravmap.progress import describe_time
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 
