@@ -104,12 +104,12 @@ def test_tables_hold_what_was_measured(scripts):
         "coverage": 0.8149,
         "ece": 0.0304,
     }
-    told = {name: row for name in ("all", "over 30 km", "cover over 2 km")}
+    reported = {name: row for name in ("all", "over 30 km", "cover over 2 km")}
     tables = {
-        "scores": scripts.cover_tables.scores_table(told),
-        "paired": scripts.cover_tables.paired_table(told, network),
-        "wrong": scripts.cover_tables.wrong_table({"belts-25": told}, network),
-        "coverage": scripts.cover_tables.coverage_table({"belts-25": told}),
+        "scores": scripts.cover_tables.scores_table(reported),
+        "paired": scripts.cover_tables.paired_table(reported, network),
+        "wrong": scripts.cover_tables.wrong_table({"belts-25": reported}, network),
+        "coverage": scripts.cover_tables.coverage_table({"belts-25": reported}),
     }
     for lines in tables.values():
         assert len({line.count("|") for line in lines}) == 1

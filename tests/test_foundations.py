@@ -200,7 +200,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
 
 @pytest.mark.parametrize("writer", [atomic_path, atomic_folder])
 def test_a_full_disk_is_called_by_its_name(tmp_path, monkeypatch, writer):
-    """netCDF says "Permission denied", HDF5 and GDAL say other things."""
+    """The message of netCDF is "Permission denied"; HDF5 and GDAL have others."""
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 4096))
     with pytest.raises(GravmapError, match="disk is full"), writer(tmp_path / "a.nc"):
         raise PermissionError(13, "Permission denied", "a.nc")

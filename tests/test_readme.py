@@ -54,11 +54,11 @@ def names_of(group, above="gravmap"):
 
 def test_docs_commands_is_the_present_help():
     # In a process of its own: click keeps a command's help option from its first use, by whatever test that was.
-    told = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, "-c", "import make_commands; print(make_commands.text(), end='')"],
         cwd=ROOT / "docs",
         capture_output=True,
         encoding="utf-8",
         check=True,
     )
-    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == told.stdout, "run `make docs`"
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == reported.stdout, "run `make docs`"

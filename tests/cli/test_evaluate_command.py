@@ -90,7 +90,7 @@ def test_all_finished_runs_in_groups(workspace, quick, undrawn):
 
 
 def test_a_dry_run_estimates_what_a_run_does(workspace, quick, monkeypatch):
-    """The windows that the networks are then asked about are counted one by one; nothing is written before."""
+    """The windows that networks are applied to are counted one by one; nothing is written before."""
     from gravmap.learning.evaluation import importance
 
     before = {path: path.stat().st_mtime_ns for path in workspace.rglob("*")}

@@ -1,4 +1,4 @@
-"""`gravmap fetch`: each source on its own, terms said, statuses as promised."""
+"""`gravmap fetch`: sources are independent, licence terms are printed, exit statuses are as documented."""
 
 import functools
 import hashlib

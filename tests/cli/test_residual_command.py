@@ -1,4 +1,4 @@
-"""`gravmap residual`: finds the grid, says which level it is at, writes fields.nc, refuses what it must."""
+"""`gravmap residual`: finds the grid, reports its height, writes fields.nc, refuses invalid input."""
 
 import json
 

@@ -208,8 +208,8 @@ def test_without_a_terminal_lines_give_the_time_left_of_new_work(capsys, monkeyp
     tell(63, 100, "windows")
     tell(2, 4, "blocks")  # another part: its own clock
     tell(3, 4, "blocks, about 7 s left")
-    told = capsys.readouterr().err.splitlines()
-    assert told == [
+    reported = capsys.readouterr().err.splitlines()
+    assert reported == [
         "work: 61 %  windows  about 6 min left",
         "work: 63 %  windows  about 6 min left",
         "work: 50 %  blocks",

@@ -64,7 +64,7 @@ def areas_by_value_km2(values, bounds):
 
 
 def test_the_leak_against_painting():
-    """Windows painted on a fine raster, areas of cells: each piece of ground once, cover not counted."""
+    """Windows painted on a fine raster, areas of cells: each place once, cover not counted."""
     rng = np.random.default_rng(0)
     corners = rng.integers(0, 10, (12, 2)) * 0.5 + (80, 44)
     boxes = np.column_stack([corners, np.minimum(corners + rng.integers(1, 6, (12, 1)) * 0.5, (91, 55))])
