@@ -14,10 +14,10 @@ import pytest
 import xarray as xr
 
 import gravmap
-from gravmap.geology import load_legend, write_index_raster
-from gravmap.geology.legend_file import write_legend
-from gravmap.gravity import write_fields
-from gravmap.tiling import make_tiles
+from gravmap.geology.labels import write_index_raster
+from gravmap.geology.legend_file import load_legend, write_legend
+from gravmap.gravity.fields_file import write_fields
+from gravmap.tiling.tileset import make_tiles
 
 FOLDER = Path(gravmap.__file__).parent
 
