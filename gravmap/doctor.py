@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -30,7 +31,7 @@ OPTIONAL = {
 }
 
 # Run in a subprocess: it imports torch, which this module must not, and a broken driver may crash it.
-_PROBE = """
+PROBE = """
 import json, sys
 found = {"gpus": [], "error": None, "deformable": "own"}
 try:
@@ -110,16 +111,28 @@ class Findings:
         return f"{name} (missing: {', '.join(absent)})" if absent else f"{name} (there)"
 
 
-def examine(workspace: Workspace) -> Findings:
+def examine(
+    workspace: Workspace,
+    *,
+    needed: Sequence[str] = NEEDED,
+    optional: Mapping[str, Sequence[str]] = OPTIONAL,
+    probe: str = PROBE,
+) -> Findings:
     """Examine the installation, the machine and a workspace, without changing anything.
 
     Parameters
     ----------
     workspace : Workspace
         The workspace whose files are listed.
+    needed : sequence of str
+        Packages that gravmap cannot do without.
+    optional : mapping of str to sequence of str
+        Packages of each extra.
+    probe : str
+        Python code that prints what torch reports as JSON; it runs in its own process, which torch may crash.
     """
-    versions = {name: _version(name) for name in NEEDED}
-    torch = _probe_torch()
+    versions = {name: _version(name) for name in needed}
+    torch = _probe_torch(probe)
     files = {
         "fetch": workspace.raw,
         "residual": workspace.fields,
@@ -136,7 +149,7 @@ def examine(workspace: Workspace) -> Findings:
         machine=_machine(workspace),
         torch=torch,
         files={step: {"path": str(path), "exists": path.exists()} for step, path in files.items()},
-        extras={extra: {name: _version(name) for name in names} for extra, names in OPTIONAL.items()},
+        extras={extra: {name: _version(name) for name in names} for extra, names in optional.items()},
         faults=faults,
     )
 
@@ -159,11 +172,11 @@ def _machine(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _probe_torch() -> dict[str, Any]:
+def _probe_torch(probe: str) -> dict[str, Any]:
     found: dict[str, Any] = {"gpus": [], "error": "torch is not installed", "deformable": "own"}
     if importlib.util.find_spec("torch") is None:
         return found
-    done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
     try:
         found = json.loads(done.stdout)
     except json.JSONDecodeError:

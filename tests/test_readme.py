@@ -28,8 +28,10 @@ def test_readme_has_the_commands_of_the_ci():
 def test_ci_runs_the_commands_of_the_readme():
     script = (ROOT / ".ci" / "run").read_text()
     assert all(f"$(readme {name})" in script for name in ("install", "demo", "test"))
-    # CI runs the README's test command last, so that its output ends with pytest's.
-    assert script.rstrip().splitlines()[-1] == 'PIP_CONSTRAINT="$here/constraints.txt" bash -c "$test"'
+    # The README's test command and the slow tests come last, so that the last lines are pytest's.
+    last = script.rstrip().splitlines()[-2:]
+    assert last[0] == 'PIP_CONSTRAINT="$here/constraints.txt" bash -c "$test"'
+    assert last[1] == 'pytest -m "slow and not network and not gpu and not peer"'
 
 
 def test_every_command_is_in_the_readme_and_in_docs_commands():

@@ -1,6 +1,7 @@
 """Crops cut from tile files: those of the native grids while no tile is edited, and the edits once one is."""
 
 import dataclasses
+import functools
 import json
 import pickle
 import shutil
@@ -17,7 +18,8 @@ from gravmap.geology import load_legend
 from gravmap.geology.labels import write_index_raster
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import write_fields
-from gravmap.learning import RegionDataset, TrainConfig, load_model, train
+from gravmap.learning import RegionDataset, TrainConfig, load_model
+from gravmap.learning import train as train_and_draw
 from gravmap.learning.data.channels import FieldChannel, InputChannels
 from gravmap.learning.data.dataset import IGNORE
 from gravmap.learning.data.splits import DatasetSplits
@@ -28,6 +30,8 @@ from gravmap.learning.training.launch import launch
 from gravmap.tiling import TileDataset, load_arrays, make_tiles
 from gravmap.tiling.tile_files import verify_tiles
 from gravmap_cli import gravmap
+
+train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 
 SIZE = 512  # pixels a tile: 26 from node to node in the smaller windows
 STEP = 0.1  # of the gravity, degrees

@@ -20,25 +20,23 @@ def test_doctor_lists_versions_and_the_files_of_the_workspace(tmp_path):
     assert set(found["extras"]["export"]) == {"onnx", "onnxscript", "onnxruntime"}
 
 
-# What torch says of itself, without loading it.
+# What torch reports, without loading it.
 QUICK_PROBE = """print('{"gpus": [], "error": null, "deformable": "own"}')"""
 
 
-def test_doctor_names_the_extra_that_is_not_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("gravmap.doctor._PROBE", QUICK_PROBE)
-    monkeypatch.setattr("gravmap.doctor.OPTIONAL", {"whole": ("numpy",), "broken": ("numpy", "no-such-package")})
-    lines = examine(Workspace(tmp_path)).lines()
-    assert "Optional: whole (there), broken (missing: no-such-package)" in lines
+def test_doctor_names_the_incomplete_extra(tmp_path):
+    optional = {"whole": ("numpy",), "broken": ("numpy", "no-such-package")}
+    lines = examine(Workspace(tmp_path), optional=optional, probe=QUICK_PROBE).lines()
+    (line,) = [line for line in lines if line.startswith("Optional")]
+    assert "no-such-package" in line
+    assert line.index("whole") < line.index("broken") < line.index("no-such-package")
 
 
-def test_doctor_names_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr("gravmap.doctor._PROBE", QUICK_PROBE)
-    monkeypatch.setattr("gravmap.doctor.NEEDED", ("numpy", "no-such-package"))
-    found = examine(Workspace(tmp_path))
+def test_doctor_names_missing_packages(tmp_path):
+    found = examine(Workspace(tmp_path), needed=("numpy", "no-such-package"), probe=QUICK_PROBE)
     assert any("pip install no-such-package" in line for line in found.lines())
 
 
-def test_doctor_survives_a_torch_that_does_not_load(tmp_path, monkeypatch):
-    monkeypatch.setattr("gravmap.doctor._PROBE", "import sys; sys.stderr.write('libcuda is broken'); sys.exit(1)")
-    found = examine(Workspace(tmp_path))
+def test_doctor_survives_a_torch_that_does_not_load(tmp_path):
+    found = examine(Workspace(tmp_path), probe="import sys; sys.stderr.write('libcuda is broken'); sys.exit(1)")
     assert any("libcuda is broken" in line for line in found.lines())

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from toy_scored import call, make_tiled, train
+from toys.workspace import call, make_tiled, train
 
 MEASURES = {"pa", "mpa", "mpa_all_classes", "miou", "fwiou", "per_class", "kappa", "macro_f1"}
 
@@ -89,8 +89,8 @@ def test_all_finished_runs_in_groups(workspace, quick, undrawn):
     assert "evaluation.json" in call(workspace, "verify", workspace / "runs" / "one").stdout
 
 
-def test_a_dry_run_foretells_what_a_run_does(workspace, quick, monkeypatch):
-    """The windows that the networks are then asked about are counted one by one; nothing is written before."""
+def test_a_dry_run_estimates_what_a_run_does(workspace, quick, monkeypatch):
+    """The windows that networks are applied to are counted one by one; nothing is written before."""
     from gravmap.learning.evaluation import importance
 
     before = {path: path.stat().st_mtime_ns for path in workspace.rglob("*")}
@@ -133,7 +133,7 @@ def test_topography_beside_the_network(workspace, monkeypatch):
     import xarray as xr
 
     from gravmap.mapping.scoring import evaluate
-    from toy_area import field_at
+    from toys.dataset import field_at
 
     original = evaluate.null_maps
     monkeypatch.setattr(
@@ -198,7 +198,7 @@ def test_a_run_that_cannot_be_scored(workspace):
 
 
 def test_what_is_wrong_with_all_runs_is_reported_once(workspace):
-    from toy_scored import write_labels
+    from toys.workspace import write_labels
 
     write_labels(workspace, seed=9)
     done = call(workspace, "evaluate")
@@ -218,7 +218,7 @@ def test_importance_of_fields_and_area_weighting(workspace):
     assert [row["field"] for row in record["importance"]] == ["residual_10km"]
 
 
-def test_boreholes_in_words(workspace, tmp_path):
+def test_scores_at_boreholes_are_printed(workspace, tmp_path):
     wells = tmp_path / "wells.csv"
     wells.write_text("lon,lat,lith\n80.5,42.5,high\n83.1,45.2,low\n81,44,basalt\n10,44,low\nx,44,low\n")
     done = call(workspace, "evaluate", "one", "--points", wells, "--class-field", "lith")

@@ -112,7 +112,7 @@ assert not any(name.startswith("gravmap") for name in sys.modules)
     assert call(root, "--format", "torch").exit_code == 3
 
 
-def test_without_a_run_or_its_packages_it_says_what_to_do(world, tmp_path, monkeypatch):
+def test_a_missing_run_or_package_is_refused_with_the_next_command(world, tmp_path, monkeypatch):
     none = call(tmp_path)
     assert none.exit_code == 3
     assert "gravmap train" in none.output

@@ -1,4 +1,4 @@
-"""`gravmap fetch`: each source on its own, terms said, statuses as promised."""
+"""`gravmap fetch`: sources are independent, licence terms are printed, exit statuses are as documented."""
 
 import functools
 import hashlib
@@ -108,7 +108,7 @@ def test_accept_hash(run):
     assert run("good").exit_code == 0
 
 
-def test_a_web_page_is_no_grid(run):
+def test_a_web_page_instead_of_a_grid_is_refused(run):
     (run.served / "grid.grd").write_bytes(b"<html>log in</html>")
     result = run("good")
     assert result.exit_code == 4

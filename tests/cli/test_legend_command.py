@@ -78,19 +78,19 @@ def test_a_check_as_json(units, tmp_path):
     path = units(["CP", "Pg"], field="GLG", TYPE=["i", "i"])
     done = call(tmp_path, "check", path, "--legend", "geo3al", "--field", "GLG", "--json")
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    assert [(entry["code"], entry["others"], entry["class"]) for entry in said["codes"]] == [
+    printed = json.loads(done.stdout)
+    assert [(entry["code"], entry["others"], entry["class"]) for entry in printed["codes"]] == [
         ("CP", {"TYPE": "i"}, 10),
         ("Pg", {"TYPE": "i"}, 0),
     ]
-    assert said["class_km2"]["10"] == pytest.approx(17_400, rel=0.02)
-    assert said["unused_classes"] == list(range(1, 10))
+    assert printed["class_km2"]["10"] == pytest.approx(17_400, rel=0.02)
+    assert printed["unused_classes"] == list(range(1, 10))
     unknown = call(tmp_path, "check", path, "--legend", "geo3al", "--field", "TYPE", "--json")
     assert unknown.exit_code == 3
     assert json.loads(unknown.stdout)["codes"][0]["class"] is None
 
 
-def test_a_draft_is_never_replaced_unasked_and_a_dry_run_writes_none(units, tmp_path):
+def test_a_draft_is_replaced_only_with_overwrite_and_a_dry_run_writes_none(units, tmp_path):
     path, out = units(["D"]), tmp_path / "own" / "mine.toml"
     dry = call(tmp_path, "draft", path, "--field", "UNIT", "-o", out, "-n")
     assert dry.exit_code == 0

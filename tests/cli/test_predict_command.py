@@ -7,14 +7,14 @@ from click.testing import CliRunner
 
 import gravmap_cli
 from gravmap.gravity import residual_fields, write_fields
-from toy_map import gravity, make_project, make_run
+from toys.map import gravity, make_project, make_run
 
 
 def call(tmp_path, *args):
     return CliRunner().invoke(gravmap_cli.gravmap, ["-w", str(tmp_path), "predict", *args])
 
 
-def test_without_a_region_it_says_which_there_are(tmp_path):
+def test_without_a_region_the_known_ones_are_listed(tmp_path):
     done = call(tmp_path)
     assert done.exit_code == 2
     assert "junggar" in done.output
@@ -32,7 +32,7 @@ def test_a_missing_step_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("box", [("92", "43", "81", "48"), ("81", "43", "92")])
-def test_a_box_that_is_no_box(tmp_path, box):
+def test_an_invalid_box_is_refused(tmp_path, box):
     assert call(tmp_path, "--bbox", *box).exit_code == 2
 
 
@@ -48,19 +48,19 @@ def workspace(tmp_path):
     return tmp_path
 
 
-def test_dry_run_says_what_every_scale_takes(workspace):
+def test_a_dry_run_estimates_the_cost_of_every_window_size(workspace):
     dry = call(workspace, "--region", "here", "--dry-run", "--json")
     assert dry.exit_code == 0, dry.output
-    told = json.loads(dry.stdout)
-    assert told["cells"] == [21, 31]
-    assert {name: scale["chosen"] for name, scale in told["scales"].items()} == {
+    reported = json.loads(dry.stdout)
+    assert reported["cells"] == [21, 31]
+    assert {name: scale["chosen"] for name, scale in reported["scales"].items()} == {
         "1deg": False,
         "2.5deg": True,
         "5deg": True,
     }
-    assert told["windows"] == sum(scale["windows"] for scale in told["scales"].values() if scale["chosen"])
-    assert told["disk_bytes"] > 0
-    assert told["network_bytes"] > 1e6
+    assert reported["windows"] == sum(scale["windows"] for scale in reported["scales"].values() if scale["chosen"])
+    assert reported["disk_bytes"] > 0
+    assert reported["network_bytes"] > 1e6
     assert not (workspace / "maps").exists()
     words = call(workspace, "--region", "here", "--dry-run").stdout
     assert re.search(r"not chosen\s+1deg: \d+ windows of 64 px, about", words)
@@ -71,9 +71,9 @@ def test_a_map_through_the_command_line(workspace):
     done = call(workspace, "--region", "here", "--json")
     assert done.exit_code == 0, done.output
     assert "labels.tif is missing, so every cell is predicted" in done.stderr
-    told = json.loads(done.stdout)
-    assert told["files"]["lithology.tif"] == str(workspace / "maps" / "here" / "lithology.tif")
-    assert sum(share["cells"] for share in told["summary"]["classes"]) == 21 * 31
+    reported = json.loads(done.stdout)
+    assert reported["files"]["lithology.tif"] == str(workspace / "maps" / "here" / "lithology.tif")
+    assert sum(share["cells"] for share in reported["summary"]["classes"]) == 21 * 31
     record = json.loads((workspace / "maps" / "here" / "provenance.json").read_text())
     assert record["command"].endswith("predict --region here --json")
     assert call(workspace, "--region", "here").exit_code == 3
@@ -112,7 +112,7 @@ def test_options_reach_the_map(workspace):
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "told"),
+    ("words", "status", "reported"),
     [
         (["--region", "here", "--polygon", "x.gpkg"], 2, "excludes"),
         (["--polygon", "x.gpkg"], 3, "is missing"),
@@ -124,8 +124,8 @@ def test_options_reach_the_map(workspace):
         (["--region", "here", "-o", "/dev/null/map"], 2, "is a file"),
     ],
 )
-def test_what_makes_no_sense_is_told(workspace, words, status, told):
+def test_invalid_options_are_refused(workspace, words, status, reported):
     done = call(workspace, *words)
     assert done.exit_code == status, done.output
-    assert told in done.output
+    assert reported in done.output
     assert "bug in gravmap" not in done.output

@@ -48,14 +48,14 @@ def test_results_as_json(bedrock, tmp_path):
     done = CliRunner().invoke(
         gravmap, ["-w", str(tmp_path), "rasterize", str(bedrock(["C", "Xx"])), "--legend", "geo3al", "--json", *BOX]
     )
-    said = json.loads(done.stdout)
-    assert said["class_km2"]["7"] == pytest.approx(17_400, rel=0.02)
-    assert said["unknown_codes"][0]["code"] == "Xx"
-    assert said["bounds_wsen"] == [80, 44, 84, 46]
+    printed = json.loads(done.stdout)
+    assert printed["class_km2"]["7"] == pytest.approx(17_400, rel=0.02)
+    assert printed["unknown_codes"][0]["code"] == "Xx"
+    assert printed["bounds_wsen"] == [80, 44, 84, 46]
     assert "Xx" in done.stderr
 
 
-def test_nothing_is_replaced_unasked(bedrock, tmp_path):
+def test_nothing_is_replaced_without_overwrite(bedrock, tmp_path):
     path = bedrock(["C"])
     assert call(tmp_path, path, "--legend", "geo3al", *BOX).exit_code == 0
     again = call(tmp_path, path, "--legend", "geo3al", *BOX)
@@ -108,7 +108,7 @@ def test_another_field(bedrock, tmp_path):
     assert "AGE, " in none.output or ", AGE" in none.output
 
 
-def test_ground_mapped_twice_and_the_reasons_for_255_are_told(bedrock, tmp_path):
+def test_areas_mapped_twice_and_the_reasons_for_255_are_reported(bedrock, tmp_path):
     path = bedrock(["C", "oth", "Zz"])
     frame = geopandas.read_file(path)
     frame.loc[len(frame)] = {"GEN_GLG": "D", "TYPE": "", "geometry": box(80.5, 44, 81, 46)}
@@ -120,12 +120,12 @@ def test_ground_mapped_twice_and_the_reasons_for_255_are_told(bedrock, tmp_path)
     for line in ("mapped twice with different classes; the later polygon in the file wins", "the earlier map",
                  "outside every polygon", "gap codes", "unknown codes"):  # fmt: skip
         assert line in done.output
-    said = json.loads(call(tmp_path, *words, "--overwrite", "--json", "-q").stdout)
-    assert said["maps"][0]["disputed_km2"] == pytest.approx(8700, rel=0.02)
-    assert said["disputed_between_maps_km2"] == pytest.approx(17_400, rel=0.02)
-    assert sum(said["unusable_km2"].values()) == pytest.approx(said["class_km2"]["255"])
-    assert sum(said["class_km2"].values()) == pytest.approx(said["region_km2"])
-    assert said["unusable_km2"]["gap_codes"] == pytest.approx(said["unusable_km2"]["unknown_codes"])
+    printed = json.loads(call(tmp_path, *words, "--overwrite", "--json", "-q").stdout)
+    assert printed["maps"][0]["disputed_km2"] == pytest.approx(8700, rel=0.02)
+    assert printed["disputed_between_maps_km2"] == pytest.approx(17_400, rel=0.02)
+    assert sum(printed["unusable_km2"].values()) == pytest.approx(printed["class_km2"]["255"])
+    assert sum(printed["class_km2"].values()) == pytest.approx(printed["region_km2"])
+    assert printed["unusable_km2"]["gap_codes"] == pytest.approx(printed["unusable_km2"]["unknown_codes"])
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_faults_alone_become_a_channel_and_make_no_labels(faulted):
     assert call(folder, "--faults", folder / "faults.gpkg").exit_code == 3
     again = call(folder, "--faults", folder / "faults.gpkg", "--overwrite", "--json")
     assert json.loads(again.stdout)["faults"]["cap_km"] == 100
-    # New fields do not know of faults; that is said.
+    # New fields have no fault channel, which is reported.
     renewed = CliRunner().invoke(gravmap, [*residual, "--overwrite"])
     assert renewed.exit_code == 0
     assert "held fault_distance" in renewed.output
@@ -171,9 +171,9 @@ def test_labels_and_faults_in_one_go_and_dry(faulted, bedrock):
     assert not (folder / "data" / "labels.tif").exists()
     done = call(folder, *words, "--json")
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    assert said["faults"]["lines"] == [1]
-    assert said["class_km2"]["7"] > 0
+    printed = json.loads(done.stdout)
+    assert printed["faults"]["lines"] == [1]
+    assert printed["class_km2"]["7"] > 0
 
 
 def test_faults_that_cannot_serve_stop_before_any_label_is_made(faulted, bedrock):

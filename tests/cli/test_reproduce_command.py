@@ -1,4 +1,7 @@
-"""`gravmap reproduce`: the whole page from raw files on a crust small enough for a test, stopped and resumed."""
+"""`gravmap reproduce`: the whole page from raw files on a crust small enough for a test, stopped and resumed.
+
+The tests that train are slow; those of tests/reproduce/ make the page from given numbers.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,27 @@ def call(plan):
 
 
 @pytest.fixture(scope="module")
+def commands(plan):
+    """Run `gravmap reproduce` with all commands noted instead of run, the first `rasterize` failing."""
+
+    def run(*words):
+        called = []
+
+        def note(session, root, words):
+            called.append(words)
+            if words[0] == "rasterize":
+                raise InputError("Stopped here.")
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Session, "run", note)
+            patched.setattr(gravmap.reproduce, "load_plan", lambda profile: plan)
+            result = CliRunner().invoke(gravmap_cli.gravmap, ["reproduce", "liu2024", *map(str, words)])
+        return result, called
+
+    return run
+
+
+@pytest.fixture(scope="module")
 def made(tmp_path_factory, call):
     root = tmp_path_factory.mktemp("whole") / "paper"
     done = call("-o", root)
@@ -72,12 +96,13 @@ class Page(HTMLParser):
         self.words += data
 
 
-def test_the_page_stands_alone_and_says_what_it_is_of(made):
+@pytest.mark.slow
+def test_the_page_stands_alone_and_names_its_data(made):
     root, _ = made
     page = Page()
     page.feed((root / "liu2024.html").read_text(encoding="utf-8"))
     assert page.links == []
-    assert len(page.pictures) == 7  # two of the data, curves and held-out ground for each split, the map
+    assert len(page.pictures) == 7  # two of the data, curves and held-out blocks for each split, the map
     assert all(len(picture) > 10_000 for picture in page.pictures)
     assert "Profile quick, data: a synthetic crust, seed 0" in page.words
     assert "NOT the paper's" in page.words
@@ -92,23 +117,25 @@ def test_the_page_stands_alone_and_says_what_it_is_of(made):
             assert (root / line.rsplit("(", 1)[1].removesuffix(")")).exists(), line
 
 
+@pytest.mark.slow
 def test_its_numbers_are_those_of_the_runs(made):
     root, _ = made
-    told = json.loads((root / "liu2024.json").read_text())["protocols"]
+    protocols = json.loads((root / "liu2024.json").read_text())["protocols"]
     for name in SMALL:
         split, network = name.split("-", 1)
         scores = json.loads((root / "runs" / name / "scores.json").read_text())
-        assert told[split]["networks"][network]["scores"]["fwiou"] == scores["test"]["fwiou"]
+        assert protocols[split]["networks"][network]["scores"]["fwiou"] == scores["test"]["fwiou"]
         assert scores["split"]["name"] == split
-    assert told["blocks"]["networks"]["unet-resnet34"] is None
-    assert told["blocks"]["leak"] == 0
-    assert told["random"]["leak"] > 0.5
+    assert protocols["blocks"]["networks"]["unet-resnet34"] is None
+    assert protocols["blocks"]["leak"] == 0
+    assert protocols["random"]["leak"] > 0.5
     # On overlapping windows the nearest outcrop is the place itself; on blocks it is not.
-    nearest = [told[split]["null_models"]["nearest outcrop, no gravity"]["pa"] for split in ("random", "blocks")]
+    nearest = [protocols[split]["null_models"]["nearest outcrop, no gravity"]["pa"] for split in ("random", "blocks")]
     assert nearest[0] > 0.9 > nearest[1]
 
 
-def test_shares_of_the_classes_are_those_of_the_map(made):
+@pytest.mark.slow
+def test_class_percentages_are_those_of_the_map(made):
     import geopandas
 
     root, _ = made
@@ -120,16 +147,17 @@ def test_shares_of_the_classes_are_those_of_the_map(made):
         if line.startswith("|")
     ]
     bedrock = sum(area for name, area in km2.items() if name != "Cenozoic cover")
-    shares = {row[0]: row[2] for row in rows if row[0] in km2 and len(row) == 4 and row[2] != "–"}
-    assert len(shares) >= 6
-    for name, share in shares.items():
-        assert float(share.replace("\u202f%", "")) == pytest.approx(100 * km2[name] / bedrock, abs=0.3), name
+    percent = {row[0]: row[2] for row in rows if row[0] in km2 and len(row) == 4 and row[2] != "–"}
+    assert len(percent) >= 6
+    for name, value in percent.items():
+        assert float(value.replace("\u202f%", "")) == pytest.approx(100 * km2[name] / bedrock, abs=0.3), name
 
 
-def test_what_a_kill_left_is_gone_on_with_and_the_rest_is_kept(made, call, tmp_path):
+@pytest.mark.slow
+def test_a_killed_run_is_resumed_and_finished_runs_are_kept(made, call, tmp_path):
     root = tmp_path / "paper"
     shutil.copytree(made[0], root)
-    # As after a kill: one run with its last epoch alone, one with nothing that can be gone on with, and no page.
+    # As after a kill: one run with its last checkpoint alone, one with nothing to resume from, and no page.
     stopped, lost, kept = (root / "runs" / name for name in SMALL)
     (stopped / "scores.json").unlink()
     for path in lost.iterdir():
@@ -147,28 +175,37 @@ def test_what_a_kill_left_is_gone_on_with_and_the_rest_is_kept(made, call, tmp_p
     assert not (lost / "half.txt").exists()
     # On a CPU one seed gives one network: the page is the one of the unbroken run.
     numbers = [json.loads((folder / "liu2024.json").read_text()) for folder in (made[0], root)]
-    for told in numbers:
-        for split in told["protocols"].values():
+    for record in numbers:
+        for split in record["protocols"].values():
             for network in split["networks"].values():
                 network and network.pop("seconds")
     assert numbers[0] == numbers[1]
 
 
-def test_a_dry_run_writes_nothing_and_tells_what_is_there(made, call, tmp_path):
-    told = call("-o", tmp_path / "new", "-n")
-    assert told.exit_code == 0
-    assert "train 4 networks" in told.output
-    assert list(tmp_path.iterdir()) == []
-    root, _ = made
-    states = json.loads(call("-o", root, "-n", "--json").stdout)["runs"]
+@pytest.mark.slow
+def test_a_dry_run_reports_finished_runs(made, call):
+    states = json.loads(call("-o", made[0], "-n", "--json").stdout)["runs"]
     assert [run["state"] for run in states] == ["done", "done", "done", "left out"]
 
 
-def test_what_does_not_fit_is_refused_in_plain_words(made, call, tmp_path):
-    root, _ = made
-    other = call("-o", root, "--seed", "1")
+def test_a_dry_run_writes_nothing(call, tmp_path):
+    dry = call("-o", tmp_path / "new", "-n")
+    assert dry.exit_code == 0
+    assert "train 4 networks" in dry.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_options_in_a_started_folder_are_refused(commands, tmp_path):
+    root = tmp_path / "paper"
+    assert "Stopped here." in commands("-o", root)[0].output
+    other, called = commands("-o", root, "--seed", "1")
     assert other.exit_code == 3
     assert "seed 0" in other.output
+    assert "--overwrite" in other.output
+    assert called == []
+
+
+def test_options_and_folders_that_do_not_fit_are_refused(call, tmp_path):
     (tmp_path / "mine.txt").write_text("")
     strange = call("-o", tmp_path)
     assert strange.exit_code == 3
@@ -176,27 +213,19 @@ def test_what_does_not_fit_is_refused_in_plain_words(made, call, tmp_path):
     assert (tmp_path / "mine.txt").exists()
     alone = call("--gravity", tmp_path / "mine.txt")
     assert alone.exit_code == 2
-    assert "needs --map FILE LEGEND" in alone.output
+    assert "--map FILE LEGEND" in alone.output
     crust = call("--map", tmp_path / "mine.txt", "ics", "--data", "crust")
     assert crust.exit_code == 2
-    assert "a map of its own" in crust.output
+    assert "--data wgm2012" in crust.output
     both = call("--gravity", tmp_path / "mine.txt", "--map", tmp_path / "mine.txt", "ics", "--data", "crust")
     assert both.exit_code == 2
     assert CliRunner().invoke(gravmap_cli.gravmap, ["reproduce", "liu2023"]).exit_code == 2
 
 
-def test_a_map_of_yours_alone_goes_with_wgm2012(call, monkeypatch, tmp_path):
+def test_a_map_without_gravity_is_used_with_wgm2012(commands, tmp_path):
     (tmp_path / "mine.gpkg").touch()
-    called = []
-
-    def record(session, root, words):
-        called.append(words)
-        if words[0] == "rasterize":
-            raise InputError("That is enough.")
-
-    monkeypatch.setattr(Session, "run", record)
-    done = call("--map", tmp_path / "mine.gpkg", "ics", "-o", tmp_path / "paper")
-    assert "That is enough." in done.output
+    done, called = commands("--map", tmp_path / "mine.gpkg", "ics", "-o", tmp_path / "paper")
+    assert "Stopped here." in done.output
     assert "WGM2012 and mine.gpkg" in done.output
     assert called[0] == ["fetch", "wgm2012"]
     assert called[1][:2] == ["residual", "--height"]  # of what was fetched
@@ -204,7 +233,7 @@ def test_a_map_of_yours_alone_goes_with_wgm2012(call, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_files_of_yours_go_the_same_way(made, call, tmp_path):
+def test_own_files_give_the_same_numbers(made, call, tmp_path):
     raw = made[0] / "data" / "raw"
     root = tmp_path / "mine"
     words = ("--gravity", raw / "gravity.nc", "--map", raw / "map.gpkg", "crust", "-o", root)
@@ -212,6 +241,6 @@ def test_files_of_yours_go_the_same_way(made, call, tmp_path):
     assert done.exit_code == 0, done.output
     page = (root / "liu2024.md").read_text(encoding="utf-8")
     assert "data: gravity.nc and map.gpkg" in page
-    assert "Under the cover" not in page  # the truth is nobody's to know here
+    assert "Under the cover" not in page  # the truth is not known here
     numbers = [json.loads((folder / "liu2024.json").read_text())["protocols"] for folder in (made[0], root)]
     assert numbers[0]["blocks"]["null_models"] == numbers[1]["blocks"]["null_models"]

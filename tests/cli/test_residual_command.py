@@ -1,4 +1,4 @@
-"""`gravmap residual`: finds the grid, says which level it is at, writes fields.nc, refuses what it must."""
+"""`gravmap residual`: finds the grid, reports its height, writes fields.nc, refuses invalid input."""
 
 import json
 
@@ -33,7 +33,7 @@ def run(tmp_path):
     return run
 
 
-def test_the_default_region_and_what_is_said(run):
+def test_the_default_region_is_used_and_reported(run):
     grid = write_grid(run.root / "grid.nc", height_m=10e3)
     result = run(grid, "--height", "10km")
     assert result.exit_code == 0, result.output
@@ -48,7 +48,7 @@ def test_the_default_region_and_what_is_said(run):
     assert len(source["sha256"]) == 64
 
 
-def test_a_grid_elsewhere_is_taken_whole_and_so_is_said(run):
+def test_a_grid_outside_the_default_region_is_used_whole_and_reported(run):
     grid = write_grid(run.root / "grid.nc", bounds=(10, 45, 20, 52))
     result = run(grid, "--height", "500m", "--height", "2km")
     assert result.exit_code == 0, result.output
@@ -80,7 +80,7 @@ def test_nothing_fetched(run):
     assert "`gravmap fetch`" in result.stderr
 
 
-def test_overwrite_is_asked_for(run):
+def test_files_are_replaced_only_with_overwrite(run):
     grid = write_grid(run.root / "grid.nc")
     assert run(grid, "--height", "10km").exit_code == 0
     before = run.fields.read_bytes()
@@ -140,7 +140,7 @@ def test_a_download_that_was_a_web_page(run):
     assert "web page" in result.stderr
 
 
-def test_the_level_can_be_said(run):
+def test_the_height_of_the_field_can_be_given(run):
     grid = write_grid(run.root / "grid.nc")
     assert "at 13km" in run(grid, "--height", "10km", "--input-height", "3km").stdout
     assert open_fields(run.fields).bouguer.attrs["height_m"] == 3000

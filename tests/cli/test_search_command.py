@@ -1,4 +1,4 @@
-"""`gravmap search`: what it leaves for the other commands, what it says, and what it refuses."""
+"""`gravmap search`: its files for the other commands, its output, and what it refuses."""
 
 import json
 
@@ -11,7 +11,7 @@ from gravmap.search.config import SearchConfig
 from gravmap.search.space import SearchSpace
 from gravmap.search.supernet import Supernet
 from gravmap_cli import gravmap
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 SHORT = (
     "search", "--device", "cpu", "--thin", "--depth", "3", "--size", "64", "--batch-size", "2",
@@ -26,7 +26,7 @@ def narrow(depth):
 
 
 class Place:
-    """A workspace whose tile set hands over `arrays`."""
+    """A workspace whose tile set is `arrays`."""
 
     def __init__(self, root, arrays):
         self.root, self.arrays = root, arrays
@@ -65,19 +65,19 @@ def test_a_search_from_beginning_to_end(searched):
     for picture in ("architecture.png", "entropies.png"):
         assert (run / picture).read_bytes().startswith(b"\x89PNG")
     assert "| all | " in (run / "architecture.md").read_text()
-    told = json.loads(done.stdout)
-    assert told["complete"]
-    assert told["comparison"] == json.loads((run / "compare.json").read_text())
-    assert told["random"] == [str(run / "random" / "00.json")]
+    reported = json.loads(done.stdout)
+    assert reported["complete"]
+    assert reported["comparison"] == json.loads((run / "compare.json").read_text())
+    assert reported["random"] == [str(run / "random" / "00.json")]
     assert "measured here: about" in done.stderr
     assert "in two halves" in done.stderr
     assert "gravmap train --architecture" in done.stderr
-    assert told["comparison"]["told"] in done.stderr
+    assert reported["comparison"]["told"] in done.stderr
     # No network, so nothing that `predict` would take for the newest.
     assert not (place.root / "runs" / "latest").exists()
 
 
-def test_train_takes_the_file_and_predict_says_what_a_search_is(searched, tmp_path):
+def test_train_reads_the_architecture_and_predict_refuses_a_search(searched, tmp_path):
     place, _ = searched
     file = place.root / "runs" / "one" / "architecture.json"
     other = Place(tmp_path, make_arrays())
@@ -109,7 +109,7 @@ def test_a_complete_search_is_only_compared_again(searched, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "printed"),
     [
         (("--name", "one"), 3, "exists already"),
         (("--resume", "--depth", "4"), 2, "--depth: 3"),
@@ -124,15 +124,15 @@ def test_a_complete_search_is_only_compared_again(searched, monkeypatch):
         (("--window", "9deg"), 3, "half of the training ground teaches nothing"),
     ],
 )
-def test_invalid_options_are_refused(searched, words, status, said):
+def test_invalid_options_are_refused(searched, words, status, printed):
     place, _ = searched
     done = place("search", "--device", "cpu", *words)
     assert done.exit_code == status, done.output
-    assert said in done.output
+    assert printed in done.output
     assert "Traceback" not in done.output
 
 
-def test_without_a_gpu_only_a_dry_run_goes_on_and_calls_its_estimate_one(place, monkeypatch):
+def test_without_a_gpu_only_a_dry_run_is_possible(place, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     refused = place("search")
     assert refused.exit_code == 5
@@ -140,14 +140,14 @@ def test_without_a_gpu_only_a_dry_run_goes_on_and_calls_its_estimate_one(place, 
     done = place("search", "--dry-run", "--thin", "--depth", "3", "--json")
     assert done.exit_code == 0, done.output
     assert "an ESTIMATE, not measured" in done.stderr
-    told = json.loads(done.stdout)
-    assert told["gpu_seconds_estimated"] > 0
-    assert told["parameters"] == sum(each.numel() for each in Supernet(narrow(3), 1, 2).parameters())
-    assert told["memory_bytes"] > 12 * told["parameters"]
+    reported = json.loads(done.stdout)
+    assert reported["gpu_seconds_estimated"] > 0
+    assert reported["parameters"] == sum(each.numel() for each in Supernet(narrow(3), 1, 2).parameters())
+    assert reported["memory_bytes"] > 12 * reported["parameters"]
     assert not (place.root / "runs").exists()
 
 
-def test_a_ground_that_cannot_be_halved_and_no_tiles_at_all(place):
+def test_a_dataset_that_cannot_be_halved_and_missing_tiles_are_refused(place):
     labels = np.zeros_like(place.arrays["labels"])
     labels[:3, :3] = 1
     place.arrays = {**place.arrays, "labels": labels}

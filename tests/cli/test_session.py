@@ -109,7 +109,7 @@ def test_json_leaves_stdout_to_the_result(run):
     assert "words" in err
 
 
-def test_quiet_says_nothing(run):
+def test_quiet_prints_nothing(run):
     assert run("probe", "-q") == (0, "", "")
     assert run("-q", "probe") == (0, "", "")
 
@@ -199,7 +199,7 @@ def test_ctrl_c_in_a_running_command_ends_with_130(tmp_path):
     assert "Traceback" not in err
 
 
-def test_lines_beside_no_terminal_tell_the_time_left_of_what_is_new(capsys, monkeypatch):
+def test_without_a_terminal_lines_give_the_time_left_of_new_work(capsys, monkeypatch):
     clock = iter([0.0, 1.0, 11.0, 31.0, 41.0, 61.0])
     monkeypatch.setattr(session.time, "monotonic", lambda: next(clock))
     tell = session._lines("work")
@@ -208,8 +208,8 @@ def test_lines_beside_no_terminal_tell_the_time_left_of_what_is_new(capsys, monk
     tell(63, 100, "windows")
     tell(2, 4, "blocks")  # another part: its own clock
     tell(3, 4, "blocks, about 7 s left")
-    told = capsys.readouterr().err.splitlines()
-    assert told == [
+    reported = capsys.readouterr().err.splitlines()
+    assert reported == [
         "work: 61 %  windows  about 6 min left",
         "work: 63 %  windows  about 6 min left",
         "work: 50 %  blocks",

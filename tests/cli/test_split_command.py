@@ -39,15 +39,15 @@ def workspace(tmp_path_factory):
 def test_the_report_measures_prints_and_draws(workspace, tmp_path):
     done = call(workspace, "split", "--report", "-o", tmp_path, "--json")
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)["splits"]
-    assert {name: round(each["leak"], 2) for name, each in told.items() if name != "random"} == {
+    reported = json.loads(done.stdout)["splits"]
+    assert {name: round(each["leak"], 2) for name, each in reported.items() if name != "random"} == {
         "blocks": 0,
         "strict": 0,
     }
-    assert told["random"]["leak"] > 0.5
+    assert reported["random"]["leak"] > 0.5
     assert "labels of 0 % of the held-out bedrock" in done.stderr
     assert "Proterozoic" in done.stderr
-    for name in told:
+    for name in reported:
         picture = imread(tmp_path / f"leak_{name}.png")
         assert picture.shape[1] > 1000
         colours = (255 * picture[..., :3]).round().astype(int) @ (65536, 256, 1)
@@ -86,7 +86,7 @@ def test_a_split_is_added_beside_the_others(workspace):
         (["--add", "blocks", "--name", "wide", "--buffer", "3deg"], 3, "to train on"),
     ],
 )
-def test_what_cannot_be_done_is_said(workspace, words, status, message):
+def test_impossible_splits_are_refused(workspace, words, status, message):
     index = (workspace / "data" / "tiles" / "index.json").read_bytes()
     done = call(workspace, "split", *words)
     assert done.exit_code == status, done.output

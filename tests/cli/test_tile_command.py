@@ -47,13 +47,13 @@ def test_tiles_and_index(workspace):
 
 def test_results_as_json(workspace):
     done = CliRunner().invoke(gravmap, ["-w", str(workspace), "tile", "--index-only", "--json"])
-    said = json.loads(done.stdout)
-    assert said["windows"] == 40 + 3
-    assert [scale["name"] for scale in said["scales"]] == ["1deg", "5deg"]
-    leaks = {split["name"]: split["leak"] for split in said["splits"]}
+    printed = json.loads(done.stdout)
+    assert printed["windows"] == 40 + 3
+    assert [scale["name"] for scale in printed["scales"]] == ["1deg", "5deg"]
+    leaks = {split["name"]: split["leak"] for split in printed["splits"]}
     assert (leaks["blocks"], leaks["strict"]) == (0, 0)
     assert leaks["random"] > 0.5
-    assert any("15deg" in note for note in said["notes"])
+    assert any("15deg" in note for note in printed["notes"])
     assert "15deg" in done.stderr
 
 
@@ -88,12 +88,12 @@ def test_windows_with_little_bedrock_are_named(workspace):
     write_index_raster(workspace / "data" / "labels.tif", values, (80, 43, 88, 48), load_legend("bedrock10"))
     words = ["-w", str(workspace), "tile", "--index-only", "--window", "1deg", "--window", "5deg", "--json"]
     done = CliRunner().invoke(gravmap, words)
-    said = json.loads(done.stdout)
+    printed = json.loads(done.stdout)
     table = geopandas.read_parquet(workspace / "data" / "tiles" / "index.parquet")
     # Columns of one degree from 80 E: cells 0, 16 and 32 hold bedrock, so columns 2 has none (20 to 29).
-    assert said["set_apart"]["1deg"] == [f"1deg/r{row:03d}_c002" for row in range(5)]
-    assert said["set_apart"]["5deg"] == []
-    assert said["windows_set_apart"] == 5 == np.count_nonzero(~table["effective"])
+    assert printed["set_apart"]["1deg"] == [f"1deg/r{row:03d}_c002" for row in range(5)]
+    assert printed["set_apart"]["5deg"] == []
+    assert printed["windows_set_apart"] == 5 == np.count_nonzero(~table["effective"])
     assert "5 windows have under 10 % bedrock and are set apart:" in done.stderr
     assert "5 of 1deg: r000_c002 r001_c002" in done.stderr
 
@@ -133,13 +133,13 @@ def test_tiles_are_laid_out_for_others(workspace):
     assert done.exit_code == 0, done.output
     assert len(list((workspace / "data" / "tiles_torchgeo" / "2.5deg" / "masks").iterdir())) == 18
     assert (workspace / "data" / "tiles" / "index.json").stat().st_mtime_ns == index
-    # Other windows than those that are there are not passed off as asked for.
+    # Windows other than those of the existing set are refused.
     assert call(workspace, "--window", "5deg", "--size", "32", "--format", "torchgeo", "--overwrite").exit_code == 0
     assert call(workspace, *SMALL, "--format", "torchgeo").exit_code == 3
     assert call(workspace, *SMALL, "--format", "esri", "--index-only").exit_code == 2
 
 
-def test_a_dry_run_tells_count_disk_and_time(workspace):
+def test_a_dry_run_estimates_count_disk_and_time(workspace):
     done = call(workspace, "-n")
     assert done.exit_code == 0
     for word in ("43 windows", "GB", "minutes", "left out"):
@@ -149,7 +149,7 @@ def test_a_dry_run_tells_count_disk_and_time(workspace):
     assert "labels.tif first" in call(workspace, "-n").output
 
 
-def test_nothing_is_replaced_unasked(workspace):
+def test_nothing_is_replaced_without_overwrite(workspace):
     assert call(workspace, "--index-only").exit_code == 0
     assert call(workspace, "--index-only").exit_code == 3
     assert call(workspace, "--index-only", "--overwrite").exit_code == 0

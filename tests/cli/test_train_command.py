@@ -54,18 +54,18 @@ def arrays():
 
 @pytest.fixture
 def gravmap_in(tmp_path, arrays, monkeypatch):
-    """The command line in a workspace whose tile set hands over `arrays`; `asked` is what was asked of it."""
+    """The command line in a workspace whose tile set is `arrays`; `requested` lists what was read of it."""
     (tmp_path / "data" / "tiles").mkdir(parents=True)
     (tmp_path / "data" / "tiles" / "index.json").write_text("{}")
 
     def load_arrays(folder, *, channels=None, split="blocks", fold=0):
-        run.asked.append((channels, split, fold))
+        run.requested.append((channels, split, fold))
         return arrays
 
     def run(*args):
         return CliRunner().invoke(gravmap, ["-w", str(tmp_path), *args])
 
-    run.asked = []
+    run.requested = []
     monkeypatch.setattr("gravmap.tiling.load_arrays", load_arrays)
     return run
 
@@ -86,16 +86,16 @@ def test_trains_and_leaves_a_run_that_latest_names(gravmap_in, tmp_path):
     assert f"{short['test_ece_before']:.3f}" in line
     assert f"{short['test_ece_after']:.3f}" in line
     assert json.loads((run / "model.json").read_text())["seed"] == 3
-    assert gravmap_in.asked == [(None, "blocks", 0)]
+    assert gravmap_in.requested == [(None, "blocks", 0)]
 
 
 def test_json_is_the_scores(gravmap_in, arrays, tmp_path):
     arrays["fields"] = np.repeat(arrays["fields"], 2, axis=0)
     arrays["meta"]["channels"] = ["residual_10km", "bouguer"]
     done = gravmap_in(*SHORT, "--name", "a", "--json", "--input", "residual_10km, bouguer", "--fold", "2")
-    told = json.loads(done.stdout)
-    assert told["test"] == json.loads((tmp_path / "runs" / "a" / "scores.json").read_text())["test"]
-    assert gravmap_in.asked == [(["residual_10km", "bouguer"], "blocks", 2)]
+    reported = json.loads(done.stdout)
+    assert reported["test"] == json.loads((tmp_path / "runs" / "a" / "scores.json").read_text())["test"]
+    assert gravmap_in.requested == [(["residual_10km", "bouguer"], "blocks", 2)]
 
 
 def test_short_inputs_and_an_architecture_of_ones_own(gravmap_in, arrays, tmp_path):
@@ -106,7 +106,7 @@ def test_short_inputs_and_an_architecture_of_ones_own(gravmap_in, arrays, tmp_pa
     args = ("train", "--device", "cpu", "--architecture", str(tmp_path / "mine.json"), "--epochs", "1")
     done = gravmap_in(*args, "--steps-per-epoch", "1", "--batch-size", "2", "--name", "a", "--input", "rgb,scale")
     assert done.exit_code == 0, done.output
-    assert gravmap_in.asked == [(["residual_10km"], "blocks", 0)]
+    assert gravmap_in.requested == [(["residual_10km"], "blocks", 0)]
     record = json.loads((tmp_path / "runs" / "a" / "model.json").read_text())
     assert (record["model"], record["architecture"]["deform"]) == ("mine", False)
     assert [channel["kind"] for channel in record["inputs"]] == ["rgb", "scale"]
@@ -121,7 +121,7 @@ def test_short_inputs_and_an_architecture_of_ones_own(gravmap_in, arrays, tmp_pa
     assert "depth is '5'" in bad.output
 
 
-def test_a_run_is_not_replaced_unless_told(gravmap_in, tmp_path):
+def test_a_run_is_replaced_only_with_overwrite(gravmap_in, tmp_path):
     assert gravmap_in(*SHORT, "--name", "a").exit_code == 0
     (tmp_path / "runs" / "a" / "old.txt").write_text("")
     again = gravmap_in(*SHORT, "--name", "a")
@@ -132,7 +132,7 @@ def test_a_run_is_not_replaced_unless_told(gravmap_in, tmp_path):
     assert not (tmp_path / "runs" / "a" / "old.txt").exists()
 
 
-def test_resume_goes_on_with_the_options_of_the_run(gravmap_in, tmp_path):
+def test_resume_uses_the_options_of_the_run(gravmap_in, tmp_path):
     assert gravmap_in(*SHORT, "--name", "a", "--lr", "0.003").exit_code == 0
     complete = gravmap_in("train", "--device", "cpu", "--resume")
     assert complete.exit_code == 3
@@ -187,7 +187,7 @@ def test_a_leaking_split_needs_leave(gravmap_in, arrays):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "printed"),
     [
         (("--device", "cpu", "--gpus", "2"), "contradict"),
         (("--device", "cuda", "--gpus", "0"), "contradict"),
@@ -197,10 +197,10 @@ def test_a_leaking_split_needs_leave(gravmap_in, arrays):
         (("--device", "cpu", "--batch-size", "1"), "one crop"),
     ],
 )
-def test_invalid_options_are_refused(gravmap_in, args, said):
+def test_invalid_options_are_refused(gravmap_in, args, printed):
     done = gravmap_in("train", *args)
     assert done.exit_code == 2, done.output
-    assert said in done.output
+    assert printed in done.output
 
 
 def test_a_time_limit_is_read_with_its_unit(gravmap_in):
@@ -226,25 +226,25 @@ def test_an_interrupted_run_keeps_what_it_has(gravmap_in, tmp_path, monkeypatch)
     assert gravmap_in("train", "--device", "cpu", "--resume").exit_code == 0
 
 
-def test_a_recipe_is_taken_and_what_is_said_beats_it(gravmap_in, tmp_path):
+def test_options_override_a_recipe(gravmap_in, tmp_path):
     def config_of(*args):
         done = gravmap_in("train", "--device", "cpu", "--model", "ggmnet-tiny", "--dry-run", "--json", *args)
         assert done.exit_code == 0, done.output
         return json.loads(done.stdout)["config"], done.stderr
 
-    ours, said = config_of()
+    ours, printed = config_of()
     assert (ours["recipe"], ours["schedule"], ours["epochs"], ours["patience"]) == ("default", "adam-sgd", 600, 100)
-    assert "Recipe default: Adam, learning rate 0.001, then SGD at a plateau, between epochs 50 and 300." in said
+    assert "Recipe default: Adam, learning rate 0.001, then SGD at a plateau, between epochs 50 and 300." in printed
     papers, _ = config_of("--recipe", "paper", "--lr", "0.01", "--batch-size", "4")
     assert (papers["topk_base"], papers["lr"], papers["batch_size"], papers["epochs"]) == ("all", 0.01, 4, 600)
     assert papers["augmentation"]["picture"]
-    short, said = config_of("--time-limit", "60s")
+    short, printed = config_of("--time-limit", "60s")
     assert (short["schedule"], short["patience"]) == ("cosine", None)
-    assert "cosine" in said
+    assert "cosine" in printed
     (tmp_path / "mine.toml").write_text('switch = "epoch:80"\nbatch_size = 6\nprecision = "bfloat16"\n')
-    mine, said = config_of("--recipe", str(tmp_path / "mine.toml"), "--precision", "float32")
+    mine, printed = config_of("--recipe", str(tmp_path / "mine.toml"), "--precision", "float32")
     assert (mine["switch"], mine["batch_size"], mine["precision"]) == ("epoch:80", 6, "float32")
-    assert "then SGD after epoch 80" in said
+    assert "then SGD after epoch 80" in printed
     (tmp_path / "gravmap.toml").write_text('[train]\nrecipe = "paper"\nlr = 0.5\n')
     assert config_of()[0]["lr"] == 0.5
 
@@ -259,7 +259,7 @@ def test_a_recipe_that_does_not_exist_is_refused(gravmap_in, tmp_path):
     assert "Did you mean 'epochs'?" in done.output
 
 
-def test_a_run_that_goes_on_keeps_its_recipe(gravmap_in, tmp_path):
+def test_a_resumed_run_keeps_its_recipe(gravmap_in, tmp_path):
     recipe = tmp_path / "mine.toml"
     recipe.write_text('schedule = "adam-sgd"\nswitch = "epoch:1"\n')
     assert gravmap_in(*SHORT, "--name", "a", "--recipe", str(recipe)).exit_code == 0
@@ -281,7 +281,7 @@ def test_classes_are_scored_one_by_one(gravmap_in):
     assert len({len(row) for row in table}) == 1
 
 
-def test_tensorboard_is_asked_for_before_anything_is_done(gravmap_in, tmp_path, monkeypatch):
+def test_a_missing_tensorboard_is_reported_before_training(gravmap_in, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     done = gravmap_in(*SHORT, "--tensorboard")
     assert done.exit_code == 2

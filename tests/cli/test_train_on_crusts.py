@@ -1,4 +1,4 @@
-"""`gravmap train --on crusts`, `--context` and `--init`, as a user says them."""
+"""`gravmap train --on crusts`, `--context` and `--init`, through the command line."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from gravmap_cli import gravmap
-from toy_crusts import make_crust_arrays
+from toys.crusts import make_crust_arrays
 
 ARCHITECTURE = '{"kind": "unet", "widths": [4, 8]}'
 QUICK = ("train", "--on", "crusts", "--device", "cpu", "--epochs", "1", "--steps-per-epoch", "2", "--batch-size", "2")
@@ -30,11 +30,11 @@ def run_in(tmp_path, monkeypatch):
 
 @pytest.fixture
 def toy_pool(monkeypatch):
-    """Toy crusts instead of real ones; `asked` is what was asked for."""
-    asked = []
+    """Toy crusts instead of simulated ones; a list of the requests for them."""
+    requested = []
 
     def crust_pool(prior, seeds, *, progress, **how):
-        asked.append({"prior": prior, "seeds": list(seeds), **how})
+        requested.append({"prior": prior, "seeds": list(seeds), **how})
         made = [make_crust_arrays(seed % 7) for seed in seeds]
         names = list(how["channels"])
         for arrays in made:
@@ -43,7 +43,7 @@ def toy_pool(monkeypatch):
         return made
 
     monkeypatch.setattr("gravmap.synthetic.crust_pool", crust_pool)
-    return asked
+    return requested
 
 
 @pytest.mark.slow
@@ -57,9 +57,9 @@ def test_real_crusts_from_prior_to_scores_and_on(run_in):
     assert sum(row["nodes"] for row in under["strata"].values()) == 2 * scores["test"]["places"]
     assert len(under["crusts"]) == 2
     model = json.loads((run_in.place / "runs/a/model.json").read_text())
-    taught = model["taught_on"]
-    assert (taught["prior"]["name"], taught["count"], taught["shape"]) == ("wide", 1, [48, 64])
-    assert taught["seeds"] == {"train": [1000], "tune": [1001, 1002], "test": [0, 1]}
+    trained_on = model["taught_on"]
+    assert (trained_on["prior"]["name"], trained_on["count"], trained_on["shape"]) == ("wide", 1, [48, 64])
+    assert trained_on["seeds"] == {"train": [1000], "tune": [1001, 1002], "test": [0, 1]}
     assert model["architecture"]["kind"] == "outcrop-start"
     assert [each["name"] for each in model["classes"]][:2] == ["Archean", "Proterozoic"]
 
@@ -73,7 +73,7 @@ def test_real_crusts_from_prior_to_scores_and_on(run_in):
     assert sorted(path.name for path in (run_in.place / "data/crusts").iterdir()) == kept
 
 
-def test_what_is_said_before_and_after(run_in, toy_pool):
+def test_crusts_are_reported_before_and_after_training(run_in, toy_pool):
     done = run_in(*QUICK, *run_in.small, "--count", 3, "--name", "a")
     assert "residual_80km and mapped outcrop" in done.output
     assert "3 crusts of 240 x 360 cells" in done.output
@@ -88,29 +88,29 @@ def test_what_is_said_before_and_after(run_in, toy_pool):
     ):
         assert f"  {row} " in done.output
     assert "Calibration by distance from outcrop and by thickness of cover" in done.output
-    told = json.loads((run_in.place / "runs/a/scores.json").read_text())["calibration"]["test_strata"]
+    reported = json.loads((run_in.place / "runs/a/scores.json").read_text())["calibration"]["test_strata"]
     for kind in ("distance", "cover"):
-        every = [row["nodes"] for row in told[kind].values()]
+        every = [row["nodes"] for row in reported[kind].values()]
         assert every[0] == sum(every[1:]) > 500
-        assert 0 < told[kind]["all"]["after"]["coverage"] < 1
-    assert f"  {'under 0.5 km of cover':<27}{told['cover']['under 0.5 km']['nodes']:>9}" in done.output
-    (asked,) = toy_pool
-    assert asked["seeds"] == [1000, 1001, 1002, 1003, 1004, 0, 1]
-    assert (asked["shape"], asked["prior"].name) == ((240, 360), "central-asia")
+        assert 0 < reported[kind]["all"]["after"]["coverage"] < 1
+    assert f"  {'under 0.5 km of cover':<27}{reported['cover']['under 0.5 km']['nodes']:>9}" in done.output
+    (requested,) = toy_pool
+    assert requested["seeds"] == [1000, 1001, 1002, 1003, 1004, 0, 1]
+    assert (requested["shape"], requested["prior"].name) == ((240, 360), "central-asia")
 
 
 def test_a_dry_run_makes_one_crust_and_writes_nothing(run_in, toy_pool):
     before = sorted(run_in.place.rglob("*"))
     done = run_in(*QUICK, *run_in.small, "--count", 50, "--dry-run")
     assert sorted(run_in.place.rglob("*")) == before
-    (asked,) = toy_pool
-    assert asked["seeds"] == [1000]
-    assert asked["cache"] is None
+    (requested,) = toy_pool
+    assert requested["seeds"] == [1000]
+    assert requested["cache"] is None
     assert "50 crusts of" in done.output
     assert "5 more for tuning and 8 for the test" in done.output
 
 
-def test_a_run_goes_on_with_the_very_prior_it_began_with(run_in, toy_pool):
+def test_a_resumed_run_keeps_its_prior(run_in, toy_pool):
     from gravmap.synthetic import load_prior
 
     mine = run_in.place / "mine.toml"
@@ -121,7 +121,7 @@ def test_a_run_goes_on_with_the_very_prior_it_began_with(run_in, toy_pool):
     first, again = toy_pool
     assert again["prior"].sha256 == first["prior"].sha256 == load_prior("wide").sha256
     assert again["seeds"] == first["seeds"]
-    for words, told in (
+    for words, reported in (
         (("--count", "9"), "--count: 2"),
         (("--prior", "central-asia"), "another --prior: wide"),
         (("--on", "region"), "another --on: crusts"),
@@ -129,7 +129,7 @@ def test_a_run_goes_on_with_the_very_prior_it_began_with(run_in, toy_pool):
         (("--context", "none"), "another --context: outcrop"),
     ):
         done = run_in("train", "--resume", "--device", "cpu", "--epochs", "3", *words, code=2)
-        assert told in done.output
+        assert reported in done.output
 
 
 def test_another_run_decides_network_channels_and_context(run_in, toy_pool):
@@ -140,19 +140,19 @@ def test_another_run_decides_network_channels_and_context(run_in, toy_pool):
     assert other["inputs"] == one["inputs"]
     assert other["architecture"] == one["architecture"]
     assert other["recipe"]["init"]["taught_on"]["prior"]["name"] == "central-asia"
-    for words, told in (
+    for words, reported in (
         (("--context", "none"), "a was trained with outcrop"),
         (("--model", "unet"), "exclude each other"),
         (("--input", "residual_10km"), None),
         (("--init", "nobody"), None),
     ):
         done = run_in(*QUICK, "--count", 2, "--init", "a", *words, "--name", "c", code=3 if "nobody" in words else 2)
-        assert told is None or told in done.output
+        assert reported is None or reported in done.output
     assert not (run_in.place / "runs/c/model.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (("--on", "crusts", "--split", "strict"), "--split is for a region's tile set"),
         (("--on", "crusts", "--from-tiles"), "--from-tiles is for a region's tile set"),
@@ -165,17 +165,17 @@ def test_another_run_decides_network_channels_and_context(run_in, toy_pool):
         (("--on", "crusts", "--input", "residual_10km,tilt"), "Crusts have no channel 'tilt'"),
     ],
 )
-def test_options_that_say_nothing_are_refused(run_in, words, told):
+def test_options_without_effect_are_refused(run_in, words, reported):
     done = run_in("train", "--device", "cpu", "--shape" if "crusts" in words else "--size", *(
         ("48", "64") if "crusts" in words else ("32",)
     ), *words, *(("--count", "1") if "crusts" in words else ()), code=2)  # fmt: skip
-    assert told in done.output
+    assert reported in done.output
     assert not (run_in.place / "runs").exists()
 
 
 def test_context_on_a_region(run_in, monkeypatch):
     """Cover in one piece over the middle; a fold whose blocks lie beside it."""
-    from toy_area import field_at, make_arrays
+    from toys.dataset import field_at, make_arrays
 
     arrays = make_arrays()
     lat, lon = np.linspace(45.975, 42.025, 80), np.linspace(80.025, 83.975, 80)
@@ -183,10 +183,10 @@ def test_context_on_a_region(run_in, monkeypatch):
     arrays["labels"][field_at(lat[:, None] + 31, 0.5 * lon[None, :]) > 8] = 0
     (run_in.place / "data/tiles").mkdir(parents=True)
     (run_in.place / "data/tiles/index.json").write_text("{}")
-    asked = []
+    requested = []
 
     def load_arrays(folder, *, channels=None, split="blocks", fold=0):
-        asked.append(channels)
+        requested.append(channels)
         return arrays
 
     monkeypatch.setattr("gravmap.tiling.load_arrays", load_arrays)
@@ -196,7 +196,7 @@ def test_context_on_a_region(run_in, monkeypatch):
     assert "2 synthetic cover masks" in done.output
     run_in("train", "--resume", "--device", "cpu", "--epochs", "2")
     # What is made of the outcrop is no field of the tile set.
-    assert asked == [None, ["residual_10km"]]
+    assert requested == [None, ["residual_10km"]]
     model = json.loads((run_in.place / "runs/a/model.json").read_text())
     assert model["recipe"]["cuts"] == 2
     assert model["taught_on"] == {}

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 import gravmap_cli
-from toy_record import make_workspace
+from toys.record import make_workspace
 
 
 def call(*args):
@@ -41,7 +41,7 @@ def test_as_json(folder):
     assert sum(finding["state"] == "as recorded" for finding in map_["findings"]) == len(map_["findings"]) - 1
 
 
-def test_inputs_that_are_gone_are_said_and_pass(folder, tmp_path):
+def test_missing_inputs_are_reported_and_pass(folder, tmp_path):
     (tmp_path / "data" / "labels.tif").unlink()
     done = call("verify", folder)
     assert done.exit_code == 0, done.output

@@ -2,7 +2,7 @@
 
 import pytest
 
-from toy_server import ToyServer
+from toys.server import ToyServer
 
 
 @pytest.fixture(scope="module")

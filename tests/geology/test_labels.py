@@ -31,7 +31,7 @@ def test_labels_come_back(labels):
         assert "map.gpkg" in raster.tags()["GRAVMAP_SOURCES"]
 
 
-def test_without_its_legend_the_default_is_taken_and_said(labels, caplog):
+def test_without_its_legend_the_default_is_used_and_reported(labels, caplog):
     legend_path(labels).unlink()
     assert open_labels(labels).legend.name == "bedrock10"
     assert "bedrock10" in caplog.text

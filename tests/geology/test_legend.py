@@ -131,7 +131,7 @@ def test_geo3al_by_either_field():
 
 @pytest.mark.parametrize("field", ["GEN_GLG", "GLG"])
 @pytest.mark.parametrize("kind", ["i", "w"])
-def test_a_rock_type_never_uncovers_cenozoic_ground(field, kind):
+def test_a_rock_type_never_makes_cenozoic_cover_bedrock(field, kind):
     legend = replace_field(load_legend("geo3al"), field)
     for code, index in legend.codes.items():
         expected = index if index == 0 or code in ("oth", "H2O") else {"i": 10, "w": 255}[kind]

@@ -82,7 +82,7 @@ def test_an_outline_that_crosses_itself_has_the_area_of_its_lobes(write_map):
         assert made.codes[0].area_km2 == pytest.approx(by_pyproj(left) + by_pyproj(right), rel=1e-6)
 
 
-def test_the_check_and_the_raster_tell_the_same(patchwork):
+def test_the_check_and_the_raster_agree(patchwork):
     made = rasterize([(patchwork, GEO3AL)], HERE, 0.1)
     checked = check_legend(patchwork, GEO3AL)
     assert {k: v for k, v in checked.class_km2.items() if k != 255} == pytest.approx(
@@ -103,7 +103,7 @@ def test_the_check_and_the_raster_tell_the_same(patchwork):
         ("C", ["C"], []),
     ],
 )
-def test_near_misses_are_told_and_never_taken(code, known, near):
+def test_near_misses_are_reported_and_never_used(code, known, near):
     assert similar_codes(code, known) == near
 
 
@@ -151,7 +151,7 @@ def test_ages_in_two_fields_of_names(write_map):
     }
 
 
-def test_the_first_pair_of_fields_that_the_map_has_is_taken_and_said(write_map):
+def test_the_first_pair_of_fields_of_the_map_is_used_and_reported(write_map):
     row = {"AGE": "Devonian", "T_AGE": 0.0, "B_AGE": 2.0, "other": 7.0}
     made = check_legend(ages(write_map, [row]), ICS)
     assert (made.field, made.codes[0].index) == ("B_AGE, T_AGE", 0)  # whatever their case
@@ -188,7 +188,7 @@ def test_a_code_padded_or_decomposed_in_the_map_is_the_legends(write_map):
     assert [(entry.code, entry.index, entry.polygons) for entry in made.codes] == [("\u00e9", 6, 2)]
 
 
-def test_bad_maps_are_refused_in_plain_words(write_map, tmp_path):
+def test_bad_maps_are_refused(write_map, tmp_path):
     empty = tmp_path / "empty.gpkg"
     geopandas.GeoDataFrame({"AGE": []}, geometry=[], crs="EPSG:4326").to_file(
         empty, geometry_type="Polygon", engine="pyogrio"
@@ -222,7 +222,7 @@ def test_fields_that_differ_in_case_alone_are_not_guessed(tmp_path):
         check_legend(path, replace_field(legend, "AGE"))
 
 
-def test_a_shapefile_says_its_encoding_or_is_refused(write_map):
+def test_a_shapefile_without_an_encoding_is_refused(write_map):
     path = write_map([(tile(0), {"UNIT": "Девон"})], "map.shp")
     table = path.with_suffix(".dbf")
     raw = table.read_bytes()

@@ -143,7 +143,7 @@ def test_only_codes_in_the_region_are_drafted(units):
     assert legend.codes == {"D": 6}
 
 
-def test_bad_maps_are_refused_in_plain_words(units, write_map):
+def test_bad_maps_are_refused(units, write_map):
     blank = units([{"UNIT": "  "}, {"UNIT": None}], "blank.gpkg")
     points = write_map([(Point(80, 44), {"UNIT": "D"})], "points.gpkg")
     for path, field, words in [

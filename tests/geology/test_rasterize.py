@@ -163,7 +163,7 @@ def test_a_map_without_a_system_is_refused(write_map):
         burn(path)
 
 
-def test_a_field_in_other_case_is_taken_and_said(write_map, caplog):
+def test_a_field_in_other_case_is_used_and_reported(write_map, caplog):
     path = write_map([(box(80, 44, 82, 46), {"GLG": "C"})])
     with caplog.at_level(logging.INFO, logger="gravmap"):
         made = burn(path, load_legend("fsu_geol"))

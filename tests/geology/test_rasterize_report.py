@@ -49,7 +49,7 @@ def test_areas_by_reason_are_geodesic_and_sum_to_the_region(write_map):
     assert {entry.code: entry.area_km2 for entry in made.codes}["oth"] == pytest.approx(area["oth"], rel=1e-6)
 
 
-def test_a_gap_over_rock_is_a_hole_in_the_map_not_in_the_ground(write_map):
+def test_a_gap_over_rock_is_a_hole_in_the_map(write_map):
     made = rasterize(
         [(write_map([unit(box(80, 44, 83, 46), "C"), unit(box(82, 44, 85, 46), "oth")]), GEO3AL)], HERE, 0.1
     )
@@ -58,7 +58,7 @@ def test_a_gap_over_rock_is_a_hole_in_the_map_not_in_the_ground(write_map):
     assert made.maps[0].disputed_km2 == 0
 
 
-def test_ground_mapped_twice_is_measured_within_and_between_maps(write_map):
+def test_areas_mapped_twice_are_measured_within_and_between_maps(write_map):
     first = write_map([unit(box(80, 44, 82, 46), "C"), unit(box(81.5, 44, 82.5, 46), "D")], "first.gpkg")
     second = write_map(
         [unit(box(82.25, 44, 83, 46), "S"), unit(box(82.75, 44, 84, 46), "O"), unit(box(80, 44, 80.5, 46), "C")],
@@ -142,7 +142,7 @@ def test_a_read_only_folder_and_no_half_written_raster(write_map, tmp_path):
         folder.chmod(0o700)
 
 
-def test_an_empty_map_says_so(tmp_path):
+def test_an_empty_map_is_reported(tmp_path):
     empty = geopandas.GeoDataFrame({"GEN_GLG": [], "TYPE": []}, geometry=[], crs="EPSG:4326")
     empty.to_file(tmp_path / "empty.gpkg")
     with pytest.raises(InputError, match=r"empty\.gpkg"):

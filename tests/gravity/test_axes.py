@@ -50,7 +50,7 @@ def test_what_is_refused(wrong, words):
         find_axes(wrong)
 
 
-def test_uneven_spacing_says_where_and_how_much():
+def test_uneven_spacing_is_refused_with_place_and_amount():
     axis = np.arange(40, 50, 0.5)
     axis[7:] += 0.1
     with pytest.raises(InputError, match=r"step is 0.5 but 0.6 from 43 to 43.6 \(node 6\)"):

@@ -79,7 +79,7 @@ def test_remove_restore_with_a_global_grid(point_masses, truth, relative_error):
     assert errors[1] < 0.004
 
 
-def test_the_rim_is_said_when_nothing_is_known_outside(truth, fields):
+def test_the_rim_is_reported_when_nothing_is_known_outside(truth, fields):
     assert "edge_note" not in fields.attrs
     whole = residual_fields(truth.at(0), [10e3])
     assert "west, south, east, north edge" in whole.attrs["edge_note"]
@@ -117,7 +117,7 @@ def test_derivatives_are_added_on_request(truth):
     np.testing.assert_allclose(fields.east_derivative_2km.isel(lat=60).values[3:-3], slope[3:-3], atol=0.02)
 
 
-def test_coverage_says_where_the_regional_is_a_guess(truth):
+def test_coverage_marks_where_the_regional_is_extrapolated(truth):
     field = truth.at(0)
     field[100:130, 150:180] = np.nan
     fields = residual_fields(field, [10e3], REGION)
@@ -141,7 +141,7 @@ def test_holes_stay_holes(truth):
         np.testing.assert_array_equal(np.isnan(fields[name]), holes)
 
 
-def test_the_recipe_says_what_shaped_the_values_only(truth, fields):
+def test_the_recipe_has_only_what_changes_the_values(truth, fields):
     recipe = field_recipe(fields)
     assert json.loads(json.dumps(recipe)) == recipe
     assert recipe["heights_m"] == [10e3, 20e3]

@@ -98,7 +98,7 @@ def test_bands_are_the_harmonics_to_a_third_of_a_per_cent(monkeypatch, rows, col
         assert np.sqrt(np.mean(error**2)) < 0.0035 * np.sqrt(np.mean(residual**2))
 
 
-def test_the_fallback_says_what_it_costs(without_ducc0, caplog):
+def test_the_cost_of_the_fallback_is_reported(without_ducc0, caplog):
     lat, lon = nodes("pixel", 3.0)
     with caplog.at_level(logging.WARNING, logger="gravmap"):
         upward_continue_globe(harmonic(3, 2, lat, lon), lat, lon, [HEIGHT_M])
@@ -116,7 +116,7 @@ def test_the_turned_sphere_turns_back():
 
 @pytest.mark.parametrize("pole_row", [True, False])
 @pytest.mark.parametrize("columns", [72, 71])
-def test_rows_go_on_beyond_the_pole(pole_row, columns):
+def test_rows_continue_beyond_the_pole(pole_row, columns):
     """A plane that slopes along one meridian: across the pole it falls on."""
     lat = np.arange(60, 90.5, 1.0) if pole_row else np.arange(60.5, 90, 1.0)
     lon = 360 / columns * np.arange(columns)

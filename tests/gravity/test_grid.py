@@ -81,7 +81,7 @@ def test_longitudes_beyond_180(tmp_path, make_grid):
     check(open_grid(cf(tmp_path, west)), lon=LON - 230)
 
 
-def test_a_level_is_read_or_said(tmp_path, plain, caplog):
+def test_the_height_is_read_from_the_file_or_given(tmp_path, plain, caplog):
     assert open_grid(cf(tmp_path, plain, height_m=5000.0)).attrs["height_m"] == 5000
     del plain.attrs["height_m"]
     assert open_grid(cf(tmp_path, plain, "b.nc")).attrs["height_m"] == 0
@@ -287,7 +287,7 @@ def test_crop_takes_the_nodes_inside(plain):
     assert extent(wide).bounds_wsen == (70.0, 40.0, 77.0, 46.0)
 
 
-def test_crop_outside_says_what_there_is(plain):
+def test_a_crop_outside_is_refused_with_the_bounds(plain):
     with pytest.raises(InputError, match="70E-79E 40N-46N"):
         crop(plain, Region(60, 41, 75, 44))
 

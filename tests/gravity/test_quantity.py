@@ -63,5 +63,5 @@ def test_ordinary_values_pass():
         ("at 30 arc-min nodes", None),
     ],
 )
-def test_a_level_in_words(text, height_m):
+def test_a_height_is_formatted(text, height_m):
     assert height_from_text(text) == height_m

@@ -12,7 +12,7 @@ import rasterio.shutil
 
 from gravmap.errors import InputError
 from gravmap.gravity import open_grid
-from toy_grids import LAT, LON, VALUES, WRITERS, columns, gdf, surfer6, surfer7
+from toys.grids import LAT, LON, VALUES, WRITERS, columns, gdf, surfer6, surfer7
 
 HOLE = (3, 5)
 

@@ -10,7 +10,7 @@ from gravmap.errors import InputError
 from gravmap.geology.points import Points
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.mapping.scoring.boreholes import describe_left_out, lay_points
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 FILE = Path("wells.csv")
 

@@ -11,8 +11,8 @@ from gravmap.geology.labels import LabelFile
 from gravmap.gravity.field_reader import FieldReader
 from gravmap.mapping import Options, predict
 from gravmap.regions import Region
-from toy_map import BOX, layers, make_project
-from toy_outcrop import make_context_run, make_labels
+from toys.map import BOX, layers, make_project
+from toys.outcrop import make_context_run, make_labels
 
 CURVE = {"km": [4.0, 80.0], "temperature": [0.5, 6.0]}
 
@@ -22,7 +22,7 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("calibrated")
     fields = make_project(folder)
     make_labels(folder / "labels.tif")
-    make_context_run(folder / "run", fields, taught=True)
+    make_context_run(folder / "run", fields, trained=True)
     return folder
 
 

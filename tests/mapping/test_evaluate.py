@@ -18,7 +18,7 @@ from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
 from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes, node_areas_km2
 from gravmap.mapping.scoring.finished_run import finished_runs
 from gravmap.tiling import load_arrays
-from toy_scored import make_tiled, tile, train, write_labels
+from toys.workspace import make_tiled, tile, train, write_labels
 
 QUICK = ("majority", "nearest_outcrop")
 

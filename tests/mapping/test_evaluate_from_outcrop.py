@@ -17,7 +17,7 @@ from gravmap.mapping.scoring.finished_run import dataset_of_run
 from gravmap.network.outcrop_start import with_outcrop_start
 from gravmap.network.registry import build_from_dict
 from gravmap.tiling import load_arrays
-from toy_scored import make_tiled
+from toys.workspace import make_tiled
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from gravmap.mapping.explain import explain
 from gravmap.mapping.inference import InferenceTask, run_inference
 from gravmap.mapping.predictor import Predictor
 from gravmap.regions import Region
-from toy_map import make_project
+from toys.map import make_project
 
 REGION = Region(82, 44, 83, 44.5)
 
@@ -27,9 +27,9 @@ def project(tmp_path):
     return tmp_path
 
 
-def explained(project, folder="why", scales=(1.0,), **more):
+def explained(project, folder="why", scales=(1.0,), steps=4, **more):
     with Predictor(project / "fields.nc", project / "run", "cpu") as predictor:
-        return explain(predictor, predictor.plan(REGION, scales), project / folder, steps=4, **more)
+        return explain(predictor, predictor.plan(REGION, scales), project / folder, steps=steps, **more)
 
 
 def test_the_logit_is_that_of_the_map_and_the_raster_sums_to_it(project):
@@ -94,10 +94,10 @@ def test_invalid_requests_are_refused(project, monkeypatch):
     with pytest.raises(OptionError, match="Jurassic"):
         explained(project, class_name="Jurassic")
     assert not (project / "why").exists()
-    first = explained(project, class_name="Devonian").record
+    first = explained(project, class_name="Devonian", steps=1).record
     with pytest.raises(InputError, match="exists already"):
         explained(project)
-    again = explained(project, class_name="Permian", overwrite=True).record
+    again = explained(project, class_name="Permian", steps=1, overwrite=True).record
     assert again["class"] == "Permian"
     assert again["logit"] != first["logit"]
     shutil.copytree(project / "run", project / "second")

@@ -12,7 +12,7 @@ from gravmap.gravity.fields_file import field_recipe
 from gravmap.learning.training.checkpoint import save_model
 from gravmap.mapping.predictor import Predictor
 from gravmap.network import build
-from toy_map import gravity, spec_for
+from toys.map import gravity, spec_for
 
 
 def faults(folder, name, lon):

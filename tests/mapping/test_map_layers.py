@@ -14,8 +14,8 @@ from gravmap.mapping.page.figures import draw_pictures
 from gravmap.mapping.page.paint import border, paint_classes, paint_measure, png
 from gravmap.mapping.page.sheet import read_sheet
 from gravmap.plotting import NODATA_COLOUR
-from toy_map import LEGEND
-from toy_map_folder import BOUNDS, COLUMNS, ROWS, make_layers, make_map
+from toys.map import LEGEND
+from toys.map_folder import BOUNDS, COLUMNS, ROWS, make_layers, make_map
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_a_border_is_the_sides_between_inside_and_outside():
     assert sorted(map(tuple, upright)) == [(3, 2, 4), (7, 2, 4)]
 
 
-def test_classes_are_painted_in_their_own_colours_and_ruled_only_where_asked():
+def test_classes_have_their_colours_and_are_hatched_only_on_request():
     values = np.array([[1, 2], [2, 255]], np.uint8)
     plain = paint_classes(values, {1: "#102030", 2: "#F00A0B"}, width_px=200)
     assert plain.shape == (200, 200, 3)
@@ -81,7 +81,7 @@ def test_what_was_written_is_read(finished):
     assert sheet.as_mapped
 
 
-def test_a_large_map_is_read_small_with_its_shares(finished):
+def test_a_large_map_is_read_small_with_its_fractions(finished):
     sheet = read_sheet(finished, longest_px=30)
     lithology, _, entropy = make_layers()
     assert sheet.lithology.shape == (ROWS // 2, COLUMNS // 2)

@@ -9,7 +9,7 @@ from pyproj import Geod
 from rasterio.features import rasterize
 
 from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR, OUTCROP, Block
-from toy_layers import LEGEND, cut, grid, made_map, write_map
+from toys.layers import LEGEND, cut, grid, random_map, write_map
 
 SHAPE = 150, 330
 
@@ -20,7 +20,7 @@ def polygons_of(files):
 
 @pytest.fixture(scope="module")
 def whole():
-    return made_map(*SHAPE)
+    return random_map(*SHAPE)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_slivers_go_to_predicted_neighbours_only(tmp_path):
     assert one.mean_probability < 0.55
 
 
-def test_mapped_and_predicted_ground_of_one_class_is_never_joined(tmp_path):
+def test_mapped_and_predicted_polygons_of_one_class_are_never_joined(tmp_path):
     lithology = np.full((8, 10), 4, dtype=np.uint8)
     evidence = np.full((8, 10), COVERED, dtype=np.uint8)
     evidence[:, :5] = OUTCROP
@@ -147,7 +147,7 @@ def test_mapped_and_predicted_ground_of_one_class_is_never_joined(tmp_path):
 
 def test_corners_that_touch_make_no_crossing(tmp_path):
     """Nothing but single cells: every outline meets itself."""
-    toy = made_map(60, 80)
+    toy = random_map(60, 80)
     rng = np.random.default_rng(1)
     toy.lithology[:] = rng.integers(1, 3, (60, 80))
     toy.evidence[:] = rng.choice([OUTCROP, COVERED], (60, 80))

@@ -11,7 +11,7 @@ import gravmap_cli
 from gravmap.mapping.explain import explain
 from gravmap.mapping.predictor import Predictor
 from gravmap.regions import Region
-from toy_outcrop import make_outcrop_project
+from toys.outcrop import make_outcrop_project
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +28,18 @@ def project(shared, tmp_path):
 def test_the_attribution_is_the_contribution_of_gravity(project):
     """It is zero for a network that ignores gravity, and sums to the difference of the logits for the other."""
     made = {}
-    for name in ("null", "taught"):
+    for name in ("null", "trained"):
         with Predictor(project / "fields.nc", project / name, "cpu") as predictor:
             plan = predictor.plan(Region(82, 44, 83, 44.5), (5.0,))
             made[name] = explain(predictor, plan, project / name, labels_path=project / "labels.tif", steps=8)
-    ignoring, record = made["null"].record, made["taught"].record
+    ignoring, record = made["null"].record, made["trained"].record
     assert ignoring["logit"] == pytest.approx(ignoring["baseline_logit"], abs=1e-6)
     assert ignoring["sum"] == 0
     assert abs(record["logit"] - record["baseline_logit"]) > 0.01
-    assert made["taught"].complete
+    assert made["trained"].complete
     assert list(record["fields"]) == ["residual_10km"]
     assert record["inputs"]["labels"]["path"].endswith("labels.tif")
-    with rasterio.open(project / "taught" / "attribution.tif") as raster:
+    with rasterio.open(project / "trained" / "attribution.tif") as raster:
         assert raster.count == 1
         assert raster.read(1).sum() == pytest.approx(record["sum"], abs=1e-4)
 
@@ -49,9 +49,9 @@ def test_the_finished_map_records_the_outcrop_context_and_verifies(project, monk
     (project / "runs").mkdir()
     for name in ("fields.nc", "labels.tif", "labels.legend.toml"):
         shutil.move(project / name, project / "data" / name)
-    shutil.move(project / "taught", project / "runs" / "taught")
+    shutil.move(project / "trained", project / "runs" / "trained")
     monkeypatch.chdir(project)
-    command_line = ["predict", "--bbox", "81", "44", "82", "45", "--run", "taught", "--window", "2.5deg", "-o", "map"]
+    command_line = ["predict", "--bbox", "81", "44", "82", "45", "--run", "trained", "--window", "2.5deg", "-o", "map"]
     dry = CliRunner().invoke(gravmap_cli.gravmap, [*command_line, "--dry-run"])
     assert dry.exit_code == 0, dry.output
     made = CliRunner().invoke(gravmap_cli.gravmap, command_line)

@@ -17,7 +17,7 @@ from gravmap.mapping.inference import InferenceTask, run_inference
 from gravmap.mapping.map_grid import map_grid
 from gravmap.mapping.predictor import Predictor
 from gravmap.regions import Region
-from toy_map import BOX, LEGEND, gravity, layers, make_project
+from toys.map import BOX, LEGEND, gravity, layers, make_project
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_on_a_cpu_small_windows_are_not_used_by_default(project):
     assert costs[2.5].windows == len(plan.windows[2.5])
 
 
-def test_the_estimated_disk_space_is_that_of_the_files(project, monkeypatch):
+def test_the_estimated_disk_space_is_that_of_the_files(project, monkeypatch, rasters_this_time):
     taken = {}
 
     def note(self, *args, **more):

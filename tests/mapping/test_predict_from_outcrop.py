@@ -18,8 +18,8 @@ from gravmap.mapping.explain import explain
 from gravmap.mapping.outcrop_file import write_outcrop_context
 from gravmap.mapping.predictor import Predictor
 from gravmap.regions import Region
-from toy_map import BOX, LEGEND, layers, same
-from toy_outcrop import LABEL_BOX, NAMES, make_labels, make_outcrop_project
+from toys.map import BOX, LEGEND, layers, same
+from toys.outcrop import LABEL_BOX, NAMES, make_labels, make_outcrop_project
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def project(shared, tmp_path):
     return tmp_path
 
 
-def run(project, network="taught", folder="map", labels="labels.tif", **options):
+def run(project, network="trained", folder="map", labels="labels.tif", **options):
     return predict(
         project / "fields.nc",
         project / network,
@@ -64,7 +64,7 @@ def test_an_untrained_network_maps_the_label_diffusion(project, rasters_only):
 
 def test_the_context_of_a_map_is_that_of_a_dataset_with_the_same_outcrop(project, rasters_only):
     """Training and prediction read the same context."""
-    with Predictor(project / "fields.nc", project / "taught", "cpu") as predictor:
+    with Predictor(project / "fields.nc", project / "trained", "cpu") as predictor:
         fields = predictor.fields
         plan = predictor.plan(Region(79, 42, 86, 48), [5.0])
         fields.outcrop = write_outcrop_context(
@@ -95,7 +95,7 @@ def test_the_context_of_a_map_is_that_of_a_dataset_with_the_same_outcrop(project
     there = with_context(area, known)
     assert np.allclose(there.fields, read, atol=1e-5)  # nodes differ in the last bit
     # And so the network predicts the same from both.
-    network, spec = load_model(project / "taught")
+    network, spec = load_model(project / "trained")
     how = {"inputs": spec.input, "tile_size_px": 64, "scale_deg": 5.0}
     wanted = np.zeros(known.shape, bool)
     wanted[20:41, 20:51] = True
@@ -110,7 +110,9 @@ def test_only_outcrop_near_the_windows_matters(project, monkeypatch, rasters_onl
 
     def mapped(folder, labels):
         options = Options(everywhere=True, scales_deg=(2.5,), device="cpu")
-        predict(project / "fields.nc", project / "taught", small, project / folder, labels_path=labels, options=options)
+        predict(
+            project / "fields.nc", project / "trained", small, project / folder, labels_path=labels, options=options
+        )
         return layers(project / folder)
 
     values = make_labels(project / "labels.tif")
@@ -166,7 +168,7 @@ def test_without_labels_it_is_refused(project):
         run(project, labels=None, everywhere=True)
     assert not (project / "map.partial").exists()
     with (
-        Predictor(project / "fields.nc", project / "taught", "cpu") as predictor,
+        Predictor(project / "fields.nc", project / "trained", "cpu") as predictor,
         pytest.raises(InputError, match="starts from mapped outcrop"),
     ):
         explain(predictor, predictor.plan(BOX, (2.5,)), project / "why", steps=2)

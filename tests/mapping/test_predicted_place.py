@@ -15,7 +15,7 @@ from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.training.checkpoint import save_model
 from gravmap.mapping import Options, predict, predictor, read_clip
 from gravmap.regions import Region
-from toy_map import BOX, layers, make_project, spec_for
+from toys.map import BOX, layers, make_project, spec_for
 
 pytestmark = pytest.mark.usefixtures("rasters_only")
 

@@ -18,7 +18,7 @@ from gravmap.mapping.plan import Plan
 from gravmap.mapping.predictor import Predictor
 from gravmap.network import build
 from gravmap.regions import Region
-from toy_map import BOX, LEGEND, gravity, layers, make_project, make_run, spec_for
+from toys.map import BOX, LEGEND, gravity, layers, make_project, make_run, spec_for
 
 pytestmark = pytest.mark.usefixtures("rasters_only")
 

@@ -9,7 +9,7 @@ from rasterio.windows import Window
 from gravmap.errors import OptionError
 from gravmap.mapping.files.projection import cell_areas_km2, read_crs
 from gravmap.mapping.files.writer import MapWriter
-from toy_layers import BANDS, LEGEND, cut, grid, made_map, write_map
+from toys.layers import BANDS, LEGEND, cut, grid, random_map, write_map
 
 SHAPE = 150, 330  # the Junggar basin at 2 arc-minutes
 CRS = "EPSG:32645"
@@ -17,7 +17,7 @@ CRS = "EPSG:32645"
 
 @pytest.fixture(scope="module")
 def whole():
-    return made_map(*SHAPE)
+    return random_map(*SHAPE)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def round_(whole, tmp_path_factory):
     return write_map(tmp_path_factory.mktemp("round"), cut(whole, 64), grid(*SHAPE))
 
 
-def test_classes_and_their_shares_stay(flat, round_):
+def test_classes_keep_their_fractions(flat, round_):
     assert flat.summary.km2 == pytest.approx(round_.summary.km2, rel=1e-3)
     for kind in ("classes", "evidence"):
         for here, there in zip(getattr(flat.summary, kind), getattr(round_.summary, kind), strict=True):

@@ -15,7 +15,7 @@ from gravmap.errors import InputError
 from gravmap.mapping.record.data_sources import original_data, with_terms
 from gravmap.mapping.record.model_record import describe_run
 from gravmap.mapping.record.provenance import deviations_from_paper, read_provenance, update_checksums, write_provenance
-from toy_record import COLS, COMMAND, ROWS, block, make_run, make_workspace
+from toys.record import COLS, COMMAND, ROWS, block, make_recorded_run, make_workspace
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_cells_are_counted_as_they_were_put_in(record):
 def test_parameters_are_counted_as_torch_counts_them(tmp_path, root):
     from gravmap.gravity import open_fields
 
-    network = make_run(tmp_path / "run", open_fields(root / "data" / "fields.nc"))
+    network = make_recorded_run(tmp_path / "run", open_fields(root / "data" / "fields.nc"))
     assert any(name.endswith("running_mean") for name, _ in network.named_buffers())
     found = describe_run(tmp_path / "run")
     assert found["parameters"] == sum(parameter.numel() for parameter in network.parameters())
@@ -119,7 +119,7 @@ def test_a_map_that_is_still_to_be_renamed_names_its_inputs_from_its_place(root,
     assert read_provenance(tmp_path / "ws" / "half")["inputs"]["fields"]["path"] == "../../data/fields.nc"
 
 
-def test_marks_of_a_map_in_the_making_are_no_part_of_it(folder, tmp_path):
+def test_temporary_files_of_a_map_are_not_part_of_it(folder, tmp_path):
     made = shutil.copytree(folder, tmp_path / "map")
     for name in ("unfinished.json", "finished.txt", "unfinished.lock", ".hidden", ".map.partial-1.png"):
         (made / name).write_text("")

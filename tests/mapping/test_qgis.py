@@ -15,7 +15,7 @@ import rasterio
 from rasterio.features import rasterize
 
 from gravmap.mapping.layers import EVIDENCE_COLOURS
-from toy_layers import LEGEND, grid, made_map, write_map
+from toys.layers import LEGEND, grid, random_map, write_map
 
 SHAPE, ZOOM = (60, 90), 9
 pytestmark = pytest.mark.qgis
@@ -40,7 +40,7 @@ def looked(tmp_path_factory):
         pytest.skip("QGIS is not installed")
     program, environment = found
     folder, pictures = tmp_path_factory.mktemp("map"), tmp_path_factory.mktemp("pictures")
-    write_map(folder, [made_map(*SHAPE, smooth=3)], grid(*SHAPE))
+    write_map(folder, [random_map(*SHAPE, smooth=3)], grid(*SHAPE))
     with sqlite3.connect(folder / "lithology.gpkg") as database:
         (pictures / "polygons.sld").write_text(database.execute("SELECT styleSLD FROM layer_styles").fetchone()[0])
     home = tmp_path_factory.mktemp("home")

@@ -22,9 +22,9 @@ from gravmap.mapping.page.report import page as html_of
 from gravmap.mapping.page.scores import compare_with_baselines, reliability_section, scores_section, verdict
 from gravmap.mapping.page.words import about, area, bare_area, degrees, percent, region_title, render, significant
 from gravmap.tiling import load_arrays
-from toy_map import gravity
-from toy_map_folder import CALIBRATION, NAMES, RECORD, make_map, make_run, page_of
-from toy_scored import make_tiled
+from toys.map import gravity
+from toys.map_folder import CALIBRATION, NAMES, RECORD, make_map, page_of, write_run_files
+from toys.workspace import make_tiled
 
 EVIL = "<script>alert(1)</script>"
 
@@ -84,7 +84,7 @@ def mapped(tmp_path_factory):
 
 @pytest.fixture
 def run(tmp_path):
-    return make_run(tmp_path / "runs" / "first", calibration=CALIBRATION)
+    return write_run_files(tmp_path / "runs" / "first", calibration=CALIBRATION)
 
 
 def test_the_page_stands_alone_and_is_well_formed(mapped, run):
@@ -168,7 +168,7 @@ def test_reliability_before_and_after(mapped, run):
 
 
 def test_a_calibration_of_other_weights_is_not_shown(mapped, tmp_path):
-    stale = make_run(tmp_path / "stale", calibration=CALIBRATION | {"model_sha256": "99" * 32})
+    stale = write_run_files(tmp_path / "stale", calibration=CALIBRATION | {"model_sha256": "99" * 32})
     assert reliability_section(gather(mapped, runs=[stale], tiles=None)) == {"runs": [], "unmeasured": ["stale"]}
     section, missing = Page(page_of(mapped, stale)).section("reliability")
     assert "stale" in missing[0]
@@ -177,7 +177,7 @@ def test_a_calibration_of_other_weights_is_not_shown(mapped, tmp_path):
 
 def test_notes_on_windows_of_one_wording_stand_together(mapped, tmp_path):
     notes = {"notes": ["5deg: few nodes", "10deg+5deg: few nodes", "plain"]}
-    run = make_run(tmp_path / "run", calibration=CALIBRATION | notes)
+    run = write_run_files(tmp_path / "run", calibration=CALIBRATION | notes)
     _, missing = Page(page_of(mapped, run)).section("reliability")
     assert missing == ["5deg; 10deg and 5deg: few nodes", "plain"]
 
@@ -189,7 +189,7 @@ def test_notes_on_windows_of_one_wording_stand_together(mapped, tmp_path):
 def test_the_verdict_follows_the_scores(mapped, tmp_path, right, null_pa, null_fwiou, outcome):
     matrix = np.zeros((10, 10), int)
     matrix[5, 5], matrix[5, 6] = round(1000 * right), 1000 - round(1000 * right)
-    facts = gather(mapped, runs=[make_run(tmp_path / "first", matrix)], tiles=None)
+    facts = gather(mapped, runs=[write_run_files(tmp_path / "first", matrix)], tiles=None)
     title = NULL_MODELS["nearest_outcrop"].title
     rows = {title: {"pa": null_pa, "mpa": 0.1, "miou": 0.1, "fwiou": null_fwiou}, "other": {"pa": 0, "fwiou": 0}}
     protocol = replace(facts.protocols[0], baselines=rows)
@@ -208,7 +208,7 @@ def test_the_verdict_follows_the_scores(mapped, tmp_path, right, null_pa, null_f
 
 
 def test_every_outcome_has_its_own_words(mapped, tmp_path):
-    facts = gather(mapped, runs=[make_run(tmp_path / "first")], tiles=None)
+    facts = gather(mapped, runs=[write_run_files(tmp_path / "first")], tiles=None)
     (protocol,), said = facts.protocols, set()
     for pa, fwiou in ((0.9, 0.9), (1.0, 1.0), (1.0, 0.9)):
         each = replace(protocol, baselines={"x": {"pa": pa, "mpa": pa, "miou": pa, "fwiou": fwiou}})
@@ -220,7 +220,7 @@ def test_every_outcome_has_its_own_words(mapped, tmp_path):
 def test_of_several_runs_the_mean_is_compared(mapped, tmp_path):
     first, second = np.zeros((10, 10), int), np.zeros((10, 10), int)
     first[5, 5], second[5, 6] = 10, 10
-    two = [make_run(tmp_path / "a", first), make_run(tmp_path / "b", second)]
+    two = [write_run_files(tmp_path / "a", first), write_run_files(tmp_path / "b", second)]
     held = verdict(gather(mapped, runs=two, tiles=None))["held_out"]
     assert (held["networks"], held["accuracy"], held["outcome"]) == (2, 0.5, None)
 
@@ -229,7 +229,7 @@ def test_baselines_are_scored_on_the_runs_own_tile_set(tmp_path):
     make_tiled(tmp_path)
     tiles = tmp_path / "data" / "tiles"
     own = RegionDataset.from_arrays(load_arrays(tiles, channels=["residual_10km"], split="blocks", fold=1))
-    run = make_run(tmp_path / "mine", classes=own.classes, area_sha256=own.fingerprint())
+    run = write_run_files(tmp_path / "mine", classes=own.classes, area_sha256=own.fingerprint())
     mapped = make_map(tmp_path / "map")
     (protocol,) = gather(mapped, runs=[run], tiles=tiles).protocols
     assert protocol.baselines == {NULL_MODELS[key].title: row for key, row in null_scores(own).items()}
@@ -238,7 +238,7 @@ def test_baselines_are_scored_on_the_runs_own_tile_set(tmp_path):
     for name, row in protocol.baselines.items():
         assert page.row(name)[1:] == [plain(percent(row[key], 1)) for key in ("pa", "mpa", "miou", "fwiou")]
     elsewhere = replace(own, labels=own.labels[::-1].copy()).fingerprint()
-    other = make_run(tmp_path / "other", classes=own.classes, area_sha256=elsewhere)
+    other = write_run_files(tmp_path / "other", classes=own.classes, area_sha256=elsewhere)
     (protocol,) = gather(mapped, runs=[other], tiles=tiles).protocols
     assert not protocol.baselines
     _, missing = Page(page_of(mapped, other, tiles=tiles)).section("scores")
@@ -246,14 +246,14 @@ def test_baselines_are_scored_on_the_runs_own_tile_set(tmp_path):
 
 
 def test_a_random_split_is_never_the_verdict_and_stands_below_held_out_blocks(mapped, tmp_path):
-    random = make_run(tmp_path / "liu", split={"name": "random", "kind": "random", "leak": 0.999})
+    random = write_run_files(tmp_path / "liu", split={"name": "random", "kind": "random", "leak": 0.999})
     facts = gather(mapped, runs=[random], tiles=None)
     assert facts.held_out is None
     assert verdict(facts) == {"held_out": None, "simulated": ""}
     alone, missing = Page(page_of(mapped, random)).section("scores")
     assert "99.9 %" in alone.text
     assert len(missing) == 2  # nothing held out, no baselines
-    mine = make_run(tmp_path / "mine")
+    mine = write_run_files(tmp_path / "mine")
     both = Page(page_of(mapped, mine, compared=[random]))
     scored, missing = both.section("scores")
     assert scored.html.index("network mine") < scored.html.index("network liu")
@@ -309,7 +309,7 @@ def test_names_from_files_stay_text(tmp_path):
     source = {"role": EVIL, "file": EVIL, "url": "http" + EVIL}
     record = RECORD | {"command": EVIL, "deviations": [EVIL], "sources": [source]}
     (folder / "provenance.json").write_text(json.dumps(record))
-    page = Page(page_of(folder, make_run(tmp_path / 'a&b<i>"'), title=EVIL))
+    page = Page(page_of(folder, write_run_files(tmp_path / 'a&b<i>"'), title=EVIL))
     assert not page.faults
     assert "<script" not in page.html
     assert "<i>&" not in page.html
@@ -357,11 +357,11 @@ def test_the_same_map_gives_the_same_page_and_a_broken_run_is_refused(mapped, ru
         ((-70, -30, -60, -20), "60–70° W, 20–30° S"),
     ],
 )
-def test_boxes_in_words(bounds, words):
+def test_boxes_are_formatted(bounds, words):
     assert plain(degrees(bounds)) == words
 
 
-def test_numbers_and_names_in_words():
+def test_numbers_and_names_are_formatted():
     assert plain(about(477_608)) == "478 000 km²"
     assert plain(area(1_234_567.8)) == "1 234 568 km²"
     assert plain(percent(0.0004)) == "under 1 %"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from toy_map_folder import CALIBRATION, make_map, make_run, page_of
+from toys.map_folder import CALIBRATION, make_map, page_of, write_run_files
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.chromium, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
@@ -33,7 +33,7 @@ addEventListener("load", async () => {
 def page(tmp_path_factory):
     root = tmp_path_factory.mktemp("browser")
     make_map(root / "map")
-    page_of(root / "map", make_run(root / "run", calibration=CALIBRATION))
+    page_of(root / "map", write_run_files(root / "run", calibration=CALIBRATION))
     return root / "map" / "report.html"
 
 

@@ -11,7 +11,7 @@ from gravmap.files import write_json
 from gravmap.mapping.page.crusts import crusts_section, score_sentences, training_sentence
 from gravmap.mapping.page.facts import gather
 from gravmap.mapping.page.scores import scores_section, verdict
-from toy_map_folder import RECORD, make_map, make_run, page_of, reliability
+from toys.map_folder import RECORD, make_map, page_of, reliability, write_run_files
 
 SHA = "9a" * 32
 TRAINED_ON = {
@@ -73,7 +73,7 @@ def mapped(tmp_path_factory):
 
 def crusts_run(folder, under=UNDER, **changes):
     split = {"name": "crusts"}
-    make_run(folder, calibration=CALIBRATION, taught_on=TRAINED_ON, **changes)
+    write_run_files(folder, calibration=CALIBRATION, taught_on=TRAINED_ON, **changes)
     for name, key in (("model.json", None), ("scores.json", "test")):
         record = json.loads((folder / name).read_text()) | {"split": split}
         if key:
@@ -203,7 +203,7 @@ def test_a_run_without_scores_shows_none(mapped, tmp_path):
 
 
 def test_a_run_pretrained_on_crusts_has_its_regions_scores(mapped, tmp_path):
-    run = make_run(tmp_path / "run", recipe={"init": {"run": "a", "taught_on": TRAINED_ON}})
+    run = write_run_files(tmp_path / "run", recipe={"init": {"run": "a", "taught_on": TRAINED_ON}})
     facts, found = of_crusts(mapped, run)
     assert found["pretrained"] == [("run", "wide")]
     assert not found["crusts"]
@@ -212,7 +212,7 @@ def test_a_run_pretrained_on_crusts_has_its_regions_scores(mapped, tmp_path):
 
 
 def test_beside_a_network_of_the_region_both_are_reported(mapped, tmp_path):
-    facts, found = of_crusts(mapped, crusts_run(tmp_path / "a"), make_run(tmp_path / "b"))
+    facts, found = of_crusts(mapped, crusts_run(tmp_path / "a"), write_run_files(tmp_path / "b"))
     assert (len(found["crusts"]), len(found["held_out"]), found["only_crusts"]) == (1, 1, False)
     said = verdict(facts)
     assert said["held_out"]["places"] == 450

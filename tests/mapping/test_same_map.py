@@ -8,7 +8,7 @@ from gravmap.gravity import residual_fields, write_fields
 from gravmap.mapping import Options, blend, predict
 from gravmap.mapping.predictor import Predictor
 from gravmap.regions import Region
-from toy_map import BOX, gravity, layers, make_project, make_run, nearly, same
+from toys.map import BOX, gravity, layers, make_project, make_run, nearly, same
 
 pytestmark = pytest.mark.usefixtures("rasters_only")
 

@@ -21,16 +21,16 @@ from rasterio.warp import transform
 
 from gravmap.errors import InputError
 from gravmap.mapping.record.stac import EXTENSIONS, footprint, make_item, write_item
-from toy_map import LEGEND
-from toy_record import COLS, COMMAND, ROWS, make_map, make_workspace
+from toys.map import LEGEND
+from toys.record import COLS, COMMAND, ROWS, make_recorded_map, make_workspace
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("stac") / "ws"
     make_workspace(root)
-    make_map(root, crs="EPSG:32645", folder=root / "maps" / "utm")
-    make_map(root, crs="+proj=laea +lat_0=45 +lon_0=82 +datum=WGS84", folder=root / "maps" / "laea")
+    make_recorded_map(root, crs="EPSG:32645", folder=root / "maps" / "utm")
+    make_recorded_map(root, crs="+proj=laea +lat_0=45 +lon_0=82 +datum=WGS84", folder=root / "maps" / "laea")
     return root
 
 
@@ -198,7 +198,7 @@ def test_links_lead_to_what_the_map_was_made_from(folder, item):
         assert link["file:checksum"] == f"1220{digest}"
 
 
-def test_a_file_that_is_not_there_is_no_asset(root, tmp_path):
+def test_a_missing_file_is_not_an_asset(root, tmp_path):
     folder = shutil.copytree(root / "maps" / "toy", tmp_path / "map")
     for name in ("uncertainty.tif", "lithology.gpkg", "map.png"):
         (folder / name).unlink()
@@ -220,7 +220,7 @@ def test_the_extensions_whose_fields_are_used_are_named(item):
     assert {"projection" if name == "proj" else name for name in used} == set(named)
 
 
-def test_bands_say_what_gdal_says_of_them(folder, item):
+def test_bands_are_described_as_gdal_describes_them(folder, item):
     for asset, raster in rasters(folder, item):
         assert len(asset["bands"]) == raster.count
         for index, band in enumerate(asset["bands"]):

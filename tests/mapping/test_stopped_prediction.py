@@ -14,8 +14,8 @@ from gravmap.errors import GravmapError, InputError
 from gravmap.mapping import Options, finish, predict
 from gravmap.mapping import inference as windows
 from gravmap.tiling.resumable_folder import ResumableFolder
-from toy_map import BOX, layers, make_project, make_run, same
-from toy_processes import forked
+from toys.map import BOX, layers, make_project, make_run, same
+from toys.processes import forked
 
 pytestmark = pytest.mark.usefixtures("rasters_only")
 
@@ -87,7 +87,7 @@ def test_a_killed_prediction_is_resumed_to_the_same_map(project, tmp_path, count
     assert not (tmp_path / "map" / "windows").exists()
 
 
-@pytest.mark.parametrize("how", ["killed", "full"])
+@pytest.mark.parametrize("how", [pytest.param("killed", marks=pytest.mark.slow), "full"])
 def test_a_failure_while_pictures_are_drawn_keeps_the_windows(project, tmp_path, counted, monkeypatch, how):
     # The complete map, not only its rasters.
     monkeypatch.setattr(sys.modules[predict.__module__], "finish_map", finish.finish_map)

@@ -15,8 +15,8 @@ from gravmap.gravity import open_fields, residual_fields, write_fields
 from gravmap.mapping import verify
 from gravmap.mapping.record.provenance import update_checksums
 from gravmap.tiling import make_tiles
-from toy_map import gravity
-from toy_record import make_map, make_run, make_workspace, write_labels
+from toys.map import gravity
+from toys.record import make_recorded_map, make_recorded_run, make_workspace, write_labels
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_an_edited_record_is_found_down_to_a_blank(folder, change):
 
 
 def test_a_swapped_network_is_found_by_the_map_and_by_the_run(root, folder):
-    make_run(root / "runs" / "other", open_fields(root / "data" / "fields.nc"), seed=1)
+    make_recorded_run(root / "runs" / "other", open_fields(root / "data" / "fields.nc"), seed=1)
     shutil.copy(root / "runs" / "other" / "model.safetensors", root / "runs" / "first" / "model.safetensors")
     assert bad(folder) == {"model ../../runs/first/model.safetensors": "changed"}
     assert bad(root / "runs" / "first")["model.safetensors"] == "changed"
@@ -258,7 +258,7 @@ def test_a_raster_that_is_none(folder):
 
 
 def test_a_projected_map_agrees_with_itself_too(root):
-    folder = make_map(root, crs="EPSG:32645", folder=root / "maps" / "utm")
+    folder = make_recorded_map(root, crs="EPSG:32645", folder=root / "maps" / "utm")
     assert bad(folder) == {}
 
 
@@ -312,7 +312,7 @@ def test_a_folder_that_holds_nothing(tmp_path):
         verify(tmp_path / "absent")
 
 
-def test_a_record_that_was_cut_up_is_refused_in_words(folder):
+def test_a_truncated_record_is_refused(folder):
     path = folder / "provenance.json"
     record = json.loads(path.read_text())
     for key in ("inputs", "settings", "models"):

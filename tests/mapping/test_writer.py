@@ -15,7 +15,7 @@ from gravmap.errors import GravmapError
 from gravmap.mapping.files.writer import MapWriter
 from gravmap.mapping.layers import BANDS as ALL_BANDS
 from gravmap.mapping.layers import EVIDENCE_COLOURS, UncertaintyBand
-from toy_layers import BANDS, BLIND, LEGEND, cut, grid, made_map, write_map
+from toys.layers import BANDS, LEGEND, NO_DATA, cut, grid, random_map, write_map
 
 SHAPE = 520, 560  # more than one tile of 512 each way
 RASTERS = "lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif"
@@ -24,7 +24,7 @@ needs_gdalinfo = pytest.mark.skipif(shutil.which("gdalinfo") is None, reason="gd
 
 @pytest.fixture(scope="module")
 def whole():
-    return made_map(*SHAPE, smooth=12)
+    return random_map(*SHAPE, smooth=12)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_the_sld_has_the_classes_of_the_legend(files):
 
 def test_overviews_contain_no_new_class(files, tmp_path):
     """Two classes in a fine pattern: their overview may be either of them, the mean of a measure is neither."""
-    mixed = made_map(*SHAPE, smooth=20)
+    mixed = random_map(*SHAPE, smooth=20)
     corner = np.s_[:80, :80]
     rows, cols = np.indices((80, 80))
     pattern = (rows + cols // 2) % 2 == 0
@@ -181,7 +181,7 @@ def test_overviews_contain_no_new_class(files, tmp_path):
 
 @pytest.mark.parametrize("count", [1, 3, 4, 6])
 def test_bands_are_not_interpreted_as_red_green_blue_and_alpha(tmp_path, count):
-    toy = made_map(30, 40)
+    toy = random_map(30, 40)
     bands = ALL_BANDS[:count]
     for band in bands:
         toy.uncertainty.setdefault(band.name, toy.uncertainty["margin"])
@@ -191,7 +191,7 @@ def test_bands_are_not_interpreted_as_red_green_blue_and_alpha(tmp_path, count):
 
 
 def test_values_beyond_a_byte_are_clipped(tmp_path):
-    toy = made_map(30, 40)
+    toy = random_map(30, 40)
     band = UncertaintyBand("dissimilarity", "far", 1 / 100)
     toy.uncertainty["dissimilarity"] = np.full((30, 40), 7.3, dtype=np.float32)
     toy.uncertainty["dissimilarity"][0, 0] = np.nan
@@ -204,7 +204,7 @@ def test_values_beyond_a_byte_are_clipped(tmp_path):
 
 def test_the_summary_adds_up(files, whole):
     summary = files.summary
-    assert summary.cells == (whole.lithology != 255).sum() == whole.lithology.size - whole.lithology[BLIND].size
+    assert summary.cells == (whole.lithology != 255).sum() == whole.lithology.size - whole.lithology[NO_DATA].size
     assert sum(each.cells for each in summary.evidence) == summary.cells
     assert sum(each.km2 for each in summary.evidence) == pytest.approx(summary.km2)
     assert [each.name for each in summary.classes] == [entry.name for entry in LEGEND.bedrock]
@@ -227,7 +227,7 @@ def test_the_folder_holds_the_files_and_no_others(files):
 
 
 def test_nothing_is_left_when_a_block_fails(tmp_path):
-    toy = made_map(30, 40)
+    toy = random_map(30, 40)
     del toy.uncertainty["margin"]
     with pytest.raises(KeyError), MapWriter(tmp_path, grid(30, 40), LEGEND, bands=BANDS, tags={}, near_km=5) as writer:
         writer.write(toy)
@@ -238,7 +238,7 @@ def test_a_full_disk_is_reported(tmp_path, monkeypatch):
     resource = pytest.importorskip("resource")
     monkeypatch.setattr("gravmap.files.FULL_BELOW_BYTES", 1 << 60)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    noise = made_map(300, 300, smooth=0.1)
+    noise = random_map(300, 300, smooth=0.1)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(GravmapError, match="disk is full"):

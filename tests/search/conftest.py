@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from gravmap.learning import RegionDataset
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 torch.set_num_threads(1)
 

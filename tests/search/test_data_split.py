@@ -9,7 +9,7 @@ from gravmap.errors import InputError
 from gravmap.lattice import TRAIN
 from gravmap.learning import RegionDataset
 from gravmap.search.data_split import split_for_search, without_held_out_labels
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 
 def area_of(seed, classes=4, patch=5):

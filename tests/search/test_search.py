@@ -21,8 +21,8 @@ from gravmap.search.config import SearchConfig
 from gravmap.search.decoding import candidates
 from gravmap.search.loop import read_search, score_candidates, search
 from gravmap.search.state import SearchState, downsample_targets, heads_loss
-from toy_area import make_arrays
-from toy_processes import forked
+from toys.dataset import make_arrays
+from toys.processes import forked
 
 SHORT = SearchConfig(
     depth=3, chis=(1, 2), thin=True, pretrain_epochs=1, epochs=2, steps=2, batch_size=2, tile_size_px=64, seed=5,

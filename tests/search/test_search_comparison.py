@@ -24,7 +24,7 @@ from gravmap.search.comparison import (
 )
 from gravmap.search.config import SearchConfig
 from gravmap.search.data_split import without_held_out_labels
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 CONFIG = SearchConfig(depth=3, chis=(1, 2), thin=True, tile_size_px=64, seed=2)
 SCHEDULE = ComparisonConfig(epochs=2, steps=2, batch_size=2, seeds=2)

@@ -34,14 +34,14 @@ def shares(crust):
     return 100 * np.bincount(crust.truth.ravel(), minlength=11)[1:] / crust.truth.size
 
 
-def test_class_shares_are_those_asked_for(several):
+def test_class_fractions_are_those_of_the_prior(several):
     for crust in several:
         assert shares(crust) == pytest.approx((1, 8, 5, 6, 4, 17, 23, 6, 9, 21), abs=0.3)
     own = (2, 10, 10, 10, 10, 10, 10, 8, 10, 20)
     assert shares(make_crust(1, (96, 96), sub=1, setting=like_usual(shares_percent=own))) == pytest.approx(own, abs=0.6)
 
 
-def test_a_class_of_share_zero_is_absent():
+def test_a_class_of_fraction_zero_is_absent():
     none = (0, 20, 0, 20, 20, 20, 20, 0, 0, 0)
     assert set(np.unique(make_crust(1, (48, 64), sub=1, setting=like_usual(shares_percent=none)).truth)) == {
         2,
@@ -53,7 +53,7 @@ def test_a_class_of_share_zero_is_absent():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.48, 0.9, 1.0])
-def test_cover_share_is_the_one_asked_for(share):
+def test_the_cover_fraction_is_that_of_the_prior(share):
     crust = make_crust(2, (64, 80), sub=1, setting=like_usual(cover_share=share))
     assert (crust.surface == 0).mean() == pytest.approx(share, abs=1e-3)
 
@@ -152,7 +152,7 @@ def test_gravity_knows_the_geology(small):
     assert correlation((field - upward_continue(field, 10e3)).values, pluton) < -0.2
 
 
-def test_noise_has_the_strength_asked_for():
+def test_noise_has_the_given_standard_deviation():
     crust = make_crust(3, (120, 160), sub=1, setting=like_usual(noise_mgal=4.0), components=True)
     assert crust.components["noise"].std() == pytest.approx(4.0, rel=0.15)
 

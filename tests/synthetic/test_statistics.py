@@ -60,7 +60,7 @@ def test_what_is_hardly_known_is_not_described():
     assert map_statistics(np.where(np.isnan(field), 255, 1).astype(np.uint8), (3.7, 2.5), 2) == {}
 
 
-def test_outcrop_is_held_against_cover_where_both_are_known():
+def test_outcrop_and_cover_are_compared_where_both_are_known():
     labels = np.full((20, 20), 255, np.uint8)
     labels[:5], labels[5:10] = 0, 3
     field = np.where(labels == 0, -4.0, np.where(labels == 3, 2.5, 90.0))
@@ -87,7 +87,7 @@ def test_roots_under_ranges_pull_gravity_over_outcrop_down():
     assert rooted < without - 3
 
 
-def test_cover_distances_and_shares_are_those_one_counts():
+def test_cover_distances_and_fractions_are_those_counted_by_hand():
     """One column of outcrop on the west: cells of cover lie 1, 2, ... steps from it."""
     labels = np.zeros((40, 101), np.uint8)
     labels[:, 0] = np.repeat([1, 3], [30, 10])
@@ -99,7 +99,7 @@ def test_cover_distances_and_shares_are_those_one_counts():
     assert [found[f"share_{index}"] for index in (1, 2, 3)] == [75, 0, 25]
 
 
-def test_unusable_ground_is_neither_cover_nor_outcrop():
+def test_unusable_cells_are_neither_cover_nor_outcrop():
     labels = np.ones((20, 20), np.uint8)
     labels[:4] = 255
     labels[4:12] = 0
@@ -141,7 +141,7 @@ def _bare(grid):
     return grid.drop_vars("spatial_ref", errors="ignore")
 
 
-def test_a_coarse_grid_on_the_ground_cannot_be_compared():
+def test_a_coarse_grid_at_the_surface_cannot_be_compared():
     assert Measuring(0.0, (1 / 30, 1 / 30), ()).why_not() is None
     assert Measuring(0.0, (1 / 60, 1 / 60), ()).why_not() is None
     assert Measuring(10_000.0, (0.25, 0.25), ()).why_not() is None

@@ -150,7 +150,7 @@ def test_a_class_that_some_fold_cannot_learn_is_named():
     assert split.notes == ("Class 3: so few blocks that a fold has none to learn it from.",)
 
 
-def test_folds_share_out_a_rare_class():
+def test_a_rare_class_is_in_every_fold():
     """A class in two of ten blocks: whatever is held out, some of it must be left to learn from."""
     counts = np.full((10, 2), 50)
     counts[:, 1] = 0

@@ -64,7 +64,7 @@ def areas_by_value_km2(values, bounds):
 
 
 def test_the_leak_against_painting():
-    """Windows painted on a fine raster, areas of cells: each piece of ground once, cover not counted."""
+    """Windows painted on a fine raster, areas of cells: each place once, cover not counted."""
     rng = np.random.default_rng(0)
     corners = rng.integers(0, 10, (12, 2)) * 0.5 + (80, 44)
     boxes = np.column_stack([corners, np.minimum(corners + rng.integers(1, 6, (12, 1)) * 0.5, (91, 55))])
@@ -101,7 +101,7 @@ def test_a_leak_is_found_however_it_was_made():
     assert open_.distance_km == 0
 
 
-def test_arrays_and_folder_say_the_same(tiles):
+def test_arrays_and_folder_have_the_same_leak(tiles):
     for name in ("blocks", "strict", "random"):
         whole = leak_report(tiles, name)
         for fold in (0, 3):

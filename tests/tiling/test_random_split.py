@@ -39,7 +39,7 @@ def test_no_window_is_held_out_twice_in_six_folds():
 
 
 def test_the_papers_split_leaks(boxes):
-    """network.md 5.2 found 99.9 % of the ground of windows held out at random inside the others."""
+    """network.md 5.2 found 99.9 % of the area of windows held out at random inside the others."""
     labels = np.ones((150, 300), np.uint8)
     leaks = []
     for seed in range(2):

@@ -10,7 +10,14 @@ from gravmap.regions import Region
 from gravmap.tiling.splits import split
 from gravmap.tiling.windows import windows
 
-ANY = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+
+def check_cases(check, examples):
+    """Call `check` with so many random cases, the same ones in every run."""
+    too_slow = [HealthCheck.too_slow]
+    settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=too_slow)(check)()
+
+
+examples = pytest.mark.parametrize("examples", [6, pytest.param(20, marks=pytest.mark.slow)])
 
 
 @some.composite
@@ -33,7 +40,7 @@ def cases(draw):
     return region, labels, laid, options
 
 
-def held_boxes(drawn, fold):
+def held_out_boxes(drawn, fold):
     """West, south, east, north of the held-out blocks, from the stored figures alone."""
     stored = drawn.to_dict()
     west, _, _, north = stored["region_wsen"]
@@ -50,10 +57,7 @@ def held_boxes(drawn, fold):
     ]
 
 
-@pytest.mark.parametrize("kind", ["blocks", "strict"])
-@ANY
-@given(case=cases())
-def test_held_out_labels_are_never_training_labels(kind, case):
+def check_labels(kind, case):
     region, labels, laid, options = case
     try:
         drawn = split(labels, region.bounds_wsen, laid, kind, region=region, **options)
@@ -69,7 +73,7 @@ def test_held_out_labels_are_never_training_labels(kind, case):
         window_roles = drawn.window_roles(fold, boxes)
         assert set(np.unique(roles)) <= {0, 1, 2, 3}
         scored += roles == 2
-        for west, south, east, north in held_boxes(drawn, fold):
+        for west, south, east, north in held_out_boxes(drawn, fold):
             up = np.maximum(np.maximum(lat - north, south - lat), 0)
             along = np.maximum(np.maximum(west - lon, lon - east), 0)
             near = np.hypot(up[:, None], along[None]) < options["buffer_deg"] - 1e-6
@@ -96,9 +100,14 @@ def test_held_out_labels_are_never_training_labels(kind, case):
     assert (scored[rock] == 1).all()
 
 
-@ANY
+@pytest.mark.parametrize("kind", ["blocks", "strict"])
+@examples
+def test_held_out_labels_are_never_training_labels(kind, examples):
+    check_cases(given(kind=some.just(kind), case=cases())(check_labels), examples)
+
+
 @given(case=cases())
-def test_random_windows_have_one_role_each(case):
+def check_windows(case):
     region, labels, laid, options = case
     try:
         drawn = split(
@@ -109,7 +118,12 @@ def test_random_windows_have_one_role_each(case):
     roles = np.stack([drawn.window_roles(fold, np.zeros((len(laid), 4))) for fold in range(drawn.folds)])
     effective = (roles != 3).all(axis=0)
     assert (effective == (roles != 3).any(axis=0)).all()
-    held = ((roles == 1) | (roles == 2))[:, effective]
-    assert (held.sum(axis=1) == round(0.15 * effective.sum())).all()
-    if drawn.folds * held.sum(axis=1)[0] <= effective.sum():
-        assert held.sum(axis=0).max() <= 1
+    held_out = ((roles == 1) | (roles == 2))[:, effective]
+    assert (held_out.sum(axis=1) == round(0.15 * effective.sum())).all()
+    if drawn.folds * held_out.sum(axis=1)[0] <= effective.sum():
+        assert held_out.sum(axis=0).max() <= 1
+
+
+@examples
+def test_random_windows_have_one_role_each(examples):
+    check_cases(check_windows, examples)

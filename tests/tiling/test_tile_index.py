@@ -41,7 +41,7 @@ def test_damage_is_found(tiles):
     assert reported[-1] == (63, 63)
 
 
-def test_what_a_gis_leaves_beside_a_tile_is_no_damage(tiles):
+def test_files_that_a_gis_leaves_beside_a_tile_are_accepted(tiles):
     (tiles / "5deg" / "r000_c001_field.tif.aux.xml").write_text("<PAMDataset/>")
     assert verify_tiles(tiles) == {}
 

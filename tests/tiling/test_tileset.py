@@ -154,7 +154,7 @@ def test_a_full_disk_is_seen_beforehand(sources, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_plan_tells_count_and_disk(sources, tiles):
+def test_the_plan_estimates_count_and_disk(sources, tiles):
     plan = plan_tiles(sources / "fields.nc", [2.5, 5], [], SIZE)
     assert plan.count == 21
     written = sum(path.stat().st_size for path in tiles[0].rglob("*.*"))

@@ -37,13 +37,12 @@ def laid_out(draw):
     west, south = draw(st.one_of(st.integers(-180, 150), st.floats(-180, 150))), draw(st.floats(-80, 50))
     region = Region(west, south, west + draw(any_of), south + draw(any_of))
     shorter = min(region.width_deg, region.height_deg)
-    size = draw(st.one_of(st.just(shorter), st.floats(0.1, 1).map(lambda share: share * shorter)))
+    size = draw(st.one_of(st.just(shorter), st.floats(0.1, 1).map(lambda fraction: fraction * shorter)))
     return region, size, size * draw(st.one_of(st.sampled_from([1, 0.5, 0.25]), st.floats(0.2, 1)))
 
 
 @given(laid_out(), st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=20))
-@settings(max_examples=150, deadline=None)
-def test_every_point_of_any_region_is_covered(layout, shares):
+def check_coverage(layout, fractions):
     """No point is missed, the rim included; no window reaches outside, none is laid twice, the count is known."""
     region, size, stride = layout
     laid = windows(region, size, stride)
@@ -55,7 +54,7 @@ def test_every_point_of_any_region_is_covered(layout, shares):
     assert len(np.unique(sides.round(7), axis=0)) == len(laid)
     (scale,), _ = plan_scales(region, [size], [stride])
     assert len(laid) == scale.rows * scale.columns
-    x, y = np.array([*shares, (0, 0), (0, 1), (1, 0), (1, 1)]).T
+    x, y = np.array([*fractions, (0, 0), (0, 1), (1, 0), (1, 1)]).T
     lon, lat = region.west + x * region.width_deg, region.south + y * region.height_deg
     eps = 2e-6  # what a window may fall short of the far edge: a fifth of a metre
     inside = (
@@ -65,14 +64,18 @@ def test_every_point_of_any_region_is_covered(layout, shares):
     assert inside.any(axis=1).all()
 
 
+@pytest.mark.parametrize("examples", [25, pytest.param(150, marks=pytest.mark.slow)])
+def test_every_point_of_any_region_is_covered(examples):
+    settings(max_examples=examples, deadline=None)(check_coverage)()
+
+
 @given(
     spacing=st.sampled_from([1 / 60, 1 / 30, 1 / 20, 0.05, 0.1, 0.25, 0.5]),
     first=st.tuples(st.integers(-3000, 2500), st.integers(-1500, 1000)),
     cells=st.tuples(st.integers(20, 300), st.integers(20, 300)),
     size=st.floats(0.2, 1),
 )
-@settings(max_examples=100, deadline=None)
-def test_both_registrations_of_any_grid_give_the_same_windows(spacing, first, cells, size):
+def check_registrations(spacing, first, cells, size):
     """n + 1 nodes on the lines, or n nodes between them: one region, the same windows, every node in one of them."""
     scale = min(1.0, 80 / (1500 * spacing))  # keep it on the globe
     west, south = round(first[0] * scale) * spacing, round(first[1] * scale) * spacing
@@ -87,8 +90,13 @@ def test_both_registrations_of_any_grid_give_the_same_windows(spacing, first, ce
     assert np.allclose([w.bounds_wsen for w in laid], [w.bounds_wsen for w in windows(pixel, side, side / 2)])
     for axis, (low, high) in zip(line, ((0, 2), (1, 3)), strict=True):
         sides = np.array([window.bounds_wsen for window in laid])
-        held = (sides[:, low] <= axis[:, None] + 2e-6) & (axis[:, None] <= sides[:, high] + 2e-6)
-        assert held.any(axis=1).all()
+        inside = (sides[:, low] <= axis[:, None] + 2e-6) & (axis[:, None] <= sides[:, high] + 2e-6)
+        assert inside.any(axis=1).all()
+
+
+@pytest.mark.parametrize("examples", [30, pytest.param(100, marks=pytest.mark.slow)])
+def test_both_registrations_of_any_grid_give_the_same_windows(examples):
+    settings(max_examples=examples, deadline=None)(check_registrations)()
 
 
 def test_the_last_window_is_shifted_inwards():

@@ -39,6 +39,8 @@ def finish(
     run_dir: Path,
     steps: int,
     progress: Progress = silent,
+    *,
+    pictures: bool = True,
 ) -> dict[str, Any]:
     """Score the best weights on the test blocks, once, and write the results.
 
@@ -59,6 +61,8 @@ def finish(
         All optimizer steps, for `progress`.
     progress : Progress
         Called with the windows predicted on held-out blocks.
+    pictures : bool
+        Draw `curves.png` and `reliability.png`.
 
     Returns
     -------
@@ -91,11 +95,13 @@ def finish(
     if group.rank == 0:
         spec = data.model_spec(config, spec.architecture, {"tune": result["tune"], "test": result["test"]})
         save_model(run_dir, scorer.network, spec)
-        draw_curves(state.history, run_dir / "curves.png", f"{run_dir.name}: {config.model}")
         for note in record["notes"]:
             log.warning("%s", note)
         write_calibration(run_dir, {**record, "split": result["split"]})
-        draw_reliability(record, run_dir / "reliability.png", f"{run_dir.name}: {config.model}")
+        if pictures:
+            title = f"{run_dir.name}: {config.model}"
+            draw_curves(state.history, run_dir / "curves.png", title)
+            draw_reliability(record, run_dir / "reliability.png", title)
         applicability = fit_area_of_applicability(data.splits, data.inputs, config.seed)
         if applicability is None:
             log.warning("No node has a training label: the area of applicability cannot be computed.")

@@ -55,6 +55,7 @@ def train(
     *,
     group: Group | None = None,
     resume: bool = False,
+    pictures: bool = True,
 ) -> dict[str, Any]:
     """Train a network and score it on the held-out blocks.
 
@@ -79,6 +80,8 @@ def train(
         Processes that train together; by default a single process on `config.device`.
     resume : bool
         Continue from the checkpoint; on a CPU the result is that of an uninterrupted run, bit for bit.
+    pictures : bool
+        Draw `curves.png` and `reliability.png`.
 
     Returns
     -------
@@ -138,7 +141,7 @@ def train(
     trainer = Trainer(data, run_dir, config, group or Group(device=torch.device(config.device)))
     trainer.fit(progress, resume=resume)
     steps = config.epochs * trainer.steps_per_epoch
-    return finish(trainer.scorer, trainer.state, trainer.config, run_dir, steps, progress)
+    return finish(trainer.scorer, trainer.state, trainer.config, run_dir, steps, progress, pictures=pictures)
 
 
 class Trainer:

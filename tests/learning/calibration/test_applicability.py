@@ -13,7 +13,7 @@ from gravmap.learning.calibration.applicability import (
 )
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.local_statistics import local_statistics
-from toy_area import SIZE, SOUTH, WEST
+from toys.dataset import SIZE, SOUTH, WEST
 
 ARRAYS = ("field_means", "feature_means", "feature_stds", "training_features")
 

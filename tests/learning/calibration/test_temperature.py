@@ -16,7 +16,7 @@ from gravmap.learning.calibration.temperature import (
 )
 from gravmap.learning.evaluation.held_out import HeldOutPredictions, default_scales, predict_held_out
 from gravmap.learning.evaluation.mosaic import covering_windows, predict_logits
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 
 def truthful(count, classes=4, seed=0):

@@ -1,6 +1,7 @@
 """From fields to the network's input: the same for a training crop and for a predicted window."""
 
 import colorsys
+import functools
 import json
 import math
 
@@ -10,11 +11,14 @@ import torch
 from torch import nn
 
 from gravmap.errors import InputError, OptionError
-from gravmap.learning import RegionDataset, TrainConfig, load_model, train
+from gravmap.learning import RegionDataset, TrainConfig, load_model
+from gravmap.learning import train as train_and_draw
 from gravmap.learning.data.channels import InputChannels, RainbowChannel, expand, fields_read
 from gravmap.learning.evaluation.mosaic import predict_logits
 from gravmap.learning.sampling.augmentation import UNCHANGED, Crop
 from gravmap.learning.sampling.sampler import Sampler
+
+train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 
 NAMES = ["residual_10km", "vertical_derivative", "fault_distance"]
 UNITS = ["mGal", "mGal/km", "km"]

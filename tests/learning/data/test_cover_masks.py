@@ -14,7 +14,7 @@ from gravmap.learning.data.dataset import IGNORE
 from gravmap.learning.data.outcrop_context import with_context
 from gravmap.learning.evaluation.null_models import known_labels
 from gravmap.learning.sampling.crop_source import training_targets
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 
 def basins(cells_per_deg=40, share=0.4):

@@ -23,7 +23,7 @@ from gravmap.learning.evaluation.node_predictor import NodePredictor
 from gravmap.learning.evaluation.null_models import known_labels, null_maps
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.sampling.sampler import Sampler
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 LAT, LON = np.linspace(47, 45, 21), np.linspace(82, 85, 31)
 

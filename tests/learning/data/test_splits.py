@@ -1,6 +1,7 @@
 """Many splits: who is drawn from, what is scored, and that a run on them is one like any other."""
 
 import dataclasses
+import functools
 import json
 from collections import Counter
 
@@ -11,7 +12,8 @@ from scipy.ndimage import distance_transform_edt
 
 from gravmap.errors import InputError, OptionError
 from gravmap.lattice import TEST, TRAIN, TUNE
-from gravmap.learning import RegionDataset, TrainConfig, load_model, train
+from gravmap.learning import RegionDataset, TrainConfig, load_model
+from gravmap.learning import train as train_and_draw
 from gravmap.learning.calibration.applicability import fit_area_of_applicability
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.crust_data import crop_px, crust_dataset, crust_seeds, crust_splits
@@ -28,10 +30,10 @@ from gravmap.learning.sampling.augmentation import UNCHANGED
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.launch import launch
-from toy_area import make_arrays
-from toy_crusts import COLUMNS, PER_DEG, ROWS, K, make_crust_arrays
+from toys.crusts import COLUMNS, PER_DEG, ROWS, K, make_crust_arrays
+from toys.dataset import make_arrays
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 
 SEEDS = {"train": [0, 1, 2], "tune": [3], "test": [4, 5]}
 SMALL = {"kind": "unet", "widths": [4, 8]}

@@ -10,7 +10,7 @@ from gravmap.learning.evaluation.attribution import integrated_gradients
 from gravmap.learning.evaluation.mosaic import covering_windows, predict_logits, window_nodes
 from gravmap.learning.sampling.resampling import interpolate, interpolation_matrices
 from gravmap.network import build
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 PX = 32
 

@@ -9,7 +9,7 @@ from scipy.stats import bootstrap
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation.comparison import Difference, block_numbers, paired_bootstrap
 from gravmap.learning.evaluation.metrics import confusion, scores
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 
 def maps(blocks=25, seed=0, better=0.1):

@@ -18,7 +18,7 @@ from gravmap.learning.evaluation.importance import (
     permutation_importance,
     shift_input,
 )
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 
 class Sign(torch.nn.Module):

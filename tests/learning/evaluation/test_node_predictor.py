@@ -1,15 +1,19 @@
 """Cache of class maps: reused, and invalidated when anything it depends on changes."""
 
+import functools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gravmap.lattice import TEST
-from gravmap.learning import TrainConfig, scores, train
+from gravmap.learning import TrainConfig, scores
+from gravmap.learning import train as train_and_draw
 from gravmap.learning.data.dataset import IGNORE, to_target
 from gravmap.learning.evaluation import node_predictor
 from gravmap.learning.evaluation.metrics import confusion
+
+train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=2, steps=4, batch_size=4, lr=3e-3)
 
@@ -17,7 +21,7 @@ SHORT = TrainConfig(model="ggmnet-tiny", epochs=2, steps=4, batch_size=4, lr=3e-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     from gravmap.learning import RegionDataset
-    from toy_area import make_arrays
+    from toys.dataset import make_arrays
 
     dataset = RegionDataset.from_arrays(make_arrays())
     folder = tmp_path_factory.mktemp("runs") / "one"

@@ -16,7 +16,7 @@ from gravmap.learning.evaluation.null_models import (
     training_mask,
     unavailable_null_models,
 )
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 WINDOWS = ("windows", "window_scale_deg", "window_role")
 

@@ -1,6 +1,7 @@
 """Training on a region with outcrop as context, and fine-tuning the weights of another run."""
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 
 from gravmap.errors import InputError, OptionError
 from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE
-from gravmap.learning import RegionDataset, TrainConfig, load_model, train
+from gravmap.learning import RegionDataset, TrainConfig, load_model
+from gravmap.learning import train as train_and_draw
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.outcrop_context import context_names
 from gravmap.learning.data.splits import DatasetSplits
@@ -19,9 +21,9 @@ from gravmap.learning.training.launch import launch
 from gravmap.learning.training.setup import choose_inputs
 from gravmap.learning.training.trainer import measure_step
 from gravmap.learning.training.warm_start import load_pretrained
-from toy_area import field_at, make_arrays
+from toys.dataset import field_at, make_arrays
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 
 SMALL = {"kind": "unet", "widths": [4, 8]}
 SHORT = TrainConfig(

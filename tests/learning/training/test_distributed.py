@@ -20,7 +20,7 @@ from gravmap.learning.calibration.temperature import read_calibration
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.distributed import choose_device, group_variables
 from gravmap.learning.training.launch import launch
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, lr=3e-3, seed=1)
 
@@ -49,9 +49,10 @@ def alone(uneven, tmp_path_factory):
     return folder, train(uneven, folder, ALIKE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "victim",
-    [pytest.param(None, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.slow), 1],
+    [None, 0, 1],
     ids=["nobody dies", "the first dies", "the second dies"],
 )
 def test_two_processes_with_two_crops_are_one_with_four(uneven, alone, tmp_path, caplog, victim):
@@ -85,7 +86,6 @@ def test_two_processes_with_two_crops_are_one_with_four(uneven, alone, tmp_path,
         torch.testing.assert_close(other[name], value, rtol=2e-3, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_processes_without_synchronised_statistics_still_agree(area, tmp_path):
     result = launch(area, tmp_path / "run", SHORT, 2)
     network, spec = load_model(tmp_path / "run")

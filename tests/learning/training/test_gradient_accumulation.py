@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 from functools import partial
 
@@ -7,12 +8,15 @@ import torch
 
 import gravmap.network
 from gravmap.errors import DeviceError, out_of_memory_message
-from gravmap.learning import TrainConfig, train
+from gravmap.learning import TrainConfig
+from gravmap.learning import train as train_and_draw
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.trainer import NonFiniteLoss, Trainer
-from toy_processes import forked, in_group
+from toys.processes import forked, in_group
+
+train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, seed=1)
 BUILD = gravmap.network.build

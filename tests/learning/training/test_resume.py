@@ -1,6 +1,7 @@
 """A run that was killed and resumed equals an uninterrupted one."""
 
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -13,11 +14,14 @@ import pytest
 import safetensors.torch
 
 from gravmap.errors import GravmapError, InputError
-from gravmap.learning import TrainConfig, train
+from gravmap.learning import TrainConfig
+from gravmap.learning import train as train_and_draw
 from gravmap.learning.training import checkpoint
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.network.presets import tiny
-from toy_processes import forked
+from toys.processes import forked
+
+train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 
 # Without deformable convolutions, which on a CPU are most of a step and keep no state of their own.
 # Adam for two epochs, then SGD with a warm-up of one and a step down after two.
@@ -55,7 +59,7 @@ def go(area, folder, config=TWO, listener=lambda done, total, note="": None):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     from gravmap.learning import RegionDataset
-    from toy_area import make_arrays
+    from toys.dataset import make_arrays
 
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
     train(RegionDataset.from_arrays(make_arrays()), folder, TWO)
@@ -72,6 +76,7 @@ def test_the_uninterrupted_run_switches_optimizers(uninterrupted):
     assert not any(name.endswith("exp_avg") for name in tensors)
 
 
+@pytest.mark.slow
 def test_killed_at_a_step_and_at_random_moments(area, tmp_path, uninterrupted):
     folder = tmp_path / "run"
 

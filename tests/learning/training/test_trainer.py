@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import functools
 import json
 import time
 from types import SimpleNamespace
@@ -9,16 +10,17 @@ import pytest
 import torch
 
 from gravmap.errors import InputError, OptionError
-from gravmap.learning import RegionDataset, TrainConfig, load_model, train
+from gravmap.learning import RegionDataset, TrainConfig, load_model
+from gravmap.learning import train as train_and_draw
 from gravmap.learning.evaluation.mosaic import predict_logits
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.trainer import Trainer, measure_step
 from gravmap.progress import describe_time
-from toy_area import make_arrays
+from toys.dataset import make_arrays
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=3, steps=2, batch_size=4, lr=3e-3, seed=1)
 
@@ -39,7 +41,7 @@ def whole(tmp_path_factory):
     """A complete run of SHORT and the progress it reported, for the tests that compare with one."""
     folder, reports = tmp_path_factory.mktemp("whole") / "run", []
     area = RegionDataset.from_arrays(make_arrays())
-    result = train(area, folder, SHORT, lambda done, total, note="": reports.append((done, total, note)))
+    result = train_and_draw(area, folder, SHORT, lambda done, total, note="": reports.append((done, total, note)))
     return SimpleNamespace(folder=folder, result=result, reports=reports)
 
 

@@ -1,14 +1,18 @@
 import dataclasses
+import functools
 
 import pytest
 import torch
 from torch import nn
 
 from gravmap.errors import OptionError
-from gravmap.learning import TrainConfig, train
+from gravmap.learning import TrainConfig
+from gravmap.learning import train as train_and_draw
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.distributed import ALONE
 from gravmap.learning.training.weight_averaging import ExponentialMovingAverage
+
+train = functools.partial(train_and_draw, pictures=False)  # drawing takes longer than a few steps
 
 SHORT = TrainConfig(model="small", architecture={"kind": "unet", "widths": [4, 8]}, epochs=1, steps=4, batch_size=4)
 

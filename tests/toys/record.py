@@ -1,7 +1,6 @@
-"""A small map with its record, made by hand: no network runs, but every file of a real map is there."""
+"""A workspace with a small map and every file of its record; no network predicts it."""
 
 import json
-from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -10,27 +9,25 @@ from gravmap.files import write_json
 from gravmap.geology.labels import legend_path, write_index_raster
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import residual_fields, write_fields
-from gravmap.learning.training.checkpoint import save_model
-from gravmap.mapping.files.writer import MapWriter
 from gravmap.mapping.layers import ENTROPY, MARGIN, SECOND, Block
 from gravmap.mapping.map_grid import MapGrid
 from gravmap.mapping.record.provenance import update_checksums, write_provenance
 from gravmap.mapping.record.stac import write_item
-from gravmap.network import build
-from toy_map import LEGEND, gravity, spec_for
+from toys.layers import write_map
+from toys.map import LEGEND, gravity, make_run
 
 ROWS, COLS = 24, 30
 COMMAND = "gravmap predict --region toy --near 25km"
 
 
 def make_workspace(root, crs=None):
-    """Fields, labels, a run and a map, each where a workspace has it; gives the map's folder."""
+    """Write fields, labels, a run and a map, each where a workspace has it; return the map's folder."""
     sources = [{"path": "gravity.nc", "sha256": "0" * 64, "source": "", "citation": "", "licence": ""}]
     fields = residual_fields(gravity(), [10_000.0], sources=sources)
     write_fields(fields, root / "data" / "fields.nc")
     write_labels(root / "data" / "labels.tif")
-    make_run(root / "runs" / "first", fields)
-    return make_map(root, crs)
+    make_recorded_run(root / "runs" / "first", fields)
+    return make_recorded_map(root, crs)
 
 
 def write_labels(path, seed=0):
@@ -40,45 +37,34 @@ def write_labels(path, seed=0):
     write_legend(LEGEND, legend_path(path))
 
 
-def make_run(folder, fields, seed=0):
-    torch.manual_seed(seed)
-    network = build("ggmnet-tiny", in_channels=1, classes=10)
+def make_recorded_run(folder, fields, seed=0):
+    """A run of toys.map whose model.json has the keys that provenance copies, and scores.json."""
     scores = {"tune": {"pa": 0.5, "places": 10}, "test": {"pa": 0.4, "places": 12}}
-    sources = [
-        {"role": "fields", "path": "../fields.nc", "sha256": "1" * 64},
-        {"role": "gravity", "path": "gravity.nc", "sha256": "0" * 64, "source": "", "citation": "", "licence": ""},
-    ]
-    spec = spec_for(
+    network = make_run(
+        folder,
         fields,
-        network,
-        model="ggmnet-tiny",
+        seed,
+        "ggmnet-tiny",
         scores=scores,
-        sources=sources,
+        sources=[
+            {"role": "fields", "path": "../fields.nc", "sha256": "1" * 64},
+            {"role": "gravity", "path": "gravity.nc", "sha256": "0" * 64, "source": "", "citation": "", "licence": ""},
+        ],
         area_sha256="a" * 64,
         versions={"gravmap": "0.1.0", "torch": str(torch.__version__)},
         recipe={"epochs": 3, "lr": 1e-3, "architecture": None},
     )
-    save_model(folder, network, spec)
-    write_json(folder / "scores.json", {**asdict(spec)["scores"], "epochs": 3})
+    write_json(folder / "scores.json", {**scores, "epochs": 3})
     return network
 
 
-def make_map(root, crs=None, folder=None):
+def make_recorded_map(root, crs=None, folder=None):
     folder = folder or root / "maps" / "toy"
     sums = json.loads((root / "runs" / "first" / "model.json").read_text())["weights_sha256"]
     lat, lon = np.linspace(46, 44, ROWS), np.linspace(81, 83.9, COLS)
     grid = MapGrid(lat, lon, (2 / (ROWS - 1), 2.9 / (COLS - 1)), 1.0)
-    with MapWriter(
-        folder,
-        grid,
-        LEGEND,
-        bands=(ENTROPY, MARGIN, SECOND),
-        tags={"GRAVMAP_MODEL_SHA256": sums},
-        near_km=25,
-        crs=crs,
-    ) as writer:
-        writer.write(block())
-        writer.finish()
+    bands, tags = (ENTROPY, MARGIN, SECOND), {"GRAVMAP_MODEL_SHA256": sums}
+    write_map(folder, [block()], grid, LEGEND, bands=bands, tags=tags, crs=crs)
     (folder / "map.png").write_bytes(b"a picture")
     write_provenance(
         folder,
@@ -95,7 +81,7 @@ def make_map(root, crs=None, folder=None):
 
 
 def block():
-    """Half of it mapped, the rest predicted, a corner without data; classes in patches of some cells."""
+    """A third is outcrop, the rest predicted, a corner has no data; classes in patches of some cells."""
     rng = np.random.default_rng(1)
     coarse = rng.random((10, ROWS // 4, COLS // 5)).astype(np.float32)
     probability = np.repeat(np.repeat(coarse / coarse.sum(axis=0), 4, axis=1), 5, axis=2)

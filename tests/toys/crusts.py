@@ -1,14 +1,14 @@
-"""Small crusts whose class under cover follows from gravity: three classes, cells around the nodes."""
+"""The arrays of small crusts whose class under cover follows from gravity: three classes, cells around the nodes."""
 
 import numpy as np
 
-from toy_area import field_at
+from toys.dataset import field_at
 
 PER_DEG, ROWS, COLUMNS, K = 15, 32, 48, 3
 
 
 def make_crust_arrays(seed=0):
-    """As `gravmap.synthetic.crust_arrays` hands them over; each seed shows another part of one endless field."""
+    """As `gravmap.synthetic.crust_arrays` returns them; each seed shows another part of one endless field."""
     west, south = 70.0 + 7 * seed, 40.0
     lon = west + (np.arange(COLUMNS) + 0.5) / PER_DEG
     lat = south + (ROWS - np.arange(ROWS) - 0.5) / PER_DEG
@@ -33,7 +33,7 @@ def make_crust_arrays(seed=0):
             "channel_units": ["mGal"],
             "classes": [
                 {"index": index, "name": name, "colour": "#777777", "age": ""}
-                for index, name in enumerate(("light", "middling", "dense"), 1)
+                for index, name in enumerate(("light", "medium", "dense"), 1)
             ],
             "region_wsen": [west, south, west + COLUMNS / PER_DEG, south + ROWS / PER_DEG],
             "field_recipe": {"method": "regional"},

@@ -1,4 +1,4 @@
-"""A small gravity field, a network to go with it, and what reads the maps, for the tests of prediction."""
+"""A small gravity field, untrained networks that use it, and readers of the maps, for the tests of prediction."""
 
 import json
 
@@ -49,16 +49,16 @@ def spec_for(fields, network, **changes):
     return ModelSpec(**(values | changes))
 
 
-def make_run(folder, fields, seed=0, **changes):
-    """A run whose network has learnt nothing: what it says is as good as any for seeing where it goes."""
+def make_run(folder, fields, seed=0, model="unet", **changes):
+    """Write a run with an untrained network, and return the network; `changes` of the model's description."""
     torch.manual_seed(seed)
-    network = build("unet", in_channels=1, classes=10)
-    save_model(folder, network, spec_for(fields, network, **changes))
+    network = build(model, in_channels=1, classes=10)
+    save_model(folder, network, spec_for(fields, network, model=model, **changes))
     return network
 
 
 def make_project(folder, grid=None):
-    """``fields.nc`` and a run called ``run``; the fields."""
+    """Write ``fields.nc`` and a run called ``run``; return the fields."""
     fields = residual_fields(gravity() if grid is None else grid, [10_000.0])
     write_fields(fields, folder / "fields.nc")
     make_run(folder / "run", fields)
@@ -66,7 +66,7 @@ def make_project(folder, grid=None):
 
 
 def layers(folder):
-    """Every raster of a map as it is stored: name to (bands, rows, columns)."""
+    """The values of every raster of a map: name to (bands, rows, columns)."""
     found = {}
     for name in RASTERS:
         with rasterio.open(folder / f"{name}.tif") as raster:

@@ -1,4 +1,4 @@
-"""A small workspace with a tile set, and runs that have hardly learnt: what is scored on them can be counted again."""
+"""A small workspace with a tile set, and runs of one training step on it."""
 
 import json
 
@@ -12,7 +12,7 @@ from gravmap.geology.legend import Legend, LegendClass
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import write_fields
 from gravmap_cli import gravmap
-from toy_area import field_at
+from toys.dataset import field_at
 
 BOUNDS = (80, 42, 84, 46)
 NAMES = ("cover", "high", "low", "rare")
@@ -25,6 +25,7 @@ def legend(names=NAMES):
 
 
 def call(root, *words):
+    """Run `gravmap -w ROOT WORDS`."""
     return CliRunner().invoke(gravmap, ["-w", str(root), *map(str, words)])
 
 

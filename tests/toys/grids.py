@@ -38,14 +38,14 @@ def surfer_ascii(path, values=VALUES, lat=LAT, lon=LON):
 def gdf(
     path, values=VALUES, lat=LAT, lon=LON, *, unit="mgal", step=0.5, level=None, column="", gap="99999.000", **keys
 ):
-    said = {
+    header = {
         "modelname": "EIGEN-6C4", "functional": "gravity_anomaly_bg", "unit": unit,
         "latlimit_north": f"{lat.max():.6f}  degrees", "latlimit_south": f"{lat.min():.6f}  degrees",
         "longlimit_west": f"{lon.min():.6f}  degrees", "longlimit_east": f"{lon.max():.6f}  degrees",
         "gridstep": f"{step:.10f} degrees", "latitude_parallels": len(lat), "longitude_parallels": len(lon),
         "number_of_gridpoints": len(lat) * len(lon), "gapvalue": gap,
     } | ({"height_over_ell": f"{level:.4f} m"} if level is not None else {}) | keys  # fmt: skip
-    lines = ["generating_institute     gfz-potsdam", *(f"{key:>24s}     {value}" for key, value in said.items()), ""]
+    lines = ["generating_institute     gfz-potsdam", *(f"{key:>24s}     {value}" for key, value in header.items()), ""]
     lines += [f"longitude    latitude    {'h_over_ell ' if column else ''}gravity_anomaly_bg"]
     lines += [f"[deg.]    [deg.]    {'[m] ' if column else ''}[{unit}]", "end_of_head =================="]
     for row in range(len(lat) - 1, -1, -1):

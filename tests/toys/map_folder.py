@@ -1,13 +1,13 @@
-"""A finished map with every layer, written as prediction writes it, and a run behind it: known cell by cell."""
+"""A finished map with every layer, known cell by cell, and the files of a run that describe a network."""
 
 import numpy as np
 
 from gravmap.files import write_json
 from gravmap.learning.evaluation.metrics import scores
-from gravmap.mapping.files.writer import MapWriter
 from gravmap.mapping.layers import COVERED, DISSIMILARITY, ENTROPY, EXTRAPOLATED, NEAR, NODATA, OUTCROP, Block
 from gravmap.mapping.map_grid import MapGrid
-from toy_map import LEGEND
+from toys.layers import write_map
+from toys.map import LEGEND
 
 ROWS, COLUMNS, STEP = 40, 60, 0.1
 NORTH, WEST = 48.0, 80.0
@@ -40,9 +40,8 @@ def make_map(folder, crs=None, content="outcrop as mapped, bedrock class predict
     measures = {ENTROPY.name: entropy, DISSIMILARITY.name: entropy}
     tags = {"GRAVMAP_CONTENT": content, "GRAVMAP_UPSAMPLING": "2"}
     bands = (ENTROPY, DISSIMILARITY)
-    with MapWriter(folder, grid, LEGEND, bands=bands, tags=tags, near_km=25.0, crs=crs) as writer:
-        writer.write(Block(0, 0, lithology, probability, measures, evidence))
-        writer.finish()
+    block = Block(0, 0, lithology, probability, measures, evidence)
+    write_map(folder, [block], grid, LEGEND, bands=bands, tags=tags, crs=crs)
     if record:
         write_json(folder / "provenance.json", RECORD)
     return folder
@@ -71,8 +70,8 @@ RECORD = {
 }
 
 
-def make_run(folder, matrix=None, split=None, calibration=None, **changes):
-    """A run as its folder tells it: model.json, scores.json and, where wanted, calibration.json."""
+def write_run_files(folder, matrix=None, split=None, calibration=None, **changes):
+    """Write model.json, scores.json and, where given, calibration.json: a run without its weights."""
     counts = np.diag(np.arange(len(NAMES)) * 10) if matrix is None else np.asarray(matrix)
     split = {"name": "blocks", "kind": "blocks", "fold": 1, "folds": 5, "block_deg": [2.5, 2.5], "leak": 0.0} | (
         split or {}

@@ -1,4 +1,4 @@
-"""Processes forked from the test, for what one process cannot show: being killed, and waiting for another."""
+"""Processes forked from a test, for what one process cannot show: being killed, and waiting for another."""
 
 import multiprocessing
 import os
@@ -10,9 +10,9 @@ FORK = multiprocessing.get_context("fork")
 
 
 def forked(*functions):
-    """Run each function in a process of its own; what they return, or the exit status of those that died.
+    """Run each function in its own process; what they return, or the exit status of those that died.
 
-    A process that does not end in two minutes hangs, and the test fails.
+    The test fails if a process does not end in two minutes.
     """
     pipes = [FORK.Pipe(duplex=False) for _ in functions]
     children = [
@@ -21,21 +21,21 @@ def forked(*functions):
     ]
     for child in children:
         child.start()
-    answers = []
+    results = []
     for child, (receiver, sender) in zip(children, pipes, strict=True):
         sender.close()
         try:
             assert receiver.poll(SECONDS), "a process hangs"
-            answers.append(receiver.recv())
+            results.append(receiver.recv())
         except EOFError:
             child.join(SECONDS)
-            answers.append(child.exitcode)
+            results.append(child.exitcode)
         finally:
-            if child.is_alive() and not answers:
+            if child.is_alive() and not results:
                 child.kill()
     for child in children:
         child.join(SECONDS)
-    return answers
+    return results
 
 
 def in_group(function, size=2):

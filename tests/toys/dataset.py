@@ -1,4 +1,4 @@
-"""A small area whose class is the sign of a smooth field: learnable, and known everywhere."""
+"""The arrays of a small region whose class is the sign of a smooth field: learnable, and known everywhere."""
 
 import numpy as np
 

@@ -30,9 +30,9 @@ def must(workspace, *words):
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory):
-    """A workspace in which every step has been walked once, and the crust it was walked on."""
-    root = tmp_path_factory.mktemp("road")
+def workspace(tmp_path_factory):
+    """A workspace in which every command has run once, and the crust it ran on."""
+    root = tmp_path_factory.mktemp("workspace")
     crust = make_crust(3, SHAPE, (84.0, 44.0), sub=1, margin=12)
     files = write_crust(crust, root / "data" / "raw")
     west, south, east, north = crust.bounds_wsen
@@ -48,8 +48,8 @@ def road(tmp_path_factory):
     return root, crust
 
 
-def test_the_fields_add_up(road):
-    root, crust = road
+def test_the_fields_add_up(workspace):
+    root, crust = workspace
     with xr.open_dataset(root / "data" / "fields.nc") as fields:
         assert fields["bouguer"].dims == ("lat", "lon")
         assert np.allclose(fields["bouguer"], crust.gravity, atol=1e-4)
@@ -59,8 +59,8 @@ def test_the_fields_add_up(road):
         assert float(fields["residual_10km"].std()) < float(fields["bouguer"].std())
 
 
-def test_the_labels_are_the_crusts_own_surface(road):
-    root, crust = road
+def test_the_labels_are_the_crusts_own_surface(workspace):
+    root, crust = workspace
     with rasterio.open(root / "data" / "labels.tif") as raster:
         assert raster.crs.to_epsg() == 4326
         assert raster.nodata == 255
@@ -72,8 +72,8 @@ def test_the_labels_are_the_crusts_own_surface(road):
     assert (root / "data" / "labels.legend.toml").exists()
 
 
-def test_rio_reads_the_tags_of_the_labels(road):
-    root, _ = road
+def test_rio_reads_the_tags_of_the_labels(workspace):
+    root, _ = workspace
     rio = Path(sys.executable).with_name("rio")
     done = subprocess.run(
         [rio, "info", str(root / "data" / "labels.tif"), "--tags"], capture_output=True, text=True, check=True
@@ -83,8 +83,8 @@ def test_rio_reads_the_tags_of_the_labels(road):
 
 @pytest.mark.skipif(shutil.which("gdalinfo") is None, reason="GDAL's own tools are not installed")
 @pytest.mark.parametrize("file", ["data/labels.tif", "maps/here/lithology.tif"])
-def test_gdalinfo_reads_names_and_colours(road, file):
-    root, _ = road
+def test_gdalinfo_reads_names_and_colours(workspace, file):
+    root, _ = workspace
     done = subprocess.run(["gdalinfo", "-json", str(root / file)], capture_output=True, text=True, check=True)
     band = json.loads(done.stdout)["bands"][0]
     assert band["noDataValue"] == 255
@@ -94,10 +94,10 @@ def test_gdalinfo_reads_names_and_colours(road, file):
     assert "6: 203,140,55,255" in plain  # CB8C37
 
 
-def test_the_tiles_lie_where_the_index_says(road):
+def test_the_tiles_are_where_the_index_has_them(workspace):
     import geopandas
 
-    root, _ = road
+    root, _ = workspace
     index = geopandas.read_parquet(root / "data" / "tiles" / "index.parquet")
     header = json.loads((root / "data" / "tiles" / "index.json").read_text())
     assert header["size_px"] == 64
@@ -110,10 +110,10 @@ def test_the_tiles_lie_where_the_index_says(road):
         assert raster.crs.to_epsg() == 4326
 
 
-def test_the_run_rebuilds_the_network_alone(road):
+def test_the_run_rebuilds_the_network_alone(workspace):
     from gravmap.learning.training.checkpoint import load_model
 
-    root, _ = road
+    root, _ = workspace
     assert (root / "runs" / "latest").read_text().strip() == "short"
     network, spec = load_model(root / "runs" / "short")
     assert spec.channels == ["residual_10km"]
@@ -129,8 +129,8 @@ def test_the_run_rebuilds_the_network_alone(road):
         assert (root / "runs" / "short" / file).stat().st_size > 0
 
 
-def test_the_map_lies_on_the_nodes_of_the_gravity(road):
-    root, crust = road
+def test_the_map_lies_on_the_nodes_of_the_gravity(workspace):
+    root, crust = workspace
     folder = root / "maps" / "here"
     with rasterio.open(folder / "lithology.tif") as classes, rasterio.open(folder / "probability.tif") as shares:
         values = classes.read(1)
@@ -150,8 +150,8 @@ def test_the_map_lies_on_the_nodes_of_the_gravity(road):
 @pytest.mark.parametrize(
     "words", [["rasterize", "x.gpkg", "--legend", "crust"], ["tile"], ["predict", "--region", "here"]]
 )
-def test_finished_steps_are_not_done_again_unasked(road, words):
-    root, _ = road
+def test_finished_steps_are_repeated_only_with_overwrite(workspace, words):
+    root, _ = workspace
     if words[0] == "rasterize":
         words = ["rasterize", str(root / "data" / "raw" / "map.gpkg"), "--legend", "crust"]
     done = call(root, *words)

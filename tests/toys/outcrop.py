@@ -1,4 +1,4 @@
-"""A map, and networks that start from its outcrop, beside the gravity of toy_map."""
+"""A geological map, and networks that start from its outcrop, for the gravity of toys.map."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from gravmap.learning.data.outcrop_context import context_names
 from gravmap.learning.training.checkpoint import save_model
 from gravmap.network.outcrop_start import with_outcrop_start
 from gravmap.network.registry import build_from_dict
-from toy_map import LEGEND, make_project, spec_for
+from toys.map import LEGEND, make_project, spec_for
 
 LABEL_BOX = (79.0, 42.0, 86.0, 48.0)
 NAMES = context_names(10)
@@ -28,10 +28,10 @@ def make_labels(path, seed=0, values=None, legend=LEGEND):
     return mapped
 
 
-def make_context_run(folder, fields, taught=False):
+def make_context_run(folder, fields, trained=False):
     torch.manual_seed(0)
     network = build_from_dict(with_outcrop_start(BODY, (1, 11)), 13, 10)
-    if taught:
+    if trained:
         torch.nn.init.normal_(network.body.classify.weight, std=0.5)
     inputs = [{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 7.0}]
     inputs += [{"kind": "field", "field": name, "unit": "1", "spread": 1.0} for name in NAMES]
@@ -39,9 +39,9 @@ def make_context_run(folder, fields, taught=False):
 
 
 def make_outcrop_project(folder):
-    """Fields, labels, and two networks that start from them: one that adds nothing, and one that does."""
+    """Fields, labels, and two networks that start from outcrop: `null` adds nothing to it, `trained` does."""
     fields = make_project(folder)
     make_labels(folder / "labels.tif")
     make_context_run(folder / "null", fields)
-    make_context_run(folder / "taught", fields, taught=True)
+    make_context_run(folder / "trained", fields, trained=True)
     return folder

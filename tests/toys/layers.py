@@ -1,4 +1,4 @@
-"""A made-up map, cell by cell: smooth patches of classes with outcrop, cover and ground the network does not know."""
+"""A random map, cell by cell: smooth patches of classes with outcrop, cover, and cells outside the training data."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -11,7 +11,7 @@ from gravmap.mapping.map_grid import MapGrid
 
 LEGEND = Legend("model", load_legend("bedrock10").bedrock)
 BANDS = (ENTROPY, MARGIN, SECOND, AGREEMENT)
-BLIND = np.s_[-4:, -7:]  # the corner without data
+NO_DATA = np.s_[-4:, -7:]  # a corner
 
 
 def grid(rows, cols, west=81.0, north=48.0, step=1 / 30):
@@ -19,23 +19,23 @@ def grid(rows, cols, west=81.0, north=48.0, step=1 / 30):
     return MapGrid(lat, lon, (step, step), 1.0)
 
 
-def made_map(rows, cols, seed=0, smooth=6):
-    """One block over all."""
+def random_map(rows, cols, seed=0, smooth=6):
+    """One block of all cells."""
     rng = np.random.default_rng(seed)
     logits = [gaussian_filter(rng.normal(size=(rows, cols)), smooth) * smooth * 8 for _ in LEGEND.bedrock]
     odds = np.exp(np.array(logits))
     probability = (odds / odds.sum(axis=0)).astype(np.float32)
-    ground = gaussian_filter(rng.normal(size=(rows, cols)), 2 * smooth)
-    ground /= ground.std()
+    place = gaussian_filter(rng.normal(size=(rows, cols)), 2 * smooth)
+    place /= place.std()
     evidence = np.full((rows, cols), COVERED, dtype=np.uint8)
-    evidence[ground > 0.2] = NEAR
-    evidence[ground > 0.5] = OUTCROP
-    evidence[ground < -1] = EXTRAPOLATED
+    evidence[place > 0.2] = NEAR
+    evidence[place > 0.5] = OUTCROP
+    evidence[place < -1] = EXTRAPOLATED
     likeliest = probability.argmax(axis=0) + 1
-    # The map knows better than the network.
+    # What is mapped differs from what is predicted.
     lithology = np.where(evidence == OUTCROP, np.roll(likeliest, 9, axis=0), likeliest).astype(np.uint8)
-    probability[:, *BLIND] = np.nan
-    lithology[BLIND] = evidence[BLIND] = 255
+    probability[:, *NO_DATA] = np.nan
+    lithology[NO_DATA] = evidence[NO_DATA] = 255
     by_size = np.sort(probability, axis=0)
     second = np.where(np.isnan(probability[0]), np.nan, np.argsort(probability, axis=0)[-2] + 1)
     entropy = -(probability * np.log(probability)).sum(axis=0) / np.log(len(LEGEND.bedrock))
@@ -64,10 +64,10 @@ def cut(whole, size):
             )
 
 
-def write_map(folder, blocks, cells, **options):
-    """The finished files of a map."""
+def write_map(folder, blocks, cells, legend=LEGEND, **options):
+    """Write the rasters of a map; their summary."""
     settings = {"bands": BANDS, "tags": {"GRAVMAP_CONTENT": "made up"}, "near_km": 25.0} | options
-    with MapWriter(folder, cells, LEGEND, **settings) as writer:
+    with MapWriter(folder, cells, legend, **settings) as writer:
         for block in blocks:
             writer.write(block)
         return writer.finish()

@@ -1,0 +1,1 @@
+"""Small datasets, maps, networks and servers that several test files share."""
