@@ -137,7 +137,7 @@ def test_the_paper_s_numbers_stand_beside_its_own_split_alone(tmp_path):
     assert [row[-2:] == ("–", "–") for row in depth.rows] == [True, True, True, False, True]
 
 
-def test_what_was_not_trained_says_so_and_shows_no_number(tmp_path):
+def test_networks_that_were_not_trained_are_marked(tmp_path):
     found = outcome(tmp_path, (0.31, 0.21), (0.21, 0.20))
     for table in tables_of(protocol_parts(found, "random", {}))[:3]:
         for row in table.rows:
