@@ -53,7 +53,7 @@ class PriorCheck:
     def function(
         self, fields: Path, labels: Path | None, region: Region, cache: Path
     ) -> Callable[[Progress], list[Verdict]] | None:
-        """The check as `gravmap.mapping.predict` takes it; None where there is none."""
+        """The check as an argument of `gravmap.mapping.predict`; None if no network was trained on crusts."""
         if not self.trained_on or labels is None:
             return None
         return lambda progress: [_verdict(each, fields, labels, region, cache, progress) for each in self.trained_on]
@@ -62,7 +62,7 @@ class PriorCheck:
 def _verdict(
     trained_on: dict[str, Any], fields: Path, labels: Path, region: Region, cache: Path, progress: Progress
 ) -> Verdict:
-    """The verdict; where there is none, the reason in its place: the map is made all the same."""
+    """The verdict; if no comparison is possible, the reason instead of an error, so that the map is still made."""
     from gravmap.prior_check import run_verdict
     from gravmap.prior_check.check import COUNT
     from gravmap.prior_check.verdict import UNKNOWN

@@ -9,11 +9,11 @@ import click
 
 from gravmap_cli import gravmap
 
-HEADER = "# Commands\n\nWritten from `--help` by `make docs`; `tests/test_readme.py` fails when it is behind.\n"
+HEADER = "# Commands\n\nGenerated from `--help` by `make docs`; `tests/test_readme.py` fails if it is out of date.\n"
 
 
 def text() -> str:
-    """The whole page."""
+    """The page as Markdown."""
     settings = {**gravmap.context_settings, "terminal_width": 100, "max_content_width": 100}
     group_context = click.Context(gravmap, info_name="gravmap", **settings)
     parts = [HEADER, "\n## gravmap\n", block(gravmap.get_help(group_context))]
@@ -22,7 +22,7 @@ def text() -> str:
 
 
 def commands(group: click.Group, context: click.Context, above: str, settings: Any) -> list[str]:
-    """A section for each command of a group, and for those of its groups."""
+    """A section for each command of a group, recursively."""
     parts = []
     for name in group.list_commands(context):
         command = group.get_command(context, name)
