@@ -77,7 +77,7 @@ def test_the_page_stands_alone_and_says_what_it_is_of(made):
     page = Page()
     page.feed((root / "liu2024.html").read_text(encoding="utf-8"))
     assert page.links == []
-    assert len(page.pictures) == 7  # two of the data, curves and held-out ground for each split, the map
+    assert len(page.pictures) == 7  # two of the data, curves and held-out outcrop for each split, the map
     assert all(len(picture) > 10_000 for picture in page.pictures)
     assert "Profile quick, data: a synthetic crust, seed 0" in page.words
     assert "NOT the paper's" in page.words
@@ -94,21 +94,21 @@ def test_the_page_stands_alone_and_says_what_it_is_of(made):
 
 def test_its_numbers_are_those_of_the_runs(made):
     root, _ = made
-    told = json.loads((root / "liu2024.json").read_text())["protocols"]
+    numbers = json.loads((root / "liu2024.json").read_text())["protocols"]
     for name in SMALL:
         split, network = name.split("-", 1)
         scores = json.loads((root / "runs" / name / "scores.json").read_text())
-        assert told[split]["networks"][network]["scores"]["fwiou"] == scores["test"]["fwiou"]
+        assert numbers[split]["networks"][network]["scores"]["fwiou"] == scores["test"]["fwiou"]
         assert scores["split"]["name"] == split
-    assert told["blocks"]["networks"]["unet-resnet34"] is None
-    assert told["blocks"]["leak"] == 0
-    assert told["random"]["leak"] > 0.5
+    assert numbers["blocks"]["networks"]["unet-resnet34"] is None
+    assert numbers["blocks"]["leak"] == 0
+    assert numbers["random"]["leak"] > 0.5
     # On overlapping windows the nearest outcrop is the place itself; on blocks it is not.
-    nearest = [told[split]["null_models"]["nearest outcrop, no gravity"]["pa"] for split in ("random", "blocks")]
+    nearest = [numbers[split]["null_models"]["nearest outcrop, no gravity"]["pa"] for split in ("random", "blocks")]
     assert nearest[0] > 0.9 > nearest[1]
 
 
-def test_shares_of_the_classes_are_those_of_the_map(made):
+def test_percentages_of_the_classes_are_those_of_the_map(made):
     import geopandas
 
     root, _ = made
@@ -120,10 +120,10 @@ def test_shares_of_the_classes_are_those_of_the_map(made):
         if line.startswith("|")
     ]
     bedrock = sum(area for name, area in km2.items() if name != "Cenozoic cover")
-    shares = {row[0]: row[2] for row in rows if row[0] in km2 and len(row) == 4 and row[2] != "–"}
-    assert len(shares) >= 6
-    for name, share in shares.items():
-        assert float(share.replace("\u202f%", "")) == pytest.approx(100 * km2[name] / bedrock, abs=0.3), name
+    percentages = {row[0]: row[2] for row in rows if row[0] in km2 and len(row) == 4 and row[2] != "–"}
+    assert len(percentages) >= 6
+    for name, percentage in percentages.items():
+        assert float(percentage.replace("\u202f%", "")) == pytest.approx(100 * km2[name] / bedrock, abs=0.3), name
 
 
 def test_what_a_kill_left_is_gone_on_with_and_the_rest_is_kept(made, call, tmp_path):
@@ -147,17 +147,17 @@ def test_what_a_kill_left_is_gone_on_with_and_the_rest_is_kept(made, call, tmp_p
     assert not (lost / "half.txt").exists()
     # On a CPU one seed gives one network: the page is the one of the unbroken run.
     numbers = [json.loads((folder / "liu2024.json").read_text()) for folder in (made[0], root)]
-    for told in numbers:
-        for split in told["protocols"].values():
+    for page in numbers:
+        for split in page["protocols"].values():
             for network in split["networks"].values():
                 network and network.pop("seconds")
     assert numbers[0] == numbers[1]
 
 
-def test_a_dry_run_writes_nothing_and_tells_what_is_there(made, call, tmp_path):
-    told = call("-o", tmp_path / "new", "-n")
-    assert told.exit_code == 0
-    assert "train 4 networks" in told.output
+def test_a_dry_run_writes_nothing_and_lists_existing_runs(made, call, tmp_path):
+    result = call("-o", tmp_path / "new", "-n")
+    assert result.exit_code == 0
+    assert "train 4 networks" in result.output
     assert list(tmp_path.iterdir()) == []
     root, _ = made
     states = json.loads(call("-o", root, "-n", "--json").stdout)["runs"]
