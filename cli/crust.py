@@ -58,7 +58,7 @@ def command(
     prior = load_prior(prior_name)
     folder = output or session.workspace.root / "crusts" / f"{prior.name}-{seed}"
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, and a folder is needed.", "Name a folder with -o.")
+        raise InputError(f"{folder} is a file; a folder is needed.", "Name a folder with -o.")
     for name in (*FILES.values(), "prior.toml", "crust.png"):
         refuse_existing(folder / name, overwrite)
     start = time.perf_counter()
@@ -86,7 +86,7 @@ def command(
         crust,
         files["picture"],
         title=f"A simulated crust: prior {prior.name}, seed {seed}",
-        more=". ".join(numbers) + ". It is no place on Earth.",
+        more=". ".join(numbers) + ". It is not a real place.",
     )
     session.say("")
     for path in files.values():
@@ -106,7 +106,7 @@ def command(
 
 
 def _in_words(crust: Any, facts: Any) -> list[str]:
-    """The crust in three lines."""
+    """Describe the crust in three lines."""
     setting = crust.setting
     outcrop = f"half of it farther than {facts.outcrop_distance_km:.0f} km from outcrop"
     cover = f"Cover hides {facts.cover_percent:.0f} %"
@@ -114,7 +114,7 @@ def _in_words(crust: Any, facts: Any) -> list[str]:
         cover += f", {facts.cover_mean_km:.1f} km thick on average, {outcrop}"
     return [
         cover,
-        f"Belts usually {setting.belt_width_km:.0f} km wide, Moho at {setting.moho_depth_km:.0f} km",
+        f"Median width of belts {setting.belt_width_km:.0f} km, mean depth of the Moho {setting.moho_depth_km:.0f} km",
         f"Bouguer anomaly {facts.bouguer_std_mgal:.0f} mGal std, residual 10 km {facts.residual_std_mgal:.1f}, noise"
-        f" {setting.noise_mgal:.1f}; waves of {setting.low_pass_km:.0f} km at half their strength",
+        f" {setting.noise_mgal:.1f}; low-pass filter with half amplitude at {setting.low_pass_km:.0f} km",
     ]

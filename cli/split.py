@@ -132,7 +132,7 @@ def split_line(stored: dict[str, Any]) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A fraction in percent, in which 0 means none."""
+    """A fraction in percent; 0 % only for exactly 0."""
     return "0 %" if fraction == 0 else f"{100 * fraction:.1f} %" if fraction >= 0.001 else "under 0.1 %"
 
 

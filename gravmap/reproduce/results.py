@@ -242,7 +242,7 @@ def _band(path: Path) -> Any:
 
 
 def _departures(made: Made) -> list[str]:
-    general = [f"Not specified in the paper: {row['open']}. Here: {row['here']}." for row in made.plan.departures]
+    general = [f"Paper: {row['open']}. Here: {row['here']}." for row in made.plan.departures]
     record = made.place.maps / made.region / "provenance.json"
     shown = read_json(record, "gravmap predict").get("deviations", []) if record.exists() else []
     return [*general, *(f"In this map: {each}" for each in shown)]

@@ -82,7 +82,7 @@ class Section:
         return values
 
 
-def cut_section(crust: Crust, *, columns: int = 2400, rows: int = 480) -> Section:
+def vertical_section(crust: Crust, *, columns: int = 2400, rows: int = 480) -> Section:
     """Vertical section through the middle of a crust, across the strike of its belts.
 
     Parameters
@@ -176,7 +176,7 @@ def draw_crust_picture(crust: Crust, path: Path, *, title: str, more: str = "", 
     """
     from matplotlib.figure import Figure
 
-    section = cut_section(crust)
+    section = vertical_section(crust)
     tall = _PANEL * map_aspect(crust.bounds_wsen)
     width = _LEFT + 2 * _STEP + _PANEL + 0.85
     height = _TITLE + 2 * (tall + _ABOVE + _BELOW) + _FOOT

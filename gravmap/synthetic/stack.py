@@ -16,8 +16,8 @@ from gravmap.synthetic.setting import CLASSES, RockTable
 
 UNITS = ("cover", "Mesozoic", "Permian", "pluton", "belt", "basement")
 # Thin layers near the top, where a depth matters most; km.
-CUTS_KM = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0, 10.0, 12.0, 16.0, 20.0)
-MOHO_CUTS_KM = tuple(range(-39, 54, 4))  # from the mean depth: from the shallowest Moho to roots of 50 km
+LAYER_DEPTHS_KM = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0, 10.0, 12.0, 16.0, 20.0)
+MOHO_LAYER_DEPTHS_KM = tuple(range(-39, 54, 4))  # from the mean depth: from the shallowest Moho to roots of 50 km
 
 # Weights of the three parts of a density's variation: between bodies, within a body, at small scale.
 _BODY, _INSIDE, _SMALL = 0.65, 0.60, 0.45
@@ -87,7 +87,7 @@ class Stack:
         """
         top = np.concatenate([np.zeros_like(self.base_km[:1]), self.base_km[:-1]]).astype(np.float64)
         base = self.base_km.astype(np.float64)
-        for upper, lower in pairwise(CUTS_KM):
+        for upper, lower in pairwise(LAYER_DEPTHS_KM):
             total = np.zeros(base.shape[1:])
             if cover:
                 end = np.clip(base[0], upper, lower)
@@ -107,7 +107,7 @@ def moho_layers(moho_km: FloatArray, mean_km: float, contrast: float) -> Iterato
 
     Contrasts are relative to a Moho at its mean depth, so the mean level of the gravity is arbitrary.
     """
-    for upper, lower in pairwise(mean_km + cut for cut in MOHO_CUTS_KM):
+    for upper, lower in pairwise(mean_km + depth for depth in MOHO_LAYER_DEPTHS_KM):
         mantle = np.clip(lower - np.maximum(moho_km, upper), 0, None) / (lower - upper)
         usual = max(lower - max(mean_km, upper), 0.0) / (lower - upper)
         if (mantle != usual).any():
@@ -119,9 +119,9 @@ def build_stack(plane: StrikePlane, belts: Belts, bedrock: Bedrock, cover_km: Fl
     base = [cover_km]
     base.append(base[-1] + bedrock.mesozoic_km)
     base.append(base[-1] + bedrock.permian_km)
-    base.append(np.minimum(base[-1] + bedrock.pluton_km, CUTS_KM[-1]))
+    base.append(np.minimum(base[-1] + bedrock.pluton_km, LAYER_DEPTHS_KM[-1]))
     base.append(np.maximum(bedrock.belt_base_km, base[-1]))
-    base.append(np.full_like(cover_km, CUTS_KM[-1]))
+    base.append(np.full_like(cover_km, LAYER_DEPTHS_KM[-1]))
 
     inside = plane.field("density inside", 14.0, stretch=3.0, smoothness=1.2)
     small = plane.field("density small", 5.0, stretch=2.0, smoothness=0.8)

@@ -1,4 +1,4 @@
-"""What is trained: the table of runs, held against the paper's own arithmetic and against the shipped networks."""
+"""The planned runs, compared with the numbers of the paper and with the named networks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_without_the_extra_its_networks_are_left_out_with_the_reason(monkeypatch
     plan = load_plan("quick")
     missing = {run.network: run.missing for run in plan.runs if run.missing}
     assert set(missing) == {"deeplabv3plus-resnet50", "unet-resnet34", "segformer-b0"}
-    assert all("gravmap[peers]" in told for told in missing.values())
+    assert all("gravmap[peers]" in reason for reason in missing.values())
     assert len(plan.networks("comparison")) == 6
 
 

@@ -10,7 +10,7 @@ from scipy.ndimage import distance_transform_edt
 from gravmap.synthetic import draw_crust, load_prior, make_crust
 from gravmap.synthetic.facts import crust_facts
 from gravmap.synthetic.geometry import RandomStreams
-from gravmap.synthetic.picture import BASEMENT, cut_section, draw_crust_picture
+from gravmap.synthetic.picture import BASEMENT, draw_crust_picture, vertical_section
 
 USUAL = load_prior().typical()
 
@@ -22,14 +22,14 @@ def crust():
 
 @pytest.fixture(scope="module")
 def section(crust):
-    return cut_section(crust)
+    return vertical_section(crust)
 
 
 def nearest(section):
     return tuple(np.rint(place).astype(int) for place in section.position)
 
 
-def test_a_section_shows_what_a_well_would_meet(crust, section):
+def test_a_section_shows_the_units_of_each_column(crust, section):
     where = nearest(section)
     cover = crust.cover_thickness_m[where] / 1000
     thick = crust.stack.thickness_km[(slice(None), *where)]
@@ -66,7 +66,7 @@ def test_a_section_cuts_across_the_strike(seed):
     """Without warps and shifts the strike is the one that the seed draws first."""
     straight = replace(USUAL, warp_km=0.0, fault_shift_km=15.0, fault_spacing_km=3000.0, belt_wiggle_km=1.0)
     crust = make_crust(seed, (140, 160), sub=1, setting=straight)
-    section = cut_section(crust)
+    section = vertical_section(crust)
     strike = RandomStreams(seed).stream("strike").uniform(0, np.pi)
     north = section.lat[-1] - section.lat[0]
     east = (section.lon[-1] - section.lon[0]) * np.cos(np.radians(section.lat.mean()))
@@ -76,7 +76,7 @@ def test_a_section_cuts_across_the_strike(seed):
     assert section.lon[0] <= section.lon[-1] + 1e-9
 
 
-def test_facts_are_what_counting_gives(crust):
+def test_facts_are_counted_from_the_arrays(crust):
     facts = crust_facts(crust)
     hidden = crust.surface == 0
     assert facts.cover_percent == pytest.approx(100 * hidden.mean())
@@ -103,11 +103,11 @@ def test_a_picture_shows_each_class_in_its_colour(crust, tmp_path):
         assert (pixels == colour).all(axis=-1).mean() > 0.005
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_bare_and_buried_crusts_can_be_drawn_and_counted(share, tmp_path):
-    setting = replace(USUAL, cover_share=share)
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_crusts_without_cover_and_without_outcrop_are_drawn(fraction, tmp_path):
+    setting = replace(USUAL, cover_share=fraction)
     crust = make_crust(1, (16, 16), sub=1, setting=setting)
     draw_crust_picture(crust, tmp_path / "crust.png", title="A small one", dpi=30)
     facts = crust_facts(crust)
-    assert facts.cover_percent == 100 * share
-    assert facts.to_dict()["outcrop_distance_km"] == (None if share else 0.0)
+    assert facts.cover_percent == 100 * fraction
+    assert facts.to_dict()["outcrop_distance_km"] == (None if fraction else 0.0)

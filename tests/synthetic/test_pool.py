@@ -1,4 +1,4 @@
-"""Crusts as the arrays a network is taught on: right way up, with nature's residuals, kept and made together."""
+"""Crusts as training arrays: orientation, residuals, cache and worker processes."""
 
 import logging
 from dataclasses import replace
@@ -24,28 +24,28 @@ def crust():
     return draw_crust(load_prior("wide"), 4, SHAPE)
 
 
-def test_an_area_takes_them_and_row_0_is_the_north(crust):
+def test_arrays_are_those_of_a_north_up_region_dataset(crust):
     arrays = crust_arrays(crust, ["residual_10km", "bouguer"])
-    area = RegionDataset.from_arrays(arrays)
-    assert area.channels == ["residual_10km", "bouguer"]
-    assert area.fields.dtype == np.float32
-    np.testing.assert_array_equal(area.fields[1], crust.gravity.values[::-1])
-    np.testing.assert_array_equal(area.labels, crust.surface[::-1])
+    dataset = RegionDataset.from_arrays(arrays)
+    assert dataset.channels == ["residual_10km", "bouguer"]
+    assert dataset.fields.dtype == np.float32
+    np.testing.assert_array_equal(dataset.fields[1], crust.gravity.values[::-1])
+    np.testing.assert_array_equal(dataset.labels, crust.surface[::-1])
     np.testing.assert_array_equal(arrays["truth"], crust.truth[::-1])
     np.testing.assert_array_equal(arrays["cover_m"], crust.cover_thickness_m[::-1])
-    np.testing.assert_allclose(area.node_lat, crust.gravity.lat.values[::-1], rtol=1e-12)
-    np.testing.assert_allclose(area.node_lon, crust.gravity.lon.values, rtol=1e-12)
-    # Every node lies in the label cell of its own.
-    labels, _ = area.node_truth()
+    np.testing.assert_allclose(dataset.node_lat, crust.gravity.lat.values[::-1], rtol=1e-12)
+    np.testing.assert_allclose(dataset.node_lon, crust.gravity.lon.values, rtol=1e-12)
+    # Every node lies in its own label cell.
+    labels, _ = dataset.node_truth()
     np.testing.assert_array_equal(labels, arrays["labels"])
-    assert [entry["index"] for entry in area.classes] == list(range(1, 11))
-    told = area.meta["crust"]
-    assert (told["seed"], told["prior"]["name"]) == (4, "wide")
-    assert told["setting"]["cover_share"] == crust.setting.cover_share
+    assert [entry["index"] for entry in dataset.classes] == list(range(1, 11))
+    record = dataset.meta["crust"]
+    assert (record["seed"], record["prior"]["name"]) == (4, "wide")
+    assert record["setting"]["cover_share"] == crust.setting.cover_share
 
 
 def test_channels_are_those_of_the_residual_command(crust, tmp_path):
-    """The same names, units and values as `gravmap residual` makes of the file that a crust leaves."""
+    """Names, units and values are those of `gravmap residual` for the file of a crust."""
     alone = replace(crust, around=None)
     names = ["bouguer", "residual_5km", "regional_20km", "band_5km_20km", "tilt_2km", "horizontal_gradient_2km"]
     arrays = crust_arrays(alone, names)
@@ -55,7 +55,7 @@ def test_channels_are_those_of_the_residual_command(crust, tmp_path):
         np.testing.assert_allclose(plane[::-1], fields[name].values, atol=2e-5, err_msg=name)
         assert unit == fields[name].attrs["units"]
     assert arrays["meta"]["field_recipe"]["channels"] == names
-    # A band may leave out heights that other channels ask for.
+    # A band may span heights of other channels.
     wide = crust_arrays(alone, ["band_5km_20km", "residual_10km"])["fields"][0]
     np.testing.assert_array_equal(wide, arrays["fields"][3])
 
@@ -100,23 +100,23 @@ def same(one, two):
         np.testing.assert_array_equal(one[name], two[name], err_msg=name)
 
 
-def test_a_pool_is_its_crusts_in_order_whatever_makes_them(tmp_path):
+def test_a_pool_has_its_crusts_in_order_from_cache_or_processes(tmp_path):
     prior = load_prior("wide")
-    told = []
+    reported = []
 
     def listen(done, total, note=""):
-        told.append((done, total))
+        reported.append((done, total))
 
     options = {"shape": SHAPE, "channels": ["residual_10km"]}
     together = crust_pool(prior, [7, 2, 5], processes=2, cache=tmp_path / "kept", progress=listen, **options)
-    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert reported == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert [one["meta"]["crust"]["seed"] for one in together] == [7, 2, 5]
     for seed, one in zip((7, 2, 5), together, strict=True):
         same(one, crust_arrays(draw_crust(prior, seed, SHAPE), ["residual_10km"]))
     assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
-def test_what_is_kept_is_not_made_again(tmp_path, monkeypatch):
+def test_cached_crusts_are_not_simulated_again(tmp_path, monkeypatch):
     prior = load_prior()
     options = {"shape": SHAPE, "channels": ["residual_10km"], "cache": tmp_path}
     first = crust_pool(prior, [1, 2], **options)
@@ -128,7 +128,7 @@ def test_what_is_kept_is_not_made_again(tmp_path, monkeypatch):
         patch.setattr(pool_module, "draw_crust", never)
         for one, two in zip(first, crust_pool(prior, [1, 2], **options), strict=True):
             same(one, two)
-        # Whatever decides the bits makes another crust.
+        # Every argument that determines the arrays is part of the key.
         for change in (
             {"prior": load_prior("wide")},
             {"seeds": [3]},
@@ -141,7 +141,7 @@ def test_what_is_kept_is_not_made_again(tmp_path, monkeypatch):
         patch.setattr(pool_module, "CRUST_VERSION", 99)
         with pytest.raises(AssertionError, match="made again"):
             crust_pool(prior, [1], **options)
-    # A change of words in the prior is none of its numbers.
+    # The title of a prior is not part of the key.
     crust_pool(replace(prior, title="Other words"), [1], **options)
     assert len(list(tmp_path.iterdir())) == 2
 

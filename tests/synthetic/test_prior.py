@@ -56,7 +56,7 @@ def test_two_hundred_draws_stay_in_their_ranges_and_fill_them(name):
         draw = prior.draws[key]
         assert (values >= draw.low).all()
         assert (values <= draw.high).all()
-        # The share of draws below a quantile is that quantile.
+        # The fraction of draws below a quantile is that quantile.
         for chance in (0.1, 0.5, 0.9):
             assert (values < draw.at(chance)).mean() == pytest.approx(chance, abs=0.1), key
     means = np.array([setting.rocks.mean for setting in drawn])
@@ -100,7 +100,7 @@ def test_a_lognormal_is_a_normal_of_the_logarithm():
     assert read_draw({"lognormal": [20.0, 0.4]}, 0, 1e9).at(0.5) == pytest.approx(20)
 
 
-def test_widening_one_quantity_leaves_all_others():
+def test_changing_one_distribution_does_not_change_other_draws():
     other = read_prior(OWN["central-asia"].replace("normal = [2635.0, 12.0]", "normal = [2635.0, 60.0]"), "other")
     one, two = load_prior().draw(5), other.draw(5)
     assert one.rocks.mean[9] != two.rocks.mean[9]
@@ -117,7 +117,7 @@ def test_the_hash_is_that_of_the_numbers():
     json.dumps(usual.to_dict())
 
 
-def test_own_file_can_be_given(tmp_path):
+def test_a_prior_file_can_be_given(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(OWN["central-asia"].replace("mean = { normal = [2635.0, 12.0] }", "mean = 2600"), encoding="utf-8")
     prior = load_prior(path)
