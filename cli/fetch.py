@@ -17,8 +17,8 @@ from .session import Session, command_options
     short_help="Download and verify the gravity grid and geological maps.",
     epilog="""\b
 Examples:
-  gravmap fetch                                 all sources
-  gravmap fetch wgm2012 --from ~/Downloads/     from a folder, a file or a mirror
+  gravmap fetch                               all sources
+  gravmap fetch wgm2012 --from ~/Downloads/   from a folder, file or mirror
   gravmap fetch --list""",
 )
 @click.argument("names", metavar="[SOURCE]...", nargs=-1)

@@ -6,7 +6,6 @@ of a checkout beside an installed copy of them.
 
 import doctest
 import importlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import xarray as xr
 import gravmap
 from gravmap.geology.labels import write_index_raster
 from gravmap.geology.legend_file import load_legend, write_legend
-from gravmap.gravity.fields_file import write_fields
+from gravmap.gravity import residual_fields, write_fields
 from gravmap.tiling.tileset import make_tiles
 
 FOLDER = Path(gravmap.__file__).parent
@@ -38,8 +37,7 @@ def workspace(tmp_path_factory):
     x, y = np.meshgrid(lon - 80, lat - 43)
     gravity = (20 * np.sin(1.1 * x + 0.7 * y) + 12 * np.cos(1.3 * y - 0.8 * x)).astype(np.float32)
     grid = xr.DataArray(gravity, dims=("lat", "lon"), coords={"lat": lat, "lon": lon}, attrs={"units": "mGal"})
-    attrs = {"gravmap_recipe": json.dumps({"quantity": "bouguer"}), "gravmap_sources": "[]"}
-    write_fields(xr.Dataset({"bouguer": grid, "residual_10km": grid}, attrs=attrs), data / "fields.nc")
+    write_fields(residual_fields(grid, [10_000.0]), data / "fields.nc")
     labels = np.random.default_rng(0).integers(0, 4, (5, 8)).repeat(50, 0).repeat(50, 1).astype(np.uint8)
     legend = load_legend("bedrock10")
     write_index_raster(data / "labels.tif", labels, (80, 43, 88, 48), legend)

@@ -168,9 +168,45 @@ def predict(
     --------
     gravmap.mapping.Predictor : the checks and the plan without the prediction.
 
-    Notes
-    -----
-    docs/api.md has an example with an ensemble.
+    Examples
+    --------
+    A map by a network with random weights, which is saved as a run first:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from gravmap.geology import load_legend
+    >>> from gravmap.gravity.field_reader import read_fields
+    >>> from gravmap.learning.training.checkpoint import ModelSpec, save_model
+    >>> from gravmap.mapping import Options, predict
+    >>> from gravmap.network import build
+    >>> from gravmap.regions import Region
+    >>> network = build("ggmnet-tiny", in_channels=1, classes=10)
+    >>> classes = [
+    ...     {"index": each.index, "name": each.name, "colour": each.colour} for each in load_legend("bedrock10").bedrock
+    ... ]
+    >>> spec = ModelSpec(
+    ...     model="ggmnet-tiny",
+    ...     architecture=network.architecture.to_dict(),
+    ...     inputs=[{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 10.0}],
+    ...     classes=classes,
+    ...     tile_size_px=64,
+    ...     scales_deg=[2.5],
+    ...     field_recipe=read_fields(Path("data/fields.nc"), ["residual_10km"]).recipe,
+    ...     split={"name": "none"},
+    ...     seed=0,
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(Path(folder, "run"), network, spec)
+    ...     made = predict(
+    ...         Path("data/fields.nc"),
+    ...         Path(folder, "run"),  # a list of runs is an ensemble
+    ...         Region(81, 44, 83, 46),
+    ...         Path(folder, "map"),
+    ...         labels_path=Path("data/labels.tif"),
+    ...         options=Options(resolution_deg=0.1, device="cpu"),
+    ...     )
+    >>> made.plan.grid.shape, made.files["lithology.tif"].name
+    ((20, 20), 'lithology.tif')
     """
     start = time.monotonic()
     options = options or Options()

@@ -66,10 +66,14 @@ def prior_verdict(
 
     Examples
     --------
-    For a workspace::
-
-        verdict = prior_verdict(Path("data/fields.nc"), Path("data/labels.tif"), load_prior("wide"), processes=4)
-        print("\n".join(verdict.lines()))
+    >>> from pathlib import Path
+    >>> from gravmap.prior_check import prior_verdict
+    >>> from gravmap.regions import Region
+    >>> from gravmap.synthetic import load_prior
+    >>> fields, labels = Path("data/fields.nc"), Path("data/labels.tif")
+    >>> verdict = prior_verdict(fields, labels, load_prior("wide"), region=Region(80, 43, 83, 46), count=12)
+    >>> verdict.state in ("inside", "at the edge", "outside")
+    True
     """
     if count < MIN_CRUSTS:
         raise OptionError(

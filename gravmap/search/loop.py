@@ -156,10 +156,22 @@ def search(
 
     Examples
     --------
-    For the arrays of a tile set::
+    The smallest search, on a tile set in ``data/tiles``; a real one has the default depth and hundreds of steps:
 
-        found = search(dataset, Path("runs/mine"), SearchConfig(depth=8, thin=True))
-        found["architecture"], found["score"]["fwiou"]
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from gravmap.learning import RegionDataset
+    >>> from gravmap.search import SearchConfig, search
+    >>> from gravmap.tiling import load_arrays
+    >>> dataset = RegionDataset.from_arrays(load_arrays(Path("data/tiles")))
+    >>> config = SearchConfig(
+    ...     depth=3, chis=(1, 2), thin=True, tile_size_px=64, batch_size=2, steps=1, pretrain_epochs=1, epochs=1,
+    ...     device="cpu",
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = search(dataset, Path(folder), config)
+    >>> found["finished"]
+    True
     """
     state = SearchState(dataset, config)
     if resume:

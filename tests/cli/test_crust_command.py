@@ -20,7 +20,7 @@ def run(tmp_path, *words):
     return CliRunner().invoke(gravmap_cli.gravmap, ["-w", str(tmp_path), "crust", *words])
 
 
-def test_a_crust_is_written_and_is_the_one_that_training_uses(tmp_path):
+def test_a_crust_is_written_and_is_that_of_training(tmp_path):
     found = run(tmp_path, *SMALL, "--seed", "3")
     assert found.exit_code == 0, found.output
     folder = tmp_path / "crusts" / "central-asia-3"
@@ -44,7 +44,7 @@ def test_a_crust_is_written_and_is_the_one_that_training_uses(tmp_path):
     assert "24 x 32 cells of 2 arc-minutes" in found.output
     assert f"Cover hides {100 * (crust.surface == 0).mean():.0f} %" in found.output
     assert "Acid intrusive" in found.output
-    # What is written there is not overwritten unasked.
+    # Existing files are not overwritten without --overwrite.
     again = run(tmp_path, *SMALL, "--seed", "3")
     assert again.exit_code == 3
     assert "exists already" in again.output
@@ -64,25 +64,25 @@ def test_the_prior_beside_a_crust_can_be_edited_and_drawn_from(tmp_path):
     mine.write_text(text.replace('name = "wide"', 'name = "flat"').replace("share = [0.15, 0.85]", "share = 0.9"))
     found = run(tmp_path, *SMALL, "--prior", str(mine), "--json")
     assert found.exit_code == 0, found.output
-    reported = json.loads(found.stdout)
-    assert reported["facts"]["cover_percent"] == pytest.approx(90, abs=0.2)
-    assert reported["files"]["picture"].endswith("flat-0/crust.png")
+    printed = json.loads(found.stdout)
+    assert printed["facts"]["cover_percent"] == pytest.approx(90, abs=0.2)
+    assert printed["files"]["picture"].endswith("flat-0/crust.png")
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "message"),
+    ("words", "status", "expected"),
     [
         (("--prior", "central-asai"), 2, "Did you mean 'central-asia'"),
-        (("--prior", "none.toml"), 3, "missing"),
+        (("--prior", "none.toml"), 3, "none.toml"),
         (("--shape", "8", "400"), 2, "16"),
         (("--seed", "-1"), 2, "-1"),
-        (("--shape", "3000", "16"), 2, "degrees of latitude"),
+        (("--shape", "3000", "16"), 2, "98.9844 degrees"),
     ],
 )
-def test_invalid_options_are_refused(tmp_path, words, status, message):
+def test_invalid_options_are_refused(tmp_path, words, status, expected):
     found = run(tmp_path, *words)
     assert found.exit_code == status, found.output
-    assert message in found.output
+    assert expected in found.output
     assert "Traceback" not in found.output
     assert not (tmp_path / "crusts").exists()
 

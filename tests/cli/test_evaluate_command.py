@@ -106,9 +106,9 @@ def test_a_dry_run_estimates_what_a_run_does(workspace, quick, monkeypatch):
     ]
     assert "one, three." in done.stderr
     assert "and group-one.png into" in done.stderr
-    assert "topography only (no grid of topography is given)" in done.stderr
+    assert "topography only (no grid of topography was given)" in done.stderr
     windows = []
-    original = importance.Reading.map
+    original = importance.NodePredictor.predict
 
     def counting(self, *args, **more):
         hook = self.network.register_forward_hook(lambda layer, given, out: windows.append(len(given[0])))

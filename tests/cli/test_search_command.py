@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from gravmap.learning.training.trainer import Trainer
 from gravmap.network.presets import tiny
+from gravmap.search import loop
 from gravmap.search.config import SearchConfig
 from gravmap.search.space import SearchSpace
 from gravmap.search.supernet import Supernet
@@ -100,8 +102,8 @@ def test_a_complete_search_is_only_compared_again(searched, monkeypatch):
     again = place("search", "--resume")  # where it began
     assert again.exit_code == 3
     assert "The search one is complete" in again.output
-    monkeypatch.setattr("gravmap.search.search.search", None)
-    monkeypatch.setattr("gravmap.search.comparison.teach", None)
+    monkeypatch.setattr(loop, "search", None)
+    monkeypatch.setattr(Trainer, "fit", None)
     done = place("search", "--resume", "--name", "one", "--device", "cpu", "--compare", *TRIALS)
     assert done.exit_code == 0, done.output
     for name in ("searched", "random-00"):
@@ -121,7 +123,7 @@ def test_a_complete_search_is_only_compared_again(searched, monkeypatch):
         (("--gpus", "1"), 2, "contradict"),
         (("--batch-size", "1"), 2, "not in the range"),
         (("--input", "magnetics"), 3, "no field 'magnetics'"),
-        (("--window", "9deg"), 3, "half of the training ground teaches nothing"),
+        (("--window", "9deg"), 3, "labelled windows in both halves"),
     ],
 )
 def test_invalid_options_are_refused(searched, words, status, printed):

@@ -105,7 +105,7 @@ def test_a_region_too_small_to_compare_with_crusts_is_mapped_with_a_warning(plac
 
 
 def test_the_prior_check_comes_last_and_can_be_left_out(place, tmp_path, monkeypatch):
-    monkeypatch.setattr("gravmap.prior_check.run_verdict", lambda *_, **__: pytest.fail("checked"))
+    monkeypatch.setattr("gravmap.prior_check.check.run_verdict", lambda *_, **__: pytest.fail("checked"))
     command_line = ["predict", "--bbox", "82", "43", "84.5", "45", "-o", str(tmp_path)]
     (tmp_path / "lithology.tif").touch()
     refused = call(place, *command_line)
@@ -119,7 +119,7 @@ def test_the_prior_check_comes_last_and_can_be_left_out(place, tmp_path, monkeyp
     assert "checks: True" in call(place, *command_line).output
     left_out = call(place, *command_line, "--no-prior-check").output
     assert "checks: False" in left_out
-    assert "held against" not in left_out
+    assert "compared" not in left_out
 
 
 def test_the_class_under_cover_has_the_largest_probability_times_class_factor(place):

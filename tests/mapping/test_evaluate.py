@@ -53,7 +53,7 @@ def planted(truth, monkeypatch):
     """A map that is right but for the south, where all is called low."""
     named = np.where(truth > 0, truth, 1).astype(np.uint8)
     named[20:] = 2
-    monkeypatch.setattr(module, "class_map", lambda folder, area, wanted, **how: named)
+    monkeypatch.setattr(module, "predict_class_map", lambda folder, area, wanted, **how: named)
     return named
 
 
@@ -172,7 +172,7 @@ def test_boreholes(workspace, area, planted, tmp_path):
 
 def test_no_tuning_nodes_no_importance_of_fields(workspace, planted, monkeypatch):
     """Scores do not need tuning blocks; the importance of a field is measured there or not at all."""
-    monkeypatch.setattr(module, "labelled", lambda area, role: np.zeros(area.field_valid.shape, bool))
+    monkeypatch.setattr(module, "labelled_mask", lambda area, role: np.zeros(area.field_valid.shape, bool))
     record = run(workspace, importance=True).record
     assert "importance" not in record
     assert "tuning blocks" in record["importance_left_out"]

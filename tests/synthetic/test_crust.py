@@ -1,4 +1,4 @@
-"""The crust against what was asked for, against its own pile of rocks, and against nature's statistics."""
+"""Simulated crusts: given parameters, consistency of geology and gravity, and statistics of real regions."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -11,7 +11,7 @@ from gravmap.errors import OptionError
 from gravmap.gravity.continuation import upward_continue
 from gravmap.synthetic import crust as crust_module
 from gravmap.synthetic import load_prior, make_crust
-from gravmap.synthetic.stack import CUTS_KM, UNITS, moho_layers
+from gravmap.synthetic.stack import LAYER_DEPTHS_KM, UNITS, moho_layers
 
 USUAL = load_prior().typical()
 
@@ -30,18 +30,20 @@ def several():
     return [make_crust(seed, (160, 240), sub=1, components=True) for seed in range(4)]
 
 
-def shares(crust):
+def percentages(crust):
     return 100 * np.bincount(crust.truth.ravel(), minlength=11)[1:] / crust.truth.size
 
 
-def test_class_fractions_are_those_of_the_prior(several):
+def test_class_percentages_are_those_of_the_setting(several):
     for crust in several:
-        assert shares(crust) == pytest.approx((1, 8, 5, 6, 4, 17, 23, 6, 9, 21), abs=0.3)
+        assert percentages(crust) == pytest.approx((1, 8, 5, 6, 4, 17, 23, 6, 9, 21), abs=0.3)
     own = (2, 10, 10, 10, 10, 10, 10, 8, 10, 20)
-    assert shares(make_crust(1, (96, 96), sub=1, setting=like_usual(shares_percent=own))) == pytest.approx(own, abs=0.6)
+    assert percentages(make_crust(1, (96, 96), sub=1, setting=like_usual(shares_percent=own))) == pytest.approx(
+        own, abs=0.6
+    )
 
 
-def test_a_class_of_fraction_zero_is_absent():
+def test_a_class_of_zero_percent_is_absent():
     none = (0, 20, 0, 20, 20, 20, 20, 0, 0, 0)
     assert set(np.unique(make_crust(1, (48, 64), sub=1, setting=like_usual(shares_percent=none)).truth)) == {
         2,
@@ -52,10 +54,10 @@ def test_a_class_of_fraction_zero_is_absent():
     }
 
 
-@pytest.mark.parametrize("share", [0.0, 0.2, 0.48, 0.9, 1.0])
-def test_the_cover_fraction_is_that_of_the_prior(share):
-    crust = make_crust(2, (64, 80), sub=1, setting=like_usual(cover_share=share))
-    assert (crust.surface == 0).mean() == pytest.approx(share, abs=1e-3)
+@pytest.mark.parametrize("fraction", [0.0, 0.2, 0.48, 0.9, 1.0])
+def test_covered_fraction_is_that_of_the_setting(fraction):
+    crust = make_crust(2, (64, 80), sub=1, setting=like_usual(cover_share=fraction))
+    assert (crust.surface == 0).mean() == pytest.approx(fraction, abs=1e-3)
 
 
 def test_surface_is_the_truth_where_cover_is_thin_and_cover_elsewhere(small):
@@ -94,7 +96,7 @@ def test_layers_hold_the_mean_density_of_the_columns(small):
         for layer in stack.layers(cover=cover):
             key = layer.top_m, layer.bottom_m
             parts[key] = parts.get(key, 0) + layer.contrast
-    for top, bottom in pairwise(CUTS_KM):
+    for top, bottom in pairwise(LAYER_DEPTHS_KM):
         depths = top + (bottom - top) * (np.arange(400) + 0.5) / 400
         mean = np.mean([stack.density_at(depth) for depth in depths], axis=0) - stack.reference
         np.testing.assert_allclose(parts[1000 * top, 1000 * bottom], mean, atol=2.0)
@@ -135,7 +137,7 @@ def test_components_add_up_to_the_field(small):
     assert make_crust(7, (16, 16), sub=1).components is None
 
 
-def test_gravity_knows_the_geology(small):
+def test_gravity_depends_on_the_geology(small):
     """Thick cover, granite and a deep Moho are each missing mass."""
 
     def correlation(a, b):
@@ -152,7 +154,7 @@ def test_gravity_knows_the_geology(small):
     assert correlation((field - upward_continue(field, 10e3)).values, pluton) < -0.2
 
 
-def test_noise_has_the_given_standard_deviation():
+def test_noise_has_the_amplitude_of_the_setting():
     crust = make_crust(3, (120, 160), sub=1, setting=like_usual(noise_mgal=4.0), components=True)
     assert crust.components["noise"].std() == pytest.approx(4.0, rel=0.15)
 
@@ -177,8 +179,8 @@ def test_one_parameter_changes_one_thing():
     np.testing.assert_array_equal(usual.truth, covered.truth)
 
 
-def test_cover_can_lie_anywhere():
-    """Loosened from the uplift, cover hides other ground and old rock as readily as young."""
+def test_cover_can_be_independent_of_uplift():
+    """Without correlation to the uplift the cover is elsewhere."""
     tied, loose = (make_crust(2, (96, 128), sub=1, setting=like_usual(cover_on_uplift=tie)) for tie in (1.0, 0.0))
     np.testing.assert_array_equal(tied.truth, loose.truth)
     for crust in (tied, loose):
@@ -188,7 +190,7 @@ def test_cover_can_lie_anywhere():
 
 
 def test_the_collar_is_the_same_field_farther_out():
-    """Without noise the region's field stays to the bit, and the collar goes on with it; components add up still."""
+    """Without noise the field of the region does not change, and the collar continues it; components add up to it."""
     quiet = like_usual(noise_mgal=0.0)
     plain = make_crust(6, (40, 56), sub=2, setting=quiet)
     wide = make_crust(6, (40, 56), sub=2, setting=quiet, collar=30, components=True)
@@ -297,7 +299,7 @@ def test_a_tall_region_takes_the_latitude_variable_operator():
     assert 10 < crust.gravity.values.std() < 90
 
 
-def test_statistics_like_natures(several):
+def test_statistics_are_like_those_of_real_regions(several):
     """The ranges of crust.md section 4, a little wider: four smaller crusts stand for all."""
     spread = [crust.gravity.values.std() for crust in several]
     assert 28 < np.mean(spread) < 55
@@ -310,7 +312,7 @@ def test_statistics_like_natures(several):
     assert 0.1 < (cover > 2000).mean() < 0.3
 
 
-def test_nearest_outcrop_finds_the_crust_as_hard_as_real_data(several):
+def test_nearest_outcrop_scores_as_on_real_data(several):
     """39 PA / 36 MPA / 24 FWIoU on the prototype, 41 / 30 / 26 on held-out blocks of a real map."""
     right, far = [], []
     for crust in several:

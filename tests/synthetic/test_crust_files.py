@@ -64,7 +64,7 @@ def test_map_burns_back_to_the_surface(crust, paths):
     np.testing.assert_array_equal(burned, crust.surface[::-1])
 
 
-def test_the_geology_package_reads_the_map(crust, paths):
+def test_the_map_is_read_by_gravmap_geology(crust, paths):
     labels = rasterize([(paths["map"], load_legend("crust"))], Region(*crust.bounds_wsen), 1 / 30)
     np.testing.assert_array_equal(labels.values, crust.surface[::-1])
 
@@ -77,7 +77,7 @@ def test_truth_is_a_north_up_index_raster(crust, paths):
         assert raster.colormap(1)[10][:3] == (0xE3, 0x1A, 0x1C)
 
 
-def test_parameters_are_enough_to_make_it_again(crust, paths):
+def test_parameters_reproduce_the_crust(crust, paths):
     made = json.loads(paths["parameters"].read_text())
     assert made["seed"] == 7
     again = make_crust(

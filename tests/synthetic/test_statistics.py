@@ -1,4 +1,4 @@
-"""Spreads, slopes and shares, against laws and counts that do not come from here."""
+"""Statistics of fields and maps, compared with known laws and counts."""
 
 from dataclasses import replace
 
@@ -40,7 +40,7 @@ def test_no_slope_where_the_grid_holds_no_such_waves():
     assert power_slope(field, (27.8, 19.0), 100, 40) is None  # two nodes must go into the shortest
 
 
-def test_one_loud_place_moves_the_std_and_not_the_robust_spread():
+def test_an_outlier_changes_the_std_and_not_the_robust_std():
     quiet = np.random.default_rng(1).normal(0, 5, (200, 200))
     loud = quiet.copy()
     loud[:10, :10] = 200
@@ -51,7 +51,7 @@ def test_one_loud_place_moves_the_std_and_not_the_robust_spread():
     assert other["residual_10km_std"] == pytest.approx(np.sqrt(25 + 0.0025 * 200**2), rel=0.02)
 
 
-def test_what_is_hardly_known_is_not_described():
+def test_fields_with_few_known_nodes_are_left_out():
     field = np.random.default_rng(2).normal(size=(40, 40))
     field[:8] = np.nan  # a fifth
     assert field_statistics({"bouguer": field}, (3.7, 2.5))["bouguer_std"] == pytest.approx(np.nanstd(field))
@@ -60,7 +60,7 @@ def test_what_is_hardly_known_is_not_described():
     assert map_statistics(np.where(np.isnan(field), 255, 1).astype(np.uint8), (3.7, 2.5), 2) == {}
 
 
-def test_outcrop_and_cover_are_compared_where_both_are_known():
+def test_outcrop_is_compared_with_cover_where_both_are_known():
     labels = np.full((20, 20), 255, np.uint8)
     labels[:5], labels[5:10] = 0, 3
     field = np.where(labels == 0, -4.0, np.where(labels == 3, 2.5, 90.0))
@@ -87,7 +87,7 @@ def test_roots_under_ranges_pull_gravity_over_outcrop_down():
     assert rooted < without - 3
 
 
-def test_cover_distances_and_fractions_are_those_counted_by_hand():
+def test_cover_distances_and_percentages_are_counted():
     """One column of outcrop on the west: cells of cover lie 1, 2, ... steps from it."""
     labels = np.zeros((40, 101), np.uint8)
     labels[:, 0] = np.repeat([1, 3], [30, 10])
@@ -141,7 +141,7 @@ def _bare(grid):
     return grid.drop_vars("spatial_ref", errors="ignore")
 
 
-def test_a_coarse_grid_at_the_surface_cannot_be_compared():
+def test_a_coarse_grid_at_height_zero_cannot_be_compared():
     assert Measuring(0.0, (1 / 30, 1 / 30), ()).why_not() is None
     assert Measuring(0.0, (1 / 60, 1 / 60), ()).why_not() is None
     assert Measuring(10_000.0, (0.25, 0.25), ()).why_not() is None

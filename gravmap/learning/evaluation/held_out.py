@@ -105,10 +105,20 @@ def evaluate(
 
     Examples
     --------
-    With a run and the arrays of its tile set on disk::
+    An untrained network on a tile set in ``data/tiles``:
 
-        network, spec = load_model(Path("runs/one"))
-        evaluate(network, dataset, TEST, inputs=spec.input, tile_size_px=spec.tile_size_px, scale_deg=5.0)["fwiou"]
+    >>> from pathlib import Path
+    >>> from gravmap.lattice import TEST
+    >>> from gravmap.learning import RegionDataset, evaluate
+    >>> from gravmap.learning.data.channels import InputChannels
+    >>> from gravmap.network import build
+    >>> from gravmap.tiling import load_arrays
+    >>> dataset = RegionDataset.from_arrays(load_arrays(Path("data/tiles")))
+    >>> network = build("ggmnet-tiny", in_channels=1, classes=len(dataset.classes)).eval()
+    >>> inputs = InputChannels.fit(dataset, ["residual_10km"])
+    >>> found = evaluate(network, dataset, TEST, inputs=inputs, tile_size_px=64, scale_deg=5.0)
+    >>> 0 <= found["fwiou"] <= found["pa"] <= 1
+    True
     """
     names = [str(each["name"]) for each in data.classes]
     classes = len(names)

@@ -186,6 +186,18 @@ def null_maps(
         No label is known, no node is held out, or the topography has another shape.
     OptionError
         Unknown null model.
+
+    Examples
+    --------
+    On a tile set in ``data/tiles``:
+
+    >>> from pathlib import Path
+    >>> from gravmap.learning import RegionDataset, null_maps
+    >>> from gravmap.tiling import load_arrays
+    >>> dataset = RegionDataset.from_arrays(load_arrays(Path("data/tiles")))
+    >>> maps = null_maps(dataset, which=["majority", "nearest_outcrop"])
+    >>> {name: classes.shape == dataset.field_valid.shape for name, classes in maps.items()}
+    {'majority': True, 'nearest_outcrop': True}
     """
     if role is not None:
         held_out_mask(dataset, role)

@@ -51,6 +51,14 @@ def verify(folder: Path, progress: Progress = silent) -> list[Verification]:
     ------
     InputError
         The folder is none of these, or a record cannot be read.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from gravmap.mapping import verify
+    >>> (checked,) = verify(Path("data/tiles"))
+    >>> checked.bad
+    []
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder.", f"Name {_KINDS}.")
