@@ -124,7 +124,7 @@ Examples:
         metavar="N",
         default=0,
         show_default=True,
-        help="Fold of the split to hold out.",
+        help="Fold of the split to hold out (cross-validation).",
     ),
     window_option("Use only windows of this size; may be repeated (default: all sizes of the tile set)."),
     option(

@@ -82,7 +82,7 @@ Examples:
         metavar="N",
         default=0,
         show_default=True,
-        help="Fold of the split to hold out.",
+        help="Fold of the split to hold out (cross-validation).",
     ),
     option(
         "--allow-leak",

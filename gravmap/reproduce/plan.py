@@ -92,10 +92,6 @@ class Plan:
     runs: list[PlannedRun]
     departures: list[dict[str, str]]
 
-    def run_of(self, network: str, protocol: str) -> PlannedRun | None:
-        """The run of a network under a split; None if the profile does not include it."""
-        return next((run for run in self.runs if (run.network, run.protocol) == (network, protocol)), None)
-
     def networks(self, table: str) -> list[PlannedRun]:
         """One run of each network of a table, in the order of the paper's table."""
         shown: dict[str, PlannedRun] = {}
