@@ -15,6 +15,8 @@ from click.testing import CliRunner
 import gravmap_cli
 from gravmap.synthetic import make_crust, write_crust
 
+pytestmark = pytest.mark.slow  # the tests of each command are quick
+
 SHAPE = (72, 96)  # 2.4 x 3.2 degrees
 
 

@@ -83,6 +83,7 @@ def test_three_times_the_gravity_is_outside_and_said_so(tmp_path, cache):
     assert all(word in advice for word in ("stronger anomalies", "--prior wide", "[class] spread"))
 
 
+@pytest.mark.slow
 def test_lows_over_outcrop_are_told_where_crusts_have_them_over_cover(tmp_path):
     """Gravity with its sign turned has the same spreads, and says the opposite of what a network was taught."""
     (tmp_path / "data").mkdir()
@@ -116,6 +117,7 @@ def test_the_crusts_are_kept(place, cache, monkeypatch):
     kept.write_text(whole)
 
 
+@pytest.mark.slow
 def test_a_field_high_up_is_held_against_crusts_as_high_up(place, tmp_path, cache):
     """The same crust 10 km higher and on 6 arc-minutes: fainter, and inside all the same."""
     (tmp_path / "data").mkdir()
