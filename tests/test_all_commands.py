@@ -16,6 +16,8 @@ import gravmap_cli
 from gravmap.synthetic import make_crust
 from gravmap.synthetic.files import write_crust
 
+pytestmark = pytest.mark.slow  # the tests of each command are quick
+
 SHAPE = (72, 96)  # 2.4 x 3.2 degrees
 
 

@@ -352,6 +352,7 @@ def test_a_run_records_the_tiles_it_read(tiles, tmp_path):
     train(DatasetSplits.from_tiles(area, began), tmp_path / "a", more, resume=True)
 
 
+@pytest.mark.slow
 def test_the_command_reports_edited_tiles_and_resumes_with_them(tiles, tmp_path):
     workspace = tmp_path / "w"
     shutil.copytree(tiles.parent, workspace / "data")

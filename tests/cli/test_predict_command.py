@@ -88,6 +88,7 @@ def test_a_map_through_the_command_line(workspace):
     assert len(refused.output.strip().splitlines()) <= 3
 
 
+@pytest.mark.slow
 def test_options_reach_the_map(workspace):
     import geopandas
     from shapely import Point

@@ -61,6 +61,7 @@ def test_on_held_out_crusts_it_beats_null_models_with_its_own_gravity_only():
         assert row["foreign_gravity"]["pa"] < row["label_diffusion"]["pa"] + 0.03
 
 
+@pytest.mark.slow
 def test_predict_without_training_uses_it_and_computes_missing_heights(place, monkeypatch):
     monkeypatch.setattr(check, "COUNT", 12)
     dry = call(place, "predict", "--bbox", "82", "43", "84.5", "45", "--dry-run")
@@ -122,6 +123,7 @@ def test_the_prior_check_comes_last_and_can_be_left_out(place, tmp_path, monkeyp
     assert "compared" not in left_out
 
 
+@pytest.mark.slow
 def test_the_class_under_cover_has_the_largest_probability_times_class_factor(place):
     with rasterio.open(place / "map" / "probability.tif") as raster:
         steps = raster.read().astype(float)

@@ -151,6 +151,7 @@ def test_areas_are_those_of_the_ellipsoid(tmp_path, crs):
     assert parts == pytest.approx(areas.of_evidence(), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_pictures_for_print(finished):
     written = draw_pictures(finished, LEGEND, title="Toy", notes=["a credit that is long " * 12])
     assert [path.name for path in written] == ["map.png", "map.pdf", "uncertainty.png", "uncertainty.pdf"]

@@ -323,6 +323,7 @@ def test_the_ablation_adds_one_part_after_another():
         ablation("f")
 
 
+@pytest.mark.slow
 def test_it_fits_four_tiles():
     # Labels have nothing to do with the field: they can only be learnt by heart.
     torch.manual_seed(8)

@@ -85,6 +85,7 @@ def test_three_times_the_gravity_is_outside(tmp_path, cache):
     assert all(word in advice for word in ("stronger anomalies", "--prior wide", "[class] spread"))
 
 
+@pytest.mark.slow
 def test_lows_over_outcrop_are_found_where_crusts_have_them_over_cover(tmp_path):
     """Gravity with its sign turned has the same spreads, and says the opposite of what a network was taught."""
     (tmp_path / "data").mkdir()
@@ -118,6 +119,7 @@ def test_the_crusts_are_kept(place, cache, monkeypatch):
     kept.write_text(whole)
 
 
+@pytest.mark.slow
 def test_crusts_are_measured_at_the_height_of_the_field(place, tmp_path, cache):
     """The same crust 10 km higher and on 6 arc-minutes: fainter, and inside all the same."""
     (tmp_path / "data").mkdir()

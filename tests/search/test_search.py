@@ -200,7 +200,8 @@ def test_architecture_half_does_not_change_weights(dataset):
     assert [chosen for _, chosen in losses[0]] != [chosen for _, chosen in losses[1]]
 
 
-@pytest.mark.parametrize("planted", ["zoom2", pytest.param("conv", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("planted", ["zoom2", "conv"])
 def test_a_planted_operator_is_found(dataset, tmp_path, monkeypatch, unpainted, planted):
     """All operators but one drown what they read in noise; the search is to name that one wherever it chooses."""
     from gravmap.search import supernet as room

@@ -241,6 +241,7 @@ def test_the_tuning_loss_is_that_of_the_hardest_nodes(area, tmp_path, base):
     assert scores["loss"] == pytest.approx(losses[-kept:].mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_early_stopping_counts_epochs_of_sgd_alone(area, tmp_path):
     config = dataclasses.replace(SHORT, epochs=9, steps=1, batch_size=2, lr=1e-12, patience=2)
     # With frozen statistics and a tiny learning rate nothing changes at all.
