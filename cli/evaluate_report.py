@@ -265,7 +265,7 @@ def _left_out(missing: Mapping[str, str], verb: str) -> str:
 def _importance(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     from gravmap.learning.evaluation.importance import Importance, importance_table
 
-    return [f"  {line}" for line in importance_table([Importance(**row) for row in rows])]
+    return [f"  {line}" for line in importance_table([Importance.from_dict(row) for row in rows])]
 
 
 def _title(name: str) -> str:

@@ -7,7 +7,7 @@ smoothness, but no longer corresponds to the geology below (shifted-input contro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,8 +52,13 @@ class Importance:
     std: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """As stored in evaluation.json."""
         return {"field": self.field, "scores": self.scores, "loss": self.loss, "spread": self.std}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Importance:
+        """Read what :meth:`to_dict` gives."""
+        return cls(row["field"], row["scores"], row["loss"], row["spread"])
 
 
 def shift_input(
