@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 import pytest
 from click.testing import CliRunner
 
-import gravmap.reproduce
+import gravmap.reproduce.plan
 import gravmap_cli
 from gravmap.errors import InputError
 from gravmap.network.presets import tiny
@@ -48,7 +48,7 @@ def plan():
 def call(plan):
     def run(*words):
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(gravmap.reproduce, "load_plan", lambda profile: plan)
+            patched.setattr(gravmap.reproduce.plan, "load_plan", lambda profile: plan)
             return CliRunner().invoke(gravmap_cli.gravmap, ["reproduce", "liu2024", *map(str, words)])
 
     return run
@@ -68,7 +68,7 @@ def commands(plan):
 
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(Session, "run", note)
-            patched.setattr(gravmap.reproduce, "load_plan", lambda profile: plan)
+            patched.setattr(gravmap.reproduce.plan, "load_plan", lambda profile: plan)
             result = CliRunner().invoke(gravmap_cli.gravmap, ["reproduce", "liu2024", *map(str, words)])
         return result, called
 

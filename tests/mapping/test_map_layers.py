@@ -122,7 +122,7 @@ def test_layers_that_are_not_there_or_do_not_fit(finished, tmp_path):
         part = whole.read(1)[:20]
     with rasterio.open(bare / "evidence.tif", "w", **profile) as raster:
         raster.write(part, 1)
-    with pytest.raises(InputError, match="does not lie on the cells"):
+    with pytest.raises(InputError, match="does not have the cells"):
         read_sheet(bare)
     (bare / "lithology.tif").write_bytes(b"no raster")
     with pytest.raises(InputError, match="no readable raster"):

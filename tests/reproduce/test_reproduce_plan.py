@@ -59,7 +59,7 @@ def test_quick_trains_small_relatives_and_only_ggmnet_under_random():
     quick, full = load_plan("quick"), load_plan("full")
     assert [run.network for run in quick.runs if run.protocol == "random"] == [REFERENCE]
     for run in quick.runs:
-        large = full.run_of(run.network, run.protocol)
+        (large,) = (each for each in full.runs if (each.network, each.protocol) == (run.network, run.protocol))
         assert run.architecture["kind"] == large.architecture["kind"]
         if run.architecture["kind"] == "smp":
             assert run.architecture["arch"] == large.architecture["arch"]
