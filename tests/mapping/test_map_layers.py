@@ -125,7 +125,7 @@ def test_layers_that_are_not_there_or_do_not_fit(finished, tmp_path):
     with pytest.raises(InputError, match="does not have the cells"):
         read_sheet(bare)
     (bare / "lithology.tif").write_bytes(b"no raster")
-    with pytest.raises(InputError, match="no readable raster"):
+    with pytest.raises(InputError, match="not a readable raster"):
         read_sheet(bare)
 
 
