@@ -18,10 +18,10 @@ import numpy as np
 import rasterio
 from real_input import gravmap
 
-from gravmap.learning.data.dataset import RegionDataset, to_target
-from gravmap.learning.evaluation import baselines
+from gravmap.learning.data.dataset import RegionDataset, known_labels, to_target
+from gravmap.learning.data.outcrop_context import distance_to_outcrop_km
 from gravmap.learning.evaluation.metrics import confusion, scores
-from gravmap.learning.evaluation.null_models import NULL_MODELS, known_labels, null_maps
+from gravmap.learning.evaluation.null_models import NULL_MODELS, null_maps
 from gravmap.mapping.scoring.under_cover import ALL, FAR, STRATA, score_under_cover
 from gravmap.synthetic import make_crust
 from gravmap.synthetic.files import write_crust
@@ -69,9 +69,7 @@ def one_crust(root: Path, seed: int, options: argparse.Namespace) -> dict[str, d
         print(line)
     surface, _ = dataset.node_truth()
     hidden = surface == 0
-    far = hidden & (
-        baselines.distance_to_outcrop_km(known_labels(dataset), dataset.node_lat, dataset.node_lon) > STRATA[FAR][0]
-    )
+    far = hidden & (distance_to_outcrop_km(known_labels(dataset), dataset.node_lat, dataset.node_lon) > STRATA[FAR][0])
     names = [entry["name"] for entry in dataset.classes]
     rows = dict(found.scores)
     sklearn_models = [key for key, model in NULL_MODELS.items() if model.needs_sklearn]

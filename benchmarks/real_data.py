@@ -29,13 +29,13 @@ from crusts_at_height import HEIGHTS_KM, train_on_crusts
 from real_input import GEOLOGY, GRAVITY, gravmap
 
 from gravmap.lattice import TEST
-from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.dataset import RegionDataset, known_labels
 from gravmap.learning.data.outcrop_context import is_context, with_context
 from gravmap.learning.evaluation.comparison import ScoredNodes, paired_bootstrap
 from gravmap.learning.evaluation.importance import draw_offsets, shift_input
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.node_predictor import predict_class_map
-from gravmap.learning.evaluation.null_models import NULL_MODELS, QUICK, known_labels, null_maps
+from gravmap.learning.evaluation.null_models import NULL_MODELS, QUICK, null_maps
 from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes
 from gravmap.tiling import load_arrays
 
@@ -43,7 +43,7 @@ WINDOW, SIZE_PX = "12.8deg", 384
 """Crops are half as wide, 6.4 degrees, in pixels of 2 arc-minutes, the resolution the network assumes."""
 
 INPUT = ",".join(f"residual_{height}km" for height in HEIGHTS_KM)
-ON_CRUSTS = "taught-on-crusts"
+ON_CRUSTS = "trained-on-crusts"
 TRAIN_OPTIONS = ["--context", "outcrop", "--recipe", "crusts", "--epochs", "5", "--steps-per-epoch", "40"]
 TRAIN_OPTIONS += ["--device", "cpu"]
 

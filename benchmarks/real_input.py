@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from gravmap.learning.data.dataset import RegionDataset, to_target
+from gravmap.learning.data.dataset import RegionDataset, known_labels, to_target
 from gravmap.learning.evaluation.metrics import confusion, scores
-from gravmap.learning.evaluation.null_models import NULL_MODELS, held_out_mask, known_labels, null_maps
+from gravmap.learning.evaluation.null_models import NULL_MODELS, held_out_mask, null_maps
 from gravmap.tiling import load_arrays
 
 GRAVITY = Path("gravity") / "eigen6c4_bouguer_10km_15min_merged.nc"

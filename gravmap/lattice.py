@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,3 +60,17 @@ def axis_cells(points: NDArray[np.float64], first: float, last: float, count: in
     cell = np.floor(position + SNAP_CELLS).astype(np.int64)
     cell[(cell == count) & (position <= count + SNAP_CELLS)] = count - 1
     return np.where((cell < 0) | (cell >= count), -1, cell)
+
+
+def spacing_yx_km(lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> tuple[float, float]:
+    """Mean node spacing along latitude and, at the middle latitude, along longitude; km on the mean sphere."""
+    along_lat = KM_PER_DEGREE * abs(float(lat_deg[-1] - lat_deg[0])) / (lat_deg.size - 1)
+    along_lon = KM_PER_DEGREE * abs(float(lon_deg[-1] - lon_deg[0])) / (lon_deg.size - 1)
+    return along_lat, along_lon * float(np.cos(np.radians(np.mean(lat_deg))))
+
+
+def unit_vectors(lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> NDArray[np.float64]:
+    """Unit vectors of all nodes, (ny * nx, 3)."""
+    lat, lon = np.meshgrid(np.radians(lat_deg), np.radians(lon_deg), indexing="ij")
+    points = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
+    return points.reshape(-1, 3)

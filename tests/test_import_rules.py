@@ -96,6 +96,13 @@ def test_imports_point_only_to_earlier_packages(path):
         assert not tops & {"torch", "torchvision"}
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name in ("data", "sampling")], ids=str)
+def test_datasets_and_crops_do_not_use_training_or_evaluation(path):
+    later = {"training", "evaluation", "calibration"} | ({"sampling"} if path.parent.name == "data" else set())
+    used = {name.split(".")[2] for name in imports(path) if name.startswith("gravmap.learning.")}
+    assert not used & later
+
+
 def test_the_rule_catches_a_planted_import(tmp_path, monkeypatch):
     planted = tmp_path / "gravmap" / "gravity" / "bad.py"
     planted.parent.mkdir(parents=True)

@@ -20,7 +20,7 @@ from gravmap.geology.labels import LabelFile
 from gravmap.gravity.fields_file import field_recipe, open_fields
 from gravmap.gravity.grid import crop, spacing_deg
 from gravmap.gravity.patch import OPERATOR_VERSION
-from gravmap.learning.evaluation.baselines import spacing_yx_km
+from gravmap.lattice import spacing_yx_km
 from gravmap.prior_check.quantities import SCORE_VERSION, cover_mask_score
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region

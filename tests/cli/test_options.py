@@ -6,7 +6,6 @@ import sys
 import click
 import pytest
 
-from gravmap_cli.main import CommandGroup
 from gravmap_cli.options import (
     Command,
     option,
@@ -15,7 +14,8 @@ from gravmap_cli.options import (
     report_device,
     window_option,
 )
-from gravmap_cli.session import LOG_OPTIONS, WORKSPACE_OPTION, Session, command_options
+from gravmap_cli.session import Session, command_options
+from toys.commands import group_of
 
 
 @click.command("probe", cls=Command)
@@ -29,20 +29,7 @@ def probe(session, windows_deg, cover_masks, fast, output):
     session.result({"windows": windows_deg, "masks": cover_masks, "fast": fast, "source": source})
 
 
-class Group(CommandGroup):
-    def list_commands(self, ctx):
-        return ["probe"]
-
-    def get_command(self, ctx, name):
-        return probe if name == "probe" else None
-
-
-@click.group(cls=Group, context_settings={"auto_envvar_prefix": "GRAVMAP"})
-@WORKSPACE_OPTION
-@LOG_OPTIONS
-@click.pass_context
-def group(ctx, workspace, verbose, quiet):
-    ctx.obj = Session.start(workspace, verbose, quiet)
+group = group_of(probe)
 
 
 @pytest.fixture

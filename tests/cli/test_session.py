@@ -12,9 +12,9 @@ import pytest
 import gravmap_cli
 from gravmap.errors import DeviceError, DownloadError, InputError
 from gravmap_cli import session
-from gravmap_cli.main import CommandGroup
 from gravmap_cli.options import LENGTH, chosen_region, region_options
-from gravmap_cli.session import LOG_OPTIONS, WORKSPACE_OPTION, Session, command_options
+from gravmap_cli.session import command_options
+from toys.commands import group_of
 
 
 @click.command("probe")
@@ -44,20 +44,7 @@ def probe(session, heights, epochs, raised, region, bbox):
     session.result({"heights": heights, "epochs": epochs, "root": str(session.workspace.root), "box": str(box)})
 
 
-class Group(CommandGroup):
-    def list_commands(self, ctx):
-        return ["probe"]
-
-    def get_command(self, ctx, name):
-        return probe if name == "probe" else None
-
-
-@click.group(cls=Group, context_settings={"auto_envvar_prefix": "GRAVMAP"})
-@WORKSPACE_OPTION
-@LOG_OPTIONS
-@click.pass_context
-def group(ctx, workspace, verbose, quiet):
-    ctx.obj = Session.start(workspace, verbose, quiet)
+group = group_of(probe)
 
 
 @pytest.fixture

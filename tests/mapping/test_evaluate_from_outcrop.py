@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from gravmap.lattice import TEST
-from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.dataset import RegionDataset, known_labels
 from gravmap.learning.data.outcrop_context import context_names
 from gravmap.learning.evaluation.comparison import SHIFTED_INPUT
-from gravmap.learning.evaluation.null_models import known_labels, null_maps
+from gravmap.learning.evaluation.null_models import null_maps
 from gravmap.learning.training.checkpoint import ModelSpec, save_model
 from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
 from gravmap.mapping.scoring.finished_run import dataset_of_run

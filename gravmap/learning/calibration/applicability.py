@@ -16,13 +16,12 @@ from scipy.spatial.distance import cdist
 
 from gravmap.errors import InputError
 from gravmap.files import atomic_path, read_json
-from gravmap.lattice import TRAIN
+from gravmap.lattice import TRAIN, spacing_yx_km
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
 from gravmap.learning.data.local_statistics import WINDOWS_KM, local_statistics
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.data.splits import DatasetSplits
-from gravmap.learning.evaluation.baselines import spacing_yx_km
 from gravmap.learning.training.checkpoint import MODEL
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.lattice import BUFFER, TRAIN, UNUSABLE
-from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.dataset import RegionDataset, known_labels
 from gravmap.learning.data.outcrop_context import with_context
-from gravmap.learning.evaluation.null_models import known_labels
 
 Targets = Literal["hidden", "all"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.files import atomic_path
-from gravmap.lattice import BUFFER, TEST, TUNE, UNUSABLE, axis_cells
+from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE, UNUSABLE, axis_cells
 
 IGNORE = -100
 """Target of a cell that the loss ignores: cover, outside the map, held out."""
@@ -247,6 +247,29 @@ class RegionDataset:
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         digest.update(json.dumps([self.meta["channels"], self.meta.get("split")], sort_keys=True).encode())
         return digest.hexdigest()
+
+
+def known_labels(dataset: RegionDataset) -> NDArray[np.uint8]:
+    """NDArray[np.uint8] at nodes that training uses: classes 1..K there, 0 elsewhere; shape (ny, nx)."""
+    labels, _ = dataset.node_truth()
+    return np.where(is_bedrock(labels) & training_mask(dataset), labels, 0).astype(np.uint8)
+
+
+def training_mask(dataset: RegionDataset) -> NDArray[np.bool_]:
+    """Nodes whose label training uses: in cells of role TRAIN, inside a training window; shape (ny, nx)."""
+    lat, lon = dataset.node_lat, dataset.node_lon
+    rows, columns = dataset.label_rows(lat), dataset.label_columns(lon)
+    inside = (rows >= 0)[:, None] & (columns >= 0)[None, :]
+    training = inside & (dataset.role[rows[:, None], columns[None, :]] == TRAIN)
+    covered = np.zeros(training.shape, bool)
+    for west, south, east, north in dataset.windows[dataset.window_role == TRAIN]:
+        covered[np.ix_((lat >= south) & (lat <= north), (lon >= west) & (lon <= east))] = True
+    return np.asarray(training & covered)
+
+
+def is_bedrock(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Labels that are a bedrock class: neither cover nor unusable."""
+    return np.asarray((labels > 0) & (labels != UNUSABLE))
 
 
 _ANEW = "`gravmap tile --overwrite` makes it again."

@@ -5,7 +5,7 @@ of gravity's values (noise, factor, offset) leave them alone.
 
 | field              | value at a node                                                            |
 |--------------------|----------------------------------------------------------------------------|
-| `outcrop_1` .. `K` | log of the probability of each class (label_diffusion.py), >= 0.001            |
+| `outcrop_1` .. `K` | log of the probability of each class (label_diffusion.py), >= 0.001        |
 | `outcrop_distance` | log(1 + km to the nearest outcrop / 10)                                    |
 | `outcrop_known`    | 1 on outcrop, 0 elsewhere                                                  |
 """
@@ -14,14 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from gravmap.errors import InputError
+from gravmap.lattice import EARTH_RADIUS_KM, spacing_yx_km, unit_vectors
 from gravmap.learning.data.dataset import RegionDataset
-from gravmap.learning.data.label_diffusion import class_probabilities
-from gravmap.learning.evaluation.baselines import distance_to_outcrop_km, spacing_yx_km
+from gravmap.learning.data.label_diffusion import class_probabilities, need_outcrop
 
 CONTEXT = "outcrop"
 """Value of `--context`."""
@@ -58,6 +60,17 @@ def in_short(names: Iterable[str]) -> list[str]:
 def measured_names(names: Sequence[str]) -> list[str]:
     """Names of the fields, or channels, that are not outcrop as context."""
     return [name for name in names if not is_context(name)]
+
+
+def distance_to_outcrop_km(
+    known: NDArray[np.uint8], lat_deg: NDArray[Any], lon_deg: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Great-circle distance of every node to the nearest known node, km; shape (ny, nx)."""
+    need_outcrop(known)
+    points = unit_vectors(lat_deg, lon_deg)
+    chord, _ = cKDTree(points[known.ravel() > 0]).query(points)
+    distance: NDArray[np.float64] = 2 * EARTH_RADIUS_KM * np.arcsin(np.clip(chord / 2, 0, 1)).reshape(known.shape)
+    return distance
 
 
 def outcrop_context(
@@ -116,7 +129,7 @@ def with_context(dataset: RegionDataset, known: NDArray[np.uint8]) -> RegionData
         Without context.
     known : (ny, nx) uint8
         Class at the nodes where it is known, 0 elsewhere; training labels alone
-        (:func:`gravmap.learning.evaluation.null_models.known_labels`).
+        (:func:`gravmap.learning.data.dataset.known_labels`).
 
     Returns
     -------
@@ -132,7 +145,7 @@ def with_context(dataset: RegionDataset, known: NDArray[np.uint8]) -> RegionData
     --------
     >>> from gravmap.learning.data.dataset import RegionDataset
     >>> from gravmap.learning.data.outcrop_context import with_context
-    >>> from gravmap.learning.evaluation.null_models import known_labels
+    >>> from gravmap.learning.data.dataset import known_labels
     >>> from gravmap.tiling import load_arrays
     >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles"))
     >>> with_context(dataset, known_labels(dataset)).channels[:3]

@@ -18,9 +18,8 @@ from gravmap.errors import InputError, OptionError
 from gravmap.files import atomic_path, read_json, write_json
 from gravmap.lattice import TEST, TRAIN, TUNE
 from gravmap.learning.data.cover_masks import CoverMaskedDatasets
-from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.dataset import RegionDataset, known_labels
 from gravmap.learning.data.outcrop_context import is_context, with_context
-from gravmap.learning.evaluation.null_models import known_labels
 
 CRUSTS = "crusts"
 _LIST, _COVER = "splits.json", "cover.npz"

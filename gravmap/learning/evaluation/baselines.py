@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 from scipy.spatial import cKDTree
 
-from gravmap.lattice import EARTH_RADIUS_KM, KM_PER_DEGREE
+from gravmap.lattice import unit_vectors
 from gravmap.learning.data.label_diffusion import class_probabilities, need_outcrop
 
 Labels = NDArray[np.uint8]
@@ -55,20 +55,11 @@ def nearest_outcrop(known: Labels, lat_deg: NDArray[Any], lon_deg: NDArray[Any])
     [[1, 1, 2, 2]]
     """
     need_outcrop(known)
-    points = _on_sphere(lat_deg, lon_deg)
+    points = unit_vectors(lat_deg, lon_deg)
     mask = known.ravel() > 0
     _, index = cKDTree(points[mask]).query(points)
     classes: Labels = known.ravel()[mask][index].reshape(known.shape)
     return classes
-
-
-def distance_to_outcrop_km(known: Labels, lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> NDArray[np.float64]:
-    """Great-circle distance of every node to the nearest known node, km; shape (ny, nx)."""
-    need_outcrop(known)
-    points = _on_sphere(lat_deg, lon_deg)
-    chord, _ = cKDTree(points[known.ravel() > 0]).query(points)
-    distance: NDArray[np.float64] = 2 * EARTH_RADIUS_KM * np.arcsin(np.clip(chord / 2, 0, 1)).reshape(known.shape)
-    return distance
 
 
 def nearest_in_feature_space(
@@ -130,20 +121,6 @@ def label_diffusion(
     probability = class_probabilities(known, spacing_yx_km, int(known.max()), guide)
     classes: Labels = (probability.argmax(axis=0) + 1).astype(np.uint8)
     return classes
-
-
-def spacing_yx_km(lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> tuple[float, float]:
-    """Mean node spacing along latitude and, at the middle latitude, along longitude; km on the mean sphere."""
-    along_lat = KM_PER_DEGREE * abs(float(lat_deg[-1] - lat_deg[0])) / (lat_deg.size - 1)
-    along_lon = KM_PER_DEGREE * abs(float(lon_deg[-1] - lon_deg[0])) / (lon_deg.size - 1)
-    return along_lat, along_lon * float(np.cos(np.radians(np.mean(lat_deg))))
-
-
-def _on_sphere(lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> NDArray[np.float64]:
-    """Unit vectors of all nodes, (ny * nx, 3)."""
-    lat, lon = np.meshgrid(np.radians(lat_deg), np.radians(lon_deg), indexing="ij")
-    points = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
-    return points.reshape(-1, 3)
 
 
 N_ESTIMATORS = 100

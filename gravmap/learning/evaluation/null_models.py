@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
-from gravmap.lattice import TEST, TRAIN, TUNE, UNUSABLE
-from gravmap.learning.data.dataset import RegionDataset, to_target
+from gravmap.lattice import TEST, TUNE, spacing_yx_km
+from gravmap.learning.data.dataset import RegionDataset, is_bedrock, known_labels, to_target
 from gravmap.learning.data.local_statistics import local_statistics
 from gravmap.learning.data.outcrop_context import without_context
 from gravmap.learning.evaluation import baselines
@@ -79,28 +79,10 @@ QUICK = ("majority", "nearest_outcrop", "label_diffusion", "label_diffusion_grav
 """Null models that take seconds and need no extra package: those of the demo and of a map's report."""
 
 
-def known_labels(dataset: RegionDataset) -> Labels:
-    """Labels at nodes that training uses: classes 1..K there, 0 elsewhere; shape (ny, nx)."""
-    labels, _ = dataset.node_truth()
-    return np.where(_is_bedrock(labels) & training_mask(dataset), labels, 0).astype(np.uint8)
-
-
-def training_mask(dataset: RegionDataset) -> NDArray[np.bool_]:
-    """Nodes whose label training uses: in cells of role TRAIN, inside a training window; shape (ny, nx)."""
-    lat, lon = dataset.node_lat, dataset.node_lon
-    rows, columns = dataset.label_rows(lat), dataset.label_columns(lon)
-    inside = (rows >= 0)[:, None] & (columns >= 0)[None, :]
-    training = inside & (dataset.role[rows[:, None], columns[None, :]] == TRAIN)
-    covered = np.zeros(training.shape, bool)
-    for west, south, east, north in dataset.windows[dataset.window_role == TRAIN]:
-        covered[np.ix_((lat >= south) & (lat <= north), (lon >= west) & (lon <= east))] = True
-    return np.asarray(training & covered)
-
-
 def labelled_mask(dataset: RegionDataset, role: int = TEST) -> NDArray[np.bool_]:
     """Nodes of one role whose bedrock is mapped; shape (ny, nx)."""
     labels, roles = dataset.node_truth()
-    found: NDArray[np.bool_] = _is_bedrock(labels) & (roles == role)
+    found: NDArray[np.bool_] = is_bedrock(labels) & (roles == role)
     return found
 
 
@@ -256,7 +238,7 @@ class _NullMaps:
 
     @property
     def spacing(self) -> tuple[float, float]:
-        return baselines.spacing_yx_km(self.dataset.node_lat, self.dataset.node_lon)
+        return spacing_yx_km(self.dataset.node_lat, self.dataset.node_lon)
 
     @property
     def gravity(self) -> NDArray[np.float64]:
@@ -300,7 +282,3 @@ class _NullMaps:
         return baselines.random_forest(
             self.known, self.local_features((heights - np.nanmean(heights))[None]), self.seed
         )
-
-
-def _is_bedrock(labels: Labels) -> NDArray[np.bool_]:
-    return np.asarray((labels > 0) & (labels != UNUSABLE))

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.lattice import TEST
-from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
-from gravmap.learning.evaluation.baselines import distance_to_outcrop_km
+from gravmap.learning.data.dataset import IGNORE, RegionDataset, known_labels, to_target
+from gravmap.learning.data.outcrop_context import distance_to_outcrop_km
 from gravmap.learning.evaluation.comparison import ScoredNodes, block_numbers
 from gravmap.learning.evaluation.metrics import confusion, scores, scores_by_distance
 from gravmap.learning.evaluation.node_predictor import UNLABELLED
-from gravmap.learning.evaluation.null_models import known_labels
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import read_json
 from gravmap.geology.points import Points
-from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.dataset import RegionDataset, known_labels
 from gravmap.learning.data.outcrop_context import is_context, with_context
-from gravmap.learning.evaluation.null_models import known_labels
 from gravmap.mapping.scoring.boreholes import Boreholes, lay_points
 from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes
 from gravmap.tiling import load_arrays

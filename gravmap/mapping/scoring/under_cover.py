@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.lattice import UNUSABLE
-from gravmap.learning.data.dataset import RegionDataset, to_target
+from gravmap.lattice import UNUSABLE, spacing_yx_km
+from gravmap.learning.data.dataset import RegionDataset, known_labels, to_target
+from gravmap.learning.data.outcrop_context import distance_to_outcrop_km
 from gravmap.learning.evaluation import baselines
 from gravmap.learning.evaluation.metrics import confusion, scores
-from gravmap.learning.evaluation.null_models import NULL_MODELS, QUICK, known_labels, null_maps
+from gravmap.learning.evaluation.null_models import NULL_MODELS, QUICK, null_maps
 from gravmap.learning.evaluation.under_cover import BY_DISTANCE, EVERYWHERE, in_stratum
 
 Labels = NDArray[np.uint8]
@@ -103,7 +104,7 @@ def score_maps(
     hidden = surface == COVER
     if not hidden.any():
         raise InputError("Nothing is under cover here.", "Make a crust with a larger cover fraction.")
-    away = baselines.distance_to_outcrop_km(known, lat_deg, lon_deg)
+    away = distance_to_outcrop_km(known, lat_deg, lon_deg)
     strata = {name: hidden & in_stratum(away, ends) for name, ends in STRATA.items()}
     rows = {
         name: {stratum: _scores(values, truth, where, names) for stratum, where in strata.items()}
@@ -161,7 +162,7 @@ def score_from_outcrop(
         The grids differ, nothing is covered, or there is no outcrop.
     """
     known = np.where(surface == UNUSABLE, COVER, surface).astype(np.uint8)
-    spacing = baselines.spacing_yx_km(lat_deg, lon_deg)
+    spacing = spacing_yx_km(lat_deg, lon_deg)
     nulls = {
         NULL_MODELS["nearest_outcrop"].title: baselines.nearest_outcrop(known, lat_deg, lon_deg),
         NULL_MODELS["label_diffusion"].title: baselines.label_diffusion(known, spacing),

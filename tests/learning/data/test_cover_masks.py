@@ -1,4 +1,4 @@
-"""Covers mask into outcrop: shaped as the map's own, taught on what they hide, and no label of it in the context."""
+"""Synthetic cover masks have the shapes of the map's own cover; the labels they hide are targets, not context."""
 
 from dataclasses import replace
 
@@ -10,9 +10,8 @@ from gravmap.errors import InputError
 from gravmap.lattice import TEST, TRAIN, TUNE
 from gravmap.learning import RegionDataset
 from gravmap.learning.data.cover_masks import LEAST_HIDDEN, MOST_HIDDEN, draw_cover_mask, mask_dataset, shifted_cover
-from gravmap.learning.data.dataset import IGNORE
+from gravmap.learning.data.dataset import IGNORE, known_labels
 from gravmap.learning.data.outcrop_context import with_context
-from gravmap.learning.evaluation.null_models import known_labels
 from gravmap.learning.sampling.crop_source import training_targets
 from toys.dataset import make_arrays
 

@@ -11,6 +11,7 @@ from gravmap.lattice import TRAIN
 from gravmap.learning import RegionDataset
 from gravmap.learning.calibration.applicability import fit_area_of_applicability
 from gravmap.learning.data.channels import InputChannels, fixed_std
+from gravmap.learning.data.dataset import known_labels
 from gravmap.learning.data.outcrop_context import (
     context_names,
     in_short,
@@ -20,7 +21,7 @@ from gravmap.learning.data.outcrop_context import (
 )
 from gravmap.learning.evaluation.importance import OUTCROP, permutation_importance, shift_input
 from gravmap.learning.evaluation.node_predictor import NodePredictor
-from gravmap.learning.evaluation.null_models import known_labels, null_maps
+from gravmap.learning.evaluation.null_models import null_maps
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.sampling.sampler import Sampler
 from toys.dataset import make_arrays

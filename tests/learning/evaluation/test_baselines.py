@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from gravmap.errors import InputError
+from gravmap.lattice import spacing_yx_km
 from gravmap.learning.data import label_diffusion as diffusion
+from gravmap.learning.data.outcrop_context import distance_to_outcrop_km
 from gravmap.learning.evaluation import baselines
 
 LAT = np.arange(48, 44, -1 / 15)
@@ -33,7 +35,7 @@ def test_nearest_outcrop_agrees_with_geodesics():
         _, _, distance = geod.inv(np.full(n, LON[col]), np.full(n, LAT[row]), LON[cols], LAT[rows])
         nearest = np.flatnonzero(distance <= distance.min() + 1e-6)
         assert found[row, col] in known[rows[nearest], cols[nearest]]
-        measured = baselines.distance_to_outcrop_km(known, LAT, LON)[row, col]
+        measured = distance_to_outcrop_km(known, LAT, LON)[row, col]
         assert measured == pytest.approx(distance.min() / 1000, abs=1e-6)
 
 
@@ -170,7 +172,7 @@ def test_null_models_need_outcrop():
 def test_spacing_agrees_with_geodesics():
     from pyproj import Geod
 
-    along_lat, along_lon = baselines.spacing_yx_km(LAT, LON)
+    along_lat, along_lon = spacing_yx_km(LAT, LON)
     geod = Geod(a=6371000, b=6371000)
     middle = LAT.mean()
     assert along_lat == pytest.approx(geod.inv(83, middle, 83, middle + 1 / 15)[2] / 1000, rel=1e-6)

@@ -30,7 +30,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def fresh(run, tmp_path):
-    """The run in a folder of its own; a count of how often its network was asked."""
+    """The run in a folder of its own; a count of the calls of its network."""
     import shutil
 
     folder, dataset, result = run

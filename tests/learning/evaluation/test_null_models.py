@@ -7,15 +7,9 @@ import pytest
 
 from gravmap.errors import InputError, OptionError
 from gravmap.lattice import TEST, TUNE
-from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.data.dataset import RegionDataset, training_mask
 from gravmap.learning.evaluation import null_models
-from gravmap.learning.evaluation.null_models import (
-    NULL_MODELS,
-    null_maps,
-    null_scores,
-    training_mask,
-    unavailable_null_models,
-)
+from gravmap.learning.evaluation.null_models import NULL_MODELS, null_maps, null_scores, unavailable_null_models
 from toys.dataset import make_arrays
 
 WINDOWS = ("windows", "window_scale_deg", "window_role")
