@@ -224,6 +224,12 @@ class Trainer:
             log.warning(
                 "No training label of: %s. The network cannot learn these.", ", ".join(self.data.unlabelled_classes)
             )
+        if self._statistics_differ() and self.group.rank == 0:
+            log.warning(
+                "Each of the %d CPU processes normalises its own crops (batch normalisation is synchronised on GPUs "
+                "only), so the network is not the one that another number of processes would train.",
+                self.group.size,
+            )
         if resume:
             load_checkpoint(self.run_dir, state, self.data, config, self.accumulation)
         elif config.init is not None:
@@ -368,6 +374,12 @@ class Trainer:
         # The compiled network shares the weights of `network`, whose names stay as they are.
         compiled: Callable[[Tensor], Tensor] = torch.compile(self.network) if self.config.compile else self.network
         return compiled
+
+    def _statistics_differ(self) -> bool:
+        """Return whether the processes normalise their crops by statistics of their own."""
+        if self.group.size == 1 or self.accumulation.synchronised or self.config.freeze_statistics:
+            return False
+        return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.network.modules())
 
     def _load_pretrained(self, init: dict[str, Any]) -> None:
         load_weights(self.network, init)
