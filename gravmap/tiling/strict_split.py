@@ -316,7 +316,7 @@ def _tuning_options(
     def cost(block: int) -> tuple[float, int, int, int]:
         return (
             round(float(weight @ (lost | touch[:, block])), 9),
-            -np.count_nonzero(counts[block]),
+            -int(np.count_nonzero(counts[block])),
             -int(cells[block]),
             block,
         )
