@@ -173,7 +173,13 @@ class _Encoding:
             factors = [np.asarray(array.attrs[key]).dtype for key in ("scale_factor", "add_offset") if key in numbers]
             single = single and "scale_factor" in numbers and all(factor == np.float32 for factor in factors)
         return cls(
-            stored, np.dtype(np.float32 if single else np.float64), _as_stored(missing, stored), low, high, scale, offset
+            stored,
+            np.dtype(np.float32 if single else np.float64),
+            _as_stored(missing, stored),
+            low,
+            high,
+            scale,
+            offset,
         )
 
     def decode(self, values: NDArray[Any]) -> NDArray[Any]:
