@@ -116,10 +116,10 @@ def crossing_areas_km2(
 ) -> NDArray[np.float64]:
     """Areas on the ellipsoid of polygons whose outlines cross themselves, km².
 
-    Inside is what the rasterization fills: points from which a ray crosses an outline an odd number of times. Other than
-    :func:`shapely.make_valid`, whose time and memory grow with the square of the number of crossings, this sums the
-    area between the crossings of parallels with the outline. Relative error about 1e-6 for simple outlines, 1e-3 for
-    those of tens of thousands of random corners.
+    Inside is what the rasterization fills: points from which a ray crosses an outline an odd number of times. The time
+    and memory of :func:`shapely.make_valid` grow with the square of the number of crossings; here areas between the
+    crossings of parallels with the outline are summed. Relative error about 1e-6 for simple outlines, 1e-3 for those of
+    tens of thousands of random corners.
 
     Parameters
     ----------
@@ -144,6 +144,27 @@ def crossing_areas_km2(
         cell_km2 = row_cell_areas_km2(south, north, rows, (east - west) / columns)
         areas[k] = float(((end - start) * cell_km2[np.minimum(start // columns, rows - 1)]).sum())
     return areas
+
+
+def crosses_often(polygon: Any, limit: int = 1000) -> bool:
+    """Whether the outline of a polygon crosses itself too often for :func:`shapely.make_valid`."""
+    points, ring = shapely.get_coordinates(shapely.get_rings(shapely.get_parts([polygon])), return_index=True)
+    same = ring[:-1] == ring[1:]
+    edges = shapely.linestrings(np.stack([points[:-1][same], points[1:][same]], axis=1))
+    tree = shapely.STRtree(edges)
+    pairs = crossings = 0
+    some = max(1, 2_000_000 // max(1, len(edges)))
+    for first in range(0, len(edges), some):
+        one, other = tree.query(edges[first : first + some])
+        later = other > one + first
+        one, other = one[later] + first, other[later]
+        pairs += len(one)
+        if pairs > 20 * len(edges) + 1_000_000:
+            return True
+        crossings += int(np.count_nonzero(shapely.crosses(edges[one], edges[other])))
+        if crossings > limit:
+            return True
+    return False
 
 
 def _inside(

@@ -103,8 +103,7 @@ def read_faults(path: Path, region: Region, reach_km: float = CAP_KM) -> FaultLi
     linear = np.isin(shapely.get_type_id(shapes), (1, 2, 5)) & ~shapely.is_empty(shapes)
     if not linear.any():
         raise InputError(f"{path} has {', '.join(geometry_types(shapes))}, no lines.", _NEEDS_LINES)
-    if to_degrees is None or to_degrees.source_crs.is_geographic:
-        check_degrees(shapely.bounds(shapes[linear]), crs, path)
+    check_degrees(shapely.bounds(shapes[linear]), to_degrees, crs, path)
     lines, valid = to_wgs84(shapely.get_parts(shapes[linear]), to_degrees)
     dropped = int(np.count_nonzero(~linear) + np.count_nonzero(~valid))
     if dropped:

@@ -15,8 +15,8 @@ import shapely
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import Legend, join_ages
 from gravmap.geology.areas import are_flat
+from gravmap.geology.legend import Legend, join_ages
 from gravmap.geology.vector import (
     VectorFile,
     check_degrees,
@@ -102,14 +102,14 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
     notes: list[str] = []
     names = [str(name) for name in info["fields"]]
     first = _code_fields(legend, names, path, notes)
-    spelled = (", ".join(first), *(_find_field(entry.field, names, path, notes) for entry in legend.overrides))
+    others = [_find_field(entry.field, names, path, notes, _field_hint(legend)) for entry in legend.overrides]
+    spelled = (", ".join(first), *others)
     crs, to_map, to_degrees = _map_transformers(info["crs"], legend, path, notes)
     box = None if region is None else _box(region, to_map, path, crs)
     known = {*legend.codes, *(code for entry in legend.overrides for code in entry.codes)}
     shapes, table = file.read(layer, columns=(*first, *spelled[1:]), box=box, known=known)
-    in_degrees = to_degrees is None or to_degrees.source_crs.is_geographic
-    if in_degrees and len(shapes) == 0 and info["total_bounds"] is not None:
-        check_degrees(np.array(info["total_bounds"]), crs, path)
+    if len(shapes) == 0 and info["total_bounds"] is not None:
+        check_degrees(np.array(info["total_bounds"]), to_degrees, crs, path)
     if len(shapes) == 0:
         return MapPolygons(np.empty(0, dtype=object), [], spelled, crs, layer=layer, notes=tuple(notes))
     shapes = take_parts(shapes, 2)
@@ -120,8 +120,7 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
             f"{path} has {', '.join(geometry_types(shapes))}{where}, no polygons.",
             "A label raster needs the map's polygon layer.",
         )
-    if in_degrees:
-        check_degrees(shapely.bounds(shapes[kept]), crs, path)
+    check_degrees(shapely.bounds(shapes[kept]), to_degrees, crs, path)
     polygons, valid = to_wgs84(shapes[kept], to_degrees)
     kept[np.flatnonzero(kept)[~valid]] = False
     if not valid.all():
@@ -182,7 +181,7 @@ def _choose_layer(file: VectorFile, legend: Legend) -> tuple[str, dict[str, Any]
     if len(layers) > 1 and not with_field:
         raise InputError(
             f"No layer of {path} has the field {legend.field_names}: {', '.join(layers)}.",
-            "Give --field, or another --legend.",
+            _field_hint(legend),
         )
     name = with_field[0] if with_field else layers[0]
     return name, described[name]
@@ -197,14 +196,21 @@ def _code_fields(legend: Legend, names: list[str], path: Path, notes: list[str])
             f"its fields are {', '.join(names) or 'none'}.",
             "Give the field with --field; two fields comma-separated: --field OLDEST,YOUNGEST.",
         )
-    found = tuple(_find_field(field, names, path, notes) for field in fields or legend.field_candidates[0])
+    found = tuple(
+        _find_field(field, names, path, notes, _field_hint(legend)) for field in fields or legend.field_candidates[0]
+    )
     if len(legend.field_candidates) > 1:
         notes.append(f"The age is read from {', '.join(found)} of {path.name}.")
         log.info(notes[-1])
     return found
 
 
-def _find_field(field: str, names: list[str], path: Path, notes: list[str]) -> str:
+def _field_hint(legend: Legend) -> str:
+    """What to do about a field that the map lacks; a legend without codes is one being drafted from --field."""
+    return "Give --field, or a --legend made for this map." if legend.codes or legend.ages else "Give another --field."
+
+
+def _find_field(field: str, names: list[str], path: Path, notes: list[str], hint: str) -> str:
     """Name of a field as spelled in the file: an exact match, else a unique match ignoring case."""
     if field in names:
         return field
@@ -217,7 +223,7 @@ def _find_field(field: str, names: list[str], path: Path, notes: list[str]) -> s
         raise InputError(f"{path} has {' and '.join(matches)}, but not {field}.", "Choose one with --field.")
     raise InputError(
         f"{path} has no field {field}; its fields are {', '.join(names) or 'none'}.",
-        "Give --field, or a --legend made for this map.",
+        hint,
     )
 
 
@@ -227,6 +233,8 @@ def _map_transformers(stated: Any, legend: Legend, path: Path, notes: list[str])
         notes.append(f"{path.name} has no coordinate reference system; {legend.crs} is used, as stated by the legend.")
         log.info(notes[-1])
     hint = 'Add its .prj, or write crs = "EPSG:NUMBER" under [map] in its legend.'
+    if not (legend.codes or legend.ages):
+        hint = "Add its .prj, or give --crs EPSG:NUMBER."
     return crs_transformers(stated or legend.crs, path, hint)
 
 

@@ -42,8 +42,9 @@ log = logging.getLogger(__name__)
 TARGET_CRS = "EPSG:4326"
 # A straight edge in a projection is a curve in degrees; segments of this length deviate by about a metre.
 LONGEST_EDGE_M = 5000.0
-# No edge on the Earth is longer than half its circumference.
-_FARTHEST_EDGE_M = 2.1e7
+# No projection of the Earth is larger than this, the number of a zone in front of the easting included.
+_FARTHEST_M = 1e8
+_MOST_INSERTED_POINTS = 1 << 24
 _FEATURES_PER_READ = 50_000
 # Warnings after which every polygon and every value is read all the same.
 _HARMLESS = (
@@ -148,7 +149,11 @@ class VectorFile:
                 order = np.argsort(numbers, kind="stable")
                 shapes = from_wkb(np.asarray(blobs, dtype=object)[order], self.path, first)
             # GDAL counts deleted rows of a Shapefile when it skips, so some features come twice.
-            new = ~np.isin(numbers[order], np.concatenate([earlier for earlier, *_ in read])) if read else np.array([True])
+            new = (
+                ~np.isin(numbers[order], np.concatenate([earlier for earlier, *_ in read]))
+                if read
+                else np.array([True])
+            )
             new = np.broadcast_to(new, len(order))
             none = np.array([blobs[k] is None for k in order], dtype=bool)
             read.append((numbers[order][new], none[new], shapely.bounds(shapes)[new]))
@@ -162,8 +167,10 @@ class VectorFile:
         if stated is not None:
             stated.check(self.path, missing, bounds)
         elif len(missing) != info["features"] >= 0:
-            raise InputError(f"{self.path} states {info['features']} features; {len(missing)} can be read.", DAMAGED)
+            raise InputError(f"{self.path} states {_features(info['features'])}; {len(missing)} can be read.", DAMAGED)
         table = {name: np.concatenate([values[name] for values in kept_values]) for name in kept_values[0]}
+        subtypes = dict(zip(map(str, info["fields"]), info.get("ogr_subtypes", ()), strict=False))
+        table = {name: self._single(values, name, subtypes.get(name) == "OFSTJSON") for name, values in table.items()}
         if info["encoding"] != "UTF-8" or not states_encoding(self.contents):
             table = {name: self._decoded(values, name, known) for name, values in table.items()}
         return np.concatenate(kept_shapes), table
@@ -181,6 +188,26 @@ class VectorFile:
             return sqlite_contents(connection, layer, self.path)
         finally:
             connection.close()
+
+    def _single(self, values: NDArray[Any], name: str, is_json: bool) -> NDArray[Any]:
+        """Values of a field of lists or objects, which GeoJSON and file geodatabases may have, if each is one value."""
+        if values.dtype != object:
+            return values
+        lists = [isinstance(value, np.ndarray) for value in values]
+        nested = [value for value, is_list in zip(values, lists, strict=True) if is_list and len(value) > 1]
+        nested += [value for value in values if is_json and isinstance(value, str) and value[:1] in ("{", "[")]
+        if nested:
+            found = nested[0] if isinstance(nested[0], str) else f"[{', '.join(map(str, nested[0]))}]"
+            raise InputError(
+                f"The field {name} of {self.path} has a list or an object in {_features(len(nested))}: {found[:80]}.",
+                "Write one value for each feature, or give another field.",
+            )
+        if not any(lists):
+            return values
+        single = np.empty(len(values), dtype=object)
+        for k, (value, is_list) in enumerate(zip(values, lists, strict=True)):
+            single[k] = (value[0] if len(value) else None) if is_list else value
+        return single
 
     def _decoded(self, values: NDArray[Any], name: str, known: Collection[str]) -> NDArray[Any]:
         """Text read as ISO-8859-1, in its encoding if that is certain."""
@@ -266,7 +293,11 @@ def _gdal_errors(path: Path) -> Iterator[None]:
 
 
 def _one_line(message: object) -> str:
-    return " ".join(str(message).split())[:300].strip(". ")
+    return " ".join(str(message).partition("; It might help to specify")[0].split())[:300].strip(". ")
+
+
+def _features(count: int) -> str:
+    return f"{count} feature{'s' if count != 1 else ''}"
 
 
 def _decode(raw: Sequence[bytes], encoding: str) -> list[str]:
@@ -281,7 +312,9 @@ def _decode(raw: Sequence[bytes], encoding: str) -> list[str]:
 def _same_crs(name: str, found: str | None) -> bool:
     """Whether a name means the coordinate reference system that GDAL found."""
     try:
-        return found is not None and CRS.from_user_input(name).equals(CRS.from_user_input(found), ignore_axis_order=True)
+        return found is not None and CRS.from_user_input(name).equals(
+            CRS.from_user_input(found), ignore_axis_order=True
+        )
     except CRSError:
         return False
 
@@ -296,29 +329,32 @@ def _near(shapes: NDArray[Any], box: tuple[float, float, float, float]) -> NDArr
         near[doubtful] = shapely.intersects(shapes[doubtful], shapely.box(*box))
     except shapely.GEOSException as error:  # those with bounds that intersect are kept
         log.debug("intersects: %s", error)
-    return near | (~finite & ~shapely.is_missing(shapes) & ~shapely.is_empty(shapes))
+    return np.asarray(near | (~finite & ~shapely.is_missing(shapes) & ~shapely.is_empty(shapes)))
 
 
-def check_degrees(bounds: NDArray[np.float64], crs: str, path: Path) -> None:
-    """Raise InputError if coordinates that should be degrees cannot be degrees.
+def check_degrees(bounds: NDArray[np.float64], to_degrees: Any, crs: str, path: Path) -> None:
+    """Raise InputError if the coordinates in a system of degrees cannot be degrees.
 
     Parameters
     ----------
     bounds : ndarray, shape (n, 4)
         Minimum x, minimum y, maximum x, maximum y; NaN is ignored.
+    to_degrees : Transformer or None
     crs : str
-        Geographic coordinate reference system, for the message.
+        From :func:`crs_transformers`.
     path : Path
         The file, for the message.
     """
+    if to_degrees is not None and to_degrees.source_crs.axis_info[0].unit_name != "degree":
+        return
     bounds = np.asarray(bounds, dtype=np.float64).reshape(-1, 4)
     # Longitudes are counted from -180, from 0, or beyond 180 for a map across the antimeridian.
     far = (np.abs(bounds[:, [1, 3]]) > 90.001).any(axis=1) | (bounds[:, 0] < -360) | (bounds[:, 2] > 540)
     if far.any():
         west, south, east, north = bounds[np.flatnonzero(far)[0]]
         raise InputError(
-            f"{path} has coordinates that are no degrees (x {west:g} to {east:g}, y {south:g} to {north:g}), though its "
-            f"coordinate reference system is {crs}.",
+            f"{path} has coordinates that are no degrees (x {west:g} to {east:g}, y {south:g} to {north:g}), though "
+            f"its coordinate reference system is {crs}.",
             "GeoJSON without crs is in degrees. Assign the right one: ogr2ogr -a_srs EPSG:NUMBER with_crs.gpkg FILE.",
         )
 
@@ -348,6 +384,8 @@ def crs_transformers(stated: Any, path: Path, hint: str) -> tuple[str, Any, Any]
     InputError
         There is no CRS, or PROJ does not support it.
     """
+    if not stated and path.with_suffix(".prj").is_file():
+        raise InputError(f"The .prj of {path} does not contain a coordinate reference system that GDAL can read.", hint)
     if not stated:
         raise InputError(f"{path} has no coordinate reference system.", hint)
     try:
@@ -403,7 +441,11 @@ def to_wgs84(shapes: NDArray[Any], to_degrees: Any) -> tuple[NDArray[Any], NDArr
     if to_degrees is not None and len(shapes):
         if CRS.from_user_input(to_degrees.source_crs).is_projected:
             metres = to_degrees.source_crs.axis_info[0].unit_conversion_factor or 1.0
-            points, ends = densify(points, offsets[0], LONGEST_EDGE_M / metres)
+            with np.errstate(invalid="ignore"):
+                points = np.where(np.abs(points).max(axis=1, keepdims=True) * metres <= _FARTHEST_M, points, np.nan)
+            # Edges as long as a continent, and thousands of them, are divided less.
+            length = float(np.nansum(np.hypot(*np.diff(points, axis=0).T)))
+            points, ends = densify(points, offsets[0], max(LONGEST_EDGE_M / metres, length / _MOST_INSERTED_POINTS))
             offsets = (ends, *offsets[1:])
         points = np.column_stack(to_degrees.transform(points[:, 0], points[:, 1]))
         shapes = shapely.from_ragged_array(kind, points, offsets)

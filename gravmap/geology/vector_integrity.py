@@ -63,7 +63,7 @@ class Contents:
             Bounds of the geometries read, NaN without one.
         """
         if len(read_missing) != len(self.missing):
-            raise InputError(f"{path} states {len(self.missing)} features; {len(read_missing)} can be read.", DAMAGED)
+            raise InputError(f"{path} states {len(self.missing)} feature(s); {len(read_missing)} can be read.", DAMAGED)
         lost = np.flatnonzero(read_missing & ~self.missing)
         if lost.size:
             raise InputError(
@@ -348,7 +348,9 @@ def geojson_contents(source: Bytes, path: Path, same_crs: Callable[[str], bool])
     if not isinstance(document, dict):
         return None
     crs = document.get("crs")
-    name = crs.get("properties", {}).get("name") if _is_named(crs) else None
+    name = None
+    if isinstance(crs, dict) and crs.get("type") == "name" and isinstance(crs.get("properties"), dict):
+        name = crs["properties"].get("name")
     if crs is not None and not (isinstance(crs, dict) and (name is None or same_crs(str(name)))):
         raise InputError(
             f'{path} has a member "crs" that is not understood: {json.dumps(crs)[:80]}.',
@@ -370,10 +372,6 @@ def geojson_contents(source: Bytes, path: Path, same_crs: Callable[[str], bool])
     else:
         return None
     return Contents(np.array([_is_blank(geometry) for geometry in geometries], dtype=bool))
-
-
-def _is_named(crs: Any) -> bool:
-    return isinstance(crs, dict) and crs.get("type") == "name" and isinstance(crs.get("properties"), dict)
 
 
 def _is_blank(geometry: Any) -> bool:

@@ -37,7 +37,7 @@ def from_wkb(blobs: NDArray[Any], path: Path, first: int) -> NDArray[Any]:
         A geometry is invalid.
     """
     with np.errstate(invalid="ignore"):
-        shapes = shapely.from_wkb(blobs, on_invalid="ignore")
+        shapes: NDArray[Any] = shapely.from_wkb(blobs, on_invalid="ignore")
     for k in np.flatnonzero(shapely.is_missing(shapes)):
         if blobs[k] is None:
             continue
@@ -45,10 +45,19 @@ def from_wkb(blobs: NDArray[Any], path: Path, first: int) -> NDArray[Any]:
             parts, rest = _parse_wkb(bytes(blobs[k]))
             if rest:
                 raise ValueError("it is longer than it states")
+        except _UnreadCurve:
+            raise InputError(
+                f"{path}: feature {first + k + 1} has curves inside a collection, which are not read.",
+                "Convert them: ogr2ogr -nlt CONVERT_TO_LINEAR straight.gpkg FILE.",
+            ) from None
         except (ValueError, struct.error, RecursionError, shapely.GEOSException) as error:
             raise InputError(f"{path}: the geometry of feature {first + k + 1} is invalid: {error}.", DAMAGED) from None
         shapes[k] = _joined(parts) if parts else None
     return shapes
+
+
+class _UnreadCurve(Exception):
+    """A curve in a collection."""
 
 
 def _parse_wkb(blob: bytes, depth: int = 0) -> tuple[list[shapely.Geometry], bytes]:
@@ -86,6 +95,8 @@ def _parse_wkb(blob: bytes, depth: int = 0) -> tuple[list[shapely.Geometry], byt
             more, rest = _parse_wkb(rest, depth + 1)
             parts += more
         return parts, rest
+    if 8 <= kind <= 14:  # GDAL makes curves straight unless they are in a collection
+        raise _UnreadCurve
     raise ValueError(f"its type {kind} is not known")
 
 
