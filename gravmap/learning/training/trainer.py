@@ -35,6 +35,7 @@ from gravmap.learning.training.setup import TrainingData, make_network
 from gravmap.learning.training.state import Clock, EpochTotals, TrainingState, load_checkpoint, save_checkpoint
 from gravmap.learning.training.warm_start import load_weights
 from gravmap.progress import Progress, silent
+from gravmap.records import PretrainedRecord
 
 log = logging.getLogger(__name__)
 
@@ -369,7 +370,7 @@ class Trainer:
         compiled: Callable[[Tensor], Tensor] = torch.compile(self.network) if self.config.compile else self.network
         return compiled
 
-    def _load_pretrained(self, init: dict[str, Any]) -> None:
+    def _load_pretrained(self, init: PretrainedRecord) -> None:
         load_weights(self.network, init)
         if self.state.average is not None:
             self.state.average.load_state_dict(self.network.state_dict())
