@@ -191,29 +191,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, made_by: str) -> Any:
-    """Read a JSON file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    made_by : str
-        The command that makes the file, for the error message.
-
-    Raises
-    ------
-    InputError
-        The file is missing or is not valid JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing.", f"`{made_by}` makes it.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}.", f"`{made_by}` makes it again.") from None
-
-
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     digest = hashlib.sha256()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gravmap.errors import OptionError
-from gravmap.network.ggmnet import pad_to_multiple
+from gravmap.network.ggmnet import crop, pad_to_multiple
 from gravmap.network.operators import conv_bn, conv_bn_relu, upsample
 from gravmap.network.residual import BasicBlock, Bottleneck, init_weights
 
@@ -117,7 +117,7 @@ class HRNet(nn.Module):
             for exchange in stage:
                 maps = exchange(maps)  # branch n: (B, width 2^n, H/2^(2+n), W/2^(2+n))
         logits: Tensor = upsample(self.classify(maps[0]), 4)  # (B, K, H, W)
-        return logits[:, :, :height, :width]
+        return crop(logits, height, width)
 
 
 class Exchange(nn.Module):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gravmap.errors import OptionError
-from gravmap.network.ggmnet import pad_to_multiple
+from gravmap.network.ggmnet import crop, pad_to_multiple
 from gravmap.network.operators import conv_bn_relu
 
 
@@ -120,7 +120,7 @@ class UNet(nn.Module):
             x = torch.cat((self.up[level](x), finer[level]), dim=1)  # (B, 2 Wl, H/2^l, W/2^l)
             x = self.join[level](x)  # (B, Wl, H/2^l, W/2^l)
         logits: Tensor = self.classify(x)  # (B, K, H, W)
-        return logits[:, :, :height, :width]
+        return crop(logits, height, width)
 
 
 def _twice(c_in: int, c_out: int) -> nn.Sequential:

@@ -7,6 +7,7 @@ larger, those of a fold are adjacent, and one or two of their neighbours serve f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -57,10 +58,14 @@ class StrictSplit(BlockSplit):
         return {**super().to_dict(), "tuning_blocks": [list(blocks) for blocks in self.tuning]}
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Self:
-        """Make the split from the dictionary of :meth:`to_dict`."""
+    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
+        """Make the split from the dictionary of :meth:`to_dict`; errors as :meth:`BlockSplit.from_dict`."""
         plain = super().from_dict(stored)
         tuning = tuple(tuple(blocks) for blocks in stored["tuning_blocks"])
+        if len(tuning) != plain.folds:
+            raise ValueError(f"it has tuning blocks for {len(tuning)} of {plain.folds} folds")
+        if any(not 0 <= block < plain.fold_of.size for blocks in tuning for block in blocks):
+            raise ValueError("tuning_blocks names a block that does not exist")
         return replace(plain, tuning=tuning)
 
     def block_roles(self, fold: int) -> NDArray[np.uint8]:

@@ -290,7 +290,7 @@ def gravity_map(facts: Facts, fields: Path | None) -> dict[str, Any]:
 
 def class_ages(facts: Facts) -> dict[int, str]:
     """Age range of each class, from the class table of the model."""
-    table: list[dict[str, Any]] = next((run.model.get("classes", []) for run in facts.used), [])
+    table = facts.used[0].model["classes"] if facts.used else []
     return {int(entry["index"]): _span(str(entry.get("age", ""))) for entry in table if entry.get("age") != "any"}
 
 
