@@ -382,7 +382,7 @@ def _check_classic_layout(path: Path, hint: str) -> None:
     with path.open("rb") as stream:
         try:
             records, variables = _read_classic_header(stream, size)
-        except (struct.error, ValueError, IndexError, KeyError) as error:
+        except (struct.error, ValueError, IndexError) as error:
             raise InputError(f"{path} has a damaged header: {_one_line(error) or 'it ends early'}.", hint) from None
     fixed = sorted((each for each in variables if not each.is_record), key=lambda each: each.begin)
     per_record = [each for each in variables if each.is_record]
@@ -457,6 +457,12 @@ def _read_classic_header(stream: BinaryIO, size: int) -> tuple[int | None, list[
         length = count()
         return stream.read(length + -length % 4)[:length].decode("utf-8", errors="replace")
 
+    def item_bytes() -> int:
+        kind = number(">i")
+        if kind not in _TYPE_BYTES:
+            raise ValueError(f"a type {kind}")
+        return _TYPE_BYTES[kind]
+
     def entries() -> Iterator[int]:
         number(">i")  # the tag of the list, 0 if it is absent
         yield from range(count())
@@ -464,7 +470,7 @@ def _read_classic_header(stream: BinaryIO, size: int) -> tuple[int | None, list[
     def skip_attributes() -> None:
         for _ in entries():
             name()
-            length = _TYPE_BYTES[number(">i")] * count()
+            length = item_bytes() * count()
             stream.seek(length + -length % 4, os.SEEK_CUR)
             if stream.tell() > size:
                 raise ValueError("it ends early")
@@ -482,7 +488,7 @@ def _read_classic_header(stream: BinaryIO, size: int) -> tuple[int | None, list[
         title = name()
         sides = [dimensions[number()] for _ in range(count())]
         skip_attributes()
-        item = _TYPE_BYTES[number(">i")]
+        item = item_bytes()
         stated = number(">Q" if version == 5 else ">I")
         is_record = bool(sides) and sides[0] == 0
         computed = item * math.prod(sides[1:] if is_record else sides)
