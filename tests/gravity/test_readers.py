@@ -10,7 +10,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 
-from gravmap.errors import InputError
+from gravmap.errors import DeviceError, InputError
 from gravmap.gravity import open_grid
 from toys.grids import LAT, LON, VALUES, WRITERS, columns, gdf, surfer6, surfer7
 
@@ -103,6 +103,44 @@ def test_too_few_nodes(tmp_path, kind):
         open_grid(WRITERS[kind](tmp_path / "grid.dat", VALUES[:3], lat=LAT[:3]))
 
 
+@pytest.mark.parametrize("kind", ["surfer6", "surfer7", "surfer ascii"])
+@pytest.mark.parametrize("cut", [(13, 18), (12, 19)])
+def test_a_surfer_header_with_fewer_nodes_than_values(tmp_path, kind, cut):
+    path = WRITERS[kind](tmp_path / "grid.dat")
+    body = bytearray(path.read_bytes())
+    rows, columns = cut
+    if kind == "surfer6":
+        body[4:8] = struct.pack("<2h", columns, rows)
+    elif kind == "surfer7":
+        body[20:28] = struct.pack("<2i", rows, columns)
+    else:
+        body[5:10] = f"{columns} {rows}".encode()
+    path.write_bytes(body)
+    with pytest.raises(InputError, match=f"is too long: {rows} x {columns} nodes, but 247 values"):
+        open_grid(path)
+
+
+@pytest.mark.parametrize("kind", ["surfer6", "surfer7"])
+def test_bytes_after_the_values_of_a_surfer_grid(tmp_path, kind):
+    path = WRITERS[kind](tmp_path / "grid.dat")
+    body = path.read_bytes()
+    path.write_bytes(body[:-40] + b"\0" + body[-40:])
+    with pytest.raises(InputError, match="is too long"):
+        open_grid(path)
+
+
+def test_a_surfer_grid_too_large_for_the_memory(tmp_path):
+    path = tmp_path / "a.grd"
+    path.write_bytes(b"DSBB" + struct.pack("<2h6d", 32767, 32767, 80, 84, 40, 44, -100, 0))
+    with pytest.raises(InputError, match="is truncated: 32767 x 32767 nodes, but 0 values"):
+        open_grid(path)
+    with path.open("r+b") as stream, pytest.MonkeyPatch.context() as patch:
+        stream.truncate(56 + 4 * 32767**2)
+        patch.setattr("gravmap.files._available_memory", lambda: 8e9)
+        with pytest.raises(DeviceError, match=r"takes 34\.4 GB of memory, and 8\.0 GB are available"):
+            open_grid(path)
+
+
 def test_surfer_7_of_version_2_blanks_one_value_only(tmp_path):
     path = surfer7(tmp_path / "a.grd", with_hole(), version=2, blank=-50.123)
     check(open_grid(path), values=with_hole())
@@ -140,6 +178,35 @@ def test_gdf_with_a_column_of_heights(tmp_path):
     grid = open_grid(gdf(tmp_path / "a.gdf", column="5000.0"))
     check(grid)
     assert grid.attrs["height_m"] == 5000
+
+
+@pytest.mark.parametrize("level", ["inf", "nan", "above the ground", "1e12 m"])
+def test_a_gdf_level_that_is_no_height(tmp_path, level):
+    path = gdf(tmp_path / "a.gdf", height_over_ell=level)
+    with pytest.raises(InputError, match=f"level '{level}', which is not a height in metres") as caught:
+        open_grid(path)
+    assert "--input-height" in caught.value.hint
+    assert open_grid(path, input_height_m=0.0).attrs["height_m"] == 0
+
+
+def test_gdf_levels_in_kilometres(tmp_path):
+    assert open_grid(gdf(tmp_path / "a.gdf", height_over_ell="10 km")).attrs["height_m"] == 10_000
+    path = gdf(tmp_path / "b.gdf", column="5.0")
+    path.write_text(path.read_text().replace("[m]", "[km]"))
+    assert open_grid(path).attrs["height_m"] == 5000
+
+
+@pytest.mark.parametrize(("tag", "level"), [("2 km", 2000.0), ("250.5", 250.5), ("nan", None), ("high", None)])
+def test_the_level_of_a_geotiff(tmp_path, tag, level):
+    path = north_up(tmp_path)
+    with rasterio.open(path, "r+") as raster:
+        raster.crs = "EPSG:4326"
+        raster.update_tags(height_m=tag)
+    if level is None:
+        with pytest.raises(InputError, match=f"level '{tag}'"):
+            open_grid(path)
+    else:
+        assert open_grid(path).attrs["height_m"] == level
 
 
 @pytest.mark.parametrize("gap", ["99999.000", "9999999.0", "-32768"])

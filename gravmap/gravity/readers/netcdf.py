@@ -41,13 +41,13 @@ def read_netcdf(path: Path, variable: str | None, units: str | None, quantity: Q
     # The level may be an attribute of the variable or of the file.
     if "height_m" in dataset.attrs:
         attrs.setdefault("height_m", dataset.attrs["height_m"])
-    unit = attrs.get("units")
+    unit = str(attrs.get("units", ""))
     layout = set(map(str, dataset[name].dims)) == {"x", "y"} and name == "z"
     if not unit and layout and units is None:
         log.info("%s: variable %r has no unit; taken as %s.", path.name, name, quantity.unit)
         attrs["_factor"] = 1.0
     else:
-        attrs["_factor"] = unit_factor(units, str(unit or ""), f"{path}, variable {name!r},", quantity)
+        attrs["_factor"] = unit_factor(units, unit, f"{path}, variable {name!r},", quantity)
     attrs["variable"] = name
     grid.attrs = attrs
     return grid
@@ -62,7 +62,7 @@ def _gmt4(dataset: xr.Dataset, path: Path, units: str | None, quantity: Quantity
     columns, rows = (int(number) for number in pairs["dimension"])
     (west, east), (south, north) = pairs["x_range"], pairs["y_range"]
     # 1: nodes lie at the centres of cells; every other value means that they lie on the limits.
-    pixel = int(z.attrs.get("node_offset", dataset.attrs.get("node_offset", 0)) == 1)
+    pixel = int(str(z.attrs.get("node_offset", dataset.attrs.get("node_offset", 0))) == "1")
     if min(rows, columns) < 4:
         raise InputError(f"{path} has {rows} x {columns} nodes.", "A grid needs at least 4 by 4.")
     if rows * columns != z.size:
@@ -125,7 +125,7 @@ def _choose_variable(dataset: xr.Dataset, variable: str | None, path: Path, quan
 
 
 def _check_not_projected(dataset: xr.Dataset, array: xr.DataArray, path: Path) -> None:
-    mapping = array.attrs.get("grid_mapping") or array.encoding.get("grid_mapping")
+    mapping = str(array.attrs.get("grid_mapping", ""))
     name = str(dataset[mapping].attrs.get("grid_mapping_name", "")) if mapping in dataset.variables else ""
     if name not in ("", "latitude_longitude"):
         raise InputError(f"{path} is projected ({name}).", "Reproject it first: gdalwarp -t_srs EPSG:4326 IN OUT")

@@ -56,6 +56,11 @@ def read_surfer7(path: Path, variable: str | None, units: str | None, quantity: 
                         f"{path} is rotated by {rotation:g} degrees.", "Resample it without rotation in Surfer first."
                     )
                 _check_count(path, rows, columns, min(size, total - at) / 8)
+                # Another section may follow, with faults.
+                stream.seek(at + size)
+                rest = stream.read(8)
+                if rest and not (len(rest) == 8 and rest[:4].isalnum()):
+                    raise InputError(f"{path} is too long: its values end at {at + size} of {total} bytes.", _AGAIN)
                 values = np.fromfile(path, dtype="<f8", offset=at, count=rows * columns).reshape(rows, columns)
                 # Version 1 blanks values at or above the blank value, version 2 values equal to it.
                 values[values >= blank if version < 2 else values == blank] = np.nan
