@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import check_memory
 from gravmap.gravity.quantity import Quantity, unit_factor, warn_once
-from gravmap.gravity.readers.plain_grid import SURFER_BLANK, geographic
+from gravmap.gravity.readers.plain_grid import SURFER_BLANK, check_last_number, geographic
 
 _AGAIN = "It may be truncated: copy it again."
 
@@ -72,6 +72,7 @@ def read_surfer7(path: Path, variable: str | None, units: str | None, quantity: 
 
 def read_surfer_ascii(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
     """Surfer ASCII: counts, limits, then the values as text from the south-west corner on."""
+    check_last_number(path)
     words = path.read_text(encoding="latin-1").split()
     try:
         columns, rows = int(words[1]), int(words[2])
