@@ -416,3 +416,88 @@ def test_gmt4_in_small(tmp_path):
         file["dimension"][:] = (19, 12)
     with pytest.raises(InputError, match="has 247 values, but its header gives 12 x 19"):
         open_grid(path)
+
+
+def points_as(line, hole="nan"):
+    """Lines of text for every node, a hole at HOLE."""
+    for row, lat in enumerate(LAT):
+        for column, lon in enumerate(LON):
+            value = hole if (row, column) == HOLE else f"{VALUES[row, column]:.3f}"
+            yield line.format(lon=f"{lon:.2f}", lat=f"{lat:.2f}", value=value)
+
+
+def survey_lines():
+    yield "/ ----------\n/ XYZ EXPORT [survey]\n/   LON   LAT   BOUGUER\n/====== ====== ======="
+    for number, part in enumerate(np.array_split(list(points_as("{lon:>9} {lat:>9} {value:>9}", "*")), LAT.size)):
+        yield f"\nLine {number + 1}"
+        yield from part
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["lon;lat;bouguer", *(line.replace(".", ",") for line in points_as("{lon};{lat};{value}", ""))],
+        [line.replace(".", ",") for line in points_as("{lon}\t{lat}\t{value}", "NA")],
+        survey_lines(),
+        ["lon,lat,bouguer", *points_as("{lon},{lat},{value}", "")],
+        points_as("{lon} {lat} {value}", "*"),
+        ['"lon","lat","bouguer"', *points_as('"{lon}","{lat}",{value}', "NA")],
+    ],
+    ids=["semicolon and decimal comma", "tab and decimal comma", "Oasis montaj", "blank", "star", "quoted, NA"],
+)
+def test_columns_of_other_programs(tmp_path, lines):
+    (tmp_path / "g.txt").write_text("\n".join(lines) + "\n")
+    check(open_grid(tmp_path / "g.txt"), values=with_hole(), tolerance=1e-3)
+
+
+def test_an_esri_ascii_grid(tmp_path):
+    rows = np.where(np.isnan(with_hole()), -9999, with_hole())[::-1]
+    head = "ncols 19\nnrows 13\nxllcenter 70\nyllcenter 40\ncellsize 0.5\nNODATA_value -9999\n"
+    text = head + "\n".join(" ".join(f"{value:.3f}" for value in row) for row in rows) + "\n"
+    (tmp_path / "g.asc").write_text(text)
+    check(open_grid(tmp_path / "g.asc"), values=with_hole(), tolerance=1e-3)
+    (tmp_path / "cut.asc").write_text(text[:-300])
+    with pytest.raises(InputError, match="truncated"):
+        open_grid(tmp_path / "cut.asc")
+
+
+@pytest.mark.parametrize("cut", [2, 4, 6])
+@pytest.mark.parametrize("kind", ["columns", "surfer_ascii", "gdf"])
+def test_a_file_cut_inside_its_last_number(tmp_path, kind, cut):
+    if kind == "surfer_ascii":
+        body = "\n".join(" ".join(f"{value:.3f}" for value in row) for row in VALUES)
+        text = f"DSAA\n19 13\n70 79\n40 46\n{VALUES.min()} {VALUES.max()}\n{body}\n"
+    else:
+        text = WRITERS[kind](tmp_path / "whole").read_text()
+    (tmp_path / "cut").write_text(text[:-cut])
+    with pytest.raises(InputError, match=r"inside its last number|truncated"):
+        open_grid(tmp_path / "cut")
+    (tmp_path / "no newline").write_text(text[:-1])
+    open_grid(tmp_path / "no newline")
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [("1e38 40.5 3", "which is no position"), ("70.0 40.5 x", "cannot be read"), ("nan 40 1", "no position")],
+)
+def test_columns_with_a_token_that_is_no_number(tmp_path, token, words):
+    lines = list(points_as("{lon} {lat} {value}"))
+    (tmp_path / "g.xyz").write_text("\n".join([*lines[:50], token, *lines[51:]]) + "\n")
+    with pytest.raises(InputError, match=words):
+        open_grid(tmp_path / "g.xyz")
+
+
+def test_signaling_nan_is_no_number(tmp_path):
+    lines = list(points_as("{lon} {lat} {value}"))
+    (tmp_path / "g.xyz").write_text("\n".join([lines[0].rsplit(" ", 1)[0] + " sNaN", *lines[1:]]) + "\n")
+    assert np.isnan(open_grid(tmp_path / "g.xyz").values[0, 0])
+    path = WRITERS["gdf"](tmp_path / "g.gdf")
+    path.write_text(path.read_text().replace("99999.000", "sNaN", 1))
+    check(open_grid(path))
+
+
+def test_coordinates_that_span_an_absurd_grid(tmp_path):
+    lines = [f"{lon!r} {lat} 1.0" for lat in range(4) for lon in (0.0, 1e-9, 2e-9, 1e8)]
+    (tmp_path / "g.xyz").write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="Most of the grid is missing"):
+        open_grid(tmp_path / "g.xyz")

@@ -137,10 +137,10 @@ def _layout(path: Path) -> _Layout | None:
             if not line.startswith(_COMMENTS) and len(words) >= 3 and None not in numbers and found.count("nan") < 2:
                 fitting = names if len(names) == len(words) else []
                 return _Layout(skip, delimiter, decimal_comma, len(words), fitting)
-            if len(words) >= 3 and all(number is None for number in numbers):
-                # A comment of as many words need not be a header line.
-                if not line.startswith(_COMMENTS) or {*_LON} & {word.lower() for word in found}:
-                    names = found
+            # A comment of as many words need not be a header line.
+            of_columns = not line.startswith(_COMMENTS) or {*_LON} & {word.lower() for word in found}
+            if of_columns and len(words) >= 3 and all(number is None for number in numbers):
+                names = found
     return None
 
 
