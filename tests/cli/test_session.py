@@ -240,7 +240,7 @@ def test_ctrl_c_ends_a_command_in_the_middle_of_a_long_call():
 
 
 def test_what_libraries_warn_of_is_one_line_with_v(capsys):
-    for verbosity, expected in ((0, ""), (1, "UserWarning: first\nrasterio._env: one\n")):
+    for verbosity, expected in ((1, "UserWarning: first\nrasterio._env: one\n"), (0, "")):
         session.Session.start(None, verbosity, False)
         warnings.warn("first\nsecond", stacklevel=1)
         logging.getLogger("rasterio._env").error("one\ntwo")
