@@ -10,7 +10,7 @@ import logging
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ TARGET_CRS = "EPSG:4326"
 LONGEST_EDGE_M = 5000.0
 # No projection of the Earth is larger than this, the number of a zone in front of the easting included.
 _FARTHEST_M = 1e8
+# In no unit of length or angle is a coordinate on the Earth as large; areas of larger ones overflow.
+_LARGEST_COORDINATE = 1e12
 _MOST_INSERTED_POINTS = 1 << 24
 _FEATURES_PER_READ = 50_000
 # Warnings after which every polygon and every value is read all the same.
@@ -84,12 +86,14 @@ class VectorFile:
     source: str
     layers: tuple[tuple[str, str], ...]
     contents: Bytes
+    _described: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     def info(self, layer: str) -> dict[str, Any]:
         """Fields, CRS, extent and driver of a layer, as :func:`pyogrio.read_info` returns them."""
-        with _gdal_errors(self.path):
-            described = pyogrio.read_info(self.source, layer=layer, force_total_bounds=True)
-        return dict(described)
+        if layer not in self._described:
+            with _gdal_errors(self.path):
+                self._described[layer] = dict(pyogrio.read_info(self.source, layer=layer, force_total_bounds=True))
+        return self._described[layer]
 
     def read(
         self,
@@ -149,14 +153,19 @@ class VectorFile:
                 order = np.argsort(numbers, kind="stable")
                 shapes = from_wkb(np.asarray(blobs, dtype=object)[order], self.path, first)
             # GDAL counts deleted rows of a Shapefile when it skips, so some features come twice.
-            new = (
-                ~np.isin(numbers[order], np.concatenate([earlier for earlier, *_ in read]))
-                if read
-                else np.array([True])
-            )
-            new = np.broadcast_to(new, len(order))
+            new = np.ones(len(order), dtype=bool)
+            if read:
+                new = ~np.isin(numbers[order], np.concatenate([earlier for earlier, *_ in read]))
             none = np.array([blobs[k] is None for k in order], dtype=bool)
-            read.append((numbers[order][new], none[new], shapely.bounds(shapes)[new]))
+            bounds = shapely.bounds(shapes)
+            absurd = np.flatnonzero((np.abs(bounds) > _LARGEST_COORDINATE).any(axis=1))
+            if absurd.size:
+                raise InputError(
+                    f"{self.path} has {_features(absurd.size)} with coordinates beyond {_LARGEST_COORDINATE:g}; the "
+                    f"first is number {first + absurd[0] + 1}.",
+                    DAMAGED,
+                )
+            read.append((numbers[order][new], none[new], bounds[new]))
             near = new if box is None else new & _near(shapes, box)
             kept_shapes.append(shapes[near])
             kept_values.append({str(n): v[order][near] for n, v in zip(meta["fields"], data, strict=True)})
@@ -448,6 +457,7 @@ def to_wgs84(shapes: NDArray[Any], to_degrees: Any) -> tuple[NDArray[Any], NDArr
             points, ends = densify(points, offsets[0], max(LONGEST_EDGE_M / metres, length / _MOST_INSERTED_POINTS))
             offsets = (ends, *offsets[1:])
         points = np.column_stack(to_degrees.transform(points[:, 0], points[:, 1]))
+        points[~np.isfinite(points).all(axis=1)] = np.inf  # equal to itself, so that rings stay closed
         shapes = shapely.from_ragged_array(kind, points, offsets)
     valid = np.isfinite(points).all(axis=1)
     if valid.all():

@@ -193,7 +193,7 @@ def open_sqlite(source: Bytes, path: Path) -> sqlite3.Connection | None:
             views = _views(connection)
             if any(name.lower().startswith(("gpkg_", "rtree_", "geometry_columns")) for name in views):
                 raise InputError(f"{path} has views in place of its tables of contents.", "Save its layers again.")
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the second from damaged SQL
         raise InputError(f"{path} is a damaged SQLite database: {error}.", DAMAGED) from None
     return connection
 
@@ -241,7 +241,7 @@ def sqlite_contents(connection: sqlite3.Connection, layer: str, path: Path) -> C
     except sqlite3.OperationalError as error:  # not a GeoPackage
         log.debug("%s is not checked: %s", path, error)
         return None
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise InputError(f"The table {layer} of {path} is damaged: {error}.", DAMAGED) from None
     missing = np.zeros(len(heads), dtype=bool)
     bounds = np.full((len(heads), 4), np.nan)
@@ -342,7 +342,7 @@ def geojson_contents(source: Bytes, path: Path, same_crs: Callable[[str], bool])
         return None
     text = data.tobytes().decode("utf-8-sig", "replace")
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_without_repeated_members)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}.", DAMAGED) from None
     if not isinstance(document, dict):
@@ -372,6 +372,17 @@ def geojson_contents(source: Bytes, path: Path, same_crs: Callable[[str], bool])
     else:
         return None
     return Contents(np.array([_is_blank(geometry) for geometry in geometries], dtype=bool))
+
+
+def _without_repeated_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; a member that it has twice is what is left of two features that were cut."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        for name in ("type", "features", "geometry", "properties", "coordinates"):
+            if names.count(name) > 1:
+                raise ValueError(f'an object has the member "{name}" twice')
+    return made
 
 
 def _is_blank(geometry: Any) -> bool:
