@@ -54,15 +54,21 @@ _HARMLESS = (
     "Non closed ring detected",  # closed by from_wkb
     "Several features with id",
     "organizePolygons() received",
+    # GEOS on outlines that are not valid
     "Self-intersection",
     "Too few points in geometry component",
     "Nested shells",
-    "Ring Self-intersection",
+    "Holes are nested",
+    "Hole lies outside shell",
+    "Interior is disconnected",
+    "Duplicate Rings",
     "too many members in array",  # more than three coordinates
     "may only be partially supported",  # a later version of GeoPackage
     "non conformant file extension",
     "invalid value encountered in from_wkb",  # coordinates that are NaN, found by to_wgs84
 )
+# Warnings of polygons that are read, if not as their author may have meant them.
+_DOUBTFUL = ("cannot be translated to Simple Geometry",)
 _ENCODINGS = ("CP1251", "CP866", "KOI8-R", "GB18030", "BIG5", "SHIFT_JIS", "EUC-KR", "CP1252")
 
 
@@ -91,7 +97,7 @@ class VectorFile:
     def info(self, layer: str) -> dict[str, Any]:
         """Fields, CRS, extent and driver of a layer, as :func:`pyogrio.read_info` returns them."""
         if layer not in self._described:
-            with _gdal_errors(self.path):
+            with _gdal_errors(self.path, strict=False):
                 self._described[layer] = dict(pyogrio.read_info(self.source, layer=layer, force_total_bounds=True))
         return self._described[layer]
 
@@ -151,7 +157,7 @@ class VectorFile:
                 )
                 # Later features of a map overwrite earlier ones.
                 order = np.argsort(numbers, kind="stable")
-                shapes = from_wkb(np.asarray(blobs, dtype=object)[order], self.path, first)
+                shapes, reduced = from_wkb(np.asarray(blobs, dtype=object)[order], self.path, first)
             # GDAL counts deleted rows of a Shapefile when it skips, so some features come twice.
             new = np.ones(len(order), dtype=bool)
             if read:
@@ -165,6 +171,7 @@ class VectorFile:
                     f"first is number {first + absurd[0] + 1}.",
                     DAMAGED,
                 )
+            bounds[reduced] = np.nan  # those of the rings left out may be part of the bounds stated
             read.append((numbers[order][new], none[new], bounds[new]))
             near = new if box is None else new & _near(shapes, box)
             kept_shapes.append(shapes[near])
@@ -257,7 +264,7 @@ def open_vector(path: Path) -> VectorFile:
     if connection is not None:
         connection.close()
     source = f"/vsizip/{path.resolve()}/{member}" if member else str(path)
-    with _gdal_errors(path):
+    with _gdal_errors(path, strict=False):
         layers = [(str(name), str(kind)) for name, kind in pyogrio.list_layers(source) if kind is not None]
     tables = tuple((name, kind) for name, kind in layers if name not in views)
     if layers and not tables:
@@ -271,8 +278,8 @@ def open_vector(path: Path) -> VectorFile:
 
 
 @contextmanager
-def _gdal_errors(path: Path) -> Iterator[None]:
-    """Turn what GDAL and pyogrio raise or warn of into InputError."""
+def _gdal_errors(path: Path, *, strict: bool = True) -> Iterator[None]:
+    """Turn what GDAL and pyogrio raise into InputError; what they warn of too, or into warnings of our own."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -298,6 +305,9 @@ def _gdal_errors(path: Path) -> Iterator[None]:
         if any(words in str(warning.message) for words in _HARMLESS):
             log.debug("%s: %s", path, warning.message)
             continue
+        if not strict or any(words in str(warning.message) for words in _DOUBTFUL):
+            log.warning("%s: GDAL says: %s.", path.name, _one_line(warning.message))
+            continue
         raise InputError(f"{path} cannot be read in full; GDAL says: {_one_line(warning.message)}.", DAMAGED)
 
 
@@ -319,11 +329,11 @@ def _decode(raw: Sequence[bytes], encoding: str) -> list[str]:
 
 
 def _same_crs(name: str, found: str | None) -> bool:
-    """Whether a name means the coordinate reference system that GDAL found."""
+    """Whether GDAL understood a name; if not, it takes it for WGS 84."""
+    if found != TARGET_CRS or name.upper().replace(":", "").endswith("CRS84"):
+        return True
     try:
-        return found is not None and CRS.from_user_input(name).equals(
-            CRS.from_user_input(found), ignore_axis_order=True
-        )
+        return bool(CRS.from_user_input(name).equals(CRS.from_user_input(found), ignore_axis_order=True))
     except CRSError:
         return False
 

@@ -60,7 +60,7 @@ class Contents:
         read_missing : ndarray, shape (n,), bool
             Features read without a geometry.
         read_bounds : ndarray, shape (n, 4), float64
-            Bounds of the geometries read, NaN without one.
+            Bounds of the geometries read; NaN without one, or where they are not to be compared.
         """
         if len(read_missing) != len(self.missing):
             raise InputError(f"{path} states {len(self.missing)} feature(s); {len(read_missing)} can be read.", DAMAGED)
@@ -73,7 +73,7 @@ class Contents:
             )
         if self.bounds is None:
             return
-        stated = np.isfinite(self.bounds).all(axis=1) & ~read_missing
+        stated = np.isfinite(self.bounds).all(axis=1) & np.isfinite(read_bounds).all(axis=1)
         size = np.ptp(self.bounds.reshape(-1, 2, 2), axis=1).max(axis=1)
         # Some programs round the bounds to float32.
         tolerance = 1e-3 * size + 1e-6 * np.abs(self.bounds).max(axis=1)
@@ -351,7 +351,9 @@ def geojson_contents(source: Bytes, path: Path, same_crs: Callable[[str], bool])
     name = None
     if isinstance(crs, dict) and crs.get("type") == "name" and isinstance(crs.get("properties"), dict):
         name = crs["properties"].get("name")
-    if crs is not None and not (isinstance(crs, dict) and (name is None or same_crs(str(name)))):
+    # GDAL takes what it does not understand for WGS 84.
+    understood = isinstance(crs, dict) and (crs.get("type") in ("EPSG", "OGC") if name is None else same_crs(str(name)))
+    if crs is not None and not understood:
         raise InputError(
             f'{path} has a member "crs" that is not understood: {json.dumps(crs)[:80]}.',
             'Remove it if the coordinates are degrees on WGS 84, else write "name": "urn:ogc:def:crs:EPSG::NUMBER".',

@@ -172,7 +172,7 @@ def ring(*points):
     return struct.pack("<I", len(points)) + np.array(points, dtype="<f8").tobytes()
 
 
-def test_surfaces_and_imperfect_rings_keep_their_area(tmp_path):
+def test_surfaces_and_imperfect_rings_keep_their_area(tmp_path, caplog):
     lower, upper = ring((0, 0), (2, 0), (2, 2), (0, 0)), ring((0, 0), (2, 2), (0, 2), (0, 0))
     outline, hole = ring((0, 0), (2, 0), (2, 2), (0, 2), (0, 0)), ring((1, 1), (1.5, 1), (1.5, 1.5), (1, 1))
     blobs = [
@@ -186,7 +186,9 @@ def test_surfaces_and_imperfect_rings_keep_their_area(tmp_path):
         wkb(3, ring((0, 0), (1, 1))),
         None,
     ]
-    shapes = from_wkb(np.array(blobs, dtype=object), tmp_path, 0)
+    shapes, reduced = from_wkb(np.array(blobs, dtype=object), tmp_path, 0)
+    assert np.flatnonzero(reduced).tolist() == [5, 6, 7]
+    assert "1 features have rings that are not closed, the first is number 5" in caplog.text
     assert shapely.area(shapes[:7]).tolist() == [4, 4, 4, 2, 4, 4, 3.875]
     assert shapes[7] is None
     assert shapes[8] is None
