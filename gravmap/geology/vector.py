@@ -27,6 +27,7 @@ from gravmap.geology.vector_integrity import (
     DAMAGED,
     Bytes,
     Contents,
+    features,
     geojson_contents,
     open_sqlite,
     shapefile_contents,
@@ -35,6 +36,7 @@ from gravmap.geology.vector_integrity import (
     states_encoding,
     zip_member,
 )
+from gravmap.geology.vector_values import decoded_text, single_values
 from gravmap.geology.wkb import from_wkb
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,6 @@ _HARMLESS = (
 )
 # Warnings of polygons that are read, if not as their author may have meant them.
 _DOUBTFUL = ("cannot be translated to Simple Geometry",)
-_ENCODINGS = ("CP1251", "CP866", "KOI8-R", "GB18030", "BIG5", "SHIFT_JIS", "EUC-KR", "CP1252")
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class VectorFile:
             absurd = np.flatnonzero((np.abs(bounds) > _LARGEST_COORDINATE).any(axis=1))
             if absurd.size:
                 raise InputError(
-                    f"{self.path} has {_features(absurd.size)} with coordinates beyond {_LARGEST_COORDINATE:g}; the "
+                    f"{self.path} has {features(absurd.size)} with coordinates beyond {_LARGEST_COORDINATE:g}; the "
                     f"first is number {first + absurd[0] + 1}.",
                     DAMAGED,
                 )
@@ -183,12 +184,15 @@ class VectorFile:
         if stated is not None:
             stated.check(self.path, missing, bounds)
         elif len(missing) != info["features"] >= 0:
-            raise InputError(f"{self.path} states {_features(info['features'])}; {len(missing)} can be read.", DAMAGED)
+            raise InputError(f"{self.path} states {features(info['features'])}; {len(missing)} can be read.", DAMAGED)
         table = {name: np.concatenate([values[name] for values in kept_values]) for name in kept_values[0]}
         subtypes = dict(zip(map(str, info["fields"]), info.get("ogr_subtypes", ()), strict=False))
-        table = {name: self._single(values, name, subtypes.get(name) == "OFSTJSON") for name, values in table.items()}
+        table = {
+            name: single_values(values, name, subtypes.get(name) == "OFSTJSON", self.path)
+            for name, values in table.items()
+        }
         if info["encoding"] != "UTF-8" or not states_encoding(self.contents):
-            table = {name: self._decoded(values, name, known) for name, values in table.items()}
+            table = {name: decoded_text(values, name, known, self.path) for name, values in table.items()}
         return np.concatenate(kept_shapes), table
 
     def _stated(self, layer: str, info: dict[str, Any]) -> Contents | None:
@@ -204,49 +208,6 @@ class VectorFile:
             return sqlite_contents(connection, layer, self.path)
         finally:
             connection.close()
-
-    def _single(self, values: NDArray[Any], name: str, is_json: bool) -> NDArray[Any]:
-        """Values of a field of lists or objects, which GeoJSON and file geodatabases may have, if each is one value."""
-        if values.dtype != object:
-            return values
-        lists = [isinstance(value, np.ndarray) for value in values]
-        nested = [value for value, is_list in zip(values, lists, strict=True) if is_list and len(value) > 1]
-        nested += [value for value in values if is_json and isinstance(value, str) and value[:1] in ("{", "[")]
-        if nested:
-            found = nested[0] if isinstance(nested[0], str) else f"[{', '.join(map(str, nested[0]))}]"
-            raise InputError(
-                f"The field {name} of {self.path} has a list or an object in {_features(len(nested))}: {found[:80]}.",
-                "Write one value for each feature, or give another field.",
-            )
-        if not any(lists):
-            return values
-        single = np.empty(len(values), dtype=object)
-        for k, (value, is_list) in enumerate(zip(values, lists, strict=True)):
-            single[k] = (value[0] if len(value) else None) if is_list else value
-        return single
-
-    def _decoded(self, values: NDArray[Any], name: str, known: Collection[str]) -> NDArray[Any]:
-        """Text read as ISO-8859-1, in its encoding if that is certain."""
-        foreign = sorted({value for value in values if isinstance(value, str) and not value.isascii()})
-        try:
-            raw = [value.encode("latin-1") for value in foreign]
-        except UnicodeEncodeError:  # GDAL knew better
-            return values
-        if all(normalize_code(value) in known for value in foreign):
-            return values
-        readings = {encoding: _decode(raw, encoding) for encoding in ("UTF-8", *_ENCODINGS)}
-        if readings["UTF-8"]:  # text in another encoding is hardly ever valid UTF-8
-            replaced = dict(zip(foreign, readings["UTF-8"], strict=True))
-            log.info("%s states no encoding; its text is UTF-8.", self.path)
-            return np.array([replaced.get(value, value) for value in values], dtype=object)
-        fitting = [key for key, texts in readings.items() if any(normalize_code(text) in known for text in texts)]
-        shown = [f"{key} ({readings[key][0]})" for key in fitting or readings if readings[key]]
-        beside = self.path.with_suffix(".cpg") if self.contents.path is not None else "a .cpg"
-        raise InputError(
-            f"The field {name} of {self.path} has letters outside ASCII, and nothing states their encoding.",
-            f"Write its name into {beside} beside the .dbf; the first such value would read in "
-            f"{', '.join(shown[:6]) or 'none of the usual ones'}.",
-        )
 
 
 def open_vector(path: Path) -> VectorFile:
@@ -313,19 +274,6 @@ def _gdal_errors(path: Path, *, strict: bool = True) -> Iterator[None]:
 
 def _one_line(message: object) -> str:
     return " ".join(str(message).partition("; It might help to specify")[0].split())[:300].strip(". ")
-
-
-def _features(count: int) -> str:
-    return f"{count} feature{'s' if count != 1 else ''}"
-
-
-def _decode(raw: Sequence[bytes], encoding: str) -> list[str]:
-    """Texts in an encoding; empty if one is not valid or not printable."""
-    try:
-        texts = [text.decode(encoding) for text in raw]
-    except UnicodeDecodeError:
-        return []
-    return texts if all(text.isprintable() for text in texts) else []
 
 
 def _same_crs(name: str, found: str | None) -> bool:

@@ -35,6 +35,11 @@ _WITH_BOUNDS = (3, 13, 23, 5, 15, 25, 31)  # shape types of lines, polygons and 
 DAMAGED = "The file is damaged or incomplete: copy or download it again, or save it again with GIS software."
 
 
+def features(count: int) -> str:
+    """A number of features, for messages."""
+    return f"{count} feature{'s' if count != 1 else ''}"
+
+
 @dataclass(frozen=True)
 class Contents:
     """What a file states about the features of a layer.
@@ -63,7 +68,7 @@ class Contents:
             Bounds of the geometries read; NaN without one, or where they are not to be compared.
         """
         if len(read_missing) != len(self.missing):
-            raise InputError(f"{path} states {len(self.missing)} feature(s); {len(read_missing)} can be read.", DAMAGED)
+            raise InputError(f"{path} states {features(len(self.missing))}; {len(read_missing)} can be read.", DAMAGED)
         lost = np.flatnonzero(read_missing & ~self.missing)
         if lost.size:
             raise InputError(
