@@ -73,6 +73,21 @@ class Region:
         east, north = min(self.east, other.east), min(self.north, other.north)
         return Region(west, south, east, north) if west < east and south < north else None
 
+    def turned_into(self, west: float, east: float, tolerance_deg: float = 1e-6) -> Region:
+        """The box with its longitudes turned by 360 degrees if it lies between `west` and `east` only then.
+
+        Examples
+        --------
+        >>> from gravmap.regions import Region
+        >>> Region(-170, 60, -160, 66).turned_into(150, 210).bounds_wsen
+        (190, 60, 200, 66)
+        """
+        for turn in (0, 360, -360):
+            inside = self.west + turn >= west - tolerance_deg and self.east + turn <= east + tolerance_deg
+            if inside and self.west + turn >= -180 and self.east + turn <= 360:
+                return Region(self.west + turn, self.south, self.east + turn, self.north) if turn else self
+        return self
+
     def __str__(self) -> str:
         def side(value: float, positive: str, negative: str) -> str:
             return f"{abs(value):g}{positive if value >= 0 else negative}"
