@@ -20,7 +20,7 @@ class Region:
     Attributes
     ----------
     west, south, east, north : float
-        Degrees; west < east and south < north, so a box cannot cross the antimeridian.
+        Degrees; west < east and south < north. Across the antimeridian east is counted on beyond 180: 170 60 190 66.
     """
 
     west: float
@@ -38,8 +38,11 @@ class Region:
                 f"The box {written} has invalid latitudes; -90 <= south < north <= 90 is required.", order
             )
         if self.west >= self.east:
-            hint = "A box across the antimeridian is not supported: run its two halves one after the other."
-            raise OptionError(f"The box {written} has its west side east of its east side.", f"{order} {hint}")
+            hint = ""
+            if self.west > 0 > self.east >= -180:
+                sides = " ".join(f"{side:g}" for side in (self.west, self.south, self.east + 360, self.north))
+                hint = f"Across the antimeridian count on beyond 180: {sides}."
+            raise OptionError(f"The box {written} has its west side east of its east side.", f"{order} {hint}".strip())
         if self.west < -180 or self.east > 360 or self.east - self.west > 360:
             raise OptionError(f"The box {written} has invalid longitudes.", order)
 
