@@ -117,6 +117,11 @@ def _from_table(path: Path, field: str) -> Points:
         )
     header, *rows = _rows(text, delimiter, path)
     names = [name.strip() for name in header]
+    if rows and len(rows[-1]) < len(names) and text[-1] not in "\r\n":
+        raise InputError(
+            f"{path} ends inside a row: {delimiter.join(rows[-1])[:80]}.",
+            "The file is incomplete: copy it again, or end the row with a line break.",
+        )
     for number, row in enumerate(rows, 1):
         if any(value.strip() for value in row[len(names) :]):
             raise InputError(
@@ -160,7 +165,8 @@ def _rows(text: str, delimiter: str, path: Path) -> list[list[str]]:
         rows, line = [], 1
         try:
             for row in reader:
-                if not strict and any("\n" in value or "\r" in value for value in row):
+                broken = [value for value in row if "\n" in value or "\r" in value]
+                if not strict and any(delimiter in value or '"' in value for value in broken):
                     break  # a quote that takes in rows up to the next one
                 if any(value.strip() for value in row):
                     rows.append(row)
@@ -202,6 +208,7 @@ def _from_vector(path: Path, field: str) -> Points:
     parts, owner = np.append(parts, points[bare]), np.append(owner, bare)
     order = np.argsort(owner, kind="stable")
     parts, owner = parts[order], owner[order]
+    parts[shapely.is_empty(parts)] = None
     x, y = shapely.get_x(parts), shapely.get_y(parts)  # NaN for other geometries
     if to_degrees is not None and len(parts):
         x, y = to_degrees.transform(x, y, errcheck=False)

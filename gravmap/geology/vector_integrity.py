@@ -193,7 +193,7 @@ def open_sqlite(source: Bytes, path: Path) -> sqlite3.Connection | None:
             views = _views(connection)
             if any(name.lower().startswith(("gpkg_", "rtree_", "geometry_columns")) for name in views):
                 raise InputError(f"{path} has views in place of its tables of contents.", "Save its layers again.")
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the second from sqlite3, about its own message
         raise InputError(f"{path} is a damaged SQLite database: {error}.", DAMAGED) from None
     return connection
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from gravmap.geology.areas import crosses_often
 from gravmap.geology.vector import VectorFile, check_degrees, crs_transformers, geometry_types, open_vector, to_wgs84
 from gravmap.geology.wkb import take_parts
 from gravmap.regions import Region
+
+log = logging.getLogger(__name__)
 
 _HINT = "Give a GeoPackage, Shapefile or GeoJSON with the polygons to map."
 
@@ -99,6 +102,8 @@ def read_clip(path: Path) -> Clip:
     is_polygon = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
     if not is_polygon.any():
         raise InputError(f"{path} contains {', '.join(geometry_types(shapes))}, but no polygon.", _HINT)
+    if not is_polygon.all():
+        log.warning("%s: %d features without a polygon are not used.", path.name, np.count_nonzero(~is_polygon))
     hint = "Add its .prj file, or assign the right system: ogr2ogr -a_srs EPSG:4326 with_crs.gpkg FILE."
     crs, _, to_degrees = crs_transformers(file.info(layer)["crs"], path, hint)
     check_degrees(shapely.bounds(shapes[is_polygon]), to_degrees, crs, path)
