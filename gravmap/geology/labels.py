@@ -407,6 +407,13 @@ def _check_header(raster: Any, path: Path) -> None:
         )
     if raster.transform.e >= 0 or raster.transform.b or raster.transform.d:
         raise InputError(f"{path} is not north-up.", "Warp it with gdalwarp, or make it with `gravmap rasterize`.")
+    west, south, east, north = raster.bounds
+    cell = raster.transform.a
+    if west < -180 - cell or east > 360 + cell or south < -90 - cell or north > 90 + cell:
+        raise InputError(
+            f"{path} covers {west:g} to {east:g} degrees of longitude and {south:g} to {north:g} of latitude.",
+            "Longitudes are counted from -180 or from 0: make it with `gravmap rasterize`, or shift it with gdal_edit.",
+        )
     if raster.nodata is not None and raster.nodata != UNUSABLE:
         raise InputError(f"{path} has nodata {raster.nodata:g}.", "Nodata is 255 in a label raster; 0 is the cover.")
 
