@@ -127,13 +127,13 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
         )
     check_degrees(shapely.bounds(shapes[kept]), to_degrees, crs, path)
     polygons, valid = to_wgs84(shapes[kept], to_degrees)
-    kept[np.flatnonzero(kept)[~valid]] = False
     if not valid.all():
         notes.append(
-            f"{np.count_nonzero(~valid)} polygons of {path.name} have vertices that cannot be transformed from {crs};"
-            " ignored."
+            f"{np.count_nonzero(~valid)} polygons of {path.name}{_planar_area(shapes[kept][~valid], to_degrees)} have "
+            f"vertices that cannot be transformed from {crs}; ignored."
         )
         log.warning(notes[-1])
+        kept[np.flatnonzero(kept)[~valid]] = False
     parts = [[code_text(value) for value in table[name][kept]] for name in first]
     columns = [[join_ages(values) for values in zip(*parts, strict=True)]]
     columns += [[code_text(value) for value in table[name][kept]] for name in spelled[1:]]
@@ -252,6 +252,16 @@ def _map_transformers(stated: Any, legend: Legend, path: Path, notes: list[str])
     if not (legend.codes or legend.ages):
         hint = "Add its .prj, or give --crs EPSG:NUMBER."
     return crs_transformers(stated or legend.crs, path, hint)
+
+
+def _planar_area(polygons: NDArray[Any], to_degrees: Any) -> str:
+    """Area of polygons in their projection, for a message; empty if it cannot be computed."""
+    with np.errstate(all="ignore"):
+        area = float(np.abs(shapely.area(polygons)).sum())
+    if to_degrees is None or not to_degrees.source_crs.is_projected or not np.isfinite(area):
+        return ""
+    metres = to_degrees.source_crs.axis_info[0].unit_conversion_factor or 1.0
+    return f" ({area * metres**2 / 1e6:,.0f} km² in its projection)"
 
 
 def _polygon_masks(shapes: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
