@@ -76,10 +76,11 @@ def command(
     folder = output or workspace.maps / name
     labels = workspace.labels if workspace.labels.exists() else None
 
-    from gravmap.mapping.explain import count_forward_passes, explain
+    from gravmap.mapping.explain import check_request, count_forward_passes, explain
     from gravmap.mapping.predictor import Predictor
 
     with Predictor(fields, workspace.run(run), device) as predictor:
+        check_request(predictor, labels, class_name)
         plan = predictor.plan(box, windows_deg or None)
         passes = count_forward_passes(plan, integration_steps)
         if dry_run:

@@ -283,7 +283,7 @@ class CrustsRecord(TypedDict):
 
 @record
 class PretrainedRecord(TypedDict):
-    """``recipe.init`` of a run: the run whose weights it started from."""
+    """``recipe.init`` of a run in training: the run whose weights it starts from."""
 
     run: str
     folder: str
@@ -295,11 +295,19 @@ class PretrainedRecord(TypedDict):
 
 
 @record
+class StartRecord(TypedDict, total=False):
+    """What is read of ``recipe.init`` of a finished run: the shipped network's does not say where its start lies."""
+
+    run: str
+    taught_on: CrustsRecord
+
+
+@record
 class RecipeRecord(TypedDict, total=False):
     """What is read of a run's ``recipe``, all of which is a :class:`gravmap.learning.TrainConfig`."""
 
     recipe: str
-    init: PretrainedRecord | None
+    init: StartRecord | None
     from_tiles: bool
     epochs: int
     context: str | None

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gravmap import __version__
 from gravmap.errors import InputError, OptionError
 from gravmap.files import sha256
+from gravmap.geology.antimeridian import unwrap
 from gravmap.geology.vector import (
     VectorFile,
     check_degrees,
@@ -108,10 +109,11 @@ def read_faults(path: Path, region: Region, reach_km: float = CAP_KM) -> FaultLi
     dropped = int(np.count_nonzero(~linear) + np.count_nonzero(~valid))
     if dropped:
         log.warning("%s: %d features are not lines or cannot be transformed to WGS 84; ignored.", path.name, dropped)
-    near = _near(shapely.bounds(lines[valid]), region, reach_km)
+    lines, _ = unwrap(lines[valid], path, to_degrees)
+    near = _near(shapely.bounds(lines), region, reach_km)
     if not near.any():
         return FaultLines(np.empty((0, 2)), np.zeros(1, dtype=np.int64), crs, dropped)
-    _, points, (ends,) = shapely.to_ragged_array(lines[valid][near])
+    _, points, (ends,) = shapely.to_ragged_array(lines[near])
     return FaultLines(points, np.asarray(ends, dtype=np.int64), crs, dropped)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -126,14 +127,10 @@ def explain(
     files = {name: folder / name for name in (RASTER, PICTURE, RECORD)}
     for path in files.values():
         refuse_existing(path, overwrite)
-    if len(predictor.members) > 1:
-        raise OptionError("Several networks cannot be explained together.", "Name a single --run.")
+    check_request(predictor, labels_path, class_name)
     member, reader = predictor.members[0], predictor.fields
     spec = member.spec
     names = [str(entry["name"]) for entry in spec.classes]
-    if class_name is not None and class_name not in names:
-        raise OptionError(f"The network has no class {class_name!r}.", f"Its classes are {', '.join(names)}.")
-    require_labels(labels_path, predictor.reads_outcrop)
     all_nodes = slice(0, reader.shape[0]), slice(0, reader.shape[1])
     with TemporaryDirectory(prefix="gravmap-") as scratch:
         if labels_path is not None and predictor.reads_outcrop:
@@ -197,6 +194,20 @@ def explain(
     record["outputs"] = {name: sha256(files[name]) for name in (RASTER, PICTURE)}
     write_json(files[RECORD], record)
     return Explanation(files, record, attribution.complete)
+
+
+def check_request(predictor: Predictor, labels_path: Path | None = None, class_name: str | None = None) -> None:
+    """Check what :func:`explain` is asked for, without running the network; parameters and errors as there."""
+    if len(predictor.members) > 1:
+        raise OptionError("Several networks cannot be explained together.", "Name a single --run.")
+    names = [str(entry["name"]) for entry in predictor.members[0].spec.classes]
+    if class_name is not None and class_name not in names:
+        near = difflib.get_close_matches(class_name.capitalize(), names, n=1)
+        suggestion = f" Did you mean {near[0]}?" if near else ""
+        raise OptionError(
+            f"The network has no class {class_name!r}.{suggestion}", f"Its classes are {', '.join(names)}."
+        )
+    require_labels(labels_path, predictor.reads_outcrop)
 
 
 def _check_classes(labels_path: Path, spec: ModelSpec) -> None:

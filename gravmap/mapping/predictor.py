@@ -262,6 +262,10 @@ class Predictor:
         OptionError
             A network was not trained on one of the window sizes, or the networks have no window size in common.
         """
+        if clip is not None:
+            half = float(self.fields.lon[1] - self.fields.lon[0]) / 2
+            clip = clip.turned_into(float(self.fields.lon[0]) - half, float(self.fields.lon[-1]) + half)
+            region = clip.region
         grid = map_grid(self.fields.lat[::-1], self.fields.lon, region, resolution_deg)
         windows = windows_by_scale(grid, self.fields.nodes_wsen, self._scales(scales_deg), clip)
         sizes = tuple(member.spec.tile_size_px for member in self.members)

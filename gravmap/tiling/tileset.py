@@ -346,8 +346,18 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _check_overlap(region: Region, raster: Labels, fields: Path, labels: Path) -> None:
-    covered = Region(*raster.bounds_wsen)
+    west, south, east, north = raster.bounds_wsen
+    # The cells of a raster of the whole Earth may be centred on its edge.
+    covered = Region(max(west, -180.0), max(south, -90.0), min(east, 360.0), min(north, 90.0))
     common = region.intersection(covered)
+    turned = [(max(west + turn, region.west), min(east + turn, region.east)) for turn in (-360, 360)]
+    if not covered.contains(region, 0.5 * raster.resolution_deg) and any(
+        last - first > 0.5 * raster.resolution_deg for first, last in turned
+    ):
+        raise InputError(
+            f"{fields} covers {region} and {labels} covers {covered}: their longitudes differ by 360 degrees.",
+            "`gravmap rasterize --overwrite` makes labels for the region of the fields.",
+        )
     if common is None:
         raise InputError(
             f"{fields} covers {region} and {labels} covers {covered}: they do not overlap.",
