@@ -222,3 +222,10 @@ def test_a_heap_that_the_library_reads_without_end(tmp_path):
     path.write_bytes(body)
     with pytest.raises(InputError, match="heap of it is damaged"):
         netcdf_file.open_netcdf(path)
+
+
+def test_a_value_beyond_the_stated_range_is_warned_about(tmp_path, caplog):
+    open_grid(write(tmp_path / "a.nc", attrs={"actual_range": [-60.0, 34.0]}))
+    assert "range in its header" not in caplog.text
+    open_grid(write(tmp_path / "b.nc", with_hole("f4", -500), attrs={"actual_range": [-60.0, 34.0]}))
+    assert "range in its header is -60 to 34 mGal, that of its values -500 to 34" in caplog.text

@@ -45,6 +45,7 @@ def read_netcdf(path: Path, variable: str | None, units: str | None, quantity: Q
     # The level may be an attribute of the variable or of the file.
     if "height_m" in dataset.attrs:
         attrs.setdefault("height_m", dataset.attrs["height_m"])
+    attrs["_range"] = _stated_range(dataset[name])
     unit = str(attrs.get("units", ""))
     layout = set(map(str, dataset[name].dims)) == {"x", "y"} and name == "z"
     if not unit and layout and units is None:
@@ -56,6 +57,15 @@ def read_netcdf(path: Path, variable: str | None, units: str | None, quantity: Q
     attrs[CRS_ATTRIBUTE] = _crs_of(dataset, dataset[name], path)
     grid.attrs = attrs
     return grid
+
+
+def _stated_range(array: xr.DataArray) -> tuple[float, float] | None:
+    """Least and largest value by the attribute actual_range, which GMT writes; None for packed values."""
+    stated = np.asarray(array.attrs.get("actual_range", ()))
+    if stated.size != 2 or stated.dtype.kind not in "iuf" or {"scale_factor", "add_offset"} & set(array.attrs):
+        return None
+    low, high = map(float, stated)
+    return (low, high) if low < high else None  # not NaN, which GMT writes for a grid without values
 
 
 def _gmt4(dataset: xr.Dataset, path: Path, units: str | None, quantity: Quantity) -> xr.DataArray:
