@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,34 @@ def command(
         session.say(fields.attrs["edge_note"])
         result["edge_note"] = fields.attrs["edge_note"]
     session.result(result)
+
+
+def say_missing_heights(session: Session, fields: Path, missing: Sequence[float]) -> None:
+    """Print which residuals another command would compute first, and where to."""
+    from gravmap.gravity.missing_heights import path_with_heights
+    from gravmap.units import format_length
+
+    if missing:
+        heights = ", ".join(map(format_length, missing))
+        path = path_with_heights(fields, missing)
+        session.say(f"{fields} lacks the residuals of {heights}: they would be computed first, into {path}.")
+
+
+def add_missing_heights(session: Session, fields: Path, missing: Sequence[float], folder: Path | None = None) -> Path:
+    """Compute the residuals that `fields` lacks, and return the file with all: beside it, or in `folder`."""
+    from gravmap.gravity.missing_heights import add_heights, path_with_heights
+    from gravmap.units import format_length
+
+    if not missing:
+        return fields
+    path = path_with_heights(fields, missing)
+    path = path if folder is None else folder / path.name
+    with session.progress("residual") as progress:
+        source = add_heights(fields, missing, path, session.workspace.raw, progress)
+    if folder is None:
+        heights = ", ".join(map(format_length, missing))
+        session.say(f"{fields} lacks the residuals of {heights}: they are in {path}, computed from {source}.")
+    return path
 
 
 def _level(level_m: float) -> str:

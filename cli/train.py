@@ -270,7 +270,15 @@ def run_training(session: Session, options: TrainOptions) -> None:
         dataset, inputs = crust_datasets(session, setup.crusts, setup.inputs, setup.windows_deg, options.dry_run)
     else:
         tiles = open_region(session, setup.from_tiles)
-        dataset, inputs = region_dataset(place, setup.inputs, setup.split, setup.fold, setup.may_leak)
+        dataset, inputs = region_dataset(
+            session,
+            setup.inputs,
+            setup.split,
+            setup.fold,
+            may_leak=setup.may_leak,
+            init=setup.values.get("init"),
+            dry_run=options.dry_run,
+        )
         if tiles is not None:
             dataset = DatasetSplits.from_tiles(dataset, tiles)
     config = setup.configure(dataset, inputs, device)

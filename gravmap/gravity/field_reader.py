@@ -180,13 +180,14 @@ class FieldReader:
         """
         first, last, _ = rows.indices(self.lat.size)
         stored = slice(self.lat.size - last, self.lat.size - first)
+        absent = [repr(name) for name in names if name not in self.dataset]
+        if absent:
+            raise InputError(
+                f"{self.path} has no field {', '.join(absent)}; it has {', '.join(self.names)}.",
+                "`gravmap residual --height ...` makes residuals, `gravmap rasterize --faults ...` fault_distance.",
+            )
         parts = []
         for name in names:
-            if name not in self.dataset:
-                raise InputError(
-                    f"{self.path} has no field {name!r}; it has {', '.join(self.names)}.",
-                    "`gravmap residual --height ...` makes residuals, `gravmap rasterize --faults ...` fault_distance.",
-                )
             try:
                 parts.append(self.dataset[name].isel(lat=stored, lon=columns).values[::-1])
             except (OSError, RuntimeError) as error:

@@ -101,6 +101,8 @@ class Predictor:
         ``auto``, ``cpu`` or ``cuda``.
     outcrop : OutcropFile, optional
         Outcrop context, for networks that read it; may be assigned to ``fields.outcrop`` later.
+    to_compute : sequence of str
+        Residuals that the file lacks and that will be computed: for the checks and the plan.
 
     Attributes
     ----------
@@ -168,6 +170,7 @@ class Predictor:
         run_folders: Path | Sequence[Path],
         device: str = "auto",
         outcrop: OutcropFile | None = None,
+        to_compute: Sequence[str] = (),
     ) -> None:
         self.device = resolve_device(device)
         folders = [run_folders] if isinstance(run_folders, Path) else list(run_folders)
@@ -184,7 +187,7 @@ class Predictor:
         self.fields = FieldsWithOutcrop(fields_path, outcrop)
         try:
             for member in self.members:
-                check_fields(self.fields, member.spec)
+                check_fields(self.fields, member.spec, to_compute)
         except BaseException:
             self.fields.close()
             raise

@@ -18,6 +18,7 @@ from gravmap.geology import open_labels
 from gravmap.geology.labels import Labels
 from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.field_reader import read_fields
+from gravmap.gravity.missing_heights import file_with_channels
 from gravmap.lattice import BUFFER, COVER, TRAIN, UNUSABLE
 from gravmap.records import Bounds, ClassRecord, Count, Positive, SourceRecord, check_record, read_record, record
 from gravmap.tiling.label_statistics import count_classes, small_bodies
@@ -102,7 +103,12 @@ def read_index(folder: Path | str) -> TileIndex:
 
 
 def load_arrays(
-    folder: Path | str, *, channels: Sequence[str] | None = None, split: str = "blocks", fold: int = 0
+    folder: Path | str,
+    *,
+    channels: Sequence[str] | None = None,
+    split: str = "blocks",
+    fold: int = 0,
+    fields_path: Path | None = None,
 ) -> dict[str, Any]:
     """The arrays a network is trained on, all north-up (row 0 northernmost, column 0 westernmost).
 
@@ -118,6 +124,9 @@ def load_arrays(
         Name of a split in the index: ``blocks``, ``strict``, ``random``, or another name.
     fold : int
         Which of its folds.
+    fields_path : Path, optional
+        A file with further residuals of the tile set's fields (:func:`gravmap.gravity.missing_heights.add_heights`);
+        by default the one beside them where it is needed.
 
     Returns
     -------
@@ -151,7 +160,8 @@ def load_arrays(
     index = read_index(folder)
     fields, labels = _unchanged(folder, index, "fields"), _unchanged(folder, index, "labels")
     stored = _find_split(index, split, fold)
-    grid = read_fields(fields, channels or [index["channel"]])
+    names = channels or [index["channel"]]
+    grid = read_fields(fields_path or file_with_channels(fields, names), names)
     raster = open_labels(labels)
     table = _read_windows(folder)
     boxes = table["boxes"]
