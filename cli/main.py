@@ -21,6 +21,7 @@ import click
 from gravmap import __version__
 from gravmap.errors import DeviceError, GravmapError, out_of_memory_message
 
+from .options import Group
 from .session import LOG_OPTIONS, TYPED, WORKSPACE_OPTION, Session, configure_from_file, verbosity_of
 
 # In the order a user meets them; the module has the name, `-` written `_`.
@@ -64,7 +65,7 @@ The steps, each of which reads what the one before wrote:
 """
 
 
-class CommandGroup(click.Group):
+class CommandGroup(Group):
     """Loads a command's module when it is needed, and is the one place where errors are caught."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
