@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from gravmap.learning import RegionDataset
     from gravmap.learning.data.splits import DatasetSplits
+    from gravmap.records import PretrainedRecord
     from gravmap.synthetic.prior import Prior
     from gravmap.tiling import TileDataset
 
@@ -64,7 +65,7 @@ def region_dataset(
     fold: int,
     *,
     may_leak: bool = False,
-    init: dict[str, Any] | None = None,
+    init: PretrainedRecord | None = None,
     dry_run: bool = False,
 ) -> tuple[RegionDataset, list[str] | None]:
     """Read the fields and labels of the tile set; residuals that it lacks are computed, once all else was checked.
@@ -75,7 +76,7 @@ def region_dataset(
         The value of --input.
     may_leak : bool
         Accept a split whose held-out labels are seen in training.
-    init : dict, optional
+    init : mapping, optional
         Of the run to fine-tune (`TrainConfig.init`), which must fit the tile set.
     dry_run : bool
         Compute missing residuals, but keep no file of them.

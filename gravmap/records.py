@@ -291,6 +291,7 @@ class PretrainedRecord(TypedDict):
     inputs: list[ChannelRecord]
     classes: list[ClassRecord]
     field_recipe: dict[str, Any]
+    scales_deg: NotRequired[list[float]]
     taught_on: NotRequired[CrustsRecord]
 
 
