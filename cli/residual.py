@@ -126,7 +126,7 @@ def command(
     from gravmap.files import refuse_existing
     from gravmap.gravity import open_grid, residual_fields, write_fields
     from gravmap.gravity.continuation import check_heights
-    from gravmap.gravity.fields import read_margin_deg
+    from gravmap.gravity.fields import check_request, read_margin_deg
     from gravmap.gravity.fields_file import added_channels
     from gravmap.gravity.globe import has_ducc0
     from gravmap.gravity.grid import extent, spacing_deg
@@ -138,8 +138,7 @@ def command(
     trim = _trim(trim_text)
     wanted = chosen_region(session, region, bbox)
     path = output or session.workspace.fields
-    if not dry_run:
-        refuse_existing(path, overwrite)
+    refuse_existing(path, overwrite)
     lost = added_channels(path)
     source = grid or fetched_gravity(session.workspace.raw)
     whole = open_grid(source, variable=variable, input_height_m=input_height_m, units=units)
@@ -193,6 +192,9 @@ def command(
             "The longest wavelengths (degrees up to 180) are from the global grid: removed before, restored after."
         )
     if dry_run:
+        check_request(
+            part, heights_m, wanted, method=method, with_derivatives=with_derivatives, trim=trim, globe=is_global(world)
+        )
         megabytes = part.size * (1 + 2 * len(heights_m)) * 4 / 1e6
         session.say(
             f"Would use {part.sizes['lat']} x {part.sizes['lon']} nodes, and write {path}"

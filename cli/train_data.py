@@ -87,7 +87,7 @@ def region_dataset(
     list of str, optional
         The channels, with short names expanded; None where `inputs` is.
     """
-    from gravmap.gravity.missing_heights import missing_heights
+    from gravmap.gravity.missing_heights import MissingHeightsError
     from gravmap.learning import RegionDataset
     from gravmap.learning.data.channels import SHORT, expand, fields_read
     from gravmap.learning.training.warm_start import refuse_incompatible
@@ -104,8 +104,12 @@ def region_dataset(
         names = expand(inputs, first)
         channels = fields_read(names)
     where: dict[str, Any] = {"split": split, "fold": fold}
-    missing = missing_heights(place.fields, channels) if channels else []
-    arrays = load_arrays(place.tiles, channels=None if missing else channels, **where)
+    missing: list[float] = []
+    try:
+        arrays = load_arrays(place.tiles, channels=channels, **where)
+    except MissingHeightsError as lacking:
+        missing = lacking.heights_m
+        arrays = load_arrays(place.tiles, **where)
     if init is not None:
         refuse_incompatible(init, [], [], arrays["meta"]["classes"], arrays["meta"]["field_recipe"])
     if not may_leak:

@@ -26,6 +26,20 @@ ADDED = "gravmap_added"
 _RESIDUAL = "residual_"
 
 
+class MissingHeightsError(InputError):
+    """Residuals are missing that can be computed from the fields.
+
+    Attributes
+    ----------
+    heights_m : list of float
+        Their heights.
+    """
+
+    def __init__(self, message: str, hint: str, heights_m: list[float]) -> None:
+        super().__init__(message, hint)
+        self.heights_m = heights_m
+
+
 def path_with_heights(fields_path: Path, heights_m: Sequence[float]) -> Path:
     """Return the file beside the fields that holds further heights: ``fields-5km-20km.nc``."""
     return fields_path.with_name("-".join([fields_path.stem, *map(format_length, heights_m)]) + ".nc")
@@ -74,7 +88,7 @@ def file_with_channels(fields_path: Path, names: Sequence[str]) -> Path:
 
     Raises
     ------
-    InputError
+    MissingHeightsError
         Residuals are in neither; all of them and the command that makes them are named.
     """
     missing = missing_heights(fields_path, names)
@@ -86,9 +100,10 @@ def file_with_channels(fields_path: Path, names: Sequence[str]) -> Path:
     with open_fields(fields_path, lazily=True) as fields:
         known = [str(name) for name in fields.data_vars if str(name).startswith(_RESIDUAL)]
     every = " ".join(f"--height {name.removeprefix(_RESIDUAL)}" for name in [*known, *map(residual_name, missing)])
-    raise InputError(
+    raise MissingHeightsError(
         f"{fields_path.resolve()} lacks {', '.join(map(residual_name, missing))}.",
         f"`gravmap residual {every} --overwrite` makes all, then `gravmap tile --overwrite`.",
+        missing,
     )
 
 

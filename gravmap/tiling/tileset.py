@@ -148,6 +148,7 @@ def make_tiles(
     seed: int = 0,
     overwrite: bool = False,
     workers: int = 2,
+    dry_run: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Make a tile set from a field file and a label raster.
@@ -174,6 +175,8 @@ def make_tiles(
         Replace an existing folder.
     workers : int
         Threads that make and write tiles.
+    dry_run : bool
+        Make all checks and draw the splits, but write nothing.
     progress : Progress
         Called after each tile.
 
@@ -256,6 +259,8 @@ def make_tiles(
     }
     for note in index["notes"]:
         log.warning(note)
+    if dry_run:
+        return {**index, "kept": 0}
     if index_only:
         with atomic_folder(folder) as temporary:
             table = index_table(tiles, counts, outcrop, raster.legend, columns, {})
