@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
-from gravmap.files import atomic_path, read_json, sha256
+from gravmap.files import atomic_path, read_json, refuse_edited, sha256
 from gravmap.geology import open_labels
-from gravmap.geology.labels import Labels
+from gravmap.geology.labels import Labels, legend_path
 from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.field_reader import read_fields
 from gravmap.lattice import BUFFER, COVER, TRAIN, UNUSABLE
 from gravmap.tiling.label_statistics import count_classes, small_bodies
 from gravmap.tiling.resumable_folder import refuse_unfinished
 from gravmap.tiling.splits import KINDS, Split, read_split, split_settings
-from gravmap.tiling.tile_files import FORMAT
+from gravmap.tiling.tile_files import FORMAT, read_windows
 
 MADE_BY = "gravmap tile"
 _ANEW = f"`{MADE_BY} --overwrite` makes the tile set again."
@@ -42,9 +42,11 @@ def read_index(folder: Path | str) -> dict[str, Any]:
     ('residual_10km', 21, 64)
     """
     refuse_unfinished(Path(folder))
-    index: dict[str, Any] = read_json(Path(folder) / "index.json", MADE_BY)
+    path = Path(folder) / "index.json"
+    index: dict[str, Any] = read_json(path, MADE_BY)
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise InputError(f"{folder} is a tile set of another format than this version's.", _ANEW)
+    refuse_edited(path, f"Restore it, or: {_ANEW}", required="windows_sha256" in index)
     return index
 
 
@@ -96,11 +98,11 @@ def load_arrays(
     """
     folder = Path(folder)
     index = read_index(folder)
-    paths = {name: _unchanged(folder, index, name) for name in ("fields", "labels")}
+    fields = _unchanged(folder, index, "fields")
     stored = _find_split(index, split, fold)
-    grid = read_fields(paths["fields"], channels or [index["channel"]])
-    raster = open_labels(paths["labels"])
-    table = _read_windows(folder)
+    grid = read_fields(fields, channels or [index["channel"]])
+    raster = _labels_of(folder, index)
+    table = _read_windows(folder, index)
     boxes = table["boxes"]
     drawn = read_split(stored)
     role = drawn.roles(fold, raster.values.shape, raster.bounds_wsen)
@@ -185,9 +187,36 @@ def open_windows(folder: Path, index: dict[str, Any]) -> tuple[Labels, NDArray[n
     Raises
     ------
     InputError
-        The labels have changed, or a file is missing.
+        Fields, labels or their legend have changed, or a file of the tile set or the labels are missing.
     """
-    return open_labels(_unchanged(folder, index, "labels")), _read_windows(folder)["boxes"]
+    if Path(folder, index["sources"]["fields"]["path"]).exists():  # not read here, so it may be gone
+        _unchanged(folder, index, "fields")
+    return _labels_of(folder, index), _read_windows(folder, index)["boxes"]
+
+
+def refuse_stale(folder: Path) -> None:
+    """Raise InputError if a tile set was not made from the fields and labels that are in their place now.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_windows`, or the tile set cannot be read.
+    """
+    open_windows(folder, read_index(folder))
+
+
+def _labels_of(folder: Path, index: dict[str, Any]) -> Labels:
+    """The labels that a tile set was made from, with the classes they had then."""
+    path = _unchanged(folder, index, "labels")
+    raster = open_labels(path)
+    then = [(entry["index"], entry["name"]) for entry in index["classes"]]
+    now = [(entry.index, entry.name) for entry in raster.legend.classes]
+    if then != now:
+        raise InputError(
+            f"{legend_path(path).resolve()} has changed since the tile set {folder} was made: its classes are others.",
+            f"Restore it, or: {_ANEW}",
+        )
+    return raster
 
 
 def _unchanged(folder: Path, index: dict[str, Any], name: str) -> Path:
@@ -219,15 +248,10 @@ def _how_to_add(name: str) -> str:
     return f"`gravmap split --add blocks --name {name}` adds one of that name."
 
 
-def _read_windows(folder: Path) -> dict[str, NDArray[Any]]:
-    """The windows of index.parquet; read without geopandas, which is slow to load and not needed here."""
-    import pyarrow.parquet as parquet
-
+def _read_windows(folder: Path, index: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    """Boxes and scales of the windows."""
     columns = ["west", "south", "east", "north", "scale_deg"]
-    try:
-        table = parquet.read_table(folder / "index.parquet", columns=columns)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / 'index.parquet'} cannot be read: {error}.", _ANEW) from None
+    table = read_windows(folder, index)
     values = {name: np.asarray(table[name].to_numpy(), dtype=np.float64) for name in columns}
     return {**values, "boxes": np.column_stack([values[side] for side in columns[:4]])}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.errors import InputError
-from gravmap.files import read_json, sha256
+from gravmap.files import is_untouched, read_json, sha256
 from gravmap.mapping.record import provenance
 from gravmap.mapping.record.agreement import agreement
 from gravmap.mapping.record.data_sources import file_name
@@ -133,7 +133,7 @@ def _of_each(folder: Path, file: str) -> list[Path]:
 
 
 def _record_itself(folder: Path) -> Finding:
-    if provenance.is_untouched(folder):
+    if is_untouched(folder / provenance.FILE):
         return Finding(provenance.FILE, AS_RECORDED)
     return Finding(provenance.FILE, CHANGED, "was edited after it was written: its own checksum does not fit")
 
