@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError, OptionError
 from gravmap.files import atomic_path, read_json, refuse_edited, sha256
 from gravmap.geology import open_labels
-from gravmap.geology.labels import Labels, legend_path
+from gravmap.geology.labels import LabelFile, Labels, legend_path
 from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.field_reader import read_fields
 from gravmap.lattice import BUFFER, COVER, TRAIN, UNUSABLE
@@ -101,7 +101,7 @@ def load_arrays(
     fields = _unchanged(folder, index, "fields")
     stored = _find_split(index, split, fold)
     grid = read_fields(fields, channels or [index["channel"]])
-    raster = _labels_of(folder, index)
+    raster = labels_of(folder, index)
     table = _read_windows(folder, index)
     boxes = table["boxes"]
     drawn = read_split(stored)
@@ -191,7 +191,7 @@ def open_windows(folder: Path, index: dict[str, Any]) -> tuple[Labels, NDArray[n
     """
     if Path(folder, index["sources"]["fields"]["path"]).exists():  # not read here, so it may be gone
         _unchanged(folder, index, "fields")
-    return _labels_of(folder, index), _read_windows(folder, index)["boxes"]
+    return labels_of(folder, index), _read_windows(folder, index)["boxes"]
 
 
 def refuse_stale(folder: Path) -> None:
@@ -205,8 +205,41 @@ def refuse_stale(folder: Path) -> None:
     open_windows(folder, read_index(folder))
 
 
-def _labels_of(folder: Path, index: dict[str, Any]) -> Labels:
-    """The labels that a tile set was made from, with the classes they had then."""
+def stale_files(labels: Path, tiles: Path) -> list[str]:
+    """What does not belong together: labels and their legend, or a tile set and the files it was made from.
+
+    Parameters
+    ----------
+    labels, tiles : Path
+        ``data/labels.tif`` and ``data/tiles`` of a workspace; either may be missing.
+
+    Returns
+    -------
+    list of str
+        What was found, each with what to do.
+    """
+    found = []
+    for path, check in ((labels, _check_labels), (tiles / "index.json", lambda path: refuse_stale(path.parent))):
+        try:
+            if path.exists():
+                check(path)
+        except InputError as error:
+            found.append(" ".join(filter(None, (error.message, error.hint))))
+    return list(dict.fromkeys(found))
+
+
+def _check_labels(path: Path) -> None:
+    LabelFile(path).close()
+
+
+def labels_of(folder: Path, index: Mapping[str, Any]) -> Labels:
+    """The labels that a tile set was made from.
+
+    Raises
+    ------
+    InputError
+        They or their classes have changed, or they are missing.
+    """
     path = _unchanged(folder, index, "labels")
     raster = open_labels(path)
     then = [(entry["index"], entry["name"]) for entry in index["classes"]]
@@ -219,7 +252,7 @@ def _labels_of(folder: Path, index: dict[str, Any]) -> Labels:
     return raster
 
 
-def _unchanged(folder: Path, index: dict[str, Any], name: str) -> Path:
+def _unchanged(folder: Path, index: Mapping[str, Any], name: str) -> Path:
     """The path of a source, if it is unchanged since the tile set was made."""
     source = index["sources"][name]
     path = Path(folder, source["path"])
