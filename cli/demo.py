@@ -39,14 +39,15 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
         session.warn(f"The argument {old_output} is deprecated: use -o {old_output}.")
     root = output or old_output or session.workspace.root / "gravmap-demo"
     from gravmap.errors import InputError
-    from gravmap.files import read_json, write_text
+    from gravmap.files import write_text
+    from gravmap.records import ModelRecord, read_record
     from gravmap.workspace import SHIPPED, shipped_model
 
     if root.exists() and any(root.iterdir()) and not overwrite:
         raise InputError(
             f"{root} exists already.", "Add --overwrite to run the demo in it again, or name another folder with -o."
         )
-    trained_on = read_json(shipped_model() / "model.json", "pip install gravmap")["taught_on"]
+    trained_on = read_record(shipped_model() / "model.json", ModelRecord, "pip install gravmap").get("taught_on", {})
     channels = list(trained_on["channels"])
 
     session.say(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gravmap.errors import InputError
-from gravmap.files import read_json, write_json, write_text
+from gravmap.files import write_json, write_text
+from gravmap.records import read_record
 from gravmap.workspace import Workspace
 
 from .options import (
@@ -183,7 +184,12 @@ def command(
     session.say(f"\nDone in {(time.monotonic() - start) / 60:.0f} min. Look at:")
     for path in paths.values():
         session.say(f"  {path}")
-    session.result({"files": {name: str(path) for name, path in paths.items()}, **read_json(paths["json"], "this")})
+    session.result(
+        {
+            "files": {name: str(path) for name, path in paths.items()},
+            **read_record(paths["json"], dict[str, Any], "gravmap reproduce"),
+        }
+    )
 
 
 def _choose(profile: str, data: str | None, gravity: Path | None, maps: tuple[tuple[str, str], ...]) -> Data:
@@ -215,7 +221,7 @@ def _starts_anew(root: Path, wanted: dict[str, Any], overwrite: bool) -> bool:
         if root.exists() and any(root.iterdir()):
             raise InputError(f"{root} exists and holds other files.", "Name another folder with -o.")
         return True
-    stored = read_json(record, "gravmap reproduce")
+    stored = read_record(record, dict[str, Any], "gravmap reproduce")
     others = [f"{key} {stored.get(key)!r}" for key in wanted if stored.get(key) != wanted[key]]
     if others and not overwrite:
         raise InputError(

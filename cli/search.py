@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gravmap.errors import DeviceError, InputError, OptionError
-from gravmap.files import read_json, refuse_existing
+from gravmap.files import refuse_existing
+from gravmap.records import read_record
 
 from .options import (
     DURATION,
@@ -384,7 +385,7 @@ def _search_to_resume(runs: Path, name: str | None) -> tuple[Path, dict[str, Any
             f"The search {run_dir.name} was stopped before its first checkpoint.",
             f"`gravmap search --name {run_dir.name} --overwrite` starts it again.",
         )
-    record: dict[str, Any] = read_json(states[-1], "gravmap search")
+    record: dict[str, Any] = read_record(states[-1], dict[str, Any], "gravmap search")
     return run_dir, record
 
 

@@ -125,40 +125,44 @@ class Session:
 @contextmanager
 def _bar(title: str) -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (
-        TextColumn(title),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
+    columns = (TextColumn(title), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, note="")
+        task, left = bar.add_task(title, total=None, note=""), _TimeLeft()
 
         def listener(done: int, total: int, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
+            bar.update(task, completed=done, total=total, note=note + left(done, total, note))
 
         yield listener
 
 
+class _TimeLeft:
+    """The time left, from the speed so far; empty where the note of the library has a better estimate."""
+
+    def __init__(self) -> None:
+        # Of the current part of the work: its start, what was done then, and its size.
+        self.since, self.first, self.whole = time.monotonic(), 0, -1
+
+    def __call__(self, done: int, total: int, note: str) -> str:
+        now = time.monotonic()
+        if total != self.whole or done < self.first:
+            self.since, self.first, self.whole = now, done, total
+        if not total or done <= self.first or "left" in note:
+            return ""
+        return f"  about {describe_time((now - self.since) / (done - self.first) * (total - done))} left"
+
+
 def _lines(title: str, every_s: float = 10.0) -> Progress:
-    last = time.monotonic()
-    since, first, whole = last, 0, -1  # of the current part of the work: its start, what was done then, and its size
+    last, time_left = time.monotonic(), _TimeLeft()
 
     def listener(done: int, total: int, note: str = "") -> None:
-        nonlocal last, since, first, whole
-        now = time.monotonic()
-        if total != whole or done < first:
-            since, first, whole = now, done, total
-        if now - last >= every_s:
-            last = now
+        nonlocal last
+        left = time_left(done, total, note)
+        if time.monotonic() - last >= every_s:
+            last = time.monotonic()
             percent = f" {100 * done / total:.0f} %" if total else f" {done}"
-            left = ""
-            if total and done > first and "left" not in note:
-                left = f"  about {describe_time((now - since) / (done - first) * (total - done))} left"
             click.echo(f"{title}:{percent}{'  ' + note if note else ''}{left}", err=True)
 
     return listener

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,7 @@ def command(
     session.result({"splits": reports})
 
 
-def split_line(stored: dict[str, Any]) -> str:
+def split_line(stored: Mapping[str, Any]) -> str:
     """One line on a split, from its record in the index."""
     text = f"Split {stored['name']}: {stored['folds']} folds"
     if stored["kind"] == "random":

@@ -215,7 +215,7 @@ Examples:
         "time_limit_s",
         type=DURATION,
         metavar="TIME",
-        help="Stop training after this time, and score: 40s, 15min, 2h.",
+        help="Train and score in at most this time: 40s, 15min, 2h. Refused where not one step and its scores fit.",
     ),
 )
 @option_group(
@@ -255,7 +255,7 @@ def run_training(session: Session, options: TrainOptions) -> None:
     from gravmap.learning.data.splits import DatasetSplits
     from gravmap.learning.training.distributed import choose_device, group_variables, process_group
     from gravmap.learning.training.launch import launch
-    from gravmap.learning.training.trainer import train
+    from gravmap.learning.training.trainer import estimate_cost, train
 
     grouped = group_variables(os.environ) is not None
     if grouped:
@@ -274,8 +274,15 @@ def run_training(session: Session, options: TrainOptions) -> None:
         if tiles is not None:
             dataset = DatasetSplits.from_tiles(dataset, tiles)
     config = setup.configure(dataset, inputs, device)
+    cost = None
+    # The processes of a group measure together.
+    measured = config.time_limit_s is not None or (device == "cpu" and session.verbosity >= 0)
+    if options.dry_run or (measured and processes == 1 and not grouped):
+        cost = estimate_cost(dataset, config)
+        cost.check_time_limit(config.time_limit_s)  # before an old run of this name is removed
     if options.dry_run:
-        return print_plan(session, dataset, config, run_dir, processes)
+        assert cost is not None
+        return print_plan(session, dataset, config, run_dir, processes, cost)
 
     with process_group(device) as group:
         run_dir = Path(group.broadcast(str(run_dir)))
@@ -285,14 +292,14 @@ def run_training(session: Session, options: TrainOptions) -> None:
             refuse_existing(run_dir, options.overwrite)
             # Files of an old run beside those of a new one would be read as one.
             shutil.rmtree(run_dir, ignore_errors=True)
-        print_start(session, dataset, config, run_dir, processes if not grouped else group.size)
+        print_start(session, dataset, config, run_dir, processes if not grouped else group.size, cost)
         try:
             with session.progress("Training") as progress:
                 how: dict[str, Any] = {"resume": options.resume}
                 if processes > 1:
                     result = launch(dataset, run_dir, config, processes, progress, **how)
                 else:
-                    result = train(dataset, run_dir, config, progress, group=group, **how)
+                    result = train(dataset, run_dir, config, progress, group=group, cost=cost, **how)
         finally:
             # A run that was interrupted after its first score has a network that can be used.
             if not group.rank and (run_dir / "model.json").exists():

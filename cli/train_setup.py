@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gravmap.errors import InputError, OptionError
-from gravmap.files import read_json
+from gravmap.records import read_record
 from gravmap.workspace import Workspace, require
 
 from .options import refuse_contradiction, run_name
@@ -258,7 +258,7 @@ def resumed_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
     from gravmap.synthetic.prior import read_prior
 
     run_dir = _run_to_resume(place.runs, options.name)
-    stored = read_json(run_dir / "last.json", "gravmap train")
+    stored = read_record(run_dir / "last.json", dict[str, Any], "gravmap train")
     crusts = stored.get("taught_on", {})
     stored_values = {
         **stored["config"],

@@ -249,29 +249,6 @@ def _own_sum(text: str) -> str:
     return hashlib.sha256(_OWN_SUM.sub(rf"\g<1>{_NO_SUM}\g<3>", text, count=1).encode()).hexdigest()
 
 
-def read_json(path: Path, made_by: str) -> Any:
-    """Read a JSON file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    made_by : str
-        The command that makes the file, for the error message.
-
-    Raises
-    ------
-    InputError
-        The file is missing or is not valid JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing.", f"`{made_by}` makes it.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}.", f"`{made_by}` makes it again.") from None
-
-
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     digest = hashlib.sha256()

@@ -25,6 +25,7 @@ from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import atomic_path, sha256, write_json
 from gravmap.learning.data.channels import InputChannels
+from gravmap.records import ModelRecord, read_record
 
 FORMAT = 2
 """Version of the layout; other versions are refused. 2: inputs are a list of channel records."""
@@ -310,8 +311,8 @@ def check_recorded(path: Path, hint: str) -> bool:
         The file was changed. Runs of earlier versions of gravmap have no checksums, and pass.
     """
     sidecar = path.parent / f"{MODEL}.json"
-    record = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else {}
-    recorded = record.get("files", {}).get(path.name)
+    files = read_record(sidecar, ModelRecord, "gravmap train").get("files", {}) if sidecar.exists() else {}
+    recorded = files.get(path.name)
     if not path.exists():
         if recorded is not None:
             log.warning("%s is missing; %s records it.", path, sidecar.name)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gravmap.errors import InputError
-from gravmap.files import is_untouched, read_json, sha256
+from gravmap.files import is_untouched, sha256
 from gravmap.mapping.record import provenance
 from gravmap.mapping.record.agreement import agreement
 from gravmap.mapping.record.data_sources import file_name
@@ -27,9 +27,10 @@ from gravmap.mapping.record.finding import (
 )
 from gravmap.mapping.record.model_record import MADE_BY, SIDECAR, read_header, tensors_sha256
 from gravmap.progress import Progress, silent
+from gravmap.records import ModelRecord, read_record
 from gravmap.tiling.splits import read_split
 from gravmap.tiling.tile_files import read_windows, tile_checksums
-from gravmap.tiling.training_arrays import labels_of, read_index
+from gravmap.tiling.training_arrays import TileIndex, labels_of, read_index
 from gravmap.workspace import Workspace
 
 _KINDS = "a map (provenance.json), a training run (model.json), a tile set (index.json), or a workspace holding these"
@@ -168,7 +169,7 @@ def verify_run(folder: Path) -> Verification:
     InputError
         ``model.json`` cannot be read.
     """
-    record = read_json(folder / SIDECAR, MADE_BY)
+    record = read_record(folder / SIDECAR, ModelRecord, MADE_BY)
     if not isinstance(record, dict):
         raise InputError(f"{folder / SIDECAR} does not describe a network.", f"`{MADE_BY}` makes it anew.")
     versions = record.get("versions", {})
@@ -200,9 +201,10 @@ def verify_tile_set(folder: Path, progress: Progress = silent) -> Verification:
     """
     index = read_index(folder)
     title = f"{index['windows']} windows, {index['made_by']}"
+    sources = {"fields": index["sources"]["fields"], "labels": index["sources"]["labels"]}
     findings = [
         compare_with_record((folder / entry["path"]).resolve(), entry, f"{role} {entry['path']}")
-        for role, entry in index["sources"].items()
+        for role, entry in sources.items()
     ]
     findings += _tile_index(folder, index)
     sums = tile_checksums(folder, progress=progress)
@@ -217,7 +219,7 @@ def verify_tile_set(folder: Path, progress: Progress = silent) -> Verification:
     return Verification(folder, "tile set", title, tuple(findings))
 
 
-def _tile_index(folder: Path, index: Mapping[str, Any]) -> Iterator[Finding]:
+def _tile_index(folder: Path, index: TileIndex) -> Iterator[Finding]:
     """Whether the table of windows, its columns of splits and the classes of the labels are those of index.json."""
     problem = ""
     try:
@@ -251,7 +253,7 @@ def _pair(folder: Path, stem: str) -> Finding:
     try:
         header = json.loads(read_header(weights).get("__metadata__", {})["gravmap"])
         whole = tensors_sha256(weights) == header["tensors_sha256"]
-        sidecar = read_json(folder / f"{stem}.json", MADE_BY)
+        sidecar = read_record(folder / f"{stem}.json", dict[str, Any], MADE_BY)
     except (InputError, KeyError, ValueError, TypeError) as error:
         first = str(error).splitlines()[0]
         return Finding(what, CHANGED, f"is damaged: {first}")
@@ -275,7 +277,8 @@ def _measured(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
             differing.add("evaluation.json")
             yield Finding("evaluation.json", CHANGED, "was edited after it was written: its own checksum does not fit")
         else:
-            listed["evaluation.json"] = read_json(folder / "evaluation.json", "gravmap evaluate").get("files", {})
+            evaluation = read_record(folder / "evaluation.json", dict[str, Any], "gravmap evaluate")
+            listed["evaluation.json"] = evaluation.get("files", {})
     for name, checksum in ((name, checksum) for files in listed.values() for name, checksum in files.items()):
         found = compare_with_record(folder / name, {"sha256": checksum}, name, absent=MISSING)
         if found.bad or name not in _OWNED:
@@ -288,13 +291,13 @@ def _measured(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _owner_of_scores(path: Path, record: Mapping[str, Any]) -> Finding:
-    scores, known = read_json(path, MADE_BY), record.get("scores", {})
+    scores, known = read_record(path, dict[str, Any], MADE_BY), record.get("scores", {})
     other = [role for role in ("tune", "test") if json.dumps(scores.get(role)) != json.dumps(known.get(role))]
     return _belongs(path.name, f"other scores on the {' and '.join(other)} blocks than model.json" if other else "")
 
 
 def _owner_by_weights(path: Path, record: Mapping[str, Any]) -> Finding:
-    named = read_json(path, MADE_BY).get("model_sha256")
+    named = read_record(path, dict[str, Any], MADE_BY).get("model_sha256")
     return _belongs(path.name, _other(named, record.get("weights_sha256"), "weights"))
 
 
