@@ -87,6 +87,31 @@ def test_a_changed_byte_and_a_missing_file_are_found_in_every_output(folder):
     assert bad(folder) == {}
 
 
+def test_a_geopackage_that_was_only_opened_is_as_recorded_and_a_changed_feature_is_named(folder):
+    path = folder / "lithology.gpkg"
+    whole = path.read_bytes()
+
+    def execute(*statements):
+        connection = sqlite3.connect(path)
+        for function in ("ST_IsEmpty", "ST_MinX", "ST_MaxX", "ST_MinY", "ST_MaxY"):  # of triggers that are not run
+            connection.create_function(function, 1, lambda _: 0)
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+        connection.close()
+        (checked,) = verify(folder)
+        return {each.what: (each.state, each.detail) for each in checked.findings}["lithology.gpkg"]
+
+    # As QGIS does when it opens a file and closes it.
+    state, detail = execute("PRAGMA journal_mode = WAL", "PRAGMA journal_mode = DELETE")
+    assert path.read_bytes() != whole
+    assert (state, detail[:27]) == ("as recorded", "its layers are as recorded,")
+    state, detail = execute("UPDATE lithology SET area_km2 = area_km2 + 1e-9 WHERE fid = 2")
+    assert (state, detail) == ("changed", "feature 2 of the layer lithology differs")
+    state, detail = execute("DELETE FROM layer_styles")
+    assert "the layer layer_styles has 0 features, 1 were recorded" in detail
+
+
 @pytest.mark.parametrize("where", np.linspace(0.05, 0.95, 7).tolist())
 def test_a_changed_byte_of_the_record_is_found(folder, where):
     flip_byte(folder / "provenance.json", where)

@@ -6,11 +6,13 @@ to zeros. So it is the one file on which all trust in a map's folder rests.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import math
 import os
 import platform
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -25,7 +27,7 @@ from gravmap.mapping.layers import NODATA
 from gravmap.mapping.plan import WINDOWS_FOLDER
 from gravmap.mapping.record.data_sources import field_attributes, original_data
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
-from gravmap.mapping.record.raster_content import count_values, read_attribute_table
+from gravmap.mapping.record.raster_content import count_values, read_attribute_table, read_layers
 from gravmap.records import ModelRecord, read_record
 from gravmap.tiling.resumable_folder import JOURNAL, LOCK, MARK
 from gravmap.units import format_angle, format_length
@@ -181,6 +183,7 @@ def outputs_in(folder: Path) -> list[Path]:
         and path.parent != folder / WINDOWS_FOLDER
         and PARTIAL not in path.name
         and not path.name.startswith(".")
+        and not path.name.endswith((".gpkg-wal", ".gpkg-shm"))  # SQLite's, while another program has it open
     )
 
 
@@ -192,7 +195,12 @@ def _write(folder: Path, record: dict[str, Any]) -> None:
 
 
 def _hashed(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    """Size and SHA-256 of a file; of a GeoPackage, whose bytes change when it is opened, also those of its layers."""
+    hashed: dict[str, Any] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    if path.suffix.lower() == ".gpkg":
+        with contextlib.suppress(sqlite3.Error):
+            hashed["layers"] = read_layers(path)
+    return hashed
 
 
 def hashed_inputs(
