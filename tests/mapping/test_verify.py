@@ -10,11 +10,13 @@ import pytest
 import rasterio
 
 from gravmap.errors import InputError
-from gravmap.files import write_json
+from gravmap.files import sha256, write_checksummed_json, write_json
 from gravmap.gravity import open_fields, residual_fields, write_fields
+from gravmap.learning.training.checkpoint import record_files
 from gravmap.mapping import verify
 from gravmap.mapping.record.provenance import update_checksums
 from gravmap.tiling import make_tiles
+from gravmap.workspace import shipped_model
 from toys.map import gravity
 from toys.record import make_recorded_map, make_recorded_run, make_workspace, write_labels
 
@@ -403,3 +405,37 @@ def test_tiles_and_what_they_were_cut_from(tiled, tmp_path):
         "2.5deg/r000_c001_label.tif": "missing",
         "labels ../labels.tif": "changed",
     }
+
+
+def test_what_was_measured_on_a_network_is_compared_with_its_record(root):
+    run = root / "runs" / "first"
+    (run / "metrics.csv").write_text("epoch,loss\n1,0.5\n")
+    record_files(run, {name: sha256(run / name) for name in ("scores.json", "metrics.csv")})
+    write_checksummed_json(run / "evaluation.json", {"model_sha256": "", "files": {"distance.png": "0" * 64}})
+    found = bad(run)
+    assert found["distance.png"] == "missing"
+    assert not {"scores.json", "metrics.csv"} & set(found)
+    for name, change in (
+        ("scores.json", ("0.5", "0.6")),
+        ("metrics.csv", ("0.5", "0.6")),
+        ("evaluation.json", ("0", "1")),
+    ):
+        path = run / name
+        path.write_text(path.read_text().replace(*change, 1))
+        assert bad(run)[name] == "changed", name
+
+
+def test_the_shipped_network_is_as_recorded():
+    (found,) = verify(shipped_model())
+    assert found.bad == []
+    assert {path.name for path in shipped_model().iterdir()} - {"model.safetensors", "model.json"} == {
+        each.what for each in found.findings if each.what != "model.safetensors and model.json"
+    }
+
+
+def test_a_map_made_before_the_list_of_files_was_added_to_its_network_is_sound(root, folder):
+    run = root / "runs" / "first"
+    record_files(run, {"scores.json": sha256(run / "scores.json")})
+    assert bad(folder) == {}
+    (run / "model.json").write_text((run / "model.json").read_text().replace('"seed": 0', '"seed": 1'))
+    assert bad(folder) == {"model json ../../runs/first/model.json": "changed"}
