@@ -316,7 +316,7 @@ def _unchanged(folder: Path, index: TileIndex, name: Literal["fields", "labels"]
         raise InputError(f"{resolved} is missing; the tile set {folder} was made from it.", f"Restore it, or: {_ANEW}")
     if sha256(path) != source["sha256"]:
         raise InputError(f"{resolved} has changed since the tile set {folder} was made.", _ANEW)
-    return path
+    return resolved
 
 
 def _find_split(index: TileIndex, name: str, fold: int) -> StoredSplit:
