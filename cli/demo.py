@@ -40,14 +40,14 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
     root = output or old_output or session.workspace.root / "gravmap-demo"
     from gravmap.errors import InputError
     from gravmap.files import write_text
-    from gravmap.records import ModelRecord, read_record
+    from gravmap.records import read_model
     from gravmap.workspace import SHIPPED, shipped_model
 
     if root.exists() and any(root.iterdir()) and not overwrite:
         raise InputError(
             f"{root} exists already.", "Add --overwrite to run the demo in it again, or name another folder with -o."
         )
-    trained_on = read_record(shipped_model() / "model.json", ModelRecord, "pip install gravmap").get("taught_on", {})
+    trained_on = read_model(shipped_model()).get("taught_on", {})
     channels = list(trained_on["channels"])
 
     session.say(

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Command, chosen_region, dry_run_option, option, output_option, overwrite_option, region_options
+from .options import (
+    Command,
+    Group,
+    chosen_region,
+    dry_run_option,
+    option,
+    output_option,
+    overwrite_option,
+    region_options,
+)
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -17,6 +26,7 @@ if TYPE_CHECKING:
 
 @click.group(
     "legend",
+    cls=Group,
     short_help="Check or draft the legend of a geological map.",
     epilog="""\b
 Examples:

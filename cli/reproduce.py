@@ -91,12 +91,14 @@ Examples:
 @option(
     "--data",
     type=click.Choice(["crust", "wgm2012"]),
+    excludes=("gravity",),
     help="crust: a synthetic one, offline, its bedrock known (default of quick); wgm2012: the downloads of"
     " `gravmap fetch` (default of full).",
 )
 @option(
     "--gravity",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    excludes=("data",),
     metavar="FILE",
     help="Your own grid, instead of WGM2012; with --map.",
 )

@@ -15,6 +15,7 @@ import click
 from gravmap.errors import DeviceError, InputError, OptionError
 from gravmap.files import refuse_existing
 from gravmap.records import read_record
+from gravmap.workspace import check_name
 
 from .options import (
     DURATION,
@@ -372,7 +373,7 @@ def _configure(
 
 def _search_to_resume(runs: Path, name: str | None) -> tuple[Path, dict[str, Any]]:
     """The named search, or the one that was written last, and its record."""
-    found = [runs / name / "search.json"] if name else list(runs.glob("*/search.json"))
+    found = [runs / check_name(name, "a run") / "search.json"] if name else list(runs.glob("*/search.json"))
     states = sorted((path for path in found if path.exists()), key=lambda path: path.stat().st_mtime)
     if not states:
         raise InputError(

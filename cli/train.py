@@ -136,18 +136,21 @@ Examples:
     option(
         "--model",
         metavar="NAME",
+        excludes=("architecture", "init"),
         help="ggmnet (default), ggmnet-small, ggmnet-tiny, unet, smp:ARCH:ENCODER; ggmnet-a to -e (ablation), "
         "ggmnet-16 to -24 (depth); hrnetv1-w32, bisenet-resnet18, deeplabv3plus-resnet50. On crusts residual-unet.",
     ),
     option(
         "--architecture",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        excludes=("model", "init"),
         metavar="FILE",
         help="A network of your own, as JSON or TOML, instead of --model.",
     ),
     option(
         "--init",
         metavar="RUN",
+        excludes=("model", "architecture"),
         help="Fine-tune: start from the weights of this run, or of the shipped crusts-central-asia, with the same "
         "channels and classes.",
     ),

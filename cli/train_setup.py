@@ -13,7 +13,7 @@ import click
 
 from gravmap.errors import InputError, OptionError
 from gravmap.records import read_record
-from gravmap.workspace import Workspace, require
+from gravmap.workspace import Workspace, check_name, require
 
 from .options import refuse_contradiction, run_name
 from .train_data import CrustOptions
@@ -301,7 +301,7 @@ def resumed_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
 def _run_to_resume(runs: Path, name: str | None) -> Path:
     """The named run, or the one whose checkpoint was written last."""
     if name is not None:
-        return require(runs / name / "last.json", "gravmap train").parent
+        return require(runs / check_name(name, "a run") / "last.json", "gravmap train").parent
     # A search has a checkpoint of another kind.
     checkpoints = [path for path in runs.glob("*/last.json") if not (path.parent / "search.json").exists()]
     if not checkpoints:

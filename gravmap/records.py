@@ -46,7 +46,7 @@ def record(cls: type[T]) -> type[T]:
     return cls
 
 
-def read_record(path: Path, kind: type[T], made_by: str = "") -> T:
+def read_record(path: Path, kind: type[T], made_by: str = "", *, hint: str | None = None) -> T:
     """Read a JSON or TOML file (by its suffix) whose content has the given type.
 
     Parameters
@@ -57,6 +57,8 @@ def read_record(path: Path, kind: type[T], made_by: str = "") -> T:
         A type with the decorator :func:`record`, or one of plain types such as ``dict[str, float]``.
     made_by : str
         The command that makes the file, for the error message; empty for a file that the user writes.
+    hint : str, optional
+        What to do where the file is invalid, instead of running that command.
 
     Returns
     -------
@@ -81,7 +83,7 @@ def read_record(path: Path, kind: type[T], made_by: str = "") -> T:
     gravmap.errors.InputError: ...widths.json: basin[1] is "two"; it should be a number.
     `gravmap train` makes it again.
     """
-    hint = f"`{made_by}` makes it again." if made_by else "Correct the file."
+    hint = hint or (f"`{made_by}` makes it again." if made_by else "Correct the file.")
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
@@ -280,8 +282,35 @@ class CrustsRecord(TypedDict):
 
 
 @record
-class ModelRecord(TypedDict):
-    """Content of a run's ``model.json``; :class:`gravmap.learning.training.checkpoint.ModelSpec` describes the keys."""
+class PretrainedRecord(TypedDict):
+    """``recipe.init`` of a run: the run whose weights it started from."""
+
+    run: str
+    folder: str
+    weights_sha256: str
+    inputs: list[ChannelRecord]
+    classes: list[ClassRecord]
+    field_recipe: dict[str, Any]
+    taught_on: NotRequired[CrustsRecord]
+
+
+@record
+class RecipeRecord(TypedDict, total=False):
+    """What is read of a run's ``recipe``, all of which is a :class:`gravmap.learning.TrainConfig`."""
+
+    recipe: str
+    init: PretrainedRecord | None
+    from_tiles: bool
+    epochs: int
+    context: str | None
+
+
+@record
+class ModelRecord(TypedDict, total=False):
+    """Content of a run's ``model.json``; :class:`gravmap.learning.training.checkpoint.ModelSpec` describes the keys.
+
+    Each key may be missing here: what describes a run reads records of every version, what runs its network does not.
+    """
 
     model: str
     architecture: dict[str, Any]
@@ -292,16 +321,43 @@ class ModelRecord(TypedDict):
     field_recipe: dict[str, Any]
     split: RunSplit
     seed: int
-    recipe: NotRequired[dict[str, Any]]
-    versions: NotRequired[dict[str, str]]
-    sources: NotRequired[list[SourceRecord]]
-    scores: NotRequired[dict[str, dict[str, Any]]]
-    legend_toml: NotRequired[str]
-    region_wsen: NotRequired[list[float]]
-    area_sha256: NotRequired[str]
-    taught_on: NotRequired[CrustsRecord]
-    format: NotRequired[int]
-    tensors_sha256: NotRequired[str]
-    description_sha256: NotRequired[str]
-    weights_sha256: NotRequired[str]
-    files: NotRequired[dict[str, str]]
+    recipe: RecipeRecord
+    versions: dict[str, str]
+    sources: list[SourceRecord]
+    scores: dict[str, dict[str, Any]]
+    legend_toml: str
+    region_wsen: list[float]
+    area_sha256: str
+    taught_on: CrustsRecord
+    format: int
+    tensors_sha256: str
+    description_sha256: str
+    weights_sha256: str
+    files: dict[str, str]
+
+
+_OF_NETWORK = ("model", "architecture", "inputs", "classes", "tile_size_px", "scales_deg", "field_recipe", "split")
+_COMPLETE = (*_OF_NETWORK, "seed", "area_sha256", "weights_sha256")
+
+
+def read_model(folder: Path, *, complete: bool = False) -> ModelRecord:
+    """Read ``model.json`` of a run.
+
+    Parameters
+    ----------
+    folder : Path
+        The run.
+    complete : bool
+        Refuse a record that lacks what a network needs to be run: architecture, inputs, classes, windows, split.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_record`, or the record is not complete.
+    """
+    path = folder / "model.json"
+    found = read_record(path, ModelRecord, "gravmap train")
+    lacking = [key for key in _COMPLETE if key not in found] if complete else []
+    if lacking:
+        raise InputError(f"{path} lacks {', '.join(lacking)}.", "`gravmap train` makes it again.")
+    return found

@@ -42,7 +42,7 @@ class BiSeNetArchitecture:
     width: int = 64
 
     def __post_init__(self) -> None:
-        if not isinstance(self.width, int) or self.width < 1:
+        if not isinstance(self.width, int) or not 1 <= self.width <= 1 << 16:
             raise OptionError(f"A BiSeNet needs a width of at least 1, not {self.width!r}.")
 
     def to_dict(self) -> dict[str, Any]:

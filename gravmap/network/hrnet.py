@@ -53,8 +53,12 @@ class HRNetArchitecture:
 
     def __post_init__(self) -> None:
         numbers = (self.width, self.blocks, self.stem, *self.modules)
-        if len(self.modules) != 3 or any(not isinstance(number, int) or number < 1 for number in numbers):
-            raise OptionError(f"An HRNet needs three stages and whole numbers of at least 1, not {asdict(self)}.")
+        whole = all(isinstance(number, int) and 1 <= number <= 1 << 16 for number in numbers)
+        if len(self.modules) != 3 or not whole or max(self.blocks, *self.modules) > 64:
+            raise OptionError(
+                f"An HRNet needs three stages, whole numbers of at least 1, and at most 64 modules and blocks, not"
+                f" {asdict(self)}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the architecture as a JSON-able record."""

@@ -29,6 +29,9 @@ from gravmap.network.residual import BasicBlock
 HEADS = 4
 """Heads of the attention."""
 
+MAX_BLOCKS = 64
+"""Most residual blocks at one size."""
+
 
 @dataclass(frozen=True)
 class ResidualUNetArchitecture:
@@ -59,8 +62,15 @@ class ResidualUNetArchitecture:
 
     def __post_init__(self) -> None:
         numbers = (*self.widths, *self.blocks, *self.pool)
-        whole = all(isinstance(each, int) and not isinstance(each, bool) and each >= 1 for each in numbers)
-        if not whole or len(self.widths) < 2 or len(self.blocks) != len(self.widths) or len(self.pool) != 2:
+        whole = all(isinstance(each, int) and not isinstance(each, bool) and 1 <= each <= 1 << 16 for each in numbers)
+        if (
+            not whole
+            or max(self.blocks, default=0) > MAX_BLOCKS
+            or len(self.widths) > 12
+            or len(self.widths) < 2
+            or len(self.blocks) != len(self.widths)
+            or len(self.pool) != 2
+        ):
             raise OptionError(
                 "A residual U-Net needs two or more widths, as many blocks, and two pooling sizes, "
                 f"not {self.to_dict()}."

@@ -211,6 +211,7 @@ def read_split(stored: StoredSplit) -> Split:
     if kind not in KINDS:
         raise InputError(f"The split {name!r} is of an unknown kind: {kind!r}.", _ANEW)
     try:
+        check_name(name)  # it becomes part of names of files and columns
         made = KINDS[kind].from_dict(stored)
         if made.folds != stored["folds"]:
             raise ValueError(f"it has roles for {made.folds} of {stored['folds']} folds")

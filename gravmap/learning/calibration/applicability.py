@@ -23,7 +23,7 @@ from gravmap.learning.data.local_statistics import WINDOWS_KM, local_statistics
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.training.checkpoint import MODEL, check_recorded
-from gravmap.records import ModelRecord, read_record
+from gravmap.records import read_model
 
 log = logging.getLogger(__name__)
 
@@ -364,7 +364,7 @@ def read_area_of_applicability(run_folder: Path) -> AreaOfApplicability | None:
         )
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error}.", _REMEDY) from None
-    dataset_sha256 = read_record(run_folder / f"{MODEL}.json", ModelRecord, "gravmap train").get("area_sha256", "")
+    dataset_sha256 = read_model(run_folder).get("area_sha256", "")
     if header["area_sha256"] != dataset_sha256:
         log.warning("%s was computed from another tile set than that of %s.json; it is ignored.", path, MODEL)
         return None

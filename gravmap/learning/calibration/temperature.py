@@ -31,7 +31,7 @@ from gravmap.learning.calibration.reliability import log_softmax, reliability_me
 from gravmap.learning.evaluation.held_out import HeldOutPredictions
 from gravmap.learning.evaluation.under_cover import Strata, in_stratum
 from gravmap.learning.training.checkpoint import MODEL, check_recorded
-from gravmap.records import ModelRecord, read_record
+from gravmap.records import read_model, read_record
 from gravmap.units import format_angle
 
 log = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ def read_calibration(run_folder: Path) -> Calibration | None:
 
 def weights_sha256(run_folder: Path) -> str:
     """SHA-256 of the weights, as recorded in ``model.json``."""
-    return str(read_record(run_folder / f"{MODEL}.json", ModelRecord, "gravmap train").get("weights_sha256", ""))
+    return str(read_model(run_folder).get("weights_sha256", ""))
 
 
 def fit_temperature(logits: NDArray[np.float32], target: NDArray[np.int64], weight: NDArray[np.float64]) -> float:

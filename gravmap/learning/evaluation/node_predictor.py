@@ -19,9 +19,9 @@ from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import RegionDataset, to_label
 from gravmap.learning.evaluation.held_out import node_logits, scoring_scale
 from gravmap.learning.evaluation.null_models import Labels
-from gravmap.learning.training.checkpoint import MODEL, load_model
+from gravmap.learning.training.checkpoint import load_model
 from gravmap.progress import Progress, silent
-from gravmap.records import ModelRecord, read_record
+from gravmap.records import read_model
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def missing_class_maps(
 
 def _cache_key(run_folder: Path, dataset: RegionDataset) -> dict[str, Any]:
     """Everything that a prediction depends on."""
-    model = read_record(run_folder / f"{MODEL}.json", ModelRecord, "gravmap train")
+    model = read_model(run_folder, complete=True)
     return {
         "format": FORMAT,
         "model_sha256": model["weights_sha256"],

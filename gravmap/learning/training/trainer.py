@@ -42,6 +42,7 @@ from gravmap.learning.training.state import (
 )
 from gravmap.learning.training.warm_start import load_weights
 from gravmap.progress import Progress, silent
+from gravmap.records import PretrainedRecord
 
 log = logging.getLogger(__name__)
 
@@ -442,7 +443,7 @@ class Trainer:
             return False
         return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.network.modules())
 
-    def _load_pretrained(self, init: dict[str, Any]) -> None:
+    def _load_pretrained(self, init: PretrainedRecord) -> None:
         load_weights(self.network, init)
         if self.state.average is not None:
             self.state.average.load_state_dict(self.network.state_dict())

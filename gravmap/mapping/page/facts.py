@@ -23,7 +23,7 @@ from gravmap.mapping.layers import NODATA
 from gravmap.mapping.page.sheet import Sheet, read_sheet
 from gravmap.mapping.page.words import region_title
 from gravmap.mapping.scoring.finished_run import dataset_of_run
-from gravmap.records import ModelRecord, read_record
+from gravmap.records import ModelRecord, read_model, read_record
 
 _STRIP_ROWS = 512
 
@@ -75,8 +75,8 @@ class RunFacts:
     @property
     def pretrained_on(self) -> dict[str, Any]:
         """Record of the training data of the run that it was fine-tuned from; empty without one."""
-        init = self.model.get("recipe", {}).get("init") or {}
-        return dict(init.get("taught_on") or {})
+        init = self.model.get("recipe", {}).get("init")
+        return {**init.get("taught_on", {})} if init else {}
 
     @property
     def channels(self) -> list[str]:
@@ -222,7 +222,7 @@ def read_run(folder: Path, used: bool) -> RunFacts:
     InputError
         ``model.json`` is missing or damaged.
     """
-    model = read_record(folder / "model.json", ModelRecord, "gravmap train")
+    model = read_model(folder)
     scored = folder / "scores.json"
     test = read_record(scored, dict[str, Any], "gravmap train").get("test", {}) if scored.exists() else {}
     calibration = read_calibration(folder)

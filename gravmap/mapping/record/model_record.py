@@ -10,7 +10,7 @@ from typing import Any
 
 from gravmap.errors import InputError
 from gravmap.files import sha256
-from gravmap.records import ModelRecord, read_record
+from gravmap.records import read_model
 
 WEIGHTS, SIDECAR = "model.safetensors", "model.json"
 MADE_BY = "gravmap train"
@@ -54,7 +54,7 @@ def describe_run(run_folder: Path) -> dict[str, Any]:
         A file is missing or damaged.
     """
     weights = run_folder / WEIGHTS
-    sidecar = read_record(run_folder / SIDECAR, ModelRecord, MADE_BY)
+    sidecar = read_model(run_folder)
     header = read_header(weights)
     scores = sidecar.get("scores", {})
     return {

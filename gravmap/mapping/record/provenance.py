@@ -28,7 +28,7 @@ from gravmap.mapping.plan import WINDOWS_FOLDER
 from gravmap.mapping.record.data_sources import field_attributes, original_data
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
 from gravmap.mapping.record.raster_content import count_values, read_attribute_table, read_layers
-from gravmap.records import ModelRecord, read_record
+from gravmap.records import read_model, read_record
 from gravmap.tiling.resumable_folder import JOURNAL, LOCK, MARK
 from gravmap.units import format_angle, format_length
 
@@ -104,10 +104,7 @@ def write_provenance(
         An input or a run is missing or damaged.
     """
     models = [describe_run(run) for run in runs]
-    trained = {
-        model["name"]: read_record(run / SIDECAR, ModelRecord, "gravmap train").get("sources", [])
-        for model, run in zip(models, runs, strict=True)
-    }
+    trained = {model["name"]: read_model(run).get("sources", []) for model, run in zip(models, runs, strict=True)}
     attributes = field_attributes(fields)
     recipe = json.loads(attributes.get("gravmap_recipe", "{}"))
     sources = original_data(fields, labels, trained)

@@ -28,7 +28,7 @@ from gravmap.mapping.record.finding import (
 )
 from gravmap.mapping.record.model_record import MADE_BY, SIDECAR, read_header, tensors_sha256
 from gravmap.progress import Progress, silent
-from gravmap.records import ModelRecord, read_record
+from gravmap.records import read_model, read_record
 from gravmap.tiling.splits import read_split
 from gravmap.tiling.tile_files import read_windows, tile_checksums
 from gravmap.tiling.training_arrays import TileIndex, labels_of, read_index
@@ -182,7 +182,7 @@ def verify_run(folder: Path) -> Verification:
     InputError
         ``model.json`` cannot be read.
     """
-    record = read_record(folder / SIDECAR, ModelRecord, MADE_BY)
+    record = read_model(folder)
     if not isinstance(record, dict):
         raise InputError(f"{folder / SIDECAR} does not describe a network.", f"`{MADE_BY}` makes it anew.")
     versions = record.get("versions", {})

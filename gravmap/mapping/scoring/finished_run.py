@@ -17,7 +17,7 @@ from gravmap.learning.data.dataset import RegionDataset, known_labels
 from gravmap.learning.data.outcrop_context import is_context, with_context
 from gravmap.mapping.scoring.boreholes import Boreholes, lay_points
 from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes
-from gravmap.records import ModelRecord, read_record
+from gravmap.records import ModelRecord, read_model
 from gravmap.tiling import load_arrays
 
 
@@ -59,7 +59,7 @@ class FinishedRun:
                 f"The run {folder.name} is not finished: {folder / 'scores.json'} is missing.",
                 f"`gravmap train --resume --name {folder.name}` resumes it.",
             )
-        model = read_record(folder / "model.json", ModelRecord, "gravmap train")
+        model = read_model(folder, complete=True)
         dataset = dataset_of_run(model, tiles, folder.name)
         nodes = EvaluationNodes.of(dataset, by_area, folder.name)
         return cls(folder, model, dataset, nodes, None if points is None else lay_points(points, dataset))
