@@ -282,8 +282,8 @@ class CrustsRecord(TypedDict):
 
 
 @record
-class PretrainedRecord(TypedDict):
-    """``recipe.init`` of a run: the run whose weights it started from."""
+class PretrainedRecord(TypedDict, total=False):
+    """``recipe.init`` of a run: the run whose weights it started from; of the shipped network without its folder."""
 
     run: str
     folder: str
@@ -291,7 +291,7 @@ class PretrainedRecord(TypedDict):
     inputs: list[ChannelRecord]
     classes: list[ClassRecord]
     field_recipe: dict[str, Any]
-    taught_on: NotRequired[CrustsRecord]
+    taught_on: CrustsRecord
 
 
 @record
