@@ -16,7 +16,7 @@ from gravmap.geology.legend import Legend
 from gravmap.learning.calibration.applicability import AreaOfApplicability, read_area_of_applicability
 from gravmap.learning.calibration.by_distance import DistanceTemperature
 from gravmap.learning.calibration.temperature import Calibration, read_calibration
-from gravmap.learning.training.checkpoint import ModelSpec, load_model
+from gravmap.learning.training.checkpoint import ModelSpec, check_recorded, load_model
 from gravmap.mapping.clip import Clip
 from gravmap.mapping.compatibility import check_ensemble, check_fields, legend_from_spec
 from gravmap.mapping.map_grid import map_grid
@@ -179,6 +179,7 @@ class Predictor:
         members = []
         for folder in folders:
             network, spec = load_model(folder, self.device)
+            check_recorded(folder / "scores.json", "Restore it, or train again: the report of a map shows the scores.")
             members.append(
                 EnsembleMember(folder, network, spec, read_calibration(folder), read_area_of_applicability(folder))
             )
