@@ -282,8 +282,8 @@ class CrustsRecord(TypedDict):
 
 
 @record
-class PretrainedRecord(TypedDict):
-    """``recipe.init`` of a run in training: the run whose weights it starts from."""
+class PretrainedRecord(TypedDict, total=False):
+    """``recipe.init`` of a run: the run whose weights it started from; of the shipped network without its folder."""
 
     run: str
     folder: str
@@ -291,14 +291,7 @@ class PretrainedRecord(TypedDict):
     inputs: list[ChannelRecord]
     classes: list[ClassRecord]
     field_recipe: dict[str, Any]
-    taught_on: NotRequired[CrustsRecord]
-
-
-@record
-class StartRecord(TypedDict, total=False):
-    """What is read of ``recipe.init`` of a finished run: the shipped network's does not say where its start lies."""
-
-    run: str
+    scales_deg: list[float]
     taught_on: CrustsRecord
 
 
@@ -307,7 +300,7 @@ class RecipeRecord(TypedDict, total=False):
     """What is read of a run's ``recipe``, all of which is a :class:`gravmap.learning.TrainConfig`."""
 
     recipe: str
-    init: StartRecord | None
+    init: PretrainedRecord | None
     from_tiles: bool
     epochs: int
     context: str | None
@@ -339,7 +332,9 @@ class ModelRecord(TypedDict, total=False):
     taught_on: CrustsRecord
     format: int
     tensors_sha256: str
+    description_sha256: str
     weights_sha256: str
+    files: dict[str, str]
 
 
 _OF_NETWORK = ("model", "architecture", "inputs", "classes", "tile_size_px", "scales_deg", "field_recipe", "split")

@@ -22,7 +22,7 @@ from rasterio.windows import Window
 
 from gravmap import __version__
 from gravmap.errors import InputError
-from gravmap.files import atomic_path
+from gravmap.files import atomic_path, sha256
 from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.geology.class_table import Tally, auxiliary_xml, class_rows, palette
 from gravmap.geology.legend import Legend
@@ -33,6 +33,9 @@ from gravmap.lattice import UNUSABLE, axis_cells, turn_longitudes
 log = logging.getLogger(__name__)
 
 ROWS_PER_CHUNK = 512
+
+LEGEND_TAG = "GRAVMAP_LEGEND_SHA256"
+"""Tag of a label raster: SHA-256 of the legend file beside it. Rasters of earlier versions of gravmap have none."""
 
 
 def write_index_raster(
@@ -201,11 +204,11 @@ def write_labels(path: Path, rasterized: RasterizedMap) -> None:
         {"file": entry.file, "sha256": entry.sha256, "legend": entry.legend, "field": entry.field}
         for entry in rasterized.maps
     ]
-    # The legend first: a raster without one would be read with the default legend.
+    # The legend first: a raster without one would be read with the default legend. The raster holds its checksum, so
+    # that an old raster beside a new legend, after a kill between the two, is refused.
     write_legend(rasterized.legend, legend_path(path))
-    write_index_raster(
-        path, rasterized.values, rasterized.bounds_wsen, rasterized.legend, tags={"GRAVMAP_SOURCES": sources}
-    )
+    tags = {"GRAVMAP_SOURCES": sources, LEGEND_TAG: sha256(legend_path(path))}
+    write_index_raster(path, rasterized.values, rasterized.bounds_wsen, rasterized.legend, tags=tags)
 
 
 class LabelFile:
@@ -225,7 +228,8 @@ class LabelFile:
     Raises
     ------
     InputError
-        The file is missing or not a raster, is not in EPSG:4326, or is not one band of uint8.
+        The file is missing or not a raster, is not in EPSG:4326, is not one band of uint8, or was made with another
+        legend than the one beside it.
 
     Examples
     --------
@@ -253,7 +257,7 @@ class LabelFile:
             raise _unreadable(path, error) from None
         try:
             _check_header(self._raster, path)
-            self.legend = _legend_of(path)
+            self.legend = _legend_of(path, self._raster)
         except BaseException:
             self._raster.close()
             raise
@@ -418,12 +422,27 @@ def _check_header(raster: Any, path: Path) -> None:
         raise InputError(f"{path} has nodata {raster.nodata:g}.", "Nodata is 255 in a label raster; 0 is the cover.")
 
 
-def _legend_of(path: Path) -> Legend:
-    beside = legend_path(path)
+def _legend_of(path: Path, raster: Any) -> Legend:
+    beside, recorded = legend_path(path), raster.tags().get(LEGEND_TAG)
+    hint = (
+        f"Make both again: `gravmap rasterize MAP --legend LEGEND -o {path} --overwrite`. To rename or recolour a "
+        "class, edit LEGEND."
+    )
     if beside.exists():
+        if recorded not in (None, sha256(beside)):
+            raise InputError(
+                f"{beside} is not the legend that {path.name} was made with: it was edited, or only one of the two was"
+                " replaced.",
+                hint,
+            )
         return load_legend(beside)
+    default = load_legend("bedrock10")
+    if recorded is not None:  # the colour map in the raster tells whether its classes were those
+        colours = raster.colormap(1)
+        if any(colours[value] != colour for value, colour in palette(class_rows(default)).items()):
+            raise InputError(f"{beside} is missing, and the classes of {path.name} are not those of bedrock10.", hint)
     log.warning("%s is missing; the classes of %s are read from the legend bedrock10.", beside, path.name)
-    return load_legend("bedrock10")
+    return default
 
 
 def _unreadable(path: Path, error: RasterioIOError) -> InputError:
