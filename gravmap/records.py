@@ -282,8 +282,8 @@ class CrustsRecord(TypedDict):
 
 
 @record
-class PretrainedRecord(TypedDict):
-    """``recipe.init`` of a run: the run whose weights it started from."""
+class PretrainedRecord(TypedDict, total=False):
+    """``recipe.init`` of a run: the run whose weights it started from; of the shipped network without its folder."""
 
     run: str
     folder: str
@@ -291,7 +291,8 @@ class PretrainedRecord(TypedDict):
     inputs: list[ChannelRecord]
     classes: list[ClassRecord]
     field_recipe: dict[str, Any]
-    taught_on: NotRequired[CrustsRecord]
+    scales_deg: list[float]
+    taught_on: CrustsRecord
 
 
 @record
@@ -331,7 +332,9 @@ class ModelRecord(TypedDict, total=False):
     taught_on: CrustsRecord
     format: int
     tensors_sha256: str
+    description_sha256: str
     weights_sha256: str
+    files: dict[str, str]
 
 
 _OF_NETWORK = ("model", "architecture", "inputs", "classes", "tile_size_px", "scales_deg", "field_recipe", "split")
