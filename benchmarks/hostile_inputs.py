@@ -130,7 +130,6 @@ def inputs() -> list[Input]:
         Input("maps/r/provenance.json", of_json, ["verify", "maps/r"]),
         Input("maps/r/lithology.tif", of_bytes, ["verify", "maps/r"], checked=True),
         Input("maps/r/lithology.gpkg", of_bytes, ["verify", "maps/r"]),
-        Input("maps/r/probability.tif", of_bytes, ["explain", "--region", "r", "-n"]),
         Input("runs/latest", of_bytes, ["predict", "--region", "r", "-n", "-o", "maps/new", "--no-prior-check"]),
     ]
     return found
