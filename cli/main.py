@@ -13,6 +13,7 @@ import click
 
 from gravmap import __version__
 from gravmap.errors import DeviceError, GravmapError, out_of_memory_message
+from gravmap.files import no_permission
 
 from .session import LOG_OPTIONS, TYPED, WORKSPACE_OPTION, Session, configure_from_file, verbosity_of
 
@@ -129,9 +130,7 @@ def _known(error: Exception) -> GravmapError | None:
             f"The disk is full{where}.", "Free some space and run the command again; finished files are kept."
         )
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
-        return GravmapError(
-            f"No permission for {error.filename}.", "Choose another --workspace, or change permissions."
-        )
+        return no_permission(error.filename or error.strerror or error)
     return None
 
 

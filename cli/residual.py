@@ -122,7 +122,7 @@ def command(
     """
     from gravmap.download.present import fetched_gravity, provenance
     from gravmap.errors import InputError
-    from gravmap.files import refuse_existing
+    from gravmap.files import check_outputs
     from gravmap.gravity import open_grid, residual_fields, write_fields
     from gravmap.gravity.continuation import check_heights
     from gravmap.gravity.fields import read_margin_deg
@@ -137,10 +137,13 @@ def command(
     trim = _trim(trim_text)
     wanted = chosen_region(session, region, bbox)
     path = output or session.workspace.fields
-    if not dry_run:
-        refuse_existing(path, overwrite)
+    if dry_run:
+        check_outputs([path], [grid, globe], True)
+    else:
+        session.writing([path], [grid, globe], overwrite)
     lost = added_channels(path)
     source = grid or fetched_gravity(session.workspace.raw)
+    check_outputs([path], [source], True)
     whole = open_grid(source, variable=variable, input_height_m=input_height_m, units=units)
     own = extent(whole)
     note = ""

@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import click
 
+from gravmap.files import writing
 from gravmap.progress import Progress, describe_time
 from gravmap.workspace import Workspace
 
@@ -109,6 +110,16 @@ class Session:
         verbosity = ["-q"] if self.verbosity < 0 or self.json else ["-v"] * self.verbosity
         group = click.get_current_context().find_root().command
         group.main([*where, *words, *verbosity], standalone_mode=False)
+
+    def writing(
+        self,
+        outputs: Iterable[Path] = (),
+        inputs: Iterable[Path | None] = (),
+        overwrite: bool = False,
+        **more: Any,
+    ) -> None:
+        """Check and lock what this command writes, until it ends (:func:`gravmap.files.writing`)."""
+        click.get_current_context().with_resource(writing(outputs, inputs, overwrite, **more))
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:

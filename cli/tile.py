@@ -114,7 +114,7 @@ def command(
     run that was stopped.
     """
     from gravmap.errors import OptionError
-    from gravmap.files import refuse_existing
+    from gravmap.files import check_outputs
     from gravmap.tiling import export_tiles, make_tiles
     from gravmap.tiling.splits import ASSIGNMENTS
     from gravmap.tiling.tileset import plan_tiles
@@ -129,15 +129,18 @@ def command(
     if dry_run:
         _print_dry_run(session, plan, index_only)
         return
-    if layout != "geotiff" and not overwrite and _same_tiles(place.tiles, plan):
-        refuse_existing(_export_folder(place.tiles, layout), overwrite)
+    inputs = [place.fields, place.labels, place.legend]
+    exported = [_export_folder(place.tiles, layout)] if layout != "geotiff" else []
+    if exported and not overwrite and _same_tiles(place.tiles, plan):
+        session.writing([], inputs, overwrite, folders=exported)
         session.say(f"{place.tiles} exists and is kept.")
         _export(session, export_tiles, layout, overwrite)
         session.result({"written": str(_export_folder(place.tiles, layout)), "windows": plan.count})
         return
-    refuse_existing(place.tiles, overwrite)
+    check_outputs([], inputs, overwrite, folders=[place.tiles])
+    check_outputs([], inputs, True, folders=exported)
     if not place.labels.exists():
-        _make_labels(session)
+        _make_labels(session, overwrite)
     with session.progress("tile") as progress:
         index = make_tiles(
             place.fields,
@@ -251,13 +254,15 @@ def _export(session: Session, export: Callable[..., int], layout: str, overwrite
     session.say(f"Wrote {target} ({pairs} pairs)")
 
 
-def _make_labels(session: Session) -> None:
+def _make_labels(session: Session, overwrite: bool) -> None:
     """Make the label raster from the fetched maps, as `gravmap rasterize` alone would."""
     from gravmap.geology import rasterize, write_labels
+    from gravmap.geology.labels import label_files
 
     from .rasterize import fetched_pairs, region_of_labels
 
     labels = session.workspace.labels
+    session.writing(label_files(labels), overwrite=overwrite)
     session.say(f"{labels} is missing; it is made from the fetched maps.")
     region, _ = region_of_labels(session, None)
     with session.progress("rasterize") as progress:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gravmap.files import refuse_existing, write_text
+from gravmap.files import check_outputs, remove_folder, write_text
 
 from .options import (
     DURATION,
@@ -26,11 +25,12 @@ from .options import (
 from .session import Session, command_options
 from .train_data import crust_datasets, open_region, region_dataset
 from .train_report import print_plan, print_result, print_start
-from .train_setup import TrainOptions, new_setup, resumed_setup
+from .train_setup import TrainOptions, is_same_run, new_setup, resumed_setup, stopped_run
 
 if TYPE_CHECKING:
     from gravmap.learning import RegionDataset
     from gravmap.learning.data.splits import DatasetSplits
+    from gravmap.progress import Progress
 
 
 @click.command(
@@ -257,13 +257,21 @@ def run_training(session: Session, options: TrainOptions) -> None:
     from gravmap.learning.training.launch import launch
     from gravmap.learning.training.trainer import train
 
-    grouped = group_variables(os.environ) is not None
+    variables = group_variables(os.environ)
+    grouped = variables is not None
     if grouped:
         device, processes = "cpu" if options.device == "cpu" or options.gpus == 0 else "cuda", 1
     else:
         device, processes = choose_device(options.gpus, options.device, torch.cuda.device_count())
-    if not options.resume and not grouped:
-        refuse_existing(run_dir, options.overwrite or options.dry_run)  # before what takes long
+    stopped = False
+    inputs_of_run = [options.architecture, *(Path(name) for name in (options.recipe, options.prior) if name)]
+    if options.init:
+        inputs_of_run.append(place.run(options.init))
+    if options.dry_run:
+        check_outputs([], inputs_of_run, True, folders=[run_dir])
+    elif variables is None or variables["RANK"] == "0":  # before what takes long; all processes share one lock
+        session.writing([], [] if options.resume else inputs_of_run, True, folders=[run_dir])
+        stopped = not options.resume and stopped_run(run_dir, options.overwrite)
     dataset: RegionDataset | DatasetSplits
     inputs = None
     if setup.crusts is not None:
@@ -276,25 +284,47 @@ def run_training(session: Session, options: TrainOptions) -> None:
     config = setup.configure(dataset, inputs, device)
     if options.dry_run:
         return print_plan(session, dataset, config, run_dir, processes)
+    if stopped:
+        stopped = is_same_run(run_dir, config)
+        session.say(f"{run_dir} was stopped with the same options: it is resumed after its last whole epoch.")
 
     with process_group(device) as group:
-        run_dir = Path(group.broadcast(str(run_dir)))
+        name, resume = group.broadcast((str(run_dir), options.resume or stopped))
+        run_dir = Path(name)
         if group.rank:
             session.verbosity, session.json = -1, False
-        elif not options.resume:
-            refuse_existing(run_dir, options.overwrite)
+        elif not resume:
             # Files of an old run beside those of a new one would be read as one.
-            shutil.rmtree(run_dir, ignore_errors=True)
+            remove_folder(run_dir)
         print_start(session, dataset, config, run_dir, processes if not grouped else group.size)
-        try:
-            with session.progress("Training") as progress:
-                how: dict[str, Any] = {"resume": options.resume}
-                if processes > 1:
-                    result = launch(dataset, run_dir, config, processes, progress, **how)
-                else:
-                    result = train(dataset, run_dir, config, progress, group=group, **how)
-        finally:
-            # A run that was interrupted after its first score has a network that can be used.
-            if not group.rank and (run_dir / "model.json").exists():
-                write_text(place.runs / "latest", run_dir.name + "\n")
+        with session.progress("Training") as listener:
+            progress = listener if group.rank else _naming_latest(place.runs / "latest", run_dir, listener)
+            how: dict[str, Any] = {"resume": resume}
+            if processes > 1:
+                result = launch(dataset, run_dir, config, processes, progress, **how)
+            else:
+                result = train(dataset, run_dir, config, progress, group=group, **how)
     print_result(session, run_dir, result)
+
+
+def _naming_latest(latest: Path, run_dir: Path, listener: Progress) -> Progress:
+    """A progress listener that also makes the run the newest one, as soon as it has a network of its own.
+
+    That is before `scores.json`, which marks a complete run: a kill leaves no complete run that is not the newest. A
+    resumed run that fails before its next network changes nothing.
+    """
+    model, before = run_dir / "model.json", _changed(run_dir / "model.json")
+    named = False
+
+    def progress(done: int, total: int, note: str = "") -> None:
+        nonlocal named
+        if not named and (changed := _changed(model)) is not None and (changed != before or done >= total):
+            write_text(latest, run_dir.name + "\n")
+            named = True
+        listener(done, total, note)
+
+    return progress
+
+
+def _changed(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None

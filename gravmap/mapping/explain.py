@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rasterio.transform import from_bounds
 
 from gravmap.errors import OptionError
-from gravmap.files import atomic_path, refuse_existing, sha256, write_json
+from gravmap.files import atomic_path, check_outputs, sha256, write_json
 from gravmap.geology.labels import LabelFile
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.evaluation.attribution import STEPS, Attribution, integrated_gradients
@@ -30,7 +30,7 @@ from gravmap.mapping.record.provenance import hashed_inputs, machine, versions
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 
-RASTER, PICTURE, RECORD = "attribution.tif", "attribution.png", "attribution.json"
+FILES = RASTER, PICTURE, RECORD = "attribution.tif", "attribution.png", "attribution.json"
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,7 @@ def explain(
         The network has no such class, or there are several networks.
     """
     files = {name: folder / name for name in (RASTER, PICTURE, RECORD)}
-    for path in files.values():
-        refuse_existing(path, overwrite)
+    check_outputs(files.values(), [predictor.fields.path, labels_path], overwrite)
     if len(predictor.members) > 1:
         raise OptionError("Several networks cannot be explained together.", "Name a single --run.")
     member, reader = predictor.members[0], predictor.fields

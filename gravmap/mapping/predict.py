@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gravmap import __version__
 from gravmap.errors import InputError, OptionError
-from gravmap.files import check_disk_space, sha256
+from gravmap.files import check_disk_space, check_outputs, sha256
 from gravmap.geology.labels import LabelFile
 from gravmap.learning.data.outcrop_context import DISTANCE, distance_km_from_channel
 from gravmap.mapping.assemble import Assembler
@@ -211,6 +211,7 @@ def predict(
     start = time.monotonic()
     options = options or Options()
     check_output_folder(out_folder, overwrite)
+    _check_inputs(out_folder, fields_path, run_folders, labels_path, region)
     clip = region if isinstance(region, Clip) else None
     box = region.region if isinstance(region, Clip) else region
     with Predictor(fields_path, run_folders, options.device) as predictor:
@@ -232,6 +233,7 @@ def predict(
             _window_settings(plan, hashes, predictor.reads_outcrop),
             plan.job_files(),
             parts="windows",
+            overwrite=overwrite,
         ) as unfinished:
             resumed = len(unfinished.kept)
             written = _write_rasters(unfinished, predictor, plan, options, labels_path, progress)
@@ -348,6 +350,15 @@ def _check_labels(path: Path, predictor: Predictor, everywhere: bool) -> None:
         if predictor.reads_outcrop or not everywhere:
             check_labels(labels.legend, predictor.members[0].spec, path)
         labels.check()
+
+
+def _check_inputs(
+    folder: Path, fields: Path, runs: Path | Sequence[Path], labels: Path | None, place: Region | Clip
+) -> None:
+    """Refuse a folder that cannot be written, or that holds what the map is made from."""
+    folders = [runs] if isinstance(runs, Path) else runs
+    polygon = place.path if isinstance(place, Clip) else None
+    check_outputs([], [fields, *folders, labels, polygon], True, folders=[folder])
 
 
 def _input_files(fields: Path, predictor: Predictor, labels: Path | None, clip: Clip | None) -> dict[str, Path]:

@@ -14,7 +14,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
-from gravmap.files import atomic_folder, read_json, refuse_existing
+from gravmap.files import atomic_folder, check_outputs, read_json
 from gravmap.lattice import COVER, UNUSABLE
 from gravmap.progress import Progress, silent
 from gravmap.tiling.resumable_folder import refuse_unfinished
@@ -69,7 +69,7 @@ def export_tiles(
         raise OptionError(f"{layout!r} is not a layout of tiles.", f"Use {' or '.join(LAYOUTS)}.")
     folder, target = Path(folder), Path(target)
     refuse_unfinished(folder)
-    refuse_existing(target, overwrite)
+    check_outputs([], [folder], overwrite, folders=[target])
     index: dict[str, Any] = read_json(folder / "index.json", "gravmap tile")
     names = sorted(path.relative_to(folder).as_posix()[: -len("_field.tif")] for path in folder.glob("*/*_field.tif"))
     if not index["tiles"] or len(names) != index["windows"]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gravmap import __version__
 from gravmap.errors import GravmapError, InputError, OptionError
-from gravmap.files import atomic_folder, atomic_path, check_disk_space, refuse_existing, sha256, write_json
+from gravmap.files import atomic_folder, atomic_path, check_disk_space, check_outputs, locked, sha256, write_json
 from gravmap.geology import open_labels
 from gravmap.geology.class_table import auxiliary_xml, class_rows
 from gravmap.geology.labels import Labels
@@ -187,7 +187,7 @@ def make_tiles(
     (3, ['blocks'])
     """
     fields, labels, folder = Path(fields), Path(labels), Path(folder)
-    refuse_existing(folder, overwrite)
+    check_outputs([], [fields, labels], overwrite, folders=[folder])
     check_kinds(splits)
     plan = plan_tiles(fields, sizes_deg, strides_deg, size_px)
     grid = read_fields(fields)
@@ -247,14 +247,14 @@ def make_tiles(
     for note in index["notes"]:
         log.warning(note)
     if index_only:
-        with atomic_folder(folder) as temporary:
+        with locked(folder), atomic_folder(folder) as temporary:
             table = index_table(tiles, counts, outcrop, raster.legend, columns, {})
             (temporary / "index.parquet").write_bytes(table)
             write_json(temporary / "index.json", index)
         return {**index, "kept": 0}
     files = {tile.name: [tile.file(kind) for kind in KINDS] for tile in tiles}
     try:
-        with write_unfinished(folder, recipe, files) as unfinished:
+        with write_unfinished(folder, recipe, files, overwrite=overwrite) as unfinished:
             sums = _write_tiles(unfinished, tiles, grid, raster, size_px, workers, progress)
             unfinished.write("index.parquet", index_table(tiles, counts, outcrop, raster.legend, columns, sums))
             write_json(unfinished.folder / "index.json", index)
@@ -400,6 +400,20 @@ def add_split(
     """
     folder, name = Path(folder), name or kind
     check_name(name)
+    with locked(folder):
+        return _add_split(folder, kind, name, folds, block_deg, buffer_deg, seed, overwrite)
+
+
+def _add_split(
+    folder: Path,
+    kind: str,
+    name: str,
+    folds: int,
+    block_deg: float | None,
+    buffer_deg: float,
+    seed: int,
+    overwrite: bool,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     index = read_index(folder)
     others = [stored for stored in index["splits"] if stored["name"] != name]
     if len(others) < len(index["splits"]) and not overwrite:

@@ -18,7 +18,7 @@ from torch.export import Dim, ExportedProgram
 
 from gravmap import __version__
 from gravmap.errors import GravmapError, OptionError
-from gravmap.files import atomic_path, refuse_existing, sha256, write_json
+from gravmap.files import atomic_path, check_outputs, sha256, write_json
 from gravmap.learning.data.channels import InputChannels, ScaleChannel
 from gravmap.learning.data.outcrop_context import DISTANCE_KM, LEAST
 from gravmap.learning.training.checkpoint import MODEL, load_model
@@ -95,8 +95,7 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
     ['N', 2, 'H', 'W']
     """
     beside = path.with_name(f"{path.name}.json")
-    for each in (path, beside):
-        refuse_existing(each, overwrite)
+    check_outputs([path, beside], [run_folder / f"{MODEL}{suffix}" for suffix in (".safetensors", ".json")], overwrite)
     if form == "onnx":
         _need_onnx()
     network, spec = load_model(run_folder)

@@ -28,7 +28,7 @@ from gravmap.mapping.plan import WINDOWS_FOLDER
 from gravmap.mapping.record.data_sources import field_attributes, original_data
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
 from gravmap.mapping.record.raster_content import count_values, read_attribute_table
-from gravmap.tiling.resumable_folder import JOURNAL, LOCK, MARK
+from gravmap.tiling.resumable_folder import JOURNAL, MARK
 from gravmap.units import format_angle, format_length
 
 FILE = "provenance.json"
@@ -183,7 +183,7 @@ def is_untouched(folder: Path) -> bool:
 
 def outputs_in(folder: Path) -> list[Path]:
     """The files of a map that its record lists: all but the record, what is half-written, and what it is made from."""
-    others = {folder / name for name in (FILE, MARK, JOURNAL, LOCK)}
+    others = {folder / name for name in (FILE, MARK, JOURNAL)}
     return sorted(
         path
         for path in folder.rglob("*")

@@ -21,6 +21,7 @@ from gravmap.learning.evaluation.figures import draw_confusion, draw_distance
 from gravmap.learning.evaluation.held_out import scoring_scale
 from gravmap.learning.evaluation.importance import draw_offsets, permutation_importance, shift_input
 from gravmap.learning.evaluation.metrics import confusion, scores, scores_by_distance
+from gravmap.learning.evaluation.node_predictor import FILE as CACHE
 from gravmap.learning.evaluation.node_predictor import UNLABELLED, load_node_predictor, predict_class_map
 from gravmap.learning.evaluation.null_models import labelled_mask, null_maps, unavailable_null_models
 from gravmap.learning.evaluation.run_groups import shared_settings
@@ -32,6 +33,7 @@ from gravmap.progress import Progress, silent
 FORMAT = 1
 FILE, CONFUSION, DISTANCE = "evaluation.json", "confusion.png", "distance.png"
 FOREIGN_FILE = "evaluation-foreign.npz"
+OUTPUTS = (FILE, CONFUSION, DISTANCE, CACHE, FOREIGN_FILE)
 NO_TUNING = "no bedrock is mapped in its tuning blocks"
 
 
