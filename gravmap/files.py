@@ -351,13 +351,25 @@ def reporting_full_disk(path: Path) -> Iterator[None]:
     except GravmapError:
         raise
     except Exception as error:
-        # Checked before the incomplete file is removed.
-        if shutil.disk_usage(path.parent).free >= FULL_BELOW_BYTES:
+        # Free space is asked for before the incomplete file is removed.
+        if not says_full_disk(error) and shutil.disk_usage(path.parent).free >= FULL_BELOW_BYTES:
             raise
-        raise GravmapError(
-            f"The disk is full: {path} could not be written.",
-            "Free some space and run the command again; finished files are kept.",
-        ) from error
+        raise full_disk(path) from error
+
+
+def says_full_disk(error: BaseException) -> bool:
+    """Whether an error is that of a full disk: by its number, or by the system's text in it (safetensors)."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return os.strerror(errno.ENOSPC) in str(error) or f"os error {errno.EDQUOT}" in str(error)
+
+
+def full_disk(path: object) -> GravmapError:
+    """The error of a file that a full disk has no room for."""
+    return GravmapError(
+        f"The disk is full: {path} could not be written.",
+        "Free some space and run the command again; finished files are kept.",
+    )
 
 
 @contextmanager
