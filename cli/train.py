@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from gravmap.learning import RegionDataset
     from gravmap.learning.data.splits import DatasetSplits
     from gravmap.progress import Progress
+    from gravmap.workspace import Workspace
 
 
 @click.command(
@@ -297,8 +300,7 @@ def run_training(session: Session, options: TrainOptions) -> None:
             # Files of an old run beside those of a new one would be read as one.
             remove_folder(run_dir)
         print_start(session, dataset, config, run_dir, processes if not grouped else group.size)
-        with session.progress("Training") as listener:
-            progress = listener if group.rank else _naming_latest(place.runs / "latest", run_dir, listener)
+        with session.progress("Training") as listener, _naming_latest(place, run_dir, listener, group.rank) as progress:
             how: dict[str, Any] = {"resume": resume}
             if processes > 1:
                 result = launch(dataset, run_dir, config, processes, progress, **how)
@@ -307,23 +309,32 @@ def run_training(session: Session, options: TrainOptions) -> None:
     print_result(session, run_dir, result)
 
 
-def _naming_latest(latest: Path, run_dir: Path, listener: Progress) -> Progress:
-    """A progress listener that also makes the run the newest one, as soon as it has a network of its own.
+@contextmanager
+def _naming_latest(place: Workspace, run_dir: Path, listener: Progress, rank: int) -> Iterator[Progress]:
+    """Context manager that makes a run the newest one as soon as it has a network of its own; yields a listener.
 
     That is before `scores.json`, which marks a complete run: a kill leaves no complete run that is not the newest. A
     resumed run that fails before its next network changes nothing.
     """
-    model, before = run_dir / "model.json", _changed(run_dir / "model.json")
-    named = False
+    model = run_dir / "model.json"
+    before = _changed(model)
+    named = bool(rank)
+
+    def name_it(done: bool) -> None:
+        nonlocal named
+        if not named and (changed := _changed(model)) is not None and (done or changed != before):
+            write_text(place.latest, run_dir.name + "\n")
+            named = True
 
     def progress(done: int, total: int, note: str = "") -> None:
-        nonlocal named
-        if not named and (changed := _changed(model)) is not None and (changed != before or done >= total):
-            write_text(latest, run_dir.name + "\n")
-            named = True
+        name_it(done >= total)
         listener(done, total, note)
 
-    return progress
+    try:
+        yield progress
+    finally:
+        # A run that was interrupted after its first score has a network that can be used.
+        name_it(False)
 
 
 def _changed(path: Path) -> int | None:

@@ -64,6 +64,11 @@ class Workspace:
         return self.root / "runs"
 
     @property
+    def latest(self) -> Path:
+        """Names the newest run, the default of other commands."""
+        return self.runs / "latest"
+
+    @property
     def maps(self) -> Path:
         """One folder per predicted region (`gravmap predict`)."""
         return self.root / "maps"
@@ -92,10 +97,9 @@ class Workspace:
             There is no such run, no run at all, or the run has no trained network yet.
         """
         if name is None:
-            latest = self.runs / "latest"
-            if not latest.exists():
+            if not self.latest.exists():
                 raise InputError(f"No trained network in {self.runs}.", "`gravmap train` makes one.")
-            name = latest.read_text(encoding="utf-8").strip()
+            name = self.latest.read_text(encoding="utf-8").strip()
         for folder in (self.runs / name, Path(name), shipped_model(name)):
             if (folder / "model.json").exists():
                 return folder
