@@ -36,7 +36,9 @@ def command(session: Session, run: str | None, form: str, output: Path | None, o
     from gravmap.learning.training.export import SUFFIX, export_run
 
     path = output or folder / f"model{SUFFIX[form]}"
-    session.writing([path, path.with_name(f"{path.name}.json")], [folder / "model.json"], overwrite)
+    session.writing(
+        [path, path.with_name(f"{path.name}.json")], [folder / "model.json", folder / "model.safetensors"], overwrite
+    )
     described = export_run(folder, path, "torch" if form == "torch" else "onnx", overwrite=overwrite)
     session.say(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and {path.name}.json beside it.")
     for given in described["inputs"]:

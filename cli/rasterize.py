@@ -102,7 +102,7 @@ def command(
         raise click.UsageError("--legend, --field and --output belong to a MAP; --faults writes to data/fields.nc.")
     if faults:
         if not dry_run:
-            session.writing(lock=session.workspace.fields)
+            session.writing([session.workspace.fields], faults, True)
         _check_faults(session, faults, cap_m / 1000, overwrite or dry_run)
     result: dict[str, Any] = {}
     if labels:

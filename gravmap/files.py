@@ -94,14 +94,15 @@ def check_outputs(
                     f"{each} is read by this command, and lies in {folder}, which would be replaced.",
                     "Give the result another name, or move the file.",
                 )
+    # What GDAL wrote beside a raster that is gone is nobody's work.
+    sidecars = {sidecar for path in outputs for sidecar in _sidecars(path)}
     for path in (*outputs, *folders):
         is_folder = path in folders
         if path.exists() and path.is_dir() != is_folder:
             found, needed = ("file", "folder") if is_folder else ("folder", "file")
             raise InputError(f"{path} is a {found}; a {needed} is needed.", "Give another name with -o.")
-        existing = [each for each in (path, *_sidecars(path)) if each.exists() and not _is_unfinished(each)]
-        if existing and not overwrite:
-            raise InputError(f"{existing[0]} exists already.", "Add --overwrite to replace it.")
+        if not overwrite and path not in sidecars and path.exists() and not _is_unfinished(path):
+            raise InputError(f"{path} exists already.", "Add --overwrite to replace it.")
         _check_permission(path)
 
 
@@ -467,6 +468,13 @@ def check_disk_space(folder: Path, needed_bytes: int, what: str, hint: str) -> N
 def _size(count: float) -> str:
     """Number of bytes as text."""
     return f"{count / 1e9:.1f} GB" if count >= 5e8 else f"{count / 1e6:.1f} MB"
+
+
+def set_default_mode(path: Path) -> None:
+    """Give a file the permissions that a new file has."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def write_text(path: Path, text: str) -> None:

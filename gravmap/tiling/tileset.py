@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 
 from gravmap import __version__
 from gravmap.errors import GravmapError, InputError, OptionError
-from gravmap.files import atomic_folder, atomic_path, check_disk_space, check_outputs, locked, sha256, write_json
+from gravmap.files import (
+    atomic_folder,
+    atomic_path,
+    check_disk_space,
+    check_outputs,
+    locked,
+    sha256,
+    write_json,
+    writing,
+)
 from gravmap.geology import open_labels
 from gravmap.geology.class_table import auxiliary_xml, class_rows
 from gravmap.geology.labels import Labels
@@ -400,7 +409,7 @@ def add_split(
     """
     folder, name = Path(folder), name or kind
     check_name(name)
-    with locked(folder):
+    with writing([folder / "index.parquet", folder / "index.json"], [], True, lock=folder):
         return _add_split(folder, kind, name, folds, block_deg, buffer_deg, seed, overwrite)
 
 
