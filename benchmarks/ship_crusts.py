@@ -24,10 +24,11 @@ from typing import Any
 
 import torch
 
-from gravmap.files import read_json, write_json
+from gravmap.files import write_json
 from gravmap.learning.calibration.applicability import FILE as APPLICABILITY
 from gravmap.learning.calibration.temperature import read_calibration, write_calibration
 from gravmap.learning.training.checkpoint import MODEL, load_model, write_pair
+from gravmap.records import read_record
 
 MOST_BYTES = 4_000_000
 
@@ -50,7 +51,7 @@ def ship(run: Path, folder: Path) -> int:
     measured = {key: value for key, value in calibration.record.items() if key not in ("format", "model_sha256")}
     write_calibration(folder, measured)
     shutil.copyfile(run / APPLICABILITY, folder / APPLICABILITY)
-    write_json(folder / "scores.json", read_json(run / "scores.json", "gravmap train"))
+    write_json(folder / "scores.json", read_record(run / "scores.json", dict[str, Any], "gravmap train"))
     for path in folder.iterdir():
         path.chmod(0o644)  # readable by every user of an installation
     return sum(path.stat().st_size for path in folder.iterdir())

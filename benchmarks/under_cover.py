@@ -40,7 +40,7 @@ from over_crusts import MEASURES, best_of, by_crust, gains, percent, t_interval
 from torch import Tensor, nn
 from wrong_crusts import CHANGES, crust_of, title_of
 
-from gravmap.files import read_json, write_json
+from gravmap.files import write_json
 from gravmap.lattice import TEST
 from gravmap.learning.calibration.by_distance import DistanceTemperature
 from gravmap.learning.calibration.reliability import log_softmax, reliability_measures
@@ -57,6 +57,7 @@ from gravmap.learning.evaluation.under_cover import (
     with_other_gravity,
 )
 from gravmap.learning.training.checkpoint import load_model
+from gravmap.records import read_record
 from gravmap.synthetic.pool import crust_arrays
 
 SQRT_DIFFUSION = "label diffusion / sqrt frequency"
@@ -237,7 +238,7 @@ def main() -> None:
     seconds = time.process_time() - started
     print(f"log loss {found['all']['nll']:.4f} (one view, calibrated); {seconds:.0f} s of one core.")
     if options.json:
-        weights = read_json(options.model / "model.json", "gravmap train")["weights_sha256"]
+        weights = read_record(options.model / "model.json", dict[str, Any], "gravmap train")["weights_sha256"]
         record = {"model": options.model.name, "weights_sha256": weights, "seeds": list(range(options.count))}
         write_json(options.json, {**record, "judged": name, "crusts": kinds, "seconds_of_one_core": round(seconds)})
 

@@ -40,7 +40,8 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
         session.warn(f"The argument {old_output} is deprecated: use -o {old_output}.")
     root = output or old_output or session.workspace.root / "gravmap-demo"
     from gravmap.errors import InputError
-    from gravmap.files import read_json, write_text
+    from gravmap.files import write_text
+    from gravmap.records import read_model
     from gravmap.reproduce.demo import SCORES
     from gravmap.workspace import SHIPPED, shipped_model
 
@@ -52,7 +53,7 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
         raise InputError(
             f"{root} exists already.", "Add --overwrite to run the demo in it again, or name another folder with -o."
         )
-    trained_on = read_json(shipped_model() / "model.json", "pip install gravmap")["taught_on"]
+    trained_on = read_model(shipped_model()).get("taught_on", {})
     channels = list(trained_on["channels"])
 
     session.say(

@@ -76,13 +76,13 @@ def command(
     if (points is None) != (class_field is None):
         raise click.UsageError("--points and --class-field need each other: the file, and its field of the class.")
     from gravmap.errors import InputError
-    from gravmap.files import writing
     from gravmap.geology.points import read_points
     from gravmap.mapping.predictor import resolve_device
     from gravmap.mapping.scoring.estimate import estimate_run, estimated_groups
     from gravmap.mapping.scoring.evaluate import OUTPUTS, EvaluateOptions, evaluate_run
     from gravmap.mapping.scoring.finished_run import finished_runs
     from gravmap.mapping.scoring.protocols import draw_groups, protocols
+    from gravmap.outputs import writing
     from gravmap.tiling.training_arrays import read_index
 
     place = session.workspace

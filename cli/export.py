@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from gravmap.workspace import shipped_model
+
 from .options import Command, option, output_option, overwrite_option
 from .session import Session, command_options
 
@@ -27,15 +29,18 @@ Examples:
 def command(session: Session, run: str | None, form: str, output: Path | None, overwrite: bool) -> None:
     """Write a trained network as one file that runs without gravmap.
 
-    RUN is a training run (default: the newest, runs/latest). The inputs are fields in mGal and the outputs logits: the
-    preprocessing is part of the graph. A description is written into the file, and beside it as FILE.json. ONNX needs
-    "gravmap[export]".
+    RUN is a training run (default: the newest, runs/latest), or crusts-central-asia, the shipped network: its file is
+    written into the workspace. The inputs are fields in mGal and the outputs logits: the preprocessing is part of the
+    graph. A description is written into the file, and beside it as FILE.json. ONNX needs "gravmap[export]".
     """
     folder = session.workspace.run(run)
 
     from gravmap.learning.training.export import SUFFIX, export_run
 
-    path = output or folder / f"model{SUFFIX[form]}"
+    # The shipped network lies among the files of the package: nothing is written there.
+    shipped = folder == shipped_model(folder.name)
+    own = session.workspace.root / f"{folder.name}{SUFFIX[form]}" if shipped else folder / f"model{SUFFIX[form]}"
+    path = output or own
     session.writing(
         [path, path.with_name(f"{path.name}.json")], [folder / "model.json", folder / "model.safetensors"], overwrite
     )

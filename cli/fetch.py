@@ -93,16 +93,21 @@ def _sources_of(origin: str | None, sources: list[Any]) -> list[Any]:
     """All sources, or the one to which the file of --from belongs."""
     if origin is None or ("://" not in origin and Path(origin).is_dir()) or origin.endswith("/"):
         return sources
+    from gravmap.download.sources import public_address
+
     name = origin.rpartition("/")[2].partition("?")[0]
     named = [source for source in sources if any(file.name == name for file in source.files)]
     if not named:
         if "." not in name and "://" in origin:
             return sources
-        raise click.UsageError(f"--from {origin} is not a file of a known source; name the SOURCE it belongs to.")
+        given = public_address(origin)
+        raise click.UsageError(f"--from {given} is not a file of a known source; name the SOURCE it belongs to.")
     return named
 
 
 def _list(session: Session, sources: list[Any], origin: str | None) -> None:
+    from gravmap.download.sources import public_address
+
     rows = []
     for source in sources:
         there = all((session.workspace.raw / file.name).is_file() for file in source.files)
@@ -110,7 +115,7 @@ def _list(session: Session, sources: list[Any], origin: str | None) -> None:
         session.say(f"{source.name} ({source.kind}, {size}, {'present' if there else 'not present'}): {source.title}")
         session.say(f"  {source.layout}")
         for file in source.files:
-            session.say(f"  from {origin or file.url}")
+            session.say(f"  from {public_address(origin or file.url)}")
             session.say(f"  to   {session.workspace.raw / file.name}")
         session.say(f"  terms: {source.terms}")
         session.say(f"  cite: {source.citation}")

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Command, chosen_region, dry_run_option, option, output_option, overwrite_option, region_options
+from .options import (
+    Command,
+    Group,
+    chosen_region,
+    dry_run_option,
+    option,
+    output_option,
+    overwrite_option,
+    region_options,
+)
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -17,6 +26,7 @@ if TYPE_CHECKING:
 
 @click.group(
     "legend",
+    cls=Group,
     short_help="Check or draft the legend of a geological map.",
     epilog="""\b
 Examples:
@@ -100,8 +110,9 @@ def draft(
     well-known symbol. Codes without a guess are 255, marked "set me". A geologist should review every line.
     With -n the legend is printed, not written.
     """
-    from gravmap.files import check_outputs, write_text
+    from gravmap.files import write_text
     from gravmap.geology.legend_draft import draft_legend
+    from gravmap.outputs import check_outputs
 
     path = output or session.workspace.root / f"{source.stem}.legend.toml"
     inputs = [source, Path(classes)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import time
@@ -16,6 +17,7 @@ from click.core import ParameterSource
 from gravmap.errors import OptionError
 from gravmap.regions import Region, find_region
 from gravmap.units import parse_angle_deg, parse_length_m
+from gravmap.workspace import check_name
 
 from .session import DEPRECATED, Session
 
@@ -25,21 +27,28 @@ _PRECEDENCE = [ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, Paramet
 
 
 class Option(click.Option):
-    """An option with a heading in --help, and with old names that are hidden, still work, and warn.
+    """An option with a heading in --help, with options that it excludes, and with old names that still work and warn.
 
-    An old name works wherever the new one does: on the command line, as a key of gravmap.toml, and as the environment
-    variable that click derives from it. The variable of the new name follows the option: ``GRAVMAP_TRAIN_WINDOW``.
+    Of two options that exclude each other, one on the command line beats one of an environment variable, which beats
+    one of gravmap.toml; two from the same place are the command's to refuse. An old name works wherever the new one
+    does: on the command line, as a key of gravmap.toml, and as the environment variable that click derives from it. The
+    variable of the new name follows the option: ``GRAVMAP_TRAIN_WINDOW``.
 
     Parameters
     ----------
     old_names : iterable of str
         Long options of earlier versions, such as ``--scales``.
+    excludes : iterable of str
+        Names of the parameters that cannot be given together with this one.
     """
 
     heading: str | None = None
 
-    def __init__(self, *args: Any, old_names: Iterable[str] = (), **settings: Any) -> None:
+    def __init__(
+        self, *args: Any, old_names: Iterable[str] = (), excludes: Iterable[str] = (), **settings: Any
+    ) -> None:
         super().__init__(*args, **settings)
+        self.excludes = frozenset(excludes)
         for unwanted in ("default", "required", "show_default"):
             settings.pop(unwanted, None)
         # Never among the command's parameters: not in --help, and no argument of its function.
@@ -62,6 +71,15 @@ class Option(click.Option):
         return value
 
     def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:
+        value, source = self._consume(ctx, opts)
+        if source in _PRECEDENCE[1:]:
+            others = [each for each in ctx.command.params if isinstance(each, Option) and each.name in self.excludes]
+            stronger = _PRECEDENCE[: _PRECEDENCE.index(source)]
+            if any(other._consume(ctx, opts)[1] in stronger for other in others):
+                return self.get_default(ctx), ParameterSource.DEFAULT
+        return value, source
+
+    def _consume(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:
         value, source = super().consume_value(ctx, opts)
         for old in self.old:
             old_value, old_source = old.consume_value(ctx, opts)
@@ -113,6 +131,21 @@ class Command(click.Command):
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+class Group(click.Group):
+    """A group of commands that suggests the nearest one for an unknown name."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        name = args[0]
+        if name not in known and name[:1] not in ("-", "") and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(name.lower(), known, n=1)
+            meant = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+            ctx.fail(f"No such command {name!r}. {meant}")
+        return super().resolve_command(ctx, args)
 
 
 def option_group(heading: str, *options: Callable[[Any], Any]) -> Callable[[Function], Function]:
@@ -195,9 +228,19 @@ DURATION = Duration()
 def region_options(function: Function) -> Function:
     """The options --region NAME and --bbox W S E N; read them with :func:`chosen_region`."""
     function = option(
-        "--bbox", type=float, nargs=4, metavar="W S E N", help="A box in degrees: west south east north."
+        "--bbox",
+        type=float,
+        nargs=4,
+        metavar="W S E N",
+        excludes=("region", "polygon"),
+        help="A box in degrees: west south east north.",
     )(function)
-    return option("--region", metavar="NAME", help="A named region: junggar, liu2024, tarim ...")(function)
+    return option(
+        "--region",
+        metavar="NAME",
+        excludes=("bbox", "polygon"),
+        help="A named region: junggar, liu2024, tarim ...",
+    )(function)
 
 
 def chosen_region(session: Session, region: str | None, bbox: tuple[float, ...] | None) -> Region | None:
@@ -211,7 +254,7 @@ def chosen_region(session: Session, region: str | None, bbox: tuple[float, ...] 
         The name is unknown or the box is invalid.
     """
     if region is not None and bbox:
-        raise click.UsageError("--region and --bbox exclude each other.")
+        raise click.UsageError(f"--region and --bbox exclude each other{origin('region', 'bbox')}.")
     if bbox:
         return Region(*bbox)
     return find_region(region, session.workspace.regions) if region is not None else None
@@ -251,6 +294,18 @@ def device_option(
     return option("--device", type=choice, default="auto", show_default=True, help=help_text)
 
 
+def origin(*names: str) -> str:
+    """For messages: which of the parameters are not typed but from gravmap.toml or an environment variable, if any."""
+    context = click.get_current_context(silent=True)
+    words = {ParameterSource.DEFAULT_MAP: "in gravmap.toml", ParameterSource.ENVIRONMENT: "in an environment variable"}
+    found = []
+    for each in context.command.params if context else ():
+        source = context.get_parameter_source(str(each.name)) if context and each.name in names else None
+        if source in words:
+            found.append(f"{max(each.opts, key=len)} is set {words[source]}")
+    return f" ({', '.join(found)})" if found else ""
+
+
 def given_on_command_line() -> dict[str, str]:
     """The options on the command line: the name of the parameter, and the option as it is written."""
     context = click.get_current_context()
@@ -270,7 +325,8 @@ def refuse_contradiction(gpus: int | None, device: str) -> None:
         They contradict each other.
     """
     if (device == "cpu" and gpus) or (device == "cuda" and gpus == 0):
-        raise click.UsageError(f"--gpus {gpus} and --device {device} contradict each other: each excludes the other.")
+        told = f"contradict each other{origin('gpus', 'device')}: each excludes the other."
+        raise click.UsageError(f"--gpus {gpus} and --device {device} {told}")
 
 
 def report_device(session: Session, device: str, used: str) -> None:
@@ -293,7 +349,8 @@ def run_name(name: str | None, kind: str) -> str:
         The name is not that of a folder.
     """
     if name is None:
-        return f"{kind.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if Path(name).name != name or name in ("latest", ".", ".."):
-        raise OptionError(f"{name!r} is not a valid name of a folder in runs/.", "Use letters, digits, - and _.")
-    return name
+        # The kind may be the name of a file, or of a network in another run's record.
+        return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', kind)[:60].strip('.-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if name == "latest":
+        raise OptionError("'latest' is not a valid name of a run: runs/latest names the newest one.", "Choose another.")
+    return check_name(name, "a run")

@@ -17,6 +17,7 @@ from .options import (
     dry_run_option,
     option,
     option_group,
+    origin,
     output_option,
     overwrite_option,
     refuse_contradiction,
@@ -64,7 +65,7 @@ class PredictOptions:
             They do.
         """
         if self.polygon is not None and (self.region is not None or self.bbox):
-            raise click.UsageError("--polygon excludes --region and --bbox.")
+            raise click.UsageError(f"--polygon excludes --region and --bbox{origin('polygon', 'region', 'bbox')}.")
         if self.polygon is None and self.region is None and not self.bbox:
             raise click.UsageError(
                 "Name a region: --region NAME (junggar, liu2024, tarim ...), --bbox W S E N or --polygon FILE."
@@ -94,6 +95,7 @@ Examples:
     option(
         "--polygon",
         type=click.Path(path_type=Path),
+        excludes=("region", "bbox"),
         metavar="FILE",
         help="Map the polygons of a file, in any coordinate system; cells outside are empty.",
     ),
@@ -277,18 +279,18 @@ def _map_options(options: PredictOptions) -> Options:
 
 def _describe_models(session: Session, folders: list[Path], shipped: bool, place: Region | Clip) -> list[str]:
     """Print which networks trained on simulated crusts are used; return the channels that any network reads."""
-    from gravmap.files import read_json
     from gravmap.mapping.clip import Clip
     from gravmap.mapping.page.crusts import read_under_cover, score_sentences, training_sentence
     from gravmap.mapping.page.facts import trained_on_crusts
     from gravmap.mapping.page.words import THIN
+    from gravmap.records import read_model
 
     channels: list[str] = []
     box = place.region if isinstance(place, Clip) else place
     for folder in folders:
-        model = read_json(folder / "model.json", "gravmap train")
+        model = read_model(folder)
         channels += [str(each["field"]) for each in model.get("inputs", []) if each.get("field")]
-        trained_on: dict[str, Any] = model.get("taught_on") or {}
+        trained_on = model.get("taught_on", {})
         if not trained_on_crusts(trained_on):
             continue
         sentences = [
@@ -300,7 +302,7 @@ def _describe_models(session: Session, folders: list[Path], shipped: bool, place
         session.say(" ".join(sentences).replace(THIN, " "))
         if shipped:
             session.say(f"`gravmap train --init {folder.name}` fine-tunes it on this region's outcrop.")
-        rows, columns = trained_on.get("shape", (0, 0))
+        rows, columns = trained_on.get("shape", [0, 0])
         if rows and (box.height_deg > rows / 30 + 1e-6 or box.width_deg > columns / 30 + 1e-6):
             session.say(
                 f"The region ({box.width_deg:.3g} x {box.height_deg:.3g} degrees) is larger than the crusts "

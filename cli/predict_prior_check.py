@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gravmap.errors import GravmapError
-from gravmap.files import read_json
 from gravmap.progress import Progress
+from gravmap.records import read_model
 
 from .options import usable_cores
 from .session import Session
@@ -39,7 +39,7 @@ class PriorCheck:
 
         found: dict[tuple[Any, ...], dict[str, Any]] = {}
         for run in runs:
-            trained_on: dict[str, Any] = read_json(run / "model.json", "gravmap train").get("taught_on") or {}
+            trained_on: dict[str, Any] = {**read_model(run).get("taught_on", {})}
             if trained_on_crusts(trained_on):
                 found.setdefault((trained_on["prior"]["sha256"], *trained_on["channels"]), trained_on)
         return cls(tuple(found.values()))

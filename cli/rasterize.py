@@ -127,10 +127,10 @@ def _labels(
     inputs: list[Path],
 ) -> dict[str, Any]:
     """Make the label raster, or print what would be made; returns the result for --json."""
-    from gravmap.files import check_outputs
     from gravmap.geology import rasterize, write_labels
     from gravmap.geology.labels import label_files
     from gravmap.geology.rasterize import grid_shape
+    from gravmap.outputs import check_outputs
 
     path = output or session.workspace.labels
     wanted, why = region_of_labels(session, chosen)

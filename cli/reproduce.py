@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gravmap.errors import InputError
-from gravmap.files import read_json, remove_folder, write_json, write_text
+from gravmap.files import remove_folder, write_json, write_text
+from gravmap.records import read_record
 from gravmap.workspace import Workspace
 
 from .options import (
@@ -89,12 +90,14 @@ Examples:
 @option(
     "--data",
     type=click.Choice(["crust", "wgm2012"]),
+    excludes=("gravity",),
     help="crust: a synthetic one, offline, its bedrock known (default of quick); wgm2012: the downloads of"
     " `gravmap fetch` (default of full).",
 )
 @option(
     "--gravity",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    excludes=("data",),
     metavar="FILE",
     help="Your own grid, instead of WGM2012; with --map.",
 )
@@ -187,7 +190,12 @@ def command(
     session.say(f"\nDone in {(time.monotonic() - start) / 60:.0f} min. Look at:")
     for path in paths.values():
         session.say(f"  {path}")
-    session.result({"files": {name: str(path) for name, path in paths.items()}, **read_json(paths["json"], "this")})
+    session.result(
+        {
+            "files": {name: str(path) for name, path in paths.items()},
+            **read_record(paths["json"], dict[str, Any], "gravmap reproduce"),
+        }
+    )
 
 
 def _choose(profile: str, data: str | None, gravity: Path | None, maps: tuple[tuple[str, str], ...]) -> Data:
@@ -219,7 +227,7 @@ def _starts_anew(root: Path, wanted: dict[str, Any], overwrite: bool) -> bool:
         if root.exists() and any(root.iterdir()):
             raise InputError(f"{root} exists and holds other files.", "Name another folder with -o.")
         return True
-    stored = read_json(record, "gravmap reproduce")
+    stored = read_record(record, dict[str, Any], "gravmap reproduce")
     others = [f"{key} {stored.get(key)!r}" for key in wanted if stored.get(key) != wanted[key]]
     if others and not overwrite:
         raise InputError(

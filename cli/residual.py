@@ -122,7 +122,6 @@ def command(
     """
     from gravmap.download.present import fetched_gravity, provenance
     from gravmap.errors import InputError
-    from gravmap.files import check_outputs
     from gravmap.gravity import open_grid, residual_fields, write_fields
     from gravmap.gravity.continuation import check_heights
     from gravmap.gravity.fields import read_margin_deg
@@ -130,6 +129,7 @@ def command(
     from gravmap.gravity.globe import has_ducc0
     from gravmap.gravity.grid import extent, spacing_deg
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
+    from gravmap.outputs import check_outputs
     from gravmap.regions import find_region
     from gravmap.units import describe_angle, format_length
 

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gravmap.errors import DeviceError, InputError, OptionError
-from gravmap.files import check_outputs, read_json, remove_folder
+from gravmap.files import remove_folder
+from gravmap.outputs import check_outputs
+from gravmap.records import read_record
+from gravmap.workspace import check_name
 
 from .options import (
     DURATION,
@@ -385,7 +388,7 @@ def _refuse_existing(run_dir: Path, overwrite: bool) -> None:
 
 def _search_to_resume(runs: Path, name: str | None) -> tuple[Path, dict[str, Any]]:
     """The named search, or the one that was written last, and its record."""
-    found = [runs / name / "search.json"] if name else list(runs.glob("*/search.json"))
+    found = [runs / check_name(name, "a run") / "search.json"] if name else list(runs.glob("*/search.json"))
     states = sorted((path for path in found if path.exists()), key=lambda path: path.stat().st_mtime)
     if not states:
         raise InputError(
@@ -398,7 +401,7 @@ def _search_to_resume(runs: Path, name: str | None) -> tuple[Path, dict[str, Any
             f"The search {run_dir.name} was stopped before its first checkpoint.",
             f"`gravmap search --name {run_dir.name} --overwrite` starts it again.",
         )
-    record: dict[str, Any] = read_json(states[-1], "gravmap search")
+    record: dict[str, Any] = read_record(states[-1], dict[str, Any], "gravmap search")
     return run_dir, record
 
 

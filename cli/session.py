@@ -8,7 +8,6 @@ import logging
 import shlex
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ from typing import Any, TypeVar
 
 import click
 
-from gravmap.files import writing
+from gravmap.errors import InputError
+from gravmap.outputs import writing
 from gravmap.progress import Progress, describe_time
+from gravmap.records import read_record
 from gravmap.workspace import Workspace
 
 # Keys of the context's meta: the arguments as typed, and warnings about deprecated names.
@@ -136,40 +137,44 @@ class Session:
 @contextmanager
 def _bar(title: str) -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (
-        TextColumn(title),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
+    columns = (TextColumn(title), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, note="")
+        task, left = bar.add_task(title, total=None, note=""), _TimeLeft()
 
         def listener(done: int, total: int, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
+            bar.update(task, completed=done, total=total, note=note + left(done, total, note, time.monotonic()))
 
         yield listener
 
 
+class _TimeLeft:
+    """The time left, from the speed so far; empty where the note of the library has a better estimate."""
+
+    def __init__(self) -> None:
+        # Of the current part of the work: its start, what was done then, and its size.
+        self.since, self.first, self.whole = 0.0, 0, -1
+
+    def __call__(self, done: int, total: int, note: str, now: float) -> str:
+        if total != self.whole or done < self.first:
+            self.since, self.first, self.whole = now, done, total
+        if not total or done <= self.first or "left" in note:
+            return ""
+        return f"  about {describe_time((now - self.since) / (done - self.first) * (total - done))} left"
+
+
 def _lines(title: str, every_s: float = 10.0) -> Progress:
-    last = time.monotonic()
-    since, first, whole = last, 0, -1  # of the current part of the work: its start, what was done then, and its size
+    last, time_left = time.monotonic(), _TimeLeft()
 
     def listener(done: int, total: int, note: str = "") -> None:
-        nonlocal last, since, first, whole
+        nonlocal last
         now = time.monotonic()
-        if total != whole or done < first:
-            since, first, whole = now, done, total
+        left = time_left(done, total, note, now)
         if now - last >= every_s:
             last = now
             percent = f" {100 * done / total:.0f} %" if total else f" {done}"
-            left = ""
-            if total and done > first and "left" not in note:
-                left = f"  about {describe_time((now - since) / (done - first) * (total - done))} left"
             click.echo(f"{title}:{percent}{'  ' + note if note else ''}{left}", err=True)
 
     return listener
@@ -248,9 +253,9 @@ def configure_from_file(ctx: click.Context, name: str, command: click.Command, a
     if not workspace.config.exists():
         return
     try:
-        table = tomllib.loads(workspace.config.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise click.UsageError(f"{workspace.config} is not valid TOML: {error}.") from None
+        table = read_record(workspace.config, dict[str, dict[str, Any]])
+    except InputError as error:
+        raise click.UsageError(str(error)) from None
     group = ctx.command
     assert isinstance(group, click.Group)
     known_tables = group.list_commands(ctx)
@@ -284,10 +289,45 @@ def _defaults(ctx: click.Context, command: click.Command, table: Any, path: Path
         parameter = known.get(key.replace("_", "-")) or old.get(key.replace("_", "-"))
         if parameter is None or parameter.name is None:
             raise click.UsageError(_unknown(key, [*known, *inner], path, f"[{where}]"))
-        # A lone value for an option that may be repeated is a list of one.
-        repeated = getattr(parameter, "multiple", False) and not isinstance(value, list)
-        defaults[parameter.name] = [value] if repeated else value
+        defaults[parameter.name] = _as_typed(ctx, parameter, value, f"{path}: {key} in [{where}]")
     return defaults
+
+
+def _as_typed(ctx: click.Context, parameter: click.Parameter, value: Any, what: str) -> Any:
+    """A value of gravmap.toml as it would be typed, after a check that the option takes it."""
+    if getattr(parameter, "is_flag", False):
+        if not isinstance(value, bool):
+            raise click.UsageError(f"{what} is {_toml(value)}; it should be true or false.")
+        return value
+    # A lone value for an option that may be repeated is a list of one.
+    repeated = bool(getattr(parameter, "multiple", False))
+    rows = value if repeated and isinstance(value, list) and (parameter.nargs == 1 or _nested(value)) else [value]
+    typed = []
+    for row in rows:
+        words = row if parameter.nargs != 1 and isinstance(row, list) else [row]
+        if len(words) != parameter.nargs or not all(_is_word(word) for word in words):
+            wanted = "text or a number" if parameter.nargs == 1 else f"a list of {parameter.nargs}"
+            raise click.UsageError(f"{what} is {_toml(row)}; it should be {wanted}.")
+        texts = [str(word) for word in words]
+        try:
+            parameter.type(tuple(texts) if parameter.type.is_composite else texts[0], parameter, ctx)
+        except click.BadParameter as error:
+            raise click.UsageError(f"{what}: {error.message}") from None
+        typed.append(texts[0] if parameter.nargs == 1 else tuple(texts))
+    return typed if repeated else typed[0]
+
+
+def _nested(value: list[Any]) -> bool:
+    return all(isinstance(row, list) for row in value)
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
+
+
+def _toml(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _unknown(key: str, known: list[str], path: Path, where: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gravmap.files import check_outputs
+from gravmap.outputs import check_outputs
 from gravmap.units import describe_angle
 from gravmap.workspace import require
 
@@ -121,7 +122,7 @@ def command(
     session.result({"splits": reports})
 
 
-def split_line(stored: dict[str, Any]) -> str:
+def split_line(stored: Mapping[str, Any]) -> str:
     """One line on a split, from its record in the index."""
     text = f"Split {stored['name']}: {stored['folds']} folds"
     if stored["kind"] == "random":

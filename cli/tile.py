@@ -114,7 +114,7 @@ def command(
     run that was stopped.
     """
     from gravmap.errors import OptionError
-    from gravmap.files import check_outputs
+    from gravmap.outputs import check_outputs
     from gravmap.tiling import export_tiles, make_tiles
     from gravmap.tiling.splits import ASSIGNMENTS
     from gravmap.tiling.tileset import plan_tiles
@@ -191,7 +191,7 @@ def _print_plan(session: Session, plan: TilePlan) -> None:
         count = scale.rows * scale.columns
         sides = f"{describe_angle(scale.size_deg)} every {describe_angle(scale.stride_deg)}"
         session.say(f"  {count:>5} windows of {sides} ({scale.rows} rows, {scale.columns} columns)")
-    session.say(f"  {plan.count:>5} windows over {plan.region}")
+    session.say(f"  {plan.count:>5} windows over {plan.region}, of {plan.channel}")
 
 
 def _print_dry_run(session: Session, plan: TilePlan, index_only: bool) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gravmap.files import check_outputs, remove_folder, write_text
+from gravmap.files import remove_folder, write_text
+from gravmap.outputs import check_outputs
 
 from .options import (
     DURATION,
@@ -139,18 +140,21 @@ Examples:
     option(
         "--model",
         metavar="NAME",
+        excludes=("architecture", "init"),
         help="ggmnet (default), ggmnet-small, ggmnet-tiny, unet, smp:ARCH:ENCODER; ggmnet-a to -e (ablation), "
         "ggmnet-16 to -24 (depth); hrnetv1-w32, bisenet-resnet18, deeplabv3plus-resnet50. On crusts residual-unet.",
     ),
     option(
         "--architecture",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        excludes=("model", "init"),
         metavar="FILE",
         help="A network of your own, as JSON or TOML, instead of --model.",
     ),
     option(
         "--init",
         metavar="RUN",
+        excludes=("model", "architecture"),
         help="Fine-tune: start from the weights of this run, or of the shipped crusts-central-asia, with the same "
         "channels and classes.",
     ),
@@ -218,7 +222,7 @@ Examples:
         "time_limit_s",
         type=DURATION,
         metavar="TIME",
-        help="Stop training after this time, and score: 40s, 15min, 2h.",
+        help="Train and score in at most this time: 40s, 15min, 2h. Refused where not one step and its scores fit.",
     ),
 )
 @option_group(
@@ -258,7 +262,7 @@ def run_training(session: Session, options: TrainOptions) -> None:
     from gravmap.learning.data.splits import DatasetSplits
     from gravmap.learning.training.distributed import choose_device, group_variables, process_group
     from gravmap.learning.training.launch import launch
-    from gravmap.learning.training.trainer import train
+    from gravmap.learning.training.trainer import estimate_cost, train
 
     variables = group_variables(os.environ)
     grouped = variables is not None
@@ -285,8 +289,15 @@ def run_training(session: Session, options: TrainOptions) -> None:
         if tiles is not None:
             dataset = DatasetSplits.from_tiles(dataset, tiles)
     config = setup.configure(dataset, inputs, device)
+    cost = None
+    # The processes of a group measure together.
+    measured = config.time_limit_s is not None or (device == "cpu" and session.verbosity >= 0)
+    if options.dry_run or (measured and processes == 1 and not grouped):
+        cost = estimate_cost(dataset, config)
+        cost.check_time_limit(config.time_limit_s)  # before an old run of this name is removed
     if options.dry_run:
-        return print_plan(session, dataset, config, run_dir, processes)
+        assert cost is not None
+        return print_plan(session, dataset, config, run_dir, processes, cost)
     if stopped:
         stopped = is_same_run(run_dir, config)
         session.say(f"{run_dir} was stopped with the same options: it is resumed after its last whole epoch.")
@@ -299,13 +310,13 @@ def run_training(session: Session, options: TrainOptions) -> None:
         elif not resume:
             # Files of an old run beside those of a new one would be read as one.
             remove_folder(run_dir)
-        print_start(session, dataset, config, run_dir, processes if not grouped else group.size)
+        print_start(session, dataset, config, run_dir, processes if not grouped else group.size, cost)
         with session.progress("Training") as listener, _naming_latest(place, run_dir, listener, group.rank) as progress:
             how: dict[str, Any] = {"resume": resume}
             if processes > 1:
                 result = launch(dataset, run_dir, config, processes, progress, **how)
             else:
-                result = train(dataset, run_dir, config, progress, group=group, **how)
+                result = train(dataset, run_dir, config, progress, group=group, cost=cost, **how)
     print_result(session, run_dir, result)
 
 

@@ -6,7 +6,6 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from gravmap.errors import InputError
-from gravmap.files import read_json
 from gravmap.workspace import Workspace, require
 
 from .options import usable_cores
@@ -76,13 +75,14 @@ def region_dataset(
     from gravmap.learning import RegionDataset
     from gravmap.learning.data.channels import SHORT, expand, fields_read
     from gravmap.tiling import load_arrays
+    from gravmap.tiling.training_arrays import read_index
 
     names: list[str] | None = None
     channels = None
     if inputs:
         short = set(SHORT) & {name.strip() for name in inputs.split(",")}
         # Which residual a short name means is recorded in the tile set.
-        first = str(read_json(place.tiles / "index.json", "gravmap tile").get("channel", "")) if short else ""
+        first = read_index(place.tiles)["channel"] if short else ""
         names = expand(inputs, first)
         channels = fields_read(names)
     arrays = load_arrays(place.tiles, channels=channels, split=split, fold=fold)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from .session import Session
 if TYPE_CHECKING:
     from gravmap.learning import RegionDataset, TrainConfig
     from gravmap.learning.data.splits import DatasetSplits
+    from gravmap.learning.training.state import TrainingCost
     from gravmap.tiling import TileDataset
 
 LONG_S = 3600.0
@@ -74,6 +76,7 @@ def print_start(
     config: TrainConfig,
     run_dir: Path,
     processes: int,
+    cost: TrainingCost | None,
 ) -> None:
     from gravmap.learning.data.splits import DatasetSplits
 
@@ -81,8 +84,8 @@ def print_start(
     if (tiles := DatasetSplits.of(dataset).tiles) is not None:
         session.say(_describe_tiles(tiles))
     session.say(_describe_course(config))
-    if config.device == "cpu" and session.verbosity >= 0 and processes == 1:
-        session.say(_estimate(dataset, config)[0])
+    if cost is not None:
+        session.say(_estimate(cost, config)[0])
     session.say(f"Writing {run_dir}.")
 
 
@@ -96,16 +99,14 @@ def _describe_tiles(tiles: TileDataset) -> str:
     return f"Crops are cut from tiles; {len(tiles.edited)} of {files} files differ from what `gravmap tile` wrote."
 
 
-def _estimate(dataset: RegionDataset | DatasetSplits, config: TrainConfig) -> tuple[str, float]:
+def _estimate(cost: TrainingCost, config: TrainConfig) -> tuple[str, float]:
     """How long it will take, in words and in seconds."""
-    from gravmap.learning.training.trainer import measure_step
-
-    step_s, steps = measure_step(dataset, config)
-    total_s = step_s * steps * config.epochs
-    text = f"One step takes {step_s:.2f} s here; {config.epochs} epochs of {steps} steps: "
+    scoring_s = math.ceil(config.epochs / config.evaluate_every) * cost.score_s + cost.final_s
+    total_s = cost.step_s * cost.steps_per_epoch * config.epochs + scoring_s
+    text = f"One step takes {cost.step_s:.2f} s here; {config.epochs} epochs of {cost.steps_per_epoch} steps: "
     if config.time_limit_s and config.time_limit_s < total_s:
-        return text + f"stopped after {describe_time(config.time_limit_s)}.", config.time_limit_s
-    text += f"about {describe_time(total_s)}, and the scoring."
+        return text + f"ended after {describe_time(config.time_limit_s)}, scores included.", config.time_limit_s
+    text += f"about {describe_time(total_s)}, of which {describe_time(scoring_s)} for scores."
     if total_s > LONG_S:
         text += " Faster: --time-limit 15min, a smaller --size, --model ggmnet-small."
     return text, total_s
@@ -117,10 +118,11 @@ def print_plan(
     config: TrainConfig,
     run_dir: Path,
     processes: int,
+    cost: TrainingCost,
 ) -> None:
     from gravmap.learning.data.splits import DatasetSplits
 
-    estimate, seconds = _estimate(dataset, config)
+    estimate, seconds = _estimate(cost, config)
     memory = _bytes(DatasetSplits.of(dataset), config)
     session.say(_describe(dataset, config, processes))
     if (tiles := DatasetSplits.of(dataset).tiles) is not None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gravmap.errors import InputError, OptionError
-from gravmap.files import check_outputs, read_json
-from gravmap.workspace import Workspace, require
+from gravmap.outputs import check_outputs
+from gravmap.records import read_record
+from gravmap.workspace import Workspace, check_name, require
 
 from .options import refuse_contradiction, run_name
 from .train_data import CrustOptions
@@ -258,7 +259,7 @@ def resumed_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
     from gravmap.synthetic.prior import read_prior
 
     run_dir = _run_to_resume(place.runs, options.name)
-    stored = read_json(run_dir / "last.json", "gravmap train")
+    stored = read_record(run_dir / "last.json", dict[str, Any], "gravmap train")
     crusts = stored.get("taught_on", {})
     stored_values = {
         **stored["config"],
@@ -301,7 +302,7 @@ def resumed_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
 def _run_to_resume(runs: Path, name: str | None) -> Path:
     """The named run, or the one whose checkpoint was written last."""
     if name is not None:
-        return require(runs / name / "last.json", "gravmap train").parent
+        return require(runs / check_name(name, "a run") / "last.json", "gravmap train").parent
     # A search has a checkpoint of another kind.
     checkpoints = [path for path in runs.glob("*/last.json") if not (path.parent / "search.json").exists()]
     if not checkpoints:
@@ -341,7 +342,7 @@ def is_same_run(run_dir: Path, config: TrainConfig) -> bool:
     InputError
         It was started with another one.
     """
-    stored = read_json(run_dir / "last.json", "gravmap train").get("config", {})
+    stored = read_record(run_dir / "last.json", dict[str, Any], "gravmap train").get("config", {})
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
     free = RESUMABLE | {"from_tiles"}
     if any(stored.get(key) != value for key, value in wanted.items() if key not in free):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-import tomllib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from gravmap.errors import InputError, OptionError
+from gravmap.records import Bounds, parse_record, read_record
+from gravmap.workspace import check_name
 
 
 @dataclass(frozen=True)
@@ -97,26 +97,23 @@ def named_regions(own: Path | None = None) -> dict[str, Region]:
         The user's file is not valid.
     """
     text = resources.files("gravmap").joinpath("regions.toml").read_text(encoding="utf-8")
-    regions = _read(tomllib.loads(text), "gravmap's own regions")
+    regions = _read(parse_record(text, dict[str, Bounds], "gravmap's own regions", toml=True), "gravmap's own regions")
     if own is not None and own.exists():
-        try:
-            table = tomllib.loads(own.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(
-                f"{own} is not valid TOML: {error}.", "Write lines such as: mine = [81, 43, 92, 48]"
-            ) from None
-        regions |= _read(table, str(own))
+        regions |= _read(read_record(own, dict[str, Bounds], hint=_LINES), str(own))
     return regions
 
 
-def _read(table: dict[str, Any], where: str) -> dict[str, Region]:
+_LINES = "Write lines such as: mine = [81, 43, 92, 48] (west, south, east, north)."
+
+
+def _read(table: dict[str, list[float]], where: str) -> dict[str, Region]:
     regions = {}
     for name, sides in table.items():
-        if not (isinstance(sides, list) and len(sides) == 4 and all(isinstance(side, (int, float)) for side in sides)):
-            raise InputError(
-                f"{name!r} in {where} is not a list of four numbers.", "Write: name = [west, south, east, north]"
-            )
-        regions[name] = Region(*(float(side) for side in sides))
+        try:
+            regions[check_name(name, "a region")] = Region(*sides)
+        except OptionError as error:
+            message = error.message if repr(name) in error.message else f"{name}: {error.message}"
+            raise InputError(f"{where}: {message}", error.hint) from None
     return regions
 
 

@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gravmap.errors import InputError
+from gravmap.errors import InputError, OptionError
 
 SHIPPED = "crusts-central-asia"
 """The trained network in the package: trained on simulated crusts only."""
+
+# What no file system takes, and what leads out of a folder, hides a file or reads as an option.
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^[.\- ]|[. ]$|^$')
+
+
+def check_name(name: str, what: str) -> str:
+    """Return a name that becomes that of a file or folder; refuse one that is unsafe on any system.
+
+    Parameters
+    ----------
+    name : str
+        As typed by the user or read from a file.
+    what : str
+        What it names, for the message: "a region".
+
+    Raises
+    ------
+    OptionError
+        The name is empty, longer than 100 bytes, starts with a dot, hyphen or blank, ends with a dot or blank, or
+        holds a separator of folders, a control character, or one of ``: * ? " < > |``.
+
+    Examples
+    --------
+    >>> from gravmap.workspace import check_name
+    >>> check_name("west Junggar", "a region")
+    'west Junggar'
+    >>> check_name("../maps", "a region")
+    Traceback (most recent call last):
+    ...
+    gravmap.errors.OptionError: '../maps' is not a valid name of a region: it becomes the name of a folder.
+    Use letters, digits, blanks, hyphens and underscores; 100 bytes at most.
+    """
+    if _UNSAFE.search(name) or len(name.encode(errors="replace")) > 100:
+        shown = name if len(name) <= 40 else f"{name[:37]}..."
+        raise OptionError(
+            f"{shown!r} is not a valid name of {what}: it becomes the name of a folder.",
+            "Use letters, digits, blanks, hyphens and underscores; 100 bytes at most.",
+        )
+    return name
 
 
 def shipped_model(name: str = SHIPPED) -> Path:
@@ -99,7 +139,8 @@ class Workspace:
         if name is None:
             if not self.latest.exists():
                 raise InputError(f"No trained network in {self.runs}.", "`gravmap train` makes one.")
-            name = self.latest.read_text(encoding="utf-8").strip()
+            text = self.latest.read_text(encoding="utf-8", errors="replace")
+            name = check_name(text.strip(), f"a run, in {self.latest}")
         for folder in (self.runs / name, Path(name), shipped_model(name)):
             if (folder / "model.json").exists():
                 return folder

@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 
 from gravmap.errors import DeviceError, DownloadError, GravmapError, InputError, OptionError
-from gravmap.files import (
-    atomic_folder,
-    atomic_path,
-    check_outputs,
-    locked,
-    read_json,
-    sha256,
-    write_json,
-    writing,
-)
+from gravmap.files import atomic_folder, atomic_path, sha256, write_json
+from gravmap.outputs import check_outputs, locked, writing
+from gravmap.records import read_record
 from gravmap.regions import Region, find_region, named_regions
 from gravmap.units import describe_angle, format_angle, format_length, parse_angle_deg, parse_length_m
 from gravmap.workspace import Workspace, require
@@ -143,7 +136,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     with pytest.raises(RuntimeError), atomic_path(target) as partial:
         partial.write_text("half")
         raise RuntimeError
-    assert read_json(target, "x") == {"old": 1}
+    assert read_record(target, dict[str, int], "x") == {"old": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -170,7 +163,7 @@ def test_a_kill_leaves_the_old_file_and_the_next_write_sweeps_up(tmp_path):
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
     writer.stdout.close()
-    assert read_json(target, "x") == {"old": 1}
+    assert read_record(target, dict[str, int], "x") == {"old": 1}
     assert len(list(tmp_path.iterdir())) == 2
     write_json(target, {"new": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
@@ -349,7 +342,7 @@ def test_a_missing_step_names_the_command_that_makes_it(tmp_path):
     with pytest.raises(InputError, match="gravmap train"):
         Workspace(tmp_path).run("nowhere")
     with pytest.raises(InputError, match="gravmap train"):
-        read_json(Path(tmp_path / "model.json"), "gravmap train")
+        read_record(Path(tmp_path / "model.json"), dict, "gravmap train")
 
 
 def test_the_latest_run_is_found_by_name(tmp_path):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gravmap.download.present import Fetched, unpack, write_prj
-from gravmap.download.sources import Source, SourceFile, check_content
+from gravmap.download.sources import Source, SourceFile, check_content, public_address
 from gravmap.download.transfer import WAITS_S, Transfer
 from gravmap.errors import DownloadError
 from gravmap.files import sha256, write_text
@@ -74,6 +75,7 @@ def fetch(
             target = _Target(source.name, file, path, accept_hash)
             unverified = target.beside(".unverified")
             try:
+                target.refuse_folders()
                 if path.exists() and not overwrite:
                     messages.append(target.verify(path, "is there"))
                 elif accept_hash and unverified.exists() and unverified.stat().st_size == file.bytes:
@@ -87,10 +89,11 @@ def fetch(
                     transfers = [Transfer(place, part, file, waits_s, progress) for place in file.addresses(origin)]
                     messages.append(_download_from_first(target, transfers))
             except DownloadError as error:
-                hint = error.hint or f"Try again later, or {source.bring}."
+                own = f"download it yourself and run `gravmap fetch {source.name} --from PATH`"
+                hint = error.hint or f"Try again later; or {own}; or {source.bring}."
                 raise DownloadError(f"{source.name}: {error.message}", hint) from None
             if file.unpack:
-                unpack(path)
+                unpack(file, path)
         messages += write_prj(source, paths[0])
     return Fetched(source, paths, tuple(messages))
 
@@ -107,10 +110,24 @@ class _Target:
     def beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
 
+    def refuse_folders(self) -> None:
+        """Raise an error if a folder has a name that a file is to have."""
+        for path in (self.path, *map(self.beside, (".part", ".part.json", ".unverified", ".sha256"))):
+            if path.is_dir():
+                raise DownloadError(f"{path} is a folder, and a file of this name is to be written.", "Move it away.")
+
     def hashes(self) -> list[str]:
         """The hash on record and the one kept beside the file, where there are any."""
         hashes, kept = [self.file.sha256] if self.file.sha256 else [], self.beside(".sha256")
-        return [*hashes, kept.read_text(encoding="utf-8").split()[0]] if kept.exists() else hashes
+        if not kept.exists():
+            return hashes
+        found = re.match(rb"\s*([0-9a-fA-F]{64})\b", kept.read_bytes())
+        if found is None:
+            raise DownloadError(
+                f"{kept} does not begin with a SHA-256 (64 hexadecimal digits).",
+                f"Delete it, and run `gravmap fetch {self.owner}` again to record the hash anew.",
+            )
+        return [*hashes, found[1].decode().lower()]
 
     def verify(self, came: Path, how: str) -> str:
         """Compare the hash of a file with those it may have. Returns what was done."""
@@ -147,7 +164,7 @@ def _download_from_first(target: _Target, transfers: list[Transfer]) -> str:
             if error.hint:
                 # Another address would not help: the disk is full, or the user must decide.
                 raise
-            failures.append(f"{transfer.address}: {error.message}")
+            failures.append(f"{public_address(transfer.address)}: {error.message}")
             log.info("%s", failures[-1])
     raise DownloadError(f"{target.path.name} could not be downloaded. {'; '.join(failures)}.")
 
@@ -162,7 +179,7 @@ def _download(target: _Target, transfer: Transfer) -> str:
     try:
         check_content(target.file, transfer.part)
         size = f"{transfer.part.stat().st_size / 1e6:.1f} MB"
-        message = target.verify(transfer.part, f"fetched from {transfer.address} ({size})")
+        message = target.verify(transfer.part, f"fetched from {public_address(transfer.address)} ({size})")
         transfer.part.replace(target.path)
     finally:
         transfer.discard()

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.download import sources
-from gravmap.download.sources import Source
-from gravmap.errors import InputError
-from gravmap.files import atomic_folder, sha256, write_text
+from gravmap.download.sources import Source, SourceFile, check_content, members_of
+from gravmap.errors import DownloadError, InputError
+from gravmap.files import atomic_folder, check_disk_space, sha256, write_text
 
 
 @dataclass(frozen=True)
@@ -114,16 +114,30 @@ def _folder_of(archive: Path) -> Path:
     return archive.with_suffix("")
 
 
-def unpack(archive: Path) -> None:
-    """Unpack a zip archive into a folder of its name, flat, all of it or nothing."""
+def unpack(file: SourceFile, archive: Path) -> None:
+    """Unpack a zip archive into a folder of its name, flat, all of it or nothing.
+
+    Raises
+    ------
+    DownloadError
+        The archive cannot be unpacked, or a file stands where the folder belongs.
+    """
     folder = _folder_of(archive)
     if folder.is_dir() and folder.stat().st_mtime >= archive.stat().st_mtime:
         return
-    with zipfile.ZipFile(archive) as pack, atomic_folder(folder) as temporary:
-        for member in pack.infolist():
-            # Only the name: a member cannot leave the folder.
-            name = Path(member.filename).name
-            if name and not member.is_dir():
+    if folder.exists() and not folder.is_dir():
+        raise DownloadError(f"{folder} is a file, and a folder of this name is to be unpacked.", "Move it away.")
+    try:
+        check_content(file, archive)
+    except DownloadError as error:
+        raise DownloadError(f"{archive}: {error.message}.", "Download it again with --overwrite.") from None
+    with zipfile.ZipFile(archive) as pack:
+        members = members_of(pack)
+        size = sum(member.file_size for member in members.values())
+        hint = "Free some space, or choose another --workspace."
+        check_disk_space(folder, size, f"{archive.name} unpacked takes", hint)
+        with atomic_folder(folder) as temporary:
+            for name, member in members.items():
                 with pack.open(member) as packed, (temporary / name).open("wb") as stream:
                     shutil.copyfileobj(packed, stream)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -15,6 +17,11 @@ from gravmap.errors import DownloadError, OptionError
 
 # How much of a file shows whether it can be the right one.
 HEAD_BYTES = 512
+# No file is received, and no archive unpacked, beyond this where the size is not on record: the parts of a shapefile
+# cannot be larger.
+MOST_BYTES = 2 << 30
+# The longest name that common file systems take.
+_LONGEST_NAME_BYTES = 255
 _WEB_PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")
 
 
@@ -45,6 +52,11 @@ class SourceFile:
     sha256: str | None = None
     magic: tuple[str, ...] = ()
     unpack: bool = False
+
+    @property
+    def most_bytes(self) -> int:
+        """The size beyond which a download of it is given up."""
+        return self.bytes if self.bytes is not None else MOST_BYTES
 
     def addresses(self, origin: str | None = None) -> tuple[str, ...]:
         """The addresses to try, in order.
@@ -106,6 +118,17 @@ class Source:
         return sum(size for size in sizes if size is not None) if None not in sizes else None
 
 
+def public_address(address: str) -> str:
+    """An address without the user name and password that it may hold, for messages and records.
+
+    Examples
+    --------
+    >>> public_address("https://me:secret@host.example/grid.grd")
+    'https://host.example/grid.grd'
+    """
+    return re.sub(r"(?<=://)[^/?#]*@", "", address)
+
+
 def check_start(file: SourceFile, head: bytes, size: int | None) -> None:
     """Refuse a web page, and other first bytes or another size than those on record.
 
@@ -128,13 +151,45 @@ def check_start(file: SourceFile, head: bytes, size: int | None) -> None:
     if file.magic and not any(head.startswith(bytes.fromhex(magic)) for magic in file.magic):
         shown = head[:40].decode("ascii", "replace").replace("\n", " ")
         raise DownloadError(f"the format is wrong; the file begins with {shown!r}" if head else "an empty file came")
-    if file.bytes is not None and size is not None and size != file.bytes:
-        kind = "the file was cut short" if size < file.bytes else "too much came"
-        raise DownloadError(f"{kind}: {size} bytes instead of {file.bytes}")
+    if file.bytes is not None and size is not None and size < file.bytes:
+        raise DownloadError(f"the file was cut short: {size} bytes instead of {file.bytes}")
+    if size is not None and size > file.most_bytes:
+        raise too_large(file, size)
+
+
+def too_large(file: SourceFile, size: int) -> DownloadError:
+    """The error for a file that is larger than it can be."""
+    limit = f"instead of {file.bytes}" if file.bytes is not None else f"and at most {MOST_BYTES} are taken"
+    return DownloadError(f"too much came: {size} bytes {limit}")
+
+
+def members_of(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The files of a zip archive by the names under which they are unpacked, without folders.
+
+    Raises
+    ------
+    DownloadError
+        A name is not valid or occurs twice, or the files are too large together.
+    """
+    members: dict[str, zipfile.ZipInfo] = {}
+    for member in archive.infolist():
+        # Only the last part of its path: a member cannot leave the folder.
+        name = Path(member.filename).name
+        if member.is_dir() or (name.startswith(".") and name != ".."):  # hidden: what a desktop keeps beside files
+            continue
+        if name in ("", "..") or len(name.encode("utf-8", "surrogateescape")) > _LONGEST_NAME_BYTES:
+            raise DownloadError(f"the zip archive has a member whose name is not valid: {member.filename[:60]!r}")
+        if name in members:
+            raise DownloadError(f"the zip archive has two members called {name!r}")
+        members[name] = member
+    size = sum(member.file_size for member in members.values())
+    if size > MOST_BYTES:
+        raise DownloadError(f"the zip archive would unpack to {size / 1e9:.1f} GB, which is too much")
+    return members
 
 
 def check_content(file: SourceFile, path: Path) -> None:
-    """Refuse wrong first bytes, a wrong size and a broken zip archive.
+    """Refuse wrong first bytes, a wrong size, and a zip archive that is broken or cannot be unpacked.
 
     Raises
     ------
@@ -146,9 +201,10 @@ def check_content(file: SourceFile, path: Path) -> None:
     if file.unpack:
         try:
             with zipfile.ZipFile(path) as archive:
+                members_of(archive)
                 broken = archive.testzip()
-        # Encrypted members raise RuntimeError, unknown compressions NotImplementedError.
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        # Encrypted members raise RuntimeError, unknown compressions NotImplementedError, damaged ones the others.
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error) as error:
             raise DownloadError(f"what came is not a valid zip archive: {error}") from None
         if broken is not None:
             raise DownloadError(f"what came is a broken zip archive: the checksum of its member {broken} is wrong")

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gravmap.download.sources import HEAD_BYTES, SourceFile, check_content, check_start
+from gravmap.download.sources import HEAD_BYTES, SourceFile, check_content, check_start, public_address, too_large
 from gravmap.errors import DownloadError
 from gravmap.files import write_json
 from gravmap.progress import Progress, silent
@@ -34,6 +34,8 @@ WAITS_S = (1.0, 4.0, 15.0)
 _LONGEST_WAIT_S = 60.0
 # A server that sends a little each time is sent this many requests at most.
 _MOST_REQUESTS = 200
+# A wait that is longer is reported to the user.
+_REPORTED_WAIT_S = 5.0
 _CHUNK_BYTES = 1 << 16
 _SPARE_BYTES = 64 << 20
 
@@ -80,6 +82,11 @@ class Transfer:
         """The record of what the partial file is a part of."""
         return self.part.with_name(self.part.name + ".json")
 
+    @property
+    def _recorded(self) -> str:
+        """The address as it is written to the record, without a password."""
+        return public_address(self.address)
+
     def discard(self) -> None:
         """Delete the partial file."""
         self.part.unlink(missing_ok=True)
@@ -113,7 +120,7 @@ class Transfer:
 
     def _request(self) -> bool:
         """Send requests until the file is complete or they bring nothing new."""
-        have = self._kept()[1]
+        have = most = self._kept()[1]
         self._check_disk((self.file.bytes or have) - have)
         failures = 0
         for requests in range(1, _MOST_REQUESTS + 1):  # noqa: B007
@@ -121,12 +128,17 @@ class Transfer:
                 return self._request_rest()
             except Interrupted as error:
                 trouble = error
-            before, have = have, self._kept()[1]
-            failures = 0 if have > before else failures + 1
+            have = self._kept()[1]
+            # Compared with the most that was ever there: a file that keeps changing on the server makes no progress.
+            failures = 0 if have > most else failures + 1
+            most = max(most, have)
             if failures > len(self.waits_s) or not self.waits_s:
                 break
-            log.info("%s: %s; trying again.", self.address, trouble.message)
-            time.sleep(max(self.waits_s[max(failures - 1, 0)], trouble.wait_s))
+            wait_s = max(self.waits_s[max(failures - 1, 0)], trouble.wait_s)
+            level = logging.WARNING if wait_s > _REPORTED_WAIT_S else logging.INFO
+            address = public_address(self.address)
+            log.log(level, "%s: %s; trying again in %.0f s.", address, trouble.message, wait_s)
+            time.sleep(wait_s)
         kept = f"; {have / 1e6:.1f} MB are kept, the next run resumes there" if have else ""
         raise DownloadError(f"{trouble.message} ({requests} {'try' if requests == 1 else 'tries'}){kept}")
 
@@ -135,13 +147,13 @@ class Transfer:
         try:
             have = self.part.stat().st_size
             version = Version(**json.loads(self.note.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return Version(self.address), 0
-        same = version.url == self.address and version.validator
+        except (OSError, ValueError, TypeError, RecursionError):
+            return Version(self._recorded), 0
+        same = version.url == self._recorded and version.validator
         # From another server, or one without validators, only where the hash on record will show whether the parts fit.
         hashed = self.file.sha256 is not None and version.total is not None and version.total == self.file.bytes
         fits = (same or hashed) and (version.total is None or have <= version.total)
-        return (version, have) if fits else (Version(self.address), 0)
+        return (version, have) if fits else (Version(self._recorded), 0)
 
     def _request_rest(self) -> bool:
         """Send one request for what is missing. Returns whether a partial file was resumed."""
@@ -152,7 +164,7 @@ class Transfer:
         headers = {"Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
-            if kept.validator and kept.url == self.address:
+            if kept.validator and kept.url == self._recorded:
                 headers["If-Range"] = kept.validator
         with self._open(headers) as response:
             answer = response.headers
@@ -162,7 +174,8 @@ class Transfer:
                 size = span.rpartition("/")[2]
             etag = answer.get("ETag", "")
             validator = etag if etag and not etag.startswith("W/") else answer.get("Last-Modified", "")
-            version = Version(self.address, int(size) if size.isdigit() and not compressed else None, validator)
+            known = size.isascii() and size.isdigit() and len(size) < 20 and not compressed
+            version = Version(self._recorded, int(size) if known else None, validator)
             if response.status_code == 200:
                 have = 0
             elif not span.startswith(f"bytes {have}-") or compressed or kept.differs(version):
@@ -175,6 +188,7 @@ class Transfer:
     def _open(self, headers: dict[str, str]) -> Response:
         """Send a request; the answer has the status 200, 206, or 416 to a request for a part."""
         import requests
+        from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
         from urllib3.exceptions import InvalidHeader
         from urllib3.util import Retry
 
@@ -184,8 +198,14 @@ class Transfer:
             raise Interrupted(f"the server did not answer within {self.timeout_s:g} s") from None
         except requests.ConnectionError:
             raise Interrupted("no connection to the server") from None
-        except requests.RequestException as error:
-            raise DownloadError(f"the request failed: {type(error).__name__}") from None
+        except requests.TooManyRedirects:
+            raise DownloadError("the server redirects in a circle") from None
+        except (requests.RequestException, ValueError) as error:
+            # A plain ValueError is urllib3's or a codec's, of a host name; requests does not wrap it after a redirect.
+            known = isinstance(error, requests.RequestException)
+            if known and not isinstance(error, (InvalidURL, InvalidSchema, MissingSchema)):
+                raise DownloadError(f"the request failed: {type(error).__name__}") from None
+            raise DownloadError("the address, or the one that the server redirects to, is not valid") from None
         status = response.status_code
         if status in (200, 206) or (status == 416 and "Range" in headers):
             return response
@@ -193,8 +213,8 @@ class Transfer:
         reason = f"the server answers {status} {response.reason or ''}".rstrip()
         if status in (408, 425, 429) or status >= 500:
             wait_s = 0.0
-            with suppress(InvalidHeader):
-                # In seconds, or as a date.
+            with suppress(InvalidHeader, ValueError, OverflowError):
+                # In seconds, or as a date, which may be out of range.
                 wait_s = Retry().parse_retry_after(response.headers.get("Retry-After", ""))
             raise Interrupted(reason, min(wait_s, _LONGEST_WAIT_S))
         raise DownloadError(reason)
@@ -218,11 +238,16 @@ class Transfer:
         if have == 0:
             while len(head) < HEAD_BYTES and (chunk := next(body, b"")):
                 head += chunk
+            begins = head and any(bytes.fromhex(magic).startswith(head) for magic in self.file.magic)
+            if begins and version.total is None and len(head) < (self.file.bytes or HEAD_BYTES):
+                # Nothing but the first bytes, right so far: not yet what can be judged.
+                raise Interrupted("the connection broke off")
             # Before anything is written: a web page leaves an older partial file as it is.
             try:
                 check_start(self.file, head, version.total)
             except DownloadError as error:
-                target = f" (it leads to {response.url})" if response.url != self.address else ""
+                leads_to = public_address(response.url)
+                target = f" (it leads to {leads_to})" if leads_to != self._recorded else ""
                 raise DownloadError(error.message + target) from None
         self._check_disk((version.total or have) - have)
         if have == 0:
@@ -231,9 +256,16 @@ class Transfer:
         write_json(self.note, asdict(version))
         with self.part.open("ab", buffering=0) as stream:
             for chunk in itertools.chain([head] if head else [], body):
-                stream.write(chunk)
                 have += len(chunk)
+                if have > self.file.most_bytes:
+                    # The server did not announce the size, or announced another.
+                    self.discard()
+                    raise too_large(self.file, have)
+                stream.write(chunk)
                 self.progress(have, version.total or 0, self.file.name)
+        if version.total is None and self.file.bytes is not None and have < self.file.bytes:
+            # An answer that does not announce its size ends where the connection does.
+            raise Interrupted("the connection broke off")
 
     def _check_disk(self, needed: int) -> None:
         """Refuse to begin what will not fit."""

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.regions import Region
 
+DEFAULT_RESIDUAL = "residual_10km"
+"""Default input of a network: the residual of Liu et al. (2024)."""
+
 
 @dataclass(frozen=True)
 class FieldGrid:
@@ -114,6 +117,11 @@ class FieldReader:
         return [str(name) for name in self.dataset.data_vars]
 
     @property
+    def residuals(self) -> list[str]:
+        """Names of the residuals, in the order of the file."""
+        return [name for name in self.names if name.startswith("residual_")]
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of nodes."""
         return self.lat.size, self.lon.size
@@ -129,21 +137,20 @@ class FieldReader:
         return nodes_region(self.lat[::-1], self.lon)
 
     @property
-    def first_residual(self) -> str:
-        """Name of the first residual, the default input of a network.
+    def default_residual(self) -> str:
+        """Name of the residual that is the default input of a network: :data:`DEFAULT_RESIDUAL`, else the first.
 
         Raises
         ------
         InputError
             The file holds no residual.
         """
-        for name in self.names:
-            if name.startswith("residual_"):
-                return name
-        raise InputError(
-            f"{self.path} holds no residual; it has {', '.join(self.names) or 'nothing'}.",
-            "`gravmap residual --height 10km` makes one.",
-        )
+        if not self.residuals:
+            raise InputError(
+                f"{self.path} holds no residual; it has {', '.join(self.names) or 'nothing'}.",
+                "`gravmap residual --height 10km` makes one.",
+            )
+        return DEFAULT_RESIDUAL if DEFAULT_RESIDUAL in self.residuals else self.residuals[0]
 
     def unit(self, name: str) -> str:
         """Unit of a field; mGal where the file gives none."""
@@ -180,12 +187,7 @@ class FieldReader:
                     f"{self.path} has no field {name!r}; it has {', '.join(self.names)}.",
                     "`gravmap residual --height ...` makes residuals, `gravmap rasterize --faults ...` fault_distance.",
                 )
-            try:
-                parts.append(self.dataset[name].isel(lat=stored, lon=columns).values[::-1])
-            except (OSError, RuntimeError) as error:
-                raise InputError(
-                    f"{self.path}: {name} cannot be read: {error}.", "`gravmap residual --overwrite` makes it again."
-                ) from None
+            parts.append(self.dataset[name].isel(lat=stored, lon=columns).values[::-1])
         return np.stack(parts).astype(np.float32)
 
     def interpolate(self, name: str, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -231,7 +233,7 @@ def read_fields(path: Path | str, channels: Sequence[str] | None = None) -> Fiel
     path : Path
         A file that `gravmap residual` wrote.
     channels : sequence of str, optional
-        Names of variables; default the first ``residual_*``.
+        Names of variables; default :attr:`FieldReader.default_residual`.
 
     Raises
     ------
@@ -239,7 +241,7 @@ def read_fields(path: Path | str, channels: Sequence[str] | None = None) -> Fiel
         The file is missing or not written by gravmap, or a channel is not in it.
     """
     with FieldReader(path) as fields:
-        chosen = tuple(channels) if channels else (fields.first_residual,)
+        chosen = tuple(channels) if channels else (fields.default_residual,)
         values = fields.read(chosen)
         units = tuple(fields.unit(name) for name in chosen)
         return FieldGrid(values, chosen, units, fields.nodes_wsen, fields.region, fields.recipe, fields.sources)

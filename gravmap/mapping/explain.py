@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rasterio.transform import from_bounds
 
 from gravmap.errors import OptionError
-from gravmap.files import atomic_path, check_outputs, sha256, write_json
+from gravmap.files import atomic_path, sha256, write_json
 from gravmap.geology.labels import LabelFile
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.evaluation.attribution import STEPS, Attribution, integrated_gradients
@@ -27,6 +27,7 @@ from gravmap.mapping.plan import Plan
 from gravmap.mapping.predictor import Predictor
 from gravmap.mapping.record.model_record import describe_run
 from gravmap.mapping.record.provenance import hashed_inputs, machine, versions
+from gravmap.outputs import check_outputs
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 

@@ -12,10 +12,11 @@ import numpy as np
 import xarray as xr
 
 from gravmap.errors import GravmapError, InputError, OptionError
-from gravmap.files import check_outputs, sha256
+from gravmap.files import sha256
 from gravmap.gravity import open_fields, open_grid, residual_fields, write_fields
 from gravmap.gravity.fields import read_margin_deg
 from gravmap.gravity.fields_file import field_recipe, field_sources
+from gravmap.outputs import check_outputs
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.units import format_length, parse_length_m

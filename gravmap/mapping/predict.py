@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gravmap import __version__
 from gravmap.errors import InputError, OptionError
-from gravmap.files import check_disk_space, check_outputs, sha256
+from gravmap.files import check_disk_space, sha256
 from gravmap.geology.labels import LabelFile
 from gravmap.learning.data.outcrop_context import DISTANCE, distance_km_from_channel
 from gravmap.mapping.assemble import Assembler
@@ -30,6 +30,7 @@ from gravmap.mapping.options import Options, Verdicts, settings, tags
 from gravmap.mapping.outcrop_file import write_outcrop_context
 from gravmap.mapping.plan import WINDOWS_FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
+from gravmap.outputs import check_outputs
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.tiling.resumable_folder import ResumableFolder, unfinished_bytes, write_unfinished

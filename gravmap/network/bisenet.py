@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from gravmap.errors import OptionError
-from gravmap.network.ggmnet import AttentionRefinement, FeatureFusion, pad_to_multiple
+from gravmap.network.ggmnet import AttentionRefinement, FeatureFusion, crop, pad_to_multiple
 from gravmap.network.operators import conv_bn_relu, upsample
 from gravmap.network.residual import BasicBlock, init_weights
 
@@ -42,7 +42,7 @@ class BiSeNetArchitecture:
     width: int = 64
 
     def __post_init__(self) -> None:
-        if not isinstance(self.width, int) or self.width < 1:
+        if not isinstance(self.width, int) or not 1 <= self.width <= 1 << 16:
             raise OptionError(f"A BiSeNet needs a width of at least 1, not {self.width!r}.")
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,4 +128,4 @@ class BiSeNet(nn.Module):
         context = self.refine16(upsample(self.attend16(at16) + coarse, 2))  # (B, 2w, H/8, W/8)
         fused = self.fuse([self.detail(x), context])  # (B, 4w, H/8, W/8)
         logits: Tensor = upsample(self.classify(fused), 8)  # (B, K, H, W)
-        return logits[:, :, :height, :width]
+        return crop(logits, height, width)

@@ -29,13 +29,30 @@ MULTIPLE = 64
 """Inputs are padded to a multiple of this: 1/32 at the coarsest branch, halved again in its zoom operators."""
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad (B, C, H, W) at the bottom and right to a multiple: by reflection, or replication if it is too small."""
-    for axis, size in ((-2, x.shape[-2]), (-1, x.shape[-1])):
-        more = -size % multiple
-        if more:
+def pad_to_multiple(x: Tensor, multiple: int | tuple[int, int]) -> Tensor:
+    """Pad (B, C, H, W) at the bottom and right to a multiple: by reflection, or replication if it is too small.
+
+    `multiple` is one number, or one for rows and one for columns.
+    """
+    multiples = (multiple, multiple) if isinstance(multiple, int) else multiple
+    for axis, each in zip((-2, -1), multiples, strict=True):
+        size = x.shape[axis]
+        more = -size % each
+        # torch.export makes one program for all sizes: a branch on a symbolic size would bind it to those of the
+        # example. There the size is always padded, by 0 where it is a multiple.
+        if not isinstance(more, int) or more:
             pad = (0, more, 0, 0) if axis == -1 else (0, 0, 0, more)
             x = functional.pad(x, pad, mode="reflect" if more < size else "replicate")
+    return x
+
+
+def crop(x: Tensor, height: int, width: int) -> Tensor:
+    """Cut (B, C, H, W) at the bottom and right to `height` and `width`: what :func:`pad_to_multiple` added."""
+    for axis, size in ((-2, height), (-1, width)):
+        if isinstance(size, int):
+            x = x.narrow(axis, 0, size)
+        else:  # in a program for all sizes a view would bind it to sizes that are a multiple, or to those that are not
+            x = x.index_select(axis, torch.arange(size, device=x.device))
     return x
 
 
@@ -252,7 +269,7 @@ class GGMNet(nn.Module):
         y = self.classify(y)  # (B, K, H, W), or (B, K, H/2, W/2) without the last stage
         if not self.architecture.full_res_stage:
             y = upsample(y, 2)  # (B, K, H, W)
-        return y[:, :, :height, :width]
+        return crop(y, height, width)
 
     def branches(self, x: Tensor) -> list[Tensor]:
         """Run every branch on the encoder's output (B, E3, h, w); cells that branches share run once."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gravmap.errors import OptionError
-from gravmap.network.ggmnet import pad_to_multiple
+from gravmap.network.ggmnet import crop, pad_to_multiple
 from gravmap.network.operators import conv_bn, conv_bn_relu, upsample
 from gravmap.network.residual import BasicBlock, Bottleneck, init_weights
 
@@ -53,8 +53,12 @@ class HRNetArchitecture:
 
     def __post_init__(self) -> None:
         numbers = (self.width, self.blocks, self.stem, *self.modules)
-        if len(self.modules) != 3 or any(not isinstance(number, int) or number < 1 for number in numbers):
-            raise OptionError(f"An HRNet needs three stages and whole numbers of at least 1, not {asdict(self)}.")
+        whole = all(isinstance(number, int) and 1 <= number <= 1 << 16 for number in numbers)
+        if len(self.modules) != 3 or not whole or max(self.blocks, *self.modules) > 64:
+            raise OptionError(
+                f"An HRNet needs three stages, whole numbers of at least 1, and at most 64 modules and blocks, not"
+                f" {asdict(self)}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the architecture as a JSON-able record."""
@@ -117,7 +121,7 @@ class HRNet(nn.Module):
             for exchange in stage:
                 maps = exchange(maps)  # branch n: (B, width 2^n, H/2^(2+n), W/2^(2+n))
         logits: Tensor = upsample(self.classify(maps[0]), 4)  # (B, K, H, W)
-        return logits[:, :, :height, :width]
+        return crop(logits, height, width)
 
 
 class Exchange(nn.Module):

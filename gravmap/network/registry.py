@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from gravmap.errors import InputError, OptionError
+from gravmap.errors import DeviceError, OptionError
 from gravmap.network.architecture import Architecture
 from gravmap.network.bisenet import BiSeNet, BiSeNetArchitecture
 from gravmap.network.ggmnet import GGMNet
@@ -23,6 +22,7 @@ from gravmap.network.presets import PRESETS
 from gravmap.network.residual_unet import ResidualUNet, ResidualUNetArchitecture
 from gravmap.network.smp import SmpArchitecture, SmpNetwork
 from gravmap.network.unet import UNet, UNetArchitecture
+from gravmap.records import read_record
 
 _OTHERS: dict[str, Callable[[], Any]] = {
     "unet": UNetArchitecture,
@@ -166,10 +166,92 @@ def build_from_dict(architecture: Mapping[str, Any], in_channels: int, classes: 
         raise OptionError(
             f"A network cannot have {in_channels} input channels and {classes} classes.", "Both are at least 1."
         )
-    network = make(read(architecture), in_channels, classes)
+    described = read(architecture)
+    _refuse_huge(architecture, in_channels, classes)
+    network = make(described, in_channels, classes)
     assert isinstance(network, nn.Module)
     classifier_of(network, classes)
     return network
+
+
+MAX_PARAMETERS = 500_000_000
+"""Most parameters of a network; HRNet-W64 has 114 million, and training needs about 16 bytes for each."""
+
+
+def outline(architecture: Mapping[str, Any], in_channels: int, classes: int) -> dict[str, Tensor] | None:
+    """Return the parameters and buffers of a network without their memory (on torch's meta device), by name.
+
+    Returns
+    -------
+    dict or None
+        None for networks of segmentation-models-pytorch, which compute with their weights when they are built.
+
+    Raises
+    ------
+    OptionError
+        As :func:`build_from_dict`.
+    """
+    read, make = _kind(architecture)
+    described = read(architecture)
+    body = getattr(described, "body", None)
+    if SmpArchitecture.KIND in (architecture["kind"], body and body.get("kind")):
+        return None
+    try:
+        with torch.device("meta"):
+            # The body of an outcrop start is built without its own check: there is one for the whole.
+            made: Any = (
+                OutcropStart(described, _bare(body, in_channels, classes), in_channels, classes)
+                if body
+                else make(described, in_channels, classes)
+            )
+    except (RuntimeError, OverflowError, ValueError, TypeError) as error:
+        first = str(error).splitlines()[0]
+        raise OptionError(f"The network's architecture is invalid: {first}", "Correct the record.") from None
+    found: dict[str, Tensor] = made.state_dict()
+    return found
+
+
+def _bare(architecture: Mapping[str, Any], in_channels: int, classes: int) -> nn.Module:
+    read, make = _kind(architecture)
+    network = make(read(architecture), in_channels, classes)
+    assert isinstance(network, nn.Module)
+    return network
+
+
+def _refuse_huge(architecture: Mapping[str, Any], in_channels: int, classes: int) -> None:
+    """Raise DeviceError before the memory of a network is allocated that no computer here has."""
+    parameters = outline(architecture, in_channels, classes)
+    count = sum(each.numel() for each in parameters.values()) if parameters else 0
+    if count > MAX_PARAMETERS:
+        raise DeviceError(
+            f"The network's architecture has {count / 1e6:,.0f} million parameters; at most"
+            f" {MAX_PARAMETERS / 1e6:,.0f} million are supported.",
+            "Reduce its widths.",
+        )
+
+
+def check_parameters(
+    architecture: Mapping[str, Any], tensors: Mapping[str, Tensor], in_channels: int, classes: int
+) -> None:
+    """Check that stored tensors are those of a network, by name, shape and type, before it is built.
+
+    Raises
+    ------
+    ValueError
+        With the first difference.
+    OptionError
+        As :func:`build_from_dict`.
+    """
+    expected = outline(architecture, in_channels, classes)
+    if expected is None:
+        return
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors or name not in expected:
+            raise ValueError(f"the tensor {name} {'is missing' if name in expected else 'is not part of it'}.")
+        found, wanted = tensors[name], expected[name]
+        if found.shape != wanted.shape or found.dtype != wanted.dtype:
+            described = [f"{str(each.dtype).removeprefix('torch.')} {list(each.shape)}" for each in (found, wanted)]
+            raise ValueError(f"the tensor {name} is {described[0]}, not {described[1]}.")
 
 
 def read_architecture(path: Path) -> dict[str, Any]:
@@ -202,23 +284,15 @@ def read_architecture(path: Path) -> dict[str, Any]:
     >>> read_architecture(path)
     {'kind': 'unet', 'widths': [4, 8]}
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        record = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing.", _HOW) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(
-            f"{path} is not valid {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}.", _HOW
-        ) from None
-    if isinstance(record, dict) and isinstance(record.get("architecture"), dict):
+    record = read_record(path, dict[str, Any], hint=_HOW)
+    if isinstance(record.get("architecture"), dict):
         record = record["architecture"]
-    if not isinstance(record, dict):
-        raise InputError(f"{path} is not an architecture record.", _HOW)
     try:
         described: dict[str, Any] = _kind(record)[0](record).to_dict()
-    except OptionError as error:
-        raise OptionError(f"{path}: {error.message}", error.hint) from None
+        body = described.get("body", described)
+        _refuse_huge(body, 1, 2)
+    except (OptionError, DeviceError) as error:
+        raise type(error)(f"{path}: {error.message}", error.hint) from None
     return described
 
 

@@ -22,11 +22,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gravmap.errors import OptionError
+from gravmap.network.ggmnet import crop, pad_to_multiple
 from gravmap.network.operators import conv_bn_relu, upsample
 from gravmap.network.residual import BasicBlock
 
 HEADS = 4
 """Heads of the attention."""
+
+MAX_BLOCKS = 64
+"""Most residual blocks at one size."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,15 @@ class ResidualUNetArchitecture:
 
     def __post_init__(self) -> None:
         numbers = (*self.widths, *self.blocks, *self.pool)
-        whole = all(isinstance(each, int) and not isinstance(each, bool) and each >= 1 for each in numbers)
-        if not whole or len(self.widths) < 2 or len(self.blocks) != len(self.widths) or len(self.pool) != 2:
+        whole = all(isinstance(each, int) and not isinstance(each, bool) and 1 <= each <= 1 << 16 for each in numbers)
+        if (
+            not whole
+            or max(self.blocks, default=0) > MAX_BLOCKS
+            or len(self.widths) > 12
+            or len(self.widths) < 2
+            or len(self.blocks) != len(self.widths)
+            or len(self.pool) != 2
+        ):
             raise OptionError(
                 "A residual U-Net needs two or more widths, as many blocks, and two pooling sizes, "
                 f"not {self.to_dict()}."
@@ -121,7 +132,8 @@ class ResidualUNet(nn.Module):
         """Map (B, C, H, W) to logits (B, K, H, W); widths are W0, W1, ... from the pooled size h, w down."""
         height, width = x.shape[-2:]
         pool, deepest = self.architecture.pool, len(self.down) - 1
-        x = self.stem(functional.avg_pool2d(self._padded(x), pool))  # (B, W0, h, w)
+        rows, columns = (each * 2**deepest for each in pool)  # whole pixels of the coarsest level
+        x = self.stem(functional.avg_pool2d(pad_to_multiple(x, (rows, columns)), pool))  # (B, W0, h, w)
         finer: list[Tensor] = []
         for level, chain in enumerate(self.down):
             x = chain(functional.avg_pool2d(x, 2) if level else x)  # (B, Wl, h/2^l, w/2^l)
@@ -133,17 +145,7 @@ class ResidualUNet(nn.Module):
             x = self.up[level](x)
         logits = self.classify(x)  # (B, K, h, w)
         logits = functional.interpolate(logits, scale_factor=tuple(map(float, pool)), mode="bilinear")  # (B, K, H, W)
-        return logits[:, :, :height, :width]
-
-    def _padded(self, x: Tensor) -> Tensor:
-        """Pad bottom and right to whole pixels of the coarsest level, by reflection if the image is large enough."""
-        for axis, each in zip((-2, -1), self.architecture.pool, strict=True):
-            size = x.shape[axis]
-            more = -size % (each * 2 ** (len(self.down) - 1))
-            if more:
-                pad = (0, more, 0, 0) if axis == -1 else (0, 0, 0, more)
-                x = functional.pad(x, pad, mode="reflect" if more < size else "replicate")
-        return x
+        return crop(logits, height, width)
 
 
 class Attention(nn.Module):

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from gravmap.errors import OptionError
-from gravmap.network.ggmnet import pad_to_multiple
+from gravmap.network.ggmnet import crop, pad_to_multiple
 
 # Output stride of the deepest encoders; inputs of encoders with a smaller stride are padded more than needed. PAN
 # halves the map three more times after an encoder with stride 16.
@@ -118,7 +118,7 @@ class SmpNetwork(nn.Module):
         height, width = x.shape[-2:]
         x = pad_to_multiple(x, self.multiple)  # (B, C, H, W), H and W now multiples of the encoder's stride
         logits: Tensor = self.network(x)  # (B, K, H, W)
-        return logits[:, :, :height, :width]
+        return crop(logits, height, width)
 
 
 def _library() -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gravmap.errors import OptionError
-from gravmap.network.ggmnet import pad_to_multiple
+from gravmap.network.ggmnet import crop, pad_to_multiple
 from gravmap.network.operators import conv_bn_relu
 
 
@@ -49,8 +49,9 @@ class UNetArchitecture:
     widths: tuple[int, ...] = (16, 32, 64, 128, 256)
 
     def __post_init__(self) -> None:
-        if len(self.widths) < 2 or any(not isinstance(width, int) or width < 1 for width in self.widths):
-            raise OptionError(f"A U-Net needs two or more widths of at least 1, not {list(self.widths)}.")
+        whole = all(isinstance(width, int) and 1 <= width <= 1 << 16 for width in self.widths)
+        if not 2 <= len(self.widths) <= 12 or not whole:
+            raise OptionError(f"A U-Net needs 2 to 12 widths of at least 1, not {list(self.widths)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the architecture as a JSON-able record."""
@@ -120,7 +121,7 @@ class UNet(nn.Module):
             x = torch.cat((self.up[level](x), finer[level]), dim=1)  # (B, 2 Wl, H/2^l, W/2^l)
             x = self.join[level](x)  # (B, Wl, H/2^l, W/2^l)
         logits: Tensor = self.classify(x)  # (B, K, H, W)
-        return logits[:, :, :height, :width]
+        return crop(logits, height, width)
 
 
 def _twice(c_in: int, c_out: int) -> nn.Sequential:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from gravmap.files import read_json
 from gravmap.geology import open_labels
 from gravmap.lattice import COVER, TEST, UNUSABLE
 from gravmap.learning.data.dataset import RegionDataset
@@ -16,6 +15,7 @@ from gravmap.mapping.page.words import bare_area, count, percent
 from gravmap.mapping.record.raster_content import count_values
 from gravmap.reproduce.page import Picture, Table
 from gravmap.tiling import load_arrays
+from gravmap.tiling.training_arrays import read_index
 from gravmap.units import format_angle
 from gravmap.workspace import Workspace
 
@@ -42,7 +42,7 @@ def class_table(place: Workspace) -> Table:
 
 def window_table(place: Workspace, paper: dict[str, Any]) -> Table:
     """Table 2: number of windows of every size, and of those with too little bedrock."""
-    index = read_json(place.tiles / "index.json", "gravmap tile")
+    index = read_index(place.tiles)
     rows, total, excluded = [], 0, 0
     for scale in index["scales"]:
         windows, apart = scale["rows"] * scale["columns"], len(index["set_apart"].get(scale["name"], []))
@@ -80,7 +80,7 @@ def draw_study_area(place: Workspace, dataset: RegionDataset, path: Path, title:
 
 def draw_gravity(place: Workspace, path: Path, title: str) -> Picture:
     """Figure 2: the Bouguer anomaly and the residual that is the input of the networks."""
-    first = str(read_json(place.tiles / "index.json", "gravmap tile")["channel"])
+    first = read_index(place.tiles)["channel"]
     dataset = RegionDataset.from_arrays(load_arrays(place.tiles, channels=["bouguer", first]))
     bounds = bounds_wsen(dataset)
     bouguer, residual = (np.where(dataset.field_valid, field, np.nan) for field in dataset.fields)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gravmap.files import read_json
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation.null_models import NULL_MODELS, null_scores, unavailable_null_models
 from gravmap.mapping.page.facts import Protocol, protocols_of, read_run
 from gravmap.network.cost import count_parameters
 from gravmap.network.registry import build_from_dict
+from gravmap.records import read_record
 from gravmap.reproduce.plan import PROTOCOLS, Plan, PlannedRun
 from gravmap.workspace import Workspace
 
@@ -131,7 +131,7 @@ def _read(folder: Path, run: PlannedRun, in_channels: int, classes: int) -> Trai
         parameters = count_parameters(build_from_dict(run.architecture, in_channels, classes))
     if not (folder / "scores.json").exists():
         return Trained(run, folder, parameters, {}, [], 0.0)
-    result = read_json(folder / "scores.json", "gravmap train")
+    result = read_record(folder / "scores.json", dict[str, Any], "gravmap train")
     test = result["test"] if result["test"].get("pa") is not None else {}
     return Trained(run, folder, parameters, test, _history(folder / "metrics.csv"), float(result["seconds"]))
 

@@ -10,12 +10,13 @@ from typing import Any
 import rasterio
 
 from gravmap.errors import InputError
-from gravmap.files import read_json, write_json, write_text
+from gravmap.files import write_json, write_text
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation.null_models import unavailable_null_models
 from gravmap.mapping.page.words import count, percent
 from gravmap.mapping.scoring.under_cover import ALL, FAR, score_under_cover
 from gravmap.progress import Progress, silent
+from gravmap.records import read_record
 from gravmap.reproduce.dataset import class_table, draw_gravity, draw_study_area, window_table
 from gravmap.reproduce.held_out import HeldOutMaps, predict_held_out
 from gravmap.reproduce.outcome import Outcome, Trained, gather, with_learned_baselines
@@ -244,7 +245,7 @@ def _band(path: Path) -> Any:
 def _departures(made: Made) -> list[str]:
     general = [f"Paper: {row['open']}. Here: {row['here']}." for row in made.plan.departures]
     record = made.place.maps / made.region / "provenance.json"
-    shown = read_json(record, "gravmap predict").get("deviations", []) if record.exists() else []
+    shown = read_record(record, dict[str, Any], "gravmap predict").get("deviations", []) if record.exists() else []
     return [*general, *(f"In this map: {each}" for each in shown)]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gravmap.errors import InputError, OptionError
-from gravmap.files import atomic_folder, read_json, write_json, write_text
+from gravmap.files import atomic_folder, write_json, write_text
 from gravmap.lattice import TEST, TUNE, UNUSABLE
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.training.config import TrainConfig
@@ -23,6 +23,7 @@ from gravmap.network.architecture import Architecture
 from gravmap.network.operators import OPERATORS
 from gravmap.network.registry import read_architecture
 from gravmap.progress import Progress, silent
+from gravmap.records import read_record
 from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
 from gravmap.search.data_split import without_held_out_labels
@@ -271,14 +272,14 @@ def _config(
 
 def _train_and_score(data: RegionDataset, folder: Path, config: TrainConfig, progress: Progress) -> dict[str, Any]:
     """Scores on the tuning blocks after the last epoch of a training."""
-    record_path = folder / "trial.json"
+    record_path, made_by = folder / "trial.json", "gravmap search --compare"
     key = {"config": json.loads(config.to_json()), "area_sha256": data.fingerprint()}
     if record_path.exists():
-        kept: dict[str, Any] = read_json(record_path, "gravmap search --compare")
+        kept = read_record(record_path, dict[str, Any], made_by)
         if kept["key"] == key:
             return dict(kept["scores"])
     last = folder / "last.json"
-    resumed = last.exists() and read_json(last, "gravmap search --compare").get("config") == key["config"]
+    resumed = last.exists() and read_record(last, dict[str, Any], made_by).get("config") == key["config"]
     if not resumed:
         shutil.rmtree(folder, ignore_errors=True)
     trainer = Trainer(data, folder, config, Group(device=torch.device(config.device)))

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from gravmap.errors import InputError
-from gravmap.files import read_json, write_json, write_text
+from gravmap.files import write_json, write_text
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation import metrics
 from gravmap.learning.training.checkpoint import versions
@@ -22,6 +22,7 @@ from gravmap.learning.training.curves import history_csv
 from gravmap.network.architecture import Architecture
 from gravmap.network.cost import as_markdown, cost_by_part
 from gravmap.progress import Progress, describe_time, silent
+from gravmap.records import read_record
 from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
 from gravmap.search.decoding import candidates
@@ -298,7 +299,7 @@ def read_search(run_dir: Path) -> dict[str, Any]:
     ...     read_search(Path(folder))["rule"]
     'viterbi'
     """
-    record: dict[str, Any] = read_json(run_dir / RECORD, "gravmap search")
+    record: dict[str, Any] = read_record(run_dir / RECORD, dict[str, Any], "gravmap search")
     if not record.get("finished"):
         raise InputError(
             f"The search {run_dir.name} is not finished.",

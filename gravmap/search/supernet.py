@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from gravmap.errors import OptionError
 from gravmap.network.architecture import Architecture
-from gravmap.network.ggmnet import MULTIPLE, GGMNet, make_encoder, pad_to_multiple
+from gravmap.network.ggmnet import MULTIPLE, GGMNet, crop, make_encoder, pad_to_multiple
 from gravmap.network.operators import OPERATORS, upsample
 from gravmap.search.cost_table import CostTable
 from gravmap.search.slimmable import SlimCell, SlimConv
@@ -325,7 +325,7 @@ class Supernet(nn.Module):
 
     def _score(self, ends: list[Tensor], x: Tensor) -> list[Tensor]:
         height, width = (-(-length // 8) for length in x.shape[-2:])
-        return [scores[:, :, :height, :width] for scores in self.heads(ends)]
+        return [crop(scores, height, width) for scores in self.heads(ends)]
 
     def _choose_widths(self, widths: str) -> tuple[list[list[int]], list[Tensor] | None]:
         """Channels of every map, ``[scale][cell]``, and factors of 1 that carry the gradient of sampled widths."""
@@ -384,7 +384,7 @@ class SubNetwork(nn.Module):
         x = pad_to_multiple(x, MULTIPLE)
         for stage in self.body.encoder:
             x = stage(x)
-        return [scores[:, :, :height, :width] for scores in self.heads(self.body.branches(x))]
+        return [crop(scores, height, width) for scores in self.heads(self.body.branches(x))]
 
 
 def recalibrate(supernet: Supernet, architecture: Architecture, batches: Iterable[Tensor]) -> SubNetwork:

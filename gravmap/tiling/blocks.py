@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -144,9 +145,19 @@ class BlockSplit:
         }
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Self:
-        """Make the split from the dictionary of :meth:`to_dict`."""
+    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
+        """Make the split from the dictionary of :meth:`to_dict`.
+
+        Raises
+        ------
+        KeyError, ValueError, OptionError
+            A key is missing, or the folds of the blocks do not fit the number of folds.
+        """
+        if len({len(row) for row in stored["fold_of_block"]}) != 1:
+            raise ValueError("the rows of fold_of_block differ in length")
         fold_of = np.array(stored["fold_of_block"], dtype=np.int64)
+        if not fold_of.size or fold_of.min() < -1 or fold_of.max() >= stored["folds"]:
+            raise ValueError("fold_of_block names a fold that does not exist")
         region, rest = Region(*stored["region_wsen"]), (stored["folds"], stored["buffer_deg"], stored["seed"])
         return cls(region, fold_of, *rest, name=stored["name"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import rasterio
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
-from gravmap.files import atomic_folder, check_outputs, read_json
+from gravmap.files import atomic_folder
 from gravmap.lattice import COVER, UNUSABLE
+from gravmap.outputs import check_outputs
 from gravmap.progress import Progress, silent
-from gravmap.tiling.resumable_folder import refuse_unfinished
+from gravmap.tiling.training_arrays import TileIndex, read_index
 
 LAYOUTS = ("esri", "torchgeo")
 
@@ -68,9 +69,8 @@ def export_tiles(
     if layout not in LAYOUTS:
         raise OptionError(f"{layout!r} is not a layout of tiles.", f"Use {' or '.join(LAYOUTS)}.")
     folder, target = Path(folder), Path(target)
-    refuse_unfinished(folder)
     check_outputs([], [folder], overwrite, folders=[target])
-    index: dict[str, Any] = read_json(folder / "index.json", "gravmap tile")
+    index = read_index(folder)
     names = sorted(path.relative_to(folder).as_posix()[: -len("_field.tif")] for path in folder.glob("*/*_field.tif"))
     if not index["tiles"] or len(names) != index["windows"]:
         raise InputError(
@@ -82,9 +82,7 @@ def export_tiles(
     return len(names)
 
 
-def _write_torchgeo(
-    folder: Path, target: Path, names: Sequence[str], index: Mapping[str, Any], progress: Progress
-) -> None:
+def _write_torchgeo(folder: Path, target: Path, names: Sequence[str], index: TileIndex, progress: Progress) -> None:
     for done, name in enumerate(names, start=1):
         scale, _, place = name.partition("/")
         for kind, into in (("field", "images"), ("label", "masks")):
@@ -93,7 +91,7 @@ def _write_torchgeo(
         progress(done, len(names), name)
 
 
-def _write_esri(folder: Path, target: Path, names: Sequence[str], index: Mapping[str, Any], progress: Progress) -> None:
+def _write_esri(folder: Path, target: Path, names: Sequence[str], index: TileIndex, progress: Progress) -> None:
     classes = [entry for entry in index["classes"] if entry["index"] not in (COVER, UNUSABLE)]
     lookup = np.zeros(256, dtype=np.uint8)
     for entry in classes:

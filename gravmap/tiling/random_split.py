@@ -7,6 +7,7 @@ measures how much a split leaks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -65,9 +66,18 @@ class RandomSplit:
         }
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> RandomSplit:
-        """Make the split from the dictionary of :meth:`to_dict`."""
-        roles = np.array([[int(digit) for digit in line] for line in stored["roles_of_window"]], dtype=np.uint8)
+    def from_dict(cls, stored: Mapping[str, Any]) -> RandomSplit:
+        """Make the split from the dictionary of :meth:`to_dict`.
+
+        Raises
+        ------
+        KeyError, ValueError
+            A key is missing, or the roles are none.
+        """
+        lines = stored["roles_of_window"]
+        if len({len(line) for line in lines}) != 1 or set("".join(lines)) - set("0123"):
+            raise ValueError("roles_of_window is not a digit from 0 to 3 for every window and fold")
+        roles = np.array([[int(digit) for digit in line] for line in lines], dtype=np.uint8)
         return cls(roles, stored["share"], stored["seed"], name=stored["name"])
 
     def roles(

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.errors import InputError
-from gravmap.files import check_outputs, locked, replace_folder, sha256, write_json, write_text
+from gravmap.files import replace_folder, sha256, write_json, write_text
+from gravmap.outputs import check_outputs, locked
 
 log = logging.getLogger(__name__)
 

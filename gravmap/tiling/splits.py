@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NotRequired, Protocol
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from gravmap.errors import InputError, OptionError
 from gravmap.lattice import COVER, UNUSABLE
+from gravmap.records import Bounds, Count, Pair, record
 from gravmap.regions import Region
 from gravmap.tiling.blocks import BUFFER_DEG, FOLDS, BlockSplit, split_blocks
 from gravmap.tiling.label_statistics import count_classes
@@ -27,6 +30,29 @@ KINDS: dict[str, type[BlockSplit] | type[RandomSplit]] = {
 }
 # Assignments of blocks and windows: long lists that are not needed beside the roles.
 ASSIGNMENTS = ("fold_of_block", "tuning_blocks", "roles_of_window")
+
+
+_ANEW = "`gravmap tile --overwrite` makes the tile set again."
+
+
+@record
+class StoredSplit(TypedDict):
+    """Entry of a split in ``index.json``: its settings, the assignment of its kind, and what its leak report found."""
+
+    name: str
+    kind: str
+    folds: Annotated[int, Ge(1), Le(1000)]
+    seed: int
+    block_deg: NotRequired[Pair]
+    buffer_deg: NotRequired[Annotated[float, Ge(0)]]
+    region_wsen: NotRequired[Bounds]
+    fold_of_block: NotRequired[list[list[int]]]
+    tuning_blocks: NotRequired[list[list[Count]]]
+    share: NotRequired[float]
+    roles_of_window: NotRequired[list[str]]
+    leak: float
+    leak_of_fold: list[float]
+    training_windows: list[dict[str, int]]
 
 
 class Split(Protocol):
@@ -168,26 +194,33 @@ def check_name(name: str) -> None:
         raise OptionError(f"{name!r} is not a valid name of a split.", "Use up to 40 letters, digits, -, _ and dots.")
 
 
-def split_settings(stored: dict[str, Any]) -> dict[str, Any]:
+def split_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a stored split, without its assignment of blocks or windows."""
     return {key: value for key, value in stored.items() if key not in ASSIGNMENTS}
 
 
-def read_split(stored: dict[str, Any]) -> Split:
+def read_split(stored: StoredSplit) -> Split:
     """Make the split that an index describes.
 
     Raises
     ------
     InputError
-        Of a kind that this version does not support.
+        Of a kind that this version does not support, or with an assignment that does not fit its settings.
     """
-    kind = stored.get("kind")
+    name, kind = stored["name"], stored["kind"]
     if kind not in KINDS:
-        raise InputError(
-            f"The split {stored.get('name')!r} is of an unknown kind: {kind!r}.",
-            "`gravmap tile --overwrite` makes the tile set again.",
-        )
-    return KINDS[kind].from_dict(stored)
+        raise InputError(f"The split {name!r} is of an unknown kind: {kind!r}.", _ANEW)
+    try:
+        check_name(name)  # it becomes part of names of files and columns
+        made = KINDS[kind].from_dict(stored)
+        if made.folds != stored["folds"]:
+            raise ValueError(f"it has roles for {made.folds} of {stored['folds']} folds")
+    except KeyError as error:
+        raise InputError(f"The split {name!r} has no {error.args[0]!r} in index.json.", _ANEW) from None
+    except (ValueError, OverflowError, OptionError) as error:
+        told = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"The split {name!r} in index.json is damaged: {told}.", _ANEW) from None
+    return made
 
 
 def draw_splits(

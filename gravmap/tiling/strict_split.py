@@ -7,6 +7,7 @@ larger, those of a fold are adjacent, and one or two of their neighbours serve f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -34,6 +35,7 @@ STRICT_BLOCK_DEG = 5.0
 # measures how unevenly the classes are distributed over the folds.
 _WEIGHT_OF_WINDOWS = 6.0
 _EDGE_DEG = 1e-9
+_IMPOSSIBLE = 1e6
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,14 @@ class StrictSplit(BlockSplit):
         return {**super().to_dict(), "tuning_blocks": [list(blocks) for blocks in self.tuning]}
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Self:
-        """Make the split from the dictionary of :meth:`to_dict`."""
+    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
+        """Make the split from the dictionary of :meth:`to_dict`; errors as :meth:`BlockSplit.from_dict`."""
         plain = super().from_dict(stored)
         tuning = tuple(tuple(blocks) for blocks in stored["tuning_blocks"])
+        if len(tuning) != plain.folds:
+            raise ValueError(f"it has tuning blocks for {len(tuning)} of {plain.folds} folds")
+        if any(not 0 <= block < plain.fold_of.size for blocks in tuning for block in blocks):
+            raise ValueError("tuning_blocks names a block that does not exist")
         return replace(plain, tuning=tuning)
 
     def block_roles(self, fold: int) -> NDArray[np.uint8]:
@@ -111,7 +117,8 @@ def split_strict(
     Every block with bedrock is a test block in one fold. Blocks are assigned so that each fold has the same fraction
     of every class and as many windows as possible touch no held-out block, all scales with the same weight; so the
     blocks of a fold become adjacent. Then each fold gets tuning blocks, a third as many as test blocks: those with
-    enough bedrock that lose the fewest windows.
+    enough bedrock that lose the fewest windows, and no two folds the same training windows; a note names those
+    that share them because there are too few.
 
     Parameters
     ----------
@@ -149,7 +156,7 @@ def split_strict(
         if len(labelled) >= folds:
             fold_of = np.full(len(counts), -1, dtype=np.int64)
             fold_of[labelled] = _assign_adjacent(counts[labelled], touch[:, labelled], weight, folds, seed)
-            tuning = tuple(_tuning_blocks(fold, fold_of, counts, touch, weight) for fold in range(folds))
+            tuning = _choose_tuning_blocks(fold_of, folds, counts, touch, weight)
             split = StrictSplit(
                 region, fold_of.reshape(shape), folds, float(buffer_deg), seed, name=name, tuning=tuning
             )
@@ -166,7 +173,17 @@ def split_strict(
             f"of {describe_angle(side)} or its buffer; nothing is left to learn from.",
             "Give a smaller --block or --buffer, smaller windows (--window), more --folds, or use --split blocks.",
         )
-    return replace(split, notes=tuple(smaller_note(region, block_deg, side, STRICT_BLOCK_DEG)))
+    notes = smaller_note(region, block_deg, side, STRICT_BLOCK_DEG) + _same_windows_note(split, boxes_wsen[usable])
+    return replace(split, notes=tuple(notes))
+
+
+def _same_windows_note(split: StrictSplit, boxes_wsen: NDArray[np.float64]) -> list[str]:
+    """A note on the folds that train on the same windows."""
+    groups: dict[bytes, list[str]] = {}
+    for fold in range(split.folds):
+        groups.setdefault(split.window_roles(fold, boxes_wsen).tobytes(), []).append(str(fold))
+    same = "; ".join(" and ".join(group) for group in groups.values() if len(group) > 1)
+    return [f"Folds {same} train on the same windows: there are too few (--window, --block)."] if same else []
 
 
 def _empty_folds(split: StrictSplit, boxes_wsen: NDArray[np.float64]) -> list[int]:
@@ -245,31 +262,72 @@ def _assign_adjacent(
     return best
 
 
-def _tuning_blocks(
+def _choose_tuning_blocks(
+    fold_of: NDArray[np.int64],
+    folds: int,
+    counts: NDArray[np.int64],
+    touch: NDArray[np.bool_],
+    weight: NDArray[np.float64],
+) -> tuple[tuple[int, ...], ...]:
+    """Choose tuning blocks so that no two folds train on the same windows.
+
+    Two adjacent blocks, each the test block of one fold and the tuning block of the other, would be one training set
+    with test and tuning data swapped. Of all choices without that, the one with the best-ranked blocks is taken. Where
+    the windows are too few for it, the folds differ in the blocks that they hold out, if they can.
+    """
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
+    best = tuple(_tuning_options(fold, fold_of, counts, touch, weight, True)[0] for fold in range(folds))
+    # Few labels make a poor tuning block: such blocks only where the folds would be the same without them.
+    for enough_labels, by_windows in ((True, True), (True, False), (False, False)):
+        options = [_tuning_options(fold, fold_of, counts, touch, weight, enough_labels) for fold in range(folds)]
+        keys: dict[bytes, int] = {}
+        rank = np.full((folds, max(folds, sum(map(len, options)))), _IMPOSSIBLE)
+        chosen: dict[tuple[int, int], tuple[int, ...]] = {}
+        for fold, choices in enumerate(options):
+            for place, blocks in enumerate(choices):
+                held_out = fold_of == fold
+                held_out[list(blocks)] = True
+                lost = touch[:, held_out].any(axis=1)
+                if lost.all():  # nothing left to train on
+                    continue
+                key = keys.setdefault((lost if by_windows else held_out).tobytes(), len(keys))
+                if place < rank[fold, key]:
+                    rank[fold, key], chosen[fold, key] = place, blocks
+        rows, columns = linear_sum_assignment(rank)
+        if (rank[rows, columns] < _IMPOSSIBLE).all():
+            return tuple(chosen[fold, key] for fold, key in zip(rows.tolist(), columns.tolist(), strict=True))
+    return best
+
+
+def _tuning_options(
     fold: int,
     fold_of: NDArray[np.int64],
     counts: NDArray[np.int64],
     touch: NDArray[np.bool_],
     weight: NDArray[np.float64],
-) -> tuple[int, ...]:
-    """A third as many blocks of other folds as `fold` tests on (at least one): much bedrock, few windows lost."""
+    enough_labels: bool,
+) -> list[tuple[int, ...]]:
+    """Choices of a third as many blocks of other folds as `fold` tests on (at least one), the best first.
+
+    The best has much bedrock and loses few windows; the choices differ in the last block.
+    """
     tested = np.flatnonzero(fold_of == fold)
     others = np.flatnonzero((fold_of >= 0) & (fold_of != fold))
     cells = counts.sum(axis=1)
-    rich = others[cells[others] >= 0.5 * cells[others].mean()]
+    candidates = (others[cells[others] >= 0.5 * cells[others].mean()] if enough_labels else others).tolist()
     lost = touch[:, tested].any(axis=1)
+
+    def cost(block: int) -> tuple[float, int, int, int]:
+        return (
+            round(float(weight @ (lost | touch[:, block])), 9),
+            -int(np.count_nonzero(counts[block])),
+            -int(cells[block]),
+            block,
+        )
+
     chosen: list[int] = []
-    for _ in range(min(max(1, round(len(tested) / 3)), len(rich))):
-        costs = {
-            block: (
-                round(float(weight @ (lost | touch[:, block])), 9),
-                -np.count_nonzero(counts[block]),
-                -int(cells[block]),
-            )
-            for block in rich.tolist()
-            if block not in chosen
-        }
-        best = min(costs, key=lambda block: (costs[block], block))
-        chosen.append(best)
-        lost = lost | touch[:, best]
-    return tuple(chosen)
+    for _ in range(min(max(1, round(len(tested) / 3)), len(candidates)) - 1):
+        chosen.append(min((block for block in candidates if block not in chosen), key=cost))
+        lost = lost | touch[:, chosen[-1]]
+    return [(*chosen, block) for block in sorted(set(candidates) - set(chosen), key=cost)]

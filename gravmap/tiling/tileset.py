@@ -18,22 +18,14 @@ from numpy.typing import NDArray
 
 from gravmap import __version__
 from gravmap.errors import GravmapError, InputError, OptionError
-from gravmap.files import (
-    atomic_folder,
-    atomic_path,
-    check_disk_space,
-    check_outputs,
-    locked,
-    sha256,
-    write_json,
-    writing,
-)
+from gravmap.files import atomic_folder, atomic_path, check_disk_space, sha256, write_json
 from gravmap.geology import open_labels
 from gravmap.geology.class_table import auxiliary_xml, class_rows
 from gravmap.geology.labels import Labels
 from gravmap.geology.legend_file import legend_to_toml
-from gravmap.gravity.field_reader import FieldGrid, FieldReader, read_fields
+from gravmap.gravity.field_reader import DEFAULT_RESIDUAL, FieldGrid, FieldReader, read_fields
 from gravmap.lattice import COVER, UNUSABLE
+from gravmap.outputs import check_outputs, locked, writing
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.tiling.blocks import BUFFER_DEG, FOLDS
@@ -65,6 +57,8 @@ class TilePlan:
         Sizes, strides and counts.
     notes : tuple of str
         What differs from the options given.
+    channel : str
+        The field that the tiles hold, and the default input of a network.
     size_px : int
         Pixels a side of a tile.
     disk_bytes : int
@@ -76,6 +70,7 @@ class TilePlan:
     region: Region
     scales: tuple[Scale, ...]
     notes: tuple[str, ...]
+    channel: str
     size_px: int
     disk_bytes: int
     seconds: float
@@ -104,7 +99,7 @@ def plan_tiles(
     OptionError
         Sizes and strides do not match, or the size of the tiles is not supported.
     InputError
-        The fields are missing or not written by gravmap.
+        The fields are missing or not written by gravmap, or hold no residual.
 
     Examples
     --------
@@ -116,16 +111,23 @@ def plan_tiles(
     if not 16 <= size_px <= 16384:
         raise OptionError(f"Tiles of {size_px} pixels a side are not supported.", "Choose 16 to 16384.")
     with FieldReader(fields) as reader:
-        _ = reader.first_residual  # refuses a file without one
+        channel, residuals = reader.default_residual, reader.residuals
         region = reader.region
         nodes_per_deg = (reader.lon.size - 1) / (reader.nodes_wsen[2] - reader.nodes_wsen[0])
     scales, notes = plan_scales(region, sizes_deg, strides_deg)
+    if channel != DEFAULT_RESIDUAL and len(residuals) > 1:
+        notes = [
+            *notes,
+            f"{fields} has no {DEFAULT_RESIDUAL}: the tiles hold {channel}, the default input of `gravmap train` on "
+            f"them; --input chooses among {', '.join(residuals)}.",
+        ]
     disk_bytes, pixels = 0.0, 0
     for scale in scales:
         count, rough = scale.rows * scale.columns, scale.size_deg * nodes_per_deg / size_px
         each = min(_BYTES_PER_PIXEL * rough**_POWER, _MAX_BYTES_PER_PIXEL) * size_px**2 + _BYTES_PER_TILE
         disk_bytes, pixels = disk_bytes + count * each, pixels + count * size_px**2
-    return TilePlan(region, tuple(scales), tuple(notes), size_px, int(disk_bytes), pixels * _SECONDS_PER_PIXEL / 2)
+    seconds = pixels * _SECONDS_PER_PIXEL / 2
+    return TilePlan(region, tuple(scales), tuple(notes), channel, size_px, int(disk_bytes), seconds)
 
 
 log = logging.getLogger(__name__)

@@ -5,28 +5,80 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
+from annotated_types import Ge, Gt, Le, Len
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from gravmap.errors import InputError, OptionError
-from gravmap.files import atomic_path, read_json, sha256
+from gravmap.files import atomic_path, sha256
 from gravmap.geology import open_labels
 from gravmap.geology.labels import Labels
 from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.field_reader import read_fields
 from gravmap.lattice import BUFFER, COVER, TRAIN, UNUSABLE
+from gravmap.records import Bounds, ClassRecord, Count, Positive, SourceRecord, check_record, read_record, record
 from gravmap.tiling.label_statistics import count_classes, small_bodies
 from gravmap.tiling.resumable_folder import refuse_unfinished
-from gravmap.tiling.splits import KINDS, Split, read_split, split_settings
+from gravmap.tiling.splits import KINDS, Split, StoredSplit, read_split, split_settings
 from gravmap.tiling.tile_files import FORMAT
 
 MADE_BY = "gravmap tile"
 _ANEW = f"`{MADE_BY} --overwrite` makes the tile set again."
 
 
-def read_index(folder: Path | str) -> dict[str, Any]:
+@record
+class ScaleRecord(TypedDict):
+    """Windows of one size."""
+
+    name: str
+    size_deg: Positive
+    stride_deg: Positive
+    rows: Count
+    columns: Count
+
+
+@record
+class TileSource(TypedDict):
+    """A file that the tile set was made from; the path is relative to its folder."""
+
+    path: str
+    sha256: str
+
+
+@record
+class TileSources(TypedDict):
+    """The two files that a tile set was made from."""
+
+    fields: TileSource
+    labels: TileSource
+
+
+@record
+class TileIndex(TypedDict):
+    """Content of ``index.json``: how a tile set was made, and its splits."""
+
+    format: int
+    made_by: str
+    tiles: bool
+    size_px: Annotated[int, Ge(1), Le(1 << 16)]
+    region_wsen: Bounds
+    scales: Annotated[list[ScaleRecord], Len(1)]
+    windows: Count
+    set_apart: dict[str, list[str]]
+    channel: str
+    field_recipe: NotRequired[dict[str, Any]]
+    small_km2: Annotated[float, Gt(0)]
+    classes: Annotated[list[ClassRecord], Len(1, 256)]
+    splits: list[StoredSplit]
+    sources: TileSources
+    field_sources: NotRequired[list[SourceRecord]]
+    legend_toml: NotRequired[str]
+
+
+def read_index(folder: Path | str) -> TileIndex:
     """Read ``index.json`` of a tile set.
 
     Raises
@@ -42,10 +94,11 @@ def read_index(folder: Path | str) -> dict[str, Any]:
     ('residual_10km', 21, 64)
     """
     refuse_unfinished(Path(folder))
-    index: dict[str, Any] = read_json(Path(folder) / "index.json", MADE_BY)
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
+    path = Path(folder) / "index.json"
+    stored = read_record(path, dict[str, Any], f"{MADE_BY} --overwrite")
+    if stored.get("format") != FORMAT:
         raise InputError(f"{folder} is a tile set of another format than this version's.", _ANEW)
-    return index
+    return check_record(stored, TileIndex, str(path), _ANEW)
 
 
 def load_arrays(
@@ -96,10 +149,10 @@ def load_arrays(
     """
     folder = Path(folder)
     index = read_index(folder)
-    paths = {name: _unchanged(folder, index, name) for name in ("fields", "labels")}
+    fields, labels = _unchanged(folder, index, "fields"), _unchanged(folder, index, "labels")
     stored = _find_split(index, split, fold)
-    grid = read_fields(paths["fields"], channels or [index["channel"]])
-    raster = open_labels(paths["labels"])
+    grid = read_fields(fields, channels or [index["channel"]])
+    raster = open_labels(labels)
     table = _read_windows(folder)
     boxes = table["boxes"]
     drawn = read_split(stored)
@@ -166,7 +219,7 @@ def pack(
         np.savez_compressed(stream, meta=meta, **arrays)
 
 
-def open_split(folder: Path, split: str) -> tuple[dict[str, Any], Split, Labels, NDArray[np.float64]]:
+def open_split(folder: Path, split: str) -> tuple[StoredSplit, Split, Labels, NDArray[np.float64]]:
     """The entry of a split in the index, the split, and the labels and windows (n, 4) it was made for.
 
     Raises
@@ -179,7 +232,7 @@ def open_split(folder: Path, split: str) -> tuple[dict[str, Any], Split, Labels,
     return stored, read_split(stored), *open_windows(folder, index)
 
 
-def open_windows(folder: Path, index: dict[str, Any]) -> tuple[Labels, NDArray[np.float64]]:
+def open_windows(folder: Path, index: TileIndex) -> tuple[Labels, NDArray[np.float64]]:
     """The labels that a tile set was made from, and its windows (n, 4).
 
     Raises
@@ -190,7 +243,7 @@ def open_windows(folder: Path, index: dict[str, Any]) -> tuple[Labels, NDArray[n
     return open_labels(_unchanged(folder, index, "labels")), _read_windows(folder)["boxes"]
 
 
-def _unchanged(folder: Path, index: dict[str, Any], name: str) -> Path:
+def _unchanged(folder: Path, index: TileIndex, name: Literal["fields", "labels"]) -> Path:
     """The path of a source, if it is unchanged since the tile set was made."""
     source = index["sources"][name]
     path = Path(folder, source["path"])
@@ -202,13 +255,12 @@ def _unchanged(folder: Path, index: dict[str, Any], name: str) -> Path:
     return path
 
 
-def _find_split(index: dict[str, Any], name: str, fold: int) -> dict[str, Any]:
+def _find_split(index: TileIndex, name: str, fold: int) -> StoredSplit:
     for stored in index["splits"]:
         if stored["name"] == name:
             if not 0 <= fold < stored["folds"]:
                 raise OptionError(f"The split {name} has no fold {fold}.", f"It has folds 0 to {stored['folds'] - 1}.")
-            found: dict[str, Any] = stored
-            return found
+            return stored
     names = ", ".join(stored["name"] for stored in index["splits"])
     raise InputError(f"The tile set holds no split {name!r}; it has {names}.", _how_to_add(name))
 
@@ -232,13 +284,10 @@ def _read_windows(folder: Path) -> dict[str, NDArray[Any]]:
     return {**values, "boxes": np.column_stack([values[side] for side in columns[:4]])}
 
 
-def _sources(
-    index: dict[str, Any], fields: list[dict[str, Any]], maps: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def _sources(index: TileIndex, fields: list[dict[str, Any]], maps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Every file behind the arrays: gravity, maps, and the two files made from them."""
-    own = [
-        {"role": name, **{key: entry[key] for key in ("path", "sha256")}} for name, entry in index["sources"].items()
-    ]
+    files = {"fields": index["sources"]["fields"], "labels": index["sources"]["labels"]}
+    own = [{"role": name, "path": entry["path"], "sha256": entry["sha256"]} for name, entry in files.items()]
     brief = ("file", "sha256", "dbf_sha256", "legend", "field", "citation")
     geology = [{"role": "map", **{key: entry[key] for key in brief if key in entry}} for entry in maps]
     return [*({"role": "gravity", **entry} for entry in fields), *geology, *own]

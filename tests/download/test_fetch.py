@@ -2,7 +2,9 @@
 
 import functools
 import hashlib
+import io
 import shutil
+import warnings
 import zipfile
 
 import pytest
@@ -245,6 +247,56 @@ def test_an_invalid_zip_archive(tmp_path, toy, address):
     with pytest.raises(DownloadError, match="not a valid zip"):
         fetch(find_source("geo3al"), tmp_path, origin=f"{address}/good/")
     assert left_in(tmp_path) == []
+
+
+def fetch_geo3al(address, raw):
+    return fetch(find_source("geo3al"), raw, origin=f"{address}/good/")
+
+
+def zip_of(*members):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as pack, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of two members of one name
+        for name in members:
+            pack.writestr(name, b"x")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("members", [("a/..",), ("x" * 300 + ".shp",), ("a/m.shp", "b/m.shp")])
+def test_a_zip_archive_that_cannot_be_unpacked_is_not_kept(tmp_path, toy, address, members):
+    toy.files["geo3al.zip"] = zip_of(*members)
+    with pytest.raises(DownloadError, match="zip archive has"):
+        fetch_geo3al(address, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    toy.files["geo3al.zip"] = zip_of("folder/m.shp", "__MACOSX/._m.shp")
+    assert fetch_geo3al(address, tmp_path).main == tmp_path / "geo3al" / "m.shp"
+
+
+def test_a_zip_archive_that_unpacks_to_too_much(tmp_path, toy, address, monkeypatch):
+    monkeypatch.setattr("gravmap.download.sources.MOST_BYTES", 1 << 20)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as pack:
+        pack.writestr("m.shp", bytes(2 << 20))
+    toy.files["geo3al.zip"] = stream.getvalue()
+    with pytest.raises(DownloadError, match=r"unpack to 0\.0 GB"):
+        fetch_geo3al(address, tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"", b"junk\n", b"\xff\xfe", b"0" * 63])
+def test_a_kept_hash_that_is_not_one(tmp_path, toy, address, text):
+    toy.files["geo3al.zip"] = zip_of("m.shp")
+    fetch_geo3al(address, tmp_path)
+    (tmp_path / "geo3al.zip.sha256").write_bytes(text)
+    with pytest.raises(DownloadError, match=r"geo3al\.zip\.sha256 does not begin with a SHA-256"):
+        fetch_geo3al(address, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["geo3al.zip", "geo3al.zip.part", "geo3al.zip.sha256", "geo3al"])
+def test_a_folder_or_file_in_the_way(tmp_path, toy, address, name):
+    toy.files["geo3al.zip"] = zip_of("m.shp")
+    (tmp_path / name).write_text("") if name == "geo3al" else (tmp_path / name).mkdir()
+    with pytest.raises(DownloadError, match=r"is a (file|folder), and a (file|folder) of this name"):
+        fetch_geo3al(address, tmp_path)
 
 
 def test_the_known_sources():

@@ -66,6 +66,16 @@ def test_missing_files_and_channels(fields_file, tmp_path):
         read_fields(tmp_path / "bare.nc")
 
 
+def test_the_default_residual_is_that_of_10_km(fields_file, tmp_path):
+    """Of the heights that a network on simulated crusts reads, too."""
+    fields = open_fields(fields_file)
+    lower = fields.rename(residual_10km="residual_5km")[["bouguer", "residual_5km"]]
+    write_fields(lower.assign(residual_10km=fields["residual_10km"]), tmp_path / "several.nc")
+    assert read_fields(tmp_path / "several.nc").channels == ("residual_10km",)
+    write_fields(lower, tmp_path / "one.nc")
+    assert read_fields(tmp_path / "one.nc").channels == ("residual_5km",)
+
+
 def test_a_pixel_registered_grid_covers_its_half_cells(fields_file, tmp_path):
     fields = open_fields(fields_file).isel(lat=slice(0, 50), lon=slice(0, 80))
     shifted = fields.assign_coords(lat=fields["lat"] + 0.05, lon=fields["lon"] + 0.05)

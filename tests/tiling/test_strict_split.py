@@ -5,7 +5,7 @@ import pytest
 
 from gravmap.errors import InputError
 from gravmap.lattice import TEST, TUNE
-from gravmap.regions import find_region
+from gravmap.regions import Region, find_region
 from gravmap.tiling.splits import split
 from gravmap.tiling.strict_split import StrictSplit, split_strict
 from gravmap.tiling.windows import plan_scales, windows
@@ -79,3 +79,35 @@ def test_windows_that_cannot_keep_off_are_refused(labels):
         split(labels, STUDY.bounds_wsen, large, "strict", block_deg=2.5)
     with pytest.raises(InputError, match=r"blocks of 15deg"):
         split(labels, STUDY.bounds_wsen, large, "strict", block_deg=15)
+
+
+def training_windows(split, boxes):
+    return {(split.window_roles(fold, boxes) == 0).tobytes() for fold in range(split.folds)}
+
+
+def test_no_two_folds_train_on_the_same_windows(labels, boxes):
+    """The best tuning block of two adjacent test blocks is the other: five folds would be four."""
+    for seed in range(4):
+        drawn = split_strict(labels, STUDY.bounds_wsen, STUDY, boxes, seed=seed)
+        assert len(training_windows(drawn, boxes)) == 5
+        assert not any("same windows" in note for note in drawn.notes)
+
+
+def test_three_blocks_are_three_folds(labels):
+    """The first choices of the three folds leave the last one only pairs that are taken."""
+    region = Region(65, 40, 80, 45)
+    narrow = np.array([w.bounds_wsen for w in windows(region, 1, 1)])
+    part = labels[100:, :150].copy()
+    drawn = split_strict(part, region.bounds_wsen, region, narrow, block_deg=5, folds=3)
+    assert drawn.fold_of.size == 3
+    assert len(training_windows(drawn, narrow)) == 3
+
+
+def test_folds_of_too_few_windows_say_so(labels):
+    """Two windows leave three folds two training sets; that is no reason to refuse."""
+    region = Region(65, 40, 80, 45)
+    wide = np.array([(65.5, 40.5, 69.5, 44.5), (75.5, 40.5, 79.5, 44.5)])
+    part = np.where(labels[100:, :150] == 0, 1, labels[100:, :150]).astype(np.uint8)
+    drawn = split_strict(part, region.bounds_wsen, region, wide, block_deg=5, folds=3)
+    assert len(training_windows(drawn, wide)) == 2
+    assert "train on the same windows" in drawn.notes[0]

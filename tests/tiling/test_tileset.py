@@ -12,6 +12,7 @@ from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import sha256
 from gravmap.geology import load_legend, open_labels
 from gravmap.geology.labels import write_index_raster
+from gravmap.gravity import open_fields, write_fields
 from gravmap.gravity.field_reader import read_fields
 from gravmap.tiling import make_tiles
 from gravmap.tiling.label_statistics import small_bodies
@@ -160,6 +161,16 @@ def test_the_plan_estimates_count_and_disk(sources, tiles):
     written = sum(path.stat().st_size for path in tiles[0].rglob("*.*"))
     assert 0.3 * plan.disk_bytes < written < plan.disk_bytes
     assert plan_tiles(sources / "fields.nc").size_px == 2048
+
+
+def test_the_plan_names_the_default_input(sources, tmp_path):
+    assert plan_tiles(sources / "fields.nc").channel == "residual_10km"
+    fields = open_fields(sources / "fields.nc")
+    other = fields.rename(residual_10km="residual_5km").assign(residual_20km=fields["residual_10km"])
+    write_fields(other, tmp_path / "fields.nc")
+    plan = plan_tiles(tmp_path / "fields.nc")
+    assert plan.channel == "residual_5km"
+    assert "no residual_10km: the tiles hold residual_5km" in plan.notes[-1]
 
 
 def test_what_does_not_fit_is_refused(sources, tmp_path):

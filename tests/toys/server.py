@@ -17,7 +17,7 @@ class ToyServer:
 
     def __init__(self):
         self.files, self.requests, self.sent, self.pieces = {}, [], [], [0.5, 0.1, 0.9, 0.3]
-        self.retry_after = "0"
+        self.retry_after, self.leads_to, self.unsized_bytes = "0", "", 1
         toy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -57,6 +57,16 @@ class ToyServer:
             return self.send(handler, 302, b"", {"Location": "/html/" + name})
         if kind == "moved":
             return self.send(handler, 302, b"", {"Location": "/good/" + name})
+        if kind == "nowhere":
+            return self.send(handler, 302, b"", {"Location": self.leads_to})
+        if kind == "endless":
+            return self.send_endless(handler, body)
+        if kind == "unsized" or (kind == "unsizedonce" and count == 1):
+            return self.send_without_size(handler, body[: self.unsized_bytes])
+        if kind == "changing":
+            # Another version each time, and never whole.
+            body = body[:4] + hashlib.md5(str(count).encode()).digest() * (len(body) // 16)
+            return self.send(handler, 200, body, {"ETag": f'"{count}"'}, keep=len(body) // 2)
         if kind in ("html", "text"):
             return self.send(handler, 200, PAGE if kind == "html" else b"error: quota exceeded")
         if kind == "down" or (kind == "weak" and count < 3):
@@ -103,6 +113,26 @@ class ToyServer:
         if kind == "silent":
             keep = len(part) // 2
         return self.send(handler, status, part, marks, keep=keep, slow=kind == "slow", silent=kind == "silent")
+
+    def send_without_size(self, handler, body):
+        """As a server of HTTP 1.0: the body ends where the connection does."""
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(body)
+        handler.close_connection = True
+        self.sent.append(len(body))
+
+    def send_endless(self, handler, body):
+        """Chunks without end."""
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        chunk = body[:4096]
+        try:
+            while True:
+                handler.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
+        except OSError:  # the other side has had enough
+            handler.close_connection = True
 
     def send(self, handler, status, body, headers=None, *, keep=None, slow=False, silent=False):
         handler.send_response(status)

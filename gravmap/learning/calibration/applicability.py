@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from gravmap.errors import InputError
-from gravmap.files import atomic_path, read_json, set_default_mode
+from gravmap.files import atomic_path, set_default_mode
 from gravmap.lattice import TRAIN, spacing_yx_km
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
@@ -23,6 +23,7 @@ from gravmap.learning.data.local_statistics import WINDOWS_KM, local_statistics
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.training.checkpoint import MODEL
+from gravmap.records import read_model
 
 log = logging.getLogger(__name__)
 
@@ -363,7 +364,7 @@ def read_area_of_applicability(run_folder: Path) -> AreaOfApplicability | None:
         )
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error}.", "Train again, or remove the file.") from None
-    dataset_sha256 = read_json(run_folder / f"{MODEL}.json", "gravmap train").get("area_sha256", "")
+    dataset_sha256 = read_model(run_folder).get("area_sha256", "")
     if header["area_sha256"] != dataset_sha256:
         log.warning("%s was computed from another tile set than that of %s.json; it is ignored.", path, MODEL)
         return None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from gravmap.errors import InputError
-from gravmap.files import read_json, write_json
+from gravmap.files import write_json
 from gravmap.lattice import TEST, TUNE
 from gravmap.learning.calibration.by_distance import (
     MAX_TEMPERATURE,
@@ -31,6 +31,7 @@ from gravmap.learning.calibration.reliability import log_softmax, reliability_me
 from gravmap.learning.evaluation.held_out import HeldOutPredictions
 from gravmap.learning.evaluation.under_cover import Strata, in_stratum
 from gravmap.learning.training.checkpoint import MODEL
+from gravmap.records import read_model, read_record
 from gravmap.units import format_angle
 
 log = logging.getLogger(__name__)
@@ -169,7 +170,7 @@ def read_calibration(run_folder: Path) -> Calibration | None:
     path = run_folder / FILE
     if not path.exists():
         return None
-    record = read_json(path, "gravmap train")
+    record = read_record(path, dict[str, Any], "gravmap train")
     try:
         if record["format"] != FORMAT:
             raise InputError(
@@ -188,7 +189,7 @@ def read_calibration(run_folder: Path) -> Calibration | None:
 
 def weights_sha256(run_folder: Path) -> str:
     """SHA-256 of the weights, as recorded in ``model.json``."""
-    return str(read_json(run_folder / f"{MODEL}.json", "gravmap train").get("weights_sha256", ""))
+    return str(read_model(run_folder).get("weights_sha256", ""))
 
 
 def fit_temperature(logits: NDArray[np.float32], target: NDArray[np.int64], weight: NDArray[np.float64]) -> float:

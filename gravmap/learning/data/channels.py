@@ -376,16 +376,16 @@ class InputChannels:
         return cls(tuple(channels))
 
 
-def expand(text: str, first_residual: str) -> list[str]:
+def expand(text: str, residual: str) -> list[str]:
     """Parse `--input`: names with commas between them, abbreviations written out.
 
     Parameters
     ----------
     text : str
-        Such as ``residual_10km,bouguer``; `residual` is the first residual, `rgb` its colours, `multi` stands for
+        Such as ``residual_10km,bouguer``; `residual` is the default residual, `rgb` its colours, `multi` stands for
         ``residual,bouguer,scale``.
-    first_residual : str
-        Name of the first residual.
+    residual : str
+        Name of the default residual.
 
     Raises
     ------
@@ -393,9 +393,9 @@ def expand(text: str, first_residual: str) -> list[str]:
         A name is empty or given twice, or no field is among them.
     """
     abbreviations = {
-        "residual": [first_residual],
-        "multi": [first_residual, "bouguer", SCALE],
-        "rgb": [RGB + first_residual],
+        "residual": [residual],
+        "multi": [residual, "bouguer", SCALE],
+        "rgb": [RGB + residual],
     }
     names = [name for each in text.split(",") for name in abbreviations.get(each.strip(), [each.strip()])]
     fields_read(names)

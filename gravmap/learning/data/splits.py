@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
-from gravmap.files import atomic_path, read_json, write_json
+from gravmap.files import atomic_path, write_json
 from gravmap.lattice import TEST, TRAIN, TUNE
 from gravmap.learning.data.cover_masks import CoverMaskedDatasets
 from gravmap.learning.data.dataset import RegionDataset, known_labels
 from gravmap.learning.data.outcrop_context import is_context, with_context
+from gravmap.records import read_record
 
 CRUSTS = "crusts"
 _LIST, _COVER = "splits.json", "cover.npz"
@@ -222,7 +223,7 @@ class DatasetSplits:
         InputError
             A file is missing or damaged.
         """
-        lists = read_json(folder / _LIST, "gravmap train")
+        lists = read_record(folder / _LIST, dict[str, Any], "gravmap train")
         read = {file: RegionDataset.load(folder / file) for name in ("train", "tune", "test") for file in lists[name]}
         train, tune, test = (tuple(read[file] for file in lists[name]) for name in ("train", "tune", "test"))
         with np.load(folder / _COVER, allow_pickle=False) as stored:

@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from gravmap.files import atomic_path, read_json
+from gravmap.files import atomic_path
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import RegionDataset, to_label
 from gravmap.learning.evaluation.held_out import node_logits, scoring_scale
 from gravmap.learning.evaluation.null_models import Labels
-from gravmap.learning.training.checkpoint import MODEL, load_model
+from gravmap.learning.training.checkpoint import load_model
 from gravmap.progress import Progress, silent
+from gravmap.records import read_model
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ def missing_class_maps(
 
 def _cache_key(run_folder: Path, dataset: RegionDataset) -> dict[str, Any]:
     """Everything that a prediction depends on."""
-    model = read_json(run_folder / f"{MODEL}.json", "gravmap train")
+    model = read_model(run_folder, complete=True)
     return {
         "format": FORMAT,
         "model_sha256": model["weights_sha256"],

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gravmap.learning.data.channels import InputChannels
+from gravmap.records import record
 
 
+@record
 @dataclass(frozen=True)
 class Augmentation:
     """Ranges from which the augmentation of a crop is drawn; the defaults are physical amplitudes.

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from gravmap import __version__
-from gravmap.errors import InputError
-from gravmap.files import atomic_path, no_permission, set_default_mode, sha256, write_json
+from gravmap.errors import InputError, OptionError
+from gravmap.files import atomic_path, set_default_mode, sha256, write_json
 from gravmap.learning.data.channels import InputChannels
+from gravmap.outputs import no_permission
+from gravmap.records import ModelRecord, check_record, parse_record, read_record
 
 FORMAT = 2
 """Version of the layout; other versions are refused. 2: inputs are a list of channel records."""
@@ -203,18 +205,30 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     >>> [each["name"] for each in spec.classes]
     ['granite', 'basalt']
     """
-    from gravmap.network.registry import build_from_dict
+    from gravmap.network.registry import build_from_dict, check_parameters
 
-    tensors, record = read_pair(folder, MODEL)
+    tensors, stored = read_pair(folder, MODEL)
+    path = folder / f"{MODEL}.json"
+    record = check_record(stored, ModelRecord, str(path), _HINT)
     known = {item.name for item in fields(ModelSpec)}
     try:
-        spec = ModelSpec(**{name: value for name, value in record.items() if name in known})
-        network: nn.Module = build_from_dict(spec.architecture, in_channels=spec.input.width, classes=len(spec.classes))
+        spec = ModelSpec(**{name: value for name, value in record.items() if name in known})  # type: ignore[arg-type]
+        shape = {"in_channels": spec.input.width, "classes": len(spec.classes)}
+        check_parameters(spec.architecture, tensors, **shape)
+        network: nn.Module = build_from_dict(spec.architecture, **shape)
         network.load_state_dict(tensors)
-    except (TypeError, KeyError, ValueError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"{folder / MODEL}.json does not describe the network beside it: {first}", _HINT) from None
+    except (TypeError, KeyError, ValueError, RuntimeError, OptionError) as error:
+        first = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise InputError(f"{path} does not describe the network beside it: {first}", _HINT) from None
+    refuse_not_finite(tensors, folder / f"{MODEL}.safetensors")
     return network.to(device).eval(), spec
+
+
+def refuse_not_finite(tensors: dict[str, Tensor], path: Path) -> None:
+    """Raise InputError if a tensor holds NaN or infinity; `path` is the file that it was read from."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{path} holds values that are not finite, in {name}.", _HINT)
 
 
 def write_pair(folder: Path, stem: str, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
@@ -249,14 +263,19 @@ def read_pair(folder: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any
             raise no_permission(path)  # safetensors says that there is no such file
     try:
         with safe_open(weights, framework="pt") as stored:
-            header = json.loads((stored.metadata() or {})["gravmap"])
+            text = (stored.metadata() or {})["gravmap"]
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
-        record = json.loads(sidecar.read_text(encoding="utf-8"))
-        named, version = record["weights_sha256"], int(header["format"])
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{weights} or {sidecar.name} beside it is damaged: {error}.", _HINT) from None
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{weights} is damaged: {error}.", _HINT) from None
+    header = parse_record(text, dict[str, Any], f"the header of {weights}", _HINT)
+    record = read_record(sidecar, dict[str, Any], "gravmap train")
+    named, version = record.get("weights_sha256"), header.get("format")
+    if not isinstance(named, str) or not isinstance(version, int):
+        missing = f"{sidecar} has no weights_sha256" if not isinstance(named, str) else f"{weights} has no format"
+        raise InputError(f"{missing}.", _HINT)
     if version != FORMAT:
-        written = header.get("versions", {}).get("gravmap", "of another version")
+        versions = header.get("versions")
+        written = versions.get("gravmap") if isinstance(versions, dict) else "of another version"
         raise InputError(
             f"{sidecar} was written by gravmap {written} in layout {version}; this gravmap reads layout {FORMAT} only.",
             "Upgrade gravmap." if version > FORMAT else "Train anew, or use the version of gravmap that wrote it.",
@@ -264,7 +283,7 @@ def read_pair(folder: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any
     if sha256(weights) == named:
         return tensors, record
     # Either the bytes are damaged, or the process was killed between the two files: see the digest in the header.
-    if _digest(tensors) != header["tensors_sha256"]:
+    if _digest(tensors) != header.get("tensors_sha256"):
         raise InputError(f"{weights} is damaged: its SHA-256 is not the one in {sidecar.name}.", _HINT)
     return tensors, header
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gravmap.errors import OptionError
@@ -12,10 +12,12 @@ from gravmap.learning.data.outcrop_context import CONTEXT
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.loss import CLASS_WEIGHTS, OHEM_KEEP_FRACTION, SMALL_WEIGHT, TOPK_BASES
 from gravmap.learning.training.schedule import SCHEDULES, switch_epoch
+from gravmap.records import PretrainedRecord, parse_record, record
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
+@record
 @dataclass(frozen=True)
 class TrainConfig:
     """Configuration of a training run.
@@ -138,7 +140,7 @@ class TrainConfig:
     inputs: list[str] | None = None
     context: str | None = None
     cuts: int = CUTS
-    init: dict[str, Any] | None = None
+    init: PretrainedRecord | None = None
     device: str = "cpu"
     epochs: int = 100
     steps: int | None = None
@@ -212,14 +214,7 @@ class TrainConfig:
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
         """Read what :meth:`to_json` wrote; fields that an older version did not have get their defaults."""
-        values = {name: value for name, value in json.loads(text).items() if name in _names(cls)}
-        changes = values.pop("augmentation", {})
-        augmentation = Augmentation(
-            **{name: _tuples(value) for name, value in changes.items() if name in _names(Augmentation)}
-        )
-        if "sgd_milestones" in values:
-            values["sgd_milestones"] = tuple(values["sgd_milestones"])
-        return cls(**values, augmentation=augmentation)
+        return parse_record(text, cls, "The configuration of the run", "Train anew under another --name.")
 
 
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
@@ -247,12 +242,6 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("topk_share", 1e-9, 1),
     ("topk_warmup", 0, 1),
     ("small_weight", 0, 1e6),
+    ("seed", 0, 2**63 - 1),
+    ("tile_size_px", 1, 1 << 16),
 )
-
-
-def _names(kind: type) -> set[str]:
-    return {item.name for item in fields(kind)}
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

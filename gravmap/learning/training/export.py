@@ -18,10 +18,11 @@ from torch.export import Dim, ExportedProgram
 
 from gravmap import __version__
 from gravmap.errors import GravmapError, OptionError
-from gravmap.files import atomic_path, check_outputs, sha256, write_json
+from gravmap.files import atomic_path, sha256, write_json
 from gravmap.learning.data.channels import InputChannels, ScaleChannel
 from gravmap.learning.data.outcrop_context import DISTANCE_KM, LEAST
 from gravmap.learning.training.checkpoint import MODEL, load_model
+from gravmap.outputs import check_outputs
 
 Format = Literal["onnx", "torch"]
 SUFFIX: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2"}
@@ -103,8 +104,7 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
     whole = FieldsToLogits(inputs, network).eval()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch warns about its own internals
-        program, fixed_px = _trace(whole, inputs, spec.tile_size_px)
-        difference = _difference(program, whole, inputs, fixed_px or 2 * LEAST_PX)
+        program, fixed_px, difference = _trace(whole, inputs, spec.tile_size_px)
         described = {
             "made_by": f"gravmap {__version__}",
             "format": form,
@@ -133,21 +133,42 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
     return described
 
 
-def _trace(whole: nn.Module, inputs: InputChannels, tile_size_px: int) -> tuple[ExportedProgram, int | None]:
-    """Trace the network with dynamic sizes, or else with a fixed size, which is also returned."""
+def _trace(whole: nn.Module, inputs: InputChannels, tile_size_px: int) -> tuple[ExportedProgram, int | None, float]:
+    """Trace the network with dynamic sizes, or else with a fixed size.
+
+    Returns
+    -------
+    program : ExportedProgram
+        Compared with the network.
+    fixed_px : int or None
+        The fixed size.
+    difference : float
+        Maximum difference between the logits of program and network.
+    """
     images = Dim("images", min=1, max=1024)
     height, width = (Dim(name, min=LEAST_PX // MULTIPLE, max=MOST_PX // MULTIPLE) for name in ("rows", "columns"))
     shapes: list[Any] = [{0: images, 2: MULTIPLE * height, 3: MULTIPLE * width}]
     if _reads_scale(inputs):
         shapes.append({0: images})
     try:
-        return torch.export.export(whole, _example(inputs, 2, 128, 192), dynamic_shapes=tuple(shapes)), None
+        program = torch.export.export(whole, _example(inputs, 2, 128, 192), dynamic_shapes=tuple(shapes))
+        return program, None, max(_difference(program, whole, inputs, *size) for size in _COMPARED_PX)
     except Exception:  # torch raises many types of errors here; the next attempt reports its own
         fixed = max(LEAST_PX, -(-tile_size_px // MULTIPLE) * MULTIPLE)
     try:
-        return torch.export.export(whole, _example(inputs, 1, fixed, fixed)), fixed
+        program = torch.export.export(whole, _example(inputs, 1, fixed, fixed))
+        return program, fixed, _difference(program, whole, inputs, fixed, fixed)
+    except GravmapError:
+        raise
     except Exception as error:
-        raise GravmapError(f"Torch cannot trace this network: {str(error).splitlines()[0]}") from error
+        raise GravmapError(
+            f"Torch cannot trace this network: {str(error).splitlines()[0]}",
+            "Report it with the model.json of the run; `gravmap predict` does not need an exported network.",
+        ) from error
+
+
+# A program traced at one size may be bound to its multiples of 3 or of 128: these sizes are none.
+_COMPARED_PX = ((128, 320), (256, 256))
 
 
 def _example(inputs: InputChannels, images: int, height: int, width: int) -> tuple[Tensor, ...]:
@@ -162,9 +183,9 @@ def _reads_scale(inputs: InputChannels) -> bool:
     return any(isinstance(channel, ScaleChannel) for channel in inputs.channels)
 
 
-def _difference(program: ExportedProgram, whole: nn.Module, inputs: InputChannels, size: int) -> float:
+def _difference(program: ExportedProgram, whole: nn.Module, inputs: InputChannels, height: int, width: int) -> float:
     """Return the maximum difference between program and network on random fields; refuse a large one."""
-    example = _example(inputs, 1, size, size)
+    example = _example(inputs, 1, height, width)
     expected = whole(*example)
     difference = float((program.module()(*example) - expected).abs().max())
     if not difference <= TOLERANCE * float(expected.abs().max()):

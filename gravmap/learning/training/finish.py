@@ -37,7 +37,6 @@ def finish(
     state: TrainingState,
     config: TrainConfig,
     run_dir: Path,
-    steps: int,
     progress: Progress = silent,
     *,
     pictures: bool = True,
@@ -57,8 +56,6 @@ def finish(
         Configuration of the run.
     run_dir : Path
         Folder of the run.
-    steps : int
-        All optimizer steps, for `progress`.
     progress : Progress
         Called with the windows predicted on held-out blocks.
     pictures : bool
@@ -74,8 +71,11 @@ def finish(
     network, spec = load_model(run_dir, group.device)
     scorer.network.load_state_dict(network.state_dict())
 
+    windows = scorer.final_windows
+    progress(0, windows, "predicting held-out blocks with the best weights")
+
     def report(done: int, total: int, note: str = "") -> None:
-        progress(steps, steps, f"predicting held-out blocks with the best weights: {done} of {total} windows")
+        progress(done, windows, f"predicting held-out blocks with the best weights: {done} of {windows} windows")
 
     held_out = scorer.predict_held_out(report)
     strata = held_out_strata(data.splits, held_out)
@@ -85,7 +85,7 @@ def finish(
         record["offsets"] = _class_offsets(held_out, record, distance_km)
     result = {
         "tune": spec.scores["tune"],
-        "test": _test_scores(scorer, held_out, record, distance_km),
+        "test": _test_scores(scorer, held_out, record, distance_km, report),
         "calibration": _summary(record),
         "best_epoch": state.best[1],
         "epochs": state.epoch,
@@ -130,7 +130,11 @@ def _divisor(
 
 
 def _test_scores(
-    scorer: Scorer, held_out: HeldOutPredictions, record: dict[str, Any], distance_km: Kilometres | None
+    scorer: Scorer,
+    held_out: HeldOutPredictions,
+    record: dict[str, Any],
+    distance_km: Kilometres | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Score the test nodes, with windows of the one size that all runs are scored with."""
     data, test = scorer.data, held_out.role == TEST
@@ -144,7 +148,10 @@ def _test_scores(
     found = {**scores(matrix, names), "confusion": matrix.tolist()}
     if data.splits.simulated:
         # Control: the same network with the gravity of another crust.
-        shifted = scorer.predict(with_other_gravity(data.splits, TEST), [scale]).logits[scale] + offsets
+        def report(done: int, total: int, note: str = "") -> None:
+            progress(scorer.final_windows - total + done, scorer.final_windows, note)
+
+        shifted = scorer.predict(with_other_gravity(data.splits, TEST), [scale], report).logits[scale] + offsets
         found["under_cover"] = scores_under_cover(
             data.splits, held_out, predicted, TEST, shifted.argmax(axis=1), likeliest=logits.argmax(axis=1)
         )

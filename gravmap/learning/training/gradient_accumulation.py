@@ -44,7 +44,7 @@ class StepResult:
     loss, weight : float
         Numerator and denominator of the loss, summed over all processes.
     elapsed_s : float
-        Seconds on the clock of the first process.
+        Seconds on the clock of the first process after the passes.
     confusion : Tensor, shape (K, K), int64
         True class by predicted class, of this process alone, on a sample of the pixels.
     """
@@ -102,9 +102,7 @@ class GradientAccumulation:
         first = index * self.config.batch_size + self.group.rank * self.local_batch
         return list(range(first, first + self.local_batch))
 
-    def run(
-        self, backward: Backward, index: int, elapsed_s: float, *, micro_batches: int | None = None
-    ) -> StepResult | None:
+    def run(self, backward: Backward, index: int, elapsed_s: Callable[[], float]) -> StepResult | None:
         """Run the backward passes of a step once.
 
         Parameters
@@ -113,10 +111,8 @@ class GradientAccumulation:
             Computes the gradients, see :data:`Backward`.
         index : int
             Number of the step in the epoch.
-        elapsed_s : float
-            Seconds on the clock of this process.
-        micro_batches : int, optional
-            Run only the first few micro-batches, to measure their time.
+        elapsed_s : callable
+            Returns the seconds on the clock of this process; called after the passes.
 
         Returns
         -------
@@ -129,17 +125,17 @@ class GradientAccumulation:
         DeviceError
             Not even the smallest micro-batch fits into memory.
         """
-        chunks = np.array_split(self.sample_numbers(index), self.steps)[:micro_batches]
+        chunks = np.array_split(self.sample_numbers(index), self.steps)
         found = self._attempt(backward, [chunk.tolist() for chunk in chunks])
         terms = torch.zeros(4, dtype=torch.float64, device=self.group.device)
         if found is None:
             terms[3] = 1
         else:
             terms[:2] = found[0]
-        terms[2] = elapsed_s if self.group.rank == 0 else 0.0
-        loss, weight, elapsed_s, out_of_memory = self.group.sum(terms).tolist()
+        terms[2] = elapsed_s() if self.group.rank == 0 else 0.0
+        loss, weight, seconds, out_of_memory = self.group.sum(terms).tolist()
         if found is not None and not out_of_memory:
-            return StepResult(loss, weight, elapsed_s, found[1])
+            return StepResult(loss, weight, seconds, found[1])
         if found is not None:  # another process ran out of memory
             self._restore(found[2])
         self.halve_micro_batch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from typing import Any
 
@@ -19,6 +20,7 @@ from gravmap.learning.evaluation.held_out import (
     predict_held_out,
     scoring_scale,
 )
+from gravmap.learning.evaluation.mosaic import accumulate_logits, covering_windows
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.loss import Criterion
 from gravmap.learning.training.setup import TrainingData
@@ -43,8 +45,8 @@ class Scorer:
 
     Attributes
     ----------
-    final_s : float
-        Estimated seconds of the evaluation after the last epoch; 0 before the first score.
+    window_s : float
+        Seconds that a window takes; 0 before the first score, unless measured.
     """
 
     def __init__(
@@ -52,21 +54,57 @@ class Scorer:
     ) -> None:
         self.network, self.data, self.criterion, self.group = network, data, criterion, group
         self.keep_fraction = keep_fraction
-        self.final_s = 0.0
+        self.window_s = 0.0
 
-    def score_tuning_blocks(self) -> dict[str, Any]:
-        """Score the tuning blocks: what :func:`gravmap.learning.evaluate` returns, with the loss."""
+    @property
+    def score_s(self) -> float:
+        """Estimated seconds of a score on the tuning blocks."""
+        return self.window_s * self._score_windows
+
+    @property
+    def final_s(self) -> float:
+        """Estimated seconds of the evaluation after the last epoch."""
+        return self.window_s * self.final_windows
+
+    def measure(self) -> None:
+        """Measure the time of a window with the network as it is."""
+        dataset = next((each for each, _ in self.data.splits.held_out(TUNE, TEST)), self.data.splits.first)
+        bounds, options = dataset.field_nodes_wsen, self._options
+        del options["group"]
         start = time.monotonic()
+        accumulate_logits(
+            self.network,
+            self.data.inputs.select(dataset),
+            bounds,
+            covering_windows(bounds, scoring_scale(self.data.scales_deg), bounds)[:1],
+            out_lat=dataset.node_lat,
+            out_lon=dataset.node_lon,
+            **options | {"batch_size": 1},
+        )
+        self.window_s = self.group.broadcast(time.monotonic() - start)
+
+    def score_tuning_blocks(self, progress: Progress = silent) -> dict[str, Any]:
+        """Score the tuning blocks: what :func:`gravmap.learning.evaluate` returns, with the loss."""
+        start, before, latest = time.monotonic(), 0, 0
+
+        def report(done: int, total: int, note: str = "") -> None:
+            nonlocal before, latest
+            if done <= latest:  # the next of several datasets
+                before += latest
+            latest = done
+            progress(before + done, self._score_windows, note)
+
         found = evaluate(
             self.network,
             self.data.splits,
             TUNE,
             scale_deg=scoring_scale(self.data.scales_deg),
             loss=self.tuning_loss,
+            progress=report,
             **self._options,
         )
-        # The evaluation after the last epoch must still fit into a time limit.
-        self.final_s = self.group.broadcast(self._final_windows * (time.monotonic() - start))
+        if self._score_windows:
+            self.window_s = self.group.broadcast((time.monotonic() - start) / self._score_windows)
         return found
 
     def tuning_loss(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,11 +140,24 @@ class Scorer:
         }
 
     @functools.cached_property
-    def _final_windows(self) -> float:
-        """Windows of the evaluation after the last epoch, relative to those of a score on the tuning blocks."""
-        splits, score_deg = self.data.splits, [scoring_scale(self.data.scales_deg)]
-        one = count_windows(splits, score_deg, TUNE)
-        every = count_windows(splits, self.final_scales_deg, TUNE, TEST)
-        if splits.simulated:  # once more with the gravity of other crusts
-            every += count_windows(splits, score_deg, TEST)
-        return every / one if one else 1.0
+    def final_windows(self) -> int:
+        """Windows that this process predicts in the evaluation after the last epoch."""
+        windows = self._count(self.final_scales_deg, TUNE, TEST)
+        if self.data.splits.simulated:  # once more with the gravity of other crusts
+            windows += self._count([scoring_scale(self.data.scales_deg)], TEST)
+        return windows
+
+    @functools.cached_property
+    def _score_windows(self) -> int:
+        """Windows that this process predicts in a score on the tuning blocks."""
+        return self._count([scoring_scale(self.data.scales_deg)], TUNE)
+
+    def _count(self, scales_deg: list[float], *roles: int) -> int:
+        splits = self.data.splits
+        if splits.tune or splits.test:
+            windows = count_windows(splits, scales_deg, *roles)
+        else:  # a dry run simulates one crust only; all have the same windows
+            bounds, seeds = splits.first.field_nodes_wsen, splits.record["seeds"]
+            windows = sum(len(covering_windows(bounds, scale, bounds)) for scale in set(scales_deg))
+            windows *= sum(len(seeds[{TUNE: "tune", TEST: "test"}[role]]) for role in roles)
+        return math.ceil(windows / self.group.size)

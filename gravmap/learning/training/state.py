@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from gravmap.errors import InputError
+from gravmap.errors import InputError, OptionError
 from gravmap.learning.training.checkpoint import LAST, read_pair, under, versions, write_pair
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.distributed import Group
@@ -19,6 +21,9 @@ from gravmap.learning.training.optimizer import ADAM, OptimizerSchedule
 from gravmap.learning.training.setup import TrainingData
 from gravmap.learning.training.weight_averaging import ExponentialMovingAverage
 from gravmap.progress import describe_time
+
+if TYPE_CHECKING:
+    from gravmap.learning.training.scorer import Scorer
 
 
 class TrainingState:
@@ -134,8 +139,64 @@ class EpochTotals:
         return float(self._terms[0] / self._terms[1].clamp_min(1e-30))
 
 
+@dataclass(frozen=True)
+class TrainingCost:
+    """What a run costs on this machine, measured on a micro-batch and a window.
+
+    Attributes
+    ----------
+    step_s : float
+        Seconds of an optimizer step.
+    steps_per_epoch : int
+        Optimizer steps per epoch.
+    window_s, score_s, final_s : float
+        Seconds of a window, of a score on the tuning blocks, and of the evaluation after the last epoch.
+    tile_size_px : int
+        Pixels across a window.
+    measuring_s : float
+        Seconds that the measurement took; a time limit includes them.
+    """
+
+    step_s: float
+    steps_per_epoch: int
+    window_s: float
+    score_s: float
+    final_s: float
+    tile_size_px: int
+    measuring_s: float = 0.0
+
+    def check_time_limit(self, limit_s: float | None) -> None:
+        """Refuse a time limit that leaves no time for one step and the scores after it.
+
+        Raises
+        ------
+        OptionError
+            With a size of windows that would fit.
+        """
+        least_s = self.measuring_s + self.step_s + self.score_s + self.final_s
+        if limit_s is None or least_s <= limit_s:
+            return
+        # The time of a convolution is proportional to the pixels; a tenth is left for the rest.
+        size_px = int(self.tile_size_px * math.sqrt(0.9 * limit_s / least_s)) // 32 * 32
+        smaller = f"--size {size_px} would fit; or choose" if size_px >= LEAST_SIZE_PX else "Choose"
+        longer = f"{least_s + 1:.0f}s" if least_s < 90 else f"{math.ceil(least_s / 60) + 1}min"
+        raise OptionError(
+            f"A time limit of {describe_time(limit_s)} is too short: here one step takes {describe_time(self.step_s)}, "
+            f"the scores after it {describe_time(self.score_s + self.final_s)}, and measuring both took "
+            f"{describe_time(self.measuring_s)}.",
+            f"{smaller} a smaller --model, or --time-limit {longer}.",
+        )
+
+
+LEAST_SIZE_PX = 64
+"""Smallest width of a window that is recommended; crops are half as wide."""
+
+
 class Clock:
     """Progress of a run, by steps and by the time limit.
+
+    Work is counted in steps, and after them in windows of the final evaluation; the time left is that of the steps and
+    scores that remain, at the speed measured so far.
 
     Parameters
     ----------
@@ -145,43 +206,92 @@ class Clock:
         Its `progress` is advanced; under "cosine" it follows the time limit if that is closer.
     steps_per_epoch : int
         Optimizer steps per epoch.
+    scorer : Scorer
+        Estimates the time of scores.
+    cost : TrainingCost, optional
+        Measured before.
     """
 
-    def __init__(self, config: TrainConfig, state: TrainingState, steps_per_epoch: int) -> None:
-        self.config, self.state = config, state
-        self.total = config.epochs * steps_per_epoch
+    def __init__(
+        self,
+        config: TrainConfig,
+        state: TrainingState,
+        steps_per_epoch: int,
+        scorer: Scorer,
+        cost: TrainingCost | None = None,
+    ) -> None:
+        self.config, self.state, self.scorer = config, state, scorer
+        self.steps_per_epoch, self.steps = steps_per_epoch, config.epochs * steps_per_epoch
         self._first_epoch, self._first_step, self._first_progress = state.epoch, state.step, state.progress
-        self._start = time.monotonic()
-        self._elapsed_s = 0.0
-        self._shown = 0.0
+        self._start = time.monotonic() - (cost.measuring_s if cost else 0.0)
+        self._measured_s = cost.step_s if cost else 0.0
+        self._elapsed_s = self._epoch_start_s = self.elapsed_s()
+        self._training_s = self._shown = 0.0
+
+    @property
+    def total(self) -> int:
+        """All steps, and the windows of the final evaluation."""
+        return self.steps + self.scorer.final_windows
+
+    @property
+    def step_s(self) -> float:
+        """Mean seconds of a step; before the first one as measured, 0 where nothing was."""
+        steps = self.state.step - self._first_step
+        return self._training_s / steps if steps else self._measured_s
 
     def elapsed_s(self) -> float:
         """Return the seconds since training started, on the clock of this process."""
         return time.monotonic() - self._start
 
+    def start_epoch(self, elapsed_s: float) -> None:
+        """Note the time at which an epoch starts, after the scores of the one before."""
+        self._elapsed_s = self._epoch_start_s = elapsed_s
+
     def advance(self, elapsed_s: float) -> None:
         """Advance after a step; the clock of the first process counts, so that all stop at the same step."""
+        self._training_s += elapsed_s - self._elapsed_s
         self._elapsed_s = elapsed_s
-        self.state.progress = self._shown = self.state.step / self.total
+        self.state.progress = self._shown = self.state.step / self.steps
         if self.config.time_limit_s:
-            by_time = self._first_progress + (1 - self._first_progress) * elapsed_s / self.config.time_limit_s
-            self._shown = max(self._shown, by_time)
+            available_s = max(self.config.time_limit_s - self.scorer.score_s - self.scorer.final_s, 1e-9)
+            by_time = self._first_progress + (1 - self._first_progress) * elapsed_s / available_s
+            self._shown = min(max(self._shown, by_time), 1.0)
         if self.config.schedule == "cosine":
             self.state.progress = self._shown
 
-    def report(self, status: str) -> tuple[int, int, str]:
-        """Return the steps completed, all steps, and the status line with the time left."""
-        step, limit_s = self.state.step, self.config.time_limit_s
-        left_s = self._elapsed_s / max(step - self._first_step, 1) * (self.total - step)
-        if limit_s is not None:
-            left_s = min(left_s, max(limit_s - self._elapsed_s, 0))
-        done = min(round(self._shown * self.total), self.total)
-        return done, self.total, f"{status} about {describe_time(left_s)} left"
+    def report(self, status: str, windows: int = 0) -> tuple[int, int, str]:
+        """Return the work done, all work, and the status line with the time left; so many windows of a score remain."""
+        return round(self._shown * self.steps), self.total, f"{status}{self._left(windows)}"
 
-    def is_up(self, reserve_s: float) -> bool:
-        """Return whether the time limit is reached, with so many seconds reserved for the final evaluation."""
-        limit_s = self.config.time_limit_s
-        return limit_s is not None and self._elapsed_s + reserve_s > limit_s
+    def report_score(self, done: int, total: int, note: str = "") -> tuple[int, int, str]:
+        """Return what :meth:`report` does, while the tuning blocks are scored."""
+        return self.report(f"scoring the tuning blocks: {done} of {total} windows", total - done)
+
+    def report_final(self, done: int, note: str) -> tuple[int, int, str]:
+        """Return what :meth:`report` does, with so many windows of the final evaluation predicted."""
+        left_s = self.scorer.window_s * max(self.scorer.final_windows - done, 0)
+        return min(self.steps + done, self.total), self.total, f"{note}, about {describe_time(left_s)} left"
+
+    def _left(self, windows: int) -> str:
+        """Describe the time left; empty before anything was measured."""
+        if not self.step_s:
+            return ""
+        epochs = self.config.epochs - self.state.epoch
+        scores = math.ceil(epochs / self.config.evaluate_every)
+        scoring_s = self.scorer.window_s * windows + self.scorer.final_s
+        left_s = self.step_s * (self.steps - self.state.step) + scores * self.scorer.score_s + scoring_s
+        if self.config.time_limit_s is not None:
+            left_s = min(left_s, max(self.config.time_limit_s - self.elapsed_s(), scoring_s))
+        return f", about {describe_time(left_s)} left"
+
+    def is_up(self, index: int) -> bool:
+        """Return whether after this step of an epoch the time limit leaves no time for another, and for the scores."""
+        if self.config.time_limit_s is None or self.state.step == self.steps:
+            return False
+        needed_s = self.step_s + self.scorer.score_s + self.scorer.final_s
+        if index + 1 == self.steps_per_epoch and self.evaluates(self.state.epoch):
+            needed_s += self.scorer.score_s  # of this epoch, before the next step
+        return self._elapsed_s + needed_s > self.config.time_limit_s
 
     def evaluates(self, epoch: int) -> bool:
         """Return whether the tuning blocks are scored after this epoch, counted from 0."""

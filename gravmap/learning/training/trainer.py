@@ -32,15 +32,26 @@ from gravmap.learning.training.loss import class_weights, make_criterion
 from gravmap.learning.training.schedule import ohem_keep_fraction
 from gravmap.learning.training.scorer import Scorer
 from gravmap.learning.training.setup import TrainingData, make_network
-from gravmap.learning.training.state import Clock, EpochTotals, TrainingState, load_checkpoint, save_checkpoint
+from gravmap.learning.training.state import (
+    Clock,
+    EpochTotals,
+    TrainingCost,
+    TrainingState,
+    load_checkpoint,
+    save_checkpoint,
+)
 from gravmap.learning.training.warm_start import load_weights
 from gravmap.progress import Progress, silent
+from gravmap.records import PretrainedRecord
 
 log = logging.getLogger(__name__)
 
 SCORES = ("loss", "pa", "mpa", "miou", "fwiou")
 ACCURACY_PX = 256
 """Training accuracy is counted on at most about so many pixels a side."""
+
+QUICK_S = 2.0
+"""A micro-batch faster than this is measured twice, because the first one is slower."""
 
 
 class NonFiniteLoss(GravmapError):
@@ -56,6 +67,7 @@ def train(
     group: Group | None = None,
     resume: bool = False,
     pictures: bool = True,
+    cost: TrainingCost | None = None,
 ) -> dict[str, Any]:
     """Train a network and score it on the held-out blocks.
 
@@ -74,14 +86,16 @@ def train(
     config : TrainConfig
         Configuration.
     progress : Progress
-        Called with the steps completed and a status line (loss, score, time left); at the end, with the windows
-        predicted on held-out blocks.
+        Called with the steps completed and a status line (loss, score, time left); then, with the windows predicted on
+        held-out blocks. The total is the number of both.
     group : Group, optional
         Processes that train together; by default a single process on `config.device`.
     resume : bool
         Continue from the checkpoint; on a CPU the result is that of an uninterrupted run, bit for bit.
     pictures : bool
         Draw `curves.png` and `reliability.png`.
+    cost : TrainingCost, optional
+        From :func:`estimate_cost`; measured here if it is absent and there is a time limit.
 
     Returns
     -------
@@ -95,8 +109,8 @@ def train(
         There is nothing to train on; the run cannot be resumed (no checkpoint, another tile set, complete); or a tile
         is invalid.
     OptionError
-        The batch cannot be divided among the processes or leaves one crop alone; or the input has a field that the
-        tiles lack.
+        The batch cannot be divided among the processes or leaves one crop alone; the input has a field that the
+        tiles lack; or the time limit is too short for a step and the scores.
     NonFiniteLoss
         The loss is infinite or not a number; its batch is in `nonfinite_batch.safetensors`.
     DeviceError
@@ -139,9 +153,12 @@ def train(
     True
     """
     trainer = Trainer(data, run_dir, config, group or Group(device=torch.device(config.device)))
-    trainer.fit(progress, resume=resume)
-    steps = config.epochs * trainer.steps_per_epoch
-    return finish(trainer.scorer, trainer.state, trainer.config, run_dir, steps, progress, pictures=pictures)
+    clock = trainer.fit(progress, resume=resume, cost=cost)
+
+    def report(done: int, total: int, note: str = "") -> None:
+        progress(*clock.report_final(done, note))
+
+    return finish(trainer.scorer, trainer.state, trainer.config, run_dir, report, pictures=pictures)
 
 
 class Trainer:
@@ -206,17 +223,22 @@ class Trainer:
         self._forward: Callable[[Tensor], Tensor] = self._prepare_forward()
         self._tensorboard: TensorBoardWriter | None = None
 
-    def fit(self, progress: Progress = silent, *, resume: bool = False) -> None:
+    def fit(self, progress: Progress = silent, *, resume: bool = False, cost: TrainingCost | None = None) -> Clock:
         """Train until the last epoch, the early-stopping patience or the time limit.
 
         Parameters
         ----------
-        progress, resume
+        progress, resume, cost
             As in :func:`train`.
+
+        Returns
+        -------
+        Clock
+            With the work done and the time it took.
 
         Raises
         ------
-        InputError, NonFiniteLoss, DeviceError
+        InputError, OptionError, NonFiniteLoss, DeviceError
             As in :func:`train`.
         """
         config, state = self.config, self.state
@@ -224,27 +246,75 @@ class Trainer:
             log.warning(
                 "No training label of: %s. The network cannot learn these.", ", ".join(self.data.unlabelled_classes)
             )
+        if self._statistics_differ() and self.group.rank == 0:
+            log.warning(
+                "Each of the %d CPU processes normalises its own crops (batch normalisation is synchronised on GPUs "
+                "only), so the network is not the one that another number of processes would train.",
+                self.group.size,
+            )
         if resume:
             load_checkpoint(self.run_dir, state, self.data, config, self.accumulation)
         elif config.init is not None:
             self._load_pretrained(config.init)
-        clock = Clock(config, state, self.steps_per_epoch)
+        if cost is None and config.time_limit_s is not None:
+            cost = self.measure_cost()
+        if cost is not None:
+            cost.check_time_limit(config.time_limit_s)
+            self.scorer.window_s = cost.window_s
+        clock = Clock(config, state, self.steps_per_epoch, self.scorer, cost)
+        progress(*clock.report("first step"))
         while state.epoch < config.epochs and not state.stops_early(config):
             epoch_start = time.monotonic()
             self.start_epoch()
             for index in range(self.steps_per_epoch):
-                result = self.train_step(index, clock.elapsed_s())
+                result = self.train_step(index, clock.elapsed_s)
                 clock.advance(result.elapsed_s)
                 progress(*clock.report(f"epoch {state.epoch + 1}/{config.epochs} {self.status_line()}"))
-                out_of_time = clock.is_up(self.scorer.final_s)
+                out_of_time = clock.is_up(index)
                 if out_of_time:
                     break
-            self.end_epoch(epoch_start, score=out_of_time or clock.evaluates(state.epoch))
+            self.end_epoch(
+                epoch_start,
+                score=out_of_time or clock.evaluates(state.epoch),
+                progress=lambda done, total, note="": progress(*clock.report_score(done, total, note)),
+            )
+            clock.start_epoch(self.group.broadcast(clock.elapsed_s()))
             if out_of_time:
                 log.info("The time limit is reached after %d epochs.", state.epoch)
                 break
+        return clock
 
-    def train_step(self, index: int, elapsed_s: float = 0.0, *, micro_batches: int | None = None) -> StepResult:
+    def measure_cost(self) -> TrainingCost:
+        """Measure the time of a step and of the scores, on a micro-batch and a window; the network stays as it is."""
+        start = time.monotonic()
+        self.start_epoch()
+        attempt = functools.partial(
+            self.accumulation.find_micro_batch, functools.partial(self.backward, 0, self.config.topk_share)
+        )
+        batch_s = self._seconds(attempt)
+        # The first one also allocates memory, and compiles.
+        if self.group.broadcast(batch_s < QUICK_S or self.config.compile or self.group.device.type == "cuda"):
+            batch_s = self._seconds(attempt)
+        self.scorer.measure()
+        step_s, measuring_s = self.group.broadcast((batch_s * self.accumulation.steps, time.monotonic() - start))
+        return TrainingCost(
+            step_s,
+            self.steps_per_epoch,
+            self.scorer.window_s,
+            self.scorer.score_s,
+            self.scorer.final_s,
+            self.data.tile_size_px,
+            measuring_s,
+        )
+
+    def _seconds(self, function: Callable[[], None]) -> float:
+        start = time.monotonic()
+        function()
+        if self.group.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.monotonic() - start
+
+    def train_step(self, index: int, elapsed_s: Callable[[], float] = time.monotonic) -> StepResult:
         """Take one optimizer step.
 
         The gradient is that of sum(numerators) / sum(denominators) of the loss over all micro-batches and processes.
@@ -253,10 +323,8 @@ class Trainer:
         ----------
         index : int
             Number of the step in the epoch.
-        elapsed_s : float
-            Seconds on the clock of this process.
-        micro_batches : int, optional
-            Run only the first few micro-batches, to measure their time.
+        elapsed_s : callable
+            Returns the seconds on the clock of this process.
 
         Raises
         ------
@@ -272,7 +340,7 @@ class Trainer:
         result = None
         while result is None:  # out of memory: again with smaller micro-batches
             optimizer.zero_grad(set_to_none=True)
-            result = accumulation.run(backward, index, elapsed_s, micro_batches=micro_batches)
+            result = accumulation.run(backward, index, elapsed_s)
         self._require_finite("loss", result.loss, index)
         if result.weight:
             accumulation.average_gradients(result.weight)
@@ -317,7 +385,7 @@ class Trainer:
         torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         self.totals = EpochTotals(len(self.data.classes), self.group.device)
 
-    def end_epoch(self, epoch_start: float, *, score: bool) -> None:
+    def end_epoch(self, epoch_start: float, *, score: bool, progress: Progress = silent) -> None:
         """Score the tuning blocks, keep the best weights, switch the optimizer if due, and write the checkpoint."""
         state, schedule = self.state, self.state.schedule
         state.epoch += 1
@@ -334,7 +402,7 @@ class Trainer:
         # The moving average, if there is one, is what is scored and kept.
         with state.average.applied(self.group) if state.average else contextlib.nullcontext():
             if score:
-                scores = self.scorer.score_tuning_blocks()
+                scores = self.scorer.score_tuning_blocks(progress)
                 row |= {f"tune_{name}": scores[name] for name in SCORES}
                 if state.is_best(scores) and self.group.rank == 0:
                     architecture: Any = self.network.architecture
@@ -369,7 +437,13 @@ class Trainer:
         compiled: Callable[[Tensor], Tensor] = torch.compile(self.network) if self.config.compile else self.network
         return compiled
 
-    def _load_pretrained(self, init: dict[str, Any]) -> None:
+    def _statistics_differ(self) -> bool:
+        """Return whether the processes normalise their crops by statistics of their own."""
+        if self.group.size == 1 or self.accumulation.synchronised or self.config.freeze_statistics:
+            return False
+        return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.network.modules())
+
+    def _load_pretrained(self, init: PretrainedRecord) -> None:
         load_weights(self.network, init)
         if self.state.average is not None:
             self.state.average.load_state_dict(self.network.state_dict())
@@ -403,17 +477,13 @@ class Trainer:
         write_pair(self.run_dir, stem, {"fields": fields, "target": target, "small": small}, record)
 
 
-def measure_step(data: RegionDataset | DatasetSplits, config: TrainConfig) -> tuple[float, int]:
-    """Measure the seconds of a training step on a throwaway network; also return the steps per epoch."""
+def estimate_cost(data: RegionDataset | DatasetSplits, config: TrainConfig) -> TrainingCost:
+    """Measure what training on these data will cost, on a throwaway network."""
+    start = time.monotonic()
     # Cover masks take time to make; one is enough here.
     trainer = Trainer(data, Path(), replace(config, cuts=1), Group(device=torch.device(config.device)))
-    trainer.start_epoch()
-    trainer.train_step(0, micro_batches=1)  # the first one also allocates memory
-    start = time.monotonic()
-    trainer.train_step(0, micro_batches=1)
-    if trainer.group.device.type == "cuda":
-        torch.cuda.synchronize()
-    return (time.monotonic() - start) * trainer.accumulation.steps, trainer.steps_per_epoch
+    cost = trainer.measure_cost()
+    return replace(cost, measuring_s=time.monotonic() - start)
 
 
 def _confusion(logits: Tensor, target: Tensor, classes: int) -> Tensor:

@@ -13,6 +13,7 @@ from gravmap.errors import InputError, OptionError
 from gravmap.learning.calibration.temperature import weights_sha256
 from gravmap.learning.data.outcrop_context import CONTEXT, measured_names
 from gravmap.learning.training.checkpoint import load_model
+from gravmap.records import PretrainedRecord, check_record
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class WarmStart:
         Sizes of the training windows, degrees.
     """
 
-    init: dict[str, Any]
+    init: PretrainedRecord
     model: str
     architecture: dict[str, Any]
     context: str | None
@@ -113,7 +114,7 @@ def load_pretrained(folder: Path) -> WarmStart:
     'basin'
     """
     _, spec = load_model(folder)
-    init = {
+    stored = {
         "run": folder.name,
         "folder": str(folder.resolve()),
         "weights_sha256": weights_sha256(folder),
@@ -122,12 +123,13 @@ def load_pretrained(folder: Path) -> WarmStart:
         "field_recipe": spec.field_recipe,
         "taught_on": spec.taught_on,
     }
+    init = check_record(stored, PretrainedRecord, str(folder))
     measured = measured_names(spec.channels)
     context = CONTEXT if spec.input.reads_outcrop else None
     return WarmStart(init, spec.model, spec.architecture, context, measured, spec.tile_size_px, spec.scales_deg)
 
 
-def load_weights(network: nn.Module, init: dict[str, Any]) -> None:
+def load_weights(network: nn.Module, init: PretrainedRecord) -> None:
     """Load the pre-trained weights of `TrainConfig.init` into a network.
 
     Raises
@@ -147,7 +149,7 @@ SAME_FIELD = ("quantity", "unit", "input_height_m")
 
 
 def refuse_incompatible(
-    init: dict[str, Any],
+    init: PretrainedRecord,
     theirs: list[str],
     ours: list[str],
     classes: list[dict[str, Any]],

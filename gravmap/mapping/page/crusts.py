@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from gravmap.files import read_json
 from gravmap.mapping.page.facts import Facts, RunFacts
 from gravmap.mapping.page.words import count, listed, percent
+from gravmap.records import read_record
 
 PREDICTORS = {
     "network": "network",
@@ -54,7 +54,7 @@ def training_sentence(trained_on: Mapping[str, Any], network: str = "The network
 def read_under_cover(folder: Path) -> dict[str, Any]:
     """Scores under the cover of test crusts, from a run's ``scores.json``; empty where there are none."""
     path = folder / "scores.json"
-    scored = read_json(path, "gravmap train") if path.exists() else {}
+    scored = read_record(path, dict[str, Any], "gravmap train") if path.exists() else {}
     return dict((scored.get("test") or {}).get("under_cover") or {})
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from gravmap.errors import InputError
-from gravmap.files import read_json
 from gravmap.learning.calibration.temperature import read_calibration
 from gravmap.learning.data.outcrop_context import CONTEXT, in_short
 from gravmap.learning.data.splits import CRUSTS
@@ -24,6 +23,7 @@ from gravmap.mapping.layers import NODATA
 from gravmap.mapping.page.sheet import Sheet, read_sheet
 from gravmap.mapping.page.words import region_title
 from gravmap.mapping.scoring.finished_run import dataset_of_run
+from gravmap.records import ModelRecord, read_model, read_record
 
 _STRIP_ROWS = 512
 
@@ -47,7 +47,7 @@ class RunFacts:
     """
 
     name: str
-    model: dict[str, Any]
+    model: ModelRecord
     test: dict[str, Any]
     calibration: dict[str, Any]
     used: bool
@@ -75,8 +75,8 @@ class RunFacts:
     @property
     def pretrained_on(self) -> dict[str, Any]:
         """Record of the training data of the run that it was fine-tuned from; empty without one."""
-        init = self.model.get("recipe", {}).get("init") or {}
-        return dict(init.get("taught_on") or {})
+        init = self.model.get("recipe", {}).get("init")
+        return {**init.get("taught_on", {})} if init else {}
 
     @property
     def channels(self) -> list[str]:
@@ -207,7 +207,7 @@ def gather(
     """Read the content of a report; parameters as in :func:`gravmap.mapping.page.report.write_report`."""
     found = [read_run(run, used=True) for run in runs] + [read_run(run, used=False) for run in compared]
     provenance = folder / "provenance.json"
-    record = read_json(provenance, "gravmap predict") if provenance.exists() else {}
+    record = read_record(provenance, dict[str, Any], "gravmap predict") if provenance.exists() else {}
     name = title or str(record.get("settings", {}).get("region") or folder.resolve().name)
     return Facts(
         region_title(name), read_sheet(folder), measure_areas(folder), record, found, protocols_of(found, tiles)
@@ -222,9 +222,9 @@ def read_run(folder: Path, used: bool) -> RunFacts:
     InputError
         ``model.json`` is missing or damaged.
     """
-    model = read_json(folder / "model.json", "gravmap train")
+    model = read_model(folder)
     scored = folder / "scores.json"
-    test = read_json(scored, "gravmap train").get("test", {}) if scored.exists() else {}
+    test = read_record(scored, dict[str, Any], "gravmap train").get("test", {}) if scored.exists() else {}
     calibration = read_calibration(folder)
     return RunFacts(
         folder.name,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.gravity import open_fields
+from gravmap.gravity.field_reader import DEFAULT_RESIDUAL
 from gravmap.lattice import KM_PER_DEGREE
 from gravmap.mapping.layers import COVERED, ENTROPY, EVIDENCE_COLOURS, EXTRAPOLATED, NEAR, NODATA, OUTCROP
 from gravmap.mapping.page.facts import Facts, field_words
@@ -239,7 +240,7 @@ def evidence_map(facts: Facts) -> dict[str, Any] | None:
 
 
 def gravity_map(facts: Facts, fields: Path | None) -> dict[str, Any]:
-    """An input field of the network over the region of the map: the first residual, if any.
+    """An input field of the network over the region of the map: the default residual, or the first.
 
     Returns
     -------
@@ -255,7 +256,8 @@ def gravity_map(facts: Facts, fields: Path | None) -> dict[str, Any]:
         return {"missing": error.message}
     read = [name for run in facts.used for name in run.channels if name in dataset]
     residuals = [str(name) for name in dataset.data_vars if str(name).startswith("residual_")]
-    name = next((name for name in read if name.startswith("residual_")), (read or residuals or ["bouguer"])[0])
+    shown = [name for name in read if name.startswith("residual_")] or read or residuals or ["bouguer"]
+    name = DEFAULT_RESIDUAL if DEFAULT_RESIDUAL in shown else shown[0]
     west, south, east, north = facts.sheet.bounds_wsen
     part = dataset[name].sel(lat=slice(south - 1e-6, north + 1e-6), lon=slice(west - 1e-6, east + 1e-6))
     if min(part.shape) < 2:
@@ -288,7 +290,7 @@ def gravity_map(facts: Facts, fields: Path | None) -> dict[str, Any]:
 
 def class_ages(facts: Facts) -> dict[int, str]:
     """Age range of each class, from the class table of the model."""
-    table: list[dict[str, Any]] = next((run.model.get("classes", []) for run in facts.used), [])
+    table = facts.used[0].model["classes"] if facts.used else []
     return {int(entry["index"]): _span(str(entry.get("age", ""))) for entry in table if entry.get("age") != "any"}
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.errors import InputError
-from gravmap.files import read_json, sha256
+from gravmap.files import sha256
+from gravmap.records import read_model
 
 WEIGHTS, SIDECAR = "model.safetensors", "model.json"
 MADE_BY = "gravmap train"
@@ -53,7 +54,7 @@ def describe_run(run_folder: Path) -> dict[str, Any]:
         A file is missing or damaged.
     """
     weights = run_folder / WEIGHTS
-    sidecar = read_json(run_folder / SIDECAR, MADE_BY)
+    sidecar = read_model(run_folder)
     header = read_header(weights)
     scores = sidecar.get("scores", {})
     return {

@@ -21,13 +21,14 @@ from typing import Any
 
 from gravmap import __version__
 from gravmap.errors import InputError
-from gravmap.files import PARTIAL, read_json, sha256, write_text
+from gravmap.files import PARTIAL, sha256, write_text
 from gravmap.geology.labels import legend_path
 from gravmap.mapping.layers import NODATA
 from gravmap.mapping.plan import WINDOWS_FOLDER
 from gravmap.mapping.record.data_sources import field_attributes, original_data
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
 from gravmap.mapping.record.raster_content import count_values, read_attribute_table
+from gravmap.records import read_model, read_record
 from gravmap.tiling.resumable_folder import JOURNAL, MARK
 from gravmap.units import format_angle, format_length
 
@@ -106,10 +107,7 @@ def write_provenance(
         An input or a run is missing or damaged.
     """
     models = [describe_run(run) for run in runs]
-    trained = {
-        model["name"]: read_json(run / SIDECAR, "gravmap train").get("sources", [])
-        for model, run in zip(models, runs, strict=True)
-    }
+    trained = {model["name"]: read_model(run).get("sources", []) for model, run in zip(models, runs, strict=True)}
     attributes = field_attributes(fields)
     recipe = json.loads(attributes.get("gravmap_recipe", "{}"))
     sources = original_data(fields, labels, trained)
@@ -164,7 +162,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         It is missing, no JSON, or of another format.
     """
     path = folder / FILE
-    record = read_json(path, MADE_BY)
+    record = read_record(path, dict[str, Any], MADE_BY)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
         raise InputError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.errors import InputError
-from gravmap.files import read_json, sha256
+from gravmap.files import sha256
 from gravmap.mapping.record import provenance
 from gravmap.mapping.record.agreement import agreement
 from gravmap.mapping.record.data_sources import file_name
@@ -25,6 +25,7 @@ from gravmap.mapping.record.finding import (
 )
 from gravmap.mapping.record.model_record import MADE_BY, SIDECAR, read_header, tensors_sha256
 from gravmap.progress import Progress, silent
+from gravmap.records import read_model, read_record
 from gravmap.tiling.tile_files import tile_checksums
 from gravmap.tiling.training_arrays import read_index
 from gravmap.workspace import Workspace
@@ -165,7 +166,7 @@ def verify_run(folder: Path) -> Verification:
     InputError
         ``model.json`` cannot be read.
     """
-    record = read_json(folder / SIDECAR, MADE_BY)
+    record = read_model(folder)
     if not isinstance(record, dict):
         raise InputError(f"{folder / SIDECAR} does not describe a network.", f"`{MADE_BY}` makes it anew.")
     versions = record.get("versions", {})
@@ -197,9 +198,10 @@ def verify_tile_set(folder: Path, progress: Progress = silent) -> Verification:
     """
     index = read_index(folder)
     title = f"{index['windows']} windows, {index['made_by']}"
+    sources = {"fields": index["sources"]["fields"], "labels": index["sources"]["labels"]}
     findings = [
         compare_with_record((folder / entry["path"]).resolve(), entry, f"{role} {entry['path']}")
-        for role, entry in index["sources"].items()
+        for role, entry in sources.items()
     ]
     sums = tile_checksums(folder, progress=progress)
     for file, (written, found) in sums.items():
@@ -221,7 +223,7 @@ def _pair(folder: Path, stem: str) -> Finding:
     try:
         header = json.loads(read_header(weights).get("__metadata__", {})["gravmap"])
         whole = tensors_sha256(weights) == header["tensors_sha256"]
-        sidecar = read_json(folder / f"{stem}.json", MADE_BY)
+        sidecar = read_record(folder / f"{stem}.json", dict[str, Any], MADE_BY)
     except (InputError, KeyError, ValueError, TypeError) as error:
         first = str(error).splitlines()[0]
         return Finding(what, CHANGED, f"is damaged: {first}")
@@ -238,16 +240,16 @@ def _pair(folder: Path, stem: str) -> Finding:
 def _measured(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
     """Scores, temperatures and reach belong to these weights."""
     if (folder / "scores.json").is_file():
-        scores = read_json(folder / "scores.json", MADE_BY)
+        scores = read_record(folder / "scores.json", dict[str, Any], MADE_BY)
         other = [role for role in ("tune", "test") if scores.get(role) != record.get("scores", {}).get(role)]
         yield _belongs(
             "scores.json", f"other scores on the {' and '.join(other)} blocks than model.json" if other else ""
         )
     if (folder / "calibration.json").is_file():
-        named = read_json(folder / "calibration.json", MADE_BY).get("model_sha256")
+        named = read_record(folder / "calibration.json", dict[str, Any], MADE_BY).get("model_sha256")
         yield _belongs("calibration.json", _other(named, record.get("weights_sha256"), "weights"))
     if (folder / "evaluation.json").is_file():
-        named = read_json(folder / "evaluation.json", "gravmap evaluate").get("model_sha256")
+        named = read_record(folder / "evaluation.json", dict[str, Any], "gravmap evaluate").get("model_sha256")
         yield _belongs("evaluation.json", _other(named, record.get("weights_sha256"), "weights"))
     if (folder / "reach.safetensors").is_file():
         try:

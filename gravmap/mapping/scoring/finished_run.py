@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.files import read_json
 from gravmap.geology.points import Points
 from gravmap.learning.data.dataset import RegionDataset, known_labels
 from gravmap.learning.data.outcrop_context import is_context, with_context
 from gravmap.mapping.scoring.boreholes import Boreholes, lay_points
 from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes
+from gravmap.records import ModelRecord, read_model
 from gravmap.tiling import load_arrays
 
 
@@ -40,7 +40,7 @@ class FinishedRun:
     """
 
     folder: Path
-    model: dict[str, Any]
+    model: ModelRecord
     dataset: RegionDataset
     nodes: EvaluationNodes
     boreholes: Boreholes | None
@@ -59,7 +59,7 @@ class FinishedRun:
                 f"The run {folder.name} is not finished: {folder / 'scores.json'} is missing.",
                 f"`gravmap train --resume --name {folder.name}` resumes it.",
             )
-        model = read_json(folder / "model.json", "gravmap train")
+        model = read_model(folder, complete=True)
         dataset = dataset_of_run(model, tiles, folder.name)
         nodes = EvaluationNodes.of(dataset, by_area, folder.name)
         return cls(folder, model, dataset, nodes, None if points is None else lay_points(points, dataset))

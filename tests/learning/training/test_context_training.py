@@ -19,7 +19,7 @@ from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.launch import launch
 from gravmap.learning.training.setup import choose_inputs
-from gravmap.learning.training.trainer import measure_step
+from gravmap.learning.training.trainer import estimate_cost
 from gravmap.learning.training.warm_start import load_pretrained
 from toys.dataset import field_at, make_arrays
 
@@ -132,7 +132,7 @@ def test_measuring_a_step_makes_one_cover_mask(area):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DatasetSplits, "with_outcrop", spied)
-        _, steps = measure_step(area, config)
+        steps = estimate_cost(area, config).steps_per_epoch
     assert made == [1]
     assert steps == -(-Sampler(area, InputChannels.fit(area), 64).window_count // 4)
 

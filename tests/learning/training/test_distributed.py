@@ -18,8 +18,9 @@ from gravmap.learning import RegionDataset, TrainConfig, load_model, train
 from gravmap.learning.calibration.applicability import read_area_of_applicability
 from gravmap.learning.calibration.temperature import read_calibration
 from gravmap.learning.sampling.augmentation import Augmentation
-from gravmap.learning.training.distributed import choose_device, group_variables
+from gravmap.learning.training.distributed import Group, choose_device, group_variables
 from gravmap.learning.training.launch import launch
+from gravmap.learning.training.trainer import Trainer
 from toys.dataset import make_arrays
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, lr=3e-3, seed=1)
@@ -91,6 +92,16 @@ def test_processes_without_synchronised_statistics_still_agree(area, tmp_path):
     network, spec = load_model(tmp_path / "run")
     assert spec.scores["test"] == result["test"]
     assert torch.isfinite(torch.cat([value.flatten().float() for value in network.state_dict().values()])).all()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_statistics_of_each_process_are_said(area, tmp_path, caplog, monkeypatch, frozen):
+    """One and two processes train other networks on a CPU, unless statistics are frozen."""
+    monkeypatch.setattr(Trainer, "train_step", lambda *arguments, **options: 1 / 0)
+    trainer = Trainer(area, tmp_path, dataclasses.replace(SHORT, freeze_statistics=frozen), Group(size=2))
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit()
+    assert ("Each of the 2 CPU processes normalises its own crops" in caplog.text) is not frozen
 
 
 # What torchrun does: a process each, with the group in its variables.

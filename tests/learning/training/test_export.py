@@ -1,14 +1,73 @@
-"""Export of a network that starts from the outcrop."""
+"""An exported network gives the logits of the network that `predict` runs, at every window size."""
 
 import numpy as np
 import pytest
 import torch
 
 from gravmap.learning.data.outcrop_context import context_names
-from gravmap.learning.training.checkpoint import ModelSpec, save_model
-from gravmap.learning.training.export import export_run
+from gravmap.learning.training.checkpoint import ModelSpec, load_model, save_model
+from gravmap.learning.training.export import SUFFIX, export_run
+from gravmap.network.ggmnet import crop, pad_to_multiple
 from gravmap.network.outcrop_start import with_outcrop_start
-from gravmap.network.registry import build_from_dict, describe
+from gravmap.network.registry import ALIASES, MODELS, build_from_dict, describe
+from gravmap.workspace import SHIPPED, shipped_model
+
+# One name for each architecture: ggmnet-e and ggmnet-22 are ggmnet itself.
+NAMES = list({str(describe(name)): name for name in (*reversed(MODELS), *ALIASES)}.values())
+SIZES = ((1, 128, 320), (2, 192, 256))  # images, rows, columns
+
+
+def make_run(folder, architecture, classes=3):
+    torch.manual_seed(0)
+    network = build_from_dict(architecture, 1, classes).eval()
+    inputs = [{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 9.5}]
+    rows = [{"index": index, "name": str(index)} for index in range(1, classes + 1)]
+    save_model(folder, network, ModelSpec("x", network.architecture.to_dict(), inputs, rows, 128, [1.0], {}, {}, 0))
+    return folder
+
+
+def largest_difference(run, path):
+    """Of the logits at two sizes, relative to the largest."""
+    network, spec = load_model(run)
+    found = []
+    for images, *size in SIZES:
+        fields = 9.5 * torch.randn(images, len(spec.input.fields), *size, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            expected = network(spec.input.prepare(fields, 1.0)).numpy()
+            if path.suffix == ".pt2":
+                made = torch.export.load(path).module()(fields).numpy()
+            else:
+                runtime = pytest.importorskip("onnxruntime")
+                (made,) = runtime.InferenceSession(path).run(["logits"], {"fields": fields.numpy()})
+        found.append(np.abs(made - expected).max() / np.abs(expected).max())
+    return max(found)
+
+
+def test_one_program_pads_and_crops_windows_of_every_size():
+    class Padded(torch.nn.Module):
+        def forward(self, x):
+            return crop(2 * pad_to_multiple(x, (16, 24)), *x.shape[-2:])
+
+    columns = 64 * torch.export.Dim("columns", min=2, max=256)
+    traced = torch.export.export(Padded(), (torch.zeros(1, 1, 32, 192),), dynamic_shapes=({3: columns},)).module()
+    for width in (128, 192, 320):  # 192 is a multiple of 24
+        x = torch.randn(1, 1, 32, width)
+        assert torch.equal(traced(x), 2 * x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+@pytest.mark.parametrize("name", [SHIPPED, *NAMES])
+def test_every_named_network_is_exported_with_its_own_answers(name, form, tmp_path):
+    if form == "onnx":
+        pytest.importorskip("onnxscript")
+    if name in ALIASES:
+        pytest.importorskip("segmentation_models_pytorch")
+    run = shipped_model() if name == SHIPPED else make_run(tmp_path / "run", describe(name))
+    path = tmp_path / f"net{SUFFIX[form]}"
+    described = export_run(run, path, form)
+    assert described["height_and_width"]["fixed"] is None
+    assert largest_difference(run, path) < 1e-4
 
 
 @pytest.mark.slow

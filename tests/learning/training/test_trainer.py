@@ -16,7 +16,8 @@ from gravmap.learning.evaluation.mosaic import predict_logits
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.distributed import Group
-from gravmap.learning.training.trainer import Trainer, measure_step
+from gravmap.learning.training.state import TrainingCost
+from gravmap.learning.training.trainer import Trainer, estimate_cost
 from gravmap.progress import describe_time
 from toys.dataset import make_arrays
 
@@ -97,15 +98,18 @@ def test_a_run_writes_its_files_and_reports_progress(area, whole):
     best = max(range(3), key=lambda index: float(rows[index]["tune_fwiou"]))
     assert result["best_epoch"] == best + 1
     assert result["tune"]["fwiou"] == float(rows[best]["tune_fwiou"])
-    assert [done for done, _, _ in reports[:6]] == [1, 2, 3, 4, 5, 6]
-    assert "loss" in reports[5][2]
-    assert "left" in reports[5][2]
-    # Then the windows over held-out blocks, whose number is known before.
-    assert {(done, total) for done, total, _ in reports[6:]} == {(6, 6)}
-    windows = len(reports) - 6
-    assert [note.split(": ")[1] for _, _, note in reports[6:]] == [
-        f"{n + 1} of {windows} windows" for n in range(windows)
-    ]
+    # Two steps in each of three epochs, each scored; then the windows over held-out blocks. 100 % is the end of all.
+    final = [report for report in reports if "held-out" in report[2]]
+    windows = len(final) - 1
+    assert windows > 0
+    assert {total for _, total, _ in reports} == {6 + windows}
+    done = [done for done, _, _ in reports]
+    assert done == sorted(done)
+    assert [done for done, _, note in reports if "loss" in note] == [1, 2, 3, 4, 5, 6]
+    assert {done for done, _, note in reports if "scoring" in note} == {2, 4, 6}
+    assert [done for done, _, _ in final] == [6 + n for n in range(windows + 1)]
+    assert f": {windows} of {windows} windows, about 0 s left" in final[-1][2]
+    assert all("left" in note for done, _, note in reports if done)
     spec = load_model(whole.folder)[1]
     assert spec.channels == ["residual_10km"]
     assert spec.field_recipe == {"method": "regional"}
@@ -187,9 +191,9 @@ def test_a_time_limit_leaves_time_for_the_final_evaluation(area, tmp_path, monke
         return clock.now
 
     monkeypatch.setattr(time, "monotonic", read)
-    result = train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=1000, time_limit_s=4.0))
-    assert clock.now < 5.0
-    assert 3 < result["epochs"] < 12
+    result = train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=1000, time_limit_s=16.0))
+    assert clock.now < 16.5
+    assert 3 <= result["epochs"] < 40
     assert (tmp_path / "run" / "scores.json").exists()
     rates = [float(row["lr"]) for row in csv.DictReader((tmp_path / "run" / "metrics.csv").open())]
     assert rates[-1] < 0.2 * max(rates)  # the rate came down with the clock
@@ -258,6 +262,28 @@ def test_a_configuration_survives_json():
 
 def test_time_in_words_and_a_measured_step(area):
     assert [describe_time(seconds) for seconds in (40, 720, 12600)] == ["40 s", "12 min", "3.5 h"]
-    seconds, steps = measure_step(area, dataclasses.replace(SHORT, steps=None))
-    assert 0 < seconds < 60
-    assert steps == 6  # 23 training windows; two of the 25 lie in held-out blocks
+    cost = estimate_cost(area, dataclasses.replace(SHORT, steps=None))
+    assert 0 < cost.step_s < 60
+    assert 0 < cost.window_s < cost.score_s + cost.final_s < 60
+    assert cost.steps_per_epoch == 6  # 23 training windows; two of the 25 lie in held-out blocks
+
+
+def test_measuring_the_cost_leaves_the_network_as_it_is(area, tmp_path):
+    trainer = Trainer(area, tmp_path, SHORT, Group())
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    trainer.measure_cost()
+    assert all(torch.equal(value, before[name]) for name, value in trainer.network.state_dict().items())
+    assert all(parameter.grad is None for parameter in trainer.network.parameters())
+
+
+def test_a_time_limit_without_room_for_a_step_and_its_scores_is_refused(area, tmp_path):
+    cost = TrainingCost(156, 30, window_s=30, score_s=90, final_s=500, tile_size_px=2048)
+    with pytest.raises(OptionError, match="of 3 min is too short: here one step takes 3 min, the scores") as caught:
+        cost.check_time_limit(180)
+    assert caught.value.hint == "--size 928 would fit; or choose a smaller --model, or --time-limit 14min."
+    dataclasses.replace(cost, step_s=156 * (928 / 2048) ** 2, score_s=18, final_s=100).check_time_limit(180)
+    cost.check_time_limit(None)
+    cost.check_time_limit(14 * 60)
+    with pytest.raises(OptionError, match="too short"):
+        train(area, tmp_path / "run", dataclasses.replace(SHORT, time_limit_s=1e-3))
+    assert not (tmp_path / "run").exists()
