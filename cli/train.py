@@ -245,7 +245,8 @@ def command(session: Session, **options: Any) -> None:
     Writes runs/NAME: model.safetensors, model.json, last.safetensors and last.json (the checkpoint to resume from),
     metrics.csv, curves.png, scores.json, calibration.json and reliability.png (calibration of the probabilities),
     reach.safetensors (the area of applicability: where the network extrapolates); runs/latest names the newest run.
-    Under torchrun or srun it joins the process group (distributed data parallel).
+    Under torchrun or srun it joins the process group (distributed data parallel). The same command resumes a run that
+    was stopped.
     """
     run_training(session, TrainOptions(given=given_on_command_line(), **options))
 

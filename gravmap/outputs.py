@@ -189,7 +189,11 @@ def locked(path: Path, outputs: Iterable[Path] = ()) -> Iterator[None]:
             held.unfinished = [entry for entry in entries if entry and _stamp(Path(str(entry.get("path")))) == entry]
             if named <= {Path(entry["path"]) for entry in held.unfinished}:
                 held.unfinished = []  # all are there: only the end of that command is lacking
-            held.file.write_text("".join(json.dumps(row) + "\n" for row in (_holder(), *held.unfinished)))
+            try:
+                held.file.write_text("".join(json.dumps(row) + "\n" for row in (_holder(), *held.unfinished)))
+            except OSError as error:
+                error.filename = str(path)  # a full disk names none
+                raise
         yield
         with suppress(OSError):
             if held.file is not None:

@@ -7,6 +7,7 @@ beside the file says which.
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from pathlib import Path
@@ -128,7 +129,10 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
             if form == "onnx":
                 _save_onnx(program, temporary, described, text)
             else:
-                torch.export.save(program, temporary, extra_files={"gravmap.json": text})
+                # Through memory: on a full disk the destructor of torch's own writer ends the process.
+                content = io.BytesIO()
+                torch.export.save(program, content, extra_files={"gravmap.json": text})
+                temporary.write_bytes(content.getbuffer())
     write_json(beside, described)
     return described
 
