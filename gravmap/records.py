@@ -283,7 +283,7 @@ class CrustsRecord(TypedDict):
 
 @record
 class PretrainedRecord(TypedDict):
-    """``recipe.init`` of a run in training: the run whose weights it starts from."""
+    """``recipe.init`` of a run: the run whose weights it started from."""
 
     run: str
     folder: str
@@ -295,8 +295,8 @@ class PretrainedRecord(TypedDict):
 
 
 @record
-class StartRecord(TypedDict, total=False):
-    """What is read of ``recipe.init`` of a finished run: the shipped network's does not say where its start lies."""
+class OriginRecord(TypedDict, total=False):
+    """What is read of :class:`PretrainedRecord` where a run is described."""
 
     run: str
     taught_on: CrustsRecord
@@ -307,7 +307,7 @@ class RecipeRecord(TypedDict, total=False):
     """What is read of a run's ``recipe``, all of which is a :class:`gravmap.learning.TrainConfig`."""
 
     recipe: str
-    init: StartRecord | None
+    init: OriginRecord | None
     from_tiles: bool
     epochs: int
     context: str | None
