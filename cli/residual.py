@@ -113,12 +113,12 @@ def command(
 ) -> None:
     """Split gravity into a regional and a residual field by upward continuation.
 
-    GRID is a netCDF (GMT or CF), GeoTIFF, ICGEM .gdf, Surfer or lon-lat-value text file; without it, the WGM2012 file
-    that `gravmap fetch` downloaded. The region is liu2024 where the grid covers it, else all of the grid. Where the
-    grid is wider than the region, a margin of 5 degrees is used and cut off again; with a global grid, its degrees up
-    to 180 are removed before and restored after. Writes data/fields.nc: bouguer, regional_10km, residual_10km ... in
-    mGal; and edge_error_10km where the data end near the region. For the whole globe, poles included: --bbox -180 -90
-    180 90.
+    GRID is a netCDF (GMT or CF), GeoTIFF, ICGEM .gdf, Surfer, ESRI ASCII or lon-lat-value text file; without it,
+    the WGM2012 file that `gravmap fetch` downloaded. The region is liu2024 where the grid covers it, else all of
+    the grid. Where the grid is wider than the region, a margin of 5 degrees is used and cut off again; with a
+    global grid, its degrees up to 180 are removed before and restored after. Writes data/fields.nc: bouguer,
+    regional_10km, residual_10km ... in mGal; and edge_error_10km where the data end near the region. For the whole
+    globe, poles included: --bbox -180 -90 180 90.
     """
     from gravmap.download.present import fetched_gravity, provenance
     from gravmap.errors import InputError

@@ -16,6 +16,7 @@ import xarray as xr
 
 from gravmap.errors import InputError
 from gravmap.gravity.axes import find_axes, snap_coordinates
+from gravmap.gravity.georeferencing import to_degrees
 from gravmap.gravity.quantity import check_anomaly, height_from_text, level_m
 from gravmap.gravity.readers import read
 from gravmap.regions import Region
@@ -115,6 +116,7 @@ def standardize_grid(grid: xr.DataArray, path: Path) -> xr.DataArray:
     InputError
         As for axes in :func:`open_grid`.
     """
+    grid = to_degrees(grid, str(path))
     lat_dim, lon_dim = find_axes(grid, str(path))
     attrs = dict(grid.attrs)
     grid = grid.reset_coords(drop=True).transpose(lat_dim, lon_dim).rename({lat_dim: "lat", lon_dim: "lon"})
