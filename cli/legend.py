@@ -112,13 +112,10 @@ def draft(
     """
     from gravmap.files import write_text
     from gravmap.geology.legend_draft import draft_legend
-    from gravmap.outputs import check_outputs
 
     path = output or session.workspace.root / f"{source.stem}.legend.toml"
     inputs = [source, Path(classes)]
-    if dry_run:
-        check_outputs([path], inputs, True)
-    else:
+    if not dry_run:  # it prints what could be written anywhere
         session.writing([path], inputs, overwrite)
     made = draft_legend(source, field, classes, chosen_region(session, region, bbox), crs)
     unknown = [guess for guess in made.guesses if not guess.reason]

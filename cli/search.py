@@ -282,13 +282,11 @@ def run_search(session: Session, options: SearchOptions) -> None:
         options = _resumed_options(run_dir.name, options, stored)
     else:
         run_dir = place.runs / run_name(options.name, "search")
-    if not options.dry_run:
-        session.writing(overwrite=True, folders=[run_dir])
-        if not options.resume:
-            _refuse_existing(run_dir, options.overwrite)
+        _refuse_existing(run_dir, options.overwrite)
+    session.writing([], [], True, options.dry_run, folders=[run_dir])
     device = _device(options)
     open_region(session, from_tiles=False)
-    dataset, inputs = region_dataset(place, options.inputs, options.split, options.fold, may_leak=False)
+    dataset, inputs = region_dataset(session, options.inputs, options.split, options.fold, dry_run=options.dry_run)
     config = _configure(options, dataset, inputs, device or "cuda", stored)
     if options.dry_run:
         return print_plan(session, dataset, config, run_dir, measured=device is not None)

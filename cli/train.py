@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gravmap.files import remove_folder, write_text
-from gravmap.outputs import check_outputs
 
 from .options import (
     DURATION,
@@ -263,6 +262,7 @@ def run_training(session: Session, options: TrainOptions) -> None:
     from gravmap.learning.data.splits import DatasetSplits
     from gravmap.learning.training.distributed import choose_device, group_variables, process_group
     from gravmap.learning.training.launch import launch
+    from gravmap.learning.training.state import check_resumable
     from gravmap.learning.training.trainer import estimate_cost, train
 
     variables = group_variables(os.environ)
@@ -275,10 +275,8 @@ def run_training(session: Session, options: TrainOptions) -> None:
     inputs_of_run = [options.architecture, *(Path(name) for name in (options.recipe, options.prior) if name)]
     if options.init:
         inputs_of_run.append(place.run(options.init))
-    if options.dry_run:
-        check_outputs([], inputs_of_run, True, folders=[run_dir])
-    elif variables is None or variables["RANK"] == "0":  # before what takes long; all processes share one lock
-        session.writing([], [] if options.resume else inputs_of_run, True, folders=[run_dir])
+    if variables is None or variables["RANK"] == "0":  # before what takes long; all processes share one lock
+        session.writing([], [] if options.resume else inputs_of_run, True, options.dry_run, folders=[run_dir])
         stopped = not options.resume and stopped_run(run_dir, options.overwrite)
     dataset: RegionDataset | DatasetSplits
     inputs = None
@@ -286,10 +284,22 @@ def run_training(session: Session, options: TrainOptions) -> None:
         dataset, inputs = crust_datasets(session, setup.crusts, setup.inputs, setup.windows_deg, options.dry_run)
     else:
         tiles = open_region(session, setup.from_tiles)
-        dataset, inputs = region_dataset(place, setup.inputs, setup.split, setup.fold, setup.may_leak)
+        dataset, inputs = region_dataset(
+            session,
+            setup.inputs,
+            setup.split,
+            setup.fold,
+            may_leak=setup.may_leak,
+            init=setup.values.get("init"),
+            dry_run=options.dry_run,
+        )
         if tiles is not None:
             dataset = DatasetSplits.from_tiles(dataset, tiles)
     config = setup.configure(dataset, inputs, device)
+    if stopped:
+        stopped = is_same_run(run_dir, config)
+    if options.resume or stopped:
+        check_resumable(run_dir, DatasetSplits.of(dataset), config)
     cost = None
     # The processes of a group measure together.
     measured = config.time_limit_s is not None or (device == "cpu" and session.verbosity >= 0)
@@ -300,7 +310,6 @@ def run_training(session: Session, options: TrainOptions) -> None:
         assert cost is not None
         return print_plan(session, dataset, config, run_dir, processes, cost)
     if stopped:
-        stopped = is_same_run(run_dir, config)
         session.say(f"{run_dir} was stopped with the same options: it is resumed after its last whole epoch.")
 
     with process_group(device) as group:

@@ -291,7 +291,16 @@ class PretrainedRecord(TypedDict):
     inputs: list[ChannelRecord]
     classes: list[ClassRecord]
     field_recipe: dict[str, Any]
+    scales_deg: NotRequired[list[float]]
     taught_on: NotRequired[CrustsRecord]
+
+
+@record
+class OriginRecord(TypedDict, total=False):
+    """What is read of :class:`PretrainedRecord` where a run is described."""
+
+    run: str
+    taught_on: CrustsRecord
 
 
 @record
@@ -299,7 +308,7 @@ class RecipeRecord(TypedDict, total=False):
     """What is read of a run's ``recipe``, all of which is a :class:`gravmap.learning.TrainConfig`."""
 
     recipe: str
-    init: PretrainedRecord | None
+    init: OriginRecord | None
     from_tiles: bool
     epochs: int
     context: str | None
@@ -331,7 +340,9 @@ class ModelRecord(TypedDict, total=False):
     taught_on: CrustsRecord
     format: int
     tensors_sha256: str
+    description_sha256: str
     weights_sha256: str
+    files: dict[str, str]
 
 
 _OF_NETWORK = ("model", "architecture", "inputs", "classes", "tile_size_px", "scales_deg", "field_recipe", "split")

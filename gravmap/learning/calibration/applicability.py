@@ -22,7 +22,7 @@ from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
 from gravmap.learning.data.local_statistics import WINDOWS_KM, local_statistics
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.data.splits import DatasetSplits
-from gravmap.learning.training.checkpoint import MODEL
+from gravmap.learning.training.checkpoint import MODEL, check_recorded
 from gravmap.records import read_model
 
 log = logging.getLogger(__name__)
@@ -206,6 +206,7 @@ def _distances_between_datasets(training_features: NDArray[np.float32], number: 
 
 FORMAT = 1
 FILE = "reach.safetensors"
+_REMEDY = "Restore it, train again, or remove the file: then maps have no area of applicability."
 
 
 @dataclass(frozen=True)
@@ -335,7 +336,7 @@ def read_area_of_applicability(run_folder: Path) -> AreaOfApplicability | None:
     Raises
     ------
     InputError
-        The file is damaged, or has another format.
+        The file is damaged or was changed, or has another format.
 
     Examples
     --------
@@ -347,7 +348,7 @@ def read_area_of_applicability(run_folder: Path) -> AreaOfApplicability | None:
     from safetensors import SafetensorError, safe_open
 
     path = run_folder / FILE
-    if not path.exists():
+    if not check_recorded(path, _REMEDY):
         return None
     try:
         with safe_open(path, framework="np") as stored:
@@ -363,7 +364,7 @@ def read_area_of_applicability(run_folder: Path) -> AreaOfApplicability | None:
             tuple(header["fields"]), field_means, mean, std, training_features, mean_distance, threshold, spacing_km
         )
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error}.", "Train again, or remove the file.") from None
+        raise InputError(f"{path} is damaged: {error}.", _REMEDY) from None
     dataset_sha256 = read_model(run_folder).get("area_sha256", "")
     if header["area_sha256"] != dataset_sha256:
         log.warning("%s was computed from another tile set than that of %s.json; it is ignored.", path, MODEL)

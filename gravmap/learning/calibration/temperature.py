@@ -30,11 +30,13 @@ from gravmap.learning.calibration.by_distance import (
 from gravmap.learning.calibration.reliability import log_softmax, reliability_measures
 from gravmap.learning.evaluation.held_out import HeldOutPredictions
 from gravmap.learning.evaluation.under_cover import Strata, in_stratum
-from gravmap.learning.training.checkpoint import MODEL
+from gravmap.learning.training.checkpoint import MODEL, check_recorded
 from gravmap.records import read_model, read_record
 from gravmap.units import format_angle
 
 log = logging.getLogger(__name__)
+
+_REMEDY = "Restore it, train again, or remove the file: then T = 1, and probabilities are not calibrated."
 
 FORMAT = 1
 FILE = "calibration.json"
@@ -156,7 +158,7 @@ def read_calibration(run_folder: Path) -> Calibration | None:
     Raises
     ------
     InputError
-        The file is damaged, or has another format.
+        The file is damaged or was changed, or has another format.
 
     Examples
     --------
@@ -168,7 +170,7 @@ def read_calibration(run_folder: Path) -> Calibration | None:
     1.3
     """
     path = run_folder / FILE
-    if not path.exists():
+    if not check_recorded(path, _REMEDY):
         return None
     record = read_record(path, dict[str, Any], "gravmap train")
     try:
@@ -180,7 +182,7 @@ def read_calibration(run_folder: Path) -> Calibration | None:
         found = Calibration.from_record(record)
         weights_of_record = record["model_sha256"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is damaged: {error}.", "Train again, or remove the file: then T = 1.") from None
+        raise InputError(f"{path} is damaged: {error}.", _REMEDY) from None
     if weights_of_record != weights_sha256(run_folder):
         log.warning("%s was fitted to other weights than those of %s.safetensors; it is ignored.", path, MODEL)
         return None
