@@ -8,7 +8,8 @@ import pytest
 
 from gravmap.errors import DeviceError, InputError
 from gravmap.gravity import grid as grid_module
-from gravmap.gravity import netcdf_file, open_grid
+from gravmap.gravity import open_grid
+from gravmap.gravity.netcdf_layout import check_heaps
 from gravmap.gravity.topography import topography_at_nodes
 from gravmap.regions import Region
 
@@ -235,7 +236,7 @@ def test_a_heap_that_the_library_reads_without_end(tmp_path):
     body[at + 8 : at + 16] = bytes(8)
     path.write_bytes(body)
     with pytest.raises(InputError, match="heap of it is damaged"):
-        netcdf_file._check_heaps(path, "")  # not open_netcdf, which would not end if it failed
+        check_heaps(path, "")  # not open_netcdf, which would not end if it failed
 
 
 def test_a_value_beyond_the_stated_range_is_warned_about(tmp_path, caplog):
