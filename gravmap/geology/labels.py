@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,7 +28,7 @@ from gravmap.geology.class_table import Tally, auxiliary_xml, class_rows, palett
 from gravmap.geology.legend import Legend
 from gravmap.geology.legend_file import load_legend, write_legend
 from gravmap.geology.rasterize_report import RasterizedMap
-from gravmap.lattice import UNUSABLE, axis_cells
+from gravmap.lattice import UNUSABLE, axis_cells, turn_longitudes
 
 log = logging.getLogger(__name__)
 
@@ -319,25 +319,50 @@ class LabelFile:
     ) -> Labels:
         """Read the rectangle that contains points and a margin around them, clipped to the raster.
 
+        Its bounds are counted in the turn of 360 degrees of the points.
+
         Parameters
         ----------
         lat, lon : (h,), (w,) float64
             Degrees.
         margin_yx_deg : (float, float)
             Along latitude and along longitude, degrees.
+
+        Raises
+        ------
+        InputError
+            As :meth:`read`; or the points are in two turns of the raster, as west and east of Greenwich in one from 0
+            to 360 degrees.
         """
         west, south, east, north = self.bounds_wsen
+        turned = np.round(turn_longitudes(lon, west, east) - lon)
+        inside = (lon + turned >= west) & (lon + turned <= east)
+        turns = np.unique(turned[inside])
+        if len(turns) > 1:
+            raise InputError(
+                f"{self.path} covers {west:g} to {east:g} degrees of longitude, and the map {lon.min():g} to "
+                f"{lon.max():g}: its labels are not contiguous there.",
+                "`gravmap rasterize --overwrite` makes labels for the region of the fields.",
+            )
+        turn = float(turns[0]) if len(turns) else 0.0
         (rows, columns), (margin_y, margin_x) = self.shape, margin_yx_deg
         down, right = rows / (north - south), columns / (east - west)
         top, bottom = (north - lat.max() - margin_y) * down, (north - lat.min() + margin_y) * down
-        left, last = (lon.min() - margin_x - west) * right, (lon.max() + margin_x - west) * right
-        return self.read(_part(top, bottom, rows), _part(left, last, columns))
+        left, last = (lon.min() + turn - margin_x - west) * right, (lon.max() + turn + margin_x - west) * right
+        found = self.read(_part(top, bottom, rows), _part(left, last, columns))
+        if not turn:
+            return found
+        west, south, east, north = found.bounds_wsen
+        return replace(found, bounds_wsen=(west - turn, south, east - turn, north))
 
     def sample(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Labels at the nodes of a grid, shape (h, w): the cell that contains each node; 255 outside the raster."""
+        """Labels at the nodes of a grid, shape (h, w): the cell that contains each node; 255 outside the raster.
+
+        Longitudes of the nodes and of the raster may differ by 360 degrees.
+        """
         west, south, east, north = self.bounds_wsen
         row = axis_cells(lat, north, south, self.shape[0])
-        column = axis_cells(lon, west, east, self.shape[1])
+        column = axis_cells(turn_longitudes(lon, west, east), west, east, self.shape[1])
         inside = (row >= 0)[:, None] & (column >= 0)[None, :]
         row, column = np.maximum(row, 0), np.maximum(column, 0)
         part = self.read(
@@ -386,6 +411,13 @@ def _check_header(raster: Any, path: Path) -> None:
         )
     if raster.transform.e >= 0 or raster.transform.b or raster.transform.d:
         raise InputError(f"{path} is not north-up.", "Warp it with gdalwarp, or make it with `gravmap rasterize`.")
+    west, south, east, north = raster.bounds
+    cell = raster.transform.a
+    if west < -180 - cell or east > 360 + cell or south < -90 - cell or north > 90 + cell:
+        raise InputError(
+            f"{path} covers {west:g} to {east:g} degrees of longitude and {south:g} to {north:g} of latitude.",
+            "Longitudes are counted from -180 or from 0: make it with `gravmap rasterize`, or shift it with gdal_edit.",
+        )
     if raster.nodata is not None and raster.nodata != UNUSABLE:
         raise InputError(f"{path} has nodata {raster.nodata:g}.", "Nodata is 255 in a label raster; 0 is the cover.")
 

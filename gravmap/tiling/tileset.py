@@ -148,6 +148,7 @@ def make_tiles(
     seed: int = 0,
     overwrite: bool = False,
     workers: int = 2,
+    dry_run: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Make a tile set from a field file and a label raster.
@@ -174,6 +175,8 @@ def make_tiles(
         Replace an existing folder.
     workers : int
         Threads that make and write tiles.
+    dry_run : bool
+        Make all checks and draw the splits, but write nothing.
     progress : Progress
         Called after each tile.
 
@@ -256,6 +259,8 @@ def make_tiles(
     }
     for note in index["notes"]:
         log.warning(note)
+    if dry_run:
+        return {**index, "kept": 0}
     if index_only:
         with atomic_folder(folder) as temporary:
             table = index_table(tiles, counts, outcrop, raster.legend, columns, {})
@@ -354,8 +359,18 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _check_overlap(region: Region, raster: Labels, fields: Path, labels: Path) -> None:
-    covered = Region(*raster.bounds_wsen)
+    west, south, east, north = raster.bounds_wsen
+    # The cells of a raster of the whole Earth may be centred on its edge.
+    covered = Region(max(west, -180.0), max(south, -90.0), min(east, 360.0), min(north, 90.0))
     common = region.intersection(covered)
+    turned = [(max(west + turn, region.west), min(east + turn, region.east)) for turn in (-360, 360)]
+    if not covered.contains(region, 0.5 * raster.resolution_deg) and any(
+        last - first > 0.5 * raster.resolution_deg for first, last in turned
+    ):
+        raise InputError(
+            f"{fields} covers {region} and {labels} covers {covered}: their longitudes differ by 360 degrees.",
+            "`gravmap rasterize --overwrite` makes labels for the region of the fields.",
+        )
     if common is None:
         raise InputError(
             f"{fields} covers {region} and {labels} covers {covered}: they do not overlap.",

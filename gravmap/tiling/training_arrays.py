@@ -18,6 +18,7 @@ from gravmap.geology import open_labels
 from gravmap.geology.labels import LabelFile, Labels, legend_path
 from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.field_reader import read_fields
+from gravmap.gravity.missing_heights import file_with_channels
 from gravmap.lattice import BUFFER, COVER, TRAIN, UNUSABLE
 from gravmap.records import Bounds, ClassRecord, Count, Positive, SourceRecord, check_record, read_record, record
 from gravmap.tiling.label_statistics import count_classes, small_bodies
@@ -106,7 +107,12 @@ def read_index(folder: Path | str) -> TileIndex:
 
 
 def load_arrays(
-    folder: Path | str, *, channels: Sequence[str] | None = None, split: str = "blocks", fold: int = 0
+    folder: Path | str,
+    *,
+    channels: Sequence[str] | None = None,
+    split: str = "blocks",
+    fold: int = 0,
+    fields_path: Path | None = None,
 ) -> dict[str, Any]:
     """The arrays a network is trained on, all north-up (row 0 northernmost, column 0 westernmost).
 
@@ -122,6 +128,9 @@ def load_arrays(
         Name of a split in the index: ``blocks``, ``strict``, ``random``, or another name.
     fold : int
         Which of its folds.
+    fields_path : Path, optional
+        A file with further residuals of the tile set's fields (:func:`gravmap.gravity.missing_heights.add_heights`);
+        by default the one beside them where it is needed.
 
     Returns
     -------
@@ -155,7 +164,8 @@ def load_arrays(
     index = read_index(folder)
     fields = _unchanged(folder, index, "fields")
     stored = _find_split(index, split, fold)
-    grid = read_fields(fields, channels or [index["channel"]])
+    names = channels or [index["channel"]]
+    grid = read_fields(fields_path or file_with_channels(fields, names), names)
     raster = labels_of(folder, index)
     table = _read_windows(folder, index)
     boxes = table["boxes"]

@@ -1,10 +1,12 @@
 """What every command shares: statuses, gravmap.toml, -w on either side of the name, plain words for faults."""
 
 import errno
+import logging
 import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import click
 import pytest
@@ -235,3 +237,11 @@ def test_ctrl_c_ends_a_command_in_the_middle_of_a_long_call():
     assert process.returncode == 130
     assert "Interrupted" in err
     assert "Traceback" not in err
+
+
+def test_what_libraries_warn_of_is_one_line_with_v(capsys):
+    for verbosity, expected in ((1, "UserWarning: first\nrasterio._env: one\n"), (0, "")):
+        session.Session.start(None, verbosity, False)
+        warnings.warn("first\nsecond", stacklevel=1)
+        logging.getLogger("rasterio._env").error("one\ntwo")
+        assert capsys.readouterr().err == expected

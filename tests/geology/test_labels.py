@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import from_bounds
+from shapely import box
 
 from gravmap.errors import InputError
 from gravmap.geology import load_legend, open_labels, rasterize, write_labels
-from gravmap.geology.labels import legend_path, write_index_raster
+from gravmap.geology.labels import LabelFile, legend_path, write_index_raster
 from gravmap.geology.legend import Legend
+from gravmap.geology.legend_file import read_legend
 from gravmap.geology.rasterize_report import RasterizedMap
 from gravmap.regions import Region
 
@@ -104,3 +106,18 @@ def test_missing_and_broken_labels(tmp_path):
     (tmp_path / "labels.tif").write_text("<html>")
     with pytest.raises(InputError, match="not a valid raster"):
         open_labels(tmp_path / "labels.tif")
+
+
+def test_nodes_may_be_counted_in_another_turn(write_map, tmp_path):
+    """A raster from 0 to 360 degrees under nodes from -180 to 180."""
+    path = write_map([(box(178, 44, 180, 46), {"GEN_GLG": "C"}), (box(-180, 44, -178, 46), {"GEN_GLG": "Cz"})])
+    legend = read_legend('name="a"\nclasses="bedrock10"\n[map]\nfield="GEN_GLG"\n[map.codes]\nC=7\nCz=4\n', "a")
+    write_labels(tmp_path / "labels.tif", rasterize([(path, legend)], Region(178, 44, 182, 46), 1.0))
+    with LabelFile(tmp_path / "labels.tif") as file:
+        lat = np.array([45.5, 44.5])
+        assert file.sample(lat, np.array([177.5, 179.5, -179.5, -177.5]))[0].tolist() == [255, 7, 4, 255]
+        near = file.read_around(lat, np.array([-179.5]), (0.1, 0.1))
+        assert near.bounds_wsen[0] == -180
+        assert 4 in near.values
+        with pytest.raises(InputError, match="not contiguous"):
+            file.read_around(lat, np.array([-179.5, 0.0, 179.5]), (0.1, 0.1))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gravmap.errors import InputError, OptionError
+from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.training.checkpoint import LAST, read_pair, under, versions, write_pair
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.distributed import Group
@@ -321,6 +322,33 @@ def save_checkpoint(
     write_pair(run_dir, LAST, state.tensors(), record)
 
 
+def check_resumable(run_dir: Path, data: DatasetSplits, config: TrainConfig) -> None:
+    """Make the checks of :func:`load_checkpoint` that need no network; crusts are not compared.
+
+    Raises
+    ------
+    InputError
+        As there.
+    """
+    record = read_pair(run_dir, LAST)[1]
+    _check_resumable(record, run_dir, config, None if data.simulated else data.fingerprint(), data.simulated)
+
+
+def _check_resumable(
+    record: dict[str, Any], run_dir: Path, config: TrainConfig, fingerprint: str | None, simulated: bool
+) -> None:
+    if fingerprint is not None and record.get("area_sha256") != fingerprint:
+        what = "simulated crusts are not those" if simulated else "tile set is not the one"
+        raise InputError(
+            f"The {what} that the run {run_dir.name} was started with.",
+            "Restore the data it was started with, or train anew under another --name.",
+        )
+    if record.get("epoch", 0) >= config.epochs and (run_dir / "scores.json").exists():
+        raise InputError(
+            f"{run_dir.name} is complete with {record['epoch']} epochs.", "Give a larger --epochs to continue it."
+        )
+
+
 def load_checkpoint(
     run_dir: Path,
     state: TrainingState,
@@ -337,17 +365,7 @@ def load_checkpoint(
     """
     tensors, record = read_pair(run_dir, LAST)
     try:
-        if record["area_sha256"] != data.fingerprint:
-            what = "simulated crusts are not those" if data.splits.simulated else "tile set is not the one"
-            raise InputError(
-                f"The {what} that the run {run_dir.name} was started with.",
-                "Restore the data it was started with, or train anew under another --name.",
-            )
-        if record["epoch"] >= config.epochs and (run_dir / "scores.json").exists():
-            raise InputError(
-                f"{run_dir.name} is complete with {record['epoch']} epochs.",
-                "Give a larger --epochs to continue it.",
-            )
+        _check_resumable(record, run_dir, config, data.fingerprint, data.splits.simulated)
         state.load(tensors, record)
         if record["config"]["micro_batch"] == config.micro_batch:
             accumulation.limit_micro_batch(record["at_once"])
