@@ -282,8 +282,8 @@ class CrustsRecord(TypedDict):
 
 
 @record
-class PretrainedRecord(TypedDict, total=False):
-    """``recipe.init`` of a run: the run whose weights it started from; of the shipped network without its folder."""
+class PretrainedRecord(TypedDict):
+    """``recipe.init`` of a run: the run whose weights it started from."""
 
     run: str
     folder: str
@@ -291,7 +291,15 @@ class PretrainedRecord(TypedDict, total=False):
     inputs: list[ChannelRecord]
     classes: list[ClassRecord]
     field_recipe: dict[str, Any]
-    scales_deg: list[float]
+    scales_deg: NotRequired[list[float]]
+    taught_on: NotRequired[CrustsRecord]
+
+
+@record
+class OriginRecord(TypedDict, total=False):
+    """What is read of :class:`PretrainedRecord` where a run is described."""
+
+    run: str
     taught_on: CrustsRecord
 
 
@@ -300,7 +308,7 @@ class RecipeRecord(TypedDict, total=False):
     """What is read of a run's ``recipe``, all of which is a :class:`gravmap.learning.TrainConfig`."""
 
     recipe: str
-    init: PretrainedRecord | None
+    init: OriginRecord | None
     from_tiles: bool
     epochs: int
     context: str | None
