@@ -22,6 +22,7 @@ from gravmap.learning.training.optimizer import ADAM, OptimizerSchedule
 from gravmap.learning.training.setup import TrainingData
 from gravmap.learning.training.weight_averaging import ExponentialMovingAverage
 from gravmap.progress import describe_time
+from gravmap.records import read_record
 
 if TYPE_CHECKING:
     from gravmap.learning.training.scorer import Scorer
@@ -343,7 +344,10 @@ def _check_resumable(
             f"The {what} that the run {run_dir.name} was started with.",
             "Restore the data it was started with, or train anew under another --name.",
         )
-    if record.get("epoch", 0) >= config.epochs and (run_dir / "scores.json").exists():
+    scores = run_dir / "scores.json"
+    # A run that was continued and stopped before its end has the scores of its earlier end.
+    scored = read_record(scores, dict[str, Any], "gravmap train").get("epochs") if scores.exists() else 0
+    if record.get("epoch", 0) >= config.epochs and scored in (record["epoch"], None):
         raise InputError(
             f"{run_dir.name} is complete with {record['epoch']} epochs.", "Give a larger --epochs to continue it."
         )

@@ -29,7 +29,7 @@ from gravmap.mapping.record.data_sources import field_attributes, original_data
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
 from gravmap.mapping.record.raster_content import count_values, read_attribute_table, read_layers
 from gravmap.records import read_model, read_record
-from gravmap.tiling.resumable_folder import JOURNAL, LOCK, MARK
+from gravmap.tiling.resumable_folder import JOURNAL, MARK
 from gravmap.units import format_angle, format_length
 
 FILE = "provenance.json"
@@ -171,7 +171,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 def outputs_in(folder: Path) -> list[Path]:
     """The files of a map that its record lists: all but the record, what is half-written, and what it is made from."""
-    others = {folder / name for name in (FILE, MARK, JOURNAL, LOCK)}
+    others = {folder / name for name in (FILE, MARK, JOURNAL)}
     return sorted(
         path
         for path in folder.rglob("*")
