@@ -461,6 +461,13 @@ def test_words_of_an_esri_ascii_grid_that_gdal_would_take_as_zero_are_refused(tm
         open_grid(path)
 
 
+def test_a_header_line_of_an_esri_ascii_grid_without_a_number_is_refused(tmp_path):
+    path = tmp_path / "grid.asc"
+    path.write_text("ncols 4\nnrows 4\nxllcenter 70\nyllcenter\ncellsize 0.5\n" + "1 2 3 4\n" * 4)
+    with pytest.raises(InputError, match="'yllcenter' has no number"):
+        open_grid(path)
+
+
 def test_an_underscore_in_a_surfer_ascii_grid_is_refused(tmp_path):
     path = tmp_path / "grid.grd"
     path.write_text("DSAA\n4 4\n70 73\n40 43\n1 10\n" + "1 2 3 4\n5 6 1_0 8\n" * 2)

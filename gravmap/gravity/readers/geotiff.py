@@ -70,6 +70,8 @@ def _check_words(nodes: int, path: Path) -> None:
         for number, line in enumerate(stream, 1):
             words = line.split()
             if not count and words and words[0][0].isalpha() and words[0].lower() not in ("nan", "na", "inf"):
+                if len(words) % 2 or not all(map(_is_number, words[1::2])):
+                    raise InputError(f"{path}, line {number}: {line.strip()[:40]!r} has no number.", _AGAIN)
                 continue  # of the header
             count += len(words)
             # Python takes 1_0 as 10.
