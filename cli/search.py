@@ -375,7 +375,10 @@ def _configure(
 def _refuse_existing(run_dir: Path, overwrite: bool) -> None:
     """Refuse to replace a search; one that was stopped before its first checkpoint does not count."""
     files = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")} if run_dir.is_dir() else set()
-    if {"search.json", "last.json"} <= files and "architecture.json" not in files and not overwrite:
+    stopped = {"search.json", "last.json"} <= files and not read_record(
+        run_dir / "search.json", dict[str, Any], "gravmap search"
+    ).get("finished")
+    if stopped and not overwrite:
         raise InputError(
             f"{run_dir} holds a search that was stopped.",
             f"`gravmap search --resume --name {run_dir.name}` resumes it; --overwrite replaces it.",
