@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,11 @@ import xarray as xr
 
 from gravmap.errors import InputError
 from gravmap.files import atomic_path
+from gravmap.records import FieldRecipe, SourceRecord, parse_record
 from gravmap.workspace import require
 
 MADE_BY = "gravmap residual --height 10km"
+_ANEW = f"`{MADE_BY} --overwrite` makes it again."
 
 
 def field_recipe(fields: xr.Dataset) -> dict[str, Any]:
@@ -48,13 +49,28 @@ def field_recipe(fields: xr.Dataset) -> dict[str, Any]:
     >>> recipe["unit"], recipe["heights_m"], recipe["spacing_deg"]
     ('mGal', [10000.0], [0.25, 0.25])
     """
-    try:
-        recipe: dict[str, Any] = json.loads(fields.attrs["gravmap_recipe"])
-    except (KeyError, TypeError, json.JSONDecodeError):
+    if "gravmap_recipe" not in fields.attrs:
         raise InputError(
             "The fields have no attribute gravmap_recipe: they were not made by gravmap.", f"`{MADE_BY}` makes them."
-        ) from None
-    return recipe
+        )
+    return read_field_recipe(fields.attrs["gravmap_recipe"], str(fields.encoding.get("source", "the fields")))
+
+
+def read_field_recipe(text: Any, where: str) -> dict[str, Any]:
+    """Read the text of the attribute ``gravmap_recipe`` of the file `where`.
+
+    Raises
+    ------
+    InputError
+        It is damaged.
+    """
+    return {**parse_record(text, FieldRecipe, f"The attribute gravmap_recipe of {where}", _ANEW)}
+
+
+def read_field_sources(text: Any, where: str) -> list[dict[str, Any]]:
+    """Read the text of the attribute ``gravmap_sources`` of the file `where`; errors as :func:`read_field_recipe`."""
+    found = parse_record(text, list[SourceRecord], f"The attribute gravmap_sources of {where}", _ANEW)
+    return [{**each} for each in found]
 
 
 def added_channels(path: Path) -> tuple[str, ...]:
@@ -94,8 +110,8 @@ def field_sources(fields: xr.Dataset) -> list[dict[str, Any]]:
     >>> field_sources(residual_fields(grid, [10e3], sources=[{"path": "survey.nc"}]))
     [{'path': 'survey.nc'}]
     """
-    sources: list[dict[str, Any]] = json.loads(fields.attrs.get("gravmap_sources", "[]"))
-    return sources
+    where = str(fields.encoding.get("source", "the fields"))
+    return read_field_sources(fields.attrs.get("gravmap_sources", "[]"), where)
 
 
 def write_fields(fields: xr.Dataset, path: Path) -> None:

@@ -17,6 +17,7 @@ from gravmap.gravity import open_fields, open_grid, residual_fields, write_field
 from gravmap.gravity.fields import read_margin_deg
 from gravmap.gravity.fields_file import field_recipe, field_sources
 from gravmap.progress import Progress, silent
+from gravmap.records import parse_record
 from gravmap.regions import Region
 from gravmap.units import format_length, parse_length_m
 
@@ -150,8 +151,8 @@ def _kept(path: Path, origin: str, heights_m: Sequence[float]) -> str:
         return ""
     try:
         with open_fields(path, lazily=True) as fields:
-            added = json.loads(fields.attrs.get(ADDED, "{}"))
-    except (GravmapError, ValueError):
+            added = parse_record(fields.attrs.get(ADDED, "{}"), dict[str, Any], str(path))
+    except GravmapError:
         return ""
     same = added.get("fields_sha256") == origin and added.get("heights_m") == list(map(float, heights_m))
     return str(added.get("made_from", "")) if same else ""

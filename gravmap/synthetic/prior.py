@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
@@ -16,6 +15,7 @@ from typing import Any
 from scipy.special import ndtr, ndtri
 
 from gravmap.errors import InputError, OptionError
+from gravmap.records import parse_record
 from gravmap.synthetic.geometry import RandomStreams
 from gravmap.synthetic.setting import CLASSES, RockTable, Setting
 
@@ -355,10 +355,7 @@ def read_prior(text: str, where: str) -> Prior:
     InputError
         As `load_prior`.
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{where} is not valid TOML: {error}.", _LIKE) from None
+    table = parse_record(text, dict[str, Any], where, _LIKE, toml=True)
     head = table.pop("prior", None)
     if not isinstance(head, dict) or not isinstance(head.get("name"), str):
         raise InputError(f"{where} has no table [prior] with a name.", _LIKE)

@@ -218,6 +218,8 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     except (TypeError, KeyError, ValueError, RuntimeError, OptionError) as error:
         first = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise InputError(f"{path} does not describe the network beside it: {first}", _HINT) from None
+    if [entry["index"] for entry in record["classes"]] != list(range(1, len(spec.classes) + 1)):
+        raise InputError(f"{path}: the classes are not numbered 1, 2, 3 ... in this order.", _HINT)
     refuse_not_finite(tensors, folder / f"{MODEL}.safetensors")
     return network.to(device).eval(), spec
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gravmap.errors import InputError, OptionError
-from gravmap.learning.training.checkpoint import LAST, read_pair, under, versions, write_pair
+from gravmap.learning.training.checkpoint import LAST, read_pair, refuse_not_finite, under, versions, write_pair
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.gradient_accumulation import GradientAccumulation, StepResult
@@ -21,6 +21,7 @@ from gravmap.learning.training.optimizer import ADAM, OptimizerSchedule
 from gravmap.learning.training.setup import TrainingData
 from gravmap.learning.training.weight_averaging import ExponentialMovingAverage
 from gravmap.progress import describe_time
+from gravmap.records import CheckpointRecord, check_record
 
 if TYPE_CHECKING:
     from gravmap.learning.training.scorer import Scorer
@@ -104,7 +105,7 @@ class TrainingState:
             "tune": self.tune,
         }
 
-    def load(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+    def load(self, tensors: dict[str, Tensor], record: CheckpointRecord) -> None:
         """Load what :meth:`tensors` and :meth:`record` returned.
 
         Raises
@@ -118,7 +119,7 @@ class TrainingState:
         self.schedule.load(under("optimiser/", tensors), record)
         self.epoch, self.step, self.progress = record["epoch"], record["step"], record["progress"]
         self.best = (record["best"][0], record["best"][1])
-        self.history, self.tune = record["history"], record["tune"]
+        self.history, self.tune = [{**row} for row in record["history"]], record["tune"]
 
 
 class EpochTotals:
@@ -335,7 +336,9 @@ def load_checkpoint(
     InputError
         The checkpoint is missing or damaged, it is of other data, another network or version, or the run is complete.
     """
-    tensors, record = read_pair(run_dir, LAST)
+    tensors, stored = read_pair(run_dir, LAST)
+    record = check_record(stored, CheckpointRecord, str(run_dir / f"{LAST}.json"), _ANEW)
+    refuse_not_finite(tensors, run_dir / f"{LAST}.safetensors")
     try:
         if record["area_sha256"] != data.fingerprint:
             what = "simulated crusts are not those" if data.splits.simulated else "tile set is not the one"
@@ -349,11 +352,15 @@ def load_checkpoint(
                 "Give a larger --epochs to continue it.",
             )
         state.load(tensors, record)
-        if record["config"]["micro_batch"] == config.micro_batch:
-            accumulation.limit_micro_batch(record["at_once"])
+        at_once = record.get("at_once")
+        if at_once and record["config"].get("micro_batch") == config.micro_batch:
+            accumulation.limit_micro_batch(at_once)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         first, version = str(error).splitlines()[0], record.get("versions", {}).get("gravmap", "another version")
         raise InputError(
             f"{run_dir}/{LAST}.safetensors, written by gravmap {version}, does not fit the network: {first}.",
-            "Train anew under another --name.",
+            _ANEW,
         ) from None
+
+
+_ANEW = "Train anew under another --name."

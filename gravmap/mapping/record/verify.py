@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from gravmap.mapping.record.finding import (
     Verification,
     compare_with_record,
 )
-from gravmap.mapping.record.model_record import MADE_BY, SIDECAR, read_header, tensors_sha256
+from gravmap.mapping.record.model_record import MADE_BY, SIDECAR, read_metadata, tensors_sha256
 from gravmap.progress import Progress, silent
 from gravmap.records import read_model, read_record
 from gravmap.tiling.tile_files import tile_checksums
@@ -167,8 +166,6 @@ def verify_run(folder: Path) -> Verification:
         ``model.json`` cannot be read.
     """
     record = read_model(folder)
-    if not isinstance(record, dict):
-        raise InputError(f"{folder / SIDECAR} does not describe a network.", f"`{MADE_BY}` makes it anew.")
     versions = record.get("versions", {})
     title = (
         f"{folder.name}, {record.get('model', 'a network')}, gravmap {versions.get('gravmap', 'of another version')}"
@@ -221,11 +218,11 @@ def _pair(folder: Path, stem: str) -> Finding:
     if not weights.is_file():
         return Finding(what, MISSING, "is not there")
     try:
-        header = json.loads(read_header(weights).get("__metadata__", {})["gravmap"])
-        whole = tensors_sha256(weights) == header["tensors_sha256"]
+        header = read_metadata(weights)
+        whole = tensors_sha256(weights) == header.get("tensors_sha256")
         sidecar = read_record(folder / f"{stem}.json", dict[str, Any], MADE_BY)
-    except (InputError, KeyError, ValueError, TypeError) as error:
-        first = str(error).splitlines()[0]
+    except InputError as error:
+        first = error.message
         return Finding(what, CHANGED, f"is damaged: {first}")
     if not whole:
         return Finding(what, CHANGED, "is damaged: its numbers are not those its own header was written for")
@@ -253,8 +250,8 @@ def _measured(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
         yield _belongs("evaluation.json", _other(named, record.get("weights_sha256"), "weights"))
     if (folder / "reach.safetensors").is_file():
         try:
-            named = json.loads(read_header(folder / "reach.safetensors")["__metadata__"]["gravmap"])["area_sha256"]
-        except (InputError, KeyError, ValueError, TypeError):
+            named = read_metadata(folder / "reach.safetensors").get("area_sha256")
+        except InputError:
             yield Finding("reach.safetensors", CHANGED, "is damaged: its header cannot be read")
             return
         yield _belongs("reach.safetensors", _other(named, record.get("area_sha256"), "training region"))
