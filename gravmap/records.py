@@ -80,8 +80,9 @@ def read_record(path: Path, kind: type[T], made_by: str = "", *, hint: str | Non
     >>> from gravmap.records import read_record
     >>> path = Path(tempfile.mkdtemp(), "widths.json")
     >>> _ = path.write_text('{"basin": [1.5, "two"]}')
-    >>> read_record(path, dict[str, list[float]], "gravmap train")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    >>> read_record(path, dict[str, list[float]], "gravmap train")
     Traceback (most recent call last):
+    ...
     gravmap.errors.InputError: ...widths.json: basin[1] is "two"; it should be a number.
     `gravmap train` makes it again.
     """
@@ -390,11 +391,19 @@ class PretrainedRecord(TypedDict):
 
 
 @record
+class OriginRecord(TypedDict, total=False):
+    """What is read of :class:`PretrainedRecord` where a run is described."""
+
+    run: str
+    taught_on: CrustsRecord
+
+
+@record
 class RecipeRecord(TypedDict, total=False):
     """What is read of a run's ``recipe``, all of which is a :class:`gravmap.learning.TrainConfig`."""
 
     recipe: str
-    init: PretrainedRecord | None
+    init: OriginRecord | None
     from_tiles: bool
     epochs: int
     context: str | None

@@ -271,7 +271,7 @@ def _age(span: Any, where: str) -> str:
     if not (
         isinstance(span, list)
         and len(span) == 2
-        and all(isinstance(end, (int, float)) and math.isfinite(end) and end >= 0 for end in span)
+        and all(type(end) in (int, float) and math.isfinite(end) and end >= 0 for end in span)
     ):
         raise InputError(f"{where}: {span!r} is not an age span.", "Write age_ma = [older, younger], in million years.")
     if span[0] <= span[1]:

@@ -342,9 +342,11 @@ def read_search(run_dir: Path) -> dict[str, Any]:
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     written = write_json(Path(folder, RECORD), {"finished": True, "rule": "viterbi"})
-    ...     read_search(Path(folder))["rule"]
-    'viterbi'
+    ...     read_search(Path(folder))
+    Traceback (most recent call last):
+    ...
+    gravmap.errors.InputError: ...search.json is missing.
+    `gravmap search` makes it.
     """
     record = read_search_record(run_dir)
     if not record.get("finished"):
