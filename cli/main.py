@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import errno
 import importlib
+import multiprocessing
+import os
+import signal
+import socket
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -39,6 +46,10 @@ COMMANDS = (
     "doctor",
 )
 
+
+INTERRUPTED = "Interrupted. The file being written was discarded; finished files are kept."
+GRACE_S = 3.0
+"""Seconds after Ctrl-C in which a command may end by itself."""
 
 # Not a docstring: `\b`, by which click keeps the lines of a paragraph, must be the backspace character.
 HELP = """Map bedrock under cover from Bouguer gravity and the geological map around it.
@@ -89,9 +100,10 @@ class CommandGroup(Group):
         if not standalone_mode:
             return super().main(args, standalone_mode=False, **extra)
         try:
-            status = super().main(args, standalone_mode=False, **extra)
+            with _end_soon_after_interrupt():
+                status = super().main(args, standalone_mode=False, **extra)
         except click.Abort:
-            click.echo("Interrupted. The file being written was discarded; finished files are kept.", err=True)
+            click.echo(INTERRUPTED, err=True)
             sys.exit(130)
         except click.ClickException as error:
             error.show()
@@ -99,6 +111,38 @@ class CommandGroup(Group):
         except Exception as error:
             sys.exit(_report(error))
         sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def _end_soon_after_interrupt() -> Iterator[None]:
+    """End the process a few seconds after Ctrl-C, even in the middle of a long call into a library.
+
+    Python raises KeyboardInterrupt only between two of its own instructions, and the backward pass of a large network
+    is one that takes half a minute. The wakeup socket gets the number of a signal at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+
+    def watch() -> None:
+        while number := receiver.recv(1):
+            if number[0] == signal.SIGINT:
+                time.sleep(GRACE_S)
+                for child in multiprocessing.active_children():
+                    child.kill()
+                sys.stderr.write(f"{INTERRUPTED}\n")
+                sys.stderr.flush()
+                os._exit(130)
+
+    before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        sender.close()  # ends the thread, unless it is counting the seconds
 
 
 def _report(error: Exception) -> int:

@@ -134,7 +134,7 @@ def _bar(title: str) -> Iterator[Progress]:
         task, left = bar.add_task(title, total=None, note=""), _TimeLeft()
 
         def listener(done: int, total: int, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note + left(done, total, note))
+            bar.update(task, completed=done, total=total, note=note + left(done, total, note, time.monotonic()))
 
         yield listener
 
@@ -144,10 +144,9 @@ class _TimeLeft:
 
     def __init__(self) -> None:
         # Of the current part of the work: its start, what was done then, and its size.
-        self.since, self.first, self.whole = time.monotonic(), 0, -1
+        self.since, self.first, self.whole = 0.0, 0, -1
 
-    def __call__(self, done: int, total: int, note: str) -> str:
-        now = time.monotonic()
+    def __call__(self, done: int, total: int, note: str, now: float) -> str:
         if total != self.whole or done < self.first:
             self.since, self.first, self.whole = now, done, total
         if not total or done <= self.first or "left" in note:
@@ -160,9 +159,10 @@ def _lines(title: str, every_s: float = 10.0) -> Progress:
 
     def listener(done: int, total: int, note: str = "") -> None:
         nonlocal last
-        left = time_left(done, total, note)
-        if time.monotonic() - last >= every_s:
-            last = time.monotonic()
+        now = time.monotonic()
+        left = time_left(done, total, note, now)
+        if now - last >= every_s:
+            last = now
             percent = f" {100 * done / total:.0f} %" if total else f" {done}"
             click.echo(f"{title}:{percent}{'  ' + note if note else ''}{left}", err=True)
 

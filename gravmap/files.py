@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from gravmap.errors import GravmapError, InputError
+from gravmap.errors import DeviceError, GravmapError, InputError
 
 PARTIAL = ".partial-"
+# Less than this is not compared with the memory.
+_MEMORY_UNCHECKED_BYTES = 1 << 26
+# Limits of the memory of a container (cgroups 2 and 1), which may have less than its machine.
+_CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 FULL_BELOW_BYTES = 1 << 17  # with less free space than this a disk is reported as full
 
 
@@ -173,6 +178,43 @@ def check_disk_space(folder: Path, needed_bytes: int, what: str, hint: str) -> N
     free = shutil.disk_usage(where).free
     if free < needed_bytes:
         raise GravmapError(f"{what} up to {_size(needed_bytes)} and {where} has {_size(free)} free.", hint)
+
+
+def check_memory(needed_bytes: int, what: str, hint: str) -> None:
+    """Raise an error if the memory is too small for an array, before it is allocated.
+
+    Parameters
+    ----------
+    needed_bytes : int
+        Memory needed.
+    what, hint : str
+        For the message: "The grid takes", and what to do.
+
+    Raises
+    ------
+    DeviceError
+        Less memory is available.
+    """
+    if needed_bytes < _MEMORY_UNCHECKED_BYTES:
+        return
+    free = _available_memory()
+    if needed_bytes > free:
+        raise DeviceError(f"{what} {_size(needed_bytes)} of memory, and {_size(free)} are available.", hint)
+
+
+def _available_memory() -> float:
+    """Bytes that can be allocated without swapping; all of the memory where the system does not say."""
+    free = math.inf
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        if hasattr(os, "sysconf"):
+            free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for limit in _CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):  # not in a container, or "max"
+            free = min(free, float(Path(limit).read_text(encoding="ascii")))
+    return free
 
 
 def _size(count: float) -> str:

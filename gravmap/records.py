@@ -265,7 +265,7 @@ class FieldRecipe(TypedDict, total=False):
     operator_version: int
     input_height_m: float | None
     heights_m: list[float]
-    spacing_deg: list[Positive]
+    spacing_deg: Pair
     channels: list[str]
     by_channel: dict[str, dict[str, Any]]
 

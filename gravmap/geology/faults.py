@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio
 import shapely
 from numpy.typing import NDArray
 
@@ -19,14 +18,15 @@ from gravmap import __version__
 from gravmap.errors import InputError, OptionError
 from gravmap.files import sha256
 from gravmap.geology.vector import (
-    UNREADABLE,
+    VectorFile,
+    check_degrees,
     crs_transformers,
     densify,
-    gdal_path,
     geometry_types,
-    read_shapes,
+    open_vector,
     to_wgs84,
 )
+from gravmap.geology.wkb import take_parts
 from gravmap.gravity import open_fields, write_fields
 from gravmap.gravity.fields_file import field_recipe, field_sources
 from gravmap.lattice import EQUATORIAL_RADIUS_KM, FLATTENING, LEAST_KM_PER_DEGREE, MOST_KM_PER_DEGREE
@@ -92,23 +92,18 @@ def read_faults(path: Path, region: Region, reach_km: float = CAP_KM) -> FaultLi
     """
     if not path.exists():
         raise InputError(f"The fault map {path} is missing.", "Check the path.")
-    source = gdal_path(path)
-    try:
-        layer = _line_layer(source, path)
-        stated = pyogrio.read_info(source, layer=layer)["crs"]
-        hint = "Add its .prj, or assign one: ogr2ogr -a_srs EPSG:NUMBER with_crs.gpkg FILE."
-        crs, _, to_degrees = crs_transformers(stated, path, hint)
-        shapes, _ = read_shapes(source, layer)
-    except UNREADABLE as error:
-        raise InputError(
-            f"{path} cannot be read by GDAL: {error}.",
-            "Bring a GeoPackage or a Shapefile (.shp with .shx and .dbf).",
-        ) from None
+    file = open_vector(path)
+    layer = _line_layer(file)
+    hint = "Add its .prj, or assign one: ogr2ogr -a_srs EPSG:NUMBER with_crs.gpkg FILE."
+    crs, _, to_degrees = crs_transformers(file.info(layer)["crs"], path, hint)
+    shapes, _ = file.read(layer)
     if not len(shapes):
         raise InputError(f"{path} has no lines: its layer {layer} is empty.", _NEEDS_LINES)
+    shapes = take_parts(shapes, 1)
     linear = np.isin(shapely.get_type_id(shapes), (1, 2, 5)) & ~shapely.is_empty(shapes)
     if not linear.any():
         raise InputError(f"{path} has {', '.join(geometry_types(shapes))}, no lines.", _NEEDS_LINES)
+    check_degrees(shapely.bounds(shapes[linear]), to_degrees, crs, path)
     lines, valid = to_wgs84(shapely.get_parts(shapes[linear]), to_degrees)
     dropped = int(np.count_nonzero(~linear) + np.count_nonzero(~valid))
     if dropped:
@@ -185,8 +180,8 @@ def check_fault_cap(cap_km: float) -> None:
         )
 
 
-def _line_layer(source: str, path: Path) -> str:
-    layers = [(str(name), str(kind)) for name, kind in pyogrio.list_layers(source) if kind is not None]
+def _line_layer(file: VectorFile) -> str:
+    path, layers = file.path, file.layers
     lines = [name for name, kind in layers if "Line" in kind or kind.split()[0] in ("MultiCurve", "CompoundCurve")]
     lines = lines or [name for name, kind in layers if kind.startswith(("Unknown", "Geometry"))]
     if not lines:

@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio
 import shapely
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
+from gravmap.geology.areas import are_flat
 from gravmap.geology.legend import Legend, join_ages
 from gravmap.geology.vector import (
-    UNREADABLE,
+    VectorFile,
+    check_degrees,
     code_text,
     crs_transformers,
-    gdal_path,
     geometry_types,
-    read_shapes,
+    open_vector,
     to_wgs84,
 )
+from gravmap.geology.wkb import take_parts
 from gravmap.regions import Region
 
 log = logging.getLogger(__name__)
@@ -96,33 +97,22 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
         raise InputError(
             f"The map {path} is missing.", "Check the path, or download the maps known to gravmap with `gravmap fetch`."
         )
-    source = gdal_path(path)
-    try:
-        layer, info = _choose_layer(source, legend, path)
-    except UNREADABLE as error:
-        raise InputError(
-            f"{path} cannot be read by GDAL: {error}.",
-            "Give a GeoPackage or a Shapefile (.shp with .shx and .dbf).",
-        ) from None
+    file = open_vector(path)
+    layer, info = _choose_layer(file, legend)
     notes: list[str] = []
     names = [str(name) for name in info["fields"]]
     first = _code_fields(legend, names, path, notes)
-    spelled = (", ".join(first), *(_find_field(entry.field, names, path, notes) for entry in legend.overrides))
+    others = [_find_field(entry.field, names, path, notes, _field_hint(legend)) for entry in legend.overrides]
+    spelled = (", ".join(first), *others)
     crs, to_map, to_degrees = _map_transformers(info["crs"], legend, path, notes)
     box = None if region is None else _box(region, to_map, path, crs)
-    try:
-        shapes, table = read_shapes(source, layer, columns=list(dict.fromkeys((*first, *spelled[1:]))), box=box)
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"The text in {path} is not in the encoding it states: {error}.",
-            "For a Shapefile write the correct one, such as CP1251 or ISO-8859-1, into a .cpg file beside it.",
-        ) from None
-    except UNREADABLE as error:
-        raise InputError(
-            f"{path} cannot be read: {error}.", "Is the file complete? A Shapefile needs its .shx and .dbf beside it."
-        ) from None
+    known = {*legend.codes, *(code for entry in legend.overrides for code in entry.codes)}
+    shapes, table = file.read(layer, columns=(*first, *spelled[1:]), box=box, known=known)
+    if len(shapes) == 0 and info["total_bounds"] is not None:
+        check_degrees(np.array(info["total_bounds"]), to_degrees, crs, path)
     if len(shapes) == 0:
         return MapPolygons(np.empty(0, dtype=object), [], spelled, crs, layer=layer, notes=tuple(notes))
+    shapes = take_parts(shapes, 2)
     kept, invalid = _polygon_masks(shapes)
     if not kept.any():
         where = "" if region is None else " in the region"
@@ -130,6 +120,7 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
             f"{path} has {', '.join(geometry_types(shapes))}{where}, no polygons.",
             "A label raster needs the map's polygon layer.",
         )
+    check_degrees(shapely.bounds(shapes[kept]), to_degrees, crs, path)
     polygons, valid = to_wgs84(shapes[kept], to_degrees)
     kept[np.flatnonzero(kept)[~valid]] = False
     if not valid.all():
@@ -150,13 +141,13 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
 def map_region(path: Path, legend: Legend) -> Region | None:
     """Extent of a map, degrees; None if it cannot be determined (for messages)."""
     try:
-        _, info = _choose_layer(gdal_path(path), legend, path)
+        _, info = _choose_layer(open_vector(path), legend)
         bounds = info["total_bounds"]
         if bounds is None or not np.all(np.isfinite(bounds)):
             return None
         _, to_map, _ = _map_transformers(info["crs"], legend, path, [])
         return Region(*to_map.transform_bounds(*bounds, direction="INVERSE"))
-    except (*UNREADABLE, InputError, ValueError):
+    except (InputError, ValueError):
         return None
     except Exception as error:  # used for a message only
         log.debug("No extent for %s: %s", path, error)
@@ -175,12 +166,12 @@ def _box(region: Region, to_map: Any, path: Path, crs: str) -> tuple[float, floa
     return box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin
 
 
-def _choose_layer(source: str, legend: Legend, path: Path) -> tuple[str, dict[str, Any]]:
+def _choose_layer(file: VectorFile, legend: Legend) -> tuple[str, dict[str, Any]]:
     """The layer with a candidate field of the legend, or the only layer."""
-    layers = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
+    path, layers = file.path, [name for name, _ in file.layers]
     if not layers:
         raise InputError(f"{path} has no layer with geometry.", "Give the polygons of a geological map.")
-    described = {name: pyogrio.read_info(source, layer=name, force_total_bounds=True) for name in layers}
+    described = {name: file.info(name) for name in layers}
     with_field = [name for name, info in described.items() if legend.find_fields(map(str, info["fields"]))]
     if len(layers) > 1 and len(with_field) > 1:
         raise InputError(
@@ -190,7 +181,7 @@ def _choose_layer(source: str, legend: Legend, path: Path) -> tuple[str, dict[st
     if len(layers) > 1 and not with_field:
         raise InputError(
             f"No layer of {path} has the field {legend.field_names}: {', '.join(layers)}.",
-            "Give --field, or another --legend.",
+            _field_hint(legend),
         )
     name = with_field[0] if with_field else layers[0]
     return name, described[name]
@@ -205,14 +196,21 @@ def _code_fields(legend: Legend, names: list[str], path: Path, notes: list[str])
             f"its fields are {', '.join(names) or 'none'}.",
             "Give the field with --field; two fields comma-separated: --field OLDEST,YOUNGEST.",
         )
-    found = tuple(_find_field(field, names, path, notes) for field in fields or legend.field_candidates[0])
+    found = tuple(
+        _find_field(field, names, path, notes, _field_hint(legend)) for field in fields or legend.field_candidates[0]
+    )
     if len(legend.field_candidates) > 1:
         notes.append(f"The age is read from {', '.join(found)} of {path.name}.")
         log.info(notes[-1])
     return found
 
 
-def _find_field(field: str, names: list[str], path: Path, notes: list[str]) -> str:
+def _field_hint(legend: Legend) -> str:
+    """What to do about a field that the map lacks; a legend without codes is one being drafted from --field."""
+    return "Give --field, or a --legend made for this map." if legend.codes or legend.ages else "Give another --field."
+
+
+def _find_field(field: str, names: list[str], path: Path, notes: list[str], hint: str) -> str:
     """Name of a field as spelled in the file: an exact match, else a unique match ignoring case."""
     if field in names:
         return field
@@ -225,7 +223,7 @@ def _find_field(field: str, names: list[str], path: Path, notes: list[str]) -> s
         raise InputError(f"{path} has {' and '.join(matches)}, but not {field}.", "Choose one with --field.")
     raise InputError(
         f"{path} has no field {field}; its fields are {', '.join(names) or 'none'}.",
-        "Give --field, or a --legend made for this map.",
+        hint,
     )
 
 
@@ -235,6 +233,8 @@ def _map_transformers(stated: Any, legend: Legend, path: Path, notes: list[str])
         notes.append(f"{path.name} has no coordinate reference system; {legend.crs} is used, as stated by the legend.")
         log.info(notes[-1])
     hint = 'Add its .prj, or write crs = "EPSG:NUMBER" under [map] in its legend.'
+    if not (legend.codes or legend.ages):
+        hint = "Add its .prj, or give --crs EPSG:NUMBER."
     return crs_transformers(stated or legend.crs, path, hint)
 
 
@@ -242,8 +242,8 @@ def _polygon_masks(shapes: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.
     """Which geometries are polygons with an area, and which of these are invalid."""
     polygonal = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
     invalid = polygonal & ~shapely.is_valid(shapes)
-    # The signed area of a figure of eight is zero, as is that of a line; only make_valid distinguishes them.
+    # The signed area of a figure of eight is zero, as is that of a line.
     doubtful = np.flatnonzero(invalid & (shapely.area(shapes) == 0))
-    flat = doubtful[shapely.area(shapely.make_valid(shapes[doubtful])) == 0]
+    flat = doubtful[are_flat(shapes[doubtful])]
     polygonal[flat] = invalid[flat] = False
     return polygonal, invalid

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.geology.ages import UnknownAge, parse_age
-from gravmap.geology.areas import polygon_areas_km2
+from gravmap.geology.areas import crossing_areas_km2, polygon_areas_km2
 from gravmap.geology.legend import Legend, normalize_code
 from gravmap.regions import Region
 
@@ -177,13 +177,15 @@ def polygons_with_areas(path: Path, legend: Legend, region: Region | None) -> tu
 
     polygons = read_map(path, legend, region)
     shapes = polygons.geometries.copy()
-    # The area of a self-intersecting outline is not defined; the scanline does not need valid polygons, areas do.
     invalid = ~shapely.is_valid(shapes)
-    shapes[invalid] = [_polygons_of(shape) for shape in shapely.make_valid(shapes[invalid])]
+    areas = np.zeros(len(shapes))
+    bounds = None if region is None else region.bounds_wsen
+    areas[invalid] = crossing_areas_km2(shapes[invalid], bounds)
+    shapes = shapes[~invalid]
     if region is not None and len(shapes):
         shapes = shapely.intersection(shapes, shapely.box(*region.bounds_wsen))
         shapes = np.array([_polygons_of(shape) for shape in shapes], dtype=object)
-    areas = polygon_areas_km2(shapes)
+    areas[~invalid] = polygon_areas_km2(shapes)
     if not areas.any():
         where = "" if region is None else f" in the region {region}"
         raise InputError(f"{path} has no polygons{where}.", "Is it the right file, layer and region?")
@@ -191,7 +193,7 @@ def polygons_with_areas(path: Path, legend: Legend, region: Region | None) -> tu
 
 
 def _polygons_of(shape: shapely.Geometry) -> shapely.Geometry:
-    """The polygons of a geometry; make_valid and intersection can also return lines and points."""
+    """The polygons of a geometry; intersection can also return lines and points."""
     if shape.geom_type in ("Polygon", "MultiPolygon"):
         return shape
     parts = shapely.get_parts(shapely.get_parts(shape))  # twice: a collection may contain multipolygons

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyogrio
 import shapely
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.geology.legend import normalize_code
-from gravmap.geology.vector import UNREADABLE, code_text, crs_transformers, gdal_path, geometry_types, read_shapes
+from gravmap.geology.vector import code_text, crs_transformers, geometry_types, open_vector
 
 LON_NAMES = ("lon", "longitude", "long")
 LAT_NAMES = ("lat", "latitude")
@@ -127,25 +126,17 @@ def _from_table(path: Path, field: str) -> Points:
 
 
 def _from_vector(path: Path, field: str) -> Points:
-    source = gdal_path(path)
-    try:
-        layers = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
-        if len(layers) != 1:
-            raise InputError(
-                f"{path} has {len(layers)} layers with geometry: {', '.join(layers) or 'none'}.",
-                "Save the points as a file.",
-            )
-        info = pyogrio.read_info(source, layer=layers[0])
-        column = _field(field, [str(name) for name in info["fields"]], path)
-        crs, _, to_degrees = crs_transformers(
-            info["crs"], path, "Add its .prj, or give a CSV with lon and lat in degrees."
-        )
-        shapes, table = read_shapes(source, layers[0], columns=[column])
-    except UNREADABLE as error:
+    file = open_vector(path)
+    layers = [name for name, _ in file.layers]
+    if len(layers) != 1:
         raise InputError(
-            f"{path} cannot be read by GDAL: {str(error).strip('. ')}.",
-            "Give a GeoPackage, or a CSV with lon and lat.",
-        ) from None
+            f"{path} has {len(layers)} layers with geometry: {', '.join(layers) or 'none'}.",
+            "Save the points as a file.",
+        )
+    info = file.info(layers[0])
+    column = _field(field, [str(name) for name in info["fields"]], path)
+    crs, _, to_degrees = crs_transformers(info["crs"], path, "Add its .prj, or give a CSV with lon and lat in degrees.")
+    shapes, table = file.read(layers[0], columns=[column])
     kinds = shapely.get_type_id(shapes)
     if len(shapes) and not (kinds == 0).any():
         raise InputError(

@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 CELLS_PER_BATCH = 1 << 19
 # Vertices per batch; limits the memory for large maps.
 VERTICES_PER_BATCH = 1 << 18
+# Crossings of outlines with rows processed at a time; an outline that crosses itself can have far more than vertices.
+CROSSINGS_PER_BATCH = 1 << 22
 
 # Bits of Canvas.disputed. The third marks a cell whose centre lies on an edge along the row: two neighbours share the
 # edge, which is not an overlap.
@@ -184,12 +186,17 @@ def polygon_spans(
     parts, owner = shapely.get_parts(polygons, return_index=True)
     sizes = shapely.get_num_coordinates(parts)
     for first, last in _batches(sizes, vertices_per_batch):
-        yield _spans(parts[first:last], owner[first:last], shape, bounds_wsen)
+        yield from _spans(parts[first:last], owner[first:last], shape, bounds_wsen, (0, shape[0]))
 
 
 def _spans(
-    parts: NDArray[Any], owner: NDArray[np.int64], shape: tuple[int, int], bounds: tuple[float, float, float, float]
-) -> Spans:
+    parts: NDArray[Any],
+    owner: NDArray[np.int64],
+    shape: tuple[int, int],
+    bounds: tuple[float, float, float, float],
+    band: tuple[int, int],
+) -> Iterator[Spans]:
+    """Runs in the rows from band[0] to band[1], in several pieces if there are many crossings."""
     rows, columns = shape
     _, points, (ring_ends, part_ends) = shapely.to_ragged_array(parts)
     west, south, east, north = bounds
@@ -206,9 +213,19 @@ def _spans(
     # Row r is crossed when its centre r + 1/2 lies in [lower, upper).
     centre = np.ceil(np.clip(y - 0.5, -1, rows)).astype(np.int64)
     one, other = centre[at], centre[at + 1]
-    top, bottom = np.minimum(one, other).clip(0, rows), np.maximum(one, other).clip(0, rows)
+    top, bottom = np.minimum(one, other).clip(*band), np.maximum(one, other).clip(*band)
     crossing = bottom > top
-    level = _level_spans(x, y, at, ring_ends, part, shape)
+    half = sum(band) // 2
+    if int((bottom - top).sum()) > CROSSINGS_PER_BATCH and (len(parts) > 1 or half > band[0]):
+        if len(parts) > 1:
+            middle = len(parts) // 2
+            yield from _spans(parts[:middle], owner[:middle], shape, bounds, band)
+            yield from _spans(parts[middle:], owner[middle:], shape, bounds, band)
+        else:
+            yield from _spans(parts, owner, shape, bounds, (band[0], half))
+            yield from _spans(parts, owner, shape, bounds, (half, band[1]))
+        return
+    level = _level_spans(x, y, at, ring_ends, part, shape, band)
     at, top, count = at[crossing], top[crossing], (bottom - top)[crossing]
     # One entry for each edge and each row that it crosses.
     ends = np.cumsum(count)
@@ -237,7 +254,7 @@ def _spans(
         # Runs along edges come first in each polygon, so that cells they share with an interior run count as interior.
         order = np.argsort(number, kind="stable")
         number, place, length, edge = number[order], place[order], length[order], edge[order]
-    return Spans(place, length, owner[number], edge)
+    yield Spans(place, length, owner[number], edge)
 
 
 def _level_spans(
@@ -247,12 +264,13 @@ def _level_spans(
     ring_ends: NDArray[np.int64],
     part: NDArray[np.int64],
     shape: tuple[int, int],
+    band: tuple[int, int],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None:
     """Runs along edges through cell centres that are the south side of their ring: part, first cell, length."""
-    rows, columns = shape
+    columns = shape[1]
     level = at[(y[at] == y[at + 1]) & (x[at] != x[at + 1])]
     row = np.floor(y[level])
-    level = level[(y[level] - row == 0.5) & (row >= 0) & (row < rows)]
+    level = level[(y[level] - row == 0.5) & (row >= band[0]) & (row < band[1])]
     if not level.size:
         return None
     # Twice the area of each ring, positive if it is clockwise on a map; its south side then runs west.

@@ -1,10 +1,16 @@
-"""Reading vector files with GDAL and reprojecting their geometries to WGS 84."""
+"""Reading vector files with GDAL and reprojecting their geometries to WGS 84.
+
+Every vector file is opened with :func:`open_vector`. What GDAL or pyogrio raise or warn of while reading is an error,
+and the features read are compared with those the file states (:mod:`gravmap.geology.vector_integrity`).
+"""
 
 from __future__ import annotations
 
 import logging
-import zipfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +21,342 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
-from gravmap.errors import InputError
+from gravmap.errors import GravmapError, InputError
 from gravmap.geology.legend import normalize_code
+from gravmap.geology.vector_integrity import (
+    DAMAGED,
+    Bytes,
+    Contents,
+    geojson_contents,
+    open_sqlite,
+    shapefile_contents,
+    sqlite_contents,
+    sqlite_views,
+    states_encoding,
+    zip_member,
+)
+from gravmap.geology.wkb import from_wkb
 
 log = logging.getLogger(__name__)
 
 TARGET_CRS = "EPSG:4326"
 # A straight edge in a projection is a curve in degrees; segments of this length deviate by about a metre.
 LONGEST_EDGE_M = 5000.0
-UNREADABLE = (
-    pyogrio.errors.DataSourceError,
-    pyogrio.errors.DataLayerError,
-    pyogrio.errors.GeometryError,
-    pyogrio.errors.FeatureError,
+# No projection of the Earth is larger than this, the number of a zone in front of the easting included.
+_FARTHEST_M = 1e8
+_MOST_INSERTED_POINTS = 1 << 24
+_FEATURES_PER_READ = 50_000
+# Warnings after which every polygon and every value is read all the same.
+_HARMLESS = (
+    "Measured (M) geometry types",
+    "Non closed ring detected",  # closed by from_wkb
+    "Several features with id",
+    "organizePolygons() received",
+    "Self-intersection",
+    "Too few points in geometry component",
+    "Nested shells",
+    "Ring Self-intersection",
+    "too many members in array",  # more than three coordinates
+    "may only be partially supported",  # a later version of GeoPackage
+    "non conformant file extension",
+    "invalid value encountered in from_wkb",  # coordinates that are NaN, found by to_wgs84
 )
-_SUFFIXES = (".shp", ".gpkg", ".geojson", ".fgb", ".gdb")
+_ENCODINGS = ("CP1251", "CP866", "KOI8-R", "GB18030", "BIG5", "SHIFT_JIS", "EUC-KR", "CP1252")
 
 
-def gdal_path(path: Path) -> str:
-    """Path as GDAL opens it; for a zip archive, that of the one map inside.
+@dataclass(frozen=True)
+class VectorFile:
+    """A vector file that GDAL can open; made by :func:`open_vector`.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    source : str
+        Its name for GDAL.
+    layers : tuple of (str, str)
+        Name and geometry type of the layers with geometry. Views of a database are left out.
+    contents : Bytes
+        The bytes of the file, for checks.
+    """
+
+    path: Path
+    source: str
+    layers: tuple[tuple[str, str], ...]
+    contents: Bytes
+
+    def info(self, layer: str) -> dict[str, Any]:
+        """Fields, CRS, extent and driver of a layer, as :func:`pyogrio.read_info` returns them."""
+        with _gdal_errors(self.path):
+            described = pyogrio.read_info(self.source, layer=layer, force_total_bounds=True)
+        return dict(described)
+
+    def read(
+        self,
+        layer: str,
+        *,
+        columns: Sequence[str] = (),
+        box: tuple[float, float, float, float] | None = None,
+        known: Collection[str] = (),
+    ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+        """Read geometries and columns of a layer, in the order of the file.
+
+        All features are read, and compared with what the file states, also where only those in a box are kept: a
+        spatial index or the bounds of a record may be wrong.
+
+        Parameters
+        ----------
+        layer : str
+            Name of the layer.
+        columns : sequence of str
+            Fields to read.
+        box : tuple of float, optional
+            Only features that intersect it; minimum x, minimum y, maximum x, maximum y in the CRS of the file.
+        known : collection of str
+            Values with other letters than those of ASCII that are correct in a table without an encoding.
+
+        Returns
+        -------
+        ndarray, shape (n,), object
+            Two-dimensional shapely geometries; None where missing. Surfaces of triangles and polygons are
+            multipolygons.
+        dict of str to ndarray, shape (n,)
+            The columns.
+
+        Raises
+        ------
+        InputError
+            A feature or a value cannot be read, or the encoding of text is not known.
+        """
+        info = self.info(layer)
+        stated = self._stated(layer, info)
+        columns = list(dict.fromkeys(columns))
+        read: list[tuple[NDArray[Any], ...]] = []  # number, whether there is a geometry, bounds
+        kept_shapes, kept_values = [], []
+        first = 0
+        while True:
+            with _gdal_errors(self.path):
+                meta, numbers, blobs, data = pyogrio.raw.read(
+                    self.source,
+                    layer=layer,
+                    columns=columns,
+                    force_2d=True,
+                    return_fids=True,
+                    skip_features=first,
+                    max_features=_FEATURES_PER_READ,
+                )
+                # Later features of a map overwrite earlier ones.
+                order = np.argsort(numbers, kind="stable")
+                shapes = from_wkb(np.asarray(blobs, dtype=object)[order], self.path, first)
+            # GDAL counts deleted rows of a Shapefile when it skips, so some features come twice.
+            new = (
+                ~np.isin(numbers[order], np.concatenate([earlier for earlier, *_ in read]))
+                if read
+                else np.array([True])
+            )
+            new = np.broadcast_to(new, len(order))
+            none = np.array([blobs[k] is None for k in order], dtype=bool)
+            read.append((numbers[order][new], none[new], shapely.bounds(shapes)[new]))
+            near = new if box is None else new & _near(shapes, box)
+            kept_shapes.append(shapes[near])
+            kept_values.append({str(n): v[order][near] for n, v in zip(meta["fields"], data, strict=True)})
+            first += len(numbers)
+            if len(numbers) < _FEATURES_PER_READ:
+                break
+        _, missing, bounds = (np.concatenate(each) for each in zip(*read, strict=True))
+        if stated is not None:
+            stated.check(self.path, missing, bounds)
+        elif len(missing) != info["features"] >= 0:
+            raise InputError(f"{self.path} states {_features(info['features'])}; {len(missing)} can be read.", DAMAGED)
+        table = {name: np.concatenate([values[name] for values in kept_values]) for name in kept_values[0]}
+        subtypes = dict(zip(map(str, info["fields"]), info.get("ogr_subtypes", ()), strict=False))
+        table = {name: self._single(values, name, subtypes.get(name) == "OFSTJSON") for name, values in table.items()}
+        if info["encoding"] != "UTF-8" or not states_encoding(self.contents):
+            table = {name: self._decoded(values, name, known) for name, values in table.items()}
+        return np.concatenate(kept_shapes), table
+
+    def _stated(self, layer: str, info: dict[str, Any]) -> Contents | None:
+        """What the file states about the features of a layer; None for formats without a check."""
+        if info["driver"] == "ESRI Shapefile":
+            return shapefile_contents(self.contents, self.path)
+        if info["driver"] == "GeoJSON":
+            return geojson_contents(self.contents, self.path, lambda name: _same_crs(name, info["crs"]))
+        connection = open_sqlite(self.contents, self.path) if info["driver"] == "GPKG" else None
+        if connection is None:
+            return None
+        try:
+            return sqlite_contents(connection, layer, self.path)
+        finally:
+            connection.close()
+
+    def _single(self, values: NDArray[Any], name: str, is_json: bool) -> NDArray[Any]:
+        """Values of a field of lists or objects, which GeoJSON and file geodatabases may have, if each is one value."""
+        if values.dtype != object:
+            return values
+        lists = [isinstance(value, np.ndarray) for value in values]
+        nested = [value for value, is_list in zip(values, lists, strict=True) if is_list and len(value) > 1]
+        nested += [value for value in values if is_json and isinstance(value, str) and value[:1] in ("{", "[")]
+        if nested:
+            found = nested[0] if isinstance(nested[0], str) else f"[{', '.join(map(str, nested[0]))}]"
+            raise InputError(
+                f"The field {name} of {self.path} has a list or an object in {_features(len(nested))}: {found[:80]}.",
+                "Write one value for each feature, or give another field.",
+            )
+        if not any(lists):
+            return values
+        single = np.empty(len(values), dtype=object)
+        for k, (value, is_list) in enumerate(zip(values, lists, strict=True)):
+            single[k] = (value[0] if len(value) else None) if is_list else value
+        return single
+
+    def _decoded(self, values: NDArray[Any], name: str, known: Collection[str]) -> NDArray[Any]:
+        """Text read as ISO-8859-1, in its encoding if that is certain."""
+        foreign = sorted({value for value in values if isinstance(value, str) and not value.isascii()})
+        try:
+            raw = [value.encode("latin-1") for value in foreign]
+        except UnicodeEncodeError:  # GDAL knew better
+            return values
+        if all(normalize_code(value) in known for value in foreign):
+            return values
+        readings = {encoding: _decode(raw, encoding) for encoding in ("UTF-8", *_ENCODINGS)}
+        if readings["UTF-8"]:  # text in another encoding is hardly ever valid UTF-8
+            replaced = dict(zip(foreign, readings["UTF-8"], strict=True))
+            log.info("%s states no encoding; its text is UTF-8.", self.path)
+            return np.array([replaced.get(value, value) for value in values], dtype=object)
+        fitting = [key for key, texts in readings.items() if any(normalize_code(text) in known for text in texts)]
+        shown = [f"{key} ({readings[key][0]})" for key in fitting or readings if readings[key]]
+        beside = self.path.with_suffix(".cpg") if self.contents.path is not None else "a .cpg"
+        raise InputError(
+            f"The field {name} of {self.path} has letters outside ASCII, and nothing states their encoding.",
+            f"Write its name into {beside} beside the .dbf; the first such value would read in "
+            f"{', '.join(shown[:6]) or 'none of the usual ones'}.",
+        )
+
+
+def open_vector(path: Path) -> VectorFile:
+    """Open a vector file: a GeoPackage, a Shapefile, a zip archive of either, or another format of GDAL.
 
     Raises
     ------
     InputError
-        The zip archive is damaged or does not contain exactly one map.
+        The file is damaged, GDAL cannot read it, or a zip archive does not contain exactly one map.
     """
-    if path.suffix.lower() != ".zip":
-        return str(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            inside = [
-                name for name in archive.namelist() if name.lower().endswith(_SUFFIXES) and "__MACOSX" not in name
-            ]
-    except zipfile.BadZipFile:
+    member = zip_member(path) if path.suffix.lower() == ".zip" else ""
+    contents = Bytes(path, member)
+    connection = open_sqlite(contents, path)
+    views = sqlite_views(connection)
+    if connection is not None:
+        connection.close()
+    source = f"/vsizip/{path.resolve()}/{member}" if member else str(path)
+    with _gdal_errors(path):
+        layers = [(str(name), str(kind)) for name, kind in pyogrio.list_layers(source) if kind is not None]
+    tables = tuple((name, kind) for name, kind in layers if name not in views)
+    if layers and not tables:
         raise InputError(
-            f"{path} is not a valid zip archive.", "It may be a truncated download or a web page saved under that name."
-        ) from None
-    if not inside:
-        raise InputError(f"{path} contains no map ({', '.join(_SUFFIXES)}).", "Unpack it and give the file itself.")
-    if len(inside) > 1:
-        raise InputError(f"{path} contains several maps: {', '.join(inside[:8])}.", "Unpack it and give one file.")
-    return f"/vsizip/{path.resolve()}/{inside[0]}"
+            f"{path} has no layer with geometry but views: {', '.join(name for name, _ in layers)}.",
+            "A view is not read: export it as a layer.",
+        )
+    if len(tables) < len(layers):
+        log.info("%s: views are not read: %s.", path, ", ".join(name for name, _ in layers if name in views))
+    return VectorFile(path, source, tables, contents)
+
+
+@contextmanager
+def _gdal_errors(path: Path) -> Iterator[None]:
+    """Turn what GDAL and pyogrio raise or warn of into InputError."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except (GravmapError, MemoryError):
+            raise
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"The text in {path} is not in the encoding it states: {error}.",
+                "For a Shapefile write the correct one, such as CP1251 or ISO-8859-1, into a .cpg file beside it.",
+            ) from error
+        except (UnboundLocalError, CRSError) as error:  # pyogrio on text that GDAL cannot take for a CRS
+            raise InputError(
+                f"The coordinate reference system of {path} cannot be read.",
+                "Replace its .prj by an intact one; in other formats assign it: ogr2ogr -a_srs EPSG:NUMBER NEW FILE.",
+            ) from error
+        except Exception as error:
+            raise InputError(
+                f"{path} cannot be read by GDAL: {_one_line(error)}.",
+                "Is the file complete? Give a GeoPackage or a Shapefile (.shp with .shx and .dbf).",
+            ) from error
+    for warning in caught:
+        if any(words in str(warning.message) for words in _HARMLESS):
+            log.debug("%s: %s", path, warning.message)
+            continue
+        raise InputError(f"{path} cannot be read in full; GDAL says: {_one_line(warning.message)}.", DAMAGED)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).partition("; It might help to specify")[0].split())[:300].strip(". ")
+
+
+def _features(count: int) -> str:
+    return f"{count} feature{'s' if count != 1 else ''}"
+
+
+def _decode(raw: Sequence[bytes], encoding: str) -> list[str]:
+    """Texts in an encoding; empty if one is not valid or not printable."""
+    try:
+        texts = [text.decode(encoding) for text in raw]
+    except UnicodeDecodeError:
+        return []
+    return texts if all(text.isprintable() for text in texts) else []
+
+
+def _same_crs(name: str, found: str | None) -> bool:
+    """Whether a name means the coordinate reference system that GDAL found."""
+    try:
+        return found is not None and CRS.from_user_input(name).equals(
+            CRS.from_user_input(found), ignore_axis_order=True
+        )
+    except CRSError:
+        return False
+
+
+def _near(shapes: NDArray[Any], box: tuple[float, float, float, float]) -> NDArray[np.bool_]:
+    """Which geometries intersect a box; without geometry False, with coordinates that are not finite True."""
+    bounds = shapely.bounds(shapes)
+    finite = np.isfinite(bounds).all(axis=1)
+    near = (bounds[:, 0] <= box[2]) & (bounds[:, 2] >= box[0]) & (bounds[:, 1] <= box[3]) & (bounds[:, 3] >= box[1])
+    doubtful = np.flatnonzero(near & finite)
+    try:
+        near[doubtful] = shapely.intersects(shapes[doubtful], shapely.box(*box))
+    except shapely.GEOSException as error:  # those with bounds that intersect are kept
+        log.debug("intersects: %s", error)
+    return np.asarray(near | (~finite & ~shapely.is_missing(shapes) & ~shapely.is_empty(shapes)))
+
+
+def check_degrees(bounds: NDArray[np.float64], to_degrees: Any, crs: str, path: Path) -> None:
+    """Raise InputError if the coordinates in a system of degrees cannot be degrees.
+
+    Parameters
+    ----------
+    bounds : ndarray, shape (n, 4)
+        Minimum x, minimum y, maximum x, maximum y; NaN is ignored.
+    to_degrees : Transformer or None
+    crs : str
+        From :func:`crs_transformers`.
+    path : Path
+        The file, for the message.
+    """
+    if to_degrees is not None and to_degrees.source_crs.axis_info[0].unit_name != "degree":
+        return
+    bounds = np.asarray(bounds, dtype=np.float64).reshape(-1, 4)
+    # Longitudes are counted from -180, from 0, or beyond 180 for a map across the antimeridian.
+    far = (np.abs(bounds[:, [1, 3]]) > 90.001).any(axis=1) | (bounds[:, 0] < -360) | (bounds[:, 2] > 540)
+    if far.any():
+        west, south, east, north = bounds[np.flatnonzero(far)[0]]
+        raise InputError(
+            f"{path} has coordinates that are no degrees (x {west:g} to {east:g}, y {south:g} to {north:g}), though "
+            f"its coordinate reference system is {crs}.",
+            "GeoJSON without crs is in degrees. Assign the right one: ogr2ogr -a_srs EPSG:NUMBER with_crs.gpkg FILE.",
+        )
 
 
 def crs_transformers(stated: Any, path: Path, hint: str) -> tuple[str, Any, Any]:
@@ -83,6 +384,8 @@ def crs_transformers(stated: Any, path: Path, hint: str) -> tuple[str, Any, Any]
     InputError
         There is no CRS, or PROJ does not support it.
     """
+    if not stated and path.with_suffix(".prj").is_file():
+        raise InputError(f"The .prj of {path} does not contain a coordinate reference system that GDAL can read.", hint)
     if not stated:
         raise InputError(f"{path} has no coordinate reference system.", hint)
     try:
@@ -98,38 +401,6 @@ def crs_transformers(stated: Any, path: Path, hint: str) -> tuple[str, Any, Any]
     if crs.equals(CRS.from_user_input(TARGET_CRS), ignore_axis_order=True):
         return TARGET_CRS, to_map, None
     return ":".join(crs.to_authority()) if crs.to_authority() else crs.name, to_map, to_degrees
-
-
-def read_shapes(
-    source: str, layer: str, *, columns: Sequence[str] = (), box: tuple[float, float, float, float] | None = None
-) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    """Read geometries and columns of a layer, in the order of the file.
-
-    Parameters
-    ----------
-    source : str
-        From :func:`gdal_path`.
-    layer : str
-        Name of the layer.
-    columns : sequence of str
-        Fields to read.
-    box : tuple of float, optional
-        Only features that intersect it; minimum x, minimum y, maximum x, maximum y in the CRS of the file.
-
-    Returns
-    -------
-    ndarray, shape (n,), object
-        Two-dimensional shapely geometries; None where missing or invalid.
-    dict of str to ndarray, shape (n,)
-        The columns.
-    """
-    meta, numbers, blobs, data = pyogrio.raw.read(
-        source, layer=layer, columns=list(columns), bbox=box, force_2d=True, return_fids=True
-    )
-    # With a box, GeoPackage features come in the order of the spatial index; later ones must overwrite earlier ones.
-    order = np.argsort(numbers, kind="stable")
-    shapes = shapely.from_wkb(np.asarray(blobs, dtype=object)[order], on_invalid="ignore")
-    return shapes, {str(name): values[order] for name, values in zip(meta["fields"], data, strict=True)}
 
 
 def code_text(value: Any) -> str:
@@ -170,7 +441,11 @@ def to_wgs84(shapes: NDArray[Any], to_degrees: Any) -> tuple[NDArray[Any], NDArr
     if to_degrees is not None and len(shapes):
         if CRS.from_user_input(to_degrees.source_crs).is_projected:
             metres = to_degrees.source_crs.axis_info[0].unit_conversion_factor or 1.0
-            points, ends = densify(points, offsets[0], LONGEST_EDGE_M / metres)
+            with np.errstate(invalid="ignore"):
+                points = np.where(np.abs(points).max(axis=1, keepdims=True) * metres <= _FARTHEST_M, points, np.nan)
+            # Edges as long as a continent, and thousands of them, are divided less.
+            length = float(np.nansum(np.hypot(*np.diff(points, axis=0).T)))
+            points, ends = densify(points, offsets[0], max(LONGEST_EDGE_M / metres, length / _MOST_INSERTED_POINTS))
             offsets = (ends, *offsets[1:])
         points = np.column_stack(to_degrees.transform(points[:, 0], points[:, 1]))
         shapes = shapely.from_ragged_array(kind, points, offsets)

@@ -187,12 +187,7 @@ class FieldReader:
                     f"{self.path} has no field {name!r}; it has {', '.join(self.names)}.",
                     "`gravmap residual --height ...` makes residuals, `gravmap rasterize --faults ...` fault_distance.",
                 )
-            try:
-                parts.append(self.dataset[name].isel(lat=stored, lon=columns).values[::-1])
-            except (OSError, RuntimeError) as error:
-                raise InputError(
-                    f"{self.path}: {name} cannot be read: {error}.", "`gravmap residual --overwrite` makes it again."
-                ) from None
+            parts.append(self.dataset[name].isel(lat=stored, lon=columns).values[::-1])
         return np.stack(parts).astype(np.float32)
 
     def interpolate(self, name: str, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float32]:

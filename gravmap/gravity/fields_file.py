@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gravmap.errors import InputError
+from gravmap.errors import GravmapError, InputError
 from gravmap.files import atomic_path
+from gravmap.gravity.axes import check_even_spacing
+from gravmap.gravity.netcdf_file import decode, open_netcdf
+from gravmap.gravity.quantity import level_m
 from gravmap.records import FieldRecipe, SourceRecord, parse_record
 from gravmap.workspace import require
 
@@ -35,7 +38,7 @@ def field_recipe(fields: xr.Dataset) -> dict[str, Any]:
     Raises
     ------
     InputError
-        The Dataset has no recipe.
+        The Dataset has no recipe, or an invalid one.
 
     Examples
     --------
@@ -80,9 +83,9 @@ def added_channels(path: Path) -> tuple[str, ...]:
     missing file or one that gravmap did not write: the result serves only for a warning.
     """
     try:
-        with xr.open_dataset(path, engine="netcdf4") as file:
+        with open_netcdf(path) as file:
             return tuple(field_recipe(file).get("by_channel", {}))
-    except (OSError, ValueError, RuntimeError, InputError):
+    except (OSError, GravmapError):
         return ()
 
 
@@ -98,6 +101,11 @@ def field_sources(fields: xr.Dataset) -> list[dict[str, Any]]:
     -------
     list of dict
         Empty when none were recorded.
+
+    Raises
+    ------
+    InputError
+        The Dataset has invalid provenance.
 
     Examples
     --------
@@ -190,17 +198,44 @@ def open_fields(path: Path, *, lazily: bool = False) -> xr.Dataset:
     'mGal'
     """
     require(path, MADE_BY)
+    stored = open_netcdf(path, _ANEW)
     try:
-        fields = xr.open_dataset(path, engine="netcdf4", cache=False)
+        fields = _checked(stored, path)
         if not lazily:
-            with fields:
-                fields = fields.load()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} cannot be read: {error}.", f"`{MADE_BY} --overwrite` makes it again.") from None
-    if "bouguer" not in fields or "gravmap_recipe" not in fields.attrs or set(fields["bouguer"].dims) != {"lat", "lon"}:
-        fields.close()
+            fields.load()
+    except BaseException:
+        stored.close()
+        raise
+    if lazily:
+        fields.set_close(stored.close)
+    else:
+        stored.close()
+    return fields
+
+
+def _checked(stored: xr.Dataset, path: Path) -> xr.Dataset:
+    """The variables with dims (lat, lon) of a file, lazy, after a check of its axes and attributes."""
+    grids = {str(name): array for name, array in stored.data_vars.items() if {*array.dims} == {"lat", "lon"}}
+    if "bouguer" not in grids or "gravmap_recipe" not in stored.attrs:
         raise InputError(f"{path} was not made by gravmap.", f"`{MADE_BY}` makes it from a gravity grid.")
-    # In memory every grid is EPSG:4326 by convention, so the variable that carries the CRS in the file is dropped.
-    for name in fields.data_vars:
-        fields[name].encoding = {}
-    return fields.drop_vars("spatial_ref", errors="ignore")
+    attrs, axes = dict(stored.attrs), {}
+    try:
+        field_recipe(stored)
+        field_sources(stored)
+        if "height_m" in attrs:
+            attrs["height_m"] = level_m(attrs["height_m"], "The file", _ANEW)
+        for dim, largest in (("lat", 90.0), ("lon", 720.0)):
+            if dim not in stored.coords:
+                raise InputError(f"The file has no coordinates along {dim!r}.")
+            axis = decode(stored[dim], path, _ANEW).load()
+            check_even_spacing(axis.values, f"The axis {dim!r}", stored_as_float32=axis.dtype == np.float32)
+            if np.abs(axis.values).max() > largest + 1e-4:
+                raise InputError(f"The axis {dim!r} runs from {axis.values[0]:g} to {axis.values[-1]:g}.")
+            axes[dim] = axis.variable
+    except InputError as error:
+        raise InputError(f"{path} is damaged: {error.message}", _ANEW) from None
+    # In memory every grid is EPSG:4326 by convention, so the variable that carries the CRS in the file is left out.
+    decoded = {name: decode(array, path, _ANEW).transpose("lat", "lon") for name, array in grids.items()}
+    fields = xr.Dataset(decoded, coords=axes, attrs=attrs)
+    # Another program may have turned the file over.
+    return fields.isel({dim: slice(None, None, -1) for dim in axes if fields[dim][0] > fields[dim][-1]})

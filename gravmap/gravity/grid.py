@@ -16,7 +16,7 @@ import xarray as xr
 
 from gravmap.errors import InputError
 from gravmap.gravity.axes import find_axes, snap_coordinates
-from gravmap.gravity.quantity import check_anomaly, height_from_text
+from gravmap.gravity.quantity import check_anomaly, height_from_text, level_m
 from gravmap.gravity.readers import read
 from gravmap.regions import Region
 
@@ -255,7 +255,8 @@ def _set_level(grid: xr.DataArray, input_height_m: float | None) -> None:
         grid.attrs["height_m"] = float(input_height_m)
         return
     if "height_m" in grid.attrs:
-        grid.attrs["height_m"] = float(grid.attrs["height_m"])
+        where = grid.attrs.get("source_path", "The grid")
+        grid.attrs["height_m"] = level_m(grid.attrs["height_m"], where, "State it with --input-height, such as 0m.")
         return
     for key in ("long_name", "file_title"):
         level = height_from_text(str(grid.attrs.get(key, "")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,12 @@ _METRES = {"m": 1.0, "metre": 1.0, "meter": 1.0, "gpm": 1.0, "km": 1e3, "ft": 0.
 
 # Challenger Deep lies at -10 935 m, Everest at 8 849 m.
 _LOWEST_M, _HIGHEST_M = -12_000.0, 9_500.0
+
+# A height with its unit, in text.
+_LEVEL = re.compile(
+    r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*\[?(m|meters?|metres?|km|kilometers?|kilometres?)?\]?",
+    re.IGNORECASE,
+)
 
 # Less relief than this (metres) suggests that the values are class numbers rather than heights.
 _LEAST_RELIEF_M = 20.0
@@ -172,6 +179,36 @@ def height_from_text(text: str) -> float | None:
     """The height named in a title, metres: "disturbance at 10 km height" -> 10000; None if there is none."""
     match = re.search(r"\bat (\d+(?:\.\d+)?)[ -]?(km|m)\b(?: ellipsoidal)? (?:height|altitude|above)", text)
     return float(match[1]) * (1000.0 if match[2] == "km" else 1.0) if match else None
+
+
+def level_m(value: Any, where: str, hint: str) -> float:
+    """The level of the data, metres above the ellipsoid, from an attribute that should be a number.
+
+    Text is accepted if it is a number, with or without the unit m or km: "10 km" is 10000.
+
+    Parameters
+    ----------
+    value : object
+        The attribute.
+    where : str
+        What has the attribute, for messages.
+    hint : str
+        What to do, for messages.
+
+    Raises
+    ------
+    InputError
+        Not one number, not finite, or neither within the Earth nor near it.
+    """
+    found = np.asarray(value).ravel()
+    level = math.nan
+    if found.size == 1 and found.dtype.kind in "iuf":
+        level = float(found[0])
+    elif found.size == 1 and (match := _LEVEL.fullmatch(str(found[0]).strip().strip("\0"))):
+        level = float(match[1]) * (1000.0 if (match[2] or "m").lower().startswith("k") else 1.0)
+    if not -1e5 <= level <= 1e7:  # NaN too
+        raise InputError(f"{where} has the level {str(value)[:40]!r}, which is not a height in metres.", hint)
+    return level
 
 
 def check_anomaly(values: NDArray[Any], where: str) -> None:

@@ -47,13 +47,13 @@ def topography_at_nodes(path: Path | str, lat: Values, lon: Values) -> Values:
     cell_lat, cell_lon = (abs(float(axis[-1] - axis[0])) / (axis.size - 1) for axis in (lat, lon))
     try:
         # Half a cell of the outermost nodes, and one more node to interpolate from.
-        part = crop(grid, region, max(cell_lat / 2 + step_lat, cell_lon / 2 + step_lon)).load()
+        part = crop(grid, region, max(cell_lat / 2 + step_lat, cell_lon / 2 + step_lon))
     except InputError:
         raise InputError(
             f"{path} does not cover the region, {region}: it covers {extent(grid)}.",
             "Give a grid of heights that covers all of it; NaN are allowed.",
         ) from None
-    heights = part.values.astype(np.float64) * part.attrs["_factor"]
+    heights = part.values.astype(np.float64) * part.attrs["_factor"]  # reads them
     check_elevations(heights, f"{path.name} in {region}")
     grid_lat, grid_lon = part["lat"].values, part["lon"].values
     weights = _averaging(grid_lat, lat, cell_lat, step_lat), _averaging(grid_lon, lon, cell_lon, step_lon)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.vector import UNREADABLE, crs_transformers, gdal_path, geometry_types, to_wgs84
+from gravmap.geology.areas import crosses_often
+from gravmap.geology.vector import check_degrees, crs_transformers, geometry_types, open_vector, to_wgs84
+from gravmap.geology.wkb import take_parts
 from gravmap.regions import Region
 
 _HINT = "Give a GeoPackage, Shapefile or GeoJSON with the polygons to map."
@@ -81,22 +82,30 @@ def read_clip(path: Path) -> Clip:
     """
     if not path.exists():
         raise InputError(f"The polygon file {path} is missing.", "Check the path.")
-    try:
-        frame = geopandas.read_file(gdal_path(path))
-    except (*UNREADABLE, ValueError) as error:
-        raise InputError(f"GDAL cannot read {path}: {error}.", _HINT) from None
-    if not isinstance(frame, geopandas.GeoDataFrame):
+    file = open_vector(path)
+    if not file.layers:
         raise InputError(f"{path} is a table without geometries.", _HINT)
-    shapes = shapely.force_2d(np.asarray(frame.geometry.values, dtype=object))
+    if len(file.layers) > 1:
+        raise InputError(
+            f"{path} has several layers: {', '.join(name for name, _ in file.layers)}.", "Save one of them as a file."
+        )
+    layer = file.layers[0][0]
+    shapes, _ = file.read(layer)
+    shapes = take_parts(shapes, 2)
     is_polygon = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
     if not is_polygon.any():
         raise InputError(f"{path} contains {', '.join(geometry_types(shapes))}, but no polygon.", _HINT)
     hint = "Add its .prj file, or assign the right system: ogr2ogr -a_srs EPSG:4326 with_crs.gpkg FILE."
-    _, _, to_degrees = crs_transformers(frame.crs.to_wkt() if frame.crs else None, path, hint)
+    crs, _, to_degrees = crs_transformers(file.info(layer)["crs"], path, hint)
+    check_degrees(shapely.bounds(shapes[is_polygon]), to_degrees, crs, path)
     polygons, valid = to_wgs84(shapes[is_polygon], to_degrees)
     if not valid.all():
         raise InputError(
             f"{path} has a polygon whose coordinates are not on the Earth.", "Check its coordinate system."
+        )
+    if any(crosses_often(polygon) for polygon in polygons[~shapely.is_valid(polygons)]):
+        raise InputError(
+            f"{path} has a polygon whose outline crosses itself more than a thousand times.", "Draw or repair it first."
         )
     united = shapely.union_all(shapely.make_valid(polygons))
     west, south, east, north = united.bounds

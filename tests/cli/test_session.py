@@ -202,3 +202,36 @@ def test_without_a_terminal_lines_give_the_time_left_of_new_work(capsys, monkeyp
         "work: 50 %  blocks",
         "work: 75 %  blocks, about 7 s left",
     ]
+
+
+STUCK = """
+import hashlib
+import click
+from gravmap_cli import main
+main.GRACE_S = 0.3
+@click.group(cls=main.CommandGroup, invoke_without_command=True)
+def group():
+    print("busy", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000_000)  # minutes, without a signal being looked at
+group([])
+"""
+
+
+def test_ctrl_c_ends_a_command_in_the_middle_of_a_long_call():
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        assert process.stdout.readline() == "busy\n"
+        time.sleep(0.2)  # until the call has begun
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Interrupted" in err
+    assert "Traceback" not in err

@@ -51,7 +51,7 @@ def read_geotiff(path: Path, variable: str | None, units: str | None, quantity: 
         attrs: dict[str, Any] = {"_factor": unit_factor(units, unit, str(path), quantity)}
         attrs["variable"] = raster.descriptions[band - 1] or f"band {band}"
         if "height_m" in tags:
-            attrs["height_m"] = float(tags["height_m"])
+            attrs["height_m"] = tags["height_m"]  # parsed by open_grid
         # Nodes are at the cell centres; GDAL's transform is that of the corners whatever AREA_OR_POINT is.
         lat = transform.f + transform.e * (np.arange(raster.height) + 0.5)
         lon = transform.c + transform.a * (np.arange(raster.width) + 0.5)

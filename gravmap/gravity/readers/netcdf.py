@@ -9,34 +9,30 @@ import numpy as np
 import xarray as xr
 
 from gravmap.errors import InputError
+from gravmap.gravity.netcdf_file import COPY_AGAIN, decode, open_netcdf
 from gravmap.gravity.quantity import Quantity, unit_factor
 from gravmap.gravity.readers.plain_grid import geographic
 
 log = logging.getLogger(__name__)
 
+_GMT4_PAIRS = ("x_range", "y_range", "spacing", "dimension")
+
 
 def read_netcdf(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
     """GMT's x y z, CF in either axis order, or the one-dimensional z of GMT 3 and 4; lazy."""
-    with path.open("rb") as stream:
-        head = stream.read(8)
-    try:
-        dataset = xr.open_dataset(path, engine="netcdf4", decode_times=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{path} cannot be read as netCDF: {error}.", "It may be truncated: download or copy it again."
-        ) from None
-    if head[:4] in (b"CDF\x01", b"CDF\x02"):
-        _check_not_truncated(path)
-    if {"x_range", "y_range", "spacing", "dimension"} <= set(map(str, dataset.variables)):
+    dataset = open_netcdf(path)
+    if {*_GMT4_PAIRS, "z"} <= set(map(str, dataset.variables)):
         return _gmt4(dataset, path, units, quantity)
     name = _choose_variable(dataset, variable, path, quantity)
-    grid = dataset[name].squeeze(drop=True)
+    grid = decode(dataset[name], path).squeeze(drop=True)
     _check_not_projected(dataset, dataset[name], path)
-    attrs = {
-        key: value
-        for key, value in dataset[name].attrs.items()
-        if key not in ("grid_mapping", "actual_range", "valid_range")
-    }
+    for dim in grid.dims:
+        if dim in dataset.variables:
+            axis = decode(dataset[dim], path)
+            if dataset[dim].dtype.kind in "iu":  # float32 would be taken as rounded
+                axis = axis.astype(np.float64)
+            grid = grid.assign_coords({dim: axis.variable})
+    attrs = {key: value for key, value in grid.attrs.items() if key not in ("grid_mapping", "actual_range")}
     attrs |= {
         f"file_{key}": value
         for key, value in dataset.attrs.items()
@@ -59,16 +55,22 @@ def read_netcdf(path: Path, variable: str | None, units: str | None, quantity: Q
 
 def _gmt4(dataset: xr.Dataset, path: Path, units: str | None, quantity: Quantity) -> xr.DataArray:
     """GMT 3 and 4: ranges, steps and counts as variables of two numbers, z one-dimensional from the north-west."""
-    z = dataset["z"]
-    columns, rows = (int(number) for number in dataset["dimension"].values)
-    (west, east), (south, north) = dataset["x_range"].values, dataset["y_range"].values
-    pixel = int(z.attrs.get("node_offset", dataset.attrs.get("node_offset", 0)))
+    z = decode(dataset["z"], path)
+    pairs = {name: decode(dataset[name], path).values.ravel() for name in _GMT4_PAIRS}
+    if any(pair.size != 2 or not np.isfinite(pair).all() for pair in pairs.values()):
+        raise InputError(f"{path} does not have two numbers each as {', '.join(_GMT4_PAIRS)}.", COPY_AGAIN)
+    columns, rows = (int(number) for number in pairs["dimension"])
+    (west, east), (south, north) = pairs["x_range"], pairs["y_range"]
+    # 1: nodes lie at the centres of cells; every other value means that they lie on the limits.
+    pixel = int(z.attrs.get("node_offset", dataset.attrs.get("node_offset", 0)) == 1)
+    if min(rows, columns) < 4:
+        raise InputError(f"{path} has {rows} x {columns} nodes.", "A grid needs at least 4 by 4.")
     if rows * columns != z.size:
         raise InputError(
             f"{path} has {z.size} values, but its header gives {rows} x {columns} nodes.", "Copy it again."
         )
     step_x, step_y = (east - west) / (columns - 1 + pixel), (north - south) / (rows - 1 + pixel)
-    stated = dataset["spacing"].values
+    stated = pairs["spacing"]
     if np.abs(np.array([step_x, step_y]) - stated).max() > 1e-5 * np.abs(stated).max():
         raise InputError(
             f"{path} has a spacing of {stated[0]:g} and {stated[1]:g} in its header, but {step_x:g} and {step_y:g} by"
@@ -85,19 +87,6 @@ def _gmt4(dataset: xr.Dataset, path: Path, units: str | None, quantity: Quantity
     grid = geographic(z.values.reshape(rows, columns)[::-1], lat, lon, path)
     grid.attrs |= attrs
     return grid
-
-
-def _check_not_truncated(path: Path) -> None:
-    """Raise InputError if a netCDF-3 file ends before its last variable, where the library would read zeros."""
-    from scipy.io import netcdf_file
-
-    try:
-        # Memory-maps every variable without reading it, and fails if its bytes are missing.
-        with netcdf_file(path, "r", mmap=True):
-            pass
-    except (TypeError, ValueError, IndexError) as error:
-        size = path.stat().st_size
-        raise InputError(f"{path} is truncated at {size} bytes: {error}.", "Download or copy it again.") from None
 
 
 def _choose_variable(dataset: xr.Dataset, variable: str | None, path: Path, quantity: Quantity) -> str:

@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
+from gravmap.files import check_memory
 from gravmap.gravity.quantity import Quantity, unit_factor, warn_once
 from gravmap.gravity.readers.plain_grid import SURFER_BLANK, geographic
 
@@ -23,42 +24,44 @@ _AGAIN = "It may be truncated: copy it again."
 
 def read_surfer6(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
     """Surfer 6 binary: a header of 56 bytes, then float32 from the south-west corner on."""
-    body = path.read_bytes()
-    if len(body) < 56:
-        raise InputError(f"{path} is truncated: {len(body)} bytes.", _AGAIN)
-    columns, rows = struct.unpack("<2h", body[4:8])
-    limits = struct.unpack("<6d", body[8:56])
-    _check_count(path, rows, columns, (len(body) - 56) / 4)
-    values = np.frombuffer(body, dtype="<f4", offset=56, count=rows * columns).reshape(rows, columns)
-    return _surfer(path, values.astype(np.float64), limits, units, quantity)
+    size = path.stat().st_size
+    if size < 56:
+        raise InputError(f"{path} is truncated: {size} bytes.", _AGAIN)
+    with path.open("rb") as stream:
+        columns, rows, *limits = struct.unpack("<4x2h6d", stream.read(56))
+    _check_count(path, rows, columns, (size - 56) / 4)
+    values = np.fromfile(path, dtype="<f4", offset=56, count=rows * columns).reshape(rows, columns)
+    return _surfer(path, values.astype(np.float64), tuple(limits), units, quantity)
 
 
 def read_surfer7(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
     """Surfer 7 binary: tagged sections; GRID is the header, DATA the float64 values."""
-    body = path.read_bytes()
+    total = path.stat().st_size
     at, version, grid = 0, 1, None
-    while at + 8 <= len(body):
-        tag, size = body[at : at + 4], struct.unpack("<i", body[at + 4 : at + 8])[0]
-        at += 8
-        if tag == b"DSRB" and size >= 4:
-            version = struct.unpack("<i", body[at : at + 4])[0]
-        elif tag == b"GRID" and size >= 72 and at + 72 <= len(body):
-            grid = struct.unpack("<2i8d", body[at : at + 72])
-        elif tag == b"DATA" and grid is not None:
-            rows, columns, west, south, step_x, step_y, low, high, rotation, blank = grid
-            if rotation:
-                raise InputError(
-                    f"{path} is rotated by {rotation:g} degrees.", "Resample it without rotation in Surfer first."
-                )
-            _check_count(path, rows, columns, min(size, len(body) - at) / 8)
-            values = np.frombuffer(body, dtype="<f8", offset=at, count=rows * columns).reshape(rows, columns).copy()
-            # Version 1 blanks values at or above the blank value, version 2 values equal to it.
-            values[values >= blank if version < 2 else values == blank] = np.nan
-            limits = (west, west + (columns - 1) * step_x, south, south + (rows - 1) * step_y, low, high)
-            return _surfer(path, values, limits, units, quantity)
-        if size < 0:
-            break
-        at += size
+    with path.open("rb") as stream:
+        while at + 8 <= total:
+            stream.seek(at)
+            tag, size = struct.unpack("<4si", stream.read(8))
+            at += 8
+            if size < 0:
+                raise InputError(f"{path} has a section {tag!r} of {size} bytes.", _AGAIN)
+            if tag == b"DSRB" and size >= 4 and at + 4 <= total:
+                (version,) = struct.unpack("<i", stream.read(4))
+            elif tag == b"GRID" and size >= 72 and at + 72 <= total:
+                grid = struct.unpack("<2i8d", stream.read(72))
+            elif tag == b"DATA" and grid is not None:
+                rows, columns, west, south, step_x, step_y, low, high, rotation, blank = grid
+                if rotation:
+                    raise InputError(
+                        f"{path} is rotated by {rotation:g} degrees.", "Resample it without rotation in Surfer first."
+                    )
+                _check_count(path, rows, columns, min(size, total - at) / 8)
+                values = np.fromfile(path, dtype="<f8", offset=at, count=rows * columns).reshape(rows, columns)
+                # Version 1 blanks values at or above the blank value, version 2 values equal to it.
+                values[values >= blank if version < 2 else values == blank] = np.nan
+                limits = (west, west + (columns - 1) * step_x, south, south + (rows - 1) * step_y, low, high)
+                return _surfer(path, values, limits, units, quantity)
+            at += size
     raise InputError(f"{path} is a Surfer 7 grid without its {'GRID' if grid is None else 'DATA'} section.", _AGAIN)
 
 
@@ -73,16 +76,20 @@ def read_surfer_ascii(path: Path, variable: str | None, units: str | None, quant
         raise InputError(f"{path} is not a complete Surfer ASCII grid: {error}.", _AGAIN) from None
     if len(limits) < 6:
         raise InputError(f"{path} is truncated in its header.", _AGAIN)
-    _check_count(path, rows, columns, numbers.size, exactly=True)
+    _check_count(path, rows, columns, numbers.size)
     return _surfer(path, numbers.reshape(rows, columns), limits, units, quantity)
 
 
-def _check_count(path: Path, rows: int, columns: int, found: float, *, exactly: bool = False) -> None:
+def _check_count(path: Path, rows: int, columns: int, found: float) -> None:
+    """Check the counts of a header against the number of values in the file, and the memory that these take."""
     if rows < 4 or columns < 4:
         raise InputError(f"{path} has {rows} x {columns} nodes.", "A grid needs at least 4 by 4.")
-    if found < rows * columns or (exactly and found > rows * columns):
+    if found != rows * columns:
         short = "truncated" if found < rows * columns else "too long"
-        raise InputError(f"{path} is {short}: {rows} x {columns} nodes, but {found:g} values.", _AGAIN)
+        raise InputError(f"{path} is {short}: {rows} x {columns} nodes, but {found:.15g} values.", _AGAIN)
+    # As stored, as float64, and copies of these while they are checked.
+    needed = rows * columns * 32
+    check_memory(needed, f"{path} with {rows} x {columns} nodes takes", "Cut out a smaller region in Surfer first.")
 
 
 def _surfer(

@@ -81,14 +81,14 @@ def read_gdf(path: Path, variable: str | None, units: str | None, quantity: Quan
     )
     _check_gdf(keys, table.shape[0], lat, lon, missing, path)
     attrs = {"variable": names[value_at], "_factor": unit_factor(units, unit_of[value_at], str(path), quantity)}
-    height = _number(keys.get("height_over_ell"))
+    height = keys.get("height_over_ell")  # text with its unit, parsed by open_grid
     for at, name in enumerate(names[:-1]):
         if name.lower().startswith("h") and at != value_at:
             if np.ptp(table[:, at]) == 0:
-                height = float(table[0, at])
+                height = f"{table[0, at]} {unit_of[at]}"
             else:
                 warn_once(f"{path}: column {name!r} varies; the data are taken to lie on the surface.")
-    if height is not None:
+    if height:
         attrs["height_m"] = height
     if keys.get("modelname"):
         attrs["file_source"] = keys["modelname"]

@@ -183,7 +183,8 @@ class TrainingCost:
         longer = f"{least_s + 1:.0f}s" if least_s < 90 else f"{math.ceil(least_s / 60) + 1}min"
         raise OptionError(
             f"A time limit of {describe_time(limit_s)} is too short: here one step takes {describe_time(self.step_s)}, "
-            f"and the scores after it {describe_time(self.score_s + self.final_s)}.",
+            f"the scores after it {describe_time(self.score_s + self.final_s)}, and measuring both took "
+            f"{describe_time(self.measuring_s)}.",
             f"{smaller} a smaller --model, or --time-limit {longer}.",
         )
 
@@ -259,22 +260,21 @@ class Clock:
         if self.config.schedule == "cosine":
             self.state.progress = self._shown
 
-    def report(self, status: str) -> tuple[int, int, str]:
-        """Return the work done, all work, and the status line with the time left."""
-        return round(self._shown * self.steps), self.total, f"{status}{self._left()}"
+    def report(self, status: str, windows: int = 0) -> tuple[int, int, str]:
+        """Return the work done, all work, and the status line with the time left; so many windows of a score remain."""
+        return round(self._shown * self.steps), self.total, f"{status}{self._left(windows)}"
 
     def report_score(self, done: int, total: int, note: str = "") -> tuple[int, int, str]:
         """Return what :meth:`report` does, while the tuning blocks are scored."""
-        status = f"scoring the tuning blocks: {done} of {total} windows"
-        return (*self.report(status)[:2], f"{status}{self._left(total - done)}")
+        return self.report(f"scoring the tuning blocks: {done} of {total} windows", total - done)
 
     def report_final(self, done: int, note: str) -> tuple[int, int, str]:
         """Return what :meth:`report` does, with so many windows of the final evaluation predicted."""
         left_s = self.scorer.window_s * max(self.scorer.final_windows - done, 0)
         return min(self.steps + done, self.total), self.total, f"{note}, about {describe_time(left_s)} left"
 
-    def _left(self, windows: int = 0) -> str:
-        """Describe the time left, with so many windows of a score to come; empty before anything was measured."""
+    def _left(self, windows: int) -> str:
+        """Describe the time left; empty before anything was measured."""
         if not self.step_s:
             return ""
         epochs = self.config.epochs - self.state.epoch
