@@ -98,10 +98,10 @@ def test_json_is_the_scores(gravmap_in, arrays, tmp_path):
     assert gravmap_in.requested == [(["residual_10km", "bouguer"], "blocks", 2)]
 
 
-def test_short_inputs_and_an_architecture_of_ones_own(gravmap_in, arrays, tmp_path):
+def test_short_inputs_and_an_architecture_of_ones_own(gravmap_in, arrays, tmp_path, monkeypatch):
     from gravmap.network.presets import tiny
 
-    (tmp_path / "data" / "tiles" / "index.json").write_text('{"channel": "residual_10km"}')
+    monkeypatch.setattr("gravmap.tiling.training_arrays.read_index", lambda folder: {"channel": "residual_10km"})
     (tmp_path / "mine.json").write_text(json.dumps(tiny(deform=False).to_dict()))
     args = ("train", "--device", "cpu", "--architecture", str(tmp_path / "mine.json"), "--epochs", "1")
     done = gravmap_in(*args, "--steps-per-epoch", "1", "--batch-size", "2", "--name", "a", "--input", "rgb,scale")
