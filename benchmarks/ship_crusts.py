@@ -24,10 +24,10 @@ from typing import Any
 
 import torch
 
-from gravmap.files import write_json
+from gravmap.files import sha256, write_json
 from gravmap.learning.calibration.applicability import FILE as APPLICABILITY
 from gravmap.learning.calibration.temperature import read_calibration, write_calibration
-from gravmap.learning.training.checkpoint import MODEL, load_model, write_pair
+from gravmap.learning.training.checkpoint import MODEL, load_model, record_files, write_pair
 from gravmap.records import read_record
 
 MOST_BYTES = 4_000_000
@@ -52,6 +52,8 @@ def ship(run: Path, folder: Path) -> int:
     write_calibration(folder, measured)
     shutil.copyfile(run / APPLICABILITY, folder / APPLICABILITY)
     write_json(folder / "scores.json", read_record(run / "scores.json", dict[str, Any], "gravmap train"))
+    written = sorted(path for path in folder.iterdir() if path.stem != MODEL)
+    record_files(folder, {path.name: sha256(path) for path in written})
     for path in folder.iterdir():
         path.chmod(0o644)  # readable by every user of an installation
     return sum(path.stat().st_size for path in folder.iterdir())

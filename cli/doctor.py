@@ -44,6 +44,12 @@ def command(
     from gravmap.doctor import examine
 
     found = examine(session.workspace)
+    try:
+        from gravmap.tiling.training_arrays import stale_files
+    except ImportError:  # a missing package, which is a fault of its own
+        pass
+    else:
+        found.faults.extend(stale_files(session.workspace.labels, session.workspace.tiles))
     for line in found.lines():
         session.say(line)
     session.result(found.to_dict())

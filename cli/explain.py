@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -76,13 +77,15 @@ def command(
     folder = output or workspace.maps / name
     labels = workspace.labels if workspace.labels.exists() else None
 
-    from gravmap.mapping.explain import count_forward_passes, explain
+    from gravmap.mapping.explain import check_explanation, count_forward_passes, explain
     from gravmap.mapping.predictor import Predictor
 
     with Predictor(fields, workspace.run(run), device) as predictor:
         plan = predictor.plan(box, windows_deg or None)
         passes = count_forward_passes(plan, integration_steps)
         if dry_run:
+            chosen: dict[str, Any] = {"labels_path": labels, "class_name": class_name, "overwrite": overwrite}
+            check_explanation(predictor, plan, folder, **chosen)
             # A gradient costs about three passes.
             seconds = sum(cost.seconds for cost in predictor.estimate_costs(plan) if cost.chosen) * (
                 3 * integration_steps + 2

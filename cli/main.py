@@ -48,7 +48,7 @@ COMMANDS = (
 
 
 INTERRUPTED = "Interrupted. The file being written was discarded; finished files are kept."
-GRACE_S = 3.0
+GRACE_S = 2.0
 """Seconds after Ctrl-C in which a command may end by itself."""
 
 # Not a docstring: `\b`, by which click keeps the lines of a paragraph, must be the backspace character.

@@ -26,11 +26,14 @@ from .options import (
     window_option,
 )
 from .predict_prior_check import PriorCheck, print_verdicts
+from .residual import add_missing_heights, say_missing_heights
 from .session import Session, command_options
 
 if TYPE_CHECKING:
     from gravmap.mapping import Options
     from gravmap.mapping.clip import Clip
+    from gravmap.mapping.plan import Plan
+    from gravmap.mapping.predictor import Predictor
     from gravmap.regions import Region
 
 
@@ -190,11 +193,13 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
     folders = [workspace.run(SHIPPED)] if shipped else [workspace.run(name) for name in options.runs or (None,)]
     labels = workspace.labels if workspace.labels.exists() else None
 
+    from gravmap.gravity.missing_heights import missing_heights, residual_name
     from gravmap.learning.data.outcrop_context import is_context, measured_names
     from gravmap.mapping import predict, read_clip
     from gravmap.mapping.clip import Clip
     from gravmap.mapping.compatibility import require_labels
-    from gravmap.mapping.missing_heights import missing_heights
+    from gravmap.mapping.predict import plan_prediction
+    from gravmap.mapping.predictor import Predictor
 
     map_options = _map_options(options)
     place = box if box is not None else read_clip(Path(str(options.polygon)))
@@ -205,14 +210,17 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
     require_labels(labels, any(map(is_context, channels)))
     prior_check = PriorCheck.of([] if options.no_prior_check else folders)
     missing = missing_heights(fields, measured_names(channels))
-    if missing:
-        fields = _add_heights(session, fields, missing, options.dry_run)
-    if options.dry_run:
-        if prior_check.trained_on:
-            session.say(f"Would first compare the region with {prior_check.reference}: about a minute, the first time.")
-        if fields.exists():
-            _print_plan(session, fields, folders, labels, place, folder, map_options)
-        return
+    if missing or options.dry_run:  # else `predict` makes the same checks
+        with Predictor(fields, folders, map_options.device, to_compute=[*map(residual_name, missing)]) as predictor:
+            plan = plan_prediction(predictor, place, folder, labels, map_options, overwrite=options.overwrite)
+            if options.dry_run:
+                say_missing_heights(session, fields, missing)
+                if prior_check.trained_on:
+                    session.say(
+                        f"Would first compare the region with {prior_check.reference}: about a minute, the first time."
+                    )
+                return _print_plan(session, predictor, plan, labels, folder, map_options)
+    fields = add_missing_heights(session, fields, missing)
     around = place.region if isinstance(place, Clip) else place
     check_prior = prior_check.function(fields, labels, around, workspace.crusts)
     if check_prior is not None:
@@ -312,47 +320,16 @@ def _describe_models(session: Session, folders: list[Path], shipped: bool, place
     return list(dict.fromkeys(channels))
 
 
-def _add_heights(session: Session, fields: Path, missing: list[float], dry_run: bool) -> Path:
-    """The file with the residuals that the networks read and `fields` lacks; made here, except in a dry run."""
-    from gravmap.mapping.missing_heights import add_heights
-    from gravmap.units import format_length
-
-    heights = ", ".join(map(format_length, missing))
-    more = fields.with_name("fields-" + "-".join(map(format_length, missing)) + ".nc")
-    if dry_run:
-        session.say(f"{fields} lacks the residuals of {heights}: they would be computed first, into {more}.")
-        session.result({"would_write": str(more), "heights": heights})
-        return more
-    with session.progress("residual") as progress:
-        source = add_heights(fields, missing, more, session.workspace.raw, progress)
-    session.say(f"{fields} lacks the residuals of {heights}: they are in {more}, computed from {source}.")
-    return more
-
-
 def _print_plan(
-    session: Session,
-    fields: Path,
-    folders: list[Path],
-    labels: Path | None,
-    place: Region | Clip,
-    folder: Path,
-    options: Options,
+    session: Session, predictor: Predictor, plan: Plan, labels: Path | None, folder: Path, options: Options
 ) -> None:
     """Print what would be read, computed and written, and the cost of each window size."""
-    from gravmap.mapping.clip import Clip
-    from gravmap.mapping.compatibility import require_labels
-    from gravmap.mapping.predictor import Predictor
     from gravmap.progress import describe_time
     from gravmap.units import describe_angle, format_angle
 
-    clip = place if isinstance(place, Clip) else None
-    box = place.region if isinstance(place, Clip) else place
-    with Predictor(fields, folders, options.device) as predictor:
-        require_labels(labels, predictor.reads_outcrop)
-        plan = predictor.plan(box, options.scales_deg, options.resolution_deg, clip=clip, flips=options.flips)
-        costs, memory = predictor.estimate_costs(plan), predictor.network_bytes(options.batch_size)
+    costs, memory = predictor.estimate_costs(plan), predictor.network_bytes(options.batch_size)
     rows, columns = plan.grid.shape
-    sources = [fields, *folders, *([labels] if labels is not None else [])]
+    sources = [predictor.fields.path, *(member.folder for member in predictor.members), *([labels] if labels else [])]
     session.say(f"Would read {', '.join(map(str, sources))}")
     session.say(f"Would write {columns} x {rows} cells into {folder}")
     for cost in costs:

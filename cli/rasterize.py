@@ -101,7 +101,7 @@ def command(
     if not labels and (legend or field or output):
         raise click.UsageError("--legend, --field and --output belong to a MAP; --faults writes to data/fields.nc.")
     if faults:
-        _check_faults(session, faults, cap_m / 1000, overwrite or dry_run)
+        _check_faults(session, faults, cap_m / 1000, overwrite)
     result: dict[str, Any] = {}
     if labels:
         wanted = chosen_region(session, region, bbox)
@@ -110,6 +110,10 @@ def command(
     if faults:
         result["faults"] = _fault_channel(session, faults, cap_m / 1000, dry_run)
     session.result(result)
+
+
+COARSE_CELLS = 200
+"""Cells along the shorter side of the raster of a dry run."""
 
 
 def _labels(
@@ -129,10 +133,11 @@ def _labels(
     path = output or session.workspace.labels
     wanted, why = region_of_labels(session, chosen)
     rows, columns, _ = grid_shape(wanted, resolution)
-    if not dry_run:
-        refuse_existing(path, overwrite)
+    refuse_existing(path, overwrite)
     session.say(f"Region {wanted}{why}: {rows} x {columns} cells")
     if dry_run:
+        # The maps are read, so that all that is wrong with them is said; only the raster is coarse.
+        rasterize(maps, wanted, max(resolution, min(wanted.width_deg, wanted.height_deg) / COARSE_CELLS))
         for file, own in maps:
             session.say(f"Would read {file} by the legend {own.name}, field {own.field_names}")
         # Codes, flags of disputed cells and classes are held at the same time.
@@ -170,10 +175,11 @@ def _check_faults(session: Session, faults: tuple[Path, ...], cap_km: float, rep
 
 def _fault_channel(session: Session, faults: tuple[Path, ...], cap_km: float, dry_run: bool) -> dict[str, Any]:
     """Add the distance from faults to the fields, or print the plan; returns the result for --json."""
-    from gravmap.geology.faults import FAULT_DISTANCE, add_fault_distance
+    from gravmap.geology.faults import FAULT_DISTANCE, add_fault_distance, read_near_faults
 
     fields = session.workspace.fields
     if dry_run:
+        read_near_faults(fields, faults, cap_km)
         named = ", ".join(map(str, faults))
         session.say(f"Would read {named} and add {FAULT_DISTANCE}, at most {cap_km:g} km, to {fields}")
         return {"would_add": FAULT_DISTANCE, "to": str(fields), "files": [str(path) for path in faults]}

@@ -153,6 +153,7 @@ def command(
     elif device != "auto":
         plan.settings["device"] = ["--gpus", "0"] if device == "cpu" else ["--device", "cuda"]
     record = {"paper": paper, "profile": profile, **chosen.record, "seed": seed, "steps": steps_per_epoch}
+    _require_device(plan)
     anew = _starts_anew(root, record, overwrite)
     if dry_run:
         return _print_plan(session, plan, chosen, root, anew)
@@ -293,6 +294,23 @@ def _train(session: Session, place: Workspace, plan: Plan, words: list[str], nam
         session.run(place.root, ["train", "--name", name, "--resume", *plan.settings["device"]])
     else:
         session.run(place.root, ["train", *words, *plan.settings["device"], "--overwrite"])
+
+
+def _require_device(plan: Plan) -> None:
+    """Refuse GPUs that are not there, before data are made.
+
+    Raises
+    ------
+    DeviceError
+        There are fewer than the runs would train on.
+    """
+    import torch
+
+    from gravmap.learning.training.distributed import choose_device
+
+    words = dict(zip(plan.settings["device"][::2], plan.settings["device"][1::2], strict=True))
+    gpus = words.get("--gpus")
+    choose_device(None if gpus is None else int(gpus), words.get("--device"), torch.cuda.device_count())
 
 
 def _device(plan: Plan) -> str:

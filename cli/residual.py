@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,19 +114,19 @@ def command(
 ) -> None:
     """Split gravity into a regional and a residual field by upward continuation.
 
-    GRID is a netCDF (GMT or CF), GeoTIFF, ICGEM .gdf, Surfer or lon-lat-value text file; without it, the WGM2012 file
-    that `gravmap fetch` downloaded. The region is liu2024 where the grid covers it, else all of the grid. Where the
-    grid is wider than the region, a margin of 5 degrees is used and cut off again; with a global grid, its degrees up
-    to 180 are removed before and restored after. Writes data/fields.nc: bouguer, regional_10km, residual_10km ... in
-    mGal; and edge_error_10km where the data end near the region. For the whole globe, poles included: --bbox -180 -90
-    180 90.
+    GRID is a netCDF (GMT or CF), GeoTIFF, ICGEM .gdf, Surfer, ESRI ASCII or lon-lat-value text file; without it,
+    the WGM2012 file that `gravmap fetch` downloaded. The region is liu2024 where the grid covers it, else all of
+    the grid. Where the grid is wider than the region, a margin of 5 degrees is used and cut off again; with a
+    global grid, its degrees up to 180 are removed before and restored after. Writes data/fields.nc: bouguer,
+    regional_10km, residual_10km ... in mGal; and edge_error_10km where the data end near the region. For the whole
+    globe, poles included: --bbox -180 -90 180 90.
     """
     from gravmap.download.present import fetched_gravity, provenance
     from gravmap.errors import InputError
     from gravmap.files import refuse_existing
     from gravmap.gravity import open_grid, residual_fields, write_fields
     from gravmap.gravity.continuation import check_heights
-    from gravmap.gravity.fields import read_margin_deg
+    from gravmap.gravity.fields import check_request, read_margin_deg
     from gravmap.gravity.fields_file import added_channels
     from gravmap.gravity.globe import has_ducc0
     from gravmap.gravity.grid import extent, spacing_deg
@@ -137,8 +138,7 @@ def command(
     trim = _trim(trim_text)
     wanted = chosen_region(session, region, bbox)
     path = output or session.workspace.fields
-    if not dry_run:
-        refuse_existing(path, overwrite)
+    refuse_existing(path, overwrite)
     lost = added_channels(path)
     source = grid or fetched_gravity(session.workspace.raw)
     whole = open_grid(source, variable=variable, input_height_m=input_height_m, units=units)
@@ -192,6 +192,9 @@ def command(
             "The longest wavelengths (degrees up to 180) are from the global grid: removed before, restored after."
         )
     if dry_run:
+        check_request(
+            part, heights_m, wanted, method=method, with_derivatives=with_derivatives, trim=trim, globe=is_global(world)
+        )
         megabytes = part.size * (1 + 2 * len(heights_m)) * 4 / 1e6
         session.say(
             f"Would use {part.sizes['lat']} x {part.sizes['lon']} nodes, and write {path}"
@@ -240,6 +243,34 @@ def command(
         session.say(fields.attrs["edge_note"])
         result["edge_note"] = fields.attrs["edge_note"]
     session.result(result)
+
+
+def say_missing_heights(session: Session, fields: Path, missing: Sequence[float]) -> None:
+    """Print which residuals another command would compute first, and where to."""
+    from gravmap.gravity.missing_heights import path_with_heights
+    from gravmap.units import format_length
+
+    if missing:
+        heights = ", ".join(map(format_length, missing))
+        path = path_with_heights(fields, missing)
+        session.say(f"{fields} lacks the residuals of {heights}: they would be computed first, into {path}.")
+
+
+def add_missing_heights(session: Session, fields: Path, missing: Sequence[float], folder: Path | None = None) -> Path:
+    """Compute the residuals that `fields` lacks, and return the file with all: beside it, or in `folder`."""
+    from gravmap.gravity.missing_heights import add_heights, path_with_heights
+    from gravmap.units import format_length
+
+    if not missing:
+        return fields
+    path = path_with_heights(fields, missing)
+    path = path if folder is None else folder / path.name
+    with session.progress("residual") as progress:
+        source = add_heights(fields, missing, path, session.workspace.raw, progress)
+    if folder is None:
+        heights = ", ".join(map(format_length, missing))
+        session.say(f"{fields} lacks the residuals of {heights}: they are in {path}, computed from {source}.")
+    return path
 
 
 def _level(level_m: float) -> str:

@@ -281,10 +281,10 @@ def run_search(session: Session, options: SearchOptions) -> None:
         options = _resumed_options(run_dir.name, options, stored)
     else:
         run_dir = place.runs / run_name(options.name, "search")
-        refuse_existing(run_dir, options.overwrite or options.dry_run)
+        refuse_existing(run_dir, options.overwrite)
     device = _device(options)
     open_region(session, from_tiles=False)
-    dataset, inputs = region_dataset(place, options.inputs, options.split, options.fold, may_leak=False)
+    dataset, inputs = region_dataset(session, options.inputs, options.split, options.fold, dry_run=options.dry_run)
     config = _configure(options, dataset, inputs, device or "cuda", stored)
     if options.dry_run:
         return print_plan(session, dataset, config, run_dir, measured=device is not None)

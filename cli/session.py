@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import os
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,6 +75,12 @@ class Session:
         logger.handlers[:] = [_StderrHandler()]
         logger.setLevel(levels.get(self.verbosity, logging.DEBUG))
         logger.propagate = False
+        # What libraries log is for those who look for a cause; without a handler Python would print it.
+        root = logging.getLogger()
+        root.handlers[:] = [each for each in root.handlers if not isinstance(each, _LibraryHandler)]
+        root.addHandler(_LibraryHandler(logging.WARNING if self.verbosity >= 1 else logging.CRITICAL + 1))
+        warnings.showwarning = _log_warning
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of training processes, which have no log
 
     def refine(self, workspace: str | None, verbose: int, quiet: bool, as_json: bool) -> None:
         """Take the options given after the command's name; they override those before it."""
@@ -167,6 +175,19 @@ def _lines(title: str, every_s: float = 10.0) -> Progress:
             click.echo(f"{title}:{percent}{'  ' + note if note else ''}{left}", err=True)
 
     return listener
+
+
+def _log_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Log a Python warning as one line with -v; what concerns users has been said in gravmap's own words."""
+    logging.getLogger("gravmap").info("%s: %s", category.__name__, str(message).partition("\n")[0])
+
+
+class _LibraryHandler(logging.Handler):
+    """Prints what other libraries log, one line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        first = record.getMessage().partition("\n")[0]
+        click.echo(f"{record.name}: {first}", err=True)
 
 
 class _StderrHandler(logging.Handler):

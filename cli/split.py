@@ -81,7 +81,7 @@ def command(
     from gravmap.tiling.leak_figure import draw_leak
     from gravmap.tiling.splits import read_split, split_settings
     from gravmap.tiling.tileset import add_split
-    from gravmap.tiling.training_arrays import read_index
+    from gravmap.tiling.training_arrays import read_index, refuse_stale
 
     place = session.workspace
     require(place.tiles / "index.json", "gravmap tile")
@@ -101,6 +101,7 @@ def command(
         for note in notes:
             session.say(note)
         names = (*names, stored["name"])
+    refuse_stale(place.tiles)
     held = {stored["name"]: stored for stored in read_index(place.tiles)["splits"]}
     chosen = names or tuple(held)
     if not report:

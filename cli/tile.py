@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,41 +121,52 @@ def command(
     from gravmap.tiling.tileset import plan_tiles
     from gravmap.workspace import require
 
+    from .rasterize import fetched_pairs
+
     if index_only and layout != "geotiff":
         raise OptionError(f"--index-only writes no tiles to export for {layout}.", "Leave one of the two out.")
     place = session.workspace
     require(place.fields, "gravmap residual --height 10km")
     plan = plan_tiles(place.fields, windows_deg, strides_deg, size_px)
     _print_plan(session, plan)
-    if dry_run:
-        _print_dry_run(session, plan, index_only)
-        return
-    if layout != "geotiff" and not overwrite and _same_tiles(place.tiles, plan):
+    kept = layout != "geotiff" and not overwrite and _same_tiles(place.tiles, plan)
+    if layout != "geotiff":
         refuse_existing(_export_folder(place.tiles, layout), overwrite)
+    if not kept:
+        refuse_existing(place.tiles, overwrite)
+    labelled = place.labels.exists()
+    if not labelled:
+        fetched_pairs(session)  # refuses where there is no map to make them from
+    make = functools.partial(
+        make_tiles,
+        place.fields,
+        place.labels,
+        place.tiles,
+        sizes_deg=windows_deg,
+        strides_deg=strides_deg,
+        size_px=size_px,
+        index_only=index_only,
+        splits=splits,
+        folds=folds,
+        block_deg=block_deg,
+        buffer_deg=buffer_deg,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    if dry_run:
+        checked = labelled and not kept
+        if checked:
+            make(dry_run=True)  # warns of all that differs from the options given
+        return _print_dry_run(session, plan, index_only, [] if checked else plan.notes)
+    if kept:
         session.say(f"{place.tiles} exists and is kept.")
         _export(session, export_tiles, layout, overwrite)
         session.result({"written": str(_export_folder(place.tiles, layout)), "windows": plan.count})
         return
-    refuse_existing(place.tiles, overwrite)
-    if not place.labels.exists():
+    if not labelled:
         _make_labels(session)
     with session.progress("tile") as progress:
-        index = make_tiles(
-            place.fields,
-            place.labels,
-            place.tiles,
-            sizes_deg=windows_deg,
-            strides_deg=strides_deg,
-            size_px=size_px,
-            index_only=index_only,
-            splits=splits,
-            folds=folds,
-            block_deg=block_deg,
-            buffer_deg=buffer_deg,
-            seed=seed,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        index = make(progress=progress)
     if index["kept"]:
         session.say(f"{index['kept']} of {index['windows']} tiles of the earlier run were kept.")
     _print_set_apart(session, index["set_apart"])
@@ -191,9 +203,9 @@ def _print_plan(session: Session, plan: TilePlan) -> None:
     session.say(f"  {plan.count:>5} windows over {plan.region}, of {plan.channel}")
 
 
-def _print_dry_run(session: Session, plan: TilePlan, index_only: bool) -> None:
+def _print_dry_run(session: Session, plan: TilePlan, index_only: bool, notes: Sequence[str]) -> None:
     place = session.workspace
-    for note in plan.notes:
+    for note in notes:
         session.say(note)
     if index_only:
         session.say(f"Would write {place.tiles} without tiles, in seconds.")

@@ -258,6 +258,7 @@ def run_training(session: Session, options: TrainOptions) -> None:
     from gravmap.learning.data.splits import DatasetSplits
     from gravmap.learning.training.distributed import choose_device, group_variables, process_group
     from gravmap.learning.training.launch import launch
+    from gravmap.learning.training.state import check_resumable
     from gravmap.learning.training.trainer import estimate_cost, train
 
     grouped = group_variables(os.environ) is not None
@@ -266,17 +267,27 @@ def run_training(session: Session, options: TrainOptions) -> None:
     else:
         device, processes = choose_device(options.gpus, options.device, torch.cuda.device_count())
     if not options.resume and not grouped:
-        refuse_existing(run_dir, options.overwrite or options.dry_run)  # before what takes long
+        refuse_existing(run_dir, options.overwrite)  # before what takes long
     dataset: RegionDataset | DatasetSplits
     inputs = None
     if setup.crusts is not None:
         dataset, inputs = crust_datasets(session, setup.crusts, setup.inputs, setup.windows_deg, options.dry_run)
     else:
         tiles = open_region(session, setup.from_tiles)
-        dataset, inputs = region_dataset(place, setup.inputs, setup.split, setup.fold, setup.may_leak)
+        dataset, inputs = region_dataset(
+            session,
+            setup.inputs,
+            setup.split,
+            setup.fold,
+            may_leak=setup.may_leak,
+            init=setup.values.get("init"),
+            dry_run=options.dry_run,
+        )
         if tiles is not None:
             dataset = DatasetSplits.from_tiles(dataset, tiles)
     config = setup.configure(dataset, inputs, device)
+    if options.resume:
+        check_resumable(run_dir, DatasetSplits.of(dataset), config)
     cost = None
     # The processes of a group measure together.
     measured = config.time_limit_s is not None or (device == "cpu" and session.verbosity >= 0)

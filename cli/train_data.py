@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gravmap.errors import InputError
-from gravmap.workspace import Workspace, require
+from gravmap.workspace import require
 
 from .options import usable_cores
+from .residual import add_missing_heights, say_missing_heights
 from .session import Session
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
     from gravmap.learning import RegionDataset
     from gravmap.learning.data.splits import DatasetSplits
+    from gravmap.records import PretrainedRecord
     from gravmap.synthetic.prior import Prior
     from gravmap.tiling import TileDataset
 
@@ -55,9 +59,16 @@ def open_region(session: Session, from_tiles: bool) -> TileDataset | None:
 
 
 def region_dataset(
-    place: Workspace, inputs: str | None, split: str, fold: int, may_leak: bool
+    session: Session,
+    inputs: str | None,
+    split: str,
+    fold: int,
+    *,
+    may_leak: bool = False,
+    init: PretrainedRecord | None = None,
+    dry_run: bool = False,
 ) -> tuple[RegionDataset, list[str] | None]:
-    """Read the fields and labels of the tile set.
+    """Read the fields and labels of the tile set; residuals that it lacks are computed, once all else was checked.
 
     Parameters
     ----------
@@ -65,18 +76,25 @@ def region_dataset(
         The value of --input.
     may_leak : bool
         Accept a split whose held-out labels are seen in training.
+    init : mapping, optional
+        Of the run to fine-tune (`TrainConfig.init`), which must fit the tile set.
+    dry_run : bool
+        Compute missing residuals, but keep no file of them.
 
     Returns
     -------
-    Area
+    RegionDataset
     list of str, optional
         The channels, with short names expanded; None where `inputs` is.
     """
+    from gravmap.gravity.missing_heights import MissingHeightsError
     from gravmap.learning import RegionDataset
     from gravmap.learning.data.channels import SHORT, expand, fields_read
+    from gravmap.learning.training.warm_start import refuse_incompatible
     from gravmap.tiling import load_arrays
     from gravmap.tiling.training_arrays import read_index
 
+    place = session.workspace
     names: list[str] | None = None
     channels = None
     if inputs:
@@ -85,9 +103,23 @@ def region_dataset(
         first = read_index(place.tiles)["channel"] if short else ""
         names = expand(inputs, first)
         channels = fields_read(names)
-    arrays = load_arrays(place.tiles, channels=channels, split=split, fold=fold)
+    where: dict[str, Any] = {"split": split, "fold": fold}
+    missing: list[float] = []
+    try:
+        arrays = load_arrays(place.tiles, channels=channels, **where)
+    except MissingHeightsError as lacking:
+        missing = lacking.heights_m
+        arrays = load_arrays(place.tiles, **where)
+    if init is not None:
+        refuse_incompatible(init, [], [], arrays["meta"]["classes"], arrays["meta"]["field_recipe"])
     if not may_leak:
         _refuse_leak(arrays)
+    if missing:
+        with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
+            if dry_run:
+                say_missing_heights(session, place.fields, missing)
+            path = add_missing_heights(session, place.fields, missing, Path(scratch) if dry_run else None)
+            arrays = load_arrays(place.tiles, channels=channels, fields_path=path, **where)
     return RegionDataset.from_arrays(arrays), names
 
 

@@ -54,6 +54,13 @@ def _describe_data(splits: DatasetSplits, config: TrainConfig) -> list[str]:
         sentences.append(f"{config.cuts} synthetic cover masks of the outcrop at a time, one replaced each epoch.")
     if config.init:
         sentences.append(f"Fine-tunes the weights of {config.init['run']}.")
+        theirs, ours = config.init.get("scales_deg", []), config.scales_deg or splits.scales_deg
+        if theirs and not set(theirs) & set(ours):
+            sizes = [", ".join(map(describe_angle, scales)) for scales in (theirs, ours)]
+            sentences.append(
+                f"That run has windows of {sizes[0]}, this one of {sizes[1]}: `gravmap predict` can use either, but "
+                "not both as an ensemble."
+            )
     return sentences
 
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -228,9 +229,66 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def json_text(value: Any) -> str:
+    """`value` as the indented JSON that :func:`write_json` writes."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON to `path`, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def write_checksummed_json(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `record` as JSON that holds its own SHA-256, so that a later change of the file is noticed.
+
+    The checksum is that of the text with 64 zeros in its place.
+
+    Returns
+    -------
+    dict
+        The record as written: with ``record_sha256``.
+    """
+    text = json_text({"record_sha256": _NO_SUM, **record} | {"record_sha256": _NO_SUM})
+    own = _own_sum(text)
+    write_text(path, _OWN_SUM.sub(rf"\g<1>{own}\g<3>", text, count=1))
+    return {"record_sha256": own, **record} | {"record_sha256": own}
+
+
+def is_untouched(path: Path) -> bool | None:
+    """Whether a file of :func:`write_checksummed_json` is as it was written; None if it holds no checksum."""
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    stated = _OWN_SUM.search(text)
+    return None if stated is None else stated[2] == _own_sum(text)
+
+
+def refuse_edited(path: Path, hint: str, *, required: bool) -> None:
+    """Raise InputError if a file of :func:`write_checksummed_json` was changed.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    hint : str
+        For the message.
+    required : bool
+        Whether the file must hold a checksum; those of earlier versions of gravmap do not.
+
+    Raises
+    ------
+    InputError
+        The file is not as it was written.
+    """
+    if not (is_untouched(path) or (is_untouched(path) is None and not required)):
+        raise InputError(f"{path} was changed after it was written: its own checksum does not fit.", hint)
+
+
+_OWN_SUM = re.compile(r'("record_sha256": ")([0-9a-f]{64})(")')
+_NO_SUM = "0" * 64
+
+
+def _own_sum(text: str) -> str:
+    return hashlib.sha256(_OWN_SUM.sub(rf"\g<1>{_NO_SUM}\g<3>", text, count=1).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

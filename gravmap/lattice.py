@@ -62,6 +62,24 @@ def axis_cells(points: NDArray[np.float64], first: float, last: float, count: in
     return np.where((cell < 0) | (cell >= count), -1, cell)
 
 
+def turn_longitudes(lon_deg: NDArray[np.float64], west: float, east: float) -> NDArray[np.float64]:
+    """Longitudes turned by 360 degrees where they lie between two longitudes only then.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> turn_longitudes(np.array([-175.0, 170.0, 20.0]), 160, 200)
+    array([185., 170.,  20.])
+    """
+    turned = np.asarray(lon_deg, dtype=np.float64).copy()
+    outside = (turned < west) | (turned > east)
+    for turn in (360, -360):
+        there = outside & (turned + turn >= west) & (turned + turn <= east)
+        turned[there] += turn
+        outside &= ~there
+    return turned
+
+
 def spacing_yx_km(lat_deg: NDArray[Any], lon_deg: NDArray[Any]) -> tuple[float, float]:
     """Mean node spacing along latitude and, at the middle latitude, along longitude; km on the mean sphere."""
     along_lat = KM_PER_DEGREE * abs(float(lat_deg[-1] - lat_deg[0])) / (lat_deg.size - 1)

@@ -371,8 +371,8 @@ class CheckpointRecord(TypedDict):
     best: tuple[float, int]
     history: list[dict[str, float | str | None]]
     tune: dict[str, Any]
-    phase: str
-    phase_began: Count
+    phase: NotRequired[str]
+    phase_began: NotRequired[Count]
     at_once: NotRequired[Annotated[int, Ge(1)] | None]
     versions: NotRequired[dict[str, str]]
 
@@ -387,6 +387,7 @@ class PretrainedRecord(TypedDict):
     inputs: list[ChannelRecord]
     classes: list[ClassRecord]
     field_recipe: FieldRecipe
+    scales_deg: NotRequired[list[float]]
     taught_on: NotRequired[CrustsRecord]
 
 
@@ -435,7 +436,9 @@ class ModelRecord(TypedDict, total=False):
     taught_on: CrustsRecord
     format: int
     tensors_sha256: str
+    description_sha256: str
     weights_sha256: str
+    files: dict[str, str]
 
 
 _OF_NETWORK = ("model", "architecture", "inputs", "classes", "tile_size_px", "scales_deg", "field_recipe", "split")

@@ -20,7 +20,7 @@ class Region:
     Attributes
     ----------
     west, south, east, north : float
-        Degrees; west < east and south < north, so a box cannot cross the antimeridian.
+        Degrees; west < east and south < north. Across the antimeridian east is counted on beyond 180: 170 60 190 66.
     """
 
     west: float
@@ -38,8 +38,11 @@ class Region:
                 f"The box {written} has invalid latitudes; -90 <= south < north <= 90 is required.", order
             )
         if self.west >= self.east:
-            hint = "A box across the antimeridian is not supported: run its two halves one after the other."
-            raise OptionError(f"The box {written} has its west side east of its east side.", f"{order} {hint}")
+            hint = ""
+            if self.west > 0 > self.east >= -180:
+                sides = " ".join(f"{side:g}" for side in (self.west, self.south, self.east + 360, self.north))
+                hint = f"Across the antimeridian count on beyond 180: {sides}."
+            raise OptionError(f"The box {written} has its west side east of its east side.", f"{order} {hint}".strip())
         if self.west < -180 or self.east > 360 or self.east - self.west > 360:
             raise OptionError(f"The box {written} has invalid longitudes.", order)
 
@@ -72,6 +75,21 @@ class Region:
         west, south = max(self.west, other.west), max(self.south, other.south)
         east, north = min(self.east, other.east), min(self.north, other.north)
         return Region(west, south, east, north) if west < east and south < north else None
+
+    def turned_into(self, west: float, east: float, tolerance_deg: float = 1e-6) -> Region:
+        """The box with its longitudes turned by 360 degrees if it lies between `west` and `east` only then.
+
+        Examples
+        --------
+        >>> from gravmap.regions import Region
+        >>> Region(-170, 60, -160, 66).turned_into(150, 210).bounds_wsen
+        (190, 60, 200, 66)
+        """
+        for turn in (0, 360, -360):
+            inside = self.west + turn >= west - tolerance_deg and self.east + turn <= east + tolerance_deg
+            if inside and self.west + turn >= -180 and self.east + turn <= 360:
+                return Region(self.west + turn, self.south, self.east + turn, self.north) if turn else self
+        return self
 
     def __str__(self) -> str:
         def side(value: float, positive: str, negative: str) -> str:

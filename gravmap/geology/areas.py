@@ -153,7 +153,7 @@ def crosses_often(polygon: Any, limit: int = 1000) -> bool:
     edges = shapely.linestrings(np.stack([points[:-1][same], points[1:][same]], axis=1))
     tree = shapely.STRtree(edges)
     pairs = crossings = 0
-    some = max(1, 2_000_000 // max(1, len(edges)))
+    some = max(1, 200_000 // max(1, len(edges)))
     for first in range(0, len(edges), some):
         one, other = tree.query(edges[first : first + some])
         later = other > one + first

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gravmap import __version__
 from gravmap.errors import InputError, OptionError
 from gravmap.files import sha256
+from gravmap.geology.antimeridian import unwrap
 from gravmap.geology.vector import (
     VectorFile,
     check_degrees,
@@ -108,10 +109,11 @@ def read_faults(path: Path, region: Region, reach_km: float = CAP_KM) -> FaultLi
     dropped = int(np.count_nonzero(~linear) + np.count_nonzero(~valid))
     if dropped:
         log.warning("%s: %d features are not lines or cannot be transformed to WGS 84; ignored.", path.name, dropped)
-    near = _near(shapely.bounds(lines[valid]), region, reach_km)
+    lines, _ = unwrap(lines[valid], path, to_degrees)
+    near = _near(shapely.bounds(lines), region, reach_km)
     if not near.any():
         return FaultLines(np.empty((0, 2)), np.zeros(1, dtype=np.int64), crs, dropped)
-    _, points, (ends,) = shapely.to_ragged_array(lines[valid][near])
+    _, points, (ends,) = shapely.to_ragged_array(lines[near])
     return FaultLines(points, np.asarray(ends, dtype=np.int64), crs, dropped)
 
 
@@ -310,6 +312,35 @@ class FaultChannelSummary:
     median_km: float
 
 
+def read_near_faults(fields_path: Path, files: Sequence[Path], cap_km: float = CAP_KM) -> list[FaultLines]:
+    """Read the lines near the fields, one element per file.
+
+    Parameters and errors are those of :func:`add_fault_distance`.
+    """
+    check_fault_cap(cap_km)
+    with open_fields(fields_path, lazily=True) as fields:
+        region = _node_region(fields)
+    read = [read_faults(Path(path), region, cap_km) for path in files]
+    if not any(lines.count for lines in read):
+        raise _no_line(files, region, cap_km)
+    for path, lines in zip(files, read, strict=True):
+        if lines.count == 0:
+            log.warning("%s has no line within %g km of the fields and is not used.", path, cap_km)
+    return read
+
+
+def _node_region(fields: Any) -> Region:
+    lat, lon = (np.asarray(fields[axis].values, dtype=np.float64) for axis in ("lat", "lon"))
+    return Region(float(lon[0]), float(lat[0]), float(lon[-1]), float(lat[-1]))
+
+
+def _no_line(files: Sequence[Path], region: Region, cap_km: float) -> InputError:
+    return InputError(
+        f"{', '.join(map(str, files))}: no line within {cap_km:g} km of the fields, which cover {region}.",
+        "Give a fault map of the region, or a larger --fault-cap.",
+    )
+
+
 def add_fault_distance(fields_path: Path, files: Sequence[Path], cap_km: float = CAP_KM) -> FaultChannelSummary:
     """Add the channel ``fault_distance`` to the file of fields, or replace it.
 
@@ -353,22 +384,12 @@ def add_fault_distance(fields_path: Path, files: Sequence[Path], cap_km: float =
     >>> fields["fault_distance"].sel(lat=42, lon=[82, 82.5]).values.round()
     array([ 0., 41.], dtype=float32)
     """
-    check_fault_cap(cap_km)
+    read = read_near_faults(fields_path, files, cap_km)
     fields = open_fields(fields_path)
     lat, lon = (np.asarray(fields[axis].values, dtype=np.float64) for axis in ("lat", "lon"))
-    region = Region(float(lon[0]), float(lat[0]), float(lon[-1]), float(lat[-1]))
-    read = [read_faults(Path(path), region, cap_km) for path in files]
-    for path, lines in zip(files, read, strict=True):
-        if lines.count == 0 and len(read) > 1:
-            log.warning("%s has no line within %g km of the fields and is not used.", path, cap_km)
-    near = [lines for lines in read if lines.count]
-    distance = fault_distance_km(concatenate_lines(near), lat, lon, cap_km) if near else None
-    if distance is None or float(distance.min()) >= cap_km:
-        named = ", ".join(str(path) for path in files)
-        raise InputError(
-            f"{named}: no line within {cap_km:g} km of the fields, which cover {region}.",
-            "Give a fault map of the region, or a larger --fault-cap.",
-        )
+    distance = fault_distance_km(concatenate_lines([lines for lines in read if lines.count]), lat, lon, cap_km)
+    if float(distance.min()) >= cap_km:
+        raise _no_line(files, _node_region(fields), cap_km)
     described = [_source(Path(path), lines) for path, lines in zip(files, read, strict=True)]
     recipe = field_recipe(fields)
     recipe["channels"] = [*(name for name in recipe.get("channels", []) if name != FAULT_DISTANCE), FAULT_DISTANCE]

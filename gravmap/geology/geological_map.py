@@ -15,6 +15,7 @@ import shapely
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
+from gravmap.geology.antimeridian import is_projected, turn_into, unwrap
 from gravmap.geology.areas import are_flat
 from gravmap.geology.legend import Legend, join_ages
 from gravmap.geology.vector import (
@@ -106,6 +107,10 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
     spelled = (", ".join(first), *others)
     crs, to_map, to_degrees = _map_transformers(info["crs"], legend, path, notes)
     box = None if region is None else _box(region, to_map, path, crs)
+    projected = is_projected(to_degrees)
+    turned = region is not None and _may_be_turned(region, None if projected else info["total_bounds"])
+    if box is not None and turned and not projected:  # a polygon may be counted in another turn
+        box = (-1e3, box[1], 1e3, box[3])
     known = {*legend.codes, *(code for entry in legend.overrides for code in entry.codes)}
     shapes, table = file.read(layer, columns=(*first, *spelled[1:]), box=box, known=known)
     if len(shapes) == 0 and info["total_bounds"] is not None:
@@ -122,20 +127,24 @@ def read_map(path: Path, legend: Legend, region: Region | None) -> MapPolygons:
         )
     check_degrees(shapely.bounds(shapes[kept]), to_degrees, crs, path)
     polygons, valid = to_wgs84(shapes[kept], to_degrees)
-    kept[np.flatnonzero(kept)[~valid]] = False
     if not valid.all():
         notes.append(
-            f"{np.count_nonzero(~valid)} polygons of {path.name} have vertices that cannot be transformed from {crs};"
-            " ignored."
+            f"{np.count_nonzero(~valid)} polygons of {path.name}{_planar_area(shapes[kept][~valid], to_degrees)} have "
+            f"vertices that cannot be transformed from {crs}; ignored."
         )
         log.warning(notes[-1])
+        kept[np.flatnonzero(kept)[~valid]] = False
     parts = [[code_text(value) for value in table[name][kept]] for name in first]
     columns = [[join_ages(values) for values in zip(*parts, strict=True)]]
     columns += [[code_text(value) for value in table[name][kept]] for name in spelled[1:]]
     dropped = int(np.count_nonzero(~kept))
     codes = list(zip(*columns, strict=True))
     mended = int(np.count_nonzero(invalid & kept))
-    return MapPolygons(polygons[valid], codes, spelled, crs, mended, dropped, layer, tuple(notes))
+    polygons, unwrapped = unwrap(polygons[valid], path, to_degrees)
+    if region is not None and (turned or unwrapped.any()):
+        polygons, owner = turn_into(polygons, region.west, region.east)
+        codes = [codes[k] for k in owner]
+    return MapPolygons(polygons, codes, spelled, crs, mended, dropped, layer, tuple(notes))
 
 
 def map_region(path: Path, legend: Legend) -> Region | None:
@@ -164,6 +173,13 @@ def _box(region: Region, to_map: Any, path: Path, crs: str) -> tuple[float, floa
         )
     margin = 0.02 * max(box[2] - box[0], box[3] - box[1])
     return box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin
+
+
+def _may_be_turned(region: Region, total_bounds: Any) -> bool:
+    """Whether polygons may have to be turned by 360 degrees into a region; of a projected map the bounds are None."""
+    margin = 0.02 * region.width_deg
+    counted = total_bounds is not None and (total_bounds[0] < -180 or total_bounds[2] > 180)
+    return bool(region.west - margin < -180 or region.east + margin > 180 or counted)
 
 
 def _choose_layer(file: VectorFile, legend: Legend) -> tuple[str, dict[str, Any]]:
@@ -236,6 +252,16 @@ def _map_transformers(stated: Any, legend: Legend, path: Path, notes: list[str])
     if not (legend.codes or legend.ages):
         hint = "Add its .prj, or give --crs EPSG:NUMBER."
     return crs_transformers(stated or legend.crs, path, hint)
+
+
+def _planar_area(polygons: NDArray[Any], to_degrees: Any) -> str:
+    """Area of polygons in their projection, for a message; empty if it cannot be computed."""
+    with np.errstate(all="ignore"):
+        area = float(np.abs(shapely.area(polygons)).sum())
+    if to_degrees is None or not to_degrees.source_crs.is_projected or not np.isfinite(area):
+        return ""
+    metres = to_degrees.source_crs.axis_info[0].unit_conversion_factor or 1.0
+    return f" ({area * metres**2 / 1e6:,.0f} km² in its projection)"
 
 
 def _polygon_masks(shapes: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,17 +22,20 @@ from rasterio.windows import Window
 
 from gravmap import __version__
 from gravmap.errors import InputError
-from gravmap.files import atomic_path
+from gravmap.files import atomic_path, sha256
 from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.geology.class_table import Tally, auxiliary_xml, class_rows, palette
 from gravmap.geology.legend import Legend
 from gravmap.geology.legend_file import load_legend, write_legend
 from gravmap.geology.rasterize_report import RasterizedMap
-from gravmap.lattice import UNUSABLE, axis_cells
+from gravmap.lattice import UNUSABLE, axis_cells, turn_longitudes
 
 log = logging.getLogger(__name__)
 
 ROWS_PER_CHUNK = 512
+
+LEGEND_TAG = "GRAVMAP_LEGEND_SHA256"
+"""Tag of a label raster: SHA-256 of the legend file beside it. Rasters of earlier versions of gravmap have none."""
 
 
 def write_index_raster(
@@ -201,11 +204,11 @@ def write_labels(path: Path, rasterized: RasterizedMap) -> None:
         {"file": entry.file, "sha256": entry.sha256, "legend": entry.legend, "field": entry.field}
         for entry in rasterized.maps
     ]
-    # The legend first: a raster without one would be read with the default legend.
+    # The legend first: a raster without one would be read with the default legend. The raster holds its checksum, so
+    # that an old raster beside a new legend, after a kill between the two, is refused.
     write_legend(rasterized.legend, legend_path(path))
-    write_index_raster(
-        path, rasterized.values, rasterized.bounds_wsen, rasterized.legend, tags={"GRAVMAP_SOURCES": sources}
-    )
+    tags = {"GRAVMAP_SOURCES": sources, LEGEND_TAG: sha256(legend_path(path))}
+    write_index_raster(path, rasterized.values, rasterized.bounds_wsen, rasterized.legend, tags=tags)
 
 
 class LabelFile:
@@ -225,7 +228,8 @@ class LabelFile:
     Raises
     ------
     InputError
-        The file is missing or not a raster, is not in EPSG:4326, or is not one band of uint8.
+        The file is missing or not a raster, is not in EPSG:4326, is not one band of uint8, or was made with another
+        legend than the one beside it.
 
     Examples
     --------
@@ -253,7 +257,7 @@ class LabelFile:
             raise _unreadable(path, error) from None
         try:
             _check_header(self._raster, path)
-            self.legend = _legend_of(path)
+            self.legend = _legend_of(path, self._raster)
         except BaseException:
             self._raster.close()
             raise
@@ -315,25 +319,50 @@ class LabelFile:
     ) -> Labels:
         """Read the rectangle that contains points and a margin around them, clipped to the raster.
 
+        Its bounds are counted in the turn of 360 degrees of the points.
+
         Parameters
         ----------
         lat, lon : (h,), (w,) float64
             Degrees.
         margin_yx_deg : (float, float)
             Along latitude and along longitude, degrees.
+
+        Raises
+        ------
+        InputError
+            As :meth:`read`; or the points are in two turns of the raster, as west and east of Greenwich in one from 0
+            to 360 degrees.
         """
         west, south, east, north = self.bounds_wsen
+        turned = np.round(turn_longitudes(lon, west, east) - lon)
+        inside = (lon + turned >= west) & (lon + turned <= east)
+        turns = np.unique(turned[inside])
+        if len(turns) > 1:
+            raise InputError(
+                f"{self.path} covers {west:g} to {east:g} degrees of longitude, and the map {lon.min():g} to "
+                f"{lon.max():g}: its labels are not contiguous there.",
+                "`gravmap rasterize --overwrite` makes labels for the region of the fields.",
+            )
+        turn = float(turns[0]) if len(turns) else 0.0
         (rows, columns), (margin_y, margin_x) = self.shape, margin_yx_deg
         down, right = rows / (north - south), columns / (east - west)
         top, bottom = (north - lat.max() - margin_y) * down, (north - lat.min() + margin_y) * down
-        left, last = (lon.min() - margin_x - west) * right, (lon.max() + margin_x - west) * right
-        return self.read(_part(top, bottom, rows), _part(left, last, columns))
+        left, last = (lon.min() + turn - margin_x - west) * right, (lon.max() + turn + margin_x - west) * right
+        found = self.read(_part(top, bottom, rows), _part(left, last, columns))
+        if not turn:
+            return found
+        west, south, east, north = found.bounds_wsen
+        return replace(found, bounds_wsen=(west - turn, south, east - turn, north))
 
     def sample(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Labels at the nodes of a grid, shape (h, w): the cell that contains each node; 255 outside the raster."""
+        """Labels at the nodes of a grid, shape (h, w): the cell that contains each node; 255 outside the raster.
+
+        Longitudes of the nodes and of the raster may differ by 360 degrees.
+        """
         west, south, east, north = self.bounds_wsen
         row = axis_cells(lat, north, south, self.shape[0])
-        column = axis_cells(lon, west, east, self.shape[1])
+        column = axis_cells(turn_longitudes(lon, west, east), west, east, self.shape[1])
         inside = (row >= 0)[:, None] & (column >= 0)[None, :]
         row, column = np.maximum(row, 0), np.maximum(column, 0)
         part = self.read(
@@ -382,16 +411,38 @@ def _check_header(raster: Any, path: Path) -> None:
         )
     if raster.transform.e >= 0 or raster.transform.b or raster.transform.d:
         raise InputError(f"{path} is not north-up.", "Warp it with gdalwarp, or make it with `gravmap rasterize`.")
+    west, south, east, north = raster.bounds
+    cell = raster.transform.a
+    if west < -180 - cell or east > 360 + cell or south < -90 - cell or north > 90 + cell:
+        raise InputError(
+            f"{path} covers {west:g} to {east:g} degrees of longitude and {south:g} to {north:g} of latitude.",
+            "Longitudes are counted from -180 or from 0: make it with `gravmap rasterize`, or shift it with gdal_edit.",
+        )
     if raster.nodata is not None and raster.nodata != UNUSABLE:
         raise InputError(f"{path} has nodata {raster.nodata:g}.", "Nodata is 255 in a label raster; 0 is the cover.")
 
 
-def _legend_of(path: Path) -> Legend:
-    beside = legend_path(path)
+def _legend_of(path: Path, raster: Any) -> Legend:
+    beside, recorded = legend_path(path), raster.tags().get(LEGEND_TAG)
+    hint = (
+        f"Make both again: `gravmap rasterize MAP --legend LEGEND -o {path} --overwrite`. To rename or recolour a "
+        "class, edit LEGEND."
+    )
     if beside.exists():
+        if recorded not in (None, sha256(beside)):
+            raise InputError(
+                f"{beside} is not the legend that {path.name} was made with: it was edited, or only one of the two was"
+                " replaced.",
+                hint,
+            )
         return load_legend(beside)
+    default = load_legend("bedrock10")
+    if recorded is not None:  # the colour map in the raster tells whether its classes were those
+        colours = raster.colormap(1)
+        if any(colours[value] != colour for value, colour in palette(class_rows(default)).items()):
+            raise InputError(f"{beside} is missing, and the classes of {path.name} are not those of bedrock10.", hint)
     log.warning("%s is missing; the classes of %s are read from the legend bedrock10.", beside, path.name)
-    return load_legend("bedrock10")
+    return default
 
 
 def _unreadable(path: Path, error: RasterioIOError) -> InputError:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,9 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.geology.legend import normalize_code
 from gravmap.geology.vector import code_text, crs_transformers, geometry_types, open_vector
+from gravmap.geology.wkb import take_parts
+
+log = logging.getLogger(__name__)
 
 LON_NAMES = ("lon", "longitude", "long")
 LAT_NAMES = ("lat", "latitude")
@@ -59,7 +64,8 @@ def read_points(path: Path, field: str) -> Points:
     Parameters
     ----------
     path : Path
-        A table (comma, semicolon or tab) with columns lon and lat in degrees, or a vector file of GDAL in any CRS.
+        A table (comma, semicolon or tab) with columns lon and lat in degrees, with decimal points or commas, or a
+        vector file of GDAL in any CRS, with points or multipoints.
     field : str
         The column with the class.
 
@@ -96,18 +102,33 @@ def read_points(path: Path, field: str) -> Points:
 
 
 def _from_table(path: Path, field: str) -> Points:
+    if not path.is_file():
+        raise InputError(f"{path} is not a file.", "Give a table, or a vector file such as a GeoPackage.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        # read_text would turn line breaks inside quotes into others.
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: {error}.", "Save it as UTF-8.") from None
-    first = text.partition("\n")[0]
+    first = text.lstrip().partition("\n")[0].partition("\r")[0]
     delimiter = max(",;\t", key=first.count)
     if not text.strip():
         raise InputError(
             f"{path} is empty.", "A table needs a header line with lon and lat, then one line for each point."
         )
-    header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+    header, *rows = _rows(text, delimiter, path)
     names = [name.strip() for name in header]
+    if rows and len(rows[-1]) < len(names) and text[-1] not in "\r\n":
+        raise InputError(
+            f"{path} ends inside a row: {delimiter.join(rows[-1])[:80]}.",
+            "The file is incomplete: copy it again, or end the row with a line break.",
+        )
+    for number, row in enumerate(rows, 1):
+        if any(value.strip() for value in row[len(names) :]):
+            raise InputError(
+                f"Row {number} of {path} has {len(row)} values; its header has {len(names)}: "
+                f"{delimiter.join(row)[:80]}.",
+                "Write numbers with decimal points, and texts that contain the separator in quotes.",
+            )
     lon_name, lat_name = _one_of(LON_NAMES, names), _one_of(LAT_NAMES, names)
     if lon_name is None or lat_name is None:
         raise InputError(
@@ -121,8 +142,45 @@ def _from_table(path: Path, field: str) -> Points:
         return [row[at] if at < len(row) else "" for row in rows]
 
     lon, lat = (np.array([_number(value) for value in column_of(name)]) for name in (lon_name, lat_name))
+    for number, value in enumerate(column_of(column), 1):
+        if delimiter in value and len(value.splitlines()) > 1:
+            raise InputError(
+                f"{path}: the {column} of row {number} is several lines, {value[:40]!r}: a quote is not closed.",
+                "Close the quote, or delete it.",
+            )
     values = [normalize_code(value) for value in column_of(column)]
     return _with_position(path, column, lon, lat, values, "EPSG:4326")
+
+
+def _rows(text: str, delimiter: str, path: Path) -> list[list[str]]:
+    """Rows of a table that are not blank.
+
+    Raises
+    ------
+    InputError
+        A quote is not closed, so that it would take in the rows after it; or a value is too long.
+    """
+    for strict in (True, False):
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
+        rows, line = [], 1
+        try:
+            for row in reader:
+                broken = [value for value in row if "\n" in value or "\r" in value]
+                if not strict and any(delimiter in value or '"' in value for value in broken):
+                    break  # a quote that takes in rows up to the next one
+                if any(value.strip() for value in row):
+                    rows.append(row)
+                line = reader.line_num + 1
+            else:
+                return rows
+        except csv.Error as error:
+            if strict and "expected after" in str(error):  # text after a closing quote, which only matters across lines
+                continue
+        raise InputError(
+            f"{path}, line {line}: a quote is not closed, or a value has more than {csv.field_size_limit()} letters.",
+            "Close the quote, or delete it.",
+        )
+    raise AssertionError
 
 
 def _from_vector(path: Path, field: str) -> Points:
@@ -137,16 +195,25 @@ def _from_vector(path: Path, field: str) -> Points:
     column = _field(field, [str(name) for name in info["fields"]], path)
     crs, _, to_degrees = crs_transformers(info["crs"], path, "Add its .prj, or give a CSV with lon and lat in degrees.")
     shapes, table = file.read(layers[0], columns=[column])
-    kinds = shapely.get_type_id(shapes)
-    if len(shapes) and not (kinds == 0).any():
+    points = take_parts(shapes, 0)
+    if len(shapes) and not np.isin(shapely.get_type_id(points), (0, 4)).any():
         raise InputError(
             f"{path} has {', '.join(geometry_types(shapes))}, no points.", "Boreholes are points, one for each row."
         )
-    x, y = shapely.get_x(shapes), shapely.get_y(shapes)  # NaN for other geometries
-    if to_degrees is not None and len(shapes):
+    # The points of a multipoint have the class of its row; a row without points stays, without a position.
+    parts, owner = shapely.get_parts(points, return_index=True)
+    bare = np.setdiff1d(np.arange(len(points)), owner)
+    if len(parts) + len(bare) > len(points):
+        log.info("%s has multipoints: %d points in %d rows.", path, len(parts), len(points) - len(bare))
+    parts, owner = np.append(parts, points[bare]), np.append(owner, bare)
+    order = np.argsort(owner, kind="stable")
+    parts, owner = parts[order], owner[order]
+    parts[shapely.is_empty(parts)] = None
+    x, y = shapely.get_x(parts), shapely.get_y(parts)  # NaN for other geometries
+    if to_degrees is not None and len(parts):
         x, y = to_degrees.transform(x, y, errcheck=False)
     return _with_position(
-        path, column, np.asarray(x), np.asarray(y), [code_text(value) for value in table[column]], crs
+        path, column, np.asarray(x), np.asarray(y), [code_text(value) for value in table[column][owner]], crs
     )
 
 
@@ -179,7 +246,9 @@ def _one_of(wanted: Sequence[str], names: Sequence[str]) -> str | None:
 
 def _field(wanted: str, names: Sequence[str], path: Path) -> str:
     matches = [name for name in names if name == wanted] or [name for name in names if name.lower() == wanted.lower()]
-    if len(matches) != 1:
+    if len(matches) > 1:
+        raise InputError(f"{path} has several fields {', '.join(matches)}.", "Rename the one with the class.")
+    if not matches:
         raise InputError(
             f"{path} has no field {wanted}; its fields are {', '.join(names) or 'none'}.",
             "Give the one with the class: --class-field NAME.",
@@ -188,7 +257,9 @@ def _field(wanted: str, names: Sequence[str], path: Path) -> str:
 
 
 def _number(value: str) -> float:
+    if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", value):  # a decimal comma
+        value = value.replace(",", ".")
     try:
-        return float(value)
+        return float("nan") if "_" in value else float(value)
     except ValueError:
         return float("nan")

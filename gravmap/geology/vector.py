@@ -10,7 +10,7 @@ import logging
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from gravmap.geology.vector_integrity import (
     DAMAGED,
     Bytes,
     Contents,
+    features,
     geojson_contents,
     open_sqlite,
     shapefile_contents,
@@ -35,6 +36,7 @@ from gravmap.geology.vector_integrity import (
     states_encoding,
     zip_member,
 )
+from gravmap.geology.vector_values import decoded_text, single_values
 from gravmap.geology.wkb import from_wkb
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ TARGET_CRS = "EPSG:4326"
 LONGEST_EDGE_M = 5000.0
 # No projection of the Earth is larger than this, the number of a zone in front of the easting included.
 _FARTHEST_M = 1e8
+# In no unit of length or angle is a coordinate on the Earth as large; areas of larger ones overflow.
+_LARGEST_COORDINATE = 1e12
 _MOST_INSERTED_POINTS = 1 << 24
 _FEATURES_PER_READ = 50_000
 # Warnings after which every polygon and every value is read all the same.
@@ -52,16 +56,21 @@ _HARMLESS = (
     "Non closed ring detected",  # closed by from_wkb
     "Several features with id",
     "organizePolygons() received",
+    # GEOS on outlines that are not valid
     "Self-intersection",
     "Too few points in geometry component",
     "Nested shells",
-    "Ring Self-intersection",
+    "Holes are nested",
+    "Hole lies outside shell",
+    "Interior is disconnected",
+    "Duplicate Rings",
     "too many members in array",  # more than three coordinates
     "may only be partially supported",  # a later version of GeoPackage
     "non conformant file extension",
     "invalid value encountered in from_wkb",  # coordinates that are NaN, found by to_wgs84
 )
-_ENCODINGS = ("CP1251", "CP866", "KOI8-R", "GB18030", "BIG5", "SHIFT_JIS", "EUC-KR", "CP1252")
+# Warnings of polygons that are read, if not as their author may have meant them.
+_DOUBTFUL = ("cannot be translated to Simple Geometry",)
 
 
 @dataclass(frozen=True)
@@ -84,12 +93,14 @@ class VectorFile:
     source: str
     layers: tuple[tuple[str, str], ...]
     contents: Bytes
+    _described: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     def info(self, layer: str) -> dict[str, Any]:
         """Fields, CRS, extent and driver of a layer, as :func:`pyogrio.read_info` returns them."""
-        with _gdal_errors(self.path):
-            described = pyogrio.read_info(self.source, layer=layer, force_total_bounds=True)
-        return dict(described)
+        if layer not in self._described:
+            with _gdal_errors(self.path, strict=False):
+                self._described[layer] = dict(pyogrio.read_info(self.source, layer=layer, force_total_bounds=True))
+        return self._described[layer]
 
     def read(
         self,
@@ -147,16 +158,22 @@ class VectorFile:
                 )
                 # Later features of a map overwrite earlier ones.
                 order = np.argsort(numbers, kind="stable")
-                shapes = from_wkb(np.asarray(blobs, dtype=object)[order], self.path, first)
+                shapes, reduced = from_wkb(np.asarray(blobs, dtype=object)[order], self.path, first)
             # GDAL counts deleted rows of a Shapefile when it skips, so some features come twice.
-            new = (
-                ~np.isin(numbers[order], np.concatenate([earlier for earlier, *_ in read]))
-                if read
-                else np.array([True])
-            )
-            new = np.broadcast_to(new, len(order))
+            new = np.ones(len(order), dtype=bool)
+            if read:
+                new = ~np.isin(numbers[order], np.concatenate([earlier for earlier, *_ in read]))
             none = np.array([blobs[k] is None for k in order], dtype=bool)
-            read.append((numbers[order][new], none[new], shapely.bounds(shapes)[new]))
+            bounds = shapely.bounds(shapes)
+            absurd = np.flatnonzero((np.abs(bounds) > _LARGEST_COORDINATE).any(axis=1))
+            if absurd.size:
+                raise InputError(
+                    f"{self.path} has {features(absurd.size)} with coordinates beyond {_LARGEST_COORDINATE:g}; the "
+                    f"first is number {first + absurd[0] + 1}.",
+                    DAMAGED,
+                )
+            bounds[reduced] = np.nan  # those of the rings left out may be part of the bounds stated
+            read.append((numbers[order][new], none[new], bounds[new]))
             near = new if box is None else new & _near(shapes, box)
             kept_shapes.append(shapes[near])
             kept_values.append({str(n): v[order][near] for n, v in zip(meta["fields"], data, strict=True)})
@@ -167,12 +184,15 @@ class VectorFile:
         if stated is not None:
             stated.check(self.path, missing, bounds)
         elif len(missing) != info["features"] >= 0:
-            raise InputError(f"{self.path} states {_features(info['features'])}; {len(missing)} can be read.", DAMAGED)
+            raise InputError(f"{self.path} states {features(info['features'])}; {len(missing)} can be read.", DAMAGED)
         table = {name: np.concatenate([values[name] for values in kept_values]) for name in kept_values[0]}
         subtypes = dict(zip(map(str, info["fields"]), info.get("ogr_subtypes", ()), strict=False))
-        table = {name: self._single(values, name, subtypes.get(name) == "OFSTJSON") for name, values in table.items()}
+        table = {
+            name: single_values(values, name, subtypes.get(name) == "OFSTJSON", self.path)
+            for name, values in table.items()
+        }
         if info["encoding"] != "UTF-8" or not states_encoding(self.contents):
-            table = {name: self._decoded(values, name, known) for name, values in table.items()}
+            table = {name: decoded_text(values, name, known, self.path) for name, values in table.items()}
         return np.concatenate(kept_shapes), table
 
     def _stated(self, layer: str, info: dict[str, Any]) -> Contents | None:
@@ -188,49 +208,6 @@ class VectorFile:
             return sqlite_contents(connection, layer, self.path)
         finally:
             connection.close()
-
-    def _single(self, values: NDArray[Any], name: str, is_json: bool) -> NDArray[Any]:
-        """Values of a field of lists or objects, which GeoJSON and file geodatabases may have, if each is one value."""
-        if values.dtype != object:
-            return values
-        lists = [isinstance(value, np.ndarray) for value in values]
-        nested = [value for value, is_list in zip(values, lists, strict=True) if is_list and len(value) > 1]
-        nested += [value for value in values if is_json and isinstance(value, str) and value[:1] in ("{", "[")]
-        if nested:
-            found = nested[0] if isinstance(nested[0], str) else f"[{', '.join(map(str, nested[0]))}]"
-            raise InputError(
-                f"The field {name} of {self.path} has a list or an object in {_features(len(nested))}: {found[:80]}.",
-                "Write one value for each feature, or give another field.",
-            )
-        if not any(lists):
-            return values
-        single = np.empty(len(values), dtype=object)
-        for k, (value, is_list) in enumerate(zip(values, lists, strict=True)):
-            single[k] = (value[0] if len(value) else None) if is_list else value
-        return single
-
-    def _decoded(self, values: NDArray[Any], name: str, known: Collection[str]) -> NDArray[Any]:
-        """Text read as ISO-8859-1, in its encoding if that is certain."""
-        foreign = sorted({value for value in values if isinstance(value, str) and not value.isascii()})
-        try:
-            raw = [value.encode("latin-1") for value in foreign]
-        except UnicodeEncodeError:  # GDAL knew better
-            return values
-        if all(normalize_code(value) in known for value in foreign):
-            return values
-        readings = {encoding: _decode(raw, encoding) for encoding in ("UTF-8", *_ENCODINGS)}
-        if readings["UTF-8"]:  # text in another encoding is hardly ever valid UTF-8
-            replaced = dict(zip(foreign, readings["UTF-8"], strict=True))
-            log.info("%s states no encoding; its text is UTF-8.", self.path)
-            return np.array([replaced.get(value, value) for value in values], dtype=object)
-        fitting = [key for key, texts in readings.items() if any(normalize_code(text) in known for text in texts)]
-        shown = [f"{key} ({readings[key][0]})" for key in fitting or readings if readings[key]]
-        beside = self.path.with_suffix(".cpg") if self.contents.path is not None else "a .cpg"
-        raise InputError(
-            f"The field {name} of {self.path} has letters outside ASCII, and nothing states their encoding.",
-            f"Write its name into {beside} beside the .dbf; the first such value would read in "
-            f"{', '.join(shown[:6]) or 'none of the usual ones'}.",
-        )
 
 
 def open_vector(path: Path) -> VectorFile:
@@ -248,7 +225,7 @@ def open_vector(path: Path) -> VectorFile:
     if connection is not None:
         connection.close()
     source = f"/vsizip/{path.resolve()}/{member}" if member else str(path)
-    with _gdal_errors(path):
+    with _gdal_errors(path, strict=False):
         layers = [(str(name), str(kind)) for name, kind in pyogrio.list_layers(source) if kind is not None]
     tables = tuple((name, kind) for name, kind in layers if name not in views)
     if layers and not tables:
@@ -262,8 +239,8 @@ def open_vector(path: Path) -> VectorFile:
 
 
 @contextmanager
-def _gdal_errors(path: Path) -> Iterator[None]:
-    """Turn what GDAL and pyogrio raise or warn of into InputError."""
+def _gdal_errors(path: Path, *, strict: bool = True) -> Iterator[None]:
+    """Turn what GDAL and pyogrio raise into InputError; what they warn of too, or into warnings of our own."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -289,6 +266,9 @@ def _gdal_errors(path: Path) -> Iterator[None]:
         if any(words in str(warning.message) for words in _HARMLESS):
             log.debug("%s: %s", path, warning.message)
             continue
+        if not strict or any(words in str(warning.message) for words in _DOUBTFUL):
+            log.warning("%s: GDAL says: %s.", path.name, _one_line(warning.message))
+            continue
         raise InputError(f"{path} cannot be read in full; GDAL says: {_one_line(warning.message)}.", DAMAGED)
 
 
@@ -296,25 +276,12 @@ def _one_line(message: object) -> str:
     return " ".join(str(message).partition("; It might help to specify")[0].split())[:300].strip(". ")
 
 
-def _features(count: int) -> str:
-    return f"{count} feature{'s' if count != 1 else ''}"
-
-
-def _decode(raw: Sequence[bytes], encoding: str) -> list[str]:
-    """Texts in an encoding; empty if one is not valid or not printable."""
-    try:
-        texts = [text.decode(encoding) for text in raw]
-    except UnicodeDecodeError:
-        return []
-    return texts if all(text.isprintable() for text in texts) else []
-
-
 def _same_crs(name: str, found: str | None) -> bool:
-    """Whether a name means the coordinate reference system that GDAL found."""
+    """Whether GDAL understood a name; if not, it takes it for WGS 84."""
+    if found != TARGET_CRS or name.upper().replace(":", "").endswith("CRS84"):
+        return True
     try:
-        return found is not None and CRS.from_user_input(name).equals(
-            CRS.from_user_input(found), ignore_axis_order=True
-        )
+        return bool(CRS.from_user_input(name).equals(CRS.from_user_input(found), ignore_axis_order=True))
     except CRSError:
         return False
 
@@ -448,6 +415,7 @@ def to_wgs84(shapes: NDArray[Any], to_degrees: Any) -> tuple[NDArray[Any], NDArr
             points, ends = densify(points, offsets[0], max(LONGEST_EDGE_M / metres, length / _MOST_INSERTED_POINTS))
             offsets = (ends, *offsets[1:])
         points = np.column_stack(to_degrees.transform(points[:, 0], points[:, 1]))
+        points[~np.isfinite(points).all(axis=1)] = np.inf  # equal to itself, so that rings stay closed
         shapes = shapely.from_ragged_array(kind, points, offsets)
     valid = np.isfinite(points).all(axis=1)
     if valid.all():

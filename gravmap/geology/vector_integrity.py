@@ -35,6 +35,11 @@ _WITH_BOUNDS = (3, 13, 23, 5, 15, 25, 31)  # shape types of lines, polygons and 
 DAMAGED = "The file is damaged or incomplete: copy or download it again, or save it again with GIS software."
 
 
+def features(count: int) -> str:
+    """A number of features, for messages."""
+    return f"{count} feature{'s' if count != 1 else ''}"
+
+
 @dataclass(frozen=True)
 class Contents:
     """What a file states about the features of a layer.
@@ -60,10 +65,10 @@ class Contents:
         read_missing : ndarray, shape (n,), bool
             Features read without a geometry.
         read_bounds : ndarray, shape (n, 4), float64
-            Bounds of the geometries read, NaN without one.
+            Bounds of the geometries read; NaN without one, or where they are not to be compared.
         """
         if len(read_missing) != len(self.missing):
-            raise InputError(f"{path} states {len(self.missing)} feature(s); {len(read_missing)} can be read.", DAMAGED)
+            raise InputError(f"{path} states {features(len(self.missing))}; {len(read_missing)} can be read.", DAMAGED)
         lost = np.flatnonzero(read_missing & ~self.missing)
         if lost.size:
             raise InputError(
@@ -73,7 +78,7 @@ class Contents:
             )
         if self.bounds is None:
             return
-        stated = np.isfinite(self.bounds).all(axis=1) & ~read_missing
+        stated = np.isfinite(self.bounds).all(axis=1) & np.isfinite(read_bounds).all(axis=1)
         size = np.ptp(self.bounds.reshape(-1, 2, 2), axis=1).max(axis=1)
         # Some programs round the bounds to float32.
         tolerance = 1e-3 * size + 1e-6 * np.abs(self.bounds).max(axis=1)
@@ -193,7 +198,7 @@ def open_sqlite(source: Bytes, path: Path) -> sqlite3.Connection | None:
             views = _views(connection)
             if any(name.lower().startswith(("gpkg_", "rtree_", "geometry_columns")) for name in views):
                 raise InputError(f"{path} has views in place of its tables of contents.", "Save its layers again.")
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the second from damaged SQL
         raise InputError(f"{path} is a damaged SQLite database: {error}.", DAMAGED) from None
     return connection
 
@@ -241,7 +246,7 @@ def sqlite_contents(connection: sqlite3.Connection, layer: str, path: Path) -> C
     except sqlite3.OperationalError as error:  # not a GeoPackage
         log.debug("%s is not checked: %s", path, error)
         return None
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise InputError(f"The table {layer} of {path} is damaged: {error}.", DAMAGED) from None
     missing = np.zeros(len(heads), dtype=bool)
     bounds = np.full((len(heads), 4), np.nan)
@@ -342,7 +347,7 @@ def geojson_contents(source: Bytes, path: Path, same_crs: Callable[[str], bool])
         return None
     text = data.tobytes().decode("utf-8-sig", "replace")
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_without_repeated_members)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}.", DAMAGED) from None
     if not isinstance(document, dict):
@@ -351,7 +356,9 @@ def geojson_contents(source: Bytes, path: Path, same_crs: Callable[[str], bool])
     name = None
     if isinstance(crs, dict) and crs.get("type") == "name" and isinstance(crs.get("properties"), dict):
         name = crs["properties"].get("name")
-    if crs is not None and not (isinstance(crs, dict) and (name is None or same_crs(str(name)))):
+    # GDAL takes what it does not understand for WGS 84.
+    understood = isinstance(crs, dict) and (crs.get("type") in ("EPSG", "OGC") if name is None else same_crs(str(name)))
+    if crs is not None and not understood:
         raise InputError(
             f'{path} has a member "crs" that is not understood: {json.dumps(crs)[:80]}.',
             'Remove it if the coordinates are degrees on WGS 84, else write "name": "urn:ogc:def:crs:EPSG::NUMBER".',
@@ -372,6 +379,17 @@ def geojson_contents(source: Bytes, path: Path, same_crs: Callable[[str], bool])
     else:
         return None
     return Contents(np.array([_is_blank(geometry) for geometry in geometries], dtype=bool))
+
+
+def _without_repeated_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; a member that it has twice is what is left of two features that were cut."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        for name in ("type", "features", "geometry", "properties", "coordinates"):
+            if names.count(name) > 1:
+                raise ValueError(f'an object has the member "{name}" twice')
+    return made
 
 
 def _is_blank(geometry: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.geology.vector_integrity import DAMAGED
 
+log = logging.getLogger(__name__)
 
-def from_wkb(blobs: NDArray[Any], path: Path, first: int) -> NDArray[Any]:
+
+def from_wkb(blobs: NDArray[Any], path: Path, first: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Geometries of WKB, also those that GEOS does not read: surfaces, and polygons with rings that are not closed.
 
     Parameters
@@ -30,6 +33,8 @@ def from_wkb(blobs: NDArray[Any], path: Path, first: int) -> NDArray[Any]:
     -------
     ndarray, shape (n,), object
         Shapely geometries; None where missing, and where nothing but rings or lines of one point is left.
+    ndarray, shape (n,), bool
+        Geometries of which a ring is left out.
 
     Raises
     ------
@@ -38,79 +43,101 @@ def from_wkb(blobs: NDArray[Any], path: Path, first: int) -> NDArray[Any]:
     """
     with np.errstate(invalid="ignore"):
         shapes: NDArray[Any] = shapely.from_wkb(blobs, on_invalid="ignore")
+    reduced = np.zeros(len(shapes), dtype=bool)
+    opened = []
     for k in np.flatnonzero(shapely.is_missing(shapes)):
         if blobs[k] is None:
             continue
+        parser = _Parser()
         try:
-            parts, rest = _parse_wkb(bytes(blobs[k]))
-            if rest:
+            parts, rest = parser.parse(memoryview(blobs[k]))
+            if len(rest):
                 raise ValueError("it is longer than it states")
         except _UnreadCurve:
             raise InputError(
                 f"{path}: feature {first + k + 1} has curves inside a collection, which are not read.",
                 "Convert them: ogr2ogr -nlt CONVERT_TO_LINEAR straight.gpkg FILE.",
             ) from None
-        except (ValueError, struct.error, RecursionError, shapely.GEOSException) as error:
+        except (ValueError, IndexError, struct.error, RecursionError, shapely.GEOSException) as error:
             raise InputError(f"{path}: the geometry of feature {first + k + 1} is invalid: {error}.", DAMAGED) from None
         shapes[k] = _joined(parts) if parts else None
-    return shapes
+        reduced[k] = parser.reduced
+        if parser.opened:
+            opened.append(first + k + 1)
+    if opened:
+        log.warning(
+            "%s: %d features have rings that are not closed, the first is number %d; their ends are joined.",
+            path.name,
+            len(opened),
+            opened[0],
+        )
+    return shapes, reduced
 
 
 class _UnreadCurve(Exception):
     """A curve in a collection."""
 
 
-def _parse_wkb(blob: bytes, depth: int = 0) -> tuple[list[shapely.Geometry], bytes]:
-    """The parts of a geometry in two dimensions, and the bytes after it.
+class _Parser:
+    """Reads the types of OGC 06-103r4 in two dimensions: 1 to 7, 15 polyhedral surface, 16 TIN, 17 triangle.
 
-    Types of OGC 06-103r4: 1 to 7, 10 curve polygon, 15 polyhedral surface, 16 TIN, 17 triangle. Lines of one point and
-    rings without area are left out.
+    Attributes
+    ----------
+    opened, reduced : bool
+        Whether a ring was not closed; whether one was left out.
     """
-    order = "<" if blob[:1] == b"\1" else ">"
-    kind, count = struct.unpack_from(f"{order}II", blob, 1)
-    if depth > 32:
-        raise ValueError("it is nested too deeply")
-    if kind == 1:
-        return [shapely.Point(struct.unpack_from(f"{order}2d", blob, 5))], blob[21:]
-    if kind == 2:
-        points, rest = _parse_points(blob[5:], order)
-        return ([shapely.LineString(points)] if len(points) > 1 else []), rest
-    if kind in (3, 17):
-        rest = blob[9:]
-        rings = []
-        for number in range(count):
-            points, rest = _parse_points(rest, order)
-            if len(points) and (points[0] != points[-1]).any():
-                points = np.vstack([points, points[:1]])
-            if len(points) >= 4:
-                rings.append(points)
-            elif number == 0:
-                rest = _skip_rings(rest, order, count - 1)
-                break
-        return ([shapely.Polygon(rings[0], rings[1:])] if rings else []), rest
-    if kind in (4, 5, 6, 7, 15, 16):
+
+    def __init__(self) -> None:
+        self.opened = self.reduced = False
+
+    def parse(self, blob: memoryview, depth: int = 0) -> tuple[list[shapely.Geometry], memoryview]:
+        """The parts of a geometry and the bytes after it; lines of one point and rings without area are left out."""
+        order = "<" if blob[0] == 1 else ">"
+        kind, count = struct.unpack_from(f"{order}II", blob, 1)
+        if depth > 32:
+            raise ValueError("it is nested too deeply")
+        if kind == 1:
+            return [shapely.Point(struct.unpack_from(f"{order}2d", blob, 5))], blob[21:]
+        if kind == 2:
+            points, rest = _parse_points(blob[5:], order)
+            return ([shapely.LineString(points)] if len(points) > 1 else []), rest
         rest = blob[9:]
         parts: list[shapely.Geometry] = []
-        for _ in range(count):
-            more, rest = _parse_wkb(rest, depth + 1)
-            parts += more
-        return parts, rest
-    if 8 <= kind <= 14:  # GDAL makes curves straight unless they are in a collection
-        raise _UnreadCurve
-    raise ValueError(f"its type {kind} is not known")
+        if kind in (3, 17):
+            rings: list[Any] = []
+            for _ in range(count):
+                points, rest = _parse_points(rest, order)
+                rings += self._closed(points)
+                if not rings:
+                    rings = [None]  # the holes of a shell without area
+            if rings and rings[0] is not None:
+                parts.append(shapely.Polygon(rings[0], rings[1:]))
+            return parts, rest
+        if kind in (4, 5, 6, 7, 15, 16):
+            for _ in range(count):
+                more, rest = self.parse(rest, depth + 1)
+                parts += more
+            return parts, rest
+        if 8 <= kind <= 14:  # GDAL makes curves straight unless they are in a collection
+            raise _UnreadCurve
+        raise ValueError(f"its type {kind} is not known")
+
+    def _closed(self, points: NDArray[np.float64]) -> list[Any]:
+        """The ring, closed; nothing if it has no area."""
+        if len(points) and (points[0] != points[-1]).any():
+            points = np.vstack([points, points[:1]])
+            self.opened |= len(points) >= 4
+        if len(points) >= 4:
+            return [points]
+        self.reduced = True
+        return []
 
 
-def _parse_points(blob: bytes, order: str) -> tuple[NDArray[np.float64], bytes]:
+def _parse_points(blob: memoryview, order: str) -> tuple[NDArray[np.float64], memoryview]:
     (count,) = struct.unpack_from(f"{order}I", blob)
     if 4 + 16 * count > len(blob):
         raise ValueError("it is shorter than it states")
     return np.frombuffer(blob, f"{order}f8", 2 * count, 4).reshape(count, 2), blob[4 + 16 * count :]
-
-
-def _skip_rings(blob: bytes, order: str, count: int) -> bytes:
-    for _ in range(count):
-        _, blob = _parse_points(blob, order)
-    return blob
 
 
 def _joined(parts: list[shapely.Geometry]) -> shapely.Geometry:

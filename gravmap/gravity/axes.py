@@ -20,7 +20,7 @@ _UNITS = {
     "lon": ("degrees_east", "degree_east", "degrees_e", "degreese"),
 }
 _STANDARD = {"lat": "latitude", "lon": "longitude"}
-_TO_WGS84 = "Reproject it first: gdalwarp -t_srs EPSG:4326 IN OUT"
+TO_WGS84 = "Reproject it first: gdalwarp -t_srs EPSG:4326 IN OUT"
 
 
 def axis_kind(name: str, axis: xr.DataArray) -> str | None:
@@ -62,9 +62,6 @@ def find_axes(grid: xr.DataArray, where: str = "The grid") -> tuple[str, str]:
                 f"{where} has no coordinates along {dim!r}.", "Write the grid with its latitudes and longitudes."
             )
         axis = grid[dim]
-        units = str(axis.attrs.get("units", "")).lower()
-        if units in ("m", "metre", "meter", "metres", "meters", "km"):
-            raise InputError(f"{where} is projected: its axis {dim!r} is in {units}.", _TO_WGS84)
         kind = axis_kind(dim, axis)
         if kind is None or kind in kinds:
             raise InputError(
@@ -79,14 +76,14 @@ def find_axes(grid: xr.DataArray, where: str = "The grid") -> tuple[str, str]:
     if np.abs(lat).max() > 90 + 1e-4:
         span = f"latitude axis {kinds['lat']!r} runs from {lat[0]:g} to {lat[-1]:g}"
         if np.abs(lat).max() > 360:
-            raise InputError(f"{where}: its {span}, which is not a latitude: the grid seems projected.", _TO_WGS84)
+            raise InputError(f"{where}: its {span}, which is not a latitude: the grid seems projected.", TO_WGS84)
         raise InputError(
             f"{where}: its {span}, while {kinds['lon']!r} runs from {lon[0]:g} to {lon[-1]:g}: the axes are swapped.",
             "Rename them, for example: ncrename -v x,t -v y,x -v t,y",
         )
     if lon.min() < -360 or lon.max() > 720 or abs(lon[-1] - lon[0]) > 360 + 1e-4:
         raise InputError(
-            f"{where}: its longitudes run from {lon[0]:g} to {lon[-1]:g}, more than 360 degrees.", _TO_WGS84
+            f"{where}: its longitudes run from {lon[0]:g} to {lon[-1]:g}, more than 360 degrees.", TO_WGS84
         )
     return kinds["lat"], kinds["lon"]
 

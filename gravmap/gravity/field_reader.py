@@ -180,14 +180,13 @@ class FieldReader:
         """
         first, last, _ = rows.indices(self.lat.size)
         stored = slice(self.lat.size - last, self.lat.size - first)
-        parts = []
-        for name in names:
-            if name not in self.dataset:
-                raise InputError(
-                    f"{self.path} has no field {name!r}; it has {', '.join(self.names)}.",
-                    "`gravmap residual --height ...` makes residuals, `gravmap rasterize --faults ...` fault_distance.",
-                )
-            parts.append(self.dataset[name].isel(lat=stored, lon=columns).values[::-1])
+        absent = [repr(name) for name in names if name not in self.dataset]
+        if absent:
+            raise InputError(
+                f"{self.path} has no field {', '.join(absent)}; it has {', '.join(self.names)}.",
+                "`gravmap residual --height ...` makes residuals, `gravmap rasterize --faults ...` fault_distance.",
+            )
+        parts = [self.dataset[name].isel(lat=stored, lon=columns).values[::-1] for name in names]
         return np.stack(parts).astype(np.float32)
 
     def interpolate(self, name: str, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -114,6 +114,7 @@ def residual_fields(
     >>> bool(np.allclose(parts, fields["bouguer"], atol=1e-4))
     True
     """
+    _check_method(method, with_derivatives)
     check_heights(heights_m)
     heights = sorted(set(map(float, heights_m)))
     if method == "regional":
@@ -129,12 +130,57 @@ def residual_fields(
             sources=sources,
             progress=progress,
         )
-    if with_derivatives:
+    return global_fields(grid, heights, region, with_bands=with_bands, sources=sources, progress=progress)
+
+
+def check_request(
+    grid: xr.DataArray,
+    heights_m: Sequence[float],
+    region: Region | None,
+    *,
+    method: str,
+    with_derivatives: bool = False,
+    trim: Trim | None = None,
+    globe: bool = False,
+) -> None:
+    """Make the checks of :func:`residual_fields` without its computation; parameters and errors as there.
+
+    Parameters
+    ----------
+    globe : bool
+        Long wavelengths are restored from a global grid.
+    """
+    _check_method(method, with_derivatives)
+    check_heights(heights_m)
+    if method == "regional":
+        _cut_region(grid, sorted(heights_m), region, MARGIN_DEG, trim, globe)
+    else:
+        _check_region(grid if region is None else crop(grid, region), region)
+
+
+def _check_method(method: str, with_derivatives: bool) -> None:
+    if method != "regional" and with_derivatives:
         raise OptionError(
             "Derivatives are computed by the regional method only.",
             "Choose a region between 80S and 80N, or leave --derivatives out.",
         )
-    return global_fields(grid, heights, region, with_bands=with_bands, sources=sources, progress=progress)
+
+
+def _cut_region(
+    grid: xr.DataArray,
+    heights_m: Sequence[float],
+    region: Region | None,
+    margin_deg: float,
+    trim: Trim | None,
+    restored: bool,
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Cut out the region with a margin, and the region, trimmed; refuse one without data."""
+    data = (grid if region is None else crop(grid, region, read_margin_deg(region, margin_deg))).load()
+    inner = crop(data, region) if region is not None else data
+    if trim is not None:
+        inner = trim_edges(data, inner, trim, heights_m[-1], globe=restored)
+    _check_region(inner, region)
+    return data, inner
 
 
 def regional_fields(
@@ -154,12 +200,8 @@ def regional_fields(
 
     Parameters and result are those of :func:`residual_fields`; `heights_m` is sorted and has no duplicates.
     """
-    data = (grid if region is None else crop(grid, region, read_margin_deg(region, margin_deg))).load()
-    inner = crop(data, region) if region is not None else data
     restored = long_wavelength is not None
-    if trim is not None:
-        inner = trim_edges(data, inner, trim, heights_m[-1], globe=restored)
-    _check_region(inner, region)
+    data, inner = _cut_region(grid, heights_m, region, margin_deg, trim, restored)
     level_m = _level_m(grid)
     lat, lon = data["lat"].values, data["lon"].values
     inner_lat, inner_lon = inner["lat"].values, inner["lon"].values

@@ -197,7 +197,8 @@ def open_fields(path: Path, *, lazily: bool = False) -> xr.Dataset:
     >>> fields["residual_10km"].attrs["units"]
     'mGal'
     """
-    require(path, MADE_BY)
+    if require(path, MADE_BY).is_dir():
+        raise InputError(f"{path} is a folder.", f"`{MADE_BY}` makes a file.")
     stored = open_netcdf(path, _ANEW)
     try:
         fields = _checked(stored, path)

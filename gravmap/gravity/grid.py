@@ -16,7 +16,8 @@ import xarray as xr
 
 from gravmap.errors import InputError
 from gravmap.gravity.axes import find_axes, snap_coordinates
-from gravmap.gravity.quantity import check_anomaly, height_from_text, level_m
+from gravmap.gravity.georeferencing import to_degrees
+from gravmap.gravity.quantity import check_anomaly, height_from_text, level_m, warn_once
 from gravmap.gravity.readers import read
 from gravmap.regions import Region
 
@@ -92,7 +93,7 @@ def open_grid(
         grid = crop(grid, region, margin_deg)
     if grid.size <= _READ_AT_ONCE:
         grid = grid.load()
-    factor = grid.attrs.pop("_factor")
+    factor, stated = grid.attrs.pop("_factor"), grid.attrs.pop("_range", None)
     if factor != 1 or (grid.dtype != np.float32 and grid.size <= _READ_AT_ONCE):
         # Conversion reads the values. A large grid in mGal stays lazy, whatever its dtype, until a part is read.
         attrs = grid.attrs
@@ -101,7 +102,17 @@ def open_grid(
     grid.attrs["units"] = "mGal"
     # Every n-th row of a large grid is enough to detect a wrong unit or fill value.
     thinned = grid if grid.size <= _READ_AT_ONCE else grid[:: max(1, grid.sizes["lat"] // 64)]
-    check_anomaly(thinned.values, path.name if region is None else f"{path.name} in {region}")
+    values = thinned.values
+    check_anomaly(values, path.name if region is None else f"{path.name} in {region}")
+    if stated is not None:
+        low, high = (limit * factor for limit in stated)
+        least, largest, tolerance = float(np.nanmin(values)), float(np.nanmax(values)), 1e-3 * (high - low)
+        # A part of a grid may keep the range of the whole.
+        if least < low - tolerance or largest > high + tolerance:
+            warn_once(
+                f"{path}: the range in its header is {low:g} to {high:g} mGal, that of its values {least:g} to"
+                f" {largest:g}: check whether it is damaged."
+            )
     return grid
 
 
@@ -115,6 +126,7 @@ def standardize_grid(grid: xr.DataArray, path: Path) -> xr.DataArray:
     InputError
         As for axes in :func:`open_grid`.
     """
+    grid = to_degrees(grid, str(path))
     lat_dim, lon_dim = find_axes(grid, str(path))
     attrs = dict(grid.attrs)
     grid = grid.reset_coords(drop=True).transpose(lat_dim, lon_dim).rename({lat_dim: "lat", lon_dim: "lon"})

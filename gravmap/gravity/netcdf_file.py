@@ -34,6 +34,8 @@ _LONGEST_AXIS = 10_000_000
 # netCDF-4 compresses to a thousandth at most, and blocks that were never written take no space.
 _LARGEST_RATIO = 100_000
 
+_HEAPS_WITHIN_BYTES = 1 << 26
+
 _DECODED = (
     "_FillValue",
     "missing_value",
@@ -75,6 +77,8 @@ def open_netcdf(path: Path, hint: str = COPY_AGAIN) -> xr.Dataset:
         classic = stream.read(3) == b"CDF"
     if classic:
         _check_classic_layout(path, hint)
+    else:
+        _check_heaps(path, hint)
     try:
         with netCDF4.Dataset(path) as raw:
             _check_sizes(raw, path, hint, classic=classic)
@@ -227,11 +231,16 @@ class _Values(BackendArray):
 
 
 def _numbers(value: Any, key: str, where: str) -> NDArray[Any]:
-    """An attribute as an array of numbers; text that is a number is one."""
+    """An attribute as an array of numbers; text that is a number is one, except where its type has a meaning."""
     found = np.atleast_1d(np.asarray(value))
     if found.dtype.kind in "iuf":
         return found.ravel()
-    if found.dtype.kind in "UO" and found.size == 1 and isinstance(found[0], str):
+    if (
+        key not in ("scale_factor", "add_offset")
+        and found.dtype.kind in "UO"
+        and found.size == 1
+        and isinstance(found[0], str)
+    ):
         words = found[0].strip().strip("\0").replace(",", " ").split()
         if " ".join(words).lower() in _NOTHING:
             return np.array([])
@@ -334,6 +343,25 @@ def _check_sizes(raw: Any, path: Path, hint: str, *, classic: bool) -> None:
             )
 
 
+def _check_heaps(path: Path, hint: str) -> None:
+    """Refuse an HDF5 file with free space of size 0 in a global heap: HDF5 2.0 and before read such a heap forever.
+
+    Layout: HDF5 File Format Specification, III.E. Heaps beyond the first part of a large file are not checked.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_HEAPS_WITHIN_BYTES)
+    at = head.find(b"GCOL\1\0\0\0")
+    while at >= 0:
+        end = min(len(head), at + int.from_bytes(head[at + 8 : at + 16], "little"))
+        place = at + 16
+        while place + 16 <= end:
+            index, length = struct.unpack("<H6xQ", head[place : place + 16])
+            if index == 0 and length == 0:
+                raise InputError(f"{path} cannot be read as netCDF: a heap of it is damaged at byte {place}.", hint)
+            place += length if index == 0 else 16 + length + -length % 8
+        at = head.find(b"GCOL\1\0\0\0", at + 8)
+
+
 @dataclass(frozen=True)
 class _Classic:
     """A variable in the header of a classic file: bytes by its shape, bytes as stated, and where they begin."""
@@ -354,7 +382,7 @@ def _check_classic_layout(path: Path, hint: str) -> None:
     with path.open("rb") as stream:
         try:
             records, variables = _read_classic_header(stream, size)
-        except (struct.error, ValueError, IndexError, KeyError) as error:
+        except (struct.error, ValueError, IndexError) as error:
             raise InputError(f"{path} has a damaged header: {_one_line(error) or 'it ends early'}.", hint) from None
     fixed = sorted((each for each in variables if not each.is_record), key=lambda each: each.begin)
     per_record = [each for each in variables if each.is_record]
@@ -369,7 +397,7 @@ def _check_classic_layout(path: Path, hint: str) -> None:
                 f"{path} is truncated at {size} bytes: its variable {each.name!r} ends at {end} by its header.", hint
             )
         stated_fits = each.stated in (each.computed, each.computed + -each.computed % 4)
-        # The stated size is redundant, and of no use from 4 GiB on: only with a gap or an overlap is it a sign of damage.
+        # The stated size is redundant, and of no use from 4 GiB on: alone, without a gap, it is no sign of damage.
         gap = following - (end + -end % 4)
         if end > following or (gap > 0 and not stated_fits and each.computed < 2**32 - 4):
             raise InputError(
@@ -377,24 +405,36 @@ def _check_classic_layout(path: Path, hint: str) -> None:
                 f" by its dimensions, but {each.stated} are stated and there is room for {following - each.begin}.",
                 hint,
             )
+    end = max((each.begin + each.computed for each in fixed), default=0)
     if per_record and records is not None:
         end = first_record + records * record_bytes
-        # The last record of a file may lack the padding of its last variable.
-        if end - 3 > size:
-            raise InputError(f"{path} is truncated at {size} bytes: by its header it ends at {end}.", hint)
         stated = sum(each.stated for each in per_record)
-        if record_bytes and size - end >= record_bytes:
-            raise InputError(
-                f"{path} has a header that does not fit its data: {records} records by its header, but room for"
-                f" {(size - first_record) // record_bytes}.",
-                hint,
-            )
         if record_bytes < stated < 2**32 - 4 and size - end >= records * (stated - record_bytes) > 0:
             raise InputError(
-                f"{path} has a header that does not fit its data: records of {record_bytes} bytes by its dimensions, but"
-                f" {stated} are stated.",
+                f"{path} has a header that does not fit its data: records of {record_bytes} bytes by its dimensions,"
+                f" but {stated} are stated.",
                 hint,
             )
+    # The last variable may lack its padding.
+    if end - 3 > size:
+        raise InputError(f"{path} is truncated at {size} bytes: by its header it ends at {end}.", hint)
+    surplus = size - (end + -end % 4)
+    # Zeros up to a whole block are the padding of another program.
+    if records is not None and surplus > 0 and (size % 512 or _has_data(path, size - surplus)):
+        raise InputError(
+            f"{path} has a header that does not fit its data: by its header it ends at {end} bytes, but it has {size}.",
+            hint,
+        )
+
+
+def _has_data(path: Path, start: int) -> bool:
+    """Whether a file has other bytes than zeros from `start` on."""
+    with path.open("rb") as stream:
+        stream.seek(start)
+        while block := stream.read(1 << 20):
+            if block.strip(b"\0"):
+                return True
+    return False
 
 
 def _read_classic_header(stream: BinaryIO, size: int) -> tuple[int | None, list[_Classic]]:
@@ -417,6 +457,12 @@ def _read_classic_header(stream: BinaryIO, size: int) -> tuple[int | None, list[
         length = count()
         return stream.read(length + -length % 4)[:length].decode("utf-8", errors="replace")
 
+    def item_bytes() -> int:
+        kind = number(">i")
+        if kind not in _TYPE_BYTES:
+            raise ValueError(f"a type {kind}")
+        return _TYPE_BYTES[kind]
+
     def entries() -> Iterator[int]:
         number(">i")  # the tag of the list, 0 if it is absent
         yield from range(count())
@@ -424,7 +470,7 @@ def _read_classic_header(stream: BinaryIO, size: int) -> tuple[int | None, list[
     def skip_attributes() -> None:
         for _ in entries():
             name()
-            length = _TYPE_BYTES[number(">i")] * count()
+            length = item_bytes() * count()
             stream.seek(length + -length % 4, os.SEEK_CUR)
             if stream.tell() > size:
                 raise ValueError("it ends early")
@@ -442,7 +488,7 @@ def _read_classic_header(stream: BinaryIO, size: int) -> tuple[int | None, list[
         title = name()
         sides = [dimensions[number()] for _ in range(count())]
         skip_attributes()
-        item = _TYPE_BYTES[number(">i")]
+        item = item_bytes()
         stated = number(">Q" if version == 5 else ">I")
         is_record = bool(sides) and sides[0] == 0
         computed = item * math.prod(sides[1:] if is_record else sides)

@@ -17,8 +17,10 @@ from gravmap.learning.training.checkpoint import ModelSpec
 _SAME_FIELDS = "Compute the fields as for training (`gravmap residual`), or train a network on these (`gravmap train`)."
 
 
-def check_fields(fields: FieldReader, spec: ModelSpec) -> None:
+def check_fields(fields: FieldReader, spec: ModelSpec, to_compute: Sequence[str] = ()) -> None:
     """Check that a file has the fields that a network reads, in its units and computed with its settings.
+
+    Residuals `to_compute` may be missing: they will be made with the settings of the others.
 
     Raises
     ------
@@ -26,7 +28,7 @@ def check_fields(fields: FieldReader, spec: ModelSpec) -> None:
         With the first difference.
     """
     inputs, path = spec.input, fields.path
-    missing = [name for name in inputs.measured if name not in fields.dataset]
+    missing = [name for name in inputs.measured if name not in fields.dataset and name not in to_compute]
     if missing:
         raise InputError(
             f"{path} has no field {', '.join(missing)}, which the network reads.",
@@ -34,7 +36,7 @@ def check_fields(fields: FieldReader, spec: ModelSpec) -> None:
             " `gravmap rasterize --faults`.",
         )
     for name, unit in zip(inputs.fields, inputs.units, strict=True):
-        if is_context(name):
+        if is_context(name) or name in to_compute:
             continue
         found = str(fields.dataset[name].attrs.get("units", unit))
         if found != unit:

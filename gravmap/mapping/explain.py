@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.evaluation.attribution import STEPS, Attribution, integrated_gradients
 from gravmap.learning.training.checkpoint import ModelSpec
 from gravmap.mapping.compatibility import check_labels, require_labels
-from gravmap.mapping.outcrop_file import write_outcrop_context
+from gravmap.mapping.outcrop_file import mapped_outcrop, write_outcrop_context
 from gravmap.mapping.page.figures import FieldPanel, draw
 from gravmap.mapping.plan import Plan
 from gravmap.mapping.predictor import Predictor
@@ -70,6 +71,36 @@ class Explanation:
 def count_forward_passes(plan: Plan, steps: int = STEPS) -> int:
     """Return how often :func:`explain` runs the network; with a gradient, a pass takes about three times as long."""
     return sum(len(windows) for windows in plan.windows.values()) * (steps + 2)
+
+
+def check_explanation(
+    predictor: Predictor,
+    plan: Plan,
+    folder: Path,
+    *,
+    labels_path: Path | None = None,
+    class_name: str | None = None,
+    overwrite: bool = False,
+) -> dict[str, Path]:
+    """Make all checks that precede :func:`explain`, whose parameters and errors these are; return the files by name."""
+    files = {name: folder / name for name in (RASTER, PICTURE, RECORD)}
+    for path in files.values():
+        refuse_existing(path, overwrite)
+    if len(predictor.members) > 1:
+        raise OptionError("Several networks cannot be explained together.", "Name a single --run.")
+    spec, reader = predictor.members[0].spec, predictor.fields
+    names = [str(entry["name"]) for entry in spec.classes]
+    if class_name is not None and class_name not in names:
+        near = difflib.get_close_matches(class_name.capitalize(), names, n=1)
+        suggestion = f" Did you mean {near[0]}?" if near else ""
+        raise OptionError(
+            f"The network has no class {class_name!r}.{suggestion}", f"Its classes are {', '.join(names)}."
+        )
+    require_labels(labels_path, predictor.reads_outcrop)
+    if labels_path is not None and predictor.reads_outcrop:
+        _check_classes(labels_path, spec)
+        mapped_outcrop(reader.lat, reader.lon, labels_path, plan.windows)
+    return files
 
 
 def explain(
@@ -123,21 +154,15 @@ def explain(
     OptionError
         The network has no such class, or there are several networks.
     """
-    files = {name: folder / name for name in (RASTER, PICTURE, RECORD)}
-    for path in files.values():
-        refuse_existing(path, overwrite)
-    if len(predictor.members) > 1:
-        raise OptionError("Several networks cannot be explained together.", "Name a single --run.")
+    files = check_explanation(
+        predictor, plan, folder, labels_path=labels_path, class_name=class_name, overwrite=overwrite
+    )
     member, reader = predictor.members[0], predictor.fields
     spec = member.spec
     names = [str(entry["name"]) for entry in spec.classes]
-    if class_name is not None and class_name not in names:
-        raise OptionError(f"The network has no class {class_name!r}.", f"Its classes are {', '.join(names)}.")
-    require_labels(labels_path, predictor.reads_outcrop)
     all_nodes = slice(0, reader.shape[0]), slice(0, reader.shape[1])
     with TemporaryDirectory(prefix="gravmap-") as scratch:
         if labels_path is not None and predictor.reads_outcrop:
-            _check_classes(labels_path, spec)
             path = Path(scratch) / "outcrop.npy"
             reader.outcrop = write_outcrop_context(path, reader.lat, reader.lon, labels_path, plan.windows, len(names))
         fields = reader.read(spec.input.fields, *all_nodes)

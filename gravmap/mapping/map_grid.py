@@ -95,6 +95,12 @@ def map_grid(
         min(float(node_lat_deg[-1]) + step_lat / 2, 90.0),
     )
     if not extent.contains(region):
+        turned = region.turned_into(extent.west, extent.east)
+        if turned != region and extent.contains(turned):
+            raise InputError(
+                f"The region {region} is counted in another turn of 360 degrees than the gravity fields ({extent}).",
+                f"Give it as --bbox {' '.join(f'{side:g}' for side in turned.bounds_wsen)}.",
+            )
         raise InputError(
             f"The region {region} extends beyond the gravity fields ({extent}).",
             "Choose a region inside them, or run `gravmap residual` with a larger --region or --bbox.",

@@ -14,7 +14,7 @@ from gravmap.files import atomic_path
 from gravmap.geology.labels import LabelFile
 from gravmap.gravity.field_reader import FieldReader
 from gravmap.lattice import LEAST_KM_PER_DEGREE, UNUSABLE
-from gravmap.learning.data.outcrop_context import context_names, is_context, outcrop_context
+from gravmap.learning.data.outcrop_context import context_names, is_context, outcrop_context, require_two_classes
 from gravmap.units import format_length
 
 MARGIN_KM = 200.0
@@ -114,6 +114,23 @@ def write_outcrop_context(
     InputError
         There is no mapped outcrop, or all of it is of one class.
     """
+    known, rows, columns = mapped_outcrop(lat, lon, labels_path, windows)
+    context = outcrop_context(known, lat[rows], lon[columns], classes)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, context, allow_pickle=False)
+    return OutcropFile(path, int(rows[0]), int(columns[0]))
+
+
+def mapped_outcrop(
+    lat: NDArray[np.float64],
+    lon: NDArray[np.float64],
+    labels_path: Path,
+    windows: Mapping[float, NDArray[np.float64]],
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Read the mapped outcrop under the windows and 200 km around them, and the rows and columns of its nodes.
+
+    Parameters and errors are those of :func:`write_outcrop_context`.
+    """
     west, south, _, _ = np.concatenate(list(windows.values())).min(axis=0)
     _, _, east, north = np.concatenate(list(windows.values())).max(axis=0)
     margin_y, margin_x = margin_yx_deg(np.array([south, north]), MARGIN_KM)
@@ -129,10 +146,8 @@ def write_outcrop_context(
             f" (the map's windows and {format_length(1000 * MARGIN_KM)} around them), which the network reads.",
             "Rasterize a map with outcrop there, or choose a network without outcrop context with --run.",
         )
-    context = outcrop_context(known, lat, lon, classes)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, context, allow_pickle=False)
-    return OutcropFile(path, int(rows[0]), int(columns[0]))
+    require_two_classes(known)
+    return known, rows, columns
 
 
 def margin_yx_deg(lat: NDArray[np.float64], km: float) -> tuple[float, float]:

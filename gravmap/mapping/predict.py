@@ -23,11 +23,11 @@ from gravmap.mapping.assemble import Assembler
 from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
 from gravmap.mapping.compatibility import check_labels, require_labels
-from gravmap.mapping.files.writer import MapFiles, MapWriter, Summary
+from gravmap.mapping.files.writer import MapFiles, MapWriter, Summary, output_grid
 from gravmap.mapping.finish import MapInputs, finish_map
 from gravmap.mapping.inference import InferenceTask, out_of_memory, run_inference, run_inference_in_processes
 from gravmap.mapping.options import Options, Verdicts, settings, tags
-from gravmap.mapping.outcrop_file import write_outcrop_context
+from gravmap.mapping.outcrop_file import mapped_outcrop, write_outcrop_context
 from gravmap.mapping.plan import WINDOWS_FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
 from gravmap.progress import Progress, silent
@@ -210,20 +210,10 @@ def predict(
     """
     start = time.monotonic()
     options = options or Options()
-    check_output_folder(out_folder, overwrite)
     clip = region if isinstance(region, Clip) else None
-    box = region.region if isinstance(region, Clip) else region
+    check_output_folder(out_folder, overwrite)
     with Predictor(fields_path, run_folders, options.device) as predictor:
-        plan = predictor.plan(box, options.scales_deg, options.resolution_deg, clip=clip, flips=options.flips)
-        require_labels(labels_path, predictor.reads_outcrop)
-        if labels_path is not None:
-            _check_labels(labels_path, predictor, options.everywhere)
-        check_disk_space(
-            out_folder,
-            plan.disk_bytes - unfinished_bytes(out_folder),
-            "The map and its windows take",
-            "Free some space, choose a coarser --resolution or fewer --window options, or another --output.",
-        )
+        plan = plan_prediction(predictor, region, out_folder, labels_path, options, overwrite=overwrite)
         input_files = _input_files(fields_path, predictor, labels_path, clip)
         hashes = {role: sha256(path) for role, path in input_files.items()}
         verdicts = () if check_prior is None else check_prior(progress)
@@ -252,6 +242,48 @@ def predict(
             shutil.rmtree(unfinished.folder / WINDOWS_FOLDER)
     files = {path.name: path for path in sorted(out_folder.iterdir())}
     return Prediction(out_folder, files, plan, written.summary, resumed, verdicts)
+
+
+def plan_prediction(
+    predictor: Predictor,
+    region: Region | Clip,
+    out_folder: Path,
+    labels_path: Path | None,
+    options: Options,
+    *,
+    overwrite: bool = False,
+) -> Plan:
+    """Lay out a prediction and make all checks that precede it; nothing is written.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The networks and their fields.
+    region, out_folder, labels_path, options, overwrite
+        As in :func:`predict`.
+
+    Raises
+    ------
+    GravmapError
+        As :func:`predict`.
+    """
+    check_output_folder(out_folder, overwrite)
+    clip = region if isinstance(region, Clip) else None
+    box = region.region if isinstance(region, Clip) else region
+    plan = predictor.plan(box, options.scales_deg, options.resolution_deg, clip=clip, flips=options.flips)
+    output_grid(plan.grid, options.crs)
+    require_labels(labels_path, predictor.reads_outcrop)
+    if labels_path is not None:
+        _check_labels(labels_path, predictor, options.everywhere)
+        if predictor.reads_outcrop:
+            mapped_outcrop(predictor.fields.lat, predictor.fields.lon, labels_path, plan.windows)
+    check_disk_space(
+        out_folder,
+        plan.disk_bytes - unfinished_bytes(out_folder),
+        "The map and its windows take",
+        "Free some space, choose a coarser --resolution or fewer --window options, or another --output.",
+    )
+    return plan
 
 
 def _write_rasters(

@@ -16,7 +16,7 @@ from gravmap.geology.legend import Legend
 from gravmap.learning.calibration.applicability import AreaOfApplicability, read_area_of_applicability
 from gravmap.learning.calibration.by_distance import DistanceTemperature
 from gravmap.learning.calibration.temperature import Calibration, read_calibration
-from gravmap.learning.training.checkpoint import ModelSpec, load_model
+from gravmap.learning.training.checkpoint import ModelSpec, check_recorded, load_model
 from gravmap.mapping.clip import Clip
 from gravmap.mapping.compatibility import check_ensemble, check_fields, legend_from_spec
 from gravmap.mapping.map_grid import map_grid
@@ -101,6 +101,8 @@ class Predictor:
         ``auto``, ``cpu`` or ``cuda``.
     outcrop : OutcropFile, optional
         Outcrop context, for networks that read it; may be assigned to ``fields.outcrop`` later.
+    to_compute : sequence of str
+        Residuals that the file lacks and that will be computed: for the checks and the plan.
 
     Attributes
     ----------
@@ -168,6 +170,7 @@ class Predictor:
         run_folders: Path | Sequence[Path],
         device: str = "auto",
         outcrop: OutcropFile | None = None,
+        to_compute: Sequence[str] = (),
     ) -> None:
         self.device = resolve_device(device)
         folders = [run_folders] if isinstance(run_folders, Path) else list(run_folders)
@@ -176,6 +179,7 @@ class Predictor:
         members = []
         for folder in folders:
             network, spec = load_model(folder, self.device)
+            check_recorded(folder / "scores.json", "Restore it, or train again: the report of a map shows the scores.")
             members.append(
                 EnsembleMember(folder, network, spec, read_calibration(folder), read_area_of_applicability(folder))
             )
@@ -184,7 +188,7 @@ class Predictor:
         self.fields = FieldsWithOutcrop(fields_path, outcrop)
         try:
             for member in self.members:
-                check_fields(self.fields, member.spec)
+                check_fields(self.fields, member.spec, to_compute)
         except BaseException:
             self.fields.close()
             raise
@@ -262,6 +266,10 @@ class Predictor:
         OptionError
             A network was not trained on one of the window sizes, or the networks have no window size in common.
         """
+        if clip is not None:
+            half = float(self.fields.lon[1] - self.fields.lon[0]) / 2
+            clip = clip.turned_into(float(self.fields.lon[0]) - half, float(self.fields.lon[-1]) + half)
+            region = clip.region
         grid = map_grid(self.fields.lat[::-1], self.fields.lon, region, resolution_deg)
         windows = windows_by_scale(grid, self.fields.nodes_wsen, self._scales(scales_deg), clip)
         sizes = tuple(member.spec.tile_size_px for member in self.members)

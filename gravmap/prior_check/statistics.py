@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from gravmap.errors import InputError
+from gravmap.errors import InputError, OptionError
 from gravmap.files import write_json
 from gravmap.geology import load_legend
 from gravmap.geology.labels import LabelFile
@@ -31,6 +31,7 @@ from gravmap.synthetic.measured import Measuring, measured_fields, surface_at
 from gravmap.synthetic.pool import CRUST_VERSION, run_in_processes
 from gravmap.synthetic.prior import Prior
 from gravmap.synthetic.statistics import field_statistics, map_statistics, outcrop_statistics
+from gravmap.units import parse_length_m
 from gravmap.workspace import require
 
 MAX_SHAPE = (240, 360)
@@ -127,8 +128,10 @@ def region_statistics(
     chosen = available if channels is None else tuple(channels)
     if region is not None:
         fields = _cropped(fields, region)
-    heights = {name: float(fields[name].attrs["lost_over_m"]) for name in chosen}
-    how = Measuring(float(recipe["input_height_m"]), spacing_deg(fields["bouguer"]), tuple(sorted(heights.values())))
+    heights = {name: _height_m(name, fields_path) for name in chosen}
+    how = Measuring(
+        float(recipe.get("input_height_m", 0.0)), spacing_deg(fields["bouguer"]), tuple(sorted(heights.values()))
+    )
     shape = _box_shape(fields["bouguer"])
     left_out = []
     why_not = how.why_not()
@@ -153,6 +156,16 @@ def region_statistics(
             "Check data/fields.nc and data/labels.tif, or select a part with --bbox W S E N.",
         )
     return RegionStatistics(shape, how, chosen, names, tuple(boxes), tuple(left_out))
+
+
+def _height_m(name: str, path: Path) -> float:
+    """The height of a residual, from its name: ``residual_10km``."""
+    try:
+        return parse_length_m(name.removeprefix("residual_"))
+    except OptionError:
+        raise InputError(
+            f"{path}: the height of {name} is not known.", "`gravmap residual --overwrite` makes the fields again."
+        ) from None
 
 
 def _cropped(fields: xr.Dataset, region: Region) -> xr.Dataset:

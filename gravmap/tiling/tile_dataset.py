@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from gravmap.errors import InputError
 from gravmap.lattice import UNUSABLE
 from gravmap.progress import Progress, silent
-from gravmap.tiling.tile_files import KINDS, tile_checksums
+from gravmap.tiling.tile_files import KINDS, read_windows, tile_checksums
 from gravmap.tiling.training_arrays import read_index
 
 CRS = "EPSG:4326"
@@ -111,8 +111,6 @@ class TileDataset(Dataset[Sample]):
         workers: int = 2,
         progress: Progress = silent,
     ) -> None:
-        import pyarrow.parquet as parquet
-
         self.folder, self.transforms = Path(folder), transforms
         index = read_index(self.folder)
         if not index["tiles"]:
@@ -127,7 +125,7 @@ class TileDataset(Dataset[Sample]):
                 "Restore them, or make the tile set again: `gravmap tile --overwrite`.",
             )
         sides = ["west", "south", "east", "north"]
-        table = parquet.read_table(self.folder / "index.parquet", columns=[*sides, "name"]).to_pydict()
+        table = read_windows(self.folder, index).select([*sides, "name"]).to_pydict()
         self.names: list[str] = table["name"]
         self.bounds_wsen: NDArray[np.float64] = np.column_stack([table[side] for side in sides]).astype(np.float64)
         self.channel, self.size_px = str(index["channel"]), int(index["size_px"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -185,6 +188,47 @@ def index_table(
     buffer = io.BytesIO()
     frame.to_parquet(buffer)
     return buffer.getvalue()
+
+
+_SPLIT_COLUMN = re.compile(r".+_(fold|role_fold\d+)")
+
+
+def windows_sha256(table: Any) -> str:
+    """SHA-256 of the windows in ``index.parquet``, which ``index.json`` holds.
+
+    Columns of splits are left out: `gravmap split --add` writes them before it names the split in ``index.json``, and
+    what is trained on is computed from ``index.json``.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        All columns.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(name for name in table.column_names if not _SPLIT_COLUMN.fullmatch(name)):
+        digest.update(json.dumps([name, table[name].to_pylist()], default=bytes.hex).encode())
+    return digest.hexdigest()
+
+
+def read_windows(folder: Path, index: Mapping[str, Any]) -> Any:
+    """The table of windows, ``index.parquet``, as a pyarrow.Table; read without geopandas, which is slow to load.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or is not the table that ``index.json`` was written with.
+    """
+    import pyarrow.parquet as parquet
+
+    path, anew = folder / "index.parquet", "`gravmap tile --overwrite` makes the tile set again."
+    try:
+        table = parquet.read_table(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}.", anew) from None
+    # Tile sets of earlier versions of gravmap have no checksum of the table.
+    if index.get("windows_sha256", windows_sha256(table)) != windows_sha256(table):
+        raise InputError(f"{path} is not the table that index.json was written with.", anew)
+    return table
 
 
 def verify_tiles(folder: Path | str, *, workers: int = 2, progress: Progress = silent) -> dict[str, str]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gravmap import __version__
 from gravmap.errors import GravmapError, InputError, OptionError
-from gravmap.files import atomic_folder, atomic_path, check_disk_space, refuse_existing, sha256, write_json
+from gravmap.files import atomic_folder, atomic_path, check_disk_space, refuse_existing, sha256, write_checksummed_json
 from gravmap.geology import open_labels
 from gravmap.geology.class_table import auxiliary_xml, class_rows
 from gravmap.geology.labels import Labels
@@ -33,7 +33,7 @@ from gravmap.tiling.leak import describe_split
 from gravmap.tiling.random_split import EFFECTIVE_OUTCROP
 from gravmap.tiling.resumable_folder import ResumableFolder, unfinished_bytes, write_unfinished
 from gravmap.tiling.splits import check_kinds, check_name, draw_splits, outcrop_fractions, split
-from gravmap.tiling.tile_files import FIELD_STEP_MGAL, FORMAT, KINDS, Tile, cut_tile, index_table
+from gravmap.tiling.tile_files import FIELD_STEP_MGAL, FORMAT, KINDS, Tile, cut_tile, index_table, windows_sha256
 from gravmap.tiling.training_arrays import open_windows, read_index
 from gravmap.tiling.windows import Scale, plan_scales, windows
 
@@ -148,6 +148,7 @@ def make_tiles(
     seed: int = 0,
     overwrite: bool = False,
     workers: int = 2,
+    dry_run: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Make a tile set from a field file and a label raster.
@@ -174,6 +175,8 @@ def make_tiles(
         Replace an existing folder.
     workers : int
         Threads that make and write tiles.
+    dry_run : bool
+        Make all checks and draw the splits, but write nothing.
     progress : Progress
         Called after each tile.
 
@@ -256,18 +259,20 @@ def make_tiles(
     }
     for note in index["notes"]:
         log.warning(note)
+    if dry_run:
+        return {**index, "kept": 0}
     if index_only:
         with atomic_folder(folder) as temporary:
             table = index_table(tiles, counts, outcrop, raster.legend, columns, {})
             (temporary / "index.parquet").write_bytes(table)
-            write_json(temporary / "index.json", index)
+            index = _write_index(temporary, index)
         return {**index, "kept": 0}
     files = {tile.name: [tile.file(kind) for kind in KINDS] for tile in tiles}
     try:
         with write_unfinished(folder, recipe, files) as unfinished:
             sums = _write_tiles(unfinished, tiles, grid, raster, size_px, workers, progress)
             unfinished.write("index.parquet", index_table(tiles, counts, outcrop, raster.legend, columns, sums))
-            write_json(unfinished.folder / "index.json", index)
+            index = _write_index(unfinished.folder, index)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -276,6 +281,14 @@ def make_tiles(
             "Free some space and run the command again; it resumes after the finished tiles.",
         ) from error
     return {**index, "kept": len(unfinished.kept)}
+
+
+def _write_index(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
+    """Write ``index.json`` with the checksum of the table beside it and its own."""
+    import pyarrow.parquet as parquet
+
+    table = parquet.read_table(folder / "index.parquet")
+    return write_checksummed_json(folder / "index.json", {**index, "windows_sha256": windows_sha256(table)})
 
 
 def _write_tiles(
@@ -346,8 +359,18 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _check_overlap(region: Region, raster: Labels, fields: Path, labels: Path) -> None:
-    covered = Region(*raster.bounds_wsen)
+    west, south, east, north = raster.bounds_wsen
+    # The cells of a raster of the whole Earth may be centred on its edge.
+    covered = Region(max(west, -180.0), max(south, -90.0), min(east, 360.0), min(north, 90.0))
     common = region.intersection(covered)
+    turned = [(max(west + turn, region.west), min(east + turn, region.east)) for turn in (-360, 360)]
+    if not covered.contains(region, 0.5 * raster.resolution_deg) and any(
+        last - first > 0.5 * raster.resolution_deg for first, last in turned
+    ):
+        raise InputError(
+            f"{fields} covers {region} and {labels} covers {covered}: their longitudes differ by 360 degrees.",
+            "`gravmap rasterize --overwrite` makes labels for the region of the fields.",
+        )
     if common is None:
         raise InputError(
             f"{fields} covers {region} and {labels} covers {covered}: they do not overlap.",
@@ -433,7 +456,7 @@ def add_split(
     described = describe_split(drawn, raster, boxes)
     # The table first: columns of a split that index.json does not name are ignored.
     _write_columns(folder / "index.parquet", name, drawn.columns(boxes))
-    write_json(folder / "index.json", {**index, "splits": [*others, described]})
+    write_checksummed_json(folder / "index.json", {**index, "splits": [*others, described]})
     return described, drawn.notes
 
 

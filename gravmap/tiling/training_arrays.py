@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from gravmap.errors import InputError, OptionError
-from gravmap.files import atomic_path, sha256
+from gravmap.files import atomic_path, refuse_edited, sha256
 from gravmap.geology import open_labels
-from gravmap.geology.labels import Labels
+from gravmap.geology.labels import LabelFile, Labels, legend_path
 from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.field_reader import read_fields
+from gravmap.gravity.missing_heights import file_with_channels
 from gravmap.lattice import BUFFER, COVER, TRAIN, UNUSABLE
 from gravmap.records import Bounds, ClassRecord, Count, Positive, SourceRecord, check_record, read_record, record
 from gravmap.tiling.label_statistics import count_classes, small_bodies
 from gravmap.tiling.resumable_folder import refuse_unfinished
 from gravmap.tiling.splits import KINDS, Split, StoredSplit, read_split, split_settings
-from gravmap.tiling.tile_files import FORMAT
+from gravmap.tiling.tile_files import FORMAT, read_windows
 
 MADE_BY = "gravmap tile"
 _ANEW = f"`{MADE_BY} --overwrite` makes the tile set again."
@@ -76,6 +77,8 @@ class TileIndex(TypedDict):
     sources: TileSources
     field_sources: NotRequired[list[SourceRecord]]
     legend_toml: NotRequired[str]
+    windows_sha256: NotRequired[str]
+    record_sha256: NotRequired[str]
 
 
 def read_index(folder: Path | str) -> TileIndex:
@@ -98,11 +101,18 @@ def read_index(folder: Path | str) -> TileIndex:
     stored = read_record(path, dict[str, Any], f"{MADE_BY} --overwrite")
     if stored.get("format") != FORMAT:
         raise InputError(f"{folder} is a tile set of another format than this version's.", _ANEW)
-    return check_record(stored, TileIndex, str(path), _ANEW)
+    index = check_record(stored, TileIndex, str(path), _ANEW)
+    refuse_edited(path, f"Restore it, or: {_ANEW}", required="windows_sha256" in index)
+    return index
 
 
 def load_arrays(
-    folder: Path | str, *, channels: Sequence[str] | None = None, split: str = "blocks", fold: int = 0
+    folder: Path | str,
+    *,
+    channels: Sequence[str] | None = None,
+    split: str = "blocks",
+    fold: int = 0,
+    fields_path: Path | None = None,
 ) -> dict[str, Any]:
     """The arrays a network is trained on, all north-up (row 0 northernmost, column 0 westernmost).
 
@@ -118,6 +128,9 @@ def load_arrays(
         Name of a split in the index: ``blocks``, ``strict``, ``random``, or another name.
     fold : int
         Which of its folds.
+    fields_path : Path, optional
+        A file with further residuals of the tile set's fields (:func:`gravmap.gravity.missing_heights.add_heights`);
+        by default the one beside them where it is needed.
 
     Returns
     -------
@@ -149,11 +162,12 @@ def load_arrays(
     """
     folder = Path(folder)
     index = read_index(folder)
-    fields, labels = _unchanged(folder, index, "fields"), _unchanged(folder, index, "labels")
+    fields = _unchanged(folder, index, "fields")
     stored = _find_split(index, split, fold)
-    grid = read_fields(fields, channels or [index["channel"]])
-    raster = open_labels(labels)
-    table = _read_windows(folder)
+    names = channels or [index["channel"]]
+    grid = read_fields(fields_path or file_with_channels(fields, names), names)
+    raster = labels_of(folder, index)
+    table = _read_windows(folder, index)
     boxes = table["boxes"]
     drawn = read_split(stored)
     role = drawn.roles(fold, raster.values.shape, raster.bounds_wsen)
@@ -238,9 +252,69 @@ def open_windows(folder: Path, index: TileIndex) -> tuple[Labels, NDArray[np.flo
     Raises
     ------
     InputError
-        The labels have changed, or a file is missing.
+        Fields, labels or their legend have changed, or a file of the tile set or the labels are missing.
     """
-    return open_labels(_unchanged(folder, index, "labels")), _read_windows(folder)["boxes"]
+    if Path(folder, index["sources"]["fields"]["path"]).exists():  # not read here, so it may be gone
+        _unchanged(folder, index, "fields")
+    return labels_of(folder, index), _read_windows(folder, index)["boxes"]
+
+
+def refuse_stale(folder: Path) -> None:
+    """Raise InputError if a tile set was not made from the fields and labels that are in their place now.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_windows`, or the tile set cannot be read.
+    """
+    open_windows(folder, read_index(folder))
+
+
+def stale_files(labels: Path, tiles: Path) -> list[str]:
+    """What does not belong together: labels and their legend, or a tile set and the files it was made from.
+
+    Parameters
+    ----------
+    labels, tiles : Path
+        ``data/labels.tif`` and ``data/tiles`` of a workspace; either may be missing.
+
+    Returns
+    -------
+    list of str
+        What was found, each with what to do.
+    """
+    found = []
+    for path, check in ((labels, _check_labels), (tiles / "index.json", lambda path: refuse_stale(path.parent))):
+        try:
+            if path.exists():
+                check(path)
+        except InputError as error:
+            found.append(" ".join(filter(None, (error.message, error.hint))))
+    return list(dict.fromkeys(found))
+
+
+def _check_labels(path: Path) -> None:
+    LabelFile(path).close()
+
+
+def labels_of(folder: Path, index: TileIndex) -> Labels:
+    """The labels that a tile set was made from.
+
+    Raises
+    ------
+    InputError
+        They or their classes have changed, or they are missing.
+    """
+    path = _unchanged(folder, index, "labels")
+    raster = open_labels(path)
+    then = [(entry["index"], entry["name"]) for entry in index["classes"]]
+    now = [(entry.index, entry.name) for entry in raster.legend.classes]
+    if then != now:
+        raise InputError(
+            f"{legend_path(path).resolve()} has changed since the tile set {folder} was made: its classes are others.",
+            f"Restore it, or: {_ANEW}",
+        )
+    return raster
 
 
 def _unchanged(folder: Path, index: TileIndex, name: Literal["fields", "labels"]) -> Path:
@@ -252,7 +326,7 @@ def _unchanged(folder: Path, index: TileIndex, name: Literal["fields", "labels"]
         raise InputError(f"{resolved} is missing; the tile set {folder} was made from it.", f"Restore it, or: {_ANEW}")
     if sha256(path) != source["sha256"]:
         raise InputError(f"{resolved} has changed since the tile set {folder} was made.", _ANEW)
-    return path
+    return resolved
 
 
 def _find_split(index: TileIndex, name: str, fold: int) -> StoredSplit:
@@ -271,15 +345,10 @@ def _how_to_add(name: str) -> str:
     return f"`gravmap split --add blocks --name {name}` adds one of that name."
 
 
-def _read_windows(folder: Path) -> dict[str, NDArray[Any]]:
-    """The windows of index.parquet; read without geopandas, which is slow to load and not needed here."""
-    import pyarrow.parquet as parquet
-
+def _read_windows(folder: Path, index: TileIndex) -> dict[str, NDArray[Any]]:
+    """Boxes and scales of the windows."""
     columns = ["west", "south", "east", "north", "scale_deg"]
-    try:
-        table = parquet.read_table(folder / "index.parquet", columns=columns)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / 'index.parquet'} cannot be read: {error}.", _ANEW) from None
+    table = read_windows(folder, index)
     values = {name: np.asarray(table[name].to_numpy(), dtype=np.float64) for name in columns}
     return {**values, "boxes": np.column_stack([values[side] for side in columns[:4]])}
 

@@ -231,8 +231,9 @@ def test_bad_input_gets_its_status_and_a_plain_line(bedrock, tmp_path, words, st
         "{html}": tmp_path / "page.gpkg",
     }
     options = BOX if words and not {"--bbox", "--region", "--resolution"} & set(words) else []
-    done = call(tmp_path, *(names.get(word, word) for word in words), *options)
-    assert done.exit_code == status, done.output
-    assert message in done.output
-    assert "Traceback" not in done.output
-    assert not (tmp_path / "data" / "labels.tif").exists()
+    for dry in ([], ["-n"]):
+        done = call(tmp_path, *(names.get(word, word) for word in words), *options, *dry)
+        assert done.exit_code == status, done.output
+        assert message in done.output
+        assert "Traceback" not in done.output
+        assert not (tmp_path / "data" / "labels.tif").exists()

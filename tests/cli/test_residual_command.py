@@ -110,13 +110,16 @@ def test_dry_run_writes_nothing(run):
         (("--height", "10km", "--bbox", 110, 40, 120, 50), 3, "outside the grid"),
         (("--height", "10km", "--region", "jungar"), 2, "junggar"),
         (("--height", "10km", "--variable", "nothing"), 3, "no variable"),
+        (("--height", "10km", "--trim", "80deg"), 2, "leaves nothing"),
     ],
 )
 def test_what_is_refused(run, arguments, status, words):
-    result = run(write_grid(run.root / "grid.nc"), *arguments)
-    assert result.exit_code == status, result.output
-    assert words in result.stderr
-    assert not run.fields.exists()
+    grid = write_grid(run.root / "grid.nc")
+    for dry in ((), ("-n",)):
+        result = run(grid, *arguments, *dry)
+        assert result.exit_code == status, result.output
+        assert words in result.stderr
+        assert not run.fields.exists()
 
 
 def test_columns_of_text_and_their_unit(run):

@@ -1,10 +1,12 @@
 """What every command shares: statuses, gravmap.toml, -w on either side of the name, plain words for faults."""
 
 import errno
+import logging
 import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import click
 import pytest
@@ -289,3 +291,11 @@ def test_an_unknown_command_is_answered_with_the_nearest(monkeypatch, capsys, wo
         gravmap_cli.gravmap(words, prog_name="gravmap")
     assert exit_info.value.code == 2
     assert f"Did you mean '{meant}'?" in capsys.readouterr().err
+
+
+def test_what_libraries_warn_of_is_one_line_with_v(capsys):
+    for verbosity, expected in ((1, "UserWarning: first\nrasterio._env: one\n"), (0, "")):
+        session.Session.start(None, verbosity, False)
+        warnings.warn("first\nsecond", stacklevel=1)
+        logging.getLogger("rasterio._env").error("one\ntwo")
+        assert capsys.readouterr().err == expected

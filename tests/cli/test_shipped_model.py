@@ -1,6 +1,7 @@
 """The network that gravmap ships: `predict` without any training."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ from click.testing import CliRunner
 
 import gravmap_cli
 from gravmap.errors import InputError
+from gravmap.gravity import open_fields, write_fields
 from gravmap.learning import load_model
 from gravmap.learning.calibration.temperature import read_calibration
 from gravmap.learning.data.outcrop_context import measured_names
 from gravmap.prior_check import check
 from gravmap.synthetic import make_crust
 from gravmap.synthetic.files import write_crust
+from gravmap.tiling import load_arrays
 from gravmap.workspace import SHIPPED, Workspace, shipped_model
 
 
@@ -59,6 +62,58 @@ def test_on_held_out_crusts_it_beats_null_models_with_its_own_gravity_only():
         row = scored["strata"][name]
         assert scored["gain"][name]["pa"] > 0.03
         assert row["foreign_gravity"]["pa"] < row["label_diffusion"]["pa"] + 0.03
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        ([], 3, "another recipe"),
+        (["--crs", "EPSG:1"], 2, "PROJ does not know"),
+        (["--bbox", "70", "43", "84.5", "45"], 3, "beyond the gravity fields"),
+        (["--window", "3deg"], 2, "was not trained on windows"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_command_refuses_and_neither_writes(place, tmp_path, words, status, message):
+    (tmp_path / "data").mkdir()
+    for name in ("labels.tif", "labels.legend.toml"):
+        (tmp_path / "data" / name).symlink_to(place / "data" / name)
+    fields = open_fields(place / "data" / "fields.nc")
+    if not words:
+        recipe = json.loads(fields.attrs["gravmap_recipe"]) | {"input_height_m": 5000.0}
+        fields.attrs["gravmap_recipe"] = json.dumps(recipe)
+    write_fields(fields, tmp_path / "data" / "fields.nc")
+    box = [] if "--bbox" in words else ["--bbox", "82", "43", "84.5", "45"]
+    for dry in (["-n"], []):
+        done = call(tmp_path, "predict", *box, *words, *dry, "--no-prior-check")
+        assert done.exit_code == status, done.output
+        assert message in done.output
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
+        "fields.nc", "labels.legend.toml", "labels.tif",
+    ]  # fmt: skip
+    assert not (tmp_path / "maps").exists()
+
+
+@pytest.mark.slow
+def test_it_is_fine_tuned_on_a_region_whose_other_heights_are_computed(place, tmp_path):
+    """As README.md has it: `residual --height 10km`, then `train --context outcrop --init crusts-central-asia`."""
+    shutil.copytree(place / "data", tmp_path / "data", ignore=shutil.ignore_patterns("fields-*", "crusts"))
+    tiles = ("tile", "--index-only", "--window", "2deg", "--size", "64", "--block", "0.5deg", "--buffer", "0.05deg")
+    assert call(tmp_path, *tiles, "--folds", "3", "--split", "blocks").exit_code == 0
+    read = [f"residual_{height}km" for height in (5, 10, 20, 40, 80)]
+    with pytest.raises(InputError, match="lacks residual_5km, residual_20km, residual_40km, residual_80km"):
+        load_arrays(tmp_path / "data" / "tiles", channels=read)
+    words = ["train", "--context", "outcrop", "--init", SHIPPED, "--cover-masks", "1", "--epochs", "1"]
+    words += ["--steps-per-epoch", "1", "--batch-size", "2", "--device", "cpu", "--name", "tuned"]
+    dry = call(tmp_path, *words, "-n")
+    assert dry.exit_code == 0, dry.output
+    assert "lacks the residuals of 5km, 20km, 40km, 80km: they would be computed first" in dry.output
+    assert "windows of 16deg, this one of 2deg" in dry.output
+    assert not list((tmp_path / "data").glob("fields-*"))
+    done = call(tmp_path, *words)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "data" / "fields-5km-20km-40km-80km.nc").exists()
+    assert load_arrays(tmp_path / "data" / "tiles", channels=read)["meta"]["channels"] == read
+    assert len(load_model(tmp_path / "runs" / "tuned")[1].channels) == 5 + 12
 
 
 @pytest.mark.slow
@@ -112,6 +167,8 @@ def test_the_prior_check_comes_last_and_can_be_left_out(place, tmp_path, monkeyp
     refused = call(place, *command_line)
     assert refused.exit_code == 3
     assert "--overwrite" in refused.output
+
+    (tmp_path / "lithology.tif").unlink()
 
     def handed_over(*_, **options):
         raise InputError(f"checks: {options['check_prior'] is not None}")

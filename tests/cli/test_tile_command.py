@@ -146,7 +146,9 @@ def test_a_dry_run_estimates_count_disk_and_time(workspace):
         assert word in done.output
     assert not (workspace / "data" / "tiles").exists()
     (workspace / "data" / "labels.tif").unlink()
-    assert "labels.tif first" in call(workspace, "-n").output
+    done = call(workspace, "-n")
+    assert done.exit_code == 3
+    assert "No geological map" in done.output
 
 
 def test_nothing_is_replaced_without_overwrite(workspace):
@@ -191,6 +193,7 @@ def test_missing_labels_are_made_from_the_fetched_map(workspace):
     ],
 )
 def test_bad_options(workspace, words, status, message):
+    assert call(workspace, *words, "-n").exit_code == status
     done = call(workspace, *words)
     assert done.exit_code == status, done.output
     assert message in done.output

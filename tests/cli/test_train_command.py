@@ -101,7 +101,8 @@ def test_json_is_the_scores(gravmap_in, arrays, tmp_path):
 def test_short_inputs_and_an_architecture_of_ones_own(gravmap_in, arrays, tmp_path, monkeypatch):
     from gravmap.network.presets import tiny
 
-    monkeypatch.setattr("gravmap.tiling.training_arrays.read_index", lambda folder: {"channel": "residual_10km"})
+    index = {"channel": "residual_10km"}
+    monkeypatch.setattr("gravmap.tiling.training_arrays.read_index", lambda tiles: index)
     (tmp_path / "mine.json").write_text(json.dumps(tiny(deform=False).to_dict()))
     args = ("train", "--device", "cpu", "--architecture", str(tmp_path / "mine.json"), "--epochs", "1")
     done = gravmap_in(*args, "--steps-per-epoch", "1", "--batch-size", "2", "--name", "a", "--input", "rgb,scale")
@@ -224,6 +225,11 @@ def test_an_interrupted_run_keeps_what_it_has(gravmap_in, tmp_path, monkeypatch)
     assert (tmp_path / "runs" / "latest").read_text() == "a\n"
     monkeypatch.setattr(Trainer, "end_epoch", ended)
     assert gravmap_in("train", "--device", "cpu", "--resume").exit_code == 0
+    # Complete now: the dry run refuses what the command refuses.
+    complete = gravmap_in("train", "--device", "cpu", "--resume", "-n")
+    assert complete.exit_code == 3
+    assert "is complete" in complete.output
+    assert gravmap_in(*SHORT, "--name", "a", "-n").exit_code == 3
 
 
 def test_options_override_a_recipe(gravmap_in, tmp_path):

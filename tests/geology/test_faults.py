@@ -109,6 +109,14 @@ def test_lines_are_found_whatever_turn_their_longitudes_are_counted_in(tmp_path)
     assert fault_distance_km(lines, np.array([50.0]), np.array([179.5]))[0, 0] == pytest.approx(expected, rel=2e-3)
 
 
+def test_a_line_across_the_antimeridian_does_not_run_around_the_earth(tmp_path):
+    path = write_lines(tmp_path / "f.gpkg", [LineString([(179, 50), (-179, 50)])])
+    assert read_faults(path, Region(80, 49, 82, 51), 100).count == 0
+    lines = read_faults(path, Region(180.5, 49, 182, 51), 100)
+    expected = GEOD.inv(180.5, 50, 180.5, 50.5)[2] / 1000
+    assert fault_distance_km(lines, np.array([50.5]), np.array([180.5]))[0, 0] == pytest.approx(expected, rel=2e-3)
+
+
 @pytest.fixture
 def fields(tmp_path):
     """A small fields.nc of 80-85 E, 44-46 N; one node without gravity."""

@@ -4,7 +4,7 @@ import geopandas
 import numpy as np
 import pytest
 from pyproj import Transformer
-from shapely import Point, box
+from shapely import GeometryCollection, MultiPoint, Point, box
 
 from gravmap.errors import InputError
 from gravmap.geology.points import read_points
@@ -25,6 +25,9 @@ def gpkg(path, geometry, crs="EPSG:4326", **columns):
         ("\ufeffLongitude;Latitude;Lith\n84.5;45.1;Permian\n85.25;46.75; Devonian \n91;43;\n", 0),
         ("lat\tlon\tlith\n45.1\t84.5\tPermian\n46.75\t85.25\tDevonian\n\t90\tPermian\n43\t91\t\nx\ty\tPermian\n", 2),
         ('lon,lat,"lith"\n84.5,45.1,"Permian"\n85.25,46.75,Devonian\n91,43,\n85,95,Permian\n', 1),
+        ("name;lon;lat;lith\na;84,5;45,1;Permian\nb;85,25;46,75;Devonian\nc;91;43,0;\n", 0),
+        ('lon,lat,lith\n"84,5","45,1",Permian\n"85,25","46,75",Devonian\n91,43,""\n', 0),
+        ('lon,lat,lith,note\n84.5,45.1,Permian,"two\nlines"\n85.25,46.75,"Devonian" ,b\n91,43,,\n', 0),
         ("lon,lat,lith\n444.5,45.1,Permian\n85.25,46.75,Devonian\n-269,43\n", 1),
     ],
 )
@@ -58,10 +61,17 @@ def test_numbers_and_missing_values_are_read_as_text(tmp_path):
     assert read_points(path, "CODE").values == ["7", "", "3"]
 
 
+def test_multipoints_are_points_of_one_class(tmp_path):
+    rows = [MultiPoint([(84, 45)]), MultiPoint([(85, 45), (86, 46)]), GeometryCollection([Point(87, 45)])]
+    found = read_points(gpkg(tmp_path / "wells.gpkg", rows), "lith")
+    assert found.lon.tolist() == [84, 85, 86, 87]
+    assert (found.values, found.unplaced) == (["Permian", "Devonian", "Devonian", ""], 0)
+
+
 def test_a_row_without_a_point_is_counted(tmp_path):
-    path = gpkg(tmp_path / "wells.gpkg", [Point(84, 45), None, Point(85, 45)])
+    path = gpkg(tmp_path / "wells.gpkg", [Point(84, 45), None, Point(85, 45), Point()], lith=[*ROCK, "b"])
     found = read_points(path, "lith")
-    assert (found.values, found.unplaced) == (["Permian", ""], 1)
+    assert (found.values, found.unplaced) == (["Permian", ""], 2)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +87,13 @@ def test_a_row_without_a_point_is_counted(tmp_path):
             "not degrees: the first is lon 500000, lat 5e",
         ),
         (lambda path: write(path / "a.csv", "lon,lat,lith\n1,2,\xe9\n", "latin-1"), "UTF-8"),
+        (lambda path: write(path / "a.csv", 'lon,lat,lith\n1,2,"a\n3,4,b\n'), "line 2: a quote is not closed"),
+        (lambda path: write(path / "a.csv", 'lon,lat,lith\n1,2,"a\n3,4,"b"\n'), "line 2: a quote is not closed"),
+        (lambda path: write(path / "a.csv", 'lon,lat,lith\n1,2,"a\n3,4,"\n'), "lith of row 1 is several lines"),
+        (lambda path: write(path / "a.csv", f"lon,lat,lith\n1,2,{'x' * 131_073}\n"), "more than 131072 letters"),
+        (lambda path: write(path / "a.csv", "lon,lat,lith\n84,5,45,1,a\n"), "Row 1 .* has 5 values; its header has 3"),
+        (lambda path: write(path / "a.csv", "lon,lat,lith\n84,45,a\n85,4"), "ends inside a row: 85,4"),
+        (lambda path: (path / "a.csv").mkdir() or path / "a.csv", "is not a file"),
         (lambda path: write(path / "a.gpkg", "no GeoPackage"), "cannot be read by GDAL"),
         (lambda path: gpkg(path / "a.gpkg", [box(84, 45, 85, 46)] * 3), "has Polygon, no points"),
         (lambda path: gpkg(path / "a.gpkg", [Point(84, 45)] * 3, rock=ROCK), "no field lith; its fields are rock"),

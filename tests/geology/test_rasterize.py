@@ -328,3 +328,49 @@ def test_a_raster_that_does_not_divide_the_region_reaches_beyond():
 def test_transform_of_the_grid_is_the_regions(patchwork):
     made = burn(patchwork, resolution=0.25)
     assert from_bounds(*made.bounds_wsen, *made.values.shape[::-1]).a == pytest.approx(0.25)
+
+
+ACROSS = Polygon([(178, 60), (-178, 60), (-178, 66), (178, 66)])
+CUT = [(box(176, 60, 180, 66), "C"), (box(-180, 60, -176, 66), "Q")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "region", "expected"),
+    [
+        (CUT, (175, 60, 185, 66), [255, 7, 7, 7, 7, 0, 0, 0, 0, 255]),
+        ([(box(176, 60, 180, 66), "C"), (box(180, 60, 184, 66), "Q")], (-180, 60, -175, 66), [0, 0, 0, 0, 255]),
+        ([(box(356, 0, 360, 6), "C"), (box(0, 0, 4, 6), "Q")], (-3, 0, 3, 6), [7, 7, 7, 0, 0, 0]),
+        ([(ACROSS, "C")], (175, 60, 185, 66), [255, 255, 255, 7, 7, 7, 7, 255, 255, 255]),
+        ([(ACROSS, "C"), (box(-179, 60, -178, 66), "Q")], (-180, 60, -176, 66), [7, 0, 255, 255]),
+        ([(ACROSS, "C"), (box(80, 60, 81, 66), "Q")], (80, 60, 83, 66), [0, 255, 255]),
+        ([(box(-180, -90, 180, 90), "C")], (178, 60, 182, 66), [7, 7, 7, 7]),
+    ],
+)
+def test_longitudes_are_turned_into_the_count_of_the_region(write_map, rows, region, expected):
+    path = write_map([(shape, {"GEN_GLG": code, "TYPE": ""}) for shape, code in rows])
+    assert burn(path, region=Region(*region), resolution=1.0).values[3].tolist() == expected
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3571", "EPSG:3857", "EPSG:6931"])
+def test_projected_maps_at_the_antimeridian(tmp_path, crs):
+    """The three projections are cut at 180 degrees, at Greenwich, and nowhere."""
+    rows = geopandas.GeoSeries([shape for shape, _ in CUT], crs="EPSG:4326").segmentize(0.5).to_crs(crs)
+    path = tmp_path / "map.gpkg"
+    geopandas.GeoDataFrame({"GEN_GLG": ["C", "Q"], "TYPE": ""}, geometry=rows).to_file(path)
+    assert burn(path, region=Region(175, 60, 185, 66), resolution=1.0).values[3].tolist() == [
+        255,
+        *[7] * 4,
+        *[0] * 4,
+        255,
+    ]
+
+
+def test_a_polygon_around_the_pole_includes_it(tmp_path):
+    path = tmp_path / "map.gpkg"
+    ring = Point(0, 0).buffer(1_100_000).difference(Point(0, 0).buffer(500_000))
+    geopandas.GeoDataFrame({"GEN_GLG": ["C"], "TYPE": ""}, geometry=[ring], crs="EPSG:3413").to_file(path)
+    values = burn(path, region=Region(170, 78, 190, 90), resolution=1.0).values
+    x, y = Transformer.from_crs("EPSG:4326", "EPSG:3413", always_xy=True).transform([180] * 12, np.arange(89.5, 78, -1))
+    inside = (np.hypot(x, y) > 500_000) & (np.hypot(x, y) < 1_100_000)
+    assert 4 < inside.sum() < 8
+    assert ((values == 7) == inside[:, None]).all()

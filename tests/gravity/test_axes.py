@@ -38,7 +38,6 @@ def test_names_and_attributes(dims, attrs):
     [
         (grid(np.arange(65, 95.0), np.arange(40, 50.0)), "swapped"),
         (grid(np.arange(0, 4e5, 1e4), np.arange(0, 4e5, 1e4), ("y", "x")), "projected"),
-        (grid(LAT, LON, attrs=({"units": "m"}, {"units": "m"})), "projected"),
         (grid(LAT, LON, ("u", "v")), "which one is latitude"),
         (grid(LAT, np.arange(0, 800.0, 10)), "more than 360 degrees"),
         (xr.DataArray(np.zeros((5, 5)), dims=("lat", "lon")), "no coordinates"),

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from scipy.interpolate import RegularGridInterpolator
 from gravmap.errors import InputError
 from gravmap.gravity import open_fields, write_fields
 from gravmap.gravity.field_reader import FieldReader, fields_region, read_fields
+from gravmap.gravity.fields_file import added_channels
 
 RECIPE, SOURCES = {"quantity": "bouguer", "heights_m": [10000.0]}, [{"path": "made.nc", "source": "a test"}]
 
@@ -119,3 +121,82 @@ def test_a_damaged_file_is_refused_by_name(fields_file, tmp_path):
     damaged.write_bytes(content)
     with pytest.raises(InputError, match="damaged"):
         read_fields(damaged, ["bouguer", "regional_10km", "residual_10km"])
+
+
+def turned(path, change, *, engine="netcdf4"):
+    """Rewrite a file as another program would."""
+    with xr.open_dataset(path) as stored:
+        changed = change(stored.load())
+    changed.to_netcdf(path, engine=engine)
+
+
+def with_axis(name, change):
+    def changed(stored):
+        values = stored[name].values.copy()
+        change(values)
+        return stored.assign_coords({name: values})
+
+    return changed
+
+
+def fill_nan(values):
+    values[3] = np.nan
+
+
+def move_node(values):
+    values[3] += 0.02
+
+
+def too_far_north(values):
+    values += 60
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda stored: stored.drop_vars("bouguer"), "was not made by gravmap"),
+        (lambda stored: stored.rename(lat="y"), "was not made by gravmap"),
+        (lambda stored: stored.drop_vars("lat"), "no coordinates along 'lat'"),
+        (with_axis("lat", fill_nan), "axis 'lat' has values that are not finite"),
+        (with_axis("lon", move_node), "axis 'lon' is not evenly spaced"),
+        (with_axis("lat", too_far_north), "axis 'lat' runs from 103 to 108"),
+        (lambda stored: stored.isel(lat=slice(0, 2)), "axis 'lat' has only 2 nodes"),
+        (lambda stored: stored.assign_attrs(gravmap_recipe=3.0), "no attribute gravmap_recipe"),
+        (lambda stored: stored.assign_attrs(gravmap_recipe="{"), "gravmap_recipe of the fields is not valid JSON"),
+        (lambda stored: stored.assign_attrs(gravmap_recipe="[1]"), "gravmap_recipe of the fields"),
+        (lambda stored: stored.assign_attrs(gravmap_recipe='{"heights_m": "10"}'), "heights_m"),
+        (lambda stored: stored.assign_attrs(gravmap_recipe="[" * 5000), "nested too deeply"),
+        (lambda stored: stored.assign_attrs(gravmap_sources='["a"]'), "gravmap_sources of the fields"),
+        (lambda stored: stored.assign_attrs(height_m="deep"), "level 'deep'"),
+    ],
+)
+def test_fields_that_cannot_be_used(fields_file, tmp_path, change, words):
+    path = shutil.copy(fields_file, tmp_path / "fields.nc")
+    turned(path, change)
+    with pytest.raises(InputError, match=words) as caught:
+        FieldReader(path)
+    assert "fields.nc" in caught.value.message
+    assert "gravmap residual" in caught.value.hint
+
+
+def test_fields_turned_over_by_another_program(fields_file, tmp_path):
+    path = shutil.copy(fields_file, tmp_path / "fields.nc")
+    turned(path, lambda stored: stored.transpose("lon", "lat").isel(lat=slice(None, None, -1)).assign(count=3))
+    with FieldReader(path) as fields, FieldReader(fields_file) as original:
+        assert fields.names == original.names
+        np.testing.assert_array_equal(fields.lat, original.lat)
+        rows, columns = slice(2, 30), slice(7, 20)
+        np.testing.assert_array_equal(
+            fields.read(["bouguer"], rows, columns), original.read(["bouguer"], rows, columns)
+        )
+
+
+def test_truncated_fields(fields_file, tmp_path):
+    content = fields_file.read_bytes()
+    for size in (0, 5, 100, len(content) // 2, len(content) - 10):
+        (tmp_path / "cut.nc").write_bytes(content[:size])
+        with pytest.raises(InputError, match=r"cut\.nc"):
+            read_fields(tmp_path / "cut.nc")
+        assert added_channels(tmp_path / "cut.nc") == ()
+    with pytest.raises(InputError, match="is a folder"):
+        open_fields(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 
-from gravmap.errors import InputError
+from gravmap.errors import DeviceError, InputError
 from gravmap.gravity import open_grid
 from toys.grids import LAT, LON, VALUES, WRITERS, columns, gdf, surfer6, surfer7
 
@@ -103,6 +103,44 @@ def test_too_few_nodes(tmp_path, kind):
         open_grid(WRITERS[kind](tmp_path / "grid.dat", VALUES[:3], lat=LAT[:3]))
 
 
+@pytest.mark.parametrize("kind", ["surfer6", "surfer7", "surfer ascii"])
+@pytest.mark.parametrize("cut", [(13, 18), (12, 19)])
+def test_a_surfer_header_with_fewer_nodes_than_values(tmp_path, kind, cut):
+    path = WRITERS[kind](tmp_path / "grid.dat")
+    body = bytearray(path.read_bytes())
+    rows, columns = cut
+    if kind == "surfer6":
+        body[4:8] = struct.pack("<2h", columns, rows)
+    elif kind == "surfer7":
+        body[20:28] = struct.pack("<2i", rows, columns)
+    else:
+        body[5:10] = f"{columns} {rows}".encode()
+    path.write_bytes(body)
+    with pytest.raises(InputError, match=f"is too long: {rows} x {columns} nodes, but 247 values"):
+        open_grid(path)
+
+
+@pytest.mark.parametrize("kind", ["surfer6", "surfer7"])
+def test_bytes_after_the_values_of_a_surfer_grid(tmp_path, kind):
+    path = WRITERS[kind](tmp_path / "grid.dat")
+    body = path.read_bytes()
+    path.write_bytes(body[:-40] + b"\0" + body[-40:])
+    with pytest.raises(InputError, match="is too long"):
+        open_grid(path)
+
+
+def test_a_surfer_grid_too_large_for_the_memory(tmp_path):
+    path = tmp_path / "a.grd"
+    path.write_bytes(b"DSBB" + struct.pack("<2h6d", 32767, 32767, 80, 84, 40, 44, -100, 0))
+    with pytest.raises(InputError, match="is truncated: 32767 x 32767 nodes, but 0 values"):
+        open_grid(path)
+    with path.open("r+b") as stream, pytest.MonkeyPatch.context() as patch:
+        stream.truncate(56 + 4 * 32767**2)
+        patch.setattr("gravmap.files._available_memory", lambda: 8e9)
+        with pytest.raises(DeviceError, match=r"takes 34\.4 GB of memory, and 8\.0 GB are available"):
+            open_grid(path)
+
+
 def test_surfer_7_of_version_2_blanks_one_value_only(tmp_path):
     path = surfer7(tmp_path / "a.grd", with_hole(), version=2, blank=-50.123)
     check(open_grid(path), values=with_hole())
@@ -140,6 +178,35 @@ def test_gdf_with_a_column_of_heights(tmp_path):
     grid = open_grid(gdf(tmp_path / "a.gdf", column="5000.0"))
     check(grid)
     assert grid.attrs["height_m"] == 5000
+
+
+@pytest.mark.parametrize("level", ["inf", "nan", "above the ground", "1e12 m"])
+def test_a_gdf_level_that_is_no_height(tmp_path, level):
+    path = gdf(tmp_path / "a.gdf", height_over_ell=level)
+    with pytest.raises(InputError, match=f"level '{level}', which is not a height in metres") as caught:
+        open_grid(path)
+    assert "--input-height" in caught.value.hint
+    assert open_grid(path, input_height_m=0.0).attrs["height_m"] == 0
+
+
+def test_gdf_levels_in_kilometres(tmp_path):
+    assert open_grid(gdf(tmp_path / "a.gdf", height_over_ell="10 km")).attrs["height_m"] == 10_000
+    path = gdf(tmp_path / "b.gdf", column="5.0")
+    path.write_text(path.read_text().replace("[m]", "[km]"))
+    assert open_grid(path).attrs["height_m"] == 5000
+
+
+@pytest.mark.parametrize(("tag", "level"), [("2 km", 2000.0), ("250.5", 250.5), ("nan", None), ("high", None)])
+def test_the_level_of_a_geotiff(tmp_path, tag, level):
+    path = north_up(tmp_path)
+    with rasterio.open(path, "r+") as raster:
+        raster.crs = "EPSG:4326"
+        raster.update_tags(height_m=tag)
+    if level is None:
+        with pytest.raises(InputError, match=f"level '{tag}'"):
+            open_grid(path)
+    else:
+        assert open_grid(path).attrs["height_m"] == level
 
 
 @pytest.mark.parametrize("gap", ["99999.000", "9999999.0", "-32768"])
@@ -349,3 +416,88 @@ def test_gmt4_in_small(tmp_path):
         file["dimension"][:] = (19, 12)
     with pytest.raises(InputError, match="has 247 values, but its header gives 12 x 19"):
         open_grid(path)
+
+
+def points_as(line, hole="nan"):
+    """Lines of text for every node, a hole at HOLE."""
+    for row, lat in enumerate(LAT):
+        for column, lon in enumerate(LON):
+            value = hole if (row, column) == HOLE else f"{VALUES[row, column]:.3f}"
+            yield line.format(lon=f"{lon:.2f}", lat=f"{lat:.2f}", value=value)
+
+
+def survey_lines():
+    yield "/ ----------\n/ XYZ EXPORT [survey]\n/   LON   LAT   BOUGUER\n/====== ====== ======="
+    for number, part in enumerate(np.array_split(list(points_as("{lon:>9} {lat:>9} {value:>9}", "*")), LAT.size)):
+        yield f"\nLine {number + 1}"
+        yield from part
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["lon;lat;bouguer", *(line.replace(".", ",") for line in points_as("{lon};{lat};{value}", ""))],
+        [line.replace(".", ",") for line in points_as("{lon}\t{lat}\t{value}", "NA")],
+        survey_lines(),
+        ["lon,lat,bouguer", *points_as("{lon},{lat},{value}", "")],
+        points_as("{lon} {lat} {value}", "*"),
+        ['"lon","lat","bouguer"', *points_as('"{lon}","{lat}",{value}', "NA")],
+    ],
+    ids=["semicolon and decimal comma", "tab and decimal comma", "Oasis montaj", "blank", "star", "quoted, NA"],
+)
+def test_columns_of_other_programs(tmp_path, lines):
+    (tmp_path / "g.txt").write_text("\n".join(lines) + "\n")
+    check(open_grid(tmp_path / "g.txt"), values=with_hole(), tolerance=1e-3)
+
+
+def test_an_esri_ascii_grid(tmp_path):
+    rows = np.where(np.isnan(with_hole()), -9999, with_hole())[::-1]
+    head = "ncols 19\nnrows 13\nxllcenter 70\nyllcenter 40\ncellsize 0.5\nNODATA_value -9999\n"
+    text = head + "\n".join(" ".join(f"{value:.3f}" for value in row) for row in rows) + "\n"
+    (tmp_path / "g.asc").write_text(text)
+    check(open_grid(tmp_path / "g.asc"), values=with_hole(), tolerance=1e-3)
+    (tmp_path / "cut.asc").write_text(text[:-300])
+    with pytest.raises(InputError, match="truncated"):
+        open_grid(tmp_path / "cut.asc")
+
+
+@pytest.mark.parametrize("cut", [2, 4, 6])
+@pytest.mark.parametrize("kind", ["columns", "surfer_ascii", "gdf"])
+def test_a_file_cut_inside_its_last_number(tmp_path, kind, cut):
+    if kind == "surfer_ascii":
+        body = "\n".join(" ".join(f"{value:.3f}" for value in row) for row in VALUES)
+        text = f"DSAA\n19 13\n70 79\n40 46\n{VALUES.min()} {VALUES.max()}\n{body}\n"
+    else:
+        text = WRITERS[kind](tmp_path / "whole").read_text()
+    (tmp_path / "cut").write_text(text[:-cut])
+    with pytest.raises(InputError, match=r"inside its last number|truncated"):
+        open_grid(tmp_path / "cut")
+    (tmp_path / "no newline").write_text(text[:-1])
+    open_grid(tmp_path / "no newline")
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [("1e38 40.5 3", "which is no position"), ("70.0 40.5 x", "cannot be read"), ("nan 40 1", "no position")],
+)
+def test_columns_with_a_token_that_is_no_number(tmp_path, token, words):
+    lines = list(points_as("{lon} {lat} {value}"))
+    (tmp_path / "g.xyz").write_text("\n".join([*lines[:50], token, *lines[51:]]) + "\n")
+    with pytest.raises(InputError, match=words):
+        open_grid(tmp_path / "g.xyz")
+
+
+def test_signaling_nan_is_no_number(tmp_path):
+    lines = list(points_as("{lon} {lat} {value}"))
+    (tmp_path / "g.xyz").write_text("\n".join([lines[0].rsplit(" ", 1)[0] + " sNaN", *lines[1:]]) + "\n")
+    assert np.isnan(open_grid(tmp_path / "g.xyz").values[0, 0])
+    path = WRITERS["gdf"](tmp_path / "g.gdf")
+    path.write_text(path.read_text().replace("99999.000", "sNaN", 1))
+    check(open_grid(path))
+
+
+def test_coordinates_that_span_an_absurd_grid(tmp_path):
+    lines = [f"{lon!r} {lat} 1.0" for lat in range(4) for lon in (0.0, 1e-9, 2e-9, 1e8)]
+    (tmp_path / "g.xyz").write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="Most of the grid is missing"):
+        open_grid(tmp_path / "g.xyz")

@@ -48,6 +48,12 @@ def test_half_a_cell_beyond_the_outermost_nodes_is_the_end(area):
     assert found.row.tolist()[2:] == [40, 0]
 
 
+@pytest.mark.parametrize("turn", [-360, 360])
+def test_longitudes_may_be_counted_in_another_turn(area, turn):
+    found = lay_points(points((80.1 + turn, 44, "low"), (90 + turn, 44, "low")), area)
+    assert (found.column.tolist(), found.outside) == ([1], 1)
+
+
 def test_the_account_adds_up(area):
     valid = area.field_valid.copy()
     valid[area.node_lat > 45] = False

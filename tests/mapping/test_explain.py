@@ -119,6 +119,9 @@ def test_the_command_and_its_dry_run(project):
     dry_run = CliRunner().invoke(gravmap_cli.gravmap, [*words, "-n"])
     assert dry_run.exit_code == 0, dry_run.output
     assert "passes of 64 px" in dry_run.output
+    unknown = CliRunner().invoke(gravmap_cli.gravmap, [*words, "--class", "permain", "-n"])
+    assert unknown.exit_code == 2
+    assert "no class 'permain'. Did you mean Permian?" in unknown.output
     assert not (project / "maps").exists()
     done = CliRunner().invoke(gravmap_cli.gravmap, [*words, "--json"])
     assert done.exit_code == 0, done.output

@@ -15,7 +15,7 @@ from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.training.checkpoint import save_model
 from gravmap.mapping import Options, predict, predictor, read_clip
 from gravmap.regions import Region
-from toys.map import BOX, layers, make_project, spec_for
+from toys.map import BOX, gravity, layers, make_project, spec_for
 
 pytestmark = pytest.mark.usefixtures("rasters_only")
 
@@ -167,3 +167,52 @@ def test_a_polygon_beyond_the_fields(tmp_path):
     path = shapes(tmp_path / "far.gpkg", [shapely.box(78, 43, 82, 45)])
     with pytest.raises(InputError, match="beyond the gravity fields"):
         predict(tmp_path / "fields.nc", tmp_path / "run", read_clip(path), tmp_path / "map")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected"),
+    [
+        ([(170, 60, 180, 66), (-180, 60, -170, 66)], (170, 60, 190, 66)),
+        ([(190, 60, 195, 66)], (190, 60, 195, 66)),
+        ([(350, 60, 360, 66), (0, 60, 10, 66)], (-10, 60, 10, 66)),
+        ([(-110, 0, -100, 5), (100, 0, 110, 5), (-5, 0, 5, 5)], (-110, 0, 110, 5)),
+    ],
+)
+def test_polygons_at_the_antimeridian_are_joined(tmp_path, boxes, expected):
+    path = shapes(tmp_path / "shape.geojson", [shapely.box(*each) for each in boxes])
+    assert read_clip(path).region.bounds_wsen == expected
+
+
+def test_an_outline_across_the_antimeridian_lies_on_both_of_its_sides(tmp_path):
+    outline = shapely.Polygon([(175, 60), (-175, 60), (-175, 66), (175, 66)])
+    clip = read_clip(shapes(tmp_path / "shape.gpkg", [outline]))
+    assert clip.region == Region(175, 60, 185, 66)
+    assert clip.turned_into(0, 360) is clip
+    assert read_clip(shapes(tmp_path / "west.gpkg", [shapely.box(190, 60, 195, 66)])).turned_into(
+        -180, 180
+    ).region == Region(-170, 60, -165, 66)
+
+
+def test_a_place_counted_in_another_turn_than_the_fields(tmp_path):
+    grid = gravity()
+    make_project(tmp_path, grid.assign_coords(lon=grid.lon + 110))
+    with predictor.Predictor(tmp_path / "fields.nc", tmp_path / "run", "cpu") as loaded:
+        clip = read_clip(shapes(tmp_path / "shape.gpkg", [shapely.box(-168, 44, -167, 45)]))
+        assert loaded.plan(clip.region, [1.0], clip=clip).region == Region(192, 44, 193, 45)
+        with pytest.raises(InputError, match=r"turn of 360 degrees[^\n]*\n.*--bbox 192 44 193 45"):
+            loaded.plan(Region(-168, 44, -167, 45), [1.0])
+
+
+def test_of_several_layers_the_only_one_of_polygons_is_taken(tmp_path, caplog):
+    path = tmp_path / "shape.gpkg"
+    line = shapely.LineString([(83, 51), (84, 52)])
+    many = {"faults": line, "basin": shapely.box(83, 51, 85, 52), "outline": shapely.box(82, 50, 83, 51)}
+    for layer in ("faults", "basin", "outline"):
+        if layer == "outline":
+            assert read_clip(path).region == Region(83, 51, 85, 52)
+        geopandas.GeoDataFrame({"n": [1]}, geometry=[many[layer]], crs="EPSG:4326").to_file(path, layer=layer)
+    with pytest.raises(InputError, match="several layers of polygons: basin, outline"):
+        read_clip(path)
+    collection = shapely.GeometryCollection([shapely.box(82, 44, 83, 45), line])
+    assert read_clip(shapes(tmp_path / "mixed.geojson", [collection, line])).region == Region(82, 44, 83, 45)
+    assert "1 features without a polygon" in caplog.text

@@ -10,11 +10,13 @@ import pytest
 import rasterio
 
 from gravmap.errors import InputError
-from gravmap.files import write_json
+from gravmap.files import sha256, write_checksummed_json, write_json
 from gravmap.gravity import open_fields, residual_fields, write_fields
+from gravmap.learning.training.checkpoint import record_files
 from gravmap.mapping import verify
 from gravmap.mapping.record.provenance import update_checksums
 from gravmap.tiling import make_tiles
+from gravmap.workspace import shipped_model
 from toys.map import gravity
 from toys.record import make_recorded_map, make_recorded_run, make_workspace, write_labels
 
@@ -85,6 +87,31 @@ def test_a_changed_byte_and_a_missing_file_are_found_in_every_output(folder):
         assert bad(folder)[path.name] == "missing", path.name
         path.write_bytes(whole)
     assert bad(folder) == {}
+
+
+def test_a_geopackage_that_was_only_opened_is_as_recorded_and_a_changed_feature_is_named(folder):
+    path = folder / "lithology.gpkg"
+    whole = path.read_bytes()
+
+    def execute(*statements):
+        connection = sqlite3.connect(path)
+        for function in ("ST_IsEmpty", "ST_MinX", "ST_MaxX", "ST_MinY", "ST_MaxY"):  # of triggers that are not run
+            connection.create_function(function, 1, lambda _: 0)
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+        connection.close()
+        (checked,) = verify(folder)
+        return {each.what: (each.state, each.detail) for each in checked.findings}["lithology.gpkg"]
+
+    # As QGIS does when it opens a file and closes it.
+    state, detail = execute("PRAGMA journal_mode = WAL", "PRAGMA journal_mode = DELETE")
+    assert path.read_bytes() != whole
+    assert (state, detail[:27]) == ("as recorded", "its layers are as recorded,")
+    state, detail = execute("UPDATE lithology SET area_km2 = area_km2 + 1e-9 WHERE fid = 2")
+    assert (state, detail) == ("changed", "feature 2 of the layer lithology differs")
+    state, detail = execute("DELETE FROM layer_styles")
+    assert "the layer layer_styles has 0 features, 1 were recorded" in detail
 
 
 @pytest.mark.parametrize("where", np.linspace(0.05, 0.95, 7).tolist())
@@ -378,3 +405,37 @@ def test_tiles_and_what_they_were_cut_from(tiled, tmp_path):
         "2.5deg/r000_c001_label.tif": "missing",
         "labels ../labels.tif": "changed",
     }
+
+
+def test_what_was_measured_on_a_network_is_compared_with_its_record(root):
+    run = root / "runs" / "first"
+    (run / "metrics.csv").write_text("epoch,loss\n1,0.5\n")
+    record_files(run, {name: sha256(run / name) for name in ("scores.json", "metrics.csv")})
+    write_checksummed_json(run / "evaluation.json", {"model_sha256": "", "files": {"distance.png": "0" * 64}})
+    found = bad(run)
+    assert found["distance.png"] == "missing"
+    assert not {"scores.json", "metrics.csv"} & set(found)
+    for name, change in (
+        ("scores.json", ("0.5", "0.6")),
+        ("metrics.csv", ("0.5", "0.6")),
+        ("evaluation.json", ("0", "1")),
+    ):
+        path = run / name
+        path.write_text(path.read_text().replace(*change, 1))
+        assert bad(run)[name] == "changed", name
+
+
+def test_the_shipped_network_is_as_recorded():
+    (found,) = verify(shipped_model())
+    assert found.bad == []
+    assert {path.name for path in shipped_model().iterdir()} - {"model.safetensors", "model.json"} == {
+        each.what for each in found.findings if each.what != "model.safetensors and model.json"
+    }
+
+
+def test_a_map_made_before_the_list_of_files_was_added_to_its_network_is_sound(root, folder):
+    run = root / "runs" / "first"
+    record_files(run, {"scores.json": sha256(run / "scores.json")})
+    assert bad(folder) == {}
+    (run / "model.json").write_text((run / "model.json").read_text().replace('"seed": 0', '"seed": 1'))
+    assert bad(folder) == {"model json ../../runs/first/model.json": "changed"}

@@ -192,10 +192,23 @@ def test_what_does_not_fit_is_refused(sources, tmp_path):
     write_index_raster(far, np.full((50, 50), 7, dtype=np.uint8), (10, 43, 15, 48), legend)
     with pytest.raises(InputError, match="do not overlap"):
         make_tiles(fields, far, tmp_path / "t")
+    write_index_raster(far, np.full((50, 50), 7, dtype=np.uint8), (-280, 43, -270, 48), legend)
+    with pytest.raises(InputError, match="covers -280 to -270 degrees of longitude"):
+        make_tiles(fields, far, tmp_path / "t")
     write_index_raster(bare, np.zeros((50, 50), dtype=np.uint8), (80, 43, 85, 48), legend)
     with pytest.raises(InputError, match="no bedrock"):
         make_tiles(fields, bare, tmp_path / "t")
     assert not (tmp_path / "t").exists()
+
+
+def test_labels_counted_in_another_turn_than_the_fields_are_refused(sources, tmp_path):
+    """Fields from 176 to 184 E, and labels of the world from -180 to 180: half of them would be lost."""
+    fields = open_fields(sources / "fields.nc")
+    write_fields(fields.assign_coords(lon=fields.lon + 96), tmp_path / "fields.nc")
+    world = np.full((180, 360), 7, dtype=np.uint8)
+    write_index_raster(tmp_path / "world.tif", world, (-180, -90, 180, 90), load_legend("bedrock10"))
+    with pytest.raises(InputError, match="longitudes differ by 360 degrees"):
+        make_tiles(tmp_path / "fields.nc", tmp_path / "world.tif", tmp_path / "t", sizes_deg=[5], size_px=32)
 
 
 def test_labels_of_a_part_are_not_usable_elsewhere(sources, tmp_path, caplog):

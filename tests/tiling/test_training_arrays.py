@@ -1,12 +1,14 @@
+import io
 import json
 import shutil
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 import rasterio
 
 from gravmap.errors import InputError, OptionError
-from gravmap.files import sha256
+from gravmap.files import sha256, write_checksummed_json, write_json
 from gravmap.geology import load_legend, open_labels
 from gravmap.geology.legend_file import read_legend
 from gravmap.gravity import open_fields, write_fields
@@ -14,12 +16,16 @@ from gravmap.regions import Region
 from gravmap.tiling import load_arrays, make_tiles
 from gravmap.tiling.label_statistics import small_bodies
 from gravmap.tiling.resample import bilinear, nearest
-from gravmap.tiling.training_arrays import pack
+from gravmap.tiling.tileset import add_split
+from gravmap.tiling.training_arrays import pack, refuse_stale
 
 KEYS = {
     "fields", "field_valid", "field_nodes_wsen", "labels", "label_bounds_wsen", "small", "role", "windows",
     "window_scale_deg", "window_role", "meta",
 }  # fmt: skip
+
+
+KEPT = {"fields.nc", "labels.tif", "labels.legend.toml"}
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +177,47 @@ def test_changed_or_missing_sources_are_refused(sources, tmp_path, name):
         load_arrays(data / "tiles")
 
 
+def test_a_tile_set_of_files_that_do_not_belong_together_is_refused(sources, tmp_path):
+    shutil.copytree(sources, tmp_path / "data", ignore=lambda folder, names: set(names) - KEPT)
+    place, tiles = tmp_path / "data", tmp_path / "data" / "tiles"
+    make_tiles(place / "fields.nc", place / "labels.tif", tiles, sizes_deg=[5], index_only=True)
+    add_split(tiles, "blocks", name="second", folds=3)  # which writes both files of the index
+    refuse_stale(tiles)
+
+    def refused(file, change, message):
+        whole = file.read_bytes()
+        file.write_bytes(change(whole))
+        with pytest.raises(InputError, match=message):
+            load_arrays(tiles)
+        with pytest.raises(InputError, match=message):
+            refuse_stale(tiles)
+        file.write_bytes(whole)
+
+    index, table = tiles / "index.json", tiles / "index.parquet"
+    edited = "changed after it was written"
+    refused(index, lambda text: text.replace(b'"seed": 0', b'"seed": 1', 1), edited)
+    refused(index, lambda text: text.replace(b"record_sha256", b"recorc_sha256"), edited)
+    other = parquet.read_table(table)
+    moved = other.set_column(other.column_names.index("west"), "west", other["east"])
+    refused(table, lambda _: _parquet(moved), r"index\.parquet is not the table that index\.json was written with")
+    refused(place / "fields.nc", lambda content: content + b"x", r"fields\.nc has changed")
+    # Split columns of a stopped `split --add`, which index.json does not name yet.
+    parquet.write_table(other.append_column("third_fold", other["row"]), table)
+    refuse_stale(tiles)
+    # A label raster without the checksum of its legend, and an index without checksums, as of earlier versions.
+    refused(place / "labels.legend.toml", lambda text: text.replace(b'"Devonian"', b'"Permian?"'), "has changed since")
+    stored = json.loads(index.read_text())
+    del stored["record_sha256"], stored["windows_sha256"]
+    write_json(index, stored)
+    refuse_stale(tiles)
+
+
+def _parquet(table):
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer)
+    return buffer.getvalue()
+
+
 def test_what_is_not_there_is_refused(tiles, tmp_path):
     with pytest.raises(InputError, match="gravmap tile"):
         load_arrays(tmp_path)
@@ -183,9 +230,8 @@ def test_what_is_not_there_is_refused(tiles, tmp_path):
         load_arrays(tiles, fold=5)
     with pytest.raises(InputError, match="residual_99km"):
         load_arrays(tiles, channels=["residual_99km"])
-    shutil.copy(tiles / "index.json", tmp_path / "index.json")
-    text = (tmp_path / "index.json").read_text().replace('"../', f'"{tiles.parent}/')
-    (tmp_path / "index.json").write_text(text)
+    text = (tiles / "index.json").read_text().replace('"../', f'"{tiles.parent}/')
+    write_checksummed_json(tmp_path / "index.json", json.loads(text))
     (tmp_path / "index.parquet").write_text("no parquet")
     with pytest.raises(InputError, match=r"index\.parquet"):
         load_arrays(tmp_path)

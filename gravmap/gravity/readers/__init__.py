@@ -10,7 +10,9 @@ import xarray as xr
 from gravmap.errors import InputError
 from gravmap.gravity.quantity import GRAVITY, Quantity
 
-_FORMATS = "Supported: netCDF (GMT, COARDS, CF), GeoTIFF, ICGEM .gdf, Surfer 6, 7 or ASCII, and lon lat value text."
+_FORMATS = (
+    "Supported: netCDF (GMT, COARDS, CF), GeoTIFF, ICGEM .gdf, Surfer 6, 7 or ASCII, ESRI ASCII and lon lat value text."
+)
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # path, variable, stated unit, quantity -> grid
@@ -70,6 +72,10 @@ def _reader(path: Path) -> Reader:
     if b"\0" not in head:
         from gravmap.gravity.readers import text as read_text
 
+        if head.lstrip()[:5].lower() == b"ncols":
+            from gravmap.gravity.readers.geotiff import read_ascii_grid
+
+            return read_ascii_grid
         if b"end_of_head" in head:
             return read_text.read_gdf
         if read_text.looks_like_columns(path):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from gravmap.errors import InputError
+from gravmap.gravity.georeferencing import CRS_ATTRIBUTE, parse_crs
 from gravmap.gravity.netcdf_file import COPY_AGAIN, decode, open_netcdf
 from gravmap.gravity.quantity import Quantity, unit_factor
 from gravmap.gravity.readers.plain_grid import geographic
+
+if TYPE_CHECKING:
+    from pyproj import CRS
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +30,6 @@ def read_netcdf(path: Path, variable: str | None, units: str | None, quantity: Q
         return _gmt4(dataset, path, units, quantity)
     name = _choose_variable(dataset, variable, path, quantity)
     grid = decode(dataset[name], path).squeeze(drop=True)
-    _check_not_projected(dataset, dataset[name], path)
     for dim in grid.dims:
         if dim in dataset.variables:
             axis = decode(dataset[dim], path)
@@ -41,16 +45,27 @@ def read_netcdf(path: Path, variable: str | None, units: str | None, quantity: Q
     # The level may be an attribute of the variable or of the file.
     if "height_m" in dataset.attrs:
         attrs.setdefault("height_m", dataset.attrs["height_m"])
-    unit = attrs.get("units")
+    attrs["_range"] = _stated_range(dataset[name])
+    unit = str(attrs.get("units", ""))
     layout = set(map(str, dataset[name].dims)) == {"x", "y"} and name == "z"
     if not unit and layout and units is None:
         log.info("%s: variable %r has no unit; taken as %s.", path.name, name, quantity.unit)
         attrs["_factor"] = 1.0
     else:
-        attrs["_factor"] = unit_factor(units, str(unit or ""), f"{path}, variable {name!r},", quantity)
+        attrs["_factor"] = unit_factor(units, unit, f"{path}, variable {name!r},", quantity)
     attrs["variable"] = name
+    attrs[CRS_ATTRIBUTE] = _crs_of(dataset, dataset[name], path)
     grid.attrs = attrs
     return grid
+
+
+def _stated_range(array: xr.DataArray) -> tuple[float, float] | None:
+    """Least and largest value by the attribute actual_range, which GMT writes; None for packed values."""
+    stated = np.asarray(array.attrs.get("actual_range", ()))
+    if stated.size != 2 or stated.dtype.kind not in "iuf" or {"scale_factor", "add_offset"} & set(array.attrs):
+        return None
+    low, high = map(float, stated)
+    return (low, high) if low < high else None  # not NaN, which GMT writes for a grid without values
 
 
 def _gmt4(dataset: xr.Dataset, path: Path, units: str | None, quantity: Quantity) -> xr.DataArray:
@@ -62,7 +77,7 @@ def _gmt4(dataset: xr.Dataset, path: Path, units: str | None, quantity: Quantity
     columns, rows = (int(number) for number in pairs["dimension"])
     (west, east), (south, north) = pairs["x_range"], pairs["y_range"]
     # 1: nodes lie at the centres of cells; every other value means that they lie on the limits.
-    pixel = int(z.attrs.get("node_offset", dataset.attrs.get("node_offset", 0)) == 1)
+    pixel = int(str(z.attrs.get("node_offset", dataset.attrs.get("node_offset", 0))) == "1")
     if min(rows, columns) < 4:
         raise InputError(f"{path} has {rows} x {columns} nodes.", "A grid needs at least 4 by 4.")
     if rows * columns != z.size:
@@ -124,8 +139,18 @@ def _choose_variable(dataset: xr.Dataset, variable: str | None, path: Path, quan
     raise InputError(f"{path} has several grids: {', '.join(grids)}.", quantity.variable_hint)
 
 
-def _check_not_projected(dataset: xr.Dataset, array: xr.DataArray, path: Path) -> None:
-    mapping = array.attrs.get("grid_mapping") or array.encoding.get("grid_mapping")
-    name = str(dataset[mapping].attrs.get("grid_mapping_name", "")) if mapping in dataset.variables else ""
-    if name not in ("", "latitude_longitude"):
-        raise InputError(f"{path} is projected ({name}).", "Reproject it first: gdalwarp -t_srs EPSG:4326 IN OUT")
+def _crs_of(dataset: xr.Dataset, array: xr.DataArray, path: Path) -> CRS | None:
+    """The coordinate system that the variable's grid mapping describes; None if it has none."""
+    # In CF's extended form: "crs: lat lon".
+    mapping = str(array.attrs.get("grid_mapping", "")).partition(":")[0].strip()
+    if mapping not in dataset.variables:
+        return None
+    attrs = {key: value for key, value in dataset[mapping].attrs.items() if key != "_FillValue"}
+    if "spatial_ref" in attrs:  # GDAL's name
+        attrs.setdefault("crs_wkt", attrs["spatial_ref"])
+    if not {"crs_wkt", "grid_mapping_name"} & attrs.keys():
+        return None
+    # CF gives the prime meridian in its attribute only where there is no WKT; a name of the mapping is not required.
+    if "crs_wkt" in attrs:
+        return parse_crs(attrs["crs_wkt"], str(path))
+    return parse_crs(attrs, str(path), cf=True)

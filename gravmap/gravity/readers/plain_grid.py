@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from gravmap.gravity.quantity import warn_once
 _MAX_ROUNDING_FRACTION = 0.02
 # Points that fill a smaller fraction of their grid than this are scattered stations.
 _MIN_FILLED_FRACTION = 0.25
+# No coordinate, in degrees or in metres, is larger.
+_FARTHEST = 1e9
 # Surfer's blank node is 1.70141e38; nothing on Earth comes near.
 SURFER_BLANK = 1.0e38
 
@@ -73,6 +76,12 @@ def grid_of_points(
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         worst = int(np.flatnonzero(~(np.isfinite(lon) & np.isfinite(lat)))[0])
         raise InputError(f"{path}: point {worst + 1} has no position: lon {lon[worst]}, lat {lat[worst]}.")
+    farthest = int(np.maximum(np.abs(lon), np.abs(lat)).argmax())
+    if max(abs(lon[farthest]), abs(lat[farthest])) > _FARTHEST:
+        raise InputError(
+            f"{path}: point {farthest + 1} lies at lon {lon[farthest]:g}, lat {lat[farthest]:g}, which is no position.",
+            "Correct or remove it.",
+        )
     distinct = [np.unique(axis) for axis in (lat, lon)]
     if distinct[0].size * distinct[1].size > max(4096, lon.size / _MIN_FILLED_FRACTION):
         raise InputError(
@@ -114,6 +123,11 @@ def _axis(distinct: NDArray[np.float64], rounding_deg: float, where: str) -> NDA
     usual = float(steps[steps < 1.5 * smallest].mean())
     rounding = min(rounding_deg, _MAX_ROUNDING_FRACTION * usual)
     numbers = np.rint((distinct - distinct[0]) / usual)
+    if numbers[-1] >= distinct.size / _MIN_FILLED_FRACTION + 4096:
+        raise InputError(
+            f"{where}: {distinct.size} of {numbers[-1] + 1:.0f} values of an even step of {usual:g}.",
+            "Most of the grid is missing: grid the points first, for example with gmt surface.",
+        )
     if (np.diff(numbers) == 1).all():
         check_even_spacing(distinct, where, rounding=rounding)
     step = float(distinct[-1] - distinct[0]) / float(numbers[-1])
@@ -127,3 +141,37 @@ def _axis(distinct: NDArray[np.float64], rounding_deg: float, where: str) -> NDA
         )
     line = distinct[0] + step * np.arange(int(numbers[-1]) + 1)
     return snap_coordinates(line, rounding=max(rounding, float(np.spacing(np.abs(line).max()))))
+
+
+def check_last_number(path: Path) -> None:
+    """Refuse a text file that ends inside its last number; warn where this cannot be seen.
+
+    A file whose last line has no newline may have been cut. It was, for certain, if the numbers before all have the
+    same number of decimals and the last one has another.
+
+    Raises
+    ------
+    InputError
+        The last number is cut.
+    """
+    with path.open("rb") as stream:
+        size = stream.seek(0, 2)
+        stream.seek(max(0, size - (1 << 16)))
+        tail = stream.read().decode("latin-1")
+    if not tail or tail[-1] in "\r\n":
+        return
+    # The first word of the tail may be a part of a number.
+    words = [re.split(r"[\s,;]+", line.strip())[-1] for line in tail.splitlines()[1:][-12:]]
+    if len(words) < 4:
+        words = tail.split()[1:][-12:]
+    if not words:
+        return
+    decimals = [len(word.partition(".")[2]) for word in words]
+    if len(decimals) >= 4 and len(set(decimals[:-1])) == 1 and decimals[0] > 0:
+        if decimals[-1] == decimals[0]:
+            return
+        raise InputError(
+            f"{path} ends inside its last number, {words[-1][:20]!r}: it is truncated.",
+            "Copy it again; if it is complete, end its last line with a newline.",
+        )
+    warn_once(f"{path}: its last line does not end; the last number, {words[-1][:20]!r}, may be cut.")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import check_memory
 from gravmap.gravity.quantity import Quantity, unit_factor, warn_once
-from gravmap.gravity.readers.plain_grid import SURFER_BLANK, geographic
+from gravmap.gravity.readers.plain_grid import SURFER_BLANK, check_last_number, geographic
 
 _AGAIN = "It may be truncated: copy it again."
 
@@ -56,6 +56,11 @@ def read_surfer7(path: Path, variable: str | None, units: str | None, quantity: 
                         f"{path} is rotated by {rotation:g} degrees.", "Resample it without rotation in Surfer first."
                     )
                 _check_count(path, rows, columns, min(size, total - at) / 8)
+                # Another section may follow, with faults.
+                stream.seek(at + size)
+                rest = stream.read(8)
+                if rest and not (len(rest) == 8 and rest[:4].isalnum()):
+                    raise InputError(f"{path} is too long: its values end at {at + size} of {total} bytes.", _AGAIN)
                 values = np.fromfile(path, dtype="<f8", offset=at, count=rows * columns).reshape(rows, columns)
                 # Version 1 blanks values at or above the blank value, version 2 values equal to it.
                 values[values >= blank if version < 2 else values == blank] = np.nan
@@ -67,6 +72,7 @@ def read_surfer7(path: Path, variable: str | None, units: str | None, quantity: 
 
 def read_surfer_ascii(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
     """Surfer ASCII: counts, limits, then the values as text from the south-west corner on."""
+    check_last_number(path)
     words = path.read_text(encoding="latin-1").split()
     try:
         columns, rows = int(words[1]), int(words[2])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from itertools import islice
@@ -13,10 +15,18 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
+from gravmap.files import check_memory
 from gravmap.gravity.quantity import Quantity, unit_factor, warn_once
-from gravmap.gravity.readers.plain_grid import SURFER_BLANK, geographic, grid_of_points
+from gravmap.gravity.readers.plain_grid import SURFER_BLANK, check_last_number, geographic, grid_of_points
 
-_COMMENTS = ("#", "%", ">", "//", "!")
+# Oasis montaj writes "/" before comments, its dummy is "*", and it begins each line of a survey with "Line 10".
+_COMMENTS = ("#", "%", ">", "/", "!")
+_MISSING = {"", "*", "na", "n/a", "nan", "null", "none", "--"}
+_SURVEY_LINE = re.compile(r"(line|base|tie|test|trend|special|random)\s+\S+", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+(e[-+]?\d+)?", re.IGNORECASE)
+_INTEGER = re.compile(r"[-+]?\d+")
+# Of the text, and of the numbers while they are arranged.
+_MEMORY_PER_BYTE = 8
 _LON, _LAT = ("lon", "long", "longitude", "x"), ("lat", "latitude", "y")
 _HEADER_LINES = 300
 
@@ -27,15 +37,19 @@ def looks_like_columns(path: Path) -> bool:
 
 
 def read_columns(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
-    """Columns of longitude, latitude and value, separated by comma, semicolon, tab or blanks; nodes in any order."""
+    """Columns of longitude, latitude and value, separated by comma, semicolon, tab or blanks; nodes in any order.
+
+    Decimal commas, quoted values, and ``*``, ``NA`` or nothing for a missing value are understood.
+    """
+    check_last_number(path)
     layout = _layout(path)
     assert layout is not None
     names = layout.names or [str(number + 1) for number in range(layout.count)]
     lon, lat, value, unit = _choose(names, bool(layout.names), variable, path, quantity)
-    table = _numbers(path, layout.skip, layout.delimiter, layout.count)
+    table = _numbers(path, layout)
     values = table[:, value]
     values[np.abs(values) >= SURFER_BLANK] = np.nan
-    rounding = _rounding(path, layout.skip, layout.delimiter, (lon, lat))
+    rounding = _rounding(path, layout, (lon, lat))
     if np.abs(table[:, lat]).max() > 90 + 1e-4 and np.abs(table[:, lon]).max() <= 90 and not layout.names:
         raise InputError(
             f"{path}: its second column runs from {table[:, lat].min():g} to {table[:, lat].max():g}, which is not"
@@ -71,14 +85,14 @@ def read_gdf(path: Path, variable: str | None, units: str | None, quantity: Quan
             keys[key.lower()] = value.strip()
     names, unit_of = _gdf_columns(lines, path)
     _, _, value_at, _ = _choose(names, True, variable, path, quantity, of_gdf=True)
-    table = _numbers(path, len(lines), None, len(names))
+    check_last_number(path)
+    layout = _Layout(len(lines), None, False, len(names), names)
+    table = _numbers(path, layout)
     values = table[:, value_at]
     gap = _number(keys.get("gapvalue"))
     if gap is not None:
         values[np.isclose(values, gap, rtol=1e-9, atol=0)] = np.nan
-    grid, lat, lon, missing = grid_of_points(
-        table[:, 0], table[:, 1], values, _rounding(path, len(lines), None, (0, 1)), path
-    )
+    grid, lat, lon, missing = grid_of_points(table[:, 0], table[:, 1], values, _rounding(path, layout, (0, 1)), path)
     _check_gdf(keys, table.shape[0], lat, lon, missing, path)
     attrs = {"variable": names[value_at], "_factor": unit_factor(units, unit_of[value_at], str(path), quantity)}
     height = keys.get("height_over_ell")  # text with its unit, parsed by open_grid
@@ -99,10 +113,11 @@ def read_gdf(path: Path, variable: str | None, units: str | None, quantity: Quan
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the numbers of a text file begin and how they are separated."""
+    """Where the numbers of a text file begin, how they are separated, and whether they have decimal commas."""
 
     skip: int
     delimiter: str | None
+    decimal_comma: bool
     count: int
     names: list[str]
 
@@ -115,21 +130,49 @@ def _layout(path: Path) -> _Layout | None:
             if "\0" in line:
                 return None
             bare = line.lstrip("#%>/! ").strip()
-            delimiter = next((mark for mark in (",", ";") if mark in bare), None)
+            delimiter, decimal_comma = _separators(bare)
             words = _words(bare, delimiter)
-            numbers = [_number(word) for word in words]
-            if not line.startswith(_COMMENTS) and len(words) >= 3 and None not in numbers:
-                return _Layout(skip, delimiter, len(words), names if len(names) == len(words) else [])
-            if len(words) >= 3 and all(number is None for number in numbers):
-                found = [word.strip("\"'") for word in words]
-                # A comment of as many words need not be a header line.
-                if not line.startswith(_COMMENTS) or {*_LON} & {word.lower() for word in found}:
-                    names = found
+            found = [_cleaned(word, decimal_comma) for word in words]
+            numbers = [_number(word) for word in found]
+            if not line.startswith(_COMMENTS) and len(words) >= 3 and None not in numbers and found.count("nan") < 2:
+                fitting = names if len(names) == len(words) else []
+                return _Layout(skip, delimiter, decimal_comma, len(words), fitting)
+            # A comment of as many words need not be a header line.
+            of_columns = not line.startswith(_COMMENTS) or {*_LON} & {word.lower() for word in found}
+            if of_columns and len(words) >= 3 and all(number is None for number in numbers):
+                names = found
     return None
+
+
+def _separators(line: str) -> tuple[str | None, bool]:
+    """What separates the words of a line (None: blanks), and whether its numbers have decimal commas."""
+    if ";" in line:
+        return ";", any(_DECIMAL_COMMA.fullmatch(word.strip()) for word in line.split(";"))
+    words = line.split()
+    commas = [_DECIMAL_COMMA.fullmatch(word) is not None for word in words]
+    others = [word for word, comma in zip(words, commas, strict=True) if not comma]
+    if len(words) >= 3 and any(commas) and all(_INTEGER.fullmatch(word) or word.lower() in _MISSING for word in others):
+        return None, True
+    return "," if "," in line else None, False
 
 
 def _words(line: str, delimiter: str | None) -> list[str]:
     return [word.strip() for word in line.split(delimiter)] if line else []
+
+
+def _cleaned(word: str, decimal_comma: bool) -> str:
+    """A word without quotes, with a decimal point, and ``nan`` for a missing value."""
+    bare = word.strip().strip("\"'").strip()
+    if bare.lower() in _MISSING:
+        return "nan"
+    return bare.replace(",", ".") if decimal_comma else bare
+
+
+def _cleaned_lines(stream: Iterable[str], layout: _Layout) -> Iterator[str]:
+    for line in stream:
+        bare = line.strip()
+        if bare and not bare.startswith(_COMMENTS) and not _SURVEY_LINE.fullmatch(bare):
+            yield " ".join(_cleaned(word, layout.decimal_comma) for word in bare.split(layout.delimiter))
 
 
 def _choose(
@@ -161,28 +204,42 @@ def _choose(
     return lon, lat, rest[0], unit[1] if unit else ""
 
 
-def _numbers(path: Path, skip: int, delimiter: str | None, count: int) -> NDArray[np.float64]:
+def _numbers(path: Path, layout: _Layout) -> NDArray[np.float64]:
+    check_memory(path.stat().st_size * _MEMORY_PER_BYTE, f"{path} takes", "Cut out a smaller region first.")
+    table = None
+    if not layout.decimal_comma:
+        # numpy reads plain columns several times faster than the lines below.
+        with suppress(ValueError):
+            table = np.loadtxt(
+                path,
+                delimiter=layout.delimiter,
+                skiprows=layout.skip,
+                comments=list(_COMMENTS),
+                encoding="latin-1",
+                ndmin=2,
+            )
     try:
-        table = np.loadtxt(
-            path, delimiter=delimiter, skiprows=skip, comments=list(_COMMENTS), encoding="latin-1", ndmin=2
-        )
+        if table is None:
+            with path.open(encoding="latin-1") as stream:
+                body = islice(stream, layout.skip, None)
+                table = np.loadtxt(_cleaned_lines(body, layout), comments=None, ndmin=2)
     except ValueError as error:
         raise InputError(
-            f"{path} cannot be read as {count} columns of numbers (row 1 is line {skip + 1}):"
+            f"{path} cannot be read as {layout.count} columns of numbers (row 1 is line {layout.skip + 1}):"
             f" {str(error).rstrip('.')}.",
-            "It may be truncated: copy it again.",
+            "Correct that row; if it is the last one, the file may be truncated: copy it again.",
         ) from None
-    if table.shape[0] == 0 or table.shape[1] != count:
+    if table.shape[0] == 0 or table.shape[1] != layout.count:
         raise InputError(f"{path} has no points.", "It may be truncated: copy it again.")
     return np.asarray(table, dtype=np.float64)
 
 
-def _rounding(path: Path, skip: int, delimiter: str | None, columns: tuple[int, ...]) -> float:
+def _rounding(path: Path, layout: _Layout, columns: tuple[int, ...]) -> float:
     """Half a unit of the last printed digit of the coordinates."""
     digits = 0
     with path.open(encoding="latin-1") as stream:
-        for line in islice(stream, skip, skip + 3000):
-            words = _words(line.strip(), delimiter)
+        for line in islice(stream, layout.skip, layout.skip + 3000):
+            words = [_cleaned(word, layout.decimal_comma) for word in _words(line.strip(), layout.delimiter)]
             for at in columns:
                 if at < len(words) and _number(words[at]) is not None:
                     exponent = Decimal(words[at]).as_tuple().exponent
@@ -194,7 +251,7 @@ def _number(text: str | None) -> float | None:
     """The first word of a text as a number; None if it is not one."""
     try:
         return float(Decimal(text.split()[0])) if text and text.split() else None
-    except InvalidOperation:
+    except (InvalidOperation, ValueError, OverflowError):  # a signaling NaN is a Decimal, but not a float
         return None
 
 

@@ -24,7 +24,7 @@ from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
 from gravmap.learning.data.local_statistics import WINDOWS_KM, local_statistics
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.data.splits import DatasetSplits
-from gravmap.learning.training.checkpoint import MODEL
+from gravmap.learning.training.checkpoint import MODEL, check_recorded
 from gravmap.records import Positive, parse_record, read_model, record
 
 log = logging.getLogger(__name__)
@@ -208,6 +208,7 @@ def _distances_between_datasets(training_features: NDArray[np.float32], number: 
 
 FORMAT = 1
 FILE = "reach.safetensors"
+_REMEDY = "Restore it, train again, or remove the file: then maps have no area of applicability."
 
 
 @dataclass(frozen=True)
@@ -326,8 +327,6 @@ class ReachRecord(TypedDict):
     spacing_km: Positive
 
 
-_AGAIN = "Train again, or remove the file."
-
 # Names in the file, and attributes.
 _ARRAYS = {"centres": "field_means", "mean": "feature_means", "spread": "feature_stds", "points": "training_features"}
 _NUMBERS = {"mean_distance": "mean_training_distance", "threshold": "threshold", "spacing_km": "spacing_km"}
@@ -350,7 +349,7 @@ def read_area_of_applicability(run_folder: Path) -> AreaOfApplicability | None:
     Raises
     ------
     InputError
-        The file is damaged, or has another format.
+        The file is damaged or was changed, or has another format.
 
     Examples
     --------
@@ -362,15 +361,15 @@ def read_area_of_applicability(run_folder: Path) -> AreaOfApplicability | None:
     from safetensors import SafetensorError, safe_open
 
     path = run_folder / FILE
-    if not path.exists():
+    if not check_recorded(path, _REMEDY):
         return None
     try:
         with safe_open(path, framework="np") as stored:
             text = (stored.metadata() or {})["gravmap"]
             arrays = [stored.get_tensor(name) for name in _ARRAYS]
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error}.", _AGAIN) from None
-    header = parse_record(text, ReachRecord, f"The header of {path}", _AGAIN)
+        raise InputError(f"{path} is damaged: {error}.", _REMEDY) from None
+    header = parse_record(text, ReachRecord, f"The header of {path}", _REMEDY)
     if header["format"] != FORMAT:
         raise InputError(
             f"{path} has format {header['format']}; this version of gravmap reads {FORMAT}.",
@@ -385,7 +384,7 @@ def read_area_of_applicability(run_folder: Path) -> AreaOfApplicability | None:
         or not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in arrays)
         or not (std > 0).all()
     ):
-        raise InputError(f"{path} is damaged: its arrays do not fit together, or are not finite.", _AGAIN)
+        raise InputError(f"{path} is damaged: its arrays do not fit together, or are not finite.", _REMEDY)
     applicability = AreaOfApplicability(
         tuple(header["fields"]),
         field_means,

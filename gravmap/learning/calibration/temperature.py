@@ -32,11 +32,13 @@ from gravmap.learning.calibration.by_distance import (
 from gravmap.learning.calibration.reliability import log_softmax, reliability_measures
 from gravmap.learning.evaluation.held_out import HeldOutPredictions
 from gravmap.learning.evaluation.under_cover import Strata, in_stratum
-from gravmap.learning.training.checkpoint import MODEL
+from gravmap.learning.training.checkpoint import MODEL, check_recorded
 from gravmap.records import Count, Positive, read_model, read_record, record
 from gravmap.units import format_angle
 
 log = logging.getLogger(__name__)
+
+_REMEDY = "Restore it, train again, or remove the file: then T = 1, and probabilities are not calibrated."
 
 FORMAT = 1
 FILE = "calibration.json"
@@ -218,7 +220,7 @@ def read_calibration(run_folder: Path) -> Calibration | None:
     Raises
     ------
     InputError
-        The file is damaged, or has another format.
+        The file is damaged or was changed, or has another format.
 
     Examples
     --------
@@ -230,9 +232,9 @@ def read_calibration(run_folder: Path) -> Calibration | None:
     1.3
     """
     path = run_folder / FILE
-    if not path.exists():
+    if not check_recorded(path, _REMEDY):
         return None
-    hint = "Train again, or remove the file: then T = 1."
+    hint = _REMEDY
     record = read_record(path, CalibrationRecord, hint=hint)
     if record["format"] != FORMAT:
         raise InputError(

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from gravmap.errors import InputError
 from gravmap.files import atomic_path
-from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE, UNUSABLE, axis_cells
+from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE, UNUSABLE, axis_cells, turn_longitudes
 from gravmap.records import ClassRecord, FieldRecipe, RunSplit, SourceRecord, parse_record, record
 
 IGNORE = -100
@@ -234,7 +234,7 @@ class RegionDataset:
     def label_columns(self, lon: NDArray[np.float64]) -> NDArray[np.int64]:
         """Column of the label cell at each longitude; -1 where outside. A point between two is in the eastern one."""
         west, _, east, _ = self.label_bounds_wsen
-        return axis_cells(lon, west, east, self.labels.shape[1])
+        return axis_cells(turn_longitudes(lon, west, east), west, east, self.labels.shape[1])
 
     def node_truth(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Label and role at every node of the field: scores count each node once.

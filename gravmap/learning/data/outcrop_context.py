@@ -73,6 +73,22 @@ def distance_to_outcrop_km(
     return distance
 
 
+def require_two_classes(known: NDArray[np.uint8]) -> None:
+    """Refuse outcrop of a single class: as context it is no information.
+
+    Raises
+    ------
+    InputError
+        The same class, the only one, at all nodes that are not 0.
+    """
+    present = np.unique(known[known > 0])
+    if len(present) == 1:
+        raise InputError(
+            f"All outcrop here is of one class ({present[0]}): as context it is no information.",
+            "Use a larger window, or a network without context.",
+        )
+
+
 def outcrop_context(
     known: NDArray[np.uint8], lat: NDArray[np.float64], lon: NDArray[np.float64], classes: int
 ) -> NDArray[np.float32]:
@@ -107,12 +123,7 @@ def outcrop_context(
     >>> fields.shape, bool(fields[0, 0, 1] > fields[1, 0, 1])
     ((4, 5, 6), True)
     """
-    present = np.unique(known[known > 0])
-    if len(present) == 1:
-        raise InputError(
-            f"All outcrop here is of one class ({present[0]}): as context it is no information.",
-            "Use a larger window, or a network without context.",
-        )
+    require_two_classes(known)
     probabilities = class_probabilities(known, spacing_yx_km(lat, lon), classes)
     probabilities = np.maximum(probabilities, np.float32(LEAST))
     logs = np.log(probabilities / probabilities.sum(axis=0))

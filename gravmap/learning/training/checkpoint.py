@@ -2,14 +2,17 @@
 
 Of a pair `<stem>.safetensors` + `<stem>.json` the weights are written first; the JSON holds their SHA-256. Each file is
 replaced atomically, and the weights have a copy of the JSON in their header, so a process killed between the two leaves
-a pair that can still be read, as the newer one.
+a pair that can still be read, as the newer one. `model.json` of a complete run also holds the SHA-256 of the files that
+were measured on the network (:func:`record_files`); :func:`check_recorded` compares them where they are read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,12 +25,17 @@ from gravmap import __version__
 from gravmap.errors import InputError, OptionError
 from gravmap.files import atomic_path, sha256, write_json
 from gravmap.learning.data.channels import InputChannels
-from gravmap.records import ModelRecord, check_record, parse_record, read_record
+from gravmap.records import ModelRecord, check_record, parse_record, read_model, read_record
 
 FORMAT = 2
 """Version of the layout; other versions are refused. 2: inputs are a list of channel records."""
 
 MODEL, LAST = "model", "last"
+
+SIDECAR_ONLY = ("weights_sha256", "files")
+"""Keys of the JSON that its copy in the header of the weights lacks."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -237,7 +245,8 @@ def write_pair(folder: Path, stem: str, tensors: dict[str, Tensor], record: dict
 
     # Shared tensors are copied: safetensors refuses two names for one memory.
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    record = {**record, "format": FORMAT, "tensors_sha256": _digest(plain)}
+    record = json.loads(json.dumps({**record, "format": FORMAT, "tensors_sha256": _digest(plain)}))
+    record |= {"description_sha256": _description_sha256(record)}
     weights = folder / f"{stem}.safetensors"
     with atomic_path(weights) as temporary:
         save_file(plain, temporary, metadata={"gravmap": json.dumps(record)})
@@ -250,7 +259,7 @@ def read_pair(folder: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any
     Raises
     ------
     InputError
-        A file is missing, damaged, not written by gravmap, or of another layout.
+        A file is missing, damaged, changed, not written by gravmap, or of another layout.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -278,16 +287,77 @@ def read_pair(folder: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any
             "Upgrade gravmap." if version > FORMAT else "Train anew, or use the version of gravmap that wrote it.",
         )
     if sha256(weights) == named:
+        own = {name: value for name, value in record.items() if name not in SIDECAR_ONLY}
+        if changed := sorted(name for name in {*own, *header} if not _same(own.get(name), header.get(name))):
+            raise InputError(
+                f"{sidecar} was changed: {', '.join(changed)} differs from the copy of it inside {weights.name}.",
+                "Restore it, or train again with `gravmap train`.",
+            )
         return tensors, record
-    # Either the bytes are damaged, or the process was killed between the two files: see the digest in the header.
-    if _digest(tensors) != header.get("tensors_sha256"):
+    # Either the bytes are damaged, or the process was killed between the two files: see the digests in the header.
+    # Headers of earlier versions of gravmap have no digest of themselves.
+    described = _description_sha256(header)
+    if _digest(tensors) != header.get("tensors_sha256") or header.get("description_sha256", described) != described:
         raise InputError(f"{weights} is damaged: its SHA-256 is not the one in {sidecar.name}.", _HINT)
     return tensors, header
+
+
+def record_files(folder: Path, checksums: Mapping[str, str]) -> None:
+    """Record in ``model.json`` the SHA-256 of the files that belong to the network, by name."""
+    sidecar = folder / f"{MODEL}.json"
+    record = read_record(sidecar, dict[str, Any], "gravmap train")
+    write_json(sidecar, {**record, "files": dict(checksums)})
+
+
+def check_recorded(path: Path, hint: str) -> bool:
+    """Compare a file of a run with its checksum in ``model.json``.
+
+    Parameters
+    ----------
+    path : Path
+        The file, in the folder of the run.
+    hint : str
+        For the message.
+
+    Returns
+    -------
+    bool
+        Whether the file is there. If ``model.json`` records one that is missing, a warning is logged.
+
+    Raises
+    ------
+    InputError
+        The file was changed. Runs of earlier versions of gravmap have no checksums, and pass.
+    """
+    sidecar = path.parent / f"{MODEL}.json"
+    files = read_model(path.parent).get("files", {}) if sidecar.exists() else {}
+    recorded = files.get(path.name)
+    if not path.exists():
+        if recorded is not None:
+            log.warning("%s is missing; %s records it.", path, sidecar.name)
+        return False
+    if recorded not in (None, sha256(path)):
+        raise InputError(f"{path} was changed: its SHA-256 is not the one in {sidecar.name}.", hint)
+    return True
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors whose names start with a prefix, without the prefix."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _description_sha256(record: Mapping[str, Any]) -> str:
+    """Compute the SHA-256 over a record, without that checksum."""
+    rest = {name: value for name, value in record.items() if name != "description_sha256"}
+    return hashlib.sha256(_canonical(rest).encode()).hexdigest()
+
+
+def _same(one: Any, other: Any) -> bool:
+    return _canonical(one) == _canonical(other)  # as text, since NaN is not equal to itself
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.files import write_json
+from gravmap.files import json_text, sha256, write_text
 from gravmap.lattice import TEST, TUNE
 from gravmap.learning.calibration.applicability import fit_area_of_applicability, write_area_of_applicability
 from gravmap.learning.calibration.by_distance import DistanceTemperature
@@ -20,7 +21,7 @@ from gravmap.learning.calibration.temperature import Calibration, calibrate, win
 from gravmap.learning.evaluation.held_out import HeldOutPredictions, default_scales, scoring_scale
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.under_cover import held_out_strata, scores_under_cover, with_other_gravity
-from gravmap.learning.training.checkpoint import load_model, save_model
+from gravmap.learning.training.checkpoint import load_model, record_files, save_model
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.curves import draw_curves
 from gravmap.learning.training.scorer import Scorer
@@ -28,6 +29,9 @@ from gravmap.learning.training.state import TrainingState
 from gravmap.progress import Progress, silent
 
 log = logging.getLogger(__name__)
+
+MEASURED = ("calibration.json", "reach.safetensors", "metrics.csv", "curves.png", "reliability.png")
+"""Files of a complete run whose checksums are recorded in model.json, beside that of scores.json."""
 
 Kilometres = NDArray[np.float64]
 
@@ -107,7 +111,11 @@ def finish(
             log.warning("No node has a training label: the area of applicability cannot be computed.")
         else:
             write_area_of_applicability(run_dir, applicability, data.fingerprint)
-        write_json(run_dir / "scores.json", result)
+        text = json_text(result)
+        written = {name: sha256(run_dir / name) for name in MEASURED if (run_dir / name).exists()}
+        # Before scores.json, which marks a complete run: of a run killed between the two, training is resumed.
+        record_files(run_dir, {**written, "scores.json": hashlib.sha256(text.encode()).hexdigest()})
+        write_text(run_dir / "scores.json", text)
     return result
 
 

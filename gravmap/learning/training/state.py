@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gravmap.errors import InputError, OptionError
+from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.training.checkpoint import LAST, read_pair, refuse_not_finite, under, versions, write_pair
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.distributed import Group
@@ -322,6 +323,34 @@ def save_checkpoint(
     write_pair(run_dir, LAST, state.tensors(), record)
 
 
+def check_resumable(run_dir: Path, data: DatasetSplits, config: TrainConfig) -> None:
+    """Make the checks of :func:`load_checkpoint` that need no network; crusts are not compared.
+
+    Raises
+    ------
+    InputError
+        As there.
+    """
+    stored = read_pair(run_dir, LAST)[1]
+    record = check_record(stored, CheckpointRecord, str(run_dir / f"{LAST}.json"), _ANEW)
+    _check_resumable(record, run_dir, config, None if data.simulated else data.fingerprint(), data.simulated)
+
+
+def _check_resumable(
+    record: CheckpointRecord, run_dir: Path, config: TrainConfig, fingerprint: str | None, simulated: bool
+) -> None:
+    if fingerprint is not None and record["area_sha256"] != fingerprint:
+        what = "simulated crusts are not those" if simulated else "tile set is not the one"
+        raise InputError(
+            f"The {what} that the run {run_dir.name} was started with.",
+            "Restore the data it was started with, or train anew under another --name.",
+        )
+    if record["epoch"] >= config.epochs and (run_dir / "scores.json").exists():
+        raise InputError(
+            f"{run_dir.name} is complete with {record['epoch']} epochs.", "Give a larger --epochs to continue it."
+        )
+
+
 def load_checkpoint(
     run_dir: Path,
     state: TrainingState,
@@ -340,17 +369,7 @@ def load_checkpoint(
     record = check_record(stored, CheckpointRecord, str(run_dir / f"{LAST}.json"), _ANEW)
     refuse_not_finite(tensors, run_dir / f"{LAST}.safetensors")
     try:
-        if record["area_sha256"] != data.fingerprint:
-            what = "simulated crusts are not those" if data.splits.simulated else "tile set is not the one"
-            raise InputError(
-                f"The {what} that the run {run_dir.name} was started with.",
-                "Restore the data it was started with, or train anew under another --name.",
-            )
-        if record["epoch"] >= config.epochs and (run_dir / "scores.json").exists():
-            raise InputError(
-                f"{run_dir.name} is complete with {record['epoch']} epochs.",
-                "Give a larger --epochs to continue it.",
-            )
+        _check_resumable(record, run_dir, config, data.fingerprint, data.splits.simulated)
         state.load(tensors, record)
         at_once = record.get("at_once")
         if at_once and record["config"].get("micro_batch") == config.micro_batch:

@@ -121,6 +121,7 @@ def load_pretrained(folder: Path) -> WarmStart:
         "inputs": spec.inputs,
         "classes": spec.classes,
         "field_recipe": spec.field_recipe,
+        "scales_deg": spec.scales_deg,
         "taught_on": spec.taught_on,
     }
     init = check_record(stored, PretrainedRecord, str(folder))

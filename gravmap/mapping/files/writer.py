@@ -94,6 +94,28 @@ class MapFiles:
     summary: Summary
 
 
+def output_grid(grid: MapGrid, crs: str | None) -> dict[str, Any] | None:
+    """Return the grid of the files in another coordinate system than longitude and latitude; None in these.
+
+    Raises
+    ------
+    OptionError
+        PROJ does not know `crs`, or it is not defined over the whole map.
+    """
+    target = GEOGRAPHIC if crs is None else read_crs(crs)
+    return None if target == GEOGRAPHIC else reprojected_grid(_geographic(grid), target)
+
+
+def _geographic(grid: MapGrid) -> dict[str, Any]:
+    west, _, _, north = grid.bounds_wsen
+    return {
+        "crs": GEOGRAPHIC,
+        "transform": from_origin(west, north, grid.spacing_deg[1], grid.spacing_deg[0]),
+        "height": grid.shape[0],
+        "width": grid.shape[1],
+    }
+
+
 class MapWriter:
     """Writes the blocks of a map, in any order, to rasters, polygons and styles that GIS software opens directly.
 
@@ -142,15 +164,8 @@ class MapWriter:
         self.legend = Legend(legend.name, legend.bedrock)  # a map never shows cover
         self.evidence_names = evidence_names(near_km)
         self.tags = {"GRAVMAP_VERSION": __version__, "TIFFTAG_SOFTWARE": f"gravmap {__version__}", **tags}
-        west, _, _, north = grid.bounds_wsen
-        geographic = {
-            "crs": GEOGRAPHIC,
-            "transform": from_origin(west, north, grid.spacing_deg[1], grid.spacing_deg[0]),
-            "height": grid.shape[0],
-            "width": grid.shape[1],
-        }
-        target = GEOGRAPHIC if crs is None else read_crs(crs)
-        self._reprojected = None if target == GEOGRAPHIC else reprojected_grid(geographic, target)
+        geographic = _geographic(grid)
+        self._reprojected = output_grid(grid, crs)
         self.layers = self._layers()
         folder.mkdir(parents=True, exist_ok=True)
         self._plain = {layer.name: folder / f".{layer.name}.plain.tif" for layer in self.layers}

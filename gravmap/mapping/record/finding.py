@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gravmap.files import sha256
+from gravmap.mapping.record.raster_content import compare_layers, read_layers
 
 AS_RECORDED, CHANGED, MISSING, DISAGREES = "as recorded", "changed", "missing", "disagrees"
 UNREADABLE, GONE, UNLISTED = "unreadable", "gone", "unlisted"
@@ -94,7 +96,7 @@ def compare_with_record(path: Path, recorded: Mapping[str, Any], what: str, *, a
     path : Path
         Where the file should be.
     recorded : mapping
-        ``sha256`` and perhaps ``bytes``.
+        ``sha256`` and perhaps ``bytes``, and of a GeoPackage ``layers``: where its bytes differ, these are compared.
     what : str
         How to call it.
     absent : str
@@ -103,6 +105,9 @@ def compare_with_record(path: Path, recorded: Mapping[str, Any], what: str, *, a
     if not path.is_file():
         where = "is not there" if absent == MISSING else f"is no longer at {path}: it cannot be checked"
         return Finding(what, absent, where)
+    layers = recorded.get("layers")
+    if layers is not None and sha256(path) != recorded["sha256"]:
+        return _compare_geopackage(path, layers, what)
     size = path.stat().st_size
     if recorded.get("bytes", size) != size:
         return Finding(what, CHANGED, f"has {size:,} bytes, {recorded['bytes']:,} were recorded")
@@ -110,3 +115,17 @@ def compare_with_record(path: Path, recorded: Mapping[str, Any], what: str, *, a
     if found != recorded["sha256"]:
         return Finding(what, CHANGED, f"its SHA-256 is {found[:12]}..., {str(recorded['sha256'])[:12]}... was recorded")
     return Finding(what, AS_RECORDED)
+
+
+def _compare_geopackage(path: Path, layers: Mapping[str, Any], what: str) -> Finding:
+    """Compare the content of a GeoPackage: QGIS changes bytes of one that it only opens."""
+    try:
+        found = read_layers(path)
+    except sqlite3.Error as error:
+        return Finding(what, CHANGED, f"is damaged: {error}")
+    difference = compare_layers(found, layers)
+    if difference:
+        return Finding(what, CHANGED, difference)
+    added = sorted(set(found) - set(layers))
+    more = f", and it has more: {', '.join(added)}" if added else ""
+    return Finding(what, AS_RECORDED, f"its layers are as recorded, its bytes are not: a program opened it{more}")

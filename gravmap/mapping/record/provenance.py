@@ -6,13 +6,12 @@ to zeros. So it is the one file on which all trust in a map's folder rests.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import importlib.metadata
-import json
 import math
 import os
 import platform
-import re
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,14 +22,14 @@ from typing_extensions import TypedDict
 
 from gravmap import __version__
 from gravmap.errors import InputError
-from gravmap.files import PARTIAL, sha256, write_text
+from gravmap.files import PARTIAL, sha256, write_checksummed_json
 from gravmap.geology.labels import legend_path
 from gravmap.gravity.fields_file import read_field_recipe
 from gravmap.mapping.layers import NODATA
 from gravmap.mapping.plan import WINDOWS_FOLDER
 from gravmap.mapping.record.data_sources import field_attributes, original_data
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
-from gravmap.mapping.record.raster_content import count_values, read_attribute_table
+from gravmap.mapping.record.raster_content import count_values, read_attribute_table, read_layers
 from gravmap.records import (
     ChannelRecord,
     ClassRecord,
@@ -63,9 +62,6 @@ RUN_FILES = {
 PAPER_GRID = "wgm2012"
 PAPER_SPACING_DEG = 1 / 30
 PAPER_HEIGHT_M = 10_000.0
-
-_OWN_SUM = re.compile(r'("record_sha256": ")([0-9a-f]{64})(")')
-_NO_SUM = "0" * 64
 
 
 def write_provenance(
@@ -125,7 +121,7 @@ def write_provenance(
     sources = original_data(fields, labels, trained)
     record = {
         "format": FORMAT,
-        "record_sha256": _NO_SUM,
+        "record_sha256": "",
         "made_by": f"gravmap {__version__}",
         "command": command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -247,13 +243,6 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     return {**check_record(stored, Provenance, str(path), hint)}
 
 
-def is_untouched(folder: Path) -> bool:
-    """Whether the text of ``provenance.json`` is the one that its own checksum was taken of."""
-    text = (folder / FILE).read_bytes().decode("utf-8", errors="replace")
-    stated = _OWN_SUM.search(text)
-    return stated is not None and stated[2] == _own_sum(text)
-
-
 def outputs_in(folder: Path) -> list[Path]:
     """The files of a map that its record lists: all but the record, what is half-written, and what it is made from."""
     others = {folder / name for name in (FILE, MARK, JOURNAL, LOCK)}
@@ -265,26 +254,24 @@ def outputs_in(folder: Path) -> list[Path]:
         and path.parent != folder / WINDOWS_FOLDER
         and PARTIAL not in path.name
         and not path.name.startswith(".")
+        and not path.name.endswith((".gpkg-wal", ".gpkg-shm"))  # SQLite's, while another program has it open
     )
 
 
 def _write(folder: Path, record: dict[str, Any]) -> None:
     outputs = {path.relative_to(folder).as_posix(): _hashed(path) for path in outputs_in(folder)}
     # Last in the file: it is the longest list.
-    record = {key: value for key, value in record.items() if key != "outputs"} | {
-        "record_sha256": _NO_SUM,
-        "outputs": outputs,
-    }
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_text(folder / FILE, _OWN_SUM.sub(rf"\g<1>{_own_sum(text)}\g<3>", text, count=1))
-
-
-def _own_sum(text: str) -> str:
-    return hashlib.sha256(_OWN_SUM.sub(rf"\g<1>{_NO_SUM}\g<3>", text, count=1).encode()).hexdigest()
+    record = {key: value for key, value in record.items() if key != "outputs"} | {"outputs": outputs}
+    write_checksummed_json(folder / FILE, record)
 
 
 def _hashed(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    """Size and SHA-256 of a file; of a GeoPackage, whose bytes change when it is opened, also those of its layers."""
+    hashed: dict[str, Any] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    if path.suffix.lower() == ".gpkg":
+        with contextlib.suppress(sqlite3.Error):
+            hashed["layers"] = read_layers(path)
+    return hashed
 
 
 def hashed_inputs(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gravmap.errors import InputError
-from gravmap.files import sha256
+from gravmap.files import is_untouched, json_text, sha256
 from gravmap.mapping.record import provenance
 from gravmap.mapping.record.agreement import agreement
 from gravmap.mapping.record.data_sources import file_name
@@ -25,8 +29,9 @@ from gravmap.mapping.record.finding import (
 from gravmap.mapping.record.model_record import MADE_BY, SIDECAR, read_metadata, tensors_sha256
 from gravmap.progress import Progress, silent
 from gravmap.records import read_model, read_record
-from gravmap.tiling.tile_files import tile_checksums
-from gravmap.tiling.training_arrays import read_index
+from gravmap.tiling.splits import read_split
+from gravmap.tiling.tile_files import read_windows, tile_checksums
+from gravmap.tiling.training_arrays import TileIndex, labels_of, read_index
 from gravmap.workspace import Workspace
 
 _KINDS = "a map (provenance.json), a training run (model.json), a tile set (index.json), or a workspace holding these"
@@ -133,15 +138,18 @@ def _of_each(folder: Path, file: str) -> list[Path]:
 
 
 def _record_itself(folder: Path) -> Finding:
-    if provenance.is_untouched(folder):
+    if is_untouched(folder / provenance.FILE):
         return Finding(provenance.FILE, AS_RECORDED)
     return Finding(provenance.FILE, CHANGED, "was edited after it was written: its own checksum does not fit")
 
 
 def _inputs(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
     for role, entry in record["inputs"].items():
-        path = (folder / entry["path"]).resolve()
-        yield compare_with_record(path, entry, f"{role.replace('_', ' ')} {entry['path']}")
+        path, what = (folder / entry["path"]).resolve(), f"{role.replace('_', ' ')} {entry['path']}"
+        found = compare_with_record(path, entry, what)
+        if found.bad and role.startswith("model_json") and _sha256_without_files(path) == entry["sha256"]:
+            found = Finding(what, AS_RECORDED)
+        yield found
     # The original data lie where `gravmap fetch` puts them, beside the fields, where they are still kept.
     raw = (folder / record["inputs"]["fields"]["path"]).resolve().parent / "raw"
     for source in record["sources"]:
@@ -150,6 +158,15 @@ def _inputs(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
             yield compare_with_record(
                 raw / name, {"sha256": source["sha256"]}, f"{source.get('role', 'data')} data {name}"
             )
+
+
+def _sha256_without_files(path: Path) -> str:
+    """SHA-256 of a model.json as it was before its list of files was added: that of the shipped network was, later."""
+    try:
+        record = read_record(path, dict[str, Any], MADE_BY)
+    except InputError:
+        return ""
+    return hashlib.sha256(json_text({key: record[key] for key in record if key != "files"}).encode()).hexdigest()
 
 
 def verify_run(folder: Path) -> Verification:
@@ -200,6 +217,7 @@ def verify_tile_set(folder: Path, progress: Progress = silent) -> Verification:
         compare_with_record((folder / entry["path"]).resolve(), entry, f"{role} {entry['path']}")
         for role, entry in sources.items()
     ]
+    findings += _tile_index(folder, index)
     sums = tile_checksums(folder, progress=progress)
     for file, (written, found) in sums.items():
         if found is None:
@@ -210,6 +228,32 @@ def verify_tile_set(folder: Path, progress: Progress = silent) -> Verification:
     if sound:
         findings.append(Finding(f"{sound} tile files", AS_RECORDED))
     return Verification(folder, "tile set", title, tuple(findings))
+
+
+def _tile_index(folder: Path, index: TileIndex) -> Iterator[Finding]:
+    """Whether the table of windows, its columns of splits and the classes of the labels are those of index.json."""
+    problem = ""
+    try:
+        table = read_windows(folder, index)
+        boxes = np.column_stack([table[side].to_numpy() for side in ("west", "south", "east", "north")])
+        for stored in index["splits"]:
+            expected = {name: list(column) for name, column in read_split(stored).columns(boxes).items()}
+            if any(name not in table.column_names or table[name].to_pylist() != expected[name] for name in expected):
+                problem = (
+                    f"its columns of the split {stored['name']} are not those of index.json;"
+                    f" `gravmap split --add {stored['kind']} --name {stored['name']} --overwrite` writes both"
+                )
+    except InputError as error:
+        problem = error.message
+    yield Finding("index.parquet", CHANGED if problem else AS_RECORDED, problem)
+    labels = folder / index["sources"]["labels"]["path"]
+    if labels.is_file() and sha256(labels) == index["sources"]["labels"]["sha256"]:
+        try:
+            labels_of(folder, index)
+        except InputError as error:
+            yield Finding(f"legend of {labels.name}", DISAGREES, error.message)
+        else:
+            yield Finding(f"legend of {labels.name}", AS_RECORDED)
 
 
 def _pair(folder: Path, stem: str) -> Finding:
@@ -229,32 +273,59 @@ def _pair(folder: Path, stem: str) -> Finding:
     if sha256(weights) != sidecar.get("weights_sha256"):
         detail = f"is not the file that {stem}.json describes: another network, or training was stopped between the two"
         return Finding(what, CHANGED, detail)
-    if {key: value for key, value in sidecar.items() if key != "weights_sha256"} != header:
+    own = {key: value for key, value in sidecar.items() if key not in ("weights_sha256", "files")}
+    if json.dumps(own, sort_keys=True) != json.dumps(header, sort_keys=True):  # as text: NaN is not equal to itself
         return Finding(f"{stem}.json", CHANGED, f"differs from the copy of it inside {what}")
     return Finding(f"{what} and {stem}.json", AS_RECORDED)
 
 
 def _measured(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
-    """Scores, temperatures and reach belong to these weights."""
-    if (folder / "scores.json").is_file():
-        scores = read_record(folder / "scores.json", dict[str, Any], MADE_BY)
-        other = [role for role in ("tune", "test") if scores.get(role) != record.get("scores", {}).get(role)]
-        yield _belongs(
-            "scores.json", f"other scores on the {' and '.join(other)} blocks than model.json" if other else ""
-        )
-    if (folder / "calibration.json").is_file():
-        named = read_record(folder / "calibration.json", dict[str, Any], MADE_BY).get("model_sha256")
-        yield _belongs("calibration.json", _other(named, record.get("weights_sha256"), "weights"))
+    """Files that were measured on the network: those that model.json and evaluation.json record, and whose they are."""
+    differing = set()
+    listed = {"model.json": record.get("files", {})}  # runs of earlier versions of gravmap list none
     if (folder / "evaluation.json").is_file():
-        named = read_record(folder / "evaluation.json", dict[str, Any], "gravmap evaluate").get("model_sha256")
-        yield _belongs("evaluation.json", _other(named, record.get("weights_sha256"), "weights"))
-    if (folder / "reach.safetensors").is_file():
-        try:
-            named = read_metadata(folder / "reach.safetensors").get("area_sha256")
-        except InputError:
-            yield Finding("reach.safetensors", CHANGED, "is damaged: its header cannot be read")
-            return
-        yield _belongs("reach.safetensors", _other(named, record.get("area_sha256"), "training region"))
+        if is_untouched(folder / "evaluation.json") is False:
+            differing.add("evaluation.json")
+            yield Finding("evaluation.json", CHANGED, "was edited after it was written: its own checksum does not fit")
+        else:
+            evaluation = read_record(folder / "evaluation.json", dict[str, Any], "gravmap evaluate")
+            listed["evaluation.json"] = evaluation.get("files", {})
+    for name, checksum in ((name, checksum) for files in listed.values() for name, checksum in files.items()):
+        found = compare_with_record(folder / name, {"sha256": checksum}, name, absent=MISSING)
+        if found.bad or name not in _OWNED:
+            yield found
+        if found.bad:
+            differing.add(name)
+    for name, owner in _OWNED.items():
+        if name not in differing and (folder / name).is_file():
+            yield owner(folder / name, record)
+
+
+def _owner_of_scores(path: Path, record: Mapping[str, Any]) -> Finding:
+    scores, known = read_record(path, dict[str, Any], MADE_BY), record.get("scores", {})
+    other = [role for role in ("tune", "test") if json.dumps(scores.get(role)) != json.dumps(known.get(role))]
+    return _belongs(path.name, f"other scores on the {' and '.join(other)} blocks than model.json" if other else "")
+
+
+def _owner_by_weights(path: Path, record: Mapping[str, Any]) -> Finding:
+    named = read_record(path, dict[str, Any], MADE_BY).get("model_sha256")
+    return _belongs(path.name, _other(named, record.get("weights_sha256"), "weights"))
+
+
+def _owner_of_applicability(path: Path, record: Mapping[str, Any]) -> Finding:
+    try:
+        named = read_metadata(path).get("area_sha256")
+    except InputError:
+        return Finding(path.name, CHANGED, "is damaged: its header cannot be read")
+    return _belongs(path.name, _other(named, record.get("area_sha256"), "training region"))
+
+
+_OWNED: dict[str, Callable[[Path, Mapping[str, Any]], Finding]] = {
+    "scores.json": _owner_of_scores,
+    "calibration.json": _owner_by_weights,
+    "evaluation.json": _owner_by_weights,
+    "reach.safetensors": _owner_of_applicability,
+}
 
 
 def _other(named: Any, own: Any, what: str) -> str:

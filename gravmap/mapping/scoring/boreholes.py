@@ -14,7 +14,7 @@ from gravmap.errors import InputError
 from gravmap.geology.legend import normalize_code
 from gravmap.geology.legend_file import read_legend
 from gravmap.geology.points import Points
-from gravmap.lattice import COVER
+from gravmap.lattice import COVER, turn_longitudes
 from gravmap.learning.data.dataset import RegionDataset
 
 MOST_NAMED = 8
@@ -85,7 +85,10 @@ def lay_points(points: Points, dataset: RegionDataset) -> Boreholes:
     known = {normalize_code(str(entry["name"])).casefold(): int(entry["index"]) for entry in dataset.classes}
     known |= {str(entry["index"]): int(entry["index"]) for entry in dataset.classes}
     label = np.array([known.get(value.casefold(), 0) for value in points.values], np.uint8)
-    row, column = _nearest(points.lat, dataset.node_lat), _nearest(points.lon, dataset.node_lon)
+    nodes = dataset.node_lon
+    half = (nodes[-1] - nodes[0]) / (len(nodes) - 1) / 2
+    lon = turn_longitudes(points.lon, float(nodes[0] - half), float(nodes[-1] + half))
+    row, column = _nearest(points.lat, dataset.node_lat), _nearest(lon, nodes)
     inside = (row >= 0) & (column >= 0)
     with_gravity = inside & dataset.field_valid[row, column]
     scored = with_gravity & (label > 0)

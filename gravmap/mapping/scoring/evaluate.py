@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.files import write_json
+from gravmap.files import sha256, write_checksummed_json
 from gravmap.geology.points import Points
 from gravmap.gravity.topography import topography_at_nodes
 from gravmap.lattice import TEST, TUNE
@@ -21,6 +21,7 @@ from gravmap.learning.evaluation.figures import draw_confusion, draw_distance
 from gravmap.learning.evaluation.held_out import scoring_scale
 from gravmap.learning.evaluation.importance import draw_offsets, permutation_importance, shift_input
 from gravmap.learning.evaluation.metrics import confusion, scores, scores_by_distance
+from gravmap.learning.evaluation.node_predictor import FILE as PREDICTED
 from gravmap.learning.evaluation.node_predictor import UNLABELLED, load_node_predictor, predict_class_map
 from gravmap.learning.evaluation.null_models import labelled_mask, null_maps, unavailable_null_models
 from gravmap.learning.evaluation.run_groups import shared_settings
@@ -175,10 +176,11 @@ def evaluate_run(
             load_node_predictor(folder, options.device), dataset, TUNE, seed=seed, progress=progress
         )
         record["importance"] = [row.to_dict() for row in rows]
-    write_json(folder / FILE, record)
     if options.pictures:
         _draw(folder, record, nodes)
-    return Evaluated(record, compared)
+    written = (PREDICTED, *((CONFUSION, DISTANCE) if options.pictures else ()))
+    record["files"] = {name: sha256(folder / name) for name in written if (folder / name).exists()}
+    return Evaluated(write_checksummed_json(folder / FILE, record), compared)
 
 
 def _score_points(

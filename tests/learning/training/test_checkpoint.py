@@ -6,8 +6,17 @@ import pytest
 import torch
 
 from gravmap.errors import DeviceError, InputError
+from gravmap.files import sha256
 from gravmap.learning import load_model
-from gravmap.learning.training.checkpoint import ModelSpec, read_pair, save_model, versions, write_pair
+from gravmap.learning.calibration.temperature import read_calibration, write_calibration
+from gravmap.learning.training.checkpoint import (
+    ModelSpec,
+    read_pair,
+    record_files,
+    save_model,
+    versions,
+    write_pair,
+)
 from gravmap.network import build
 from gravmap.network.registry import build_from_dict, read_architecture
 
@@ -67,6 +76,38 @@ def test_one_damaged_byte_is_refused(network, spec, tmp_path, where):
     path.write_bytes(data)
     with pytest.raises(InputError, match="damaged"):
         load_model(tmp_path)
+
+
+def test_an_edited_description_is_refused_in_either_file(network, spec, tmp_path):
+    save_model(tmp_path, network, spec)
+    sidecar, weights = tmp_path / "model.json", tmp_path / "model.safetensors"
+    text, content = sidecar.read_text(), weights.read_bytes()
+    sidecar.write_text(text.replace("Klasse 1", "Klasse 2"))
+    with pytest.raises(InputError, match=r"model\.json was changed: classes differs from the copy of it inside"):
+        load_model(tmp_path)
+    sidecar.write_text(text)
+    weights.write_bytes(content.replace(b"Klasse 1", b"Klasse 2"))
+    with pytest.raises(InputError, match="damaged"):
+        load_model(tmp_path)
+
+
+def test_a_file_that_belongs_to_the_network_is_compared_where_it_is_read(network, spec, tmp_path, caplog):
+    save_model(tmp_path, network, spec)
+    write_calibration(tmp_path, {"temperatures": {"5deg": 1.3}, "scales": [5.0]})
+    path = tmp_path / "calibration.json"
+    record_files(tmp_path, {path.name: sha256(path)})
+    load_model(tmp_path)
+    assert read_calibration(tmp_path).temperature([5.0]) == 1.3
+    path.write_text(path.read_text().replace("1.3", "1.4"))
+    with pytest.raises(InputError, match=r"calibration\.json was changed"):
+        read_calibration(tmp_path)
+    path.unlink()
+    assert read_calibration(tmp_path) is None
+    assert "model.json records it" in caplog.text
+    # Weights that are written anew, as in a resumed run, have no such files yet.
+    save_model(tmp_path, network, spec)
+    write_calibration(tmp_path, {"temperatures": {"5deg": 1.4}, "scales": [5.0]})
+    assert read_calibration(tmp_path).temperature([5.0]) == 1.4
 
 
 def test_truncated_and_missing_files_are_refused(network, spec, tmp_path):

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from gravmap.errors import InputError
 from gravmap.files import sha256
 from gravmap.gravity import open_fields, open_grid, residual_fields, write_fields
 from gravmap.gravity.fields_file import field_recipe
-from gravmap.mapping.missing_heights import ADDED, add_heights, missing_heights
+from gravmap.gravity.missing_heights import (
+    ADDED,
+    add_heights,
+    file_with_channels,
+    missing_heights,
+    path_with_heights,
+)
 from gravmap.regions import Region
 
 REGION = Region(81.0, 44.0, 85.0, 47.0)
@@ -60,6 +67,21 @@ def test_without_the_source_grid_the_gravity_in_the_file_is_used(place):
     own = open_fields(place / "fields.nc")
     wanted = residual_fields(own["bouguer"].assign_attrs(height_m=0.0), [5e3])["residual_5km"]
     np.testing.assert_allclose(open_fields(place / "more.nc")["residual_5km"].values, wanted.values, atol=1e-3)
+
+
+def test_all_missing_heights_are_named_or_found_beside(place):
+    fields, read = place / "fields.nc", ["residual_10km", "residual_5km", "residual_40km"]
+    assert file_with_channels(fields, ["bouguer", "residual_10km"]) == fields
+    with pytest.raises(InputError, match=r"fields.nc lacks residual_5km, residual_40km\.") as caught:
+        file_with_channels(fields, read)
+    assert "`gravmap residual --height 10km --height 5km --height 40km --overwrite`" in caught.value.hint
+    add_heights(fields, [5e3, 40e3], path_with_heights(fields, [5e3, 40e3]), place / "raw")
+    assert file_with_channels(fields, read) == place / "fields-5km-40km.nc"
+    changed = open_fields(fields)
+    changed["bouguer"] = changed["bouguer"] + 1
+    write_fields(changed, fields)
+    with pytest.raises(InputError, match="lacks"):
+        file_with_channels(fields, read)
 
 
 def test_a_file_of_the_same_fields_is_kept_and_of_others_replaced(place):

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gravmap.errors import GravmapError, OptionError
+from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import sha256
-from gravmap.gravity import open_fields, open_grid, residual_fields, write_fields
-from gravmap.gravity.fields import read_margin_deg
-from gravmap.gravity.fields_file import field_recipe, field_sources
+from gravmap.gravity.fields_file import field_recipe, field_sources, open_fields, write_fields
 from gravmap.progress import Progress, silent
 from gravmap.records import parse_record
 from gravmap.regions import Region
@@ -27,6 +25,30 @@ ADDED = "gravmap_added"
 """Attribute of a file with such residuals: JSON with their heights, their source and the hash of the fields."""
 
 _RESIDUAL = "residual_"
+
+
+class MissingHeightsError(InputError):
+    """Residuals are missing that can be computed from the fields.
+
+    Attributes
+    ----------
+    heights_m : list of float
+        Their heights.
+    """
+
+    def __init__(self, message: str, hint: str, heights_m: list[float]) -> None:
+        super().__init__(message, hint)
+        self.heights_m = heights_m
+
+
+def path_with_heights(fields_path: Path, heights_m: Sequence[float]) -> Path:
+    """Return the file beside the fields that holds further heights: ``fields-5km-20km.nc``."""
+    return fields_path.with_name("-".join([fields_path.stem, *map(format_length, heights_m)]) + ".nc")
+
+
+def residual_name(height_m: float) -> str:
+    """Return the name of a residual: ``residual_10km``."""
+    return f"{_RESIDUAL}{format_length(height_m)}"
 
 
 def missing_heights(fields_path: Path, names: Sequence[str]) -> list[float]:
@@ -43,7 +65,7 @@ def missing_heights(fields_path: Path, names: Sequence[str]) -> list[float]:
     -------
     list of float
         Heights in metres, ascending. Empty if any other field is missing too: it cannot be computed here, and
-        :func:`gravmap.mapping.compatibility.check_fields` refuses the file.
+        the reader of the fields refuses the file.
 
     Raises
     ------
@@ -57,9 +79,33 @@ def missing_heights(fields_path: Path, names: Sequence[str]) -> list[float]:
     except OptionError:
         return []
     known = len(heights) == len(absent) and all(
-        name == f"{_RESIDUAL}{format_length(height)}" for name, height in zip(absent, heights, strict=True)
+        name == residual_name(height) for name, height in zip(absent, heights, strict=True)
     )
     return sorted(heights) if known else []
+
+
+def file_with_channels(fields_path: Path, names: Sequence[str]) -> Path:
+    """Return the file that holds some fields: that of the fields, or the one beside it with the heights it lacks.
+
+    Raises
+    ------
+    MissingHeightsError
+        Residuals are in neither; all of them and the command that makes them are named.
+    """
+    missing = missing_heights(fields_path, names)
+    beside = path_with_heights(fields_path, missing)
+    if not missing:
+        return fields_path
+    if _kept(beside, sha256(fields_path), missing):
+        return beside
+    with open_fields(fields_path, lazily=True) as fields:
+        known = [str(name) for name in fields.data_vars if str(name).startswith(_RESIDUAL)]
+    every = " ".join(f"--height {name.removeprefix(_RESIDUAL)}" for name in [*known, *map(residual_name, missing)])
+    raise MissingHeightsError(
+        f"{fields_path.resolve()} lacks {', '.join(map(residual_name, missing))}.",
+        f"`gravmap residual {every} --overwrite` makes all, then `gravmap tile --overwrite`.",
+        missing,
+    )
 
 
 def add_heights(
@@ -93,6 +139,8 @@ def add_heights(
     InputError
         The fields cannot be read.
     """
+    from gravmap.gravity.fields import residual_fields  # here: scipy takes long to load
+
     origin = sha256(fields_path)
     kept = _kept(path, origin, heights_m)
     if kept:
@@ -103,7 +151,7 @@ def add_heights(
         grid = fields["bouguer"].assign_attrs(height_m=float(fields.attrs.get("height_m", 0.0)))
         residuals = residual_fields(grid, heights_m, progress=progress)
         source = f"the field in {fields_path.name} itself, which ends at the rim of its region"
-    names = [name for height in heights_m for name in (f"regional_{format_length(height)}", _name(height))]
+    names = [name for height in heights_m for name in (f"regional_{format_length(height)}", residual_name(height))]
     recipe = field_recipe(fields)
     recipe["channels"] = [*recipe.get("channels", []), *names]
     recipe["heights_m"] = sorted({*map(float, recipe.get("heights_m", [])), *map(float, heights_m)})
@@ -122,6 +170,9 @@ def _from_source(
     fields: xr.Dataset, heights_m: Sequence[float], raw: Path, progress: Progress
 ) -> tuple[xr.Dataset | None, str]:
     """Compute residuals from the source grid of the fields; None if it is missing, changed or on other nodes."""
+    from gravmap.gravity.fields import read_margin_deg, residual_fields
+    from gravmap.gravity.grid import open_grid
+
     source: dict[str, Any] = next((each for each in field_sources(fields) if each.get("path")), {})
     file = raw / Path(str(source.get("path", ""))).name
     if not source or not file.is_file() or sha256(file) != source.get("sha256"):
@@ -156,7 +207,3 @@ def _kept(path: Path, origin: str, heights_m: Sequence[float]) -> str:
         return ""
     same = added.get("fields_sha256") == origin and added.get("heights_m") == list(map(float, heights_m))
     return str(added.get("made_from", "")) if same else ""
-
-
-def _name(height_m: float) -> str:
-    return f"{_RESIDUAL}{format_length(height_m)}"
