@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gravmap.errors import InputError, OptionError
-from gravmap.records import CheckpointRecord, read_record
+from gravmap.records import read_record
 from gravmap.workspace import Workspace, check_name, require
 
 from .options import refuse_contradiction, run_name
@@ -255,6 +255,7 @@ def resumed_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
     """
     from gravmap.learning import TrainConfig
     from gravmap.learning.data.outcrop_context import measured_names
+    from gravmap.learning.training.state import CheckpointRecord
     from gravmap.synthetic.prior import read_prior
 
     run_dir = _run_to_resume(place.runs, options.name)

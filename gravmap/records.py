@@ -357,27 +357,6 @@ class ScoresRecord(TypedDict, total=False):
 
 
 @record
-class CheckpointRecord(TypedDict):
-    """Content of a run's ``last.json``: what it is resumed with besides the tensors."""
-
-    config: dict[str, Any]
-    area_sha256: str
-    inputs: Annotated[list[str], Len(1)]
-    taught_on: NotRequired[CrustsRecord]
-    split: RunSplit
-    epoch: Count
-    step: Count
-    progress: float
-    best: tuple[float, int]
-    history: list[dict[str, float | str | None]]
-    tune: dict[str, Any]
-    phase: NotRequired[str]
-    phase_began: NotRequired[Count]
-    at_once: NotRequired[Annotated[int, Ge(1)] | None]
-    versions: NotRequired[dict[str, str]]
-
-
-@record
 class PretrainedRecord(TypedDict):
     """``recipe.init`` of a run: the run whose weights it started from."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
-from annotated_types import Ge, Len
+from annotated_types import Len
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from typing_extensions import TypedDict
@@ -26,14 +26,15 @@ from gravmap.learning.calibration.by_distance import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     DistanceTemperature,
+    TemperatureByDistance,
     fit_distance_temperature,
     subsample_evenly,
 )
-from gravmap.learning.calibration.reliability import log_softmax, reliability_measures
+from gravmap.learning.calibration.reliability import MeasuredStratum, log_softmax, reliability_measures
 from gravmap.learning.evaluation.held_out import HeldOutPredictions
 from gravmap.learning.evaluation.under_cover import Strata, in_stratum
 from gravmap.learning.training.checkpoint import MODEL, check_recorded
-from gravmap.records import Count, Positive, read_model, read_record, record
+from gravmap.records import Positive, read_model, read_record, record
 from gravmap.units import format_angle
 
 log = logging.getLogger(__name__)
@@ -48,48 +49,6 @@ MIN_NODES = 50
 
 MAX_COMBINED_SCALES = 5
 """With more window sizes than this not every combination gets a temperature (there are 2^n)."""
-
-
-@record
-class Bin(TypedDict):
-    """A bar of a reliability diagram."""
-
-    low: float
-    high: float
-    share: float
-    confidence: float | None
-    accuracy: float | None
-
-
-@record
-class Measured(TypedDict):
-    """How well probabilities agree with frequencies."""
-
-    ece: float
-    nll: float
-    classwise_ece: NotRequired[float]
-    brier: NotRequired[float]
-    coverage: NotRequired[float]
-    set_size: NotRequired[float]
-    bins: NotRequired[list[Bin]]
-
-
-@record
-class MeasuredStratum(TypedDict):
-    """The same before and after calibration, for a part of the nodes."""
-
-    nodes: Count
-    before: NotRequired[Measured | None]
-    after: NotRequired[Measured | None]
-    strata: NotRequired[dict[str, dict[str, MeasuredStratum]]]
-
-
-@record
-class TemperatureByDistance(TypedDict):
-    """Knots of a temperature that depends on the distance to mapped outcrop."""
-
-    km: Annotated[list[Annotated[float, Ge(0)]], Len(1)]
-    temperature: Annotated[list[Positive], Len(1)]
 
 
 @record

@@ -7,10 +7,12 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import torch
+from annotated_types import Ge, Len
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from gravmap.errors import InputError, OptionError
 from gravmap.learning.data.splits import DatasetSplits
@@ -22,10 +24,31 @@ from gravmap.learning.training.optimizer import ADAM, OptimizerSchedule
 from gravmap.learning.training.setup import TrainingData
 from gravmap.learning.training.weight_averaging import ExponentialMovingAverage
 from gravmap.progress import describe_time
-from gravmap.records import CheckpointRecord, check_record
+from gravmap.records import Count, CrustsRecord, RunSplit, check_record, record
 
 if TYPE_CHECKING:
     from gravmap.learning.training.scorer import Scorer
+
+
+@record
+class CheckpointRecord(TypedDict):
+    """Content of a run's ``last.json``: what it is resumed with besides the tensors."""
+
+    config: dict[str, Any]
+    area_sha256: str
+    inputs: Annotated[list[str], Len(1)]
+    taught_on: NotRequired[CrustsRecord]
+    split: RunSplit
+    epoch: Count
+    step: Count
+    progress: float
+    best: tuple[float, int]
+    history: list[dict[str, float | str | None]]
+    tune: dict[str, Any]
+    phase: NotRequired[str]
+    phase_began: NotRequired[Count]
+    at_once: NotRequired[Annotated[int, Ge(1)] | None]
+    versions: NotRequired[dict[str, str]]
 
 
 class TrainingState:
