@@ -49,7 +49,7 @@ def command(
     copied and edited) and a picture with a section (crust.png). `gravmap train --on crusts` trains on many of these.
     """
     from gravmap.errors import InputError
-    from gravmap.files import refuse_existing, write_text
+    from gravmap.files import write_text
     from gravmap.synthetic import draw_crust, load_prior
     from gravmap.synthetic.facts import crust_facts
     from gravmap.synthetic.files import FILES, write_crust
@@ -59,8 +59,8 @@ def command(
     folder = output or session.workspace.root / "crusts" / f"{prior.name}-{seed}"
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a folder is needed.", "Name a folder with -o.")
-    for name in (*FILES.values(), "prior.toml", "crust.png"):
-        refuse_existing(folder / name, overwrite)
+    names = (*FILES.values(), f"{FILES['truth']}.aux.xml", "prior.toml", "crust.png")
+    session.writing([folder / name for name in names], [Path(prior_name)], overwrite, lock=folder)
     start = time.perf_counter()
     crust = draw_crust(prior, seed, shape, components=True)
     took = time.perf_counter() - start

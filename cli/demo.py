@@ -13,6 +13,7 @@ from .session import Session, command_options
 # Sizes that fit two cores and three minutes. A real project needs none of these options.
 SHAPE = (240, 360)  # of the crust; those that the shipped network was trained on are as large
 WINDOW, TILE_PX = "7deg", 224  # the largest that fit, at pixels as wide as the cells
+REGIONS = "regions.toml"  # written first
 TRAINING = ("--epochs", "10", "--steps-per-epoch", "20", "--time-limit", "60s")
 
 
@@ -41,9 +42,14 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
     from gravmap.errors import InputError
     from gravmap.files import write_text
     from gravmap.records import read_model
+    from gravmap.reproduce.demo import SCORES
     from gravmap.workspace import SHIPPED, shipped_model
 
-    if root.exists() and any(root.iterdir()) and not overwrite:
+    session.writing([root / REGIONS], [], True, lock=root)
+    # What a demo left that was stopped may be replaced.
+    stopped = (root / REGIONS).exists() and (root / REGIONS).read_text().startswith("demo = [")
+    stopped = stopped and not (root / SCORES).exists()
+    if root.exists() and any(root.iterdir()) and not (overwrite or stopped):
         raise InputError(
             f"{root} exists already.", "Add --overwrite to run the demo in it again, or name another folder with -o."
         )
@@ -58,14 +64,14 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
 
     crust = make_crust(seed, SHAPE, sub=1)
     raw = root / "data" / "raw"
-    files = write_crust(crust, raw)
     west, south, east, north = crust.bounds_wsen
-    write_text(root / "regions.toml", f"demo = [{west:.10g}, {south:.10g}, {east:.10g}, {north:.10g}]\n")
+    write_text(root / REGIONS, f"demo = [{west:.10g}, {south:.10g}, {east:.10g}, {north:.10g}]\n")
+    files = write_crust(crust, raw)
     for path in files.values():
         session.say(f"  {path}")
 
     # A second run may replace what the first one wrote, and nothing else.
-    again = ["--overwrite"] if overwrite else []
+    again = ["--overwrite"] if overwrite or stopped else []
     gravity, geology = str(files["gravity"]), str(files["map"])
     # Both networks have the same architecture and inputs: only the training data differ.
     heights = [word for name in channels for word in ("--height", name.removeprefix("residual_"))]

@@ -79,9 +79,10 @@ def command(
     from gravmap.geology.points import read_points
     from gravmap.mapping.predictor import resolve_device
     from gravmap.mapping.scoring.estimate import estimate_run, estimated_groups
-    from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
+    from gravmap.mapping.scoring.evaluate import OUTPUTS, EvaluateOptions, evaluate_run
     from gravmap.mapping.scoring.finished_run import finished_runs
     from gravmap.mapping.scoring.protocols import draw_groups, protocols
+    from gravmap.outputs import writing
     from gravmap.tiling.training_arrays import read_index
 
     place = session.workspace
@@ -101,7 +102,11 @@ def command(
         return
 
     def score(folder: Path) -> Evaluated:
-        with session.progress(f"evaluate {folder.name}") as progress:
+        written = [folder / name for name in OUTPUTS]
+        with (
+            writing(written, [topography, points], True, lock=folder),
+            session.progress(f"evaluate {folder.name}") as progress,
+        ):
             return evaluate_run(folder, place.tiles, options, progress)
 
     scored, refused = _of_each(session, folders, bool(runs), score)

@@ -77,9 +77,11 @@ def command(
     folder = output or workspace.maps / name
     labels = workspace.labels if workspace.labels.exists() else None
 
-    from gravmap.mapping.explain import check_explanation, count_forward_passes, explain
+    from gravmap.mapping.explain import FILES, check_explanation, count_forward_passes, explain
     from gravmap.mapping.predictor import Predictor
 
+    inputs = [fields, labels, workspace.run(run)]
+    session.writing([folder / file for file in FILES], inputs, overwrite, dry_run, lock=folder)
     with Predictor(fields, workspace.run(run), device) as predictor:
         plan = predictor.plan(box, windows_deg or None)
         passes = count_forward_passes(plan, integration_steps)

@@ -41,6 +41,9 @@ def command(session: Session, run: str | None, form: str, output: Path | None, o
     shipped = folder == shipped_model(folder.name)
     own = session.workspace.root / f"{folder.name}{SUFFIX[form]}" if shipped else folder / f"model{SUFFIX[form]}"
     path = output or own
+    session.writing(
+        [path, path.with_name(f"{path.name}.json")], [folder / "model.json", folder / "model.safetensors"], overwrite
+    )
     described = export_run(folder, path, "torch" if form == "torch" else "onnx", overwrite=overwrite)
     session.say(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and {path.name}.json beside it.")
     for given in described["inputs"]:

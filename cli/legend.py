@@ -110,12 +110,13 @@ def draft(
     well-known symbol. Codes without a guess are 255, marked "set me". A geologist should review every line.
     With -n the legend is printed, not written.
     """
-    from gravmap.files import refuse_existing, write_text
+    from gravmap.files import write_text
     from gravmap.geology.legend_draft import draft_legend
 
     path = output or session.workspace.root / f"{source.stem}.legend.toml"
-    if not dry_run:
-        refuse_existing(path, overwrite)
+    inputs = [source, Path(classes)]
+    if not dry_run:  # it prints what could be written anywhere
+        session.writing([path], inputs, overwrite)
     made = draft_legend(source, field, classes, chosen_region(session, region, bbox), crs)
     unknown = [guess for guess in made.guesses if not guess.reason]
     if dry_run:

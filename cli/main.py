@@ -20,6 +20,8 @@ import click
 
 from gravmap import __version__
 from gravmap.errors import DeviceError, GravmapError, out_of_memory_message
+from gravmap.files import full_disk, says_full_disk
+from gravmap.outputs import no_permission
 
 from .options import Group
 from .session import LOG_OPTIONS, TYPED, WORKSPACE_OPTION, Session, configure_from_file, verbosity_of
@@ -168,15 +170,10 @@ def _known(error: Exception) -> GravmapError | None:
             f"Not enough memory: {lacked}.",
             "Reduce the --batch-size, the --size or the number of --window options, or choose a smaller region.",
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" at {error.filename}" if error.filename else ""
-        return GravmapError(
-            f"The disk is full{where}.", "Free some space and run the command again; finished files are kept."
-        )
+    if says_full_disk(error):
+        return full_disk(getattr(error, "filename", None) or "a file")
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
-        return GravmapError(
-            f"No permission for {error.filename}.", "Choose another --workspace, or change permissions."
-        )
+        return no_permission(error.filename or error.strerror or error)
     return None
 
 

@@ -189,7 +189,7 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
 
     workspace = session.workspace
     fields = require(workspace.fields, "gravmap residual --height 10km")
-    shipped = not options.runs and not (workspace.runs / "latest").exists()
+    shipped = not options.runs and not workspace.latest.exists()
     folders = [workspace.run(SHIPPED)] if shipped else [workspace.run(name) for name in options.runs or (None,)]
     labels = workspace.labels if workspace.labels.exists() else None
 

@@ -81,7 +81,6 @@ def command(
 
 def check_prior(session: Session, options: PriorCheckOptions) -> None:
     """Compare a region with a prior, print the verdict and draw its picture."""
-    from gravmap.files import refuse_existing
     from gravmap.prior_check import prior_verdict
     from gravmap.prior_check.picture import draw_verdict
     from gravmap.synthetic import load_prior
@@ -90,7 +89,7 @@ def check_prior(session: Session, options: PriorCheckOptions) -> None:
     prior = load_prior(options.prior)
     region = chosen_region(session, options.region, options.bbox)
     picture = options.output or place.root / "data" / f"prior-{prior.name}.png"
-    refuse_existing(picture, options.overwrite)
+    session.writing([picture], [place.fields, place.labels, place.legend, Path(options.prior)], options.overwrite)
     with session.progress("Comparing the region with simulated crusts") as progress:
         verdict = prior_verdict(
             place.fields,

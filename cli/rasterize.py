@@ -101,12 +101,15 @@ def command(
     if not labels and (legend or field or output):
         raise click.UsageError("--legend, --field and --output belong to a MAP; --faults writes to data/fields.nc.")
     if faults:
+        session.writing([session.workspace.fields], faults, True, dry_run)
         _check_faults(session, faults, cap_m / 1000, overwrite)
     result: dict[str, Any] = {}
     if labels:
         wanted = chosen_region(session, region, bbox)
         maps = _chosen_maps(session, source, legend, field, pairs)
-        result = _labels(session, maps, wanted, resolution, output, dry_run, overwrite)
+        legends = [Path(name) for name in (legend, *(name for _, name in pairs)) if name]
+        inputs = [*(file for file, _ in maps), *legends, *faults, session.workspace.fields]
+        result = _labels(session, maps, wanted, resolution, output, dry_run, overwrite, inputs)
     if faults:
         result["faults"] = _fault_channel(session, faults, cap_m / 1000, dry_run)
     session.result(result)
@@ -124,16 +127,17 @@ def _labels(
     output: Path | None,
     dry_run: bool,
     overwrite: bool,
+    inputs: list[Path],
 ) -> dict[str, Any]:
     """Make the label raster, or print what would be made; returns the result for --json."""
-    from gravmap.files import refuse_existing
     from gravmap.geology import rasterize, write_labels
+    from gravmap.geology.labels import label_files
     from gravmap.geology.rasterize import grid_shape
 
     path = output or session.workspace.labels
     wanted, why = region_of_labels(session, chosen)
     rows, columns, _ = grid_shape(wanted, resolution)
-    refuse_existing(path, overwrite)
+    session.writing(label_files(path), inputs, overwrite, dry_run)
     session.say(f"Region {wanted}{why}: {rows} x {columns} cells")
     if dry_run:
         # The maps are read, so that all that is wrong with them is said; only the raster is coarse.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gravmap.errors import InputError
-from gravmap.files import write_json, write_text
+from gravmap.files import remove_folder, write_json, write_text
 from gravmap.records import read_record
 from gravmap.workspace import Workspace
 
@@ -158,9 +157,14 @@ def command(
     if dry_run:
         return _print_plan(session, plan, chosen, root, anew)
     start = time.monotonic()
+    replaced = [root / part for part in PARTS] if anew else []
+    legends = [Path(name) for _, name in chosen.maps]
+    session.writing(
+        [root / RECORD], [gravity, *(Path(file) for file, _ in maps), *legends], True, folders=replaced, lock=root
+    )
     if anew:
-        for part in PARTS:
-            shutil.rmtree(root / part, ignore_errors=True)
+        for part in replaced:
+            remove_folder(part)
         write_json(root / RECORD, record)
     place = Workspace(root)
     session.say(f"Profile {profile}, data: {chosen.description}. {plan.settings['note']}")

@@ -123,7 +123,6 @@ def command(
     """
     from gravmap.download.present import fetched_gravity, provenance
     from gravmap.errors import InputError
-    from gravmap.files import refuse_existing
     from gravmap.gravity import open_grid, residual_fields, write_fields
     from gravmap.gravity.continuation import check_heights
     from gravmap.gravity.fields import check_request, read_margin_deg
@@ -131,6 +130,7 @@ def command(
     from gravmap.gravity.globe import has_ducc0
     from gravmap.gravity.grid import extent, spacing_deg
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
+    from gravmap.outputs import check_outputs
     from gravmap.regions import find_region
     from gravmap.units import describe_angle, format_length
 
@@ -138,9 +138,10 @@ def command(
     trim = _trim(trim_text)
     wanted = chosen_region(session, region, bbox)
     path = output or session.workspace.fields
-    refuse_existing(path, overwrite)
+    session.writing([path], [grid, globe], overwrite, dry_run)
     lost = added_channels(path)
     source = grid or fetched_gravity(session.workspace.raw)
+    check_outputs([path], [source], True)
     whole = open_grid(source, variable=variable, input_height_m=input_height_m, units=units)
     own = extent(whole)
     note = ""

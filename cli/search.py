@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gravmap.errors import DeviceError, InputError, OptionError
-from gravmap.files import refuse_existing
+from gravmap.files import remove_folder
+from gravmap.outputs import check_outputs
 from gravmap.workspace import check_name
 
 from .options import (
@@ -281,7 +281,8 @@ def run_search(session: Session, options: SearchOptions) -> None:
         options = _resumed_options(run_dir.name, options, stored)
     else:
         run_dir = place.runs / run_name(options.name, "search")
-        refuse_existing(run_dir, options.overwrite)
+        _refuse_existing(run_dir, options.overwrite)
+    session.writing([], [], True, options.dry_run, folders=[run_dir])
     device = _device(options)
     open_region(session, from_tiles=False)
     dataset, inputs = region_dataset(session, options.inputs, options.split, options.fold, dry_run=options.dry_run)
@@ -295,7 +296,7 @@ def run_search(session: Session, options: SearchOptions) -> None:
     if not stored.get("finished") or not (comparing or stored.get("complete")):
         # Files of an old run beside those of a new one would be read as one.
         for old in (run_dir,) if not options.resume else (run_dir / "random", run_dir / "compare"):
-            shutil.rmtree(old, ignore_errors=True)
+            remove_folder(old)
         for name in ("compare.json", "compare.md"):
             (run_dir / name).unlink(missing_ok=True)
         print_start(session, dataset, config, run_dir)
@@ -368,6 +369,18 @@ def _configure(
         values["inputs"] = inputs
     values.setdefault("tile_size_px", min(int(dataset.meta["tile_size_px"]), MOST_PX))
     return SearchConfig(**values)
+
+
+def _refuse_existing(run_dir: Path, overwrite: bool) -> None:
+    """Refuse to replace a search; one that was stopped before its first checkpoint does not count."""
+    files = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")} if run_dir.is_dir() else set()
+    if {"search.json", "last.json"} <= files and "architecture.json" not in files and not overwrite:
+        raise InputError(
+            f"{run_dir} holds a search that was stopped.",
+            f"`gravmap search --resume --name {run_dir.name}` resumes it; --overwrite replaces it.",
+        )
+    if not files <= {"search.json", "last.safetensors"}:
+        check_outputs([], [], overwrite, folders=[run_dir])
 
 
 def _search_to_resume(runs: Path, name: str | None) -> tuple[Path, dict[str, Any]]:

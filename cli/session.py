@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import click
 
 from gravmap.errors import InputError
+from gravmap.outputs import check_outputs, writing
 from gravmap.progress import Progress, describe_time
 from gravmap.records import read_record
 from gravmap.workspace import Workspace
@@ -118,6 +119,24 @@ class Session:
         verbosity = ["-q"] if self.verbosity < 0 or self.json else ["-v"] * self.verbosity
         group = click.get_current_context().find_root().command
         group.main([*where, *words, *verbosity], standalone_mode=False)
+
+    def writing(
+        self,
+        outputs: Iterable[Path] = (),
+        inputs: Iterable[Path | None] = (),
+        overwrite: bool = False,
+        dry_run: bool = False,
+        *,
+        folders: Iterable[Path] = (),
+        lock: Path | None = None,
+    ) -> None:
+        """Check what this command writes, and lock it until it ends unless it is a dry run.
+
+        See :func:`gravmap.outputs.writing`.
+        """
+        if dry_run:
+            return check_outputs(outputs, inputs, overwrite, folders=folders)
+        click.get_current_context().with_resource(writing(outputs, inputs, overwrite, folders=folders, lock=lock))
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:

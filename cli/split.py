@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gravmap.outputs import check_outputs
 from gravmap.units import describe_angle
 from gravmap.workspace import require
 
@@ -112,10 +113,11 @@ def command(
             session.say(split_line(held[each]))
         session.result({"splits": [split_settings(held[each]) for each in chosen]})
         return
+    pictures = {each: (output or place.tiles) / f"leak_{each}.png" for each in chosen}
+    check_outputs(pictures.values(), [], True)
     reports = {}
-    for each in chosen:
+    for each, picture in pictures.items():
         found = leak_report(place.tiles, each)
-        picture = (output or place.tiles) / f"leak_{each}.png"
         draw_leak(place.tiles, found, picture)
         session.say("\n".join([split_line({**held[each], "leak": found.leak}), *_table(found), f"Wrote {picture}", ""]))
         reports[each] = {**found.to_dict(), "picture": str(picture)}

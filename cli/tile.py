@@ -115,7 +115,7 @@ def command(
     run that was stopped.
     """
     from gravmap.errors import OptionError
-    from gravmap.files import refuse_existing
+    from gravmap.outputs import check_outputs
     from gravmap.tiling import export_tiles, make_tiles
     from gravmap.tiling.splits import ASSIGNMENTS
     from gravmap.tiling.tileset import plan_tiles
@@ -129,11 +129,13 @@ def command(
     require(place.fields, "gravmap residual --height 10km")
     plan = plan_tiles(place.fields, windows_deg, strides_deg, size_px)
     _print_plan(session, plan)
-    kept = layout != "geotiff" and not overwrite and _same_tiles(place.tiles, plan)
-    if layout != "geotiff":
-        refuse_existing(_export_folder(place.tiles, layout), overwrite)
+    inputs = [place.fields, place.labels, place.legend]
+    exported = [_export_folder(place.tiles, layout)] if layout != "geotiff" else []
+    kept = bool(exported) and not overwrite and _same_tiles(place.tiles, plan)
+    if exported:
+        session.writing([], inputs, overwrite, dry_run, folders=exported)
     if not kept:
-        refuse_existing(place.tiles, overwrite)
+        check_outputs([], inputs, overwrite, folders=[place.tiles])
     labelled = place.labels.exists()
     if not labelled:
         fetched_pairs(session)  # refuses where there is no map to make them from
@@ -164,7 +166,7 @@ def command(
         session.result({"written": str(_export_folder(place.tiles, layout)), "windows": plan.count})
         return
     if not labelled:
-        _make_labels(session)
+        _make_labels(session, overwrite)
     with session.progress("tile") as progress:
         index = make(progress=progress)
     if index["kept"]:
@@ -263,13 +265,15 @@ def _export(session: Session, export: Callable[..., int], layout: str, overwrite
     session.say(f"Wrote {target} ({pairs} pairs)")
 
 
-def _make_labels(session: Session) -> None:
+def _make_labels(session: Session, overwrite: bool) -> None:
     """Make the label raster from the fetched maps, as `gravmap rasterize` alone would."""
     from gravmap.geology import rasterize, write_labels
+    from gravmap.geology.labels import label_files
 
     from .rasterize import fetched_pairs, region_of_labels
 
     labels = session.workspace.labels
+    session.writing(label_files(labels), overwrite=overwrite)
     session.say(f"{labels} is missing; it is made from the fetched maps.")
     region, _ = region_of_labels(session, None)
     with session.progress("rasterize") as progress:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gravmap.files import refuse_existing, write_text
+from gravmap.files import remove_folder, write_text
 
 from .options import (
     DURATION,
@@ -26,11 +27,13 @@ from .options import (
 from .session import Session, command_options
 from .train_data import crust_datasets, open_region, region_dataset
 from .train_report import print_plan, print_result, print_start
-from .train_setup import TrainOptions, new_setup, resumed_setup
+from .train_setup import TrainOptions, is_same_run, new_setup, resumed_setup, stopped_run
 
 if TYPE_CHECKING:
     from gravmap.learning import RegionDataset
     from gravmap.learning.data.splits import DatasetSplits
+    from gravmap.progress import Progress
+    from gravmap.workspace import Workspace
 
 
 @click.command(
@@ -241,7 +244,8 @@ def command(session: Session, **options: Any) -> None:
     Writes runs/NAME: model.safetensors, model.json, last.safetensors and last.json (the checkpoint to resume from),
     metrics.csv, curves.png, scores.json, calibration.json and reliability.png (calibration of the probabilities),
     reach.safetensors (the area of applicability: where the network extrapolates); runs/latest names the newest run.
-    Under torchrun or srun it joins the process group (distributed data parallel).
+    Under torchrun or srun it joins the process group (distributed data parallel). The same command resumes a run that
+    was stopped.
     """
     run_training(session, TrainOptions(given=given_on_command_line(), **options))
 
@@ -261,13 +265,19 @@ def run_training(session: Session, options: TrainOptions) -> None:
     from gravmap.learning.training.state import check_resumable
     from gravmap.learning.training.trainer import estimate_cost, train
 
-    grouped = group_variables(os.environ) is not None
+    variables = group_variables(os.environ)
+    grouped = variables is not None
     if grouped:
         device, processes = "cpu" if options.device == "cpu" or options.gpus == 0 else "cuda", 1
     else:
         device, processes = choose_device(options.gpus, options.device, torch.cuda.device_count())
-    if not options.resume and not grouped:
-        refuse_existing(run_dir, options.overwrite)  # before what takes long
+    stopped = False
+    inputs_of_run = [options.architecture, *(Path(name) for name in (options.recipe, options.prior) if name)]
+    if options.init:
+        inputs_of_run.append(place.run(options.init))
+    if variables is None or variables["RANK"] == "0":  # before what takes long; all processes share one lock
+        session.writing([], [] if options.resume else inputs_of_run, True, options.dry_run, folders=[run_dir])
+        stopped = not options.resume and stopped_run(run_dir, options.overwrite)
     dataset: RegionDataset | DatasetSplits
     inputs = None
     if setup.crusts is not None:
@@ -286,7 +296,9 @@ def run_training(session: Session, options: TrainOptions) -> None:
         if tiles is not None:
             dataset = DatasetSplits.from_tiles(dataset, tiles)
     config = setup.configure(dataset, inputs, device)
-    if options.resume:
+    if stopped:
+        stopped = is_same_run(run_dir, config)
+    if options.resume or stopped:
         check_resumable(run_dir, DatasetSplits.of(dataset), config)
     cost = None
     # The processes of a group measure together.
@@ -297,25 +309,54 @@ def run_training(session: Session, options: TrainOptions) -> None:
     if options.dry_run:
         assert cost is not None
         return print_plan(session, dataset, config, run_dir, processes, cost)
+    if stopped:
+        session.say(f"{run_dir} was stopped with the same options: it is resumed after its last whole epoch.")
 
     with process_group(device) as group:
-        run_dir = Path(group.broadcast(str(run_dir)))
+        name, resume = group.broadcast((str(run_dir), options.resume or stopped))
+        run_dir = Path(name)
         if group.rank:
             session.verbosity, session.json = -1, False
-        elif not options.resume:
-            refuse_existing(run_dir, options.overwrite)
+        elif not resume:
             # Files of an old run beside those of a new one would be read as one.
-            shutil.rmtree(run_dir, ignore_errors=True)
+            remove_folder(run_dir)
         print_start(session, dataset, config, run_dir, processes if not grouped else group.size, cost)
-        try:
-            with session.progress("Training") as progress:
-                how: dict[str, Any] = {"resume": options.resume}
-                if processes > 1:
-                    result = launch(dataset, run_dir, config, processes, progress, **how)
-                else:
-                    result = train(dataset, run_dir, config, progress, group=group, cost=cost, **how)
-        finally:
-            # A run that was interrupted after its first score has a network that can be used.
-            if not group.rank and (run_dir / "model.json").exists():
-                write_text(place.runs / "latest", run_dir.name + "\n")
+        with session.progress("Training") as listener, _naming_latest(place, run_dir, listener, group.rank) as progress:
+            how: dict[str, Any] = {"resume": resume}
+            if processes > 1:
+                result = launch(dataset, run_dir, config, processes, progress, **how)
+            else:
+                result = train(dataset, run_dir, config, progress, group=group, cost=cost, **how)
     print_result(session, run_dir, result)
+
+
+@contextmanager
+def _naming_latest(place: Workspace, run_dir: Path, listener: Progress, rank: int) -> Iterator[Progress]:
+    """Context manager that makes a run the newest one as soon as it has a network of its own; yields a listener.
+
+    That is before `scores.json`, which marks a complete run: a kill leaves no complete run that is not the newest. A
+    resumed run that fails before its next network changes nothing.
+    """
+    model = run_dir / "model.json"
+    before = _changed(model)
+    named = bool(rank)
+
+    def name_it(done: bool) -> None:
+        nonlocal named
+        if not named and (changed := _changed(model)) is not None and (done or changed != before):
+            write_text(place.latest, run_dir.name + "\n")
+            named = True
+
+    def progress(done: int, total: int, note: str = "") -> None:
+        name_it(done >= total)
+        listener(done, total, note)
+
+    try:
+        yield progress
+    finally:
+        # A run that was interrupted after its first score has a network that can be used.
+        name_it(False)
+
+
+def _changed(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None

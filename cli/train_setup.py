@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gravmap.errors import InputError, OptionError
+from gravmap.outputs import check_outputs
 from gravmap.records import read_record
 from gravmap.workspace import Workspace, check_name, require
 
@@ -313,6 +314,49 @@ def _run_to_resume(runs: Path, name: str | None) -> Path:
     if not checkpoints:
         raise InputError(f"No run in {runs} can be resumed.", "`gravmap train` starts one.")
     return max(checkpoints, key=lambda path: path.stat().st_mtime).parent
+
+
+# What a run has before its first checkpoint.
+_BEFORE_CHECKPOINT = {"model.safetensors", "model.json", "last.safetensors", "search.json", "tensorboard"}
+
+
+def stopped_run(run_dir: Path, overwrite: bool) -> bool:
+    """Whether a run of this name was stopped, and can be resumed; refuse a complete one.
+
+    A run that was stopped before its first checkpoint holds nothing to resume, and does not count.
+
+    Raises
+    ------
+    InputError
+        The folder is that of a complete run, or holds other files, and `overwrite` is false.
+    """
+    if overwrite or not run_dir.exists():
+        return False
+    files = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")}
+    if "scores.json" not in files and {"last.json", "last.safetensors"} <= files:
+        return True
+    if not all(name in _BEFORE_CHECKPOINT or name.startswith("nonfinite_batch") for name in files):
+        check_outputs([], [], overwrite, folders=[run_dir])
+    return False
+
+
+def is_same_run(run_dir: Path, config: TrainConfig) -> bool:
+    """Return True if a stopped run was started with this configuration.
+
+    Raises
+    ------
+    InputError
+        It was started with another one.
+    """
+    stored = read_record(run_dir / "last.json", dict[str, Any], "gravmap train").get("config", {})
+    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+    free = RESUMABLE | {"from_tiles"}
+    if any(stored.get(key) != value for key, value in wanted.items() if key not in free):
+        raise InputError(
+            f"{run_dir} holds a run that was stopped, with other options.",
+            f"`gravmap train --resume --name {run_dir.name}` resumes it; --overwrite replaces it.",
+        )
+    return True
 
 
 def _same_option(name: str, given: Any, stored: Any) -> bool:

@@ -138,7 +138,7 @@ def examine(
         "residual": workspace.fields,
         "rasterize": workspace.labels,
         "tile": workspace.tiles / "index.json",
-        "train": workspace.runs / "latest",
+        "train": workspace.latest,
         "predict": workspace.maps,
     }
     faults = [f"{name} is not installed: pip install {name}" for name, version in versions.items() if version is None]

@@ -1,7 +1,9 @@
-"""Atomic writing of files and folders, hashes, and checks for existing files and free disk space."""
+"""Atomic writing of files and folders, hashes, and checks of free disk space and memory."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import json
 import math
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.errors import DeviceError, GravmapError, InputError
+from gravmap.outputs import note, sidecars
 
 PARTIAL = ".partial-"
 # Less than this is not compared with the memory.
@@ -23,29 +26,12 @@ _CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.
 FULL_BELOW_BYTES = 1 << 17  # with less free space than this a disk is reported as full
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise InputError if `path` exists and must not be replaced.
-
-    Raises
-    ------
-    InputError
-        `path` exists and `overwrite` is false.
-    """
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already.", "Add --overwrite to replace it.")
-
-
-def _sidecars(path: Path) -> list[Path]:
-    """Files that GDAL writes beside a raster: its name plus a suffix."""
-    return [path.with_name(path.name + suffix) for suffix in (".aux.xml", ".msk", ".ovr")]
-
-
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Context manager for atomic writing: a temporary path in the same folder, renamed to `path` on success.
 
     The temporary name has the same suffix, by which drivers choose the format. After an exception or a killed process
-    the old file, if any, is unchanged. GDAL sidecar files (``.aux.xml``) are moved with the file.
+    the old file, if any, is unchanged. GDAL sidecar files (``.aux.xml``) are moved after the file.
 
     Parameters
     ----------
@@ -66,15 +52,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         with reporting_full_disk(path):
             yield temporary
-        for partial, final in zip(_sidecars(temporary), _sidecars(path), strict=True):
-            # A sidecar of the replaced file does not describe the new one.
-            if partial.exists():
-                os.replace(partial, final)
-            else:
-                final.unlink(missing_ok=True)
+            beside = [pair for pair in zip(sidecars(temporary), sidecars(path), strict=True) if pair[0].exists()]
+            for new, final in ((temporary, path), *beside):
+                note(new, final)
+        for final in sidecars(path):
+            # First of all: a sidecar of the replaced file does not describe the new one.
+            final.unlink(missing_ok=True)
         os.replace(temporary, path)
+        for new, final in beside:
+            os.replace(new, final)
     finally:
-        for leftover in (temporary, *_sidecars(temporary)):
+        for leftover in (temporary, *sidecars(temporary)):
             leftover.unlink(missing_ok=True)
 
 
@@ -99,13 +87,25 @@ def reporting_full_disk(path: Path) -> Iterator[None]:
     except GravmapError:
         raise
     except Exception as error:
-        # Checked before the incomplete file is removed.
-        if shutil.disk_usage(path.parent).free >= FULL_BELOW_BYTES:
+        # Free space is asked for before the incomplete file is removed.
+        if not says_full_disk(error) and shutil.disk_usage(path.parent).free >= FULL_BELOW_BYTES:
             raise
-        raise GravmapError(
-            f"The disk is full: {path} could not be written.",
-            "Free some space and run the command again; finished files are kept.",
-        ) from error
+        raise full_disk(path) from error
+
+
+def says_full_disk(error: BaseException) -> bool:
+    """Whether an error is that of a full disk: by its number, or by the system's text in it (safetensors)."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return os.strerror(errno.ENOSPC) in str(error) or f"os error {errno.EDQUOT}" in str(error)
+
+
+def full_disk(path: object) -> GravmapError:
+    """The error of a file that a full disk has no room for."""
+    return GravmapError(
+        f"The disk is full: {path} could not be written.",
+        "Free some space and run the command again; finished files are kept.",
+    )
 
 
 @contextmanager
@@ -139,21 +139,40 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def replace_folder(new: Path, path: Path) -> None:
     """Rename the folder `new` to `path`; an existing one is removed after the new one is in place."""
-    for stale in path.parent.glob(f".{path.name}.old{PARTIAL}*"):
-        if not _writer_is_running(stale):
-            shutil.rmtree(stale, ignore_errors=True)
+    old = path.with_name(f".{path.name}.old{PARTIAL}{os.getpid()}")
     if not path.exists():
         os.replace(new, path)
-        return
-    # Two renames, because a folder cannot be replaced atomically.
-    old = path.with_name(f".{path.name}.old{PARTIAL}{os.getpid()}")
-    os.replace(path, old)
+    elif _exchange(new, path):
+        os.replace(new, old)
+    else:
+        # Two renames: a kill between them leaves the old folder under its temporary name.
+        os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            os.replace(old, path)
+            raise
+    for stale in (old, *path.parent.glob(f".{path.name}.old{PARTIAL}*")):
+        if stale == old or not _writer_is_running(stale):
+            shutil.rmtree(stale, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, which loses its name first: what is left after a kill is not taken for a whole one."""
+    if path.exists():
+        old = path.with_name(f".{path.name}.old{PARTIAL}{os.getpid()}")
+        os.replace(path, old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(new: Path, path: Path) -> bool:
+    """Exchange the names of two folders at once; False where the system cannot."""
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
     try:
-        os.replace(new, path)
-    except OSError:
-        os.replace(old, path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    return bool(rename(here, os.fsencode(new), here, os.fsencode(path), exchange) == 0)
 
 
 def check_disk_space(folder: Path, needed_bytes: int, what: str, hint: str) -> None:
@@ -221,6 +240,13 @@ def _available_memory() -> float:
 def _size(count: float) -> str:
     """Number of bytes as text."""
     return f"{count / 1e9:.1f} GB" if count >= 5e8 else f"{count / 1e6:.1f} MB"
+
+
+def set_default_mode(path: Path) -> None:
+    """Give a file the permissions that a new file has."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -104,6 +104,11 @@ class Workspace:
         return self.root / "runs"
 
     @property
+    def latest(self) -> Path:
+        """Names the newest run, the default of other commands."""
+        return self.runs / "latest"
+
+    @property
     def maps(self) -> Path:
         """One folder per predicted region (`gravmap predict`)."""
         return self.root / "maps"
@@ -132,10 +137,10 @@ class Workspace:
             There is no such run, no run at all, or the run has no trained network yet.
         """
         if name is None:
-            latest = self.runs / "latest"
-            if not latest.exists():
+            if not self.latest.exists():
                 raise InputError(f"No trained network in {self.runs}.", "`gravmap train` makes one.")
-            name = check_name(latest.read_text(encoding="utf-8", errors="replace").strip(), f"a run, in {latest}")
+            text = self.latest.read_text(encoding="utf-8", errors="replace")
+            name = check_name(text.strip(), f"a run, in {self.latest}")
         for folder in (self.runs / name, Path(name), shipped_model(name)):
             if (folder / "model.json").exists():
                 return folder

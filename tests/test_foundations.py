@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from gravmap.errors import DeviceError, DownloadError, GravmapError, InputError, OptionError
-from gravmap.files import atomic_folder, atomic_path, refuse_existing, sha256, write_json
+from gravmap.files import atomic_folder, atomic_path, sha256, write_json
+from gravmap.outputs import check_outputs, locked, writing
 from gravmap.records import read_record
 from gravmap.regions import Region, find_region, named_regions
 from gravmap.units import describe_angle, format_angle, format_length, parse_angle_deg, parse_length_m
 from gravmap.workspace import Workspace, check_name, require
+from toys.processes import forked
 
 
 def test_each_error_carries_the_status_of_the_contract():
@@ -230,15 +232,121 @@ def test_a_full_disk_is_called_by_its_name(tmp_path, monkeypatch, writer):
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, 10**9))
     with pytest.raises(PermissionError), writer(tmp_path / "a.nc"):
         raise PermissionError(13, "Permission denied", "a.nc")
+    # safetensors removes its file first, and has an error class of its own.
+    with pytest.raises(GravmapError, match="disk is full"), writer(tmp_path / "a.nc"):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
 def test_overwriting_is_refused_by_default(tmp_path):
     path = tmp_path / "a"
-    refuse_existing(path, overwrite=False)
+    check_outputs([path])
     path.write_text("")
-    refuse_existing(path, overwrite=True)
+    check_outputs([path], overwrite=True)
     with pytest.raises(InputError, match="--overwrite"):
-        refuse_existing(path, overwrite=False)
+        check_outputs([path])
+    with pytest.raises(InputError, match=r"a is a file; a folder is needed"):
+        check_outputs([], folders=[path], overwrite=True)
+    with pytest.raises(InputError, match=r"a is a file; a folder is needed"):
+        check_outputs([path / "b" / "c"])
+    with pytest.raises(InputError, match=r"is a folder; a file is needed"):
+        check_outputs([tmp_path], overwrite=True)
+    aside = tmp_path / "raster.tif.aux.xml"
+    aside.write_text("")  # of a raster that is gone
+    check_outputs([tmp_path / "raster.tif", aside])
+
+
+@pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
+def test_an_input_is_never_overwritten(tmp_path, link):
+    path, other = tmp_path / "map.shp", tmp_path / "map.dbf"
+    path.write_text("")
+    other.write_text("")
+    for read in (path, other):  # the files of a shapefile are read together
+        output = read
+        if link:
+            output = tmp_path / f"{link}-{read.name}"
+            getattr(output, link)(read)
+        with pytest.raises(InputError, match=r"is read by this command(.|\n)*another name"):
+            check_outputs([tmp_path / "new", output], [None, path], overwrite=True)
+    with pytest.raises(InputError, match="lies in"):
+        check_outputs([], [path], overwrite=True, folders=[tmp_path])
+
+
+def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(GravmapError, match=f"No permission for {tmp_path}") as error:
+        check_outputs([tmp_path / "new" / "a.tif"])
+    assert error.value.exit_status == 1
+
+
+def test_the_second_of_two_commands_says_who_holds_the_lock(tmp_path):
+    path = tmp_path / "fields.nc"
+
+    def second():
+        try:
+            with locked(path):
+                return "not locked"
+        except InputError as error:
+            return error.message
+
+    with writing([path]):
+        (message,) = forked(second)
+        assert f"{path} is being written by another command: process {os.getpid()}, `" in message
+        assert ", since 20" in message
+        with locked(tmp_path / "other"):
+            pass
+    assert forked(second) == ["not locked"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_dies_with_its_process(tmp_path):
+    path = tmp_path / "new" / "a"
+
+    def killed():
+        with locked(path):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert forked(killed) == [-signal.SIGKILL]
+    with locked(path):
+        pass
+    assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_an_unfinished_command_wrote_may_be_replaced(tmp_path, killed):
+    outputs = first, second, _ = [tmp_path / name for name in ("a.tif", "b.toml", "c")]
+
+    def stopped():
+        with writing(outputs):
+            write_json(first, 1)
+            write_json(second, 1)
+            if killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError
+
+    forked(stopped)
+    second.write_text("now the user's own")
+    with pytest.raises(InputError, match=r"b\.toml exists already"), writing(outputs):
+        pass
+    second.unlink()
+    with writing(outputs):
+        for path in outputs:
+            write_json(path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.toml", "c"]
+    with pytest.raises(InputError, match=r"a\.tif exists already"), writing(outputs):
+        pass
+
+
+def test_a_file_that_was_finished_before_the_kill_is_kept(tmp_path):
+    path = tmp_path / "fields.nc"
+
+    def stopped():
+        with writing([path]):
+            write_json(path, 1)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    forked(stopped)
+    with pytest.raises(InputError, match=r"exists already"), writing([path]):
+        pass
 
 
 def test_sha256_of_known_bytes(tmp_path):

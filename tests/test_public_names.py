@@ -34,6 +34,7 @@ def test_every_public_name_has_an_example(name):
     assert ">>>" in thing.__doc__
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```$", (DOCS / "notebook.md").read_text(), flags=re.MULTILINE | re.DOTALL)

@@ -175,6 +175,11 @@ def legend_path(labels: Path) -> Path:
     return labels.with_name(f"{labels.stem}.legend.toml")
 
 
+def label_files(path: Path) -> list[Path]:
+    """The files that :func:`write_labels` writes."""
+    return [path, path.with_name(path.name + ".aux.xml"), legend_path(path)]
+
+
 def write_labels(path: Path, rasterized: RasterizedMap) -> None:
     """Write a label raster, and its legend beside it.
 

@@ -14,6 +14,7 @@ import xarray as xr
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import sha256
 from gravmap.gravity.fields_file import field_recipe, field_sources, open_fields, write_fields
+from gravmap.outputs import check_outputs
 from gravmap.progress import Progress, silent
 from gravmap.records import parse_record
 from gravmap.regions import Region
@@ -145,6 +146,9 @@ def add_heights(
     kept = _kept(path, origin, heights_m)
     if kept:
         return kept
+    if path.exists() and not _is_ours(path):
+        raise InputError(f"{path} exists already, and was not written by `gravmap predict`.", "Move it away.")
+    check_outputs([path], [fields_path], True)
     fields = open_fields(fields_path)
     residuals, source = _from_source(fields, heights_m, raw, progress)
     if residuals is None:
@@ -194,6 +198,15 @@ def _from_source(
         residuals["bouguer"].values, fields["bouguer"].values, atol=1e-2, equal_nan=True
     )
     return (residuals.assign_coords(lat=fields["lat"], lon=fields["lon"]), file.name) if same else (None, "")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether an existing file was written here, and may be replaced."""
+    try:
+        with open_fields(path, lazily=True) as fields:
+            return ADDED in fields.attrs
+    except GravmapError:
+        return False
 
 
 def _kept(path: Path, origin: str, heights_m: Sequence[float]) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rasterio.transform import from_bounds
 
 from gravmap.errors import OptionError
-from gravmap.files import atomic_path, refuse_existing, sha256, write_json
+from gravmap.files import atomic_path, sha256, write_json
 from gravmap.geology.labels import LabelFile
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.evaluation.attribution import STEPS, Attribution, integrated_gradients
@@ -28,10 +28,11 @@ from gravmap.mapping.plan import Plan
 from gravmap.mapping.predictor import Predictor
 from gravmap.mapping.record.model_record import describe_run
 from gravmap.mapping.record.provenance import hashed_inputs, machine, versions
+from gravmap.outputs import check_outputs
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 
-RASTER, PICTURE, RECORD = "attribution.tif", "attribution.png", "attribution.json"
+FILES = RASTER, PICTURE, RECORD = "attribution.tif", "attribution.png", "attribution.json"
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,7 @@ def check_explanation(
 ) -> dict[str, Path]:
     """Make all checks that precede :func:`explain`, whose parameters and errors these are; return the files by name."""
     files = {name: folder / name for name in (RASTER, PICTURE, RECORD)}
-    for path in files.values():
-        refuse_existing(path, overwrite)
+    check_outputs(files.values(), [predictor.fields.path, labels_path], overwrite)
     if len(predictor.members) > 1:
         raise OptionError("Several networks cannot be explained together.", "Name a single --run.")
     spec, reader = predictor.members[0].spec, predictor.fields

@@ -30,6 +30,7 @@ from gravmap.mapping.options import Options, Verdicts, settings, tags
 from gravmap.mapping.outcrop_file import mapped_outcrop, write_outcrop_context
 from gravmap.mapping.plan import WINDOWS_FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
+from gravmap.outputs import check_outputs
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.tiling.resumable_folder import ResumableFolder, unfinished_bytes, write_unfinished
@@ -210,6 +211,7 @@ def predict(
     """
     start = time.monotonic()
     options = options or Options()
+    _check_inputs(out_folder, fields_path, run_folders, labels_path, region)
     clip = region if isinstance(region, Clip) else None
     check_output_folder(out_folder, overwrite)
     with Predictor(fields_path, run_folders, options.device) as predictor:
@@ -222,6 +224,7 @@ def predict(
             _window_settings(plan, hashes, predictor.reads_outcrop),
             plan.job_files(),
             parts="windows",
+            overwrite=overwrite,
         ) as unfinished:
             resumed = len(unfinished.kept)
             written = _write_rasters(unfinished, predictor, plan, options, labels_path, progress)
@@ -380,6 +383,15 @@ def _check_labels(path: Path, predictor: Predictor, everywhere: bool) -> None:
         if predictor.reads_outcrop or not everywhere:
             check_labels(labels.legend, predictor.members[0].spec, path)
         labels.check()
+
+
+def _check_inputs(
+    folder: Path, fields: Path, runs: Path | Sequence[Path], labels: Path | None, place: Region | Clip
+) -> None:
+    """Refuse a folder that cannot be written, or that holds what the map is made from."""
+    folders = [runs] if isinstance(runs, Path) else runs
+    polygon = place.path if isinstance(place, Clip) else None
+    check_outputs([], [fields, *folders, labels, polygon], True, folders=[folder])
 
 
 def _input_files(fields: Path, predictor: Predictor, labels: Path | None, clip: Clip | None) -> dict[str, Path]:

@@ -14,8 +14,9 @@ import rasterio
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError, OptionError
-from gravmap.files import atomic_folder, refuse_existing
+from gravmap.files import atomic_folder
 from gravmap.lattice import COVER, UNUSABLE
+from gravmap.outputs import check_outputs
 from gravmap.progress import Progress, silent
 from gravmap.tiling.training_arrays import TileIndex, read_index
 
@@ -68,7 +69,7 @@ def export_tiles(
     if layout not in LAYOUTS:
         raise OptionError(f"{layout!r} is not a layout of tiles.", f"Use {' or '.join(LAYOUTS)}.")
     folder, target = Path(folder), Path(target)
-    refuse_existing(target, overwrite)
+    check_outputs([], [folder], overwrite, folders=[target])
     index = read_index(folder)
     names = sorted(path.relative_to(folder).as_posix()[: -len("_field.tif")] for path in folder.glob("*/*_field.tif"))
     if not index["tiles"] or len(names) != index["windows"]:

@@ -7,8 +7,6 @@ are the tiles of a tile set, or the windows of a map.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import logging
 import os
@@ -21,11 +19,12 @@ from typing import Any
 
 from gravmap.errors import InputError
 from gravmap.files import replace_folder, sha256, write_json, write_text
+from gravmap.outputs import check_outputs, locked
 from gravmap.records import read_record
 
 log = logging.getLogger(__name__)
 
-MARK, JOURNAL, LOCK = "unfinished.json", "finished.txt", "unfinished.lock"
+MARK, JOURNAL = "unfinished.json", "finished.txt"
 
 
 def unfinished_folder(folder: Path) -> Path:
@@ -87,7 +86,11 @@ class ResumableFolder:
 
 @contextmanager
 def write_unfinished(
-    final: Path, recipe: Mapping[str, Any], files: Mapping[str, Sequence[str]], parts: str = "tiles"
+    final: Path,
+    recipe: Mapping[str, Any],
+    files: Mapping[str, Sequence[str]],
+    parts: str = "tiles",
+    overwrite: bool = True,
 ) -> Iterator[ResumableFolder]:
     """Start a folder, or resume one that a stopped run left; rename it to its final name when the block succeeds.
 
@@ -105,6 +108,8 @@ def write_unfinished(
         Files of each part, by name.
     parts : str
         Word for the parts in messages.
+    overwrite : bool
+        Replace an existing folder.
 
     Yields
     ------
@@ -113,13 +118,13 @@ def write_unfinished(
     Raises
     ------
     InputError
-        Another run is writing the same.
+        Another command is writing the same, or has written it meanwhile.
     """
     partial = unfinished_folder(final)
-    partial.mkdir(parents=True, exist_ok=True)
-    lock = os.open(partial / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _acquire(lock, partial)
+    with locked(final):
+        if final.exists() and any(final.iterdir()):
+            check_outputs([], [], overwrite, folders=[final])
+        partial.mkdir(parents=True, exist_ok=True)
         kept = _keep(partial, recipe, files, parts)
         write_json(partial / MARK, {"unfinished": str(final.name), **recipe})
         write_text(partial / JOURNAL, "".join("\t".join((name, *sums)) + "\n" for name, sums in kept.items()))
@@ -132,24 +137,9 @@ def write_unfinished(
             raise
         finally:
             os.close(journal)
-        for name in (JOURNAL, LOCK, MARK):
+        for name in (JOURNAL, MARK):
             (partial / name).unlink()
         replace_folder(partial, final)
-    finally:
-        os.close(lock)
-
-
-def _acquire(lock: int, partial: Path) -> None:
-    """Lock the folder for this process; the system releases the lock however the process ends."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            f"Another run is writing {partial}.", "Wait until it ends, or use another --workspace."
-        ) from None
-    except OSError as error:  # a file system without locks
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
-            raise
 
 
 def _keep(
@@ -170,7 +160,7 @@ def _keep(
             paths = [partial / file for file in files.get(name, ())]
             if len(paths) == len(sums) and all(map(_is_unchanged, paths, sums)):
                 kept[name] = sums
-    keep = {partial / LOCK} | {partial / file for name in kept for file in files[name]}
+    keep = {partial / file for name in kept for file in files[name]}
     if kept:
         keep |= {partial / MARK, partial / JOURNAL}  # rewritten atomically: a kill now loses nothing
     for path in partial.iterdir():

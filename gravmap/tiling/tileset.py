@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from gravmap import __version__
 from gravmap.errors import GravmapError, InputError, OptionError
-from gravmap.files import atomic_folder, atomic_path, check_disk_space, refuse_existing, sha256, write_checksummed_json
+from gravmap.files import atomic_folder, atomic_path, check_disk_space, sha256, write_checksummed_json
 from gravmap.geology import open_labels
 from gravmap.geology.class_table import auxiliary_xml, class_rows
 from gravmap.geology.labels import Labels
 from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.field_reader import DEFAULT_RESIDUAL, FieldGrid, FieldReader, read_fields
 from gravmap.lattice import COVER, UNUSABLE
+from gravmap.outputs import check_outputs, locked, writing
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.tiling.blocks import BUFFER_DEG, FOLDS
@@ -200,7 +201,7 @@ def make_tiles(
     (3, ['blocks'])
     """
     fields, labels, folder = Path(fields), Path(labels), Path(folder)
-    refuse_existing(folder, overwrite)
+    check_outputs([], [fields, labels], overwrite, folders=[folder])
     check_kinds(splits)
     plan = plan_tiles(fields, sizes_deg, strides_deg, size_px)
     grid = read_fields(fields)
@@ -262,14 +263,14 @@ def make_tiles(
     if dry_run:
         return {**index, "kept": 0}
     if index_only:
-        with atomic_folder(folder) as temporary:
+        with locked(folder), atomic_folder(folder) as temporary:
             table = index_table(tiles, counts, outcrop, raster.legend, columns, {})
             (temporary / "index.parquet").write_bytes(table)
             index = _write_index(temporary, index)
         return {**index, "kept": 0}
     files = {tile.name: [tile.file(kind) for kind in KINDS] for tile in tiles}
     try:
-        with write_unfinished(folder, recipe, files) as unfinished:
+        with write_unfinished(folder, recipe, files, overwrite=overwrite) as unfinished:
             sums = _write_tiles(unfinished, tiles, grid, raster, size_px, workers, progress)
             unfinished.write("index.parquet", index_table(tiles, counts, outcrop, raster.legend, columns, sums))
             index = _write_index(unfinished.folder, index)
@@ -433,6 +434,20 @@ def add_split(
     """
     folder, name = Path(folder), name or kind
     check_name(name)
+    with writing([folder / "index.parquet", folder / "index.json"], [], True, lock=folder):
+        return _add_split(folder, kind, name, folds, block_deg, buffer_deg, seed, overwrite)
+
+
+def _add_split(
+    folder: Path,
+    kind: str,
+    name: str,
+    folds: int,
+    block_deg: float | None,
+    buffer_deg: float,
+    seed: int,
+    overwrite: bool,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     index = read_index(folder)
     others = [stored for stored in index["splits"] if stored["name"] != name]
     if len(others) < len(index["splits"]) and not overwrite:

@@ -50,6 +50,7 @@ def test_a_crust_is_written_and_is_that_of_training(tmp_path):
     assert "exists already" in again.output
 
 
+@pytest.mark.slow
 def test_the_prior_beside_a_crust_can_be_edited_and_drawn_from(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "prior.toml").write_text("old")

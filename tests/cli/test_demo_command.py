@@ -42,6 +42,10 @@ def test_the_demo_runs_the_commands_of_a_real_project(tmp_path, small, monkeypat
     assert called == [(root, command) for command in ("residual", "rasterize", "tile", "train", "predict")]
     assert {"gravity.nc", "map.gpkg", "truth.tif"} <= {path.name for path in (root / "data" / "raw").iterdir()}
 
+    # The same command again goes on where a demo was stopped; a complete one is replaced with --overwrite alone.
+    again = CliRunner().invoke(gravmap_cli.gravmap, ["demo", "-o", str(root)])
+    assert "Stopped here." in again.output
+    (root / "under_cover.json").write_text("{}")
     again = CliRunner().invoke(gravmap_cli.gravmap, ["demo", "-o", str(root)])
     assert again.exit_code == 3
     assert "--overwrite" in again.output

@@ -47,6 +47,7 @@ def quick(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_all_finished_runs_in_groups(workspace, quick, undrawn):
     undrawn.undo()
     done = call(workspace, "evaluate", "--baselines", "--json")
@@ -89,6 +90,7 @@ def test_all_finished_runs_in_groups(workspace, quick, undrawn):
     assert "evaluation.json" in call(workspace, "verify", workspace / "runs" / "one").stdout
 
 
+@pytest.mark.slow
 def test_a_dry_run_estimates_what_a_run_does(workspace, quick, monkeypatch):
     """The windows that networks are applied to are counted one by one; nothing is written before."""
     from gravmap.learning.evaluation import importance

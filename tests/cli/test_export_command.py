@@ -49,6 +49,16 @@ def fields(images, height, width):
     return torch.randn(images, 2, height, width, generator=drawing) * torch.tensor([12.0, 30.0])[:, None, None]
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model"])  # model.json would lie beside the latter
+def test_a_run_is_not_exported_onto_itself(world, name):
+    folder = world[0] / "runs" / "first"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    done = call(world[0], "--format", "torch", "-o", str(folder / name), "--overwrite")
+    assert done.exit_code == 3
+    assert "is read by this command, and would be replaced" in done.output
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def by_hand(network, spec, given, degrees):
     with torch.no_grad():
         return network(torch.stack([spec.input.prepare(one, degrees) for one in given])).numpy()

@@ -55,6 +55,24 @@ def test_results_as_json(bedrock, tmp_path):
     assert "Xx" in done.stderr
 
 
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_the_users_own_legend_is_never_replaced(bedrock, tmp_path, more):
+    """`-o basin.tif` writes basin.legend.toml beside it, which is what the legend of basin.gpkg is called."""
+    path, legend = bedrock(["C"], "basin.gpkg", "UNIT"), tmp_path / "basin.legend.toml"
+    text = 'name = "mine"\nclasses = "bedrock10"\n[map]\nfield = "UNIT"\n[map.codes]\nC = 7\n# checked with the sheet\n'
+    legend.write_text(text)
+    done = call(tmp_path, path, "--legend", legend, "-o", tmp_path / "basin.tif", *BOX, *more)
+    assert done.exit_code == 3
+    assert f"{legend} is read by this command, and would be replaced" in done.output
+    assert "-o" in done.output
+    # Nor is one that another command is to read.
+    done = call(tmp_path, bedrock(["C"]), "--legend", "geo3al", "-o", tmp_path / "basin.tif", *BOX)
+    assert done.exit_code == 3
+    assert f"{legend} exists already" in done.output
+    assert legend.read_text() == text
+    assert not (tmp_path / "basin.tif").exists()
+
+
 def test_nothing_is_replaced_without_overwrite(bedrock, tmp_path):
     path = bedrock(["C"])
     assert call(tmp_path, path, "--legend", "geo3al", *BOX).exit_code == 0

@@ -149,6 +149,7 @@ def test_predict_without_training_uses_it_and_computes_missing_heights(place, mo
     assert checked.exit_code == 0, checked.output
 
 
+@pytest.mark.slow
 def test_a_region_too_small_to_compare_with_crusts_is_mapped_with_a_warning(place):
     done = call(place, "predict", "--bbox", "82", "43", "83.5", "44.5", "-o", str(place / "small"))
     assert done.exit_code == 0, done.output

@@ -70,10 +70,21 @@ def gravmap_in(tmp_path, arrays, monkeypatch):
     return run
 
 
-def test_trains_and_leaves_a_run_that_latest_names(gravmap_in, tmp_path):
+def test_trains_and_leaves_a_run_that_latest_names(gravmap_in, tmp_path, monkeypatch):
+    from gravmap.learning.training import finish
+
+    def write(path, value):
+        if path.name == "scores.json":  # marks a complete run: none is to be left that is not the newest
+            assert (tmp_path / "runs" / "latest").read_text() == "first\n"
+        write_json(path, value)
+
+    write_json = finish.write_json
+    monkeypatch.setattr(finish, "write_json", write)
+    run = tmp_path / "runs" / "first"
+    run.mkdir(parents=True)
+    (run / "model.json").write_text("{}")  # what a run leaves that is stopped before its first checkpoint
     done = gravmap_in(*SHORT, "--name", "first", "--seed", "3")
     assert done.exit_code == 0, done.output
-    run = tmp_path / "runs" / "first"
     assert {path.name for path in run.iterdir()} == {
         "model.safetensors", "model.json", "last.safetensors", "last.json", "metrics.csv", "curves.png", "scores.json",
         "calibration.json", "reliability.png", "reach.safetensors",
@@ -224,7 +235,32 @@ def test_an_interrupted_run_keeps_what_it_has(gravmap_in, tmp_path, monkeypatch)
     assert done.exit_code == 130
     assert (tmp_path / "runs" / "latest").read_text() == "a\n"
     monkeypatch.setattr(Trainer, "end_epoch", ended)
-    assert gravmap_in("train", "--device", "cpu", "--resume").exit_code == 0
+    other = gravmap_in(*SHORT, "--name", "a", "--lr", "0.1")
+    assert other.exit_code == 3
+    assert "gravmap train --resume --name a" in other.output
+    (tmp_path / "runs" / "latest").write_text("b\n")
+    weights = tmp_path / "runs" / "a" / "last.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-9])
+    assert gravmap_in("train", "--device", "cpu", "--resume").exit_code == 3
+    assert (tmp_path / "runs" / "latest").read_text() == "b\n"  # a resumed run that fails changes nothing
+    weights.write_bytes(whole)
+    same = gravmap_in(*SHORT, "--name", "a")
+    assert same.exit_code == 0, same.output
+    assert "a was stopped with the same options: it is resumed after its last whole epoch" in same.output
+    assert (tmp_path / "runs" / "latest").read_text() == "a\n"
+
+
+def test_a_run_is_not_replaced_by_one_that_reads_it(gravmap_in, tmp_path):
+    from gravmap.network.presets import tiny
+
+    file = tmp_path / "runs" / "a" / "architecture.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(tiny(deform=False).to_dict()))
+    done = gravmap_in("train", "--device", "cpu", "--architecture", str(file), "--name", "a", "--overwrite")
+    assert done.exit_code == 3
+    assert "is read by this command, and lies in" in done.output
+    assert file.exists()
     # Complete now: the dry run refuses what the command refuses.
     complete = gravmap_in("train", "--device", "cpu", "--resume", "-n")
     assert complete.exit_code == 3

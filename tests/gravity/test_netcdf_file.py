@@ -8,7 +8,8 @@ import pytest
 
 from gravmap.errors import DeviceError, InputError
 from gravmap.gravity import grid as grid_module
-from gravmap.gravity import netcdf_file, open_grid
+from gravmap.gravity import open_grid
+from gravmap.gravity.netcdf_layout import check_heaps
 from gravmap.gravity.topography import topography_at_nodes
 from gravmap.regions import Region
 
@@ -154,6 +155,20 @@ def test_a_classic_header_of_another_size_than_the_data(tmp_path, format, which,
         open_grid(path)
 
 
+@pytest.mark.parametrize("by", [-2, -1, 1])
+def test_a_classic_header_of_another_size_where_another_variable_is_the_last(tmp_path, by):
+    path = write(tmp_path / "a.nc", format="NETCDF3_CLASSIC")
+    with netCDF4.Dataset(path, "a") as file:
+        file.createDimension("one", 1)
+        file.createVariable("last", "f8", ("one",))[:] = 5
+    body = bytearray(path.read_bytes())
+    places, item = lengths(body)
+    item.pack_into(body, places[1], 6 + by)
+    path.write_bytes(body)
+    with pytest.raises(InputError, match=rf"variable 'lat' has {48 + 8 * by} bytes by its dimensions, but 48 are"):
+        open_grid(path)
+
+
 @pytest.mark.parametrize("format", CLASSIC)
 @pytest.mark.parametrize("record", [False, True])
 def test_bytes_beyond_the_end_of_a_classic_file(tmp_path, format, record):
@@ -221,7 +236,7 @@ def test_a_heap_that_the_library_reads_without_end(tmp_path):
     body[at + 8 : at + 16] = bytes(8)
     path.write_bytes(body)
     with pytest.raises(InputError, match="heap of it is damaged"):
-        netcdf_file.open_netcdf(path)
+        check_heaps(path, "")  # not open_netcdf, which would not end if it failed
 
 
 def test_a_value_beyond_the_stated_range_is_warned_about(tmp_path, caplog):

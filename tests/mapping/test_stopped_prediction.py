@@ -209,7 +209,7 @@ def test_two_predictions_of_one_map_at_once_are_refused(project, tmp_path, monke
     def meanwhile(path, values):
         if not refused:
             refused.append(True)
-            with pytest.raises(InputError, match="Another run is writing"):
+            with pytest.raises(InputError, match="is being written by another command: process"):
                 go(project, tmp_path / "map")
         return write(path, values)
 

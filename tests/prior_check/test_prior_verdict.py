@@ -147,6 +147,7 @@ def test_crusts_are_measured_at_the_height_of_the_field(place, tmp_path, cache):
         assert (overall_state(judged) == INSIDE) == (root == place)
 
 
+@pytest.mark.slow
 def test_coarse_field_at_ground_level_is_not_compared(place, tmp_path, cache):
     (tmp_path / "data").mkdir()
     crust = draw_crust(PRIOR, 500, SHAPE)
@@ -168,6 +169,7 @@ def test_part_of_the_region(place, cache):
         judge(place, cache, region=Region(west, south, west + 1.5, south + 2.5))
 
 
+@pytest.mark.slow
 def test_progress_reports_boxes_then_crusts(place, monkeypatch):
     monkeypatch.setattr(statistics, "MAX_SHAPE", (60, 60))  # 96 cells hold three of these, each half over the next
     told = []

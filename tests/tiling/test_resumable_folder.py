@@ -205,7 +205,7 @@ def test_nothing_finished_leaves_nothing(sources, tmp_path, monkeypatch):
 
 def test_two_runs_do_not_write_one_set(sources, tmp_path):
     with write_unfinished(tmp_path / "t", {}, {}) as first:
-        with pytest.raises(InputError, match="Another run is writing"):
+        with pytest.raises(InputError, match="is being written by another command: process"):
             make(sources, tmp_path / "t")
         first.write("file", b"of the first")
     assert (tmp_path / "t" / "file").read_bytes() == b"of the first"

@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 from typing_extensions import TypedDict
 
 from gravmap.errors import InputError
-from gravmap.files import atomic_path
+from gravmap.files import atomic_path, set_default_mode
 from gravmap.lattice import TRAIN, spacing_yx_km
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
@@ -313,6 +313,7 @@ def write_area_of_applicability(run_folder: Path, applicability: AreaOfApplicabi
     header |= {name: getattr(applicability, each) for name, each in _NUMBERS.items()}
     with atomic_path(run_folder / FILE) as temporary:
         save_file(arrays, temporary, metadata={"gravmap": json.dumps(header)})
+        set_default_mode(temporary)
 
 
 @record

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -23,8 +24,9 @@ from torch import Tensor, nn
 
 from gravmap import __version__
 from gravmap.errors import InputError, OptionError
-from gravmap.files import atomic_path, sha256, write_json
+from gravmap.files import atomic_path, set_default_mode, sha256, write_json
 from gravmap.learning.data.channels import InputChannels
+from gravmap.outputs import no_permission
 from gravmap.records import ModelRecord, check_record, parse_record, read_model, read_record
 
 FORMAT = 2
@@ -250,6 +252,7 @@ def write_pair(folder: Path, stem: str, tensors: dict[str, Tensor], record: dict
     weights = folder / f"{stem}.safetensors"
     with atomic_path(weights) as temporary:
         save_file(plain, temporary, metadata={"gravmap": json.dumps(record)})
+        set_default_mode(temporary)  # safetensors lets its owner alone read it
     write_json(folder / f"{stem}.json", {**record, "weights_sha256": sha256(weights)})
 
 
@@ -267,6 +270,8 @@ def read_pair(folder: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any
     for path in (weights, sidecar):
         if not path.exists():
             raise InputError(f"{path} is missing.", _HINT)
+        if not os.access(path, os.R_OK):
+            raise no_permission(path)  # safetensors says that there is no such file
     try:
         with safe_open(weights, framework="pt") as stored:
             text = (stored.metadata() or {})["gravmap"]

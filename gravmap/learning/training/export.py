@@ -7,6 +7,7 @@ beside the file says which.
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from pathlib import Path
@@ -18,10 +19,11 @@ from torch.export import Dim, ExportedProgram
 
 from gravmap import __version__
 from gravmap.errors import GravmapError, OptionError
-from gravmap.files import atomic_path, refuse_existing, sha256, write_json
+from gravmap.files import atomic_path, sha256, write_json
 from gravmap.learning.data.channels import InputChannels, ScaleChannel
 from gravmap.learning.data.outcrop_context import DISTANCE_KM, LEAST
 from gravmap.learning.training.checkpoint import MODEL, load_model
+from gravmap.outputs import check_outputs
 
 Format = Literal["onnx", "torch"]
 SUFFIX: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2"}
@@ -95,8 +97,7 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
     ['N', 2, 'H', 'W']
     """
     beside = path.with_name(f"{path.name}.json")
-    for each in (path, beside):
-        refuse_existing(each, overwrite)
+    check_outputs([path, beside], [run_folder / f"{MODEL}{suffix}" for suffix in (".safetensors", ".json")], overwrite)
     if form == "onnx":
         _need_onnx()
     network, spec = load_model(run_folder)
@@ -128,7 +129,10 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
             if form == "onnx":
                 _save_onnx(program, temporary, described, text)
             else:
-                torch.export.save(program, temporary, extra_files={"gravmap.json": text})
+                # Through memory: on a full disk the destructor of torch's own writer ends the process.
+                content = io.BytesIO()
+                torch.export.save(program, content, extra_files={"gravmap.json": text})
+                temporary.write_bytes(content.getbuffer())
     write_json(beside, described)
     return described
 

@@ -24,7 +24,7 @@ from gravmap.learning.training.optimizer import ADAM, OptimizerSchedule
 from gravmap.learning.training.setup import TrainingData
 from gravmap.learning.training.weight_averaging import ExponentialMovingAverage
 from gravmap.progress import describe_time
-from gravmap.records import Count, CrustsRecord, RunSplit, check_record, record
+from gravmap.records import Count, CrustsRecord, RunSplit, ScoresRecord, check_record, read_record, record
 
 if TYPE_CHECKING:
     from gravmap.learning.training.scorer import Scorer
@@ -368,7 +368,10 @@ def _check_resumable(
             f"The {what} that the run {run_dir.name} was started with.",
             "Restore the data it was started with, or train anew under another --name.",
         )
-    if record["epoch"] >= config.epochs and (run_dir / "scores.json").exists():
+    scores = run_dir / "scores.json"
+    # A run that was continued and stopped before its end has the scores of its earlier end.
+    scored = read_record(scores, ScoresRecord, "gravmap train").get("epochs") if scores.exists() else 0
+    if record["epoch"] >= config.epochs and scored in (record["epoch"], None):
         raise InputError(
             f"{run_dir.name} is complete with {record['epoch']} epochs.", "Give a larger --epochs to continue it."
         )

@@ -40,7 +40,7 @@ from gravmap.records import (
     read_record,
     record,
 )
-from gravmap.tiling.resumable_folder import JOURNAL, LOCK, MARK
+from gravmap.tiling.resumable_folder import JOURNAL, MARK
 from gravmap.units import format_angle, format_length
 
 FILE = "provenance.json"
@@ -245,7 +245,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 def outputs_in(folder: Path) -> list[Path]:
     """The files of a map that its record lists: all but the record, what is half-written, and what it is made from."""
-    others = {folder / name for name in (FILE, MARK, JOURNAL, LOCK)}
+    others = {folder / name for name in (FILE, MARK, JOURNAL)}
     return sorted(
         path
         for path in folder.rglob("*")

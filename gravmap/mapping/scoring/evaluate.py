@@ -33,6 +33,7 @@ from gravmap.progress import Progress, silent
 FORMAT = 1
 FILE, CONFUSION, DISTANCE = "evaluation.json", "confusion.png", "distance.png"
 FOREIGN_FILE = "evaluation-foreign.npz"
+OUTPUTS = (FILE, CONFUSION, DISTANCE, PREDICTED, FOREIGN_FILE)
 NO_TUNING = "no bedrock is mapped in its tuning blocks"
 
 

@@ -91,6 +91,7 @@ def test_of_a_curved_network_the_sum_is_exact_and_fields_get_what_is_theirs(data
     assert (found.values[0] != 0).any()
 
 
+@pytest.mark.slow
 def test_a_real_network_adds_up(dataset):
     torch.manual_seed(0)
     network = build("ggmnet-tiny", in_channels=1, classes=2).eval()

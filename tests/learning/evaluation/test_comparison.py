@@ -80,6 +80,7 @@ def test_nodes_that_go_together_are_not_counted_as_many():
     assert "no interval" in single.sentence("gravity", "nearest outcrop")
 
 
+@pytest.mark.slow
 def test_how_often_the_interval_holds_the_truth():
     """Of two maps equally good, about one comparison in twenty says otherwise."""
     wrong = sum(paired_bootstrap(*maps(60, seed, better=0.0), "pa", draws=300).significant for seed in range(60))

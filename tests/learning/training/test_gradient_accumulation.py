@@ -87,6 +87,7 @@ def test_finding_the_micro_batch_leaves_the_network_unchanged(area, tmp_path, mo
     assert all(parameter.grad is None for parameter in trainer.network.parameters())
 
 
+@pytest.mark.slow
 def test_one_process_out_of_memory_does_not_block_the_others(area, tmp_path, monkeypatch):
     config = dataclasses.replace(SHORT, steps=1, batch_size=16)
 

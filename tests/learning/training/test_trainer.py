@@ -57,6 +57,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_the_sign_of_the_field_is_learned(area, tmp_path):
     gentle = Augmentation(noise=(0.0, 0.01), offset_mgal=0.2)  # the field passes zero steeply, but not everywhere
     config = TrainConfig(
@@ -199,6 +200,7 @@ def test_a_time_limit_leaves_time_for_the_final_evaluation(area, tmp_path, monke
     assert rates[-1] < 0.2 * max(rates)  # the rate came down with the clock
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_a_run_that_no_longer_improves(area, tmp_path):
     result = train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=30, lr=1e-12, patience=2))
     assert result["epochs"] <= 12
