@@ -210,6 +210,11 @@ def _describe(error: Any) -> str:
     wanted = re.sub(r"^(Input|List|Tuple|String|Dictionary) should", "it should", wanted)
     wanted = re.sub(r"an object|an instance of \w+|an? (valid )?(table|object)", "a table of keys", wanted)
     wanted = wanted.replace("a valid integer", "a whole number").replace("a valid number", "a number")
+    wanted = (
+        wanted.replace("a valid array", "a list")
+        .replace("a valid string", "text")
+        .replace("a valid boolean", "true or false")
+    )
     return f"{key or 'its content'} is {_shown(error['input'])}; {wanted[0].lower()}{wanted[1:]}."
 
 
