@@ -14,6 +14,7 @@ import xarray as xr
 from click.testing import CliRunner
 
 from gravmap.errors import InputError, OptionError
+from gravmap.files import write_checksummed_json
 from gravmap.geology import load_legend
 from gravmap.geology.labels import write_index_raster
 from gravmap.geology.legend_file import write_legend
@@ -261,7 +262,7 @@ def test_missing_damaged_and_never_made_tiles(tiles):
     with pytest.raises(InputError, match="1 of 27 tile files"):
         TileDataset(tiles)
     index = json.loads((tiles / "index.json").read_text())
-    (tiles / "index.json").write_text(json.dumps({**index, "tiles": False}))
+    write_checksummed_json(tiles / "index.json", {**index, "tiles": False})
     with pytest.raises(InputError, match="--index-only") as refused:
         TileDataset(tiles)
     assert "gravmap tile --overwrite" in refused.value.hint

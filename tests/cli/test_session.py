@@ -70,7 +70,7 @@ def run(capsys, monkeypatch, tmp_path):
         ("download", 4, "found."),
         ("device", 5, "found."),
         ("bug", 1, "bug in gravmap"),
-        ("disk", 1, "disk is full at x.tif"),
+        ("disk", 1, "disk is full: x.tif"),
         ("memory", 5, "Not enough memory"),
         ("torch", 5, "Not enough memory: you tried to allocate 45035"),
         ("interrupt", 130, "Interrupted"),

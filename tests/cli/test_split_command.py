@@ -108,3 +108,16 @@ def test_the_report_never_loads_torch(workspace, tmp_path):
         "except SystemExit as end:\n    assert not end.code\nassert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_tiles_of_other_fields_are_noticed(workspace):
+    fields = workspace / "data" / "fields.nc"
+    whole = fields.read_bytes()
+    fields.write_bytes(whole + b"x")
+    try:
+        done = call(workspace, "split")
+    finally:
+        fields.write_bytes(whole)
+    assert done.exit_code == 3
+    assert "fields.nc has changed since the tile set" in done.output
+    assert "gravmap tile --overwrite" in done.output

@@ -73,13 +73,13 @@ def gravmap_in(tmp_path, arrays, monkeypatch):
 def test_trains_and_leaves_a_run_that_latest_names(gravmap_in, tmp_path, monkeypatch):
     from gravmap.learning.training import finish
 
-    def write(path, value):
+    def write(path, text):
         if path.name == "scores.json":  # marks a complete run: none is to be left that is not the newest
             assert (tmp_path / "runs" / "latest").read_text() == "first\n"
-        write_json(path, value)
+        write_text(path, text)
 
-    write_json = finish.write_json
-    monkeypatch.setattr(finish, "write_json", write)
+    write_text = finish.write_text
+    monkeypatch.setattr(finish, "write_text", write)
     run = tmp_path / "runs" / "first"
     run.mkdir(parents=True)
     (run / "model.json").write_text("{}")  # what a run leaves that is stopped before its first checkpoint
@@ -155,6 +155,9 @@ def test_resume_uses_the_options_of_the_run(gravmap_in, tmp_path):
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     recipe = json.loads((tmp_path / "runs" / "a" / "last.json").read_text())["config"]
     assert (recipe["lr"], recipe["steps"], recipe["model"]) == (0.003, 1, "ggmnet-tiny")
+    scores = tmp_path / "runs" / "a" / "scores.json"
+    scores.write_text(json.dumps(json.loads(scores.read_text()) | {"epochs": 2}))  # a kill before the new ones
+    assert gravmap_in("train", "--device", "cpu", "--resume", "--epochs", "3", "-n").exit_code == 0
     other = gravmap_in("train", "--device", "cpu", "--resume", "--name", "a", "--lr", "0.1")
     assert other.exit_code == 2
     assert "--lr: 0.003" in other.output
@@ -249,6 +252,11 @@ def test_an_interrupted_run_keeps_what_it_has(gravmap_in, tmp_path, monkeypatch)
     assert same.exit_code == 0, same.output
     assert "a was stopped with the same options: it is resumed after its last whole epoch" in same.output
     assert (tmp_path / "runs" / "latest").read_text() == "a\n"
+    # Complete now: the dry run refuses what the command refuses.
+    complete = gravmap_in("train", "--device", "cpu", "--resume", "-n")
+    assert complete.exit_code == 3
+    assert "is complete" in complete.output
+    assert gravmap_in(*SHORT, "--name", "a", "-n").exit_code == 3
 
 
 def test_a_run_is_not_replaced_by_one_that_reads_it(gravmap_in, tmp_path):
@@ -261,11 +269,6 @@ def test_a_run_is_not_replaced_by_one_that_reads_it(gravmap_in, tmp_path):
     assert done.exit_code == 3
     assert "is read by this command, and lies in" in done.output
     assert file.exists()
-    # Complete now: the dry run refuses what the command refuses.
-    complete = gravmap_in("train", "--device", "cpu", "--resume", "-n")
-    assert complete.exit_code == 3
-    assert "is complete" in complete.output
-    assert gravmap_in(*SHORT, "--name", "a", "-n").exit_code == 3
 
 
 def test_options_override_a_recipe(gravmap_in, tmp_path):

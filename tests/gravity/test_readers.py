@@ -450,6 +450,55 @@ def test_columns_of_other_programs(tmp_path, lines):
     check(open_grid(tmp_path / "g.txt"), values=with_hole(), tolerance=1e-3)
 
 
+@pytest.mark.parametrize("word", ["NA", "--5", "1_0", "1 2"])
+def test_words_of_an_esri_ascii_grid_that_gdal_would_take_as_zero_are_refused(tmp_path, word):
+    path = tmp_path / "grid.asc"
+    rows = [["1.5"] * 6 for _ in range(5)]
+    rows[2][3] = word
+    head = "ncols 6\nnrows 5\nxllcenter 70\nyllcenter 40\ncellsize 0.5\nNODATA_value -9999\n"
+    path.write_text(head + "".join(" ".join(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"is not a number|has 31 values"):
+        open_grid(path)
+
+
+def test_a_header_line_of_an_esri_ascii_grid_without_a_number_is_refused(tmp_path):
+    path = tmp_path / "grid.asc"
+    path.write_text("ncols 4\nnrows 4\nxllcenter 70\nyllcenter\ncellsize 0.5\n" + "1 2 3 4\n" * 4)
+    with pytest.raises(InputError, match="'yllcenter' has no number"):
+        open_grid(path)
+
+
+def test_an_underscore_in_a_surfer_ascii_grid_is_refused(tmp_path):
+    path = tmp_path / "grid.grd"
+    path.write_text("DSAA\n4 4\n70 73\n40 43\n1 10\n" + "1 2 3 4\n5 6 1_0 8\n" * 2)
+    with pytest.raises(InputError, match="'_' in a number"):
+        open_grid(path)
+
+
+def test_blocks_that_a_geotiff_does_not_store_are_told(tmp_path, caplog):
+    path = tmp_path / "sparse.tif"
+    profile = {"driver": "GTiff", "height": 32, "width": 32, "count": 1, "dtype": "float32", "crs": "EPSG:4326"}
+    profile |= {"transform": rasterio.transform.from_origin(70, 50, 0.1, 0.1), "SPARSE_OK": True}
+    with rasterio.open(path, "w", **profile, tiled=True, blockxsize=16, blockysize=16) as raster:
+        raster.write(
+            np.arange(512, dtype=np.float32).reshape(16, 32) / 4, 1, window=rasterio.windows.Window(0, 0, 32, 16)
+        )
+    grid = open_grid(path, units="mGal")
+    assert np.isnan(grid.values[:16]).all()
+    assert np.isfinite(grid.values[16:]).all()
+    assert "2 of its 4 blocks are not stored" in caplog.text
+
+
+@pytest.mark.parametrize("word", ['0,"', "'"])
+def test_an_unpaired_quote_in_a_number_is_refused(tmp_path, word):
+    path = tmp_path / "grid.csv"
+    lines = [f"{70 + i / 2:.1f};{40 + j / 2:.1f};{i + j:.2f}".replace(".", ",") for j in range(5) for i in range(6)]
+    lines[9] = lines[9].rpartition(";")[0] + ";" + word
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="cannot be read as 3 columns"):
+        open_grid(path)
+
+
 def test_an_esri_ascii_grid(tmp_path):
     rows = np.where(np.isnan(with_hole()), -9999, with_hole())[::-1]
     head = "ncols 19\nnrows 13\nxllcenter 70\nyllcenter 40\ncellsize 0.5\nNODATA_value -9999\n"

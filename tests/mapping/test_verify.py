@@ -14,7 +14,7 @@ from gravmap.files import sha256, write_checksummed_json, write_json
 from gravmap.gravity import open_fields, residual_fields, write_fields
 from gravmap.learning.training.checkpoint import record_files
 from gravmap.mapping import verify
-from gravmap.mapping.record.provenance import update_checksums
+from gravmap.mapping.record.provenance import read_provenance, update_checksums, with_layers
 from gravmap.tiling import make_tiles
 from gravmap.workspace import shipped_model
 from toys.map import gravity
@@ -112,6 +112,34 @@ def test_a_geopackage_that_was_only_opened_is_as_recorded_and_a_changed_feature_
     assert (state, detail) == ("changed", "feature 2 of the layer lithology differs")
     state, detail = execute("DELETE FROM layer_styles")
     assert "the layer layer_styles has 0 features, 1 were recorded" in detail
+
+
+def test_an_original_map_that_is_a_geopackage_is_compared_by_its_layers(root, folder):
+    raw = root / "data" / "raw"
+    raw.mkdir()
+    shutil.copy(folder / "lithology.gpkg", raw / "map.gpkg")
+    (raw / "map.gpkg").chmod(0o600)
+    record = read_provenance(folder)
+    source = {"role": "map", "file": "map.gpkg", "sha256": sha256(raw / "map.gpkg")}
+    record["sources"] = [with_layers(root / "data" / "fields.nc", source)]
+    write_checksummed_json(folder / "provenance.json", record)
+    connection = sqlite3.connect(raw / "map.gpkg")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    assert sha256(raw / "map.gpkg") != source["sha256"]
+    assert bad(folder) == {}
+    with_layers(root / "data" / "fields.nc", {"role": "gravity"})
+    flip_byte(raw / "map.gpkg", 0)
+    assert bad(folder) == {"map data map.gpkg": "changed"}
+
+
+def test_a_name_in_the_attribute_table_of_the_labels_is_that_of_the_legend(root):
+    tiles, table = root / "data" / "tiles", root / "data" / "labels.tif.aux.xml"
+    make_tiles(root / "data" / "fields.nc", root / "data" / "labels.tif", tiles, sizes_deg=[5], index_only=True)
+    assert bad(tiles) == {}
+    table.write_text(table.read_text().replace("<F>Devonian</F>", "<F>Permian</F>"))
+    assert bad(tiles) == {"attribute table of labels.tif": "disagrees"}
 
 
 @pytest.mark.parametrize("where", np.linspace(0.05, 0.95, 7).tolist())

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -17,7 +18,7 @@ from gravmap.tiling import load_arrays, make_tiles
 from gravmap.tiling.label_statistics import small_bodies
 from gravmap.tiling.resample import bilinear, nearest
 from gravmap.tiling.tileset import add_split
-from gravmap.tiling.training_arrays import pack, refuse_stale
+from gravmap.tiling.training_arrays import pack, refuse_stale, stale_files
 
 KEYS = {
     "fields", "field_valid", "field_nodes_wsen", "labels", "label_bounds_wsen", "small", "role", "windows",
@@ -189,8 +190,9 @@ def test_a_tile_set_of_files_that_do_not_belong_together_is_refused(sources, tmp
         file.write_bytes(change(whole))
         with pytest.raises(InputError, match=message):
             load_arrays(tiles)
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=message):  # `split`
             refuse_stale(tiles)
+        assert re.search(message, " ".join(stale_files(place / "labels.tif", tiles)))  # `doctor`
         file.write_bytes(whole)
 
     index, table = tiles / "index.json", tiles / "index.parquet"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import check_memory
 from gravmap.gravity.georeferencing import CRS_ATTRIBUTE, check_transform, parse_crs
-from gravmap.gravity.quantity import Quantity, unit_factor
+from gravmap.gravity.quantity import Quantity, unit_factor, warn_once
 from gravmap.gravity.readers.plain_grid import check_last_number, geographic
 
 _PICTURES = ("palette", "red", "green", "blue", "hue", "saturation", "lightness", "cyan", "magenta", "yellow", "black")
@@ -53,6 +53,7 @@ def read_ascii_grid(path: Path, variable: str | None, units: str | None, quantit
     with _open(path, "AAIGrid") as raster:
         lat, lon = _centres(raster)
         numbers = _values(raster, 1, path)
+        _check_words(raster.width * raster.height, path)
         crs = None if raster.crs is None else parse_crs(raster.crs.to_wkt(), str(path))
     attrs = {"variable": "band 1", "_factor": unit_factor(units, "", str(path), quantity)}
     if crs is None:
@@ -60,6 +61,36 @@ def read_ascii_grid(path: Path, variable: str | None, units: str | None, quantit
     return xr.DataArray(
         numbers, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"), attrs={**attrs, CRS_ATTRIBUTE: crs}
     )
+
+
+def _check_words(nodes: int, path: Path) -> None:
+    """Refuse words that are not numbers, which GDAL reads as 0, and a wrong number of them."""
+    count = 0
+    with path.open(encoding="latin-1") as stream:
+        for number, line in enumerate(stream, 1):
+            words = line.split()
+            if not count and words and words[0][0].isalpha() and words[0].lower() not in ("nan", "na", "inf"):
+                if len(words) % 2 or not all(map(_is_number, words[1::2])):
+                    raise InputError(f"{path}, line {number}: {line.strip()[:40]!r} has no number.", _AGAIN)
+                continue  # of the header
+            count += len(words)
+            # Python takes 1_0 as 10.
+            wrong = next((word for word in words if "_" in word or not _is_number(word)), None)
+            if wrong is not None:
+                raise InputError(
+                    f"{path}, line {number}: {wrong[:20]!r} is not a number.",
+                    "Correct it; a missing value is written as the NODATA_value of the header.",
+                )
+    if count != nodes:
+        raise InputError(f"{path} has {count} values, and its header says {nodes}.", _AGAIN)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word.replace(",", ".", 1))  # GDAL understands decimal commas here
+    except ValueError:
+        return False
+    return True
 
 
 def _open(path: Path, driver: str) -> Any:
@@ -115,12 +146,13 @@ def _check_blocks(raster: Any, band: int, values: NDArray[np.float64], path: Pat
     if str(raster.interleaving).rsplit(".")[-1].lower() == "pixel":
         per_pixel *= raster.count
     block_rows, block_columns = raster.block_shapes[band - 1]
-    places = []
+    places, absent = [], 0
     for (row, column), window in raster.block_windows(band):
         stored = raster.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=band)
         offset = raster.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=band)
         if stored is None or offset is None:
             values[window.toslices()] = np.nan
+            absent += 1
             continue
         places.append((int(offset), int(stored)))
         # Strips end with the raster; tiles are whole.
@@ -131,6 +163,8 @@ def _check_blocks(raster: Any, band: int, values: NDArray[np.float64], path: Pat
                 f"{path} does not fit its header: block {column}, {row} has {stored} bytes, and {wanted} are needed.",
                 _AGAIN,
             )
+    if absent:
+        warn_once(f"{path}: {absent} of its {absent + len(places)} blocks are not stored; their nodes are NaN.")
     places.sort()
     overlap = any(place + length > after for (place, length), (after, _) in itertools.pairwise(places))
     if overlap or (places and places[-1][0] + places[-1][1] > size):

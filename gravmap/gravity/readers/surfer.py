@@ -78,6 +78,8 @@ def read_surfer_ascii(path: Path, variable: str | None, units: str | None, quant
         columns, rows = int(words[1]), int(words[2])
         limits = tuple(float(word) for word in words[3:9])
         numbers = np.array(words[9:], dtype=np.float64)
+        if any("_" in word for word in words):
+            raise ValueError("there is '_' in a number")  # Python takes 1_0 as 10
     except (ValueError, IndexError) as error:
         raise InputError(f"{path} is not a complete Surfer ASCII grid: {error}.", _AGAIN) from None
     if len(limits) < 6:

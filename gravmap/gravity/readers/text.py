@@ -48,6 +48,9 @@ def read_columns(path: Path, variable: str | None, units: str | None, quantity: 
     lon, lat, value, unit = _choose(names, bool(layout.names), variable, path, quantity)
     table = _numbers(path, layout)
     values = table[:, value]
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        warn_once(f"{path}: {infinite} of its values are infinite; they are NaN.")
     values[np.abs(values) >= SURFER_BLANK] = np.nan
     rounding = _rounding(path, layout, (lon, lat))
     if np.abs(table[:, lat]).max() > 90 + 1e-4 and np.abs(table[:, lon]).max() <= 90 and not layout.names:
@@ -162,10 +165,12 @@ def _words(line: str, delimiter: str | None) -> list[str]:
 
 def _cleaned(word: str, decimal_comma: bool) -> str:
     """A word without quotes, with a decimal point, and ``nan`` for a missing value."""
-    bare = word.strip().strip("\"'").strip()
+    bare = word.strip()
+    if len(bare) >= 2 and bare[0] == bare[-1] and bare[0] in "\"'":
+        bare = bare[1:-1].strip()
     if bare.lower() in _MISSING:
         return "nan"
-    return bare.replace(",", ".") if decimal_comma else bare
+    return bare.replace(",", ".") if decimal_comma and _DECIMAL_COMMA.fullmatch(bare) else bare
 
 
 def _cleaned_lines(stream: Iterable[str], layout: _Layout) -> Iterator[str]:

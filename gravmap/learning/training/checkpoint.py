@@ -247,6 +247,7 @@ def write_pair(folder: Path, stem: str, tensors: dict[str, Tensor], record: dict
 
     # Shared tensors are copied: safetensors refuses two names for one memory.
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    record = {name: value for name, value in record.items() if name not in SIDECAR_ONLY}
     record = json.loads(json.dumps({**record, "format": FORMAT, "tensors_sha256": _digest(plain)}))
     record |= {"description_sha256": _description_sha256(record)}
     weights = folder / f"{stem}.safetensors"

@@ -27,7 +27,7 @@ from gravmap.geology.labels import legend_path
 from gravmap.gravity.fields_file import read_field_recipe
 from gravmap.mapping.layers import NODATA
 from gravmap.mapping.plan import WINDOWS_FOLDER
-from gravmap.mapping.record.data_sources import field_attributes, original_data
+from gravmap.mapping.record.data_sources import field_attributes, file_name, original_data
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
 from gravmap.mapping.record.raster_content import count_values, read_attribute_table, read_layers
 from gravmap.records import (
@@ -118,7 +118,7 @@ def write_provenance(
     trained = {model["name"]: read_model(run).get("sources", []) for model, run in zip(models, runs, strict=True)}
     attributes = field_attributes(fields)
     recipe = read_field_recipe(attributes.get("gravmap_recipe", "{}"), str(fields))
-    sources = original_data(fields, labels, trained)
+    sources = [with_layers(fields, entry) for entry in original_data(fields, labels, trained)]
     record = {
         "format": FORMAT,
         "record_sha256": "",
@@ -272,6 +272,16 @@ def _hashed(path: Path) -> dict[str, Any]:
         with contextlib.suppress(sqlite3.Error):
             hashed["layers"] = read_layers(path)
     return hashed
+
+
+def with_layers(fields: Path, source: dict[str, Any]) -> dict[str, Any]:
+    """Add checksums of the layers to a source that is a GeoPackage, if it lies beside the fields and is unchanged."""
+    path = fields.resolve().parent / "raw" / (file_name(source) or "")
+    if path.suffix.lower() != ".gpkg" or not path.is_file():
+        return source
+    found = _hashed(path)
+    unchanged = found["sha256"] == source.get("sha256") and "layers" in found
+    return {**source, "layers": found["layers"]} if unchanged else source
 
 
 def hashed_inputs(

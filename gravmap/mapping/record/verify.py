@@ -27,6 +27,7 @@ from gravmap.mapping.record.finding import (
     compare_with_record,
 )
 from gravmap.mapping.record.model_record import MADE_BY, SIDECAR, read_metadata, tensors_sha256
+from gravmap.mapping.record.raster_content import read_attribute_table
 from gravmap.progress import Progress, silent
 from gravmap.records import read_model, read_record
 from gravmap.tiling.splits import read_split
@@ -156,7 +157,9 @@ def _inputs(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
         name = file_name(source)
         if name and source.get("sha256") and (raw / name).is_file():
             yield compare_with_record(
-                raw / name, {"sha256": source["sha256"]}, f"{source.get('role', 'data')} data {name}"
+                raw / name,
+                {key: source[key] for key in ("sha256", "layers") if key in source},
+                f"{source.get('role', 'data')} data {name}",
             )
 
 
@@ -249,11 +252,18 @@ def _tile_index(folder: Path, index: TileIndex) -> Iterator[Finding]:
     labels = folder / index["sources"]["labels"]["path"]
     if labels.is_file() and sha256(labels) == index["sources"]["labels"]["sha256"]:
         try:
-            labels_of(folder, index)
+            legend = labels_of(folder, index).legend
         except InputError as error:
             yield Finding(f"legend of {labels.name}", DISAGREES, error.message)
         else:
             yield Finding(f"legend of {labels.name}", AS_RECORDED)
+            # The names that QGIS shows.
+            names = {entry.index: entry.name for entry in legend.classes}
+            table = read_attribute_table(labels)
+            wrong = [value for value, row in table.items() if value in names and row.name != names[value]]
+            if wrong:
+                detail = f"value {wrong[0]} is {table[wrong[0]].name!r}, {names[wrong[0]]!r} in the legend"
+                yield Finding(f"attribute table of {labels.name}", DISAGREES, detail)
 
 
 def _pair(folder: Path, stem: str) -> Finding:
