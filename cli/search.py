@@ -14,7 +14,6 @@ import click
 from gravmap.errors import DeviceError, InputError, OptionError
 from gravmap.files import remove_folder
 from gravmap.outputs import check_outputs
-from gravmap.records import read_record
 from gravmap.workspace import check_name
 
 from .options import (
@@ -402,8 +401,9 @@ def _search_to_resume(runs: Path, name: str | None) -> tuple[Path, dict[str, Any
             f"The search {run_dir.name} was stopped before its first checkpoint.",
             f"`gravmap search --name {run_dir.name} --overwrite` starts it again.",
         )
-    record: dict[str, Any] = read_record(states[-1], dict[str, Any], "gravmap search")
-    return run_dir, record
+    from gravmap.search.loop import read_search_record
+
+    return run_dir, read_search_record(run_dir)
 
 
 def _resumed_options(name: str, options: SearchOptions, record: dict[str, Any]) -> SearchOptions:
@@ -415,13 +415,15 @@ def _resumed_options(name: str, options: SearchOptions, record: dict[str, Any]) 
         An option differs from the search's own, and would change its course.
     """
     from gravmap.learning.data.channels import expand, fields_read
+    from gravmap.search.config import SearchConfig
 
-    stored = {
-        **record["options"],
+    config = SearchConfig.from_json(json.dumps(record["options"]))
+    stored: dict[str, Any] = {
+        **dataclasses.asdict(config),
         "inputs": ",".join(record["inputs"]),
         "split": record["split"].get("name", "blocks"),
         "fold": record["split"].get("fold", 0),
-        "windows_deg": tuple(record["options"]["scales_deg"] or ()),
+        "windows_deg": tuple(config.scales_deg or ()),
     }
     for option_name, written in options.given.items():
         key = CONFIG_NAMES.get(option_name, option_name)
@@ -437,7 +439,7 @@ def _resumed_options(name: str, options: SearchOptions, record: dict[str, Any]) 
             )
     device = options.device
     if options.gpus is None and device == "auto":
-        device = record["options"]["device"]
+        device = config.device
     return dataclasses.replace(
         options, inputs=stored["inputs"], split=stored["split"], fold=stored["fold"], device=device
     )
