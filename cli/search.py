@@ -14,6 +14,7 @@ import click
 from gravmap.errors import DeviceError, InputError, OptionError
 from gravmap.files import remove_folder
 from gravmap.outputs import check_outputs
+from gravmap.records import read_record
 from gravmap.workspace import check_name
 
 from .options import (
