@@ -220,9 +220,9 @@ def _checked(stored: xr.Dataset, path: Path) -> xr.Dataset:
     if "bouguer" not in grids or "gravmap_recipe" not in stored.attrs:
         raise InputError(f"{path} was not made by gravmap.", f"`{MADE_BY}` makes it from a gravity grid.")
     attrs, axes = dict(stored.attrs), {}
+    field_recipe(stored)
+    field_sources(stored)
     try:
-        field_recipe(stored)
-        field_sources(stored)
         if "height_m" in attrs:
             attrs["height_m"] = level_m(attrs["height_m"], "The file", _ANEW)
         for dim, largest in (("lat", 90.0), ("lon", 720.0)):
