@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import Command, dry_run_option, overwrite_option
+from .options import Command, dry_run_option, option, overwrite_option
 from .session import Session, command_options
 
 
@@ -22,12 +22,10 @@ Examples:
   gravmap fetch --list""",
 )
 @click.argument("names", metavar="[SOURCE]...", nargs=-1)
-@click.option("--list", "only_list", is_flag=True, help="List the sources, their terms, and which are present.")
-@click.option("--from", "origin", metavar="PATH|URL", help="Take the files from this file, folder, URL or mirror.")
-@click.option("--offline", is_flag=True, help="Only check the files that are present.")
-@click.option(
-    "--accept-hash", is_flag=True, help="Accept a file of the right size with another hash than the one on record."
-)
+@option("--list", "only_list", is_flag=True, help="List the sources, their terms, and which are present.")
+@option("--from", "origin", metavar="PATH|URL", help="Take the files from this file, folder, URL or mirror.")
+@option("--offline", is_flag=True, help="Only check the files that are present.")
+@option("--accept-hash", is_flag=True, help="Accept a file of the right size with another hash than the one on record.")
 @dry_run_option
 @overwrite_option
 @command_options()

@@ -76,7 +76,7 @@ class Option(click.Option):
             others = [each for each in ctx.command.params if isinstance(each, Option) and each.name in self.excludes]
             stronger = _PRECEDENCE[: _PRECEDENCE.index(source)]
             if any(other._consume(ctx, opts)[1] in stronger for other in others):
-                return self.get_default(ctx), ParameterSource.DEFAULT
+                return None, ParameterSource.DEFAULT  # such options have no default
         return value, source
 
     def _consume(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:

@@ -375,7 +375,10 @@ def _configure(
 def _refuse_existing(run_dir: Path, overwrite: bool) -> None:
     """Refuse to replace a search; one that was stopped before its first checkpoint does not count."""
     files = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")} if run_dir.is_dir() else set()
-    if {"search.json", "last.json"} <= files and "architecture.json" not in files and not overwrite:
+    stopped = {"search.json", "last.json"} <= files and not read_record(
+        run_dir / "search.json", dict[str, Any], "gravmap search"
+    ).get("finished")
+    if stopped and not overwrite:
         raise InputError(
             f"{run_dir} holds a search that was stopped.",
             f"`gravmap search --resume --name {run_dir.name}` resumes it; --overwrite replaces it.",
@@ -399,8 +402,9 @@ def _search_to_resume(runs: Path, name: str | None) -> tuple[Path, dict[str, Any
             f"The search {run_dir.name} was stopped before its first checkpoint.",
             f"`gravmap search --name {run_dir.name} --overwrite` starts it again.",
         )
-    record: dict[str, Any] = read_record(states[-1], dict[str, Any], "gravmap search")
-    return run_dir, record
+    from gravmap.search.loop import read_search_record
+
+    return run_dir, read_search_record(run_dir)
 
 
 def _resumed_options(name: str, options: SearchOptions, record: dict[str, Any]) -> SearchOptions:
@@ -412,13 +416,15 @@ def _resumed_options(name: str, options: SearchOptions, record: dict[str, Any]) 
         An option differs from the search's own, and would change its course.
     """
     from gravmap.learning.data.channels import expand, fields_read
+    from gravmap.search.config import SearchConfig
 
-    stored = {
-        **record["options"],
+    config = SearchConfig.from_json(json.dumps(record["options"]))
+    stored: dict[str, Any] = {
+        **dataclasses.asdict(config),
         "inputs": ",".join(record["inputs"]),
         "split": record["split"].get("name", "blocks"),
         "fold": record["split"].get("fold", 0),
-        "windows_deg": tuple(record["options"]["scales_deg"] or ()),
+        "windows_deg": tuple(config.scales_deg or ()),
     }
     for option_name, written in options.given.items():
         key = CONFIG_NAMES.get(option_name, option_name)
@@ -434,7 +440,7 @@ def _resumed_options(name: str, options: SearchOptions, record: dict[str, Any]) 
             )
     device = options.device
     if options.gpus is None and device == "auto":
-        device = record["options"]["device"]
+        device = config.device
     return dataclasses.replace(
         options, inputs=stored["inputs"], split=stored["split"], fold=stored["fold"], device=device
     )

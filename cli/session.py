@@ -226,10 +226,10 @@ def command_options(json_output: bool = True) -> Callable[[Function], Function]:
 
         @functools.wraps(function)
         def run(
-            *args: Any, workspace: str | None, verbose: int, quiet: bool, as_json: bool = False, **options: Any
+            *args: Any, workspace: str | None, verbose: int, quiet: bool, json: bool = False, **options: Any
         ) -> Any:
             session = click.get_current_context().find_object(Session) or Session.start(None, 0, False)
-            session.refine(workspace, verbose, quiet, as_json)
+            session.refine(workspace, verbose, quiet, json)
             for text in click.get_current_context().meta.pop(DEPRECATED, []):
                 session.warn(text)
             return function(session, *args, **options)
@@ -237,9 +237,7 @@ def command_options(json_output: bool = True) -> Callable[[Function], Function]:
         wrapped: Any = LOG_OPTIONS(run)
         wrapped = WORKSPACE_OPTION(wrapped)
         if json_output:
-            wrapped = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(
-                wrapped
-            )
+            wrapped = click.option("--json", is_flag=True, help="Print the result as JSON on stdout.")(wrapped)
         decorated: Function = wrapped
         return decorated
 

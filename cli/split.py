@@ -80,7 +80,7 @@ def command(
     """
     from gravmap.tiling import leak_report
     from gravmap.tiling.leak_figure import draw_leak
-    from gravmap.tiling.splits import split_settings
+    from gravmap.tiling.splits import read_split, split_settings
     from gravmap.tiling.tileset import add_split
     from gravmap.tiling.training_arrays import read_index, refuse_stale
 
@@ -109,6 +109,7 @@ def command(
         for each in chosen:
             if each not in held:
                 leak_report(place.tiles, each)  # raises, with how to add it
+            read_split(held[each])  # raises where its record is damaged
             session.say(split_line(held[each]))
         session.result({"splits": [split_settings(held[each]) for each in chosen]})
         return

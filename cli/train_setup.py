@@ -256,19 +256,21 @@ def resumed_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
     """
     from gravmap.learning import TrainConfig
     from gravmap.learning.data.outcrop_context import measured_names
+    from gravmap.learning.training.state import CheckpointRecord
     from gravmap.synthetic.prior import read_prior
 
     run_dir = _run_to_resume(place.runs, options.name)
-    stored = read_record(run_dir / "last.json", dict[str, Any], "gravmap train")
+    stored = read_record(run_dir / "last.json", CheckpointRecord, hint="Train anew under another --name.")
     crusts = stored.get("taught_on", {})
-    stored_values = {
-        **stored["config"],
+    resumed = TrainConfig.from_json(json.dumps(stored["config"]))
+    stored_values: dict[str, Any] = {
+        **dataclasses.asdict(resumed),
         "on": CRUSTS if crusts else "region",
-        **({name: crusts[name] for name in OF_CRUSTS} if crusts else {}),
+        **{name: value for name, value in crusts.items() if name in OF_CRUSTS},
         "inputs": ",".join(measured_names(stored["inputs"])),
         "split": stored["split"].get("name", "blocks"),
         "fold": stored["split"].get("fold", 0),
-        "windows_deg": tuple(stored["config"]["scales_deg"] or ()),
+        "windows_deg": tuple(resumed.scales_deg or ()),
     }
     for name, written in options.given.items():
         key = CONFIG_NAMES.get(name, name)
@@ -282,9 +284,13 @@ def resumed_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
     changed = {name: value for name, value in options.config_values.items() if name in options.given}
     crust_options = None
     if crusts:
+        if lacking := [name for name in ("prior", "shape", "count") if name not in crusts]:
+            raise InputError(
+                f"{run_dir / 'last.json'} lacks taught_on.{lacking[0]}.", "Train anew under another --name."
+            )
         prior = read_prior(crusts["prior"]["text"], f"the prior {crusts['prior']['name']} of the run")
         rows, columns = crusts["shape"]
-        crust_options = CrustOptions(prior, int(crusts["count"]), (rows, columns))
+        crust_options = CrustOptions(prior, crusts["count"], (rows, columns))
     return TrainSetup(
         run_dir=run_dir,
         crusts=crust_options,
@@ -292,10 +298,10 @@ def resumed_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
         split=stored_values["split"],
         fold=stored_values["fold"],
         windows_deg=stored_values["windows_deg"],
-        from_tiles=bool(stored["config"].get("from_tiles")),
+        from_tiles=resumed.from_tiles,
         may_leak=True,
         values={name: value for name, value in changed.items() if name in RESUMABLE},
-        resumed=TrainConfig.from_json(json.dumps(stored["config"])),
+        resumed=resumed,
     )
 
 

@@ -46,7 +46,7 @@ def record(cls: type[T]) -> type[T]:
     return cls
 
 
-def read_record(path: Path, kind: type[T], made_by: str = "", *, hint: str | None = None) -> T:
+def read_record(path: Path, kind: type[T], made_by: str = "", *, hint: str | None = None, toml: bool = False) -> T:
     """Read a JSON or TOML file (by its suffix) whose content has the given type.
 
     Parameters
@@ -59,6 +59,8 @@ def read_record(path: Path, kind: type[T], made_by: str = "", *, hint: str | Non
         The command that makes the file, for the error message; empty for a file that the user writes.
     hint : str, optional
         What to do where the file is invalid, instead of running that command.
+    toml : bool
+        Read it as TOML whatever its name.
 
     Returns
     -------
@@ -78,8 +80,9 @@ def read_record(path: Path, kind: type[T], made_by: str = "", *, hint: str | Non
     >>> from gravmap.records import read_record
     >>> path = Path(tempfile.mkdtemp(), "widths.json")
     >>> _ = path.write_text('{"basin": [1.5, "two"]}')
-    >>> read_record(path, dict[str, list[float]], "gravmap train")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    >>> read_record(path, dict[str, list[float]], "gravmap train")
     Traceback (most recent call last):
+    ...
     gravmap.errors.InputError: ...widths.json: basin[1] is "two"; it should be a number.
     `gravmap train` makes it again.
     """
@@ -97,10 +100,10 @@ def read_record(path: Path, kind: type[T], made_by: str = "", *, hint: str | Non
         raise InputError(f"{path} is not text in UTF-8: {error}.", hint) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.", "Check the permissions.") from None
-    return parse_record(text, kind, str(path), hint, toml=path.suffix == ".toml")
+    return parse_record(text, kind, str(path), hint, toml=toml or path.suffix == ".toml")
 
 
-def parse_record(text: str, kind: type[T], where: str, hint: str | None = None, *, toml: bool = False) -> T:
+def parse_record(text: Any, kind: type[T], where: str, hint: str | None = None, *, toml: bool = False) -> T:
     """Check the text of a JSON or TOML record, such as an attribute of a file, as :func:`read_record` does.
 
     Parameters
@@ -120,8 +123,11 @@ def parse_record(text: str, kind: type[T], where: str, hint: str | None = None, 
         As :func:`read_record`.
     """
     language = "TOML" if toml else "JSON"
+    if not isinstance(text, str):
+        raise InputError(f"{where} is not text.", hint)
     try:
-        value = tomllib.loads(text) if toml else json.loads(text)
+        # A date of TOML is text here, as in JSON.
+        value = json.loads(json.dumps(tomllib.loads(text), default=str)) if toml else json.loads(text)
     except RecursionError:
         raise InputError(f"{where} is nested too deeply.", hint) from None
     except ValueError as error:
@@ -144,12 +150,14 @@ def check_record(value: Any, kind: type[T], where: str, hint: str | None = None)
     _check_plain(value, where, hint)
     try:
         # As JSON: there lists stand for tuples and objects for dataclasses without any other conversion.
-        checked: T = _adapter(kind).validate_json(json.dumps(value, default=str))
-        return checked
+        checked: T = _adapter(kind).validate_json(json.dumps(value))
     except ValidationError as error:
         raise InputError(f"{where}: {_describe(error.errors(include_url=False)[0])}", hint) from None
     except GravmapError as error:
         raise InputError(f"{where}: {error.message}", error.hint or hint) from None
+    # A dictionary as it was read: hashes are taken of some, which a 1 made 1.0 would change.
+    as_read: T = value
+    return checked if dataclasses.is_dataclass(kind) else as_read
 
 
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
@@ -202,6 +210,11 @@ def _describe(error: Any) -> str:
     wanted = re.sub(r"^(Input|List|Tuple|String|Dictionary) should", "it should", wanted)
     wanted = re.sub(r"an object|an instance of \w+|an? (valid )?(table|object)", "a table of keys", wanted)
     wanted = wanted.replace("a valid integer", "a whole number").replace("a valid number", "a number")
+    wanted = (
+        wanted.replace("a valid array", "a list")
+        .replace("a valid string", "text")
+        .replace("a valid boolean", "true or false")
+    )
     return f"{key or 'its content'} is {_shown(error['input'])}; {wanted[0].lower()}{wanted[1:]}."
 
 
@@ -248,6 +261,21 @@ class SourceRecord(TypedDict):
 
 
 @record
+class FieldRecipe(TypedDict, total=False):
+    """How the fields of ``fields.nc`` were made; see :func:`gravmap.gravity.fields_file.field_recipe`."""
+
+    quantity: str
+    unit: str
+    method: str
+    operator_version: int
+    input_height_m: float | None
+    heights_m: list[float]
+    spacing_deg: Pair
+    channels: list[str]
+    by_channel: dict[str, dict[str, Any]]
+
+
+@record
 class RunSplit(TypedDict):
     """Settings of the split that a run was trained on; empty for simulated crusts."""
 
@@ -282,6 +310,58 @@ class CrustsRecord(TypedDict):
 
 
 @record
+class CoverScores(TypedDict):
+    """Scores of the network and of baselines under the cover of a range of distances or thicknesses."""
+
+    nodes: Count
+    network: NotRequired[dict[str, float | None]]
+    nearest_outcrop: NotRequired[dict[str, float | None]]
+    label_diffusion: NotRequired[dict[str, float | None]]
+    foreign_gravity: NotRequired[dict[str, float | None]]
+    network_likeliest: NotRequired[dict[str, float | None]]
+
+
+@record
+class UnderCover(TypedDict, total=False):
+    """Scores under the cover of simulated crusts."""
+
+    strata: dict[str, CoverScores]
+    cover: dict[str, CoverScores]
+    crusts: list[Any]
+
+
+@record
+class ScoreRecord(TypedDict, total=False):
+    """Scores on the tuning or test blocks."""
+
+    places: Count
+    pa: float | None
+    mpa: float | None
+    mpa_all_classes: float | None
+    miou: float | None
+    fwiou: float | None
+    kappa: float | None
+    macro_f1: float | None
+    absent: list[str]
+    per_class: dict[str, dict[str, float | None]]
+    confusion: list[list[Count]]
+    loss: float | None
+    under_cover: UnderCover
+
+
+@record
+class ScoresRecord(TypedDict, total=False):
+    """Content of a run's ``scores.json``."""
+
+    tune: ScoreRecord | None
+    test: ScoreRecord | None
+    best_epoch: Count
+    epochs: Count
+    split: RunSplit
+    seconds: float
+
+
+@record
 class PretrainedRecord(TypedDict):
     """``recipe.init`` of a run: the run whose weights it started from."""
 
@@ -290,7 +370,7 @@ class PretrainedRecord(TypedDict):
     weights_sha256: str
     inputs: list[ChannelRecord]
     classes: list[ClassRecord]
-    field_recipe: dict[str, Any]
+    field_recipe: FieldRecipe
     scales_deg: NotRequired[list[float]]
     taught_on: NotRequired[CrustsRecord]
 
@@ -327,13 +407,13 @@ class ModelRecord(TypedDict, total=False):
     classes: Annotated[list[ClassRecord], Len(1, 254)]
     tile_size_px: Annotated[int, Ge(1), Le(1 << 16)]
     scales_deg: list[Positive]
-    field_recipe: dict[str, Any]
+    field_recipe: FieldRecipe
     split: RunSplit
     seed: int
     recipe: RecipeRecord
     versions: dict[str, str]
     sources: list[SourceRecord]
-    scores: dict[str, dict[str, Any]]
+    scores: dict[str, ScoreRecord | None]
     legend_toml: str
     region_wsen: list[float]
     area_sha256: str

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from gravmap.outputs import check_outputs, locked, writing
 from gravmap.records import read_record
 from gravmap.regions import Region, find_region, named_regions
 from gravmap.units import describe_angle, format_angle, format_length, parse_angle_deg, parse_length_m
-from gravmap.workspace import Workspace, require
+from gravmap.workspace import Workspace, check_name, require
 from toys.processes import forked
 
 
@@ -103,6 +104,26 @@ def test_a_users_own_regions(tmp_path):
     own.write_text("altai = [\n")
     with pytest.raises(InputError, match="TOML"):
         find_region("altai", own)
+    own.write_text("altai = [91, 46, 85, 50]\n")
+    with pytest.raises(InputError, match=r"regions\.toml: altai: .*west side"):
+        find_region("altai", own)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "a\\b", "/x", "C:x", ".x", "-x", "x.", " x", "a\nb", "x" * 101, "é" * 51]
+)
+def test_names_that_leave_or_break_a_folder_are_refused(tmp_path, name):
+    with pytest.raises(OptionError, match="not a valid name of a region"):
+        check_name(name, "a region")
+    own = tmp_path / "regions.toml"
+    own.write_text(f"{json.dumps(name)} = [85, 46, 91, 50]\n")
+    with pytest.raises(InputError, match=r"regions\.toml"):
+        named_regions(own)
+
+
+@pytest.mark.parametrize("name", ["junggar", "west Junggar_2", "准噶尔", "a.b-c", "x" * 100])
+def test_other_names_are_taken_as_they_are(name):
+    assert check_name(name, "a region") == name
 
 
 @pytest.mark.parametrize(

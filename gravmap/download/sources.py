@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.errors import DownloadError, OptionError
+from gravmap.records import parse_record
 
 # How much of a file shows whether it can be the right one.
 HEAD_BYTES = 512
@@ -220,7 +220,7 @@ def known_sources() -> dict[str, Source]:
     """Every source by its name, in the order in which they are fetched by default."""
     text = resources.files("gravmap.download").joinpath("sources.toml").read_text(encoding="utf-8")
     sources = {}
-    for name, table in tomllib.loads(text).items():
+    for name, table in parse_record(text, dict[str, dict[str, Any]], "sources.toml", toml=True).items():
         files = tuple(_file(file) for file in table.pop("files"))
         sources[name] = Source(name=name, files=files, **table)
     return sources

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
 import logging
 import shutil
 import time
@@ -20,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gravmap.download.sources import HEAD_BYTES, SourceFile, check_content, check_start, public_address, too_large
-from gravmap.errors import DownloadError
+from gravmap.errors import DownloadError, InputError
 from gravmap.files import write_json
 from gravmap.progress import Progress, silent
+from gravmap.records import read_record, record
 
 if TYPE_CHECKING:
     from requests import Response
@@ -48,6 +48,7 @@ class Interrupted(DownloadError):
         self.wait_s = wait_s
 
 
+@record
 @dataclass(frozen=True)
 class Version:
     """What distinguishes one version of a file from another: size in bytes, and the value for the header If-Range."""
@@ -146,8 +147,8 @@ class Transfer:
         """The version and the number of bytes of a partial file that can be resumed."""
         try:
             have = self.part.stat().st_size
-            version = Version(**json.loads(self.note.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, RecursionError):
+            version = read_record(self.note, Version)
+        except (OSError, InputError):
             return Version(self._recorded), 0
         same = version.url == self._recorded and version.validator
         # From another server, or one without validators, only where the hash on record will show whether the parts fit.

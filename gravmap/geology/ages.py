@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import tomllib
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from importlib import resources
 from typing import Any
 
 from gravmap.lattice import UNUSABLE
+from gravmap.records import parse_record
 
 # Separates the oldest and the youngest age of two fields; a character that no map has in one field.
 AGE_PAIR_SEPARATOR = " → "
@@ -75,7 +75,7 @@ def ics_chart() -> tuple[AgeUnit, ...]:
 @cache
 def _chart_table() -> dict[str, Any]:
     text = resources.files("gravmap.geology").joinpath("ics_chart.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    return parse_record(text, dict[str, Any], "ics_chart.toml", toml=True)
 
 
 @cache

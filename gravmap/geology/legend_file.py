@@ -6,8 +6,7 @@ import difflib
 import json
 import math
 import re
-import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,7 @@ from gravmap.errors import InputError
 from gravmap.files import write_text
 from gravmap.geology.legend import Legend, LegendClass, Override, normalize_code
 from gravmap.lattice import COVER, UNUSABLE
+from gravmap.records import check_record, parse_record
 
 GAP = "gap"
 KEEP = "keep"
@@ -176,28 +176,38 @@ def read_legend(text: str, where: str) -> Legend:
     InputError
         The text is not valid TOML, a key is unknown or missing, or a code or index is given twice.
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        hint = "A code may occur only once; quote codes with blanks, dots or other signs."
-        raise InputError(f"{where} is not a valid legend: {error}.", hint) from None
+    hint = "A code may occur only once; quote codes with blanks, dots or other signs."
+    table = parse_record(text, dict[str, Any], where, hint, toml=True)
     _known_keys(table, _TOP_KEYS, where)
     if ("class" in table) == ("classes" in table):
         raise InputError(
             f"{where} needs a class table.", 'Write classes = "bedrock10", or [[class]] tables of your own.'
         )
     if "classes" in table:
-        base = str(table["classes"])
+        base = _text(table, "classes", where)
         if base not in shipped_legends():
             raise InputError(f"{where}: no class table {base!r}.", f"Known: {', '.join(shipped_legends())}.")
         classes = load_legend(base).classes
     else:
         classes = _read_classes(table["class"], where)
-    name = str(table.get("name", "")) or Path(where).stem
-    legend = Legend(
-        name=name, classes=classes, title=str(table.get("title", "")), sources=tuple(table.get("source", ()))
-    )
-    return _read_map(table["map"], legend, where) if "map" in table else legend
+    sources = check_record(table.get("source", []), list[dict[str, Any]], f"{where}: source", _SOURCES)
+    name = _text(table, "name", where) or Path(where).stem
+    legend = Legend(name=name, classes=classes, title=_text(table, "title", where), sources=tuple(sources))
+    if "map" not in table:
+        return legend
+    return _read_map(check_record(table["map"], dict[str, Any], f"{where}: map", _MAP), legend, where)
+
+
+_SOURCES = "Write [[source]] with two brackets for each file."
+_MAP = 'Write [map] with field = "AGE", and [map.codes] below.'
+
+
+def _text(table: Mapping[str, Any], key: str, where: str) -> str:
+    """The text of a key, empty where it is missing; a number is text, too."""
+    value = table.get(key, "")
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        raise InputError(f"{where}: {key} is not text.", f'Write {key} = "..." in quotes.')
+    return str(value)
 
 
 def _known_keys(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
@@ -218,9 +228,9 @@ def _read_classes(rows: Any, where: str) -> tuple[LegendClass, ...]:
         index = _index(row.get("index"), here)
         if index == UNUSABLE:
             raise InputError(f"{here}: index 255 means not usable and cannot be a class.", "Choose 0 to 254.")
-        if not str(row.get("name", "")).strip():
+        if not _text(row, "name", here).strip():
             raise InputError(f"{here} has no name.", 'Write name = "Devonian".')
-        colour = str(row.get("colour", ""))
+        colour = _text(row, "colour", here)
         if not _COLOUR.fullmatch(colour):
             raise InputError(f"{here}: {colour!r} is not a colour.", 'Write colour = "#CB8C37".')
         classes.append(
@@ -229,8 +239,8 @@ def _read_classes(rows: Any, where: str) -> tuple[LegendClass, ...]:
                 str(row["name"]),
                 _age(row.get("age_ma"), here),
                 colour.upper(),
-                str(row.get("rank", "")),
-                str(row.get("uri", "")),
+                _text(row, "rank", here),
+                _text(row, "uri", here),
             )
         )
     classes.sort(key=lambda entry: entry.index)
@@ -261,7 +271,7 @@ def _age(span: Any, where: str) -> str:
     if not (
         isinstance(span, list)
         and len(span) == 2
-        and all(isinstance(end, (int, float)) and math.isfinite(end) and end >= 0 for end in span)
+        and all(type(end) in (int, float) and math.isfinite(end) and end >= 0 for end in span)
     ):
         raise InputError(f"{where}: {span!r} is not an age span.", "Write age_ma = [older, younger], in million years.")
     if span[0] <= span[1]:
@@ -280,7 +290,7 @@ def _plain(number: float) -> str:
 def _read_map(table: dict[str, Any], bare: Legend, where: str) -> Legend:
     _known_keys(table, _MAP_KEYS, f"{where}, [map]")
     ages = _read_ages(table["ages"], where) if "ages" in table else ()
-    field = str(table.get("field", ""))
+    field = _text(table, "field", f"{where}, [map]")
     if bool(field) == bool(ages):
         hint = 'Write field = "AGE", the field with the code; or [map.ages] with oldest and youngest, or field.'
         raise InputError(f"{where}: [map] has {'both a field and ages' if field else 'no field'}.", hint)
@@ -309,9 +319,9 @@ def _read_map(table: dict[str, Any], bare: Legend, where: str) -> Legend:
         ages=ages,
         overrides=overrides,
         gaps=frozenset(gaps),
-        crs=str(table.get("crs", "")),
+        crs=_text(table, "crs", f"{where}, [map]"),
         title=bare.title,
-        citation=str(table.get("citation", "")),
+        citation=_text(table, "citation", f"{where}, [map]"),
         sources=bare.sources,
     )
 

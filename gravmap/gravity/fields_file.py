@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any
 
 import numpy as np
 import xarray as xr
-from typing_extensions import TypedDict
 
 from gravmap.errors import GravmapError, InputError
 from gravmap.files import atomic_path
 from gravmap.gravity.axes import check_even_spacing
 from gravmap.gravity.netcdf_file import decode, open_netcdf
 from gravmap.gravity.quantity import level_m
-from gravmap.records import Pair, parse_record, record
+from gravmap.records import FieldRecipe, SourceRecord, parse_record
 from gravmap.workspace import require
 
 MADE_BY = "gravmap residual --height 10km"
-_MADE_AGAIN = f"`{MADE_BY} --overwrite` makes it again."
-
-
-@record
-class _Recipe(TypedDict):
-    """The recipe of fields, where the package reads its keys; a recipe may have others."""
-
-    input_height_m: NotRequired[float]
-    heights_m: NotRequired[list[float]]
-    spacing_deg: NotRequired[Pair]
-    channels: NotRequired[list[str]]
-    by_channel: NotRequired[dict[str, Any]]
+_ANEW = f"`{MADE_BY} --overwrite` makes it again."
 
 
 def field_recipe(fields: xr.Dataset) -> dict[str, Any]:
@@ -64,12 +52,28 @@ def field_recipe(fields: xr.Dataset) -> dict[str, Any]:
     >>> recipe["unit"], recipe["heights_m"], recipe["spacing_deg"]
     ('mGal', [10000.0], [0.25, 0.25])
     """
-    text = fields.attrs.get("gravmap_recipe")
-    if not isinstance(text, str):
+    if "gravmap_recipe" not in fields.attrs:
         raise InputError(
             "The fields have no attribute gravmap_recipe: they were not made by gravmap.", f"`{MADE_BY}` makes them."
         )
-    return dict(parse_record(text, _Recipe, "The attribute gravmap_recipe of the fields", _MADE_AGAIN))
+    return read_field_recipe(fields.attrs["gravmap_recipe"], str(fields.encoding.get("source", "the fields")))
+
+
+def read_field_recipe(text: Any, where: str) -> dict[str, Any]:
+    """Read the text of the attribute ``gravmap_recipe`` of the file `where`.
+
+    Raises
+    ------
+    InputError
+        It is damaged.
+    """
+    return {**parse_record(text, FieldRecipe, f"The attribute gravmap_recipe of {where}", _ANEW)}
+
+
+def read_field_sources(text: Any, where: str) -> list[dict[str, Any]]:
+    """Read the text of the attribute ``gravmap_sources`` of the file `where`; errors as :func:`read_field_recipe`."""
+    found = parse_record(text, list[SourceRecord], f"The attribute gravmap_sources of {where}", _ANEW)
+    return [{**each} for each in found]
 
 
 def added_channels(path: Path) -> tuple[str, ...]:
@@ -114,8 +118,8 @@ def field_sources(fields: xr.Dataset) -> list[dict[str, Any]]:
     >>> field_sources(residual_fields(grid, [10e3], sources=[{"path": "survey.nc"}]))
     [{'path': 'survey.nc'}]
     """
-    where = "The attribute gravmap_sources of the fields"
-    return parse_record(str(fields.attrs.get("gravmap_sources", "[]")), list[dict[str, Any]], where, _MADE_AGAIN)
+    where = str(fields.encoding.get("source", "the fields"))
+    return read_field_sources(fields.attrs.get("gravmap_sources", "[]"), where)
 
 
 def write_fields(fields: xr.Dataset, path: Path) -> None:
@@ -195,7 +199,7 @@ def open_fields(path: Path, *, lazily: bool = False) -> xr.Dataset:
     """
     if require(path, MADE_BY).is_dir():
         raise InputError(f"{path} is a folder.", f"`{MADE_BY}` makes a file.")
-    stored = open_netcdf(path, _MADE_AGAIN)
+    stored = open_netcdf(path, _ANEW)
     try:
         fields = _checked(stored, path)
         if not lazily:
@@ -216,23 +220,23 @@ def _checked(stored: xr.Dataset, path: Path) -> xr.Dataset:
     if "bouguer" not in grids or "gravmap_recipe" not in stored.attrs:
         raise InputError(f"{path} was not made by gravmap.", f"`{MADE_BY}` makes it from a gravity grid.")
     attrs, axes = dict(stored.attrs), {}
+    field_recipe(stored)
+    field_sources(stored)
     try:
-        field_recipe(stored)
-        field_sources(stored)
         if "height_m" in attrs:
-            attrs["height_m"] = level_m(attrs["height_m"], "The file", _MADE_AGAIN)
+            attrs["height_m"] = level_m(attrs["height_m"], "The file", _ANEW)
         for dim, largest in (("lat", 90.0), ("lon", 720.0)):
             if dim not in stored.coords:
                 raise InputError(f"The file has no coordinates along {dim!r}.")
-            axis = decode(stored[dim], path, _MADE_AGAIN).load()
+            axis = decode(stored[dim], path, _ANEW).load()
             check_even_spacing(axis.values, f"The axis {dim!r}", stored_as_float32=axis.dtype == np.float32)
             if np.abs(axis.values).max() > largest + 1e-4:
                 raise InputError(f"The axis {dim!r} runs from {axis.values[0]:g} to {axis.values[-1]:g}.")
             axes[dim] = axis.variable
     except InputError as error:
-        raise InputError(f"{path} is damaged: {error.message}", _MADE_AGAIN) from None
+        raise InputError(f"{path} is damaged: {error.message}", _ANEW) from None
     # In memory every grid is EPSG:4326 by convention, so the variable that carries the CRS in the file is left out.
-    decoded = {name: decode(array, path, _MADE_AGAIN).transpose("lat", "lon") for name, array in grids.items()}
+    decoded = {name: decode(array, path, _ANEW).transpose("lat", "lon") for name, array in grids.items()}
     fields = xr.Dataset(decoded, coords=axes, attrs=attrs)
     # Another program may have turned the file over.
     return fields.isel({dim: slice(None, None, -1) for dim in axes if fields[dim][0] > fields[dim][-1]})

@@ -215,7 +215,7 @@ def _kept(path: Path, origin: str, heights_m: Sequence[float]) -> str:
         return ""
     try:
         with open_fields(path, lazily=True) as fields:
-            added = parse_record(str(fields.attrs.get(ADDED, "{}")), dict[str, Any], ADDED)
+            added = parse_record(fields.attrs.get(ADDED, "{}"), dict[str, Any], str(path))
     except GravmapError:
         return ""
     same = added.get("fields_sha256") == origin and added.get("heights_m") == list(map(float, heights_m))

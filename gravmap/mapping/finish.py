@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gravmap.errors import InputError
 from gravmap.geology.legend import Legend
 from gravmap.learning.data.outcrop_context import in_short
 from gravmap.mapping.page.figures import draw_pictures
@@ -17,6 +17,7 @@ from gravmap.mapping.page.words import region_title
 from gravmap.mapping.plan import Plan
 from gravmap.mapping.record.provenance import read_provenance, update_checksums, write_provenance
 from gravmap.mapping.record.stac import write_item
+from gravmap.records import read_model
 from gravmap.units import format_angle
 
 
@@ -123,8 +124,8 @@ def runs_of_other_splits(runs: Sequence[Path]) -> list[Path]:
 
 def _split_name(run: Path) -> str:
     try:
-        return str(json.loads((run / "model.json").read_text(encoding="utf-8"))["split"]["name"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_model(run).get("split", {}).get("name", "")
+    except InputError:
         return ""  # not a run of gravmap: nothing to compare with
 
 

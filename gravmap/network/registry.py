@@ -312,7 +312,7 @@ def _with_body(architecture: OutcropStartArchitecture, in_channels: int, classes
 def _kind(record: Mapping[str, Any]) -> tuple[Callable[[Mapping[str, Any]], Any], Callable[..., SegmentationNetwork]]:
     """Return the functions that read a record of this kind and build its network."""
     kind = record.get("kind")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise OptionError(
             f"Unknown kind of architecture: {kind!r}.",
             f"Known kinds: {', '.join(_KINDS)}. If the record was written by a newer gravmap, upgrade.",

@@ -23,6 +23,7 @@ from gravmap.gravity.patch import OPERATOR_VERSION
 from gravmap.lattice import spacing_yx_km
 from gravmap.prior_check.quantities import SCORE_VERSION, cover_mask_score
 from gravmap.progress import Progress, silent
+from gravmap.records import read_record
 from gravmap.regions import Region
 from gravmap.synthetic import draw_crust
 from gravmap.synthetic.crust import LEGEND, SPACING_DEG
@@ -315,9 +316,8 @@ class _CrustTask:
         if path is None:
             return None
         try:
-            cached = json.loads(path.read_text(encoding="utf-8"))
-            return {str(key): float(value) for key, value in cached.items()}
-        except (OSError, ValueError, AttributeError, TypeError):
+            return read_record(path, dict[str, float])
+        except InputError:
             return None  # missing or damaged: computed again
 
     def make(self) -> Statistics:

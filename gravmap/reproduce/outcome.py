@@ -12,7 +12,7 @@ from gravmap.learning.evaluation.null_models import NULL_MODELS, null_scores, un
 from gravmap.mapping.page.facts import Protocol, protocols_of, read_run
 from gravmap.network.cost import count_parameters
 from gravmap.network.registry import build_from_dict
-from gravmap.records import read_record
+from gravmap.records import ScoresRecord, read_record
 from gravmap.reproduce.plan import PROTOCOLS, Plan, PlannedRun
 from gravmap.workspace import Workspace
 
@@ -131,9 +131,10 @@ def _read(folder: Path, run: PlannedRun, in_channels: int, classes: int) -> Trai
         parameters = count_parameters(build_from_dict(run.architecture, in_channels, classes))
     if not (folder / "scores.json").exists():
         return Trained(run, folder, parameters, {}, [], 0.0)
-    result = read_record(folder / "scores.json", dict[str, Any], "gravmap train")
-    test = result["test"] if result["test"].get("pa") is not None else {}
-    return Trained(run, folder, parameters, test, _history(folder / "metrics.csv"), float(result["seconds"]))
+    result = read_record(folder / "scores.json", ScoresRecord, "gravmap train")
+    test: dict[str, Any] = {**(result.get("test") or {})}
+    scored = test if test.get("pa") is not None else {}
+    return Trained(run, folder, parameters, scored, _history(folder / "metrics.csv"), result.get("seconds", 0.0))
 
 
 def _history(path: Path) -> list[dict[str, float | None]]:

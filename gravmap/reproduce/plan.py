@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -15,6 +14,7 @@ from gravmap.network.architecture import Architecture
 from gravmap.network.presets import ablation_switches, thin
 from gravmap.network.registry import describe
 from gravmap.network.smp import SmpArchitecture
+from gravmap.records import parse_record
 
 PROFILES = ("quick", "full")
 PROTOCOLS = ("random", "blocks")
@@ -121,7 +121,7 @@ def load_plan(profile: str) -> Plan:
     if profile not in PROFILES:
         raise OptionError(f"There is no profile {profile!r}.", f"Choose one of {', '.join(PROFILES)}.")
     text = resources.files("gravmap.reproduce").joinpath("liu2024.toml").read_text(encoding="utf-8")
-    table = tomllib.loads(text)
+    table = parse_record(text, dict[str, Any], "liu2024.toml", toml=True)
     settings = table["profile"][profile]
     runs = []
     for row in table["run"]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from typing_extensions import TypedDict
 
 from gravmap.errors import InputError, OptionError
 from gravmap.files import atomic_folder, write_json, write_text
@@ -23,7 +24,7 @@ from gravmap.network.architecture import Architecture
 from gravmap.network.operators import OPERATORS
 from gravmap.network.registry import read_architecture
 from gravmap.progress import Progress, silent
-from gravmap.records import read_record
+from gravmap.records import read_record, record
 from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
 from gravmap.search.data_split import without_held_out_labels
@@ -270,13 +271,21 @@ def _config(
     )
 
 
+@record
+class Trial(TypedDict):
+    """Content of ``trial.json``: the scores of one training of a comparison, and what they depend on."""
+
+    key: dict[str, Any]
+    scores: dict[str, float | None]
+
+
 def _train_and_score(data: RegionDataset, folder: Path, config: TrainConfig, progress: Progress) -> dict[str, Any]:
     """Scores on the tuning blocks after the last epoch of a training."""
     record_path, made_by = folder / "trial.json", "gravmap search --compare"
     key = {"config": json.loads(config.to_json()), "area_sha256": data.fingerprint()}
     if record_path.exists():
-        kept = read_record(record_path, dict[str, Any], made_by)
-        if kept["key"] == key:
+        kept = read_record(record_path, Trial, made_by)
+        if kept["key"] == key and set(MEASURES) <= set(kept["scores"]):
             return dict(kept["scores"])
     last = folder / "last.json"
     resumed = last.exists() and read_record(last, dict[str, Any], made_by).get("config") == key["config"]

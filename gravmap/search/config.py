@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
 from gravmap.errors import OptionError
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.config import PRECISIONS
 from gravmap.learning.training.loss import CLASS_WEIGHTS, OHEM_KEEP_FRACTION, SMALL_WEIGHT
 from gravmap.network.presets import tiny
+from gravmap.records import parse_record, record
 from gravmap.search.space import SearchSpace
 
 
+@record
 @dataclass(frozen=True)
 class SearchConfig:
     """Configuration of an architecture search.
@@ -164,13 +165,4 @@ class SearchConfig:
     @classmethod
     def from_json(cls, text: str) -> SearchConfig:
         """Read what :meth:`to_json` wrote; options missing in older files get their defaults."""
-        known = {item.name for item in fields(cls)}
-        values: dict[str, Any] = {name: value for name, value in json.loads(text).items() if name in known}
-        for name in ("chis", "architecture_betas", "temperature"):
-            if name in values:
-                values[name] = tuple(values[name])
-        augmentation = values.pop("augmentation", {})
-        spans: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in augmentation.items()
-        }
-        return cls(**values, augmentation=Augmentation(**spans))
+        return parse_record(text, cls, "The options of the search", "Start a new search with another --name.")

@@ -7,11 +7,13 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le, Len
 from torch import nn
+from typing_extensions import TypedDict
 
 from gravmap.errors import InputError
 from gravmap.files import write_json, write_text
@@ -22,7 +24,7 @@ from gravmap.learning.training.curves import history_csv
 from gravmap.network.architecture import Architecture
 from gravmap.network.cost import as_markdown, cost_by_part
 from gravmap.progress import Progress, describe_time, silent
-from gravmap.records import read_record
+from gravmap.records import Count, RunSplit, read_record, record
 from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
 from gravmap.search.decoding import candidates
@@ -283,6 +285,51 @@ def _metadata(state: SearchState) -> dict[str, Any]:
     }
 
 
+@record
+class SearchRecord(TypedDict, total=False):
+    """Content of ``search.json``; the result is missing while the search runs."""
+
+    finished: bool
+    complete: bool
+    options: dict[str, Any]
+    seed: Count
+    inputs: Annotated[list[str], Len(1)]
+    in_channels: Annotated[int, Ge(1), Le(4096)]
+    tile_size_px: Annotated[int, Ge(1), Le(1 << 16)]
+    classes: Annotated[list[str], Len(1, 254)]
+    split: RunSplit
+    area_sha256: str
+    rule: str
+    score: dict[str, float | None]
+    parameters: Annotated[int, Ge(1)]
+    gmac: float
+    costed_px: Annotated[int, Ge(1)]
+    architecture: dict[str, Any]
+    candidates: list[dict[str, Any]]
+    entropies: Annotated[list[dict[str, float | str | None]], Len(1)]
+    seconds: float
+
+
+_SETTINGS = ("options", "seed", "inputs", "in_channels", "tile_size_px", "classes", "split", "area_sha256")
+_RESULT = ("rule", "score", "parameters", "gmac", "costed_px", "architecture", "candidates", "entropies")
+
+
+def read_search_record(run_dir: Path) -> dict[str, Any]:
+    """Read `search.json` of a search, finished or not.
+
+    Raises
+    ------
+    InputError
+        It is missing or damaged.
+    """
+    path = run_dir / RECORD
+    found: dict[str, Any] = {**read_record(path, SearchRecord, "gravmap search")}
+    needed = (*_SETTINGS, *(_RESULT if found.get("finished") else ()))
+    if lacking := [key for key in needed if key not in found]:
+        raise InputError(f"{path} lacks {', '.join(lacking)}.", "Start a new search with another --name.")
+    return found
+
+
 def read_search(run_dir: Path) -> dict[str, Any]:
     """Read the result of a finished search, its `search.json`.
 
@@ -295,11 +342,13 @@ def read_search(run_dir: Path) -> dict[str, Any]:
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     written = write_json(Path(folder, RECORD), {"finished": True, "rule": "viterbi"})
-    ...     read_search(Path(folder))["rule"]
-    'viterbi'
+    ...     read_search(Path(folder))
+    Traceback (most recent call last):
+    ...
+    gravmap.errors.InputError: ...search.json is missing.
+    `gravmap search` makes it.
     """
-    record: dict[str, Any] = read_record(run_dir / RECORD, dict[str, Any], "gravmap search")
+    record = read_search_record(run_dir)
     if not record.get("finished"):
         raise InputError(
             f"The search {run_dir.name} is not finished.",

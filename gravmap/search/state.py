@@ -12,11 +12,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from gravmap.errors import GravmapError, InputError
 from gravmap.learning.data.channels import InputChannels
@@ -24,9 +25,10 @@ from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.sampling.augmentation import UNCHANGED
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training import schedule
-from gravmap.learning.training.checkpoint import LAST, read_pair, under, versions, write_pair
+from gravmap.learning.training.checkpoint import LAST, read_pair, refuse_not_finite, under, versions, write_pair
 from gravmap.learning.training.loss import class_counts, class_weights, loss_terms
 from gravmap.learning.training.optimizer import load_optimizer_tensors, optimizer_tensors
+from gravmap.records import Count, check_record, record
 from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
 from gravmap.search.data_split import split_for_search, without_held_out_labels
@@ -75,6 +77,18 @@ PRETRAIN, SEARCH = "pretrain", "search"
 
 OHEM_WARMUP_FRACTION = 0.1
 """In this fraction of a search the OHEM keep fraction decreases from 1."""
+
+
+@record
+class SearchCheckpoint(TypedDict):
+    """Content of a search's ``last.json``."""
+
+    area_sha256: str
+    epoch: Count
+    pretrained: Count
+    warm: bool
+    history: list[dict[str, float | str | None]]
+    versions: NotRequired[dict[str, str]]
 
 
 class SearchState:
@@ -242,7 +256,10 @@ class SearchState:
         InputError
             There is none, or it belongs to another tile set, network or version.
         """
-        tensors, record = read_pair(run_dir, LAST)
+        tensors, stored = read_pair(run_dir, LAST)
+        hint = "Start a new search with another --name."
+        record = check_record(stored, SearchCheckpoint, str(run_dir / f"{LAST}.json"), hint)
+        refuse_not_finite(tensors, run_dir / f"{LAST}.safetensors")
         if record.get("area_sha256") != self.fingerprint:
             raise InputError(
                 f"The training data differ from those that {run_dir.name} was started with.",
@@ -257,7 +274,7 @@ class SearchState:
                 record["pretrained"],
                 record["warm"],
             )
-            self.history = record["history"]
+            self.history = [{**row} for row in record["history"]]
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             wrote = record.get("versions", {}).get("gravmap", "another version")
             raise InputError(

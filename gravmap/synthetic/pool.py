@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.errors import GravmapError, OptionError
+from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import atomic_path
 from gravmap.geology import load_legend
 from gravmap.geology.legend_file import legend_to_toml
@@ -27,6 +27,7 @@ from gravmap.gravity.fields import residual_fields
 from gravmap.gravity.fields_file import field_recipe
 from gravmap.gravity.patch import OPERATOR_VERSION
 from gravmap.progress import Progress, silent
+from gravmap.records import parse_record
 from gravmap.regions import Region
 from gravmap.synthetic.crust import LEGEND, Crust, draw_crust
 from gravmap.synthetic.prior import Prior
@@ -340,8 +341,8 @@ class _CrustTask:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
-            arrays["meta"] = json.loads(str(arrays["meta"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            arrays["meta"] = parse_record(str(arrays["meta"]), dict[str, Any], str(path))
+        except (InputError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             log.warning("%s is damaged (%s): the crust is simulated again.", path, error)
             return None
         return arrays

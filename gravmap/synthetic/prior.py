@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
@@ -16,8 +15,10 @@ from typing import Any
 from scipy.special import ndtr, ndtri
 
 from gravmap.errors import InputError, OptionError
+from gravmap.records import parse_record
 from gravmap.synthetic.geometry import RandomStreams
 from gravmap.synthetic.setting import CLASSES, RockTable, Setting
+from gravmap.workspace import check_name
 
 FORMS = "a number, [low, high], {log = [low, high]}, {normal = [mean, sd]} or {lognormal = [median, sigma]}"
 _NORMAL = ("normal", "lognormal")
@@ -355,14 +356,15 @@ def read_prior(text: str, where: str) -> Prior:
     InputError
         As `load_prior`.
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{where} is not valid TOML: {error}.", _LIKE) from None
+    table = parse_record(text, dict[str, Any], where, _LIKE, toml=True)
     head = table.pop("prior", None)
     if not isinstance(head, dict) or not isinstance(head.get("name"), str):
         raise InputError(f"{where} has no table [prior] with a name.", _LIKE)
     _refuse_unknown(head, {"name", "title"}, "[prior]", where)
+    try:
+        check_name(head["name"], "a prior")
+    except OptionError as error:
+        raise InputError(f"{where}: {error.message}", error.hint) from None
     sources: dict[str, str] = {}
     draws, names = _read_classes(table.pop("class", None), where, sources)
     limits = {key: bounds for key, (_, *bounds) in (_SETTING | _ROCKS).items()}

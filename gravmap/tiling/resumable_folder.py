@@ -20,6 +20,7 @@ from typing import Any
 from gravmap.errors import InputError
 from gravmap.files import replace_folder, sha256, write_json, write_text
 from gravmap.outputs import check_outputs, locked
+from gravmap.records import read_record
 
 log = logging.getLogger(__name__)
 
@@ -187,8 +188,8 @@ def _remove(path: Path) -> None:
 
 def _read_mark(partial: Path) -> Any:
     try:
-        return json.loads((partial / MARK).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_record(partial / MARK, dict[str, Any])
+    except InputError:
         return None
 
 

@@ -212,6 +212,8 @@ def read_split(stored: StoredSplit) -> Split:
         raise InputError(f"The split {name!r} is of an unknown kind: {kind!r}.", _ANEW)
     try:
         check_name(name)  # it becomes part of names of files and columns
+        if kind != RandomSplit.kind and "block_deg" not in stored:  # needed where splits are listed
+            raise KeyError("block_deg")
         made = KINDS[kind].from_dict(stored)
         if made.folds != stored["folds"]:
             raise ValueError(f"it has roles for {made.folds} of {stored['folds']} folds")

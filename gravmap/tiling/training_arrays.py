@@ -322,7 +322,7 @@ def _unchanged(folder: Path, index: TileIndex, name: Literal["fields", "labels"]
     source = index["sources"][name]
     path = Path(folder, source["path"])
     resolved = path.resolve()
-    if not path.exists():
+    if not path.is_file():
         raise InputError(f"{resolved} is missing; the tile set {folder} was made from it.", f"Restore it, or: {_ANEW}")
     if sha256(path) != source["sha256"]:
         raise InputError(f"{resolved} has changed since the tile set {folder} was made.", _ANEW)

@@ -122,7 +122,7 @@ def test_options_reach_the_map(workspace):
         (["--region", "here", "--gpus", "2", "--device", "cpu"], 2, "exclude"),
         (["--region", "here", "--run", "third"], 3, "No trained network"),
         (["--region", "here", "-o", "/proc/nowhere/map"], 1, "/proc has 0.0 MB free"),
-        (["--region", "here", "-o", "/dev/null/map"], 2, "is a file"),
+        (["--region", "here", "-o", "/dev/null/map"], 3, "is a file"),
     ],
 )
 def test_invalid_options_are_refused(workspace, words, status, reported):

@@ -14,13 +14,13 @@ import pytest
 import gravmap_cli
 from gravmap.errors import DeviceError, DownloadError, InputError
 from gravmap_cli import session
-from gravmap_cli.options import LENGTH, chosen_region, region_options
+from gravmap_cli.options import LENGTH, chosen_region, option, region_options
 from gravmap_cli.session import command_options
 from toys.commands import group_of
 
 
 @click.command("probe")
-@click.option("--height", "heights", type=LENGTH, multiple=True, default=["10km"])
+@option("--height", "heights", type=LENGTH, multiple=True, default=["10km"])
 @click.option("--epochs", type=int, default=1)
 @click.option("--raise", "raised")
 @region_options
@@ -237,6 +237,60 @@ def test_ctrl_c_ends_a_command_in_the_middle_of_a_long_call():
     assert process.returncode == 130
     assert "Interrupted" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("typed", [("--region", "junggar"), ("--bbox", "81", "43", "92", "48")])
+@pytest.mark.parametrize("stored", ["region = 'tarim'", "bbox = [75, 36, 90, 42]"])
+def test_a_typed_region_beats_the_one_of_the_file(run, tmp_path, typed, stored):
+    (tmp_path / "gravmap.toml").write_text(f"[probe]\n{stored}\n")
+    code, out, err = run("probe", "--json", *typed)
+    assert code == 0, err
+    assert '"box": "81E-92E 43N-48N"' in out
+
+
+def test_two_that_exclude_each_other_in_the_file_name_it(run, tmp_path):
+    (tmp_path / "gravmap.toml").write_text("[probe]\nregion = 'tarim'\nbbox = [75, 36, 90, 42]\n")
+    code, _, err = run("probe")
+    assert code == 2
+    assert "--region is set in gravmap.toml" in err
+
+
+@pytest.mark.parametrize("variable", ["GRAVMAP_PROBE_HEIGHT", "GRAVMAP_PROBE_HEIGHTS"])
+def test_a_repeated_option_may_be_an_environment_variable(run, monkeypatch, variable):
+    monkeypatch.setenv(variable, "5km 20km")
+    _, out, _ = run("probe", "--json")
+    assert "5000.0,\n    20000.0\n" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("probe = 3", "probe is 3; it should be a table"),
+        ("[probe]\nepochs = true", "epochs in [probe] is true; it should be text or a number"),
+        ("[probe]\nepochs = [1, 2]", "epochs in [probe] is [1, 2]"),
+        ("[probe]\nepochs = 'x'", "epochs in [probe]: 'x' is not a valid integer"),
+        ("[probe]\nheight = {a = 1}", "height in [probe] is {"),
+        ("[probe]\njson = 1", "json in [probe] is 1; it should be true or false"),
+        ("[probe]\nbbox = [1, 2]", "bbox in [probe] is [1, 2]; it should be a list of 4"),
+        ("a = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("a = " + "9" * 5000, "thousands of digits"),
+    ],
+)
+def test_a_value_of_the_file_that_no_option_takes_is_named(run, tmp_path, text, words):
+    (tmp_path / "gravmap.toml").write_text(text + "\n")
+    code, _, err = run("probe")
+    assert code == 2
+    assert "gravmap.toml" in err
+    assert words in err
+
+
+@pytest.mark.parametrize(("words", "meant"), [(["pedict"], "predict"), (["legend", "chek"], "check")])
+def test_an_unknown_command_is_answered_with_the_nearest(monkeypatch, capsys, words, meant):
+    monkeypatch.setattr(sys, "argv", ["gravmap", *words])
+    with pytest.raises(SystemExit) as exit_info:
+        gravmap_cli.gravmap(words, prog_name="gravmap")
+    assert exit_info.value.code == 2
+    assert f"Did you mean '{meant}'?" in capsys.readouterr().err
 
 
 def test_what_libraries_warn_of_is_one_line_with_v(capsys):

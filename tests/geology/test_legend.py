@@ -211,8 +211,8 @@ def test_small_and_long_ages_survive_being_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[map", "not a valid legend"),
-        (changed("Q = 0", "Q = 0\nQ = 1"), "not a valid legend"),  # one code mapped twice
+        ("[map", "not valid TOML"),
+        (changed("Q = 0", "Q = 0\nQ = 1"), "not valid TOML"),  # one code mapped twice
         (changed("Q = 0", 'Q = 0\n"Q " = 1'), "given twice"),
         (changed("index = 1", "index = 0"), "class indices"),
         (changed("index = 1", "index = 2"), "class indices"),

@@ -59,7 +59,10 @@ def test_the_account_adds_up(area):
     valid[area.node_lat > 45] = False
     rows = [(82, 44, "low"), (82, 45.5, "low"), (99, 44, "low"), (99, 44, "basalt"), (82, 44, "basalt")]
     rows += [(82, 44, "basalt"), (83, 43, ""), (82, 44, "0"), (83, 44, "Loess"), (82, 45.5, "gneiss")]
-    area.meta["legend_toml"] = '[[class]]\nindex = 0\nname = "loess"\n[[class]]\nindex = 1\nname = "high"\n'
+    area.meta["legend_toml"] = "".join(
+        f'[[class]]\nindex = {index}\nname = "{name}"\ncolour = "#C0C0C0"\n'
+        for index, name in enumerate(("loess", "high"))
+    )
     account = lay_points(points(*rows, unplaced=3), replace(area, field_valid=valid)).account()
     assert account == {
         "read": 13,

@@ -154,7 +154,7 @@ def test_a_folder_with_other_files_is_not_replaced(project, monkeypatch):
         run(project, overwrite=True)
     (project / "file").write_text("")
     for folder in ("file", "file/map"):
-        with pytest.raises(OptionError, match="is a file, not a folder"):
+        with pytest.raises(InputError, match="is a file; a folder is needed"):
             run(project, folder=folder)
 
 

@@ -372,7 +372,7 @@ def test_a_truncated_record_is_refused(folder):
     record = json.loads(path.read_text())
     for key in ("inputs", "settings", "models"):
         write_json(path, {name: value for name, value in record.items() if name != key})
-        with pytest.raises(InputError, match=f"was edited.*{key}"):
+        with pytest.raises(InputError, match=f"lacks {key}"):
             verify(folder)
 
 

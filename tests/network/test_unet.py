@@ -80,7 +80,7 @@ def test_what_cannot_be_built_is_refused():
         build("unet", classes=0)
     with pytest.raises(OptionError, match="Unknown kind of architecture"):
         build_from_dict({"kind": "transformer"}, 1, 10)
-    with pytest.raises(OptionError, match="two or more widths"):
+    with pytest.raises(OptionError, match="2 to 12 widths"):
         UNetArchitecture((3,))
     for record in ({"kind": "unet"}, {"kind": "unet", "widths": 3}, {"kind": "unet", "widths": [4, 8], "depth": 2}):
         with pytest.raises(OptionError, match="has the key widths"):

@@ -9,6 +9,7 @@ import pytest
 import rasterio
 from rasterio.features import rasterize as burn
 
+from gravmap.errors import GravmapError
 from gravmap.geology import load_legend, rasterize
 from gravmap.gravity import open_grid
 from gravmap.regions import Region
@@ -108,7 +109,7 @@ def test_a_failed_write_leaves_nothing_half_done(tmp_path, crust, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(gpd.GeoDataFrame, "to_file", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(GravmapError, match="The disk is full"):
         write_crust(crust, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["gravity.nc"]
 

@@ -185,3 +185,9 @@ def test_a_missing_prior_is_refused(tmp_path):
         load_prior(tmp_path / "none.toml")
     with pytest.raises(OptionError, match="Did you mean 'wide'"):
         load_prior("wid")
+
+
+def test_the_name_of_a_prior_is_that_of_a_folder():
+    text = OWN["central-asia"].replace('name = "central-asia"', 'name = "../../x"')
+    with pytest.raises(InputError, match=r"mine: '\.\./\.\./x' is not a valid name of a prior"):
+        read_prior(text, "mine")

@@ -7,12 +7,14 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Len
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
+from typing_extensions import TypedDict
 
 from gravmap.errors import InputError
 from gravmap.files import atomic_path, set_default_mode
@@ -23,7 +25,7 @@ from gravmap.learning.data.local_statistics import WINDOWS_KM, local_statistics
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.training.checkpoint import MODEL, check_recorded
-from gravmap.records import read_model
+from gravmap.records import Positive, parse_record, read_model, record
 
 log = logging.getLogger(__name__)
 
@@ -314,6 +316,18 @@ def write_area_of_applicability(run_folder: Path, applicability: AreaOfApplicabi
         set_default_mode(temporary)
 
 
+@record
+class ReachRecord(TypedDict):
+    """Numbers in the header of ``reach.safetensors``."""
+
+    format: int
+    area_sha256: str
+    fields: Annotated[list[str], Len(1)]
+    mean_distance: Positive
+    threshold: Positive
+    spacing_km: Positive
+
+
 # Names in the file, and attributes.
 _ARRAYS = {"centres": "field_means", "mean": "feature_means", "spread": "feature_stds", "points": "training_features"}
 _NUMBERS = {"mean_distance": "mean_training_distance", "threshold": "threshold", "spacing_km": "spacing_km"}
@@ -352,19 +366,36 @@ def read_area_of_applicability(run_folder: Path) -> AreaOfApplicability | None:
         return None
     try:
         with safe_open(path, framework="np") as stored:
-            header = json.loads((stored.metadata() or {})["gravmap"])
-            if header["format"] != FORMAT:
-                raise InputError(
-                    f"{path} has format {header['format']}; this version of gravmap reads {FORMAT}.",
-                    "Use the gravmap version that wrote it, or train again.",
-                )
-            field_means, mean, std, training_features = (stored.get_tensor(name) for name in _ARRAYS)
-        mean_distance, threshold, spacing_km = (float(header[name]) for name in _NUMBERS)
-        applicability = AreaOfApplicability(
-            tuple(header["fields"]), field_means, mean, std, training_features, mean_distance, threshold, spacing_km
-        )
+            text = (stored.metadata() or {})["gravmap"]
+            arrays = [stored.get_tensor(name) for name in _ARRAYS]
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error}.", _REMEDY) from None
+    header = parse_record(text, ReachRecord, f"The header of {path}", _REMEDY)
+    if header["format"] != FORMAT:
+        raise InputError(
+            f"{path} has format {header['format']}; this version of gravmap reads {FORMAT}.",
+            "Use the gravmap version that wrote it, or train again.",
+        )
+    field_means, mean, std, points = arrays
+    if (
+        field_means.shape != (len(header["fields"]),)
+        or points.ndim != 2
+        or not len(points)
+        or not mean.shape == std.shape == points.shape[1:]
+        or not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in arrays)
+        or not (std > 0).all()
+    ):
+        raise InputError(f"{path} is damaged: its arrays do not fit together, or are not finite.", _REMEDY)
+    applicability = AreaOfApplicability(
+        tuple(header["fields"]),
+        field_means,
+        mean,
+        std,
+        points,
+        header["mean_distance"],
+        header["threshold"],
+        header["spacing_km"],
+    )
     dataset_sha256 = read_model(run_folder).get("area_sha256", "")
     if header["area_sha256"] != dataset_sha256:
         log.warning("%s was computed from another tile set than that of %s.json; it is ignored.", path, MODEL)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Len
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from typing_extensions import TypedDict
 
 from gravmap.learning.data.outcrop_context import DISTANCE_KM
+from gravmap.records import Positive, record
 
 KNOTS_KM = (4.0, 10.0, 20.0, 40.0, 80.0)
 """1/T is linear between these in log(1 + km / 10), the distance that the network itself reads, and constant outside."""
@@ -25,6 +28,14 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.1, 10.0
 """Bounds of fitted temperatures."""
 
 Values = NDArray[np.float64]
+
+
+@record
+class TemperatureByDistance(TypedDict):
+    """Knots of a temperature that depends on the distance to mapped outcrop."""
+
+    km: Annotated[list[Annotated[float, Ge(0)]], Len(1)]
+    temperature: Annotated[list[Positive], Len(1)]
 
 
 @dataclass(frozen=True)

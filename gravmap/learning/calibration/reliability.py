@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from gravmap.files import atomic_path
 from gravmap.learning.training.curves import RATE, TRAINING, TUNING
 from gravmap.plotting import GREY
+from gravmap.records import Count, record
 from gravmap.units import format_angle
 
 BINS = 15
@@ -20,6 +22,40 @@ SET_PROBABILITY = 0.8
 """Nominal coverage of prediction sets: sets of this total probability should contain the true class as often."""
 
 Values = NDArray[np.float64]
+
+
+@record
+class Bin(TypedDict):
+    """A bar of a reliability diagram."""
+
+    low: float
+    high: float
+    share: float
+    confidence: float | None
+    accuracy: float | None
+
+
+@record
+class Measured(TypedDict):
+    """How well probabilities agree with frequencies."""
+
+    ece: float
+    nll: float
+    classwise_ece: NotRequired[float]
+    brier: NotRequired[float]
+    coverage: NotRequired[float]
+    set_size: NotRequired[float]
+    bins: NotRequired[list[Bin]]
+
+
+@record
+class MeasuredStratum(TypedDict):
+    """The same before and after calibration, for a part of the nodes."""
+
+    nodes: Count
+    before: NotRequired[Measured | None]
+    after: NotRequired[Measured | None]
+    strata: NotRequired[dict[str, dict[str, MeasuredStratum]]]
 
 
 def log_softmax(logits: NDArray[np.floating], temperature: float | Values = 1.0) -> Values:

@@ -11,11 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
+from annotated_types import Len
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from typing_extensions import TypedDict
 
 from gravmap.errors import InputError
 from gravmap.files import write_json
@@ -24,14 +26,15 @@ from gravmap.learning.calibration.by_distance import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     DistanceTemperature,
+    TemperatureByDistance,
     fit_distance_temperature,
     subsample_evenly,
 )
-from gravmap.learning.calibration.reliability import log_softmax, reliability_measures
+from gravmap.learning.calibration.reliability import MeasuredStratum, log_softmax, reliability_measures
 from gravmap.learning.evaluation.held_out import HeldOutPredictions
 from gravmap.learning.evaluation.under_cover import Strata, in_stratum
 from gravmap.learning.training.checkpoint import MODEL, check_recorded
-from gravmap.records import read_model, read_record
+from gravmap.records import Positive, read_model, read_record, record
 from gravmap.units import format_angle
 
 log = logging.getLogger(__name__)
@@ -46,6 +49,22 @@ MIN_NODES = 50
 
 MAX_COMBINED_SCALES = 5
 """With more window sizes than this not every combination gets a temperature (there are 2^n)."""
+
+
+@record
+class CalibrationRecord(TypedDict):
+    """Content of ``calibration.json``."""
+
+    format: int
+    model_sha256: str
+    temperatures: dict[str, Positive]
+    scales: Annotated[list[Positive], Len(1)]
+    default_scales: NotRequired[list[Positive]]
+    notes: NotRequired[list[str]]
+    by_distance: NotRequired[dict[str, TemperatureByDistance]]
+    offsets: NotRequired[list[float]]
+    tune: NotRequired[MeasuredStratum | None]
+    test: NotRequired[MeasuredStratum | None]
 
 
 @dataclass(frozen=True)
@@ -92,6 +111,8 @@ class Calibration:
         scales = tuple(float(scale) for scale in record["scales"])
         if window_sizes_key(scales) not in temperatures or not all(0 < value < 1e6 for value in temperatures.values()):
             raise ValueError("temperatures must be positive, below 1e6, and include the default window sizes")
+        if any(len(each["km"]) != len(each["temperature"]) for each in record.get("by_distance", {}).values()):
+            raise ValueError("by_distance must have as many temperatures as distances")
         by_distance = {
             str(key): DistanceTemperature.from_dict(each) for key, each in record.get("by_distance", {}).items()
         }
@@ -172,17 +193,18 @@ def read_calibration(run_folder: Path) -> Calibration | None:
     path = run_folder / FILE
     if not check_recorded(path, _REMEDY):
         return None
-    record = read_record(path, dict[str, Any], "gravmap train")
+    hint = _REMEDY
+    record = read_record(path, CalibrationRecord, hint=hint)
+    if record["format"] != FORMAT:
+        raise InputError(
+            f"{path} has format {record['format']}; this version of gravmap reads {FORMAT}.",
+            "Use the gravmap version that wrote it, or train again.",
+        )
     try:
-        if record["format"] != FORMAT:
-            raise InputError(
-                f"{path} has format {record['format']}; this version of gravmap reads {FORMAT}.",
-                "Use the gravmap version that wrote it, or train again.",
-            )
         found = Calibration.from_record(record)
-        weights_of_record = record["model_sha256"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is damaged: {error}.", _REMEDY) from None
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {error}.", hint) from None
+    weights_of_record = record["model_sha256"]
     if weights_of_record != weights_sha256(run_folder):
         log.warning("%s was fitted to other weights than those of %s.safetensors; it is ignored.", path, MODEL)
         return None

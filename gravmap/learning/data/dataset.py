@@ -7,14 +7,17 @@ import json
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
+from annotated_types import Ge, Len
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from gravmap.errors import InputError
 from gravmap.files import atomic_path
 from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE, UNUSABLE, axis_cells, turn_longitudes
+from gravmap.records import ClassRecord, FieldRecipe, RunSplit, SourceRecord, parse_record, record
 
 IGNORE = -100
 """Target of a cell that the loss ignores: cover, outside the map, held out."""
@@ -54,6 +57,21 @@ def to_label(classes: NDArray[np.integer]) -> NDArray[np.uint8]:
     labels = classes.astype(np.int64) + 1
     labels[classes == IGNORE] = 255
     return labels.astype(np.uint8)
+
+
+@record
+class MetaRecord(TypedDict):
+    """``meta`` of a dataset: what its arrays are."""
+
+    channels: Annotated[list[str], Len(1)]
+    channel_units: NotRequired[list[str] | None]
+    classes: Annotated[list[ClassRecord], Len(1, 254)]
+    tile_size_px: NotRequired[Annotated[int, Ge(1)]]
+    region_wsen: NotRequired[list[float]]
+    field_recipe: NotRequired[FieldRecipe]
+    sources: NotRequired[list[SourceRecord]]
+    split: NotRequired[RunSplit]
+    legend_toml: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -168,7 +186,7 @@ class RegionDataset:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
-            arrays["meta"] = json.loads(str(arrays["meta"]))
+            arrays["meta"] = parse_record(str(arrays["meta"]), MetaRecord, f"meta of {path}", _ANEW)
         except FileNotFoundError:
             raise InputError(f"{path} is missing.", "`gravmap tile` makes the tile set it is packed from.") from None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

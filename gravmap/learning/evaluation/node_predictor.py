@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from gravmap.errors import InputError
 from gravmap.files import atomic_path
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import RegionDataset, to_label
@@ -21,7 +22,7 @@ from gravmap.learning.evaluation.held_out import node_logits, scoring_scale
 from gravmap.learning.evaluation.null_models import Labels
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.progress import Progress, silent
-from gravmap.records import read_model
+from gravmap.records import parse_record, read_model
 
 log = logging.getLogger(__name__)
 
@@ -148,12 +149,12 @@ def _read_cache(path: Path, key: dict[str, Any], shape: tuple[int, ...]) -> tupl
     nothing = np.full(shape, UNLABELLED, np.uint8), np.zeros(shape, bool)
     try:
         with np.load(path, allow_pickle=False) as stored:
-            if json.loads(str(stored["key"])) != key:
+            if parse_record(str(stored["key"]), dict[str, Any], str(path)) != key:
                 return nothing
             classes, cached = stored["classes"], stored["asked"]
     except FileNotFoundError:
         return nothing
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (InputError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         log.info("%s cannot be read; the network is run again.", path)
         return nothing
     if classes.shape != shape or cached.shape != shape or classes.dtype != np.uint8 or cached.dtype != np.bool_:

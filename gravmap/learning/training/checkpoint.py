@@ -228,6 +228,8 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     except (TypeError, KeyError, ValueError, RuntimeError, OptionError) as error:
         first = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise InputError(f"{path} does not describe the network beside it: {first}", _HINT) from None
+    if [entry["index"] for entry in record["classes"]] != list(range(1, len(spec.classes) + 1)):
+        raise InputError(f"{path}: the classes are not numbered 1, 2, 3 ... in this order.", _HINT)
     refuse_not_finite(tensors, folder / f"{MODEL}.safetensors")
     return network.to(device).eval(), spec
 
@@ -309,7 +311,7 @@ def read_pair(folder: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any
 def record_files(folder: Path, checksums: Mapping[str, str]) -> None:
     """Record in ``model.json`` the SHA-256 of the files that belong to the network, by name."""
     sidecar = folder / f"{MODEL}.json"
-    record = json.loads(sidecar.read_text(encoding="utf-8"))
+    record = read_record(sidecar, dict[str, Any], "gravmap train")
     write_json(sidecar, {**record, "files": dict(checksums)})
 
 

@@ -5,7 +5,6 @@ Workers read every dataset from an ``.npz`` file and need no raster package, exc
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import os
@@ -29,6 +28,7 @@ from gravmap.files import write_json
 from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.training.distributed import process_group
 from gravmap.progress import Progress, silent
+from gravmap.records import parse_record, read_record
 
 if TYPE_CHECKING:
     from gravmap.learning.data.dataset import RegionDataset
@@ -217,7 +217,8 @@ def _relay_progress(path: Path, progress: Progress) -> Iterator[None]:
             ended = finished.wait(0.2)
             text = path.read_text(encoding="utf-8") if path.exists() else ""
             if text and text != last:
-                progress(*json.loads(text))
+                done, total, note = parse_record(text, tuple[int, int, str], str(path))
+                progress(done, total, note)
                 last = text
             if ended:
                 return
@@ -243,11 +244,11 @@ def _describe(error: Exception) -> dict[str, Any]:
 
 def _first_error(folder: Path) -> Exception | None:
     """Return the error of the workers: a GravmapError if there is one, since the others are its consequences."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("error-*.json"))]
+    found = [read_record(path, dict[str, str | None]) for path in sorted(folder.glob("error-*.json"))]
     for record in found:
         if record["type"] is not None:
             kind: type[GravmapError] = getattr(errors, record["type"], GravmapError)
-            return kind(record["message"], record["hint"])
+            return kind(str(record["message"]), record["hint"])
     if found:
         return RuntimeError(f"{found[0]['message']}\n{found[0]['traceback']}")
     return None

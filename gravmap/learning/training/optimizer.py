@@ -8,6 +8,7 @@ at the same step, and so does a resumed run.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -108,7 +109,7 @@ class OptimizerSchedule:
         """Return the name of the optimizer and when it took over."""
         return {"phase": self.name, "phase_began": self.first_epoch}
 
-    def load(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+    def load(self, tensors: dict[str, Tensor], record: Mapping[str, Any]) -> None:
         """Load what :meth:`tensors` and :meth:`record` returned.
 
         Raises

@@ -9,7 +9,6 @@ override the recipe.
 from __future__ import annotations
 
 import difflib
-import tomllib
 import types
 import typing
 from dataclasses import fields
@@ -19,6 +18,7 @@ from typing import Any
 from gravmap.errors import InputError, OptionError
 from gravmap.learning.sampling.augmentation import PAPER, Augmentation
 from gravmap.learning.training.config import TrainConfig
+from gravmap.records import read_record
 
 RECIPES = ("default", "paper", "crusts")
 
@@ -149,12 +149,9 @@ def _paper(_: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     """Read and check a recipe file."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing.", f"The named recipes are {', '.join(RECIPES)}.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}.") from None
+    if not path.exists():
+        raise InputError(f"{path} is missing.", f"The named recipes are {', '.join(RECIPES)}.")
+    table = read_record(path, dict[str, Any], toml=True)
     kinds = {"base": str, **{name: kind for name, kind in _kinds(TrainConfig).items() if name not in NOT_IN_FILE}}
     changes = table.pop("augmentation", {})
     if not isinstance(changes, dict):

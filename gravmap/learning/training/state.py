@@ -7,14 +7,16 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import torch
+from annotated_types import Ge, Len
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from gravmap.errors import InputError, OptionError
 from gravmap.learning.data.splits import DatasetSplits
-from gravmap.learning.training.checkpoint import LAST, read_pair, under, versions, write_pair
+from gravmap.learning.training.checkpoint import LAST, read_pair, refuse_not_finite, under, versions, write_pair
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.gradient_accumulation import GradientAccumulation, StepResult
@@ -22,10 +24,31 @@ from gravmap.learning.training.optimizer import ADAM, OptimizerSchedule
 from gravmap.learning.training.setup import TrainingData
 from gravmap.learning.training.weight_averaging import ExponentialMovingAverage
 from gravmap.progress import describe_time
-from gravmap.records import read_record
+from gravmap.records import Count, CrustsRecord, RunSplit, ScoresRecord, check_record, read_record, record
 
 if TYPE_CHECKING:
     from gravmap.learning.training.scorer import Scorer
+
+
+@record
+class CheckpointRecord(TypedDict):
+    """Content of a run's ``last.json``: what it is resumed with besides the tensors."""
+
+    config: dict[str, Any]
+    area_sha256: str
+    inputs: Annotated[list[str], Len(1)]
+    taught_on: NotRequired[CrustsRecord]
+    split: RunSplit
+    epoch: Count
+    step: Count
+    progress: float
+    best: tuple[float, int]
+    history: list[dict[str, float | str | None]]
+    tune: dict[str, Any]
+    phase: NotRequired[str]
+    phase_began: NotRequired[Count]
+    at_once: NotRequired[Annotated[int, Ge(1)] | None]
+    versions: NotRequired[dict[str, str]]
 
 
 class TrainingState:
@@ -106,7 +129,7 @@ class TrainingState:
             "tune": self.tune,
         }
 
-    def load(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+    def load(self, tensors: dict[str, Tensor], record: CheckpointRecord) -> None:
         """Load what :meth:`tensors` and :meth:`record` returned.
 
         Raises
@@ -120,7 +143,7 @@ class TrainingState:
         self.schedule.load(under("optimiser/", tensors), record)
         self.epoch, self.step, self.progress = record["epoch"], record["step"], record["progress"]
         self.best = (record["best"][0], record["best"][1])
-        self.history, self.tune = record["history"], record["tune"]
+        self.history, self.tune = [{**row} for row in record["history"]], record["tune"]
 
 
 class EpochTotals:
@@ -331,14 +354,15 @@ def check_resumable(run_dir: Path, data: DatasetSplits, config: TrainConfig) -> 
     InputError
         As there.
     """
-    record = read_pair(run_dir, LAST)[1]
+    stored = read_pair(run_dir, LAST)[1]
+    record = check_record(stored, CheckpointRecord, str(run_dir / f"{LAST}.json"), _ANEW)
     _check_resumable(record, run_dir, config, None if data.simulated else data.fingerprint(), data.simulated)
 
 
 def _check_resumable(
-    record: dict[str, Any], run_dir: Path, config: TrainConfig, fingerprint: str | None, simulated: bool
+    record: CheckpointRecord, run_dir: Path, config: TrainConfig, fingerprint: str | None, simulated: bool
 ) -> None:
-    if fingerprint is not None and record.get("area_sha256") != fingerprint:
+    if fingerprint is not None and record["area_sha256"] != fingerprint:
         what = "simulated crusts are not those" if simulated else "tile set is not the one"
         raise InputError(
             f"The {what} that the run {run_dir.name} was started with.",
@@ -346,8 +370,8 @@ def _check_resumable(
         )
     scores = run_dir / "scores.json"
     # A run that was continued and stopped before its end has the scores of its earlier end.
-    scored = read_record(scores, dict[str, Any], "gravmap train").get("epochs") if scores.exists() else 0
-    if record.get("epoch", 0) >= config.epochs and scored in (record["epoch"], None):
+    scored = read_record(scores, ScoresRecord, "gravmap train").get("epochs") if scores.exists() else 0
+    if record["epoch"] >= config.epochs and scored in (record["epoch"], None):
         raise InputError(
             f"{run_dir.name} is complete with {record['epoch']} epochs.", "Give a larger --epochs to continue it."
         )
@@ -367,15 +391,21 @@ def load_checkpoint(
     InputError
         The checkpoint is missing or damaged, it is of other data, another network or version, or the run is complete.
     """
-    tensors, record = read_pair(run_dir, LAST)
+    tensors, stored = read_pair(run_dir, LAST)
+    record = check_record(stored, CheckpointRecord, str(run_dir / f"{LAST}.json"), _ANEW)
+    refuse_not_finite(tensors, run_dir / f"{LAST}.safetensors")
     try:
         _check_resumable(record, run_dir, config, data.fingerprint, data.splits.simulated)
         state.load(tensors, record)
-        if record["config"]["micro_batch"] == config.micro_batch:
-            accumulation.limit_micro_batch(record["at_once"])
+        at_once = record.get("at_once")
+        if at_once and record["config"].get("micro_batch") == config.micro_batch:
+            accumulation.limit_micro_batch(at_once)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         first, version = str(error).splitlines()[0], record.get("versions", {}).get("gravmap", "another version")
         raise InputError(
             f"{run_dir}/{LAST}.safetensors, written by gravmap {version}, does not fit the network: {first}.",
-            "Train anew under another --name.",
+            _ANEW,
         ) from None
+
+
+_ANEW = "Train anew under another --name."

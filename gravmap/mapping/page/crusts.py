@@ -13,7 +13,7 @@ import numpy as np
 
 from gravmap.mapping.page.facts import Facts, RunFacts
 from gravmap.mapping.page.words import count, listed, percent
-from gravmap.records import read_record
+from gravmap.records import ScoresRecord, read_record
 
 PREDICTORS = {
     "network": "network",
@@ -54,8 +54,8 @@ def training_sentence(trained_on: Mapping[str, Any], network: str = "The network
 def read_under_cover(folder: Path) -> dict[str, Any]:
     """Scores under the cover of test crusts, from a run's ``scores.json``; empty where there are none."""
     path = folder / "scores.json"
-    scored = read_record(path, dict[str, Any], "gravmap train") if path.exists() else {}
-    return dict((scored.get("test") or {}).get("under_cover") or {})
+    test = read_record(path, ScoresRecord, "gravmap train").get("test") if path.exists() else None
+    return {**test["under_cover"]} if test and "under_cover" in test else {}
 
 
 def score_sentences(under_cover: Sequence[tuple[str, Mapping[str, Any]]]) -> str:

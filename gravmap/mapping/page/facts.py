@@ -22,8 +22,9 @@ from gravmap.mapping.files.projection import cell_areas_km2
 from gravmap.mapping.layers import NODATA
 from gravmap.mapping.page.sheet import Sheet, read_sheet
 from gravmap.mapping.page.words import region_title
+from gravmap.mapping.record.provenance import Provenance
 from gravmap.mapping.scoring.finished_run import dataset_of_run
-from gravmap.records import ModelRecord, read_model, read_record
+from gravmap.records import ModelRecord, ScoresRecord, read_model, read_record
 
 _STRIP_ROWS = 512
 
@@ -207,7 +208,7 @@ def gather(
     """Read the content of a report; parameters as in :func:`gravmap.mapping.page.report.write_report`."""
     found = [read_run(run, used=True) for run in runs] + [read_run(run, used=False) for run in compared]
     provenance = folder / "provenance.json"
-    record = read_record(provenance, dict[str, Any], "gravmap predict") if provenance.exists() else {}
+    record: dict[str, Any] = {**read_record(provenance, Provenance, "gravmap predict")} if provenance.exists() else {}
     name = title or str(record.get("settings", {}).get("region") or folder.resolve().name)
     return Facts(
         region_title(name), read_sheet(folder), measure_areas(folder), record, found, protocols_of(found, tiles)
@@ -224,7 +225,8 @@ def read_run(folder: Path, used: bool) -> RunFacts:
     """
     model = read_model(folder)
     scored = folder / "scores.json"
-    test = read_record(scored, dict[str, Any], "gravmap train").get("test", {}) if scored.exists() else {}
+    found = read_record(scored, ScoresRecord, "gravmap train").get("test") if scored.exists() else None
+    test: dict[str, Any] = {**(found or {})}
     calibration = read_calibration(folder)
     return RunFacts(
         folder.name,

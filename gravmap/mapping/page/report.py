@@ -14,6 +14,7 @@ from gravmap.mapping.page.facts import Facts, field_words, gather
 from gravmap.mapping.page.maps import class_ages, evidence_map, gravity_map, main_map, uncertainty_map
 from gravmap.mapping.page.scores import mean_of, reliability_section, scores_section, verdict
 from gravmap.mapping.page.words import listed, render
+from gravmap.records import FieldRecipe
 
 REPORT = "report.html"
 
@@ -145,7 +146,7 @@ def _limits(facts: Facts) -> dict[str, Any]:
     """Numbers for the section on the limits of the map."""
     areas = facts.areas
     hidden, beyond = areas.of_evidence(NEAR, COVERED, EXTRAPOLATED), areas.of_evidence(EXTRAPOLATED)
-    recipe: dict[str, Any] = next((run.model.get("field_recipe", {}) for run in facts.used), {})
+    recipe = next((run.model["field_recipe"] for run in facts.used if "field_recipe" in run.model), FieldRecipe())
     absent = dict.fromkeys(name for run in facts.used for name in run.test.get("absent", []))
     sources = str(facts.record.get("sources", "")).lower()
     return {

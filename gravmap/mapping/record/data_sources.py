@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from gravmap.download.sources import Source, known_sources
 from gravmap.geology import load_legend
 from gravmap.geology.labels import legend_path
+from gravmap.gravity.fields_file import read_field_sources
 
 OWN = "not stated; a file of the user's own"
 
@@ -57,8 +57,7 @@ def original_data(
 def field_file_sources(fields: Path) -> list[dict[str, Any]]:
     """The gravity files that ``fields.nc`` was made from, by its attributes; its arrays are not read."""
     attributes = field_attributes(fields)
-    sources: list[dict[str, Any]] = json.loads(attributes.get("gravmap_sources", "[]"))
-    return sources
+    return read_field_sources(attributes.get("gravmap_sources", "[]"), str(fields))
 
 
 def field_attributes(fields: Path) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Len
+from typing_extensions import TypedDict
 
 from gravmap.errors import InputError
 from gravmap.files import sha256
-from gravmap.records import read_model
+from gravmap.records import Count, check_record, parse_record, read_model, record
 
 WEIGHTS, SIDECAR = "model.safetensors", "model.json"
 MADE_BY = "gravmap train"
@@ -81,15 +84,49 @@ def read_header(weights: Path) -> dict[str, Any]:
     """
     try:
         with weights.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            if not 0 < size < weights.stat().st_size:
-                raise ValueError("its header is longer than the file")
-            header: dict[str, Any] = json.loads(stream.read(size))
+            size, whole = int.from_bytes(stream.read(8), "little"), weights.stat().st_size
+            if not 0 < size < min(whole, _MAX_HEADER_BYTES):
+                raise InputError(f"{weights} is not a safetensors file: its header is longer than the file.", _AGAIN)
+            text = stream.read(size).decode("utf-8", errors="replace")
     except FileNotFoundError:
         raise InputError(f"{weights} is missing.", f"`{MADE_BY}` makes it.") from None
-    except ValueError as error:
-        raise InputError(f"{weights} is not a safetensors file: {error}.", f"`{MADE_BY}` makes it anew.") from None
+    except OSError as error:
+        raise InputError(f"{weights} cannot be read: {error.strerror}.", "Check the permissions.") from None
+    header = parse_record(text, dict[str, dict[str, Any]], f"The header of {weights}", _AGAIN)
+    for name, entry in header.items():
+        if name == "__metadata__":
+            check_record(entry, dict[str, str], f"The header of {weights}", _AGAIN)
+            continue
+        tensor = check_record(entry, TensorRecord, f"The header of {weights}: {name}", _AGAIN)
+        begin, end = tensor["data_offsets"]
+        if tensor["dtype"] not in _TORCH_TYPES or not begin <= end <= whole - 8 - size:
+            raise InputError(f"The header of {weights}: {name} has an unknown type or lies beyond the file.", _AGAIN)
     return header
+
+
+def read_metadata(weights: Path) -> dict[str, Any]:
+    """The record in the header of a safetensors file of gravmap.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_header`, or it holds no such record.
+    """
+    text = read_header(weights).get("__metadata__", {}).get("gravmap", "")
+    return parse_record(text, dict[str, Any], f"The record in {weights}", _AGAIN)
+
+
+@record
+class TensorRecord(TypedDict):
+    """A tensor in the header of a safetensors file."""
+
+    dtype: str
+    shape: list[Count]
+    data_offsets: Annotated[list[Count], Len(2, 2)]
+
+
+_MAX_HEADER_BYTES = 1 << 26
+_AGAIN = f"`{MADE_BY}` makes it anew."
 
 
 def count_parameters(header: dict[str, Any]) -> int:
@@ -102,7 +139,7 @@ def count_parameters(header: dict[str, Any]) -> int:
     return sum(math.prod(shape) for shape in shapes)
 
 
-def _brief(scores: dict[str, Any]) -> dict[str, Any]:
+def _brief(scores: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in scores.items() if isinstance(value, (int, float))}
 
 

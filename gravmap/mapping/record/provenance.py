@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -17,18 +16,30 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from gravmap import __version__
 from gravmap.errors import InputError
 from gravmap.files import PARTIAL, sha256, write_checksummed_json
 from gravmap.geology.labels import legend_path
+from gravmap.gravity.fields_file import read_field_recipe
 from gravmap.mapping.layers import NODATA
 from gravmap.mapping.plan import WINDOWS_FOLDER
 from gravmap.mapping.record.data_sources import field_attributes, file_name, original_data
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
 from gravmap.mapping.record.raster_content import count_values, read_attribute_table, read_layers
-from gravmap.records import read_model, read_record
+from gravmap.records import (
+    ChannelRecord,
+    ClassRecord,
+    Count,
+    SourceRecord,
+    check_record,
+    read_model,
+    read_record,
+    record,
+)
 from gravmap.tiling.resumable_folder import JOURNAL, MARK
 from gravmap.units import format_angle, format_length
 
@@ -106,7 +117,7 @@ def write_provenance(
     models = [describe_run(run) for run in runs]
     trained = {model["name"]: read_model(run).get("sources", []) for model, run in zip(models, runs, strict=True)}
     attributes = field_attributes(fields)
-    recipe = json.loads(attributes.get("gravmap_recipe", "{}"))
+    recipe = read_field_recipe(attributes.get("gravmap_recipe", "{}"), str(fields))
     sources = [with_layers(fields, entry) for entry in original_data(fields, labels, trained)]
     record = {
         "format": FORMAT,
@@ -150,6 +161,67 @@ def update_checksums(folder: Path) -> Path:
     return folder / FILE
 
 
+@record
+class FileRecord(TypedDict):
+    """Size and SHA-256 of a file, and the path of one that was read."""
+
+    bytes: NotRequired[Count]
+    sha256: str
+    path: NotRequired[str]
+
+
+@record
+class CountedClass(TypedDict):
+    """Cells and area of one value of a raster."""
+
+    value: int
+    cells: Count
+    km2: float
+
+
+@record
+class MappedBy(TypedDict):
+    """What :func:`gravmap.mapping.record.model_record.describe_run` tells of a network, as far as it is read."""
+
+    name: str
+    sha256: str
+    model: str
+    inputs: list[ChannelRecord]
+    classes: list[ClassRecord]
+
+
+@record
+class MapSettings(TypedDict, total=False):
+    """The options of a prediction, as far as they are read."""
+
+    region: str
+    class_offsets: list[float] | None
+    upsampling: float | None
+    prior_verdicts: list[dict[str, Any]]
+
+
+@record
+class Provenance(TypedDict, total=False):
+    """Content of ``provenance.json``."""
+
+    format: int
+    made_by: str
+    command: str | None
+    created: str
+    settings: MapSettings
+    fields: dict[str, Any]
+    models: list[MappedBy]
+    inputs: dict[str, FileRecord]
+    sources: list[SourceRecord]
+    deviations: list[str]
+    summary: dict[str, list[CountedClass]]
+    versions: dict[str, str]
+    outputs: dict[str, FileRecord]
+
+
+_REQUIRED = ("made_by", "created", "settings", "models", "inputs", "sources", "summary", "outputs")
+
+
 def read_provenance(folder: Path) -> dict[str, Any]:
     """Read a map's record.
 
@@ -159,14 +231,16 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         It is missing, no JSON, or of another format.
     """
     path = folder / FILE
-    record = read_record(path, dict[str, Any], MADE_BY)
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        found = record.get("format") if isinstance(record, dict) else None
+    stored = read_record(path, dict[str, Any], f"{MADE_BY} --overwrite")
+    if stored.get("format") != FORMAT:
         raise InputError(
-            f"{path} is of format {found or 'unknown'}; this gravmap reads format {FORMAT}.",
+            f"{path} is of format {stored.get('format') or 'unknown'}; this gravmap reads format {FORMAT}.",
             "Use the gravmap that wrote it, or make the map anew: `gravmap predict --overwrite`.",
         )
-    return record
+    hint = f"`{MADE_BY} --overwrite` makes it again."
+    if lacking := [key for key in _REQUIRED if key not in stored]:
+        raise InputError(f"{path} lacks {', '.join(lacking)}.", hint)
+    return {**check_record(stored, Provenance, str(path), hint)}
 
 
 def outputs_in(folder: Path) -> list[Path]:

@@ -26,7 +26,7 @@ from gravmap.mapping.record.finding import (
     Verification,
     compare_with_record,
 )
-from gravmap.mapping.record.model_record import MADE_BY, SIDECAR, read_header, tensors_sha256
+from gravmap.mapping.record.model_record import MADE_BY, SIDECAR, read_metadata, tensors_sha256
 from gravmap.mapping.record.raster_content import read_attribute_table
 from gravmap.progress import Progress, silent
 from gravmap.records import read_model, read_record
@@ -186,8 +186,6 @@ def verify_run(folder: Path) -> Verification:
         ``model.json`` cannot be read.
     """
     record = read_model(folder)
-    if not isinstance(record, dict):
-        raise InputError(f"{folder / SIDECAR} does not describe a network.", f"`{MADE_BY}` makes it anew.")
     versions = record.get("versions", {})
     title = (
         f"{folder.name}, {record.get('model', 'a network')}, gravmap {versions.get('gravmap', 'of another version')}"
@@ -274,11 +272,11 @@ def _pair(folder: Path, stem: str) -> Finding:
     if not weights.is_file():
         return Finding(what, MISSING, "is not there")
     try:
-        header = json.loads(read_header(weights).get("__metadata__", {})["gravmap"])
-        whole = tensors_sha256(weights) == header["tensors_sha256"]
+        header = read_metadata(weights)
+        whole = tensors_sha256(weights) == header.get("tensors_sha256")
         sidecar = read_record(folder / f"{stem}.json", dict[str, Any], MADE_BY)
-    except (InputError, KeyError, ValueError, TypeError) as error:
-        first = str(error).splitlines()[0]
+    except InputError as error:
+        first = error.message
         return Finding(what, CHANGED, f"is damaged: {first}")
     if not whole:
         return Finding(what, CHANGED, "is damaged: its numbers are not those its own header was written for")
@@ -326,8 +324,8 @@ def _owner_by_weights(path: Path, record: Mapping[str, Any]) -> Finding:
 
 def _owner_of_applicability(path: Path, record: Mapping[str, Any]) -> Finding:
     try:
-        named = json.loads(read_header(path)["__metadata__"]["gravmap"])["area_sha256"]
-    except (InputError, KeyError, ValueError, TypeError):
+        named = read_metadata(path).get("area_sha256")
+    except InputError:
         return Finding(path.name, CHANGED, "is damaged: its header cannot be read")
     return _belongs(path.name, _other(named, record.get("area_sha256"), "training region"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from gravmap.errors import InputError
 from gravmap.geology.legend import normalize_code
+from gravmap.geology.legend_file import read_legend
 from gravmap.geology.points import Points
-from gravmap.lattice import turn_longitudes
+from gravmap.lattice import COVER, turn_longitudes
 from gravmap.learning.data.dataset import RegionDataset
 
 MOST_NAMED = 8
@@ -139,8 +139,9 @@ def describe_left_out(account: Mapping[str, Any]) -> str:
 
 def _cover_words(dataset: RegionDataset) -> set[str]:
     """How a point may say that it ended in cover: by the legend's name of class 0, or by its index."""
-    classes = tomllib.loads(str(dataset.meta.get("legend_toml", ""))).get("class", [])
-    return {"0", *(normalize_code(str(each["name"])).casefold() for each in classes if each["index"] == 0)}
+    text = str(dataset.meta.get("legend_toml", ""))
+    classes = read_legend(text, "the legend of the tile set").classes if text else ()
+    return {"0", *(normalize_code(each.name).casefold() for each in classes if each.index == COVER)}
 
 
 def _nearest(at: NDArray[np.float64], nodes: NDArray[np.float64]) -> NDArray[np.intp]:

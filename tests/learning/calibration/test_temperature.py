@@ -180,7 +180,7 @@ def test_files_that_are_absent_or_damaged(run, tmp_path):
     )
     for each in bad:
         (tmp_path / "calibration.json").write_text(json.dumps(each))
-        with pytest.raises(InputError, match=r"damaged|its content is a list"):
+        with pytest.raises(InputError, match=r"calibration\.json"):
             read_calibration(tmp_path)
     (tmp_path / "calibration.json").write_text(json.dumps({**good, "format": 99}))
     with pytest.raises(InputError, match="format 99"):

@@ -1,10 +1,11 @@
+import copy
 import dataclasses
 import json
 
 import pytest
 import torch
 
-from gravmap.errors import InputError
+from gravmap.errors import DeviceError, InputError
 from gravmap.files import sha256
 from gravmap.learning import load_model
 from gravmap.learning.calibration.temperature import read_calibration, write_calibration
@@ -17,6 +18,7 @@ from gravmap.learning.training.checkpoint import (
     write_pair,
 )
 from gravmap.network import build
+from gravmap.network.registry import build_from_dict, read_architecture
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +160,53 @@ def test_no_pickle_and_all_types_survive(tmp_path):
         assert torch.equal(back[name], tensor)
         assert back[name].dtype == tensor.dtype
     assert b"pickle" not in (tmp_path / "last.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(network, spec, tmp_path, value):
+    broken = copy.deepcopy(network)
+    with torch.no_grad():
+        broken.classifier.weight[0] = value
+    save_model(tmp_path, broken, spec)
+    with pytest.raises(InputError, match=r"model\.safetensors holds values that are not finite, in .*weight"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [(torch.Tensor.long, "is int64"), (torch.Tensor.flatten, r"is float32 \[\d+\], not float32 \[")],
+)
+def test_tensors_of_another_type_or_shape_are_refused(network, spec, tmp_path, change, told):
+    tensors = network.state_dict()
+    name = next(name for name in tensors if name.endswith("weight") and tensors[name].ndim == 4)
+    write_pair(tmp_path, "model", {**tensors, name: change(tensors[name])}, dataclasses.asdict(spec))
+    with pytest.raises(InputError, match=f"the tensor {name} {told}"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("classes", 3, "classes is 3"),
+        ("inputs", [{"kind": "field", "field": "a", "unit": "mGal", "spread": 0}], r"inputs\[0\]\.spread is 0"),
+        ("classes", [{"index": 2, "name": "a"}, {"index": 1, "name": "b"}, {"index": 3, "name": "c"}], "numbered"),
+        ("tile_size_px", 10**7, "tile_size_px is 10000000"),
+        ("split", None, "split is null"),
+    ],
+)
+def test_a_wrong_value_of_the_record_is_named(network, spec, tmp_path, key, value, told):
+    write_pair(tmp_path, "model", network.state_dict(), {**dataclasses.asdict(spec), key: value})
+    with pytest.raises(InputError, match=told):
+        load_model(tmp_path)
+
+
+def test_a_huge_network_is_refused_before_its_memory_is_allocated(network, spec, tmp_path):
+    huge = {**network.architecture.to_dict(), "head": [10**7, 32, 16]}
+    with pytest.raises(DeviceError, match="million parameters"):
+        build_from_dict(huge, 1, 3)
+    (tmp_path / "mine.json").write_text(json.dumps(huge))
+    with pytest.raises(DeviceError, match=r"mine\.json: .*million parameters"):
+        read_architecture(tmp_path / "mine.json")
+    save_model(tmp_path, network, dataclasses.replace(spec, architecture=huge))
+    with pytest.raises(InputError, match=r"model\.json does not describe the network beside it: the tensor"):
+        load_model(tmp_path)
