@@ -88,13 +88,14 @@ def kill_all(workspace: Path, count: int, seed: int, only: str, tally: Tally) ->
             wait = rng.uniform(0.05, 0.95) * lengths[where]
             moment = f"at {wait:.2f} s"
             run(args, copy, kill_after_s=wait)
-        gone = [str(path) for path in there if not (copy / path).exists()]
         ended = run(args, copy)
         if ended.status == 3 and (hint := re.search(r"`gravmap ([^`]+)`", ended.text)):
             ended = run(hint[1].split(), copy)
         elif ended.status == 3 and "--overwrite" in ended.text:
             # The first one was whole already.
             ended = run([*args, "--overwrite"], copy)
+        # A sidecar that describes the old raster goes before the new one comes, and is written again.
+        gone = [str(path) for path in there if not (copy / path).exists()]
         kind = "same"
         if ended.kind in FAULTS or ended.status:
             kind = "LOST" if ended.status in (2, 3, 4, 5) else ended.kind

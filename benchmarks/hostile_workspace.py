@@ -42,7 +42,7 @@ class Ended:
             return "MEMORY"
         if self.status is None or self.status < 0 or self.status == 1:
             return "UNEXPECTED"
-        if "unexpected " in self.text or "Traceback" in self.text or re.search(r"\.py:\d+", self.text):
+        if re.search(r"Error: unexpected |Traceback|\.py:\d+: \w*Warning", self.text):
             return "UNEXPECTED"
         return "refused" if self.status else "same"
 
