@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hostile_workspace import FAULTS, TRAIN, Ended, Tally, run
+from hostile_workspace import FAULTS, TRAIN, Tally, run
 
 
 def kill_at_rename(number: int, after: bool) -> Callable[[], None]:
