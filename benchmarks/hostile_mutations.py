@@ -238,7 +238,7 @@ def of_netcdf(rng: random.Random, data: bytes, checked: bool) -> Mutation:
         try:
             with netCDF4.Dataset(path, "a") as file:
                 variable = file[rng.choice(list(file.variables))] if rng.random() < 0.9 else file
-                if name == "_FillValue" and hasattr(variable, "dtype"):
+                if name == "_FillValue" and isinstance(variable, netCDF4.Variable):
                     value = np.asarray(0, variable.dtype)[()]
                 variable.setncattr(name, value)
         except (OSError, RuntimeError, AttributeError, TypeError, ValueError):
