@@ -185,11 +185,11 @@ def _classes(scores: Mapping[str, Any]) -> list[str]:
     total = "km2" if "km2" in scores else "places"
     unit = "km²" if total == "km2" else "nodes"
     heads = ("recall", "precision", "IoU", "F1")
-    lines = [f"  {'class by class':<{WIDE}}{unit:>9}" + "".join(f"{head:>9}" for head in heads)]
+    lines = [f"  {'class by class':<{WIDE}}{unit:>9}" + "".join(f"{head:>10}" for head in heads)]
     for name, each in scores["per_class"].items():
         if name in scores["absent"]:
             continue
-        cells = "".join(f"{_percent(each[key]):>9}" for key in ("recall", "precision", "iou", "f1"))
+        cells = "".join(f"{_percent(each[key]):>10}" for key in ("recall", "precision", "iou", "f1"))
         lines.append(f"    {_cut(name, 2):<{WIDE - 2}}{each[total]:>9,.0f}{cells}")
     if scores["absent"]:
         lines.append(f"    not in the test blocks, left out: {', '.join(scores['absent'])}")

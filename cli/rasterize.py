@@ -14,6 +14,7 @@ from .options import (
     Command,
     chosen_region,
     dry_run_option,
+    given_on_command_line,
     option,
     output_option,
     overwrite_option,
@@ -98,6 +99,11 @@ def command(
     residual_10km,fault_distance` takes.
     """
     labels = not faults or source is not None or bool(pairs)
+    if source is None:
+        # Those of gravmap.toml and of the environment are for a MAP, and do not stand in the way of another use.
+        typed = given_on_command_line()
+        legend, field = legend if "legend" in typed else None, field if "field" in typed else None
+        output = output if labels or "output" in typed else None
     if not labels and (legend or field or output):
         raise click.UsageError("--legend, --field and --output belong to a MAP; --faults writes to data/fields.nc.")
     if faults:

@@ -288,7 +288,7 @@ def configure_from_file(ctx: click.Context, name: str, command: click.Command, a
     known_tables = group.list_commands(ctx)
     for table_name in table:
         if table_name not in known_tables:
-            raise click.UsageError(_unknown(table_name, known_tables, workspace.config, "table"))
+            raise click.UsageError(_unknown(table_name, known_tables, workspace.config, "the file"))
     defaults = _defaults(ctx, command, table.get(name, {}), workspace.config, name)
     ctx.default_map = {**(ctx.default_map or {}), name: defaults}
 

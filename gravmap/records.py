@@ -125,6 +125,7 @@ def parse_record(text: Any, kind: type[T], where: str, hint: str | None = None, 
     language = "TOML" if toml else "JSON"
     if not isinstance(text, str):
         raise InputError(f"{where} is not text.", hint)
+    text = text.removeprefix("\ufeff")  # editors on Windows begin with it
     try:
         # A date of TOML is text here, as in JSON.
         value = json.loads(json.dumps(tomllib.loads(text), default=str)) if toml else json.loads(text)

@@ -105,3 +105,8 @@ def test_files_that_cannot_be_records_are_refused_by_name(tmp_path):
         stream.truncate(1 << 27)
     with pytest.raises(InputError, match="too large"):
         read_record(path, Whole)
+
+
+def test_a_byte_order_mark_is_left_out():
+    assert parse_record('\ufeff{"a": 1}', dict[str, int], "text") == {"a": 1}
+    assert parse_record("\ufeffa = 1", dict[str, int], "text", toml=True) == {"a": 1}

@@ -185,11 +185,11 @@ def _rows(text: str, delimiter: str, path: Path) -> list[list[str]]:
 
 def _from_vector(path: Path, field: str) -> Points:
     file = open_vector(path)
-    layers = [name for name, _ in file.layers]
+    layers = [name for name, kind in file.layers if "Point" in kind] or [name for name, _ in file.layers]
     if len(layers) != 1:
         raise InputError(
-            f"{path} has {len(layers)} layers with geometry: {', '.join(layers) or 'none'}.",
-            "Save the points as a file.",
+            f"{path} has {len(layers)} layers that may be the points: {', '.join(layers) or 'none'}.",
+            f"Save the layer of the points as a file: ogr2ogr OUT.gpkg {path} LAYER",
         )
     info = file.info(layers[0])
     column = _field(field, [str(name) for name in info["fields"]], path)

@@ -67,6 +67,7 @@ _HARMLESS = (
     "too many members in array",  # more than three coordinates
     "may only be partially supported",  # a later version of GeoPackage
     "non conformant file extension",
+    "Field format '' not supported",  # of a table that is not read
     "invalid value encountered in from_wkb",  # coordinates that are NaN, found by to_wgs84
 )
 # Warnings of polygons that are read, if not as their author may have meant them.
@@ -258,6 +259,16 @@ def _gdal_errors(path: Path, *, strict: bool = True) -> Iterator[None]:
                 "Replace its .prj by an intact one; in other formats assign it: ogr2ogr -a_srs EPSG:NUMBER NEW FILE.",
             ) from error
         except Exception as error:
+            if "SHAPE_RESTORE_SHX" in str(error):
+                raise InputError(
+                    f"{path} comes without its .shx, which says where each feature is.",
+                    f"Copy the .shx too, or make the map anew: SHAPE_RESTORE_SHX=YES ogr2ogr OUT.gpkg {path}",
+                ) from error
+            if "parquet" in path.suffix.lower():
+                raise InputError(
+                    f"{path} is GeoParquet, which this build of GDAL does not read.",
+                    "Convert it to a GeoPackage (.gpkg).",
+                ) from error
             raise InputError(
                 f"{path} cannot be read by GDAL: {_one_line(error)}.",
                 "Is the file complete? Give a GeoPackage or a Shapefile (.shp with .shx and .dbf).",

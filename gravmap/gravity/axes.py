@@ -20,7 +20,11 @@ _UNITS = {
     "lon": ("degrees_east", "degree_east", "degrees_e", "degreese"),
 }
 _STANDARD = {"lat": "latitude", "lon": "longitude"}
-TO_WGS84 = "Reproject it first: gdalwarp -t_srs EPSG:4326 IN OUT"
+# Without -dstnodata the corners that the turned grid does not cover would be 0.
+_WARP = "-t_srs EPSG:4326 -r cubic -ot Float32 -dstnodata nan"
+WARP = f"gdalwarp {_WARP}"
+TO_WGS84 = f"Reproject it first: {WARP} IN OUT.tif"
+ASSIGN_AND_WARP = f"State its coordinate system and reproject it: gdalwarp -s_srs EPSG:NUMBER {_WARP} IN OUT.tif"
 
 
 def axis_kind(name: str, axis: xr.DataArray) -> str | None:
@@ -76,14 +80,16 @@ def find_axes(grid: xr.DataArray, where: str = "The grid") -> tuple[str, str]:
     if np.abs(lat).max() > 90 + 1e-4:
         span = f"latitude axis {kinds['lat']!r} runs from {lat[0]:g} to {lat[-1]:g}"
         if np.abs(lat).max() > 360:
-            raise InputError(f"{where}: its {span}, which is not a latitude: the grid seems projected.", TO_WGS84)
+            raise InputError(
+                f"{where}: its {span}, which is not a latitude: the grid seems projected.", ASSIGN_AND_WARP
+            )
         raise InputError(
             f"{where}: its {span}, while {kinds['lon']!r} runs from {lon[0]:g} to {lon[-1]:g}: the axes are swapped.",
             "Rename them, for example: ncrename -v x,t -v y,x -v t,y",
         )
     if lon.min() < -360 or lon.max() > 720 or abs(lon[-1] - lon[0]) > 360 + 1e-4:
         raise InputError(
-            f"{where}: its longitudes run from {lon[0]:g} to {lon[-1]:g}, more than 360 degrees.", TO_WGS84
+            f"{where}: its longitudes run from {lon[0]:g} to {lon[-1]:g}, more than 360 degrees.", ASSIGN_AND_WARP
         )
     return kinds["lat"], kinds["lon"]
 
@@ -115,7 +121,7 @@ def check_even_spacing(
         raise InputError(
             f"{where} is not evenly spaced: the step is {usual:.6g} but {steps[worst]:.6g} from {axis[worst]:.6g} to"
             f" {axis[worst + 1]:.6g} (node {worst}).",
-            "Resample it to an even step, for example with gdalwarp or gmt surface.",
+            "Write its coordinates with more digits, or resample it to an even step: gdalwarp, gmt surface.",
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from gravmap.errors import InputError
-from gravmap.gravity.axes import TO_WGS84, axis_kind, snap_coordinates
+from gravmap.gravity.axes import ASSIGN_AND_WARP, TO_WGS84, WARP, axis_kind, snap_coordinates
 from gravmap.gravity.quantity import warn_once
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def to_degrees(grid: xr.DataArray, where: str) -> xr.DataArray:
         if dim not in grid.coords or not np.issubdtype(grid[dim].dtype, np.number):
             continue  # find_axes says so
         axis = grid[dim]
-        unit = _unit_of(axis, dim, where) or crs_unit
+        unit = _unit_of(axis, dim, where, ASSIGN_AND_WARP if crs is None else TO_WGS84) or crs_unit
         if not unit:
             without_unit.append(dim)
         factor = _PER_UNIT.get(unit, 1.0)
@@ -95,7 +95,7 @@ def check_transform(transform: Any, has_gcps: bool, where: str) -> None:
     if has_gcps and transform.is_identity:
         raise InputError(
             f"{where} is placed by ground control points, not by a grid of latitudes and longitudes.",
-            f"Resample it first: gdalwarp -t_srs EPSG:4326 -r cubic {where} OUT.tif",
+            f"Resample it first: {WARP} {where} OUT.tif",
         )
     if transform.is_identity:
         raise InputError(
@@ -103,9 +103,7 @@ def check_transform(transform: Any, has_gcps: bool, where: str) -> None:
             f"Give it its corners: gdal_edit.py -a_srs EPSG:4326 -a_ullr WEST NORTH EAST SOUTH {where}",
         )
     if transform.b or transform.d:
-        raise InputError(
-            f"{where} is rotated.", f"Straighten it first: gdalwarp -t_srs EPSG:4326 -r cubic {where} OUT.tif"
-        )
+        raise InputError(f"{where} is rotated.", f"Straighten it first: {WARP} {where} OUT.tif")
 
 
 def parse_crs(definition: Any, where: str, *, cf: bool = False) -> CRS:
@@ -138,12 +136,12 @@ def _unit_and_meridian(crs: CRS, where: str) -> tuple[str, float]:
         kind = "projected" if crs.is_projected else crs.type_name
         raise InputError(
             f"{where} is not on latitude and longitude but {kind} ({crs.name[:60]}).",
-            "Reproject it first: gdalwarp -t_srs EPSG:4326 -r cubic IN OUT.tif",
+            TO_WGS84,
         )
     if crs.is_derived:
         raise InputError(
             f"{where} has latitudes and longitudes of a rotated pole ({crs.name[:60]}).",
-            "Resample it first: gdalwarp -t_srs EPSG:4326 -r cubic IN OUT.tif",
+            TO_WGS84,
         )
     radius_m = crs.ellipsoid.semi_major_metre if crs.ellipsoid is not None else 0.0
     if crs.ellipsoid is not None and not _EARTH_M[0] <= radius_m <= _EARTH_M[1]:
@@ -157,7 +155,7 @@ def _unit_and_meridian(crs: CRS, where: str) -> tuple[str, float]:
     if unit == "degree" and not math.isclose(per_unit_deg, 1.0, rel_tol=1e-9):
         raise InputError(
             f"{where} has axes in {crs.axis_info[0].unit_name}.",
-            "Reproject it first: gdalwarp -t_srs EPSG:4326 -r cubic IN OUT.tif",
+            TO_WGS84,
         )
     meridian = crs.prime_meridian
     shift = (
@@ -166,8 +164,8 @@ def _unit_and_meridian(crs: CRS, where: str) -> tuple[str, float]:
     return unit, shift
 
 
-def _unit_of(axis: xr.DataArray, dim: str, where: str) -> str:
-    """The unit of an axis: degree, a key of _PER_UNIT, or "" where it has none."""
+def _unit_of(axis: xr.DataArray, dim: str, where: str, hint: str) -> str:
+    """The unit of an axis: degree, a key of _PER_UNIT, or "" where it has none; `hint` is for one of length."""
     written = str(axis.attrs.get("units", "")).strip()
     unit = written.lower().replace("_", " ")
     if unit in ("", "1", "-", "none", "unknown", dim.lower(), "x", "y", "user x unit", "user y unit"):
@@ -181,7 +179,7 @@ def _unit_of(axis: xr.DataArray, dim: str, where: str) -> str:
         if re.fullmatch(pattern, unit):
             return name
     if _LENGTHS.match(unit):
-        raise InputError(f"{where} is projected: its axis {dim!r} is in {written}.", TO_WGS84)
+        raise InputError(f"{where} is projected: its axis {dim!r} is in {written}.", hint)
     raise InputError(
         f"{where}: its axis {dim!r} has the unit {written[:40]!r}, which is not a unit of latitude or longitude.",
         "Give the axes the units degrees_north and degrees_east, if that is what they are; else reproject the grid.",
@@ -205,7 +203,7 @@ def _check_doubtful(grid: xr.DataArray, dims: list[str], where: str) -> None:
             f"{where} has no coordinate system and axes without a unit, and they may be radians: {', '.join(spans)}.",
             "Give the axes a unit: degrees_north and degrees_east, or radian.",
         )
-    if axis_kind(dims[0], grid[dims[0]]) is not None and {dim.lower() for dim in dims} == {"x", "y"}:
+    if largest <= 720 and {dim.lower() for dim in dims} == {"x", "y"}:
         warn_once(
             f"{where} has no coordinate system and axes without a unit; taken as degrees on WGS 84: {', '.join(spans)}."
         )

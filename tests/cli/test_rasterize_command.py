@@ -181,6 +181,14 @@ def test_faults_alone_become_a_channel_and_make_no_labels(faulted):
     assert "fault_distance" not in CliRunner().invoke(gravmap, [*residual, "--overwrite"]).output
 
 
+def test_options_of_gravmap_toml_that_are_for_a_map_do_not_stand_in_the_way(faulted):
+    folder, _ = faulted
+    (folder / "gravmap.toml").write_text('[rasterize]\nlegend = "crust"\noutput = "own.tif"\n')
+    assert call(folder, "--faults", folder / "faults.gpkg", "-n").exit_code == 0
+    typed = call(folder, "--faults", folder / "faults.gpkg", "-n", "--legend", "crust")
+    assert typed.exit_code == 2
+
+
 def test_labels_and_faults_in_one_go_and_dry(faulted, bedrock):
     folder, _ = faulted
     words = [bedrock(["C", "D"]), "--legend", "geo3al", "--faults", folder / "faults.gpkg", *BOX]

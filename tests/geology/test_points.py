@@ -108,3 +108,9 @@ def test_unreadable_files_are_refused(tmp_path, made, message):
 def write(path, text, encoding="utf-8"):
     path.write_text(text, encoding=encoding)
     return path
+
+
+def test_the_only_layer_of_points_is_taken(tmp_path):
+    path = gpkg(tmp_path / "wells.gpkg", [Point(82, 44)], lith=["low"])
+    geopandas.GeoDataFrame(geometry=[box(80, 40, 90, 48)], crs=4326).to_file(path, layer="outline")
+    assert read_points(path, "lith").lon.tolist() == [82]

@@ -55,7 +55,7 @@ def read_ascii_grid(path: Path, variable: str | None, units: str | None, quantit
         numbers = _values(raster, 1, path)
         _check_words(raster.width * raster.height, path)
         crs = None if raster.crs is None else parse_crs(raster.crs.to_wkt(), str(path))
-    attrs = {"variable": "band 1", "_factor": unit_factor(units, "", str(path), quantity)}
+    attrs: dict[str, Any] = {"variable": "band 1", "_factor": unit_factor(units, "", str(path), quantity)}
     if crs is None:
         return geographic(numbers, lat, lon, path, **attrs)
     return xr.DataArray(

@@ -106,10 +106,16 @@ def _gmt4(dataset: xr.Dataset, path: Path, units: str | None, quantity: Quantity
 
 def _choose_variable(dataset: xr.Dataset, variable: str | None, path: Path, quantity: Quantity) -> str:
     """The variable to read: the one given, the only one, or the one recognised by its name or unit."""
+    bounds = {str(array.attrs.get("bounds")) for array in dataset.variables.values()}
     grids = {
         str(name): array
         for name, array in dataset.data_vars.items()
-        if array.squeeze().ndim >= 2 and array.dtype.kind in "fiu" and "flag_values" not in array.attrs
+        if array.squeeze().ndim >= 2
+        and array.dtype.kind in "fiu"
+        and "flag_values" not in array.attrs
+        # Nor the limits of the cells of an axis.
+        and name not in bounds
+        and array.shape[-1] > 2
     }
     if variable is not None:
         if variable not in dataset.data_vars:
@@ -127,6 +133,8 @@ def _choose_variable(dataset: xr.Dataset, variable: str | None, path: Path, quan
     by_unit = {name for name, array in grids.items() if quantity.has_unit(str(array.attrs.get("units", "")))} or set(
         grids
     )
+    if len(by_unit) == 1:
+        return by_unit.pop()
     if quantity.name_parts[0] in by_unit:  # gravmap's own files: bouguer
         return quantity.name_parts[0]
     for word in quantity.name_parts:

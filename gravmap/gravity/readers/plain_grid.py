@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.gravity.axes import check_even_spacing, snap_coordinates
+from gravmap.gravity.axes import ASSIGN_AND_WARP, check_even_spacing, snap_coordinates
 from gravmap.gravity.quantity import warn_once
 
 # Deviations of printed coordinates up to this fraction of a step are rounding; larger ones are uneven spacing.
@@ -24,8 +24,10 @@ _FARTHEST = 1e9
 SURFER_BLANK = 1.0e38
 
 
-def geographic(values: NDArray[Any], lat: NDArray[Any], lon: NDArray[Any], path: Path, **attrs: Any) -> xr.DataArray:
-    """A grid from a file without reference system, as degrees on WGS 84 if its coordinates can be degrees.
+def geographic(
+    values: NDArray[Any], lat: NDArray[Any], lon: NDArray[Any], path: Path, *, stated: bool = False, **attrs: Any
+) -> xr.DataArray:
+    """A grid as degrees on WGS 84, if its coordinates can be; with a warning unless the format says so (`stated`).
 
     Raises
     ------
@@ -41,9 +43,10 @@ def geographic(values: NDArray[Any], lat: NDArray[Any], lon: NDArray[Any], path:
     if np.abs(lat).max() > 90 + 1e-4 or lon.min() < -360 or lon.max() > 720 or np.ptp(lon) > 360 + 1e-4:
         raise InputError(
             f"{path} has no reference system, and its coordinates are not degrees: {spans}.",
-            "Assign one and reproject: gdalwarp -s_srs EPSG:NUMBER -t_srs EPSG:4326 -r cubic IN OUT.tif",
+            ASSIGN_AND_WARP,
         )
-    warn_once(f"{path} has no reference system; taken as degrees on WGS 84: {spans}.")
+    if not stated:
+        warn_once(f"{path} has no reference system; taken as degrees on WGS 84: {spans}.")
     return xr.DataArray(values, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"), attrs=attrs)
 
 

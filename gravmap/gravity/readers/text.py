@@ -72,7 +72,9 @@ def read_columns(path: Path, variable: str | None, units: str | None, quantity: 
             )
         warn_once(f"{path}: {missing} of its {grid.shape[0]} x {grid.shape[1]} nodes are missing; they are NaN.")
     factor = unit_factor(units, unit, str(path), quantity)
-    return geographic(grid, rows, columns, path, variable=names[value], _factor=factor)
+    return geographic(
+        grid, rows, columns, path, variable=names[value] if layout.names else f"column {names[value]}", _factor=factor
+    )
 
 
 def read_gdf(path: Path, variable: str | None, units: str | None, quantity: Quantity) -> xr.DataArray:
@@ -109,7 +111,7 @@ def read_gdf(path: Path, variable: str | None, units: str | None, quantity: Quan
         attrs["height_m"] = height
     if keys.get("modelname"):
         attrs["file_source"] = keys["modelname"]
-    result = geographic(grid, lat, lon, path)
+    result = geographic(grid, lat, lon, path, stated=True)
     result.attrs |= attrs
     return result
 
