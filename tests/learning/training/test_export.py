@@ -13,7 +13,8 @@ from gravmap.network.registry import ALIASES, MODELS, build_from_dict, describe
 from gravmap.workspace import SHIPPED, shipped_model
 
 # One name for each architecture: ggmnet-e and ggmnet-22 are ggmnet itself.
-NAMES = list({str(describe(name)): name for name in (*reversed(MODELS), *ALIASES)}.values())
+# The aliases need another package even to be described.
+NAMES = [*{str(describe(name)): name for name in reversed(MODELS)}.values(), *ALIASES]
 SIZES = ((1, 128, 320), (2, 192, 256))  # images, rows, columns
 
 
