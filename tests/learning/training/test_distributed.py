@@ -63,13 +63,13 @@ def test_two_processes_with_two_crops_are_one_with_four(uneven, alone, tmp_path,
 
     def listener(done, total, note=""):
         reports.append((done, total))
-        # In the second epoch, and far from its end: progress arrives five times a second.
-        if victim is not None and done > 12 and not killed:
+        # Far from the end of the second epoch: progress arrives five times a second.
+        if victim is not None and "epoch 2/2" in note and not killed:
             killed.append(sorted(running_workers(), key=int)[victim])
             os.kill(int(killed[0]), signal.SIGKILL)
 
     shared = launch(uneven, tmp_path / "two", ALIKE, 2, listener)
-    assert reports[-1] == (24, 24)
+    assert reports[-1][0] == reports[-1][1] > 24  # steps, and windows of the scores
     assert len(killed) == (victim is not None)
     assert ("was ended by SIGKILL; resuming after the last complete epoch" in caplog.text) is bool(killed)
     np.testing.assert_allclose(curve(tmp_path / "two"), curve(folder), rtol=1e-4)
@@ -150,8 +150,8 @@ def test_an_error_of_a_worker_is_raised_in_the_parent(area, tmp_path):
 
 @pytest.mark.slow
 def test_a_workers_bug_keeps_its_traceback(area, tmp_path):
-    broken = TrainConfig(model="ggmnet-tiny", batch_size=4, augmentation=Augmentation(noise=(3.0,)))
-    with pytest.raises(RuntimeError, match="uniform"):
+    broken = TrainConfig(model="ggmnet-tiny", batch_size=4, augmentation=Augmentation(noise=(3.0, 1.0)))
+    with pytest.raises(RuntimeError, match="high - low"):
         launch(area, tmp_path / "run", broken, 2)
 
 
