@@ -325,8 +325,8 @@ def refuse_contradiction(gpus: int | None, device: str) -> None:
         They contradict each other.
     """
     if (device == "cpu" and gpus) or (device == "cuda" and gpus == 0):
-        told = f"contradict each other{origin('gpus', 'device')}: each excludes the other."
-        raise click.UsageError(f"--gpus {gpus} and --device {device} {told}")
+        reason = f"contradict each other{origin('gpus', 'device')}: each excludes the other."
+        raise click.UsageError(f"--gpus {gpus} and --device {device} {reason}")
 
 
 def report_device(session: Session, device: str, used: str) -> None:

@@ -87,7 +87,7 @@ def reporting_full_disk(path: Path) -> Iterator[None]:
     except GravmapError:
         raise
     except Exception as error:
-        # Free space is asked for before the incomplete file is removed.
+        # Free space is read before the incomplete file is removed.
         if not says_full_disk(error) and shutil.disk_usage(path.parent).free >= FULL_BELOW_BYTES:
             raise
         raise full_disk(path) from error
@@ -305,7 +305,8 @@ def refuse_edited(path: Path, hint: str, *, required: bool) -> None:
     InputError
         The file is not as it was written.
     """
-    if not (is_untouched(path) or (is_untouched(path) is None and not required)):
+    untouched = is_untouched(path)
+    if untouched is False or (untouched is None and required):
         raise InputError(f"{path} was changed after it was written: its own checksum does not fit.", hint)
 
 

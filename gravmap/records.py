@@ -33,7 +33,6 @@ Count = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Pair = Annotated[list[float], Len(2, 2)]
 Bounds = Annotated[list[float], Len(4, 4)]
-Latitude = Annotated[float, Ge(-90), Le(90)]
 
 
 def record(cls: type[T]) -> type[T]:
@@ -133,8 +132,8 @@ def parse_record(text: Any, kind: type[T], where: str, hint: str | None = None, 
         raise InputError(f"{where} is nested too deeply.", hint) from None
     except ValueError as error:
         # Of a number with thousands of digits, which Python refuses to convert, no position is known.
-        told = "it holds a number of thousands of digits" if "digits" in str(error) else str(error)
-        raise InputError(f"{where} is not valid {language}: {told.rstrip('.')}.", hint) from None
+        reason = "it holds a number of thousands of digits" if "digits" in str(error) else str(error)
+        raise InputError(f"{where} is not valid {language}: {reason.rstrip('.')}.", hint) from None
     return check_record(value, kind, where, hint)
 
 

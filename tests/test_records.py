@@ -46,7 +46,7 @@ def test_a_sound_record_comes_back_with_the_keys_of_other_versions():
 
 
 @pytest.mark.parametrize(
-    ("stored", "told"),
+    ("stored", "words"),
     [
         (3, "its content is 3; it should be a table of keys."),
         ([], "its content is a list"),
@@ -64,14 +64,14 @@ def test_a_sound_record_comes_back_with_the_keys_of_other_versions():
         ({"parts": [], "later": {"\ud800": 1}}, "a key of later holds a character that no text has."),
     ],
 )
-def test_a_wrong_value_is_named_with_its_key(stored, told):
+def test_a_wrong_value_is_named_with_its_key(stored, words):
     message = refused(json.dumps(stored))
     assert message.startswith("x.json: ")
-    assert told in message
+    assert words in message
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "words"),
     [
         ("[" * 6000, "nested too deeply"),
         ("[" * 300 + "]" * 300, "nested too deeply"),
@@ -80,8 +80,8 @@ def test_a_wrong_value_is_named_with_its_key(stored, told):
         ("", "is not valid JSON"),
     ],
 )
-def test_text_that_is_no_record_is_refused(text, told):
-    assert told in refused(text)
+def test_text_that_is_no_record_is_refused(text, words):
+    assert words in refused(text)
     assert refused(f"a = {text}", toml=True)
 
 

@@ -93,7 +93,7 @@ def fetch(
                 hint = error.hint or f"Try again later; or {own}; or {source.bring}."
                 raise DownloadError(f"{source.name}: {error.message}", hint) from None
             if file.unpack:
-                unpack(file, path)
+                unpack(path)
         messages += write_prj(source, paths[0])
     return Fetched(source, paths, tuple(messages))
 

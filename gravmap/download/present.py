@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.download import sources
-from gravmap.download.sources import Source, SourceFile, check_content, members_of
+from gravmap.download.sources import ZIP_ERRORS, Source, members_of
 from gravmap.errors import DownloadError, InputError
 from gravmap.files import atomic_folder, check_disk_space, sha256, write_text
 
@@ -114,7 +114,7 @@ def _folder_of(archive: Path) -> Path:
     return archive.with_suffix("")
 
 
-def unpack(file: SourceFile, archive: Path) -> None:
+def unpack(archive: Path) -> None:
     """Unpack a zip archive into a folder of its name, flat, all of it or nothing.
 
     Raises
@@ -127,19 +127,19 @@ def unpack(file: SourceFile, archive: Path) -> None:
         return
     if folder.exists() and not folder.is_dir():
         raise DownloadError(f"{folder} is a file, and a folder of this name is to be unpacked.", "Move it away.")
+    hint = "Free some space, or choose another --workspace."
     try:
-        check_content(file, archive)
-    except DownloadError as error:
-        raise DownloadError(f"{archive}: {error.message}.", "Download it again with --overwrite.") from None
-    with zipfile.ZipFile(archive) as pack:
-        members = members_of(pack)
-        size = sum(member.file_size for member in members.values())
-        hint = "Free some space, or choose another --workspace."
-        check_disk_space(folder, size, f"{archive.name} unpacked takes", hint)
-        with atomic_folder(folder) as temporary:
-            for name, member in members.items():
-                with pack.open(member) as packed, (temporary / name).open("wb") as stream:
-                    shutil.copyfileobj(packed, stream)
+        with zipfile.ZipFile(archive) as pack:
+            members = members_of(pack)
+            size = sum(member.file_size for member in members.values())
+            check_disk_space(folder, size, f"{archive.name} unpacked takes", hint)
+            with atomic_folder(folder) as temporary:
+                for name, member in members.items():
+                    with pack.open(member) as packed, (temporary / name).open("wb") as stream:
+                        shutil.copyfileobj(packed, stream)
+    except (DownloadError, *ZIP_ERRORS) as error:
+        reason = error.message if isinstance(error, DownloadError) else error
+        raise DownloadError(f"{archive} cannot be unpacked: {reason}.", "Download it again with --overwrite.") from None
 
 
 def write_prj(source: Source, path: Path) -> list[str]:

@@ -22,6 +22,8 @@ HEAD_BYTES = 512
 MOST_BYTES = 2 << 30
 # The longest name that common file systems take.
 _LONGEST_NAME_BYTES = 255
+# What zipfile raises: RuntimeError of encrypted members, NotImplementedError of unknown compressions, else of damage.
+ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error)
 _WEB_PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")
 
 
@@ -203,8 +205,7 @@ def check_content(file: SourceFile, path: Path) -> None:
             with zipfile.ZipFile(path) as archive:
                 members_of(archive)
                 broken = archive.testzip()
-        # Encrypted members raise RuntimeError, unknown compressions NotImplementedError, damaged ones the others.
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error) as error:
+        except ZIP_ERRORS as error:
             raise DownloadError(f"what came is not a valid zip archive: {error}") from None
         if broken is not None:
             raise DownloadError(f"what came is a broken zip archive: the checksum of its member {broken} is wrong")

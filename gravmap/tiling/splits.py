@@ -220,8 +220,8 @@ def read_split(stored: StoredSplit) -> Split:
     except KeyError as error:
         raise InputError(f"The split {name!r} has no {error.args[0]!r} in index.json.", _ANEW) from None
     except (ValueError, OverflowError, OptionError) as error:
-        told = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"The split {name!r} in index.json is damaged: {told}.", _ANEW) from None
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"The split {name!r} in index.json is damaged: {reason}.", _ANEW) from None
     return made
 
 

@@ -159,7 +159,7 @@ def test_a_file_that_keeps_changing_is_given_up(tmp_path, toy):
 @pytest.mark.parametrize("recorded", [True, False])
 @pytest.mark.parametrize("first", [1, 3, 2000])
 def test_a_body_without_size_that_breaks_off(tmp_path, toy, recorded, first):
-    # One byte tells neither the format nor the size; without a hash on record 2000 cannot be told from the whole file.
+    # One byte shows neither the format nor the size; without a hash on record 2000 bytes look like the whole file.
     toy.unsized_bytes = first
     if recorded or first < 4:
         item = fetch(source(f"{toy.url}/unsizedonce/grid.grd", recorded=recorded), tmp_path)

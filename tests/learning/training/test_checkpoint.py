@@ -173,19 +173,19 @@ def test_weights_that_are_not_finite_are_refused(network, spec, tmp_path, value)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "words"),
     [(torch.Tensor.long, "is int64"), (torch.Tensor.flatten, r"is float32 \[\d+\], not float32 \[")],
 )
-def test_tensors_of_another_type_or_shape_are_refused(network, spec, tmp_path, change, told):
+def test_tensors_of_another_type_or_shape_are_refused(network, spec, tmp_path, change, words):
     tensors = network.state_dict()
     name = next(name for name in tensors if name.endswith("weight") and tensors[name].ndim == 4)
     write_pair(tmp_path, "model", {**tensors, name: change(tensors[name])}, dataclasses.asdict(spec))
-    with pytest.raises(InputError, match=f"the tensor {name} {told}"):
+    with pytest.raises(InputError, match=f"the tensor {name} {words}"):
         load_model(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "words"),
     [
         ("classes", 3, "classes is 3"),
         ("inputs", [{"kind": "field", "field": "a", "unit": "mGal", "spread": 0}], r"inputs\[0\]\.spread is 0"),
@@ -194,9 +194,9 @@ def test_tensors_of_another_type_or_shape_are_refused(network, spec, tmp_path, c
         ("split", None, "split is null"),
     ],
 )
-def test_a_wrong_value_of_the_record_is_named(network, spec, tmp_path, key, value, told):
+def test_a_wrong_value_of_the_record_is_named(network, spec, tmp_path, key, value, words):
     write_pair(tmp_path, "model", network.state_dict(), {**dataclasses.asdict(spec), key: value})
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=words):
         load_model(tmp_path)
 
 
