@@ -116,7 +116,7 @@ def shipped_legends() -> list[str]:
     --------
     >>> from gravmap.geology.legend_file import shipped_legends
     >>> shipped_legends()
-    ['bedrock10', 'crust', 'fsu_geol', 'geo3al', 'ics']
+    ['basement10', 'bedrock10', 'crust', 'fsu_geol', 'geo3al', 'ics']
     """
     folder = resources.files("gravmap.geology.legends")
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
