@@ -215,14 +215,14 @@ def make_crust(
     }
     total = _grid(np.sum(list(parts.values()), axis=0), shape, (west, south), spacing_deg, collar)
     own = slice(collar, collar + ny), slice(collar, collar + nx)
-    cover_km, truth = stack.cover_km[inner], bedrock.truth[inner].copy()
+    thickness_km, truth = stack.cover_km[inner], bedrock.truth[inner].copy()
     setting = replace(setting, latitude_deg=float(np.degrees(middle)))
     return Crust(
         gravity=total[own] if collar else total,
         # The 50 m contour passes through a node, whose thickness may be rounded down in float32.
-        surface=np.where(cover_km < MAPPED_KM - 1e-6, truth, 0).astype(np.uint8),
+        surface=np.where(thickness_km < MAPPED_KM - 1e-6, truth, 0).astype(np.uint8),
         truth=truth,
-        cover_thickness_m=1000 * cover_km,
+        cover_thickness_m=1000 * thickness_km,
         moho_depth_m=(1000 * moho_km[inner]).astype(np.float32),
         belt=belts.index[inner].astype(np.int16),
         stack=stack.cut(inner),

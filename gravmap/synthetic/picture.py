@@ -16,11 +16,11 @@ from gravmap.geology import load_legend
 from gravmap.lattice import EARTH_RADIUS_KM
 from gravmap.plotting import (
     BASEMENT_COLOUR,
-    MESOZOIC_COLOUR,
     BLUE,
     GREEN,
     GREY,
     INK,
+    MESOZOIC_COLOUR,
     MUTED,
     PANEL,
     VERMILLION,

@@ -422,7 +422,9 @@ def _draw(table: dict[str, Any], key: str, of: str, limits: Any, where: str) -> 
     try:
         return read_draw(table[key], *limits)
     except ValueError as error:
-        unit = " Densities are in kg/m3." if key in ("mean", "density", "contrast", "spread") or "deficit" in key else ""
+        unit = (
+            " Densities are in kg/m3." if key in ("mean", "density", "contrast", "spread") or "deficit" in key else ""
+        )
         raise InputError(f"{where}: {key} of {of} {error}.{unit}", _LIKE) from None
 
 

@@ -61,7 +61,8 @@ class Stack:
     @property
     def cover_km(self) -> NDArray[np.float32]:
         """Thickness of the cover, Cenozoic and Mesozoic together, shape (ny, nx)."""
-        return self.base_km[COVER_UNITS - 1]
+        thickness: NDArray[np.float32] = self.base_km[COVER_UNITS - 1]
+        return thickness
 
     def cut(self, part: slice | tuple[slice, ...]) -> Stack:
         """A copy of some of the columns; `part` indexes (row, column)."""

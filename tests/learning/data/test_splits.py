@@ -156,8 +156,8 @@ def test_splits_are_the_same_after_save_and_load(splits, tmp_path):
     assert again.fingerprint() == splits.fingerprint()
     assert again.record == splits.record
     assert [len(areas) for areas in (again.train, again.tune, again.test)] == [3, 1, 2]
-    for cover, seed in zip(again.cover_m, [*SEEDS["tune"], *SEEDS["test"]], strict=True):
-        assert (cover == make_crust_arrays(seed)["cover_m"]).all()
+    for dataset, seed in zip(again.every, [*SEEDS["train"], *SEEDS["tune"], *SEEDS["test"]], strict=True):
+        assert (dataset.cover_m == make_crust_arrays(seed)["cover_m"]).all()
     changed = make_splits(lambda seed, arrays: arrays["truth"].__setitem__((0, 0), 3 if seed == 5 else 1))
     assert changed.fingerprint() != splits.fingerprint()
 
