@@ -171,6 +171,7 @@ def on_ground(thickness_map: Path, nodes: Path, workspace: Path) -> dict[str, An
     """
     import pandas as pd
     import rasterio
+    import rasterio.warp
     import xarray as xr
 
     from gravmap.learning.data.outcrop_context import distance_to_outcrop_km
@@ -178,15 +179,10 @@ def on_ground(thickness_map: Path, nodes: Path, workspace: Path) -> dict[str, An
     table = pd.read_csv(nodes)
     points = table[["lon", "lat"]].to_numpy()
 
-    def sampled(path: Path) -> np.ndarray:
-        """First band at the points; NaN outside and where it holds nothing."""
-        with rasterio.open(path) as raster:
-            if raster.crs is None or not raster.crs.is_geographic:
-                raise SystemExit(f"{path} is not in degrees.")
-            return np.array([each[0] for each in raster.sample(points, indexes=1, masked=True)], dtype=object)
-
-    def numbers(values: np.ndarray) -> np.ndarray:
-        return np.array([np.nan if each is np.ma.masked else float(each) for each in values])
+    with rasterio.open(thickness_map) as raster:
+        places = zip(*rasterio.warp.transform("EPSG:4326", raster.crs, *points.T), strict=True)
+        samples = [each[0] for each in raster.sample(places, indexes=1, masked=True)]
+    mapped = np.array([np.nan if each is np.ma.masked else float(each) for each in samples])
 
     with rasterio.open(workspace / "data" / "labels.tif") as raster:
         labels, box = raster.read(1), raster.bounds
@@ -199,7 +195,6 @@ def on_ground(thickness_map: Path, nodes: Path, workspace: Path) -> dict[str, An
     inside = (row >= 0) & (row < ny) & (column >= 0) & (column < nx)
     covered = inside.copy()
     covered[inside] = labels[row[inside], column[inside]] == 0
-    mapped = numbers(sampled(thickness_map))
     used = covered & np.isfinite(mapped)
     truth = table["sediment_m"].to_numpy(float)[used] / 1000
     step = max(1, min(ny, nx) // 500)  # a few km are enough for the distance

@@ -11,6 +11,7 @@ They are fitted on crusts of the prior that the test crusts are drawn from, with
 
 References
 ----------
+Barnes (1964), A technique for maximizing details in numerical weather map analysis, J. Appl. Meteorol. 3, 396-409.
 Parker (1973), The rapid calculation of potential anomalies, Geophys. J. R. astr. Soc. 31, 447-455.
 Oldenburg (1974), The inversion and interpretation of gravity anomalies, Geophysics 39, 526-536.
 """
@@ -39,7 +40,7 @@ CHANNELS = ("bouguer", *RESIDUALS)
 """Fields that the methods read."""
 
 QUANTILES = (0.1, 0.9)
-LENGTHS_KM = (15.0, 30.0, 60.0, 120.0)
+WIDEST_KM, LENGTHS_KM = 240.0, (15.0, 30.0, 60.0, 120.0)
 """Standard deviations of the Gaussian weights with which a regional field is interpolated from outcrop."""
 
 CUTOFFS_KM = (15.0, 25.0, 40.0, 60.0, 90.0, 130.0)
@@ -101,7 +102,8 @@ def levels() -> list[tuple[str, str]]:
 def anomaly(view: View, field: str, level: str) -> Array:
     """Gravity minus a level: ``0``, its mean over ``outcrop``, or a regional field from ``outcrop L km``.
 
-    The last is the mean over outcrop with Gaussian weights of that length, to which outcrop far away adds a little.
+    The last is interpolated by successive corrections (Barnes): to the mean over outcrop weighted means of what is
+    left are added, the length of the Gaussian weights halved each time from :data:`WIDEST_KM` to L.
     """
     gravity = view.fields[field]
     if level == "0":
@@ -109,11 +111,17 @@ def anomaly(view: View, field: str, level: str) -> Array:
     mean = gravity[~view.covered].mean()
     if level == "outcrop":
         return gravity - mean
-    sigma = [float(level.split()[1]) / km for km in view.cell_km]
-    known = (~view.covered).astype(float)
-    weight = gaussian_filter(known, sigma, truncate=3, mode="reflect")
-    excess = gaussian_filter(known * (gravity - mean), sigma, truncate=3, mode="reflect")
-    return gravity - mean - excess / (weight + 1e-3)
+    known, regional = (~view.covered).astype(float), np.full_like(gravity, mean)
+    length_km = float(level.split()[1])
+    passes = round(math.log2(WIDEST_KM / length_km))
+    for each in range(passes + 1):
+        sigma = [WIDEST_KM / 2**each / km for km in view.cell_km]
+        weight, excess = (
+            gaussian_filter(values, sigma, truncate=3, mode="reflect")
+            for values in (known, known * (gravity - regional))
+        )
+        regional = regional + excess / (weight + 0.01)
+    return gravity - regional
 
 
 @dataclass(frozen=True)
@@ -321,12 +329,9 @@ def _halved(grid: Array) -> Array:
     return grid[: 2 * ny, : 2 * nx].reshape(ny, 2, nx, 2).mean(axis=(1, 3))
 
 
-FEATURES = ("distance", *RESIDUALS, *(f"bouguer - outcrop {length:g} km" for length in LENGTHS_KM))
-
-
 @dataclass(frozen=True)
 class BoostedTrees:
-    """Gradient boosting of the mean and of the quantiles on :data:`FEATURES`, the same cell's only."""
+    """Gradient boosting of the mean and of the quantiles on what is known of the same cell."""
 
     models: tuple[Any, ...]
 
@@ -349,7 +354,7 @@ class BoostedTrees:
 
     @staticmethod
     def features(view: View) -> Array:
-        """(n, features) of the covered cells."""
+        """Distance to outcrop, residuals, and the Bouguer anomaly minus regional fields; (n, features)."""
         planes = [view.distance_km, *(view.fields[name] for name in RESIDUALS)]
         planes += [anomaly(view, "bouguer", f"outcrop {length:g} km") for length in LENGTHS_KM]
         return np.stack([plane[view.covered] for plane in planes], axis=1).astype(np.float32)
