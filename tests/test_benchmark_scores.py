@@ -187,6 +187,21 @@ def test_inversion_recovers_a_layer_whose_gravity_is_known_in_closed_form(script
     assert np.abs(slab - layer).max() > 0.05  # the higher terms matter
 
 
+def test_slab_finds_planted_contrast_above_a_regional_field(scripts):
+    methods = scripts.thickness_methods
+    rows, columns = np.mgrid[:60, :60]
+    thickness = np.where((rows // 6 + columns // 6) % 3 == 0, 1.0 + rows % 6 / 5, 0.0)
+    regional = 30 + 0.5 * rows - 0.3 * columns
+    noise = np.random.default_rng(0).normal(0, 40, thickness.shape)
+    fields = dict.fromkeys(methods.CHANNELS, noise) | {"bouguer": regional - 350 * methods.SLAB_MGAL * thickness}
+    view = methods.View(fields, thickness > 0, np.ones(thickness.shape), thickness, (4.0, 4.0))
+    left = methods.anomaly(view, "bouguer", "outcrop 15 km")[thickness == 0]
+    assert np.abs(left).mean() < 0.1 * np.abs(methods.anomaly(view, "bouguer", "outcrop")[thickness == 0]).mean()
+    found = methods.Slab.fit([view])
+    assert (found.field, found.level) == ("bouguer", "outcrop 15 km")
+    assert found.contrast == pytest.approx(350, rel=0.05)
+
+
 def test_monotone_thickness_has_an_interval(scripts):
     rng = np.random.default_rng(0)
     distance = rng.uniform(0, 50, 20_000)
