@@ -26,13 +26,19 @@ from gravmap.files import atomic_path, sha256
 from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.geology.class_table import Tally, auxiliary_xml, class_rows, palette
 from gravmap.geology.legend import Legend
-from gravmap.geology.legend_file import load_legend, write_legend
+from gravmap.geology.legend_file import CLASS_TABLES, DEFAULT_CLASSES, load_legend, write_legend
 from gravmap.geology.rasterize_report import RasterizedMap
-from gravmap.lattice import UNUSABLE, axis_cells, turn_longitudes
+from gravmap.lattice import COVER, UNUSABLE, axis_cells, turn_longitudes
 
 log = logging.getLogger(__name__)
 
 ROWS_PER_CHUNK = 512
+
+TABLE_TAG = "GRAVMAP_CLASSES"
+"""Tag of a class raster: name of its class table. Rasters of earlier versions of gravmap have none."""
+
+COVER_TAG = "GRAVMAP_COVER_YOUNGER_THAN"
+"""Tag of a label raster: the age down to which rocks count as cover, where the cover has an age."""
 
 LEGEND_TAG = "GRAVMAP_LEGEND_SHA256"
 """Tag of a label raster: SHA-256 of the legend file beside it. Rasters of earlier versions of gravmap have none."""
@@ -111,7 +117,9 @@ def write_index_raster(
                 raster.write_colormap(1, palette(rows))
                 raster.write(np.ascontiguousarray(values, dtype=np.uint8), 1)
                 raster.set_band_description(1, "class index")
-                raster.update_tags(**_text_tags({"GRAVMAP_LEGEND": legend.name, **(tags or {})}))
+                raster.update_tags(
+                    **_text_tags({"GRAVMAP_LEGEND": legend.name, TABLE_TAG: legend.table, **(tags or {})})
+                )
                 if overviews and not cog and factors:
                     raster.build_overviews(factors, Resampling.mode)
             if cog:
@@ -213,13 +221,16 @@ def write_labels(path: Path, rasterized: RasterizedMap) -> None:
     # that an old raster beside a new legend, after a kill between the two, is refused.
     write_legend(rasterized.legend, legend_path(path))
     tags = {"GRAVMAP_SOURCES": sources, LEGEND_TAG: sha256(legend_path(path))}
+    cover = rasterized.legend.classes[0]
+    if cover.index == COVER and cover.span_ma is not None:
+        tags[COVER_TAG] = f"{cover.span_ma[0]:g} Ma"
     write_index_raster(path, rasterized.values, rasterized.bounds_wsen, rasterized.legend, tags=tags)
 
 
 class LabelFile:
     """A label raster on disk, read in parts; a context manager.
 
-    If its legend is missing, the class table `bedrock10` is used, with a warning.
+    If its legend is missing, the class table `basement10` is used, with a warning.
 
     Attributes
     ----------
@@ -380,7 +391,7 @@ class LabelFile:
 def open_labels(path: Path) -> Labels:
     """Read a label raster and the legend beside it.
 
-    If the legend is missing, the class table `bedrock10` is used, with a warning.
+    If the legend is missing, the class table `basement10` is used, with a warning.
 
     Raises
     ------
@@ -441,13 +452,18 @@ def _legend_of(path: Path, raster: Any) -> Legend:
                 hint,
             )
         return load_legend(beside)
-    default = load_legend("bedrock10")
-    if recorded is not None:  # the colour map in the raster tells whether its classes were those
+    named = raster.tags().get(TABLE_TAG, DEFAULT_CLASSES)
+    table = load_legend(named if named in CLASS_TABLES else DEFAULT_CLASSES)
+    if (
+        recorded is not None or named != table.table
+    ):  # the colour map in the raster tells whether its classes were those
         colours = raster.colormap(1)
-        if any(colours[value] != colour for value, colour in palette(class_rows(default)).items()):
-            raise InputError(f"{beside} is missing, and the classes of {path.name} are not those of bedrock10.", hint)
-    log.warning("%s is missing; the classes of %s are read from the legend bedrock10.", beside, path.name)
-    return default
+        if any(colours[value] != colour for value, colour in palette(class_rows(table)).items()):
+            raise InputError(
+                f"{beside} is missing, and the classes of {path.name} are not those of {table.table}.", hint
+            )
+    log.warning("%s is missing; the classes of %s are read from the legend %s.", beside, path.name, table.table)
+    return table
 
 
 def _unreadable(path: Path, error: RasterioIOError) -> InputError:

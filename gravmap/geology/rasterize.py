@@ -165,7 +165,11 @@ def rasterize(
     sources = tuple(source_record(report, legend) for report, (_, legend) in zip(reports, maps, strict=True))
     name = first.name if len(maps) == 1 else "+".join(dict.fromkeys(legend.name for _, legend in maps))
     table = Legend(
-        name=name, classes=classes, title="Class table of a label raster and the maps it was made from", sources=sources
+        name=name,
+        classes=classes,
+        title="Class table of a label raster and the maps it was made from",
+        sources=sources,
+        table=first.table,
     )
     progress(len(maps) + 1, len(maps) + 1, "done")
     values = lookup[canvas.numbers]
@@ -179,8 +183,9 @@ def _common_classes(maps: Sequence[tuple[Path | str, Legend]]) -> tuple[LegendCl
     for _, legend in maps[1:]:
         if legend.classes != classes:
             raise InputError(
-                f"The legends {maps[0][1].name} and {legend.name} have different class tables.",
-                "Maps that are rasterized together need the same one: write the same `classes = ...` in both.",
+                f"The legends {maps[0][1].name} and {legend.name} have different class tables: {maps[0][1].table} and"
+                f" {legend.table}.",
+                f"Maps that are rasterized together need the same one: --classes {maps[0][1].table}.",
             )
     return classes
 

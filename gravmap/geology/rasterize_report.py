@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import sha256
 from gravmap.geology.legend import Legend
-from gravmap.geology.legend_file import override_rule
+from gravmap.geology.legend_file import code_entry, override_rule
 
 if TYPE_CHECKING:
     from gravmap.geology.geological_map import MapPolygons
@@ -193,8 +193,8 @@ def summarize_map(path: Path, legend: Legend, polygons: MapPolygons) -> MapSumma
 
 
 def source_record(report: MapSummary, legend: Legend) -> dict[str, Any]:
-    """A map and its crosswalk, as stored in the legend of the raster."""
-    crosswalk: dict[str, Any] = {code: "gap" if code in legend.gaps else index for code, index in legend.codes.items()}
+    """A map and its crosswalk, as stored in the legend of the raster; :func:`legend_of_source` reads it."""
+    crosswalk = {code: code_entry(code, legend.codes, legend.units, legend.gaps) for code in legend.codes}
     source: dict[str, Any] = {
         "file": report.file,
         "sha256": report.sha256,
