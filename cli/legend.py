@@ -377,5 +377,5 @@ def _unknown_codes(made: LegendCheck, source: Path) -> Exception:
         )
     return InputError(
         f"{made.file} has {many} that the legend {made.legend} lacks ({_km2(lost)}): {listed}.",
-        'Give each a class, 255 or "gap" under [map.codes] of your legend; until then their area is not usable.',
+        'Give each its age, a class, 255 or "gap" under [map.codes] of your legend; until then they are not usable.',
     )

@@ -1,3 +1,6 @@
+from itertools import combinations
+
+import numpy as np
 import pytest
 
 from gravmap.errors import InputError, OptionError
@@ -45,7 +48,7 @@ def test_the_class_table_is_that_of_the_paper():
     assert [entry.index for entry in table.classes] == list(range(11))
     assert table.classes[2].age == "2500-538.8 Ma"
     assert table.classes[10].age == "any"
-    assert (table.classes[7].colour, table.classes[10].colour) == ("#67A599", "#E31A1C")
+    assert (table.classes[7].colour, table.classes[10].colour) == ("#67A599", "#CE4DA0")
     assert [entry.index for entry in table.bedrock] == list(range(1, 11))
 
 
@@ -115,6 +118,42 @@ def test_under_basement10_the_mesozoic_is_cover_and_its_intrusions_are_rock():
     for code in ("Q", "Pg", "T", "Cz"):
         assert {geo3al.classify(code, {"TYPE": kind}) for kind in "iwev"} == {0}
     assert [geo3al.classify("H2O", {"TYPE": kind}) for kind in "iwv"] == [255] * 3
+
+
+def linear_rgb(colour):
+    parts = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)]) / 255
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+
+
+def cie_lab(rgb):
+    """CIE Lab under D65 of linear sRGB."""
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    scaled = np.array(to_xyz) @ rgb / (0.95047, 1, 1.08883)
+    x, y, z = np.where(scaled > 216 / 24389, np.cbrt(scaled), (24389 / 27 * scaled + 16) / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+SEEN = {  # by linear sRGB; and how far apart every two classes are at least (CIE76)
+    "with normal sight": (np.eye(3), 20),
+    # The worst pair is Proterozoic and Cambrian, 11.1 and 10.8 apart.
+    "with deuteranopia, Vienot 1999": ([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]], 10),
+    "with deuteranopia, Machado 2009": (
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]], 10,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["basement10", "bedrock10"])
+@pytest.mark.parametrize("sight", list(SEEN))
+def test_people_can_tell_the_colours_apart(name, sight):
+    matrix, least = SEEN[sight]
+    seen = {
+        entry.name: cie_lab(np.clip(np.array(matrix) @ linear_rgb(entry.colour), 0, 1))
+        for entry in load_legend(name).classes
+    }
+    assert cie_lab(linear_rgb("#FFFFFF")) == pytest.approx([100, 0, 0], abs=0.01)
+    apart = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in combinations(seen, 2)}
+    assert min(apart.values()) >= least, min(apart, key=apart.get)
 
 
 def test_codes_match_exactly():

@@ -168,7 +168,7 @@ def test_pictures_for_print(finished):
             assert [float(side) / 72 * 300 for side in box[2:]] == pytest.approx([columns, rows], abs=3)
     # Devonian and Mesozoic occur, and nothing else comes into the legend.
     assert shares["map"]("#CB8C37") > 0.1
-    assert shares["map"]("#67C5CA") > 0.15
+    assert shares["map"]("#85D7E7") > 0.15
     assert shares["map"](LEGEND.bedrock[0].colour) == 0
     lithology, evidence, _ = make_layers()
     hidden = ((evidence != OUTCROP) & (lithology == 6)).sum() / (lithology == 6).sum()
