@@ -184,7 +184,14 @@ def command(
 
     truth = place.raw / "truth.tif"
     made = Made(
-        place, plan, chosen.description, seed, region, truth if chosen.kind == "crust" else None, session.command_line
+        place,
+        plan,
+        chosen.description,
+        seed,
+        region,
+        truth if chosen.kind == "crust" else None,
+        session.command_line,
+        _maps(place, chosen),
     )
     with session.progress("Figure 5") as progress:
         paths = write_results(made, device=_device(plan), progress=progress)
@@ -215,6 +222,15 @@ def _choose(profile: str, data: str | None, gravity: Path | None, maps: tuple[tu
     kind = data or ("crust" if profile == "quick" else "wgm2012")
     description = "a synthetic crust" if kind == "crust" else "WGM2012 and the USGS maps that gravmap fetch gets"
     return Data(kind, description, None, pairs)
+
+
+def _maps(place: Workspace, data: Data) -> list[tuple[Path, str]]:
+    """The maps and their legends, given or fetched; none for a crust."""
+    from gravmap.download.present import fetched_maps
+
+    if data.kind == "crust" or data.maps:
+        return [(Path(file), legend) for file, legend in data.maps]
+    return [(path, legend) for legend, path in fetched_maps(place.raw)]
 
 
 def _legend(name: str) -> str:

@@ -21,12 +21,13 @@ from rasterio.transform import from_bounds
 from rasterio.windows import Window
 
 from gravmap import __version__
+from gravmap.classes import CLASS_TABLES, DEFAULT_CLASSES
 from gravmap.errors import InputError
 from gravmap.files import atomic_path, sha256
 from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.geology.class_table import Tally, auxiliary_xml, class_rows, palette
 from gravmap.geology.legend import Legend
-from gravmap.geology.legend_file import CLASS_TABLES, DEFAULT_CLASSES, load_legend, write_legend
+from gravmap.geology.legend_file import load_legend, write_legend
 from gravmap.geology.rasterize_report import RasterizedMap
 from gravmap.lattice import COVER, UNUSABLE, axis_cells, turn_longitudes
 
@@ -85,7 +86,7 @@ def write_index_raster(
     >>> from gravmap.geology.labels import write_index_raster
     >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_index_raster(Path(folder) / "a.tif", values, (80, 44, 82, 46), load_legend("bedrock10"))
+    ...     write_index_raster(Path(folder) / "a.tif", values, (80, 44, 82, 46), load_legend("basement10"))
     ...     with rasterio.open(Path(folder) / "a.tif") as raster:
     ...         raster.nodata, raster.colormap(1)[6]
     (255.0, (203, 140, 55, 255))
@@ -159,7 +160,7 @@ class Labels:
     >>> import numpy as np
     >>> from gravmap.geology import load_legend
     >>> from gravmap.geology.labels import Labels
-    >>> labels = Labels(np.array([[0, 6], [6, 255]], dtype=np.uint8), (80, 44, 82, 46), 1.0, load_legend("bedrock10"))
+    >>> labels = Labels(np.array([[0, 6], [6, 255]], dtype=np.uint8), (80, 44, 82, 46), 1.0, load_legend("basement10"))
     >>> int(np.count_nonzero(labels.values == 6))
     2
     """
@@ -206,7 +207,7 @@ def write_labels(path: Path, rasterized: RasterizedMap) -> None:
     >>> from gravmap.geology import load_legend, open_labels, write_labels
     >>> from gravmap.geology.rasterize_report import RasterizedMap
     >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
-    >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("bedrock10"), maps=(), codes=())
+    >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("basement10"), maps=(), codes=())
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_labels(Path(folder) / "labels.tif", made)
     ...     labels = open_labels(Path(folder) / "labels.tif")
@@ -257,7 +258,7 @@ class LabelFile:
     >>> from gravmap.geology.labels import write_index_raster
     >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_index_raster(Path(folder) / "labels.tif", values, (80, 44, 82, 46), load_legend("bedrock10"))
+    ...     write_index_raster(Path(folder) / "labels.tif", values, (80, 44, 82, 46), load_legend("basement10"))
     ...     with LabelFile(Path(folder) / "labels.tif") as file:
     ...         file.sample(np.array([45.5]), np.array([80.5, 81.5, 82.5]))
     array([[  0,   6, 255]], dtype=uint8)
@@ -406,7 +407,7 @@ def open_labels(path: Path) -> Labels:
     >>> from gravmap.geology import load_legend, open_labels, write_labels
     >>> from gravmap.geology.rasterize_report import RasterizedMap
     >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
-    >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("bedrock10"), maps=(), codes=())
+    >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("basement10"), maps=(), codes=())
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_labels(Path(folder) / "labels.tif", made)
     ...     labels = open_labels(Path(folder) / "labels.tif")

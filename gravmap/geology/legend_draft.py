@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gravmap.classes import DEFAULT_CLASSES
 from gravmap.errors import InputError
 from gravmap.geology.ages import OLDEST_ROCK_MA, UnknownAge, is_age_name, parse_age
 from gravmap.geology.legend import ROCKS, Legend, MapUnit, class_of_age
 from gravmap.geology.legend_check import polygons_with_areas
 from gravmap.geology.legend_file import (
-    DEFAULT_CLASSES,
     class_table_lines,
     code_entry,
     inline_toml,

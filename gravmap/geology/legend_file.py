@@ -11,16 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from gravmap.classes import CLASS_TABLES, DEFAULT_CLASSES, NamedClasses
 from gravmap.errors import InputError
 from gravmap.files import sha256, write_text
 from gravmap.geology.legend import ROCKS, SEDIMENTARY, Legend, LegendClass, MapUnit
 from gravmap.geology.legend_codes import GAP, KEEP, check_keys, read_age, read_index, read_map_table, text_of
 from gravmap.lattice import COVER, UNUSABLE
 from gravmap.records import check_record, parse_record
-
-DEFAULT_CLASSES = "basement10"
-CLASS_TABLES = (DEFAULT_CLASSES, "bedrock10")
-"""The shipped class tables, each a legend without crosswalk other than that of the class index."""
 
 
 def toml_string(text: str) -> str:
@@ -90,8 +87,7 @@ def legend_to_toml(legend: Legend) -> str:
     lines = [f"name = {toml_string(legend.name)}"]
     if legend.title:
         lines.append(f"title = {toml_string(legend.title)}")
-    if legend.table != legend.name:
-        lines.append(f"class_table = {toml_string(legend.table)}")
+    lines.append(f"class_table = {toml_string(legend.table or legend.name)}")
     lines += class_table_lines(legend.classes)
     if legend.field_candidates:
         lines += ["", "[map]"]
@@ -123,7 +119,7 @@ def write_legend(legend: Legend, path: Path) -> None:
     >>> from pathlib import Path
     >>> from gravmap.geology import load_legend
     >>> from gravmap.geology.legend_file import write_legend
-    >>> legend = load_legend("bedrock10")
+    >>> legend = load_legend("basement10")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_legend(legend, Path(folder) / "mine.toml")
     ...     load_legend(Path(folder) / "mine.toml") == legend
@@ -237,6 +233,26 @@ def read_legend(text: str, where: str) -> Legend:
     if "map" not in table:
         return legend
     return read_map_table(check_record(table["map"], dict[str, Any], f"{where}: map", _MAP), legend, where)
+
+
+def with_table_name(classes: NamedClasses) -> NamedClasses:
+    """Bedrock classes with the name of the shipped class table that has them, where a file does not give it.
+
+    Examples
+    --------
+    >>> from gravmap.geology import load_legend
+    >>> from gravmap.geology.legend_file import with_table_name
+    >>> from gravmap.classes import NamedClasses
+    >>> names = {entry.index: entry.name for entry in load_legend("bedrock10").bedrock}
+    >>> with_table_name(NamedClasses(names)).table
+    'bedrock10'
+    """
+    if classes.table:
+        return classes
+    for table in CLASS_TABLES:
+        if classes.names == {entry.index: entry.name for entry in load_legend(table).bedrock}:
+            return replace(classes, table=table)
+    return classes
 
 
 def _shipped_table(classes: tuple[LegendClass, ...], name: str) -> str:

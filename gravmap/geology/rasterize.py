@@ -104,7 +104,7 @@ def rasterize(
     >>> from gravmap.geology import load_legend, rasterize
     >>> from gravmap.geology.legend_file import read_legend
     >>> from gravmap.regions import Region
-    >>> toml = 'name = "toy"\nclasses = "bedrock10"\n[map]\nfield = "UNIT"\n[map.codes]\nQ = 0\nD = 6\n'
+    >>> toml = 'name = "toy"\nclasses = "basement10"\n[map]\nfield = "UNIT"\n[map.codes]\nQ = 0\nD = 6\n'
     >>> boxes = [shapely.box(80, 44, 81, 45), shapely.box(81, 44, 82, 45)]
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "map.gpkg"

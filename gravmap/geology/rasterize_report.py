@@ -122,7 +122,7 @@ class RasterizedMap:
     >>> from gravmap.geology.rasterize_report import CodeArea
     >>> codes = (CodeArea("map.gpkg", "D", 6, 120.0, 3), CodeArea("map.gpkg", "xx", None, 5.0, 1))
     >>> values = np.full((2, 2), 6, dtype=np.uint8)
-    >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("bedrock10"), maps=(), codes=codes)
+    >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("basement10"), maps=(), codes=codes)
     >>> [code.code for code in made.unknown]
     ['xx']
     """

@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from gravmap.classes import CLASS_TABLES, split_table_name
 from gravmap.errors import InputError, OptionError
 from gravmap.geology.ages import UnknownAge, parse_age
 from gravmap.geology.legend import Legend, LegendClass, MapUnit, class_of_unit
 from gravmap.geology.legend_codes import age_text, plain_number
-from gravmap.geology.legend_file import CLASS_TABLES, load_legend
+from gravmap.geology.legend_file import load_legend
 from gravmap.lattice import COVER, UNUSABLE
 
 SAME_AGE_MA = 0.1
 """Ages this near to a boundary of a class table mean that boundary: 251.9 is 251.902, the base of the Mesozoic."""
-
-_LEVEL_NAME = re.compile(r"(?P<table>.+)-(?P<level>[\d.]+Ma)")
 
 
 def parse_cover_age(text: str) -> float:
@@ -174,8 +173,7 @@ def cover_younger_than(table: Legend, level_ma: float) -> Legend:
         ),
         *(replace(_older_part(entry, level, text), index=number) for number, entry in enumerate(kept, start=1)),
     ]
-    found = _LEVEL_NAME.fullmatch(table.table)
-    name = f"{found['table'] if found else table.table}-{plain_number(level)}Ma"
+    name = f"{split_table_name(table.table)[0]}-{plain_number(level)}Ma"
     return Legend(name=name, classes=tuple(classes), title=f"{table.title}, cover younger than {text}", table=name)
 
 
@@ -200,16 +198,3 @@ def _other_table(table: Legend, level: float) -> str:
         if name != table.table and not _without_class(load_legend(name), level):
             return f"Choose a class table that has: --classes {name}."
     return "Give an older age, or --classes with a class table of your own that has one."
-
-
-def table_options(name: str) -> str:
-    """The options of `gravmap rasterize` for a class table of this name, for messages.
-
-    Examples
-    --------
-    >>> from gravmap.geology.reclassify import table_options
-    >>> table_options("basement10-320Ma")
-    '--classes basement10 --cover-younger-than 320Ma'
-    """
-    found = _LEVEL_NAME.fullmatch(name)
-    return f"--classes {found['table']} --cover-younger-than {found['level']}" if found else f"--classes {name}"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from gravmap.classes import CLASS_TABLES
 from gravmap.geology import load_legend
 from gravmap.geology.ages import UnknownAge, class_of_span, ics_chart, is_age_name, normalize_age_name, parse_age
 from gravmap.geology.legend import INTRUSIVE, MapUnit, replace_field
-from gravmap.geology.legend_file import CLASS_TABLES
 from gravmap.geology.reclassify import with_classes
 
 CROSSWALK = Path(__file__).resolve().parents[3] / "shared" / "data" / "geology_crosswalk.csv"

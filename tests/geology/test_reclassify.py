@@ -3,13 +3,14 @@ import pytest
 import rasterio
 from shapely.geometry import box
 
+from gravmap.classes import table_options
 from gravmap.errors import InputError, OptionError
 from gravmap.geology import load_legend, open_labels, rasterize, write_labels
 from gravmap.geology.labels import legend_path
 from gravmap.geology.legend import MapUnit
 from gravmap.geology.legend_draft import draft_legend
 from gravmap.geology.legend_file import legend_of_map, legend_to_toml, read_legend
-from gravmap.geology.reclassify import cover_younger_than, parse_cover_age, table_options, with_classes
+from gravmap.geology.reclassify import cover_younger_than, parse_cover_age, with_classes
 from gravmap.regions import Region
 
 HERE = Region(80, 44, 85, 46)
