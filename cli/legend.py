@@ -98,7 +98,7 @@ def _say_classes(session: Session, legend: Legend) -> None:
 
 def _say_crosswalk(session: Session, legend: Legend) -> None:
     names = {entry.index: f"{entry.index} {entry.name}" for entry in legend.classes} | {255: "255 not usable"}
-    where = f" of {legend.sources[0]['file']}" if legend.sources else ""
+    where = f" of {legend.sources[0].get('file', '?')}" if legend.sources else ""
     session.say(f"Legend {legend.name}, field {legend.field_names}{where}:")
     if legend.ages:
         session.say("  The age of each polygon gives its class; codes are exceptions.")

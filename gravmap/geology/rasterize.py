@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gravmap.classes import CLASS_TABLES
 from gravmap.errors import InputError, OptionError
 from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.geology.legend import Legend, LegendClass
+from gravmap.geology.legend_file import load_legend
 from gravmap.geology.rasterize_report import (
     CodeArea,
     RasterizedMap,
@@ -23,6 +25,7 @@ from gravmap.geology.rasterize_report import (
     source_record,
     summarize_map,
 )
+from gravmap.geology.reclassify import with_classes
 from gravmap.geology.scanline import BETWEEN, NO_OWNER, WITHIN, Canvas
 from gravmap.lattice import UNUSABLE
 from gravmap.progress import Progress, silent
@@ -185,9 +188,21 @@ def _common_classes(maps: Sequence[tuple[Path | str, Legend]]) -> tuple[LegendCl
             raise InputError(
                 f"The legends {maps[0][1].name} and {legend.name} have different class tables: {maps[0][1].table} and"
                 f" {legend.table}.",
-                f"Maps that are rasterized together need the same one: --classes {maps[0][1].table}.",
+                f"Maps that are rasterized together need the same one: {_shared_table(maps)}.",
             )
     return classes
+
+
+def _shared_table(maps: Sequence[tuple[Path | str, Legend]]) -> str:
+    """How to give the legends of all maps the same class table, for a message."""
+    for table in dict.fromkeys(legend.table for _, legend in maps if legend.table in CLASS_TABLES):
+        try:
+            for _, legend in maps:
+                with_classes(legend, load_legend(table))
+        except InputError:
+            continue
+        return f"add --classes {table}"
+    return "write the same `classes = ...` in both, and ages for their codes"
 
 
 def _number(

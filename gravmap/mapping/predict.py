@@ -182,9 +182,8 @@ def predict(
     >>> from gravmap.network import build
     >>> from gravmap.regions import Region
     >>> network = build("ggmnet-tiny", in_channels=1, classes=10)
-    >>> classes = [
-    ...     {"index": each.index, "name": each.name, "colour": each.colour} for each in load_legend("basement10").bedrock
-    ... ]
+    >>> bedrock = load_legend("basement10").bedrock
+    >>> classes = [{"index": each.index, "name": each.name, "colour": each.colour} for each in bedrock]
     >>> spec = ModelSpec(
     ...     model="ggmnet-tiny",
     ...     architecture=network.architecture.to_dict(),
