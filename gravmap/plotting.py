@@ -34,6 +34,7 @@ SAND, PANEL, BACKGROUND = "#DCD6C8", "#E6E6E2", "#F3F3F3"
 NODATA_COLOUR = "#D9D9D9"
 OUTCROP_COLOUR = "#595959"
 BASEMENT_COLOUR = "#A39B94"
+MESOZOIC_COLOUR = "#C6D86B"
 
 
 def decorate_map(axes: Axes, bounds_wsen: tuple[float, float, float, float], width_in: float) -> None:
