@@ -119,7 +119,9 @@ def write_index_raster(
                 raster.write(np.ascontiguousarray(values, dtype=np.uint8), 1)
                 raster.set_band_description(1, "class index")
                 raster.update_tags(
-                    **_text_tags({"GRAVMAP_LEGEND": legend.name, TABLE_TAG: legend.table or legend.name, **(tags or {})})
+                    **_text_tags(
+                        {"GRAVMAP_LEGEND": legend.name, TABLE_TAG: legend.table or legend.name, **(tags or {})}
+                    )
                 )
                 if overviews and not cog and factors:
                     raster.build_overviews(factors, Resampling.mode)
