@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from typing import Any
 
 from gravmap.errors import InputError
+from gravmap.lattice import COVER
 from gravmap.records import parse_record
 
 DEFAULT_CLASSES = "basement10"
@@ -26,7 +29,7 @@ class NamedClasses:
     names : dict of int to str
         Class index to name.
     table : str
-        Name of the class table; empty in files of earlier versions.
+        Name of the class table; empty if it is not known.
     """
 
     names: dict[int, str]
@@ -34,8 +37,21 @@ class NamedClasses:
 
     @classmethod
     def of(cls, classes: list[dict[str, Any]] | Any, legend_toml: str = "") -> NamedClasses:
-        """From the entries of a record, and the text of the legend in it."""
-        return cls({int(each["index"]): str(each["name"]) for each in classes}, table_name(legend_toml))
+        """From the entries of a record, and the text of the legend in it.
+
+        Files of earlier versions do not name the class table; a shipped one is recognised by its classes.
+
+        Examples
+        --------
+        >>> from gravmap.geology import load_legend
+        >>> from gravmap.classes import NamedClasses
+        >>> bedrock = [{"index": each.index, "name": each.name} for each in load_legend("bedrock10").bedrock]
+        >>> NamedClasses.of(bedrock).table
+        'bedrock10'
+        """
+        names = {int(each["index"]): str(each["name"]) for each in classes}
+        recognised = (table for table in CLASS_TABLES if _shipped_names(table) == names)
+        return cls(names, table_name(legend_toml) or next(recognised, ""))
 
     def differences(self, other: NamedClasses) -> list[str]:
         """What differs: index by index, as it is in this and in the other; colours and ages may differ."""
@@ -62,6 +78,14 @@ class NamedClasses:
             options = table_options(self.table)
             return f"`gravmap rasterize {options} --overwrite` with the same maps makes labels of its classes{then}"
         return f"Make labels of its classes: `gravmap rasterize MAP --legend LEGEND --overwrite` with its legend{then}"
+
+
+@cache
+def _shipped_names(table: str) -> dict[int, str]:
+    """Bedrock classes of a shipped class table; read as text, because the package of legends loads raster libraries."""
+    text = resources.files("gravmap").joinpath(f"geology/legends/{table}.toml").read_text(encoding="utf-8")
+    rows = parse_record(text, dict[str, Any], f"gravmap's legend {table}", toml=True)["class"]
+    return {row["index"]: row["name"] for row in rows if row["index"] != COVER}
 
 
 def table_name(legend_toml: str) -> str:

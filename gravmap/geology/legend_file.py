@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gravmap.classes import CLASS_TABLES, DEFAULT_CLASSES, NamedClasses
+from gravmap.classes import CLASS_TABLES, DEFAULT_CLASSES
 from gravmap.errors import InputError
 from gravmap.files import sha256, write_text
 from gravmap.geology.legend import ROCKS, SEDIMENTARY, Legend, LegendClass, MapUnit
@@ -233,26 +233,6 @@ def read_legend(text: str, where: str) -> Legend:
     if "map" not in table:
         return legend
     return read_map_table(check_record(table["map"], dict[str, Any], f"{where}: map", _MAP), legend, where)
-
-
-def with_table_name(classes: NamedClasses) -> NamedClasses:
-    """Bedrock classes with the name of the shipped class table that has them, where a file does not give it.
-
-    Examples
-    --------
-    >>> from gravmap.geology import load_legend
-    >>> from gravmap.geology.legend_file import with_table_name
-    >>> from gravmap.classes import NamedClasses
-    >>> names = {entry.index: entry.name for entry in load_legend("bedrock10").bedrock}
-    >>> with_table_name(NamedClasses(names)).table
-    'bedrock10'
-    """
-    if classes.table:
-        return classes
-    for table in CLASS_TABLES:
-        if classes.names == {entry.index: entry.name for entry in load_legend(table).bedrock}:
-            return replace(classes, table=table)
-    return classes
 
 
 def _shipped_table(classes: tuple[LegendClass, ...], name: str) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 from gravmap.classes import NamedClasses
 from gravmap.errors import InputError
 from gravmap.geology.legend import Legend, LegendClass
-from gravmap.geology.legend_file import with_table_name
 from gravmap.gravity.field_reader import FieldReader
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.training.checkpoint import ModelSpec
@@ -166,8 +165,8 @@ def require_labels(labels: Path | None, reads_outcrop: bool) -> None:
 
 
 def classes_of_spec(spec: ModelSpec) -> NamedClasses:
-    """The classes that a network was trained on; a class table of an earlier version is recognised by them."""
-    return with_table_name(NamedClasses.of(spec.classes, spec.legend_toml))
+    """The classes that a network was trained on."""
+    return NamedClasses.of(spec.classes, spec.legend_toml)
 
 
 def classes_of_legend(legend: Legend) -> NamedClasses:

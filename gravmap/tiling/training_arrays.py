@@ -17,7 +17,7 @@ from gravmap.errors import InputError, OptionError
 from gravmap.files import atomic_path, refuse_edited, sha256
 from gravmap.geology import open_labels
 from gravmap.geology.labels import LabelFile, Labels, legend_path
-from gravmap.geology.legend_file import legend_to_toml, with_table_name
+from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.field_reader import read_fields
 from gravmap.gravity.missing_heights import file_with_channels
 from gravmap.lattice import BUFFER, COVER, TRAIN, UNUSABLE
@@ -321,7 +321,7 @@ def other_class_tables(labels: Path, trained: Mapping[str, tuple[list[ClassRecor
     here = NamedClasses({entry.index: entry.name for entry in legend.bedrock}, legend.table)
     found = []
     for subject, (classes, legend_toml, is_map) in trained.items():
-        there = with_table_name(NamedClasses.of(classes, legend_toml))
+        there = NamedClasses.of(classes, legend_toml)
         mismatch = there.describe_mismatch(subject, str(labels), here, "shows" if is_map else "was trained on")
         remedy = "`gravmap predict --overwrite` with a network of these labels remakes it" if is_map else ""
         if mismatch:
@@ -370,7 +370,7 @@ def _other_table(path: Path, index: TileIndex) -> str:
     except InputError:
         return ""
     bedrock = [entry for entry in index["classes"] if entry["index"] != COVER]
-    then = with_table_name(NamedClasses.of(bedrock, index.get("legend_toml", "")))
+    then = NamedClasses.of(bedrock, index.get("legend_toml", ""))
     differing = then.differences(NamedClasses({entry.index: entry.name for entry in now.bedrock}, now.table))
     if not differing:
         return ""

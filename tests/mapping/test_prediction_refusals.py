@@ -96,11 +96,12 @@ def test_labels_of_another_legend(project):
     fewer = Legend("fewer", tuple(entry for entry in LEGEND.classes if entry.index != 10))
     path = labels(project, fewer)
     refused(project, "class 10 is .* there and none here", labels_path=path)
-    # With everywhere, no class of the labels is shown: they may differ.
-    run(project, labels_path=path, options=Options(everywhere=True))
     basement = labels(project, load_legend("basement10"))
     named = r"run was trained on bedrock10, .*labels\.tif has basement10: class 9 is Mesozoic there and Basic"
     refused(project, rf"{named}[\s\S]*`gravmap rasterize --classes bedrock10 --overwrite`", labels_path=basement)
+    path = labels(project, fewer)
+    # With everywhere, no class of the labels is shown: they may differ.
+    run(project, labels_path=path, options=Options(everywhere=True))
     # Another colour is not another class.
     recoloured = tuple(dataclasses.replace(entry, colour="#123456") for entry in LEGEND.classes)
     run(project, labels_path=labels(project, Legend("coloured", recoloured)), folder="other")

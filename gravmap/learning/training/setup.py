@@ -127,7 +127,9 @@ def choose_inputs(splits: DatasetSplits, config: TrainConfig) -> InputChannels:
     inputs = InputChannels.from_list(config.init["inputs"])
     meta = splits.meta
     recipe, legend_toml = meta.get("field_recipe", {}), str(meta.get("legend_toml", ""))
-    refuse_incompatible(config.init, inputs.names, names, splits.classes, recipe, legend_toml)
+    refuse_incompatible(
+        config.init, inputs.names, names, splits.classes, recipe, legend_toml, simulated=splits.simulated
+    )
     return inputs
 
 

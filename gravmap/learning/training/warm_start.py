@@ -175,6 +175,8 @@ def refuse_incompatible(
     classes: list[dict[str, Any]],
     field_recipe: dict[str, Any],
     legend_toml: str = "",
+    *,
+    simulated: bool = False,
 ) -> None:
     """Refuse to fine-tune weights on other channels, classes or another kind of gravity field.
 
@@ -190,6 +192,8 @@ def refuse_incompatible(
         How the field of the new run was made.
     legend_toml : str
         Legend of the labels of the new run, which names its class table.
+    simulated : bool
+        Whether the new run is trained on simulated crusts, whose classes cannot be chosen.
 
     Raises
     ------
@@ -203,12 +207,14 @@ def refuse_incompatible(
             f"{init['run']} was trained with other channels: {', '.join(theirs)}; this run has {', '.join(ours)}.",
             "Weights can only be fine-tuned with the same channels, in the same order.",
         )
-    trained = replace(NamedClasses.of(init["classes"]), table=init.get("class_table", ""))
+    trained = NamedClasses.of(init["classes"])
+    trained = replace(trained, table=init.get("class_table") or trained.table)
     mismatch = trained.describe_mismatch(
         f"The run {init['run']}", "the data of this run", NamedClasses.of(classes, legend_toml)
     )
     if mismatch:
-        raise InputError(mismatch, f"{trained.how_to_make(tiles=True)}; or train without --init.")
+        make = "" if simulated else f"{trained.how_to_make(tiles=True)}; or "
+        raise InputError(mismatch, f"{make}{'T' if simulated else 't'}rain without --init.")
     unlike = [key for key in SAME_FIELD if init["field_recipe"].get(key) != field_recipe.get(key)]
     if unlike:
         words = "; ".join(f"{key} {init['field_recipe'].get(key)}, here {field_recipe.get(key)}" for key in unlike)

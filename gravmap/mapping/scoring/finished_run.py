@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from gravmap.classes import NamedClasses
 from gravmap.errors import InputError
-from gravmap.geology.legend_file import with_table_name
 from gravmap.geology.points import Points
 from gravmap.learning.data.dataset import RegionDataset, known_labels
 from gravmap.learning.data.outcrop_context import is_context, with_context
@@ -148,8 +147,8 @@ def _fingerprint(dataset: RegionDataset, model: Mapping[str, Any]) -> str:
 
 
 def _check_classes(model: Mapping[str, Any], dataset: RegionDataset, tiles: Path, name: str) -> None:
-    trained = with_table_name(NamedClasses.of(model.get("classes", []), str(model.get("legend_toml", ""))))
-    found = with_table_name(NamedClasses.of(dataset.classes, str(dataset.meta.get("legend_toml", ""))))
+    trained = NamedClasses.of(model.get("classes", []), str(model.get("legend_toml", "")))
+    found = NamedClasses.of(dataset.classes, str(dataset.meta.get("legend_toml", "")))
     mismatch = trained.describe_mismatch(name[:1].upper() + name[1:], str(tiles), found)
     if mismatch:
         raise InputError(mismatch, f"{trained.how_to_make(tiles=True)}; or train anew on this one.")
