@@ -314,7 +314,7 @@ def test_unmapped_ground_is_named_and_counts_in_no_other_percentage(mapped, tmp_
     assert blank.nodata_km2 == pytest.approx(measure_areas(mapped).nodata_km2)
     whole = blank.mapped_km2 + blank.unmapped_km2
     assert whole + blank.nodata_km2 == pytest.approx(blank.km2.sum())
-    fraction = plain(percent(blank.unmapped_km2 / whole))
+    fraction = plain(percent(blank.unmapped_km2 / whole, 1))
     for kind, page in pages.items():
         top = page.text.split("The map")[0]
         assert f"{fraction} of the region is unmapped" in top
