@@ -35,6 +35,7 @@ NODATA_COLOUR = "#D9D9D9"
 UNMAPPED_COLOUR = "#F5EEDC"  # below dots: ground that no geological map covers
 OUTCROP_COLOUR = "#595959"
 BASEMENT_COLOUR = "#A39B94"
+MESOZOIC_COLOUR = "#C6D86B"
 
 
 def decorate_map(axes: Axes, bounds_wsen: tuple[float, float, float, float], width_in: float) -> None:

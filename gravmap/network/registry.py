@@ -170,7 +170,7 @@ def build_from_dict(architecture: Mapping[str, Any], in_channels: int, classes: 
     _refuse_huge(architecture, in_channels, classes)
     network = make(described, in_channels, classes)
     assert isinstance(network, nn.Module)
-    classifier_of(network, classes)
+    classifier_of(network, classes + getattr(described, "extra_outputs", 0))
     return network
 
 
@@ -200,7 +200,9 @@ def outline(architecture: Mapping[str, Any], in_channels: int, classes: int) -> 
         with torch.device("meta"):
             # The body of an outcrop start is built without its own check: there is one for the whole.
             made: Any = (
-                OutcropStart(described, _bare(body, in_channels, classes), in_channels, classes)
+                OutcropStart(
+                    described, _bare(body, in_channels, classes + described.extra_outputs), in_channels, classes
+                )
                 if body
                 else make(described, in_channels, classes)
             )
@@ -306,7 +308,8 @@ def _outcrop_start(record: Mapping[str, Any]) -> OutcropStartArchitecture:
 
 
 def _with_body(architecture: OutcropStartArchitecture, in_channels: int, classes: int) -> OutcropStart:
-    return OutcropStart(architecture, build_from_dict(architecture.body, in_channels, classes), in_channels, classes)
+    body = build_from_dict(architecture.body, in_channels, classes + architecture.extra_outputs)
+    return OutcropStart(architecture, body, in_channels, classes)
 
 
 def _kind(record: Mapping[str, Any]) -> tuple[Callable[[Mapping[str, Any]], Any], Callable[..., SegmentationNetwork]]:

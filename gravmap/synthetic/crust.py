@@ -14,7 +14,15 @@ from scipy.ndimage import convolve1d
 
 from gravmap.errors import OptionError
 from gravmap.lattice import EARTH_RADIUS_KM
-from gravmap.synthetic.bedrock import MAPPED_KM, draw_bedrock, draw_belts, draw_cover, draw_moho, draw_uplift
+from gravmap.synthetic.bedrock import (
+    MAPPED_KM,
+    draw_bedrock,
+    draw_belts,
+    draw_cenozoic,
+    draw_cover,
+    draw_moho,
+    draw_uplift,
+)
 from gravmap.synthetic.geometry import FloatArray, RandomStreams, random_field, strike_plane
 from gravmap.synthetic.layers import Layer, fade_window, low_pass, plane_gravity, sphere_gravity
 from gravmap.synthetic.prior import Prior, load_prior
@@ -48,7 +56,7 @@ class Crust:
     truth : ndarray, shape (ny, nx), uint8
         Class of the bedrock directly below the cover, 1..10, everywhere.
     cover_thickness_m : ndarray, shape (ny, nx), float32
-        Thickness of the cover, metres.
+        Thickness of the cover, Cenozoic and Mesozoic together, metres.
     moho_depth_m : ndarray, shape (ny, nx), float32
         Depth of the Moho, metres.
     belt : ndarray, shape (ny, nx), int16
@@ -182,7 +190,8 @@ def make_crust(
     cover_km = draw_cover(plane, uplift, kept, setting)
     moho_km = draw_moho(plane, uplift, setting)
     bedrock = draw_bedrock(plane, belts, uplift, kept, setting)
-    stack = build_stack(plane, belts, bedrock, cover_km, setting.rocks)
+    cenozoic_km = draw_cenozoic(plane, cover_km, setting)
+    stack = build_stack(plane, belts, bedrock, (cenozoic_km, cover_km - cenozoic_km), setting.rocks)
 
     window = fade_window((lat.size, lon.size), (_FADED * margin * sub, _FADED * margin * sub))
     filters = low_pass(1000 * setting.low_pass_km) if setting.low_pass_km > 0 else None
@@ -206,14 +215,14 @@ def make_crust(
     }
     total = _grid(np.sum(list(parts.values()), axis=0), shape, (west, south), spacing_deg, collar)
     own = slice(collar, collar + ny), slice(collar, collar + nx)
-    cover_km, truth = stack.base_km[0][inner], bedrock.truth[inner].copy()
+    thickness_km, truth = stack.cover_km[inner], bedrock.truth[inner].copy()
     setting = replace(setting, latitude_deg=float(np.degrees(middle)))
     return Crust(
         gravity=total[own] if collar else total,
         # The 50 m contour passes through a node, whose thickness may be rounded down in float32.
-        surface=np.where(cover_km < MAPPED_KM - 1e-6, truth, 0).astype(np.uint8),
+        surface=np.where(thickness_km < MAPPED_KM - 1e-6, truth, 0).astype(np.uint8),
         truth=truth,
-        cover_thickness_m=1000 * cover_km,
+        cover_thickness_m=1000 * thickness_km,
         moho_depth_m=(1000 * moho_km[inner]).astype(np.float32),
         belt=belts.index[inner].astype(np.int16),
         stack=stack.cut(inner),
@@ -316,7 +325,7 @@ def _check(
     if len(percentages) != 10 or min(percentages) < 0 or sum(percentages[:7]) <= 0:
         raise OptionError(
             f"shares_percent is {percentages}: ten numbers of at least 0 are needed, one of the first seven above 0.",
-            "Those of the prior central-asia are 1, 8, 5, 6, 4, 17, 23, 6, 9, 21.",
+            "Those of the prior central-asia are 1, 9, 6, 6, 4, 19, 25, 5, 1.5, 24.",
         )
     margin_deg = margin * spacing_deg
     south, north = south_west[1] - margin_deg, south_west[1] + shape[0] * spacing_deg + margin_deg

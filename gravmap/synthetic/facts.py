@@ -12,6 +12,7 @@ from gravmap.geology import load_legend
 from gravmap.lattice import EARTH_RADIUS_KM
 from gravmap.synthetic.crust import LEGEND, Crust
 from gravmap.synthetic.pool import crust_arrays
+from gravmap.synthetic.stack import COVER_UNITS
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def crust_facts(crust: Crust) -> CrustFacts:
     if hidden.any() and not hidden.all():
         distance = float(np.median(distance_transform_edt(hidden, sampling=(tall, wide))[hidden]))
     depth_km = crust.cover_thickness_m[hidden] / 1000 if hidden.any() else np.zeros(1)
-    top = (crust.stack.thickness_km > 0)[1:].argmax(axis=0) + 1
+    top = (crust.stack.thickness_km > 0)[COVER_UNITS:].argmax(axis=0) + COVER_UNITS
     density = crust.stack.reference + np.take_along_axis(crust.stack.contrast, top[None], axis=0)[0]
     residual = crust_arrays(crust, ["residual_10km"])["fields"][0]
     names = {entry.index: entry.name for entry in load_legend(LEGEND).classes}

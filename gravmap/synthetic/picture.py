@@ -20,6 +20,7 @@ from gravmap.plotting import (
     GREEN,
     GREY,
     INK,
+    MESOZOIC_COLOUR,
     MUTED,
     PANEL,
     VERMILLION,
@@ -27,7 +28,7 @@ from gravmap.plotting import (
     legend_patches,
     map_aspect,
 )
-from gravmap.synthetic.bedrock import ACID, MESOZOIC, PERMIAN
+from gravmap.synthetic.bedrock import PERMIAN
 from gravmap.synthetic.crust import LEGEND, Crust
 from gravmap.synthetic.geometry import FloatArray
 from gravmap.synthetic.pool import crust_arrays
@@ -37,9 +38,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DEEPEST_KM = 14.0  # no belt unit reaches deeper than 11 km
-BASEMENT = 11
-"""Value of the basement in sections, where 0 is cover and 1..10 are the bedrock classes."""
+DEEPEST_KM = 14.0
+BASEMENT, MESOZOIC = 11, 12
+"""Values of the crust below the belts, and of the lower layer of the cover, in sections; 0 is the upper layer of the
+cover and 1..10 are the bedrock classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ class Section:
     depth_km : ndarray, shape (m,)
         Depth of the middle of every row, evenly spaced, positive down.
     rock : ndarray, shape (m, n), uint8
-        0 cover, 1..10 bedrock, 11 basement.
+        0 Cenozoic, 12 Mesozoic, 1..10 bedrock, 11 the crust below the belts.
     density : ndarray, shape (m, n)
         kg/m3.
     belt : ndarray, shape (n,), int16
@@ -104,13 +106,11 @@ def vertical_section(crust: Crust, *, columns: int = 2400, rows: int = 480) -> S
     base[:-1] = np.where(thickness[:-1] > 0, base[:-1], np.concatenate([np.zeros_like(base[:1]), base[:-2]]))
     base = np.maximum.accumulate(base, axis=0)
     unit = np.minimum((base[:, None, :] <= depth[None, :, None]).sum(axis=0), len(UNITS) - 1)
-    belt = crust.stack.belt_class[nearest]
-    kinds = [np.full_like(belt, kind) for kind in (0, MESOZOIC, PERMIAN, ACID)]
-    rock = np.take_along_axis(np.stack([*kinds, belt, np.full_like(belt, BASEMENT)]), unit, axis=0)
+    belt, pluton = crust.stack.belt_class[nearest], crust.stack.pluton_class[nearest]
+    cover_and_basins = [np.full_like(belt, kind) for kind in (0, MESOZOIC, PERMIAN)]
+    rock = np.take_along_axis(np.stack([*cover_and_basins, pluton, belt, np.full_like(belt, BASEMENT)]), unit, axis=0)
     contrast = np.take_along_axis(crust.stack.contrast[:, nearest[0], nearest[1]].astype(np.float64), unit, axis=0)
-    density = crust.stack.reference + np.where(
-        unit == 0, contrast * np.exp(-depth[:, None] / crust.stack.cover_scale_km), contrast
-    )
+    density = crust.stack.reference + contrast * crust.stack.compaction(unit, depth[:, None])
     places_lat, places_lon = lat[0] + row * (lat[1] - lat[0]), lon[0] + column * (lon[1] - lon[0])
     return Section(
         places_lon,
@@ -326,7 +326,7 @@ def _contacts(section: Section) -> NDArray[np.bool_]:
     line[1:] |= rock[1:] != rock[:-1]
     line[:, 1:] |= rock[:, 1:] != rock[:, :-1]
     faults = np.flatnonzero(np.diff(section.belt))
-    # Cover and basins are younger than the faults, which do not cut them.
+    # Cover, basins and intrusives are younger than the faults, which do not cut them.
     broken = (rock >= 1) & (rock <= 7)
     for shift in (-1, 0, 1, 2):
         line[:, np.clip(faults + shift, 0, rock.shape[1] - 1)] |= broken[:, faults]
@@ -337,12 +337,14 @@ def _legend(figure: Figure, crust: Crust) -> None:
     width, height = figure.get_size_inches()
     percent = 100 * np.bincount(crust.truth.ravel(), minlength=BASEMENT) / crust.truth.size
     names = {entry.index: entry.name for entry in load_legend(LEGEND).classes}
-    labels = [names[0], *(f"{names[index]} {percent[index]:.0f} %" for index in range(1, BASEMENT)), "basement"]
+    bedrock = [f"{names[index]} {percent[index]:.0f} %" for index in range(1, BASEMENT)]
+    labels = ["Cenozoic (on maps: cover)", *bedrock, "crust below the belts", "Mesozoic"]
     figure.legend(
         handles=legend_patches(zip(labels, _class_colours(), strict=True)),
         loc="lower left",
         bbox_to_anchor=((_LEFT - 0.1) / width, 0.05 / height),
-        ncols=6,
+        columnspacing=1.2,
+        ncols=7,
         frameon=False,
         fontsize=9.5,
         borderpad=0.1,
@@ -353,7 +355,7 @@ def _legend(figure: Figure, crust: Crust) -> None:
 
 
 def _colours() -> NDArray[np.float64]:
-    """Red, green and blue of the cover, the ten classes and the basement, shape (12, 3)."""
+    """Red, green and blue of the values of a section, shape (13, 3)."""
     from matplotlib.colors import to_rgb
 
     return np.array([to_rgb(colour) for colour in _class_colours()])
@@ -361,7 +363,7 @@ def _colours() -> NDArray[np.float64]:
 
 def _class_colours() -> list[str]:
     colours = {entry.index: entry.colour for entry in load_legend(LEGEND).classes}
-    return [*(colours[index] for index in range(BASEMENT)), BASEMENT_COLOUR]
+    return [*(colours[index] for index in range(BASEMENT)), BASEMENT_COLOUR, MESOZOIC_COLOUR]
 
 
 def _extent(crust: Crust) -> tuple[float, float, float, float]:

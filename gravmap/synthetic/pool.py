@@ -110,7 +110,7 @@ log = logging.getLogger(__name__)
 CHANNELS = ("residual_5km", "residual_10km", "residual_20km", "residual_40km", "residual_80km")
 """Default input channels of a network that is trained on crusts."""
 
-CRUST_VERSION = 2
+CRUST_VERSION = 3
 """Increased whenever a prior and a seed give another crust than before, which invalidates cached crusts."""
 
 _DERIVATIVES = {f"{name}_{format_length(DERIVATIVE_HEIGHT_M)}": unit for name, (_, unit) in DERIVATIVES.items()}

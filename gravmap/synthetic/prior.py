@@ -176,12 +176,15 @@ _SETTING: dict[str, tuple[str, float, float]] = {
     "granites.half_axis_km": ("granite_km", 3, 30),
     "granites.sigma": ("granite_sigma", 0, 1),
     "granites.thickness": ("granite_thickness", 0.2, 1.5),
-    "basins.mesozoic_km": ("mesozoic_km", 0.2, 5),
+    "basics.half_axis_km": ("basic_km", 1, 20),
+    "basics.fault_km": ("basic_fault_km", 0.5, 50),
     "basins.permian_km": ("permian_km", 0.2, 5),
     "basins.length_km": ("basin_length_km", 8, 80),
     "basins.on_uplift": ("basin_on_uplift", 0, 2),
     "cover.share": ("cover_share", 0, 1),
     "cover.deepest_km": ("cover_deepest_km", 0.2, 10),
+    "cover.cenozoic_share": ("cenozoic_share", 0, 1),
+    "cover.cenozoic_variation": ("cenozoic_variation", 0, 1),
     "cover.texture": ("cover_texture", 0, 0.6),
     "cover.on_uplift": ("cover_on_uplift", 0, 1),
     "moho.depth_km": ("moho_depth_km", 35, 75),
@@ -198,12 +201,12 @@ _ROCKS: dict[str, tuple[str, float, float]] = {
     "lens.excess": ("lens_excess", -300, 500),
     "lens.smallest_share": ("lens_smallest", 0, 0.5),
     "lens.largest_share": ("lens_largest", 0, 0.5),
-    "ophiolite.excess": ("ophiolite_excess", -300, 500),
-    "ophiolite.half_width_km": ("ophiolite_half_width_km", 0, 10),
     "basement.mean": ("basement_mean", 2400, 3100),
     "basement.spread": ("basement_spread", 0, 200),
-    "cover.deficit": ("cover_deficit", 0, 1000),
-    "cover.scale_km": ("cover_scale_km", 0.3, 20),
+    "cover.cenozoic_deficit": ("cenozoic_deficit", 0, 1000),
+    "cover.cenozoic_scale_km": ("cenozoic_scale_km", 0.3, 20),
+    "cover.mesozoic_deficit": ("mesozoic_deficit", 0, 1000),
+    "cover.mesozoic_scale_km": ("mesozoic_scale_km", 0.3, 20),
     "cover.spread": ("cover_spread", 0, 0.5),
     "moho.contrast": ("moho_contrast", 100, 700),
 }
@@ -381,11 +384,12 @@ def read_prior(text: str, where: str) -> Prior:
             draws[f"{name}.{key}"] = _draw(inner, key, f"[{name}]", limits[f"{name}.{key}"], where)
     if sum(draws[f"class.{index}.share"].high for index in range(1, 8)) <= 0:
         raise InputError(f"In {where}, share is 0 in all of the classes 1 to 7.", "Set at least one above 0.")
-    lightest = draws["reference.density"].low - draws["cover.deficit"].high * (1 + draws["cover.spread"].high)
+    deficit = max(draws[f"cover.{layer}_deficit"].high for layer in ("cenozoic", "mesozoic"))
+    lightest = draws["reference.density"].low - deficit * (1 + draws["cover.spread"].high)
     if lightest < 1000:
         raise InputError(
             f"{where} allows a density of the cover of {lightest:.0f} kg/m3 at the surface, too low for sediment.",
-            "Lower deficit or spread in [cover].",
+            "Lower the deficits or spread in [cover].",
         )
     return Prior(head["name"], str(head.get("title", head["name"])), draws, sources, names, text)
 
@@ -418,7 +422,9 @@ def _draw(table: dict[str, Any], key: str, of: str, limits: Any, where: str) -> 
     try:
         return read_draw(table[key], *limits)
     except ValueError as error:
-        unit = " Densities are in kg/m3." if key in ("mean", "density", "contrast", "spread") else ""
+        unit = (
+            " Densities are in kg/m3." if key in ("mean", "density", "contrast", "spread") or "deficit" in key else ""
+        )
         raise InputError(f"{where}: {key} of {of} {error}.{unit}", _LIKE) from None
 
 

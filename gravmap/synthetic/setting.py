@@ -22,13 +22,12 @@ class RockTable:
         Mean and standard deviation of the bedrock classes 1..10.
     lens_excess, lens_smallest, lens_largest : float
         Density excess of volcanic lenses over their unit, and the smallest and largest fraction of a class in lenses.
-    ophiolite_excess, ophiolite_half_width_km : float
-        Density excess of ophiolite along a fault, and the half width of that strip, km.
     basement_mean, basement_spread : float
         Mean and standard deviation of the basement below the belts.
-    cover_deficit, cover_scale_km, cover_spread : float
-        The density of cover is ``reference - cover_deficit * exp(-z / cover_scale_km)``; relative standard deviation of
-        the deficit.
+    cenozoic_deficit, cenozoic_scale_km, mesozoic_deficit, mesozoic_scale_km : float
+        The density of either layer of the cover at depth z is ``reference - deficit * exp(-z / scale_km)``.
+    cover_spread : float
+        Relative standard deviation of both deficits.
     moho_contrast : float
         Density of the mantle minus that of the crust.
 
@@ -49,12 +48,12 @@ class RockTable:
     lens_excess: float
     lens_smallest: float
     lens_largest: float
-    ophiolite_excess: float
-    ophiolite_half_width_km: float
     basement_mean: float
     basement_spread: float
-    cover_deficit: float
-    cover_scale_km: float
+    cenozoic_deficit: float
+    cenozoic_scale_km: float
+    mesozoic_deficit: float
+    mesozoic_scale_km: float
     cover_spread: float
     moho_contrast: float
 
@@ -84,13 +83,18 @@ class Setting:
         in age between belts; weight of the uplift in the age of the rock.
     granite_km, granite_sigma, granite_thickness : float
         Median major half axis and its lognormal sigma; T in thickness = T width^0.6 (km).
-    mesozoic_km, permian_km, basin_length_km, basin_on_uplift : float
-        Largest thickness of the successor basins, their correlation length, and the weight with which uplift
-        suppresses them.
+    basic_km, basic_fault_km : float
+        Median major half axis of basic and ultrabasic bodies, and the distance from faults within which most lie.
+    permian_km, basin_length_km, basin_on_uplift : float
+        Largest thickness of the Permian basins, their correlation length, and the weight with which uplift suppresses
+        them.
     cover_share : float
         Fraction of the region under at least 50 m of cover, 0 to 1.
     cover_deepest_km, cover_texture, cover_on_uplift : float
         Largest thickness of the cover; amplitude of its local relief; correlation of the cover with low uplift, 0 to 1.
+    cenozoic_share, cenozoic_variation : float
+        Mean and standard deviation over the region of the fraction of the cover's thickness that is Cenozoic, the upper
+        layer; the rest is Mesozoic. Clipped to 0 and 1.
     moho_depth_km, moho_relief_km, moho_length_km, moho_root_km : float
         Mean depth of the Moho, amplitude (rms) and correlation length of its relief, and its additional depth under an
         uplift of one standard deviation.
@@ -132,7 +136,8 @@ class Setting:
     granite_km: float
     granite_sigma: float
     granite_thickness: float
-    mesozoic_km: float
+    basic_km: float
+    basic_fault_km: float
     permian_km: float
     basin_length_km: float
     basin_on_uplift: float
@@ -140,6 +145,8 @@ class Setting:
     cover_deepest_km: float
     cover_texture: float
     cover_on_uplift: float
+    cenozoic_share: float
+    cenozoic_variation: float
     moho_depth_km: float
     moho_relief_km: float
     moho_length_km: float

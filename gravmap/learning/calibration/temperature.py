@@ -31,6 +31,7 @@ from gravmap.learning.calibration.by_distance import (
     subsample_evenly,
 )
 from gravmap.learning.calibration.reliability import MeasuredStratum, log_softmax, reliability_measures
+from gravmap.learning.calibration.thickness import ThicknessInterval, ThicknessIntervalRecord
 from gravmap.learning.evaluation.held_out import HeldOutPredictions
 from gravmap.learning.evaluation.under_cover import Strata, in_stratum
 from gravmap.learning.training.checkpoint import MODEL, check_recorded
@@ -63,6 +64,7 @@ class CalibrationRecord(TypedDict):
     notes: NotRequired[list[str]]
     by_distance: NotRequired[dict[str, TemperatureByDistance]]
     offsets: NotRequired[list[float]]
+    thickness: NotRequired[ThicknessIntervalRecord]
     tune: NotRequired[MeasuredStratum | None]
     test: NotRequired[MeasuredStratum | None]
 
@@ -84,6 +86,8 @@ class Calibration:
     offsets : tuple of float, optional
         Class offsets, added to the log probability of each class before the argmax; see
         :mod:`gravmap.learning.calibration.class_offsets`.
+    thickness : ThicknessInterval
+        Factors of the interval of the thickness of the cover; 1 where there is none.
 
     Examples
     --------
@@ -97,6 +101,7 @@ class Calibration:
     record: Mapping[str, Any]
     by_distance: Mapping[str, DistanceTemperature] = field(default_factory=dict)
     offsets: tuple[float, ...] | None = None
+    thickness: ThicknessInterval = field(default_factory=ThicknessInterval)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Calibration:
@@ -119,7 +124,8 @@ class Calibration:
         offsets = tuple(float(each) for each in record["offsets"]) if "offsets" in record else None
         if offsets is not None and not all(map(math.isfinite, offsets)):
             raise ValueError("class offsets must be finite")
-        return cls(temperatures, scales, record, by_distance, offsets)
+        thickness = ThicknessInterval(**record.get("thickness", {}))
+        return cls(temperatures, scales, record, by_distance, offsets, thickness)
 
     def temperature(self, scales_deg: Sequence[float]) -> float:
         """The temperature of logits averaged over windows of these sizes.

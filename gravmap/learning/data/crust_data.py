@@ -78,7 +78,8 @@ def crust_dataset(
     ----------
     arrays : dict
         Those of a :class:`RegionDataset` (`gravmap.synthetic.crust_arrays`), on cells around the field's nodes:
-        ``labels`` is the surface map, 0 under cover. Also ``truth`` (ny, nx) uint8, the bedrock below the cover, 1..K.
+        ``labels`` is the surface map, 0 under cover. Also ``truth`` (ny, nx) uint8, the bedrock below the cover, 1..K,
+        and ``cover_m`` (ny, nx) float32, the thickness of the cover, metres.
     role : int
         TRAIN, TUNE or TEST, of the whole crust.
     scales_deg : sequence of float, optional
@@ -140,7 +141,7 @@ def crust_splits(
     ----------
     pool : callable
         Called with seeds and a progress callback; returns the arrays of each crust in the same order, as
-        :func:`crust_dataset` takes them, with ``cover_m`` (ny, nx) float32, the thickness of the cover in metres.
+        :func:`crust_dataset` takes them.
     seeds : dict of str to list of int
         Of ``train``, ``tune`` and ``test``, as :func:`crust_seeds` gives them.
     record : dict
@@ -151,7 +152,7 @@ def crust_splits(
         Called after each crust, and after each context.
     """
     every = [(seed, role) for name, role in _ROLES.items() for seed in seeds[name]]
-    made, cover_m = [], []
+    made = []
 
     def making(done: int, total: int, note: str = "") -> None:
         progress(done, 2 * total, note)  # the other half is the contexts
@@ -160,14 +161,10 @@ def crust_splits(
     for number, (_, role) in enumerate(every, 1):
         crust = arrays.pop()  # popped, or every field would be in memory twice
         made.append(crust_dataset(crust, role, scales_deg, cache))
-        if role != TRAIN:
-            cover_m.append(crust["cover_m"])
         progress(len(every) + number, 2 * len(every), "outcrop as context")
     first, second = len(seeds["train"]), len(seeds["train"]) + len(seeds["tune"])
     described = {"on": CRUSTS, **record, "seeds": seeds}
-    return DatasetSplits(
-        tuple(made[:first]), tuple(made[first:second]), tuple(made[second:]), record=described, cover_m=tuple(cover_m)
-    )
+    return DatasetSplits(tuple(made[:first]), tuple(made[first:second]), tuple(made[second:]), record=described)
 
 
 def _context(dataset: RegionDataset, known: NDArray[np.uint8], cache: Path | None) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
@@ -105,6 +106,8 @@ class RegionDataset:
     meta : dict
         JSON-able: channels, channel_units, classes, tile_size_px, region_wsen, field_recipe, sources, split,
         legend_toml.
+    cover_m : ndarray, shape (Ny, Nx), float32, optional
+        Thickness of the cover, metres, finite; of simulated crusts, where it is known.
 
     Raises
     ------
@@ -133,10 +136,13 @@ class RegionDataset:
     window_scale_deg: NDArray[np.float64]
     window_role: NDArray[np.uint8]
     meta: dict[str, Any]
+    cover_m: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         for name, dimensions, dtype in _ARRAYS:
             array = getattr(self, name)
+            if array is None:
+                continue
             if array.ndim != dimensions or array.dtype != dtype:
                 found = f"has {array.ndim} dimensions of {array.dtype}"
                 raise InputError(f"The tile set's {name} {found}; {dimensions} of {np.dtype(dtype)} are needed.", _ANEW)
@@ -147,6 +153,8 @@ class RegionDataset:
         if not self.labels.shape == self.small.shape == self.role.shape:
             shapes = f"{self.labels.shape}, {self.small.shape}, {self.role.shape}"
             raise InputError(f"labels, small and role have different shapes: {shapes}.", _ANEW)
+        if self.cover_m is not None and self.cover_m.shape != self.labels.shape:
+            raise InputError(f"labels {self.labels.shape} and cover_m {self.cover_m.shape} do not fit together.", _ANEW)
         if not len(self.windows) == len(self.window_scale_deg) == len(self.window_role):
             raise InputError("windows, window_scale_deg and window_role differ in length.", _ANEW)
         if len(self.meta["channels"]) != len(self.fields):
@@ -169,10 +177,10 @@ class RegionDataset:
             An array is missing or has the wrong shape or type.
         """
         names = [field.name for field in fields(cls)]
-        missing = [name for name in names if name not in arrays]
+        missing = [name for name in names if name not in arrays and name != _OPTIONAL]
         if missing:
             raise InputError(f"The tile set's arrays lack {', '.join(missing)}.", _ANEW)
-        return cls(**{name: arrays[name] for name in names})
+        return cls(**{name: arrays[name] for name in names if name in arrays})
 
     @classmethod
     def load(cls, path: Path | str) -> RegionDataset:
@@ -195,9 +203,15 @@ class RegionDataset:
 
     def save(self, path: Path) -> None:
         """Write the dataset into one ``.npz`` without pickle; the file appears only when it is complete."""
-        arrays = {name: getattr(self, name) for name, _, _ in _ARRAYS}
+        arrays: dict[str, Any] = dict(self._arrays())
         with atomic_path(path) as temporary:
             np.savez(temporary, meta=np.array(json.dumps(self.meta)), **arrays)
+
+    def _arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Name and values of every array that there is."""
+        for name, _, _ in _ARRAYS:
+            if getattr(self, name) is not None:
+                yield name, getattr(self, name)
 
     @property
     def channels(self) -> list[str]:
@@ -236,6 +250,14 @@ class RegionDataset:
         west, _, east, _ = self.label_bounds_wsen
         return axis_cells(turn_longitudes(lon, west, east), west, east, self.labels.shape[1])
 
+    def node_cover_km(self) -> NDArray[np.float32] | None:
+        """Thickness of the cover at every node of the field, km, (ny, nx); NaN outside the labels, None if unknown."""
+        if self.cover_m is None:
+            return None
+        rows, columns = self.label_rows(self.node_lat), self.label_columns(self.node_lon)
+        outside = (rows < 0)[:, None] | (columns < 0)[None, :]
+        return np.where(outside, np.float32(np.nan), self.cover_m[rows[:, None], columns[None, :]] / np.float32(1000))
+
     def node_truth(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Label and role at every node of the field: scores count each node once.
 
@@ -261,8 +283,8 @@ class RegionDataset:
     def fingerprint(self) -> str:
         """SHA-256 over every array and the split: a run can be resumed only with the dataset it started with."""
         digest = hashlib.sha256()
-        for name, _, _ in _ARRAYS:
-            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+        for _, array in self._arrays():
+            digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(json.dumps([self.meta["channels"], self.meta.get("split")], sort_keys=True).encode())
         return digest.hexdigest()
 
@@ -303,4 +325,6 @@ _ARRAYS: tuple[tuple[str, int, type], ...] = (
     ("windows", 2, np.float64),
     ("window_scale_deg", 1, np.float64),
     ("window_role", 1, np.uint8),
+    ("cover_m", 2, np.float32),
 )
+_OPTIONAL = "cover_m"

@@ -11,11 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gravmap.errors import InputError, OptionError
-from gravmap.files import atomic_path, write_json
+from gravmap.files import write_json
 from gravmap.lattice import TEST, TRAIN, TUNE
 from gravmap.learning.data.cover_masks import CoverMaskedDatasets
 from gravmap.learning.data.dataset import RegionDataset, known_labels
@@ -23,7 +20,7 @@ from gravmap.learning.data.outcrop_context import is_context, with_context
 from gravmap.records import read_record
 
 CRUSTS = "crusts"
-_LIST, _COVER = "splits.json", "cover.npz"
+_LIST = "splits.json"
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,6 @@ class DatasetSplits:
         Of a region with outcrop as context: crops are drawn from these instead of `train`.
     record : dict
         JSON-able: what the datasets are, where they are not a region (kept with the weights as ``taught_on``).
-    cover_m : tuple of (ny, nx) float32 array
-        Thickness of the cover, metres, at the nodes of each of `tune`, then of each of `test`; empty where unknown.
     tiles : Dataset, optional
         Training crops are read from these tiles instead of the native grids: a map-style dataset with the items and
         attributes of :class:`gravmap.tiling.TileDataset`. Held-out cells, class weights and scores stay those of
@@ -77,7 +72,6 @@ class DatasetSplits:
     test: tuple[RegionDataset, ...]
     cover_masks: CoverMaskedDatasets | None = None
     record: dict[str, Any] = field(default_factory=dict)
-    cover_m: tuple[NDArray[np.float32], ...] = ()
     tiles: Any = None
 
     def __post_init__(self) -> None:
@@ -163,6 +157,11 @@ class DatasetSplits:
         return self.record.get("on") == CRUSTS
 
     @property
+    def knows_thickness(self) -> bool:
+        """Whether the thickness of the cover is known in every dataset."""
+        return all(each.cover_m is not None for each in self.every)
+
+    @property
     def classes(self) -> list[dict[str, Any]]:
         """Index, name, colour and age of each class, in order of the index."""
         return self.first.classes
@@ -210,8 +209,6 @@ class DatasetSplits:
         for dataset in self.every:
             dataset.save(folder / files[id(dataset)])
         lists = {name: [files[id(each)] for each in getattr(self, name)] for name in ("train", "tune", "test")}
-        with atomic_path(folder / _COVER) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, *self.cover_m)
         write_json(folder / _LIST, {**lists, "record": self.record})
 
     @classmethod
@@ -226,6 +223,4 @@ class DatasetSplits:
         lists = read_record(folder / _LIST, dict[str, Any], "gravmap train")
         read = {file: RegionDataset.load(folder / file) for name in ("train", "tune", "test") for file in lists[name]}
         train, tune, test = (tuple(read[file] for file in lists[name]) for name in ("train", "tune", "test"))
-        with np.load(folder / _COVER, allow_pickle=False) as stored:
-            cover_m = tuple(stored[name] for name in stored.files)
-        return cls(train, tune, test, record=lists["record"], cover_m=cover_m)
+        return cls(train, tune, test, record=lists["record"])

@@ -23,6 +23,7 @@ from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.mosaic import accumulate_logits, covering_windows, normalise
 from gravmap.learning.training.distributed import ALONE, Group
+from gravmap.network.outcrop_start import THICKNESS_QUANTILES, AllOutputs, has_thickness
 from gravmap.progress import Progress, silent
 
 
@@ -214,9 +215,16 @@ def node_logits(
             progress=progress,
         )
     else:
-        total = np.zeros((len(dataset.classes), *mask.shape), np.float32)
+        # As many outputs as the network has in the other processes.
+        outputs = len(dataset.classes) + (len(THICKNESS_QUANTILES) if _returns_thickness(network) else 0)
+        total = np.zeros((outputs, *mask.shape), np.float32)
         weight = np.zeros(mask.shape, np.float32)
     return normalise(group.sum_array(total), group.sum_array(weight))
+
+
+def _returns_thickness(network: nn.Module) -> bool:
+    """Whether the forward pass of a network returns quantiles of the thickness after the logits."""
+    return isinstance(network, AllOutputs) and has_thickness(network.network)
 
 
 def windows_over(mask: NDArray[np.bool_], dataset: RegionDataset, scale_deg: float) -> NDArray[np.float64]:
@@ -245,6 +253,9 @@ class HeldOutPredictions:
         Relative area of a node: the cosine of its latitude.
     logits : dict of float to (n, K) float32
         Logits for each side of the windows, degrees.
+    cover_km : dict of float to (n, 3) float32
+        Quantiles of the thickness of the cover for each side of the windows, km; empty if the network has no such
+        output.
     place : (n, 2) int64
         Index of the dataset, in the order of ``DatasetSplits.held_out(TUNE, TEST)``, and of the node in its flattened
         grid.
@@ -263,10 +274,16 @@ class HeldOutPredictions:
     weight: NDArray[np.float64]
     logits: dict[float, NDArray[np.float32]]
     place: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    cover_km: dict[float, NDArray[np.float32]] = field(default_factory=dict)
 
     def mean_logits(self, scales_deg: Sequence[float], role: int) -> NDArray[np.float32]:
         """Logits of one role's nodes, averaged over window sizes as in a map; (n, K)."""
         total = sum(self.logits[scale][self.role == role] for scale in scales_deg)
+        return np.asarray(total / np.float32(len(scales_deg)), np.float32)
+
+    def mean_cover_km(self, scales_deg: Sequence[float], role: int) -> NDArray[np.float32]:
+        """Quantiles of the thickness of one role's nodes, averaged over window sizes as in a map; (n, 3), km."""
+        total = sum(self.cover_km[scale][self.role == role] for scale in scales_deg)
         return np.asarray(total / np.float32(len(scales_deg)), np.float32)
 
 
@@ -299,6 +316,10 @@ def predict_held_out(
     progress : Progress
         Called with the number of finished windows of all sizes; of several processes, those of this one.
     """
+    network, outputs = (
+        AllOutputs(network),
+        len(data.classes) + (len(THICKNESS_QUANTILES) if has_thickness(network) else 0),
+    )
     held_out = list(DatasetSplits.of(data).held_out(TUNE, TEST))
     datasets = [dataset for dataset, _ in held_out]
     done, mine = 0, math.ceil(count_windows(data, scales_deg, TUNE, TEST) / group.size)
@@ -310,7 +331,7 @@ def predict_held_out(
         logits: dict[float, NDArray[np.float32]] = {}
         for scale in sorted(set(scales_deg)):
             if not mask.any() or processes is None:
-                logits[scale] = np.zeros((int(mask.sum()), len(dataset.classes)), np.float32)
+                logits[scale] = np.zeros((int(mask.sum()), outputs), np.float32)
                 continue
             whole = node_logits(
                 network,
@@ -329,12 +350,15 @@ def predict_held_out(
         if len(datasets) > 1 and mask.any():  # zero here where another process predicted the dataset
             logits = {scale: group.sum_array(np.ascontiguousarray(values)) for scale, values in logits.items()}
         found.append(_predictions_of(number, dataset, truth, role, mask, logits))
+    every = {scale: np.concatenate([each.logits[scale] for each in found]) for scale in sorted(set(scales_deg))}
+    classes = len(data.classes)
     return HeldOutPredictions(
         np.concatenate([each.target for each in found]),
         np.concatenate([each.role for each in found]),
         np.concatenate([each.weight for each in found]),
-        {scale: np.concatenate([each.logits[scale] for each in found]) for scale in sorted(set(scales_deg))},
+        {scale: np.ascontiguousarray(values[:, :classes]) for scale, values in every.items()},
         np.concatenate([each.place for each in found]),
+        {scale: np.ascontiguousarray(values[:, classes:]) for scale, values in every.items() if outputs > classes},
     )
 
 

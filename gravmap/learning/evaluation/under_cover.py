@@ -66,11 +66,14 @@ def held_out_strata(splits: DatasetSplits, held_out: HeldOutPredictions) -> Stra
     found: dict[str, tuple[Values, Mapping[str, tuple[float, float]]]] = {}
     if any(map(is_context, splits.first.channels)):
         found["distance"] = _at_held_out_nodes(splits, held_out, distance_km), BY_DISTANCE
-    if splits.cover_m:
-        known = {
-            id(dataset): values for dataset, values in zip((*splits.tune, *splits.test), splits.cover_m, strict=True)
-        }
-        found["cover"] = _at_held_out_nodes(splits, held_out, lambda dataset: known[id(dataset)] / 1000.0), BY_COVER
+    if splits.knows_thickness:
+        found["cover"] = _at_held_out_nodes(splits, held_out, _cover_km), BY_COVER
+    return found
+
+
+def _cover_km(dataset: RegionDataset) -> NDArray[np.floating]:
+    found = dataset.node_cover_km()
+    assert found is not None  # where the thickness is known
     return found
 
 

@@ -111,12 +111,26 @@ class CropSource:
             # Labels come from the tiles; the native raster only says where they may be seen.
             targets = np.where(np.pad(dataset.role, 1, constant_values=BUFFER) == TRAIN, 0, IGNORE).astype(np.int16)
         self._codes = _encode(torch.from_numpy(targets), torch.from_numpy(np.pad(dataset.small > 0, 1))).to(device)
+        cover = None if dataset.cover_m is None else np.pad(dataset.cover_m / np.float32(1000), 1)
+        self._cover_km = None if cover is None else torch.from_numpy(cover).to(device)
         self._tiles = None if tiles is None else _Tiles(tiles, inputs, self.groups, tile_cache_bytes)
 
     def read(self, crop: Crop) -> tuple[Tensor, Tensor, Tensor]:
         """Fields (F, h, h) in their units, targets (h, h) int16 and small-body mask (h, h) of one crop."""
         values, target, small = self._from_grids(crop) if self._tiles is None else self._from_tile(crop, self._tiles)
         return self._augmentation.augment_image(values, crop), target, small
+
+    def read_cover_km(self, crop: Crop) -> Tensor:
+        """Thickness of the cover in one crop, km, (h, h) float32; 0 outside the labels.
+
+        Raises
+        ------
+        ValueError
+            The dataset has no thickness.
+        """
+        if self._cover_km is None:
+            raise ValueError("the thickness of the cover is not known")
+        return look_up(self._cover_km, self._label_place(crop), self._crop_px)
 
     def preload(self, crops: Iterable[Crop]) -> None:
         """Read the tiles of some crops in several threads; without tiles there is nothing to do."""
@@ -161,9 +175,11 @@ class CropSource:
 
     def _native_labels(self, crop: Crop) -> tuple[Tensor, Tensor]:
         """Target and small-body mask at a crop's pixels."""
+        return _decode(look_up(self._codes, self._label_place(crop), self._crop_px))
+
+    def _label_place(self, crop: Crop) -> NDArray[np.float64]:
         rows, columns = self._dataset.labels.shape
-        place = crop.place(self._dataset.label_bounds_wsen, columns, rows)
-        return _decode(look_up(self._codes, place, self._crop_px))
+        return crop.place(self._dataset.label_bounds_wsen, columns, rows)
 
     def _training_windows(self, even_scales: bool, scales_deg: list[float] | None) -> list[NDArray[np.float64]]:
         """Windows with a training label: one group per size, or all in one."""

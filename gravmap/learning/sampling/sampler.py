@@ -156,6 +156,17 @@ class Sampler:
         """
         return self._read([self.draw(epoch, number) for number in numbers])
 
+    def cover_km(self, epoch: int, numbers: list[int]) -> Tensor:
+        """Thickness of the cover in the samples of :meth:`batch`, km, (N, h, h) float32.
+
+        Raises
+        ------
+        ValueError
+            A dataset has no thickness.
+        """
+        crops = [self.draw(epoch, number) for number in numbers]
+        return torch.stack([self._sources[crop.dataset].read_cover_km(crop) for crop in crops])
+
     def read(self, crop: Crop) -> tuple[Tensor, Tensor, Tensor]:
         """Input (C, h, h), targets (h, h) int64 and small-body mask (h, h) of one crop."""
         fields, target, small = self._read([crop])

@@ -106,6 +106,9 @@ class TrainConfig:
         "enet", "inverse", "sqrt", "effective" or "none"; see :func:`gravmap.learning.training.loss.class_weights`.
     small_weight : float
         Weight of pixels in small bodies.
+    thickness_weight : float
+        Weight of the loss of the thickness of the cover (:func:`gravmap.learning.training.loss.pinball_km`) beside that
+        of the class, on crusts with outcrop as context; 0 trains a network without that output.
     freeze_statistics : bool
         Batch normalisation uses its running statistics and does not update them: for fine-tuning on little data, and
         to compare runs whose processes see different micro-batches.
@@ -176,6 +179,7 @@ class TrainConfig:
     topk_warmup: float = 0.1
     class_weight: str = "enet"
     small_weight: float = SMALL_WEIGHT
+    thickness_weight: float = 1.0
     freeze_statistics: bool = False
     precision: str = "auto"
     channels_last: bool = False
@@ -241,6 +245,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("lr_floor", 0, 1e3),
     ("topk_share", 1e-9, 1),
     ("topk_warmup", 0, 1),
+    ("thickness_weight", 0, 1e3),
     ("small_weight", 0, 1e6),
     ("seed", 0, 2**63 - 1),
     ("tile_size_px", 1, 1 << 16),

@@ -18,9 +18,10 @@ from gravmap.learning.calibration.by_distance import DistanceTemperature
 from gravmap.learning.calibration.class_offsets import fit_class_offsets
 from gravmap.learning.calibration.reliability import draw_reliability
 from gravmap.learning.calibration.temperature import Calibration, calibrate, window_sizes_key, write_calibration
+from gravmap.learning.calibration.thickness import fit_thickness_interval, thickness_scores
 from gravmap.learning.evaluation.held_out import HeldOutPredictions, default_scales, scoring_scale
 from gravmap.learning.evaluation.metrics import confusion, scores
-from gravmap.learning.evaluation.under_cover import held_out_strata, scores_under_cover, with_other_gravity
+from gravmap.learning.evaluation.under_cover import Strata, held_out_strata, scores_under_cover, with_other_gravity
 from gravmap.learning.training.checkpoint import load_model, record_files, save_model
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.curves import draw_curves
@@ -87,9 +88,13 @@ def finish(
     distance_km = strata["distance"][0] if "distance" in strata else None
     if data.splits.simulated:
         record["offsets"] = _class_offsets(held_out, record, distance_km)
+    if held_out.cover_km:
+        tuning = held_out.role == TUNE
+        quantiles_km = held_out.mean_cover_km(record["default_scales"], TUNE)
+        record["thickness"] = fit_thickness_interval(quantiles_km, strata["cover"][0][tuning]).to_dict()
     result = {
         "tune": spec.scores["tune"],
-        "test": _test_scores(scorer, held_out, record, distance_km, report),
+        "test": _test_scores(scorer, held_out, record, strata, report),
         "calibration": _summary(record),
         "best_epoch": state.best[1],
         "epochs": state.epoch,
@@ -141,11 +146,12 @@ def _test_scores(
     scorer: Scorer,
     held_out: HeldOutPredictions,
     record: dict[str, Any],
-    distance_km: Kilometres | None,
+    strata: Strata,
     progress: Progress,
 ) -> dict[str, Any]:
     """Score the test nodes, with windows of the one size that all runs are scored with."""
     data, test = scorer.data, held_out.role == TEST
+    distance_km = strata["distance"][0] if "distance" in strata else None
     scale = scoring_scale(data.scales_deg)
     logits = held_out.logits[scale][test]
     # Offsets belong to calibrated logits: they are multiplied by what these were divided by.
@@ -163,6 +169,10 @@ def _test_scores(
         found["under_cover"] = scores_under_cover(
             data.splits, held_out, predicted, TEST, shifted.argmax(axis=1), likeliest=logits.argmax(axis=1)
         )
+    if held_out.cover_km:
+        of_test = {kind: (values[test], by_name) for kind, (values, by_name) in strata.items()}
+        quantiles_km = Calibration.from_record(record).thickness.apply(held_out.cover_km[scale][test])
+        found["thickness"] = thickness_scores(quantiles_km, of_test["cover"][0], of_test)
     return found
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from gravmap.lattice import TRAIN
 from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
+from gravmap.network.outcrop_start import THICKNESS_QUANTILES
 
 OHEM_KEEP_FRACTION = 0.15
 """Fraction of an image's pixels that enter the loss."""
@@ -36,7 +37,9 @@ BETA = 0.99999
 class Criterion(Protocol):
     """The loss of a run, see :func:`make_criterion`."""
 
-    def __call__(self, logits: Tensor, target: Tensor, small: Tensor, *, topk_share: float) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, logits: Tensor, target: Tensor, small: Tensor, *, topk_share: float, added: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Compute numerator and denominator, as :func:`loss_terms`."""
 
 
@@ -92,6 +95,34 @@ def class_weights(counts: NDArray[np.float64], kind: str = "enet") -> NDArray[np
     return scaled
 
 
+def pinball_km(quantiles_km: Tensor, thickness_km: Tensor) -> Tensor:
+    """Compute the mean pinball loss of quantiles of a thickness; a proper score: smallest for the true quantiles.
+
+    For a quantile q at level p and the true thickness y it is p (y - q) if y > q, else (1 - p) (q - y).
+
+    Parameters
+    ----------
+    quantiles_km : Tensor, shape (N, 3, H, W)
+        At the levels :data:`gravmap.network.outcrop_start.THICKNESS_QUANTILES`; any floating type.
+    thickness_km : Tensor, shape (N, H, W)
+        True thickness.
+
+    Returns
+    -------
+    Tensor, shape (N, H, W), float32
+        Mean over the levels, km.
+
+    References
+    ----------
+    Koenker and Bassett (1978), Regression quantiles, Econometrica 46, 33-50; Gneiting and Raftery (2007), Strictly
+    proper scoring rules, prediction, and estimation, J. Am. Stat. Assoc. 102, 359-378.
+    """
+    with torch.autocast(quantiles_km.device.type, enabled=False):
+        levels = quantiles_km.new_tensor(THICKNESS_QUANTILES, dtype=torch.float32)[:, None, None]
+        below = thickness_km.float()[:, None] - quantiles_km.float()
+        return torch.maximum(levels * below, (levels - 1) * below).mean(1)
+
+
 def loss_terms(
     logits: Tensor,
     target: Tensor,
@@ -101,12 +132,13 @@ def loss_terms(
     topk_share: float = OHEM_KEEP_FRACTION,
     topk_base: str = "valid",
     small_weight: float = SMALL_WEIGHT,
+    added: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compute numerator and denominator of the loss.
 
     They are returned apart, so that those of micro-batches and processes can be summed before they are divided.
 
-    For image b with valid pixels V_b: l_i = c_{y_i} CE_i, K_b = ceil(topk_share |V_b|), S_b = the K_b
+    For image b with valid pixels V_b: l_i = c_{y_i} CE_i + added_i, K_b = ceil(topk_share |V_b|), S_b = the K_b
     largest l_i (ties kept), a_i = `small_weight` in small bodies, else 1::
 
         loss = sum_b sum_{i in S_b} a_i l_i / sum_b sum_{i in S_b} a_i
@@ -128,6 +160,8 @@ def loss_terms(
         K_b = min(ceil(topk_share N), |V_b|). Under "all", an image with few valid pixels keeps all of them.
     small_weight : float
         Weight of pixels in small bodies; it does not affect the ranking.
+    added : Tensor, shape (N, H, W), float32, optional
+        A further loss of each pixel, such as that of the thickness of the cover.
 
     Returns
     -------
@@ -141,6 +175,8 @@ def loss_terms(
             logits.float(), target, weight=class_weight.to(logits.device), ignore_index=IGNORE, reduction="none"
         )  # (N, H, W)
     valid = target != IGNORE
+    if added is not None:
+        losses = losses + torch.where(valid, added, 0.0)
     with torch.no_grad():
         # Ignored pixels have loss 0; as -inf they are never among the hardest.
         ranked = losses.detach().masked_fill(~valid, -math.inf).flatten(1)  # (N, H * W)

@@ -77,6 +77,11 @@ class TrainingData:
         """Names of the classes without a training label."""
         return [str(each["name"]) for each, count in zip(self.classes, self.class_cells, strict=True) if not count]
 
+    def thickness_weight(self, config: TrainConfig) -> float:
+        """Weight of the loss of the thickness of the cover; 0 where it is not known or nothing starts from outcrop."""
+        known = self.splits.knows_thickness and self.inputs.outcrop_planes is not None
+        return config.thickness_weight if known else 0.0
+
     def model_spec(self, config: TrainConfig, architecture: dict[str, Any], scores: dict[str, Any]) -> ModelSpec:
         """Return the description that is saved beside the weights."""
         meta, tiles = self.splits.meta, self.splits.tiles
@@ -124,7 +129,9 @@ def choose_inputs(splits: DatasetSplits, config: TrainConfig) -> InputChannels:
     return inputs
 
 
-def make_network(inputs: InputChannels, config: TrainConfig, class_cells: NDArray[np.float64]) -> nn.Module:
+def make_network(
+    inputs: InputChannels, config: TrainConfig, class_cells: NDArray[np.float64], thickness: bool = False
+) -> nn.Module:
     """Build the network of a run with random weights; with outcrop context, one that starts from the outcrop.
 
     Parameters
@@ -135,6 +142,8 @@ def make_network(inputs: InputChannels, config: TrainConfig, class_cells: NDArra
         Name or architecture of the network.
     class_cells : ndarray, shape (K,)
         Labelled training cells of each class, from which the bias of the classifier is set.
+    thickness : bool
+        With outcrop context: whether it also outputs the thickness of the cover.
     """
     from gravmap.network import build
     from gravmap.network.outcrop_start import OutcropStartArchitecture, with_outcrop_start
@@ -144,8 +153,8 @@ def make_network(inputs: InputChannels, config: TrainConfig, class_cells: NDArra
     described, planes = config.architecture, inputs.outcrop_planes
     if planes is not None:
         described = described or describe(config.model)
-        if described.get("kind") != OutcropStartArchitecture.KIND:
-            described = with_outcrop_start(described, planes)
+        body = described["body"] if described.get("kind") == OutcropStartArchitecture.KIND else described
+        described = with_outcrop_start(body, planes, thickness)
     network: Any = build_from_dict(described, **shape) if described else build(config.model, **shape)
     if hasattr(network, "set_prior"):
         network.set_prior((class_cells / max(class_cells.sum(), 1.0)).tolist())

@@ -28,7 +28,7 @@ from gravmap.learning.training.curves import TensorBoardWriter, history_csv
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.finish import finish
 from gravmap.learning.training.gradient_accumulation import GradientAccumulation, MicroBatches, StepResult
-from gravmap.learning.training.loss import class_weights, make_criterion
+from gravmap.learning.training.loss import class_weights, make_criterion, pinball_km
 from gravmap.learning.training.schedule import ohem_keep_fraction
 from gravmap.learning.training.scorer import Scorer
 from gravmap.learning.training.setup import TrainingData, make_network
@@ -41,6 +41,7 @@ from gravmap.learning.training.state import (
     save_checkpoint,
 )
 from gravmap.learning.training.warm_start import load_weights
+from gravmap.network.outcrop_start import AllOutputs
 from gravmap.progress import Progress, silent
 from gravmap.records import PretrainedRecord
 
@@ -187,6 +188,8 @@ class Trainer:
         Scores the network on the tuning blocks.
     steps_per_epoch : int
         Optimizer steps per epoch.
+    thickness_weight : float
+        Weight of the loss of the thickness of the cover; 0 if the network has no such output.
     """
 
     def __init__(
@@ -215,7 +218,10 @@ class Trainer:
         class_weight = torch.as_tensor(weights, dtype=torch.float32, device=group.device)
         self.criterion = make_criterion(class_weight, topk_base=config.topk_base, small_weight=config.small_weight)
         torch.manual_seed(config.seed)
-        self.network = make_network(self.data.inputs, config, self.data.class_cells).to(group.device)
+        self.thickness_weight = self.data.thickness_weight(config)
+        self.network = make_network(
+            self.data.inputs, config, self.data.class_cells, thickness=self.thickness_weight > 0
+        ).to(group.device)
         self.state = TrainingState(self.network, config, self.steps_per_epoch)
         self.totals = EpochTotals(len(weights), group.device)
         self.scorer = Scorer(self.network, self.data, self.criterion, config.topk_share, group)
@@ -367,8 +373,12 @@ class Trainer:
             if self.config.channels_last:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16, enabled=self.config.half):
-                logits = self._forward(inputs)
-            loss, weight = self.criterion(logits, target, small, topk_share=keep_fraction)
+                outputs = self._forward(inputs)
+            logits, added = outputs[:, :classes], None
+            if self.thickness_weight:
+                cover_km = self.sampler.cover_km(epoch, samples)
+                added = self.thickness_weight * pinball_km(outputs[:, classes:], cover_km)
+            loss, weight = self.criterion(logits, target, small, topk_share=keep_fraction, added=added)
             loss.backward()  # type: ignore[no-untyped-call]
             terms += torch.stack((loss.detach(), weight)).to(terms)
             confusion += _confusion(logits.detach(), target, classes)
@@ -430,11 +440,12 @@ class Trainer:
         if self.config.channels_last:
             self.network.to(memory_format=torch.channels_last)
         if self.accumulation.synchronised:
-            self._forward = self.network
+            self._forward = AllOutputs(self.network)
             self.accumulation.find_micro_batch(functools.partial(self.backward, 0, self.config.topk_share))
             self.accumulation.synchronise_batch_norm()
         # The compiled network shares the weights of `network`, whose names stay as they are.
-        compiled: Callable[[Tensor], Tensor] = torch.compile(self.network) if self.config.compile else self.network
+        network = AllOutputs(self.network)
+        compiled: Callable[[Tensor], Tensor] = torch.compile(network) if self.config.compile else network
         return compiled
 
     def _statistics_differ(self) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from gravmap.errors import InputError, OptionError
 from gravmap.learning.calibration.temperature import weights_sha256
@@ -142,7 +143,23 @@ def load_weights(network: nn.Module, init: PretrainedRecord) -> None:
     other, _ = load_model(folder)
     if weights_sha256(folder) != init["weights_sha256"]:
         raise InputError(f"The weights in {folder} have changed since this run was started.", "Train anew with --init.")
-    network.load_state_dict(other.state_dict())
+    network.load_state_dict(_fitted(other.state_dict(), network.state_dict()))
+
+
+def _fitted(theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of another network where the two differ in the outputs of thickness alone, the last of the classifier.
+
+    On a region the thickness is not known, and the output is left out; where the pre-trained network had none, it
+    starts as at random weights.
+    """
+    fitted = {}
+    for name, value in theirs.items():
+        own = ours.get(name)
+        if own is not None and own.shape[1:] == value.shape[1:] and own.shape[:1] != value.shape[:1]:
+            shared = min(len(own), len(value))
+            value = torch.cat((value[:shared], own[shared:]))
+        fitted[name] = value
+    return fitted
 
 
 SAME_FIELD = ("quantity", "unit", "input_height_m")
