@@ -178,7 +178,8 @@ def command(
         elif not done:
             _train(session, place, plan, each.words(root / "architectures", plan.settings, seed), each.name)
     if not (place.maps / region / "report.html").exists():
-        session.run(root, ["predict", "--region", region, "--run", f"blocks-{MAPPED}", "--overwrite"])
+        filling = ["--fill-unmapped"] if _mostly_unmapped(place, region) else []
+        session.run(root, ["predict", "--region", region, "--run", f"blocks-{MAPPED}", *filling, "--overwrite"])
 
     from gravmap.reproduce.results import Made, write_results
 
@@ -306,6 +307,20 @@ def _region(place: Workspace, data: Data) -> str:
     sides = ", ".join(f"{side:.10g}" for side in (whole.west, whole.south, whole.east, whole.north))
     write_text(place.regions, f"{name} = [{sides}]\n")
     return name
+
+
+def _mostly_unmapped(place: Workspace, region: str) -> bool:
+    """Whether `gravmap predict` would refuse the region for what the geological map leaves out."""
+    from gravmap.geology.labels import LabelFile
+    from gravmap.gravity.field_reader import FieldReader
+    from gravmap.mapping.assemble import unmapped_fraction
+    from gravmap.mapping.compatibility import MOST_UNMAPPED
+    from gravmap.mapping.map_grid import map_grid
+    from gravmap.regions import find_region
+
+    with FieldReader(place.fields) as fields, LabelFile(place.labels) as labels:
+        grid = map_grid(fields.lat[::-1], fields.lon, find_region(region, place.regions))
+        return unmapped_fraction(labels, grid) > MOST_UNMAPPED
 
 
 def _train(session: Session, place: Workspace, plan: Plan, words: list[str], name: str) -> None:

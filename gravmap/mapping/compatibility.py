@@ -137,6 +137,36 @@ def check_labels(legend: Legend, spec: ModelSpec, path: Path, run: Path, otherwi
         )
 
 
+MOST_UNMAPPED = 0.5
+"""Largest fraction of a region that may be on no geological map without a word of the user's."""
+
+
+def check_mapped(labels: Path, unmapped: float, fill_unmapped: bool) -> None:
+    """Check that the geological map covers at least half of a region.
+
+    Parameters
+    ----------
+    labels : Path
+        The label raster, for the message.
+    unmapped : float
+        Fraction of the region's area that it does not cover (:func:`gravmap.mapping.assemble.unmapped_fraction`).
+    fill_unmapped : bool
+        Unmapped ground is to be predicted: nothing is refused.
+
+    Raises
+    ------
+    InputError
+        With the percentage.
+    """
+    if unmapped > MOST_UNMAPPED and not fill_unmapped:
+        percent = f"{100 * unmapped:.1f}".removesuffix(".0")
+        raise InputError(
+            f"{percent} % of the region is unmapped: {labels} shows neither outcrop nor cover there.",
+            "Rasterize a geological map of it (`gravmap rasterize MAP --legend ...`), choose a region that is mapped,"
+            " or add --fill-unmapped to predict unmapped ground, too.",
+        )
+
+
 def require_labels(labels: Path | None, reads_outcrop: bool) -> None:
     """Check that there are labels if a network reads outcrop context.
 

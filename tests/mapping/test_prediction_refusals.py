@@ -16,6 +16,7 @@ from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.training.checkpoint import save_model
 from gravmap.mapping import Options, predict
 from gravmap.mapping.plan import Plan
+from gravmap.mapping.predict import plan_prediction
 from gravmap.mapping.predictor import Predictor
 from gravmap.network import build
 from gravmap.regions import Region
@@ -41,6 +42,30 @@ def refused(project, match, kind=InputError, **more):
     assert len(str(error.value).splitlines()) <= 2
     assert not (project / "map").exists()
     assert not (project / "map.partial").exists()
+
+
+def test_a_region_that_is_mostly_unmapped(project, monkeypatch):
+    mapped = np.zeros((40, 60), np.uint8)  # 80-86E 43-47N; nodes from 82.5 to 84 are 16 of 31
+    mapped[:, 25:] = 255
+    write_index_raster(project / "labels.tif", mapped, (80, 43, 86, 47), LEGEND)
+    write_legend(LEGEND, project / "labels.legend.toml")
+    monkeypatch.setattr(torch.nn.Module, "__call__", None)  # refused before any network runs
+    for options in (Options(), Options(everywhere=True)):
+        refused(
+            project,
+            r"51\.6 % of the region is unmapped.*\n.*--fill-unmapped",
+            labels_path=project / "labels.tif",
+            options=options,
+        )
+    with Predictor(project / "fields.nc", project / "run", "cpu") as predictor:
+        labels, filling = project / "labels.tif", Options(fill_unmapped=True)
+        plan = plan_prediction(predictor, BOX, project / "map", labels, filling)
+        assert plan.unmapped == pytest.approx(16 / 31)
+        # Half of it may be.
+        plan_prediction(predictor, Region(81.1, 44, 84, 46), project / "map", labels, filling)
+        half = plan_prediction(predictor, Region(81, 44, 83.9, 46), project / "map", labels, Options())
+        assert half.unmapped == pytest.approx(0.5)
+        assert plan_prediction(predictor, BOX, project / "map", None, Options()).unmapped is None
 
 
 def test_a_region_beyond_the_fields(project):
