@@ -125,7 +125,37 @@ def check_labels(legend: Legend, spec: ModelSpec, path: Path) -> None:
         raise InputError(
             f"The legend of {path} is not the one the network was trained with: {differences[0]}{more}.",
             "Rasterize the map with that legend (`gravmap rasterize --legend ...`), or add --everywhere to predict"
-            " every cell.",
+            " outcrop, too.",
+        )
+
+
+MOST_UNMAPPED = 0.5
+"""Largest fraction of a region that may be on no geological map without a word of the user's."""
+
+
+def check_mapped(labels: Path, unmapped: float, fill_unmapped: bool) -> None:
+    """Check that the geological map covers at least half of a region.
+
+    Parameters
+    ----------
+    labels : Path
+        The label raster, for the message.
+    unmapped : float
+        Fraction of the region's area that it does not cover (:func:`gravmap.mapping.assemble.unmapped_fraction`).
+    fill_unmapped : bool
+        Unmapped ground is to be predicted: nothing is refused.
+
+    Raises
+    ------
+    InputError
+        With the percentage.
+    """
+    if unmapped > MOST_UNMAPPED and not fill_unmapped:
+        percent = f"{100 * unmapped:.1f}".removesuffix(".0")
+        raise InputError(
+            f"{percent} % of the region is unmapped: {labels} shows neither outcrop nor cover there.",
+            "Rasterize a geological map of it (`gravmap rasterize MAP --legend ...`), choose a region that is mapped,"
+            " or add --fill-unmapped to predict unmapped ground, too.",
         )
 
 

@@ -80,6 +80,8 @@ class Plan:
         Cells whose centre lies outside it are no data.
     flips : bool
         Test-time augmentation: each window is predicted in its four flips and the logits are averaged.
+    unmapped : float, optional
+        Fraction of the map's area that no geological map covers; None without labels.
 
     Examples
     --------
@@ -102,6 +104,7 @@ class Plan:
     classes: int
     clip: Clip | None = None
     flips: bool = False
+    unmapped: float | None = None
 
     @cached_property
     def jobs(self) -> tuple[InferenceJob, ...]:

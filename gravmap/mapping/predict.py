@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from gravmap.errors import InputError, OptionError
 from gravmap.files import check_disk_space, sha256
 from gravmap.geology.labels import LabelFile
 from gravmap.learning.data.outcrop_context import DISTANCE, distance_km_from_channel
-from gravmap.mapping.assemble import Assembler
+from gravmap.mapping.assemble import Assembler, unmapped_fraction
 from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
-from gravmap.mapping.compatibility import check_labels, require_labels
+from gravmap.mapping.compatibility import check_labels, check_mapped, require_labels
 from gravmap.mapping.files.writer import MapFiles, MapWriter, Summary, output_grid
 from gravmap.mapping.finish import MapInputs, finish_map
 from gravmap.mapping.inference import InferenceTask, out_of_memory, run_inference, run_inference_in_processes
@@ -116,7 +116,8 @@ def predict(
 ) -> Prediction:
     """Predict the bedrock map of a region and write its files.
 
-    By default mapped outcrop is shown as mapped, and the network predicts the bedrock under cover only.
+    By default mapped outcrop is shown as mapped, and the network predicts the bedrock under mapped cover only: ground
+    that the geological map does not cover is left blank.
 
     Files are written into ``<out_folder>.partial``, which is renamed to `out_folder` at the end. If a run is stopped,
     the next one with the same inputs and options resumes it and keeps the windows that are finished.
@@ -134,7 +135,7 @@ def predict(
     name : str
         Name of the region, for the record and the titles.
     labels_path : Path, optional
-        ``data/labels.tif``; without it every cell is predicted.
+        ``data/labels.tif``; without it nothing is known of outcrop and cover, and every cell is predicted.
     tiles_path : Path, optional
         ``data/tiles``: the report compares the runs with null models on the test data of this tile set.
     options : Options, optional
@@ -158,7 +159,8 @@ def predict(
     Raises
     ------
     InputError
-        The files are not compatible, the region extends beyond the fields, or the folder contains an earlier map.
+        The files are not compatible, the region extends beyond the fields, more than half of it is on no geological map
+        (and `options` does not fill that), or the folder contains an earlier map.
     OptionError
         A network was not trained on a window size, PROJ does not know the coordinate system, or `out_folder` is not a
         folder.
@@ -278,6 +280,10 @@ def plan_prediction(
     require_labels(labels_path, predictor.reads_outcrop)
     if labels_path is not None:
         _check_labels(labels_path, predictor, options.everywhere)
+        with LabelFile(labels_path) as labels:
+            unmapped = unmapped_fraction(labels, plan.grid, plan.clip)
+        check_mapped(labels_path, unmapped, options.fill_unmapped)
+        plan = replace(plan, unmapped=unmapped)
         if predictor.reads_outcrop:
             mapped_outcrop(predictor.fields.lat, predictor.fields.lon, labels_path, plan.windows)
     check_disk_space(
@@ -312,6 +318,7 @@ def _write_rasters(
             Blender(plan, unfinished.folder, divisors, distance_km),
             labels,
             everywhere=options.everywhere,
+            fill_unmapped=options.fill_unmapped,
             near_km=options.near_km,
         )
         with MapWriter(

@@ -28,7 +28,7 @@ from gravmap.mapping.files.layer_file import (
 from gravmap.mapping.files.polygons import write_polygons
 from gravmap.mapping.files.projection import GEOGRAPHIC, read_crs, reproject_nearest, reprojected_grid
 from gravmap.mapping.files.styles import class_raster_qml, class_raster_sld, ramp_raster_qml
-from gravmap.mapping.layers import EVIDENCE_COLOURS, Block, UncertaintyBand, evidence_names
+from gravmap.mapping.layers import EVIDENCE_COLOURS, UNMAPPED, Block, UncertaintyBand, evidence_names
 from gravmap.mapping.map_grid import PROBABILITY_STEPS, MapGrid
 from gravmap.progress import Progress, silent
 
@@ -76,6 +76,12 @@ class Summary:
     km2: float
     classes: tuple[ValueArea, ...]
     evidence: tuple[ValueArea, ...]
+
+    @property
+    def unmapped(self) -> float:
+        """Fraction of the area with evidence that no geological map covers, from 0 to 1."""
+        km2 = {each.value: each.km2 for each in self.evidence}
+        return km2.get(UNMAPPED, 0.0) / (sum(km2.values()) or 1.0)
 
 
 @dataclass(frozen=True)

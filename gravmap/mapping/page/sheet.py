@@ -15,7 +15,7 @@ from rasterio.errors import RasterioIOError
 from rasterio.vrt import WarpedVRT
 
 from gravmap.errors import InputError
-from gravmap.mapping.layers import NODATA, OUTCROP, SECOND, evidence_names
+from gravmap.mapping.layers import NODATA, OUTCROP, SECOND, UNMAPPED, UNMAPPED_TAG, evidence_names
 
 WGS84 = "EPSG:4326"
 _DEFAULT_NEAR_KM = 25.0
@@ -75,11 +75,22 @@ class Sheet:
         return None if self.evidence is None else np.asarray(self.evidence == OUTCROP)
 
     @property
+    def unmapped(self) -> NDArray[np.bool_] | None:
+        """Cells that no geological map covers, blank or predicted; None if there are none."""
+        found = None if self.evidence is None else np.asarray(self.evidence == UNMAPPED)
+        return found if found is not None and found.any() else None
+
+    @property
+    def fills_unmapped(self) -> bool:
+        """Whether unmapped ground has a predicted class; otherwise it is blank."""
+        return self.tags.get(UNMAPPED_TAG) == "predicted"
+
+    @property
     def predicted(self) -> NDArray[np.bool_] | None:
-        """Cells with a predicted class, if outcrop has its mapped class; otherwise None."""
+        """Cells under cover with a predicted class, if outcrop has its mapped class; otherwise None."""
         if self.evidence is None or not self.as_mapped:
             return None
-        return np.asarray((self.evidence != OUTCROP) & (self.lithology != NODATA))
+        return np.asarray((self.evidence != OUTCROP) & (self.evidence != UNMAPPED) & (self.lithology != NODATA))
 
 
 def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
@@ -114,10 +125,18 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
     ]
     evidence, words = _evidence(folder / "evidence.tif", longest_px, shape)
     measures = _measures(folder / "uncertainty.tif", longest_px, shape)
+    known = lithology[0] != NODATA
+    if evidence is not None and tags.get(UNMAPPED_TAG) != "predicted":
+        # Reduced cells that are mostly unmapped are blank: mode and mean pass over no data.
+        blank = evidence == UNMAPPED
+        lithology[0][blank] = NODATA
+        for values in measures.values():
+            values[blank] = np.nan
+        known |= blank
     kept = (slice(None), slice(None))
     if crs.to_epsg() != 4326:
         # A projected rectangle is not one in degrees: it is surrounded by a margin without data.
-        kept, bounds = _with_data(lithology[0], bounds)
+        kept, bounds = _with_data(known, bounds)
     return Sheet(
         bounds,
         lithology[0][kept],
@@ -140,14 +159,13 @@ def category_names(path: Path) -> dict[int, str]:
     return {value: element.text for value, element in enumerate(found) if element.text}
 
 
-def _with_data(values: NDArray[np.uint8], bounds_wsen: Bounds) -> tuple[tuple[slice, slice], Bounds]:
+def _with_data(known: NDArray[np.bool_], bounds_wsen: Bounds) -> tuple[tuple[slice, slice], Bounds]:
     """The smallest rectangle that contains every cell with data, and its outer edges."""
-    known = values != NODATA
     if not known.any():
         return (slice(None), slice(None)), bounds_wsen
     (top, *_, bottom), (left, *_, right) = (np.flatnonzero(known.any(axis=axis)).repeat(2) for axis in (1, 0))
     west, south, east, north = bounds_wsen
-    tall, wide = (north - south) / values.shape[0], (east - west) / values.shape[1]
+    tall, wide = (north - south) / known.shape[0], (east - west) / known.shape[1]
     edges = (west + left * wide, north - (bottom + 1) * tall, west + (right + 1) * wide, north - top * tall)
     return (slice(top, bottom + 1), slice(left, right + 1)), edges
 

@@ -12,7 +12,7 @@ import numpy as np
 import rasterio
 from rasterio.errors import RasterioIOError
 
-from gravmap.mapping.layers import NODATA, OUTCROP
+from gravmap.mapping.layers import NODATA, OUTCROP, UNMAPPED
 from gravmap.mapping.record.finding import AS_RECORDED, DISAGREES, Finding
 from gravmap.mapping.record.raster_content import blocks, count_values, read_attribute_table
 
@@ -63,6 +63,8 @@ def agreement(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
             "class, probability and evidence of every cell",
             _cells(paths, record.get("settings", {}).get("class_offsets")),
         )
+        if record.get("unmapped"):  # earlier maps have none
+            yield _finding("unmapped ground", _unmapped(paths, record["unmapped"], counted["evidence.tif"]))
     if (folder / "lithology.gpkg").is_file():
         area = sum(km2 for value, (_, km2) in counted["lithology.tif"].items() if value != NODATA)
         yield _finding("area of the polygons", _polygons(folder / "lithology.gpkg", area))
@@ -132,7 +134,7 @@ def _tags(paths: Mapping[str, Path], record: Mapping[str, Any]) -> str:
 def _cells(paths: Mapping[str, Path], offsets: Sequence[float] | None) -> str:
     """Where the network names the class, it is one of the likeliest; no data is no data in both.
 
-    With offsets, added to the logs of the chances, it is one of those that are largest then.
+    Unmapped ground is evidence without a class. With offsets, added to the logs of the chances, it is one of those that are largest then.
     """
     wrong = blind = 0
     factors = 1.0 if offsets is None else np.exp(np.asarray(offsets, np.float64))[:, None, None]
@@ -145,7 +147,7 @@ def _cells(paths: Mapping[str, Path], offsets: Sequence[float] | None) -> str:
             return "the rasters have different sizes"
         for window in blocks(lithology.height, lithology.width):
             classes, rests_on = lithology.read(1, window=window), evidence.read(1, window=window)
-            blind += int(((classes == NODATA) != (rests_on == NODATA)).sum())
+            blind += int((((classes == NODATA) != (rests_on == NODATA)) & (rests_on != UNMAPPED)).sum())
             shares = probability.read(window=window)
             named = (classes != NODATA) & (rests_on != NODATA) & (classes >= 1) & (classes <= len(shares))
             named &= (shares[0] != NODATA) & (rests_on != OUTCROP)
@@ -158,6 +160,30 @@ def _cells(paths: Mapping[str, Path], offsets: Sequence[float] | None) -> str:
     if wrong:
         differences.append(f"in {wrong:,} cells predicted, the class is not the likeliest one")
     return "; ".join(differences)
+
+
+def _unmapped(paths: Mapping[str, Path], recorded: Mapping[str, Any], evidence: Mapping[int, tuple[int, float]]) -> str:
+    """The recorded fraction is that of the evidence; ground that was not filled is blank in every raster."""
+    km2 = {value: area for value, (_, area) in evidence.items() if value != NODATA}
+    fraction = km2.get(UNMAPPED, 0.0) / (sum(km2.values()) or 1.0)
+    if not math.isclose(fraction, float(recorded["fraction"]), abs_tol=AREA_TOLERANCE):
+        return (
+            f"{100 * fraction:.2f} % of the evidence is unmapped, {100 * float(recorded['fraction']):.2f} in the record"
+        )
+    if recorded["predicted"] or UNMAPPED not in km2:
+        return ""
+    filled = []
+    with rasterio.open(paths["evidence.tif"]) as rests_on:
+        for name in ("lithology.tif", "probability.tif", "uncertainty.tif"):
+            if name not in paths:
+                continue
+            with rasterio.open(paths[name]) as raster:
+                if raster.shape == rests_on.shape and any(
+                    ((rests_on.read(1, window=window) == UNMAPPED) & (raster.read(window=window) != NODATA)).any()
+                    for window in blocks(raster.height, raster.width)
+                ):
+                    filled.append(name)
+    return f"{', '.join(filled)} have values on unmapped ground, which the record calls blank" if filled else ""
 
 
 _HALF_STEPS = {False: (0.0, 0.0), True: (-0.501, 0.501)}
