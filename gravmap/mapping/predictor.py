@@ -284,9 +284,7 @@ class Predictor:
         sizes = tuple(member.spec.tile_size_px for member in self.members)
         classes = len(self.members[0].spec.classes)
         thickness_runs = tuple(run for run, member in enumerate(self.members) if has_thickness(member.network))
-        return Plan(
-            region, grid, windows, self.device, sizes, classes, clip, flips, thickness_runs=thickness_runs
-        )
+        return Plan(region, grid, windows, self.device, sizes, classes, clip, flips, thickness_runs=thickness_runs)
 
     def _scales(self, chosen: Sequence[float] | None) -> list[float]:
         trained = self.trained_scales

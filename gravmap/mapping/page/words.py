@@ -75,8 +75,10 @@ def about(km2: float) -> str:
 
 
 def metres(length_m: float) -> str:
-    """A thickness with its unit, in groups of three digits; a dash for NaN."""
-    return f"{count(length_m)}{THIN}m" if math.isfinite(length_m) else "–"
+    """A thickness with its unit, to three significant digits; a dash for NaN."""
+    if not math.isfinite(length_m):
+        return "–"
+    return f"{count(float(f'{length_m:.3g}'))}{THIN}m"
 
 
 def percent(fraction: float | None, digits: int = 0) -> str:
