@@ -30,8 +30,9 @@ def command(session: Session, run: str | None, form: str, output: Path | None, o
     """Write a trained network as one file that runs without gravmap.
 
     RUN is a training run (default: the newest, runs/latest), or crusts-central-asia, the shipped network: its file is
-    written into the workspace. The inputs are fields in mGal and the outputs logits, and with a network that has it the
-    thickness of the cover (quantiles, km): the preprocessing is part of the graph. A description is written into the file, and beside it as FILE.json. ONNX needs "gravmap[export]".
+    written into the workspace. The inputs are fields in mGal and the outputs logits, and of a network that has it the
+    thickness of the cover (quantiles, km): the preprocessing is part of the graph. A description is written into the
+    file, and beside it as FILE.json. ONNX needs "gravmap[export]".
     """
     folder = session.workspace.run(run)
 

@@ -71,8 +71,8 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
     Returns
     -------
     dict
-        The description: inputs, outputs, sizes, classes, calibration of the thickness and usage. It is also inside the file: under ``gravmap`` in
-        the metadata of ONNX, or as the extra file ``gravmap.json`` of the torch program.
+        The description: inputs, outputs, sizes, classes, calibration of the thickness and usage. It is also inside the
+        file: under ``gravmap`` in the metadata of ONNX, or as the extra file ``gravmap.json`` of the torch program.
 
     Raises
     ------

@@ -41,7 +41,6 @@ from gravmap.mapping.layers import (
 from gravmap.mapping.map_grid import PROBABILITY_STEPS, MapGrid
 from gravmap.progress import Progress, silent
 
-
 THICKNESS = Layer(
     "cover_thickness",
     tuple(Band(name, 1.0, {"meaning": meaning}, "m") for name, meaning in THICKNESS_BANDS.items()),

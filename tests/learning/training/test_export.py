@@ -96,9 +96,10 @@ def test_an_exported_network_starts_from_the_same_outcrop(tmp_path):
     assert np.abs(logits - expected).max() < 1e-3 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("form", ["torch", pytest.param("onnx", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["torch", "onnx"])
 def test_the_second_output_is_the_networks_thickness(form, tmp_path):
-    """Logits and quantiles of the exported program are those of the network, and the calibration is in its description."""
+    """Logits and quantiles of the program are those of the network, and the calibration is in its description."""
     torch.manual_seed(0)
     body = {"kind": "unet", "widths": [2, 2]}
     network = build_from_dict(with_outcrop_start(body, (1, 4), thickness=True), 6, 3).eval()
