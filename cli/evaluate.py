@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -108,7 +108,8 @@ def command(
         )
     options = EvaluateOptions(baselines, topography, holes, area_weighted, importance, str(resolve_device(device)))
     elsewhere = [] if holes is None else [folder for folder in folders if _trained_on_crusts(folder)]
-    at_points, refused_there = [], []
+    at_points: list[dict[str, Any]] = []
+    refused_there: list[dict[str, str]] = []
     if elsewhere:
         folders = [folder for folder in folders if folder not in elsewhere]
         if dry_run:

@@ -263,10 +263,9 @@ def evaluate_at_points(
     )  # fmt: skip
     calibration, classes = read_calibration(folder), len(spec.classes)
     if holes is not None and len(holes.label):
-        divisor: Any = 1.0 if calibration is None else calibration.divisor([scale])
-        if isinstance(divisor, DistanceTemperature):
-            divisor = divisor.at(distance_km(dataset))
-        probability = softmax(outputs[:classes] / np.asarray(divisor, np.float32))
+        divisor = 1.0 if calibration is None else calibration.divisor([scale])
+        at_nodes = divisor.at(distance_km(dataset)) if isinstance(divisor, DistanceTemperature) else divisor
+        probability = softmax((outputs[:classes] / at_nodes).astype(np.float32))
         offsets = None if calibration is None else calibration.offsets
         named = predict_class(np.nan_to_num(probability), offsets)[holes.row, holes.column]
         names = [str(each["name"]) for each in spec.classes]
