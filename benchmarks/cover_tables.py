@@ -1,4 +1,4 @@
-"""Markdown tables of the results of under_cover.py, for docs/results.md."""
+"""Markdown tables of the results of under_cover.py and cover_thickness.py, for docs/results.md."""
 
 from __future__ import annotations
 
@@ -70,6 +70,57 @@ def coverage_table(kinds: Mapping[str, Any]) -> list[str]:
         coverage = [f"{100 * strata[each]['coverage']:.0f}" if each in strata else "-" for each in first]
         lines.append(_row([title_of(kind), *coverage, f"{strata['all']['ece']:.3f}"]))
     return lines
+
+
+def thickness_table(found: Mapping[str, Any]) -> list[str]:
+    """Scores of the thickness of the cover over all cells, a line for each method."""
+    lines = _header(
+        ["method", "rmse, m", "bias, m", "mean error, m", "rank correlation", "80 % interval holds", "width, m"]
+    )
+    for name, strata in found.items():
+        row = strata["all"]
+        cells = [
+            f"{row['rmse_m']:.0f}",
+            f"{row['bias_m']:+.0f}",
+            f"{row['mae_m']:.0f}",
+            _number(row["rank_correlation"]),
+        ]
+        interval = [f"{100 * row['coverage']:.0f} %", f"{row['width_m']:.0f}"] if "coverage" in row else ["-", "-"]
+        lines.append(_row([name, *cells, *interval]))
+    return lines
+
+
+def thickness_strata_table(found: Mapping[str, Any], kind: str, measure: str) -> list[str]:
+    """One measure of each method by stratum; `kind` is distance or cover."""
+    first = next(iter(found.values()))[kind]
+    scale = 100 if measure == "coverage" else 1
+    lines = _header([f"{'km to outcrop' if kind == 'distance' else 'true thickness'}", *first])
+    for name, strata in found.items():
+        rows = strata[kind].values()
+        if all(measure in row or not row["nodes"] for row in rows):
+            values = [row.get(measure) for row in rows]
+            digits = 2 if measure == "rank_correlation" else 0
+            lines.append(_row([name, *("-" if each is None else f"{scale * each:.{digits}f}" for each in values)]))
+    return [*lines, _row(["cells", *(f"{row['nodes']:,}".replace(",", " ") for row in first.values())])]
+
+
+def thickness_kinds_table(kinds: Mapping[str, Any], simple: tuple[str, ...]) -> list[str]:
+    """The best of the simple methods and the others on each kind of crusts: rmse, and coverage where there is one."""
+    others = [name for name in next(iter(kinds.values()))["methods"] if name not in simple]
+    columns = [f"{name}: rmse, m" for name in simple] + [f"{name}: rmse, m (holds)" for name in others]
+    lines = _header(["crusts", *columns, *(f"{name}: change of rmse" for name in others)])
+    for kind, result in kinds.items():
+        found = {name: strata["all"] for name, strata in result["methods"].items()}
+        best = min(found[name]["rmse_m"] for name in simple)
+        cells = [f"{found[name]['rmse_m']:.0f}" for name in simple]
+        cells += [f"{found[name]['rmse_m']:.0f} ({100 * found[name]['coverage']:.0f} %)" for name in others]
+        cells += [f"{100 * (found[name]['rmse_m'] / best - 1):+.0f} %" for name in others]
+        lines.append(_row([title_of(kind), *cells]))
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def interval(found: Mapping[str, Any]) -> str:

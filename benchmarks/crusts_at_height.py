@@ -59,7 +59,6 @@ def at_height(arrays: dict[str, Any]) -> dict[str, Any]:
         **arrays,
         "fields": np.ascontiguousarray(arrays["fields"][:, nodes, nodes]),
         "field_valid": np.ascontiguousarray(arrays["field_valid"][nodes, nodes]),
-        "cover_m": np.ascontiguousarray(arrays["cover_m"][nodes, nodes]),
         "meta": {
             **meta,
             "channels": list(NAMES),

@@ -66,7 +66,7 @@ def main() -> None:
     training = ["--gpus", "0", "--model", options.model, "--steps-per-epoch", "40", "--time-limit", options.train_time]
     gravmap(root, "train", *training, "--fold", options.fold, "--name", "real")
     gravmap(root, "predict", "--region", "junggar")
-    gravmap(root, "predict", "--region", "liu2024", "--everywhere", "--resolution", CELL)
+    gravmap(root, "predict", "--region", "liu2024", "--everywhere", "--fill-unmapped", "--resolution", CELL)
     print()
     for line in score(root, int(options.fold)):
         print(line)

@@ -124,12 +124,9 @@ def diffusion_by_sqrt_frequency(dataset: Any) -> np.ndarray:
 
 def crusts_of(kind: str, seeds: range, channels: list[str], scales_deg: list[float]) -> DatasetSplits:
     """Crusts of a kind, as test data."""
-    datasets, cover_m = [], []
-    for seed in seeds:
-        arrays = crust_arrays(crust_of(kind, seed), channels)
-        datasets.append(crust_dataset(arrays, TEST, scales_deg))
-        cover_m.append(arrays["cover_m"])
-    return DatasetSplits(tuple(datasets), (), tuple(datasets), record={"on": CRUSTS}, cover_m=tuple(cover_m))
+    crusts = (crust_arrays(crust_of(kind, seed), channels) for seed in seeds)
+    datasets = tuple(crust_dataset(arrays, TEST, scales_deg) for arrays in crusts)
+    return DatasetSplits(datasets, (), datasets, record={"on": CRUSTS})
 
 
 def score(evaluated: EvaluatedNetwork, splits: DatasetSplits) -> dict[str, Any]:

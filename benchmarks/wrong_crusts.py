@@ -30,6 +30,13 @@ def _spreads(setting: Setting, _: int) -> Setting:
     return replace(setting, rocks=replace(setting.rocks, spread=tuple(1.4 * each for each in setting.rocks.spread)))
 
 
+def _rocks(setting: Setting, factor: float, *names: str) -> Setting:
+    """A setting with some densities or scales of its rocks times a factor."""
+    return replace(
+        setting, rocks=replace(setting.rocks, **{each: factor * getattr(setting.rocks, each) for each in names})
+    )
+
+
 CHANGES: dict[str, tuple[str, Callable[[Setting, int], Setting]]] = {
     "default": ("default of `make_crust`", lambda setting, _: setting),
     "means": ("class means shifted by N(0, 30) kg/m³ in each crust", _means),
@@ -38,7 +45,17 @@ CHANGES: dict[str, tuple[str, Callable[[Setting, int], Setting]]] = {
         "poorer gravity: low pass 55 km, noise 3 mGal",
         lambda setting, _: replace(setting, low_pass_km=55.0, noise_mgal=3.0),
     ),
-    "cover": ("more cover: 65 %", lambda setting, _: replace(setting, cover_share=0.65)),
+    "cover": ("more cover: 80 %", lambda setting, _: replace(setting, cover_share=0.8)),
+    "thick-cover": ("cover up to 12 km thick instead of 8", lambda setting, _: replace(setting, cover_deepest_km=12.0)),
+    "thin-cover": ("cover up to 4 km thick", lambda setting, _: replace(setting, cover_deepest_km=4.0)),
+    "stiff-cover": (
+        "compaction within half the depth",
+        lambda setting, _: _rocks(setting, 0.5, "cenozoic_scale_km", "mesozoic_scale_km"),
+    ),
+    "dense-cover": (
+        "density deficits of the cover x 0.65",
+        lambda setting, _: _rocks(setting, 0.65, "cenozoic_deficit", "mesozoic_deficit"),
+    ),
     "belts-25": ("belts of 25 km", lambda setting, _: replace(setting, belt_width_km=25.0)),
     "belts-100": ("belts of 100 km", lambda setting, _: replace(setting, belt_width_km=100.0)),
     "loose-cover": (

@@ -73,12 +73,12 @@ def command(
     for line in numbers:
         session.say(f"  {line}")
     session.say("")
-    session.say(f"  {'bedrock':<16}{'all':>8}{'mapped':>9}{'hidden':>9}{'kg/m3':>9}")
+    wide = max(len(entry.name) for entry in facts.classes)
+    session.say(f"  {'bedrock':<{wide + 3}}{'all':>8}{'mapped':>9}{'hidden':>9}{'kg/m3':>9}")
     for entry in facts.classes:
         weight = f"{entry.density:9.0f}" if entry.share else f"{'-':>9}"
-        session.say(
-            f"  {entry.index:>2} {entry.name:<13}{entry.share:7.1f}%{entry.mapped:8.1f}%{entry.hidden:8.1f}%{weight}"
-        )
+        shares = f"{entry.share:7.1f}%{entry.mapped:8.1f}%{entry.hidden:8.1f}%"
+        session.say(f"  {entry.index:>2} {entry.name:<{wide}}{shares}{weight}")
     files = write_crust(crust, folder)
     files["prior"], files["picture"] = folder / "prior.toml", folder / "crust.png"
     write_text(files["prior"], prior.text)

@@ -214,8 +214,8 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
     folder = options.output or workspace.maps / options.name
     if labels is None and not options.everywhere:
         session.say(
-            f"{workspace.labels} is missing (`gravmap rasterize` makes it): outcrop, cover and unmapped ground are not"
-            " known, and every cell is predicted."
+            f"{workspace.labels} is missing, so every cell is predicted (`gravmap rasterize` makes it): outcrop, cover"
+            " and unmapped ground are not told apart."
         )
     channels = _describe_models(session, folders, shipped, place)
     require_labels(labels, any(map(is_context, channels)))

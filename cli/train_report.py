@@ -52,6 +52,8 @@ def _describe_data(splits: DatasetSplits, config: TrainConfig) -> list[str]:
         )
     elif config.context:
         sentences.append(f"{config.cuts} synthetic cover masks of the outcrop at a time, one replaced each epoch.")
+    if config.context and config.thickness_weight and splits.knows_thickness:
+        sentences.append("A second output is the thickness of the cover.")
     if config.init:
         sentences.append(f"Fine-tunes the weights of {config.init['run']}.")
         theirs, ours = config.init.get("scales_deg", []), config.scales_deg or splits.scales_deg
@@ -164,10 +166,36 @@ def print_result(session: Session, run_dir: Path, result: dict[str, Any]) -> Non
                 f"On {scores['places']} nodes of the {nodes}: accuracy {scores['pa']:.3f}, "
                 f"mean accuracy {scores['mpa']:.3f}, mIoU {scores['miou']:.3f}, FWIoU {scores['fwiou']:.3f}."
             )
-    for line in [*_class_table(result), *_under_cover(result), _calibration(result), *_calibration_strata(result)]:
+    for lines in (_class_table(result), _under_cover(result), _thickness(result), [_calibration(result)]):
+        for line in lines:
+            session.say(line)
+    for line in _calibration_strata(result):
         session.say(line)
     session.say(f"{kept} Wrote {run_dir}; `gravmap predict` uses it.")
     session.result({"run": str(run_dir), **result})
+
+
+def _thickness(result: dict[str, Any]) -> list[str]:
+    """On test crusts: errors of the median thickness of the cover, and coverage of its interval."""
+    found = result["test"].get("thickness")
+    if found is None:
+        return []
+    rows = {"all": found["all"]}
+    rows |= {f"{name} away": row for name, row in found.get("distance", {}).items()}
+    rows |= {f"{name} of cover": row for name, row in found.get("cover", {}).items()}
+    lines = [
+        "Thickness of the cover on the test crusts: errors of the median, metres, Spearman's rank correlation, and",
+        "percent of the true values inside the 80 % interval:",
+        f"  {'':<27}{'nodes':>9}{'rmse':>8}{'bias':>8}{'rank':>8}{'inside':>8}",
+    ]
+    for name, row in rows.items():
+        if row["nodes"]:
+            rank = "-" if row["rank_correlation"] is None else f"{row['rank_correlation']:.2f}"
+            lines.append(
+                f"  {name:<27}{row['nodes']:>9}{row['rmse_m']:>8.0f}{row['bias_m']:>+8.0f}{rank:>8}"
+                f"{100 * row['coverage']:>8.1f}"
+            )
+    return lines
 
 
 def _held_out(result: dict[str, Any], role: str) -> str:

@@ -389,6 +389,7 @@ class PretrainedRecord(TypedDict):
     weights_sha256: str
     inputs: list[ChannelRecord]
     classes: list[ClassRecord]
+    class_table: NotRequired[str]
     field_recipe: FieldRecipe
     scales_deg: NotRequired[list[float]]
     taught_on: NotRequired[CrustsRecord]

@@ -7,10 +7,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-MODULES = ("over_crusts", "wrong_crusts", "cover_tables", "under_cover", "crusts_at_height")
+MODULES = (
+    "over_crusts",
+    "wrong_crusts",
+    "cover_tables",
+    "under_cover",
+    "crusts_at_height",
+    "thickness_methods",
+    "cover_thickness",
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +69,10 @@ def test_each_kind_of_wrong_crusts_changes_one_thing(scripts):
         "spreads": {"spread"},
         "gravity": {"low_pass_km", "noise_mgal"},
         "cover": {"cover_share"},
+        "thick-cover": {"cover_deepest_km"},
+        "thin-cover": {"cover_deepest_km"},
+        "stiff-cover": {"cenozoic_scale_km", "mesozoic_scale_km"},
+        "dense-cover": {"cenozoic_deficit", "mesozoic_deficit"},
         "belts-25": {"belt_width_km"},
         "belts-100": {"belt_width_km"},
         "loose-cover": {"cover_on_uplift"},
@@ -152,6 +164,68 @@ def test_crusts_seen_from_height_keep_their_place(scripts):
     assert dataset.channels[:3] == ["residual_10km", "residual_20km", "residual_40km"]
     assert dataset.node_lat[0] - dataset.node_lat[1] == pytest.approx(step / 30)
     assert dataset.fields[0] == pytest.approx(100 * dataset.node_lat[:, None] + dataset.node_lon[None, :], abs=1e-2)
-    assert seen["cover_m"] == pytest.approx(dataset.fields[0])
+    assert dataset.node_cover_km() == pytest.approx(dataset.fields[0] / 1000)
     known = dataset.fields[dataset.channels.index("outcrop_known")]
     assert known.all(axis=1).tolist() == [True, True, False, False, False]  # rows 0 and 8, not 16, 24 and 32
+
+
+def test_inversion_recovers_a_layer_whose_gravity_is_known_in_closed_form(scripts):
+    methods = scripts.thickness_methods
+    # Base at 2 km + 0.6 km cos(k x), 128 km long, 300 kg/m3 lighter than the rock: exp(a cos) in Bessel functions.
+    cell_km, wavenumber, mean, amplitude, contrast = 2.0, 2 * np.pi / 128, 2.0, 0.6, 300.0
+    x = (np.arange(128) + 0.5) * cell_km
+    gravity = np.full(128, mean)
+    for n in range(1, 25):
+        k = n * wavenumber
+        gravity -= 2 * (-1) ** n * special.iv(n, k * amplitude) * np.exp(-k * mean) / k * np.cos(k * x)
+    gravity = np.tile(-2 * np.pi * 6.6743e-11 * 1e8 * contrast * gravity, (4, 1))  # mGal
+    layer = np.tile(mean + amplitude * np.cos(wavenumber * x), (4, 1))
+    assert methods.parker(layer, contrast, (cell_km, cell_km)) == pytest.approx(gravity, abs=1e-6)
+    found = methods.invert(gravity, contrast, (cell_km, cell_km), cutoff_km=25.0, tolerance_km=1e-5)
+    assert found == pytest.approx(layer, abs=1e-4)
+    slab = -gravity / (methods.SLAB_MGAL * contrast)
+    assert np.abs(slab - layer).max() > 0.05  # the higher terms matter
+
+
+def test_slab_finds_planted_contrast_above_a_regional_field(scripts):
+    methods = scripts.thickness_methods
+    rows, columns = np.mgrid[:60, :60]
+    thickness = np.where((rows // 6 + columns // 6) % 3 == 0, 1.0 + rows % 6 / 5, 0.0)
+    regional = 30 + 0.5 * rows - 0.3 * columns
+    noise = np.random.default_rng(0).normal(0, 40, thickness.shape)
+    fields = dict.fromkeys(methods.CHANNELS, noise) | {"bouguer": regional - 350 * methods.SLAB_MGAL * thickness}
+    view = methods.View(fields, thickness > 0, np.ones(thickness.shape), thickness, (4.0, 4.0))
+    left = methods.anomaly(view, "bouguer", "outcrop 15 km")[thickness == 0]
+    assert np.abs(left).mean() < 0.1 * np.abs(methods.anomaly(view, "bouguer", "outcrop")[thickness == 0]).mean()
+    found = methods.Slab.fit([view])
+    assert (found.field, found.level) == ("bouguer", "outcrop 15 km")
+    assert found.contrast == pytest.approx(350, rel=0.05)
+
+
+def test_monotone_thickness_has_an_interval(scripts):
+    rng = np.random.default_rng(0)
+    distance = rng.uniform(0, 50, 20_000)
+    thickness = rng.uniform(0, 0.1 * distance)
+    found = scripts.thickness_methods.Monotone.fit(distance, thickness, bins=100).predict(np.array([20.0, 40.0]))
+    assert found == pytest.approx(np.array([[0.2, 1.0, 1.8], [0.4, 2.0, 3.6]]), rel=0.1)
+
+
+def test_thickness_is_measured_against_the_best_simple_method_of_each_crust(scripts):
+    benchmark = scripts.cover_thickness
+    truth = np.array([1.0, 2.0])
+    simple = dict(zip(benchmark.SIMPLE, (truth + 1.0, truth + 0.5, truth + 2.0), strict=True))
+    quantiles = np.stack([truth - 1, truth + 0.25, truth + 1], axis=1)
+    predictions = simple | {benchmark.NETWORK: quantiles}
+    view = SimpleNamespace(truth=truth)
+    assert benchmark.reductions(benchmark.NETWORK, [predictions], [view]) == pytest.approx([50.0])
+    strata = {name: (10 * truth, table) for name, table in benchmark.STRATA.items()}
+    scored = {name: benchmark.thickness_scores(each, truth, strata) for name, each in predictions.items()}
+    tables = scripts.cover_tables
+    lines = tables.thickness_table(scored)
+    assert lines[-1] == "| network | 250 | +250 | 250 | 1.00 | 100 % | 2000 |"
+    assert tables.thickness_strata_table(scored, "distance", "coverage")[2:] == [
+        "| network | 100 | 100 | - |",
+        "| cells | 1 | 1 | 0 |",
+    ]
+    kinds = tables.thickness_kinds_table({"cover": {"methods": scored}}, benchmark.SIMPLE)
+    assert kinds[-1] == "| more cover: 80 % | 1000 | 500 | 2000 | 250 (100 %) | -50 % |"

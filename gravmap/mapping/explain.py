@@ -101,7 +101,7 @@ def check_explanation(
         )
     require_labels(labels_path, predictor.reads_outcrop)
     if labels_path is not None and predictor.reads_outcrop:
-        _check_classes(labels_path, spec)
+        _check_classes(labels_path, spec, predictor.members[0].folder)
         mapped_outcrop(reader.lat, reader.lon, labels_path, plan.windows)
     return files
 
@@ -234,9 +234,9 @@ def explain(
     return Explanation(files, record, attribution.complete)
 
 
-def _check_classes(labels_path: Path, spec: ModelSpec) -> None:
+def _check_classes(labels_path: Path, spec: ModelSpec, run: Path) -> None:
     with LabelFile(labels_path) as labels:
-        check_labels(labels.legend, spec, labels_path)
+        check_labels(labels.legend, spec, labels_path, run)
         labels.check()
 
 

@@ -185,9 +185,8 @@ def predict(
     >>> from gravmap.network import build
     >>> from gravmap.regions import Region
     >>> network = build("ggmnet-tiny", in_channels=1, classes=10)
-    >>> classes = [
-    ...     {"index": each.index, "name": each.name, "colour": each.colour} for each in load_legend("bedrock10").bedrock
-    ... ]
+    >>> bedrock = load_legend("basement10").bedrock
+    >>> classes = [{"index": each.index, "name": each.name, "colour": each.colour} for each in bedrock]
     >>> spec = ModelSpec(
     ...     model="ggmnet-tiny",
     ...     architecture=network.architecture.to_dict(),
@@ -396,7 +395,9 @@ def _check_labels(path: Path, predictor: Predictor, everywhere: bool) -> None:
     with LabelFile(path) as labels:
         # With --everywhere the classes of the labels are not shown: they are only used as outcrop or not.
         if predictor.reads_outcrop or not everywhere:
-            check_labels(labels.legend, predictor.members[0].spec, path)
+            otherwise = "" if predictor.reads_outcrop else ", or --everywhere to predict outcrop, too"
+            member = predictor.members[0]
+            check_labels(labels.legend, member.spec, path, member.folder, otherwise)
         labels.check()
 
 

@@ -338,12 +338,13 @@ def _legend(figure: Figure, crust: Crust) -> None:
     percent = 100 * np.bincount(crust.truth.ravel(), minlength=BASEMENT) / crust.truth.size
     names = {entry.index: entry.name for entry in load_legend(LEGEND).classes}
     bedrock = [f"{names[index]} {percent[index]:.0f} %" for index in range(1, BASEMENT)]
-    labels = ["Cenozoic cover, on the maps all cover", *bedrock, "crust below the belts", "Mesozoic cover"]
+    labels = ["Cenozoic (on maps: cover)", *bedrock, "crust below the belts", "Mesozoic"]
     figure.legend(
         handles=legend_patches(zip(labels, _class_colours(), strict=True)),
         loc="lower left",
         bbox_to_anchor=((_LEFT - 0.1) / width, 0.05 / height),
-        ncols=6,
+        columnspacing=1.2,
+        ncols=7,
         frameon=False,
         fontsize=9.5,
         borderpad=0.1,

@@ -10,7 +10,13 @@ from torch.nn import functional
 from gravmap.errors import OptionError
 from gravmap.network import build, registry
 from gravmap.network.cost import count_macs, count_parameters, peak_bytes
-from gravmap.network.outcrop_start import OutcropStart, OutcropStartArchitecture, with_outcrop_start
+from gravmap.network.outcrop_start import (
+    AllOutputs,
+    OutcropStart,
+    OutcropStartArchitecture,
+    has_thickness,
+    with_outcrop_start,
+)
 from gravmap.network.registry import build_from_dict, describe, read_architecture
 
 CLASSES, PLANES = 4, (2, 6)
@@ -156,3 +162,33 @@ def test_every_network_names_the_classifier_that_its_output_comes_from(name):
     assert network.classifier.out_channels == CLASSES
     # A second name for the layer would change the keys that trained weights are saved under.
     assert sum(value is network.classifier.weight for value in network.state_dict(keep_vars=True).values()) == 1
+
+
+@pytest.mark.parametrize("name", ["ggmnet-tiny", "residual-unet", "unet"])
+def test_thickness_starts_as_a_constant_and_its_quantiles_never_cross(name):
+    torch.manual_seed(0)
+    record = with_outcrop_start(describe(name), PLANES, thickness=True)
+    network, x = build_from_dict(record, CHANNELS, CLASSES).eval(), crops()
+    assert network.architecture.to_dict() == record
+    assert has_thickness(network)
+    assert not has_thickness(started(name))
+    with torch.no_grad():
+        outputs = network.outputs(x)
+        assert torch.equal(network(x), torch.tensor(0.6) * x[:, 2:6])
+        assert torch.equal(AllOutputs(network)(x), outputs)
+        assert torch.equal(outputs[:, :CLASSES], network(x))
+        for plane, km in zip(outputs[0, CLASSES:], (0.4, 0.8, 1.8), strict=True):
+            torch.testing.assert_close(plane, torch.full_like(plane, km))
+        nn.init.normal_(network.classifier.weight, std=5.0)
+        quantiles = network.outputs(x)[:, CLASSES:]
+    assert quantiles.std() > 0.1
+    assert (quantiles >= 0).all()
+    assert (quantiles.diff(dim=1) >= 0).all()
+
+
+def test_a_network_without_thickness_has_the_record_and_the_outputs_of_earlier_versions():
+    network, x = started("unet"), crops()
+    assert set(network.architecture.to_dict()) == {"kind", "body", "planes"}
+    assert torch.equal(AllOutputs(network)(x), network(x))
+    with pytest.raises(OptionError, match="keys body and planes"):
+        OutcropStartArchitecture.from_dict({**network.architecture.to_dict(), "thickness": 1})

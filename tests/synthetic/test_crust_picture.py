@@ -10,7 +10,7 @@ from scipy.ndimage import distance_transform_edt
 from gravmap.synthetic import draw_crust, load_prior, make_crust
 from gravmap.synthetic.facts import crust_facts
 from gravmap.synthetic.geometry import RandomStreams
-from gravmap.synthetic.picture import BASEMENT, draw_crust_picture, vertical_section
+from gravmap.synthetic.picture import BASEMENT, MESOZOIC, draw_crust_picture, vertical_section
 
 USUAL = load_prior().typical()
 
@@ -40,21 +40,23 @@ def test_a_section_shows_the_units_of_each_column(crust, section):
         same = np.abs(section.density[row] - density) < 1
         assert same.mean() > 0.93, depth
     # Right below the cover lies the bedrock of the truth.
-    first = (section.rock > 0).argmax(axis=0)
+    cover_rock = (section.rock == 0) | (section.rock == MESOZOIC)
+    first = (~cover_rock).argmax(axis=0)
     found = section.rock[np.minimum(first + 1, section.depth_km.size - 1), np.arange(section.lon.size)]
-    clear = thick[1:5].max(axis=0) > 0.3
+    clear = thick[2:5].max(axis=0) > 0.3
     assert (found == crust.truth[where])[clear].mean() > 0.97
     # Cover on top wherever there is some, as deep as the crust says.
-    deep = (section.rock == 0).sum(axis=0) * (section.depth_km[1] - section.depth_km[0])
+    deep = cover_rock.sum(axis=0) * (section.depth_km[1] - section.depth_km[0])
     assert np.abs(deep - cover).mean() < 0.06
     assert (section.rock[-1] == BASEMENT).all()
     np.testing.assert_array_equal(section.mapped, crust.surface[where])
 
 
 def test_rocks_lie_in_their_order(section):
-    """From the top: cover, Mesozoic, Permian, granite, belt unit, basement; never the other way round."""
+    """From the top: Cenozoic, Mesozoic, Permian, intrusive, belt unit, basement; never the other way round."""
+    rock = section.rock
     order = np.select(
-        [section.rock == 0, section.rock == 9, section.rock == 8, section.rock == 10, section.rock == BASEMENT],
+        [rock == 0, rock == MESOZOIC, rock == 8, (rock == 9) | (rock == 10), rock == BASEMENT],
         [0, 1, 2, 3, 5],
         4,
     )
@@ -88,8 +90,10 @@ def test_facts_are_counted_from_the_arrays(crust):
     granite = facts.classes[9]
     assert granite.hidden == pytest.approx(100 * (crust.truth[hidden] == 10).mean())
     assert granite.mapped == pytest.approx(100 * (crust.surface[~hidden] == 10).mean())
-    # Mesozoic is lighter than what it lies on.
-    assert facts.classes[8].density < min(entry.density for entry in facts.classes[:7] if entry.share > 0) - 50
+    # Permian molasse is lighter than what it lies on, gabbro denser than what it intrudes.
+    belts = [entry.density for entry in facts.classes[:7] if entry.share > 0]
+    assert facts.classes[7].density < min(belts) - 20
+    assert facts.classes[8].density > max(belts)
 
 
 def test_a_picture_shows_each_class_in_its_colour(crust, tmp_path):
@@ -99,7 +103,7 @@ def test_a_picture_shows_each_class_in_its_colour(crust, tmp_path):
         pixels = np.asarray(image.convert("RGB"))
     assert pixels.shape[0] > 900
     assert pixels.shape[1] > 1200
-    for colour in ((0xE3, 0x1A, 0x1C), (0xF2, 0xF9, 0x1D), (0xCB, 0x8C, 0x37)):  # granite, cover, Devonian
+    for colour in ((0xCE, 0x4D, 0xA0), (0xF2, 0xF9, 0x1D), (0xCB, 0x8C, 0x37)):  # granite, cover, Devonian
         assert (pixels == colour).all(axis=-1).mean() > 0.005
 
 

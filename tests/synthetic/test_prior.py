@@ -24,8 +24,12 @@ def test_the_middle_of_central_asia_is_within_published_bounds():
     rocks = load_prior().typical().rocks
     # Smithson 1971: means of metamorphic terrains lie between 2700 and 2860.
     assert 2700 <= rocks.mean[1] <= rocks.mean[0] <= 2860
-    # Granite is lighter than what it intrudes, and sandstone lighter still.
-    assert rocks.mean[8] < rocks.mean[9] < min(rocks.mean[:7])
+    # Granite is lighter than what it intrudes; gabbro and serpentine are denser, together less than gabbro alone.
+    assert rocks.mean[9] < min(rocks.mean[:7])
+    assert max(rocks.mean[:7]) < rocks.mean[8] < 3030
+    # Sandstone and shale, 2350 and 2400: the Mesozoic at the surface; the Cenozoic is lighter.
+    assert 2350 <= rocks.reference - rocks.mesozoic_deficit <= 2400
+    assert rocks.cenozoic_deficit > rocks.mesozoic_deficit
     assert load_prior().names[:2] == ("Archean", "Proterozoic")
 
 
@@ -148,8 +152,10 @@ def test_a_prior_file_can_be_given(tmp_path):
         (("[moho]", "[mohorovicic]"), "unknown key 'mohorovicic'"),
         (("relief_km = ", "relif_km = "), "unknown key 'relif_km'"),
         (("sigma = 0.5", ""), "lacks sigma"),
-        (("share = { normal = [0.48, 0.08], low = 0.25, high = 0.72 }", "share = 48"), "outside 0 to 1"),
-        (("deficit = { normal = [500.0, 50.0], low = 380.0, high = 620.0 }", "deficit = [900, 1000]\n#"), None),
+        (("share = { normal = [0.54, 0.08], low = 0.3, high = 0.78 }", "share = 48"), "outside 0 to 1"),
+        (("deficit = { normal = [520.0, 50.0], low = 400.0, high = 640.0 }", "deficit = [900, 1000]\n#"), None),
+        (("deficit = { normal = [290.0, 40.0], low = 190.0, high = 390.0 }", "deficit = [900, 1000]\n#"), None),
+        (("[belts]", "[ophiolite]\nexcess = 130.0\n\n[belts]"), "unknown key 'ophiolite'"),
         (("density = 2670.0", "density = 2400.0"), None),
         (("[prior]", "[preface]"), r"no table \[prior\]"),
         (("mean = { normal = [2635.0, 12.0] }", "mean = "), "TOML"),
@@ -159,7 +165,7 @@ def test_an_invalid_prior_is_refused(tmp_path, change, expected):
     text = OWN["central-asia"].replace(*change, 1)
     assert text != OWN["central-asia"]
     if change[0] == "density = 2670.0":  # the cover is too light relative to such a reference
-        text = text.replace("low = 380.0, high = 620.0", "low = 380.0, high = 1000.0").replace(
+        text = text.replace("low = 400.0, high = 640.0", "low = 400.0, high = 1000.0").replace(
             "spread = 0.12", "spread = 0.5"
         )
         expected = "density of the cover"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gravmap.synthetic import load_prior
-from gravmap.synthetic.bedrock import _plutons
+from gravmap.synthetic.bedrock import _granites, _plutons
 from gravmap.synthetic.geometry import RandomStreams, random_field, strike_plane
 
 USUAL = load_prior().typical()
@@ -67,7 +67,7 @@ def test_granites_follow_the_thickness_law():
     y, x = nodes((420, 420), 2.0)
     plane = strike_plane(RandomStreams(6), y, x, 2.0, USUAL)
     counted = np.ones(y.shape, dtype=bool)
-    body, thickness, count = _plutons(plane, counted, 0.12 * counted.size, USUAL)
+    body, thickness, count = _plutons(plane, counted, 0.12 * counted.size, _granites(plane, USUAL))
     assert (body > 0).mean() == pytest.approx(0.12, abs=0.002)
     numbers = np.arange(1, count + 1)
     area = np.bincount(body.ravel(), minlength=count + 1)[1:] * 4.0

@@ -179,7 +179,7 @@ class TrainConfig:
     topk_warmup: float = 0.1
     class_weight: str = "enet"
     small_weight: float = SMALL_WEIGHT
-    thickness_weight: float = 1.0
+    thickness_weight: float = 0.5
     freeze_statistics: bool = False
     precision: str = "auto"
     channels_last: bool = False

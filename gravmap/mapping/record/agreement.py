@@ -137,8 +137,8 @@ def _tags(paths: Mapping[str, Path], record: Mapping[str, Any]) -> str:
 def _cells(paths: Mapping[str, Path], offsets: Sequence[float] | None) -> str:
     """Where the network names the class, it is one of the likeliest; no data is no data in both.
 
-    Unmapped ground is evidence without a class. With offsets, added to the logs of the chances, it is one of those that
-    are largest then.
+    Unmapped ground is evidence without a class. With offsets, added to the logs of the chances, the class is one of
+    those that are largest then.
     """
     wrong = blind = 0
     factors = 1.0 if offsets is None else np.exp(np.asarray(offsets, np.float64))[:, None, None]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gravmap.classes import NamedClasses
 from gravmap.errors import InputError
 from gravmap.geology.points import Points
 from gravmap.lattice import COVER, UNUSABLE
@@ -129,7 +130,7 @@ def dataset_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the netwo
             tiles, channels=fields or None, split=str(split.get("name", "blocks")), fold=int(split.get("fold", 0))
         )
     )
-    _same_classes(model.get("classes", []), dataset.classes, tiles, name)
+    _check_classes(model, dataset, tiles, name)
     known = model.get("area_sha256")
     if known and known != _fingerprint(dataset, model):
         raise InputError(
@@ -173,19 +174,9 @@ def _fingerprint(dataset: RegionDataset, model: Mapping[str, Any]) -> str:
     return hashlib.sha256(f"{found} {read[0]}".encode()).hexdigest() if read else found
 
 
-def _same_classes(of_run: list[dict[str, Any]], of_tiles: list[dict[str, Any]], tiles: Path, name: str) -> None:
-    run, labels = ([(int(each["index"]), str(each["name"])) for each in classes] for classes in (of_run, of_tiles))
-    if run == labels:
-        return
-    difference = next(
-        (
-            f"class {one[0]} is {one[1]!r} in the run and {other[1]!r} in the labels"
-            for one, other in zip(run, labels, strict=False)
-            if one != other
-        ),
-        f"the run has {len(run)} classes, the labels {len(labels)}",
-    )
-    raise InputError(
-        f"The legends of {name} and of {tiles} differ: {difference}.",
-        "Rasterize and tile with the legend of the run, or train anew.",
-    )
+def _check_classes(model: Mapping[str, Any], dataset: RegionDataset, tiles: Path, name: str) -> None:
+    trained = NamedClasses.of(model.get("classes", []), str(model.get("legend_toml", "")))
+    found = NamedClasses.of(dataset.classes, str(dataset.meta.get("legend_toml", "")))
+    mismatch = trained.describe_mismatch(name[:1].upper() + name[1:], str(tiles), found)
+    if mismatch:
+        raise InputError(mismatch, f"{trained.how_to_make(tiles=True)}; or train anew on this one.")

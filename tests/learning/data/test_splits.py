@@ -30,6 +30,7 @@ from gravmap.learning.sampling.augmentation import UNCHANGED
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.launch import launch
+from gravmap.learning.training.warm_start import load_pretrained
 from toys.crusts import COLUMNS, PER_DEG, ROWS, K, make_crust_arrays
 from toys.dataset import make_arrays
 
@@ -324,3 +325,73 @@ def test_windows_too_large_for_a_crust_are_refused():
         crust_dataset(make_crust_arrays(), TRAIN, [5.0])
     with pytest.raises(InputError, match="outcrop"):
         crust_dataset({**make_crust_arrays(), "labels": np.zeros((ROWS, COLUMNS), np.uint8)}, TRAIN)
+
+
+def test_thickness_of_a_crop_lies_where_its_targets_lie():
+    def change(seed, arrays):
+        arrays["cover_m"] = np.float32(1000) * arrays["truth"]
+
+    splits = make_splits(change)
+    sampler = Sampler(splits, InputChannels.fit(splits.first, fixed=True), splits.meta["tile_size_px"], seed=1)
+    numbers = list(range(6))
+    _, target, _ = sampler.batch(2, numbers)
+    cover_km = sampler.cover_km(2, numbers)
+    labelled = target >= 0
+    assert labelled.float().mean() > 0.1
+    assert torch.equal(cover_km[labelled], target[labelled].float() + 1)
+
+
+def thickness_of_gravity(seed, arrays):
+    """Thicker where gravity is lower: what a network can learn."""
+    arrays["cover_m"] = (1000 + 40 * np.clip(-arrays["fields"][0], -20, 20)).astype(np.float32)
+
+
+def test_the_thickness_is_learned_scored_and_calibrated(tmp_path):
+    config = dataclasses.replace(SHORT, epochs=2, steps=30, average=0.0)
+    scores = train(make_splits(thickness_of_gravity), tmp_path, config)
+    network, spec = load_model(tmp_path)
+    assert spec.architecture["thickness"] is True
+    assert network.classifier.out_channels == K + 3
+    found = scores["test"]["thickness"]
+    assert found["all"]["nodes"] == scores["test"]["places"]
+    assert found["all"]["rank_correlation"] > 0.25  # 0 before the first step
+    truth = np.concatenate([make_arrays_of(seed) for seed in SEEDS["test"]])
+    assert found["all"]["rmse_m"] < truth.std()  # that of the best constant
+    assert set(json.loads((tmp_path / "calibration.json").read_text())["thickness"]) == {"below", "above"}
+
+
+def make_arrays_of(seed):
+    """Thickness, metres, under the cover of a crust of :func:`thickness_of_gravity`."""
+    arrays = make_crust_arrays(seed)
+    thickness_of_gravity(seed, arrays)
+    return arrays["cover_m"][arrays["labels"] == 0]
+
+
+def test_without_weight_or_knowledge_there_is_no_thickness(tmp_path):
+    scores = train(make_splits(), tmp_path / "a", dataclasses.replace(SHORT, epochs=1, thickness_weight=0.0))
+    unknown = make_splits(lambda seed, arrays: arrays.pop("cover_m"))
+    assert not unknown.knows_thickness
+    for name, splits in (("a", make_splits()), ("b", unknown)):
+        if name == "b":
+            scores = train(splits, tmp_path / name, dataclasses.replace(SHORT, epochs=1))
+        network, spec = load_model(tmp_path / name)
+        assert "thickness" not in spec.architecture
+        assert network.classifier.out_channels == K
+        assert "thickness" not in scores["test"]
+
+
+def test_fine_tuning_where_the_thickness_is_unknown_keeps_the_classes_alone(tmp_path):
+    train(make_splits(), tmp_path / "crusts", dataclasses.replace(SHORT, epochs=1))
+    start = load_pretrained(tmp_path / "crusts")
+    config = dataclasses.replace(
+        SHORT, epochs=1, steps=1, lr=1e-9, average=0.0, init=start.init, architecture=start.architecture
+    )
+    train(make_splits(lambda seed, arrays: arrays.pop("cover_m")), tmp_path / "fine", config)
+    (before, _), (after, _) = (load_model(tmp_path / name) for name in ("crusts", "fine"))
+    assert after.classifier.out_channels == K
+    torch.testing.assert_close(after.classifier.weight, before.classifier.weight[:K], rtol=0, atol=1e-6)
+    # And back: the classes are kept, the thickness begins anew.
+    train(make_splits(), tmp_path / "again", dataclasses.replace(config, init=load_pretrained(tmp_path / "fine").init))
+    again, _ = load_model(tmp_path / "again")
+    torch.testing.assert_close(again.classifier.weight[:K], after.classifier.weight, rtol=0, atol=1e-6)
+    assert again.classifier.weight[K:].abs().max() < 1e-6

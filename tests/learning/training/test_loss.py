@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from gravmap.learning.data.dataset import IGNORE
-from gravmap.learning.training.loss import class_counts, class_weights, loss_terms, make_criterion
+from gravmap.learning.training.loss import class_counts, class_weights, loss_terms, make_criterion, pinball_km
+from gravmap.network.outcrop_start import THICKNESS_QUANTILES
 
 
 def make_batch(images=3, classes=4, size=9, seed=0, ignored=0.4):
@@ -163,3 +164,46 @@ def test_counts_are_of_training_cells_once_and_only_them(area):
     np.testing.assert_array_equal(before, [(training == 1).sum(), (training == 2).sum()])
     area.labels[area.role != 0] = 2
     np.testing.assert_array_equal(class_counts(area), before)
+
+
+def test_the_pinball_loss_is_that_of_the_definition_and_of_scikit_learn():
+    torch.manual_seed(0)
+    quantiles, truth = torch.rand(2, 3, 4, 5) * 3, torch.rand(2, 4, 5) * 3
+    found = pinball_km(quantiles, truth).numpy()
+    expected = np.mean(
+        [
+            np.where(truth > q, level * (truth - q), (1 - level) * (q - truth))
+            for level, q in zip(THICKNESS_QUANTILES, quantiles.unbind(1), strict=True)
+        ],
+        axis=0,
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    peer = pytest.importorskip("sklearn.metrics").mean_pinball_loss
+    losses = [peer(truth.ravel(), quantiles[:, k].ravel(), alpha=p) for k, p in enumerate(THICKNESS_QUANTILES)]
+    assert found.mean() == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_the_pinball_loss_is_smallest_at_the_true_quantiles():
+    """Of an exponential distribution, whose quantile at p is -ln(1 - p)."""
+    truth = -torch.log(torch.linspace(0.0005, 0.9995, 1000))[None, None]
+    best = torch.tensor([-math.log(1 - level) for level in THICKNESS_QUANTILES])
+
+    def loss(quantiles):
+        return float(pinball_km(quantiles[None, :, None, None].expand(1, 3, 1, 1000), truth).mean())
+
+    for place in range(3):
+        for shift in (-0.1, 0.1):
+            changed = best.clone()
+            changed[place] += shift
+            assert loss(changed) > loss(best) + 1e-5
+
+
+def test_an_added_loss_counts_at_labelled_pixels_alone_and_in_the_ranking():
+    logits, target, small, weights = make_batch()
+    added = torch.zeros(target.shape)
+    added[target == IGNORE] = 1e6
+    assert mean_loss(logits, target, small, weights, added=added) == mean_loss(logits, target, small, weights)
+    hardest = (target[0] != IGNORE).nonzero()[0]
+    added[0, hardest[0], hardest[1]] = 100.0
+    numerator, _ = loss_terms(logits[:1], target[:1], small[:1], weights, topk_share=1e-9, added=added[:1])
+    assert float(numerator) > 100
