@@ -1,18 +1,23 @@
 """The thickness of the cover, from a network whose thickness is a known function of gravity to every file of a map."""
 
 import json
+from html import unescape
 
 import numpy as np
 import pytest
 import rasterio
 import xarray as xr
 
+from gravmap.files import write_json
 from gravmap.geology.labels import LabelFile
 from gravmap.gravity import write_fields
 from gravmap.learning.calibration.thickness import ThicknessInterval
 from gravmap.mapping import Options, predict, verify
 from gravmap.mapping.files.layer_file import quantise
 from gravmap.mapping.layers import UNDER_COVER, UNMAPPED
+from gravmap.mapping.page.facts import gather
+from gravmap.mapping.page.maps import thickness_map
+from gravmap.mapping.page.report import write_report
 from gravmap.mapping.predictor import Predictor
 from gravmap.regions import Region
 from toys.map import BOX, layers, make_run
@@ -204,3 +209,33 @@ def test_verify_finds_a_thickness_that_contradicts_itself_the_evidence_or_the_re
         values[values != 65535] //= 2
 
     assert "the mean of median is" in edited(thinner)
+
+
+def section(html):
+    return unescape(html.split('<section id="thickness">')[1].split("</section>")[0]).replace("\u202f", " ")
+
+
+def test_the_page_shows_the_median_its_interval_and_the_score_on_crusts(mapped, project):
+    scores = {"nodes": 9, "rmse_m": 612.3, "bias_m": 1.0, "rank_correlation": 0.9, "coverage": 0.812}
+    write_json(project / "planted" / "scores.json", {"test": {"pa": 0.5, "places": 9, "thickness": {"all": scores}}})
+    try:
+        facts = gather(mapped.folder, runs=[project / "planted"], tiles=None)
+    finally:
+        (project / "planted" / "scores.json").unlink()
+    found = thickness_map(facts)
+    assert [each["title"] for each in found["maps"]] == ["Median", "Width of the 80 % interval"]
+    raster = thickness(mapped.folder)
+    assert found["maps"][0]["median"] == pytest.approx(np.ma.median(raster[0]))
+    assert found["thickest"]["median"] == raster[0].max()
+    assert (found["scores"][0]["rmse_m"], found["scores"][0]["coverage"]) == (612.3, 0.812)
+    text = section((mapped.folder / "report.html").read_text())
+    assert text.count("<svg") == 2
+    assert "was not scored on simulated crusts" in text  # the run of this map has no scores
+    assert " m or more" in text
+
+
+def test_without_this_output_the_page_says_why(project, rasters_this_time):
+    made = make(project, "plain", "classes")
+    text = section(write_report(made.folder, runs=[project / "classes"]).read_text())
+    assert "was not trained with the thickness of the cover" in text
+    assert "<svg" not in text

@@ -157,7 +157,7 @@ def dataset_of_network(model: Mapping[str, Any], tiles: Path, name: str) -> Regi
     fields = [field for field in read if not is_context(field)]
     split = str(read_index(tiles)["splits"][0]["name"])  # any: roles are not used
     dataset = RegionDataset.from_arrays(load_arrays(tiles, channels=fields or None, split=split))
-    _same_classes(model.get("classes", []), dataset.classes, tiles, name)
+    _check_classes(model, dataset, tiles, name)
     if fields == read:
         return dataset
     labels, _ = dataset.node_truth()

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from gravmap.learning.calibration.temperature import write_calibration
+from gravmap.learning.data.channels import FieldChannel, InputChannels
 from gravmap.learning.data.outcrop_context import context_names
 from gravmap.learning.training.checkpoint import ModelSpec, load_model, save_model
-from gravmap.learning.training.export import SUFFIX, export_run
+from gravmap.learning.training.export import SUFFIX, FieldsToOutputs, export_run
 from gravmap.network.ggmnet import crop, pad_to_multiple
 from gravmap.network.outcrop_start import with_outcrop_start
 from gravmap.network.registry import ALIASES, MODELS, build_from_dict, describe
@@ -94,6 +95,22 @@ def test_an_exported_network_starts_from_the_same_outcrop(tmp_path):
     export_run(tmp_path / "run", tmp_path / "net.onnx")
     (logits,) = runtime.InferenceSession(tmp_path / "net.onnx").run(["logits"], {"fields": given.numpy()})
     assert np.abs(logits - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_logits_and_thickness_are_two_outputs_and_logits_alone_one():
+    torch.manual_seed(0)
+    inputs = InputChannels(tuple(FieldChannel(f"channel_{number}", "1", 2.0) for number in range(6)))
+    for thickness in (False, True):
+        body = {"kind": "unet", "widths": [2, 2]}
+        network = build_from_dict(with_outcrop_start(body, (1, 4), thickness=thickness), 6, 3).eval()
+        torch.nn.init.normal_(network.body.classify.weight)
+        given = torch.randn(1, 6, 16, 16)
+        found = FieldsToOutputs(inputs, network, 3).eval()(given)
+        expected = network.outputs(inputs.prepare(given, 1.0))
+        logits, *quantiles = found if thickness else (found,)
+        assert torch.equal(logits, expected[:, :3])
+        assert [each.shape for each in quantiles] == [(1, 3, 16, 16)] * thickness
+        assert all(torch.equal(each, expected[:, 3:]) for each in quantiles)
 
 
 @pytest.mark.slow
