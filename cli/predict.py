@@ -180,7 +180,8 @@ def command(session: Session, **options: Any) -> None:
     Mapped outcrop is shown as mapped; the network predicts the bedrock under mapped cover. What data/labels.tif shows
     as neither (lakes, unusable codes, beyond the map) stays blank. Writes lithology.tif and .gpkg,
     probability.tif, uncertainty.tif, evidence.tif, styles for QGIS, pictures for print, report.html, a STAC item and
-    provenance.json into maps/REGION/. The same command resumes a run that was stopped.
+    provenance.json into maps/REGION/, and with a network trained on simulated crusts cover_thickness.tif: the thickness
+    of the cover in metres, with an 80 % interval. The same command resumes a run that was stopped.
 
     Without a training run, the network shipped with gravmap is used, which was trained on simulated crusts only. For a
     network trained on crusts, the region is compared with such crusts, and the report says whether it is like them.
@@ -359,6 +360,8 @@ def _print_plan(
     sources = [predictor.fields.path, *(member.folder for member in predictor.members), *([labels] if labels else [])]
     session.say(f"Would read {', '.join(map(str, sources))}")
     session.say(f"Would write {columns} x {rows} cells into {folder}")
+    if plan.thickness_runs:
+        session.say("  cover_thickness.tif among them: the thickness of the cover")
     _say_unmapped(session, plan.unmapped or 0.0, options)
     for cost in costs:
         seconds = cost.seconds / max(1, min(options.processes, cost.windows))
@@ -382,6 +385,7 @@ def _print_plan(
         "network_bytes": memory,
         "device": plan.device,
         "unmapped": plan.unmapped,
+        "cover_thickness": bool(plan.thickness_runs),
         "scales": {format_angle(cost.scale_deg): asdict(cost) for cost in costs},
     }
     session.result(result)

@@ -1,4 +1,4 @@
-"""Assemble the layers of a block of the map: class, probabilities, uncertainty and evidence."""
+"""Assemble the layers of a block of the map: class, probabilities, uncertainty, evidence, thickness of the cover."""
 
 from __future__ import annotations
 
@@ -288,6 +288,11 @@ class Assembler:
             if not self._everywhere:
                 mapped = surface
                 lithology = np.where(is_outcrop(mapped), mapped, lithology)
+        cover_m = None
+        if blended.cover_km is not None:
+            # Outcrop has no cover, shown as mapped or not; on unmapped ground it is not known whether there is any.
+            covered = predicted if surface is None else predicted & (surface == COVER)
+            cover_m = np.where(covered, 1000 * blended.cover_km, np.float32(np.nan))
         dissimilarity = self._dissimilarity(lat, lon) if self._applicability else None
         if dissimilarity is not None:
             uncertainty[DISSIMILARITY.name] = dissimilarity
@@ -299,6 +304,7 @@ class Assembler:
             probability,
             {band.name: np.where(predicted, uncertainty[band.name], unknown) for band in self.bands},
             classify_evidence(mapped, near, dissimilarity, predicted, unmapped),
+            cover_m,
         )
 
     def _fields_known(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -11,6 +11,19 @@ from gravmap.plotting import BLUE, ORANGE, OUTCROP_COLOUR, PALE_BLUE, UNMAPPED_C
 
 NODATA = 255
 
+THICKNESS_BANDS = {
+    "median": "median of the predicted distribution of the thickness of the cover",
+    "p10": "10 % quantile: on the simulated crusts of its calibration one in ten true thicknesses is smaller",
+    "p90": "90 % quantile: on the simulated crusts of its calibration one in ten true thicknesses is larger",
+}
+"""Bands of ``cover_thickness.tif``, metres, in the order of the file, with their meaning."""
+
+THICKNESS_NODATA = 65535
+"""No data of ``cover_thickness.tif``, which stores whole metres: outcrop, unmapped ground and outside the region."""
+
+THICKNESS_COLOURS = "YlGnBu"
+"""Colour map of matplotlib, from thin to thick."""
+
 OUTCROP, NEAR, COVERED, EXTRAPOLATED, UNMAPPED = 1, 2, 3, 4, 5
 """Values of the evidence layer: what the class of a cell is based on; without a class where the map is blank."""
 
@@ -115,6 +128,9 @@ class Block:
         Band name to values; NaN no data.
     evidence : (h, w) uint8
         OUTCROP, NEAR, COVERED, EXTRAPOLATED, UNMAPPED; 255 no data.
+    cover_m : (3, h, w) float32, optional
+        Thickness of the cover, metres, in the order of `THICKNESS_BANDS`; NaN no data. None without a network that
+        outputs it.
     """
 
     row: int
@@ -123,3 +139,4 @@ class Block:
     probability: NDArray[np.float32]
     uncertainty: dict[str, NDArray[np.float32]]
     evidence: NDArray[np.uint8]
+    cover_m: NDArray[np.float32] | None = None

@@ -120,6 +120,10 @@ def settings(
         ],
         "calibrated": [member.calibration is not None for member in predictor.members],
         "class_offsets": predictor.class_offsets,
+        "thickness_intervals": [
+            None if interval is None else dict(interval.to_dict())
+            for interval in (member.thickness_interval for member in predictor.members)
+        ],
         "near_km": options.near_km,
         "cells": plan.grid.shape,
         "cell_deg": plan.grid.spacing_deg,

@@ -38,7 +38,7 @@ from gravmap.units import format_angle
 
 MAP_FILE_PREFIXES = (
     *("lithology", "probability", "uncertainty", "evidence", "map", "item", "provenance", "report"),
-    *("demo", "under_cover", "attribution"),
+    *("cover_thickness", "demo", "under_cover", "attribution"),
 )
 """Names of a map's files start with one of these; a folder with any other file is not replaced."""
 
@@ -117,7 +117,8 @@ def predict(
     """Predict the bedrock map of a region and write its files.
 
     By default mapped outcrop is shown as mapped, and the network predicts the bedrock under mapped cover only: ground
-    that the geological map does not cover is left blank.
+    that the geological map does not cover is left blank. A network that outputs the thickness of the cover gives
+    ``cover_thickness.tif`` as well.
 
     Files are written into ``<out_folder>.partial``, which is renamed to `out_folder` at the end. If a run is stopped,
     the next one with the same inputs and options resumes it and keeps the windows that are finished.
@@ -314,7 +315,13 @@ def _write_rasters(
         assembler = Assembler(
             predictor,
             plan,
-            Blender(plan, unfinished.folder, divisors, distance_km),
+            Blender(
+                plan,
+                unfinished.folder,
+                divisors,
+                distance_km,
+                [member.thickness_interval for member in predictor.members],
+            ),
             labels,
             everywhere=options.everywhere,
             fill_unmapped=options.fill_unmapped,
@@ -328,6 +335,7 @@ def _write_rasters(
             tags=tags(plan, predictor, labels_path, options),
             near_km=options.near_km,
             crs=options.crs,
+            thickness=bool(plan.thickness_runs),
         ) as writer:
             (unfinished.folder / WINDOWS_FOLDER).mkdir(exist_ok=True)
             if labels_path is not None and predictor.reads_outcrop:
@@ -426,4 +434,5 @@ def _window_settings(plan: Plan, hashes: dict[str, str], reads_outcrop: bool) ->
         "cells_sha256": cells,
         "windows": {format_angle(scale): windows.tolist() for scale, windows in plan.windows.items()},
         "flips": plan.flips,
+        "thickness_runs": list(plan.thickness_runs),
     }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
 from gravmap.geology.legend import Legend
-from gravmap.mapping.layers import ENTROPY, EVIDENCE_COLOURS, NODATA, UNMAPPED
+from gravmap.mapping.layers import ENTROPY, EVIDENCE_COLOURS, NODATA, THICKNESS_COLOURS, UNMAPPED
 from gravmap.mapping.page.paint import border, draw_unmapped, paint_classes, upsampled
 from gravmap.mapping.page.sheet import Sheet, read_sheet
 from gravmap.plotting import GREY, MUTED, NODATA_COLOUR, NOTE, UNMAPPED_COLOUR, decorate_map, legend_patches, map_aspect
@@ -298,18 +298,20 @@ def draw_pictures(folder: Path, legend: Legend, *, title: str, notes: Sequence[s
     """Draw the layers of a map as PNG and PDF at 300 dpi.
 
     ``map``: the classes, with the mapped outcrop outlined. ``uncertainty``: the entropy of the probabilities, and the
-    evidence; not written if the folder has neither layer.
+    evidence; not written if the folder has neither layer. ``cover_thickness``: its median, and the width of its
+    interval, of a map that has it.
 
     Parameters
     ----------
     folder : Path
-        Folder of the map: ``lithology.tif`` and, if available, ``evidence.tif`` and ``uncertainty.tif``.
+        Folder of the map: ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif`` and
+        ``cover_thickness.tif``.
     legend : Legend
         Names and colours of the classes.
     title : str
         Title of the map, such as the name of the region.
     notes : sequence of str
-        Text below both figures: networks, data and credits.
+        Text below each figure: networks, data and credits.
 
     Returns
     -------
@@ -357,6 +359,19 @@ def draw_pictures(folder: Path, legend: Legend, *, title: str, notes: Sequence[s
             panel_width_in=_panel_width(sheet, columns),
             dpi=PRINT_DPI,
         )
+    if sheet.thickness_m:
+        written += [folder / "cover_thickness.png", folder / "cover_thickness.pdf"]
+        columns = 1 if map_aspect(sheet.bounds_wsen) < 0.8 else 2
+        draw(
+            written[-2:],
+            _thickness_panels(sheet),
+            [],
+            title=f"{title}: thickness of the cover",
+            notes=notes,
+            columns=columns,
+            panel_width_in=_panel_width(sheet, columns),
+            dpi=PRINT_DPI,
+        )
     return written
 
 
@@ -366,6 +381,38 @@ def evidence_classes(names: dict[int, str]) -> list[dict[str, Any]]:
         {"index": value, "name": names.get(value, str(value)), "colour": colour}
         for value, colour in EVIDENCE_COLOURS.items()
         if value != UNMAPPED  # has a pattern of its own
+    ]
+
+
+def thickness_width_m(sheet: Sheet) -> NDArray[np.float32]:
+    """Width of the 80 % interval of the thickness of the cover, metres; NaN no data."""
+    return np.asarray(sheet.thickness_m["p90"] - sheet.thickness_m["p10"])
+
+
+def thickness_limits_m(values: NDArray[np.floating[Any]]) -> tuple[float, float]:
+    """Ends of a colour scale of thicknesses: zero, and the next 100 m above 99 % of them."""
+    known = values[np.isfinite(values)]
+    highest = float(np.percentile(known, 99)) if known.size else 0.0
+    return 0.0, max(1, math.ceil(highest / 100)) * 100.0
+
+
+def _thickness_panels(sheet: Sheet) -> list[Panel]:
+    shown = (
+        ("Median thickness of the cover", sheet.thickness_m["median"], THICKNESS_COLOURS),
+        ("Width of the 80 % interval", thickness_width_m(sheet), "cividis"),
+    )
+    return [
+        FieldPanel(
+            title,
+            "m",
+            values,
+            sheet.bounds_wsen,
+            limits=thickness_limits_m(values),
+            colours=colours,
+            outline=sheet.outcrop,
+            unmapped=sheet.unmapped,
+        )
+        for title, values, colours in shown
     ]
 
 

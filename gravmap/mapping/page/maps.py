@@ -18,8 +18,9 @@ from gravmap.errors import InputError
 from gravmap.gravity import open_fields
 from gravmap.gravity.field_reader import DEFAULT_RESIDUAL
 from gravmap.lattice import KM_PER_DEGREE
-from gravmap.mapping.layers import ENTROPY, EVIDENCE_COLOURS, OUTCROP, UNDER_COVER, UNMAPPED
+from gravmap.mapping.layers import ENTROPY, EVIDENCE_COLOURS, OUTCROP, THICKNESS_COLOURS, UNDER_COVER, UNMAPPED
 from gravmap.mapping.page.facts import Facts, field_words
+from gravmap.mapping.page.figures import thickness_limits_m, thickness_width_m
 from gravmap.mapping.page.paint import Pixels, border, paint_classes, paint_measure, png
 from gravmap.plotting import degree_label, graticule, map_aspect, round_step
 
@@ -237,6 +238,49 @@ def uncertainty_map(facts: Facts) -> dict[str, Any] | None:
         "drawing": draw_map(sheet.bounds_wsen, picture, sheet.outcrop),
         "stops": stops,
         "median": float(np.median(known)) if known.size else float("nan"),
+    }
+
+
+def thickness_map(facts: Facts) -> dict[str, Any]:
+    """Thickness of the cover: the median, and the width of the 80 % interval.
+
+    Returns
+    -------
+    dict
+        ``missing``: why it is not shown, ``network`` (no network has this output) or ``file``; if empty also ``maps``,
+        two with ``title``, ``drawing``, ``stops``, ``high`` and ``median``, metres; ``thickest``: median, p10 and
+        p90 where the median is largest; and ``scores`` on test crusts, with ``run``, of each network that has them.
+    """
+    sheet = facts.sheet
+    if not sheet.thickness_m:
+        trained = any(run.model.get("architecture", {}).get("thickness") for run in facts.used)
+        return {"missing": "file" if trained else "network", "maps": [], "scores": []}
+    maps = []
+    for title, values, colours in (
+        ("Median", sheet.thickness_m["median"], THICKNESS_COLOURS),
+        ("Width of the 80 % interval", thickness_width_m(sheet), "cividis"),
+    ):
+        limits, known = thickness_limits_m(values), values[np.isfinite(values)]
+        picture, stops = paint_measure(
+            values, colours, limits, width_px=_SIDE_PX, unmapped=sheet.unmapped, period_px=_PERIOD_PX
+        )
+        maps.append(
+            {
+                "title": title,
+                "drawing": draw_map(sheet.bounds_wsen, picture, sheet.outcrop),
+                "stops": stops,
+                "high": limits[1],
+                "median": float(np.median(known)) if known.size else float("nan"),
+            }
+        )
+    median = sheet.thickness_m["median"]
+    thickest = np.unravel_index(np.argmax(np.nan_to_num(median, nan=-1.0)), median.shape)
+    scored = [(run, run.test["thickness"]["all"]) for run in facts.used if run.test.get("thickness")]
+    return {
+        "missing": "",
+        "maps": maps,
+        "thickest": {name: float(values[thickest]) for name, values in sheet.thickness_m.items()},
+        "scores": [{"run": run.name, **scores} for run, scores in scored if scores.get("rmse_m") is not None],
     }
 
 

@@ -16,6 +16,7 @@ from gravmap.mapping.page.maps import (
     evidence_map,
     gravity_map,
     main_map,
+    thickness_map,
     uncertainty_map,
     unmapped_ground,
 )
@@ -42,8 +43,8 @@ def write_report(
     Parameters
     ----------
     folder : Path
-        A finished map: ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif`` and
-        ``provenance.json``.
+        A finished map: ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif``,
+        ``cover_thickness.tif`` and ``provenance.json``.
     runs : sequence of Path
         Folders of the runs that the map was made with.
     fields : Path, optional
@@ -86,6 +87,7 @@ def page(facts: Facts, fields: Path | None) -> str:
         main=main_map(facts),
         uncertainty=uncertainty_map(facts),
         evidence=evidence_map(facts),
+        thickness=thickness_map(facts),
         areas=_areas(facts),
         scores=scores_section(facts),
         reliability=reliability_section(facts),

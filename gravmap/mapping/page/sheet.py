@@ -15,7 +15,7 @@ from rasterio.errors import RasterioIOError
 from rasterio.vrt import WarpedVRT
 
 from gravmap.errors import InputError
-from gravmap.mapping.layers import NODATA, OUTCROP, SECOND, UNMAPPED, UNMAPPED_TAG, evidence_names
+from gravmap.mapping.layers import NODATA, OUTCROP, SECOND, UNDER_COVER, UNMAPPED, UNMAPPED_TAG, evidence_names
 
 WGS84 = "EPSG:4326"
 _DEFAULT_NEAR_KM = 25.0
@@ -41,6 +41,8 @@ class Sheet:
         Names of the values, from the file.
     measures : dict of str to (ny, nx) float32
         Bands of uncertainty.tif that are quantities, by name; NaN for no data. Empty without the file.
+    thickness_m : dict of str to (ny, nx) float32
+        Bands of cover_thickness.tif, by name, metres; NaN for no data. Empty without the file.
     cells : (int, int)
         Rows and columns of the files.
     crs : str
@@ -55,6 +57,7 @@ class Sheet:
     evidence: NDArray[np.uint8] | None = None
     evidence_names: dict[int, str] = field(default_factory=dict)
     measures: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    thickness_m: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     cells: tuple[int, int] = (0, 0)
     crs: str = WGS84
     tags: dict[str, str] = field(default_factory=dict)
@@ -101,7 +104,8 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
     Parameters
     ----------
     folder : Path
-        Folder with ``lithology.tif`` and, if available, ``evidence.tif`` and ``uncertainty.tif``.
+        Folder with ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif`` and
+        ``cover_thickness.tif``.
     longest_px : int
         Largest number of cells along the longer side, which bounds memory and the size of figures.
 
@@ -125,6 +129,11 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
     ]
     evidence, words = _evidence(folder / "evidence.tif", longest_px, shape)
     measures = _measures(folder / "uncertainty.tif", longest_px, shape)
+    thickness = _measures(folder / "cover_thickness.tif", longest_px, shape)
+    if evidence is not None:
+        # The mean passes over no data, so that reduced cells that are mostly outcrop or unmapped have one.
+        for values in thickness.values():
+            values[~np.isin(evidence, UNDER_COVER)] = np.nan
     known = lithology[0] != NODATA
     if evidence is not None and tags.get(UNMAPPED_TAG) != "predicted":
         # Reduced cells that are mostly unmapped are blank: mode and mean pass over no data.
@@ -144,6 +153,7 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
         None if evidence is None else evidence[kept],
         words,
         {name: values[kept] for name, values in measures.items()},
+        {name: values[kept] for name, values in thickness.items()},
         (int(cells[0]), int(cells[1])),
         crs.to_string(),
         tags,
@@ -182,15 +192,15 @@ def _measures(path: Path, longest_px: int, shape: tuple[int, ...]) -> dict[str, 
         return {}
     stored = _fitting(_read(path, longest_px, Resampling.average)[0], shape, path)
     with rasterio.open(path) as raster:
-        names, scales, offsets = raster.descriptions, raster.scales, raster.offsets
+        names, scales, offsets, nodata = raster.descriptions, raster.scales, raster.offsets, raster.nodata
     return {
-        str(name): np.where(band == NODATA, np.nan, band.astype(np.float32) * scale + offset).astype(np.float32)
+        str(name): np.where(band == nodata, np.nan, band.astype(np.float32) * scale + offset).astype(np.float32)
         for name, band, scale, offset in zip(names, stored, scales, offsets, strict=True)
         if name != SECOND.name  # a class index, which cannot be averaged
     }
 
 
-def _fitting(values: NDArray[np.uint8], shape: tuple[int, ...], path: Path) -> NDArray[np.uint8]:
+def _fitting(values: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[Any]:
     if values.shape[1:] != shape:
         raise InputError(
             f"{path} does not have the cells of lithology.tif in the same folder.",
@@ -199,12 +209,12 @@ def _fitting(values: NDArray[np.uint8], shape: tuple[int, ...], path: Path) -> N
     return values
 
 
-def _read(path: Path, longest_px: int, resampling: Resampling) -> tuple[NDArray[np.uint8], Bounds]:
+def _read(path: Path, longest_px: int, resampling: Resampling) -> tuple[NDArray[Any], Bounds]:
     """All bands (K, ny, nx), north up, and their outer edges in degrees."""
     try:
         with rasterio.open(path) as raster:
             if raster.crs is not None and raster.crs.to_epsg() != 4326:
-                with WarpedVRT(raster, crs=WGS84, resampling=Resampling.nearest, nodata=NODATA) as warped:
+                with WarpedVRT(raster, crs=WGS84, resampling=Resampling.nearest, nodata=raster.nodata) as warped:
                     return _reduced(warped, longest_px, Resampling.nearest)
             return _reduced(raster, longest_px, resampling)
     except RasterioIOError as error:
@@ -213,9 +223,9 @@ def _read(path: Path, longest_px: int, resampling: Resampling) -> tuple[NDArray[
         ) from None
 
 
-def _reduced(raster: Any, longest_px: int, resampling: Resampling) -> tuple[NDArray[np.uint8], Bounds]:
+def _reduced(raster: Any, longest_px: int, resampling: Resampling) -> tuple[NDArray[Any], Bounds]:
     rows, columns = raster.shape
     factor = max(1.0, max(rows, columns) / longest_px)
     shape = (max(1, round(rows / factor)), max(1, round(columns / factor)))
-    values: NDArray[np.uint8] = raster.read(out_shape=(raster.count, *shape), resampling=resampling)
+    values: NDArray[Any] = raster.read(out_shape=(raster.count, *shape), resampling=resampling)
     return values, tuple(raster.bounds)

@@ -12,11 +12,12 @@ import numpy as np
 import rasterio
 from rasterio.errors import RasterioIOError
 
-from gravmap.mapping.layers import NODATA, OUTCROP, UNMAPPED
+from gravmap.mapping.layers import NODATA, OUTCROP, THICKNESS_BANDS, UNDER_COVER, UNMAPPED
 from gravmap.mapping.record.finding import AS_RECORDED, DISAGREES, Finding
-from gravmap.mapping.record.raster_content import blocks, count_values, read_attribute_table
+from gravmap.mapping.record.provenance import THICKNESS
+from gravmap.mapping.record.raster_content import blocks, count_values, measure_thickness, read_attribute_table
 
-RASTERS = ("lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif")
+RASTERS = ("lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif", THICKNESS)
 
 # Areas are sums of many small numbers, written in decimal: so far apart they may be.
 AREA_TOLERANCE = 1e-4
@@ -65,6 +66,8 @@ def agreement(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
         )
         if record.get("unmapped"):  # earlier maps have none
             yield _finding("unmapped ground", _unmapped(paths, record["unmapped"], counted["evidence.tif"]))
+    if {THICKNESS, "evidence.tif"} <= paths.keys():
+        yield _finding("thickness of the cover of every cell", _thickness(paths, record))
     if (folder / "lithology.gpkg").is_file():
         area = sum(km2 for value, (_, km2) in counted["lithology.tif"].items() if value != NODATA)
         yield _finding("area of the polygons", _polygons(folder / "lithology.gpkg", area))
@@ -175,7 +178,7 @@ def _unmapped(paths: Mapping[str, Path], recorded: Mapping[str, Any], evidence: 
         return ""
     filled = []
     with rasterio.open(paths["evidence.tif"]) as rests_on:
-        for name in ("lithology.tif", "probability.tif", "uncertainty.tif"):
+        for name in ("lithology.tif", "probability.tif", "uncertainty.tif"):  # thickness has a finding of its own
             if name not in paths:
                 continue
             with rasterio.open(paths[name]) as raster:
@@ -185,6 +188,50 @@ def _unmapped(paths: Mapping[str, Path], recorded: Mapping[str, Any], evidence: 
                 ):
                     filled.append(name)
     return f"{', '.join(filled)} have values on unmapped ground, which the record calls blank" if filled else ""
+
+
+def _thickness(paths: Mapping[str, Path], record: Mapping[str, Any]) -> str:
+    """The median lies between p10 and p90, all three where ground is under cover, and their means are those recorded.
+
+    On a map that shows the prediction on outcrop too, outcrop cannot be told from cover: there it may be no data.
+    """
+    everywhere = bool(record.get("settings", {}).get("everywhere"))
+    wrong = partial = misplaced = 0
+    with rasterio.open(paths[THICKNESS]) as thickness, rasterio.open(paths["evidence.tif"]) as evidence:
+        if thickness.shape != evidence.shape:
+            return "the rasters have different sizes"
+        if thickness.descriptions != tuple(THICKNESS_BANDS):
+            return f"its bands are {', '.join(map(str, thickness.descriptions))}, not {', '.join(THICKNESS_BANDS)}"
+        for window in blocks(thickness.height, thickness.width):
+            values, rests_on = thickness.read(window=window), evidence.read(1, window=window)
+            known = values != thickness.nodata
+            median, low, high = values
+            partial += int((known.any(axis=0) != known.all(axis=0)).sum())
+            wrong += int((known.all(axis=0) & ((median < low) | (median > high))).sum())
+            covered = np.isin(rests_on, UNDER_COVER)
+            misplaced += int((known[0] & ~covered if everywhere else known[0] != covered).sum())
+    differences = [
+        f"in {count:,} cells {what}"
+        for count, what in (
+            (wrong, "the median is not between p10 and p90"),
+            (partial, "only some of the bands have a value"),
+            (misplaced, "there is a thickness without cover, or none under cover"),
+        )
+        if count
+    ]
+    recorded = record.get("cover_thickness")
+    found = measure_thickness(paths[THICKNESS])
+    if recorded is None:
+        differences.append("the record knows no thickness")
+    elif found["cells"] != recorded["cells"]:
+        differences.append(f"{found['cells']:,} cells have one, {recorded['cells']:,} in the record")
+    else:
+        differences += [
+            f"the mean of {name} is {mean:.6g} m, {recorded['mean_m'].get(name)} in the record"
+            for name, mean in found["mean_m"].items()
+            if mean is not None and not math.isclose(mean, recorded["mean_m"].get(name) or -1, rel_tol=AREA_TOLERANCE)
+        ]
+    return "; ".join(differences)
 
 
 _HALF_STEPS = {False: (0.0, 0.0), True: (-0.501, 0.501)}

@@ -29,7 +29,12 @@ from gravmap.mapping.layers import NODATA, UNMAPPED
 from gravmap.mapping.plan import WINDOWS_FOLDER
 from gravmap.mapping.record.data_sources import field_attributes, file_name, original_data
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
-from gravmap.mapping.record.raster_content import count_values, read_attribute_table, read_layers
+from gravmap.mapping.record.raster_content import (
+    count_values,
+    measure_thickness,
+    read_attribute_table,
+    read_layers,
+)
 from gravmap.records import (
     ChannelRecord,
     ClassRecord,
@@ -46,6 +51,7 @@ from gravmap.units import format_angle, format_length
 FILE = "provenance.json"
 FORMAT = 1
 MADE_BY = "gravmap predict"
+THICKNESS = "cover_thickness.tif"
 
 # Packages that shape the numbers of a map.
 PACKAGES = ("numpy", "scipy", "pyamg", "torch", "torchvision", "rasterio", "pyproj", "xarray", "geopandas", "shapely")
@@ -139,6 +145,7 @@ def write_provenance(
         "deviations": deviations_from_paper(recipe, sources, models),
         "summary": summary,
         "unmapped": None if labels is None else _unmapped(summary.get("evidence", []), settings),
+        "cover_thickness": measure_thickness(folder / THICKNESS) if (folder / THICKNESS).exists() else None,
         "versions": versions(),
         "platform": machine(device),
     }
@@ -212,6 +219,15 @@ class UnmappedRecord(TypedDict):
 
 
 @record
+class ThicknessRecord(TypedDict):
+    """Thickness of the cover of a map: cells with data, their area, and the mean of each band, metres."""
+
+    cells: Count
+    km2: float
+    mean_m: dict[str, float | None]
+
+
+@record
 class Provenance(TypedDict, total=False):
     """Content of ``provenance.json``."""
 
@@ -227,6 +243,7 @@ class Provenance(TypedDict, total=False):
     deviations: list[str]
     summary: dict[str, list[CountedClass]]
     unmapped: UnmappedRecord | None
+    cover_thickness: ThicknessRecord | None
     versions: dict[str, str]
     outputs: dict[str, FileRecord]
 
