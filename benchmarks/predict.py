@@ -56,7 +56,7 @@ def write_run(folder: Path, model: str, size_px: int, scales_deg: list[float]) -
     from gravmap.network import build
 
     torch.manual_seed(0)
-    classes = load_legend("bedrock10").bedrock
+    classes = load_legend("basement10").bedrock
     network = build(model, in_channels=1, classes=len(classes))
     spec = ModelSpec(
         model=model,

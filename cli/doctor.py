@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import Command, hidden, option, output_option, overwrite_option, region_options
 from .prior_check import COUNT, PriorCheckOptions, check_prior
 from .session import Session, command_options
+
+if TYPE_CHECKING:
+    from gravmap.workspace import Workspace
 
 
 @click.command(
@@ -45,14 +49,39 @@ def command(
 
     found = examine(session.workspace)
     try:
-        from gravmap.tiling.training_arrays import stale_files
+        from gravmap.tiling.training_arrays import other_class_tables, stale_files
     except ImportError:  # a missing package, which is a fault of its own
         pass
     else:
-        found.faults.extend(stale_files(session.workspace.labels, session.workspace.tiles))
+        place = session.workspace
+        found.faults.extend(stale_files(place.labels, place.tiles))
+        found.faults.extend(other_class_tables(place.labels, _trained(place)))
     for line in found.lines():
         session.say(line)
     session.result(found.to_dict())
+
+
+def _trained(place: Workspace) -> dict[str, tuple[list[Any], str, bool]]:
+    """Classes and legend of the latest run and of each map; whether it is a map."""
+    from gravmap.errors import InputError
+    from gravmap.records import read_model, read_record
+
+    found: dict[str, tuple[list[Any], str, bool]] = {}
+    try:
+        if place.latest.exists():
+            run = place.run()
+            model = read_model(run)
+            found[f"The run {run.name}"] = model.get("classes", []), model.get("legend_toml", ""), False
+    except InputError:  # `gravmap predict` says what is wrong with it
+        pass
+    for path in sorted(place.maps.glob("*/provenance.json")):
+        try:
+            models = read_record(path, dict[str, Any], "gravmap predict").get("models") or []
+            classes = [{"index": int(each["index"]), "name": str(each["name"])} for each in models[0]["classes"]]
+            found[f"The map {path.parent}"] = classes, "", True
+        except (InputError, LookupError, TypeError, ValueError):  # `gravmap verify` says what is wrong with it
+            continue
+    return found
 
 
 def _refuse_alone() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .evaluate_report import print_plan, print_scores
+from .evaluate_report import print_at_points, print_plan, print_scores
 from .options import Command, device_option, dry_run_option, option, report_device
 from .session import Session, command_options
 
@@ -26,7 +26,8 @@ T = TypeVar("T")
 Examples:
   gravmap evaluate --baselines
   gravmap evaluate --baselines --topography etopo_60s.nc
-  gravmap evaluate demo --points wells.csv --class-field lith""",
+  gravmap evaluate demo --points wells.csv --class-field lith
+  gravmap evaluate crusts-central-asia --points wells.csv --depth-column basement_m""",
 )
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
 @option(
@@ -47,6 +48,12 @@ Examples:
     help="Boreholes to score at: CSV with lon and lat, or any vector file, in any coordinate system.",
 )
 @option("--class-field", metavar="FIELD", help="Field of a borehole's bedrock class: its name or its index.")
+@option(
+    "--depth-column",
+    metavar="FIELD",
+    help="Field of a borehole's depth of the basement, metres; empty where it was not reached (default: depth_m, "
+    "cover_m, basement_m ... where the file has one).",
+)
 @option("--area-weighted", is_flag=True, help="Weight nodes by their area on the ellipsoid.")
 @option("--importance", is_flag=True, help="Also the permutation importance of each input field, on the tuning blocks.")
 @device_option()
@@ -59,6 +66,7 @@ def command(
     topography: Path | None,
     points: Path | None,
     class_field: str | None,
+    depth_column: str | None,
     area_weighted: bool,
     importance: bool,
     device: str,
@@ -70,16 +78,19 @@ def command(
     mean and standard deviation, and a picture, runs/group-NAME.png. Scores are listed by protocol: a row comes only
     from runs trained under it. Writes evaluation.json, confusion.png and distance.png (accuracy against distance to
     the nearest training outcrop) into runs/NAME. Predictions are cached there (evaluation.npz): a second call is fast.
+
+    A network trained on simulated crusts (RUN may be the shipped one) has no test blocks here: with --points it is
+    scored at boreholes under mapped cover, by their class and by the depth of the basement, and nothing is written.
     """
     if topography is not None and not baselines:
         raise click.UsageError("--topography is for a baseline: add --baselines.")
-    if (points is None) != (class_field is None):
-        raise click.UsageError("--points and --class-field need each other: the file, and its field of the class.")
+    if points is None and (class_field or depth_column):
+        raise click.UsageError("--class-field and --depth-column are fields of boreholes: add --points FILE.")
     from gravmap.errors import InputError
     from gravmap.geology.points import read_points
     from gravmap.mapping.predictor import resolve_device
     from gravmap.mapping.scoring.estimate import estimate_run, estimated_groups
-    from gravmap.mapping.scoring.evaluate import OUTPUTS, EvaluateOptions, evaluate_run
+    from gravmap.mapping.scoring.evaluate import OUTPUTS, EvaluateOptions, evaluate_at_points, evaluate_run
     from gravmap.mapping.scoring.finished_run import finished_runs
     from gravmap.mapping.scoring.protocols import draw_groups, protocols
     from gravmap.outputs import writing
@@ -90,8 +101,29 @@ def command(
     if not folders:
         raise InputError(f"No finished run in {place.runs}.", "`gravmap train` makes one.")
     index = read_index(place.tiles)
-    holes = None if points is None else read_points(points, str(class_field))
+    holes = None if points is None else read_points(points, class_field, depth_column)
+    if holes is not None and not holes.field and holes.depth_m is None:
+        raise click.UsageError(
+            "--points needs the field of a class (--class-field), of a depth in metres (--depth-column), or both."
+        )
     options = EvaluateOptions(baselines, topography, holes, area_weighted, importance, str(resolve_device(device)))
+    elsewhere = [] if holes is None else [folder for folder in folders if _trained_on_crusts(folder)]
+    at_points: list[dict[str, Any]] = []
+    refused_there: list[dict[str, str]] = []
+    if elsewhere:
+        folders = [folder for folder in folders if folder not in elsewhere]
+        if dry_run:
+            names = ", ".join(folder.name for folder in elsewhere)
+            session.say(f"Would score at the boreholes of {points}: {names}, trained on simulated crusts.")
+        else:
+            at_points, refused_there = _of_each(
+                session, elsewhere, bool(runs), lambda folder: evaluate_at_points(folder, place.tiles, options)
+            )
+            print_at_points(session, at_points)
+        if not folders:
+            report_device(session, device, options.device)
+            session.result({"protocols": {}, "at_points": at_points, "left_out": refused_there})
+            return
     if dry_run:
         estimates, refused = _of_each(
             session, folders, bool(runs), lambda folder: estimate_run(folder, place.tiles, options)
@@ -115,7 +147,21 @@ def command(
     pictures = draw_groups(found, records, place.runs)
     print_scores(session, found, records, folders, pictures)
     report_device(session, device, options.device)
-    session.result({"protocols": found, "left_out": refused})
+    session.result(
+        {"protocols": found, **({"at_points": at_points} if at_points else {}), "left_out": [*refused_there, *refused]}
+    )
+
+
+def _trained_on_crusts(folder: Path) -> bool:
+    """Whether a run was trained on simulated crusts; a folder that cannot be read is refused later."""
+    from gravmap.errors import InputError
+    from gravmap.mapping.page.facts import trained_on_crusts
+    from gravmap.records import read_model
+
+    try:
+        return trained_on_crusts(read_model(folder).get("taught_on", {}))
+    except InputError:
+        return False
 
 
 def _of_each(

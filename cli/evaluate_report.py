@@ -213,15 +213,49 @@ def _distances(found: Mapping[str, Any], unit: str) -> list[str]:
     return lines
 
 
+def print_at_points(session: Session, records: Sequence[Mapping[str, Any]]) -> None:
+    """Networks trained on simulated crusts, at boreholes under mapped cover."""
+    for record in records:
+        session.say(f"{record['run']}, trained on simulated crusts, at boreholes under mapped cover:")
+        for line in _points(record["points"], 1):
+            session.say(line)
+
+
+def _depths(depth: Mapping[str, Any], file: str) -> list[str]:
+    """Scores of the thickness of the cover at boreholes."""
+    from gravmap.mapping.scoring.boreholes import describe_depths_left_out
+
+    if "left_out" in depth:
+        return [f"  depths of the basement ({depth['field']}) of {file} are not scored: {depth['left_out']}."]
+    counts = depth["counts"]
+    why = describe_depths_left_out(counts)
+    rank = depth["rank_correlation"]
+    return [
+        f"  depths of the basement ({depth['field']}) of {file}: {counts['scored']} of {counts['read']} scored"
+        + (f"; {why}" if why else ""),
+        f"    rmse {depth['rmse_m']:.0f} m, bias {depth['bias_m']:+.0f} m, rank correlation "
+        f"{'-' if rank is None else f'{rank:.2f}'}; the 80 % interval holds {_percent(depth['coverage'])} % of them, "
+        f"and is {depth['width_m']:.0f} m wide on average.",
+    ]
+
+
 def _points(points: Mapping[str, Any], networks: int) -> list[str]:
     from gravmap.mapping.scoring.boreholes import describe_left_out
 
+    depths = _depths(points["depth"], points["file"]) if "depth" in points else []
+    if "class_field" not in points:
+        return depths
     title = f"  boreholes of {points['file']}: {points['scored']} of {points['read']} scored"
     if why := describe_left_out(points):
         title += f"; {why}"
+    if outside := points.get("not_under_cover"):
+        title += f"; {outside} not under mapped cover"
+    if "scores" not in points:
+        return [title, *depths]
     lines = [title, _HEAD, _row("network" if networks == 1 else f"network (mean of {networks} runs)", points["scores"])]
     lines += [_row(_title(null), row) for null, row in points.get("baselines", {}).items()]
-    return lines + _distances(points, "holes" if networks == 1 else "answers")
+    by_distance = _distances(points, "holes" if networks == 1 else "answers") if "distance" in points else []
+    return [*lines, *by_distance, *depths]
 
 
 def _run_details(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -30,8 +30,9 @@ def command(session: Session, run: str | None, form: str, output: Path | None, o
     """Write a trained network as one file that runs without gravmap.
 
     RUN is a training run (default: the newest, runs/latest), or crusts-central-asia, the shipped network: its file is
-    written into the workspace. The inputs are fields in mGal and the outputs logits: the preprocessing is part of the
-    graph. A description is written into the file, and beside it as FILE.json. ONNX needs "gravmap[export]".
+    written into the workspace. The inputs are fields in mGal and the outputs logits, and of a network that has it the
+    thickness of the cover (quantiles, km): the preprocessing is part of the graph. A description is written into the
+    file, and beside it as FILE.json. ONNX needs "gravmap[export]".
     """
     folder = session.workspace.run(run)
 
@@ -51,5 +52,7 @@ def command(session: Session, run: str | None, form: str, output: Path | None, o
         session.say(f"  {given['name']} {given['shape']}" + (f": {planes}" if planes else f": {given['meaning']}"))
     size = described["height_and_width"]
     sizes = f"{size['fixed']} only" if size["fixed"] else f"multiples of {size['multiple_of']} from {size['least']}"
-    session.say(f"  logits {described['output']['shape']}; H and W: {sizes}.")
+    given_back = [described[key] for key in ("output", "cover_thickness") if key in described]
+    outputs = ", ".join(f"{each['name']} {each['shape']}" for each in given_back)
+    session.say(f"  {outputs}; H and W: {sizes}.")
     session.result({"file": str(path), "description": str(path) + ".json", **described})

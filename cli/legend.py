@@ -1,4 +1,4 @@
-"""`gravmap legend`: check a map against a legend, or draft a first legend."""
+"""`gravmap legend`: show a legend, check a map against one, or draft a first one."""
 
 from __future__ import annotations
 
@@ -27,17 +27,151 @@ if TYPE_CHECKING:
 @click.group(
     "legend",
     cls=Group,
-    short_help="Check or draft the legend of a geological map.",
+    short_help="Show, check or draft the legend of a geological map.",
     epilog="""\b
 Examples:
+  gravmap legend show geo3al
   gravmap legend draft geology.gpkg --field UNIT
   gravmap legend check geology.gpkg --legend geology.legend.toml""",
 )
 def command() -> None:
-    """Check a map against a legend, or draft a first legend from the map's own codes.
+    """Show a legend, check a map against one, or draft a first one from the map's own codes.
 
-    A legend is a TOML file: classes, the field of the map with the code (or the age), and the class of each code.
+    A legend is a TOML file: the field of the map with the code (or the age), the age and rock type of each code, and
+    the class table that makes classes of them.
     """
+
+
+classes_option = option(
+    "--classes",
+    metavar="NAME|FILE",
+    help="The class table, for legends whose codes have ages: basement10 (under Mesozoic and Cenozoic cover), bedrock10"
+    " (under the Cenozoic alone), or that of a TOML file (default: the legend's).",
+)
+
+
+@command.command(
+    "show",
+    cls=Command,
+    short_help="Print a legend: its class table and its codes.",
+    epilog="""\b
+Examples:
+  gravmap legend show basement10
+  gravmap legend show geo3al --classes bedrock10
+  gravmap legend show data/labels.legend.toml""",
+)
+@click.argument("name", metavar="NAME|FILE")
+@classes_option
+@command_options()
+def show(session: Session, name: str, classes: str | None) -> None:
+    """Print a legend: its class table, and the age, rock type and class of each code.
+
+    NAME is a shipped legend or a TOML file; of the legend of a label raster, the crosswalk of each map.
+    """
+    from gravmap.geology import load_legend
+    from gravmap.geology.legend_file import legends_of_sources
+    from gravmap.geology.reclassify import with_classes
+
+    legend = load_legend(name)
+    crosswalks = [legend] if legend.field_candidates else legends_of_sources(legend)
+    if classes:
+        table = load_legend(classes)
+        crosswalks = [with_classes(each, table) for each in crosswalks]
+        legend = crosswalks[0] if crosswalks else table
+    session.say(f"{legend.name}: {legend.title}" if legend.title else legend.name)
+    _say_classes(session, legend)
+    for each in crosswalks:
+        _say_crosswalk(session, each)
+    session.result(_legend_as_json(legend, crosswalks))
+
+
+def _say_classes(session: Session, legend: Legend) -> None:
+    rows: list[tuple[str, ...]] = [("class", "name", "age, Ma", "colour", "rock types")]
+    for entry in legend.classes:
+        rocks = ", ".join(entry.rocks)
+        if entry.intrusive_age:
+            rocks = f"intrusions only {entry.intrusive_age}"
+        rows.append((str(entry.index), entry.name, entry.age.removesuffix(" Ma"), entry.colour, rocks))
+    session.say(f"Class table {legend.table}:")
+    _say_table(session, rows)
+
+
+def _say_crosswalk(session: Session, legend: Legend) -> None:
+    names = {entry.index: f"{entry.index} {entry.name}" for entry in legend.classes} | {255: "255 not usable"}
+    where = f" of {legend.sources[0].get('file', '?')}" if legend.sources else ""
+    session.say(f"Legend {legend.name}, field {legend.field_names}{where}:")
+    if legend.ages:
+        session.say("  The age of each polygon gives its class; codes are exceptions.")
+    fields = [(legend.field, legend.codes, legend.units)]
+    fields += [(field, codes, legend.other_units[field]) for field, codes in legend.other_fields.items()]
+    for field, codes, units in fields:
+        if not codes:
+            continue
+        rows: list[tuple[str, ...]] = [(field or "code", "age, Ma", "rock type", "class")]
+        for code, index in codes.items():
+            unit = units.get(code)
+            age = f"{unit.age_ma[0]:g}-{unit.age_ma[1]:g}" if unit and unit.age_ma else ""
+            meant = "gap" if code in legend.gaps else names[index]
+            rows.append((code or "(blank)", age, unit.rock if unit else "", meant))
+        _say_table(session, rows)
+    for override in legend.overrides:
+        rows = [(override.field, "means", "but not for")]
+        for code, decided in override.codes.items():
+            meant = "keeps the class" if decided is None else decided if isinstance(decided, str) else names[decided]
+            rows.append((code or "(blank)", meant, ", ".join(sorted(map(str, override.unless[code])))))
+        _say_table(session, rows)
+
+
+def _say_table(session: Session, rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
+        session.say(f"  {'  '.join(cells)}".rstrip())
+
+
+def _legend_as_json(legend: Legend, crosswalks: list[Legend]) -> dict[str, Any]:
+    from gravmap.geology.legend_file import code_entry, override_rule
+
+    return {
+        "legend": legend.name,
+        "title": legend.title,
+        "class_table": legend.table,
+        "classes": [
+            {
+                "index": entry.index,
+                "name": entry.name,
+                "age_ma": entry.span_ma,
+                "intrusive_age_ma": entry.intrusive_span_ma if entry.index == 0 else None,
+                "rocks": list(entry.rocks),
+                "colour": entry.colour,
+                "rank": entry.rank,
+                "uri": entry.uri,
+            }
+            for entry in legend.classes
+        ],
+        "maps": [
+            {
+                "legend": each.name,
+                "fields": each.field_names,
+                "codes": {
+                    code: {"means": code_entry(code, each.codes, each.units, each.gaps), "class": index}
+                    for code, index in each.codes.items()
+                },
+                "other_fields": {
+                    field: {
+                        code: {"means": code_entry(code, codes, each.other_units[field], each.gaps), "class": index}
+                        for code, index in codes.items()
+                    }
+                    for field, codes in each.other_fields.items()
+                },
+                "override": {
+                    entry.field: {code: override_rule(rule, entry.unless[code]) for code, rule in entry.codes.items()}
+                    for entry in each.overrides
+                },
+            }
+            for each in crosswalks
+        ],
+    }
 
 
 @command.command(
@@ -53,10 +187,17 @@ Examples:
 @click.argument("source", metavar="MAP", type=click.Path(path_type=Path))
 @option("--legend", "name", required=True, metavar="NAME|FILE", help="A shipped legend or a TOML file.")
 @option("--field", metavar="FIELD", help="The field of the code or age (default: the legend's).")
+@classes_option
 @region_options
 @command_options()
 def check(
-    session: Session, source: Path, name: str, field: str | None, region: str | None, bbox: tuple[float, ...] | None
+    session: Session,
+    source: Path,
+    name: str,
+    field: str | None,
+    classes: str | None,
+    region: str | None,
+    bbox: tuple[float, ...] | None,
 ) -> None:
     """List every code of MAP with its class, polygons and area.
 
@@ -66,7 +207,7 @@ def check(
     """
     from gravmap.geology.legend_check import check_legend
 
-    legend = legend_for(name, field)
+    legend = legend_for(name, field, source, classes)
     made = check_legend(source, legend, chosen_region(session, region, bbox))
     _describe(session, made, legend)
     session.result(_as_json(made))
@@ -85,7 +226,7 @@ Examples:
 )
 @click.argument("source", metavar="MAP", type=click.Path(path_type=Path))
 @option("--field", required=True, metavar="FIELD", help="The field that holds the unit's code or name.")
-@option("--classes", default="bedrock10", show_default=True, metavar="NAME|FILE", help="The class table.")
+@option("--classes", default="basement10", show_default=True, metavar="NAME|FILE", help="The class table.")
 @option("--crs", default="", metavar="EPSG:...", help="Coordinate system of a file that has none of its own.")
 @region_options
 @output_option("The file to write (default: MAP.legend.toml).")
@@ -106,8 +247,9 @@ def draft(
 ) -> None:
     """Write a first legend from MAP's own codes and ages.
 
-    Each code is listed with its guessed class and the reason: the map's own fields of ages, an ICS name, or a
-    well-known symbol. Codes without a guess are 255, marked "set me". A geologist should review every line.
+    Each code is listed with its guessed age, the class that follows and the reason: the map's own fields of ages, an
+    ICS name, or a well-known symbol. Codes without a guess are 255, marked "set me". A geologist should review every
+    line.
     With -n the legend is printed, not written.
     """
     from gravmap.files import write_text
@@ -138,13 +280,19 @@ def draft(
     )
 
 
-def legend_for(name: str, field: str | None) -> Legend:
-    """A legend by name or file, reading the field the user named."""
+def legend_for(name: str, field: str | None, source: Path, classes: str | None = None, number: int = 0) -> Legend:
+    """A legend of a map by name or file, for the field and the class table that the user named.
+
+    `number` counts earlier uses of this map with this legend, which matters for the legend of a label raster.
+    """
     from gravmap.geology import load_legend
     from gravmap.geology.legend import replace_field
+    from gravmap.geology.legend_file import legend_of_map
+    from gravmap.geology.reclassify import with_classes
 
-    legend = load_legend(name)
-    return replace_field(legend, field) if field else legend
+    legend = legend_of_map(load_legend(name), source, number)
+    legend = replace_field(legend, field) if field else legend
+    return with_classes(legend, load_legend(classes)) if classes else legend
 
 
 def _describe(session: Session, made: LegendCheck, legend: Legend) -> None:
@@ -156,19 +304,22 @@ def _describe(session: Session, made: LegendCheck, legend: Legend) -> None:
         session.say(note)
     names = {entry.index: entry.name for entry in legend.classes} | {255: "not usable"}
     width = min(max(len(_written(entry)) for entry in made.codes), 40)
-    session.say(f"  {'code':<{width}}  {'class':<20} {'polygons':>8} {'area':>14}")
+    wide = 4 + max(len(name) for name in names.values())
+    session.say(f"  {'code':<{width}}  {'class':<{wide}} {'polygons':>8} {'area':>14}")
     for entry in made.codes:
         meant = "unknown" if entry.index is None else f"{entry.index} {names[entry.index]}"
         if entry.index == 255 and entry.code in legend.gaps:
             meant = "gap"
         note = f"  {entry.note}" if entry.note else ""
-        session.say(f"  {_written(entry):<{width}}  {meant:<20} {entry.polygons:>8} {_km2(entry.area_km2):>14}{note}")
+        session.say(
+            f"  {_written(entry):<{width}}  {meant:<{wide}} {entry.polygons:>8} {_km2(entry.area_km2):>14}{note}"
+        )
     if len(made.unknown) == len(made.codes):
         return
     session.say("Classes:")
     total = sum(made.class_km2.values())
     for index, area in made.class_km2.items():
-        session.say(f"  {index:>3} {names[index]:<20} {_km2(area):>14} {100 * area / total:6.1f} %")
+        session.say(f"  {index:>3} {names[index]:<{wide}} {_km2(area):>14} {100 * area / total:6.1f} %")
     if made.unused_classes:
         session.say("Classes that no polygon has: " + ", ".join(f"{k} {names[k]}" for k in made.unused_classes))
     if made.absent_codes:
@@ -226,5 +377,5 @@ def _unknown_codes(made: LegendCheck, source: Path) -> Exception:
         )
     return InputError(
         f"{made.file} has {many} that the legend {made.legend} lacks ({_km2(lost)}): {listed}.",
-        'Give each a class, 255 or "gap" under [map.codes] of your legend; until then their area is not usable.',
+        'Give each its age, a class, 255 or "gap" under [map.codes] of your legend; until then they are not usable.',
     )

@@ -49,6 +49,7 @@ class PredictOptions:
     resolution_deg: float | None
     flips: bool
     everywhere: bool
+    fill_unmapped: bool
     near_m: float
     crs: str | None
     no_prior_check: bool
@@ -131,6 +132,12 @@ Examples:
     ),
     option("--everywhere", is_flag=True, help="Predict on outcrop too, instead of showing it as mapped."),
     option(
+        "--fill-unmapped",
+        is_flag=True,
+        help="Predict ground that is neither outcrop nor cover on the geological map, too, instead of leaving it "
+        "blank; needed where this is over half of the region.",
+    ),
+    option(
         "--near",
         "near_m",
         type=LENGTH,
@@ -170,9 +177,11 @@ Examples:
 def command(session: Session, **options: Any) -> None:
     """Predict the bedrock lithology of a region and write its map.
 
-    Mapped outcrop is shown as mapped; the network predicts the bedrock under cover. Writes lithology.tif and .gpkg,
+    Mapped outcrop is shown as mapped; the network predicts the bedrock under mapped cover. What data/labels.tif shows
+    as neither (lakes, unusable codes, beyond the map) stays blank. Writes lithology.tif and .gpkg,
     probability.tif, uncertainty.tif, evidence.tif, styles for QGIS, pictures for print, report.html, a STAC item and
-    provenance.json into maps/REGION/. The same command resumes a run that was stopped.
+    provenance.json into maps/REGION/, and with a network trained on simulated crusts cover_thickness.tif: the thickness
+    of the cover in metres, with an 80 % interval. The same command resumes a run that was stopped.
 
     Without a training run, the network shipped with gravmap is used, which was trained on simulated crusts only. For a
     network trained on crusts, the region is compared with such crusts, and the report says whether it is like them.
@@ -205,7 +214,10 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
     place = box if box is not None else read_clip(Path(str(options.polygon)))
     folder = options.output or workspace.maps / options.name
     if labels is None and not options.everywhere:
-        session.say(f"{workspace.labels} is missing, so every cell is predicted (`gravmap rasterize` makes it).")
+        session.say(
+            f"{workspace.labels} is missing, so every cell is predicted (`gravmap rasterize` makes it): outcrop, cover"
+            " and unmapped ground are not told apart."
+        )
     channels = _describe_models(session, folders, shipped, place)
     require_labels(labels, any(map(is_context, channels)))
     prior_check = PriorCheck.of([] if options.no_prior_check else folders)
@@ -252,6 +264,8 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
     )
     for path in made.files.values():
         session.say(f"  {path}")
+    if labels is not None:
+        _say_unmapped(session, made.summary.unmapped, map_options)
     report_device(session, map_options.device, made.plan.device)
     session.result(
         {
@@ -261,6 +275,7 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
             "resumed": made.resumed,
             "device": made.plan.device,
             "summary": asdict(made.summary),
+            "unmapped": None if labels is None else made.summary.unmapped,
             "prior_verdicts": list(made.verdicts),
         }
     )
@@ -276,6 +291,7 @@ def _map_options(options: PredictOptions) -> Options:
         scales_deg=options.windows_deg or None,
         resolution_deg=options.resolution_deg,
         everywhere=options.everywhere,
+        fill_unmapped=options.fill_unmapped,
         flips=options.flips,
         near_km=options.near_m / 1000,
         crs=options.crs,
@@ -283,6 +299,18 @@ def _map_options(options: PredictOptions) -> Options:
         processes=processes,
         batch_size=options.batch_size,
     )
+
+
+def _say_unmapped(session: Session, fraction: float, options: Options) -> None:
+    """Say how much of the region no geological map covers, and what happens to it."""
+    if not fraction:
+        return
+    percent = f"{100 * fraction:.1f} %" if fraction >= 0.001 else "Under 0.1 %"
+    start = f"{percent} of the region is unmapped (neither outcrop nor cover in data/labels.tif)"
+    if options.fill_unmapped:
+        session.warn(f"{start} and is predicted all the same: --fill-unmapped.")
+    else:
+        session.say(f"{start} and is left blank; --fill-unmapped predicts it, too.")
 
 
 def _describe_models(session: Session, folders: list[Path], shipped: bool, place: Region | Clip) -> list[str]:
@@ -332,6 +360,9 @@ def _print_plan(
     sources = [predictor.fields.path, *(member.folder for member in predictor.members), *([labels] if labels else [])]
     session.say(f"Would read {', '.join(map(str, sources))}")
     session.say(f"Would write {columns} x {rows} cells into {folder}")
+    if plan.thickness_runs:
+        session.say("  cover_thickness.tif among them: the thickness of the cover")
+    _say_unmapped(session, plan.unmapped or 0.0, options)
     for cost in costs:
         seconds = cost.seconds / max(1, min(options.processes, cost.windows))
         chosen = "chosen" if cost.chosen else "not chosen"
@@ -353,6 +384,8 @@ def _print_plan(
         "disk_bytes": plan.disk_bytes,
         "network_bytes": memory,
         "device": plan.device,
+        "unmapped": plan.unmapped,
+        "cover_thickness": bool(plan.thickness_runs),
         "scales": {format_angle(cost.scale_deg): asdict(cost) for cost in costs},
     }
     session.result(result)

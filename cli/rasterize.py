@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .legend import legend_for
+from .legend import classes_option, legend_for
 from .options import (
     ANGLE,
     LENGTH,
@@ -36,12 +36,21 @@ if TYPE_CHECKING:
 Examples:
   gravmap rasterize
   gravmap rasterize geology.gpkg --legend my_legend.toml --field AGE
+  gravmap rasterize --cover-younger-than Permian
   gravmap rasterize --map detailed.gpkg mine.toml --map geo3al.shp geo3al
   gravmap rasterize --faults faults.gpkg --fault-cap 50km""",
 )
 @click.argument("source", metavar="[MAP]", required=False, type=click.Path(path_type=Path))
 @option("--legend", metavar="NAME|FILE", help="The legend of MAP: a shipped one or a TOML file.")
 @option("--field", metavar="FIELD", help="The field of MAP with the code (default: the legend's).")
+@classes_option
+@option(
+    "--cover-younger-than",
+    "cover",
+    metavar="AGE",
+    help="Count as cover what is younger than this, whatever the class table has: an age (251.9Ma), or a name of the"
+    " ICS chart, which means its base (Mesozoic: the Mesozoic and all that is younger are cover).",
+)
 @option(
     "--map",
     "pairs",
@@ -78,6 +87,8 @@ def command(
     source: Path | None,
     legend: str | None,
     field: str | None,
+    classes: str | None,
+    cover: str | None,
     pairs: tuple[tuple[Path, str], ...],
     region: str | None,
     bbox: tuple[float, ...] | None,
@@ -93,7 +104,7 @@ def command(
     MAP is a GeoPackage, a Shapefile or a zip of one; it is reprojected, and invalid polygons are repaired. Without MAP
     and --map, the maps that `gravmap fetch` downloaded, fsu_geol before geo3al. The region is that of data/fields.nc
     where it exists, else liu2024. Writes data/labels.tif (0 cover, 1, 2 ... bedrock, 255 not usable) and, beside it,
-    labels.legend.toml.
+    labels.legend.toml, which is itself a --legend that makes the same labels of the same maps.
 
     With --faults alone no labels are made: the fields get one more channel, which `gravmap train --input
     residual_10km,fault_distance` takes.
@@ -103,17 +114,23 @@ def command(
         # Those of gravmap.toml and of the environment are for a MAP, and do not stand in the way of another use.
         typed = given_on_command_line()
         legend, field = legend if "legend" in typed else None, field if "field" in typed else None
-        output = output if labels or "output" in typed else None
-    if not labels and (legend or field or output):
-        raise click.UsageError("--legend, --field and --output belong to a MAP; --faults writes to data/fields.nc.")
+        if not labels:
+            output = output if "output" in typed else None
+            classes, cover = classes if "classes" in typed else None, cover if "cover" in typed else None
+    if not labels and (legend or field or output or classes or cover):
+        raise click.UsageError(
+            "--legend, --field, --classes, --cover-younger-than and --output belong to a MAP; --faults writes to"
+            " data/fields.nc."
+        )
     if faults:
         session.writing([session.workspace.fields], faults, True, dry_run)
         _check_faults(session, faults, cap_m / 1000, overwrite)
     result: dict[str, Any] = {}
     if labels:
         wanted = chosen_region(session, region, bbox)
-        maps = _chosen_maps(session, source, legend, field, pairs)
-        legends = [Path(name) for name in (legend, *(name for _, name in pairs)) if name]
+        maps = _chosen_maps(session, source, legend, field, pairs, classes)
+        maps = _with_cover(maps, cover) if cover else maps
+        legends = [Path(name) for name in (legend, *(name for _, name in pairs), classes) if name]
         inputs = [*(file for file, _ in maps), *legends, *faults, session.workspace.fields]
         result = _labels(session, maps, wanted, resolution, output, dry_run, overwrite, inputs)
     if faults:
@@ -214,7 +231,12 @@ def _fault_channel(session: Session, faults: tuple[Path, ...], cap_km: float, dr
 
 
 def _chosen_maps(
-    session: Session, source: Path | None, legend: str | None, field: str | None, pairs: tuple[tuple[Path, str], ...]
+    session: Session,
+    source: Path | None,
+    legend: str | None,
+    field: str | None,
+    pairs: tuple[tuple[Path, str], ...],
+    classes: str | None,
 ) -> list[tuple[Path, Legend]]:
     """The maps given on the command line, or else the fetched ones."""
     from gravmap.errors import InputError
@@ -229,18 +251,26 @@ def _chosen_maps(
             raise click.UsageError(f"{source} needs a --legend: a TOML file, or one of {', '.join(shipped_legends())}.")
         pairs = ((source, legend),)
     if not pairs:
-        return fetched_pairs(session)
+        return fetched_pairs(session, classes)
     chosen = []
-    for path, name in pairs:
+    for position, (path, name) in enumerate(pairs):
         if not path.exists():
             raise InputError(
                 f"The map {path} is missing.", "Check the path; `gravmap fetch` downloads the maps that gravmap knows."
             )
-        chosen.append((path, legend_for(name, field)))
+        chosen.append((path, legend_for(name, field, path, classes, pairs[:position].count((path, name)))))
     return chosen
 
 
-def fetched_pairs(session: Session) -> list[tuple[Path, Legend]]:
+def _with_cover(maps: list[tuple[Path, Legend]], text: str) -> list[tuple[Path, Legend]]:
+    """The legends with a class table whose cover reaches down to an age."""
+    from gravmap.geology.reclassify import cover_younger_than, parse_cover_age, with_classes
+
+    age = parse_cover_age(text)
+    return [(path, with_classes(legend, cover_younger_than(legend, age))) for path, legend in maps]
+
+
+def fetched_pairs(session: Session, classes: str | None = None) -> list[tuple[Path, Legend]]:
     """The maps that `gravmap fetch` downloaded, with their legends, in order of precedence.
 
     Raises
@@ -250,9 +280,8 @@ def fetched_pairs(session: Session) -> list[tuple[Path, Legend]]:
     """
     from gravmap.download.present import fetched_maps
     from gravmap.errors import InputError
-    from gravmap.geology import load_legend
 
-    maps = [(path, load_legend(name)) for name, path in fetched_maps(session.workspace.raw)]
+    maps = [(path, legend_for(name, None, path, classes)) for name, path in fetched_maps(session.workspace.raw)]
     if not maps:
         raise InputError(
             f"No geological map in {session.workspace.raw}.",
@@ -291,8 +320,10 @@ def describe(session: Session, made: RasterizedMap, path: Path) -> dict[str, Any
         )
     names = {entry.index: entry.name for entry in made.legend.classes} | {255: "not usable"}
     total = sum(made.class_km2.values())
+    session.say(f"Classes of {made.legend.table}:")
+    width = max(map(len, names.values()))
     for index, area in made.class_km2.items():
-        session.say(f"  {index:>3}  {names[index]:<16} {area:>12,.0f} km²  {100 * area / total:5.1f} %")
+        session.say(f"  {index:>3}  {names[index]:<{width}} {area:>12,.0f} km²  {100 * area / total:5.1f} %")
     parts = {
         "outside every polygon": made.unusable.outside_km2,
         "gap codes": made.unusable.gaps_km2,
@@ -301,12 +332,13 @@ def describe(session: Session, made: RasterizedMap, path: Path) -> dict[str, Any
     }
     for what, area in parts.items():
         if area > 0:
-            session.say(f"         {what:<21} {area:>7,.0f} km²")
+            session.say(f"         {what:<{width - 2}} {area:>12,.0f} km²")
     session.say(f"Wrote {path}")
     return {
         "written": str(path),
         "bounds_wsen": list(made.bounds_wsen),
         "resolution_deg": made.resolution_deg,
+        "class_table": made.legend.table,
         "region_km2": total,
         "class_km2": {str(index): area for index, area in made.class_km2.items()},
         "unusable_km2": {

@@ -178,13 +178,21 @@ def command(
         elif not done:
             _train(session, place, plan, each.words(root / "architectures", plan.settings, seed), each.name)
     if not (place.maps / region / "report.html").exists():
-        session.run(root, ["predict", "--region", region, "--run", f"blocks-{MAPPED}", "--overwrite"])
+        filling = ["--fill-unmapped"] if _mostly_unmapped(place, region) else []
+        session.run(root, ["predict", "--region", region, "--run", f"blocks-{MAPPED}", *filling, "--overwrite"])
 
     from gravmap.reproduce.results import Made, write_results
 
     truth = place.raw / "truth.tif"
     made = Made(
-        place, plan, chosen.description, seed, region, truth if chosen.kind == "crust" else None, session.command_line
+        place,
+        plan,
+        chosen.description,
+        seed,
+        region,
+        truth if chosen.kind == "crust" else None,
+        session.command_line,
+        _maps(place, chosen),
     )
     with session.progress("Figure 5") as progress:
         paths = write_results(made, device=_device(plan), progress=progress)
@@ -215,6 +223,15 @@ def _choose(profile: str, data: str | None, gravity: Path | None, maps: tuple[tu
     kind = data or ("crust" if profile == "quick" else "wgm2012")
     description = "a synthetic crust" if kind == "crust" else "WGM2012 and the USGS maps that gravmap fetch gets"
     return Data(kind, description, None, pairs)
+
+
+def _maps(place: Workspace, data: Data) -> list[tuple[Path, str]]:
+    """The maps and their legends, given or fetched; none for a crust."""
+    from gravmap.download.present import fetched_maps
+
+    if data.kind == "crust" or data.maps:
+        return [(Path(file), legend) for file, legend in data.maps]
+    return [(path, legend) for legend, path in fetched_maps(place.raw)]
 
 
 def _legend(name: str) -> str:
@@ -290,6 +307,20 @@ def _region(place: Workspace, data: Data) -> str:
     sides = ", ".join(f"{side:.10g}" for side in (whole.west, whole.south, whole.east, whole.north))
     write_text(place.regions, f"{name} = [{sides}]\n")
     return name
+
+
+def _mostly_unmapped(place: Workspace, region: str) -> bool:
+    """Whether `gravmap predict` would refuse the region for what the geological map leaves out."""
+    from gravmap.geology.labels import LabelFile
+    from gravmap.gravity.field_reader import FieldReader
+    from gravmap.mapping.assemble import unmapped_fraction
+    from gravmap.mapping.compatibility import MOST_UNMAPPED
+    from gravmap.mapping.map_grid import map_grid
+    from gravmap.regions import find_region
+
+    with FieldReader(place.fields) as fields, LabelFile(place.labels) as labels:
+        grid = map_grid(fields.lat[::-1], fields.lon, find_region(region, place.regions))
+        return unmapped_fraction(labels, grid) > MOST_UNMAPPED
 
 
 def _train(session: Session, place: Workspace, plan: Plan, words: list[str], name: str) -> None:

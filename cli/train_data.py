@@ -111,7 +111,8 @@ def region_dataset(
         missing = lacking.heights_m
         arrays = load_arrays(place.tiles, **where)
     if init is not None:
-        refuse_incompatible(init, [], [], arrays["meta"]["classes"], arrays["meta"]["field_recipe"])
+        meta = arrays["meta"]
+        refuse_incompatible(init, [], [], meta["classes"], meta["field_recipe"], str(meta.get("legend_toml", "")))
     if not may_leak:
         _refuse_leak(arrays)
     if missing:

@@ -331,6 +331,24 @@ class UnderCover(TypedDict, total=False):
 
 
 @record
+class ThicknessScore(TypedDict, total=False):
+    """Scores of the thickness of the cover at some nodes of test crusts; None where it is not defined."""
+
+    nodes: Count
+    rmse_m: float | None
+    bias_m: float | None
+    rank_correlation: float | None
+    coverage: float | None
+
+
+@record
+class ThicknessScores(TypedDict):
+    """Scores of the thickness of the cover on test crusts; beside these, those by stratum."""
+
+    all: ThicknessScore
+
+
+@record
 class ScoreRecord(TypedDict, total=False):
     """Scores on the tuning or test blocks."""
 
@@ -347,6 +365,7 @@ class ScoreRecord(TypedDict, total=False):
     confusion: list[list[Count]]
     loss: float | None
     under_cover: UnderCover
+    thickness: ThicknessScores
 
 
 @record
@@ -370,6 +389,7 @@ class PretrainedRecord(TypedDict):
     weights_sha256: str
     inputs: list[ChannelRecord]
     classes: list[ClassRecord]
+    class_table: NotRequired[str]
     field_recipe: FieldRecipe
     scales_deg: NotRequired[list[float]]
     taught_on: NotRequired[CrustsRecord]

@@ -39,7 +39,7 @@ def workspace(tmp_path_factory):
     grid = xr.DataArray(gravity, dims=("lat", "lon"), coords={"lat": lat, "lon": lon}, attrs={"units": "mGal"})
     write_fields(residual_fields(grid, [10_000.0]), data / "fields.nc")
     labels = np.random.default_rng(0).integers(0, 4, (5, 8)).repeat(50, 0).repeat(50, 1).astype(np.uint8)
-    legend = load_legend("bedrock10")
+    legend = load_legend("basement10")
     write_index_raster(data / "labels.tif", labels, (80, 43, 88, 48), legend)
     write_legend(legend, data / "labels.legend.toml")
     make_tiles(data / "fields.nc", data / "labels.tif", data / "tiles", sizes_deg=[2.5, 5], size_px=64)

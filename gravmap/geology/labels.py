@@ -21,6 +21,7 @@ from rasterio.transform import from_bounds
 from rasterio.windows import Window
 
 from gravmap import __version__
+from gravmap.classes import CLASS_TABLES, DEFAULT_CLASSES
 from gravmap.errors import InputError
 from gravmap.files import atomic_path, sha256
 from gravmap.geology.areas import row_cell_areas_km2
@@ -28,11 +29,17 @@ from gravmap.geology.class_table import Tally, auxiliary_xml, class_rows, palett
 from gravmap.geology.legend import Legend
 from gravmap.geology.legend_file import load_legend, write_legend
 from gravmap.geology.rasterize_report import RasterizedMap
-from gravmap.lattice import UNUSABLE, axis_cells, turn_longitudes
+from gravmap.lattice import COVER, UNUSABLE, axis_cells, turn_longitudes
 
 log = logging.getLogger(__name__)
 
 ROWS_PER_CHUNK = 512
+
+TABLE_TAG = "GRAVMAP_CLASSES"
+"""Tag of a class raster: name of its class table. Rasters of earlier versions of gravmap have none."""
+
+COVER_TAG = "GRAVMAP_COVER_YOUNGER_THAN"
+"""Tag of a label raster: the age down to which rocks count as cover, where the cover has an age."""
 
 LEGEND_TAG = "GRAVMAP_LEGEND_SHA256"
 """Tag of a label raster: SHA-256 of the legend file beside it. Rasters of earlier versions of gravmap have none."""
@@ -79,7 +86,7 @@ def write_index_raster(
     >>> from gravmap.geology.labels import write_index_raster
     >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_index_raster(Path(folder) / "a.tif", values, (80, 44, 82, 46), load_legend("bedrock10"))
+    ...     write_index_raster(Path(folder) / "a.tif", values, (80, 44, 82, 46), load_legend("basement10"))
     ...     with rasterio.open(Path(folder) / "a.tif") as raster:
     ...         raster.nodata, raster.colormap(1)[6]
     (255.0, (203, 140, 55, 255))
@@ -111,7 +118,11 @@ def write_index_raster(
                 raster.write_colormap(1, palette(rows))
                 raster.write(np.ascontiguousarray(values, dtype=np.uint8), 1)
                 raster.set_band_description(1, "class index")
-                raster.update_tags(**_text_tags({"GRAVMAP_LEGEND": legend.name, **(tags or {})}))
+                raster.update_tags(
+                    **_text_tags(
+                        {"GRAVMAP_LEGEND": legend.name, TABLE_TAG: legend.table or legend.name, **(tags or {})}
+                    )
+                )
                 if overviews and not cog and factors:
                     raster.build_overviews(factors, Resampling.mode)
             if cog:
@@ -151,7 +162,7 @@ class Labels:
     >>> import numpy as np
     >>> from gravmap.geology import load_legend
     >>> from gravmap.geology.labels import Labels
-    >>> labels = Labels(np.array([[0, 6], [6, 255]], dtype=np.uint8), (80, 44, 82, 46), 1.0, load_legend("bedrock10"))
+    >>> labels = Labels(np.array([[0, 6], [6, 255]], dtype=np.uint8), (80, 44, 82, 46), 1.0, load_legend("basement10"))
     >>> int(np.count_nonzero(labels.values == 6))
     2
     """
@@ -198,7 +209,7 @@ def write_labels(path: Path, rasterized: RasterizedMap) -> None:
     >>> from gravmap.geology import load_legend, open_labels, write_labels
     >>> from gravmap.geology.rasterize_report import RasterizedMap
     >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
-    >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("bedrock10"), maps=(), codes=())
+    >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("basement10"), maps=(), codes=())
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_labels(Path(folder) / "labels.tif", made)
     ...     labels = open_labels(Path(folder) / "labels.tif")
@@ -213,13 +224,16 @@ def write_labels(path: Path, rasterized: RasterizedMap) -> None:
     # that an old raster beside a new legend, after a kill between the two, is refused.
     write_legend(rasterized.legend, legend_path(path))
     tags = {"GRAVMAP_SOURCES": sources, LEGEND_TAG: sha256(legend_path(path))}
+    cover = rasterized.legend.classes[0]
+    if cover.index == COVER and cover.span_ma is not None:
+        tags[COVER_TAG] = f"{cover.span_ma[0]:g} Ma"
     write_index_raster(path, rasterized.values, rasterized.bounds_wsen, rasterized.legend, tags=tags)
 
 
 class LabelFile:
     """A label raster on disk, read in parts; a context manager.
 
-    If its legend is missing, the class table `bedrock10` is used, with a warning.
+    If its legend is missing, the class table `basement10` is used, with a warning.
 
     Attributes
     ----------
@@ -246,7 +260,7 @@ class LabelFile:
     >>> from gravmap.geology.labels import write_index_raster
     >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_index_raster(Path(folder) / "labels.tif", values, (80, 44, 82, 46), load_legend("bedrock10"))
+    ...     write_index_raster(Path(folder) / "labels.tif", values, (80, 44, 82, 46), load_legend("basement10"))
     ...     with LabelFile(Path(folder) / "labels.tif") as file:
     ...         file.sample(np.array([45.5]), np.array([80.5, 81.5, 82.5]))
     array([[  0,   6, 255]], dtype=uint8)
@@ -380,7 +394,7 @@ class LabelFile:
 def open_labels(path: Path) -> Labels:
     """Read a label raster and the legend beside it.
 
-    If the legend is missing, the class table `bedrock10` is used, with a warning.
+    If the legend is missing, the class table `basement10` is used, with a warning.
 
     Raises
     ------
@@ -395,7 +409,7 @@ def open_labels(path: Path) -> Labels:
     >>> from gravmap.geology import load_legend, open_labels, write_labels
     >>> from gravmap.geology.rasterize_report import RasterizedMap
     >>> values = np.array([[0, 6], [6, 255]], dtype=np.uint8)
-    >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("bedrock10"), maps=(), codes=())
+    >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("basement10"), maps=(), codes=())
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_labels(Path(folder) / "labels.tif", made)
     ...     labels = open_labels(Path(folder) / "labels.tif")
@@ -441,13 +455,18 @@ def _legend_of(path: Path, raster: Any) -> Legend:
                 hint,
             )
         return load_legend(beside)
-    default = load_legend("bedrock10")
-    if recorded is not None:  # the colour map in the raster tells whether its classes were those
+    named = raster.tags().get(TABLE_TAG, DEFAULT_CLASSES)
+    table = load_legend(named if named in CLASS_TABLES else DEFAULT_CLASSES)
+    if (
+        recorded is not None or named != table.table
+    ):  # the colour map in the raster tells whether its classes were those
         colours = raster.colormap(1)
-        if any(colours[value] != colour for value, colour in palette(class_rows(default)).items()):
-            raise InputError(f"{beside} is missing, and the classes of {path.name} are not those of bedrock10.", hint)
-    log.warning("%s is missing; the classes of %s are read from the legend bedrock10.", beside, path.name)
-    return default
+        if any(colours[value] != colour for value, colour in palette(class_rows(table)).items()):
+            raise InputError(
+                f"{beside} is missing, and the classes of {path.name} are not those of {table.table}.", hint
+            )
+    log.warning("%s is missing; the classes of %s are read from the legend %s.", beside, path.name, table.table)
+    return table
 
 
 def _unreadable(path: Path, error: RasterioIOError) -> InputError:

@@ -2,6 +2,9 @@
 
 Codes are matched exactly after normalisation (:func:`normalize_code`): ``C`` is neither ``Cz`` nor ``c``. A legend may
 read ages instead of codes (:mod:`gravmap.geology.ages`). :mod:`gravmap.geology.legend_file` has the TOML format.
+
+A code has an age span and a rock type (:class:`MapUnit`), which the class table maps to a class
+(:func:`class_of_unit`), so that one crosswalk serves every class table; or the index of a class of one table.
 """
 
 from __future__ import annotations
@@ -13,8 +16,15 @@ from dataclasses import field as dataclass_field
 from typing import Any
 
 from gravmap.errors import OptionError
-from gravmap.geology.ages import AGE_PAIR_SEPARATOR, UnknownAge, class_of_span, parse_age
-from gravmap.lattice import COVER
+from gravmap.geology.ages import AGE_PAIR_SEPARATOR, EARTH_MA, UnknownAge, class_of_span, parse_age
+from gravmap.lattice import COVER, UNUSABLE
+
+SEDIMENTARY, VOLCANIC, LOOSE = "sedimentary", "volcanic", "loose sediment"
+INTRUSIVE = frozenset({"intrusive", "acid intrusive", "basic intrusive", "ultrabasic"})
+"""Rock types that cut through older rock; ``intrusive`` is one whose composition the map does not give."""
+
+ROCKS = (SEDIMENTARY, VOLCANIC, LOOSE, *sorted(INTRUSIVE))
+"""The rock types that a legend may give a code."""
 
 
 def normalize_code(text: str) -> str:
@@ -40,6 +50,10 @@ class LegendClass:
         Eon, era, period, or lithology.
     uri : str
         Definition of the age, such as its entry in the ICS chart; may be empty.
+    rocks : tuple of str
+        For a class of rock types: those of :data:`ROCKS` that belong to it, whatever their age.
+    intrusive_age : str
+        For the cover: the age span of the intrusions that count as cover; empty if it is `age`.
 
     Examples
     --------
@@ -54,14 +68,89 @@ class LegendClass:
     colour: str
     rank: str = ""
     uri: str = ""
+    rocks: tuple[str, ...] = ()
+    intrusive_age: str = ""
 
     @property
     def span_ma(self) -> tuple[float, float] | None:
         """Older and younger end in Ma; None if the class is not an age."""
-        if not self.age.endswith(" Ma"):
-            return None
-        older, younger = self.age.removesuffix(" Ma").split("-")
-        return float(older), float(younger)
+        return _span_of(self.age)
+
+    @property
+    def intrusive_span_ma(self) -> tuple[float, float] | None:
+        """For the cover: the span of the intrusions that count as cover; None if it has no age."""
+        return _span_of(self.intrusive_age or self.age)
+
+
+def _span_of(age: str) -> tuple[float, float] | None:
+    if not age.endswith(" Ma"):
+        return None
+    older, younger = age.removesuffix(" Ma").split("-")
+    return float(older), float(younger)
+
+
+@dataclass(frozen=True)
+class MapUnit:
+    """Age and rock type of a code of a map.
+
+    Attributes
+    ----------
+    age_ma : tuple of float, optional
+        Older and younger end, Ma; None if it is not known.
+    rock : str
+        One of :data:`ROCKS`.
+    """
+
+    age_ma: tuple[float, float] | None = None
+    rock: str = SEDIMENTARY
+
+
+def class_of_unit(unit: MapUnit, classes: Sequence[LegendClass]) -> int:
+    """Class of a unit by its rock type and age.
+
+    Loose sediment is cover, whatever its age, and so are intrusions of the age of the cover's `intrusive_age`. Other
+    intrusions belong to the class that has their rock type, or are not usable without one. A class may also have other
+    rock types, for units older than the cover. Else the age decides (:func:`gravmap.geology.ages.class_of_span`).
+
+    Parameters
+    ----------
+    unit : MapUnit
+        Age and rock type.
+    classes : sequence of LegendClass
+        The class table.
+
+    Returns
+    -------
+    int
+        Class index; 255 if not usable.
+
+    Examples
+    --------
+    >>> from gravmap.geology import load_legend
+    >>> from gravmap.geology.legend import MapUnit, class_of_unit
+    >>> jurassic = (201.4, 145.0)
+    >>> classes = load_legend("basement10").classes
+    >>> class_of_unit(MapUnit(jurassic), classes), class_of_unit(MapUnit(jurassic, "acid intrusive"), classes)
+    (0, 10)
+    """
+    cover = next((entry for entry in classes if entry.index == COVER), None)
+    if unit.rock == LOOSE:
+        return UNUSABLE if cover is None else COVER
+    by_rock = next((entry.index for entry in classes if unit.rock in entry.rocks), UNUSABLE)
+    intrusive = unit.rock in INTRUSIVE
+    if intrusive or by_rock != UNUSABLE:
+        limit = cover and (cover.intrusive_span_ma if intrusive else cover.span_ma)
+        if limit and unit.age_ma and not class_of_span(*unit.age_ma, [(COVER, *limit), (1, EARTH_MA, limit[0])])[0]:
+            return COVER
+        return by_rock
+    return class_of_age(*unit.age_ma, classes)[0] if unit.age_ma else UNUSABLE
+
+
+def class_of_age(older_ma: float, younger_ma: float, classes: Sequence[LegendClass]) -> tuple[int, float]:
+    """Class of a time span and its fraction of the span (:func:`gravmap.geology.ages.class_of_span`)."""
+    return class_of_span(
+        older_ma, younger_ma, [(entry.index, *entry.span_ma) for entry in classes if entry.span_ma is not None]
+    )
 
 
 @dataclass(frozen=True)
@@ -72,14 +161,15 @@ class Override:
     ----------
     field : str
         Name of the second field.
-    codes : dict of str to int or None
-        Class index, or None to keep the class from the first field.
+    codes : dict of str to int, str or None
+        Class index; rock type (str), by which the age of the first field gets another class; or None to keep the class
+        from the first field.
     unless : dict of str to frozenset of str or int
         Exceptions: codes of the first field (str) or classes from it (int) to which the rule does not apply.
     """
 
     field: str
-    codes: dict[str, int | None]
+    codes: dict[str, int | str | None]
     unless: dict[str, frozenset[str | int]]
 
 
@@ -93,12 +183,19 @@ class Legend:
         Short name.
     classes : tuple of LegendClass
         Sorted by index; bedrock classes have the indices 1 .. K.
+    table : str
+        Name of the class table: that of a shipped one, with the age of the cover if it was changed
+        (``"basement10-298.9Ma"``), or of the legend that has it.
     field : str
         The field of the map with the code; empty for a class table without crosswalk.
     codes : dict of str to int
         Code to class index; 255 is not usable.
+    units : dict of str to MapUnit
+        Age and rock type of the codes that have them; their class index in `codes` follows from these.
     other_fields : dict of str to dict of str to int
         Codes of other fields of the same map; see :func:`replace_field`.
+    other_units : dict of str to dict of str to MapUnit
+        Ages and rock types of these codes.
     ages : tuple of tuple of str
         For a legend that reads ages, the candidate fields: the first entry of which the map has all fields is used.
         One field has the whole age, two the oldest and the youngest. `codes` are then exceptions.
@@ -135,6 +232,9 @@ class Legend:
     title: str = ""
     citation: str = ""
     sources: tuple[dict[str, Any], ...] = ()
+    table: str = ""
+    units: dict[str, MapUnit] = dataclass_field(default_factory=dict)
+    other_units: dict[str, dict[str, MapUnit]] = dataclass_field(default_factory=dict)
 
     @property
     def bedrock(self) -> tuple[LegendClass, ...]:
@@ -173,28 +273,39 @@ class Legend:
         int or None
             Class index, 255 if not usable, None for a code that is not in the legend.
         """
-        index = self._by_first_field(code)
-        if index is None:
+        found = self._by_first_field(code)
+        if found is None:
             return None
+        index, age_ma = found
         for override in self.overrides:
             other = (others or {}).get(override.field, "")
             replacement = override.codes.get(other)
-            if replacement is not None and not {code, index} & override.unless[other]:
-                return replacement
+            if replacement is None or {code, index} & override.unless[other]:
+                continue
+            return self._with_rock(index, age_ma, replacement) if isinstance(replacement, str) else replacement
         return index
 
-    def _by_first_field(self, code: str) -> int | None:
-        if code in self.codes or not self.ages:
-            return self.codes.get(code)
+    def _by_first_field(self, code: str) -> tuple[int, tuple[float, float] | None] | None:
+        """Class by the first field, and the age if it is known."""
+        if code in self.codes:
+            return self.codes[code], self.units[code].age_ma if code in self.units else None
+        if not self.ages:
+            return None
         try:
-            return self.class_of_age(*parse_age(code))[0]
+            age_ma = parse_age(code)
         except UnknownAge:
             return None
+        return self.class_of_age(*age_ma)[0], age_ma
+
+    def _with_rock(self, index: int, age_ma: tuple[float, float] | None, rock: str) -> int:
+        """Class of a unit of which another field gives the rock type."""
+        if age_ma is None and (index == COVER or rock in (SEDIMENTARY, VOLCANIC)):
+            return index
+        return class_of_unit(MapUnit(age_ma, rock), self.classes)
 
     def class_of_age(self, older_ma: float, younger_ma: float) -> tuple[int, float]:
         """Class of a time span and its fraction of the span (:func:`gravmap.geology.ages.class_of_span`)."""
-        spans = [(entry.index, *entry.span_ma) for entry in self.classes if entry.span_ma is not None]
-        return class_of_span(older_ma, younger_ma, spans)
+        return class_of_age(older_ma, younger_ma, self.classes)
 
 
 def join_ages(values: Sequence[str]) -> str:
@@ -239,5 +350,15 @@ def replace_field(legend: Legend, name: str) -> Legend:
     own = next((other for other in legend.other_fields if other.casefold() == name.casefold()), None)
     if own is None or name.casefold() == legend.field.casefold():
         return replace(legend, field=name)
-    rest = {other: codes for other, codes in legend.other_fields.items() if other != own}
-    return replace(legend, field=name, codes=legend.other_fields[own], other_fields={legend.field: legend.codes} | rest)
+
+    def swapped(current: Any, others: dict[str, Any]) -> dict[str, Any]:
+        return {legend.field: current} | {other: entry for other, entry in others.items() if other != own}
+
+    return replace(
+        legend,
+        field=name,
+        codes=legend.other_fields[own],
+        units=legend.other_units[own],
+        other_fields=swapped(legend.codes, legend.other_fields),
+        other_units=swapped(legend.units, legend.other_units),
+    )

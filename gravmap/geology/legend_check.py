@@ -129,7 +129,7 @@ def check_legend(path: Path, legend: Legend, region: Region | None = None) -> Le
     >>> import geopandas, shapely
     >>> from gravmap.geology import check_legend
     >>> from gravmap.geology.legend_file import read_legend
-    >>> legend = read_legend('name = "toy"\nclasses = "bedrock10"\n[map]\nfield = "UNIT"\n[map.codes]\nD = 6\n', "toy")
+    >>> legend = read_legend('name = "toy"\nclasses = "basement10"\n[map]\nfield = "UNIT"\n[map.codes]\nD = 6\n', "toy")
     >>> boxes = [shapely.box(80, 44, 81, 45), shapely.box(81, 44, 82, 45)]
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "map.gpkg"

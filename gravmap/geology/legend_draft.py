@@ -9,11 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gravmap.classes import DEFAULT_CLASSES
 from gravmap.errors import InputError
 from gravmap.geology.ages import OLDEST_ROCK_MA, UnknownAge, is_age_name, parse_age
-from gravmap.geology.legend import Legend
+from gravmap.geology.legend import ROCKS, Legend, MapUnit, class_of_age
 from gravmap.geology.legend_check import polygons_with_areas
-from gravmap.geology.legend_file import class_table_lines, load_legend, read_legend, shipped_legends, toml_string
+from gravmap.geology.legend_file import (
+    class_table_lines,
+    code_entry,
+    inline_toml,
+    load_legend,
+    read_legend,
+    shipped_legends,
+    toml_string,
+)
 from gravmap.lattice import UNUSABLE
 from gravmap.regions import Region
 
@@ -68,6 +77,8 @@ class Guess:
         Number of polygons with the code.
     area_km2 : float
         Their total area.
+    age_ma : tuple of float, optional
+        The age, from which the class follows; None if none was found.
     """
 
     code: str
@@ -75,6 +86,7 @@ class Guess:
     reason: str
     polygons: int
     area_km2: float
+    age_ma: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +114,7 @@ class LegendDraft:
 
 
 def draft_legend(
-    path: Path, field: str, classes: str | Path = "bedrock10", region: Region | None = None, crs: str = ""
+    path: Path, field: str, classes: str | Path = DEFAULT_CLASSES, region: Region | None = None, crs: str = ""
 ) -> LegendDraft:
     """Draft a legend for a map.
 
@@ -157,8 +169,8 @@ def draft_legend(
     age_field, ages = _ages_beside(path, polygons, region, crs)
     guesses = []
     for code, here in where.items():
-        index, reason = _guess(code, age_field, {ages[k] for k in here} if ages else set(), legend)
-        guesses.append(Guess(code, index, reason, len(here), float(areas[here].sum())))
+        index, reason, age_ma = _guess(code, age_field, {ages[k] for k in here} if ages else set(), legend)
+        guesses.append(Guess(code, index, reason, len(here), float(areas[here].sum()), age_ma))
     guesses.sort(key=lambda guess: (-guess.area_km2, guess.code))
     text = _text(path, spelled, classes, legend, guesses)
     read_legend(text, f"the draft for {path.name}")  # check that the draft can be read
@@ -182,10 +194,10 @@ def _ages_beside(path: Path, polygons: MapPolygons, region: Region | None, crs: 
     return read.fields[0], ages
 
 
-def _guess(code: str, age_field: str, ages: set[str], legend: Legend) -> tuple[int, str]:
-    """Suggest a class for a code, with the reason; the reason is empty if no age was found."""
+def _guess(code: str, age_field: str, ages: set[str], legend: Legend) -> tuple[int, str, tuple[float, float] | None]:
+    """Suggest a class for a code, with the reason and the age; the reason is empty if no age was found."""
     if code.casefold() in _NO_ROCK:
-        return UNUSABLE, "water or ice"
+        return UNUSABLE, "water or ice", None
     for what, spans in (
         (f"by {age_field}", _spans(ages)),
         ("by its name", _spans({code} if is_age_name(code) else set())),
@@ -193,14 +205,15 @@ def _guess(code: str, age_field: str, ages: set[str], legend: Legend) -> tuple[i
     ):
         if spans:
             older, younger = max(span[0] for span in spans), min(span[1] for span in spans)
-            index, fraction = legend.class_of_age(older, younger)
+            index, fraction = class_of_age(older, younger, legend.classes)
             several = f", {len(spans)} different ages" if len(spans) > 1 else ""
             rule = "; no class holds half" if index == UNUSABLE else ""
             return (
                 index,
                 f"{what}: {min(older, OLDEST_ROCK_MA):.7g}-{younger:.7g} Ma{several}, share {fraction:.2f}{rule}",
+                (older, younger) if any(entry.span_ma for entry in legend.classes) else None,
             )
-    return UNUSABLE, ""
+    return UNUSABLE, "", None
 
 
 def _spans(texts: set[str]) -> set[tuple[float, float]]:
@@ -245,9 +258,10 @@ def _text(path: Path, field: str, classes: str | Path, legend: Legend, guesses: 
     table = "; ".join(f"{entry.index} {entry.name}".replace(" ", "\u00a0") for entry in legend.classes)
     lines = [
         f"# First legend for {_comment(path.name)}, field {_comment(field)}, drafted by gravmap: guesses, not facts.",
-        "# Read every line and mend what is wrong; then look at `gravmap legend check`. A unit of mixed age goes to",
-        "# the class that holds at least half of its time span (ICS chart 2023/09), else it is 255: not usable.",
-        '# Write "gap" instead of a number for a code that says nothing about the ground.',
+        "# Read every line and mend what is wrong; then look at `gravmap legend check`. A code has its age in million",
+        "# years, older end first (ICS chart 2023/09); a unit of mixed age goes to the class that holds at least half",
+        "# of its time span, else it is 255: not usable. Instead of an age you may write the index of a class, 255,",
+        '# or "gap" for a code that says nothing about the ground. The classes:',
         *(f"# {_comment(line)}" for line in textwrap.wrap(table, 116)),
         f"name = {toml_string(path.stem)}",
     ]
@@ -259,17 +273,23 @@ def _text(path: Path, field: str, classes: str | Path, legend: Legend, guesses: 
     lines += [f"crs = {toml_string(legend.crs)}"] if legend.crs else []
     lines += ["", "[map.codes]"]
     keys = [guess.code if re.fullmatch(r"[A-Za-z0-9_-]+", guess.code) else toml_string(guess.code) for guess in guesses]
-    width = min(max((len(key) for key in keys), default=0) + 6, 40)
+    width = min(max((len(key) for key in keys), default=0) + 30, 60)
     for key, guess in zip(keys, guesses, strict=True):
         area = f"{guess.area_km2:,.0f} km²" if guess.area_km2 >= 1 else "under 1 km²"
         amount = f"{area}, {guess.polygons} polygon{'s' if guess.polygons != 1 else ''}"
-        lines.append(f"{f'{key} = {guess.index}':<{width}}  # {amount}; {_comment(guess.reason) or 'unknown: set me'}")
+        units = {} if guess.age_ma is None else {guess.code: MapUnit(guess.age_ma)}
+        value = inline_toml(code_entry(guess.code, {guess.code: guess.index}, units, frozenset()))
+        index = "" if guess.age_ma is None else f"class {guess.index}; "
+        reason = _comment(guess.reason) or "unknown: set me"
+        lines.append(f"{f'{key} = {value}':<{width}}  # {index}{amount}; {reason}")
     lines += [
         "",
-        "# A second field that says what the rock is may beat the age, here but for cover (class 0):",
+        '# A code may also have a rock type: { age_ma = [298.9, 251.902], rock = "acid intrusive" }; known are',
+        f"# {', '.join(ROCKS)}.",
+        "# Where a second field says what the rock is:",
         "# [map.override.TYPE]",
-        "# granite = { class = 10, unless = [0] }",
-        '# lava = "keep"',
+        '# granite = { rock = "acid intrusive" }',
+        '# lava = { rock = "volcanic" }',
     ]
     return "\n".join(lines) + "\n"
 

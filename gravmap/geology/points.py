@@ -1,4 +1,4 @@
-"""Reading points with a class, such as boreholes that reached bedrock, from a vector file or a table.
+"""Reading points with a class or a depth, such as boreholes that reached bedrock, from a vector file or a table.
 
 pyogrio is slow to import, so this module is imported only where points are read.
 """
@@ -9,8 +9,8 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +26,21 @@ log = logging.getLogger(__name__)
 
 LON_NAMES = ("lon", "longitude", "long")
 LAT_NAMES = ("lat", "latitude")
+DEPTH_NAMES = ("depth_m", "cover_m", "basement_m", "depth_to_basement_m", "basement_depth_m", "cover_thickness_m")
+"""Columns that are read as depths of the basement without being named; their names say the unit."""
 TABLES = (".csv", ".tsv", ".txt")
 
 
 @dataclass(frozen=True)
 class Points:
-    """Points and the value of a field.
+    """Points, their class and their depth.
 
     Attributes
     ----------
     path : Path
         The file.
     field : str
-        Name of the field, as spelled in the file.
+        Name of the field with the class, as spelled in the file; empty if none is read.
     lon, lat : ndarray, shape (n,), float64
         Degrees on WGS 84.
     values : list of str
@@ -47,6 +49,10 @@ class Points:
         Coordinate reference system of the file.
     unplaced : int
         Number of rows without a valid position, which are left out.
+    depth_m : ndarray, shape (n,), float64, optional
+        Depth of the basement below the surface, metres; NaN if blank. None without such a column.
+    depth_field : str
+        Name of its column.
     """
 
     path: Path
@@ -56,18 +62,23 @@ class Points:
     values: list[str]
     crs: str
     unplaced: int
+    depth_m: NDArray[np.float64] | None = None
+    depth_field: str = ""
 
 
-def read_points(path: Path, field: str) -> Points:
-    r"""Read points and one of their fields.
+def read_points(path: Path, field: str | None, depth_column: str | None = None) -> Points:
+    r"""Read points with their class and the depth of the basement.
 
     Parameters
     ----------
     path : Path
         A table (comma, semicolon or tab) with columns lon and lat in degrees, with decimal points or commas, or a
         vector file of GDAL in any CRS, with points or multipoints.
-    field : str
+    field : str, optional
         The column with the class.
+    depth_column : str, optional
+        The column with the depth, metres from the surface, blank where the basement was not reached; by default the
+        first of `DEPTH_NAMES` that the file has, if any.
 
     Returns
     -------
@@ -77,7 +88,8 @@ def read_points(path: Path, field: str) -> Points:
     Raises
     ------
     InputError
-        The file is missing, or has no such field, no coordinates in degrees, no CRS, or no points.
+        The file is missing, or has no such field, no coordinates in degrees, no CRS, or no points; or a depth is
+        negative or not a number.
 
     Examples
     --------
@@ -93,7 +105,8 @@ def read_points(path: Path, field: str) -> Points:
     """
     if not path.exists():
         raise InputError(f"The file of points {path} is missing.", "Check the path given with --points.")
-    points = _from_table(path, field) if path.suffix.lower() in TABLES else _from_vector(path, field)
+    read = _from_table if path.suffix.lower() in TABLES else _from_vector
+    points = read(path, field, depth_column)
     if not len(points.values):
         raise InputError(
             f"{path} has no point with a position.", "Each row needs a longitude and a latitude, or a geometry."
@@ -101,7 +114,7 @@ def read_points(path: Path, field: str) -> Points:
     return points
 
 
-def _from_table(path: Path, field: str) -> Points:
+def _from_table(path: Path, field: str | None, depth_column: str | None) -> Points:
     if not path.is_file():
         raise InputError(f"{path} is not a file.", "Give a table, or a vector file such as a GeoPackage.")
     try:
@@ -135,21 +148,23 @@ def _from_table(path: Path, field: str) -> Points:
             f"{path} has no columns lon and lat; its columns are {', '.join(names)}.",
             "Name them lon and lat (degrees), or give a vector file.",
         )
-    column = _field(field, names, path)
+    column, depth = _field(field, names, path), _depth_field(depth_column, names, path)
 
     def column_of(name: str) -> list[str]:
         at = names.index(name)
         return [row[at] if at < len(row) else "" for row in rows]
 
     lon, lat = (np.array([_number(value) for value in column_of(name)]) for name in (lon_name, lat_name))
-    for number, value in enumerate(column_of(column), 1):
+    classes = column_of(column) if column else [""] * len(rows)
+    for number, value in enumerate(classes, 1):
         if delimiter in value and len(value.splitlines()) > 1:
             raise InputError(
                 f"{path}: the {column} of row {number} is several lines, {value[:40]!r}: a quote is not closed.",
                 "Close the quote, or delete it.",
             )
-    values = [normalize_code(value) for value in column_of(column)]
-    return _with_position(path, column, lon, lat, values, "EPSG:4326")
+    depths = _depths(column_of(depth), range(1, len(rows) + 1), path, depth) if depth else None
+    values = [normalize_code(value) for value in classes]
+    return _with_position(Points(path, column, lon, lat, values, "EPSG:4326", 0, depths, depth))
 
 
 def _rows(text: str, delimiter: str, path: Path) -> list[list[str]]:
@@ -183,7 +198,7 @@ def _rows(text: str, delimiter: str, path: Path) -> list[list[str]]:
     raise AssertionError
 
 
-def _from_vector(path: Path, field: str) -> Points:
+def _from_vector(path: Path, field: str | None, depth_column: str | None) -> Points:
     file = open_vector(path)
     layers = [name for name, kind in file.layers if "Point" in kind] or [name for name, _ in file.layers]
     if len(layers) != 1:
@@ -192,9 +207,10 @@ def _from_vector(path: Path, field: str) -> Points:
             f"Save the layer of the points as a file: ogr2ogr OUT.gpkg {path} LAYER",
         )
     info = file.info(layers[0])
-    column = _field(field, [str(name) for name in info["fields"]], path)
+    names = [str(name) for name in info["fields"]]
+    column, depth = _field(field, names, path), _depth_field(depth_column, names, path)
     crs, _, to_degrees = crs_transformers(info["crs"], path, "Add its .prj, or give a CSV with lon and lat in degrees.")
-    shapes, table = file.read(layers[0], columns=[column])
+    shapes, table = file.read(layers[0], columns=list(dict.fromkeys(name for name in (column, depth) if name)))
     points = take_parts(shapes, 0)
     if len(shapes) and not np.isin(shapely.get_type_id(points), (0, 4)).any():
         raise InputError(
@@ -212,15 +228,14 @@ def _from_vector(path: Path, field: str) -> Points:
     x, y = shapely.get_x(parts), shapely.get_y(parts)  # NaN for other geometries
     if to_degrees is not None and len(parts):
         x, y = to_degrees.transform(x, y, errcheck=False)
-    return _with_position(
-        path, column, np.asarray(x), np.asarray(y), [code_text(value) for value in table[column][owner]], crs
-    )
+    values = [code_text(value) for value in table[column][owner]] if column else [""] * len(owner)
+    depths = _depths([code_text(value) for value in table[depth][owner]], owner + 1, path, depth) if depth else None
+    return _with_position(Points(path, column, np.asarray(x), np.asarray(y), values, crs, 0, depths, depth))
 
 
-def _with_position(
-    path: Path, field: str, lon: NDArray[np.float64], lat: NDArray[np.float64], values: Sequence[str], crs: str
-) -> Points:
+def _with_position(points: Points) -> Points:
     """The points with a valid position; longitudes from -180 to 180."""
+    lon, lat, path = points.lon, points.lat, points.path
     given = np.isfinite(lon) & np.isfinite(lat)
     valid = given & (np.abs(lat) <= 90) & (np.abs(lon) <= 360)
     if given.any() and not valid.any():
@@ -229,29 +244,70 @@ def _with_position(
             f"The positions of {path} are not degrees: the first is lon {lon[first]:g}, lat {lat[first]:g}.",
             "Coordinates in metres need a coordinate reference system: give a GeoPackage or Shapefile that has one.",
         )
-    return Points(
-        path,
-        field,
-        (lon[valid] + 180) % 360 - 180,
-        lat[valid],
-        [value for value, kept in zip(values, valid, strict=True) if kept],
-        crs,
-        int(np.count_nonzero(~valid)),
+    return replace(
+        points,
+        lon=(lon[valid] + 180) % 360 - 180,
+        lat=lat[valid],
+        values=[value for value, kept in zip(points.values, valid, strict=True) if kept],
+        unplaced=int(np.count_nonzero(~valid)),
+        depth_m=None if points.depth_m is None else points.depth_m[valid],
     )
+
+
+def _depth_field(wanted: str | None, names: Sequence[str], path: Path) -> str:
+    """The column of depths: the one named, else one whose name is known; empty without one."""
+    if wanted is not None:
+        return _field(wanted, names, path, "depth", "--depth-column")
+    return _one_of(DEPTH_NAMES, names) or ""
+
+
+def _depths(values: Sequence[str], rows: Iterable[int], path: Path, column: str) -> NDArray[np.float64]:
+    """Depths in metres; NaN where blank.
+
+    Raises
+    ------
+    InputError
+        One is negative, infinite, no number, or has a comma that may separate thousands or decimals.
+    """
+    found = np.full(len(values), np.nan)
+    for number, (value, row) in enumerate(zip(values, rows, strict=True)):
+        if not value.strip():
+            continue
+        found[number] = _number(value)
+        wrong = (
+            "may have a decimal comma or separate thousands"
+            if re.fullmatch(r"\s*[+-]?\d{1,3},\d{3}\s*", value)
+            else "is not a finite number"
+            if not np.isfinite(found[number])
+            else "is negative"
+            if found[number] < 0
+            else ""
+        )
+        if wrong:
+            raise InputError(
+                f"Row {row} of {path}: the {column} {value.strip()[:40]!r} {wrong}.",
+                "Give metres from the surface down to the basement, without a unit, or leave it empty where the hole "
+                "did not reach it.",
+            )
+    return found
 
 
 def _one_of(wanted: Sequence[str], names: Sequence[str]) -> str | None:
     return next((name for name in names if name.lower() in wanted), None)
 
 
-def _field(wanted: str, names: Sequence[str], path: Path) -> str:
+def _field(
+    wanted: str | None, names: Sequence[str], path: Path, what: str = "class", option: str = "--class-field"
+) -> str:
+    if wanted is None:
+        return ""
     matches = [name for name in names if name == wanted] or [name for name in names if name.lower() == wanted.lower()]
     if len(matches) > 1:
-        raise InputError(f"{path} has several fields {', '.join(matches)}.", "Rename the one with the class.")
+        raise InputError(f"{path} has several fields {', '.join(matches)}.", f"Rename the one with the {what}.")
     if not matches:
         raise InputError(
             f"{path} has no field {wanted}; its fields are {', '.join(names) or 'none'}.",
-            "Give the one with the class: --class-field NAME.",
+            f"Give the one with the {what}: {option} NAME.",
         )
     return matches[0]
 

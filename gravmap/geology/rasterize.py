@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gravmap.classes import CLASS_TABLES
 from gravmap.errors import InputError, OptionError
 from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.geology.legend import Legend, LegendClass
+from gravmap.geology.legend_file import load_legend
 from gravmap.geology.rasterize_report import (
     CodeArea,
     RasterizedMap,
@@ -23,6 +25,7 @@ from gravmap.geology.rasterize_report import (
     source_record,
     summarize_map,
 )
+from gravmap.geology.reclassify import with_classes
 from gravmap.geology.scanline import BETWEEN, NO_OWNER, WITHIN, Canvas
 from gravmap.lattice import UNUSABLE
 from gravmap.progress import Progress, silent
@@ -104,7 +107,7 @@ def rasterize(
     >>> from gravmap.geology import load_legend, rasterize
     >>> from gravmap.geology.legend_file import read_legend
     >>> from gravmap.regions import Region
-    >>> toml = 'name = "toy"\nclasses = "bedrock10"\n[map]\nfield = "UNIT"\n[map.codes]\nQ = 0\nD = 6\n'
+    >>> toml = 'name = "toy"\nclasses = "basement10"\n[map]\nfield = "UNIT"\n[map.codes]\nQ = 0\nD = 6\n'
     >>> boxes = [shapely.box(80, 44, 81, 45), shapely.box(81, 44, 82, 45)]
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "map.gpkg"
@@ -165,7 +168,11 @@ def rasterize(
     sources = tuple(source_record(report, legend) for report, (_, legend) in zip(reports, maps, strict=True))
     name = first.name if len(maps) == 1 else "+".join(dict.fromkeys(legend.name for _, legend in maps))
     table = Legend(
-        name=name, classes=classes, title="Class table of a label raster and the maps it was made from", sources=sources
+        name=name,
+        classes=classes,
+        title="Class table of a label raster and the maps it was made from",
+        sources=sources,
+        table=first.table,
     )
     progress(len(maps) + 1, len(maps) + 1, "done")
     values = lookup[canvas.numbers]
@@ -179,10 +186,23 @@ def _common_classes(maps: Sequence[tuple[Path | str, Legend]]) -> tuple[LegendCl
     for _, legend in maps[1:]:
         if legend.classes != classes:
             raise InputError(
-                f"The legends {maps[0][1].name} and {legend.name} have different class tables.",
-                "Maps that are rasterized together need the same one: write the same `classes = ...` in both.",
+                f"The legends {maps[0][1].name} and {legend.name} have different class tables: {maps[0][1].table} and"
+                f" {legend.table}.",
+                f"Maps that are rasterized together need the same one: {_shared_table(maps)}.",
             )
     return classes
+
+
+def _shared_table(maps: Sequence[tuple[Path | str, Legend]]) -> str:
+    """How to give the legends of all maps the same class table, for a message."""
+    for table in dict.fromkeys(legend.table for _, legend in maps if legend.table in CLASS_TABLES):
+        try:
+            for _, legend in maps:
+                with_classes(legend, load_legend(table))
+        except InputError:
+            continue
+        return f"add --classes {table}"
+    return "write the same `classes = ...` in both, and ages for their codes"
 
 
 def _number(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError
 from gravmap.files import sha256
 from gravmap.geology.legend import Legend
-from gravmap.geology.legend_file import override_rule
+from gravmap.geology.legend_file import code_entry, override_rule
 
 if TYPE_CHECKING:
     from gravmap.geology.geological_map import MapPolygons
@@ -122,7 +122,7 @@ class RasterizedMap:
     >>> from gravmap.geology.rasterize_report import CodeArea
     >>> codes = (CodeArea("map.gpkg", "D", 6, 120.0, 3), CodeArea("map.gpkg", "xx", None, 5.0, 1))
     >>> values = np.full((2, 2), 6, dtype=np.uint8)
-    >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("bedrock10"), maps=(), codes=codes)
+    >>> made = RasterizedMap(values, (80, 44, 82, 46), 1.0, load_legend("basement10"), maps=(), codes=codes)
     >>> [code.code for code in made.unknown]
     ['xx']
     """
@@ -193,8 +193,8 @@ def summarize_map(path: Path, legend: Legend, polygons: MapPolygons) -> MapSumma
 
 
 def source_record(report: MapSummary, legend: Legend) -> dict[str, Any]:
-    """A map and its crosswalk, as stored in the legend of the raster."""
-    crosswalk: dict[str, Any] = {code: "gap" if code in legend.gaps else index for code, index in legend.codes.items()}
+    """A map and its crosswalk, as stored in the legend of the raster; :func:`legend_of_source` reads it."""
+    crosswalk = {code: code_entry(code, legend.codes, legend.units, legend.gaps) for code in legend.codes}
     source: dict[str, Any] = {
         "file": report.file,
         "sha256": report.sha256,

@@ -1,4 +1,4 @@
-"""Assemble the layers of a block of the map: class, probabilities, uncertainty and evidence."""
+"""Assemble the layers of a block of the map: class, probabilities, uncertainty, evidence, thickness of the cover."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
+from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.geology.labels import LabelFile, Labels
 from gravmap.lattice import COVER, EARTH_RADIUS_KM, UNUSABLE
 from gravmap.learning.calibration.class_offsets import predict_class
 from gravmap.learning.data.dataset import to_label
-from gravmap.mapping.blend import Blender
+from gravmap.mapping.blend import Blender, blocks
+from gravmap.mapping.clip import Clip
 from gravmap.mapping.layers import (
     AGREEMENT,
     BANDS,
@@ -27,9 +29,11 @@ from gravmap.mapping.layers import (
     OUTCROP,
     SECOND,
     SPREAD,
+    UNMAPPED,
     Block,
     UncertaintyBand,
 )
+from gravmap.mapping.map_grid import MapGrid
 from gravmap.mapping.outcrop_file import margin_yx_deg
 from gravmap.mapping.plan import Plan
 from gravmap.mapping.predictor import Predictor
@@ -40,11 +44,12 @@ def classify_evidence(
     near: NDArray[np.bool_],
     dissimilarity: NDArray[np.float32] | None,
     predicted: NDArray[np.bool_],
+    unmapped: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     """Classify the evidence for the class of each cell of a block.
 
-    A cell gets the first category that applies: mapped outcrop, near mapped outcrop, under cover inside the area of
-    applicability, extrapolated. Cells under cover whose dissimilarity is unknown are extrapolated.
+    A cell gets the first category that applies: unmapped, mapped outcrop, near mapped outcrop, under cover inside the
+    area of applicability, extrapolated. Cells under cover whose dissimilarity is unknown are extrapolated.
 
     Parameters
     ----------
@@ -57,12 +62,14 @@ def classify_evidence(
         (:meth:`~gravmap.learning.calibration.AreaOfApplicability.relative_dissimilarity_index`); NaN unknown.
     predicted : (h, w) bool
         Cells with a predicted class.
+    unmapped : (h, w) bool, optional
+        Cells of the map that no geological map covers, predicted or not (:func:`is_unmapped`). None without labels:
+        then every predicted cell counts as covered.
 
     Returns
     -------
     (h, w) uint8
-        OUTCROP, NEAR, COVERED or EXTRAPOLATED of :mod:`gravmap.mapping.layers`; 255 for cells that are neither mapped
-        nor predicted.
+        OUTCROP, NEAR, COVERED, EXTRAPOLATED or UNMAPPED of :mod:`gravmap.mapping.layers`; 255 for other cells.
 
     Examples
     --------
@@ -71,7 +78,7 @@ def classify_evidence(
     >>> mapped = np.array([[3, 0, 0, 0]], np.uint8)
     >>> near = np.array([[True, True, False, False]])
     >>> dissimilarity = np.array([[2.0, 2.0, 0.8, 1.4]], np.float32)
-    >>> classify_evidence(mapped, near, dissimilarity, np.ones((1, 4), bool))
+    >>> classify_evidence(mapped, near, dissimilarity, np.ones((1, 4), bool), np.zeros((1, 4), bool))
     array([[1, 2, 3, 4]], dtype=uint8)
     """
     evidence = np.where(predicted, np.uint8(EXTRAPOLATED), np.uint8(NODATA))
@@ -81,6 +88,8 @@ def classify_evidence(
     evidence[predicted & near] = NEAR
     if mapped is not None:
         evidence[is_outcrop(mapped)] = OUTCROP
+    if unmapped is not None:
+        evidence[unmapped] = UNMAPPED
     return evidence
 
 
@@ -88,6 +97,34 @@ def is_outcrop(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return a mask of the cells with a bedrock class."""
     mask: NDArray[np.bool_] = (labels != COVER) & (labels != UNUSABLE)
     return mask
+
+
+def unmapped_fraction(labels: LabelFile, grid: MapGrid, clip: Clip | None = None) -> float:
+    """Fraction of a map's area, on the ellipsoid, that is neither outcrop nor cover on the geological map.
+
+    Parameters
+    ----------
+    labels : LabelFile
+        Label raster; unmapped is the value 255, and what lies outside the raster.
+    grid : MapGrid
+        Cells of the map.
+    clip : Clip, optional
+        Cells outside it do not count.
+
+    Returns
+    -------
+    float
+        From 0 to 1; 0 if `clip` contains no cell.
+    """
+    _, south, _, north = grid.bounds_wsen
+    of_row = row_cell_areas_km2(south, north, grid.shape[0], grid.spacing_deg[1])
+    whole = unmapped = 0.0
+    for rows, columns in blocks(grid.shape):
+        lat, lon = grid.lat_deg[rows], grid.lon_deg[columns]
+        inside = np.ones((lat.size, lon.size), np.bool_) if clip is None else clip.contains(lat, lon)
+        whole += float(of_row[rows] @ inside.sum(axis=1))
+        unmapped += float(of_row[rows] @ (inside & (labels.sample(lat, lon) == UNUSABLE)).sum(axis=1))
+    return unmapped / whole if whole else 0.0
 
 
 def near_outcrop(
@@ -194,6 +231,8 @@ class Assembler:
         Label raster of the mapped geology.
     everywhere : bool
         Show the predicted class on mapped outcrop too.
+    fill_unmapped : bool
+        Predict cells that no geological map covers, too.
     near_km : float
         Distance to outcrop within which a cell counts as near it.
     """
@@ -206,10 +245,11 @@ class Assembler:
         labels: LabelFile | None,
         *,
         everywhere: bool,
+        fill_unmapped: bool,
         near_km: float,
     ) -> None:
         self._predictor, self._plan, self._blender, self._labels = predictor, plan, blender, labels
-        self._everywhere, self._near_km = everywhere, near_km
+        self._everywhere, self._fill_unmapped, self._near_km = everywhere, fill_unmapped, near_km
         self._applicability = [member.applicability for member in predictor.members if member.applicability is not None]
 
     @property
@@ -225,8 +265,14 @@ class Assembler:
         inside = np.ones((lat.size, lon.size), np.bool_)
         if self._plan.clip is not None:
             inside = self._plan.clip.contains(lat, lon)
+        surface = unmapped = None
+        wanted = inside
+        if self._labels is not None:
+            surface = np.where(inside, self._labels.sample(lat, lon), np.uint8(UNUSABLE)).astype(np.uint8)
+            unmapped = inside & (surface == UNUSABLE)
+            wanted = inside if self._fill_unmapped else inside & ~unmapped
         blended = self._blender.block(rows, columns)
-        predicted = np.isfinite(blended.probability[0]) & self._fields_known(lat, lon) & inside
+        predicted = np.isfinite(blended.probability[0]) & self._fields_known(lat, lon) & wanted
         probability = np.where(predicted, blended.probability, np.float32(np.nan))
         uncertainty = uncertainty_measures(probability) | {
             AGREEMENT.name: blended.agreement,
@@ -235,13 +281,18 @@ class Assembler:
         shown = predict_class(np.where(predicted, probability, 0), self._predictor.class_offsets)
         lithology = np.where(predicted, to_label(shown), NODATA)
         mapped, near = None, np.zeros_like(predicted)
-        if self._labels is not None:
+        if self._labels is not None and surface is not None:
             near = near_outcrop(
                 self._labels.read_around(lat, lon, margin_yx_deg(lat, self._near_km)), lat, lon, self._near_km
             )
             if not self._everywhere:
-                mapped = np.where(inside, self._labels.sample(lat, lon), np.uint8(NODATA)).astype(np.uint8)
+                mapped = surface
                 lithology = np.where(is_outcrop(mapped), mapped, lithology)
+        cover_m = None
+        if blended.cover_km is not None:
+            # Outcrop has no cover, shown as mapped or not; on unmapped ground it is not known whether there is any.
+            covered = predicted if surface is None else predicted & (surface == COVER)
+            cover_m = np.where(covered, 1000 * blended.cover_km, np.float32(np.nan))
         dissimilarity = self._dissimilarity(lat, lon) if self._applicability else None
         if dissimilarity is not None:
             uncertainty[DISSIMILARITY.name] = dissimilarity
@@ -252,7 +303,8 @@ class Assembler:
             lithology.astype(np.uint8),
             probability,
             {band.name: np.where(predicted, uncertainty[band.name], unknown) for band in self.bands},
-            classify_evidence(mapped, near, dissimilarity, predicted),
+            classify_evidence(mapped, near, dissimilarity, predicted, unmapped),
+            cover_m,
         )
 
     def _fields_known(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gravmap.classes import NamedClasses
 from gravmap.errors import InputError
 from gravmap.geology.legend import Legend, LegendClass
 from gravmap.gravity.field_reader import FieldReader
@@ -93,12 +94,9 @@ def check_ensemble(runs: Sequence[tuple[Path, ModelSpec]]) -> None:
         if folder.resolve() in seen:
             raise InputError(f"The run {folder} is named twice.", "Name each --run once.")
         seen.add(folder.resolve())
-        differences = class_differences(legend_from_spec(expected), legend_from_spec(spec))
-        if differences:
-            raise InputError(
-                f"{folder} was trained on other classes than {first}: {differences[0]}.",
-                "An ensemble needs runs trained with the same legend.",
-            )
+        mismatch = classes_of_spec(spec).describe_mismatch(f"The run {folder}", str(first), classes_of_spec(expected))
+        if mismatch:
+            raise InputError(mismatch, "An ensemble needs runs trained with the same class table.")
         differing = _differing_keys(expected.field_recipe, spec.field_recipe)
         if differing:
             values = "; ".join(
@@ -111,21 +109,61 @@ def check_ensemble(runs: Sequence[tuple[Path, ModelSpec]]) -> None:
             )
 
 
-def check_labels(legend: Legend, spec: ModelSpec, path: Path) -> None:
+def check_labels(legend: Legend, spec: ModelSpec, path: Path, run: Path, otherwise: str = "") -> None:
     """Check that the bedrock classes of a label raster are those of a network.
+
+    Parameters
+    ----------
+    legend : Legend
+        That of the labels.
+    spec : ModelSpec
+        The network.
+    path, run : Path
+        The labels and the run, for messages.
+    otherwise : str
+        What else the caller could do, for the message.
 
     Raises
     ------
     InputError
         With the first difference.
     """
-    differences = class_differences(legend_from_spec(spec), legend)
-    if differences:
-        more = f" ({len(differences)} classes differ)" if len(differences) > 1 else ""
+    trained = classes_of_spec(spec)
+    mismatch = trained.describe_mismatch(f"The run {run.name}", str(path), classes_of_legend(legend))
+    if mismatch:
         raise InputError(
-            f"The legend of {path} is not the one the network was trained with: {differences[0]}{more}.",
-            "Rasterize the map with that legend (`gravmap rasterize --legend ...`), or add --everywhere to predict"
-            " every cell.",
+            mismatch,
+            f"{trained.how_to_make(tiles=False)}; or choose another --run{otherwise}.",
+        )
+
+
+MOST_UNMAPPED = 0.5
+"""Largest fraction of a region that may be on no geological map without a word of the user's."""
+
+
+def check_mapped(labels: Path, unmapped: float, fill_unmapped: bool) -> None:
+    """Check that the geological map covers at least half of a region.
+
+    Parameters
+    ----------
+    labels : Path
+        The label raster, for the message.
+    unmapped : float
+        Fraction of the region's area that it does not cover (:func:`gravmap.mapping.assemble.unmapped_fraction`).
+    fill_unmapped : bool
+        Unmapped ground is to be predicted: nothing is refused.
+
+    Raises
+    ------
+    InputError
+        With the percentage.
+    """
+    if unmapped > MOST_UNMAPPED and not fill_unmapped:
+        percent = f"{100 * unmapped:.1f}".removesuffix(".0")
+        raise InputError(
+            f"{percent} % of the region is unmapped: {labels} shows neither outcrop nor cover there.",
+            "Rasterize a geological map of it (`gravmap rasterize MAP --legend ...`), choose a region that is mapped,"
+            " or add --fill-unmapped to predict unmapped ground, too.",
         )
 
 
@@ -156,32 +194,30 @@ def require_labels(labels: Path | None, reads_outcrop: bool) -> None:
         )
 
 
-def class_differences(trained: Legend, found: Legend) -> list[str]:
-    """Describe the differences between the bedrock classes of two legends; colours and ages may differ.
+def classes_of_spec(spec: ModelSpec) -> NamedClasses:
+    """The classes that a network was trained on."""
+    return NamedClasses.of(spec.classes, spec.legend_toml)
+
+
+def classes_of_legend(legend: Legend) -> NamedClasses:
+    """The bedrock classes of a legend.
 
     Examples
     --------
-    >>> from gravmap.geology.legend import Legend
-    >>> from gravmap.geology.legend import LegendClass
-    >>> from gravmap.mapping.compatibility import class_differences
-    >>> granite = Legend("a", (LegendClass(index=1, name="granite", age="", colour="#FF0000"),))
-    >>> basalt = Legend("b", (LegendClass(index=1, name="basalt", age="", colour="#00FF00"),))
-    >>> class_differences(granite, basalt)
-    ['class 1 is granite there and basalt here']
+    >>> from gravmap.geology import load_legend
+    >>> from gravmap.mapping.compatibility import classes_of_legend
+    >>> bedrock, basement = (classes_of_legend(load_legend(name)) for name in ("bedrock10", "basement10"))
+    >>> bedrock.differences(basement)
+    ['class 9 is Mesozoic there and Basic and ultrabasic intrusive here']
     """
-    one = {entry.index: entry.name for entry in trained.bedrock}
-    other = {entry.index: entry.name for entry in found.bedrock}
-    return [
-        f"class {index} is {one.get(index, 'none')} there and {other.get(index, 'none')} here"
-        for index in sorted(one.keys() | other.keys())
-        if one.get(index) != other.get(index)
-    ]
+    return NamedClasses({entry.index: entry.name for entry in legend.bedrock}, legend.table)
 
 
 def legend_from_spec(spec: ModelSpec) -> Legend:
     """Return the legend of a trained network: its classes."""
     return Legend(
         name="model",
+        table=classes_of_spec(spec).table,
         classes=tuple(
             LegendClass(index=int(entry["index"]), name=entry["name"], age=entry.get("age", ""), colour=entry["colour"])
             for entry in spec.classes

@@ -18,6 +18,7 @@ from rasterio.transform import from_bounds
 from gravmap.errors import OptionError
 from gravmap.files import atomic_path, sha256, write_json
 from gravmap.geology.labels import LabelFile
+from gravmap.lattice import UNUSABLE
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.evaluation.attribution import STEPS, Attribution, integrated_gradients
 from gravmap.learning.training.checkpoint import ModelSpec
@@ -63,6 +64,8 @@ class Explanation:
         for name, part in record["fields"].items():
             lines.append(f"  {name}: {part['sum']:+.3f} ({part['inside']:+.3f} of it from inside the region)")
         fraction = abs(record["gap"] / (record["logit"] - record["baseline_logit"] or 1))
+        if record["unmapped"]:
+            lines.append(f"{100 * record['unmapped']:.0f} % of the region's cells are unmapped, and not counted.")
         lines.append(
             f"The sum differs from the difference of the logits by {record['gap']:+.4f} ({100 * fraction:.1f} %)."
         )
@@ -98,7 +101,7 @@ def check_explanation(
         )
     require_labels(labels_path, predictor.reads_outcrop)
     if labels_path is not None and predictor.reads_outcrop:
-        _check_classes(labels_path, spec)
+        _check_classes(labels_path, spec, predictor.members[0].folder)
         mapped_outcrop(reader.lat, reader.lon, labels_path, plan.windows)
     return files
 
@@ -129,10 +132,11 @@ def explain(
         Folder for ``attribution.tif`` (float32, one band per field, in units of the logit; it covers all windows of
         the region), ``attribution.png`` and ``attribution.json``.
     labels_path : Path, optional
-        ``data/labels.tif``, for a network that reads outcrop context. The context is held constant: only the
-        contribution of the other fields is attributed.
+        ``data/labels.tif``. Cells that are neither outcrop nor cover there are left out of the average, unless all
+        are. For a network that reads outcrop context the context is held constant: only the contribution of the other
+        fields is attributed.
     class_name : str, optional
-        The class to explain; by default the class predicted for most cells of the region.
+        The class to explain; by default the class predicted for most of these cells.
     steps : int
         Number of integration points (:func:`gravmap.learning.evaluation.attribution.integrated_gradients`).
     overwrite : bool
@@ -166,6 +170,11 @@ def explain(
             path = Path(scratch) / "outcrop.npy"
             reader.outcrop = write_outcrop_context(path, reader.lat, reader.lon, labels_path, plan.windows, len(names))
         fields = reader.read(spec.input.fields, *all_nodes)
+    counted = np.ones(plan.grid.shape, np.bool_)
+    if labels_path is not None:
+        with LabelFile(labels_path) as surface:
+            mapped = surface.sample(plan.grid.lat_deg, plan.grid.lon_deg) != UNUSABLE
+        counted = mapped if mapped.any() else counted
     attribution = integrated_gradients(
         member.network,
         fields,
@@ -175,6 +184,7 @@ def explain(
         plan.grid.lat_deg,
         plan.grid.lon_deg,
         inputs=spec.input,
+        counted=counted,
         target=None if class_name is None else names.index(class_name),
         steps=steps,
         device=predictor.device,
@@ -185,8 +195,7 @@ def explain(
     values = np.where(np.isfinite(fields[:, attribution.rows, attribution.columns]), attribution.values, np.nan)
     region = plan.region
     inside = np.ix_((lat >= region.south) & (lat <= region.north), (lon >= region.west) & (lon <= region.east))
-    labels = labels_path if predictor.reads_outcrop else None
-    inputs = hashed_inputs(reader.path, [member.folder], labels, {}, folder.resolve())
+    inputs = hashed_inputs(reader.path, [member.folder], labels_path, {}, folder.resolve())
     units = [unit for name, unit in zip(spec.input.fields, spec.input.units, strict=True) if not is_context(name)]
     record: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -196,6 +205,7 @@ def explain(
         "class": names[attribution.target],
         "scales_deg": list(plan.windows),
         "steps": steps,
+        "unmapped": float(1 - counted.mean()),
         "logit": attribution.logit,
         "baseline_logit": attribution.baseline_logit,
         "sum": float(attribution.values.sum()),
@@ -224,9 +234,9 @@ def explain(
     return Explanation(files, record, attribution.complete)
 
 
-def _check_classes(labels_path: Path, spec: ModelSpec) -> None:
+def _check_classes(labels_path: Path, spec: ModelSpec, run: Path) -> None:
     with LabelFile(labels_path) as labels:
-        check_labels(labels.legend, spec, labels_path)
+        check_labels(labels.legend, spec, labels_path, run)
         labels.check()
 
 
@@ -298,7 +308,8 @@ def _draw(
         title = f"Attribution of {plain}: for (red) or against (blue) the class"
         panels.append(FieldPanel(title, "logit", part, bounds, True, outline=inside))
     notes = [
-        f"The logit of {record['class']} above the mean of all classes, averaged over the outlined region, is"
+        f"The logit of {record['class']} above the mean of all classes, averaged over"
+        f" {'the mapped part of ' if record['unmapped'] else ''}the outlined region, is"
         f" {record['logit']:+.2f}; for fields without anomalies it is {record['baseline_logit']:+.2f}. The attributions"
         f" sum to the difference, {record['sum']:+.2f}.",
         "They show what determined the prediction of this network, not what lies below the surface.",

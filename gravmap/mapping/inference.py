@@ -28,6 +28,7 @@ from gravmap.learning.evaluation.mosaic import iter_window_logits
 from gravmap.mapping.outcrop_file import OutcropFile
 from gravmap.mapping.plan import FLIPS, WINDOWS_FOLDER, InferenceJob
 from gravmap.mapping.predictor import Predictor
+from gravmap.network.outcrop_start import AllOutputs
 
 JobCallback = Callable[[str, tuple[str, ...]], None]
 """Called with the name of each finished job and the SHA-256 of its files."""
@@ -73,7 +74,7 @@ class InferenceTask:
 
 
 def run_inference(task: InferenceTask, predictor: Predictor, finished: JobCallback) -> None:
-    """Run the jobs of a task in this process, and write the logits of each window.
+    """Run the jobs of a task in this process, and write the logits of each window, with its quantiles of thickness.
 
     Parameters
     ----------
@@ -88,7 +89,8 @@ def run_inference(task: InferenceTask, predictor: Predictor, finished: JobCallba
     for job, cells in _logits(task, predictor):
         sums = []
         if task.flips:
-            votes = np.stack([image.argmax(axis=0) for image in cells]).astype(np.uint8)
+            classes = len(predictor.members[job.run].spec.classes)
+            votes = np.stack([image[:classes].argmax(axis=0) for image in cells]).astype(np.uint8)
             sums.append(_write(task.folder / job.votes_file, votes))
         mean = sum(cells[1:], cells[0]) / np.float32(len(cells))
         sums.insert(0, _write(task.folder / job.logits_file, mean))
@@ -96,13 +98,16 @@ def run_inference(task: InferenceTask, predictor: Predictor, finished: JobCallba
 
 
 def _logits(task: InferenceTask, predictor: Predictor) -> Iterator[tuple[InferenceJob, list[NDArray[np.float32]]]]:
-    """Yield each job with its logits (K, rows, columns) at the map's cells, one array per flip, flipped back."""
+    """Yield each job with its logits (K, rows, columns) at the map's cells, one array per flip, flipped back.
+
+    With quantiles of the thickness of the cover they are (K + 3, rows, columns).
+    """
     flips: Sequence[tuple[int, ...]] = FLIPS if task.flips else FLIPS[:1]
     fields = predictor.fields
     for run, group in groupby(task.jobs, key=lambda job: job.run):
         jobs, member = list(group), predictor.members[run]
         outputs = iter_window_logits(
-            member.network,
+            AllOutputs(member.network),
             functools.partial(_read_nodes, fields, member.spec.input.fields),
             fields.shape,
             fields.nodes_wsen,

@@ -7,14 +7,39 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.plotting import BLUE, ORANGE, OUTCROP_COLOUR, PALE_BLUE
+from gravmap.plotting import BLUE, ORANGE, OUTCROP_COLOUR, PALE_BLUE, UNMAPPED_COLOUR
 
 NODATA = 255
 
-OUTCROP, NEAR, COVERED, EXTRAPOLATED = 1, 2, 3, 4
-"""Values of the evidence layer: what the class of a cell is based on."""
+THICKNESS_BANDS = {
+    "median": "median of the predicted distribution of the thickness of the cover",
+    "p10": "10 % quantile: on the simulated crusts of its calibration one in ten true thicknesses is smaller",
+    "p90": "90 % quantile: on the simulated crusts of its calibration one in ten true thicknesses is larger",
+}
+"""Bands of ``cover_thickness.tif``, metres, in the order of the file, with their meaning."""
 
-EVIDENCE_COLOURS = {OUTCROP: OUTCROP_COLOUR, NEAR: BLUE, COVERED: PALE_BLUE, EXTRAPOLATED: ORANGE}
+THICKNESS_NODATA = 65535
+"""No data of ``cover_thickness.tif``, which stores whole metres: outcrop, unmapped ground and outside the region."""
+
+THICKNESS_COLOURS = "YlGnBu"
+"""Colour map of matplotlib, from thin to thick."""
+
+OUTCROP, NEAR, COVERED, EXTRAPOLATED, UNMAPPED = 1, 2, 3, 4, 5
+"""Values of the evidence layer: what the class of a cell is based on; without a class where the map is blank."""
+
+UNDER_COVER = (NEAR, COVERED, EXTRAPOLATED)
+"""Those of covered ground. With `OUTCROP` they are the mapped area, of which every percentage of cover is a part."""
+
+UNMAPPED_TAG = "GRAVMAP_UNMAPPED"
+"""Tag of a map's rasters: whether unmapped ground is ``blank`` or ``predicted``; absent without a geological map."""
+
+EVIDENCE_COLOURS = {
+    OUTCROP: OUTCROP_COLOUR,
+    NEAR: BLUE,
+    COVERED: PALE_BLUE,
+    EXTRAPOLATED: ORANGE,
+    UNMAPPED: UNMAPPED_COLOUR,
+}
 """Distinct for colour-blind readers and in greyscale."""
 
 
@@ -37,6 +62,7 @@ def evidence_names(near_km: float) -> dict[int, str]:
         NEAR: f"within {near_km:g} km of mapped outcrop",
         COVERED: "under cover, gravity like that of the training ground",
         EXTRAPOLATED: "under cover, gravity unlike the training ground",
+        UNMAPPED: "unmapped: neither outcrop nor cover on the geological map",
     }
 
 
@@ -94,13 +120,17 @@ class Block:
     row, col : int
         First cell of the block in the map; row 0 is the northernmost.
     lithology : (h, w) uint8
-        Class index: the mapped class on outcrop, else the predicted class; never 0, 255 no data.
+        Class index: the mapped class on outcrop, else the predicted class; never 0, 255 no data or unmapped ground
+        that is not predicted.
     probability : (K, h, w) float32
         Calibrated probabilities of the classes 1..K, on outcrop too; NaN no data.
     uncertainty : dict of str to (h, w) float32
         Band name to values; NaN no data.
     evidence : (h, w) uint8
-        OUTCROP, NEAR, COVERED, EXTRAPOLATED; 255 no data.
+        OUTCROP, NEAR, COVERED, EXTRAPOLATED, UNMAPPED; 255 no data.
+    cover_m : (3, h, w) float32, optional
+        Thickness of the cover, metres, in the order of `THICKNESS_BANDS`; NaN no data. None without a network that
+        outputs it.
     """
 
     row: int
@@ -109,3 +139,4 @@ class Block:
     probability: NDArray[np.float32]
     uncertainty: dict[str, NDArray[np.float32]]
     evidence: NDArray[np.uint8]
+    cover_m: NDArray[np.float32] | None = None

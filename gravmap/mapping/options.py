@@ -9,6 +9,7 @@ from typing import Any
 
 from gravmap.files import sha256
 from gravmap.learning.calibration.by_distance import DistanceTemperature
+from gravmap.mapping.layers import UNMAPPED_TAG
 from gravmap.mapping.plan import Plan
 from gravmap.mapping.predictor import Predictor
 from gravmap.units import format_angle
@@ -35,6 +36,8 @@ class Options:
         Cell size, degrees; by default the cells are the nodes of the gravity grid.
     everywhere : bool
         Show the predicted class on mapped outcrop too.
+    fill_unmapped : bool
+        Predict ground that is neither outcrop nor cover on the geological map, too; by default it is left blank.
     flips : bool
         Test-time augmentation: average the logits of each window over its four flips.
     near_km : float
@@ -59,6 +62,7 @@ class Options:
     scales_deg: tuple[float, ...] | None = None
     resolution_deg: float | None = None
     everywhere: bool = False
+    fill_unmapped: bool = False
     flips: bool = False
     near_km: float = NEAR_KM
     crs: str | None = None
@@ -69,15 +73,19 @@ class Options:
 
 def content(labels: Path | None, options: Options) -> str:
     """Describe what the classes of a map are."""
-    if labels is None or options.everywhere:
+    if labels is None:
         return "bedrock class predicted everywhere"
-    return "outcrop as mapped, bedrock class predicted under cover"
+    shown = "outcrop as mapped, bedrock class predicted under cover"
+    if options.everywhere:
+        shown = "bedrock class predicted everywhere on the geological map"
+    return f"{shown}, and where there is no geological map" if options.fill_unmapped else shown
 
 
 def tags(plan: Plan, predictor: Predictor, labels: Path | None, options: Options) -> dict[str, str]:
     """Return the GeoTIFF tags of a map's rasters."""
     return {
         "GRAVMAP_CONTENT": content(labels, options),
+        **({} if labels is None else {UNMAPPED_TAG: "predicted" if options.fill_unmapped else "blank"}),
         "GRAVMAP_MODEL_SHA256": ", ".join(sha256(member.folder / "model.safetensors") for member in predictor.members),
         "GRAVMAP_SCALES": ", ".join(map(format_angle, plan.windows)),
         "GRAVMAP_UPSAMPLING": f"{plan.grid.upsampling:.3g}",
@@ -100,6 +108,7 @@ def settings(
         "runs": [str(member.folder) for member in predictor.members],
         "content": content(labels, options),
         "everywhere": options.everywhere,
+        "fill_unmapped": options.fill_unmapped,
         "starts_from_outcrop": [member.spec.input.reads_outcrop for member in predictor.members],
         "scales": [format_angle(scale) for scale in plan.windows],
         "windows": len(plan.jobs),
@@ -111,6 +120,10 @@ def settings(
         ],
         "calibrated": [member.calibration is not None for member in predictor.members],
         "class_offsets": predictor.class_offsets,
+        "thickness_intervals": [
+            None if interval is None else dict(interval.to_dict())
+            for interval in (member.thickness_interval for member in predictor.members)
+        ],
         "near_km": options.near_km,
         "cells": plan.grid.shape,
         "cell_deg": plan.grid.spacing_deg,

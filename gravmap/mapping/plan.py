@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gravmap.learning.evaluation.mosaic import covering_windows, window_cells
 from gravmap.mapping.clip import Clip
-from gravmap.mapping.layers import BANDS
+from gravmap.mapping.layers import BANDS, THICKNESS_BANDS
 from gravmap.mapping.map_grid import MapGrid
 from gravmap.regions import Region
 from gravmap.units import format_angle
@@ -80,6 +80,10 @@ class Plan:
         Cells whose centre lies outside it are no data.
     flips : bool
         Test-time augmentation: each window is predicted in its four flips and the logits are averaged.
+    unmapped : float, optional
+        Fraction of the map's area that no geological map covers; None without labels.
+    thickness_runs : tuple of int
+        Indices of the runs whose networks output the thickness of the cover.
 
     Examples
     --------
@@ -102,6 +106,8 @@ class Plan:
     classes: int
     clip: Clip | None = None
     flips: bool = False
+    unmapped: float | None = None
+    thickness_runs: tuple[int, ...] = ()
 
     @cached_property
     def jobs(self) -> tuple[InferenceJob, ...]:
@@ -119,17 +125,19 @@ class Plan:
 
     def window_bytes(self, scale_deg: float) -> int:
         """Disk space of the files of all jobs of one window size; they are removed when the map is finished."""
-        per_cell = 4 * self.classes + (len(FLIPS) if self.flips else 0)
+        runs = len(self.tile_size_px)
+        outputs = runs * self.classes + len(self.thickness_runs) * len(THICKNESS_BANDS)
+        per_cell = 4 * outputs + (runs * len(FLIPS) if self.flips else 0)
         cells = 0
         for window in self.windows[scale_deg]:
             rows, columns = window_cells(window, self.grid.lat_deg, self.grid.lon_deg)
             cells += (rows.stop - rows.start) * (columns.stop - columns.start)
-        return len(self.tile_size_px) * cells * per_cell
+        return cells * per_cell
 
     @property
     def disk_bytes(self) -> int:
         """Upper bound on the disk space that the prediction needs until the map is finished."""
-        bands = 2 + self.classes + len(BANDS)
+        bands = 2 + self.classes + len(BANDS) + (2 * len(THICKNESS_BANDS) if self.thickness_runs else 0)
         # Each raster exists twice while it is converted, with overviews; compressed, it is smaller than this.
         rasters = round(2 * 4 / 3 * bands * self.grid.shape[0] * self.grid.shape[1])
         return sum(self.window_bytes(scale) for scale in self.windows) + rasters

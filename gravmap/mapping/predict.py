@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from gravmap.errors import InputError, OptionError
 from gravmap.files import check_disk_space, sha256
 from gravmap.geology.labels import LabelFile
 from gravmap.learning.data.outcrop_context import DISTANCE, distance_km_from_channel
-from gravmap.mapping.assemble import Assembler
+from gravmap.mapping.assemble import Assembler, unmapped_fraction
 from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
-from gravmap.mapping.compatibility import check_labels, require_labels
+from gravmap.mapping.compatibility import check_labels, check_mapped, require_labels
 from gravmap.mapping.files.writer import MapFiles, MapWriter, Summary, output_grid
 from gravmap.mapping.finish import MapInputs, finish_map
 from gravmap.mapping.inference import InferenceTask, out_of_memory, run_inference, run_inference_in_processes
@@ -38,7 +38,7 @@ from gravmap.units import format_angle
 
 MAP_FILE_PREFIXES = (
     *("lithology", "probability", "uncertainty", "evidence", "map", "item", "provenance", "report"),
-    *("demo", "under_cover", "attribution"),
+    *("cover_thickness", "demo", "under_cover", "attribution"),
 )
 """Names of a map's files start with one of these; a folder with any other file is not replaced."""
 
@@ -116,7 +116,9 @@ def predict(
 ) -> Prediction:
     """Predict the bedrock map of a region and write its files.
 
-    By default mapped outcrop is shown as mapped, and the network predicts the bedrock under cover only.
+    By default mapped outcrop is shown as mapped, and the network predicts the bedrock under mapped cover only: ground
+    that the geological map does not cover is left blank. A network that outputs the thickness of the cover gives
+    ``cover_thickness.tif`` as well.
 
     Files are written into ``<out_folder>.partial``, which is renamed to `out_folder` at the end. If a run is stopped,
     the next one with the same inputs and options resumes it and keeps the windows that are finished.
@@ -134,7 +136,7 @@ def predict(
     name : str
         Name of the region, for the record and the titles.
     labels_path : Path, optional
-        ``data/labels.tif``; without it every cell is predicted.
+        ``data/labels.tif``; without it nothing is known of outcrop and cover, and every cell is predicted.
     tiles_path : Path, optional
         ``data/tiles``: the report compares the runs with null models on the test data of this tile set.
     options : Options, optional
@@ -158,7 +160,8 @@ def predict(
     Raises
     ------
     InputError
-        The files are not compatible, the region extends beyond the fields, or the folder contains an earlier map.
+        The files are not compatible, the region extends beyond the fields, more than half of it is on no geological map
+        (and `options` does not fill that), or the folder contains an earlier map.
     OptionError
         A network was not trained on a window size, PROJ does not know the coordinate system, or `out_folder` is not a
         folder.
@@ -182,9 +185,8 @@ def predict(
     >>> from gravmap.network import build
     >>> from gravmap.regions import Region
     >>> network = build("ggmnet-tiny", in_channels=1, classes=10)
-    >>> classes = [
-    ...     {"index": each.index, "name": each.name, "colour": each.colour} for each in load_legend("bedrock10").bedrock
-    ... ]
+    >>> bedrock = load_legend("basement10").bedrock
+    >>> classes = [{"index": each.index, "name": each.name, "colour": each.colour} for each in bedrock]
     >>> spec = ModelSpec(
     ...     model="ggmnet-tiny",
     ...     architecture=network.architecture.to_dict(),
@@ -278,6 +280,10 @@ def plan_prediction(
     require_labels(labels_path, predictor.reads_outcrop)
     if labels_path is not None:
         _check_labels(labels_path, predictor, options.everywhere)
+        with LabelFile(labels_path) as labels:
+            unmapped = unmapped_fraction(labels, plan.grid, plan.clip)
+        check_mapped(labels_path, unmapped, options.fill_unmapped)
+        plan = replace(plan, unmapped=unmapped)
         if predictor.reads_outcrop:
             mapped_outcrop(predictor.fields.lat, predictor.fields.lon, labels_path, plan.windows)
     check_disk_space(
@@ -309,9 +315,16 @@ def _write_rasters(
         assembler = Assembler(
             predictor,
             plan,
-            Blender(plan, unfinished.folder, divisors, distance_km),
+            Blender(
+                plan,
+                unfinished.folder,
+                divisors,
+                distance_km,
+                [member.thickness_interval for member in predictor.members],
+            ),
             labels,
             everywhere=options.everywhere,
+            fill_unmapped=options.fill_unmapped,
             near_km=options.near_km,
         )
         with MapWriter(
@@ -322,6 +335,7 @@ def _write_rasters(
             tags=tags(plan, predictor, labels_path, options),
             near_km=options.near_km,
             crs=options.crs,
+            thickness=bool(plan.thickness_runs),
         ) as writer:
             (unfinished.folder / WINDOWS_FOLDER).mkdir(exist_ok=True)
             if labels_path is not None and predictor.reads_outcrop:
@@ -381,7 +395,9 @@ def _check_labels(path: Path, predictor: Predictor, everywhere: bool) -> None:
     with LabelFile(path) as labels:
         # With --everywhere the classes of the labels are not shown: they are only used as outcrop or not.
         if predictor.reads_outcrop or not everywhere:
-            check_labels(labels.legend, predictor.members[0].spec, path)
+            otherwise = "" if predictor.reads_outcrop else ", or --everywhere to predict outcrop, too"
+            member = predictor.members[0]
+            check_labels(labels.legend, member.spec, path, member.folder, otherwise)
         labels.check()
 
 
@@ -418,4 +434,5 @@ def _window_settings(plan: Plan, hashes: dict[str, str], reads_outcrop: bool) ->
         "cells_sha256": cells,
         "windows": {format_angle(scale): windows.tolist() for scale, windows in plan.windows.items()},
         "flips": plan.flips,
+        "thickness_runs": list(plan.thickness_runs),
     }

@@ -16,6 +16,7 @@ from gravmap.geology.legend import Legend
 from gravmap.learning.calibration.applicability import AreaOfApplicability, read_area_of_applicability
 from gravmap.learning.calibration.by_distance import DistanceTemperature
 from gravmap.learning.calibration.temperature import Calibration, read_calibration
+from gravmap.learning.calibration.thickness import ThicknessInterval
 from gravmap.learning.training.checkpoint import ModelSpec, check_recorded, load_model
 from gravmap.mapping.clip import Clip
 from gravmap.mapping.compatibility import check_ensemble, check_fields, legend_from_spec
@@ -23,6 +24,7 @@ from gravmap.mapping.map_grid import map_grid
 from gravmap.mapping.outcrop_file import FieldsWithOutcrop, OutcropFile
 from gravmap.mapping.plan import FLIPS, Plan, windows_by_scale
 from gravmap.network.cost import peak_bytes, seconds_per_pass
+from gravmap.network.outcrop_start import has_thickness
 from gravmap.regions import Region
 from gravmap.units import describe_angle
 
@@ -61,6 +63,13 @@ class EnsembleMember:
     def divisor(self, scales_deg: Sequence[float]) -> float | DistanceTemperature:
         """Return the temperature, as a function of the distance to mapped outcrop if the run fitted one."""
         return 1.0 if self.calibration is None else self.calibration.divisor(scales_deg)
+
+    @property
+    def thickness_interval(self) -> ThicknessInterval | None:
+        """Calibration of the thickness of the cover, factors of 1 if it was not fitted; None without this output."""
+        if not has_thickness(self.network):
+            return None
+        return ThicknessInterval() if self.calibration is None else self.calibration.thickness
 
 
 @dataclass(frozen=True)
@@ -274,7 +283,8 @@ class Predictor:
         windows = windows_by_scale(grid, self.fields.nodes_wsen, self._scales(scales_deg), clip)
         sizes = tuple(member.spec.tile_size_px for member in self.members)
         classes = len(self.members[0].spec.classes)
-        return Plan(region, grid, windows, self.device, sizes, classes, clip, flips)
+        thickness_runs = tuple(run for run, member in enumerate(self.members) if has_thickness(member.network))
+        return Plan(region, grid, windows, self.device, sizes, classes, clip, flips, thickness_runs=thickness_runs)
 
     def _scales(self, chosen: Sequence[float] | None) -> list[float]:
         trained = self.trained_scales

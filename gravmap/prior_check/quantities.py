@@ -204,7 +204,7 @@ def quantities(channels: Sequence[str], class_names: Sequence[str]) -> list[Quan
     found.append(
         Quantity(
             "cover_share",
-            "share",
+            "share of the mapped area",
             "%",
             "cover",
             None,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gravmap.errors import InputError, OptionError
 from gravmap.files import write_json
 from gravmap.geology import load_legend
+from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.geology.labels import LabelFile
 from gravmap.gravity.fields_file import field_recipe, open_fields
 from gravmap.gravity.grid import crop, spacing_deg
@@ -150,6 +151,8 @@ def region_statistics(
             if box is not None:
                 boxes.append(box)
             progress(done, len(windows))
+    if boxes and not any("cover_share" in box.statistics for box in boxes):
+        left_out.append("Cover and geology: less than three quarters of every box are mapped.")
     if not boxes:
         raise InputError(
             "No part of the region as large as a crust has enough data: gravity or labels are missing.",
@@ -230,7 +233,8 @@ def _box_statistics(
     cell_lon = west + (np.arange(shape[1], dtype=float) + 0.5) * SPACING_DEG
     surface = labels.sample(cell_lat, cell_lon)
     cells = spacing_yx_km(cell_lat, cell_lon)
-    numbers = map_statistics(surface, cells, classes or int(max(entry.index for entry in labels.legend.classes)))
+    found_classes = classes or int(max(entry.index for entry in labels.legend.classes))
+    numbers = map_statistics(surface, cells, found_classes, _row_areas_km2(cell_lat))
     found |= {key: value for key, value in numbers.items() if classes or not key.startswith("share_")}
     if classes and numbers:
         score = cover_mask_score(surface, cells, classes)
@@ -240,6 +244,12 @@ def _box_statistics(
     return Box(bounds, found) if found else None
 
 
+def _row_areas_km2(lat_deg: NDArray[Any]) -> NDArray[np.float64]:
+    """Area of a cell of a crust in each row, north up: shares of cover are of area, as on the page of a map."""
+    south, north = lat_deg.min() - SPACING_DEG / 2, lat_deg.max() + SPACING_DEG / 2
+    return row_cell_areas_km2(south, north, len(lat_deg), SPACING_DEG)
+
+
 def _class_names(labels: LabelFile) -> tuple[str, ...]:
     """Names of the map's classes if they are those of the crusts, else none."""
     own = {entry.index: entry.name for entry in labels.legend.bedrock}
@@ -247,7 +257,7 @@ def _class_names(labels: LabelFile) -> tuple[str, ...]:
     return tuple(crusts[index] for index in sorted(crusts)) if own == crusts else ()
 
 
-STATISTICS_VERSION = 2
+STATISTICS_VERSION = 3
 """Incremented when the statistics of a crust change."""
 
 CLASSES = 10
@@ -333,7 +343,7 @@ class _CrustTask:
         lat, lon = crust.gravity["lat"].values, crust.gravity["lon"].values
         cells = spacing_yx_km(lat, lon)
         surface = np.ascontiguousarray(crust.surface[::-1])
-        found |= map_statistics(surface, cells, CLASSES)
+        found |= map_statistics(surface, cells, CLASSES, _row_areas_km2(lat))
         score = cover_mask_score(surface, cells, CLASSES)
         if score is not None:
             found["diffusion_score"] = score

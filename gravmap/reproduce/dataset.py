@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gravmap.geology import open_labels
+from gravmap.classes import CLASS_TABLES
+from gravmap.errors import InputError
+from gravmap.geology import load_legend, open_labels, rasterize
+from gravmap.geology.geological_map import read_map
+from gravmap.geology.legend import Legend
+from gravmap.geology.legend_file import legend_of_map
+from gravmap.geology.reclassify import with_classes
+from gravmap.geology.scanline import Canvas
 from gravmap.lattice import COVER, TEST, UNUSABLE
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.mapping.page.figures import ClassPanel, FieldPanel, classes_of_legend, draw
 from gravmap.mapping.page.words import bare_area, count, percent
 from gravmap.mapping.record.raster_content import count_values
-from gravmap.reproduce.page import Picture, Table
+from gravmap.regions import Region
+from gravmap.reproduce.page import Picture, Table, Text
 from gravmap.tiling import load_arrays
 from gravmap.tiling.training_arrays import read_index
 from gravmap.units import format_angle
 from gravmap.workspace import Workspace
+
+CELLS_PER_DEGREE = 60
+"""Cells of the rasters from which windows are counted under both readings of what is cover."""
 
 
 def class_table(place: Workspace) -> Table:
@@ -56,6 +69,76 @@ def window_table(place: Workspace, paper: dict[str, Any]) -> Table:
         " excluded for less. The text of the paper gives the sums.",
         ("Window", "Stride", "Windows", "With bedrock", "Excluded", "Paper"),
         tuple(rows),
+    )
+
+
+def excluded_windows(maps: Sequence[tuple[Path, Legend]], region: Region) -> tuple[int, dict[str, int]]:
+    """Windows of 1 degree that are mapped whole, and how many of them have too little bedrock, by class table.
+
+    Parameters
+    ----------
+    maps : sequence of (path, Legend)
+        As for :func:`gravmap.geology.rasterize`; their codes have ages.
+    region : Region
+        Its windows of 1 degree are counted from the north-west corner, whole ones only.
+
+    Returns
+    -------
+    mapped : int
+        Windows of which polygons cover at least nine tenths.
+    excluded : dict of str to int
+        For each shipped class table, those of them with bedrock on less than a tenth of their area.
+
+    Raises
+    ------
+    InputError
+        A map cannot be read, none is in the region, or a legend has codes without age.
+    """
+    rows, columns = int(region.height_deg + 1e-6), int(region.width_deg + 1e-6)
+    bounds = (region.west, region.north - rows, region.west + columns, region.north)
+    shape = (rows * CELLS_PER_DEGREE, columns * CELLS_PER_DEGREE)
+
+    def by_window(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+        fraction: NDArray[np.float64] = mask.reshape(rows, CELLS_PER_DEGREE, columns, CELLS_PER_DEGREE).mean((1, 3))
+        return fraction
+
+    canvas = Canvas(shape, bounds, np.array([0, 1], np.uint8), np.array([0, 1]))
+    for path, legend in maps:
+        polygons = read_map(path, legend, region)
+        shown = polygons.geometries[[code[0] not in legend.gaps for code in polygons.codes]]
+        canvas.draw(shown, np.ones(len(shown), dtype=np.int64))
+    mapped = by_window(canvas.numbers == 1) >= 0.9
+    excluded = {}
+    for table in CLASS_TABLES:
+        classes = load_legend(table)
+        own = [(path, with_classes(legend, classes)) for path, legend in maps]
+        values = rasterize(own, Region(*bounds), 1 / CELLS_PER_DEGREE).values
+        bedrock = by_window((values != COVER) & (values != UNUSABLE))
+        excluded[table] = int(np.count_nonzero(mapped & (bedrock < 0.1)))
+    return int(np.count_nonzero(mapped)), excluded
+
+
+def reading_table(place: Workspace, maps: Sequence[tuple[Path, str]], paper: dict[str, Any]) -> Table | Text:
+    """How many windows are excluded for too little bedrock, by what counts as cover, beside the paper's."""
+    region = Region(*read_index(place.tiles)["region_wsen"])
+    if not maps or min(region.width_deg, region.height_deg) < 1:
+        why = "no map with both readings was used" if not maps else "the region has no window of 1 degree"
+        return Text(f"Windows are not counted under both readings of what is cover: {why}.", "soft")
+    try:
+        legends = [(path, legend_of_map(load_legend(name), path)) for path, name in maps]
+        mapped, excluded = excluded_windows(legends, region)
+    except InputError as error:
+        return Text(f"Windows are not counted under both readings of what is cover. {error.message}", "soft")
+    paper_fraction = f"{paper['windows_set_apart']} of {paper['windows']}, all sizes"
+    rows = tuple(
+        (f"{load_legend(table).classes[0].name} ({table})", count(excluded[table]), count(mapped), paper_fraction)
+        for table in CLASS_TABLES
+    )
+    return Table(
+        "Windows of 1 degree, mapped on nine tenths of their area at least, that are excluded because bedrock crops out"
+        " on less than a tenth of it, by what counts as cover. The paper does not say which it took.",
+        ("Cover", "Excluded", "Windows", "Paper"),
+        rows,
     )
 
 

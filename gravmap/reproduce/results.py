@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from gravmap.mapping.page.words import count, percent
 from gravmap.mapping.scoring.under_cover import ALL, FAR, score_under_cover
 from gravmap.progress import Progress, silent
 from gravmap.records import read_record
-from gravmap.reproduce.dataset import class_table, draw_gravity, draw_study_area, window_table
+from gravmap.reproduce.dataset import class_table, draw_gravity, draw_study_area, reading_table, window_table
 from gravmap.reproduce.held_out import HeldOutMaps, predict_held_out
 from gravmap.reproduce.outcome import Outcome, Trained, gather, with_learned_baselines
 from gravmap.reproduce.page import Bullets, Document, Heading, Part, Picture, Section, Table, Text, to_html, to_markdown
@@ -61,6 +61,8 @@ class Made:
         Index raster of the bedrock below the cover, at the nodes of the fields.
     command : str
         The command line.
+    maps : sequence of (Path, str)
+        The geological maps and their legends, by name or file; none for a crust, whose map knows one reading only.
     """
 
     place: Workspace
@@ -70,6 +72,7 @@ class Made:
     region: str
     truth: Path | None = None
     command: str = ""
+    maps: Sequence[tuple[Path, str]] = ()
 
 
 def write_results(made: Made, *, device: str = "cpu", progress: Progress = silent) -> dict[str, Path]:
@@ -155,6 +158,7 @@ def _document(made: Made, outcome: Outcome, dataset: RegionDataset, predicted: M
             (
                 class_table(made.place),
                 window_table(made.place, paper),
+                reading_table(made.place, made.maps, paper),
                 draw_study_area(made.place, dataset, figures / "figure_1.png", "Study area"),
                 draw_gravity(made.place, figures / "figure_2.png", "Gravity"),
             ),

@@ -136,7 +136,12 @@ def power_slope(
     return float(np.polyfit(middle, mean, 1)[0]) if len(middle) > 2 else None
 
 
-def map_statistics(labels: NDArray[np.uint8], spacing_yx_km: tuple[float, float], classes: int) -> dict[str, float]:
+def map_statistics(
+    labels: NDArray[np.uint8],
+    spacing_yx_km: tuple[float, float],
+    classes: int,
+    row_km2: NDArray[np.floating] | None = None,
+) -> dict[str, float]:
     """Percentage of cover, distance from cover to outcrop, and percentages of the classes of a geological map.
 
     Parameters
@@ -147,19 +152,23 @@ def map_statistics(labels: NDArray[np.uint8], spacing_yx_km: tuple[float, float]
         Cell size.
     classes : int
         K.
+    row_km2 : (ny,) float, optional
+        Area of a cell of each row; by default all are alike.
 
     Returns
     -------
     dict of str to float
-        ``cover_share``, percent; ``outcrop_distance_25``, ``_50`` and ``_75``: quartiles over the covered cells of the
-        distance to the nearest outcrop, km, if the map has both; ``share_1`` ... ``share_K``: percent of the outcrop.
+        ``cover_share``, percent of the usable area; ``outcrop_distance_25``, ``_50`` and ``_75``: quartiles over the
+        covered cells of the distance to the nearest outcrop, km, if the map has both; ``share_1`` ... ``share_K``:
+        percent of the outcrop.
         Empty if less than three quarters of the map are usable.
     """
     usable = labels != UNUSABLE
     if usable.mean() < LEAST_KNOWN:
         return {}
     cover, outcrop = labels == 0, usable & (labels > 0)
-    found = {"cover_share": float(100 * cover.sum() / usable.sum())}
+    weight = np.ones(len(labels)) if row_km2 is None else row_km2
+    found = {"cover_share": float(100 * (weight @ cover.sum(axis=1)) / (weight @ usable.sum(axis=1)))}
     if outcrop.any():
         if cover.any():
             distance = distance_transform_edt(~outcrop, sampling=spacing_yx_km)[cover]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le, Len
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
+from gravmap.classes import NamedClasses
 from gravmap.errors import InputError, OptionError
 from gravmap.files import atomic_path, refuse_edited, sha256
 from gravmap.geology import open_labels
@@ -297,6 +298,37 @@ def _check_labels(path: Path) -> None:
     LabelFile(path).close()
 
 
+def other_class_tables(labels: Path, trained: Mapping[str, tuple[list[ClassRecord], str, bool]]) -> list[str]:
+    """Which networks and maps have other classes than the labels.
+
+    Parameters
+    ----------
+    labels : Path
+        ``data/labels.tif`` of a workspace; it may be missing or unreadable, which is another matter.
+    trained : mapping of str to (classes, legend, whether it is a map)
+        By what it is called in messages.
+
+    Returns
+    -------
+    list of str
+        What was found, each with what to do.
+    """
+    try:
+        with LabelFile(labels) as file:
+            legend = file.legend
+    except InputError:
+        return []
+    here = NamedClasses({entry.index: entry.name for entry in legend.bedrock}, legend.table)
+    found = []
+    for subject, (classes, legend_toml, is_map) in trained.items():
+        there = NamedClasses.of(classes, legend_toml)
+        mismatch = there.describe_mismatch(subject, str(labels), here, "shows" if is_map else "was trained on")
+        remedy = "`gravmap predict --overwrite` with a network of these labels remakes it" if is_map else ""
+        if mismatch:
+            found.append(f"{mismatch} {remedy or there.how_to_make(tiles=True)}.")
+    return found
+
+
 def labels_of(folder: Path, index: TileIndex) -> Labels:
     """The labels that a tile set was made from.
 
@@ -325,8 +357,25 @@ def _unchanged(folder: Path, index: TileIndex, name: Literal["fields", "labels"]
     if not path.is_file():
         raise InputError(f"{resolved} is missing; the tile set {folder} was made from it.", f"Restore it, or: {_ANEW}")
     if sha256(path) != source["sha256"]:
-        raise InputError(f"{resolved} has changed since the tile set {folder} was made.", _ANEW)
+        why = _other_table(path, index) if name == "labels" else ""
+        raise InputError(f"{resolved} has changed since the tile set {folder} was made{why}.", _ANEW)
     return resolved
+
+
+def _other_table(path: Path, index: TileIndex) -> str:
+    """That labels have another class table than a tile set, in words; empty if they have not, or cannot be read."""
+    try:
+        with LabelFile(path) as file:
+            now = file.legend
+    except InputError:
+        return ""
+    bedrock = [entry for entry in index["classes"] if entry["index"] != COVER]
+    then = NamedClasses.of(bedrock, index.get("legend_toml", ""))
+    differing = then.differences(NamedClasses({entry.index: entry.name for entry in now.bedrock}, now.table))
+    if not differing:
+        return ""
+    tables = f"from the classes of {then.table} to those of {now.table}: " if then.table else "its classes are others: "
+    return f" ({tables}{differing[0]})"
 
 
 def _find_split(index: TileIndex, name: str, fold: int) -> StoredSplit:

@@ -33,7 +33,7 @@ def test_from_a_map_to_a_legend_to_labels(units, tmp_path):
     legend.write_text(legend.read_text().replace('"???" = 255', '"???" = 0'))
     done = call(tmp_path, "check", path, "--legend", legend)
     assert done.exit_code == 0, done.output
-    assert "0 Cenozoic cover" in done.output
+    assert "0 Meso-Cenozoic cover" in done.output
     words = [
         "rasterize",
         str(path),
@@ -49,7 +49,7 @@ def test_from_a_map_to_a_legend_to_labels(units, tmp_path):
     ]
     done = CliRunner().invoke(gravmap, ["-w", str(tmp_path), *words])
     assert done.exit_code == 0, done.output
-    assert open_labels(tmp_path / "data" / "labels.tif").values[0, ::2].tolist() == [6, 9, 8, 0]
+    assert open_labels(tmp_path / "data" / "labels.tif").values[0, ::2].tolist() == [6, 0, 8, 0]
 
 
 def test_a_map_of_ages_is_rasterized_as_it_is(units, tmp_path):
@@ -68,7 +68,7 @@ def test_an_unknown_code_is_listed_and_gives_status_3(units, tmp_path):
     assert "differs from D only in case" in done.output
     assert "2 codes" in done.output
     assert "Xx, d" in done.output
-    assert "Classes that no polygon has: 0 Cenozoic cover" in done.output
+    assert "Classes that no polygon has: 0 Meso-Cenozoic cover" in done.output
     none = call(tmp_path, "check", path, "--legend", "fsu_geol", "--field", "TYPE")
     assert none.exit_code == 3
     assert "gravmap legend draft" in none.output
@@ -94,10 +94,10 @@ def test_a_draft_is_replaced_only_with_overwrite_and_a_dry_run_writes_none(units
     path, out = units(["D"]), tmp_path / "own" / "mine.toml"
     dry = call(tmp_path, "draft", path, "--field", "UNIT", "-o", out, "-n")
     assert dry.exit_code == 0
-    assert "D = 6" in dry.output
+    assert "D = { age_ma = [419.2, 358.9] }" in dry.output
     assert not out.exists()
     assert call(tmp_path, "draft", path, "--field", "UNIT", "-o", out).exit_code == 0
-    out.write_text(out.read_text().replace("D = 6", "D = 5"))
+    out.write_text(out.read_text().replace("{ age_ma = [419.2, 358.9] }", "5"))
     again = call(tmp_path, "draft", path, "--field", "UNIT", "-o", out)
     assert again.exit_code == 3
     assert "--overwrite" in again.output
@@ -105,6 +105,35 @@ def test_a_draft_is_replaced_only_with_overwrite_and_a_dry_run_writes_none(units
     done = call(tmp_path, "draft", path, "--field", "UNIT", "-o", out, "--overwrite", "--json")
     assert json.loads(done.stdout)["codes"][0]["why"].startswith("read as Devonian")
     assert load_legend(out).codes == {"D": 6}
+
+
+def test_a_legend_and_its_class_table_are_shown(units, tmp_path):
+    done = call(tmp_path, "show", "geo3al")
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert "Class table basement10:" in lines
+    cover, carboniferous = (next(k for k, line in enumerate(lines) if name in line) for name in ("Meso-C", "Carbonif"))
+    assert lines[cover].index("251.902-0") == lines[carboniferous].index("358.9-298.9")  # in columns
+    found = [line.split() for line in lines if line.startswith("  C ")]
+    assert found == [["C", "358.9-298.9", "sedimentary", "7", "Carboniferous"]] * 2  # GEN_GLG and GLG
+    printed = json.loads(call(tmp_path, "show", "geo3al", "--classes", "bedrock10", "--json").stdout)
+    assert printed["class_table"] == "bedrock10"
+    assert printed["maps"][0]["codes"]["J"] == {"means": {"age_ma": [201.4, 145]}, "class": 9}
+    assert printed["maps"][0]["override"]["TYPE"]["w"]["rock"] == "ultrabasic"
+    words = [
+        "rasterize",
+        str(units(["C"], field="GEN_GLG", TYPE=[""])),
+        "--legend",
+        "geo3al",
+        "--resolution",
+        "30arcmin",
+    ]
+    words += ["--bbox", "80", "44", "81", "45"]
+    assert CliRunner().invoke(gravmap, ["-w", str(tmp_path), *words]).exit_code == 0
+    shown = call(tmp_path, "show", tmp_path / "data" / "labels.legend.toml").output
+    assert "Legend geo3al, field GEN_GLG of map.gpkg:" in shown
+    checked = call(tmp_path, "check", tmp_path / "map.gpkg", "--legend", "geo3al", "--classes", "bedrock10")
+    assert "9 Mesozoic" in checked.output
 
 
 def test_options_may_stand_in_the_workspaces_file(units, tmp_path):
@@ -134,6 +163,9 @@ def test_options_may_stand_in_the_workspaces_file(units, tmp_path):
         (["check", "{lines}", "--legend", "ics", "--field", "UNIT"], 3, "LineString"),
         (["check", "{html}", "--legend", "ics"], 3, "GDAL"),
         (["check", "{nocrs}", "--legend", "ics", "--field", "UNIT"], 3, ".prj"),
+        (["show", "bedrok10"], 3, "Did you mean bedrock10"),
+        (["show", "bedrock10", "--classes", "basement10"], 3, "no age for 11 codes"),
+        (["check", "{map}", "--legend", "ics", "--field", "UNIT", "--classes", "none.toml"], 3, "none.toml"),
         (["draft", "{map}", "--field", "AGE"], 3, "UNIT"),
         (["draft", "{map}", "--field", "UNIT", "--classes", "bedrok10"], 3, "Did you mean bedrock10"),
         (["draft", "{lines}", "--field", "UNIT"], 3, "LineString"),

@@ -1,13 +1,16 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
 
 import gravmap_cli
+from gravmap.geology.labels import write_index_raster
+from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import residual_fields, write_fields
-from toys.map import gravity, make_project, make_run
+from toys.map import LEGEND, gravity, make_project, make_run
 
 
 def call(tmp_path, *args):
@@ -86,6 +89,26 @@ def test_a_map_through_the_command_line(workspace):
     assert refused.exit_code == 3
     assert "another recipe" in refused.output
     assert len(refused.output.strip().splitlines()) <= 3
+
+
+def test_unmapped_ground_is_told_and_mostly_unmapped_regions_are_refused(workspace):
+    values = np.zeros((40, 60), np.uint8)  # 80-86E 43-47N
+    values[:, 36:] = 255  # nodes from 83.6 to 84
+    write_index_raster(workspace / "data" / "labels.tif", values, (80, 43, 86, 47), LEGEND)
+    write_legend(LEGEND, workspace / "data" / "labels.legend.toml")
+    some = call(workspace, "--region", "here", "--dry-run")
+    assert some.exit_code == 0, some.output
+    assert "16.1 % of the region is unmapped" in some.output
+    assert "left blank; --fill-unmapped" in some.output
+    filled = call(workspace, "--region", "here", "--fill-unmapped", "--dry-run", "--json")
+    assert "predicted all the same" in filled.stderr
+    assert json.loads(filled.stdout)["unmapped"] == pytest.approx(5 / 31)
+    for dry in ([], ["--dry-run"]):
+        refused = call(workspace, "--bbox", "83", "44", "85", "46", *dry)
+        assert refused.exit_code == 3
+        assert "71.4 % of the region is unmapped" in refused.output
+        assert "--fill-unmapped" in refused.output
+        assert not (workspace / "maps").exists()
 
 
 @pytest.mark.slow

@@ -117,6 +117,43 @@ def test_the_bare_command_takes_the_fetched_maps(bedrock, tmp_path):
     assert "reprojected from EPSG:4284" in done.output
 
 
+def test_the_cover_and_the_class_table_are_the_users_choice(bedrock, tmp_path):
+    path, labels = bedrock(["C", "J", "Q", "P"]), tmp_path / "data" / "labels.tif"
+    for more, table, values in [
+        ([], "basement10", [7, 0, 0, 8]),
+        (["--classes", "bedrock10"], "bedrock10", [7, 9, 0, 8]),
+        (["--cover-younger-than", "Mesozoic"], "basement10", [7, 0, 0, 8]),
+        (["--classes", "bedrock10", "--cover-younger-than", "251.9Ma"], "bedrock10-251.902Ma", [7, 0, 0, 8]),
+        (["--cover-younger-than", "Permian"], "basement10-298.9Ma", [7, 0, 0, 0]),
+        (["--legend", tmp_path / "kept.toml"], "basement10-298.9Ma", [7, 0, 0, 0]),
+    ]:
+        done = call(tmp_path, path, "--legend", "geo3al", *more, "--overwrite", *BOX)
+        assert done.exit_code == 0, done.output
+        assert f"Classes of {table}:" in done.output
+        read = open_labels(labels)
+        assert (read.legend.table, read.values[0, 5::10].tolist()) == (table, values)
+        labels.with_name("labels.legend.toml").replace(tmp_path / "kept.toml")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--cover-younger-than", "251.9"], 2, "no unit"),
+        (["--cover-younger-than", "Mesozic"], 2, "did you mean Mesozoic"),
+        (["--cover-younger-than", "66Ma"], 3, "--classes bedrock10"),
+        (["--cover-younger-than", "0Ma"], 3, "No cover is left"),
+        (["--cover-younger-than", "4500Ma"], 3, "No bedrock is left"),
+        (["--cover-younger-than", "298.9Ma", "--legend", "basement10", "--field", "GEN_GLG"], 3, "has no age for"),
+        (["--classes", "bedrok10"], 3, "Did you mean bedrock10"),
+    ],
+)
+def test_classes_that_cannot_be_are_refused(bedrock, tmp_path, words, status, message):
+    done = call(tmp_path, bedrock(["C", "J"]), "--legend", "geo3al", *words, *BOX)
+    assert done.exit_code == status, done.output
+    assert message in done.output
+    assert not (tmp_path / "data").exists()
+
+
 def test_another_field(bedrock, tmp_path):
     path = bedrock(["C", "D"], AGE=["S", "P"])
     assert call(tmp_path, path, "--legend", "geo3al", "--field", "AGE", *BOX).exit_code == 0

@@ -12,6 +12,7 @@ from gravmap.geology.labels import LabelFile, legend_path, write_index_raster
 from gravmap.geology.legend import Legend
 from gravmap.geology.legend_file import read_legend
 from gravmap.geology.rasterize_report import RasterizedMap
+from gravmap.geology.reclassify import with_classes
 from gravmap.regions import Region
 
 
@@ -33,20 +34,31 @@ def test_labels_come_back(labels):
     assert (read.values[:, 5::10] == [7, 0, 0, 10, 255]).all()
     assert read.bounds_wsen == pytest.approx((80, 44, 85, 46))
     assert read.resolution_deg == pytest.approx(0.1)
-    assert read.legend.classes == load_legend("bedrock10").classes
+    assert (read.legend.classes, read.legend.table) == (load_legend("basement10").classes, "basement10")
     assert legend_path(labels).name == "labels.legend.toml"
     # The crosswalk and the map's hash travel with the raster.
     (source,) = read.legend.sources
-    assert source["codes"]["C"] == 7
+    assert source["codes"]["C"] == {"age_ma": [358.9, 298.9]}
     assert len(source["sha256"]) == 64
     with rasterio.open(labels) as raster:
-        assert "map.gpkg" in raster.tags()["GRAVMAP_SOURCES"]
+        tags = raster.tags()
+    assert "map.gpkg" in tags["GRAVMAP_SOURCES"]
+    assert (tags["GRAVMAP_CLASSES"], tags["GRAVMAP_COVER_YOUNGER_THAN"]) == ("basement10", "251.902 Ma")
 
 
 def test_without_its_legend_the_default_is_used_and_reported(labels, caplog):
     legend_path(labels).unlink()
-    assert open_labels(labels).legend.name == "bedrock10"
-    assert "bedrock10" in caplog.text
+    assert open_labels(labels).legend.name == "basement10"
+    assert "basement10" in caplog.text
+
+
+def test_without_its_legend_the_shipped_table_that_the_raster_names_is_used(patchwork, tmp_path):
+    path, table = tmp_path / "labels.tif", load_legend("bedrock10")
+    write_labels(
+        path, rasterize([(patchwork, with_classes(load_legend("geo3al"), table))], Region(80, 44, 85, 46), 0.1)
+    )
+    legend_path(path).unlink()
+    assert open_labels(path).legend.table == "bedrock10"
 
 
 def test_values_without_a_class_are_refused(labels):
@@ -70,7 +82,7 @@ def test_a_lost_legend_with_other_classes_than_the_default_is_no_default(tmp_pat
     write_labels(path, RasterizedMap(np.array([[0, 1]], np.uint8), (80, 44, 82, 45), 1.0, own, (), ()))
     assert open_labels(path).legend.classes == own.classes
     legend_path(path).unlink()
-    with pytest.raises(InputError, match="not those of bedrock10"):
+    with pytest.raises(InputError, match="not those of basement10"):
         open_labels(path)
 
 

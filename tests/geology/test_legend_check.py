@@ -111,7 +111,7 @@ def test_ages_in_two_fields_of_numbers(write_map):
     rows = [
         {"b_age": 419.2, "t_age": 358.9},
         {"b_age": 419.2, "t_age": 298.9},
-        {"b_age": 72.1, "t_age": 61.6},  # over the boundary of the cover: 6.1 of 10.5 Ma are Cretaceous
+        {"b_age": 254.1, "t_age": 250.1},  # over the boundary of the cover: 2.2 of 4 Ma are Permian
         {"b_age": 300.0, "t_age": 400.0},
         {"b_age": np.nan, "t_age": 2.0},
         {"b_age": 5000.0, "t_age": 2.0},
@@ -123,7 +123,7 @@ def test_ages_in_two_fields_of_numbers(write_map):
     assert classes_of(made) == {
         "419.2 → 358.9": 6,
         "419.2 → 298.9": 6,
-        "72.1 → 61.6": 9,
+        "254.1 → 250.1": 8,
         "300 → 400": None,
         "→ 2": None,
         "5000 → 2": None,

@@ -41,9 +41,9 @@ def drafted(path, field="UNIT", **more):
         ("DC", 6),
         ("D3-C1", 6),
         ("PC", 7),
-        ("PgK", 9),
+        ("PgK", 0),
         ("NQ", 0),
-        ("MZ", 9),
+        ("MZ", 0),
         ("Kz", 0),
         ("Є", 3),
         ("pCm", 2),  # the Precambrian, not P and Cm
@@ -79,7 +79,7 @@ def test_the_draft_reads_burns_and_checks_clean(units):
     checked = check_legend(path, legend)
     assert checked.unknown == ()
     assert {guess.code: guess.area_km2 for guess in draft.guesses} == {e.code: e.area_km2 for e in checked.codes}
-    assert legend.classes == load_legend("bedrock10").classes
+    assert legend.classes == load_legend("basement10").classes
     made = rasterize([(path, legend)], Region(80, 44, 95, 45), 0.5)
     assert made.values[0, [0, 2, 6]].tolist() == [6, 255, 255]
     lines = draft.text.splitlines()

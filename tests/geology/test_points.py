@@ -114,3 +114,45 @@ def test_the_only_layer_of_points_is_taken(tmp_path):
     path = gpkg(tmp_path / "wells.gpkg", [Point(82, 44)], lith=["low"])
     geopandas.GeoDataFrame(geometry=[box(80, 40, 90, 48)], crs=4326).to_file(path, layer="outline")
     assert read_points(path, "lith").lon.tolist() == [82]
+
+
+def test_depths_are_metres_and_empty_where_the_basement_was_not_reached(tmp_path):
+    path = tmp_path / "wells.csv"
+    path.write_text("lon;lat;Depth_m;lith\n84,5;45,1;1200,5;Permian\n85;46;;Devonian\n91;95;7;Permian\n91;43;0;\n")
+    found = read_points(path, "lith")
+    np.testing.assert_array_equal(found.depth_m, [1200.5, np.nan, 0])
+    assert (found.depth_field, found.unplaced) == ("Depth_m", 1)
+    assert read_points(path, None, "depth_m").values == ["", "", ""]
+    no_depths = tmp_path / "depth.csv"
+    no_depths.write_text("lon,lat,depth\n84.5,45.1,3\n")
+    assert read_points(no_depths, None).depth_m is None  # of an unknown unit
+    assert read_points(no_depths, None, "depth").depth_m.tolist() == [3]
+    file = gpkg(tmp_path / "wells.gpkg", [Point(each, 45) for each in LON], cover_m=[7.25, np.nan, 3.0])
+    np.testing.assert_array_equal(read_points(file, None).depth_m, [7.25, np.nan, 3])
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("-3", "is negative"),
+        ("1200 m", "is not a finite number"),
+        ("inf", "is not a finite number"),
+        ("nan", "is not a finite number"),
+        ("deep", "is not a finite number"),
+        ('"1,200"', "may have a decimal comma or separate thousands"),
+    ],
+)
+def test_depths_that_are_none_are_refused_with_their_row(tmp_path, value, why):
+    path = tmp_path / "wells.csv"
+    path.write_text(f"lon,lat,depth_m\n84.5,45.1,5\n,,{value}\n")
+    with pytest.raises(InputError, match=f"Row 2 of .*depth_m.*{why}") as refused:
+        read_points(path, None)
+    assert "metres" in str(refused.value)
+
+
+def test_depths_of_a_vector_file_are_refused_alike(tmp_path):
+    file = gpkg(tmp_path / "wells.gpkg", [Point(each, 45) for each in LON], cover_m=[7.25, 1.0, -3.0])
+    with pytest.raises(InputError, match=r"Row 3 of .* is negative"):
+        read_points(file, None)
+    with pytest.raises(InputError, match=r"(?s)no field tvd.*--depth-column"):
+        read_points(file, None, "tvd")

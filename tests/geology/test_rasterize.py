@@ -191,8 +191,11 @@ def test_maps_of_different_class_tables_are_refused(patchwork):
     mine = read_legend(
         'name="x"\n[[class]]\nindex=1\nname="a"\ncolour="#000000"\n[map]\nfield="GEN_GLG"\n[map.codes]\nC=1', "x"
     )
-    with pytest.raises(InputError, match="class tables"):
+    with pytest.raises(InputError, match="class tables: basement10 and x"):
         rasterize([(patchwork, GEO3AL), (patchwork, mine)], HERE, 0.1)
+    old = read_legend('name="x"\nclasses="bedrock10"\n[map]\nfield="GEN_GLG"\n[map.codes]\nC=7', "x")
+    with pytest.raises(InputError, match="add --classes bedrock10"):
+        rasterize([(patchwork, GEO3AL), (patchwork, old)], HERE, 0.1)
 
 
 def test_invalid_polygons_are_mended_and_counted(write_map, bow_tie):

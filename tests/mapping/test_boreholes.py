@@ -9,7 +9,7 @@ import pytest
 from gravmap.errors import InputError
 from gravmap.geology.points import Points
 from gravmap.learning.data.dataset import RegionDataset
-from gravmap.mapping.scoring.boreholes import describe_left_out, lay_points
+from gravmap.mapping.scoring.boreholes import depth_points, describe_depths_left_out, describe_left_out, lay_points
 from toys.dataset import make_arrays
 
 FILE = Path("wells.csv")
@@ -87,3 +87,20 @@ def test_none_that_can_be_scored_is_refused(area):
     with pytest.raises(InputError, match=message) as no:
         lay_points(points((99, 44, "low"), (82, 44, "slate")), area)
     assert "80-84E 42-46N, and lith must be one of: high, low" in str(no.value)
+
+
+def test_depths_count_under_mapped_cover_alone(area):
+    surface = np.zeros(area.field_valid.shape, np.uint8)
+    surface[area.node_lat > 45] = 2
+    surface[area.node_lat < 43] = 255
+    rows = [(82, 44, ""), (83, 43.5, ""), (82, 44, ""), (82, 45.5, ""), (82, 42.5, ""), (99, 44, "")]
+    wells = replace(points(*rows, unplaced=1), depth_m=np.array([1500, 20, np.nan, 5, 5, 5]), depth_field="depth_m")
+    found = depth_points(wells, area, surface)
+    assert found.depth_km.tolist() == [1.5, 0.02]
+    assert (area.node_lat[found.row].round(2).tolist(), area.node_lon[found.column].tolist()) == ([44, 43.5], [82, 83])
+    assert sum(found.counts.values()) == 2 * found.counts["read"] == 14
+    assert describe_depths_left_out(found.counts) == (
+        "1 outside the area; 1 without a position; 1 without a depth; 1 where nothing is mapped; 1 on mapped outcrop"
+    )
+    with pytest.raises(InputError, match=r"None of the 2 points .* by its depth_m: 2 on mapped outcrop"):
+        depth_points(replace(points(*rows[3:4] * 2), depth_m=np.ones(2), depth_field="depth_m"), area, surface)

@@ -1,10 +1,17 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+import shapely
 
 from gravmap.geology import load_legend
-from gravmap.geology.labels import Labels
-from gravmap.mapping.assemble import classify_evidence, near_outcrop
-from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR, OUTCROP
+from gravmap.geology.labels import LabelFile, Labels, write_index_raster
+from gravmap.geology.legend_file import write_legend
+from gravmap.mapping.assemble import classify_evidence, near_outcrop, unmapped_fraction
+from gravmap.mapping.clip import Clip
+from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR, OUTCROP, UNMAPPED
+from gravmap.mapping.map_grid import map_grid
+from gravmap.regions import Region
 
 
 def labels_of(values, west=80.0, north=46.0, cell=0.05):
@@ -52,6 +59,29 @@ def test_a_cell_gets_the_first_category_that_applies():
         [COVERED, 255, EXTRAPOLATED, EXTRAPOLATED, COVERED, EXTRAPOLATED, COVERED, EXTRAPOLATED, 255]
     ]
     assert COVERED not in classify_evidence(mapped, near, None, predicted)
+    # Unmapped ground is neither near outcrop nor under cover, whether it is predicted or not.
+    unmapped = np.array([[0, 0, 0, 1, 0, 0, 1, 0, 1]], bool)
+    found = classify_evidence(mapped, near, dissimilarity, predicted, unmapped)
+    assert found.tolist() == [[UNMAPPED if un else value for un, value in zip(unmapped[0], wanted, strict=True)]]
+
+
+def test_the_unmapped_fraction_is_of_area(tmp_path):
+    """The northern half of the labels is not usable, and the east of the map lies beyond them."""
+    legend, values = load_legend("bedrock10"), np.zeros((40, 20), np.uint8)
+    values[:20] = 255
+    write_index_raster(tmp_path / "labels.tif", values, (80, 30, 82, 70), legend)
+    write_legend(legend, tmp_path / "labels.legend.toml")
+    cells = map_grid(np.arange(29, 72.0), np.arange(79, 85.0), Region(80, 30, 84, 70), 0.5)
+    lat, lon = np.meshgrid(cells.lat_deg, cells.lon_deg, indexing="ij")
+    weight = np.sin(np.radians(lat + 0.25)) - np.sin(np.radians(lat - 0.25))
+    unmapped = (lat > 50) | (lon > 82)
+    with LabelFile(tmp_path / "labels.tif") as labels:
+        found = unmapped_fraction(labels, cells)
+        clipped = unmapped_fraction(labels, cells, Clip(Path("clip"), shapely.box(80, 30, 82, 70)))
+    assert found == pytest.approx(weight[unmapped].sum() / weight.sum(), abs=2e-3)  # on a sphere
+    west = lon < 82
+    assert clipped == pytest.approx(weight[west & unmapped].sum() / weight[west].sum(), abs=2e-3)
+    assert clipped < 0.4 < 0.5 < (unmapped & west).sum() / west.sum() + 1e-9, "not of cells"
 
 
 @pytest.fixture

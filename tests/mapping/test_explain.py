@@ -12,11 +12,13 @@ from matplotlib.image import imread
 import gravmap_cli
 from gravmap.errors import InputError, OptionError
 from gravmap.files import sha256
+from gravmap.geology.labels import write_index_raster
+from gravmap.geology.legend_file import write_legend
 from gravmap.mapping.explain import explain
 from gravmap.mapping.inference import InferenceTask, run_inference
 from gravmap.mapping.predictor import Predictor
 from gravmap.regions import Region
-from toys.map import make_project
+from toys.map import LEGEND, make_project
 
 REGION = Region(82, 44, 83, 44.5)
 
@@ -97,7 +99,17 @@ def test_invalid_requests_are_refused(project, monkeypatch):
     first = explained(project, class_name="Devonian", steps=1).record
     with pytest.raises(InputError, match="exists already"):
         explained(project)
-    again = explained(project, class_name="Permian", steps=1, overwrite=True).record
+    values = np.zeros((40, 40), np.uint8)  # 82-83E 44-45N
+    values[:, 18:] = 255  # six of eleven nodes
+    write_index_raster(project / "labels.tif", values, (82, 44, 83, 45), LEGEND)
+    write_legend(LEGEND, project / "labels.legend.toml")
+    options = {"steps": 1, "overwrite": True, "labels_path": project / "labels.tif"}
+    again = explained(project, class_name="Permian", **options)
+    assert "55 % of the region's cells are unmapped, and not counted." in again.lines()
+    again = again.record
+    assert again["unmapped"] == pytest.approx(6 / 11)
+    assert first["unmapped"] == 0
+    assert again["inputs"]["labels"]["sha256"] == sha256(project / "labels.tif")
     assert again["class"] == "Permian"
     assert again["logit"] != first["logit"]
     shutil.copytree(project / "run", project / "second")

@@ -3,8 +3,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from gravmap.mapping.page.figures import ClassPanel, FieldPanel, _edges, draw
-from gravmap.plotting import NODATA_COLOUR
+from gravmap.mapping.page.figures import ClassPanel, FieldPanel, _classes_shown, _edges, draw
+from gravmap.plotting import NODATA_COLOUR, UNMAPPED_COLOUR
 
 CLASSES = [
     {"index": 0, "name": "cover", "colour": "#F2F91D"},
@@ -75,6 +75,32 @@ def test_an_outline_follows_the_sides_of_its_cells():
     corners = {point for segment in segments for point in segment}
     assert {(2, 3), (4, 3), (2, 1), (4, 1)} <= corners
     assert all(2 <= x <= 4 and 1 <= y <= 3 for x, y in corners)
+
+
+def test_unmapped_ground_is_dotted_and_in_the_legend(tmp_path):
+    values = np.ones((50, 110), np.uint8)
+    unmapped = np.zeros(values.shape, bool)
+    unmapped[:, :55] = True
+    plain = draw_classes(tmp_path / "plain.png", values)
+    filled = draw_classes(tmp_path / "filled.png", values, unmapped=unmapped)
+    values[:, :55] = 255
+    blank = draw_classes(tmp_path / "blank.png", values, unmapped=unmapped)
+    assert share_of(plain, UNMAPPED_COLOUR) == share_of(filled, UNMAPPED_COLOUR) == 0
+    assert share_of(blank, UNMAPPED_COLOUR) > 0.2
+    assert share_of(blank, NODATA_COLOUR) < 1e-3, "neither drawn as no data nor named so in the legend"
+    assert share_of(filled, "#CB8C37") > 1.7 * share_of(blank, "#CB8C37")
+    entries = [
+        [patch.get_label() for patch in _classes_shown([ClassPanel("", values, BOUNDS, unmapped=each)], CLASSES)]
+        for each in (unmapped, None)
+    ]
+    assert entries[0][-1] == "dotted: unmapped, not predicted"
+    assert entries[1][-1] == "no data"
+    values[:] = 1
+    panel = ClassPanel("", values, BOUNDS, unmapped=unmapped)
+    assert _classes_shown([panel], CLASSES)[-1].get_label() == "dotted: unmapped, predicted"
+    field = np.where(unmapped, np.nan, 1.0)
+    draw(tmp_path / "field.png", [FieldPanel("Entropy", "", field, BOUNDS, unmapped=unmapped)], [], title="")
+    assert share_of(imread(tmp_path / "field.png"), UNMAPPED_COLOUR) > 0.2
 
 
 def test_fields_with_holes_and_without_any_value(tmp_path):

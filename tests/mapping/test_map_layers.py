@@ -13,7 +13,7 @@ from gravmap.mapping.page.facts import measure_areas
 from gravmap.mapping.page.figures import draw_pictures
 from gravmap.mapping.page.paint import border, paint_classes, paint_measure, png
 from gravmap.mapping.page.sheet import read_sheet
-from gravmap.plotting import NODATA_COLOUR
+from gravmap.plotting import GREY, NODATA_COLOUR, UNMAPPED_COLOUR
 from toys.map import LEGEND
 from toys.map_folder import BOUNDS, COLUMNS, ROWS, make_layers, make_map
 
@@ -53,6 +53,39 @@ def test_classes_have_their_colours_and_are_hatched_only_on_request():
     assert not changed[:, 100:].any()
     assert changed[:100, :100].mean() == pytest.approx(0.3, abs=0.01)
     assert (ruled[changed] >= plain[changed]).all(), "lines are lighter than what they lie on"
+
+
+def test_unmapped_ground_has_dots_of_its_own():
+    values = np.array([[1, 255, 255]], np.uint8)
+    unmapped = np.array([[True, True, False]])
+    drawn = paint_classes(values, {1: "#102030"}, width_px=300, unmapped=unmapped, period_px=10)
+    colours = ["#{:02X}{:02X}{:02X}".format(*colour) for colour in np.unique(drawn.reshape(-1, 3), axis=0)]
+    assert sorted(colours) == sorted(["#102030", GREY, NODATA_COLOUR, UNMAPPED_COLOUR])
+    dots = (drawn == np.array([0x55, 0x55, 0x55])).all(axis=-1)
+    assert not dots[:, 200:].any()
+    for part in (dots[:, :100], dots[:, 100:200]):
+        assert 0.04 < part.mean() < 0.15
+    assert (drawn[:, 100:200][~dots[:, 100:200]] == [0xF5, 0xEE, 0xDC]).all(), "blank below the dots"
+    measure, _ = paint_measure(np.array([[0.5, np.nan, np.nan]]), "cividis", (0, 1), width_px=300, unmapped=unmapped)
+    found = {tuple(colour) for colour in measure[:, 100:200].reshape(-1, 3).tolist()}
+    assert found == {(0xF5, 0xEE, 0xDC), (0x55, 0x55, 0x55)}
+    assert "#{:02X}{:02X}{:02X}".format(*measure[50, 250]) == NODATA_COLOUR
+
+
+def test_reduced_cells_that_are_mostly_unmapped_are_blank(tmp_path):
+    """Mode and mean pass over no data: a cell of two columns, of which one has a class, would get that class."""
+    folder = make_map(tmp_path / "map", unmapped="blank")
+    sheet = read_sheet(folder, longest_px=8)  # cells of 7.5 columns: the second is unmapped in a third of it
+    assert (sheet.lithology[:, 0] == NODATA).all()
+    assert np.isnan(sheet.measures["entropy"][:, 0]).all()
+    assert sheet.unmapped[:, 0].all()
+    assert ((sheet.lithology == NODATA) | ~sheet.unmapped).all()
+    assert not (sheet.predicted & sheet.unmapped).any()
+    filled = read_sheet(make_map(tmp_path / "filled", unmapped="predicted"))
+    assert (filled.lithology[:, :10] == 6).all()
+    assert filled.unmapped[:, :10].all()
+    assert not filled.predicted[:, :10].any(), "not ruled"
+    assert read_sheet(make_map(tmp_path / "all")).unmapped is None
 
 
 def test_a_measure_is_dark_where_low_and_grey_where_unknown(tmp_path):
@@ -168,7 +201,7 @@ def test_pictures_for_print(finished):
             assert [float(side) / 72 * 300 for side in box[2:]] == pytest.approx([columns, rows], abs=3)
     # Devonian and Mesozoic occur, and nothing else comes into the legend.
     assert shares["map"]("#CB8C37") > 0.1
-    assert shares["map"]("#67C5CA") > 0.15
+    assert shares["map"]("#85D7E7") > 0.15
     assert shares["map"](LEGEND.bedrock[0].colour) == 0
     lithology, evidence, _ = make_layers()
     hidden = ((evidence != OUTCROP) & (lithology == 6)).sum() / (lithology == 6).sum()

@@ -2,6 +2,7 @@
 
 import json
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -182,6 +183,48 @@ def test_mapped_outcrop_is_shown_as_mapped(project, rasters_this_time):
     assert (at[:, far.lon_deg < 79.999] == 255).all()
     inside = (far.lat_deg > 43.05) & (far.lat_deg < 46.95)
     assert (at[inside][:, (far.lon_deg > 80.01) & (far.lon_deg < 81.99)] == 4).all()
+
+
+def test_unmapped_ground_is_blank_and_predicted_on_request(project, rasters_this_time):
+    mapped = np.zeros((200, 300), np.uint8)  # 80-86E 43-47N in cells of 0.02 degrees
+    mapped[:, :80] = 4  # 80-81.6E
+    mapped[:, 151:] = 255  # beyond 83.02E
+    write_index_raster(project / "labels.tif", mapped, (80, 43, 86, 47), LEGEND)
+    write_legend(LEGEND, project / "labels.legend.toml")
+    options = {"scales_deg": (5.0,), "near_km": 300.0}
+    made = run(project, labels_path=project / "labels.tif", options=Options(**options))
+    unmapped = np.broadcast_to(made.plan.grid.lon_deg > 83.02, made.plan.grid.shape)
+    outcrop = np.broadcast_to(made.plan.grid.lon_deg < 81.6 - 1e-6, made.plan.grid.shape)
+    blank = layers(project / "map")
+    for name in ("lithology", "probability", "uncertainty"):
+        assert ((blank[name] == 255) == unmapped).all(), name
+    assert ((blank["evidence"][0] == 5) == unmapped).all()
+    assert set(np.unique(blank["evidence"])) == {1, 2, 5}  # though all of it lies within 300 km of outcrop
+    polygons = geopandas.read_file(project / "map" / "lithology.gpkg", layer="lithology")
+    assert polygons.total_bounds[2] == pytest.approx(83.05)
+    assert made.plan.unmapped == pytest.approx(made.summary.unmapped, rel=1e-6)
+    assert made.plan.unmapped == pytest.approx(unmapped.mean(), rel=1e-6)
+
+    filled = run(
+        project, folder="f", labels_path=project / "labels.tif", options=Options(**options, fill_unmapped=True)
+    )
+    run(project, folder="no_labels", options=Options(**options))
+    found, free = layers(project / "f"), layers(project / "no_labels")
+    assert np.array_equal(found["evidence"], blank["evidence"])
+    assert np.array_equal(found["probability"], free["probability"])
+    assert (found["lithology"] == np.where(outcrop, 4, free["lithology"])).all()
+    assert 5 not in free["evidence"], "without labels every cell is predicted as before"
+    assert filled.summary.unmapped == pytest.approx(made.summary.unmapped)
+    polygons = geopandas.read_file(project / "f" / "lithology.gpkg", layer="lithology")
+    beyond = polygons[polygons.evidence.str.startswith("unmapped")]
+    assert beyond.total_bounds[0] == pytest.approx(83.05)
+    assert beyond.area_km2.sum() == pytest.approx(filled.summary.evidence[4].km2, rel=1e-9)
+    assert not beyond.mapped.any()
+    tags = []
+    for folder in ("map", "f", "no_labels"):
+        with rasterio.open(project / folder / "evidence.tif") as raster:
+            tags.append(raster.tags().get("GRAVMAP_UNMAPPED"))
+    assert tags == ["blank", "predicted", None]
 
 
 def test_where_gravity_is_unknown_there_is_no_data(project, rasters_this_time):

@@ -8,6 +8,7 @@ import torch
 
 from gravmap.errors import DeviceError, InputError, OptionError
 from gravmap.files import sha256
+from gravmap.geology import load_legend
 from gravmap.geology.labels import write_index_raster
 from gravmap.geology.legend import Legend
 from gravmap.geology.legend_file import write_legend
@@ -15,6 +16,7 @@ from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.training.checkpoint import save_model
 from gravmap.mapping import Options, predict
 from gravmap.mapping.plan import Plan
+from gravmap.mapping.predict import plan_prediction
 from gravmap.mapping.predictor import Predictor
 from gravmap.network import build
 from gravmap.regions import Region
@@ -40,6 +42,30 @@ def refused(project, match, kind=InputError, **more):
     assert len(str(error.value).splitlines()) <= 2
     assert not (project / "map").exists()
     assert not (project / "map.partial").exists()
+
+
+def test_a_region_that_is_mostly_unmapped(project, monkeypatch):
+    mapped = np.zeros((40, 60), np.uint8)  # 80-86E 43-47N; nodes from 82.5 to 84 are 16 of 31
+    mapped[:, 25:] = 255
+    write_index_raster(project / "labels.tif", mapped, (80, 43, 86, 47), LEGEND)
+    write_legend(LEGEND, project / "labels.legend.toml")
+    monkeypatch.setattr(torch.nn.Module, "__call__", None)  # refused before any network runs
+    for options in (Options(), Options(everywhere=True)):
+        refused(
+            project,
+            r"51\.6 % of the region is unmapped.*\n.*--fill-unmapped",
+            labels_path=project / "labels.tif",
+            options=options,
+        )
+    with Predictor(project / "fields.nc", project / "run", "cpu") as predictor:
+        labels, filling = project / "labels.tif", Options(fill_unmapped=True)
+        plan = plan_prediction(predictor, BOX, project / "map", labels, filling)
+        assert plan.unmapped == pytest.approx(16 / 31)
+        # Half of it may be.
+        plan_prediction(predictor, Region(81.1, 44, 84, 46), project / "map", labels, filling)
+        half = plan_prediction(predictor, Region(81, 44, 83.9, 46), project / "map", labels, Options())
+        assert half.unmapped == pytest.approx(0.5)
+        assert plan_prediction(predictor, BOX, project / "map", None, Options()).unmapped is None
 
 
 def test_a_region_beyond_the_fields(project):
@@ -95,6 +121,10 @@ def test_labels_of_another_legend(project):
     fewer = Legend("fewer", tuple(entry for entry in LEGEND.classes if entry.index != 10))
     path = labels(project, fewer)
     refused(project, "class 10 is .* there and none here", labels_path=path)
+    basement = labels(project, load_legend("basement10"))
+    named = r"run was trained on bedrock10, .*labels\.tif has basement10: class 9 is Mesozoic there and Basic"
+    refused(project, rf"{named}[\s\S]*`gravmap rasterize --classes bedrock10 --overwrite`", labels_path=basement)
+    path = labels(project, fewer)
     # With everywhere, no class of the labels is shown: they may differ.
     run(project, labels_path=path, options=Options(everywhere=True))
     # Another colour is not another class.
@@ -115,7 +145,9 @@ def test_runs_that_are_not_compatible(project):
     classes = spec_for(fields, build("unet", in_channels=1, classes=10)).classes
     renamed = [{**entry, "name": "Basalt"} if entry["index"] == 2 else entry for entry in classes]
     make_run(project / "other", fields, classes=renamed)
-    refused(project, "other classes than .*: class 2 is .* there and Basalt here", runs=[run_a, project / "other"])
+    refused(
+        project, "other classes than .*: class 2 is Basalt there and Proterozoic here", runs=[run_a, project / "other"]
+    )
     higher = residual_fields(gravity().assign_attrs(height_m=10_000.0), [10_000.0])
     make_run(project / "higher", higher)
     refused(project, r"input_height_m: 0.0 and 10000.0", runs=[run_a, project / "higher"])

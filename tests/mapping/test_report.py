@@ -16,7 +16,7 @@ from gravmap.errors import InputError
 from gravmap.gravity import residual_fields, write_fields
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation.null_models import NULL_MODELS, null_scores
-from gravmap.mapping.page.facts import Protocol, gather
+from gravmap.mapping.page.facts import Protocol, gather, measure_areas
 from gravmap.mapping.page.maps import gravity_map
 from gravmap.mapping.page.report import page as html_of
 from gravmap.mapping.page.scores import compare_with_baselines, reliability_section, scores_section, verdict
@@ -298,6 +298,43 @@ def test_prediction_everywhere_is_not_called_mapped(mapped, tmp_path, run):
     for page, mentions in ((everywhere, False), (usual, True)):
         assert ("as geologists mapped it" in page.text) == mentions
         assert ('class="swatch ruled"' in page.html) == mentions
+
+
+def test_unmapped_ground_is_named_and_counts_in_no_other_percentage(mapped, tmp_path, run):
+    usual = Page(page_of(mapped, run))
+    assert "unmapped" not in usual.text
+    facts, pages = {}, {}
+    for kind in ("blank", "predicted"):
+        folder = make_map(tmp_path / kind, unmapped=kind)
+        facts[kind], pages[kind] = gather(folder, runs=[run], tiles=None).areas, Page(page_of(folder, run))
+        assert not pages[kind].faults
+    blank, filled = facts["blank"], facts["predicted"]
+    assert blank.unmapped_km2 == pytest.approx(filled.unmapped_km2)
+    assert blank.covered == pytest.approx(filled.covered)
+    assert blank.nodata_km2 == pytest.approx(measure_areas(mapped).nodata_km2)
+    whole = blank.mapped_km2 + blank.unmapped_km2
+    assert whole + blank.nodata_km2 == pytest.approx(blank.km2.sum())
+    fraction = plain(percent(blank.unmapped_km2 / whole, 1))
+    for kind, page in pages.items():
+        top = page.text.split("The map")[0]
+        assert f"{fraction} of the region is unmapped" in top
+        assert ("left blank" in top) == (kind == "blank")
+        assert ("--fill-unmapped" in top) == (kind == "predicted")
+        assert re.search(rf"of the mapped area under cover[^%]*?{plain(percent(blank.covered))}", top)
+        # The table and the evidence add up to the same cover.
+        row = [float(cell.replace(" ", "")) for cell in page.row("All")[1:6] if cell and "%" not in cell]
+        assert row[2] / (row[1] + row[2]) == pytest.approx(blank.covered, abs=1e-4)
+        assert sum(map(float, re.findall(r"flex:([\d.]+);background", page.html))) == pytest.approx(1, abs=1e-4)
+        assert page.html.count("swatch dotted filled" if kind == "predicted" else 'swatch dotted"') == 2
+        assert f"{fraction} of the region" in page.section("map")[0].text
+    assert "Unmapped, km²" in pages["predicted"].text
+    assert "Unmapped, km²" not in pages["blank"].text
+
+
+def test_without_a_geological_map_no_share_of_cover_is_told(tmp_path, run):
+    page = Page(page_of(make_map(tmp_path / "map", content="bedrock class predicted everywhere"), run))
+    assert "No geological map was given" in page.text
+    assert "under cover, where the class is predicted" not in page.text
 
 
 def test_names_from_files_stay_text(tmp_path):

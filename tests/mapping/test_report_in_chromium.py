@@ -79,7 +79,7 @@ def test_the_legends_colours_are_on_the_screen(page):
     def share(*colour):
         return (np.abs(picture - np.array(colour)) <= 2).all(axis=-1).mean()
 
-    west, east = share(0xCB, 0x8C, 0x37), share(0x67, 0xC5, 0xCA)
+    west, east = share(0xCB, 0x8C, 0x37), share(0x85, 0xD7, 0xE7)
     assert west > 0.01
     assert east > 1.5 * west, "the east is twice as wide"
     assert share(0xF0, 0x04, 0x7F) < 1e-5, "Archean does not occur here"

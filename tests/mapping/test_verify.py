@@ -18,7 +18,7 @@ from gravmap.mapping.record.provenance import read_provenance, update_checksums,
 from gravmap.tiling import make_tiles
 from gravmap.workspace import shipped_model
 from toys.map import gravity
-from toys.record import make_recorded_map, make_recorded_run, make_workspace, write_labels
+from toys.record import block, make_recorded_map, make_recorded_run, make_workspace, write_labels
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +270,48 @@ def test_evidence_without_a_class(folder):
 
     edit(folder / "evidence.tif", one_cell)
     assert "class, probability and evidence of every cell" in contradictions(folder)
+
+
+def test_unmapped_ground_is_blank_as_recorded(root):
+    whole = block()
+    for layer in (whole.lithology, whole.evidence):
+        layer[10:16, 4:9] = 255
+    whole.evidence[10:16, 4:9] = 5
+    for values in (whole.probability, *whole.uncertainty.values()):
+        values[..., 10:16, 4:9] = np.nan
+    folder = make_recorded_map(root, folder=root / "maps" / "blank", layers=whole)
+    (found,) = verify(folder)
+    assert found.bad == []
+    assert "unmapped ground" in [finding.what for finding in found.findings if finding.state == "as recorded"]
+    record = read_provenance(folder)
+    rows = {row["value"]: row["km2"] for row in record["summary"]["evidence"] if row["value"] != 255}
+    assert record["unmapped"] == {
+        "km2": rows[5],
+        "fraction": pytest.approx(rows[5] / sum(rows.values())),
+        "predicted": False,
+    }
+
+    def one_cell(values):
+        values[:, 12, 6] = 3
+        return values
+
+    untouched = (folder / "uncertainty.tif").read_bytes()
+    edit(folder / "uncertainty.tif", one_cell)
+    assert contradictions(folder) == {"unmapped ground"}
+    (folder / "uncertainty.tif").write_bytes(untouched)
+    edit(folder / "evidence.tif", one_cell)
+    assert "class, probability and evidence of every cell" in contradictions(folder)
+    edit(folder / "evidence.tif", lambda values: np.where(values == 2, 5, values).astype(np.uint8))
+    assert "unmapped ground" in contradictions(folder)
+
+
+def test_a_record_of_before_unmapped_ground_is_sound(folder):
+    record = read_provenance(folder)
+    assert record.pop("unmapped")["fraction"] == 0
+    write_checksummed_json(folder / "provenance.json", record)
+    (found,) = verify(folder)
+    assert found.bad == []
+    assert "unmapped ground" not in [finding.what for finding in found.findings]
 
 
 def test_a_raster_that_was_moved_by_a_cell(folder):

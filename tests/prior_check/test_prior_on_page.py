@@ -31,7 +31,7 @@ def test_the_page_has_the_verdict_and_every_quantity(verdict):
     assert table["size_deg"] == [4, 8]
     assert list(table["groups"]) == ["Bouguer anomaly", "Cover"]
     assert table["groups"]["Cover"] == [
-        {"label": "share, %", "values": [95, 40, 47.5, 55], "state": "outside"},
+        {"label": "share of the mapped area, %", "values": [95, 40, 47.5, 55], "state": "outside"},
     ]
     (std,) = table["groups"]["Bouguer anomaly"]
     assert (std["values"], std["state"]) == ([40, 30, 37.5, 45], "")

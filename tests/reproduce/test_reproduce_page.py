@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+import geopandas
 import pytest
+from shapely.geometry import box
 
+from gravmap.geology import load_legend
 from gravmap.mapping.page.facts import Protocol
+from gravmap.regions import Region
+from gravmap.reproduce.dataset import excluded_windows
 from gravmap.reproduce.outcome import Outcome, Trained
 from gravmap.reproduce.page import Bullets, Document, Heading, Section, Table, Text, to_html, to_markdown
 from gravmap.reproduce.plan import load_plan
@@ -153,3 +158,15 @@ def test_the_leak_is_that_of_the_fold(tmp_path):
     words = " ".join(part.words for part in protocol_parts(found, "blocks", {}) if isinstance(part, Text))
     assert "50.0\u202f%" in words
     assert found.protocols["blocks"].leak == 0.5
+
+
+def test_windows_with_little_bedrock_are_counted_under_both_readings(tmp_path):
+    rows = [(80, "J"), (81, "D"), (82, "Q"), (83, "oth")]  # a degree each
+    shapes = [box(west, 44, west + 1, 45) for west, _ in rows] + [box(84, 44, 84.5, 45), box(81, 44.05, 82, 45)]
+    codes = [code for _, code in rows] + ["Q", "K"]
+    path = tmp_path / "map.gpkg"
+    frame = geopandas.GeoDataFrame({"GEN_GLG": codes, "TYPE": [""] * 6}, geometry=shapes, crs="EPSG:4326")
+    frame.to_file(path)
+    maps = [(path, load_legend("geo3al"))]
+    # Ground not shown and a window mapped by half do not count; of 81 E a twentieth is Devonian, the rest Cretaceous.
+    assert excluded_windows(maps, Region(80, 44, 85, 45)) == (3, {"basement10": 3, "bedrock10": 1})

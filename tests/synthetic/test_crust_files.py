@@ -75,7 +75,7 @@ def test_truth_is_a_north_up_index_raster(crust, paths):
         np.testing.assert_array_equal(raster.read(1), crust.truth[::-1])
         assert raster.crs.to_epsg() == 4326
         assert tuple(raster.bounds) == pytest.approx(crust.bounds_wsen)
-        assert raster.colormap(1)[10][:3] == (0xE3, 0x1A, 0x1C)
+        assert raster.colormap(1)[10][:3] == (0xCE, 0x4D, 0xA0)
 
 
 def test_parameters_reproduce_the_crust(crust, paths):

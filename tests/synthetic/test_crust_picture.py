@@ -103,7 +103,7 @@ def test_a_picture_shows_each_class_in_its_colour(crust, tmp_path):
         pixels = np.asarray(image.convert("RGB"))
     assert pixels.shape[0] > 900
     assert pixels.shape[1] > 1200
-    for colour in ((0xE3, 0x1A, 0x1C), (0xF2, 0xF9, 0x1D), (0xCB, 0x8C, 0x37)):  # granite, cover, Devonian
+    for colour in ((0xCE, 0x4D, 0xA0), (0xF2, 0xF9, 0x1D), (0xCB, 0x8C, 0x37)):  # granite, cover, Devonian
         assert (pixels == colour).all(axis=-1).mean() > 0.005
 
 

@@ -105,6 +105,9 @@ def test_unusable_cells_are_neither_cover_nor_outcrop():
     labels[4:12] = 0
     found = map_statistics(labels, (1.0, 1.0), 2)
     assert found["cover_share"] == 50
+    # By area: rows of cover half as large as the others.
+    row_km2 = np.where(np.arange(20) < 12, 1.0, 2.0)
+    assert map_statistics(labels, (1.0, 1.0), 2, row_km2)["cover_share"] == pytest.approx(100 * 8 / (8 + 16))
     assert found["outcrop_distance_50"] == 4.5  # rows 1 to 8 from the outcrop below; the unusable ones do not count
 
 

@@ -47,7 +47,7 @@ def test_arcgis_finds_what_it_reads(tiles, tmp_path):
         assert (read(image) == read(tiles / f"{name}_field.tif")).all()
     emd = json.loads((root / "esri_model_definition.emd").read_text())
     assert [entry["Value"] for entry in emd["Classes"]] == list(range(1, 11))
-    assert (emd["Classes"][6]["Name"], emd["Classes"][9]["Color"]) == ("Carboniferous", [0xE3, 0x1A, 0x1C])
+    assert (emd["Classes"][6]["Name"], emd["Classes"][9]["Color"]) == ("Carboniferous", [0xCE, 0x4D, 0xA0])
     assert stats["ClassPixelStats"]["NumPixelsPerClass"] == pixels[1:11].tolist()
     (band,) = emd["AllTilesStats"]
     known = np.concatenate([field.ravel() for field in fields])

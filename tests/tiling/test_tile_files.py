@@ -38,7 +38,7 @@ def test_gdalinfo(tiles, kind):
     elif kind == "label":
         assert (band["type"], band["noDataValue"], band["colorInterpretation"]) == ("Byte", 255, "Palette")
         entries = band["colorTable"]["entries"]
-        assert entries[10] == [0xE3, 0x1A, 0x1C, 255]
+        assert entries[10] == [0xCE, 0x4D, 0xA0, 255]
         assert entries[255][3] == 0
         assert band["categories"][7] == "Carboniferous"
         assert message["metadata"][""]["GRAVMAP_LEGEND"] == load_legend("bedrock10").name

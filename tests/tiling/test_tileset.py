@@ -85,7 +85,7 @@ def test_label_and_small_tiles_hold_the_native_cells(tiles, sources):
             assert tile.crs.to_epsg() == mask.crs.to_epsg() == 4326
             assert tile.transform == mask.transform
             assert tile.nodata == 255
-            assert tile.colormap(1)[10] == (0xE3, 0x1A, 0x1C, 255)
+            assert tile.colormap(1)[10] == (0xCE, 0x4D, 0xA0, 255)
             rows, columns = np.mgrid[:SIZE, :SIZE]
             lon, lat = (np.array(axis) for axis in rasterio.transform.xy(tile.transform, rows.ravel(), columns.ravel()))
             cell = np.floor((48 - lat) / 0.02 + 1e-6).astype(int), np.floor((lon - 80) / 0.02 + 1e-6).astype(int)

@@ -11,7 +11,8 @@ import rasterio
 from gravmap.errors import InputError, OptionError
 from gravmap.files import sha256, write_checksummed_json, write_json
 from gravmap.geology import load_legend, open_labels
-from gravmap.geology.legend_file import read_legend
+from gravmap.geology.labels import legend_path, write_index_raster
+from gravmap.geology.legend_file import read_legend, write_legend
 from gravmap.gravity import open_fields, write_fields
 from gravmap.regions import Region
 from gravmap.tiling import load_arrays, make_tiles
@@ -176,6 +177,17 @@ def test_changed_or_missing_sources_are_refused(sources, tmp_path, name):
     (data / name).unlink()
     with pytest.raises(InputError, match=rf"{name} is missing[\s\S]*gravmap tile"):
         load_arrays(data / "tiles")
+
+
+def test_labels_of_another_class_table_than_the_tiles_are_named(sources, tmp_path):
+    shutil.copytree(sources, tmp_path / "data", ignore=lambda folder, names: set(names) - KEPT)
+    labels, tiles = tmp_path / "data" / "labels.tif", tmp_path / "data" / "tiles"
+    make_tiles(tmp_path / "data" / "fields.nc", labels, tiles, sizes_deg=[5], index_only=True)
+    before, legend = open_labels(labels), load_legend("basement10")
+    write_index_raster(labels, before.values, before.bounds_wsen, legend)
+    write_legend(legend, legend_path(labels))
+    with pytest.raises(InputError, match="from the classes of bedrock10 to those of basement10: class 9 is Mesozoic"):
+        refuse_stale(tiles)
 
 
 def test_a_tile_set_of_files_that_do_not_belong_together_is_refused(sources, tmp_path):

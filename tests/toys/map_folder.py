@@ -4,7 +4,18 @@ import numpy as np
 
 from gravmap.files import write_json
 from gravmap.learning.evaluation.metrics import scores
-from gravmap.mapping.layers import COVERED, DISSIMILARITY, ENTROPY, EXTRAPOLATED, NEAR, NODATA, OUTCROP, Block
+from gravmap.mapping.layers import (
+    COVERED,
+    DISSIMILARITY,
+    ENTROPY,
+    EXTRAPOLATED,
+    NEAR,
+    NODATA,
+    OUTCROP,
+    UNMAPPED,
+    UNMAPPED_TAG,
+    Block,
+)
 from gravmap.mapping.map_grid import MapGrid
 from toys.layers import write_map
 from toys.map import LEGEND
@@ -30,15 +41,23 @@ def make_layers():
     return lithology, evidence, entropy
 
 
-def make_map(folder, crs=None, content="outcrop as mapped, bedrock class predicted under cover", record=True):
+CONTENT = "outcrop as mapped, bedrock class predicted under cover"
+
+
+def make_map(folder, crs=None, content=CONTENT, record=True, unmapped=""):
+    """With `unmapped`, ``blank`` or ``predicted``, the western ten columns are on no geological map."""
     lithology, evidence, entropy = make_layers()
+    if unmapped:
+        evidence[:, :10] = UNMAPPED
+    if unmapped == "blank":
+        lithology[:, :10], entropy[:, :10] = NODATA, np.nan
     lat = NORTH - (np.arange(ROWS) + 0.5) * STEP
     lon = WEST + (np.arange(COLUMNS) + 0.5) * STEP
     grid = MapGrid(lat, lon, (STEP, STEP), 1.0)
     probability = np.full((len(NAMES), ROWS, COLUMNS), 1 / len(NAMES), np.float32)
     probability[:, lithology == NODATA] = np.nan
     measures = {ENTROPY.name: entropy, DISSIMILARITY.name: entropy}
-    tags = {"GRAVMAP_CONTENT": content, "GRAVMAP_UPSAMPLING": "2"}
+    tags = {"GRAVMAP_CONTENT": content, "GRAVMAP_UPSAMPLING": "2", **({UNMAPPED_TAG: unmapped} if unmapped else {})}
     bands = (ENTROPY, DISSIMILARITY)
     block = Block(0, 0, lithology, probability, measures, evidence)
     write_map(folder, [block], grid, LEGEND, bands=bands, tags=tags, crs=crs)

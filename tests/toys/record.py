@@ -58,13 +58,13 @@ def make_recorded_run(folder, fields, seed=0):
     return network
 
 
-def make_recorded_map(root, crs=None, folder=None):
+def make_recorded_map(root, crs=None, folder=None, layers=None):
     folder = folder or root / "maps" / "toy"
     sums = json.loads((root / "runs" / "first" / "model.json").read_text())["weights_sha256"]
     lat, lon = np.linspace(46, 44, ROWS), np.linspace(81, 83.9, COLS)
     grid = MapGrid(lat, lon, (2 / (ROWS - 1), 2.9 / (COLS - 1)), 1.0)
     bands, tags = (ENTROPY, MARGIN, SECOND), {"GRAVMAP_MODEL_SHA256": sums}
-    write_map(folder, [block()], grid, LEGEND, bands=bands, tags=tags, crs=crs)
+    write_map(folder, [layers or block()], grid, LEGEND, bands=bands, tags=tags, crs=crs)
     (folder / "map.png").write_bytes(b"a picture")
     write_provenance(
         folder,

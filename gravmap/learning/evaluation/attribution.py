@@ -90,6 +90,7 @@ def integrated_gradients(
     out_lon: NDArray[np.float64],
     *,
     inputs: InputChannels,
+    counted: NDArray[np.bool_] | None = None,
     target: int | None = None,
     steps: int = STEPS,
     device: str | torch.device = "cpu",
@@ -108,8 +109,10 @@ def integrated_gradients(
     windows : dict of float to (n, 4) float64
         For each window size, degrees, the west, south, east, north of its windows over the region; sizes are weighted
         equally.
+    counted : (h, w) bool, optional
+        Cells of the region that the logit is averaged over, at least one; by default all.
     target : int, optional
-        The class, 0..K-1; by default the one predicted for most cells.
+        The class, 0..K-1; by default the one predicted for most of these cells.
     steps : int
         Number of Gauss-Legendre integration points between the baseline and the fields.
     progress : Progress
@@ -156,6 +159,7 @@ def integrated_gradients(
     flat = np.where(known, np.array(levels, np.float32)[:, None, None], np.float32(0))
     flat[fixed] = filled[fixed]
 
+    cells_in = np.ones((len(out_lat), len(out_lon)), np.bool_) if counted is None else counted
     passes = sum(len(boxes) for boxes in windows.values())
     whole, done = passes * (steps + 2), 0
     blended, cell_weights = [], {}
@@ -167,12 +171,16 @@ def integrated_gradients(
             )
             mean = mean + normalise(total, weight) / len(windows)
             # Contribution of a window's logit at a cell to the mean over cells and window sizes.
-            cell_weights[scale] = 1 / (np.maximum(weight, np.finfo(np.float32).tiny) * weight.size * len(windows))
+            cell_weights[scale] = cells_in / (
+                np.maximum(weight, np.finfo(np.float32).tiny) * int(cells_in.sum()) * len(windows)
+            )
             progress(done := done + len(boxes), whole, "forward passes")
         blended.append(mean)
-    counts = np.bincount(blended[0].argmax(axis=0).ravel(), minlength=len(blended[0]))
+    counts = np.bincount(blended[0].argmax(axis=0)[cells_in], minlength=len(blended[0]))
     chosen = int(counts.argmax()) if target is None else target
-    logit, baseline_logit = (float((mean[chosen] - mean.mean(axis=0)).mean(dtype=np.float64)) for mean in blended)
+    logit, baseline_logit = (
+        float((mean[chosen] - mean.mean(axis=0))[cells_in].mean(dtype=np.float64)) for mean in blended
+    )
 
     points, weights = np.polynomial.legendre.leggauss(steps)  # on -1 to 1
     gradient = np.zeros(fields.shape)

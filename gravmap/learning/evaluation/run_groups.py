@@ -220,6 +220,8 @@ def _merged_baselines(found: Sequence[Record], folds: Sequence[int]) -> dict[str
 
 def _merged_points(found: Sequence[Record], folds: Sequence[int]) -> dict[str, Any]:
     """Mean scores of several networks at the same points."""
+    if "scores" not in found[0]:  # only depths
+        return {**found[0]}
     result = {**found[0], "scores": mean_scores([each["scores"] for each in found], [0] * len(found))}
     result["distance"] = _pooled_distance([each["distance"] for each in found], "places")
     if all("baselines" in each for each in found):

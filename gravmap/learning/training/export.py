@@ -1,8 +1,8 @@
 """Export a trained network to one file that runs without gravmap: ONNX, or a torch program (.pt2).
 
-The preprocessing is part of the graph: its inputs are fields in their own units, its outputs logits. The number of
-images, height and width are dynamic (multiples of 64) if torch can trace the network so, else fixed; the description
-beside the file says which.
+The preprocessing is part of the graph: its inputs are fields in their own units, its outputs logits, and quantiles of
+the thickness of the cover where the network has them. The number of images, height and width are dynamic (multiples of
+64) if torch can trace the network so, else fixed; the description beside the file says which.
 """
 
 from __future__ import annotations
@@ -20,30 +20,38 @@ from torch.export import Dim, ExportedProgram
 from gravmap import __version__
 from gravmap.errors import GravmapError, OptionError
 from gravmap.files import atomic_path, sha256, write_json
+from gravmap.learning.calibration.temperature import Calibration, read_calibration
+from gravmap.learning.calibration.thickness import ThicknessInterval
 from gravmap.learning.data.channels import InputChannels, ScaleChannel
 from gravmap.learning.data.outcrop_context import DISTANCE_KM, LEAST
 from gravmap.learning.training.checkpoint import MODEL, load_model
+from gravmap.network.outcrop_start import THICKNESS_QUANTILES, AllOutputs, has_thickness
 from gravmap.outputs import check_outputs
 
 Format = Literal["onnx", "torch"]
 SUFFIX: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2"}
 OPSET = 20
 MULTIPLE, LEAST_PX, MOST_PX = 64, 128, 16384
+OUTPUTS = ("logits", "cover_thickness_km")
 TOLERANCE = 1e-3
-"""Maximum difference from the original network, relative to its largest logit."""
+"""Maximum difference from the original network, relative to the largest value of the output."""
 
 
-class FieldsToLogits(nn.Module):
+class FieldsToOutputs(nn.Module):
     """Preprocessing and network as one module."""
 
-    def __init__(self, inputs: InputChannels, network: nn.Module) -> None:
+    def __init__(self, inputs: InputChannels, network: nn.Module, classes: int) -> None:
         super().__init__()
-        self.inputs, self.network = inputs, network
+        self.inputs, self.classes = inputs, classes
+        self.network, self.thickness = AllOutputs(network), has_thickness(network)
 
-    def forward(self, fields: Tensor, degrees_per_px: Tensor | None = None) -> Tensor:
-        """Map fields (N, F, H, W) and, if it is a channel, degrees per pixel (N,) to logits (N, K, H, W)."""
-        logits: Tensor = self.network(self.inputs.prepare(fields, 1.0 if degrees_per_px is None else degrees_per_px))
-        return logits
+    def forward(self, fields: Tensor, degrees_per_px: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Map fields (N, F, H, W) and, if it is a channel, degrees per pixel (N,) to logits (N, K, H, W).
+
+        With thickness of the cover to logits and its quantiles (N, 3, H, W), km, in increasing order.
+        """
+        outputs: Tensor = self.network(self.inputs.prepare(fields, 1.0 if degrees_per_px is None else degrees_per_px))
+        return (outputs[:, : self.classes], outputs[:, self.classes :]) if self.thickness else outputs
 
 
 def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite: bool = False) -> dict[str, Any]:
@@ -63,8 +71,8 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
     Returns
     -------
     dict
-        The description: inputs, outputs, sizes, classes and usage. It is also inside the file: under ``gravmap`` in
-        the metadata of ONNX, or as the extra file ``gravmap.json`` of the torch program.
+        The description: inputs, outputs, sizes, classes, calibration of the thickness and usage. It is also inside the
+        file: under ``gravmap`` in the metadata of ONNX, or as the extra file ``gravmap.json`` of the torch program.
 
     Raises
     ------
@@ -102,7 +110,8 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
         _need_onnx()
     network, spec = load_model(run_folder)
     inputs = spec.input
-    whole = FieldsToLogits(inputs, network).eval()
+    whole = FieldsToOutputs(inputs, network, len(spec.classes)).eval()
+    calibration = read_calibration(run_folder) if whole.thickness else None
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch warns about its own internals
         program, fixed_px, difference = _trace(whole, inputs, spec.tile_size_px)
@@ -112,7 +121,8 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
             "model": spec.model,
             "model_sha256": sha256(run_folder / f"{MODEL}.safetensors"),
             "inputs": _inputs(inputs),
-            "output": {"name": "logits", "shape": ["N", len(spec.classes), "H", "W"], "type": "float32"},
+            "output": {"name": OUTPUTS[0], "shape": ["N", len(spec.classes), "H", "W"], "type": "float32"},
+            **({"cover_thickness": _thickness_output(calibration)} if whole.thickness else {}),
             "height_and_width": {"fixed": fixed_px, "multiple_of": MULTIPLE, "least": LEAST_PX, "most": MOST_PX},
             "classes": spec.classes,
             "preprocessing_inside": spec.inputs,
@@ -121,7 +131,7 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
             "field_recipe": spec.field_recipe,
             "sources": spec.sources,
             "scores": {name: {"fwiou": each.get("fwiou")} for name, each in spec.scores.items()},
-            "how_to_feed": _how(fixed_px, inputs),
+            "how_to_feed": _how(fixed_px, inputs, whole.thickness),
             "difference": difference,
         }
         text = json.dumps(described, ensure_ascii=False)
@@ -147,7 +157,7 @@ def _trace(whole: nn.Module, inputs: InputChannels, tile_size_px: int) -> tuple[
     fixed_px : int or None
         The fixed size.
     difference : float
-        Maximum difference between the logits of program and network.
+        Maximum difference between the outputs of program and network.
     """
     images = Dim("images", min=1, max=1024)
     height, width = (Dim(name, min=LEAST_PX // MULTIPLE, max=MOST_PX // MULTIPLE) for name in ("rows", "columns"))
@@ -190,11 +200,35 @@ def _reads_scale(inputs: InputChannels) -> bool:
 def _difference(program: ExportedProgram, whole: nn.Module, inputs: InputChannels, height: int, width: int) -> float:
     """Return the maximum difference between program and network on random fields; refuse a large one."""
     example = _example(inputs, 1, height, width)
-    expected = whole(*example)
-    difference = float((program.module()(*example) - expected).abs().max())
-    if not difference <= TOLERANCE * float(expected.abs().max()):
-        raise GravmapError(f"The exported program's logits differ from the network's by {difference:.3g}.")
-    return difference
+    largest = 0.0
+    for name, made, expected in zip(
+        OUTPUTS, *map(_as_tuple, (program.module()(*example), whole(*example))), strict=False
+    ):
+        difference = float((made - expected).abs().max())
+        if not difference <= TOLERANCE * float(expected.abs().max()):
+            raise GravmapError(f"The exported program's {name} differ from the network's by {difference:.3g}.")
+        largest = max(largest, difference)
+    return largest
+
+
+def _as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def _thickness_output(calibration: Calibration | None) -> dict[str, Any]:
+    """Describe the second output: the levels of its quantiles, and the factors that calibrate them."""
+    interval = ThicknessInterval() if calibration is None else calibration.thickness
+    return {
+        "name": OUTPUTS[1],
+        "shape": ["N", len(THICKNESS_QUANTILES), "H", "W"],
+        "type": "float32",
+        "unit": "km",
+        "levels": list(THICKNESS_QUANTILES),
+        "calibration": dict(interval.to_dict()),
+        "meaning": "quantiles of the thickness of the cover, for ground under cover, before calibration: multiply the"
+        " distance from the median to the lower quantile by `below` and to the upper one by `above`, and raise negative"
+        " values to 0",
+    }
 
 
 def _inputs(inputs: InputChannels) -> list[dict[str, Any]]:
@@ -209,7 +243,7 @@ def _inputs(inputs: InputChannels) -> list[dict[str, Any]]:
     return described
 
 
-def _how(fixed_px: int | None, inputs: InputChannels) -> str:
+def _how(fixed_px: int | None, inputs: InputChannels, thickness: bool) -> str:
     size = (
         f"exactly {fixed_px} x {fixed_px} pixels, one image at a time"
         if fixed_px
@@ -222,11 +256,12 @@ def _how(fixed_px: int | None, inputs: InputChannels) -> str:
         if inputs.reads_outcrop
         else ""
     )
+    both = ", and their thicknesses of the cover in the same way, before these are calibrated" if thickness else ""
     scale = " degrees_per_px is the window's side over its pixels." if _reads_scale(inputs) else ""
     return (
         f"fields: {', '.join(inputs.fields)} in their units, row 0 northernmost, on a window square in "
         f"degrees, bilinear between the nodes of the grid, 0 where unknown; {size}.{scale}{outcrop} The class of a "
-        "pixel is classes[argmax of its logits]. Predict on half-overlapping windows and blend their logits."
+        f"pixel is classes[argmax of its logits]. Predict on half-overlapping windows and blend their logits{both}."
     )
 
 
@@ -244,8 +279,9 @@ def _need_onnx() -> None:
 def _save_onnx(program: ExportedProgram, path: Path, described: dict[str, Any], text: str) -> None:
     """Write ONNX with the description in its metadata."""
     names = [each["name"] for each in described["inputs"]]
+    outputs = [described[key]["name"] for key in ("output", "cover_thickness") if key in described]
     made = torch.onnx.export(
-        program, input_names=names, output_names=["logits"], opset_version=OPSET, dynamo=True, verbose=False
+        program, input_names=names, output_names=outputs, opset_version=OPSET, dynamo=True, verbose=False
     )
     assert made is not None
     made.model.metadata_props.update(

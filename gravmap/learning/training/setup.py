@@ -125,7 +125,11 @@ def choose_inputs(splits: DatasetSplits, config: TrainConfig) -> InputChannels:
     if config.init is None:
         return InputChannels.fit(splits.first, names, fixed=splits.simulated)
     inputs = InputChannels.from_list(config.init["inputs"])
-    refuse_incompatible(config.init, inputs.names, names, splits.classes, splits.meta.get("field_recipe", {}))
+    meta = splits.meta
+    recipe, legend_toml = meta.get("field_recipe", {}), str(meta.get("legend_toml", ""))
+    refuse_incompatible(
+        config.init, inputs.names, names, splits.classes, recipe, legend_toml, simulated=splits.simulated
+    )
     return inputs
 
 

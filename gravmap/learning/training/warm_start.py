@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gravmap.classes import NamedClasses, table_name
 from gravmap.errors import InputError, OptionError
 from gravmap.learning.calibration.temperature import weights_sha256
 from gravmap.learning.data.outcrop_context import CONTEXT, measured_names
@@ -121,6 +122,7 @@ def load_pretrained(folder: Path) -> WarmStart:
         "weights_sha256": weights_sha256(folder),
         "inputs": spec.inputs,
         "classes": spec.classes,
+        "class_table": table_name(spec.legend_toml),
         "field_recipe": spec.field_recipe,
         "scales_deg": spec.scales_deg,
         "taught_on": spec.taught_on,
@@ -172,6 +174,9 @@ def refuse_incompatible(
     ours: list[str],
     classes: list[dict[str, Any]],
     field_recipe: dict[str, Any],
+    legend_toml: str = "",
+    *,
+    simulated: bool = False,
 ) -> None:
     """Refuse to fine-tune weights on other channels, classes or another kind of gravity field.
 
@@ -185,21 +190,31 @@ def refuse_incompatible(
         Classes of the new run.
     field_recipe : dict
         How the field of the new run was made.
+    legend_toml : str
+        Legend of the labels of the new run, which names its class table.
+    simulated : bool
+        Whether the new run is trained on simulated crusts, whose classes cannot be chosen.
 
     Raises
     ------
     OptionError
-        Channels or classes differ.
+        Channels differ.
     InputError
-        The gravity field differs in quantity, unit or level.
+        Classes differ, or the gravity field differs in quantity, unit or level.
     """
-    named = [[f"{each['index']} {each['name']}" for each in group] for group in (init["classes"], classes)]
-    for what, trained, new in (("channels", theirs, ours), ("classes", *named)):
-        if trained != new:
-            raise OptionError(
-                f"{init['run']} was trained with other {what}: {', '.join(trained)}; this run has {', '.join(new)}.",
-                "Weights can only be fine-tuned with the same channels and classes, in the same order.",
-            )
+    if theirs != ours:
+        raise OptionError(
+            f"{init['run']} was trained with other channels: {', '.join(theirs)}; this run has {', '.join(ours)}.",
+            "Weights can only be fine-tuned with the same channels, in the same order.",
+        )
+    trained = NamedClasses.of(init["classes"])
+    trained = replace(trained, table=init.get("class_table") or trained.table)
+    mismatch = trained.describe_mismatch(
+        f"The run {init['run']}", "the data of this run", NamedClasses.of(classes, legend_toml)
+    )
+    if mismatch:
+        make = "" if simulated else f"{trained.how_to_make(tiles=True)}; or "
+        raise InputError(mismatch, f"{make}{'T' if simulated else 't'}rain without --init.")
     unlike = [key for key in SAME_FIELD if init["field_recipe"].get(key) != field_recipe.get(key)]
     if unlike:
         words = "; ".join(f"{key} {init['field_recipe'].get(key)}, here {field_recipe.get(key)}" for key in unlike)

@@ -34,11 +34,14 @@ class Band:
         A value is the stored number times the scale.
     tags : dict of str to str
         Tags of the band.
+    unit : str
+        Unit of the values; empty for none.
     """
 
     name: str
     scale: float = 1.0
     tags: Mapping[str, str] = field(default_factory=dict)
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,22 @@ class Layer:
     name : str
         File name without ``.tif``.
     bands : tuple of Band
-        uint8; 255 is no data.
+        All of the type `dtype`, whose largest number is no data.
     rows : tuple of ClassRow, optional
         Values, names and colours of a class layer; None for a layer of continuous values.
+    dtype : str
+        ``uint8`` or ``uint16``.
     """
 
     name: str
     bands: tuple[Band, ...]
     rows: tuple[ClassRow, ...] | None = None
+    dtype: str = "uint8"
+
+    @property
+    def nodata(self) -> int:
+        """The number stored for no data."""
+        return int(np.iinfo(self.dtype).max)
 
     @property
     def overviews(self) -> str:
@@ -88,9 +99,9 @@ def create_raster(path: Path, layer: Layer, grid: Mapping[str, Any], tags: Mappi
         path,
         "w+",
         driver="GTiff",
-        dtype="uint8",
+        dtype=layer.dtype,
         count=len(layer.bands),
-        nodata=NODATA,
+        nodata=layer.nodata,
         tiled=True,
         blockxsize=BLOCK_PX,
         blockysize=BLOCK_PX,
@@ -111,11 +122,12 @@ def create_raster(path: Path, layer: Layer, grid: Mapping[str, Any], tags: Mappi
         raster.set_band_description(number, band.name)
         raster.update_tags(number, **band.tags)
     raster.scales = tuple(band.scale for band in layer.bands)
+    raster.units = tuple(band.unit for band in layer.bands)
     return raster
 
 
-def quantise(values: NDArray[np.floating[Any]], scale: float) -> NDArray[np.uint8]:
-    """Convert values to the stored bytes: round(value / scale), at most 254; 255 for NaN.
+def quantise(values: NDArray[np.floating[Any]], scale: float, dtype: str = "uint8") -> NDArray[Any]:
+    """Convert values to the stored numbers: round(value / scale), less than the largest of the type, which is for NaN.
 
     Examples
     --------
@@ -125,8 +137,9 @@ def quantise(values: NDArray[np.floating[Any]], scale: float) -> NDArray[np.uint
     array([  0, 100, 254, 255], dtype=uint8)
     """
     known = np.isfinite(values)
-    steps = np.clip(np.rint(np.where(known, values, 0) / scale), 0, NODATA - 1)
-    return np.where(known, steps, NODATA).astype(np.uint8)
+    nodata = np.iinfo(dtype).max
+    steps = np.clip(np.rint(np.where(known, values, 0) / scale), 0, nodata - 1)
+    return np.where(known, steps, nodata).astype(dtype)
 
 
 def write_statistics(path: Path, areas: bool) -> Tally:
@@ -149,20 +162,21 @@ def write_statistics(path: Path, areas: bool) -> Tally:
     """
     tally = Tally()
     with rasterio.open(path, "r+") as raster:
-        counts = np.zeros((raster.count, 256), dtype=np.int64)
+        numbers = np.iinfo(raster.dtypes[0]).max + 1
+        counts = np.zeros((raster.count, numbers), dtype=np.int64)
         for _, window in raster.block_windows(1):
             parts = raster.read(window=window)
             if areas:
                 tally.add(parts[0], cell_areas_km2(raster.crs, raster.transform, window))
             for count, part in zip(counts, parts, strict=True):
-                count += np.bincount(part.ravel(), minlength=256)
+                count += np.bincount(part.ravel(), minlength=numbers)
         for number, count in enumerate(counts, start=1):
             raster.update_tags(number, **_statistics(count))
     return tally
 
 
 def _statistics(counts: NDArray[np.int64]) -> dict[str, str]:
-    known, cells = counts[:NODATA], int(counts.sum())
+    known, cells = counts[:-1], int(counts.sum())  # the last is no data
     present = np.flatnonzero(known)
     if not present.size:
         return {}

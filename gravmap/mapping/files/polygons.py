@@ -21,14 +21,15 @@ from gravmap.geology.class_table import class_rows
 from gravmap.geology.legend import Legend
 from gravmap.mapping.files.projection import cell_areas_km2
 from gravmap.mapping.files.styles import polygon_qml, polygon_sld
-from gravmap.mapping.layers import EXTRAPOLATED, NODATA, OUTCROP
+from gravmap.mapping.layers import EXTRAPOLATED, NODATA, OUTCROP, UNMAPPED
 
 SLIVER_CELLS = 4
 """Predicted patches of fewer cells are merged with their largest predicted neighbour: below the resolution of
 gravity."""
 
 LAYER = "lithology"
-_MAPPED = 256  # added to the class of mapped cells, so that mapped and predicted cells never share a polygon
+# Added to the class of outcrop and of unmapped ground, which never share a polygon with each other or with cover.
+_MAPPED, _UNMAPPED = 256, 512
 _STRIP_ROWS = 512
 
 
@@ -46,10 +47,10 @@ def write_polygons(folder: Path, legend: Legend, evidence_names: Mapping[int, st
     """Write ``lithology.gpkg`` from the rasters of a map.
 
     The layer ``lithology`` is in the coordinate system of the rasters and contains its style. Polygons follow the edges
-    of the cells and never join mapped and predicted cells. Columns: ``class`` (index), ``name``, ``age``, ``colour``,
-    ``mapped``, ``area_km2`` (on the ellipsoid), ``mean_probability`` (of this class; on outcrop the predicted
-    probability of the mapped class), ``evidence`` (the most frequent, by area) and ``share_extrapolated`` (fraction of
-    the area).
+    of the cells and never join outcrop, covered and unmapped ground; there are none where the map is blank. Columns:
+    ``class`` (index), ``name``, ``age``, ``colour``, ``mapped``, ``area_km2`` (on the ellipsoid), ``mean_probability``
+    (of this class; on outcrop the predicted probability of the mapped class), ``evidence`` (the most frequent, by area)
+    and ``share_extrapolated`` (fraction of the area).
 
     Predicted slivers of fewer than `SLIVER_CELLS` cells are merged with their largest predicted neighbour, so that the
     total area is that of the raster, but areas of classes differ slightly. The class raster is held in memory, about
@@ -78,6 +79,7 @@ def write_polygons(folder: Path, legend: Legend, evidence_names: Mapping[int, st
     key = np.array([int(value) for _, value in outlines], dtype=np.int64)
     del keys, outlines
     classes = key % _MAPPED
+    mapped = (key >= _MAPPED) & (key < _UNMAPPED)
     sums = _sum_over_polygons(folder, polygons, classes)
     table = {entry.index: entry for entry in legend.bedrock}
     area = sums.area_km2[1:]
@@ -90,7 +92,7 @@ def write_polygons(folder: Path, legend: Legend, evidence_names: Mapping[int, st
             "name": [table[value].name for value in classes],
             "age": [table[value].age for value in classes],
             "colour": [table[value].colour for value in classes],
-            "mapped": key >= _MAPPED,
+            "mapped": mapped,
             "area_km2": np.round(area, 6),
             "mean_probability": np.round(probability, 4),
             "evidence": [evidence_names.get(int(value)) for value in sums.evidence_km2[1:].argmax(axis=1)],
@@ -108,16 +110,18 @@ def write_polygons(folder: Path, legend: Legend, evidence_names: Mapping[int, st
 
 
 def _keys(folder: Path) -> tuple[NDArray[np.uint16], Any, str]:
-    """Return the class of each cell, plus 256 on mapped outcrop; 0 is no data."""
+    """Return the class of each cell, plus 256 on mapped outcrop and 512 on unmapped ground; 0 is no data."""
     with rasterio.open(folder / "lithology.tif") as lithology, rasterio.open(folder / "evidence.tif") as evidence:
         keys = lithology.read(1).astype(np.uint16)
         keys[keys == NODATA] = 0
-        keys[(evidence.read(1) == OUTCROP) & (keys > 0)] += _MAPPED
+        based_on = evidence.read(1)
+        keys[(based_on == OUTCROP) & (keys > 0)] += _MAPPED
+        keys[(based_on == UNMAPPED) & (keys > 0)] += _UNMAPPED
         return keys, lithology.transform, lithology.crs.to_wkt()
 
 
 def _dissolve_slivers(keys: NDArray[np.uint16]) -> None:
-    """Merge predicted slivers with their largest predicted neighbour, in place."""
+    """Merge slivers predicted under cover with their largest such neighbour, in place."""
     if keys.size < SLIVER_CELLS:
         return
     predicted = (keys > 0) & (keys < _MAPPED)
@@ -134,7 +138,7 @@ def _sum_over_polygons(folder: Path, polygons: NDArray[Any], classes: NDArray[np
     """Read the rasters strip by strip and sum over the cells of each polygon."""
     count = len(polygons) + 1
     area, known, probability_km2 = np.zeros(count), np.zeros(count), np.zeros(count)
-    evidence_km2 = np.zeros((count, EXTRAPOLATED + 1))
+    evidence_km2 = np.zeros((count, UNMAPPED + 1))
     column = np.concatenate([[1], classes]) - 1  # band of each polygon's class; the first element is not used
     bounds = geopandas.GeoSeries(polygons).bounds
     with rasterio.open(folder / "probability.tif") as probability, rasterio.open(folder / "evidence.tif") as evidence:
@@ -162,7 +166,7 @@ def _sum_over_polygons(folder: Path, polygons: NDArray[Any], classes: NDArray[np
                 polygon_of[data], weights=km2[data] * values[data] * steps[band[data]], minlength=count
             )
             evidence_values = evidence.read(1, window=strip)
-            for value in range(1, EXTRAPOLATED + 1):
+            for value in range(1, UNMAPPED + 1):
                 cells = evidence_values == value
                 evidence_km2[:, value] += np.bincount(polygon_of[cells], weights=km2[cells], minlength=count)
     return _PolygonSums(area, known, probability_km2, evidence_km2)

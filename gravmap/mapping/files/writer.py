@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,23 @@ from gravmap.mapping.files.layer_file import (
 from gravmap.mapping.files.polygons import write_polygons
 from gravmap.mapping.files.projection import GEOGRAPHIC, read_crs, reproject_nearest, reprojected_grid
 from gravmap.mapping.files.styles import class_raster_qml, class_raster_sld, ramp_raster_qml
-from gravmap.mapping.layers import EVIDENCE_COLOURS, Block, UncertaintyBand, evidence_names
+from gravmap.mapping.layers import (
+    EVIDENCE_COLOURS,
+    THICKNESS_BANDS,
+    THICKNESS_COLOURS,
+    UNMAPPED,
+    Block,
+    UncertaintyBand,
+    evidence_names,
+)
 from gravmap.mapping.map_grid import PROBABILITY_STEPS, MapGrid
 from gravmap.progress import Progress, silent
+
+THICKNESS = Layer(
+    "cover_thickness",
+    tuple(Band(name, 1.0, {"meaning": meaning}, "m") for name, meaning in THICKNESS_BANDS.items()),
+    dtype="uint16",
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,12 @@ class Summary:
     classes: tuple[ValueArea, ...]
     evidence: tuple[ValueArea, ...]
 
+    @property
+    def unmapped(self) -> float:
+        """Fraction of the area with evidence that no geological map covers, from 0 to 1."""
+        km2 = {each.value: each.km2 for each in self.evidence}
+        return km2.get(UNMAPPED, 0.0) / (sum(km2.values()) or 1.0)
+
 
 @dataclass(frozen=True)
 class MapFiles:
@@ -92,6 +113,13 @@ class MapFiles:
 
     paths: dict[str, Path]
     summary: Summary
+
+
+def thickness_scale_m(path: Path) -> float:
+    """End of the colour scale of a thickness of the cover: the next 500 m above the largest median."""
+    with rasterio.open(path) as raster:
+        largest = float(raster.tags(1).get("STATISTICS_MAXIMUM", 0))
+    return max(1, math.ceil(largest / 500)) * 500.0
 
 
 def output_grid(grid: MapGrid, crs: str | None) -> dict[str, Any] | None:
@@ -119,9 +147,9 @@ def _geographic(grid: MapGrid) -> dict[str, Any]:
 class MapWriter:
     """Writes the blocks of a map, in any order, to rasters, polygons and styles that GIS software opens directly.
 
-    Writes ``lithology.tif``, ``probability.tif``, ``uncertainty.tif`` and ``evidence.tif`` (cloud-optimized GeoTIFF;
-    the class layers with ``.aux.xml``), ``lithology.gpkg``, and styles (``.qml``, ``lithology.sld``). Cells that are in
-    no block are no data.
+    Writes ``lithology.tif``, ``probability.tif``, ``uncertainty.tif``, ``evidence.tif`` and with `thickness`
+    ``cover_thickness.tif`` (cloud-optimized GeoTIFF; the class layers with ``.aux.xml``), ``lithology.gpkg``, and
+    styles (``.qml``, ``lithology.sld``). Cells that are in no block are no data.
 
     A context manager: unfinished files are removed at the end.
 
@@ -142,6 +170,8 @@ class MapWriter:
     crs : str, optional
         Coordinate system of the files, by default EPSG:4326; each new cell gets all values of the cell that contains
         its centre.
+    thickness : bool
+        Whether the blocks have the thickness of the cover.
 
     Raises
     ------
@@ -159,6 +189,7 @@ class MapWriter:
         tags: Mapping[str, str],
         near_km: float,
         crs: str | None = None,
+        thickness: bool = False,
     ) -> None:
         self.folder, self.grid, self.bands = folder, grid, tuple(bands)
         self.legend = Legend(legend.name, legend.bedrock)  # a map never shows cover
@@ -166,7 +197,7 @@ class MapWriter:
         self.tags = {"GRAVMAP_VERSION": __version__, "TIFFTAG_SOFTWARE": f"gravmap {__version__}", **tags}
         geographic = _geographic(grid)
         self._reprojected = output_grid(grid, crs)
-        self.layers = self._layers()
+        self.layers = (*self._layers(), *([THICKNESS] if thickness else []))
         folder.mkdir(parents=True, exist_ok=True)
         self._plain = {layer.name: folder / f".{layer.name}.plain.tif" for layer in self.layers}
         self._open: dict[str, Any] = {}
@@ -225,6 +256,8 @@ class MapWriter:
                 values = quantise(block.uncertainty[band.name], band.scale)
                 self._open["uncertainty"].write(values, number, window=window)
             self._open["evidence"].write(block.evidence, 1, window=window)
+            if block.cover_m is not None:
+                self._open[THICKNESS.name].write(quantise(block.cover_m, 1.0, THICKNESS.dtype), window=window)
 
     def finish(self, progress: Progress = silent) -> MapFiles:
         """Convert the blocks written so far to the files of the map.
@@ -276,6 +309,9 @@ class MapWriter:
             "probability.qml": ramp_raster_qml("viridis"),
             "uncertainty.qml": ramp_raster_qml("cividis"),
         }
+        if THICKNESS in self.layers:
+            path = self.folder / f"{THICKNESS.name}.tif"
+            texts[f"{THICKNESS.name}.qml"] = ramp_raster_qml(THICKNESS_COLOURS, high=thickness_scale_m(path))
         for layer in self.layers:
             if layer.rows is not None:
                 texts[f"{layer.name}.qml"] = class_raster_qml(layer.rows)

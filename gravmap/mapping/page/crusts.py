@@ -115,6 +115,7 @@ def crusts_section(facts: Facts, run: RunFacts) -> dict[str, Any]:
         "by_cover": _table(found["cover"]) if found.get("cover") else None,
         "prior": run.trained_on.get("prior", {}).get("name", "NAME"),
         "verdict": verdict_table(_verdict(facts, run)),
+        "covered": None if facts.sheet.everywhere else facts.areas.covered,
     }
 
 

@@ -19,7 +19,7 @@ from gravmap.learning.data.outcrop_context import CONTEXT, in_short
 from gravmap.learning.data.splits import CRUSTS
 from gravmap.learning.evaluation.null_models import NULL_MODELS, null_scores
 from gravmap.mapping.files.projection import cell_areas_km2
-from gravmap.mapping.layers import NODATA
+from gravmap.mapping.layers import NODATA, OUTCROP, UNDER_COVER, UNMAPPED
 from gravmap.mapping.page.sheet import Sheet, read_sheet
 from gravmap.mapping.page.words import region_title
 from gravmap.mapping.record.provenance import Provenance
@@ -151,6 +151,27 @@ class ClassAreas:
         classes = self.km2[:NODATA]
         return float(classes[:, list(evidence)].sum() if evidence else classes.sum())
 
+    @property
+    def mapped_km2(self) -> float:
+        """Area of outcrop and of cover, of which percentages of cover and of evidence are parts."""
+        return self.of_evidence(OUTCROP, *UNDER_COVER) if self.has_evidence else self.of_evidence()
+
+    @property
+    def covered(self) -> float | None:
+        """Fraction of the mapped area that is under cover; None without evidence or area."""
+        whole = self.mapped_km2
+        return self.of_evidence(*UNDER_COVER) / whole if self.has_evidence and whole else None
+
+    @property
+    def unmapped_km2(self) -> float:
+        """Area that no geological map covers, with or without a class."""
+        return float(self.km2[:, UNMAPPED].sum())
+
+    @property
+    def nodata_km2(self) -> float:
+        """Area without a class, but for unmapped ground that is left blank."""
+        return float(self.km2[NODATA].sum() - self.km2[NODATA, UNMAPPED])
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -178,6 +199,12 @@ class Facts:
     record: dict[str, Any]
     runs: list[RunFacts]
     protocols: list[Protocol]
+
+    @property
+    def without_geology(self) -> bool:
+        """Whether the map was made without a geological map, so that outcrop and cover are not known."""
+        inputs = self.record.get("inputs", {})
+        return bool(inputs) and "labels" not in inputs and self.sheet.everywhere
 
     @property
     def settings(self) -> dict[str, Any]:

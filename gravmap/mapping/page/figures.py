@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from gravmap.files import atomic_path
 from gravmap.geology.legend import Legend
-from gravmap.mapping.layers import ENTROPY, EVIDENCE_COLOURS, NODATA
-from gravmap.mapping.page.paint import border, paint_classes
+from gravmap.mapping.layers import ENTROPY, EVIDENCE_COLOURS, NODATA, THICKNESS_COLOURS, UNMAPPED
+from gravmap.mapping.page.paint import border, draw_unmapped, paint_classes, upsampled
 from gravmap.mapping.page.sheet import Sheet, read_sheet
-from gravmap.plotting import MUTED, NODATA_COLOUR, NOTE, decorate_map, legend_patches, map_aspect
+from gravmap.plotting import GREY, MUTED, NODATA_COLOUR, NOTE, UNMAPPED_COLOUR, decorate_map, legend_patches, map_aspect
 
 matplotlib.use("Agg")  # writes files without a display, e.g. on a server
 
@@ -30,7 +30,7 @@ from matplotlib.patches import Patch
 # Inches around a map: degree labels to its left, its title above, degree labels below; the picture's own title.
 _LEFT, _ABOVE, _BELOW, _TITLE = 0.55, 0.3, 0.35, 0.5
 _NARROWEST = 6.5  # least width of a figure, for its title and notes
-_RULED_PERIODS = 200  # number of white lines across a map, over predicted cells
+_RULED_PERIODS = 200  # number of white lines across a map over predicted cells, or of dots over unmapped ones
 
 PRINT_DPI = 300
 
@@ -55,6 +55,8 @@ class ClassPanel:
         Its border is drawn as a thin line (the mapped outcrop).
     ruled : (ny, nx) bool, optional
         Marked with thin white lines (cells predicted under cover).
+    unmapped : (ny, nx) bool, optional
+        Marked with dots (cells that no geological map covers); blank where `values` has no data.
     """
 
     title: str
@@ -62,6 +64,7 @@ class ClassPanel:
     bounds_wsen: tuple[float, float, float, float]
     outline: NDArray[np.bool_] | None = None
     ruled: NDArray[np.bool_] | None = None
+    unmapped: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class FieldPanel:
         Name of a matplotlib colour map that is safe for colour-blind readers; a diverging one is always red and blue.
     outline : (ny, nx) bool, optional
         Its border is drawn as a thin line (the mapped outcrop).
+    unmapped : (ny, nx) bool, optional
+        As in :class:`ClassPanel`.
     """
 
     title: str
@@ -94,6 +99,7 @@ class FieldPanel:
     limits: tuple[float, float] | None = None
     colours: str = "viridis"
     outline: NDArray[np.bool_] | None = None
+    unmapped: NDArray[np.bool_] | None = None
 
 
 Panel = ClassPanel | FieldPanel
@@ -161,7 +167,7 @@ def draw(
         if isinstance(panel, ClassPanel):
             _draw_classes(axes, panel, classes, round(panel_width_in * dpi))
         else:
-            image = _draw_field(axes, panel)
+            image = _draw_field(axes, panel, round(panel_width_in * dpi))
             beside = ((left + panel_width_in + 0.1) / width, bottom / height, 0.14 / width, map_height / height)
             bar = figure.colorbar(image, cax=figure.add_axes(beside))
             bar.set_label(panel.unit, fontsize=8)
@@ -197,20 +203,45 @@ def _classes_shown(panels: Sequence[Panel], classes: Sequence[dict[str, Any]]) -
     present: set[int] = set()
     for panel in panels:
         if isinstance(panel, ClassPanel):
-            present |= set(np.unique(panel.values).tolist())
+            present |= set(np.unique(panel.values[~_blank(panel)]).tolist())
     shown = [(entry["name"], entry["colour"]) for entry in classes if entry["index"] in present]
     patches = legend_patches([*shown, ("no data", NODATA_COLOUR)] if 255 in present else shown)
     if any(isinstance(panel, ClassPanel) and panel.ruled is not None for panel in panels):
         ruled = Patch(facecolor=MUTED, edgecolor="white", hatch="/////", linewidth=0, label="ruled: predicted")
         patches.append(ruled)
+    dotted = [panel for panel in panels if isinstance(panel, ClassPanel) and panel.unmapped is not None]
+    if dotted:
+        blank = any(_blank(panel).any() for panel in dotted)
+        patches.append(
+            Patch(
+                facecolor=UNMAPPED_COLOUR if blank else MUTED,
+                edgecolor=GREY,
+                hatch="....",
+                linewidth=0.5,
+                label=f"dotted: unmapped, {'not predicted' if blank else 'predicted'}",
+            )
+        )
     return patches
+
+
+def _blank(panel: Panel) -> NDArray[np.bool_]:
+    """Unmapped cells without a value."""
+    if panel.unmapped is None:
+        return np.zeros(panel.values.shape, np.bool_)
+    known = panel.values != NODATA if isinstance(panel, ClassPanel) else np.isfinite(panel.values)
+    return np.asarray(panel.unmapped & ~known)
 
 
 def _draw_classes(axes: Axes, panel: ClassPanel, classes: Sequence[dict[str, Any]], width_px: int) -> None:
     west, south, east, north = panel.bounds_wsen
     colours = {int(entry["index"]): entry["colour"] for entry in classes}
     picture = paint_classes(
-        panel.values, colours, width_px=width_px, ruled=panel.ruled, period_px=max(4, round(width_px / _RULED_PERIODS))
+        panel.values,
+        colours,
+        width_px=width_px,
+        ruled=panel.ruled,
+        unmapped=panel.unmapped,
+        period_px=max(4, round(width_px / _RULED_PERIODS)),
     )
     axes.imshow(picture, extent=(west, east, south, north), interpolation="nearest")
 
@@ -235,7 +266,7 @@ def _edges(mask: NDArray[np.bool_], bounds_wsen: tuple[float, float, float, floa
     return across + along
 
 
-def _draw_field(axes: Axes, panel: FieldPanel) -> Any:
+def _draw_field(axes: Axes, panel: FieldPanel, width_px: int) -> Any:
     west, south, east, north = panel.bounds_wsen
     finite = panel.values[np.isfinite(panel.values)]
     low, high = panel.limits or (tuple(np.percentile(finite, (1, 99))) if finite.size else (0.0, 1.0))
@@ -251,6 +282,15 @@ def _draw_field(axes: Axes, panel: FieldPanel) -> Any:
         interpolation="nearest",
     )
     axes.set_facecolor(NODATA_COLOUR)
+    if panel.unmapped is not None:
+        factor = max(1, -(-width_px // panel.values.shape[1]))
+        mask = upsampled(panel.unmapped, factor)
+        pattern = np.zeros((*mask.shape, 4), np.uint8)
+        drawn = draw_unmapped(
+            pattern[..., :3], mask, upsampled(_blank(panel), factor), max(4, round(width_px / _RULED_PERIODS))
+        )
+        pattern[drawn, 3] = 255
+        axes.imshow(pattern, extent=(west, east, south, north), interpolation="nearest")
     return image
 
 
@@ -258,18 +298,20 @@ def draw_pictures(folder: Path, legend: Legend, *, title: str, notes: Sequence[s
     """Draw the layers of a map as PNG and PDF at 300 dpi.
 
     ``map``: the classes, with the mapped outcrop outlined. ``uncertainty``: the entropy of the probabilities, and the
-    evidence; not written if the folder has neither layer.
+    evidence; not written if the folder has neither layer. ``cover_thickness``: its median, and the width of its
+    interval, of a map that has it.
 
     Parameters
     ----------
     folder : Path
-        Folder of the map: ``lithology.tif`` and, if available, ``evidence.tif`` and ``uncertainty.tif``.
+        Folder of the map: ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif`` and
+        ``cover_thickness.tif``.
     legend : Legend
         Names and colours of the classes.
     title : str
         Title of the map, such as the name of the region.
     notes : sequence of str
-        Text below both figures: networks, data and credits.
+        Text below each figure: networks, data and credits.
 
     Returns
     -------
@@ -290,9 +332,11 @@ def draw_pictures(folder: Path, legend: Legend, *, title: str, notes: Sequence[s
         shown = "Predicted everywhere; mapped outcrop is outlined"
     else:
         shown = "As mapped inside the outlines; predicted under cover where ruled in white"
+    if sheet.unmapped is not None:
+        shown += f"; unmapped where dotted{', predicted too' if sheet.fills_unmapped else ''}"
     draw(
         [folder / "map.png", folder / "map.pdf"],
-        [ClassPanel(shown, sheet.lithology, sheet.bounds_wsen, outcrop, ruled)],
+        [ClassPanel(shown, sheet.lithology, sheet.bounds_wsen, outcrop, ruled, sheet.unmapped)],
         classes_of_legend(legend),
         title=f"{title}: bedrock lithology",
         notes=notes,
@@ -315,6 +359,19 @@ def draw_pictures(folder: Path, legend: Legend, *, title: str, notes: Sequence[s
             panel_width_in=_panel_width(sheet, columns),
             dpi=PRINT_DPI,
         )
+    if sheet.thickness_m:
+        written += [folder / "cover_thickness.png", folder / "cover_thickness.pdf"]
+        columns = 1 if map_aspect(sheet.bounds_wsen) < 0.8 else 2
+        draw(
+            written[-2:],
+            _thickness_panels(sheet),
+            [],
+            title=f"{title}: thickness of the cover",
+            notes=notes,
+            columns=columns,
+            panel_width_in=_panel_width(sheet, columns),
+            dpi=PRINT_DPI,
+        )
     return written
 
 
@@ -323,6 +380,39 @@ def evidence_classes(names: dict[int, str]) -> list[dict[str, Any]]:
     return [
         {"index": value, "name": names.get(value, str(value)), "colour": colour}
         for value, colour in EVIDENCE_COLOURS.items()
+        if value != UNMAPPED  # has a pattern of its own
+    ]
+
+
+def thickness_width_m(sheet: Sheet) -> NDArray[np.float32]:
+    """Width of the 80 % interval of the thickness of the cover, metres; NaN no data."""
+    return np.asarray(sheet.thickness_m["p90"] - sheet.thickness_m["p10"])
+
+
+def thickness_limits_m(values: NDArray[np.floating[Any]]) -> tuple[float, float]:
+    """Ends of a colour scale of thicknesses: zero, and the next 100 m above 99 % of them."""
+    known = values[np.isfinite(values)]
+    highest = float(np.percentile(known, 99)) if known.size else 0.0
+    return 0.0, max(1, math.ceil(highest / 100)) * 100.0
+
+
+def _thickness_panels(sheet: Sheet) -> list[Panel]:
+    shown = (
+        ("Median thickness of the cover", sheet.thickness_m["median"], THICKNESS_COLOURS),
+        ("Width of the 80 % interval", thickness_width_m(sheet), "cividis"),
+    )
+    return [
+        FieldPanel(
+            title,
+            "m",
+            values,
+            sheet.bounds_wsen,
+            limits=thickness_limits_m(values),
+            colours=colours,
+            outline=sheet.outcrop,
+            unmapped=sheet.unmapped,
+        )
+        for title, values, colours in shown
     ]
 
 
@@ -339,10 +429,15 @@ def _uncertainty_panels(sheet: Sheet) -> list[Panel]:
                 limits=(0, 1),
                 colours="cividis",
                 outline=sheet.outcrop,
+                unmapped=sheet.unmapped,
             )
         )
     if sheet.evidence is not None and (sheet.evidence != NODATA).any():
-        panels.append(ClassPanel("Evidence: the basis of each cell's class", sheet.evidence, sheet.bounds_wsen))
+        values, unmapped = sheet.evidence, sheet.unmapped
+        if unmapped is not None and not sheet.fills_unmapped:
+            values = np.where(unmapped, np.uint8(NODATA), values)
+        title = "Evidence: the basis of each cell's class"
+        panels.append(ClassPanel(title, values, sheet.bounds_wsen, unmapped=unmapped))
     return panels
 
 

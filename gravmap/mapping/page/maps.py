@@ -18,8 +18,9 @@ from gravmap.errors import InputError
 from gravmap.gravity import open_fields
 from gravmap.gravity.field_reader import DEFAULT_RESIDUAL
 from gravmap.lattice import KM_PER_DEGREE
-from gravmap.mapping.layers import COVERED, ENTROPY, EVIDENCE_COLOURS, EXTRAPOLATED, NEAR, NODATA, OUTCROP
+from gravmap.mapping.layers import ENTROPY, EVIDENCE_COLOURS, OUTCROP, THICKNESS_COLOURS, UNDER_COVER, UNMAPPED
 from gravmap.mapping.page.facts import Facts, field_words
+from gravmap.mapping.page.figures import thickness_limits_m, thickness_width_m
 from gravmap.mapping.page.paint import Pixels, border, paint_classes, paint_measure, png
 from gravmap.plotting import degree_label, graticule, map_aspect, round_step
 
@@ -27,6 +28,7 @@ Bounds = tuple[float, float, float, float]
 
 # Twice the width on the page, for high-resolution screens and print.
 _MAIN_PX, _SIDE_PX, _FIELD_NODES = 1500, 1000, 900
+_PERIOD_PX = 12  # of rulings and dots
 
 # In units of the drawing: the longer side of a map, and the space for labels to its left and below it.
 _LONGEST, _LEFT, _BELOW, _RIM = 1000.0, 46.0, 46.0, 3.0
@@ -191,7 +193,14 @@ def main_map(facts: Facts) -> dict[str, Any]:
     """Values of the main map: ``drawing``, ``classes`` that occur, and further entries of the legend."""
     sheet, ages = facts.sheet, class_ages(facts)
     colours = {entry["index"]: entry["colour"] for entry in sheet.classes}
-    picture = paint_classes(sheet.lithology, colours, width_px=_MAIN_PX, ruled=sheet.predicted, period_px=12)
+    picture = paint_classes(
+        sheet.lithology,
+        colours,
+        width_px=_MAIN_PX,
+        ruled=sheet.predicted,
+        unmapped=sheet.unmapped,
+        period_px=_PERIOD_PX,
+    )
     return {
         "drawing": draw_map(sheet.bounds_wsen, picture, sheet.outcrop),
         "classes": [
@@ -199,10 +208,20 @@ def main_map(facts: Facts) -> dict[str, Any]:
             for entry in sheet.classes
             if facts.areas.of_class(entry["index"]) > 0
         ],
-        "has_nodata": facts.areas.of_class(NODATA) > 0,
+        "has_nodata": facts.areas.nodata_km2 > 0,
+        "unmapped": unmapped_ground(facts),
         "has_outcrop": sheet.outcrop is not None,
         "has_predicted": sheet.predicted is not None,
     }
+
+
+def unmapped_ground(facts: Facts) -> dict[str, Any] | None:
+    """Unmapped ground: ``fraction`` of the region, ``km2``, and whether it is ``predicted``; None without any."""
+    areas = facts.areas
+    if not areas.unmapped_km2:
+        return None
+    fraction = areas.unmapped_km2 / (areas.mapped_km2 + areas.unmapped_km2)
+    return {"fraction": fraction, "km2": areas.unmapped_km2, "predicted": facts.sheet.fills_unmapped}
 
 
 def uncertainty_map(facts: Facts) -> dict[str, Any] | None:
@@ -211,7 +230,9 @@ def uncertainty_map(facts: Facts) -> dict[str, Any] | None:
     entropy = sheet.measures.get(ENTROPY.name)
     if entropy is None:
         return None
-    picture, stops = paint_measure(entropy, "cividis", (0.0, 1.0), width_px=_SIDE_PX)
+    picture, stops = paint_measure(
+        entropy, "cividis", (0.0, 1.0), width_px=_SIDE_PX, unmapped=sheet.unmapped, period_px=_PERIOD_PX
+    )
     known = entropy[np.isfinite(entropy)]
     return {
         "drawing": draw_map(sheet.bounds_wsen, picture, sheet.outcrop),
@@ -220,12 +241,58 @@ def uncertainty_map(facts: Facts) -> dict[str, Any] | None:
     }
 
 
+def thickness_map(facts: Facts) -> dict[str, Any]:
+    """Thickness of the cover: the median, and the width of the 80 % interval.
+
+    Returns
+    -------
+    dict
+        ``missing``: why it is not shown, ``network`` (no network has this output) or ``file``; if empty also ``maps``,
+        two with ``title``, ``drawing``, ``stops``, ``high`` and ``median``, metres; ``thickest``: median, p10 and
+        p90 where the median is largest; and ``scores`` on test crusts, with ``run``, of each network that has them.
+    """
+    sheet = facts.sheet
+    if not sheet.thickness_m:
+        trained = any(run.model.get("architecture", {}).get("thickness") for run in facts.used)
+        return {"missing": "file" if trained else "network", "maps": [], "scores": []}
+    maps = []
+    for title, values, colours in (
+        ("Median", sheet.thickness_m["median"], THICKNESS_COLOURS),
+        ("Width of the 80 % interval", thickness_width_m(sheet), "cividis"),
+    ):
+        limits, known = thickness_limits_m(values), values[np.isfinite(values)]
+        picture, stops = paint_measure(
+            values, colours, limits, width_px=_SIDE_PX, unmapped=sheet.unmapped, period_px=_PERIOD_PX
+        )
+        maps.append(
+            {
+                "title": title,
+                "drawing": draw_map(sheet.bounds_wsen, picture, sheet.outcrop),
+                "stops": stops,
+                "high": limits[1],
+                "median": float(np.median(known)) if known.size else float("nan"),
+            }
+        )
+    median = sheet.thickness_m["median"]
+    thickest = np.unravel_index(np.argmax(np.nan_to_num(median, nan=-1.0)), median.shape)
+    scored = [(run, run.test["thickness"]["all"]) for run in facts.used if run.test.get("thickness")]
+    return {
+        "missing": "",
+        "maps": maps,
+        "thickest": {name: float(values[thickest]) for name, values in sheet.thickness_m.items()},
+        "scores": [{"run": run.name, **scores} for run, scores in scored if scores.get("rmse_m") is not None],
+    }
+
+
 def evidence_map(facts: Facts) -> dict[str, Any] | None:
-    """The evidence: ``drawing``, and ``parts`` with name, colour, km2 and fraction; None without it."""
+    """The evidence: ``drawing``, ``parts`` of the mapped area with name, colour, km2 and fraction, and ``unmapped``.
+
+    None without evidence.
+    """
     sheet, areas = facts.sheet, facts.areas
     if sheet.evidence is None:
         return None
-    whole = areas.of_evidence()
+    whole = areas.mapped_km2
     parts = [
         {
             "name": sheet.evidence_names.get(value, str(value)),
@@ -233,10 +300,11 @@ def evidence_map(facts: Facts) -> dict[str, Any] | None:
             "km2": areas.of_evidence(value),
             "fraction": areas.of_evidence(value) / whole if whole else 0.0,
         }
-        for value in (OUTCROP, NEAR, COVERED, EXTRAPOLATED)
+        for value in (OUTCROP, *UNDER_COVER)
     ]
-    picture = paint_classes(sheet.evidence, EVIDENCE_COLOURS, width_px=_SIDE_PX)
-    return {"drawing": draw_map(sheet.bounds_wsen, picture), "parts": parts}
+    colours = {value: colour for value, colour in EVIDENCE_COLOURS.items() if value != UNMAPPED}
+    picture = paint_classes(sheet.evidence, colours, width_px=_SIDE_PX, unmapped=sheet.unmapped, period_px=_PERIOD_PX)
+    return {"drawing": draw_map(sheet.bounds_wsen, picture), "parts": parts, "unmapped": unmapped_ground(facts)}
 
 
 def gravity_map(facts: Facts, fields: Path | None) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
-from gravmap.plotting import NODATA_COLOUR
+from gravmap.plotting import GREY, NODATA_COLOUR, UNMAPPED_COLOUR
 
 Pixels = NDArray[np.uint8]
 
 # Lines of a third of the period at half opacity, so that the class colours remain recognisable.
 _RULED_FRACTION, _RULED_STRENGTH = 0.3, 0.55
+_DOT_RADIUS = 0.16  # of the distance between dots
 
 
 def paint_classes(
@@ -25,6 +26,7 @@ def paint_classes(
     *,
     width_px: int = 0,
     ruled: NDArray[np.bool_] | None = None,
+    unmapped: NDArray[np.bool_] | None = None,
     period_px: int = 12,
 ) -> Pixels:
     """Paint a class map in the colours of its legend.
@@ -39,8 +41,10 @@ def paint_classes(
         Least width of the picture; every cell becomes a square of whole pixels.
     ruled : (ny, nx) bool, optional
         Cells over which thin white diagonal lines are drawn.
+    unmapped : (ny, nx) bool, optional
+        Cells over which dots are drawn; those without a colour get that of unmapped ground.
     period_px : int
-        Distance between lines along a row.
+        Distance between lines, or dots, along a row.
 
     Returns
     -------
@@ -57,11 +61,52 @@ def paint_classes(
         row, column = np.ogrid[: mask.shape[0], : mask.shape[1]]
         lines = mask & ((row + column) % period_px < max(1, round(_RULED_FRACTION * period_px)))
         picture[lines] = np.rint(255 * _RULED_STRENGTH + (1 - _RULED_STRENGTH) * picture[lines]).astype(np.uint8)
+    if unmapped is not None:
+        blank = unmapped & ~np.isin(values, list(colours))
+        draw_unmapped(picture, upsampled(unmapped, factor), upsampled(blank, factor), period_px)
     return picture
 
 
+def draw_unmapped(
+    picture: Pixels, unmapped: NDArray[np.bool_], blank: NDArray[np.bool_], period_px: int
+) -> NDArray[np.bool_]:
+    """Draw the pattern of unmapped ground, dots in staggered rows, into a picture.
+
+    Parameters
+    ----------
+    picture : (H, W, 3) uint8
+        Is changed.
+    unmapped : (H, W) bool
+        Pixels below the dots.
+    blank : (H, W) bool
+        Those of them that get the colour of unmapped ground first, because the map has no value there.
+    period_px : int
+        Distance between dots along a row.
+
+    Returns
+    -------
+    (H, W) bool
+        The pixels that were drawn.
+    """
+    row, column = np.ogrid[: picture.shape[0], : picture.shape[1]]
+    shifted = column + row // period_px % 2 * (period_px // 2)
+    middle = (period_px - 1) / 2
+    away = np.hypot(row % period_px - middle, shifted % period_px - middle)
+    dots = unmapped & (away <= max(_DOT_RADIUS * period_px, 0.75))
+    picture[blank] = _byte(UNMAPPED_COLOUR)
+    picture[dots] = _byte(GREY)
+    drawn: NDArray[np.bool_] = blank | dots
+    return drawn
+
+
 def paint_measure(
-    values: NDArray[Any], colours: str, limits: tuple[float, float], *, width_px: int = 0
+    values: NDArray[Any],
+    colours: str,
+    limits: tuple[float, float],
+    *,
+    width_px: int = 0,
+    unmapped: NDArray[np.bool_] | None = None,
+    period_px: int = 12,
 ) -> tuple[Pixels, list[str]]:
     """Paint a quantity in a colour scale.
 
@@ -73,7 +118,7 @@ def paint_measure(
         Name of matplotlib's colour map.
     limits : (float, float)
         Values at its ends.
-    width_px : int
+    width_px, unmapped, period_px
         As in :func:`paint_classes`.
 
     Returns
@@ -88,7 +133,12 @@ def paint_measure(
     picture = np.rint(255 * scale(np.nan_to_num(np.clip(fraction, 0, 1)))[..., :3]).astype(np.uint8)
     picture[~np.isfinite(values)] = _byte(NODATA_COLOUR)
     stops = ["#{:02X}{:02X}{:02X}".format(*_byte(scale(at)[:3])) for at in np.linspace(0, 1, 9)]
-    return upsampled(picture, max(1, -(-width_px // values.shape[1]))), stops
+    factor = max(1, -(-width_px // values.shape[1]))
+    picture = upsampled(picture, factor)
+    if unmapped is not None:
+        blank = unmapped & ~np.isfinite(values)
+        draw_unmapped(picture, upsampled(unmapped, factor), upsampled(blank, factor), period_px)
+    return picture, stops
 
 
 def upsampled(cells: NDArray[Any], factor: int) -> NDArray[Any]:

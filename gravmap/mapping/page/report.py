@@ -8,10 +8,18 @@ from typing import Any
 
 from gravmap.download.sources import known_sources
 from gravmap.files import write_text
-from gravmap.mapping.layers import COVERED, EXTRAPOLATED, NEAR, OUTCROP
+from gravmap.mapping.layers import EXTRAPOLATED, OUTCROP, UNDER_COVER, UNMAPPED
 from gravmap.mapping.page.crusts import prior_headlines
 from gravmap.mapping.page.facts import Facts, field_words, gather
-from gravmap.mapping.page.maps import class_ages, evidence_map, gravity_map, main_map, uncertainty_map
+from gravmap.mapping.page.maps import (
+    class_ages,
+    evidence_map,
+    gravity_map,
+    main_map,
+    thickness_map,
+    uncertainty_map,
+    unmapped_ground,
+)
 from gravmap.mapping.page.scores import mean_of, reliability_section, scores_section, verdict
 from gravmap.mapping.page.words import listed, render
 from gravmap.records import FieldRecipe
@@ -35,8 +43,8 @@ def write_report(
     Parameters
     ----------
     folder : Path
-        A finished map: ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif`` and
-        ``provenance.json``.
+        A finished map: ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif``,
+        ``cover_thickness.tif`` and ``provenance.json``.
     runs : sequence of Path
         Folders of the runs that the map was made with.
     fields : Path, optional
@@ -70,6 +78,8 @@ def page(facts: Facts, fields: Path | None) -> str:
         "report.html.j2",
         title=facts.title,
         everywhere=facts.sheet.everywhere,
+        without_geology=facts.without_geology,
+        unmapped=unmapped_ground(facts),
         starts_from_outcrop=any(facts.settings.get("starts_from_outcrop", [])),
         verdict=verdict(facts),
         prior_headlines=prior_headlines(facts),
@@ -77,6 +87,7 @@ def page(facts: Facts, fields: Path | None) -> str:
         main=main_map(facts),
         uncertainty=uncertainty_map(facts),
         evidence=evidence_map(facts),
+        thickness=thickness_map(facts),
         areas=_areas(facts),
         scores=scores_section(facts),
         reliability=reliability_section(facts),
@@ -90,14 +101,14 @@ def page(facts: Facts, fields: Path | None) -> str:
 def _glance(facts: Facts) -> dict[str, Any]:
     """Numbers of the summary; None for those not known."""
     areas = facts.areas
-    whole, hidden = areas.of_evidence(), areas.of_evidence(NEAR, COVERED, EXTRAPOLATED)
-    known = areas.has_evidence
+    hidden = areas.of_evidence(*UNDER_COVER)
     protocol, scored = facts.held_out, [run for run in facts.simulated if run.test]
     return {
-        "km2": whole,
+        "km2": areas.mapped_km2 + areas.unmapped_km2,
         "bounds_wsen": facts.sheet.bounds_wsen,
-        "covered": hidden / whole if known and whole else None,
-        "extrapolated": areas.of_evidence(EXTRAPOLATED) / hidden if known and hidden else None,
+        # Where outcrop is predicted too, it counts as near outcrop: what is cover is not known from the files.
+        "covered": None if facts.sheet.everywhere else areas.covered,
+        "extrapolated": areas.of_evidence(EXTRAPOLATED) / hidden if areas.has_evidence and hidden else None,
         "on_crusts": bool(facts.simulated),
         "held_out": None if protocol is None else mean_of([run for run in protocol.runs if run.used], "pa"),
         "best_baseline": max((row["pa"] for row in protocol.baselines.values()), default=None) if protocol else None,
@@ -116,7 +127,7 @@ def _areas(facts: Facts) -> dict[str, Any]:
     rows = []
     for entry in shown:
         index = entry["index"]
-        outcrop, cover = areas.of_class(index, OUTCROP), areas.of_class(index, NEAR, COVERED, EXTRAPOLATED)
+        outcrop, cover = areas.of_class(index, OUTCROP), areas.of_class(index, *UNDER_COVER)
         rows.append(
             {
                 "name": entry["name"],
@@ -128,6 +139,7 @@ def _areas(facts: Facts) -> dict[str, Any]:
                 "cover_km2": cover,
                 "outcrop_bar": outcrop / largest,
                 "cover_bar": cover / largest,
+                "unmapped_km2": areas.of_class(index, UNMAPPED),
                 "recall": found.get(entry["name"], {}).get("recall"),
             }
         )
@@ -135,7 +147,8 @@ def _areas(facts: Facts) -> dict[str, Any]:
         "rows": rows,
         "km2": whole,
         "outcrop_km2": areas.of_evidence(OUTCROP),
-        "cover_km2": areas.of_evidence(NEAR, COVERED, EXTRAPOLATED),
+        "cover_km2": areas.of_evidence(*UNDER_COVER),
+        "unmapped_km2": areas.of_evidence(UNMAPPED),
         "has_evidence": areas.has_evidence,
         "has_recall": bool(found),
         "on_crusts": bool(found) and scored[0].simulated,
@@ -145,7 +158,7 @@ def _areas(facts: Facts) -> dict[str, Any]:
 def _limits(facts: Facts) -> dict[str, Any]:
     """Numbers for the section on the limits of the map."""
     areas = facts.areas
-    hidden, beyond = areas.of_evidence(NEAR, COVERED, EXTRAPOLATED), areas.of_evidence(EXTRAPOLATED)
+    hidden, beyond = areas.of_evidence(*UNDER_COVER), areas.of_evidence(EXTRAPOLATED)
     recipe = next((run.model["field_recipe"] for run in facts.used if "field_recipe" in run.model), FieldRecipe())
     absent = dict.fromkeys(name for run in facts.used for name in run.test.get("absent", []))
     sources = str(facts.record.get("sources", "")).lower()

@@ -15,7 +15,7 @@ from rasterio.errors import RasterioIOError
 from rasterio.vrt import WarpedVRT
 
 from gravmap.errors import InputError
-from gravmap.mapping.layers import NODATA, OUTCROP, SECOND, evidence_names
+from gravmap.mapping.layers import NODATA, OUTCROP, SECOND, UNDER_COVER, UNMAPPED, UNMAPPED_TAG, evidence_names
 
 WGS84 = "EPSG:4326"
 _DEFAULT_NEAR_KM = 25.0
@@ -41,6 +41,8 @@ class Sheet:
         Names of the values, from the file.
     measures : dict of str to (ny, nx) float32
         Bands of uncertainty.tif that are quantities, by name; NaN for no data. Empty without the file.
+    thickness_m : dict of str to (ny, nx) float32
+        Bands of cover_thickness.tif, by name, metres; NaN for no data. Empty without the file.
     cells : (int, int)
         Rows and columns of the files.
     crs : str
@@ -55,6 +57,7 @@ class Sheet:
     evidence: NDArray[np.uint8] | None = None
     evidence_names: dict[int, str] = field(default_factory=dict)
     measures: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    thickness_m: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     cells: tuple[int, int] = (0, 0)
     crs: str = WGS84
     tags: dict[str, str] = field(default_factory=dict)
@@ -75,11 +78,22 @@ class Sheet:
         return None if self.evidence is None else np.asarray(self.evidence == OUTCROP)
 
     @property
+    def unmapped(self) -> NDArray[np.bool_] | None:
+        """Cells that no geological map covers, blank or predicted; None if there are none."""
+        found = None if self.evidence is None else np.asarray(self.evidence == UNMAPPED)
+        return found if found is not None and found.any() else None
+
+    @property
+    def fills_unmapped(self) -> bool:
+        """Whether unmapped ground has a predicted class; otherwise it is blank."""
+        return self.tags.get(UNMAPPED_TAG) == "predicted"
+
+    @property
     def predicted(self) -> NDArray[np.bool_] | None:
-        """Cells with a predicted class, if outcrop has its mapped class; otherwise None."""
+        """Cells under cover with a predicted class, if outcrop has its mapped class; otherwise None."""
         if self.evidence is None or not self.as_mapped:
             return None
-        return np.asarray((self.evidence != OUTCROP) & (self.lithology != NODATA))
+        return np.asarray((self.evidence != OUTCROP) & (self.evidence != UNMAPPED) & (self.lithology != NODATA))
 
 
 def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
@@ -90,7 +104,8 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
     Parameters
     ----------
     folder : Path
-        Folder with ``lithology.tif`` and, if available, ``evidence.tif`` and ``uncertainty.tif``.
+        Folder with ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif`` and
+        ``cover_thickness.tif``.
     longest_px : int
         Largest number of cells along the longer side, which bounds memory and the size of figures.
 
@@ -114,10 +129,23 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
     ]
     evidence, words = _evidence(folder / "evidence.tif", longest_px, shape)
     measures = _measures(folder / "uncertainty.tif", longest_px, shape)
+    thickness = _measures(folder / "cover_thickness.tif", longest_px, shape)
+    if evidence is not None:
+        # The mean passes over no data, so that reduced cells that are mostly outcrop or unmapped have one.
+        for values in thickness.values():
+            values[~np.isin(evidence, UNDER_COVER)] = np.nan
+    known = lithology[0] != NODATA
+    if evidence is not None and tags.get(UNMAPPED_TAG) != "predicted":
+        # Reduced cells that are mostly unmapped are blank: mode and mean pass over no data.
+        blank = evidence == UNMAPPED
+        lithology[0][blank] = NODATA
+        for values in measures.values():
+            values[blank] = np.nan
+        known |= blank
     kept = (slice(None), slice(None))
     if crs.to_epsg() != 4326:
         # A projected rectangle is not one in degrees: it is surrounded by a margin without data.
-        kept, bounds = _with_data(lithology[0], bounds)
+        kept, bounds = _with_data(known, bounds)
     return Sheet(
         bounds,
         lithology[0][kept],
@@ -125,6 +153,7 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
         None if evidence is None else evidence[kept],
         words,
         {name: values[kept] for name, values in measures.items()},
+        {name: values[kept] for name, values in thickness.items()},
         (int(cells[0]), int(cells[1])),
         crs.to_string(),
         tags,
@@ -140,14 +169,13 @@ def category_names(path: Path) -> dict[int, str]:
     return {value: element.text for value, element in enumerate(found) if element.text}
 
 
-def _with_data(values: NDArray[np.uint8], bounds_wsen: Bounds) -> tuple[tuple[slice, slice], Bounds]:
+def _with_data(known: NDArray[np.bool_], bounds_wsen: Bounds) -> tuple[tuple[slice, slice], Bounds]:
     """The smallest rectangle that contains every cell with data, and its outer edges."""
-    known = values != NODATA
     if not known.any():
         return (slice(None), slice(None)), bounds_wsen
     (top, *_, bottom), (left, *_, right) = (np.flatnonzero(known.any(axis=axis)).repeat(2) for axis in (1, 0))
     west, south, east, north = bounds_wsen
-    tall, wide = (north - south) / values.shape[0], (east - west) / values.shape[1]
+    tall, wide = (north - south) / known.shape[0], (east - west) / known.shape[1]
     edges = (west + left * wide, north - (bottom + 1) * tall, west + (right + 1) * wide, north - top * tall)
     return (slice(top, bottom + 1), slice(left, right + 1)), edges
 
@@ -164,15 +192,15 @@ def _measures(path: Path, longest_px: int, shape: tuple[int, ...]) -> dict[str, 
         return {}
     stored = _fitting(_read(path, longest_px, Resampling.average)[0], shape, path)
     with rasterio.open(path) as raster:
-        names, scales, offsets = raster.descriptions, raster.scales, raster.offsets
+        names, scales, offsets, nodata = raster.descriptions, raster.scales, raster.offsets, raster.nodata
     return {
-        str(name): np.where(band == NODATA, np.nan, band.astype(np.float32) * scale + offset).astype(np.float32)
+        str(name): np.where(band == nodata, np.nan, band.astype(np.float32) * scale + offset).astype(np.float32)
         for name, band, scale, offset in zip(names, stored, scales, offsets, strict=True)
         if name != SECOND.name  # a class index, which cannot be averaged
     }
 
 
-def _fitting(values: NDArray[np.uint8], shape: tuple[int, ...], path: Path) -> NDArray[np.uint8]:
+def _fitting(values: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[Any]:
     if values.shape[1:] != shape:
         raise InputError(
             f"{path} does not have the cells of lithology.tif in the same folder.",
@@ -181,12 +209,12 @@ def _fitting(values: NDArray[np.uint8], shape: tuple[int, ...], path: Path) -> N
     return values
 
 
-def _read(path: Path, longest_px: int, resampling: Resampling) -> tuple[NDArray[np.uint8], Bounds]:
+def _read(path: Path, longest_px: int, resampling: Resampling) -> tuple[NDArray[Any], Bounds]:
     """All bands (K, ny, nx), north up, and their outer edges in degrees."""
     try:
         with rasterio.open(path) as raster:
             if raster.crs is not None and raster.crs.to_epsg() != 4326:
-                with WarpedVRT(raster, crs=WGS84, resampling=Resampling.nearest, nodata=NODATA) as warped:
+                with WarpedVRT(raster, crs=WGS84, resampling=Resampling.nearest, nodata=raster.nodata) as warped:
                     return _reduced(warped, longest_px, Resampling.nearest)
             return _reduced(raster, longest_px, resampling)
     except RasterioIOError as error:
@@ -195,9 +223,9 @@ def _read(path: Path, longest_px: int, resampling: Resampling) -> tuple[NDArray[
         ) from None
 
 
-def _reduced(raster: Any, longest_px: int, resampling: Resampling) -> tuple[NDArray[np.uint8], Bounds]:
+def _reduced(raster: Any, longest_px: int, resampling: Resampling) -> tuple[NDArray[Any], Bounds]:
     rows, columns = raster.shape
     factor = max(1.0, max(rows, columns) / longest_px)
     shape = (max(1, round(rows / factor)), max(1, round(columns / factor)))
-    values: NDArray[np.uint8] = raster.read(out_shape=(raster.count, *shape), resampling=resampling)
+    values: NDArray[Any] = raster.read(out_shape=(raster.count, *shape), resampling=resampling)
     return values, tuple(raster.bounds)

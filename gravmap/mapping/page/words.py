@@ -50,7 +50,7 @@ def _environment(package: str) -> jinja2.Environment:
     )
     environment.filters |= {
         each.__name__: each
-        for each in (about, area, bare_area, capitalised, count, degrees, figure, listed, percent, significant)
+        for each in (about, area, bare_area, capitalised, count, degrees, figure, listed, metres, percent, significant)
     }
     environment.globals |= {"version": __version__, "palette": plotting}
     return environment
@@ -72,6 +72,13 @@ def about(km2: float) -> str:
         return area(km2)
     power = 10 ** (math.floor(math.log10(km2)) - 2)
     return area(round(km2 / power) * power)
+
+
+def metres(length_m: float) -> str:
+    """A thickness with its unit, to three significant digits; a dash for NaN."""
+    if not math.isfinite(length_m):
+        return "–"
+    return f"{count(float(f'{length_m:.3g}'))}{THIN}m"
 
 
 def percent(fraction: float | None, digits: int = 0) -> str:

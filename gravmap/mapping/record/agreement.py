@@ -12,11 +12,12 @@ import numpy as np
 import rasterio
 from rasterio.errors import RasterioIOError
 
-from gravmap.mapping.layers import NODATA, OUTCROP
+from gravmap.mapping.layers import NODATA, OUTCROP, THICKNESS_BANDS, UNDER_COVER, UNMAPPED
 from gravmap.mapping.record.finding import AS_RECORDED, DISAGREES, Finding
-from gravmap.mapping.record.raster_content import blocks, count_values, read_attribute_table
+from gravmap.mapping.record.provenance import THICKNESS
+from gravmap.mapping.record.raster_content import blocks, count_values, measure_thickness, read_attribute_table
 
-RASTERS = ("lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif")
+RASTERS = ("lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif", THICKNESS)
 
 # Areas are sums of many small numbers, written in decimal: so far apart they may be.
 AREA_TOLERANCE = 1e-4
@@ -63,6 +64,10 @@ def agreement(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
             "class, probability and evidence of every cell",
             _cells(paths, record.get("settings", {}).get("class_offsets")),
         )
+        if record.get("unmapped"):  # earlier maps have none
+            yield _finding("unmapped ground", _unmapped(paths, record["unmapped"], counted["evidence.tif"]))
+    if {THICKNESS, "evidence.tif"} <= paths.keys():
+        yield _finding("thickness of the cover of every cell", _thickness(paths, record))
     if (folder / "lithology.gpkg").is_file():
         area = sum(km2 for value, (_, km2) in counted["lithology.tif"].items() if value != NODATA)
         yield _finding("area of the polygons", _polygons(folder / "lithology.gpkg", area))
@@ -132,7 +137,8 @@ def _tags(paths: Mapping[str, Path], record: Mapping[str, Any]) -> str:
 def _cells(paths: Mapping[str, Path], offsets: Sequence[float] | None) -> str:
     """Where the network names the class, it is one of the likeliest; no data is no data in both.
 
-    With offsets, added to the logs of the chances, it is one of those that are largest then.
+    Unmapped ground is evidence without a class. With offsets, added to the logs of the chances, the class is one of
+    those that are largest then.
     """
     wrong = blind = 0
     factors = 1.0 if offsets is None else np.exp(np.asarray(offsets, np.float64))[:, None, None]
@@ -145,7 +151,7 @@ def _cells(paths: Mapping[str, Path], offsets: Sequence[float] | None) -> str:
             return "the rasters have different sizes"
         for window in blocks(lithology.height, lithology.width):
             classes, rests_on = lithology.read(1, window=window), evidence.read(1, window=window)
-            blind += int(((classes == NODATA) != (rests_on == NODATA)).sum())
+            blind += int((((classes == NODATA) != (rests_on == NODATA)) & (rests_on != UNMAPPED)).sum())
             shares = probability.read(window=window)
             named = (classes != NODATA) & (rests_on != NODATA) & (classes >= 1) & (classes <= len(shares))
             named &= (shares[0] != NODATA) & (rests_on != OUTCROP)
@@ -157,6 +163,74 @@ def _cells(paths: Mapping[str, Path], offsets: Sequence[float] | None) -> str:
     differences = [f"{blind:,} cells have a class and no evidence, or the other way round"] if blind else []
     if wrong:
         differences.append(f"in {wrong:,} cells predicted, the class is not the likeliest one")
+    return "; ".join(differences)
+
+
+def _unmapped(paths: Mapping[str, Path], recorded: Mapping[str, Any], evidence: Mapping[int, tuple[int, float]]) -> str:
+    """The recorded fraction is that of the evidence; ground that was not filled is blank in every raster."""
+    km2 = {value: area for value, (_, area) in evidence.items() if value != NODATA}
+    fraction = km2.get(UNMAPPED, 0.0) / (sum(km2.values()) or 1.0)
+    if not math.isclose(fraction, float(recorded["fraction"]), abs_tol=AREA_TOLERANCE):
+        return (
+            f"{100 * fraction:.2f} % of the evidence is unmapped, {100 * float(recorded['fraction']):.2f} in the record"
+        )
+    if recorded["predicted"] or UNMAPPED not in km2:
+        return ""
+    filled = []
+    with rasterio.open(paths["evidence.tif"]) as rests_on:
+        for name in ("lithology.tif", "probability.tif", "uncertainty.tif"):  # thickness has a finding of its own
+            if name not in paths:
+                continue
+            with rasterio.open(paths[name]) as raster:
+                if raster.shape == rests_on.shape and any(
+                    ((rests_on.read(1, window=window) == UNMAPPED) & (raster.read(window=window) != NODATA)).any()
+                    for window in blocks(raster.height, raster.width)
+                ):
+                    filled.append(name)
+    return f"{', '.join(filled)} have values on unmapped ground, which the record calls blank" if filled else ""
+
+
+def _thickness(paths: Mapping[str, Path], record: Mapping[str, Any]) -> str:
+    """The median lies between p10 and p90, all three where ground is under cover, and their means are those recorded.
+
+    On a map that shows the prediction on outcrop too, outcrop cannot be told from cover: there it may be no data.
+    """
+    everywhere = bool(record.get("settings", {}).get("everywhere"))
+    wrong = partial = misplaced = 0
+    with rasterio.open(paths[THICKNESS]) as thickness, rasterio.open(paths["evidence.tif"]) as evidence:
+        if thickness.shape != evidence.shape:
+            return "the rasters have different sizes"
+        if thickness.descriptions != tuple(THICKNESS_BANDS):
+            return f"its bands are {', '.join(map(str, thickness.descriptions))}, not {', '.join(THICKNESS_BANDS)}"
+        for window in blocks(thickness.height, thickness.width):
+            values, rests_on = thickness.read(window=window), evidence.read(1, window=window)
+            known = values != thickness.nodata
+            median, low, high = values
+            partial += int((known.any(axis=0) != known.all(axis=0)).sum())
+            wrong += int((known.all(axis=0) & ((median < low) | (median > high))).sum())
+            covered = np.isin(rests_on, UNDER_COVER)
+            misplaced += int((known[0] & ~covered if everywhere else known[0] != covered).sum())
+    differences = [
+        f"in {count:,} cells {what}"
+        for count, what in (
+            (wrong, "the median is not between p10 and p90"),
+            (partial, "only some of the bands have a value"),
+            (misplaced, "there is a thickness without cover, or none under cover"),
+        )
+        if count
+    ]
+    recorded = record.get("cover_thickness")
+    found = measure_thickness(paths[THICKNESS])
+    if recorded is None:
+        differences.append("the record knows no thickness")
+    elif found["cells"] != recorded["cells"]:
+        differences.append(f"{found['cells']:,} cells have one, {recorded['cells']:,} in the record")
+    else:
+        differences += [
+            f"the mean of {name} is {mean:.6g} m, {recorded['mean_m'].get(name)} in the record"
+            for name, mean in found["mean_m"].items()
+            if mean is not None and not math.isclose(mean, recorded["mean_m"].get(name) or -1, rel_tol=AREA_TOLERANCE)
+        ]
     return "; ".join(differences)
 
 

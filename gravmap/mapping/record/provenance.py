@@ -25,11 +25,16 @@ from gravmap.errors import InputError
 from gravmap.files import PARTIAL, sha256, write_checksummed_json
 from gravmap.geology.labels import legend_path
 from gravmap.gravity.fields_file import read_field_recipe
-from gravmap.mapping.layers import NODATA
+from gravmap.mapping.layers import NODATA, UNMAPPED
 from gravmap.mapping.plan import WINDOWS_FOLDER
 from gravmap.mapping.record.data_sources import field_attributes, file_name, original_data
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
-from gravmap.mapping.record.raster_content import count_values, read_attribute_table, read_layers
+from gravmap.mapping.record.raster_content import (
+    count_values,
+    measure_thickness,
+    read_attribute_table,
+    read_layers,
+)
 from gravmap.records import (
     ChannelRecord,
     ClassRecord,
@@ -46,6 +51,7 @@ from gravmap.units import format_angle, format_length
 FILE = "provenance.json"
 FORMAT = 1
 MADE_BY = "gravmap predict"
+THICKNESS = "cover_thickness.tif"
 
 # Packages that shape the numbers of a map.
 PACKAGES = ("numpy", "scipy", "pyamg", "torch", "torchvision", "rasterio", "pyproj", "xarray", "geopandas", "shapely")
@@ -119,6 +125,7 @@ def write_provenance(
     attributes = field_attributes(fields)
     recipe = read_field_recipe(attributes.get("gravmap_recipe", "{}"), str(fields))
     sources = [with_layers(fields, entry) for entry in original_data(fields, labels, trained)]
+    summary = _summary(folder, models)
     record = {
         "format": FORMAT,
         "record_sha256": "",
@@ -136,7 +143,9 @@ def write_provenance(
         "inputs": hashed_inputs(fields, runs, labels, others or {}, (home or folder).resolve()),
         "sources": sources,
         "deviations": deviations_from_paper(recipe, sources, models),
-        "summary": _summary(folder, models),
+        "summary": summary,
+        "unmapped": None if labels is None else _unmapped(summary.get("evidence", []), settings),
+        "cover_thickness": measure_thickness(folder / THICKNESS) if (folder / THICKNESS).exists() else None,
         "versions": versions(),
         "platform": machine(device),
     }
@@ -201,6 +210,24 @@ class MapSettings(TypedDict, total=False):
 
 
 @record
+class UnmappedRecord(TypedDict):
+    """Ground that no geological map covers: its area, its fraction of the map's, and whether it has a class."""
+
+    km2: float
+    fraction: float
+    predicted: bool
+
+
+@record
+class ThicknessRecord(TypedDict):
+    """Thickness of the cover of a map: cells with data, their area, and the mean of each band, metres."""
+
+    cells: Count
+    km2: float
+    mean_m: dict[str, float | None]
+
+
+@record
 class Provenance(TypedDict, total=False):
     """Content of ``provenance.json``."""
 
@@ -215,6 +242,8 @@ class Provenance(TypedDict, total=False):
     sources: list[SourceRecord]
     deviations: list[str]
     summary: dict[str, list[CountedClass]]
+    unmapped: UnmappedRecord | None
+    cover_thickness: ThicknessRecord | None
     versions: dict[str, str]
     outputs: dict[str, FileRecord]
 
@@ -322,6 +351,17 @@ def _summary(folder: Path, models: Sequence[Mapping[str, Any]]) -> dict[str, Any
             for value, (cells, km2) in count_values(path).items()
         ]
     return summary
+
+
+def _unmapped(evidence: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Area that no geological map covers, its fraction of all cells with evidence, and whether it was predicted."""
+    km2 = {int(row["value"]): float(row["km2"]) for row in evidence if row["value"] != NODATA}
+    area = km2.get(UNMAPPED, 0.0)
+    return {
+        "km2": area,
+        "fraction": float(f"{area / (sum(km2.values()) or 1.0):.9g}"),
+        "predicted": bool(settings.get("fill_unmapped", False)),
+    }
 
 
 def deviations_from_paper(

@@ -41,6 +41,34 @@ def count_values(path: Path) -> dict[int, tuple[int, float]]:
     return {int(value): (int(tally.cells[value]), float(tally.km2[value])) for value in np.flatnonzero(tally.cells)}
 
 
+def measure_thickness(path: Path) -> dict[str, Any]:
+    """Cells, area and mean thickness of a ``cover_thickness.tif``.
+
+    Parameters
+    ----------
+    path : Path
+        The raster, geographic or projected, north up.
+
+    Returns
+    -------
+    dict
+        ``cells`` with data, ``km2`` of these, and ``mean_m``: for each band the mean weighted by area, metres; None
+        without a cell.
+    """
+    cells, km2 = 0, 0.0
+    with rasterio.open(path) as raster:
+        names, nodata = [str(name) for name in raster.descriptions], raster.nodata
+        sums = np.zeros(raster.count)
+        for window in blocks(raster.height, raster.width):
+            values = raster.read(window=window)
+            known = values[0] != nodata
+            area = np.where(known, cell_areas_km2(raster.crs, raster.transform, window), 0.0)
+            cells, km2 = cells + int(known.sum()), km2 + float(area.sum())
+            sums += (values * area).sum(axis=(1, 2))
+    means = {name: float(f"{total / km2:.6g}") if km2 else None for name, total in zip(names, sums, strict=True)}
+    return {"cells": cells, "km2": float(f"{km2:.9g}"), "mean_m": means}
+
+
 def blocks(rows: int, columns: int, side: int = BLOCK) -> Iterator[Window]:
     """Windows that cover a raster, row by row."""
     for row in range(0, rows, side):

@@ -38,6 +38,7 @@ from pystac.extensions.raster import DataType
 
 from gravmap.errors import InputError
 from gravmap.files import write_json
+from gravmap.mapping.layers import THICKNESS_BANDS
 from gravmap.mapping.record.provenance import FILE as RECORD
 from gravmap.mapping.record.provenance import MADE_BY, outputs_in, read_provenance
 from gravmap.mapping.record.stac_assets import add_file, class_objects, multihash
@@ -237,12 +238,28 @@ def _add_model(item: pystac.Item, record: Mapping[str, Any], classes: Mapping[in
         classes=class_objects(classes),
         post_processing_function=ProcessingExpression.create("python", "torch.softmax(logits / T, dim=1)"),
     )
+    outputs, tasks = [logits], [TaskType.SEMANTIC_SEGMENTATION]
+    if record.get("cover_thickness"):
+        tasks.append(TaskType.REGRESSION)
+        outputs.append(
+            ModelOutput.create(
+                name="quantiles of the thickness of the cover",
+                tasks=[TaskType.REGRESSION],
+                result=ResultStructure.create(
+                    shape=[-1, len(THICKNESS_BANDS), size, size],
+                    dim_order=["batch", "quantile", "height", "width"],
+                    data_type=DataType.FLOAT32,
+                ),
+                description="10, 50 and 90 % in kilometres, blended as the logits are; the interval is then calibrated"
+                " (thickness_intervals in provenance.json)",
+            )
+        )
     MLMExtension.ext(item).apply(
         name=_model_name(f"gravmap {first['model']} {'+'.join(model['name'] for model in models)}"),
         architecture=_architecture(first["model"]),
-        tasks=[TaskType.SEMANTIC_SEGMENTATION],
+        tasks=tasks,
         input=[window],
-        output=[logits],
+        output=outputs,
         framework="PyTorch",
         framework_version=str(first["versions"].get("torch") or record["versions"]["torch"]),
         total_parameters=first["parameters"],

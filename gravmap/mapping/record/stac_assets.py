@@ -53,6 +53,9 @@ KINDS = {
     "probability.tif": Kind("probability", MediaType.COG, ("data",), "Probability of every class"),
     "uncertainty.tif": Kind("uncertainty", MediaType.COG, ("data",), "Measures of how unsure the class is"),
     "evidence.tif": Kind("evidence", MediaType.COG, ("data",), "What the class of a cell rests on"),
+    "cover_thickness.tif": Kind(
+        "cover_thickness", MediaType.COG, ("data",), "Thickness of the cover in metres: median and 80 % interval"
+    ),
     "lithology.gpkg": Kind(
         "polygons", MediaType.GEOPACKAGE, ("data",), "Polygons by class, styled, with their evidence"
     ),
@@ -60,6 +63,12 @@ KINDS = {
     "map.pdf": Kind("map_pdf", MediaType.PDF, ("visual",), "The map for printing"),
     "uncertainty.png": Kind("uncertainty_map", MediaType.PNG, ("overview",), "Uncertainty and evidence as a picture"),
     "uncertainty.pdf": Kind("uncertainty_map_pdf", MediaType.PDF, ("visual",), "Uncertainty and evidence for printing"),
+    "cover_thickness.png": Kind(
+        "cover_thickness_map", MediaType.PNG, ("overview",), "Thickness of the cover and its interval as a picture"
+    ),
+    "cover_thickness.pdf": Kind(
+        "cover_thickness_map_pdf", MediaType.PDF, ("visual",), "Thickness of the cover and its interval for printing"
+    ),
     "report.html": Kind("report", MediaType.HTML, ("metadata",), "The map, its scores and its limits on one page"),
     "provenance.json": Kind(
         "provenance", MediaType.JSON, ("metadata",), "What the map was made of; `gravmap verify` checks it"
@@ -163,6 +172,8 @@ def _band(raster: Any, index: int) -> dict[str, Any]:
     nodata = raster.nodatavals[index - 1]
     if nodata is not None:
         band["nodata"] = int(nodata) if float(nodata).is_integer() else nodata
+    if raster.units[index - 1]:
+        band["unit"] = raster.units[index - 1]
     band["raster:scale"] = raster.scales[index - 1]
     band["raster:offset"] = raster.offsets[index - 1]
     known = {

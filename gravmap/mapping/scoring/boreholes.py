@@ -14,8 +14,10 @@ from gravmap.errors import InputError
 from gravmap.geology.legend import normalize_code
 from gravmap.geology.legend_file import read_legend
 from gravmap.geology.points import Points
-from gravmap.lattice import COVER, turn_longitudes
+from gravmap.lattice import COVER, UNUSABLE, turn_longitudes
 from gravmap.learning.data.dataset import RegionDataset
+
+NO_THICKNESS = "the network was not trained with the thickness of the cover"
 
 MOST_NAMED = 8
 """So many unknown classes are named; the rest is counted."""
@@ -82,13 +84,10 @@ def lay_points(points: Points, dataset: RegionDataset) -> Boreholes:
     InputError
         None of them can be scored.
     """
+    row, column = nearest_nodes(points, dataset)
     known = {normalize_code(str(entry["name"])).casefold(): int(entry["index"]) for entry in dataset.classes}
     known |= {str(entry["index"]): int(entry["index"]) for entry in dataset.classes}
     label = np.array([known.get(value.casefold(), 0) for value in points.values], np.uint8)
-    nodes = dataset.node_lon
-    half = (nodes[-1] - nodes[0]) / (len(nodes) - 1) / 2
-    lon = turn_longitudes(points.lon, float(nodes[0] - half), float(nodes[-1] + half))
-    row, column = _nearest(points.lat, dataset.node_lat), _nearest(lon, nodes)
     inside = (row >= 0) & (column >= 0)
     with_gravity = inside & dataset.field_valid[row, column]
     scored = with_gravity & (label > 0)
@@ -135,6 +134,88 @@ def describe_left_out(account: Mapping[str, Any]) -> str:
         named = ", ".join(list(unknown)[:MOST_NAMED]) + (", ..." if len(unknown) > MOST_NAMED else "")
         reasons.append(f"{sum(unknown.values())} with a class that the legend does not have ({named})")
     return "; ".join(reasons)
+
+
+def nearest_nodes(points: Points, dataset: RegionDataset) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Row and column of the node nearest to each point; -1 beyond half a step from the outermost."""
+    nodes = dataset.node_lon
+    half = (nodes[-1] - nodes[0]) / (len(nodes) - 1) / 2
+    lon = turn_longitudes(points.lon, float(nodes[0] - half), float(nodes[-1] + half))
+    return _nearest(points.lat, dataset.node_lat), _nearest(lon, nodes)
+
+
+@dataclass(frozen=True)
+class DepthPoints:
+    """Points that reach the basement under mapped cover, and why the others are left out.
+
+    Attributes
+    ----------
+    row, column : ndarray, shape (n,), int64
+        Of the nearest node.
+    depth_km : ndarray, shape (n,), float64
+        Depth of the basement, which is the thickness of the cover.
+    counts : dict of str to int
+        ``read``, ``scored`` and, for each reason, those left out.
+    """
+
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    depth_km: NDArray[np.float64]
+    counts: dict[str, int]
+
+
+def depth_points(points: Points, dataset: RegionDataset, surface: NDArray[np.uint8]) -> DepthPoints:
+    """Find the node of every point with a depth.
+
+    Parameters
+    ----------
+    points : Points
+        With `depth_m`.
+    dataset : RegionDataset
+        Nodes of the field.
+    surface : (ny, nx) uint8
+        Mapped class at the nodes; 0 cover, 255 not usable.
+
+    Raises
+    ------
+    InputError
+        None of them can be scored.
+    """
+    assert points.depth_m is not None
+    row, column = nearest_nodes(points, dataset)
+    left = np.ones(len(row), np.bool_)
+    counts = {"read": len(row) + points.unplaced, "scored": 0, "unplaced": points.unplaced}
+    mapped = surface[row, column]
+    for reason, out in (
+        ("outside", (row < 0) | (column < 0)),
+        ("without_depth", np.isnan(points.depth_m)),
+        ("without_gravity", ~dataset.field_valid[row, column]),
+        ("unmapped", mapped == UNUSABLE),
+        ("on_outcrop", mapped != COVER),
+    ):
+        counts[reason] = int((left & out).sum())
+        left &= ~out
+    counts["scored"] = int(left.sum())
+    if not counts["scored"]:
+        raise InputError(
+            f"None of the {counts['read']} points of {points.path} can be scored by its {points.depth_field}: "
+            f"{describe_depths_left_out(counts)}.",
+            "Points must lie on mapped cover, inside the fields, with a depth of the basement in metres.",
+        )
+    return DepthPoints(row[left].astype(np.int64), column[left].astype(np.int64), points.depth_m[left] / 1000, counts)
+
+
+def describe_depths_left_out(counts: Mapping[str, int]) -> str:
+    """Why points are not scored by their depth, in words; empty when all are."""
+    words = {
+        "outside": "outside the area",
+        "unplaced": "without a position",
+        "without_depth": "without a depth",
+        "without_gravity": "where gravity is not known",
+        "unmapped": "where nothing is mapped",
+        "on_outcrop": "on mapped outcrop",
+    }
+    return "; ".join(f"{counts[key]} {text}" for key, text in words.items() if counts[key])
 
 
 def _cover_words(dataset: RegionDataset) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,33 @@ from numpy.typing import NDArray
 from gravmap.files import sha256, write_checksummed_json
 from gravmap.geology.points import Points
 from gravmap.gravity.topography import topography_at_nodes
-from gravmap.lattice import TEST, TUNE
+from gravmap.lattice import COVER, TEST, TUNE
+from gravmap.learning.calibration.by_distance import DistanceTemperature
+from gravmap.learning.calibration.class_offsets import predict_class
 from gravmap.learning.calibration.temperature import read_calibration, window_sizes_key
+from gravmap.learning.calibration.thickness import ThicknessInterval, thickness_scores
 from gravmap.learning.data.dataset import IGNORE, to_target
 from gravmap.learning.evaluation.comparison import SHIFTED_INPUT, TITLES, ScoredNodes, compare_with_null_models
 from gravmap.learning.evaluation.figures import draw_confusion, draw_distance
-from gravmap.learning.evaluation.held_out import scoring_scale
+from gravmap.learning.evaluation.held_out import node_logits, scoring_scale
 from gravmap.learning.evaluation.importance import draw_offsets, permutation_importance, shift_input
 from gravmap.learning.evaluation.metrics import confusion, scores, scores_by_distance
 from gravmap.learning.evaluation.node_predictor import FILE as PREDICTED
 from gravmap.learning.evaluation.node_predictor import UNLABELLED, load_node_predictor, predict_class_map
 from gravmap.learning.evaluation.null_models import labelled_mask, null_maps, unavailable_null_models
 from gravmap.learning.evaluation.run_groups import shared_settings
-from gravmap.mapping.scoring.boreholes import Boreholes
+from gravmap.learning.evaluation.under_cover import distance_km
+from gravmap.learning.training.checkpoint import load_model
+from gravmap.mapping.blend import softmax
+from gravmap.mapping.compatibility import check_fields
+from gravmap.mapping.outcrop_file import FieldsWithOutcrop
+from gravmap.mapping.scoring.boreholes import NO_THICKNESS, Boreholes, depth_points, lay_points
 from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes, with_nulls_beside
-from gravmap.mapping.scoring.finished_run import FinishedRun
+from gravmap.mapping.scoring.finished_run import FinishedRun, dataset_of_network
+from gravmap.network.outcrop_start import AllOutputs, has_thickness
 from gravmap.progress import Progress, silent
+from gravmap.records import read_model
+from gravmap.tiling.training_arrays import read_index
 
 FORMAT = 1
 FILE, CONFUSION, DISTANCE = "evaluation.json", "confusion.png", "distance.png"
@@ -163,13 +174,16 @@ def evaluate_run(
             unknown = int(np.isnan(topography[nodes.counted]).sum())
             record["topography"] = {"file": str(options.topography), "unknown_nodes": unknown}
         record["gravity_adds"] = compare_with_null_models([compared])
-    if boreholes is not None and options.points is not None:
-        record["points"] = {
-            "file": str(options.points.path),
-            "class_field": options.points.field,
-            **boreholes.account(),
-            **_score_points(boreholes, nodes, named, nulls),
-        }
+    if options.points is not None:
+        record["points"] = {"file": str(options.points.path)}
+        if boreholes is not None:
+            record["points"] |= {
+                "class_field": options.points.field,
+                **boreholes.account(),
+                **_score_points(boreholes, nodes, named, nulls),
+            }
+        if options.points.depth_m is not None:  # a network of a region has no thickness: it is not known there
+            record["points"]["depth"] = {"field": options.points.depth_field, "left_out": NO_THICKNESS}
     if options.importance and not labelled_mask(dataset, TUNE).any():
         record["importance_left_out"] = NO_TUNING
     elif options.importance:
@@ -182,6 +196,89 @@ def evaluate_run(
     written = (PREDICTED, *((CONFUSION, DISTANCE) if options.pictures else ()))
     record["files"] = {name: sha256(folder / name) for name in written if (folder / name).exists()}
     return Evaluated(write_checksummed_json(folder / FILE, record), compared)
+
+
+def evaluate_at_points(
+    folder: Path, tiles: Path, options: EvaluateOptions, progress: Progress = silent
+) -> dict[str, Any]:
+    """Score a network trained on simulated crusts at boreholes under the mapped cover of a region.
+
+    No part of the region was held out from it, so there are no test blocks: boreholes are all that can be scored. Its
+    outcrop context is all that is mapped, as in a map. Nothing is written.
+
+    Parameters
+    ----------
+    folder : Path
+        The run.
+    tiles : Path
+        The tile set of the region.
+    options : EvaluateOptions
+        With `points`, which have a class or a depth.
+    progress : Progress
+        Called after each window.
+
+    Returns
+    -------
+    dict
+        ``run``, ``model``, ``window_deg`` and ``points``: ``file``; with classes those of `evaluate_run`, without null
+        models, and ``not_under_cover``; with depths ``depth``: ``field``, ``counts`` and the scores of
+        :func:`gravmap.learning.calibration.thickness.thickness_scores`, or ``left_out``, why there are none.
+
+    Raises
+    ------
+    InputError
+        The region does not fit the network, or no point can be scored.
+    """
+    points = options.points
+    assert points is not None
+    network, spec = load_model(folder, options.device)
+    model = read_model(folder)
+    dataset = dataset_of_network(model, tiles, folder.name)
+    with FieldsWithOutcrop(tiles / read_index(tiles)["sources"]["fields"]["path"]) as fields:
+        # Residuals that the file lacks are read from the one beside it.
+        check_fields(fields, spec, [name for name in spec.input.measured if name not in fields.dataset])
+    surface, _ = dataset.node_truth()
+    holes = lay_points(points, dataset) if points.field else None
+    thickness = has_thickness(network)
+    depths = depth_points(points, dataset, surface) if points.depth_m is not None and thickness else None
+    wanted = np.zeros(surface.shape, np.bool_)
+    found: dict[str, Any] = {"file": str(points.path)}
+    if holes is not None:
+        covered = surface[holes.row, holes.column] == COVER
+        found |= {"class_field": points.field, **holes.account(), "not_under_cover": int((~covered).sum())}
+        found["scored"] = int(covered.sum())
+        holes = replace(holes, row=holes.row[covered], column=holes.column[covered], label=holes.label[covered])
+        wanted[holes.row, holes.column] = True
+    if depths is not None:
+        wanted[depths.row, depths.column] = True
+    scale = scoring_scale(spec.scales_deg)
+    record = {"run": folder.name, "model": spec.model, "window_deg": scale, "points": found}
+    if points.depth_m is not None and not thickness:
+        found["depth"] = {"field": points.depth_field, "left_out": NO_THICKNESS}
+    if not wanted.any():
+        return record
+    outputs = node_logits(
+        AllOutputs(network), dataset, wanted, inputs=spec.input, tile_size_px=spec.tile_size_px, scale_deg=scale,
+        device=options.device, progress=progress,
+    )  # fmt: skip
+    calibration, classes = read_calibration(folder), len(spec.classes)
+    if holes is not None and len(holes.label):
+        divisor = 1.0 if calibration is None else calibration.divisor([scale])
+        at_nodes = divisor.at(distance_km(dataset)) if isinstance(divisor, DistanceTemperature) else divisor
+        probability = softmax((outputs[:classes] / at_nodes).astype(np.float32))
+        offsets = None if calibration is None else calibration.offsets
+        named = predict_class(np.nan_to_num(probability), offsets)[holes.row, holes.column]
+        names = [str(each["name"]) for each in spec.classes]
+        found["scores"] = scores(confusion(to_target(holes.label), named, classes), names)
+    if depths is not None:
+        interval = ThicknessInterval() if calibration is None else calibration.thickness
+        quantiles_km = interval.apply(outputs[classes:, depths.row, depths.column].T)
+        found["depth"] = {
+            "field": points.depth_field,
+            "counts": depths.counts,
+            **thickness_scores(quantiles_km, depths.depth_km)["all"],
+        }
+    return record
 
 
 def _score_points(

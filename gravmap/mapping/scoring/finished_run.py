@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gravmap.classes import NamedClasses
 from gravmap.errors import InputError
 from gravmap.geology.points import Points
+from gravmap.lattice import COVER, UNUSABLE
 from gravmap.learning.data.dataset import RegionDataset, known_labels
 from gravmap.learning.data.outcrop_context import is_context, with_context
 from gravmap.mapping.scoring.boreholes import Boreholes, lay_points
 from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes
 from gravmap.records import ModelRecord, read_model
 from gravmap.tiling import load_arrays
+from gravmap.tiling.training_arrays import read_index
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class FinishedRun:
     nodes : EvaluationNodes
         The labelled nodes of its test blocks.
     boreholes : Boreholes or None
-        Where boreholes are given.
+        Where boreholes are given with their class.
     """
 
     folder: Path
@@ -62,7 +65,8 @@ class FinishedRun:
         model = read_model(folder, complete=True)
         dataset = dataset_of_run(model, tiles, folder.name)
         nodes = EvaluationNodes.of(dataset, by_area, folder.name)
-        return cls(folder, model, dataset, nodes, None if points is None else lay_points(points, dataset))
+        boreholes = lay_points(points, dataset) if points is not None and points.field else None
+        return cls(folder, model, dataset, nodes, boreholes)
 
     @property
     def seed(self) -> int:
@@ -115,7 +119,8 @@ def dataset_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the netwo
     if model.get("taught_on"):
         raise InputError(
             f"{name} was trained on simulated crusts, so no part of a tile set was held out from it.",
-            "Its scores under the cover of other crusts are in scores.json; `gravmap predict` makes a map with it.",
+            "Its scores under the cover of other crusts are in scores.json; `gravmap evaluate RUN --points FILE` scores"
+            " it at boreholes.",
         )
     split = model.get("split", {})
     read = list(dict.fromkeys(str(each["field"]) for each in model.get("inputs", []) if each.get("field")))
@@ -125,7 +130,7 @@ def dataset_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the netwo
             tiles, channels=fields or None, split=str(split.get("name", "blocks")), fold=int(split.get("fold", 0))
         )
     )
-    _same_classes(model.get("classes", []), dataset.classes, tiles, name)
+    _check_classes(model, dataset, tiles, name)
     known = model.get("area_sha256")
     if known and known != _fingerprint(dataset, model):
         raise InputError(
@@ -133,6 +138,30 @@ def dataset_of_run(model: Mapping[str, Any], tiles: Path, name: str = "the netwo
             "Bring back the old data, or train anew on the new tile set.",
         )
     return dataset if fields == read else with_context(dataset, known_labels(dataset))
+
+
+def dataset_of_network(model: Mapping[str, Any], tiles: Path, name: str) -> RegionDataset:
+    """The region of a tile set for a network that was trained elsewhere, with all mapped outcrop as its context.
+
+    Parameters
+    ----------
+    model, tiles, name
+        As in :func:`dataset_of_run`.
+
+    Raises
+    ------
+    InputError
+        No tile set, one without the network's fields, or with other classes.
+    """
+    read = list(dict.fromkeys(str(each["field"]) for each in model.get("inputs", []) if each.get("field")))
+    fields = [field for field in read if not is_context(field)]
+    split = str(read_index(tiles)["splits"][0]["name"])  # any: roles are not used
+    dataset = RegionDataset.from_arrays(load_arrays(tiles, channels=fields or None, split=split))
+    _check_classes(model, dataset, tiles, name)
+    if fields == read:
+        return dataset
+    labels, _ = dataset.node_truth()
+    return with_context(dataset, np.where(labels == UNUSABLE, np.uint8(COVER), labels))
 
 
 def _fingerprint(dataset: RegionDataset, model: Mapping[str, Any]) -> str:
@@ -145,19 +174,9 @@ def _fingerprint(dataset: RegionDataset, model: Mapping[str, Any]) -> str:
     return hashlib.sha256(f"{found} {read[0]}".encode()).hexdigest() if read else found
 
 
-def _same_classes(of_run: list[dict[str, Any]], of_tiles: list[dict[str, Any]], tiles: Path, name: str) -> None:
-    run, labels = ([(int(each["index"]), str(each["name"])) for each in classes] for classes in (of_run, of_tiles))
-    if run == labels:
-        return
-    difference = next(
-        (
-            f"class {one[0]} is {one[1]!r} in the run and {other[1]!r} in the labels"
-            for one, other in zip(run, labels, strict=False)
-            if one != other
-        ),
-        f"the run has {len(run)} classes, the labels {len(labels)}",
-    )
-    raise InputError(
-        f"The legends of {name} and of {tiles} differ: {difference}.",
-        "Rasterize and tile with the legend of the run, or train anew.",
-    )
+def _check_classes(model: Mapping[str, Any], dataset: RegionDataset, tiles: Path, name: str) -> None:
+    trained = NamedClasses.of(model.get("classes", []), str(model.get("legend_toml", "")))
+    found = NamedClasses.of(dataset.classes, str(dataset.meta.get("legend_toml", "")))
+    mismatch = trained.describe_mismatch(name[:1].upper() + name[1:], str(tiles), found)
+    if mismatch:
+        raise InputError(mismatch, f"{trained.how_to_make(tiles=True)}; or train anew on this one.")

@@ -126,3 +126,15 @@ def test_the_matrices_are_the_interpolation(dataset):
         torch.testing.assert_close(down @ patch @ right.T, interpolate(patch, place, PX), atol=1e-4, rtol=0)
     with pytest.raises(ValueError, match="crop has no"):
         interpolation_matrices(np.array([[1.0, 0.2, 3.0], [0.2, 1.0, 3.0]]), 8, 8, PX, patch.device)
+
+
+def test_cells_that_are_not_counted_have_no_part_in_the_logit(dataset):
+    west = np.zeros((8, 13), bool)
+    west[:, :5] = True
+    (whole, _), (one, _), (other, _) = (
+        explained(dataset, Plane(1.0, -2.0), target=0, steps=1, counted=counted)[:2] for counted in (None, west, ~west)
+    )
+    assert one.logit != pytest.approx(other.logit)
+    for name in ("logit", "baseline_logit", "values"):
+        parts = (5 * getattr(one, name) + 8 * getattr(other, name)) / 13
+        np.testing.assert_allclose(getattr(whole, name), parts, atol=1e-5)

@@ -44,6 +44,13 @@ def test_the_majority_is_counted_by_hand(dataset):
     assert null_scores(dataset, TUNE)["majority"]["places"] != held_out.size
 
 
+def test_unmapped_ground_counts_in_no_score(dataset):
+    """Where the map has no cover but nothing, null models and what they are scored on are the same."""
+    assert (dataset.labels == 0).any()
+    unmapped = replace(dataset, labels=np.where(dataset.labels == 0, 255, dataset.labels).astype(np.uint8))
+    assert null_scores(unmapped) == null_scores(dataset)
+
+
 def test_random_windows_give_away_what_they_are_scored_on(dataset):
     """Overlapping windows: the nearest known outcrop is, nearly everywhere, the scored place itself."""
     role = np.zeros(len(dataset.windows), np.uint8)

@@ -218,7 +218,7 @@ def test_other_channels_classes_or_weights_are_refused(pretrained, area, arrays,
         train(area, tmp_path / "a", dataclasses.replace(fine_tuned(pretrained), inputs=["residual_10km", "scale"]))
     renamed = [{**each, "name": f"other {each['name']}"} for each in arrays["meta"]["classes"]]
     other = RegionDataset.from_arrays({**arrays, "meta": {**arrays["meta"], "classes": renamed}})
-    with pytest.raises(OptionError, match="other classes: 1 high, 2 low; this run has 1 other high"):
+    with pytest.raises(InputError, match=r"class 1 is high there and other high here \(2 classes differ\)"):
         train(other, tmp_path / "b", fine_tuned(pretrained))
     config = fine_tuned(pretrained)
     with pytest.raises(InputError, match="have changed since"):

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from gravmap.learning.calibration.temperature import write_calibration
+from gravmap.learning.data.channels import FieldChannel, InputChannels
 from gravmap.learning.data.outcrop_context import context_names
 from gravmap.learning.training.checkpoint import ModelSpec, load_model, save_model
-from gravmap.learning.training.export import SUFFIX, export_run
+from gravmap.learning.training.export import SUFFIX, FieldsToOutputs, export_run
 from gravmap.network.ggmnet import crop, pad_to_multiple
 from gravmap.network.outcrop_start import with_outcrop_start
 from gravmap.network.registry import ALIASES, MODELS, build_from_dict, describe
@@ -93,3 +95,56 @@ def test_an_exported_network_starts_from_the_same_outcrop(tmp_path):
     export_run(tmp_path / "run", tmp_path / "net.onnx")
     (logits,) = runtime.InferenceSession(tmp_path / "net.onnx").run(["logits"], {"fields": given.numpy()})
     assert np.abs(logits - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_logits_and_thickness_are_two_outputs_and_logits_alone_one():
+    torch.manual_seed(0)
+    inputs = InputChannels(tuple(FieldChannel(f"channel_{number}", "1", 2.0) for number in range(6)))
+    for thickness in (False, True):
+        body = {"kind": "unet", "widths": [2, 2]}
+        network = build_from_dict(with_outcrop_start(body, (1, 4), thickness=thickness), 6, 3).eval()
+        torch.nn.init.normal_(network.body.classify.weight)
+        given = torch.randn(1, 6, 16, 16)
+        found = FieldsToOutputs(inputs, network, 3).eval()(given)
+        expected = network.outputs(inputs.prepare(given, 1.0))
+        logits, *quantiles = found if thickness else (found,)
+        assert torch.equal(logits, expected[:, :3])
+        assert [each.shape for each in quantiles] == [(1, 3, 16, 16)] * thickness
+        assert all(torch.equal(each, expected[:, 3:]) for each in quantiles)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_the_second_output_is_the_networks_thickness(form, tmp_path):
+    """Logits and quantiles of the program are those of the network, and the calibration is in its description."""
+    torch.manual_seed(0)
+    body = {"kind": "unet", "widths": [2, 2]}
+    network = build_from_dict(with_outcrop_start(body, (1, 4), thickness=True), 6, 3).eval()
+    torch.nn.init.normal_(network.body.classify.weight)
+    inputs = [{"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 7.0}]
+    inputs += [{"kind": "field", "field": name, "unit": "1", "spread": 1.0} for name in context_names(3)]
+    classes = [{"index": index, "name": f"class {index}", "colour": "#000000", "age": ""} for index in (1, 2, 3)]
+    spec = ModelSpec("unet", network.architecture.to_dict(), inputs, classes, 128, [1.0], {}, {}, 0)
+    save_model(tmp_path / "run", network, spec)
+    interval = {"below": 1.25, "above": 0.75}
+    write_calibration(tmp_path / "run", {"temperatures": {"1deg": 1.0}, "scales": [1.0], "thickness": interval})
+    given = torch.randn(1, 6, 128, 192)
+    with torch.no_grad():
+        expected = network.outputs(spec.input.prepare(given, 0.01)).numpy()
+    assert np.ptp(expected[:, 4]) > 0.1
+    path = tmp_path / f"net{SUFFIX[form]}"
+    if form == "onnx":
+        runtime = pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    described = export_run(tmp_path / "run", path, form)
+    if form == "onnx":
+        logits, quantiles = runtime.InferenceSession(path).run(
+            ["logits", "cover_thickness_km"], {"fields": given.numpy()}
+        )
+    else:
+        logits, quantiles = (each.detach().numpy() for each in torch.export.load(path).module()(given))
+    assert np.abs(logits - expected[:, :3]).max() < 1e-3 * np.abs(expected[:, :3]).max()
+    assert np.abs(quantiles - expected[:, 3:]).max() < 1e-3 * expected[:, 3:].max()
+    second = described["cover_thickness"]
+    assert second["shape"] == ["N", 3, "H", "W"]
+    assert (second["levels"], second["calibration"], second["unit"]) == ([0.1, 0.5, 0.9], interval, "km")
