@@ -97,6 +97,7 @@ class Sampler:
         self._inputs = inputs
         self._tiles, self._cover_masks = splits.tiles, splits.cover_masks
         self._windows = (even_scales, scales_deg)
+        self._last_crops: tuple[tuple[int, tuple[int, ...]], list[Crop]] = ((-1, ()), [])
         self._sources = self._refuse_empty({each: self._source(dataset) for each, dataset in enumerate(splits.train)})
         self.window_count = sum(each.window_count for each in self._sources.values())
         if self._cover_masks is not None:
@@ -154,7 +155,7 @@ class Sampler:
         small : Tensor, shape (N, h, h), bool
             Pixels in small bodies.
         """
-        return self._read([self.draw(epoch, number) for number in numbers])
+        return self._read(self._crops(epoch, numbers))
 
     def cover_km(self, epoch: int, numbers: list[int]) -> Tensor:
         """Thickness of the cover in the samples of :meth:`batch`, km, (N, h, h) float32.
@@ -164,8 +165,15 @@ class Sampler:
         ValueError
             A dataset has no thickness.
         """
-        crops = [self.draw(epoch, number) for number in numbers]
+        crops = self._crops(epoch, numbers)
         return torch.stack([self._sources[crop.dataset].read_cover_km(crop) for crop in crops])
+
+    def _crops(self, epoch: int, numbers: list[int]) -> list[Crop]:
+        """The crops of samples; those of the last call are kept, because :meth:`cover_km` reads them again."""
+        key = epoch, tuple(numbers)
+        if self._last_crops[0] != key:
+            self._last_crops = key, [self.draw(epoch, number) for number in numbers]
+        return self._last_crops[1]
 
     def read(self, crop: Crop) -> tuple[Tensor, Tensor, Tensor]:
         """Input (C, h, h), targets (h, h) int64 and small-body mask (h, h) of one crop."""

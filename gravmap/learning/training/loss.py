@@ -120,7 +120,7 @@ def pinball_km(quantiles_km: Tensor, thickness_km: Tensor) -> Tensor:
     with torch.autocast(quantiles_km.device.type, enabled=False):
         levels = quantiles_km.new_tensor(THICKNESS_QUANTILES, dtype=torch.float32)[:, None, None]
         below = thickness_km.float()[:, None] - quantiles_km.float()
-        return torch.maximum(levels * below, (levels - 1) * below).mean(1)
+        return (levels * below + functional.relu(-below)).mean(1)
 
 
 def loss_terms(

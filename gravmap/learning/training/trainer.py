@@ -374,10 +374,12 @@ class Trainer:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16, enabled=self.config.half):
                 outputs = self._forward(inputs)
-            logits, added = outputs[:, :classes], None
+            logits, added = outputs, None
             if self.thickness_weight:
+                logits, quantiles_km = outputs.split((classes, outputs.shape[1] - classes), dim=1)
+                logits = logits.contiguous(memory_format=torch.channels_last)  # else its argmax is slow
                 cover_km = self.sampler.cover_km(epoch, samples)
-                added = self.thickness_weight * pinball_km(outputs[:, classes:], cover_km)
+                added = self.thickness_weight * pinball_km(quantiles_km, cover_km)
             loss, weight = self.criterion(logits, target, small, topk_share=keep_fraction, added=added)
             loss.backward()  # type: ignore[no-untyped-call]
             terms += torch.stack((loss.detach(), weight)).to(terms)
