@@ -75,7 +75,15 @@ def coverage_table(kinds: Mapping[str, Any]) -> list[str]:
 def thickness_table(found: Mapping[str, Any]) -> list[str]:
     """Scores of the thickness of the cover over all cells, a line for each method."""
     lines = _header(
-        ["method", "rmse, m", "bias, m", "mean error, m", "rank correlation", "80 % interval holds", "width, m"]
+        [
+            "method",
+            "rmse, m",
+            "bias, m",
+            "mean absolute error, m",
+            "rank correlation",
+            "80 % interval holds",
+            "width, m",
+        ]
     )
     for name, strata in found.items():
         row = strata["all"]

@@ -1,9 +1,12 @@
 """The installed commands on real data: gravity of EIGEN-6C4 and stratigraphic ages of geo3al.
 
 Run from the repository: python benchmarks/real_input.py [--data DIR] [--workspace DIR] [--train-time 15min]
+With `--baselines` no network is trained: the null models are scored on the native nodes of the test blocks, and of the
+test windows of the random split, pooled over the five folds, with the class tables basement10 and bedrock10.
 It is skipped if the data, which may not be distributed, are missing. The gravity grid is at 10 km height with a spacing
 of 15 arc-minutes: `--height 10km` continues it upward to 20 km, and the residual is the difference between the two.
-Scores are of 2 arc-minute cells of the held-out blocks of one fold, with null models trained on the same labels.
+Scores of the network are of 2 arc-minute cells of the held-out blocks of one fold, with null models trained on the same
+labels.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from gravmap.tiling import load_arrays
 GRAVITY = Path("gravity") / "eigen6c4_bouguer_10km_15min_merged.nc"
 GEOLOGY = Path("geo3al_decoded.gpkg")
 CELL = "2arcmin"
+PROTOCOLS = {"blocks": "held-out blocks", "random": "random windows, the paper's protocol"}
 
 
 def gravmap(workspace: Path, *words: str) -> None:
@@ -52,6 +56,7 @@ def main() -> None:
     parser.add_argument("--model", default="ggmnet")
     parser.add_argument("--size", default="256", help="pixels across a tile")
     parser.add_argument("--fold", default="0")
+    parser.add_argument("--baselines", action="store_true", help="score the null models alone, on all folds")
     options = parser.parse_args()
     gravity, geology = options.data / GRAVITY, options.data / GEOLOGY
     if not (gravity.exists() and geology.exists()):
@@ -59,6 +64,10 @@ def main() -> None:
         return
     root = options.workspace or Path(tempfile.mkdtemp(prefix="gravmap-real-"))
     print(f"Workspace: {root}")
+    if options.baselines:
+        for classes in ("basement10", "bedrock10"):
+            print("\n".join(["", *baseline_table(root / classes, gravity, geology, classes)]))
+        return
     gravmap(root, "residual", str(gravity), "--height", "10km")
     gravmap(root, "rasterize", str(geology), "--legend", "geo3al")
     windows = [word for size in ("5deg", "10deg", "15deg") for word in ("--window", size)]
@@ -70,6 +79,33 @@ def main() -> None:
     print()
     for line in score(root, int(options.fold)):
         print(line)
+
+
+def baseline_table(root: Path, gravity: Path, geology: Path, classes: str) -> list[str]:
+    """Null models on the held-out nodes of five folds, pooled, under both protocols; a table in Markdown."""
+    if not (root / "data" / "tiles" / "index.json").exists():
+        gravmap(root, "residual", str(gravity), "--height", "10km")
+        gravmap(root, "rasterize", str(geology), "--legend", "geo3al", "--classes", classes)
+        gravmap(root, "tile", "--index-only", "--split", "blocks", "--split", "random")
+    pooled: dict[str, dict[str, np.ndarray]] = {}
+    nodes = {}
+    for split in PROTOCOLS:
+        for fold in range(5):
+            dataset = RegionDataset.from_arrays(load_arrays(root / "data" / "tiles", split=split, fold=fold))
+            labels, _ = dataset.node_truth()
+            test, count = held_out_mask(dataset), len(dataset.classes)
+            for key, values in null_maps(dataset).items():
+                found = confusion(to_target(labels[test]), to_target(values[test]), count)
+                of_null = pooled.setdefault(key, {})
+                of_null[split] = of_null.get(split, 0) + found
+                nodes[split] = int(of_null[split].sum())
+    heads = [f"{title} ({nodes[split]} nodes)" for split, title in PROTOCOLS.items()]
+    lines = [f"| {classes} | " + " | ".join(heads) + " |", "|" + "---|" * (1 + len(heads))]
+    for key, by_split in pooled.items():
+        rows = [scores(by_split[split]) for split in PROTOCOLS]
+        cells = [" / ".join(f"{100 * row[name]:.1f}" for name in ("pa", "mpa", "fwiou")) for row in rows]
+        lines.append(f"| {NULL_MODELS[key].title} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def score(root: Path, fold: int) -> list[str]:
