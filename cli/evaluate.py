@@ -27,7 +27,7 @@ Examples:
   gravmap evaluate --baselines
   gravmap evaluate --baselines --topography etopo_60s.nc
   gravmap evaluate demo --points wells.csv --class-field lith
-  gravmap evaluate crusts-central-asia --points wells.csv --depth-column basement_m""",
+  gravmap evaluate crusts-central-asia --points wells.csv""",
 )
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
 @option(
@@ -120,8 +120,11 @@ def command(
                 session, elsewhere, bool(runs), lambda folder: evaluate_at_points(folder, place.tiles, options)
             )
             print_at_points(session, at_points)
+        if ignored := [name for name, given in (("--baselines", baselines), ("--importance", importance)) if given]:
+            session.warn(f"{' and '.join(ignored)}: only for runs that have test blocks here.")
         if not folders:
-            report_device(session, device, options.device)
+            if not dry_run:
+                report_device(session, device, options.device)
             session.result({"protocols": {}, "at_points": at_points, "left_out": refused_there})
             return
     if dry_run:

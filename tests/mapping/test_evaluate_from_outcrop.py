@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from gravmap.geology.points import read_points
-from gravmap.lattice import TEST
+from gravmap.lattice import TEST, spacing_yx_km
 from gravmap.learning.calibration.temperature import write_calibration
 from gravmap.learning.data.dataset import RegionDataset, known_labels
 from gravmap.learning.data.outcrop_context import context_names
+from gravmap.learning.evaluation.baselines import label_diffusion
 from gravmap.learning.evaluation.comparison import SHIFTED_INPUT
 from gravmap.learning.evaluation.null_models import null_maps
 from gravmap.learning.training.checkpoint import ModelSpec, save_model
-from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_run
+from gravmap.mapping.scoring.evaluate import EvaluateOptions, evaluate_at_points, evaluate_run
 from gravmap.mapping.scoring.finished_run import dataset_of_run
 from gravmap.network.outcrop_start import with_outcrop_start
 from gravmap.network.registry import build_from_dict
@@ -120,3 +121,21 @@ def test_a_network_of_a_region_has_no_thickness_to_score(workspace, tmp_path):
     record = evaluate_run(workspace / "runs" / "null", workspace / "data" / "tiles", options).record
     assert record["points"]["scored"] == 2
     assert "was not trained with the thickness" in record["points"]["depth"]["left_out"]
+
+
+def test_a_network_of_crusts_is_scored_at_the_classes_of_boreholes_under_cover(workspace, tmp_path):
+    """The planted network adds nothing to label diffusion from all that is mapped."""
+    area = planted_run(workspace, tmp_path)
+    labels, _ = area.node_truth()
+    known = np.where(labels == 255, 0, labels).astype(np.uint8)
+    diffused = label_diffusion(known, spacing_yx_km(area.node_lat, area.node_lon))
+    places = [*np.argwhere(labels == 0)[::9], np.argwhere(labels == 2)[0]]
+    names = {each["index"]: each["name"] for each in area.classes}
+    lines = [f"{area.node_lon[column]},{area.node_lat[row]},{names[diffused[row, column]]}" for row, column in places]
+    (tmp_path / "wells.csv").write_text("\n".join(["lon,lat,lith", *lines, ""]))
+    options = EvaluateOptions(points=read_points(tmp_path / "wells.csv", "lith"))
+    found = evaluate_at_points(tmp_path / "planted", workspace / "data" / "tiles", options)["points"]
+    assert (found["read"], found["scored"], found["not_under_cover"]) == (len(places), len(places) - 1, 1)
+    assert found["scores"]["places"] == len(places) - 1 > 20
+    assert found["scores"]["pa"] > 0.9  # pixels lie between the nodes
+    assert "depth" not in found
