@@ -1,14 +1,10 @@
 """Make the network shipped with gravmap: trained on simulated crusts of a prior, not on the data of any region.
 
-The first three steps take three hours of one core and can be interrupted and resumed:
+The first step takes an hour and a half of one core and can be interrupted and resumed:
 
-    gravmap train --on crusts --count 400 --epochs 100 --steps-per-epoch 400 --time-limit 75min \
-        --device cpu --name crusts400
-    gravmap train --on crusts --count 800 --init crusts400 --lr 0.0015 --epochs 100 --steps-per-epoch 800 \
-        --time-limit 27min --device cpu --name crusts800
-    gravmap train --on crusts --count 1200 --init crusts800 --lr 0.0015 --epochs 100 --steps-per-epoch 1200 \
-        --time-limit 56min --device cpu --name crusts1200
-    python benchmarks/ship_crusts.py runs/crusts1200 gravmap/models/crusts-central-asia
+    gravmap train --on crusts --count 500 --epochs 100 --steps-per-epoch 400 --time-limit 80min \
+        --device cpu --name crusts500
+    python benchmarks/ship_crusts.py runs/crusts500 gravmap/models/crusts-central-asia
 
 The last writes the weights as float16, which does not change the scores, and the files that `gravmap predict` needs.
 """
@@ -25,10 +21,13 @@ from typing import Any
 import torch
 
 from gravmap.files import sha256, write_json
+from gravmap.geology import load_legend
+from gravmap.geology.legend_file import legend_to_toml
 from gravmap.learning.calibration.applicability import FILE as APPLICABILITY
 from gravmap.learning.calibration.temperature import read_calibration, write_calibration
 from gravmap.learning.training.checkpoint import MODEL, load_model, record_files, write_pair
 from gravmap.records import read_record
+from gravmap.synthetic.crust import LEGEND
 
 MOST_BYTES = 4_000_000
 
@@ -47,6 +46,12 @@ def ship(run: Path, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     record = asdict(spec)
     record["recipe"]["init"] = _pretrained(spec.recipe.get("init"))
+    legend = load_legend(LEGEND)
+    if [entry.name for entry in legend.bedrock] != [each["name"] for each in record["classes"]]:
+        raise SystemExit(f"{run} was trained on other classes than those of today's crusts.")
+    # Colours may have changed since the training.
+    record["classes"] = [each | {"colour": e.colour} for each, e in zip(record["classes"], legend.bedrock, strict=True)]
+    record["legend_toml"] = legend_to_toml(legend)
     write_pair(folder, MODEL, halves, record)
     measured = {key: value for key, value in calibration.record.items() if key not in ("format", "model_sha256")}
     write_calibration(folder, measured)

@@ -170,7 +170,7 @@ class OutcropStart(nn.Module):
         if not self.architecture.thickness:
             return self.scale * logs + found  # (B, K, H, W)
         # A split has a cheaper gradient than two slices.
-        logits, raw = found.split((self.classes, self.architecture.extra_outputs), dim=1)
+        logits, raw = torch.split(found, [self.classes, self.architecture.extra_outputs], dim=1)
         return torch.cat((self.scale * logs + logits, _quantiles_km(raw).to(logits.dtype)), dim=1)
 
 

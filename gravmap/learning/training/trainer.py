@@ -376,7 +376,7 @@ class Trainer:
                 outputs = self._forward(inputs)
             logits, added = outputs, None
             if self.thickness_weight:
-                logits, quantiles_km = outputs.split((classes, outputs.shape[1] - classes), dim=1)
+                logits, quantiles_km = torch.split(outputs, [classes, outputs.shape[1] - classes], dim=1)
                 logits = logits.contiguous(memory_format=torch.channels_last)  # else its argmax is slow
                 cover_km = self.sampler.cover_km(epoch, samples)
                 added = self.thickness_weight * pinball_km(quantiles_km, cover_km)
