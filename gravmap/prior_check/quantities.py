@@ -156,7 +156,7 @@ def quantities(channels: Sequence[str], class_names: Sequence[str]) -> list[Quan
     >>> [quantity.key for quantity in quantities(["residual_10km"], ())][:4]
     ['bouguer_std', 'bouguer_range', 'residual_10km_std', 'residual_10km_robust']
     """
-    contrasts = "[class] spread, [cover] deficit and deepest_km, [field] low_pass_km"
+    contrasts = "[class] spread, [cover] cenozoic_deficit, mesozoic_deficit and deepest_km, [field] low_pass_km"
     found = [
         Quantity("bouguer_std", "std", "mGal", "gravity", 0.1, 0.1, 1, _FAINT, _LOUD, "[moho] relief_km and contrast"),
         Quantity(
@@ -182,7 +182,7 @@ def quantities(channels: Sequence[str], class_names: Sequence[str]) -> list[Quan
                 1,
                 _ROOTS,
                 _BASINS,
-                "[moho] root_km, [cover] on_uplift, deepest_km and deficit",
+                "[moho] root_km, [cover] on_uplift, deepest_km, cenozoic_deficit and mesozoic_deficit",
             )
         )
     for longest, shortest in BANDS_KM:

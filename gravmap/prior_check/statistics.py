@@ -142,7 +142,8 @@ def region_statistics(
         names = _class_names(labels)
         if not names:
             left_out.append(
-                f"Class frequencies and diffusion: the legend {labels.legend.name} has other classes than crusts."
+                f"Class frequencies and diffusion: the labels have the classes of "
+                f"{labels.legend.table or labels.legend.name}, crusts those of {load_legend(LEGEND).table}."
             )
         windows = _windows(fields["bouguer"], shape)
         boxes = []
