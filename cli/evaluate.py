@@ -80,7 +80,8 @@ def command(
     the nearest training outcrop) into runs/NAME. Predictions are cached there (evaluation.npz): a second call is fast.
 
     A network trained on simulated crusts (RUN may be the shipped one) has no test blocks here: with --points it is
-    scored at boreholes under mapped cover, by their class and by the depth of the basement, and nothing is written.
+    scored at boreholes under mapped cover, by their class and by the depth of the basement, and nothing is written. The
+    gravity and the geological map are read through data/tiles (`gravmap tile --index-only`).
     """
     if topography is not None and not baselines:
         raise click.UsageError("--topography is for a baseline: add --baselines.")
@@ -100,12 +101,12 @@ def command(
     folders = [place.run(name) for name in dict.fromkeys(runs)] if runs else finished_runs(place.runs)
     if not folders:
         raise InputError(f"No finished run in {place.runs}.", "`gravmap train` makes one.")
-    index = read_index(place.tiles)
     holes = None if points is None else read_points(points, class_field, depth_column)
     if holes is not None and not holes.field and holes.depth_m is None:
         raise click.UsageError(
             "--points needs the field of a class (--class-field), of a depth in metres (--depth-column), or both."
         )
+    index = read_index(place.tiles)
     options = EvaluateOptions(baselines, topography, holes, area_weighted, importance, str(resolve_device(device)))
     elsewhere = [] if holes is None else [folder for folder in folders if _trained_on_crusts(folder)]
     at_points: list[dict[str, Any]] = []

@@ -233,7 +233,7 @@ def _depths(depth: Mapping[str, Any], file: str) -> list[str]:
     return [
         f"  depths of the basement ({depth['field']}) of {file}: {counts['scored']} of {counts['read']} scored"
         + (f"; {why}" if why else ""),
-        f"    rmse {depth['rmse_m']:.0f} m, bias {depth['bias_m']:+.0f} m, rank correlation "
+        f"    rmse {depth['rmse_m']:.0f} m, bias {depth['bias_m']:+.0f} m (predicted minus measured), rank correlation "
         f"{'-' if rank is None else f'{rank:.2f}'}; the 80 % interval holds {_percent(depth['coverage'])} % of them, "
         f"and is {depth['width_m']:.0f} m wide on average.",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -30,11 +31,15 @@ from gravmap.mapping.options import Options, Verdicts, settings, tags
 from gravmap.mapping.outcrop_file import mapped_outcrop, write_outcrop_context
 from gravmap.mapping.plan import WINDOWS_FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
+from gravmap.mapping.record.provenance import THICKNESS
+from gravmap.mapping.record.raster_content import fraction_thicker
 from gravmap.outputs import check_outputs
 from gravmap.progress import Progress, silent
 from gravmap.regions import Region
 from gravmap.tiling.resumable_folder import ResumableFolder, unfinished_bytes, write_unfinished
 from gravmap.units import format_angle
+
+log = logging.getLogger(__name__)
 
 MAP_FILE_PREFIXES = (
     *("lithology", "probability", "uncertainty", "evidence", "map", "item", "provenance", "report"),
@@ -243,10 +248,26 @@ def predict(
             )
             progress(1, 1, "pictures and report")
             finish_map(unfinished.folder, out_folder, predictor.legend, plan, inputs)
+            if plan.thickness_runs:
+                _warn_of_thick_cover(unfinished.folder / THICKNESS, predictor)
             # Last: if anything before fails, the next run still finds its windows.
             shutil.rmtree(unfinished.folder / WINDOWS_FOLDER)
     files = {path.name: path for path in sorted(out_folder.iterdir())}
     return Prediction(out_folder, files, plan, written.summary, resumed, verdicts)
+
+
+def _warn_of_thick_cover(path: Path, predictor: Predictor) -> None:
+    """Warn where the cover is predicted thicker than any that the networks were calibrated on."""
+    intervals = [member.thickness_interval for member in predictor.members]
+    thickest = max((each.thickest_km for each in intervals if each is not None and each.thickest_km), default=None)
+    fraction = 0.0 if thickest is None else fraction_thicker(path, 1000 * thickest)
+    if fraction > 0:
+        log.warning(
+            "In %.2g %% of the cells under cover the cover is predicted thicker than on any simulated crust (%.1f km): "
+            "extrapolated, not to be believed.",
+            100 * fraction,
+            thickest,
+        )
 
 
 def plan_prediction(

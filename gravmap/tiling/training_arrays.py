@@ -99,6 +99,10 @@ def read_index(folder: Path | str) -> TileIndex:
     """
     refuse_unfinished(Path(folder))
     path = Path(folder) / "index.json"
+    if not path.exists():
+        raise InputError(
+            f"{path} is missing.", f"`{MADE_BY}` makes it; `{MADE_BY} --index-only` is enough for all but edited tiles."
+        )
     stored = read_record(path, dict[str, Any], f"{MADE_BY} --overwrite")
     if stored.get("format") != FORMAT:
         raise InputError(f"{folder} is a tile set of another format than this version's.", _ANEW)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ class ThicknessIntervalRecord(TypedDict):
 
     below: Positive
     above: Positive
+    thickest_km: NotRequired[Positive]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class ThicknessInterval:
     ----------
     below, above : float
         Of the distance to the 10 %, and to the 90 % quantile.
+    thickest_km : float, optional
+        Thickest cover of the tuning crusts: larger predictions are extrapolated.
 
     Examples
     --------
@@ -57,6 +60,7 @@ class ThicknessInterval:
 
     below: float = 1.0
     above: float = 1.0
+    thickest_km: float | None = None
 
     def apply(self, quantiles: Quantiles) -> Quantiles:
         """Calibrate quantiles (..., 3); none becomes negative."""
@@ -66,7 +70,10 @@ class ThicknessInterval:
 
     def to_dict(self) -> ThicknessIntervalRecord:
         """JSON-able."""
-        return {"below": round(self.below, 4), "above": round(self.above, 4)}
+        factors: ThicknessIntervalRecord = {"below": round(self.below, 4), "above": round(self.above, 4)}
+        if self.thickest_km is not None:
+            factors["thickest_km"] = round(self.thickest_km, 3)
+        return factors
 
 
 def fit_thickness_interval(quantiles_km: Quantiles, thickness_km: NDArray[np.floating]) -> ThicknessInterval:
@@ -83,7 +90,7 @@ def fit_thickness_interval(quantiles_km: Quantiles, thickness_km: NDArray[np.flo
     lowest, _, highest = THICKNESS_QUANTILES
     below = np.quantile((median - thickness_km) / np.maximum(median - low, LEAST_WIDTH_KM), 1 - lowest)
     above = np.quantile((thickness_km - median) / np.maximum(high - median, LEAST_WIDTH_KM), highest)
-    return ThicknessInterval(max(float(below), 0.05), max(float(above), 0.05))
+    return ThicknessInterval(max(float(below), 0.05), max(float(above), 0.05), float(np.max(thickness_km)))
 
 
 def thickness_scores(

@@ -247,11 +247,15 @@ def thickness_map(facts: Facts) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``missing``: why it is not shown, ``network`` (no network has this output) or ``file``; if empty also ``maps``,
-        two with ``title``, ``drawing``, ``stops``, ``high`` and ``median``, metres; ``thickest``: median, p10 and
-        p90 where the median is largest; and ``scores`` on test crusts, with ``run``, of each network that has them.
+        ``missing``: why it is not shown, ``network`` (no network has this output), ``cover`` or ``file``; if empty also
+        ``maps``, two with ``title``, ``drawing``, ``stops``, ``high`` and ``median``, metres; ``thickest``: median, p10
+        and p90 where the median is largest; ``beyond``, the fraction of the cells where the median is larger than the
+        thickest cover of the tuning crusts, ``thickest_trained`` (metres; None where not known); and ``scores`` on test
+        crusts, with ``run``, of each network that has them.
     """
     sheet = facts.sheet
+    if sheet.thickness_m and not np.isfinite(sheet.thickness_m["median"]).any():
+        return {"missing": "cover", "maps": [], "scores": []}
     if not sheet.thickness_m:
         trained = any(run.model.get("architecture", {}).get("thickness") for run in facts.used)
         return {"missing": "file" if trained else "network", "maps": [], "scores": []}
@@ -275,11 +279,16 @@ def thickness_map(facts: Facts) -> dict[str, Any]:
         )
     median = sheet.thickness_m["median"]
     thickest = np.unravel_index(np.argmax(np.nan_to_num(median, nan=-1.0)), median.shape)
+    calibrated = [run.calibration.get("thickness", {}).get("thickest_km") for run in facts.used]
+    trained_m = max((1000 * km for km in calibrated if km), default=None)
+    known_m = median[np.isfinite(median)]
     scored = [(run, run.test["thickness"]["all"]) for run in facts.used if run.test.get("thickness")]
     return {
         "missing": "",
         "maps": maps,
         "thickest": {name: float(values[thickest]) for name, values in sheet.thickness_m.items()},
+        "thickest_trained": trained_m,
+        "beyond": float(np.mean(known_m > trained_m)) if trained_m and known_m.size else 0.0,
         "scores": [{"run": run.name, **scores} for run, scores in scored if scores.get("rmse_m") is not None],
     }
 

@@ -69,6 +69,17 @@ def measure_thickness(path: Path) -> dict[str, Any]:
     return {"cells": cells, "km2": float(f"{km2:.9g}"), "mean_m": means}
 
 
+def fraction_thicker(path: Path, thickness_m: float) -> float:
+    """Fraction of the cells of a ``cover_thickness.tif`` whose median is larger than a thickness; 0 without cells."""
+    cells = thicker = 0
+    with rasterio.open(path) as raster:
+        for window in blocks(raster.height, raster.width):
+            median = raster.read(1, window=window)
+            known = median != raster.nodata
+            cells, thicker = cells + int(known.sum()), thicker + int((known & (median > thickness_m)).sum())
+    return thicker / cells if cells else 0.0
+
+
 def blocks(rows: int, columns: int, side: int = BLOCK) -> Iterator[Window]:
     """Windows that cover a raster, row by row."""
     for row in range(0, rows, side):

@@ -23,6 +23,7 @@ def test_the_factors_are_those_that_were_taken_away():
     interval = fit_thickness_interval(quantiles, truth)
     assert interval.below == pytest.approx(2.0, rel=0.05)
     assert interval.above == pytest.approx(4.0, rel=0.05)
+    assert interval.thickest_km == truth.max()
     unseen, its_truth = planted(seed=1)
     assert thickness_scores(unseen, its_truth)["all"]["coverage"] < 0.5
     calibrated = interval.apply(unseen)
