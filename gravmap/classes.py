@@ -76,7 +76,10 @@ class NamedClasses:
         then = ", then `gravmap tile --overwrite`" if tiles else ""
         if split_table_name(self.table)[0] in CLASS_TABLES:
             options = table_options(self.table)
-            return f"`gravmap rasterize {options} --overwrite` with the same maps makes labels of its classes{then}"
+            return (
+                f"`gravmap rasterize {options} --overwrite` makes labels of its classes (with the MAP and --legend "
+                f"given then, if any){then}"
+            )
         return f"Make labels of its classes: `gravmap rasterize MAP --legend LEGEND --overwrite` with its legend{then}"
 
 

@@ -2,6 +2,7 @@
 
 import json
 from html import unescape
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from gravmap.mapping.layers import UNDER_COVER, UNMAPPED
 from gravmap.mapping.page.facts import gather
 from gravmap.mapping.page.maps import thickness_map
 from gravmap.mapping.page.report import write_report
+from gravmap.mapping.predict import _warn_of_thick_cover
 from gravmap.mapping.predictor import Predictor
+from gravmap.mapping.record.raster_content import fraction_thicker
 from gravmap.regions import Region
 from toys.map import BOX, layers, same
 from toys.outcrop import make_context_run, make_labels, make_thickness_run, planted_thickness_m
@@ -236,3 +239,18 @@ def test_without_this_output_the_page_says_why(project, rasters_this_time):
     text = section(write_report(made.folder, runs=[project / "classes"]).read_text())
     assert "was not trained with the thickness of the cover" in text
     assert "<svg" not in text
+
+
+def test_thickness_beyond_that_of_the_training_crusts_is_reported(mapped, caplog):
+    path = mapped.folder / "cover_thickness.tif"
+    with rasterio.open(path) as raster:
+        median = raster.read(1)
+        known = median[median != raster.nodata]
+    limit = float(np.percentile(known, 75))
+    assert fraction_thicker(path, limit) == pytest.approx((known > limit).mean())
+    assert fraction_thicker(path, float(known.max())) == 0
+    for thickest_km, warned in ((limit / 1000, True), (99.0, False), (None, False)):
+        caplog.clear()
+        members = [SimpleNamespace(thickness_interval=ThicknessInterval(thickest_km=thickest_km))]
+        _warn_of_thick_cover(path, SimpleNamespace(members=[*members, SimpleNamespace(thickness_interval=None)]))
+        assert ("thicker than on any simulated crust" in caplog.text) is warned
