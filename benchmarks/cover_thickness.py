@@ -2,6 +2,7 @@
 
     python benchmarks/cover_thickness.py [runs/crusts] [--crusts central-asia default cover] [--count 8] [--json FILE]
     python benchmarks/cover_thickness.py --map cover_thickness.tif --nodes sediments.csv --workspace DIR
+    python benchmarks/cover_thickness.py --step-cost
 
 The first form scores all covered cells of test crusts, seeds from 0 on: by default those of the prior central-asia, and
 all kinds of wrong_crusts.py. Simple methods are fitted on other crusts of that prior, never on those of a wrong kind;
@@ -11,6 +12,8 @@ the simple methods by their mean, which has the least rmse.
 
 The second form compares a map of `gravmap predict` with thicknesses known at points of real ground (columns lon, lat
 and sediment_m), at the covered and mapped cells of the workspace's labels.tif. It is skipped where a file is absent.
+
+The third form measures what the second output costs: processor time of training steps with and without it, in turn.
 """
 
 from __future__ import annotations
@@ -23,13 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from cover_tables import interval, thickness_kinds_table, thickness_strata_table, thickness_table
 from over_crusts import t_interval
 from thickness_methods import CHANNELS, BoostedTrees, Monotone, ParkerOldenburg, Slab, View, rmse
 from wrong_crusts import CHANGES, SHAPE, crust_of, title_of
 
 from gravmap.files import write_json
-from gravmap.lattice import TEST
+from gravmap.lattice import TEST, TRAIN
+from gravmap.learning import TrainConfig, make_config
 from gravmap.learning.calibration.temperature import Calibration, read_calibration
 from gravmap.learning.calibration.thickness import ThicknessInterval, thickness_scores
 from gravmap.learning.data.crust_data import FIRST_SEED, crust_dataset
@@ -38,6 +43,8 @@ from gravmap.learning.data.splits import CRUSTS, DatasetSplits
 from gravmap.learning.evaluation.held_out import default_scales, predict_held_out
 from gravmap.learning.evaluation.under_cover import BY_COVER, BY_DISTANCE
 from gravmap.learning.training.checkpoint import load_model
+from gravmap.learning.training.distributed import Group
+from gravmap.learning.training.trainer import Trainer
 from gravmap.network.outcrop_start import has_thickness
 from gravmap.records import read_record
 from gravmap.synthetic import draw_crust, load_prior
@@ -248,6 +255,26 @@ def print_tables(kinds: dict[str, Any], count: int) -> None:
     print(f"Contrasts told to the inversion, kg/m3: {found['told_contrasts']}.")
 
 
+def step_cost(steps: int = 24) -> dict[str, float]:
+    """Median processor seconds of a training step (recipe crusts, six crusts) without and with the thickness output."""
+    prior = load_prior(PRIOR)
+    datasets = [crust_dataset(crust_arrays(draw_crust(prior, FIRST_SEED + seed, SHAPE)), TRAIN) for seed in range(6)]
+    splits = DatasetSplits(tuple(datasets), (), (), record={"on": CRUSTS})
+    trainers = {}
+    for weight in (0.0, TrainConfig.thickness_weight):
+        config = make_config("crusts", context="outcrop", device="cpu", thickness_weight=weight)
+        trainers[weight] = Trainer(splits, Path(), config, Group(device=torch.device("cpu")))
+        trainers[weight].start_epoch()
+    spent: dict[float, list[float]] = {weight: [] for weight in trainers}
+    for number in range(steps + 1):
+        for weight, trainer in trainers.items():
+            start = time.process_time()
+            trainer.train_step(number)
+            spent[weight].append(time.process_time() - start)
+    without, with_it = (float(np.median(seconds[1:])) for seconds in spent.values())  # the first one warms up
+    return {"without_s": without, "with_s": with_it, "ratio": with_it / without}
+
+
 def main() -> None:
     """Run the benchmark and print tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -259,7 +286,11 @@ def main() -> None:
     parser.add_argument("--map", type=Path, help="cover_thickness.tif of real ground")
     parser.add_argument("--nodes", type=Path, help="CSV file of real ground: lon, lat, sediment_m")
     parser.add_argument("--workspace", type=Path, default=Path(), help="with data/labels.tif and data/fields.nc")
+    parser.add_argument("--step-cost", action="store_true", help="measure the training steps alone")
     options = parser.parse_args()
+    if options.step_cost:
+        print("{without_s:.3f} s without, {with_s:.3f} s with the thickness: {ratio:.3f}".format(**step_cost()))
+        return
     started = time.process_time()
     if options.map or options.nodes:
         needed = [
