@@ -146,7 +146,7 @@ def test_class_percentages_are_those_of_the_map(made):
         for line in (root / "liu2024.md").read_text(encoding="utf-8").splitlines()
         if line.startswith("|")
     ]
-    bedrock = sum(area for name, area in km2.items() if name != "Cenozoic cover")
+    bedrock = sum(area for name, area in km2.items() if name != "Meso-Cenozoic cover")
     percent = {row[0]: row[2] for row in rows if row[0] in km2 and len(row) == 4 and row[2] != "–"}
     assert len(percent) >= 6
     for name, value in percent.items():

@@ -141,9 +141,11 @@ def test_crusts_are_measured_at_the_height_of_the_field(place, tmp_path, cache):
         here = {each.quantity.key: each.middle for each in found.places}
         assert {"bouguer_std", "residual_10km_std", "residual_10km_robust", "diffusion_score"} <= here.keys()
         for key, value in here.items():
-            # Boxes of 6 arc-minutes hang over a crust by part of a cell: a small class may lose some of its ground, and
-            # the covers that hide outcrop from the diffusion fall on other cells.
-            most = 5.0 if key == "diffusion_score" else 0.4 if key.startswith("share") else 0.1
+            # Boxes of 6 arc-minutes hang over a crust by part of a cell: a small class may lose some of its ground, the
+            # means over outcrop and over cover are of other nodes, and the covers that hide outcrop from the diffusion
+            # fall on other cells.
+            coarse = key.startswith("share") or key.endswith("_outcrop")
+            most = 5.0 if key == "diffusion_score" else 0.4 if coarse else 0.1
             assert value == pytest.approx(same[key], rel=0.04, abs=most), key
         # Against crusts on the ground the high one would have been refused.
         judged = compare_quantities([each.quantity for each in found.places], [same], on_ground)
