@@ -136,6 +136,7 @@ def test_on_a_cpu_small_windows_are_not_used_by_default(project):
     assert costs[2.5].windows == len(plan.windows[2.5])
 
 
+@pytest.mark.slow
 def test_the_estimated_disk_space_is_that_of_the_files(project, monkeypatch, rasters_this_time):
     taken = {}
 

@@ -37,6 +37,7 @@ def test_the_size_of_the_blocks_changes_nothing(project, monkeypatch, size):
     assert same(again(project, f"blocks{size}"), layers(project / "map"))
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_same_map(project):
     made = predict(
         project / "fields.nc", project / "run", BOX, project / "two", options=Options(device="cpu", processes=2)
@@ -70,6 +71,7 @@ def mirrored(grid):
     return grid.copy(data=grid.values[:, ::-1])
 
 
+@pytest.mark.slow
 def test_with_flips_a_mirrored_field_gives_the_mirrored_map(project):
     # Windows of 2.5 degrees on the fields from 80 to 85 E begin at 80, 81.25 and 82.5: they mirror into each other.
     fields = residual_fields(gravity(), [10_000.0]).sel(lon=slice(80 - 1e-6, 85 + 1e-6))
@@ -88,6 +90,7 @@ def test_with_flips_a_mirrored_field_gives_the_mirrored_map(project):
     assert not nearly({name: values[..., ::-1] for name, values in plain.items()}, plain_turned, 0.02)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_the_probabilities(project):
     fields = residual_fields(gravity(), [10_000.0])
     make_run(project / "other", fields, seed=5, tile_size_px=48)

@@ -87,6 +87,7 @@ def test_a_killed_prediction_is_resumed_to_the_same_map(project, tmp_path, count
     assert not (tmp_path / "map" / "windows").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [pytest.param("killed", marks=pytest.mark.slow), "full"])
 def test_a_failure_while_pictures_are_drawn_keeps_the_windows(project, tmp_path, counted, monkeypatch, how):
     # The complete map, not only its rasters.

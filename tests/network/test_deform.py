@@ -164,6 +164,7 @@ def test_unknown_implementation_is_an_option_error():
         DeformConv3x3(1, 1, impl="magic")
 
 
+@pytest.mark.slow
 def test_torchvision_is_imported_only_where_it_is_used():
     code = """
 import sys

@@ -54,6 +54,7 @@ def test_full_trains_every_network_under_both_splits_by_its_name():
         assert run.architecture == describe(run.model), run.name
 
 
+@pytest.mark.slow
 def test_quick_trains_small_relatives_and_only_ggmnet_under_random():
     pytest.importorskip("segmentation_models_pytorch")
     quick, full = load_plan("quick"), load_plan("full")

@@ -92,6 +92,7 @@ def stopped(sources, target, monkeypatch):
     return target
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_and_ends_the_same(sources, whole, target):
     rng = np.random.default_rng()
     first, second = sorted(rng.choice(np.arange(4, 3 * TILES - 6), 2, replace=False))

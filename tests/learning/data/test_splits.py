@@ -381,6 +381,7 @@ def test_without_weight_or_knowledge_there_is_no_thickness(tmp_path):
         assert "thickness" not in scores["test"]
 
 
+@pytest.mark.slow
 def test_fine_tuning_where_the_thickness_is_unknown_keeps_the_classes_alone(tmp_path):
     train(make_splits(), tmp_path / "crusts", dataclasses.replace(SHORT, epochs=1))
     start = load_pretrained(tmp_path / "crusts")

@@ -87,6 +87,7 @@ def test_two_processes_with_two_crops_are_one_with_four(uneven, alone, tmp_path,
         torch.testing.assert_close(other[name], value, rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_processes_without_synchronised_statistics_still_agree(area, tmp_path):
     result = launch(area, tmp_path / "run", SHORT, 2)
     network, spec = load_model(tmp_path / "run")
