@@ -398,7 +398,11 @@ def thickness_limits_m(values: NDArray[np.floating[Any]]) -> tuple[float, float]
 
 def _thickness_panels(sheet: Sheet) -> list[Panel]:
     shown = (
-        ("Median thickness of the cover", sheet.thickness_m["median"], THICKNESS_COLOURS),
+        (
+            "Median thickness of the cover (grey: outcrop; dotted: unmapped)",
+            sheet.thickness_m["median"],
+            THICKNESS_COLOURS,
+        ),
         ("Width of the 80 % interval", thickness_width_m(sheet), "cividis"),
     )
     return [
