@@ -6,7 +6,7 @@
 
 The first form scores all covered cells of test crusts, seeds from 0 on: by default those of the prior central-asia, and
 all kinds of wrong_crusts.py. Simple methods are fitted on other crusts of that prior, never on those of a wrong kind;
-only the inversion is told the best contrast of each crust. Without a run they are scored alone. The first kind is
+only the inversion is given the best contrast of each crust. Without a run they are scored alone. The first kind is
 reported in full, the others in a line each. The network is scored by its median, and by its calibrated 80 % interval;
 the simple methods by their mean, which has the least rmse.
 
@@ -50,7 +50,7 @@ from gravmap.records import read_record
 from gravmap.synthetic import draw_crust, load_prior
 from gravmap.synthetic.pool import crust_arrays
 
-DISTANCE, SLAB, INVERSION = "distance to outcrop", "Bouguer slab", "Parker and Oldenburg, told the contrast"
+DISTANCE, SLAB, INVERSION = "distance to outcrop", "Bouguer slab", "Parker and Oldenburg, given the contrast"
 TREES, NETWORK = "boosted trees", "network"
 SIMPLE = (DISTANCE, SLAB, INVERSION)
 PRIOR = "central-asia"
@@ -82,7 +82,7 @@ class SimpleMethods:
         )
 
     def predict(self, view: View) -> tuple[dict[str, np.ndarray], float]:
-        """Thickness of the covered cells by each method, (n,) or (n, 3), km; the contrast told to the inversion."""
+        """Thickness of the covered cells by each method, (n,) or (n, 3), km; the contrast given to the inversion."""
         inverted, contrast = self.inversion.predict(view)
         found = {
             DISTANCE: self.distance.predict(view.distance_km[view.covered]),
@@ -153,7 +153,7 @@ def score(methods: SimpleMethods, network: ThicknessNetwork | None, kind: str, s
         "reduction_percent": {
             name: t_interval(np.array(reductions(name, by_crust, views))) for name in by_crust[0] if name not in SIMPLE
         },
-        "told_contrasts": [round(each) for each in contrasts],
+        "given_contrasts": [round(each) for each in contrasts],
     }
 
 
@@ -252,7 +252,7 @@ def print_tables(kinds: dict[str, Any], count: int) -> None:
         print("\n".join(["", f"**{title}**", "", *lines]))
     for name, reduction in found["reduction_percent"].items():
         print(f"\n{name}: rmse under the best simple method of each crust by {interval(reduction)} %, mean of crusts.")
-    print(f"Contrasts told to the inversion, kg/m3: {found['told_contrasts']}.")
+    print(f"Contrasts given to the inversion, kg/m3: {found['given_contrasts']}.")
 
 
 def step_cost(steps: int = 24) -> dict[str, float]:

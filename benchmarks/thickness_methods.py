@@ -273,7 +273,7 @@ def invert(
 class ParkerOldenburg:
     """The inversion, with the field, level and low pass of the least error on the crusts it is fitted on.
 
-    The contrast is that of the least error on each crust itself, found with the truth: no other method is told so much.
+    The contrast is that of the least error on each crust itself, found with the truth: no other method has that.
     """
 
     field: str

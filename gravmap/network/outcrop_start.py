@@ -201,6 +201,11 @@ class AllOutputs(nn.Module):
         super().__init__()
         self.network = network
 
+    @property
+    def extra_outputs(self) -> int:
+        """Outputs after the class scores: three of a network with thickness, else none."""
+        return self.network.architecture.extra_outputs if isinstance(self.network, OutcropStart) else 0
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, K + 3, H, W), or to (B, K, H, W) of a network without thickness."""
         found: Tensor = self.network.outputs(x) if isinstance(self.network, OutcropStart) else self.network(x)

@@ -23,7 +23,7 @@ from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.mosaic import accumulate_logits, covering_windows, normalise
 from gravmap.learning.training.distributed import ALONE, Group
-from gravmap.network.outcrop_start import THICKNESS_QUANTILES, AllOutputs, has_thickness
+from gravmap.network.outcrop_start import AllOutputs
 from gravmap.progress import Progress, silent
 
 
@@ -216,15 +216,10 @@ def node_logits(
         )
     else:
         # As many outputs as the network has in the other processes.
-        outputs = len(dataset.classes) + (len(THICKNESS_QUANTILES) if _returns_thickness(network) else 0)
+        outputs = len(dataset.classes) + getattr(network, "extra_outputs", 0)
         total = np.zeros((outputs, *mask.shape), np.float32)
         weight = np.zeros(mask.shape, np.float32)
     return normalise(group.sum_array(total), group.sum_array(weight))
-
-
-def _returns_thickness(network: nn.Module) -> bool:
-    """Whether the forward pass of a network returns quantiles of the thickness after the logits."""
-    return isinstance(network, AllOutputs) and has_thickness(network.network)
 
 
 def windows_over(mask: NDArray[np.bool_], dataset: RegionDataset, scale_deg: float) -> NDArray[np.float64]:
@@ -316,10 +311,8 @@ def predict_held_out(
     progress : Progress
         Called with the number of finished windows of all sizes; of several processes, those of this one.
     """
-    network, outputs = (
-        AllOutputs(network),
-        len(data.classes) + (len(THICKNESS_QUANTILES) if has_thickness(network) else 0),
-    )
+    every_output = AllOutputs(network)
+    outputs = len(data.classes) + every_output.extra_outputs
     held_out = list(DatasetSplits.of(data).held_out(TUNE, TEST))
     datasets = [dataset for dataset, _ in held_out]
     done, mine = 0, math.ceil(count_windows(data, scales_deg, TUNE, TEST) / group.size)
@@ -334,7 +327,7 @@ def predict_held_out(
                 logits[scale] = np.zeros((int(mask.sum()), outputs), np.float32)
                 continue
             whole = node_logits(
-                network,
+                every_output,
                 dataset,
                 mask,
                 inputs=inputs,
