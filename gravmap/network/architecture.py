@@ -13,6 +13,10 @@ from typing import Any, ClassVar
 
 from gravmap.errors import OptionError
 from gravmap.network.operators import OPERATORS
+from gravmap.network.residual import HEADS
+
+MAX_POOL = 64
+"""Most rows or columns that are averaged to one pixel."""
 
 Names = tuple[tuple[str, ...], ...]
 Numbers = tuple[tuple[int, ...], ...]
@@ -55,6 +59,12 @@ class Architecture:
     arm_norm : str
         "batch": batch normalisation of the pooled 1 x 1 map, which needs at least two images per training step.
         "none": a bias instead.
+    pool : (int, int)
+        Rows and columns of the input that are averaged to one pixel before the encoder; the logits are upsampled back.
+        (1, 1) as in the paper, whose tiles are interpolated; 2 x 3 cells of 2 arc-minutes are nearly square at
+        latitudes of 40 to 50 degrees. Not the paper's.
+    attention : bool
+        Self-attention over the fused map at 1/8: every pixel then depends on all others. Not the paper's.
 
     Raises
     ------
@@ -89,6 +99,8 @@ class Architecture:
     deform: bool = True
     full_res_stage: bool = True
     arm_norm: str = "batch"
+    pool: tuple[int, int] = (1, 1)
+    attention: bool = False
 
     def __post_init__(self) -> None:
         branches = len(self.paths)
@@ -107,6 +119,10 @@ class Architecture:
             self._check_branch(path, row)
         if self.arm_norm not in ("batch", "none"):
             raise _fault(f"arm_norm is {self.arm_norm!r}, not batch or none")
+        if len(self.pool) != 2 or any(isinstance(n, bool) or not 1 <= n <= MAX_POOL for n in self.pool):
+            raise _fault(f"pool is {list(self.pool)}, not two whole numbers from 1 to {MAX_POOL}")
+        if self.attention and self.encoder[-1] % HEADS:
+            raise _fault(f"with attention the last width of the encoder is a multiple of {HEADS}")
 
     def _check_branch(self, path: tuple[int, ...], row: tuple[str, ...]) -> None:
         """Refuse an invalid path, and cells at one scale that are all skips."""
@@ -200,4 +216,5 @@ _TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "encoder": ("three whole numbers", _list_of(_whole)),
     "head": ("three whole numbers", _list_of(_whole)),
     "arm_norm": ("batch or none", _word),
+    "pool": ("two whole numbers", _list_of(_whole)),
 }

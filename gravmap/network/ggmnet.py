@@ -24,6 +24,7 @@ from gravmap.errors import OptionError
 from gravmap.network.architecture import Architecture
 from gravmap.network.deform import DeformConv3x3, Implementation
 from gravmap.network.operators import Cell, conv_bn_relu, upsample
+from gravmap.network.residual import Attention
 
 MULTIPLE = 64
 """Inputs are padded to a multiple of this: 1/32 at the coarsest branch, halved again in its zoom operators."""
@@ -157,6 +158,7 @@ class GGMNet(nn.Module):
         ends = [a.width(branch, a.depth - 1) for branch in range(len(a.paths))]
         self.refine = nn.ModuleList(AttentionRefinement(end, width, a.arm, a.arm_norm) for end in ends)
         self.fuse = FeatureFusion((len(ends) + a.encoder_skip) * width, width) if a.ffm else None
+        self.attend = Attention(width) if a.attention else None
 
         d1, d2, d3 = a.head
         self.head = nn.ModuleList(
@@ -205,7 +207,7 @@ class GGMNet(nn.Module):
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
         for layer in self.modules():
-            if isinstance(layer, DeformConv3x3):
+            if isinstance(layer, DeformConv3x3 | Attention):
                 layer.reset_parameters()
 
     def set_prior(self, class_frequencies: Sequence[float]) -> None:
@@ -248,7 +250,11 @@ class GGMNet(nn.Module):
             Logits, (B, K, H, W).
         """
         height, width = x.shape[-2:]
-        x = pad_to_multiple(x, MULTIPLE)  # (B, C, H, W), H and W now multiples of 64
+        rows, columns = self.architecture.pool
+        x = pad_to_multiple(x, (MULTIPLE * rows, MULTIPLE * columns))
+        if rows * columns > 1:
+            x = functional.avg_pool2d(x, (rows, columns))
+        # (B, C, H, W), H and W now multiples of 64; from here on they count pooled pixels
 
         half = self.encoder[0](x)  # (B, E1, H/2, W/2)
         quarter = self.encoder[1](half)  # (B, E2, H/4, W/4)
@@ -262,13 +268,18 @@ class GGMNet(nn.Module):
         else:
             y = self.fuse([*maps, eighth] if self.architecture.encoder_skip else maps)  # (B, E3, H/8, W/8)
 
+        if self.attend is not None:
+            y = self.attend(y)  # (B, E3, H/8, W/8)
+
         y = self.head[0](y, quarter)  # (B, D1, H/4, W/4)
         y = self.head[1](y, half)  # (B, D2, H/2, W/2)
         if self.architecture.full_res_stage:
             y = self.head[2](y, x)  # (B, D3, H, W)
         y = self.classify(y)  # (B, K, H, W), or (B, K, H/2, W/2) without the last stage
-        if not self.architecture.full_res_stage:
-            y = upsample(y, 2)  # (B, K, H, W)
+        up = 1 if self.architecture.full_res_stage else 2
+        if up * rows * columns > 1:
+            scale = (float(up * rows), float(up * columns))
+            y = functional.interpolate(y, scale_factor=scale, mode="bilinear")  # (B, K, rows H, columns W)
         return crop(y, height, width)
 
     def branches(self, x: Tensor) -> list[Tensor]:

@@ -60,6 +60,30 @@ def thin(depth: int = 22, **switches: Any) -> Architecture:
     return small(depth, **(_THIN | switches))
 
 
+def grid() -> Architecture:
+    """Return the architecture named `ggmnet-grid`: for fields at the resolution of their grid, as on simulated crusts.
+
+    The paper interpolates a field of 2 arc-minutes to tiles of 2048 pixels; here a pixel is one cell high and two wide,
+    the finest map of the head has two such pixels, and the branches see 30, 60 and 120 km to a pixel. 64, 96 and 64
+    channels at these three sizes; self-attention over the fused map, which the paper does not have.
+    """
+    depth, paths = 9, ((), (3,), (2, 5))
+    row = tuple(("conv2", "conv2", "zoom2", "conv2")[cell % 4] for cell in range(depth))
+    chis = tuple(tuple((8, 6, 2)[sum(down <= cell for down in path)] for cell in range(depth)) for path in paths)
+    return Architecture(
+        depth,
+        paths,
+        (row,) * 3,
+        chis,
+        encoder=(32, 64, 96),
+        head=(48, 32, 16),
+        full_res_stage=False,
+        arm_norm="none",
+        pool=(1, 2),
+        attention=True,
+    )
+
+
 _THIN: dict[str, Any] = {"encoder": (16, 24, 32), "head": (24, 16, 8), "arm_norm": "none"}
 
 
@@ -97,6 +121,7 @@ PRESETS: dict[str, Callable[[], Architecture]] = {
     "ggmnet": reference,
     "ggmnet-small": small,
     "ggmnet-tiny": tiny,
+    "ggmnet-grid": grid,
     **{f"ggmnet-{letter}": partial(ablation, letter) for letter in ABLATIONS},
     **{f"ggmnet-{depth}": partial(reference, depth) for depth in DEPTHS},
 }

@@ -1,8 +1,9 @@
-"""Residual blocks of HRNet, of the residual U-Net and of BiSeNet's context path.
+"""Residual blocks of HRNet, of the residual U-Net and of BiSeNet's context path, and self-attention.
 
 References
 ----------
 He et al. 2016, Deep residual learning for image recognition, arXiv:1512.03385.
+Vaswani et al. 2017, Attention is all you need, arXiv:1706.03762.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gravmap.network.operators import conv_bn, conv_bn_relu
+
+HEADS = 4
+"""Heads of the attention."""
 
 
 class BasicBlock(nn.Module):
@@ -55,6 +59,33 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, c_in, h, w) to (B, 4 narrow, h, w)."""
         return functional.relu(self.body(x) + self.short(x))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all pixels with a residual connection; at first the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(width)
+        # The projections to query, key and value, and of the output; the names are keys of saved weights.
+        self.ask = nn.Conv2d(width, 3 * width, 1)
+        self.tell = nn.Conv2d(width, width, 1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the projection of the output to zero."""
+        nn.init.zeros_(self.tell.weight)
+        assert self.tell.bias is not None
+        nn.init.zeros_(self.tell.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, h, w) to the same shape."""
+        batch, width, rows, columns = x.shape
+        projected = self.ask(self.norm(x)).reshape(batch, 3, HEADS, width // HEADS, rows * columns)
+        query, key, value = projected.transpose(-1, -2).unbind(1)  # (B, heads, h w, C / heads)
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        output: Tensor = self.tell(attended.transpose(-1, -2).reshape(batch, width, rows, columns))
+        return x + output
 
 
 def shortcut(c_in: int, c_out: int, stride: int = 1) -> nn.Module:

@@ -24,10 +24,7 @@ from torch.nn import functional
 from gravmap.errors import OptionError
 from gravmap.network.ggmnet import crop, pad_to_multiple
 from gravmap.network.operators import conv_bn_relu, upsample
-from gravmap.network.residual import BasicBlock
-
-HEADS = 4
-"""Heads of the attention."""
+from gravmap.network.residual import HEADS, Attention, BasicBlock
 
 MAX_BLOCKS = 64
 """Most residual blocks at one size."""
@@ -146,27 +143,6 @@ class ResidualUNet(nn.Module):
         logits = self.classify(x)  # (B, K, h, w)
         logits = functional.interpolate(logits, scale_factor=tuple(map(float, pool)), mode="bilinear")  # (B, K, H, W)
         return crop(logits, height, width)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention over all pixels with a residual connection; at first the identity."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(width)
-        # The projections to query, key and value, and of the output; the names are keys of saved weights.
-        self.ask = nn.Conv2d(width, 3 * width, 1)
-        self.tell = nn.Conv2d(width, width, 1)
-        nn.init.zeros_(self.tell.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, h, w) to the same shape."""
-        batch, width, rows, columns = x.shape
-        projected = self.ask(self.norm(x)).reshape(batch, 3, HEADS, width // HEADS, rows * columns)
-        query, key, value = projected.transpose(-1, -2).unbind(1)  # (B, heads, h w, C / heads)
-        attended = functional.scaled_dot_product_attention(query, key, value)
-        output: Tensor = self.tell(attended.transpose(-1, -2).reshape(batch, width, rows, columns))
-        return x + output
 
 
 def _chain(c_in: int, c_out: int, blocks: int) -> nn.Sequential:
