@@ -54,6 +54,59 @@ def test_every_odd_size_is_scored_pixel_by_pixel(network):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("full_res_stage", [True, False])
+def test_pooled_network_reads_means_of_cells(full_res_stage):
+    torch.manual_seed(1)
+    plain = stir(GGMNet(little(full_res_stage=full_res_stage), 2, 4)).eval()
+    pooled = GGMNet(little(full_res_stage=full_res_stage, pool=(2, 3)), 2, 4).eval()
+    pooled.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 2, 64, 64)
+    # Every pixel becomes 2 x 3 cells whose mean is the pixel, and which differ among themselves.
+    differences = torch.randn(1, 2, 64, 2, 64, 3)
+    differences -= differences.mean((3, 5), keepdim=True)
+    cells = (x[:, :, :, None, :, None] + differences).reshape(1, 2, 128, 192)
+    expected = functional.interpolate(plain(x), scale_factor=(2.0, 3.0), mode="bilinear")
+    if full_res_stage:
+        torch.testing.assert_close(pooled(cells), expected, rtol=1e-4, atol=1e-4)
+    else:  # one interpolation from half size in place of two
+        half = {}
+        plain.classify.register_forward_hook(lambda *at: half.update(logits=at[2]))
+        plain(x)
+        expected = functional.interpolate(half["logits"], scale_factor=(4.0, 6.0), mode="bilinear")
+        torch.testing.assert_close(pooled(cells), expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (65, 100), (128, 191)])
+def test_pooled_network_scores_every_cell(shape):
+    network = stir(GGMNet(little(pool=(2, 3), attention=True), 2, 4)).eval()
+    logits = network(torch.randn(1, 2, *shape))
+    assert logits.shape == (1, 4, *shape)
+    assert torch.isfinite(logits).all()
+
+
+def test_attention_is_the_identity_at_first_and_then_links_all_pixels():
+    torch.manual_seed(2)
+    plain, attending = (stir(GGMNet(little(attention=on, arm=False, ffm=False), 1, 3)).eval() for on in (False, True))
+    missing, unexpected = attending.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected and all(name.startswith("attend.") for name in missing)
+    x = torch.randn(1, 1, 256, 512, requires_grad=True)
+    torch.testing.assert_close(attending(x), plain(x))
+    torch.nn.init.normal_(attending.attend.tell.weight)
+    far = []
+    for network in (plain, attending):
+        (gradient,) = torch.autograd.grad(network(x)[0, :, :8, :8].sum(), x)
+        far.append(float(gradient[..., -8:].abs().max()))
+    assert far[0] == 0 and far[1] > 0  # the receptive field of the plain network ends before
+
+
+@pytest.mark.parametrize("wrong", [{"pool": (0, 1)}, {"pool": (1,)}, {"pool": (1, True)}, {"attention": True}])
+def test_pool_and_attention_are_checked(wrong):
+    with pytest.raises(OptionError, match="pool|attention"):
+        little(**{"encoder": (4, 6, 7)} | wrong)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("shape", [(1, 1), (2, 64), (64, 65), (128, 1)])
 def test_edge_sizes_give_numbers(network, shape):
     assert torch.isfinite(network(torch.randn(1, 2, *shape))).all()
