@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 RECORD = "reproduce.json"
 PARTS = ("data", "runs", "maps", "figures", "architectures")
 HEIGHT = "10km"
-CRUST_SOUTH_WEST = {"quick": (82.0, 43.0), "full": (65.0, 40.0)}
+CRUST_SOUTH_WEST = {"quick": (82.0, 43.0), "laptop": (82.0, 43.0), "full": (65.0, 40.0)}
 MAPPED = "ggmnet-22"
 RESUMABLE = "to be gone on with"  # the state in --json of a run that was stopped
 
@@ -82,16 +82,17 @@ Examples:
 @click.argument("paper", type=click.Choice(["liu2024"]))
 @option(
     "--profile",
-    type=click.Choice(["quick", "full"]),
+    type=click.Choice(["quick", "laptop", "full"]),
     default="quick",
     show_default=True,
-    help="quick: small networks and few steps, under 45 minutes on 2 cores; full: the paper's, for GPUs.",
+    help="quick: a small GGMNet, under 45 minutes on 2 cores; laptop: small versions of all networks, a night on 2 to 8 "
+    "cores; full: the paper's, for GPUs.",
 )
 @option(
     "--data",
     type=click.Choice(["crust", "wgm2012"]),
     excludes=("gravity",),
-    help="crust: a synthetic one, offline, its bedrock known (default of quick); wgm2012: the downloads of"
+    help="crust: a synthetic one, offline, its bedrock known (default but of full); wgm2012: the downloads of"
     " `gravmap fetch` (default of full).",
 )
 @option(
@@ -109,8 +110,8 @@ Examples:
     metavar="FILE LEGEND",
     help="Your own map and its legend (without --gravity: for WGM2012); may be repeated, and an earlier one wins.",
 )
-@option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to train on (default: full all, quick 0).")
-@device_option("Where to train; auto: profile full on the GPUs, quick on the CPU.")
+@option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to train on (default: full all, else 0).")
+@device_option("Where to train; auto: profile full on the GPUs, the others on the CPU.")
 @output_option("Folder to work in (default: gravmap-liu2024).", "DIR")
 @option("--steps-per-epoch", type=click.IntRange(min=1), hidden=True, old_names=["--steps"], help="For tests.")
 @seed_option
@@ -220,7 +221,7 @@ def _choose(profile: str, data: str | None, gravity: Path | None, maps: tuple[tu
         field = "WGM2012" if gravity is None else gravity.name
         description = f"{field} and {', '.join(Path(file).name for file, _ in maps)}"
         return Data("wgm2012" if gravity is None else "files", description, gravity and gravity.resolve(), pairs)
-    kind = data or ("crust" if profile == "quick" else "wgm2012")
+    kind = data or ("wgm2012" if profile == "full" else "crust")
     description = "a synthetic crust" if kind == "crust" else "WGM2012 and the USGS maps that gravmap fetch gets"
     return Data(kind, description, None, pairs)
 

@@ -278,8 +278,8 @@ class GGMNet(nn.Module):
         y = self.classify(y)  # (B, K, H, W), or (B, K, H/2, W/2) without the last stage
         up = 1 if self.architecture.full_res_stage else 2
         if up * rows * columns > 1:
-            scale = (float(up * rows), float(up * columns))
-            y = functional.interpolate(y, scale_factor=scale, mode="bilinear")  # (B, K, rows H, columns W)
+            sizes = (float(up * rows), float(up * columns))
+            y = functional.interpolate(y, scale_factor=sizes, mode="bilinear")  # (B, K, rows H, columns W)
         return crop(y, height, width)
 
     def branches(self, x: Tensor) -> list[Tensor]:

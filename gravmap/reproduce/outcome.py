@@ -69,10 +69,12 @@ class Outcome:
     protocols: dict[str, Protocol]
 
     def of(self, network: str, protocol: str) -> Trained | None:
-        """The run of a network under a split; None if it was not planned."""
-        return next(
-            (each for each in self.trained if (each.run.network, each.run.protocol) == (network, protocol)), None
-        )
+        """The first run of a network under a split; None if none was planned."""
+        return next(iter(self.seeds_of(network, protocol)), None)
+
+    def seeds_of(self, network: str, protocol: str) -> list[Trained]:
+        """All runs of a network under a split, which differ in their seed."""
+        return [each for each in self.trained if (each.run.network, each.run.protocol) == (network, protocol)]
 
 
 def gather(place: Workspace, plan: Plan, in_channels: int, classes: int) -> Outcome:

@@ -16,7 +16,7 @@ from gravmap.network.registry import describe
 from gravmap.network.smp import SmpArchitecture
 from gravmap.records import parse_record
 
-PROFILES = ("quick", "full")
+PROFILES = ("quick", "laptop", "full")
 PROTOCOLS = ("random", "blocks")
 """Splits in the order of the page: that of the paper first."""
 
@@ -30,13 +30,15 @@ class PlannedRun:
     Attributes
     ----------
     name : str
-        Name of its folder under ``runs/``: split and network.
+        Name of its folder under ``runs/``: split, network and, but for the first, the seed.
     network : str
         Name of the network in the table; the same under every split.
     label : str
         Name of the network on the page.
     protocol : str
         The split, one of `PROTOCOLS`.
+    seed : int
+        Number of the run among those of this network and split, added to the seed of the reproduction.
     tables : tuple of str
         Tables that list it, of `TABLES`.
     model : str
@@ -51,6 +53,7 @@ class PlannedRun:
     network: str
     label: str
     protocol: str
+    seed: int
     tables: tuple[str, ...]
     model: str
     architecture: dict[str, Any]
@@ -64,7 +67,7 @@ class PlannedRun:
             write_json(path, self.architecture)
             network = ["--architecture", str(path)]
         split = ["--split", self.protocol, *(["--allow-leak"] if self.protocol == "random" else [])]
-        return ["--name", self.name, *network, *split, *profile["train"], "--seed", str(seed)]
+        return ["--name", self.name, *network, *split, *profile["train"], "--seed", str(seed + self.seed)]
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Plan:
     profile : str
         One of `PROFILES`.
     settings : dict
-        Table of the profile: note, size_px, train, device, crust, windows.
+        Table of the profile: note, size_px, train, device, crust, windows, protocols.
     paper : dict
         Reference of the paper, its statements on the data, and `scores`: mpa and fwiou of each network in percent, on
         random windows.
@@ -93,7 +96,7 @@ class Plan:
     departures: list[dict[str, str]]
 
     def networks(self, table: str) -> list[PlannedRun]:
-        """One run of each network of a table, in the order of the paper's table."""
+        """One run of each network of a table, in the order of the paper's table; none that the profile leaves out."""
         shown: dict[str, PlannedRun] = {}
         for run in self.runs:
             if table in run.tables:
@@ -101,7 +104,7 @@ class Plan:
         # By depth in the first table; in the ablation the reference, which has every part, comes last.
         key = (lambda run: run.network) if table in ("depth", "ablation") else (lambda run: "")
         found = sorted(shown.values(), key=key)
-        if table == "ablation":
+        if table == "ablation" and REFERENCE in shown:
             found = [*[run for run in found if run.network != REFERENCE], shown[REFERENCE]]
         return found
 
@@ -126,27 +129,31 @@ def load_plan(profile: str) -> Plan:
     runs = []
     for row in table["run"]:
         architecture, missing = _architecture(row, profile)
+        label = row["label"] if isinstance(row["label"], str) else row["label"][_kind(profile)]
+        model, tables = row["full"] if profile == "full" else "", tuple(row["tables"])
         for protocol in PROTOCOLS:
-            planned = settings["protocols"].get(protocol, [])
-            if "*" not in planned and row["name"] not in planned:
-                continue
-            label = row["label"] if isinstance(row["label"], str) else row["label"][profile]
-            model, tables = row["full"] if profile == "full" else "", tuple(row["tables"])
-            name = f"{protocol}-{row['name']}"
-            runs.append(PlannedRun(name, row["name"], label, protocol, tables, model, architecture, missing))
+            planned = settings["protocols"].get(protocol, {})
+            for seed in range(planned.get(row["name"], planned.get("*", 0))):
+                name = f"{protocol}-{row['name']}" + (f"-seed{seed}" if seed else "")
+                runs.append(PlannedRun(name, row["name"], label, protocol, seed, tables, model, architecture, missing))
     scores = {row["name"]: dict(row["paper"]) for row in table["run"] if "paper" in row}
     return Plan(profile, settings, {**table["paper"], "scores": scores}, runs, table["departure"])
 
 
 def _architecture(row: Mapping[str, Any], profile: str) -> tuple[dict[str, Any], str]:
     """Architecture of a network under a profile; if a package is missing, an empty one and the reason."""
-    network = row[profile]
-    if profile == "quick" and network["kind"] == Architecture.KIND:
+    network = row[_kind(profile)]
+    if profile != "full" and network["kind"] == Architecture.KIND:
         return thin(network["depth"], **ablation_switches(network["letter"])).to_dict(), ""
-    if profile == "quick" and network["kind"] != SmpArchitecture.KIND:
+    if profile != "full" and network["kind"] != SmpArchitecture.KIND:
         return dict(network), ""
     name = network if profile == "full" else f"smp:{network['arch']}:{network['encoder']}"
     try:
         return describe(name), ""
     except OptionError as error:
         return {}, f"{error.message} {error.hint or ''}".strip()
+
+
+def _kind(profile: str) -> str:
+    """Key of a network's row in the table: the paper's networks, or small ones of the same families."""
+    return "full" if profile == "full" else "small"

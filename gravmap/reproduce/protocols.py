@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
 from typing import Any
 
 from gravmap.learning.evaluation.null_models import NULL_MODELS
@@ -24,6 +25,9 @@ _MEASURES = (
     ("miou", "mIoU"),
 )
 _NOT_TRAINED = "not trained"
+_LEFT_OUT = (
+    "Tables 4 to 6 compare depths, parts and networks, which this profile does not train: `--profile laptop` or `full`."
+)
 
 
 def verdict(outcome: Outcome, predicted: HeldOutMaps | None = None) -> str:
@@ -75,7 +79,11 @@ def protocol_parts(outcome: Outcome, name: str, without: Mapping[str, str]) -> l
         "ablation": "Table 5. Ablation: every network has one part more than the one before it.",
         "comparison": "Table 6. GGMNet and other networks.",
     }
-    parts += [_scores_table(outcome, name, table, caption) for table, caption in captions.items()]
+    # A table of one network compares nothing.
+    shown = [table for table in captions if len(plan.networks(table)) > 1]
+    parts += [_scores_table(outcome, name, table, captions[table]) for table in shown]
+    if not shown:
+        parts += [_scores_table(outcome, name, "depth", "GGMNet."), Text(_LEFT_OUT, "soft")]
     if found is not None:
         rows = tuple(
             (null, *(percent(row.get(key), 1) for key, _ in _MEASURES)) for null, row in found.baselines.items()
@@ -112,12 +120,13 @@ def _scores_table(outcome: Outcome, protocol: str, table: str, caption: str) -> 
     head += ["Paper: MPA", "Paper: FWIoU"] if beside else []
     rows = []
     for planned in plan.networks(table):
-        each = outcome.of(planned.network, protocol)
-        cells = [planned.label, _millions(each, outcome, planned)]
-        if each is None or not each.done:
-            cells += [_NOT_TRAINED, *[""] * (len(_MEASURES) - 1)]
+        seeds = outcome.seeds_of(planned.network, protocol)
+        done = [each for each in seeds if each.done]
+        cells = [planned.label, _millions(seeds[0] if seeds else None, outcome, planned)]
+        if done:
+            cells += [_mean([each.test.get(key) for each in done]) for key, _ in _MEASURES]
         else:
-            cells += [percent(each.test.get(key), 1) for key, _ in _MEASURES]
+            cells += [_NOT_TRAINED, *[""] * (len(_MEASURES) - 1)]
         if beside:
             known = plan.paper["scores"].get(planned.network, {})
             cells += [percent(known[key] / 100, 2) if key in known else "–" for key in ("mpa", "fwiou")]
@@ -126,6 +135,14 @@ def _scores_table(outcome: Outcome, protocol: str, table: str, caption: str) -> 
     if beside and table == "ablation":
         remarks.add(str(plan.paper["footnote"]))
     return Table(" ".join([caption, *sorted(remarks)]), tuple(head), tuple(rows))
+
+
+def _mean(scores: Sequence[float | None]) -> str:
+    """Mean of a score over seeds, percent, with its standard deviation where there are several."""
+    known = [100 * score for score in scores if score is not None]
+    if len(known) < 2:
+        return percent(known[0] / 100 if known else None, 1)
+    return f"{mean(known):.1f} ± {stdev(known):.1f}"
 
 
 def _millions(each: Trained | None, outcome: Outcome, planned: PlannedRun) -> str:

@@ -125,7 +125,11 @@ def numbers(made: Made, outcome: Outcome) -> dict[str, Any]:
         protocols[name] = {
             "leak": found.leak if found else None,
             "networks": {
-                each.run.network: {"parameters": each.parameters, "seconds": each.seconds, "scores": each.test}
+                each.run.name.removeprefix(f"{name}-"): {
+                    "parameters": each.parameters,
+                    "seconds": each.seconds,
+                    "scores": each.test,
+                }
                 if each.done
                 else None
                 for each in rows

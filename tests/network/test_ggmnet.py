@@ -89,7 +89,8 @@ def test_attention_is_the_identity_at_first_and_then_links_all_pixels():
     torch.manual_seed(2)
     plain, attending = (stir(GGMNet(little(attention=on, arm=False, ffm=False), 1, 3)).eval() for on in (False, True))
     missing, unexpected = attending.load_state_dict(plain.state_dict(), strict=False)
-    assert not unexpected and all(name.startswith("attend.") for name in missing)
+    assert not unexpected
+    assert all(name.startswith("attend.") for name in missing)
     x = torch.randn(1, 1, 256, 512, requires_grad=True)
     torch.testing.assert_close(attending(x), plain(x))
     torch.nn.init.normal_(attending.attend.tell.weight)
@@ -97,12 +98,13 @@ def test_attention_is_the_identity_at_first_and_then_links_all_pixels():
     for network in (plain, attending):
         (gradient,) = torch.autograd.grad(network(x)[0, :, :8, :8].sum(), x)
         far.append(float(gradient[..., -8:].abs().max()))
-    assert far[0] == 0 and far[1] > 0  # the receptive field of the plain network ends before
+    assert far[0] == 0  # the receptive field ends before
+    assert far[1] > 0
 
 
 @pytest.mark.parametrize("wrong", [{"pool": (0, 1)}, {"pool": (1,)}, {"pool": (1, True)}, {"attention": True}])
 def test_pool_and_attention_are_checked(wrong):
-    with pytest.raises(OptionError, match="pool|attention"):
+    with pytest.raises(OptionError, match=r"pool|attention"):
         little(**{"encoder": (4, 6, 7)} | wrong)
 
 

@@ -82,7 +82,7 @@ def scored(mpa, fwiou):
 
 def outcome(tmp_path, network, nearest, split="blocks"):
     """GGMNet alone trained, under one split."""
-    plan = load_plan("quick")
+    plan = load_plan("laptop")
     trained = []
     for run in plan.runs:
         folder = tmp_path / run.name

@@ -31,7 +31,7 @@ def test_the_paper_s_windows_add_up():
     assert paper["windows"] == paper["windows_with_bedrock"] + paper["windows_set_apart"]
 
 
-@pytest.mark.parametrize("profile", ["quick", "full"])
+@pytest.mark.parametrize("profile", ["laptop", "full"])
 def test_every_table_has_its_networks(profile):
     plan = load_plan(profile)
     depths = [run.architecture["depth"] for run in plan.networks("depth")]
@@ -42,6 +42,20 @@ def test_every_table_has_its_networks(profile):
     assert len(plan.networks("comparison")) == 6
     assert len({run.name for run in plan.runs}) == len(plan.runs)
     assert all(run.tables and set(run.tables) <= set(TABLES) for run in plan.runs)
+
+
+def test_quick_trains_one_network_under_both_splits():
+    plan = load_plan("quick")
+    assert [(run.network, run.protocol) for run in plan.runs] == [(REFERENCE, "random"), (REFERENCE, "blocks")]
+    for table in TABLES:
+        assert [run.network for run in plan.networks(table)] == [REFERENCE]
+
+
+def test_seeds_are_counted_from_that_of_the_reproduction(tmp_path):
+    runs = [run for run in load_plan("laptop").runs if (run.network, run.protocol) == ("ggmnet-a", "random")]
+    assert [run.name for run in runs] == ["random-ggmnet-a", "random-ggmnet-a-seed1"]
+    words = [run.words(tmp_path, {"train": []}, seed=7) for run in runs]
+    assert [line[line.index("--seed") + 1] for line in words] == ["7", "8"]
 
 
 def test_full_trains_every_network_under_both_splits_by_its_name():
@@ -55,11 +69,11 @@ def test_full_trains_every_network_under_both_splits_by_its_name():
 
 
 @pytest.mark.slow
-def test_quick_trains_small_relatives_and_only_ggmnet_under_random():
+def test_laptop_trains_small_relatives_and_only_ggmnet_on_blocks():
     pytest.importorskip("segmentation_models_pytorch")
-    quick, full = load_plan("quick"), load_plan("full")
-    assert [run.network for run in quick.runs if run.protocol == "random"] == [REFERENCE]
-    for run in quick.runs:
+    laptop, full = load_plan("laptop"), load_plan("full")
+    assert [run.network for run in laptop.runs if run.protocol == "blocks"] == [REFERENCE]
+    for run in laptop.runs:
         (large,) = (each for each in full.runs if (each.network, each.protocol) == (run.network, run.protocol))
         assert run.architecture["kind"] == large.architecture["kind"]
         if run.architecture["kind"] == "smp":
@@ -75,7 +89,7 @@ def test_without_the_extra_its_networks_are_left_out_with_the_reason(monkeypatch
         raise OptionError("segmentation-models-pytorch is not here.", 'Install it: pip install "gravmap[peers]".')
 
     monkeypatch.setattr(smp_module, "_library", absent)
-    plan = load_plan("quick")
+    plan = load_plan("laptop")
     missing = {run.network: run.missing for run in plan.runs if run.missing}
     assert set(missing) == {"deeplabv3plus-resnet50", "unet-resnet34", "segformer-b0"}
     assert all("gravmap[peers]" in reason for reason in missing.values())
@@ -83,5 +97,5 @@ def test_without_the_extra_its_networks_are_left_out_with_the_reason(monkeypatch
 
 
 def test_an_unknown_profile_is_refused():
-    with pytest.raises(OptionError, match="quick, full"):
+    with pytest.raises(OptionError, match="quick, laptop, full"):
         load_plan("slow")
