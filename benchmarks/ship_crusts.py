@@ -29,7 +29,8 @@ from gravmap.learning.training.checkpoint import MODEL, load_model, record_files
 from gravmap.records import read_record
 from gravmap.synthetic.crust import LEGEND
 
-MOST_BYTES = 4_000_000
+MOST_BYTES = 10_000_000
+"""Of the weights of all shipped networks together."""
 
 
 def ship(run: Path, folder: Path) -> int:
@@ -80,8 +81,9 @@ def main() -> None:
     size = ship(options.run, options.folder)
     weights = (options.folder / f"{MODEL}.safetensors").stat().st_size
     print(json.dumps({"weights_bytes": weights, "bytes": size}))
-    if weights > MOST_BYTES:
-        raise SystemExit(f"The weights take {weights} bytes, more than {MOST_BYTES}.")
+    together = sum(path.stat().st_size for path in options.folder.parent.glob(f"*/{MODEL}.safetensors"))
+    if together > MOST_BYTES:
+        raise SystemExit(f"The weights of all shipped networks take {together} bytes, more than {MOST_BYTES}.")
 
 
 if __name__ == "__main__":

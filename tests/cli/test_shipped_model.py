@@ -19,7 +19,7 @@ from gravmap.prior_check import check
 from gravmap.synthetic import make_crust
 from gravmap.synthetic.files import write_crust
 from gravmap.tiling import load_arrays
-from gravmap.workspace import SHIPPED, Workspace, shipped_model
+from gravmap.workspace import SHIPPED, SHIPPED_GGMNET, Workspace, shipped_model
 
 
 def call(place, *args):
@@ -39,10 +39,16 @@ def place(tmp_path_factory):
     return root
 
 
-def test_the_shipped_network_is_small_and_of_no_region():
-    folder = shipped_model()
-    assert Workspace(folder.parent).run(SHIPPED) == folder
-    assert (folder / "model.safetensors").stat().st_size < 4e6
+def test_the_shipped_weights_are_small():
+    weights = list(shipped_model().parent.glob("*/model.safetensors"))
+    assert {path.parent.name for path in weights} == {SHIPPED, SHIPPED_GGMNET}
+    assert sum(path.stat().st_size for path in weights) < 10e6
+
+
+@pytest.mark.parametrize("name", [SHIPPED, SHIPPED_GGMNET])
+def test_a_shipped_network_is_of_no_region(name):
+    folder = shipped_model(name)
+    assert Workspace(folder.parent).run(name) == folder
     network, spec = load_model(folder)
     assert all(torch.isfinite(each).all() for each in network.state_dict().values())
     assert spec.taught_on["on"] == "crusts"
@@ -56,11 +62,12 @@ def test_the_shipped_network_is_small_and_of_no_region():
     assert len(calibration.offsets) == len(spec.classes)
 
 
-def test_on_held_out_crusts_it_beats_null_models_with_its_own_gravity_only():
-    scored = json.loads((shipped_model() / "scores.json").read_text())["test"]["under_cover"]
-    for name in ("all", "over 30 km"):
-        row = scored["strata"][name]
-        assert scored["gain"][name]["pa"] > 0.03
+@pytest.mark.parametrize("name", [SHIPPED, SHIPPED_GGMNET])
+def test_on_held_out_crusts_it_beats_null_models_with_its_own_gravity_only(name):
+    scored = json.loads((shipped_model(name) / "scores.json").read_text())["test"]["under_cover"]
+    for stratum in ("all", "over 30 km"):
+        row = scored["strata"][stratum]
+        assert scored["gain"][stratum]["pa"] > 0.03
         assert row["foreign_gravity"]["pa"] < row["label_diffusion"]["pa"] + 0.03
 
 
@@ -127,7 +134,7 @@ def test_predict_without_training_uses_it_and_computes_missing_heights(place, mo
     assert not (place / "data" / "crusts").exists()
     done = call(place, "predict", "--bbox", "82", "43", "84.5", "45", "-o", str(place / "map"))
     assert done.exit_code == 0, done.output
-    assert f"{SHIPPED} was trained on" in done.output
+    assert f"{SHIPPED} (residual-unet around label diffusion) was trained on" in done.output
     record = json.loads((place / "map" / "provenance.json").read_text())
     assert record["models"][0]["name"] == SHIPPED
     assert "residual_80km" in record["fields"]["recipe"]["channels"]
@@ -224,7 +231,7 @@ def test_an_own_run_is_preferred_and_may_start_from_it(place):
     init = json.loads((place / "runs" / "mine" / "model.json").read_text())["recipe"]["init"]
     assert init["run"] == SHIPPED
     output = call(place, "predict", "--bbox", "82", "43", "84.5", "45", "--dry-run").output
-    assert "mine was trained on 1 simulated crust" in output
+    assert "mine (residual-unet around label diffusion) was trained on 1 simulated crust" in output
     assert SHIPPED not in output
 
 
