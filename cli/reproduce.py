@@ -85,8 +85,8 @@ Examples:
     type=click.Choice(["quick", "laptop", "full"]),
     default="quick",
     show_default=True,
-    help="quick: a small GGMNet, under 45 minutes on 2 cores; laptop: small versions of all networks, a night on 2 to 8 "
-    "cores; full: the paper's, for GPUs.",
+    help="quick: a small GGMNet, under 45 minutes on 2 cores; laptop: small versions of all networks, a night on 2 to "
+    "8 cores; full: the paper's, for GPUs.",
 )
 @option(
     "--data",

@@ -159,7 +159,8 @@ class Workspace:
                 )
         raise InputError(
             f"No trained network called {name!r} in {self.runs}.",
-            f"`gravmap train` makes one; a run has model.json and model.safetensors. {SHIPPED} and {SHIPPED_GGMNET} are shipped.",
+            f"`gravmap train` makes one; a run has model.json and model.safetensors. {SHIPPED} and {SHIPPED_GGMNET} are"
+            " shipped.",
         )
 
 

@@ -174,6 +174,12 @@ class GGMNet(nn.Module):
         """The layer that computes the class scores."""
         return self.classify
 
+    @property
+    def multiple(self) -> tuple[int, int]:
+        """Rows and columns to a multiple of which inputs are padded."""
+        rows, columns = self.architecture.pool
+        return MULTIPLE * rows, MULTIPLE * columns
+
     def _make_branches(self, width: int) -> None:
         """Make every cell once, and the sequence of cells of each branch.
 
@@ -251,7 +257,7 @@ class GGMNet(nn.Module):
         """
         height, width = x.shape[-2:]
         rows, columns = self.architecture.pool
-        x = pad_to_multiple(x, (MULTIPLE * rows, MULTIPLE * columns))
+        x = pad_to_multiple(x, self.multiple)
         if rows * columns > 1:
             x = functional.avg_pool2d(x, (rows, columns))
         # (B, C, H, W), H and W now multiples of 64; from here on they count pooled pixels

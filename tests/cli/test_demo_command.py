@@ -87,9 +87,8 @@ def test_the_demo_scores_networks_beside_null_models(tmp_path, small):
     for picture in ("demo.png", "maps/demo/map.png", "runs/outcrop/curves.png"):
         assert (root / picture).stat().st_size > 10_000
     # Both networks have one architecture and the same inputs; the thickness is known on crusts only.
-    mine, shipped = (
-        json.loads((folder / "model.json").read_text()) for folder in (root / "runs/outcrop", shipped_model(SHIPPED_GGMNET))
-    )
+    folders = (root / "runs/outcrop", shipped_model(SHIPPED_GGMNET))
+    mine, shipped = (json.loads((folder / "model.json").read_text()) for folder in folders)
     assert {**mine["architecture"], "thickness": True} == shipped["architecture"]
     assert [each["field"] for each in mine["inputs"]] == [each["field"] for each in shipped["inputs"]]
     settings = json.loads((root / "maps" / "demo-crusts" / "provenance.json").read_text())["settings"]
