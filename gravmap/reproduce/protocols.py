@@ -120,7 +120,8 @@ def _scores_table(outcome: Outcome, protocol: str, table: str, caption: str) -> 
             cells += [percent(each.test.get(key), 1) for key, _ in _MEASURES]
         if beside:
             known = plan.paper["scores"].get(planned.network, {})
-            cells += [percent(known[key] / 100, 2) if key in known else "–" for key in ("mpa", "fwiou")]
+            mark = " (sum)" if known.get("sum") else ""
+            cells += [percent(known[key] / 100, 2) + mark if key in known else "–" for key in ("mpa", "fwiou")]
         rows.append(tuple(cells))
     remarks = {run.missing for run in plan.networks(table) if run.missing}
     if beside and table == "ablation":
