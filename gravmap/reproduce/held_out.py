@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,7 +168,8 @@ def choose_windows(
     (m, 4) float64
         Fewer where no window has further scored nodes.
     """
-    left, chosen = scored.copy(), []
+    left = scored.copy()
+    chosen: list[int] = []
     cells = [window_cells(box, dataset.node_lat, dataset.node_lon) for box in boxes_wsen]
     while len(chosen) < most and cells:
         counts = [np.count_nonzero(left[each]) for each in cells]
@@ -186,24 +186,25 @@ def _held_out_boxes(place: Workspace, dataset: RegionDataset, scale_deg: float) 
     held_out = dataset.window_role == TEST
     if held_out.any():
         of_size = held_out & np.isclose(dataset.window_scale_deg, scale_deg)
-        return dataset.windows[of_size if of_size.any() else held_out]
-    table = _window_table(place)
-    return table["boxes"][np.isclose(table["scale_deg"], scale_deg)]
+        windows: NDArray[np.float64] = dataset.windows[of_size if of_size.any() else held_out]
+        return windows
+    boxes, sides_deg, _ = _window_table(place)
+    return boxes[np.isclose(sides_deg, scale_deg)]
 
 
 def _little_bedrock(place: Workspace) -> NDArray[np.float64]:
     """The paper's test windows: bedrock on less than a tenth of their area."""
-    table = _window_table(place)
-    return table["boxes"][~table["effective"]]
+    boxes, _, effective = _window_table(place)
+    return boxes[~effective]
 
 
-def _window_table(place: Workspace) -> dict[str, NDArray[Any]]:
-    """Boxes (n, 4), sides and whether a window has enough bedrock, of all windows of the tile set."""
+def _window_table(place: Workspace) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Boxes (n, 4) and sides in degrees of all windows of the tile set, and whether each has enough bedrock."""
     table = read_windows(place.tiles, read_index(place.tiles))
     names = ("west", "south", "east", "north", "scale_deg", "effective")
     west, south, east, north, scale, effective = (table[name].to_numpy() for name in names)
     boxes = np.column_stack([west, south, east, north]).astype(np.float64)
-    return {"boxes": boxes, "scale_deg": scale, "effective": effective.astype(bool)}
+    return boxes, scale.astype(np.float64), effective.astype(np.bool_)
 
 
 def _predict_windows(

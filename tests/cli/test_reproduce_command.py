@@ -21,7 +21,6 @@ from gravmap.network.presets import tiny
 from gravmap.reproduce.plan import load_plan
 from gravmap_cli.session import Session
 
-FIGURES = ("figure_4", "figure_5", "test_windows", "comparison")
 SMALL = ("random-ggmnet-22", "blocks-ggmnet-22", "blocks-bisenet-resnet18")
 
 
@@ -105,7 +104,8 @@ def test_the_page_stands_alone_and_names_its_data(made):
     page.feed((root / "liu2024.html").read_text(encoding="utf-8"))
     assert page.links == []
     # Two of the data; curves, held-out windows, test windows and the comparison for each split; the map.
-    names = [f"{name}_{split}" for split in ("random", "blocks") for name in FIGURES]
+    kinds = ("figure_4", "figure_5", "test_windows", "comparison")
+    names = [f"{name}_{split}" for split in ("random", "blocks") for name in kinds]
     figures = [root / "figures" / f"{name}.png" for name in ("figure_1", "figure_2", *names)]
     figures.append(root / "maps" / "crust" / "map.png")
     encoded = [base64.b64encode(path.read_bytes()).decode() for path in figures]

@@ -125,7 +125,7 @@ def test_figure_4_has_four_curves_of_every_network(networks, tmp_path, monkeypat
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path: (figures.append(self), path.touch()))
     names = ("loss", "tune_loss", "train_fwiou", "tune_fwiou")
-    runs = load_plan("quick").networks("comparison")[:networks]
+    runs = load_plan("full").networks("comparison")[:networks]
     histories = [
         [
             {"epoch": epoch, **{name: 0.1 + 0.01 * number + 0.001 * epoch for number, name in enumerate(names)}}
@@ -158,7 +158,7 @@ def test_figure_4_has_four_curves_of_every_network(networks, tmp_path, monkeypat
 def test_a_loss_over_orders_of_magnitude_has_a_logarithmic_axis(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path: (figures.append(self), path.touch()))
-    (run, *_) = load_plan("quick").networks("comparison")
+    (run, *_) = load_plan("full").networks("comparison")
     for highest in (3.0, 300.0):
         history = [
             {"epoch": 1, "loss": 2.0, "tune_loss": highest, "train_fwiou": 0.1, "tune_fwiou": 0.1},
