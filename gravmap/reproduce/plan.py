@@ -79,7 +79,7 @@ class Plan:
         Table of the profile: note, size_px, train, device, crust, windows.
     paper : dict
         Reference of the paper, its statements on the data, and `scores`: mpa and fwiou of each network in percent, on
-        random windows; with `sum` where the text gives differences that were added up.
+        random windows; `sums` are the networks whose scores were added up from differences in the text.
     runs : list of PlannedRun
         Runs in the order of training.
     departures : list of dict

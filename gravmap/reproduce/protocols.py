@@ -120,7 +120,7 @@ def _scores_table(outcome: Outcome, protocol: str, table: str, caption: str) -> 
             cells += [percent(each.test.get(key), 1) for key, _ in _MEASURES]
         if beside:
             known = plan.paper["scores"].get(planned.network, {})
-            mark = " (sum)" if known.get("sum") else ""
+            mark = " (sum)" if planned.network in plan.paper["sums"] else ""
             cells += [percent(known[key] / 100, 2) + mark if key in known else "–" for key in ("mpa", "fwiou")]
         rows.append(tuple(cells))
     remarks = {run.missing for run in plan.networks(table) if run.missing}
