@@ -1,4 +1,4 @@
-"""Tables of class areas and of windows, and figures of the study area and its gravity."""
+"""Tables of class areas and of windows, and figures of the gravity and of its annotation."""
 
 from __future__ import annotations
 
@@ -142,40 +142,41 @@ def reading_table(place: Workspace, maps: Sequence[tuple[Path, str]], paper: dic
     )
 
 
-def draw_study_area(place: Workspace, dataset: RegionDataset, path: Path, title: str) -> Picture:
-    """Figure 1: the geological map, and the outcrop that is held out."""
+def draw_gravity(place: Workspace, path: Path, title: str) -> Picture:
+    """Figure 1: the Bouguer anomaly and the residual that is the input of the networks."""
+    first = read_index(place.tiles)["channel"]
+    dataset = RegionDataset.from_arrays(load_arrays(place.tiles, channels=["bouguer", first]))
+    bounds = bounds_wsen(dataset)
+    bouguer, residual = (np.where(dataset.field_valid, field, np.nan) for field in dataset.fields)
+    panels = [
+        FieldPanel("Observed: Bouguer anomaly", "mGal", bouguer, bounds),
+        FieldPanel(f"Residual: {first.replace('_', ' of ')}", "mGal", residual, bounds, diverging=True),
+    ]
+    draw(path, panels, [], title=title, columns=2, panel_width_in=6.0)
+    return Picture(
+        path,
+        "Figure 1. Gravity of the study area: the Bouguer anomaly as observed, and the residual after its upward"
+        " continuation by 10 km is subtracted. The input of the networks is the residual as a colour image (RGB), as in"
+        " the paper.",
+    )
+
+
+def draw_annotation(place: Workspace, dataset: RegionDataset, path: Path, title: str) -> Picture:
+    """Figure 2: the labels made from the geological map, and the outcrop that is held out."""
     legend = open_labels(place.labels).legend
     surface, role = dataset.node_truth()
     outcrop = (surface != COVER) & (surface != UNUSABLE)
     held_out = np.where(outcrop & (role == TEST), surface, UNUSABLE).astype(np.uint8)
     bounds = bounds_wsen(dataset)
     panels = [
-        ClassPanel("The geological map: bedrock where it crops out, cover elsewhere", surface, bounds, outcrop),
+        ClassPanel("Annotation: bedrock where it crops out, cover elsewhere", surface, bounds, outcrop),
         ClassPanel("Outcrop in the test blocks", held_out, bounds),
     ]
     draw(path, panels, classes_of_legend(legend), title=title, columns=2, panel_width_in=6.0)
     return Picture(
         path,
-        "Figure 1. The study area: geology at the surface, and the outcrop that is held out by blocks (fold 0;"
-        " grey: everything else).",
-    )
-
-
-def draw_gravity(place: Workspace, path: Path, title: str) -> Picture:
-    """Figure 2: the Bouguer anomaly and the residual that is the input of the networks."""
-    first = read_index(place.tiles)["channel"]
-    dataset = RegionDataset.from_arrays(load_arrays(place.tiles, channels=["bouguer", first]))
-    bounds = bounds_wsen(dataset)
-    bouguer, residual = (np.where(dataset.field_valid, field, np.nan) for field in dataset.fields)
-    panels = [
-        FieldPanel("Bouguer anomaly", "mGal", bouguer, bounds),
-        FieldPanel("Input of the networks: " + first.replace("_", " of "), "mGal", residual, bounds, diverging=True),
-    ]
-    draw(path, panels, [], title=title, columns=2, panel_width_in=6.0)
-    return Picture(
-        path,
-        "Figure 2. Gravity: the Bouguer anomaly, and the residual after its upward continuation by 10 km is subtracted."
-        " The input of the networks is the residual as a colour image (RGB), as in the paper.",
+        "Figure 2. Annotation: the classes of the geological map at the surface, and the outcrop that is held out by"
+        " blocks (fold 0; grey: everything else; the paper has no such blocks).",
     )
 
 

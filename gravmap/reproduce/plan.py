@@ -82,7 +82,7 @@ class Plan:
         Table of the profile: note, size_px, train, device, crust, windows, protocols.
     paper : dict
         Reference of the paper, its statements on the data, and `scores`: mpa and fwiou of each network in percent, on
-        random windows.
+        random windows; `sums` are the networks whose scores were added up from differences in the text.
     runs : list of PlannedRun
         Runs in the order of training.
     departures : list of dict

@@ -129,7 +129,8 @@ def _scores_table(outcome: Outcome, protocol: str, table: str, caption: str) -> 
             cells += [_NOT_TRAINED, *[""] * (len(_MEASURES) - 1)]
         if beside:
             known = plan.paper["scores"].get(planned.network, {})
-            cells += [percent(known[key] / 100, 2) if key in known else "–" for key in ("mpa", "fwiou")]
+            mark = " (sum)" if planned.network in plan.paper["sums"] else ""
+            cells += [percent(known[key] / 100, 2) + mark if key in known else "–" for key in ("mpa", "fwiou")]
         rows.append(tuple(cells))
     remarks = {run.missing for run in plan.networks(table) if run.missing}
     if beside and table == "ablation":

@@ -17,11 +17,11 @@ from gravmap.mapping.page.words import count, percent
 from gravmap.mapping.scoring.under_cover import ALL, FAR, score_under_cover
 from gravmap.progress import Progress, silent
 from gravmap.records import read_record
-from gravmap.reproduce.dataset import class_table, draw_gravity, draw_study_area, reading_table, window_table
+from gravmap.reproduce.dataset import class_table, draw_annotation, draw_gravity, reading_table, window_table
 from gravmap.reproduce.held_out import HeldOutMaps, predict_held_out
 from gravmap.reproduce.outcome import Outcome, Trained, gather, with_learned_baselines
 from gravmap.reproduce.page import Bullets, Document, Heading, Part, Picture, Section, Table, Text, to_html, to_markdown
-from gravmap.reproduce.pictures import draw_curves, draw_held_out
+from gravmap.reproduce.pictures import draw_comparison, draw_curves, draw_held_out_windows, draw_test_windows
 from gravmap.reproduce.plan import PROTOCOLS, Plan
 from gravmap.reproduce.protocols import TITLES, protocol_parts, verdict
 from gravmap.tiling import load_arrays
@@ -85,7 +85,7 @@ def write_results(made: Made, *, device: str = "cpu", progress: Progress = silen
     made : Made
         The reproduction; its tile set must exist.
     device : str
-        Device for the predictions of Figure 5.
+        Device for the predictions on held-out nodes and in windows.
     progress : Progress
         Called with the number of finished networks.
 
@@ -163,8 +163,8 @@ def _document(made: Made, outcome: Outcome, dataset: RegionDataset, predicted: M
                 class_table(made.place),
                 window_table(made.place, paper),
                 reading_table(made.place, made.maps, paper),
-                draw_study_area(made.place, dataset, figures / "figure_1.png", "Study area"),
-                draw_gravity(made.place, figures / "figure_2.png", "Gravity"),
+                draw_gravity(made.place, figures / "figure_1.png", "Gravity"),
+                draw_annotation(made.place, dataset, figures / "figure_2.png", "Annotation"),
             ),
         ),
         *(
@@ -200,10 +200,21 @@ def _pictures(made: Made, outcome: Outcome, predicted: Mapping[str, HeldOutMaps]
         if name not in predicted:
             parts.append(Text("No network of the comparison was trained under this split.", "missing"))
             continue
-        finished, under = _compared(outcome, name), TITLES[name].lower()
-        parts.append(draw_curves(finished, figures / f"figure_4_{name}.png", "Training", under))
-        picture = figures / f"figure_5_{name}.png"
-        parts.append(draw_held_out(made.place, predicted[name], picture, "Held-out outcrop"))
+        found, under = predicted[name], TITLES[name].lower()
+        parts.append(draw_curves(_compared(outcome, name), figures / f"figure_4_{name}.png", "Training", under))
+        if found.held_out is None or found.little_bedrock is None:
+            parts.append(Text("GGMNet was not trained under this split: no Figure 5 and no test windows.", "missing"))
+        else:
+            if len(found.held_out.boxes_wsen):
+                parts.append(draw_held_out_windows(made.place, found, figures / f"figure_5_{name}.png"))
+            if len(found.little_bedrock.boxes_wsen):
+                truth = None if made.truth is None else _band(made.truth)
+                parts.append(draw_test_windows(made.place, found, figures / f"test_windows_{name}.png", truth))
+            else:
+                parts.append(
+                    Text("No window of this tile set has bedrock on less than a tenth of its area.", "missing")
+                )
+        parts.append(draw_comparison(made.place, found, figures / f"comparison_{name}.png", "Held-out outcrop"))
     return parts
 
 

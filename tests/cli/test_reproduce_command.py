@@ -5,6 +5,7 @@ The tests that train are slow; those of tests/reproduce/ make the page from give
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import shutil
@@ -102,7 +103,16 @@ def test_the_page_stands_alone_and_names_its_data(made):
     page = Page()
     page.feed((root / "liu2024.html").read_text(encoding="utf-8"))
     assert page.links == []
-    assert len(page.pictures) == 7  # two of the data, curves and held-out blocks for each split, the map
+    # Two of the data; curves, held-out windows, test windows and the comparison for each split; the map.
+    kinds = ("figure_4", "figure_5", "test_windows", "comparison")
+    names = [f"{name}_{split}" for split in ("random", "blocks") for name in kinds]
+    figures = [root / "figures" / f"{name}.png" for name in ("figure_1", "figure_2", *names)]
+    figures.append(root / "maps" / "crust" / "map.png")
+    encoded = [base64.b64encode(path.read_bytes()).decode() for path in figures]
+    assert [picture.removeprefix("data:image/png;base64,") for picture in page.pictures] == encoded
+    apart = json.loads((root / "data" / "tiles" / "index.json").read_text())["windows_set_apart"]
+    assert apart > 0
+    assert page.words.count(f"The paper's test windows: the {apart} of all sizes") == 2
     assert all(len(picture) > 10_000 for picture in page.pictures)
     assert "Profile laptop, data: a synthetic crust, seed 0" in page.words
     assert "NOT the paper's" in page.words

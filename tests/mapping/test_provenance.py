@@ -7,14 +7,19 @@ import re
 import shutil
 import socket
 import subprocess
+from dataclasses import fields, replace
 
 import pytest
 
 from gravmap.download.sources import known_sources
 from gravmap.errors import InputError
 from gravmap.mapping.record.data_sources import original_data, with_terms
+from gravmap.mapping.record.deviations import deviations_from_paper
 from gravmap.mapping.record.model_record import describe_run
-from gravmap.mapping.record.provenance import deviations_from_paper, read_provenance, update_checksums, write_provenance
+from gravmap.mapping.record.provenance import read_provenance, update_checksums, write_provenance
+from gravmap.network.presets import ablation, grid, reference, small
+from gravmap.network.registry import describe
+from gravmap.workspace import shipped_model
 from toys.record import COLS, COMMAND, ROWS, block, make_recorded_run, make_workspace
 
 
@@ -177,12 +182,23 @@ def test_original_data_are_named_once_with_all_their_uses(root):
 # Departures from the paper
 
 WGM = {"role": "gravity", "path": "w.grd", "known_as": "wgm2012"}
-MODEL = {"name": "a", "model": "ggmnet", "inputs": [{"kind": "rgb"}], "split": {"kind": "random"}}
+GGMNET = describe("ggmnet")
+MODEL = {
+    "name": "a",
+    "model": "ggmnet",
+    "architecture": GGMNET,
+    "inputs": [{"kind": "rgb"}],
+    "split": {"kind": "random"},
+}
 RECIPE = {"spacing_deg": [1 / 30, 1 / 30], "input_height_m": 0.0, "heights_m": [10_000.0]}
 
 
 def test_the_papers_own_way_departs_from_nothing():
     assert deviations_from_paper(RECIPE, [WGM], [MODEL]) == []
+
+
+def around(body):
+    return {"kind": "outcrop-start", "body": body, "planes": [1, 11]}
 
 
 @pytest.mark.parametrize(
@@ -193,9 +209,12 @@ def test_the_papers_own_way_departs_from_nothing():
         ({"input_height_m": 10_000.0}, [WGM], {}, "between 10km and 20km"),
         ({"heights_m": [20_000.0]}, [WGM], {}, "of 20km"),
         ({}, [WGM, {"role": "map", "file": "m.gpkg"}], {}, "m.gpkg"),
-        ({}, [WGM], {"model": "unet"}, "is unet"),
+        ({}, [WGM], {"model": "unet", "architecture": describe("unet")}, "is unet"),
+        ({}, [WGM], {"architecture": describe("unet")}, "not the paper's GGMNet"),  # named as the paper's
         ({}, [WGM], {"inputs": [{"kind": "field"}]}, "in their units"),
         ({}, [WGM], {"split": {"kind": "blocks"}}, "held-out blocks"),
+        ({}, [WGM], {"split": {"name": "crusts"}}, "simulated crusts"),
+        ({}, [WGM], {"architecture": around(GGMNET)}, "mapped outcrop is an input"),
     ],
 )
 def test_every_departure_is_listed(recipe, sources, model, sentence):
@@ -203,8 +222,64 @@ def test_every_departure_is_listed(recipe, sources, model, sentence):
     assert sentence in found
 
 
+@pytest.mark.parametrize("name", ["ggmnet-22", "ggmnet-e", "mine"])
+def test_the_papers_network_is_known_by_its_architecture(name):
+    # "mine": a file given with --architecture, written before `pool` and `attention` were fields.
+    stored = {key: value for key, value in GGMNET.items() if name != "mine" or key not in ("pool", "attention")}
+    assert deviations_from_paper(RECIPE, [WGM], [{**MODEL, "model": name, "architecture": stored}]) == []
+
+
+@pytest.mark.parametrize(
+    ("architecture", "differences"),
+    [
+        (reference(16), "16 cells per branch instead of 22."),
+        (reference(24), "24 cells per branch instead of 22."),
+        (ablation("b"), "no residual connections around cells, the encoder's output is not fused, no feature fusion"),
+        (small(), "20 cells per branch instead of 22, other operators, widths or paths of the cells."),
+        (grid(), "1 x 2 pixels of its input are averaged to one, self-attention over the fused map."),
+    ],
+)
+def test_the_differences_of_an_architecture_are_named(architecture, differences):
+    model = {**MODEL, "model": "other", "architecture": architecture.to_dict()}
+    (found,) = deviations_from_paper(RECIPE, [WGM], [model])
+    assert "(other) is a GGMNet that differs from the paper's" in found
+    assert differences in found
+
+
+def test_no_field_of_an_architecture_goes_unnoticed():
+    paper = reference()
+    others = {
+        "depth": reference(20),
+        "paths": reference(paths=((), (9,), (4, 12))),
+        "ops": replace(paper, ops=(("conv",) * 22,) * 3),
+        "chis": replace(paper, chis=((2,) * 22,) * 3),
+        "encoder": replace(paper, encoder=(24, 48, 96)),
+        "head": replace(paper, head=(48, 32, 16)),
+        "arm_norm": replace(paper, arm_norm="none"),
+        "pool": replace(paper, pool=(2, 3)),
+        **{
+            field.name: replace(paper, **{field.name: not field.default})
+            for field in fields(paper)
+            if field.default in (True, False)
+        },
+    }
+    assert set(others) == {field.name for field in fields(paper)}
+    sentences = set()
+    for architecture in others.values():
+        found = deviations_from_paper(RECIPE, [WGM], [{**MODEL, "architecture": architecture.to_dict()}])
+        assert len(found) == 1
+        sentences |= set(found)
+    assert len(sentences) == len(others) - 2  # operators, widths and paths share one
+
+
+def test_the_shipped_network_departs_in_input_and_training():
+    found = " ".join(deviations_from_paper(RECIPE, [WGM], [describe_run(shipped_model())]))
+    for words in ("mapped outcrop is an input", "thickness of the cover", "simulated crusts", "in their units"):
+        assert words in found
+
+
 def test_what_networks_have_in_common_is_stated_once():
-    two = [{**MODEL, "model": "unet"}, {**MODEL, "name": "b", "model": "unet"}]
+    two = [{**MODEL, "architecture": describe("unet")}, {**MODEL, "name": "b", "architecture": describe("unet")}]
     (found,) = deviations_from_paper(RECIPE, [WGM], two)
     assert found.startswith("a, b: ")
 

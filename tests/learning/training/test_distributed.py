@@ -28,7 +28,7 @@ SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, lr=3e-
 
 def curve(folder):
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
-    return [(float(row["loss"]), float(row["tune_fwiou"])) for row in rows]
+    return [tuple(float(row[name]) for name in ("loss", "train_fwiou", "tune_fwiou")) for row in rows]
 
 
 # Batch statistics are frozen: synchronised ones do not exist on a CPU. Optimisers change in between, and all
