@@ -349,6 +349,18 @@ class ThicknessScores(TypedDict):
 
 
 @record
+class WindowScoreRecord(TypedDict):
+    """Scores of whole held-out windows, each with the same weight (`gravmap.learning.evaluation.window_scores`)."""
+
+    windows: Count
+    pa: float | None
+    mpa: float | None
+    mpa_all_classes: float | None
+    miou: float | None
+    fwiou: float | None
+
+
+@record
 class ScoreRecord(TypedDict, total=False):
     """Scores on the tuning or test blocks."""
 
@@ -366,6 +378,7 @@ class ScoreRecord(TypedDict, total=False):
     loss: float | None
     under_cover: UnderCover
     thickness: ThicknessScores
+    by_window: WindowScoreRecord
 
 
 @record

@@ -22,6 +22,7 @@ from gravmap.learning.calibration.thickness import fit_thickness_interval, thick
 from gravmap.learning.evaluation.held_out import HeldOutPredictions, default_scales, scoring_scale
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.learning.evaluation.under_cover import Strata, held_out_strata, scores_under_cover, with_other_gravity
+from gravmap.learning.evaluation.window_scores import score_windows
 from gravmap.learning.training.checkpoint import load_model, record_files, save_model
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.curves import draw_curves
@@ -160,6 +161,18 @@ def _test_scores(
     names = [str(each["name"]) for each in data.classes]
     matrix = confusion(held_out.target[test], predicted, len(names))
     found = {**scores(matrix, names), "confusion": matrix.tolist()}
+    if not data.splits.simulated:
+        windows = score_windows(
+            scorer.network,
+            data.splits.first,
+            TEST,
+            inputs=data.inputs,
+            tile_size_px=data.tile_size_px,
+            device=scorer.group.device,
+            group=scorer.group,
+        )
+        if windows is not None:
+            found["by_window"] = windows
     if data.splits.simulated:
         # Control: the same network with the gravity of another crust.
         def report(done: int, total: int, note: str = "") -> None:
