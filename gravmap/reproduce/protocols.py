@@ -117,7 +117,7 @@ def _scores_table(outcome: Outcome, protocol: str, table: str, caption: str) -> 
     plan = outcome.plan
     beside = protocol == plan.paper["protocol"]
     head = ["Network", "Parameters", *(label for _, label in _MEASURES)]
-    head += ["Paper: MPA", "Paper: FWIoU"] if beside else []
+    head += ["By window: MPA", "By window: FWIoU", "Paper: MPA", "Paper: FWIoU"] if beside else []
     rows = []
     for planned in plan.networks(table):
         seeds = outcome.seeds_of(planned.network, protocol)
@@ -128,11 +128,15 @@ def _scores_table(outcome: Outcome, protocol: str, table: str, caption: str) -> 
         else:
             cells += [_NOT_TRAINED, *[""] * (len(_MEASURES) - 1)]
         if beside:
+            by_window = [each.test.get("by_window") or {} for each in done]
+            cells += [_mean([row.get(key) for row in by_window]) if done else "" for key in ("mpa", "fwiou")]
             known = plan.paper["scores"].get(planned.network, {})
             mark = " (sum)" if planned.network in plan.paper["sums"] else ""
             cells += [percent(known[key] / 100, 2) + mark if key in known else "–" for key in ("mpa", "fwiou")]
         rows.append(tuple(cells))
     remarks = {run.missing for run in plan.networks(table) if run.missing}
+    if beside:
+        remarks.add("By window: every held-out window is one image and has the same weight, as the paper scores tiles.")
     if beside and table == "ablation":
         remarks.add(str(plan.paper["footnote"]))
     return Table(" ".join([caption, *sorted(remarks)]), tuple(head), tuple(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 
@@ -152,6 +153,30 @@ def test_networks_that_were_not_trained_have_no_number(tmp_path):
     comparison = tables_of(protocol_parts(found, "blocks", {}))[2]
     assert [row[2] == "not trained" for row in comparison.rows] == [False] + 5 * [True]
     assert comparison.rows[0][1:5] == ("1.50 M", "31.0\u202f%", "15.5\u202f%", "21.0\u202f%")
+
+
+def test_seeds_are_averaged_and_windows_stand_beside_nodes(tmp_path):
+    found = outcome(tmp_path, (0.31, 0.21), (0.21, 0.20), split="random")
+    trained = []
+    for each in found.trained:
+        if each.run.name == "random-ggmnet-22-seed1":
+            each.folder.mkdir()
+            (each.folder / "scores.json").write_text("{}")
+            each = dataclasses.replace(each, test=scored(0.35, 0.21))  # noqa: PLW2901
+        windows = {"by_window": {"windows": 9, "mpa": 0.5, "fwiou": 0.4}} if each.test else {}
+        trained.append(dataclasses.replace(each, test={**each.test, **windows}))
+    parts = protocol_parts(dataclasses.replace(found, trained=trained), "random", {})
+    (row,) = [row for row in tables_of(parts)[0].rows if "22 cells" in row[0]]
+    assert row[2] == "33.0 ± 2.8"  # mean and standard deviation of 31 and 35
+    assert row[-4:-2] == ("50.0 ± 0.0", "40.0 ± 0.0")
+
+
+def test_a_profile_of_one_network_has_no_table_that_compares_nothing(tmp_path):
+    plan = load_plan("quick")
+    trained = [Trained(run, tmp_path / run.name, None, {}, [], 0.0) for run in plan.runs]
+    parts = protocol_parts(Outcome(plan, trained, {}), "random", {})
+    assert [table.caption[:7] for table in tables_of(parts)] == ["GGMNet."]
+    assert any("--profile laptop" in part.words for part in parts if isinstance(part, Text))
 
 
 def test_the_leak_is_that_of_the_fold(tmp_path):
