@@ -162,7 +162,7 @@ def test_seeds_are_averaged_and_windows_stand_beside_nodes(tmp_path):
         if each.run.name == "random-ggmnet-22-seed1":
             each.folder.mkdir()
             (each.folder / "scores.json").write_text("{}")
-            each = dataclasses.replace(each, test=scored(0.35, 0.21))  # noqa: PLW2901
+            each = dataclasses.replace(each, test=scored(0.35, 0.21))
         windows = {"by_window": {"windows": 9, "mpa": 0.5, "fwiou": 0.4}} if each.test else {}
         trained.append(dataclasses.replace(each, test={**each.test, **windows}))
     parts = protocol_parts(dataclasses.replace(found, trained=trained), "random", {})
