@@ -188,15 +188,14 @@ class TrainSetup:
             scales, size = self.pretrained.windows_for(DatasetSplits.of(dataset).scales_deg)
             windows_deg = tuple(scales)
             values["tile_size_px"] = values.get("tile_size_px") or size
-        elif self.resumed is None and self.crusts is None and at_grid_resolution(values["recipe"]):
-            scales, size = grid_windows(DatasetSplits.of(dataset).first, windows_deg)
-            windows_deg = tuple(scales)
-            values["tile_size_px"] = values.get("tile_size_px") or size
         values["scales_deg"] = list(windows_deg) or None
         if self.resumed is not None:
             config = dataclasses.replace(self.resumed, **values)
         else:
             config = make_config(processes=processes, **values)
+            if self.pretrained is None and self.crusts is None and at_grid_resolution(config.recipe):
+                scales, size = grid_windows(DatasetSplits.of(dataset).first, config.scales_deg or ())
+                config = dataclasses.replace(config, scales_deg=scales, tile_size_px=config.tile_size_px or size)
         if config.tensorboard:
             require_tensorboard()
         if device == "cpu" and config.micro_batch is None:

@@ -39,7 +39,9 @@ CPU_TIME_LIMIT_S = 2 * 3600.0
 MIN_ADAM_SGD_EPOCHS = 60
 """With fewer epochs, neither optimizer would have time to converge."""
 
-NOT_IN_FILE = ("recipe", "model", "device", "seed", "from_tiles", "context", "init", "augmentation")
+NOT_IN_FILE = (
+    "recipe", "model", "architecture", "inputs", "device", "seed", "from_tiles", "context", "init", "augmentation",
+)  # fmt: skip
 """Attributes that a recipe file cannot set: they describe what is trained where, not how."""
 
 
@@ -83,11 +85,8 @@ def recipe_data(recipe: str = "default") -> RecipeData:
     >>> recipe_data("paper")
     RecipeData(inputs='rgb', split='random', may_leak=True)
     """
-    base, written = _base_and_changes(recipe)
-    inputs = ",".join(written["inputs"]) if written.get("inputs") else None
-    if base == "paper":
-        return RecipeData(inputs or "rgb", "random", may_leak=True)
-    return RecipeData(inputs)
+    base, _ = _base_and_changes(recipe)
+    return RecipeData("rgb", "random", may_leak=True) if base == "paper" else RecipeData()
 
 
 def at_grid_resolution(recipe: str) -> bool:
