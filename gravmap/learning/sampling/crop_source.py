@@ -271,6 +271,7 @@ def training_windows(
     >>> from gravmap.tiling import load_arrays
     >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles"))
     >>> {scale: len(windows) for scale, windows in training_windows(dataset).items()}
+    {2.5: 18, 5.0: 3}
     """
     if usable is None:
         usable = training_targets(dataset) != IGNORE

@@ -2,9 +2,9 @@
 
 "default" is gravmap's; "paper" is that of Liu et al. 2024, with gravmap's value only where the paper gives none (listed
 in docs/deviations.md); "crusts" is for training on simulated crusts, "cpu" for a region on a CPU. A recipe file is TOML
-with the names of TrainConfig's attributes as keys (except :data:`NOT_IN_FILE`), an [augmentation] table, and `base`, the
-recipe it modifies. Options given by the user override the recipe. What a recipe says of the data, and what is no
-attribute of TrainConfig, is in :func:`recipe_data` and :func:`grid_windows`.
+with the names of TrainConfig's attributes as keys (except :data:`NOT_IN_FILE`), an [augmentation] table, and `base`,
+the recipe it modifies. Options given by the user override the recipe. What a recipe says of the data is in
+:func:`recipe_data` and :func:`grid_windows`.
 """
 
 from __future__ import annotations
@@ -118,8 +118,10 @@ def grid_windows(dataset: RegionDataset, scales_deg: Sequence[float] = ()) -> tu
     >>> from gravmap.learning.training.recipes import grid_windows
     >>> from gravmap.tiling import load_arrays
     >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles"))
-    >>> dataset.fields.shape, dataset.field_nodes_wsen.tolist()
+    >>> dataset.fields.shape, dataset.field_nodes_wsen.tolist()  # 10 cells a degree
+    ((1, 51, 81), [80.0, 43.0, 88.0, 48.0])
     >>> grid_windows(dataset)
+    ([5.0], 128)
     """
     scales = sorted(set(scales_deg)) or [scoring_scale(dataset.window_scale_deg.tolist())]
     _, south, _, north = dataset.field_nodes_wsen
@@ -242,7 +244,7 @@ def _cpu(options: dict[str, Any]) -> dict[str, Any]:
         **_default(timed),
         **({} if {"model", "architecture"} & set(options) else {"model": "ggmnet-small"}),
         "time_limit_s": limit_s,
-        "steps": 50,
+        "steps": 100,
         "batch_size": 8,
         "topk_share": 1.0,
     }
