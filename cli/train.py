@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   gravmap train --gpus 4
-  gravmap train --device cpu --model ggmnet-small --size 256 --epochs 20
+  gravmap train --gpus 0 --time-limit 30min
+  gravmap train --recipe paper --gpus 4
   gravmap train --device cpu --on crusts --count 60
   gravmap train --context outcrop --init crusts-central-asia
   gravmap train --resume""",
@@ -163,7 +164,8 @@ Examples:
     option(
         "--recipe",
         metavar="NAME|FILE",
-        help="Hyperparameters: default, paper, crusts (default on crusts), or a TOML file.",
+        help="Hyperparameters: default, paper (RGB input, random windows, which leak), cpu (default on a CPU, without "
+        "--model and --size: ggmnet-small at the grid's resolution, 2h), crusts (default on crusts), or a TOML file.",
     ),
     option("--epochs", type=click.IntRange(min=1), metavar="N", help="Most epochs (default: the recipe's, 600)."),
     option(
@@ -177,7 +179,7 @@ Examples:
         "--batch-size",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Global batch size: crops per step over all GPUs (default: the recipe's, 16).",
+        help="Global batch size: crops per step over all GPUs (default: the recipe's, 16; paper 4 per GPU).",
     ),
     option(
         "--micro-batch",

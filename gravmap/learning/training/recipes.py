@@ -236,7 +236,7 @@ def _crusts(options: dict[str, Any]) -> dict[str, Any]:
 def _cpu(options: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe for a region on a CPU: a small network that is trained by the clock.
 
-    All labelled pixels enter the loss: mining hard ones from the start costs more than it gains in so short a run.
+    All labelled pixels enter the loss: in short runs mining the hardest ones cost 2.4 points (docs/method/learning.md).
     """
     limit_s = None if "epochs" in options else CPU_TIME_LIMIT_S
     timed = {"time_limit_s": limit_s, **options}
