@@ -26,7 +26,7 @@ from .options import (
 )
 from .session import Session, command_options
 from .train_data import crust_datasets, open_region, region_dataset
-from .train_report import print_plan, print_result, print_start
+from .train_report import print_cpu_default, print_plan, print_result, print_start
 from .train_setup import TrainOptions, is_same_run, new_setup, resumed_setup, stopped_run
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   gravmap train --gpus 4
-  gravmap train --device cpu --model ggmnet-small --size 256 --epochs 20
+  gravmap train --gpus 0 --time-limit 30min
+  gravmap train --recipe paper --gpus 4
   gravmap train --device cpu --on crusts --count 60
   gravmap train --context outcrop --init crusts-central-asia
   gravmap train --resume""",
@@ -78,7 +79,7 @@ Examples:
         help="With --context outcrop on a region: synthetic cover masks in use at a time; each epoch replaces one "
         "(default: 8).",
     ),
-    option("--split", metavar="NAME", default="blocks", show_default=True, help="Split of the tile set."),
+    option("--split", metavar="NAME", help="Split of the tile set (default: blocks; in the recipe paper random)."),
     option(
         "--fold",
         type=click.IntRange(min=0),
@@ -163,7 +164,8 @@ Examples:
     option(
         "--recipe",
         metavar="NAME|FILE",
-        help="Hyperparameters: default, paper, crusts (default on crusts), or a TOML file.",
+        help="Hyperparameters: default, paper (RGB input, random windows, which leak), cpu (default on a CPU, without "
+        "--model and --size: ggmnet-small at the grid's resolution, 2h), crusts (default on crusts), or a TOML file.",
     ),
     option("--epochs", type=click.IntRange(min=1), metavar="N", help="Most epochs (default: the recipe's, 600)."),
     option(
@@ -177,7 +179,7 @@ Examples:
         "--batch-size",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Global batch size: crops per step over all GPUs (default: the recipe's, 16).",
+        help="Global batch size: crops per step over all GPUs (default: the recipe's, 16; paper 4 per GPU).",
     ),
     option(
         "--micro-batch",
@@ -266,9 +268,10 @@ def run_training(session: Session, options: TrainOptions) -> None:
     from gravmap.learning.training.trainer import estimate_cost, train
 
     variables = group_variables(os.environ)
-    grouped = variables is not None
-    if grouped:
-        device, processes = "cpu" if options.device == "cpu" or options.gpus == 0 else "cuda", 1
+    if variables is not None:
+        device, processes = "cpu" if options.on_cpu else "cuda", int(variables["WORLD_SIZE"])
+        if variables["RANK"] != "0":
+            session.verbosity, session.json = -1, False
     else:
         device, processes = choose_device(options.gpus, options.device, torch.cuda.device_count())
     stopped = False
@@ -289,13 +292,13 @@ def run_training(session: Session, options: TrainOptions) -> None:
             setup.inputs,
             setup.split,
             setup.fold,
-            may_leak=setup.may_leak,
+            leak_accepted_by=setup.leak_accepted_by,
             init=setup.values.get("init"),
             dry_run=options.dry_run,
         )
         if tiles is not None:
             dataset = DatasetSplits.from_tiles(dataset, tiles)
-    config = setup.configure(dataset, inputs, device)
+    config = setup.configure(dataset, inputs, device, processes)
     if stopped:
         stopped = is_same_run(run_dir, config)
     if options.resume or stopped:
@@ -303,9 +306,11 @@ def run_training(session: Session, options: TrainOptions) -> None:
     cost = None
     # The processes of a group measure together.
     measured = config.time_limit_s is not None or (device == "cpu" and session.verbosity >= 0)
-    if options.dry_run or (measured and processes == 1 and not grouped):
-        cost = estimate_cost(dataset, config)
+    if options.dry_run or (measured and variables is None and processes == 1):
+        cost = estimate_cost(dataset, config, processes)
         cost.check_time_limit(config.time_limit_s)  # before an old run of this name is removed
+    if config.recipe == "cpu" and options.recipe is None and not options.resume:
+        print_cpu_default(session, config)
     if options.dry_run:
         assert cost is not None
         return print_plan(session, dataset, config, run_dir, processes, cost)
@@ -315,15 +320,13 @@ def run_training(session: Session, options: TrainOptions) -> None:
     with process_group(device) as group:
         name, resume = group.broadcast((str(run_dir), options.resume or stopped))
         run_dir = Path(name)
-        if group.rank:
-            session.verbosity, session.json = -1, False
-        elif not resume:
+        if not group.rank and not resume:
             # Files of an old run beside those of a new one would be read as one.
             remove_folder(run_dir)
-        print_start(session, dataset, config, run_dir, processes if not grouped else group.size, cost)
+        print_start(session, dataset, config, run_dir, processes, cost)
         with session.progress("Training") as listener, _naming_latest(place, run_dir, listener, group.rank) as progress:
             how: dict[str, Any] = {"resume": resume}
-            if processes > 1:
+            if variables is None and processes > 1:
                 result = launch(dataset, run_dir, config, processes, progress, **how)
             else:
                 result = train(dataset, run_dir, config, progress, group=group, cost=cost, **how)

@@ -25,13 +25,16 @@ LONG_S = 3600.0
 def _describe(dataset: RegionDataset | DatasetSplits, config: TrainConfig, processes: int) -> str:
     from gravmap.learning.data.outcrop_context import measured_names
     from gravmap.learning.data.splits import DatasetSplits
+    from gravmap.learning.sampling.crop_source import training_windows
 
     splits = DatasetSplits.of(dataset)
     scales = sorted(set(config.scales_deg or splits.scales_deg))
     where = "the CPU" if config.device == "cpu" else f"{processes} GPU(s)"
     size = config.tile_size_px or splits.meta["tile_size_px"]
     channels = ", ".join(measured_names(config.inputs or splits.first.channels))
-    windows = "windows" if splits.simulated else f"{len(splits.first.windows)} windows"
+    windows = "windows"
+    if not splits.simulated:
+        windows = f"{sum(map(len, training_windows(splits.first, scales).values()))} training windows"
     network = (
         f"{config.model} on {where}: {channels}{' and mapped outcrop' if config.context else ''}; {windows} of "
         f"{', '.join(describe_angle(scale) for scale in scales)}, {size} pixels per window side, "
@@ -79,6 +82,15 @@ def _describe_course(config: TrainConfig) -> str:
     return f"Recipe {config.recipe}: Adam, learning rate {config.lr:g}, then SGD {when}. {steps}."
 
 
+def print_cpu_default(session: Session, config: TrainConfig) -> None:
+    """Name the recipe that is the default on a CPU, and the command that trains at the paper's size."""
+    limit = f", at most {describe_time(config.time_limit_s)} (--time-limit)" if config.time_limit_s else ""
+    session.say(
+        f"On a CPU the default is --recipe cpu: {config.model} at the resolution of the grid{limit}; the paper's size: "
+        "`gravmap train --gpus 0 --recipe default`."
+    )
+
+
 def print_start(
     session: Session,
     dataset: RegionDataset | DatasetSplits,
@@ -112,7 +124,13 @@ def _estimate(cost: TrainingCost, config: TrainConfig) -> tuple[str, float]:
     """How long it will take, in words and in seconds."""
     scoring_s = math.ceil(config.epochs / config.evaluate_every) * cost.score_s + cost.final_s
     total_s = cost.step_s * cost.steps_per_epoch * config.epochs + scoring_s
-    text = f"One step takes {cost.step_s:.2f} s here; {config.epochs} epochs of {cost.steps_per_epoch} steps: "
+    text = f"One step takes {cost.step_s:.2f} s here; "
+    if cost.processes > 1:
+        text = (
+            f"One process with its {cost.crops} crops of a step takes {cost.step_s:.2f} s here; what the "
+            f"{cost.processes} processes exchange was not measured and comes on top; "
+        )
+    text += f"{config.epochs} epochs of {cost.steps_per_epoch} steps: "
     if config.time_limit_s and config.time_limit_s < total_s:
         return text + f"ended after {describe_time(config.time_limit_s)}, scores included.", config.time_limit_s
     text += f"about {describe_time(total_s)}, of which {describe_time(scoring_s)} for scores."

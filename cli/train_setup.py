@@ -62,7 +62,7 @@ class TrainOptions:
     model: str | None
     architecture: Path | None
     inputs: str | None
-    split: str
+    split: str | None
     fold: int
     allow_leak: bool
     from_tiles: bool
@@ -107,6 +107,19 @@ class TrainOptions:
             raise click.UsageError("--model and --architecture exclude each other.")
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether to train on the CPU, which is never chosen unless it is named."""
+        return self.device == "cpu" or self.gpus == 0
+
+    @property
+    def chosen_recipe(self) -> str:
+        """The recipe that was given, or the default: on a region and a CPU, without a network or a size, "cpu"."""
+        if self.recipe is not None or self.on == CRUSTS:
+            return self.recipe or CRUSTS
+        free = all(each is None for each in (self.model, self.architecture, self.init, self.tile_size_px))
+        return "cpu" if self.on_cpu and free else "default"
+
+    @property
     def config_values(self) -> dict[str, Any]:
         """The options that are attributes of TrainConfig, but for those not given."""
         from gravmap.learning import TrainConfig
@@ -136,8 +149,8 @@ class TrainSetup:
         Sizes of the windows; empty for all.
     from_tiles : bool
         Cut crops from the tile files.
-    may_leak : bool
-        Accept a split whose held-out labels are seen in training.
+    leak_accepted_by : str, optional
+        What accepts a split whose held-out labels are seen in training: an option or a run.
     values : dict
         Attributes of TrainConfig that differ from the recipe's, or from the resumed run's.
     resumed : TrainConfig, optional
@@ -153,16 +166,19 @@ class TrainSetup:
     fold: int
     windows_deg: tuple[float, ...]
     from_tiles: bool
-    may_leak: bool
+    leak_accepted_by: str | None
     values: dict[str, Any]
     resumed: TrainConfig | None = None
     pretrained: WarmStart | None = None
 
-    def configure(self, dataset: RegionDataset | DatasetSplits, inputs: list[str] | None, device: str) -> TrainConfig:
-        """The configuration of the training on `dataset`, whose channels are `inputs`."""
+    def configure(
+        self, dataset: RegionDataset | DatasetSplits, inputs: list[str] | None, device: str, processes: int
+    ) -> TrainConfig:
+        """The configuration of the training on `dataset`, whose channels are `inputs`, in so many processes."""
         from gravmap.learning import make_config
         from gravmap.learning.data.splits import DatasetSplits
         from gravmap.learning.training.curves import require_tensorboard
+        from gravmap.learning.training.recipes import at_grid_resolution, grid_windows
 
         windows_deg = self.windows_deg
         values = {**self.values, "device": device}
@@ -173,7 +189,13 @@ class TrainSetup:
             windows_deg = tuple(scales)
             values["tile_size_px"] = values.get("tile_size_px") or size
         values["scales_deg"] = list(windows_deg) or None
-        config = dataclasses.replace(self.resumed, **values) if self.resumed else make_config(**values)
+        if self.resumed is not None:
+            config = dataclasses.replace(self.resumed, **values)
+        else:
+            config = make_config(processes=processes, **values)
+            if self.pretrained is None and self.crusts is None and at_grid_resolution(config.recipe):
+                scales, size = grid_windows(DatasetSplits.of(dataset).first, config.scales_deg or ())
+                config = dataclasses.replace(config, scales_deg=scales, tile_size_px=config.tile_size_px or size)
         if config.tensorboard:
             require_tensorboard()
         if device == "cpu" and config.micro_batch is None:
@@ -196,13 +218,16 @@ def new_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
     InputError
         The run to fine-tune is missing or damaged.
     """
+    from gravmap.learning import make_config
+    from gravmap.learning.training.recipes import recipe_data
     from gravmap.network.registry import describe, read_architecture
     from gravmap.synthetic import load_prior
 
     crusts = options.on == CRUSTS
-    values = options.config_values | {"recipe": options.recipe or (CRUSTS if crusts else "default")}
+    values = options.config_values | {"recipe": options.chosen_recipe}
+    data = recipe_data(values["recipe"])
     context = options.context or ("outcrop" if crusts else "none")
-    pretrained, inputs = None, options.inputs
+    pretrained, inputs = None, options.inputs or data.inputs
     if options.init is not None:
         pretrained = _pretrained(place.run(options.init), options)
         context = pretrained.context or "none"
@@ -219,16 +244,17 @@ def new_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
     values.pop("context", None)
     if context != "none":
         values["context"] = context
-    kind = pretrained.model if pretrained else options.model or options.on
+    split = options.split or data.split
+    by_recipe = f"--recipe {values['recipe']}" if data.may_leak and split == data.split else None
     return TrainSetup(
-        run_dir=place.runs / run_name(options.name, kind),
+        run_dir=place.runs / run_name(options.name, make_config(**values).model),
         crusts=CrustOptions(load_prior(options.prior), options.count, options.shape) if crusts else None,
         inputs=inputs,
-        split=options.split,
+        split=split,
         fold=options.fold,
         windows_deg=options.windows_deg,
         from_tiles=options.from_tiles,
-        may_leak=options.allow_leak,
+        leak_accepted_by="--allow-leak" if options.allow_leak else by_recipe,
         values=values,
         pretrained=pretrained,
     )
@@ -299,7 +325,7 @@ def resumed_setup(place: Workspace, options: TrainOptions) -> TrainSetup:
         fold=stored_values["fold"],
         windows_deg=stored_values["windows_deg"],
         from_tiles=resumed.from_tiles,
-        may_leak=True,
+        leak_accepted_by=f"the run {run_dir.name}",
         values={name: value for name, value in changed.items() if name in RESUMABLE},
         resumed=resumed,
     )

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import sys
 import types
@@ -201,6 +202,120 @@ def test_a_leaking_split_needs_leave(gravmap_in, arrays):
     assert gravmap_in(*SHORT, "--allow-leak", "--dry-run").exit_code == 0
 
 
+def test_the_recipe_of_the_paper_needs_no_other_option(gravmap_in, arrays, tmp_path, monkeypatch):
+    """Colours, random windows with their leak, float32, 4 crops per GPU; and so has a recipe file based on it."""
+    monkeypatch.setattr("gravmap.tiling.training_arrays.read_index", lambda tiles: {"channel": "residual_10km"})
+    arrays["role"][:] = 0
+    arrays["window_role"][[1, 4]] = 1, 2
+    arrays["meta"]["split"] = {"name": "random", "fold": 0}
+    (tmp_path / "mine.toml").write_text('base = "paper"\nepochs = 2\n')
+    for recipe, epochs in (("paper", 600), (str(tmp_path / "mine.toml"), 2)):
+        done = gravmap_in("train", "--gpus", "0", "--size", "64", "-n", "--json", "--recipe", recipe)
+        assert done.exit_code == 0, done.output
+        assert gravmap_in.requested[-1] == (["residual_10km"], "random", 0)
+        leak = f"leaks, accepted by --recipe {recipe}: in fold 0 training sees the labels of 100.0 %"
+        assert len([line for line in done.stderr.splitlines() if leak in line]) == 1
+        config = json.loads(done.stdout)["config"]
+        assert (config["inputs"], config["precision"], config["model"]) == (["rgb:residual_10km"], "float32", "ggmnet")
+        assert (config["batch_size"], config["topk_base"], config["topk_share"]) == (4, "all", 0.15)
+        assert (config["epochs"], config["time_limit_s"], config["scales_deg"]) == (epochs, None, None)
+        assert json.loads(done.stdout)["would_write"].startswith(str(tmp_path / "runs" / "ggmnet-2"))
+        other = gravmap_in("train", "--gpus", "0", "--size", "64", "-n", "--recipe", recipe, "--split", "mine")
+        assert other.exit_code == 3  # the recipe accepts the leak of its own split alone
+        assert "--allow-leak" in other.output
+
+
+def test_the_batch_of_the_paper_grows_with_the_gpus(gravmap_in, monkeypatch):
+    """The plan for 4 GPUs measures the share of one, and says so."""
+    from gravmap.learning.training.trainer import estimate_cost
+
+    monkeypatch.setattr("gravmap.tiling.training_arrays.read_index", lambda tiles: {"channel": "residual_10km"})
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    on_cpu = dataclasses.replace
+
+    def estimate(dataset, config, processes):
+        assert config.device == "cuda"
+        return estimate_cost(dataset, on_cpu(config, device="cpu"), processes)
+
+    monkeypatch.setattr("gravmap.learning.training.trainer.estimate_cost", estimate)
+    done = gravmap_in("train", "--gpus", "4", "--recipe", "paper", "--model", "ggmnet-tiny", "-n", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["config"]["batch_size"] == 16
+    assert "One process with its 4 crops of a step takes" in done.stderr
+    assert "600 epochs of 1 steps" in done.stderr
+    odd = gravmap_in("train", "--gpus", "4", "--recipe", "paper", "--batch-size", "6", "-n")
+    assert odd.exit_code == 2
+    assert "cannot be divided among 4 processes" in odd.output
+
+
+def test_on_a_cpu_the_default_is_a_small_network_at_the_resolution_of_the_grid(gravmap_in, arrays, tmp_path):
+    def plan(*args):
+        done = gravmap_in("train", *args, "-n", "--json")
+        assert done.exit_code == 0, done.output
+        config = json.loads(done.stdout)["config"]
+        return [config[key] for key in ("recipe", "model", "tile_size_px", "time_limit_s")], done.stderr
+
+    arrays["meta"]["tile_size_px"] = 256
+    for args in (("--gpus", "0"), ("--device", "cpu")):
+        found, printed = plan(*args)
+        assert found == ["cpu", "ggmnet-small", 128, 7200.0]
+        (line,) = [line for line in printed.splitlines() if "--recipe cpu" in line]
+        assert "at most 2.0 h (--time-limit)" in line
+        assert "`gravmap train --gpus 0 --recipe default`" in line
+    assert plan("--gpus", "0", "--time-limit", "90min")[0] == ["cpu", "ggmnet-small", 128, 5400.0]
+    assert plan("--gpus", "0", "--epochs", "9")[0] == ["cpu", "ggmnet-small", 128, None]
+    tiny = plan("--gpus", "0", "--recipe", "cpu", "--model", "ggmnet-tiny", "--size", "64")
+    assert tiny[0] == ["cpu", "ggmnet-tiny", 64, 7200.0]
+    assert "On a CPU the default" not in tiny[1]
+    for args in (("--model", "ggmnet-tiny"), ("--size", "64", "--epochs", "1")):
+        found, printed = plan("--gpus", "0", *args)
+        assert (found[0], found[3]) == ("default", None)
+        assert "On a CPU the default" not in printed
+
+
+def test_weights_are_fine_tuned_on_their_own_channels_and_classes_alone(gravmap_in, arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr("gravmap.tiling.training_arrays.read_index", lambda tiles: {"channel": "residual_10km"})
+    assert gravmap_in(*SHORT, "--name", "a").exit_code == 0
+    (tmp_path / "runs" / "b").mkdir()
+    # Quiet, nothing is measured before the old run is removed.
+    tune = ("train", "-q", "--gpus", "0", "--init", "a", "--epochs", "1", "--name", "b", "--overwrite")
+    for words in (("--input", "rgb"), ("--recipe", "paper")):
+        done = gravmap_in(*tune, *words)
+        assert done.exit_code == 2, done.output
+        assert "a was trained with other channels: residual_10km; this run has rgb:residual_10km." in done.output
+        assert "--input residual_10km." in done.output
+    assert gravmap_in(*tune, "--recipe", "paper", "--input", "residual_10km", "-n").exit_code == 0
+    arrays["meta"]["classes"][1]["name"] = "elsewhere"
+    done = gravmap_in(*tune)
+    assert done.exit_code == 3
+    assert "elsewhere" in done.output
+    assert not list((tmp_path / "runs" / "b").iterdir())
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_the_default_of_a_cpu(gravmap_in, tmp_path):
+    done = gravmap_in("train", "--gpus", "0", "--epochs", "1", "--steps-per-epoch", "1")
+    assert done.exit_code == 0, done.output
+    (run,) = (tmp_path / "runs").glob("ggmnet-small-*")
+    more = gravmap_in("train", "--gpus", "0", "--resume", "--epochs", "2")
+    assert more.exit_code == 0, more.output
+    config = json.loads((run / "last.json").read_text())["config"]
+    assert [config[key] for key in ("recipe", "tile_size_px", "scales_deg", "epochs")] == ["cpu", 128, [2.0], 2]
+
+
+def test_windows_that_train_are_counted(gravmap_in, arrays):
+    """Not those that are held out, of another size, or without a label that may be seen."""
+    arrays["window_scale_deg"][:2] = 1.0
+    arrays["window_role"][8] = 2
+    arrays["labels"] = arrays["labels"].copy()
+    arrays["labels"][20:60, :40] = 0  # the window in the middle of the west
+    done = gravmap_in(*SHORT, "-n", "--allow-leak")
+    assert "; 7 training windows of 1deg, 2deg, " in done.output, done.output
+    assert "leaks, accepted by --allow-leak" in done.output
+    done = gravmap_in(*SHORT, "-n", "--allow-leak", "--window", "2deg")
+    assert "; 5 training windows of 2deg, " in done.output
+
+
 @pytest.mark.parametrize(
     ("args", "printed"),
     [
@@ -271,7 +386,9 @@ def test_a_run_is_not_replaced_by_one_that_reads_it(gravmap_in, tmp_path):
     assert file.exists()
 
 
-def test_options_override_a_recipe(gravmap_in, tmp_path):
+def test_options_override_a_recipe(gravmap_in, tmp_path, monkeypatch):
+    monkeypatch.setattr("gravmap.tiling.training_arrays.read_index", lambda tiles: {"channel": "residual_10km"})
+
     def config_of(*args):
         done = gravmap_in("train", "--device", "cpu", "--model", "ggmnet-tiny", "--dry-run", "--json", *args)
         assert done.exit_code == 0, done.output
@@ -283,6 +400,10 @@ def test_options_override_a_recipe(gravmap_in, tmp_path):
     papers, _ = config_of("--recipe", "paper", "--lr", "0.01", "--batch-size", "4")
     assert (papers["topk_base"], papers["lr"], papers["batch_size"], papers["epochs"]) == ("all", 0.01, 4, 600)
     assert papers["augmentation"]["picture"]
+    assert gravmap_in.requested[-1] == (["residual_10km"], "random", 0)
+    more, _ = config_of("--recipe", "paper", "--input", "residual_10km", "--split", "strict", "--precision", "bfloat16")
+    assert (more["inputs"], more["precision"]) == (["residual_10km"], "bfloat16")
+    assert gravmap_in.requested[-1] == (["residual_10km"], "strict", 0)
     short, printed = config_of("--time-limit", "60s")
     assert (short["schedule"], short["patience"]) == ("cosine", None)
     assert "cosine" in printed

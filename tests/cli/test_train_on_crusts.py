@@ -162,7 +162,7 @@ def test_another_run_decides_network_channels_and_context(run_in, toy_pool):
         (("--cover-masks", "3"), "--cover-masks is for --context outcrop"),
         (("--on", "crusts", "--prior", "nowhere"), "There is no prior 'nowhere'"),
         (("--on", "crusts", "--input", "bouguer"), "bouguer has no"),
-        (("--on", "crusts", "--input", "residual_10km,tilt"), "Crusts have no channel 'tilt'"),
+        (("--on", "crusts", "--input", "residual_10km,tilt"), "tilt has no tabulated standard deviation"),
     ],
 )
 def test_options_without_effect_are_refused(run_in, words, reported):

@@ -174,8 +174,9 @@ def fixed_std(name: str) -> float:
     """
     if name in OTHERS:
         return OTHERS[name]
-    if name.startswith(_RESIDUAL):
-        return _of_residual(parse_length_m(name.removeprefix(_RESIDUAL)))
+    height_m = parse_length_m(name.removeprefix(_RESIDUAL)) if name.startswith(_RESIDUAL) else 0.0
+    if height_m > 0:
+        return _of_residual(height_m)
     raise OptionError(
         f"{name} has no tabulated standard deviation, so a network for any region cannot be trained on it.",
         f"Use residuals of any height from 1 to 100 km, or {', '.join(OTHERS)}.",

@@ -8,7 +8,7 @@ decided by the roles of the native raster in both cases, whatever a tile holds.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -105,7 +105,8 @@ class CropSource:
         self._usable = targets != IGNORE
         self._fields = torch.from_numpy(np.ascontiguousarray(inputs.select(dataset))).to(device)  # (F, ny, nx)
         self._augmentation = ValueAugmentation(inputs, self._fields, dataset.field_valid)
-        self.groups = self._training_windows(even_scales, scales_deg)
+        groups = list(training_windows(dataset, scales_deg, self._usable).values())
+        self.groups = groups if even_scales or not groups else [np.concatenate(groups)]
         self.window_count = sum(len(group) for group in self.groups)
         if tiles is not None:
             # Labels come from the tiles; the native raster only says where they may be seen.
@@ -141,8 +142,8 @@ class CropSource:
         """Fraction of a crop with a training label, estimated on a lattice of points; on the CPU, so no GPU waits."""
         matrix, across = crop.to_degrees(), pixel_centres(LATTICE)
         u, v = across[None, :], across[:, None]
-        columns = self._columns(crop.lon + matrix[0, 0] * u + matrix[0, 1] * v)
-        rows = self._rows(crop.lat + matrix[1, 0] * u + matrix[1, 1] * v)
+        columns = _columns(self._dataset, crop.lon + matrix[0, 0] * u + matrix[0, 1] * v)
+        rows = _rows(self._dataset, crop.lat + matrix[1, 0] * u + matrix[1, 1] * v)
         return float(self._usable[rows, columns].mean())
 
     def _from_grids(self, crop: Crop) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,34 +181,6 @@ class CropSource:
     def _label_place(self, crop: Crop) -> NDArray[np.float64]:
         rows, columns = self._dataset.labels.shape
         return crop.place(self._dataset.label_bounds_wsen, columns, rows)
-
-    def _training_windows(self, even_scales: bool, scales_deg: list[float] | None) -> list[NDArray[np.float64]]:
-        """Windows with a training label: one group per size, or all in one."""
-        dataset = self._dataset
-        usable = np.zeros((self._usable.shape[0] + 1, self._usable.shape[1] + 1), np.int64)
-        usable[1:, 1:] = np.cumsum(np.cumsum(self._usable, axis=0), axis=1)
-        kept: dict[float, list[NDArray[np.float64]]] = {}
-        for window, scale, role in zip(dataset.windows, dataset.window_scale_deg, dataset.window_role, strict=True):
-            wanted = scales_deg is None or any(abs(scale - each) < SAME_DEG for each in scales_deg)
-            (left, right), (top, bottom) = self._columns(window[[0, 2]]), self._rows(window[[3, 1]])
-            inside = usable[bottom, right] - usable[top, right] - usable[bottom, left] + usable[top, left]
-            if role == TRAIN and wanted and inside:
-                half = _half_a_crop(window, float(scale))
-                kept.setdefault(round(float(scale), 6), []).append(np.append(window, half))
-        groups = [np.array(windows) for _, windows in sorted(kept.items())]
-        return groups if even_scales or not groups else [np.concatenate(groups)]
-
-    def _columns(self, lon: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Columns of `_usable` (which has a rim of one cell) at longitudes; the rim outside."""
-        west, _, east, _ = self._dataset.label_bounds_wsen
-        columns = self._dataset.labels.shape[1]
-        return rimmed_cells((lon - west) / (east - west) * columns, columns)
-
-    def _rows(self, lat: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Rows of `_usable` at latitudes."""
-        _, south, _, north = self._dataset.label_bounds_wsen
-        rows = self._dataset.labels.shape[0]
-        return rimmed_cells((north - lat) / (north - south) * rows, rows)
 
 
 class _Tile(NamedTuple):
@@ -270,6 +243,63 @@ def training_targets(dataset: RegionDataset) -> NDArray[np.int16]:
     targets = _TARGET_OF_LABEL[dataset.labels]
     targets[(dataset.role != TRAIN) | ~_measured(dataset)] = IGNORE
     return np.pad(targets, 1, constant_values=IGNORE)
+
+
+def training_windows(
+    dataset: RegionDataset, scales_deg: Sequence[float] | None = None, usable: NDArray[np.bool_] | None = None
+) -> dict[float, NDArray[np.float64]]:
+    """Windows that crops are drawn from: those for training that hold a training label.
+
+    Parameters
+    ----------
+    dataset : RegionDataset
+        Windows, labels and roles.
+    scales_deg : sequence of float, optional
+        Sizes of the windows to use, degrees; all by default.
+    usable : ndarray of bool, optional
+        Where :func:`training_targets` has a class; computed by default.
+
+    Returns
+    -------
+    dict of float to ndarray, shape (n, 5)
+        Size of the windows, degrees, to west, south, east and north of each, and half the side of a crop, degrees.
+
+    Examples
+    --------
+    >>> from gravmap.learning import RegionDataset
+    >>> from gravmap.learning.sampling.crop_source import training_windows
+    >>> from gravmap.tiling import load_arrays
+    >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles"))
+    >>> {scale: len(windows) for scale, windows in training_windows(dataset).items()}
+    {2.5: 18, 5.0: 3}
+    """
+    if usable is None:
+        usable = training_targets(dataset) != IGNORE
+    before = np.zeros((usable.shape[0] + 1, usable.shape[1] + 1), np.int64)
+    before[1:, 1:] = np.cumsum(np.cumsum(usable, axis=0), axis=1)
+    kept: dict[float, list[NDArray[np.float64]]] = {}
+    for window, scale, role in zip(dataset.windows, dataset.window_scale_deg, dataset.window_role, strict=True):
+        wanted = scales_deg is None or any(abs(scale - each) < SAME_DEG for each in scales_deg)
+        (left, right), (top, bottom) = _columns(dataset, window[[0, 2]]), _rows(dataset, window[[3, 1]])
+        inside = before[bottom, right] - before[top, right] - before[bottom, left] + before[top, left]
+        if role == TRAIN and wanted and inside:
+            half = _half_a_crop(window, float(scale))
+            kept.setdefault(round(float(scale), 6), []).append(np.append(window, half))
+    return {scale: np.array(windows) for scale, windows in sorted(kept.items())}
+
+
+def _columns(dataset: RegionDataset, lon: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Columns of :func:`training_targets` at longitudes; its rim outside the labels."""
+    west, _, east, _ = dataset.label_bounds_wsen
+    columns = dataset.labels.shape[1]
+    return rimmed_cells((lon - west) / (east - west) * columns, columns)
+
+
+def _rows(dataset: RegionDataset, lat: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Rows of :func:`training_targets` at latitudes; its rim outside the labels."""
+    _, south, _, north = dataset.label_bounds_wsen
+    rows = dataset.labels.shape[0]
+    return rimmed_cells((north - lat) / (north - south) * rows, rows)
 
 
 def _measured(dataset: RegionDataset) -> NDArray[np.bool_]:

@@ -107,7 +107,7 @@ def choose_device(gpus: int | None, device: str | None, found: int) -> tuple[str
         requested = f" for --gpus {gpus}" if gpus else ""
         raise DeviceError(
             f"No CUDA device was found{requested} (torch {torch.__version__}).",
-            "--gpus 0 or --device cpu trains on the CPU: much slower, so choose a small --model and --size.",
+            "--gpus 0 or --device cpu trains on the CPU: by default a small network at the resolution of the grid.",
         )
     if gpus is not None and gpus > found:
         raise DeviceError(

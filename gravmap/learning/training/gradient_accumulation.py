@@ -89,7 +89,8 @@ class GradientAccumulation:
         self.synchronised = group.size > 1 and group.device.type == "cuda"
         """Whether batch normalisation exchanges statistics between processes."""
         self._least = 1 if self.synchronised or config.freeze_statistics else 2
-        self.local_batch, self.steps = _divide_batch(config, group.size, self._least)
+        self.local_batch = crops_per_process(config, group.size)
+        self.steps = _accumulation_steps(config, self.local_batch, self._least)
         self._recoverable = True
 
     @property
@@ -224,18 +225,29 @@ def out_of_memory_error(micro_batch: int) -> DeviceError:
     )
 
 
-def _divide_batch(config: TrainConfig, processes: int, least: int) -> tuple[int, int]:
-    """Return the crops per process and the number of micro-batches they are divided into."""
+def crops_per_process(config: TrainConfig, processes: int) -> int:
+    """Crops of a batch that each process takes.
+
+    Raises
+    ------
+    OptionError
+        The batch is not divisible by the number of processes.
+    """
     local, rest = divmod(config.batch_size, processes)
     if rest:
         raise OptionError(
             f"A batch of {config.batch_size} crops cannot be divided among {processes} processes.",
             f"Choose a --batch-size that is a multiple of {processes}.",
         )
-    steps = math.ceil(local / min(config.micro_batch or local, max(local, 1))) if local else 1
+    return local
+
+
+def _accumulation_steps(config: TrainConfig, local: int, least: int) -> int:
+    """Number of micro-batches, of at least `least` crops, that a process divides its crops into."""
+    steps = math.ceil(local / min(config.micro_batch or local, local))
     if local // steps < least:
         raise OptionError(
             "A micro-batch of one crop has no variance for batch normalisation.",
             "Choose --batch-size and --micro-batch so that each process has at least two crops per micro-batch.",
         )
-    return local, steps
+    return steps

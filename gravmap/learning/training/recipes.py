@@ -1,44 +1,147 @@
 """Training recipes: default values of a :class:`TrainConfig`, by name or from a file.
 
-"default" is gravmap's; "paper" is that of Liu et al. 2024, with gravmap's value only where the paper gives none;
-"crusts" is for training on simulated crusts. A recipe file is TOML with the names of TrainConfig's attributes as keys
-(except :data:`NOT_IN_FILE`), an [augmentation] table, and `base`, the recipe it modifies. Options given by the user
-override the recipe.
+"default" is gravmap's; "paper" is that of Liu et al. 2024, with gravmap's value only where the paper gives none (listed
+in docs/deviations.md); "crusts" is for training on simulated crusts, "cpu" for a region on a CPU. A recipe file is TOML
+with the names of TrainConfig's attributes as keys (except :data:`NOT_IN_FILE`), an [augmentation] table, and `base`,
+the recipe it modifies. Options given by the user override the recipe. What a recipe says of the data is in
+:func:`recipe_data` and :func:`grid_windows`.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 import types
 import typing
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from gravmap.errors import InputError, OptionError
+from gravmap.learning.data.dataset import RegionDataset
+from gravmap.learning.evaluation.held_out import scoring_scale
 from gravmap.learning.sampling.augmentation import PAPER, Augmentation
 from gravmap.learning.training.config import TrainConfig
 from gravmap.records import read_record
 
-RECIPES = ("default", "paper", "crusts")
+RECIPES = ("default", "paper", "crusts", "cpu")
 
 PAPER_EPOCHS = 600
 """Epochs of the paper's run, to which the epoch numbers of the default recipe refer."""
 
+PAPER_CROPS_PER_GPU = 4
+"""Crops in a batch of the paper for each GPU; a CPU counts as one."""
+
+CPU_TIME_LIMIT_S = 2 * 3600.0
+"""Time limit of the recipe "cpu"; none with a number of epochs."""
+
 MIN_ADAM_SGD_EPOCHS = 60
 """With fewer epochs, neither optimizer would have time to converge."""
 
-NOT_IN_FILE = ("recipe", "model", "device", "seed", "from_tiles", "context", "init", "augmentation")
+NOT_IN_FILE = (
+    "recipe", "model", "architecture", "inputs", "device", "seed", "from_tiles", "context", "init", "augmentation",
+)  # fmt: skip
 """Attributes that a recipe file cannot set: they describe what is trained where, not how."""
 
 
-def make_config(recipe: str = "default", **options: Any) -> TrainConfig:
+@dataclass(frozen=True)
+class RecipeData:
+    """The data that a recipe trains on, unless the user names others.
+
+    Attributes
+    ----------
+    inputs : str, optional
+        Input channels as of ``--input``, with commas between them; None for the field of the tile set.
+    split : str
+        Split of the tile set.
+    may_leak : bool
+        Whether training on that split is part of the recipe although training sees held-out labels.
+    """
+
+    inputs: str | None = None
+    split: str = "blocks"
+    may_leak: bool = False
+
+
+def recipe_data(recipe: str = "default") -> RecipeData:
+    """Return the data that a recipe trains on.
+
+    Parameters
+    ----------
+    recipe : str
+        As for :func:`make_config`.
+
+    Raises
+    ------
+    OptionError, InputError
+        As :func:`make_config`.
+
+    Examples
+    --------
+    The paper's networks see the residual as colours, and are scored on random windows:
+
+    >>> from gravmap.learning.training.recipes import recipe_data
+    >>> recipe_data("paper")
+    RecipeData(inputs='rgb', split='random', may_leak=True)
+    """
+    base, _ = _base_and_changes(recipe)
+    return RecipeData("rgb", "random", may_leak=True) if base == "paper" else RecipeData()
+
+
+def at_grid_resolution(recipe: str) -> bool:
+    """Whether windows have the grid's resolution (:func:`grid_windows`) under a recipe, not that of the tile set."""
+    return _base_and_changes(recipe)[0] == "cpu"
+
+
+def grid_windows(dataset: RegionDataset, scales_deg: Sequence[float] = ()) -> tuple[list[float], int]:
+    """Choose windows whose pixels are about as large as the cells of the grid.
+
+    Parameters
+    ----------
+    dataset : RegionDataset
+        The data.
+    scales_deg : sequence of float
+        Sizes of windows to use, degrees; by default the one that scores are computed with.
+
+    Returns
+    -------
+    list of float
+        Sizes of the windows, degrees.
+    int
+        Pixels across a window: about one for each cell in a window of the size that scores are computed with. A
+        multiple of 128, because GGMNet pads crops, which are half as wide, to multiples of 64 pixels.
+
+    Examples
+    --------
+    >>> from gravmap.learning import RegionDataset
+    >>> from gravmap.learning.training.recipes import grid_windows
+    >>> from gravmap.tiling import load_arrays
+    >>> dataset = RegionDataset.from_arrays(load_arrays("data/tiles"))
+    >>> dataset.fields.shape, dataset.field_nodes_wsen.tolist()  # 10 cells a degree
+    ((1, 51, 81), [80.0, 43.0, 88.0, 48.0])
+    >>> grid_windows(dataset)
+    ([5.0], 128)
+    """
+    scales = sorted(set(scales_deg)) or [scoring_scale(dataset.window_scale_deg.tolist())]
+    _, south, _, north = dataset.field_nodes_wsen
+    cells = scoring_scale(scales) * (dataset.fields.shape[1] - 1) / (north - south)
+    return scales, GRID_STEP_PX * max(1, math.ceil(cells / GRID_STEP_PX))
+
+
+GRID_STEP_PX = 128
+"""Windows at the grid's resolution are a multiple of so many pixels wide."""
+
+
+def make_config(recipe: str = "default", *, processes: int = 1, **options: Any) -> TrainConfig:
     """Make the configuration of a run from a recipe.
 
     Parameters
     ----------
     recipe : str
-        "default", "paper", "crusts", or the path of a TOML file.
+        "default", "paper", "crusts", "cpu", or the path of a TOML file.
+    processes : int
+        Number of GPUs that share a batch, 1 on a CPU: the batch of "paper" is 4 crops for each.
     **options
         Attributes of :class:`TrainConfig` that override the recipe's; None keeps the recipe's.
 
@@ -52,11 +155,23 @@ def make_config(recipe: str = "default", **options: Any) -> TrainConfig:
     Examples
     --------
     >>> from gravmap.learning import make_config
-    >>> config = make_config("paper", model="ggmnet-small", epochs=100)
-    >>> config.schedule, config.lr, config.epochs, config.topk_base
-    ('adam-sgd', 0.001, 100, 'all')
+    >>> config = make_config("paper", model="ggmnet-small", epochs=100, processes=4)
+    >>> config.schedule, config.lr, config.epochs, config.batch_size, config.topk_base
+    ('adam-sgd', 0.001, 100, 16, 'all')
     """
     given = {name: value for name, value in options.items() if value is not None}
+    base, written = _base_and_changes(recipe)
+    values = {"default": _default, "paper": _paper, "crusts": _crusts, "cpu": _cpu}[base]({**written, **given})
+    if base == "paper":
+        values["batch_size"] = PAPER_CROPS_PER_GPU * processes
+    if "augmentation" in written:
+        merged = {**vars(values.get("augmentation", Augmentation())), **written.pop("augmentation")}
+        values["augmentation"] = Augmentation(**merged)
+    return TrainConfig(**{**values, **written, **given, "recipe": recipe})
+
+
+def _base_and_changes(recipe: str) -> tuple[str, dict[str, Any]]:
+    """Return the named recipe, and the values that a recipe file changes in it."""
     base, written = recipe, {}
     if recipe.endswith(".toml"):
         written = _read(Path(recipe))
@@ -65,11 +180,7 @@ def make_config(recipe: str = "default", **options: Any) -> TrainConfig:
         raise OptionError(
             f"Unknown recipe {base!r}.", f"Choose one of {', '.join(RECIPES)}, or the path of a .toml file."
         )
-    values = {"default": _default, "paper": _paper, "crusts": _crusts}[base]({**written, **given})
-    if "augmentation" in written:
-        merged = {**vars(values.get("augmentation", Augmentation())), **written.pop("augmentation")}
-        values["augmentation"] = Augmentation(**merged)
-    return TrainConfig(**{**values, **written, **given, "recipe": recipe})
+    return base, written
 
 
 def _default(options: dict[str, Any]) -> dict[str, Any]:
@@ -122,6 +233,23 @@ def _crusts(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _cpu(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the recipe for a region on a CPU: a small network that is trained by the clock.
+
+    All labelled pixels enter the loss: in short runs mining the hardest ones cost 2.4 points (docs/method/learning.md).
+    """
+    limit_s = None if "epochs" in options else CPU_TIME_LIMIT_S
+    timed = {"time_limit_s": limit_s, **options}
+    return {
+        **_default(timed),
+        **({} if {"model", "architecture"} & set(options) else {"model": "ggmnet-small"}),
+        "time_limit_s": limit_s,
+        "steps": 100,
+        "batch_size": 8,
+        "topk_share": 1.0,
+    }
+
+
 def _fast_bfloat16() -> bool:
     """Return whether this CPU multiplies in bfloat16: twice as fast, with equal scores."""
     import torch  # here, because recipes are also read by commands that do not load torch
@@ -130,11 +258,11 @@ def _fast_bfloat16() -> bool:
 
 
 def _paper(_: dict[str, Any]) -> dict[str, Any]:
-    """Return the paper's recipe; what it does not give (end of Adam, start of the warm-up) is gravmap's."""
+    """Return the paper's recipe but for its batch; what it does not give (end of Adam, warm-up's start) is ours."""
     return {
         "epochs": PAPER_EPOCHS,
-        "batch_size": 16,
         "lr": 1e-3,
+        "precision": "float32",
         "even_scales": False,
         "patience": None,
         "clip": None,

@@ -180,6 +180,11 @@ class TrainingCost:
         Pixels across a window.
     measuring_s : float
         Seconds that the measurement took; a time limit includes them.
+    processes : int
+        Processes that share batches and windows. More than one are not measured: the times are those of one of them
+        with its share, without what they exchange.
+    crops : int
+        Crops of a step that was measured.
     """
 
     step_s: float
@@ -189,6 +194,8 @@ class TrainingCost:
     final_s: float
     tile_size_px: int
     measuring_s: float = 0.0
+    processes: int = 1
+    crops: int = 0
 
     def check_time_limit(self, limit_s: float | None) -> None:
         """Refuse a time limit that leaves no time for one step and the scores after it.

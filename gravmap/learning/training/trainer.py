@@ -27,7 +27,12 @@ from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.curves import TensorBoardWriter, history_csv
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.finish import finish
-from gravmap.learning.training.gradient_accumulation import GradientAccumulation, MicroBatches, StepResult
+from gravmap.learning.training.gradient_accumulation import (
+    GradientAccumulation,
+    MicroBatches,
+    StepResult,
+    crops_per_process,
+)
 from gravmap.learning.training.loss import class_weights, make_criterion, pinball_km
 from gravmap.learning.training.schedule import ohem_keep_fraction
 from gravmap.learning.training.scorer import Scorer
@@ -311,6 +316,7 @@ class Trainer:
             self.scorer.final_s,
             self.data.tile_size_px,
             measuring_s,
+            crops=self.accumulation.local_batch,
         )
 
     def _seconds(self, function: Callable[[], None]) -> float:
@@ -490,13 +496,37 @@ class Trainer:
         write_pair(self.run_dir, stem, {"fields": fields, "target": target, "small": small}, record)
 
 
-def estimate_cost(data: RegionDataset | DatasetSplits, config: TrainConfig) -> TrainingCost:
-    """Measure what training on these data will cost, on a throwaway network."""
+def estimate_cost(data: RegionDataset | DatasetSplits, config: TrainConfig, processes: int = 1) -> TrainingCost:
+    """Measure what training on these data will cost, on a throwaway network and one device.
+
+    Parameters
+    ----------
+    data, config
+        As in :func:`train`.
+    processes : int
+        Number of processes, one per GPU, that will share each batch and the windows of the scores. One of them is
+        measured, with its share of the crops (two at least); what they exchange is not.
+
+    Raises
+    ------
+    OptionError
+        The batch cannot be divided among the processes.
+    """
     start = time.monotonic()
+    share = crops_per_process(config, processes)
     # Cover masks take time to make; one is enough here.
-    trainer = Trainer(data, Path(), replace(config, cuts=1), Group(device=torch.device(config.device)))
+    alone = replace(config, cuts=1, batch_size=share if processes == 1 else max(share, 2))
+    trainer = Trainer(data, Path(), alone, Group(device=torch.device(config.device)))
     cost = trainer.measure_cost()
-    return replace(cost, measuring_s=time.monotonic() - start)
+    return replace(
+        cost,
+        steps_per_epoch=config.steps or math.ceil(trainer.sampler.window_count / config.batch_size),
+        score_s=cost.score_s / processes,
+        final_s=cost.final_s / processes,
+        measuring_s=time.monotonic() - start,
+        processes=processes,
+        crops=alone.batch_size,
+    )
 
 
 def _confusion(logits: Tensor, target: Tensor, classes: int) -> Tensor:

@@ -205,7 +205,7 @@ def refuse_incompatible(
     if theirs != ours:
         raise OptionError(
             f"{init['run']} was trained with other channels: {', '.join(theirs)}; this run has {', '.join(ours)}.",
-            "Weights can only be fine-tuned with the same channels, in the same order.",
+            f"Weights can only be fine-tuned with the same channels: --input {','.join(measured_names(theirs))}.",
         )
     trained = NamedClasses.of(init["classes"])
     trained = replace(trained, table=init.get("class_table") or trained.table)

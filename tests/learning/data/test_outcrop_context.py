@@ -108,8 +108,9 @@ def test_tabulated_standard_deviations_are_the_same_everywhere(dataset):
     assert one == two
     assert one.spreads == (7.0, 1.0, 1.0, 1.0, 1.0)
     assert fixed_std("residual_5km") < fixed_std("residual_7km") < fixed_std("residual_10km")
-    with pytest.raises(OptionError, match="bouguer has no"):
-        fixed_std("bouguer")
+    for unknown in ("bouguer", "rgb:residual_5km", "residual_0km"):
+        with pytest.raises(OptionError, match=f"{unknown} has no"):
+            fixed_std(unknown)
 
 
 def test_augmentation_of_gravity_leaves_the_outcrop(dataset):

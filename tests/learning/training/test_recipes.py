@@ -1,10 +1,12 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from gravmap.errors import InputError, OptionError
 from gravmap.learning import TrainConfig, make_config
 from gravmap.learning.sampling.augmentation import PAPER, Augmentation
+from gravmap.learning.training.recipes import RecipeData, at_grid_resolution, grid_windows, recipe_data
 
 
 def test_the_default_recipe_uses_two_optimizers_in_600_epochs():
@@ -37,7 +39,10 @@ def test_a_short_run_uses_cosine_annealing(options):
 
 def test_the_paper_recipe_has_the_papers_values():
     config = make_config("paper", model="ggmnet")
-    assert (config.epochs, config.batch_size, config.lr, config.patience) == (600, 16, 1e-3, None)
+    assert (config.epochs, config.batch_size, config.lr, config.patience) == (600, 4, 1e-3, None)
+    assert make_config("paper", processes=4).batch_size == 16
+    assert make_config("paper", processes=4, batch_size=8).batch_size == 8
+    assert config.precision == "float32"
     assert (config.schedule, config.sgd_momentum, config.sgd_weight_decay) == ("adam-sgd", 0.9, 5e-4)
     assert config.sgd_milestones == (50, 100, 150, 200, 250, 300, 350, 400, 450, 500, 550)
     assert (config.lr_floor, config.sgd_decay, config.clip) == (0.0, 0.1, None)
@@ -48,6 +53,56 @@ def test_the_paper_recipe_has_the_papers_values():
     assert (PAPER.amplitude, PAPER.offset_mgal, PAPER.noise) == ((1.0, 1.0), 0.0, (0.0, 0.0))
     # A clock does not make another recipe of it.
     assert make_config("paper", time_limit_s=60.0).schedule == "adam-sgd"
+
+
+def test_the_data_of_a_recipe(tmp_path):
+    assert recipe_data() == recipe_data("crusts") == recipe_data("cpu") == RecipeData(None, "blocks", may_leak=False)
+    assert recipe_data("paper") == RecipeData("rgb", "random", may_leak=True)
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "paper"\nbatch_size = 6\n')
+    assert recipe_data(str(path)) == recipe_data("paper")
+    assert make_config(str(path), processes=4).batch_size == 6
+    path.write_text("epochs = 3\n")
+    assert recipe_data(str(path)) == RecipeData()
+    with pytest.raises(OptionError, match="Unknown recipe 'papers'"):
+        recipe_data("papers")
+
+
+def test_the_recipe_for_a_cpu(tmp_path):
+    config = make_config("cpu")
+    assert (config.model, config.time_limit_s, config.schedule, config.precision) == (
+        "ggmnet-small", 7200.0, "cosine", "auto",
+    )  # fmt: skip
+    assert make_config("cpu", time_limit_s=60.0, model="unet").time_limit_s == 60
+    assert make_config("cpu", model="unet").model == "unet"
+    assert make_config("cpu", epochs=200).time_limit_s is None
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "cpu"\nlr = 0.01\n')
+    assert (make_config(str(path)).model, at_grid_resolution(str(path))) == ("ggmnet-small", True)
+    assert not at_grid_resolution("paper")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "sizes", "wanted", "found"),
+    [
+        (31, (1.0, 5.0, 10.0), (), ([5.0], 128)),  # 10 cells a degree: 50 in a window of 5 degrees
+        (451, (1.0, 5.0, 10.0), (), ([5.0], 768)),
+        (91, (1.0, 5.0, 10.0), (10.0,), ([10.0], 384)),
+        (91, (1.0, 5.0, 10.0), (10.0, 5.0), ([5.0, 10.0], 256)),
+        (91, (1.0,), (), ([1.0], 128)),
+    ],
+)
+def test_windows_at_the_resolution_of_the_grid(area, nodes, sizes, wanted, found):
+    dataset = dataclasses.replace(
+        area,
+        fields=np.zeros((1, nodes, nodes), np.float32),
+        field_valid=np.ones((nodes, nodes), bool),
+        field_nodes_wsen=np.array([80.0, 40.0, 83.0, 43.0]),
+        windows=np.zeros((len(sizes), 4)),
+        window_scale_deg=np.array(sizes),
+        window_role=np.zeros(len(sizes), np.uint8),
+    )
+    assert grid_windows(dataset, wanted) == found
 
 
 def test_options_override_the_recipe():
@@ -86,6 +141,7 @@ def test_a_recipe_file(tmp_path):
         ("[augmentation]\nnoise = [0.1]", "noise", "list"),
         ("augmentation = 3", "is not a table", "[augmentation]"),
         ("model = 'unet'", "unknown key 'model'", ""),
+        ("inputs = ['bouguer']", "unknown key 'inputs'", ""),
         ("epochs = ", "not valid TOML", ""),
     ],
 )

@@ -270,6 +270,19 @@ def test_time_in_words_and_a_measured_step(area):
     assert cost.steps_per_epoch == 6  # 23 training windows; two of the 25 lie in held-out blocks
 
 
+def test_of_several_processes_the_share_of_one_is_measured(area):
+    config = dataclasses.replace(SHORT, steps=None, batch_size=8)
+    alone, shared = estimate_cost(area, config), estimate_cost(area, config, processes=4)
+    assert (alone.processes, alone.crops, shared.processes, shared.crops) == (1, 8, 4, 2)
+    assert alone.steps_per_epoch == shared.steps_per_epoch == 3  # of 8 crops, from 23 windows
+    # Each process predicts a part of the windows.
+    assert shared.score_s / shared.window_s == pytest.approx(alone.score_s / alone.window_s / 4)
+    assert shared.final_s / shared.window_s == pytest.approx(alone.final_s / alone.window_s / 4)
+    assert estimate_cost(area, config, processes=8).crops == 2  # one crop has no variance
+    with pytest.raises(OptionError, match="8 crops cannot be divided among 3 processes"):
+        estimate_cost(area, config, processes=3)
+
+
 def test_measuring_the_cost_leaves_the_network_as_it_is(area, tmp_path):
     trainer = Trainer(area, tmp_path, SHORT, Group())
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
