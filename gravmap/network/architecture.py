@@ -18,6 +18,9 @@ from gravmap.network.residual import HEADS
 MAX_POOL = 64
 """Most rows or columns that are averaged to one pixel."""
 
+MAX_INTERPOLATE = 8
+"""Most pixels per cell and axis."""
+
 Names = tuple[tuple[str, ...], ...]
 Numbers = tuple[tuple[int, ...], ...]
 
@@ -56,6 +59,9 @@ class Architecture:
     full_res_stage : bool
         The third stage of the head works at full size, with the input as skip connection; otherwise the logits are
         upsampled from half size.
+    half_res_stage : bool
+        The second stage of the head works at half size; otherwise the logits are upsampled from quarter size, and
+        there is no third stage either. Not the paper's.
     arm_norm : str
         "batch": batch normalisation of the pooled 1 x 1 map, which needs at least two images per training step.
         "none": a bias instead.
@@ -63,6 +69,9 @@ class Architecture:
         Rows and columns of the input that are averaged to one pixel before the encoder; the logits are upsampled back.
         (1, 1) as in the paper, whose tiles are interpolated; 2 x 3 cells of 2 arc-minutes are nearly square at
         latitudes of 40 to 50 degrees. Not the paper's.
+    interpolate : (int, int)
+        Rows and columns of pixels to which a cell of the input is interpolated before the encoder, at most 8 each. The
+        paper interpolates before the network. Not together with `pool`.
     attention : bool
         Self-attention over the fused map at 1/8: every pixel then depends on all others. Not the paper's.
 
@@ -98,8 +107,10 @@ class Architecture:
     ffm: bool = True
     deform: bool = True
     full_res_stage: bool = True
+    half_res_stage: bool = True
     arm_norm: str = "batch"
     pool: tuple[int, int] = (1, 1)
+    interpolate: tuple[int, int] = (1, 1)
     attention: bool = False
 
     def __post_init__(self) -> None:
@@ -119,8 +130,16 @@ class Architecture:
             self._check_branch(path, row)
         if self.arm_norm not in ("batch", "none"):
             raise _fault(f"arm_norm is {self.arm_norm!r}, not batch or none")
-        if len(self.pool) != 2 or any(isinstance(n, bool) or not 1 <= n <= MAX_POOL for n in self.pool):
-            raise _fault(f"pool is {list(self.pool)}, not two whole numbers from 1 to {MAX_POOL}")
+        for name, pair, most in (
+            ("pool", self.pool, MAX_POOL),
+            ("interpolate", self.interpolate, MAX_INTERPOLATE),
+        ):
+            if len(pair) != 2 or any(isinstance(n, bool) or not 1 <= n <= most for n in pair):
+                raise _fault(f"{name} is {list(pair)}, not two whole numbers from 1 to {most}")
+        if self.interpolate != (1, 1) and self.pool != (1, 1):
+            raise _fault("pool and interpolate exclude each other")
+        if self.full_res_stage and not self.half_res_stage:
+            raise _fault("a stage at full size needs one at half size")
         if self.attention and self.encoder[-1] % HEADS:
             raise _fault(f"with attention the last width of the encoder is a multiple of {HEADS}")
 
@@ -216,5 +235,6 @@ _TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "encoder": ("three whole numbers", _list_of(_whole)),
     "head": ("three whole numbers", _list_of(_whole)),
     "arm_norm": ("batch or none", _word),
+    "interpolate": ("two whole numbers", _list_of(_whole)),
     "pool": ("two whole numbers", _list_of(_whole)),
 }

@@ -14,6 +14,7 @@ Yu et al. 2018, BiSeNet: bilateral segmentation network, arXiv:1808.00897 (ARM a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -55,6 +56,18 @@ def crop(x: Tensor, height: int, width: int) -> Tensor:
         else:  # in a program for all sizes a view would bind it to sizes that are a multiple, or to those that are not
             x = x.index_select(axis, torch.arange(size, device=x.device))
     return x
+
+
+def _resize(x: Tensor, rows: float, columns: float) -> Tensor:
+    """Interpolate (B, C, H, W) bilinearly to `rows` times as many rows and `columns` times as many columns."""
+    if rows == columns == 1:
+        return x
+    return functional.interpolate(x, scale_factor=(float(rows), float(columns)), mode="bilinear")
+
+
+def _least(finer: int) -> int:
+    """Smallest number of cells that are a multiple of MULTIPLE pixels, `finer` to a cell."""
+    return math.lcm(MULTIPLE, finer) // finer
 
 
 def make_encoder(in_channels: int, widths: Sequence[int]) -> nn.ModuleList:
@@ -161,12 +174,10 @@ class GGMNet(nn.Module):
         self.attend = Attention(width) if a.attention else None
 
         d1, d2, d3 = a.head
-        self.head = nn.ModuleList(
-            [HeadStage(width, quarter, d1, a.deform, deform_impl), HeadStage(d1, half, d2, a.deform, deform_impl)]
-        )
-        if a.full_res_stage:
-            self.head.append(HeadStage(d2, in_channels, d3, a.deform, deform_impl))
-        self.classify = nn.Conv2d(d3 if a.full_res_stage else d2, classes, 1)
+        stages = ((width, quarter, d1), (d1, half, d2), (d2, in_channels, d3))
+        stages = stages[: 1 + a.half_res_stage + a.full_res_stage]
+        self.head = nn.ModuleList(HeadStage(*widths, a.deform, deform_impl) for widths in stages)
+        self.classify = nn.Conv2d(stages[-1][-1], classes, 1)
         self.reset_parameters()
 
     @property
@@ -177,8 +188,8 @@ class GGMNet(nn.Module):
     @property
     def multiple(self) -> tuple[int, int]:
         """Rows and columns to a multiple of which inputs are padded."""
-        rows, columns = self.architecture.pool
-        return MULTIPLE * rows, MULTIPLE * columns
+        (rows, columns), (finer_rows, finer_columns) = self.architecture.pool, self.architecture.interpolate
+        return rows * _least(finer_rows), columns * _least(finer_columns)
 
     def _make_branches(self, width: int) -> None:
         """Make every cell once, and the sequence of cells of each branch.
@@ -257,10 +268,13 @@ class GGMNet(nn.Module):
         """
         height, width = x.shape[-2:]
         rows, columns = self.architecture.pool
+        finer_rows, finer_columns = self.architecture.interpolate
         x = pad_to_multiple(x, self.multiple)
         if rows * columns > 1:
             x = functional.avg_pool2d(x, (rows, columns))
-        # (B, C, H, W), H and W now multiples of 64; from here on they count pooled pixels
+        if finer_rows * finer_columns > 1:
+            x = _resize(x, finer_rows, finer_columns)
+        # (B, C, H, W), H and W now multiples of 64; from here on they count the network's pixels
 
         half = self.encoder[0](x)  # (B, E1, H/2, W/2)
         quarter = self.encoder[1](half)  # (B, E2, H/4, W/4)
@@ -277,15 +291,11 @@ class GGMNet(nn.Module):
         if self.attend is not None:
             y = self.attend(y)  # (B, E3, H/8, W/8)
 
-        y = self.head[0](y, quarter)  # (B, D1, H/4, W/4)
-        y = self.head[1](y, half)  # (B, D2, H/2, W/2)
-        if self.architecture.full_res_stage:
-            y = self.head[2](y, x)  # (B, D3, H, W)
-        y = self.classify(y)  # (B, K, H, W), or (B, K, H/2, W/2) without the last stage
-        up = 1 if self.architecture.full_res_stage else 2
-        if up * rows * columns > 1:
-            sizes = (float(up * rows), float(up * columns))
-            y = functional.interpolate(y, scale_factor=sizes, mode="bilinear")  # (B, K, rows H, columns W)
+        for stage, beside in zip(self.head, (quarter, half, x), strict=False):
+            y = stage(y, beside)  # (B, D1, H/4, W/4), (B, D2, H/2, W/2), (B, D3, H, W)
+        y = self.classify(y)  # (B, K, h, w), of the size of the last stage
+        up = 2.0 ** (3 - len(self.head))
+        y = _resize(y, up * rows / finer_rows, up * columns / finer_columns)  # (B, K, H, W) of the padded input
         return crop(y, height, width)
 
     def branches(self, x: Tensor) -> list[Tensor]:
