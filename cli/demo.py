@@ -32,7 +32,7 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
     """Run all steps of a project on a synthetic crust, offline, on the CPU, in minutes.
 
     Simulates a crust whose bedrock under cover is known, then runs the commands of a real project on its gravity and
-    its surface map. A GGMNet is trained on its outcrop. The map of this network, that of the GGMNet shipped with
+    its surface map. A network is trained on its outcrop. The map of this network, that of the network shipped with
     gravmap (trained on other simulated crusts) and two baselines are scored under cover and drawn beside the truth.
     """
     start = time.monotonic()
@@ -43,7 +43,7 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
     from gravmap.files import write_text
     from gravmap.records import read_model
     from gravmap.reproduce.demo import SCORES
-    from gravmap.workspace import SHIPPED_GGMNET, shipped_model
+    from gravmap.workspace import SHIPPED, shipped_model
 
     session.writing([root / REGIONS], [], True, lock=root)
     # What a demo left that was stopped may be replaced.
@@ -53,7 +53,7 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
         raise InputError(
             f"{root} exists already.", "Add --overwrite to run the demo in it again, or name another folder with -o."
         )
-    trained_on = read_model(shipped_model(SHIPPED_GGMNET)).get("taught_on", {})
+    trained_on = read_model(shipped_model()).get("taught_on", {})
     channels = list(trained_on["channels"])
 
     session.say(
@@ -82,7 +82,7 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
     session.run(root, ["train", "--gpus", "0", *kind, *TRAINING, "--name", "outcrop", "--seed", str(seed), *again])
     session.run(root, ["predict", "--region", "demo", *again])
     beside = root / "maps" / "demo-crusts"
-    session.run(root, ["predict", "--region", "demo", "--run", SHIPPED_GGMNET, "-o", str(beside), *again])
+    session.run(root, ["predict", "--region", "demo", "--run", SHIPPED, "-o", str(beside), *again])
 
     from gravmap.reproduce.demo import CRUSTS, OUTCROP, score_demo
 

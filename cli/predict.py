@@ -320,7 +320,6 @@ def _describe_models(session: Session, folders: list[Path], shipped: bool, place
     from gravmap.mapping.page.facts import trained_on_crusts
     from gravmap.mapping.page.words import THIN
     from gravmap.records import read_model
-    from gravmap.workspace import SHIPPED_GGMNET
 
     channels: list[str] = []
     box = place.region if isinstance(place, Clip) else place
@@ -339,10 +338,7 @@ def _describe_models(session: Session, folders: list[Path], shipped: bool, place
             sentences.insert(0, "No network was trained here, so the one shipped with gravmap is used.")
         session.say(" ".join(sentences).replace(THIN, " "))
         if shipped:
-            session.say(
-                f"--run {SHIPPED_GGMNET} takes the shipped GGMNet, the paper's network; `gravmap train --init"
-                f" {folder.name}` fine-tunes on this region's outcrop."
-            )
+            session.say(f"`gravmap train --init {folder.name}` fine-tunes it on this region's outcrop.")
         rows, columns = trained_on.get("shape", [0, 0])
         if rows and (box.height_deg > rows / 30 + 1e-6 or box.width_deg > columns / 30 + 1e-6):
             session.say(

@@ -9,10 +9,7 @@ from pathlib import Path
 from gravmap.errors import InputError, OptionError
 
 SHIPPED = "crusts-central-asia"
-"""The trained network of the package that `predict` uses without a run: trained on simulated crusts only."""
-
-SHIPPED_GGMNET = "crusts-central-asia-ggmnet"
-"""A GGMNet in the package, trained on the same crusts."""
+"""The trained network in the package: trained on simulated crusts only."""
 
 # What no file system takes, and what leads out of a folder, hides a file or reads as an option.
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^[.\- ]|[. ]$|^$')
@@ -159,8 +156,7 @@ class Workspace:
                 )
         raise InputError(
             f"No trained network called {name!r} in {self.runs}.",
-            f"`gravmap train` makes one; a run has model.json and model.safetensors. {SHIPPED} and {SHIPPED_GGMNET} are"
-            " shipped.",
+            f"`gravmap train` makes one; a run has model.json and model.safetensors. {SHIPPED} is shipped.",
         )
 
 

@@ -174,7 +174,7 @@ class GGMNet(nn.Module):
         self.attend = Attention(width) if a.attention else None
 
         d1, d2, d3 = a.head
-        stages = ((width, quarter, d1), (d1, half, d2), (d2, in_channels, d3))
+        stages = [(width, quarter, d1), (d1, half, d2), (d2, in_channels, d3)]
         stages = stages[: 1 + a.half_res_stage + a.full_res_stage]
         self.head = nn.ModuleList(HeadStage(*widths, a.deform, deform_impl) for widths in stages)
         self.classify = nn.Conv2d(stages[-1][-1], classes, 1)

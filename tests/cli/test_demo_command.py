@@ -9,7 +9,7 @@ import gravmap_cli
 from gravmap.errors import InputError
 from gravmap.learning.evaluation.null_models import NULL_MODELS
 from gravmap.prior_check import check
-from gravmap.workspace import SHIPPED_GGMNET, shipped_model
+from gravmap.workspace import SHIPPED, shipped_model
 from gravmap_cli import demo
 from gravmap_cli.session import Session
 
@@ -87,8 +87,9 @@ def test_the_demo_scores_networks_beside_null_models(tmp_path, small):
     for picture in ("demo.png", "maps/demo/map.png", "runs/outcrop/curves.png"):
         assert (root / picture).stat().st_size > 10_000
     # Both networks have one architecture and the same inputs; the thickness is known on crusts only.
-    folders = (root / "runs/outcrop", shipped_model(SHIPPED_GGMNET))
-    mine, shipped = (json.loads((folder / "model.json").read_text()) for folder in folders)
+    mine, shipped = (
+        json.loads((folder / "model.json").read_text()) for folder in (root / "runs/outcrop", shipped_model())
+    )
     assert {**mine["architecture"], "thickness": True} == shipped["architecture"]
     assert [each["field"] for each in mine["inputs"]] == [each["field"] for each in shipped["inputs"]]
     settings = json.loads((root / "maps" / "demo-crusts" / "provenance.json").read_text())["settings"]
@@ -100,7 +101,7 @@ def test_the_demo_scores_networks_beside_null_models(tmp_path, small):
 def test_a_seed_of_the_training_crusts_is_reported():
     from gravmap.reproduce.demo import describe_validity
 
-    trained_on = json.loads((shipped_model(SHIPPED_GGMNET) / "model.json").read_text())["taught_on"]
+    trained_on = json.loads((shipped_model(SHIPPED) / "model.json").read_text())["taught_on"]
     for seed in (trained_on["seeds"]["train"][5], trained_on["seeds"]["tune"][0]):
         assert "too high" in describe_validity(seed, trained_on)
     for seed in (0, trained_on["seeds"]["test"][0], max(trained_on["seeds"]["tune"]) + 1):

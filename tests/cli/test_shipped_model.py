@@ -19,7 +19,7 @@ from gravmap.prior_check import check
 from gravmap.synthetic import make_crust
 from gravmap.synthetic.files import write_crust
 from gravmap.tiling import load_arrays
-from gravmap.workspace import SHIPPED, SHIPPED_GGMNET, Workspace, shipped_model
+from gravmap.workspace import SHIPPED, Workspace, shipped_model
 
 
 def call(place, *args):
@@ -41,14 +41,13 @@ def place(tmp_path_factory):
 
 def test_the_shipped_weights_are_small():
     weights = list(shipped_model().parent.glob("*/model.safetensors"))
-    assert {path.parent.name for path in weights} == {SHIPPED, SHIPPED_GGMNET}
+    assert {path.parent.name for path in weights} == {SHIPPED}
     assert sum(path.stat().st_size for path in weights) < 10e6
 
 
-@pytest.mark.parametrize("name", [SHIPPED, SHIPPED_GGMNET])
-def test_a_shipped_network_is_of_no_region(name):
-    folder = shipped_model(name)
-    assert Workspace(folder.parent).run(name) == folder
+def test_the_shipped_network_is_of_no_region():
+    folder = shipped_model()
+    assert Workspace(folder.parent).run(SHIPPED) == folder
     network, spec = load_model(folder)
     assert all(torch.isfinite(each).all() for each in network.state_dict().values())
     assert spec.taught_on["on"] == "crusts"
@@ -62,9 +61,8 @@ def test_a_shipped_network_is_of_no_region(name):
     assert len(calibration.offsets) == len(spec.classes)
 
 
-@pytest.mark.parametrize("name", [SHIPPED, SHIPPED_GGMNET])
-def test_on_held_out_crusts_it_beats_null_models_with_its_own_gravity_only(name):
-    scored = json.loads((shipped_model(name) / "scores.json").read_text())["test"]["under_cover"]
+def test_on_held_out_crusts_it_beats_null_models_with_its_own_gravity_only():
+    scored = json.loads((shipped_model() / "scores.json").read_text())["test"]["under_cover"]
     for stratum in ("all", "over 30 km"):
         row = scored["strata"][stratum]
         assert scored["gain"][stratum]["pa"] > 0.03

@@ -77,9 +77,27 @@ def test_pooled_network_reads_means_of_cells(full_res_stage):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("half_res_stage", [True, False])
+def test_interpolating_network_reads_the_interpolated_field(half_res_stage):
+    torch.manual_seed(1)
+    parts = {"full_res_stage": False, "half_res_stage": half_res_stage}
+    plain = stir(GGMNet(little(**parts), 2, 4)).eval()
+    finer = GGMNet(little(interpolate=(4, 2), **parts), 2, 4).eval()
+    finer.load_state_dict(plain.state_dict())
+    field = torch.randn(1, 2, 32, 64)
+    pixels = functional.interpolate(field, scale_factor=(4.0, 2.0), mode="bilinear")
+    last = {}
+    plain.classify.register_forward_hook(lambda *at: last.update(logits=at[2]))
+    plain(pixels)
+    expected = functional.interpolate(last["logits"], size=(32, 64), mode="bilinear")
+    torch.testing.assert_close(finer(field), expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cells", [{"pool": (2, 3)}, {"interpolate": (3, 2)}])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (65, 100), (128, 191)])
-def test_pooled_network_scores_every_cell(shape):
-    network = stir(GGMNet(little(pool=(2, 3), attention=True), 2, 4)).eval()
+def test_pooled_and_interpolating_networks_score_every_cell(shape, cells):
+    network = stir(GGMNet(little(attention=True, **cells), 2, 4)).eval()
     logits = network(torch.randn(1, 2, *shape))
     assert logits.shape == (1, 4, *shape)
     assert torch.isfinite(logits).all()
@@ -102,9 +120,12 @@ def test_attention_is_the_identity_at_first_and_then_links_all_pixels():
     assert far[1] > 0
 
 
-@pytest.mark.parametrize("wrong", [{"pool": (0, 1)}, {"pool": (1,)}, {"pool": (1, True)}, {"attention": True}])
-def test_pool_and_attention_are_checked(wrong):
-    with pytest.raises(OptionError, match=r"pool|attention"):
+@pytest.mark.parametrize("wrong", [
+    {"pool": (0, 1)}, {"pool": (1,)}, {"pool": (1, True)}, {"attention": True}, {"interpolate": (9, 1)},
+    {"interpolate": (2, 1), "pool": (1, 2)}, {"half_res_stage": False},
+])  # fmt: skip
+def test_options_that_are_not_the_paper_s_are_checked(wrong):
+    with pytest.raises(OptionError, match=r"pool|attention|interpolate|full size"):
         little(**{"encoder": (4, 6, 7)} | wrong)
 
 
