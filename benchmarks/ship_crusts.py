@@ -1,12 +1,10 @@
 """Make the network shipped with gravmap: trained on simulated crusts of a prior, not on the data of any region.
 
-The first step takes an hour and a half of one core and can be interrupted and resumed:
+The trainings take three hours of one core and can be interrupted and resumed; docs/method/under_cover.md has their commands.
 
-    gravmap train --on crusts --count 500 --epochs 100 --steps-per-epoch 400 --time-limit 80min \
-        --device cpu --name crusts500
-    python benchmarks/ship_crusts.py runs/crusts500 gravmap/models/crusts-central-asia
+    python benchmarks/ship_crusts.py runs/crusts600 gravmap/models/crusts-central-asia
 
-The last writes the weights as float16, which does not change the scores, and the files that `gravmap predict` needs.
+It writes the weights as float16, which does not change the scores, and the files that `gravmap predict` needs.
 """
 
 from __future__ import annotations
