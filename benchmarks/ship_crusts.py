@@ -1,6 +1,7 @@
 """Make the network shipped with gravmap: trained on simulated crusts of a prior, not on the data of any region.
 
-The trainings take three hours of one core and can be interrupted and resumed; docs/method/under_cover.md has their commands.
+The trainings take three hours of one core and can be interrupted and resumed; their commands are in
+docs/method/under_cover.md.
 
     python benchmarks/ship_crusts.py runs/crusts600 gravmap/models/crusts-central-asia
 
