@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 from gravmap.errors import OptionError
 from gravmap.network.operators import OPERATORS
-from gravmap.network.residual import HEADS
 
 MAX_POOL = 64
 """Most rows or columns that are averaged to one pixel."""
@@ -73,7 +72,8 @@ class Architecture:
         Rows and columns of pixels to which a cell of the input is interpolated before the encoder, at most 8 each. The
         paper interpolates before the network. Not together with `pool`.
     attention : bool
-        Self-attention over the fused map at 1/8: every pixel then depends on all others. Not the paper's.
+        Self-attention over the output of the last branch, the coarsest: every pixel then depends on all others. Not
+        the paper's.
 
     Raises
     ------
@@ -140,8 +140,6 @@ class Architecture:
             raise _fault("pool and interpolate exclude each other")
         if self.full_res_stage and not self.half_res_stage:
             raise _fault("a stage at full size needs one at half size")
-        if self.attention and self.encoder[-1] % HEADS:
-            raise _fault(f"with attention the last width of the encoder is a multiple of {HEADS}")
 
     def _check_branch(self, path: tuple[int, ...], row: tuple[str, ...]) -> None:
         """Refuse an invalid path, and cells at one scale that are all skips."""

@@ -171,7 +171,7 @@ class GGMNet(nn.Module):
         ends = [a.width(branch, a.depth - 1) for branch in range(len(a.paths))]
         self.refine = nn.ModuleList(AttentionRefinement(end, width, a.arm, a.arm_norm) for end in ends)
         self.fuse = FeatureFusion((len(ends) + a.encoder_skip) * width, width) if a.ffm else None
-        self.attend = Attention(width) if a.attention else None
+        self.attend = Attention(ends[-1]) if a.attention else None
 
         d1, d2, d3 = a.head
         stages = [(width, quarter, d1), (d1, half, d2), (d2, in_channels, d3)]
@@ -281,15 +281,15 @@ class GGMNet(nn.Module):
         eighth = self.encoder[2](quarter)  # (B, E3, H/8, W/8)
 
         maps = []
-        for scale, branch in enumerate(self.branches(eighth)):  # (B, chi * 8 * 2^s, H/8/2^s, W/8/2^s)
+        ends = self.branches(eighth)
+        if self.attend is not None:
+            ends[-1] = self.attend(ends[-1])
+        for scale, branch in enumerate(ends):  # (B, chi * 8 * 2^s, H/8/2^s, W/8/2^s)
             maps.append(upsample(self.refine[scale](branch), 2 ** self._end_scale(scale)))  # (B, E3, H/8, W/8)
         if self.fuse is None:
             y = torch.stack(maps).sum(0)  # (B, E3, H/8, W/8)
         else:
             y = self.fuse([*maps, eighth] if self.architecture.encoder_skip else maps)  # (B, E3, H/8, W/8)
-
-        if self.attend is not None:
-            y = self.attend(y)  # (B, E3, H/8, W/8)
 
         for stage, beside in zip(self.head, (quarter, half, x), strict=False):
             y = stage(y, beside)  # (B, D1, H/4, W/4), (B, D2, H/2, W/2), (B, D3, H, W)

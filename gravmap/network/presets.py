@@ -63,13 +63,14 @@ def thin(depth: int = 22, **switches: Any) -> Architecture:
 def grid() -> Architecture:
     """Return the architecture named `ggmnet-grid`: for fields at the resolution of their grid, as on simulated crusts.
 
-    The paper interpolates a field of 2 arc-minutes to tiles of 2048 pixels; here a pixel is one cell high and two wide,
-    the finest map of the head has two such pixels, and the branches see 30, 60 and 120 km to a pixel. 64, 96 and 64
-    channels at these three sizes; self-attention over the fused map, which the paper does not have.
+    The paper interpolates a field of 2 arc-minutes to tiles of 2048 pixels, 68 to a cell in a window of 1 degree; here
+    a cell becomes two pixels. The branches then see about 15, 30 and 60 km to a pixel, with 48, 64 and 64 channels; the
+    head ends at quarter size, two cells high and four wide. Self-attention over the coarsest branch connects all
+    pixels.
     """
-    depth, paths = 9, ((), (3,), (2, 5))
+    depth, paths = 8, ((), (3,), (2, 5))
     row = tuple(("conv2", "conv2", "zoom2", "conv2")[cell % 4] for cell in range(depth))
-    chis = tuple(tuple((8, 6, 2)[sum(down <= cell for down in path)] for cell in range(depth)) for path in paths)
+    chis = tuple(tuple((6, 4, 2)[sum(down <= cell for down in path)] for cell in range(depth)) for path in paths)
     return Architecture(
         depth,
         paths,
@@ -78,8 +79,9 @@ def grid() -> Architecture:
         encoder=(32, 64, 96),
         head=(48, 32, 16),
         full_res_stage=False,
+        half_res_stage=False,
         arm_norm="none",
-        pool=(1, 2),
+        interpolate=(2, 1),
         attention=True,
     )
 

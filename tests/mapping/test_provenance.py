@@ -236,7 +236,7 @@ def test_the_papers_network_is_known_by_its_architecture(name):
         (reference(24), "24 cells per branch instead of 22."),
         (ablation("b"), "no residual connections around cells, the encoder's output is not fused, no feature fusion"),
         (small(), "20 cells per branch instead of 22, other operators, widths or paths of the cells."),
-        (grid(), "1 x 2 pixels of its input are averaged to one, self-attention over the fused map."),
+        (grid(), "a pixel of its input is interpolated to 2 x 1, self-attention over the coarsest branch."),
     ],
 )
 def test_the_differences_of_an_architecture_are_named(architecture, differences):
@@ -260,8 +260,10 @@ def test_no_field_of_an_architecture_goes_unnoticed():
         **{
             field.name: replace(paper, **{field.name: not field.default})
             for field in fields(paper)
-            if field.default in (True, False)
+            if field.default in (True, False) and field.name != "half_res_stage"
         },
+        "interpolate": replace(paper, interpolate=(2, 1)),
+        "half_res_stage": replace(paper, full_res_stage=False, half_res_stage=False),
     }
     assert set(others) == {field.name for field in fields(paper)}
     sentences = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 
@@ -121,12 +122,12 @@ def test_attention_is_the_identity_at_first_and_then_links_all_pixels():
 
 
 @pytest.mark.parametrize("wrong", [
-    {"pool": (0, 1)}, {"pool": (1,)}, {"pool": (1, True)}, {"attention": True}, {"interpolate": (9, 1)},
+    {"pool": (0, 1)}, {"pool": (1,)}, {"pool": (1, True)}, {"interpolate": (9, 1)},
     {"interpolate": (2, 1), "pool": (1, 2)}, {"half_res_stage": False},
 ])  # fmt: skip
 def test_options_that_are_not_the_paper_s_are_checked(wrong):
-    with pytest.raises(OptionError, match=r"pool|attention|interpolate|full size"):
-        little(**{"encoder": (4, 6, 7)} | wrong)
+    with pytest.raises(OptionError, match=r"pool|interpolate|full size"):
+        little(**wrong)
 
 
 @torch.no_grad()
@@ -155,9 +156,11 @@ def test_padding_inside_is_padding_outside(network):
 
 @torch.no_grad()
 def test_scores_do_not_depend_on_the_neighbours_in_the_batch(network):
-    x = torch.randn(3, 2, 64, 64)
-    alone = torch.cat([network(image[None]) for image in x])
-    torch.testing.assert_close(network(x), alone, rtol=1e-4, atol=1e-5)
+    # In double precision: rounding in float32 can move a sample of a deformable convolution across a pixel's edge.
+    exact = copy.deepcopy(network).double()
+    x = torch.randn(3, 2, 64, 64, dtype=torch.float64)
+    alone = torch.cat([exact(image[None]) for image in x])
+    torch.testing.assert_close(exact(x), alone, rtol=1e-6, atol=1e-8)
 
 
 @torch.no_grad()

@@ -129,8 +129,11 @@ def _differences(found: Architecture, paper: Architecture) -> Iterator[str]:
     if found.pool != paper.pool:
         rows, columns = found.pool
         yield f"{rows} x {columns} pixels of its input are averaged to one"
+    if found.interpolate != paper.interpolate:
+        rows, columns = found.interpolate
+        yield f"a pixel of its input is interpolated to {rows} x {columns}"
     if found.attention:
-        yield "self-attention over the fused map"
+        yield "self-attention over the coarsest branch"
 
 
 def _widths(channels: Sequence[int]) -> str:
@@ -146,5 +149,6 @@ _PARTS = {
     "ffm": "no feature fusion (FFM)",
     "deform": "no deformable convolutions",
     "full_res_stage": "no stage of the head at full size",
+    "half_res_stage": "no stage of the head at half size",
     "arm_norm": "no batch normalisation in the ARM",
 }
