@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.errors import OptionError
-from gravmap.files import write_json
+from gravmap.files import write_json, write_text
 from gravmap.network.architecture import Architecture
 from gravmap.network.presets import ablation_switches, thin
 from gravmap.network.registry import describe
@@ -19,6 +19,9 @@ from gravmap.records import parse_record
 PROFILES = ("quick", "laptop", "full")
 PROTOCOLS = ("random", "blocks")
 """Splits in the order of the page: that of the paper first."""
+
+RECIPE = "recipe.toml"
+"""File of the recipe of a profile that has its own."""
 
 TABLES = ("depth", "ablation", "comparison")
 
@@ -60,13 +63,16 @@ class PlannedRun:
     missing: str = ""
 
     def words(self, folder: Path, profile: Mapping[str, Any], seed: int) -> list[str]:
-        """Options of ``gravmap train`` for this run; an architecture without a name is written to `folder`."""
+        """Options of ``gravmap train`` for this run; an architecture without a name and a recipe go to `folder`."""
         network = ["--model", self.model]
         if not self.model:
             path = folder / f"{self.network}-small.json"
             write_json(path, self.architecture)
             network = ["--architecture", str(path)]
         split = ["--split", self.protocol, *(["--allow-leak"] if self.protocol == "random" else [])]
+        if recipe := profile.get("recipe"):
+            write_text(folder / RECIPE, recipe)
+            network += ["--recipe", str(folder / RECIPE)]
         return ["--name", self.name, *network, *split, *profile["train"], "--seed", str(seed + self.seed)]
 
 
@@ -79,7 +85,7 @@ class Plan:
     profile : str
         One of `PROFILES`.
     settings : dict
-        Table of the profile: note, size_px, train, device, crust, windows, protocols.
+        Table of the profile: note, size_px, recipe, train, device, crust, windows, protocols.
     paper : dict
         Reference of the paper, its statements on the data, and `scores`: mpa and fwiou of each network in percent, on
         random windows; `sums` are the networks whose scores were added up from differences in the text.

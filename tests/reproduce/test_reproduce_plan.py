@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gravmap.errors import OptionError
+from gravmap.learning import make_config
 from gravmap.network import smp as smp_module
 from gravmap.network.cost import count_parameters
 from gravmap.network.registry import build_from_dict, describe
@@ -56,6 +57,18 @@ def test_seeds_are_counted_from_that_of_the_reproduction(tmp_path):
     assert [run.name for run in runs] == ["random-ggmnet-a", "random-ggmnet-a-seed1"]
     words = [run.words(tmp_path, {"train": []}, seed=7) for run in runs]
     assert [line[line.index("--seed") + 1] for line in words] == ["7", "8"]
+
+
+def test_a_profile_of_small_networks_trains_with_its_own_recipe(tmp_path):
+    for profile in ("quick", "laptop"):
+        plan = load_plan(profile)
+        words = plan.runs[0].words(tmp_path, plan.settings, seed=0)
+        config = make_config(words[words.index("--recipe") + 1])
+        assert (config.topk_share, config.class_weight, config.average) == (1.0, "none", 0.99)
+    full = load_plan("full")
+    words = full.runs[0].words(tmp_path, full.settings, seed=0)
+    assert words[words.index("--recipe") + 1] == "paper"
+    assert words.count("--recipe") == 1
 
 
 def test_full_trains_every_network_under_both_splits_by_its_name():

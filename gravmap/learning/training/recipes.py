@@ -16,14 +16,15 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gravmap.errors import InputError, OptionError
-from gravmap.learning.data.dataset import RegionDataset
-from gravmap.learning.evaluation.held_out import scoring_scale
 from gravmap.learning.sampling.augmentation import PAPER, Augmentation
 from gravmap.learning.training.config import TrainConfig
 from gravmap.records import read_record
+
+if TYPE_CHECKING:
+    from gravmap.learning.data.dataset import RegionDataset
 
 RECIPES = ("default", "paper", "crusts", "cpu")
 
@@ -123,6 +124,8 @@ def grid_windows(dataset: RegionDataset, scales_deg: Sequence[float] = ()) -> tu
     >>> grid_windows(dataset)
     ([5.0], 128)
     """
+    from gravmap.learning.evaluation.held_out import scoring_scale  # here: it loads torch
+
     scales = sorted(set(scales_deg)) or [scoring_scale(dataset.window_scale_deg.tolist())]
     _, south, _, north = dataset.field_nodes_wsen
     cells = scoring_scale(scales) * (dataset.fields.shape[1] - 1) / (north - south)
