@@ -14,9 +14,6 @@ from typing import Any, ClassVar
 from gravmap.errors import OptionError
 from gravmap.network.operators import OPERATORS
 
-MAX_POOL = 64
-"""Most rows or columns that are averaged to one pixel."""
-
 MAX_INTERPOLATE = 8
 """Most pixels per cell and axis."""
 
@@ -64,13 +61,9 @@ class Architecture:
     arm_norm : str
         "batch": batch normalisation of the pooled 1 x 1 map, which needs at least two images per training step.
         "none": a bias instead.
-    pool : (int, int)
-        Rows and columns of the input that are averaged to one pixel before the encoder; the logits are upsampled back.
-        (1, 1) as in the paper, whose tiles are interpolated; 2 x 3 cells of 2 arc-minutes are nearly square at
-        latitudes of 40 to 50 degrees. Not the paper's.
     interpolate : (int, int)
         Rows and columns of pixels to which a cell of the input is interpolated before the encoder, at most 8 each. The
-        paper interpolates before the network. Not together with `pool`.
+        paper interpolates before the network.
     attention : bool
         Self-attention over the output of the last branch, the coarsest: every pixel then depends on all others. Not
         the paper's.
@@ -109,7 +102,6 @@ class Architecture:
     full_res_stage: bool = True
     half_res_stage: bool = True
     arm_norm: str = "batch"
-    pool: tuple[int, int] = (1, 1)
     interpolate: tuple[int, int] = (1, 1)
     attention: bool = False
 
@@ -130,14 +122,9 @@ class Architecture:
             self._check_branch(path, row)
         if self.arm_norm not in ("batch", "none"):
             raise _fault(f"arm_norm is {self.arm_norm!r}, not batch or none")
-        for name, pair, most in (
-            ("pool", self.pool, MAX_POOL),
-            ("interpolate", self.interpolate, MAX_INTERPOLATE),
-        ):
-            if len(pair) != 2 or any(isinstance(n, bool) or not 1 <= n <= most for n in pair):
-                raise _fault(f"{name} is {list(pair)}, not two whole numbers from 1 to {most}")
-        if self.interpolate != (1, 1) and self.pool != (1, 1):
-            raise _fault("pool and interpolate exclude each other")
+        pair = self.interpolate
+        if len(pair) != 2 or any(isinstance(n, bool) or not 1 <= n <= MAX_INTERPOLATE for n in pair):
+            raise _fault(f"interpolate is {list(pair)}, not two whole numbers from 1 to {MAX_INTERPOLATE}")
         if self.full_res_stage and not self.half_res_stage:
             raise _fault("a stage at full size needs one at half size")
 
@@ -234,5 +221,4 @@ _TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "head": ("three whole numbers", _list_of(_whole)),
     "arm_norm": ("batch or none", _word),
     "interpolate": ("two whole numbers", _list_of(_whole)),
-    "pool": ("two whole numbers", _list_of(_whole)),
 }

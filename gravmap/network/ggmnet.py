@@ -185,12 +185,6 @@ class GGMNet(nn.Module):
         """The layer that computes the class scores."""
         return self.classify
 
-    @property
-    def multiple(self) -> tuple[int, int]:
-        """Rows and columns to a multiple of which inputs are padded."""
-        (rows, columns), (finer_rows, finer_columns) = self.architecture.pool, self.architecture.interpolate
-        return rows * _least(finer_rows), columns * _least(finer_columns)
-
     def _make_branches(self, width: int) -> None:
         """Make every cell once, and the sequence of cells of each branch.
 
@@ -267,13 +261,8 @@ class GGMNet(nn.Module):
             Logits, (B, K, H, W).
         """
         height, width = x.shape[-2:]
-        rows, columns = self.architecture.pool
-        finer_rows, finer_columns = self.architecture.interpolate
-        x = pad_to_multiple(x, self.multiple)
-        if rows * columns > 1:
-            x = functional.avg_pool2d(x, (rows, columns))
-        if finer_rows * finer_columns > 1:
-            x = _resize(x, finer_rows, finer_columns)
+        rows, columns = self.architecture.interpolate
+        x = _resize(pad_to_multiple(x, (_least(rows), _least(columns))), rows, columns)
         # (B, C, H, W), H and W now multiples of 64; from here on they count the network's pixels
 
         half = self.encoder[0](x)  # (B, E1, H/2, W/2)
@@ -295,7 +284,7 @@ class GGMNet(nn.Module):
             y = stage(y, beside)  # (B, D1, H/4, W/4), (B, D2, H/2, W/2), (B, D3, H, W)
         y = self.classify(y)  # (B, K, h, w), of the size of the last stage
         up = 2.0 ** (3 - len(self.head))
-        y = _resize(y, up * rows / finer_rows, up * columns / finer_columns)  # (B, K, H, W) of the padded input
+        y = _resize(y, up / rows, up / columns)  # (B, K, H, W) of the padded input
         return crop(y, height, width)
 
     def branches(self, x: Tensor) -> list[Tensor]:

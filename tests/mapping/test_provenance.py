@@ -224,8 +224,8 @@ def test_every_departure_is_listed(recipe, sources, model, sentence):
 
 @pytest.mark.parametrize("name", ["ggmnet-22", "ggmnet-e", "mine"])
 def test_the_papers_network_is_known_by_its_architecture(name):
-    # "mine": a file given with --architecture, written before `pool` and `attention` were fields.
-    stored = {key: value for key, value in GGMNET.items() if name != "mine" or key not in ("pool", "attention")}
+    # "mine": a file given with --architecture, written before `interpolate` and `attention` were fields.
+    stored = {key: value for key, value in GGMNET.items() if name != "mine" or key not in ("interpolate", "attention")}
     assert deviations_from_paper(RECIPE, [WGM], [{**MODEL, "model": name, "architecture": stored}]) == []
 
 
@@ -256,7 +256,6 @@ def test_no_field_of_an_architecture_goes_unnoticed():
         "encoder": replace(paper, encoder=(24, 48, 96)),
         "head": replace(paper, head=(48, 32, 16)),
         "arm_norm": replace(paper, arm_norm="none"),
-        "pool": replace(paper, pool=(2, 3)),
         **{
             field.name: replace(paper, **{field.name: not field.default})
             for field in fields(paper)

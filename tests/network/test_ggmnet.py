@@ -55,29 +55,6 @@ def test_every_odd_size_is_scored_pixel_by_pixel(network):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("full_res_stage", [True, False])
-def test_pooled_network_reads_means_of_cells(full_res_stage):
-    torch.manual_seed(1)
-    plain = stir(GGMNet(little(full_res_stage=full_res_stage), 2, 4)).eval()
-    pooled = GGMNet(little(full_res_stage=full_res_stage, pool=(2, 3)), 2, 4).eval()
-    pooled.load_state_dict(plain.state_dict())
-    x = torch.randn(1, 2, 64, 64)
-    # Every pixel becomes 2 x 3 cells whose mean is the pixel, and which differ among themselves.
-    differences = torch.randn(1, 2, 64, 2, 64, 3)
-    differences -= differences.mean((3, 5), keepdim=True)
-    cells = (x[:, :, :, None, :, None] + differences).reshape(1, 2, 128, 192)
-    expected = functional.interpolate(plain(x), scale_factor=(2.0, 3.0), mode="bilinear")
-    if full_res_stage:
-        torch.testing.assert_close(pooled(cells), expected, rtol=1e-4, atol=1e-4)
-    else:  # one interpolation from half size in place of two
-        half = {}
-        plain.classify.register_forward_hook(lambda *at: half.update(logits=at[2]))
-        plain(x)
-        expected = functional.interpolate(half["logits"], scale_factor=(4.0, 6.0), mode="bilinear")
-        torch.testing.assert_close(pooled(cells), expected, rtol=1e-4, atol=1e-4)
-
-
-@torch.no_grad()
 @pytest.mark.parametrize("half_res_stage", [True, False])
 def test_interpolating_network_reads_the_interpolated_field(half_res_stage):
     torch.manual_seed(1)
@@ -95,10 +72,9 @@ def test_interpolating_network_reads_the_interpolated_field(half_res_stage):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("cells", [{"pool": (2, 3)}, {"interpolate": (3, 2)}])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (65, 100), (128, 191)])
-def test_pooled_and_interpolating_networks_score_every_cell(shape, cells):
-    network = stir(GGMNet(little(attention=True, **cells), 2, 4)).eval()
+def test_interpolating_network_scores_every_cell(shape):
+    network = stir(GGMNet(little(attention=True, interpolate=(3, 2)), 2, 4)).eval()
     logits = network(torch.randn(1, 2, *shape))
     assert logits.shape == (1, 4, *shape)
     assert torch.isfinite(logits).all()
@@ -121,12 +97,11 @@ def test_attention_is_the_identity_at_first_and_then_links_all_pixels():
     assert far[1] > 0
 
 
-@pytest.mark.parametrize("wrong", [
-    {"pool": (0, 1)}, {"pool": (1,)}, {"pool": (1, True)}, {"interpolate": (9, 1)},
-    {"interpolate": (2, 1), "pool": (1, 2)}, {"half_res_stage": False},
+@pytest.mark.parametrize("wrong", [{"interpolate": (0, 1)}, {"interpolate": (2,)}, {"interpolate": (2, True)},
+    {"interpolate": (9, 1)}, {"half_res_stage": False},
 ])  # fmt: skip
 def test_options_that_are_not_the_paper_s_are_checked(wrong):
-    with pytest.raises(OptionError, match=r"pool|interpolate|full size"):
+    with pytest.raises(OptionError, match=r"interpolate|full size"):
         little(**wrong)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -26,14 +25,13 @@ from gravmap.learning.calibration.thickness import ThicknessInterval
 from gravmap.learning.data.channels import InputChannels, ScaleChannel
 from gravmap.learning.data.outcrop_context import DISTANCE_KM, LEAST
 from gravmap.learning.training.checkpoint import MODEL, load_model
-from gravmap.network.ggmnet import GGMNet
 from gravmap.network.outcrop_start import THICKNESS_QUANTILES, AllOutputs, has_thickness
 from gravmap.outputs import check_outputs
 
 Format = Literal["onnx", "torch"]
 SUFFIX: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2"}
 OPSET = 20
-LEAST_PX, MOST_PX = 128, 16384
+MULTIPLE, LEAST_PX, MOST_PX = 64, 128, 16384
 OUTPUTS = ("logits", "cover_thickness_km")
 TOLERANCE = 1e-3
 """Maximum difference from the original network, relative to the largest value of the output."""
@@ -46,9 +44,6 @@ class FieldsToOutputs(nn.Module):
         super().__init__()
         self.inputs, self.classes = inputs, classes
         self.network, self.thickness = AllOutputs(network), has_thickness(network)
-        # A size that the network has to pad cannot be traced for all sizes at once where it averages cells.
-        averaging = [each.multiple for each in network.modules() if isinstance(each, GGMNet)]
-        self.multiple = math.lcm(64, *(side for sides in averaging for side in sides))
 
     def forward(self, fields: Tensor, degrees_per_px: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Map fields (N, F, H, W) and, if it is a channel, degrees per pixel (N,) to logits (N, K, H, W).
@@ -128,7 +123,7 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
             "inputs": _inputs(inputs),
             "output": {"name": OUTPUTS[0], "shape": ["N", len(spec.classes), "H", "W"], "type": "float32"},
             **({"cover_thickness": _thickness_output(calibration)} if whole.thickness else {}),
-            "height_and_width": {"fixed": fixed_px, "multiple_of": whole.multiple, "least": LEAST_PX, "most": MOST_PX},
+            "height_and_width": {"fixed": fixed_px, "multiple_of": MULTIPLE, "least": LEAST_PX, "most": MOST_PX},
             "classes": spec.classes,
             "preprocessing_inside": spec.inputs,
             "windows_deg": spec.scales_deg,
@@ -136,7 +131,7 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
             "field_recipe": spec.field_recipe,
             "sources": spec.sources,
             "scores": {name: {"fwiou": each.get("fwiou")} for name, each in spec.scores.items()},
-            "how_to_feed": _how(fixed_px, whole.multiple, inputs, whole.thickness),
+            "how_to_feed": _how(fixed_px, inputs, whole.thickness),
             "difference": difference,
         }
         text = json.dumps(described, ensure_ascii=False)
@@ -152,9 +147,7 @@ def export_run(run_folder: Path, path: Path, form: Format = "onnx", *, overwrite
     return described
 
 
-def _trace(
-    whole: FieldsToOutputs, inputs: InputChannels, tile_size_px: int
-) -> tuple[ExportedProgram, int | None, float]:
+def _trace(whole: nn.Module, inputs: InputChannels, tile_size_px: int) -> tuple[ExportedProgram, int | None, float]:
     """Trace the network with dynamic sizes, or else with a fixed size.
 
     Returns
@@ -166,18 +159,16 @@ def _trace(
     difference : float
         Maximum difference between the outputs of program and network.
     """
-    images, multiple = Dim("images", min=1, max=1024), whole.multiple
-    height, width = (Dim(name, min=-(-LEAST_PX // multiple), max=MOST_PX // multiple) for name in ("rows", "columns"))
-    shapes: list[Any] = [{0: images, 2: multiple * height, 3: multiple * width}]
+    images = Dim("images", min=1, max=1024)
+    height, width = (Dim(name, min=LEAST_PX // MULTIPLE, max=MOST_PX // MULTIPLE) for name in ("rows", "columns"))
+    shapes: list[Any] = [{0: images, 2: MULTIPLE * height, 3: MULTIPLE * width}]
     if _reads_scale(inputs):
         shapes.append({0: images})
     try:
-        program = torch.export.export(
-            whole, _example(inputs, 2, 2 * multiple, 3 * multiple), dynamic_shapes=tuple(shapes)
-        )
-        return program, None, max(_difference(program, whole, inputs, *size) for size in _compared_px(multiple))
+        program = torch.export.export(whole, _example(inputs, 2, 128, 192), dynamic_shapes=tuple(shapes))
+        return program, None, max(_difference(program, whole, inputs, *size) for size in _COMPARED_PX)
     except Exception:  # torch raises many types of errors here; the next attempt reports its own
-        fixed = max(LEAST_PX, -(-tile_size_px // multiple) * multiple)
+        fixed = max(LEAST_PX, -(-tile_size_px // MULTIPLE) * MULTIPLE)
     try:
         program = torch.export.export(whole, _example(inputs, 1, fixed, fixed))
         return program, fixed, _difference(program, whole, inputs, fixed, fixed)
@@ -191,9 +182,7 @@ def _trace(
 
 
 # A program traced at one size may be bound to its multiples of 3 or of 128: these sizes are none.
-def _compared_px(multiple: int) -> tuple[tuple[int, int], ...]:
-    """Sizes, other than that of the example, at which a program for all sizes is compared with the network."""
-    return (2 * multiple, 5 * multiple), (4 * multiple, 4 * multiple)
+_COMPARED_PX = ((128, 320), (256, 256))
 
 
 def _example(inputs: InputChannels, images: int, height: int, width: int) -> tuple[Tensor, ...]:
@@ -254,11 +243,11 @@ def _inputs(inputs: InputChannels) -> list[dict[str, Any]]:
     return described
 
 
-def _how(fixed_px: int | None, multiple: int, inputs: InputChannels, thickness: bool) -> str:
+def _how(fixed_px: int | None, inputs: InputChannels, thickness: bool) -> str:
     size = (
         f"exactly {fixed_px} x {fixed_px} pixels, one image at a time"
         if fixed_px
-        else f"any multiple of {multiple} pixels from {LEAST_PX} (pad below and to the right by mirroring, and crop)"
+        else f"any multiple of {MULTIPLE} pixels from {LEAST_PX} (pad below and to the right by mirroring, and crop)"
     )
     outcrop = (
         " Fields named outcrop_ say what is mapped around: for each class the log of its chance to be met first by a"

@@ -126,9 +126,6 @@ def _differences(found: Architecture, paper: Architecture) -> Iterator[str]:
     for field, words in _PARTS.items():
         if getattr(found, field) != getattr(paper, field):
             yield words
-    if found.pool != paper.pool:
-        rows, columns = found.pool
-        yield f"{rows} x {columns} pixels of its input are averaged to one"
     if found.interpolate != paper.interpolate:
         rows, columns = found.interpolate
         yield f"a pixel of its input is interpolated to {rows} x {columns}"
