@@ -32,7 +32,7 @@ def command(session: Session, old_output: Path | None, output: Path | None, seed
     """Run all steps of a project on a synthetic crust, offline, on the CPU, in minutes.
 
     Simulates a crust whose bedrock under cover is known, then runs the commands of a real project on its gravity and
-    its surface map. A network is trained on its outcrop. The map of this network, that of the network shipped with
+    its surface map. A GGMNet is trained on its outcrop. The map of this network, that of the GGMNet shipped with
     gravmap (trained on other simulated crusts) and two baselines are scored under cover and drawn beside the truth.
     """
     start = time.monotonic()

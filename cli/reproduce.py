@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gravmap.reproduce.plan import Plan
 
 RECORD = "reproduce.json"
-PARTS = ("data", "runs", "maps", "figures", "architectures")
+PARTS = ("data", "runs", "maps", "figures")
 HEIGHT = "10km"
 CRUST_SOUTH_WEST = {"quick": (82.0, 43.0), "laptop": (82.0, 43.0), "full": (65.0, 40.0)}
 MAPPED = "ggmnet-22"
@@ -85,8 +85,8 @@ Examples:
     type=click.Choice(["quick", "laptop", "full"]),
     default="quick",
     show_default=True,
-    help="quick: a small GGMNet, under 45 minutes on 2 cores; laptop: small versions of all networks, a night on 2 to "
-    "8 cores; full: the paper's, for GPUs.",
+    help="quick: GGMNet for minutes, under 45 in all on 2 cores; laptop: all networks as briefly, a night on 2 to 8 "
+    "cores; full: the paper's training, for GPUs.",
 )
 @option(
     "--data",
@@ -177,7 +177,7 @@ def command(
         if each.missing:
             session.warn(f"{each.name} is left out. {each.missing}")
         elif not done:
-            _train(session, place, plan, each.words(root / "architectures", plan.settings, seed), each.name)
+            _train(session, place, plan, each.words(root, plan.settings, seed), each.name)
     if not (place.maps / region / "report.html").exists():
         filling = ["--fill-unmapped"] if _mostly_unmapped(place, region) else []
         session.run(root, ["predict", "--region", region, "--run", f"blocks-{MAPPED}", *filling, "--overwrite"])

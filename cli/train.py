@@ -142,7 +142,7 @@ Examples:
         metavar="NAME",
         excludes=("architecture", "init"),
         help="ggmnet (default), ggmnet-small, ggmnet-tiny, unet, smp:ARCH:ENCODER; ggmnet-a to -e (ablation), "
-        "ggmnet-16 to -24 (depth); hrnetv1-w32, bisenet-resnet18, deeplabv3plus-resnet50. On crusts residual-unet.",
+        "ggmnet-16 to -24 (depth); hrnetv1-w32, bisenet-resnet18, deeplabv3plus-resnet50. On crusts ggmnet-grid.",
     ),
     option(
         "--architecture",

@@ -52,12 +52,8 @@ def tiny(**switches: Any) -> Architecture:
 
     Five cells per branch, and a bias instead of batch normalisation in the ARM, so that a batch may be one image.
     """
-    return cycle(5, ((), (2,), (1, 3)), ("conv", "zoom", "conv"), (2, 4, 2), **(_THIN | switches))
-
-
-def thin(depth: int = 22, **switches: Any) -> Architecture:
-    """Return the reference of any depth, narrow enough for a CPU: what `gravmap reproduce --profile quick` trains."""
-    return small(depth, **(_THIN | switches))
+    narrow = {"encoder": (16, 24, 32), "head": (24, 16, 8), "arm_norm": "none"}
+    return cycle(5, ((), (2,), (1, 3)), ("conv", "zoom", "conv"), (2, 4, 2), **(narrow | switches))
 
 
 def grid() -> Architecture:
@@ -84,9 +80,6 @@ def grid() -> Architecture:
         interpolate=(2, 1),
         attention=True,
     )
-
-
-_THIN: dict[str, Any] = {"encoder": (16, 24, 32), "head": (24, 16, 8), "arm_norm": "none"}
 
 
 def ablation_switches(letter: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ PICTURE, SCORES = "demo.png", "under_cover.json"
 
 NEAREST, DIFFUSION = (NULL_MODELS[key].title for key in ("nearest_outcrop", "label_diffusion"))
 # Rows of the table, and keys of the scores in under_cover.json.
-OUTCROP, CRUSTS = "network trained on this outcrop", "network trained on other crusts"
+OUTCROP, CRUSTS = "GGMNet trained on this outcrop", "GGMNet trained on other crusts"
 
 Labels = NDArray[np.uint8]
 Bounds = tuple[float, float, float, float]

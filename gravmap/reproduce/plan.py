@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gravmap.errors import OptionError
-from gravmap.files import write_json, write_text
-from gravmap.network.architecture import Architecture
-from gravmap.network.presets import ablation_switches, thin
+from gravmap.files import write_text
 from gravmap.network.registry import describe
-from gravmap.network.smp import SmpArchitecture
 from gravmap.records import parse_record
 
 PROFILES = ("quick", "laptop", "full")
@@ -45,7 +42,7 @@ class PlannedRun:
     tables : tuple of str
         Tables that list it, of `TABLES`.
     model : str
-        Value of ``train --model``; empty if the network is given by `architecture` alone.
+        Value of ``train --model``.
     architecture : dict
         Argument of `gravmap.network.build_from_dict`; empty if the network is not available here.
     missing : str
@@ -63,12 +60,8 @@ class PlannedRun:
     missing: str = ""
 
     def words(self, folder: Path, profile: Mapping[str, Any], seed: int) -> list[str]:
-        """Options of ``gravmap train`` for this run; an architecture without a name and a recipe go to `folder`."""
+        """Options of ``gravmap train`` for this run; the recipe of the profile goes to `folder`."""
         network = ["--model", self.model]
-        if not self.model:
-            path = folder / f"{self.network}-small.json"
-            write_json(path, self.architecture)
-            network = ["--architecture", str(path)]
         split = ["--split", self.protocol, *(["--allow-leak"] if self.protocol == "random" else [])]
         if recipe := profile.get("recipe"):
             write_text(folder / RECIPE, recipe)
@@ -134,9 +127,8 @@ def load_plan(profile: str) -> Plan:
     settings = table["profile"][profile]
     runs = []
     for row in table["run"]:
-        architecture, missing = _architecture(row, profile)
-        label = row["label"] if isinstance(row["label"], str) else row["label"][_kind(profile)]
-        model, tables = row["full"] if profile == "full" else "", tuple(row["tables"])
+        architecture, missing = _architecture(row["model"])
+        label, model, tables = row["label"], row["model"], tuple(row["tables"])
         for protocol in PROTOCOLS:
             planned = settings["protocols"].get(protocol, {})
             for seed in range(planned.get(row["name"], planned.get("*", 0))):
@@ -146,20 +138,9 @@ def load_plan(profile: str) -> Plan:
     return Plan(profile, settings, {**table["paper"], "scores": scores}, runs, table["departure"])
 
 
-def _architecture(row: Mapping[str, Any], profile: str) -> tuple[dict[str, Any], str]:
-    """Architecture of a network under a profile; if a package is missing, an empty one and the reason."""
-    network = row[_kind(profile)]
-    if profile != "full" and network["kind"] == Architecture.KIND:
-        return thin(network["depth"], **ablation_switches(network["letter"])).to_dict(), ""
-    if profile != "full" and network["kind"] != SmpArchitecture.KIND:
-        return dict(network), ""
-    name = network if profile == "full" else f"smp:{network['arch']}:{network['encoder']}"
+def _architecture(model: str) -> tuple[dict[str, Any], str]:
+    """Architecture of a network by its name; if a package is missing, an empty one and the reason."""
     try:
-        return describe(name), ""
+        return describe(model), ""
     except OptionError as error:
         return {}, f"{error.message} {error.hint or ''}".strip()
-
-
-def _kind(profile: str) -> str:
-    """Key of a network's row in the table: the paper's networks, or small ones of the same families."""
-    return "full" if profile == "full" else "small"

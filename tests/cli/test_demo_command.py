@@ -14,7 +14,7 @@ from gravmap_cli import demo
 from gravmap_cli.session import Session
 
 NULLS = [NULL_MODELS[key].title for key in ("nearest_outcrop", "label_diffusion")]
-NETWORKS = ["network trained on this outcrop", "network trained on other crusts"]
+NETWORKS = ["GGMNet trained on this outcrop", "GGMNet trained on other crusts"]
 
 
 @pytest.fixture

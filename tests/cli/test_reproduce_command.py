@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import gravmap.reproduce.plan
 import gravmap_cli
 from gravmap.errors import InputError
-from gravmap.network.presets import tiny
+from gravmap.network.registry import describe
 from gravmap.reproduce.plan import load_plan
 from gravmap_cli.session import Session
 
@@ -32,8 +32,8 @@ def plan():
     runs = []
     for run in laptop.runs:
         if run.name in SMALL:
-            small = {"kind": "bisenet", "width": 4} if "bisenet" in run.name else tiny().to_dict()
-            runs.append(dataclasses.replace(run, architecture=small))
+            small = "unet" if "bisenet" in run.name else "ggmnet-tiny"
+            runs.append(dataclasses.replace(run, model=small, architecture=describe(small)))
         elif run.name in LEFT_OUT:
             runs.append(dataclasses.replace(run, architecture={}, missing="It is not installed here."))
     train = ["--input", "rgb", "--epochs", "2", "--steps-per-epoch", "1", "--batch-size", "2"]

@@ -216,9 +216,9 @@ def _default(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _crusts(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the recipe for simulated crusts: a residual U-Net, plain cross-entropy, weak augmentation of gravity."""
+    """Return the recipe for simulated crusts: `ggmnet-grid`, plain cross-entropy, weak augmentation of gravity."""
     return {
-        **({} if {"model", "architecture"} & set(options) else {"model": "residual-unet"}),
+        **({} if {"model", "architecture"} & set(options) else {"model": "ggmnet-grid"}),
         "epochs": 20,
         "steps": 100,
         "batch_size": 2,
