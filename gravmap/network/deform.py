@@ -17,6 +17,8 @@ Dai et al. 2017, Deformable convolutional networks, ICCV, doi 10.1109/ICCV.2017.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -42,7 +44,7 @@ def torchvision_available(device_type: str) -> bool:
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::deform_conv2d", device_type.upper()))
 
 
-def backend(device_type: str) -> str:
+def backend(device_type: str) -> Implementation:
     """Return the implementation that `impl="auto"` uses on a device type: "torchvision" or "native"."""
     return "torchvision" if device_type == "cuda" and torchvision_available("cuda") else "native"
 
@@ -102,6 +104,27 @@ class DeformConv3x3(nn.Module):
         """Return channels and implementation."""
         c_out, c_in = self.weight.shape[:2]
         return f"{c_in}, {c_out}, impl={self.impl!r}"
+
+
+@contextmanager
+def without_torchvision(network: nn.Module) -> Iterator[None]:
+    """Context in which deformable convolutions that use torchvision on CUDA are computed natively.
+
+    Without gradients that needs less memory: one tap at a time instead of all nine, unrolled.
+    """
+    layers = [each for each in network.modules() if isinstance(each, DeformConv3x3) and each.torchvision_on_cuda]
+    for layer in layers:
+        layer.torchvision_on_cuda = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.torchvision_on_cuda = True
+
+
+def uses_torchvision(network: nn.Module) -> bool:
+    """Whether a deformable convolution of the network uses torchvision on CUDA."""
+    return any(isinstance(each, DeformConv3x3) and each.torchvision_on_cuda for each in network.modules())
 
 
 # Our own because torchvision's kernel takes 7 to 9 times as long on a CPU, forward and backward (docs/performance.md,
@@ -189,7 +212,9 @@ def _by_torchvision(x: Tensor, offset: Tensor, weight: Tensor, images_per_call: 
     from torchvision.ops import deform_conv2d
 
     kind = x.device.type
-    result = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    # Tensors of the device "meta", with which memory is estimated, know no autocast.
+    lowered = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    result = torch.get_autocast_dtype(kind) if lowered else x.dtype
     exact = torch.promote_types(x.dtype, torch.float32)
     taps = weight.to(exact)
     parts = [

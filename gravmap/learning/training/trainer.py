@@ -45,6 +45,7 @@ from gravmap.learning.training.state import (
 )
 from gravmap.learning.training.warm_start import load_weights
 from gravmap.network.outcrop_start import AllOutputs
+from gravmap.network.precision import autocast, choose_precision, set_scoring_precision
 from gravmap.progress import Progress, silent
 from gravmap.records import PretrainedRecord
 
@@ -100,7 +101,9 @@ class Trainer:
         group: Group,
     ) -> None:
         splits = DatasetSplits.of(data)
-        self.config = config = replace(config, from_tiles=splits.tiles is not None)
+        # Saved with the run: where crops came from, and what the precision "auto" was.
+        precision = choose_precision(config.precision, group.device)
+        self.config = config = replace(config, from_tiles=splits.tiles is not None, precision=precision)
         self.run_dir, self.group = run_dir, group
         self.data = TrainingData.prepare(splits, config)
         self.sampler = Sampler(
@@ -122,6 +125,7 @@ class Trainer:
         self.network = make_network(
             self.data.inputs, config, self.data.class_cells, thickness=self.thickness_weight > 0
         ).to(group.device)
+        set_scoring_precision(self.network, precision, group.device)
         self.state = TrainingState(self.network, config, self.steps_per_epoch)
         self.totals = EpochTotals(len(weights), group.device)
         self.scorer = Scorer(self.network, self.data, self.criterion, config.topk_share, group)
@@ -273,7 +277,7 @@ class Trainer:
             inputs, target, small = self.sampler.batch(epoch, samples)
             if self.config.channels_last:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.config.half):
+            with autocast(self.config.precision, device):
                 outputs = self._forward(inputs)
             logits, added = outputs, None
             if self.thickness_weight:
