@@ -1,9 +1,11 @@
 """Memory of a forward pass, counted without making it, against sums done by hand."""
 
+import torch
 from torch import nn
 
 from gravmap.network import build
 from gravmap.network.cost import peak_bytes
+from gravmap.network.deform import DeformConv3x3
 
 PLANE = 64 * 64 * 4  # bytes of one channel
 
@@ -19,6 +21,36 @@ def test_live_memory_is_counted():
     # What is changed in place is not there twice.
     in_place = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(inplace=True))
     assert peak_bytes(in_place, 2, 64) == 4 * (8 * 2 * 9 + 8) + (2 + 8) * PLANE
+
+
+def test_bfloat16_halves_the_activations():
+    network = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    weights = 4 * (8 * 2 * 9 + 8 + 4 * 8 + 4)
+    assert peak_bytes(network, 2, 64, precision="bfloat16") == weights + (2 + 8 + 8) * PLANE // 2
+
+
+def test_torchvision_unrolls_the_input_of_a_deformable_convolution():
+    layer = DeformConv3x3(8, 4)
+    weights = 4 * (18 * 8 * 9 + 18 + 4 * 8 * 9)
+    # Image by image: all inputs and offsets, the outputs so far, and nine values per value of one input; beside them a
+    # bias of four zeros and an empty mask.
+    expected = weights + (2 * (8 + 18 + 4) + 9 * 8) * PLANE + 4 * (4 + 1)
+    assert peak_bytes(layer, 8, 64, batch=2, deformable="torchvision") == expected
+    # At 2048 pixels it is most of what a window of GGMNet needs.
+    with torch.device("meta"):
+        network = build("ggmnet", in_channels=1, classes=10)
+    native, unrolled = (peak_bytes(network, 1, 512, deformable=each) for each in ("native", "torchvision"))
+    assert unrolled > 2 * native
+
+
+def test_a_training_step_keeps_activations_gradients_and_moments():
+    network = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    passing = peak_bytes(network, 2, 64)
+    training = peak_bytes(network, 2, 64, loss=lambda logits: logits.square().mean())
+    # Kept for the backward pass: the input, the inputs of the normalisation, the ReLU and the last convolution.
+    weights = 4 * sum(each.numel() for each in network.parameters())
+    assert training > passing + 3 * weights + 8 * PLANE
+    assert all(each.grad is None for each in network.parameters())
 
 
 def test_memory_grows_with_the_area_and_the_network_stays_as_it_was():

@@ -8,7 +8,7 @@ import torch
 
 import gravmap.network
 from gravmap.errors import DeviceError, out_of_memory
-from gravmap.learning import TrainConfig
+from gravmap.learning import TrainConfig, load_model
 from gravmap.learning import train as train_and_draw
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training import launch
@@ -286,7 +286,33 @@ def test_the_training_confusion_matrix_counts_every_labelled_pixel_once(area, tm
     assert torch.equal(result.confusion.sum(1), counted)
 
 
-def test_precision_auto_is_bfloat16_on_a_gpu_only():
-    assert not TrainConfig(device="cpu").half
-    assert TrainConfig(device="cuda").half
-    assert not TrainConfig(device="cuda", precision="float32").half
+def test_a_run_records_the_precision_of_its_training_and_of_its_scores(area, tmp_path):
+    scores = train(area, tmp_path / "run", dataclasses.replace(SHORT, precision="bfloat16"))
+    assert load_model(tmp_path / "run")[1].recipe["precision"] == "bfloat16"
+    assert scores["precision"] == "float32"  # on a CPU
+    trainer = Trainer(area, tmp_path, SHORT, Group())
+    assert trainer.config.precision == "float32"  # what "auto" was
+
+
+@pytest.mark.parametrize("error", [CUDA, *BESIDE_TORCH])
+def test_scoring_out_of_memory_ends_in_words(area, tmp_path, error):
+    def fail(module, inputs):
+        raise error
+
+    trainer = Trainer(area, tmp_path, SHORT, Group())
+    trainer.network.register_forward_pre_hook(fail)
+    for score in (trainer.scorer.score_tuning_blocks, trainer.scorer.predict_held_out, trainer.scorer.measure):
+        with pytest.raises(DeviceError, match="Out of memory with one window of 64 x 64 pixels"):
+            score()
+
+
+def test_scoring_takes_one_window_at_a_time(area, tmp_path, monkeypatch):
+    sizes = []
+    trainer = Trainer(area, tmp_path, SHORT, Group())
+    trainer.network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    # Also on a GPU: only what is passed on is looked at.
+    monkeypatch.setattr(trainer.scorer, "group", Group(device=torch.device("cuda")))
+    options = trainer.scorer._options
+    monkeypatch.setattr(type(trainer.scorer), "_options", options | {"device": "cpu", "group": Group()})
+    trainer.scorer.score_tuning_blocks()
+    assert set(sizes) == {1}
