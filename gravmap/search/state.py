@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from gravmap.errors import GravmapError, InputError
+from gravmap.errors import GravmapError, InputError, out_of_memory
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.sampling.augmentation import UNCHANGED
@@ -280,6 +280,8 @@ class SearchState:
             )
             self.history = [{**row} for row in record["history"]]
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            if out_of_memory(error) is not None:
+                raise
             wrote = record.get("versions", {}).get("gravmap", "another version")
             raise InputError(
                 f"{run_dir / LAST}.safetensors, written by gravmap {wrote}, does not fit the supernet: "

@@ -15,6 +15,7 @@ from gravmap.learning.training import launch
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.gradient_accumulation import GradientAccumulation
+from gravmap.learning.training.state import TrainingState
 from gravmap.learning.training.trainer import NonFiniteLoss, Trainer
 from toys.processes import forked, in_group
 
@@ -292,6 +293,16 @@ def test_a_run_records_the_precision_of_its_training_and_of_its_scores(area, tmp
     assert scores["precision"] == "float32"  # on a CPU
     trainer = Trainer(area, tmp_path, SHORT, Group())
     assert trainer.config.precision == "float32"  # what "auto" was
+
+
+def test_out_of_memory_while_a_checkpoint_is_loaded_is_not_taken_for_damage(area, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise CUDA
+
+    train(area, tmp_path / "run", SHORT)
+    monkeypatch.setattr(TrainingState, "load", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=2), resume=True)
 
 
 @pytest.mark.parametrize("error", [CUDA, *BESIDE_TORCH])
