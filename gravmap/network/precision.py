@@ -11,6 +11,7 @@ float32 in other matrix products, among them those of the deformable convolution
 
 from __future__ import annotations
 
+import functools
 import logging
 
 import torch
@@ -51,9 +52,15 @@ def choose_precision(precision: str, device: str | torch.device) -> str:
         return "float32"
     if on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
         if precision == "bfloat16":
-            log.warning("This GPU has no bfloat16 (it is older than Ampere): float32 is used instead.")
+            _warn_of_emulation()
         return "float32"
     return "bfloat16"
+
+
+@functools.cache
+def _warn_of_emulation() -> None:
+    """Warn once in a process."""
+    log.warning("This GPU has no bfloat16 (it is older than Ampere): float32 is used instead.")
 
 
 def set_scoring_precision(network: nn.Module, trained: str, device: str | torch.device) -> None:

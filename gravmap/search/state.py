@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NotRequired
 
@@ -105,6 +104,8 @@ class SearchState:
 
     Attributes
     ----------
+    precision : str
+        Precision of the supernet, "float32" or "bfloat16".
     epoch : int
         Finished epochs of both phases.
     history : list of dict
@@ -120,8 +121,7 @@ class SearchState:
 
     def __init__(self, dataset: RegionDataset, config: SearchConfig) -> None:
         self.device = torch.device(config.device)
-        # Saved with the search: what "auto" was.
-        self.config = config = replace(config, precision=choose_precision(config.precision, self.device))
+        self.config, self.precision = config, choose_precision(config.precision, self.device)
         self.dataset = without_held_out_labels(dataset)
         self.fingerprint = self.dataset.fingerprint()
         self.split = split_for_search(self.dataset, config.seed)
@@ -197,7 +197,7 @@ class SearchState:
         if not self.pretraining:
             batch = self._batch(self.architecture_sampler, index)
             architecture_loss = architecture_step(
-                self.supernet, self.architecture_optimizer, batch, terms, config.precision, self._cost()
+                self.supernet, self.architecture_optimizer, batch, terms, self.precision, self._cost()
             )
         weights_loss = weight_step(
             self.supernet,
@@ -206,7 +206,7 @@ class SearchState:
             PRETRAIN_WIDTHS if self.pretraining else SEARCH_WIDTHS,
             terms,
             config.clip,
-            config.precision,
+            self.precision,
         )
         return weights_loss, architecture_loss
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from gravmap.learning.training.checkpoint import ModelSpec
+from gravmap.network import precision
 from gravmap.network.outcrop_start import AllOutputs
 from gravmap.network.precision import autocast, choose_precision, scoring_precision, set_scoring_precision
 
@@ -19,6 +20,7 @@ def gpu(monkeypatch):
         supported = {"old": lambda including_emulation=True: including_emulation, "new": lambda **options: True}[kind]
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
 
+    precision._warn_of_emulation.cache_clear()
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     yield pretend
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
@@ -68,7 +70,7 @@ def test_scores_have_the_precision_of_the_training_on_a_gpu(gpu, kind, trained, 
 
 
 @pytest.mark.parametrize(
-    ("recipe", "precision"),
+    ("recipe", "trained"),
     [
         ({"precision": "bfloat16", "device": "cpu"}, "bfloat16"),
         ({"precision": "auto", "device": "cuda"}, "bfloat16"),  # runs of earlier versions
@@ -76,12 +78,12 @@ def test_scores_have_the_precision_of_the_training_on_a_gpu(gpu, kind, trained, 
         ({}, "float32"),
     ],
 )
-def test_a_run_says_what_it_was_trained_in(recipe, precision):
+def test_a_run_says_what_it_was_trained_in(recipe, trained):
     spec = ModelSpec("unet", {}, [], [], 64, [5.0], {}, {}, 0, recipe=recipe)
-    assert spec.precision == precision
+    assert spec.precision == trained
 
 
 def test_autocast_is_on_in_bfloat16_alone():
-    for precision, on in (("bfloat16", True), ("float32", False)):
-        with autocast(precision, "cpu"):
+    for name, on in (("bfloat16", True), ("float32", False)):
+        with autocast(name, "cpu"):
             assert torch.is_autocast_enabled("cpu") is on

@@ -114,7 +114,7 @@ class TrainConfig:
     precision : str
         Precision of the network: "float32", "bfloat16" (autocast), or "auto", which is bfloat16 on a GPU that has it
         (Ampere and later) and float32 elsewhere. The loss is computed in float32. Scores and maps have the same
-        precision on a GPU and float32 on a CPU. The configuration saved with a run has the precision that was used.
+        precision on a GPU and float32 on a CPU. A run's model.json has the precision that was used.
     channels_last : bool
         Use the channels-last memory format.
     compile : bool

@@ -89,6 +89,8 @@ class Trainer:
         Scores the network on the tuning blocks.
     steps_per_epoch : int
         Optimizer steps per epoch.
+    precision : str
+        Precision of the network in training, "float32" or "bfloat16".
     thickness_weight : float
         Weight of the loss of the thickness of the cover; 0 if the network has no such output.
     """
@@ -101,9 +103,8 @@ class Trainer:
         group: Group,
     ) -> None:
         splits = DatasetSplits.of(data)
-        # Saved with the run: where crops came from, and what the precision "auto" was.
-        precision = choose_precision(config.precision, group.device)
-        self.config = config = replace(config, from_tiles=splits.tiles is not None, precision=precision)
+        self.config = config = replace(config, from_tiles=splits.tiles is not None)
+        self.precision = choose_precision(config.precision, group.device)
         self.run_dir, self.group = run_dir, group
         self.data = TrainingData.prepare(splits, config)
         self.sampler = Sampler(
@@ -125,7 +126,7 @@ class Trainer:
         self.network = make_network(
             self.data.inputs, config, self.data.class_cells, thickness=self.thickness_weight > 0
         ).to(group.device)
-        set_scoring_precision(self.network, precision, group.device)
+        set_scoring_precision(self.network, self.precision, group.device)
         self.state = TrainingState(self.network, config, self.steps_per_epoch)
         self.totals = EpochTotals(len(weights), group.device)
         self.scorer = Scorer(self.network, self.data, self.criterion, config.topk_share, group)
@@ -277,7 +278,7 @@ class Trainer:
             inputs, target, small = self.sampler.batch(epoch, samples)
             if self.config.channels_last:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-            with autocast(self.config.precision, device):
+            with autocast(self.precision, device):
                 outputs = self._forward(inputs)
             logits, added = outputs, None
             if self.thickness_weight:

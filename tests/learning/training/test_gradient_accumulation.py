@@ -291,8 +291,9 @@ def test_a_run_records_the_precision_of_its_training_and_of_its_scores(area, tmp
     scores = train(area, tmp_path / "run", dataclasses.replace(SHORT, precision="bfloat16"))
     assert load_model(tmp_path / "run")[1].recipe["precision"] == "bfloat16"
     assert scores["precision"] == "float32"  # on a CPU
-    trainer = Trainer(area, tmp_path, SHORT, Group())
-    assert trainer.config.precision == "float32"  # what "auto" was
+    train(area, tmp_path / "auto", SHORT)
+    assert load_model(tmp_path / "auto")[1].recipe["precision"] == "float32"
+    assert state_of(tmp_path / "auto")[1]["config"]["precision"] == "auto"  # on another device it is another one
 
 
 def test_out_of_memory_while_a_checkpoint_is_loaded_is_not_taken_for_damage(area, tmp_path, monkeypatch):
