@@ -215,7 +215,7 @@ Examples:
     option(
         "--precision",
         type=click.Choice(["auto", "float32", "bfloat16"]),
-        help="Precision of the network (default: auto, bfloat16 on a GPU).",
+        help="Precision of the network (default: auto, bfloat16 on a GPU that computes in it: Ampere and later).",
     ),
     option("--compile", is_flag=True, default=None, help="Compile the network first (torch.compile)."),
     option(
