@@ -83,6 +83,7 @@ def test_provenance_lists_inputs_and_outputs(project):
     assert record["inputs"]["model"]["sha256"] == sha256(project / "run" / "model.safetensors")
     assert record["outputs"]["lithology.tif"]["sha256"] == sha256(made.files["lithology.tif"])
     assert record["sources"][0]["name"] == "a synthetic field"
+    assert record["settings"]["precision"] == ["float32"]
 
 
 def test_with_a_single_window_prediction_is_the_network_applied_once(project):

@@ -1,5 +1,8 @@
 """Memory of a forward pass, counted without making it, against sums done by hand."""
 
+import importlib
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -59,3 +62,17 @@ def test_memory_grows_with_the_area_and_the_network_stays_as_it_was():
     assert 3 < large / small < 4.5
     assert network.training
     assert all(parameter.device.type == "cpu" for parameter in network.parameters())
+
+
+def test_the_table_of_the_benchmark(monkeypatch, capsys):
+    """Crops that fit: more on larger cards and of smaller crops."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    importlib.import_module("training").print_memory(["unet"])
+    heads, _, *rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert [row[1] for row in rows] == ["float32", "bfloat16"]
+    for row in rows:
+        assert len(row) == len(heads)
+        small, large = ([int(each) for each in row[place].split(" / ")] for place in (4, 7))
+        assert small == sorted(small)
+        assert all(one > 3 * other for one, other in zip(small, large, strict=True))
+        assert float(row[2]) >= float(row[3]) > 0
