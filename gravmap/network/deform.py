@@ -17,8 +17,6 @@ Dai et al. 2017, Deformable convolutional networks, ICCV, doi 10.1109/ICCV.2017.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -82,6 +80,7 @@ class DeformConv3x3(nn.Module):
         self.images_per_call = images_per_call
         # Not in forward, which torch.compile traces: an import there would be traced as well.
         self.torchvision_on_cuda = impl == "auto" and torch.cuda.is_available() and backend("cuda") == "torchvision"
+        self.saves_memory = False
         self.offset = nn.Conv2d(c_in, 2 * TAPS, 3, padding=1)
         self.weight = nn.Parameter(torch.empty(c_out, c_in, 3, 3))
         self.reset_parameters()
@@ -96,7 +95,8 @@ class DeformConv3x3(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, c_in, H, W) to (N, c_out, H, W)."""
         offset = self.offset(x)  # (N, 18, H, W): dy, dx of tap 0, dy, dx of tap 1, ...
-        if self.impl == "torchvision" or (self.torchvision_on_cuda and x.is_cuda):
+        natively = self.saves_memory and not torch.is_grad_enabled()
+        if self.impl == "torchvision" or (self.torchvision_on_cuda and x.is_cuda and not natively):
             return _by_torchvision(x, offset, self.weight, self.images_per_call)
         return deform_conv3x3(x, offset, self.weight)
 
@@ -106,25 +106,24 @@ class DeformConv3x3(nn.Module):
         return f"{c_in}, {c_out}, impl={self.impl!r}"
 
 
-@contextmanager
-def without_torchvision(network: nn.Module) -> Iterator[None]:
-    """Context in which deformable convolutions that use torchvision on CUDA are computed natively.
+def save_memory(network: nn.Module) -> bool:
+    """Compute deformable convolutions natively from now on when no gradients are needed, also on CUDA.
 
-    Without gradients that needs less memory: one tap at a time instead of all nine, unrolled.
+    That takes less memory than torchvision's kernel: one tap at a time instead of all nine, unrolled.
+
+    Returns
+    -------
+    bool
+        Whether anything changed.
     """
-    layers = [each for each in network.modules() if isinstance(each, DeformConv3x3) and each.torchvision_on_cuda]
+    layers = [
+        each
+        for each in network.modules()
+        if isinstance(each, DeformConv3x3) and each.torchvision_on_cuda and not each.saves_memory
+    ]
     for layer in layers:
-        layer.torchvision_on_cuda = False
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.torchvision_on_cuda = True
-
-
-def uses_torchvision(network: nn.Module) -> bool:
-    """Whether a deformable convolution of the network uses torchvision on CUDA."""
-    return any(isinstance(each, DeformConv3x3) and each.torchvision_on_cuda for each in network.modules())
+        layer.saves_memory = True
+    return bool(layers)
 
 
 # Our own because torchvision's kernel takes 7 to 9 times as long on a CPU, forward and backward (docs/performance.md,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from gravmap.errors import DeviceError, out_of_memory
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.sampling.augmentation import Crop
 from gravmap.learning.sampling.resampling import interpolate, patch_under
-from gravmap.network.deform import uses_torchvision, without_torchvision
+from gravmap.network.deform import save_memory
 from gravmap.network.precision import autocast, scoring_precision
 from gravmap.progress import Progress, silent
 
@@ -252,7 +251,6 @@ def iter_window_logits(
         Not even one window fits into memory.
     """
     network.eval()
-    precision = scoring_precision(network)
 
     # Not around `yield`: inference mode would stay on in the caller.
     @torch.inference_mode()
@@ -264,19 +262,18 @@ def iter_window_logits(
         stacked = torch.stack(tiles).to(device)
         found: list[list[NDArray[np.float32]]] = [[] for _ in batch]
         for axes in flips:
-            with autocast(precision, device):
+            with autocast(scoring_precision(network), device):
                 images = network(stacked.flip(axes)).flip(axes)  # (n, K, T, T)
             for number, window in enumerate(batch):
                 cells = resample_to_cells(images[number].float(), window, out_lat, out_lon)
                 found[number].append(cells.cpu().numpy())
         return found
 
-    first, frugal = 0, False
+    first = 0
     while first < len(windows):
         batch = windows[first : first + batch_size]
         try:
-            with without_torchvision(network) if frugal else nullcontext():
-                found = run(batch)
+            found = run(batch)
         except (RuntimeError, MemoryError) as error:
             if out_of_memory(error) is None:
                 raise
@@ -290,8 +287,7 @@ def iter_window_logits(
         if len(batch) > 1:
             batch_size = len(batch) // 2
             log.warning("Out of memory with %d windows at a time; continuing with %d.", len(batch), batch_size)
-        elif not frugal and uses_torchvision(network):
-            frugal = True
+        elif save_memory(network):
             log.warning("Out of memory with one window; continuing without torchvision, which takes more memory.")
         else:
             raise DeviceError(

@@ -135,7 +135,7 @@ class Memory(nn.Module):
 
     def forward(self, x):
         self.sizes.append(len(x))
-        if len(x) > self.windows or self.layer.torchvision_on_cuda:
+        if len(x) > self.windows or (self.layer.torchvision_on_cuda and not self.layer.saves_memory):
             raise self.error
         return x
 
@@ -166,7 +166,11 @@ def test_one_window_is_tried_without_torchvision(error, caplog):
     found = predict(network, field(linear), windows, lat, lon, batch_size=2)
     assert np.array_equal(found, predict(Identity(), field(linear), windows, lat, lon))
     assert network.sizes == [2, 1, *[1] * len(windows)]
-    assert network.layer.torchvision_on_cuda  # training uses it again
+    # Another dataset, or the next epoch: at once.
+    network.sizes.clear()
+    predict(network, field(linear), windows, lat, lon)
+    assert network.sizes == [1] * len(windows)
+    assert caplog.text.count("without torchvision") == 1
     assert "continuing without torchvision" in caplog.text
     with pytest.raises(DeviceError, match="one window of 64 x 64 pixels") as caught:
         predict(Memory(0, error, deformable=True), field(linear), windows, lat, lon)
