@@ -17,7 +17,7 @@ import numpy as np
 
 from gravmap.learning.data.crust_data import crust_seeds, crust_splits
 from gravmap.learning.training.recipes import make_config
-from gravmap.learning.training.trainer import train
+from gravmap.learning.training.run import train
 from gravmap.progress import Progress, silent
 from gravmap.synthetic import crust_pool, load_prior
 from gravmap.synthetic.prior import Draw, Prior

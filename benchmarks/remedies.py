@@ -29,7 +29,7 @@ from gravmap.learning.evaluation.null_models import QUICK, held_out_mask, null_m
 from gravmap.learning.sampling.augmentation import PAPER, UNCHANGED, Augmentation
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.learning.training.recipes import make_config
-from gravmap.learning.training.trainer import train
+from gravmap.learning.training.run import train
 from gravmap.synthetic import make_crust
 from gravmap.synthetic.files import write_crust
 from gravmap.tiling import load_arrays

@@ -1,6 +1,7 @@
 """Training steps of GGMNet and its peers: speed, memory and time per part.
 
     python benchmarks/training.py [DATASET.npz] [--device cuda] [--crop 1024] [--batch 16] [--micro-batch 4]
+    python benchmarks/training.py --memory [--models ggmnet]
 
 A step is that of training: crops cut from the native grids, forward, bootstrapped loss, backward, gradient clipping,
 Adam. Steps per second and peak memory are measured first, without synchronisation in between; the percentages are of
@@ -8,6 +9,8 @@ further steps that synchronise the device after each part. DATASET.npz is what `
 synthetic region of the paper's size is used (451 x 901 nodes, 3600 x 7200 label cells, 536 windows). The script needs
 torch, numpy and scipy; the peers (U-Net resnet34, Segformer-b0, HRNet-W32) also need `gravmap[peers]` and are skipped
 without it.
+
+With --memory nothing is run: the GPU memory of a training step and of a window is estimated with meta tensors.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter, zoom
 from scipy.spatial import cKDTree
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from gravmap.errors import GravmapError
 from gravmap.learning.data.channels import InputChannels
@@ -32,7 +36,8 @@ from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training.loss import class_counts, class_weights, loss_terms
 from gravmap.network import build
-from gravmap.network.cost import count_parameters
+from gravmap.network.cost import count_parameters, peak_bytes
+from gravmap.network.registry import MODELS as REGISTERED
 
 MODELS = ("ggmnet", "ggmnet-small", "unet", "smp:Unet:resnet34", "smp:Segformer:mit_b0", "smp:Unet:tu-hrnet_w32")
 PAPER_STEPS = 600 * 404 // 16
@@ -161,11 +166,51 @@ def measure(name: str, dataset: RegionDataset, options: argparse.Namespace, prec
     )
 
 
+CARDS_GB = (11, 24, 40, 80, 141)
+KEPT_FREE = 0.1, 1e9
+"""Part of a card, and bytes, for what the estimate leaves out: the CUDA context, workspaces, fragmentation."""
+
+
+def cross_entropy(logits: Tensor) -> Tensor:
+    """Compute a loss with the memory of that of training."""
+    target = torch.empty(len(logits), *logits.shape[2:], dtype=torch.int64, device=logits.device)
+    return functional.cross_entropy(logits.float(), target, reduction="none").sum()
+
+
+def print_memory(names: list[str]) -> None:
+    """Estimate the memory of each network, and the crops per pass that fit, as a Markdown table."""
+    cards = " / ".join(map(str, CARDS_GB))
+    steps = "".join(f" {size} px: first crop, GB | each further | crops that fit {cards} GB |" for size in (1024, 2048))
+    print(f"| network | precision |{steps} window of 2048 px, GB | without torchvision |")
+    print("|---|---|" + 2 * "---:|---:|---|" + "---:|---:|")
+    for name in names:
+        try:
+            network = build(name, in_channels=1, classes=10)
+        except GravmapError as error:
+            print(f"| `{name}` | not estimated: {str(error).splitlines()[0]} |")
+            continue
+        for precision in ("float32", "bfloat16"):
+            cells = []
+            for size in (1024, 2048):
+                options = {"precision": precision, "deformable": "torchvision", "loss": cross_entropy}
+                one, two = (peak_bytes(network, 1, size, crops, **options) for crops in (1, 2))
+                room = [card * 1e9 * (1 - KEPT_FREE[0]) - KEPT_FREE[1] - one for card in CARDS_GB]
+                fits = " / ".join(str(1 + int(free // (two - one)) if free >= 0 else 0) for free in room)
+                cells += [f"{one / 1e9:.1f}", f"{(two - one) / 1e9:.1f}", fits]
+            for deformable in ("torchvision", "native"):
+                window = peak_bytes(network, 1, 2048, precision=precision, deformable=deformable)
+                cells.append(f"{window / 1e9:.1f}")
+            print(f"| `{name}` | {precision} | " + " | ".join(cells) + " |", flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", nargs="?", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--models", nargs="+")
+    parser.add_argument(
+        "--memory", action="store_true", help="estimate the GPU memory of every network; nothing is run"
+    )
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--crop", type=int, default=1024, help="pixels across a crop")
     parser.add_argument("--batch", type=int, default=16)
@@ -175,13 +220,16 @@ def main() -> int:
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
+    if options.memory:
+        print_memory(options.models or sorted({*REGISTERED, *MODELS}))
+        return 0
     dataset = RegionDataset.load(options.dataset) if options.dataset else synthetic_dataset()
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, {where}; batch {options.batch} in micro-batches of {options.micro_batch},")
     print(f"crops of {options.crop} x {options.crop}; percent of the time of a step; hours: {PAPER_STEPS} steps")
     heads = "".join(f"{part:>10}" for part in PARTS)
     print(f"{'model':<24}{'':>9}{'M par.':>7}{'steps/s':>9}{'crops/s':>9}{'GiB':>8}{heads}{'hours':>9}")
-    for name in options.models:
+    for name in options.models or MODELS:
         for precision in options.precisions:
             try:
                 print(measure(name, dataset, options, precision), flush=True)

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from gravmap import __version__
-from gravmap.errors import DeviceError, GravmapError, out_of_memory_message
+from gravmap.errors import GravmapError, out_of_memory
 from gravmap.files import full_disk, says_full_disk
 from gravmap.outputs import no_permission
 
@@ -164,12 +164,9 @@ def _known(error: Exception) -> GravmapError | None:
     """The error as one of ours, or None when it is a bug."""
     if isinstance(error, GravmapError):
         return error
-    lacked = out_of_memory_message(error)
+    lacked = out_of_memory(error)
     if lacked is not None:
-        return DeviceError(
-            f"Not enough memory: {lacked}.",
-            "Reduce the --batch-size, the --size or the number of --window options, or choose a smaller region.",
-        )
+        return lacked
     if says_full_disk(error):
         return full_disk(getattr(error, "filename", None) or "a file")
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):

@@ -215,7 +215,7 @@ Examples:
     option(
         "--precision",
         type=click.Choice(["auto", "float32", "bfloat16"]),
-        help="Precision of the network (default: auto, bfloat16 on a GPU).",
+        help="Precision of the network (default: auto, bfloat16 on a GPU that computes in it: Ampere and later).",
     ),
     option("--compile", is_flag=True, default=None, help="Compile the network first (torch.compile)."),
     option(
@@ -264,8 +264,8 @@ def run_training(session: Session, options: TrainOptions) -> None:
     from gravmap.learning.data.splits import DatasetSplits
     from gravmap.learning.training.distributed import choose_device, group_variables, process_group
     from gravmap.learning.training.launch import launch
+    from gravmap.learning.training.run import estimate_cost, train
     from gravmap.learning.training.state import check_resumable
-    from gravmap.learning.training.trainer import estimate_cost, train
 
     variables = group_variables(os.environ)
     if variables is not None:

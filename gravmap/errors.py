@@ -5,6 +5,8 @@ The message says what was found and where; the hint says what to do next. Bugs r
 
 from __future__ import annotations
 
+import re
+
 
 class GravmapError(Exception):
     """Base class of the errors that the user can correct.
@@ -56,14 +58,38 @@ class DeviceError(GravmapError):
     exit_status = 5
 
 
-def out_of_memory_message(error: BaseException) -> str | None:
-    """One line that describes an out-of-memory error; None for any other error.
+def out_of_memory(
+    error: BaseException,
+    hint: str = "Reduce the --batch-size, the --size or the number of --window options, or choose a smaller region.",
+) -> DeviceError | None:
+    """Return the DeviceError that says what an out-of-memory error says; None for any other error.
 
-    torch has an exception for GPU memory, recognised by its name here because this module does not import torch, and
-    none for CPU memory.
+    Parameters
+    ----------
+    error : BaseException
+        Of Python, or of torch on a CPU or a GPU. torch has an exception for its own allocator of GPU memory only. The
+        libraries that allocate beside it (CUDA, cuBLAS, cuDNN, NCCL) and the CPU raise a RuntimeError, which is
+        recognised by its text.
+    hint : str
+        What to do next.
+
+    Examples
+    --------
+    >>> from gravmap.errors import out_of_memory
+    >>> out_of_memory(RuntimeError("CUDA error: out of memory")).message
+    'Not enough memory: CUDA error: out of memory.'
+    >>> out_of_memory(RuntimeError("shapes do not match")) is None
+    True
     """
-    message = str(error)
-    _, found, request = message.partition("can't allocate memory")
-    if found or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return next(iter((request.lstrip(": ") or message).splitlines()), "allocation failed")
-    return None
+    if not isinstance(error, RuntimeError | MemoryError):
+        return None
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if _OUT_OF_MEMORY.search(line)]
+    if not said and not isinstance(error, MemoryError):
+        return None
+    text = next(iter(said or lines), "allocation failed")
+    request = text.partition("can't allocate memory")[2].lstrip(": ")
+    return DeviceError(f"Not enough memory: {(request or text).rstrip('.')}.", hint)
+
+
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|_STATUS_ALLOC_FAILED", re.IGNORECASE)

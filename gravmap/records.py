@@ -389,6 +389,7 @@ class ScoresRecord(TypedDict, total=False):
     test: ScoreRecord | None
     best_epoch: Count
     epochs: Count
+    precision: str
     split: RunSplit
     seconds: float
 

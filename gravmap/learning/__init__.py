@@ -12,7 +12,7 @@ from gravmap.learning.evaluation.null_models import null_maps
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.recipes import make_config
-from gravmap.learning.training.trainer import train
+from gravmap.learning.training.run import train
 
 __all__ = [
     "DatasetSplits",

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gravmap.errors import DeviceError, GravmapError
+from gravmap.errors import GravmapError
 from gravmap.files import sha256
 from gravmap.gravity.field_reader import FieldReader
 from gravmap.learning.evaluation.mosaic import iter_window_logits
@@ -140,7 +140,7 @@ def _write(path: Path, values: NDArray[Any]) -> str:
 
 log = logging.getLogger(__name__)
 
-_RESUME_HINT = "JobCallback windows are kept: the same command resumes the run."
+RESUME_HINT = "Finished windows are kept: the same command resumes the run."
 
 
 def run_inference_in_processes(task: InferenceTask, device: str, processes: int, finished: JobCallback) -> None:
@@ -201,10 +201,10 @@ def _check_exit(worker: Any) -> None:
     if worker.exitcode < 0:
         name = signal.Signals(-worker.exitcode).name
         raise GravmapError(
-            f"The process {worker.name} was killed by {name}, possibly because memory ran out.", _RESUME_HINT
+            f"The process {worker.name} was killed by {name}, possibly because memory ran out.", RESUME_HINT
         )
     if worker.exitcode:
-        raise GravmapError(f"The process {worker.name} ended with status {worker.exitcode}.", _RESUME_HINT)
+        raise GravmapError(f"The process {worker.name} ended with status {worker.exitcode}.", RESUME_HINT)
 
 
 def _run_worker(task: InferenceTask, device: str, processes: int, sender: Connection) -> None:
@@ -228,18 +228,8 @@ def _run_worker(task: InferenceTask, device: str, processes: int, sender: Connec
 
 def _picklable(error: BaseException) -> BaseException:
     """Return the error, or one with the same message that can be pickled."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return out_of_memory(error)
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}")
     return error
-
-
-def out_of_memory(error: torch.OutOfMemoryError) -> DeviceError:
-    """Convert torch's out-of-memory error to one of gravmap with a hint."""
-    return DeviceError(
-        f"The GPU ran out of memory: {str(error).splitlines()[0]}",
-        f"Use a smaller --batch-size, or --device cpu. {_RESUME_HINT}",
-    )

@@ -12,6 +12,7 @@ from gravmap.learning.calibration.by_distance import DistanceTemperature
 from gravmap.mapping.layers import UNMAPPED_TAG
 from gravmap.mapping.plan import Plan
 from gravmap.mapping.predictor import Predictor
+from gravmap.network.precision import scoring_precision
 from gravmap.units import format_angle
 
 NEAR_KM = 25.0
@@ -130,6 +131,7 @@ def settings(
         "upsampling": plan.grid.upsampling,
         "crs": options.crs or "EPSG:4326",
         "device": plan.device,
+        "precision": [scoring_precision(member.network) for member in predictor.members],
         "processes": options.processes,
         "batch_size": options.batch_size,
         **({"prior_verdicts": [dict(each) for each in verdicts]} if verdicts else {}),

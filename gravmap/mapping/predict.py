@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gravmap import __version__
-from gravmap.errors import InputError, OptionError
+from gravmap.errors import InputError, OptionError, out_of_memory
 from gravmap.files import check_disk_space, sha256
 from gravmap.geology.labels import LabelFile
 from gravmap.learning.data.outcrop_context import DISTANCE, distance_km_from_channel
@@ -26,7 +25,7 @@ from gravmap.mapping.clip import Clip
 from gravmap.mapping.compatibility import check_labels, check_mapped, require_labels
 from gravmap.mapping.files.writer import MapFiles, MapWriter, Summary, output_grid
 from gravmap.mapping.finish import MapInputs, finish_map
-from gravmap.mapping.inference import InferenceTask, out_of_memory, run_inference, run_inference_in_processes
+from gravmap.mapping.inference import RESUME_HINT, InferenceTask, run_inference, run_inference_in_processes
 from gravmap.mapping.options import Options, Verdicts, settings, tags
 from gravmap.mapping.outcrop_file import mapped_outcrop, write_outcrop_context
 from gravmap.mapping.plan import WINDOWS_FOLDER, Plan
@@ -408,8 +407,8 @@ def _run_jobs(
             run_inference_in_processes(task, plan.device, processes, on_finished)
         else:
             run_inference(task, predictor, on_finished)
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(error) from None
+    except (RuntimeError, MemoryError) as error:
+        raise out_of_memory(error, f"Use a smaller --batch-size, or --device cpu. {RESUME_HINT}") or error from None
 
 
 def _check_labels(path: Path, predictor: Predictor, everywhere: bool) -> None:

@@ -24,7 +24,9 @@ from gravmap.mapping.map_grid import map_grid
 from gravmap.mapping.outcrop_file import FieldsWithOutcrop, OutcropFile
 from gravmap.mapping.plan import FLIPS, Plan, windows_by_scale
 from gravmap.network.cost import peak_bytes, seconds_per_pass
+from gravmap.network.deform import backend
 from gravmap.network.outcrop_start import has_thickness
+from gravmap.network.precision import scoring_precision
 from gravmap.regions import Region
 from gravmap.units import describe_angle
 
@@ -329,9 +331,17 @@ class Predictor:
         ]
 
     def network_bytes(self, batch_size: int = 1) -> int:
-        """Estimate the memory of the largest network for a batch of windows: weights and activations."""
+        """Estimate the memory of the largest network for a batch of windows on the device: weights and activations."""
+        deformable = backend(torch.device(self.device).type)
         return max(
-            peak_bytes(member.network, member.spec.input.width, member.spec.tile_size_px, batch_size)
+            peak_bytes(
+                member.network,
+                member.spec.input.width,
+                member.spec.tile_size_px,
+                batch_size,
+                precision=scoring_precision(member.network),
+                deformable=deformable,
+            )
             for member in self.members
         )
 

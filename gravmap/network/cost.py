@@ -16,8 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gravmap.network.architecture import Architecture
-from gravmap.network.deform import DeformConv3x3
+from gravmap.network.deform import TAPS, DeformConv3x3, Implementation
 from gravmap.network.ggmnet import GGMNet
+from gravmap.network.precision import autocast, scoring_precision
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -65,10 +66,20 @@ def macs_by_layer(network: nn.Module, in_channels: int, size: int = 1024) -> dic
     return macs
 
 
-def peak_bytes(network: nn.Module, in_channels: int, size: int, batch: int = 1) -> int:
-    """Estimate the peak memory of a forward pass without gradients: weights and activations.
+def peak_bytes(
+    network: nn.Module,
+    in_channels: int,
+    size: int,
+    batch: int = 1,
+    *,
+    precision: str = "float32",
+    deformable: Implementation = "native",
+    loss: Callable[[Tensor], Tensor] | None = None,
+) -> int:
+    """Estimate the peak memory of a pass: weights and activations, without gradients unless a loss is given.
 
-    Nothing is computed: the pass runs on meta tensors. Temporary memory inside an operator is not counted.
+    Nothing is computed: the pass runs on meta tensors. Temporary memory inside an operator is not counted, except the
+    unrolled input of torchvision's deformable convolution.
 
     Parameters
     ----------
@@ -76,12 +87,28 @@ def peak_bytes(network: nn.Module, in_channels: int, size: int, batch: int = 1) 
         The network, on any device.
     in_channels, size, batch : int
         Shape of the input: (batch, in_channels, size, size).
+    precision : str
+        "float32" or "bfloat16".
+    deformable : str
+        Implementation of deformable convolutions: "native" or "torchvision".
+    loss : callable, optional
+        Computes the loss of logits (N, K, H, W). Then forward and backward pass of a training step are estimated, with
+        gradients and the copies of the parameters that Adam keeps.
     """
     weights: int = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    shapes = copy.deepcopy(network).to("meta").eval()
-    with torch.no_grad(), _MemoryTracker() as tracker:
-        shapes(torch.empty(batch, in_channels, size, size, device="meta"))
-    return int(weights + tracker.peak)
+    shapes = copy.deepcopy(network).to("meta").eval()  # in training, batch normalisation keeps the same tensors
+    for layer in shapes.modules():
+        if isinstance(layer, DeformConv3x3):
+            layer.impl = deformable
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    shapes.to(dtype)  # as autocast computes, but for the few operations that it leaves in float32
+    with torch.set_grad_enabled(loss is not None), _MemoryTracker() as tracker:
+        logits = shapes(torch.empty(batch, in_channels, size, size, dtype=dtype, device="meta"))
+        if loss is None:
+            return int(weights + tracker.peak)
+        loss(logits).backward()  # type: ignore[no-untyped-call]
+    # The gradients are among the tracked tensors; Adam keeps two moments.
+    return int(3 * weights + tracker.peak)
 
 
 PROBE_PX = 256
@@ -102,7 +129,7 @@ def seconds_per_pass(network: nn.Module, in_channels: int, size: int, device: st
     """
     probe = min(size, PROBE_PX)
     sample = torch.zeros(1, in_channels, probe, probe, device=device)
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(scoring_precision(network), device):
         network(sample)  # warm-up: the first pass also selects kernels
         start = time.perf_counter()
         network(sample)
@@ -130,8 +157,18 @@ class _MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         gone = [key for key, (storage, _) in self._storages.items() if storage.expired()]  # type: ignore[no-untyped-call]
         for key in gone:
             del self._storages[key]
-        self.peak = max(self.peak, sum(size for _, size in self._storages.values()))
+        live = sum(size for _, size in self._storages.values())
+        self.peak = max(self.peak, live + _unrolled_bytes(func, args))
         return made
+
+
+def _unrolled_bytes(func: Any, args: Sequence[Any]) -> int:
+    """Memory that torchvision's deformable convolution needs within a call: nine values per value of the input."""
+    names = ("torchvision::deform_conv2d", "torchvision::_deform_conv2d_backward")
+    if func.name() not in names:
+        return 0
+    x: Tensor = args[names.index(func.name())]  # after the gradient in the backward pass
+    return TAPS * x.numel() * x.element_size()
 
 
 HEADINGS = ("Part", "Cells", "Parameters", "GMAC")

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from gravmap.errors import OptionError
 from gravmap.network.interface import classifier_of
+from gravmap.network.precision import scoring_precision
 
 SCALE = 0.6
 """Initial factor of the log probabilities: below 1, since label diffusion is overconfident far from outcrop."""
@@ -205,6 +206,11 @@ class AllOutputs(nn.Module):
     def extra_outputs(self) -> int:
         """Outputs after the class scores: three of a network with thickness, else none."""
         return self.network.architecture.extra_outputs if isinstance(self.network, OutcropStart) else 0
+
+    @property
+    def scoring_precision(self) -> str:
+        """That of the network, see :func:`gravmap.network.precision.set_scoring_precision`."""
+        return scoring_precision(self.network)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, K + 3, H, W), or to (B, K, H, W) of a network without thickness."""

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 
 from gravmap.errors import OptionError
 from gravmap.learning.sampling.augmentation import Augmentation
-from gravmap.learning.training.config import PRECISIONS
 from gravmap.learning.training.loss import CLASS_WEIGHTS, OHEM_KEEP_FRACTION, SMALL_WEIGHT
+from gravmap.network.precision import PRECISIONS
 from gravmap.network.presets import tiny
 from gravmap.records import parse_record, record
 from gravmap.search.space import SearchSpace
@@ -69,7 +69,7 @@ class SearchConfig:
     topk_share, class_weight, small_weight
         Of the loss (:class:`gravmap.learning.TrainConfig`).
     precision : str
-        "float32", "bfloat16" (autocast) or "auto", which is bfloat16 on CUDA.
+        "float32", "bfloat16" (autocast) or "auto", which is bfloat16 on a GPU that has it and float32 elsewhere.
     augmentation : Augmentation
         Augmentation of the crops.
 
@@ -133,11 +133,6 @@ class SearchConfig:
             raise OptionError("flops_weight, architecture_lr and sampled_paths must not be negative.")
         if not min(self.temperature) > 0:
             raise OptionError(f"A temperature of {min(self.temperature):g} is invalid.", "It must be above 0.")
-
-    @property
-    def use_bfloat16(self) -> bool:
-        """Whether networks run under bfloat16 autocast."""
-        return self.precision == "bfloat16" or (self.precision == "auto" and self.device == "cuda")
 
     @property
     def space(self) -> SearchSpace:

@@ -23,6 +23,7 @@ from gravmap.learning.training.checkpoint import versions
 from gravmap.learning.training.curves import history_csv
 from gravmap.network.architecture import Architecture
 from gravmap.network.cost import as_markdown, cost_by_part
+from gravmap.network.precision import autocast
 from gravmap.progress import Progress, describe_time, silent
 from gravmap.records import Count, RunSplit, read_record, record
 from gravmap.search.config import SearchConfig
@@ -75,7 +76,7 @@ def score_candidates(
     found = []
     for number, (rule, architecture) in enumerate(candidates):
         progress(number, len(candidates), "candidates")
-        with torch.autocast(state.device.type, torch.bfloat16, enabled=config.use_bfloat16):
+        with autocast(state.precision, state.device):
             network = recalibrate(state.supernet, architecture, fields)
         scored = _score(state, network, scoring_batches)
         found.append(
@@ -93,7 +94,7 @@ def _score(state: SearchState, network: nn.Module, batches: list[Batch]) -> dict
     sums = torch.zeros(2, dtype=torch.float64)
     matrix = torch.zeros(classes, classes, dtype=torch.int64)
     for values, target, small in batches:
-        with torch.autocast(state.device.type, torch.bfloat16, enabled=state.config.use_bfloat16):
+        with autocast(state.precision, state.device):
             fused = network(values)[-1]
         truth, small = downsample_targets(target), downsample_targets(small)
         logits = fused[..., : truth.shape[-2], : truth.shape[-1]].float()
@@ -274,6 +275,7 @@ def _metadata(state: SearchState) -> dict[str, Any]:
     return {
         "options": json.loads(state.config.to_json()),
         "seed": state.config.seed,
+        "precision": state.precision,
         "inputs": state.inputs.names,
         "in_channels": state.inputs.width,
         "tile_size_px": state.tile_size_px,
@@ -293,6 +295,7 @@ class SearchRecord(TypedDict, total=False):
     complete: bool
     options: dict[str, Any]
     seed: Count
+    precision: str
     inputs: Annotated[list[str], Len(1)]
     in_channels: Annotated[int, Ge(1), Le(4096)]
     tile_size_px: Annotated[int, Ge(1), Le(1 << 16)]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from gravmap.errors import GravmapError, InputError
+from gravmap.errors import GravmapError, InputError, out_of_memory
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.sampling.augmentation import UNCHANGED
@@ -28,6 +28,7 @@ from gravmap.learning.training import schedule
 from gravmap.learning.training.checkpoint import LAST, read_pair, refuse_not_finite, under, versions, write_pair
 from gravmap.learning.training.loss import class_counts, class_weights, loss_terms
 from gravmap.learning.training.optimizer import load_optimizer_tensors, optimizer_tensors
+from gravmap.network.precision import autocast, choose_precision
 from gravmap.records import Count, check_record, record
 from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
@@ -103,6 +104,8 @@ class SearchState:
 
     Attributes
     ----------
+    precision : str
+        Precision of the supernet, "float32" or "bfloat16".
     epoch : int
         Finished epochs of both phases.
     history : list of dict
@@ -117,7 +120,8 @@ class SearchState:
     """
 
     def __init__(self, dataset: RegionDataset, config: SearchConfig) -> None:
-        self.config, self.device = config, torch.device(config.device)
+        self.device = torch.device(config.device)
+        self.config, self.precision = config, choose_precision(config.precision, self.device)
         self.dataset = without_held_out_labels(dataset)
         self.fingerprint = self.dataset.fingerprint()
         self.split = split_for_search(self.dataset, config.seed)
@@ -193,7 +197,7 @@ class SearchState:
         if not self.pretraining:
             batch = self._batch(self.architecture_sampler, index)
             architecture_loss = architecture_step(
-                self.supernet, self.architecture_optimizer, batch, terms, config.use_bfloat16, self._cost()
+                self.supernet, self.architecture_optimizer, batch, terms, self.precision, self._cost()
             )
         weights_loss = weight_step(
             self.supernet,
@@ -202,7 +206,7 @@ class SearchState:
             PRETRAIN_WIDTHS if self.pretraining else SEARCH_WIDTHS,
             terms,
             config.clip,
-            config.use_bfloat16,
+            self.precision,
         )
         return weights_loss, architecture_loss
 
@@ -276,6 +280,8 @@ class SearchState:
             )
             self.history = [{**row} for row in record["history"]]
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            if out_of_memory(error) is not None:
+                raise
             wrote = record.get("versions", {}).get("gravmap", "another version")
             raise InputError(
                 f"{run_dir / LAST}.safetensors, written by gravmap {wrote}, does not fit the supernet: "
@@ -341,7 +347,7 @@ def weight_step(
     widths: Sequence[str],
     terms: Terms,
     clip: float,
-    bfloat16: bool,
+    precision: str,
 ) -> float:
     """Update the weights with the sum of the losses at several widths; returns the loss of the first."""
     weights = supernet.weight_parameters()
@@ -349,7 +355,7 @@ def weight_step(
     losses = []
     with only_requires_grad(weights, supernet):
         for each in widths:
-            loss = heads_loss(_scores(supernet, batch, each, bfloat16), batch, terms)
+            loss = heads_loss(_scores(supernet, batch, each, precision), batch, terms)
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
     _step(optimizer, weights, clip, sum(losses), "weights")
@@ -362,7 +368,7 @@ def architecture_step(
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     terms: Terms,
-    bfloat16: bool,
+    precision: str,
     cost: Callable[[], Tensor] | None = None,
 ) -> float:
     """Update the architecture parameters (first-order approximation); returns the loss without the cost.
@@ -375,15 +381,15 @@ def architecture_step(
         Of the architecture parameters.
     batch
         From the half for the architecture.
-    terms, bfloat16
-        The loss; whether to use bfloat16 autocast.
+    terms, precision
+        The loss; "float32" or "bfloat16".
     cost : callable, optional
         Added to the loss: the weighted expected multiply-adds.
     """
     parameters = supernet.architecture_parameters()
     optimizer.zero_grad(set_to_none=True)
     with only_requires_grad(parameters, supernet), frozen_batch_norm_statistics(supernet):
-        loss = heads_loss(_scores(supernet, batch, "sampled", bfloat16), batch, terms)
+        loss = heads_loss(_scores(supernet, batch, "sampled", precision), batch, terms)
         whole = loss if cost is None else loss + cost()
         whole.backward()  # type: ignore[no-untyped-call]
     _step(optimizer, parameters, math.inf, whole.detach(), "architecture")
@@ -405,8 +411,8 @@ def only_requires_grad(parameters: Sequence[nn.Parameter], network: nn.Module) -
             each.requires_grad_(True)
 
 
-def _scores(supernet: Supernet, batch: Batch, widths: str, bfloat16: bool) -> list[Tensor]:
-    with torch.autocast(batch[0].device.type, torch.bfloat16, enabled=bfloat16):
+def _scores(supernet: Supernet, batch: Batch, widths: str, precision: str) -> list[Tensor]:
+    with autocast(precision, batch[0].device):
         outputs: list[Tensor] = supernet(batch[0], widths=widths)
     return outputs
 

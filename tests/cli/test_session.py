@@ -33,6 +33,13 @@ def probe(session, heights, epochs, raised, region, bbox):
         "bug": KeyError("oops"),
         "disk": OSError(errno.ENOSPC, "No space left on device", "x.tif"),
         "memory": MemoryError(),
+        "cuda": RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported."),
+        "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        "nccl": RuntimeError(
+            "NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled cuda error, NCCL version 2.28.9\n"
+            "ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nCuda failure 2 'out of memory'"
+        ),
         "interrupt": KeyboardInterrupt(),
     }
     if raised == "torch":
@@ -73,6 +80,10 @@ def run(capsys, monkeypatch, tmp_path):
         ("disk", 1, "disk is full: x.tif"),
         ("memory", 5, "Not enough memory"),
         ("torch", 5, "Not enough memory: you tried to allocate 45035"),
+        ("cuda", 5, "Not enough memory: CUDA error: out of memory.\nReduce"),
+        ("cublas", 5, "Not enough memory: CUDA error: CUBLAS_STATUS_ALLOC_FAILED"),
+        ("cudnn", 5, "Not enough memory: cuDNN error: CUDNN_STATUS_ALLOC_FAILED.\nReduce"),
+        ("nccl", 5, "Not enough memory: Cuda failure 2 'out of memory'.\nReduce"),
         ("interrupt", 130, "Interrupted"),
     ],
 )

@@ -227,7 +227,7 @@ def test_the_recipe_of_the_paper_needs_no_other_option(gravmap_in, arrays, tmp_p
 
 def test_the_batch_of_the_paper_grows_with_the_gpus(gravmap_in, monkeypatch):
     """The plan for 4 GPUs measures the share of one, and says so."""
-    from gravmap.learning.training.trainer import estimate_cost
+    from gravmap.learning.training.run import estimate_cost
 
     monkeypatch.setattr("gravmap.tiling.training_arrays.read_index", lambda tiles: {"channel": "residual_10km"})
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
@@ -237,7 +237,7 @@ def test_the_batch_of_the_paper_grows_with_the_gpus(gravmap_in, monkeypatch):
         assert config.device == "cuda"
         return estimate_cost(dataset, on_cpu(config, device="cpu"), processes)
 
-    monkeypatch.setattr("gravmap.learning.training.trainer.estimate_cost", estimate)
+    monkeypatch.setattr("gravmap.learning.training.run.estimate_cost", estimate)
     done = gravmap_in("train", "--gpus", "4", "--recipe", "paper", "--model", "ggmnet-tiny", "-n", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["config"]["batch_size"] == 16

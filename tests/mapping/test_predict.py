@@ -1,6 +1,7 @@
 """Prediction with a network whose output is known."""
 
 import json
+import sys
 
 import geopandas
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import rasterio
 import torch
 
+from gravmap.errors import DeviceError
 from gravmap.files import sha256
 from gravmap.geology.labels import LabelFile, write_index_raster
 from gravmap.geology.legend_file import write_legend
@@ -81,6 +83,7 @@ def test_provenance_lists_inputs_and_outputs(project):
     assert record["inputs"]["model"]["sha256"] == sha256(project / "run" / "model.safetensors")
     assert record["outputs"]["lithology.tif"]["sha256"] == sha256(made.files["lithology.tif"])
     assert record["sources"][0]["name"] == "a synthetic field"
+    assert record["settings"]["precision"] == ["float32"]
 
 
 def test_with_a_single_window_prediction_is_the_network_applied_once(project):
@@ -122,6 +125,37 @@ def test_with_a_single_window_prediction_is_the_network_applied_once(project):
     warm = Blender(one, project, [3.0]).block(slice(0, plan.grid.shape[0]), slice(0, plan.grid.shape[1])).probability
     expected = np.exp((hand - hand.max(0)) / 3) / np.exp((hand - hand.max(0)) / 3).sum(0)
     assert np.abs(warm[:, rows[:, None], cols[None, :]] - expected).max() < 1e-3
+
+
+def test_the_memory_estimate_is_of_what_the_device_runs(project, monkeypatch):
+    def estimate(network, in_channels, size, batch, **options):
+        estimated.append((size, batch, options))
+        return 1
+
+    estimated = []
+    monkeypatch.setattr("gravmap.mapping.predictor.peak_bytes", estimate)
+    monkeypatch.setattr("gravmap.mapping.predictor.backend", {"cpu": "native", "cuda": "torchvision"}.get)
+    with Predictor(project / "fields.nc", project / "run", "cpu") as predictor:
+        predictor.network_bytes(2)
+        predictor.device = "cuda"
+        predictor.members[0].network.scoring_precision = "bfloat16"
+        predictor.network_bytes(2)
+    assert estimated == [
+        (64, 2, {"precision": "float32", "deformable": "native"}),
+        (64, 2, {"precision": "bfloat16", "deformable": "torchvision"}),
+    ]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_memory_errors_of_a_prediction_say_that_windows_are_kept(project, monkeypatch, processes):
+    def fail(*arguments):
+        raise RuntimeError("CUDA error: out of memory")
+
+    for name in ("run_inference", "run_inference_in_processes"):
+        monkeypatch.setattr(sys.modules[predict.__module__], name, fail)
+    with pytest.raises(DeviceError, match="Not enough memory: CUDA error: out of memory") as caught:
+        run(project, name=f"full-{processes}", options=Options(processes=processes, device="cpu"))
+    assert "Finished windows are kept" in caught.value.hint
 
 
 def test_on_a_cpu_small_windows_are_not_used_by_default(project):

@@ -11,7 +11,14 @@ import torch
 from torch.nn import functional
 
 from gravmap.errors import OptionError
-from gravmap.network.deform import DeformConv3x3, _channel_groups, backend, deform_conv3x3, torchvision_available
+from gravmap.network.deform import (
+    DeformConv3x3,
+    _channel_groups,
+    backend,
+    deform_conv3x3,
+    save_memory,
+    torchvision_available,
+)
 
 
 def draw(batch, c_in, c_out, height, width, spread=1.5, dtype=torch.float64):
@@ -120,6 +127,25 @@ def test_the_torchvision_path_gives_the_same_layer():
         got = theirs(x)
     assert got.dtype == torch.bfloat16
     torch.testing.assert_close(got.float(), ours(x), rtol=0.1, atol=0.1)
+
+
+def test_memory_is_saved_without_gradients_alone(monkeypatch):
+    """On a GPU: here a tensor that says it is on one, and torchvision's kernel replaced."""
+    called = []
+    monkeypatch.setattr("gravmap.network.deform._by_torchvision", lambda *arguments: called.append(0))
+    monkeypatch.setattr("torch.Tensor.is_cuda", True)
+    layer = DeformConv3x3(4, 3)
+    x = torch.randn(1, 4, 8, 8)
+    assert not save_memory(layer)  # torchvision is not used
+    layer.torchvision_on_cuda = True
+    with torch.inference_mode():
+        layer(x)
+        assert save_memory(layer)
+        assert not save_memory(layer)
+        assert layer(x).shape == (1, 3, 8, 8)
+    assert len(called) == 1
+    layer(x)
+    assert len(called) == 2
 
 
 @pytest.mark.parametrize(("c_in", "c_out"), [(8, 4), (4, 8)])

@@ -67,6 +67,7 @@ def test_what_a_search_leaves(unbroken):
         == record["architecture"]
         == record["candidates"][0]["architecture"]
     )
+    assert record["precision"] == "float32"  # what "auto" is on a CPU
     scores = [(-each["fwiou"], each["loss"]) for each in record["candidates"]]
     assert scores == sorted(scores)
     assert {"downs", "viterbi", "log-odds"} & {each["rule"] for each in record["candidates"]}
@@ -152,6 +153,19 @@ def copied(state):
 
 def changed(before, after):
     return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_supernet_computes_in_the_precision_of_its_device(dataset, monkeypatch, precision):
+    """float32 on a GPU before Ampere, for example: `choose_precision` decides."""
+    monkeypatch.setattr("gravmap.search.state.choose_precision", lambda given, device: precision)
+    state = SearchState(dataset, SHORT)
+    seen = set()
+    convolution = next(each for each in state.supernet.modules() if isinstance(each, torch.nn.Conv2d))
+    convolution.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    state.start_epoch()
+    state.step(0, 0.0)
+    assert seen == {getattr(torch, precision)}
 
 
 def test_architecture_steps_and_weight_steps_update_disjoint_parameters(state, monkeypatch):

@@ -28,6 +28,7 @@ from gravmap.learning.evaluation.mosaic import (
     window_weight,
 )
 from gravmap.learning.sampling.resampling import interpolation_matrices
+from gravmap.network.precision import set_scoring_precision
 from gravmap.progress import Progress, silent
 
 STEPS = 32
@@ -148,6 +149,8 @@ def integrated_gradients(
     (True, (1, 9, 9), True)
     """
     network.eval()
+    # bfloat16 has too few digits to compare the sum of the attributions with the difference of two logits.
+    set_scoring_precision(network, "float32", device)
     rows, columns = _nodes_under(windows, field_nodes_wsen, fields.shape[1:])
     fixed = np.array([is_context(name) for name in inputs.fields])
     known = np.isfinite(fields)

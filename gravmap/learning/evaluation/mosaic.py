@@ -5,6 +5,7 @@ Scoring and prediction both use this module, so a score describes what a map sho
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,10 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gravmap.errors import DeviceError, out_of_memory
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.sampling.augmentation import Crop
 from gravmap.learning.sampling.resampling import interpolate, patch_under
+from gravmap.network.deform import save_memory
+from gravmap.network.precision import autocast, scoring_precision
 from gravmap.progress import Progress, silent
+
+log = logging.getLogger(__name__)
 
 HANN_FLOOR = 1e-4
 """Minimum weight of a window inside its bounds, so that cells at the edge of the region are still covered."""
@@ -218,7 +224,9 @@ def iter_window_logits(
 ) -> Iterator[list[NDArray[np.float32]]]:
     """Run a network on windows, one batch at a time, and resample its logits to the output cells.
 
-    This is the only loop over windows: scores, maps and attributions get their logits from it or from its parts.
+    This is the only loop over windows: scores, maps and attributions get their logits from it or from its parts. The
+    network computes in its scoring precision (:mod:`gravmap.network.precision`). If memory runs out, the number of
+    windows per pass is halved; at one, torchvision's deformable convolution is replaced by our own.
 
     Parameters
     ----------
@@ -236,22 +244,56 @@ def iter_window_logits(
     ------
     list of (K, rows, columns) float32
         For each window, in order: one array per flip, at the cells of :func:`window_cells`.
+
+    Raises
+    ------
+    DeviceError
+        Not even one window fits into memory.
     """
     network.eval()
-    for first in range(0, len(windows), batch_size):
+
+    # Not around `yield`: inference mode would stay on in the caller.
+    @torch.inference_mode()
+    def run(batch: NDArray[np.float64]) -> list[list[NDArray[np.float32]]]:
+        tiles = []
+        for window in batch:
+            rows, columns, place = window_nodes(window, field_nodes_wsen, *field_shape)
+            tiles.append(window_tile(read_nodes(rows, columns), place, window, tile_size_px, inputs))
+        stacked = torch.stack(tiles).to(device)
+        found: list[list[NDArray[np.float32]]] = [[] for _ in batch]
+        for axes in flips:
+            with autocast(scoring_precision(network), device):
+                images = network(stacked.flip(axes)).flip(axes)  # (n, K, T, T)
+            for number, window in enumerate(batch):
+                cells = resample_to_cells(images[number].float(), window, out_lat, out_lon)
+                found[number].append(cells.cpu().numpy())
+        return found
+
+    first = 0
+    while first < len(windows):
         batch = windows[first : first + batch_size]
-        # Not around `yield`: inference mode would stay on in the caller.
-        with torch.inference_mode():
-            tiles = []
-            for window in batch:
-                rows, columns, place = window_nodes(window, field_nodes_wsen, *field_shape)
-                tiles.append(window_tile(read_nodes(rows, columns), place, window, tile_size_px, inputs))
-            stacked = torch.stack(tiles).to(device)
-            images = [network(stacked.flip(axes)).float().flip(axes) for axes in flips]  # of (n, K, T, T)
-        for number, window in enumerate(batch):
-            with torch.inference_mode():
-                cells = [resample_to_cells(image[number], window, out_lat, out_lon) for image in images]
-            yield [each.cpu().numpy() for each in cells]
+        try:
+            found = run(batch)
+        except (RuntimeError, MemoryError) as error:
+            if out_of_memory(error) is None:
+                raise
+            found = []
+        if found:
+            yield from found
+            first += len(batch)
+            continue
+        # Outside the handler: until here the traceback keeps the tensors of the failed pass alive.
+        torch.cuda.empty_cache()
+        if len(batch) > 1:
+            batch_size = len(batch) // 2
+            log.warning("Out of memory with %d windows at a time; continuing with %d.", len(batch), batch_size)
+        elif save_memory(network):
+            log.warning("Out of memory with one window; continuing without torchvision, which takes more memory.")
+        else:
+            raise DeviceError(
+                f"Out of memory with one window of {tile_size_px} x {tile_size_px} pixels.",
+                "Use --device cpu, or a network trained with a smaller --size or --model.",
+            )
 
 
 class BlendedLogits:

@@ -121,6 +121,13 @@ class ModelSpec:
         return InputChannels.from_list(self.inputs)
 
     @property
+    def precision(self) -> str:
+        """Precision that the network was trained in, "float32" or "bfloat16"."""
+        found = str(self.recipe.get("precision", "float32"))
+        # Runs of earlier versions recorded "auto" as it was given.
+        return {"auto": "bfloat16" if self.recipe.get("device") == "cuda" else "float32"}.get(found, found)
+
+    @property
     def channels(self) -> list[str]:
         """Names of the input channels, as `train --input` takes them."""
         return self.input.names
@@ -213,6 +220,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     >>> [each["name"] for each in spec.classes]
     ['granite', 'basalt']
     """
+    from gravmap.network.precision import set_scoring_precision
     from gravmap.network.registry import build_from_dict, check_parameters
 
     tensors, stored = read_pair(folder, MODEL)
@@ -231,7 +239,9 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[nn.Mod
     if [entry["index"] for entry in record["classes"]] != list(range(1, len(spec.classes) + 1)):
         raise InputError(f"{path}: the classes are not numbered 1, 2, 3 ... in this order.", _HINT)
     refuse_not_finite(tensors, folder / f"{MODEL}.safetensors")
-    return network.to(device).eval(), spec
+    network = network.to(device).eval()
+    set_scoring_precision(network, spec.precision, device)
+    return network, spec
 
 
 def refuse_not_finite(tensors: dict[str, Tensor], path: Path) -> None:

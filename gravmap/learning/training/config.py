@@ -12,9 +12,8 @@ from gravmap.learning.data.outcrop_context import CONTEXT
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.loss import CLASS_WEIGHTS, OHEM_KEEP_FRACTION, SMALL_WEIGHT, TOPK_BASES
 from gravmap.learning.training.schedule import SCHEDULES, switch_epoch
+from gravmap.network.precision import PRECISIONS
 from gravmap.records import PretrainedRecord, parse_record, record
-
-PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @record
@@ -113,8 +112,9 @@ class TrainConfig:
         Batch normalisation uses its running statistics and does not update them: for fine-tuning on little data, and
         to compare runs whose processes see different micro-batches.
     precision : str
-        Precision of the network in training: "float32", "bfloat16" (autocast), or "auto", which is bfloat16 on CUDA
-        and float32 on a CPU. The loss and all scores are computed in float32.
+        Precision of the network: "float32", "bfloat16" (autocast), or "auto", which is bfloat16 on a GPU that has it
+        (Ampere and later) and float32 elsewhere. The loss is computed in float32. Scores and maps have the same
+        precision on a GPU and float32 on a CPU. A run's model.json has the precision that was used.
     channels_last : bool
         Use the channels-last memory format.
     compile : bool
@@ -205,11 +205,6 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise OptionError(f"{name} = {value:g} is out of range.", f"Choose a value from {low:g} to {high:g}.")
-
-    @property
-    def half(self) -> bool:
-        """Whether the network is trained under bfloat16 autocast."""
-        return self.precision == "bfloat16" or (self.precision == "auto" and self.device == "cuda")
 
     def to_json(self) -> str:
         """The configuration as JSON."""

@@ -28,6 +28,7 @@ from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.curves import draw_curves
 from gravmap.learning.training.scorer import Scorer
 from gravmap.learning.training.state import TrainingState
+from gravmap.network.precision import scoring_precision
 from gravmap.progress import Progress, silent
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ def finish(
         "calibration": _summary(record),
         "best_epoch": state.best[1],
         "epochs": state.epoch,
+        "precision": scoring_precision(scorer.network),
         "split": data.splits.meta.get("split", {}),
         "seconds": round(sum(row["seconds"] for row in state.history), 1),
     }

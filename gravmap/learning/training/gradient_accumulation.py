@@ -5,8 +5,8 @@ one of them ran out of memory. If one did, all processes discard the step, halve
 process waits for another one, because nothing is exchanged before every process has reported.
 
 Synchronised batch normalisation is the exception: it exchanges statistics inside the network. There the micro-batch is
-found before it is switched on (:meth:`GradientAccumulation.find_micro_batch`), and a process that runs out of memory
-later ends the run.
+found before it is switched on (:meth:`GradientAccumulation.synchronise_batch_norm`), and a process that runs out of
+memory later ends the run.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gravmap.errors import DeviceError, OptionError, out_of_memory_message
+from gravmap.errors import DeviceError, OptionError, out_of_memory
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.distributed import Group
 
 log = logging.getLogger(__name__)
+
+MARGIN = 4
+"""Copies of the parameters that a step needs beside its passes: Adam's two moments and a temporary of its step, and the
+gradients on their way between the processes."""
 
 MicroBatches = list[list[int]]
 """Numbers of the samples of each micro-batch."""
@@ -86,12 +90,15 @@ class GradientAccumulation:
 
     def __init__(self, network: nn.Module, config: TrainConfig, group: Group, crop_px: int) -> None:
         self.network, self.config, self.group, self.crop_px = network, config, group, crop_px
-        self.synchronised = group.size > 1 and group.device.type == "cuda"
-        """Whether batch normalisation exchanges statistics between processes."""
         self._least = 1 if self.synchronised or config.freeze_statistics else 2
         self.local_batch = crops_per_process(config, group.size)
         self.steps = _accumulation_steps(config, self.local_batch, self._least)
         self._recoverable = True
+
+    @property
+    def synchronised(self) -> bool:
+        """Whether batch normalisation exchanges statistics between processes."""
+        return self.group.size > 1 and self.group.device.type == "cuda"
 
     @property
     def micro_batch(self) -> int:
@@ -176,18 +183,36 @@ class GradientAccumulation:
         self.steps = max(self.steps, min(math.ceil(self.local_batch / crops), self.local_batch // self._least))
 
     def find_micro_batch(self, backward: Backward) -> None:
-        """Find the largest micro-batch that fits into the memory of every process, by trying one."""
-        out_of_memory = torch.ones(1, device=self.group.device)
-        while out_of_memory:
-            found = self._attempt(backward, [self.sample_numbers(0)[: self.micro_batch]])
-            out_of_memory = self.group.sum(torch.full((1,), float(found is None), device=self.group.device))
-            if out_of_memory:
-                self.halve_micro_batch()
-            elif found is not None:
-                self._restore(found[2])
+        """Find the largest micro-batch that fits into the memory of every process, by trying one.
 
-    def synchronise_batch_norm(self) -> None:
-        """Exchange the statistics of batch normalisation between processes from now on."""
+        The network stays as it is. Memory for the step of the optimizer is kept free meanwhile.
+        """
+
+        def try_one(micro_batches: MicroBatches) -> tuple[Tensor, Tensor]:
+            margin = [torch.empty_like(each) for each in self.network.parameters() for _ in range(MARGIN)]
+            found = backward(micro_batches)
+            del margin
+            return found
+
+        failures = 1.0
+        while failures:
+            found = self._attempt(try_one, [self.sample_numbers(0)[: self.micro_batch]])
+            if found is not None:  # also if another process ran out of memory
+                self._restore(found[2])
+            failures = float(self.group.sum(torch.full((1,), float(found is None), device=self.group.device)))
+            if failures:
+                self.halve_micro_batch()
+        torch.cuda.empty_cache()  # NCCL, cuDNN and cuBLAS allocate beside torch
+
+    def synchronise_batch_norm(self, backward: Backward) -> None:
+        """Find the micro-batch, then exchange the statistics of batch normalisation between processes from now on."""
+        layers = [each for each in self.network.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+        # With running statistics a pass needs as much memory, and one crop alone, which has no variance, can be tried.
+        for layer in layers:
+            layer.eval()
+        self.find_micro_batch(backward)
+        for layer in layers:
+            layer.train()
         nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         self._recoverable = False  # a process that failed within the network would leave the others waiting
 
@@ -197,7 +222,7 @@ class GradientAccumulation:
         try:
             terms, confusion = backward(micro_batches)
         except (RuntimeError, MemoryError) as error:
-            if out_of_memory_message(error) is None:
+            if out_of_memory(error) is None:
                 raise
             if not self._recoverable:
                 raise out_of_memory_error(self.micro_batch) from None
@@ -205,8 +230,7 @@ class GradientAccumulation:
             return terms, confusion, before
         # Outside the handler: until here the traceback keeps the tensors of the failed pass alive.
         self._restore(before)
-        if self.group.device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
         return None
 
     def _restore(self, buffers: list[Tensor]) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gravmap import errors
-from gravmap.errors import DeviceError, GravmapError
+from gravmap.errors import GravmapError, out_of_memory
 from gravmap.files import write_json
 from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.training.distributed import process_group
@@ -57,14 +57,14 @@ def launch(
     Parameters
     ----------
     data, run_dir, config, progress, resume
-        As in :func:`gravmap.learning.training.trainer.train`.
+        As in :func:`gravmap.learning.training.run.train`.
     processes : int
         Number of processes.
 
     Returns
     -------
     dict
-        As :func:`gravmap.learning.training.trainer.train`.
+        As :func:`gravmap.learning.training.run.train`.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def _launch_once(
     handlers = {
         number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     }
-    multiprocessing.set_forkserver_preload(["torch._dynamo", "gravmap.learning.training.trainer"])
+    multiprocessing.set_forkserver_preload(["torch._dynamo", "gravmap.learning.training.run"])
     with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
         folder = Path(scratch)
         launching = elastic_launch(
@@ -177,7 +177,7 @@ def _worker(
 ) -> dict[str, Any]:
     """Run one of the processes that :func:`launch` starts."""
     from gravmap.learning.training.config import TrainConfig
-    from gravmap.learning.training.trainer import train
+    from gravmap.learning.training.run import train
 
     # Ctrl-C reaches every process of a terminal; only the parent handles it and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -233,10 +233,7 @@ def _relay_progress(path: Path, progress: Progress) -> Iterator[None]:
 
 
 def _describe(error: Exception) -> dict[str, Any]:
-    if isinstance(error, torch.OutOfMemoryError):
-        error = DeviceError(
-            "Out of GPU memory with this batch.", "--micro-batch N accumulates gradients over N crops at a time."
-        )
+    error = out_of_memory(error, "--micro-batch N accumulates gradients over N crops at a time.") or error
     if isinstance(error, GravmapError):
         return {"type": type(error).__name__, "message": error.message, "hint": error.hint}
     return {"type": None, "message": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}

@@ -69,17 +69,18 @@ class Scorer:
     def measure(self) -> None:
         """Measure the time of a window with the network as it is."""
         dataset = next((each for each, _ in self.data.splits.held_out(TUNE, TEST)), self.data.splits.first)
-        bounds, options = dataset.field_nodes_wsen, self._options
-        del options["group"]
+        bounds = dataset.field_nodes_wsen
         start = time.monotonic()
         accumulate_logits(
             self.network,
             self.data.inputs.select(dataset),
             bounds,
             covering_windows(bounds, scoring_scale(self.data.scales_deg), bounds)[:1],
-            out_lat=dataset.node_lat,
-            out_lon=dataset.node_lon,
-            **options | {"batch_size": 1},
+            self.data.tile_size_px,
+            dataset.node_lat,
+            dataset.node_lon,
+            inputs=self.data.inputs,
+            device=self.group.device,
         )
         self.window_s = self.group.broadcast(time.monotonic() - start)
 
@@ -130,12 +131,11 @@ class Scorer:
 
     @property
     def _options(self) -> dict[str, Any]:
-        device = self.group.device
+        # One window at a time, which is more pixels than a crop of training.
         return {
             "inputs": self.data.inputs,
             "tile_size_px": self.data.tile_size_px,
-            "device": device,
-            "batch_size": 1 if device.type == "cpu" else 4,
+            "device": self.group.device,
             "group": self.group,
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from gravmap.learning.training.checkpoint import ModelSpec, versions
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.loss import class_counts
 from gravmap.learning.training.warm_start import refuse_incompatible
+from gravmap.network.precision import choose_precision
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ class TrainingData:
         return config.thickness_weight if known else 0.0
 
     def model_spec(self, config: TrainConfig, architecture: dict[str, Any], scores: dict[str, Any]) -> ModelSpec:
-        """Return the description that is saved beside the weights."""
+        """Return the description that is saved beside the weights, with the precision that "auto" was."""
         meta, tiles = self.splits.meta, self.splits.tiles
+        used = replace(config, precision=choose_precision(config.precision, config.device))
         return ModelSpec(
             model=config.model,
             architecture=architecture,
@@ -95,7 +97,7 @@ class TrainingData:
             field_recipe=dict(meta.get("field_recipe", {})),
             split=dict(meta.get("split", {})),
             seed=config.seed,
-            recipe=json.loads(config.to_json()),
+            recipe=json.loads(used.to_json()),
             versions=versions(),
             sources=[*meta.get("sources", []), *([tiles.record] if tiles is not None else [])],
             scores=scores,

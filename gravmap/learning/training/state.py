@@ -14,7 +14,7 @@ from annotated_types import Ge, Len
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from gravmap.errors import InputError, OptionError
+from gravmap.errors import InputError, OptionError, out_of_memory
 from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.training.checkpoint import LAST, read_pair, refuse_not_finite, under, versions, write_pair
 from gravmap.learning.training.config import TrainConfig
@@ -408,6 +408,8 @@ def load_checkpoint(
         if at_once and record["config"].get("micro_batch") == config.micro_batch:
             accumulation.limit_micro_batch(at_once)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        if out_of_memory(error) is not None:
+            raise
         first, version = str(error).splitlines()[0], record.get("versions", {}).get("gravmap", "another version")
         raise InputError(
             f"{run_dir}/{LAST}.safetensors, written by gravmap {version}, does not fit the network: {first}.",

@@ -26,12 +26,10 @@ from gravmap.learning.training.checkpoint import save_model, write_pair
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.curves import TensorBoardWriter, history_csv
 from gravmap.learning.training.distributed import Group
-from gravmap.learning.training.finish import finish
 from gravmap.learning.training.gradient_accumulation import (
     GradientAccumulation,
     MicroBatches,
     StepResult,
-    crops_per_process,
 )
 from gravmap.learning.training.loss import class_weights, make_criterion, pinball_km
 from gravmap.learning.training.schedule import ohem_keep_fraction
@@ -47,6 +45,7 @@ from gravmap.learning.training.state import (
 )
 from gravmap.learning.training.warm_start import load_weights
 from gravmap.network.outcrop_start import AllOutputs
+from gravmap.network.precision import autocast, choose_precision, set_scoring_precision
 from gravmap.progress import Progress, silent
 from gravmap.records import PretrainedRecord
 
@@ -64,116 +63,13 @@ class NonFiniteLoss(GravmapError):
     """Loss or gradient is infinite or not a number."""
 
 
-def train(
-    data: RegionDataset | DatasetSplits,
-    run_dir: Path,
-    config: TrainConfig,
-    progress: Progress = silent,
-    *,
-    group: Group | None = None,
-    resume: bool = False,
-    pictures: bool = True,
-    cost: TrainingCost | None = None,
-) -> dict[str, Any]:
-    """Train a network and score it on the held-out blocks.
-
-    Writes into `run_dir`: `model.safetensors` + `model.json` (the weights with the best FWIoU on the tuning blocks),
-    `last.safetensors` + `last.json` (checkpoint after the last epoch), `metrics.csv`, `curves.png`, `calibration.json`
-    and `reliability.png` (calibration of the probabilities), `reach.safetensors` (area of applicability) and
-    `scores.json`. The test blocks are scored once, at the end, with the best weights.
-
-    Parameters
-    ----------
-    data : RegionDataset or DatasetSplits
-        Fields, labels, windows and roles of one region, or of many simulated crusts; crops may be read from tiles
-        (:meth:`gravmap.learning.data.DatasetSplits.from_tiles`).
-    run_dir : Path
-        Folder of the run; created if missing.
-    config : TrainConfig
-        Configuration.
-    progress : Progress
-        Called with the steps completed and a status line (loss, score, time left); then, with the windows predicted on
-        held-out blocks. The total is the number of both.
-    group : Group, optional
-        Processes that train together; by default a single process on `config.device`.
-    resume : bool
-        Continue from the checkpoint; on a CPU the result is that of an uninterrupted run, bit for bit.
-    pictures : bool
-        Draw `curves.png` and `reliability.png`.
-    cost : TrainingCost, optional
-        From :func:`estimate_cost`; measured here if it is absent and there is a time limit.
-
-    Returns
-    -------
-    dict
-        The content of `scores.json`: scores on `tune` and `test` with confusion matrices, the best epoch, and a
-        summary of the calibration.
-
-    Raises
-    ------
-    InputError
-        There is nothing to train on; the run cannot be resumed (no checkpoint, another tile set, complete); or a tile
-        is invalid.
-    OptionError
-        The batch cannot be divided among the processes or leaves one crop alone; the input has a field that the
-        tiles lack; or the time limit is too short for a step and the scores.
-    NonFiniteLoss
-        The loss is infinite or not a number; its batch is in `nonfinite_batch.safetensors`.
-    DeviceError
-        Not even the smallest micro-batch fits into memory.
-
-    Examples
-    --------
-    A field of 2 x 2 degrees whose sign is the class, its west to train on, its east to tune and test on:
-
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> import numpy as np
-    >>> from gravmap.learning import RegionDataset, TrainConfig, train
-    >>> lat, lon = np.linspace(2, 0, 21), np.linspace(0, 2, 21)
-    >>> field = 20 * np.sin(9 * lon) * np.ones((21, 1))
-    >>> role = np.zeros((21, 21), np.uint8)
-    >>> role[:, 14:], role[:, 18:] = 1, 2
-    >>> dataset = RegionDataset.from_arrays({
-    ...     "fields": field[None].astype(np.float32),
-    ...     "field_valid": np.ones((21, 21), bool),
-    ...     "field_nodes_wsen": np.array([0.0, 0, 2, 2]),
-    ...     "labels": np.where(field > 0, 1, 2).astype(np.uint8),
-    ...     "label_bounds_wsen": np.array([0.0, 0, 2, 2]),
-    ...     "small": np.zeros((21, 21), np.uint8),
-    ...     "role": role,
-    ...     "windows": np.array([[0.0, 0, 2, 2]]),
-    ...     "window_scale_deg": np.array([2.0]),
-    ...     "window_role": np.zeros(1, np.uint8),
-    ...     "meta": {
-    ...         "channels": ["residual_10km"],
-    ...         "classes": [{"index": 1, "name": "high"}, {"index": 2, "name": "low"}],
-    ...         "tile_size_px": 32,
-    ...     },
-    ... })
-    >>> config = TrainConfig(
-    ...     model="small-unet", architecture={"kind": "unet", "widths": [4, 8]}, epochs=1, steps=2, batch_size=2
-    ... )
-    >>> scores = train(dataset, Path(tempfile.mkdtemp()), config)
-    >>> 0 <= scores["test"]["fwiou"] <= 1
-    True
-    """
-    trainer = Trainer(data, run_dir, config, group or Group(device=torch.device(config.device)))
-    clock = trainer.fit(progress, resume=resume, cost=cost)
-
-    def report(done: int, total: int, note: str = "") -> None:
-        progress(*clock.report_final(done, note))
-
-    return finish(trainer.scorer, trainer.state, trainer.config, run_dir, report, pictures=pictures)
-
-
 class Trainer:
     """Trains a network; test blocks are not used.
 
     Parameters
     ----------
     data, run_dir, config, group
-        As in :func:`train`.
+        As in :func:`gravmap.learning.train`.
 
     Attributes
     ----------
@@ -193,6 +89,8 @@ class Trainer:
         Scores the network on the tuning blocks.
     steps_per_epoch : int
         Optimizer steps per epoch.
+    precision : str
+        Precision of the network in training, "float32" or "bfloat16".
     thickness_weight : float
         Weight of the loss of the thickness of the cover; 0 if the network has no such output.
     """
@@ -206,6 +104,7 @@ class Trainer:
     ) -> None:
         splits = DatasetSplits.of(data)
         self.config = config = replace(config, from_tiles=splits.tiles is not None)
+        self.precision = choose_precision(config.precision, group.device)
         self.run_dir, self.group = run_dir, group
         self.data = TrainingData.prepare(splits, config)
         self.sampler = Sampler(
@@ -227,6 +126,7 @@ class Trainer:
         self.network = make_network(
             self.data.inputs, config, self.data.class_cells, thickness=self.thickness_weight > 0
         ).to(group.device)
+        set_scoring_precision(self.network, self.precision, group.device)
         self.state = TrainingState(self.network, config, self.steps_per_epoch)
         self.totals = EpochTotals(len(weights), group.device)
         self.scorer = Scorer(self.network, self.data, self.criterion, config.topk_share, group)
@@ -240,7 +140,7 @@ class Trainer:
         Parameters
         ----------
         progress, resume, cost
-            As in :func:`train`.
+            As in :func:`gravmap.learning.train`.
 
         Returns
         -------
@@ -250,7 +150,7 @@ class Trainer:
         Raises
         ------
         InputError, OptionError, NonFiniteLoss, DeviceError
-            As in :func:`train`.
+            As in :func:`gravmap.learning.train`.
         """
         config, state = self.config, self.state
         if self.data.unlabelled_classes and self.group.rank == 0:
@@ -378,7 +278,7 @@ class Trainer:
             inputs, target, small = self.sampler.batch(epoch, samples)
             if self.config.channels_last:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.config.half):
+            with autocast(self.precision, device):
                 outputs = self._forward(inputs)
             logits, added = outputs, None
             if self.thickness_weight:
@@ -449,8 +349,7 @@ class Trainer:
             self.network.to(memory_format=torch.channels_last)
         if self.accumulation.synchronised:
             self._forward = AllOutputs(self.network)
-            self.accumulation.find_micro_batch(functools.partial(self.backward, 0, self.config.topk_share))
-            self.accumulation.synchronise_batch_norm()
+            self.accumulation.synchronise_batch_norm(functools.partial(self.backward, 0, self.config.topk_share))
         # The compiled network shares the weights of `network`, whose names stay as they are.
         network = AllOutputs(self.network)
         compiled: Callable[[Tensor], Tensor] = torch.compile(network) if self.config.compile else network
@@ -494,39 +393,6 @@ class Trainer:
         }
         stem = "nonfinite_batch" + (f"-{self.group.rank}" if self.group.rank else "")
         write_pair(self.run_dir, stem, {"fields": fields, "target": target, "small": small}, record)
-
-
-def estimate_cost(data: RegionDataset | DatasetSplits, config: TrainConfig, processes: int = 1) -> TrainingCost:
-    """Measure what training on these data will cost, on a throwaway network and one device.
-
-    Parameters
-    ----------
-    data, config
-        As in :func:`train`.
-    processes : int
-        Number of processes, one per GPU, that will share each batch and the windows of the scores. One of them is
-        measured, with its share of the crops (two at least); what they exchange is not.
-
-    Raises
-    ------
-    OptionError
-        The batch cannot be divided among the processes.
-    """
-    start = time.monotonic()
-    share = crops_per_process(config, processes)
-    # Cover masks take time to make; one is enough here.
-    alone = replace(config, cuts=1, batch_size=share if processes == 1 else max(share, 2))
-    trainer = Trainer(data, Path(), alone, Group(device=torch.device(config.device)))
-    cost = trainer.measure_cost()
-    return replace(
-        cost,
-        steps_per_epoch=config.steps or math.ceil(trainer.sampler.window_count / config.batch_size),
-        score_s=cost.score_s / processes,
-        final_s=cost.final_s / processes,
-        measuring_s=time.monotonic() - start,
-        processes=processes,
-        crops=alone.batch_size,
-    )
 
 
 def _confusion(logits: Tensor, target: Tensor, classes: int) -> Tensor:

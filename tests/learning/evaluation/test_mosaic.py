@@ -3,8 +3,10 @@ import pytest
 import torch
 from torch import nn
 
+from gravmap.errors import DeviceError
 from gravmap.learning.data.channels import FieldChannel, InputChannels
 from gravmap.learning.evaluation.mosaic import covering_windows, predict_logits
+from gravmap.network.deform import DeformConv3x3
 
 
 def over(spread):
@@ -120,6 +122,81 @@ def test_the_result_does_not_depend_on_the_batch():
     one = predict(network, field(linear), windows, lat, lon, 32, batch_size=1)
     many = predict(network, field(linear), windows, lat, lon, 32, batch_size=7)
     np.testing.assert_allclose(one, many, atol=1e-5)
+
+
+class Memory(nn.Module):
+    """Runs out of memory with more than so many windows; `deformable` stands for torchvision's convolution."""
+
+    def __init__(self, windows, error, deformable=False):
+        super().__init__()
+        self.windows, self.error, self.sizes = windows, error, []
+        self.layer = DeformConv3x3(1, 1)
+        self.layer.torchvision_on_cuda = deformable
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        if len(x) > self.windows or (self.layer.torchvision_on_cuda and not self.layer.saves_memory):
+            raise self.error
+        return x
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 4.90 GiB."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_windows_per_pass_are_halved_when_memory_runs_out(error, caplog):
+    lat, lon = axes(0.1)
+    windows = covering_windows(NODES, 2.0, NODES)
+    expected = predict(Identity(), field(linear), windows, lat, lon)
+    network = Memory(2, error)
+    found = predict(network, field(linear), windows, lat, lon, batch_size=5)
+    assert np.array_equal(found, expected)
+    assert network.sizes == [5, 2, 2, 2, 2, 1]
+    assert "Out of memory with 5 windows at a time; continuing with 2." in caplog.text
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_one_window_is_tried_without_torchvision(error, caplog):
+    lat, lon = axes(0.1)
+    windows = covering_windows(NODES, 2.0, NODES)
+    network = Memory(1, error, deformable=True)
+    found = predict(network, field(linear), windows, lat, lon, batch_size=2)
+    assert np.array_equal(found, predict(Identity(), field(linear), windows, lat, lon))
+    assert network.sizes == [2, 1, *[1] * len(windows)]
+    # Another dataset, or the next epoch: at once.
+    network.sizes.clear()
+    predict(network, field(linear), windows, lat, lon)
+    assert network.sizes == [1] * len(windows)
+    assert caplog.text.count("without torchvision") == 1
+    assert "continuing without torchvision" in caplog.text
+    with pytest.raises(DeviceError, match="one window of 64 x 64 pixels") as caught:
+        predict(Memory(0, error, deformable=True), field(linear), windows, lat, lon)
+    assert "--device cpu" in caught.value.hint
+
+
+def test_other_errors_are_raised_as_they_are():
+    lat, lon = axes(0.1)
+    windows = covering_windows(NODES, 2.0, NODES)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        predict(Memory(0, RuntimeError("shapes do not match")), field(linear), windows, lat, lon)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_network_alone_computes_in_its_scoring_precision(precision):
+    lat, lon = axes(0.1)
+    windows = covering_windows(NODES, 2.0, NODES)
+    network = nn.Conv2d(1, 1, 1, bias=False)
+    network.weight.data.fill_(1.0)
+    network.scoring_precision = precision
+    seen = []
+    network.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0].dtype, output.dtype)))
+    found = predict(network, field(linear), windows, lat, lon)
+    assert set(seen) == {(torch.float32, getattr(torch, precision))}
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, predict(Identity(), field(linear), windows, lat, lon), atol=0.03)
 
 
 def test_nan_where_no_window_reaches():

@@ -18,8 +18,8 @@ from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.launch import launch
+from gravmap.learning.training.run import estimate_cost
 from gravmap.learning.training.setup import choose_inputs
-from gravmap.learning.training.trainer import estimate_cost
 from gravmap.learning.training.warm_start import load_pretrained
 from toys.dataset import field_at, make_arrays
 

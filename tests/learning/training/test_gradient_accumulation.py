@@ -7,12 +7,15 @@ import pytest
 import torch
 
 import gravmap.network
-from gravmap.errors import DeviceError, out_of_memory_message
-from gravmap.learning import TrainConfig
+from gravmap.errors import DeviceError, out_of_memory
+from gravmap.learning import TrainConfig, load_model
 from gravmap.learning import train as train_and_draw
 from gravmap.learning.sampling.augmentation import Augmentation
+from gravmap.learning.training import launch
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.distributed import Group
+from gravmap.learning.training.gradient_accumulation import GradientAccumulation
+from gravmap.learning.training.state import TrainingState
 from gravmap.learning.training.trainer import NonFiniteLoss, Trainer
 from toys.processes import forked, in_group
 
@@ -22,7 +25,16 @@ SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, seed=1
 BUILD = gravmap.network.build
 
 
-def with_memory_for(crops, calls=0):
+CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+BESIDE_TORCH = [
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at another call."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+]
+"""Errors of the libraries that allocate GPU memory beside torch."""
+
+
+def with_memory_for(crops, calls=0, error=CUDA):
     """Return a `build` whose networks run out of memory above so many crops, after so many calls in training."""
 
     def build(*args, **options):
@@ -33,7 +45,7 @@ def with_memory_for(crops, calls=0):
             if module.training:
                 counted.append(0)
                 if len(counted) > calls and len(inputs[0]) > crops:
-                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+                    raise error
 
         network.register_forward_pre_hook(hook)
         return network
@@ -58,6 +70,46 @@ def test_out_of_memory_halves_the_micro_batch_and_repeats_the_step(area, tmp_pat
     assert short[1]["step"] == config.steps
     assert short[1]["at_once"] == 2
     assert "Out of memory with a micro-batch of 4 crops; continuing with 2" in caplog.text
+
+
+@pytest.mark.parametrize("error", BESIDE_TORCH)
+@pytest.mark.parametrize("place", ["forward", "backward"])
+def test_libraries_out_of_memory_halve_the_micro_batch(area, tmp_path, monkeypatch, place, error):
+    trainer = Trainer(area, tmp_path, SHORT, Group())
+    trainer.start_epoch()
+    calls = []
+
+    def fail_once(*arguments):
+        calls.append(0)
+        if len(calls) == 1:
+            raise error
+
+    if place == "forward":
+        trainer.network.register_forward_pre_hook(fail_once)
+    else:
+        next(trainer.network.parameters()).register_hook(fail_once)
+    trainer.train_step(0)
+    assert (trainer.accumulation.micro_batch, len(calls)) == (2, 3)
+
+
+@pytest.mark.parametrize("error", BESIDE_TORCH)
+@pytest.mark.parametrize("place", ["optimizer", "all_reduce"])
+def test_out_of_memory_after_the_passes_ends_the_run_in_words(area, tmp_path, monkeypatch, place, error):
+    def fail(*arguments, **options):
+        raise error
+
+    trainer = Trainer(area, tmp_path, SHORT, Group())
+    trainer.start_epoch()
+    if place == "optimizer":
+        monkeypatch.setattr(trainer.state.schedule.optimizer, "step", fail)
+    else:
+        monkeypatch.setattr(Group, "sum_tensors", fail)
+    with pytest.raises(RuntimeError) as caught:
+        trainer.train_step(0)
+    described = launch._describe(caught.value)  # of a process of several; of a single one see tests/cli/test_session.py
+    assert described["type"] == "DeviceError"
+    assert described["message"].startswith("Not enough memory: CU") or "cuDNN" in described["message"]
+    assert "--micro-batch" in described["hint"]
 
 
 def test_a_resumed_run_keeps_the_micro_batch_that_fitted(area, tmp_path, monkeypatch, caplog):
@@ -87,6 +139,64 @@ def test_finding_the_micro_batch_leaves_the_network_unchanged(area, tmp_path, mo
     assert all(parameter.grad is None for parameter in trainer.network.parameters())
 
 
+@dataclasses.dataclass(frozen=True)
+class Pair(Group):
+    """The first of two processes, the other of which does the same; `others` run out of memory at their first calls."""
+
+    size: int = 2
+    others: list = dataclasses.field(default_factory=list)
+
+    def sum(self, tensor):
+        return tensor.mul_(2) + (self.others.pop() if self.others else 0)
+
+    def broadcast(self, value):
+        return value
+
+
+def test_running_statistics_are_restored_if_only_another_process_ran_out_of_memory(area, tmp_path):
+    trainer = Trainer(area, tmp_path, dataclasses.replace(SHORT, batch_size=8), Pair(others=[1.0]))
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    trainer.accumulation.find_micro_batch(partial(trainer.backward, 0, 0.15))
+    assert trainer.accumulation.micro_batch == 2
+    for name, value in trainer.network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_one_crop_per_process_is_tried_before_statistics_are_synchronised(area, tmp_path, monkeypatch):
+    """Also by a network that normalises one value per channel and crop."""
+    monkeypatch.setattr(GradientAccumulation, "synchronised", True)
+    trainer = Trainer(area, tmp_path, dataclasses.replace(SHORT, model="ggmnet-small", batch_size=2), Pair())
+    assert trainer.accumulation.micro_batch == 1
+    layers = [each for each in trainer.network.modules() if isinstance(each, torch.nn.modules.batchnorm._BatchNorm)]
+    assert layers
+    assert all(isinstance(each, torch.nn.SyncBatchNorm) and each.training for each in layers)
+    assert not any(each.num_batches_tracked for each in layers)
+    # Cards that hold one crop.
+    monkeypatch.setattr(gravmap.network, "build", with_memory_for(1))
+    trainer = Trainer(area, tmp_path, dataclasses.replace(SHORT, model="ggmnet-small", batch_size=8), Pair())
+    assert trainer.accumulation.micro_batch == 1
+
+
+def test_the_memory_probe_leaves_room_for_the_optimizer_and_empties_the_cache(area, tmp_path, monkeypatch):
+    trainer = Trainer(area, tmp_path, SHORT, Group())
+    allocated, emptied, sizes = [], [], []
+
+    def empty_like(tensor, **options):
+        allocated.append(tensor.numel())
+        if sum(allocated) > 3 * parameters and len(sizes) < 1:
+            sizes.append(trainer.accumulation.micro_batch)
+            raise BESIDE_TORCH[0]
+        return torch.empty(0)
+
+    parameters = sum(each.numel() for each in trainer.network.parameters())
+    monkeypatch.setattr(torch, "empty_like", empty_like)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(len(allocated)))
+    trainer.accumulation.find_micro_batch(partial(trainer.backward, 0, 0.15))
+    assert (sizes, trainer.accumulation.micro_batch) == ([4], 2)
+    assert emptied[-1] == len(allocated)
+    assert len(emptied) == 2  # after the failure, and at the end
+
+
 @pytest.mark.slow
 def test_one_process_out_of_memory_does_not_block_the_others(area, tmp_path, monkeypatch):
     config = dataclasses.replace(SHORT, steps=1, batch_size=16)
@@ -109,10 +219,11 @@ def test_one_process_out_of_memory_does_not_block_the_others(area, tmp_path, mon
 def test_out_of_memory_errors_are_recognised():
     with pytest.raises(RuntimeError) as full:
         torch.empty(1 << 50)
-    assert out_of_memory_message(full.value)
-    assert out_of_memory_message(torch.OutOfMemoryError("CUDA out of memory")) == "CUDA out of memory"
-    assert out_of_memory_message(MemoryError()) == "allocation failed"
-    assert out_of_memory_message(RuntimeError("shapes do not match")) is None
+    assert isinstance(out_of_memory(full.value), DeviceError)
+    assert "CUDA out of memory" in out_of_memory(torch.OutOfMemoryError("CUDA out of memory")).message
+    assert out_of_memory(MemoryError(), "Wait.").hint == "Wait."
+    assert out_of_memory(RuntimeError("shapes do not match")) is None
+    assert out_of_memory(DeviceError("Out of memory with a micro-batch of 2 crops.")) is None
 
 
 def test_a_loss_that_is_not_finite_stops_and_saves_its_batch(area, tmp_path):
@@ -176,7 +287,44 @@ def test_the_training_confusion_matrix_counts_every_labelled_pixel_once(area, tm
     assert torch.equal(result.confusion.sum(1), counted)
 
 
-def test_precision_auto_is_bfloat16_on_a_gpu_only():
-    assert not TrainConfig(device="cpu").half
-    assert TrainConfig(device="cuda").half
-    assert not TrainConfig(device="cuda", precision="float32").half
+def test_a_run_records_the_precision_of_its_training_and_of_its_scores(area, tmp_path):
+    scores = train(area, tmp_path / "run", dataclasses.replace(SHORT, precision="bfloat16"))
+    assert load_model(tmp_path / "run")[1].recipe["precision"] == "bfloat16"
+    assert scores["precision"] == "float32"  # on a CPU
+    train(area, tmp_path / "auto", SHORT)
+    assert load_model(tmp_path / "auto")[1].recipe["precision"] == "float32"
+    assert state_of(tmp_path / "auto")[1]["config"]["precision"] == "auto"  # on another device it is another one
+
+
+def test_out_of_memory_while_a_checkpoint_is_loaded_is_not_taken_for_damage(area, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise CUDA
+
+    train(area, tmp_path / "run", SHORT)
+    monkeypatch.setattr(TrainingState, "load", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        train(area, tmp_path / "run", dataclasses.replace(SHORT, epochs=2), resume=True)
+
+
+@pytest.mark.parametrize("error", [CUDA, *BESIDE_TORCH])
+def test_scoring_out_of_memory_ends_in_words(area, tmp_path, error):
+    def fail(module, inputs):
+        raise error
+
+    trainer = Trainer(area, tmp_path, SHORT, Group())
+    trainer.network.register_forward_pre_hook(fail)
+    for score in (trainer.scorer.score_tuning_blocks, trainer.scorer.predict_held_out, trainer.scorer.measure):
+        with pytest.raises(DeviceError, match="Out of memory with one window of 64 x 64 pixels"):
+            score()
+
+
+def test_scoring_takes_one_window_at_a_time(area, tmp_path, monkeypatch):
+    sizes = []
+    trainer = Trainer(area, tmp_path, SHORT, Group())
+    trainer.network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    # Also on a GPU: only what is passed on is looked at.
+    monkeypatch.setattr(trainer.scorer, "group", Group(device=torch.device("cuda")))
+    options = trainer.scorer._options
+    monkeypatch.setattr(type(trainer.scorer), "_options", options | {"device": "cpu", "group": Group()})
+    trainer.scorer.score_tuning_blocks()
+    assert set(sizes) == {1}

@@ -16,8 +16,9 @@ from gravmap.learning.evaluation.mosaic import predict_logits
 from gravmap.learning.sampling.augmentation import Augmentation
 from gravmap.learning.training.checkpoint import read_pair
 from gravmap.learning.training.distributed import Group
+from gravmap.learning.training.run import estimate_cost
 from gravmap.learning.training.state import TrainingCost
-from gravmap.learning.training.trainer import Trainer, estimate_cost
+from gravmap.learning.training.trainer import Trainer
 from gravmap.progress import describe_time
 from toys.dataset import make_arrays
 
