@@ -180,7 +180,7 @@ def test_a_killed_run_is_resumed_and_finished_runs_are_kept(made, call, tmp_path
     done = call("-o", root)
     assert done.exit_code == 0, done.output
     assert f"train --name {SMALL[0]} --resume" in done.output
-    assert f"train --name {SMALL[1]} --architecture" in done.output
+    assert f"train --name {SMALL[1]} --model" in done.output
     assert f"train --name {SMALL[2]}" not in done.output
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert not (lost / "half.txt").exists()
