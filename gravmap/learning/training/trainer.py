@@ -278,12 +278,14 @@ class Trainer:
             epoch_start = time.monotonic()
             self.start_epoch()
             for index in range(self.steps_per_epoch):
+                self.group.at(f"epoch {state.epoch + 1}, step {index + 1}", step=True)
                 result = self.train_step(index, clock.elapsed_s)
                 clock.advance(result.elapsed_s)
                 progress(*clock.report(f"epoch {state.epoch + 1}/{config.epochs} {self.status_line()}"))
                 out_of_time = clock.is_up(index)
                 if out_of_time:
                     break
+            self.group.at(f"the scores of epoch {state.epoch + 1}")
             self.end_epoch(
                 epoch_start,
                 score=out_of_time or clock.evaluates(state.epoch),

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from gravmap.learning.training.distributed import Group, choose_device, group_va
 from gravmap.learning.training.launch import launch
 from gravmap.learning.training.trainer import Trainer
 from toys.dataset import make_arrays
+from toys.processes import running_workers
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, lr=3e-3, seed=1)
 
@@ -177,23 +177,6 @@ def test_ctrl_c_ends_all(area, tmp_path):
     while time.monotonic() < deadline and running_workers():
         time.sleep(0.1)
     assert not running_workers()
-
-
-def running_workers():
-    """Processes that live under the fork server of this process."""
-    parents, servers = {}, set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                state, parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:2]
-                command = (entry / "cmdline").read_text()
-            except OSError:
-                continue
-            if state != "Z":
-                parents[entry.name] = parent
-            if parent == str(os.getpid()) and "forkserver" in command:
-                servers.add(entry.name)
-    return [process for process, parent in parents.items() if parent in servers]
 
 
 def test_the_device_is_chosen():
