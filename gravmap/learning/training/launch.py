@@ -117,7 +117,8 @@ def _launch_once(
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # gravmap reports failures itself; the launcher would print its own tables as well.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     handlers = {
         number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     }
