@@ -36,7 +36,7 @@ from gravmap.learning.training.gradient_accumulation import (
 from gravmap.learning.training.loss import class_weights, make_criterion, pinball_km
 from gravmap.learning.training.schedule import ohem_keep_fraction
 from gravmap.learning.training.scorer import Scorer
-from gravmap.learning.training.setup import TrainingData, make_network
+from gravmap.learning.training.setup import TrainingData, compile_network, make_network
 from gravmap.learning.training.state import (
     Clock,
     EpochTotals,
@@ -455,8 +455,14 @@ class Trainer:
             self.accumulation.synchronise_batch_norm()
         # The compiled network shares the weights of `network`, whose names stay as they are.
         network = AllOutputs(self.network)
-        compiled: Callable[[Tensor], Tensor] = torch.compile(network) if self.config.compile else network
-        return compiled
+        return compile_network(network, self.group, self._attempt) if self.config.compile else network
+
+    def _attempt(self, forward: Callable[[Tensor], Tensor]) -> None:
+        """Run a micro-batch forward and backward through `forward`, as in an epoch."""
+        self.start_epoch()
+        self._forward = forward
+        samples = self.accumulation.sample_numbers(0)[: self.accumulation.micro_batch]
+        self.backward(0, self.config.topk_share, [samples])
 
     def _statistics_differ(self) -> bool:
         """Return whether the processes normalise their crops by statistics of their own."""
