@@ -153,6 +153,8 @@ def _launch_once(
             if cause is not None:
                 raise cause from None
             for rank, failed in failure.failures.items():
+                if failed.exitcode == -signal.SIGINT:
+                    raise KeyboardInterrupt from None
                 if failed.exitcode == -signal.SIGABRT:  # by the process itself; it would do so again
                     raise GravmapError(
                         f"Training process {rank} aborted (SIGABRT).",
@@ -184,8 +186,8 @@ def _worker(
     from gravmap.learning.training.config import TrainConfig
     from gravmap.learning.training.trainer import train
 
-    # Ctrl-C reaches every process of a terminal; only the parent handles it and ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches every process of a terminal, and the parent says so; those that ignored it would be waited for.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     folder, rank = Path(scratch), int(os.environ["RANK"])
     config = TrainConfig.from_json(config_json)

@@ -165,6 +165,7 @@ def test_ctrl_c_ends_all(area, tmp_path):
         if done >= 2 and not pressed.is_set():
             assert len(running_workers()) == 2
             pressed.set()
+            pressed.at = time.monotonic()
             threading.Timer(0.1, interrupt).start()
 
     pressed = threading.Event()
@@ -172,6 +173,7 @@ def test_ctrl_c_ends_all(area, tmp_path):
     long = TrainConfig(model="ggmnet-tiny", epochs=1000, steps=5, batch_size=4)
     with pytest.raises(KeyboardInterrupt):
         launch(area, tmp_path / "run", long, 2, listener)
+    assert time.monotonic() - pressed.at < 10
     assert signal.getsignal(signal.SIGINT) is before
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and running_workers():
