@@ -1,6 +1,7 @@
 """Training processes that fail, are killed or hang: what the user sees, how soon, and that none is left."""
 
 import csv
+import io
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from gravmap.learning import TrainConfig
 from gravmap.learning.training import distributed
 from gravmap.learning.training.distributed import STEP_TIMEOUT, Group, PeerError, Watch
 from gravmap.learning.training.launch import _first_errors, launch
+from gravmap_cli import gravmap
 from toys.faults import Fault
 from toys.processes import forked, in_group, running_workers
 from toys.workspace import call, make_tiled
@@ -128,6 +130,18 @@ def test_a_group_is_destroyed_after_success_only(monkeypatch):
     with distributed.process_group("cpu"):
         pass
     assert destroyed
+
+
+def test_the_command_line_reports_before_it_leaves_a_group(tmp_path, monkeypatch):
+    printed = []
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed.os, "_exit", lambda status: printed.append((status, sys.stderr.getvalue())))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with pytest.raises(SystemExit):
+        gravmap.main(["-w", str(tmp_path), "train", "--device", "cpu", "--resume"])
+    ((status, said),) = printed
+    assert status == 3
+    assert "can be resumed" in said
 
 
 @pytest.fixture
