@@ -76,22 +76,25 @@ class Watch:
         self._place, self._step, self._waiting = "the start of the group", False, False
         self._seconds = 0.0
         self._step_before_s: float | None = None
+        self._lock = threading.Lock()  # a tick must not undo what is noted
         self._stopped = threading.Event()
         self._main = threading.get_ident()
         threading.Thread(target=self._run, daemon=True).start()
 
     def at(self, place: str, step: bool) -> None:
         """Note that this process has come to `place`, and whether that is a training step."""
-        if self._step:
-            self._step_before_s = self._seconds
-        self._place, self._step, self._waiting, self._seconds = place, step, False, 0.0
+        with self._lock:
+            if self._step:
+                self._step_before_s = self._seconds
+            self._place, self._step, self._waiting, self._seconds = place, step, False, 0.0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Context manager around what waits for other processes."""
-        if not self._step:
-            self._seconds = 0.0
-        self._waiting = True
+        with self._lock:
+            if not self._step:
+                self._seconds = 0.0
+            self._waiting = True
         try:
             yield
         finally:
@@ -115,7 +118,7 @@ class Watch:
             return WAIT_LIMIT_S
         limit_s = max(self._step_limit_s, 10 * self._step_before_s)
         # The process that hangs speaks first, if it still can.
-        return limit_s * 1.1 if self._waiting else limit_s
+        return 1.5 * limit_s if self._waiting else limit_s
 
     def _run(self) -> None:
         tick_s = min(1.0, self._step_limit_s / 20)
@@ -123,9 +126,11 @@ class Watch:
         while not self._stopped.wait(tick_s):
             now = time.monotonic()
             # Of the time that the whole process was stopped (Ctrl-Z), hardly anything counts.
-            self._seconds += min(now - last, 2 * tick_s)
+            with self._lock:
+                self._seconds += min(now - last, 2 * tick_s)
+                hangs = self._seconds > self._limit_s()
             last = now
-            if self._seconds > self._limit_s():
+            if hangs:
                 self._report(self._error())
                 _flush()
                 os._exit(1)

@@ -295,6 +295,7 @@ class Trainer:
             if out_of_time:
                 log.info("The time limit is reached after %d epochs.", state.epoch)
                 break
+        self.group.at("the final evaluation")
         return clock
 
     def measure_cost(self) -> TrainingCost:

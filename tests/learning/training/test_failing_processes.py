@@ -70,8 +70,8 @@ def test_a_process_that_aborts_itself_is_not_started_again(failing, caplog):
 
 @pytest.mark.slow
 def test_a_process_that_hangs_says_where(failing):
-    error, seconds = failing(Fault("hang", 1, 8, timeout_s=2.0))
-    assert re.search(r"Process 1 has made no progress for \d s in epoch 2, step 3, at .*faults.py:\d+", str(error))
+    error, seconds = failing(Fault("hang", 1, 8, timeout_s=8.0))
+    assert re.search(r"Process 1 has made no progress for \d+ s in epoch 2, step 3, at .*faults.py:\d+", str(error))
     assert "--resume" in error.hint
     assert STEP_TIMEOUT in error.hint
     assert seconds < SOON_S
@@ -180,7 +180,7 @@ def test_who_waits_gives_the_process_that_hangs_time_to_speak(watched):
     watch.at("epoch 1, step 2", step=True)
     with watch.waiting():
         pass
-    assert watch._limit_s() == pytest.approx(0.22)  # CUDA goes on waiting after the call
+    assert watch._limit_s() == pytest.approx(0.3)  # CUDA goes on waiting after the call
     time.sleep(0.6)
     assert isinstance(reported[0], PeerError)
     assert "has waited" in reported[0].message
@@ -241,7 +241,7 @@ def test_two_machines_of_which_one_is_lost_and_comes_back(tmp_path):
 
     machines = start()
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (shared / "last.json").exists():
             assert time.monotonic() < deadline
             assert machines[0].poll() is None, machines[0].communicate()[1]
@@ -251,17 +251,19 @@ def test_two_machines_of_which_one_is_lost_and_comes_back(tmp_path):
         for process in lost:
             os.kill(process, signal.SIGKILL)
         started = time.monotonic()
-        said = machines[0].communicate(timeout=60)[1]
+        said = machines[0].communicate(timeout=120)[1]
         assert time.monotonic() - started < SOON_S
         assert machines[0].returncode == 1
-        assert re.search(r"Error: Process [01] lost its connection to another process in epoch 2, step \d+", said)
+        # It may not have left the first epoch's scores.
+        place = r"(epoch 2, step \d+|the scores of epoch 1)"
+        assert re.search(rf"Error: Process [01] lost its connection to another process in {place}", said)
         assert "--resume continues after the last complete epoch" in said
         assert not [process for process in left if Path(f"/proc/{process}").exists()]
         assert len(curve(shared)) == 1
 
         machines = start()
         for machine in machines:
-            said = machine.communicate(timeout=120)[1]
+            said = machine.communicate(timeout=300)[1]
             assert machine.returncode == 0, said
     finally:
         for machine in machines:
