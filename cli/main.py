@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -106,12 +106,12 @@ class CommandGroup(Group):
                 status = super().main(args, standalone_mode=False, **extra)
         except click.Abort:
             click.echo(INTERRUPTED, err=True)
-            sys.exit(130)
+            _exit(130)
         except click.ClickException as error:
             error.show()
-            sys.exit(error.exit_code)
+            _exit(error.exit_code)
         except Exception as error:
-            sys.exit(_report(error))
+            _exit(_report(error))
         sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -145,6 +145,14 @@ def _end_soon_after_interrupt() -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(before)
         sender.close()  # ends the thread, unless it is counting the seconds
+
+
+def _exit(status: int) -> NoReturn:
+    """Exit after an error; at once where Python's end could wait for other processes of a training."""
+    distributed = sys.modules.get("gravmap.learning.training.distributed")
+    if distributed is not None:
+        distributed.leave(status)
+    sys.exit(status)
 
 
 def _report(error: Exception) -> int:

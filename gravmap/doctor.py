@@ -30,25 +30,19 @@ OPTIONAL = {
     "tensorboard": ("tensorboard",),
 }
 
+_GPU_VERSIONS = {"driver": "driver", "CUDA": "cuda", "NCCL": "nccl"}
+
 # Run in a subprocess: it imports torch, which this module must not, and a broken driver may crash it.
 PROBE = """
-import json, sys
-found = {"gpus": [], "error": None, "deformable": "own"}
+import json
 try:
     import torch
-    found["threads"] = torch.get_num_threads()
-    for index in range(torch.cuda.device_count()):
-        card = torch.cuda.get_device_properties(index)
-        found["gpus"].append({"name": card.name, "memory_gib": round(card.total_memory / 2**30, 1)})
-    try:
-        import torchvision
-        if found["gpus"]:
-            found["deformable"] = "torchvision"
-    except Exception as error:
-        found["error"] = f"torchvision cannot be imported with this torch: {str(error).splitlines()[0]}"
 except Exception as error:
-    found["error"] = f"torch cannot be imported: {str(error).splitlines()[0]}"
-json.dump(found, sys.stdout)
+    found = {"gpus": [], "deformable": "own", "error": f"torch cannot be imported: {str(error).splitlines()[0]}"}
+else:
+    from gravmap.learning.gpu_check import check
+    found = check()
+print(json.dumps(found))
 """
 
 
@@ -63,7 +57,7 @@ class Findings:
     machine : dict
         Cores, memory and free disk, GiB.
     torch : dict
-        GPUs, threads, the deformable convolution in use, and the error if torch cannot be imported.
+        As :func:`gravmap.learning.gpu_check.check` returns it; or `error`, if torch cannot be imported.
     files : dict
         The file of each step in the workspace: path, and whether it exists.
     extras : dict
@@ -86,16 +80,17 @@ class Findings:
     def lines(self) -> list[str]:
         """All results as lines of text."""
         packages = ", ".join(f"{name} {version}" for name, version in self.versions.items() if version)
-        gpus = [f"{gpu['name']} ({gpu['memory_gib']} GiB)" for gpu in self.torch["gpus"]]
-        own = "gravmap's own operators" if self.torch["deformable"] == "own" else "torchvision's CUDA kernel"
+        own = "gravmap's own operators"
+        runs = all(gpu.get("deformable_runs") for gpu in self.torch["gpus"])
+        kernel = f"torchvision's CUDA kernel, which {'runs' if runs else 'does not run'}"
         text = [
             f"gravmap {__version__}, Python {platform.python_version()}, {platform.platform()}",
             f"Packages: {packages}",
             f"Optional: {', '.join(self._extra(name) for name in self.extras)}",
             f"Machine: {self.machine['cores']} cores, {self.machine['memory_gib']} GiB of memory, "
             f"{self.machine['disk_free_gib']} GiB of disk free here",
-            f"GPUs: {', '.join(gpus) if gpus else 'none seen; train with --gpus 0 (CPU)'}",
-            f"Deformable convolution: {own}",
+            *self._gpus(),
+            f"Deformable convolution: {kernel if self.torch['deformable'] != 'own' else own}",
             "Workspace:",
         ]
         for step, entry in self.files.items():
@@ -103,6 +98,23 @@ class Findings:
             text.append(f"  {state} {entry['path']}  (gravmap {step})")
         text += [f"Fault: {fault}" for fault in self.faults] or ["No fault found."]
         return text
+
+    def _gpus(self) -> list[str]:
+        """Versions that concern GPUs, and each GPU, as lines of text."""
+        found = self.torch
+        gpus = found["gpus"]
+        if not gpus:
+            why = found.get("no_gpu") or "torch was not asked"
+            return [f"GPUs: none ({why}); train with --gpus 0 (CPU)"]
+        versions = ", ".join(f"{name} {found.get(key) or 'unknown'}" for name, key in _GPU_VERSIONS.items())
+        lines = [f"GPUs: {len(gpus)} ({versions})"]
+        for index, gpu in enumerate(gpus):
+            fits = f"crops of up to {gpu['crop_px']} px fit in training ({gpu['precision']}, two at a time)"
+            lines.append(
+                f"  {index}: {gpu['name']}, compute capability {gpu['capability']}, {gpu['memory_gib']} GiB, "
+                f"{gpu['free_gib']} GiB free; {fits if gpu['crop_px'] else 'training does not run'}"
+            )
+        return lines
 
     def _extra(self, name: str) -> str:
         """One extra as text."""
@@ -144,6 +156,7 @@ def examine(
     faults = [f"{name} is not installed: pip install {name}" for name, version in versions.items() if version is None]
     if torch["error"]:
         faults.append(f"{torch['error']}. Reinstall both: pip install torch torchvision")
+    faults += [gpu["fault"] for gpu in torch["gpus"] if gpu["fault"]]
     return Findings(
         versions=versions,
         machine=_machine(workspace),
@@ -178,7 +191,7 @@ def _probe_torch(probe: str) -> dict[str, Any]:
         return found
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
     try:
-        found = json.loads(done.stdout)
+        found = json.loads(done.stdout.strip().rpartition("\n")[2])  # libraries may print before it
     except json.JSONDecodeError:
         last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
         found["error"] = f"torch cannot be imported: {last[0]}"

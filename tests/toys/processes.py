@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 import traceback
+from pathlib import Path
 
 SECONDS = 120
 FORK = multiprocessing.get_context("fork")
@@ -54,6 +55,23 @@ def in_group(function, size=2):
             return function(group)
 
     return [lambda rank=rank: member(rank) for rank in range(size)]
+
+
+def running_workers():
+    """Processes that live under the fork server of this process."""
+    parents, servers = {}, set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+                command = (entry / "cmdline").read_text()
+            except OSError:
+                continue
+            if state != "Z":
+                parents[entry.name] = parent
+            if parent == str(os.getpid()) and "forkserver" in command:
+                servers.add(entry.name)
+    return [process for process, parent in parents.items() if parent in servers]
 
 
 def _run(function, sender):

@@ -118,7 +118,7 @@ class TrainConfig:
     channels_last : bool
         Use the channels-last memory format.
     compile : bool
-        Compile the network with torch.compile.
+        Compile the network with torch.compile; where that fails, a warning says so and the network is used as it is.
     tensorboard : bool
         Also write TensorBoard event files.
     augmentation : Augmentation

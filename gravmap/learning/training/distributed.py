@@ -2,15 +2,24 @@
 
 `gravmap.learning.training.launch` starts N processes on this machine. torchrun and `srun` start the processes
 themselves, on one machine or several; :func:`process_group` then reads the environment variables that they set.
+
+A process that fails leaves the group without destroying it (:func:`leave`), because with NCCL that can wait for the
+other processes. A process that hangs is noticed by a :class:`Watch`, because torch's own timeout ends the process
+without a message.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -19,10 +28,126 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gravmap.errors import DeviceError
+from gravmap.errors import DeviceError, GravmapError, OptionError, out_of_memory
+from gravmap.progress import describe_time
+
+log = logging.getLogger(__name__)
+
+STEP_TIMEOUT = "GRAVMAP_STEP_TIMEOUT"
+"""Environment variable: the most seconds that a training step may take after the first."""
+
+STEP_LIMIT_S = 300.0
+"""The default of :data:`STEP_TIMEOUT`; ten times the step before, if that is longer."""
+
+WAIT_LIMIT_S = 1800.0
+"""The most seconds of the first step, which may compile, and of waiting for other processes outside of steps."""
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID")
+_RESUME = "--resume continues after the last complete epoch."
+
+
+class PeerError(GravmapError):
+    """Another process of the group ended or hangs: a consequence, unless no other process reports an error."""
+
+
+class Watch:
+    """A thread that ends this process with a message when it, or the group, makes no progress.
+
+    A process that hangs leaves the others waiting for it. torch ends those without a message, with NCCL after a time
+    that was chosen for the start of a run.
+
+    Parameters
+    ----------
+    rank : int
+        Number of this process.
+    report : callable
+        Is given the error before the process ends.
+
+    Raises
+    ------
+    OptionError
+        The environment variable :data:`STEP_TIMEOUT` is not a positive number.
+    """
+
+    def __init__(self, rank: int, report: Callable[[GravmapError], None]) -> None:
+        self._rank, self._report = rank, report
+        self._step_limit_s = _step_limit_s()
+        self._place, self._step, self._waiting = "the start of the group", False, False
+        self._seconds = 0.0
+        self._step_before_s: float | None = None
+        self._lock = threading.Lock()  # a tick must not undo what is noted
+        self._stopped = threading.Event()
+        self._main = threading.get_ident()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def at(self, place: str, step: bool) -> None:
+        """Note that this process has come to `place`, and whether that is a training step."""
+        with self._lock:
+            if self._step:
+                self._step_before_s = self._seconds
+            self._place, self._step, self._waiting, self._seconds = place, step, False, 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Context manager around what waits for other processes."""
+        with self._lock:
+            if not self._step:
+                self._seconds = 0.0
+            self._waiting = True
+        try:
+            yield
+        finally:
+            # CUDA computes behind Python: a step goes on waiting after the call has returned.
+            self._waiting = self._step
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+
+    @property
+    def place(self) -> str:
+        """Where this process is."""
+        return self._place
+
+    def _limit_s(self) -> float:
+        """Most seconds at this place."""
+        if not self._step:
+            return WAIT_LIMIT_S if self._waiting else float("inf")
+        if self._step_before_s is None:
+            return WAIT_LIMIT_S
+        limit_s = max(self._step_limit_s, 10 * self._step_before_s)
+        # The process that hangs speaks first, if it still can.
+        return 1.5 * limit_s if self._waiting else limit_s
+
+    def _run(self) -> None:
+        tick_s = min(1.0, self._step_limit_s / 20)
+        last = time.monotonic()
+        while not self._stopped.wait(tick_s):
+            now = time.monotonic()
+            # Of the time that the whole process was stopped (Ctrl-Z), hardly anything counts.
+            with self._lock:
+                self._seconds += min(now - last, 2 * tick_s)
+                hangs = self._seconds > self._limit_s()
+            last = now
+            if hangs:
+                self._report(self._error())
+                _flush()
+                os._exit(1)
+
+    def _error(self) -> GravmapError:
+        after = describe_time(self._seconds)
+        if self._waiting:
+            return PeerError(
+                f"Process {self._rank} has waited {after} for the other processes in {self._place}.",
+                f"One of them hangs, or its machine cannot be reached: look at each (py-spy, nvidia-smi). {_RESUME}",
+            )
+        frame = sys._current_frames().get(self._main)
+        where = f", at {frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_name})" if frame else ""
+        return GravmapError(
+            f"Process {self._rank} has made no progress for {after} in {self._place}{where}.",
+            f"Look at its disk and its GPU, or allow more with {STEP_TIMEOUT}=SECONDS. {_RESUME}",
+        )
 
 
 @dataclass(frozen=True)
@@ -35,16 +160,31 @@ class Group:
         Number of this process, and number of processes.
     device : torch.device
         Device of this process.
+    watch : Watch, optional
+        Ends this process when it hangs.
     """
 
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    watch: Watch | None = None
+
+    def at(self, place: str, *, step: bool = False) -> None:
+        """Note where training is, for messages and timeouts: "epoch 1, step 3"; and whether that is a step."""
+        if self.watch is not None:
+            self.watch.at(place, step)
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Sum a tensor over all processes, in place."""
+        """Sum a tensor over all processes, in place.
+
+        Raises
+        ------
+        PeerError
+            Another process ended. So do all other operations on a group.
+        """
         if self.size > 1:
-            dist.all_reduce(tensor)
+            with self._exchange():
+                dist.all_reduce(tensor)
         return tensor
 
     def sum_tensors(self, tensors: list[Tensor]) -> None:
@@ -64,7 +204,8 @@ class Group:
         if self.size == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values, src=0, device=self.device)
+        with self._exchange():
+            dist.broadcast_object_list(values, src=0, device=self.device)
         return values[0]
 
     def average_buffers(self, network: nn.Module) -> None:
@@ -73,6 +214,20 @@ class Group:
             for buffer in network.buffers():
                 if buffer.is_floating_point():
                     buffer.copy_(self.sum(buffer.clone()) / self.size)
+
+    @contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """Context manager of an operation that all processes take part in."""
+        try:
+            if self.watch is None:
+                yield
+            else:
+                with self.watch.waiting():
+                    yield
+        except RuntimeError as error:
+            if out_of_memory(error) is not None:
+                raise
+            raise _peer_error(error, self.rank, self.watch) from error
 
 
 ALONE = Group()
@@ -117,38 +272,72 @@ def choose_device(gpus: int | None, device: str | None, found: int) -> tuple[str
 
 
 def group_variables(environment: Mapping[str, str]) -> dict[str, str] | None:
-    """Return the five variables of a group that torchrun or SLURM's `srun` started, or None."""
+    """Return the five variables of a group that torchrun or SLURM's `srun` started, or None.
+
+    Where `srun` starts torchrun, the processes are those of torchrun.
+    """
     if all(name in environment for name in _TORCHRUN):
         return {name: environment[name] for name in _TORCHRUN}
     # A batch script without srun has a process number but is one process: it has no step of several tasks.
     if all(name in environment for name in _SLURM) and int(environment["SLURM_STEP_NUM_TASKS"]) > 1:
         rank, size, local, nodes, job = (environment[name] for name in _SLURM)
-        first = re.match(r"([^\[,]+)(?:\[(\d+))?", nodes)
-        host = "".join(part or "" for part in first.groups()) if first else "127.0.0.1"
+        # "r[1-2]n[07-08],r3n1": the first number of each range, up to the first comma between names.
+        host = re.sub(r"\[(\d+)[^\]]*\]", r"\1", nodes).partition(",")[0]
         port = environment.get("MASTER_PORT", str(20000 + int(job) % 20000))
         values = (rank, size, local, environment.get("MASTER_ADDR", host), port)
         return dict(zip(_TORCHRUN, values, strict=True))
     return None
 
 
+def visible_device(local: int, environment: Mapping[str, str]) -> int:
+    """Return the index of the CUDA device of a process, among those it sees.
+
+    Parameters
+    ----------
+    local : int
+        Number of the process on this machine.
+    environment : mapping of str to str
+        Environment variables; torchrun's processes all see the same devices.
+
+    Raises
+    ------
+    DeviceError
+        This machine has fewer GPUs than processes.
+    """
+    found = torch.cuda.device_count()
+    if local < found:
+        return local
+    # SLURM can show each task its own GPU alone (--gpus-per-task, --gpu-bind), as device 0.
+    if found == 1 and "TORCHELASTIC_RUN_ID" not in environment:
+        return 0
+    raise DeviceError(
+        f"Process {local} of this machine has no GPU: {found} CUDA device(s) were found.",
+        f"Start {found} process(es) per machine." if found else "--device cpu trains on the CPU.",
+    )
+
+
 @contextmanager
-def process_group(kind: str) -> Iterator[Group]:
+def process_group(kind: str, report: Callable[[GravmapError], None] | None = None) -> Iterator[Group]:
     """Join the process group that the environment variables describe; without them, a group of one process.
 
     Parameters
     ----------
     kind : str
         "cpu" (gloo) or "cuda" (nccl).
+    report : callable, optional
+        Is given the error before a process that hangs is ended; by default it is logged.
 
     Yields
     ------
     Group
-        Destroyed when the block ends.
+        Destroyed when the block has ended without an error. After an error, end the process with :func:`leave`.
 
     Raises
     ------
     DeviceError
-        This machine has fewer GPUs than processes.
+        This machine has fewer GPUs than processes, or the processes cannot be connected.
+    PeerError
+        Another process of the group ended.
     """
     variables = group_variables(os.environ)
     if variables is None:
@@ -158,15 +347,98 @@ def process_group(kind: str) -> Iterator[Group]:
     rank, size, local = (int(variables[name]) for name in _TORCHRUN[:3])
     device = torch.device("cpu")
     if kind == "cuda":
-        if local >= torch.cuda.device_count():
-            raise DeviceError(
-                f"Process {local} of this machine has no GPU: {torch.cuda.device_count()} CUDA device(s) were found.",
-                f"Start {torch.cuda.device_count()} processes per machine.",
-            )
-        device = torch.device("cuda", local)
+        device = torch.device("cuda", visible_device(local, os.environ))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo", rank=rank, world_size=size)
+    watch = Watch(rank, report or (lambda error: log.error("%s", error)))
     try:
-        yield Group(rank, size, device)
+        with watch.waiting():
+            _connect(rank, size, device)
+        yield Group(rank, size, device, watch)
+    except (PeerError, dist.DistError) as error:
+        time.sleep(1.0)  # so that the launcher, and the user, first see the process that failed
+        if isinstance(error, PeerError):
+            raise
+        if out_of_memory(error) is not None:
+            raise
+        raise _peer_error(error, rank, watch) from error
     finally:
-        dist.destroy_process_group()
+        watch.stop()
+    dist.destroy_process_group()
+
+
+def _connect(rank: int, size: int, device: torch.device) -> None:
+    """Join the process group, and exchange a number before training takes memory.
+
+    Raises
+    ------
+    DeviceError
+        Two processes have the same GPU, or the processes cannot be connected.
+    """
+    cuda = device.type == "cuda"
+    try:
+        dist.init_process_group(
+            "nccl" if cuda else "gloo",
+            rank=rank,
+            world_size=size,
+            # torch ends the process without a message; the watch comes first.
+            timeout=timedelta(seconds=2 * WAIT_LIMIT_S),
+            device_id=device if cuda else None,  # NCCL then connects, and takes its memory, at once
+        )
+        joined = torch.ones(1, device=device)
+        dist.all_reduce(joined)
+        joined.item()
+    except (RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        if "Duplicate GPU" in text:
+            raise DeviceError(
+                f"Process {rank} has the same GPU as another process of this machine.",
+                "Start one process per GPU, or let srun show each task its own (--gpus-per-task=1).",
+            ) from error
+        how = "NCCL_DEBUG=INFO says more; NCCL_SOCKET_IFNAME" if cuda else "GLOO_SOCKET_IFNAME"
+        raise DeviceError(
+            f"Process {rank} could not be connected with the other {size - 1} at "
+            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: {text[:300]}",
+            f"{how} names the network interface.",
+        ) from error
+
+
+def leave(status: int) -> None:
+    """End this process at once if an error has left it in a process group; report the error first.
+
+    Otherwise Python's end would destroy the group, which with NCCL can wait for processes that wait for this one.
+
+    Parameters
+    ----------
+    status : int
+        Exit status.
+    """
+    if dist.is_available() and dist.is_initialized():
+        _flush()
+        os._exit(status)
+
+
+def _flush() -> None:
+    """Write what is buffered, before a process ends without Python's own end."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _peer_error(error: Exception, rank: int, watch: Watch | None) -> PeerError:
+    place = f" in {watch.place}" if watch is not None else ""
+    text = " ".join(str(error).split())
+    return PeerError(
+        f"Process {rank} lost its connection to another process{place}: {text[:200]}",
+        f"The message of the other process, or the system's log, says why it ended. {_RESUME}",
+    )
+
+
+def _step_limit_s() -> float:
+    text = os.environ.get(STEP_TIMEOUT, str(STEP_LIMIT_S))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise OptionError(f"{STEP_TIMEOUT} is {text!r}, not a number of seconds.", f"{STEP_TIMEOUT}=600, for example.")
+    return seconds

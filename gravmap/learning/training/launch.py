@@ -11,7 +11,6 @@ import os
 import signal
 import tempfile
 import threading
-import time
 import traceback
 import uuid
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from gravmap import errors
 from gravmap.errors import GravmapError, out_of_memory
 from gravmap.files import write_json
 from gravmap.learning.data.splits import DatasetSplits
-from gravmap.learning.training.distributed import process_group
+from gravmap.learning.training.distributed import PeerError, leave, process_group
 from gravmap.progress import Progress, silent
 from gravmap.records import parse_record, read_record
 
@@ -118,7 +117,8 @@ def _launch_once(
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # gravmap reports failures itself; the launcher would print its own tables as well.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     handlers = {
         number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     }
@@ -149,14 +149,21 @@ def _launch_once(
                     str(folder), str(data_dir), str(run_dir), config.to_json(), processes, resume, tiles
                 )
         except ChildFailedError as failure:
-            error = _first_error(folder)
-            if isinstance(error, GravmapError):
-                raise error from None
+            cause, consequence = _first_errors(folder)
+            if cause is not None:
+                raise cause from None
             for rank, failed in failure.failures.items():
+                if failed.exitcode == -signal.SIGINT:
+                    raise KeyboardInterrupt from None
+                if failed.exitcode == -signal.SIGABRT:  # by the process itself; it would do so again
+                    raise GravmapError(
+                        f"Training process {rank} aborted (SIGABRT).",
+                        "What it printed says why. --resume continues after the last complete epoch.",
+                    ) from None
                 if failed.exitcode < 0:
                     name = signal.Signals(-failed.exitcode).name
                     raise _KilledError(f"Training process {rank} was ended by {name}") from None
-            raise error or failure from None
+            raise consequence or failure from None
         except SignalException as ended:
             raise KeyboardInterrupt(str(ended)) from None
         finally:
@@ -179,21 +186,23 @@ def _worker(
     from gravmap.learning.training.config import TrainConfig
     from gravmap.learning.training.run import train
 
-    # Ctrl-C reaches every process of a terminal; only the parent handles it and ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches every process of a terminal, and the parent says so; those that ignored it would be waited for.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     folder, rank = Path(scratch), int(os.environ["RANK"])
     config = TrainConfig.from_json(config_json)
+
+    def report(error: Exception) -> None:
+        write_json(folder / f"error-{rank}.json", _describe(error))
+
     try:
-        with process_group(config.device) as group:
+        with process_group(config.device, report) as group:
             data = replace(DatasetSplits.load(Path(data_dir)), tiles=tiles)
             progress = _report_progress(folder, rank)
             return train(data, Path(run_dir), config, progress, group=group, resume=resume)
     except Exception as error:
-        if not isinstance(error, GravmapError):
-            # Often only a consequence of another process's failure, which the launcher should see first.
-            time.sleep(1.0)
-        write_json(folder / f"error-{rank}.json", _describe(error))
+        report(error)
+        leave(1)
         raise SystemExit(1) from None
 
 
@@ -239,13 +248,20 @@ def _describe(error: Exception) -> dict[str, Any]:
     return {"type": None, "message": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
 
 
-def _first_error(folder: Path) -> Exception | None:
-    """Return the error of the workers: a GravmapError if there is one, since the others are its consequences."""
-    found = [read_record(path, dict[str, str | None]) for path in sorted(folder.glob("error-*.json"))]
-    for record in found:
-        if record["type"] is not None:
-            kind: type[GravmapError] = getattr(errors, record["type"], GravmapError)
-            return kind(str(record["message"]), record["hint"])
-    if found:
-        return RuntimeError(f"{found[0]['message']}\n{found[0]['traceback']}")
-    return None
+def _first_errors(folder: Path) -> tuple[Exception | None, Exception | None]:
+    """Return the first error that is not a consequence of another process's end, and the first that is."""
+    found = sorted(folder.glob("error-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    records = [read_record(path, dict[str, str | None]) for path in found]
+    first = [
+        next((_as_error(each) for each in records if (each["type"] == PeerError.__name__) is consequence), None)
+        for consequence in (False, True)
+    ]
+    return first[0], first[1]
+
+
+def _as_error(record: dict[str, str | None]) -> Exception:
+    """Return the error that :func:`_describe` described."""
+    if record["type"] is None:
+        return RuntimeError(f"{record['message']}\n{record['traceback']}")
+    kind: type[GravmapError] = getattr(errors, record["type"], GravmapError)
+    return kind(str(record["message"]), record["hint"])

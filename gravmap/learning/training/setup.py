@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from gravmap.errors import GravmapError, out_of_memory
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.outcrop_context import CONTEXT, context_names, measured_names
 from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.training.checkpoint import ModelSpec, versions
 from gravmap.learning.training.config import TrainConfig
+from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.loss import class_counts
 from gravmap.learning.training.warm_start import refuse_incompatible
 from gravmap.network.precision import choose_precision
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -166,3 +173,56 @@ def make_network(
         network.set_prior((class_cells / max(class_cells.sum(), 1.0)).tolist())
     made: nn.Module = network
     return made
+
+
+def compile_network(
+    network: nn.Module, group: Group, attempt: Callable[[Callable[[Tensor], Tensor]], object]
+) -> Callable[[Tensor], Tensor]:
+    """Compile a network; where that fails in one process, no process uses the compiled one, and a warning says so.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network, with synchronised batch normalisation if it is to have that.
+    group : Group
+        The processes that train together.
+    attempt : callable
+        Runs a forward and a backward pass through the function that it is given, as in training. Gradients and
+        running statistics are restored.
+
+    Returns
+    -------
+    callable
+        The compiled network, which shares the weights; or `network`.
+    """
+    if group.size > 1:
+        # Without the exchanges of batch normalisation: a machine may lack a compiler while the others have one.
+        small = torch.compile(torch.neg)
+        if _fails(group, lambda: small(torch.ones(8, device=group.device))):
+            return network
+    compiled: Callable[[Tensor], Tensor] = torch.compile(network)
+    buffers = [buffer.clone() for buffer in network.buffers()]
+    failed = _fails(group, lambda: attempt(compiled))
+    network.zero_grad(set_to_none=True)
+    for buffer, value in zip(network.buffers(), buffers, strict=True):
+        buffer.copy_(value)
+    return network if failed else compiled
+
+
+def _fails(group: Group, attempt: Callable[[], object]) -> bool:
+    """Return whether `attempt` fails in any process; the first one warns."""
+    failed = torch.zeros(group.size, device=group.device)
+    reason = ""
+    try:
+        attempt()
+    except GravmapError:
+        raise
+    except Exception as error:
+        # Memory that lacks is no failure of the compiler, and found again, and dealt with, in training.
+        if out_of_memory(error) is None:
+            failed[group.rank] = 1
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    group.sum(failed)
+    if failed.any() and int(failed.argmax()) == group.rank:
+        log.warning("The network cannot be compiled, and is used as it is (--compile): %s", reason)
+    return bool(failed.any())

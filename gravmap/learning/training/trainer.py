@@ -34,7 +34,7 @@ from gravmap.learning.training.gradient_accumulation import (
 from gravmap.learning.training.loss import class_weights, make_criterion, pinball_km
 from gravmap.learning.training.schedule import ohem_keep_fraction
 from gravmap.learning.training.scorer import Scorer
-from gravmap.learning.training.setup import TrainingData, make_network
+from gravmap.learning.training.setup import TrainingData, compile_network, make_network
 from gravmap.learning.training.state import (
     Clock,
     EpochTotals,
@@ -178,12 +178,14 @@ class Trainer:
             epoch_start = time.monotonic()
             self.start_epoch()
             for index in range(self.steps_per_epoch):
+                self.group.at(f"epoch {state.epoch + 1}, step {index + 1}", step=True)
                 result = self.train_step(index, clock.elapsed_s)
                 clock.advance(result.elapsed_s)
                 progress(*clock.report(f"epoch {state.epoch + 1}/{config.epochs} {self.status_line()}"))
                 out_of_time = clock.is_up(index)
                 if out_of_time:
                     break
+            self.group.at(f"the scores of epoch {state.epoch + 1}")
             self.end_epoch(
                 epoch_start,
                 score=out_of_time or clock.evaluates(state.epoch),
@@ -193,6 +195,7 @@ class Trainer:
             if out_of_time:
                 log.info("The time limit is reached after %d epochs.", state.epoch)
                 break
+        self.group.at("the final evaluation")
         return clock
 
     def measure_cost(self) -> TrainingCost:
@@ -352,8 +355,14 @@ class Trainer:
             self.accumulation.synchronise_batch_norm(functools.partial(self.backward, 0, self.config.topk_share))
         # The compiled network shares the weights of `network`, whose names stay as they are.
         network = AllOutputs(self.network)
-        compiled: Callable[[Tensor], Tensor] = torch.compile(network) if self.config.compile else network
-        return compiled
+        return compile_network(network, self.group, self._attempt) if self.config.compile else network
+
+    def _attempt(self, forward: Callable[[Tensor], Tensor]) -> None:
+        """Run a micro-batch forward and backward through `forward`, as in an epoch."""
+        self.start_epoch()
+        self._forward = forward
+        samples = self.accumulation.sample_numbers(0)[: self.accumulation.micro_batch]
+        self.backward(0, self.config.topk_share, [samples])
 
     def _statistics_differ(self) -> bool:
         """Return whether the processes normalise their crops by statistics of their own."""

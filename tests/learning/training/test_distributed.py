@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +17,11 @@ from gravmap.learning import RegionDataset, TrainConfig, load_model, train
 from gravmap.learning.calibration.applicability import read_area_of_applicability
 from gravmap.learning.calibration.temperature import read_calibration
 from gravmap.learning.sampling.augmentation import Augmentation
-from gravmap.learning.training.distributed import Group, choose_device, group_variables
+from gravmap.learning.training.distributed import Group, choose_device, group_variables, process_group
 from gravmap.learning.training.launch import launch
 from gravmap.learning.training.trainer import Trainer
 from toys.dataset import make_arrays
+from toys.processes import running_workers
 
 SHORT = TrainConfig(model="ggmnet-tiny", epochs=1, steps=2, batch_size=4, lr=3e-3, seed=1)
 
@@ -165,6 +165,7 @@ def test_ctrl_c_ends_all(area, tmp_path):
         if done >= 2 and not pressed.is_set():
             assert len(running_workers()) == 2
             pressed.set()
+            pressed.at = time.monotonic()
             threading.Timer(0.1, interrupt).start()
 
     pressed = threading.Event()
@@ -172,28 +173,12 @@ def test_ctrl_c_ends_all(area, tmp_path):
     long = TrainConfig(model="ggmnet-tiny", epochs=1000, steps=5, batch_size=4)
     with pytest.raises(KeyboardInterrupt):
         launch(area, tmp_path / "run", long, 2, listener)
+    assert time.monotonic() - pressed.at < 10
     assert signal.getsignal(signal.SIGINT) is before
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and running_workers():
         time.sleep(0.1)
     assert not running_workers()
-
-
-def running_workers():
-    """Processes that live under the fork server of this process."""
-    parents, servers = {}, set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                state, parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:2]
-                command = (entry / "cmdline").read_text()
-            except OSError:
-                continue
-            if state != "Z":
-                parents[entry.name] = parent
-            if parent == str(os.getpid()) and "forkserver" in command:
-                servers.add(entry.name)
-    return [process for process, parent in parents.items() if parent in servers]
 
 
 def test_the_device_is_chosen():
@@ -228,3 +213,94 @@ def test_groups_of_torchrun_and_slurm_are_recognised():
     assert group_variables({**slurm, "SLURM_STEP_NUM_TASKS": "1"}) is None
     del slurm["SLURM_STEP_NUM_TASKS"]
     assert group_variables(slurm) is None
+    # The name of the first node: up to the first comma between names, with the first number of each range.
+    for nodes, first in [
+        ("r[1-2]n[07-08,11],r3n1", "r1n07"),
+        ("login,gpu[1-2]", "login"),
+        ("a-b.c[03]-ib", "a-b.c03-ib"),
+    ]:
+        assert (
+            group_variables({**slurm, "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NODELIST": nodes})["MASTER_ADDR"]
+            == first
+        )
+
+
+# The second of two tasks on the second of two nodes; a job that shows each task one GPU sets no other variable.
+SRUN = {
+    "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1",
+    "SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_JOB_ID": "123456",
+}  # fmt: skip
+# srun started one torchrun on each of the two nodes, with two processes.
+SRUN_TORCHRUN = {
+    **SRUN, "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0", "TORCHELASTIC_RUN_ID": "none",
+    "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "gpu07", "MASTER_PORT": "29500",
+}  # fmt: skip
+
+
+@pytest.fixture
+def cuda_group(monkeypatch):
+    """Join a group of CUDA processes in an environment; return the group, and what was called in which order."""
+
+    def run(environment, devices):
+        for name in [name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC_"))]:
+            monkeypatch.delenv(name)
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.setenv(name, "")  # the group sets it, and monkeypatch restores it
+            monkeypatch.delenv(name)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        ones = torch.ones
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+        monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(("set_device", device.index)))
+        monkeypatch.setattr(torch, "ones", lambda *shape, device: ones(*shape))
+        monkeypatch.setattr(torch.distributed, "init_process_group", init)
+        monkeypatch.setattr(
+            torch.distributed, "all_reduce", lambda tensor: calls.append(("all_reduce", tensor.numel()))
+        )
+        monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+        with process_group("cuda") as group:
+            return group, calls
+
+    def init(backend, *, rank, world_size, timeout, device_id):
+        calls.append((backend, rank, world_size, device_id.index))
+        if run.fails:
+            raise torch.distributed.DistBackendError(run.fails)
+
+    calls, run.fails = [], None
+    return run
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices", "device"),
+    [(SRUN, 1, 0), (SRUN, 2, 1), (SRUN_TORCHRUN, 2, 1)],
+    ids=["one GPU visible per task", "all GPUs visible to each task", "torchrun in srun"],
+)
+def test_usual_ways_to_start_with_slurm(cuda_group, environment, devices, device):
+    """The GPU is chosen and NCCL connected to it, before training takes its memory."""
+    group, calls = cuda_group(environment, devices)
+    assert (group.rank, group.size, group.device) == (3, 4, torch.device("cuda", device))
+    assert calls == [("set_device", device), ("nccl", 3, 4, device), ("all_reduce", 1)]
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices", "hint"),
+    [(SRUN_TORCHRUN, 1, "Start 1 process"), (SRUN, 0, "--device cpu")],
+)
+def test_more_processes_than_gpus_are_refused(cuda_group, environment, devices, hint):
+    with pytest.raises(DeviceError, match="Process 1 of this machine has no GPU") as caught:
+        cuda_group(environment, devices)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("invalid usage. Duplicate GPU detected : rank 3 and rank 2", "the same GPU as another", "--gpus-per-task=1"),
+        ("socketStartConnect: timed out", "could not be connected .* gpu07:23456: socketStart", "NCCL_SOCKET_IFNAME"),
+    ],
+)
+def test_a_group_that_does_not_connect_says_why(cuda_group, text, message, hint):
+    cuda_group.fails = text
+    with pytest.raises(DeviceError, match=message) as caught:
+        cuda_group(SRUN, 1)
+    assert hint in caught.value.hint
