@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -45,6 +45,7 @@ WAIT_LIMIT_S = 1800.0
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID")
 _RESUME = "--resume continues after the last complete epoch."
+_LESS_MEMORY = "A smaller --micro-batch (train) or --batch-size (predict) leaves more memory for the exchange."
 
 
 class PeerError(GravmapError):
@@ -181,19 +182,24 @@ class Group:
         ------
         PeerError
             Another process ended. So do all other operations on a group.
+        DeviceError
+            The exchange itself ran out of memory; it cannot be repeated.
         """
         if self.size > 1:
             with self._exchange():
                 dist.all_reduce(tensor)
         return tensor
 
-    def sum_tensors(self, tensors: list[Tensor]) -> None:
-        """Sum tensors of one dtype over all processes, in place and in one exchange."""
-        if self.size > 1 and tensors:
-            flat = self.sum(torch.cat([tensor.flatten() for tensor in tensors]))
-            parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-            for tensor, part in zip(tensors, parts, strict=True):
-                tensor.copy_(part.view_as(tensor))
+    def start_sum(self, tensor: Tensor) -> Callable[[], None]:
+        """Start to sum a tensor over all processes, in place, and return a function that waits for the sum."""
+        with self._exchange(waits=False):
+            work = dist.all_reduce(tensor, async_op=True)
+
+        def wait() -> None:
+            with self._exchange():
+                work.wait()
+
+        return wait
 
     def sum_array(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
         """Sum an array over all processes."""
@@ -216,18 +222,13 @@ class Group:
                     buffer.copy_(self.sum(buffer.clone()) / self.size)
 
     @contextmanager
-    def _exchange(self) -> Iterator[None]:
-        """Context manager of an operation that all processes take part in."""
+    def _exchange(self, waits: bool = True) -> Iterator[None]:
+        """Context manager of an operation that all processes take part in, and that waits for them or not."""
         try:
-            if self.watch is None:
+            with self.watch.waiting() if waits and self.watch is not None else nullcontext():
                 yield
-            else:
-                with self.watch.waiting():
-                    yield
         except RuntimeError as error:
-            if out_of_memory(error) is not None:
-                raise
-            raise _peer_error(error, self.rank, self.watch) from error
+            raise out_of_memory(error, _LESS_MEMORY) or _peer_error(error, self.rank, self.watch) from error
 
 
 ALONE = Group()

@@ -1,8 +1,9 @@
 """Gradient accumulation: a batch in micro-batches that fit into memory, its gradients summed over all processes.
 
-Every process runs its micro-batches and sums their gradients; then the processes exchange their loss terms and whether
-one of them ran out of memory. If one did, all processes discard the step, halve the micro-batch and repeat it. No
-process waits for another one, because nothing is exchanged before every process has reported.
+Every process runs its micro-batches. During the backward pass of the last one the gradients are summed over all
+processes (:class:`GradientSum`); then the processes exchange their loss terms and whether one of them ran out of
+memory. If one did, all processes discard the step, halve the micro-batch and repeat it. A process that ran out of
+memory takes part in every exchange, so it does not block the others.
 
 Synchronised batch normalisation is the exception: it exchanges statistics inside the network. There the micro-batch is
 found before it is switched on (:meth:`GradientAccumulation.synchronise_batch_norm`), and a process that runs out of
@@ -11,6 +12,7 @@ memory later ends the run.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Callable
@@ -30,13 +32,13 @@ MARGIN = 4
 """Copies of the parameters that a step needs beside its passes: Adam's two moments and a temporary of its step, and the
 gradients on their way between the processes."""
 
-MicroBatches = list[list[int]]
-"""Numbers of the samples of each micro-batch."""
+BUCKET_BYTES = 2**23
+"""Gradients that are exchanged together, at least. Fewer bytes overlap more, but each exchange has a latency."""
 
-Backward = Callable[[MicroBatches], tuple[Tensor, Tensor]]
-"""Runs forward and backward on each micro-batch and leaves the summed gradients in the parameters.
+Backward = Callable[[list[int]], tuple[Tensor, Tensor]]
+"""Runs forward and backward, once, on the samples of a micro-batch, and adds their gradients to the parameters'.
 
-Returns the sums of numerator and denominator of the loss (2,), float64, and the confusion matrix (K, K)."""
+Returns numerator and denominator of the loss (2,), float64, and the confusion matrix (K, K)."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,119 @@ class StepResult:
     weight: float
     elapsed_s: float
     confusion: Tensor
+
+
+class GradientSum:
+    """Sums the gradients over all processes while the backward pass computes further ones.
+
+    A backward pass computes the gradients from the last layer to the first. They are divided into buckets in that
+    order, and a bucket is summed as soon as its gradients are complete. Each process sums all buckets, always in the
+    same order, and whether or not its backward pass succeeded. That is why this is not torch's DistributedDataParallel:
+    there, a process that fails in the backward pass leaves the others waiting.
+
+    A process alone has no buckets.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Its parameters have one dtype. It gets hooks and no further parameters.
+    group : Group
+        The processes that train together. A parameter has a gradient in all of them or in none.
+    """
+
+    def __init__(self, network: nn.Module, group: Group) -> None:
+        self._group = group
+        self._buckets: list[_Bucket] = []
+        bucket: list[nn.Parameter] = []
+        parameters = [each for each in network.parameters() if each.requires_grad] if group.size > 1 else []
+        for parameter in reversed(parameters):
+            bucket.append(parameter)
+            complete = functools.partial(self._complete, len(self._buckets))
+            parameter.register_post_accumulate_grad_hook(complete)  # type: ignore[no-untyped-call]
+            if sum(each.nbytes for each in bucket) >= BUCKET_BYTES or parameter is parameters[0]:
+                self._buckets.append(_Bucket.of(bucket))
+                bucket = []
+        self._reset()
+
+    def start(self) -> None:
+        """Sum each bucket from now on as soon as it is complete: the next backward pass is the last of a step."""
+        self._started = True
+
+    def finish(self) -> None:
+        """Sum what is left, and wait until the gradients are the sums.
+
+        A gradient that this process lacks counts as zero, and stays None.
+
+        Raises
+        ------
+        PeerError, DeviceError
+            As in :meth:`Group.sum`.
+        """
+        while len(self._waits) < len(self._buckets):
+            self._launch()
+        for wait in self._waits:
+            wait()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._started = False
+        self._missing = [len(bucket.parameters) for bucket in self._buckets]
+        self._waits: list[Callable[[], None]] = []  # of the buckets whose sum is launched
+
+    def _complete(self, number: int, parameter: Tensor) -> None:
+        """Note that a parameter of a bucket has its gradient."""
+        if self._started:
+            self._missing[number] -= 1
+            # In the same order in all processes, or they would add different buckets.
+            while len(self._waits) < len(self._buckets) and not self._missing[len(self._waits)]:
+                self._launch()
+
+    def _launch(self) -> None:
+        """Start to sum the next bucket."""
+        bucket = self._buckets[len(self._waits)]
+        bucket.fill()
+        self._waits.append(self._group.start_sum(bucket.flat))
+
+
+@dataclass(frozen=True)
+class _Bucket:
+    """Gradients that are exchanged together.
+
+    Attributes
+    ----------
+    parameters : list of nn.Parameter
+    flat : Tensor, shape (N,)
+        Their gradients.
+    views : list of Tensor
+        Of `flat`, a view for each parameter, of its shape and strides.
+    """
+
+    parameters: list[nn.Parameter]
+    flat: Tensor
+    views: list[Tensor]
+
+    @classmethod
+    def of(cls, parameters: list[nn.Parameter]) -> _Bucket:
+        """Allocate the bucket of some parameters."""
+        flat = parameters[0].new_empty(sum(each.numel() for each in parameters), requires_grad=False)
+        parts = torch.split(flat, [each.numel() for each in parameters])
+        views = [
+            part.as_strided(each.shape, each.stride(), part.storage_offset())
+            for part, each in zip(parts, parameters, strict=True)
+        ]
+        return cls(parameters, flat, views)
+
+    def fill(self) -> None:
+        """Move the gradients of the parameters here; zeros for those that are None."""
+        gradients, views = [], []
+        for parameter, view in zip(self.parameters, self.views, strict=True):
+            if parameter.grad is None:
+                view.zero_()
+            else:
+                gradients.append(parameter.grad)
+                views.append(view)
+                parameter.grad = view
+        torch._foreach_copy_(views, gradients)
 
 
 class GradientAccumulation:
@@ -110,13 +225,18 @@ class GradientAccumulation:
         first = index * self.config.batch_size + self.group.rank * self.local_batch
         return list(range(first, first + self.local_batch))
 
+    @functools.cached_property
+    def _gradients(self) -> GradientSum:
+        """Made for the first step: until then, layers and memory format can change, and parameters with them."""
+        return GradientSum(self.network, self.group)
+
     def run(self, backward: Backward, index: int, elapsed_s: Callable[[], float]) -> StepResult | None:
-        """Run the backward passes of a step once.
+        """Run the passes of a step once, and compute its gradient: the sum over all processes, divided by `weight`.
 
         Parameters
         ----------
         backward : callable
-            Computes the gradients, see :data:`Backward`.
+            Computes the gradients of a micro-batch, see :data:`Backward`.
         index : int
             Number of the step in the epoch.
         elapsed_s : callable
@@ -133,8 +253,17 @@ class GradientAccumulation:
         DeviceError
             Not even the smallest micro-batch fits into memory.
         """
-        chunks = np.array_split(self.sample_numbers(index), self.steps)
-        found = self._attempt(backward, [chunk.tolist() for chunk in chunks])
+        gradients = self._gradients
+
+        def run_all() -> tuple[Tensor, Tensor]:
+            *micro_batches, last = (each.tolist() for each in np.array_split(self.sample_numbers(index), self.steps))
+            results = [backward(samples) for samples in micro_batches]
+            gradients.start()
+            terms, confusions = zip(*results, backward(last), strict=True)
+            return functools.reduce(torch.add, terms), functools.reduce(torch.add, confusions)
+
+        found = self._attempt(run_all)
+        gradients.finish()  # also if this process ran out of memory: the others wait for it
         terms = torch.zeros(4, dtype=torch.float64, device=self.group.device)
         if found is None:
             terms[3] = 1
@@ -143,17 +272,14 @@ class GradientAccumulation:
         terms[2] = elapsed_s() if self.group.rank == 0 else 0.0
         loss, weight, seconds, out_of_memory = self.group.sum(terms).tolist()
         if found is not None and not out_of_memory:
+            if weight:
+                complete = [each.grad for each in self.network.parameters() if each.grad is not None]
+                torch._foreach_mul_(complete, 1 / weight)
             return StepResult(loss, weight, seconds, found[1])
         if found is not None:  # another process ran out of memory
             self._restore(found[2])
         self.halve_micro_batch()
         return None
-
-    def average_gradients(self, weight: float) -> None:
-        """Sum the gradients over all processes and divide them by the denominator of the loss."""
-        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
-        self.group.sum_tensors(gradients)
-        torch._foreach_mul_(gradients, 1 / weight)
 
     def halve_micro_batch(self) -> None:
         """Halve the micro-batch from now on.
@@ -188,15 +314,15 @@ class GradientAccumulation:
         The network stays as it is. Memory for the step of the optimizer is kept free meanwhile.
         """
 
-        def try_one(micro_batches: MicroBatches) -> tuple[Tensor, Tensor]:
+        def try_one() -> tuple[Tensor, Tensor]:
             margin = [torch.empty_like(each) for each in self.network.parameters() for _ in range(MARGIN)]
-            found = backward(micro_batches)
+            found = backward(self.sample_numbers(0)[: self.micro_batch])
             del margin
             return found
 
         failures = 1.0
         while failures:
-            found = self._attempt(try_one, [self.sample_numbers(0)[: self.micro_batch]])
+            found = self._attempt(try_one)
             if found is not None:  # also if another process ran out of memory
                 self._restore(found[2])
             failures = float(self.group.sum(torch.full((1,), float(found is None), device=self.group.device)))
@@ -216,11 +342,11 @@ class GradientAccumulation:
         nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         self._recoverable = False  # a process that failed within the network would leave the others waiting
 
-    def _attempt(self, backward: Backward, micro_batches: MicroBatches) -> tuple[Tensor, Tensor, list[Tensor]] | None:
-        """Run `backward`; return its result and the buffers as they were, or None if memory ran out."""
+    def _attempt(self, passes: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, list[Tensor]] | None:
+        """Run `passes`; return its result and the buffers as they were, or None if memory ran out."""
         before = [buffer.clone() for buffer in self.network.buffers()]
         try:
-            terms, confusion = backward(micro_batches)
+            terms, confusion = passes()
         except (RuntimeError, MemoryError) as error:
             if out_of_memory(error) is None:
                 raise

@@ -26,11 +26,7 @@ from gravmap.learning.training.checkpoint import save_model, write_pair
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.curves import TensorBoardWriter, history_csv
 from gravmap.learning.training.distributed import Group
-from gravmap.learning.training.gradient_accumulation import (
-    GradientAccumulation,
-    MicroBatches,
-    StepResult,
-)
+from gravmap.learning.training.gradient_accumulation import GradientAccumulation, StepResult
 from gravmap.learning.training.loss import class_weights, make_criterion, pinball_km
 from gravmap.learning.training.schedule import ohem_keep_fraction
 from gravmap.learning.training.scorer import Scorer
@@ -258,7 +254,6 @@ class Trainer:
             result = accumulation.run(backward, index, elapsed_s)
         self._require_finite("loss", result.loss, index)
         if result.weight:
-            accumulation.average_gradients(result.weight)
             norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip or math.inf)
             self._require_finite("gradient", float(norm), index)
             optimizer.step()
@@ -269,31 +264,26 @@ class Trainer:
         self.totals.add(result)
         return result
 
-    def backward(self, epoch: int, keep_fraction: float, micro_batches: MicroBatches) -> tuple[Tensor, Tensor]:
-        """Run forward and backward on each micro-batch; gradients accumulate in the parameters.
+    def backward(self, epoch: int, keep_fraction: float, samples: list[int]) -> tuple[Tensor, Tensor]:
+        """Run forward and backward on a micro-batch; gradients accumulate in the parameters.
 
-        Returns numerator and denominator of the loss, summed, and the confusion matrix.
+        Returns numerator and denominator of the loss, and the confusion matrix.
         """
-        device, classes = self.group.device, len(self.data.classes)
-        terms = torch.zeros(2, dtype=torch.float64, device=device)
-        confusion = torch.zeros(classes, classes, dtype=torch.int64, device=device)
-        for samples in micro_batches:
-            inputs, target, small = self.sampler.batch(epoch, samples)
-            if self.config.channels_last:
-                inputs = inputs.contiguous(memory_format=torch.channels_last)
-            with autocast(self.precision, device):
-                outputs = self._forward(inputs)
-            logits, added = outputs, None
-            if self.thickness_weight:
-                logits, quantiles_km = torch.split(outputs, [classes, outputs.shape[1] - classes], dim=1)
-                logits = logits.contiguous(memory_format=torch.channels_last)  # else its argmax is slow
-                cover_km = self.sampler.cover_km(epoch, samples)
-                added = self.thickness_weight * pinball_km(quantiles_km, cover_km)
-            loss, weight = self.criterion(logits, target, small, topk_share=keep_fraction, added=added)
-            loss.backward()  # type: ignore[no-untyped-call]
-            terms += torch.stack((loss.detach(), weight)).to(terms)
-            confusion += _confusion(logits.detach(), target, classes)
-        return terms, confusion
+        classes = len(self.data.classes)
+        inputs, target, small = self.sampler.batch(epoch, samples)
+        if self.config.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with autocast(self.precision, self.group.device):
+            outputs = self._forward(inputs)
+        logits, added = outputs, None
+        if self.thickness_weight:
+            logits, quantiles_km = torch.split(outputs, [classes, outputs.shape[1] - classes], dim=1)
+            logits = logits.contiguous(memory_format=torch.channels_last)  # else its argmax is slow
+            cover_km = self.sampler.cover_km(epoch, samples)
+            added = self.thickness_weight * pinball_km(quantiles_km, cover_km)
+        loss, weight = self.criterion(logits, target, small, topk_share=keep_fraction, added=added)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return torch.stack((loss.detach(), weight)).double(), _confusion(logits.detach(), target, classes)
 
     def start_epoch(self) -> None:
         """Reset the totals; seed the random numbers of the network (dropout) by epoch and process alone."""
@@ -362,7 +352,7 @@ class Trainer:
         self.start_epoch()
         self._forward = forward
         samples = self.accumulation.sample_numbers(0)[: self.accumulation.micro_batch]
-        self.backward(0, self.config.topk_share, [samples])
+        self.backward(0, self.config.topk_share, samples)
 
     def _statistics_differ(self) -> bool:
         """Return whether the processes normalise their crops by statistics of their own."""

@@ -94,18 +94,19 @@ def test_libraries_out_of_memory_halve_the_micro_batch(area, tmp_path, monkeypat
 
 @pytest.mark.parametrize("error", BESIDE_TORCH)
 @pytest.mark.parametrize("place", ["optimizer", "all_reduce"])
-def test_out_of_memory_after_the_passes_ends_the_run_in_words(area, tmp_path, monkeypatch, place, error):
+def test_out_of_memory_outside_the_passes_ends_the_run_in_words(area, tmp_path, monkeypatch, place, error):
     def fail(*arguments, **options):
         raise error
 
-    trainer = Trainer(area, tmp_path, SHORT, Group())
+    trainer = Trainer(area, tmp_path, SHORT, Group(size=1 if place == "optimizer" else 2))
     trainer.start_epoch()
     if place == "optimizer":
         monkeypatch.setattr(trainer.state.schedule.optimizer, "step", fail)
     else:
-        monkeypatch.setattr(Group, "sum_tensors", fail)
-    with pytest.raises(RuntimeError) as caught:
+        monkeypatch.setattr(torch.distributed, "all_reduce", fail)  # within the backward pass
+    with pytest.raises((RuntimeError, DeviceError)) as caught:
         trainer.train_step(0)
+    assert trainer.accumulation.steps == 1
     described = launch._describe(caught.value)  # of a process of several; of a single one see tests/cli/test_session.py
     assert described["type"] == "DeviceError"
     assert described["message"].startswith("Not enough memory: CU") or "cuDNN" in described["message"]
