@@ -171,7 +171,8 @@ class _Bucket:
                 gradients.append(parameter.grad)
                 views.append(view)
                 parameter.grad = view
-        torch._foreach_copy_(views, gradients)
+        if gradients:
+            torch._foreach_copy_(views, gradients)
 
 
 class GradientAccumulation:

@@ -77,7 +77,7 @@ def use(kind):
     return prepare
 
 
-@pytest.mark.parametrize(("size", "micro_batch"), [(2, None), (2, 2), (4, None)])
+@pytest.mark.parametrize(("size", "micro_batch"), [(2, None), (2, 2), pytest.param(4, None, marks=pytest.mark.slow)])
 def test_all_processes_have_the_weights_of_one(area, tmp_path, size, micro_batch):
     """And with two processes, bit for bit those of a sum after the backward pass."""
 
@@ -115,7 +115,7 @@ def test_buckets_are_summed_within_the_last_backward_pass(area, tmp_path, monkey
             assert events == 4 * ["last gradient", *numbers[:-1], "last gradient", numbers[-1]]
 
 
-@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("step", [0, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 2)), 3])
 @pytest.mark.parametrize("place", ["forward", "backward"])
 def test_a_process_out_of_memory_takes_part_in_the_sums(area, tmp_path, place, step):
     """The step is repeated in both, with micro-batches of half the size."""
