@@ -55,7 +55,7 @@ class Sizes:
     warm_up: int = 2
     steps: int = 4
     epoch_s: float = 40.0
-    train_s: float = 120.0
+    train_s: float | None = 120.0  # None: two epochs
     train_px: int = 512
     compiled: str = "ggmnet"
     compiler: str = "inductor"
@@ -65,7 +65,7 @@ class Sizes:
     def small(cls, device: str) -> Sizes:
         """Everything small, to try the script."""
         model = {"model": "ggmnet-tiny", "crop_px": 64, "batches": (1, 2), "crops": 2}
-        times = {"warm_up": 1, "steps": 1, "epoch_s": 1.0, "train_s": 4.0, "train_px": 128}
+        times = {"warm_up": 1, "steps": 1, "epoch_s": 1.0, "train_s": None, "train_px": 128}
         return cls(device, True, **model, **times, compiled="unet", compiler="eager", shapes=((4, 2, 16),))
 
     def dataset(self) -> RegionDataset:
@@ -193,6 +193,7 @@ def time_epoch(sizes: Sizes) -> Iterator[Row]:
                 "steps": trainer.steps_per_epoch,
                 "epoch_s": epoch_s,
                 "score_s": score_s,
+                "window_s": trainer.scorer.window_s,
                 "hours": PAPER_EPOCHS * (epoch_s - first_s + step_s + score_s) / 3600,
             }
 
@@ -201,9 +202,16 @@ def train_on_crust(sizes: Sizes) -> Iterator[Row]:
     """Train on the west of a simulated crust for a given time, and score on its east, beside the commonest class."""
     dataset = load_crust()
     config = make_config(
-        "default", model=sizes.model, device=sizes.device, time_limit_s=sizes.train_s, tile_size_px=sizes.train_px,
-        batch_size=2 if sizes.tiny else 16, steps=2 if sizes.tiny else 25, topk_share=1.0,
-    )  # fmt: skip
+        "default",
+        model=sizes.model,
+        device=sizes.device,
+        time_limit_s=sizes.train_s,
+        epochs=2 if sizes.train_s is None else None,
+        tile_size_px=sizes.train_px,
+        batch_size=2 if sizes.tiny else 16,
+        steps=2 if sizes.tiny else 25,
+        topk_share=1.0,
+    )
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(dataset, Path(folder), config, Group(device=torch.device(sizes.device)))
         begin = time.monotonic()

@@ -49,7 +49,7 @@ def gpu():
 @pytest.mark.slow
 def test_every_part_with_few_packages(bare, tmp_path):
     words = [sys.executable, BENCHMARKS / "gpu.py", "--device", "cpu", "--tiny", "--gpus", "2", "-o", tmp_path]
-    done = subprocess.run(words, env=bare, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(words, env=bare, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
     rows = {title: part["rows"] for title, part in parts.items()}
@@ -67,14 +67,16 @@ def test_every_part_with_few_packages(bare, tmp_path):
         assert 0 < row["deform_fwd"] < row["network"]
         assert 0 < row["deform_bwd"] < row["backward"]
     (trained,) = rows["Training on a crust"]
-    assert trained["steps"] >= 2
+    assert trained["steps"] == 4
     assert 0 <= trained["fwiou"] <= 1
     assert trained["commonest_fwiou"] == pytest.approx(trained["commonest_pa"] ** 2)
     for row in rows["An epoch of the paper's recipe"]:
-        assert row["hours"] * 3600 >= 600 * row["score_s"]
+        assert row["hours"] * 3600 >= 600 * row["score_s"] > 600 * row["window_s"] > 0
     assert [row["compiler"] for row in rows["Compilation"]] == [None, "eager"]
     # Without segmentation_models_pytorch.
-    assert all("step_s" not in row and "peers" in row["note"] for row in rows["Training steps of other networks"])
+    assert all(
+        "step_s" not in row and "not installed" in row["note"] for row in rows["Training steps of other networks"]
+    )
     assert [row["gpus"] for row in rows["Scaling"]] == [1, 2]
     assert rows["Scaling"][1]["crops"] == 2 * rows["Scaling"][0]["crops"]
     text = (tmp_path / "gpu.md").read_text()
