@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -39,11 +40,21 @@ def best_seconds(work: Callable[[], object], repeats: int, device: torch.device)
     return min(times[1:])
 
 
-def deformable(device: torch.device, repeats: int) -> None:
-    """Compare the two deformable convolutions, forward and forward with backward."""
-    print("deformable 3x3 convolution, float32, one image, offsets of 0.5 px rms: seconds")
-    print(f"{'channels':>12} {'size':>5} {'':>13} {'forward':>8} {'with backward':>14}")
-    for c_in, c_out, size in ((144, 48, 512), (192, 64, 256), (33, 16, 512)):
+SHAPES = ((144, 48, 512), (192, 64, 256), (33, 16, 512))
+"""Channels in and out, and width, of the deformable convolutions that are compared."""
+
+
+def deformable_times(
+    device: torch.device, repeats: int, shapes: Sequence[tuple[int, int, int]] = SHAPES
+) -> Iterator[dict[str, Any]]:
+    """Time the two deformable convolutions, float32, one image, offsets of 0.5 px rms.
+
+    Yields
+    ------
+    dict
+        `channels` (in, out), `size_px`, `implementation`, and seconds: `forward_s`, and `both_s` with backward.
+    """
+    for c_in, c_out, size in shapes:
         torch.manual_seed(0)
         x = torch.randn(1, c_in, size, size, device=device, requires_grad=True)
         offset = (0.5 * torch.randn(1, 18, size, size, device=device)).requires_grad_()
@@ -55,15 +66,29 @@ def deformable(device: torch.device, repeats: int) -> None:
             from torchvision.ops import deform_conv2d
 
             rows["torchvision"] = lambda x=x, o=offset, w=weight: deform_conv2d(x, o, w, padding=1)
-        both = {}
         for name, work in rows.items():
             with torch.no_grad():
                 forward = best_seconds(work, repeats, device)
             tensors = (x, offset, weight)
-            both[name] = best_seconds(lambda w=work, t=tensors: torch.autograd.grad(w().sum(), t), repeats, device)
-            print(f"{c_in:>6} ->{c_out:>3} {size:>6} {name:>13} {forward:>8.3f} {both[name]:>14.3f}", flush=True)
-        if "torchvision" in both:
-            print(f"{'':>32} torchvision / gravmap {both['torchvision'] / both['gravmap']:.1f}", flush=True)
+            both = best_seconds(lambda w=work, t=tensors: torch.autograd.grad(w().sum(), t), repeats, device)
+            shape = {"channels": [c_in, c_out], "size_px": size}
+            yield {**shape, "implementation": name, "forward_s": forward, "both_s": both}
+
+
+def deformable(device: torch.device, repeats: int) -> None:
+    """Compare the two deformable convolutions, forward and forward with backward."""
+    print("deformable 3x3 convolution, float32, one image, offsets of 0.5 px rms: seconds")
+    print(f"{'channels':>12} {'size':>5} {'':>13} {'forward':>8} {'with backward':>14}")
+    ours = 0.0
+    for row in deformable_times(device, repeats):
+        (c_in, c_out), name, both = row["channels"], row["implementation"], row["both_s"]
+        print(
+            f"{c_in:>6} ->{c_out:>3} {row['size_px']:>6} {name:>13} {row['forward_s']:>8.3f} {both:>14.3f}", flush=True
+        )
+        if name == "gravmap":
+            ours = both
+        else:
+            print(f"{'':>32} torchvision / gravmap {both / ours:.1f}", flush=True)
 
 
 def score(network: torch.nn.Module, x: torch.Tensor) -> None:

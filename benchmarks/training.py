@@ -5,7 +5,9 @@
 
 A step is that of training: crops cut from the native grids, forward, bootstrapped loss, backward, gradient clipping,
 Adam. Steps per second and peak memory are measured first, without synchronisation in between; the percentages are of
-further steps that synchronise the device after each part. DATASET.npz is what `RegionDataset.save` writes; without it a
+further steps that synchronise the device after each part. Those of the deformable convolutions are contained in those
+of the network and of the backward pass. With a micro-batch of one crop, which has no variance, batch normalisation uses
+its running statistics. DATASET.npz is what `RegionDataset.save` writes; without it a
 synthetic region of the paper's size is used (451 x 901 nodes, 3600 x 7200 label cells, 536 windows). The script needs
 torch, numpy and scipy; the peers (U-Net resnet34, Segformer-b0, HRNet-W32) also need `gravmap[peers]` and are skipped
 without it.
@@ -20,8 +22,11 @@ import gc
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,11 +42,15 @@ from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training.loss import class_counts, class_weights, loss_terms
 from gravmap.network import build
 from gravmap.network.cost import count_parameters, peak_bytes
+from gravmap.network.deform import DeformConv3x3
 from gravmap.network.registry import MODELS as REGISTERED
 
 MODELS = ("ggmnet", "ggmnet-small", "unet", "smp:Unet:resnet34", "smp:Segformer:mit_b0", "smp:Unet:tu-hrnet_w32")
-PAPER_STEPS = 600 * 404 // 16
+PAPER_WINDOWS = 404
+PAPER_STEPS = 600 * PAPER_WINDOWS // 16
 PARTS = ("sampler", "network", "loss", "backward", "optimizer")
+DEFORMABLE = ("deform_fwd", "deform_bwd")
+"""Parts of "network" and of "backward"."""
 
 
 def synthetic_dataset(seed: int = 0) -> RegionDataset:
@@ -99,7 +108,12 @@ class Steps:
         self.network: nn.Module = build(name, in_channels=inputs.width, classes=len(dataset.classes)).to(self.device)
         if options.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)
-        self.forward = torch.compile(self.network) if options.compile else self.network
+        if self.micro == 1:
+            for layer in self.network.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
+        compiles = bool(options.compile)
+        self.forward = torch.compile(self.network, backend=options.compile) if compiles else self.network
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3)
 
     def wait(self) -> None:
@@ -131,18 +145,57 @@ class Steps:
             timed("backward", lambda value=loss: value.backward())
         timed("optimizer", self._update)
 
+    @contextmanager
+    def deformable_timed(self, spent: dict[str, float]) -> Iterator[None]:
+        """Context manager: also sum the seconds of the deformable convolutions, forward and backward."""
+        started: dict[tuple[nn.Module, str], float] = {}
+
+        def start(part: str, layer: nn.Module, *_: object) -> None:
+            self.wait()
+            started[layer, part] = time.perf_counter()
+
+        def stop(part: str, layer: nn.Module, *_: object) -> None:
+            self.wait()
+            spent[part] += time.perf_counter() - started[layer, part]
+
+        forward, backward = DEFORMABLE
+        layers = [each for each in self.network.modules() if isinstance(each, DeformConv3x3)]
+        hooks = [
+            hook
+            for each in layers
+            for hook in (
+                each.register_forward_pre_hook(partial(start, forward)),
+                each.register_forward_hook(partial(stop, forward)),
+                each.register_full_backward_pre_hook(partial(start, backward)),
+                each.register_full_backward_hook(partial(stop, backward)),
+            )
+        ]
+        yield
+        for hook in hooks:
+            hook.remove()
+
     def _update(self) -> None:
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
 
 
-def measure(name: str, dataset: RegionDataset, options: argparse.Namespace, precision: str) -> str:
-    """Measure one row of the table."""
+def measure(
+    name: str, dataset: RegionDataset, options: argparse.Namespace, precision: str, parts: bool = True
+) -> dict[str, Any]:
+    """Measure the training step of a network.
+
+    Returns
+    -------
+    dict
+        `parameters`, `warm_up_s` (of the steps before the measured ones), `step_s`, `memory_gib` (peak), and with
+        `parts` the fraction of the time of a step that each part takes.
+    """
     gc.collect()
     if options.device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     steps = Steps(name, dataset, options, precision)
+    begin = time.perf_counter()
     for number in range(options.warm_up):
         steps.step(number)
     steps.wait()
@@ -150,19 +203,32 @@ def measure(name: str, dataset: RegionDataset, options: argparse.Namespace, prec
     for number in range(options.steps):
         steps.step(options.warm_up + number)
     steps.wait()
-    seconds = (time.perf_counter() - start) / options.steps
+    found: dict[str, Any] = {
+        "parameters": count_parameters(steps.network),
+        "warm_up_s": start - begin,
+        "step_s": (time.perf_counter() - start) / options.steps,
+    }
     if options.device == "cuda":
-        memory = torch.cuda.max_memory_allocated() / 2**30
+        found["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
     else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # peak of the process so far
-    spent = dict.fromkeys(PARTS, 0.0)
-    for number in range(max(1, options.steps // 2)):
-        steps.step(options.warm_up + options.steps + number, spent)
-    total = sum(spent.values())
-    percentages = "".join(f"{100 * spent[part] / total:>10.1f}" for part in PARTS)
+        found["memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # of the process so far
+    if parts:
+        spent = dict.fromkeys((*PARTS, *DEFORMABLE), 0.0)
+        with steps.deformable_timed(spent):
+            for number in range(max(1, options.steps // 2)):
+                steps.step(options.warm_up + options.steps + number, spent)
+        total = sum(spent[part] for part in PARTS)
+        found["parts"] = {part: seconds / total for part, seconds in spent.items()}
+    return found
+
+
+def format_row(name: str, options: argparse.Namespace, precision: str, found: dict[str, Any]) -> str:
+    """Format a row of the table."""
+    seconds = found["step_s"]
+    percentages = "".join(f"{100 * fraction:>11.1f}" for fraction in found["parts"].values())
     return (
-        f"{name:<24}{precision:>9}{count_parameters(steps.network) / 1e6:>7.1f}{1 / seconds:>9.3f}"
-        f"{options.batch / seconds:>9.2f}{memory:>8.2f}{percentages}{PAPER_STEPS * seconds / 3600:>9.1f}"
+        f"{name:<24}{precision:>9}{found['parameters'] / 1e6:>7.1f}{1 / seconds:>9.3f}"
+        f"{options.batch / seconds:>9.2f}{found['memory_gib']:>8.2f}{percentages}{PAPER_STEPS * seconds / 3600:>9.1f}"
     )
 
 
@@ -218,7 +284,7 @@ def main() -> int:
     parser.add_argument("--warm-up", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", action="store_const", const="inductor", help="use torch.compile")
     options = parser.parse_args()
     if options.memory:
         print_memory(options.models or sorted({*REGISTERED, *MODELS}))
@@ -227,12 +293,13 @@ def main() -> int:
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, {where}; batch {options.batch} in micro-batches of {options.micro_batch},")
     print(f"crops of {options.crop} x {options.crop}; percent of the time of a step; hours: {PAPER_STEPS} steps")
-    heads = "".join(f"{part:>10}" for part in PARTS)
+    heads = "".join(f"{part:>11}" for part in (*PARTS, *DEFORMABLE))
     print(f"{'model':<24}{'':>9}{'M par.':>7}{'steps/s':>9}{'crops/s':>9}{'GiB':>8}{heads}{'hours':>9}")
     for name in options.models or MODELS:
         for precision in options.precisions:
             try:
-                print(measure(name, dataset, options, precision), flush=True)
+                found = measure(name, dataset, options, precision)
+                print(format_row(name, options, precision, found), flush=True)
             except GravmapError as error:
                 print(f"{name:<24}{precision:>9}  not measured: {str(error).splitlines()[0]}", flush=True)
             except torch.OutOfMemoryError:

@@ -15,10 +15,17 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypeVar
 
-from annotated_types import Ge, Gt, Le, Len
 from typing_extensions import TypedDict, is_typeddict
 
 from gravmap.errors import GravmapError, InputError
+
+try:
+    from annotated_types import Ge as Ge
+    from annotated_types import Gt as Gt
+    from annotated_types import Le as Le
+    from annotated_types import Len as Len
+except ModuleNotFoundError:  # pydantic, which reads these, brings them; training on a bare machine reads no record
+    Ge = Gt = Le = Len = lambda *bounds: bounds  # type: ignore[assignment, misc]
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

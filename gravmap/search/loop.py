@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from annotated_types import Ge, Le, Len
 from torch import nn
 from typing_extensions import TypedDict
 
@@ -25,7 +24,7 @@ from gravmap.network.architecture import Architecture
 from gravmap.network.cost import as_markdown, cost_by_part
 from gravmap.network.precision import autocast
 from gravmap.progress import Progress, describe_time, silent
-from gravmap.records import Count, RunSplit, read_record, record
+from gravmap.records import Count, Ge, Le, Len, RunSplit, read_record, record
 from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
 from gravmap.search.decoding import candidates

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NotRequired, Protocol
 
 import numpy as np
-from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from gravmap.errors import InputError, OptionError
 from gravmap.lattice import COVER, UNUSABLE
-from gravmap.records import Bounds, Count, Pair, record
+from gravmap.records import Bounds, Count, Ge, Le, Pair, record
 from gravmap.regions import Region
 from gravmap.tiling.blocks import BUFFER_DEG, FOLDS, BlockSplit, split_blocks
 from gravmap.tiling.label_statistics import count_classes

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Len
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
@@ -21,7 +20,20 @@ from gravmap.geology.legend_file import legend_to_toml
 from gravmap.gravity.field_reader import read_fields
 from gravmap.gravity.missing_heights import file_with_channels
 from gravmap.lattice import BUFFER, COVER, TRAIN, UNUSABLE
-from gravmap.records import Bounds, ClassRecord, Count, Positive, SourceRecord, check_record, read_record, record
+from gravmap.records import (
+    Bounds,
+    ClassRecord,
+    Count,
+    Ge,
+    Gt,
+    Le,
+    Len,
+    Positive,
+    SourceRecord,
+    check_record,
+    read_record,
+    record,
+)
 from gravmap.tiling.label_statistics import count_classes, small_bodies
 from gravmap.tiling.resumable_folder import refuse_unfinished
 from gravmap.tiling.splits import KINDS, Split, StoredSplit, read_split, split_settings

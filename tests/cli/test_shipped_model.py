@@ -132,7 +132,7 @@ def test_predict_without_training_uses_it_and_computes_missing_heights(place, mo
     assert not (place / "data" / "crusts").exists()
     done = call(place, "predict", "--bbox", "82", "43", "84.5", "45", "-o", str(place / "map"))
     assert done.exit_code == 0, done.output
-    assert f"{SHIPPED} (residual-unet around label diffusion) was trained on" in done.output
+    assert f"{SHIPPED} (ggmnet-grid around label diffusion) was trained on" in done.output
     record = json.loads((place / "map" / "provenance.json").read_text())
     assert record["models"][0]["name"] == SHIPPED
     assert "residual_80km" in record["fields"]["recipe"]["channels"]
@@ -229,7 +229,7 @@ def test_an_own_run_is_preferred_and_may_start_from_it(place):
     init = json.loads((place / "runs" / "mine" / "model.json").read_text())["recipe"]["init"]
     assert init["run"] == SHIPPED
     output = call(place, "predict", "--bbox", "82", "43", "84.5", "45", "--dry-run").output
-    assert "mine (residual-unet around label diffusion) was trained on 1 simulated crust" in output
+    assert "mine (ggmnet-grid around label diffusion) was trained on 1 simulated crust" in output
     assert SHIPPED not in output
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Len
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
@@ -25,7 +24,7 @@ from gravmap.learning.data.local_statistics import WINDOWS_KM, local_statistics
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.data.splits import DatasetSplits
 from gravmap.learning.training.checkpoint import MODEL, check_recorded
-from gravmap.records import Positive, parse_record, read_model, record
+from gravmap.records import Len, Positive, parse_record, read_model, record
 
 log = logging.getLogger(__name__)
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Len
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from typing_extensions import TypedDict
 
 from gravmap.learning.data.outcrop_context import DISTANCE_KM
-from gravmap.records import Positive, record
+from gravmap.records import Ge, Len, Positive, record
 
 KNOTS_KM = (4.0, 10.0, 20.0, 40.0, 80.0)
 """1/T is linear between these in log(1 + km / 10), the distance that the network itself reads, and constant outside."""

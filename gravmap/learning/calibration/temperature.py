@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
-from annotated_types import Len
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from typing_extensions import TypedDict
@@ -35,7 +34,7 @@ from gravmap.learning.calibration.thickness import ThicknessInterval, ThicknessI
 from gravmap.learning.evaluation.held_out import HeldOutPredictions
 from gravmap.learning.evaluation.under_cover import Strata, in_stratum
 from gravmap.learning.training.checkpoint import MODEL, check_recorded
-from gravmap.records import Positive, read_model, read_record, record
+from gravmap.records import Len, Positive, read_model, read_record, record
 from gravmap.units import format_angle
 
 log = logging.getLogger(__name__)

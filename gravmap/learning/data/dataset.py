@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
-from annotated_types import Ge, Len
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from gravmap.errors import InputError
 from gravmap.files import atomic_path
 from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE, UNUSABLE, axis_cells, turn_longitudes
-from gravmap.records import ClassRecord, FieldRecipe, RunSplit, SourceRecord, parse_record, record
+from gravmap.records import ClassRecord, FieldRecipe, Ge, Len, RunSplit, SourceRecord, parse_record, record
 
 IGNORE = -100
 """Target of a cell that the loss ignores: cover, outside the map, held out."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import torch
-from annotated_types import Ge, Len
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
@@ -24,7 +23,7 @@ from gravmap.learning.training.optimizer import ADAM, OptimizerSchedule
 from gravmap.learning.training.setup import TrainingData
 from gravmap.learning.training.weight_averaging import ExponentialMovingAverage
 from gravmap.progress import describe_time
-from gravmap.records import Count, CrustsRecord, RunSplit, ScoresRecord, check_record, read_record, record
+from gravmap.records import Count, CrustsRecord, Ge, Len, RunSplit, ScoresRecord, check_record, read_record, record
 
 if TYPE_CHECKING:
     from gravmap.learning.training.scorer import Scorer

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Len
 from typing_extensions import TypedDict
 
 from gravmap.errors import InputError
 from gravmap.files import sha256
-from gravmap.records import Count, check_record, parse_record, read_model, record
+from gravmap.records import Count, Len, check_record, parse_record, read_model, record
 
 WEIGHTS, SIDECAR = "model.safetensors", "model.json"
 MADE_BY = "gravmap train"
