@@ -127,11 +127,17 @@ def test_compiling_leaves_statistics_and_gradients(monkeypatch):
         if fails:
             raise RuntimeError("backward cannot be compiled")
 
-    for fails in (False, True):
-        compiled = compile_network(network, Group(), attempt)
-        assert (compiled is network) is fails
-        assert network[1].num_batches_tracked == 0
-        assert all(parameter.grad is None for parameter in network.parameters())
+    def run():
+        nonlocal fails
+        for fails in (False, True):
+            compiled = compile_network(network, Group(), attempt)
+            assert (compiled is network) is fails
+            assert network[1].num_batches_tracked == 0
+            assert all(parameter.grad is None for parameter in network.parameters())
+
+    fails = False
+    # A process that has compiled cannot fork another that trains.
+    assert forked(run) == [None]
 
 
 def test_memory_that_lacks_is_not_taken_for_the_compiler(monkeypatch):
