@@ -115,8 +115,8 @@ def run_tests(_: Sizes) -> Iterator[Row]:
     counts = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|skipped|error)", lines[-1])}
     yield {**dict.fromkeys(("passed", "failed", "skipped"), 0), **counts}
     if done.returncode:
-        told = [line for line in lines if line.startswith(("FAILED", "ERROR", "E "))]
-        raise GravmapError("; ".join(told or lines[-1:]))
+        failed = [line for line in lines if line.startswith(("FAILED", "ERROR", "E "))]
+        raise GravmapError("; ".join(failed or lines[-1:]))
 
 
 def time_steps(names: Sequence[str], sizes: Sizes) -> Iterator[Row]:

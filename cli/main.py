@@ -172,9 +172,8 @@ def _known(error: Exception) -> GravmapError | None:
     """The error as one of ours, or None when it is a bug."""
     if isinstance(error, GravmapError):
         return error
-    lacked = out_of_memory(error)
-    if lacked is not None:
-        return lacked
+    if (known := out_of_memory(error)) is not None:
+        return known
     if says_full_disk(error):
         return full_disk(getattr(error, "filename", None) or "a file")
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):

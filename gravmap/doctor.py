@@ -104,7 +104,7 @@ class Findings:
         found = self.torch
         gpus = found["gpus"]
         if not gpus:
-            why = found.get("no_gpu") or "torch was not asked"
+            why = found.get("no_gpu") or "torch cannot be imported"
             return [f"GPUs: none ({why}); train with --gpus 0 (CPU)"]
         versions = ", ".join(f"{name} {found.get(key) or 'unknown'}" for name, key in _GPU_VERSIONS.items())
         lines = [f"GPUs: {len(gpus)} ({versions})"]

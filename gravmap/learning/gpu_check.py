@@ -20,6 +20,7 @@ from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.loss import make_criterion
 from gravmap.network import build
 from gravmap.network.deform import backend, deform_conv3x3
+from gravmap.network.precision import autocast, choose_precision
 
 CROPS_PX = (2048, 1536, 1024, 768, 512, 384, 256, 128)
 """Widths of crops that are tried."""
@@ -98,9 +99,8 @@ def check_gpu(device: torch.device, deformable: str, model: str, crops_px: tuple
             found["deformable_runs"] = False
             run_torchvision(device)
             found["deformable_runs"] = True
-        half = torch.cuda.is_bf16_supported(including_emulation=False)
-        found["precision"] = "bfloat16" if half else "float32"
-        found["crop_px"] = largest_crop(lambda width: train_step(device, model, width, half), crops_px)
+        found["precision"] = precision = choose_precision("auto", device)
+        found["crop_px"] = largest_crop(lambda width: train_step(device, model, width, precision), crops_px)
     except Exception as error:
         found["fault"] = f"{which}: {_first_line(error)}. {_REINSTALL}"
     else:
@@ -172,7 +172,7 @@ def largest_crop(step: Callable[[int], None], crops_px: tuple[int, ...] = CROPS_
     return None
 
 
-def train_step(device: torch.device, model: str, width: int, bfloat16: bool) -> None:
+def train_step(device: torch.device, model: str, width: int, precision: str) -> None:
     """Take a training step of a network with a micro-batch of noise, as training does."""
     config = TrainConfig()
     network = build(model, in_channels=1, classes=_CLASSES).to(device)
@@ -181,11 +181,10 @@ def train_step(device: torch.device, model: str, width: int, bfloat16: bool) -> 
     target = torch.randint(0, _CLASSES, (CROPS, width, width), device=device)
     weight = torch.ones(_CLASSES, device=device)
     criterion = make_criterion(weight, topk_base=config.topk_base, small_weight=config.small_weight)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+    with autocast(precision, device):
         logits = network(fields)
-    loss, _ = criterion(
-        logits, target, torch.zeros_like(target, dtype=torch.bool), topk_share=1.0
-    )  # as in the first step
+    small = torch.zeros_like(target, dtype=torch.bool)
+    loss, _ = criterion(logits, target, small, topk_share=1.0)  # all pixels, as in the first step
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     float(loss.detach())  # waits for the GPU

@@ -124,7 +124,8 @@ def load_plan(profile: str) -> Plan:
         raise OptionError(f"There is no profile {profile!r}.", f"Choose one of {', '.join(PROFILES)}.")
     text = resources.files("gravmap.reproduce").joinpath("liu2024.toml").read_text(encoding="utf-8")
     table = parse_record(text, dict[str, Any], "liu2024.toml", toml=True)
-    settings = table["profile"][profile]
+    settings = dict(table["profile"][profile])
+    settings = {**table["profile"].get(settings.pop("base", ""), {}), **settings}
     runs = []
     for row in table["run"]:
         architecture, missing = _architecture(row["model"])

@@ -82,7 +82,6 @@ def two_gpus(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: cards[index])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: ((10 - 9 * index) * 2**30, 11 * 2**30))
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 30, 7))
     monkeypatch.setattr(torch.version, "cuda", "13.2")
     monkeypatch.setattr(gpu_check, "backend", lambda kind: "torchvision")
@@ -93,11 +92,11 @@ def two_gpus(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(smi.parent), prepend=":")
     tried, take = [], gpu_check.train_step
 
-    def step(device, model, width, bfloat16):
+    def step(device, model, width, precision):
         tried.append((device.index, width))
         if width > (64 if device.index == 0 else 0):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        take(torch.device("cpu"), model, width, bfloat16)
+        take(torch.device("cpu"), model, width, precision)
 
     monkeypatch.setattr(gpu_check, "train_step", step)
     return tried

@@ -121,21 +121,20 @@ def test_compiling_leaves_statistics_and_gradients(monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
 
-    def attempt(forward):
-        forward(torch.ones(2, 1, 4, 4)).sum().backward()
-        assert network[1].num_batches_tracked == 1
-        if fails:
-            raise RuntimeError("backward cannot be compiled")
-
     def run():
-        nonlocal fails
         for fails in (False, True):
+
+            def attempt(forward, fails=fails):
+                forward(torch.ones(2, 1, 4, 4)).sum().backward()
+                assert network[1].num_batches_tracked == 1
+                if fails:
+                    raise RuntimeError("backward cannot be compiled")
+
             compiled = compile_network(network, Group(), attempt)
             assert (compiled is network) is fails
             assert network[1].num_batches_tracked == 0
             assert all(parameter.grad is None for parameter in network.parameters())
 
-    fails = False
     # A process that has compiled cannot fork another that trains.
     assert forked(run) == [None]
 
