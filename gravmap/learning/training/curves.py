@@ -41,8 +41,8 @@ def draw_curves(history: list[dict[str, Any]], path: Path, title: str = "") -> N
             if taken:
                 axes.plot(*zip(*taken, strict=True), color=colour, lw=width, marker=marker, ms=3, label=_LABELS[name])
         axes.grid(alpha=0.3)
-    # The loss rises early in a run, while the OHEM keep fraction falls.
-    above.set_ylabel("loss of the worst pixels")
+    # With hard example mining it is that of the hardest pixels, and rises early in a run, while the keep fraction falls.
+    above.set_ylabel("loss")
     above.set_ylim(bottom=0)
     rate = above.twinx()
     rate.plot([row["epoch"] for row in history], [row["lr"] for row in history], color=RATE, lw=1, ls="--")
