@@ -41,7 +41,7 @@ def draw_curves(history: list[dict[str, Any]], path: Path, title: str = "") -> N
             if taken:
                 axes.plot(*zip(*taken, strict=True), color=colour, lw=width, marker=marker, ms=3, label=_LABELS[name])
         axes.grid(alpha=0.3)
-    # With hard example mining it is that of the hardest pixels, and rises early in a run, while the keep fraction falls.
+    # Under hard example mining that of the hardest pixels, which rises early in a run, while the keep fraction falls.
     above.set_ylabel("loss")
     above.set_ylim(bottom=0)
     rate = above.twinx()
