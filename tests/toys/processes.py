@@ -6,8 +6,14 @@ import socket
 import traceback
 from pathlib import Path
 
+import torch
+
 SECONDS = 120
 FORK = multiprocessing.get_context("fork")
+
+# torch starts the threads of the backward pass with the first one. After torch.compile or torch.export it would start
+# some, and refuse the pass in a forked process; before, a CPU has none.
+torch.ones((), requires_grad=True).backward()
 
 
 def forked(*functions):
