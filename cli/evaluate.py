@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .evaluate_report import print_at_points, print_plan, print_scores
+from .evaluate_report import print_at_points, print_hidden_outcrop, print_plan, print_scores
 from .options import Command, device_option, dry_run_option, option, report_device
+from .residual import add_missing_heights
 from .session import Session, command_options
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ Examples:
   gravmap evaluate --baselines
   gravmap evaluate --baselines --topography etopo_60s.nc
   gravmap evaluate demo --points wells.csv --class-field lith
+  gravmap evaluate crusts-central-asia
   gravmap evaluate crusts-central-asia --points wells.csv""",
 )
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
@@ -79,9 +81,10 @@ def command(
     from runs trained under it. Writes evaluation.json, confusion.png and distance.png (accuracy against distance to
     the nearest training outcrop) into runs/NAME. Predictions are cached there (evaluation.npz): a second call is fast.
 
-    A network trained on simulated crusts (RUN may be the shipped one) has no test blocks here: with --points it is
-    scored at boreholes under mapped cover, by their class and by the depth of the basement, and nothing is written. The
-    gravity and the geological map are read through data/tiles (`gravmap tile --index-only`).
+    A network trained on simulated crusts (RUN may be the shipped one) is scored at all mapped outcrop, which is hidden
+    from it block by block; with --points at boreholes under mapped cover, by their class and by the depth of the
+    basement (the gravity and the map are then read through data/tiles: `gravmap tile --index-only`). Nothing is
+    written.
     """
     if topography is not None and not baselines:
         raise click.UsageError("--topography is for a baseline: add --baselines.")
@@ -106,28 +109,36 @@ def command(
         raise click.UsageError(
             "--points needs the field of a class (--class-field), of a depth in metres (--depth-column), or both."
         )
-    index = read_index(place.tiles)
     options = EvaluateOptions(baselines, topography, holes, area_weighted, importance, str(resolve_device(device)))
-    elsewhere = [] if holes is None else [folder for folder in folders if _trained_on_crusts(folder)]
+    elsewhere = [folder for folder in folders if _trained_on_crusts(folder)]
     at_points: list[dict[str, Any]] = []
+    hidden: list[dict[str, Any]] = []
     refused_there: list[dict[str, str]] = []
     if elsewhere:
         folders = [folder for folder in folders if folder not in elsewhere]
+        names = ", ".join(folder.name for folder in elsewhere)
+        where = "mapped outcrop, hidden block by block" if holes is None else f"the boreholes of {points}"
         if dry_run:
-            names = ", ".join(folder.name for folder in elsewhere)
-            session.say(f"Would score at the boreholes of {points}: {names}, trained on simulated crusts.")
+            session.say(f"Would score at {where}: {names}, trained on simulated crusts.")
+        elif holes is None:
+            hidden = _at_hidden_outcrop(session, elsewhere, options.device)
+            print_hidden_outcrop(session, hidden)
         else:
             at_points, refused_there = _of_each(
                 session, elsewhere, bool(runs), lambda folder: evaluate_at_points(folder, place.tiles, options)
             )
             print_at_points(session, at_points)
-        if ignored := [name for name, given in (("--baselines", baselines), ("--importance", importance)) if given]:
+        given = (("--baselines", baselines and holes is not None), ("--importance", importance))
+        if ignored := [name for name, wanted in given if wanted]:
             session.warn(f"{' and '.join(ignored)}: only for runs that have test blocks here.")
         if not folders:
             if not dry_run:
                 report_device(session, device, options.device)
-            session.result({"protocols": {}, "at_points": at_points, "left_out": refused_there})
+            session.result(
+                {"protocols": {}, "at_points": at_points, "hidden_outcrop": hidden, "left_out": refused_there}
+            )
             return
+    index = read_index(place.tiles)
     if dry_run:
         estimates, refused = _of_each(
             session, folders, bool(runs), lambda folder: estimate_run(folder, place.tiles, options)
@@ -152,8 +163,35 @@ def command(
     print_scores(session, found, records, folders, pictures)
     report_device(session, device, options.device)
     session.result(
-        {"protocols": found, **({"at_points": at_points} if at_points else {}), "left_out": [*refused_there, *refused]}
+        {
+            "protocols": found,
+            **({"at_points": at_points} if at_points else {}),
+            **({"hidden_outcrop": hidden} if hidden else {}),
+            "left_out": [*refused_there, *refused],
+        }
     )
+
+
+def _at_hidden_outcrop(session: Session, folders: Sequence[Path], device: str) -> list[dict[str, Any]]:
+    """Scores of networks at the mapped outcrop of the workspace, hidden from them block by block."""
+    from gravmap.gravity.field_reader import FieldReader
+    from gravmap.gravity.missing_heights import missing_heights
+    from gravmap.learning.data.outcrop_context import measured_names
+    from gravmap.mapping.scoring.hidden_outcrop import score_hidden_outcrop
+    from gravmap.records import read_model
+    from gravmap.regions import Region
+    from gravmap.workspace import require
+
+    place = session.workspace
+    fields = require(place.fields, "gravmap residual --height 10km")
+    labels = require(place.labels, "gravmap rasterize")
+    read = [str(each["field"]) for folder in folders for each in read_model(folder)["inputs"] if each.get("field")]
+    missing = missing_heights(fields, measured_names(list(dict.fromkeys(read))))
+    fields = add_missing_heights(session, fields, missing)
+    with FieldReader(fields) as reader:
+        everything = Region(*reader.nodes_wsen)
+    with session.progress("evaluate at hidden outcrop") as progress:
+        return score_hidden_outcrop(fields, labels, folders, everything, device=device, progress=progress)
 
 
 def _trained_on_crusts(folder: Path) -> bool:

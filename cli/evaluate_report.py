@@ -213,6 +213,27 @@ def _distances(found: Mapping[str, Any], unit: str) -> list[str]:
     return lines
 
 
+def print_hidden_outcrop(session: Session, records: Sequence[Mapping[str, Any]]) -> None:
+    """Networks that were not trained on the region, at its outcrop, which was hidden from them block by block."""
+    for record in records:
+        if "left_out" in record:
+            session.say(f"Hidden outcrop was not predicted: {record['left_out']}")
+            continue
+        height, width = record["block_deg"]
+        session.say(
+            f"{record['run']} at {record['places']:,} nodes of mapped outcrop, hidden from it in {record['blocks']} "
+            f"blocks of {height:.3g} x {width:.3g} degrees, percent:"
+        )
+        session.say(f"  {'':<{WIDE}}{'PA':>9}{'MPA':>9}{'FWIoU':>9}")
+        for name, row in {"network": record["scores"], **record["baselines"]}.items():
+            title = name if name == "network" else _title(name)
+            session.say(f"  {title:<{WIDE}}" + "".join(f"{_percent(row[key]):>9}" for key in ("pa", "mpa", "fwiou")))
+        best = record["gravity_adds"][-1]["null"]
+        for each in record["gravity_adds"]:
+            if each["null"] == best:
+                session.say(f"  {each['sentence'].replace('the network', 'The network', 1)}.")
+
+
 def print_at_points(session: Session, records: Sequence[Mapping[str, Any]]) -> None:
     """Networks trained on simulated crusts, at boreholes under mapped cover."""
     for record in records:

@@ -25,7 +25,7 @@ from .options import (
     report_device,
     window_option,
 )
-from .predict_prior_check import PriorCheck, print_verdicts
+from .predict_checks import CrustChecks, print_checks
 from .residual import add_missing_heights, say_missing_heights
 from .session import Session, command_options
 
@@ -150,8 +150,8 @@ Examples:
     option(
         "--no-prior-check",
         is_flag=True,
-        help="Skip the comparison of the region with the simulated crusts that the network was trained on (about a "
-        "minute).",
+        help="For a network trained on simulated crusts: neither compare the region with them nor test the network at "
+        "hidden outcrop of the region (about a minute).",
     ),
 )
 @option_group(
@@ -183,8 +183,9 @@ def command(session: Session, **options: Any) -> None:
     provenance.json into maps/REGION/, and with a network trained on simulated crusts cover_thickness.tif: the thickness
     of the cover in metres, with an 80 % interval. The same command resumes a run that was stopped.
 
-    Without a training run, the network shipped with gravmap is used, which was trained on simulated crusts only. For a
-    network trained on crusts, the region is compared with such crusts, and the report says whether it is like them.
+    Without a training run, the network shipped with gravmap is used, which was trained on simulated crusts only. A
+    network trained on crusts is tested at outcrop of the region, which is hidden from it block by block, and the region
+    is compared with such crusts: the report begins with what was found.
     Residuals that a network reads and data/fields.nc lacks are computed, into a file beside it.
     """
     run_prediction(session, PredictOptions(**options))
@@ -208,7 +209,7 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
     from gravmap.mapping.clip import Clip
     from gravmap.mapping.compatibility import require_labels
     from gravmap.mapping.predict import plan_prediction
-    from gravmap.mapping.predictor import Predictor
+    from gravmap.mapping.predictor import Predictor, resolve_device
 
     map_options = _map_options(options)
     place = box if box is not None else read_clip(Path(str(options.polygon)))
@@ -220,25 +221,26 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
         )
     channels = _describe_models(session, folders, shipped, place)
     require_labels(labels, any(map(is_context, channels)))
-    prior_check = PriorCheck.of([] if options.no_prior_check else folders)
+    checks = CrustChecks.of([] if options.no_prior_check else folders)
     missing = missing_heights(fields, measured_names(channels))
     if missing or options.dry_run:  # else `predict` makes the same checks
         with Predictor(fields, folders, map_options.device, to_compute=[*map(residual_name, missing)]) as predictor:
             plan = plan_prediction(predictor, place, folder, labels, map_options, overwrite=options.overwrite)
             if options.dry_run:
                 say_missing_heights(session, fields, missing)
-                if prior_check.trained_on:
+                if checks.trained_on:
                     session.say(
-                        f"Would first compare the region with {prior_check.reference}: about a minute, the first time."
+                        f"Would first compare the region with {checks.reference} and predict hidden outcrop: about a "
+                        "minute, the first time."
                     )
                 return _print_plan(session, predictor, plan, labels, folder, map_options)
     fields = add_missing_heights(session, fields, missing)
     around = place.region if isinstance(place, Clip) else place
-    check_prior = prior_check.function(fields, labels, around, workspace.crusts)
-    if check_prior is not None:
+    check = checks.function(fields, labels, around, workspace.crusts, str(resolve_device(map_options.device)))
+    if check is not None:
         session.say(
-            f"First the region is compared with {prior_check.reference}: about a minute, and nothing the next time;"
-            " --no-prior-check skips this."
+            f"First the region is compared with {checks.reference}, and outcrop is hidden from the network and"
+            " predicted: about a minute the first time; --no-prior-check skips this."
         )
     with session.progress(f"predict {options.name}") as progress:
         made = predict(
@@ -252,10 +254,10 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
             options=map_options,
             overwrite=options.overwrite,
             command=session.command_line,
-            check_prior=check_prior,
+            check=check,
             progress=progress,
         )
-    print_verdicts(session, made.verdicts)
+    print_checks(session, made.checks)
     rows, columns = made.plan.grid.shape
     resumed = f" ({made.resumed} of them from the run that was stopped)" if made.resumed else ""
     session.say(
@@ -276,7 +278,8 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
             "device": made.plan.device,
             "summary": asdict(made.summary),
             "unmapped": None if labels is None else made.summary.unmapped,
-            "prior_verdicts": list(made.verdicts),
+            "prior_verdicts": list(made.checks.prior_verdicts),
+            "hidden_outcrop": list(made.checks.hidden_outcrop),
         }
     )
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gravmap.errors import InputError
 from gravmap.geology.legend import Legend
 from gravmap.learning.data.outcrop_context import in_short
+from gravmap.mapping.page.facts import gather
 from gravmap.mapping.page.figures import draw_pictures
 from gravmap.mapping.page.report import write_report
-from gravmap.mapping.page.words import region_title
+from gravmap.mapping.page.scores import verdict
+from gravmap.mapping.page.words import THIN, region_title
 from gravmap.mapping.plan import Plan
 from gravmap.mapping.record.provenance import read_provenance, update_checksums, write_provenance
 from gravmap.mapping.record.stac import write_item
@@ -90,16 +92,14 @@ def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, inputs: Map
         home=home,
     )
     title = region_title(inputs.name)
-    draw_pictures(folder, legend, title=title, notes=_notes(folder, plan))
-    update_checksums(folder)  # the report lists the files of the record, including the pictures
-    write_report(
-        folder,
-        runs=inputs.runs,
-        fields=inputs.fields,
-        tiles=inputs.tiles,
-        compared=runs_of_other_splits(inputs.runs),
-        title=title,
-    )
+    compared = runs_of_other_splits(inputs.runs)
+    facts = gather(folder, runs=inputs.runs, tiles=inputs.tiles, compared=compared, title=title)
+    trust = {key: value for key, value in verdict(facts).items() if key in ("level", "sentence")}
+    sentence = str(trust["sentence"]).replace(THIN, " ")
+    draw_pictures(folder, legend, title=title, notes=[sentence, *_notes(folder, plan)])
+    # The report lists the files of the record, including the pictures.
+    record = update_checksums(folder, verdict=trust | {"sentence": sentence})
+    write_report(folder, replace(facts, record=record), inputs.fields)
     write_item(folder)
     update_checksums(folder)
 
@@ -139,9 +139,16 @@ def _notes(folder: Path, plan: Plan) -> list[str]:
     notes = [f"Network: {'; '.join(networks)}{several}; windows of {scales}; cells of {cells}."]
     if plan.grid.upsampling > 1.01:
         notes.append(f"The cells are {plan.grid.upsampling:.3g} times finer than the gravity grid: no detail is added.")
-    credits_ = [str(source["citation"]) for source in record["sources"] if source.get("citation")]
-    notes += [f"Data: {'; '.join(dict.fromkeys(credits_))}."] if credits_ else []
+    for role, title in (("gravity", "Gravity"), ("map", "Geology")):
+        credits_ = [_credit(source) for source in record["sources"] if source.get("role") == role]
+        notes += [f"{title}: {'; '.join(dict.fromkeys(credits_))}."] if credits_ else []
     return notes
+
+
+def _credit(source: Mapping[str, Any]) -> str:
+    """The citation of a source; without one its file, so that a reader sees what is not credited."""
+    citation = str(source.get("citation") or "").rstrip(".")
+    return citation or f"{Path(str(source.get('file') or source.get('path') or 'unnamed')).name}, no citation on record"
 
 
 def _channels(model: Mapping[str, Any]) -> str:

@@ -19,9 +19,22 @@ NEAR_KM = 25.0
 """Default distance to mapped outcrop within which a cell counts as near it; beyond it the baselines lose accuracy."""
 
 
-Verdicts = Sequence[Mapping[str, Any]]
-"""Whether a region is like the simulated crusts of a prior, one mapping per prior: ``prior`` (``name``, ``sha256``),
-``state``, ``headline`` (a sentence), ``advice`` (several) and the quantities compared."""
+@dataclass(frozen=True)
+class Checks:
+    """What was found out about networks that were not trained on the region they map.
+
+    Attributes
+    ----------
+    prior_verdicts : sequence of mapping
+        Whether the region is like the simulated crusts of a prior, one for each: ``prior`` (``name``, ``sha256``),
+        ``state``, ``headline`` (a sentence), ``advice`` (several) and the quantities compared.
+    hidden_outcrop : sequence of mapping
+        Scores at the region's own outcrop, hidden block by block, one for each network
+        (:func:`gravmap.mapping.scoring.hidden_outcrop.score_hidden_outcrop`).
+    """
+
+    prior_verdicts: Sequence[Mapping[str, Any]] = ()
+    hidden_outcrop: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,7 @@ def settings(
     options: Options,
     labels: Path | None,
     predictor: Predictor,
-    verdicts: Verdicts,
+    checks: Checks,
 ) -> dict[str, Any]:
     """Return every option with its value, as ``provenance.json`` stores them under ``settings``."""
     return {
@@ -134,5 +147,9 @@ def settings(
         "precision": [scoring_precision(member.network) for member in predictor.members],
         "processes": options.processes,
         "batch_size": options.batch_size,
-        **({"prior_verdicts": [dict(each) for each in verdicts]} if verdicts else {}),
+        **{
+            name: [dict(each) for each in found]
+            for name in ("prior_verdicts", "hidden_outcrop")
+            if (found := getattr(checks, name))
+        },
     }

@@ -26,7 +26,7 @@ from gravmap.mapping.compatibility import check_labels, check_mapped, require_la
 from gravmap.mapping.files.writer import MapFiles, MapWriter, Summary, output_grid
 from gravmap.mapping.finish import MapInputs, finish_map
 from gravmap.mapping.inference import RESUME_HINT, InferenceTask, run_inference, run_inference_in_processes
-from gravmap.mapping.options import Options, Verdicts, settings, tags
+from gravmap.mapping.options import Checks, Options, settings, tags
 from gravmap.mapping.outcrop_file import mapped_outcrop, write_outcrop_context
 from gravmap.mapping.plan import WINDOWS_FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
@@ -91,8 +91,8 @@ class Prediction:
         Cells and areas by class and by evidence.
     resumed : int
         Number of jobs that a stopped run had finished.
-    verdicts : sequence of mapping
-        Whether the region is like the simulated crusts that the networks were trained on; empty without `check_prior`.
+    checks : Checks
+        What was found out about networks that were not trained on the region; nothing without `check`.
     """
 
     folder: Path
@@ -100,7 +100,7 @@ class Prediction:
     plan: Plan
     summary: Summary
     resumed: int
-    verdicts: Verdicts
+    checks: Checks
 
 
 def predict(
@@ -115,7 +115,7 @@ def predict(
     options: Options | None = None,
     overwrite: bool = False,
     command: str = "",
-    check_prior: Callable[[Progress], Verdicts] | None = None,
+    check: Callable[[Progress], Checks] | None = None,
     progress: Progress = silent,
 ) -> Prediction:
     """Predict the bedrock map of a region and write its files.
@@ -149,10 +149,9 @@ def predict(
         Replace an existing map.
     command : str
         The command line, for the record.
-    check_prior : callable, optional
-        Called once, after all checks of the inputs and before the first window, to compare the region with the
-        simulated crusts that networks were trained on. Returns one verdict per prior, which the record and the report
-        show for the networks trained on that prior.
+    check : callable, optional
+        Called once, after all checks of the inputs and before the first window, for networks that were not trained on
+        the region: the record and the report show what it returns.
     progress : Progress
         Called after each window, then after each block of the map.
 
@@ -224,7 +223,7 @@ def predict(
         plan = plan_prediction(predictor, region, out_folder, labels_path, options, overwrite=overwrite)
         input_files = _input_files(fields_path, predictor, labels_path, clip)
         hashes = {role: sha256(path) for role, path in input_files.items()}
-        verdicts = () if check_prior is None else check_prior(progress)
+        checks = Checks() if check is None else check(progress)
         with write_unfinished(
             out_folder,
             _window_settings(plan, hashes, predictor.reads_outcrop),
@@ -237,7 +236,7 @@ def predict(
             inputs = MapInputs(
                 name,
                 command,
-                settings(name, plan, options, labels_path, predictor, verdicts),
+                settings(name, plan, options, labels_path, predictor, checks),
                 fields_path,
                 [member.folder for member in predictor.members],
                 labels_path,
@@ -252,7 +251,7 @@ def predict(
             # Last: if anything before fails, the next run still finds its windows.
             shutil.rmtree(unfinished.folder / WINDOWS_FOLDER)
     files = {path.name: path for path in sorted(out_folder.iterdir())}
-    return Prediction(out_folder, files, plan, written.summary, resumed, verdicts)
+    return Prediction(out_folder, files, plan, written.summary, resumed, checks)
 
 
 def _warn_of_thick_cover(path: Path, predictor: Predictor) -> None:

@@ -138,12 +138,14 @@ class Verdict:
     @property
     def headline(self) -> str:
         """The verdict as a sentence."""
-        count = sum(place.state == INSIDE for place in self.places)
-        among = f"{count} of {len(self.places)} quantities are like those of {self.crusts} simulated crusts"
+        like = sum(place.state == INSIDE for place in self.places)
+        number, crusts = len(self.places), f"those of {self.crusts} simulated crusts"
+        unlike = f"{number - like} of {number} quantities of its field and map are unlike {crusts}"
         return {
-            INSIDE: f"Inside the prior {self.prior}: {among}.",
-            EDGE: f"At the edge of the prior {self.prior}: {among}.",
-            OUTSIDE: f"Outside the prior {self.prior}: {among}.",
+            INSIDE: f"Inside the prior {self.prior}: {like} of {number} quantities of the region's field and map are"
+            f" like {crusts}.",
+            EDGE: f"The region is at the edge of the prior {self.prior}: {unlike}.",
+            OUTSIDE: f"The region is outside the prior {self.prior}: {unlike}.",
         }[self.state]
 
     @property
@@ -157,12 +159,10 @@ class Verdict:
                 f"A network trained on crusts of {self.prior} has seen fields and maps like these. This is necessary"
                 " but not sufficient: no statistic of the surface tells whether the densities fit the ages here.",
             ]
-        wide = "" if self.prior == "wide" else "check the wide prior with `gravmap prior-check --prior wide`; or "
         meanings: dict[str, list[str]] = {}
         for place in off:
             meanings.setdefault(_meaning(place), []).append(place.describe())
         differences = [f"{_capitalised(meaning)}: {_first_few(texts)}." for meaning, texts in meanings.items()]
-        tables = "; ".join(dict.fromkeys(place.quantity.edit for place in off[:MAX_EDITS]))
         meaning = (
             "extrapolates here: its probabilities are not reliable"
             if self.state == OUTSIDE
@@ -172,9 +172,20 @@ class Verdict:
             *differences,
             f"A network trained on crusts of {self.prior} {meaning}. Fine-tune it on the region's outcrop (`gravmap"
             " train --init RUN`), which can be scored on held-out blocks (`gravmap evaluate`).",
-            f"What to do: {wide}copy the prior (`gravmap crust` writes it as prior.toml), edit {tables}, and check"
-            " again with --prior FILE.",
         ]
+
+    @property
+    def remedy(self) -> str:
+        """What to change in the prior, as a sentence for those who write priors; empty where the region is inside."""
+        if self.state == INSIDE:
+            return ""
+        off = sorted((place for place in self.places if place.state != INSIDE), key=_sort_key)
+        wide = "" if self.prior == "wide" else "check the wide prior with `gravmap prior-check --prior wide`; or "
+        tables = "; ".join(dict.fromkeys(place.quantity.edit for place in off[:MAX_EDITS]))
+        return (
+            f"What to do: {wide}copy the prior (`gravmap crust` writes it as prior.toml), edit {tables}, and check"
+            " again with --prior FILE."
+        )
 
     def lines(self) -> list[str]:
         """The whole verdict as lines of text, with a table."""
@@ -206,7 +217,7 @@ class Verdict:
         own = ", ".join(f"{number} {state}" for state, number in self.leave_one_out.items() if number)
         text.append(f"  The crusts themselves, each compared with the others: {own}.")
         text += [f"  Not compared: {reason}" for reason in self.left_out]
-        return [*text, "", *self.advice]
+        return [*text, "", *self.advice, *([self.remedy] if self.remedy else [])]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""

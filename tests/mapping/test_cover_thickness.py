@@ -236,7 +236,7 @@ def test_the_page_shows_the_median_its_interval_and_the_score_on_crusts(mapped, 
 
 def test_without_this_output_the_page_says_why(project, rasters_this_time):
     made = make(project, "plain", "classes")
-    text = section(write_report(made.folder, runs=[project / "classes"]).read_text())
+    text = section(write_report(made.folder, gather(made.folder, runs=[project / "classes"], tiles=None)).read_text())
     assert "was not trained with the thickness of the cover" in text
     assert "<svg" not in text
 

@@ -10,6 +10,7 @@ from scipy.interpolate import RegularGridInterpolator
 from gravmap.geology.labels import LabelFile
 from gravmap.gravity.field_reader import FieldReader
 from gravmap.mapping import Options, predict
+from gravmap.mapping.options import Checks
 from gravmap.regions import Region
 from toys.map import BOX, layers, make_project
 from toys.outcrop import make_context_run, make_labels
@@ -122,7 +123,7 @@ def test_the_settings_record_temperatures_and_verdicts(project, monkeypatch):
         project / "recorded",
         labels_path=project / "labels.tif",
         options=Options(device="cpu", scales_deg=(5.0,)),
-        check_prior=lambda progress: [verdict],
+        check=lambda progress: Checks([verdict]),
     )
     (settings,) = recorded
     assert settings["temperatures_by_distance"] == [CURVE]

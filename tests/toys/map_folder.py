@@ -127,6 +127,9 @@ CALIBRATION = {"test": {"nodes": 321, "before": reliability(0.234, 0.2), "after"
 
 
 def page_of(folder, *runs, **options):
+    from gravmap.mapping.page.facts import gather
     from gravmap.mapping.page.report import write_report
 
-    return write_report(folder, runs=list(runs), **options).read_text(encoding="utf-8")
+    fields = options.pop("fields", None)
+    facts = gather(folder, runs=list(runs), tiles=options.pop("tiles", None), **options)
+    return write_report(folder, facts, fields).read_text(encoding="utf-8")

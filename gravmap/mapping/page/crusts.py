@@ -139,10 +139,10 @@ def _table(strata: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def prior_headlines(facts: Facts) -> list[str]:
-    """Headlines of the comparison of the region with the training crusts, one for each prior."""
-    found = [_verdict(facts, run) for run in facts.simulated]
-    return list(dict.fromkeys(str(verdict["headline"]) for verdict in found if verdict is not None))
+def prior_verdicts(facts: Facts) -> list[dict[str, Any]]:
+    """The comparisons of the region with the crusts that the map's networks were trained on, one for each prior."""
+    found = {run.trained_on.get("prior", {}).get("sha256"): _verdict(facts, run) for run in facts.simulated}
+    return [each for each in found.values() if each is not None]
 
 
 def _verdict(facts: Facts, run: RunFacts) -> dict[str, Any] | None:

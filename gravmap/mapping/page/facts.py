@@ -232,7 +232,27 @@ class Facts:
 def gather(
     folder: Path, *, runs: Sequence[Path], tiles: Path | None, compared: Sequence[Path] = (), title: str = ""
 ) -> Facts:
-    """Read the content of a report; parameters as in :func:`gravmap.mapping.page.report.write_report`."""
+    """Read the content of a report from the files of a map and its training runs.
+
+    Parameters
+    ----------
+    folder : Path
+        A finished map: ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif``,
+        ``cover_thickness.tif`` and ``provenance.json``. Each missing part is replaced by a line that names it.
+    runs : sequence of Path
+        Folders of the runs that the map was made with.
+    tiles : Path, optional
+        The tile set of the runs, to score baselines on the same nodes.
+    compared : sequence of Path
+        Further runs whose scores are shown for comparison, such as one trained under the paper's random split.
+    title : str
+        Name of the region; by default that in provenance.json, or the name of the folder.
+
+    Raises
+    ------
+    InputError
+        ``lithology.tif``, or ``model.json`` of a run, is missing or damaged.
+    """
     found = [read_run(run, used=True) for run in runs] + [read_run(run, used=False) for run in compared]
     provenance = folder / "provenance.json"
     record: dict[str, Any] = {**read_record(provenance, Provenance, "gravmap predict")} if provenance.exists() else {}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Any
 
 from gravmap.download.sources import known_sources
 from gravmap.files import write_text
 from gravmap.mapping.layers import EXTRAPOLATED, OUTCROP, UNDER_COVER, UNMAPPED
-from gravmap.mapping.page.crusts import prior_headlines
-from gravmap.mapping.page.facts import Facts, field_words, gather
+from gravmap.mapping.page.crusts import prior_verdicts
+from gravmap.mapping.page.facts import Facts, field_words
 from gravmap.mapping.page.maps import (
     class_ages,
     evidence_map,
@@ -27,46 +27,25 @@ from gravmap.records import FieldRecipe
 REPORT = "report.html"
 
 
-def write_report(
-    folder: Path,
-    *,
-    runs: Sequence[Path],
-    fields: Path | None = None,
-    tiles: Path | None = None,
-    compared: Sequence[Path] = (),
-    title: str = "",
-) -> Path:
-    """Write ``report.html`` into the folder of a map, from the files there and its training runs.
+def write_report(folder: Path, facts: Facts, fields: Path | None = None) -> Path:
+    """Write ``report.html`` into the folder of a map.
 
     Each missing part is replaced by a line that names it.
 
     Parameters
     ----------
     folder : Path
-        A finished map: ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif``,
-        ``cover_thickness.tif`` and ``provenance.json``.
-    runs : sequence of Path
-        Folders of the runs that the map was made with.
+        A finished map.
+    facts : Facts
+        What :func:`gravmap.mapping.page.facts.gather` read there and from its training runs.
     fields : Path, optional
         ``data/fields.nc``, for the residual gravity.
-    tiles : Path, optional
-        The tile set of the runs, to score baselines on the same nodes.
-    compared : sequence of Path
-        Further runs whose scores are shown for comparison, such as one trained under the paper's random split.
-    title : str
-        Name of the region; by default that in provenance.json, or the name of the folder.
 
     Returns
     -------
     Path
         The page.
-
-    Raises
-    ------
-    InputError
-        ``lithology.tif``, or ``model.json`` of a run, is missing or damaged.
     """
-    facts = gather(folder, runs=runs, tiles=tiles, compared=compared, title=title)
     path = folder / REPORT
     write_text(path, page(facts, fields))
     return path
@@ -82,7 +61,7 @@ def page(facts: Facts, fields: Path | None) -> str:
         unmapped=unmapped_ground(facts),
         starts_from_outcrop=any(facts.settings.get("starts_from_outcrop", [])),
         verdict=verdict(facts),
-        prior_headlines=prior_headlines(facts),
+        prior_headlines=[str(each["headline"]) for each in prior_verdicts(facts)],
         glance=_glance(facts),
         main=main_map(facts),
         uncertainty=uncertainty_map(facts),
@@ -103,6 +82,7 @@ def _glance(facts: Facts) -> dict[str, Any]:
     areas = facts.areas
     hidden = areas.of_evidence(*UNDER_COVER)
     protocol, scored = facts.held_out, [run for run in facts.simulated if run.test]
+    tested = verdict(facts)["hidden"]
     return {
         "km2": areas.mapped_km2 + areas.unmapped_km2,
         "bounds_wsen": facts.sheet.bounds_wsen,
@@ -112,7 +92,8 @@ def _glance(facts: Facts) -> dict[str, Any]:
         "on_crusts": bool(facts.simulated),
         "held_out": None if protocol is None else mean_of([run for run in protocol.runs if run.used], "pa"),
         "best_baseline": max((row["pa"] for row in protocol.baselines.values()), default=None) if protocol else None,
-        "crusts": mean_of(scored, "pa") if scored and protocol is None else None,
+        "hidden": tested[0]["scores"]["pa"] if len(tested) == 1 and protocol is None else None,
+        "crusts": mean_of(scored, "pa") if scored and protocol is None and not tested else None,
     }
 
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gravmap.learning.evaluation.null_models import NULL_MODELS
-from gravmap.mapping.page.crusts import crusts_section, score_sentences
+from gravmap.mapping.page.crusts import crusts_section, prior_verdicts, score_sentences
 from gravmap.mapping.page.facts import Facts, Protocol, RunFacts
 from gravmap.mapping.page.maps import reliability_chart
+from gravmap.mapping.page.words import percent
+from gravmap.prior_check.verdict import EDGE, INSIDE, OUTSIDE
 from gravmap.tiling.leak import LEAK_LIMIT
 
 MEASURES = {"pa": "Accuracy", "mpa": "Mean accuracy", "miou": "Mean overlap", "fwiou": "Weighted overlap"}
@@ -18,20 +20,74 @@ _STRATA = {"distance": "from mapped outcrop", "cover": "of cover"}
 
 
 def verdict(facts: Facts) -> dict[str, Any]:
-    """Summary of the scores.
+    """How far to trust a map, from the scores of its networks on ground that they were not trained on.
 
     Returns
     -------
     dict
-        ``held_out``: see :func:`compare_with_baselines`, None without scores on held-out blocks; ``simulated``:
+        ``level``: ``better``, ``mixed`` or ``no better`` than the best null model on ground of this region that the
+        network did not see, or ``not tested``; ``sentence``: the same in words, for the top of the report, the footer
+        of the map and the record; ``held_out``: see :func:`compare_with_baselines`, None without scores on held-out
+        blocks; ``hidden``: scores of networks trained on crusts at hidden outcrop of the region; ``simulated``:
         sentences on networks trained on simulated crusts, empty without any.
     """
     protocol, simulated = facts.held_out, facts.simulated
     scored = [(run.name if len(simulated) > 1 else "", run.test.get("under_cover", {})) for run in simulated]
+    held_out = None if protocol is None else compare_with_baselines(protocol)
+    tested = [each for each in facts.settings.get("hidden_outcrop", []) if "scores" in each] if simulated else []
+    level, found = "not tested", ""
+    if held_out is not None and held_out["outcome"] is not None:
+        level = str(held_out["outcome"])
+        found = _compared(held_out["accuracy"], held_out["baseline"]["accuracy"], held_out["baseline"]["name"])
+    elif tested:
+        levels = [_outcome(each["gravity_adds"]) for each in tested]
+        level = levels[0] if len(set(levels)) == 1 else "mixed"
+        pa = sum(each["scores"]["pa"] for each in tested) / len(tested)
+        name, best = max(tested[0]["baselines"].items(), key=lambda item: float(item[1]["pa"]))
+        found = _compared(pa, best["pa"], NULL_MODELS[name].phrase)
     return {
-        "held_out": None if protocol is None else compare_with_baselines(protocol),
+        "level": level,
+        "sentence": f"{_LEVELS[level]}{found}{_likeness(facts)}",
+        "held_out": held_out,
+        "hidden": tested,
         "simulated": score_sentences(scored) if simulated else "",
     }
+
+
+_LEVELS = {
+    "better": "The classes under cover are worth testing: they follow gravity, and gravity tells something here. ",
+    "mixed": "The classes under cover are little better than a map made without gravity. ",
+    "no better": "Do not rely on the classes under cover: they are no better than a map made without gravity. ",
+    "not tested": "How far to trust the classes under cover is not known: the network was not tested in this region"
+    " beside a map made without gravity.",
+}
+
+
+def _compared(ours: float, best: float, name: str) -> str:
+    return (
+        f"Where outcrop of this region was kept from the network, it was right in {percent(ours)} of the places,"
+        f" {name}, which needs no gravity, in {percent(best)}."
+    )
+
+
+def _outcome(differences: Sequence[Mapping[str, Any]]) -> str:
+    """Whether a network is better than the null model of the last of these differences, which is the best one."""
+    gains = {each["measure"]: each for each in differences if each["null"] == differences[-1]["null"]}
+    sure = any((gains[measure]["low"] or 0) > 0 for measure in ("pa", "fwiou"))
+    if sure and all(gains[measure]["mean"] > 0 for measure in ("pa", "mpa", "fwiou")):
+        return "better"
+    return "mixed" if sure else "no better"
+
+
+def _likeness(facts: Facts) -> str:
+    """Whether the region is like the crusts that its networks were trained on, if they were and it was compared."""
+    states = {str(each["state"]) for each in prior_verdicts(facts) if "state" in each}
+    crusts = "the simulated crusts that the network was trained on"
+    if OUTSIDE in states:
+        return f" The region is unlike {crusts}: its probabilities are not reliable."
+    if EDGE in states:
+        return f" The region is at the edge of {crusts}: its probabilities may be too high."
+    return f" The region is like {crusts}." if INSIDE in states else ""
 
 
 def compare_with_baselines(protocol: Protocol) -> dict[str, Any]:
@@ -94,6 +150,8 @@ def scores_section(facts: Facts) -> dict[str, Any]:
         ],
         "held_out": [_protocol(each) for each in facts.protocols if each.kind != "random"],
         "random": [_protocol(each) for each in facts.protocols if each.kind == "random"],
+        "hidden": verdict(facts)["hidden"],
+        "null_titles": {key: model.title for key, model in NULL_MODELS.items()},
         "measures": MEASURES,
     }
 

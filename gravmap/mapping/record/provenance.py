@@ -147,21 +147,28 @@ def write_provenance(
     return folder / FILE
 
 
-def update_checksums(folder: Path) -> Path:
+def update_checksums(folder: Path, **added: Any) -> dict[str, Any]:
     """Take every file that now lies in a map's folder into its record, by size and SHA-256.
 
     Parameters
     ----------
     folder : Path
         Holds ``provenance.json``; call this when the last file of the map is written.
+    **added
+        Further keys of the record.
+
+    Returns
+    -------
+    dict
+        The record.
 
     Raises
     ------
     InputError
         There is no readable record.
     """
-    _write(folder, read_provenance(folder))
-    return folder / FILE
+    _write(folder, read_provenance(folder) | added)
+    return read_provenance(folder)
 
 
 @record
@@ -201,6 +208,7 @@ class MapSettings(TypedDict, total=False):
     class_offsets: list[float] | None
     upsampling: float | None
     prior_verdicts: list[dict[str, Any]]
+    hidden_outcrop: list[dict[str, Any]]
 
 
 @record
@@ -238,6 +246,7 @@ class Provenance(TypedDict, total=False):
     summary: dict[str, list[CountedClass]]
     unmapped: UnmappedRecord | None
     cover_thickness: ThicknessRecord | None
+    verdict: dict[str, str]
     versions: dict[str, str]
     outputs: dict[str, FileRecord]
 

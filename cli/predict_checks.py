@@ -1,8 +1,8 @@
-"""The prior check of `gravmap predict`: is the region like the crusts that its networks were trained on."""
+"""The checks of `gravmap predict` for networks trained on simulated crusts: how far they can be trusted in a region."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,38 +11,45 @@ from gravmap.errors import GravmapError
 from gravmap.progress import Progress
 from gravmap.records import read_model
 
+from .evaluate_report import print_hidden_outcrop
 from .options import usable_cores
 from .session import Session
 
 if TYPE_CHECKING:
+    from gravmap.mapping.options import Checks
     from gravmap.regions import Region
 
 Verdict = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class PriorCheck:
-    """Compares a region with the crusts of the priors that some networks were trained on.
+class CrustChecks:
+    """Predicts hidden outcrop of a region, and compares the region with the crusts that networks were trained on.
 
     Attributes
     ----------
     trained_on : tuple of dict
         The training data of the networks, as recorded; one for each prior and set of fields.
+    runs : tuple of Path
+        The networks that were trained on crusts.
     """
 
     trained_on: tuple[dict[str, Any], ...]
+    runs: tuple[Path, ...] = ()
 
     @classmethod
-    def of(cls, runs: Sequence[Path]) -> PriorCheck:
-        """The check for these runs; an empty one where no network was trained on crusts."""
+    def of(cls, runs: Sequence[Path]) -> CrustChecks:
+        """The checks for these runs; empty where no network was trained on crusts."""
         from gravmap.mapping.page.facts import trained_on_crusts
 
         found: dict[tuple[Any, ...], dict[str, Any]] = {}
+        checked = []
         for run in runs:
             trained_on: dict[str, Any] = {**read_model(run).get("taught_on", {})}
             if trained_on_crusts(trained_on):
                 found.setdefault((trained_on["prior"]["sha256"], *trained_on["channels"]), trained_on)
-        return cls(tuple(found.values()))
+                checked.append(run)
+        return cls(tuple(found.values()), tuple(checked))
 
     @property
     def reference(self) -> str:
@@ -51,12 +58,23 @@ class PriorCheck:
         return f"simulated crusts of the prior {' and '.join(names)}"
 
     def function(
-        self, fields: Path, labels: Path | None, region: Region, cache: Path
-    ) -> Callable[[Progress], list[Verdict]] | None:
-        """The check as `gravmap.mapping.predict` takes it; None where there is none."""
+        self, fields: Path, labels: Path | None, region: Region, cache: Path, device: str
+    ) -> Callable[[Progress], Checks] | None:
+        """The checks as `gravmap.mapping.predict` takes them; None where there are none."""
+        from gravmap.mapping.options import Checks
+        from gravmap.mapping.scoring.hidden_outcrop import try_hidden_outcrop
+
         if not self.trained_on or labels is None:
             return None
-        return lambda progress: [_verdict(each, fields, labels, region, cache, progress) for each in self.trained_on]
+        known = labels
+
+        def check(progress: Progress) -> Checks:
+            return Checks(
+                [_verdict(each, fields, known, region, cache, progress) for each in self.trained_on],
+                try_hidden_outcrop(fields, known, self.runs, region, device=device, progress=progress),
+            )
+
+        return check
 
 
 def _verdict(
@@ -90,11 +108,12 @@ def _verdict(
     return found.to_dict()
 
 
-def print_verdicts(session: Session, verdicts: Sequence[Mapping[str, Any]]) -> None:
-    """Print each verdict, and the advice where the region is not inside the prior."""
+def print_checks(session: Session, checks: Checks) -> None:
+    """Print the scores at hidden outcrop, each verdict, and the advice where the region is not inside the prior."""
     from gravmap.prior_check.verdict import INSIDE, UNKNOWN
 
-    for verdict in verdicts:
+    print_hidden_outcrop(session, checks.hidden_outcrop)
+    for verdict in checks.prior_verdicts:
         lines = [verdict["headline"], *([] if verdict["state"] == INSIDE else verdict["advice"])]
         if verdict["state"] == UNKNOWN:
             session.warn(" ".join(lines))
