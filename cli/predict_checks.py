@@ -119,3 +119,5 @@ def print_checks(session: Session, checks: Checks) -> None:
             session.warn(" ".join(lines))
         else:
             session.say("\n  ".join(lines))
+            if verdict["state"] != INSIDE:
+                session.say("  `gravmap prior-check` shows every quantity, and what to change in a prior.")

@@ -39,7 +39,7 @@ MESOZOIC_COLOUR = "#C6D86B"
 
 
 def decorate_map(axes: Axes, bounds_wsen: tuple[float, float, float, float], width_in: float) -> None:
-    """Add a graticule, degree labels, true proportions at the middle latitude and a scale bar to a map.
+    """Add a graticule, degree labels, true proportions at the middle latitude, and a scale bar 0.4 inches below a map.
 
     Parameters
     ----------
@@ -64,19 +64,8 @@ def decorate_map(axes: Axes, bounds_wsen: tuple[float, float, float, float], wid
     length_km = round_step((east - west) * km_per_degree / 5)
     length = length_km / km_per_degree
     inch = (east - west) * np.cos(np.radians(middle)) / width_in  # degrees of latitude
-    x, y = west + 0.03 * (east - west), south + 0.2 * inch
-    height = 0.07 * inch
-    axes.add_patch(
-        Rectangle(
-            (x - 0.04 * length, y - 0.1 * inch),
-            length * 1.08,
-            0.4 * inch,
-            facecolor="white",
-            alpha=0.85,
-            linewidth=0,
-            zorder=4,
-        )
-    )
+    x, y = west, south - 0.4 * inch  # below the degree labels, so that it hides nothing
+    height = 0.06 * inch
     for half, colour in enumerate(("black", "white")):
         axes.add_patch(
             Rectangle(
@@ -86,10 +75,10 @@ def decorate_map(axes: Axes, bounds_wsen: tuple[float, float, float, float], wid
                 facecolor=colour,
                 edgecolor="black",
                 linewidth=0.6,
-                zorder=5,
+                clip_on=False,
             )
         )
-    axes.text(x + length / 2, y + 0.11 * inch, f"{length_km:g} km", fontsize=8, ha="center", va="bottom", zorder=5)
+    axes.text(x + 1.03 * length, y + height / 2, f"{length_km:g} km", fontsize=8, ha="left", va="center")
     axes.set_xlim(west, east)
     axes.set_ylim(south, north)
 

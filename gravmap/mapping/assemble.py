@@ -14,12 +14,14 @@ from gravmap.geology.labels import LabelFile, Labels
 from gravmap.lattice import COVER, EARTH_RADIUS_KM, UNUSABLE
 from gravmap.learning.calibration.class_offsets import predict_class
 from gravmap.learning.data.dataset import to_label
+from gravmap.learning.data.outcrop_context import context_names
 from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
 from gravmap.mapping.layers import (
     AGREEMENT,
     BANDS,
     COVERED,
+    DIFFUSION,
     DISSIMILARITY,
     ENTROPY,
     EXTRAPOLATED,
@@ -235,6 +237,8 @@ class Assembler:
         Predict cells that no geological map covers, too.
     near_km : float
         Distance to outcrop within which a cell counts as near it.
+    diffusion : bool
+        Also take the class of label diffusion from the fields' outcrop context.
     """
 
     def __init__(
@@ -247,7 +251,9 @@ class Assembler:
         everywhere: bool,
         fill_unmapped: bool,
         near_km: float,
+        diffusion: bool = False,
     ) -> None:
+        self._diffusion = diffusion
         self._predictor, self._plan, self._blender, self._labels = predictor, plan, blender, labels
         self._everywhere, self._fill_unmapped, self._near_km = everywhere, fill_unmapped, near_km
         self._applicability = [member.applicability for member in predictor.members if member.applicability is not None]
@@ -258,6 +264,11 @@ class Assembler:
         absent = [SPREAD] if len(self._predictor.members) == 1 else []
         absent += [] if self._applicability else [DISSIMILARITY]
         return tuple(band for band in BANDS if band not in absent)
+
+    @property
+    def class_layers(self) -> tuple[str, ...]:
+        """Class layers that this map has beside the lithology."""
+        return (SECOND, *([DIFFUSION] if self._diffusion else []))
 
     def block(self, rows: slice, columns: slice) -> Block:
         """Return the layers of a rectangle of cells."""
@@ -297,6 +308,11 @@ class Assembler:
         if dissimilarity is not None:
             uncertainty[DISSIMILARITY.name] = dissimilarity
         unknown = np.float32(np.nan)
+        classes = {SECOND: second_class(probability)}
+        if self._diffusion:
+            classes[DIFFUSION] = np.where(lithology == NODATA, NODATA, self._diffused(lat, lon)).astype(np.uint8)
+            if mapped is not None:
+                classes[DIFFUSION] = np.where(is_outcrop(mapped), mapped, classes[DIFFUSION])
         return Block(
             rows.start,
             columns.start,
@@ -305,7 +321,15 @@ class Assembler:
             {band.name: np.where(predicted, uncertainty[band.name], unknown) for band in self.bands},
             classify_evidence(mapped, near, dissimilarity, predicted, unmapped),
             cover_m,
+            classes,
         )
+
+    def _diffused(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """The likeliest class of the diffused outcrop at each cell."""
+        names = context_names(len(self._predictor.members[0].spec.classes))[:-2]
+        logs = np.stack([self._predictor.fields.interpolate(name, lat, lon) for name in names])
+        known = np.isfinite(logs[0])
+        return np.where(known, to_label(np.where(known, logs, 0).argmax(axis=0)), NODATA).astype(np.uint8)
 
     def _fields_known(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return whether every field is known at the node nearest to each cell."""
@@ -336,7 +360,7 @@ class Assembler:
 
 
 def uncertainty_measures(probability: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """Compute entropy, margin and second class of probabilities.
+    """Compute entropy and margin of probabilities.
 
     Parameters
     ----------
@@ -354,7 +378,7 @@ def uncertainty_measures(probability: NDArray[np.float32]) -> dict[str, NDArray[
     >>> from gravmap.mapping.assemble import uncertainty_measures
     >>> probability = np.array([0.5, 0.25, 0.25], np.float32)[:, None, None]
     >>> {name: round(float(values[0, 0]), 3) for name, values in uncertainty_measures(probability).items()}
-    {'entropy': 0.946, 'margin': 0.25, 'second class': 2.0}
+    {'entropy': 0.946, 'margin': 0.25}
     """
     classes = len(probability)
     known = np.isfinite(probability[0])
@@ -362,17 +386,27 @@ def uncertainty_measures(probability: NDArray[np.float32]) -> dict[str, NDArray[
     entropy = np.zeros(known.shape, np.float32)
     for part in filled:  # class by class: numpy's order of summation, and the last bit, would depend on the block
         entropy -= part * np.log(np.where(part > 0, part, 1)).astype(np.float32)
-    best = filled.argmax(axis=0)[None]
-    first = np.take_along_axis(filled, best, axis=0)[0]
-    rest = filled.copy()
-    np.put_along_axis(rest, best, -1, axis=0)
-    second = rest.argmax(axis=0)
+    first, rest = _likeliest_and_rest(filled)
     measures = {
         ENTROPY.name: np.clip(entropy / np.float32(math.log(classes)) if classes > 1 else entropy, 0, 1),
         MARGIN.name: first - rest.max(axis=0) if classes > 1 else first,
-        SECOND.name: to_label(second).astype(np.float32),
     }
     return {name: np.where(known, values, np.nan).astype(np.float32) for name, values in measures.items()}
+
+
+def second_class(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The second likeliest class, 1..K, of probabilities (K, h, w); 255 where they are NaN, and where K is 1."""
+    known = np.isfinite(probability[0]) & (len(probability) > 1)
+    _, rest = _likeliest_and_rest(np.where(known, probability, np.float32(0)))
+    return np.where(known, to_label(rest.argmax(axis=0)), NODATA).astype(np.uint8)
+
+
+def _likeliest_and_rest(filled: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Largest probability, (h, w), and the probabilities with -1 in its place, (K, h, w)."""
+    best = filled.argmax(axis=0)[None]
+    rest = filled.copy()
+    np.put_along_axis(rest, best, -1, axis=0)
+    return np.take_along_axis(filled, best, axis=0)[0], rest
 
 
 def _index_range(index: NDArray[np.int64]) -> slice:

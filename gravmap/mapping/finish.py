@@ -94,11 +94,12 @@ def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, inputs: Map
     title = region_title(inputs.name)
     compared = runs_of_other_splits(inputs.runs)
     facts = gather(folder, runs=inputs.runs, tiles=inputs.tiles, compared=compared, title=title)
-    trust = {key: value for key, value in verdict(facts).items() if key in ("level", "sentence")}
-    sentence = str(trust["sentence"]).replace(THIN, " ")
-    draw_pictures(folder, legend, title=title, notes=[sentence, *_notes(folder, plan)])
+    found = verdict(facts)
+    trust = {key: str(found[key]).replace(THIN, " ") for key in ("level", "sentence", "reason")}
+    notes = [f"{trust['sentence']} {trust['reason']}".strip(), *_notes(folder, plan)]
+    draw_pictures(folder, legend, title=title, notes=notes)
     # The report lists the files of the record, including the pictures.
-    record = update_checksums(folder, verdict=trust | {"sentence": sentence})
+    record = update_checksums(folder, verdict=trust)
     write_report(folder, replace(facts, record=record), inputs.fields)
     write_item(folder)
     update_checksums(folder)

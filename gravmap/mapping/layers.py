@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +91,6 @@ ENTROPY = UncertaintyBand(
     "entropy", "entropy of the probabilities over ln K: 0 one class is sure, 1 all are equal", 1 / 200
 )
 MARGIN = UncertaintyBand("margin", "probability of the likeliest class less that of the second, 0 to 1", 1 / 200)
-SECOND = UncertaintyBand("second class", "index of the second likeliest class", 1.0)
 AGREEMENT = UncertaintyBand(
     "agreement",
     "share of the windows (all scales, shifts and flips, weighted as they are blended) that name the likeliest class",
@@ -106,9 +105,17 @@ DISSIMILARITY = UncertaintyBand(
     "threshold beyond which the network extrapolates; 2.54 or more is 2.54",
     1 / 100,
 )
-BANDS = (ENTROPY, MARGIN, SECOND, AGREEMENT, SPREAD, DISSIMILARITY)
+BANDS = (ENTROPY, MARGIN, AGREEMENT, SPREAD, DISSIMILARITY)
 """In the order of the file; the spread only with an ensemble, the dissimilarity only if a run has an area of
 applicability."""
+
+SECOND, DIFFUSION = "second_class", "label_diffusion"
+CLASS_LAYERS = {
+    SECOND: "the second likeliest class",
+    DIFFUSION: "the class that label diffusion, which reads no gravity, takes from the mapped outcrop",
+}
+"""Class rasters beside the lithology, each in a file of its name, with their meaning; the second only with a geological
+map."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,8 @@ class Block:
     cover_m : (3, h, w) float32, optional
         Thickness of the cover, metres, in the order of `THICKNESS_BANDS`; NaN no data. None without a network that
         outputs it.
+    classes : dict of str to (h, w) uint8
+        Name of `CLASS_LAYERS` to class indices; 255 no data.
     """
 
     row: int
@@ -140,3 +149,4 @@ class Block:
     uncertainty: dict[str, NDArray[np.float32]]
     evidence: NDArray[np.uint8]
     cover_m: NDArray[np.float32] | None = None
+    classes: dict[str, NDArray[np.uint8]] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from gravmap.errors import InputError, OptionError, out_of_memory
 from gravmap.files import check_disk_space, sha256
 from gravmap.geology.labels import LabelFile
 from gravmap.learning.data.outcrop_context import DISTANCE, distance_km_from_channel
+from gravmap.learning.evaluation.null_models import MAX_DIFFUSION_NODES
 from gravmap.mapping.assemble import Assembler, unmapped_fraction
 from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 
 MAP_FILE_PREFIXES = (
     *("lithology", "probability", "uncertainty", "evidence", "map", "item", "provenance", "report"),
-    *("cover_thickness", "demo", "under_cover", "attribution"),
+    *("second_class", "label_diffusion", "comparison", "cover_thickness", "demo", "under_cover", "attribution"),
 )
 """Names of a map's files start with one of these; a folder with any other file is not replaced."""
 
@@ -330,6 +331,10 @@ def _write_rasters(
         def distance_km(rows: slice, columns: slice) -> NDArray[np.float64]:
             return distance_km_from_channel(fields.interpolate(DISTANCE, grid.lat_deg[rows], grid.lon_deg[columns]))
 
+        (unfinished.folder / WINDOWS_FOLDER).mkdir(exist_ok=True)
+        diffusion = labels_path is not None and _write_outcrop(
+            unfinished, predictor, plan, options, labels_path, progress
+        )
         divisors = [member.divisor(list(plan.windows)) for member in predictor.members]
         assembler = Assembler(
             predictor,
@@ -345,6 +350,7 @@ def _write_rasters(
             everywhere=options.everywhere,
             fill_unmapped=options.fill_unmapped,
             near_km=options.near_km,
+            diffusion=diffusion,
         )
         with MapWriter(
             unfinished.folder,
@@ -355,14 +361,8 @@ def _write_rasters(
             near_km=options.near_km,
             crs=options.crs,
             thickness=bool(plan.thickness_runs),
+            class_layers=assembler.class_layers,
         ) as writer:
-            (unfinished.folder / WINDOWS_FOLDER).mkdir(exist_ok=True)
-            if labels_path is not None and predictor.reads_outcrop:
-                progress(0, 1, "outcrop context")
-                path = unfinished.folder / WINDOWS_FOLDER / "outcrop.npy"
-                fields.outcrop = write_outcrop_context(
-                    path, fields.lat, fields.lon, labels_path, plan.windows, plan.classes
-                )
             _run_jobs(unfinished, predictor, plan, options, progress)
             block_slices = list(blocks(grid.shape))
             for done, (rows, columns) in enumerate(block_slices):
@@ -373,6 +373,33 @@ def _write_rasters(
     finally:
         if labels is not None:
             labels.close()
+
+
+def _write_outcrop(
+    unfinished: ResumableFolder,
+    predictor: Predictor,
+    plan: Plan,
+    options: Options,
+    labels_path: Path,
+    progress: Progress,
+) -> bool:
+    """Write the outcrop context, for networks that read it and for a map without gravity; False if it is not written.
+
+    Without a network that reads it, it is left out where the classes of the labels are not used, and where there is too
+    little outcrop to diffuse, or too many nodes.
+    """
+    fields = predictor.fields
+    if not predictor.reads_outcrop and (options.everywhere or fields.lat.size * fields.lon.size > MAX_DIFFUSION_NODES):
+        return False
+    progress(0, 1, "outcrop context")
+    path = unfinished.folder / WINDOWS_FOLDER / "outcrop.npy"
+    try:
+        fields.outcrop = write_outcrop_context(path, fields.lat, fields.lon, labels_path, plan.windows, plan.classes)
+    except InputError:
+        if predictor.reads_outcrop:
+            raise
+        return False
+    return True
 
 
 def _run_jobs(

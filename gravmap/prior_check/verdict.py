@@ -140,9 +140,9 @@ class Verdict:
         """The verdict as a sentence."""
         like = sum(place.state == INSIDE for place in self.places)
         number, crusts = len(self.places), f"those of {self.crusts} simulated crusts"
-        unlike = f"{number - like} of {number} quantities of its field and map are unlike {crusts}"
+        unlike = f"{number - like} of {number} quantities of the field and the map are unlike {crusts}"
         return {
-            INSIDE: f"Inside the prior {self.prior}: {like} of {number} quantities of the region's field and map are"
+            INSIDE: f"Inside the prior {self.prior}: {like} of {number} quantities of the field and the map are"
             f" like {crusts}.",
             EDGE: f"The region is at the edge of the prior {self.prior}: {unlike}.",
             OUTSIDE: f"The region is outside the prior {self.prior}: {unlike}.",

@@ -153,7 +153,7 @@ def _across_strike(crust: Crust, lat: FloatArray) -> float:
 
 
 # Inches: width of a map, left margin, distance between maps, space above and below each, title, section and legend.
-_PANEL, _LEFT, _STEP, _ABOVE, _BELOW, _TITLE, _FOOT = 4.3, 0.85, 5.3, 0.42, 0.38, 0.92, 6.5
+_PANEL, _LEFT, _STEP, _ABOVE, _BELOW, _TITLE, _FOOT = 4.3, 0.85, 5.3, 0.42, 0.58, 0.92, 6.5
 _PARTS = {"colour": INK, "moho": BLUE, "cover": GREEN, "bedrock": VERMILLION}
 
 

@@ -69,7 +69,7 @@ def draw_leak(folder: Path, report: LeakReport, path: Path) -> None:
     columns = min(_MAX_COLUMNS, count)
     rows = -(-count // columns)
     tall = _WIDTH_IN * map_aspect(bounds)
-    left, above, below, head, foot = 0.55, 0.32, 0.3, 0.62, 0.62
+    left, above, below, head, foot = 0.55, 0.32, 0.5, 0.62, 0.62
     width = columns * (_WIDTH_IN + left) + 0.2
     height = head + rows * (above + tall + below) + foot
     figure = Figure(figsize=(width, height), dpi=150)

@@ -177,7 +177,7 @@ def test_the_prior_check_comes_last_and_can_be_left_out(place, tmp_path, monkeyp
     (tmp_path / "lithology.tif").unlink()
 
     def handed_over(*_, **options):
-        raise InputError(f"checks: {options['check_prior'] is not None}")
+        raise InputError(f"checks: {options['check'] is not None}")
 
     monkeypatch.setattr("gravmap.mapping.predict", handed_over)
     assert "checks: True" in call(place, *command_line).output

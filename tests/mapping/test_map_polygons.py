@@ -107,7 +107,6 @@ def small_map(lithology, evidence, folder):
     probability = np.full((10, 8, 10), 0.05, dtype=np.float32)
     np.put_along_axis(probability, lithology[None].astype(int) - 1, 0.55, axis=0)
     uncertainty = {name: np.zeros((8, 10), dtype=np.float32) for name in ("entropy", "margin", "agreement")}
-    uncertainty["second class"] = np.ones((8, 10), dtype=np.float32)
     return write_map(folder, [Block(0, 0, lithology, probability, uncertainty, evidence)], SMALL)
 
 

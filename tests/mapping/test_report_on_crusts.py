@@ -223,3 +223,71 @@ def test_of_two_networks_each_has_its_name(mapped, tmp_path):
     facts, _ = of_crusts(mapped, crusts_run(tmp_path / "first"), crusts_run(tmp_path / "second"))
     assert verdict(facts)["simulated"] == score_sentences([("first", UNDER), ("second", UNDER)])
     assert "network second" in score_sentences([("first", UNDER), ("second", UNDER)])
+
+
+def gain(mean, low, high):
+    return {"mean": mean, "low": low, "high": high, "blocks": 9, "sentence": f"the network adds {mean}"}
+
+
+def hidden(pa, fwiou, mpa=0.01):
+    gains = {"pa": gain(pa, pa - 0.02, pa + 0.02), "mpa": gain(mpa, mpa - 0.02, mpa + 0.02)}
+    gains["fwiou"] = gain(fwiou, fwiou - 0.02, fwiou + 0.02)
+    return {
+        "run": "run",
+        "places": 4321,
+        "blocks": 9,
+        "block_deg": [2.5, 2.5],
+        "folds": 5,
+        "scores": {"pa": 0.4 + pa, "mpa": 0.2, "fwiou": 0.2 + fwiou},
+        "baselines": {
+            "nearest_outcrop": {"pa": 0.3, "mpa": 0.2, "fwiou": 0.1},
+            "label_diffusion": {"pa": 0.4, "mpa": 0.2, "fwiou": 0.2},
+        },
+        "gravity_adds": [{"null": "label_diffusion", "measure": name, **each} for name, each in gains.items()],
+    }
+
+
+@pytest.mark.parametrize(
+    ("record", "level"),
+    [
+        (hidden(0.05, 0.04), "better"),
+        (hidden(-0.04, -0.03), "no better"),
+        (hidden(0.01, 0.01), "no better"),  # within chance
+        (hidden(0.05, -0.01), "mixed"),
+        (hidden(0.05, 0.04, mpa=-0.01), "mixed"),
+        ({"left_out": "Only 1 block."}, "not tested"),
+    ],
+)
+def test_hidden_outcrop_decides_how_far_to_trust_the_map(mapped, tmp_path, record, level):
+    run = crusts_run(tmp_path / "run")
+    try:
+        write_json(mapped / "provenance.json", RECORD | {"settings": {"hidden_outcrop": [record]}})
+        said = verdict(gather(mapped, runs=[run], tiles=None))
+        html = page_of(mapped, run)
+    finally:
+        write_json(mapped / "provenance.json", RECORD)
+    assert said["level"] == level
+    assert words(html).index(words(said["sentence"])) < html.index("simulated crusts")
+    if "scores" in record:
+        assert re.findall(r"\d+ %", said["reason"].replace("\u202f", " ")) == [
+            f"{100 * record['scores']['pa']:.0f} %", "40 %",
+        ]  # fmt: skip
+        assert "4 321 places" in words(part(html, "scores"))
+    else:
+        assert not said["hidden"]
+
+
+def test_the_four_levels_have_their_own_words_and_the_likeness_is_told(mapped, tmp_path):
+    run, said = crusts_run(tmp_path / "run"), {}
+    prior = {"prior": {"name": "wide", "sha256": SHA}, "headline": "x", "advice": [], "quantities": []}
+    try:
+        for state in ("inside", "at the edge", "outside", "not known"):
+            record = {"prior_verdicts": [prior | {"state": state}], "hidden_outcrop": [hidden(0.05, 0.04)]}
+            write_json(mapped / "provenance.json", RECORD | {"settings": record})
+            said[state] = verdict(gather(mapped, runs=[run], tiles=None))["reason"]
+    finally:
+        write_json(mapped / "provenance.json", RECORD)
+    assert len(set(said.values())) == 4
+    assert "is like" in said["inside"]
+    assert "unlike" in said["outside"]
+    assert "simulated" not in said["not known"]

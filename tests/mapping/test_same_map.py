@@ -99,7 +99,7 @@ def test_an_ensemble_is_the_mean_of_the_probabilities(project):
     apart = np.stack([each["probability"] / 200 for each in alone])
     np.testing.assert_allclose(both["probability"] / 200, apart.mean(0), atol=0.006)
     with rasterio.open(project / "both" / "uncertainty.tif") as raster:
-        assert raster.descriptions == ("entropy", "margin", "second class", "agreement", "ensemble spread")
+        assert raster.descriptions == ("entropy", "margin", "agreement", "ensemble spread")
         spread = raster.read(5) / 200
     index = both["lithology"].astype(int) - 1
     wanted = np.take_along_axis(apart.std(0), index, 0)[0]

@@ -256,7 +256,7 @@ def test_the_resolution_is_the_side_of_a_cell_in_metres(root):
 def test_classes(folder, item):
     lithology = item["assets"]["lithology"]["bands"][0]["classification:classes"]
     evidence = item["assets"]["evidence"]["bands"][0]["classification:classes"]
-    second = next(band for band in item["assets"]["uncertainty"]["bands"] if band["name"] == "second class")
+    second = item["assets"]["second_class"]["bands"][0]
     output = item["properties"]["mlm:output"][0]["classification:classes"]
     for classes in (lithology, evidence, second["classification:classes"], output):
         assert len({entry["value"] for entry in classes}) == len(classes)

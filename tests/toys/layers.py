@@ -10,7 +10,7 @@ from gravmap.mapping.layers import AGREEMENT, COVERED, ENTROPY, EXTRAPOLATED, MA
 from gravmap.mapping.map_grid import MapGrid
 
 LEGEND = Legend("model", load_legend("bedrock10").bedrock)
-BANDS = (ENTROPY, MARGIN, SECOND, AGREEMENT)
+BANDS = (ENTROPY, MARGIN, AGREEMENT)
 NO_DATA = np.s_[-4:, -7:]  # a corner
 
 
@@ -37,15 +37,14 @@ def random_map(rows, cols, seed=0, smooth=6):
     probability[:, *NO_DATA] = np.nan
     lithology[NO_DATA] = evidence[NO_DATA] = 255
     by_size = np.sort(probability, axis=0)
-    second = np.where(np.isnan(probability[0]), np.nan, np.argsort(probability, axis=0)[-2] + 1)
+    second = np.where(np.isnan(probability[0]), 255, np.argsort(probability, axis=0)[-2] + 1).astype(np.uint8)
     entropy = -(probability * np.log(probability)).sum(axis=0) / np.log(len(LEGEND.bedrock))
     uncertainty = {
         "entropy": entropy,
         "margin": by_size[-1] - by_size[-2],
-        "second class": second.astype(np.float32),
         "agreement": by_size[-1],
     }
-    return Block(0, 0, lithology, probability, uncertainty, evidence)
+    return Block(0, 0, lithology, probability, uncertainty, evidence, classes={SECOND: second})
 
 
 def cut(whole, size):
@@ -61,12 +60,15 @@ def cut(whole, size):
                 whole.probability[:, *part],
                 {name: values[part] for name, values in whole.uncertainty.items()},
                 whole.evidence[part],
+                classes={name: values[part] for name, values in whole.classes.items()},
             )
 
 
 def write_map(folder, blocks, cells, legend=LEGEND, **options):
     """Write the rasters of a map; their summary."""
     settings = {"bands": BANDS, "tags": {"GRAVMAP_CONTENT": "made up"}, "near_km": 25.0} | options
+    blocks = list(blocks)
+    settings.setdefault("class_layers", list(blocks[0].classes) if blocks else [])
     with MapWriter(folder, cells, legend, **settings) as writer:
         for block in blocks:
             writer.write(block)

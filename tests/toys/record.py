@@ -63,7 +63,7 @@ def make_recorded_map(root, crs=None, folder=None, layers=None):
     sums = json.loads((root / "runs" / "first" / "model.json").read_text())["weights_sha256"]
     lat, lon = np.linspace(46, 44, ROWS), np.linspace(81, 83.9, COLS)
     grid = MapGrid(lat, lon, (2 / (ROWS - 1), 2.9 / (COLS - 1)), 1.0)
-    bands, tags = (ENTROPY, MARGIN, SECOND), {"GRAVMAP_MODEL_SHA256": sums}
+    bands, tags = (ENTROPY, MARGIN), {"GRAVMAP_MODEL_SHA256": sums}
     write_map(folder, [layers or block()], grid, LEGEND, bands=bands, tags=tags, crs=crs)
     (folder / "map.png").write_bytes(b"a picture")
     write_provenance(
@@ -96,7 +96,7 @@ def block():
     probability[:, -4:, -4:] = np.nan
     ordered = np.sort(probability, axis=0)
     entropy = -(probability * np.log(probability)).sum(axis=0) / np.log(10)
-    second = np.argsort(np.nan_to_num(probability), axis=0)[-2] + 1
-    measures = {"entropy": entropy, "margin": ordered[-1] - ordered[-2], "second class": second.astype(np.float32)}
-    measures["second class"][-4:, -4:] = np.nan
-    return Block(0, 0, lithology, probability, measures, evidence)
+    second = (np.argsort(np.nan_to_num(probability), axis=0)[-2] + 1).astype(np.uint8)
+    second[-4:, -4:] = 255
+    measures = {"entropy": entropy, "margin": ordered[-1] - ordered[-2]}
+    return Block(0, 0, lithology, probability, measures, evidence, classes={SECOND: second})

@@ -30,6 +30,7 @@ from gravmap.mapping.files.polygons import write_polygons
 from gravmap.mapping.files.projection import GEOGRAPHIC, read_crs, reproject_nearest, reprojected_grid
 from gravmap.mapping.files.styles import class_raster_qml, class_raster_sld, ramp_raster_qml
 from gravmap.mapping.layers import (
+    CLASS_LAYERS,
     EVIDENCE_COLOURS,
     THICKNESS_BANDS,
     THICKNESS_COLOURS,
@@ -147,8 +148,9 @@ def _geographic(grid: MapGrid) -> dict[str, Any]:
 class MapWriter:
     """Writes the blocks of a map, in any order, to rasters, polygons and styles that GIS software opens directly.
 
-    Writes ``lithology.tif``, ``probability.tif``, ``uncertainty.tif``, ``evidence.tif`` and with `thickness`
-    ``cover_thickness.tif`` (cloud-optimized GeoTIFF; the class layers with ``.aux.xml``), ``lithology.gpkg``, and
+    Writes ``lithology.tif``, ``probability.tif``, ``uncertainty.tif``, ``evidence.tif``, a raster for each of
+    `class_layers`, and with `thickness` ``cover_thickness.tif``
+    (cloud-optimized GeoTIFF; the class layers with ``.aux.xml``), ``lithology.gpkg``, and
     styles (``.qml``, ``lithology.sld``). Cells that are in no block are no data.
 
     A context manager: unfinished files are removed at the end.
@@ -172,6 +174,8 @@ class MapWriter:
         its centre.
     thickness : bool
         Whether the blocks have the thickness of the cover.
+    class_layers : sequence of str
+        Names of `CLASS_LAYERS` that the blocks have.
 
     Raises
     ------
@@ -190,6 +194,7 @@ class MapWriter:
         near_km: float,
         crs: str | None = None,
         thickness: bool = False,
+        class_layers: Sequence[str] = (),
     ) -> None:
         self.folder, self.grid, self.bands = folder, grid, tuple(bands)
         self.legend = Legend(legend.name, legend.bedrock)  # a map never shows cover
@@ -197,7 +202,11 @@ class MapWriter:
         self.tags = {"GRAVMAP_VERSION": __version__, "TIFFTAG_SOFTWARE": f"gravmap {__version__}", **tags}
         geographic = _geographic(grid)
         self._reprojected = output_grid(grid, crs)
-        self.layers = (*self._layers(), *([THICKNESS] if thickness else []))
+        further = [
+            Layer(name, (Band("class index", 1.0, {"meaning": CLASS_LAYERS[name]}),), class_rows(self.legend))
+            for name in class_layers
+        ]
+        self.layers = (*self._layers(), *further, *([THICKNESS] if thickness else []))
         folder.mkdir(parents=True, exist_ok=True)
         self._plain = {layer.name: folder / f".{layer.name}.plain.tif" for layer in self.layers}
         self._open: dict[str, Any] = {}
@@ -256,6 +265,8 @@ class MapWriter:
                 values = quantise(block.uncertainty[band.name], band.scale)
                 self._open["uncertainty"].write(values, number, window=window)
             self._open["evidence"].write(block.evidence, 1, window=window)
+            for name, values in block.classes.items():
+                self._open[name].write(values, 1, window=window)
             if block.cover_m is not None:
                 self._open[THICKNESS.name].write(quantise(block.cover_m, 1.0, THICKNESS.dtype), window=window)
 

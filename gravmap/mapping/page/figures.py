@@ -27,8 +27,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-# Inches around a map: degree labels to its left, its title above, degree labels below; the picture's own title.
-_LEFT, _ABOVE, _BELOW, _TITLE = 0.55, 0.3, 0.35, 0.5
+# Inches around a map: degree labels to its left, its title above, degree labels and scale bar below; the title of all.
+_LEFT, _ABOVE, _BELOW, _TITLE = 0.55, 0.3, 0.55, 0.5
 _NARROWEST = 6.5  # least width of a figure, for its title and notes
 _RULED_PERIODS = 200  # number of white lines across a map over predicted cells, or of dots over unmapped ones
 
@@ -57,6 +57,8 @@ class ClassPanel:
         Marked with thin white lines (cells predicted under cover).
     unmapped : (ny, nx) bool, optional
         Marked with dots (cells that no geological map covers); blank where `values` has no data.
+    blank : str
+        What the legend calls the grey of no data.
     """
 
     title: str
@@ -65,6 +67,7 @@ class ClassPanel:
     outline: NDArray[np.bool_] | None = None
     ruled: NDArray[np.bool_] | None = None
     unmapped: NDArray[np.bool_] | None = None
+    blank: str = "no data"
 
 
 @dataclass(frozen=True)
@@ -201,11 +204,14 @@ def draw(
 
 def _classes_shown(panels: Sequence[Panel], classes: Sequence[dict[str, Any]]) -> list[Patch]:
     present: set[int] = set()
+    blank_names: list[str] = []
     for panel in panels:
         if isinstance(panel, ClassPanel):
-            present |= set(np.unique(panel.values[~_blank(panel)]).tolist())
+            found = set(np.unique(panel.values[~_blank(panel)]).tolist())
+            blank_names += [panel.blank] if NODATA in found else []
+            present |= found
     shown = [(entry["name"], entry["colour"]) for entry in classes if entry["index"] in present]
-    patches = legend_patches([*shown, ("no data", NODATA_COLOUR)] if 255 in present else shown)
+    patches = legend_patches([*shown, *((name, NODATA_COLOUR) for name in dict.fromkeys(blank_names))])
     if any(isinstance(panel, ClassPanel) and panel.ruled is not None for panel in panels):
         ruled = Patch(facecolor=MUTED, edgecolor="white", hatch="/////", linewidth=0, label="ruled: predicted")
         patches.append(ruled)
@@ -297,7 +303,8 @@ def _draw_field(axes: Axes, panel: FieldPanel, width_px: int) -> Any:
 def draw_pictures(folder: Path, legend: Legend, *, title: str, notes: Sequence[str] = ()) -> list[Path]:
     """Draw the layers of a map as PNG and PDF at 300 dpi.
 
-    ``map``: the classes, with the mapped outcrop outlined. ``uncertainty``: the entropy of the probabilities, and the
+    ``map``: the classes, with the mapped outcrop outlined. ``comparison``: a map made without gravity, and where it
+    differs; not written without ``label_diffusion.tif``. ``uncertainty``: the entropy of the probabilities, and the
     evidence; not written if the folder has neither layer. ``cover_thickness``: its median, and the width of its
     interval, of a map that has it.
 
@@ -344,13 +351,46 @@ def draw_pictures(folder: Path, legend: Legend, *, title: str, notes: Sequence[s
         dpi=PRINT_DPI,
     )
     written = [folder / "map.png", folder / "map.pdf"]
+    if sheet.diffusion is not None:
+        columns = 1 if map_aspect(sheet.bounds_wsen) < 0.8 else 2
+        written += [folder / "comparison.png", folder / "comparison.pdf"]
+        differing = sheet.differs_from_diffusion
+        blank = np.where(differing, sheet.lithology, np.uint8(NODATA))
+        draw(
+            written[-2:],
+            [
+                ClassPanel(
+                    "Made without gravity: classes diffused from the outcrop",
+                    sheet.diffusion,
+                    sheet.bounds_wsen,
+                    outcrop,
+                    ruled,
+                    sheet.unmapped,
+                ),
+                ClassPanel(
+                    "Where the network differs from it: the network's class",
+                    np.asarray(blank, np.uint8),
+                    sheet.bounds_wsen,
+                    outcrop,
+                    None,
+                    sheet.unmapped,
+                    "grey: the same class",
+                ),
+            ],
+            classes_of_legend(legend),
+            title=f"{title}: what gravity changes",
+            notes=notes,
+            columns=columns,
+            panel_width_in=_panel_width(sheet, columns),
+            dpi=PRINT_DPI,
+        )
     panels = _uncertainty_panels(sheet)
     if panels:
         written += [folder / "uncertainty.png", folder / "uncertainty.pdf"]
         # The two maps of a wide region are stacked, those of a tall one placed side by side.
         columns = 1 if len(panels) == 1 or map_aspect(sheet.bounds_wsen) < 0.8 else 2
         draw(
-            written[2:],
+            written[-2:],
             panels,
             evidence_classes(sheet.evidence_names),
             title=f"{title}: uncertainty and evidence",

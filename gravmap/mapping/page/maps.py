@@ -18,7 +18,7 @@ from gravmap.errors import InputError
 from gravmap.gravity import open_fields
 from gravmap.gravity.field_reader import DEFAULT_RESIDUAL
 from gravmap.lattice import KM_PER_DEGREE
-from gravmap.mapping.layers import ENTROPY, EVIDENCE_COLOURS, OUTCROP, THICKNESS_COLOURS, UNDER_COVER, UNMAPPED
+from gravmap.mapping.layers import ENTROPY, EVIDENCE_COLOURS, NODATA, OUTCROP, THICKNESS_COLOURS, UNDER_COVER, UNMAPPED
 from gravmap.mapping.page.facts import Facts, field_words
 from gravmap.mapping.page.figures import thickness_limits_m, thickness_width_m
 from gravmap.mapping.page.paint import Pixels, border, paint_classes, paint_measure, png
@@ -31,7 +31,7 @@ _MAIN_PX, _SIDE_PX, _FIELD_NODES = 1500, 1000, 900
 _PERIOD_PX = 12  # of rulings and dots
 
 # In units of the drawing: the longer side of a map, and the space for labels to its left and below it.
-_LONGEST, _LEFT, _BELOW, _RIM = 1000.0, 46.0, 46.0, 3.0
+_LONGEST, _LEFT, _BELOW, _RIM = 1000.0, 46.0, 76.0, 3.0
 _LABEL = 110.0  # width of 82.5°E in the largest font size of the style sheet
 _MOST_PIECES = 20_000
 _CHART = 400.0  # side of the reliability diagram
@@ -155,7 +155,7 @@ def _scale_bar(bounds_wsen: Bounds, wide: float, tall: float) -> dict[str, float
     west, south, east, north = bounds_wsen
     width_km = (east - west) * KM_PER_DEGREE * float(np.cos(np.radians((south + north) / 2)))
     length_km = round_step(width_km / (5 if wide > _LONGEST / 2 else 3))
-    return {"x": 24.0, "y": round(tall - 26, 1), "half": round(length_km / width_km * wide / 2, 1), "km": length_km}
+    return {"x": 0.0, "y": round(tall + 54, 1), "half": round(length_km / width_km * wide / 2, 1), "km": length_km}
 
 
 def reliability_chart(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
@@ -222,6 +222,34 @@ def unmapped_ground(facts: Facts) -> dict[str, Any] | None:
         return None
     fraction = areas.unmapped_km2 / (areas.mapped_km2 + areas.unmapped_km2)
     return {"fraction": fraction, "km2": areas.unmapped_km2, "predicted": facts.sheet.fills_unmapped}
+
+
+def comparison_maps(facts: Facts) -> dict[str, Any] | None:
+    """The map that label diffusion makes without gravity, and where the network's differs; None without such a map.
+
+    Returns
+    -------
+    dict
+        ``without`` and ``differing``, two drawings, and ``fraction``: that of the cells under cover that differ.
+    """
+    sheet = facts.sheet
+    if sheet.diffusion is None:
+        return None
+    colours = {entry["index"]: entry["colour"] for entry in sheet.classes}
+
+    def paint(values: NDArray[np.uint8], ruled: NDArray[np.bool_] | None) -> MapDrawing:
+        picture = paint_classes(
+            values, colours, width_px=_SIDE_PX, ruled=ruled, unmapped=sheet.unmapped, period_px=_PERIOD_PX
+        )
+        return draw_map(sheet.bounds_wsen, picture, sheet.outcrop)
+
+    differing = sheet.differs_from_diffusion
+    compared = (sheet.lithology != NODATA) & (True if sheet.outcrop is None else ~sheet.outcrop)
+    return {
+        "without": paint(sheet.diffusion, sheet.predicted),
+        "differing": paint(np.where(differing, sheet.lithology, NODATA).astype(np.uint8), None),
+        "fraction": float(differing.sum() / max(1, compared.sum())),
+    }
 
 
 def uncertainty_map(facts: Facts) -> dict[str, Any] | None:
@@ -355,7 +383,7 @@ def gravity_map(facts: Facts, fields: Path | None) -> dict[str, Any]:
     bounds = (float(lon[0]) - half[1], float(lat[0]) - half[0], float(lon[-1]) + half[1], float(lat[-1]) + half[0])
     return {
         "missing": "",
-        "drawing": draw_map(bounds, picture),
+        "drawing": draw_map(bounds, picture, _outcrop_over(facts, bounds)),
         "words": field_words(name),
         "unit": str(part.attrs.get("units", "mGal")),
         "low": low,
@@ -363,6 +391,21 @@ def gravity_map(facts: Facts, fields: Path | None) -> dict[str, Any]:
         "stops": stops,
         "rms": float(np.sqrt((known.astype(np.float64) ** 2).mean())),
     }
+
+
+def _outcrop_over(facts: Facts, bounds_wsen: Bounds) -> NDArray[np.bool_] | None:
+    """The mapped outcrop over a box that is a little larger or smaller than the map, sampled at the map's cells."""
+    outcrop = facts.sheet.outcrop
+    if outcrop is None:
+        return None
+    west, south, east, north = bounds_wsen
+    rows, columns = outcrop.shape
+    lat = north - (np.arange(rows) + 0.5) * (north - south) / rows
+    lon = west + (np.arange(columns) + 0.5) * (east - west) / columns
+    left, low, right, high = facts.sheet.bounds_wsen
+    row = np.clip(((high - lat) / (high - low) * rows).astype(int), 0, rows - 1)
+    column = np.clip(((lon - left) / (right - left) * columns).astype(int), 0, columns - 1)
+    return outcrop[np.ix_(row, column)]
 
 
 def class_ages(facts: Facts) -> dict[int, str]:

@@ -13,6 +13,7 @@ from gravmap.mapping.page.crusts import prior_verdicts
 from gravmap.mapping.page.facts import Facts, field_words
 from gravmap.mapping.page.maps import (
     class_ages,
+    comparison_maps,
     evidence_map,
     gravity_map,
     main_map,
@@ -64,6 +65,7 @@ def page(facts: Facts, fields: Path | None) -> str:
         prior_headlines=[str(each["headline"]) for each in prior_verdicts(facts)],
         glance=_glance(facts),
         main=main_map(facts),
+        comparison=comparison_maps(facts),
         uncertainty=uncertainty_map(facts),
         evidence=evidence_map(facts),
         thickness=thickness_map(facts),

@@ -26,10 +26,10 @@ def verdict(facts: Facts) -> dict[str, Any]:
     -------
     dict
         ``level``: ``better``, ``mixed`` or ``no better`` than the best null model on ground of this region that the
-        network did not see, or ``not tested``; ``sentence``: the same in words, for the top of the report, the footer
-        of the map and the record; ``held_out``: see :func:`compare_with_baselines`, None without scores on held-out
-        blocks; ``hidden``: scores of networks trained on crusts at hidden outcrop of the region; ``simulated``:
-        sentences on networks trained on simulated crusts, empty without any.
+        network did not see, or ``not tested``; ``sentence`` and ``reason``: the same in words, for the top of the
+        report, the footer of the map and the record; ``held_out``: see :func:`compare_with_baselines`, None without
+        scores on held-out blocks; ``hidden``: scores of networks trained on crusts at hidden outcrop of the region;
+        ``simulated``: sentences on networks trained on simulated crusts, empty without any.
     """
     protocol, simulated = facts.held_out, facts.simulated
     scored = [(run.name if len(simulated) > 1 else "", run.test.get("under_cover", {})) for run in simulated]
@@ -47,7 +47,8 @@ def verdict(facts: Facts) -> dict[str, Any]:
         found = _compared(pa, best["pa"], NULL_MODELS[name].phrase)
     return {
         "level": level,
-        "sentence": f"{_LEVELS[level]}{found}{_likeness(facts)}",
+        "sentence": _LEVELS[level],
+        "reason": f"{found}{_likeness(facts)}".strip(),
         "held_out": held_out,
         "hidden": tested,
         "simulated": score_sentences(scored) if simulated else "",
@@ -55,9 +56,9 @@ def verdict(facts: Facts) -> dict[str, Any]:
 
 
 _LEVELS = {
-    "better": "The classes under cover are worth testing: they follow gravity, and gravity tells something here. ",
-    "mixed": "The classes under cover are little better than a map made without gravity. ",
-    "no better": "Do not rely on the classes under cover: they are no better than a map made without gravity. ",
+    "better": "The classes under cover are worth testing: they follow gravity, and gravity tells something here.",
+    "mixed": "The classes under cover are little better than a map made without gravity.",
+    "no better": "Do not rely on the classes under cover: they are no better than a map made without gravity.",
     "not tested": "How far to trust the classes under cover is not known: the network was not tested in this region"
     " beside a map made without gravity.",
 }

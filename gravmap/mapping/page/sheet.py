@@ -15,7 +15,7 @@ from rasterio.errors import RasterioIOError
 from rasterio.vrt import WarpedVRT
 
 from gravmap.errors import InputError
-from gravmap.mapping.layers import NODATA, OUTCROP, SECOND, UNDER_COVER, UNMAPPED, UNMAPPED_TAG, evidence_names
+from gravmap.mapping.layers import DIFFUSION, NODATA, OUTCROP, UNDER_COVER, UNMAPPED, UNMAPPED_TAG, evidence_names
 
 WGS84 = "EPSG:4326"
 _DEFAULT_NEAR_KM = 25.0
@@ -43,6 +43,8 @@ class Sheet:
         Bands of uncertainty.tif that are quantities, by name; NaN for no data. Empty without the file.
     thickness_m : dict of str to (ny, nx) float32
         Bands of cover_thickness.tif, by name, metres; NaN for no data. Empty without the file.
+    diffusion : (ny, nx) uint8, optional
+        Classes of label_diffusion.tif, a map made without gravity; 255 no data. None without the file.
     cells : (int, int)
         Rows and columns of the files.
     crs : str
@@ -58,6 +60,7 @@ class Sheet:
     evidence_names: dict[int, str] = field(default_factory=dict)
     measures: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     thickness_m: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    diffusion: NDArray[np.uint8] | None = None
     cells: tuple[int, int] = (0, 0)
     crs: str = WGS84
     tags: dict[str, str] = field(default_factory=dict)
@@ -89,6 +92,12 @@ class Sheet:
         return self.tags.get(UNMAPPED_TAG) == "predicted"
 
     @property
+    def differs_from_diffusion(self) -> NDArray[np.bool_]:
+        """Cells that are not outcrop and whose class is another than without gravity; for maps with `diffusion`."""
+        differs = (self.lithology != self.diffusion) & (self.lithology != NODATA)
+        return np.asarray(differs if self.outcrop is None else differs & ~self.outcrop)
+
+    @property
     def predicted(self) -> NDArray[np.bool_] | None:
         """Cells under cover with a predicted class, if outcrop has its mapped class; otherwise None."""
         if self.evidence is None or not self.as_mapped:
@@ -104,8 +113,8 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
     Parameters
     ----------
     folder : Path
-        Folder with ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif`` and
-        ``cover_thickness.tif``.
+        Folder with ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif``, ``label_diffusion.tif``
+        and ``cover_thickness.tif``.
     longest_px : int
         Largest number of cells along the longer side, which bounds memory and the size of figures.
 
@@ -134,6 +143,9 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
         # The mean passes over no data, so that reduced cells that are mostly outcrop or unmapped have one.
         for values in thickness.values():
             values[~np.isin(evidence, UNDER_COVER)] = np.nan
+    diffusion, path = None, folder / f"{DIFFUSION}.tif"
+    if path.exists():
+        diffusion = _fitting(_read(path, longest_px, Resampling.mode)[0], shape, path)[0]
     known = lithology[0] != NODATA
     if evidence is not None and tags.get(UNMAPPED_TAG) != "predicted":
         # Reduced cells that are mostly unmapped are blank: mode and mean pass over no data.
@@ -154,6 +166,7 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
         words,
         {name: values[kept] for name, values in measures.items()},
         {name: values[kept] for name, values in thickness.items()},
+        None if diffusion is None else diffusion[kept],
         (int(cells[0]), int(cells[1])),
         crs.to_string(),
         tags,
@@ -196,7 +209,6 @@ def _measures(path: Path, longest_px: int, shape: tuple[int, ...]) -> dict[str, 
     return {
         str(name): np.where(band == nodata, np.nan, band.astype(np.float32) * scale + offset).astype(np.float32)
         for name, band, scale, offset in zip(names, stored, scales, offsets, strict=True)
-        if name != SECOND.name  # a class index, which cannot be averaged
     }
 
 

@@ -12,12 +12,16 @@ import numpy as np
 import rasterio
 from rasterio.errors import RasterioIOError
 
-from gravmap.mapping.layers import NODATA, OUTCROP, THICKNESS_BANDS, UNDER_COVER, UNMAPPED
+from gravmap.mapping.layers import CLASS_LAYERS, NODATA, OUTCROP, THICKNESS_BANDS, UNDER_COVER, UNMAPPED
 from gravmap.mapping.record.finding import AS_RECORDED, DISAGREES, Finding
 from gravmap.mapping.record.provenance import THICKNESS
 from gravmap.mapping.record.raster_content import blocks, count_values, measure_thickness, read_attribute_table
 
-RASTERS = ("lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif", THICKNESS)
+RASTERS = (
+    *("lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif"),
+    *(f"{name}.tif" for name in CLASS_LAYERS),
+    THICKNESS,
+)
 
 # Areas are sums of many small numbers, written in decimal: so far apart they may be.
 AREA_TOLERANCE = 1e-4

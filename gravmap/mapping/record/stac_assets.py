@@ -17,7 +17,7 @@ from pystac.extensions.file import FileExtension
 
 from gravmap.files import sha256
 from gravmap.mapping.files.projection import cell_areas_km2
-from gravmap.mapping.layers import EVIDENCE_COLOURS, NODATA
+from gravmap.mapping.layers import CLASS_LAYERS, EVIDENCE_COLOURS, NODATA
 from gravmap.mapping.record.raster_content import count_values, read_attribute_table
 
 # A multihash starts with the hash function and the length: 12 is SHA2-256, 20 its 32 bytes, in hexadecimal.
@@ -53,6 +53,10 @@ KINDS = {
     "probability.tif": Kind("probability", MediaType.COG, ("data",), "Probability of every class"),
     "uncertainty.tif": Kind("uncertainty", MediaType.COG, ("data",), "Measures of how unsure the class is"),
     "evidence.tif": Kind("evidence", MediaType.COG, ("data",), "What the class of a cell rests on"),
+    "second_class.tif": Kind("second_class", MediaType.COG, ("data",), "The second likeliest class"),
+    "label_diffusion.tif": Kind(
+        "label_diffusion", MediaType.COG, ("data",), "A map made without gravity: classes diffused from the outcrop"
+    ),
     "cover_thickness.tif": Kind(
         "cover_thickness", MediaType.COG, ("data",), "Thickness of the cover in metres: median and 80 % interval"
     ),
@@ -61,6 +65,10 @@ KINDS = {
     ),
     "map.png": Kind("map", MediaType.PNG, ("overview", "visual"), "The map as a picture"),
     "map.pdf": Kind("map_pdf", MediaType.PDF, ("visual",), "The map for printing"),
+    "comparison.png": Kind("comparison", MediaType.PNG, ("overview",), "The map beside one made without gravity"),
+    "comparison.pdf": Kind(
+        "comparison_pdf", MediaType.PDF, ("visual",), "The map beside one made without gravity, for printing"
+    ),
     "uncertainty.png": Kind("uncertainty_map", MediaType.PNG, ("overview",), "Uncertainty and evidence as a picture"),
     "uncertainty.pdf": Kind("uncertainty_map_pdf", MediaType.PDF, ("visual",), "Uncertainty and evidence for printing"),
     "cover_thickness.png": Kind(
@@ -143,9 +151,7 @@ def _bands(path: Path, classes: Mapping[int, Mapping[str, Any]]) -> list[dict[st
     for band in bands:
         band["raster:sampling"] = "area"
         band["raster:spatial_resolution"] = round(side_m, 2)
-        if band["name"] == "second class":
-            band["classification:classes"] = [each.to_dict() for each in class_objects(classes)]
-    if path.name == "lithology.tif":
+    if path.stem in ("lithology", *CLASS_LAYERS):
         bands[0]["classification:classes"] = _counted(path, classes)
     if path.name == "evidence.tif":
         bands[0]["classification:classes"] = _counted(path, _evidence_classes(path))
