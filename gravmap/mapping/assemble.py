@@ -11,7 +11,8 @@ from scipy.spatial import cKDTree
 
 from gravmap.geology.areas import row_cell_areas_km2
 from gravmap.geology.labels import LabelFile, Labels
-from gravmap.lattice import COVER, EARTH_RADIUS_KM, UNUSABLE
+from gravmap.lattice import COVER, EARTH_RADIUS_KM, UNUSABLE, spacing_yx_km
+from gravmap.learning.calibration.applicability import AreaOfApplicability
 from gravmap.learning.calibration.class_offsets import predict_class
 from gravmap.learning.data.dataset import to_label
 from gravmap.learning.data.outcrop_context import context_names
@@ -345,8 +346,10 @@ class Assembler:
         fields = self._predictor.fields
         row, column = fields.nearest(lat, lon)
         maximum = np.full((lat.size, lon.size), -np.inf, np.float32)
+        # Of these fields: a map may be made from a coarser grid than that of the training.
+        margin_km = AreaOfApplicability.margin_km(max(spacing_yx_km(fields.lat, fields.lon)))
         for applicability in self._applicability:
-            margin_y, margin_x = margin_yx_deg(lat, applicability.margin_km)
+            margin_y, margin_x = margin_yx_deg(lat, margin_km)
             # At least two nodes along each axis, which define the spacing.
             (top, bottom), (left, right) = fields.nearest(
                 np.array([lat.max() + margin_y, lat.min() - margin_y]),

@@ -258,10 +258,10 @@ class AreaOfApplicability:
     threshold: float
     spacing_km: float
 
-    @property
-    def margin_km(self) -> float:
-        """Radius of the field around a node that :meth:`relative_dissimilarity_index` depends on."""
-        return max(WINDOWS_KM) / 2 + 2 * self.spacing_km
+    @staticmethod
+    def margin_km(spacing_km: float) -> float:
+        """Radius around a node that :meth:`relative_dissimilarity_index` depends on, for the grid's larger spacing."""
+        return max(WINDOWS_KM) / 2 + 2 * spacing_km
 
     def relative_dissimilarity_index(
         self, fields: NDArray[np.float32], lat: NDArray[np.float64], lon: NDArray[np.float64]
@@ -278,7 +278,7 @@ class AreaOfApplicability:
         Returns
         -------
         (ny, nx) float32
-            NaN where a field is unknown. A part of a grid gives the same values as the whole, :attr:`margin_km` from
+            NaN where a field is unknown. A part of a grid gives the same values as the whole, :meth:`margin_km` from
             its edge.
         """
         if len(fields) != len(self.fields):

@@ -1,10 +1,15 @@
 import copy
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from gravmap.errors import InputError
+from gravmap.gravity import residual_fields, write_fields
+from gravmap.gravity.field_reader import FieldReader
 from gravmap.learning import RegionDataset
 from gravmap.learning.calibration.applicability import (
     fit_area_of_applicability,
@@ -13,6 +18,8 @@ from gravmap.learning.calibration.applicability import (
 )
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.local_statistics import local_statistics
+from gravmap.mapping.assemble import Assembler
+from gravmap.mapping.map_grid import MapGrid
 from toys.dataset import SIZE, SOUTH, WEST
 
 ARRAYS = ("field_means", "feature_means", "feature_stds", "training_features")
@@ -114,7 +121,7 @@ def test_a_part_with_its_margin_is_judged_as_the_whole(strange_corner):
     reach = fit_area_of_applicability(dataset, InputChannels.fit(dataset), max_nodes=500)
     lat, lon = dataset.node_lat, dataset.node_lon
     whole = reach.relative_dissimilarity_index(dataset.fields, lat, lon)
-    margin_lat = reach.margin_km / (6371 * np.pi / 180)
+    margin_lat = reach.margin_km(reach.spacing_km) / (6371 * np.pi / 180)
     margin_lon = margin_lat / np.cos(np.radians(45.0 + margin_lat))
     rows = (lat >= 44 - margin_lat) & (lat <= 45 + margin_lat)
     columns = (lon >= 81 - margin_lon) & (lon <= 82.5 + margin_lon)
@@ -124,6 +131,27 @@ def test_a_part_with_its_margin_is_judged_as_the_whole(strange_corner):
     calls = np.ix_((lat[rows] >= 44) & (lat[rows] <= 45), (lon[columns] >= 81) & (lon[columns] <= 82.5))
     again = whole[np.ix_(rows, columns)][calls]
     np.testing.assert_allclose(part[calls], again, atol=1e-4)
+
+
+def test_blocks_of_a_map_from_a_coarser_grid_than_that_of_the_training_join(strange_corner, tmp_path):
+    """Local statistics reach further there; a block that read too small a margin left stripes along its border."""
+    dataset = RegionDataset.from_arrays(strange_corner[0])
+    reach = fit_area_of_applicability(dataset, InputChannels.fit(dataset), max_nodes=500)
+    lat, lon = np.arange(42, 48.01, 0.5), np.arange(79, 86.01, 0.5)
+    values = np.random.default_rng(1).normal(0, 5, (lat.size, lon.size)).astype(np.float32)
+    grid = xr.DataArray(values, {"lat": lat, "lon": lon}, ("lat", "lon"), attrs={"units": "mGal"})
+    write_fields(residual_fields(grid, [10_000.0]), tmp_path / "fields.nc")
+    cells = MapGrid(np.arange(47, 43, -0.05), np.arange(80, 85, 0.05), (0.05, 0.05), 5.0)
+    with FieldReader(tmp_path / "fields.nc") as fields:
+        predictor = SimpleNamespace(
+            fields=fields, members=[SimpleNamespace(applicability=replace(reach, spacing_km=3.7))]
+        )
+        plan = SimpleNamespace(grid=cells)
+        assembler = Assembler(predictor, plan, None, None, everywhere=True, fill_unmapped=False, near_km=25.0)
+        whole = assembler._dissimilarity(cells.lat_deg, cells.lon_deg)
+        for rows, columns in ((slice(0, 37), slice(0, 47)), (slice(37, 80), slice(47, 100))):
+            part = assembler._dissimilarity(cells.lat_deg[rows], cells.lon_deg[columns])
+            np.testing.assert_allclose(part, whole[rows, columns], atol=1e-5)
 
 
 def test_held_out_labels_do_not_shape_it_and_training_labels_do(arrays):
@@ -187,7 +215,7 @@ def test_round_trip_and_damaged_files(arrays, tmp_path):
     for name in ARRAYS:
         assert np.array_equal(getattr(stored, name), getattr(reach, name))
         assert getattr(stored, name).dtype == getattr(reach, name).dtype
-    for name in ("fields", "mean_training_distance", "threshold", "spacing_km", "margin_km"):
+    for name in ("fields", "mean_training_distance", "threshold", "spacing_km"):
         assert getattr(stored, name) == getattr(reach, name)
     assert stored.fields == ("residual_10km",)
     path = tmp_path / "reach.safetensors"
