@@ -117,9 +117,9 @@ def command(
     GRID is a netCDF (GMT or CF), GeoTIFF, ICGEM .gdf, Surfer, ESRI ASCII or lon-lat-value text file; without it,
     the WGM2012 file that `gravmap fetch` downloaded. The region is liu2024 where the grid covers it, else all of
     the grid. Where the grid is wider than the region, a margin of 5 degrees is used and cut off again; with a
-    global grid, its degrees up to 180 are removed before and restored after. Writes data/fields.nc: bouguer,
-    regional_10km, residual_10km ... in mGal; and edge_error_10km where the data end near the region. For the whole
-    globe, poles included: --bbox -180 -90 180 90.
+    global grid, its degrees up to 180 are removed before and restored after. Writes data/fields.nc, with
+    bouguer, regional_10km, residual_10km ... in mGal, and edge_error_10km where the data end near the region; and
+    data/fields.png, a picture of it. For the whole globe, poles included: --bbox -180 -90 180 90.
     """
     from gravmap.download.present import fetched_gravity, provenance
     from gravmap.errors import InputError
@@ -130,6 +130,7 @@ def command(
     from gravmap.gravity.globe import has_ducc0
     from gravmap.gravity.grid import extent, spacing_deg
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
+    from gravmap.gravity.picture import draw_fields
     from gravmap.outputs import check_outputs
     from gravmap.regions import find_region
     from gravmap.units import describe_angle, format_length
@@ -138,7 +139,8 @@ def command(
     trim = _trim(trim_text)
     wanted = chosen_region(session, region, bbox)
     path = output or session.workspace.fields
-    session.writing([path], [grid, globe], overwrite, dry_run)
+    picture = path.with_suffix(".png")
+    session.writing([path, picture], [grid, globe], overwrite, dry_run)
     lost = added_channels(path)
     source = grid or fetched_gravity(session.workspace.raw)
     check_outputs([path], [source], True)
@@ -221,12 +223,14 @@ def command(
             progress=progress,
         )
     write_fields(fields, path)
+    draw_fields(fields, picture)
     if lost:
         session.warn(
             f"{path} held {', '.join(lost)}, removed with the old fields; `gravmap rasterize --faults` adds it again."
         )
     result: dict[str, Any] = {
         "written": str(path),
+        "picture": str(picture),
         "region_wsen": list(wanted.bounds_wsen),
         "input_height_m": level_m,
         "residual_rms_mgal": {},
@@ -235,7 +239,7 @@ def command(
         if str(name).startswith("residual_"):
             result["residual_rms_mgal"][str(name)] = round(float((field.astype(float) ** 2).mean() ** 0.5), 3)
     session.say(
-        f"Wrote {path}: {fields.sizes['lat']} x {fields.sizes['lon']} nodes; rms of the residual "
+        f"Wrote {path}, and {picture.name}: {fields.sizes['lat']} x {fields.sizes['lon']} nodes; rms of the residual "
         + ", ".join(
             f"{name.removeprefix('residual_')} {rms:g} mGal" for name, rms in result["residual_rms_mgal"].items()
         )

@@ -14,11 +14,12 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import from_bounds
+from scipy.ndimage import gaussian_filter
 
 from gravmap.errors import OptionError
 from gravmap.files import atomic_path, sha256, write_json
 from gravmap.geology.labels import LabelFile
-from gravmap.lattice import UNUSABLE
+from gravmap.lattice import UNUSABLE, spacing_yx_km
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.evaluation.attribution import STEPS, Attribution, integrated_gradients
 from gravmap.learning.training.checkpoint import ModelSpec
@@ -286,6 +287,13 @@ def _write_raster(
         )
 
 
+_RIM_DEG = 1.0
+"""What the picture shows around the region."""
+
+_SMOOTH_KM = 10.0
+"""Standard deviation of the smoothing of the picture: gradients of a network differ in sign from node to node."""
+
+
 def _draw(
     path: Path,
     attribution: Attribution,
@@ -300,18 +308,35 @@ def _draw(
     lat = north - (np.arange(height) + 0.5) * (north - south) / height
     lon = west + (np.arange(width) + 0.5) * (east - west) / width
     inside = ((lat >= region.south) & (lat <= region.north))[:, None] & ((lon >= region.west) & (lon <= region.east))
+    # The region and a rim of it: windows reach much further than what counts.
+    rows = np.flatnonzero((lat >= region.south - _RIM_DEG) & (lat <= region.north + _RIM_DEG))
+    columns = np.flatnonzero((lon >= region.west - _RIM_DEG) & (lon <= region.east + _RIM_DEG))
+    shown = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    tall, wide = (north - south) / height, (east - west) / width
+    bounds = (
+        west + columns[0] * wide,
+        north - (rows[-1] + 1) * tall,
+        west + (columns[-1] + 1) * wide,
+        north - rows[0] * tall,
+    )
+    whole, sigma = np.abs(values).sum() or 1.0, np.array(spacing_yx_km(lat, lon))
     panels = []
     for name, field, part in zip(record["fields"], fields, values, strict=True):
         level, unit = attribution.baseline[name], record["fields"][name]["unit"]
-        plain = name.replace("_", " ")
-        panels.append(FieldPanel(f"{plain} minus its mean", unit, field - level, bounds, True, outline=inside))
-        title = f"Attribution of {plain}: for (red) or against (blue) the class"
-        panels.append(FieldPanel(title, "logit", part, bounds, True, outline=inside))
+        plain = name.replace("_", " ").replace("km", " km")
+        panels.append(
+            FieldPanel(f"{plain} minus its mean", unit, (field - level)[shown], bounds, True, outline=inside[shown])
+        )
+        share = 1e5 * gaussian_filter(part, _SMOOTH_KM / sigma) / whole / np.prod(sigma)
+        title = f"What of {plain} counts for (red) or against (blue) the class"
+        panels.append(FieldPanel(title, "% per 1000 km²", share[shown], bounds, True, outline=inside[shown]))
     notes = [
         f"The logit of {record['class']} above the mean of all classes, averaged over"
         f" {'the mapped part of ' if record['unmapped'] else ''}the outlined region, is"
         f" {record['logit']:+.2f}; for fields without anomalies it is {record['baseline_logit']:+.2f}. The attributions"
         f" sum to the difference, {record['sum']:+.2f}.",
+        "Right: percent of all attributions, whatever their sign, in 1000 km², smoothed over 10 km; attribution.tif has"
+        " them node by node, in units of the logit.",
         "They show what determined the prediction of this network, not what lies below the surface.",
     ]
     title = f"{record['class']}: {record['run']}, integrated gradients"
