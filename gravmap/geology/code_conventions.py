@@ -1,0 +1,294 @@
+"""Which convention the codes of a map follow: symbols such as T or P mean different ages on different maps.
+
+All codes of the map are looked at together. A symbol with several meanings gets the one that the other codes support: T
+next to Q or K (``QT``, ``TK``) is the Tertiary, next to J or P (``TrJ``) the Triassic. Where nothing settles it, or
+two codes contradict each other, it has no meaning and codes with it are not read.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from gravmap.geology.ages import ics_chart, normalize_age_name, parse_age
+from gravmap.records import parse_record
+
+Span = tuple[float, float]
+
+# Letters that look alike in Cyrillic and Latin; indices of Russian maps are Latin letters, often typed in Cyrillic.
+_LOOK_ALIKE = str.maketrans("АВЕКМНОРСТХ", "ABEKMHOPCTX")
+# Cyrillic letters without a Latin twin: initials of the Russian names.
+_CYRILLIC = {"Ю": "J", "Д": "D"}
+_CAMBRIAN = str.maketrans(dict.fromkeys("∈Є€Ꞓ", "Cm"))
+_DASHES = str.maketrans(dict.fromkeys("‐‑‒–—−", "-"))
+_GREEK = re.compile(r"[α-ωΣΨ]+")
+_DIVISION = re.compile(r"[0-9]{1,2}(?:[-+,][0-9])?")
+_ROMAN = re.compile(r"(?:I{1,3}|IV)(?:-(?:I{1,3}|IV))?(?![A-Za-z]*[A-Z])")
+_SUFFIX = re.compile(r"[a-z][A-Za-z0-9+/'_]{0,5}")
+_FRENCH = re.compile(r"([a-z])([A-Z]?)[0-9](?:-[0-9])?[a-zA-Z]?(?:_?[A-Z]{1,2})?")
+_FRENCH_SURFICIAL = re.compile(r"(?:[A-Z]{1,2})[u-z]{1,2}(?:, ?[A-Z]{1,2}[u-z]{1,2})*")
+DIVISIONS = {"Q": 4, "N": 2, "Pg": 3, "E": 3, "K": 2, "Cr": 2, "J": 3, "T": 3, "Tr": 3, "TR": 3, "P": 3, "C": 3, "D": 3, "S": 4, "O": 3}
+_DEFAULT_DIVISIONS = 4
+
+
+@cache
+def vocabulary() -> dict[str, Any]:
+    """The tables of map_codes.toml."""
+    text = resources.files("gravmap.geology").joinpath("map_codes.toml").read_text(encoding="utf-8")
+    return parse_record(text, dict[str, Any], "map_codes.toml", toml=True)
+
+
+def span_of(entry: Sequence[Any]) -> Span:
+    """Older and younger end of an entry of map_codes.toml: [base, top] in Ma, or one or two names of the chart."""
+    if not isinstance(entry[0], str):
+        return float(entry[0]), float(entry[1])
+    spans = [parse_age(name) for name in entry]
+    return max(span[0] for span in spans), min(span[1] for span in spans)
+
+
+@dataclass(frozen=True)
+class Lexed:
+    """A code taken apart, before its symbols have a meaning.
+
+    Attributes
+    ----------
+    symbols : tuple of str
+        Symbols of ages in their order.
+    digits : tuple of str
+        Division of each symbol; empty if none.
+    joined : tuple of bool
+        Whether a separator stands between a symbol and the next.
+    prefix, suffix : str
+        Lower-case letters before and after.
+    greek : str
+        Greek letters of rocks.
+    """
+
+    symbols: tuple[str, ...]
+    digits: tuple[str, ...]
+    joined: tuple[bool, ...] = ()
+    prefix: str = ""
+    suffix: str = ""
+    greek: str = ""
+
+    @property
+    def pairs(self) -> set[frozenset[str]]:
+        """Neighbours, without regard to order."""
+        return {frozenset(pair) for pair in zip(self.symbols, self.symbols[1:], strict=False)}
+
+
+@cache
+def _symbols() -> re.Pattern[str]:
+    names = {*vocabulary()["symbol"], *vocabulary()["contextual"]}
+    # Pgr and Pgd may be granites of the Permian: neither Pg nor P is read.
+    return re.compile("(?!Pg[rd])(?:" + "|".join(sorted(names, key=len, reverse=True)) + ")")
+
+
+def plain_code(code: str, cyrillic: bool) -> str:
+    """A code in Latin letters, with subscripts and superscripts as digits."""
+    text = unicodedata.normalize("NFKC", code).strip().translate(_CAMBRIAN).translate(_DASHES).rstrip("?")
+    text = text.replace("₽", "Pg")
+    if not cyrillic:
+        return text.translate(_LOOK_ALIKE)
+    return "".join(_CYRILLIC.get(letter, letter) for letter in text).translate(_LOOK_ALIKE)
+
+
+def lex(text: str) -> Lexed | None:
+    """Take a code apart; None if it is not made of symbols."""
+    if not text or len(text) > 14 or " " in text:
+        return None
+    rest, greek, prefix = text, "", ""
+    if found := _GREEK.match(rest):
+        greek, rest = found[0], rest[found.end() :]
+        if found := re.match(r"[a-z]{1,2}(?=[A-Z])", rest):  # texture of the rock: m, mp
+            rest = rest[found.end() :]
+    elif not rest.startswith(("pC", "pCm")) and (found := re.match(r"[a-z]{1,3}(?=[A-Z])", rest)):
+        prefix, rest = found[0], rest[found.end() :]
+    symbols: list[str] = []
+    digits: list[str] = []
+    joined: list[bool] = []
+    while found := _symbols().match(rest):
+        symbols.append(found[0])
+        rest = rest[found.end() :]
+        division = ""
+        if found := (_ROMAN if symbols[-1] == "Q" else _DIVISION).match(rest) or _DIVISION.match(rest):
+            division, rest = found[0], rest[found.end() :]
+        digits.append(division)
+        separator = bool(rest) and rest[0] in "-+/" and bool(_symbols().match(rest[1:]))
+        if separator:
+            rest = rest[1:]
+        joined.append(separator)
+    if found := _GREEK.match(rest):
+        if greek:
+            return None
+        greek, rest = found[0], rest[found.end() :]
+    if not symbols:
+        return Lexed((), (rest,), greek=greek) if greek and re.fullmatch(r"[1-6]?[0-9]{0,2}", rest) else None
+    if rest and not _SUFFIX.fullmatch(rest):
+        return None
+    return Lexed(tuple(symbols), tuple(digits), tuple(joined[:-1]), prefix, rest, greek)
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What the symbols of one map mean.
+
+    Attributes
+    ----------
+    spans : dict of str to (float, float)
+        Age of each symbol that has one.
+    french : bool
+        Whether lower-case letters with digits are systems, as on French maps.
+    cyrillic : bool
+        Whether Cyrillic letters are symbols of systems.
+    granite : frozenset of str
+        Lower-case letters that stand for granite here: ``"prefix"``, ``"suffix"``.
+    """
+
+    spans: dict[str, Span]
+    french: bool = False
+    cyrillic: bool = False
+    granite: frozenset[str] = field(default_factory=frozenset)
+
+
+def convention_of(codes: Iterable[str]) -> Convention:
+    """Find the convention of a map from all of its codes."""
+    codes = list(codes)
+    letters = {letter for code in codes if len(code) <= 8 for letter in code}
+    cyrillic = bool(letters & {"Ю", "Д"})
+    texts = [plain_code(code, cyrillic) for code in codes]
+    lexed = [found for text in texts if (found := lex(text))]
+    matches = [found for text in texts if (found := _FRENCH.fullmatch(text))]
+    french = len({found[1] for found in matches if found[1] in vocabulary()["french"]}) >= 2 and len(matches) > len(
+        [code for code in lexed if code.symbols and any(code.digits)]
+    )
+    spans = {name: span_of(entry) for name, entry in vocabulary()["symbol"].items()}
+    evidence = _Evidence(lexed, any("一" <= letter <= "鿿" for code in codes for letter in code))
+    meanings = evidence.meanings()
+    if cyrillic and "J" not in letters and not evidence.singles & {"C"}:
+        # К is the Cretaceous of the Latin index, or the Carboniferous (карбон) among initials of Russian names.
+        meanings["K"] = ""
+    for name, meaning in meanings.items():
+        if meaning:
+            spans[name] = span_of(vocabulary()["contextual"][name][meaning])
+        else:
+            spans.pop(name, None)
+    ages = {
+        "prefix": {code.symbols for code in lexed if code.prefix == "g"},
+        "suffix": {code.symbols for code in lexed if code.suffix in ("g", "gm", "gg")},
+    }
+    granite = {where for where, found in ages.items() if len(found) >= (2 if where == "prefix" else 3)}
+    return Convention(spans, french, cyrillic, frozenset(granite))
+
+
+class _Evidence:
+    """What the codes of a map say about the symbols with several meanings."""
+
+    def __init__(self, lexed: Sequence[Lexed], chinese: bool) -> None:
+        self.lexed = lexed
+        self.singles = {symbol for code in lexed for symbol in code.symbols}
+        self.pairs = {pair for code in lexed for pair in code.pairs}
+        self.numbered = {
+            symbol for code in lexed for symbol, digit in zip(code.symbols, code.digits, strict=False) if digit
+        }
+        self.chinese = chinese
+
+    def beside(self, symbol: str, others: str) -> bool:
+        """Whether a symbol has one of the others as neighbour somewhere."""
+        return any(frozenset((symbol, other)) in self.pairs for other in others.split())
+
+    def with_suffix(self, symbol: str) -> int:
+        """Number of codes that are a symbol and a suffix, without division."""
+        return sum(code.symbols == (symbol,) and not code.digits[0] and bool(code.suffix) for code in self.lexed)
+
+    def spelled(self, digraph: str) -> bool:
+        """Whether a symbol of two letters is one, and not a letter with the initial of a formation: Tr, Pt, Pg."""
+        letter = digraph[0]
+        own = any(digraph in code.symbols and (len(code.symbols) > 1 or any(code.digits)) for code in self.lexed)
+        return own or self.with_suffix(letter) < 3
+
+    def meanings(self) -> dict[str, str]:
+        """Meaning of each symbol of `contextual`, and of digraphs that are not one here; empty if it has none."""
+        found = dict.fromkeys(vocabulary()["contextual"], "")
+        for digraph in ("Tr", "Pg", "Pt", "Cm", "Ng", "Ar"):
+            if digraph in self.singles and not self.spelled(digraph):
+                found[digraph] = ""
+        triassic_is_tr = bool(self.singles & {"Tr", "TR"}) and "Tr" not in found
+        split_tertiary = "N" in self.singles  # a map that divides the Tertiary does not use its letter
+        riphean = "R" in self.numbered or "RF" in self.singles
+        australian = not riphean and self.with_suffix("R") >= 3 and {"P", "J"} <= self.singles
+        if riphean or australian:
+            found["R"] = "riphean" if riphean else "triassic"
+        found["T"] = self._tertiary_or_triassic(triassic_is_tr or australian, split_tertiary)
+        found["P"] = self._permian_or_pliocene()
+        found["C"] = self._carboniferous_or_cambrian()
+        if self.singles & {"Pt", "Ar", "Cm", "PR"} and not self.singles & {"Y"} or len(self.singles & set("WXYZ")) >= 2:
+            found["Z"] = "proterozoic"
+        if len(self.singles & set("WXYZ")) >= 2:
+            found["X"] = found["Y"] = "proterozoic"
+            found["W"] = "archean" if self.with_suffix("W") else ""
+        if ("E" in self.numbered or self.chinese or self.beside("E", "N")) and "N" in self.singles:
+            found["E"] = "" if "Pg" in self.singles else "paleogene"
+        if self.beside("M", "D P"):
+            found["M"] = "miocene" if found["P"] == "pliocene" else "mississippian"
+        elif found["P"] == "pliocene":
+            found["M"] = "miocene"
+        if self.singles & {"Pt", "pCm", "pC"} and not self.singles & {"Ar", "AR"}:
+            found["A"] = "archean"
+        if riphean or self.beside("V", "R RF Cm"):
+            found["V"] = "vendian"
+        north_china = self.singles & {"Ch", "Jx", "Qn", "Qb", "Nh"}
+        if len(north_china) >= 2 and (self.chinese or self.singles & {"Ar", "Pt", "Cm", "Z"}):
+            words = vocabulary()["contextual"]
+            found |= {name: next(iter(words[name])) for name in north_china}
+        if "Cr" in self.numbered and "K" not in self.singles:
+            found["Cr"] = "cretaceous"
+        return found
+
+    def _tertiary_or_triassic(self, triassic_elsewhere: bool, split_tertiary: bool) -> str:
+        if triassic_elsewhere:
+            return "tertiary"
+        tertiary = self.beside("T", "Q K N Pg E MZ Mz")
+        triassic = self.beside("T", "J P") or ("T" in self.numbered) or split_tertiary
+        if not triassic and self.with_suffix("T") >= 3 and not self.singles & {"N", "E", "Pg", "Ng"}:
+            tertiary = True
+        if tertiary == triassic:
+            return ""
+        return "tertiary" if tertiary else "triassic"
+
+    def _permian_or_pliocene(self) -> str:
+        permian = self.beside("P", "C D T Tr R")
+        if self.beside("P", "Q"):
+            return "" if permian else "pliocene"
+        if self.beside("P", "K N") and not self.singles & {"E", "Pg"}:  # the Paleogene of Russian maps
+            return ""
+        return "permian"
+
+    def _carboniferous_or_cambrian(self) -> str:
+        cambrian = self.beside("C", "O Z")
+        carboniferous = self.beside("C", "D P") or bool(self.singles & {"Cm"}) or "C" in self.numbered
+        if cambrian and not carboniferous:
+            return "cambrian"
+        american = self.singles & {"M"} and len(self.singles & set("WXYZ")) >= 2
+        return "" if cambrian or (american and not carboniferous) else "carboniferous"
+
+
+def french_reading(text: str) -> tuple[str, Span, bool] | None:
+    """Name, age and whether it is loose sediment, of a code of French maps; None if it is none."""
+    if _FRENCH_SURFICIAL.fullmatch(text):
+        return "surficial, on French maps", span_of(["Quaternary"]), True
+    found = _FRENCH.fullmatch(text)
+    entry = vocabulary()["french"].get(found[1]) if found else None
+    return ("-".join(entry) + ", on French maps", span_of(entry), False) if entry else None
+
+
+@cache
+def age_names() -> dict[str, Span]:
+    """Names of ages in English, normalised: those of the chart and those of map_codes.toml."""
+    found = {normalize_age_name(unit.name): (unit.older_ma, unit.younger_ma) for unit in ics_chart()}
+    return found | {name: span_of(entry) for name, entry in vocabulary()["name"].items()}
