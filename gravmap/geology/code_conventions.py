@@ -29,11 +29,38 @@ _DASHES = str.maketrans(dict.fromkeys("‐‑‒–—−", "-"))
 _GREEK = re.compile(r"[α-ωΣΨ]+")
 _DIVISION = re.compile(r"[0-9]{1,2}(?:[-+,][0-9])?")
 _ROMAN = re.compile(r"(?:I{1,3}|IV)(?:-(?:I{1,3}|IV))?(?![A-Za-z]*[A-Z])")
-_SUFFIX = re.compile(r"[a-z][A-Za-z0-9+/'_]{0,5}")
+_SUFFIX = re.compile(r"[a-z][a-z0-9+/'_]{0,5}")
 _FRENCH = re.compile(r"([a-z])([A-Z]?)[0-9](?:-[0-9])?[a-zA-Z]?(?:_?[A-Z]{1,2})?")
 _FRENCH_SURFICIAL = re.compile(r"(?:[A-Z]{1,2})[u-z]{1,2}(?:, ?[A-Z]{1,2}[u-z]{1,2})*")
-DIVISIONS = {"Q": 4, "N": 2, "Pg": 3, "E": 3, "K": 2, "Cr": 2, "J": 3, "T": 3, "Tr": 3, "TR": 3, "P": 3, "C": 3, "D": 3, "S": 4, "O": 3}
-_DEFAULT_DIVISIONS = 4
+DIVISIONS = {
+    "Q": 4,
+    "N": 2,
+    "Pg": 3,
+    "E": 3,
+    "K": 2,
+    "Cr": 2,
+    "J": 3,
+    "T": 3,
+    "Tr": 3,
+    "TR": 3,
+    "P": 3,
+    "C": 3,
+    "D": 3,
+    "S": 4,
+    "O": 3,
+}
+# Symbols of two letters, and those next to them in time.
+_NEIGHBOURS = {"Tr": "J P", "Pg": "K N Q", "Pt": "A Ar Cm Pz PZ Z", "Cm": "O Pt Z", "Ng": "Pg Q", "Ar": "Pt PR"}
+_REGIONAL = ("Ch", "Jx", "Qn", "Qb", "Nh", "Cr")
+
+
+# Lower-case letters for rocks after an age. Formations have letters, too: gr is granite nearly everywhere, g only where
+# the map uses it with several ages; of the others it cannot be told.
+GRANITE_SUFFIX = re.compile(r"[lmu]?g|gm|gg")
+SURE_GRANITE_SUFFIX = re.compile(r"gr[dm]?|b?gr|gd|qm")
+DOUBTFUL_SUFFIX = re.compile(r"g.*|.+g|d|.+d|d[ib]|i|[lu]i|p|um|u|gab|sp|q[pv]|fl|po|ap|dk")
+
+_IGNEOUS_SUFFIX = re.compile(r"g|gg|b?gr[dm]?|[a-z]?gd|[hpq]d|qm|di|db|gb")
 
 
 @cache
@@ -83,10 +110,13 @@ class Lexed:
 
 
 @cache
-def _symbols() -> re.Pattern[str]:
-    names = {*vocabulary()["symbol"], *vocabulary()["contextual"]}
-    # Pgr and Pgd may be granites of the Permian: neither Pg nor P is read.
-    return re.compile("(?!Pg[rd])(?:" + "|".join(sorted(names, key=len, reverse=True)) + ")")
+def _symbols(without: frozenset[str]) -> re.Pattern[str]:
+    names = {*vocabulary()["symbol"], *vocabulary()["contextual"]} - without
+    ordered = sorted(names, key=len, reverse=True)
+    # Pgr and Pgd may be granites of the Permian: neither Pg nor P is read. PTr is Permian-Triassic.
+    return re.compile(
+        "(?!Pg[rd])(?:" + "|".join("PT(?!r)" if name == "PT" else re.escape(name) for name in ordered) + ")"
+    )
 
 
 def plain_code(code: str, cyrillic: bool) -> str:
@@ -98,8 +128,9 @@ def plain_code(code: str, cyrillic: bool) -> str:
     return "".join(_CYRILLIC.get(letter, letter) for letter in text).translate(_LOOK_ALIKE)
 
 
-def lex(text: str) -> Lexed | None:
-    """Take a code apart; None if it is not made of symbols."""
+def lex(text: str, without: frozenset[str] = frozenset()) -> Lexed | None:
+    """Take a code apart; None if it is not made of symbols. `without`: symbols that are none on this map."""
+    pattern = _symbols(without)
     if not text or len(text) > 14 or " " in text:
         return None
     rest, greek, prefix = text, "", ""
@@ -112,14 +143,14 @@ def lex(text: str) -> Lexed | None:
     symbols: list[str] = []
     digits: list[str] = []
     joined: list[bool] = []
-    while found := _symbols().match(rest):
+    while found := pattern.match(rest):
         symbols.append(found[0])
         rest = rest[found.end() :]
         division = ""
         if found := (_ROMAN if symbols[-1] == "Q" else _DIVISION).match(rest) or _DIVISION.match(rest):
             division, rest = found[0], rest[found.end() :]
         digits.append(division)
-        separator = bool(rest) and rest[0] in "-+/" and bool(_symbols().match(rest[1:]))
+        separator = bool(rest) and rest[0] in "-+/" and bool(pattern.match(rest[1:]))
         if separator:
             rest = rest[1:]
         joined.append(separator)
@@ -146,14 +177,23 @@ class Convention:
         Whether lower-case letters with digits are systems, as on French maps.
     cyrillic : bool
         Whether Cyrillic letters are symbols of systems.
-    granite : frozenset of str
-        Lower-case letters that stand for granite here: ``"prefix"``, ``"suffix"``.
+    igneous : frozenset of str
+        Lower-case letters that stand for igneous rocks here: prefixes ``g-``, suffixes ``-g`` and ``-i``.
+    pairs : bool
+        Whether the map joins symbols for spans of time (``KJ``, ``TrP``), so that they need not be neighbours.
+    eras : frozenset of str
+        Eras with intrusions that are named by places: a letter after an age may stand for a pluton.
+    without : frozenset of str
+        Symbols of two letters that are none here, such as ``Qb``: then it is Q and the letter of a formation.
     """
 
     spans: dict[str, Span]
     french: bool = False
     cyrillic: bool = False
-    granite: frozenset[str] = field(default_factory=frozenset)
+    igneous: frozenset[str] = field(default_factory=frozenset)
+    pairs: bool = False
+    eras: frozenset[str] = field(default_factory=frozenset)
+    without: frozenset[str] = field(default_factory=frozenset)
 
 
 def convention_of(codes: Iterable[str]) -> Convention:
@@ -163,8 +203,8 @@ def convention_of(codes: Iterable[str]) -> Convention:
     cyrillic = bool(letters & {"Ю", "Д"})
     texts = [plain_code(code, cyrillic) for code in codes]
     lexed = [found for text in texts if (found := lex(text))]
-    matches = [found for text in texts if (found := _FRENCH.fullmatch(text))]
-    french = len({found[1] for found in matches if found[1] in vocabulary()["french"]}) >= 2 and len(matches) > len(
+    matches = [match for text in texts if (match := _FRENCH.fullmatch(text))]
+    french = len({match[1] for match in matches if match[1] in vocabulary()["french"]}) >= 2 and len(matches) > len(
         [code for code in lexed if code.symbols and any(code.digits)]
     )
     spans = {name: span_of(entry) for name, entry in vocabulary()["symbol"].items()}
@@ -178,12 +218,44 @@ def convention_of(codes: Iterable[str]) -> Convention:
             spans[name] = span_of(vocabulary()["contextual"][name][meaning])
         else:
             spans.pop(name, None)
+    without = frozenset(name for name in _REGIONAL if not meanings.get(name) and not evidence.asian)
+    # Where P has the letters of formations, Pg is the Permian and a letter, too.
+    without |= {name for name in ("Pg", "Pt", "Cm") if meanings.get(name) == ""}
+    relexed = [found for text in texts if (found := lex(text, without))]
     ages = {
-        "prefix": {code.symbols for code in lexed if code.prefix == "g"},
-        "suffix": {code.symbols for code in lexed if code.suffix in ("g", "gm", "gg")},
+        "g-": {code.symbols for code in lexed if code.prefix == "g"},
+        "-g": {code.symbols for code in relexed if GRANITE_SUFFIX.fullmatch(code.suffix)},
+        "-g+": {
+            code.symbols for code in relexed if code.suffix[:1] == "g" and not GRANITE_SUFFIX.fullmatch(code.suffix)
+        },
+        "-i": {code.symbols for code in lexed if code.suffix == "i"},
     }
-    granite = {where for where, found in ages.items() if len(found) >= (2 if where == "prefix" else 3)}
-    return Convention(spans, french, cyrillic, frozenset(granite))
+    igneous = frozenset(where for where, found in ages.items() if len(found) >= (2 if where == "g-" else 3))
+    mixed = [
+        min(spans.get(symbol, (0.0, 0.0))[0] for symbol in code.symbols)
+        for code in lexed
+        if code.symbols and not any(code.digits) and _IGNEOUS_SUFFIX.fullmatch(code.suffix) and "-g" not in igneous
+    ]
+    eras = frozenset(era for era in ("Paleozoic", "Mesozoic") if sum(era_of(base) == era for base in mixed) >= 3)
+    joined = {code.symbols for code in relexed if len(code.symbols) == 2 and not any(code.joined)}
+    pairs = sum(_neighbours([spans.get(symbol) for symbol in symbols]) for symbols in joined) >= 3
+    return Convention(spans, french, cyrillic, igneous, pairs, eras, without)
+
+
+def _neighbours(spans: Sequence[Span | None]) -> bool:
+    first, second = spans
+    return bool(first and second and follow_each_other(first, second))
+
+
+def follow_each_other(first: Span, second: Span) -> bool:
+    """Whether two ages are neighbours or overlap; ends of different charts may be 0.5 Ma apart."""
+    older, younger = max(first, second), min(first, second)
+    return first != second and younger[0] - older[1] >= -0.5
+
+
+def era_of(base_ma: float) -> str:
+    """Paleozoic, Mesozoic, or another era, of a base in Ma."""
+    return "Paleozoic" if 252 < base_ma < 539 else "Mesozoic" if 66.5 < base_ma <= 252 else ""
 
 
 class _Evidence:
@@ -197,6 +269,7 @@ class _Evidence:
             symbol for code in lexed for symbol, digit in zip(code.symbols, code.digits, strict=False) if digit
         }
         self.chinese = chinese
+        self.asian = chinese or bool(self.singles & {"Cm", "Z"} and self.singles & {"Pt", "Ar"})
 
     def beside(self, symbol: str, others: str) -> bool:
         """Whether a symbol has one of the others as neighbour somewhere."""
@@ -208,33 +281,38 @@ class _Evidence:
 
     def spelled(self, digraph: str) -> bool:
         """Whether a symbol of two letters is one, and not a letter with the initial of a formation: Tr, Pt, Pg."""
-        letter = digraph[0]
-        own = any(digraph in code.symbols and (len(code.symbols) > 1 or any(code.digits)) for code in self.lexed)
-        return own or self.with_suffix(letter) < 3
+        own = any(digraph in code.symbols and any(code.digits) for code in self.lexed)
+        return own or self.beside(digraph, _NEIGHBOURS[digraph]) or self.with_suffix(digraph[0]) < 3
 
     def meanings(self) -> dict[str, str]:
         """Meaning of each symbol of `contextual`, and of digraphs that are not one here; empty if it has none."""
         found = dict.fromkeys(vocabulary()["contextual"], "")
-        for digraph in ("Tr", "Pg", "Pt", "Cm", "Ng", "Ar"):
+        for digraph in _NEIGHBOURS:
             if digraph in self.singles and not self.spelled(digraph):
                 found[digraph] = ""
         triassic_is_tr = bool(self.singles & {"Tr", "TR"}) and "Tr" not in found
         split_tertiary = "N" in self.singles  # a map that divides the Tertiary does not use its letter
         riphean = "R" in self.numbered or "RF" in self.singles
-        australian = not riphean and self.with_suffix("R") >= 3 and {"P", "J"} <= self.singles
-        if riphean or australian:
+        triassic_is_r = not riphean and not triassic_is_tr and self.with_suffix("R") >= 3 and "P" in self.singles
+        if riphean or triassic_is_r:
             found["R"] = "riphean" if riphean else "triassic"
-        found["T"] = self._tertiary_or_triassic(triassic_is_tr or australian, split_tertiary)
+        found["T"] = self._tertiary_or_triassic(triassic_is_tr or triassic_is_r, split_tertiary)
         found["P"] = self._permian_or_pliocene()
         found["C"] = self._carboniferous_or_cambrian()
-        if self.singles & {"Pt", "Ar", "Cm", "PR"} and not self.singles & {"Y"} or len(self.singles & set("WXYZ")) >= 2:
+        american = len(self.singles & set("WXYZ")) >= 2
+        if american or (self.singles & {"Pt", "Ar", "Cm", "PR"} and "Y" not in self.singles):
             found["Z"] = "proterozoic"
-        if len(self.singles & set("WXYZ")) >= 2:
+        if american:
             found["X"] = found["Y"] = "proterozoic"
             found["W"] = "archean" if self.with_suffix("W") else ""
         if ("E" in self.numbered or self.chinese or self.beside("E", "N")) and "N" in self.singles:
             found["E"] = "" if "Pg" in self.singles else "paleogene"
-        if self.beside("M", "D P"):
+        elif self.beside("E", "O") and not ("Cm" in self.singles and "Cm" not in found):
+            found["E"] = "cambrian"
+        cenozoic = self.singles & {"N", "T"} and found["P"] != "pliocene"
+        if self.with_suffix("M") >= 2 and cenozoic and self.singles & {"P", "D"} and "C" not in self.singles:
+            found["M"] = "mississippian"
+        elif self.beside("M", "D P"):
             found["M"] = "miocene" if found["P"] == "pliocene" else "mississippian"
         elif found["P"] == "pliocene":
             found["M"] = "miocene"
@@ -243,7 +321,7 @@ class _Evidence:
         if riphean or self.beside("V", "R RF Cm"):
             found["V"] = "vendian"
         north_china = self.singles & {"Ch", "Jx", "Qn", "Qb", "Nh"}
-        if len(north_china) >= 2 and (self.chinese or self.singles & {"Ar", "Pt", "Cm", "Z"}):
+        if len(north_china) >= 2 and self.asian:
             words = vocabulary()["contextual"]
             found |= {name: next(iter(words[name])) for name in north_china}
         if "Cr" in self.numbered and "K" not in self.singles:
@@ -253,7 +331,7 @@ class _Evidence:
     def _tertiary_or_triassic(self, triassic_elsewhere: bool, split_tertiary: bool) -> str:
         if triassic_elsewhere:
             return "tertiary"
-        tertiary = self.beside("T", "Q K N Pg E MZ Mz")
+        tertiary = self.beside("T", "Q Qp Qh K N Pg E MZ Mz")
         triassic = self.beside("T", "J P") or ("T" in self.numbered) or split_tertiary
         if not triassic and self.with_suffix("T") >= 3 and not self.singles & {"N", "E", "Pg", "Ng"}:
             tertiary = True
@@ -265,7 +343,11 @@ class _Evidence:
         permian = self.beside("P", "C D T Tr R")
         if self.beside("P", "Q"):
             return "" if permian else "pliocene"
-        if self.beside("P", "K N") and not self.singles & {"E", "Pg"}:  # the Paleogene of Russian maps
+        paleogene = any(  # of Russian maps: K2-P1
+            code.pairs & {frozenset("PK"), frozenset("PN")} and (any(code.digits) or any(code.joined))
+            for code in self.lexed
+        )
+        if paleogene and not self.singles & {"E", "Pg"}:
             return ""
         return "permian"
 

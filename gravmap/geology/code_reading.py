@@ -9,34 +9,80 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gravmap.geology.ages import is_age_name, parse_age
 from gravmap.geology.code_conventions import (
     DIVISIONS,
+    DOUBTFUL_SUFFIX,
+    GRANITE_SUFFIX,
+    SURE_GRANITE_SUFFIX,
     Convention,
     Lexed,
     Span,
-    age_names,
     convention_of,
+    era_of,
+    follow_each_other,
     french_reading,
     lex,
     plain_code,
     span_of,
     vocabulary,
 )
-from gravmap.geology.legend import INTRUSIVE, LOOSE, SEDIMENTARY, VOLCANIC, MapUnit
+from gravmap.geology.code_words import read_name
+from gravmap.geology.legend import LOOSE, SEDIMENTARY, VOLCANIC, MapUnit
 
 # Suffixes of Quaternary deposits by origin, as on Chinese, Russian and American maps.
 _LOOSE_SUFFIX = re.compile(
     r"(?:al|pl|dl|el|eol|eo|gl|fgl|lgl|ml|pal|hal|del|col|ls|af|fp|a|f|l|c|t|g|m|y|o|d|u)(?:\+?(?:al|pl|dl|el|l))*[0-9]?"
 )
-# Lower-case letters for rocks after an age. Formations have letters, too: gr is granite nearly everywhere, a single g,
-# d or i only where the map uses it so.
-_GRANITE_SUFFIX = re.compile(r"gr[dm]?|b?gr|gd|grd|qm")
-_DOUBTFUL_SUFFIX = re.compile(r"g.?|d|di|db|i.?|p|um|u|gb|gab|sp|um|qp|qv|fl|po|ap|dk")
+_ERAS = {"Pz", "PZ", "Mz", "MZ"}
+_SIGNS = {"^", "_", "*"}
+_DIGRAPHS = frozenset({"Pt", "Pg", "Tr", "Cm"})
+_SHORT_WORDS = {
+    "No",
+    "Nan",
+    "Nil",
+    "Non",
+    "Not",
+    "New",
+    "Dam",
+    "Dry",
+    "Pit",
+    "Oil",
+    "Old",
+    "Ore",
+    "Sea",
+    "Sky",
+    "Tar",
+    "Cut",
+    "Jet",
+    "Key",
+    "Cay",
+}
 _POSITION = {"u", "m", "l", "e"}
-_GENESIS = {"a", "al", "d", "dl", "e", "el", "f", "fg", "fgl", "g", "gl", "h", "l", "lg", "m", "p", "pl", "pal", "v", "t"}
+_GENESIS = {
+    "a",
+    "al",
+    "d",
+    "dl",
+    "e",
+    "el",
+    "f",
+    "fg",
+    "fgl",
+    "g",
+    "gl",
+    "h",
+    "l",
+    "lg",
+    "m",
+    "p",
+    "pl",
+    "pal",
+    "v",
+    "t",
+}
 
 
 @dataclass(frozen=True)
@@ -79,15 +125,42 @@ def read_codes(codes: Iterable[str]) -> dict[str, Reading]:
     """
     codes = list(codes)
     convention = convention_of(codes)
+    by_symbols = {code: _symbols(code, convention) for code in codes}
+    short = [code for code in codes if code and " " not in code and len(code) <= 8 and not _water(code)]
+    # Where most codes cannot be read, they are abbreviations of another kind, such as those of a lexicon of formations.
+    if "W" in by_symbols and by_symbols["W"] is None and sum(code.startswith("W") for code in codes) == 1:
+        by_symbols["W"] = Reading(None, "water, if W is not the Archean")
+    strict = sum(not _has_ages(code, convention) for code in short) > len(short) / 2
     found = {}
     for code in codes:
-        reading = _water(code) or _name(code) or _symbols(code, convention) or _words(code, convention)
+        symbols = by_symbols[code] if not strict or _certain(code, convention) else None
+        reading = _water(code) or _name(code) or symbols or _words(code, convention)
         if reading is not None:
             found[code] = reading
     return found
 
 
+def _has_ages(code: str, convention: Convention) -> bool:
+    """Whether a code is made of symbols that have ages, or is one of rock letters, even if its rock is doubtful."""
+    text = plain_code(code, convention.cyrillic)
+    if convention.french and french_reading(text):
+        return True
+    found = _resolve(text.split(",")[0], convention)
+    return found is not None and not _is_word(found) and (not found.symbols or bool(_ages(found, convention)))
+
+
+def _certain(code: str, convention: Convention) -> bool:
+    """Whether a code is a single symbol, or has divisions or rock letters: no abbreviation of a name."""
+    found = lex(plain_code(code, convention.cyrillic), convention.without)
+    if found is None or code == "W":
+        return False
+    return bool(found.greek) or any(found.digits) or (len(found.symbols) == 1 and not found.suffix and not found.prefix)
+
+
 def _water(code: str) -> Reading | None:
+    """Water or ice, by the whole code; and artificial fill."""
+    if code in ("af", "Qaf"):
+        return Reading(MapUnit(span_of(["Holocene"]), LOOSE), "artificial fill")
     return Reading(None, "water or ice") if code.casefold() in vocabulary()["no_rock"]["words"] else None
 
 
@@ -106,17 +179,13 @@ def _symbols(code: str, convention: Convention) -> Reading | None:
 
 
 def _one(text: str, convention: Convention) -> Reading | None:
-    code = lex(text)
+    code = _resolve(text, convention)
     if code is None:
         return None
     if not code.symbols:
         return _cycle(code)
-    spans = []
-    for symbol, digits in zip(code.symbols, code.digits, strict=True):
-        if symbol not in convention.spans or not _valid_division(symbol, digits):
-            return None
-        spans.append(convention.spans[symbol])
-    if not _follow(spans, code.joined):
+    spans = _ages(code, convention)
+    if not spans:
         return None
     # From the oldest base to the youngest top.
     age = max(span[0] for span in spans), min(span[1] for span in spans)
@@ -125,6 +194,33 @@ def _one(text: str, convention: Convention) -> Reading | None:
         return None
     names = "-".join(_symbol_name(symbol, convention) for symbol in code.symbols)
     return Reading(MapUnit(age, rock), f"read as {names}" + ("" if rock == SEDIMENTARY else f", {rock}"))
+
+
+def _resolve(text: str, convention: Convention) -> Lexed | None:
+    """Take a code apart as the map spells its symbols."""
+    code = lex(text, convention.without)
+    if code and len(code.symbols) > 1 and code.symbols[-1] in _DIGRAPHS and not _ages(code, convention):
+        # CPte is Carboniferous-Permian, not Carboniferous-Proterozoic.
+        code = lex(text, convention.without | _DIGRAPHS) or code
+    if code and len(code.symbols) == 2 and code.digits[0] and not code.digits[1] and not _ages(code, convention):
+        # Pt2Ch is a group of the Proterozoic.
+        group = re.fullmatch(r"(.*[0-9])([A-Z][a-z]{1,2})", text)
+        code = replace(code, symbols=code.symbols[:1], digits=code.digits[:1], joined=(), suffix="x") if group else code
+    return None if code and "".join(code.symbols) in _SIGNS and not code.suffix else code
+
+
+def _ages(code: Lexed, convention: Convention) -> list[Span]:
+    """Ages of the symbols of a code; empty if one has none, or if they do not follow each other."""
+    spans = []
+    for symbol, digits in zip(code.symbols, code.digits, strict=True):
+        if symbol not in convention.spans or not _valid_division(symbol, digits):
+            return []
+        spans.append(convention.spans[symbol])
+    if len(spans) > 2:
+        return []
+    # NO is not Neogene-Ordovician: without a separator, ages follow each other, unless the map writes spans so.
+    sure = any(code.joined) or (convention.pairs and any(len(symbol) > 1 for symbol in code.symbols))
+    return spans if len(spans) == 1 or sure or follow_each_other(*spans) else []
 
 
 def _symbol_name(symbol: str, convention: Convention) -> str:
@@ -141,24 +237,20 @@ def _valid_division(symbol: str, digits: str) -> bool:
     return 1 <= int(first[0]) <= limit and all(1 <= int(each) <= limit for each in more)
 
 
-def _follow(spans: list[Span], joined: tuple[bool, ...]) -> bool:
-    """Whether ages without a separator between them follow each other in time, so that NO is not Neogene-Ordovician."""
-    if len(spans) > 2:
+def _is_word(code: Lexed) -> bool:
+    """Whether a code may be an English word: Sand is not Silurian, Dune not Devonian."""
+    if len(code.symbols) != 1 or code.digits[0] or code.prefix or code.greek or not code.suffix.isalpha():
         return False
-    return all(
-        separated or {first[0], second[0]} & {first[1], second[1]} or _within(first, second)
-        for first, second, separated in zip(spans, spans[1:], joined, strict=False)
-    )
-
-
-def _within(first: Span, second: Span) -> bool:
-    """Whether two ages overlap or leave a short gap, as the ends of spans of different charts do."""
-    older, younger = max(first, second), min(first, second)
-    return younger[0] - older[1] >= -0.5 and older != younger
+    word = code.symbols[0] + code.suffix
+    if code.symbols[0] == "Q":
+        return word.startswith("Qu") and len(word) > 3
+    return word in _SHORT_WORDS or (len(code.suffix) > 2 and bool(set(code.suffix) & set("aeiouy")))
 
 
 def _rock(code: Lexed, convention: Convention, age: Span) -> str | None:
     """Rock type of a code; None if it cannot be told and matters."""
+    if _is_word(code):
+        return None
     if code.greek:
         return None if code.prefix else _greek_rock(code.greek)
     cenozoic = age[0] <= 66.5
@@ -168,16 +260,26 @@ def _rock(code: Lexed, convention: Convention, age: Span) -> str | None:
         loose = bool(code.prefix) or not code.suffix or _LOOSE_SUFFIX.fullmatch(code.suffix)
         return LOOSE if loose else SEDIMENTARY
     if code.prefix:
-        if code.prefix == "gr" or (code.prefix == "g" and "prefix" in convention.granite):
+        if code.prefix == "gr" or (code.prefix == "g" and "g-" in convention.igneous):
             return "acid intrusive"
-        if code.prefix == "v" and "prefix" in convention.granite:
+        if code.prefix == "v" and "g-" in convention.igneous:
             return VOLCANIC
         return SEDIMENTARY if code.prefix in _POSITION and not code.suffix[:1].isupper() else None
     if cenozoic or any(code.digits):  # cover, whatever its rock; after a division the letters are of a formation
         return SEDIMENTARY
-    if _GRANITE_SUFFIX.fullmatch(code.suffix) or (code.suffix in ("g", "gm", "gg") and "suffix" in convention.granite):
+    if SURE_GRANITE_SUFFIX.fullmatch(code.suffix):
         return "acid intrusive"
-    if _DOUBTFUL_SUFFIX.fullmatch(code.suffix):
+    if GRANITE_SUFFIX.fullmatch(code.suffix) and "-g" in convention.igneous:
+        return "acid intrusive"
+    if code.suffix[:1] == "g" and "-g+" in convention.igneous:
+        return "acid intrusive"
+    if code.suffix == "i" and "-i" in convention.igneous:
+        return "intrusive"
+    if code.suffix.endswith("gn"):  # gneiss: by its age
+        return SEDIMENTARY
+    if DOUBTFUL_SUFFIX.fullmatch(code.suffix) and not (code.suffix == "u" and code.symbols[-1] in _ERAS):
+        return None
+    if code.suffix and era_of(age[0]) in convention.eras:
         return None
     return SEDIMENTARY
 
@@ -209,125 +311,13 @@ def _cycle(code: Lexed) -> Reading | None:
     )
 
 
-# Words that turn an age into another: older than, younger than.
-_RELATIVE = re.compile(r"\b(?:pre|post|sub|non)[- ]?(?!cambrian)|доч|дочетв|\bпосле|\bдо(?!кембр)[а-я]*четверт|上覆|下伏", re.I)
-_MOST_WORDS = 14
-_PART_WORDS = {"lower": "lower", "early": "lower", "middle": "middle", "mid": "middle", "upper": "upper", "late": "upper"}
-_CHINESE_PART = {"上": "upper", "晚": "upper", "中": "middle", "下": "lower", "早": "lower"}
-_RUSSIAN_PART = {"верхн": "upper", "поздн": "upper", "средн": "middle", "нижн": "lower", "ранн": "lower"}
-
-
 def _words(code: str, convention: Convention) -> Reading | None:
     """A name such as "Variscan granite", "Quaternary alluvium", 石炭系 or "меловая система"."""
-    text = unicodedata.normalize("NFKC", code)
-    letters = sum(letter.isalpha() for letter in text)
-    chinese = any("一" <= letter <= "鿿" for letter in text)
-    if letters < 4 and not chinese or _RELATIVE.search(text):
+    unit = read_name(code)
+    if unit is None and any("一" <= letter <= "鿿" for letter in code):  # 迁西群(Ar): the symbol beside the name
+        parts = re.findall(r"[A-Za-z∈Є0-9+-]+", unicodedata.normalize("NFKC", code))
+        units = [each.unit for part in parts if (each := _one(plain_code(part, False), convention))]
+        unit = units[0] if len(units) == 1 else None
+    if unit is None:
         return None
-    words = re.findall(r"[^\W\d_]+", text.casefold().replace("ё", "е"))
-    if len(words) > _MOST_WORDS:
-        return None
-    ages = (_chinese_ages(text) if chinese else []) + _english_ages(text) + _russian_ages(words)
-    if chinese and not ages:
-        ages = [reading.unit.age_ma for part in re.findall(r"[A-Za-z∈Є0-9+-]+", text)
-                if (reading := _one(plain_code(part, False), convention)) and reading.unit and reading.unit.age_ma]  # fmt: skip
-    age = (max(span[0] for span in ages), min(span[1] for span in ages)) if ages else None
-    rocks = _rock_words(text, words)
-    rock = _decide(rocks, age)
-    if rock is None or (age is None and rock not in INTRUSIVE | {LOOSE}):
-        return None
-    named = "its words" if age is None else "its words"
-    return Reading(MapUnit(age, rock), f"by {named}" + ("" if rock == SEDIMENTARY else f", {rock}"))
-
-
-def _decide(rocks: set[str], age: Span | None) -> str | None:
-    """One rock type for the rocks that a name has; None if they contradict each other."""
-    cenozoic = age is not None and age[0] <= 66.5
-    if LOOSE in rocks:
-        if cenozoic or (age is None and rocks == {LOOSE}):
-            return LOOSE
-        rocks = rocks - {LOOSE}
-    intrusive = rocks & INTRUSIVE
-    if not intrusive:
-        return VOLCANIC if rocks == {VOLCANIC} else SEDIMENTARY
-    if rocks - INTRUSIVE:
-        return SEDIMENTARY if cenozoic else None
-    if intrusive > {"intrusive"}:
-        intrusive = intrusive - {"intrusive"}
-    return intrusive.pop() if len(intrusive) == 1 else "intrusive" if "basic intrusive" not in intrusive else None
-
-
-def _rock_words(text: str, words: list[str]) -> set[str]:
-    found = set()
-    for rock, stems in vocabulary()["rock"].items():
-        for stem in stems:
-            if ("一" <= stem[0] <= "鿿" and stem in text) or any(word.startswith(stem) for word in words):
-                found.add(rock)
-    if "花岗片麻岩" in text:
-        found.add(SEDIMENTARY)
-    return found
-
-
-def _with_part(name: Span, part: str, names: dict[str, Span]) -> Span:
-    """The part of an age; the whole where the chart has no such part."""
-    whole = next((known for known, span in names.items() if span == name and " " not in known), "")
-    return names.get(f"{part} {whole}", name) if part else name
-
-
-def _parts() -> dict[str, Span]:
-    known = dict(age_names())
-    for part in ("lower", "middle", "upper"):
-        for name in ("cretaceous", "jurassic", "triassic", "permian", "carboniferous", "devonian", "silurian",
-                     "ordovician", "cambrian", "paleozoic", "proterozoic", "pleistocene"):  # fmt: skip
-            if is_age_name(f"{part} {name}"):
-                known[f"{part} {name}"] = parse_age(f"{part} {name}")
-    return known
-
-
-def _english_ages(text: str) -> list[Span]:
-    """Ages named in a text, each with the part before it."""
-    names = _parts()
-    words = [_PART_WORDS.get(word, word) for word in re.findall(r"[a-z]+", text.casefold().replace("ae", "e"))]
-    found: list[Span] = []
-    for position, word in enumerate(words):
-        if word == "tertiary":
-            found.append(span_of(["Paleogene", "Neogene"]))
-            continue
-        if word not in names:
-            continue
-        parts = []
-        before = position - 1
-        while before >= 0 and (words[before] in _PART_WORDS.values() or (parts and words[before] in ("to", "and"))):
-            if words[before] in _PART_WORDS.values():
-                parts.append(words[before])
-            before -= 1
-        found += [_with_part(names[word], part, names) for part in parts] or [names[word]]
-    return found
-
-
-def _chinese_ages(text: str) -> list[Span]:
-    names = _parts()
-    found: list[Span] = []
-    pattern = re.compile("|".join(sorted(vocabulary()["chinese"], key=len, reverse=True)))
-    for match in pattern.finditer(text):
-        span = span_of(vocabulary()["chinese"][match[0]])
-        part = _CHINESE_PART.get(text[match.start() - 1 : match.start()], "")
-        after = re.match(r"[系纪]?([上中下])统", text[match.end() :])
-        part = _CHINESE_PART[after[1]] if after else part
-        found.append(_with_part(span, part, names))
-    return found
-
-
-def _russian_ages(words: list[str]) -> list[Span]:
-    names = _parts()
-    stems = sorted(vocabulary()["russian"], key=len, reverse=True)
-    found: list[Span] = []
-    parts = {part for word in words for stem, part in _RUSSIAN_PART.items() if word.startswith(stem) and len(word) < 9}
-    epochs = [stem for word in words if (stem := next((each for each in stems if word.startswith(each)), None))]
-    if "мел" in words and parts:
-        epochs.append("мелов")
-    for stem in epochs:
-        span = span_of(vocabulary()["russian"][stem])
-        found += [_with_part(span, part, names) for part in parts] if len(set(epochs)) == 1 and parts else [span]
-    # "Neogene system, Pliocene": the part says more than the whole.
-    return [span for span in found if not any(other != span and span[0] >= other[0] and span[1] <= other[1] for other in found)]
+    return Reading(unit, "by its words" + ("" if unit.rock == SEDIMENTARY else f", {unit.rock}"))
