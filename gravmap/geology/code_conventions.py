@@ -173,6 +173,8 @@ class Convention:
     ----------
     spans : dict of str to (float, float)
         Age of each symbol that has one.
+    symbols : int
+        Number of different symbols.
     french : bool
         Whether lower-case letters with digits are systems, as on French maps.
     cyrillic : bool
@@ -188,6 +190,7 @@ class Convention:
     """
 
     spans: dict[str, Span]
+    symbols: int = 0
     french: bool = False
     cyrillic: bool = False
     igneous: frozenset[str] = field(default_factory=frozenset)
@@ -210,9 +213,12 @@ def convention_of(codes: Iterable[str]) -> Convention:
     spans = {name: span_of(entry) for name, entry in vocabulary()["symbol"].items()}
     evidence = _Evidence(lexed, any("一" <= letter <= "鿿" for code in codes for letter in code))
     meanings = evidence.meanings()
-    if cyrillic and "J" not in letters and not evidence.singles & {"C"}:
-        # К is the Cretaceous of the Latin index, or the Carboniferous (карбон) among initials of Russian names.
-        meanings["K"] = ""
+    if cyrillic:
+        meanings["T"] = meanings["T"] or "triassic"
+        if "Р" not in letters or letters & {"П", "М"}:
+            # Р (for P) shows that the letters are those of the Latin indices, П and М that they are initials: then К is
+            # the Carboniferous (карбон) and С the Silurian.
+            meanings["K"] = meanings["C"] = ""
     for name, meaning in meanings.items():
         if meaning:
             spans[name] = span_of(vocabulary()["contextual"][name][meaning])
@@ -239,7 +245,7 @@ def convention_of(codes: Iterable[str]) -> Convention:
     eras = frozenset(era for era in ("Paleozoic", "Mesozoic") if sum(era_of(base) == era for base in mixed) >= 3)
     joined = {code.symbols for code in relexed if len(code.symbols) == 2 and not any(code.joined)}
     pairs = sum(_neighbours([spans.get(symbol) for symbol in symbols]) for symbols in joined) >= 3
-    return Convention(spans, french, cyrillic, igneous, pairs, eras, without)
+    return Convention(spans, len(evidence.singles), french, cyrillic, igneous, pairs, eras, without)
 
 
 def _neighbours(spans: Sequence[Span | None]) -> bool:
@@ -305,7 +311,9 @@ class _Evidence:
         if american:
             found["X"] = found["Y"] = "proterozoic"
             found["W"] = "archean" if self.with_suffix("W") else ""
-        if ("E" in self.numbered or self.chinese or self.beside("E", "N")) and "N" in self.singles:
+        bare = {code.symbols for code in self.lexed if not code.suffix and not code.prefix}
+        paleogene = "E" in self.numbered or self.chinese or self.beside("E", "N") or {("E",), ("N",)} <= bare
+        if paleogene and "N" in self.singles:
             found["E"] = "" if "Pg" in self.singles else "paleogene"
         elif self.beside("E", "O") and not ("Cm" in self.singles and "Cm" not in found):
             found["E"] = "cambrian"
@@ -347,12 +355,13 @@ class _Evidence:
             code.pairs & {frozenset("PK"), frozenset("PN")} and (any(code.digits) or any(code.joined))
             for code in self.lexed
         )
-        if paleogene and not self.singles & {"E", "Pg"}:
+        if paleogene:
             return ""
         return "permian"
 
     def _carboniferous_or_cambrian(self) -> str:
-        cambrian = self.beside("C", "O Z")
+        # Two codes at least: CO alone may be an abbreviation.
+        cambrian = sum(bool(code.pairs & {frozenset("CO"), frozenset("CZ")}) for code in self.lexed) >= 2
         carboniferous = self.beside("C", "D P") or bool(self.singles & {"Cm"}) or "C" in self.numbered
         if cambrian and not carboniferous:
             return "cambrian"

@@ -60,6 +60,7 @@ _SHORT_WORDS = {
     "Key",
     "Cay",
 }
+_ENOUGH_SYMBOLS = 4
 _POSITION = {"u", "m", "l", "e"}
 _GENESIS = {
     "a",
@@ -131,9 +132,11 @@ def read_codes(codes: Iterable[str]) -> dict[str, Reading]:
     if "W" in by_symbols and by_symbols["W"] is None and sum(code.startswith("W") for code in codes) == 1:
         by_symbols["W"] = Reading(None, "water, if W is not the Archean")
     strict = sum(not _has_ages(code, convention) for code in short) > len(short) / 2
+    few = convention.symbols < _ENOUGH_SYMBOLS
     found = {}
     for code in codes:
-        symbols = by_symbols[code] if not strict or _certain(code, convention) else None
+        refused = (strict and not _certain(code, convention)) or (few and _has_initial(code, convention))
+        symbols = None if refused else by_symbols[code]
         reading = _water(code) or _name(code) or symbols or _words(code, convention)
         if reading is not None:
             found[code] = reading
@@ -147,6 +150,14 @@ def _has_ages(code: str, convention: Convention) -> bool:
         return True
     found = _resolve(text.split(",")[0], convention)
     return found is not None and not _is_word(found) and (not found.symbols or bool(_ages(found, convention)))
+
+
+def _has_initial(code: str, convention: Convention) -> bool:
+    """Whether a code is a symbol and the initial of a formation: too little to go by where few symbols are seen."""
+    found = lex(plain_code(code, convention.cyrillic), convention.without)
+    if found is None or len(found.symbols) != 1 or found.digits[0] or found.greek:
+        return False
+    return bool(found.suffix) and not (found.symbols[0] == "Q" and _LOOSE_SUFFIX.fullmatch(found.suffix))
 
 
 def _certain(code: str, convention: Convention) -> bool:
