@@ -216,8 +216,9 @@ def _text(path: Path, field: str, classes: str | Path, legend: Legend, guesses: 
         f"# First legend for {_comment(path.name)}, field {_comment(field)}, drafted by gravmap: guesses, not facts.",
         "# Read every line and mend what is wrong; then look at `gravmap legend check`. A code has its age in million",
         "# years, older end first (ICS chart 2023/09), and its rock type if it is not sedimentary; a unit of mixed age",
-        "# goes to the class that holds at least half of its time span, else it is 255: not usable. Instead of an age you",
-        '# may write the index of a class, 255, or "gap" for a code that says nothing about the ground. The classes:',
+        "# goes to the class that holds at least half of its time span, else it is 255: not usable. Instead of an age",
+        '# write the index of a class, 255, or "gap" for a code that says nothing about the ground, if need be. The',
+        "# classes:",
         *(f"# {_comment(line)}" for line in textwrap.wrap(table, 116)),
         f"name = {toml_string(path.stem)}",
     ]
