@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -60,6 +61,8 @@ GRANITE_SUFFIX = re.compile(r"[lmu]?g|gm|gg")
 SURE_GRANITE_SUFFIX = re.compile(r"gr[dm]?|b?gr|gd|qm")
 DOUBTFUL_SUFFIX = re.compile(r"g.*|.+g|d|.+d|d[ib]|i|[lu]i|p|um|u|gab|sp|q[pv]|fl|po|ap|dk")
 
+PLUTON_SUFFIX = re.compile(r"g|[hpq]d")
+METAMORPHIC_SUFFIX = re.compile(r"m[svm]|sch|gn")
 _IGNEOUS_SUFFIX = re.compile(r"g|gg|b?gr[dm]?|[a-z]?gd|[hpq]d|qm|di|db|gb")
 
 
@@ -185,6 +188,8 @@ class Convention:
         Whether the map joins symbols for spans of time (``KJ``, ``TrP``), so that they need not be neighbours.
     eras : frozenset of str
         Eras with intrusions that are named by places: a letter after an age may stand for a pluton.
+    plutonic : frozenset of str
+        Those of them in which several codes end in letters of plutonic rocks.
     without : frozenset of str
         Symbols of two letters that are none here, such as ``Qb``: then it is Q and the letter of a formation.
     """
@@ -196,6 +201,7 @@ class Convention:
     igneous: frozenset[str] = field(default_factory=frozenset)
     pairs: bool = False
     eras: frozenset[str] = field(default_factory=frozenset)
+    plutonic: frozenset[str] = field(default_factory=frozenset)
     without: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -237,15 +243,22 @@ def convention_of(codes: Iterable[str]) -> Convention:
         "-i": {code.symbols for code in lexed if code.suffix == "i"},
     }
     igneous = frozenset(where for where, found in ages.items() if len(found) >= (2 if where == "g-" else 3))
-    mixed = [
-        min(spans.get(symbol, (0.0, 0.0))[0] for symbol in code.symbols)
-        for code in lexed
-        if code.symbols and not any(code.digits) and _IGNEOUS_SUFFIX.fullmatch(code.suffix) and "-g" not in igneous
-    ]
-    eras = frozenset(era for era in ("Paleozoic", "Mesozoic") if sum(era_of(base) == era for base in mixed) >= 3)
     joined = {code.symbols for code in relexed if len(code.symbols) == 2 and not any(code.joined)}
     pairs = sum(_neighbours([spans.get(symbol) for symbol in symbols]) for symbols in joined) >= 3
-    return Convention(spans, len(evidence.singles), french, cyrillic, igneous, pairs, eras, without)
+    signs = Counter() if igneous else _signs_of_plutons(relexed, spans)
+    eras, plutonic = (frozenset(era for era, count in signs.items() if count >= least) for least in (2, 4))
+    return Convention(spans, len(evidence.singles), french, cyrillic, igneous, pairs, eras, plutonic, without)
+
+
+def _signs_of_plutons(lexed: Sequence[Lexed], spans: dict[str, Span]) -> Counter[str]:
+    """Signs of intrusions, by era, that the map does not mark in one way: 2 for each that is marked, 1 for gneiss."""
+    signs: Counter[str] = Counter()
+    for code in lexed:
+        era = era_of(max((spans.get(symbol, (0.0, 0.0))[0] for symbol in code.symbols), default=0.0))
+        if era and not any(code.digits):
+            marked = _IGNEOUS_SUFFIX.fullmatch(code.suffix)
+            signs[era] += 2 if marked else bool(METAMORPHIC_SUFFIX.fullmatch(code.suffix))
+    return signs
 
 
 def _neighbours(spans: Sequence[Span | None]) -> bool:

@@ -16,6 +16,8 @@ from gravmap.geology.code_conventions import (
     DIVISIONS,
     DOUBTFUL_SUFFIX,
     GRANITE_SUFFIX,
+    METAMORPHIC_SUFFIX,
+    PLUTON_SUFFIX,
     SURE_GRANITE_SUFFIX,
     Convention,
     Lexed,
@@ -286,8 +288,10 @@ def _rock(code: Lexed, convention: Convention, age: Span) -> str | None:
         return "acid intrusive"
     if code.suffix == "i" and "-i" in convention.igneous:
         return "intrusive"
-    if code.suffix.endswith("gn"):  # gneiss: by its age
+    if METAMORPHIC_SUFFIX.fullmatch(code.suffix) or code.suffix.endswith("gn"):  # by its age
         return SEDIMENTARY
+    if era_of(age[0]) in convention.plutonic and (marked := PLUTON_SUFFIX.fullmatch(code.suffix)):
+        return "acid intrusive" if marked[0] == "g" else "intrusive"
     if DOUBTFUL_SUFFIX.fullmatch(code.suffix) and not (code.suffix == "u" and code.symbols[-1] in _ERAS):
         return None
     if code.suffix and era_of(age[0]) in convention.eras:
