@@ -179,7 +179,9 @@ def _guess(reading: Reading | None, age_field: str, ages: set[str], legend: Lege
     if spans:
         rock = reading.unit.rock if reading is not None and reading.unit is not None else SEDIMENTARY
         unit = MapUnit((max(span[0] for span in spans), min(span[1] for span in spans)), rock)
-        what = f"by {age_field}" + ("" if rock == SEDIMENTARY else f", {rock} {reading.reason}" if reading else "")
+        what = f"by {age_field}"
+        if rock != SEDIMENTARY and reading is not None:
+            what += f", {rock} " + reading.reason.removesuffix(f", {rock}")
     elif reading is not None and reading.unit is not None:
         unit, what = reading.unit, reading.reason
     else:

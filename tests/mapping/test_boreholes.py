@@ -84,7 +84,7 @@ def test_the_account_adds_up(area):
     )
 
 
-ICS = '''
+ICS = """
 [[class]]
 index = 0
 name = "cover"
@@ -109,7 +109,7 @@ P1 = 1
 D3 = 2
 J = 0
 Pz = 255
-'''
+"""
 
 
 def laid(area, *values, legend=None):
