@@ -162,7 +162,7 @@ def lex(text: str, without: frozenset[str] = frozenset()) -> Lexed | None:
             return None
         greek, rest = found[0], rest[found.end() :]
     if not symbols:
-        return Lexed((), (rest,), greek=greek) if greek and re.fullmatch(r"[1-6]?[0-9]{0,2}", rest) else None
+        return Lexed((), (rest,), greek=greek) if greek and re.fullmatch(r"(?:[1-6][0-9]{0,2})?", rest) else None
     if rest and not _SUFFIX.fullmatch(rest):
         return None
     return Lexed(tuple(symbols), tuple(digits), tuple(joined[:-1]), prefix, rest, greek)

@@ -270,7 +270,7 @@ def _rock(code: Lexed, convention: Convention, age: Span) -> str | None:
     if code.symbols[0] in ("Q", "Qh", "Qp") and len(code.symbols) == 1:
         if code.prefix and code.prefix not in _GENESIS and not all(each in _GENESIS for each in code.prefix):
             return None
-        loose = bool(code.prefix) or not code.suffix or _LOOSE_SUFFIX.fullmatch(code.suffix)
+        loose = bool(code.prefix) or _LOOSE_SUFFIX.fullmatch(code.suffix)
         return LOOSE if loose else SEDIMENTARY
     if code.prefix:
         if code.prefix == "gr" or (code.prefix == "g" and "g-" in convention.igneous):

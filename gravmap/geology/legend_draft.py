@@ -12,7 +12,7 @@ from gravmap.classes import DEFAULT_CLASSES
 from gravmap.errors import InputError
 from gravmap.geology.ages import OLDEST_ROCK_MA, UnknownAge, is_age_name, parse_age
 from gravmap.geology.code_reading import Reading, read_codes
-from gravmap.geology.legend import INTRUSIVE, ROCKS, SEDIMENTARY, Legend, MapUnit, class_of_age, class_of_unit
+from gravmap.geology.legend import INTRUSIVE, LOOSE, ROCKS, SEDIMENTARY, Legend, MapUnit, class_of_age, class_of_unit
 from gravmap.geology.legend_check import polygons_with_areas
 from gravmap.geology.legend_file import (
     class_table_lines,
@@ -28,6 +28,8 @@ from gravmap.regions import Region
 
 if TYPE_CHECKING:
     from gravmap.geology.geological_map import MapPolygons
+
+_CENOZOIC_MA = 66.0
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,10 @@ def _guess(reading: Reading | None, age_field: str, ages: set[str], legend: Lege
         return UNUSABLE, reading.reason, None
     if spans:
         rock = reading.unit.rock if reading is not None and reading.unit is not None else SEDIMENTARY
-        unit = MapUnit((max(span[0] for span in spans), min(span[1] for span in spans)), rock)
+        age_ma = max(span[0] for span in spans), min(span[1] for span in spans)
+        if rock == LOOSE and age_ma[0] > _CENOZOIC_MA:  # a Permian tillite is no cover
+            rock = SEDIMENTARY
+        unit = MapUnit(age_ma, rock)
         what = f"by {age_field}"
         if rock != SEDIMENTARY and reading is not None:
             what += f", {rock} " + reading.reason.removesuffix(f", {rock}")

@@ -108,7 +108,9 @@ def test_rock_types_are_drafted(units):
 
 
 def test_the_age_is_of_the_field_and_the_rock_of_the_code(units):
-    draft, legend = drafted(units([{"UNIT": "granite", "b_age": 20.0, "t_age": 15.0}, {"UNIT": "D", "b_age": 400.0}]))
+    rows = [{"UNIT": "granite", "b_age": 20.0, "t_age": 15.0}, {"UNIT": "Dwyka till", "b_age": 290.0, "t_age": 280.0}]
+    draft, legend = drafted(units(rows))
+    assert legend.codes["Dwyka till"] == 8  # no cover
     assert legend.codes["granite"] == 0  # Cenozoic
     assert legend.units["granite"] == MapUnit((20, 15), "acid intrusive")
     reason = next(guess.reason for guess in draft.guesses if guess.code == "granite")
