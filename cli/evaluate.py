@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +30,7 @@ Examples:
   gravmap evaluate --baselines --topography etopo_60s.nc
   gravmap evaluate demo --points wells.csv --class-field lith
   gravmap evaluate crusts-central-asia
+  gravmap evaluate demo --points wells.csv --class-field code --legend geo3al
   gravmap evaluate crusts-central-asia --points wells.csv""",
 )
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
@@ -49,7 +51,16 @@ Examples:
     metavar="FILE",
     help="Boreholes to score at: CSV with lon and lat, or any vector file, in any coordinate system.",
 )
-@option("--class-field", metavar="FIELD", help="Field of a borehole's bedrock class: its name or its index.")
+@option(
+    "--class-field",
+    metavar="FIELD",
+    help="Field of a borehole's bedrock: names or indices of classes, codes of the map, or ages (Devonian, 370 Ma).",
+)
+@option(
+    "--legend",
+    metavar="NAME|FILE",
+    help="The legend of the codes in --class-field, where they are of another map than the region's.",
+)
 @option(
     "--depth-column",
     metavar="FIELD",
@@ -68,6 +79,7 @@ def command(
     topography: Path | None,
     points: Path | None,
     class_field: str | None,
+    legend: str | None,
     depth_column: str | None,
     area_weighted: bool,
     importance: bool,
@@ -90,7 +102,10 @@ def command(
         raise click.UsageError("--topography is for a baseline: add --baselines.")
     if points is None and (class_field or depth_column):
         raise click.UsageError("--class-field and --depth-column are fields of boreholes: add --points FILE.")
+    if legend is not None and class_field is None:
+        raise click.UsageError("--legend reads the codes of boreholes: add --class-field FIELD.")
     from gravmap.errors import InputError
+    from gravmap.geology import load_legend
     from gravmap.geology.points import read_points
     from gravmap.mapping.predictor import resolve_device
     from gravmap.mapping.scoring.estimate import estimate_run, estimated_groups
@@ -109,6 +124,8 @@ def command(
         raise click.UsageError(
             "--points needs the field of a class (--class-field), of a depth in metres (--depth-column), or both."
         )
+    if holes is not None and legend is not None:
+        holes = replace(holes, legend=load_legend(legend))
     options = EvaluateOptions(baselines, topography, holes, area_weighted, importance, str(resolve_device(device)))
     elsewhere = [folder for folder in folders if _trained_on_crusts(folder)]
     at_points: list[dict[str, Any]] = []

@@ -271,9 +271,15 @@ def _points(points: Mapping[str, Any], networks: int) -> list[str]:
         title += f"; {why}"
     if outside := points.get("not_under_cover"):
         title += f"; {outside} not under mapped cover"
+    reading = f"    {points['class_field']} is read as {points['class_reading']}."
     if "scores" not in points:
-        return [title, *depths]
-    lines = [title, _HEAD, _row("network" if networks == 1 else f"network (mean of {networks} runs)", points["scores"])]
+        return [title, reading, *depths]
+    lines = [
+        title,
+        reading,
+        _HEAD,
+        _row("network" if networks == 1 else f"network (mean of {networks} runs)", points["scores"]),
+    ]
     lines += [_row(_title(null), row) for null, row in points.get("baselines", {}).items()]
     by_distance = _distances(points, "holes" if networks == 1 else "answers") if "distance" in points else []
     return [*lines, *by_distance, *depths]

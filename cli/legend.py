@@ -247,9 +247,10 @@ def draft(
 ) -> None:
     """Write a first legend from MAP's own codes and ages.
 
-    Each code is listed with its guessed age, the class that follows and the reason: the map's own fields of ages, an
-    ICS name, or a well-known symbol. Codes without a guess are 255, marked "set me". A geologist should review every
-    line.
+    Each code is listed with its guessed age and rock type, the class that follows and the reason: the map's own fields
+    of ages, a name (Variscan granite), or symbols (Qal, J2x, γ4) whose meaning the other codes of the map settle. Codes
+    without a guess are 255, marked "set me". A geologist should review every line.
+
     With -n the legend is printed, not written.
     """
     from gravmap.files import write_text

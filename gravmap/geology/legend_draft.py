@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 from gravmap.classes import DEFAULT_CLASSES
 from gravmap.errors import InputError
 from gravmap.geology.ages import OLDEST_ROCK_MA, UnknownAge, is_age_name, parse_age
-from gravmap.geology.legend import ROCKS, Legend, MapUnit, class_of_age
+from gravmap.geology.code_reading import Reading, read_codes
+from gravmap.geology.legend import INTRUSIVE, LOOSE, ROCKS, SEDIMENTARY, Legend, MapUnit, class_of_age, class_of_unit
 from gravmap.geology.legend_check import polygons_with_areas
 from gravmap.geology.legend_file import (
     class_table_lines,
@@ -29,36 +29,7 @@ from gravmap.regions import Region
 if TYPE_CHECKING:
     from gravmap.geology.geological_map import MapPolygons
 
-# Symbols with the same meaning on nearly all maps. T (Triassic or Tertiary), Z (Sinian, Ediacaran, Neoproterozoic) and
-# E (Eocene, Paleogene) are ambiguous.
-_SYMBOLS = {
-    "Q": "Quaternary",
-    "N": "Neogene",
-    "Pg": "Paleogene",
-    "K": "Cretaceous",
-    "J": "Jurassic",
-    "Tr": "Triassic",
-    "P": "Permian",
-    "C": "Carboniferous",
-    "D": "Devonian",
-    "S": "Silurian",
-    "O": "Ordovician",
-    "Cm": "Cambrian",
-    "Ꞓ": "Cambrian",
-    "Є": "Cambrian",
-    "Cz": "Cenozoic",
-    "Kz": "Cenozoic",
-    "Mz": "Mesozoic",
-    "MZ": "Mesozoic",
-    "Pz": "Paleozoic",
-    "PZ": "Paleozoic",
-    "Pt": "Proterozoic",
-    "Ar": "Archean",
-    "pCm": "Precambrian",
-    "pC": "Precambrian",
-}
-_SYMBOL = re.compile("(" + "|".join(sorted(_SYMBOLS, key=len, reverse=True)) + r")(?:[1-4](?:-[1-4])?)?")
-_NO_ROCK = {"water", "h2o", "lake", "ice", "glacier", "sea"}
+_CENOZOIC_MA = 66.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +50,8 @@ class Guess:
         Their total area.
     age_ma : tuple of float, optional
         The age, from which the class follows; None if none was found.
+    rock : str
+        The rock type.
     """
 
     code: str
@@ -87,6 +60,7 @@ class Guess:
     polygons: int
     area_km2: float
     age_ma: tuple[float, float] | None = None
+    rock: str = SEDIMENTARY
 
 
 @dataclass(frozen=True)
@@ -119,8 +93,10 @@ def draft_legend(
     """Draft a legend for a map.
 
     The age of a code is read from age fields of the map, if it has fields that the legend `ics` reads; otherwise from
-    the code itself, if it is a name of the ICS chart or consists of common symbols. The age is assigned to a class by
-    :func:`gravmap.geology.ages.class_of_span`; a code without age becomes 255 and is marked.
+    the code itself, if it is a name of an age or of a rock of some age, or consists of symbols whose meaning the other
+    codes of the map settle (:func:`gravmap.geology.code_reading.read_codes`), which also give the rock type. Age and
+    rock type are assigned to a class by :func:`gravmap.geology.legend.class_of_unit`; a code that cannot be read
+    becomes 255 and is marked.
 
     Parameters
     ----------
@@ -167,10 +143,13 @@ def draft_legend(
         if areas[position] > 0:
             where.setdefault(code, []).append(position)
     age_field, ages = _ages_beside(path, polygons, region, crs)
+    readings = read_codes(where)
     guesses = []
     for code, here in where.items():
-        index, reason, age_ma = _guess(code, age_field, {ages[k] for k in here} if ages else set(), legend)
-        guesses.append(Guess(code, index, reason, len(here), float(areas[here].sum()), age_ma))
+        of_field = {ages[position] for position in here} if ages else set()
+        index, reason, unit = _guess(readings.get(code), age_field, of_field, legend)
+        amount = len(here), float(areas[here].sum())
+        guesses.append(Guess(code, index, reason, *amount, *((unit.age_ma, unit.rock) if unit else ())))
     guesses.sort(key=lambda guess: (-guess.area_km2, guess.code))
     text = _text(path, spelled, classes, legend, guesses)
     read_legend(text, f"the draft for {path.name}")  # check that the draft can be read
@@ -194,26 +173,36 @@ def _ages_beside(path: Path, polygons: MapPolygons, region: Region | None, crs: 
     return read.fields[0], ages
 
 
-def _guess(code: str, age_field: str, ages: set[str], legend: Legend) -> tuple[int, str, tuple[float, float] | None]:
-    """Suggest a class for a code, with the reason and the age; the reason is empty if no age was found."""
-    if code.casefold() in _NO_ROCK:
-        return UNUSABLE, "water or ice", None
-    for what, spans in (
-        (f"by {age_field}", _spans(ages)),
-        ("by its name", _spans({code} if is_age_name(code) else set())),
-        _by_symbols(code),
-    ):
-        if spans:
-            older, younger = max(span[0] for span in spans), min(span[1] for span in spans)
-            index, fraction = class_of_age(older, younger, legend.classes)
-            several = f", {len(spans)} different ages" if len(spans) > 1 else ""
-            rule = "; no class holds half" if index == UNUSABLE else ""
-            return (
-                index,
-                f"{what}: {min(older, OLDEST_ROCK_MA):.7g}-{younger:.7g} Ma{several}, share {fraction:.2f}{rule}",
-                (older, younger) if any(entry.span_ma for entry in legend.classes) else None,
-            )
-    return UNUSABLE, "", None
+def _guess(reading: Reading | None, age_field: str, ages: set[str], legend: Legend) -> tuple[int, str, MapUnit | None]:
+    """Suggest a class for a code, with the reason and the unit; the reason is empty if it could not be read."""
+    spans = _spans(ages)
+    if reading is not None and reading.unit is None:
+        return UNUSABLE, reading.reason, None
+    if spans:
+        rock = reading.unit.rock if reading is not None and reading.unit is not None else SEDIMENTARY
+        age_ma = max(span[0] for span in spans), min(span[1] for span in spans)
+        if rock == LOOSE and age_ma[0] > _CENOZOIC_MA:  # a Permian tillite is no cover
+            rock = SEDIMENTARY
+        unit = MapUnit(age_ma, rock)
+        what = f"by {age_field}"
+        if rock != SEDIMENTARY and reading is not None:
+            what += f", {rock} " + reading.reason.removesuffix(f", {rock}")
+    elif reading is not None and reading.unit is not None:
+        unit, what = reading.unit, reading.reason
+    else:
+        return UNUSABLE, "", None
+    index = class_of_unit(unit, legend.classes)
+    if unit.age_ma is None:
+        return index, what + ("; no class has it" if index == UNUSABLE else ""), unit
+    older, younger = unit.age_ma
+    by_age, fraction = class_of_age(older, younger, legend.classes)
+    several = f", {len(spans)} different ages" if len(spans) > 1 else ""
+    rule = "" if index != UNUSABLE else "; no class holds half" if by_age == UNUSABLE else "; no class has it"
+    share = f", share {fraction:.2f}" if index in (by_age, UNUSABLE) and unit.rock not in INTRUSIVE else ""
+    reason = f"{what}: {min(older, OLDEST_ROCK_MA):.7g}-{younger:.7g} Ma{several}{share}{rule}"
+    # A class table without ages takes no ages, only rock types.
+    with_ages = any(entry.span_ma for entry in legend.classes)
+    return index, reason, unit if with_ages else None
 
 
 def _spans(texts: set[str]) -> set[tuple[float, float]]:
@@ -226,32 +215,6 @@ def _spans(texts: set[str]) -> set[tuple[float, float]]:
     return found
 
 
-def _by_symbols(code: str) -> tuple[str, set[tuple[float, float]]]:
-    """Ages of a code such as D3 or C-P; two symbols without a separator must be adjacent in time."""
-    plain = unicodedata.normalize("NFKC", code)
-    symbols: list[str] = []
-    separators = 0
-    position = 0
-    while position < len(plain):
-        found = _SYMBOL.match(plain, position)
-        if not found:
-            return "", set()
-        symbols.append(found[1])
-        position = found.end()
-        if position < len(plain) - 1 and plain[position] in "-+/":
-            position += 1
-            separators += 1
-    names = [_SYMBOLS[symbol] for symbol in symbols]
-    spans = [parse_age(name) for name in names]
-    if len(spans) > 2 or (
-        len(spans) == 2 and not separators and not {spans[0][0], spans[1][0]} & {spans[0][1], spans[1][1]}
-    ):
-        return "", set()
-    # From the oldest base to the youngest top.
-    whole = {(max(span[0] for span in spans), min(span[1] for span in spans))} if spans else set()
-    return f"read as {'-'.join(names)}", whole
-
-
 def _text(path: Path, field: str, classes: str | Path, legend: Legend, guesses: list[Guess]) -> str:
     """The draft as TOML."""
     # Non-breaking spaces, so that lines break between classes only.
@@ -259,9 +222,10 @@ def _text(path: Path, field: str, classes: str | Path, legend: Legend, guesses: 
     lines = [
         f"# First legend for {_comment(path.name)}, field {_comment(field)}, drafted by gravmap: guesses, not facts.",
         "# Read every line and mend what is wrong; then look at `gravmap legend check`. A code has its age in million",
-        "# years, older end first (ICS chart 2023/09); a unit of mixed age goes to the class that holds at least half",
-        "# of its time span, else it is 255: not usable. Instead of an age you may write the index of a class, 255,",
-        '# or "gap" for a code that says nothing about the ground. The classes:',
+        "# years, older end first (ICS chart 2023/09), and its rock type if it is not sedimentary; a unit of mixed age",
+        "# goes to the class that holds at least half of its time span, else it is 255: not usable. Instead of an age",
+        '# write the index of a class, 255, or "gap" for a code that says nothing about the ground, if need be. The',
+        "# classes:",
         *(f"# {_comment(line)}" for line in textwrap.wrap(table, 116)),
         f"name = {toml_string(path.stem)}",
     ]
@@ -277,14 +241,15 @@ def _text(path: Path, field: str, classes: str | Path, legend: Legend, guesses: 
     for key, guess in zip(keys, guesses, strict=True):
         area = f"{guess.area_km2:,.0f} km²" if guess.area_km2 >= 1 else "under 1 km²"
         amount = f"{area}, {guess.polygons} polygon{'s' if guess.polygons != 1 else ''}"
-        units = {} if guess.age_ma is None else {guess.code: MapUnit(guess.age_ma)}
+        known = guess.age_ma is not None or guess.rock != SEDIMENTARY
+        units = {guess.code: MapUnit(guess.age_ma, guess.rock)} if known else {}
         value = inline_toml(code_entry(guess.code, {guess.code: guess.index}, units, frozenset()))
-        index = "" if guess.age_ma is None else f"class {guess.index}; "
+        index = f"class {guess.index}; " if known else ""
         reason = _comment(guess.reason) or "unknown: set me"
         lines.append(f"{f'{key} = {value}':<{width}}  # {index}{amount}; {reason}")
     lines += [
         "",
-        '# A code may also have a rock type: { age_ma = [298.9, 251.902], rock = "acid intrusive" }; known are',
+        '# Rock types, as in { age_ma = [298.9, 251.902], rock = "acid intrusive" }:',
         f"# {', '.join(ROCKS)}.",
         "# Where a second field says what the rock is:",
         "# [map.override.TYPE]",

@@ -18,7 +18,7 @@ import shapely
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import normalize_code
+from gravmap.geology.legend import Legend, normalize_code
 from gravmap.geology.vector import code_text, crs_transformers, geometry_types, open_vector
 from gravmap.geology.wkb import take_parts
 
@@ -53,6 +53,8 @@ class Points:
         Depth of the basement below the surface, metres; NaN if blank. None without such a column.
     depth_field : str
         Name of its column.
+    legend : Legend, optional
+        The legend whose codes the values are.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class Points:
     unplaced: int
     depth_m: NDArray[np.float64] | None = None
     depth_field: str = ""
+    legend: Legend | None = None
 
 
 def read_points(path: Path, field: str | None, depth_column: str | None = None) -> Points:

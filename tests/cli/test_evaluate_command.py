@@ -228,7 +228,12 @@ def test_scores_at_boreholes_are_printed(workspace, tmp_path):
     assert (
         f"boreholes of {wells}: 2 of 5 scored; 1 outside the area; 1 without a position; 1 with a class" in done.stdout
     )
+    assert "lith is read as class names." in done.stdout
     assert call(workspace, "evaluate", "--points", wells).exit_code == 2
+    assert call(workspace, "evaluate", "--points", wells, "--legend", "geo3al").exit_code == 2
+    unknown = call(workspace, "evaluate", "one", "--points", wells, "--class-field", "lith", "--legend", "geo3a")
+    assert unknown.exit_code == 3
+    assert "Did you mean geo3al?" in unknown.stderr
     missing = call(workspace, "evaluate", "--points", tmp_path / "no.csv", "--class-field", "lith")
     assert missing.exit_code == 3
     assert "no.csv is missing" in missing.stderr

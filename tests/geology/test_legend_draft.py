@@ -5,6 +5,7 @@ from shapely.geometry import Point, box
 
 from gravmap.errors import InputError
 from gravmap.geology import load_legend, rasterize
+from gravmap.geology.legend import MapUnit
 from gravmap.geology.legend_check import check_legend
 from gravmap.geology.legend_draft import draft_legend
 from gravmap.geology.legend_file import read_legend
@@ -59,7 +60,7 @@ def drafted(path, field="UNIT", **more):
         ("Cpx", None),
         ("c", None),
         ("7", None),  # a number may count anything: not seven million years
-        ("granite", None),
+        ("granite", 10),  # whatever its age, unless it is Cenozoic
         ("", None),
         ("D5", None),
         ("-D", None),
@@ -92,6 +93,28 @@ def test_the_draft_reads_burns_and_checks_clean(units):
     assert next(line for line in lines if line.startswith("D ")).endswith(
         "1 polygon; read as Devonian: 419.2-358.9 Ma, share 1.00"
     )
+
+
+def test_rock_types_are_drafted(units):
+    codes = ("γ4", "Variscan gabbro", "Qal", "Ar3ηγ", "J2x", "Water")
+    draft, legend = drafted(units([{"UNIT": code} for code in codes]))
+    assert legend.codes == {"γ4": 10, "Variscan gabbro": 9, "Qal": 0, "Ar3ηγ": 10, "J2x": 0, "Water": 255}
+    assert legend.units["γ4"] == MapUnit((419.2, 251.902), "acid intrusive")
+    line = next(line for line in draft.text.splitlines() if line.startswith('"γ4"'))
+    assert line.startswith('"γ4" = { age_ma = [419.2, 251.902], rock = "acid intrusive" }')
+    assert line.endswith("read as acid intrusive of the cycle Devonian-Permian: 419.2-251.902 Ma")
+    assert load_legend("bedrock10").classes == drafted(units([{"UNIT": "gabbro"}]), classes="bedrock10")[1].classes
+    assert drafted(units([{"UNIT": "gabbro"}]), classes="bedrock10")[0].guesses[0].reason.endswith("no class has it")
+
+
+def test_the_age_is_of_the_field_and_the_rock_of_the_code(units):
+    rows = [{"UNIT": "granite", "b_age": 20.0, "t_age": 15.0}, {"UNIT": "Dwyka till", "b_age": 290.0, "t_age": 280.0}]
+    draft, legend = drafted(units(rows))
+    assert legend.codes["Dwyka till"] == 8  # no cover
+    assert legend.codes["granite"] == 0  # Cenozoic
+    assert legend.units["granite"] == MapUnit((20, 15), "acid intrusive")
+    reason = next(guess.reason for guess in draft.guesses if guess.code == "granite")
+    assert reason.startswith("by b_age, t_age, acid intrusive by its words: 20-15 Ma")
 
 
 def test_the_maps_own_ages_come_first(units):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gravmap.errors import InputError
+from gravmap.geology import load_legend
 from gravmap.geology.points import Points
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.mapping.scoring.boreholes import depth_points, describe_depths_left_out, describe_left_out, lay_points
@@ -72,6 +73,7 @@ def test_the_account_adds_up(area):
         "without_gravity": 1,
         "in_cover": 2,
         "unnamed": 1,
+        "unusable": 0,
         "unknown_class": {"basalt": 2, "gneiss": 1},
     }
     unknown = sum(account["unknown_class"].values())
@@ -80,6 +82,85 @@ def test_the_account_adds_up(area):
         "2 outside the area; 3 without a position; 1 where gravity is not known; 2 that ended in cover; "
         "1 without a class; 3 with a class that the legend does not have (basalt, gneiss)"
     )
+
+
+ICS = """
+[[class]]
+index = 0
+name = "cover"
+age_ma = [251.902, 0]
+colour = "#F2F91D"
+[[class]]
+index = 1
+name = "high"
+age_ma = [298.9, 251.902]
+colour = "#FF511B"
+[[class]]
+index = 2
+name = "low"
+age_ma = [419.2, 298.9]
+colour = "#CB8C37"
+[[source]]
+file = "map.gpkg"
+legend = "mine"
+field = "UNIT"
+[source.codes]
+P1 = 1
+D3 = 2
+J = 0
+Pz = 255
+"""
+
+
+def laid(area, *values, legend=None):
+    area.meta["legend_toml"] = ICS
+    return lay_points(replace(points(*((82, 44, value) for value in values)), legend=legend), area)
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "reading"),
+    [
+        (("high", "Low", "COVER"), [1, 2], "class names"),
+        (("1", "2", "0"), [1, 2], "class indices"),
+        (("high", "2"), [1, 2], "class names and indices"),
+        (("P1", "D3", "J", "Pz"), [1, 2], "codes of the legend mine"),
+        (("Permian", "Late Devonian", "Jurassic", "Paleozoic"), [1, 2], "ages"),
+        (("260 Ma", "372 Ma", "20 Ma", "600 Ma"), [1, 2], "ages"),
+        (("260", "372.5", "20", "600"), [1, 2], "ages"),  # no class has these indices
+    ],
+)
+def test_the_class_is_a_name_an_index_a_code_of_the_map_or_an_age(area, values, labels, reading):
+    found = laid(area, *values, "")
+    assert found.label.tolist() == labels
+    assert found.reading == reading
+    assert (found.in_cover, found.unnamed, found.unusable) == (len(values) > 2, 1, len(values) > 3)
+    assert found.unknown == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (("high", "low", "D3"), r"mixes class names \(high, low\) with codes of the legend mine \(D3\)"),
+        (("Permian", "Late Devonian", "P1"), r"mixes ages \(Late Devonian, Permian\) with codes"),
+        (("1", "2", "260 Ma"), r"mixes class indices \(1, 2\) with ages \(260 Ma\)"),
+    ],
+)
+def test_a_mixture_is_refused(area, values, words):
+    with pytest.raises(InputError, match=words):
+        laid(area, *values)
+
+
+def test_numbers_are_indices_where_one_is(area):
+    found = laid(area, "1", "2", "260")
+    assert (found.reading, found.unknown) == ("class indices", {"260": 1})
+
+
+def test_a_named_legend_reads_the_codes(area):
+    found = laid(area, "D", "P", "Q", "high", legend=load_legend("geo3al"))
+    assert found.label.tolist() == [2, 1]
+    assert (found.reading, found.in_cover, found.unknown) == ("codes of the legend geo3al", 1, {"high": 1})
+    with pytest.raises(InputError, match="legend bedrock has no codes"):
+        laid(area, "D", legend=replace(load_legend("geo3al"), name="bedrock", field="", codes={}, units={}))
 
 
 def test_none_that_can_be_scored_is_refused(area):

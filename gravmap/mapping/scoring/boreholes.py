@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
-from gravmap.geology.legend import normalize_code
-from gravmap.geology.legend_file import read_legend
 from gravmap.geology.points import Points
 from gravmap.lattice import COVER, UNUSABLE, turn_longitudes
 from gravmap.learning.data.dataset import RegionDataset
+from gravmap.mapping.scoring.borehole_classes import read_classes
 
 NO_THICKNESS = "the network was not trained with the thickness of the cover"
 
@@ -38,7 +37,11 @@ class Boreholes:
     in_cover, unnamed : int
         Points that end in cover, the legend's class 0, and so do not give the bedrock; and without any class.
     unknown : dict of str to int
-        Values of the class field that are no class of the legend, and how often each occurs.
+        Values of the class field that cannot be read, and how often each occurs.
+    unusable : int
+        Points whose code or age has no class, such as an age that spans several.
+    reading : str
+        What the class field holds: class names, indices, codes of a legend, ages.
     """
 
     row: NDArray[np.int64]
@@ -51,6 +54,8 @@ class Boreholes:
     in_cover: int
     unnamed: int
     unknown: dict[str, int]
+    unusable: int = 0
+    reading: str = ""
 
     def account(self) -> dict[str, Any]:
         """How many of the points are scored and why the others are not; JSON-able."""
@@ -62,6 +67,7 @@ class Boreholes:
             "without_gravity": self.without_gravity,
             "in_cover": self.in_cover,
             "unnamed": self.unnamed,
+            "unusable": self.unusable,
             "unknown_class": dict(self.unknown),
         }
 
@@ -69,8 +75,8 @@ class Boreholes:
 def lay_points(points: Points, dataset: RegionDataset) -> Boreholes:
     """Find the node and the class of every point.
 
-    A class is written as its name, in any case, or as its index. The node is the nearest one, whose class the network
-    predicts.
+    The class is read by :func:`gravmap.mapping.scoring.borehole_classes.read_classes`. The node is the nearest one,
+    whose class the network predicts.
 
     Parameters
     ----------
@@ -82,18 +88,19 @@ def lay_points(points: Points, dataset: RegionDataset) -> Boreholes:
     Raises
     ------
     InputError
-        None of them can be scored.
+        None of them can be scored, or the field mixes names, codes and ages.
     """
     row, column = nearest_nodes(points, dataset)
-    known = {normalize_code(str(entry["name"])).casefold(): int(entry["index"]) for entry in dataset.classes}
-    known |= {str(entry["index"]): int(entry["index"]) for entry in dataset.classes}
-    label = np.array([known.get(value.casefold(), 0) for value in points.values], np.uint8)
+    reading = read_classes(points, dataset)
+    read = np.array([reading.classes.get(value, -1) for value in points.values], np.int64)
+    bedrock = {int(entry["index"]) for entry in dataset.classes}
+    label = np.where(np.isin(read, list(bedrock)), read, 0).astype(np.uint8)
     inside = (row >= 0) & (column >= 0)
     with_gravity = inside & dataset.field_valid[row, column]
     scored = with_gravity & (label > 0)
-    cover = _cover_words(dataset)
-    unscored = Counter(value for value, other in zip(points.values, inside & (label == 0), strict=True) if other)
-    unknown = Counter({value: count for value, count in unscored.items() if value and value.casefold() not in cover})
+    blank = np.array([not value for value in points.values])
+    unread = inside & (read < 0) & ~blank
+    unknown = Counter(value for value, other in zip(points.values, unread, strict=True) if other)
     found = Boreholes(
         row[scored].astype(np.int64),
         column[scored].astype(np.int64),
@@ -102,16 +109,19 @@ def lay_points(points: Points, dataset: RegionDataset) -> Boreholes:
         int(np.count_nonzero(~inside)),
         points.unplaced,
         int(np.count_nonzero(inside & ~with_gravity & (label > 0))),
-        sum(count for value, count in unscored.items() if value.casefold() in cover),
-        unscored[""],
+        int(np.count_nonzero(inside & (read == COVER))),
+        int(np.count_nonzero(inside & blank)),
         dict(unknown.most_common()),
+        int(np.count_nonzero(inside & (read == UNUSABLE))),
+        reading.what,
     )
     if not scored.any():
         west, south, east, north = dataset.field_nodes_wsen
         names = ", ".join(str(entry["name"]) for entry in dataset.classes)
         raise InputError(
             f"None of the {found.read} points of {points.path} can be scored: {describe_left_out(found.account())}.",
-            f"Points must lie in {west:g}-{east:g}E {south:g}-{north:g}N, and {points.field} must be one of: {names}.",
+            f"Points must lie in {west:g}-{east:g}E {south:g}-{north:g}N, and {points.field} must be one of: {names}"
+            "; or a class index, a code of the map's legend (--legend), or an age.",
         )
     return found
 
@@ -127,8 +137,9 @@ def describe_left_out(account: Mapping[str, Any]) -> str:
             ("without_gravity", "where gravity is not known"),
             ("in_cover", "that ended in cover"),
             ("unnamed", "without a class"),
+            ("unusable", "whose code or age has no class"),
         )
-        if account[key]
+        if account.get(key)
     ]
     if unknown:
         named = ", ".join(list(unknown)[:MOST_NAMED]) + (", ..." if len(unknown) > MOST_NAMED else "")
@@ -216,13 +227,6 @@ def describe_depths_left_out(counts: Mapping[str, int]) -> str:
         "on_outcrop": "on mapped outcrop",
     }
     return "; ".join(f"{counts[key]} {text}" for key, text in words.items() if counts[key])
-
-
-def _cover_words(dataset: RegionDataset) -> set[str]:
-    """How a point may say that it ended in cover: by the legend's name of class 0, or by its index."""
-    text = str(dataset.meta.get("legend_toml", ""))
-    classes = read_legend(text, "the legend of the tile set").classes if text else ()
-    return {"0", *(normalize_code(each.name).casefold() for each in classes if each.index == COVER)}
 
 
 def _nearest(at: NDArray[np.float64], nodes: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -179,6 +179,7 @@ def evaluate_run(
         if boreholes is not None:
             record["points"] |= {
                 "class_field": options.points.field,
+                "class_reading": boreholes.reading,
                 **boreholes.account(),
                 **_score_points(boreholes, nodes, named, nulls),
             }
@@ -245,7 +246,12 @@ def evaluate_at_points(
     found: dict[str, Any] = {"file": str(points.path)}
     if holes is not None:
         covered = surface[holes.row, holes.column] == COVER
-        found |= {"class_field": points.field, **holes.account(), "not_under_cover": int((~covered).sum())}
+        found |= {
+            "class_field": points.field,
+            "class_reading": holes.reading,
+            **holes.account(),
+            "not_under_cover": int((~covered).sum()),
+        }
         found["scored"] = int(covered.sum())
         holes = replace(holes, row=holes.row[covered], column=holes.column[covered], label=holes.label[covered])
         wanted[holes.row, holes.column] = True
