@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .options import (
+    ANGLE,
     LENGTH,
     Command,
     chosen_region,
@@ -43,7 +44,16 @@ Examples:
         "input_height_m",
         type=LENGTH,
         metavar="LENGTH",
-        help="Level of the input above the ellipsoid (default: the file's, else 0).",
+        help="Level of the input above the ellipsoid, positive upward (default: the file's, else 0). It says where the"
+        " values hold, and changes none of them; --height counts from there.",
+    ),
+    option(
+        "--resolution",
+        "resolution_deg",
+        type=ANGLE,
+        metavar="ANGLE",
+        help="Resample a coarser grid to this node spacing by bicubic splines, for a network trained on a finer one"
+        " (2arcmin). It adds no detail.",
     ),
     option(
         "--globe",
@@ -103,6 +113,7 @@ def command(
     variable: str | None,
     units: str | None,
     input_height_m: float | None,
+    resolution_deg: float | None,
     globe: Path | None,
     with_derivatives: bool,
     with_bands: bool,
@@ -128,7 +139,7 @@ def command(
     from gravmap.gravity.fields import check_request, read_margin_deg
     from gravmap.gravity.fields_file import added_channels
     from gravmap.gravity.globe import has_ducc0
-    from gravmap.gravity.grid import extent, spacing_deg
+    from gravmap.gravity.grid import extent, refine, spacing_deg
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
     from gravmap.gravity.picture import draw_fields
     from gravmap.outputs import check_outputs
@@ -177,6 +188,17 @@ def command(
             units=units,
         )
     )
+    if resolution_deg is not None:
+        if globally:
+            raise InputError(
+                "--resolution is for a region, not for the whole globe.", "Leave it out, or give a region."
+            )
+        coarse = max(spacing_deg(part))
+        part = refine(part, resolution_deg)
+        session.warn(
+            f"Resampled from {describe_angle(coarse)} to {describe_angle(resolution_deg)}: wavelengths under"
+            f" {2 * coarse * 111:.0f} km are not in it, and a network trained on a finer grid misses them."
+        )
     world = open_grid(globe) if globe is not None else whole
     if globe is not None and not is_global(world):
         raise InputError(

@@ -267,6 +267,10 @@ class SourceRecord(TypedDict):
     sha256: NotRequired[str]
 
 
+RESAMPLED_FROM = "resampled_from_deg"
+"""Attribute of a grid that was refined, and key of the recipe of its fields: the node spacing that it had, degrees."""
+
+
 @record
 class FieldRecipe(TypedDict, total=False):
     """How the fields of ``fields.nc`` were made; see :func:`gravmap.gravity.fields_file.field_recipe`."""
@@ -278,6 +282,7 @@ class FieldRecipe(TypedDict, total=False):
     input_height_m: float | None
     heights_m: list[float]
     spacing_deg: Pair
+    resampled_from_deg: Pair
     channels: list[str]
     by_channel: dict[str, dict[str, Any]]
 

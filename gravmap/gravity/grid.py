@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from gravmap.errors import InputError
+from gravmap.errors import InputError, OptionError
 from gravmap.gravity.axes import find_axes, snap_coordinates
 from gravmap.gravity.georeferencing import to_degrees
 from gravmap.gravity.quantity import check_anomaly, height_from_text, level_m, warn_once
 from gravmap.gravity.readers import read
+from gravmap.records import RESAMPLED_FROM
 from gravmap.regions import Region
+from gravmap.units import describe_angle
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +178,8 @@ def crop(grid: xr.DataArray, region: Region, margin_deg: float = 0.0) -> xr.Data
     --------
     >>> import numpy as np, xarray as xr
     >>> from gravmap.gravity.grid import crop
-    >>> from gravmap.regions import Region
+    >>> from gravmap.records import RESAMPLED_FROM
+    from gravmap.regions import Region
     >>> lat, lon = np.arange(-60, 61.0), np.arange(0, 360.0)
     >>> grid = xr.DataArray(np.zeros((121, 360)), coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
     >>> crop(grid, Region(-3, 40, 2, 43), margin_deg=1).lon.values
@@ -243,6 +246,69 @@ def spacing_deg(grid: xr.DataArray | xr.Dataset) -> tuple[float, float]:
         axis = grid[dim].values
         steps.append(round(float((axis[-1] - axis[0]) / (axis.size - 1)), 12))
     return steps[0], steps[1]
+
+
+def refine(grid: xr.DataArray, step_deg: float) -> xr.DataArray:
+    """Interpolate a grid to a finer spacing by bicubic splines; no wavelength under two of the old nodes is added.
+
+    Parameters
+    ----------
+    grid : DataArray
+        From :func:`open_grid`.
+    step_deg : float
+        The new spacing, degrees; the first node of each axis is kept.
+
+    Returns
+    -------
+    DataArray
+        NaN where a node around is; with the attribute `RESAMPLED_FROM`.
+
+    Raises
+    ------
+    OptionError
+        The grid has this spacing already, or a finer one.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from gravmap.gravity.grid import refine
+    >>> axes = {"lat": np.arange(40, 44.1, 0.5), "lon": np.arange(80, 85.1, 0.5)}
+    >>> grid = xr.DataArray(np.outer(axes["lat"], axes["lon"]), axes, ("lat", "lon"))
+    >>> finer = refine(grid, 0.1)
+    >>> finer.shape, round(float(finer[3, 4]), 6)
+    ((41, 51), 3240.12)
+    """
+    from scipy.interpolate import RectBivariateSpline
+    from scipy.ndimage import distance_transform_edt
+
+    old = spacing_deg(grid)
+    if step_deg > min(old) * (1 - 1e-6):
+        raise OptionError(
+            f"The grid has a node every {describe_angle(max(old))}:"
+            f" --resolution {describe_angle(step_deg)} is no finer.",
+            "Leave --resolution out; a coarser grid is made with `gmt grdsample` or `gdalwarp -r average`.",
+        )
+    lat, lon = (grid[axis].values.astype(float) for axis in ("lat", "lon"))
+    new_lat, new_lon = (
+        axis[0] + step_deg * np.arange(int((axis[-1] - axis[0]) / step_deg + 1e-6) + 1) for axis in (lat, lon)
+    )
+    known = np.isfinite(grid.values)
+    values = grid.values.astype(float)
+    if not known.all():
+        nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
+        values = values[tuple(nearest)]
+    degree = min(3, len(lat) - 1), min(3, len(lon) - 1)
+    fine = RectBivariateSpline(lat, lon, values, kx=degree[0], ky=degree[1], s=0)(new_lat, new_lon)
+    if not known.all():
+        share = RectBivariateSpline(lat, lon, known.astype(float), kx=1, ky=1, s=0)(new_lat, new_lon)
+        fine[share < 1 - 1e-9] = np.nan
+    return xr.DataArray(
+        fine,
+        {"lat": ("lat", new_lat, grid["lat"].attrs), "lon": ("lon", new_lon, grid["lon"].attrs)},
+        ("lat", "lon"),
+        name=grid.name,
+        attrs={**grid.attrs, RESAMPLED_FROM: [round(step, 9) for step in old]},
+    )
 
 
 def extent(grid: xr.DataArray | xr.Dataset) -> Region:

@@ -175,7 +175,8 @@ def _from_source(
 ) -> tuple[xr.Dataset | None, str]:
     """Compute residuals from the source grid of the fields; None if it is missing, changed or on other nodes."""
     from gravmap.gravity.fields import read_margin_deg, residual_fields
-    from gravmap.gravity.grid import open_grid
+    from gravmap.gravity.grid import open_grid, refine
+    from gravmap.records import RESAMPLED_FROM
 
     source: dict[str, Any] = next((each for each in field_sources(fields) if each.get("path")), {})
     file = raw / Path(str(source.get("path", ""))).name
@@ -190,6 +191,9 @@ def _from_source(
             margin_deg=read_margin_deg(region),
             input_height_m=float(fields.attrs.get("height_m", 0.0)),
         )
+        recipe = field_recipe(fields)
+        if RESAMPLED_FROM in recipe:
+            grid = refine(grid, float(recipe["spacing_deg"][0]))
         residuals = residual_fields(grid, heights_m, region, progress=progress)
     except GravmapError as error:
         log.warning("%s cannot be used again: %s", file, error.message)

@@ -14,6 +14,8 @@ from gravmap.geology.legend import Legend, LegendClass
 from gravmap.gravity.field_reader import FieldReader
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.training.checkpoint import ModelSpec
+from gravmap.records import RESAMPLED_FROM
+from gravmap.units import format_angle, format_length
 
 _SAME_FIELDS = "Compute the fields as for training (`gravmap residual`), or train a network on these (`gravmap train`)."
 
@@ -52,7 +54,7 @@ def _check_recipe(found: dict[str, Any], spec: ModelSpec, path: Path) -> None:
         values = "; ".join(f"{key}: trained on {trained.get(key)!r}, found {found.get(key)!r}" for key in differing)
         raise InputError(
             f"{path} was computed with another recipe than the fields that the network was trained on ({values}).",
-            _SAME_FIELDS,
+            _way_on(trained, found, differing),
         )
     # A channel that another command added to the file has its own recipe; only networks that read it depend on that.
     trained_channels, found_channels = trained.get("by_channel", {}), found.get("by_channel", {})
@@ -66,9 +68,28 @@ def _check_recipe(found: dict[str, Any], spec: ModelSpec, path: Path) -> None:
             )
 
 
+def _way_on(trained: dict[str, Any], found: dict[str, Any], differing: Sequence[str]) -> str:
+    """What to do about fields of another spacing or level than those of the training."""
+    advice = []
+    if "input_height_m" in differing:
+        level = format_length(float(trained.get("input_height_m") or 0))
+        advice.append(
+            f"The network reads gravity at a height of {level}: give a grid at that height, or train a network on these"
+            " fields (`gravmap train`). --input-height states the height of a grid and does not change it."
+        )
+    if "spacing_deg" in differing:
+        needed, here = (max(recipe.get("spacing_deg") or [0.0]) for recipe in (trained, found))
+        if here > needed > 0:
+            advice.append(
+                f"`gravmap residual --resolution {format_angle(round(needed, 8))} --overwrite` resamples the grid;"
+                " it adds no detail."
+            )
+    return " ".join(advice) or _SAME_FIELDS
+
+
 def _differing_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     # Other heights in the file do not matter: the name of each field has its height.
-    keys = sorted((one.keys() | other.keys()) - {"channels", "heights_m", "by_channel"})
+    keys = sorted((one.keys() | other.keys()) - {"channels", "heights_m", "by_channel", RESAMPLED_FROM})
     return [key for key in keys if not _close(one.get(key), other.get(key))]
 
 

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from gravmap.gravity import open_fields
 from gravmap.gravity.fields_file import field_recipe, field_sources
+from gravmap.gravity.missing_heights import add_heights
 from gravmap_cli import gravmap
 
 
@@ -230,3 +231,25 @@ def test_trims_that_make_no_sense(run, trim, words):
     result = run(write_grid(run.root / "grid.nc", bounds=(10, 45, 20, 52)), "--height", "5km", "--trim", trim)
     assert result.exit_code == 2, result.output
     assert words in result.stderr
+
+
+def test_a_coarse_grid_is_resampled_with_a_warning_and_says_so_in_its_recipe(run):
+    grid = write_grid(run.root / "data" / "raw" / "grid.nc")
+    box = (grid, "--height", "10km", "--bbox", 70, 42, 74, 46)
+    done = run(*box, "--resolution", "2arcmin")
+    assert done.exit_code == 0, done.output
+    assert "Resampled from 15arcmin to 2arcmin" in done.stderr
+    assert "under 56 km" in done.stderr
+    fields = open_fields(run.fields)
+    recipe = field_recipe(fields)
+    assert recipe["spacing_deg"] == pytest.approx([1 / 30, 1 / 30])
+    assert recipe["resampled_from_deg"] == [0.25, 0.25]
+    assert run.fields.with_suffix(".png").stat().st_size > 10_000
+    # Residuals of further heights, which `predict` and `train` add, are of the same resampled grid.
+    path = run.root / "more.nc"
+    assert add_heights(run.fields, [20_000.0], path, run.root / "data" / "raw") == "grid.nc"
+    assert run(*box, "--height", "20km", "--resolution", "2arcmin", "--overwrite").exit_code == 0
+    np.testing.assert_allclose(open_fields(path)["residual_20km"], open_fields(run.fields)["residual_20km"], atol=1e-4)
+    refused = run(*box, "--resolution", "30arcmin", "--overwrite")
+    assert refused.exit_code == 2
+    assert "no finer" in refused.output

@@ -9,9 +9,9 @@ import rasterio
 import xarray as xr
 from rasterio.transform import from_bounds
 
-from gravmap.errors import InputError
+from gravmap.errors import InputError, OptionError
 from gravmap.gravity import open_grid
-from gravmap.gravity.grid import crop, extent, spacing_deg
+from gravmap.gravity.grid import crop, extent, refine, spacing_deg
 from gravmap.regions import Region
 
 LAT, LON = np.arange(40, 46.01, 0.5), np.arange(70, 79.01, 0.5)
@@ -363,3 +363,27 @@ def test_netcdf_written_by_gdal(tmp_path):
     with netCDF4.Dataset(tmp_path / "gdal.nc") as file:
         assert "lat" in file.variables
     check(open_grid(tmp_path / "gdal.nc"))
+
+
+def waves(lat, lon):
+    """Wavelengths of 4 and 5 degrees."""
+    return 50 * np.sin(2 * np.pi * lat / 4)[:, None] * np.cos(2 * np.pi * lon / 5)[None, :] - 80
+
+
+def test_a_refined_grid_is_the_field_between_its_nodes_and_unknown_beside_gaps():
+    lat, lon = np.arange(40, 46.01, 0.25), np.arange(70, 79.01, 0.25)
+    grid = xr.DataArray(waves(lat, lon), {"lat": lat, "lon": lon}, ("lat", "lon"), attrs={"units": "mGal"})
+    grid[10, 12] = np.nan
+    finer = refine(grid, 1 / 30)
+    assert spacing_deg(finer) == pytest.approx((1 / 30, 1 / 30))
+    assert (float(finer.lat[0]), float(finer.lon[0])) == (40, 70)
+    assert float(finer.lat[-1]) <= 46 < float(finer.lat[-1]) + 1 / 30
+    assert finer.attrs == {"units": "mGal", "resampled_from_deg": [0.25, 0.25]}
+    error = finer.values - waves(finer.lat.values, finer.lon.values)
+    near = (np.abs(finer.lat - lat[10]) < 0.249).values[:, None] & (np.abs(finer.lon - lon[12]) < 0.249).values[None, :]
+    assert np.isnan(error[near]).all()
+    assert np.isfinite(error[~near]).all()
+    far = (np.abs(finer.lat - lat[10]) > 1.5).values[:, None] | (np.abs(finer.lon - lon[12]) > 1.5).values[None, :]
+    assert np.abs(error[far]).max() < 0.05  # bilinear: 2
+    with pytest.raises(OptionError, match="no finer"):
+        refine(grid, 0.25)

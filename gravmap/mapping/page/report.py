@@ -23,7 +23,7 @@ from gravmap.mapping.page.maps import (
 )
 from gravmap.mapping.page.scores import mean_of, reliability_section, scores_section, verdict
 from gravmap.mapping.page.words import listed, render
-from gravmap.records import FieldRecipe
+from gravmap.records import RESAMPLED_FROM, FieldRecipe
 
 REPORT = "report.html"
 
@@ -143,6 +143,9 @@ def _limits(facts: Facts) -> dict[str, Any]:
     areas = facts.areas
     hidden, beyond = areas.of_evidence(*UNDER_COVER), areas.of_evidence(EXTRAPOLATED)
     recipe = next((run.model["field_recipe"] for run in facts.used if "field_recipe" in run.model), FieldRecipe())
+    # What this map was made from, which may have been resampled to what the network was trained on.
+    fields: dict[str, Any] = facts.record.get("fields", {}).get("recipe", {})
+    spacing = float(max(fields.get(RESAMPLED_FROM) or recipe.get("spacing_deg") or [0.0]))
     absent = dict.fromkeys(name for run in facts.used for name in run.test.get("absent", []))
     sources = str(facts.record.get("sources", "")).lower()
     return {
@@ -151,8 +154,8 @@ def _limits(facts: Facts) -> dict[str, Any]:
         "extrapolated": beyond / hidden if areas.has_evidence and hidden else None,
         "extrapolated_km2": beyond,
         "height_km": float(recipe.get("input_height_m") or 0) / 1000,
-        "spacing": _arc(float(max(recipe["spacing_deg"]))) if recipe.get("spacing_deg") else "",
-        "spacing_km": 111 * float(max(recipe["spacing_deg"])) if recipe.get("spacing_deg") else 0.0,
+        "spacing": _arc(spacing) if spacing else "",
+        "spacing_km": 111 * spacing,
         "upsampling": float(facts.sheet.tags.get("GRAVMAP_UPSAMPLING", facts.settings.get("upsampling", 1)) or 1),
         "terrain_fill": any(word in sources for word in ("wgm2012", "egm2008")),
         "absent": list(absent),
