@@ -41,6 +41,7 @@ COMMANDS = (
     "evaluate",
     "prior-check",
     "predict",
+    "run",
     "explain",
     "verify",
     "export",

@@ -1,0 +1,189 @@
+"""`gravmap run`: the steps from what a workspace holds to the map of a region."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import Command, chosen_region, dry_run_option, option, region_options
+from .session import Session, command_options
+
+if TYPE_CHECKING:
+    from gravmap.regions import Region
+    from gravmap.workspace import Workspace
+
+HEIGHT = "10km"
+DEFAULT_REGION = "liu2024"
+"""What `gravmap residual` takes of a grid that covers it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command that is left to run.
+
+    Attributes
+    ----------
+    words : list of str
+        Its name and options.
+    why : str
+        The reason, as a sentence.
+    """
+
+    words: list[str]
+    why: str
+
+
+@click.command(
+    "run",
+    cls=Command,
+    short_help="Run the steps that are left to the map of a region.",
+    epilog="""\b
+Examples:
+  gravmap run --region junggar
+  gravmap run --region tarim --gravity my.nc --map my.gpkg --legend my.toml
+  gravmap run --region junggar --train""",
+)
+@region_options
+@option(
+    "--gravity",
+    type=click.Path(path_type=Path),
+    metavar="GRID",
+    help="The gravity grid (default: WGM2012, which `gravmap fetch` downloads).",
+)
+@option(
+    "--map",
+    "geology",
+    type=click.Path(path_type=Path),
+    metavar="MAP",
+    help="The geological map (default: those that `gravmap fetch` downloads).",
+)
+@option("--legend", metavar="NAME|FILE", help="The legend of MAP: a shipped one or a TOML file.")
+@option(
+    "--train",
+    is_flag=True,
+    help="Train a network on the outcrop of the region first, from the shipped one, and score it on held-out blocks.",
+)
+@dry_run_option
+@command_options()
+def command(
+    session: Session,
+    region: str | None,
+    bbox: tuple[float, ...] | None,
+    gravity: Path | None,
+    geology: Path | None,
+    legend: str | None,
+    train: bool,
+    dry_run: bool,
+) -> None:
+    """Run the steps that are left from what is there to the map of a region.
+
+    Looks at the workspace, and runs what is missing of fetch, residual, rasterize and predict (with --train also of
+    tile, train and evaluate), each printed before it runs. What is there is kept, so that the same command goes on
+    where one stopped. It stops where you have to decide: where the legend of a map is not known, or a file does not
+    fit.
+
+    Without --train the newest run makes the map, or else the network shipped with gravmap. Every other option has the
+    default of the command that is run; run that command by itself to choose.
+    """
+    place = session.workspace
+    box = chosen_region(session, region, bbox)
+    if box is None:
+        raise click.UsageError("Name a region: --region NAME (junggar, tarim ...) or --bbox W S E N.")
+    if legend is not None and geology is None:
+        raise click.UsageError("--legend is the legend of a map: add --map MAP.")
+    where = ["--region", region] if region is not None else ["--bbox", *(f"{side:g}" for side in bbox or ())]
+    name = region or "bbox_" + "_".join(f"{side:g}" for side in bbox or ())
+    steps = _steps(place, box, where, name, gravity, geology, legend, train)
+    target = place.maps / name
+    if not steps:
+        session.say(f"{target / 'report.html'} is there. `gravmap predict --overwrite` makes the map anew.")
+    for number, step in enumerate(steps, 1):
+        session.say(f"{'' if dry_run or number == 1 else chr(10)}Step {number} of {len(steps)}: {step.why}")
+        if dry_run:
+            session.say(f"  gravmap {shlex.join(step.words)}")
+        else:
+            session.run(place.root, step.words)
+    if steps and not dry_run:
+        session.say(f"\nOpen {target / 'report.html'}.")
+    session.result({"steps": [step.words for step in steps], "map": str(target)})
+
+
+def _steps(
+    place: Workspace,
+    box: Region,
+    where: list[str],
+    name: str,
+    gravity: Path | None,
+    geology: Path | None,
+    legend: str | None,
+    train: bool,
+) -> list[Step]:
+    """The commands that are left.
+
+    Raises
+    ------
+    InputError
+        The fields do not cover the region, or a file that was given is missing.
+    OptionError
+        The legend of the map was not given.
+    """
+    from gravmap.download.present import fetched
+    from gravmap.errors import InputError, OptionError
+    from gravmap.gravity.field_reader import fields_region
+    from gravmap.gravity.grid import extent, open_grid
+    from gravmap.regions import find_region
+    from gravmap.workspace import SHIPPED
+
+    steps: list[Step] = []
+    for path in (gravity, geology):
+        if path is not None and not path.exists():
+            raise InputError(f"{path} is missing.", "Give the path of the file.")
+    if place.fields.exists():
+        covered = fields_region(place.fields)
+        if not covered.contains(box, 0.05):
+            raise InputError(
+                f"{place.fields} covers {covered}, not {box}.",
+                "Map a region inside it, or make the fields of another: `gravmap residual --overwrite`, with --region.",
+            )
+    else:
+        if gravity is None and not fetched(place.raw, "gravity"):
+            steps.append(Step(["fetch", "wgm2012"], "no gravity is here: download the grid of WGM2012."))
+        source = [] if gravity is None else [str(gravity)]
+        if gravity is not None and not (own := extent(open_grid(gravity))).contains(box, 0.05):
+            raise InputError(f"{gravity} covers {own}, not {box}.", "Map a region inside it, or give another grid.")
+        part = [] if find_region(DEFAULT_REGION, place.regions).contains(box) else where
+        steps.append(
+            Step(["residual", *source, "--height", HEIGHT, *part], "continue the gravity upward, keep the residual.")
+        )
+    if not place.labels.exists():
+        if geology is not None and legend is None:
+            raise OptionError(
+                f"What the codes of {geology.name} mean is not known.",
+                f"Give its --legend. `gravmap legend draft {geology} --field FIELD` writes a first one; review it, then"
+                " run this again.",
+            )
+        if geology is None and not fetched(place.raw, "geology"):
+            from gravmap.download.sources import known_sources
+
+            names = [source.name for source in known_sources().values() if source.kind == "geology"]
+            steps.append(Step(["fetch", *names], "no geological map is here: download those of the USGS."))
+        drawn = [] if geology is None else [str(geology), "--legend", str(legend)]
+        steps.append(Step(["rasterize", *drawn], "turn the geological map into classes."))
+    if train and not place.latest.exists():
+        if not (place.tiles / "index.json").exists():
+            steps.append(Step(["tile", "--index-only"], "hold out blocks of outcrop, to score the network on."))
+        steps.append(
+            Step(
+                ["train", "--context", "outcrop", "--init", SHIPPED, "--device", "auto"],
+                "train a network on the outcrop, from the shipped one.",
+            )
+        )
+        steps.append(Step(["evaluate", "--baselines"], "score it on the held-out blocks, beside methods without it."))
+    if not (place.maps / name / "report.html").exists():
+        network = "the newest run" if train or place.latest.exists() else "the network shipped with gravmap"
+        steps.append(Step(["predict", *where], f"predict the bedrock under cover with {network}."))
+    return steps
