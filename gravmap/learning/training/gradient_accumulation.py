@@ -214,7 +214,7 @@ class GradientAccumulation:
     @property
     def synchronised(self) -> bool:
         """Whether batch normalisation exchanges statistics between processes."""
-        return self.group.size > 1 and self.group.device.type == "cuda"
+        return self.group.synchronises_batch_norm
 
     @property
     def micro_batch(self) -> int:
