@@ -2,12 +2,14 @@
 
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from gravmap.learning.training import launch
-from gravmap.learning.training.distributed import STEP_TIMEOUT
 from gravmap.learning.training.trainer import Trainer
+from gravmap.learning.training.watch import STEP_TIMEOUT
 
 
 @dataclass
@@ -57,3 +59,9 @@ def wait_for_ever(group, progress, folder):
     """For `run_in_processes`: both processes write their ids, and wait."""
     (folder / f"{group.rank}.pid").write_text(str(os.getpid()))
     time.sleep(1000)
+
+
+if __name__ == "__main__":
+    from toys import faults
+
+    launch.run_in_processes(faults.wait_for_ever, (Path(sys.argv[1]),), "cpu", 2)

@@ -114,10 +114,12 @@ class Group:
 
     def average_buffers(self, network: nn.Module) -> None:
         """Average the running statistics over all processes; they differ unless batch norm is synchronised."""
-        if self.size > 1:
-            for buffer in network.buffers():
-                if buffer.is_floating_point():
-                    buffer.copy_(self.sum(buffer.clone()) / self.size)
+        buffers = [each for each in network.buffers() if each.is_floating_point()]
+        if self.size > 1 and buffers:
+            averages = self.sum(torch.cat([each.flatten() for each in buffers])) / self.size
+            parts = torch.split(averages, [each.numel() for each in buffers])
+            for buffer, average in zip(buffers, parts, strict=True):
+                buffer.copy_(average.view_as(buffer))
 
     @contextmanager
     def _exchange(self, waits: bool = True) -> Iterator[None]:

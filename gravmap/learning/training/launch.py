@@ -11,7 +11,6 @@ import os
 import signal
 import tempfile
 import threading
-import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
@@ -254,7 +253,7 @@ def _worker(
     """Run one of the processes that :func:`run_in_processes` starts."""
     # Ctrl-C reaches every process of a terminal, and the parent says so; those that ignored it would be waited for.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // processes)))
     rank = int(os.environ["RANK"])
 
@@ -270,10 +269,11 @@ def _worker(
         raise SystemExit(1) from None
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent has ended: the fork server, which ends when the main process is killed."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
+def _end_with_parent() -> None:
+    """End this process when the one that launched it has ended, which may have been killed."""
+    parent = multiprocessing.parent_process()  # not that of the system, which is the fork server
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 

@@ -18,11 +18,13 @@ from gravmap.errors import GravmapError, OptionError
 from gravmap.files import write_json
 from gravmap.learning import TrainConfig
 from gravmap.learning.training import distributed
-from gravmap.learning.training.distributed import STEP_TIMEOUT, Group, PeerError, Watch
+from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.launch import KilledError, _first_errors, launch, run_in_processes
+from gravmap.learning.training.watch import STEP_TIMEOUT, PeerError, Watch
 from gravmap_cli import gravmap
-from toys.faults import Fault, killed_second, wait_for_ever
-from toys.processes import FORK, forked, in_group, running_workers
+from toys import faults
+from toys.faults import Fault, killed_second
+from toys.processes import forked, in_group, running_workers
 from toys.workspace import call, make_tiled
 
 SOON_S = 20.0
@@ -95,13 +97,16 @@ def test_a_process_that_a_signal_ends_is_named_with_what_to_do_next():
 @pytest.mark.slow
 def test_no_process_outlives_the_one_that_started_it(tmp_path):
     """Two commands would write one folder otherwise: a lock ends with its process."""
-    main = FORK.Process(target=run_in_processes, args=(wait_for_ever, (tmp_path,), "cpu", 2))
-    main.start()
+    main = subprocess.Popen(
+        [sys.executable, Path(faults.__file__), tmp_path],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(faults.__file__).parents[1]), *sys.path])},
+    )
     try:
         pids = [tmp_path / f"{rank}.pid" for rank in range(2)]
         wait_until(lambda: all(path.exists() and path.read_text() for path in pids), 60)
     finally:
         main.kill()
+        main.communicate()
     wait_until(lambda: not any(Path(f"/proc/{path.read_text()}").exists() for path in pids), SOON_S)
 
 
