@@ -33,6 +33,7 @@ from .train_data import open_region, region_dataset
 
 if TYPE_CHECKING:
     from gravmap.learning import RegionDataset
+    from gravmap.learning.training.distributed import Group
     from gravmap.search.config import SearchConfig
 
 RANDOM = 5
@@ -246,28 +247,29 @@ def run_search(session: Session, options: SearchOptions) -> None:
     from gravmap.search.loop import launch_search, search
 
     comparing = options.random is not None or options.compare
-    if not stored.get("finished") or not (comparing or stored.get("complete")):
-        with process_group(config.device) as group:
-            run_dir = Path(group.broadcast(str(run_dir)))
+    searching = not stored.get("finished") or not (comparing or stored.get("complete"))
+    if not searching and not comparing:
+        raise InputError(
+            f"The search {run_dir.name} is complete.", "--random N and --compare test whether it gained anything."
+        )
+    with process_group(config.device) as group:
+        run_dir = Path(group.broadcast(str(run_dir)))
+        launched = processes if variables is None else 1
+        found = stored
+        if searching:
             if not group.rank:
                 _remove_old(run_dir, options.resume)
                 print_start(session, dataset, config, run_dir, processes)
             with session.progress("Searching") as progress:
-                if variables is None and processes > 1:
-                    found = launch_search(dataset, run_dir, config, processes, progress, resume=options.resume)
+                if launched > 1:
+                    found = launch_search(dataset, run_dir, config, launched, progress, resume=options.resume)
                 else:
                     found = search(dataset, run_dir, config, progress, group=group, resume=options.resume)
-        if not first:
-            return
-        print_result(session, run_dir, found)
-    elif not comparing:
-        raise InputError(
-            f"The search {run_dir.name} is complete.", "--random N and --compare test whether it gained anything."
-        )
-    else:
-        found = stored
-    if first:
-        _compare(session, dataset, run_dir, options, config, found)
+            print_result(session, run_dir, found)
+        result = {"run": str(run_dir), **found}
+        if comparing:
+            result |= _compare(session, dataset, run_dir, options, config, found, group, launched)
+    session.result(result)
 
 
 def _remove_old(run_dir: Path, resume: bool) -> None:
@@ -285,25 +287,44 @@ def _compare(
     options: SearchOptions,
     config: SearchConfig,
     found: dict[str, Any],
-) -> None:
-    """Sample random architectures and train them beside the searched one, where the options request it."""
-    from gravmap.search.comparison import RANDOM as FOLDER
-    from gravmap.search.comparison import ComparisonConfig, compare_with_random, write_random_architectures
+    group: Group,
+    launched: int,
+) -> dict[str, Any]:
+    """Sample random architectures and train them beside the searched one, where the options request it.
 
-    result: dict[str, Any] = {"run": str(run_dir), **found}
-    existing = list((run_dir / FOLDER).glob("*.json"))
-    if options.random is not None or (options.compare and not existing):
+    Parameters
+    ----------
+    group : Group
+        Processes that call this function.
+    launched : int
+        Processes to start here instead, if it is more than 1.
+    """
+    from gravmap.search.comparison import RANDOM as FOLDER
+    from gravmap.search.comparison import (
+        ComparisonConfig,
+        compare_with_random,
+        launch_comparison,
+        write_random_architectures,
+    )
+
+    result: dict[str, Any] = {}
+    if not group.rank and (options.random is not None or not list((run_dir / FOLDER).glob("*.json"))):
         sampled = write_random_architectures(run_dir, options.random or RANDOM)
         print_random(session, sampled, found)
         result["random"] = [str(path) for path in sampled]
+    group.broadcast(None)  # wait until they are written
     if options.compare:
         schedule = ComparisonConfig(
             options.compare_epochs, options.compare_steps, config.batch_size, options.compare_seeds, config.device
         )
         with session.progress("Comparing") as progress:
-            result["comparison"] = compare_with_random(dataset, run_dir, schedule, progress)
-        print_comparison(session, run_dir, result["comparison"])
-    session.result(result)
+            if launched > 1:
+                outcome = launch_comparison(dataset, run_dir, schedule, launched, progress)
+            else:
+                outcome = compare_with_random(dataset, run_dir, schedule, progress, group)
+        result["comparison"] = outcome
+        print_comparison(session, run_dir, outcome)
+    return result
 
 
 def _device(options: SearchOptions, group: Mapping[str, str] | None) -> tuple[str | None, int]:

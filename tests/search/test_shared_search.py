@@ -142,6 +142,24 @@ def test_the_first_process_writes_what_all_find(uneven, tmp_path):
     assert [row["phase"] for row in found["entropies"]] == ["pretrain", "search", "search"]
 
 
+def test_running_statistics_are_averaged_after_an_epoch(uneven):
+    """On CPUs each process has its own; a checkpoint has one."""
+
+    def run(group):
+        state = SearchState(uneven, SHORT, group)
+        state.start_epoch()
+        state.step(0, 0.0)
+        layer = state.supernet.heads.norm
+        before = layer.running_mean.clone().numpy()
+        state.end_epoch([(1.0, None)], 1.0)
+        return before, layer.running_mean.numpy()
+
+    (first, averaged), (second, same) = forked(*in_group(run))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(averaged, same)
+    np.testing.assert_allclose(averaged, (first + second) / 2, rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_another_number_of_processes_resumes(uneven, tmp_path):
     """Running statistics, which differ on CPUs, are averaged before they are saved."""
@@ -270,7 +288,8 @@ def test_two_machines_search_together(tmp_path):
         port = probe.getsockname()[1]
     words = (
         "search", "--device", "cpu", "--thin", "--depth", 3, "--size", 32, "--batch-size", 4, "--steps-per-epoch", 1,
-        "--pretrain-epochs", 1, "--epochs", 1, "--json",
+        "--pretrain-epochs", 1, "--epochs", 1, "--json", "--random", 1, "--compare", "--compare-epochs", 1,
+        "--compare-steps", 1, "--compare-seeds", 1,
     )  # fmt: skip
     agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc-per-node", 1,
              "--master-addr", "127.0.0.1", "--master-port", port]  # fmt: skip
@@ -298,3 +317,5 @@ def test_two_machines_search_together(tmp_path):
     (run,) = (tmp_path / "runs").iterdir()
     assert str(run) == found["run"]
     assert read_search(run)["candidates"] == found["candidates"]
+    assert [row["name"] for row in found["comparison"]["architectures"]] == ["searched", "random-00"]
+    assert json.loads((run / "compare.json").read_text()) == found["comparison"]
