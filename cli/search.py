@@ -244,8 +244,13 @@ def run_search(session: Session, options: SearchOptions) -> None:
     if options.dry_run:
         return print_plan(session, dataset, config, run_dir, processes, measured=device is not None)
 
-    from gravmap.search.loop import launch_search, search
+    import torch
 
+    from gravmap.learning.training.distributed import Group
+    from gravmap.search.loop import launch_search, search
+    from gravmap.search.state import local_batch
+
+    local_batch(config, Group(size=processes, device=torch.device(config.device)))  # before an old search is removed
     comparing = options.random is not None or options.compare
     searching = not stored.get("finished") or not (comparing or stored.get("complete"))
     if not searching and not comparing:
@@ -341,5 +346,5 @@ def _device(options: SearchOptions, group: Mapping[str, str] | None) -> tuple[st
     except DeviceError as error:
         if options.dry_run:
             return None, max(options.gpus or 1, 1)
-        hint = f"A search for a CPU: {SMALL}."
+        hint = error.hint if found else f"A search for a CPU: {SMALL}."
         raise DeviceError(error.message, hint) from None

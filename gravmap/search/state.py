@@ -90,7 +90,7 @@ class SearchState:
     def __init__(self, dataset: RegionDataset, config: SearchConfig, group: Group | None = None) -> None:
         self.group = group or Group(device=torch.device(config.device))
         self.device = self.group.device
-        self.local_batch = _crops_per_process(config, self.group)
+        self.local_batch = local_batch(config, self.group)
         self.config, self.precision = config, choose_precision(config.precision, self.device)
         self.dataset = without_held_out_labels(dataset)
         self.fingerprint = self.dataset.fingerprint()
@@ -328,8 +328,14 @@ class SearchState:
         return self.tile_size_px // 2
 
 
-def _crops_per_process(config: SearchConfig, group: Group) -> int:
-    """Crops of a batch that each process takes."""
+def local_batch(config: SearchConfig, group: Group) -> int:
+    """Crops of a batch that each process takes.
+
+    Raises
+    ------
+    OptionError
+        The batch cannot be divided among the processes, or leaves one crop for each of several CPU processes.
+    """
     crops = crops_per_process(config.batch_size, group.size)
     if crops < 2 and not group.synchronises_batch_norm:
         raise OptionError(

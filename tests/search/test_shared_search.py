@@ -23,6 +23,7 @@ from gravmap.search.config import SearchConfig
 from gravmap.search.decoding import candidates
 from gravmap.search.loop import launch_search, read_search, score_candidates, search
 from gravmap.search.state import SearchState
+from gravmap.search.steps import SEARCH_WIDTHS
 from toys.dataset import make_arrays
 from toys.processes import forked, in_group, running_workers
 from toys.workspace import make_tiled
@@ -252,6 +253,8 @@ def test_batch_normalisation_is_synchronised_on_gpus(uneven, monkeypatch):
         state.start_epoch()
         state.end_pretraining()
         losses.append([state.step(index, 0.0) for index in range(2)])
+        counts = [each for name, each in state.supernet.state_dict().items() if name.endswith("batches_tracked")]
+        assert max(map(int, counts)) == 2 * len(SEARCH_WIDTHS)  # none in the steps of the architecture
     assert losses[0] == losses[1]
     networks, recalibrate = [], loop.recalibrate
     monkeypatch.setattr(loop, "recalibrate", lambda *given: networks.append(recalibrate(*given)) or networks[-1])
