@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from typing_extensions import TypedDict
 
-from gravmap.errors import InputError, out_of_memory
+from gravmap.errors import InputError
 from gravmap.files import write_json, write_text
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation import metrics
@@ -250,10 +250,7 @@ def _search(
     group: Group, progress: Progress, data: Path, run_dir: Path, config: SearchConfig, resume: bool
 ) -> dict[str, Any]:
     """Search in one of the processes that :func:`launch_search` starts."""
-    try:
-        return search(RegionDataset.load(data), run_dir, config, progress, group=group, resume=resume)
-    except (RuntimeError, MemoryError) as error:
-        raise out_of_memory(error) or error from None
+    return search(RegionDataset.load(data), run_dir, config, progress, group=group, resume=resume)
 
 
 def _run_epochs(state: SearchState, run_dir: Path, progress: Progress) -> None:

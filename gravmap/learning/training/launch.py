@@ -41,6 +41,8 @@ Result = TypeVar("Result")
 MAX_RESTARTS = 3
 """Restarts without a completed epoch in between."""
 
+_LESS_MEMORY = "--micro-batch N (train) accumulates gradients over N crops at a time; search needs a smaller --batch-size or --size."
+
 
 def launch(
     data: RegionDataset | DatasetSplits,
@@ -313,7 +315,7 @@ def _relay_progress(path: Path, progress: Progress) -> Iterator[None]:
 
 
 def _describe(error: Exception) -> dict[str, Any]:
-    error = out_of_memory(error, "--micro-batch N accumulates gradients over N crops at a time.") or error
+    error = out_of_memory(error, _LESS_MEMORY) or error
     if isinstance(error, GravmapError):
         return {"type": type(error).__name__, "message": error.message, "hint": error.hint}
     return {"type": None, "message": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
