@@ -20,6 +20,7 @@ from gravmap.search.comparison import (
     _summarise,
     compare_with_random,
     comparison_table,
+    launch_comparison,
     without_test_labels,
     write_random_architectures,
 )
@@ -148,6 +149,17 @@ def test_the_processes_of_a_group_share_the_trainings(compared, tmp_path):
     assert second == ["searched-seed1", "random-00-seed1"]
     for row, alone in zip(found["architectures"], outcome["architectures"], strict=True):
         assert row["scores"]["fwiou"]["each"] == pytest.approx(alone["scores"]["fwiou"]["each"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_launched_processes_compare_as_one_does(compared, tmp_path):
+    folder, dataset, outcome = compared
+    shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns("compare*"))
+    reports = []
+    found = launch_comparison(dataset, tmp_path / "run", SCHEDULE, 2, lambda *report: reports.append(report))
+    assert found == json.loads((tmp_path / "run" / "compare.json").read_text())
+    assert found["searched"] == pytest.approx(outcome["searched"], abs=1e-3)
+    assert reports[-1][0] <= reports[-1][1] == 16
 
 
 def test_labels_of_test_blocks_are_gone_before_anything_is_trained(compared, monkeypatch):

@@ -41,7 +41,10 @@ Result = TypeVar("Result")
 MAX_RESTARTS = 3
 """Restarts without a completed epoch in between."""
 
-_LESS_MEMORY = "--micro-batch N (train) accumulates gradients over N crops at a time; search needs a smaller --batch-size or --size."
+_LESS_MEMORY = (
+    "--micro-batch N (train) accumulates gradients over N crops at a time; "
+    "search needs a smaller --batch-size or --size."
+)
 
 
 def launch(
