@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,7 @@ from .residual import add_missing_heights, say_missing_heights
 from .session import Session, command_options
 
 if TYPE_CHECKING:
+    from gravmap.learning.training.distributed import Group
     from gravmap.mapping import Options
     from gravmap.mapping.clip import Clip
     from gravmap.mapping.plan import Plan
@@ -160,7 +163,7 @@ Examples:
         "--gpus",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Distribute the windows over N GPUs; 0 computes on the CPU.",
+        help="GPUs of this machine to distribute the windows over (default: 1); 0 computes on the CPU.",
     ),
     device_option(),
     option(
@@ -187,18 +190,51 @@ def command(session: Session, **options: Any) -> None:
     network trained on crusts is tested at outcrop of the region, which is hidden from it block by block, and the region
     is compared with such crusts: the report begins with what was found.
     Residuals that a network reads and data/fields.nc lacks are computed, into a file beside it.
+
+    Under torchrun or srun the processes share the windows, on one machine or several with a common file system; the
+    first one writes the map.
     """
     run_prediction(session, PredictOptions(**options))
 
 
 def run_prediction(session: Session, options: PredictOptions) -> None:
-    """Predict the map that the options describe, and print its files."""
+    """Predict the map that the options describe, alone or with the processes of a group, and print its files."""
     options.check()
     box = chosen_region(session, options.region, options.bbox)
-    from gravmap.workspace import SHIPPED, require
+    from gravmap.workspace import require
+
+    fields = require(session.workspace.fields, "gravmap residual --height 10km")
+
+    from gravmap.learning.training.distributed import ALONE, group_variables, process_group
+    from gravmap.mapping.inference import RESUME_HINT, join_inference
+    from gravmap.mapping.predictor import device_and_processes, resolve_device
+
+    variables = group_variables(os.environ)
+    if variables is not None:
+        device = options.device if options.gpus is None else "cuda" if options.gpus else "cpu"
+        processes = int(variables["WORLD_SIZE"])
+        if variables["RANK"] != "0":
+            session.verbosity, session.json = -1, False
+            if options.dry_run:
+                return
+    else:
+        device, processes = (options.device, 1) if options.gpus is None else device_and_processes(options.gpus)
+    map_options = _map_options(options, device, processes)
+    joined = nullcontext(ALONE) if options.dry_run else process_group(resolve_device(device), resume=RESUME_HINT)
+    with joined as group:
+        if group.rank:
+            join_inference(group)
+        else:
+            _predict(session, options, fields, box, map_options, group)
+
+
+def _predict(
+    session: Session, options: PredictOptions, fields: Path, box: Region | None, map_options: Options, group: Group
+) -> None:
+    """Predict the map, and print its files, in the first process of a group."""
+    from gravmap.workspace import SHIPPED
 
     workspace = session.workspace
-    fields = require(workspace.fields, "gravmap residual --height 10km")
     shipped = not options.runs and not workspace.latest.exists()
     folders = [workspace.run(SHIPPED)] if shipped else [workspace.run(name) for name in options.runs or (None,)]
     labels = workspace.labels if workspace.labels.exists() else None
@@ -211,7 +247,6 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
     from gravmap.mapping.predict import plan_prediction
     from gravmap.mapping.predictor import Predictor, resolve_device
 
-    map_options = _map_options(options)
     place = box if box is not None else read_clip(Path(str(options.polygon)))
     folder = options.output or workspace.maps / options.name
     if labels is None and not options.everywhere:
@@ -256,6 +291,7 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
             command=session.command_line,
             check=check,
             progress=progress,
+            group=group,
         )
     print_checks(session, made.checks)
     rows, columns = made.plan.grid.shape
@@ -284,12 +320,10 @@ def run_prediction(session: Session, options: PredictOptions) -> None:
     )
 
 
-def _map_options(options: PredictOptions) -> Options:
+def _map_options(options: PredictOptions, device: str, processes: int) -> Options:
     """The options as the library takes them."""
     from gravmap.mapping import Options
-    from gravmap.mapping.predictor import device_and_processes
 
-    device, processes = (options.device, 1) if options.gpus is None else device_and_processes(options.gpus)
     return Options(
         scales_deg=options.windows_deg or None,
         resolution_deg=options.resolution_deg,

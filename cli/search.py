@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gravmap.errors import DeviceError, InputError, OptionError
+from gravmap.errors import DeviceError, InputError
 from gravmap.files import remove_folder
-from gravmap.outputs import check_outputs
-from gravmap.records import read_record
-from gravmap.workspace import check_name
 
 from .options import (
     DURATION,
@@ -32,72 +27,17 @@ from .options import (
     window_option,
 )
 from .search_report import SMALL, print_comparison, print_plan, print_random, print_result, print_start
+from .search_setup import SearchOptions, configure, refuse_existing, resumed_options, search_to_resume
 from .session import Session, command_options
 from .train_data import open_region, region_dataset
 
 if TYPE_CHECKING:
     from gravmap.learning import RegionDataset
+    from gravmap.learning.training.distributed import Group
     from gravmap.search.config import SearchConfig
 
 RANDOM = 5
 """Random architectures to compare with, where --random does not give another number."""
-
-MOST_PX = 1024
-"""Pixels per window side without --size: a supernet at twice that takes four times the memory."""
-
-RESUMABLE = {"time_limit_s", "device", "gpus", "random", "compare", "compare_epochs", "compare_steps", "compare_seeds"}
-"""What may change when a search is resumed; everything else is the search's own."""
-
-CONFIG_NAMES = {"steps_per_epoch": "steps"}
-"""Options whose attribute of SearchConfig has another name."""
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """The options of `gravmap search` as parsed; None is an option that was not given.
-
-    Attributes
-    ----------
-    given : mapping of str to str
-        Names of the options on the command line, and how they are written.
-    """
-
-    given: Mapping[str, str]
-    gpus: int | None
-    device: str
-    depth: int
-    thin: bool
-    pretrain_epochs: int
-    epochs: int
-    steps_per_epoch: int
-    batch_size: int
-    tile_size_px: int | None
-    windows_deg: tuple[float, ...]
-    inputs: str | None
-    split: str
-    fold: int
-    flops_weight: float
-    architecture_lr: float
-    time_limit_s: float | None
-    random: int | None
-    compare: bool
-    compare_epochs: int
-    compare_steps: int
-    compare_seeds: int
-    name: str | None
-    resume: bool
-    seed: int
-    dry_run: bool
-    overwrite: bool
-
-    @property
-    def config_values(self) -> dict[str, Any]:
-        """The options that are attributes of SearchConfig, but for those not given."""
-        from gravmap.search.config import SearchConfig
-
-        known = {field.name for field in dataclasses.fields(SearchConfig)} - {"inputs", "device"}
-        named = {CONFIG_NAMES.get(name, name): value for name, value in vars(self).items()}
-        return {name: value for name, value in named.items() if name in known and value is not None}
 
 
 @click.command(
@@ -175,7 +115,7 @@ Examples:
         metavar="N",
         default=4,
         show_default=True,
-        help="Batch size: crops per step.",
+        help="Global batch size: crops per step over all GPUs.",
     ),
     option(
         "--architecture-lr",
@@ -236,11 +176,14 @@ Examples:
 @option_group(
     "Runtime",
     option(
-        "--gpus", type=click.IntRange(0, 1), metavar="N", help="1, or 0 for the CPU: a search uses a single device."
+        "--gpus",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="GPUs of this machine to search on (default: 1); 0 searches on the CPU.",
     ),
     device_option(
-        "auto and cuda: a GPU. Without one the command stops with status 5, because a CPU is far slower: --device cpu "
-        "(or --gpus 0) searches there.",
+        "auto and cuda: a GPU, or --gpus N of them. Without one the command stops with status 5, because a CPU is far "
+        "slower: --device cpu (or --gpus 0) searches there.",
     ),
     option(
         "--time-limit",
@@ -267,7 +210,8 @@ def command(session: Session, **options: Any) -> None:
     metrics.csv, entropies.png, and last.safetensors with last.json, the checkpoint to resume from.
 
     --random and --compare test whether the search gained anything: random architectures are trained alike, and scored
-    on the tuning blocks. A search takes hours on a GPU; -n estimates how many.
+    on the tuning blocks. A search takes hours on a GPU; -n estimates how many. Under torchrun or srun it joins the
+    process group.
     """
     run_search(session, SearchOptions(given=given_on_command_line(), **options))
 
@@ -275,42 +219,70 @@ def command(session: Session, **options: Any) -> None:
 def run_search(session: Session, options: SearchOptions) -> None:
     """Search, and compare with random architectures where the options request it."""
     refuse_contradiction(options.gpus, options.device)
+
+    from gravmap.learning.training.distributed import group_variables, process_group
+
+    variables = group_variables(os.environ)
+    if variables is not None and variables["RANK"] != "0":
+        session.verbosity, session.json = -1, False
+    first = variables is None or variables["RANK"] == "0"
     place = session.workspace
     stored: dict[str, Any] = {}
     if options.resume:
-        run_dir, stored = _search_to_resume(place.runs, options.name)
-        options = _resumed_options(run_dir.name, options, stored)
+        run_dir, stored = search_to_resume(place.runs, options.name)
+        options = resumed_options(run_dir.name, options, stored)
     else:
         run_dir = place.runs / run_name(options.name, "search")
-        _refuse_existing(run_dir, options.overwrite)
-    session.writing([], [], True, options.dry_run, folders=[run_dir])
-    device = _device(options)
+        if first:
+            refuse_existing(run_dir, options.overwrite)
+    if first:  # all processes share one lock
+        session.writing([], [], True, options.dry_run, folders=[run_dir])
+    device, processes = _device(options, variables)
     open_region(session, from_tiles=False)
     dataset, inputs = region_dataset(session, options.inputs, options.split, options.fold, dry_run=options.dry_run)
-    config = _configure(options, dataset, inputs, device or "cuda", stored)
+    config = configure(options, dataset, inputs, device or "cuda", stored)
     if options.dry_run:
-        return print_plan(session, dataset, config, run_dir, measured=device is not None)
+        return print_plan(session, dataset, config, run_dir, processes, measured=device is not None)
 
-    from gravmap.search import search
+    import torch
 
+    from gravmap.learning.training.distributed import Group
+    from gravmap.search.loop import launch_search, search
+    from gravmap.search.state import local_batch
+
+    local_batch(config, Group(size=processes, device=torch.device(config.device)))  # before an old search is removed
     comparing = options.random is not None or options.compare
-    if not stored.get("finished") or not (comparing or stored.get("complete")):
-        # Files of an old run beside those of a new one would be read as one.
-        for old in (run_dir,) if not options.resume else (run_dir / "random", run_dir / "compare"):
-            remove_folder(old)
-        for name in ("compare.json", "compare.md"):
-            (run_dir / name).unlink(missing_ok=True)
-        print_start(session, dataset, config, run_dir)
-        with session.progress("Searching") as progress:
-            found = search(dataset, run_dir, config, progress, resume=options.resume)
-        print_result(session, run_dir, found)
-    elif not comparing:
+    searching = not stored.get("finished") or not (comparing or stored.get("complete"))
+    if not searching and not comparing:
         raise InputError(
             f"The search {run_dir.name} is complete.", "--random N and --compare test whether it gained anything."
         )
-    else:
+    with process_group(config.device) as group:
+        run_dir = Path(group.broadcast(str(run_dir)))
+        launched = processes if variables is None else 1
         found = stored
-    _compare(session, dataset, run_dir, options, config, found)
+        if searching:
+            if not group.rank:
+                _remove_old(run_dir, options.resume)
+                print_start(session, dataset, config, run_dir, processes)
+            with session.progress("Searching") as progress:
+                if launched > 1:
+                    found = launch_search(dataset, run_dir, config, launched, progress, resume=options.resume)
+                else:
+                    found = search(dataset, run_dir, config, progress, group=group, resume=options.resume)
+            print_result(session, run_dir, found)
+        result = {"run": str(run_dir), **found}
+        if comparing:
+            result |= _compare(session, dataset, run_dir, options, config, found, group, launched)
+    session.result(result)
+
+
+def _remove_old(run_dir: Path, resume: bool) -> None:
+    """Remove files of an old run: beside those of a new one they would be read as one."""
+    for old in (run_dir,) if not resume else (run_dir / "random", run_dir / "compare"):
+        remove_folder(old)
+    for name in ("compare.json", "compare.md"):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def _compare(
@@ -320,127 +292,59 @@ def _compare(
     options: SearchOptions,
     config: SearchConfig,
     found: dict[str, Any],
-) -> None:
-    """Sample random architectures and train them beside the searched one, where the options request it."""
-    from gravmap.search.comparison import RANDOM as FOLDER
-    from gravmap.search.comparison import ComparisonConfig, compare_with_random, write_random_architectures
+    group: Group,
+    launched: int,
+) -> dict[str, Any]:
+    """Sample random architectures and train them beside the searched one, where the options request it.
 
-    result: dict[str, Any] = {"run": str(run_dir), **found}
-    existing = list((run_dir / FOLDER).glob("*.json"))
-    if options.random is not None or (options.compare and not existing):
+    Parameters
+    ----------
+    group : Group
+        Processes that call this function.
+    launched : int
+        Processes to start here instead, if it is more than 1.
+    """
+    from gravmap.search.comparison import RANDOM as FOLDER
+    from gravmap.search.comparison import (
+        ComparisonConfig,
+        compare_with_random,
+        launch_comparison,
+        write_random_architectures,
+    )
+
+    result: dict[str, Any] = {}
+    if not group.rank and (options.random is not None or not list((run_dir / FOLDER).glob("*.json"))):
         sampled = write_random_architectures(run_dir, options.random or RANDOM)
         print_random(session, sampled, found)
         result["random"] = [str(path) for path in sampled]
+    group.broadcast(None)  # wait until they are written
     if options.compare:
         schedule = ComparisonConfig(
             options.compare_epochs, options.compare_steps, config.batch_size, options.compare_seeds, config.device
         )
         with session.progress("Comparing") as progress:
-            result["comparison"] = compare_with_random(dataset, run_dir, schedule, progress)
-        print_comparison(session, run_dir, result["comparison"])
-    session.result(result)
+            if launched > 1:
+                outcome = launch_comparison(dataset, run_dir, schedule, launched, progress)
+            else:
+                outcome = compare_with_random(dataset, run_dir, schedule, progress, group)
+        result["comparison"] = outcome
+        print_comparison(session, run_dir, outcome)
+    return result
 
 
-def _device(options: SearchOptions) -> str | None:
-    """Where to search; None in a dry run without the GPU that would be used."""
+def _device(options: SearchOptions, group: Mapping[str, str] | None) -> tuple[str | None, int]:
+    """Where to search, None in a dry run without the GPUs that would be used; and the number of processes."""
     import torch
 
     from gravmap.learning.training.distributed import choose_device
 
+    if group is not None:
+        return "cpu" if options.device == "cpu" or options.gpus == 0 else "cuda", int(group["WORLD_SIZE"])
+    found = torch.cuda.device_count()
     try:
-        return choose_device(options.gpus, options.device, min(torch.cuda.device_count(), 1))[0]
+        return choose_device(options.gpus, options.device, min(found, 1) if options.gpus is None else found)
     except DeviceError as error:
         if options.dry_run:
-            return None
-        hint = f"A search for a CPU: {SMALL}."
+            return None, max(options.gpus or 1, 1)
+        hint = error.hint if found else f"A search for a CPU: {SMALL}."
         raise DeviceError(error.message, hint) from None
-
-
-def _configure(
-    options: SearchOptions, dataset: RegionDataset, inputs: list[str] | None, device: str, stored: dict[str, Any]
-) -> SearchConfig:
-    """The configuration of the search; a resumed one keeps its own, but for its time limit and device."""
-    from gravmap.search.config import SearchConfig
-
-    if stored:
-        config = SearchConfig.from_json(json.dumps(stored["options"]))
-        return dataclasses.replace(config, device=device, time_limit_s=options.time_limit_s)
-    values = {**options.config_values, "device": device, "scales_deg": list(options.windows_deg) or None}
-    if inputs is not None:
-        values["inputs"] = inputs
-    values.setdefault("tile_size_px", min(int(dataset.meta["tile_size_px"]), MOST_PX))
-    return SearchConfig(**values)
-
-
-def _refuse_existing(run_dir: Path, overwrite: bool) -> None:
-    """Refuse to replace a search; one that was stopped before its first checkpoint does not count."""
-    files = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")} if run_dir.is_dir() else set()
-    stopped = {"search.json", "last.json"} <= files and not read_record(
-        run_dir / "search.json", dict[str, Any], "gravmap search"
-    ).get("finished")
-    if stopped and not overwrite:
-        raise InputError(
-            f"{run_dir} holds a search that was stopped.",
-            f"`gravmap search --resume --name {run_dir.name}` resumes it; --overwrite replaces it.",
-        )
-    if not files <= {"search.json", "last.safetensors"}:
-        check_outputs([], [], overwrite, folders=[run_dir])
-
-
-def _search_to_resume(runs: Path, name: str | None) -> tuple[Path, dict[str, Any]]:
-    """The named search, or the one that was written last, and its record."""
-    found = [runs / check_name(name, "a run") / "search.json"] if name else list(runs.glob("*/search.json"))
-    states = sorted((path for path in found if path.exists()), key=lambda path: path.stat().st_mtime)
-    if not states:
-        raise InputError(
-            f"There is no search {name!r} in {runs}." if name else f"No search in {runs} can be resumed.",
-            "`gravmap search` starts one.",
-        )
-    run_dir = states[-1].parent
-    if not (run_dir / "last.json").exists():
-        raise InputError(
-            f"The search {run_dir.name} was stopped before its first checkpoint.",
-            f"`gravmap search --name {run_dir.name} --overwrite` starts it again.",
-        )
-    from gravmap.search.loop import read_search_record
-
-    return run_dir, read_search_record(run_dir)
-
-
-def _resumed_options(name: str, options: SearchOptions, record: dict[str, Any]) -> SearchOptions:
-    """The options with the data, and without --device the device, of the stored search.
-
-    Raises
-    ------
-    OptionError
-        An option differs from the search's own, and would change its course.
-    """
-    from gravmap.learning.data.channels import expand, fields_read
-    from gravmap.search.config import SearchConfig
-
-    config = SearchConfig.from_json(json.dumps(record["options"]))
-    stored: dict[str, Any] = {
-        **dataclasses.asdict(config),
-        "inputs": ",".join(record["inputs"]),
-        "split": record["split"].get("name", "blocks"),
-        "fold": record["split"].get("fold", 0),
-        "windows_deg": tuple(config.scales_deg or ()),
-    }
-    for option_name, written in options.given.items():
-        key = CONFIG_NAMES.get(option_name, option_name)
-        if option_name in RESUMABLE or key not in stored:
-            continue
-        value = getattr(options, option_name)
-        if option_name == "inputs":
-            value = ",".join(expand(str(value), fields_read(record["inputs"])[0]))
-        if value != stored[key]:
-            raise OptionError(
-                f"{name} was started with another {written}: {stored[key]}.",
-                "Leave it out, or start another search with --name.",
-            )
-    device = options.device
-    if options.gpus is None and device == "auto":
-        device = config.device
-    return dataclasses.replace(
-        options, inputs=stored["inputs"], split=stored["split"], fold=stored["fold"], device=device
-    )

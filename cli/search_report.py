@@ -29,9 +29,11 @@ RULES = {
 }
 
 
-def _describe(dataset: RegionDataset, config: SearchConfig) -> str:
+def _describe(dataset: RegionDataset, config: SearchConfig, processes: int) -> str:
     channels = ", ".join(config.inputs or dataset.channels)
     where = "the CPU" if config.device == "cpu" else "a GPU"
+    if processes > 1:
+        where = f"{processes} {'processes' if config.device == 'cpu' else 'GPUs'}"
     size = config.tile_size_px or dataset.meta["tile_size_px"]
     cost = f" Weight of the multiply-adds {config.flops_weight:g}." if config.flops_weight else ""
     return (
@@ -61,10 +63,12 @@ def _halves(dataset: RegionDataset, config: SearchConfig) -> str:
     return halves + (f" Missing in one half: {', '.join(lacking)}." if lacking else "")
 
 
-def print_start(session: Session, dataset: RegionDataset, config: SearchConfig, run_dir: Path) -> None:
-    session.say(_describe(dataset, config))
+def print_start(
+    session: Session, dataset: RegionDataset, config: SearchConfig, run_dir: Path, processes: int = 1
+) -> None:
+    session.say(_describe(dataset, config, processes))
     session.say(_halves(dataset, config))
-    if config.device == "cpu" and session.verbosity >= 0:
+    if config.device == "cpu" and session.verbosity >= 0 and processes == 1:
         session.say(_measured(dataset, config)[0])
     session.say(f"Writing {run_dir}.")
 
@@ -80,18 +84,24 @@ def _measured(dataset: RegionDataset, config: SearchConfig) -> tuple[str, float]
     return f"{estimate}." + (f" Faster: {SMALL}." if seconds > LONG_S and config.device == "cpu" else ""), seconds
 
 
-def print_plan(session: Session, dataset: RegionDataset, config: SearchConfig, run_dir: Path, measured: bool) -> None:
+def print_plan(
+    session: Session, dataset: RegionDataset, config: SearchConfig, run_dir: Path, processes: int, measured: bool
+) -> None:
     """Print the cost of a search; `measured` where its device is present."""
     from gravmap.learning.data.channels import InputChannels
+    from gravmap.learning.training.gradient_accumulation import crops_per_process
     from gravmap.search.estimate import estimate_search_cost
 
     inputs = InputChannels.fit(dataset, config.inputs)
-    plan = estimate_search_cost(config, inputs.width, len(dataset.classes), (config.tile_size_px or 0) // 2)
-    session.say(_describe(dataset, config))
+    session.say(_describe(dataset, config, processes))
+    # Of one process, with two crops at least; what the processes exchange is not counted.
+    share = dataclasses.replace(config, batch_size=max(crops_per_process(config.batch_size, processes), 2))
+    plan = estimate_search_cost(share, inputs.width, len(dataset.classes), (config.tile_size_px or 0) // 2)
     session.say(_halves(dataset, config))
     session.say(
         f"The supernet has {plan.parameters / 1e6:.1f} million parameters; with gradients, momentum and activations of "
-        f"{config.batch_size} crops it needs about {plan.memory_bytes / 1e9:.1f} GB (float32)."
+        f"{share.batch_size} crops it needs about {plan.memory_bytes / 1e9:.1f} GB (float32)"
+        f"{' on each GPU' if processes > 1 else ''}."
     )
     result: dict[str, Any] = {
         "would_write": str(run_dir),
@@ -100,7 +110,7 @@ def print_plan(session: Session, dataset: RegionDataset, config: SearchConfig, r
         "memory_bytes": plan.memory_bytes,
     }
     if measured:
-        estimate, seconds = _measured(dataset, config)
+        estimate, seconds = _measured(dataset, share)
         session.say(estimate)
         result["seconds"] = round(seconds, 1)
     if config.device == "cuda" and not measured:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import functools
-import logging
-import multiprocessing
+import itertools
+import math
 import os
-import pickle
-import signal
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +16,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gravmap.errors import GravmapError
+from gravmap.errors import InputError, out_of_memory
 from gravmap.files import sha256
 from gravmap.gravity.field_reader import FieldReader
 from gravmap.learning.evaluation.mosaic import iter_window_logits
+from gravmap.learning.training.distributed import ALONE, Group
+from gravmap.learning.training.launch import run_in_processes
+from gravmap.mapping.options import Options
 from gravmap.mapping.outcrop_file import OutcropFile
-from gravmap.mapping.plan import FLIPS, WINDOWS_FOLDER, InferenceJob
+from gravmap.mapping.plan import FLIPS, WINDOWS_FOLDER, InferenceJob, Plan
 from gravmap.mapping.predictor import Predictor
 from gravmap.network.outcrop_start import AllOutputs
+from gravmap.progress import Progress
+from gravmap.tiling.resumable_folder import ResumableFolder
 
 JobCallback = Callable[[str, tuple[str, ...]], None]
 """Called with the name of each finished job and the SHA-256 of its files."""
@@ -73,8 +73,8 @@ class InferenceTask:
         return replace(self, jobs=self.jobs[rank::size])
 
 
-def run_inference(task: InferenceTask, predictor: Predictor, finished: JobCallback) -> None:
-    """Run the jobs of a task in this process, and write the logits of each window, with its quantiles of thickness.
+def run_inference(task: InferenceTask, predictor: Predictor, finished: JobCallback, group: Group = ALONE) -> None:
+    """Run the jobs of a task, and write the logits of each window, with its quantiles of thickness.
 
     Parameters
     ----------
@@ -83,9 +83,34 @@ def run_inference(task: InferenceTask, predictor: Predictor, finished: JobCallba
     predictor : Predictor
         Opened with the task's fields and runs.
     finished : callable
-        Called after each job.
+        Called after each job, in the first process.
+    group : Group
+        Processes that share the jobs, all with the same task; process n runs every `group.size`-th job from the n-th
+        on. After each batch the processes exchange what they finished, so that one that ends is noticed by all.
+
+    Raises
+    ------
+    DeviceError
+        Not even one window fits into memory.
+    PeerError
+        Another process ended.
     """
     (task.folder / WINDOWS_FOLDER).mkdir(exist_ok=True)
+    mine = _finished_jobs(task.shard(group.rank, group.size), predictor)
+    rounds = math.ceil(len(task.jobs) / (group.size * task.batch_size))
+    try:
+        for number in range(rounds):
+            group.at(f"windows, batch {number + 1} of {rounds}", step=True)
+            for share in group.gather(list(itertools.islice(mine, task.batch_size))):
+                for name, checksums in share if group.rank == 0 else ():
+                    finished(name, checksums)
+        group.at("the end of the windows")
+    except (RuntimeError, MemoryError) as error:
+        raise out_of_memory(error, f"Use a smaller --batch-size, or --device cpu. {RESUME_HINT}") or error from None
+
+
+def _finished_jobs(task: InferenceTask, predictor: Predictor) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Run jobs, write their files, and yield the name of each job with the checksums of its files."""
     for job, cells in _logits(task, predictor):
         sums = []
         if task.flips:
@@ -94,7 +119,7 @@ def run_inference(task: InferenceTask, predictor: Predictor, finished: JobCallba
             sums.append(_write(task.folder / job.votes_file, votes))
         mean = sum(cells[1:], cells[0]) / np.float32(len(cells))
         sums.insert(0, _write(task.folder / job.logits_file, mean))
-        finished(job.name, tuple(sums))
+        yield job.name, tuple(sums)
 
 
 def _logits(task: InferenceTask, predictor: Predictor) -> Iterator[tuple[InferenceJob, list[NDArray[np.float32]]]]:
@@ -104,8 +129,8 @@ def _logits(task: InferenceTask, predictor: Predictor) -> Iterator[tuple[Inferen
     """
     flips: Sequence[tuple[int, ...]] = FLIPS if task.flips else FLIPS[:1]
     fields = predictor.fields
-    for run, group in groupby(task.jobs, key=lambda job: job.run):
-        jobs, member = list(group), predictor.members[run]
+    for run, of_run in itertools.groupby(task.jobs, key=lambda job: job.run):
+        jobs, member = list(of_run), predictor.members[run]
         outputs = iter_window_logits(
             AllOutputs(member.network),
             functools.partial(_read_nodes, fields, member.spec.input.fields),
@@ -138,98 +163,98 @@ def _write(path: Path, values: NDArray[Any]) -> str:
     return checksum
 
 
-log = logging.getLogger(__name__)
-
 RESUME_HINT = "Finished windows are kept: the same command resumes the run."
 
 
-def run_inference_in_processes(task: InferenceTask, device: str, processes: int, finished: JobCallback) -> None:
-    """Run the jobs of a task as :func:`run_inference` does, distributed over processes on this machine.
+def run_jobs(
+    unfinished: ResumableFolder,
+    predictor: Predictor,
+    plan: Plan,
+    options: Options,
+    progress: Progress,
+    group: Group,
+) -> None:
+    """Run the inference jobs that an earlier run did not finish, in this process or several.
 
     Parameters
     ----------
-    task : InferenceTask
-        The jobs; process n runs every `processes`-th job from the n-th on.
-    device : str
-        ``cpu``, or ``cuda`` for one GPU per process.
-    processes : int
-        Number of processes.
-    finished : callable
-        Called after each job, in this process.
+    unfinished : ResumableFolder
+        Folder of the map that is being written.
+    predictor : Predictor
+        The networks and their fields.
+    plan : Plan
+        Windows and device.
+    options : Options
+        `batch_size`, and `processes` to start on this machine unless there is a group.
+    progress : Progress
+        Called with the number of finished jobs, those of the earlier run included.
+    group : Group
+        Processes that share the jobs; this is the first one, and the others call :func:`join_inference`.
 
     Raises
     ------
     GravmapError
-        The error of the first process that failed, or a process was killed; the other processes are then terminated.
+        As :func:`run_inference`, or the error of the first process that failed.
     """
-    # A fork server that has only imported torch: a fork of this process could use neither CUDA nor the threads of its
-    # parent, and with "spawn" each process would spend seconds on imports.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gravmap.mapping.inference"])
-    pipes, workers = {}, []
-    for rank in range(processes):
-        receiver, sender = context.Pipe(duplex=False)
-        place = f"cuda:{rank}" if device == "cuda" else device
-        arguments = (task.shard(rank, processes), place, processes, sender)
-        worker = context.Process(target=_run_worker, args=arguments, daemon=True, name=f"predict-{rank}")
-        worker.start()
-        sender.close()
-        pipes[receiver] = worker
-        workers.append(worker)
-    try:
-        while pipes:
-            for ready in wait(list(pipes)):
-                assert isinstance(ready, Connection)
-                try:
-                    kind, message = ready.recv()
-                except EOFError:
-                    worker = pipes.pop(ready)
-                    worker.join()
-                    _check_exit(worker)
-                    continue
-                if kind == "error":
-                    raise message
-                finished(*message)
-    finally:
-        for worker in workers:
-            if worker.is_alive():
-                worker.terminate()
-            worker.join()
+    missing = tuple(job for job in plan.jobs if job.name not in unfinished.kept)
+    done, total = len(unfinished.kept), len(plan.jobs)
+    progress(done, total, "windows")
+
+    def on_finished(name: str, checksums: tuple[str, ...]) -> None:
+        nonlocal done
+        unfinished.finish(name, checksums)
+        done += 1
+        progress(done, total, "windows")
+
+    task = InferenceTask(
+        predictor.fields.path,
+        tuple(member.folder for member in predictor.members),
+        missing,
+        plan.grid.lat_deg,
+        plan.grid.lon_deg,
+        unfinished.folder,
+        plan.flips,
+        options.batch_size,
+        predictor.fields.outcrop,
+    )
+    processes = min(options.processes, len(missing))
+    if group.size == 1 and processes > 1:
+        arguments = (task, done)
+        run_in_processes(_run_and_record, arguments, plan.device, processes, progress, resume=RESUME_HINT)
+    else:
+        group.broadcast(task)
+        run_inference(task, predictor, on_finished, group)
 
 
-def _check_exit(worker: Any) -> None:
-    if worker.exitcode < 0:
-        name = signal.Signals(-worker.exitcode).name
-        raise GravmapError(
-            f"The process {worker.name} was killed by {name}, possibly because memory ran out.", RESUME_HINT
+def _run_and_record(group: Group, progress: Progress, task: InferenceTask, done: int) -> None:
+    """Take part in a task, and record in its folder what is finished; that is called in the first process only."""
+    finished = itertools.count(done + 1)
+
+    def record(name: str, checksums: tuple[str, ...]) -> None:
+        folder.finish(name, checksums)
+        progress(next(finished), done + len(task.jobs), "windows")
+
+    with ResumableFolder.open(task.folder, {}) as folder:
+        _take_part(group, task, record)
+
+
+def join_inference(group: Group) -> None:
+    """Run this process's jobs of the task that the first process of a group runs with :func:`run_inference`.
+
+    Raises
+    ------
+    InputError
+        This process does not see the files of the first one.
+    """
+    task: InferenceTask = group.broadcast(None)
+    _take_part(group, task, lambda name, checksums: None)
+
+
+def _take_part(group: Group, task: InferenceTask, finished: JobCallback) -> None:
+    if not task.folder.is_dir():
+        raise InputError(
+            f"{task.folder}, which the first process writes, does not exist for process {group.rank}.",
+            "All processes need the same files: use a file system that all machines have, and the same -w.",
         )
-    if worker.exitcode:
-        raise GravmapError(f"The process {worker.name} ended with status {worker.exitcode}.", RESUME_HINT)
-
-
-def _run_worker(task: InferenceTask, device: str, processes: int, sender: Connection) -> None:
-    """Run a part of the jobs in a child process and report each one through the pipe."""
-    # Ctrl-C reaches every process of a terminal; only the parent handles it, and terminates the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()  # the fork server, which ends when the main process does
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // processes)))
-
-    def finished(name: str, sums: tuple[str, ...]) -> None:
-        if os.getppid() != parent:
-            os._exit(1)  # the main process was killed: nothing would record further results
-        sender.send(("finished", (name, sums)))
-
-    try:
-        with Predictor(task.fields, task.runs, device, task.outcrop) as predictor:
-            run_inference(task, predictor, finished)
-    except BaseException as error:
-        sender.send(("error", _picklable(error)))
-
-
-def _picklable(error: BaseException) -> BaseException:
-    """Return the error, or one with the same message that can be pickled."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}")
-    return error
+    with Predictor(task.fields, task.runs, group.device.type, task.outcrop) as predictor:
+        run_inference(task, predictor, finished, group)

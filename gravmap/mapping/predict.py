@@ -15,18 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap import __version__
-from gravmap.errors import InputError, OptionError, out_of_memory
+from gravmap.errors import InputError, OptionError
 from gravmap.files import check_disk_space, sha256
 from gravmap.geology.labels import LabelFile
 from gravmap.learning.data.outcrop_context import DISTANCE, distance_km_from_channel
 from gravmap.learning.evaluation.null_models import MAX_DIFFUSION_NODES
+from gravmap.learning.training.distributed import ALONE, Group
 from gravmap.mapping.assemble import Assembler, unmapped_fraction
 from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
 from gravmap.mapping.compatibility import check_labels, check_mapped, require_labels
 from gravmap.mapping.files.writer import MapFiles, MapWriter, Summary, output_grid
 from gravmap.mapping.finish import MapInputs, finish_map
-from gravmap.mapping.inference import RESUME_HINT, InferenceTask, run_inference, run_inference_in_processes
+from gravmap.mapping.inference import run_jobs
 from gravmap.mapping.options import Checks, Options, settings, tags
 from gravmap.mapping.outcrop_file import mapped_outcrop, write_outcrop_context
 from gravmap.mapping.plan import WINDOWS_FOLDER, Plan
@@ -118,6 +119,7 @@ def predict(
     command: str = "",
     check: Callable[[Progress], Checks] | None = None,
     progress: Progress = silent,
+    group: Group = ALONE,
 ) -> Prediction:
     """Predict the bedrock map of a region and write its files.
 
@@ -155,6 +157,9 @@ def predict(
         the region: the record and the report show what it returns.
     progress : Progress
         Called after each window, then after each block of the map.
+    group : Group
+        Processes that share the windows. The first one calls this function, the others
+        :func:`gravmap.mapping.inference.join_inference`; it alone writes the map.
 
     Returns
     -------
@@ -171,6 +176,8 @@ def predict(
         folder.
     DeviceError
         The device is not available, or its memory is too small.
+    PeerError
+        Another process of the group ended.
 
     See Also
     --------
@@ -233,7 +240,7 @@ def predict(
             overwrite=overwrite,
         ) as unfinished:
             resumed = len(unfinished.kept)
-            written = _write_rasters(unfinished, predictor, plan, options, labels_path, progress)
+            written = _write_rasters(unfinished, predictor, plan, options, labels_path, progress, group)
             inputs = MapInputs(
                 name,
                 command,
@@ -322,6 +329,7 @@ def _write_rasters(
     options: Options,
     labels_path: Path | None,
     progress: Progress,
+    group: Group,
 ) -> MapFiles:
     """Run the jobs that are not finished, blend the windows block by block, and write rasters and polygons."""
     labels = None if labels_path is None else LabelFile(labels_path)
@@ -363,7 +371,7 @@ def _write_rasters(
             thickness=bool(plan.thickness_runs),
             class_layers=assembler.class_layers,
         ) as writer:
-            _run_jobs(unfinished, predictor, plan, options, progress)
+            run_jobs(unfinished, predictor, plan, options, progress, group)
             block_slices = list(blocks(grid.shape))
             for done, (rows, columns) in enumerate(block_slices):
                 progress(done, len(block_slices), "blocks of the map")
@@ -400,41 +408,6 @@ def _write_outcrop(
             raise
         return False
     return True
-
-
-def _run_jobs(
-    unfinished: ResumableFolder, predictor: Predictor, plan: Plan, options: Options, progress: Progress
-) -> None:
-    """Run the inference jobs that an earlier run did not finish."""
-    missing = tuple(job for job in plan.jobs if job.name not in unfinished.kept)
-    done, total = len(unfinished.kept), len(plan.jobs)
-    progress(done, total, "windows")
-
-    def on_finished(name: str, checksums: tuple[str, ...]) -> None:
-        nonlocal done
-        unfinished.finish(name, checksums)
-        done += 1
-        progress(done, total, "windows")
-
-    task = InferenceTask(
-        predictor.fields.path,
-        tuple(member.folder for member in predictor.members),
-        missing,
-        plan.grid.lat_deg,
-        plan.grid.lon_deg,
-        unfinished.folder,
-        plan.flips,
-        options.batch_size,
-        predictor.fields.outcrop,
-    )
-    processes = min(options.processes, len(missing))
-    try:
-        if processes > 1:
-            run_inference_in_processes(task, plan.device, processes, on_finished)
-        else:
-            run_inference(task, predictor, on_finished)
-    except (RuntimeError, MemoryError) as error:
-        raise out_of_memory(error, f"Use a smaller --batch-size, or --device cpu. {RESUME_HINT}") or error from None
 
 
 def _check_labels(path: Path, predictor: Predictor, everywhere: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
+import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from gravmap.lattice import TEST, TUNE, UNUSABLE
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.distributed import Group
+from gravmap.learning.training.launch import run_in_processes
 from gravmap.learning.training.trainer import Trainer
 from gravmap.network.architecture import Architecture
 from gravmap.network.operators import OPERATORS
@@ -157,8 +159,27 @@ def write_random_architectures(run_dir: Path, count: int) -> list[Path]:
     return sorted((run_dir / RANDOM).glob("*.json"))
 
 
+def launch_comparison(
+    dataset: RegionDataset, run_dir: Path, schedule: ComparisonConfig, processes: int, progress: Progress = silent
+) -> dict[str, Any]:
+    """Do what :func:`compare_with_random` does with several processes on this machine, one per GPU."""
+    with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
+        path = Path(scratch, "data.npz")
+        dataset.save(path)
+        return run_in_processes(_compare, (path, run_dir, schedule), schedule.device, processes, progress)
+
+
+def _compare(group: Group, progress: Progress, data: Path, run_dir: Path, schedule: ComparisonConfig) -> dict[str, Any]:
+    """Compare in one of the processes that :func:`launch_comparison` starts."""
+    return compare_with_random(RegionDataset.load(data), run_dir, schedule, progress, group)
+
+
 def compare_with_random(
-    dataset: RegionDataset, run_dir: Path, schedule: ComparisonConfig, progress: Progress = silent
+    dataset: RegionDataset,
+    run_dir: Path,
+    schedule: ComparisonConfig,
+    progress: Progress = silent,
+    group: Group | None = None,
 ) -> dict[str, Any]:
     """Train the searched and the random architectures, and compare their scores.
 
@@ -175,6 +196,9 @@ def compare_with_random(
         Of each training.
     progress : Progress
         Called with the number of finished steps of all trainings.
+    group : Group, optional
+        Processes that share the trainings, each of which is that of a single process; all call this function. By
+        default a single process on `schedule.device`.
 
     Returns
     -------
@@ -188,6 +212,7 @@ def compare_with_random(
         The search is not finished or was made with other data, there are no random architectures, or no tuning block
         has a label.
     """
+    group = group or Group(device=torch.device(schedule.device))
     found = read_search(run_dir)
     if without_held_out_labels(dataset).fingerprint() != found["area_sha256"]:
         raise InputError(
@@ -203,20 +228,26 @@ def compare_with_random(
     architectures = {SEARCHED: run_dir / ARCHITECTURE} | {f"{RANDOM}-{path.stem}": path for path in paths}
     space = SearchConfig.from_json(json.dumps(found["options"])).space
     table = cost_table(space, found["in_channels"], len(found["classes"]))
-    rows = []
-    trials = len(architectures) * schedule.seeds
+    records = {name: read_architecture(path) for name, path in architectures.items()}
+    trials = [(name, seed) for name in records for seed in range(schedule.seeds)]
     each = schedule.epochs * schedule.steps
-    for number, (name, path) in enumerate(architectures.items()):
-        record = read_architecture(path)
-        runs = []
-        for seed in range(schedule.seeds):
-            before = (number * schedule.seeds + seed) * each
-            report = _total_progress(progress, before, trials * each, f"{name}, seed {seed}")
-            config = _config(found, record, name, seed, schedule)
-            runs.append(_train_and_score(data, run_dir / COMPARE / f"{name}-seed{seed}", config, report))
-        cost = architecture_cost(Architecture.from_dict(record), table)
+    scores: list[dict[str, Any]] = []
+    for first in range(0, len(trials), group.size):
+        group.at(f"trainings {first + 1} to {first + group.size} of {len(trials)}")
+        mine = None
+        for name, seed in trials[first + group.rank :][:1]:
+            report = _total_progress(progress, first * each, len(trials) * each, group.size, f"{name}, seed {seed}")
+            config = _config(found, records[name], name, seed, schedule)
+            mine = _train_and_score(data, run_dir / COMPARE / f"{name}-seed{seed}", config, report, group.device)
+        scores += [one for one in group.gather(mine) if one is not None]
+    rows = []
+    for number, (name, entry) in enumerate(records.items()):
+        runs = scores[number * schedule.seeds :][: schedule.seeds]
+        cost = architecture_cost(Architecture.from_dict(entry), table)
         rows.append({"name": name, **cost, "scores": {measure: _statistics(runs, measure) for measure in MEASURES}})
     outcome = {**_summarise(rows), "schedule": asdict(schedule), "scored_on": "tuning blocks", "architectures": rows}
+    if group.rank:
+        return outcome
     write_json(run_dir / "compare.json", outcome)
     write_text(run_dir / "compare.md", comparison_table(outcome))
     return outcome
@@ -241,11 +272,11 @@ def comparison_table(outcome: dict[str, Any]) -> str:
     return "\n".join([*lines, "", outcome["told"], ""])
 
 
-def _total_progress(progress: Progress, before: int, whole: int, which: str) -> Progress:
-    """Progress callback of one training that reports the progress of all."""
+def _total_progress(progress: Progress, before: int, whole: int, at_once: int, which: str) -> Progress:
+    """Progress callback of one training that reports the progress of all, of which some run at once."""
 
     def report(done: int, total: int, note: str = "") -> None:
-        progress(before + done, whole, f"{which}: {note.partition(' about ')[0]}")
+        progress(min(before + done * at_once, whole), whole, f"{which}: {note.partition(' about ')[0]}")
 
     return report
 
@@ -279,7 +310,9 @@ class Trial(TypedDict):
     scores: dict[str, float | None]
 
 
-def _train_and_score(data: RegionDataset, folder: Path, config: TrainConfig, progress: Progress) -> dict[str, Any]:
+def _train_and_score(
+    data: RegionDataset, folder: Path, config: TrainConfig, progress: Progress, device: torch.device
+) -> dict[str, Any]:
     """Scores on the tuning blocks after the last epoch of a training."""
     record_path, made_by = folder / "trial.json", "gravmap search --compare"
     key = {"config": json.loads(config.to_json()), "area_sha256": data.fingerprint()}
@@ -291,7 +324,7 @@ def _train_and_score(data: RegionDataset, folder: Path, config: TrainConfig, pro
     resumed = last.exists() and read_record(last, dict[str, Any], made_by).get("config") == key["config"]
     if not resumed:
         shutil.rmtree(folder, ignore_errors=True)
-    trainer = Trainer(data, folder, config, Group(device=torch.device(config.device)))
+    trainer = Trainer(data, folder, config, Group(device=device))
     trainer.fit(progress, resume=resumed)
     history = trainer.state.history
     scores = {measure: history[-1][f"tune_{measure}"] for measure in MEASURES}

@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.network.cost import count_parameters
 from gravmap.search.config import SearchConfig
-from gravmap.search.state import PRETRAIN_WIDTHS, SEARCH_WIDTHS, SearchState
+from gravmap.search.state import SearchState
+from gravmap.search.steps import PRETRAIN_WIDTHS, SEARCH_WIDTHS
 from gravmap.search.supernet import Supernet
 
 GPU_FLOPS = 1e13

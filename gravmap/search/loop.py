@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,8 @@ from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.evaluation import metrics
 from gravmap.learning.training.checkpoint import versions
 from gravmap.learning.training.curves import history_csv
+from gravmap.learning.training.distributed import Group
+from gravmap.learning.training.launch import restart_when_killed, run_in_processes
 from gravmap.network.architecture import Architecture
 from gravmap.network.cost import as_markdown, cost_by_part
 from gravmap.network.precision import autocast
@@ -30,7 +33,8 @@ from gravmap.search.cost_table import CostTable
 from gravmap.search.decoding import candidates
 from gravmap.search.figures import draw_architecture, draw_entropies
 from gravmap.search.space import SearchSpace
-from gravmap.search.state import Batch, SearchState, downsample_targets, ohem_loss
+from gravmap.search.state import SearchState
+from gravmap.search.steps import Batch, downsample_targets, ohem_loss
 from gravmap.search.supernet import recalibrate
 
 COST_IMAGE_PX = 1024
@@ -53,6 +57,8 @@ def score_candidates(
 ) -> list[dict[str, Any]]:
     """Score candidates with the supernet's weights, on the half of the training data for the architecture.
 
+    The processes of a group score a part of the candidates each.
+
     Parameters
     ----------
     state : SearchState
@@ -60,7 +66,7 @@ def score_candidates(
     candidates : list of (str, Architecture)
         The decoding rule and its architecture.
     progress : Progress
-        Called with the number of finished candidates.
+        Called with the number of finished candidates, as counted by this process.
 
     Returns
     -------
@@ -68,21 +74,23 @@ def score_candidates(
         One per candidate, best first (of equals the earlier): `rule`, `fwiou`, `loss` and `pa` (None if no crop has a
         label), `parameters`, `gmac` and `architecture`.
     """
-    config = state.config
+    config, group = state.config, state.group
     fields = [batch[0] for batch in state.batches(state.weights_sampler, config.calibration_batches)]
     scoring_batches = state.batches(state.scoring_sampler, config.score_batches)
     table = cost_table(config.space, state.inputs.width, len(state.dataset.classes))
     found = []
-    for number, (rule, architecture) in enumerate(candidates):
+    for number in range(group.rank, len(candidates), group.size):
+        rule, architecture = candidates[number]
         progress(number, len(candidates), "candidates")
         with autocast(state.precision, state.device):
             network = recalibrate(state.supernet, architecture, fields)
         scored = _score(state, network, scoring_batches)
-        found.append(
-            {"rule": rule, **scored, **architecture_cost(architecture, table), "architecture": architecture.to_dict()}
-        )
+        cost = architecture_cost(architecture, table)
+        found.append((number, {"rule": rule, **scored, **cost, "architecture": architecture.to_dict()}))
+    scored_by_all = [each for part in group.gather(found) for each in part]
+    rows = [row for _, row in sorted(scored_by_all, key=lambda each: each[0])]
     progress(len(candidates), len(candidates), "candidates")
-    return sorted(found, key=lambda row: (0.0, 0.0) if row["fwiou"] is None else (-row["fwiou"], row["loss"]))
+    return sorted(rows, key=lambda row: (0.0, 0.0) if row["fwiou"] is None else (-row["fwiou"], row["loss"]))
 
 
 @torch.no_grad()
@@ -120,6 +128,7 @@ def search(
     config: SearchConfig,
     progress: Progress = silent,
     *,
+    group: Group | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Search for an architecture.
@@ -142,8 +151,12 @@ def search(
         Configuration of the search.
     progress : Progress
         Called with the number of finished steps and a status line.
+    group : Group, optional
+        Processes that search together, all with a call of this function; the first one writes. By default a single
+        process on `config.device`.
     resume : bool
-        Resume after the last whole epoch; on a CPU with the same result as an uninterrupted search.
+        Resume after the last whole epoch, also with another number of processes; on a CPU with the same number the
+        result is that of an uninterrupted search.
 
     Returns
     -------
@@ -154,6 +167,8 @@ def search(
     ------
     InputError
         One half of the training data has no usable window; or the search cannot be resumed.
+    OptionError
+        The batch cannot be divided among the processes.
     GravmapError
         The loss is no longer finite.
 
@@ -176,19 +191,74 @@ def search(
     >>> found["finished"]
     True
     """
-    state = SearchState(dataset, config)
+    state = SearchState(dataset, config, group)
     if resume:
         state.restore(run_dir)
-    write_json(run_dir / RECORD, {"finished": False, **_metadata(state)})
+    if state.group.rank == 0:
+        write_json(run_dir / RECORD, {"finished": False, **_metadata(state)})
+    if state.group.size > 1 and not state.group.synchronises_batch_norm and state.group.rank == 0:
+        log.warning(
+            "Each of the %d CPU processes normalises its own crops (batch normalisation is synchronised on GPUs only), "
+            "so the search is not the one that another number of processes would make.",
+            state.group.size,
+        )
     _run_epochs(state, run_dir, progress)
     return _finish(state, run_dir, progress)
 
 
+def launch_search(
+    dataset: RegionDataset,
+    run_dir: Path,
+    config: SearchConfig,
+    processes: int,
+    progress: Progress = silent,
+    *,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Search with several processes on this machine, one per GPU.
+
+    If a signal ends one of them, all are restarted and resume after the last complete epoch.
+
+    Parameters
+    ----------
+    dataset, run_dir, config, progress, resume
+        As in :func:`search`.
+    processes : int
+        Number of processes.
+
+    Returns
+    -------
+    dict
+        As :func:`search`.
+
+    Raises
+    ------
+    GravmapError
+        The error of the first process that failed, after all others were ended; or processes were killed repeatedly.
+    """
+    with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
+        path = Path(scratch, "data.npz")
+        dataset.save(path)
+
+        def start(resume: bool) -> dict[str, Any]:
+            return run_in_processes(_search, (path, run_dir, config, resume), config.device, processes, progress)
+
+        return restart_when_killed(start, run_dir, resume)
+
+
+def _search(
+    group: Group, progress: Progress, data: Path, run_dir: Path, config: SearchConfig, resume: bool
+) -> dict[str, Any]:
+    """Search in one of the processes that :func:`launch_search` starts."""
+    return search(RegionDataset.load(data), run_dir, config, progress, group=group, resume=resume)
+
+
 def _run_epochs(state: SearchState, run_dir: Path, progress: Progress) -> None:
     """Run all epochs, or as many as the time limit allows."""
-    config = state.config
+    config, group = state.config, state.group
     total = config.total_epochs * config.steps
     clock, limit = time.monotonic(), config.time_limit_s
+    elapsed = 0.0  # on the clock of the first process: all must take the same steps at the same temperature
     before, steps = state.epoch, 0
     pretrain_fraction = config.pretrain_epochs / config.total_epochs
     while not state.done:
@@ -197,13 +267,13 @@ def _run_epochs(state: SearchState, run_dir: Path, progress: Progress) -> None:
         losses: list[tuple[float, float | None]] = []
         out_of_time = False
         for index in range(config.steps):
-            elapsed = time.monotonic() - clock
+            group.at(f"epoch {state.epoch + 1}, step {index + 1}", step=True)
             progress_of_phase = (state.epoch - state.pretrain_epochs_done + index / config.steps) / config.epochs
             if limit is not None and not state.pretraining:
                 progress_of_phase = max(progress_of_phase, elapsed / limit)
             losses.append(state.step(index, progress_of_phase))
             steps += 1
-            elapsed = time.monotonic() - clock
+            elapsed = group.broadcast(time.monotonic() - clock)
             left_s = elapsed / steps * (total - before * config.steps - steps)
             if limit is not None:
                 left_s = min(left_s, max(limit - elapsed, 0))
@@ -216,14 +286,17 @@ def _run_epochs(state: SearchState, run_dir: Path, progress: Progress) -> None:
             if out_of_time:
                 break
         pretraining = state.pretraining
+        group.at(f"the end of epoch {state.epoch + 1}")
         state.end_epoch(losses, time.monotonic() - started)
         if out_of_time and pretraining:
             state.end_pretraining()
-        state.save(run_dir)
-        write_text(run_dir / "metrics.csv", history_csv(state.history))
+        if group.rank == 0:
+            state.save(run_dir)
+            write_text(run_dir / "metrics.csv", history_csv(state.history))
         if out_of_time and not pretraining:
             log.info("Time limit reached after %d epochs.", state.epoch)
             break
+    group.at("the scores of the candidates")
 
 
 def _status_line(state: SearchState, losses: list[tuple[float, float | None]]) -> str:
@@ -241,7 +314,7 @@ def _finish(state: SearchState, run_dir: Path, progress: Progress) -> dict[str, 
     config = state.config
     rng = np.random.default_rng(np.random.SeedSequence((config.seed, config.total_epochs)))
     decoded = candidates(state.supernet.architecture_logits(), state.supernet.space, rng, config.sampled_paths)
-    found = score_candidates(state, decoded, progress)
+    found = score_candidates(state, state.group.broadcast(decoded), progress)
     best = found[0]
     record = {
         "finished": True,
@@ -259,6 +332,8 @@ def _finish(state: SearchState, run_dir: Path, progress: Progress) -> dict[str, 
         ],
         "seconds": round(sum(row["seconds"] for row in state.history), 1),
     }
+    if state.group.rank:
+        return record
     architecture = Architecture.from_dict(best["architecture"])
     draw_entropies(state.history, run_dir / "entropies.png", run_dir.name)
     shape = {"in_channels": state.inputs.width, "classes": len(state.dataset.classes), "size": COST_IMAGE_PX}

@@ -1,16 +1,10 @@
-"""State of an architecture search: supernet, optimizers, history, its steps, and saving and resuming.
-
-There are two kinds of steps, of the weights and of the architecture parameters. Each computes gradients of its own
-parameters only, and in steps of the architecture batch normalisation uses the batch's statistics without storing them.
-"""
+"""State of an architecture search: supernet, optimizers, history, and saving and resuming."""
 
 from __future__ import annotations
 
 import functools
 import json
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NotRequired
 
@@ -19,60 +13,32 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from gravmap.errors import GravmapError, InputError, out_of_memory
+from gravmap.errors import InputError, OptionError, out_of_memory
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.sampling.augmentation import UNCHANGED
 from gravmap.learning.sampling.sampler import Sampler
 from gravmap.learning.training import schedule
 from gravmap.learning.training.checkpoint import LAST, read_pair, refuse_not_finite, under, versions, write_pair
-from gravmap.learning.training.loss import class_counts, class_weights, loss_terms
+from gravmap.learning.training.distributed import Group
+from gravmap.learning.training.gradient_accumulation import GradientSum, crops_per_process
+from gravmap.learning.training.loss import class_counts, class_weights
 from gravmap.learning.training.optimizer import load_optimizer_tensors, optimizer_tensors
-from gravmap.network.precision import autocast, choose_precision
+from gravmap.network.precision import choose_precision
 from gravmap.records import Count, check_record, record
 from gravmap.search.config import SearchConfig
 from gravmap.search.cost_table import CostTable
 from gravmap.search.data_split import split_for_search, without_held_out_labels
-from gravmap.search.supernet import Supernet, frozen_batch_norm_statistics
-
-EIGHTH = 8
-"""The logits of the supernet are at 1/8 of the resolution of the crop."""
-
-PRETRAIN_WIDTHS = ("largest", "smallest", "random", "random")
-"""Widths of the forward passes of a weight step in the first phase."""
-
-SEARCH_WIDTHS = ("sampled", "largest", "smallest")
-"""Widths of the forward passes of a weight step in the second phase."""
-
-Batch = tuple[Tensor, Tensor, Tensor]
-Terms = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def downsample_targets(target: Tensor) -> Tensor:
-    """Targets or a mask (N, H, W) at 1/8 of the size: the pixel nearest to the centre of each 8 x 8 cell."""
-    return target[..., EIGHTH // 2 :: EIGHTH, EIGHTH // 2 :: EIGHTH]
-
-
-def ohem_loss(class_weight: Tensor, topk_share: float, small_weight: float) -> Terms:
-    """Loss function of logits (N, K, h, w), targets and mask of small bodies (N, h, w): numerator and denominator."""
-
-    def terms(logits: Tensor, target: Tensor, small: Tensor) -> tuple[Tensor, Tensor]:
-        return loss_terms(logits, target, small, class_weight, topk_share=topk_share, small_weight=small_weight)
-
-    return terms
-
-
-def heads_loss(outputs: Sequence[Tensor], batch: Batch, terms: Terms) -> Tensor:
-    """Sum of the losses of all heads, with logits (N, K, h, w) at 1/8; 0 if the batch has no label."""
-    _, target, small = batch
-    target, small = downsample_targets(target), downsample_targets(small)
-    height, width = target.shape[-2:]
-    total = outputs[0].new_zeros((), dtype=torch.float32)
-    for logits in outputs:
-        numerator, denominator = terms(logits[..., :height, :width], target, small)
-        total = total + numerator / denominator.clamp_min(torch.finfo(torch.float32).tiny)
-    return total
-
+from gravmap.search.steps import (
+    PRETRAIN_WIDTHS,
+    SEARCH_WIDTHS,
+    Batch,
+    Terms,
+    architecture_step,
+    ohem_loss,
+    weight_step,
+)
+from gravmap.search.supernet import Supernet
 
 PRETRAIN, SEARCH = "pretrain", "search"
 
@@ -101,6 +67,8 @@ class SearchState:
         Only fields and training cells are used.
     config : SearchConfig
         Configuration of the search.
+    group : Group, optional
+        Processes that search together; by default a single process on `config.device`.
 
     Attributes
     ----------
@@ -116,11 +84,13 @@ class SearchState:
     InputError
         One half of the training data has no usable window.
     OptionError
-        The depth is too small.
+        The depth is too small, or the batch cannot be divided among the processes.
     """
 
-    def __init__(self, dataset: RegionDataset, config: SearchConfig) -> None:
-        self.device = torch.device(config.device)
+    def __init__(self, dataset: RegionDataset, config: SearchConfig, group: Group | None = None) -> None:
+        self.group = group or Group(device=torch.device(config.device))
+        self.device = self.group.device
+        self.local_batch = local_batch(config, self.group)
         self.config, self.precision = config, choose_precision(config.precision, self.device)
         self.dataset = without_held_out_labels(dataset)
         self.fingerprint = self.dataset.fingerprint()
@@ -135,6 +105,8 @@ class SearchState:
         self.class_weight = torch.as_tensor(weight, dtype=torch.float32, device=self.device)
         torch.manual_seed(config.seed)
         self.supernet = Supernet(config.space, self.inputs.width, len(dataset.classes)).to(self.device)
+        if self.group.synchronises_batch_norm:
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.supernet)  # type: ignore[no-untyped-call]
         self.weights_optimizer = torch.optim.SGD(
             self.supernet.weight_parameters(),
             lr=config.pretrain_lr,
@@ -144,6 +116,11 @@ class SearchState:
         self.architecture_optimizer = torch.optim.Adam(
             self.supernet.architecture_parameters(), lr=config.architecture_lr, betas=config.architecture_betas
         )
+        # The other parameters have no gradient in some passes, those of a width that is not sampled for example: their
+        # buckets come last, or the sum of all others would wait for the end of the pass.
+        weights = sorted(self.supernet.weight_parameters(), key=lambda each: each.dim() == 4 and each.shape[-1] > 1)
+        self.weight_gradients = GradientSum(weights, self.group)
+        self.architecture_gradients = GradientSum(self.supernet.architecture_parameters(), self.group)
         self.epoch = self.pretrain_epochs_done = 0
         self.pretraining = True
         self.history: list[dict[str, Any]] = []
@@ -197,7 +174,14 @@ class SearchState:
         if not self.pretraining:
             batch = self._batch(self.architecture_sampler, index)
             architecture_loss = architecture_step(
-                self.supernet, self.architecture_optimizer, batch, terms, self.precision, self._cost()
+                self.supernet,
+                self.architecture_optimizer,
+                batch,
+                terms,
+                self.precision,
+                self.architecture_gradients,
+                self.group,
+                self._cost(),
             )
         weights_loss = weight_step(
             self.supernet,
@@ -207,6 +191,8 @@ class SearchState:
             terms,
             config.clip,
             self.precision,
+            self.weight_gradients,
+            self.group,
         )
         return weights_loss, architecture_loss
 
@@ -218,7 +204,8 @@ class SearchState:
         return ohem_loss(self.class_weight, fraction, self.config.small_weight)
 
     def end_epoch(self, losses: list[tuple[float, float | None]], seconds: float) -> None:
-        """Append the epoch to the history."""
+        """Append the epoch to the history; average the running statistics over the processes."""
+        self.group.average_buffers(self.supernet)
         architecture_losses = [each for _, each in losses if each is not None]
         self.history.append(
             {
@@ -298,8 +285,9 @@ class SearchState:
         ]
 
     def _batch(self, sampler: Sampler, index: int) -> Batch:
-        size = self.config.batch_size
-        return sampler.batch(self.epoch, list(range(index * size, (index + 1) * size)))
+        """Return the part of a batch that is this process's."""
+        first = index * self.config.batch_size + self.group.rank * self.local_batch
+        return sampler.batch(self.epoch, list(range(first, first + self.local_batch)))
 
     def _sampler(self, dataset: RegionDataset, unchanged: bool = False) -> Sampler:
         config = self.config
@@ -340,91 +328,19 @@ class SearchState:
         return self.tile_size_px // 2
 
 
-def weight_step(
-    supernet: Supernet,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    widths: Sequence[str],
-    terms: Terms,
-    clip: float,
-    precision: str,
-) -> float:
-    """Update the weights with the sum of the losses at several widths; returns the loss of the first."""
-    weights = supernet.weight_parameters()
-    optimizer.zero_grad(set_to_none=True)
-    losses = []
-    with only_requires_grad(weights, supernet):
-        for each in widths:
-            loss = heads_loss(_scores(supernet, batch, each, precision), batch, terms)
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-    _step(optimizer, weights, clip, sum(losses), "weights")
-    optimizer.zero_grad(set_to_none=True)
-    return float(losses[0])
+def local_batch(config: SearchConfig, group: Group) -> int:
+    """Crops of a batch that each process takes.
 
-
-def architecture_step(
-    supernet: Supernet,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    terms: Terms,
-    precision: str,
-    cost: Callable[[], Tensor] | None = None,
-) -> float:
-    """Update the architecture parameters (first-order approximation); returns the loss without the cost.
-
-    Parameters
-    ----------
-    supernet
-        In training mode; its weights and running statistics are not changed.
-    optimizer
-        Of the architecture parameters.
-    batch
-        From the half for the architecture.
-    terms, precision
-        The loss; "float32" or "bfloat16".
-    cost : callable, optional
-        Added to the loss: the weighted expected multiply-adds.
+    Raises
+    ------
+    OptionError
+        The batch cannot be divided among the processes, or leaves one crop for each of several CPU processes.
     """
-    parameters = supernet.architecture_parameters()
-    optimizer.zero_grad(set_to_none=True)
-    with only_requires_grad(parameters, supernet), frozen_batch_norm_statistics(supernet):
-        loss = heads_loss(_scores(supernet, batch, "sampled", precision), batch, terms)
-        whole = loss if cost is None else loss + cost()
-        whole.backward()  # type: ignore[no-untyped-call]
-    _step(optimizer, parameters, math.inf, whole.detach(), "architecture")
-    optimizer.zero_grad(set_to_none=True)
-    return float(loss.detach())
-
-
-@contextmanager
-def only_requires_grad(parameters: Sequence[nn.Parameter], network: nn.Module) -> Iterator[None]:
-    """Compute gradients of these parameters of a network only."""
-    kept = {id(parameter) for parameter in parameters}
-    frozen = [each for each in network.parameters() if each.requires_grad and id(each) not in kept]
-    for each in frozen:
-        each.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for each in frozen:
-            each.requires_grad_(True)
-
-
-def _scores(supernet: Supernet, batch: Batch, widths: str, precision: str) -> list[Tensor]:
-    with autocast(precision, batch[0].device):
-        outputs: list[Tensor] = supernet(batch[0], widths=widths)
-    return outputs
-
-
-def _step(
-    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], clip: float, loss: Any, of: str
-) -> None:
-    """Take an optimizer step; raise an error if the gradient is not finite."""
-    norm = nn.utils.clip_grad_norm_(parameters, clip)
-    if not math.isfinite(float(norm)) or not math.isfinite(float(loss)):
-        raise GravmapError(
-            f"The loss of the search or its gradient is not finite ({of}).",
-            "Start a new search with another --name and --seed or a larger --batch-size.",
+    crops = crops_per_process(config.batch_size, group.size)
+    if crops < 2 and not group.synchronises_batch_norm:
+        raise OptionError(
+            f"A batch of {config.batch_size} crops leaves one for each of {group.size} CPU processes, which has no "
+            "variance for batch normalisation.",
+            f"Choose a --batch-size of at least {2 * group.size}.",
         )
-    optimizer.step()
+    return crops

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -71,8 +70,9 @@ def frozen_batch_norm_statistics(network: nn.Module) -> Iterator[None]:
             norm.track_running_stats = True
 
 
-def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
-    return [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+def _norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Batch normalisations, synchronised or not."""
+    return [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
 
 
 WIDTHS = ("sampled", "largest", "smallest", "random")
@@ -375,7 +375,9 @@ class SubNetwork(nn.Module):
         # Its fusion and head are not used: the heads of the search replace them.
         self.body = GGMNet(architecture, supernet.in_channels, supernet.classes)
         self.body.load_state_dict(weights, strict=False)
-        self.heads = copy.deepcopy(supernet.heads)
+        # Not a copy: the processes of a group score other networks each, so none may synchronise its statistics.
+        self.heads = SearchHeads(supernet.space, supernet.classes)
+        self.heads.load_state_dict(supernet.heads.state_dict())
         self.to(next(supernet.parameters()).device)
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -71,6 +71,16 @@ class ResumableFolder:
         self._journal = journal
         self._lock = threading.Lock()
 
+    @classmethod
+    @contextmanager
+    def open(cls, folder: Path, kept: dict[str, tuple[str, ...]]) -> Iterator[ResumableFolder]:
+        """Open a folder that this command, perhaps in another process, is writing."""
+        journal = os.open(folder / JOURNAL, os.O_WRONLY | os.O_APPEND)
+        try:
+            yield cls(folder, kept, journal)
+        finally:
+            os.close(journal)
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file of the folder; it gets its name only when it is complete."""
         path = self.folder / name
@@ -128,15 +138,13 @@ def write_unfinished(
         kept = _keep(partial, recipe, files, parts)
         write_json(partial / MARK, {"unfinished": str(final.name), **recipe})
         write_text(partial / JOURNAL, "".join("\t".join((name, *sums)) + "\n" for name, sums in kept.items()))
-        journal = os.open(partial / JOURNAL, os.O_WRONLY | os.O_APPEND)
         try:
-            yield ResumableFolder(partial, kept, journal)
+            with ResumableFolder.open(partial, kept) as folder:
+                yield folder
         except BaseException:
             if not _read_journal(partial):
                 shutil.rmtree(partial)  # nothing to resume
             raise
-        finally:
-            os.close(journal)
         for name in (JOURNAL, MARK):
             (partial / name).unlink()
         replace_folder(partial, final)

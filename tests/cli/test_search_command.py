@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from gravmap.errors import GravmapError
 from gravmap.learning.training.trainer import Trainer
 from gravmap.network.presets import tiny
 from gravmap.search import loop
@@ -119,7 +120,6 @@ def test_a_complete_search_is_only_compared_again(searched, monkeypatch):
         (("--resume", "--name", "two"), 3, "There is no search 'two'"),
         (("--name", "a/b"), 2, "not a valid name"),
         (("--depth", "2"), 2, "not in the range"),
-        (("--gpus", "2"), 2, "not in the range"),
         (("--gpus", "1"), 2, "contradict"),
         (("--batch-size", "1"), 2, "not in the range"),
         (("--input", "magnetics"), 3, "no field 'magnetics'"),
@@ -160,3 +160,33 @@ def test_a_dataset_that_cannot_be_halved_and_missing_tiles_are_refused(place):
     done = place(*SHORT)
     assert done.exit_code == 3
     assert "gravmap tile" in done.output
+
+
+def test_several_gpus_are_several_processes(place, monkeypatch):
+    """GPUs that do not exist are refused; a dry run without them estimates the share of one."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    launched = []
+
+    def launch(dataset, run_dir, config, processes, progress, **options):
+        launched.append((config.device, config.batch_size, processes, options))
+        raise GravmapError("Far enough.")
+
+    monkeypatch.setattr(loop, "launch_search", launch)
+    options = [word for word in SHORT if word not in ("--device", "cpu")]
+    assert "Far enough." in place(*options, "--gpus", "2", "--name", "two").output
+    assert launched == [("cuda", 2, 2, {"resume": False})]
+    refused = place(*options, "--gpus", "3", "--name", "three")
+    assert refused.exit_code == 5
+    assert "--gpus 3 was requested, but 2 CUDA device(s) were found.\nUse --gpus 2." in refused.output
+    kept = place.root / "runs" / "two" / "kept.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text("{}")
+    refused = place(*options, "--gpus", "2", "--batch-size", "3", "--name", "two", "--overwrite")
+    assert refused.exit_code == 2
+    assert "A batch of 3 crops cannot be divided among 2 processes" in refused.output
+    assert kept.exists()
+    planned = place(*options, "--gpus", "3", "--batch-size", "6", "-n", "--json")
+    assert planned.exit_code == 0, planned.output
+    assert json.loads(planned.stdout)["config"]["batch_size"] == 6
+    assert "activations of 2 crops it needs about" in planned.stderr
+    assert "on each GPU" in planned.stderr

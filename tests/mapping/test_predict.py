@@ -1,7 +1,6 @@
 """Prediction with a network whose output is known."""
 
 import json
-import sys
 
 import geopandas
 import numpy as np
@@ -14,7 +13,7 @@ from gravmap.files import sha256
 from gravmap.geology.labels import LabelFile, write_index_raster
 from gravmap.geology.legend_file import write_legend
 from gravmap.gravity import residual_fields, write_fields
-from gravmap.mapping import Options, predict
+from gravmap.mapping import Options, inference, predict
 from gravmap.mapping.blend import Blender
 from gravmap.mapping.inference import InferenceTask, run_inference
 from gravmap.mapping.map_grid import map_grid
@@ -148,15 +147,13 @@ def test_the_memory_estimate_is_of_what_the_device_runs(project, monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_memory_errors_of_a_prediction_say_that_windows_are_kept(project, monkeypatch, processes):
+def test_memory_errors_of_a_prediction_say_that_windows_are_kept(project, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("CUDA error: out of memory")
 
-    for name in ("run_inference", "run_inference_in_processes"):
-        monkeypatch.setattr(sys.modules[predict.__module__], name, fail)
+    monkeypatch.setattr(inference, "_logits", fail)
     with pytest.raises(DeviceError, match="Not enough memory: CUDA error: out of memory") as caught:
-        run(project, name=f"full-{processes}", options=Options(processes=processes, device="cpu"))
+        run(project, options=Options(device="cpu"))
     assert "Finished windows are kept" in caught.value.hint
 
 

@@ -20,7 +20,8 @@ from gravmap.network.registry import read_architecture
 from gravmap.search.config import SearchConfig
 from gravmap.search.decoding import candidates
 from gravmap.search.loop import read_search, score_candidates, search
-from gravmap.search.state import SearchState, downsample_targets, heads_loss
+from gravmap.search.state import SearchState
+from gravmap.search.steps import downsample_targets, heads_loss
 from toys.dataset import make_arrays
 from toys.processes import forked
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -19,12 +20,14 @@ from gravmap.search.comparison import (
     _summarise,
     compare_with_random,
     comparison_table,
+    launch_comparison,
     without_test_labels,
     write_random_architectures,
 )
 from gravmap.search.config import SearchConfig
 from gravmap.search.data_split import without_held_out_labels
 from toys.dataset import make_arrays
+from toys.processes import forked, in_group
 
 CONFIG = SearchConfig(depth=3, chis=(1, 2), thin=True, tile_size_px=64, seed=2)
 SCHEDULE = ComparisonConfig(epochs=2, steps=2, batch_size=2, seeds=2)
@@ -124,6 +127,39 @@ def test_finished_trainings_are_reused_and_interrupted_ones_resumed(compared, mo
     monkeypatch.setattr(Trainer, "fit", counted)
     assert compare_with_random(dataset, folder, SCHEDULE) == outcome
     assert trained == [("random-00-seed1", True)]
+
+
+def test_the_processes_of_a_group_share_the_trainings(compared, tmp_path):
+    folder, dataset, outcome = compared
+    shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns("compare*"))
+
+    def run(group):
+        trained, fit = [], Trainer.fit
+
+        def counted(trainer, progress, *, resume):
+            trained.append(trainer.run_dir.name)
+            return fit(trainer, progress, resume=resume)
+
+        Trainer.fit = counted
+        return trained, compare_with_random(dataset, tmp_path / "run", SCHEDULE, group=group)
+
+    (first, found), (second, same) = forked(*in_group(run))
+    assert found == same == json.loads((tmp_path / "run" / "compare.json").read_text())
+    assert first == ["searched-seed0", "random-00-seed0"]
+    assert second == ["searched-seed1", "random-00-seed1"]
+    for row, alone in zip(found["architectures"], outcome["architectures"], strict=True):
+        assert row["scores"]["fwiou"]["each"] == pytest.approx(alone["scores"]["fwiou"]["each"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_launched_processes_compare_as_one_does(compared, tmp_path):
+    folder, dataset, outcome = compared
+    shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns("compare*"))
+    reports = []
+    found = launch_comparison(dataset, tmp_path / "run", SCHEDULE, 2, lambda *report: reports.append(report))
+    assert found == json.loads((tmp_path / "run" / "compare.json").read_text())
+    assert found["searched"] == pytest.approx(outcome["searched"], abs=1e-3)
+    assert reports[-1][0] <= reports[-1][1] == 16
 
 
 def test_labels_of_test_blocks_are_gone_before_anything_is_trained(compared, monkeypatch):

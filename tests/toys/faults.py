@@ -1,13 +1,15 @@
-"""Training processes that fail at a chosen step, for tests of what the others and the user then see."""
+"""Processes that fail, at a chosen step of a training or at once, for tests of what the others and the user see."""
 
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from gravmap.learning.training import launch
-from gravmap.learning.training.distributed import STEP_TIMEOUT
 from gravmap.learning.training.trainer import Trainer
+from gravmap.learning.training.watch import STEP_TIMEOUT
 
 
 @dataclass
@@ -43,3 +45,23 @@ class Fault:
         if self.kind == "hang":
             time.sleep(1000)
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "abort": signal.SIGABRT, "freeze": signal.SIGSTOP}[self.kind])
+
+
+def killed_second(group, progress):
+    """For `run_in_processes`: a signal ends the second process, while the first waits for it."""
+    if group.rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    group.broadcast(None)
+    group.gather(None)
+
+
+def wait_for_ever(group, progress, folder):
+    """For `run_in_processes`: both processes write their ids, and wait."""
+    (folder / f"{group.rank}.pid").write_text(str(os.getpid()))
+    time.sleep(1000)
+
+
+if __name__ == "__main__":
+    from toys import faults
+
+    launch.run_in_processes(faults.wait_for_ever, (Path(sys.argv[1]),), "cpu", 2)

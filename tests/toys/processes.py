@@ -45,8 +45,11 @@ def forked(*functions):
     return results
 
 
-def in_group(function, size=2):
-    """Functions for :func:`forked` that call `function(group)` in a gloo group of `size` processes."""
+def in_group(function, size=2, **options):
+    """Functions for :func:`forked` that call `function(group)` in a gloo group of `size` processes.
+
+    `options` are those of `process_group`.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -57,7 +60,7 @@ def in_group(function, size=2):
         os.environ.update(
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=port
         )
-        with process_group("cpu") as group:
+        with process_group("cpu", **options) as group:
             return function(group)
 
     return [lambda rank=rank: member(rank) for rank in range(size)]

@@ -1,4 +1,4 @@
-"""Distributed training: the process group and its collective operations.
+"""Several processes: the process group and its collective operations, in training, search and prediction.
 
 `gravmap.learning.training.launch` starts N processes on this machine. torchrun and `srun` start the processes
 themselves, on one machine or several; :func:`process_group` then reads the environment variables that they set.
@@ -13,8 +13,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -28,132 +26,19 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gravmap.errors import DeviceError, GravmapError, OptionError, out_of_memory
-from gravmap.progress import describe_time
+from gravmap.errors import DeviceError, GravmapError, out_of_memory
+from gravmap.learning.training.watch import RESUME, WAIT_LIMIT_S, PeerError, Watch, flush
 
 log = logging.getLogger(__name__)
 
-STEP_TIMEOUT = "GRAVMAP_STEP_TIMEOUT"
-"""Environment variable: the most seconds that a training step may take after the first."""
-
-STEP_LIMIT_S = 300.0
-"""The default of :data:`STEP_TIMEOUT`; ten times the step before, if that is longer."""
-
-WAIT_LIMIT_S = 1800.0
-"""The most seconds of the first step, which may compile, and of waiting for other processes outside of steps."""
-
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID")
-_RESUME = "--resume continues after the last complete epoch."
-_LESS_MEMORY = "A smaller --micro-batch (train) or --batch-size (predict) leaves more memory for the exchange."
-
-
-class PeerError(GravmapError):
-    """Another process of the group ended or hangs: a consequence, unless no other process reports an error."""
-
-
-class Watch:
-    """A thread that ends this process with a message when it, or the group, makes no progress.
-
-    A process that hangs leaves the others waiting for it. torch ends those without a message, with NCCL after a time
-    that was chosen for the start of a run.
-
-    Parameters
-    ----------
-    rank : int
-        Number of this process.
-    report : callable
-        Is given the error before the process ends.
-
-    Raises
-    ------
-    OptionError
-        The environment variable :data:`STEP_TIMEOUT` is not a positive number.
-    """
-
-    def __init__(self, rank: int, report: Callable[[GravmapError], None]) -> None:
-        self._rank, self._report = rank, report
-        self._step_limit_s = _step_limit_s()
-        self._place, self._step, self._waiting = "the start of the group", False, False
-        self._seconds = 0.0
-        self._step_before_s: float | None = None
-        self._lock = threading.Lock()  # a tick must not undo what is noted
-        self._stopped = threading.Event()
-        self._main = threading.get_ident()
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def at(self, place: str, step: bool) -> None:
-        """Note that this process has come to `place`, and whether that is a training step."""
-        with self._lock:
-            if self._step:
-                self._step_before_s = self._seconds
-            self._place, self._step, self._waiting, self._seconds = place, step, False, 0.0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Context manager around what waits for other processes."""
-        with self._lock:
-            if not self._step:
-                self._seconds = 0.0
-            self._waiting = True
-        try:
-            yield
-        finally:
-            # CUDA computes behind Python: a step goes on waiting after the call has returned.
-            self._waiting = self._step
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopped.set()
-
-    @property
-    def place(self) -> str:
-        """Where this process is."""
-        return self._place
-
-    def _limit_s(self) -> float:
-        """Most seconds at this place."""
-        if not self._step:
-            return WAIT_LIMIT_S if self._waiting else float("inf")
-        if self._step_before_s is None:
-            return WAIT_LIMIT_S
-        limit_s = max(self._step_limit_s, 10 * self._step_before_s)
-        # The process that hangs speaks first, if it still can.
-        return 1.5 * limit_s if self._waiting else limit_s
-
-    def _run(self) -> None:
-        tick_s = min(1.0, self._step_limit_s / 20)
-        last = time.monotonic()
-        while not self._stopped.wait(tick_s):
-            now = time.monotonic()
-            # Of the time that the whole process was stopped (Ctrl-Z), hardly anything counts.
-            with self._lock:
-                self._seconds += min(now - last, 2 * tick_s)
-                hangs = self._seconds > self._limit_s()
-            last = now
-            if hangs:
-                self._report(self._error())
-                _flush()
-                os._exit(1)
-
-    def _error(self) -> GravmapError:
-        after = describe_time(self._seconds)
-        if self._waiting:
-            return PeerError(
-                f"Process {self._rank} has waited {after} for the other processes in {self._place}.",
-                f"One of them hangs, or its machine cannot be reached: look at each (py-spy, nvidia-smi). {_RESUME}",
-            )
-        frame = sys._current_frames().get(self._main)
-        where = f", at {frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_name})" if frame else ""
-        return GravmapError(
-            f"Process {self._rank} has made no progress for {after} in {self._place}{where}.",
-            f"Look at its disk and its GPU, or allow more with {STEP_TIMEOUT}=SECONDS. {_RESUME}",
-        )
+_LESS_MEMORY = "A smaller --micro-batch (train) or --batch-size (search, predict) leaves more memory for the exchange."
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train one network, from the point of view of one of them.
+    """The processes that share a training, a search or a prediction, from the point of view of one of them.
 
     Attributes
     ----------
@@ -170,8 +55,13 @@ class Group:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     watch: Watch | None = None
 
+    @property
+    def synchronises_batch_norm(self) -> bool:
+        """Whether batch normalisation exchanges statistics between processes, which torch does on GPUs only."""
+        return self.size > 1 and self.device.type == "cuda"
+
     def at(self, place: str, *, step: bool = False) -> None:
-        """Note where training is, for messages and timeouts: "epoch 1, step 3"; and whether that is a step."""
+        """Note where the process is, for messages and timeouts: "epoch 1, step 3"; and whether that is a step."""
         if self.watch is not None:
             self.watch.at(place, step)
 
@@ -214,12 +104,22 @@ class Group:
             dist.broadcast_object_list(values, src=0, device=self.device)
         return values[0]
 
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all processes, by rank, in every process."""
+        values = [value] * self.size
+        if self.size > 1:
+            with self._exchange():
+                dist.all_gather_object(values, value)
+        return values
+
     def average_buffers(self, network: nn.Module) -> None:
         """Average the running statistics over all processes; they differ unless batch norm is synchronised."""
-        if self.size > 1:
-            for buffer in network.buffers():
-                if buffer.is_floating_point():
-                    buffer.copy_(self.sum(buffer.clone()) / self.size)
+        buffers = [each for each in network.buffers() if each.is_floating_point()]
+        if self.size > 1 and buffers:
+            averages = self.sum(torch.cat([each.flatten() for each in buffers])) / self.size
+            parts = torch.split(averages, [each.numel() for each in buffers])
+            for buffer, average in zip(buffers, parts, strict=True):
+                buffer.copy_(average.view_as(buffer))
 
     @contextmanager
     def _exchange(self, waits: bool = True) -> Iterator[None]:
@@ -313,12 +213,14 @@ def visible_device(local: int, environment: Mapping[str, str]) -> int:
         return 0
     raise DeviceError(
         f"Process {local} of this machine has no GPU: {found} CUDA device(s) were found.",
-        f"Start {found} process(es) per machine." if found else "--device cpu trains on the CPU.",
+        f"Start {found} process(es) per machine." if found else "--device cpu computes on the CPU.",
     )
 
 
 @contextmanager
-def process_group(kind: str, report: Callable[[GravmapError], None] | None = None) -> Iterator[Group]:
+def process_group(
+    kind: str, report: Callable[[GravmapError], None] | None = None, resume: str = RESUME
+) -> Iterator[Group]:
     """Join the process group that the environment variables describe; without them, a group of one process.
 
     Parameters
@@ -327,6 +229,8 @@ def process_group(kind: str, report: Callable[[GravmapError], None] | None = Non
         "cpu" (gloo) or "cuda" (nccl).
     report : callable, optional
         Is given the error before a process that hangs is ended; by default it is logged.
+    resume : str
+        For messages: how a user resumes what was stopped.
 
     Yields
     ------
@@ -350,7 +254,7 @@ def process_group(kind: str, report: Callable[[GravmapError], None] | None = Non
     if kind == "cuda":
         device = torch.device("cuda", visible_device(local, os.environ))
         torch.cuda.set_device(device)
-    watch = Watch(rank, report or (lambda error: log.error("%s", error)))
+    watch = Watch(rank, report or (lambda error: log.error("%s", error)), resume)
     try:
         with watch.waiting():
             _connect(rank, size, device)
@@ -368,7 +272,7 @@ def process_group(kind: str, report: Callable[[GravmapError], None] | None = Non
 
 
 def _connect(rank: int, size: int, device: torch.device) -> None:
-    """Join the process group, and exchange a number before training takes memory.
+    """Join the process group, and exchange a number before a network takes memory.
 
     Raises
     ------
@@ -414,32 +318,15 @@ def leave(status: int) -> None:
         Exit status.
     """
     if dist.is_available() and dist.is_initialized():
-        _flush()
+        flush()
         os._exit(status)
-
-
-def _flush() -> None:
-    """Write what is buffered, before a process ends without Python's own end."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
 
 
 def _peer_error(error: Exception, rank: int, watch: Watch | None) -> PeerError:
     place = f" in {watch.place}" if watch is not None else ""
+    resume = watch.resume if watch is not None else RESUME
     text = " ".join(str(error).split())
     return PeerError(
         f"Process {rank} lost its connection to another process{place}: {text[:200]}",
-        f"The message of the other process, or the system's log, says why it ended. {_RESUME}",
+        f"The message of the other process, or the system's log, says why it ended. {resume}",
     )
-
-
-def _step_limit_s() -> float:
-    text = os.environ.get(STEP_TIMEOUT, str(STEP_LIMIT_S))
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise OptionError(f"{STEP_TIMEOUT} is {text!r}, not a number of seconds.", f"{STEP_TIMEOUT}=600, for example.")
-    return seconds

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,22 +73,22 @@ class GradientSum:
 
     Parameters
     ----------
-    network : nn.Module
-        Its parameters have one dtype. It gets hooks and no further parameters.
+    parameters : iterable of nn.Parameter
+        Of one dtype, in the order of the forward pass; they get hooks.
     group : Group
         The processes that train together. A parameter has a gradient in all of them or in none.
     """
 
-    def __init__(self, network: nn.Module, group: Group) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], group: Group) -> None:
         self._group = group
         self._buckets: list[_Bucket] = []
         bucket: list[nn.Parameter] = []
-        parameters = [each for each in network.parameters() if each.requires_grad] if group.size > 1 else []
-        for parameter in reversed(parameters):
+        summed = [each for each in parameters if each.requires_grad] if group.size > 1 else []
+        for parameter in reversed(summed):
             bucket.append(parameter)
             complete = functools.partial(self._complete, len(self._buckets))
             parameter.register_post_accumulate_grad_hook(complete)  # type: ignore[no-untyped-call]
-            if sum(each.nbytes for each in bucket) >= BUCKET_BYTES or parameter is parameters[0]:
+            if sum(each.nbytes for each in bucket) >= BUCKET_BYTES or parameter is summed[0]:
                 self._buckets.append(_Bucket.of(bucket))
                 bucket = []
         self._reset()
@@ -207,14 +207,14 @@ class GradientAccumulation:
     def __init__(self, network: nn.Module, config: TrainConfig, group: Group, crop_px: int) -> None:
         self.network, self.config, self.group, self.crop_px = network, config, group, crop_px
         self._least = 1 if self.synchronised or config.freeze_statistics else 2
-        self.local_batch = crops_per_process(config, group.size)
+        self.local_batch = crops_per_process(config.batch_size, group.size)
         self.steps = _accumulation_steps(config, self.local_batch, self._least)
         self._recoverable = True
 
     @property
     def synchronised(self) -> bool:
         """Whether batch normalisation exchanges statistics between processes."""
-        return self.group.size > 1 and self.group.device.type == "cuda"
+        return self.group.synchronises_batch_norm
 
     @property
     def micro_batch(self) -> int:
@@ -229,7 +229,7 @@ class GradientAccumulation:
     @functools.cached_property
     def _gradients(self) -> GradientSum:
         """Made for the first step: until then, layers and memory format can change, and parameters with them."""
-        return GradientSum(self.network, self.group)
+        return GradientSum(self.network.parameters(), self.group)
 
     def run(self, backward: Backward, index: int, elapsed_s: Callable[[], float]) -> StepResult | None:
         """Run the passes of a step once, and compute its gradient: the sum over all processes, divided by `weight`.
@@ -376,7 +376,7 @@ def out_of_memory_error(micro_batch: int) -> DeviceError:
     )
 
 
-def crops_per_process(config: TrainConfig, processes: int) -> int:
+def crops_per_process(batch_size: int, processes: int) -> int:
     """Crops of a batch that each process takes.
 
     Raises
@@ -384,10 +384,10 @@ def crops_per_process(config: TrainConfig, processes: int) -> int:
     OptionError
         The batch is not divisible by the number of processes.
     """
-    local, rest = divmod(config.batch_size, processes)
+    local, rest = divmod(batch_size, processes)
     if rest:
         raise OptionError(
-            f"A batch of {config.batch_size} crops cannot be divided among {processes} processes.",
+            f"A batch of {batch_size} crops cannot be divided among {processes} processes.",
             f"Choose a --batch-size that is a multiple of {processes}.",
         )
     return local

@@ -1,4 +1,4 @@
-"""Start the processes of a distributed run with torch's elastic launch, and restart them when one is killed.
+"""Start several processes on this machine with torch's elastic launch, and restart them when one is killed.
 
 Workers read every dataset from an ``.npz`` file and need no raster package, except to read crops from tiles.
 """
@@ -13,11 +13,11 @@ import tempfile
 import threading
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -25,7 +25,8 @@ from gravmap import errors
 from gravmap.errors import GravmapError, out_of_memory
 from gravmap.files import write_json
 from gravmap.learning.data.splits import DatasetSplits
-from gravmap.learning.training.distributed import PeerError, leave, process_group
+from gravmap.learning.training.distributed import Group, leave, process_group
+from gravmap.learning.training.watch import RESUME, PeerError
 from gravmap.progress import Progress, silent
 from gravmap.records import parse_record, read_record
 
@@ -35,8 +36,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 MAX_RESTARTS = 3
 """Restarts without a completed epoch in between."""
+
+_LESS_MEMORY = (
+    "--micro-batch N (train) accumulates gradients over N crops at a time; "
+    "search needs a smaller --batch-size or --size."
+)
 
 
 def launch(
@@ -72,46 +80,112 @@ def launch(
     KeyboardInterrupt
         The run was interrupted; all processes are ended.
     """
+    with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
+        splits = DatasetSplits.of(data)
+        splits.save(Path(scratch))
+
+        def start(resume: bool) -> dict[str, Any]:
+            arguments = (Path(scratch), splits.tiles, run_dir, config, resume)
+            return run_in_processes(_train, arguments, config.device, processes, progress)
+
+        return restart_when_killed(start, run_dir, resume)
+
+
+def _train(
+    group: Group, progress: Progress, data_dir: Path, tiles: Any, run_dir: Path, config: TrainConfig, resume: bool
+) -> dict[str, Any]:
+    """Train in one of the processes that :func:`launch` starts."""
+    from gravmap.learning.training.run import train
+
+    data = replace(DatasetSplits.load(data_dir), tiles=tiles)
+    return train(data, run_dir, config, progress, group=group, resume=resume)
+
+
+class KilledError(GravmapError):
+    """A signal that gravmap did not send ended a process."""
+
+
+def restart_when_killed(start: Callable[[bool], Result], run_dir: Path, resume: bool) -> Result:
+    """Call `start` until no signal ends one of its processes.
+
+    Parameters
+    ----------
+    start : callable
+        Starts the processes of a run, which resumes after its last complete epoch if the argument is true.
+    run_dir : Path
+        Folder of the run: ``last.json`` changes with every complete epoch.
+    resume : bool
+        Whether the first start resumes the run.
+
+    Raises
+    ------
+    GravmapError
+        Processes were killed repeatedly without a completed epoch in between.
+    """
     last = run_dir / "last.json"
     before = _state_of(last)
-    with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
-        data_dir = Path(scratch)
-        splits = DatasetSplits.of(data)
-        splits.save(data_dir)
-        restarts = 0
-        while True:
-            started = _state_of(last)
-            try:
-                return _launch_once(data_dir, run_dir, config, processes, progress, resume, splits.tiles)
-            except _KilledError as killed:
-                saved = _state_of(last)
-                restarts = 1 if saved != started else restarts + 1
-                if restarts > MAX_RESTARTS:
-                    raise GravmapError(
-                        f"{killed}, {restarts} times without a completed epoch in between.",
-                        "The system may be out of memory; see its log.",
-                    ) from None
-                resume = resume or saved != before
-                log.warning("%s; %s.", killed, "resuming after the last complete epoch" if resume else "restarting")
-
-
-class _KilledError(Exception):
-    """A signal that gravmap did not send ended a process."""
+    restarts = 0
+    while True:
+        started = _state_of(last)
+        try:
+            return start(resume)
+        except KilledError as killed:
+            saved = _state_of(last)
+            restarts = 1 if saved != started else restarts + 1
+            what = killed.message.removesuffix(".")
+            if restarts > MAX_RESTARTS:
+                raise GravmapError(
+                    f"{what}, {restarts} times without a completed epoch in between.",
+                    "The system may be out of memory; see its log.",
+                ) from None
+            resume = resume or saved != before
+            log.warning("%s; %s.", what, "resuming after the last complete epoch" if resume else "restarting")
 
 
 def _state_of(path: Path) -> int | None:
     return path.stat().st_mtime_ns if path.exists() else None
 
 
-def _launch_once(
-    data_dir: Path,
-    run_dir: Path,
-    config: TrainConfig,
+def run_in_processes(
+    function: Callable[..., Result],
+    arguments: tuple[Any, ...],
+    device: str,
     processes: int,
-    progress: Progress,
-    resume: bool,
-    tiles: Any,
-) -> dict[str, Any]:
+    progress: Progress = silent,
+    *,
+    resume: str = RESUME,
+) -> Result:
+    """Call a function in several processes on this machine that form a group.
+
+    Parameters
+    ----------
+    function : callable
+        Of a module. It gets the :class:`Group`, a progress callback and `arguments`.
+    arguments : tuple
+        Are pickled.
+    device : str
+        "cpu", or "cuda" for one GPU per process.
+    processes : int
+        Number of processes.
+    progress : Progress
+        Receives the reports of the first process, several times a second.
+    resume : str
+        For messages: how a user resumes what was stopped.
+
+    Returns
+    -------
+    Result
+        Of the first process.
+
+    Raises
+    ------
+    KilledError
+        A signal ended a process.
+    GravmapError
+        The error of the first process that failed. In each case all other processes are ended.
+    KeyboardInterrupt
+        The run was interrupted; all processes are ended.
+    """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -122,7 +196,7 @@ def _launch_once(
     handlers = {
         number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     }
-    multiprocessing.set_forkserver_preload(["torch._dynamo", "gravmap.learning.training.run"])
+    multiprocessing.set_forkserver_preload(["torch._dynamo", "gravmap.learning.training.run", function.__module__])
     with tempfile.TemporaryDirectory(prefix="gravmap-") as scratch:
         folder = Path(scratch)
         launching = elastic_launch(
@@ -145,9 +219,7 @@ def _launch_once(
         )
         try:
             with _relay_progress(folder / "progress.json", progress):
-                results = launching(
-                    str(folder), str(data_dir), str(run_dir), config.to_json(), processes, resume, tiles
-                )
+                results = launching(folder, device, processes, resume, function, arguments)
         except ChildFailedError as failure:
             cause, consequence = _first_errors(folder)
             if cause is not None:
@@ -157,53 +229,57 @@ def _launch_once(
                     raise KeyboardInterrupt from None
                 if failed.exitcode == -signal.SIGABRT:  # by the process itself; it would do so again
                     raise GravmapError(
-                        f"Training process {rank} aborted (SIGABRT).",
-                        "What it printed says why. --resume continues after the last complete epoch.",
+                        f"Process {rank} aborted (SIGABRT).", f"What it printed says why. {resume}"
                     ) from None
                 if failed.exitcode < 0:
                     name = signal.Signals(-failed.exitcode).name
-                    raise _KilledError(f"Training process {rank} was ended by {name}") from None
+                    raise KilledError(
+                        f"Process {rank} was ended by {name}.",
+                        f"The system may be out of memory; see its log. {resume}",
+                    ) from None
             raise consequence or failure from None
         except SignalException as ended:
             raise KeyboardInterrupt(str(ended)) from None
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        result: dict[str, Any] = results[0]
+        result: Result = results[0]
         return result
 
 
 def _worker(
-    scratch: str,
-    data_dir: str,
-    run_dir: str,
-    config_json: str,
+    folder: Path,
+    device: str,
     processes: int,
-    resume: bool,
-    tiles: Any,
-) -> dict[str, Any]:
-    """Run one of the processes that :func:`launch` starts."""
-    from gravmap.learning.training.config import TrainConfig
-    from gravmap.learning.training.run import train
-
+    resume: str,
+    function: Callable[..., Result],
+    arguments: tuple[Any, ...],
+) -> Result:
+    """Run one of the processes that :func:`run_in_processes` starts."""
     # Ctrl-C reaches every process of a terminal, and the parent says so; those that ignored it would be waited for.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    folder, rank = Path(scratch), int(os.environ["RANK"])
-    config = TrainConfig.from_json(config_json)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // processes)))
+    rank = int(os.environ["RANK"])
 
     def report(error: Exception) -> None:
         write_json(folder / f"error-{rank}.json", _describe(error))
 
     try:
-        with process_group(config.device, report) as group:
-            data = replace(DatasetSplits.load(Path(data_dir)), tiles=tiles)
-            progress = _report_progress(folder, rank)
-            return train(data, Path(run_dir), config, progress, group=group, resume=resume)
+        with process_group(device, report, resume) as group:
+            return function(group, _report_progress(folder, rank), *arguments)
     except Exception as error:
         report(error)
         leave(1)
         raise SystemExit(1) from None
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that launched it has ended, which may have been killed."""
+    parent = multiprocessing.parent_process()  # not that of the system, which is the fork server
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _report_progress(folder: Path, rank: int) -> Progress:
@@ -242,7 +318,7 @@ def _relay_progress(path: Path, progress: Progress) -> Iterator[None]:
 
 
 def _describe(error: Exception) -> dict[str, Any]:
-    error = out_of_memory(error, "--micro-batch N accumulates gradients over N crops at a time.") or error
+    error = out_of_memory(error, _LESS_MEMORY) or error
     if isinstance(error, GravmapError):
         return {"type": type(error).__name__, "message": error.message, "hint": error.hint}
     return {"type": None, "message": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}

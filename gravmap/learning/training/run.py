@@ -141,7 +141,7 @@ def estimate_cost(data: RegionDataset | DatasetSplits, config: TrainConfig, proc
         The batch cannot be divided among the processes.
     """
     start = time.monotonic()
-    share = crops_per_process(config, processes)
+    share = crops_per_process(config.batch_size, processes)
     # Cover masks take time to make; one is enough here.
     alone = replace(config, cuts=1, batch_size=share if processes == 1 else max(share, 2))
     trainer = Trainer(data, Path(), alone, Group(device=torch.device(config.device)))

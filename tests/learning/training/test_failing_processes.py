@@ -18,10 +18,12 @@ from gravmap.errors import GravmapError, OptionError
 from gravmap.files import write_json
 from gravmap.learning import TrainConfig
 from gravmap.learning.training import distributed
-from gravmap.learning.training.distributed import STEP_TIMEOUT, Group, PeerError, Watch
-from gravmap.learning.training.launch import _first_errors, launch
+from gravmap.learning.training.distributed import Group
+from gravmap.learning.training.launch import KilledError, _first_errors, launch, run_in_processes
+from gravmap.learning.training.watch import STEP_TIMEOUT, PeerError, Watch
 from gravmap_cli import gravmap
-from toys.faults import Fault
+from toys import faults
+from toys.faults import Fault, killed_second
 from toys.processes import forked, in_group, running_workers
 from toys.workspace import call, make_tiled
 
@@ -63,7 +65,7 @@ def test_the_error_of_the_process_that_fails_is_the_users(failing, processes):
 @pytest.mark.slow
 def test_a_process_that_aborts_itself_is_not_started_again(failing, caplog):
     error, seconds = failing(Fault("abort", 1, 3))
-    assert "Training process 1 aborted" in str(error)
+    assert "Process 1 aborted" in str(error)
     assert "restarting" not in caplog.text
     assert seconds < SOON_S
 
@@ -82,6 +84,37 @@ def test_a_process_that_is_frozen_is_missed_by_the_others(failing):
     error, _ = failing(Fault("freeze", 0, 8, timeout_s=2.0))  # torch waits 30 s for it to end
     assert "Process 1 has waited" in str(error)
     assert "for the other processes in epoch 2, step 3" in str(error)
+
+
+@pytest.mark.slow
+def test_a_process_that_a_signal_ends_is_named_with_what_to_do_next():
+    with pytest.raises(KilledError, match="Process 1 was ended by SIGKILL") as caught:
+        run_in_processes(killed_second, (), "cpu", 2, resume="Start it again.")
+    assert caught.value.hint.endswith("Start it again.")
+    assert not running_workers()
+
+
+@pytest.mark.slow
+def test_no_process_outlives_the_one_that_started_it(tmp_path):
+    """Two commands would write one folder otherwise: a lock ends with its process."""
+    main = subprocess.Popen(
+        [sys.executable, Path(faults.__file__), tmp_path],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(faults.__file__).parents[1]), *sys.path])},
+    )
+    try:
+        pids = [tmp_path / f"{rank}.pid" for rank in range(2)]
+        wait_until(lambda: all(path.exists() and path.read_text() for path in pids), 60)
+    finally:
+        main.kill()
+        main.communicate()
+    wait_until(lambda: not any(Path(f"/proc/{path.read_text()}").exists() for path in pids), SOON_S)
+
+
+def wait_until(holds, seconds):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_the_first_error_that_is_no_consequence_is_reported(tmp_path):

@@ -23,14 +23,14 @@ COMPILE = torch.compile
 class SumAfterwards:
     """The sum once the backward pass has ended."""
 
-    def __init__(self, network, group):
-        self.network = network
+    def __init__(self, parameters, group):
+        self.parameters = parameters
 
     def start(self):
         pass
 
     def finish(self):
-        gradients = [each.grad for each in self.network.parameters()]
+        gradients = [each.grad for each in self.parameters]
         flat = torch.cat([each.flatten() for each in gradients])
         dist.all_reduce(flat)
         for gradient, part in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
@@ -40,10 +40,10 @@ class SumAfterwards:
 class Recorded(GradientSum):
     """Notes in `events` when a bucket is launched, and when the last gradient of a backward pass is computed."""
 
-    def __init__(self, network, group):
-        super().__init__(network, group)
+    def __init__(self, parameters, group):
+        super().__init__(parameters, group)
         self.events = []
-        next(network.parameters()).register_hook(lambda gradient: self.events.append("last gradient"))
+        parameters[0].register_hook(lambda gradient: self.events.append("last gradient"))
 
     def _launch(self):
         self.events.append(len(self._waits))
@@ -72,7 +72,7 @@ def use(kind):
     """Return what makes a trainer sum its gradients so."""
 
     def prepare(trainer):
-        trainer.accumulation._gradients = kind(trainer.network, trainer.group)
+        trainer.accumulation._gradients = kind(list(trainer.network.parameters()), trainer.group)
 
     return prepare
 
