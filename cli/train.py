@@ -267,13 +267,16 @@ def run_training(session: Session, options: TrainOptions) -> None:
     from gravmap.learning.training.run import estimate_cost, train
     from gravmap.learning.training.state import check_resumable
 
-    variables = group_variables(os.environ)
+    variables, elsewhere = group_variables(os.environ), False
     if variables is not None:
         device, processes = "cpu" if options.on_cpu else "cuda", int(variables["WORLD_SIZE"])
         if variables["RANK"] != "0":
             session.verbosity, session.json = -1, False
     else:
-        device, processes = choose_device(options.gpus, options.device, torch.cuda.device_count())
+        found = torch.cuda.device_count()
+        # The plan of a training on another machine can be read here, without its time.
+        elsewhere = options.dry_run and not options.on_cpu and found < (options.gpus or 0)
+        device, processes = choose_device(options.gpus, options.device, options.gpus or 0 if elsewhere else found)
     stopped = False
     inputs_of_run = [options.architecture, *(Path(name) for name in (options.recipe, options.prior) if name)]
     if options.init:
@@ -306,13 +309,12 @@ def run_training(session: Session, options: TrainOptions) -> None:
     cost = None
     # The processes of a group measure together.
     measured = config.time_limit_s is not None or (device == "cpu" and session.verbosity >= 0)
-    if options.dry_run or (measured and variables is None and processes == 1):
+    if (options.dry_run and not elsewhere) or (measured and variables is None and processes == 1):
         cost = estimate_cost(dataset, config, processes)
         cost.check_time_limit(config.time_limit_s)  # before an old run of this name is removed
     if config.recipe == "cpu" and options.recipe is None and not options.resume:
         print_cpu_default(session, config)
     if options.dry_run:
-        assert cost is not None
         return print_plan(session, dataset, config, run_dir, processes, cost)
     if stopped:
         session.say(f"{run_dir} was stopped with the same options: it is resumed after its last whole epoch.")

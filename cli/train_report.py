@@ -145,11 +145,15 @@ def print_plan(
     config: TrainConfig,
     run_dir: Path,
     processes: int,
-    cost: TrainingCost,
+    cost: TrainingCost | None,
 ) -> None:
+    """What would be trained; without a cost, on GPUs that are not here."""
     from gravmap.learning.data.splits import DatasetSplits
 
-    estimate, seconds = _estimate(cost, config)
+    estimate = "This machine has not as many GPUs, and would refuse the training: how long it takes is not known here."
+    seconds = None
+    if cost is not None:
+        estimate, seconds = _estimate(cost, config)
     memory = _bytes(DatasetSplits.of(dataset), config)
     session.say(_describe(dataset, config, processes))
     if (tiles := DatasetSplits.of(dataset).tiles) is not None:
@@ -159,7 +163,13 @@ def print_plan(
     session.say(
         f"Would write {run_dir}, and keep {memory / 1e6:.0f} MB of fields and labels in memory beside the network."
     )
-    session.result({"would_write": str(run_dir), "seconds": round(seconds, 1), "config": dataclasses.asdict(config)})
+    session.result(
+        {
+            "would_write": str(run_dir),
+            "seconds": None if seconds is None else round(seconds, 1),
+            "config": dataclasses.asdict(config),
+        }
+    )
 
 
 def _bytes(splits: DatasetSplits, config: TrainConfig) -> int:

@@ -248,6 +248,18 @@ def test_the_batch_of_the_paper_grows_with_the_gpus(gravmap_in, monkeypatch):
     assert "cannot be divided among 4 processes" in odd.output
 
 
+def test_the_plan_for_gpus_of_another_machine_is_shown_and_the_training_refused(gravmap_in, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    words = ("train", "--gpus", "4", "--model", "ggmnet-tiny")
+    done = gravmap_in(*words, "-n", "--json")
+    assert done.exit_code == 0, done.output
+    plan = json.loads(done.stdout)
+    assert (plan["seconds"], plan["config"]["device"], plan["config"]["batch_size"]) == (None, "cuda", 16)
+    assert "how long it takes is not known here" in done.stderr
+    assert gravmap_in(*words).exit_code == 5
+    assert gravmap_in("train", "-n").exit_code == 5
+
+
 def test_on_a_cpu_the_default_is_a_small_network_at_the_resolution_of_the_grid(gravmap_in, arrays, tmp_path):
     def plan(*args):
         done = gravmap_in("train", *args, "-n", "--json")
