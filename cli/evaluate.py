@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from . import complete
 from .evaluate_report import print_at_points, print_plan, print_scores
 from .options import Command, device_option, dry_run_option, option, report_device
 from .session import Session, command_options
@@ -29,7 +30,7 @@ Examples:
   gravmap evaluate demo --points wells.csv --class-field lith
   gravmap evaluate crusts-central-asia --points wells.csv""",
 )
-@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=complete.runs)
 @option(
     "--baselines",
     is_flag=True,
