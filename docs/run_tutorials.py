@@ -1,7 +1,7 @@
-"""Run the pages of docs/tutorials as a reader would, and renew their pictures: `make pictures`; the tests run them, too.
+"""Run the pages of docs/tutorials as a reader would, and renew their pictures (`make pictures`); the tests run them.
 
-The blocks of a page run in order in one empty folder: ``bash`` in a shell, ``python`` in one namespace. A ``text`` block
-after a command is a part of what it printed, where ``...`` stands for anything. A picture
+The blocks of a page run in order in one empty folder: ``bash`` in a shell, ``python`` in one namespace. A ``text``
+block after a command is a part of what it printed, where ``...`` stands for anything. A picture
 ``../images/PAGE/maps/here/map.png`` is the file maps/here/map.png that the commands made.
 """
 
@@ -21,7 +21,7 @@ from PIL import Image
 
 DOCS = Path(__file__).resolve().parent
 PAGES = sorted(page.stem for page in (DOCS / "tutorials").glob("*.md"))
-WIDTH_PX, COLOURS = 1000, 64  # of the pictures: a tenth of the size of what the commands write
+WIDTH_PX = 800  # of the pictures, in 256 colours: a tenth of the size of what the commands write
 
 
 def run(page: str, folder: Path) -> dict[str, Any]:
@@ -88,8 +88,9 @@ def renew(page: str) -> None:
             target = DOCS / "images" / page / path
             target.parent.mkdir(parents=True, exist_ok=True)
             picture = Image.open(Path(folder) / path).convert("RGB")
-            picture.thumbnail((WIDTH_PX, WIDTH_PX))
-            picture.quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+            picture.thumbnail((WIDTH_PX, 10 * WIDTH_PX))
+            # The octree keeps the colours of the legend; the default method merges rare ones.
+            picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 if __name__ == "__main__":
