@@ -26,6 +26,7 @@ demo:  ## All steps on a synthetic crust
 	gravmap demo
 
 docs:  ## The site, build/docs/index.html (offline), and docs/commands.md from --help
+	@python -c "import myst_parser, numpydoc, pydata_sphinx_theme" 2>/dev/null || { echo 'Install what builds the site: pip install ".[docs]"'; exit 1; }
 	python docs/make_commands.py
 	python -m sphinx -q -W --keep-going docs build/docs
 
