@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install check format test test-all demo docs bench clean
+.PHONY: help install check format test test-all demo docs pictures bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -25,8 +25,13 @@ test-all:  ## Also the slow tests and the comparisons with other packages
 demo:  ## All steps on a synthetic crust
 	gravmap demo
 
-docs:  ## Generate docs/commands.md from --help
+docs:  ## The site, build/docs/index.html (offline), and docs/commands.md from --help
+	@python -c "import myst_parser, numpydoc, pydata_sphinx_theme" 2>/dev/null || { echo 'Install what builds the site: pip install ".[docs]"'; exit 1; }
 	python docs/make_commands.py
+	python -m sphinx -q -W --keep-going docs build/docs
+
+pictures:  ## Run the tutorials and renew their pictures (4 minutes)
+	python docs/run_tutorials.py
 
 bench:  ## Benchmarks beside other packages
 	for script in benchmarks/continuation.py benchmarks/network.py; do python $$script; done

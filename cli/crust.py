@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from . import complete
 from .options import Command, option, output_option, overwrite_option, seed_option
 from .session import Session, command_options
 
@@ -22,6 +23,7 @@ from .session import Session, command_options
     "--prior",
     "prior_name",
     metavar="NAME|FILE",
+    shell_complete=complete.priors,
     default="central-asia",
     show_default=True,
     help="The prior to sample from: central-asia, wide, or a TOML file of your own.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from . import complete
 from .evaluate_report import print_at_points, print_hidden_outcrop, print_plan, print_scores
 from .options import Command, device_option, dry_run_option, option, report_device
 from .residual import add_missing_heights
@@ -33,7 +34,7 @@ Examples:
   gravmap evaluate demo --points wells.csv --class-field code --legend geo3al
   gravmap evaluate crusts-central-asia --points wells.csv""",
 )
-@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=complete.runs)
 @option(
     "--baselines",
     is_flag=True,

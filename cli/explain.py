@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from . import complete
 from .options import (
     Command,
     chosen_region,
@@ -29,7 +30,12 @@ from .session import Session, command_options
     epilog="Example: gravmap explain --region junggar --class Permian",
 )
 @region_options
-@option("--run", metavar="NAME", help="Training run (default: the newest, runs/latest).")
+@option(
+    "--run",
+    metavar="NAME",
+    shell_complete=complete.runs,
+    help="Training run (default: the newest, runs/latest).",
+)
 @option("--class", "class_name", metavar="NAME", help="Class to explain (default: the most common one).")
 @window_option("Window size; may be repeated (default: those of `gravmap predict`).")
 @option(

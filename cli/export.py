@@ -8,6 +8,7 @@ import click
 
 from gravmap.workspace import shipped_model
 
+from . import complete
 from .options import Command, option, output_option, overwrite_option
 from .session import Session, command_options
 
@@ -21,7 +22,7 @@ Examples:
   gravmap export
   gravmap export first --format torch -o first.pt2""",
 )
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=complete.runs)
 @option("--format", "form", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True, help="Format.")
 @output_option("File to write (default: model.onnx or model.pt2 in the folder of the run).")
 @overwrite_option

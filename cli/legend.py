@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import complete
 from .options import (
     Command,
     Group,
@@ -45,6 +46,7 @@ def command() -> None:
 classes_option = option(
     "--classes",
     metavar="NAME|FILE",
+    shell_complete=complete.class_tables,
     help="The class table, for legends whose codes have ages: basement10 (under Mesozoic and Cenozoic cover), bedrock10"
     " (under the Cenozoic alone), or that of a TOML file (default: the legend's).",
 )
@@ -60,7 +62,7 @@ Examples:
   gravmap legend show geo3al --classes bedrock10
   gravmap legend show data/labels.legend.toml""",
 )
-@click.argument("name", metavar="NAME|FILE")
+@click.argument("name", metavar="NAME|FILE", shell_complete=complete.legends)
 @classes_option
 @command_options()
 def show(session: Session, name: str, classes: str | None) -> None:
@@ -185,7 +187,14 @@ Examples:
   gravmap legend check macrostrat.gpkg --legend ics --field b_age,t_age""",
 )
 @click.argument("source", metavar="MAP", type=click.Path(path_type=Path))
-@option("--legend", "name", required=True, metavar="NAME|FILE", help="A shipped legend or a TOML file.")
+@option(
+    "--legend",
+    "name",
+    required=True,
+    metavar="NAME|FILE",
+    shell_complete=complete.legends,
+    help="A shipped legend or a TOML file.",
+)
 @option("--field", metavar="FIELD", help="The field of the code or age (default: the legend's).")
 @classes_option
 @region_options
@@ -226,7 +235,14 @@ Examples:
 )
 @click.argument("source", metavar="MAP", type=click.Path(path_type=Path))
 @option("--field", required=True, metavar="FIELD", help="The field that holds the unit's code or name.")
-@option("--classes", default="basement10", show_default=True, metavar="NAME|FILE", help="The class table.")
+@option(
+    "--classes",
+    default="basement10",
+    show_default=True,
+    metavar="NAME|FILE",
+    shell_complete=complete.class_tables,
+    help="The class table.",
+)
 @option("--crs", default="", metavar="EPSG:...", help="Coordinate system of a file that has none of its own.")
 @region_options
 @output_option("The file to write (default: MAP.legend.toml).")

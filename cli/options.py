@@ -19,6 +19,7 @@ from gravmap.regions import Region, find_region
 from gravmap.units import parse_angle_deg, parse_length_m
 from gravmap.workspace import check_name
 
+from . import complete
 from .session import DEPRECATED, Session
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -239,6 +240,7 @@ def region_options(function: Function) -> Function:
         "--region",
         metavar="NAME",
         excludes=("bbox", "polygon"),
+        shell_complete=complete.regions,
         help="A named region: junggar, liu2024, tarim ...",
     )(function)
 

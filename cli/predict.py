@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import complete
 from .options import (
     ANGLE,
     LENGTH,
@@ -114,6 +115,7 @@ Examples:
         "runs",
         multiple=True,
         metavar="NAME",
+        shell_complete=complete.runs,
         help="Training run, or a model shipped with gravmap (default: the newest run, runs/latest, else the shipped "
         "crusts-central-asia); may be repeated: the runs are averaged as an ensemble.",
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from . import complete
 from .options import (
     Command,
     chosen_region,
@@ -45,6 +46,7 @@ Examples:
 @option(
     "--prior",
     metavar="NAME|FILE",
+    shell_complete=complete.priors,
     default="central-asia",
     show_default=True,
     help="The prior to compare with: central-asia, wide, or a TOML file.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import complete
 from .legend import classes_option, legend_for
 from .options import (
     ANGLE,
@@ -41,7 +42,12 @@ Examples:
   gravmap rasterize --faults faults.gpkg --fault-cap 50km""",
 )
 @click.argument("source", metavar="[MAP]", required=False, type=click.Path(path_type=Path))
-@option("--legend", metavar="NAME|FILE", help="The legend of MAP: a shipped one or a TOML file.")
+@option(
+    "--legend",
+    metavar="NAME|FILE",
+    shell_complete=complete.legends,
+    help="The legend of MAP: a shipped one or a TOML file.",
+)
 @option("--field", metavar="FIELD", help="The field of MAP with the code (default: the legend's).")
 @classes_option
 @option(

@@ -12,6 +12,7 @@ import click
 
 from gravmap.files import remove_folder, write_text
 
+from . import complete
 from .options import (
     DURATION,
     Command,
@@ -113,6 +114,7 @@ Examples:
     option(
         "--prior",
         metavar="NAME|FILE",
+        shell_complete=complete.priors,
         default="central-asia",
         show_default=True,
         help="The prior that crusts are sampled from: central-asia, wide, or a TOML file.",
@@ -140,6 +142,7 @@ Examples:
     option(
         "--model",
         metavar="NAME",
+        shell_complete=complete.networks,
         excludes=("architecture", "init"),
         help="ggmnet (default), ggmnet-small, ggmnet-tiny, unet, smp:ARCH:ENCODER; ggmnet-a to -e (ablation), "
         "ggmnet-16 to -24 (depth); hrnetv1-w32, bisenet-resnet18, deeplabv3plus-resnet50. On crusts ggmnet-grid.",
@@ -154,6 +157,7 @@ Examples:
     option(
         "--init",
         metavar="RUN",
+        shell_complete=complete.runs,
         excludes=("model", "architecture"),
         help="Fine-tune: start from the weights of this run, or of the shipped crusts-central-asia, with the same "
         "channels and classes.",
@@ -164,6 +168,7 @@ Examples:
     option(
         "--recipe",
         metavar="NAME|FILE",
+        shell_complete=complete.recipes,
         help="Hyperparameters: default, paper (RGB input, random windows, which leak), cpu (default on a CPU, without "
         "--model and --size: ggmnet-small at the grid's resolution, 2h), crusts (default on crusts), or a TOML file.",
     ),

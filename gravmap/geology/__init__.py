@@ -31,3 +31,7 @@ def __getattr__(name: str) -> Any:
 
         return add_fault_distance
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__  # for tab completion, and for the API reference

@@ -43,10 +43,10 @@ def upward_derivative_filter(height_m: float) -> TransferFunction:
 
 
 def field_derivatives(grid: xr.DataArray, height_m: float = DERIVATIVE_HEIGHT_M) -> xr.Dataset:
-    r"""Derivatives of a gravity grid, continued upward by `height_m`.
+    """Derivatives of a gravity grid, continued upward by `height_m`.
 
-    With :math:`g_z` the downward derivative and :math:`g_h` the magnitude of the horizontal gradient, the tilt is
-    :math:`\arctan(g_z / g_h)` and the analytic signal :math:`\sqrt{g_h^2 + g_z^2}`.
+    With ``g_z`` the downward derivative and ``g_h`` the magnitude of the horizontal gradient, the tilt is
+    ``arctan(g_z / g_h)`` and the analytic signal ``sqrt(g_h**2 + g_z**2)``.
 
     Parameters
     ----------

@@ -1,0 +1,19 @@
+# TORCH is a folder of PyTorch's index: cpu, or cu126, cu128, cu130 ... for CUDA (docs/install.md).
+ARG PYTHON=3.12
+
+FROM python:${PYTHON}-slim AS build
+COPY . /src
+RUN pip wheel --no-deps --wheel-dir /wheel /src
+
+FROM python:${PYTHON}-slim
+ARG TORCH=cpu
+# GDAL in rasterio's wheel takes expat from the system.
+RUN apt-get update && apt-get install --no-install-recommends -y libexpat1 && rm -rf /var/lib/apt/lists/*
+RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/${TORCH} "torch>=2.11,<2.16" "torchvision>=0.26,<0.30"
+COPY --from=build /wheel /wheel
+RUN pip install --no-cache-dir /wheel/*.whl && rm -r /wheel
+# Under `--user` there is no home folder to keep caches in.
+ENV HOME=/tmp
+WORKDIR /work
+ENTRYPOINT ["gravmap"]
+CMD ["--help"]
