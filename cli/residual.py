@@ -141,7 +141,7 @@ def command(
     from gravmap.gravity.globe import has_ducc0
     from gravmap.gravity.grid import extent, refine, spacing_deg
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
-    from gravmap.gravity.picture import draw_fields
+    from gravmap.mapping.page.fields_picture import draw_fields
     from gravmap.outputs import check_outputs
     from gravmap.regions import find_region
     from gravmap.units import describe_angle, format_length

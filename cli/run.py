@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import complete
 from .options import Command, chosen_region, dry_run_option, option, region_options
 from .session import Session, command_options
 
@@ -61,7 +62,12 @@ Examples:
     metavar="MAP",
     help="The geological map (default: those that `gravmap fetch` downloads).",
 )
-@option("--legend", metavar="NAME|FILE", help="The legend of MAP: a shipped one or a TOML file.")
+@option(
+    "--legend",
+    metavar="NAME|FILE",
+    help="The legend of MAP: a shipped one or a TOML file.",
+    shell_complete=complete.legends,
+)
 @option(
     "--train",
     is_flag=True,

@@ -10,10 +10,12 @@ from gravmap.mapping.page.crusts import crusts_section, prior_verdicts, score_se
 from gravmap.mapping.page.facts import Facts, Protocol, RunFacts
 from gravmap.mapping.page.maps import reliability_chart
 from gravmap.mapping.page.words import percent
-from gravmap.prior_check.verdict import EDGE, INSIDE, OUTSIDE
 from gravmap.tiling.leak import LEAK_LIMIT
 
 MEASURES = {"pa": "Accuracy", "mpa": "Mean accuracy", "miou": "Mean overlap", "fwiou": "Weighted overlap"}
+
+# States of a comparison with crusts, as the record has them (`gravmap.prior_check.verdict`).
+_INSIDE, _EDGE, _OUTSIDE = "inside", "at the edge", "outside"
 
 # Words after the bounds of a stratum of a calibration.
 _STRATA = {"distance": "from mapped outcrop", "cover": "of cover"}
@@ -84,11 +86,11 @@ def _likeness(facts: Facts) -> str:
     """Whether the region is like the crusts that its networks were trained on, if they were and it was compared."""
     states = {str(each["state"]) for each in prior_verdicts(facts) if "state" in each}
     crusts = "the simulated crusts that the network was trained on"
-    if OUTSIDE in states:
+    if _OUTSIDE in states:
         return f" The region is unlike {crusts}: its probabilities are not reliable."
-    if EDGE in states:
+    if _EDGE in states:
         return f" The region is at the edge of {crusts}: its probabilities may be too high."
-    return f" The region is like {crusts}." if INSIDE in states else ""
+    return f" The region is like {crusts}." if _INSIDE in states else ""
 
 
 def compare_with_baselines(protocol: Protocol) -> dict[str, Any]:

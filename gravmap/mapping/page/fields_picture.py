@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from gravmap.mapping.page.figures import FieldPanel, Panel, draw
 from gravmap.units import parse_length_m
 
 MOST_RESIDUALS = 5
@@ -30,14 +31,12 @@ def draw_fields(fields: xr.Dataset, path: Path) -> None:
     >>> import tempfile
     >>> from pathlib import Path
     >>> from gravmap.gravity import open_fields
-    >>> from gravmap.gravity.picture import draw_fields
+    >>> from gravmap.mapping.page.fields_picture import draw_fields
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     draw_fields(open_fields(Path("data/fields.nc")), Path(folder, "fields.png"))
     ...     Path(folder, "fields.png").stat().st_size > 10_000
     True
     """
-    from gravmap.mapping.page.figures import FieldPanel, Panel, draw  # here: matplotlib takes a second to load
-
     lat, lon = fields["lat"].values.astype(float), fields["lon"].values.astype(float)
     half_y, half_x = abs(lat[1] - lat[0]) / 2, abs(lon[1] - lon[0]) / 2
     bounds = (lon[0] - half_x, lat.min() - half_y, lon[-1] + half_x, lat.max() + half_y)
