@@ -55,6 +55,32 @@ def harmonica_padded(mode):
     return run
 
 
+def flat_transform(mode, fraction):
+    """What harmonica and xrft.pad compute, in numpy: one transform of the padded grid, times exp(-k h)."""
+
+    def run(grid, height_m):
+        flat = in_metres(grid)
+        spacing = [float(flat[dim][1] - flat[dim][0]) for dim in flat.dims]
+        width = [round(size * fraction) for size in flat.shape]
+        padded = np.pad(flat.values, [(n, n) for n in width], mode=mode) if fraction else flat.values
+        k_north, k_east = (
+            2 * np.pi * np.fft.fftfreq(n, step) for n, step in zip(padded.shape, spacing, strict=True)
+        )
+        spectrum = np.fft.fft2(padded) * np.exp(-height_m * np.hypot(k_north[:, None], k_east))
+        rows, columns = (slice(n, n + size) for n, size in zip(width, flat.shape, strict=True))
+        return np.fft.ifft2(spectrum).real[rows, columns]
+
+    return run
+
+
+PADDED_PEERS = {
+    f"{mode} {round(100 * fraction)} %": flat_transform(mode, fraction)
+    for mode, fraction in (
+        ("linear_ramp", 1 / 3), ("linear_ramp", 1.0), ("edge", 0.25), ("edge", 1.0), ("reflect", 0.25),
+        ("symmetric", 1.0), ("mean", 1 / 3), ("constant", 1 / 3), ("constant", 0))
+}
+
+
 def gmt(grid, height_m):
     """`gmt grdfft -C -fg`: its own process, with its files."""
     with tempfile.TemporaryDirectory() as folder:
