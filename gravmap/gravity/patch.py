@@ -30,10 +30,12 @@ ECCENTRICITY_SQUARED = 6.694379990141e-3
 # To be raised when the operator gives other values than before; stored in the recipe of the fields.
 OPERATOR_VERSION = 1
 
-# Rows and columns of fine padding, correlation length of the field, and how far beyond the grid it is predicted on
-# coarse cells, metres. Chosen on half of the truths of benchmarks/edges.py (docs/performance.md).
-PAD_YX = (200, 250)
-CORRELATION_M = 500e3
+# Width of the fine padding between the grid and its repetition, metres, and the limits to its rows or columns.
+# Correlation length of the field. How far beyond the grid it is predicted on coarse cells. Chosen on half of the truths
+# of benchmarks/edges.py (docs/performance.md).
+PAD_M = 740e3
+PAD_LIMITS = (32, 250)
+CORRELATION_M = 800e3
 REACH_M = 2000e3
 
 # Beyond this latitude (degrees) the meridians converge too fast for the expansion in latitude.
@@ -159,10 +161,12 @@ class Patch:
         )
         m_mid, n_mid = radii(lat.mean())
         step_m_yx = (float(step_lat * m_mid), float(step_lon * n_mid * np.cos(np.radians(lat.mean()))))
+        if pad_yx is None:
+            pads = [int(np.clip(round(PAD_M / step), *PAD_LIMITS)) for step in step_m_yx]
+        else:
+            pads = list(pad_yx)
         # A length with prime factors up to 11 only, whatever the size of the grid (odd, prime).
-        lengths = [
-            scipy.fft.next_fast_len(n + pad, real=True) for n, pad in zip(self.shape, pad_yx or PAD_YX, strict=True)
-        ]
+        lengths = [scipy.fft.next_fast_len(n + pad, real=True) for n, pad in zip(self.shape, pads, strict=True)]
         if periodic_lon:
             lengths[1] = lon.size
         added_yx = (lengths[0] - lat.size, lengths[1] - lon.size)
@@ -176,7 +180,7 @@ class Patch:
         self._far: tuple[FarField, _PeriodicGrid] | None = None
         if pad_yx is None:
             far = far_field(padded, self.shape, step_m_yx, correlation_m, REACH_M)
-            rows = np.degrees(step_lat) * far.centres(0) + lat[0]
+            rows = np.clip(np.degrees(step_lat) * far.centres(0) + lat[0], -89.0, 89.0)
             coarse_steps = (step_lat * far.cell_yx[0], step_lon * far.cell_yx[1])
             self._far = far, _PeriodicGrid(far.values, rows, slice(rows.size), coarse_steps, height_m, radii)
 
