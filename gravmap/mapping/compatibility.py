@@ -69,6 +69,8 @@ def _check_recipe(found: dict[str, Any], spec: ModelSpec, path: Path) -> None:
 def _differing_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     # Other heights in the file do not matter: the name of each field has its height.
     keys = sorted((one.keys() | other.keys()) - {"channels", "heights_m", "by_channel"})
+    if {one.get("operator_version"), other.get("operator_version")} <= INTERCHANGEABLE_VERSIONS:
+        keys.remove("operator_version")
     return [key for key in keys if not _close(one.get(key), other.get(key))]
 
 
