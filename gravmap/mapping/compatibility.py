@@ -12,6 +12,7 @@ from gravmap.classes import NamedClasses
 from gravmap.errors import InputError
 from gravmap.geology.legend import Legend, LegendClass
 from gravmap.gravity.field_reader import FieldReader
+from gravmap.gravity.patch import INTERCHANGEABLE_VERSIONS
 from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.training.checkpoint import ModelSpec
 
