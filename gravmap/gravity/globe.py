@@ -74,7 +74,14 @@ def continue_by_bands(
             rest = values[work] - long_wavelength.field(lat[work], lon, level_m)
             own = slice(out.start - work.start, out.stop - work.start)
             patch = Patch(
-                rest, lat[work], lon, height_m=level_m, pad_yx=PAD_YX, correlation_m=CORRELATION_M, out_rows=own, periodic_lon=True
+                rest,
+                lat[work],
+                lon,
+                height_m=level_m,
+                pad_yx=PAD_YX,
+                correlation_m=CORRELATION_M,
+                out_rows=own,
+                periodic_lon=True,
             )
             for field, height in zip(continued, heights_m, strict=True):
                 field[out] = patch.upward(height) + long_wavelength.field(lat[out], lon, level_m + height)

@@ -214,7 +214,7 @@ def far_field(
         counts.append(count)
         cells.append(cell)
         pads.append(cells_beyond)
-        means.append(_block_means(cell * first, cell, total))
+        means.append(_block_means(cell * first, cell, total).astype(padded.dtype))
         # NaN where the fine grid's repetitions are.
         weights.append(np.where(distance <= pad / 2, fade(distance, pad), np.nan))
     repeated = np.asarray(means[0] @ padded @ means[1].T, dtype=np.float64)

@@ -159,9 +159,7 @@ class Patch:
         self._out = slice(*out_rows.indices(lat.size)), slice(*out_cols.indices(lon.size))
         self.out_lat = lat[self._out[0]]
         radii = radii or curvature_radii_m
-        step_lat, step_lon = (
-            float(np.radians((axis[-1] - axis[0]) / (axis.size - 1))) for axis in (lat, lon)
-        )
+        step_lat, step_lon = (float(np.radians((axis[-1] - axis[0]) / (axis.size - 1))) for axis in (lat, lon))
         m_mid, n_mid = radii(lat.mean())
         step_m_yx = (float(step_lat * m_mid), float(step_lon * n_mid * np.cos(np.radians(lat.mean()))))
         if pad_yx is None:
