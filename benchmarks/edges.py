@@ -41,8 +41,8 @@ REGIONS = (
     (66, 46, 20, 10, 1 / 24, 40),
 )
 # Number, depths in km and standard deviation of the attraction right above in mGal, of masses up to 8 and 25 degrees
-# around the region and all over the Earth; and how many make the root of a mountain range (80: across the border; 300: a
-# stronger one outside).
+# around the region and all over the Earth; and how many make the root of a mountain range (80: across the
+# border; 300: a stronger one outside).
 MASSES = {
     "masses": ((4000, (7, 35), 18.8), (900, (35, 150), 12), (340, (150, 1200), 12), 80),
     "shallow masses": ((7000, (5, 18), 12), (300, (18, 60), 6), (340, (150, 1200), 4), 0),
@@ -201,16 +201,15 @@ def main() -> None:
         print("GMT is not installed: left out.")
     methods = {"gravmap": ours} | PADDED
     found = {name: [] for name in methods}
-    print(
-        "\n| truth | km | nodes | gravmap: whole, inner % | best peer: whole, inner % | ratio |\n|---|---|---|---|---|---|"
-    )
+    print("\n| truth | km | nodes | gravmap: whole, inner % | best peer: whole, inner % | ratio |")
+    print(f"|{'---|' * 6}")
     for truth in truths(options.half, options.cache):
         for name, method in methods.items():
             found[name].append(measured(method, truth))
         own = 100 * np.array(found["gravmap"][-1][:2])
         best = 100 * np.min([found[name][-1][:2] for name in PADDED], axis=0)
         print(
-            f"| {truth.kind} {truth.number} | {truth.height_m / 1e3:g} | {truth.field.shape[0]} x {truth.field.shape[1]} |"
+            f"| {truth.kind} {truth.number} | {truth.height_m / 1e3:g} | {' x '.join(map(str, truth.field.shape))} |"
             f" {own[0]:.2f}, {own[1]:.2f} | {best[0]:.2f}, {best[1]:.2f} |"
             f" {own[0] / best[0]:.2f}, {own[1] / best[1]:.2f} |",
             flush=True,
@@ -219,9 +218,8 @@ def main() -> None:
     own = table["gravmap"]
     rows = table | {"the best of them on each truth": np.min([table[name] for name in PADDED], axis=0)}
     print(f"\n{len(own)} truths; ratios: median over the truths, and how many are above 1\n")
-    print(
-        "| peer | its error, whole, inner % | gravmap / peer, whole | above 1 | inner | above 1 | time |\n|---|---|---|---|---|---|---|"
-    )
+    print("| peer | its error, whole, inner % | gravmap / peer, whole | above 1 | inner | above 1 | time |")
+    print(f"|{'---|' * 7}")
     for name, theirs in rows.items():
         if name == "gravmap":
             continue

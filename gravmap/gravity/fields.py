@@ -28,7 +28,7 @@ from gravmap.units import format_length
 
 # Data read around the region, degrees: with it the field beyond the edges is measured rather than extrapolated.
 MARGIN_DEG = 5.0
-# Padding and decay length when the long wavelengths come from a global grid: the remainder is short.
+# Padding and correlation length when the long wavelengths come from a global grid: the remainder is short.
 RESTORED_PAD_YX = (80, 80)
 RESTORED_CORRELATION_M = 100e3
 # An error estimate is added to the fields when a side has less data beyond it than this, degrees.

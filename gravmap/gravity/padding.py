@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -76,13 +77,13 @@ def _smoothing_nodes(values: Floats) -> float:
         return 0.0
     one, two = (float(np.mean(np.square(values[n:] - values[:-n], dtype=np.float64))) for n in (1, 2))
     c = np.linspace(0, _SMOOTHEST, 200)
-    # Ratio of the variogram at two nodes to that at one, for L much longer than both: 2 for c = 0, 4 for a smooth field.
+    # Ratio of the variogram at two nodes to that at one, L being much longer: 2 for c = 0, 4 for a smooth field.
     ratio = (np.sqrt(4 + c**2) - c) / (np.sqrt(1 + c**2) - c)
     return float(np.interp(two / one, ratio, c)) if one > 0 else 0.0
 
 
 def fade(distance: NDArray[np.float64], pad: int) -> NDArray[np.float64]:
-    """Weight of the padding at a distance from the edge, in nodes: 1 at the edge, 0 from the middle of the padding on."""
+    """Weight of the padding at a distance from the edge, in nodes: 1 at the edge, 0 from its middle on."""
     return np.asarray(0.5 + 0.5 * np.cos(np.pi * np.clip(2 * distance / (pad + 1), 0, 1)))
 
 
@@ -102,7 +103,7 @@ def _append_rows(
     reach = count // 2
     if reach == 0:
         return padded
-    past = _PAST[_PAST < ny]
+    past = _PAST[ny > _PAST]
     known = np.stack([values[ny - 1 - past], values[past]]).astype(np.float64)
     if periodic:
         modes = scipy.fft.rfft(known, axis=2)
@@ -200,7 +201,11 @@ def far_field(
     reach_m : float
         How far beyond the grid, metres; at most 160 cells.
     """
-    counts, cells, pads, means, weights = [], [], [], [], []
+    counts: list[int] = []
+    cells: list[float] = []
+    pads: list[int] = []
+    means: list[NDArray[Any]] = []
+    weights: list[NDArray[np.float64]] = []
     for size, total, step in zip(shape, padded.shape, step_m_yx, strict=True):
         pad = total - size
         count = min(max(round(2 * size * _CELLS_PER_FADE / pad), 4) if pad else 64, size)

@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from gravmap.errors import InputError
 from gravmap.gravity.padding import FarField, Floats, far_field, pad_periodic
 
-# Why this is not harmonica or GMT: both use one wavenumber scale for the whole grid. Against point masses on the
-# ellipsoid (450 x 900 nodes, 10 km) gravmap's error is 4.8 % of the residual where harmonica with ramp padding has
-# 12.8 % and `gmt grdfft -fg` 10.0 %; with data around the region and a global grid it is 0.07 %, theirs 3.3 % and
-# 3.5 %; and it takes 0.29 of the time and 0.16 of the memory of harmonica (docs/performance.md).
+# Why this is not harmonica or GMT: both use one wavenumber scale for the whole grid, and extend it by a constant, a ramp
+# or a reflection. On fields of many kinds cut at the edges gravmap's error is 0.66 of that of harmonica with ramp
+# padding in the median (benchmarks/edges.py); with data around the region it is 0.1 % of the residual, theirs 3.3 and
+# 3.5 % (docs/performance.md).
 
 # transfer_function(q, radius_m) -> multiplier
 TransferFunction = Callable[[NDArray[Any], Any], NDArray[Any]]

@@ -1,4 +1,4 @@
-"""Padding: the grid is unchanged, the prediction follows its field, and coarse cells reach farther at the same result."""
+"""Padding: the grid is unchanged, the prediction is the best linear one, and coarse cells reach far beyond it."""
 
 import numpy as np
 import pytest
@@ -78,7 +78,7 @@ def test_the_smoothing_length_is_that_of_the_field():
 
 
 def test_coarse_cells_do_what_wide_padding_would(point_masses):
-    """Two degrees in, coarse cells stand for 2000 km of fine padding on each side, which the fine one alone does not."""
+    """Two degrees in, coarse cells do as 2000 km of fine padding on each side; the usual padding alone does not."""
     rng = np.random.default_rng(3)
     depth = np.exp(rng.uniform(np.log(20), np.log(200), 200)) * 1e3
     masses = list(zip(rng.uniform(60, 100, 200), rng.uniform(30, 65, 200), depth, rng.normal(0, 30, 200), strict=True))
