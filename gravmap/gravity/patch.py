@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from gravmap.errors import InputError
 from gravmap.gravity.padding import FarField, Floats, far_field, pad_periodic
 
-# Why this is not harmonica or GMT: both use one wavenumber scale for the whole grid, and extend it by a constant, a ramp
-# or a reflection. On fields of many kinds cut at the edges gravmap's error is 0.66 of that of harmonica with ramp
-# padding in the median (benchmarks/edges.py); with data around the region it is 0.1 % of the residual, theirs 3.3 and
-# 3.5 % (docs/performance.md).
+# Why this is not harmonica or GMT: both use one wavenumber scale for the whole grid, and extend it by constants, ramps
+# or reflections. On fields of many kinds cut at the edges gravmap's error is 0.66 of that of harmonica with ramp padding
+# in the median (benchmarks/edges.py); with 5 degrees of data around the region it is 0.1 to 0.6 % of the residual,
+# theirs 3.3 and 3.5 % (docs/performance.md).
 
 # transfer_function(q, radius_m) -> multiplier
 TransferFunction = Callable[[NDArray[Any], Any], NDArray[Any]]
