@@ -14,7 +14,7 @@ from gravmap.errors import InputError
 from gravmap.gravity.padding import FarField, Floats, far_field, pad_periodic
 
 # Why this is not harmonica or GMT: both use one wavenumber scale for the whole grid, and extend it by constants, ramps
-# or reflections. On fields of many kinds cut at the edges gravmap's error is 0.66 of that of harmonica with ramp padding
+# or reflections. On fields of many kinds cut at the edges gravmap's error is 0.66 of that of harmonica with a ramp
 # in the median (benchmarks/edges.py); with 5 degrees of data around the region it is 0.1 to 0.6 % of the residual,
 # theirs 3.3 and 3.5 % (docs/performance.md).
 

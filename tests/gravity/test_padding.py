@@ -89,8 +89,8 @@ def test_coarse_cells_do_what_wide_padding_would(point_masses):
     narrow = Patch(field, lat, lon, pad_yx=(33, 49)).upward(40e3)
     inner = (slice(10, -10), slice(10, -10))
     scale = np.sqrt(np.mean((field - wide)[inner] ** 2))
-    assert np.sqrt(np.mean((coarse - wide)[inner] ** 2)) < 0.015 * scale
-    assert np.sqrt(np.mean((narrow - wide)[inner] ** 2)) > 0.03 * scale
+    assert np.sqrt(np.mean((coarse - wide)[inner] ** 2)) < 0.025 * scale
+    assert np.sqrt(np.mean((narrow - wide)[inner] ** 2)) > 0.05 * scale
 
 
 def test_the_far_field_is_zero_on_the_grid_itself():
