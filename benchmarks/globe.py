@@ -21,19 +21,19 @@ DEGREE, PER_DEG = 2159, 30
 CELLS = ((40, 65), (40, 155), (40, -115), (-55, 20), (-55, 110), (35, -60))
 
 
-def coefficients(seed=0):
-    """Packed as ducc0 wants them: order by order."""
+def coefficients(seed=0, slope=2.0):
+    """Degree variance 24000 n^-slope mGal^2, packed as ducc0 wants them: order by order."""
     rng = np.random.default_rng(seed)
     parts = []
     for m in range(DEGREE + 1):
         n = np.arange(m, DEGREE + 1)
-        size = np.sqrt(4 * np.pi * 24000 * np.maximum(n, 1.0) ** -2 / (2 * n + 1)) * (n >= 2)
+        size = np.sqrt(4 * np.pi * 24000 * np.maximum(n, 1.0) ** -slope / (2 * n + 1)) * (n >= 2)
         real, imaginary = rng.normal(size=(2, n.size))
         parts.append(size * (real if m == 0 else (real + 1j * imaginary) / np.sqrt(2)))
     return np.concatenate(parts)[None].astype(np.complex128)
 
 
-def globe(harmonics, height_m, registration):
+def globe(harmonics, height_m, registration, per_deg=PER_DEG):
     import ducc0
 
     from gravmap.gravity.globe import MEAN_RADIUS_M
@@ -41,8 +41,8 @@ def globe(harmonics, height_m, registration):
     factor = (MEAN_RADIUS_M / (MEAN_RADIUS_M + height_m)) ** (np.arange(DEGREE + 1) + 2)
     raised = harmonics * np.concatenate([factor[m:] for m in range(DEGREE + 1)])
     pixel = registration == "pixel"
-    rows, columns = 180 * PER_DEG + (not pixel), 360 * PER_DEG
-    half = 0.5 / PER_DEG if pixel else 0.0
+    rows, columns = 180 * per_deg + (not pixel), 360 * per_deg
+    half = 0.5 / per_deg if pixel else 0.0
     values = ducc0.sht.synthesis_2d(
         alm=raised,
         spin=0,
@@ -55,8 +55,8 @@ def globe(harmonics, height_m, registration):
     )[0, ::-1].astype(np.float32)
     if not pixel:
         values = np.column_stack([values, values[:, :1]])
-    lat = (np.arange(rows) + (0.5 if pixel else 0)) / PER_DEG - 90
-    lon = (np.arange(values.shape[1]) + (0.5 if pixel else 0)) / PER_DEG - 180
+    lat = (np.arange(rows) + (0.5 if pixel else 0)) / per_deg - 90
+    lon = (np.arange(values.shape[1]) + (0.5 if pixel else 0)) / per_deg - 180
     return xr.DataArray(values, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
 
 

@@ -19,7 +19,7 @@ from gravmap.gravity.axes import find_axes
 from gravmap.gravity.gaps import fill_gaps
 from gravmap.gravity.globe import upward_continue_globe
 from gravmap.gravity.long_wavelength import is_global
-from gravmap.gravity.patch import DECAY_M, PAD_YX, Patch, TransferFunction
+from gravmap.gravity.patch import CORRELATION_M, Patch, TransferFunction
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ def apply_filter(
     transfer_function: TransferFunction,
     *,
     height_m: float = 0.0,
-    pad_yx: tuple[int, int] = PAD_YX,
-    decay_m: float = DECAY_M,
+    pad_yx: tuple[int, int] | None = None,
+    correlation_m: float = CORRELATION_M,
 ) -> NDArray[np.float32]:
     """Apply an isotropic filter to a latitude-longitude grid.
 
@@ -49,7 +49,7 @@ def apply_filter(
         ``transfer_function(q, radius_m) -> multiplier``; q / radius_m is the wavenumber in radians per metre.
     height_m : float
         Level of the data above the ellipsoid, metres.
-    pad_yx, decay_m
+    pad_yx, correlation_m
         As in :class:`gravmap.gravity.patch.Patch`.
 
     Returns
@@ -74,7 +74,7 @@ def apply_filter(
     >>> bool(smooth.std() < 0.3 * noise.std())
     True
     """
-    patch = Patch(values, lat_deg, lon_deg, height_m=height_m, pad_yx=pad_yx, decay_m=decay_m)
+    patch = Patch(values, lat_deg, lon_deg, height_m=height_m, pad_yx=pad_yx, correlation_m=correlation_m)
     return patch.apply(transfer_function)
 
 
@@ -117,7 +117,7 @@ def constant_offset(values: NDArray[Any]) -> float:
     return mean if abs(mean) > max(4 * std, _LARGEST_MEAN_MGAL) else 0.0
 
 
-def upward_continue(grid: xr.DataArray, height_m: float, *, pad_yx: tuple[int, int] = PAD_YX) -> xr.DataArray:
+def upward_continue(grid: xr.DataArray, height_m: float) -> xr.DataArray:
     """Continue a gravity grid upward.
 
     Valid for gravity anomalies and disturbances (mGal). A grid between 80S and 80N is continued by the regional
@@ -131,8 +131,6 @@ def upward_continue(grid: xr.DataArray, height_m: float, *, pad_yx: tuple[int, i
         Attribute ``height_m`` (0 when absent) is the level of the data, metres above the ellipsoid.
     height_m : float
         Continuation height above that level, metres; positive.
-    pad_yx : (int, int)
-        Rows and columns of padding.
 
     Returns
     -------
@@ -164,7 +162,7 @@ def upward_continue(grid: xr.DataArray, height_m: float, *, pad_yx: tuple[int, i
     if is_global(xr.DataArray(field, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))):
         (continued,) = upward_continue_globe(field, lat, lon, [height_m], level_m=level_m)
     else:
-        continued = Patch(field, lat, lon, height_m=level_m, pad_yx=pad_yx).upward(height_m)
+        continued = Patch(field, lat, lon, height_m=level_m).upward(height_m)
     continued += np.float32(offset)
     continued[missing] = np.nan
     result = restore(continued)

@@ -27,7 +27,7 @@ BAND_DEG = 15.0
 MARGIN_DEG = 5.0
 # What is left without the low degrees is short, so its padding can be narrow.
 PAD_YX = (80, 80)
-DECAY_M = 50e3
+CORRELATION_M = 50e3
 # Rows that the cubic spline needs beyond the pole.
 _ROWS_BEYOND_POLE = 16
 
@@ -74,7 +74,14 @@ def continue_by_bands(
             rest = values[work] - long_wavelength.field(lat[work], lon, level_m)
             own = slice(out.start - work.start, out.stop - work.start)
             patch = Patch(
-                rest, lat[work], lon, height_m=level_m, pad_yx=PAD_YX, decay_m=DECAY_M, out_rows=own, periodic_lon=True
+                rest,
+                lat[work],
+                lon,
+                height_m=level_m,
+                pad_yx=PAD_YX,
+                correlation_m=CORRELATION_M,
+                out_rows=own,
+                periodic_lon=True,
             )
             for field, height in zip(continued, heights_m, strict=True):
                 field[out] = patch.upward(height) + long_wavelength.field(lat[out], lon, level_m + height)
@@ -131,7 +138,7 @@ def _polar_cap(
         nodes,
         height_m=level_m,
         pad_yx=PAD_YX,
-        decay_m=DECAY_M,
+        correlation_m=CORRELATION_M,
         out_rows=inner,
         out_cols=inner,
         radii=_polar_radii_m,

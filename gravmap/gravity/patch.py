@@ -11,13 +11,13 @@ import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
 from gravmap.errors import InputError
+from gravmap.gravity.padding import FarField, Floats, far_field, pad_periodic
 
-# Why this is not harmonica or GMT: both use one wavenumber scale for the whole grid. Against point masses on the
-# ellipsoid (450 x 900 nodes, 10 km) gravmap's error is 4.8 % of the residual where harmonica with ramp padding has
-# 12.8 % and `gmt grdfft -fg` 10.0 %; with data around the region and a global grid it is 0.07 %, theirs 3.3 % and
-# 3.5 %; and it takes 0.29 of the time and 0.16 of the memory of harmonica (docs/performance.md).
+# Why this is not harmonica or GMT: both use one wavenumber scale for the whole grid, and extend it by constants, ramps
+# or reflections. On fields of many kinds cut at the edges gravmap's error is 0.66 of that of harmonica with a ramp
+# in the median (benchmarks/edges.py); with 5 degrees of data around the region it is 0.1 to 0.6 % of the residual,
+# theirs 3.3 and 3.5 % (docs/performance.md).
 
-Floats = NDArray[np.float32] | NDArray[np.float64]
 # transfer_function(q, radius_m) -> multiplier
 TransferFunction = Callable[[NDArray[Any], Any], NDArray[Any]]
 # radii(lat_deg) -> (along the meridian, along the prime vertical), metres
@@ -28,76 +28,21 @@ SEMI_MAJOR_M = 6_378_137.0
 ECCENTRICITY_SQUARED = 6.694379990141e-3
 
 # To be raised when the operator gives other values than before; stored in the recipe of the fields.
-OPERATOR_VERSION = 1
+OPERATOR_VERSION = 2
+# Versions that differ by no more than the expected error near the edges: a network trained on one reads the others.
+# 2 has another padding than 1.
+INTERCHANGEABLE_VERSIONS = frozenset({1, 2})
 
-# Rows and columns of padding, and the decay length of the longest modes in it, metres. Chosen on two synthetic fields
-# (docs/performance.md): 200 km and 800 km are both worse than 400 km, and so is removing a plane.
-PAD_YX = (200, 250)
-DECAY_M = 400e3
+# Width of the fine padding between the grid and its repetition, metres, and the limits to its rows or columns.
+# Correlation length of the field. How far beyond the grid it is predicted on coarse cells. Chosen on half of the truths
+# of benchmarks/edges.py (docs/performance.md).
+PAD_M = 740e3
+PAD_LIMITS = (32, 250)
+CORRELATION_M = 800e3
+REACH_M = 2000e3
 
 # Beyond this latitude (degrees) the meridians converge too fast for the expansion in latitude.
 MAX_LATITUDE_DEG = 80.0
-
-
-def pad_periodic(values: Floats, pad_yx: tuple[int, int], step_m_yx: tuple[float, float], decay_m: float) -> Floats:
-    r"""Pad a grid so that it is continuous with its periodic repetition.
-
-    For a mode of wavenumber :math:`k` along the edge with value :math:`a` and outward slope :math:`b`, the padding
-    at distance :math:`s` is
-
-    .. math:: (a + (k' a + b)\, s)\, e^{-k' s}\, w(s), \qquad k' = \sqrt{k^2 + 1/L_0^2},
-
-    the decaying solution of the biharmonic equation, damped with the length :math:`L_0`; :math:`w` is half a
-    cosine from 1 to 0 over the padding. The contributions of opposite edges, which meet across the wrap, add up.
-
-    Parameters
-    ----------
-    values : array, shape (ny, nx)
-        The grid, rows and columns evenly spaced, without NaN.
-    pad_yx : (int, int)
-        Number of rows and columns to append, after the last row and the last column.
-    step_m_yx : (float, float)
-        Spacing of rows and of columns, metres.
-    decay_m : float
-        :math:`L_0`, metres.
-
-    Returns
-    -------
-    array, shape (ny + pad_yx[0], nx + pad_yx[1])
-        Of the dtype of `values`; the first ny x nx values are `values`.
-    """
-    rows = _append_rows(values, pad_yx[0], step_m_yx[0], step_m_yx[1], decay_m, periodic=False)
-    # The columns are periodic by now, so the modes along their edge are Fourier modes.
-    return _append_rows(rows.T, pad_yx[1], step_m_yx[1], step_m_yx[0], decay_m, periodic=True).T
-
-
-def _append_rows(
-    values: Floats, count: int, step_m: float, step_along_m: float, decay_m: float, *, periodic: bool
-) -> Floats:
-    """Append `count` rows that lead from the last row of `values` back to the first."""
-    ny, nx = values.shape
-    padded = np.empty((ny + count, nx), dtype=values.dtype)
-    padded[:ny] = values
-    if count == 0:
-        return padded
-    second = min(1, ny - 1)
-    edges = np.stack([values[-1], values[0]])
-    slopes = (edges - np.stack([values[-1 - second], values[second]])) / step_m
-    edges, slopes = edges.astype(np.float64), slopes.astype(np.float64)
-    if periodic:
-        a, b = scipy.fft.rfft(edges, axis=1), scipy.fft.rfft(slopes, axis=1)
-        k = 2 * np.pi * np.arange(a.shape[1]) / (nx * step_along_m)
-    else:
-        a, b = scipy.fft.dct(edges, axis=1), scipy.fft.dct(slopes, axis=1)
-        k = np.pi * np.arange(nx) / (nx * step_along_m)
-    k = np.hypot(k, 1 / decay_m)
-    steps = np.arange(1, count + 1)[:, None]
-    s = steps * step_m
-    decay = np.exp(-k * s) * (0.5 + 0.5 * np.cos(np.pi * steps / (count + 1)))
-    modes = decay * (a[0] + (k * a[0] + b[0]) * s)
-    modes += (decay * (a[1] + (k * a[1] + b[1]) * s))[::-1]
-    padded[ny:] = scipy.fft.irfft(modes, n=nx, axis=1) if periodic else scipy.fft.idct(modes, axis=1)
-    return padded
 
 
 def curvature_radii_m(lat_deg: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -167,10 +112,11 @@ class Patch:
         Geodetic latitude and longitude of the nodes, degrees, evenly spaced.
     height_m : float
         Level of the data above the ellipsoid, metres.
-    pad_yx : (int, int)
-        Rows and columns of padding; rounded up to an efficient transform length.
-    decay_m : float
-        Decay length of the longest modes in the padding, metres.
+    pad_yx : (int, int), optional
+        Rows and columns of padding, rounded up to an efficient transform length, with nothing beyond it. By default the
+        field is also predicted on coarse cells, to 2000 km from the edges.
+    correlation_m : float
+        Correlation length of the field, metres (:func:`gravmap.gravity.padding.pad_periodic`).
     out_rows, out_cols : slice
         The part of the grid for which results are computed.
     periodic_lon : bool
@@ -191,8 +137,8 @@ class Patch:
         lon_deg: ArrayLike,
         *,
         height_m: float = 0.0,
-        pad_yx: tuple[int, int] = PAD_YX,
-        decay_m: float = DECAY_M,
+        pad_yx: tuple[int, int] | None = None,
+        correlation_m: float = CORRELATION_M,
         out_rows: slice = slice(None),
         out_cols: slice = slice(None),
         periodic_lon: bool = False,
@@ -207,50 +153,37 @@ class Patch:
                 f" {MAX_LATITUDE_DEG:g} degrees.",
                 "Choose a --bbox that stays between 80S and 80N.",
             )
-        self.lat, self.height_m = lat, height_m
-        self._radii = radii or curvature_radii_m
+        self.height_m = height_m
         self.shape = (lat.size, lon.size)
         # With explicit bounds, so that they select the same nodes of the padded arrays.
-        self.out_rows, self.out_cols = slice(*out_rows.indices(lat.size)), slice(*out_cols.indices(lon.size))
-        step_lat, step_lon = (
-            np.radians((lat[-1] - lat[0]) / (lat.size - 1)),
-            np.radians((lon[-1] - lon[0]) / (lon.size - 1)),
-        )
-        self._root_cos = np.sqrt(np.cos(np.radians(lat))).astype(np.float32)
-
-        m_mid, n_mid = self._radii(lat.mean())
+        self._out = slice(*out_rows.indices(lat.size)), slice(*out_cols.indices(lon.size))
+        self.out_lat = lat[self._out[0]]
+        radii = radii or curvature_radii_m
+        step_lat, step_lon = (float(np.radians((axis[-1] - axis[0]) / (axis.size - 1))) for axis in (lat, lon))
+        m_mid, n_mid = radii(lat.mean())
         step_m_yx = (float(step_lat * m_mid), float(step_lon * n_mid * np.cos(np.radians(lat.mean()))))
+        if pad_yx is None:
+            pads = [int(np.clip(round(PAD_M / step), *PAD_LIMITS)) for step in step_m_yx]
+        else:
+            pads = list(pad_yx)
         # A length with prime factors up to 11 only, whatever the size of the grid (odd, prime).
-        self._padded = tuple(
-            scipy.fft.next_fast_len(n + pad, real=True) for n, pad in zip(self.shape, pad_yx, strict=True)
-        )
+        lengths = [scipy.fft.next_fast_len(n + pad, real=True) for n, pad in zip(self.shape, pads, strict=True)]
         if periodic_lon:
-            self._padded = (self._padded[0], lon.size)
-        added_yx = (self._padded[0] - lat.size, self._padded[1] - lon.size)
+            lengths[1] = lon.size
+        added_yx = (lengths[0] - lat.size, lengths[1] - lon.size)
         # Laplace's equation on the sphere has no first derivative in latitude for sqrt(cos(latitude)) times the field.
-        weighted = field.astype(np.float32, copy=False) * self._root_cos[:, None]
-        padded = pad_periodic(weighted, added_yx, step_m_yx, decay_m)
-        self._spectrum = scipy.fft.fft(scipy.fft.rfft(padded, axis=1), axis=0, overwrite_x=True)
-        # Wavenumbers per radian of latitude and of longitude.
-        self._p = (2 * np.pi * np.fft.fftfreq(self._padded[0], step_lat)).astype(np.float32)[:, None]
-        self._m = (2 * np.pi * np.fft.rfftfreq(self._padded[1], step_lon)).astype(np.float32)[None, :]
-
-    @property
-    def out_lat(self) -> NDArray[np.float64]:
-        """Latitudes of the rows for which results are computed, degrees."""
-        return self.lat[self.out_rows]
-
-    def nodes_deg(self) -> NDArray[np.float64]:
-        """Latitudes at which the transfer function is evaluated: Chebyshev nodes of the output range."""
-        south, north = self.out_lat[0], self.out_lat[-1]
-        span = north - south
-        # On random fields within 0.015 % of the residual's rms of the result with 16 nodes (docs/performance.md).
-        counts = ((20, 3), (30, 4), (45, 6), (60, 8), (180, 12))
-        count = next(count for limit, count in counts if span <= limit)
-        if span == 0:
-            return np.array([south])
-        x = np.cos(np.pi * (np.arange(count) + 0.5) / count)
-        return np.asarray(0.5 * (south + north) + 0.5 * span * x)
+        root_cos = np.sqrt(np.cos(np.radians(lat))).astype(np.float32)
+        padded = pad_periodic(
+            field.astype(np.float32, copy=False) * root_cos[:, None], added_yx, step_m_yx, correlation_m
+        )
+        steps = (step_lat, step_lon)
+        self._fine = _PeriodicGrid(padded, self.out_lat, self._out[0], steps, height_m, radii)
+        self._far: tuple[FarField, _PeriodicGrid] | None = None
+        if pad_yx is None:
+            far = far_field(padded, self.shape, step_m_yx, correlation_m, REACH_M)
+            rows = np.clip(np.degrees(step_lat) * far.centres(0) + lat[0], -89.0, 89.0)
+            coarse_steps = (step_lat * far.cell_yx[0], step_lon * far.cell_yx[1])
+            self._far = far, _PeriodicGrid(far.values, rows, slice(rows.size), coarse_steps, height_m, radii)
 
     def apply(
         self,
@@ -275,8 +208,77 @@ class Patch:
         -------
         array, shape (rows, columns) of the output, float32
         """
-        columns = min(columns or self._m.size, self._m.size)
-        spectrum, m = self._spectrum[:, :columns], self._m[:, :columns]
+        result = self._fine.apply(transfer_function, columns=columns, along=along)[:, self._out[1]]
+        if self._far is not None:
+            far, grid = self._far
+            cells = grid.apply(transfer_function, along=along)
+            cells = cells.take(np.arange(far.centres(1).size), axis=1, mode="wrap")
+            result += far.at_nodes(cells, *self._out)
+        return np.ascontiguousarray(result)
+
+    def upward(self, height_m: float) -> NDArray[np.float32]:
+        """The field `height_m` metres above the level of the data."""
+        widest = (
+            float(np.cos(np.radians(np.abs(self.out_lat).min()))) if self.out_lat[0] * self.out_lat[-1] > 0 else 1.0
+        )
+        # exp(-11) is 2e-5: shorter wavelengths vanish at this height and need not be computed.
+        shortest = 11.0 * SEMI_MAJOR_M * widest / height_m
+        return self.apply(UpwardContinuation(height_m), columns=int(np.searchsorted(self._fine.m[0], shortest)) + 1)
+
+
+class _PeriodicGrid:
+    """A grid that repeats itself, in the wavenumber domain.
+
+    Parameters
+    ----------
+    values : array
+        The field times the square root of the cosine of latitude.
+    out_lat, out_rows
+        Latitudes of the rows for which results are computed, degrees, and which rows these are.
+    step : (float, float)
+        Spacing in latitude and longitude, radians.
+    height_m, radii
+        As for :class:`Patch`.
+    """
+
+    def __init__(
+        self,
+        values: Floats,
+        out_lat: NDArray[np.float64],
+        out_rows: slice,
+        step: tuple[float, float],
+        height_m: float,
+        radii: Radii,
+    ) -> None:
+        self.out_lat, self.out_rows, self.height_m, self._radii = out_lat, out_rows, height_m, radii
+        self._length = values.shape[1]
+        self._spectrum = scipy.fft.fft(scipy.fft.rfft(values, axis=1), axis=0, overwrite_x=True)
+        # Wavenumbers per radian of latitude and of longitude.
+        self._p = (2 * np.pi * np.fft.fftfreq(values.shape[0], step[0])).astype(np.float32)[:, None]
+        self.m = (2 * np.pi * np.fft.rfftfreq(values.shape[1], step[1])).astype(np.float32)[None, :]
+
+    def nodes_deg(self) -> NDArray[np.float64]:
+        """Latitudes at which the transfer function is evaluated: Chebyshev nodes of the output range."""
+        south, north = self.out_lat[0], self.out_lat[-1]
+        span = north - south
+        # On random fields within 0.015 % of the residual's rms of the result with 16 nodes (docs/performance.md).
+        counts = ((20, 3), (30, 4), (45, 6), (60, 8), (180, 12))
+        count = next(count for limit, count in counts if span <= limit)
+        if span == 0:
+            return np.array([south])
+        x = np.cos(np.pi * (np.arange(count) + 0.5) / count)
+        return np.asarray(0.5 * (south + north) + 0.5 * span * x)
+
+    def apply(
+        self,
+        transfer_function: TransferFunction,
+        *,
+        columns: int | None = None,
+        along: Literal["north", "east"] | None = None,
+    ) -> NDArray[np.float32]:
+        """As :meth:`Patch.apply`, in all columns."""
+        columns = min(columns or self.m.size, self.m.size)
+        spectrum, m = self._spectrum[:, :columns], self.m[:, :columns]
         nodes = self.nodes_deg()
         rows = np.zeros((self.out_lat.size, columns), dtype=np.complex64)
         slopes = np.zeros_like(rows) if along == "north" else None
@@ -302,20 +304,11 @@ class Patch:
             rows = np.asarray((slopes + _real32(0.5 * np.tan(phi)) * rows) / _real32(meridian), dtype=np.complex64)
         elif along == "east":
             rows = np.asarray(rows * (1j * m) / _real32(vertical * np.cos(phi)), dtype=np.complex64)
-        full = np.zeros((rows.shape[0], self._m.size), dtype=np.complex64)
+        full = np.zeros((rows.shape[0], self.m.size), dtype=np.complex64)
         full[:, :columns] = rows
-        result = scipy.fft.irfft(full, n=self._padded[1], axis=1)[:, self.out_cols]
-        result /= self._root_cos[self.out_rows][:, None]
-        return np.ascontiguousarray(result, dtype=np.float32)
-
-    def upward(self, height_m: float) -> NDArray[np.float32]:
-        """The field `height_m` metres above the level of the data."""
-        widest = (
-            float(np.cos(np.radians(np.abs(self.out_lat).min()))) if self.out_lat[0] * self.out_lat[-1] > 0 else 1.0
-        )
-        # exp(-11) is 2e-5: shorter wavelengths vanish at this height and need not be computed.
-        shortest = 11.0 * SEMI_MAJOR_M * widest / height_m
-        return self.apply(UpwardContinuation(height_m), columns=int(np.searchsorted(self._m[0], shortest)) + 1)
+        result = scipy.fft.irfft(full, n=self._length, axis=1)
+        result /= _real32(np.sqrt(np.cos(phi)))
+        return _real32(result)
 
     def _to_rows(self, spectrum: NDArray[Any]) -> NDArray[Any]:
         """Inverse transform in latitude, output rows only; overwrites `spectrum`."""

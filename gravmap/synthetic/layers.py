@@ -35,6 +35,8 @@ _RADIUS_M = 6_371_000.0
 # Lowest degree (4000 km) that a regional grid resolves. Its mean is not degree 0 of the sphere, where a shell attracts
 # twice as much as an infinite slab: degrees below are treated as this one.
 _LONGEST = 10.0
+# Rows and columns of padding. The window ends at zero, so there is nothing to predict beyond it.
+_PAD_YX = (200, 250)
 
 Multiplier = Callable[[FloatArray], FloatArray]
 
@@ -224,6 +226,6 @@ def sphere_gravity(
             value *= np.exp(-cell * k**2)
             return value if filters is None else value * filters(k)
 
-        total += apply_filter((layer.contrast - mean) * window, lat_deg, lon_deg, transfer)
+        total += apply_filter((layer.contrast - mean) * window, lat_deg, lon_deg, transfer, pad_yx=_PAD_YX)
         total += float(plane_transfer_function(np.zeros(1), layer.top_m, layer.bottom_m)[0]) * mean
     return total

@@ -52,7 +52,7 @@ def test_it_falls_with_distance_and_with_what_is_known():
     blind, seen = (edge_error(lat, lon, known, 10e3, 8.0) for known in ((0, 0, 0, 0), (5, 5, 5, 5)))
     assert blind.shape == (20, 20)
     assert (seen < blind).all()
-    assert blind[0, 0] == pytest.approx(8 * 0.245 * 2**0.5, rel=0.02)
+    assert blind[0, 0] == pytest.approx(8 * 0.28 * 2**0.5, rel=0.02)
 
 
 def test_no_estimate_where_enough_is_known(seen):
