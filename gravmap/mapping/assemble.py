@@ -14,6 +14,7 @@ from gravmap.geology.labels import LabelFile, Labels
 from gravmap.lattice import COVER, EARTH_RADIUS_KM, UNUSABLE
 from gravmap.learning.calibration.class_offsets import predict_class
 from gravmap.learning.data.dataset import to_label
+from gravmap.learning.data.outcrop_context import DISTANCE, context_names, distance_km_from_channel
 from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
 from gravmap.mapping.layers import (
@@ -27,6 +28,7 @@ from gravmap.mapping.layers import (
     NEAR,
     NODATA,
     OUTCROP,
+    PROBABILITY,
     SECOND,
     SPREAD,
     UNMAPPED,
@@ -278,6 +280,7 @@ class Assembler:
             AGREEMENT.name: blended.agreement,
             SPREAD.name: blended.spread,
         }
+        outcrop_km, null_class = self._from_outcrop(lat, lon)
         shown = predict_class(np.where(predicted, probability, 0), self._predictor.class_offsets)
         lithology = np.where(predicted, to_label(shown), NODATA)
         mapped, near = None, np.zeros_like(predicted)
@@ -288,6 +291,9 @@ class Assembler:
             if not self._everywhere:
                 mapped = surface
                 lithology = np.where(is_outcrop(mapped), mapped, lithology)
+                if null_class is not None:
+                    null_class = np.where(is_outcrop(mapped), mapped, null_class)
+        uncertainty[PROBABILITY.name] = _probability_of(lithology, probability)
         cover_m = None
         if blended.cover_km is not None:
             # Outcrop has no cover, shown as mapped or not; on unmapped ground it is not known whether there is any.
@@ -297,6 +303,7 @@ class Assembler:
         if dissimilarity is not None:
             uncertainty[DISSIMILARITY.name] = dissimilarity
         unknown = np.float32(np.nan)
+        gravity = [self._predictor.fields.interpolate(name, lat, lon) for name in self._predictor.gravity_names]
         return Block(
             rows.start,
             columns.start,
@@ -305,7 +312,21 @@ class Assembler:
             {band.name: np.where(predicted, uncertainty[band.name], unknown) for band in self.bands},
             classify_evidence(mapped, near, dissimilarity, predicted, unmapped),
             cover_m,
+            np.where(inside, np.stack(gravity), unknown) if gravity else None,
+            None if outcrop_km is None else np.where(inside, outcrop_km, unknown),
+            None if null_class is None else np.where(lithology == NODATA, NODATA, null_class).astype(np.uint8),
         )
+
+    def _from_outcrop(
+        self, lat: NDArray[np.float64], lon: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32] | None, NDArray[np.uint8] | None]:
+        """Return distance to mapped outcrop and class by label diffusion, the null model; None without outcrop."""
+        fields = self._predictor.fields
+        if fields.outcrop is None:
+            return None, None
+        logs = [fields.interpolate(name, lat, lon) for name in context_names(self._plan.classes)[: self._plan.classes]]
+        distance = distance_km_from_channel(fields.interpolate(DISTANCE, lat, lon))
+        return distance.astype(np.float32), to_label(np.argmax(logs, axis=0))
 
     def _fields_known(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return whether every field is known at the node nearest to each cell."""
@@ -373,6 +394,13 @@ def uncertainty_measures(probability: NDArray[np.float32]) -> dict[str, NDArray[
         SECOND.name: to_label(second).astype(np.float32),
     }
     return {name: np.where(known, values, np.nan).astype(np.float32) for name, values in measures.items()}
+
+
+def _probability_of(classes: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probability of a class index, cell by cell; NaN where there is no class."""
+    known = classes != NODATA
+    band = np.where(known, classes, 1).astype(np.intp)[None] - 1
+    return np.where(known, np.take_along_axis(probability, band, axis=0)[0], np.float32(np.nan))
 
 
 def _index_range(index: NDArray[np.int64]) -> slice:

@@ -24,6 +24,12 @@ THICKNESS_NODATA = 65535
 THICKNESS_COLOURS = "YlGnBu"
 """Colour map of matplotlib, from thin to thick."""
 
+GRAVITY_STEP_MGAL, GRAVITY_LEAST_MGAL = 0.02, -655.36
+"""``gravity.tif`` stores round((value - least) / step) as uint16, which holds any Bouguer anomaly on Earth."""
+
+DISTANCE_STEP_KM = 0.05
+"""``outcrop_distance.tif`` stores round(value / step) as uint16: up to 3276 km."""
+
 OUTCROP, NEAR, COVERED, EXTRAPOLATED, UNMAPPED = 1, 2, 3, 4, 5
 """Values of the evidence layer: what the class of a cell is based on; without a class where the map is blank."""
 
@@ -106,7 +112,10 @@ DISSIMILARITY = UncertaintyBand(
     "threshold beyond which the network extrapolates; 2.54 or more is 2.54",
     1 / 100,
 )
-BANDS = (ENTROPY, MARGIN, SECOND, AGREEMENT, SPREAD, DISSIMILARITY)
+PROBABILITY = UncertaintyBand(
+    "probability", "probability of the class of the map: on mapped outcrop the predicted one of its class", 1 / 200
+)
+BANDS = (ENTROPY, MARGIN, SECOND, AGREEMENT, SPREAD, DISSIMILARITY, PROBABILITY)
 """In the order of the file; the spread only with an ensemble, the dissimilarity only if a run has an area of
 applicability."""
 
@@ -131,6 +140,12 @@ class Block:
     cover_m : (3, h, w) float32, optional
         Thickness of the cover, metres, in the order of `THICKNESS_BANDS`; NaN no data. None without a network that
         outputs it.
+    gravity_mgal : (F, h, w) float32, optional
+        Gravity fields, mGal; NaN unknown.
+    outcrop_km : (h, w) float32, optional
+        Distance to the nearest mapped outcrop, km; NaN no data. None without mapped outcrop.
+    null_class : (h, w) uint8, optional
+        Class index of the null model; 255 no data. None without mapped outcrop.
     """
 
     row: int
@@ -140,3 +155,6 @@ class Block:
     uncertainty: dict[str, NDArray[np.float32]]
     evidence: NDArray[np.uint8]
     cover_m: NDArray[np.float32] | None = None
+    gravity_mgal: NDArray[np.float32] | None = None
+    outcrop_km: NDArray[np.float32] | None = None
+    null_class: NDArray[np.uint8] | None = None

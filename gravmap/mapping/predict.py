@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 
 MAP_FILE_PREFIXES = (
     *("lithology", "probability", "uncertainty", "evidence", "map", "item", "provenance", "report"),
-    *("cover_thickness", "demo", "under_cover", "attribution"),
+    *("cover_thickness", "gravity", "outcrop_distance", "null_model", "explore", "demo", "under_cover", "attribution"),
 )
 """Names of a map's files start with one of these; a folder with any other file is not replaced."""
 
@@ -327,6 +328,15 @@ def _write_rasters(
     labels = None if labels_path is None else LabelFile(labels_path)
     try:
         grid, fields = plan.grid, predictor.fields
+        # Of another class table than the network's, as --everywhere allows it, outcrop is no null model.
+        if labels_path is not None and (predictor.reads_outcrop or not options.everywhere):
+            progress(0, 1, "outcrop context")
+            (unfinished.folder / WINDOWS_FOLDER).mkdir(exist_ok=True)
+            path = unfinished.folder / WINDOWS_FOLDER / "outcrop.npy"
+            with nullcontext() if predictor.reads_outcrop else suppress(InputError):  # no outcrop, or of one class
+                fields.outcrop = write_outcrop_context(
+                    path, fields.lat, fields.lon, labels_path, plan.windows, plan.classes
+                )
 
         def distance_km(rows: slice, columns: slice) -> NDArray[np.float64]:
             return distance_km_from_channel(fields.interpolate(DISTANCE, grid.lat_deg[rows], grid.lon_deg[columns]))
@@ -356,14 +366,10 @@ def _write_rasters(
             near_km=options.near_km,
             crs=options.crs,
             thickness=bool(plan.thickness_runs),
+            gravity=predictor.gravity_names,
+            outcrop=fields.outcrop is not None,
         ) as writer:
             (unfinished.folder / WINDOWS_FOLDER).mkdir(exist_ok=True)
-            if labels_path is not None and predictor.reads_outcrop:
-                progress(0, 1, "outcrop context")
-                path = unfinished.folder / WINDOWS_FOLDER / "outcrop.npy"
-                fields.outcrop = write_outcrop_context(
-                    path, fields.lat, fields.lon, labels_path, plan.windows, plan.classes
-                )
             _run_jobs(unfinished, predictor, plan, options, progress)
             block_slices = list(blocks(grid.shape))
             for done, (rows, columns) in enumerate(block_slices):

@@ -30,7 +30,10 @@ from gravmap.mapping.files.polygons import write_polygons
 from gravmap.mapping.files.projection import GEOGRAPHIC, read_crs, reproject_nearest, reprojected_grid
 from gravmap.mapping.files.styles import class_raster_qml, class_raster_sld, ramp_raster_qml
 from gravmap.mapping.layers import (
+    DISTANCE_STEP_KM,
     EVIDENCE_COLOURS,
+    GRAVITY_LEAST_MGAL,
+    GRAVITY_STEP_MGAL,
     THICKNESS_BANDS,
     THICKNESS_COLOURS,
     UNMAPPED,
@@ -46,6 +49,11 @@ THICKNESS = Layer(
     tuple(Band(name, 1.0, {"meaning": meaning}, "m") for name, meaning in THICKNESS_BANDS.items()),
     dtype="uint16",
 )
+OUTCROP_DISTANCE = Layer(
+    "outcrop_distance", (Band("distance to mapped outcrop", DISTANCE_STEP_KM, {}, "km"),), dtype="uint16"
+)
+GRAVITY, NULL_MODEL = "gravity", "null_model"
+"""Names of the layers whose bands and classes depend on the fields and the legend."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +152,23 @@ def _geographic(grid: MapGrid) -> dict[str, Any]:
     }
 
 
+def _gravity_layer(names: Sequence[str]) -> Layer:
+    bands = tuple(Band(name, GRAVITY_STEP_MGAL, {}, "mGal", GRAVITY_LEAST_MGAL) for name in names)
+    return Layer(GRAVITY, bands, dtype="uint16")
+
+
+def _null_model_layer(legend: Legend) -> Layer:
+    meaning = {"meaning": "the class by label diffusion from mapped outcrop, without gravity"}
+    return Layer(NULL_MODEL, (Band("class index", 1.0, meaning),), class_rows(legend))
+
+
 class MapWriter:
     """Writes the blocks of a map, in any order, to rasters, polygons and styles that GIS software opens directly.
 
-    Writes ``lithology.tif``, ``probability.tif``, ``uncertainty.tif``, ``evidence.tif`` and with `thickness`
-    ``cover_thickness.tif`` (cloud-optimized GeoTIFF; the class layers with ``.aux.xml``), ``lithology.gpkg``, and
-    styles (``.qml``, ``lithology.sld``). Cells that are in no block are no data.
+    Writes ``lithology.tif``, ``probability.tif``, ``uncertainty.tif``, ``evidence.tif``, with `thickness`
+    ``cover_thickness.tif``, with `gravity` ``gravity.tif``, and with `outcrop` ``outcrop_distance.tif`` and
+    ``null_model.tif`` (cloud-optimized GeoTIFF; the class layers with ``.aux.xml``), ``lithology.gpkg``, and styles
+    (``.qml``, ``lithology.sld``). Cells that are in no block are no data.
 
     A context manager: unfinished files are removed at the end.
 
@@ -172,6 +191,10 @@ class MapWriter:
         its centre.
     thickness : bool
         Whether the blocks have the thickness of the cover.
+    gravity : sequence of str
+        Names of the gravity fields of the blocks.
+    outcrop : bool
+        Whether the blocks have the distance to outcrop and the class of the null model.
 
     Raises
     ------
@@ -190,6 +213,8 @@ class MapWriter:
         near_km: float,
         crs: str | None = None,
         thickness: bool = False,
+        gravity: Sequence[str] = (),
+        outcrop: bool = False,
     ) -> None:
         self.folder, self.grid, self.bands = folder, grid, tuple(bands)
         self.legend = Legend(legend.name, legend.bedrock)  # a map never shows cover
@@ -197,7 +222,12 @@ class MapWriter:
         self.tags = {"GRAVMAP_VERSION": __version__, "TIFFTAG_SOFTWARE": f"gravmap {__version__}", **tags}
         geographic = _geographic(grid)
         self._reprojected = output_grid(grid, crs)
-        self.layers = (*self._layers(), *([THICKNESS] if thickness else []))
+        self.layers = (
+            *self._layers(),
+            *([THICKNESS] if thickness else []),
+            *([_gravity_layer(gravity)] if gravity else []),
+            *([OUTCROP_DISTANCE, _null_model_layer(self.legend)] if outcrop else []),
+        )
         folder.mkdir(parents=True, exist_ok=True)
         self._plain = {layer.name: folder / f".{layer.name}.plain.tif" for layer in self.layers}
         self._open: dict[str, Any] = {}
@@ -258,6 +288,14 @@ class MapWriter:
             self._open["evidence"].write(block.evidence, 1, window=window)
             if block.cover_m is not None:
                 self._open[THICKNESS.name].write(quantise(block.cover_m, 1.0, THICKNESS.dtype), window=window)
+            if block.gravity_mgal is not None:
+                stored = quantise(block.gravity_mgal, GRAVITY_STEP_MGAL, "uint16", GRAVITY_LEAST_MGAL)
+                self._open[GRAVITY].write(stored, window=window)
+            if block.outcrop_km is not None:
+                stored = quantise(block.outcrop_km, DISTANCE_STEP_KM, "uint16")
+                self._open[OUTCROP_DISTANCE.name].write(stored, 1, window=window)
+            if block.null_class is not None:
+                self._open[NULL_MODEL].write(block.null_class, 1, window=window)
 
     def finish(self, progress: Progress = silent) -> MapFiles:
         """Convert the blocks written so far to the files of the map.

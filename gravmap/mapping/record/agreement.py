@@ -17,7 +17,10 @@ from gravmap.mapping.record.finding import AS_RECORDED, DISAGREES, Finding
 from gravmap.mapping.record.provenance import THICKNESS
 from gravmap.mapping.record.raster_content import blocks, count_values, measure_thickness, read_attribute_table
 
-RASTERS = ("lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif", THICKNESS)
+RASTERS = (
+    *("lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif", THICKNESS),
+    *("gravity.tif", "outcrop_distance.tif", "null_model.tif"),
+)
 
 # Areas are sums of many small numbers, written in decimal: so far apart they may be.
 AREA_TOLERANCE = 1e-4

@@ -56,6 +56,18 @@ KINDS = {
     "cover_thickness.tif": Kind(
         "cover_thickness", MediaType.COG, ("data",), "Thickness of the cover in metres: median and 80 % interval"
     ),
+    "gravity.tif": Kind(
+        "gravity", MediaType.COG, ("data",), "Gravity fields that the network reads, and Bouguer gravity"
+    ),
+    "outcrop_distance.tif": Kind(
+        "outcrop_distance", MediaType.COG, ("data",), "Distance to the nearest mapped outcrop"
+    ),
+    "null_model.tif": Kind(
+        "null_model", MediaType.COG, ("data",), "Class by label diffusion from mapped outcrop, without gravity"
+    ),
+    "map.qgz": Kind(
+        "qgis", "application/x-qgis-project", ("metadata", "style"), "QGIS project with every layer styled"
+    ),
     "lithology.gpkg": Kind(
         "polygons", MediaType.GEOPACKAGE, ("data",), "Polygons by class, styled, with their evidence"
     ),
@@ -145,7 +157,7 @@ def _bands(path: Path, classes: Mapping[int, Mapping[str, Any]]) -> list[dict[st
         band["raster:spatial_resolution"] = round(side_m, 2)
         if band["name"] == "second class":
             band["classification:classes"] = [each.to_dict() for each in class_objects(classes)]
-    if path.name == "lithology.tif":
+    if path.name in ("lithology.tif", "null_model.tif"):
         bands[0]["classification:classes"] = _counted(path, classes)
     if path.name == "evidence.tif":
         bands[0]["classification:classes"] = _counted(path, _evidence_classes(path))
