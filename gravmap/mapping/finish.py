@@ -11,6 +11,7 @@ from typing import Any
 from gravmap.errors import InputError
 from gravmap.geology.legend import Legend
 from gravmap.learning.data.outcrop_context import in_short
+from gravmap.mapping.files.qgis_project import write_qgis_project
 from gravmap.mapping.page.figures import draw_pictures
 from gravmap.mapping.page.report import write_report
 from gravmap.mapping.page.words import region_title
@@ -57,7 +58,7 @@ class MapInputs:
 
 
 def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, inputs: MapInputs) -> None:
-    """Write ``provenance.json``, pictures, ``report.html`` and ``item.json`` beside a map's rasters.
+    """Write ``map.qgz``, ``provenance.json``, pictures, ``report.html`` and ``item.json`` beside a map's rasters.
 
     Parameters
     ----------
@@ -90,6 +91,7 @@ def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, inputs: Map
         home=home,
     )
     title = region_title(inputs.name)
+    write_qgis_project(folder, title)
     draw_pictures(folder, legend, title=title, notes=_notes(folder, plan))
     update_checksums(folder)  # the report lists the files of the record, including the pictures
     write_report(

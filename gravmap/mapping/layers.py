@@ -30,6 +30,9 @@ GRAVITY_STEP_MGAL, GRAVITY_LEAST_MGAL = 0.02, -655.36
 DISTANCE_STEP_KM = 0.05
 """``outcrop_distance.tif`` stores round(value / step) as uint16: up to 3276 km."""
 
+DISTANCE_COLOURS = "YlOrBr"
+"""Colour map of matplotlib, from near to far."""
+
 OUTCROP, NEAR, COVERED, EXTRAPOLATED, UNMAPPED = 1, 2, 3, 4, 5
 """Values of the evidence layer: what the class of a cell is based on; without a class where the map is blank."""
 

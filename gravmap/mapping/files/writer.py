@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 from rasterio.windows import Window
@@ -30,6 +31,7 @@ from gravmap.mapping.files.polygons import write_polygons
 from gravmap.mapping.files.projection import GEOGRAPHIC, read_crs, reproject_nearest, reprojected_grid
 from gravmap.mapping.files.styles import class_raster_qml, class_raster_sld, ramp_raster_qml
 from gravmap.mapping.layers import (
+    DISTANCE_COLOURS,
     DISTANCE_STEP_KM,
     EVIDENCE_COLOURS,
     GRAVITY_LEAST_MGAL,
@@ -52,6 +54,7 @@ THICKNESS = Layer(
 OUTCROP_DISTANCE = Layer(
     "outcrop_distance", (Band("distance to mapped outcrop", DISTANCE_STEP_KM, {}, "km"),), dtype="uint16"
 )
+_SAMPLED_PX = 1000  # of a field, for the ends of its colour scale
 GRAVITY, NULL_MODEL = "gravity", "null_model"
 """Names of the layers whose bands and classes depend on the fields and the legend."""
 
@@ -130,6 +133,30 @@ def thickness_scale_m(path: Path) -> float:
     return max(1, math.ceil(largest / 500)) * 500.0
 
 
+def gravity_scale(path: Path, number: int) -> tuple[str, float, float]:
+    """Colours of a band of ``gravity.tif`` and the values at their ends, mGal: 98 % of its values lie between them.
+
+    A residual, whose zero has a meaning, has diverging colours, the same on both sides.
+    """
+    with rasterio.open(path) as raster:
+        factor = max(1.0, max(raster.shape) / _SAMPLED_PX)
+        shape = tuple(max(1, round(side / factor)) for side in raster.shape)
+        stored = raster.read(number, out_shape=shape, masked=True).compressed()
+        values = stored * raster.scales[number - 1] + raster.offsets[number - 1]
+        name = str(raster.descriptions[number - 1])
+    low, high = (float(end) for end in np.percentile(values, (1, 99))) if values.size else (0.0, 1.0)
+    if name.startswith("residual"):
+        high = max(abs(low), abs(high), 1.0)
+        return "RdBu_r", -high, high
+    return "viridis", low, max(high, low + 1.0)
+
+
+def distance_scale_km(path: Path) -> float:
+    """End of the colour scale of ``outcrop_distance.tif``: its largest value."""
+    with rasterio.open(path) as raster:
+        return max(1.0, float(raster.tags(1).get("STATISTICS_MAXIMUM", 0)) * raster.scales[0])
+
+
 def output_grid(grid: MapGrid, crs: str | None) -> dict[str, Any] | None:
     """Return the grid of the files in another coordinate system than longitude and latitude; None in these.
 
@@ -150,6 +177,13 @@ def _geographic(grid: MapGrid) -> dict[str, Any]:
         "height": grid.shape[0],
         "width": grid.shape[1],
     }
+
+
+def _likeliest_band(path: Path) -> int:
+    """The band with the largest mean: the raster opens on a class that there is, not on the first of the legend."""
+    with rasterio.open(path) as raster:
+        means = [float(raster.tags(number).get("STATISTICS_MEAN", 0)) for number in raster.indexes]
+    return means.index(max(means)) + 1
 
 
 def _gravity_layer(names: Sequence[str]) -> Layer:
@@ -344,12 +378,18 @@ class MapWriter:
 
     def _styles(self) -> dict[str, str]:
         texts = {
-            "probability.qml": ramp_raster_qml("viridis"),
+            "probability.qml": ramp_raster_qml("viridis", band=_likeliest_band(self.folder / "probability.tif")),
             "uncertainty.qml": ramp_raster_qml("cividis"),
         }
         if THICKNESS in self.layers:
             path = self.folder / f"{THICKNESS.name}.tif"
             texts[f"{THICKNESS.name}.qml"] = ramp_raster_qml(THICKNESS_COLOURS, high=thickness_scale_m(path))
+        names = [layer.name for layer in self.layers]
+        if GRAVITY in names:
+            texts[f"{GRAVITY}.qml"] = ramp_raster_qml(*gravity_scale(self.folder / f"{GRAVITY}.tif", 1))
+        if OUTCROP_DISTANCE in self.layers:
+            high = distance_scale_km(self.folder / f"{OUTCROP_DISTANCE.name}.tif")
+            texts[f"{OUTCROP_DISTANCE.name}.qml"] = ramp_raster_qml(DISTANCE_COLOURS, high=high)
         for layer in self.layers:
             if layer.rows is not None:
                 texts[f"{layer.name}.qml"] = class_raster_qml(layer.rows)
