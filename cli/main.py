@@ -41,6 +41,7 @@ COMMANDS = (
     "evaluate",
     "prior-check",
     "predict",
+    "explore",
     "explain",
     "verify",
     "export",

@@ -12,6 +12,7 @@ from gravmap.errors import InputError
 from gravmap.geology.legend import Legend
 from gravmap.learning.data.outcrop_context import in_short
 from gravmap.mapping.files.qgis_project import write_qgis_project
+from gravmap.mapping.page.explore import write_explore_page
 from gravmap.mapping.page.figures import draw_pictures
 from gravmap.mapping.page.report import write_report
 from gravmap.mapping.page.words import region_title
@@ -42,6 +43,8 @@ class MapInputs:
         Label raster; tile set of the runs, on which null models are scored.
     others : mapping of str to Path
         Role to path of all other input files.
+    explore : bool
+        Whether ``explore.html`` is written, too.
     start : float
         Start time, on the clock of ``time.monotonic``.
     """
@@ -54,6 +57,7 @@ class MapInputs:
     labels: Path | None
     tiles: Path | None
     others: Mapping[str, Path] = field(default_factory=dict)
+    explore: bool = False
     start: float = field(default_factory=time.monotonic)
 
 
@@ -77,6 +81,8 @@ def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, inputs: Map
     ------
     InputError
         An input or a run has become missing or damaged.
+    GravmapError
+        Bokeh, which ``explore.html`` needs, is not installed.
     """
     write_provenance(
         folder,
@@ -102,6 +108,8 @@ def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, inputs: Map
         compared=runs_of_other_splits(inputs.runs),
         title=title,
     )
+    if inputs.explore:
+        write_explore_page(folder)
     write_item(folder)
     update_checksums(folder)
 

@@ -29,6 +29,7 @@ from gravmap.mapping.finish import MapInputs, finish_map
 from gravmap.mapping.inference import RESUME_HINT, InferenceTask, run_inference, run_inference_in_processes
 from gravmap.mapping.options import Options, Verdicts, settings, tags
 from gravmap.mapping.outcrop_file import mapped_outcrop, write_outcrop_context
+from gravmap.mapping.page.explore import require_bokeh
 from gravmap.mapping.plan import WINDOWS_FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
 from gravmap.mapping.record.provenance import THICKNESS
@@ -172,6 +173,8 @@ def predict(
         folder.
     DeviceError
         The device is not available, or its memory is too small.
+    GravmapError
+        `options` wants ``explore.html``, and Bokeh is not installed.
 
     See Also
     --------
@@ -219,6 +222,8 @@ def predict(
     start = time.monotonic()
     options = options or Options()
     _check_inputs(out_folder, fields_path, run_folders, labels_path, region)
+    if options.explore:
+        require_bokeh()
     clip = region if isinstance(region, Clip) else None
     check_output_folder(out_folder, overwrite)
     with Predictor(fields_path, run_folders, options.device) as predictor:
@@ -244,6 +249,7 @@ def predict(
                 labels_path,
                 tiles_path,
                 {} if clip is None else {"polygon": clip.path},
+                options.explore,
                 start,
             )
             progress(1, 1, "pictures and report")

@@ -154,7 +154,7 @@ def gravity_scale(path: Path, number: int) -> tuple[str, float, float]:
 def distance_scale_km(path: Path) -> float:
     """End of the colour scale of ``outcrop_distance.tif``: its largest value."""
     with rasterio.open(path) as raster:
-        return max(1.0, float(raster.tags(1).get("STATISTICS_MAXIMUM", 0)) * raster.scales[0])
+        return max(1.0, float(raster.tags(1).get("STATISTICS_MAXIMUM", 0)) * float(raster.scales[0]))
 
 
 def output_grid(grid: MapGrid, crs: str | None) -> dict[str, Any] | None:

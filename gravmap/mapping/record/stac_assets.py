@@ -82,6 +82,7 @@ KINDS = {
         "cover_thickness_map_pdf", MediaType.PDF, ("visual",), "Thickness of the cover and its interval for printing"
     ),
     "report.html": Kind("report", MediaType.HTML, ("metadata",), "The map, its scores and its limits on one page"),
+    "explore.html": Kind("explore", MediaType.HTML, ("overview",), "The map to explore in a browser"),
     "provenance.json": Kind(
         "provenance", MediaType.JSON, ("metadata",), "What the map was made of; `gravmap verify` checks it"
     ),
