@@ -104,15 +104,16 @@ def write_explore_page(folder: Path, path: Path | None = None) -> ExplorePage:
     path = path or folder / FILE
     budget = _DATA_BYTES
     while True:
-        sheet = read_sheet(folder, _longest_px(folder, budget), _OTHERS)
-        text = _page(folder, sheet, record)
+        longest_px = _longest_px(folder, budget)
+        sheet = read_sheet(folder, longest_px, _OTHERS)
+        reduced = max(1.0, max(sheet.cells) / longest_px)
+        text = _page(folder, sheet, record, reduced)
         if len(text.encode()) <= MOST_BYTES or budget < _DATA_BYTES / 50:
             break
         budget //= 2
     write_text(path, text)
-    rows = sheet.lithology.shape[0]
     missing = [f"{name}.tif" for name in _EXPECTED if not (folder / f"{name}.tif").exists()]
-    return ExplorePage(path, sheet.lithology.shape, _reduced(folder, sheet, rows), missing)
+    return ExplorePage(path, sheet.lithology.shape, reduced, missing)
 
 
 def check_map(folder: Path) -> dict[str, Any]:
@@ -175,25 +176,20 @@ def _longest_px(folder: Path, budget: int) -> int:
     return max(2, int(max(rows, columns) / factor))
 
 
-def _reduced(folder: Path, sheet: Sheet, rows: int) -> float:
-    return max(1.0, sheet.cells[0] / rows) if sheet.crs == "EPSG:4326" else 1.0
-
-
-def _page(folder: Path, sheet: Sheet, record: Mapping[str, Any]) -> str:
+def _page(folder: Path, sheet: Sheet, record: Mapping[str, Any], reduced: float) -> str:
     from bokeh.embed import components
     from bokeh.resources import Resources
 
     script, divs = components({"map": map_figure(sheet), "profile": profile_figures()}, wrap_script=False)
     resources = Resources(mode="inline", components=["bokeh"])
     title = region_title(str(record["settings"].get("region") or folder.resolve().name))
-    shown = max(1.0, sheet.cells[0] / sheet.lithology.shape[0])
     return render(
         "explore.html.j2",
         title=title,
         mark=Markup(_mark(record)),
         bounds=degrees(sheet.bounds_wsen),
         everywhere=sheet.everywhere,
-        reduced=shown if shown > 1.01 else 0.0,
+        reduced=reduced if reduced > 1.01 else 0.0,
         data=_data(folder, sheet, record),
         bokeh=Markup(resources.render_js()),
         # A script ends at the first such tag in it, wherever it stands.
