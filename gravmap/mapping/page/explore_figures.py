@@ -43,8 +43,8 @@ def map_figure(sheet: Sheet) -> Any:
     )
     plot.toolbar.logo = None
     plot.toolbar.autohide = False
-    plot.xaxis.formatter = PrintfTickFormatter(format="%g°")
-    plot.yaxis.formatter = PrintfTickFormatter(format="%g°")
+    plot.xaxis.formatter = PrintfTickFormatter(format="%.7g°")
+    plot.yaxis.formatter = PrintfTickFormatter(format="%.7g°")
     plot.xaxis.axis_label, plot.yaxis.axis_label = "Longitude, east", "Latitude, north"
     plot.axis.axis_label_text_font_style = "normal"
     plot.grid.grid_line_alpha = 0.15

@@ -333,14 +333,9 @@
     map.x_range.change.connect(measure);
     measure();
 
-    let waiting = null;
-    function point(lon, lat) {
-      if (waiting === null) requestAnimationFrame(() => { read(...waiting); waiting = null; });
-      waiting = [lon, lat];
-    }
     let ends = [], placeAt = null;
     map.js_event_callbacks = new Map(Object.entries({
-      mousemove: [event => point(event.x, event.y)],
+      mousemove: [event => read(event.x, event.y)],
       wheel: [() => { moved = true; }],
       pan: [() => { moved = true; }],
       reset: [() => { moved = false; fit(true); }],
@@ -357,7 +352,7 @@
       if (placeAt === null) return;
       const place = placeAt(event.x);
       spot.data = {x: [place[0]], y: [place[1]]};
-      point(...place);
+      read(...place);
     };
     const leave = () => { spot.data = {x: [], y: []}; };
     for (const plot of [models.plot, models.strips]) {
