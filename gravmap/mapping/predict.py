@@ -222,8 +222,6 @@ def predict(
     start = time.monotonic()
     options = options or Options()
     _check_inputs(out_folder, fields_path, run_folders, labels_path, region)
-    if options.explore:
-        require_bokeh()
     clip = region if isinstance(region, Clip) else None
     check_output_folder(out_folder, overwrite)
     with Predictor(fields_path, run_folders, options.device) as predictor:
@@ -300,6 +298,8 @@ def plan_prediction(
         As :func:`predict`.
     """
     check_output_folder(out_folder, overwrite)
+    if options.explore:
+        require_bokeh()
     clip = region if isinstance(region, Clip) else None
     box = region.region if isinstance(region, Clip) else region
     plan = predictor.plan(box, options.scales_deg, options.resolution_deg, clip=clip, flips=options.flips)

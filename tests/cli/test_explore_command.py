@@ -1,6 +1,7 @@
 """`gravmap explore`: writes a page, opens it where there is a browser, and says where it is."""
 
 import json
+import sys
 import webbrowser
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def test_what_is_no_map_is_refused(tmp_path):
 
 def test_without_bokeh_it_says_what_to_install(tmp_path, monkeypatch):
     make_explorable(tmp_path / "map")
-    monkeypatch.setitem(__import__("sys").modules, "bokeh", None)
+    monkeypatch.setitem(sys.modules, "bokeh", None)
     done = run(tmp_path / "map")
     assert done.exit_code == 1
     assert 'pip install "gravmap[explore]"' in done.output

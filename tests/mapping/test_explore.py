@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -148,7 +149,7 @@ def test_no_map_is_refused_before_anything_is_written(tmp_path):
 
 def test_without_bokeh_the_error_says_how_to_install_it(tmp_path, monkeypatch):
     make_explorable(tmp_path / "map")
-    monkeypatch.setitem(__import__("sys").modules, "bokeh", None)
+    monkeypatch.setitem(sys.modules, "bokeh", None)
     with pytest.raises(GravmapError, match=r"gravmap\[explore\]"):
         write_explore_page(tmp_path / "map")
     assert not (tmp_path / "map" / "explore.html").exists()
