@@ -47,6 +47,7 @@ addEventListener("load", async () => {
     found.places.push({place: shown("place"), kind: shown("class"), values: shown("values"), bars});
   }
   const image = () => Array.from(find("image").get_column("image")[0]);
+  found.northwest = image()[(ROWS - 1) * COLUMNS];  // Bokeh's first row is the southernmost
   for (const input of document.querySelectorAll("#layers input")) {
     input.click();
     found.layers[input.value] = [shown("legend-title"), new Set(image()).size];
@@ -88,7 +89,9 @@ def seen(tmp_path_factory):
     track = json.dumps([centre(2, 3), centre(2, 40)])
     probe = page.with_name("probe.html")
     text = page.read_text(encoding="utf-8")
-    probe.write_text(text.replace("</body>", PROBE.replace("PLACES", places).replace("TRACK", track)), encoding="utf-8")
+    script = PROBE.replace("PLACES", places).replace("TRACK", track)
+    script = script.replace("ROWS", str(ROWS)).replace("COLUMNS", str(COLUMNS))
+    probe.write_text(text.replace("</body>", script), encoding="utf-8")
     dumped, messages = browse(probe, "--virtual-time-budget=20000", "--window-size=1400,900", "--dump-dom")
     found = re.search(r'data-found="([^"]*)"', dumped)
     assert found, messages
@@ -143,6 +146,8 @@ def test_every_layer_is_painted_and_a_class_opens_its_probability(seen):
     )
     assert all(colours > 1 for _, colours in layers.values())
     assert layers["lithology"][1] == len(np.unique(seen[0].lithology))
+    red, green, blue = bytes.fromhex(LEGEND.bedrock[seen[0].lithology[0, 0] - 1].colour[1:])
+    assert seen[2]["northwest"] == 0xFF << 24 | blue << 16 | green << 8 | red
     assert layers["residual_10km"][0].lower() == "residual gravity 10 km, mgal"
     assert layers["clicked"][0].lower() == "probability of cambrian"
 
