@@ -53,7 +53,7 @@ def map_figure(sheet: Sheet) -> Any:
     image = ColumnDataSource({"image": [np.zeros((2, 2), np.uint32)]}, name="image")
     plot.image_rgba("image", source=image, x=west, y=south, dw=east - west, dh=north - south, level="image")
     if sheet.unmapped is not None:
-        dots: dict[str, Any] = {"hatch_pattern": "dot", "hatch_color": MUTED, "hatch_scale": 12, "line_color": None}
+        dots: dict[str, Any] = {"hatch_pattern": "dot", "hatch_color": MUTED, "hatch_scale": 10, "line_color": None}
         alpha = _UNSEEN if sheet.fills_unmapped else 1.0
         source = ColumnDataSource(_polygons(sheet, sheet.unmapped))
         plot.multi_polygons(
