@@ -42,6 +42,7 @@ COMMANDS = (
     "prior-check",
     "predict",
     "run",
+    "explore",
     "explain",
     "verify",
     "export",

@@ -58,6 +58,7 @@ class PredictOptions:
     crs: str | None
     no_prior_check: bool
     output: Path | None
+    explore: bool
     gpus: int | None
     device: str
     batch_size: int
@@ -175,6 +176,11 @@ Examples:
 @option_group(
     "Output",
     output_option("Folder of the map (default: maps/REGION).", "DIR"),
+    option(
+        "--explore",
+        is_flag=True,
+        help="Write explore.html, too, a map to explore in a browser: as `gravmap explore` does afterwards.",
+    ),
     overwrite_option,
     dry_run_option,
 )
@@ -184,8 +190,9 @@ def command(session: Session, **options: Any) -> None:
 
     Mapped outcrop is shown as mapped; the network predicts the bedrock under mapped cover. What data/labels.tif shows
     as neither (lakes, unusable codes, beyond the map) stays blank. Writes lithology.tif and .gpkg,
-    probability.tif, uncertainty.tif, evidence.tif, styles for QGIS, pictures for print, report.html, a STAC item and
-    provenance.json into maps/REGION/, and with a network trained on simulated crusts cover_thickness.tif: the thickness
+    probability.tif, uncertainty.tif, evidence.tif, gravity.tif, outcrop_distance.tif, null_model.tif (the class without
+    gravity), map.qgz (a QGIS project), pictures for print, report.html, a STAC item and provenance.json into
+    maps/REGION/, and with a network trained on simulated crusts cover_thickness.tif: the thickness
     of the cover in metres, with an 80 % interval. The same command resumes a run that was stopped.
 
     Without a training run, the network shipped with gravmap is used, which was trained on simulated crusts only. A
@@ -337,6 +344,7 @@ def _map_options(options: PredictOptions, device: str, processes: int) -> Option
         device=device,
         processes=processes,
         batch_size=options.batch_size,
+        explore=options.explore,
     )
 
 

@@ -28,6 +28,7 @@ OPTIONAL = {
     "peers": ("segmentation-models-pytorch", "timm", "scikit-learn"),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "tensorboard": ("tensorboard",),
+    "explore": ("bokeh",),
 }
 
 _GPU_VERSIONS = {"driver": "driver", "CUDA": "cuda", "NCCL": "nccl"}

@@ -15,21 +15,22 @@ from gravmap.lattice import COVER, EARTH_RADIUS_KM, UNUSABLE, spacing_yx_km
 from gravmap.learning.calibration.applicability import AreaOfApplicability
 from gravmap.learning.calibration.class_offsets import predict_class
 from gravmap.learning.data.dataset import to_label
-from gravmap.learning.data.outcrop_context import context_names
+from gravmap.learning.data.outcrop_context import DISTANCE, context_names, distance_km_from_channel
 from gravmap.mapping.blend import Blender, blocks
 from gravmap.mapping.clip import Clip
 from gravmap.mapping.layers import (
     AGREEMENT,
     BANDS,
     COVERED,
-    DIFFUSION,
     DISSIMILARITY,
     ENTROPY,
     EXTRAPOLATED,
     MARGIN,
     NEAR,
     NODATA,
+    NULL_MODEL,
     OUTCROP,
+    PROBABILITY,
     SECOND,
     SPREAD,
     UNMAPPED,
@@ -238,8 +239,6 @@ class Assembler:
         Predict cells that no geological map covers, too.
     near_km : float
         Distance to outcrop within which a cell counts as near it.
-    diffusion : bool
-        Also take the class of label diffusion from the fields' outcrop context.
     """
 
     def __init__(
@@ -252,9 +251,7 @@ class Assembler:
         everywhere: bool,
         fill_unmapped: bool,
         near_km: float,
-        diffusion: bool = False,
     ) -> None:
-        self._diffusion = diffusion
         self._predictor, self._plan, self._blender, self._labels = predictor, plan, blender, labels
         self._everywhere, self._fill_unmapped, self._near_km = everywhere, fill_unmapped, near_km
         self._applicability = [member.applicability for member in predictor.members if member.applicability is not None]
@@ -269,7 +266,7 @@ class Assembler:
     @property
     def class_layers(self) -> tuple[str, ...]:
         """Class layers that this map has beside the lithology."""
-        return (SECOND, *([DIFFUSION] if self._diffusion else []))
+        return (SECOND, *([NULL_MODEL] if self._predictor.fields.outcrop is not None else []))
 
     def block(self, rows: slice, columns: slice) -> Block:
         """Return the layers of a rectangle of cells."""
@@ -290,6 +287,7 @@ class Assembler:
             AGREEMENT.name: blended.agreement,
             SPREAD.name: blended.spread,
         }
+        outcrop_km, null_class = self._from_outcrop(lat, lon)
         shown = predict_class(np.where(predicted, probability, 0), self._predictor.class_offsets)
         lithology = np.where(predicted, to_label(shown), NODATA)
         mapped, near = None, np.zeros_like(predicted)
@@ -300,6 +298,9 @@ class Assembler:
             if not self._everywhere:
                 mapped = surface
                 lithology = np.where(is_outcrop(mapped), mapped, lithology)
+                if null_class is not None:
+                    null_class = np.where(is_outcrop(mapped), mapped, null_class)
+        uncertainty[PROBABILITY.name] = _probability_of(lithology, probability)
         cover_m = None
         if blended.cover_km is not None:
             # Outcrop has no cover, shown as mapped or not; on unmapped ground it is not known whether there is any.
@@ -310,10 +311,9 @@ class Assembler:
             uncertainty[DISSIMILARITY.name] = dissimilarity
         unknown = np.float32(np.nan)
         classes = {SECOND: second_class(probability)}
-        if self._diffusion:
-            classes[DIFFUSION] = np.where(lithology == NODATA, NODATA, self._diffused(lat, lon)).astype(np.uint8)
-            if mapped is not None:
-                classes[DIFFUSION] = np.where(is_outcrop(mapped), mapped, classes[DIFFUSION])
+        if null_class is not None:
+            classes[NULL_MODEL] = np.where(lithology == NODATA, NODATA, null_class).astype(np.uint8)
+        gravity = [self._predictor.fields.interpolate(name, lat, lon) for name in self._predictor.gravity_names]
         return Block(
             rows.start,
             columns.start,
@@ -322,15 +322,21 @@ class Assembler:
             {band.name: np.where(predicted, uncertainty[band.name], unknown) for band in self.bands},
             classify_evidence(mapped, near, dissimilarity, predicted, unmapped),
             cover_m,
+            np.where(inside, np.stack(gravity), unknown) if gravity else None,
+            None if outcrop_km is None else np.where(inside, outcrop_km, unknown),
             classes,
         )
 
-    def _diffused(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """The likeliest class of the diffused outcrop at each cell."""
-        names = context_names(len(self._predictor.members[0].spec.classes))[:-2]
-        logs = np.stack([self._predictor.fields.interpolate(name, lat, lon) for name in names])
-        known = np.isfinite(logs[0])
-        return np.where(known, to_label(np.where(known, logs, 0).argmax(axis=0)), NODATA).astype(np.uint8)
+    def _from_outcrop(
+        self, lat: NDArray[np.float64], lon: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32] | None, NDArray[np.uint8] | None]:
+        """Return distance to mapped outcrop and class by label diffusion, the null model; None without outcrop."""
+        fields = self._predictor.fields
+        if fields.outcrop is None:
+            return None, None
+        logs = [fields.interpolate(name, lat, lon) for name in context_names(self._plan.classes)[: self._plan.classes]]
+        distance = distance_km_from_channel(fields.interpolate(DISTANCE, lat, lon))
+        return distance.astype(np.float32), to_label(np.argmax(logs, axis=0))
 
     def _fields_known(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return whether every field is known at the node nearest to each cell."""
@@ -410,6 +416,13 @@ def _likeliest_and_rest(filled: NDArray[np.float32]) -> tuple[NDArray[np.float32
     rest = filled.copy()
     np.put_along_axis(rest, best, -1, axis=0)
     return np.take_along_axis(filled, best, axis=0)[0], rest
+
+
+def _probability_of(classes: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probability of a class index, cell by cell; NaN where there is no class."""
+    known = classes != NODATA
+    band = np.where(known, classes, 1).astype(np.intp)[None] - 1
+    return np.where(known, np.take_along_axis(probability, band, axis=0)[0], np.float32(np.nan))
 
 
 def _index_range(index: NDArray[np.int64]) -> slice:

@@ -11,6 +11,8 @@ from typing import Any
 from gravmap.errors import InputError
 from gravmap.geology.legend import Legend
 from gravmap.learning.data.outcrop_context import in_short
+from gravmap.mapping.files.qgis_project import write_qgis_project
+from gravmap.mapping.page.explore import write_explore_page
 from gravmap.mapping.page.facts import gather
 from gravmap.mapping.page.figures import draw_pictures
 from gravmap.mapping.page.report import write_report
@@ -43,6 +45,8 @@ class MapInputs:
         Label raster; tile set of the runs, on which null models are scored.
     others : mapping of str to Path
         Role to path of all other input files.
+    explore : bool
+        Whether ``explore.html`` is written, too.
     start : float
         Start time, on the clock of ``time.monotonic``.
     """
@@ -55,11 +59,12 @@ class MapInputs:
     labels: Path | None
     tiles: Path | None
     others: Mapping[str, Path] = field(default_factory=dict)
+    explore: bool = False
     start: float = field(default_factory=time.monotonic)
 
 
 def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, inputs: MapInputs) -> None:
-    """Write ``provenance.json``, pictures, ``report.html`` and ``item.json`` beside a map's rasters.
+    """Write ``map.qgz``, ``provenance.json``, pictures, ``report.html`` and ``item.json`` beside a map's rasters.
 
     Parameters
     ----------
@@ -78,6 +83,8 @@ def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, inputs: Map
     ------
     InputError
         An input or a run has become missing or damaged.
+    GravmapError
+        Bokeh, which ``explore.html`` needs, is not installed.
     """
     write_provenance(
         folder,
@@ -92,6 +99,7 @@ def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, inputs: Map
         home=home,
     )
     title = region_title(inputs.name)
+    write_qgis_project(folder, title)
     compared = runs_of_other_splits(inputs.runs)
     facts = gather(folder, runs=inputs.runs, tiles=inputs.tiles, compared=compared, title=title)
     found = verdict(facts)
@@ -101,6 +109,8 @@ def finish_map(folder: Path, home: Path, legend: Legend, plan: Plan, inputs: Map
     # The report lists the files of the record, including the pictures.
     record = update_checksums(folder, verdict=trust)
     write_report(folder, replace(facts, record=record), inputs.fields)
+    if inputs.explore:
+        write_explore_page(folder)
     write_item(folder)
     update_checksums(folder)
 

@@ -24,6 +24,15 @@ THICKNESS_NODATA = 65535
 THICKNESS_COLOURS = "YlGnBu"
 """Colour map of matplotlib, from thin to thick."""
 
+GRAVITY_STEP_MGAL, GRAVITY_LEAST_MGAL = 0.02, -655.36
+"""``gravity.tif`` stores round((value - least) / step) as uint16, which holds any Bouguer anomaly on Earth."""
+
+DISTANCE_STEP_KM = 0.05
+"""``outcrop_distance.tif`` stores round(value / step) as uint16: up to 3276 km."""
+
+DISTANCE_COLOURS = "YlOrBr"
+"""Colour map of matplotlib, from near to far."""
+
 OUTCROP, NEAR, COVERED, EXTRAPOLATED, UNMAPPED = 1, 2, 3, 4, 5
 """Values of the evidence layer: what the class of a cell is based on; without a class where the map is blank."""
 
@@ -105,14 +114,17 @@ DISSIMILARITY = UncertaintyBand(
     "threshold beyond which the network extrapolates; 2.54 or more is 2.54",
     1 / 100,
 )
-BANDS = (ENTROPY, MARGIN, AGREEMENT, SPREAD, DISSIMILARITY)
+PROBABILITY = UncertaintyBand(
+    "probability", "probability of the class of the map: on mapped outcrop the predicted one of its class", 1 / 200
+)
+BANDS = (ENTROPY, MARGIN, AGREEMENT, SPREAD, DISSIMILARITY, PROBABILITY)
 """In the order of the file; the spread only with an ensemble, the dissimilarity only if a run has an area of
 applicability."""
 
-SECOND, DIFFUSION = "second_class", "label_diffusion"
+SECOND, NULL_MODEL = "second_class", "null_model"
 CLASS_LAYERS = {
     SECOND: "the second likeliest class",
-    DIFFUSION: "the class that label diffusion, which reads no gravity, takes from the mapped outcrop",
+    NULL_MODEL: "the class that label diffusion, which reads no gravity, takes from the mapped outcrop",
 }
 """Class rasters beside the lithology, each in a file of its name, with their meaning; the second only with a geological
 map."""
@@ -138,6 +150,10 @@ class Block:
     cover_m : (3, h, w) float32, optional
         Thickness of the cover, metres, in the order of `THICKNESS_BANDS`; NaN no data. None without a network that
         outputs it.
+    gravity_mgal : (F, h, w) float32, optional
+        Gravity fields, mGal; NaN unknown.
+    outcrop_km : (h, w) float32, optional
+        Distance to the nearest mapped outcrop, km; NaN no data. None without mapped outcrop.
     classes : dict of str to (h, w) uint8
         Name of `CLASS_LAYERS` to class indices; 255 no data.
     """
@@ -149,4 +165,6 @@ class Block:
     uncertainty: dict[str, NDArray[np.float32]]
     evidence: NDArray[np.uint8]
     cover_m: NDArray[np.float32] | None = None
+    gravity_mgal: NDArray[np.float32] | None = None
+    outcrop_km: NDArray[np.float32] | None = None
     classes: dict[str, NDArray[np.uint8]] = field(default_factory=dict)

@@ -64,6 +64,8 @@ class Options:
         Number of processes that the windows are distributed over; with ``cuda`` one per GPU.
     batch_size : int
         Windows per batch; changes memory and speed, and the result by rounding at most.
+    explore : bool
+        Write ``explore.html``, a map to explore in a browser (needs ``gravmap[explore]``).
 
     Examples
     --------
@@ -83,6 +85,7 @@ class Options:
     device: str = "auto"
     processes: int = 1
     batch_size: int = 1
+    explore: bool = False
 
 
 def content(labels: Path | None, options: Options) -> str:

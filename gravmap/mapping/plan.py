@@ -17,6 +17,7 @@ from gravmap.regions import Region
 from gravmap.units import format_angle
 
 WINDOWS_FOLDER = "windows"
+_MOST_GRAVITY_BANDS = 8  # residuals at several heights, and the Bouguer anomaly
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 """Axes along which a tile is flipped for test-time augmentation: none, east-west, north-south, and both."""
 
@@ -138,6 +139,7 @@ class Plan:
     def disk_bytes(self) -> int:
         """Upper bound on the disk space that the prediction needs until the map is finished."""
         bands = 2 + self.classes + len(BANDS) + (2 * len(THICKNESS_BANDS) if self.thickness_runs else 0)
+        bands += 2 * _MOST_GRAVITY_BANDS + 3  # with the distance to outcrop and the null model
         # Each raster exists twice while it is converted, with overviews; compressed, it is smaller than this.
         rasters = round(2 * 4 / 3 * bands * self.grid.shape[0] * self.grid.shape[1])
         return sum(self.window_bytes(scale) for scale in self.windows) + rasters

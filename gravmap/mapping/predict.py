@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from gravmap.mapping.finish import MapInputs, finish_map
 from gravmap.mapping.inference import run_jobs
 from gravmap.mapping.options import Checks, Options, settings, tags
 from gravmap.mapping.outcrop_file import mapped_outcrop, write_outcrop_context
+from gravmap.mapping.page.explore import require_bokeh
 from gravmap.mapping.plan import WINDOWS_FOLDER, Plan
 from gravmap.mapping.predictor import Predictor
 from gravmap.mapping.record.provenance import THICKNESS
@@ -44,7 +46,8 @@ log = logging.getLogger(__name__)
 
 MAP_FILE_PREFIXES = (
     *("lithology", "probability", "uncertainty", "evidence", "map", "item", "provenance", "report"),
-    *("second_class", "label_diffusion", "comparison", "cover_thickness", "demo", "under_cover", "attribution"),
+    *("second_class", "null_model", "comparison", "cover_thickness", "gravity", "outcrop_distance", "explore"),
+    *("demo", "under_cover", "attribution"),
 )
 """Names of a map's files start with one of these; a folder with any other file is not replaced."""
 
@@ -178,6 +181,8 @@ def predict(
         The device is not available, or its memory is too small.
     PeerError
         Another process of the group ended.
+    GravmapError
+        `options` wants ``explore.html``, and Bokeh is not installed.
 
     See Also
     --------
@@ -250,6 +255,7 @@ def predict(
                 labels_path,
                 tiles_path,
                 {} if clip is None else {"polygon": clip.path},
+                options.explore,
                 start,
             )
             progress(1, 1, "pictures and report")
@@ -300,6 +306,8 @@ def plan_prediction(
         As :func:`predict`.
     """
     check_output_folder(out_folder, overwrite)
+    if options.explore:
+        require_bokeh()
     clip = region if isinstance(region, Clip) else None
     box = region.region if isinstance(region, Clip) else region
     plan = predictor.plan(box, options.scales_deg, options.resolution_deg, clip=clip, flips=options.flips)
@@ -335,14 +343,20 @@ def _write_rasters(
     labels = None if labels_path is None else LabelFile(labels_path)
     try:
         grid, fields = plan.grid, predictor.fields
+        (unfinished.folder / WINDOWS_FOLDER).mkdir(exist_ok=True)
+        # Of another class table than the network's, as --everywhere allows it, outcrop is no null model.
+        optional = not options.everywhere and fields.lat.size * fields.lon.size <= MAX_DIFFUSION_NODES
+        if labels_path is not None and (predictor.reads_outcrop or optional):
+            progress(0, 1, "outcrop context")
+            path = unfinished.folder / WINDOWS_FOLDER / "outcrop.npy"
+            with nullcontext() if predictor.reads_outcrop else suppress(InputError):  # no outcrop, or of one class
+                fields.outcrop = write_outcrop_context(
+                    path, fields.lat, fields.lon, labels_path, plan.windows, plan.classes
+                )
 
         def distance_km(rows: slice, columns: slice) -> NDArray[np.float64]:
             return distance_km_from_channel(fields.interpolate(DISTANCE, grid.lat_deg[rows], grid.lon_deg[columns]))
 
-        (unfinished.folder / WINDOWS_FOLDER).mkdir(exist_ok=True)
-        diffusion = labels_path is not None and _write_outcrop(
-            unfinished, predictor, plan, options, labels_path, progress
-        )
         divisors = [member.divisor(list(plan.windows)) for member in predictor.members]
         assembler = Assembler(
             predictor,
@@ -358,7 +372,6 @@ def _write_rasters(
             everywhere=options.everywhere,
             fill_unmapped=options.fill_unmapped,
             near_km=options.near_km,
-            diffusion=diffusion,
         )
         with MapWriter(
             unfinished.folder,
@@ -370,6 +383,8 @@ def _write_rasters(
             crs=options.crs,
             thickness=bool(plan.thickness_runs),
             class_layers=assembler.class_layers,
+            gravity=predictor.gravity_names,
+            outcrop=fields.outcrop is not None,
         ) as writer:
             run_jobs(unfinished, predictor, plan, options, progress, group)
             block_slices = list(blocks(grid.shape))
@@ -381,33 +396,6 @@ def _write_rasters(
     finally:
         if labels is not None:
             labels.close()
-
-
-def _write_outcrop(
-    unfinished: ResumableFolder,
-    predictor: Predictor,
-    plan: Plan,
-    options: Options,
-    labels_path: Path,
-    progress: Progress,
-) -> bool:
-    """Write the outcrop context, for networks that read it and for a map without gravity; False if it is not written.
-
-    Without a network that reads it, it is left out where the classes of the labels are not used, and where there is too
-    little outcrop to diffuse, or too many nodes.
-    """
-    fields = predictor.fields
-    if not predictor.reads_outcrop and (options.everywhere or fields.lat.size * fields.lon.size > MAX_DIFFUSION_NODES):
-        return False
-    progress(0, 1, "outcrop context")
-    path = unfinished.folder / WINDOWS_FOLDER / "outcrop.npy"
-    try:
-        fields.outcrop = write_outcrop_context(path, fields.lat, fields.lon, labels_path, plan.windows, plan.classes)
-    except InputError:
-        if predictor.reads_outcrop:
-            raise
-        return False
-    return True
 
 
 def _check_labels(path: Path, predictor: Predictor, everywhere: bool) -> None:

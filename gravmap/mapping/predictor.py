@@ -17,6 +17,7 @@ from gravmap.learning.calibration.applicability import AreaOfApplicability, read
 from gravmap.learning.calibration.by_distance import DistanceTemperature
 from gravmap.learning.calibration.temperature import Calibration, read_calibration
 from gravmap.learning.calibration.thickness import ThicknessInterval
+from gravmap.learning.data.outcrop_context import measured_names
 from gravmap.learning.training.checkpoint import ModelSpec, check_recorded, load_model
 from gravmap.mapping.clip import Clip
 from gravmap.mapping.compatibility import check_ensemble, check_fields, legend_from_spec
@@ -221,6 +222,13 @@ class Predictor:
     def field_names(self) -> tuple[str, ...]:
         """Names of the fields in the file that any network reads."""
         return tuple(dict.fromkeys(name for member in self.members for name in member.spec.input.measured))
+
+    @property
+    def gravity_names(self) -> tuple[str, ...]:
+        """Fields in mGal that a map stores: those that a network reads, else the default residual; and the Bouguer."""
+        read = [name for name in measured_names(self.field_names) if self.fields.unit(name) == "mGal"]
+        names = read or ([self.fields.default_residual] if self.fields.residuals else [])
+        return tuple(dict.fromkeys([*names, *(["bouguer"] if "bouguer" in self.fields.names else [])]))
 
     @property
     def reads_outcrop(self) -> bool:

@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -153,3 +154,24 @@ def test_invalid_options_are_refused(workspace, words, status, reported):
     assert done.exit_code == status, done.output
     assert reported in done.output
     assert "bug in gravmap" not in done.output
+
+
+def test_explore_writes_the_page_with_the_map(workspace):
+    pytest.importorskip("bokeh")
+    done = call(workspace, "--region", "here", "--window", "5deg", "--explore", "--json")
+    assert done.exit_code == 0, done.output
+    files = json.loads(done.stdout)["files"]
+    assert files["explore.html"] == str(workspace / "maps" / "here" / "explore.html")
+    record = json.loads((workspace / "maps" / "here" / "provenance.json").read_text())
+    assert {"explore.html", "map.qgz", "gravity.tif"} <= set(record["outputs"])
+    again = CliRunner().invoke(gravmap_cli.gravmap, ["explore", str(workspace / "maps" / "here")])
+    assert "shows this map already" in again.output
+
+
+@pytest.mark.parametrize("more", [(), ("-n",)])
+def test_explore_without_bokeh_is_refused_before_any_window(workspace, monkeypatch, more):
+    monkeypatch.setitem(sys.modules, "bokeh", None)
+    done = call(workspace, "--region", "here", "--explore", *more)
+    assert done.exit_code == 1
+    assert 'pip install "gravmap[explore]"' in done.output
+    assert not (workspace / "maps").exists()

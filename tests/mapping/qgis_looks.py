@@ -12,6 +12,7 @@ from qgis.core import (
     QgsApplication,
     QgsMapRendererSequentialJob,
     QgsMapSettings,
+    QgsProject,
     QgsRasterLayer,
     QgsVectorLayer,
 )
@@ -23,11 +24,11 @@ application = QgsApplication([], False)
 application.initQgis()
 
 
-def draw(layer, name):
+def draw(layers, name):
     settings = QgsMapSettings()
-    settings.setLayers([layer])
-    settings.setDestinationCrs(layer.crs())
-    settings.setExtent(layer.extent())
+    settings.setLayers(layers)
+    settings.setDestinationCrs(layers[-1].crs())
+    settings.setExtent(layers[-1].extent())
     settings.setOutputSize(QSize(cols * zoom, rows * zoom))
     settings.setBackgroundColor(QColor("#010203"))
     settings.setFlag(QgsMapSettings.Antialiasing, False)
@@ -54,7 +55,7 @@ for name in ("lithology.tif", "evidence.tif", "probability.tif", "uncertainty.ti
     layer = QgsRasterLayer(os.path.join(folder, name), name)
     # Every band has a minimum and a maximum already: QGIS need not read the whole raster to draw it.
     seen[name] = {"valid": layer.isValid(), "kind": layer.renderer().type(), "classes": classes_of(layer)}
-    draw(layer, name)
+    draw([layer], name)
 layer = QgsVectorLayer(os.path.join(folder, "lithology.gpkg"), "polygons", "ogr")
 seen["lithology.gpkg"] = {
     "valid": layer.isValid(),
@@ -62,11 +63,18 @@ seen["lithology.gpkg"] = {
     "classes": classes_of(layer),
     "count": layer.featureCount(),
 }
-draw(layer, "lithology.gpkg")
+draw([layer], "lithology.gpkg")
 # QGIS reads SLD of polygons; of rasters it reads none.
 message, loaded = layer.loadSldStyle(os.path.join(pictures, "polygons.sld"))
 seen["polygons.sld"] = {"valid": loaded, "kind": layer.renderer().type(), "message": message}
-draw(layer, "polygons.sld")
+draw([layer], "polygons.sld")
+project = QgsProject.instance()
+seen["map.qgz"] = {"valid": project.read(os.path.join(folder, "map.qgz")), "crs": project.crs().authid()}
+nodes = project.layerTreeRoot().findLayers()
+seen["map.qgz"]["layers"] = [
+    (node.name(), node.layer() is not None and node.layer().isValid(), node.isVisible()) for node in nodes
+]
+draw(project.layerTreeRoot().checkedLayers(), "map.qgz")
 print("SEEN " + json.dumps(seen), flush=True)
 # QGIS may crash while it exits; the results are printed by now.
 os._exit(0)

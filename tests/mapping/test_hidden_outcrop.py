@@ -111,17 +111,17 @@ def test_a_map_has_the_classes_of_label_diffusion_and_of_the_second_chance(proje
         options=Options(device="cpu", scales_deg=(5.0,)),
     )  # fmt: skip
     layers = {}
-    for name in ("lithology", "label_diffusion", "second_class", "evidence"):
+    for name in ("lithology", "null_model", "second_class", "evidence"):
         with rasterio.open(made.folder / f"{name}.tif") as raster:
             layers[name] = raster.read(1)
     with rasterio.open(made.folder / "probability.tif") as raster:
         chances = raster.read().astype(int)
     outcrop, known = layers["evidence"] == 1, layers["lithology"] != 255
-    assert (layers["label_diffusion"] == layers["lithology"])[outcrop].all()
+    assert (layers["null_model"] == layers["lithology"])[outcrop].all()
     # This network adds nothing to label diffusion; windows, blended, move a border by a cell at most.
-    assert (layers["label_diffusion"] == layers["lithology"])[known & ~outcrop].mean() > 0.97
+    assert (layers["null_model"] == layers["lithology"])[known & ~outcrop].mean() > 0.97
     ranked = np.sort(chances, axis=0)
     second = np.take_along_axis(chances, layers["second_class"][None].astype(int) - 1, 0)[0]
     assert (second == ranked[-2])[known].all()
     assert (made.folder / "comparison.png").exists()
-    assert {"second_class.qml", "label_diffusion.qml", "label_diffusion.tif.aux.xml"} <= set(made.files)
+    assert {"second_class.qml", "null_model.qml", "null_model.tif.aux.xml"} <= set(made.files)

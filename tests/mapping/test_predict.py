@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+import xarray as xr
 
 from gravmap.errors import DeviceError
 from gravmap.files import sha256
@@ -65,7 +66,10 @@ def test_uncertainty_is_computed_from_the_probabilities(project, rasters_this_ti
     with rasterio.open(project / "map" / "uncertainty.tif") as raster:
         names = raster.descriptions
         measured = {name: raster.read(band + 1) * raster.scales[band] for band, name in enumerate(names)}
-    assert names == ("entropy", "margin", "agreement")  # one run, without an area of applicability
+    # One run, without an area of applicability.
+    assert names == ("entropy", "margin", "agreement", "probability")
+    own = np.take_along_axis(found["probability"], found["lithology"].astype(int) - 1, 0)[0]
+    np.testing.assert_allclose(measured["probability"], own / 200, atol=1e-6)
     np.testing.assert_allclose(measured["entropy"], entropy(ranked, axis=0) / np.log(10), atol=0.01)
     np.testing.assert_allclose(measured["margin"], ranked[-1] - ranked[-2], atol=0.011)
     with rasterio.open(project / "map" / "second_class.tif") as raster:
@@ -74,6 +78,22 @@ def test_uncertainty_is_computed_from_the_probabilities(project, rasters_this_ti
     assert (second == np.sort(found["probability"], axis=0)[-2]).all()
     assert (named != found["lithology"][0]).all()
     assert 0 <= measured["agreement"].min() < measured["agreement"].max() <= 1
+
+
+def test_gravity_is_stored_with_the_map(project, rasters_this_time):
+    run(project)
+    with rasterio.open(project / "map" / "gravity.tif") as raster:
+        assert raster.descriptions == ("residual_10km", "bouguer")
+        assert set(raster.units) == {"mGal"}
+        values = [raster.read(band + 1) * raster.scales[band] + raster.offsets[band] for band in range(2)]
+        lat, lon = 46 - 0.1 * np.arange(21), 81 + 0.1 * np.arange(31)
+    with xr.open_dataset(project / "fields.nc") as fields:
+        at = fields.sel(lat=xr.DataArray(lat), lon=xr.DataArray(lon, dims="x"), method="nearest")
+        for name, found in zip(("residual_10km", "bouguer"), values, strict=True):
+            np.testing.assert_allclose(found, at[name].values, atol=0.0101)
+    # Without a geological map there is neither outcrop nor a null model.
+    assert not (project / "map" / "null_model.tif").exists()
+    assert not (project / "map" / "outcrop_distance.tif").exists()
 
 
 def test_provenance_lists_inputs_and_outputs(project):
@@ -85,6 +105,7 @@ def test_provenance_lists_inputs_and_outputs(project):
     assert record["outputs"]["lithology.tif"]["sha256"] == sha256(made.files["lithology.tif"])
     assert record["sources"][0]["name"] == "a synthetic field"
     assert record["settings"]["precision"] == ["float32"]
+    assert record["outputs"]["map.qgz"]["sha256"] == sha256(made.files["map.qgz"])
 
 
 def test_with_a_single_window_prediction_is_the_network_applied_once(project):

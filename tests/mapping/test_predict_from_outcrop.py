@@ -5,11 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
+import xarray as xr
 
 from gravmap.errors import InputError
 from gravmap.geology.labels import LabelFile
+from gravmap.lattice import spacing_yx_km
 from gravmap.learning import RegionDataset
-from gravmap.learning.data.outcrop_context import outcrop_context, with_context
+from gravmap.learning.data.label_diffusion import class_probabilities
+from gravmap.learning.data.outcrop_context import distance_to_outcrop_km, outcrop_context, with_context
 from gravmap.learning.evaluation.held_out import node_logits
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.mapping import Options, predict
@@ -18,7 +22,7 @@ from gravmap.mapping.explain import explain
 from gravmap.mapping.outcrop_file import write_outcrop_context
 from gravmap.mapping.predictor import Predictor
 from gravmap.regions import Region
-from toys.map import BOX, LEGEND, layers, same
+from toys.map import BOX, LEGEND, layers, make_run, same
 from toys.outcrop import LABEL_BOX, NAMES, make_labels, make_outcrop_project
 
 
@@ -60,6 +64,43 @@ def test_an_untrained_network_maps_the_label_diffusion(project, rasters_only):
     assert sure.mean() > 0.3
     assert (found["lithology"][0] == expected[inside].argmax(axis=0) + 1)[sure].mean() > 0.98
     assert np.abs(found["probability"] / 200 - expected[inside])[:, sure].mean() < 0.03
+
+
+def test_distance_to_outcrop_and_null_model_are_stored_with_the_map(project, rasters_only):
+    run(project, "trained", scales_deg=(2.5,))
+    found = layers(project / "map")
+    with LabelFile(project / "labels.tif") as labels:
+        lat, lon = np.arange(48, 42 - 1e-9, -0.1), np.arange(79, 86 + 1e-9, 0.1)
+        known = np.where(labels.sample(lat, lon) == 255, 0, labels.sample(lat, lon)).astype(np.uint8)
+    inside = slice(20, 41), slice(20, 51)  # 44 to 46 N, 81 to 84 E
+    with rasterio.open(project / "map" / "outcrop_distance.tif") as raster:
+        assert raster.units == ("km",)
+        distance = raster.read(1) * raster.scales[0]
+    np.testing.assert_allclose(distance, distance_to_outcrop_km(known, lat, lon)[inside], atol=0.03)
+    with rasterio.open(project / "map" / "null_model.tif") as raster:
+        nothing = raster.read(1)
+        assert raster.colormap(1)[1][:3] == (0xF0, 0x04, 0x7F)  # Archean, as in the legend
+    expected = class_probabilities(known, spacing_yx_km(lat, lon), 10).argmax(axis=0)[inside] + 1
+    shown = found["lithology"][0] != 255
+    assert (nothing[shown] == expected[shown]).all()
+    assert (nothing[~shown] == 255).all()
+    mapped = known[inside] > 0
+    assert (nothing[mapped & shown] == found["lithology"][0][mapped & shown]).all()
+
+
+def test_outcrop_of_one_class_gives_a_network_without_context_no_null_model(project, rasters_only):
+    make_run(project / "gravity-only", xr.load_dataset(project / "fields.nc"))
+    one = np.where(make_labels(project / "one.tif") > 0, 6, 0).astype(np.uint8)
+    make_labels(project / "one.tif", values=one)
+    run(project, "gravity-only", "one", "one.tif", scales_deg=(2.5,))
+    assert not (project / "one" / "null_model.tif").exists()
+    run(project, "gravity-only", "several", scales_deg=(2.5,))
+    run(project, "trained", "context", scales_deg=(2.5,))
+    with (
+        rasterio.open(project / "several" / "null_model.tif") as one,
+        rasterio.open(project / "context" / "null_model.tif") as other,
+    ):
+        assert (one.read() == other.read()).all()
 
 
 def test_the_context_of_a_map_is_that_of_a_dataset_with_the_same_outcrop(project, rasters_only):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -14,8 +15,10 @@ import pytest
 import rasterio
 from rasterio.features import rasterize
 
-from gravmap.mapping.layers import EVIDENCE_COLOURS
-from toys.layers import LEGEND, grid, random_map, write_map
+from gravmap.mapping.files.qgis_project import write_qgis_project
+from gravmap.mapping.layers import EVIDENCE_COLOURS, OUTCROP
+from toys.explorable import make_explorable
+from toys.layers import BANDS, LEGEND
 
 SHAPE, ZOOM = (60, 90), 9
 pytestmark = pytest.mark.qgis
@@ -40,7 +43,8 @@ def looked(tmp_path_factory):
         pytest.skip("QGIS is not installed")
     program, environment = found
     folder, pictures = tmp_path_factory.mktemp("map"), tmp_path_factory.mktemp("pictures")
-    write_map(folder, [random_map(*SHAPE, smooth=3)], grid(*SHAPE))
+    make_explorable(folder, *SHAPE, bands=BANDS)
+    write_qgis_project(folder, "A map")
     with sqlite3.connect(folder / "lithology.gpkg") as database:
         (pictures / "polygons.sld").write_text(database.execute("SELECT styleSLD FROM layer_styles").fetchone()[0])
     home = tmp_path_factory.mktemp("home")
@@ -111,10 +115,33 @@ def test_measures_are_drawn_in_a_ramp_from_0_to_1(looked, name, first, last):
     assert (ramp[0][0], ramp[0][2]) == (0, first)
     assert (ramp[-1][0], ramp[-1][2]) == (1, last)
     with rasterio.open(folder / f"{name}.tif") as raster:
-        values = raster.read(1, masked=True) * raster.scales[0]
+        band = int(re.search(r'band="(\d+)"', (folder / f"{name}.qml").read_text())[1])
+        values = raster.read(band, masked=True) * raster.scales[0]
     drawn = colours(pictures / f"{name}.tif.png")
     assert (drawn[values.mask] == (1, 2, 3)).all()
     # Both ramps brighten from end to end: QGIS took the file's scale into account.
     light = (drawn @ [0.2126, 0.7152, 0.0722])[~values.mask]
     assert np.corrcoef(light, values.compressed())[0, 1] > 0.98
     assert light.max() > 150
+
+
+def test_the_project_opens_with_every_layer(looked):
+    project = looked[2]["map.qgz"]
+    assert project["valid"]
+    assert project["crs"] == "EPSG:4326"
+    assert len(project["layers"]) == 10  # these bands have no probability of the class
+    assert all(valid for _, valid, _ in project["layers"])
+    visible = [name for name, _, shown in project["layers"] if shown]
+    assert visible == ["Outlines of mapped outcrop", "Predicted (ruled)", "Bedrock", "Residual gravity 10 km (mGal)"]
+
+
+def test_in_the_project_predicted_ground_is_ruled_and_mapped_ground_is_not(looked):
+    folder, pictures, *_ = looked
+    with rasterio.open(folder / "lithology.tif") as raster, rasterio.open(folder / "evidence.tif") as based_on:
+        values, evidence = raster.read(1), based_on.read(1)
+    drawn, plain = colours(pictures / "map.qgz.png"), in_colours(values, BY_CLASS)
+    mapped, predicted = (evidence == OUTCROP), (evidence != OUTCROP) & (values != 255)
+    assert (drawn[mapped] == plain[mapped]).all()  # in the middle of a cell there is no outline
+    ruled = (drawn[predicted] > plain[predicted]).any(axis=-1)
+    assert 0.1 < ruled.mean() < 0.6
+    assert (drawn[predicted] >= plain[predicted]).all()  # lines are white

@@ -1,16 +1,14 @@
 """The report in a real browser: nothing fails to load, colours are the legend's, and it prints on A4."""
 
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from toys.browser import BROWSER, browse
 from toys.map_folder import CALIBRATION, make_map, page_of, write_run_files
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.chromium, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
 
 PROBE = """<script>
@@ -35,15 +33,6 @@ def page(tmp_path_factory):
     make_map(root / "map")
     page_of(root / "map", write_run_files(root / "run", calibration=CALIBRATION))
     return root / "map" / "report.html"
-
-
-def browse(page, *words):
-    profile = page.parent / "profile"
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}"]
-    line = [BROWSER, *flags, "--enable-logging=stderr", *words, page.resolve().as_uri()]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 def test_every_image_loads_and_nothing_is_complained_of(page):

@@ -31,17 +31,20 @@ class Band:
     name : str
         Description in the file.
     scale : float
-        A value is the stored number times the scale.
+        A value is the stored number times the scale, plus the offset.
     tags : dict of str to str
         Tags of the band.
     unit : str
         Unit of the values; empty for none.
+    offset : float
+        Value of the stored number 0.
     """
 
     name: str
     scale: float = 1.0
     tags: Mapping[str, str] = field(default_factory=dict)
     unit: str = ""
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,12 +125,15 @@ def create_raster(path: Path, layer: Layer, grid: Mapping[str, Any], tags: Mappi
         raster.set_band_description(number, band.name)
         raster.update_tags(number, **band.tags)
     raster.scales = tuple(band.scale for band in layer.bands)
+    raster.offsets = tuple(band.offset for band in layer.bands)
     raster.units = tuple(band.unit for band in layer.bands)
     return raster
 
 
-def quantise(values: NDArray[np.floating[Any]], scale: float, dtype: str = "uint8") -> NDArray[Any]:
-    """Convert values to the stored numbers: round(value / scale), less than the largest of the type, which is for NaN.
+def quantise(
+    values: NDArray[np.floating[Any]], scale: float, dtype: str = "uint8", offset: float = 0.0
+) -> NDArray[Any]:
+    """Convert values to the stored numbers: round((value - offset) / scale), from 0; the type's largest is for NaN.
 
     Examples
     --------
@@ -138,7 +144,7 @@ def quantise(values: NDArray[np.floating[Any]], scale: float, dtype: str = "uint
     """
     known = np.isfinite(values)
     nodata = np.iinfo(dtype).max
-    steps = np.clip(np.rint(np.where(known, values, 0) / scale), 0, nodata - 1)
+    steps = np.clip(np.rint((np.where(known, values, offset) - offset) / scale), 0, nodata - 1)
     return np.where(known, steps, nodata).astype(dtype)
 
 

@@ -1,11 +1,13 @@
 """Styles of a map: ``.qml``, which QGIS loads together with a raster, and ``.sld`` for other GIS software.
 
+The parts of a ``.qml`` that a QGIS project holds as well are functions of their own.
+
 Written for and tested with QGIS 3.22; later versions read them too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
@@ -25,6 +27,11 @@ _SLD = (
 
 def class_raster_qml(rows: Sequence[ClassRow]) -> str:
     """Return the QGIS style of a class raster: a colour and a name per value, in the order of `rows`."""
+    return _qml(class_raster_pipe(rows))
+
+
+def class_raster_pipe(rows: Sequence[ClassRow]) -> str:
+    """Return the part of :func:`class_raster_qml` that draws."""
     entries = "".join(
         f'        <paletteEntry value="{row.value}" color="{row.colour}" label={quoteattr(row.name)} alpha="255"/>\n'
         for row in rows
@@ -33,19 +40,26 @@ def class_raster_qml(rows: Sequence[ClassRow]) -> str:
         '      <rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" nodataColor="">\n'
         f"       <colorPalette>\n{entries}       </colorPalette>\n      </rasterrenderer>\n"
     )
-    return _raster_qml(renderer)
+    return _pipe(renderer)
 
 
-def ramp_raster_qml(colours: str, low: float = 0.0, high: float = 1.0) -> str:
-    """Return the QGIS style of a raster of continuous values: a colour ramp for the first band.
+def ramp_raster_qml(colours: str, low: float = 0.0, high: float = 1.0, band: int = 1) -> str:
+    """Return the QGIS style of a raster of continuous values: a colour ramp for one band.
 
     Parameters
     ----------
     colours : str
         Colour map of matplotlib; ``cividis`` and ``viridis`` can be read by colour-blind readers and in greyscale.
     low, high : float
-        Values at the ends of the ramp, after the scale of the band is applied.
+        Values at the ends of the ramp, after scale and offset of the band are applied.
+    band : int
+        The band, from 1.
     """
+    return _qml(ramp_raster_pipe(colours, low, high, band))
+
+
+def ramp_raster_pipe(colours: str, low: float = 0.0, high: float = 1.0, band: int = 1) -> str:
+    """Return the part of :func:`ramp_raster_qml` that draws."""
     ramp = colormaps[colours]
     entries = "".join(
         f'         <item value="{low + fraction * (high - low):g}" color="{to_hex(ramp(fraction))}" '
@@ -53,21 +67,24 @@ def ramp_raster_qml(colours: str, low: float = 0.0, high: float = 1.0) -> str:
         for fraction in np.linspace(0, 1, _RAMP_STOPS)
     )
     renderer = (
-        '      <rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" nodataColor="" '
+        f'      <rasterrenderer type="singlebandpseudocolor" band="{band}" opacity="1" alphaBand="-1" nodataColor="" '
         f'classificationMin="{low:g}" classificationMax="{high:g}">\n       <rastershader>\n'
         '        <colorrampshader colorRampType="INTERPOLATED" classificationMode="1" clip="0" '
         f'minimumValue="{low:g}" maximumValue="{high:g}">\n{entries}        </colorrampshader>\n'
         "       </rastershader>\n      </rasterrenderer>\n"
     )
-    return _raster_qml(renderer)
+    return _pipe(renderer)
 
 
-def _raster_qml(renderer: str) -> str:
+def _pipe(renderer: str) -> str:
     return (
-        f'{_QML}<qgis version="3.22.0" styleCategories="Symbology">\n  <pipe>\n{renderer}'
-        "      <brightnesscontrast/>\n      <huesaturation/>\n"
-        '      <rasterresampler maxOversampling="2"/>\n  </pipe>\n  <blendMode>0</blendMode>\n</qgis>\n'
+        f"  <pipe>\n{renderer}      <brightnesscontrast/>\n      <huesaturation/>\n"
+        '      <rasterresampler maxOversampling="2"/>\n  </pipe>\n  <blendMode>0</blendMode>\n'
     )
+
+
+def _qml(drawing: str) -> str:
+    return f'{_QML}<qgis version="3.22.0" styleCategories="Symbology">\n{drawing}</qgis>\n'
 
 
 def class_raster_sld(name: str, rows: Sequence[ClassRow]) -> str:
@@ -148,6 +165,40 @@ def _fill(place: int, row: ClassRow, mapped_outline: str) -> str:
         '<Option name="type" type="QString" value="collection"/></Option></data_defined_properties>\n'
         "       </layer>\n      </symbol>\n"
     )
+
+
+def ruling_renderer() -> str:
+    """Return the QGIS renderer of polygons over a class raster: white lines at 45 degrees, no outline."""
+    line = _symbol_layer("SimpleLine", {"line_color": "255,255,255,150", "line_width": "0.35", "line_width_unit": "MM"})
+    symbol = f'<symbol name="@0@0" type="line" alpha="1" clip_to_extent="1" force_rhr="0">\n{line}</symbol>\n'
+    settings = {"angle": "45", "distance": "1.4", "distance_unit": "MM", "offset": "0"}
+    return _single_symbol(_symbol_layer("LinePatternFill", settings, symbol))
+
+
+def outline_renderer(colour: str = INK) -> str:
+    """Return the QGIS renderer of polygons as outlines alone."""
+    settings = {"line_color": ",".join(map(str, _rgb(colour))), "line_width": "0.26", "line_width_unit": "MM"}
+    return _single_symbol(_symbol_layer("SimpleLine", {**settings, "joinstyle": "bevel"}))
+
+
+def _single_symbol(layers: str) -> str:
+    return (
+        '  <renderer-v2 type="singleSymbol" symbollevels="0" forceraster="0" enableorderby="0">\n    <symbols>\n'
+        '      <symbol name="0" type="fill" alpha="1" clip_to_extent="1" force_rhr="0">\n'
+        f"{layers}      </symbol>\n    </symbols>\n  </renderer-v2>\n  <blendMode>0</blendMode>\n"
+    )
+
+
+def _symbol_layer(kind: str, settings: Mapping[str, str], inner: str = "") -> str:
+    options = "".join(f'<Option name="{key}" type="QString" value="{value}"/>' for key, value in settings.items())
+    return (
+        f'       <layer class="{kind}" enabled="1" locked="0" pass="0">\n'
+        f'        <Option type="Map">{options}</Option>\n{inner}       </layer>\n'
+    )
+
+
+def _rgb(colour: str) -> tuple[int, ...]:
+    return (*bytes.fromhex(colour.removeprefix("#")), 255)
 
 
 def polygon_sld(name: str, rows: Sequence[ClassRow]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 from rasterio.windows import Window
@@ -31,7 +32,11 @@ from gravmap.mapping.files.projection import GEOGRAPHIC, read_crs, reproject_nea
 from gravmap.mapping.files.styles import class_raster_qml, class_raster_sld, ramp_raster_qml
 from gravmap.mapping.layers import (
     CLASS_LAYERS,
+    DISTANCE_COLOURS,
+    DISTANCE_STEP_KM,
     EVIDENCE_COLOURS,
+    GRAVITY_LEAST_MGAL,
+    GRAVITY_STEP_MGAL,
     THICKNESS_BANDS,
     THICKNESS_COLOURS,
     UNMAPPED,
@@ -47,6 +52,12 @@ THICKNESS = Layer(
     tuple(Band(name, 1.0, {"meaning": meaning}, "m") for name, meaning in THICKNESS_BANDS.items()),
     dtype="uint16",
 )
+OUTCROP_DISTANCE = Layer(
+    "outcrop_distance", (Band("distance to mapped outcrop", DISTANCE_STEP_KM, {}, "km"),), dtype="uint16"
+)
+_SAMPLED_PX = 1000  # of a field, for the ends of its colour scale
+GRAVITY = "gravity"
+"""Name of the layer whose bands depend on the fields."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +134,30 @@ def thickness_scale_m(path: Path) -> float:
     return max(1, math.ceil(largest / 500)) * 500.0
 
 
+def gravity_scale(path: Path, number: int) -> tuple[str, float, float]:
+    """Colours of a band of ``gravity.tif`` and the values at their ends, mGal: 98 % of its values lie between them.
+
+    A residual, whose zero has a meaning, has diverging colours, the same on both sides.
+    """
+    with rasterio.open(path) as raster:
+        factor = max(1.0, max(raster.shape) / _SAMPLED_PX)
+        shape = tuple(max(1, round(side / factor)) for side in raster.shape)
+        stored = raster.read(number, out_shape=shape, masked=True).compressed()
+        values = stored * raster.scales[number - 1] + raster.offsets[number - 1]
+        name = str(raster.descriptions[number - 1])
+    low, high = (float(end) for end in np.percentile(values, (1, 99))) if values.size else (0.0, 1.0)
+    if name.startswith("residual"):
+        high = max(abs(low), abs(high), 1.0)
+        return "RdBu_r", -high, high
+    return "viridis", low, max(high, low + 1.0)
+
+
+def distance_scale_km(path: Path) -> float:
+    """End of the colour scale of ``outcrop_distance.tif``: its largest value."""
+    with rasterio.open(path) as raster:
+        return max(1.0, float(raster.tags(1).get("STATISTICS_MAXIMUM", 0)) * float(raster.scales[0]))
+
+
 def output_grid(grid: MapGrid, crs: str | None) -> dict[str, Any] | None:
     """Return the grid of the files in another coordinate system than longitude and latitude; None in these.
 
@@ -145,12 +180,24 @@ def _geographic(grid: MapGrid) -> dict[str, Any]:
     }
 
 
+def _likeliest_band(path: Path) -> int:
+    """The band with the largest mean: the raster opens on a class that there is, not on the first of the legend."""
+    with rasterio.open(path) as raster:
+        means = [float(raster.tags(number).get("STATISTICS_MEAN", 0)) for number in raster.indexes]
+    return means.index(max(means)) + 1
+
+
+def _gravity_layer(names: Sequence[str]) -> Layer:
+    bands = tuple(Band(name, GRAVITY_STEP_MGAL, {}, "mGal", GRAVITY_LEAST_MGAL) for name in names)
+    return Layer(GRAVITY, bands, dtype="uint16")
+
+
 class MapWriter:
     """Writes the blocks of a map, in any order, to rasters, polygons and styles that GIS software opens directly.
 
     Writes ``lithology.tif``, ``probability.tif``, ``uncertainty.tif``, ``evidence.tif``, a raster for each of
-    `class_layers`, and with `thickness` ``cover_thickness.tif``
-    (cloud-optimized GeoTIFF; the class layers with ``.aux.xml``), ``lithology.gpkg``, and
+    `class_layers`, with `thickness` ``cover_thickness.tif``, with `gravity` ``gravity.tif``, and with `outcrop`
+    ``outcrop_distance.tif`` (cloud-optimized GeoTIFF; the class layers with ``.aux.xml``), ``lithology.gpkg``, and
     styles (``.qml``, ``lithology.sld``). Cells that are in no block are no data.
 
     A context manager: unfinished files are removed at the end.
@@ -176,6 +223,10 @@ class MapWriter:
         Whether the blocks have the thickness of the cover.
     class_layers : sequence of str
         Names of `CLASS_LAYERS` that the blocks have.
+    gravity : sequence of str
+        Names of the gravity fields of the blocks.
+    outcrop : bool
+        Whether the blocks have the distance to outcrop.
 
     Raises
     ------
@@ -195,6 +246,8 @@ class MapWriter:
         crs: str | None = None,
         thickness: bool = False,
         class_layers: Sequence[str] = (),
+        gravity: Sequence[str] = (),
+        outcrop: bool = False,
     ) -> None:
         self.folder, self.grid, self.bands = folder, grid, tuple(bands)
         self.legend = Legend(legend.name, legend.bedrock)  # a map never shows cover
@@ -206,7 +259,13 @@ class MapWriter:
             Layer(name, (Band("class index", 1.0, {"meaning": CLASS_LAYERS[name]}),), class_rows(self.legend))
             for name in class_layers
         ]
-        self.layers = (*self._layers(), *further, *([THICKNESS] if thickness else []))
+        self.layers = (
+            *self._layers(),
+            *further,
+            *([THICKNESS] if thickness else []),
+            *([_gravity_layer(gravity)] if gravity else []),
+            *([OUTCROP_DISTANCE] if outcrop else []),
+        )
         folder.mkdir(parents=True, exist_ok=True)
         self._plain = {layer.name: folder / f".{layer.name}.plain.tif" for layer in self.layers}
         self._open: dict[str, Any] = {}
@@ -269,6 +328,12 @@ class MapWriter:
                 self._open[name].write(values, 1, window=window)
             if block.cover_m is not None:
                 self._open[THICKNESS.name].write(quantise(block.cover_m, 1.0, THICKNESS.dtype), window=window)
+            if block.gravity_mgal is not None:
+                stored = quantise(block.gravity_mgal, GRAVITY_STEP_MGAL, "uint16", GRAVITY_LEAST_MGAL)
+                self._open[GRAVITY].write(stored, window=window)
+            if block.outcrop_km is not None:
+                stored = quantise(block.outcrop_km, DISTANCE_STEP_KM, "uint16")
+                self._open[OUTCROP_DISTANCE.name].write(stored, 1, window=window)
 
     def finish(self, progress: Progress = silent) -> MapFiles:
         """Convert the blocks written so far to the files of the map.
@@ -317,12 +382,18 @@ class MapWriter:
 
     def _styles(self) -> dict[str, str]:
         texts = {
-            "probability.qml": ramp_raster_qml("viridis"),
+            "probability.qml": ramp_raster_qml("viridis", band=_likeliest_band(self.folder / "probability.tif")),
             "uncertainty.qml": ramp_raster_qml("cividis"),
         }
         if THICKNESS in self.layers:
             path = self.folder / f"{THICKNESS.name}.tif"
             texts[f"{THICKNESS.name}.qml"] = ramp_raster_qml(THICKNESS_COLOURS, high=thickness_scale_m(path))
+        names = [layer.name for layer in self.layers]
+        if GRAVITY in names:
+            texts[f"{GRAVITY}.qml"] = ramp_raster_qml(*gravity_scale(self.folder / f"{GRAVITY}.tif", 1))
+        if OUTCROP_DISTANCE in self.layers:
+            high = distance_scale_km(self.folder / f"{OUTCROP_DISTANCE.name}.tif")
+            texts[f"{OUTCROP_DISTANCE.name}.qml"] = ramp_raster_qml(DISTANCE_COLOURS, high=high)
         for layer in self.layers:
             if layer.rows is not None:
                 texts[f"{layer.name}.qml"] = class_raster_qml(layer.rows)

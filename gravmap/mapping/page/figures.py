@@ -304,7 +304,7 @@ def draw_pictures(folder: Path, legend: Legend, *, title: str, notes: Sequence[s
     """Draw the layers of a map as PNG and PDF at 300 dpi.
 
     ``map``: the classes, with the mapped outcrop outlined. ``comparison``: a map made without gravity, and where it
-    differs; not written without ``label_diffusion.tif``. ``uncertainty``: the entropy of the probabilities, and the
+    differs; not written without ``null_model.tif``. ``uncertainty``: the entropy of the probabilities, and the
     evidence; not written if the folder has neither layer. ``cover_thickness``: its median, and the width of its
     interval, of a map that has it.
 

@@ -411,10 +411,10 @@ def _outcrop_over(facts: Facts, bounds_wsen: Bounds) -> NDArray[np.bool_] | None
 def class_ages(facts: Facts) -> dict[int, str]:
     """Age range of each class, from the class table of the model."""
     table = facts.used[0].model["classes"] if facts.used else []
-    return {int(entry["index"]): _span(str(entry.get("age", ""))) for entry in table if entry.get("age") != "any"}
+    return {int(entry["index"]): age_span(str(entry.get("age", ""))) for entry in table if entry.get("age") != "any"}
 
 
-def _span(age: str) -> str:
+def age_span(age: str) -> str:
     """An age range formatted for a legend: 298.9–251.9 Ma."""
     ends = age.removesuffix(" Ma").split("-")
     try:

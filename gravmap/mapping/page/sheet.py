@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioIOError
 from rasterio.vrt import WarpedVRT
 
 from gravmap.errors import InputError
-from gravmap.mapping.layers import DIFFUSION, NODATA, OUTCROP, UNDER_COVER, UNMAPPED, UNMAPPED_TAG, evidence_names
+from gravmap.mapping.layers import NODATA, NULL_MODEL, OUTCROP, UNDER_COVER, UNMAPPED, UNMAPPED_TAG, evidence_names
 
 WGS84 = "EPSG:4326"
 _DEFAULT_NEAR_KM = 25.0
@@ -44,7 +45,10 @@ class Sheet:
     thickness_m : dict of str to (ny, nx) float32
         Bands of cover_thickness.tif, by name, metres; NaN for no data. Empty without the file.
     diffusion : (ny, nx) uint8, optional
-        Classes of label_diffusion.tif, a map made without gravity; 255 no data. None without the file.
+        Classes of null_model.tif, a map made without gravity; 255 no data. None without the file.
+    others : dict of str to dict of str to (ny, nx) float32
+        Bands of the other rasters that were asked for, by the name of the file without ``.tif`` and by their own; NaN
+        for no data.
     cells : (int, int)
         Rows and columns of the files.
     crs : str
@@ -61,6 +65,7 @@ class Sheet:
     measures: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     thickness_m: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     diffusion: NDArray[np.uint8] | None = None
+    others: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
     cells: tuple[int, int] = (0, 0)
     crs: str = WGS84
     tags: dict[str, str] = field(default_factory=dict)
@@ -105,7 +110,7 @@ class Sheet:
         return np.asarray((self.evidence != OUTCROP) & (self.evidence != UNMAPPED) & (self.lithology != NODATA))
 
 
-def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
+def read_sheet(folder: Path, longest_px: int = 1400, others: Sequence[str] = ()) -> Sheet:
     """Read the layers of a map in degrees at reduced resolution.
 
     Classes are reduced by mode, quantities by mean; a projected file is warped to degrees.
@@ -113,10 +118,12 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
     Parameters
     ----------
     folder : Path
-        Folder with ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif``, ``label_diffusion.tif``
+        Folder with ``lithology.tif`` and, if available, ``evidence.tif``, ``uncertainty.tif``, ``null_model.tif``
         and ``cover_thickness.tif``.
     longest_px : int
         Largest number of cells along the longer side, which bounds memory and the size of figures.
+    others : sequence of str
+        Further rasters to read, without ``.tif``; one that is missing is left out.
 
     Raises
     ------
@@ -126,7 +133,7 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
     path = folder / "lithology.tif"
     if not path.exists():
         raise InputError(f"{path} is missing.", "Make it with `gravmap predict`.")
-    lithology, bounds = _read(path, longest_px, Resampling.mode)
+    lithology, bounds = _read(path, longest_px)
     shape = lithology.shape[1:]
     with rasterio.open(path) as raster:
         cells, crs, tags, palette = raster.shape, raster.crs, raster.tags(), raster.colormap(1)
@@ -143,9 +150,10 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
         # The mean passes over no data, so that reduced cells that are mostly outcrop or unmapped have one.
         for values in thickness.values():
             values[~np.isin(evidence, UNDER_COVER)] = np.nan
-    diffusion, path = None, folder / f"{DIFFUSION}.tif"
+    diffusion, path = None, folder / f"{NULL_MODEL}.tif"
     if path.exists():
-        diffusion = _fitting(_read(path, longest_px, Resampling.mode)[0], shape, path)[0]
+        diffusion = _fitting(_read(path, longest_px)[0], shape, path)[0]
+    more = {name: bands for name in others if (bands := _measures(folder / f"{name}.tif", longest_px, shape))}
     known = lithology[0] != NODATA
     if evidence is not None and tags.get(UNMAPPED_TAG) != "predicted":
         # Reduced cells that are mostly unmapped are blank: mode and mean pass over no data.
@@ -167,6 +175,7 @@ def read_sheet(folder: Path, longest_px: int = 1400) -> Sheet:
         {name: values[kept] for name, values in measures.items()},
         {name: values[kept] for name, values in thickness.items()},
         None if diffusion is None else diffusion[kept],
+        {name: {band: values[kept] for band, values in bands.items()} for name, bands in more.items()},
         (int(cells[0]), int(cells[1])),
         crs.to_string(),
         tags,
@@ -196,14 +205,14 @@ def _with_data(known: NDArray[np.bool_], bounds_wsen: Bounds) -> tuple[tuple[sli
 def _evidence(path: Path, longest_px: int, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8] | None, dict[int, str]]:
     if not path.exists():
         return None, {}
-    values = _fitting(_read(path, longest_px, Resampling.mode)[0], shape, path)
+    values = _fitting(_read(path, longest_px)[0], shape, path)
     return values[0], category_names(path) or evidence_names(_DEFAULT_NEAR_KM)
 
 
 def _measures(path: Path, longest_px: int, shape: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:
     if not path.exists():
         return {}
-    stored = _fitting(_read(path, longest_px, Resampling.average)[0], shape, path)
+    stored = _fitting(_read(path, longest_px)[0], shape, path)
     with rasterio.open(path) as raster:
         names, scales, offsets, nodata = raster.descriptions, raster.scales, raster.offsets, raster.nodata
     return {
@@ -221,14 +230,15 @@ def _fitting(values: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArra
     return values
 
 
-def _read(path: Path, longest_px: int, resampling: Resampling) -> tuple[NDArray[Any], Bounds]:
+def _read(path: Path, longest_px: int) -> tuple[NDArray[Any], Bounds]:
     """All bands (K, ny, nx), north up, and their outer edges in degrees."""
     try:
         with rasterio.open(path) as raster:
             if raster.crs is not None and raster.crs.to_epsg() != 4326:
                 with WarpedVRT(raster, crs=WGS84, resampling=Resampling.nearest, nodata=raster.nodata) as warped:
                     return _reduced(warped, longest_px, Resampling.nearest)
-            return _reduced(raster, longest_px, resampling)
+            classes = raster.colorinterp[0] == ColorInterp.palette
+            return _reduced(raster, longest_px, Resampling.mode if classes else Resampling.average)
     except RasterioIOError as error:
         raise InputError(
             f"{path} is not a readable raster: {error}.", "Make it again with `gravmap predict --overwrite`."

@@ -20,7 +20,7 @@ from gravmap.mapping.record.raster_content import blocks, count_values, measure_
 RASTERS = (
     *("lithology.tif", "probability.tif", "uncertainty.tif", "evidence.tif"),
     *(f"{name}.tif" for name in CLASS_LAYERS),
-    THICKNESS,
+    *(THICKNESS, "gravity.tif", "outcrop_distance.tif"),
 )
 
 # Areas are sums of many small numbers, written in decimal: so far apart they may be.

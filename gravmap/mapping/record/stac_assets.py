@@ -54,11 +54,20 @@ KINDS = {
     "uncertainty.tif": Kind("uncertainty", MediaType.COG, ("data",), "Measures of how unsure the class is"),
     "evidence.tif": Kind("evidence", MediaType.COG, ("data",), "What the class of a cell rests on"),
     "second_class.tif": Kind("second_class", MediaType.COG, ("data",), "The second likeliest class"),
-    "label_diffusion.tif": Kind(
-        "label_diffusion", MediaType.COG, ("data",), "A map made without gravity: classes diffused from the outcrop"
-    ),
     "cover_thickness.tif": Kind(
         "cover_thickness", MediaType.COG, ("data",), "Thickness of the cover in metres: median and 80 % interval"
+    ),
+    "gravity.tif": Kind(
+        "gravity", MediaType.COG, ("data",), "Gravity fields that the network reads, and Bouguer gravity"
+    ),
+    "outcrop_distance.tif": Kind(
+        "outcrop_distance", MediaType.COG, ("data",), "Distance to the nearest mapped outcrop"
+    ),
+    "null_model.tif": Kind(
+        "null_model", MediaType.COG, ("data",), "Class by label diffusion from mapped outcrop, without gravity"
+    ),
+    "map.qgz": Kind(
+        "qgis", "application/x-qgis-project", ("metadata", "style"), "QGIS project with every layer styled"
     ),
     "lithology.gpkg": Kind(
         "polygons", MediaType.GEOPACKAGE, ("data",), "Polygons by class, styled, with their evidence"
@@ -78,6 +87,7 @@ KINDS = {
         "cover_thickness_map_pdf", MediaType.PDF, ("visual",), "Thickness of the cover and its interval for printing"
     ),
     "report.html": Kind("report", MediaType.HTML, ("metadata",), "The map, its scores and its limits on one page"),
+    "explore.html": Kind("explore", MediaType.HTML, ("overview",), "The map to explore in a browser"),
     "provenance.json": Kind(
         "provenance", MediaType.JSON, ("metadata",), "What the map was made of; `gravmap verify` checks it"
     ),
