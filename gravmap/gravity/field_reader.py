@@ -17,6 +17,14 @@ from gravmap.regions import Region
 DEFAULT_RESIDUAL = "residual_10km"
 """Default input of a network: the residual of Liu et al. (2024)."""
 
+KNOWN = "_known"
+"""Suffix of the mask of a layer: 1 at nodes where it has data, 0 elsewhere. It is made when it is read."""
+
+
+def mask_name(layer: str) -> str:
+    """Name of the mask of a layer."""
+    return f"{layer}{KNOWN}"
+
 
 @dataclass(frozen=True)
 class FieldGrid:
@@ -29,7 +37,7 @@ class FieldGrid:
     channels : tuple of str
         Names, such as ``residual_10km``.
     units : tuple of str
-        Of each channel: mGal, or km for ``fault_distance``.
+        Of each channel: mGal, or that of a layer (km for ``fault_distance``).
     nodes_wsen : tuple of float
         Longitude of the first column, latitude of the southernmost row, longitude of the last column,
         latitude of the northernmost row, degrees.
@@ -122,6 +130,21 @@ class FieldReader:
         return [name for name in self.names if name.startswith("residual_")]
 
     @property
+    def layers(self) -> list[str]:
+        """Names of the layers: the fields that are not gravity (`gravmap layer add`)."""
+        added = self.recipe.get("by_channel", {})
+        return [name for name in self.names if name in added]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a field, or the mask of a layer, can be read."""
+        return name in self.dataset or self._masked(str(name)) is not None
+
+    def _masked(self, name: str) -> str | None:
+        """The layer that a name is the mask of; None if it is none."""
+        layer = name.removesuffix(KNOWN)
+        return layer if name.endswith(KNOWN) and layer in self.layers else None
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of nodes."""
         return self.lat.size, self.lon.size
@@ -154,7 +177,7 @@ class FieldReader:
 
     def unit(self, name: str) -> str:
         """Unit of a field; mGal where the file gives none."""
-        return str(self.dataset[name].attrs.get("units", "mGal"))
+        return "1" if self._masked(name) else str(self.dataset[name].attrs.get("units", "mGal"))
 
     def read(
         self, names: Sequence[str], rows: slice = slice(None), columns: slice = slice(None)
@@ -164,7 +187,7 @@ class FieldReader:
         Parameters
         ----------
         names : sequence of str
-            F variables.
+            F variables, or masks of layers (:func:`mask_name`).
         rows, columns : slice
             Row 0 is the northernmost.
 
@@ -180,13 +203,17 @@ class FieldReader:
         """
         first, last, _ = rows.indices(self.lat.size)
         stored = slice(self.lat.size - last, self.lat.size - first)
-        absent = [repr(name) for name in names if name not in self.dataset]
+        absent = [repr(name) for name in names if name not in self]
         if absent:
             raise InputError(
                 f"{self.path} has no field {', '.join(absent)}; it has {', '.join(self.names)}.",
-                "`gravmap residual --height ...` makes residuals, `gravmap rasterize --faults ...` fault_distance.",
+                "`gravmap residual --height ...` makes residuals, `gravmap layer add ...` all others.",
             )
-        parts = [self.dataset[name].isel(lat=stored, lon=columns).values[::-1] for name in names]
+        parts = []
+        for name in names:
+            layer = self._masked(name)
+            values = self.dataset[layer or name].isel(lat=stored, lon=columns).values[::-1]
+            parts.append(np.isfinite(values) if layer else values)
         return np.stack(parts).astype(np.float32)
 
     def interpolate(self, name: str, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float32]:

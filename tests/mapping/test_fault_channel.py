@@ -6,7 +6,8 @@ import torch
 from shapely.geometry import LineString
 
 from gravmap.errors import InputError
-from gravmap.geology.faults import FAULT_DISTANCE, add_fault_distance
+from gravmap.geology.layers import FAULT_DISTANCE
+from gravmap.geology.layers_file import add_fault_distance
 from gravmap.gravity import open_fields, residual_fields, write_fields
 from gravmap.gravity.fields_file import field_recipe
 from gravmap.learning.training.checkpoint import save_model
