@@ -31,6 +31,8 @@ _TAKEN = ("scale", "rgb", "multi", "residual", "lat", "lon", "spatial_ref", "bou
 _TAKEN_STARTS = ("residual_", "regional_", "band_", "edge_error_", "outcrop", *(f"{name}_" for name in DERIVATIVES))
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
+_USUAL_FILLS = (-32768.0, -32767.0, -9999.0, -99999.0, -999999.0, 99999.0)
+
 _MARGIN_DEG = 5.0
 """Data around the fields that are continued with a layer, as for gravity."""
 
@@ -292,6 +294,12 @@ def _check_values(values: NDArray[np.float32], raster: RasterSource, path: Path,
             f"{path} has no data at the nodes of the fields, which cover {region}; it covers {raster.extent}.",
             "Give a raster of the region.",
         )
+    for fill in _USUAL_FILLS:
+        if count := np.count_nonzero(known == np.float32(fill)):
+            raise InputError(
+                f"{path} is {fill:g} at {count} nodes: a usual fill value, which the file does not declare.",
+                f"Declare it: gdal_edit.py -a_nodata {fill:g} {path}",
+            )
     if float(known.max()) == float(known.min()):
         raise InputError(
             f"{path} is {known[0]:g} at every node of the fields: a constant tells nothing.",

@@ -70,7 +70,7 @@ class LayerSummary:
     capped_fraction: float | None = None
 
 
-def add_layer(fields_path: Path, layer: Layer, *, overwrite: bool = False) -> LayerSummary:
+def add_layer(fields_path: Path, layer: Layer, *, overwrite: bool = False, write: bool = True) -> LayerSummary:
     """Add a layer to the file of fields, or replace it.
 
     A network trained with the channel accepts only fields with the layer made of the same files in the same way.
@@ -83,6 +83,8 @@ def add_layer(fields_path: Path, layer: Layer, *, overwrite: bool = False) -> La
         What to add.
     overwrite : bool
         Replace a layer of this name.
+    write : bool
+        False: read the layer and make all checks, but leave the file as it is.
 
     Raises
     ------
@@ -116,7 +118,8 @@ def add_layer(fields_path: Path, layer: Layer, *, overwrite: bool = False) -> La
     made = layer.read(*_nodes(fields))
     fields = _with_layer(_without(fields, layer.name), layer, made, fields_path)
     _note(fields, f"layer {layer.name}")
-    write_fields(fields, fields_path)
+    if write:
+        write_fields(fields, fields_path)
     return replace(_summary(fields, layer.name), lines=made.lines)
 
 
@@ -183,7 +186,7 @@ def remove_layer(fields_path: Path, name: str) -> None:
 
 
 def carry_layers(old_path: Path, fields: xr.Dataset, new_path: Path) -> tuple[xr.Dataset, dict[str, str]]:
-    """Take the layers of an older file into new fields: as they are on the same nodes, else made again from their files.
+    """Take the layers of an older file into new fields: as they are on the same nodes, else made again.
 
     Parameters
     ----------

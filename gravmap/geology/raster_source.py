@@ -175,7 +175,7 @@ class RasterSource:
         return f"{west:.2f} to {east:.2f} E, {south:.2f} to {north:.2f} N"
 
     def _turns(self, west: float, east: float) -> list[float]:
-        """By how many degrees longitudes are turned to meet those of the raster: 0, and 360 either way where it does."""
+        """By how many degrees longitudes have to be turned to meet those of the raster: 0, 360, -360 or several."""
         if not self._geographic:
             return [0.0]
         left, right = self._raster.bounds.left, self._raster.bounds.right
@@ -230,7 +230,9 @@ class RasterSource:
         raster = self._raster
         if raster.crs is None:
             bounds = raster.bounds
-            in_degrees = -361 <= bounds.left and bounds.right <= 721 and -91 <= bounds.bottom and bounds.top <= 91
+            in_degrees = (
+                max(map(abs, (bounds.bottom, bounds.top))) <= 91 and bounds.left >= -361 and bounds.right <= 721
+            )
             if raster.driver == "netCDF" and in_degrees and not raster.transform.is_identity:
                 log.warning("%s has no coordinate system; its axes are taken as degrees on WGS 84.", self.path.name)
                 return "EPSG:4326"
@@ -287,7 +289,7 @@ def log_of(values: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
         wrong = np.count_nonzero(values <= 0)
     if wrong:
         raise InputError(
-            f"{path} has {wrong} nodes with values of 0 or less (least {np.nanmin(values):g}), which have no logarithm.",
+            f"{path} has {wrong} nodes of 0 or less (the least is {np.nanmin(values):g}), which have no logarithm.",
             "Use --transform rank, or none.",
         )
     return np.log(values)

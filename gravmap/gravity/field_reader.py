@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -56,6 +56,36 @@ class FieldGrid:
     region: Region
     recipe: dict[str, Any]
     sources: list[dict[str, Any]]
+
+    def with_masks(self) -> FieldGrid:
+        """The fields with the mask of each layer that has missing values where gravity is known, after the layer."""
+        layers = self.recipe.get("by_channel", {})
+        known = np.isfinite(self.values)
+        surveyed = known[[name not in layers for name in self.channels]].all(axis=0)
+        planes: list[tuple[str, str, NDArray[np.float32]]] = []
+        for name, unit, values, here in zip(self.channels, self.units, self.values, known, strict=True):
+            planes.append((name, unit, values))
+            if name in layers and (surveyed & ~here).any():
+                planes.append((mask_name(name), "1", here.astype(np.float32)))
+        channels, units, grids = zip(*planes, strict=True)
+        return replace(self, channels=channels, units=units, values=np.stack(grids))
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Nodes where all is known, but for layers that have a mask; (rows, columns)."""
+        required = [mask_name(name) not in self.channels for name in self.channels]
+        return np.asarray(np.isfinite(self.values[required]).all(axis=0))
+
+    def filled(self) -> NDArray[np.float32]:
+        """The values with 0 where they are unknown, or the mean of a layer that has no mask."""
+        layers = self.recipe.get("by_channel", {})
+        known = np.isfinite(self.values)
+        filled = np.where(known, self.values, np.float32(0))
+        for place, name in enumerate(self.channels):
+            here = known[place]
+            if name in layers and mask_name(name) not in self.channels and here.any():
+                filled[place][~here] = filled[place][here].mean()
+        return filled
 
 
 class FieldReader:
