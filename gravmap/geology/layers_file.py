@@ -269,8 +269,10 @@ def _layer_of(
     paths = tuple(path for path, _ in found)
     if "cap_km" in recipe:
         return DistanceLayer(paths, float(recipe["cap_km"]), name, **stated), entries
-    known = {key: recipe[key] for key in ("band", "units", "resampling", "transform", "upward_m", "derivative")}
-    return RasterLayer(name, paths[0] if paths else Path(f"of {name}"), **known, **stated), entries
+    known: dict[str, Any] = {
+        key: recipe[key] for key in ("band", "units", "resampling", "transform", "upward_m", "derivative")
+    }
+    return RasterLayer(name, paths[0] if paths else Path(f"of {name}"), **{**known, **stated}), entries
 
 
 def _with_layer(fields: xr.Dataset, layer: Layer, made: LayerValues, fields_path: Path) -> xr.Dataset:

@@ -218,9 +218,9 @@ class Predictor:
         return legend_from_spec(self.members[0].spec)
 
     @property
-    def field_names(self) -> tuple[str, ...]:
-        """Names of the fields in the file that any network reads."""
-        return tuple(dict.fromkeys(name for member in self.members for name in member.spec.input.measured))
+    def required_fields(self) -> tuple[str, ...]:
+        """Names of the fields in the file without which a cell is not predicted: all but layers that are masked."""
+        return tuple(dict.fromkeys(name for member in self.members for name in member.spec.input.required))
 
     @property
     def reads_outcrop(self) -> bool:

@@ -249,7 +249,16 @@ class InputChannels:
         """The fields of a dataset that are read, (F, ny, nx), in the order of :attr:`fields`."""
         if list(self.fields) == dataset.channels:
             return dataset.fields
-        return dataset.fields[[dataset.channels.index(name) for name in self.fields]]
+        planes = []
+        for name, fill in zip(self.fields, self.fills, strict=True):
+            if name in self.masks and name not in dataset.channels:
+                planes.append(dataset.field_valid.astype(np.float32))  # nothing is missing here
+                continue
+            plane = dataset.fields[dataset.channels.index(name)]
+            # Trained where nothing was missing: there is no mask to tell the network.
+            unmasked = name in self.layers and not self.layers[name].masked
+            planes.append(np.where(dataset.known_mask(name), plane, np.float32(fill)) if unmasked else plane)
+        return np.stack(planes)
 
     def prepare(self, fields: Tensor, degrees_per_px: float | Tensor) -> Tensor:
         """Turn fields in their units into a network's input.

@@ -238,7 +238,8 @@ class RegionDataset:
 
     def known_values(self, name: str) -> NDArray[np.float32]:
         """Values of a field where it is known, (n,)."""
-        return self.fields[self.channels.index(name)][self.known_mask(name)]
+        values: NDArray[np.float32] = self.fields[self.channels.index(name)][self.known_mask(name)]
+        return values
 
     def filled_fields(self) -> NDArray[np.float32]:
         """The fields with the mean of a layer where it is missing, (C, ny, nx): for methods that read no masks.
