@@ -21,7 +21,7 @@ _DERIVATIVES = ("vertical", "east", "north", "horizontal", "tilt", "analytic-sig
 @click.group(
     "layer",
     cls=Group,
-    short_help="Add further rasters, or the distance to faults, as input channels.",
+    short_help="Add rasters or fault distance as channels.",
     epilog="""\b
 Examples:
   gravmap layer add magnetics.tif --name magnetic --units nT
@@ -38,12 +38,12 @@ def command() -> None:
 @command.command(
     "add",
     cls=Command,
-    short_help="Bring a raster, or the distance to lines, onto the nodes of the fields.",
+    short_help="Add a raster, or the distance to lines.",
     epilog="""\b
 Examples:
-  gravmap layer add magnetics.tif --name magnetic --units nT --licence CC-BY-4.0
-  gravmap layer add radiometrics.tif --band 2 --name thorium --units ppm --transform log
-  gravmap layer add magnetics.tif --name magnetic_tilt --derivative tilt --upward 2km
+  gravmap layer add magnetics.tif --name magnetic --units nT
+  gravmap layer add radiometrics.tif --band 2 --name thorium --transform log
+  gravmap layer add magnetics.tif --name tilt --derivative tilt
   gravmap layer add --distance faults.gpkg --cap 50km""",
 )
 @click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))

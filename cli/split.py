@@ -32,8 +32,8 @@ Examples:
 @option(
     "--report",
     is_flag=True,
-    help="Measure the leak: what training sees of the held-out labels, and what each channel tells of the place; and draw"
-    " a map.",
+    help="Measure the leak: what training sees of the held-out labels, and what each channel tells of the place; and"
+    " draw a map.",
 )
 @option("--split", "names", multiple=True, metavar="NAME", help="Only this split; may be repeated.")
 @option(
@@ -79,8 +79,9 @@ def command(
 
     Without options it lists the splits of the index. --report measures each of them on the roles used in training: the
     percentage of the held-out bedrock whose labels are seen, the distance to the nearest seen label, windows and
-    classes per fold; and draws a map, data/tiles/leak_NAME.png. It also predicts longitude and latitude from each channel of
-    the fields alone, on held-out blocks, and warns of one that tells them: a network can learn the place from it. --add makes another split without cutting tiles again.
+    classes per fold; and draws a map, data/tiles/leak_NAME.png. It also predicts longitude and latitude from each
+    channel of the fields alone, on held-out blocks, and warns of one that tells them: a network can learn the place
+    from it. --add makes another split without cutting tiles again.
     """
     from gravmap.tiling import leak_report
     from gravmap.tiling.leak_figure import draw_leak

@@ -16,7 +16,7 @@ from gravmap.files import sha256
 from gravmap.geology.faults import CAP_KM, concatenate_lines, fault_distance_km, no_line, read_near
 from gravmap.geology.raster_source import RESAMPLINGS, TRANSFORMS, RasterSource, log_of
 from gravmap.gravity.derivatives import DERIVATIVE_HEIGHT_M, DERIVATIVES, field_derivatives
-from gravmap.gravity.field_reader import KNOWN
+from gravmap.lattice import MASK_SUFFIX
 from gravmap.regions import Region
 from gravmap.units import format_length
 
@@ -317,5 +317,5 @@ def _check_name(name: str) -> None:
             f"{name!r} is not a valid name of a layer.",
             "Use a letter, then letters, digits and underscores; 40 at most.",
         )
-    if name in _TAKEN or name.startswith(_TAKEN_STARTS) or name.endswith(KNOWN):
+    if name in _TAKEN or name.startswith(_TAKEN_STARTS) or name.endswith(MASK_SUFFIX):
         raise OptionError(f"{name} has a meaning of its own, and cannot be the name of a layer.", "Choose another.")

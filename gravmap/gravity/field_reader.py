@@ -12,18 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
+from gravmap.lattice import MASK_SUFFIX, mask_name
 from gravmap.regions import Region
 
 DEFAULT_RESIDUAL = "residual_10km"
 """Default input of a network: the residual of Liu et al. (2024)."""
-
-KNOWN = "_known"
-"""Suffix of the mask of a layer: 1 at nodes where it has data, 0 elsewhere. It is made when it is read."""
-
-
-def mask_name(layer: str) -> str:
-    """Name of the mask of a layer."""
-    return f"{layer}{KNOWN}"
 
 
 @dataclass(frozen=True)
@@ -171,8 +164,8 @@ class FieldReader:
 
     def _masked(self, name: str) -> str | None:
         """The layer that a name is the mask of; None if it is none."""
-        layer = name.removesuffix(KNOWN)
-        return layer if name.endswith(KNOWN) and layer in self.layers else None
+        layer = name.removesuffix(MASK_SUFFIX)
+        return layer if name.endswith(MASK_SUFFIX) and layer in self.layers else None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -217,7 +210,7 @@ class FieldReader:
         Parameters
         ----------
         names : sequence of str
-            F variables, or masks of layers (:func:`mask_name`).
+            F variables, or masks of layers (:func:`gravmap.lattice.mask_name`).
         rows, columns : slice
             Row 0 is the northernmost.
 

@@ -15,8 +15,9 @@ from gravmap.files import sha256
 from gravmap.geology.layers import RasterLayer
 from gravmap.geology.layers_file import add_layer, carry_layers, list_layers, remove_layer
 from gravmap.gravity import field_derivatives, open_fields, residual_fields, upward_continue, write_fields
-from gravmap.gravity.field_reader import FieldReader, mask_name
+from gravmap.gravity.field_reader import FieldReader
 from gravmap.gravity.fields_file import field_recipe, field_sources
+from gravmap.lattice import mask_name
 
 LAT, LON = np.arange(44, 46.01, 0.1), np.arange(80, 83.01, 0.1)
 FINE = 0.02

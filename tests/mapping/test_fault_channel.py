@@ -55,6 +55,6 @@ def test_only_a_network_that_reads_faults_refuses_other_faults(project):
 
 def test_fields_without_faults_are_refused_with_the_command_that_adds_them(project):
     write_fields(residual_fields(gravity(), [10_000.0]), project / "bare.nc")
-    with pytest.raises(InputError, match="--faults"):
+    with pytest.raises(InputError, match="gravmap layer add"):
         Predictor(project / "bare.nc", project / "both", "cpu")
     Predictor(project / "bare.nc", project / "plain", "cpu")

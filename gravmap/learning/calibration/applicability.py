@@ -18,8 +18,7 @@ from typing_extensions import TypedDict
 
 from gravmap.errors import InputError
 from gravmap.files import atomic_path, set_default_mode
-from gravmap.gravity.field_reader import mask_name
-from gravmap.lattice import TRAIN, spacing_yx_km
+from gravmap.lattice import TRAIN, mask_name, spacing_yx_km
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
 from gravmap.learning.data.local_statistics import WINDOWS_KM, local_statistics

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gravmap.gravity.field_reader import mask_name
+from gravmap.lattice import mask_name
 
 SCALE = "scale"
 RGB = "rgb:"

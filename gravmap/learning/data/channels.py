@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gravmap.errors import InputError, OptionError
-from gravmap.gravity.field_reader import mask_name
+from gravmap.lattice import mask_name
 from gravmap.learning.data.channel_kinds import (
     RGB,
     SCALE,

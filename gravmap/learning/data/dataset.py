@@ -16,8 +16,7 @@ from typing_extensions import TypedDict
 
 from gravmap.errors import InputError
 from gravmap.files import atomic_path
-from gravmap.gravity.field_reader import mask_name
-from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE, UNUSABLE, axis_cells, turn_longitudes
+from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE, UNUSABLE, axis_cells, mask_name, turn_longitudes
 from gravmap.records import ClassRecord, FieldRecipe, Ge, Len, RunSplit, SourceRecord, parse_record, record
 
 IGNORE = -100
@@ -83,7 +82,7 @@ class RegionDataset:
     ----------
     fields : ndarray, shape (C, ny, nx), float32
         Channels at grid nodes, in `channel_units` (mGal by default), finite. A layer with missing values is 0 there,
-        and its mask is the channel after it (:func:`gravmap.gravity.field_reader.mask_name`).
+        and its mask is the channel after it (:func:`gravmap.lattice.mask_name`).
     field_valid : ndarray, shape (ny, nx), bool
         Nodes where the field was measured (elsewhere `fields` is a filler).
     field_nodes_wsen : ndarray, shape (4,), float64

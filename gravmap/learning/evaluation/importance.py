@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.gravity.field_reader import mask_name
-from gravmap.lattice import TEST
+from gravmap.lattice import TEST, mask_name
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import RegionDataset, to_target
 from gravmap.learning.data.outcrop_context import is_context

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gravmap.errors import GravmapError, out_of_memory
-from gravmap.gravity.field_reader import mask_name
+from gravmap.lattice import mask_name
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.outcrop_context import CONTEXT, context_names, measured_names
