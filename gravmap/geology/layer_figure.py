@@ -55,4 +55,4 @@ def draw_layer(fields_path: Path, layer: LayerSummary, path: Path) -> None:
         named = legend_patches([(f"no data: {100 * layer.missing_fraction:.1f} % of the nodes", NODATA_COLOUR)])
         figure.legend(handles=named, loc="outside lower center", fontsize=9, frameon=False)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", bbox_inches="tight")
