@@ -100,7 +100,7 @@ def _folds(lat: Values, lon: Values, seed: int) -> NDArray[np.int64]:
             break
         side /= 2
     assigned = np.random.default_rng(seed).permutation(count) % FOLDS
-    return assigned[row[:, None] * (int(column.max()) + 1) + column[None, :]]
+    return np.asarray(assigned[row[:, None] * (int(column.max()) + 1) + column[None, :]])
 
 
 def _r2(values: Values, target: Values, fold: NDArray[np.int64]) -> float | None:

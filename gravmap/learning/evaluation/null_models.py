@@ -64,9 +64,11 @@ NULL_MODELS = {
     "location_forest": NullModel(
         "random forest, position only", "a random forest on position alone", needs_sklearn=True
     ),
-    "gravity_forest": NullModel("random forest, gravity only", "a random forest on gravity alone", needs_sklearn=True),
+    "gravity_forest": NullModel(
+        "random forest, fields only", "a random forest on the fields alone", needs_sklearn=True
+    ),
     "gravity_boosting": NullModel(
-        "gradient boosting, gravity only", "boosted trees on gravity alone", needs_sklearn=True
+        "gradient boosting, fields only", "boosted trees on the fields alone", needs_sklearn=True
     ),
     "nearest_in_gravity": NullModel("nearest in gravity, no position", "taking the class of the most similar gravity"),
     "topography_forest": NullModel(
