@@ -13,12 +13,11 @@ from gravmap.geology.rasterize import rasterize
 
 if TYPE_CHECKING:
     from gravmap.geology.layers import DistanceLayer, RasterLayer
-    from gravmap.geology.layers_file import add_fault_distance, add_layer
+    from gravmap.geology.layers_file import add_layer
 
 __all__ = [
     "DistanceLayer",
     "RasterLayer",
-    "add_fault_distance",
     "add_layer",
     "check_legend",
     "draft_legend",
@@ -32,7 +31,6 @@ __all__ = [
 _LAZY = {
     "DistanceLayer": "layers",
     "RasterLayer": "layers",
-    "add_fault_distance": "layers_file",
     "add_layer": "layers_file",
 }
 

@@ -6,7 +6,7 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,9 +94,14 @@ class RasterLayer:
     ------
     OptionError
         The name is not valid or taken, or an option is.
-    """
 
-    KIND: ClassVar[str] = "raster"
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from gravmap.geology import RasterLayer
+    >>> RasterLayer("magnetic_tilt", Path("magnetics.tif"), units="nT", derivative="tilt").paths
+    (PosixPath('magnetics.tif'),)
+    """
 
     name: str
     path: Path
@@ -192,9 +197,14 @@ class DistanceLayer:
         Upper limit of the distances.
     name, source, licence : str
         As of :class:`RasterLayer`.
-    """
 
-    KIND: ClassVar[str] = "distance"
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from gravmap.geology import DistanceLayer
+    >>> DistanceLayer((Path("faults.gpkg"), Path("thrusts.gpkg")), cap_km=50.0).name
+    'fault_distance'
+    """
 
     paths: tuple[Path, ...]
     cap_km: float = CAP_KM

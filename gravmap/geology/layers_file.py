@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from gravmap import __version__
 from gravmap.errors import GravmapError, InputError
 from gravmap.files import sha256
-from gravmap.geology.faults import CAP_KM
 from gravmap.geology.layers import FAULT_DISTANCE, DistanceLayer, Layer, LayerValues, RasterLayer
 from gravmap.gravity import open_fields, write_fields
 from gravmap.gravity.fields_file import field_recipe, field_sources
@@ -121,21 +120,6 @@ def add_layer(fields_path: Path, layer: Layer, *, overwrite: bool = False, write
     if write:
         write_fields(fields, fields_path)
     return replace(_summary(fields, layer.name), lines=made.lines)
-
-
-def add_fault_distance(fields_path: Path, files: Sequence[Path], cap_km: float = CAP_KM) -> LayerSummary:
-    """Add the layer ``fault_distance``, or replace it: :func:`add_layer` of a :class:`DistanceLayer`.
-
-    Examples
-    --------
-    >>> from gravmap.geology import add_fault_distance
-    >>> add_fault_distance("data/fields.nc", ["none.gpkg"])
-    Traceback (most recent call last):
-    ...
-    gravmap.errors.InputError: The fault map none.gpkg is missing.
-    Check the path.
-    """
-    return add_layer(Path(fields_path), DistanceLayer(tuple(map(Path, files)), cap_km), overwrite=True)
 
 
 def check_free(fields_path: Path, name: str, overwrite: bool) -> None:

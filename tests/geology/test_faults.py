@@ -12,8 +12,8 @@ from shapely.geometry import LineString, MultiLineString, Point, Polygon, box
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import sha256
 from gravmap.geology.faults import concatenate_lines, fault_distance_km, read_faults
-from gravmap.geology.layers import FAULT_DISTANCE
-from gravmap.geology.layers_file import add_fault_distance
+from gravmap.geology.layers import FAULT_DISTANCE, DistanceLayer
+from gravmap.geology.layers_file import add_layer
 from gravmap.gravity import open_fields, write_fields
 from gravmap.gravity.fields_file import field_recipe, field_sources
 from gravmap.regions import Region
@@ -21,6 +21,10 @@ from gravmap.regions import Region
 GEOD = Geod(ellps="WGS84")
 LAMBERT = "+proj=lcc +lat_1=30 +lat_2=62 +lon_0=105 +lat_0=0 +datum=WGS84 +units=m"
 HERE = Region(80, 44, 85, 46)
+
+
+def add_fault_distance(fields, files, cap_km=100.0):
+    return add_layer(fields, DistanceLayer(tuple(files), cap_km), overwrite=True)
 
 
 def write_lines(path, shapes, crs="EPSG:4326"):

@@ -10,8 +10,8 @@ import torch
 from shapely.geometry import LineString
 
 from gravmap.errors import InputError
-from gravmap.geology.layers import FAULT_DISTANCE
-from gravmap.geology.layers_file import add_fault_distance
+from gravmap.geology.layers import FAULT_DISTANCE, DistanceLayer
+from gravmap.geology.layers_file import add_layer
 from gravmap.gravity import open_fields, residual_fields, write_fields
 from gravmap.gravity.fields_file import field_recipe
 from gravmap.learning.training.checkpoint import save_model
@@ -19,6 +19,10 @@ from gravmap.mapping import Options, predict
 from gravmap.mapping.predictor import Predictor
 from gravmap.network import build
 from toys.map import BOX, gravity, spec_for
+
+
+def add_fault_distance(fields, files, cap_km=100.0):
+    return add_layer(fields, DistanceLayer(tuple(files), cap_km), overwrite=True)
 
 
 def faults(folder, name, lon):
