@@ -32,7 +32,7 @@ Examples:
 @option(
     "--report",
     is_flag=True,
-    help="Measure the leak: what training sees of the held-out labels, and what each channel tells of the place; and"
+    help="Measure the leak: what training sees of the held-out labels, and what each channel says of the place; and"
     " draw a map.",
 )
 @option("--split", "names", multiple=True, metavar="NAME", help="Only this split; may be repeated.")
@@ -80,7 +80,7 @@ def command(
     Without options it lists the splits of the index. --report measures each of them on the roles used in training: the
     percentage of the held-out bedrock whose labels are seen, the distance to the nearest seen label, windows and
     classes per fold; and draws a map, data/tiles/leak_NAME.png. It also predicts longitude and latitude from each
-    channel of the fields alone, on held-out blocks, and warns of one that tells them: a network can learn the place
+    channel of the fields alone, on held-out blocks, and warns of one that does: a network can learn the place
     from it. --add makes another split without cutting tiles again.
     """
     from gravmap.tiling import leak_report
@@ -145,9 +145,9 @@ def _say_location(session: Session, tiles: Path) -> dict[str, Any]:
         numbers = ["-" if r2 is None else f"{r2:.2f}" for r2 in (each.lon, each.lat)]
         session.say(f"  {each.channel:<{width}}{numbers[0]:>11}{numbers[1]:>8}")
     for each in found:
-        if each.told:
+        if each.predicts:
             session.warn(
-                f"{each.channel} alone tells {each.told}: a network can learn the place from it instead of the rock."
+                f"{each.channel} alone predicts {each.predicts}: a network can learn the place from it instead of the rock."
                 " Trust scores on blocks alone, and compare with a run without it."
             )
     return {each.channel: {"lon": each.lon, "lat": each.lat} for each in found}

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap import __version__
-from gravmap.errors import GravmapError, InputError
+from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import sha256
 from gravmap.geology.layers import FAULT_DISTANCE, DistanceLayer, Layer, LayerValues, RasterLayer
 from gravmap.gravity import open_fields, write_fields
@@ -233,6 +233,11 @@ def _made_again(
     nodes: tuple[NDArray[np.float64], NDArray[np.float64]],
     old_path: Path,
 ) -> LayerValues:
+    if len(entries) != len(layer.paths) or not entries:
+        raise InputError(
+            f"{old_path} does not say which file the layer {layer.name} was made of.",
+            f"Drop it first, and add it again: gravmap layer remove {layer.name}",
+        )
     remedy = f"Put it back; or drop the layer first: gravmap layer remove {layer.name}"
     for path, entry in zip(layer.paths, entries, strict=True):
         if not path.exists():
@@ -251,12 +256,17 @@ def _layer_of(
     first = found[0][1] if found else {}
     stated = {key: str(first.get(key, "")) for key in ("source", "licence")}
     paths = tuple(path for path, _ in found)
-    if "cap_km" in recipe:
-        return DistanceLayer(paths, float(recipe["cap_km"]), name, **stated), entries
-    known: dict[str, Any] = {
-        key: recipe[key] for key in ("band", "units", "resampling", "transform", "upward_m", "derivative")
-    }
-    return RasterLayer(name, paths[0] if paths else Path(f"of {name}"), **{**known, **stated}), entries
+    try:
+        if "cap_km" in recipe:
+            return DistanceLayer(paths, float(recipe["cap_km"]), name, **stated), entries
+        options = ("band", "units", "resampling", "transform", "upward_m", "derivative")
+        known: dict[str, Any] = {key: recipe[key] for key in options}
+        return RasterLayer(name, paths[0], **{**known, **stated}), entries
+    except (OptionError, KeyError, IndexError, TypeError, ValueError):
+        raise InputError(
+            f"The record of the layer {name} in {fields_path} is damaged.",
+            f"Remove it, and add it again: gravmap layer remove {name}",
+        ) from None
 
 
 def _with_layer(fields: xr.Dataset, layer: Layer, made: LayerValues, fields_path: Path) -> xr.Dataset:

@@ -1,4 +1,4 @@
-"""How much a channel tells of the place: longitude and latitude predicted from it alone, on held-out blocks.
+"""How much a channel says of the place: longitude and latitude predicted from it alone, on held-out blocks.
 
 A network given such a channel can learn where it is instead of what rock is there (Meyer et al. 2019,
 doi:10.1016/j.ecolmodel.2019.108815, on longitude and latitude as predictors).
@@ -34,7 +34,7 @@ class LocationR2:
     channel : str
         Its name.
     lon, lat : float or None
-        R2 of longitude and latitude on held-out blocks: 1 where the channel tells them exactly, 0 where it is as good
+        R2 of longitude and latitude on held-out blocks: 1 where the channel gives them exactly, 0 where it is as good
         as their mean, below where worse. None with too few nodes, or a constant.
     """
 
@@ -43,8 +43,8 @@ class LocationR2:
     lat: float | None
 
     @property
-    def told(self) -> str:
-        """What the channel tells: "longitude", "latitude", both or "" ."""
+    def predicts(self) -> str:
+        """What the channel predicts: "longitude", "latitude", both or none, as a phrase."""
         parts = [("longitude", self.lon), ("latitude", self.lat)]
         return " and ".join(name for name, r2 in parts if r2 is not None and r2 > WARN_R2)
 
@@ -70,7 +70,7 @@ def location_r2(fields: Path | str, seed: int = 0) -> list[LocationR2]:
     Examples
     --------
     >>> from gravmap.tiling.location import location_r2
-    >>> [each.told for each in location_r2("data/fields.nc") if each.channel == "residual_10km"]
+    >>> [each.predicts for each in location_r2("data/fields.nc") if each.channel == "residual_10km"]
     ['']
     """
     with FieldReader(fields) as reader:

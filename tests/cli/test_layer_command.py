@@ -134,7 +134,7 @@ def test_the_report_of_splits_says_what_channels_tell_of_the_place(root):
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)["location_r2"]
     assert set(found) == {"bouguer", "residual_10km", "magnetic"}
-    assert "alone tells" not in done.output
+    assert "alone predicts" not in done.output
 
 
 def test_a_layer_that_changed_on_disk_is_found_by_verify(root, tmp_path):

@@ -293,6 +293,20 @@ def test_new_fields_keep_layers_on_the_same_nodes_and_make_them_again_on_others(
     assert carry_layers(tmp_path / "none.nc", new, fields)[1] == {}
 
 
+@pytest.mark.parametrize("change", [{"band": None, "upward_m": "x"}, {"transform": "odd"}, None])
+def test_a_damaged_record_of_a_layer_is_reported(fields, tmp_path, change):
+    lat, lon = fine_grid()
+    add_layer(fields, layer(write_raster(tmp_path / "m.tif", plane(lat, lon).astype(np.float32))))
+    stored = open_fields(fields)
+    recipe = field_recipe(stored)
+    recipe["by_channel"]["magnetic"] = {} if change is None else {**recipe["by_channel"]["magnetic"], **change}
+    stored.attrs["gravmap_recipe"] = json.dumps(recipe)
+    write_fields(stored, fields)
+    with pytest.raises(InputError, match=r"record of the layer magnetic.*damaged"):
+        carry_layers(fields, open_fields(make_fields(tmp_path / "other.nc", LAT[4:])), fields)
+    remove_layer(fields, "magnetic")
+
+
 def test_the_recipe_depends_on_every_option(fields, tmp_path):
     lat, lon = fine_grid()
     first = layer(write_raster(tmp_path / "m.tif", plane(lat, lon).astype(np.float32)))

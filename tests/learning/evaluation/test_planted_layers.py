@@ -106,6 +106,6 @@ def test_the_longitude_raises_the_score_of_the_random_split_alone(tiles, without
 
 def test_the_report_finds_the_longitude_and_nothing_else(tiles):
     found = {each.channel: each for each in location_r2(tiles.parent / "fields.nc")}
-    assert {name: each.told for name, each in found.items() if each.told} == {"longitude": "longitude"}
+    assert {name: each.predicts for name, each in found.items() if each.predicts} == {"longitude": "longitude"}
     assert found["longitude"].lon > 0.95
     assert max(found["random"].lon, found["telling"].lat, found["residual_10km"].lon) < 0.1
