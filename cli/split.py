@@ -147,8 +147,8 @@ def _say_location(session: Session, tiles: Path) -> dict[str, Any]:
     for each in found:
         if each.predicts:
             session.warn(
-                f"{each.channel} alone predicts {each.predicts}: a network can learn the place from it instead of the rock."
-                " Trust scores on blocks alone, and compare with a run without it."
+                f"{each.channel} alone predicts {each.predicts}: a network can learn the place from it instead of the"
+                " rock. Trust scores on blocks alone, and compare with a run without it."
             )
     return {each.channel: {"lon": each.lon, "lat": each.lat} for each in found}
 
