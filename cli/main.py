@@ -34,6 +34,7 @@ COMMANDS = (
     "residual",
     "legend",
     "rasterize",
+    "layer",
     "tile",
     "split",
     "search",

@@ -264,6 +264,7 @@ def _predict(
             " and unmapped ground are not told apart."
         )
     channels = _describe_models(session, folders, shipped, place)
+    _say_unread_layers(session, fields, channels)
     require_labels(labels, any(map(is_context, channels)))
     checks = CrustChecks.of([] if options.no_prior_check else folders)
     missing = missing_heights(fields, measured_names(channels))
@@ -394,6 +395,19 @@ def _describe_models(session: Session, folders: list[Path], shipped: bool, place
                 f"{max(model['scales_deg']):g} degrees."
             )
     return list(dict.fromkeys(channels))
+
+
+def _say_unread_layers(session: Session, fields: Path, channels: list[str]) -> None:
+    """Say which layers of the fields no network reads."""
+    from gravmap.gravity.field_reader import FieldReader
+
+    with FieldReader(fields) as reader:
+        unread = [name for name in reader.layers if name not in channels]
+    if unread:
+        session.say(
+            f"No network here reads {', '.join(unread)} of {fields}. Networks trained on crusts read residuals and"
+            f" outcrop alone; `gravmap train --input residual,{','.join(unread)}` trains one that reads more."
+        )
 
 
 def _print_plan(

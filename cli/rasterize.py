@@ -1,4 +1,4 @@
-"""`gravmap rasterize`: burn a geological map into a label raster, and fault lines into a channel."""
+"""`gravmap rasterize`: burn a geological map into a label raster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gravmap.errors import InputError
+
 from . import complete
+from .layer import add_layer_to_fields
 from .legend import classes_option, legend_for
 from .options import (
     ANGLE,
@@ -16,6 +19,7 @@ from .options import (
     chosen_region,
     dry_run_option,
     given_on_command_line,
+    hidden,
     option,
     output_option,
     overwrite_option,
@@ -38,8 +42,7 @@ Examples:
   gravmap rasterize
   gravmap rasterize geology.gpkg --legend my_legend.toml --field AGE
   gravmap rasterize --cover-younger-than Permian
-  gravmap rasterize --map detailed.gpkg mine.toml --map geo3al.shp geo3al
-  gravmap rasterize --faults faults.gpkg --fault-cap 50km""",
+  gravmap rasterize --map detailed.gpkg mine.toml --map geo3al.shp geo3al""",
 )
 @click.argument("source", metavar="[MAP]", required=False, type=click.Path(path_type=Path))
 @option(
@@ -67,22 +70,9 @@ Examples:
 )
 @region_options
 @option("--resolution", type=ANGLE, default="15arcsec", show_default=True, help="Side of a cell.")
-@option(
-    "--faults",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="LINES",
-    help="A map of fault lines: adds the distance to them to data/fields.nc, as fault_distance; may be repeated, and"
-    " given without a MAP.",
-)
-@option(
-    "--fault-cap",
-    "cap_m",
-    type=LENGTH,
-    default="100km",
-    show_default=True,
-    metavar="LENGTH",
-    help="Larger distances are given this value; faults as far outside the fields count.",
+@hidden(
+    option("--faults", type=click.Path(path_type=Path), multiple=True, help="Old spelling of `layer add --distance`."),
+    option("--fault-cap", "cap_m", type=LENGTH, default="100km", help="Old spelling of `layer add --cap`."),
 )
 @output_option("The file to write (default: data/labels.tif).")
 @dry_run_option
@@ -111,9 +101,6 @@ def command(
     and --map, the maps that `gravmap fetch` downloaded, fsu_geol before geo3al. The region is that of data/fields.nc
     where it exists, else liu2024. Writes data/labels.tif (0 cover, 1, 2 ... bedrock, 255 not usable) and, beside it,
     labels.legend.toml, which is itself a --legend that makes the same labels of the same maps.
-
-    With --faults alone no labels are made: the fields get one more channel, which `gravmap train --input
-    residual_10km,fault_distance` takes.
     """
     labels = not faults or source is not None or bool(pairs)
     if source is None:
@@ -129,7 +116,6 @@ def command(
             " data/fields.nc."
         )
     if faults:
-        session.writing([session.workspace.fields], faults, True, dry_run)
         _check_faults(session, faults, cap_m / 1000, overwrite)
     result: dict[str, Any] = {}
     if labels:
@@ -192,48 +178,25 @@ def _check_faults(session: Session, faults: tuple[Path, ...], cap_km: float, rep
     InputError
         A file or the fields are missing, or the fields have the channel already and may not lose it.
     """
-    from gravmap.errors import InputError
-    from gravmap.geology.faults import FAULT_DISTANCE, check_fault_cap
-    from gravmap.gravity.fields_file import MADE_BY, added_channels
+    from gravmap.geology.faults import check_fault_cap
+    from gravmap.geology.layers import FAULT_DISTANCE
+    from gravmap.geology.layers_file import check_free
+    from gravmap.gravity.fields_file import MADE_BY
     from gravmap.workspace import require
 
     check_fault_cap(cap_km)
     for path in faults:
         if not path.exists():
             raise InputError(f"The fault map {path} is missing.", "Check the path.")
-    fields = require(session.workspace.fields, MADE_BY)
-    if FAULT_DISTANCE in added_channels(fields) and not replace:
-        raise InputError(f"{fields} has {FAULT_DISTANCE} already.", "Add --overwrite to replace it.")
+    check_free(require(session.workspace.fields, MADE_BY), FAULT_DISTANCE, replace)
 
 
 def _fault_channel(session: Session, faults: tuple[Path, ...], cap_km: float, dry_run: bool) -> dict[str, Any]:
-    """Add the distance from faults to the fields, or print the plan; returns the result for --json."""
-    from gravmap.geology.faults import FAULT_DISTANCE, add_fault_distance, read_near_faults
+    """The old spelling of `gravmap layer add --distance`; returns the result for --json."""
+    from gravmap.geology.layers import DistanceLayer
 
-    fields = session.workspace.fields
-    if dry_run:
-        read_near_faults(fields, faults, cap_km)
-        named = ", ".join(map(str, faults))
-        session.say(f"Would read {named} and add {FAULT_DISTANCE}, at most {cap_km:g} km, to {fields}")
-        return {"would_add": FAULT_DISTANCE, "to": str(fields), "files": [str(path) for path in faults]}
-    made = add_fault_distance(fields, faults, cap_km)
-    for file, count in zip(made.files, made.lines, strict=True):
-        session.say(f"{file}: {count} line{'' if count == 1 else 's'} within {cap_km:g} km of the fields")
-    session.say(
-        f"Added {FAULT_DISTANCE} to {fields}: median {made.median_km:.1f} km;"
-        f" {100 * made.capped_fraction:.1f} % of the nodes at the cap of {cap_km:g} km"
-    )
-    if (session.workspace.tiles / "index.json").exists():
-        session.say("The fields have changed: `gravmap tile --overwrite` updates the tile set.")
-    return {
-        "added": FAULT_DISTANCE,
-        "to": str(fields),
-        "files": list(made.files),
-        "lines": list(made.lines),
-        "cap_km": made.cap_km,
-        "median_km": made.median_km,
-        "capped_share": made.capped_fraction,
-    }
+    session.warn("`gravmap rasterize --faults` is deprecated: use `gravmap layer add --distance`.")
+    return add_layer_to_fields(session, DistanceLayer(faults, cap_km), True, dry_run)
 
 
 def _chosen_maps(
@@ -245,7 +208,6 @@ def _chosen_maps(
     classes: str | None,
 ) -> list[tuple[Path, Legend]]:
     """The maps given on the command line, or else the fetched ones."""
-    from gravmap.errors import InputError
     from gravmap.geology.legend_file import shipped_legends
 
     if source is not None and pairs:
@@ -285,7 +247,6 @@ def fetched_pairs(session: Session, classes: str | None = None) -> list[tuple[Pa
         There is none.
     """
     from gravmap.download.present import fetched_maps
-    from gravmap.errors import InputError
 
     maps = [(path, legend_for(name, None, path, classes)) for name, path in fetched_maps(session.workspace.raw)]
     if not maps:

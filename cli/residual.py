@@ -130,14 +130,15 @@ def command(
     the grid. Where the grid is wider than the region, a margin of 5 degrees is used and cut off again; with a
     global grid, its degrees up to 180 are removed before and restored after. Writes data/fields.nc, with
     bouguer, regional_10km, residual_10km ... in mGal, and edge_error_10km where the data end near the region; and
-    data/fields.png, a picture of it. For the whole globe, poles included: --bbox -180 -90 180 90.
+    data/fields.png, a picture of it. The layers of a file that is replaced are kept, or made again from their files for
+    other nodes (`gravmap layer`). For the whole globe, poles included: --bbox -180 -90 180 90.
     """
     from gravmap.download.present import fetched_gravity, provenance
     from gravmap.errors import InputError
+    from gravmap.geology.layers_file import carry_layers
     from gravmap.gravity import open_grid, residual_fields, write_fields
     from gravmap.gravity.continuation import check_heights
     from gravmap.gravity.fields import check_request, read_margin_deg
-    from gravmap.gravity.fields_file import added_channels
     from gravmap.gravity.globe import has_ducc0
     from gravmap.gravity.grid import extent, refine, spacing_deg
     from gravmap.gravity.long_wavelength import LongWavelengthField, is_global
@@ -152,7 +153,6 @@ def command(
     path = output or session.workspace.fields
     picture = path.with_suffix(".png")
     session.writing([path, picture], [grid, globe], overwrite, dry_run)
-    lost = added_channels(path)
     source = grid or fetched_gravity(session.workspace.raw)
     check_outputs([path], [source], True)
     whole = open_grid(source, variable=variable, input_height_m=input_height_m, units=units)
@@ -244,15 +244,15 @@ def command(
             sources=sources,
             progress=progress,
         )
+    fields, layers = carry_layers(path, fields, path)
     write_fields(fields, path)
     draw_fields(fields, picture)
-    if lost:
-        session.warn(
-            f"{path} held {', '.join(lost)}, removed with the old fields; `gravmap rasterize --faults` adds it again."
-        )
+    if layers:
+        session.say("Layers: " + ", ".join(f"{name} {how}" for name, how in layers.items()))
     result: dict[str, Any] = {
         "written": str(path),
         "picture": str(picture),
+        "layers": layers,
         "region_wsen": list(wanted.bounds_wsen),
         "input_height_m": level_m,
         "residual_rms_mgal": {},

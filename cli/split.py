@@ -30,7 +30,10 @@ Examples:
   gravmap split --add strict --block 2.5deg --folds 8 --name strict-small""",
 )
 @option(
-    "--report", is_flag=True, help="Measure the leak: what training sees of the held-out labels; and draw a map of it."
+    "--report",
+    is_flag=True,
+    help="Measure the leak: what training sees of the held-out labels, and what each channel says of the place; and"
+    " draw a map.",
 )
 @option("--split", "names", multiple=True, metavar="NAME", help="Only this split; may be repeated.")
 @option(
@@ -76,7 +79,9 @@ def command(
 
     Without options it lists the splits of the index. --report measures each of them on the roles used in training: the
     percentage of the held-out bedrock whose labels are seen, the distance to the nearest seen label, windows and
-    classes per fold; and draws a map, data/tiles/leak_NAME.png. --add makes another split without cutting tiles again.
+    classes per fold; and draws a map, data/tiles/leak_NAME.png. It also predicts longitude and latitude from each
+    channel of the fields alone, on held-out blocks, and warns of one that does: a network can learn the place
+    from it. --add makes another split without cutting tiles again.
     """
     from gravmap.tiling import leak_report
     from gravmap.tiling.leak_figure import draw_leak
@@ -121,7 +126,31 @@ def command(
         draw_leak(place.tiles, found, picture)
         session.say("\n".join([split_line({**held[each], "leak": found.leak}), *_table(found), f"Wrote {picture}", ""]))
         reports[each] = {**found.to_dict(), "picture": str(picture)}
-    session.result({"splits": reports})
+    session.result({"splits": reports, "location_r2": _say_location(session, place.tiles)})
+
+
+def _say_location(session: Session, tiles: Path) -> dict[str, Any]:
+    """Print how well each channel alone predicts the place on held-out blocks; returns the same for --json."""
+    from gravmap.tiling.location import location_r2
+    from gravmap.tiling.training_arrays import read_index
+
+    fields = tiles / read_index(tiles)["sources"]["fields"]["path"]
+    if not fields.exists():
+        return {}
+    found = location_r2(fields)
+    width = max(len(each.channel) for each in found)
+    session.say("Longitude and latitude predicted from each channel alone, on held-out blocks:")
+    session.say(f"  {'channel':<{width}}{'R2 of lon':>11}{'of lat':>8}")
+    for each in found:
+        numbers = ["-" if r2 is None else f"{r2:.2f}" for r2 in (each.lon, each.lat)]
+        session.say(f"  {each.channel:<{width}}{numbers[0]:>11}{numbers[1]:>8}")
+    for each in found:
+        if each.predicts:
+            session.warn(
+                f"{each.channel} alone predicts {each.predicts}: a network can learn the place from it instead of the"
+                " rock. Trust scores on blocks alone, and compare with a run without it."
+            )
+    return {each.channel: {"lon": each.lon, "lat": each.lat} for each in found}
 
 
 def split_line(stored: Mapping[str, Any]) -> str:

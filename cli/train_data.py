@@ -138,7 +138,8 @@ def crust_datasets(
     list of str
         The channels, with short names expanded.
     """
-    from gravmap.learning.data.channels import SCALE, expand, fields_read, fixed_std
+    from gravmap.learning.data.channel_kinds import SCALE
+    from gravmap.learning.data.channels import expand, fields_read, fixed_std
     from gravmap.learning.data.crust_data import crust_seeds, crust_splits
     from gravmap.synthetic import crust_pool
     from gravmap.synthetic.pool import CHANNELS

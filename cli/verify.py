@@ -26,10 +26,10 @@ Examples:
 def command(session: Session, folders: tuple[Path, ...]) -> None:
     """Hash a map, its inputs and its network again, and compare them with what was recorded.
 
-    DIR is the folder of a map, a training run or a tile set, or a workspace: then everything in it is checked (default:
-    this workspace). The rasters of a map are also compared with each other: grid, classes, cells and areas. Nothing is
-    written. Status 3 where something differs. An input that no longer exists cannot be checked; this is reported, and
-    is not an error.
+    DIR is the folder of a map, a training run or a tile set, or a workspace: then everything in it is checked, the
+    files of layers included (default: this workspace). The rasters of a map are also compared with each other: grid,
+    classes, cells and areas. Nothing is written. Status 3 where something differs. An input that no longer exists
+    cannot be checked; this is reported, and is not an error.
     """
     from gravmap.errors import InputError
     from gravmap.mapping import verify

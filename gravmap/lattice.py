@@ -16,6 +16,9 @@ TRAIN, TUNE, TEST, BUFFER = 0, 1, 2, 3
 SNAP_CELLS = 1e-6
 """A point this close to the west or north side of a cell is in that cell; nodes often lie where four cells meet."""
 
+MASK_SUFFIX = "_known"
+"""Of the mask of a layer: 1 at nodes where it has data, 0 elsewhere."""
+
 EARTH_RADIUS_KM = 6371.0
 """Mean radius of the Earth, for distances between nodes on a sphere."""
 
@@ -30,6 +33,11 @@ EQUATORIAL_RADIUS_KM = 6378.137
 
 FLATTENING = 1 / 298.257223563
 """Of the WGS 84 ellipsoid."""
+
+
+def mask_name(layer: str) -> str:
+    """Name of the mask of a layer."""
+    return f"{layer}{MASK_SUFFIX}"
 
 
 def axis_cells(points: NDArray[np.float64], first: float, last: float, count: int) -> NDArray[np.int64]:

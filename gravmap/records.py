@@ -242,6 +242,8 @@ class ChannelRecord(TypedDict):
     field: NotRequired[str]
     unit: NotRequired[str]
     spread: NotRequired[Positive]
+    centre: NotRequired[float]
+    masked: NotRequired[bool]
     low: NotRequired[float]
     high: NotRequired[float]
     colours: NotRequired[list[Annotated[list[float], Len(3, 3)]]]

@@ -1,7 +1,8 @@
-"""Geology: legends, rasterization of geological maps, label rasters and fault distance."""
+"""Geology: legends, rasterization of geological maps, label rasters and layers."""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from gravmap.geology.labels import open_labels, write_labels
@@ -11,10 +12,13 @@ from gravmap.geology.legend_file import load_legend
 from gravmap.geology.rasterize import rasterize
 
 if TYPE_CHECKING:
-    from gravmap.geology.faults import add_fault_distance
+    from gravmap.geology.layers import DistanceLayer, RasterLayer
+    from gravmap.geology.layers_file import add_layer
 
 __all__ = [
-    "add_fault_distance",
+    "DistanceLayer",
+    "RasterLayer",
+    "add_layer",
     "check_legend",
     "draft_legend",
     "load_legend",
@@ -24,12 +28,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Imported on first use: the module loads pyogrio and xarray, which take a second.
-    if name == "add_fault_distance":
-        from gravmap.geology.faults import add_fault_distance
+_LAZY = {
+    "DistanceLayer": "layers",
+    "RasterLayer": "layers",
+    "add_layer": "layers_file",
+}
 
-        return add_fault_distance
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: the modules load pyogrio and xarray, which take a second.
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"gravmap.geology.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

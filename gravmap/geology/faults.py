@@ -1,9 +1,7 @@
-"""Fault lines: reading them, and the distance from each node of a grid to the nearest one as an input channel."""
+"""Fault lines: reading them, and the distance from each node of a grid to the nearest one."""
 
 from __future__ import annotations
 
-import datetime
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +12,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from gravmap import __version__
 from gravmap.errors import InputError, OptionError
-from gravmap.files import sha256
 from gravmap.geology.antimeridian import unwrap
 from gravmap.geology.vector import (
     VectorFile,
@@ -28,8 +24,6 @@ from gravmap.geology.vector import (
     to_wgs84,
 )
 from gravmap.geology.wkb import take_parts
-from gravmap.gravity import open_fields, write_fields
-from gravmap.gravity.fields_file import field_recipe, field_sources
 from gravmap.lattice import EQUATORIAL_RADIUS_KM, FLATTENING, LEAST_KM_PER_DEGREE, MOST_KM_PER_DEGREE
 from gravmap.regions import Region
 
@@ -44,7 +38,7 @@ CHORD_KM = 1.0
 TOLERANCE_KM = 0.02
 _ECCENTRICITY2 = FLATTENING * (2 - FLATTENING)
 _NODES_PER_CHUNK = 1 << 17
-_NEEDS_LINES = "`gravmap rasterize --faults` needs the fault lines of a map."
+_NEEDS_LINES = "`gravmap layer add --distance` needs the fault lines of a map."
 
 
 @dataclass(frozen=True)
@@ -115,6 +109,34 @@ def read_faults(path: Path, region: Region, reach_km: float = CAP_KM) -> FaultLi
         return FaultLines(np.empty((0, 2)), np.zeros(1, dtype=np.int64), crs, dropped)
     _, points, (ends,) = shapely.to_ragged_array(lines[near])
     return FaultLines(points, np.asarray(ends, dtype=np.int64), crs, dropped)
+
+
+def read_near(files: Sequence[Path], region: Region, cap_km: float = CAP_KM) -> list[FaultLines]:
+    """Read the lines of several maps in a region and within a distance around it, one element per file.
+
+    Raises
+    ------
+    InputError
+        A file cannot be used, or there is no line.
+    OptionError
+        The distance is not between 0 and 2000 km.
+    """
+    check_fault_cap(cap_km)
+    read = [read_faults(path, region, cap_km) for path in files]
+    if not any(lines.count for lines in read):
+        raise no_line(files, region, cap_km)
+    for path, lines in zip(files, read, strict=True):
+        if lines.count == 0:
+            log.warning("%s has no line within %g km of the fields and is not used.", path, cap_km)
+    return read
+
+
+def no_line(files: Sequence[Path], region: Region, cap_km: float) -> InputError:
+    """The error that no file has a line near a region."""
+    return InputError(
+        f"{', '.join(map(str, files))}: no line within {cap_km:g} km of the fields, which cover {region}.",
+        "Give a fault map of the region, or a larger --cap.",
+    )
 
 
 def concatenate_lines(lines: Sequence[FaultLines]) -> FaultLines:
@@ -277,158 +299,3 @@ def _to_chord(points: NDArray[np.float64], begin: NDArray[np.float64], end: NDAr
     fraction = np.einsum("ij,ij->i", points - begin, along) / np.where(square > 0, square, 1.0)
     foot = begin + np.clip(fraction, 0, 1)[:, None] * along
     return np.asarray(np.linalg.norm(points - foot, axis=1))
-
-
-FAULT_DISTANCE = "fault_distance"
-# To be raised when the same lines give other distances than before; stored in the recipe of the channel.
-FAULT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class FaultChannelSummary:
-    """Summary of a channel of fault distances.
-
-    Attributes
-    ----------
-    files : tuple of str
-        File names.
-    lines : tuple of int
-        Number of lines of each file within the upper limit of the fields.
-    cap_km : float
-        Upper limit of the distances.
-    nodes : tuple of int
-        Rows, columns.
-    capped_share : float
-        Fraction of the nodes at the upper limit.
-    median_km : float
-        Median distance of all nodes.
-    """
-
-    files: tuple[str, ...]
-    lines: tuple[int, ...]
-    cap_km: float
-    nodes: tuple[int, int]
-    capped_fraction: float
-    median_km: float
-
-
-def read_near_faults(fields_path: Path, files: Sequence[Path], cap_km: float = CAP_KM) -> list[FaultLines]:
-    """Read the lines near the fields, one element per file.
-
-    Parameters and errors are those of :func:`add_fault_distance`.
-    """
-    check_fault_cap(cap_km)
-    with open_fields(fields_path, lazily=True) as fields:
-        region = _node_region(fields)
-    read = [read_faults(Path(path), region, cap_km) for path in files]
-    if not any(lines.count for lines in read):
-        raise _no_line(files, region, cap_km)
-    for path, lines in zip(files, read, strict=True):
-        if lines.count == 0:
-            log.warning("%s has no line within %g km of the fields and is not used.", path, cap_km)
-    return read
-
-
-def _node_region(fields: Any) -> Region:
-    lat, lon = (np.asarray(fields[axis].values, dtype=np.float64) for axis in ("lat", "lon"))
-    return Region(float(lon[0]), float(lat[0]), float(lon[-1]), float(lat[-1]))
-
-
-def _no_line(files: Sequence[Path], region: Region, cap_km: float) -> InputError:
-    return InputError(
-        f"{', '.join(map(str, files))}: no line within {cap_km:g} km of the fields, which cover {region}.",
-        "Give a fault map of the region, or a larger --fault-cap.",
-    )
-
-
-def add_fault_distance(fields_path: Path, files: Sequence[Path], cap_km: float = CAP_KM) -> FaultChannelSummary:
-    """Add the channel ``fault_distance`` to the file of fields, or replace it.
-
-    The value of a node is the distance in km on the WGS 84 ellipsoid to the nearest line, inside or outside the fields;
-    nodes without gravity have one too. The recipe of the fields records the files and the upper limit, and a network
-    trained with the channel accepts only fields with the same ones.
-
-    Parameters
-    ----------
-    fields_path : Path
-        File written by `gravmap residual`; replaced.
-    files : sequence of Path
-        Maps with one layer of lines each.
-    cap_km : float
-        Upper limit of the distances.
-
-    Raises
-    ------
-    InputError
-        There are no fields, a file cannot be used, or no line is within the limit of the fields.
-    OptionError
-        The limit is not between 0 and 2000 km.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> import geopandas, numpy as np, shapely, xarray as xr
-    >>> from gravmap.geology import add_fault_distance
-    >>> from gravmap.gravity import open_fields, residual_fields, write_fields
-    >>> lat, lon = np.arange(40, 44.1, 0.5), np.arange(80, 85.1, 0.5)
-    >>> bumps = 30 * np.cos(2 * lat)[:, None] * np.sin(2 * lon)
-    >>> grid = xr.DataArray(bumps, coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
-    >>> meridian = shapely.LineString([(82, 39), (82, 45)])
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     fields_path, faults_path = Path(folder) / "fields.nc", Path(folder) / "faults.gpkg"
-    ...     write_fields(residual_fields(grid, [10e3]), fields_path)
-    ...     geopandas.GeoDataFrame(geometry=[meridian], crs="EPSG:4326").to_file(faults_path)
-    ...     summary = add_fault_distance(fields_path, [faults_path])
-    ...     fields = open_fields(fields_path)
-    >>> fields["fault_distance"].sel(lat=42, lon=[82, 82.5]).values.round()
-    array([ 0., 41.], dtype=float32)
-    """
-    read = read_near_faults(fields_path, files, cap_km)
-    fields = open_fields(fields_path)
-    lat, lon = (np.asarray(fields[axis].values, dtype=np.float64) for axis in ("lat", "lon"))
-    distance = fault_distance_km(concatenate_lines([lines for lines in read if lines.count]), lat, lon, cap_km)
-    if float(distance.min()) >= cap_km:
-        raise _no_line(files, _node_region(fields), cap_km)
-    described = [_source(Path(path), lines) for path, lines in zip(files, read, strict=True)]
-    recipe = field_recipe(fields)
-    recipe["channels"] = [*(name for name in recipe.get("channels", []) if name != FAULT_DISTANCE), FAULT_DISTANCE]
-    recipe["by_channel"] = {**recipe.get("by_channel", {}), FAULT_DISTANCE: _recipe(described, cap_km)}
-    sources = [entry for entry in field_sources(fields) if entry.get("role") != "faults"] + described
-    fields[FAULT_DISTANCE] = (
-        ("lat", "lon"),
-        distance,
-        {
-            "units": "km",
-            "long_name": f"distance to the nearest fault, at most {cap_km:g} km",
-            "cap_km": float(cap_km),
-            "source": ", ".join(entry["path"] for entry in described),
-            "source_sha256": ", ".join(entry["sha256"] for entry in described),
-        },
-    )
-    now = datetime.datetime.now(datetime.UTC)
-    fields.attrs |= {
-        "history": f"{fields.attrs.get('history', '')}\n{now:%Y-%m-%dT%H:%M:%SZ} gravmap {__version__}: fault distance",
-        "gravmap_recipe": json.dumps(recipe),
-        "gravmap_sources": json.dumps(sources, ensure_ascii=False),
-    }
-    write_fields(fields, fields_path)
-    return FaultChannelSummary(
-        tuple(Path(path).name for path in files),
-        tuple(lines.count for lines in read),
-        float(cap_km),
-        (len(lat), len(lon)),
-        float(np.mean(distance >= cap_km)),
-        float(np.median(distance)),
-    )
-
-
-def _source(path: Path, lines: FaultLines) -> dict[str, Any]:
-    # A file geodatabase is a folder, which has no hash.
-    return {"role": "faults", "path": path.name, "sha256": sha256(path) if path.is_file() else "", "crs": lines.crs}
-
-
-def _recipe(described: Sequence[dict[str, Any]], cap_km: float) -> dict[str, Any]:
-    """What the values of the channel depend on; not the order and location of the files."""
-    files = sorted([entry["sha256"], entry["crs"]] for entry in described)
-    return {"version": FAULT_VERSION, "cap_km": float(cap_km), "files_sha256_crs": files}

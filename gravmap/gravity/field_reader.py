@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gravmap.errors import InputError
+from gravmap.lattice import MASK_SUFFIX, mask_name
 from gravmap.regions import Region
 
 DEFAULT_RESIDUAL = "residual_10km"
@@ -29,7 +30,7 @@ class FieldGrid:
     channels : tuple of str
         Names, such as ``residual_10km``.
     units : tuple of str
-        Of each channel: mGal, or km for ``fault_distance``.
+        Of each channel: mGal, or that of a layer (km for ``fault_distance``).
     nodes_wsen : tuple of float
         Longitude of the first column, latitude of the southernmost row, longitude of the last column,
         latitude of the northernmost row, degrees.
@@ -48,6 +49,36 @@ class FieldGrid:
     region: Region
     recipe: dict[str, Any]
     sources: list[dict[str, Any]]
+
+    def with_masks(self) -> FieldGrid:
+        """The fields with the mask of each layer that has missing values where gravity is known, after the layer."""
+        layers = self.recipe.get("by_channel", {})
+        known = np.isfinite(self.values)
+        surveyed = known[[name not in layers for name in self.channels]].all(axis=0)
+        planes: list[tuple[str, str, NDArray[np.float32]]] = []
+        for name, unit, values, here in zip(self.channels, self.units, self.values, known, strict=True):
+            planes.append((name, unit, values))
+            if name in layers and (surveyed & ~here).any():
+                planes.append((mask_name(name), "1", here.astype(np.float32)))
+        channels, units, grids = zip(*planes, strict=True)
+        return replace(self, channels=channels, units=units, values=np.stack(grids))
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Nodes where all is known, but for layers that have a mask; (rows, columns)."""
+        required = [mask_name(name) not in self.channels for name in self.channels]
+        return np.asarray(np.isfinite(self.values[required]).all(axis=0))
+
+    def filled(self) -> NDArray[np.float32]:
+        """The values with 0 where they are unknown, or the mean of a layer that has no mask."""
+        layers = self.recipe.get("by_channel", {})
+        known = np.isfinite(self.values)
+        filled = np.where(known, self.values, np.float32(0))
+        for place, name in enumerate(self.channels):
+            here = known[place]
+            if name in layers and mask_name(name) not in self.channels and here.any():
+                filled[place][~here] = filled[place][here].mean()
+        return filled
 
 
 class FieldReader:
@@ -122,6 +153,21 @@ class FieldReader:
         return [name for name in self.names if name.startswith("residual_")]
 
     @property
+    def layers(self) -> list[str]:
+        """Names of the layers: the fields that are not gravity (`gravmap layer add`)."""
+        added = self.recipe.get("by_channel", {})
+        return [name for name in self.names if name in added]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a field, or the mask of a layer, can be read."""
+        return name in self.dataset or self._masked(str(name)) is not None
+
+    def _masked(self, name: str) -> str | None:
+        """The layer that a name is the mask of; None if it is none."""
+        layer = name.removesuffix(MASK_SUFFIX)
+        return layer if name.endswith(MASK_SUFFIX) and layer in self.layers else None
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of nodes."""
         return self.lat.size, self.lon.size
@@ -154,7 +200,7 @@ class FieldReader:
 
     def unit(self, name: str) -> str:
         """Unit of a field; mGal where the file gives none."""
-        return str(self.dataset[name].attrs.get("units", "mGal"))
+        return "1" if self._masked(name) else str(self.dataset[name].attrs.get("units", "mGal"))
 
     def read(
         self, names: Sequence[str], rows: slice = slice(None), columns: slice = slice(None)
@@ -164,7 +210,7 @@ class FieldReader:
         Parameters
         ----------
         names : sequence of str
-            F variables.
+            F variables, or masks of layers (:func:`gravmap.lattice.mask_name`).
         rows, columns : slice
             Row 0 is the northernmost.
 
@@ -180,13 +226,17 @@ class FieldReader:
         """
         first, last, _ = rows.indices(self.lat.size)
         stored = slice(self.lat.size - last, self.lat.size - first)
-        absent = [repr(name) for name in names if name not in self.dataset]
+        absent = [repr(name) for name in names if name not in self]
         if absent:
             raise InputError(
                 f"{self.path} has no field {', '.join(absent)}; it has {', '.join(self.names)}.",
-                "`gravmap residual --height ...` makes residuals, `gravmap rasterize --faults ...` fault_distance.",
+                "`gravmap residual --height ...` makes residuals, `gravmap layer add ...` all others.",
             )
-        parts = [self.dataset[name].isel(lat=stored, lon=columns).values[::-1] for name in names]
+        parts = []
+        for name in names:
+            layer = self._masked(name)
+            values = self.dataset[layer or name].isel(lat=stored, lon=columns).values[::-1]
+            parts.append(np.isfinite(values) if layer else values)
         return np.stack(parts).astype(np.float32)
 
     def interpolate(self, name: str, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gravmap.errors import GravmapError, InputError
+from gravmap.errors import InputError
 from gravmap.files import atomic_path
 from gravmap.gravity.axes import check_even_spacing
 from gravmap.gravity.netcdf_file import decode, open_netcdf
@@ -74,19 +74,6 @@ def read_field_sources(text: Any, where: str) -> list[dict[str, Any]]:
     """Read the text of the attribute ``gravmap_sources`` of the file `where`; errors as :func:`read_field_recipe`."""
     found = parse_record(text, list[SourceRecord], f"The attribute gravmap_sources of {where}", _ANEW)
     return [{**each} for each in found]
-
-
-def added_channels(path: Path) -> tuple[str, ...]:
-    """Channels that another command than `gravmap residual` added to a file of fields.
-
-    `gravmap residual` cannot recompute them, so replacing the file would lose them. Returns an empty tuple for a
-    missing file or one that gravmap did not write: the result serves only for a warning.
-    """
-    try:
-        with open_netcdf(path) as file:
-            return tuple(field_recipe(file).get("by_channel", {}))
-    except (OSError, GravmapError):
-        return ()
 
 
 def field_sources(fields: xr.Dataset) -> list[dict[str, Any]]:

@@ -178,8 +178,7 @@ def crop(grid: xr.DataArray, region: Region, margin_deg: float = 0.0) -> xr.Data
     --------
     >>> import numpy as np, xarray as xr
     >>> from gravmap.gravity.grid import crop
-    >>> from gravmap.records import RESAMPLED_FROM
-    from gravmap.regions import Region
+    >>> from gravmap.regions import Region
     >>> lat, lon = np.arange(-60, 61.0), np.arange(0, 360.0)
     >>> grid = xr.DataArray(np.zeros((121, 360)), coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
     >>> crop(grid, Region(-3, 40, 2, 43), margin_deg=1).lon.values

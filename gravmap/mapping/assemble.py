@@ -343,7 +343,9 @@ class Assembler:
         fields = self._predictor.fields
         row, column = fields.nearest(lat, lon)
         rows, columns = _index_range(row), _index_range(column)
-        known = np.all(np.isfinite(fields.read(self._predictor.field_names, rows, columns)), axis=0)
+        if not self._predictor.required_fields:
+            return np.ones((lat.size, lon.size), np.bool_)
+        known = np.all(np.isfinite(fields.read(self._predictor.required_fields, rows, columns)), axis=0)
         at_cells: NDArray[np.bool_] = np.asarray(known)[(row - rows.start)[:, None], (column - columns.start)[None, :]]
         return at_cells
 

@@ -32,17 +32,17 @@ def check_fields(fields: FieldReader, spec: ModelSpec, to_compute: Sequence[str]
         With the first difference.
     """
     inputs, path = spec.input, fields.path
-    missing = [name for name in inputs.measured if name not in fields.dataset and name not in to_compute]
+    missing = [name for name in inputs.measured if name not in fields and name not in to_compute]
     if missing:
         raise InputError(
             f"{path} has no field {', '.join(missing)}, which the network reads.",
             "Compute it as for training: `gravmap residual` with the same --height, --derivatives and so on, or"
-            " `gravmap rasterize --faults`.",
+            " `gravmap layer add` with the same options.",
         )
     for name, unit in zip(inputs.fields, inputs.units, strict=True):
         if is_context(name) or name in to_compute:
             continue
-        found = str(fields.dataset[name].attrs.get("units", unit))
+        found = fields.unit(name)
         if found != unit:
             raise InputError(f"{path} has {name} in {found}; the network was trained on it in {unit}.", _SAME_FIELDS)
     _check_recipe(fields.recipe, spec, path)
@@ -64,8 +64,8 @@ def _check_recipe(found: dict[str, Any], spec: ModelSpec, path: Path) -> None:
             raise InputError(
                 f"{name} in {path} was computed with another recipe than for training"
                 f" (trained on {trained_channels.get(name)!r}, found {found_channels.get(name)!r}).",
-                "Compute it from the same files with the same cap (`gravmap rasterize --faults ... --fault-cap ...`),"
-                " or train a network on this one (`gravmap train`).",
+                "Add it from the same files with the same options (`gravmap layer add`), or train a network on this one"
+                " (`gravmap train`).",
             )
 
 

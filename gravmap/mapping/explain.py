@@ -20,7 +20,6 @@ from gravmap.errors import OptionError
 from gravmap.files import atomic_path, sha256, write_json
 from gravmap.geology.labels import LabelFile
 from gravmap.lattice import UNUSABLE, spacing_yx_km
-from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.evaluation.attribution import STEPS, Attribution, integrated_gradients
 from gravmap.learning.training.checkpoint import ModelSpec
 from gravmap.mapping.compatibility import check_labels, require_labels
@@ -197,7 +196,9 @@ def explain(
     region = plan.region
     inside = np.ix_((lat >= region.south) & (lat <= region.north), (lon >= region.west) & (lon <= region.east))
     inputs = hashed_inputs(reader.path, [member.folder], labels_path, {}, folder.resolve())
-    units = [unit for name, unit in zip(spec.input.fields, spec.input.units, strict=True) if not is_context(name)]
+    units = [
+        unit for name, unit in zip(spec.input.fields, spec.input.units, strict=True) if name in spec.input.measured
+    ]
     record: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,

@@ -19,6 +19,7 @@ from torch import Tensor
 from gravmap.errors import InputError, out_of_memory
 from gravmap.files import sha256
 from gravmap.gravity.field_reader import FieldReader
+from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.evaluation.mosaic import iter_window_logits
 from gravmap.learning.training.distributed import ALONE, Group
 from gravmap.learning.training.launch import run_in_processes
@@ -133,7 +134,7 @@ def _logits(task: InferenceTask, predictor: Predictor) -> Iterator[tuple[Inferen
         jobs, member = list(of_run), predictor.members[run]
         outputs = iter_window_logits(
             AllOutputs(member.network),
-            functools.partial(_read_nodes, fields, member.spec.input.fields),
+            functools.partial(_read_nodes, fields, member.spec.input),
             fields.shape,
             fields.nodes_wsen,
             np.array([job.bounds_wsen for job in jobs]),
@@ -148,9 +149,11 @@ def _logits(task: InferenceTask, predictor: Predictor) -> Iterator[tuple[Inferen
         yield from zip(jobs, outputs, strict=True)
 
 
-def _read_nodes(fields: FieldReader, names: tuple[str, ...], rows: slice, columns: slice) -> Tensor:
-    """Read fields (F, h, w) at these nodes only; zero where unknown."""
-    return torch.from_numpy(np.nan_to_num(fields.read(names, rows, columns), nan=0.0, posinf=0.0, neginf=0.0))
+def _read_nodes(fields: FieldReader, inputs: InputChannels, rows: slice, columns: slice) -> Tensor:
+    """Read fields (F, h, w) at these nodes only; where unknown, what training has there (`InputChannels.fills`)."""
+    values = fields.read(inputs.fields, rows, columns)
+    fills = np.array(inputs.fills, np.float32)[:, None, None]
+    return torch.from_numpy(np.where(np.isfinite(values), values, fills))
 
 
 def _write(path: Path, values: NDArray[Any]) -> str:

@@ -219,14 +219,14 @@ class Predictor:
         return legend_from_spec(self.members[0].spec)
 
     @property
-    def field_names(self) -> tuple[str, ...]:
-        """Names of the fields in the file that any network reads."""
-        return tuple(dict.fromkeys(name for member in self.members for name in member.spec.input.measured))
+    def required_fields(self) -> tuple[str, ...]:
+        """Names of the fields in the file without which a cell is not predicted: all but layers that are masked."""
+        return tuple(dict.fromkeys(name for member in self.members for name in member.spec.input.required))
 
     @property
     def gravity_names(self) -> tuple[str, ...]:
         """Fields in mGal that a map stores: those that a network reads, else the default residual; and the Bouguer."""
-        read = [name for name in measured_names(self.field_names) if self.fields.unit(name) == "mGal"]
+        read = [name for name in measured_names(self.required_fields) if self.fields.unit(name) == "mGal"]
         names = read or ([self.fields.default_residual] if self.fields.residuals else [])
         return tuple(dict.fromkeys([*names, *(["bouguer"] if "bouguer" in self.fields.names else [])]))
 

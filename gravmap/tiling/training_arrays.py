@@ -152,7 +152,8 @@ def load_arrays(
     Returns
     -------
     dict
-        ``fields`` (C, ny, nx) float32 in ``meta["channel_units"]``, 0 where unknown; ``field_valid`` (ny, nx) bool;
+        ``fields`` (C, ny, nx) float32 in ``meta["channel_units"]``, 0 where unknown (the mean of a layer without a
+        mask), a layer with missing values followed by its mask; ``field_valid`` (ny, nx) bool;
         ``field_nodes_wsen`` (4,) float64, outermost nodes; ``labels`` (Ny, Nx) uint8;
         ``label_bounds_wsen`` (4,) float64, outer edges; ``small`` (Ny, Nx) uint8; ``role`` (Ny, Nx)
         uint8: 0 train, 1 tune, 2 test, 3 ignored; ``windows`` (n, 4) float64, ``window_scale_deg``
@@ -182,7 +183,7 @@ def load_arrays(
     fields = _unchanged(folder, index, "fields")
     stored = _find_split(index, split, fold)
     names = channels or [index["channel"]]
-    grid = read_fields(fields_path or file_with_channels(fields, names), names)
+    grid = read_fields(fields_path or file_with_channels(fields, names), names).with_masks()
     raster = labels_of(folder, index)
     table = _read_windows(folder, index)
     boxes = table["boxes"]
@@ -197,11 +198,10 @@ def load_arrays(
             f"Fold {fold} of the split {split} leaves no training window with bedrock.",
             "Choose another --fold or --split, or add one: `gravmap split --add blocks --block ...`.",
         )
-    valid = np.isfinite(grid.values).all(axis=0)
     settings = split_settings(stored)
     return {
-        "fields": np.where(np.isfinite(grid.values), grid.values, np.float32(0)),
-        "field_valid": valid,
+        "fields": grid.filled(),
+        "field_valid": grid.valid,
         "field_nodes_wsen": np.array(grid.nodes_wsen, dtype=np.float64),
         "labels": raster.values,
         "label_bounds_wsen": np.array(raster.bounds_wsen, dtype=np.float64),

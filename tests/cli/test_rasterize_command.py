@@ -209,13 +209,11 @@ def test_faults_alone_become_a_channel_and_make_no_labels(faulted):
     assert call(folder, "--faults", folder / "faults.gpkg").exit_code == 3
     again = call(folder, "--faults", folder / "faults.gpkg", "--overwrite", "--json")
     assert json.loads(again.stdout)["faults"]["cap_km"] == 100
-    # New fields have no fault channel, which is reported.
+    assert "deprecated: use `gravmap layer add --distance`" in again.output
+    # New fields on the same nodes keep the channel.
     renewed = CliRunner().invoke(gravmap, [*residual, "--overwrite"])
     assert renewed.exit_code == 0
-    assert "held fault_distance" in renewed.output
-    with xr.open_dataset(folder / "data" / "fields.nc") as fields:
-        assert "fault_distance" not in fields
-    assert "fault_distance" not in CliRunner().invoke(gravmap, [*residual, "--overwrite"]).output
+    assert "fault_distance kept" in renewed.output
 
 
 def test_options_of_gravmap_toml_that_are_for_a_map_do_not_stand_in_the_way(faulted):

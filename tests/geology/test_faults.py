@@ -11,7 +11,9 @@ from shapely.geometry import LineString, MultiLineString, Point, Polygon, box
 
 from gravmap.errors import GravmapError, InputError, OptionError
 from gravmap.files import sha256
-from gravmap.geology.faults import FAULT_DISTANCE, add_fault_distance, concatenate_lines, fault_distance_km, read_faults
+from gravmap.geology.faults import concatenate_lines, fault_distance_km, read_faults
+from gravmap.geology.layers import FAULT_DISTANCE, DistanceLayer
+from gravmap.geology.layers_file import add_layer
 from gravmap.gravity import open_fields, write_fields
 from gravmap.gravity.fields_file import field_recipe, field_sources
 from gravmap.regions import Region
@@ -19,6 +21,10 @@ from gravmap.regions import Region
 GEOD = Geod(ellps="WGS84")
 LAMBERT = "+proj=lcc +lat_1=30 +lat_2=62 +lon_0=105 +lat_0=0 +datum=WGS84 +units=m"
 HERE = Region(80, 44, 85, 46)
+
+
+def add_fault_distance(fields, files, cap_km=100.0):
+    return add_layer(fields, DistanceLayer(tuple(files), cap_km), overwrite=True)
 
 
 def write_lines(path, shapes, crs="EPSG:4326"):
@@ -166,7 +172,7 @@ def test_the_channel_is_added_and_all_else_stays(fields, tmp_path):
     assert float(channel.sel(lat=44, lon=85)) == pytest.approx(expected, rel=5e-3)
     assert made.lines == (2,)
     assert made.capped_fraction == pytest.approx(float((channel == 80).mean()))
-    assert [entry.get("role") for entry in field_sources(after)] == [None, "faults"]
+    assert [entry.get("role") for entry in field_sources(after)] == [None, "layer"]
     with xr.open_dataset(fields) as plain:
         assert plain[FAULT_DISTANCE].attrs["grid_mapping"] == "spatial_ref"
 
@@ -191,7 +197,7 @@ def test_the_recipe_knows_file_and_cap_but_not_order_or_place(fields, tmp_path):
     assert recipe([one, two], 90.0) != both
     recipe([two])
     assert np.array_equal(nearest, np.minimum(apart, open_fields(fields)[FAULT_DISTANCE].values))
-    assert sum(entry.get("role") == "faults" for entry in field_sources(open_fields(fields))) == 1
+    assert sum(entry.get("role") == "layer" for entry in field_sources(open_fields(fields))) == 1
 
 
 def test_lines_that_cannot_serve_are_refused_and_the_fields_stay(fields, tmp_path):

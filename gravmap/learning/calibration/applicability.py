@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from typing_extensions import TypedDict
 
 from gravmap.errors import InputError
 from gravmap.files import atomic_path, set_default_mode
-from gravmap.lattice import TRAIN, spacing_yx_km
+from gravmap.lattice import TRAIN, mask_name, spacing_yx_km
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import IGNORE, RegionDataset, to_target
 from gravmap.learning.data.local_statistics import WINDOWS_KM, local_statistics
@@ -78,12 +79,13 @@ def fit_area_of_applicability(
     inputs = InputChannels(tuple(each for each in inputs.channels if not is_context(each.name)))
     datasets = DatasetSplits.of(data).train
     datasets = datasets[:: math.ceil(len(datasets) / MAX_DATASETS)]
-    fields = [np.where(dataset.field_valid, inputs.select(dataset), np.float32(np.nan)) for dataset in datasets]
+    fields = [_with_gaps(np.where(dataset.field_valid, inputs.select(dataset), np.nan), inputs) for dataset in datasets]
     nodes = [_training_nodes(dataset, seed, max(max_nodes // len(datasets), 2)) for dataset in datasets]
     if sum(len(row) for row, _ in nodes) < 2:
         return None
     samples = [values[:, row, column] for values, (row, column) in zip(fields, nodes, strict=True)]
-    field_means = np.concatenate(samples, axis=1).mean(axis=1, dtype=np.float64)
+    field_means: Values = np.asarray(np.nanmean(np.concatenate(samples, axis=1), axis=1, dtype=np.float64))
+    fields = [_without_gaps(values, inputs.fields, field_means) for values in fields]
     features = np.concatenate(
         [
             local_statistics(values - field_means[:, None, None], dataset.node_lat, dataset.node_lon)[:, row, column].T
@@ -109,7 +111,7 @@ def fit_area_of_applicability(
     if not threshold > 0:
         return None
     return AreaOfApplicability(
-        inputs.measured,
+        inputs.fields,
         field_means,
         mean,
         std,
@@ -118,6 +120,25 @@ def fit_area_of_applicability(
         threshold,
         max(spacing for dataset in datasets for spacing in spacing_yx_km(dataset.node_lat, dataset.node_lon)),
     )
+
+
+def _with_gaps(values: NDArray[np.floating], inputs: InputChannels) -> NDArray[np.float32]:
+    """Fields (F, ny, nx) with NaN where a masked layer is missing, as they are read from a file."""
+    values = values.astype(np.float32)
+    for name in inputs.fields:
+        if mask_name(name) in inputs.fields:
+            place, mask = inputs.fields.index(name), inputs.fields.index(mask_name(name))
+            values[place][values[mask] == 0] = np.nan
+    return values
+
+
+def _without_gaps(values: NDArray[np.float32], names: Sequence[str], means: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Fields (F, ny, nx) with the mean of a masked layer where it is missing; its mask, a field too, says where."""
+    filled = list(values)
+    for place, name in enumerate(names):
+        if mask_name(name) in names:
+            filled[place] = np.where(np.isnan(values[place]), np.float32(means[place]), values[place])
+    return np.stack(filled)
 
 
 def _training_nodes(dataset: RegionDataset, seed: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -278,11 +299,12 @@ class AreaOfApplicability:
         Returns
         -------
         (ny, nx) float32
-            NaN where a field is unknown. A part of a grid gives the same values as the whole, :meth:`margin_km` from
-            its edge.
+            NaN where a field is unknown, but for layers with a mask: there, their mean is taken. A part of a grid gives
+            the same values as the whole, :meth:`margin_km` from its edge.
         """
         if len(fields) != len(self.fields):
             raise ValueError(f"got {len(fields)} fields, expected {', '.join(self.fields)}")
+        fields = _without_gaps(fields, self.fields, self.field_means)
         features = local_statistics(fields - self.field_means[:, None, None], lat, lon)
         result = np.full(features.shape[1:], np.nan, np.float32)
         known = np.isfinite(features).all(axis=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,130 +13,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gravmap.errors import InputError, OptionError
+from gravmap.lattice import mask_name
+from gravmap.learning.data.channel_kinds import (
+    RGB,
+    SCALE,
+    Channel,
+    FieldChannel,
+    LayerChannel,
+    RainbowChannel,
+    ScaleChannel,
+)
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.outcrop_context import PREFIX, is_context
 from gravmap.units import parse_length_m
 
-SCALE = "scale"
-RGB = "rgb:"
-
-RAINBOW = ((1.0, 0.0, 1.0), (0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (0.0, 1.0, 0.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-"""Hues from 300 to 0 degrees at full saturation and value: magenta, blue, cyan, green, yellow, red. Straight lines of
-red, green, blue between these six are that formula exactly; it is what GMT calls rainbow."""
-
 RGB_PERCENTILES = (1.0, 99.0)
 """Percentiles of the field at the ends of the colour scale; values beyond get the colours of the ends."""
-
-
-@dataclass(frozen=True)
-class FieldChannel:
-    """A field divided by a constant.
-
-    Attributes
-    ----------
-    field : str
-        Name of the variable.
-    unit : str
-        Its unit.
-    spread : float
-        Standard deviation it is divided by, in that unit.
-    """
-
-    KIND: ClassVar[str] = "field"
-
-    field: str
-    unit: str
-    spread: float
-
-    @property
-    def name(self) -> str:
-        """As in ``--input``."""
-        return self.field
-
-    def planes(self, fields: Mapping[str, Tensor], degrees_per_px: float | Tensor) -> list[Tensor]:
-        """One plane (..., H, W)."""
-        return [fields[self.field] / self.spread]
-
-    def values(self, planes: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The field, in its unit."""
-        return {self.field: planes[0] * self.spread}
-
-
-@dataclass(frozen=True)
-class ScaleChannel:
-    """The size of a pixel: log10 of degrees per pixel."""
-
-    KIND: ClassVar[str] = "scale"
-    name: ClassVar[str] = SCALE
-
-    def planes(self, fields: Mapping[str, Tensor], degrees_per_px: float | Tensor) -> list[Tensor]:
-        """One plane (..., H, W), constant over the window."""
-        like = next(iter(fields.values()))
-        if isinstance(degrees_per_px, Tensor):
-            return [degrees_per_px.log10()[..., None, None].expand_as(like)]
-        return [torch.full_like(like, math.log10(degrees_per_px))]
-
-    def values(self, planes: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Nothing: it holds no field."""
-        return {}
-
-
-@dataclass(frozen=True)
-class RainbowChannel:
-    """A field as colours: straight lines between the colours, which are evenly spread from `low` to `high`.
-
-    Attributes
-    ----------
-    field, unit, spread
-        As in :class:`FieldChannel`; `spread` is the unit of noise in training.
-    low, high : float
-        Values of the first and the last colour, in the field's unit; values beyond get these colours.
-    colours : tuple of (red, green, blue)
-        From 0 to 1.
-    """
-
-    KIND: ClassVar[str] = "rgb"
-
-    field: str
-    unit: str
-    spread: float
-    low: float
-    high: float
-    colours: tuple[tuple[float, float, float], ...] = RAINBOW
-
-    @property
-    def name(self) -> str:
-        """As in ``--input``."""
-        return RGB + self.field
-
-    def planes(self, fields: Mapping[str, Tensor], degrees_per_px: float | Tensor) -> list[Tensor]:
-        """Three planes (..., H, W): red, green, blue, from -1 to 1."""
-        steps = len(self.colours) - 1
-        along = (fields[self.field] - self.low) * (steps / (self.high - self.low))  # 0 to steps
-        passed = [(along - step).clamp(0, 1) for step in range(steps)]  # how much of each step lies below the value
-        planes = []
-        for shade in zip(*self.colours, strict=True):
-            plane = torch.full_like(along, 2 * shade[0] - 1)
-            for part, before, after in zip(passed, shade, shade[1:], strict=False):
-                if before != after:
-                    plane = plane + part * (2 * (after - before))
-            planes.append(plane)
-        return planes
-
-    def values(self, planes: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The field between the limits: the value whose colour is nearest."""
-        seen = (torch.stack(list(planes), dim=-1) + 1) / 2  # (..., H, W, 3)
-        steps = len(self.colours) - 1
-        best, least = torch.zeros_like(planes[0]), torch.full_like(planes[0], math.inf)
-        for step, (before, after) in enumerate(zip(self.colours, self.colours[1:], strict=False)):
-            start, line = seen.new_tensor(before), seen.new_tensor(after) - seen.new_tensor(before)
-            along = (((seen - start) @ line) / (line @ line)).clamp(0, 1)
-            away = (seen - start - along[..., None] * line).square().sum(-1)
-            best, least = torch.where(away < least, step + along, best), torch.minimum(away, least)
-        return {self.field: self.low + best * ((self.high - self.low) / steps)}
-
-
-Channel = FieldChannel | ScaleChannel | RainbowChannel
 
 
 RESIDUALS_MGAL = {2e3: 2.0, 5e3: 4.0, 10e3: 7.0, 20e3: 10.0, 40e3: 15.0}
@@ -178,8 +70,10 @@ def fixed_std(name: str) -> float:
     if height_m > 0:
         return _of_residual(height_m)
     raise OptionError(
-        f"{name} has no tabulated standard deviation, so a network for any region cannot be trained on it.",
-        f"Use residuals of any height from 1 to 100 km, or {', '.join(OTHERS)}.",
+        f"{name} has no tabulated standard deviation, so a network for any region cannot be trained on it: simulated"
+        " crusts have gravity and outcrop alone, no layers.",
+        f"Use residuals of any height from 1 to 100 km, or {', '.join(OTHERS)}. A layer is learned on the region:"
+        " gravmap train --context outcrop --init RUN --input residual,LAYER.",
     )
 
 
@@ -194,7 +88,7 @@ def _of_residual(height_m: float) -> float:
 SHORT = ("residual", "multi", "rgb")
 """Abbreviations of inputs; see :func:`expand`."""
 
-_KINDS: tuple[type[Channel], ...] = (FieldChannel, ScaleChannel, RainbowChannel)
+_KINDS: tuple[type[Channel], ...] = (FieldChannel, LayerChannel, ScaleChannel, RainbowChannel)
 
 
 @dataclass(frozen=True)
@@ -232,13 +126,13 @@ class InputChannels:
     spreads: tuple[float, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        used: dict[str, FieldChannel | RainbowChannel] = {}
+        used: dict[str, tuple[str, float]] = {}
         for channel in self.channels:
-            if not isinstance(channel, ScaleChannel):
-                used.setdefault(channel.field, channel)
-        object.__setattr__(self, "fields", tuple(used))
-        object.__setattr__(self, "units", tuple(channel.unit for channel in used.values()))
-        object.__setattr__(self, "spreads", tuple(channel.spread for channel in used.values()))
+            used = {**channel.reads, **used}
+        names = dict.fromkeys(name for channel in self.channels for name in channel.reads)
+        object.__setattr__(self, "fields", tuple(names))
+        object.__setattr__(self, "units", tuple(used[name][0] for name in names))
+        object.__setattr__(self, "spreads", tuple(used[name][1] for name in names))
 
     @property
     def names(self) -> list[str]:
@@ -248,27 +142,61 @@ class InputChannels:
     @property
     def width(self) -> int:
         """How many planes the network reads."""
-        return sum(3 if isinstance(channel, RainbowChannel) else 1 for channel in self.channels)
+        return sum(channel.width for channel in self.channels)
+
+    @property
+    def layers(self) -> dict[str, LayerChannel]:
+        """The layers among the fields."""
+        return {channel.field: channel for channel in self.channels if isinstance(channel, LayerChannel)}
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """Names of the masks of layers among the fields."""
+        return tuple(mask_name(name) for name, layer in self.layers.items() if layer.masked)
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """Names of the measured fields: those that are not outcrop as context."""
-        return tuple(name for name in self.fields if not is_context(name))
+        """Names of the measured fields: neither outcrop as context nor masks of layers."""
+        return tuple(name for name in self.fields if not is_context(name) and name not in self.masks)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Those of the measured fields that have to be known: without the layers that are masked."""
+        masked = {name for name, layer in self.layers.items() if layer.masked}
+        return tuple(name for name in self.measured if name not in masked)
+
+    @property
+    def gravity(self) -> tuple[bool, ...]:
+        """Which fields are gravity, by their units, and no layers: noise and changes of level are for these."""
+        return tuple(
+            unit.startswith("mGal") and name not in self.layers
+            for name, unit in zip(self.fields, self.units, strict=True)
+        )
+
+    @property
+    def fills(self) -> tuple[float, ...]:
+        """Value of each field where it is unknown: 0, and the mean of a layer that is not masked."""
+        layers = self.layers
+        return tuple(layers[name].centre if name in layers and not layers[name].masked else 0.0 for name in self.fields)
 
     @property
     def reads_outcrop(self) -> bool:
         """Whether outcrop is read as context."""
-        return len(self.measured) < len(self.fields)
+        return any(map(is_context, self.fields))
+
+    @property
+    def planes(self) -> dict[str, range]:
+        """The planes of each channel in the network's input."""
+        found, place = {}, 0
+        for channel in self.channels:
+            found[channel.name] = range(place, place := place + channel.width)
+        return found
 
     @property
     def outcrop_planes(self) -> tuple[int, int] | None:
         """First plane with log-probabilities of classes and the one after the last; None where there is none."""
-        place, found = 0, []
-        for channel in self.channels:
-            if channel.name.removeprefix(PREFIX).isdigit():
-                found.append(place)
-            place += 3 if isinstance(channel, RainbowChannel) else 1
-        return (found[0], found[-1] + 1) if found else None
+        found = [planes for name, planes in self.planes.items() if name.removeprefix(PREFIX).isdigit()]
+        return (found[0].start, found[-1].stop) if found else None
 
     @classmethod
     def fit(cls, dataset: RegionDataset, names: Sequence[str] | None = None, *, fixed: bool = False) -> InputChannels:
@@ -292,6 +220,8 @@ class InputChannels:
         """
         names = dataset.channels if names is None else list(names)
         units = dict(zip(dataset.channels, dataset.channel_units, strict=True))
+        masks = {mask_name(name): name for name in names}
+        names = [name for name in names if name not in masks]  # a mask belongs to its layer
         channels: list[Channel] = []
         for name, read in zip(names, fields_read(names, alone=False), strict=True):
             if not read:
@@ -299,11 +229,16 @@ class InputChannels:
                 continue
             if read not in units:
                 raise InputError(f"The tile set has no field {read!r}; it has {', '.join(units)}.")
-            known = dataset.fields[dataset.channels.index(read)][dataset.field_valid]
+            known = dataset.known_values(read)
+            if name.startswith(RGB) and mask_name(read) in units:
+                raise InputError(f"The layer {read} has missing values, which have no colour.", f"Use --input {read}.")
             if is_context(name):
                 channels.append(FieldChannel(read, units[read], 1.0))
             elif fixed:
                 channels.append(FieldChannel(read, units[read], fixed_std(name)))
+            elif read in dataset.layers and not name.startswith(RGB):
+                masked = mask_name(read) in units
+                channels.append(LayerChannel(read, units[read], robust_std(known), _mean(known), masked))
             elif name.startswith(RGB):
                 channels.append(RainbowChannel(read, units[read], robust_std(known), *_limits(known)))
             else:
@@ -314,7 +249,16 @@ class InputChannels:
         """The fields of a dataset that are read, (F, ny, nx), in the order of :attr:`fields`."""
         if list(self.fields) == dataset.channels:
             return dataset.fields
-        return dataset.fields[[dataset.channels.index(name) for name in self.fields]]
+        planes = []
+        for name, fill in zip(self.fields, self.fills, strict=True):
+            if name in self.masks and name not in dataset.channels:
+                planes.append(dataset.field_valid.astype(np.float32))  # nothing is missing here
+                continue
+            plane = dataset.fields[dataset.channels.index(name)]
+            # Trained where nothing was missing: there is no mask to tell the network.
+            unmasked = name in self.layers and not self.layers[name].masked
+            planes.append(np.where(dataset.known_mask(name), plane, np.float32(fill)) if unmasked else plane)
+        return np.stack(planes)
 
     def prepare(self, fields: Tensor, degrees_per_px: float | Tensor) -> Tensor:
         """Turn fields in their units into a network's input.
@@ -343,7 +287,7 @@ class InputChannels:
         left = list(planes.unbind(-3))
         found: dict[str, Tensor] = {}
         for channel in self.channels:
-            count = 3 if isinstance(channel, RainbowChannel) else 1
+            count = channel.width
             mine, left = left[:count], left[count:]
             # A plain channel is exact; the value from a colour does not replace it.
             found = (
@@ -438,6 +382,10 @@ def robust_std(values: NDArray[np.float32]) -> float:
     low, high = np.percentile(values, (16, 84))
     std = float(high - low) / 2 or float(values.std())
     return std if std > 0 else 1.0
+
+
+def _mean(values: NDArray[np.float32]) -> float:
+    return float(values.mean(dtype=np.float64)) if values.size else 0.0
 
 
 def _listed(value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from gravmap.errors import InputError
 from gravmap.files import atomic_path
-from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE, UNUSABLE, axis_cells, turn_longitudes
+from gravmap.lattice import BUFFER, TEST, TRAIN, TUNE, UNUSABLE, axis_cells, mask_name, turn_longitudes
 from gravmap.records import ClassRecord, FieldRecipe, Ge, Len, RunSplit, SourceRecord, parse_record, record
 
 IGNORE = -100
@@ -81,7 +81,8 @@ class RegionDataset:
     Attributes
     ----------
     fields : ndarray, shape (C, ny, nx), float32
-        Channels at grid nodes, in `channel_units` (mGal by default), finite.
+        Channels at grid nodes, in `channel_units` (mGal by default), finite. A layer with missing values is 0 there,
+        and its mask is the channel after it (:func:`gravmap.lattice.mask_name`).
     field_valid : ndarray, shape (ny, nx), bool
         Nodes where the field was measured (elsewhere `fields` is a filler).
     field_nodes_wsen : ndarray, shape (4,), float64
@@ -221,6 +222,37 @@ class RegionDataset:
     def channel_units(self) -> list[str]:
         """Unit of each field; mGal where none is given."""
         return list(self.meta.get("channel_units") or ["mGal"] * len(self.fields))
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the fields that are layers (`gravmap layer add`), not gravity."""
+        added = self.meta.get("field_recipe", {}).get("by_channel", {})
+        return [name for name in self.channels if name in added]
+
+    def known_mask(self, name: str) -> NDArray[np.bool_]:
+        """Nodes where a field is known, (ny, nx): those of `field_valid`, of a layer with a mask those of both."""
+        if mask_name(name) not in self.channels:
+            return self.field_valid
+        return np.asarray(self.field_valid & (self.fields[self.channels.index(mask_name(name))] > 0))
+
+    def known_values(self, name: str) -> NDArray[np.float32]:
+        """Values of a field where it is known, (n,)."""
+        values: NDArray[np.float32] = self.fields[self.channels.index(name)][self.known_mask(name)]
+        return values
+
+    def filled_fields(self) -> NDArray[np.float32]:
+        """The fields with the mean of a layer where it is missing, (C, ny, nx): for methods that read no masks.
+
+        Masks stay among them, so that such methods are told, too.
+        """
+        fields = self.fields
+        for place, name in enumerate(self.channels):
+            if mask_name(name) in self.channels:
+                known = self.known_mask(name)
+                if fields is self.fields:
+                    fields = fields.copy()
+                fields[place] = np.where(known, fields[place], fields[place][known].mean() if known.any() else 0)
+        return fields
 
     @property
     def classes(self) -> list[dict[str, Any]]:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gravmap.learning.data.channels import InputChannels
-from gravmap.learning.data.outcrop_context import is_context
 from gravmap.learning.evaluation.mosaic import (
     accumulate_logits,
     normalise,
@@ -123,8 +122,8 @@ def integrated_gradients(
     -------
     Attribution
         The baseline is each field's mean over the known nodes under the windows; unknown nodes contribute nothing.
-        Channels of outcrop context are the same in the baseline and get no values: the attribution explains what
-        gravity adds.
+        Channels of outcrop context and masks of layers are the same in the baseline and get no values: the attribution
+        explains what gravity and layers add.
 
     References
     ----------
@@ -152,14 +151,14 @@ def integrated_gradients(
     # bfloat16 has too few digits to compare the sum of the attributions with the difference of two logits.
     set_scoring_precision(network, "float32", device)
     rows, columns = _nodes_under(windows, field_nodes_wsen, fields.shape[1:])
-    fixed = np.array([is_context(name) for name in inputs.fields])
+    fixed = np.array([name not in inputs.measured for name in inputs.fields])
     known = np.isfinite(fields)
-    filled = np.where(known, fields, np.float32(0))
+    filled = np.where(known, fields, np.array(inputs.fills, np.float32)[:, None, None])
     levels = [
         float(field[rows, columns][mask[rows, columns]].mean()) if mask[rows, columns].any() else 0.0
         for field, mask in zip(fields, known, strict=True)
     ]
-    flat = np.where(known, np.array(levels, np.float32)[:, None, None], np.float32(0))
+    flat = np.where(known, np.array(levels, np.float32)[:, None, None], filled)
     flat[fixed] = filled[fixed]
 
     cells_in = np.ones((len(out_lat), len(out_lon)), np.bool_) if counted is None else counted
@@ -204,7 +203,7 @@ def integrated_gradients(
                 gradient[:, under_rows, under_columns] += weight_of_point * partial.cpu().numpy()
                 progress(done := done + 1, whole, "gradients")
     values = ((filled - flat) * gradient)[~fixed][:, rows, columns]
-    baseline = {name: level for name, level in zip(inputs.fields, levels, strict=True) if not is_context(name)}
+    baseline = {name: level for name, level in zip(inputs.fields, levels, strict=True) if name in inputs.measured}
     return Attribution(values, rows, columns, chosen, logit, baseline_logit, baseline)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.lattice import TEST
+from gravmap.lattice import TEST, mask_name
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import RegionDataset, to_target
 from gravmap.learning.data.outcrop_context import is_context
@@ -83,6 +83,8 @@ def shift_input(
         The dataset has no such field.
     """
     names = [name for name in dataset.channels if not is_context(name)] if names is None else names
+    # A layer moves together with its mask.
+    names = list(dict.fromkeys([*names, *(mask for mask in map(mask_name, names) if mask in dataset.channels)]))
     planes = [dataset.channels.index(name) for name in names]
     rows, columns = (
         _reflected_indices(count, by) for count, by in zip(dataset.fields.shape[1:], offset_yx, strict=True)

@@ -64,9 +64,11 @@ NULL_MODELS = {
     "location_forest": NullModel(
         "random forest, position only", "a random forest on position alone", needs_sklearn=True
     ),
-    "gravity_forest": NullModel("random forest, gravity only", "a random forest on gravity alone", needs_sklearn=True),
+    "gravity_forest": NullModel(
+        "random forest, fields only", "a random forest on the fields alone", needs_sklearn=True
+    ),
     "gravity_boosting": NullModel(
-        "gradient boosting, gravity only", "boosted trees on gravity alone", needs_sklearn=True
+        "gradient boosting, fields only", "boosted trees on the fields alone", needs_sklearn=True
     ),
     "nearest_in_gravity": NullModel("nearest in gravity, no position", "taking the class of the most similar gravity"),
     "topography_forest": NullModel(
@@ -146,7 +148,8 @@ def null_maps(
     Parameters
     ----------
     dataset : RegionDataset
-        The dataset that a network was trained on. Models on gravity use its fields, but not the outcrop context.
+        The dataset that a network was trained on. Models on gravity use its fields, layers included, but not the
+        outcrop context.
     role : int or None
         TUNE or TEST: raise an error if no bedrock of that role is mapped. None: no such check.
     seed : int
@@ -244,8 +247,9 @@ class _NullMaps:
     def gravity(self) -> NDArray[np.float64]:
         """Features of the trees: local statistics of every field."""
         valid = self.dataset.field_valid
-        means = self.dataset.fields[:, valid].mean(axis=1)[:, None, None]
-        return self.local_features(np.where(valid, self.dataset.fields - means, np.nan))
+        fields = self.dataset.filled_fields()
+        means = fields[:, valid].mean(axis=1)[:, None, None]
+        return self.local_features(np.where(valid, fields - means, np.nan))
 
     def local_features(self, fields: NDArray[np.floating]) -> NDArray[np.float64]:
         return local_statistics(fields, self.dataset.node_lat, self.dataset.node_lon)
@@ -260,10 +264,10 @@ class _NullMaps:
         return baselines.label_diffusion(self.known, self.spacing)
 
     def label_diffusion_gravity(self) -> Labels:
-        return baselines.label_diffusion(self.known, self.spacing, self.dataset.fields)
+        return baselines.label_diffusion(self.known, self.spacing, self.dataset.filled_fields())
 
     def nearest_in_gravity(self) -> Labels:
-        return baselines.nearest_in_feature_space(self.known, self.dataset.fields, self.spacing)
+        return baselines.nearest_in_feature_space(self.known, self.dataset.filled_fields(), self.spacing)
 
     def location_forest(self) -> Labels:
         return baselines.random_forest(

@@ -160,7 +160,8 @@ class Crop:
 class ValueAugmentation:
     """Augments the values of fields with the numbers drawn for a crop.
 
-    Units decide: the factor applies to gravity and its derivatives, offset and noise to fields in mGal alone.
+    Units decide: the factor applies to gravity and its derivatives, offset and noise to fields in mGal alone, and
+    none of them to layers.
 
     Parameters
     ----------
@@ -173,11 +174,11 @@ class ValueAugmentation:
     """
 
     def __init__(self, inputs: InputChannels, fields: Tensor, valid: NDArray[np.bool_]) -> None:
-        spread = [(unit == "mGal") * each for unit, each in zip(inputs.units, inputs.spreads, strict=True)]
+        level = [unit == "mGal" and own for unit, own in zip(inputs.units, inputs.gravity, strict=True)]
+        spread = [own * each for own, each in zip(level, inputs.spreads, strict=True)]
         self._spread = torch.tensor(spread, device=fields.device)[:, None, None]  # 0 where no noise is added
         self._mgal = (self._spread > 0).float()
-        linear = [unit.startswith("mGal") for unit in inputs.units]
-        self._linear = torch.tensor(linear, device=fields.device)[:, None, None]
+        self._linear = torch.tensor(inputs.gravity, device=fields.device)[:, None, None]
         self._fields, self._valid = fields, valid
 
     @functools.cached_property

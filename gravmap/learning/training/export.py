@@ -22,7 +22,8 @@ from gravmap.errors import GravmapError, OptionError
 from gravmap.files import atomic_path, sha256, write_json
 from gravmap.learning.calibration.temperature import Calibration, read_calibration
 from gravmap.learning.calibration.thickness import ThicknessInterval
-from gravmap.learning.data.channels import InputChannels, ScaleChannel
+from gravmap.learning.data.channel_kinds import ScaleChannel
+from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.outcrop_context import DISTANCE_KM, LEAST
 from gravmap.learning.training.checkpoint import MODEL, load_model
 from gravmap.network.outcrop_start import THICKNESS_QUANTILES, AllOutputs, has_thickness
@@ -257,11 +258,14 @@ def _how(fixed_px: int | None, inputs: InputChannels, thickness: bool) -> str:
         else ""
     )
     both = ", and their thicknesses of the cover in the same way, before these are calibrated" if thickness else ""
+    masks = ", ".join(inputs.masks)
+    layers = f" {masks}: 1 where the layer has data, 0 elsewhere." if masks else ""
     scale = " degrees_per_px is the window's side over its pixels." if _reads_scale(inputs) else ""
     return (
         f"fields: {', '.join(inputs.fields)} in their units, row 0 northernmost, on a window square in "
-        f"degrees, bilinear between the nodes of the grid, 0 where unknown; {size}.{scale}{outcrop} The class of a "
-        f"pixel is classes[argmax of its logits]. Predict on half-overlapping windows and blend their logits{both}."
+        f"degrees, bilinear between the nodes of the grid, 0 where unknown; {size}.{scale}{outcrop}{layers} The class "
+        f"of a pixel is classes[argmax of its logits]. Predict on half-overlapping windows and blend their"
+        f" logits{both}."
     )
 
 

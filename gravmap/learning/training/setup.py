@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gravmap.errors import GravmapError, out_of_memory
+from gravmap.lattice import mask_name
 from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.dataset import RegionDataset
 from gravmap.learning.data.outcrop_context import CONTEXT, context_names, measured_names
@@ -22,7 +23,7 @@ from gravmap.learning.training.checkpoint import ModelSpec, versions
 from gravmap.learning.training.config import TrainConfig
 from gravmap.learning.training.distributed import Group
 from gravmap.learning.training.loss import class_counts
-from gravmap.learning.training.warm_start import refuse_incompatible
+from gravmap.learning.training.warm_start import refuse_incompatible, with_new_layers
 from gravmap.network.precision import choose_precision
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,8 @@ def choose_inputs(splits: DatasetSplits, config: TrainConfig) -> InputChannels:
     """Choose the input channels: those of the configuration, then those of the outcrop context.
 
     On simulated crusts, gravity is divided by fixed numbers, so that the network works in any region. A fine-tuned
-    network keeps the numbers of the run it starts from, because its weights depend on them.
+    network keeps the numbers of the run it starts from, because its weights depend on them; layers that it did not read
+    are added.
 
     Raises
     ------
@@ -129,17 +131,18 @@ def choose_inputs(splits: DatasetSplits, config: TrainConfig) -> InputChannels:
         A name is repeated, no field is among the names, or a field has no fixed scale; or the pre-trained network has
         other channels or classes.
     """
-    measured = measured_names(config.inputs or splits.first.channels)
+    masks = [mask_name(layer) for layer in splits.first.layers]
+    measured = measured_names(config.inputs or [name for name in splits.first.channels if name not in masks])
     names = measured + (context_names(len(splits.classes)) if config.context == CONTEXT else [])
     if config.init is None:
         return InputChannels.fit(splits.first, names, fixed=splits.simulated)
-    inputs = InputChannels.from_list(config.init["inputs"])
+    trained = InputChannels.from_list(config.init["inputs"])
     meta = splits.meta
     recipe, legend_toml = meta.get("field_recipe", {}), str(meta.get("legend_toml", ""))
     refuse_incompatible(
-        config.init, inputs.names, names, splits.classes, recipe, legend_toml, simulated=splits.simulated
+        config.init, trained.names, names, splits.classes, recipe, legend_toml, simulated=splits.simulated
     )
-    return inputs
+    return trained if trained.names == names else with_new_layers(config.init, InputChannels.fit(splits.first, names))
 
 
 def make_network(

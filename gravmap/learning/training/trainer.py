@@ -361,7 +361,7 @@ class Trainer:
         return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.network.modules())
 
     def _load_pretrained(self, init: PretrainedRecord) -> None:
-        load_weights(self.network, init)
+        load_weights(self.network, init, self.data.inputs)
         if self.state.average is not None:
             self.state.average.load_state_dict(self.network.state_dict())
 

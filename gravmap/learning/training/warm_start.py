@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gravmap.classes import NamedClasses, table_name
 from gravmap.errors import InputError, OptionError
 from gravmap.learning.calibration.temperature import weights_sha256
+from gravmap.learning.data.channels import InputChannels
 from gravmap.learning.data.outcrop_context import CONTEXT, measured_names
 from gravmap.learning.training.checkpoint import load_model
 from gravmap.records import PretrainedRecord, check_record
@@ -133,8 +134,11 @@ def load_pretrained(folder: Path) -> WarmStart:
     return WarmStart(init, spec.model, spec.architecture, context, measured, spec.tile_size_px, spec.scales_deg)
 
 
-def load_weights(network: nn.Module, init: PretrainedRecord) -> None:
+def load_weights(network: nn.Module, init: PretrainedRecord, inputs: InputChannels) -> None:
     """Load the pre-trained weights of `TrainConfig.init` into a network.
+
+    Layers that the pre-trained network did not read begin with weights of zero: before the first step the output is
+    that of the pre-trained network.
 
     Raises
     ------
@@ -145,11 +149,33 @@ def load_weights(network: nn.Module, init: PretrainedRecord) -> None:
     other, _ = load_model(folder)
     if weights_sha256(folder) != init["weights_sha256"]:
         raise InputError(f"The weights in {folder} have changed since this run was started.", "Train anew with --init.")
-    network.load_state_dict(_fitted(other.state_dict(), network.state_dict()))
+    before, now = InputChannels.from_list(init["inputs"]), inputs
+    planes = None
+    if before.width != now.width:
+        planes = [plane for name in before.names for plane in now.planes[name]]
+    network.load_state_dict(_fitted(other.state_dict(), network.state_dict(), planes, now.width))
 
 
-def _fitted(theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of another network where the two differ in the outputs of thickness alone, the last of the classifier.
+def with_new_layers(init: PretrainedRecord, fitted: InputChannels) -> InputChannels:
+    """The channels of the pre-trained network with its numbers, and after the measured ones those it did not read.
+
+    Parameters
+    ----------
+    init : dict
+        `TrainConfig.init`, of the pre-trained run.
+    fitted : InputChannels
+        All channels of the new run, in its order, measured on its data.
+    """
+    known = {channel.name: channel for channel in InputChannels.from_list(init["inputs"]).channels}
+    return InputChannels(tuple(known.get(channel.name, channel) for channel in fitted.channels))
+
+
+def _fitted(
+    theirs: dict[str, Tensor], ours: dict[str, Tensor], planes: list[int] | None = None, width: int = 0
+) -> dict[str, Tensor]:
+    """Weights of another network where the two differ in the outputs of thickness, the classifier's last, or in input.
+
+    `planes` are the places of its input planes among the `width` of the new network.
 
     On a region the thickness is not known, and the output is left out; where the pre-trained network had none, it
     starts as at random weights.
@@ -160,6 +186,11 @@ def _fitted(theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Ten
         if own is not None and own.shape[1:] == value.shape[1:] and own.shape[:1] != value.shape[:1]:
             shared = min(len(own), len(value))
             value = torch.cat((value[:shared], own[shared:]))
+        reads_input = planes is not None and own is not None and own.dim() > 1 and own.shape[1] == width
+        if planes is not None and own is not None and reads_input and value.shape[1] == len(planes) != width:
+            wider = torch.zeros_like(own)
+            wider[:, planes] = value
+            value = wider
         fitted[name] = value
     return fitted
 
@@ -198,14 +229,16 @@ def refuse_incompatible(
     Raises
     ------
     OptionError
-        Channels differ.
+        Channels differ by more than layers that the new run adds.
     InputError
         Classes differ, or the gravity field differs in quantity, unit or level.
     """
-    if theirs != ours:
+    layers = set(field_recipe.get("by_channel", {})) - set(theirs)
+    if theirs != [name for name in ours if name not in layers]:
         raise OptionError(
             f"{init['run']} was trained with other channels: {', '.join(theirs)}; this run has {', '.join(ours)}.",
-            f"Weights can only be fine-tuned with the same channels: --input {','.join(measured_names(theirs))}.",
+            "Weights can only be fine-tuned with the same channels, and layers (`gravmap layer add`) beside them:"
+            f" --input {','.join(measured_names(theirs))}.",
         )
     trained = NamedClasses.of(init["classes"])
     trained = replace(trained, table=init.get("class_table") or trained.table)

@@ -175,7 +175,8 @@ def _source(record: dict[str, Any]) -> dict[str, str]:
     known = known_sources().get(str(record.get("known_as") or record.get("legend") or ""))
     file = PurePath(str(record.get("file") or record.get("path") or "")).name
     name = str(record.get("title") or record.get("name") or (known.title if known else "") or file or "unnamed")
-    role = {"gravity": "Gravity", "map": "Geological map"}.get(str(record.get("role")), str(record.get("role", "")))
+    roles = {"gravity": "Gravity", "map": "Geological map", "layer": f"Layer {record.get('layer', '')}"}
+    role = roles.get(str(record.get("role")), str(record.get("role", "")))
     uses = listed(str(each) for each in record.get("used_for", []))
     return {
         "name": name,

@@ -87,6 +87,8 @@ def _deviations_of(model: Mapping[str, Any]) -> Iterator[str]:
             "the mapped outcrop is an input, and the network corrects the classes diffused from it; the paper's reads"
             " gravity alone."
         )
+    if layers := [str(entry.get("field")) for entry in model.get("inputs") or [] if entry.get("kind") == "layer"]:
+        yield f"{' and '.join(layers)} {'is an input' if len(layers) == 1 else 'are inputs'} beside gravity."
     if architecture.get("thickness"):
         yield "the network also outputs the thickness of the cover, the paper's classes alone."
     kinds = {entry.get("kind") for entry in model.get("inputs") or []}

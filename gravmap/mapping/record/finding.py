@@ -54,7 +54,7 @@ class Verification:
     folder : Path
         What was checked.
     kind : str
-        ``map``, ``run`` or ``tile set``.
+        ``map``, ``run``, ``tile set`` or ``layers``.
     title : str
         One line on what it is.
     findings : tuple of Finding

@@ -60,6 +60,7 @@ _POINTS = 21
 _PLANES = {"rgb": 3}
 _CHANNEL_WORDS = {
     "field": "{field} in {unit}, divided by {spread:.6g}",
+    "layer": "{field} in {unit}, less {centre:.6g}, divided by {spread:.6g}",
     "rgb": "{field} in {unit} as a colour between {low:.6g} and {high:.6g}",
     "scale": "log10 of degrees per pixel, the same all over a window",
 }
@@ -211,7 +212,7 @@ def _add_model(item: pystac.Item, record: Mapping[str, Any], classes: Mapping[in
         name=f"window of {size} x {size} pixels",
         bands=[_channel(entry)["name"] for entry in first["inputs"]],
         input=InputStructure.create(
-            shape=[-1, sum(_PLANES.get(entry["kind"], 1) for entry in first["inputs"]), size, size],
+            shape=[-1, sum(_planes(entry) for entry in first["inputs"]), size, size],
             dim_order=["batch", "channel", "height", "width"],
             data_type=DataType.FLOAT32,
         ),
@@ -286,11 +287,18 @@ def _add_weights(item: pystac.Item, record: Mapping[str, Any]) -> None:
         FileExtension.ext(asset).apply(size=weights["bytes"], checksum=multihash(weights["sha256"]))
 
 
+def _planes(entry: Mapping[str, Any]) -> int:
+    """How many planes of the input a channel has."""
+    return 2 if entry.get("masked") else _PLANES.get(entry["kind"], 1)
+
+
 def _channel(entry: Mapping[str, Any]) -> dict[str, Any]:
     """A channel that a network reads, as a STAC band."""
     kind = entry["kind"]
     field = entry.get("field", kind)
     words = _CHANNEL_WORDS[kind].format(**entry) if kind in _CHANNEL_WORDS else str(dict(entry))
+    if entry.get("masked"):
+        words += "; and where it has data (1 or 0)"
     unit = {"unit": entry["unit"]} if entry.get("unit") else {}
     name = f"{kind}:{field}" if kind == "rgb" else str(field)
     return {"name": name, "description": words, "data_type": "float32", **unit}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 
 from gravmap.errors import InputError
 from gravmap.files import is_untouched, json_text, sha256
+from gravmap.geology.layers_file import ROLE as LAYER_ROLE
+from gravmap.geology.layers_file import layer_files
 from gravmap.mapping.record import provenance
 from gravmap.mapping.record.agreement import agreement
-from gravmap.mapping.record.data_sources import file_name
+from gravmap.mapping.record.data_sources import field_file_sources, file_name
 from gravmap.mapping.record.finding import (
     AS_RECORDED,
     CHANGED,
@@ -35,7 +38,9 @@ from gravmap.tiling.tile_files import read_windows, tile_checksums
 from gravmap.tiling.training_arrays import TileIndex, labels_of, read_index
 from gravmap.workspace import Workspace
 
-_KINDS = "a map (provenance.json), a training run (model.json), a tile set (index.json), or a workspace holding these"
+_KINDS = (
+    "a map (provenance.json), a training run (model.json), a tile set (index.json), or a workspace with these or layers"
+)
 
 
 def verify(folder: Path, progress: Progress = silent) -> list[Verification]:
@@ -51,7 +56,7 @@ def verify(folder: Path, progress: Progress = silent) -> list[Verification]:
     Returns
     -------
     list of Verification
-        One for each map, run and tile set.
+        One for each map, run and tile set, and one for the layers of the fields.
 
     Raises
     ------
@@ -81,7 +86,7 @@ def verify(folder: Path, progress: Progress = silent) -> list[Verification]:
 
 
 def _all_of(place: Workspace, progress: Progress) -> Iterator[Verification]:
-    """Tiles, runs and maps of a workspace; what cannot be read does not keep the others from being checked."""
+    """Layers, tiles, runs and maps of a workspace; what cannot be read does not keep the others from being checked."""
 
     def check(kind: str, record: Path, how: Callable[[Path], Verification]) -> Verification:
         try:
@@ -89,6 +94,9 @@ def _all_of(place: Workspace, progress: Progress) -> Iterator[Verification]:
         except InputError as error:
             return Verification(record.parent, kind, "", (Finding(record.name, UNREADABLE, error.message),))
 
+    with contextlib.suppress(InputError, OSError):  # what is wrong with the fields is found with what reads them
+        if place.fields.is_file() and layer_files(field_file_sources(place.fields), place.fields):
+            yield check("layers", place.fields, lambda _: verify_layers(place.fields))
     if (place.tiles / "index.json").is_file():
         yield check("tile set", place.tiles / "index.json", lambda folder: verify_tile_set(folder, progress))
     for record in _of_each(place.runs, SIDECAR):
@@ -152,15 +160,43 @@ def _inputs(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
             found = Finding(what, AS_RECORDED)
         yield found
     # The original data lie where `gravmap fetch` puts them, beside the fields, where they are still kept.
-    raw = (folder / record["inputs"]["fields"]["path"]).resolve().parent / "raw"
+    fields = (folder / record["inputs"]["fields"]["path"]).resolve()
+    yield from _layers(record["sources"], fields)
+    raw = fields.parent / "raw"
     for source in record["sources"]:
-        name = file_name(source)
+        name = "" if source.get("role") == LAYER_ROLE else file_name(source)
         if name and source.get("sha256") and (raw / name).is_file():
             yield compare_with_record(
                 raw / name,
                 {key: source[key] for key in ("sha256", "layers") if key in source},
                 f"{source.get('role', 'data')} data {name}",
             )
+
+
+def verify_layers(fields: Path) -> Verification:
+    """Check the layers of a file of fields against the files they were made of.
+
+    Parameters
+    ----------
+    fields : Path
+        ``data/fields.nc``.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
+    sources = field_file_sources(fields)
+    names = dict.fromkeys(name for name, _, _ in layer_files(sources, fields))
+    title = f"of {fields.name}: {', '.join(names)}"
+    return Verification(fields.parent, "layers", title, tuple(_layers(sources, fields)))
+
+
+def _layers(sources: Sequence[Mapping[str, Any]], fields: Path) -> Iterator[Finding]:
+    """The files that layers were made of; a folder, such as a file geodatabase, has no hash."""
+    for name, path, entry in layer_files(sources, fields):
+        if entry.get("sha256"):
+            yield compare_with_record(path, {"sha256": entry["sha256"]}, f"layer {name}, {path.name}")
 
 
 def _sha256_without_files(path: Path) -> str:
@@ -220,6 +256,8 @@ def verify_tile_set(folder: Path, progress: Progress = silent) -> Verification:
         compare_with_record((folder / entry["path"]).resolve(), entry, f"{role} {entry['path']}")
         for role, entry in sources.items()
     ]
+    fields = (folder / sources["fields"]["path"]).resolve()
+    findings += _layers(index.get("field_sources", []), fields)
     findings += _tile_index(folder, index)
     sums = tile_checksums(folder, progress=progress)
     for file, (written, found) in sums.items():

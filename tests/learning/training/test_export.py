@@ -49,6 +49,27 @@ def largest_difference(run, path):
     return max(found)
 
 
+def test_a_layer_and_its_mask_are_inputs_of_their_own(tmp_path):
+    """The program takes the layer in its unit, 0 where it is missing, and does the rest itself."""
+    torch.manual_seed(0)
+    network = build_from_dict({"kind": "unet", "widths": [4, 8]}, 3, 2).eval()
+    gravity = {"kind": "field", "field": "residual_10km", "unit": "mGal", "spread": 9.5}
+    layer = {"kind": "layer", "field": "magnetic", "unit": "nT", "spread": 40.0, "centre": 500.0, "masked": True}
+    rows = [{"index": index, "name": str(index)} for index in (1, 2)]
+    architecture = network.architecture.to_dict()
+    save_model(tmp_path / "run", network, ModelSpec("x", architecture, [gravity, layer], rows, 128, [1.0], {}, {}, 0))
+    described = export_run(tmp_path / "run", tmp_path / "network.pt2", "torch")
+    planes = described["inputs"][0]["planes"]
+    assert [plane["field"] for plane in planes] == ["residual_10km", "magnetic", "magnetic_known"]
+    assert "magnetic_known: 1 where the layer has data" in described["how_to_feed"]
+    fields = torch.stack([torch.randn(128, 128), 500 + 40 * torch.randn(128, 128), torch.ones(128, 128)])[None]
+    fields[0, 1:, :, 64:] = 0
+    program = torch.export.load(tmp_path / "network.pt2").module()
+    planes = torch.stack([fields[0, 0] / 9.5, (fields[0, 1] - 500) / 40 * fields[0, 2], fields[0, 2]])[None]
+    with torch.no_grad():
+        assert torch.allclose(program(fields), network(planes), atol=1e-5)
+
+
 def test_one_program_pads_and_crops_windows_of_every_size():
     class Padded(torch.nn.Module):
         def forward(self, x):
