@@ -78,7 +78,7 @@ def test_the_demo_scores_networks_beside_null_models(tmp_path, small):
         assert scores[name]["all"]["pa"] == pytest.approx(np.mean(mapped[hidden] == truth[hidden]))
         assert (mapped[~hidden] == truth[~hidden]).all()
     # The table has every score.
-    lines = done.output.splitlines()
+    lines = done.output[done.output.index("Under cover, by distance to outcrop") :].splitlines()
     for name, row in scores.items():
         shown = [line.split()[-4:] for line in lines if line.startswith(f"  {name}")]
         assert shown == [[f"{100 * part[key]:.1f}" for part in row.values()] for key in ("pa", "mpa", "fwiou")]

@@ -99,8 +99,8 @@ def test_an_ensemble_is_the_mean_of_the_probabilities(project):
     apart = np.stack([each["probability"] / 200 for each in alone])
     np.testing.assert_allclose(both["probability"] / 200, apart.mean(0), atol=0.006)
     with rasterio.open(project / "both" / "uncertainty.tif") as raster:
-        assert raster.descriptions == ("entropy", "margin", "agreement", "ensemble spread")
-        spread = raster.read(5) / 200
+        assert raster.descriptions == ("entropy", "margin", "agreement", "ensemble spread", "probability")
+        spread = raster.read(4) / 200
     index = both["lithology"].astype(int) - 1
     wanted = np.take_along_axis(apart.std(0), index, 0)[0]
     np.testing.assert_allclose(spread, wanted, atol=0.006)
@@ -109,11 +109,11 @@ def test_an_ensemble_is_the_mean_of_the_probabilities(project):
     make_run(project / "twin", fields)
     twins = again(project, "twins", runs=[project / "run", project / "twin"])
     assert nearly(twins, alone[0])
-    assert twins["uncertainty"][4].max() == 0
-    assert np.abs(twins["uncertainty"][3].astype(int) - alone[0]["uncertainty"][3]).max() <= 1
+    assert twins["uncertainty"][3].max() == 0
+    assert np.abs(twins["uncertainty"][2].astype(int) - alone[0]["uncertainty"][2]).max() <= 1
     # These two runs predict different classes everywhere: at most half of the windows can agree.
     assert (alone[0]["lithology"] != alone[1]["lithology"]).all()
-    assert both["uncertainty"][3].mean() / 200 < 0.6 < alone[0]["uncertainty"][3].mean() / 200
+    assert both["uncertainty"][2].mean() / 200 < 0.6 < alone[0]["uncertainty"][2].mean() / 200
 
 
 def test_agreement_is_weighted_as_the_blending(project):
