@@ -139,7 +139,9 @@ def command(
         if dry_run:
             session.say(f"Would score at {where}: {names}, trained on simulated crusts.")
         elif holes is None:
-            hidden = _at_hidden_outcrop(session, elsewhere, options.device)
+            hidden, refused_there = _of_each(
+                session, elsewhere, bool(runs), lambda folder: _at_hidden_outcrop(session, folder, options.device)
+            )
             print_hidden_outcrop(session, hidden)
         else:
             at_points, refused_there = _of_each(
@@ -190,8 +192,8 @@ def command(
     )
 
 
-def _at_hidden_outcrop(session: Session, folders: Sequence[Path], device: str) -> list[dict[str, Any]]:
-    """Scores of networks at the mapped outcrop of the workspace, hidden from them block by block."""
+def _at_hidden_outcrop(session: Session, folder: Path, device: str) -> dict[str, Any]:
+    """Scores of a network at the mapped outcrop of the workspace, hidden from it block by block."""
     from gravmap.gravity.field_reader import FieldReader
     from gravmap.gravity.missing_heights import missing_heights
     from gravmap.learning.data.outcrop_context import measured_names
@@ -203,13 +205,13 @@ def _at_hidden_outcrop(session: Session, folders: Sequence[Path], device: str) -
     place = session.workspace
     fields = require(place.fields, "gravmap residual --height 10km")
     labels = require(place.labels, "gravmap rasterize")
-    read = [str(each["field"]) for folder in folders for each in read_model(folder)["inputs"] if each.get("field")]
+    read = [str(each["field"]) for each in read_model(folder)["inputs"] if each.get("field")]
     missing = missing_heights(fields, measured_names(list(dict.fromkeys(read))))
     fields = add_missing_heights(session, fields, missing)
     with FieldReader(fields) as reader:
         everything = Region(*reader.nodes_wsen)
-    with session.progress("evaluate at hidden outcrop") as progress:
-        return score_hidden_outcrop(fields, labels, folders, everything, device=device, progress=progress)
+    with session.progress(f"evaluate {folder.name} at hidden outcrop") as progress:
+        return score_hidden_outcrop(fields, labels, [folder], everything, device=device, progress=progress)[0]
 
 
 def _trained_on_crusts(folder: Path) -> bool:

@@ -123,8 +123,8 @@ def add(
 
     FILE is a GeoTIFF, a netCDF or another raster of GDAL, in any coordinate reference system. A raster finer than the
     nodes is averaged over their cells. Nodes without data are missing: their percentage is printed and drawn
-    (data/layer_NAME.png), and a network is told where they are. The file's hash, source and licence are recorded, and
-    `gravmap verify` compares the file with them.
+    (data/layer_NAME.png), and they have a mask among a network's inputs. The file's hash, source and licence are
+    recorded, and `gravmap verify` compares the file with them.
     """
     from gravmap.geology.layers import FAULT_DISTANCE, DistanceLayer, RasterLayer
 
@@ -144,10 +144,10 @@ def add(
 
 def add_layer_to_fields(session: Session, layer: Layer, overwrite: bool, dry_run: bool) -> dict[str, Any]:
     """Add a layer to the fields of the workspace and draw it, or print the plan; returns the result for --json."""
-    from gravmap.geology.layer_figure import draw_layer
     from gravmap.geology.layers import DistanceLayer
     from gravmap.geology.layers_file import add_layer
     from gravmap.gravity.fields_file import MADE_BY
+    from gravmap.mapping.page.fields_picture import draw_layer
     from gravmap.workspace import require
 
     fields = require(session.workspace.fields, MADE_BY)

@@ -62,17 +62,19 @@ class CrustChecks:
     ) -> Callable[[Progress], Checks] | None:
         """The checks as `gravmap.mapping.predict` takes them; None where there are none."""
         from gravmap.mapping.options import Checks
-        from gravmap.mapping.scoring.hidden_outcrop import try_hidden_outcrop
+        from gravmap.mapping.scoring.hidden_outcrop import score_hidden_outcrop
 
         if not self.trained_on or labels is None:
             return None
         known = labels
 
         def check(progress: Progress) -> Checks:
-            return Checks(
-                [_verdict(each, fields, known, region, cache, progress) for each in self.trained_on],
-                try_hidden_outcrop(fields, known, self.runs, region, device=device, progress=progress),
-            )
+            verdicts = [_verdict(each, fields, known, region, cache, progress) for each in self.trained_on]
+            try:
+                hidden = score_hidden_outcrop(fields, known, self.runs, region, device=device, progress=progress)
+            except GravmapError as error:  # the map is made all the same, and says why it was not tested
+                hidden = [{"left_out": error.message}]
+            return Checks(verdicts, hidden)
 
         return check
 

@@ -56,7 +56,7 @@ _REGIONAL = ("Ch", "Jx", "Qn", "Qb", "Nh", "Cr")
 
 
 # Lower-case letters for rocks after an age. Formations have letters, too: gr is granite nearly everywhere, g only where
-# the map uses it with several ages; of the others it cannot be told.
+# the map uses it with several ages; of the others the meaning stays open.
 GRANITE_SUFFIX = re.compile(r"[lmu]?g|gm|gg")
 SURE_GRANITE_SUFFIX = re.compile(r"gr[dm]?|b?gr|gd|qm")
 DOUBTFUL_SUFFIX = re.compile(r"g.*|.+g|d|.+d|d[ib]|i|[lu]i|p|um|u|gab|sp|q[pv]|fl|po|ap|dk")

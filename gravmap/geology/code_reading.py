@@ -261,7 +261,7 @@ def _is_word(code: Lexed) -> bool:
 
 
 def _rock(code: Lexed, convention: Convention, age: Span) -> str | None:
-    """Rock type of a code; None if it cannot be told and matters."""
+    """Rock type of a code; None if it is not known and matters."""
     if _is_word(code):
         return None
     if code.greek:

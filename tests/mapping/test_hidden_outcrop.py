@@ -15,12 +15,14 @@ from gravmap.lattice import spacing_yx_km
 from gravmap.learning.data.label_diffusion import class_probabilities
 from gravmap.learning.evaluation.metrics import confusion, scores
 from gravmap.mapping import Options, predict
-from gravmap.mapping.scoring.hidden_outcrop import score_hidden_outcrop, try_hidden_outcrop
+from gravmap.mapping.scoring.hidden_outcrop import score_hidden_outcrop
+from gravmap.progress import silent
 from gravmap.regions import Region
 from gravmap.synthetic import make_crust
 from gravmap.synthetic.files import write_crust
 from gravmap.tiling.blocks import split_blocks
 from gravmap.workspace import SHIPPED, Workspace
+from gravmap_cli.predict_checks import CrustChecks
 from toys.map import BOX
 from toys.outcrop import make_labels, make_outcrop_project
 
@@ -73,15 +75,18 @@ def test_null_models_are_scored_as_by_hand(project, found):
         assert found[0]["baselines"]["label_diffusion"][measure] == pytest.approx(expected[measure], abs=2e-3)
 
 
-def test_too_little_outcrop_is_told_and_no_error(project, tmp_path):
+def test_too_little_outcrop_is_an_error_and_a_map_without_a_test(project, tmp_path, monkeypatch):
     values = np.zeros((120, 140), np.uint8)
     values[:10, :10], values[10:12, :10] = 1, 2  # one block
     make_labels(tmp_path / "labels.tif", values=values)
     arguments = project / "fields.nc", tmp_path / "labels.tif", [project / "null"], WHOLE
     with pytest.raises(InputError, match="Only 1 blocks"):
         score_hidden_outcrop(*arguments)
-    (record,) = try_hidden_outcrop(*arguments)
-    assert "Only 1 blocks" in record["left_out"]
+    # `predict` makes the map all the same.
+    monkeypatch.setattr("gravmap_cli.predict_checks._verdict", lambda *_: {"state": "not known"})
+    fields, labels, runs, region = arguments
+    check = CrustChecks(({},), tuple(runs)).function(fields, labels, region, tmp_path, "cpu")
+    assert "Only 1 blocks" in check(silent).hidden_outcrop[0]["left_out"]
     with pytest.raises(InputError, match="fewer than 2 x 2 nodes"):
         score_hidden_outcrop(*arguments[:3], Region(80.01, 43.01, 80.02, 43.02))
 
@@ -96,8 +101,7 @@ def test_on_a_crust_the_shipped_network_beats_null_models_and_evaluate_says_so(t
     files = write_crust(make_crust(3, (180, 240)), tmp_path / "raw")
     call("residual", str(files["gravity"]), "--height", "10km")
     call("rasterize", "--map", str(files["map"]), "crust")
-    told = call("evaluate", SHIPPED).output
-    assert "The network adds" in told
+    assert "The network adds" in call("evaluate", SHIPPED).output
     (record,) = json.loads(call("-q", "evaluate", SHIPPED, "--json").stdout)["hidden_outcrop"]
     best = max(row["pa"] for row in record["baselines"].values())
     assert record["scores"]["pa"] > best + 0.03

@@ -274,7 +274,7 @@ def test_hidden_outcrop_decides_how_far_to_trust_the_map(mapped, tmp_path, recor
         ]  # fmt: skip
         assert "4 321 places" in words(part(html, "scores"))
     else:
-        assert not said["hidden"]
+        assert said["reason"] == "Only 1 block."
 
 
 def test_the_four_levels_have_their_own_words_and_the_likeness_is_told(mapped, tmp_path):

@@ -243,7 +243,7 @@ class RegionDataset:
     def filled_fields(self) -> NDArray[np.float32]:
         """The fields with the mean of a layer where it is missing, (C, ny, nx): for methods that read no masks.
 
-        Masks stay among them, so that such methods are told, too.
+        Masks stay among them, so that such methods see where values are missing.
         """
         fields = self.fields
         for place, name in enumerate(self.channels):

@@ -47,7 +47,7 @@ FILE = "explore.html"
 MOST_BYTES = 15_000_000
 _DATA_BYTES = 11_000_000  # of MOST_BYTES: without Bokeh's script, and the outlines
 _EXPECTED = ("probability", "uncertainty", "evidence", "gravity")
-_OTHERS = ("probability", "gravity", "null_model", "outcrop_distance")
+_OTHERS = ("probability", "gravity", "outcrop_distance")
 _COLOURS = 64  # of a colour scale
 _MARK = '<meta name="gravmap-map" content="{}">'
 
@@ -243,12 +243,10 @@ def _class_layer(
 
 
 def _null_model(sheet: Sheet, classes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    found = sheet.others.get("null_model")
-    if found is None:
+    if sheet.diffusion is None:
         return []
-    values = quantise(next(iter(found.values())), 1.0)
     note = "The class by label diffusion from the mapped outcrop alone: what the map would be without gravity."
-    return [_class_layer("null_model", "Null model: without gravity", values, classes, note)]
+    return [_class_layer("null_model", "Null model: without gravity", sheet.diffusion, classes, note)]
 
 
 def _measures(sheet: Sheet) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from gravmap.mapping.page.maps import (
     uncertainty_map,
     unmapped_ground,
 )
-from gravmap.mapping.page.scores import mean_of, reliability_section, scores_section, verdict
+from gravmap.mapping.page.scores import hidden_outcrop, mean_of, reliability_section, scores_section, verdict
 from gravmap.mapping.page.words import listed, render
 from gravmap.records import RESAMPLED_FROM, FieldRecipe
 
@@ -84,7 +84,7 @@ def _glance(facts: Facts) -> dict[str, Any]:
     areas = facts.areas
     hidden = areas.of_evidence(*UNDER_COVER)
     protocol, scored = facts.held_out, [run for run in facts.simulated if run.test]
-    tested = verdict(facts)["hidden"]
+    tested = hidden_outcrop(facts)
     return {
         "km2": areas.mapped_km2 + areas.unmapped_km2,
         "bounds_wsen": facts.sheet.bounds_wsen,

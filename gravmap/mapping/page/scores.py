@@ -30,13 +30,12 @@ def verdict(facts: Facts) -> dict[str, Any]:
         ``level``: ``better``, ``mixed`` or ``no better`` than the best null model on ground of this region that the
         network did not see, or ``not tested``; ``sentence`` and ``reason``: the same in words, for the top of the
         report, the footer of the map and the record; ``held_out``: see :func:`compare_with_baselines`, None without
-        scores on held-out blocks; ``hidden``: scores of networks trained on crusts at hidden outcrop of the region;
-        ``simulated``: sentences on networks trained on simulated crusts, empty without any.
+        scores on held-out blocks; ``simulated``: sentences on networks trained on simulated crusts, empty without any.
     """
     protocol, simulated = facts.held_out, facts.simulated
     scored = [(run.name if len(simulated) > 1 else "", run.test.get("under_cover", {})) for run in simulated]
     held_out = None if protocol is None else compare_with_baselines(protocol)
-    tested = [each for each in facts.settings.get("hidden_outcrop", []) if "scores" in each] if simulated else []
+    tested = hidden_outcrop(facts)
     level, found = "not tested", ""
     if held_out is not None and held_out["outcome"] is not None:
         level = str(held_out["outcome"])
@@ -47,14 +46,21 @@ def verdict(facts: Facts) -> dict[str, Any]:
         pa = sum(each["scores"]["pa"] for each in tested) / len(tested)
         name, best = max(tested[0]["baselines"].items(), key=lambda item: float(item[1]["pa"]))
         found = _compared(pa, best["pa"], NULL_MODELS[name].phrase)
+    elif simulated:
+        found = " ".join(str(each["left_out"]) for each in facts.settings.get("hidden_outcrop", []))
     return {
         "level": level,
         "sentence": _LEVELS[level],
         "reason": f"{found}{_likeness(facts)}".strip(),
         "held_out": held_out,
-        "hidden": tested,
         "simulated": score_sentences(scored) if simulated else "",
     }
+
+
+def hidden_outcrop(facts: Facts) -> list[dict[str, Any]]:
+    """Scores at hidden outcrop of the region, of the map's networks that were trained on crusts and could be tested."""
+    found = facts.settings.get("hidden_outcrop", []) if facts.simulated else []
+    return [each for each in found if "scores" in each]
 
 
 _LEVELS = {
@@ -153,7 +159,7 @@ def scores_section(facts: Facts) -> dict[str, Any]:
         ],
         "held_out": [_protocol(each) for each in facts.protocols if each.kind != "random"],
         "random": [_protocol(each) for each in facts.protocols if each.kind == "random"],
-        "hidden": verdict(facts)["hidden"],
+        "hidden": hidden_outcrop(facts),
         "null_titles": {key: model.title for key, model in NULL_MODELS.items()},
         "measures": MEASURES,
     }

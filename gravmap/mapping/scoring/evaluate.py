@@ -14,8 +14,6 @@ from gravmap.files import sha256, write_checksummed_json
 from gravmap.geology.points import Points
 from gravmap.gravity.topography import topography_at_nodes
 from gravmap.lattice import COVER, TEST, TUNE
-from gravmap.learning.calibration.by_distance import DistanceTemperature
-from gravmap.learning.calibration.class_offsets import predict_class
 from gravmap.learning.calibration.temperature import read_calibration, window_sizes_key
 from gravmap.learning.calibration.thickness import ThicknessInterval, thickness_scores
 from gravmap.learning.data.dataset import IGNORE, to_target
@@ -28,14 +26,13 @@ from gravmap.learning.evaluation.node_predictor import FILE as PREDICTED
 from gravmap.learning.evaluation.node_predictor import UNLABELLED, load_node_predictor, predict_class_map
 from gravmap.learning.evaluation.null_models import labelled_mask, null_maps, unavailable_null_models
 from gravmap.learning.evaluation.run_groups import shared_settings
-from gravmap.learning.evaluation.under_cover import distance_km
 from gravmap.learning.training.checkpoint import load_model
-from gravmap.mapping.blend import softmax
 from gravmap.mapping.compatibility import check_fields
 from gravmap.mapping.outcrop_file import FieldsWithOutcrop
 from gravmap.mapping.scoring.boreholes import NO_THICKNESS, Boreholes, depth_points, lay_points
 from gravmap.mapping.scoring.evaluation_nodes import EvaluationNodes, with_nulls_beside
 from gravmap.mapping.scoring.finished_run import FinishedRun, dataset_of_network
+from gravmap.mapping.scoring.hidden_outcrop import class_of_outputs
 from gravmap.network.outcrop_start import AllOutputs, has_thickness
 from gravmap.progress import Progress, silent
 from gravmap.records import read_model
@@ -269,11 +266,7 @@ def evaluate_at_points(
     )  # fmt: skip
     calibration, classes = read_calibration(folder), len(spec.classes)
     if holes is not None and len(holes.label):
-        divisor = 1.0 if calibration is None else calibration.divisor([scale])
-        at_nodes = divisor.at(distance_km(dataset)) if isinstance(divisor, DistanceTemperature) else divisor
-        probability = softmax((outputs[:classes] / at_nodes).astype(np.float32))
-        offsets = None if calibration is None else calibration.offsets
-        named = predict_class(np.nan_to_num(probability), offsets)[holes.row, holes.column]
+        named = to_target(class_of_outputs(outputs, dataset, spec, calibration)[holes.row, holes.column])
         names = [str(each["name"]) for each in spec.classes]
         found["scores"] = scores(confusion(to_target(holes.label), named, classes), names)
     if depths is not None:

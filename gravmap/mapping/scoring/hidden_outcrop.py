@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gravmap.errors import GravmapError, InputError
+from gravmap.errors import InputError
 from gravmap.geology.labels import LabelFile
 from gravmap.gravity.field_reader import FieldReader
 from gravmap.lattice import TEST, TRAIN
@@ -31,7 +31,7 @@ from gravmap.network.outcrop_start import AllOutputs
 from gravmap.progress import Progress, silent
 from gravmap.records import read_model
 from gravmap.regions import Region
-from gravmap.tiling.blocks import split_blocks
+from gravmap.tiling.blocks import BlockSplit, split_blocks
 
 NULLS = ("nearest_outcrop", "label_diffusion")
 MEASURES = ("pa", "mpa", "fwiou")
@@ -99,9 +99,9 @@ def score_hidden_outcrop(
         dataset, split = _dataset(fields, labels_path, list(channels), networks[0][2], region)
     nodes: list[list[ScoredNodes]] = [[] for _ in networks]
     done, total = 0, split.folds * len(networks)
-    bounds = tuple(float(side) for side in dataset.label_bounds_wsen)
+    west, south, east, north = (float(side) for side in dataset.label_bounds_wsen)
     for fold in range(split.folds):
-        roles = split.roles(fold, dataset.labels.shape, bounds)
+        roles = split.roles(fold, dataset.labels.shape, (west, south, east, north))
         folded = RegionDataset(
             **{
                 **vars(dataset),
@@ -149,14 +149,6 @@ def score_hidden_outcrop(
     ]
 
 
-def try_hidden_outcrop(*arguments: Any, **options: Any) -> list[dict[str, Any]]:
-    """As :func:`score_hidden_outcrop`; where it is not possible, one record with the reason as ``left_out``."""
-    try:
-        return score_hidden_outcrop(*arguments, **options)
-    except GravmapError as error:
-        return [{"left_out": error.message}]
-
-
 def class_of_outputs(
     outputs: NDArray[np.float32], dataset: RegionDataset, spec: ModelSpec, calibration: Calibration | None
 ) -> NDArray[np.uint8]:
@@ -189,7 +181,7 @@ def class_of_outputs(
 
 def _dataset(
     fields: FieldReader, labels_path: Path, channels: list[str], spec: ModelSpec, region: Region
-) -> tuple[RegionDataset, Any]:
+) -> tuple[RegionDataset, BlockSplit]:
     """The fields and labels at the nodes of a region, and its split into blocks."""
     rows = np.flatnonzero((fields.lat >= region.south - 1e-9) & (fields.lat <= region.north + 1e-9))
     columns = np.flatnonzero((fields.lon >= region.west - 1e-9) & (fields.lon <= region.east + 1e-9))
