@@ -64,18 +64,18 @@ def hidden_outcrop(facts: Facts) -> list[dict[str, Any]]:
 
 
 _LEVELS = {
-    "better": "The classes under cover are worth testing: they follow gravity, and gravity tells something here.",
-    "mixed": "The classes under cover are little better than a map made without gravity.",
-    "no better": "Do not rely on the classes under cover: they are no better than a map made without gravity.",
+    "better": "The classes under cover are worth testing: the network is ahead of every simpler method here.",
+    "mixed": "The classes under cover are little better than those of a simpler method.",
+    "no better": "Do not rely on the classes under cover: they are no better than those of a simpler method.",
     "not tested": "How far to trust the classes under cover is not known: the network was not tested in this region"
-    " beside a map made without gravity.",
+    " beside a simpler method.",
 }
 
 
 def _compared(ours: float, best: float, name: str) -> str:
     return (
-        f"Where outcrop of this region was kept from the network, it was right in {percent(ours)} of the places,"
-        f" {name}, which needs no gravity, in {percent(best)}."
+        f"Where outcrop of this region was kept from the network, it was right in {percent(ours)} of the places;"
+        f" {name}, without a network, in {percent(best)}."
     )
 
 
